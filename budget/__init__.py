@@ -1,0 +1,26 @@
+"""Thinking budgets: what they are, and how they are enforced token by token.
+
+Budget forcing after *s1: simple test-time scaling* (arXiv 2501.19393).
+"""
+
+from budget.errors import BudgetError
+from budget.machine import DesyncError, EndReason, Forced, Label, Machine, Outcome, replay
+from budget.markers import Markers
+from budget.policy import ThinkingBudget, TokenBudget, answer_reserve, thinking_room, tokenize
+
+__all__ = [
+    "BudgetError",
+    "DesyncError",
+    "EndReason",
+    "Forced",
+    "Label",
+    "Machine",
+    "Markers",
+    "Outcome",
+    "ThinkingBudget",
+    "TokenBudget",
+    "answer_reserve",
+    "replay",
+    "thinking_room",
+    "tokenize",
+]

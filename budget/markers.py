@@ -1,0 +1,53 @@
+"""The token sequences that open and close a model's thinking."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True)
+class Markers:
+    """How a model marks its thinking, in token ids.
+
+    Attributes:
+        start: the sequence that opens a block, one token or more.
+        end: the sequence that closes it, one token or more.
+        eos: tokens that end the whole turn. Inside a block they count as an
+            attempt to close it, as in s1's reference loop, which stops at both.
+
+    Raises:
+        ValueError: if a marker is empty or shares its last token with `eos`.
+    """
+
+    start: tuple[int, ...]
+    end: tuple[int, ...]
+    eos: frozenset[int]
+
+    def __post_init__(self) -> None:
+        if not self.start or not self.end:
+            raise ValueError("a start marker and an end marker need at least one token each")
+        if self.eos & {*self.start, *self.end}:
+            raise ValueError("an end-of-sequence token cannot be part of a thinking marker")
+
+    def to_wire(self) -> dict[str, list[int]]:
+        """Plain JSON, to travel in the engine's configuration."""
+        return {"start": list(self.start), "end": list(self.end), "eos": sorted(self.eos)}
+
+    @classmethod
+    def from_wire(cls, wire: Mapping[str, Any]) -> "Markers":
+        """The inverse of `to_wire`."""
+        return cls(tuple(wire["start"]), tuple(wire["end"]), frozenset(wire["eos"]))
+
+
+def matched_prefix(tail: Sequence[int], marker: Sequence[int]) -> int:
+    """Length of the longest suffix of `tail` that is a prefix of `marker`."""
+    for length in range(min(len(tail), len(marker)), 0, -1):
+        if tuple(tail[-length:]) == tuple(marker[:length]):
+            return length
+    return 0
+
+
+def contains(tokens: Sequence[int], marker: Sequence[int]) -> bool:
+    """Whether `marker` occurs in `tokens`."""
+    width = len(marker)
+    return any(tuple(tokens[i : i + width]) == tuple(marker) for i in range(len(tokens) - width + 1))

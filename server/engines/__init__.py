@@ -1,0 +1,1 @@
+"""The seam to what generates tokens, and the engines behind it."""
