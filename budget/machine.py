@@ -80,7 +80,8 @@ class Machine:
         self.forced_counts = dict.fromkeys(Forced, 0)
         self._held: list[int] = []
         self._script: list[tuple[int, Forced]] = []
-        self._closing = False
+        self.length = 0
+        self.closing = False
         self._end_reason: EndReason | None = None
         if not self.thinking and budget.demands_thinking:
             self._script = [(token, Forced.MARKER) for token in markers.start]
@@ -92,6 +93,11 @@ class Machine:
         return self._script[0][0] if self._script else None
 
     @property
+    def script_length(self) -> int:
+        """How many tokens from here on are already determined."""
+        return len(self._script)
+
+    @property
     def closers(self) -> Set[int]:
         """Tokens that would close the thinking here: the end marker's last, and ends of turn."""
         if not self.thinking:
@@ -99,6 +105,11 @@ class Machine:
         if self.pending == len(self._markers.end) - 1:
             return self._markers.eos | {self._markers.end[-1]}
         return self._markers.eos
+
+    @property
+    def end_token(self) -> int:
+        """The end marker's next token: what an end of turn inside the thinking becomes."""
+        return self._markers.end[self.pending]
 
     @property
     def guarded(self) -> bool:
@@ -145,6 +156,7 @@ class Machine:
             DesyncError: if another token was forced here.
         """
         self._follow_script(token, attempted)
+        self.length += 1
         if token in self._markers.eos:
             return [*self.flush(), (token, Label.MARKER)]
         marker = self._markers.end if self.thinking else self._markers.start
@@ -196,20 +208,20 @@ class Machine:
         self.thinking = not self.thinking
         self.pending = 0
         self._script = []
-        self._closing = False
+        self.closing = False
         return crossed
 
     def _reason_to_close(self) -> EndReason:
         if self._budget.maximum == 0:
             return EndReason.DISABLED
-        if not self._closing:
+        if not self.closing:
             return EndReason.NATURAL
         return EndReason.LENGTH if self._budget.capped_by_room else EndReason.MAX
 
     def _close_at_cap(self) -> None:
         """Begin to close where the wrap-up just fits, or else where nothing more does."""
         maximum = self._budget.maximum
-        if not self.thinking or self._closing or maximum is None:
+        if not self.thinking or self.closing or maximum is None:
             return
         spent = self.tokens + self.pending
         wrap_up = self._budget.wrap_up_ids
@@ -220,7 +232,7 @@ class Machine:
         else:
             return
         self._script += [(token, Forced.MARKER) for token in self._markers.end[self.pending :]]
-        self._closing = True
+        self.closing = True
 
 
 def replay(

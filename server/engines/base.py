@@ -56,11 +56,18 @@ class Prompt:
 
 @dataclass(frozen=True, slots=True)
 class Sampling:
-    """How to sample one choice. `max_tokens` counts thinking, markers and answer."""
+    """How to sample one choice.
+
+    Attributes:
+        max_tokens: most tokens to generate: thinking, markers and answer.
+        temperature: None is the model's own default, as is top_p's.
+        top_p: the nucleus to sample from.
+        seed: a number that makes the choice reproducible, or None.
+    """
 
     max_tokens: int
-    temperature: float = 1.0
-    top_p: float = 1.0
+    temperature: float | None = None
+    top_p: float | None = None
     seed: int | None = None
 
 
@@ -86,13 +93,10 @@ class Delta:
         token_ids: at least one token, but in a last delta maybe none. An end
             of turn is among them.
         finish: set on the last delta alone.
-        attempts: on the last delta, the positions among the job's tokens where
-            a continuation stands for the model's attempt to close its thinking.
     """
 
     token_ids: Sequence[int]
     finish: Finish | None = None
-    attempts: frozenset[int] = frozenset()
 
 
 class Detokenizer(Protocol):
@@ -149,6 +153,16 @@ class Engine(Protocol):
 
         Raises:
             EngineUnavailable: if the engine cannot go on.
+        """
+
+    async def attempts(self, job: Job) -> frozenset[int]:
+        """Positions among a job's tokens where a continuation replaced an attempt to close.
+
+        To be asked once, after the job's generator has ended or was closed.
+        There may be positions beyond the tokens that were received.
+
+        Raises:
+            EngineUnavailable: if the engine cannot say.
         """
 
     async def health(self) -> None:

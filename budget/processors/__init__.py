@@ -1,0 +1,1 @@
+"""Budgets inside vLLM's running batch: the tensor table and its adapters."""

@@ -1,0 +1,63 @@
+"""Which markers a model thinks between: named, from vLLM's parsers, or from the template."""
+
+from collections.abc import Collection
+from typing import Any
+
+from vllm.reasoning import ReasoningParserManager
+
+from budget.markers import Markers
+
+TEMPLATE_PAIRS = (
+    ("<think>", "</think>"),
+    ("[THINK]", "[/THINK]"),
+    ("<seed:think>", "</seed:think>"),
+    ("<|START_THINKING|>", "<|END_THINKING|>"),
+    ("<|im_start|>think", "<|im_start|>answer"),
+)
+"""Marker strings to look for in a chat template that no one named a parser for."""
+
+
+def find_marker_texts(
+    tokenizer: Any, *, start: str | None, end: str | None, parser: str | None
+) -> tuple[str, str]:
+    """The start and end marker as text: as given, else the parser's, else the template's.
+
+    Raises:
+        ValueError: if none can be found, or a named parser does not exist or
+            has none; the text says what to set.
+    """
+    if start and end:
+        return start, end
+    if start or end:
+        raise ValueError("thinking_start and thinking_end must be set together")
+    if parser:
+        return _of_parser(tokenizer, parser)
+    template = tokenizer.chat_template or ""
+    for pair in TEMPLATE_PAIRS:
+        if all(text in template for text in pair):
+            return pair
+    raise ValueError(
+        "the chat template shows no thinking markers that are known: set reasoning_parser to one "
+        "of vLLM's reasoning parsers, or set thinking_start and thinking_end"
+    )
+
+
+def encode_markers(tokenizer: Any, texts: tuple[str, str], eos: Collection[int]) -> Markers:
+    """Marker texts as token ids."""
+    start, end = (tuple(tokenizer.encode(text, add_special_tokens=False)) for text in texts)
+    return Markers(start, end, frozenset(eos))
+
+
+def _of_parser(tokenizer: Any, name: str) -> tuple[str, str]:
+    try:
+        parser = ReasoningParserManager.get_reasoning_parser(name)(tokenizer)
+    except KeyError as error:
+        raise ValueError(f"reasoning_parser: {error.args[0]}") from error
+    except RuntimeError as error:
+        raise ValueError(f"reasoning_parser {name} does not fit this model: {error}") from error
+    start, end = parser.reasoning_start_str, parser.reasoning_end_str
+    if not start or not end:
+        raise ValueError(
+            f"reasoning_parser {name} names no markers: set thinking_start and thinking_end"
+        )
+    return start, end

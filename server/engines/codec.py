@@ -1,0 +1,100 @@
+"""vLLM's renderer and detokenizers, behind the seam's `Codec`."""
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from vllm.exceptions import VLLMClientError
+from vllm.renderers.base import BaseRenderer
+from vllm.renderers.params import ChatParams
+from vllm.sampling_params import SamplingParams
+from vllm.v1.engine import EngineCoreRequest
+from vllm.v1.engine.detokenizer import IncrementalDetokenizer
+
+from server.engines.base import Prompt
+
+SPLIT = "\ue000"
+"""A private-use character that marks where text must not be read as a special token."""
+
+TAIL = 32
+"""Tokens at a prompt's end among which a start marker is looked for."""
+
+
+class VllmDetokenizer:
+    """vLLM's incremental detokenizer, stop strings included, for one channel."""
+
+    def __init__(self, tokenizer: Any, after: Sequence[int], stop: Sequence[str]) -> None:
+        request = EngineCoreRequest(
+            request_id="",
+            prompt_token_ids=list(after),
+            mm_features=None,
+            sampling_params=SamplingParams(stop=list(stop)),
+            pooling_params=None,
+            arrival_time=0.0,
+            lora_request=None,
+            cache_salt=None,
+            data_parallel_rank=None,
+        )
+        self._inner = IncrementalDetokenizer.from_new_request(tokenizer, request)
+        self.stopped = False
+
+    def push(self, token_ids: Sequence[int]) -> str:
+        """See `Detokenizer`."""
+        self.stopped = self._inner.update(list(token_ids), stop_terminated=False) is not None
+        return self._inner.get_next_output_text(finished=self.stopped, delta=True)
+
+    def close(self) -> str:
+        """See `Detokenizer`. Bytes of an unfinished character are dropped."""
+        return self._inner.get_next_output_text(finished=True, delta=True)
+
+
+class VllmCodec:
+    """The model's chat template and tokenizer, as vLLM renders them."""
+
+    def __init__(self, renderer: BaseRenderer[Any], start_marker: str) -> None:
+        self._renderer = renderer
+        self._tokenizer = renderer.get_tokenizer()
+        self._start_marker = start_marker
+        special = sorted(map(str, self._tokenizer.get_added_vocab()), key=len, reverse=True)
+        self._special = re.compile("|".join(map(re.escape, special))) if special else None
+
+    async def render(self, messages: Sequence[Mapping[str, Any]], *, thinking: bool) -> Prompt:
+        """See `Codec`. Special tokens typed into a message stay plain text."""
+        kwargs: dict[str, Any] = {"add_generation_prompt": True, "tokenize": False}
+        if not thinking:
+            kwargs["enable_thinking"] = False
+        plain: Any = [self._defuse(message) for message in messages]
+        try:
+            _, prompt = await self._renderer.render_messages_async(
+                plain, ChatParams(chat_template_kwargs=kwargs)
+            )
+        except (VLLMClientError, ValueError) as error:
+            raise ValueError(str(error)) from error
+        ids = [
+            token for part in str(prompt.get("prompt")).split(SPLIT) for token in self.encode(part)
+        ]
+        tail = self._tokenizer.decode(ids[-TAIL:], skip_special_tokens=False)
+        return Prompt(tuple(ids), tail.rstrip().endswith(self._start_marker))
+
+    def encode(self, text: str) -> list[int]:
+        """See `Codec`."""
+        ids: list[int] = self._tokenizer.encode(text, add_special_tokens=False)
+        return ids
+
+    def detokenizer(self, after: Sequence[int], stop: Sequence[str] = ()) -> VllmDetokenizer:
+        """See `Codec`."""
+        return VllmDetokenizer(self._tokenizer, after, stop)
+
+    def _defuse(self, value: Any) -> Any:
+        """Mark special tokens inside a message's texts, so that they are encoded in two halves."""
+        if isinstance(value, Mapping):
+            return {
+                key: part if key == "role" else self._defuse(part) for key, part in value.items()
+            }
+        if isinstance(value, list):
+            return [self._defuse(part) for part in value]
+        if isinstance(value, str) and self._special is not None:
+            return self._special.sub(
+                lambda found: found[0][0] + SPLIT + found[0][1:], value.replace(SPLIT, "")
+            )
+        return value

@@ -1,0 +1,65 @@
+"""Random markers, budgets and tokens for property tests, over a tiny vocabulary."""
+
+from dataclasses import dataclass
+
+from hypothesis import strategies as st
+
+from budget import Machine, Markers, TokenBudget
+
+WORDS = 6
+EOS = WORDS + 4
+VOCABULARY = WORDS + 5
+
+_marker_token = st.integers(WORDS, WORDS + 3)
+
+
+@st.composite
+def markers(draw: st.DrawFn) -> Markers:
+    """Start and end markers of one to three tokens, which may share tokens."""
+    start = tuple(draw(st.lists(_marker_token, min_size=1, max_size=3)))
+    end = tuple(draw(st.lists(_marker_token, min_size=1, max_size=3).filter(_is_not(start))))
+    return Markers(start, end, frozenset({EOS}))
+
+
+def _is_not(start: tuple[int, ...]):  # type: ignore[no-untyped-def]
+    return lambda end: tuple(end) != start
+
+
+@st.composite
+def budgets(draw: st.DrawFn) -> TokenBudget:
+    """Any budget that admission lets through, numbers small enough to be reached."""
+    maximum = draw(st.none() | st.integers(0, 24))
+    minimum = draw(st.integers(0, 24 if maximum is None else maximum))
+    text = st.lists(st.integers(0, WORDS - 1), min_size=1, max_size=3).map(tuple)
+    wrap_up: tuple[int, ...] = ()
+    if maximum is not None and maximum > 1:
+        wrap_up = draw(st.just(()) | text.filter(lambda ids: len(ids) < maximum))
+    return TokenBudget(
+        minimum=minimum,
+        maximum=maximum,
+        continuations=draw(st.integers(0, 3)) if maximum != 0 else 0,
+        continuation_ids=tuple(draw(st.lists(text, min_size=1, max_size=3))),
+        wrap_up_ids=wrap_up,
+        opened=draw(st.booleans()),
+    )
+
+
+@dataclass
+class Sampler:
+    """Plays an engine that obeys a machine, with tokens from a stream of numbers."""
+
+    machine: Machine
+
+    def next(self, number: int) -> tuple[int, bool]:
+        """The token that comes when the model wants `number`, and whether it was an attempt."""
+        machine = self.machine
+        wanted = number % VOCABULARY
+        if machine.forced is not None:
+            return machine.forced, False
+        if machine.guarded and wanted in machine.closers:
+            return machine.continuation[0], True
+        if machine.thinking and wanted == EOS:
+            return machine.end_token, False
+        if wanted == machine.forbidden:
+            return 0, False
+        return wanted, False
