@@ -172,7 +172,11 @@ class Machine:
     def flush(self) -> list[tuple[int, Label]]:
         """Release what is held back, because no token follows."""
         self.pending = 0
-        return self._release(len(self._held), Label.THINKING if self.thinking else Label.ANSWER)
+        if self.closing and all(kind is Forced.MARKER for _, kind in self._script):
+            label = Label.MARKER
+        else:
+            label = Label.THINKING if self.thinking else Label.ANSWER
+        return self._release(len(self._held), label)
 
     def outcome(self, unfinished: EndReason) -> Outcome:
         """The account of the thinking so far; `unfinished` is the reason if it is still open."""
@@ -231,7 +235,9 @@ class Machine:
             self._script = []
         else:
             return
-        self._script += [(token, Forced.MARKER) for token in self._markers.end[self.pending :]]
+        # A half-matched marker that is completed counts for nothing: not under the minimum.
+        begin = self.pending if self.tokens >= self._budget.minimum else 0
+        self._script += [(token, Forced.MARKER) for token in self._markers.end[begin:]]
         self.closing = True
 
 

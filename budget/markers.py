@@ -16,7 +16,8 @@ class Markers:
             attempt to close it, as in s1's reference loop, which stops at both.
 
     Raises:
-        ValueError: if a marker is empty or shares its last token with `eos`.
+        ValueError: if a marker is empty, begins as it ends, or shares a token
+            with `eos`.
     """
 
     start: tuple[int, ...]
@@ -26,6 +27,8 @@ class Markers:
     def __post_init__(self) -> None:
         if not self.start or not self.end:
             raise ValueError("a start marker and an end marker need at least one token each")
+        if any(matched_prefix(marker[1:], marker) for marker in (self.start, self.end)):
+            raise ValueError("a thinking marker must not begin as it ends")
         if self.eos & {*self.start, *self.end}:
             raise ValueError("an end-of-sequence token cannot be part of a thinking marker")
 

@@ -190,7 +190,8 @@ class BudgetTable:
         spent = self.tokens + self.pending
         wraps = still_open & (self.pending == 0) & (spent + self._wrap_up_length == self._maximum)
         closes = still_open & ~wraps & (spent >= self._maximum)
-        bare = self._close_at + self._wrap_up_length + self.pending
+        begin = torch.where(self.tokens >= self._minimum, self.pending, 0)
+        bare = self._close_at + self._wrap_up_length + begin
         return torch.where(wraps, self._close_at, torch.where(closes, bare, cursor))
 
     def _compose(self, budget: TokenBudget) -> list[int]:

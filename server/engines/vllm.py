@@ -11,6 +11,7 @@ from typing import Any
 from vllm import SamplingParams
 from vllm.config import VllmConfig
 from vllm.engine.arg_utils import AsyncEngineArgs
+from vllm.inputs.engine import tokens_input
 from vllm.platforms import current_platform
 from vllm.sampling_params import RequestOutputKind
 from vllm.tokenizers import cached_tokenizer_from_config
@@ -79,7 +80,7 @@ class VllmEngine:
     async def generate(self, job: Job) -> AsyncGenerator[Delta, None]:
         """See `Engine`."""
         stream = self._llm.generate(
-            {"prompt_token_ids": list(job.prompt_ids)}, self._params(job), job.id
+            tokens_input(list(job.prompt_ids)), self._params(job), job.id
         )
         try:
             async for output in stream:

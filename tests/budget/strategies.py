@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from hypothesis import strategies as st
 
 from budget import Machine, Markers, TokenBudget
+from budget.markers import matched_prefix
 
 WORDS = 6
 EOS = WORDS + 4
@@ -16,13 +17,14 @@ _marker_token = st.integers(WORDS, WORDS + 3)
 @st.composite
 def markers(draw: st.DrawFn) -> Markers:
     """Start and end markers of one to three tokens, which may share tokens."""
-    start = tuple(draw(st.lists(_marker_token, min_size=1, max_size=3)))
-    end = tuple(draw(st.lists(_marker_token, min_size=1, max_size=3).filter(_is_not(start))))
+    marker = st.lists(_marker_token, min_size=1, max_size=3).map(tuple).filter(_is_borderless)
+    start = draw(marker)
+    end = draw(marker.filter(lambda tokens: tokens != start))
     return Markers(start, end, frozenset({EOS}))
 
 
-def _is_not(start: tuple[int, ...]):  # type: ignore[no-untyped-def]
-    return lambda end: tuple(end) != start
+def _is_borderless(marker: tuple[int, ...]) -> bool:
+    return not matched_prefix(marker[1:], marker)
 
 
 @st.composite

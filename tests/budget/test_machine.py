@@ -1,0 +1,167 @@
+"""The reference machine against the guarantees, and against s1's loop written out."""
+
+import copy
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from budget import DesyncError, EndReason, Forced, Label, Machine, Markers, TokenBudget, replay
+from budget.markers import contains
+from tests.budget.strategies import EOS, VOCABULARY, Sampler, budgets, markers
+
+ONE = Markers(start=(6,), end=(7,), eos=frozenset({EOS}))
+WAIT = 1
+numbers = st.lists(st.integers(0, 10**6), max_size=80)
+
+
+def play(machine: Machine, wanted: list[int]) -> tuple[list[int], list[int]]:
+    """Run a machine to the end of its turn; gives its tokens and the positions of attempts."""
+    tokens: list[int] = []
+    attempts: list[int] = []
+    for number in wanted:
+        token, attempted = Sampler(machine).next(number)
+        if attempted:
+            attempts.append(len(tokens))
+        machine.advance(token, attempted)
+        tokens.append(token)
+        if token == EOS:
+            break
+    return tokens, attempts
+
+
+@given(markers(), budgets(), numbers)
+def test_thinking_never_passes_its_maximum(
+    seen: Markers, budget: TokenBudget, wanted: list[int]
+) -> None:
+    machine = Machine(budget, seen)
+    for number in wanted:
+        machine.advance(*Sampler(machine).next(number))
+        cut_here = copy.deepcopy(machine)
+        cut_here.flush()
+        assert budget.maximum is None or cut_here.tokens <= budget.maximum
+
+
+@given(markers(), budgets(), numbers)
+def test_thinking_that_has_ended_reached_its_minimum(
+    seen: Markers, budget: TokenBudget, wanted: list[int]
+) -> None:
+    machine = Machine(budget, seen)
+    for number in wanted:
+        was_thinking = machine.thinking
+        machine.advance(*Sampler(machine).next(number))
+        if was_thinking and not machine.thinking:
+            assert machine.tokens >= budget.minimum
+
+
+@given(markers(), budgets(), numbers)
+def test_a_maximum_is_closed_by_its_wrap_up_and_the_marker(
+    seen: Markers, budget: TokenBudget, wanted: list[int]
+) -> None:
+    machine = Machine(budget, seen)
+    tokens, _ = play(machine, wanted)
+    if machine.outcome(EndReason.LENGTH).end_reason is EndReason.MAX and not budget.continuations:
+        assert contains(tokens, seen.end)
+        if len(seen.end) == 1 and len(seen.start) == 1 and machine.forced_counts[Forced.WRAP_UP]:
+            assert contains(tokens, (*budget.wrap_up_ids, *seen.end))
+
+
+@given(markers(), budgets(), numbers)
+def test_every_token_gets_one_label_in_order(
+    seen: Markers, budget: TokenBudget, wanted: list[int]
+) -> None:
+    machine = Machine(budget, seen)
+    tokens: list[int] = []
+    labelled: list[tuple[int, Label]] = []
+    for number in wanted:
+        token, attempted = Sampler(machine).next(number)
+        labelled += machine.advance(token, attempted)
+        tokens.append(token)
+        if token == EOS:
+            break
+    labelled += machine.flush()
+    assert [token for token, _ in labelled] == tokens
+    assert machine.tokens == sum(label is Label.THINKING for _, label in labelled)
+
+
+@given(markers(), budgets(), numbers)
+def test_a_replay_ends_where_the_machine_did(
+    seen: Markers, budget: TokenBudget, wanted: list[int]
+) -> None:
+    machine = Machine(budget, seen)
+    tokens, attempts = play(machine, wanted)
+    again = replay(budget, seen, tokens, frozenset(attempts))
+    assert vars(again) == vars(machine)
+
+
+@given(st.integers(0, 4), st.lists(st.integers(0, VOCABULARY - 1), min_size=1, max_size=40))
+def test_continuations_are_those_of_the_reference_loop(ignored: int, wanted: list[int]) -> None:
+    """s1's loop: stop at the delimiter, strip it, append "Wait", resubmit; N times."""
+    plain = [token for token in wanted if token not in {6, EOS}]
+    expected: list[int] = []
+    rest = iter(plain)
+    for turn in range(ignored + 1):
+        for token in rest:
+            if token == 7:
+                break
+            expected.append(token)
+        else:
+            break
+        if turn < ignored:
+            expected.append(WAIT)
+        else:
+            expected.append(7)
+    budget = TokenBudget(continuations=ignored, continuation_ids=((WAIT,),))
+    machine = Machine(budget, ONE)
+    produced: list[int] = []
+    for number in plain:
+        token, attempted = Sampler(machine).next(number)
+        machine.advance(token, attempted)
+        produced.append(token)
+        if not machine.thinking:
+            break
+    assert produced == expected[: len(produced)]
+    assert machine.continuations == produced.count(WAIT) - plain[: len(produced)].count(WAIT)
+
+
+def test_a_forced_close_says_why() -> None:
+    def reason(budget: TokenBudget, tokens: list[int]) -> EndReason:
+        return replay(budget, ONE, tokens).outcome(EndReason.CANCELLED).end_reason
+
+    assert reason(TokenBudget(maximum=2), [1, 2, 7]) is EndReason.MAX
+    assert reason(TokenBudget(maximum=2, capped_by_room=True), [1, 2, 7]) is EndReason.LENGTH
+    assert reason(TokenBudget(maximum=0), [7]) is EndReason.DISABLED
+    assert reason(TokenBudget(maximum=9), [1, 7]) is EndReason.NATURAL
+    assert reason(TokenBudget(maximum=9), [1, 2]) is EndReason.CANCELLED
+    assert reason(TokenBudget(opened=False), [1, 2]) is EndReason.DISABLED
+
+
+def test_forced_tokens_are_counted_by_kind() -> None:
+    budget = TokenBudget(
+        minimum=2, maximum=6, continuation_ids=((1, 2),), wrap_up_ids=(3,), opened=False
+    )
+    machine = replay(budget, ONE, [6, 1, 2, 5, 5, 5, 3, 7], frozenset({1}))
+    account = machine.outcome(EndReason.LENGTH)
+    assert account.forced == {Forced.MARKER: 2, Forced.CONTINUATION: 2, Forced.WRAP_UP: 1}
+    assert (account.tokens, account.continuations) == (6, 1)
+
+
+def test_a_block_that_opens_again_thinks_from_the_same_budget() -> None:
+    machine = replay(TokenBudget(maximum=3), ONE, [1, 2, 7, 5, 6, 3])
+    assert machine.forced == 7
+    machine.advance(7)
+    assert machine.tokens == 3
+    assert machine.forbidden == 6
+
+
+def test_a_token_that_was_not_enforced_is_noticed() -> None:
+    with pytest.raises(DesyncError, match="7 was forced"):
+        replay(TokenBudget(maximum=1), ONE, [1, 2])
+    with pytest.raises(DesyncError, match="cannot stand for an attempt"):
+        replay(TokenBudget(maximum=1), ONE, [1], frozenset({0}))
+
+
+def test_an_end_of_turn_that_no_budget_prevented_is_a_stop() -> None:
+    machine = Machine(TokenBudget(), ONE)
+    assert machine.advance(EOS) == [(EOS, Label.MARKER)]
+    assert machine.outcome(EndReason.STOP).end_reason is EndReason.STOP

@@ -1,0 +1,61 @@
+"""Rows that we draw follow the law of vLLM's own sampler."""
+
+import torch
+from scipy import stats
+from vllm import SamplingParams
+from vllm.v1.sample.ops.topk_topp_sampler import apply_top_k_top_p
+
+from budget.processors.sampling import SamplingTable, uniform
+
+VOCABULARY = 24
+DRAWS = 20_000
+
+
+def law(logits: torch.Tensor, params: SamplingParams) -> torch.Tensor:
+    """Probabilities after temperature, min-p, top-k and top-p, each step as vLLM documents it."""
+    scaled = (logits / params.temperature)[None]
+    probabilities = scaled.softmax(-1)
+    scaled[probabilities < params.min_p * probabilities.max()] = -torch.inf
+    k = torch.tensor([params.top_k if params.top_k > 0 else VOCABULARY])
+    return apply_top_k_top_p(scaled, k, torch.tensor([params.top_p])).softmax(-1)[0]
+
+
+def test_draws_follow_the_law_of_the_settings() -> None:
+    logits = torch.randn(VOCABULARY, generator=torch.Generator().manual_seed(1))
+    settings = [
+        SamplingParams(temperature=1.0),
+        SamplingParams(temperature=0.6, top_p=0.9),
+        SamplingParams(temperature=1.3, top_k=7),
+        SamplingParams(temperature=1.0, min_p=0.1),
+        SamplingParams(temperature=0.8, top_p=0.8, top_k=10, min_p=0.02),
+    ]
+    table = SamplingTable.empty(len(settings), torch.device("cpu"))
+    for slot, params in enumerate(settings):
+        table.load(slot, params, VOCABULARY, seed=12345 + slot)
+        slots = torch.full((DRAWS,), slot)
+        drawn = table.draw(logits.repeat(DRAWS, 1), slots, torch.arange(DRAWS))
+        counts = drawn.bincount(minlength=VOCABULARY)
+        expected = law(logits.clone(), params).double()
+        possible = expected > 0
+        assert not counts[~possible].any()
+        share = expected[possible] / expected[possible].sum()
+        assert stats.chisquare(counts[possible], share * DRAWS).pvalue > 1e-4
+
+
+def test_a_greedy_row_takes_the_argmax() -> None:
+    table = SamplingTable.empty(1, torch.device("cpu"))
+    table.load(0, SamplingParams(temperature=0), VOCABULARY, seed=1)
+    logits = torch.randn(5, VOCABULARY, generator=torch.Generator().manual_seed(2))
+    drawn = table.draw(logits, torch.zeros(5, dtype=torch.int64), torch.arange(5))
+    assert drawn.equal(logits.argmax(-1))
+
+
+def test_the_noise_depends_on_seed_and_position_alone() -> None:
+    seeds = torch.tensor([0, 1, -1, 2**63 - 1, -(2**63)]).repeat_interleave(2000)
+    positions = torch.arange(2000).repeat(5)
+    noise = uniform(seeds, positions)
+    assert noise.equal(uniform(seeds, positions))
+    assert noise.min() >= 0
+    assert noise.max() < 1
+    assert stats.kstest(noise.numpy(), "uniform").pvalue > 1e-4
+    assert len(noise.unique()) == len(noise)

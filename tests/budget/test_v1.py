@@ -1,0 +1,227 @@
+"""The V1 processor in a batch whose rows come, go, move, swap and are preempted."""
+
+from dataclasses import dataclass, field
+from types import SimpleNamespace
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from vllm import SamplingParams
+from vllm.v1.sample.logits_processor import MoveDirectionality
+from vllm.v1.sample.logits_processor.state import BatchUpdateBuilder
+
+from budget import BudgetError, Machine, Markers, TokenBudget, replay
+from budget.processors.v1 import BudgetLogitsProcessor
+from budget.processors.wire import KEY, EngineBudget, with_markers
+from tests.budget.strategies import EOS, VOCABULARY, budgets, markers
+
+ROWS = 4
+LENGTH = 60
+
+
+@dataclass
+class Request:
+    """One request, with the reference machine that its tokens must satisfy."""
+
+    key: str
+    budget: TokenBudget | None
+    params: SamplingParams
+    tokens: list[int] = field(default_factory=list)
+
+    @property
+    def over(self) -> bool:
+        return self.tokens[-1:] == [EOS] or len(self.tokens) == LENGTH
+
+
+def config(seen: Markers) -> SimpleNamespace:
+    return SimpleNamespace(
+        scheduler_config=SimpleNamespace(max_num_seqs=ROWS),
+        model_config=SimpleNamespace(max_model_len=LENGTH, get_vocab_size=lambda: VOCABULARY),
+        additional_config=with_markers({}, seen),
+    )
+
+
+class Batch:
+    """vLLM's persistent batch, as far as processors see it: rows kept dense by moving the last."""
+
+    def __init__(self, seen: Markers) -> None:
+        self.processor = BudgetLogitsProcessor(config(seen), torch.device("cpu"), False)  # type: ignore[arg-type]
+        self.rows: list[Request] = []
+        self._builder = BatchUpdateBuilder()
+        self._gone: list[int] = []
+
+    def remove(self, request: Request) -> None:
+        row = self.rows.index(request)
+        self._builder.removed_append(row)
+        self.rows[row] = None  # type: ignore[call-overload]
+
+    def add(self, request: Request) -> None:
+        row = self._builder.pop_removed()
+        if row is None:
+            row = len(self.rows)
+            self.rows.append(request)
+        else:
+            self.rows[row] = request
+        self._builder.added.append((row, request.params, None, request.tokens))
+
+    def condense(self) -> None:
+        while None in self.rows:
+            if self.rows[-1] is None:
+                self.rows.pop()
+                continue
+            empty, last = self.rows.index(None), len(self.rows) - 1
+            self._builder.moved.append((last, empty, MoveDirectionality.UNIDIRECTIONAL))
+            self.rows[empty] = self.rows.pop()
+
+    def swap(self, one: int, other: int) -> None:
+        self._builder.moved.append((one, other, MoveDirectionality.SWAP))
+        self.rows[one], self.rows[other] = self.rows[other], self.rows[one]
+
+    def step(self, logits: torch.Tensor) -> None:
+        self.processor.update_state(self._builder.get_and_reset(len(self.rows)))
+        shaped = self.processor.apply(logits)
+        for request, row in zip(self.rows, shaped, strict=True):
+            request.tokens.append(int(row.argmax()))
+
+
+def assert_obeys(request: Request, seen: Markers, attempts: list[int], wanted: list[int]) -> None:
+    """Every token was forced, was a replaced attempt, or was the one that the model wanted."""
+    assert request.budget is not None
+    machine = Machine(request.budget, seen)
+    for position, token in enumerate(request.tokens):
+        wants = wanted[position]
+        if machine.forced is not None:
+            assert token == machine.forced
+        elif position in attempts:
+            assert wants in machine.closers
+        elif machine.thinking and not machine.guarded and wants == EOS:
+            assert token == machine.end_token
+        elif wants == machine.forbidden:
+            assert token != wants
+        else:
+            assert token == wants
+            assert not (machine.guarded and wants in machine.closers)
+        machine.advance(token, position in attempts)
+
+
+@given(st.data())
+def test_every_row_obeys_its_own_budget(data: st.DataObject) -> None:
+    seen = data.draw(markers())
+    batch = Batch(seen)
+    requests: list[Request] = []
+    waiting: list[Request] = []
+    wanted: dict[str, list[int]] = {}
+    for _ in range(data.draw(st.integers(1, 25))):
+        for request in list(batch.rows):
+            if request.over:
+                batch.remove(request)
+            elif data.draw(st.integers(0, 9)) == 0:  # preempted, to be resumed later
+                batch.remove(request)
+                waiting.append(request)
+        while sum(row is not None for row in batch.rows) < ROWS and data.draw(st.booleans()):
+            if waiting and data.draw(st.booleans()):
+                batch.add(waiting.pop(0))
+                continue
+            budget = data.draw(st.none() | budgets())
+            key = f"r{len(requests)}"
+            carried = EngineBudget(key, 7, budget).to_extra_args() if budget else {}
+            requests.append(Request(key, budget, SamplingParams(temperature=0, extra_args=carried)))
+            wanted[key] = []
+            batch.add(requests[-1])
+        batch.condense()
+        if len(batch.rows) > 1 and data.draw(st.booleans()):
+            batch.swap(0, len(batch.rows) - 1)
+        logits = torch.zeros(len(batch.rows), VOCABULARY)
+        for row, request in enumerate(batch.rows):
+            token = data.draw(st.integers(0, VOCABULARY - 1))
+            logits[row, token] = 1.0
+            wanted[request.key].append(token)
+        batch.step(logits)
+    for request in requests:
+        attempts = batch.processor.take_attempts(request.key)
+        if request.budget is None:
+            assert request.tokens == wanted[request.key]
+            assert attempts == []
+        else:
+            assert_obeys(request, seen, attempts, wanted[request.key])
+
+
+ONE = Markers(start=(6,), end=(7,), eos=frozenset({EOS}))
+MINIMUM = TokenBudget(minimum=5, continuation_ids=((1,),))
+
+
+def carrying(budget: TokenBudget, **params: float) -> SamplingParams:
+    return SamplingParams(extra_args=EngineBudget("r", 7, budget).to_extra_args(), **params)  # type: ignore[arg-type]
+
+
+def test_a_preempted_request_draws_the_same_again() -> None:
+    logits = torch.randn(40, VOCABULARY, generator=torch.Generator().manual_seed(3))
+
+    def run(preempted_at: int | None) -> list[int]:
+        batch = Batch(ONE)
+        request = Request("r", MINIMUM, carrying(MINIMUM, temperature=1.0))
+        batch.add(request)
+        for step in range(5):
+            if step == preempted_at:
+                batch.remove(request)
+                batch.condense()
+                batch.step(torch.zeros(0, VOCABULARY))
+                batch.add(request)
+            batch.step(logits[step : step + 1].clone())
+        replay(MINIMUM, ONE, request.tokens, frozenset(batch.processor.take_attempts("r")))
+        return request.tokens
+
+    assert run(None) == run(2) == run(4)
+
+
+def test_a_request_without_budget_is_left_alone() -> None:
+    batch = Batch(ONE)
+    batch.add(Request("plain", None, SamplingParams()))
+    logits = torch.randn(1, VOCABULARY)
+    assert batch.processor.apply(logits) is logits
+    before = logits.clone()
+    batch.step(logits)
+    assert logits.equal(before)
+
+
+def test_records_of_requests_that_nobody_asks_about_are_bounded(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("budget.processors.v1.MAX_RECORDS", 2)
+    batch = Batch(ONE)
+    for number in range(4):
+        extra = EngineBudget(f"r{number}", 7, MINIMUM).to_extra_args()
+        request = Request(f"r{number}", MINIMUM, SamplingParams(temperature=0, extra_args=extra))
+        batch.add(request)
+        logits = torch.zeros(1, VOCABULARY)
+        logits[0, 7] = 1.0
+        batch.step(logits)
+        batch.remove(request)
+        batch.condense()
+        batch.step(torch.zeros(0, VOCABULARY))
+    assert [batch.processor.take_attempts(f"r{n}") for n in range(4)] == [[], [], [0], [0]]
+
+
+@pytest.mark.parametrize(
+    ("params", "param"),
+    [
+        (SamplingParams(extra_args={KEY: 3}), "extra_args"),
+        (SamplingParams(extra_args={KEY: {"key": "r", "seed": 1, "budget": {}}}), "thinking"),
+        (carrying(MINIMUM, presence_penalty=1.0), "min_thinking_tokens"),
+        (carrying(MINIMUM, thinking_token_budget=3), "thinking_token_budget"),
+    ],
+)
+def test_what_cannot_be_enforced_is_refused_at_admission(
+    params: SamplingParams, param: str
+) -> None:
+    with pytest.raises(BudgetError) as refused:
+        BudgetLogitsProcessor.validate_params(params)
+    assert refused.value.param == param
+
+
+def test_an_engine_without_markers_does_not_start() -> None:
+    bare = config(ONE)
+    bare.additional_config = {}
+    with pytest.raises(ValueError, match="no thinking markers"):
+        BudgetLogitsProcessor(bare, torch.device("cpu"), False)  # type: ignore[arg-type]
