@@ -1,0 +1,255 @@
+"""The demo model's world: chains of sums modulo 100, and how to think about them.
+
+A *problem* is a start value and one to twelve operations. A *trace* is what is written
+between `<think>` and `</think>`: a hasty pass (one line per step, the result in one go), then
+after each continuation ("Wait") a recheck, digit by digit, that stops at the first error,
+repairs it and redoes the rest hastily. Pure functions; all randomness comes in as `Random`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from random import Random
+from zlib import crc32
+
+MODULUS = 100
+LETTERS = "abcdefghijkl"
+MAX_STEPS = len(LETTERS)
+UNSEEN_SHARE = 16  # one problem in so many is kept for measuring and never trained on
+
+
+@dataclass(frozen=True)
+class Step:
+    """One operation: `op` is one of `+ - *`, `operand` is 2..99 (2..9 for products)."""
+
+    op: str
+    operand: int
+
+    def apply(self, value: int) -> int:
+        """The running value after this step, in 0..99."""
+        if self.op == "+":
+            return (value + self.operand) % MODULUS
+        if self.op == "-":
+            return (value - self.operand) % MODULUS
+        return value * self.operand % MODULUS
+
+
+@dataclass(frozen=True)
+class Problem:
+    """A start value in 0..99 and the steps to take from it."""
+
+    start: int
+    steps: tuple[Step, ...]
+
+    def values(self) -> list[int]:
+        """Running values: the start, then one per step."""
+        out = [self.start]
+        for step in self.steps:
+            out.append(step.apply(out[-1]))
+        return out
+
+    @property
+    def answer(self) -> int:
+        return self.values()[-1]
+
+    @property
+    def unseen(self) -> bool:
+        """Whether this problem is kept for measuring (a hash of it decides, so for ever)."""
+        return crc32(repr(self).encode()) % UNSEEN_SHARE == 0
+
+
+def draw_problem(rng: Random, steps: int, unseen: bool = False) -> Problem:
+    """A random problem of that many steps, from the unseen share or from the rest."""
+    while True:
+        problem = Problem(rng.randrange(MODULUS), tuple(draw_step(rng) for _ in range(steps)))
+        if problem.unseen == unseen:
+            return problem
+
+
+def draw_step(rng: Random) -> Step:
+    op = rng.choice("+-*")
+    if op == "*":
+        return Step(op, rng.randint(2, 9))
+    return Step(op, rng.randint(2, 9) if rng.random() < 0.4 else rng.randint(10, 99))
+
+
+# --- prompts ---------------------------------------------------------------------------------
+
+OPENINGS = ("Start with {}", "Take {}", "Begin at {}", "I have {}")
+WORDS: tuple[dict[str, str], ...] = (
+    {"+": "add {}", "-": "subtract {}", "*": "times {}"},
+    {"+": "plus {}", "-": "minus {}", "*": "times {}"},
+    {"+": "add {}", "-": "take away {}", "*": "multiply by {}"},
+)
+QUESTIONS = (
+    "What are the last two digits?",
+    "What is the result modulo 100?",
+    "Keep the last two digits. What is the result?",
+    "Keep two digits.",
+    "Which number do I get?",
+    "",
+)
+PHRASINGS = 5
+
+
+def phrase(problem: Problem, rng: Random, phrasing: int | None = None) -> str:
+    """The problem in words; phrasing 4 is the bare form (`7 +5 *3 -2`)."""
+    kind = rng.randrange(PHRASINGS) if phrasing is None else phrasing
+    if kind == PHRASINGS - 1:
+        bare = " ".join([str(problem.start), *(f"{s.op}{s.operand}" for s in problem.steps)])
+        return bare + rng.choice(("", " = ?", " ="))
+    words = WORDS[rng.randrange(len(WORDS))]
+    parts = [OPENINGS[kind].format(problem.start)]
+    parts += [words[s.op].format(s.operand) for s in problem.steps]
+    joint = rng.choice((", ", ", then ", ", "))
+    text = joint.join(parts) + ". " + rng.choice(QUESTIONS)
+    return text.strip() if rng.random() < 0.9 else text.strip().lower()
+
+
+# --- thinking --------------------------------------------------------------------------------
+
+
+def two(value: int) -> str:
+    return f"{value:02d}"
+
+
+def working(value: int, step: Step) -> str:
+    """The careful way from `value` through `step`, one digit at a time, without the result."""
+    tens, ones = divmod(value, 10)
+    if step.op == "*":
+        low, high = ones * step.operand, tens * step.operand
+        carried = (high % 10 + low // 10) % 10
+        return (
+            f"{ones}*{step.operand}={two(low)},{tens}*{step.operand}={two(high)},"
+            f"{high % 10}+{low // 10}={carried}"
+        )
+    other_tens, other_ones = divmod(step.operand, 10)
+    if step.op == "+":
+        low, high = ones + other_ones, (tens + other_tens) % 10
+        text = f"{ones}+{other_ones}={two(low)},{tens}+{other_tens}={high}"
+        return text + (f"+1={(high + 1) % 10}" if low > 9 else "")
+    borrowed = ones < other_ones
+    low = ones - other_ones + 10 * borrowed
+    high = (tens - other_tens) % 10
+    text = f"{'1' * borrowed}{ones}-{other_ones}={low},"
+    text += f"{'1' * (tens < other_tens)}{tens}-{other_tens}={high}"
+    return text + (f"-1={(high - 1) % 10}" if borrowed else "")
+
+
+def claim(index: int, value: int, step: Step) -> str:
+    """`b:56+27=`: what a hasty line says before its result."""
+    return f"{LETTERS[index]}:{two(value)}{step.op}{two_operand(step)}="
+
+
+def two_operand(step: Step) -> str:
+    return str(step.operand) if step.op == "*" else two(step.operand)
+
+
+def check(index: int, value: int, step: Step, claimed: int) -> str:
+    """One line of a recheck: the working, the careful result, what was claimed, the verdict."""
+    right = step.apply(value)
+    verdict = "ok" if right == claimed else "fix"
+    head = claim(index, value, step)[:-1]
+    return f"{head};{working(value, step)},{two(right)}?{two(claimed)} {verdict}\n"
+
+
+@dataclass
+class Passes:
+    """Thinks about one problem pass by pass; `claims[i]` is the latest value written for step i."""
+
+    problem: Problem
+
+    def __post_init__(self) -> None:
+        self.claims: list[int] = []
+        self.checked = 0  # steps that a recheck has verified or repaired
+
+    def hasty(self, results: Sequence[int] | None = None) -> list[tuple[str, str, str]]:
+        """Redo the steps after the checked ones: (head, result, kind of result) per line.
+
+        `results` are the values to write (a sampler's slips); the right ones by default.
+        """
+        lines, steps = [], self.problem.steps
+        value = self.claims[self.checked - 1] if self.checked else self.problem.start
+        del self.claims[self.checked :]
+        for index in range(self.checked, len(steps)):
+            right = steps[index].apply(value)
+            written = right if results is None else results[index]
+            good = steps[index].op if written == right else "slip"
+            lines.append((claim(index, value, steps[index]), two(written), good))
+            self.claims.append(written)
+            value = written
+        return lines
+
+    def recheck(self) -> list[str]:
+        """Check lines from the first unchecked step to the first error, which is repaired."""
+        lines, steps = [], self.problem.steps
+        while self.checked < len(steps):
+            value = self.claims[self.checked - 1] if self.checked else self.problem.start
+            step, claimed = steps[self.checked], self.claims[self.checked]
+            lines.append(check(self.checked, value, step, claimed))
+            right = step.apply(value)
+            self.claims[self.checked] = right
+            self.checked += 1
+            if right != claimed:
+                break
+        return lines
+
+    @property
+    def done(self) -> bool:
+        return self.checked == len(self.problem.steps)
+
+    @property
+    def right(self) -> bool:
+        """Whether every value that now stands is the true one."""
+        return self.claims == self.problem.values()[1:]
+
+    def closing(self) -> str:
+        """The head of a pass's last line; the final value follows."""
+        return "all ok " if self.done else "so "
+
+
+def slip(rng: Random, value: int) -> int:
+    """A wrong value as haste produces them: mostly the tens digit, sometimes the ones."""
+    tens, ones = divmod(value, 10)
+    kind = rng.random()
+    if kind < 0.8:
+        tens = (tens + rng.choice((1, 1, 9, 9, 2, 3, 5, 7, 8))) % 10
+    if kind > 0.6:
+        ones = (ones + rng.randint(1, 9)) % 10
+    return tens * 10 + ones
+
+
+ANSWER = "The answer is {}."
+_CLAIM = re.compile(r"^([a-l]):(\d\d)([-+*])(\d+)=(\d\d)$")
+
+
+def replay(problem: Problem, thinking: str) -> int | None:
+    """Follow a finished trace; its last value, or None where a line breaks the rules."""
+    passes, lines = Passes(problem), thinking.splitlines()
+    expected: list[str] = []
+    for line in lines:
+        if match := _CLAIM.match(line):
+            index = LETTERS.index(match[1])
+            if index < passes.checked or index != len(passes.claims[:index]):
+                return None
+            del passes.claims[index:]
+            value = passes.claims[-1] if passes.claims else problem.start
+            if line[: match.start(5)] != claim(index, value, problem.steps[index]):
+                return None
+            passes.claims.append(int(match[5]))
+        elif line[1:2] == ":":
+            expected = expected or passes.recheck()
+            if not expected or expected.pop(0) != line + "\n":
+                return None
+        elif line.startswith(("so ", "all ok ")):
+            if expected or line != passes.closing() + two(passes.claims[-1]):
+                return None
+    return passes.claims[-1] if len(passes.claims) == len(problem.steps) else None
+
+
+def last_integer(text: str) -> int | None:
+    """How answers are scored: the last integer of the content."""
+    found = re.findall(r"\d+", text)
+    return int(found[-1]) if found else None
