@@ -97,10 +97,13 @@ class VllmEngine:
         if not job.budget.demands_thinking:
             return frozenset()
         try:
-            per_worker = await self._llm.collective_rpc("take_attempts", args=(job.id,))
+            # `collective_rpc` would ask the first data-parallel engine alone.
+            per_engine = await self._llm.engine_core.call_utility_all_async(
+                "collective_rpc", "take_attempts", None, (job.id,), None
+            )
         except EngineDeadError as error:
             raise EngineUnavailable("the engine stopped") from error
-        return frozenset(per_worker[0])
+        return frozenset(at for workers in per_engine for record in workers for at in record)
 
     async def health(self) -> None:
         """See `Engine`."""

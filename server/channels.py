@@ -1,0 +1,123 @@
+"""One choice's tokens, split into the text of its two channels."""
+
+from collections.abc import Sequence
+from enum import StrEnum
+from itertools import groupby
+from operator import itemgetter
+from typing import NamedTuple
+
+from budget import EndReason, Label, Machine, Markers, Outcome, TokenBudget, replay
+from server.engines.base import Codec, Detokenizer, Job
+from server.stops import StopFinder
+
+
+class Channel(StrEnum):
+    """Which of a choice's two texts."""
+
+    REASONING = "reasoning"
+    ANSWER = "answer"
+
+
+class Piece(NamedTuple):
+    """Some text of one channel of one choice."""
+
+    index: int
+    channel: Channel
+    text: str
+
+
+class Channels:
+    """Folds one choice's tokens into pieces of text, exact at the markers.
+
+    Which channel a token belongs to depends on the markers alone, so they are
+    split by a machine without a budget. The account needs the budget and the
+    engine's record of attempts, which is complete only at the end.
+
+    Newlines between the end marker and the answer are part of neither text.
+    Stop strings are looked for in the answer only.
+    """
+
+    def __init__(
+        self, codec: Codec, markers: Markers, job: Job, index: int, stops: Sequence[str]
+    ) -> None:
+        self._codec = codec
+        self._markers = markers
+        self._job = job
+        self._index = index
+        self._machine = Machine(TokenBudget(opened=job.budget.opened), markers)
+        self._stops = StopFinder(stops)
+        self._after: Sequence[int] = job.prompt_ids
+        self._detokenizer: Detokenizer | None = None
+        self._channel = Channel.ANSWER
+        self._answer_begun = False
+        self._trimming = False
+        self.tokens: list[int] = []
+        self.answer_tokens = 0
+
+    @property
+    def stopped(self) -> bool:
+        """Whether the answer has come to a stop string."""
+        return self._stops.found
+
+    def push(self, token_ids: Sequence[int]) -> list[Piece]:
+        """The text that is certain after these tokens."""
+        self.tokens += token_ids
+        advance = self._machine.advance
+        return self._pieces([labelled for token in token_ids for labelled in advance(token)])
+
+    def close(self) -> list[Piece]:
+        """The text that was held back, because no token follows."""
+        pieces = self._pieces(self._machine.flush()) + self._end_run()
+        return pieces + self._piece(Channel.ANSWER, self._stops.close())
+
+    def outcome(self, unfinished: EndReason, attempts: frozenset[int] | None) -> Outcome:
+        """The account of the thinking; without the record of attempts, only of its tokens.
+
+        Raises:
+            DesyncError: if the budget was not enforced.
+        """
+        if attempts is None:
+            return self._machine.outcome(unfinished)
+        machine = replay(self._job.budget, self._markers, self.tokens, attempts)
+        machine.flush()
+        return machine.outcome(unfinished)
+
+    def _pieces(self, labelled: list[tuple[int, Label]]) -> list[Piece]:
+        pieces: list[Piece] = []
+        for label, run in groupby(labelled, key=itemgetter(1)):
+            ids = [token for token, _ in run]
+            pieces += self._cross(ids) if label is Label.MARKER else self._decode(label, ids)
+        return pieces
+
+    def _decode(self, label: Label, ids: list[int]) -> list[Piece]:
+        if self._detokenizer is None:
+            self._detokenizer = self._codec.detokenizer(self._after)
+            self._channel = Channel.ANSWER if label is Label.ANSWER else Channel.REASONING
+        if label is Label.ANSWER:
+            self.answer_tokens += len(ids)
+        return self._text(self._detokenizer.push(ids))
+
+    def _cross(self, marker: list[int]) -> list[Piece]:
+        pieces = self._end_run()
+        self._after = marker
+        self._trimming = not self._answer_begun
+        return pieces
+
+    def _end_run(self) -> list[Piece]:
+        """Give what the detokenizer holds; the next token begins a fresh one."""
+        if self._detokenizer is None:
+            return []
+        text, self._detokenizer = self._detokenizer.close(), None
+        return self._text(text)
+
+    def _text(self, text: str) -> list[Piece]:
+        if self._channel is Channel.ANSWER:
+            if self._trimming:
+                text = text.lstrip("\n")
+            if text:
+                self._trimming, self._answer_begun = False, True
+                text = self._stops.push(text)
+        return self._piece(self._channel, text)
+
+    def _piece(self, channel: Channel, text: str) -> list[Piece]:
+        return [Piece(self._index, channel, text)] if text else []

@@ -1,0 +1,133 @@
+"""What goes wrong, once, for bodies and for events alike."""
+
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+from budget import BudgetError
+from server.engines.base import EngineUnavailable
+
+
+class ApiError(Exception):
+    """An error that a client is told about, in OpenAI's shape.
+
+    ```
+    ApiError
+    ├── BadRequest            400  a field is wrong; `param` names it
+    │   └── ContextTooLong    400  more tokens than the context holds
+    ├── NotFound              404  no such path
+    │   └── UnknownModel      404  no such model
+    ├── MethodNotAllowed      405  a path that takes other methods
+    ├── BodyTooLarge          413  more bytes than the limit
+    ├── InternalError         500  a fault of ours; the log has it
+    └── Unavailable           503  the engine cannot answer, now or any more
+    ```
+
+    Before a response has begun it is drawn as a JSON body with its status,
+    afterwards as a server-sent `error` event.
+
+    Attributes:
+        status: the HTTP status.
+        type: OpenAI's class of error.
+        code: OpenAI's code, where it has one.
+        reason: the label under which metrics count it.
+        param: the request's field at fault.
+        headers: what the response carries besides.
+    """
+
+    status: ClassVar[int]
+    type: ClassVar[str] = "invalid_request_error"
+    code: ClassVar[str | None] = None
+    reason: ClassVar[str]
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        param: str | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.param = param
+        self.headers = dict(headers or {})
+
+    def to_json(self) -> dict[str, Any]:
+        """OpenAI's error object, in its envelope."""
+        return {
+            "error": {
+                "message": str(self),
+                "type": self.type,
+                "param": self.param,
+                "code": self.code,
+            }
+        }
+
+
+class BadRequest(ApiError):
+    """A field is wrong."""
+
+    status = 400
+    reason = "bad_request"
+
+
+class ContextTooLong(BadRequest):
+    """Prompt and completion need more tokens than the context holds."""
+
+    code = "context_length_exceeded"
+    reason = "context_length"
+
+
+class NotFound(ApiError):
+    """There is nothing at this path."""
+
+    status = 404
+    reason = "not_found"
+
+
+class UnknownModel(NotFound):
+    """The model named is not the one served."""
+
+    code = "model_not_found"
+    reason = "unknown_model"
+
+
+class MethodNotAllowed(ApiError):
+    """The path takes other methods."""
+
+    status = 405
+    reason = "method"
+
+
+class BodyTooLarge(ApiError):
+    """The body is over the limit of bytes."""
+
+    status = 413
+    reason = "body_too_large"
+
+
+class InternalError(ApiError):
+    """A fault of ours."""
+
+    status = 500
+    type = "server_error"
+    reason = "internal"
+
+
+class Unavailable(ApiError):
+    """The engine is loading, has failed, or has died."""
+
+    status = 503
+    type = "server_error"
+    reason = "unavailable"
+
+
+def as_api_error(error: Exception) -> ApiError:
+    """What to tell a client about any exception; texts of unforeseen ones are kept back."""
+    match error:
+        case ApiError():
+            return error
+        case BudgetError():
+            return BadRequest(str(error), param=error.param)
+        case EngineUnavailable():
+            return Unavailable(str(error), headers={"retry-after": "5"})
+        case _:
+            return InternalError("the server failed to answer; its log says why")
