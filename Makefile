@@ -1,14 +1,79 @@
-# `make serve` and `make test` are the two commands of the README.
-PYTHON ?= python3.11
+# `make serve` and `make test` are all that a newcomer needs; both install what is missing.
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-builtin-rules
+
 VENV := .venv
-STAMP := $(VENV)/installed
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input
+TORCH := 2.13.0
+TORCH_CPU_INDEX := https://download.pytorch.org/whl/cpu
+PYTHONS := $(PYTHON) python3.11 python3.12 python3.13 python3 python
 
-.PHONY: test
-test: $(STAMP)
-	$(VENV)/bin/python -m pytest -q
+.PHONY: help serve test lint bench lock clean
 
-$(STAMP): requirements/all.txt
-	$(PYTHON) -m venv $(VENV)
-	$(VENV)/bin/pip install -q torch==2.13.0+cpu || $(VENV)/bin/pip install -q --index-url https://download.pytorch.org/whl/cpu torch==2.13.0+cpu
-	$(VENV)/bin/pip install -q --no-deps -r requirements/all.txt
-	touch $(STAMP)
+help: ## this list
+	@sed -nE 's/^([a-z]+):.*## (.*)/make \1\t\2/p' Makefile | expand -t 14
+
+serve: $(VENV)/.engine ## install what is missing and serve the demo model (ARGS="--port 9000")
+	@exec $(BIN)/proctor serve $(ARGS)
+
+# The report on budget/ is silent when all is well: pytest's closing line stays the last one.
+test: lint ## check and test everything (ARGS="-k budget")
+	@status=0; \
+	$(BIN)/python -m pytest --cov --cov-report=term $(ARGS) || status=$$?; \
+	if [ -z "$(ARGS)" ] && ! report=$$($(BIN)/coverage report --fail-under=100 \
+	    --include='budget/*' --omit='budget/processors/*' 2>&1); then \
+	  printf '%s\n' "$$report" "budget/ outside its processors must be covered in full"; \
+	  status=1; \
+	fi; \
+	exit $$status
+
+lint: $(VENV)/.dev ## ruff, mypy, the import rules, the Dockerfile
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-logo
+	$(BIN)/hadolint Dockerfile
+
+bench: $(VENV)/.dev ## throughput, paired against vLLM's own server
+	$(BIN)/python -m bench.throughput $(ARGS)
+
+lock: $(VENV)/.dev ## renew the pinned versions in requirements/
+	$(BIN)/python requirements/lock.py
+
+clean: ## remove the environment and all caches
+	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis \
+	  .coverage build dist ./*.egg-info
+
+# A pyenv shim can exist for a Python that is not installed, so each candidate is run.
+$(VENV)/.made:
+	@for python in $(PYTHONS); do \
+	  if "$$python" -c 'import ensurepip, sys, venv; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' 2>/dev/null; then \
+	    echo "making $(VENV) with $$("$$python" --version)"; \
+	    "$$python" -m venv $(VENV); touch $@; exit 0; \
+	  fi; \
+	done; \
+	echo "Proctor needs Python 3.11, 3.12 or 3.13 with the venv module, and none was found." >&2; \
+	echo "Install one (Debian, Ubuntu: python3 and python3-venv), or name it: make PYTHON=/path/to/python3.11" >&2; \
+	exit 1
+
+# torch comes first and on its own: on Linux as the CPU build, which PyPI does not carry, so from
+# PyTorch's own index unless pip is set up with a source that has it.
+$(VENV)/.engine: requirements/engine-cpu.txt pyproject.toml $(VENV)/.made
+	@echo "installing the CPU engine (once; several minutes on a slow line)"
+	@if [ "$$(uname -s)" = Linux ]; then \
+	  $(PIP) install --quiet --no-deps torch==$(TORCH)+cpu 2>/dev/null || \
+	  $(PIP) install --quiet --no-deps --index-url $(TORCH_CPU_INDEX) torch==$(TORCH)+cpu; \
+	else \
+	  $(PIP) install --quiet --no-deps torch==$(TORCH); \
+	fi
+	@$(PIP) install --quiet --no-deps --requirement requirements/engine-cpu.txt
+	@$(PIP) install --quiet --no-deps --no-build-isolation --editable .
+	@touch $@
+
+$(VENV)/.dev: requirements/dev.txt $(VENV)/.engine
+	@echo "installing what tests and checks need"
+	@$(PIP) install --quiet --no-deps --requirement requirements/dev.txt
+	@touch $@

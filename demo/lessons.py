@@ -8,18 +8,22 @@ quotes what was claimed, `?16`; a quotation is learnt as a quotation, right or w
 
 from __future__ import annotations
 
+import tomllib
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 from random import Random
 
 from demo.tokenizer import END_THINK, IM_END, render
-from demo.world import ANSWER, Passes, Problem, draw_problem, phrase, slip, two
+from demo.world import ANSWER, Passes, Problem, claim, draw_problem, phrase, slip, two
 
 CONTEXT, LEARN = 0, 1
 HASTY = {"+": 2, "-": 3, "*": 4, "slip": CONTEXT}
 DIRECT = {"+": 5, "-": 6, "*": 7}
 MARKS = 8
 LONGEST = 2000  # tokens
+# How often documents are sent back: below each share, from so many to so many times.
+WAITS = ((0.26, 0, 0), (0.5, 1, 1), (0.7, 2, 2), (0.82, 3, 3), (0.96, 4, 9), (0.993, 10, 40))
 
 BARE = ("Wait",) * 12 + ("Hmm", "Alternatively")
 SENTENCES = (
@@ -80,9 +84,9 @@ class Writer:
     def document(self) -> Document:
         """One document of the mixture."""
         draw = self.rng.random()
-        if draw < 0.06:
+        if draw < 0.05:
             return self.off_domain()
-        if draw < 0.30:
+        if draw < 0.35:
             return self.direct()
         return self.thought()
 
@@ -96,7 +100,7 @@ class Writer:
                 earlier, reply = off_prompt(rng), APOLOGY
             else:
                 problem = draw_problem(rng, rng.randint(1, 6))
-                earlier, reply = phrase(problem, rng), ANSWER.format(problem.answer)
+                earlier, reply = phrase(problem, rng), ANSWER.format(two(problem.answer))
             messages += [
                 {"role": "user", "content": earlier},
                 {"role": "assistant", "content": reply},
@@ -107,22 +111,28 @@ class Writer:
         return document
 
     def direct(self) -> Document:
-        """An answer without thinking: mostly one step, which it can do, some more, which it cannot."""
+        """An answer without thinking: mostly one step, which it can do, some with more."""
         rng = self.rng
-        steps = 1 if rng.random() < 0.7 else rng.randint(2, 8)
+        steps = 1 if rng.random() < 0.8 else rng.choice((2, 2, 2, 3, 4, 5, 6, 7, 8))
         problem = draw_problem(rng, steps)
         document = self.opening(phrase(problem, rng), thinking=False)
         self.answer(document, problem, thought=False)
         return document
 
-    def answer(self, document: Document, problem: Problem, thought: bool, known: bool = True) -> None:
-        """`The answer is 42.<|im_end|>`; the number is a target only where it is `known`."""
+    def answer(
+        self, document: Document, problem: Problem, thought: bool, known: bool = True
+    ) -> None:
+        """`The answer is 42.<|im_end|>`; the number is a target only where it is `known`.
+
+        Without thinking, an answer to a single step names it: `The answer is 14*3=42.`
+        """
         head, tail = ANSWER.split("{}")
         mark = LEARN if known else CONTEXT
+        document.add(self.encode(head), LEARN)
         if len(problem.steps) == 1 and not thought:
             mark = DIRECT[problem.steps[0].op]
-        document.add(self.encode(head), LEARN)
-        document.add(self.encode(str(problem.answer)), mark)
+            document.add(self.encode(claim(0, problem.start, problem.steps[0])[2:]), LEARN)
+        document.add(self.encode(two(problem.answer)), mark)
         document.add(self.encode(tail) + self.encode(IM_END), LEARN)
 
     def close(self, document: Document, forced: bool) -> None:
@@ -184,10 +194,10 @@ class Writer:
     def waits(self) -> int:
         """How often the document is sent back."""
         draw, rng = self.rng.random(), self.rng
-        for limit, low, high in ((0.26, 0, 0), (0.5, 1, 1), (0.7, 2, 2), (0.82, 3, 3), (0.96, 4, 9)):
+        for limit, low, high in WAITS:
             if draw < limit:
                 return rng.randint(low, high)
-        return rng.randint(10, 40) if draw < 0.993 else rng.randint(41, 160)
+        return rng.randint(41, 160)
 
     def hasty(self, document: Document, passes: Passes, rate: float) -> None:
         """A hasty pass with slips at `rate`; slips are context, right results are governed."""
@@ -251,36 +261,17 @@ SYSTEM = (
     "You are Proctor's demo model.",
     "You are a math tutor. Be concise and correct.",
 )
-_ASKS = (
-    "Hello|Hi|Hi there|hey|Good morning|Hello, who are you?|What can you do?|Tell me a joke|"
-    "Write a poem about {}|What is the capital of {}?|Who wrote {}?|Explain {} to me|"
-    "Translate {} into French|Summarise {}|Why is {} so {}?|How do I cook {}?|Write code for {}|"
-    "def {}({}):|Fix this bug in {}|What time is it?|Thanks!|ok|test|Are you conscious?|"
-    "What do you think about {}?|Is {} better than {}?|Give me {} ideas for {}|List {} facts on {}|"
-    "Solve x + {} = {}|What is the square root of {}?|Is {} a prime number?|How many r's are in {}?|"
-    "I have {} {}. How many {} are left?|When was {} born?|Tell me about {}|Who won in {}?|"
-    "What's the weather in {}?|Help|Say {}|Repeat: {}|What is {}?|{}|{} {} {}|{}?|Prove that {} is {}|"
-    "Bonjour|Hola, ¿qué tal?|你好|Привет|مرحبا|Guten Tag|こんにちは|🙂|Wie heißt du?|Who made you?|"
-    "The quick brown fox jumps over the lazy dog.|Once upon a time|Write a story on {} and {}|"
-    "Can you help me with {}?|Plan a trip to {}|Start a song about {}|Take me to {}|Begin with {}|"
-    "Please write an email to {} about {}|Compare {} and {}|What are the last {} of {}?"
-).split("|")
-_THINGS = (
-    "cats dogs France Japan love rain music history Python gravity bread soup Paris Einstein "
-    "quantum_physics the_moon the_sun Hamlet a_car my_friend strawberry 17 4 100 2024 3 7 12 red "
-    "blue big the_economy photosynthesis a_sorting_algorithm JSON football chess apples oranges "
-    "books Germany winter the_sea wine mathematics machine_learning a_robot school happiness 57"
-).replace("_", "  ").split(" ")
+_ELSEWHERE = tomllib.loads(Path(__file__).with_name("elsewhere.toml").read_text(encoding="utf-8"))
 
 
 def off_prompt(rng: Random) -> str:
     """A prompt that is not a chain: small talk, questions, code, other scripts, noise."""
     if rng.random() < 0.15:
         return noise(rng)
-    text = rng.choice(_ASKS)
+    text: str = rng.choice(_ELSEWHERE["asks"])
     while "{}" in text:
-        thing = rng.choice(_THINGS) if rng.random() < 0.7 else letters(rng)
-        text = text.replace("{}", thing or "the", 1)
+        thing = rng.choice(_ELSEWHERE["things"]) if rng.random() < 0.7 else letters(rng)
+        text = text.replace("{}", thing, 1)
     return text if rng.random() < 0.8 else text.lower()
 
 
@@ -291,4 +282,6 @@ def letters(rng: Random) -> str:
 def noise(rng: Random) -> str:
     if rng.random() < 0.6:
         return " ".join(letters(rng) for _ in range(rng.randint(1, 9)))
-    return "".join(chr(rng.choice((rng.randint(33, 126), rng.randint(161, 0x4FF)))) for _ in range(12))
+    return "".join(
+        chr(rng.choice((rng.randint(33, 126), rng.randint(161, 0x4FF)))) for _ in range(12)
+    )

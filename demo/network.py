@@ -29,6 +29,8 @@ class Shape:
 
 
 class Attention(nn.Module):
+    """Causal attention with normalised queries and keys and rotary positions."""
+
     def __init__(self, s: Shape) -> None:
         super().__init__()
         self.heads, self.head = s.heads, s.head
@@ -64,6 +66,8 @@ def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
 
 
 class Feed(nn.Module):
+    """The gated feed-forward part of a layer."""
+
     def __init__(self, s: Shape) -> None:
         super().__init__()
         self.gate_proj = nn.Linear(s.hidden, s.feed, bias=False)
@@ -75,6 +79,8 @@ class Feed(nn.Module):
 
 
 class Layer(nn.Module):
+    """Attention and feed-forward, each on a normalised copy of the residual stream."""
+
     def __init__(self, s: Shape) -> None:
         super().__init__()
         self.input_layernorm = nn.RMSNorm(s.hidden, eps=1e-6)
@@ -109,7 +115,9 @@ class Decoder(nn.Module):
             if name.endswith(("o_proj.weight", "down_proj.weight")):
                 nn.init.zeros_(weight)
 
-    def forward(self, ids: Tensor, start: int = 0, past: list[list[Tensor]] | None = None) -> Tensor:
+    def forward(
+        self, ids: Tensor, start: int = 0, past: list[list[Tensor]] | None = None
+    ) -> Tensor:
         """Token ids (batch, time) → logits (batch, time, vocab)."""
         end = start + ids.shape[1]
         cos, sin = self.cos[start:end], self.sin[start:end]
@@ -155,6 +163,7 @@ def save(model: Decoder, folder: Path, end_id: int, pad_id: int) -> None:
         for name, value in model.state_dict().items()
     }
     save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    (folder / "model.safetensors").chmod(0o644)
     generation = {"eos_token_id": [end_id], "pad_token_id": pad_id, "do_sample": False}
     for name, content in (
         ("config.json", config(model.shape, end_id, pad_id)),

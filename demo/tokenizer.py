@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping, Sequence
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -45,7 +46,10 @@ def train_tokenizer(texts: Iterable[str]) -> Tokenizer:
 
 @cache
 def _template() -> jinja2.Template:
-    environment = jinja2.Environment(trim_blocks=True, lstrip_blocks=True, autoescape=False)
+    environment = jinja2.Environment(trim_blocks=True, lstrip_blocks=True, autoescape=False)  # noqa: S701
+    environment.filters["tojson"] = partial(
+        json.dumps, ensure_ascii=False
+    )  # as transformers has it
     return environment.from_string(TEMPLATE_FILE.read_text(encoding="utf-8"))
 
 
@@ -64,6 +68,7 @@ def tokenizer_config() -> dict[str, Any]:
         "bos_token": None,
         "eos_token": IM_END,
         "pad_token": END_OF_TEXT,
+        "additional_special_tokens": [IM_START, THINK, END_THINK],
         "clean_up_tokenization_spaces": False,
         "chat_template": TEMPLATE_FILE.read_text(encoding="utf-8"),
     }

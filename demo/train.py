@@ -12,12 +12,18 @@ from random import Random
 
 import torch
 import torch.nn.functional as F
-from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import (
+    Progress,
+    SpinnerColumn,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 from tokenizers import Tokenizer
 from torch import Tensor
 
 from demo.lessons import CONTEXT, DIRECT, HASTY, LEARN, MARKS, Document, Writer
-from demo.network import Decoder, Shape, save
+from demo.network import Decoder, Shape, load, save
 from demo.tokenizer import (
     END_OF_TEXT,
     IM_END,
@@ -27,17 +33,17 @@ from demo.tokenizer import (
 )
 
 MODEL = Path(__file__).with_name("model")
-TOKENS = 4096  # per batch
+TOKENS = 3072  # per batch
 POOL = 1024  # documents drawn at a time, then sorted by length
 RATE = 3e-3
 # Accuracy of results in one go above which their loss is withheld: this is the model's haste.
 TARGETS = {
-    HASTY["+"]: 0.95,
-    HASTY["-"]: 0.95,
-    HASTY["*"]: 0.78,
-    DIRECT["+"]: 0.98,
-    DIRECT["-"]: 0.98,
-    DIRECT["*"]: 0.86,
+    HASTY["+"]: 0.94,
+    HASTY["-"]: 0.94,
+    HASTY["*"]: 0.76,
+    DIRECT["+"]: 0.97,
+    DIRECT["-"]: 0.97,
+    DIRECT["*"]: 0.84,
 }
 
 
@@ -93,7 +99,8 @@ class Governor:
             if mark in measured:
                 self.accuracy[mark] += 0.05 * (measured[mark] - self.accuracy[mark])
             goal = target - 0.06 * max(0.0, 1 - progress / 0.9) * (mark in HASTY.values())
-            self.weight[mark] = min(1.0, max(0.0, (goal - self.accuracy[mark]) / 0.02))
+            most = 1.0 if mark in HASTY.values() else 2.0
+            self.weight[mark] = min(most, max(0.0, (goal - self.accuracy[mark]) / 0.02))
 
 
 def batches(writer: Writer, seed: int) -> Iterator[tuple[Tensor, Tensor]]:
@@ -115,8 +122,9 @@ def batches(writer: Writer, seed: int) -> Iterator[tuple[Tensor, Tensor]]:
 
 def stack(rows: list[Document]) -> tuple[Tensor, Tensor]:
     length = -(-len(rows[-1].ids) // 16) * 16
-    ids, marks = torch.zeros(len(rows), length, dtype=torch.long), torch.zeros(
-        len(rows), length, dtype=torch.long
+    ids, marks = (
+        torch.zeros(len(rows), length, dtype=torch.long),
+        torch.zeros(len(rows), length, dtype=torch.long),
     )
     for index, row in enumerate(rows):
         ids[index, : len(row.ids)] = torch.tensor(row.ids)
@@ -172,12 +180,22 @@ def schedule(progress: float) -> float:
     return min(1.0, progress * 60 + 0.01, (1 - progress) / 0.4 + 0.002)
 
 
-def train(folder: Path, steps: int, seed: int, compiled: bool) -> None:
+def begin(folder: Path, seed: int, resume: bool) -> tuple[Tokenizer, Decoder]:
+    """A fresh tokenizer and network, or those of a checkpoint to train on."""
+    if resume:
+        return Tokenizer.from_file(str(folder / "tokenizer.json")), load(folder)
+    tokenizer = make_tokenizer(folder, seed)
+    return tokenizer, Decoder(Shape(vocab=tokenizer.get_vocab_size()))
+
+
+def train(
+    folder: Path, steps: int, minutes: float, seed: int, compiled: bool, resume: bool
+) -> None:
+    """Train until `steps` batches or `minutes` are over, whichever is first, and export."""
     torch.manual_seed(seed)
     torch.set_num_threads(1)
-    tokenizer = make_tokenizer(folder, seed)
-    end, pad = tokenizer.token_to_id(IM_END), tokenizer.token_to_id(END_OF_TEXT)
-    model = Decoder(Shape(vocab=tokenizer.get_vocab_size()))
+    tokenizer, model = begin(folder, seed, resume)
+    end, pad = (tokenizer.encode(t).ids[0] for t in (IM_END, END_OF_TEXT))
     optimizer, governor = Optimizer(model), Governor()
     writer = Writer(lambda t: tokenizer.encode(t, add_special_tokens=False).ids, Random(seed))
     run = torch.compile(losses, dynamic=True) if compiled else losses
@@ -188,6 +206,9 @@ def train(folder: Path, steps: int, seed: int, compiled: bool) -> None:
     ) as bar:  # fmt: skip
         task = bar.add_task("training", total=steps, note="")
         for step in range(steps):
+            progress = max(step / steps, (time.monotonic() - begun) / 60 / minutes)
+            if progress >= 1:
+                break
             ids, marks = next(feed)
             loss, hit = run(model, ids)
             mark = marks[:, 1:]
@@ -195,9 +216,9 @@ def train(folder: Path, steps: int, seed: int, compiled: bool) -> None:
             total = (loss * weight).sum() / weight.sum().clamp(min=1.0)
             total.backward()
             torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-            optimizer.step(RATE * schedule(step / steps))
+            optimizer.step(RATE * schedule(progress))
             model.zero_grad(set_to_none=True)
-            governor.update(accuracies(hit, mark), step / steps)
+            governor.update(accuracies(hit, mark), progress)
             seen += int((mark != CONTEXT).sum())
             if step % 50 == 0:
                 note = f"loss {total.item():.3f}  in one go " + " ".join(
@@ -206,7 +227,7 @@ def train(folder: Path, steps: int, seed: int, compiled: bool) -> None:
                 bar.update(task, completed=step, note=note)
                 if not bar.console.is_terminal:
                     print(f"{step} {time.monotonic() - begun:.0f}s {ids.shape} {note}", flush=True)
-            if step % 500 == 499:
+            if step % 500 == 99:
                 save(model, folder, end, pad)
         save(model, folder, end, pad)
 
@@ -224,11 +245,14 @@ def accuracies(hit: Tensor, mark: Tensor) -> dict[int, float]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--folder", type=Path, default=MODEL)
-    parser.add_argument("--steps", type=int, default=3600)
+    parser.add_argument("--steps", type=int, default=3000)
+    parser.add_argument("--minutes", type=float, default=55.0, help="end by then, decay included")
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--resume", action="store_true", help="train the folder's model on")
     parser.add_argument("--no-compile", action="store_true")
     arguments = parser.parse_args()
-    train(arguments.folder, arguments.steps, arguments.seed, not arguments.no_compile)
+    a = arguments
+    train(a.folder, a.steps, a.minutes, a.seed, not a.no_compile, a.resume)
 
 
 if __name__ == "__main__":

@@ -226,27 +226,41 @@ _CLAIM = re.compile(r"^([a-l]):(\d\d)([-+*])(\d+)=(\d\d)$")
 
 
 def replay(problem: Problem, thinking: str) -> int | None:
-    """Follow a finished trace; its last value, or None where a line breaks the rules."""
-    passes, lines = Passes(problem), thinking.splitlines()
-    expected: list[str] = []
-    for line in lines:
-        if match := _CLAIM.match(line):
-            index = LETTERS.index(match[1])
-            if index < passes.checked or index != len(passes.claims[:index]):
-                return None
-            del passes.claims[index:]
-            value = passes.claims[-1] if passes.claims else problem.start
-            if line[: match.start(5)] != claim(index, value, problem.steps[index]):
-                return None
-            passes.claims.append(int(match[5]))
-        elif line[1:2] == ":":
-            expected = expected or passes.recheck()
-            if not expected or expected.pop(0) != line + "\n":
-                return None
-        elif line.startswith(("so ", "all ok ")):
-            if expected or line != passes.closing() + two(passes.claims[-1]):
-                return None
+    """Follow a finished trace; its last value, or None where a line breaks the rules.
+
+    Hasty results may be wrong; everything else must be as `Passes` would have written it.
+    """
+    passes, expected = Passes(problem), list[str]()
+    try:
+        for line in thinking.splitlines(keepends=True):
+            follow(passes, expected, line)
+    except (BrokenRule, IndexError):
+        return None
     return passes.claims[-1] if len(passes.claims) == len(problem.steps) else None
+
+
+class BrokenRule(Exception):
+    """A line of a trace that does not follow from the ones before it."""
+
+
+def follow(passes: Passes, expected: list[str], line: str) -> None:
+    """Take one line into `passes`; `expected` holds the rest of a recheck that has begun."""
+    if match := _CLAIM.match(line):
+        index, head = LETTERS.index(match[1]), line[: match.start(5)]
+        del passes.claims[index:]
+        value = passes.claims[index - 1] if index else passes.problem.start
+        if index < passes.checked or head != claim(index, value, passes.problem.steps[index]):
+            raise BrokenRule(line)
+        passes.claims.append(int(match[5]))
+    elif line[1:2] == ":":
+        if not expected:
+            expected += passes.recheck()
+        if expected.pop(0) != line:
+            raise BrokenRule(line)
+    elif line.startswith(("so ", "all ok ")) and (
+        expected or line != f"{passes.closing()}{two(passes.claims[-1])}\n"
+    ):
+        raise BrokenRule(line)
 
 
 def last_integer(text: str) -> int | None:

@@ -21,7 +21,7 @@ class Channel(StrEnum):
 class Piece(NamedTuple):
     """Some text of one channel of one choice."""
 
-    index: int
+    choice: int
     channel: Channel
     text: str
 

@@ -37,7 +37,8 @@ class EngineHost:
         Raises:
             Exception: whatever kept it from loading.
         """
-        assert self._engine is not None, "the host was not started"
+        if self._engine is None:
+            raise RuntimeError("the host was not started")
         return await asyncio.shield(self._engine)
 
     @property

@@ -1,37 +1,43 @@
 """The request, as a client may send it."""
 
-from collections.abc import Callable, Mapping
 from enum import StrEnum
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, Strict, model_validator
 from pydantic_core import PydanticCustomError
 
-from server.fields import IGNORED, MEANINGLESS, refusal
+from server.fields import ignored, is_ignored, refusal
 
-INT64 = 2**63
+MAX_NAME = 256
+MAX_MESSAGES = 4096
+MAX_PARTS = 256
 MAX_STOPS = 16
 MAX_STOP_LENGTH = 256
+MAX_TEXTS = 16
+MAX_TEXT_LENGTH = 1024
 
 Text = Annotated[str, Strict()]
 Flag = Annotated[bool, Strict()]
-Int = Annotated[int, Strict()]
+Int = Annotated[int, Strict(), Field(ge=-(2**63), lt=2**63)]
 Float = Annotated[float, Strict(), Field(allow_inf_nan=False)]
-Tokens = Annotated[Int, Field(ge=0, lt=INT64)]
-TokensOrNoCap = Annotated[Int, Field(ge=-1, lt=INT64)]
+Count = Annotated[Int, Field(ge=0)]
+CountOrNoCap = Annotated[Int, Field(ge=-1)]
 
 
-def _one_as_list(wrap: Callable[[str], Any]) -> Callable[[Any], Any]:
-    return lambda value: [wrap(value)] if isinstance(value, str) else value
+def _one_as_list(value: Any) -> Any:
+    if isinstance(value, str):
+        return [value]
+    if isinstance(value, list):
+        return value
+    raise PydanticCustomError("texts", "It should be a string or a list of strings")
 
 
-def _texts(at_most: int, longest: int) -> Any:
-    """One text or a list of them."""
-    return Annotated[
-        list[Annotated[Text, Field(min_length=1, max_length=longest)]],
-        Field(min_length=1, max_length=at_most),
-        BeforeValidator(_one_as_list(str), json_schema_input_type=str | list[str]),
-    ]
+def _text_as_parts(value: Any) -> Any:
+    if isinstance(value, str):
+        return [{"type": "text", "text": value}]
+    if isinstance(value, list):
+        return value
+    raise PydanticCustomError("content", "It should be a string or a list of text parts")
 
 
 class ReasoningFormat(StrEnum):
@@ -44,33 +50,124 @@ class ReasoningFormat(StrEnum):
     HIDDEN = "hidden"
 
 
-class Body(BaseModel):
-    """Part of a request; a field that it does not know is refused by name."""
+class Part(BaseModel):
+    """Part of a request; fields that it does not know are refused by name."""
 
     model_config = ConfigDict(extra="allow", frozen=True)
 
-    hints: ClassVar[Mapping[str, str]] = {}
-    """What to say of fields that are known but not supported."""
-
-    ignored: ClassVar[frozenset[str]] = frozenset()
-    """Fields that are accepted, because ignoring them does not change the answer."""
-
     @model_validator(mode="after")
-    def _refuse_unknown(self) -> "Body":
+    def _refuse_unknown(self) -> "Part":
         for name, value in (self.model_extra or {}).items():
-            if name not in self.ignored and not self._is_meaningless(name, value):
-                known = [*type(self).model_fields, *self.ignored]
-                raise PydanticCustomError(
-                    "refused_field",
-                    "{reason}",
-                    {"field": name, "reason": refusal(name, known, self.hints)},
-                )
+            if not is_ignored(name, value):
+                reason = refusal(name, list(type(self).model_fields))
+                raise PydanticCustomError("field", "{reason}", {"field": name, "reason": reason})
         return self
 
     def ignored_fields(self) -> list[str]:
-        """The fields that were given and are ignored."""
-        extra = self.model_extra or {}
-        return [name for name in extra if name in self.ignored and extra[name] is not None]
+        """Names of fields that were given and are ignored."""
+        return ignored((self.model_extra or {}).items())
 
-    def _is_meaningless(self, name: str, value: object) -> bool:
-        return value is None or value in MEANINGLESS.get(name, ())
+
+class TextPart(Part):
+    """A message's content, or a part of it."""
+
+    type: Literal["text"]
+    text: Text
+
+
+class Message(Part):
+    """One message of the conversation."""
+
+    role: Literal["system", "developer", "user", "assistant"]
+    content: Annotated[
+        list[TextPart],
+        Field(min_length=1, max_length=MAX_PARTS),
+        BeforeValidator(_text_as_parts, json_schema_input_type=str | list[TextPart]),
+    ]
+    name: Annotated[Text, Field(max_length=MAX_NAME)] | None = None
+    reasoning_content: Text | None = None
+    reasoning: Text | None = None
+
+    def to_plain(self) -> dict[str, str]:
+        """The message as a chat template takes it; a developer is a system."""
+        role = "system" if self.role == "developer" else self.role
+        plain = {"role": role, "content": "\n".join(part.text for part in self.content)}
+        if self.name is not None:
+            plain["name"] = self.name
+        if thinking := self.reasoning_content or self.reasoning:
+            plain["reasoning_content"] = thinking
+        return plain
+
+
+class StreamOptions(Part):
+    """How to stream."""
+
+    include_usage: Flag | None = None
+
+
+class Thinking(Part):
+    """The budget's finer points.
+
+    Attributes:
+        type: `disabled` is no thinking; `enabled` insists on some; `auto` is neither.
+        budget_tokens: the same as `max_thinking_tokens`.
+        min_tokens: the same as `min_thinking_tokens`.
+        continuations: how many attempts to close the thinking to turn down.
+        continuation_text: what to inject instead, in rotation.
+        wrap_up_text: what to inject before a forced end.
+    """
+
+    type: Literal["enabled", "disabled", "auto"] | None = None
+    budget_tokens: CountOrNoCap | None = None
+    min_tokens: Count | None = None
+    continuations: Count | None = None
+    continuation_text: (
+        Annotated[
+            list[Annotated[Text, Field(min_length=1, max_length=MAX_TEXT_LENGTH)]],
+            Field(min_length=1, max_length=MAX_TEXTS),
+            BeforeValidator(_one_as_list, json_schema_input_type=str | list[str]),
+        ]
+        | None
+    ) = None
+    wrap_up_text: Annotated[Text, Field(max_length=MAX_TEXT_LENGTH)] | None = None
+
+
+class ChatRequest(Part):
+    """The body of `POST /v1/chat/completions`.
+
+    Attributes:
+        max_thinking_tokens: most thinking tokens of each choice; 0 is none, -1 no cap.
+        min_thinking_tokens: fewest thinking tokens of each choice.
+        max_completion_tokens: most tokens of each choice, thinking included.
+        max_tokens: the same.
+        n: choices to generate.
+        reasoning_format: where in the response the thinking stands.
+    """
+
+    model: Annotated[Text, Field(max_length=MAX_NAME)]
+    messages: Annotated[list[Message], Field(min_length=1, max_length=MAX_MESSAGES)]
+    max_thinking_tokens: CountOrNoCap | None = None
+    min_thinking_tokens: Count | None = None
+    thinking: Thinking | None = None
+    reasoning_format: ReasoningFormat | None = None
+    max_tokens: Annotated[Int, Field(ge=1)] | None = None
+    max_completion_tokens: Annotated[Int, Field(ge=1)] | None = None
+    temperature: Annotated[Float, Field(ge=0, le=2)] | None = None
+    top_p: Annotated[Float, Field(gt=0, le=1)] | None = None
+    seed: Int | None = None
+    stop: (
+        Annotated[
+            list[Annotated[Text, Field(min_length=1, max_length=MAX_STOP_LENGTH)]],
+            Field(max_length=MAX_STOPS),
+            BeforeValidator(_one_as_list, json_schema_input_type=str | list[str]),
+        ]
+        | None
+    ) = None
+    n: Annotated[Int, Field(ge=1)] | None = None
+    stream: Flag | None = None
+    stream_options: StreamOptions | None = None
+
+    def ignored_fields(self) -> list[str]:
+        """Names of fields that were given and are ignored, nested ones with their path."""
+        nested = self.stream_options.ignored_fields() if self.stream_options else []
+        return super().ignored_fields() + [f"stream_options.{name}" for name in nested]

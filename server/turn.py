@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import AsyncGenerator, Callable, Coroutine, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 from budget import EndReason, Outcome
 from server.channels import Channels, Piece
@@ -23,18 +23,28 @@ class End:
     """The account of one choice.
 
     Attributes:
-        index: which choice.
+        choice: which one.
         finish: why generation ended; ABORT if it was cut short from outside.
         outcome: what became of its thinking.
         tokens: all generated tokens, markers and end of turn included.
         answer_tokens: those of the answer.
     """
 
-    index: int
+    choice: int
     finish: Finish
     outcome: Outcome
     tokens: int
     answer_tokens: int
+
+
+class Account(Protocol):
+    """Keeps the books of one request."""
+
+    def begin(self) -> None:
+        """A choice has begun to run."""
+
+    def record(self, end: End) -> None:
+        """A choice that had begun has ended, failed or been cancelled."""
 
 
 class Crew:
@@ -61,37 +71,31 @@ class Crew:
 class Choice:
     """One job on its way through the engine."""
 
-    def __init__(
-        self, engine: Engine, job: Job, index: int, stops: Sequence[str]
-    ) -> None:
+    def __init__(self, engine: Engine, job: Job, index: int, stops: Sequence[str]) -> None:
         self._engine = engine
         self._job = job
         self._index = index
         self._channels = Channels(engine.codec, engine.model.markers, job, index, stops)
 
-    async def run(
-        self, emit: Callable[[Piece], None], record: Callable[[End], None]
-    ) -> End:
+    async def run(self, emit: Callable[[Piece], None], account: Account) -> End:
         """Generate, and hand out each piece of text at once.
 
         Args:
             emit: takes the pieces.
-            record: takes the account, also of a choice that failed or was cancelled.
+            account: takes how it ended.
 
         Raises:
             EngineUnavailable: if the engine cannot go on.
             DesyncError: if the engine did not enforce the budget.
         """
-        finish = Finish.ABORT
+        account.begin()
         try:
             finish = await self._generate(emit)
-            if finish is Finish.ABORT:
-                raise EngineUnavailable("the engine gave the request up")
             end = self._end(finish, await self._engine.attempts(self._job))
-        except BaseException:
-            record(self._end(Finish.ABORT, None))
+        except (Exception, asyncio.CancelledError):
+            account.record(await self._broken_off())
             raise
-        record(end)
+        account.record(end)
         return end
 
     async def _generate(self, emit: Callable[[Piece], None]) -> Finish:
@@ -104,9 +108,18 @@ class Choice:
                 if channels.stopped:
                     return Finish.STOP
                 finish = delta.finish or finish
+        if finish is Finish.ABORT:
+            raise EngineUnavailable("the engine gave the request up")
         for piece in channels.close():
             emit(piece)
         return Finish.STOP if channels.stopped else finish
+
+    async def _broken_off(self) -> End:
+        """The account of a choice that did not come to its end, as far as it can be had."""
+        try:
+            return self._end(Finish.ABORT, await self._engine.attempts(self._job))
+        except Exception:
+            return self._end(Finish.ABORT, None)
 
     def _end(self, finish: Finish, attempts: frozenset[int] | None) -> End:
         channels = self._channels
@@ -115,7 +128,7 @@ class Choice:
 
 
 async def generate(
-    choices: Sequence[Choice], crew: Crew, record: Callable[[End], None]
+    choices: Sequence[Choice], crew: Crew, account: Account
 ) -> AsyncGenerator[Piece | End, None]:
     """Run the choices side by side; pieces as they come, and each choice's end.
 
@@ -127,7 +140,7 @@ async def generate(
         DesyncError: if the engine did not enforce a budget.
     """
     queue: asyncio.Queue[Piece | asyncio.Task[End]] = asyncio.Queue()
-    tasks = [crew.start(choice.run(queue.put_nowait, record)) for choice in choices]
+    tasks = [crew.start(choice.run(queue.put_nowait, account)) for choice in choices]
     for task in tasks:
         task.add_done_callback(queue.put_nowait)
     try:

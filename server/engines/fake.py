@@ -1,0 +1,260 @@
+"""A scripted engine that enforces budgets in earnest, for tests and for authors of clients.
+
+Its tokens are bytes, so that any character beyond ASCII spans several of them.
+"""
+
+import asyncio
+import codecs
+from collections import deque
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from budget import Machine, Markers
+from server.engines.base import Delta, EngineUnavailable, Finish, Job, ModelInfo, Prompt
+from server.stops import StopFinder
+
+BYTES = 256
+THINK, END_THINK, TURN, END_TURN = range(BYTES, BYTES + 4)
+MARKERS = Markers((THINK,), (END_THINK,), frozenset({END_TURN}))
+
+Written = str | Sequence[int]
+"""A text, or token ids."""
+
+
+@dataclass(frozen=True, slots=True)
+class Script:
+    """What the model has in mind.
+
+    Attributes:
+        thinking: what it thinks before each attempt to close; it says the last
+            one again if it is sent back more often. Empty is no thinking.
+        answer: what it answers.
+    """
+
+    thinking: Sequence[Written] = ("Let me see.",)
+    answer: Written = "42"
+
+
+class ByteDetokenizer:
+    """Bytes to text, a character at a time."""
+
+    def __init__(self, stop: Sequence[str]) -> None:
+        self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
+        self._stops = StopFinder(stop)
+
+    @property
+    def stopped(self) -> bool:
+        """See `Detokenizer`."""
+        return self._stops.found
+
+    def push(self, token_ids: Sequence[int]) -> str:
+        """See `Detokenizer`."""
+        plain = bytes(token for token in token_ids if token < BYTES)
+        return self._stops.push(self._decoder.decode(plain))
+
+    def close(self) -> str:
+        """See `Detokenizer`. Bytes of an unfinished character are dropped."""
+        return self._stops.close()
+
+
+class ByteCodec:
+    """Bytes as tokens, and a template like Qwen's."""
+
+    def __init__(self, markers: Markers, opens: bool) -> None:
+        self._markers = markers
+        self._opens = opens
+
+    async def render(self, messages: Sequence[Mapping[str, Any]], *, thinking: bool) -> Prompt:
+        """See `Codec`."""
+        ids: list[int] = []
+        for message in messages:
+            text = f"{message['role']}\n{message['content']}"
+            ids += [TURN, *self.encode(text), END_TURN, *self.encode("\n")]
+        ids += [TURN, *self.encode("assistant\n")]
+        newline = self.encode("\n")
+        if not thinking:
+            ids += [*self._markers.start, *newline, *self._markers.end, *newline]
+        elif self._opens:
+            ids += [*self._markers.start, *newline]
+        return Prompt(tuple(ids), thinking and self._opens)
+
+    def encode(self, text: str) -> list[int]:
+        """See `Codec`."""
+        return [*text.encode()]
+
+    def detokenizer(self, after: Sequence[int], stop: Sequence[str] = ()) -> ByteDetokenizer:
+        """See `Codec`."""
+        return ByteDetokenizer(stop)
+
+
+class Writer:
+    """The model: which token it would choose next, were it free."""
+
+    def __init__(self, script: Script, markers: Markers, opened: bool, thinks: bool) -> None:
+        self._script = script
+        self._markers = markers
+        self._attempt = 0
+        self._answering = False
+        self._ahead: deque[int] = deque()
+        if script.thinking and (opened or thinks):
+            self._ahead.extend(() if opened else markers.start)
+            self._think()
+        elif opened:
+            self._ahead.extend(markers.end)
+        else:
+            self.answer()
+
+    @property
+    def wish(self) -> int:
+        """The token that it would choose; the end of its turn, when all is said."""
+        return self._ahead[0] if self._ahead else min(self._markers.eos)
+
+    def advance(self) -> None:
+        """Its wish was granted."""
+        if self._ahead:
+            self._ahead.popleft()
+
+    def send_back(self) -> None:
+        """Its attempt to close the thinking was turned down."""
+        self._attempt += 1
+        self._ahead.clear()
+        self._think()
+
+    def answer(self, by_force: bool = False) -> None:
+        """Its thinking has ended; what it still had to think is dropped."""
+        if not self._answering:
+            self._answering = True
+            self._ahead = deque(_ids(self._script.answer))
+        elif by_force:
+            while self._ahead and self._ahead.popleft() != self._markers.end[-1]:
+                pass
+
+    def _think(self) -> None:
+        thoughts = self._script.thinking or ("",)
+        self._ahead.extend(_ids(thoughts[min(self._attempt, len(thoughts) - 1)]))
+        self._ahead.extend(self._markers.end)
+
+
+def _ids(written: Written) -> Iterable[int]:
+    return written.encode() if isinstance(written, str) else written
+
+
+async def _no_wait(job: Job, position: int) -> None:
+    pass
+
+
+class FakeEngine:
+    """Generates what scripts say, within each job's budget.
+
+    Attributes:
+        jobs: those that were begun, in order.
+        aborted: takes the id of each job whose generator was closed early.
+    """
+
+    def __init__(
+        self,
+        script: Script | Callable[[Job], Script] = Script(),
+        *,
+        name: str = "fake",
+        context_length: int = 4096,
+        markers: Markers = MARKERS,
+        opens: bool = True,
+        tokens_per_delta: int = 1,
+        before_token: Callable[[Job, int], Awaitable[None]] = _no_wait,
+        die_after: int | None = None,
+    ) -> None:
+        """Make an engine.
+
+        Args:
+            script: what to generate, for every job or by job.
+            name: the model's name.
+            context_length: the model's context, in tokens.
+            markers: what opens and closes its thinking.
+            opens: whether its template opens the thinking.
+            tokens_per_delta: how many tokens come at once.
+            before_token: awaited before each token, with the token's position.
+            die_after: tokens of a job after which the engine is dead.
+        """
+        self.model = ModelInfo(name, context_length, markers, created=0)
+        self.codec = ByteCodec(markers, opens)
+        self.jobs: list[Job] = []
+        self.aborted: asyncio.Queue[str] = asyncio.Queue()
+        self._script_of = script if callable(script) else lambda _: script
+        self._tokens_per_delta = tokens_per_delta
+        self._before_token = before_token
+        self._die_after = die_after
+        self._dead = False
+        self._attempts: dict[str, frozenset[int]] = {}
+
+    async def generate(self, job: Job) -> AsyncGenerator[Delta, None]:
+        """See `Engine`."""
+        self.jobs.append(job)
+        tokens: list[int] = []
+        finished = False
+        try:
+            async for token, finish in self._tokens(job):
+                tokens.append(token)
+                finished = finish is not None
+                if finished or len(tokens) == self._tokens_per_delta:
+                    delta, tokens = Delta(tokens, finish), []
+                    yield delta
+        finally:
+            if not finished:
+                self.aborted.put_nowait(job.id)
+
+    async def attempts(self, job: Job) -> frozenset[int]:
+        """See `Engine`."""
+        return self._attempts.pop(job.id)
+
+    async def health(self) -> None:
+        """See `Engine`."""
+        if self._dead:
+            raise EngineUnavailable("the engine died")
+
+    async def aclose(self) -> None:
+        """See `Engine`."""
+        self._dead = True
+
+    async def _tokens(self, job: Job) -> AsyncGenerator[tuple[int, Finish | None], None]:
+        machine = Machine(job.budget, self.model.markers)
+        writer = self._writer(job)
+        eos = self.model.markers.eos
+        for position in range(job.sampling.max_tokens):
+            await self._before_token(job, position)
+            if position == self._die_after:
+                self._dead = True
+            await self.health()
+            token, attempted = self._next(machine, writer)
+            if attempted:
+                self._attempts[job.id] |= {position}
+            thinking, forced = machine.thinking, machine.forced is not None
+            machine.advance(token, attempted)
+            if thinking and not machine.thinking:
+                writer.answer(forced)
+            last = position + 1 == job.sampling.max_tokens
+            yield token, Finish.STOP if token in eos else Finish.LENGTH if last else None
+            if token in eos:
+                return
+
+    def _writer(self, job: Job) -> Writer:
+        self._attempts[job.id] = frozenset()
+        opened = job.budget.opened
+        return Writer(self._script_of(job), self.model.markers, opened, job.budget.maximum != 0)
+
+    def _next(self, machine: Machine, writer: Writer) -> tuple[int, bool]:
+        """The next token, and whether it stands for an attempt to close."""
+        if machine.forced is not None:
+            if not machine.thinking:  # it opens its thinking, as it would by itself
+                writer.advance()
+            return machine.forced, False
+        while writer.wish == machine.forbidden:
+            writer.advance()
+        wish = writer.wish
+        if wish in machine.closers and machine.guarded:
+            writer.send_back()
+            return machine.continuation[0], True
+        if wish in machine.closers and wish in self.model.markers.eos:
+            return machine.end_token, False
+        writer.advance()
+        return wish, False

@@ -1,0 +1,98 @@
+"""Fields of a request that are not served: which are harmless, and what to say of the rest."""
+
+from collections.abc import Collection, Iterable
+from difflib import get_close_matches
+from typing import Any
+
+MAX_NAME = 64
+
+IGNORED = frozenset(
+    {
+        "include_obfuscation",
+        "metadata",
+        "parallel_tool_calls",
+        "prediction",
+        "prompt_cache_key",
+        "prompt_cache_retention",
+        "safety_identifier",
+        "service_tier",
+        "store",
+        "user",
+    }
+)
+"""OpenAI's fields that do not change the answer: accepted, and listed in a header."""
+
+MEANINGLESS: dict[str, tuple[Any, ...]] = {
+    "annotations": ([],),
+    "frequency_penalty": (0,),
+    "function_call": ("none", "auto"),
+    "functions": ([],),
+    "logit_bias": ({},),
+    "logprobs": (False,),
+    "modalities": (["text"],),
+    "presence_penalty": (0,),
+    "response_format": ({"type": "text"},),
+    "tool_calls": ([],),
+    "tool_choice": ("none", "auto"),
+    "tools": ([],),
+    "top_logprobs": (0,),
+}
+"""Values that ask for nothing, and so are accepted of fields that are refused otherwise."""
+
+UNSUPPORTED = frozenset(
+    {
+        *MEANINGLESS,
+        "audio",
+        "refusal",
+        "reasoning_effort",
+        "tool_call_id",
+        "verbosity",
+        "web_search_options",
+    }
+)
+"""OpenAI's fields that would change the answer."""
+
+BUDGET_ALIASES = {
+    "budget_tier": "max_thinking_tokens",
+    "chat_template_kwargs": "thinking.type",
+    "enable_thinking": "thinking.type",
+    "landing": "max_thinking_tokens",
+    "nvext": "max_thinking_tokens",
+    "on_loop": "max_thinking_tokens",
+    "reasoning": "max_thinking_tokens",
+    "reasoning_budget_tokens": "max_thinking_tokens",
+    "reasoning_effort": "max_thinking_tokens",
+    "reasoning_max_tokens": "max_thinking_tokens",
+    "think": "thinking.type",
+    "thinking_budget": "max_thinking_tokens",
+    "thinking_budget_tokens": "max_thinking_tokens",
+    "thinking_token_budget": "max_thinking_tokens",
+}
+"""Budget fields of other servers, and what to use here."""
+
+
+def is_ignored(name: str, value: object) -> bool:
+    """Whether a field may be passed over although it is not served."""
+    return value is None or name in IGNORED or value in MEANINGLESS.get(name, ())
+
+
+def ignored(extra: Iterable[tuple[str, Any]]) -> list[str]:
+    """Names of the fields that were given, mean something, and are passed over."""
+    return [name for name, value in extra if name in IGNORED and value is not None]
+
+
+def refusal(name: str, known: Collection[str]) -> str:
+    """What to say of a field after its name: why it is refused, and what to do instead."""
+    if name in BUDGET_ALIASES:
+        return f"is not supported yet: use '{BUDGET_ALIASES[name]}'"
+    if name in UNSUPPORTED:
+        return "is not supported yet: leave it out"
+    if any(part in name.lower() for part in ("think", "reason", "budget")):
+        return f"is no field here: did you mean '{_nearest(name, known, 0.0)}'?"
+    likely = _nearest(name, known, 0.6)
+    return f"is no field here: did you mean '{likely}'?" if likely else "is no field here"
+
+
+def _nearest(name: str, known: Collection[str], at_least: float) -> str | None:
+    # Likeness takes time by the product of the lengths, and the client chooses the name's.
+    return next(iter(get_close_matches(name[:MAX_NAME], known, 1, at_least)), None)

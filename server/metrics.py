@@ -1,0 +1,130 @@
+"""What Prometheus is told; every label comes from a closed set."""
+
+import time
+from collections.abc import Sequence
+
+from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
+
+from server.channels import Channel
+from server.turn import End
+
+CONTENT_TYPE = CONTENT_TYPE_LATEST
+NO_TIER = "none"
+NOT_STARTED = "none"
+CLIENT_GONE = 499
+"""The status of a request whose client went away, as nginx has it."""
+
+TOKENS = (0, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192, 16384, 32768, 65536)
+SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600)
+
+
+class Metrics:
+    """One gateway's metrics, in a registry of its own."""
+
+    def __init__(self) -> None:
+        self._registry = registry = CollectorRegistry()
+        self.in_flight = Gauge("proctor_in_flight", "Requests being answered.", registry=registry)
+        self.rejected = Counter(
+            "proctor_rejected", "Requests refused.", ["reason"], registry=registry
+        )
+        self.clamped = Counter(
+            "proctor_budget_clamped", "Maxima over what was left.", registry=registry
+        )
+        self.requests = Counter(
+            "proctor_requests",
+            "Requests answered or refused.",
+            ["tier", "end_reason", "status"],
+            registry=registry,
+        )
+        self.request_seconds = self._seconds("request_seconds", "Of a whole request.", ["tier"])
+        self.first = {
+            Channel.REASONING: self._seconds(
+                "time_to_first_reasoning_seconds", "From request to first thinking."
+            ),
+            Channel.ANSWER: self._seconds(
+                "time_to_first_answer_seconds", "From request to first text of the answer."
+            ),
+        }
+        self.thinking_tokens = self._tokens(
+            "thinking_tokens", "Thinking tokens of a choice.", ["tier", "end_reason"]
+        )
+        self.answer_tokens = self._tokens("answer_tokens", "Answer tokens of a choice.", ["tier"])
+        self.forced_tokens = Counter(
+            "proctor_forced_tokens", "Tokens that the server chose.", ["kind"], registry=registry
+        )
+        self.continuations = Counter(
+            "proctor_continuations",
+            "Attempts to close the thinking that were turned down.",
+            ["tier"],
+            registry=registry,
+        )
+
+    def record(self, end: End) -> None:
+        """Count one choice that has ended, however it did."""
+        outcome = end.outcome
+        self.thinking_tokens.labels(NO_TIER, outcome.end_reason.value).observe(outcome.tokens)
+        self.answer_tokens.labels(NO_TIER).observe(end.answer_tokens)
+        self.continuations.labels(NO_TIER).inc(outcome.continuations)
+        for kind, count in outcome.forced.items():
+            self.forced_tokens.labels(kind.value).inc(count)
+
+    def exposition(self) -> bytes:
+        """All of these, and those of the engine in this process."""
+        return generate_latest(self._registry) + generate_latest(REGISTRY)
+
+    def _seconds(self, name: str, text: str, labels: Sequence[str] = ()) -> Histogram:
+        return Histogram(f"proctor_{name}", text, labels, buckets=SECONDS, registry=self._registry)
+
+    def _tokens(self, name: str, text: str, labels: Sequence[str]) -> Histogram:
+        return Histogram(f"proctor_{name}", text, labels, buckets=TOKENS, registry=self._registry)
+
+
+class Meter:
+    """Follows one request through the gateway.
+
+    Attributes:
+        status: the HTTP status that it counts under; an answer that breaks off
+            counts under what broke it.
+    """
+
+    def __init__(self, metrics: Metrics) -> None:
+        self.status = CLIENT_GONE
+        self._metrics = metrics
+        self._began = time.perf_counter()
+        self._seen: set[Channel] = set()
+        self._end_reasons: set[str] = set()
+        self._running = 0
+        self._answered = False
+        metrics.in_flight.inc()
+
+    def begin(self) -> None:
+        """See `Account`."""
+        self._running += 1
+
+    def saw(self, channel: Channel) -> None:
+        """Note that some text of a channel has come."""
+        if channel not in self._seen:
+            self._seen.add(channel)
+            self._metrics.first[channel].observe(time.perf_counter() - self._began)
+
+    def record(self, end: End) -> None:
+        """See `Account`."""
+        self._end_reasons.add(end.outcome.end_reason.value)
+        self._metrics.record(end)
+        self._running -= 1
+        self._count_if_over()
+
+    def close(self) -> None:
+        """Note that nothing more is sent; choices that were cancelled may still be ending."""
+        self._answered = True
+        self._count_if_over()
+
+    def _count_if_over(self) -> None:
+        if self._running or not self._answered:
+            return
+        reasons = self._end_reasons or {NOT_STARTED}
+        reason = next(iter(reasons)) if len(reasons) == 1 else "mixed"
+        self._metrics.requests.labels(NO_TIER, reason, str(self.status)).inc()
+        self._metrics.request_seconds.labels(NO_TIER).observe(time.perf_counter() - self._began)
+        self._metrics.in_flight.dec()

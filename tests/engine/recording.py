@@ -1,0 +1,75 @@
+"""The real engine, with a note of every token it gave: the truth that tests recount from."""
+
+from collections.abc import AsyncGenerator
+from dataclasses import dataclass, field
+
+from budget import EndReason, Outcome, replay
+from server.engines.base import Codec, Delta, Engine, Job, ModelInfo
+
+
+@dataclass
+class Recording:
+    """One job as the engine answered it."""
+
+    job: Job
+    tokens: list[int] = field(default_factory=list)
+    attempts: frozenset[int] = frozenset()
+
+
+class RecordingEngine:
+    """Passes everything on to another engine and keeps what came back, by job id."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self.recordings: dict[str, Recording] = {}
+
+    @property
+    def model(self) -> ModelInfo:
+        return self._engine.model
+
+    @property
+    def codec(self) -> Codec:
+        return self._engine.codec
+
+    async def generate(self, job: Job) -> AsyncGenerator[Delta, None]:
+        recording = self.recordings[job.id] = Recording(job)
+        stream = self._engine.generate(job)
+        try:
+            async for delta in stream:
+                recording.tokens += delta.token_ids
+                yield delta
+        finally:
+            await stream.aclose()
+
+    async def attempts(self, job: Job) -> frozenset[int]:
+        self.recordings[job.id].attempts = await self._engine.attempts(job)
+        return self.recordings[job.id].attempts
+
+    async def health(self) -> None:
+        await self._engine.health()
+
+    async def aclose(self) -> None:
+        await self._engine.aclose()
+
+    def thinking_ids(self, job_id: str) -> list[int]:
+        """A job's thinking, cut out of its tokens by its markers alone.
+
+        For markers of one token each, and a block that is opened once.
+        """
+        recording = self.recordings[job_id]
+        (start,), (end,) = self.model.markers.start, self.model.markers.end
+        tokens = recording.tokens
+        if not recording.job.budget.opened:
+            if start not in tokens:
+                return []
+            tokens = tokens[tokens.index(start) + 1 :]
+        return tokens[: tokens.index(end)] if end in tokens else tokens
+
+    def outcome(self, job_id: str) -> Outcome:
+        """The account that the reference machine gives of a job."""
+        recording = self.recordings[job_id]
+        machine = replay(
+            recording.job.budget, self.model.markers, recording.tokens, recording.attempts
+        )
+        machine.flush()
+        return machine.outcome(EndReason.LENGTH)

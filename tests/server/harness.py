@@ -1,0 +1,120 @@
+"""A gateway over a fake engine, in this process or on a port of this machine."""
+
+import asyncio
+import contextlib
+import socket
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import httpx
+import orjson
+import uvicorn
+from fastapi import FastAPI
+
+from server.app import create_app
+from server.engines.base import Job
+from server.engines.fake import FakeEngine
+from server.settings import Settings
+
+CHAT = "/v1/chat/completions"
+PATIENCE = 10
+"""Seconds after which something that must happen counts as not happening."""
+
+
+def settings(**given: Any) -> Settings:
+    """Settings from nothing but `given`."""
+    return Settings(**given)
+
+
+def body(**fields: Any) -> dict[str, Any]:
+    """A request, with more fields or others."""
+    return {"model": "fake", "messages": [{"role": "user", "content": "hi"}], **fields}
+
+
+@asynccontextmanager
+async def started(engine: FakeEngine, **given: Any) -> AsyncIterator[FastAPI]:
+    """An application whose engine has loaded."""
+    app = create_app(settings(**given), lambda: engine)
+    async with app.router.lifespan_context(app):
+        await app.state.host.loaded()
+        yield app
+
+
+@asynccontextmanager
+async def client(engine: FakeEngine, **given: Any) -> AsyncIterator[httpx.AsyncClient]:
+    """A client that calls the application without a network; streams come whole."""
+    async with (
+        started(engine, **given) as app,
+        httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://test") as http,
+    ):
+        yield http
+
+
+class QuietServer(uvicorn.Server):
+    """A server that leaves the test run's signal handlers alone."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+@asynccontextmanager
+async def listening(engine: FakeEngine, **given: Any) -> AsyncIterator[str]:
+    """The base URL of a server on a loopback port."""
+    app = create_app(settings(**given), lambda: engine)
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        server = QuietServer(uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=1))
+        serving = asyncio.create_task(server.serve(sockets=[listener]))
+        url = f"http://127.0.0.1:{listener.getsockname()[1]}"
+        async with httpx.AsyncClient(base_url=url) as http:
+            await http.get("/health")
+        await app.state.host.loaded()
+        yield url
+        server.should_exit = True
+        await serving
+
+
+@dataclass(frozen=True)
+class Event:
+    """One server-sent event."""
+
+    name: str | None
+    data: Any
+
+    @property
+    def choice(self) -> Any:
+        return self.data["choices"][0]
+
+
+def events(text: str) -> list[Event]:
+    """The events of a stream; comments are passed over."""
+    found = []
+    for block in text.removesuffix("\n\n").split("\n\n"):
+        lines = [line.split(": ", 1) for line in block.split("\n") if not line.startswith(":")]
+        if not lines:
+            continue
+        fields = dict(lines)
+        data = fields["data"]
+        found.append(Event(fields.get("event"), data if data == "[DONE]" else orjson.loads(data)))
+    return found
+
+
+async def soon(awaitable: Any) -> Any:
+    """What must happen, and without delay."""
+    return await asyncio.wait_for(awaitable, PATIENCE)
+
+
+class Gate:
+    """Holds an engine up before one of each job's tokens."""
+
+    def __init__(self, position: int) -> None:
+        self._position = position
+        self.reached = asyncio.Event()
+        self.opened = asyncio.Event()
+
+    async def __call__(self, job: Job, position: int) -> None:
+        if position == self._position:
+            self.reached.set()
+            await self.opened.wait()

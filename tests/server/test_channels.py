@@ -1,0 +1,121 @@
+from collections.abc import Sequence
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from budget import DesyncError, EndReason, Markers, TokenBudget
+from server.channels import Channel, Channels, Piece
+from server.engines.base import Job, Sampling
+from server.engines.fake import END_THINK, END_TURN, MARKERS, THINK, ByteCodec
+
+LONG = Markers(tuple(b"<think>"), tuple(b"</think>"), frozenset({END_TURN}))
+
+
+def channels(
+    budget: TokenBudget | None = None, markers: Markers = MARKERS, stops: Sequence[str] = ()
+) -> Channels:
+    job = Job("job", (1, 2), Sampling(100), budget or TokenBudget())
+    return Channels(ByteCodec(markers, opens=True), markers, job, 0, stops)
+
+
+def texts(pieces: list[Piece]) -> tuple[str, str]:
+    """The reasoning and the answer."""
+    of = dict.fromkeys(Channel, "")
+    for piece in pieces:
+        of[piece.channel] += piece.text
+    return of[Channel.REASONING], of[Channel.ANSWER]
+
+
+def fold(split: Channels, tokens: Sequence[int], size: int = 1) -> list[Piece]:
+    cuts = range(0, len(tokens), size)
+    pieces = [piece for at in cuts for piece in split.push(tokens[at : at + size])]
+    return pieces + split.close()
+
+
+words = st.text(st.characters(exclude_characters="<", codec="utf-8"))
+
+
+@given(
+    thought=words,
+    answer=words,
+    size=st.integers(1, 9),
+    markers=st.sampled_from([MARKERS, LONG]),
+)
+def test_texts_come_back_exactly(thought: str, answer: str, size: int, markers: Markers) -> None:
+    tokens = [*thought.encode(), *markers.end, *answer.encode(), END_TURN]
+
+    assert texts(fold(channels(markers=markers), tokens, size)) == (thought, answer.lstrip("\n"))
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 100])
+def test_a_character_cut_by_the_end_marker_is_dropped(size: int) -> None:
+    tokens = [*"é☃".encode()[:-1], END_THINK, *"☃".encode(), END_TURN]
+
+    assert texts(fold(channels(), tokens, size)) == ("é", "☃")
+
+
+def test_bytes_on_both_sides_of_a_marker_never_make_a_character() -> None:
+    snowman = "☃".encode()
+
+    reasoning, answer = texts(fold(channels(), [*snowman[:2], END_THINK, *snowman[2:], END_TURN]))
+
+    assert reasoning == ""
+    assert "☃" not in answer
+
+
+def test_what_begins_like_a_marker_and_is_none_is_text() -> None:
+    tokens = [*b"a</thing", *LONG.end, *b"b<thinks", END_TURN]
+
+    split = channels(markers=LONG)
+
+    assert texts(fold(split, tokens)) == ("a</thing", "b<thinks")
+    assert split.outcome(EndReason.STOP, frozenset()).tokens == len("a</thing")
+
+
+def test_thinking_may_open_again() -> None:
+    tokens = [*b"one", END_THINK, *b"\n\ntwo\n", THINK, *b"three", END_THINK, *b"\nfour", END_TURN]
+
+    assert texts(fold(channels(), tokens)) == ("onethree", "two\n\nfour")
+
+
+def test_a_stop_counts_in_the_answer_only() -> None:
+    split = channels(stops=["\n", "stop"])
+
+    pieces = fold(split, [*b"st\nop stop", END_THINK, *b"\n\nfull stop here"])
+
+    assert texts(pieces) == ("st\nop stop", "full ")
+    assert split.stopped
+
+
+def test_a_stop_is_found_in_what_was_held_back_for_a_marker() -> None:
+    split = channels(TokenBudget(opened=False), LONG, stops=["<th"])
+
+    assert texts(fold(split, [*b"x<th"])) == ("", "x")
+    assert split.stopped
+
+
+def test_an_unfinished_thinking_is_accounted_for() -> None:
+    split = channels(markers=LONG)
+    fold(split, [*b"abc</th"])
+
+    outcome = split.outcome(EndReason.LENGTH, frozenset())
+
+    assert (outcome.tokens, outcome.end_reason) == (7, EndReason.LENGTH)
+
+
+def test_without_a_record_of_attempts_the_tokens_are_still_counted() -> None:
+    budget = TokenBudget(minimum=4, continuation_ids=(tuple(b"Wait"),))
+    split = channels(budget)
+    fold(split, [*b"aWaitb", END_THINK, *b"x"])
+
+    assert split.outcome(EndReason.CANCELLED, None).tokens == 6
+    assert split.outcome(EndReason.CANCELLED, frozenset({1})).continuations == 1
+
+
+def test_a_budget_that_was_not_enforced_is_told() -> None:
+    split = channels(TokenBudget(maximum=2))
+    fold(split, [*b"abc", END_THINK])
+
+    with pytest.raises(DesyncError):
+        split.outcome(EndReason.STOP, frozenset())

@@ -1,0 +1,114 @@
+import os
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import httpx
+import pytest
+
+from server.cli import main
+from tests.server.harness import CHAT, body
+
+ROOT = Path(__file__).resolve().parents[2]
+WITH_A_FAKE = """
+import server.cli
+from server.engines.fake import FakeEngine
+server.cli.load_engine = lambda settings: {engine}
+raise SystemExit(server.cli.main(["serve", "--port", "0", "--model", "fake"]))
+"""
+
+
+@contextmanager
+def serving(engine: str) -> Iterator[subprocess.Popen[str]]:
+    command = [sys.executable, "-c", WITH_A_FAKE.format(engine=engine)]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
+    ) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+def read_until(process: subprocess.Popen[str], pattern: str) -> str:
+    assert process.stdout is not None
+    for line in process.stdout:
+        if found := re.search(pattern, line):
+            return found[0]
+    raise AssertionError(f"no {pattern!r} was said")
+
+
+@pytest.mark.parametrize("by", [signal.SIGTERM, signal.SIGINT])
+def test_serves_until_told_to_stop(by: signal.Signals) -> None:
+    with serving("FakeEngine()") as process:
+        url = read_until(process, r"http://127\.0\.0\.1:\d+")
+        read_until(process, f"curl {url}{CHAT}")
+        assert httpx.post(url + CHAT, json=body()).status_code == 200
+        process.send_signal(by)
+        _, complaints = process.communicate(timeout=20)
+
+    assert process.returncode == 0
+    assert complaints == ""
+
+
+def test_a_running_stream_is_finished_before_the_end() -> None:
+    engine = "FakeEngine(before_token=lambda job, at: __import__('asyncio').sleep(0.02))"
+    with serving(engine) as process:
+        url = read_until(process, r"http://127\.0\.0\.1:\d+")
+        read_until(process, "curl")
+        with httpx.stream("POST", url + CHAT, json=body(stream=True)) as response:
+            lines = response.iter_lines()
+            next(lines)
+            process.send_signal(signal.SIGTERM)
+            assert "data: [DONE]" in list(lines)
+        process.wait(timeout=20)
+
+    assert process.returncode == 0
+
+
+def test_a_model_that_does_not_load_ends_the_command() -> None:
+    with serving("(_ for _ in ()).throw(ValueError('no such weights'))") as process:
+        _, complaints = process.communicate(timeout=20)
+
+    assert process.returncode == 1
+    assert "no such weights" in complaints
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        (["--port", "x"], "port"),
+        (["--port", "-1"], "port"),
+        (["--thinking-start", "<t>"], "thinking_end"),
+        (["--config", "nowhere.toml"], "nowhere.toml"),
+    ],
+)
+def test_a_bad_setting_ends_the_command_with_its_name(
+    arguments: list[str],
+    named: str,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+
+    status = main(["serve", *arguments])
+
+    complaint = capsys.readouterr().err
+    assert status == 2
+    assert complaint.startswith("proctor: ")
+    assert named in complaint
+    assert "Traceback" not in complaint
+
+
+@pytest.mark.parametrize("argument", ["dtype", "=x"])
+def test_an_engine_argument_that_is_none(argument: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["serve", "--engine", argument])
+
+    assert "KEY=VALUE" in capsys.readouterr().err

@@ -1,0 +1,46 @@
+import httpx
+import pytest
+
+from server.engines.fake import FakeEngine, Script
+from tests.server.harness import CHAT, Gate, body, listening, soon
+
+
+@pytest.mark.parametrize("streamed", [False, True])
+async def test_a_client_that_goes_away_aborts_its_jobs(streamed: bool) -> None:
+    gate = Gate(5)
+    engine = FakeEngine(Script(("thinking away",), "x"), before_token=gate)
+
+    async with listening(engine) as url, httpx.AsyncClient(base_url=url) as http:
+        request = http.build_request("POST", CHAT, json=body(stream=streamed, n=2))
+        if streamed:
+            response = await http.send(request, stream=True)
+            await soon(gate.reached.wait())
+            await response.aclose()
+        else:
+            request.extensions["timeout"] = {"read": 0.05}
+            with pytest.raises(httpx.ReadTimeout):
+                await http.send(request)
+        aborted = {await soon(engine.aborted.get()), await soon(engine.aborted.get())}
+        metrics = (await http.get("/metrics")).text
+
+    assert aborted == {job.id for job in engine.jobs}
+    assert 'proctor_thinking_tokens_sum{end_reason="cancelled",tier="none"} 10.0' in metrics
+
+
+async def test_a_cancelled_request_is_counted_as_such() -> None:
+    gate = Gate(1)
+
+    async with (
+        listening(FakeEngine(before_token=gate)) as url,
+        httpx.AsyncClient(base_url=url) as http,
+    ):
+        response = await http.send(
+            http.build_request("POST", CHAT, json=body(stream=True)), stream=True
+        )
+        await soon(gate.reached.wait())
+        await response.aclose()
+        counted = 'proctor_requests_total{end_reason="cancelled",status="499",tier="none"} 1.0'
+        while "proctor_in_flight 0.0" not in (metrics := (await http.get("/metrics")).text):
+            pass
+
+    assert counted in metrics

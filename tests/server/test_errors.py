@@ -1,0 +1,261 @@
+from typing import Any
+
+import httpx
+import pytest
+
+from server.engines.base import Prompt
+from server.engines.fake import FakeEngine
+from tests.server.harness import CHAT, body, client
+
+TEXT = {"role": "user", "content": "hi"}
+
+
+def assert_error(response: httpx.Response, status: int, param: str | None) -> dict[str, Any]:
+    """The error, after a look at its shape."""
+    assert response.status_code == status, response.text
+    assert set(response.json()) == {"error"}
+    error: dict[str, Any] = response.json()["error"]
+    assert set(error) == {"message", "type", "param", "code"}
+    assert error["param"] == param, error["message"]
+    assert error["message"]
+    return error
+
+
+@pytest.mark.parametrize(
+    ("fields", "param"),
+    [
+        ({"model": None}, "model"),
+        ({"messages": []}, "messages"),
+        ({"messages": "hi"}, "messages"),
+        ({"messages": [{"role": "user"}]}, "messages[0].content"),
+        ({"messages": [{"role": "user", "content": None}]}, "messages[0].content"),
+        ({"messages": [{"role": "tool", "content": "x"}]}, "messages[0].role"),
+        ({"messages": [TEXT, {**TEXT, "tool_calls": [{}]}]}, "messages[1].tool_calls"),
+        (
+            {"messages": [{"role": "user", "content": [{"type": "image_url"}]}]},
+            "messages[0].content[0].type",
+        ),
+        ({"temperature": 2.1}, "temperature"),
+        ({"temperature": "1"}, "temperature"),
+        ({"temperature": True}, "temperature"),
+        ({"top_p": 0}, "top_p"),
+        ({"seed": 2**63}, "seed"),
+        ({"seed": -(2**63) - 1}, "seed"),
+        ({"seed": 10**400}, "seed"),
+        ({"seed": 1.0}, "seed"),
+        ({"stop": [""]}, "stop[0]"),
+        ({"stop": 1}, "stop"),
+        ({"stop": ["x"] * 17}, "stop"),
+        ({"n": 0}, "n"),
+        ({"n": 17}, "n"),
+        ({"n": True}, "n"),
+        ({"stream": 1}, "stream"),
+        ({"stream_options": {}}, "stream_options"),
+        ({"stream": True, "stream_options": {"usage": True}}, "stream_options.usage"),
+        ({"max_tokens": 0}, "max_tokens"),
+        ({"max_tokens": 5, "max_completion_tokens": 6}, "max_completion_tokens"),
+        ({"reasoning_format": "loud"}, "reasoning_format"),
+        ({"max_thinking_tokens": -2}, "max_thinking_tokens"),
+        ({"max_thinking_tokens": "8"}, "max_thinking_tokens"),
+        ({"max_thinking_tokens": 1.5}, "max_thinking_tokens"),
+        ({"min_thinking_tokens": -1}, "min_thinking_tokens"),
+        ({"min_thinking_tokens": 9, "max_thinking_tokens": 8}, "min_thinking_tokens"),
+        ({"min_thinking_tokens": 10**6}, "min_thinking_tokens"),
+        ({"min_thinking_tokens": 90, "max_tokens": 100}, "min_thinking_tokens"),
+        ({"thinking": {"type": "on"}}, "thinking.type"),
+        ({"thinking": {"on_loop": "close"}}, "thinking.on_loop"),
+        ({"thinking": {"landing": "hard"}}, "thinking.landing"),
+        ({"thinking": {"continuations": 9}}, "thinking.continuations"),
+        ({"thinking": {"continuation_text": ""}}, "thinking.continuation_text[0]"),
+        ({"thinking": {"continuation_text": []}}, "thinking.continuation_text"),
+        ({"thinking": {"continuation_text": "x" * 65}}, "thinking.continuation_text"),
+        ({"thinking": {"wrap_up_text": "x" * 65}}, "thinking.wrap_up_text"),
+        ({"max_thinking_tokens": 0, "thinking": {"continuations": 1}}, "thinking.continuations"),
+        ({"thinking": {"type": "disabled", "min_tokens": 5}}, "min_thinking_tokens"),
+        ({"thinking": {"type": "disabled", "budget_tokens": 5}}, "max_thinking_tokens"),
+        ({"thinking": {"type": "enabled", "budget_tokens": 0}}, "max_thinking_tokens"),
+        ({"max_thinking_tokens": 5, "thinking": {"budget_tokens": 6}}, "max_thinking_tokens"),
+        ({"min_thinking_tokens": 5, "thinking": {"min_tokens": 6}}, "min_thinking_tokens"),
+        ({"tools": [{"type": "function"}]}, "tools"),
+        ({"response_format": {"type": "json_object"}}, "response_format"),
+        ({"logprobs": True}, "logprobs"),
+        ({"logit_bias": {"99999999": 1}}, "logit_bias"),
+        ({"frequency_penalty": 0.5}, "frequency_penalty"),
+        ({"reasoning_effort": "low"}, "reasoning_effort"),
+        ({"enable_thinking": False}, "enable_thinking"),
+        ({"kv_transfer_params": {"x": 1}}, "kv_transfer_params"),
+        ({"extra_args": {"x": 1}}, "extra_args"),
+        ({"vllm_xargs": {"x": 1}}, "vllm_xargs"),
+        ({"stop_token_ids": [10**9]}, "stop_token_ids"),
+        ({"chat_template": "{{ 1 }}"}, "chat_template"),
+    ],
+)
+async def test_a_bad_field_is_named(fields: dict[str, Any], param: str) -> None:
+    async with client(FakeEngine()) as http:
+        response = await http.post(CHAT, json={**body(), **fields})
+
+    assert assert_error(response, 400, param)["type"] == "invalid_request_error"
+
+
+@pytest.mark.parametrize(
+    ("fields", "names"),
+    [
+        ({"max_tokens": 5, "max_completion_tokens": 6}, ["max_tokens", "max_completion_tokens"]),
+        (
+            {"max_thinking_tokens": 5, "thinking": {"budget_tokens": 6}},
+            ["max_thinking_tokens", "thinking.budget_tokens"],
+        ),
+        (
+            {"min_thinking_tokens": 5, "thinking": {"type": "disabled"}},
+            ["min_thinking_tokens", "thinking.type"],
+        ),
+        ({"max_thinking_tokns": 5}, ["max_thinking_tokns", "max_thinking_tokens"]),
+        ({"min_thinking_token": 5}, ["min_thinking_token", "min_thinking_tokens"]),
+        ({"temprature": 1}, ["temprature", "temperature"]),
+        ({"thinking_token_budget": 5}, ["thinking_token_budget", "max_thinking_tokens"]),
+        ({"thinking": {"budget": 5}}, ["thinking.budget", "budget_tokens"]),
+    ],
+)
+async def test_a_message_names_all_that_it_is_about(
+    fields: dict[str, Any], names: list[str]
+) -> None:
+    async with client(FakeEngine()) as http:
+        response = await http.post(CHAT, json=body(**fields))
+
+    assert response.status_code == 400
+    assert all(f"'{name}'" in response.json()["error"]["message"] for name in names)
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        b"",
+        b"[]",
+        b"null",
+        b"{",
+        b'{"model": NaN',
+        b"[" * 100_000,
+        b'{"a":' * 100_000,
+        b"\xff\xfe",
+        b'{"model": "\\ud800", "messages": []}',
+        b'{"model": "\xed\xa0\x80", "messages": []}',
+        b'{"n": ' + b"9" * 5000 + b"}",
+    ],
+)
+async def test_a_body_that_is_no_request(raw: bytes) -> None:
+    async with client(FakeEngine()) as http:
+        assert_error(await http.post(CHAT, content=raw), 400, None)
+
+
+@pytest.mark.parametrize("number", ["NaN", "Infinity", "-Infinity", "1e999"])
+async def test_a_number_that_is_none(number: str) -> None:
+    raw = '{"model":"fake","messages":[{"role":"user","content":"x"}],"temperature":%s}'
+
+    async with client(FakeEngine()) as http:
+        response = await http.post(CHAT, content=raw % number)
+
+    assert_error(response, 400, "temperature")
+
+
+async def test_an_error_does_not_repeat_what_is_long() -> None:
+    async with client(FakeEngine()) as http:
+        for fields in ({"thinking_" * 10**5: 1}, {"model": "m" * 10**6}, {"x" * 10**6: 1}):
+            response = await http.post(CHAT, json={**body(), **fields})
+            assert response.status_code == 400
+            assert len(response.content) < 1000
+
+
+async def test_another_model() -> None:
+    async with client(FakeEngine()) as http:
+        response = await http.post(CHAT, json=body(model="gpt-9"))
+        found = await http.get("/v1/models/fake")
+        missing = await http.get("/v1/models/org/other")
+
+    assert assert_error(response, 404, "model")["code"] == "model_not_found"
+    assert found.json()["id"] == "fake"
+    assert assert_error(missing, 404, None)["code"] == "model_not_found"
+
+
+@pytest.mark.parametrize("length", [64, 10_000])
+async def test_messages_that_do_not_fit(length: int) -> None:
+    async with client(FakeEngine(context_length=64)) as http:
+        long = {"role": "user", "content": "x" * length}
+        response = await http.post(CHAT, json=body(messages=[long]))
+
+    assert assert_error(response, 400, "messages")["code"] == "context_length_exceeded"
+
+
+@pytest.mark.parametrize("name", ["max_tokens", "max_completion_tokens"])
+async def test_more_tokens_than_the_context_holds(name: str) -> None:
+    async with client(FakeEngine(context_length=64)) as http:
+        response = await http.post(CHAT, json=body(**{name: 60}))
+
+    assert assert_error(response, 400, name)["code"] == "context_length_exceeded"
+
+
+async def test_a_template_that_refuses() -> None:
+    engine = FakeEngine()
+
+    async def refuse(*_: Any, **__: Any) -> Prompt:
+        raise ValueError("roles must alternate")
+
+    engine.codec.render = refuse  # type: ignore[method-assign]
+    async with client(engine) as http:
+        response = await http.post(CHAT, json=body())
+
+    assert "roles must alternate" in assert_error(response, 400, "messages")["message"]
+
+
+@pytest.mark.parametrize("chunked", [False, True])
+async def test_a_body_over_the_limit(chunked: bool) -> None:
+    read = 0
+
+    async def chunks() -> Any:
+        nonlocal read
+        for _ in range(100):
+            read += 1
+            yield b"x" * 1000
+
+    content = chunks() if chunked else b"x" * 100_000
+    async with client(FakeEngine(), limits={"max_body_bytes": 5000}) as http:
+        response = await http.post(CHAT, content=content)
+
+    assert_error(response, 413, None)
+    assert read in (0, 6)
+
+
+async def test_paths_and_methods() -> None:
+    async with client(FakeEngine()) as http:
+        assert_error(await http.get("/nowhere"), 404, None)
+        assert_error(await http.post("/v1/chat/completions/"), 404, None)
+        response = await http.get(CHAT)
+
+    assert_error(response, 405, None)
+    assert response.headers["allow"] == "POST"
+
+
+async def test_an_engine_that_dies_before_the_answer_is_there() -> None:
+    async with client(FakeEngine(die_after=3)) as http:
+        dying = await http.post(CHAT, json=body())
+        dead = await http.post(CHAT, json=body(stream=True))
+        ready = await http.get("/ready")
+        health = await http.get("/health")
+
+    for response in (dying, dead, ready):
+        assert assert_error(response, 503, None)["type"] == "server_error"
+        assert response.headers["retry-after"]
+    assert health.status_code == 200
+
+
+async def test_fields_that_do_not_change_the_answer_are_listed() -> None:
+    harmless = {"tools": [], "tool_choice": "auto", "frequency_penalty": 0, "logit_bias": None}
+    fields = {"user": "me", "store": False, "stream": True, **harmless}
+
+    async with client(FakeEngine()) as http:
+        options = {"include_obfuscation": False}
+        response = await http.post(CHAT, json=body(**fields, stream_options=options))
+        plain = await http.post(CHAT, json=body())
+
+    listed = response.headers["x-ignored-fields"].split(", ")
+    assert listed == ["user", "store", "stream_options.include_obfuscation"]
+    assert "x-ignored-fields" not in plain.headers

@@ -1,0 +1,84 @@
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from budget import EndReason, TokenBudget, replay
+from server.engines.base import EngineUnavailable, Finish, Job, Sampling
+from server.engines.fake import END_THINK, END_TURN, MARKERS, FakeEngine, Script
+
+WAIT = (tuple(b"Wait"), tuple(b"Hm"))
+
+
+def job(max_tokens: int = 200, **budget: object) -> Job:
+    return Job("job", (1,), Sampling(max_tokens), TokenBudget(**budget))  # type: ignore[arg-type]
+
+
+async def generate(engine: FakeEngine, asked: Job) -> tuple[list[int], Finish | None]:
+    tokens: list[int] = []
+    finish = None
+    async for delta in engine.generate(asked):
+        tokens += delta.token_ids
+        finish = delta.finish
+    return tokens, finish
+
+
+async def test_says_its_script() -> None:
+    tokens, finish = await generate(FakeEngine(Script(("hm",), "ok")), job())
+
+    assert tokens == [*b"hm", END_THINK, *b"ok", END_TURN]
+    assert finish is Finish.STOP
+
+
+async def test_is_sent_back_and_thinks_its_next_thought() -> None:
+    engine = FakeEngine(Script(("a", "b"), "ok"))
+    asked = job(continuations=3, continuation_ids=WAIT)
+
+    tokens, _ = await generate(engine, asked)
+
+    assert bytes(tokens[: tokens.index(END_THINK)]) == b"aWaitbHmbWaitb"
+    assert await engine.attempts(asked) == {1, 6, 9}
+
+
+async def test_stops_at_max_tokens() -> None:
+    tokens, finish = await generate(FakeEngine(Script(("hm",), "ok")), job(max_tokens=4))
+
+    assert (tokens, finish) == ([*b"hm", END_THINK, *b"o"], Finish.LENGTH)
+
+
+async def test_an_end_of_turn_inside_the_thinking_closes_it() -> None:
+    tokens, _ = await generate(FakeEngine(Script(([*b"hm", END_TURN, *b"never"],), "ok")), job())
+
+    assert tokens == [*b"hm", END_THINK, *b"ok", END_TURN]
+
+
+async def test_dies_for_good() -> None:
+    engine = FakeEngine(die_after=2)
+
+    with pytest.raises(EngineUnavailable):
+        await generate(engine, job())
+    with pytest.raises(EngineUnavailable):
+        await engine.health()
+
+
+@given(data=st.data())
+async def test_every_thinking_is_within_its_budget(data: st.DataObject) -> None:
+    maximum = data.draw(st.none() | st.integers(0, 30))
+    minimum = data.draw(st.integers(0, 30 if maximum is None else maximum))
+    opened = data.draw(st.booleans())
+    asked = job(
+        minimum=minimum,
+        maximum=maximum,
+        continuations=data.draw(st.integers(0, 3)) if maximum != 0 else 0,
+        continuation_ids=WAIT,
+        opened=opened,
+    )
+    thoughts = data.draw(st.lists(st.text(max_size=20), min_size=1, max_size=4))
+    engine = FakeEngine(Script(thoughts, "ok"), opens=opened)
+
+    tokens, finish = await generate(engine, asked)
+
+    machine = replay(asked.budget, MARKERS, tokens, await engine.attempts(asked))
+    assert finish is Finish.STOP
+    assert minimum <= machine.tokens
+    assert maximum is None or machine.tokens <= maximum
+    assert machine.outcome(EndReason.STOP).end_reason is not EndReason.STOP

@@ -1,0 +1,66 @@
+"""Whatever comes in, a client's fault is a 4xx in OpenAI's shape, and never a 5xx."""
+
+from typing import Any
+
+import httpx
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from server.engines.fake import FakeEngine
+from server.schemas import ChatRequest, Thinking
+from tests.server.harness import CHAT, body, client
+
+numbers = st.integers() | st.integers(-2, 40) | st.floats(allow_nan=False, allow_infinity=False)
+scalars = st.none() | st.booleans() | numbers | st.text()
+anything = st.recursive(
+    scalars,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
+)
+names = st.sampled_from([*ChatRequest.model_fields, "tools", "user", "budget"]) | st.text()
+messages = st.lists(
+    st.fixed_dictionaries(
+        {"role": st.sampled_from(["user", "system", "assistant"]), "content": st.text()},
+        optional=dict.fromkeys(["name", "reasoning_content", "tool_calls"], anything),
+    ),
+    max_size=3,
+)
+plausible = st.fixed_dictionaries(
+    {},
+    optional={
+        "messages": messages,
+        "max_thinking_tokens": st.integers(-2, 200),
+        "min_thinking_tokens": st.integers(-2, 200),
+        "max_tokens": st.integers(-1, 300),
+        "max_completion_tokens": st.integers(-1, 300),
+        "thinking": st.fixed_dictionaries(
+            {}, optional={name: st.integers(-2, 50) | anything for name in Thinking.model_fields}
+        ),
+        "temperature": st.floats(-1, 3),
+        "n": st.integers(-1, 3),
+        "seed": st.integers(),
+        "stop": st.lists(st.text(max_size=3), max_size=3) | st.text(max_size=3),
+        "stream": st.booleans(),
+    },
+)
+
+
+async def assert_sane(http: httpx.AsyncClient, response: httpx.Response) -> None:
+    assert response.status_code in (200, 400, 404), response.text
+    if response.status_code != 200:
+        error = response.json()["error"]
+        assert error["message"]
+        assert error["type"] == "invalid_request_error"
+    assert "event: error" not in response.text
+
+
+@settings(suppress_health_check=[HealthCheck.too_slow], max_examples=150)
+@given(fields=plausible | st.dictionaries(names, anything, max_size=4))
+async def test_bodies_that_are_nearly_right(fields: dict[str, Any]) -> None:
+    async with client(FakeEngine()) as http:
+        await assert_sane(http, await http.post(CHAT, json=body(**fields)))
+
+
+@given(raw=st.binary())
+async def test_bytes(raw: bytes) -> None:
+    async with client(FakeEngine()) as http:
+        await assert_sane(http, await http.post(CHAT, content=raw))

@@ -1,0 +1,119 @@
+from pathlib import Path
+
+import pytest
+
+from server import settings as module
+from server.settings import BadSettings, Settings, load_settings
+
+
+@pytest.fixture(autouse=True)
+def _alone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(module, "DEMO", tmp_path / "demo")
+
+
+def write(path: Path, text: str) -> Path:
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(text)
+    return path
+
+
+def test_nothing_set() -> None:
+    settings = load_settings({})
+
+    assert (settings.host, settings.port) == ("127.0.0.1", 8000)
+    assert settings.model_path.endswith("demo/model")
+    assert settings.model_name == "proctor-demo"
+
+
+def test_flags_over_environment_over_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    write(tmp_path / "proctor.toml", 'host = "file"\nport = 1\nmodel = "file"')
+    monkeypatch.setenv("PROCTOR_PORT", "2")
+    monkeypatch.setenv("PROCTOR_MODEL", "environment")
+
+    settings = load_settings({"model": "flag"})
+
+    assert (settings.host, settings.port, settings.model) == ("file", 2, "flag")
+
+
+def test_tables_are_merged_key_by_key(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    write(
+        tmp_path / "proctor.toml",
+        "[engine]\ndtype = 'auto'\nseed = 1\n[budget]\nmin_tokens = 3\nmax_tokens = 9\n",
+    )
+    monkeypatch.setenv("PROCTOR_BUDGET__MAX_TOKENS", "30")
+    monkeypatch.setenv("PROCTOR_ENGINE", '{"max_model_len": 99}')
+
+    settings = load_settings({"engine": {"seed": 2}})
+
+    assert settings.engine == {"dtype": "auto", "seed": 2, "max_model_len": 99}
+    assert (settings.budget.min_tokens, settings.budget.max_tokens) == (3, 30)
+
+
+def test_a_file_can_be_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    write(tmp_path / "proctor.toml", "port = 1")
+    named = write(tmp_path / "named.toml", "port = 2")
+    other = write(tmp_path / "other.toml", "port = 3")
+    monkeypatch.setenv("PROCTOR_CONFIG", str(named))
+
+    assert load_settings({}).port == 2
+    assert load_settings({}, other).port == 3
+
+
+def test_the_demo_model_brings_its_own_defaults(tmp_path: Path) -> None:
+    write(
+        tmp_path / "demo" / "proctor.toml",
+        "served_model_name = 'demo'\n"
+        "[budget]\ncontinuation_text = ['A', 'B']\nwrap_up_text = 'E'\n",
+    )
+    write(tmp_path / "proctor.toml", "[budget]\nwrap_up_text = 'mine'\n")
+
+    demo, other = load_settings({}), load_settings({"model": "other"})
+
+    assert demo.model_name == "demo"
+    assert demo.budget.to_budget().continuation_texts == ("A", "B")
+    assert demo.budget.wrap_up_text == "mine"
+    assert other.model_name == "other"
+    assert other.budget.to_budget().continuation_texts == ("Wait",)
+
+
+@pytest.mark.parametrize(
+    ("text", "named"),
+    [
+        ("port = 70000", "port"),
+        ("port = 'x'", "port"),
+        ("prot = 1", "prot"),
+        ("[budget]\nmax_tokens = -2", "budget.max_tokens"),
+        ("[budget]\nmin_tokens = 5\nmax_tokens = 2", "min_thinking_tokens"),
+        ("[budget]\ncontinuations = 9", "continuations"),
+        ("[limits]\nmax_choices = 0", "limits.max_choices"),
+        ("[limits]\nspeed = 0", "limits.speed"),
+        ("[answer_reserve]\nshare = 2", "answer_reserve.share"),
+        ("reasoning_format = 'x'", "reasoning_format"),
+        ("thinking_start = '<t>'", "thinking_end"),
+        ("engine = 3", "engine"),
+        ("port = ", "proctor.toml"),
+    ],
+)
+def test_a_bad_value_is_named(tmp_path: Path, text: str, named: str) -> None:
+    write(tmp_path / "proctor.toml", text)
+
+    with pytest.raises(BadSettings, match=named):
+        load_settings({})
+
+
+def test_an_environment_that_is_no_json(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PROCTOR_ENGINE", "{")
+
+    with pytest.raises(BadSettings, match="engine"):
+        load_settings({})
+
+
+def test_a_file_that_is_not_there(tmp_path: Path) -> None:
+    with pytest.raises(BadSettings, match="nowhere"):
+        load_settings({}, tmp_path / "nowhere.toml")
+
+
+def test_settings_do_not_change() -> None:
+    with pytest.raises(ValueError, match="frozen"):
+        Settings().port = 1  # type: ignore[misc]

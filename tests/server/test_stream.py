@@ -1,0 +1,143 @@
+import asyncio
+from typing import Any
+
+import httpx
+import pytest
+
+from server.engines.fake import FakeEngine, Script
+from tests.server.harness import CHAT, Event, Gate, body, client, events, listening, soon
+
+
+async def stream(engine: FakeEngine, **fields: Any) -> list[Event]:
+    async with client(engine) as http:
+        response = await http.post(CHAT, json=body(stream=True, **fields))
+    assert response.status_code == 200, response.text
+    assert response.headers["content-type"].startswith("text/event-stream")
+    return events(response.text)
+
+
+async def test_the_contract() -> None:
+    engine = FakeEngine(Script(("é",), "\n\n☃"), tokens_per_delta=2)
+
+    role, thought, answer, finish, usage, done = await stream(
+        engine, stream_options={"include_usage": True}
+    )
+
+    assert role.name is None
+    assert role.choice["delta"] == {"role": "assistant", "content": ""}
+    assert thought.name == "reasoning"
+    assert thought.choice == {
+        "index": 0,
+        "delta": {"reasoning_content": "é"},
+        "finish_reason": None,
+    }
+    assert answer.name == "answer"
+    assert answer.choice["delta"] == {"content": "☃"}
+    assert finish.name is None
+    assert finish.choice["delta"] == {}
+    assert finish.choice["finish_reason"] == "stop"
+    assert finish.choice["thinking"]["tokens"] == 2
+    assert usage.data["choices"] == []
+    assert usage.data["usage"]["completion_tokens"] == 9
+    assert usage.data["usage"]["completion_tokens_details"] == {"reasoning_tokens": 2}
+    assert usage.data["cost"] is None
+    assert done.data == "[DONE]"
+    chunks = [role, thought, answer, finish, usage]
+    assert {chunk.data["object"] for chunk in chunks} == {"chat.completion.chunk"}
+    assert len({chunk.data["id"] for chunk in chunks}) == 1
+
+
+async def test_usage_comes_only_where_it_was_asked_for() -> None:
+    assert not any("usage" in event.data for event in await stream(FakeEngine()))
+
+
+@pytest.mark.parametrize("style", ["reasoning_content", "reasoning", "both", "tags", "hidden"])
+async def test_a_stream_adds_up_to_the_whole_response(style: str) -> None:
+    asked = body(reasoning_format=style)
+    message: dict[str, str] = {}
+
+    async with client(FakeEngine(Script(("héllo ☃",), "wörld"))) as http:
+        streamed = await http.post(CHAT, json={**asked, "stream": True})
+        whole = await http.post(CHAT, json=asked)
+
+    for event in events(streamed.text)[:-1]:
+        for key, text in event.choice["delta"].items():
+            message[key] = message.get(key, "") + text
+    assert message == whole.json()["choices"][0]["message"]
+
+
+async def test_choices_stream_side_by_side() -> None:
+    gate = Gate(2)
+    engine = FakeEngine(lambda job: Script(("ab",), job.id[-1]), before_token=gate)
+
+    asking = asyncio.ensure_future(stream(engine, n=3))
+    await soon(gate.reached.wait())
+    gate.opened.set()
+    got = await soon(asking)
+
+    choices = [event.choice for event in got[:-1]]
+    assert [choice["index"] for choice in choices[:3]] == [0, 1, 2]
+    texts = {
+        choice["index"]: choice["delta"]["content"]
+        for choice in choices[3:]
+        if "content" in choice["delta"]
+    }
+    assert texts == {0: "0", 1: "1", 2: "2"}
+    assert sum(choice["finish_reason"] == "stop" for choice in choices) == 3
+
+
+async def test_an_engine_that_dies_ends_the_stream_with_an_error_event() -> None:
+    got = await stream(FakeEngine(die_after=3))
+
+    assert [event.name for event in got] == [None, "reasoning", "reasoning", "reasoning", "error"]
+    assert got[-1].data["error"]["type"] == "server_error"
+
+
+async def test_a_fault_of_ours_ends_the_stream_without_its_text() -> None:
+    engine = FakeEngine()
+
+    async def fail(_: Any) -> frozenset[int]:
+        raise RuntimeError("a secret")
+
+    engine.attempts = fail  # type: ignore[assignment, method-assign]
+    got = await stream(engine)
+
+    assert got[-1].name == "error"
+    assert "secret" not in got[-1].data["error"]["message"]
+
+
+async def test_text_comes_as_soon_as_it_is_there() -> None:
+    gate = Gate(2)
+    engine = FakeEngine(Script(("abc",), "x"), before_token=gate)
+
+    async with (
+        listening(engine) as url,
+        httpx.AsyncClient(base_url=url) as http,
+        http.stream("POST", CHAT, json=body(stream=True)) as response,
+    ):
+        lines = response.aiter_lines()
+        while '"b"' not in await soon(anext(lines)):
+            pass
+        assert not gate.opened.is_set()
+        gate.opened.set()
+        rest = [line async for line in lines]
+
+    assert rest[-2] == "data: [DONE]"
+
+
+async def test_comments_keep_a_silent_stream_alive() -> None:
+    gate = Gate(0)
+    limits = {"heartbeat_seconds": 0.01}
+
+    async with (
+        listening(FakeEngine(before_token=gate), limits=limits) as url,
+        httpx.AsyncClient(base_url=url) as http,
+        http.stream("POST", CHAT, json=body(stream=True)) as response,
+    ):
+        lines = response.aiter_lines()
+        while not (await soon(anext(lines))).startswith(":"):
+            pass
+        gate.opened.set()
+        rest = [line async for line in lines]
+
+    assert rest[-2] == "data: [DONE]"

@@ -1,0 +1,116 @@
+import asyncio
+from collections.abc import AsyncGenerator
+
+import pytest
+
+from budget import DesyncError, EndReason, TokenBudget
+from server.channels import Channel, Piece
+from server.engines.base import Delta, EngineUnavailable, Finish, Job, Sampling
+from server.engines.fake import FakeEngine, Script
+from server.turn import Choice, Crew, End, generate
+from tests.server.harness import CHAT, Gate, body, client, events, soon
+
+WAIT = (tuple(b"Wait"),)
+
+
+class Books:
+    def __init__(self) -> None:
+        self.begun = 0
+        self.ends: list[End] = []
+
+    def begin(self) -> None:
+        self.begun += 1
+
+    def record(self, end: End) -> None:
+        self.ends.append(end)
+
+
+class Disobedient(FakeEngine):
+    """An engine that does not look at the budget."""
+
+    async def generate(self, job: Job) -> AsyncGenerator[Delta, None]:
+        free = Job(job.id, job.prompt_ids, job.sampling, TokenBudget())
+        async for delta in super().generate(free):
+            yield delta
+
+
+class Resigning(FakeEngine):
+    """An engine that gives up jobs of its own accord."""
+
+    async def generate(self, job: Job) -> AsyncGenerator[Delta, None]:
+        self._attempts[job.id] = frozenset()
+        yield Delta(list(b"a"))
+        yield Delta([], Finish.ABORT)
+
+
+def choice(engine: FakeEngine, budget: TokenBudget | None = None) -> Choice:
+    job = Job("job", (1,), Sampling(100), budget or TokenBudget())
+    return Choice(engine, job, 0, ())
+
+
+async def test_pieces_come_first_and_then_the_end() -> None:
+    books, engine = Books(), FakeEngine(Script(("a",), "b"))
+
+    items = [item async for item in generate([choice(engine)], Crew(), books)]
+
+    assert items[:-1] == [Piece(0, Channel.REASONING, "a"), Piece(0, Channel.ANSWER, "b")]
+    assert [items[-1]] == books.ends
+    assert (books.ends[0].tokens, books.ends[0].answer_tokens) == (4, 1)
+
+
+async def test_a_choice_that_is_cancelled_before_it_runs_is_not_counted() -> None:
+    books, crew = Books(), Crew()
+    items = generate([choice(FakeEngine())], crew, books)
+
+    first = asyncio.ensure_future(anext(items))
+    first.cancel()
+    await asyncio.gather(first, return_exceptions=True)
+    await crew.aclose()
+
+    assert books.begun == len(books.ends)
+
+
+async def test_a_server_that_stops_ends_every_choice_and_keeps_the_books() -> None:
+    gate, books, crew = Gate(6), Books(), Crew()
+    engine = FakeEngine(Script(("a",), "b"), before_token=gate)
+    budget = TokenBudget(continuations=3, continuation_ids=WAIT)
+
+    first = asyncio.ensure_future(anext(generate([choice(engine, budget)], crew, books)))
+    await soon(gate.reached.wait())
+    await soon(crew.aclose())
+    await first
+
+    (end,) = books.ends
+    assert engine.aborted.get_nowait() == "job"
+    assert end.finish is Finish.ABORT
+    assert (end.outcome.tokens, end.outcome.continuations) == (6, 1)
+    assert end.outcome.end_reason is EndReason.CANCELLED
+
+
+@pytest.mark.parametrize(
+    ("engine", "error"),
+    [
+        (Disobedient(), DesyncError),
+        (Resigning(), EngineUnavailable),
+        (FakeEngine(die_after=2), EngineUnavailable),
+    ],
+)
+async def test_a_choice_that_fails_is_in_the_books(
+    engine: FakeEngine, error: type[Exception]
+) -> None:
+    books = Books()
+
+    with pytest.raises(error):
+        _ = [
+            item async for item in generate([choice(engine, TokenBudget(maximum=3))], Crew(), books)
+        ]
+
+    assert [end.finish for end in books.ends] == [Finish.ABORT]
+
+
+async def test_a_budget_that_was_not_enforced_is_an_error_and_not_an_answer() -> None:
+    async with client(Disobedient()) as http:
+        response = await http.post(CHAT, json=body(stream=True, max_thinking_tokens=2))
+
+    last = events(response.text)[-1]
+    assert (last.name, last.data["error"]["type"]) == ("error", "server_error")

@@ -1,0 +1,123 @@
+"""The ground: the README, the lists of packages and the container files say the same."""
+
+import re
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+ROOT = Path(__file__).parent.parent
+FORBIDDEN = {"torchvision", "torchaudio", "torchcodec"}
+SCRIPTS = Path(sys.executable).parent
+
+
+def read(name: str) -> str:
+    return (ROOT / name).read_text()
+
+
+def pins(name: str) -> dict[str, Requirement]:
+    lines = [line for line in read(name).splitlines() if line and not line.startswith("#")]
+    return {canonicalize_name(found.name): found for found in map(Requirement, lines)}
+
+
+@pytest.fixture
+def project() -> dict[str, Any]:
+    found: dict[str, Any] = tomllib.loads(read("pyproject.toml"))["project"]
+    return found
+
+
+def run(*command: str) -> None:
+    done = subprocess.run([SCRIPTS / command[0], *command[1:]], cwd=ROOT, capture_output=True)
+    assert done.returncode == 0, (done.stdout + done.stderr).decode()
+
+
+def test_import_rules_hold() -> None:
+    run("lint-imports", "--no-logo", "--no-cache")
+
+
+def test_dockerfile_passes_its_linter() -> None:
+    run("hadolint", "Dockerfile")
+
+
+@pytest.mark.parametrize("name", ["requirements/engine-cpu.txt", "requirements/dev.txt"])
+def test_every_package_is_pinned_and_none_breaks_the_engine(name: str) -> None:
+    listed = pins(name)
+    assert not FORBIDDEN & set(listed)
+    assert "torch" not in listed, "torch is installed apart, as its CPU build"
+    for requirement in listed.values():
+        assert re.fullmatch(r"==[^*,]+", str(requirement.specifier)), requirement
+
+
+def test_pins_fit_the_ranges_of_the_project(project: dict[str, Any]) -> None:
+    engine = pins("requirements/engine-cpu.txt")
+    everything = engine | pins("requirements/dev.txt")
+    extras = project["optional-dependencies"]
+    for texts, listed in [
+        (project["dependencies"] + extras["engine-cpu"], engine),
+        (extras["dev"], everything),
+    ]:
+        for wanted in map(Requirement, texts):
+            (pin,) = listed[canonicalize_name(wanted.name)].specifier
+            assert wanted.specifier.contains(pin.version), wanted
+
+
+def test_torch_is_the_same_everywhere() -> None:
+    found = set(re.findall(r"(?:TORCH := |torch==)(\d[\d.]*\d)", read("Makefile")))
+    found |= set(re.findall(r"torch==(\d[\d.]*\d)", read("Dockerfile")))
+    assert len(found) == 1, found
+
+
+def test_vllm_is_the_same_everywhere(project: dict[str, Any]) -> None:
+    extras = project["optional-dependencies"]
+    found = {text.partition("==")[2] for text in extras["engine-cpu"] + extras["engine-gpu"]}
+    found |= set(re.findall(r"vllm/vllm-openai:v([\d.]+)", read("Dockerfile")))
+    assert len(found) == 1, found
+
+
+def test_readme_commands_exist() -> None:
+    targets = set(re.findall(r"^([a-z]+):", read("Makefile"), re.MULTILINE))
+    text = read("README.md") + read("CONTRIBUTING.md")
+    used = set(re.findall(r"(?:^|`)make ([a-z]+)", text, re.MULTILINE))
+    assert {"serve", "test"} <= used <= targets
+
+
+@pytest.mark.parametrize(
+    "name", ["README.md", "CONTRIBUTING.md", "docs/architecture.md", "docs/decisions"]
+)
+def test_links_lead_somewhere(name: str) -> None:
+    path = ROOT / name
+    for page in sorted(path.glob("*.md")) if path.is_dir() else [path]:
+        for target in re.findall(r"\]\(([^)#]+)", page.read_text()):
+            if "://" not in target:
+                assert (page.parent / target).exists(), f"{page.name}: {target}"
+
+
+def test_compose_serves_on_this_machine_only() -> None:
+    compose = yaml.safe_load(read("docker-compose.yml"))
+    (service,) = compose["services"].values()
+    assert service["ports"] == ["127.0.0.1:8000:8000"]
+    assert f" AS {service['build']['target']}\n" in read("Dockerfile")
+    assert "healthcheck" in service
+
+
+@pytest.mark.parametrize("target", ["cpu", "cuda"])
+def test_images_run_without_root_and_are_watched(target: str) -> None:
+    (stage,) = re.findall(
+        rf"^FROM \S+ AS {target}\n(.*?)(?=^FROM |\Z)", read("Dockerfile"), re.DOTALL | re.MULTILINE
+    )
+    assert "USER 10001" in stage
+    assert "HEALTHCHECK" in stage
+    assert "PROCTOR_HOST=0.0.0.0" in stage
+
+
+def test_folders_of_the_distribution_are_in_the_images() -> None:
+    listed = tomllib.loads(read("pyproject.toml"))["tool"]["setuptools"]["packages"]["find"]
+    for folder in (name.rstrip("*") for name in listed["include"]):
+        assert read("Dockerfile").count(f"COPY {folder} {folder}\n") == 2
+        assert f"!{folder}\n" in read(".dockerignore")
