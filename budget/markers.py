@@ -53,4 +53,6 @@ def matched_prefix(tail: Sequence[int], marker: Sequence[int]) -> int:
 def contains(tokens: Sequence[int], marker: Sequence[int]) -> bool:
     """Whether `marker` occurs in `tokens`."""
     width = len(marker)
-    return any(tuple(tokens[i : i + width]) == tuple(marker) for i in range(len(tokens) - width + 1))
+    return any(
+        tuple(tokens[i : i + width]) == tuple(marker) for i in range(len(tokens) - width + 1)
+    )

@@ -1,0 +1,1 @@
+"""Sorts prompts into budget tiers. Nothing here yet: the next milestone builds it."""

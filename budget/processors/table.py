@@ -31,9 +31,7 @@ class BudgetTable:
             attempt to close. The adapter sets it, `advance` consumes it.
     """
 
-    def __init__(
-        self, slots: int, markers: Markers, max_length: int, device: torch.device
-    ) -> None:
+    def __init__(self, slots: int, markers: Markers, max_length: int, device: torch.device) -> None:
         self._markers = markers
         self._device = device
 

@@ -9,7 +9,6 @@ from vllm import SamplingParams
 from vllm.v1.sample.logits_processor import BatchUpdate, LogitsProcessor, MoveDirectionality
 
 from budget.machine import replay
-from budget.policy import TokenBudget
 from budget.processors.sampling import SamplingTable
 from budget.processors.table import NO_TOKEN, BudgetTable
 from budget.processors.wire import EngineBudget, markers_of, read

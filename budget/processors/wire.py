@@ -79,6 +79,12 @@ def markers_of(config: "VllmConfig") -> Markers:
     return Markers.from_wire(given[KEY])
 
 
-def with_markers(additional_config: Mapping[str, Any], markers: Markers) -> dict[str, Any]:
-    """An `additional_config` that carries the markers to the workers."""
+def with_markers(additional_config: object, markers: Markers) -> dict[str, Any]:
+    """An `additional_config` that carries the markers to the workers.
+
+    Raises:
+        ValueError: if the one given is not a mapping, and so has no place for them.
+    """
+    if not isinstance(additional_config, Mapping):
+        raise ValueError("engine.additional_config must be a mapping")
     return {**additional_config, KEY: markers.to_wire()}

@@ -116,9 +116,7 @@ class Detokenizer(Protocol):
 class Codec(Protocol):
     """The model's way between conversations, text and token ids."""
 
-    async def render(
-        self, messages: Sequence[Mapping[str, Any]], *, thinking: bool
-    ) -> Prompt:
+    async def render(self, messages: Sequence[Mapping[str, Any]], *, thinking: bool) -> Prompt:
         """Apply the chat template.
 
         Args:

@@ -72,16 +72,14 @@ class VllmEngine:
             tokenizer, start=markers.start, end=markers.end, parser=markers.parser
         )
         found = encode_markers(tokenizer, texts, _end_of_turn(tokenizer, config))
-        config.additional_config = with_markers(dict(config.additional_config or {}), found)
+        config.additional_config = with_markers(config.additional_config, found)
         llm = AsyncLLM.from_vllm_config(config, enable_log_requests=False)
         info = ModelInfo(name, config.model_config.max_model_len, found, int(time.time()))
         return cls(llm, info, VllmCodec(llm.renderer, texts[0]))
 
     async def generate(self, job: Job) -> AsyncGenerator[Delta, None]:
         """See `Engine`."""
-        stream = self._llm.generate(
-            tokens_input(list(job.prompt_ids)), self._params(job), job.id
-        )
+        stream = self._llm.generate(tokens_input(list(job.prompt_ids)), self._params(job), job.id)
         try:
             async for output in stream:
                 completion = output.outputs[0]
@@ -137,11 +135,10 @@ def _engine_config(model: str, arguments: Mapping[str, Any]) -> VllmConfig:
         if name in arguments:
             raise ValueError(f"engine.{name} is set by the server itself: leave it out")
     given: dict[str, Any] = {"model": model, "disable_log_stats": False, **arguments}
-    if current_platform.is_cpu():
-        # A seeded request whose prefill is split kills vLLM's CPU engine
-        # ("CPU Generator does not use offset"), so no prefill is split there.
-        if given.setdefault("enable_chunked_prefill", False):
-            raise ValueError("engine.enable_chunked_prefill must be false on the CPU")
+    # A seeded request whose prefill is split kills vLLM's CPU engine ("CPU
+    # Generator does not use offset"), so no prefill is split there.
+    if current_platform.is_cpu() and given.setdefault("enable_chunked_prefill", False):
+        raise ValueError("engine.enable_chunked_prefill must be false on the CPU")
     return AsyncEngineArgs(
         **given, logits_processors=[PROCESSOR], worker_extension_cls=WORKER_EXTENSION
     ).create_engine_config()

@@ -165,3 +165,8 @@ def test_an_end_of_turn_that_no_budget_prevented_is_a_stop() -> None:
     machine = Machine(TokenBudget(), ONE)
     assert machine.advance(EOS) == [(EOS, Label.MARKER)]
     assert machine.outcome(EndReason.STOP).end_reason is EndReason.STOP
+
+
+def test_outside_thinking_nothing_closes_it() -> None:
+    assert Machine(TokenBudget(opened=False), ONE).closers == frozenset()
+    assert Machine(TokenBudget(), ONE).closers == {7, EOS}

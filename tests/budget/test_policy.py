@@ -138,7 +138,8 @@ def test_a_foreign_wire_format_is_refused(wire: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("start", "end", "eos"), [((), (1,), {2}), ((1,), (), {2}), ((1,), (2,), {2}), ((1,), (3, 4, 3), {2})]
+    ("start", "end", "eos"),
+    [((), (1,), {2}), ((1,), (), {2}), ((1,), (2,), {2}), ((1,), (3, 4, 3), {2})],
 )
 def test_markers_that_cannot_work_are_refused(
     start: tuple[int, ...], end: tuple[int, ...], eos: set[int]
@@ -150,3 +151,8 @@ def test_markers_that_cannot_work_are_refused(
 def test_an_error_survives_the_way_between_processes() -> None:
     error = pickle.loads(pickle.dumps(BudgetError("max_thinking_tokens", "too many")))
     assert (error.param, str(error)) == ("max_thinking_tokens", "too many")
+
+
+def test_no_thinking_at_all_is_a_maximum_of_zero() -> None:
+    assert ThinkingBudget(max_tokens=0).disabled
+    assert not ThinkingBudget().disabled
