@@ -89,7 +89,7 @@ def _engine_argument(text: str) -> tuple[str, Any]:
 
 def _serve(settings: Settings) -> int:
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
-    os.environ.setdefault("VLLM_LOGGING_LEVEL", "WARNING")
+    os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
     # Once it has drained, uvicorn raises the signal that stopped it again: end as asked, with 0.
     signal.signal(signal.SIGTERM, _exit)
     signal.signal(signal.SIGINT, _exit)
@@ -167,7 +167,7 @@ def _example(address: str, settings: Settings) -> str:
         "messages": [
             {
                 "role": "user",
-                "content": "Start with 7, add 5, times 3. What is the last digit?",
+                "content": "Start with 7, add 5, times 3. What are the last two digits?",
             }
         ],
         "max_thinking_tokens": 256,
