@@ -1,0 +1,80 @@
+"""One real engine on the demo model for the whole test run, behind one real server."""
+
+import asyncio
+import contextlib
+import socket
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import httpx
+import pytest
+import uvicorn
+
+from server.app import create_app
+from server.engines.base import Engine
+from server.settings import Settings, load_settings
+from tests.engine.recording import RecordingEngine
+
+pytest.importorskip("vllm", reason="the CPU engine is not installed")
+
+START_SECONDS = 300
+
+
+@dataclass(frozen=True)
+class Served:
+    """A running server, and the engine behind it.
+
+    Attributes:
+        url: where it listens.
+        engine: the real engine, with a record of all that it gave.
+        settings: what it was started with.
+    """
+
+    url: str
+    engine: RecordingEngine
+    settings: Settings
+
+
+class ThreadServer(uvicorn.Server):
+    """A server that leaves the test run's signal handlers alone."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+@pytest.fixture(scope="session")
+def served() -> Iterator[Served]:
+    """The demo model behind the gateway, on a port of this machine."""
+    settings = load_settings({}, None)
+    loaded: list[RecordingEngine] = []
+
+    def load() -> Engine:
+        from server.loader import load_engine
+
+        loaded.append(RecordingEngine(load_engine(settings)))
+        return loaded[0]
+
+    app = create_app(settings, load)
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        server = ThreadServer(uvicorn.Config(app, log_level="warning", access_log=False))
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
+        thread.start()
+        url = f"http://127.0.0.1:{listener.getsockname()[1]}"
+        try:
+            asyncio.run(_until_loaded(url))
+            yield Served(url, loaded[0], settings)
+        finally:
+            server.should_exit = True
+            thread.join()
+
+
+async def _until_loaded(url: str) -> None:
+    async with asyncio.timeout(START_SECONDS), httpx.AsyncClient(base_url=url) as http:
+        while True:
+            response = await http.get("/ready")
+            if response.status_code == 200:
+                return
+            assert "loading" in response.json()["error"]["message"]
+            await asyncio.sleep(0.2)
