@@ -93,13 +93,14 @@ def _add_routes(app: FastAPI, chat: Chat, host: EngineHost, metrics: Metrics) ->
 
 
 def _add_errors(app: FastAPI, metrics: Metrics) -> None:
-    async def refuse(_: Request, error: Exception) -> Response:
+    async def refuse(request: Request, error: Exception) -> Response:
         told = as_api_error(error)
         metrics.rejected.labels(told.reason).inc()
         return Response(
             orjson.dumps(told.to_json()),
             told.status,
-            told.headers,
+            # An unforeseen error is answered outside the middleware that sets this otherwise.
+            {**told.headers, "x-request-id": request.state.request_id},
             media_type="application/json",
         )
 

@@ -29,6 +29,7 @@ class RequestIds:
             await self._app(scope, receive, send)
             return
         echoed = request_id(Headers(scope=scope).get("x-request-id"))
+        scope.setdefault("state", {})["request_id"] = echoed
 
         async def send_with_id(message: Message) -> None:
             if message["type"] == "http.response.start":

@@ -103,14 +103,10 @@ class Detokenizer(Protocol):
     """Turns the tokens of one channel into text, a few at a time."""
 
     def push(self, token_ids: Sequence[int]) -> str:
-        """Text that is certain after these tokens: never part of a character or of a stop."""
+        """Text that is certain after these tokens: never part of a character."""
 
     def close(self) -> str:
         """Text that was held back, because no token follows."""
-
-    @property
-    def stopped(self) -> bool:
-        """Whether a stop string was found; the text before it has been given."""
 
 
 class Codec(Protocol):
@@ -131,7 +127,7 @@ class Codec(Protocol):
     def encode(self, text: str) -> list[int]:
         """Token ids of a text, no special tokens added."""
 
-    def detokenizer(self, after: Sequence[int], stop: Sequence[str] = ()) -> Detokenizer:
+    def detokenizer(self, after: Sequence[int]) -> Detokenizer:
         """A detokenizer for tokens that follow the tokens `after`."""
 
 

@@ -1,5 +1,6 @@
 """vLLM's renderer and detokenizers, behind the seam's `Codec`."""
 
+import asyncio
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -21,14 +22,14 @@ TAIL = 32
 
 
 class VllmDetokenizer:
-    """vLLM's incremental detokenizer, stop strings included, for one channel."""
+    """vLLM's incremental detokenizer, for one channel."""
 
-    def __init__(self, tokenizer: Any, after: Sequence[int], stop: Sequence[str]) -> None:
+    def __init__(self, tokenizer: Any, after: Sequence[int]) -> None:
         request = EngineCoreRequest(
             request_id="",
             prompt_token_ids=list(after),
             mm_features=None,
-            sampling_params=SamplingParams(stop=list(stop)),
+            sampling_params=SamplingParams(),
             pooling_params=None,
             arrival_time=0.0,
             lora_request=None,
@@ -36,12 +37,11 @@ class VllmDetokenizer:
             data_parallel_rank=None,
         )
         self._inner = IncrementalDetokenizer.from_new_request(tokenizer, request)
-        self.stopped = False
 
     def push(self, token_ids: Sequence[int]) -> str:
         """See `Detokenizer`."""
-        self.stopped = self._inner.update(list(token_ids), stop_terminated=False) is not None
-        return self._inner.get_next_output_text(finished=self.stopped, delta=True)
+        self._inner.update(list(token_ids), stop_terminated=False)
+        return self._inner.get_next_output_text(finished=False, delta=True)
 
     def close(self) -> str:
         """See `Detokenizer`. Bytes of an unfinished character are dropped."""
@@ -70,9 +70,8 @@ class VllmCodec:
             )
         except (VLLMClientError, ValueError) as error:
             raise ValueError(str(error)) from error
-        ids = [
-            token for part in str(prompt.get("prompt")).split(SPLIT) for token in self.encode(part)
-        ]
+        # A prompt can be megabytes long: other requests' streams must not wait for it.
+        ids = await asyncio.to_thread(self._encode_rendered, str(prompt.get("prompt")))
         tail = self._tokenizer.decode(ids[-TAIL:], skip_special_tokens=False)
         return Prompt(tuple(ids), tail.rstrip().endswith(self._start_marker))
 
@@ -81,9 +80,12 @@ class VllmCodec:
         ids: list[int] = self._tokenizer.encode(text, add_special_tokens=False)
         return ids
 
-    def detokenizer(self, after: Sequence[int], stop: Sequence[str] = ()) -> VllmDetokenizer:
+    def _encode_rendered(self, text: str) -> list[int]:
+        return [token for part in text.split(SPLIT) for token in self.encode(part)]
+
+    def detokenizer(self, after: Sequence[int]) -> VllmDetokenizer:
         """See `Codec`."""
-        return VllmDetokenizer(self._tokenizer, after, stop)
+        return VllmDetokenizer(self._tokenizer, after)
 
     def _defuse(self, value: Any) -> Any:
         """Mark special tokens inside a message's texts, so that they are encoded in two halves."""

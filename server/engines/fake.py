@@ -12,7 +12,6 @@ from typing import Any
 
 from budget import Machine, Markers
 from server.engines.base import Delta, EngineUnavailable, Finish, Job, ModelInfo, Prompt
-from server.stops import StopFinder
 
 BYTES = 256
 THINK, END_THINK, TURN, END_TURN = range(BYTES, BYTES + 4)
@@ -39,23 +38,17 @@ class Script:
 class ByteDetokenizer:
     """Bytes to text, a character at a time."""
 
-    def __init__(self, stop: Sequence[str]) -> None:
+    def __init__(self) -> None:
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
-        self._stops = StopFinder(stop)
-
-    @property
-    def stopped(self) -> bool:
-        """See `Detokenizer`."""
-        return self._stops.found
 
     def push(self, token_ids: Sequence[int]) -> str:
         """See `Detokenizer`."""
         plain = bytes(token for token in token_ids if token < BYTES)
-        return self._stops.push(self._decoder.decode(plain))
+        return self._decoder.decode(plain)
 
     def close(self) -> str:
         """See `Detokenizer`. Bytes of an unfinished character are dropped."""
-        return self._stops.close()
+        return ""
 
 
 class ByteCodec:
@@ -83,9 +76,9 @@ class ByteCodec:
         """See `Codec`."""
         return [*text.encode()]
 
-    def detokenizer(self, after: Sequence[int], stop: Sequence[str] = ()) -> ByteDetokenizer:
+    def detokenizer(self, after: Sequence[int]) -> ByteDetokenizer:
         """See `Codec`."""
-        return ByteDetokenizer(stop)
+        return ByteDetokenizer()
 
 
 class Writer:

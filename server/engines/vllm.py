@@ -66,7 +66,7 @@ class VllmEngine:
         """
         # The budget processor is written for the V1 runner, which GPUs would not choose.
         os.environ["VLLM_USE_V2_MODEL_RUNNER"] = "0"
-        config = _engine_config(model, arguments)
+        config = _engine_config(model, name, arguments)
         tokenizer = cached_tokenizer_from_config(config.model_config)
         texts = find_marker_texts(
             tokenizer, start=markers.start, end=markers.end, parser=markers.parser
@@ -113,6 +113,8 @@ class VllmEngine:
     async def aclose(self) -> None:
         """See `Engine`."""
         self._llm.shutdown()
+        # At the interpreter's end its finalizer would find vLLM's modules half taken down.
+        del self._llm
 
     def _params(self, job: Job) -> SamplingParams:
         asked = {
@@ -130,11 +132,16 @@ class VllmEngine:
         )
 
 
-def _engine_config(model: str, arguments: Mapping[str, Any]) -> VllmConfig:
-    for name in OURS:
-        if name in arguments:
-            raise ValueError(f"engine.{name} is set by the server itself: leave it out")
-    given: dict[str, Any] = {"model": model, "disable_log_stats": False, **arguments}
+def _engine_config(model: str, name: str, arguments: Mapping[str, Any]) -> VllmConfig:
+    for ours in OURS:
+        if ours in arguments:
+            raise ValueError(f"engine.{ours} is set by the server itself: leave it out")
+    given: dict[str, Any] = {
+        "model": model,
+        "served_model_name": name,
+        "disable_log_stats": False,
+        **arguments,
+    }
     # A seeded request whose prefill is split kills vLLM's CPU engine ("CPU
     # Generator does not use offset"), so no prefill is split there.
     if current_platform.is_cpu() and given.setdefault("enable_chunked_prefill", False):

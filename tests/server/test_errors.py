@@ -5,7 +5,7 @@ import pytest
 
 from server.engines.base import Prompt
 from server.engines.fake import FakeEngine
-from tests.server.harness import CHAT, body, client
+from tests.server.harness import CHAT, body, client, started
 
 TEXT = {"role": "user", "content": "hi"}
 
@@ -259,3 +259,19 @@ async def test_fields_that_do_not_change_the_answer_are_listed() -> None:
     listed = response.headers["x-ignored-fields"].split(", ")
     assert listed == ["user", "store", "stream_options.include_obfuscation"]
     assert "x-ignored-fields" not in plain.headers
+
+
+class Broken(FakeEngine):
+    async def health(self) -> None:
+        raise ZeroDivisionError("a secret of the server's")
+
+
+async def test_an_unforeseen_error_tells_nothing_but_its_request_id() -> None:
+    async with started(Broken()) as app:
+        transport = httpx.ASGITransport(app, raise_app_exceptions=False)
+        async with httpx.AsyncClient(transport=transport, base_url="http://test") as http:
+            response = await http.post(CHAT, json=body(), headers={"x-request-id": "mine"})
+
+    assert response.status_code == 500
+    assert "secret" not in response.text
+    assert response.headers["x-request-id"] == "mine"

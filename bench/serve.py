@@ -1,0 +1,49 @@
+"""The gateway over the embedded engine, as a benchmark starts it."""
+
+import argparse
+import json
+from typing import Any
+
+import uvicorn
+from vllm import SamplingParams
+
+from server.app import create_app
+from server.engines.base import Engine, Job
+from server.engines.vllm import MarkerSource, VllmEngine
+from server.settings import Settings
+
+NAME = "proctor-demo"
+
+
+class UnboundEngine(VllmEngine):
+    """An engine whose requests carry no budget."""
+
+    def _params(self, job: Job) -> SamplingParams:
+        params = super()._params(job)
+        params.extra_args = None
+        return params
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("port", type=int)
+    parser.add_argument("engine", type=json.loads, help="vLLM's engine arguments, in JSON")
+    parser.add_argument("--without-budgets", action="store_true")
+    given = parser.parse_args()
+    settings = Settings(port=given.port, served_model_name=NAME, engine=given.engine)
+    app = create_app(settings, lambda: load(settings, given.without_budgets))
+    uvicorn.run(app, host=settings.host, port=settings.port, access_log=False, log_level="warning")
+
+
+def load(settings: Settings, without_budgets: bool) -> Engine:
+    kind: type[Any] = UnboundEngine if without_budgets else VllmEngine
+    return kind.load(
+        settings.model_path,
+        name=settings.model_name,
+        arguments=settings.engine,
+        markers=MarkerSource(),
+    )
+
+
+if __name__ == "__main__":
+    main()
