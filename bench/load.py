@@ -48,7 +48,8 @@ async def run_load(url: str, bodies: Iterable[Mapping[str, Any]], streams: int) 
     """
     load = Load()
     queue = iter(bodies)
-    limits = aiohttp.TCPConnector(limit=0)
+    # A kept connection can be closed by its server in the moment in which it is used again.
+    limits = aiohttp.TCPConnector(limit=0, force_close=True)
     async with aiohttp.ClientSession(connector=limits) as session:
 
         async def work() -> None:

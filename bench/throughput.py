@@ -71,7 +71,15 @@ def vllm_server(port: int) -> list[str]:
         else:
             flags += [f"--{flag}", str(value)]
     module = "vllm.entrypoints.openai.api_server"
-    named = ["--model", str(MODEL), "--served-model-name", NAME, "--reasoning-parser", "qwen3"]
+    named = [
+        "--model",
+        str(MODEL),
+        "--served-model-name",
+        NAME,
+        "--reasoning-parser",
+        "qwen3",
+        "--disable-uvicorn-access-log",
+    ]
     return [sys.executable, "-m", module, "--port", str(port), *named, *flags]
 
 

@@ -95,18 +95,17 @@ def _serve(settings: Settings) -> int:
     signal.signal(signal.SIGINT, _exit)
     app = create_app(settings, partial(load_engine, settings))
     grace = settings.limits.shutdown_grace_seconds
-    server = Server(
-        uvicorn.Config(
-            app,
-            host=settings.host,
-            port=settings.port,
-            access_log=False,
-            log_level="warning",
-            # Streams end by themselves at the end of the grace; this is for whatever does not.
-            timeout_graceful_shutdown=grace + 1,
-        )
+    config = uvicorn.Config(
+        app,
+        host=settings.host,
+        port=settings.port,
+        access_log=False,
+        log_level="warning",
+        # Streams end by themselves at the end of the grace; this is for whatever does not.
+        timeout_graceful_shutdown=grace + 1,
     )
-    return asyncio.run(_run(server, app.state.host, settings))
+    with asyncio.Runner(loop_factory=config.get_loop_factory()) as runner:
+        return runner.run(_run(Server(config), app.state.host, settings))
 
 
 class Server(uvicorn.Server):

@@ -15,6 +15,7 @@ from vllm.inputs.engine import tokens_input
 from vllm.platforms import current_platform
 from vllm.sampling_params import RequestOutputKind
 from vllm.tokenizers import cached_tokenizer_from_config
+from vllm.utils.gc_utils import freeze_gc_heap
 from vllm.v1.engine.async_llm import AsyncLLM
 from vllm.v1.engine.exceptions import EngineDeadError, EngineGenerateError
 
@@ -75,7 +76,10 @@ class VllmEngine:
         config.additional_config = with_markers(config.additional_config, found)
         llm = AsyncLLM.from_vllm_config(config, enable_log_requests=False)
         info = ModelInfo(name, config.model_config.max_model_len, found, int(time.time()))
-        return cls(llm, info, VllmCodec(llm.renderer, texts[0]))
+        engine = cls(llm, info, VllmCodec(llm.renderer, texts[0]))
+        # Or else each full collection looks through all of vLLM while every stream waits.
+        freeze_gc_heap()
+        return engine
 
     async def generate(self, job: Job) -> AsyncGenerator[Delta, None]:
         """See `Engine`."""
