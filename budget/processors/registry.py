@@ -11,10 +11,17 @@ TEMPLATE_PAIRS = (
     ("<think>", "</think>"),
     ("[THINK]", "[/THINK]"),
     ("<seed:think>", "</seed:think>"),
+    ("<mm:think>", "</mm:think>"),
+    ("<ifm|think>", "</ifm|think>"),
+    ("<|plamo:begin_think:plamo|>", "<|plamo:end_think:plamo|>"),
     ("<|START_THINKING|>", "<|END_THINKING|>"),
     ("<|im_start|>think", "<|im_start|>answer"),
 )
 """Marker strings to look for in a chat template that no one named a parser for."""
+
+
+SPELLED_IN_SEVERAL_WAYS = frozenset({"olmo3"})
+"""Parsers of models that write their end marker in ordinary tokens, not always the same."""
 
 
 def find_marker_texts(
@@ -49,12 +56,23 @@ def encode_markers(tokenizer: Any, texts: tuple[str, str], eos: Collection[int])
 
 
 def _of_parser(tokenizer: Any, name: str) -> tuple[str, str]:
+    if name in SPELLED_IN_SEVERAL_WAYS:
+        raise ValueError(
+            f"reasoning_parser {name} has an end marker of several spellings, and a budget follows "
+            "only one: set thinking_start and thinking_end to follow that one alone"
+        )
     try:
-        parser = ReasoningParserManager.get_reasoning_parser(name)(tokenizer)
+        kind = ReasoningParserManager.get_reasoning_parser(name)
     except KeyError as error:
         raise ValueError(f"reasoning_parser: {error.args[0]}") from error
-    except RuntimeError as error:
-        raise ValueError(f"reasoning_parser {name} does not fit this model: {error}") from error
+    try:
+        # Some parsers have markers only where a request's template is told to think.
+        parser = kind(tokenizer, chat_template_kwargs={"thinking": True, "enable_thinking": True})
+    except (KeyError, RuntimeError, ValueError) as error:
+        raise ValueError(
+            f"reasoning_parser {name} does not fit this model ({error}): set thinking_start and "
+            "thinking_end"
+        ) from error
     start, end = parser.reasoning_start_str, parser.reasoning_end_str
     if not start or not end:
         raise ValueError(
