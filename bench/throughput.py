@@ -4,7 +4,9 @@
 
 Both sides of a pair run at once, with the same model and engine settings, and
 are loaded in turn: A, B, A, B, … Printed are the medians over the rounds and
-the median of the ratios pair by pair.
+the median of the ratios pair by pair. CPU time is what the server's process and
+those of its engine used between them, and says more than throughput where
+others use the machine too.
 """
 
 import argparse
@@ -24,6 +26,7 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
+import psutil
 
 from bench.load import Load, run_load
 
@@ -117,19 +120,57 @@ def bodies(side: Side, count: int, seed: int) -> list[dict[str, Any]]:
     ]
 
 
+@dataclass(frozen=True)
+class Server:
+    """A running server.
+
+    Attributes:
+        url: where it listens.
+        process: its own process; those of its engine are children.
+    """
+
+    url: str
+    process: psutil.Process
+
+    def cpu_seconds(self) -> tuple[float, float]:
+        """CPU time used so far by the server's own process, and by its engine's."""
+        own, *engine = (
+            sum(process.cpu_times()[:2])
+            for process in (self.process, *self.process.children(recursive=True))
+        )
+        return own, sum(engine)
+
+
+@dataclass(frozen=True)
+class Round:
+    """One load on one server.
+
+    Attributes:
+        load: what the client saw.
+        server_cpu: CPU seconds of the server's own process.
+        engine_cpu: CPU seconds of its engine's processes.
+    """
+
+    load: Load
+    server_cpu: float
+    engine_cpu: float
+
+
 @contextlib.contextmanager
-def serving(side: Side) -> Iterator[str]:
+def serving(side: Side) -> Iterator[Server]:
     """A side's server, from start to readiness to end."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     # Two engines share the machine: left to themselves each would take all memory and cores.
     environment = os.environ | {"VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_LOGGING_LEVEL": "ERROR"}
-    process = subprocess.Popen(side.command(port), env=environment, start_new_session=True)
+    process = subprocess.Popen(
+        side.command(port), env=environment, start_new_session=True, stdout=subprocess.DEVNULL
+    )
     url = f"http://127.0.0.1:{port}"
     try:
         asyncio.run(_until_ready(url, process))
-        yield url
+        yield Server(url, psutil.Process(process.pid))
     finally:
         process.send_signal(signal.SIGTERM)
         try:
@@ -152,51 +193,66 @@ async def _until_ready(url: str, process: subprocess.Popen[bytes]) -> None:
     raise RuntimeError(f"a server ended with status {process.returncode} before it was ready")
 
 
-def compare(pair: tuple[Side, Side], streams: int, rounds: int, per_stream: int) -> str:
-    """One row of the table."""
-    one, other = pair
-    measured: dict[str, list[Load]] = {one.name: [], other.name: []}
-    with serving(one) as one_url, serving(other) as other_url:
-        urls = {one.name: one_url, other.name: other_url}
-        for turn in range(rounds + 1):
-            for side in pair:
-                requests = bodies(side, streams * per_stream, seed=turn)
-                load = asyncio.run(run_load(urls[side.name], requests, streams))
-                if turn:  # the first round warms both up
-                    measured[side.name].append(load)
-    return row(one.name, other.name, streams, measured)
+def compare(
+    pair: tuple[Side, Side], streams: Sequence[int], rounds: int, per_stream: int
+) -> Iterator[str]:
+    """A row of the table for each number of streams."""
+    with contextlib.ExitStack() as stack:
+        servers = [stack.enter_context(serving(side)) for side in pair]
+        for number in streams:
+            count = number * per_stream * (4 if number == 1 else 1)
+            measured: tuple[list[Round], list[Round]] = ([], [])
+            for turn in range(rounds + 1):
+                for side, server, done in zip(pair, servers, measured, strict=True):
+                    done.append(run(server, bodies(side, count, seed=turn), number))
+            warm = [done[1:] for done in measured]
+            yield row(f"{pair[0].name} / {pair[1].name}", number, *warm)
 
 
-def row(one: str, other: str, streams: int, measured: Mapping[str, Sequence[Load]]) -> str:
-    def medians(of: Callable[[Load], float]) -> str:
-        left, right = ([of(load) for load in measured[name]] for name in (one, other))
-        ratio = statistics.median(a / b for a, b in zip(left, right, strict=True))
-        return f"{statistics.median(left):.4g} | {statistics.median(right):.4g} | {ratio:.3f}"
+def run(server: Server, requests: Sequence[Mapping[str, Any]], streams: int) -> Round:
+    """Load a server once."""
+    own, engine = server.cpu_seconds()
+    load = asyncio.run(run_load(server.url, requests, streams))
+    own_after, engine_after = server.cpu_seconds()
+    return Round(load, own_after - own, engine_after - engine)
 
-    return (
-        f"| {one} / {other} | {streams} | {medians(lambda load: load.tokens_per_second)} "
-        f"| {medians(lambda load: 1000 * load.first_median)} "
-        f"| {medians(lambda load: 1000 * load.gap_p99)} |"
-    )
+
+COLUMNS: Mapping[str, Callable[[Round], float]] = {
+    "tokens/s": lambda done: done.load.tokens_per_second,
+    "first text, ms": lambda done: 1e3 * done.load.first_median,
+    "gap p99, ms": lambda done: 1e3 * done.load.gap_p99,
+    "server CPU, µs/token": lambda done: 1e6 * done.server_cpu / done.load.tokens,
+    "engine CPU, µs/token": lambda done: 1e6 * done.engine_cpu / done.load.tokens,
+}
+
+
+def header() -> str:
+    names = "".join(f" {name} A | B | A/B |" for name in COLUMNS)
+    return f"| A / B | streams |{names}\n|---|---|{'---|' * 3 * len(COLUMNS)}"
+
+
+def row(names: str, streams: int, one: Sequence[Round], other: Sequence[Round]) -> str:
+    cells = "".join(f" {medians(of, one, other)} |" for of in COLUMNS.values())
+    return f"| {names} | {streams} |{cells}"
+
+
+def medians(of: Callable[[Round], float], one: Sequence[Round], other: Sequence[Round]) -> str:
+    left, right = list(map(of, one)), list(map(of, other))
+    ratio = statistics.median(a / b for a, b in zip(left, right, strict=True))
+    return f"{statistics.median(left):.4g} | {statistics.median(right):.4g} | {ratio:.3f}"
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("pairs", nargs="*", default=["peer", "maximum", "minimum"])
-    parser.add_argument("--streams", default="1,16,64")
+    parser.add_argument("--streams", type=int, nargs="+", default=[1, 16, 64])
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--per-stream", type=int, default=6)
     given = parser.parse_args()
-    print(
-        "| pair (A / B) | streams | tokens/s A | B | A/B | first text ms A | B | A/B "
-        "| gap p99 ms A | B | A/B |\n|---|---|---|---|---|---|---|---|---|---|---|",
-        flush=True,
-    )
+    print(header(), flush=True)
     for name in given.pairs:
-        for streams in map(int, given.streams.split(",")):
-            rounds = given.rounds
-            per_stream = given.per_stream * (4 if streams == 1 else 1)
-            print(compare(PAIRS[name], streams, rounds, per_stream), flush=True)
+        for line in compare(PAIRS[name], given.streams, given.rounds, given.per_stream):
+            print(line, flush=True)
 
 
 if __name__ == "__main__":

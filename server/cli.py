@@ -23,6 +23,10 @@ from server.schemas import ReasoningFormat
 from server.settings import BadSettings, Settings, load_settings
 
 PROGRESS_SECONDS = 10
+KEEP_ALIVE_SECONDS = 75
+"""Longer than the minute after which load balancers and clients let go of an idle connection, so
+that it is not closed under them in the moment in which they use it again."""
+
 ANY_HOST = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104
 """Addresses that mean every interface, and one that a client can use instead."""
 
@@ -101,6 +105,7 @@ def _serve(settings: Settings) -> int:
         port=settings.port,
         access_log=False,
         log_level="warning",
+        timeout_keep_alive=KEEP_ALIVE_SECONDS,
         # Streams end by themselves at the end of the grace; this is for whatever does not.
         timeout_graceful_shutdown=grace + 1,
     )

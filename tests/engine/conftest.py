@@ -4,14 +4,16 @@ import asyncio
 import contextlib
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Coroutine, Iterator
 from dataclasses import dataclass
+from typing import Any, TypeVar
 
 import httpx
 import pytest
 import uvicorn
 
 from server.app import create_app
+from server.cli import KEEP_ALIVE_SECONDS
 from server.engines.base import Engine
 from server.settings import Settings, load_settings
 from tests.engine.recording import RecordingEngine
@@ -19,6 +21,8 @@ from tests.engine.recording import RecordingEngine
 pytest.importorskip("vllm", reason="the CPU engine is not installed")
 
 START_SECONDS = 300
+PATIENCE = 300
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -29,15 +33,27 @@ class Served:
         url: where it listens.
         engine: the real engine, with a record of all that it gave.
         settings: what it was started with.
+        loop: the event loop that both run in.
     """
 
     url: str
     engine: RecordingEngine
     settings: Settings
+    loop: asyncio.AbstractEventLoop
+
+    def run(self, work: Coroutine[Any, Any, T]) -> T:
+        """What `work` gives, run where the engine lives."""
+        return asyncio.run_coroutine_threadsafe(work, self.loop).result(PATIENCE)
 
 
 class ThreadServer(uvicorn.Server):
-    """A server that leaves the test run's signal handlers alone."""
+    """A server that leaves the test run's signal handlers alone, and tells its loop."""
+
+    loop: asyncio.AbstractEventLoop
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        self.loop = asyncio.get_running_loop()
+        await super().startup(sockets)
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -58,13 +74,17 @@ def served() -> Iterator[Served]:
 
     app = create_app(settings, load)
     with socket.create_server(("127.0.0.1", 0)) as listener:
-        server = ThreadServer(uvicorn.Config(app, log_level="warning", access_log=False))
+        server = ThreadServer(
+            uvicorn.Config(
+                app, log_level="warning", access_log=False, timeout_keep_alive=KEEP_ALIVE_SECONDS
+            )
+        )
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
         thread.start()
         url = f"http://127.0.0.1:{listener.getsockname()[1]}"
         try:
             asyncio.run(_until_loaded(url))
-            yield Served(url, loaded[0], settings)
+            yield Served(url, loaded[0], settings, server.loop)
         finally:
             server.should_exit = True
             thread.join()
