@@ -1,0 +1,132 @@
+"""Continuations in the engine follow the law of s1's loop, which stops, strips and resubmits."""
+
+import asyncio
+from collections import Counter
+from collections.abc import Sequence
+from random import Random
+from typing import NamedTuple
+
+import pytest
+from scipy.stats import chi2_contingency, ks_2samp
+
+from budget import TokenBudget
+from server.engines.base import Engine, Job, Sampling
+from tests.engine.conftest import Served
+from tests.engine.prompts import chain
+
+RUNS = 250
+AFTER = 12
+"""Tokens after a continuation that are compared."""
+
+CERTAIN = 1e-3
+"""Less likely than this, two samples are taken to follow different laws; the seeds are fixed."""
+
+
+class Run(NamedTuple):
+    """One thinking.
+
+    Attributes:
+        before: tokens before the first attempt to close.
+        after: the first tokens after its continuation.
+        tokens: all thinking tokens.
+    """
+
+    before: int
+    after: tuple[int, ...]
+    tokens: tuple[int, ...]
+
+
+async def resubmitted(
+    engine: Engine, name: str, prompt: tuple[int, ...], sampling: Sampling, wait: tuple[int, ...]
+) -> Run:
+    """s1's loop: generate up to the delimiter, strip it, append "Wait", resubmit; once."""
+    first = await until_delimiter(engine, f"{name}-0", prompt, sampling)
+    second = await until_delimiter(engine, f"{name}-1", (*prompt, *first, *wait), sampling)
+    return Run(len(first), second[:AFTER], (*first, *wait, *second))
+
+
+async def until_delimiter(
+    engine: Engine, name: str, prompt: tuple[int, ...], sampling: Sampling
+) -> tuple[int, ...]:
+    markers = engine.model.markers
+    tokens: list[int] = []
+    stream = engine.generate(Job(name, prompt, sampling, TokenBudget()))
+    try:
+        async for delta in stream:
+            for token in delta.token_ids:
+                if token in markers.eos or token == markers.end[0]:
+                    return tuple(tokens)
+                tokens.append(token)
+    finally:
+        await stream.aclose()
+    return tuple(tokens)
+
+
+async def in_engine(
+    engine: Engine, name: str, prompt: tuple[int, ...], sampling: Sampling, wait: tuple[int, ...]
+) -> Run:
+    budget = TokenBudget(continuations=1, continuation_ids=(wait,))
+    job = Job(name, prompt, sampling, budget)
+    tokens = await until_delimiter_of(engine, job)
+    (at,) = await engine.attempts(job)
+    return Run(at, tokens[at + len(wait) :][:AFTER], tokens)
+
+
+async def until_delimiter_of(engine: Engine, job: Job) -> tuple[int, ...]:
+    tokens = [token async for delta in engine.generate(job) for token in delta.token_ids]
+    return tuple(tokens[: tokens.index(engine.model.markers.end[0])])
+
+
+async def both(
+    engine: Engine, prompt: tuple[int, ...], sampling: Sequence[Sampling]
+) -> tuple[list[Run], list[Run]]:
+    wait = tuple(engine.codec.encode("Wait"))
+    ours = [
+        in_engine(engine, f"law-{hash(prompt)}-{at}-e", prompt, how, wait)
+        for at, how in enumerate(sampling)
+    ]
+    theirs = [
+        resubmitted(engine, f"law-{hash(prompt)}-{at}-r", prompt, how, wait)
+        for at, how in enumerate(sampling)
+    ]
+    done = await asyncio.gather(*ours, *theirs)
+    return done[: len(ours)], done[len(ours) :]
+
+
+async def prompt_of(engine: Engine, text: str) -> tuple[int, ...]:
+    return (await engine.codec.render([{"role": "user", "content": text}], thinking=True)).ids
+
+
+@pytest.mark.parametrize("steps", [2, 5, 8])
+def test_greedily_it_is_the_loop_token_for_token(served: Served, steps: int) -> None:
+    prompt = served.run(prompt_of(served.engine, chain(Random(steps), steps)))
+    greedy = Sampling(max_tokens=800, temperature=0)
+    (ours,), (theirs,) = served.run(both(served.engine, prompt, [greedy]))
+    assert ours == theirs
+
+
+@pytest.mark.parametrize(("temperature", "top_p"), [(1.0, 1.0), (1.3, 0.95)])
+def test_sampled_it_has_the_loops_distribution(
+    served: Served, temperature: float, top_p: float
+) -> None:
+    prompt = served.run(prompt_of(served.engine, chain(Random(17), 3)))
+    settings = [Sampling(600, temperature, top_p, seed) for seed in range(RUNS)]
+    ours, theirs = served.run(both(served.engine, prompt, settings))
+
+    assert ks_2samp([run.before for run in ours], [run.before for run in theirs]).pvalue > CERTAIN
+    lengths = [[len(run.tokens) for run in runs] for runs in (ours, theirs)]
+    assert ks_2samp(*lengths).pvalue > CERTAIN
+    assert homogeneity([run.after for run in ours], [run.after for run in theirs]) > CERTAIN
+
+
+def homogeneity(one: Sequence[object], other: Sequence[object]) -> float:
+    """The p-value of a chi-square test that both were drawn from one distribution."""
+    counts = Counter(one), Counter(other)
+    common = [kind for kind, count in (counts[0] + counts[1]).items() if count >= 10]
+    assert len(common) > 1, "too few kinds to compare"
+    table = [[count[kind] for kind in common] for count in counts]
+    for row, drawn in zip(table, (one, other), strict=True):
+        row.append(len(drawn) - sum(row))
+    table = [row if table[0][-1] + table[1][-1] else row[:-1] for row in table]
+    p_value: float = chi2_contingency(table).pvalue
+    return p_value
