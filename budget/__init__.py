@@ -6,19 +6,32 @@ Budget forcing after *s1: simple test-time scaling* (arXiv 2501.19393).
 from budget.errors import BudgetError
 from budget.machine import DesyncError, EndReason, Forced, Label, Machine, Outcome, replay
 from budget.markers import Markers
-from budget.policy import ThinkingBudget, TokenBudget, answer_reserve, thinking_room, tokenize
+from budget.policy import (
+    Landing,
+    OnLoop,
+    ThinkingBudget,
+    TokenBudget,
+    answer_reserve,
+    thinking_room,
+    tokenize,
+)
+from budget.vocabulary import OPAQUE, Vocabulary
 
 __all__ = [
+    "OPAQUE",
     "BudgetError",
     "DesyncError",
     "EndReason",
     "Forced",
     "Label",
+    "Landing",
     "Machine",
     "Markers",
+    "OnLoop",
     "Outcome",
     "ThinkingBudget",
     "TokenBudget",
+    "Vocabulary",
     "answer_reserve",
     "replay",
     "thinking_room",

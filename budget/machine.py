@@ -5,14 +5,25 @@ vectorised table is held equal to it, and the gateway folds it over the streamed
 tokens for its accounting. State is a function of the tokens and of the record
 of attempts: which tokens stand where the model tried to close its thinking.
 The tokens alone cannot tell a forced "Wait" from one that the model wrote.
+The phases and the ways between them stand in `budget.phases`.
 """
 
 from collections.abc import Iterable, Set
 from dataclasses import dataclass
 from enum import IntEnum, StrEnum
 
+from budget.loops import LoopDetector
 from budget.markers import Markers, matched_prefix
-from budget.policy import TokenBudget
+from budget.phases import TRANSITIONS, Event, Phase
+from budget.policy import OnLoop, TokenBudget
+from budget.vocabulary import (
+    ENDS,
+    ENDS_AFTER_NO_DIGIT,
+    IS_DIGIT,
+    LONGEST_TAIL,
+    OPAQUE,
+    Vocabulary,
+)
 
 
 class Label(IntEnum):
@@ -36,6 +47,7 @@ class EndReason(StrEnum):
 
     NATURAL = "natural"
     MAX = "max"
+    LOOP = "loop"
     LENGTH = "length"
     STOP = "stop"
     CANCELLED = "cancelled"
@@ -55,42 +67,68 @@ class Outcome:
         forced: tokens that the server chose, by kind.
         continuations: attempts to close that were turned into continuations.
         end_reason: why the thinking ended.
+        loops: loops that were found, by what was done about them.
     """
 
     tokens: int
     forced: dict[Forced, int]
     continuations: int
     end_reason: EndReason
+    loops: dict[OnLoop, int]
 
 
 class Machine:
     """Folds one choice's tokens under one budget.
 
-    Before each token, `forced`, `guarded` and `forbidden` say what must hold
-    for it; `advance` then takes the token.
+    Before each token, `forced`, `guarded`, `forbidden` and `most_missing` say
+    what must hold for it; `advance` then takes the token.
     """
 
-    def __init__(self, budget: TokenBudget, markers: Markers) -> None:
+    def __init__(
+        self, budget: TokenBudget, markers: Markers, vocabulary: Vocabulary = OPAQUE
+    ) -> None:
         self._budget = budget
         self._markers = markers
-        self.thinking = budget.opened
+        self._vocabulary = vocabulary
+        self.detector = LoopDetector(vocabulary.letters)
+        self.phase = Phase.THINKING if budget.opened else Phase.OUTSIDE
+        self.length = 0
         self.tokens = 0
         self.pending = 0
         self.continuations = 0
+        self.missing = 0
+        self.after_digit = False
+        self.ends_sentence = False
+        self.event: Event | None = None
         self.forced_counts = dict.fromkeys(Forced, 0)
+        self.loop_counts = {OnLoop.NUDGE: 0, OnLoop.CLOSE: 0}
         self._held: list[int] = []
         self._script: list[tuple[int, Forced]] = []
-        self.length = 0
-        self.closing = False
         self._end_reason: EndReason | None = None
-        if not self.thinking and budget.demands_thinking:
+        if not budget.opened and budget.demands_thinking:
+            self.phase = Phase.OPENING
             self._script = [(token, Forced.MARKER) for token in markers.start]
-        self._close_at_cap()
+        self._limit(looping=False)
+
+    @property
+    def thinking(self) -> bool:
+        """Whether a thinking block is open."""
+        return self.phase in (Phase.THINKING, Phase.CONTINUING, Phase.CLOSING)
+
+    @property
+    def closing(self) -> bool:
+        """Whether the end marker, after a wrap-up or not, is being forced."""
+        return self.phase is Phase.CLOSING
 
     @property
     def forced(self) -> int | None:
         """The token that must come next, if there is one."""
         return self._script[0][0] if self._script else None
+
+    @property
+    def looped(self) -> bool:
+        """Whether a loop was found, after which no attempt to close is turned down."""
+        return any(self.loop_counts.values())
 
     @property
     def script_length(self) -> int:
@@ -114,7 +152,7 @@ class Machine:
     @property
     def guarded(self) -> bool:
         """Whether an attempt to close the thinking here becomes a continuation."""
-        if not self.thinking or self._script:
+        if self.phase is not Phase.THINKING or self.looped:
             return False
         return self.tokens < self._budget.minimum or self._continuation_is_due
 
@@ -128,19 +166,44 @@ class Machine:
     def forbidden(self) -> int | None:
         """A token that must not come next: it would open thinking with nothing left to think."""
         start = self._markers.start
-        if self.thinking or self._script or self._budget.maximum is None:
+        if self.phase is not Phase.OUTSIDE or self._budget.maximum is None:
             return None
         spent = self.tokens >= self._budget.maximum
         return start[-1] if spent and self.pending == len(start) - 1 else None
 
     @property
+    def most_missing(self) -> int:
+        """Most bytes that a character may still lack after the next token, to end by the cap."""
+        if self.phase is not Phase.THINKING:
+            return LONGEST_TAIL
+        room = self._room
+        return LONGEST_TAIL if room is None else min(LONGEST_TAIL, room - 1)
+
+    @property
+    def _room(self) -> int | None:
+        """Tokens that may still be thought before the thinking must begin to close.
+
+        The wrap-up is left room for, unless a half-matched marker stands where
+        it would have to begin.
+        """
+        maximum = self._budget.maximum
+        if maximum is None:
+            return None
+        left = maximum - self.tokens - self.pending
+        before = left - len(self._budget.wrap_up_ids)
+        return before if before > 0 or (before == 0 and not self.pending) else left
+
+    @property
     def _continuation_is_due(self) -> bool:
         if self.continuations >= self._budget.continuations:
             return False
-        if self._budget.maximum is None:
-            return True
-        needed = len(self.continuation) + len(self._budget.wrap_up_ids)
-        return self.tokens + self.pending + needed < self._budget.maximum
+        return self._fits(self.continuation)
+
+    def _fits(self, text: tuple[int, ...]) -> bool:
+        """Whether a text leaves at least one token to think before the wrap-up."""
+        maximum = self._budget.maximum
+        needed = len(text) + len(self._budget.wrap_up_ids)
+        return maximum is None or self.tokens + self.pending + needed < maximum
 
     def advance(self, token: int, attempted: bool = False) -> list[tuple[int, Label]]:
         """Take the next token; give the tokens whose label is now certain, in order.
@@ -164,9 +227,13 @@ class Machine:
         self._held.append(token)
         self.pending = matched_prefix(self._held, marker)
         released = self._release(len(self._held) - self.pending, label)
+        looping = self._read(token)
         if self.pending == len(marker):
             released += self._cross_marker()
-        self._close_at_cap()
+        elif self.phase is Phase.CONTINUING and self._has_said_enough:
+            self._script = []
+            self._go(Event.RESUME)
+        self._limit(looping)
         return released
 
     def flush(self) -> list[tuple[int, Label]]:
@@ -184,7 +251,17 @@ class Machine:
             reason = unfinished
         else:
             reason = self._end_reason or EndReason.DISABLED
-        return Outcome(self.tokens, dict(self.forced_counts), self.continuations, reason)
+        return Outcome(
+            self.tokens,
+            dict(self.forced_counts),
+            self.continuations,
+            reason,
+            dict(self.loop_counts),
+        )
+
+    def _go(self, event: Event) -> None:
+        self.phase = TRANSITIONS[self.phase, event]
+        self.event = event
 
     def _follow_script(self, token: int, attempted: bool) -> None:
         if attempted:
@@ -192,6 +269,7 @@ class Machine:
                 raise DesyncError(f"token {token} cannot stand for an attempt to close")
             self._script = [(part, Forced.CONTINUATION) for part in self.continuation]
             self.continuations += 1
+            self._go(Event.ATTEMPT)
         if self._script:
             expected, kind = self._script.pop(0)
             if token != expected:
@@ -205,14 +283,31 @@ class Machine:
             self.tokens += count
         return released
 
+    def _read(self, token: int) -> bool:
+        """Follow the text; whether what has been thought ends in a loop."""
+        self.missing = self._vocabulary.missing_after(self.missing, token)
+        traits = self._vocabulary.traits_of(token)
+        ends = ENDS if self.after_digit else ENDS | ENDS_AFTER_NO_DIGIT
+        self.ends_sentence = bool(traits & ends)
+        self.after_digit = bool(traits & IS_DIGIT)
+        watched = self.thinking and self._budget.on_loop is not OnLoop.OFF
+        return watched and self.detector.advance(token)
+
+    @property
+    def _has_said_enough(self) -> bool:
+        """Whether the continuation is at its end, or its next character would not fit."""
+        room = self._room
+        if not self._script or room is None or self.missing:
+            return not self._script
+        return self._vocabulary.span([token for token, _ in self._script]) > room
+
     def _cross_marker(self) -> list[tuple[int, Label]]:
         crossed = self._release(len(self._held), Label.MARKER)
         if self.thinking:
             self._end_reason = self._reason_to_close()
-        self.thinking = not self.thinking
+        self._go(Event.CLOSED if self.thinking else Event.OPENED)
         self.pending = 0
         self._script = []
-        self.closing = False
         return crossed
 
     def _reason_to_close(self) -> EndReason:
@@ -220,32 +315,58 @@ class Machine:
             return EndReason.DISABLED
         if not self.closing:
             return EndReason.NATURAL
+        if self.event is Event.LOOP:
+            return EndReason.LOOP
         return EndReason.LENGTH if self._budget.capped_by_room else EndReason.MAX
 
-    def _close_at_cap(self) -> None:
-        """Begin to close where the wrap-up just fits, or else where nothing more does."""
-        maximum = self._budget.maximum
-        if not self.thinking or self.closing or maximum is None:
-            return
-        spent = self.tokens + self.pending
-        wrap_up = self._budget.wrap_up_ids
-        if self.pending == 0 and spent + len(wrap_up) == maximum:
-            self._script = [(token, Forced.WRAP_UP) for token in wrap_up]
-        elif spent >= maximum:
-            self._script = []
+    def _limit(self, looping: bool) -> None:
+        """Begin to close at the maximum or shortly before it, or to leave a loop."""
+        if self.phase in (Phase.THINKING, Phase.CONTINUING) and self._room == 0:
+            self._close(Event.SPENT)
+        elif self.phase is Phase.THINKING and self._may_land:
+            self._close(Event.LAND)
+        elif self.phase is Phase.THINKING and looping:
+            self._leave_loop()
+
+    @property
+    def _may_land(self) -> bool:
+        room = self._room
+        near = room is not None and room <= self._budget.landing
+        whole = self.ends_sentence and not self.pending
+        return near and whole and self.tokens >= self._budget.minimum
+
+    def _leave_loop(self) -> None:
+        nudge = self._budget.nudge_ids
+        if nudge and not self.looped and not self.pending and self._fits(nudge):
+            self.loop_counts[OnLoop.NUDGE] += 1
+            self._script = [(token, Forced.CONTINUATION) for token in nudge]
+            self._go(Event.NUDGE)
+            self.detector.reset()
         else:
-            return
+            self.loop_counts[OnLoop.CLOSE] += 1
+            self._close(Event.LOOP)
+
+    def _close(self, event: Event) -> None:
+        """Force the wrap-up, where it fits, and the end marker."""
+        self._go(event)
+        wrap_up = self._budget.wrap_up_ids if not self.pending else ()
+        if self._budget.maximum is not None and self.tokens + len(wrap_up) > self._budget.maximum:
+            wrap_up = ()
         # A half-matched marker that is completed counts for nothing: not under the minimum.
         begin = self.pending if self.tokens >= self._budget.minimum else 0
+        self._script = [(token, Forced.WRAP_UP) for token in wrap_up]
         self._script += [(token, Forced.MARKER) for token in self._markers.end[begin:]]
-        self.closing = True
 
 
 def replay(
-    budget: TokenBudget, markers: Markers, tokens: Iterable[int], attempts: Set[int] = frozenset()
+    budget: TokenBudget,
+    markers: Markers,
+    tokens: Iterable[int],
+    attempts: Set[int] = frozenset(),
+    vocabulary: Vocabulary = OPAQUE,
 ) -> Machine:
     """A machine that has taken `tokens`; `attempts` are the positions of replaced attempts."""
-    machine = Machine(budget, markers)
+    machine = Machine(budget, markers, vocabulary)
     for position, token in enumerate(tokens):
         machine.advance(token, position in attempts)
     return machine

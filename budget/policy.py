@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import Any
 
 from budget.errors import BudgetError
@@ -12,6 +13,30 @@ MAX_CONTINUATIONS = 8
 
 MAX_TEXTS = 16
 MAX_TEXT_TOKENS = 64
+
+NUDGE_TEXT = "\nWait, let me try a different approach.\n"
+"""Injected once into a thinking that goes round in circles."""
+
+LANDING_SHARE = 8
+MAX_LANDING = 64
+"""A thinking may close at a sentence's end in the last eighth before its maximum, at most in the
+last 64 tokens."""
+
+
+class OnLoop(StrEnum):
+    """What to do about a thinking that repeats itself."""
+
+    CLOSE = "close"
+    NUDGE = "nudge"
+    OFF = "off"
+
+
+class Landing(StrEnum):
+    """Where a thinking that runs into its maximum is closed."""
+
+    SENTENCE = "sentence"
+    HARD = "hard"
+
 
 Encode = Callable[[str], Sequence[int]]
 """Text to token ids, without special tokens added."""
@@ -30,6 +55,10 @@ class ThinkingBudget:
             whatever the count of tokens (s1's `thinking_n_ignore`).
         continuation_texts: texts injected at an attempt, in rotation.
         wrap_up_text: text injected before a forced end, inside `max_tokens`.
+        on_loop: close a thinking that repeats itself, nudge it once first, or
+            let it be. Once a loop was found there are no continuations.
+        landing: close at the first end of a sentence or a line in the last
+            stretch before `max_tokens`, or hard at `max_tokens`.
 
     Raises:
         BudgetError: if a number is out of range, the minimum is over the
@@ -41,6 +70,8 @@ class ThinkingBudget:
     continuations: int = 0
     continuation_texts: tuple[str, ...] = ("Wait",)
     wrap_up_text: str = ""
+    on_loop: OnLoop = OnLoop.CLOSE
+    landing: Landing = Landing.SENTENCE
 
     def __post_init__(self) -> None:
         if self.min_tokens < 0:
@@ -97,6 +128,10 @@ class TokenBudget:
         opened: whether the prompt ends inside a thinking block.
         capped_by_room: whether `maximum` is what the context or `max_tokens`
             left, rather than a number that someone asked for.
+        landing: tokens before the wrap-up from which on the thinking closes at
+            the first end of a sentence or a line; 0 is never.
+        on_loop: what to do about a loop.
+        nudge_ids: forced when a loop is first found; empty unless it is nudged.
     """
 
     minimum: int = 0
@@ -106,9 +141,12 @@ class TokenBudget:
     wrap_up_ids: tuple[int, ...] = ()
     opened: bool = True
     capped_by_room: bool = False
+    landing: int = 0
+    on_loop: OnLoop = OnLoop.OFF
+    nudge_ids: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
-        if self.minimum < 0 or self.continuations < 0:
+        if self.minimum < 0 or self.continuations < 0 or self.landing < 0:
             raise BudgetError("thinking", "a budget has no negative numbers")
         if self.maximum is not None and not self.minimum <= self.maximum:
             raise BudgetError("min_thinking_tokens", "the minimum is over the maximum")
@@ -118,6 +156,8 @@ class TokenBudget:
             raise BudgetError("thinking.continuation_text", "a continuation has no tokens")
         if self.wrap_up_ids and (self.maximum is None or len(self.wrap_up_ids) >= self.maximum):
             raise BudgetError("thinking.wrap_up_text", "the wrap-up does not fit the maximum")
+        if bool(self.nudge_ids) is not (self.on_loop is OnLoop.NUDGE):
+            raise BudgetError("thinking.on_loop", "a nudge needs its tokens, and nothing else does")
 
     @property
     def demands_thinking(self) -> bool:
@@ -134,6 +174,9 @@ class TokenBudget:
             "wrap_up_ids": list(self.wrap_up_ids),
             "opened": self.opened,
             "capped_by_room": self.capped_by_room,
+            "landing": self.landing,
+            "on_loop": self.on_loop.value,
+            "nudge_ids": list(self.nudge_ids),
         }
 
     @classmethod
@@ -147,8 +190,10 @@ class TokenBudget:
             fields = dict(wire)
             fields["continuation_ids"] = tuple(map(tuple, fields["continuation_ids"]))
             fields["wrap_up_ids"] = tuple(fields["wrap_up_ids"])
+            fields["nudge_ids"] = tuple(fields["nudge_ids"])
+            fields["on_loop"] = OnLoop(fields["on_loop"])
             return cls(**fields)
-        except (KeyError, TypeError) as error:
+        except (KeyError, TypeError, ValueError) as error:
             raise BudgetError("thinking", f"not a token budget: {error}") from error
 
 
@@ -198,7 +243,15 @@ def tokenize(
         wrap_up_ids=wrap_up if len(wrap_up) < maximum else (),
         opened=opened,
         capped_by_room=budget.max_tokens is None,
+        landing=landing_stretch(maximum) if budget.landing is Landing.SENTENCE else 0,
+        on_loop=budget.on_loop,
+        nudge_ids=tuple(encode(NUDGE_TEXT)) if budget.on_loop is OnLoop.NUDGE else (),
     )
+
+
+def landing_stretch(maximum: int) -> int:
+    """Tokens before a maximum in which a thinking may close at a sentence's end."""
+    return min(MAX_LANDING, maximum // LANDING_SHARE)
 
 
 def _encode_text(param: str, text: str, encode: Encode, markers: Markers) -> tuple[int, ...]:
@@ -207,4 +260,6 @@ def _encode_text(param: str, text: str, encode: Encode, markers: Markers) -> tup
         raise BudgetError(param, f"{param} must be between 1 and {MAX_TEXT_TOKENS} tokens long")
     if contains(ids, markers.start) or contains(ids, markers.end) or markers.eos & {*ids}:
         raise BudgetError(param, f"{param} must not hold a thinking marker or an end of turn")
+    if any(ids[:rest] == markers.end[-rest:] for rest in range(1, len(markers.end))):
+        raise BudgetError(param, f"{param} must not begin as the end marker ends")
     return ids

@@ -1,12 +1,15 @@
 """From a request to jobs that the engine can be trusted with."""
 
 from dataclasses import dataclass
+from typing import TypeVar
 
 from budget import ThinkingBudget, TokenBudget, answer_reserve, thinking_room, tokenize
 from server.engines.base import Engine, Job, Prompt, Sampling
 from server.errors import BadRequest, ContextTooLong, UnknownModel
 from server.schemas import ChatRequest, Thinking
 from server.settings import Settings
+
+T = TypeVar("T")
 
 MAX_TOKEN_LENGTH = 64
 """More characters to a token than any real text has; beyond it none is worth tokenizing."""
@@ -98,10 +101,14 @@ def asked_budget(request: ChatRequest, default: ThinkingBudget) -> ThinkingBudge
         max_tokens=cap,
         continuations=_continuations(thinking, cap, default),
         continuation_texts=default.continuation_texts if texts is None else tuple(texts),
-        wrap_up_text=(
-            default.wrap_up_text if thinking.wrap_up_text is None else thinking.wrap_up_text
-        ),
+        wrap_up_text=_or(default.wrap_up_text, thinking.wrap_up_text),
+        on_loop=_or(default.on_loop, thinking.on_loop),
+        landing=_or(default.landing, thinking.landing),
     )
+
+
+def _or(default: T, asked: T | None) -> T:
+    return default if asked is None else asked
 
 
 def _cap(thinking: Thinking, maximum: int | None, default: ThinkingBudget) -> int | None:

@@ -6,8 +6,8 @@ from itertools import groupby
 from operator import itemgetter
 from typing import NamedTuple
 
-from budget import EndReason, Label, Machine, Markers, Outcome, TokenBudget, replay
-from server.engines.base import Codec, Detokenizer, Job
+from budget import EndReason, Label, Machine, Outcome, TokenBudget, replay
+from server.engines.base import Codec, Detokenizer, Job, ModelInfo
 from server.stops import StopFinder
 
 
@@ -38,13 +38,13 @@ class Channels:
     """
 
     def __init__(
-        self, codec: Codec, markers: Markers, job: Job, index: int, stops: Sequence[str]
+        self, codec: Codec, model: ModelInfo, job: Job, index: int, stops: Sequence[str]
     ) -> None:
         self._codec = codec
-        self._markers = markers
+        self._model = model
         self._job = job
         self._index = index
-        self._machine = Machine(TokenBudget(opened=job.budget.opened), markers)
+        self._machine = Machine(TokenBudget(opened=job.budget.opened), model.markers)
         self._stops = StopFinder(stops)
         self._after: Sequence[int] = job.prompt_ids
         self._detokenizer: Detokenizer | None = None
@@ -78,7 +78,8 @@ class Channels:
         """
         if attempts is None:
             return self._machine.outcome(unfinished)
-        machine = replay(self._job.budget, self._markers, self.tokens, attempts)
+        model = self._model
+        machine = replay(self._job.budget, model.markers, self.tokens, attempts, model.vocabulary)
         machine.flush()
         return machine.outcome(unfinished)
 

@@ -53,6 +53,12 @@ class Metrics:
         self.forced_tokens = Counter(
             "proctor_forced_tokens", "Tokens that the server chose.", ["kind"], registry=registry
         )
+        self.loops = Counter(
+            "proctor_loops",
+            "Thinking that was found to repeat itself.",
+            ["action"],
+            registry=registry,
+        )
         self.continuations = Counter(
             "proctor_continuations",
             "Attempts to close the thinking that were turned down.",
@@ -68,6 +74,8 @@ class Metrics:
         self.continuations.labels(NO_TIER).inc(outcome.continuations)
         for kind, count in outcome.forced.items():
             self.forced_tokens.labels(kind.value).inc(count)
+        for action, count in outcome.loops.items():
+            self.loops.labels(action.value).inc(count)
 
     def exposition(self) -> bytes:
         """All of these, and those of the engine in this process."""

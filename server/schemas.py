@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, Strict, model_validator
 from pydantic_core import PydanticCustomError
 
+from budget import Landing, OnLoop
 from server.fields import ignored, is_ignored, refusal
 
 MAX_NAME = 256
@@ -115,6 +116,9 @@ class Thinking(Part):
         continuations: how many attempts to close the thinking to turn down.
         continuation_text: what to inject instead, in rotation.
         wrap_up_text: what to inject before a forced end.
+        on_loop: what to do about a thinking that repeats itself.
+        landing: whether to close a thinking that runs into its maximum at the
+            end of a sentence shortly before it, or hard at it.
     """
 
     type: Literal["enabled", "disabled", "auto"] | None = None
@@ -130,6 +134,8 @@ class Thinking(Part):
         | None
     ) = None
     wrap_up_text: Annotated[Text, Field(max_length=MAX_TEXT_LENGTH)] | None = None
+    on_loop: OnLoop | None = None
+    landing: Landing | None = None
 
 
 class ChatRequest(Part):

@@ -4,9 +4,17 @@ import os
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    SecretStr,
+    ValidationError,
+    model_validator,
+)
 from pydantic_settings import (
     BaseSettings,
     InitSettingsSource,
@@ -15,7 +23,7 @@ from pydantic_settings import (
     SettingsError,
 )
 
-from budget import BudgetError, ThinkingBudget
+from budget import BudgetError, Landing, OnLoop, ThinkingBudget
 from server.schemas import ReasoningFormat
 
 DEFAULT_CONFIG = Path("proctor.toml")
@@ -74,6 +82,8 @@ class DefaultBudget(Section):
     continuations: int = 0
     continuation_text: Annotated[tuple[str, ...], BeforeValidator(_texts)] = ("Wait",)
     wrap_up_text: str = ""
+    on_loop: OnLoop = OnLoop.CLOSE
+    landing: Landing = Landing.SENTENCE
 
     @model_validator(mode="after")
     def _is_a_budget(self) -> "DefaultBudget":
@@ -91,7 +101,24 @@ class DefaultBudget(Section):
             continuations=self.continuations,
             continuation_texts=self.continuation_text,
             wrap_up_text=self.wrap_up_text,
+            on_loop=self.on_loop,
+            landing=self.landing,
         )
+
+
+class CompletionsServer(Section):
+    """The engine, when it is a completions server elsewhere (`kind = "completions"`).
+
+    Attributes:
+        base_url: as for OpenAI's clients, up to and with `/v1`.
+        api_key: the bearer token that it wants; empty is none.
+        max_model_len: its context in tokens, for servers that do not say.
+    """
+
+    kind: Literal["completions"]
+    base_url: Annotated[str, Field(pattern="^https?://.")]
+    api_key: SecretStr = SecretStr("")
+    max_model_len: Annotated[int, Field(ge=2)] | None = None
 
 
 class Settings(BaseSettings):
@@ -102,7 +129,8 @@ class Settings(BaseSettings):
         port: port to listen on; 0 takes a free one.
         model: a path or a Hugging Face name; None is the demo model.
         served_model_name: what clients call the model; None is `model` itself.
-        engine: vLLM's engine arguments, passed on unchanged.
+        engine: vLLM's engine arguments, passed on unchanged; or, with a `kind`
+            of "completions", a `CompletionsServer`.
         reasoning_parser: vLLM's reasoning parser to take the thinking markers
             from; None finds them in the chat template.
         thinking_start: the start marker's text, over any parser's.
@@ -132,6 +160,22 @@ class Settings(BaseSettings):
         if (self.thinking_start is None) != (self.thinking_end is None):
             raise ValueError("thinking_start and thinking_end must be set together")
         return self
+
+    @model_validator(mode="after")
+    def _completions_server_is_whole(self) -> "Settings":
+        try:
+            server = self.completions_server
+        except ValidationError as error:
+            wrong = [_readable(part, "engine") for part in error.errors()]
+            raise ValueError("; ".join(wrong)) from error
+        if server is not None and self.model is None:
+            raise ValueError("model must be set: its tokenizer is needed beside engine.base_url")
+        return self
+
+    @property
+    def completions_server(self) -> CompletionsServer | None:
+        """The server elsewhere that generates, or None for the engine in this process."""
+        return CompletionsServer(**self.engine) if "kind" in self.engine else None
 
     @property
     def model_path(self) -> str:
@@ -212,7 +256,7 @@ def _merge(flags: Mapping[str, Any], tables: list[dict[str, Any]]) -> Settings:
         raise BadSettings(str(error)) from error
 
 
-def _readable(error: Any) -> str:
-    name = ".".join(map(str, error["loc"]))
+def _readable(error: Any, *within: str) -> str:
+    name = ".".join(map(str, (*within, *error["loc"])))
     message = error["msg"].removeprefix("Value error, ")
     return f"{name}: {message}" if name else message

@@ -75,7 +75,7 @@ class Choice:
         self._engine = engine
         self._job = job
         self._index = index
-        self._channels = Channels(engine.codec, engine.model.markers, job, index, stops)
+        self._channels = Channels(engine.codec, engine.model, job, index, stops)
 
     async def run(self, emit: Callable[[Piece], None], account: Account) -> End:
         """Generate, and hand out each piece of text at once.

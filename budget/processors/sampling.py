@@ -7,78 +7,71 @@ then top-k and top-p. The noise is a pure function of seed and position, so a
 request that is preempted and resumed draws the same again.
 """
 
-from dataclasses import dataclass
-
+import numpy as np
 import torch
 from vllm.sampling_params import SamplingParams
+from vllm.utils.torch_utils import async_tensor_h2d
 from vllm.v1.sample.ops.topk_topp_sampler import apply_top_k_top_p
 
 GREEDY_BELOW = 1e-5
 """A lower temperature is greedy, as in vLLM's sampler."""
 
 
-@dataclass(frozen=True, slots=True)
 class SamplingTable:
-    """The sampling settings of every slot, each of shape [slots].
+    """The sampling settings of up to `slots` requests.
 
-    Attributes:
-        temperature: float32; under `GREEDY_BELOW` the argmax is taken.
-        top_p: float32, 1 for all.
-        top_k: int64, the size of the vocabulary for all.
-        min_p: float32, 0 for none.
-        seed: int64.
+    They are kept on the host, where it can be seen without waiting for the
+    device which steps of a draw no chosen request asks for.
     """
 
-    temperature: torch.Tensor
-    top_p: torch.Tensor
-    top_k: torch.Tensor
-    min_p: torch.Tensor
-    seed: torch.Tensor
+    def __init__(self, slots: int, vocabulary: int) -> None:
+        self._vocabulary = vocabulary
+        self._temperature = np.zeros(slots, dtype=np.float32)
+        self._top_p = np.ones(slots, dtype=np.float32)
+        self._top_k = np.full(slots, vocabulary, dtype=np.int32)
+        self._min_p = np.zeros(slots, dtype=np.float32)
+        self._seed = np.zeros(slots, dtype=np.int64)
 
-    @classmethod
-    def empty(cls, slots: int, device: torch.device) -> "SamplingTable":
-        """Settings for `slots` slots, all greedy."""
-
-        def column(dtype: torch.dtype) -> torch.Tensor:
-            return torch.zeros(slots, dtype=dtype, device=device)
-
-        return cls(
-            temperature=column(torch.float32),
-            top_p=column(torch.float32),
-            top_k=column(torch.int64),
-            min_p=column(torch.float32),
-            seed=column(torch.int64),
-        )
-
-    def load(self, slot: int, params: SamplingParams, vocabulary: int, seed: int) -> None:
+    def load(self, slot: int, params: SamplingParams, seed: int) -> None:
         """Take a request's settings; `seed` is any 64-bit number."""
-        self.temperature[slot] = params.temperature
-        self.top_p[slot] = params.top_p
-        self.top_k[slot] = params.top_k if 0 < params.top_k < vocabulary else vocabulary
-        self.min_p[slot] = params.min_p
-        self.seed[slot] = seed
+        self._temperature[slot] = params.temperature
+        self._top_p[slot] = params.top_p
+        some = 0 < params.top_k < self._vocabulary
+        self._top_k[slot] = params.top_k if some else self._vocabulary
+        self._min_p[slot] = params.min_p
+        self._seed[slot] = seed
 
     def draw(
-        self, logits: torch.Tensor, slots: torch.Tensor, positions: torch.Tensor
+        self, logits: torch.Tensor, slots: np.ndarray, positions: torch.Tensor
     ) -> torch.Tensor:
-        """Draw each row's next token.
+        """Draw each row's next token; the device is not waited for.
 
         Args:
             logits: [rows, vocabulary] float32, before temperature.
-            slots: [rows] int64, whose settings each row has.
+            slots: [rows] int, whose settings each row has.
             positions: [rows] int64, tokens generated before this one.
 
         Returns:
             [rows] int64 token ids.
         """
-        temperature = self.temperature[slots]
-        greedy = temperature < GREEDY_BELOW
+
+        def bring(column: np.ndarray) -> torch.Tensor:
+            return async_tensor_h2d(column, device=logits.device)
+
         best = logits.argmax(dim=-1)
-        scaled = logits / torch.where(greedy, 1.0, temperature)[:, None]
-        scaled = _apply_min_p(scaled, self.min_p[slots])
-        scaled = apply_top_k_top_p(scaled, self.top_k[slots], self.top_p[slots])
-        drawn = _inverse_cdf(scaled.softmax(dim=-1), uniform(self.seed[slots], positions))
-        return torch.where(greedy, best, drawn)
+        temperature = self._temperature[slots]
+        greedy = temperature < GREEDY_BELOW
+        if greedy.all():
+            return best
+        top_k, top_p, min_p = self._top_k[slots], self._top_p[slots], self._min_p[slots]
+        scaled = logits / bring(np.where(greedy, np.float32(1), temperature))[:, None]
+        if min_p.any():
+            scaled = _apply_min_p(scaled, bring(min_p))
+        k = bring(top_k) if (top_k < self._vocabulary).any() else None
+        p = bring(top_p) if (top_p < 1).any() else None
+        scaled = apply_top_k_top_p(scaled, k, p)
+        noise = uniform(bring(self._seed[slots]), positions)
+        return torch.where(bring(greedy), best, _inverse_cdf(scaled.softmax(dim=-1), noise))
 
 
 def uniform(seed: torch.Tensor, position: torch.Tensor) -> torch.Tensor:

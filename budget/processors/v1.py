@@ -4,14 +4,18 @@ from collections import OrderedDict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 from vllm import SamplingParams
 from vllm.v1.sample.logits_processor import BatchUpdate, LogitsProcessor, MoveDirectionality
 
+from budget.errors import BudgetError
 from budget.machine import replay
-from budget.processors.sampling import SamplingTable
-from budget.processors.table import NO_TOKEN, BudgetTable
+from budget.processors.enforcer import Enforcer, Held
+from budget.processors.table import NO_TOKEN
+from budget.processors.vocabulary import vocabulary_of
 from budget.processors.wire import EngineBudget, markers_of, read
+from budget.vocabulary import LONGEST_TAIL
 
 if TYPE_CHECKING:
     from vllm.config import VllmConfig
@@ -29,12 +33,21 @@ class Seat:
         request: what it carries in its sampling parameters.
         output: vLLM's own list of its output tokens, which grows under us.
         seen: how many of them the table has taken.
+        record: the positions among them that stand for an attempt to close.
+        trying: whether the token now being sampled does.
     """
 
     slot: int
     request: EngineBudget
     output: list[int]
     seen: int
+    record: list[int]
+    trying: bool = False
+
+    @property
+    def attempts(self) -> list[int]:
+        """Positions of attempts, the token being sampled included."""
+        return [*self.record, self.seen] if self.trying else list(self.record)
 
 
 class BudgetLogitsProcessor(LogitsProcessor):
@@ -47,19 +60,27 @@ class BudgetLogitsProcessor(LogitsProcessor):
         Raises:
             ValueError: with the field's name.
         """
-        read(params)
+        request = read(params)
+        penalties = params.presence_penalty, params.frequency_penalty
+        if request is None or not request.budget.demands_thinking:
+            return
+        if any(penalties) or params.repetition_penalty != 1:
+            raise BudgetError(
+                "min_thinking_tokens",
+                "a minimum or continuations cannot be enforced beside presence, frequency or "
+                "repetition penalties on vLLM's V1 runner, which applies them too late",
+            )
 
     def __init__(
         self, vllm_config: "VllmConfig", device: torch.device, is_pin_memory: bool
     ) -> None:
         slots = vllm_config.scheduler_config.max_num_seqs
-        markers = markers_of(vllm_config)
-        self._vocabulary = vllm_config.model_config.get_vocab_size()
-        self._markers = markers
+        vocabulary = vllm_config.model_config.get_vocab_size()
+        self._markers = markers_of(vllm_config)
+        self._known = vocabulary_of(vllm_config)
         self._device = device
-        self._eos = torch.tensor(sorted(markers.eos), dtype=torch.int64, device=device)
-        self._table = BudgetTable(slots, markers, vllm_config.model_config.max_model_len, device)
-        self._sampling = SamplingTable.empty(slots, device)
+        self._slots = slots
+        self._enforcer = Enforcer(slots, self._markers, self._known, vocabulary, device)
         self._seats: dict[int, Seat] = {}
         self._free = list(range(slots))
         self._records: OrderedDict[str, list[int]] = OrderedDict()
@@ -78,6 +99,7 @@ class BudgetLogitsProcessor(LogitsProcessor):
             self._leave(row)
             request = read(params)
             if request is not None:
+                self._leave_key(request.key)
                 self._seats[row] = self._seat(request, params, output)
         for one, other, direction in batch_update.moved:
             self._move(one, other, direction)
@@ -88,26 +110,25 @@ class BudgetLogitsProcessor(LogitsProcessor):
             return logits
         self._fold()
         rows = torch.tensor(list(self._seats), device=self._device)
-        slots = torch.tensor([seat.slot for seat in self._seats.values()], device=self._device)
-        self._forbid(logits, rows, slots)
-        self._guard(logits, rows, slots)
-        self._force(logits, rows, slots, self._table.forced)
+        held = self._held()
+        attempted = self._enforcer.hold(logits, rows, held, self._enforcer.table.state)
+        for seat, tries in zip(self._seats.values(), attempted.tolist(), strict=True):
+            seat.trying = tries
         return logits
 
     def take_attempts(self, key: str) -> list[int]:
         """Positions of a request's replaced attempts, among its output tokens; then forget them."""
         for seat in self._seats.values():
             if seat.request.key == key:
-                return self._table.record(seat.slot)
+                return seat.attempts
         return self._records.pop(key, [])
 
     def _seat(self, request: EngineBudget, params: SamplingParams, output: list[int]) -> Seat:
-        slot = self._free.pop()
         record = [at for at in self._records.pop(request.key, []) if at < len(output)]
-        machine = replay(request.budget, self._markers, output, frozenset(record))
-        self._table.load(slot, request.budget, machine, record)
-        self._sampling.load(slot, params, self._vocabulary, request.seed)
-        return Seat(slot, request, output, len(output))
+        slot = self._free.pop()
+        machine = replay(request.budget, self._markers, output, frozenset(record), self._known)
+        self._enforcer.load(slot, request, params, machine)
+        return Seat(slot, request, output, len(output), record)
 
     def _leave(self, row: int) -> None:
         """Free a row's slot, keeping its record: it may have been preempted, not finished."""
@@ -116,9 +137,16 @@ class BudgetLogitsProcessor(LogitsProcessor):
             return
         self._free.append(seat.slot)
         if seat.request.budget.demands_thinking:
-            self._records[seat.request.key] = self._table.record(seat.slot)
+            self._records[seat.request.key] = seat.attempts
             if len(self._records) > MAX_RECORDS:
                 self._records.popitem(last=False)
+
+    def _leave_key(self, key: str) -> None:
+        """Free the row of a request that comes back while its old row still awaits a move."""
+        for row, seat in self._seats.items():
+            if seat.request.key == key:
+                self._leave(row)
+                return
 
     def _move(self, one: int, other: int, direction: MoveDirectionality) -> None:
         if direction is not MoveDirectionality.SWAP:
@@ -132,42 +160,23 @@ class BudgetLogitsProcessor(LogitsProcessor):
 
     def _fold(self) -> None:
         """Give the table the tokens that came since the last step: one each, or none."""
-        tokens = [NO_TOKEN] * len(self._table.tokens)
+        tokens = [NO_TOKEN] * self._slots
+        attempted = [False] * self._slots
         for seat in self._seats.values():
             if len(seat.output) > seat.seen:
                 tokens[seat.slot] = seat.output[seat.seen]
+                attempted[seat.slot] = seat.trying
+                seat.record = seat.attempts
                 seat.seen += 1
-        self._table.advance(torch.tensor(tokens, device=self._device))
+        self._enforcer.table.advance(
+            torch.tensor(tokens, device=self._device),
+            torch.tensor(attempted, device=self._device),
+        )
 
-    def _forbid(self, logits: torch.Tensor, rows: torch.Tensor, slots: torch.Tensor) -> None:
-        """Mask what may not open thinking; inside it, an end of turn becomes the end marker."""
-        forbidden = self._table.forbidden[slots]
-        masked = (forbidden != NO_TOKEN).nonzero()[:, 0]
-        logits[rows[masked], forbidden[masked]] = -torch.inf
-        inside = (self._table.free & ~self._table.guarded)[slots].nonzero()[:, 0]
-        rows, ends = rows[inside], self._table.end_token[slots[inside]]
-        of_turn = logits[rows[:, None], self._eos].amax(dim=-1)
-        logits[rows, ends] = torch.maximum(logits[rows, ends], of_turn)
-        logits[rows[:, None], self._eos] = -torch.inf
-
-    def _guard(self, logits: torch.Tensor, rows: torch.Tensor, slots: torch.Tensor) -> None:
-        """Draw for rows that may not close yet; an attempt becomes a continuation."""
-        self._table.attempt.zero_()
-        guarded = self._table.guarded[slots].nonzero()[:, 0]
-        if not len(guarded):
-            return
-        rows, slots = rows[guarded], slots[guarded]
-        drawn = self._sampling.draw(logits[rows], slots, self._table.length[slots])
-        attempt = (drawn == self._table.closes[slots]) | torch.isin(drawn, self._eos)
-        self._table.attempt[slots] = attempt
-        tokens = torch.where(attempt, self._table.continuation[slots], drawn)
-        logits[rows] = -torch.inf
-        logits[rows, tokens] = 0.0
-
-    def _force(
-        self, logits: torch.Tensor, rows: torch.Tensor, slots: torch.Tensor, forced: torch.Tensor
-    ) -> None:
-        tokens = forced[slots]
-        which = (tokens != NO_TOKEN).nonzero()[:, 0]
-        logits[rows[which]] = -torch.inf
-        logits[rows[which], tokens[which]] = 0.0
+    def _held(self) -> Held:
+        """Exactly the rows that need it: on the CPU, looking costs nothing."""
+        table = self._enforcer.table
+        slots = np.array([seat.slot for seat in self._seats.values()])
+        guarded = table.guarded(table.state).cpu().numpy()[slots]
+        near = table.most_missing(table.state).cpu().numpy()[slots] < LONGEST_TAIL
+        return Held.of(slots, guarded, near, self._device)

@@ -39,32 +39,19 @@ def read(params: "SamplingParams") -> EngineBudget | None:
     """The budget that a request carries, if it carries one.
 
     Raises:
-        BudgetError: if it is malformed, or cannot be enforced beside the
-            request's other parameters.
+        BudgetError: if it is malformed, or vLLM's own budget stands beside it.
     """
     wire = (params.extra_args or {}).get(KEY)
     if wire is None:
         return None
     if not isinstance(wire, Mapping) or not {"key", "seed", "budget"} <= wire.keys():
         raise BudgetError("extra_args", f"extra_args.{KEY} is not a budget")
-    budget = TokenBudget.from_wire(wire["budget"])
     if params.thinking_token_budget is not None:
         raise BudgetError(
             "thinking_token_budget", "vLLM's thinking_token_budget would override this budget"
         )
-    if budget.demands_thinking and _has_penalties(params):
-        raise BudgetError(
-            "min_thinking_tokens",
-            "a minimum or continuations cannot be enforced beside presence, frequency or "
-            "repetition penalties yet",
-        )
+    budget = TokenBudget.from_wire(wire["budget"])
     return EngineBudget(str(wire["key"]), int(wire["seed"]), budget)
-
-
-def _has_penalties(params: "SamplingParams") -> bool:
-    return bool(
-        params.presence_penalty or params.frequency_penalty or params.repetition_penalty != 1.0
-    )
 
 
 def markers_of(config: "VllmConfig") -> Markers:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Protocol
 
-from budget import Markers, TokenBudget
+from budget import OPAQUE, Markers, TokenBudget, Vocabulary
 
 
 class EngineUnavailable(RuntimeError):
@@ -33,12 +33,14 @@ class ModelInfo:
         context_length: most tokens of prompt and completion together.
         markers: what opens and closes its thinking.
         created: unix time at which it was loaded, in seconds.
+        vocabulary: what its tokens' text tells a budget.
     """
 
     name: str
     context_length: int
     markers: Markers
     created: int
+    vocabulary: Vocabulary = OPAQUE
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,12 +10,15 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mappi
 from dataclasses import dataclass
 from typing import Any
 
-from budget import Machine, Markers
+from budget import Machine, Markers, Vocabulary
 from server.engines.base import Delta, EngineUnavailable, Finish, Job, ModelInfo, Prompt
 
 BYTES = 256
 THINK, END_THINK, TURN, END_TURN = range(BYTES, BYTES + 4)
 MARKERS = Markers((THINK,), (END_THINK,), frozenset({END_TURN}))
+BLANK = ord(" ")
+UTF8_TAIL = range(0x80, 0xC0)
+VOCABULARY = Vocabulary.from_bytes([bytes([byte]) for byte in range(BYTES)])
 
 Written = str | Sequence[int]
 """A text, or token ids."""
@@ -169,7 +172,7 @@ class FakeEngine:
             before_token: awaited before each token, with the token's position.
             die_after: tokens of a job after which the engine is dead.
         """
-        self.model = ModelInfo(name, context_length, markers, created=0)
+        self.model = ModelInfo(name, context_length, markers, created=0, vocabulary=VOCABULARY)
         self.codec = ByteCodec(markers, opens)
         self.jobs: list[Job] = []
         self.aborted: asyncio.Queue[str] = asyncio.Queue()
@@ -210,7 +213,7 @@ class FakeEngine:
         self._dead = True
 
     async def _tokens(self, job: Job) -> AsyncGenerator[tuple[int, Finish | None], None]:
-        machine = Machine(job.budget, self.model.markers)
+        machine = Machine(job.budget, self.model.markers, VOCABULARY)
         writer = self._writer(job)
         eos = self.model.markers.eos
         for position in range(job.sampling.max_tokens):
@@ -250,4 +253,9 @@ class FakeEngine:
         if wish in machine.closers and wish in self.model.markers.eos:
             return machine.end_token, False
         writer.advance()
+        if VOCABULARY.missing_after(machine.missing, wish) > machine.most_missing:
+            # It has no room to finish this character, and drops the rest of it.
+            while writer.wish in UTF8_TAIL:
+                writer.advance()
+            return BLANK, False
         return wish, False

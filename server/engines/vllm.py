@@ -20,6 +20,7 @@ from vllm.v1.engine.async_llm import AsyncLLM
 from vllm.v1.engine.exceptions import EngineDeadError, EngineGenerateError
 
 from budget.processors.registry import encode_markers, find_marker_texts
+from budget.processors.vocabulary import read_vocabulary
 from budget.processors.wire import EngineBudget, with_markers
 from server.engines.base import Delta, EngineUnavailable, Finish, Job, ModelInfo
 from server.engines.codec import VllmCodec
@@ -75,7 +76,13 @@ class VllmEngine:
         found = encode_markers(tokenizer, texts, _end_of_turn(tokenizer, config))
         config.additional_config = with_markers(config.additional_config, found)
         llm = AsyncLLM.from_vllm_config(config, enable_log_requests=False)
-        info = ModelInfo(name, config.model_config.max_model_len, found, int(time.time()))
+        info = ModelInfo(
+            name,
+            config.model_config.max_model_len,
+            found,
+            int(time.time()),
+            read_vocabulary(tokenizer, config.model_config.get_vocab_size()),
+        )
         engine = cls(llm, info, VllmCodec(llm.renderer, texts[0]))
         # Or else each full collection looks through all of vLLM while every stream waits.
         freeze_gc_heap()

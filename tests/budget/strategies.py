@@ -4,8 +4,9 @@ from dataclasses import dataclass
 
 from hypothesis import strategies as st
 
-from budget import Machine, Markers, TokenBudget
+from budget import Machine, Markers, OnLoop, TokenBudget
 from budget.markers import matched_prefix
+from budget.vocabulary import OPAQUE, Vocabulary
 
 WORDS = 6
 EOS = WORDS + 4
@@ -36,6 +37,7 @@ def budgets(draw: st.DrawFn) -> TokenBudget:
     wrap_up: tuple[int, ...] = ()
     if maximum is not None and maximum > 1:
         wrap_up = draw(st.just(()) | text.filter(lambda ids: len(ids) < maximum))
+    on_loop = draw(st.sampled_from(OnLoop))
     return TokenBudget(
         minimum=minimum,
         maximum=maximum,
@@ -43,7 +45,18 @@ def budgets(draw: st.DrawFn) -> TokenBudget:
         continuation_ids=tuple(draw(st.lists(text, min_size=1, max_size=3))),
         wrap_up_ids=wrap_up,
         opened=draw(st.booleans()),
+        landing=draw(st.integers(0, 8)),
+        on_loop=on_loop,
+        nudge_ids=draw(text) if on_loop is OnLoop.NUDGE else (),
     )
+
+
+@st.composite
+def vocabularies(draw: st.DrawFn) -> Vocabulary:
+    """Words that end sentences or parts of characters, and markers without text."""
+    parts = [b"a", b"1", b".", b". ", b"\n", b"\xc3", b"\xe2", b"\xf0", b"\x9f\xa4"]
+    words = draw(st.lists(st.sampled_from(parts), min_size=WORDS - 1, max_size=WORDS - 1))
+    return Vocabulary.from_bytes([*words, b"\xa4", *[b""] * (VOCABULARY - WORDS)])
 
 
 @dataclass
@@ -51,13 +64,18 @@ class Sampler:
     """Plays an engine that obeys a machine, with tokens from a stream of numbers."""
 
     machine: Machine
+    vocabulary: Vocabulary = OPAQUE
 
     def next(self, number: int) -> tuple[int, bool]:
         """The token that comes when the model wants `number`, and whether it was an attempt."""
         machine = self.machine
-        wanted = number % VOCABULARY
         if machine.forced is not None:
             return machine.forced, False
+        wanted = next(
+            token
+            for token in ((number + step) % VOCABULARY for step in range(VOCABULARY))
+            if self.vocabulary.missing_after(machine.missing, token) <= machine.most_missing
+        )
         if machine.guarded and wanted in machine.closers:
             return machine.continuation[0], True
         if machine.thinking and wanted == EOS:

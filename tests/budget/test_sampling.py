@@ -1,5 +1,6 @@
 """Rows that we draw follow the law of vLLM's own sampler."""
 
+import numpy as np
 import torch
 from scipy import stats
 from vllm import SamplingParams
@@ -29,10 +30,10 @@ def test_draws_follow_the_law_of_the_settings() -> None:
         SamplingParams(temperature=1.0, min_p=0.1),
         SamplingParams(temperature=0.8, top_p=0.8, top_k=10, min_p=0.02),
     ]
-    table = SamplingTable.empty(len(settings), torch.device("cpu"))
+    table = SamplingTable(len(settings), VOCABULARY)
     for slot, params in enumerate(settings):
-        table.load(slot, params, VOCABULARY, seed=12345 + slot)
-        slots = torch.full((DRAWS,), slot)
+        table.load(slot, params, seed=12345 + slot)
+        slots = np.full(DRAWS, slot)
         drawn = table.draw(logits.repeat(DRAWS, 1), slots, torch.arange(DRAWS))
         counts = drawn.bincount(minlength=VOCABULARY)
         expected = law(logits.clone(), params).double()
@@ -43,10 +44,10 @@ def test_draws_follow_the_law_of_the_settings() -> None:
 
 
 def test_a_greedy_row_takes_the_argmax() -> None:
-    table = SamplingTable.empty(1, torch.device("cpu"))
-    table.load(0, SamplingParams(temperature=0), VOCABULARY, seed=1)
+    table = SamplingTable(1, VOCABULARY)
+    table.load(0, SamplingParams(temperature=0), seed=1)
     logits = torch.randn(5, VOCABULARY, generator=torch.Generator().manual_seed(2))
-    drawn = table.draw(logits, torch.zeros(5, dtype=torch.int64), torch.arange(5))
+    drawn = table.draw(logits, np.zeros(5, dtype=np.int64), torch.arange(5))
     assert drawn.equal(logits.argmax(-1))
 
 

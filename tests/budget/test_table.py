@@ -1,12 +1,22 @@
 """The tensor table is the reference machine, slot by slot."""
 
+from dataclasses import replace
+
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from budget import Machine, Markers, TokenBudget
-from budget.processors.table import NO_TOKEN, BudgetTable
-from tests.budget.strategies import EOS, Sampler, budgets, markers
+from budget import Machine, Markers, OnLoop, TokenBudget, Vocabulary
+from budget.processors.table import NO_TOKEN, BudgetTable, State
+from tests.budget.strategies import (
+    EOS,
+    VOCABULARY,
+    WORDS,
+    Sampler,
+    budgets,
+    markers,
+    vocabularies,
+)
 
 SLOTS = 4
 LENGTH = 200
@@ -15,16 +25,14 @@ LENGTH = 200
 class Occupant:
     """One request in a slot, as the reference sees it."""
 
-    def __init__(self, budget: TokenBudget, seen: Markers) -> None:
+    def __init__(self, budget: TokenBudget, seen: Markers, vocabulary: Vocabulary) -> None:
         self.budget = budget
-        self.machine = Machine(budget, seen)
-        self.attempts: list[int] = []
+        self.machine = Machine(budget, seen, vocabulary)
+        self._sampler = Sampler(self.machine, vocabulary)
         self.tokens: list[int] = []
 
     def step(self, number: int) -> tuple[int, bool]:
-        token, attempted = Sampler(self.machine).next(number)
-        if attempted:
-            self.attempts.append(len(self.tokens))
+        token, attempted = self._sampler.next(number)
         self.machine.advance(token, attempted)
         self.tokens.append(token)
         return token, attempted
@@ -38,58 +46,112 @@ def none_as(value: int | None) -> int:
     return NO_TOKEN if value is None else value
 
 
+def columns(state: State) -> list[torch.Tensor]:
+    return [*state[:-1], *state.loops]
+
+
 def assert_equal(table: BudgetTable, slot: int, occupant: Occupant) -> None:
-    machine = occupant.machine
-    assert table.thinking[slot].item() == machine.thinking
-    assert table.tokens[slot].item() == machine.tokens
-    assert table.pending[slot].item() == machine.pending
-    assert table.continuations[slot].item() == machine.continuations
-    assert table.length[slot].item() == machine.length
-    assert table.forced[slot].item() == none_as(machine.forced)
-    assert table.guarded[slot].item() == machine.guarded
-    assert table.forbidden[slot].item() == none_as(machine.forbidden)
-    assert table.free[slot].item() == (machine.thinking and machine.forced is None)
-    assert table.record(slot) == occupant.attempts
+    machine, state = occupant.machine, table.state
+    assert state.thinking[slot].item() == machine.thinking
+    assert state.tokens[slot].item() == machine.tokens
+    assert state.pending[slot].item() == machine.pending
+    assert state.continuations[slot].item() == machine.continuations
+    assert state.length[slot].item() == machine.length
+    assert state.looped[slot].item() == machine.looped
+    assert state.missing[slot].item() == machine.missing
+    assert state.after_digit[slot].item() == machine.after_digit
+    assert table.forced(state)[slot].item() == none_as(machine.forced)
+    assert table.guarded(state)[slot].item() == machine.guarded
+    assert table.forbidden(state)[slot].item() == none_as(machine.forbidden)
+    assert table.free(state)[slot].item() == (machine.thinking and machine.forced is None)
+    assert table.most_missing(state)[slot].item() == machine.most_missing
     if machine.guarded:
-        assert table.continuation[slot].item() == machine.continuation[0]
+        assert table.continuation(state)[slot].item() == machine.continuation[0]
     if machine.thinking:
-        assert table.end_token[slot].item() == machine.end_token
-        assert {table.closes[slot].item()} - {NO_TOKEN} == machine.closers - {EOS}
+        assert table.end_token(state)[slot].item() == machine.end_token
+        assert {table.closes(state)[slot].item()} - {NO_TOKEN} == machine.closers - {EOS}
+
+
+def assert_masks(table: BudgetTable, slot: int, occupant: Occupant, seen: Vocabulary) -> None:
+    """The table masks the tokens that would begin a character which could not be completed."""
+    machine = occupant.machine
+    splits = dict.fromkeys(range(VOCABULARY), False)
+    chosen = table.splits(table.state, torch.tensor([slot]))[0].tolist()
+    splits.update(zip(table.unfinished.tolist(), chosen, strict=True))
+    for token in range(VOCABULARY):
+        lacks = seen.missing_after(machine.missing, token)
+        assert splits[token] == (lacks > machine.most_missing)
 
 
 @given(st.data())
 def test_the_table_equals_the_machine_over_random_batches(data: st.DataObject) -> None:
-    seen = data.draw(markers())
-    table = BudgetTable(SLOTS, seen, LENGTH, torch.device("cpu"))
+    seen, vocabulary = data.draw(markers()), data.draw(vocabularies())
+    table = BudgetTable(SLOTS, seen, torch.device("cpu"), vocabulary)
     occupants: list[Occupant | None] = [None] * SLOTS
     for _ in range(data.draw(st.integers(1, 40))):
         for slot, occupant in enumerate(occupants):
             if (occupant is None or occupant.over) and data.draw(st.booleans()):
-                occupants[slot] = Occupant(data.draw(budgets()), seen)
-                table.load(slot, occupants[slot].budget, occupants[slot].machine, [])
-        tokens = torch.full((SLOTS,), NO_TOKEN)
+                occupants[slot] = Occupant(data.draw(budgets()), seen, vocabulary)
+                table.load(slot, occupants[slot].budget, occupants[slot].machine)
+        tokens, attempted = torch.full((SLOTS,), NO_TOKEN), torch.zeros(SLOTS, dtype=torch.bool)
         for slot, occupant in enumerate(occupants):
             if occupant is not None and not occupant.over and data.draw(st.integers(0, 5)):
-                tokens[slot], table.attempt[slot] = occupant.step(data.draw(st.integers(0, 10**6)))
-        table.advance(tokens)
+                tokens[slot], attempted[slot] = occupant.step(data.draw(st.integers(0, 10**6)))
+        before = [column.clone() for column in columns(table.state)]
+        after = table.step(table.state, tokens, attempted)
+        assert all(map(torch.equal, before, columns(table.state)))
+        table.advance(tokens, attempted)
+        assert all(map(torch.equal, columns(after), columns(table.state)))
         for slot, occupant in enumerate(occupants):
             if occupant is not None and not occupant.over:
                 assert_equal(table, slot, occupant)
+                assert_masks(table, slot, occupant, vocabulary)
 
 
-@given(markers(), budgets(), st.lists(st.integers(0, 10**6), max_size=60), st.integers(0, 10**6))
+@given(
+    markers(),
+    budgets(),
+    vocabularies(),
+    st.lists(st.integers(0, 10**6), max_size=60),
+    st.integers(0, 10**6),
+)
 def test_a_resumed_request_is_as_if_it_had_never_left(
-    seen: Markers, budget: TokenBudget, numbers: list[int], after: int
+    seen: Markers, budget: TokenBudget, vocabulary: Vocabulary, numbers: list[int], after: int
 ) -> None:
-    occupant = Occupant(budget, seen)
+    occupant = Occupant(budget, seen, vocabulary)
     for number in numbers:
         if not occupant.over:
             occupant.step(number)
-    table = BudgetTable(1, seen, LENGTH, torch.device("cpu"))
-    table.load(0, budget, occupant.machine, occupant.attempts)
+    table = BudgetTable(1, seen, torch.device("cpu"), vocabulary)
+    table.load(0, budget, occupant.machine)
     if not occupant.over:
         assert_equal(table, 0, occupant)
-        token, table.attempt[0] = occupant.step(after)
-        table.advance(torch.tensor([token]))
+        token, attempted = occupant.step(after)
+        table.advance(torch.tensor([token]), torch.tensor([attempted]))
     if not occupant.over:
         assert_equal(table, 0, occupant)
+
+
+@given(
+    markers(),
+    budgets(),
+    vocabularies(),
+    st.lists(st.integers(0, WORDS - 1), min_size=1, max_size=5),
+    st.integers(0, 10**6),
+)
+@settings(max_examples=60)
+def test_loops_are_left_as_the_machine_leaves_them(
+    seen: Markers, budget: TokenBudget, vocabulary: Vocabulary, pattern: list[int], stray: int
+) -> None:
+    long = replace(budget, maximum=None, wrap_up_ids=(), opened=True)
+    worded = replace(vocabulary, letters=b"")
+    occupant = Occupant(long, seen, worded)
+    table = BudgetTable(2, seen, torch.device("cpu"), worded)
+    table.load(1, long, occupant.machine)
+    for number in [*pattern, stray, *pattern * 100]:
+        if occupant.over or not occupant.machine.thinking:
+            break
+        token, attempted = occupant.step(number)
+        table.advance(torch.tensor([NO_TOKEN, token]), torch.tensor([False, attempted]))
+        assert_equal(table, 1, occupant)
+    assert occupant.machine.looped or budget.on_loop is OnLoop.OFF or occupant.over

@@ -1,7 +1,7 @@
 """The V1 processor in a batch whose rows come, go, move, swap and are preempted."""
 
-from dataclasses import dataclass, field
 from types import SimpleNamespace
+from unittest.mock import patch
 
 import pytest
 import torch
@@ -11,27 +11,13 @@ from vllm import SamplingParams
 from vllm.v1.sample.logits_processor import MoveDirectionality
 from vllm.v1.sample.logits_processor.state import BatchUpdateBuilder
 
-from budget import BudgetError, Machine, Markers, TokenBudget, replay
+from budget import OPAQUE, BudgetError, Markers, TokenBudget, Vocabulary, replay
 from budget.processors.v1 import BudgetLogitsProcessor
 from budget.processors.wire import KEY, EngineBudget, with_markers
-from tests.budget.strategies import EOS, VOCABULARY, budgets, markers
+from tests.budget.requests import LENGTH, Request, assert_obeys
+from tests.budget.strategies import EOS, VOCABULARY, budgets, markers, vocabularies
 
 ROWS = 4
-LENGTH = 60
-
-
-@dataclass
-class Request:
-    """One request, with the reference machine that its tokens must satisfy."""
-
-    key: str
-    budget: TokenBudget | None
-    params: SamplingParams
-    tokens: list[int] = field(default_factory=list)
-
-    @property
-    def over(self) -> bool:
-        return self.tokens[-1:] == [EOS] or len(self.tokens) == LENGTH
 
 
 def config(seen: Markers) -> SimpleNamespace:
@@ -45,8 +31,9 @@ def config(seen: Markers) -> SimpleNamespace:
 class Batch:
     """vLLM's persistent batch, as far as processors see it: rows kept dense by moving the last."""
 
-    def __init__(self, seen: Markers) -> None:
-        self.processor = BudgetLogitsProcessor(config(seen), torch.device("cpu"), False)  # type: ignore[arg-type]
+    def __init__(self, seen: Markers, vocabulary: Vocabulary = OPAQUE) -> None:
+        with patch("budget.processors.v1.vocabulary_of", return_value=vocabulary):
+            self.processor = BudgetLogitsProcessor(config(seen), torch.device("cpu"), False)  # type: ignore[arg-type]
         self.rows: list[Request] = []
         self._builder = BatchUpdateBuilder()
         self._gone: list[int] = []
@@ -86,30 +73,10 @@ class Batch:
             request.tokens.append(int(row.argmax()))
 
 
-def assert_obeys(request: Request, seen: Markers, attempts: list[int], wanted: list[int]) -> None:
-    """Every token was forced, was a replaced attempt, or was the one that the model wanted."""
-    assert request.budget is not None
-    machine = Machine(request.budget, seen)
-    for position, token in enumerate(request.tokens):
-        wants = wanted[position]
-        if machine.forced is not None:
-            assert token == machine.forced
-        elif position in attempts:
-            assert wants in machine.closers
-        elif machine.thinking and not machine.guarded and wants == EOS:
-            assert token == machine.end_token
-        elif wants == machine.forbidden:
-            assert token != wants
-        else:
-            assert token == wants
-            assert not (machine.guarded and wants in machine.closers)
-        machine.advance(token, position in attempts)
-
-
 @given(st.data())
 def test_every_row_obeys_its_own_budget(data: st.DataObject) -> None:
-    seen = data.draw(markers())
-    batch = Batch(seen)
+    seen, vocabulary = data.draw(markers()), data.draw(vocabularies())
+    batch = Batch(seen, vocabulary)
     requests: list[Request] = []
     waiting: list[Request] = []
     wanted: dict[str, list[int]] = {}
@@ -126,8 +93,7 @@ def test_every_row_obeys_its_own_budget(data: st.DataObject) -> None:
                 continue
             budget = data.draw(st.none() | budgets())
             key = f"r{len(requests)}"
-            carried = EngineBudget(key, 7, budget).to_extra_args() if budget else {}
-            requests.append(Request(key, budget, SamplingParams(temperature=0, extra_args=carried)))
+            requests.append(Request.greedy(key, budget))
             wanted[key] = []
             batch.add(requests[-1])
         batch.condense()
@@ -145,7 +111,7 @@ def test_every_row_obeys_its_own_budget(data: st.DataObject) -> None:
             assert request.tokens == wanted[request.key]
             assert attempts == []
         else:
-            assert_obeys(request, seen, attempts, wanted[request.key])
+            assert_obeys(request, seen, vocabulary, attempts, wanted[request.key])
 
 
 ONE = Markers(start=(6,), end=(7,), eos=frozenset({EOS}))
@@ -192,8 +158,7 @@ def test_records_of_requests_that_nobody_asks_about_are_bounded(
     monkeypatch.setattr("budget.processors.v1.MAX_RECORDS", 2)
     batch = Batch(ONE)
     for number in range(4):
-        extra = EngineBudget(f"r{number}", 7, MINIMUM).to_extra_args()
-        request = Request(f"r{number}", MINIMUM, SamplingParams(temperature=0, extra_args=extra))
+        request = Request.greedy(f"r{number}", MINIMUM)
         batch.add(request)
         logits = torch.zeros(1, VOCABULARY)
         logits[0, 7] = 1.0

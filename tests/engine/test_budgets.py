@@ -1,7 +1,6 @@
 """Budgets on the real engine: every one kept, by a recount of the token ids."""
 
 import asyncio
-import json
 from collections.abc import AsyncIterator
 from random import Random
 from typing import Any
@@ -9,10 +8,9 @@ from typing import Any
 import httpx
 import pytest
 
+from tests.engine.asking import CHAT, ask, assert_kept, body, random_request
 from tests.engine.conftest import Served
 from tests.engine.prompts import chain
-
-CHAT = "/v1/chat/completions"
 
 
 @pytest.fixture
@@ -22,71 +20,6 @@ async def http(served: Served) -> AsyncIterator[httpx.AsyncClient]:
         yield client
 
 
-def body(served: Served, text: str, **fields: Any) -> dict[str, Any]:
-    return {
-        "model": served.engine.model.name,
-        "messages": [{"role": "user", "content": text}],
-        **fields,
-    }
-
-
-async def ask(http: httpx.AsyncClient, request: dict[str, Any]) -> dict[str, Any]:
-    """A whole answer, from a stream or not: one shape for both."""
-    if not request.get("stream"):
-        response = await http.post(CHAT, json=request)
-        assert response.status_code == 200, response.text
-        whole: dict[str, Any] = response.json()
-        return whole
-    asked = {**request, "stream_options": {"include_usage": True}}
-    texts = {"reasoning_content": "", "content": ""}
-    async with http.stream("POST", CHAT, json=asked) as response:
-        chunks = [
-            json.loads(line[6:])
-            async for line in response.aiter_lines()
-            if line.startswith("data: {")
-        ]
-    ended = {}
-    for choice in (choice for chunk in chunks for choice in chunk["choices"]):
-        for name, text in choice["delta"].items():
-            if name in texts:
-                texts[name] += text
-        if choice["finish_reason"]:
-            ended = choice
-    return {
-        "id": chunks[0]["id"],
-        "choices": [{**ended, "message": texts}],
-        "usage": chunks[-1]["usage"],
-    }
-
-
-def random_request(served: Served, rng: Random) -> dict[str, Any]:
-    """A request with a budget of any kind."""
-    maximum = rng.choice([0, rng.randint(1, 12), rng.randint(1, 200), -1])
-    ceiling = 200 if maximum == -1 else maximum
-    request = body(
-        served,
-        chain(rng, rng.randint(1, 10)),
-        max_thinking_tokens=maximum,
-        min_thinking_tokens=rng.choice([0, rng.randint(0, ceiling), ceiling]),
-        max_tokens=600,
-        stream=rng.random() < 0.5,
-        temperature=rng.choice([0, 0.6, 1.0, 1.7]),
-        top_p=rng.choice([1.0, 0.9]),
-    )
-    if rng.random() < 0.3:
-        request["seed"] = rng.randint(-(2**63), 2**63 - 1)
-    thinking: dict[str, Any] = {}
-    if maximum and rng.random() < 0.4:
-        thinking["continuations"] = rng.randint(1, 4)
-    if rng.random() < 0.4:
-        thinking["continuation_text"] = rng.choice(["Wait", ["Hmm", "Wait, check again."], "等等"])
-    if rng.random() < 0.4:
-        thinking["wrap_up_text"] = rng.choice(["\nFinal Answer:", "…", "\n"])
-    if thinking:
-        request["thinking"] = thinking
-    return request
-
-
 async def test_300_concurrent_requests_think_within_their_budgets(
     served: Served, http: httpx.AsyncClient
 ) -> None:
@@ -94,22 +27,7 @@ async def test_300_concurrent_requests_think_within_their_budgets(
     requests = [random_request(served, rng) for _ in range(300)]
     answers = await asyncio.gather(*(ask(http, request) for request in requests))
     for request, answer in zip(requests, answers, strict=True):
-        (choice,) = answer["choices"]
-        counted = len(served.engine.thinking_ids(f"{answer['id']}-0"))
-        cap = request["max_thinking_tokens"]
-        assert request["min_thinking_tokens"] <= counted
-        assert cap == -1 or counted <= cap
-        account = served.engine.outcome(f"{answer['id']}-0")
-        thinking = choice["thinking"]
-        assert thinking["tokens"] == account.tokens == counted
-        assert thinking["continuations"] == account.continuations
-        assert thinking["end_reason"] == account.end_reason
-        usage = answer["usage"]
-        assert usage["completion_tokens_details"]["reasoning_tokens"] == counted
-        assert usage["completion_tokens"] == len(
-            served.engine.recordings[f"{answer['id']}-0"].tokens
-        )
-        assert choice["message"]["content"]
+        assert_kept(served, request, answer)
 
 
 async def test_each_choice_has_a_budget_of_its_own(served: Served, http: httpx.AsyncClient) -> None:

@@ -8,8 +8,8 @@ from typing import Any
 import httpx
 import openai
 import pytest
-from prometheus_client.parser import text_string_to_metric_families
 
+from tests.engine.asking import until_idle
 from tests.engine.conftest import Served
 from tests.engine.prompts import chain
 
@@ -93,7 +93,8 @@ async def test_a_cancelled_request_leaves_the_engine(
     asking = asyncio.ensure_future(sdk.chat.completions.create(**asked(served), extra_body=LONG))
     job = await first_token(served, begun)
     asking.cancel()
-    await until_idle(served)
+    async with httpx.AsyncClient(base_url=served.url) as http:
+        await until_idle(http)
     assert len(served.engine.recordings[job].tokens) < LONG["min_thinking_tokens"]
 
 
@@ -104,7 +105,8 @@ async def test_a_stream_left_by_its_reader_leaves_the_engine(
     stream = await sdk.chat.completions.create(**asked(served), stream=True, extra_body=LONG)
     job = await first_token(served, begun)
     await stream.close()
-    await until_idle(served)
+    async with httpx.AsyncClient(base_url=served.url) as http:
+        await until_idle(http)
     assert len(served.engine.recordings[job].tokens) < LONG["min_thinking_tokens"]
 
 
@@ -116,19 +118,3 @@ async def first_token(served: Served, begun: set[str]) -> str:
                 if served.engine.recordings[job].tokens:
                     return job
             await asyncio.sleep(0.005)
-
-
-async def until_idle(served: Served) -> None:
-    """Until vLLM itself says that it runs nothing any more."""
-    async with asyncio.timeout(PATIENCE), httpx.AsyncClient(base_url=served.url) as http:
-        while True:
-            families = text_string_to_metric_families((await http.get("/metrics")).text)
-            values = {
-                sample.name: sample.value
-                for family in families
-                for sample in family.samples
-                if sample.name in ("vllm:num_requests_running", "proctor_in_flight")
-            }
-            if values == {"vllm:num_requests_running": 0, "proctor_in_flight": 0}:
-                return
-            await asyncio.sleep(0.02)

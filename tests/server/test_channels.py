@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from budget import DesyncError, EndReason, Markers, TokenBudget
 from server.channels import Channel, Channels, Piece
-from server.engines.base import Job, Sampling
+from server.engines.base import Job, ModelInfo, Sampling
 from server.engines.fake import END_THINK, END_TURN, MARKERS, THINK, ByteCodec
 
 LONG = Markers(tuple(b"<think>"), tuple(b"</think>"), frozenset({END_TURN}))
@@ -16,7 +16,8 @@ def channels(
     budget: TokenBudget | None = None, markers: Markers = MARKERS, stops: Sequence[str] = ()
 ) -> Channels:
     job = Job("job", (1, 2), Sampling(100), budget or TokenBudget())
-    return Channels(ByteCodec(markers, opens=True), markers, job, 0, stops)
+    model = ModelInfo("bytes", 4096, markers, created=0)
+    return Channels(ByteCodec(markers, opens=True), model, job, 0, stops)
 
 
 def texts(pieces: list[Piece]) -> tuple[str, str]:

@@ -1,0 +1,107 @@
+"""What a budget must know of the text of tokens: where characters and sentences end."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+LONGEST_TAIL = 3
+"""Bytes of a UTF-8 character after its first one, at most."""
+
+TERMINATORS = ".!?…。！？؟।"  # noqa: RUF001
+CLOSERS = "\"'`*_)]}»”’」』）"  # noqa: RUF001
+"""What may follow a terminator and still belong to its sentence."""
+
+MOST_LETTERS = 6
+
+ENDS, ENDS_AFTER_NO_DIGIT, IS_DIGIT = 1, 2, 4
+
+
+@dataclass(frozen=True, slots=True)
+class Vocabulary:
+    """The text of each token, reduced to what a budget asks of it.
+
+    Attributes:
+        missing: for 0 to 3 bytes that a character still lacks before a token,
+            the bytes that one lacks after it; one byte per token id.
+        traits: per token id, a sum of `ENDS` (it ends a sentence or a line),
+            `ENDS_AFTER_NO_DIGIT` (it is a full stop, or a decimal point) and
+            `IS_DIGIT` (its text ends in a digit).
+        letters: per token id, how much it says: its letters, at most
+            `MOST_LETTERS`. A mark that ends a sentence says as much as a long
+            word; digits, spaces and other punctuation say nothing. A letter of
+            several bytes counts that often, however they are cut into tokens.
+    """
+
+    missing: tuple[bytes, bytes, bytes, bytes] = (b"", b"", b"", b"")
+    traits: bytes = b""
+    letters: bytes = b""
+
+    @classmethod
+    def from_bytes(cls, tokens: Sequence[bytes]) -> "Vocabulary":
+        """From the bytes of each token, by token id.
+
+        If it cannot spell a character out byte by byte, none is ever asked to
+        be completed: its tokens are taken to be whole characters.
+        """
+        before = range(LONGEST_TAIL + 1)
+        missing = [bytes(_missing_after(lack, token) for token in tokens) for lack in before]
+        if not all(lack - 1 in missing[lack] for lack in before[1:]):
+            missing = [bytes(len(tokens))] * len(before)
+        none, one, two, three = missing
+        return cls(
+            (none, one, two, three), bytes(map(_traits, tokens)), bytes(map(_letters, tokens))
+        )
+
+    def missing_after(self, missing: int, token: int) -> int:
+        """Bytes that a character lacks after `token`, if it lacked `missing` before it."""
+        lacking = self.missing[missing]
+        return lacking[token] if token < len(lacking) else 0
+
+    def span(self, tokens: Sequence[int]) -> int:
+        """How many of `tokens` the character takes that begins with the first; 0 if more."""
+        missing = 0
+        for count, token in enumerate(tokens, 1):
+            missing = self.missing_after(missing, token)
+            if not missing:
+                return count
+        return 0
+
+    def traits_of(self, token: int) -> int:
+        """See `traits`; none for an id that has no text."""
+        return self.traits[token] if token < len(self.traits) else 0
+
+
+OPAQUE = Vocabulary()
+"""Tells nothing: no token ends a sentence, and each is made of whole characters."""
+
+
+def _missing_after(missing: int, token: bytes) -> int:
+    for byte in token:
+        if byte & 0xC0 == 0x80:
+            missing = max(0, missing - 1)
+        else:
+            missing = (byte >= 0xC2) + (byte >= 0xE0) + (byte >= 0xF0) if byte < 0xF5 else 0
+    return missing
+
+
+def _traits(token: bytes) -> int:
+    text = token.decode(errors="replace")
+    digit = IS_DIGIT if text[-1:].isdecimal() else 0
+    if text.rstrip(" \t\r").endswith("\n"):
+        return ENDS
+    sentence = text.rstrip().rstrip(CLOSERS)
+    if not sentence.endswith(tuple(TERMINATORS)):
+        return digit
+    if sentence == text and sentence.endswith("."):
+        before = sentence[-2:-1]
+        if not before:
+            return ENDS_AFTER_NO_DIGIT
+        return 0 if before.isdecimal() else ENDS
+    return ENDS
+
+
+def _letters(token: bytes) -> int:
+    text = token.decode(errors="replace")
+    if any(mark in text for mark in TERMINATORS):
+        return MOST_LETTERS
+    letters = sum(len(char.encode()) for char in text if char.isalpha())
+    return min(MOST_LETTERS, letters + text.count("\N{REPLACEMENT CHARACTER}"))

@@ -1,0 +1,148 @@
+"""A labelled corpus for the loop detectors: traces that loop, and traces that only look like it.
+
+A seed names a corpus. The same texts are cut into tokens in two ways, because what a detector
+sees depends on it: by the demo model's tokenizer, which spells most words in letters, and into
+words, digits and punctuation, as a large vocabulary has them.
+"""
+
+import json
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from random import Random
+from typing import Protocol
+
+from tokenizers import Tokenizer
+
+from budget.loops import REACH, letters_of
+from demo.train import MODEL
+from tests.budget.loops_texts import LOOPS, PROGRESS, mixed
+
+DEMO_TRACES = Path(__file__).with_name("data") / "loops_demo.jsonl"
+LOOP_LENGTH = 1400  # tokens; a loop is at least so long
+LONGEST = 2400  # tokens; a trace that gets somewhere is cut here
+
+
+@dataclass(frozen=True)
+class Trace:
+    """One thinking.
+
+    Attributes:
+        family: what kind of text it is.
+        tokens: its token ids.
+        loop_at: index of the loop's first token; None if the trace does not loop.
+        repeats_at: index of the first token of the second copy: what comes from here is wasted.
+    """
+
+    family: str
+    tokens: list[int]
+    loop_at: int | None = None
+    repeats_at: int | None = None
+
+
+class Encoder(Protocol):
+    """A way to cut text into tokens."""
+
+    def encode(self, text: str) -> list[int]: ...
+
+    def letters(self) -> bytes:
+        """`letters_of` all tokens that have occurred."""
+
+
+class DemoEncoder:
+    """The demo model's tokenizer, of 448 entries."""
+
+    def __init__(self) -> None:
+        self._tokenizer = Tokenizer.from_file(str(MODEL / "tokenizer.json"))
+
+    def encode(self, text: str) -> list[int]:
+        ids: list[int] = self._tokenizer.encode(text, add_special_tokens=False).ids
+        return ids
+
+    def letters(self) -> bytes:
+        texts = (
+            self._tokenizer.decode([token]) for token in range(self._tokenizer.get_vocab_size())
+        )
+        return letters_of([text.encode() for text in texts])
+
+
+class WordEncoder:
+    """Words with the space before them, single digits, and runs of punctuation."""
+
+    PIECES = re.compile(r" ?[^\W\d_]+|\d| ?[^\w\s]+|_+|\n+|\s+(?= )|\s")
+
+    def __init__(self) -> None:
+        self._ids: dict[str, int] = {}
+
+    def encode(self, text: str) -> list[int]:
+        return [self._ids.setdefault(piece, len(self._ids)) for piece in self.PIECES.findall(text)]
+
+    def letters(self) -> bytes:
+        return letters_of([piece.encode() for piece in self._ids])
+
+
+def corpus(seed: int, encoder: Encoder, progress: int, looping: int) -> Iterator[Trace]:
+    """So many traces that get somewhere and so many that loop, all families in turn."""
+    rng = Random(seed)
+    for number in range(progress):
+        family = [*PROGRESS][number % len(PROGRESS)]
+        yield Trace(family, encoder.encode(PROGRESS[family](rng))[:LONGEST])
+    for number in range(looping):
+        family = ["verbatim", *LOOPS][number % (len(LOOPS) + 1)]
+        yield verbatim(rng, encoder) if family == "verbatim" else circling(rng, encoder, family)
+
+
+def circling(rng: Random, encoder: Encoder, family: str) -> Trace:
+    """Something that gets somewhere, and then a loop whose copies are within `REACH`."""
+    before, loop = opening(rng, encoder), list[int]()
+    while not 0 < len(loop) <= REACH:
+        copies = LOOPS[family](rng)
+        loop = encoder.encode(next(copies))
+    repeats_at = len(before) + len(loop)
+    while len(loop) < LOOP_LENGTH:
+        loop += encoder.encode(next(copies))
+    return Trace(family, before + loop, len(before), repeats_at)
+
+
+def verbatim(rng: Random, encoder: Encoder) -> Trace:
+    """The very same tokens over and over; every period within `REACH` is as likely."""
+    before, period, text = opening(rng, encoder), rng.randint(1, REACH), list[int]()
+    while len(text) < period:
+        text += encoder.encode(mixed(rng))
+    at = rng.randint(0, len(text) - period)
+    loop = text[at : at + period] * (LOOP_LENGTH // period + 1)
+    return Trace("verbatim", before + loop, len(before), len(before) + period)
+
+
+def opening(rng: Random, encoder: Encoder) -> list[int]:
+    return encoder.encode(mixed(rng))[: rng.choice((0, 20, 100, 300, 600))]
+
+
+def demo_traces() -> Iterator[Trace]:
+    """What the demo model itself wrote, some of it driven far past its budget; in its own tokens.
+
+    Made once with continuations of several texts until 1,500 tokens, greedily and at temperature
+    0.6. A loop begins at the first verdict (`so 42`, `all ok 42`, `not a chain`) that another
+    follows with no working between them.
+    """
+    encoder = DemoEncoder()
+    for line in DEMO_TRACES.read_text(encoding="utf-8").splitlines():
+        found = json.loads(line)
+        tokens = encoder.encode(found["text"])
+        if found["loop_at"] is None:
+            yield Trace("demo model", tokens)
+        else:
+            begin, again = (
+                len(encoder.encode(found["text"][: found[mark]]))
+                for mark in ("loop_at", "repeats_at")
+            )
+            yield Trace("demo model, driven on", tokens, begin, again)
+
+
+def read(paths: list[Path], encoder: Encoder) -> Iterator[Trace]:
+    """Files of text that do not loop, cut into traces."""
+    for path in paths:
+        tokens = encoder.encode(path.read_text(encoding="utf-8", errors="replace"))
+        for begin in range(0, len(tokens), LONGEST):
+            yield Trace(path.suffix or path.name, tokens[begin : begin + LONGEST])

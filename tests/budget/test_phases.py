@@ -1,0 +1,16 @@
+"""The table of transitions, and what is told of it."""
+
+from pathlib import Path
+
+from budget.phases import TRANSITIONS, Event, Phase, diagram
+
+DOCUMENT = Path(__file__).resolve().parents[2] / "docs" / "phases.md"
+
+
+def test_every_phase_can_be_left_and_every_event_happens() -> None:
+    assert {phase for phase, _ in TRANSITIONS} == set(Phase)
+    assert {event for _, event in TRANSITIONS} == set(Event)
+
+
+def test_the_documented_diagram_is_the_one_in_force() -> None:
+    assert f"```mermaid\n{diagram()}\n```" in DOCUMENT.read_text(encoding="utf-8")

@@ -1,0 +1,453 @@
+"""The V2 processor: slots that are reused, drafts that are rejected, tokens on the device."""
+
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager
+from types import SimpleNamespace
+from typing import Any
+from unittest.mock import patch
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch.utils._python_dispatch import TorchDispatchMode
+from vllm import SamplingParams
+from vllm.v1.worker.gpu import buffer_utils
+from vllm.v1.worker.gpu.sample.logits_processor import LogitsContext, LogitsProcRequestState
+from vllm.v1.worker.gpu.states import RequestState
+
+from budget import OPAQUE, BudgetError, Markers, TokenBudget, Vocabulary, replay
+from budget.processors import v2
+from budget.processors.wire import KEY, EngineBudget, with_markers
+from tests.budget.requests import LENGTH, Request, assert_obeys
+from tests.budget.strategies import EOS, VOCABULARY, Sampler, budgets, markers, vocabularies
+
+SLOTS = 4
+PROMPT = [0, 1, 6, 2]
+ROOM = len(PROMPT) + LENGTH + 8
+
+DEVICES = [
+    "cpu",
+    pytest.param(
+        "cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+    ),
+]
+
+
+class _WriteKernel:
+    """vLLM's kernel for staged writes, which needs Triton, on the CPU."""
+
+    def __getitem__(self, _: object) -> "_WriteKernel":
+        return self
+
+    def __call__(
+        self,
+        out: Any,
+        stride: int,
+        rows: Any,
+        starts: Any,
+        values: Any,
+        ends: Any,
+        *_: Any,
+        **__: Any,
+    ) -> None:
+        begin = 0
+        for row, start, end in zip(rows.tolist(), starts.tolist(), ends.tolist(), strict=True):
+            at = row * stride + start
+            out.view(-1)[at : at + end - begin] = values[begin:end]
+            begin = end
+
+
+@pytest.fixture(scope="module", params=DEVICES)
+def device(request: pytest.FixtureRequest) -> Iterator[torch.device]:
+    """Each device that there is; on the CPU without vLLM's pinned memory and kernels."""
+    device = torch.device(request.param)
+    if device.type == "cpu":
+        with (
+            patch.object(buffer_utils, "is_uva_available", return_value=False),
+            patch.object(buffer_utils, "_apply_write_kernel", _WriteKernel()),
+        ):
+            yield device
+    else:
+        yield device
+
+
+def config(seen: Markers, drafts: int) -> Any:
+    return SimpleNamespace(
+        model_config=SimpleNamespace(max_model_len=ROOM),
+        parallel_config=SimpleNamespace(enable_batch_sharded_sampling=False),
+        speculative_config=SimpleNamespace(rejection_sample_method="standard"),
+        num_speculative_tokens=drafts,
+        additional_config=with_markers({}, seen),
+    )
+
+
+class Runner:
+    """vLLM's V2 runner as far as processors see it, greedy, on its own request states."""
+
+    def __init__(
+        self,
+        seen: Markers,
+        device: torch.device,
+        vocabulary: Vocabulary = OPAQUE,
+        drafts: int = 0,
+    ) -> None:
+        self._device = device
+        self._states = RequestState(SLOTS, ROOM, ROOM, drafts, VOCABULARY, device)
+        with patch.object(v2, "vocabulary_of", return_value=vocabulary):
+            self.processor = v2.BudgetLogitsProcessor(
+                config(seen, drafts), LogitsProcRequestState.from_request_state(self._states)
+            )
+        self.running: list[Request] = []
+
+    def slot(self, request: Request) -> int:
+        return self._states.req_id_to_index[request.key]
+
+    def remove(self, request: Request) -> None:
+        """It has finished, or is preempted: the processor is not told."""
+        self.running.remove(request)
+        self._states.remove_request(request.key)
+
+    def add(self, *requests: Request) -> None:
+        for request in requests:
+            self._states.add_request(request.key, len(PROMPT), PROMPT + request.tokens, 0, LENGTH)
+            returned = self.processor.add_request(self.slot(request), request.params)
+            assert returned == (request.budget is not None)
+            self.running.append(request)
+        self._states.apply_staged_writes()
+        self.processor.apply_staged_writes()
+
+    def context(self, batch: list[Request], drafts: list[list[int]]) -> LogitsContext:
+        """The layout of a batch, with what was drafted for each of its requests."""
+        slots = np.array([self.slot(request) for request in batch])
+        counts = [len(drafted) + 1 for drafted in drafts]
+        lengths = np.array([len(PROMPT) + len(request.tokens) for request in batch])
+        offsets = torch.cat([torch.arange(count) for count in counts])
+        last = [(PROMPT + request.tokens)[-1] for request in batch]
+        fed = [token for one, more in zip(last, drafts, strict=True) for token in (one, *more)]
+        return LogitsContext(
+            expanded_idx_mapping=torch.tensor(np.repeat(slots, counts)).to(self._device),
+            idx_mapping=torch.tensor(slots).to(self._device),
+            idx_mapping_np=slots,
+            expanded_local_pos=offsets.int().to(self._device),
+            input_ids=torch.tensor(fed, dtype=torch.int32).to(self._device),
+            pos=(torch.tensor(np.repeat(lengths, counts)) + offsets - 1).to(self._device),
+            seq_lens_upper_bound_np=(lengths + np.array(counts) - 1).astype(np.int32),
+        )
+
+    def step(
+        self,
+        batch: list[Request],
+        drafts: list[list[int]],
+        logits: torch.Tensor,
+        prefilling: Collection[str] = (),
+    ) -> None:
+        """Run the processor and sample.
+
+        Args:
+            batch: the requests that are scheduled, one at least.
+            drafts: what was drafted for each.
+            logits: [rows, vocabulary]; a row per draft and one more.
+            prefilling: those whose prompt is not through: what they sample is dropped.
+        """
+        logits = logits.to(self._device)
+        assert self.processor.apply(logits, self.context(batch, drafts)) is logits
+        self.accept(batch, drafts, logits, prefilling)
+
+    def accept(
+        self,
+        batch: list[Request],
+        drafts: list[list[int]],
+        logits: torch.Tensor,
+        prefilling: Collection[str] = (),
+    ) -> None:
+        """Sample greedily, accept the drafts that agree, and tell the device."""
+        sampled = iter(logits.argmax(dim=-1).tolist())
+        for request, drafted in zip(batch, drafts, strict=True):
+            rows = [next(sampled) for _ in range(len(drafted) + 1)]
+            agreed = 0
+            while agreed < len(drafted) and drafted[agreed] == rows[agreed]:
+                agreed += 1
+            if request.key not in prefilling:
+                self._accept(request, rows[: agreed + 1])
+
+    def _accept(self, request: Request, tokens: list[int]) -> None:
+        slot = self.slot(request)
+        end = int(self._states.total_len.gpu[slot])
+        accepted = torch.tensor(tokens, dtype=torch.int32, device=self._device)
+        self._states.all_token_ids.gpu[slot, end : end + len(tokens)] = accepted
+        self._states.total_len.gpu[slot] += len(tokens)
+        for token in tokens:
+            # What comes after the end of a request stays on the device, and is nobody's.
+            if not request.over:
+                request.tokens.append(token)
+
+
+def one_hot(tokens: list[int]) -> torch.Tensor:
+    return torch.nn.functional.one_hot(torch.tensor(tokens), VOCABULARY).float()
+
+
+class Scenario:
+    """A run in which everything that may happen to a request happens at random."""
+
+    def __init__(self, data: st.DataObject, device: torch.device) -> None:
+        self._draw = data.draw
+        self.seen, self.vocabulary = data.draw(markers()), data.draw(vocabularies())
+        self._drafts = data.draw(st.integers(0, 3))
+        self.runner = Runner(self.seen, device, self.vocabulary, self._drafts)
+        self.requests: list[Request] = []
+        self.wanted: dict[str, list[int]] = {}
+        self._waiting: list[Request] = []
+        self._prefilling: set[str] = set()
+
+    def step(self) -> None:
+        self._leave()
+        self._enter()
+        self._prefilling = {key for key in self._prefilling if self._draw(st.booleans())}
+        batch = [one for one in self.runner.running if self._draw(st.integers(0, 5))]
+        if not batch:
+            return
+        batch = self._draw(st.permutations(batch))
+        drafts = [self._drafted(request) for request in batch]
+        rows = [
+            self.wants(request, len(request.tokens) + taken)
+            for request, drafted in zip(batch, drafts, strict=True)
+            for taken in range(len(drafted) + 1)
+        ]
+        self.runner.step(batch, drafts, one_hot(rows), self._prefilling)
+
+    def wants(self, request: Request, position: int) -> int:
+        """The token that the model wants there, whatever came before."""
+        wanted = self.wanted[request.key]
+        while len(wanted) <= position:
+            wanted.append(self._draw(st.integers(0, VOCABULARY - 1)))
+        return wanted[position]
+
+    def _leave(self) -> None:
+        for request in list(self.runner.running):
+            if request.over:
+                self.runner.remove(request)
+            elif self._draw(st.integers(0, 9)) == 0:  # preempted, with or without its last tokens
+                self.runner.remove(request)
+                lost = self._draw(st.integers(0, 3))
+                request.tokens = request.tokens[: max(0, len(request.tokens) - lost)]
+                self._waiting.append(request)
+
+    def _enter(self) -> None:
+        entering: list[Request] = []
+        while len(self.runner.running) + len(entering) < SLOTS and self._draw(st.booleans()):
+            if self._waiting and self._draw(st.booleans()):
+                request = self._waiting.pop(0)
+            else:
+                key = f"r{len(self.requests)}"
+                request = Request.greedy(key, self._draw(st.none() | budgets()))
+                self.requests.append(request)
+                self.wanted[key] = []
+            entering.append(request)
+            if self._draw(st.booleans()):
+                self._prefilling.add(request.key)
+        self.runner.add(*entering)
+
+    def _drafted(self, request: Request) -> list[int]:
+        """Drafts that will be accepted, up to one that may not be, and placeholders."""
+        if request.key in self._prefilling:
+            return []
+        drafted: list[int] = []
+        sampler = self._sampler(request)
+        for taken in range(self._draw(st.integers(0, self._drafts))):
+            if not self._draw(st.integers(0, 4)):
+                drafted.append(self._draw(st.integers(-1, VOCABULARY - 1)))
+                break
+            token, attempted = self.wants(request, len(request.tokens) + taken), False
+            if sampler is not None:
+                token, attempted = sampler.next(token)
+                sampler.machine.advance(token, attempted)
+            drafted.append(token)
+        return drafted + [-1] * self._draw(st.integers(0, self._drafts - len(drafted)))
+
+    def _sampler(self, request: Request) -> Sampler | None:
+        if request.budget is None:
+            return None
+        attempts = frozenset(self.runner.processor.take_attempts(request.key))
+        machine = replay(request.budget, self.seen, request.tokens, attempts, self.vocabulary)
+        return Sampler(machine, self.vocabulary)
+
+
+@given(data=st.data())
+def test_every_row_obeys_its_own_budget(device: torch.device, data: st.DataObject) -> None:
+    scenario = Scenario(data, device)
+    for _ in range(data.draw(st.integers(1, 25))):
+        scenario.step()
+    for request in scenario.requests:
+        attempts = scenario.runner.processor.take_attempts(request.key)
+        wanted = scenario.wanted[request.key]
+        if request.budget is None:
+            assert request.tokens == wanted[: len(request.tokens)]
+            assert attempts == []
+        else:
+            assert_obeys(request, scenario.seen, scenario.vocabulary, attempts, wanted)
+
+
+ONE = Markers(start=(6,), end=(7,), eos=frozenset({EOS}))
+
+
+def carrying(budget: TokenBudget, key: str = "r", **params: Any) -> SamplingParams:
+    return SamplingParams(extra_args=EngineBudget(key, 7, budget).to_extra_args(), **params)
+
+
+def test_drafts_do_not_change_what_is_drawn(device: torch.device) -> None:
+    logits = torch.randn(40, VOCABULARY, generator=torch.Generator().manual_seed(3))
+    budget = TokenBudget(minimum=30, continuation_ids=((1,), (2, 3)))
+
+    def run(drafter: Callable[[int], list[int]]) -> tuple[list[int], list[int]]:
+        runner = Runner(ONE, device, drafts=3)
+        request = Request("r", budget, carrying(budget, temperature=1.0))
+        runner.add(request)
+        while len(request.tokens) < 30:
+            done = len(request.tokens)
+            drafted = drafter(done)
+            runner.step([request], [drafted], logits[done : done + len(drafted) + 1].clone())
+        attempts = runner.processor.take_attempts("r")
+        return request.tokens[:30], [at for at in attempts if at < 30]
+
+    tokens, attempts = run(lambda done: [])
+    replay(budget, ONE, tokens, frozenset(attempts))
+    assert attempts
+    assert run(lambda done: tokens[done : done + 3]) == (tokens, attempts)
+    assert run(lambda done: [*tokens[done : done + 2], 0]) == (tokens, attempts)
+    assert run(lambda done: [-1, -1]) == (tokens, attempts)
+
+
+def test_a_masked_token_stays_masked(device: torch.device) -> None:
+    budget = TokenBudget(maximum=0)
+    runner = Runner(ONE, device)
+    request = Request("r", budget, carrying(budget))
+    runner.add(request)
+    logits = torch.zeros(1, VOCABULARY, device=device)
+    logits[0, 7] = -torch.inf
+    runner.processor.apply(logits, runner.context([request], [[]]))
+    assert logits[0, 7] == -torch.inf
+    assert logits[0, :6].isfinite().all()
+
+
+def test_a_preempted_request_that_left_its_budget_is_let_go(device: torch.device) -> None:
+    budget = TokenBudget(maximum=0)
+    runner = Runner(ONE, device)
+    request = Request("r", budget, carrying(budget), tokens=[1])  # where 7 was forced
+    runner.add(request)
+    logits = torch.zeros(1, VOCABULARY, device=device)
+    before = logits.clone()
+    runner.processor.apply(logits, runner.context([request], [[]]))
+    assert logits.equal(before)
+    assert runner.processor.take_attempts("r") == []
+
+
+def test_records_of_requests_that_nobody_asks_about_are_bounded(
+    device: torch.device, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("budget.processors.records.MAX_RECORDS", 2)
+    runner = Runner(ONE, device)
+    budget = TokenBudget(minimum=5, continuation_ids=((1,),))
+    for number in range(12):
+        request = Request.greedy(f"r{number}", budget)
+        runner.add(request)
+        runner.step([request], [[]], one_hot([7]))
+        runner.remove(request)
+    kept = [runner.processor.take_attempts(f"r{number}") for number in range(12)]
+    assert kept == [[]] * 9 + [[0]] * 3  # the last of them still owns its slot
+
+
+class _NoWork(TorchDispatchMode):
+    """Fails at any operation on tensors."""
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        raise AssertionError(f"{func} was called")
+
+
+def test_a_batch_without_budgets_is_left_alone(device: torch.device) -> None:
+    runner = Runner(ONE, device)
+    plain = Request("plain", None, SamplingParams())
+    runner.add(plain)
+    logits = torch.randn(1, VOCABULARY, device=device)
+    context: Any = SimpleNamespace(idx_mapping_np=np.array([runner.slot(plain)]))
+    with _NoWork():
+        assert runner.processor.apply(logits, context) is logits
+
+
+class _NoWaiting(TorchDispatchMode):
+    """Fails where a device would be waited for: at a value, or a shape that depends on values."""
+
+    WAITS = ("_local_scalar_dense", "nonzero", "masked_select", "_unique", "unique_", "equal.")
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        name = str(func).removeprefix("aten.")
+        assert not name.startswith(self.WAITS), f"{func} waits for the device"
+        if name.startswith(("index.", "index_put")):
+            masks = [one for one in args[1] if one is not None and one.dtype == torch.bool]
+            assert not masks, f"{func} with a mask waits for the device"
+        return func(*args, **(kwargs or {}))
+
+
+@contextmanager
+def no_waiting(device: torch.device) -> Iterator[None]:
+    with _NoWaiting():
+        if device.type == "cuda":
+            torch.cuda.set_sync_debug_mode("error")
+        try:
+            yield
+        finally:
+            if device.type == "cuda":
+                torch.cuda.set_sync_debug_mode("default")
+
+
+def test_nothing_in_a_step_waits_for_the_device(device: torch.device) -> None:
+    budget = TokenBudget(minimum=3, maximum=6, continuation_ids=((1, 2),), wrap_up_ids=(4,))
+    texts = [b"a", b"\xc3", b"\xa4", b"\xe2", b"\xf0\x9f", b"."]
+    whole = Vocabulary.from_bytes([*texts, *[b""] * (VOCABULARY - len(texts))])
+    runner = Runner(ONE, device, whole, drafts=2)
+    settings: dict[str, dict[str, Any]] = {
+        "greedy": {"temperature": 0},
+        "sampled": {"temperature": 0.7, "top_p": 0.9, "top_k": 5, "min_p": 0.01},
+    }
+    requests = [Request(key, budget, carrying(budget, key, **settings[key])) for key in settings]
+    runner.add(*requests, Request("plain", None, SamplingParams()))
+    drafts = [[1, 2], [3, 4], []]
+    generator = torch.Generator().manual_seed(5)
+    for _ in range(8):
+        logits = torch.randn(7, VOCABULARY, generator=generator).to(device)
+        context = runner.context(runner.running, drafts)
+        with no_waiting(device):
+            runner.processor.apply(logits, context)
+        runner.accept(runner.running, drafts, logits)
+    assert all(len(request.tokens) >= 8 for request in requests)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"speculative_config": SimpleNamespace(rejection_sample_method="synthetic")},
+        {"parallel_config": SimpleNamespace(enable_batch_sharded_sampling=True)},
+        {"additional_config": {}},
+    ],
+)
+def test_an_engine_that_cannot_hold_budgets_does_not_start(change: dict[str, Any]) -> None:
+    asked = config(ONE, 0)
+    vars(asked).update(change)
+    states: Any = SimpleNamespace(max_num_reqs=1, device=torch.device("cpu"), vocab_size=VOCABULARY)
+    with pytest.raises(ValueError, match=r"synthetic|sharded|markers"):
+        v2.BudgetLogitsProcessor(asked, states)
+
+
+def test_penalties_come_before_us() -> None:
+    budget = TokenBudget(minimum=5, continuation_ids=((1,),))
+    v2.BudgetLogitsProcessor.validate_params(carrying(budget, presence_penalty=1.0))
+
+
+@pytest.mark.parametrize("params", [{"extra_args": {KEY: 3}}, {"thinking_token_budget": 3}])
+def test_what_cannot_be_enforced_is_refused_at_admission(params: dict[str, Any]) -> None:
+    carried = {**EngineBudget("r", 7, TokenBudget()).to_extra_args()}
+    with pytest.raises(BudgetError):
+        v2.BudgetLogitsProcessor.validate_params(
+            SamplingParams(**{"extra_args": carried, **params})
+        )

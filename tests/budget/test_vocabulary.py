@@ -1,0 +1,69 @@
+"""What a budget knows of the text of tokens."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from budget.vocabulary import ENDS, ENDS_AFTER_NO_DIGIT, IS_DIGIT, Vocabulary
+
+BYTES = Vocabulary.from_bytes([bytes([byte]) for byte in range(256)])
+
+
+@given(st.text(max_size=20))
+def test_between_characters_nothing_is_missing(text: str) -> None:
+    for character in text:
+        missing = 0
+        for position, byte in enumerate(encoded := character.encode(errors="replace"), 1):
+            missing = BYTES.missing_after(missing, byte)
+            assert missing == len(encoded) - position
+
+
+@given(st.binary(max_size=12), st.integers(0, 3))
+def test_a_token_of_many_bytes_is_its_bytes_one_by_one(token: bytes, missing: int) -> None:
+    singles = [bytes([byte]) for byte in range(256)]
+    vocabulary = Vocabulary.from_bytes([*singles, token])
+    one_by_one = missing
+    for byte in token:
+        one_by_one = BYTES.missing_after(one_by_one, byte)
+    assert vocabulary.missing_after(missing, 256) == one_by_one
+
+
+def test_whatever_is_missing_can_be_completed_in_time() -> None:
+    for missing in (1, 2, 3):
+        assert min(BYTES.missing_after(missing, byte) for byte in range(0x80, 0xC0)) == missing - 1
+
+
+def test_where_no_single_bytes_are_tokens_nothing_is_missing() -> None:
+    vocabulary = Vocabulary.from_bytes([b"a", "é".encode()[:1], "é".encode()])
+    assert [vocabulary.missing_after(0, token) for token in range(3)] == [0, 0, 0]
+
+
+@pytest.mark.parametrize(
+    ("text", "traits"),
+    [
+        ("so", 0),
+        (".", ENDS_AFTER_NO_DIGIT),
+        (". ", ENDS),
+        ("end.", ENDS),
+        ("3.", 0),
+        ("3. ", ENDS),
+        ("7", IS_DIGIT),
+        ("x7", IS_DIGIT),
+        ("?", ENDS),
+        ('!"', ENDS),
+        (".)", ENDS),
+        ("\n", ENDS),
+        (",\n\n", ENDS),
+        ("\n  ", ENDS),
+        ("\n-", 0),
+        ("。", ENDS),
+        ("", 0),
+    ],
+)
+def test_where_sentences_end(text: str, traits: int) -> None:
+    assert Vocabulary.from_bytes([text.encode()]).traits_of(0) == traits
+
+
+def test_an_id_without_text_has_no_traits() -> None:
+    assert BYTES.traits_of(999) == 0
+    assert BYTES.missing_after(2, 999) == 0

@@ -1,0 +1,115 @@
+"""Requests to the real engine, with budgets of any kind, and what comes back."""
+
+import asyncio
+import json
+from random import Random
+from typing import Any
+
+import httpx
+from prometheus_client.parser import text_string_to_metric_families
+
+from tests.engine.conftest import PATIENCE, Served
+from tests.engine.prompts import chain
+
+CHAT = "/v1/chat/completions"
+
+
+def body(served: Served, text: str, **fields: Any) -> dict[str, Any]:
+    return {
+        "model": served.engine.model.name,
+        "messages": [{"role": "user", "content": text}],
+        **fields,
+    }
+
+
+async def ask(http: httpx.AsyncClient, request: dict[str, Any]) -> dict[str, Any]:
+    """A whole answer, from a stream or not: one shape for both."""
+    if not request.get("stream"):
+        response = await http.post(CHAT, json=request)
+        assert response.status_code == 200, response.text
+        whole: dict[str, Any] = response.json()
+        return whole
+    asked = {**request, "stream_options": {"include_usage": True}}
+    texts = {"reasoning_content": "", "content": ""}
+    async with http.stream("POST", CHAT, json=asked) as response:
+        chunks = [
+            json.loads(line[6:])
+            async for line in response.aiter_lines()
+            if line.startswith("data: {")
+        ]
+    ended = {}
+    for choice in (choice for chunk in chunks for choice in chunk["choices"]):
+        for name, text in choice["delta"].items():
+            if name in texts:
+                texts[name] += text
+        if choice["finish_reason"]:
+            ended = choice
+    return {
+        "id": chunks[0]["id"],
+        "choices": [{**ended, "message": texts}],
+        "usage": chunks[-1]["usage"],
+    }
+
+
+def random_request(served: Served, rng: Random) -> dict[str, Any]:
+    """A request with a budget of any kind."""
+    maximum = rng.choice([0, rng.randint(1, 12), rng.randint(1, 200), -1])
+    ceiling = 200 if maximum == -1 else maximum
+    request = body(
+        served,
+        chain(rng, rng.randint(1, 10)),
+        max_thinking_tokens=maximum,
+        min_thinking_tokens=rng.choice([0, rng.randint(0, ceiling), ceiling]),
+        max_tokens=600,
+        stream=rng.random() < 0.5,
+        temperature=rng.choice([0, 0.6, 1.0, 1.7]),
+        top_p=rng.choice([1.0, 0.9]),
+    )
+    if rng.random() < 0.3:
+        request["seed"] = rng.randint(-(2**63), 2**63 - 1)
+    thinking: dict[str, Any] = {}
+    if maximum and rng.random() < 0.4:
+        thinking["continuations"] = rng.randint(1, 4)
+    if rng.random() < 0.4:
+        thinking["continuation_text"] = rng.choice(["Wait", ["Hmm", "Wait, check again."], "等等"])
+    if rng.random() < 0.4:
+        thinking["wrap_up_text"] = rng.choice(["\nFinal Answer:", "…", "\n"])
+    if thinking:
+        request["thinking"] = thinking
+    return request
+
+
+def assert_kept(served: Served, request: dict[str, Any], answer: dict[str, Any]) -> None:
+    """The budget was kept, by a recount of the token ids, and the answer says what they say."""
+    (choice,) = answer["choices"]
+    name = f"{answer['id']}-0"
+    counted = len(served.engine.thinking_ids(name))
+    account = served.engine.outcome(name)
+    thinking = choice["thinking"]
+    assert thinking["tokens"] == account.tokens == counted
+    assert thinking["continuations"] == account.continuations
+    assert thinking["end_reason"] == account.end_reason
+    usage = answer["usage"]
+    assert usage["completion_tokens_details"]["reasoning_tokens"] == counted
+    assert usage["completion_tokens"] == len(served.engine.recordings[name].tokens)
+    cap = request["max_thinking_tokens"]
+    assert cap == -1 or counted <= cap
+    assert request["min_thinking_tokens"] <= counted or account.end_reason == "loop"
+    assert choice["message"]["content"]
+
+
+async def metric(http: httpx.AsyncClient, name: str) -> float:
+    """The sum of a metric's samples."""
+    families = text_string_to_metric_families((await http.get("/metrics")).text)
+    samples = [sample for family in families for sample in family.samples]
+    return sum(sample.value for sample in samples if sample.name == name)
+
+
+async def until_idle(http: httpx.AsyncClient) -> None:
+    """Until neither the gateway nor vLLM runs anything any more."""
+    async with asyncio.timeout(PATIENCE):
+        while True:
+            running = await metric(http, "vllm:num_requests_running")
+            if not running + await metric(http, "proctor_in_flight"):
+                return
+            await asyncio.sleep(0.02)

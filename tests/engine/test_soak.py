@@ -1,0 +1,62 @@
+"""2,000 requests at 64 streams, aborts among them, in a cache too small for all of them."""
+
+import asyncio
+import os
+from random import Random
+
+import httpx
+import psutil
+
+from tests.engine.asking import CHAT, ask, assert_kept, metric, random_request, until_idle
+from tests.engine.conftest import Served
+
+REQUESTS = 2000
+STREAMS = 64
+ABORTED = 0.1
+LEAK = 64 * 2**20
+"""Bytes by which the engine's processes may grow from a warm state; their allocators breathe."""
+
+
+async def test_a_long_run_keeps_every_budget_and_leaves_nothing_behind(served: Served) -> None:
+    rng = Random(2501)
+    limits = httpx.Limits(max_connections=None)
+    async with httpx.AsyncClient(base_url=served.url, timeout=600, limits=limits) as http:
+        await stream_all(served, http, rng, REQUESTS // 4)
+        warm = engine_memory()
+        await stream_all(served, http, rng, REQUESTS - REQUESTS // 4)
+        await until_idle(http)
+        assert engine_memory() - warm < LEAK
+        assert await metric(http, "vllm:num_preemptions_total") > 0
+    assert served.check_books() <= STREAMS
+
+
+async def stream_all(served: Served, http: httpx.AsyncClient, rng: Random, count: int) -> None:
+    """Ask `count` times, some without waiting for the end; each answer is recounted at once."""
+    waiting = asyncio.Queue[tuple[dict[str, object], int | None]]()
+    for _ in range(count):
+        given_up_after = rng.randint(1, 60) if rng.random() < ABORTED else None
+        waiting.put_nowait((random_request(served, rng), given_up_after))
+
+    async def work() -> None:
+        while not waiting.empty():
+            request, given_up_after = waiting.get_nowait()
+            if given_up_after is None:
+                assert_kept(served, request, await ask(http, request))
+            else:
+                await give_up(http, {**request, "stream": True}, given_up_after)
+
+    await asyncio.gather(*(work() for _ in range(STREAMS)))
+
+
+async def give_up(http: httpx.AsyncClient, request: dict[str, object], lines: int) -> None:
+    async with http.stream("POST", CHAT, json=request) as response:
+        async for _ in response.aiter_lines():
+            lines -= 1
+            if not lines:
+                return
+
+
+def engine_memory() -> int:
+    """Resident bytes of the engine's processes."""
+    children = psutil.Process(os.getpid()).children(recursive=True)
+    return sum(child.memory_info().rss for child in children if "VLLM" in child.name())

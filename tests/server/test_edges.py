@@ -1,0 +1,73 @@
+"""What happens at a budget's edges: landing, loops, and characters near the cap."""
+
+from typing import Any
+
+import pytest
+
+from budget.policy import NUDGE_TEXT
+from server.engines.fake import FakeEngine, Script
+from tests.server.harness import CHAT, body, client
+
+SENTENCES = "One. Two is here. Three is too. Four goes on and on until the budget ends."
+ROUND = "round and "
+
+
+async def ask(script: Script, **fields: Any) -> tuple[dict[str, Any], str]:
+    """The only choice, and the metrics afterwards."""
+    async with client(FakeEngine(script)) as http:
+        response = await http.post(CHAT, json=body(**fields))
+        assert response.status_code == 200, response.text
+        return response.json()["choices"][0], (await http.get("/metrics")).text
+
+
+@pytest.mark.parametrize(
+    ("landing", "thought"),
+    [
+        ("sentence", "One. Two is here. Three is too."),
+        ("hard", "One. Two is here. Three is too. F"),
+    ],
+)
+async def test_a_thinking_that_runs_into_its_maximum_lands(landing: str, thought: str) -> None:
+    choice, _ = await ask(
+        Script((SENTENCES,), "42"), max_thinking_tokens=33, thinking={"landing": landing}
+    )
+    assert choice["message"]["reasoning_content"] == thought
+    assert choice["message"]["content"] == "42"
+    assert choice["thinking"]["tokens"] == len(thought)
+    assert choice["thinking"]["end_reason"] == "max"
+
+
+async def test_a_landing_leaves_room_for_the_wrap_up() -> None:
+    choice, _ = await ask(
+        Script((SENTENCES,), "42"), max_thinking_tokens=38, thinking={"wrap_up_text": " So:"}
+    )
+    assert choice["message"]["reasoning_content"] == "One. Two is here. Three is too. So:"
+
+
+@pytest.mark.parametrize("cap", range(1, 10))
+async def test_no_character_is_begun_that_the_cap_would_cut(cap: int) -> None:
+    choice, _ = await ask(Script(("🤔" * 4,), "42"), max_thinking_tokens=cap)
+    assert choice["message"].get("reasoning_content", "").rstrip() == "🤔" * (cap // 4)
+    assert choice["thinking"]["tokens"] == cap
+
+
+async def test_a_loop_is_closed_and_the_answer_follows() -> None:
+    choice, metrics = await ask(Script((ROUND * 100,), "42"), min_thinking_tokens=500)
+    assert choice["thinking"]["end_reason"] == "loop"
+    assert choice["thinking"]["tokens"] < 200
+    assert choice["message"]["content"] == "42"
+    assert 'proctor_loops_total{action="close"} 1.0' in metrics
+
+
+async def test_a_loop_is_nudged_once() -> None:
+    choice, metrics = await ask(Script((ROUND * 100,), "42"), thinking={"on_loop": "nudge"})
+    assert choice["message"]["reasoning_content"].count(NUDGE_TEXT) == 1
+    assert choice["thinking"]["end_reason"] == "loop"
+    assert 'proctor_loops_total{action="nudge"} 1.0' in metrics
+    assert 'proctor_loops_total{action="close"} 1.0' in metrics
+
+
+async def test_a_loop_can_be_let_be() -> None:
+    choice, _ = await ask(Script((ROUND * 50,), "42"), thinking={"on_loop": "off"})
+    assert choice["message"]["reasoning_content"] == ROUND * 50
+    assert choice["thinking"]["end_reason"] == "natural"
