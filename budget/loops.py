@@ -35,6 +35,7 @@ SURPRISE = 22
 ENOUGH = 256
 MOST_LETTERS = 6
 UNKNOWN_LETTERS = 1
+_SHORTEST_RUN = COVERED - COVERED // COPIES  # all copies but one
 
 
 def letters_of(tokens: Sequence[bytes]) -> bytes:
@@ -89,7 +90,7 @@ class LoopDetector:
         self.wordless = 0 if letters else self.wordless + 1
         self.runs = {distance: self.runs.get(distance, 0) + 1 for distance in self._find(token)}
         self.recent.append(token)
-        copies = sum(run > self.phrase for run in self.runs.values())
+        copies = sum(map(self.phrase.__lt__, self.runs.values()))
         if copies:
             self.phrase += 1
             self.score = min(ENOUGH, self.score + (max(1, letters) if copies > 1 else 1))
@@ -100,6 +101,8 @@ class LoopDetector:
 
     @property
     def _is_exact(self) -> bool:
+        if max(self.runs.values(), default=0) < _SHORTEST_RUN:
+            return False
         least = COVERED if self.wordless < COVERED else COVERED_WITHOUT_WORDS
         return any(run + period >= max(COPIES * period, least) for period, run in self.runs.items())
 

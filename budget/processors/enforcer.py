@@ -112,6 +112,8 @@ class Enforcer:
         self._forbid(logits, rows, table.forbidden(state)[slots])
         may_close = table.free(state)[slots] & ~guarded
         self._end_turns(logits, rows, table.end_token(state)[slots], may_close)
+        # A continuation must stand for an attempt even where its character will be cut.
+        may_continue = logits[rows, table.continuation(state)[slots].clamp(min=0)] > -torch.inf
         if len(held.near):
             self._keep_whole(logits, rows[held.near], slots[held.near], state)
         tokens = table.forced(state)[slots]
@@ -120,7 +122,7 @@ class Enforcer:
             drawn, attempt = self._draw(logits, rows[held.guarded], held, state)
             tokens = torch.where(guarded, tokens.index_copy(0, held.guarded, drawn), tokens)
             attempted = guarded & attempted.index_copy(0, held.guarded, attempt)
-        return attempted & _force(logits, rows, tokens)
+        return attempted & _force(logits, rows, tokens, attempted & may_continue)
 
     def _draw(
         self, logits: torch.Tensor, rows: torch.Tensor, held: Held, state: State
@@ -156,10 +158,16 @@ class Enforcer:
         logits[at] = logits[at].masked_fill(tokens != NO_TOKEN, -torch.inf)
 
 
-def _force(logits: torch.Tensor, rows: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
-    """Make each row's token certain, where it has one; [rows] bool: where that was done."""
+def _force(
+    logits: torch.Tensor, rows: torch.Tensor, tokens: torch.Tensor, may: torch.Tensor
+) -> torch.Tensor:
+    """Make each row's token certain, where it has one that is not masked or that `may` be.
+
+    Returns:
+        [rows] bool: where that was done.
+    """
     at = rows, tokens.clamp(min=0)
     logit = logits[at]
-    which = (tokens != NO_TOKEN) & (logit > -torch.inf)
+    which = (tokens != NO_TOKEN) & ((logit > -torch.inf) | may)
     logits[at] = logit.masked_fill(which, CERTAIN)
     return which

@@ -1,4 +1,7 @@
-"""The loop detectors of a whole batch as tensors: `budget.loops.LoopDetector`, vectorised."""
+"""The loop detectors of a whole batch as tensors: `budget.loops.LoopDetector`, vectorised.
+
+A step is a pure function, so a state can be kept and folded over drafts that may be rejected.
+"""
 
 from functools import cache
 from typing import NamedTuple
@@ -12,7 +15,6 @@ from budget.loops import (
     ENOUGH,
     REACH,
     SURPRISE,
-    UNKNOWN_LETTERS,
     LoopDetector,
 )
 
@@ -80,7 +82,8 @@ def step(
     Args:
         state: before the token.
         token: [slots]; token ids.
-        letters: [slots]; what `budget.loops.letters_of` gives for each.
+        letters: [slots]; what `budget.loops.letters_of` gives for each, or
+            `UNKNOWN_LETTERS`.
         came: [slots] bool; slots where it does not hold stay as they are.
 
     Returns:
@@ -120,44 +123,3 @@ def _needed(covered: int, device: torch.device) -> torch.Tensor:
     """[REACH] int32: for each period, how long a run must be."""
     period = torch.arange(1, REACH + 1, dtype=torch.int32, device=device)
     return (COPIES * period).clamp(min=covered) - period
-
-
-class LoopTable:
-    """The detectors of up to `slots` requests.
-
-    Attributes:
-        state: replaced, never changed in place by `advance`, so that it can be
-            kept and folded over drafts with `step`.
-    """
-
-    def __init__(self, slots: int, letters: bytes, device: torch.device) -> None:
-        """`letters` is what `letters_of` gives; tokens outside it count as one letter."""
-        self.state = LoopState.empty(slots, device)
-        padded = [*letters, UNKNOWN_LETTERS]
-        self._letters = torch.tensor(padded, dtype=torch.int32, device=device)
-
-    def load(self, slot: int, detector: LoopDetector) -> None:
-        """Put a request into a slot, whatever the slot held before.
-
-        Args:
-            slot: index into the table.
-            detector: the reference, folded over the request's thinking.
-        """
-        row = LoopState.of(detector)
-        self.state = LoopState(*(column.clone() for column in self.state))
-        for column, value in zip(self.state, row, strict=True):
-            column[slot] = value[0]
-
-    def letters(self, token: torch.Tensor) -> torch.Tensor:
-        """[slots] int32: what `step` asks of the tokens, [slots]."""
-        return self._letters[token.clamp(0, len(self._letters) - 1)]
-
-    def advance(self, token: torch.Tensor, came: torch.Tensor) -> torch.Tensor:
-        """Take one token per slot where one `came`; [slots] bool, see `step`."""
-        self.state, hit = step(self.state, token, self.letters(token), came)
-        return hit
-
-    def forget(self, slots: torch.Tensor) -> None:
-        """Forget all tokens of the slots where `slots` ([slots] bool) holds."""
-        empty = LoopState.empty(len(slots), slots.device)
-        self.state = empty.choose(slots, self.state)

@@ -134,13 +134,16 @@ class VllmEngine:
             "seed": job.sampling.seed,
         }
         seed = secrets.randbits(63) if job.sampling.seed is None else job.sampling.seed
-        return SamplingParams(
-            **{**self._defaults, **{key: to for key, to in asked.items() if to is not None}},
-            max_tokens=job.sampling.max_tokens,
-            detokenize=False,
-            output_kind=RequestOutputKind.DELTA,
-            extra_args=EngineBudget(job.id, seed, job.budget).to_extra_args(),
-        )
+        # The model's own defaults can hold any of these, a most number of tokens too.
+        params = {
+            **self._defaults,
+            **{key: to for key, to in asked.items() if to is not None},
+            "max_tokens": job.sampling.max_tokens,
+            "detokenize": False,
+            "output_kind": RequestOutputKind.DELTA,
+            "extra_args": EngineBudget(job.id, seed, job.budget).to_extra_args(),
+        }
+        return SamplingParams(**params)
 
 
 def _engine_config(model: str, name: str, arguments: Mapping[str, Any]) -> VllmConfig:

@@ -219,72 +219,46 @@ def truth_table(rng: Random) -> str:
     return head + "".join(rows)
 
 
-def cell(rng: Random) -> str:
-    return rng.choice((
-        rng.choice(NAMES), rng.choice(THINGS), str(rng.randint(0, 9999)),
-        f"{rng.uniform(0, 100):.2f}", f"2024-{rng.randint(1, 12):02d}-{rng.randint(1, 28):02d}",
-    ))  # fmt: skip
-
-
 def column(rng: Random) -> Callable[[int], str]:
     """How the cells of one column are drawn, given the row's number."""
-    kind = rng.randrange(6)
-    if kind == 0:
-        return str
-    if kind == 1:
-        return lambda row: rng.choice(NAMES)
-    if kind == 2:
-        return lambda row: rng.choice(THINGS)
-    if kind == 3:
-        return lambda row: str(rng.randint(0, 999))
-    if kind == 4:
-        return lambda row: f"{rng.uniform(0, 100):.2f}"
-    return lambda row: f"2024-{rng.randint(1, 12):02d}-{rng.randint(1, 28):02d}"
+    kinds: tuple[Callable[[int], str], ...] = (
+        str,
+        lambda row: rng.choice(NAMES),
+        lambda row: rng.choice(THINGS),
+        lambda row: str(rng.randint(0, 999)),
+        lambda row: f"{rng.uniform(0, 100):.2f}",
+        lambda row: f"2024-{rng.randint(1, 12):02d}-{rng.randint(1, 28):02d}",
+    )
+    return rng.choice(kinds)
+
+
+def rows(rng: Random, width: int, fewest: int, most: int) -> list[list[str]]:
+    """The cells of a table's rows."""
+    columns = [column(rng) for _ in range(width)]
+    return [[draw(row) for draw in columns] for row in range(1, rng.randint(fewest, most))]
 
 
 def table(rng: Random) -> str:
-    width = rng.randint(3, 8)
-    columns = [column(rng) for _ in range(width)]
-    names = rng.sample(FIELDS, width)
-    head = (
-        "| "
-        + " | ".join(names)
-        + " |\n|"
-        + "|".join("-" * rng.randint(3, 12) for _ in names)
-        + "|\n"
-    )
-    rows = [
-        "| " + " | ".join(draw(row) for draw in columns) + " |\n"
-        for row in range(rng.randint(4, 40))
-    ]
-    return head + "".join(rows)
+    names = rng.sample(FIELDS, rng.randint(3, 8))
+    rule = ["-" * rng.randint(3, 12) for _ in names]
+    head = f"| {' | '.join(names)} |\n|{'|'.join(rule)}|\n"
+    return head + "".join(f"| {' | '.join(row)} |\n" for row in rows(rng, len(names), 5, 41))
 
 
 def csv(rng: Random) -> str:
-    width = rng.randint(3, 8)
-    columns = [column(rng) for _ in range(width)]
-    head = ",".join(rng.sample(FIELDS, width)) + "\n"
-    return head + "".join(
-        ",".join(draw(row) for draw in columns) + "\n" for row in range(1, rng.randint(8, 60))
-    )
+    names = rng.sample(FIELDS, rng.randint(3, 8))
+    return "".join(",".join(row) + "\n" for row in [names, *rows(rng, len(names), 8, 60)])
 
 
 def json_list(rng: Random) -> str:
-    width = rng.randint(2, 6)
-    columns = list(zip(rng.sample(FIELDS, width), [column(rng) for _ in range(width)], strict=True))
-    indent = rng.choice((None, None, 2))
-    records = [{name: draw(row) for name, draw in columns} for row in range(1, rng.randint(5, 40))]
-    return json.dumps(records, indent=indent) + "\n"
+    names = rng.sample(FIELDS, rng.randint(2, 6))
+    records = [dict(zip(names, row, strict=True)) for row in rows(rng, len(names), 5, 40)]
+    return json.dumps(records, indent=rng.choice((None, None, 2))) + "\n"
 
 
 def inserts(rng: Random) -> str:
-    columns = [column(rng) for _ in range(rng.randint(2, 5))]
-    return "".join(
-        f"INSERT INTO {rng.choice(('users',))} VALUES ("
-        + ", ".join(draw(row) for draw in columns)
-        + ");\n"
-        for row in range(1, rng.randint(5, 30))
-    )
+    values = rows(rng, rng.randint(2, 5), 5, 30)
+    return "".join(f"INSERT INTO users VALUES ({', '.join(row)});\n" for row in values)
 
 
 def log_lines(rng: Random) -> str:

@@ -191,3 +191,15 @@ def test_an_engine_without_markers_does_not_start() -> None:
     bare.additional_config = {}
     with pytest.raises(ValueError, match="no thinking markers"):
         BudgetLogitsProcessor(bare, torch.device("cpu"), False)  # type: ignore[arg-type]
+
+
+def test_a_continuation_stands_for_an_attempt_even_where_its_character_is_cut() -> None:
+    seen = Vocabulary.from_bytes([b"\xf0", *[b"a"] * 4, b"\xa4", *[b""] * 5])
+    budget = TokenBudget(minimum=1, maximum=1, continuation_ids=((0,),))
+    batch = Batch(ONE, seen)
+    request = Request("r", budget, carrying(budget, temperature=0))
+    batch.add(request)
+    batch.step(torch.eye(VOCABULARY)[[7]])
+    batch.step(torch.eye(VOCABULARY)[[2]])
+    assert request.tokens == [0, 7]
+    assert batch.processor.take_attempts("r") == [0]

@@ -69,7 +69,11 @@ class RecordingEngine:
         """The account that the reference machine gives of a job."""
         recording = self.recordings[job_id]
         machine = replay(
-            recording.job.budget, self.model.markers, recording.tokens, recording.attempts
+            recording.job.budget,
+            self.model.markers,
+            recording.tokens,
+            recording.attempts,
+            self.model.vocabulary,
         )
         machine.flush()
         return machine.outcome(EndReason.LENGTH)

@@ -44,7 +44,11 @@ async def test_a_minimum_equal_to_the_maximum_is_met_exactly(
 ) -> None:
     for exact in (1, 7, 64, 333):
         request = body(
-            served, chain(Random(exact), 4), max_thinking_tokens=exact, min_thinking_tokens=exact
+            served,
+            chain(Random(exact), 4),
+            max_thinking_tokens=exact,
+            min_thinking_tokens=exact,
+            thinking={"on_loop": "off"},
         )
         answer = await ask(http, request)
         assert answer["choices"][0]["thinking"]["tokens"] == exact

@@ -14,7 +14,7 @@ from tests.engine.conftest import Served
 from tests.engine.prompts import chain
 
 PATIENCE = 60
-BUDGET = {"max_thinking_tokens": 40}
+BUDGET = {"max_thinking_tokens": 40, "thinking": {"landing": "hard"}}
 LONG = {"min_thinking_tokens": 1500}
 
 
