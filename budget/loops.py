@@ -23,9 +23,6 @@ How the numbers were chosen, and what they find and miss, stands in
 """
 
 from collections import deque
-from collections.abc import Sequence
-
-from budget.vocabulary import TERMINATORS
 
 REACH = 256
 COPIES = 4
@@ -33,27 +30,8 @@ COVERED = 64
 COVERED_WITHOUT_WORDS = 256
 SURPRISE = 22
 ENOUGH = 256
-MOST_LETTERS = 6
 UNKNOWN_LETTERS = 1
 _SHORTEST_RUN = COVERED - COVERED // COPIES  # all copies but one
-
-
-def letters_of(tokens: Sequence[bytes]) -> bytes:
-    """How much each token says, by token id: its letters, at most `MOST_LETTERS`.
-
-    A mark that ends a sentence says as much as a long word; digits, spaces and
-    other punctuation say nothing. A letter of several bytes counts that often,
-    in whatever way its bytes are cut into tokens.
-    """
-    return bytes(map(_letters, tokens))
-
-
-def _letters(token: bytes) -> int:
-    text = token.decode(errors="replace")
-    if any(mark in text for mark in TERMINATORS):
-        return MOST_LETTERS
-    letters = sum(len(char.encode()) for char in text if char.isalpha())
-    return min(MOST_LETTERS, letters + text.count("\N{REPLACEMENT CHARACTER}"))
 
 
 class LoopDetector:
@@ -70,7 +48,7 @@ class LoopDetector:
     """
 
     def __init__(self, letters: bytes = b"") -> None:
-        """`letters` is what `letters_of` gives; tokens outside it count as one letter."""
+        """`letters` is a `Vocabulary`'s; tokens outside it count as one letter."""
         self._letters = letters
         self.reset()
 

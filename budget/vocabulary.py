@@ -25,10 +25,7 @@ class Vocabulary:
         traits: per token id, a sum of `ENDS` (it ends a sentence or a line),
             `ENDS_AFTER_NO_DIGIT` (it is a full stop, or a decimal point) and
             `IS_DIGIT` (its text ends in a digit).
-        letters: per token id, how much it says: its letters, at most
-            `MOST_LETTERS`. A mark that ends a sentence says as much as a long
-            word; digits, spaces and other punctuation say nothing. A letter of
-            several bytes counts that often, however they are cut into tokens.
+        letters: per token id, how much it says; see `letters_of`.
     """
 
     missing: tuple[bytes, bytes, bytes, bytes] = (b"", b"", b"", b"")
@@ -47,9 +44,7 @@ class Vocabulary:
         if not all(lack - 1 in missing[lack] for lack in before[1:]):
             missing = [bytes(len(tokens))] * len(before)
         none, one, two, three = missing
-        return cls(
-            (none, one, two, three), bytes(map(_traits, tokens)), bytes(map(_letters, tokens))
-        )
+        return cls((none, one, two, three), bytes(map(_traits, tokens)), letters_of(tokens))
 
     def missing_after(self, missing: int, token: int) -> int:
         """Bytes that a character lacks after `token`, if it lacked `missing` before it."""
@@ -72,6 +67,24 @@ class Vocabulary:
 
 OPAQUE = Vocabulary()
 """Tells nothing: no token ends a sentence, and each is made of whole characters."""
+
+
+def letters_of(tokens: Sequence[bytes]) -> bytes:
+    """How much each token says, by token id: its letters, at most `MOST_LETTERS`.
+
+    A mark that ends a sentence says as much as a long word; digits, spaces and
+    other punctuation say nothing. A letter of several bytes counts that often,
+    in whatever way its bytes are cut into tokens.
+    """
+    return bytes(map(_letters, tokens))
+
+
+def _letters(token: bytes) -> int:
+    text = token.decode(errors="replace")
+    if any(mark in text for mark in TERMINATORS):
+        return MOST_LETTERS
+    letters = sum(len(char.encode()) for char in text if char.isalpha())
+    return min(MOST_LETTERS, letters + text.count("\N{REPLACEMENT CHARACTER}"))
 
 
 def _missing_after(missing: int, token: bytes) -> int:
@@ -97,11 +110,3 @@ def _traits(token: bytes) -> int:
             return ENDS_AFTER_NO_DIGIT
         return 0 if before.isdecimal() else ENDS
     return ENDS
-
-
-def _letters(token: bytes) -> int:
-    text = token.decode(errors="replace")
-    if any(mark in text for mark in TERMINATORS):
-        return MOST_LETTERS
-    letters = sum(len(char.encode()) for char in text if char.isalpha())
-    return min(MOST_LETTERS, letters + text.count("\N{REPLACEMENT CHARACTER}"))

@@ -82,7 +82,7 @@ def step(
     Args:
         state: before the token.
         token: [slots]; token ids.
-        letters: [slots]; what `budget.loops.letters_of` gives for each, or
+        letters: [slots]; what `budget.vocabulary.letters_of` gives for each, or
             `UNKNOWN_LETTERS`.
         came: [slots] bool; slots where it does not hold stay as they are.
 

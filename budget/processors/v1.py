@@ -123,6 +123,17 @@ class BudgetLogitsProcessor(LogitsProcessor):
                 return seat.attempts
         return self._records.pop(key, [])
 
+    def check_books(self) -> int:
+        """Requests that hold a slot now.
+
+        Raises:
+            RuntimeError: if a slot is held twice, or was lost.
+        """
+        held = [seat.slot for seat in self._seats.values()]
+        if sorted([*held, *self._free]) != list(range(self._slots)):
+            raise RuntimeError(f"slots {held} are held and {self._free} are free")
+        return len(held)
+
     def _seat(self, request: EngineBudget, params: SamplingParams, output: list[int]) -> Seat:
         record = [at for at in self._records.pop(request.key, []) if at < len(output)]
         slot = self._free.pop()

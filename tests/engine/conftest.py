@@ -22,6 +22,8 @@ pytest.importorskip("vllm", reason="the CPU engine is not installed")
 
 START_SECONDS = 300
 PATIENCE = 300
+CACHE = 24 * 2**20
+"""Bytes: 10,000 tokens, too few for what 64 streams want, so that some are preempted."""
 T = TypeVar("T")
 
 
@@ -63,7 +65,7 @@ class ThreadServer(uvicorn.Server):
 @pytest.fixture(scope="session")
 def served() -> Iterator[Served]:
     """The demo model behind the gateway, on a port of this machine."""
-    settings = load_settings({}, None)
+    settings = load_settings({"engine": {"kv_cache_memory_bytes": CACHE}}, None)
     loaded: list[RecordingEngine] = []
 
     def load() -> Engine:

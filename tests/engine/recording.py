@@ -51,6 +51,11 @@ class RecordingEngine:
     async def aclose(self) -> None:
         await self._engine.aclose()
 
+    async def check_books(self) -> int:
+        """Requests that hold a slot in the processor; raises if its books do not add up."""
+        held: list[int] = await self._engine._llm.collective_rpc("check_books")  # type: ignore[attr-defined]
+        return sum(held)
+
     def thinking_ids(self, job_id: str) -> list[int]:
         """A job's thinking, cut out of its tokens by its markers alone.
 
