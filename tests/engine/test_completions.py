@@ -25,10 +25,10 @@ from server.engines.dialects import Texts, TokenIds
 from server.engines.discovery import LocalModel
 from server.loader import load_engine
 from server.settings import DEMO, Settings
+from tests.engine.asking import ask, assert_kept, body, random_request
 from tests.engine.conftest import START_SECONDS, Served
 from tests.engine.prompts import chain
 from tests.engine.recording import RecordingEngine
-from tests.engine.test_budgets import ask, body, random_request
 
 NAME = "proctor-demo"
 PATIENCE = 60
@@ -111,18 +111,7 @@ async def test_100_concurrent_requests_think_within_their_budgets(over: Served) 
     async with gateway(over) as http:
         answers = await asyncio.gather(*(ask(http, request) for request in requests))
     for request, answer in zip(requests, answers, strict=True):
-        (choice,) = answer["choices"]
-        job = f"{answer['id']}-0"
-        counted = len(over.engine.thinking_ids(job))
-        cap = request["max_thinking_tokens"]
-        assert request["min_thinking_tokens"] <= counted
-        assert cap == -1 or counted <= cap
-        account = over.engine.outcome(job)
-        assert choice["thinking"]["tokens"] == account.tokens == counted
-        assert choice["thinking"]["continuations"] == account.continuations
-        assert choice["thinking"]["end_reason"] == account.end_reason
-        assert answer["usage"]["completion_tokens"] == len(over.engine.recordings[job].tokens)
-        assert choice["message"]["content"]
+        assert_kept(over, request, answer)
 
 
 async def test_greedy_rounds_give_what_the_embedded_engine_gives(
@@ -167,11 +156,7 @@ async def test_texts_alone_keep_the_budgets_too(over: Served) -> None:
     async with gateway(spoken_to) as http:
         answers = await asyncio.gather(*(ask(http, request) for request in requests))
     for request, answer in zip(requests, answers, strict=True):
-        counted = len(textual.thinking_ids(f"{answer['id']}-0"))
-        cap = request["max_thinking_tokens"]
-        assert request["min_thinking_tokens"] <= counted
-        assert cap == -1 or counted <= cap
-        assert answer["choices"][0]["thinking"]["tokens"] == counted
+        assert_kept(spoken_to, request, answer)
 
 
 async def test_a_job_that_is_given_up_leaves_the_server(over: Served, peer: str) -> None:
