@@ -7,7 +7,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from budget import DesyncError, EndReason, Forced, Label, Machine, Markers, TokenBudget, replay
+from budget import (
+    DesyncError,
+    EndReason,
+    Forced,
+    Label,
+    Machine,
+    Markers,
+    OnLoop,
+    TokenBudget,
+    replay,
+)
 from budget.markers import contains
 from budget.phases import Event, Phase
 from budget.vocabulary import Vocabulary
@@ -221,3 +231,31 @@ def test_an_end_of_turn_that_no_budget_prevented_is_a_stop() -> None:
 def test_outside_thinking_nothing_closes_it() -> None:
     assert Machine(TokenBudget(opened=False), ONE).closers == frozenset()
     assert Machine(TokenBudget(), ONE).closers == {7, EOS}
+
+
+def test_a_loop_is_nudged_once_and_then_closed_with_its_wrap_up() -> None:
+    budget = TokenBudget(
+        minimum=300,
+        maximum=400,
+        continuation_ids=((1,),),
+        wrap_up_ids=(3,),
+        on_loop=OnLoop.NUDGE,
+        nudge_ids=(4, 5),
+    )
+    machine = Machine(budget, ONE)
+    tokens: list[int] = []
+    while machine.thinking:
+        tokens.append(2 if machine.forced is None else machine.forced)
+        machine.advance(tokens[-1])
+    assert tokens == [2] * 64 + [4, 5] + [2] * 64 + [3, 7]
+    account = machine.outcome(EndReason.LENGTH)
+    assert (account.end_reason, account.tokens) == (EndReason.LOOP, 131)
+    assert account.loops == {OnLoop.NUDGE: 1, OnLoop.CLOSE: 1}
+
+
+def test_a_loop_is_closed_even_under_a_half_matched_marker() -> None:
+    split = Markers(start=(6,), end=(8, 7), eos=frozenset({EOS}))
+    machine = Machine(TokenBudget(on_loop=OnLoop.CLOSE), split)
+    while machine.forced is None:
+        machine.advance(8)
+    assert machine.forced == 7

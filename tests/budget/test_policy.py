@@ -9,13 +9,16 @@ from hypothesis import given
 
 from budget import (
     BudgetError,
+    Landing,
     Markers,
+    OnLoop,
     ThinkingBudget,
     TokenBudget,
     answer_reserve,
     thinking_room,
     tokenize,
 )
+from budget.policy import NUDGE_TEXT
 from tests.budget.strategies import budgets, markers
 
 MARKERS = Markers(start=(60,), end=(62,), eos=frozenset({0}))
@@ -156,3 +159,31 @@ def test_an_error_survives_the_way_between_processes() -> None:
 def test_no_thinking_at_all_is_a_maximum_of_zero() -> None:
     assert ThinkingBudget(max_tokens=0).disabled
     assert not ThinkingBudget().disabled
+
+
+def test_a_nudge_comes_with_its_tokens_and_with_nothing_else() -> None:
+    nudged = tokenized(ThinkingBudget(on_loop=OnLoop.NUDGE))
+    assert nudged.nudge_ids == tuple(NUDGE_TEXT.encode())
+    assert tokenized(ThinkingBudget()).nudge_ids == ()
+    with pytest.raises(BudgetError, match="nudge"):
+        TokenBudget(on_loop=OnLoop.NUDGE)
+    with pytest.raises(BudgetError, match="nudge"):
+        TokenBudget(nudge_ids=(1,))
+
+
+def test_a_landing_is_an_eighth_of_the_maximum() -> None:
+    assert tokenized(ThinkingBudget(max_tokens=80)).landing == 10
+    assert tokenized(ThinkingBudget(max_tokens=10**6), room=10**6).landing == 64
+    assert tokenized(ThinkingBudget(max_tokens=80, landing=Landing.HARD)).landing == 0
+
+
+def test_a_continuation_that_would_complete_the_end_marker_is_refused() -> None:
+    split = Markers(start=(60,), end=(62, 63), eos=frozenset({0}))
+    with pytest.raises(BudgetError, match="begin as the end marker ends"):
+        tokenize(
+            ThinkingBudget(continuation_texts=("?no",)),
+            encode=encode,
+            markers=split,
+            opened=True,
+            room=50,
+        )
