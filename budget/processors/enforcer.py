@@ -109,20 +109,22 @@ class Enforcer:
         """
         table, slots = self.table, held.slots
         guarded = table.guarded(state)[slots]
-        self._forbid(logits, rows, table.forbidden(state)[slots])
         may_close = table.free(state)[slots] & ~guarded
         self._end_turns(logits, rows, table.end_token(state)[slots], may_close)
-        # A continuation must stand for an attempt even where its character will be cut.
-        may_continue = logits[rows, table.continuation(state)[slots].clamp(min=0)] > -torch.inf
+        attempted = continuable = torch.zeros_like(guarded)
+        if len(held.guarded):
+            # A continuation must stand for an attempt even where its character will be cut.
+            continuation = table.continuation(state)[slots].clamp(min=0)
+            continuable = logits[rows, continuation] > -torch.inf
         if len(held.near):
             self._keep_whole(logits, rows[held.near], slots[held.near], state)
         tokens = table.forced(state)[slots]
-        attempted = torch.zeros_like(guarded)
         if len(held.guarded):
             drawn, attempt = self._draw(logits, rows[held.guarded], held, state)
             tokens = torch.where(guarded, tokens.index_copy(0, held.guarded, drawn), tokens)
             attempted = guarded & attempted.index_copy(0, held.guarded, attempt)
-        return attempted & _force(logits, rows, tokens, attempted & may_continue)
+        forbidden = table.forbidden(state)[slots]
+        return attempted & _force(logits, rows, tokens, attempted & continuable, forbidden)
 
     def _draw(
         self, logits: torch.Tensor, rows: torch.Tensor, held: Held, state: State
@@ -138,11 +140,13 @@ class Enforcer:
         self, logits: torch.Tensor, rows: torch.Tensor, ends: torch.Tensor, which: torch.Tensor
     ) -> None:
         """Inside thinking that may close, an end of turn becomes the end marker."""
-        of_turn = logits[rows[:, None], self._eos]
-        end = logits[rows, ends]
-        which = which & (end > -torch.inf)
-        logits[rows, ends] = torch.where(which, torch.maximum(end, of_turn.amax(dim=-1)), end)
-        logits[rows[:, None], self._eos] = of_turn.masked_fill(which[:, None], -torch.inf)
+        at = rows[:, None], torch.cat((ends[:, None], self._eos.expand(len(rows), -1)), dim=1)
+        either = logits[at]
+        end = either[:, :1]
+        which = which[:, None] & (end > -torch.inf)
+        after = either.masked_fill(which, -torch.inf)
+        after[:, :1] = torch.where(which, either.amax(dim=1, keepdim=True), end)
+        logits[at] = after
 
     def _keep_whole(
         self, logits: torch.Tensor, rows: torch.Tensor, slots: torch.Tensor, state: State
@@ -152,22 +156,25 @@ class Enforcer:
         splits = self.table.splits(state, slots)
         logits[at] = logits[at].masked_fill(splits, -torch.inf)
 
-    @staticmethod
-    def _forbid(logits: torch.Tensor, rows: torch.Tensor, tokens: torch.Tensor) -> None:
-        at = rows, tokens.clamp(min=0)
-        logits[at] = logits[at].masked_fill(tokens != NO_TOKEN, -torch.inf)
-
 
 def _force(
-    logits: torch.Tensor, rows: torch.Tensor, tokens: torch.Tensor, may: torch.Tensor
+    logits: torch.Tensor,
+    rows: torch.Tensor,
+    tokens: torch.Tensor,
+    may: torch.Tensor,
+    forbidden: torch.Tensor,
 ) -> torch.Tensor:
     """Make each row's token certain, where it has one that is not masked or that `may` be.
 
+    Where it has none, mask the row's `forbidden` one, if there is one.
+
     Returns:
-        [rows] bool: where that was done.
+        [rows] bool: where a token was made certain.
     """
-    at = rows, tokens.clamp(min=0)
+    forced = tokens != NO_TOKEN
+    at = rows, torch.where(forced, tokens, forbidden).clamp(min=0)
     logit = logits[at]
-    which = (tokens != NO_TOKEN) & ((logit > -torch.inf) | may)
-    logits[at] = logit.masked_fill(which, CERTAIN)
+    which = forced & ((logit > -torch.inf) | may)
+    masked = ~forced & (forbidden != NO_TOKEN)
+    logits[at] = logit.masked_fill(which, CERTAIN).masked_fill(masked, -torch.inf)
     return which

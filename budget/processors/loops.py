@@ -91,8 +91,11 @@ def step(
         so far end in a loop; False where no token came.
     """
     token, letters = token.int()[:, None], letters.int()
-    runs = (state.runs + 1) * (state.recent == token)
-    copies = _count_positive(runs - state.phrase[:, None])
+    # Compared into int32: on a CPU a bool that is then multiplied or counted costs three times it.
+    repeats = torch.eq(state.recent, token, out=torch.empty_like(state.recent))
+    runs = (state.runs + 1).mul_(repeats)
+    longer = torch.gt(runs, state.phrase[:, None], out=torch.empty_like(runs))
+    copies = longer.sum(dim=1, dtype=torch.int32)
     gain = torch.where(copies > 1, letters.clamp(min=1), torch.where(copies > 0, 1, -SURPRISE))
     after = LoopState(
         recent=torch.cat((token, state.recent[:, :-1]), dim=1),
@@ -101,25 +104,19 @@ def step(
         score=(state.score + gain).clamp(0, ENOUGH),
         wordless=(state.wordless + 1) * (letters == 0),
     )
-    exact = _has_run(runs, COVERED_WITHOUT_WORDS)
-    exact |= _has_run(runs, COVERED) & (after.wordless < COVERED)
+    exact = _longest_excess(runs, after.wordless >= COVERED) >= 0
     return after.choose(came, state), ((after.score == ENOUGH) | exact) & came
 
 
-# Both avoid comparing whole tables, which costs several times a subtraction on a CPU.
-
-
-def _count_positive(table: torch.Tensor) -> torch.Tensor:
-    return table.clamp(0, 1).sum(dim=1, dtype=torch.int32)
-
-
-def _has_run(runs: torch.Tensor, covered: int) -> torch.Tensor:
-    """[slots] bool: whether the tail is `COPIES` copies and at least `covered` tokens long."""
-    return (runs - _needed(covered, runs.device)).amax(dim=1) >= 0
+def _longest_excess(runs: torch.Tensor, wordless: torch.Tensor) -> torch.Tensor:
+    """[slots] int32: how much longer a run is, at most, than an exact loop of its period needs."""
+    needed = _needed(runs.device).index_select(0, wordless.int())
+    return (runs - needed).amax(dim=1)
 
 
 @cache
-def _needed(covered: int, device: torch.device) -> torch.Tensor:
-    """[REACH] int32: for each period, how long a run must be."""
+def _needed(device: torch.device) -> torch.Tensor:
+    """[2, REACH] int32: how long a run must be, by period, with words and without."""
     period = torch.arange(1, REACH + 1, dtype=torch.int32, device=device)
-    return (COPIES * period).clamp(min=covered) - period
+    covered = torch.tensor([[COVERED], [COVERED_WITHOUT_WORDS]], dtype=torch.int32, device=device)
+    return torch.maximum(COPIES * period, covered) - period

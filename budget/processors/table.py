@@ -9,6 +9,7 @@ also be folded over draft tokens that may yet be rejected.
 from collections.abc import Sequence
 from typing import NamedTuple
 
+import numpy as np
 import torch
 
 from budget.loops import UNKNOWN_LETTERS
@@ -124,6 +125,12 @@ class BudgetTable:
         self._slots = torch.arange(slots, device=device)
         self._row = self._slots * width
 
+        # What the host knows of the policies, to leave out what no slot asks for.
+        self._guarding = np.zeros(slots, dtype=bool)
+        self._nudging = np.zeros(slots, dtype=bool)
+        self._watching = np.zeros(slots, dtype=bool)
+        self._near_from = np.full(slots, UNLIMITED)
+
     def load(self, slot: int, budget: TokenBudget, machine: Machine) -> None:
         """Put a request into a slot, whatever the slot held before.
 
@@ -145,6 +152,11 @@ class BudgetTable:
         watched = LoopState.of(machine.detector)
         for column, row in zip(state.loops, watched, strict=True):
             column[slot] = row[0]
+        self._guarding[slot] = budget.demands_thinking
+        self._nudging[slot] = bool(budget.nudge_ids)
+        self._watching[slot] = budget.on_loop is not OnLoop.OFF
+        near = UNLIMITED if budget.maximum is None else budget.maximum - len(budget.wrap_up_ids)
+        self._near_from[slot] = near - LONGEST_TAIL
         lengths = [len(text) for text in budget.continuation_ids]
         numbers = [
             budget.minimum,
@@ -163,6 +175,25 @@ class BudgetTable:
         if budget.demands_thinking:
             self._span[slot] = torch.tensor(self._spans(budget), device=self._device)
 
+    def unload(self, slot: int) -> None:
+        """Leave a slot empty: what its request asked for is no longer worked for."""
+        for asking in (self._guarding, self._nudging, self._watching):
+            asking[slot] = False
+        self._near_from[slot] = UNLIMITED
+
+    def may_guard(self, slots: np.ndarray) -> np.ndarray:
+        """[chosen] bool, on the host: in which of some `slots` `guarded` can ever hold."""
+        return self._guarding[slots]
+
+    def may_split(self, slots: np.ndarray, lengths: np.ndarray) -> np.ndarray:
+        """[chosen] bool, on the host: where a character may come too close to the maximum.
+
+        Args:
+            slots: [chosen] int64.
+            lengths: [chosen] int64; how many tokens each has generated at most.
+        """
+        return lengths >= self._near_from[slots]
+
     def advance(self, token: torch.Tensor, attempted: torch.Tensor) -> None:
         """Take one token per slot: `step`, for good."""
         self.state = self.step(self.state, token, attempted)
@@ -176,19 +207,25 @@ class BudgetTable:
             attempted: [slots] bool; whether it stands for an attempt to close.
         """
         came = token >= 0
-        cursor = torch.where(attempted, self._text_at(state), state.cursor)
+        cursor, continuations = state.cursor, state.continuations
+        if self._guarding.any():
+            cursor = torch.where(attempted, self._text_at(state), cursor)
+            continuations = continuations + attempted
         cursor = cursor + (came & (cursor != _IDLE))
 
         matched = self._automaton.match(state.thinking, state.pending, token)
         crossed = came & (matched == self._automaton.length(state.thinking))
         counted = came & state.thinking
-        missing, ends, after_digit = self._text.read(token, state.missing, state.after_digit)
-        loops, looping = loop_step(state.loops, token, self._text.letters(token), counted)
+        known = self._text.known(token)
+        missing, ends, after_digit = self._text.read(known, state.missing, state.after_digit)
+        loops, looping = state.loops, None
+        if self._watching.any():
+            loops, looping = loop_step(loops, token, self._text.letters(known), counted)
         after = State(
             thinking=state.thinking ^ crossed,
             tokens=state.tokens + torch.where(counted, state.pending + 1 - matched, 0),
             pending=torch.where(came, torch.where(crossed, 0, matched), state.pending),
-            continuations=state.continuations + attempted,
+            continuations=continuations,
             length=state.length + came,
             cursor=cursor,
             looped=state.looped,
@@ -196,7 +233,7 @@ class BudgetTable:
             after_digit=torch.where(came, after_digit, state.after_digit),
             loops=loops,
         )
-        return self._limit(after, crossed, came & ends, looping & (self._watched > 0))
+        return self._limit(after, crossed, came & ends, looping)
 
     def forced(self, state: State) -> torch.Tensor:
         """[slots] int64: the token that must come next, or NO_TOKEN."""
@@ -208,6 +245,8 @@ class BudgetTable:
 
     def guarded(self, state: State) -> torch.Tensor:
         """[slots] bool: an attempt to close the thinking here becomes a continuation."""
+        if not self._guarding.any():
+            return torch.zeros_like(state.thinking)
         due = (state.continuations < self._owed) & self._fits(state, self._length_of_text(state))
         return self.free(state) & ~state.looped & ((state.tokens < self._minimum) | due)
 
@@ -252,33 +291,49 @@ class BudgetTable:
         return self._text.lacking[missing] > most[:, None]
 
     def _limit(
-        self, state: State, crossed: torch.Tensor, ends: torch.Tensor, looping: torch.Tensor
+        self,
+        state: State,
+        crossed: torch.Tensor,
+        ends: torch.Tensor,
+        looping: torch.Tensor | None,
     ) -> State:
         """Begin to close at the maximum or shortly before it, or to leave a loop."""
         room = self._room(state)
-        cell = self._at(self._script, state.cursor)
-        in_text = (state.cursor >= self._texts_at) & (state.cursor < self._close_at)
-        too_long = self._at(self._span, state.cursor) > room
-        over = crossed | (cell == NO_TOKEN) | (in_text & (state.missing == 0) & too_long)
-        cursor = torch.where(over, _IDLE, state.cursor)
+        over = crossed | (self._at(self._script, state.cursor) == NO_TOKEN)
+        if self._guarding.any():
+            in_text = (state.cursor >= self._texts_at) & (state.cursor < self._close_at)
+            too_long = self._at(self._span, state.cursor) > room
+            over |= in_text & (state.missing == 0) & too_long
+        state = state._replace(cursor=torch.where(over, _IDLE, state.cursor))
 
-        spent = state.thinking & (cursor < self._close_at) & (room == 0)
-        free = state.thinking & (cursor == _IDLE) & ~spent
+        closes = state.thinking & (state.cursor < self._close_at) & (room == 0)
+        free = self.free(state) & ~closes
         unmarked = state.pending == 0
-        lands = free & ends & unmarked & (room <= self._landing) & (state.tokens >= self._minimum)
-        found = free & ~lands & looping
-        may_nudge = ~state.looped & unmarked & (self._nudge > 0)
-        nudged = found & may_nudge & self._fits(state, self._nudge)
+        enough = state.tokens >= self._minimum
+        lands = free & ends & unmarked & (room <= self._landing) & enough
+        closes |= lands
+        if looping is not None:
+            found = free & ~lands & looping & (self._watched > 0)
+            state, unhelped = self._nudged(state, found)
+            closes |= unhelped
         wraps = unmarked & (state.tokens + self._wrap_up <= self._maximum)
         # A half-matched marker that is completed counts for nothing: not under the minimum.
-        begin = torch.where(state.tokens >= self._minimum, state.pending, 0)
+        begin = torch.where(enough, state.pending, 0)
         close = self._close_at + torch.where(wraps, 0, self._wrap_up + begin)
-        closes = spent | lands | (found & ~nudged)
-        return state._replace(
-            cursor=torch.where(closes, close, torch.where(nudged, self._nudge_at, cursor)),
-            looped=state.looped | found,
+        return state._replace(cursor=torch.where(closes, close, state.cursor))
+
+    def _nudged(self, state: State, found: torch.Tensor) -> tuple[State, torch.Tensor]:
+        """Nudge out of loops; [slots] bool: in which of those `found` to close instead."""
+        after = state._replace(looped=state.looped | found)
+        if not self._nudging.any():
+            return after, found
+        may = (self._nudge > 0) & ~state.looped & (state.pending == 0)
+        nudged = found & may & self._fits(state, self._nudge)
+        after = after._replace(
+            cursor=torch.where(nudged, self._nudge_at, state.cursor),
             loops=LoopState.empty(len(nudged), self._device).choose(nudged, state.loops),
         )
+        return after, found & ~nudged
 
     def _room(self, state: State) -> torch.Tensor:
         """[slots] int64: tokens that may still be thought; see `Machine._room`."""
@@ -396,18 +451,18 @@ class _Text:
         )
         self._traits = torch.tensor(traits, dtype=torch.uint8, device=device)
 
-    def letters(self, token: torch.Tensor) -> torch.Tensor:
-        """[slots] int32: see `Vocabulary.letters`."""
-        return self._letters.index_select(0, self._known(token))
-
-    def _known(self, token: torch.Tensor) -> torch.Tensor:
+    def known(self, token: torch.Tensor) -> torch.Tensor:
+        """[slots] int64: the token, or a stand-in without text if the vocabulary lacks it."""
         return torch.where((token >= 0) & (token < self._size), token, self._size)
 
+    def letters(self, known: torch.Tensor) -> torch.Tensor:
+        """[slots] int32: see `Vocabulary.letters`."""
+        return self._letters.index_select(0, known)
+
     def read(
-        self, token: torch.Tensor, missing: torch.Tensor, after_digit: torch.Tensor
+        self, known: torch.Tensor, missing: torch.Tensor, after_digit: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """What follows a token, each [slots]: bytes missing, end of sentence, digit."""
-        known = self._known(token)
         lacking = self._missing.index_select(0, missing * (self._size + 1) + known)
         traits = self._traits.index_select(0, known)
         ending = torch.where(after_digit, ENDS, ENDS | ENDS_AFTER_NO_DIGIT)

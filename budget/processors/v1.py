@@ -1,12 +1,14 @@
 """Budgets on vLLM's V1 runner, where rows are batch positions that move and swap."""
 
 from collections import OrderedDict
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from vllm import SamplingParams
+from vllm.utils.torch_utils import async_tensor_h2d
 from vllm.v1.sample.logits_processor import BatchUpdate, LogitsProcessor, MoveDirectionality
 
 from budget.errors import BudgetError
@@ -50,6 +52,25 @@ class Seat:
         return [*self.record, self.seen] if self.trying else list(self.record)
 
 
+@dataclass(frozen=True, slots=True)
+class Seated:
+    """The batch between two of its changes.
+
+    Attributes:
+        rows: [held] int64; the rows with a budget.
+        slots: [held] int64, on the host; the slot of each.
+    """
+
+    rows: torch.Tensor
+    slots: np.ndarray
+
+    @classmethod
+    def of(cls, seats: Mapping[int, Seat], device: torch.device) -> "Seated":
+        """From the seats by row."""
+        slots = np.array([seat.slot for seat in seats.values()])
+        return cls(async_tensor_h2d(list(seats), device=device), slots)
+
+
 class BudgetLogitsProcessor(LogitsProcessor):
     """Enforces each request's thinking budget in the running batch."""
 
@@ -82,6 +103,7 @@ class BudgetLogitsProcessor(LogitsProcessor):
         self._slots = slots
         self._enforcer = Enforcer(slots, self._markers, self._known, vocabulary, device)
         self._seats: dict[int, Seat] = {}
+        self._seated: Seated | None = None
         self._free = list(range(slots))
         self._records: OrderedDict[str, list[int]] = OrderedDict()
 
@@ -93,6 +115,7 @@ class BudgetLogitsProcessor(LogitsProcessor):
         """Follow the rows: removed, added, moved, in this order."""
         if batch_update is None:
             return
+        self._seated = None
         for row in batch_update.removed:
             self._leave(row)
         for row, params, _, output in batch_update.added:
@@ -109,11 +132,13 @@ class BudgetLogitsProcessor(LogitsProcessor):
         if not self._seats:
             return logits
         self._fold()
-        rows = torch.tensor(list(self._seats), device=self._device)
-        held = self._held()
-        attempted = self._enforcer.hold(logits, rows, held, self._enforcer.table.state)
-        for seat, tries in zip(self._seats.values(), attempted.tolist(), strict=True):
-            seat.trying = tries
+        seated = self._seated = self._seated or Seated.of(self._seats, self._device)
+        held = self._held(seated.slots)
+        state = self._enforcer.table.state
+        attempted = self._enforcer.hold(logits, seated.rows, held, state)
+        if len(held.guarded):
+            for seat, tries in zip(self._seats.values(), attempted.tolist(), strict=True):
+                seat.trying = tries
         return logits
 
     def take_attempts(self, key: str) -> list[int]:
@@ -147,6 +172,7 @@ class BudgetLogitsProcessor(LogitsProcessor):
         if seat is None:
             return
         self._free.append(seat.slot)
+        self._enforcer.table.unload(seat.slot)
         if seat.request.budget.demands_thinking:
             self._records[seat.request.key] = seat.attempts
             if len(self._records) > MAX_RECORDS:
@@ -176,18 +202,23 @@ class BudgetLogitsProcessor(LogitsProcessor):
         for seat in self._seats.values():
             if len(seat.output) > seat.seen:
                 tokens[seat.slot] = seat.output[seat.seen]
-                attempted[seat.slot] = seat.trying
-                seat.record = seat.attempts
+                if seat.trying:
+                    attempted[seat.slot] = True
+                    seat.record.append(seat.seen)
+                    seat.trying = False
                 seat.seen += 1
-        self._enforcer.table.advance(
-            torch.tensor(tokens, device=self._device),
-            torch.tensor(attempted, device=self._device),
-        )
+        self._enforcer.table.advance(self._bring(tokens), self._bring(attempted))
 
-    def _held(self) -> Held:
+    def _held(self, slots: np.ndarray) -> Held:
         """Exactly the rows that need it: on the CPU, looking costs nothing."""
         table = self._enforcer.table
-        slots = np.array([seat.slot for seat in self._seats.values()])
-        guarded = table.guarded(table.state).cpu().numpy()[slots]
-        near = table.most_missing(table.state).cpu().numpy()[slots] < LONGEST_TAIL
+        guarded = table.may_guard(slots)
+        if guarded.any():
+            guarded &= table.guarded(table.state).cpu().numpy()[slots]
+        near = table.may_split(slots, np.array([seat.seen for seat in self._seats.values()]))
+        if near.any():
+            near &= table.most_missing(table.state).cpu().numpy()[slots] < LONGEST_TAIL
         return Held.of(slots, guarded, near, self._device)
+
+    def _bring(self, numbers: list[int] | list[bool]) -> torch.Tensor:
+        return async_tensor_h2d(np.array(numbers), device=self._device)

@@ -26,14 +26,11 @@ from budget.processors.records import Records
 from budget.processors.table import NO_TOKEN, State
 from budget.processors.vocabulary import vocabulary_of
 from budget.processors.wire import EngineBudget, markers_of, read
-from budget.vocabulary import LONGEST_TAIL
 
 if TYPE_CHECKING:
     from vllm.config import VllmConfig
 
 logger = logging.getLogger(__name__)
-
-NEVER = np.iinfo(np.int64).max
 
 
 class BudgetLogitsProcessor(LogitsProcessor):
@@ -77,8 +74,6 @@ class BudgetLogitsProcessor(LogitsProcessor):
         self._owners: dict[int, EngineBudget] = {}
         self._coming: dict[int, tuple[EngineBudget, SamplingParams]] = {}
         self._held = np.zeros(slots, dtype=bool)
-        self._guarded = np.zeros(slots, dtype=bool)
-        self._near_from = np.full(slots, NEVER)
 
     def add_request(self, req_idx: int, sampling_params: SamplingParams) -> bool:
         """Give the slot to a request; the tokens of the one before it are still on the device."""
@@ -101,13 +96,9 @@ class BudgetLogitsProcessor(LogitsProcessor):
             if machine is None:
                 del self._owners[slot]
                 continue
-            budget = request.budget
             self._enforcer.load(slot, request, params, machine)
             self._prompt[slot] = int(self._requests.prompt_len.np[slot])
             self._held[slot] = True
-            self._guarded[slot] = budget.demands_thinking
-            if budget.maximum is not None:
-                self._near_from[slot] = budget.maximum - len(budget.wrap_up_ids) - LONGEST_TAIL
         self._coming.clear()
 
     def apply(self, logits: torch.Tensor, ctx: LogitsContext) -> torch.Tensor:
@@ -146,8 +137,9 @@ class BudgetLogitsProcessor(LogitsProcessor):
     def _who(self, slots: np.ndarray, length: np.ndarray) -> Held:
         """What the host knows of some slots; `length` is at most their tokens, prompt included."""
         output = length - self._requests.prompt_len.np[slots]
-        near = output >= self._near_from[slots]
-        return Held.of(slots.astype(np.int64), self._guarded[slots], near, self._device)
+        table = self._enforcer.table
+        near = table.may_split(slots, output)
+        return Held.of(slots.astype(np.int64), table.may_guard(slots), near, self._device)
 
     def _hold(
         self, logits: torch.Tensor, taken: int, rows: torch.Tensor, held: Held, state: State
@@ -197,8 +189,8 @@ class BudgetLogitsProcessor(LogitsProcessor):
         if owner is not None and owner.budget.demands_thinking:
             self._fold(self._slots[slot : slot + 1])
             self._records.park(slot, owner.key)
-        self._held[slot] = self._guarded[slot] = False
-        self._near_from[slot] = NEVER
+        self._held[slot] = False
+        self._enforcer.table.unload(slot)
 
     def _rebuild(self, slot: int, request: EngineBudget) -> Machine | None:
         """The machine that has taken the request's output so far, if it was preempted."""
