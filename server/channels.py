@@ -29,9 +29,10 @@ class Piece(NamedTuple):
 class Channels:
     """Folds one choice's tokens into pieces of text, exact at the markers.
 
-    Which channel a token belongs to depends on the markers alone, so they are
-    split by a machine without a budget. The account needs the budget and the
-    engine's record of attempts, which is complete only at the end.
+    Where attempts to close may be turned down, the account needs the engine's
+    record of them, which is complete only at the end. Which channel a token
+    belongs to depends on the markers alone, so until then such a choice is
+    split by a machine without its budget.
 
     Newlines between the end marker and the answer are part of neither text.
     Stop strings are looked for in the answer only.
@@ -44,7 +45,9 @@ class Channels:
         self._model = model
         self._job = job
         self._index = index
-        self._machine = Machine(TokenBudget(opened=job.budget.opened), model.markers)
+        self._replays = job.budget.demands_thinking
+        budget = TokenBudget(opened=job.budget.opened) if self._replays else job.budget
+        self._machine = Machine(budget, model.markers, model.vocabulary)
         self._stops = StopFinder(stops)
         self._after: Sequence[int] = job.prompt_ids
         self._detokenizer: Detokenizer | None = None
@@ -60,7 +63,11 @@ class Channels:
         return self._stops.found
 
     def push(self, token_ids: Sequence[int]) -> list[Piece]:
-        """The text that is certain after these tokens."""
+        """The text that is certain after these tokens.
+
+        Raises:
+            DesyncError: if the budget was not enforced, where that shows at once.
+        """
         self.tokens += token_ids
         advance = self._machine.advance
         return self._pieces([labelled for token in token_ids for labelled in advance(token)])
@@ -73,13 +80,15 @@ class Channels:
     def outcome(self, unfinished: EndReason, attempts: frozenset[int] | None) -> Outcome:
         """The account of the thinking; without the record of attempts, only of its tokens.
 
+        It takes time in proportion to the tokens where attempts may be turned down.
+
         Raises:
             DesyncError: if the budget was not enforced.
         """
-        if attempts is None:
-            return self._machine.outcome(unfinished)
-        model = self._model
-        machine = replay(self._job.budget, model.markers, self.tokens, attempts, model.vocabulary)
+        machine, model = self._machine, self._model
+        if self._replays and attempts is not None:
+            budget = self._job.budget
+            machine = replay(budget, model.markers, self.tokens, attempts, model.vocabulary)
         machine.flush()
         return machine.outcome(unfinished)
 

@@ -91,7 +91,7 @@ class Choice:
         account.begin()
         try:
             finish = await self._generate(emit)
-            end = self._end(finish, await self._engine.attempts(self._job))
+            end = await self._end(finish)
         except (Exception, asyncio.CancelledError):
             account.record(await self._broken_off())
             raise
@@ -117,11 +117,18 @@ class Choice:
     async def _broken_off(self) -> End:
         """The account of a choice that did not come to its end, as far as it can be had."""
         try:
-            return self._end(Finish.ABORT, await self._engine.attempts(self._job))
+            return await self._end(Finish.ABORT)
         except Exception:
-            return self._end(Finish.ABORT, None)
+            return self._account(Finish.ABORT, None)
 
-    def _end(self, finish: Finish, attempts: frozenset[int] | None) -> End:
+    async def _end(self, finish: Finish) -> End:
+        attempts = await self._engine.attempts(self._job)
+        if not self._job.budget.demands_thinking:
+            return self._account(finish, attempts)
+        # The other streams must not wait while a long thinking is gone through again.
+        return await asyncio.to_thread(self._account, finish, attempts)
+
+    def _account(self, finish: Finish, attempts: frozenset[int] | None) -> End:
         channels = self._channels
         outcome = channels.outcome(UNFINISHED[finish], attempts)
         return End(self._index, finish, outcome, len(channels.tokens), channels.answer_tokens)

@@ -53,9 +53,9 @@ class LoopState(NamedTuple):
     def of(cls, detector: LoopDetector) -> "LoopState":
         """One slot that has taken what `detector` has."""
         state = cls.empty(1, torch.device("cpu"))
-        for back, token in enumerate(reversed(detector.recent)):
+        for back, token in enumerate(reversed(detector.tokens[-REACH:])):
             state.recent[0, back] = token
-        for distance, run in detector.runs.items():
+        for distance, run in detector.runs().items():
             state.runs[0, distance - 1] = run
         state.phrase[0], state.score[0] = detector.phrase, detector.score
         state.wordless[0] = detector.wordless

@@ -11,6 +11,7 @@ from typing import Any
 from vllm import SamplingParams
 from vllm.config import VllmConfig
 from vllm.engine.arg_utils import AsyncEngineArgs
+from vllm.envs import enable_envs_cache
 from vllm.inputs.engine import tokens_input
 from vllm.platforms import current_platform
 from vllm.sampling_params import RequestOutputKind
@@ -86,6 +87,8 @@ class VllmEngine:
         engine = cls(llm, info, VllmCodec(llm.renderer, texts[0]))
         # Or else each full collection looks through all of vLLM while every stream waits.
         freeze_gc_heap()
+        # Or else vLLM parses several environment variables for each token that it hands out.
+        enable_envs_cache()
         return engine
 
     async def generate(self, job: Job) -> AsyncGenerator[Delta, None]:

@@ -115,8 +115,13 @@ def test_without_a_record_of_attempts_the_tokens_are_still_counted() -> None:
 
 
 def test_a_budget_that_was_not_enforced_is_told() -> None:
-    split = channels(TokenBudget(maximum=2))
-    fold(split, [*b"abc", END_THINK])
+    with pytest.raises(DesyncError):
+        fold(channels(TokenBudget(maximum=2)), [*b"abc", END_THINK])
+
+
+def test_a_minimum_that_was_not_enforced_is_told_at_the_end() -> None:
+    split = channels(TokenBudget(minimum=9, maximum=12, continuation_ids=((1,),)))
+    fold(split, [*b"abc"] * 5)
 
     with pytest.raises(DesyncError):
         split.outcome(EndReason.STOP, frozenset())
