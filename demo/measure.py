@@ -8,18 +8,18 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from math import sqrt
 from random import Random
-from typing import Any
+from typing import Any, NamedTuple
 
 import httpx
 from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
-from demo.world import Problem, draw_problem, last_integer, phrase
+from demo.world import Problem, draw_problem, judge, last_integer, phrase
 
 CAPS: tuple[int, ...] = (0, 8, 16, 32, 48, 64, 96, 128, -1)
 CONTINUATIONS = (0, 1, 2, 4, 8)
@@ -35,6 +35,12 @@ def wilson(right: int, total: int) -> tuple[float, float]:
     middle = (share + z2 / 2) / (1 + z2)
     half = Z95 * sqrt(share * (1 - share) / total + z2 / (4 * total)) / (1 + z2)
     return middle - half, middle + half
+
+
+def shares(right: int, total: int) -> tuple[str, str]:
+    """A share and its interval, for a table."""
+    low, high = wilson(right, total)
+    return f"{right / max(1, total):.3f}", f"{low:.3f}-{high:.3f}"
 
 
 @dataclass(frozen=True)
@@ -54,18 +60,25 @@ def questions(count: int, fewest: int, most: int, seed: int) -> list[Question]:
 
 @dataclass(frozen=True)
 class Point:
-    """What came out for one setting: right answers, answers, mean thinking tokens."""
+    """What came out for one setting: right answers, answers, mean thinking tokens, the traces."""
 
     label: str
     right: int
     total: int
     thinking: float
+    traces: tuple[str, ...] = ()
 
     @property
     def cells(self) -> tuple[str, str, str, str]:
-        low, high = wilson(self.right, self.total)
-        share = self.right / max(1, self.total)
-        return self.label, f"{share:.3f}", f"{low:.3f}-{high:.3f}", f"{self.thinking:.0f}"
+        return self.label, *shares(self.right, self.total), f"{self.thinking:.0f}"
+
+
+class Reply(NamedTuple):
+    """One answer: what it says, what was thought, and in how many tokens."""
+
+    content: str
+    thinking: str
+    tokens: int
 
 
 class Refused(Exception):
@@ -88,16 +101,16 @@ class Examiner:
             *(self.ask(q, temperature, seed, extra) for seed, q in enumerate(asked))
         )
         right = sum(
-            last_integer(content) == question.problem.answer
-            for question, (content, _) in zip(asked, replies, strict=True)
+            last_integer(reply.content) == question.problem.answer
+            for question, reply in zip(asked, replies, strict=True)
         )
-        tokens = sum(thinking for _, thinking in replies) / max(1, len(replies))
-        return Point(label, right, len(asked), tokens)
+        tokens = sum(reply.tokens for reply in replies) / max(1, len(replies))
+        return Point(label, right, len(asked), tokens, tuple(reply.thinking for reply in replies))
 
     async def ask(
         self, question: Question, temperature: float, seed: int, extra: Mapping[str, Any]
-    ) -> tuple[str, int]:
-        """The content and the thinking tokens of one reply."""
+    ) -> Reply:
+        """Ask one question."""
         body: dict[str, Any] = {
             "model": self.model,
             "messages": [{"role": "user", "content": question.text}],
@@ -112,8 +125,9 @@ class Examiner:
             raise Refused(f"{response.status_code}: {response.text}")
         reply = response.json()
         details = reply["usage"].get("completion_tokens_details") or {}
-        content = reply["choices"][0]["message"]["content"] or ""
-        return content, details.get("reasoning_tokens") or 0
+        message = reply["choices"][0]["message"]
+        tokens = details.get("reasoning_tokens") or 0
+        return Reply(message["content"] or "", message.get("reasoning_content") or "", tokens)
 
 
 def settings(temperature: float) -> dict[str, list[tuple[str, dict[str, Any]]]]:
@@ -134,7 +148,9 @@ async def measure(base_url: str, model: str, count: int, streams: int, seed: int
         for temperature in TEMPERATURES:
             for title, rows in settings(temperature).items():
                 asked = [(label, chains, extra) for label, extra in rows]
-                await show(console, examiner, title, asked, temperature)
+                *_, last = await show(console, examiner, title, asked, temperature)
+                if "continuations" in title:
+                    console.print(careful(last.traces, title))
             off = {"max_thinking_tokens": 0}
             title = f"one step, no thinking, temperature {temperature}"
             await show(console, examiner, title, [("0", single, off)], temperature)
@@ -146,16 +162,30 @@ async def show(
     title: str,
     rows: Sequence[tuple[str, Sequence[Question], Mapping[str, Any]]],
     temperature: float,
-) -> None:
+) -> list[Point]:
     """Measure one table and print it."""
     table = Table("setting", "accuracy", "95% interval", "mean thinking tokens", title=title)
+    points: list[Point] = []
     with Progress(console=console, transient=True) as progress:
         task = progress.add_task(title, total=len(rows))
         for label, asked, extra in rows:
-            point = await examiner.point(label, asked, temperature, extra)
-            table.add_row(*point.cells)
+            points.append(await examiner.point(label, asked, temperature, extra))
+            table.add_row(*points[-1].cells)
             progress.advance(task)
     console.print(table)
+    return points
+
+
+def careful(traces: Iterable[str], title: str) -> Table:
+    """How well the steps of the rechecks in some traces are worked out and judged."""
+    table = Table("step", "lines", "worked out", "95%", "judged", "95%", title=f"rechecks, {title}")
+    judged = [j for trace in traces for line in trace.splitlines() if (j := judge(line))]
+    for op in "+-*":
+        lines = [judgement for judgement in judged if judgement.op == op]
+        worked = shares(sum(judgement.working for judgement in lines), len(lines))
+        verdicts = shares(sum(judgement.verdict for judgement in lines), len(lines))
+        table.add_row(op, str(len(lines)), *worked, *verdicts)
+    return table
 
 
 def main() -> None:

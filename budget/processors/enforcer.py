@@ -12,8 +12,9 @@ import torch
 from vllm.utils.torch_utils import async_tensor_h2d
 
 from budget.machine import Machine
+from budget.processors.arrays import Arrays
 from budget.processors.sampling import SamplingTable
-from budget.processors.table import NO_TOKEN, BudgetTable, State
+from budget.processors.table import NO_TOKEN, BudgetTable, Demands
 
 if TYPE_CHECKING:
     from vllm import SamplingParams
@@ -28,38 +29,22 @@ filling the rest of it with -inf would take a pass over the vocabulary."""
 
 
 @dataclass(frozen=True, slots=True)
-class Held:
-    """The rows of a batch that are held to a budget.
+class Parts:
+    """Which of the held rows need what, as far as the host knows: others may be among them.
+
+    Each is [held] bool.
 
     Attributes:
-        slots: [held] int64; the slot of each.
-        guarded: indices of those whose attempt to close may have to be turned
-            down; others may be among them.
-        guarded_slots: the slots of those, on the host.
-        near: indices of those that may be about to reach their maximum; others
-            may be among them.
+        closing: may close their thinking.
+        near: are about to reach their maximum.
+        guarded: have their attempt to close turned down.
+        bound: have a token forced or forbidden.
     """
 
-    slots: torch.Tensor
-    guarded: torch.Tensor
-    guarded_slots: np.ndarray
-    near: torch.Tensor
-
-    @classmethod
-    def of(
-        cls, slots: np.ndarray, guarded: np.ndarray, near: np.ndarray, device: torch.device
-    ) -> "Held":
-        """From the host: the slots, [held] int64, and two masks over them."""
-
-        def bring(numbers: np.ndarray) -> torch.Tensor:
-            return async_tensor_h2d(numbers, device=device)
-
-        return cls(
-            bring(slots),
-            bring(np.flatnonzero(guarded)),
-            slots[guarded],
-            bring(np.flatnonzero(near)),
-        )
+    closing: np.ndarray
+    near: np.ndarray
+    guarded: np.ndarray
+    bound: np.ndarray
 
 
 class Enforcer:
@@ -76,9 +61,16 @@ class Enforcer:
         known: "Vocabulary",
         vocabulary: int,
         device: torch.device,
+        arrays: Arrays,
     ) -> None:
-        """`known` is what is known of the tokens, `vocabulary` how many columns a row has."""
-        self.table = BudgetTable(slots, markers, device, known)
+        """`known` is what is known of the tokens, `vocabulary` how many columns a row has.
+
+        The logits are on `device`, the table is where `arrays` are.
+        """
+        self.table = BudgetTable(slots, markers, arrays, known)
+        self._device = device
+        self._unfinished = torch.as_tensor(self.table.unfinished, device=device)
+        self._lacking = torch.as_tensor(self.table.lacking, device=device)
         self._sampling = SamplingTable(slots, vocabulary)
         self._eos = torch.tensor(sorted(markers.eos), dtype=torch.int64, device=device)
 
@@ -90,7 +82,12 @@ class Enforcer:
         self._sampling.load(slot, params, request.seed)
 
     def hold(
-        self, logits: torch.Tensor, rows: torch.Tensor, held: Held, state: State
+        self,
+        logits: torch.Tensor,
+        rows: torch.Tensor,
+        slots: np.ndarray,
+        demands: Demands,
+        parts: Parts,
     ) -> torch.Tensor:
         """Mask, draw and force, in place.
 
@@ -101,60 +98,87 @@ class Enforcer:
         Args:
             logits: [_, vocabulary] float32.
             rows: [held] int64; which rows of `logits`, none of them twice.
-            held: what holds for each of them.
-            state: where the slots stand before the token of these rows.
+            slots: [held] int64, on the host; the slot of each.
+            demands: what their budgets ask, on the device of the logits.
+            parts: which of them need what.
 
         Returns:
             [held] bool; whether the row's token stands for an attempt to close.
         """
-        table, slots = self.table, held.slots
-        guarded = table.guarded(state)[slots]
-        may_close = table.free(state)[slots] & ~guarded
-        self._end_turns(logits, rows, table.end_token(state)[slots], may_close)
-        attempted = continuable = torch.zeros_like(guarded)
-        if len(held.guarded):
-            # A continuation must stand for an attempt even where its character will be cut.
-            continuation = table.continuation(state)[slots].clamp(min=0)
-            continuable = logits[rows, continuation] > -torch.inf
-        if len(held.near):
-            self._keep_whole(logits, rows[held.near], slots[held.near], state)
-        tokens = table.forced(state)[slots]
-        if len(held.guarded):
-            drawn, attempt = self._draw(logits, rows[held.guarded], held, state)
-            tokens = torch.where(guarded, tokens.index_copy(0, held.guarded, drawn), tokens)
-            attempted = guarded & attempted.index_copy(0, held.guarded, attempt)
-        forbidden = table.forbidden(state)[slots]
-        return attempted & _force(logits, rows, tokens, attempted & continuable, forbidden)
+        closing, near, guarded, bound = map(
+            self._these, (parts.closing, parts.near, parts.guarded, parts.bound)
+        )
+        if closing is not None and len(self._eos):
+            self._end_turns(logits, rows[closing], demands.end[closing], demands.may_close[closing])
+        # A continuation must stand for an attempt even where its character will be cut.
+        continuable = None if guarded is None else _unmasked(logits, rows, demands, guarded)
+        if near is not None:
+            self._keep_whole(logits, rows[near], demands.missing[near], demands.most_missing[near])
+        tokens, attempted = demands.forced, torch.zeros_like(demands.guarded)
+        may = attempted
+        if guarded is not None:
+            drawn, attempt = self._draw(logits, rows, slots[parts.guarded], demands, guarded)
+            which = demands.guarded[guarded]
+            tokens, may = tokens.clone(), may.clone()
+            tokens[guarded] = torch.where(which, drawn, tokens[guarded])
+            attempted[guarded] = attempt & which
+            may[guarded] = attempt & which & continuable
+        if bound is not None:
+            done = _force(logits, rows[bound], tokens[bound], may[bound], demands.forbidden[bound])
+            attempted[bound] = attempted[bound] & done
+        return attempted
+
+    def _these(self, which: np.ndarray) -> slice | torch.Tensor | None:
+        """An index that chooses those rows; None if there are none."""
+        if which.all():
+            return slice(None)
+        if not which.any():
+            return None
+        return async_tensor_h2d(np.flatnonzero(which), device=self._device)
 
     def _draw(
-        self, logits: torch.Tensor, rows: torch.Tensor, held: Held, state: State
+        self,
+        logits: torch.Tensor,
+        rows: torch.Tensor,
+        slots: np.ndarray,
+        demands: Demands,
+        at: slice | torch.Tensor,
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Draw a token for each row; an attempt to close becomes a continuation."""
-        table, slots = self.table, held.slots[held.guarded]
-        drawn = self._sampling.draw(logits[rows], held.guarded_slots, state.length[slots])
+        """Draw a token for the rows `at`; an attempt to close becomes a continuation."""
+        drawn = self._sampling.draw(logits[rows[at]], slots, demands.length[at])
         ends_turn = (drawn[:, None] == self._eos).any(dim=-1)
-        attempt = ends_turn | (drawn == table.closes(state)[slots])
-        return torch.where(attempt, table.continuation(state)[slots], drawn), attempt
+        attempt = ends_turn | (drawn == demands.closes[at])
+        return torch.where(attempt, demands.continuation[at], drawn), attempt
 
     def _end_turns(
         self, logits: torch.Tensor, rows: torch.Tensor, ends: torch.Tensor, which: torch.Tensor
     ) -> None:
         """Inside thinking that may close, an end of turn becomes the end marker."""
-        at = rows[:, None], torch.cat((ends[:, None], self._eos.expand(len(rows), -1)), dim=1)
-        either = logits[at]
-        end = either[:, :1]
-        which = which[:, None] & (end > -torch.inf)
-        after = either.masked_fill(which, -torch.inf)
-        after[:, :1] = torch.where(which, either.amax(dim=1, keepdim=True), end)
-        logits[at] = after
+        end_at, of_turn_at = _cells(logits, rows, ends), _cells(logits, rows, self._eos[:, None])
+        end, of_turn = logits.take(end_at), logits.take(of_turn_at)
+        which = which & (end > -torch.inf)
+        logits.put_(end_at, torch.where(which, torch.maximum(end, of_turn.amax(dim=0)), end))
+        logits.put_(of_turn_at, of_turn.masked_fill(which, -torch.inf))
 
     def _keep_whole(
-        self, logits: torch.Tensor, rows: torch.Tensor, slots: torch.Tensor, state: State
+        self,
+        logits: torch.Tensor,
+        rows: torch.Tensor,
+        missing: torch.Tensor,
+        most_missing: torch.Tensor,
     ) -> None:
         """Near the cap, mask tokens that would begin a character that it cuts in two."""
-        at = rows[:, None], self.table.unfinished
-        splits = self.table.splits(state, slots)
+        at = rows[:, None], self._unfinished
+        splits = self._lacking[missing] > most_missing[:, None]
         logits[at] = logits[at].masked_fill(splits, -torch.inf)
+
+
+def _unmasked(
+    logits: torch.Tensor, rows: torch.Tensor, demands: Demands, at: slice | torch.Tensor
+) -> torch.Tensor:
+    """[chosen] bool: in which of the rows `at` the continuation's first token may come."""
+    first = logits[rows[at], demands.continuation[at].clamp(min=0)]
+    return first > -torch.inf
 
 
 def _force(
@@ -172,9 +196,14 @@ def _force(
         [rows] bool: where a token was made certain.
     """
     forced = tokens != NO_TOKEN
-    at = rows, torch.where(forced, tokens, forbidden).clamp(min=0)
-    logit = logits[at]
+    at = _cells(logits, rows, torch.where(forced, tokens, forbidden).clamp(min=0))
+    logit = logits.take(at)
     which = forced & ((logit > -torch.inf) | may)
     masked = ~forced & (forbidden != NO_TOKEN)
-    logits[at] = logit.masked_fill(which, CERTAIN).masked_fill(masked, -torch.inf)
+    logits.put_(at, logit.masked_fill(which, CERTAIN).masked_fill(masked, -torch.inf))
     return which
+
+
+def _cells(logits: torch.Tensor, rows: torch.Tensor, columns: torch.Tensor) -> torch.Tensor:
+    """Where some cells are for `take` and `put_`, which cost a third of indexing on the CPU."""
+    return rows * logits.shape[1] + columns

@@ -1,12 +1,9 @@
-"""The loop detectors of a whole batch as tensors: `budget.loops.LoopDetector`, vectorised.
+"""The loop detectors of a whole batch as arrays: `budget.loops.LoopDetector`, vectorised.
 
 A step is a pure function, so a state can be kept and folded over drafts that may be rejected.
 """
 
-from functools import cache
 from typing import NamedTuple
-
-import torch
 
 from budget.loops import (
     COPIES,
@@ -17,12 +14,13 @@ from budget.loops import (
     SURPRISE,
     LoopDetector,
 )
+from budget.processors.arrays import Array, Arrays
 
 _NO_TOKEN = -1
 
 
 class LoopState(NamedTuple):
-    """What each slot's detector has taken; all int32.
+    """What each slot's detector has taken; the first three are int32, the others int64.
 
     Attributes:
         recent: [slots, REACH]; the last tokens, newest first, padded by -1.
@@ -33,90 +31,95 @@ class LoopState(NamedTuple):
         wordless: [slots]; how many tokens in a row had no letters.
     """
 
-    recent: torch.Tensor
-    runs: torch.Tensor
-    phrase: torch.Tensor
-    score: torch.Tensor
-    wordless: torch.Tensor
+    recent: Array
+    runs: Array
+    phrase: Array
+    score: Array
+    wordless: Array
 
     @classmethod
-    def empty(cls, slots: int, device: torch.device) -> "LoopState":
+    def empty(cls, slots: int, arrays: Arrays) -> "LoopState":
         """Slots that have taken nothing."""
+        small = arrays.xp.int32
+        recent = arrays.zeros((slots, REACH), small) + _NO_TOKEN
+        runs, phrase = arrays.zeros((slots, REACH), small), arrays.zeros((slots,), small)
+        return cls(recent, runs, phrase, arrays.zeros((slots,)), arrays.zeros((slots,)))
 
-        def zeros(*shape: int) -> torch.Tensor:
-            return torch.zeros(shape, dtype=torch.int32, device=device)
-
-        recent = zeros(slots, REACH) + _NO_TOKEN
-        return cls(recent, zeros(slots, REACH), zeros(slots), zeros(slots), zeros(slots))
-
-    @classmethod
-    def of(cls, detector: LoopDetector) -> "LoopState":
-        """One slot that has taken what `detector` has."""
-        state = cls.empty(1, torch.device("cpu"))
+    def load(self, slot: int, detector: LoopDetector, arrays: Arrays) -> None:
+        """Make a slot one that has taken what `detector` has."""
+        recent, runs = [_NO_TOKEN] * REACH, [0] * REACH
         for back, token in enumerate(reversed(detector.tokens[-REACH:])):
-            state.recent[0, back] = token
+            recent[back] = token
         for distance, run in detector.runs().items():
-            state.runs[0, distance - 1] = run
-        state.phrase[0], state.score[0] = detector.phrase, detector.score
-        state.wordless[0] = detector.wordless
-        return state
+            runs[distance - 1] = run
+        self.recent[slot] = arrays.bring(recent)
+        self.runs[slot] = arrays.bring(runs)
+        self.phrase[slot], self.score[slot] = detector.phrase, detector.score
+        self.wordless[slot] = detector.wordless
 
-    def choose(self, condition: torch.Tensor, other: "LoopState") -> "LoopState":
-        """This state in the slots where `condition` ([slots] bool) holds, `other` elsewhere."""
-        # Arithmetic, because `torch.where` costs twice as much on a CPU.
-        one = condition.int()
-        pairs = zip(self, other, strict=True)
+    def choose(self, condition: Array, other: "LoopState", arrays: Arrays) -> "LoopState":
+        """This state in the slots where `condition` ([slots] bool) holds, `other` elsewhere.
+
+        This state is not to be used again.
+        """
+        where = arrays.xp.where
         return LoopState(
-            *(
-                torch.addcmul(its, mine - its, one[:, None] if mine.ndim == 2 else one)
-                for mine, its in pairs
-            )
+            arrays.choose(condition, self.recent, other.recent),
+            arrays.choose(condition, self.runs, other.runs),
+            *(where(condition, one, its) for one, its in zip(self[2:], other[2:], strict=True)),
         )
 
 
-def step(
-    state: LoopState, token: torch.Tensor, letters: torch.Tensor, came: torch.Tensor
-) -> tuple[LoopState, torch.Tensor]:
-    """Take one token per slot; a pure function of static shape.
+class LoopDetectors:
+    """The detectors of a batch, on one device."""
 
-    Args:
-        state: before the token.
-        token: [slots]; token ids.
-        letters: [slots]; what `budget.vocabulary.letters_of` gives for each, or
-            `UNKNOWN_LETTERS`.
-        came: [slots] bool; slots where it does not hold stay as they are.
+    def __init__(self, arrays: Arrays) -> None:
+        self._arrays = arrays
+        xp = arrays.xp
+        period = xp.astype(arrays.bring(list(range(1, REACH + 1))), xp.int32)
+        needed = [
+            xp.where(COPIES * period > covered, COPIES * period, covered) - period
+            for covered in (COVERED, COVERED_WITHOUT_WORDS)
+        ]
+        # [2, REACH] int32: how long a run must be by period, with words and without.
+        self._needed = xp.astype(xp.stack(needed), xp.int32)
 
-    Returns:
-        The state after the token, and [slots] bool: whether the slot's tokens
-        so far end in a loop; False where no token came.
-    """
-    token, letters = token.int()[:, None], letters.int()
-    # Compared into int32: on a CPU a bool that is then multiplied or counted costs three times it.
-    repeats = torch.eq(state.recent, token, out=torch.empty_like(state.recent))
-    runs = (state.runs + 1).mul_(repeats)
-    longer = torch.gt(runs, state.phrase[:, None], out=torch.empty_like(runs))
-    copies = longer.sum(dim=1, dtype=torch.int32)
-    gain = torch.where(copies > 1, letters.clamp(min=1), torch.where(copies > 0, 1, -SURPRISE))
-    after = LoopState(
-        recent=torch.cat((token, state.recent[:, :-1]), dim=1),
-        runs=runs,
-        phrase=(state.phrase + 1) * (copies > 0),
-        score=(state.score + gain).clamp(0, ENOUGH),
-        wordless=(state.wordless + 1) * (letters == 0),
-    )
-    exact = _longest_excess(runs, after.wordless >= COVERED) >= 0
-    return after.choose(came, state), ((after.score == ENOUGH) | exact) & came
+    def step(
+        self, state: LoopState, token: Array, letters: Array, came: Array
+    ) -> tuple[LoopState, Array]:
+        """Take one token per slot; a pure function of static shape.
 
+        Args:
+            state: before the token.
+            token: [slots] int64; token ids.
+            letters: [slots] int64; what `budget.vocabulary.letters_of` gives for
+                each, or `UNKNOWN_LETTERS`.
+            came: [slots] bool; slots where it does not hold stay as they are.
 
-def _longest_excess(runs: torch.Tensor, wordless: torch.Tensor) -> torch.Tensor:
-    """[slots] int32: how much longer a run is, at most, than an exact loop of its period needs."""
-    needed = _needed(runs.device).index_select(0, wordless.int())
-    return (runs - needed).amax(dim=1)
+        Returns:
+            The state after the token, and [slots] bool: whether the slot's tokens
+            so far end in a loop; False where no token came.
+        """
+        xp = self._arrays.xp
+        newest = xp.astype(token[:, None], xp.int32)
+        runs = (state.runs + 1) * (state.recent == newest)
+        copies = xp.count_nonzero(runs > state.phrase[:, None], axis=1)
+        said_often = xp.where(letters > 1, letters, 1)
+        gain = xp.where(copies > 1, said_often, xp.where(copies > 0, 1, -SURPRISE))
+        score = state.score + gain
+        after = LoopState(
+            recent=xp.concat((newest, state.recent[:, :-1]), axis=1),
+            runs=runs,
+            phrase=(state.phrase + 1) * (copies > 0),
+            score=xp.where(score < 0, 0, xp.where(score > ENOUGH, ENOUGH, score)),
+            wordless=(state.wordless + 1) * (letters == 0),
+        )
+        looping = (after.score == ENOUGH) | self._ends_exactly(after)
+        return after.choose(came, state, self._arrays), looping & came
 
-
-@cache
-def _needed(device: torch.device) -> torch.Tensor:
-    """[2, REACH] int32: how long a run must be, by period, with words and without."""
-    period = torch.arange(1, REACH + 1, dtype=torch.int32, device=device)
-    covered = torch.tensor([[COVERED], [COVERED_WITHOUT_WORDS]], dtype=torch.int32, device=device)
-    return torch.maximum(COPIES * period, covered) - period
+    def _ends_exactly(self, state: LoopState) -> Array:
+        """[slots] bool: whether the tokens end in copies of something."""
+        xp = self._arrays.xp
+        wordless = xp.where(state.wordless >= COVERED, 1, 0)
+        excess = state.runs - xp.take(self._needed, wordless, axis=0)
+        return xp.max(excess, axis=1) >= 0

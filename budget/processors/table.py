@@ -1,4 +1,4 @@
-"""The budgets of a whole batch as tensors: `budget.machine.Machine`, vectorised.
+"""The budgets of a whole batch as arrays: `budget.machine.Machine`, vectorised.
 
 One slot holds one request. Every operation runs over all slots at once and none
 reads a value back to the host, so a step costs the same for one row as for
@@ -10,15 +10,14 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
-import torch
 
 from budget.loops import UNKNOWN_LETTERS
 from budget.machine import Machine
 from budget.markers import Markers, matched_prefix
 from budget.phases import Event
 from budget.policy import MAX_TEXT_TOKENS, MAX_TEXTS, OnLoop, TokenBudget
-from budget.processors.loops import LoopState
-from budget.processors.loops import step as loop_step
+from budget.processors.arrays import Array, Arrays
+from budget.processors.loops import LoopDetectors, LoopState
 from budget.vocabulary import (
     ENDS,
     ENDS_AFTER_NO_DIGIT,
@@ -34,7 +33,7 @@ _IDLE = 0  # every script's first cell: no token
 
 
 class State(NamedTuple):
-    """Where each slot stands; every tensor has shape [slots].
+    """Where each slot stands; every array has shape [slots].
 
     Attributes:
         thinking: bool; whether the slot is inside a thinking block.
@@ -49,26 +48,26 @@ class State(NamedTuple):
         loops: what each slot's loop detector has taken.
     """
 
-    thinking: torch.Tensor
-    tokens: torch.Tensor
-    pending: torch.Tensor
-    continuations: torch.Tensor
-    length: torch.Tensor
-    cursor: torch.Tensor
-    looped: torch.Tensor
-    missing: torch.Tensor
-    after_digit: torch.Tensor
+    thinking: Array
+    tokens: Array
+    pending: Array
+    continuations: Array
+    length: Array
+    cursor: Array
+    looped: Array
+    missing: Array
+    after_digit: Array
     loops: LoopState
 
     @classmethod
-    def empty(cls, slots: int, device: torch.device) -> "State":
+    def empty(cls, slots: int, arrays: Arrays) -> "State":
         """Slots that hold nothing."""
 
-        def numbers() -> torch.Tensor:
-            return torch.zeros(slots, dtype=torch.int64, device=device)
+        def numbers() -> Array:
+            return arrays.zeros((slots,))
 
-        def flags() -> torch.Tensor:
-            return torch.zeros(slots, dtype=torch.bool, device=device)
+        def flags() -> Array:
+            return arrays.zeros((slots,), arrays.xp.bool)
 
         return cls(
             thinking=flags(),
@@ -80,8 +79,37 @@ class State(NamedTuple):
             looped=flags(),
             missing=numbers(),
             after_digit=flags(),
-            loops=LoopState.empty(slots, device),
+            loops=LoopState.empty(slots, arrays),
         )
+
+
+class Demands(NamedTuple):
+    """What budgets ask of the next token of some rows; every array has shape [rows].
+
+    Attributes:
+        forced: the token that must come, or NO_TOKEN.
+        forbidden: a token that must not come, or NO_TOKEN: it would open a
+            block with nothing left to think.
+        may_close: bool; whether the model chooses, and may close its thinking.
+        guarded: bool; whether an attempt to close becomes a continuation.
+        continuation: the first token of the next continuation.
+        end: the next token of the end marker, for a row that is thinking.
+        closes: the token that would complete the end marker, or NO_TOKEN.
+        length: tokens generated so far.
+        missing: bytes that the last character still lacks.
+        most_missing: most bytes that one may lack after the token.
+    """
+
+    forced: Array
+    forbidden: Array
+    may_close: Array
+    guarded: Array
+    continuation: Array
+    end: Array
+    closes: Array
+    length: Array
+    missing: Array
+    most_missing: Array
 
 
 class BudgetTable:
@@ -92,22 +120,20 @@ class BudgetTable:
     """
 
     def __init__(
-        self,
-        slots: int,
-        markers: Markers,
-        device: torch.device,
-        vocabulary: Vocabulary = OPAQUE,
+        self, slots: int, markers: Markers, arrays: Arrays, vocabulary: Vocabulary = OPAQUE
     ) -> None:
         self._markers = markers
         self._vocabulary = vocabulary
-        self._device = device
-        self._text = _Text(vocabulary, device)
-        self._automaton = _Automaton(markers, device)
-        self._end = torch.tensor(markers.end, device=device)
-        self.state = State.empty(slots, device)
+        self._arrays = arrays
+        self._xp, self._take = arrays.xp, arrays.take
+        self._text = _Text(vocabulary, arrays)
+        self._automaton = _Automaton(markers, arrays)
+        self._detectors = LoopDetectors(arrays)
+        self._end = arrays.bring(markers.end)
+        self.state = State.empty(slots, arrays)
 
         # The policies, one column per slot.
-        self._numbers = torch.zeros(8 + MAX_TEXTS, slots, dtype=torch.int64, device=device)
+        self._numbers = arrays.zeros((8 + MAX_TEXTS, slots))
         self._minimum, self._maximum, self._owed, self._wrap_up, self._landing = self._numbers[:5]
         self._watched, self._nudge, self._text_count = self._numbers[5:8]
         self._text_length = self._numbers[8:]
@@ -118,12 +144,12 @@ class BudgetTable:
         self._texts_at = 1 + len(markers.start) + 1
         self._nudge_at = self._texts_at + MAX_TEXTS * (MAX_TEXT_TOKENS + 1)
         self._close_at = self._nudge_at + MAX_TEXT_TOKENS + 1
-        width = self._close_at + MAX_TEXT_TOKENS + len(markers.end) + 1
-        self._script = torch.full((slots, width), NO_TOKEN, dtype=torch.int64, device=device)
+        self._width = self._close_at + MAX_TEXT_TOKENS + len(markers.end) + 1
+        self._script = arrays.zeros((slots, self._width)) + NO_TOKEN
         # For each cell of a continuation, how many tokens the character that begins there takes.
-        self._span = torch.zeros((slots, width), dtype=torch.int64, device=device)
-        self._slots = torch.arange(slots, device=device)
-        self._row = self._slots * width
+        self._span = arrays.zeros((slots, self._width))
+        self._slots = arrays.bring(range(slots))
+        self._row = self._slots * self._width
 
         # What the host knows of the policies, to leave out what no slot asks for.
         self._guarding = np.zeros(slots, dtype=bool)
@@ -149,9 +175,7 @@ class BudgetTable:
         state.looped[slot] = machine.looped
         state.missing[slot] = machine.missing
         state.after_digit[slot] = machine.after_digit
-        watched = LoopState.of(machine.detector)
-        for column, row in zip(state.loops, watched, strict=True):
-            column[slot] = row[0]
+        state.loops.load(slot, machine.detector, self._arrays)
         self._guarding[slot] = budget.demands_thinking
         self._nudging[slot] = bool(budget.nudge_ids)
         self._watching[slot] = budget.on_loop is not OnLoop.OFF
@@ -170,10 +194,10 @@ class BudgetTable:
             *lengths,
             *[0] * (MAX_TEXTS - len(lengths)),
         ]
-        self._numbers[:, slot] = torch.tensor(numbers, device=self._device)
-        self._script[slot] = torch.tensor(self._compose(budget), device=self._device)
+        self._numbers[:, slot] = self._arrays.bring(numbers)
+        self._script[slot] = self._arrays.bring(self._compose(budget))
         if budget.demands_thinking:
-            self._span[slot] = torch.tensor(self._spans(budget), device=self._device)
+            self._span[slot] = self._arrays.bring(self._spans(budget))
 
     def unload(self, slot: int) -> None:
         """Leave a slot empty: what its request asked for is no longer worked for."""
@@ -182,7 +206,7 @@ class BudgetTable:
         self._near_from[slot] = UNLIMITED
 
     def may_guard(self, slots: np.ndarray) -> np.ndarray:
-        """[chosen] bool, on the host: in which of some `slots` `guarded` can ever hold."""
+        """[chosen] bool, on the host: in which of some `slots` attempts may be turned down."""
         return self._guarding[slots]
 
     def may_split(self, slots: np.ndarray, lengths: np.ndarray) -> np.ndarray:
@@ -194,11 +218,11 @@ class BudgetTable:
         """
         return lengths >= self._near_from[slots]
 
-    def advance(self, token: torch.Tensor, attempted: torch.Tensor) -> None:
+    def advance(self, token: Array, attempted: Array) -> None:
         """Take one token per slot: `step`, for good."""
         self.state = self.step(self.state, token, attempted)
 
-    def step(self, state: State, token: torch.Tensor, attempted: torch.Tensor) -> State:
+    def step(self, state: State, token: Array, attempted: Array) -> State:
         """The state after one more token per slot.
 
         Args:
@@ -209,7 +233,7 @@ class BudgetTable:
         came = token >= 0
         cursor, continuations = state.cursor, state.continuations
         if self._guarding.any():
-            cursor = torch.where(attempted, self._text_at(state), cursor)
+            cursor = self._xp.where(attempted, self._text_at(state), cursor)
             continuations = continuations + attempted
         cursor = cursor + (came & (cursor != _IDLE))
 
@@ -220,82 +244,83 @@ class BudgetTable:
         missing, ends, after_digit = self._text.read(known, state.missing, state.after_digit)
         loops, looping = state.loops, None
         if self._watching.any():
-            loops, looping = loop_step(loops, token, self._text.letters(known), counted)
+            loops, looping = self._detectors.step(loops, token, self._text.letters(known), counted)
         after = State(
             thinking=state.thinking ^ crossed,
-            tokens=state.tokens + torch.where(counted, state.pending + 1 - matched, 0),
-            pending=torch.where(came, torch.where(crossed, 0, matched), state.pending),
+            tokens=state.tokens + self._xp.where(counted, state.pending + 1 - matched, 0),
+            pending=self._xp.where(came, self._xp.where(crossed, 0, matched), state.pending),
             continuations=continuations,
             length=state.length + came,
             cursor=cursor,
             looped=state.looped,
-            missing=torch.where(came, missing, state.missing),
-            after_digit=torch.where(came, after_digit, state.after_digit),
+            missing=self._xp.where(came, missing, state.missing),
+            after_digit=self._xp.where(came, after_digit, state.after_digit),
             loops=loops,
         )
         return self._limit(after, crossed, came & ends, looping)
 
-    def forced(self, state: State) -> torch.Tensor:
-        """[slots] int64: the token that must come next, or NO_TOKEN."""
-        return self._at(self._script, state.cursor)
-
-    def free(self, state: State) -> torch.Tensor:
-        """[slots] bool: thinking, and the model chooses the next token."""
-        return state.thinking & (state.cursor == _IDLE)
-
-    def guarded(self, state: State) -> torch.Tensor:
-        """[slots] bool: an attempt to close the thinking here becomes a continuation."""
-        if not self._guarding.any():
-            return torch.zeros_like(state.thinking)
-        due = (state.continuations < self._owed) & self._fits(state, self._length_of_text(state))
-        return self.free(state) & ~state.looped & ((state.tokens < self._minimum) | due)
-
-    def continuation(self, state: State) -> torch.Tensor:
-        """[slots] int64: the first token of the next continuation."""
-        return self._at(self._script, self._text_at(state))
-
-    def closes(self, state: State) -> torch.Tensor:
-        """[slots] int64: the token that would complete the end marker here, or NO_TOKEN."""
-        complete = state.thinking & (state.pending == len(self._markers.end) - 1)
-        return torch.where(complete, self._end[-1], NO_TOKEN)
-
-    def end_token(self, state: State) -> torch.Tensor:
-        """[slots] int64: the next token of the end marker, for a slot that is thinking."""
-        if len(self._markers.end) == 1:
-            return self._end.expand_as(state.pending)
-        return self._end[state.pending.clamp(max=len(self._markers.end) - 1)]
-
-    def forbidden(self, state: State) -> torch.Tensor:
-        """[slots] int64: a token that must not come next, or NO_TOKEN.
-
-        It would open a block with nothing left to think.
-        """
-        last = len(self._markers.start) - 1
-        spent = (state.tokens >= self._maximum) & (state.pending == last)
-        applies = ~state.thinking & (state.cursor == _IDLE) & spent
-        return torch.where(applies, self._markers.start[-1], NO_TOKEN)
-
-    def most_missing(self, state: State) -> torch.Tensor:
-        """[slots] int64: most bytes that a character may lack after the next token."""
-        limit = (self._room(state) - 1).clamp(max=LONGEST_TAIL)
-        return torch.where(self.free(state), limit, LONGEST_TAIL)
+    def demands(self, state: State, slots: Array) -> Demands:
+        """What holds for the next token of some `slots`, [rows] int64."""
+        guarded = self._guarded(state)
+        columns = Demands(
+            forced=self._at(self._script, state.cursor),
+            forbidden=self._forbidden(state),
+            may_close=self._free(state) & ~guarded,
+            guarded=guarded,
+            continuation=self._at(self._script, self._text_at(state)),
+            end=self._end_token(state),
+            closes=self._closes(state),
+            length=state.length,
+            missing=state.missing,
+            most_missing=self._most_missing(state),
+        )
+        return Demands(*(self._take(column, slots) for column in columns))
 
     @property
-    def unfinished(self) -> torch.Tensor:
+    def unfinished(self) -> Array:
         """[columns] int64: the tokens that can end inside a character."""
         return self._text.unfinished
 
-    def splits(self, state: State, slots: torch.Tensor) -> torch.Tensor:
-        """[chosen, columns] bool: which of `unfinished` would lack too much, in those `slots`."""
-        missing, most = state.missing[slots], self.most_missing(state)[slots]
-        return self._text.lacking[missing] > most[:, None]
+    @property
+    def lacking(self) -> Array:
+        """[4, columns] int64: bytes lacking after each of `unfinished`, by bytes before it."""
+        return self._text.lacking
+
+    def _free(self, state: State) -> Array:
+        """[slots] bool: thinking, and the model chooses the next token."""
+        return state.thinking & (state.cursor == _IDLE)
+
+    def _guarded(self, state: State) -> Array:
+        if not self._guarding.any():
+            return self._xp.zeros_like(state.thinking)
+        due = (state.continuations < self._owed) & self._fits(state, self._length_of_text(state))
+        return self._free(state) & ~state.looped & ((state.tokens < self._minimum) | due)
+
+    def _closes(self, state: State) -> Array:
+        complete = state.thinking & (state.pending == len(self._markers.end) - 1)
+        return self._xp.where(complete, self._markers.end[-1], NO_TOKEN)
+
+    def _end_token(self, state: State) -> Array:
+        last = len(self._markers.end) - 1
+        return self._take(self._end, self._xp.where(state.pending > last, last, state.pending))
+
+    def _forbidden(self, state: State) -> Array:
+        last = len(self._markers.start) - 1
+        spent = (state.tokens >= self._maximum) & (state.pending == last)
+        applies = ~state.thinking & (state.cursor == _IDLE) & spent
+        return self._xp.where(applies, self._markers.start[-1], NO_TOKEN)
+
+    def _most_missing(self, state: State) -> Array:
+        limit = self._room(state) - 1
+        close = self._free(state) & (limit < LONGEST_TAIL)
+        return self._xp.where(close, limit, LONGEST_TAIL)
 
     def _limit(
         self,
         state: State,
-        crossed: torch.Tensor,
-        ends: torch.Tensor,
-        looping: torch.Tensor | None,
+        crossed: Array,
+        ends: Array,
+        looping: Array | None,
     ) -> State:
         """Begin to close at the maximum or shortly before it, or to leave a loop."""
         room = self._room(state)
@@ -304,10 +329,10 @@ class BudgetTable:
             in_text = (state.cursor >= self._texts_at) & (state.cursor < self._close_at)
             too_long = self._at(self._span, state.cursor) > room
             over |= in_text & (state.missing == 0) & too_long
-        state = state._replace(cursor=torch.where(over, _IDLE, state.cursor))
+        state = state._replace(cursor=self._xp.where(over, _IDLE, state.cursor))
 
         closes = state.thinking & (state.cursor < self._close_at) & (room == 0)
-        free = self.free(state) & ~closes
+        free = self._free(state) & ~closes
         unmarked = state.pending == 0
         enough = state.tokens >= self._minimum
         lands = free & ends & unmarked & (room <= self._landing) & enough
@@ -318,42 +343,44 @@ class BudgetTable:
             closes |= unhelped
         wraps = unmarked & (state.tokens + self._wrap_up <= self._maximum)
         # A half-matched marker that is completed counts for nothing: not under the minimum.
-        begin = torch.where(enough, state.pending, 0)
-        close = self._close_at + torch.where(wraps, 0, self._wrap_up + begin)
-        return state._replace(cursor=torch.where(closes, close, state.cursor))
+        begin = self._xp.where(enough, state.pending, 0)
+        close = self._close_at + self._xp.where(wraps, 0, self._wrap_up + begin)
+        return state._replace(cursor=self._xp.where(closes, close, state.cursor))
 
-    def _nudged(self, state: State, found: torch.Tensor) -> tuple[State, torch.Tensor]:
+    def _nudged(self, state: State, found: Array) -> tuple[State, Array]:
         """Nudge out of loops; [slots] bool: in which of those `found` to close instead."""
         after = state._replace(looped=state.looped | found)
         if not self._nudging.any():
             return after, found
         may = (self._nudge > 0) & ~state.looped & (state.pending == 0)
         nudged = found & may & self._fits(state, self._nudge)
+        nothing = LoopState.empty(len(self._slots), self._arrays)
         after = after._replace(
-            cursor=torch.where(nudged, self._nudge_at, state.cursor),
-            loops=LoopState.empty(len(nudged), self._device).choose(nudged, state.loops),
+            cursor=self._xp.where(nudged, self._nudge_at, state.cursor),
+            loops=nothing.choose(nudged, state.loops, self._arrays),
         )
         return after, found & ~nudged
 
-    def _room(self, state: State) -> torch.Tensor:
+    def _room(self, state: State) -> Array:
         """[slots] int64: tokens that may still be thought; see `Machine._room`."""
         left = self._maximum - state.tokens - state.pending
         before = left - self._wrap_up
-        return torch.where((before > 0) | ((before == 0) & (state.pending == 0)), before, left)
+        return self._xp.where((before > 0) | ((before == 0) & (state.pending == 0)), before, left)
 
-    def _fits(self, state: State, length: torch.Tensor) -> torch.Tensor:
+    def _fits(self, state: State, length: Array) -> Array:
         return state.tokens + state.pending + length + self._wrap_up < self._maximum
 
-    def _text_at(self, state: State) -> torch.Tensor:
+    def _text_at(self, state: State) -> Array:
         which = state.continuations % self._text_count
         return self._texts_at + which * (MAX_TEXT_TOKENS + 1)
 
-    def _length_of_text(self, state: State) -> torch.Tensor:
+    def _length_of_text(self, state: State) -> Array:
         which = state.continuations % self._text_count
-        return self._text_length.flatten()[which * len(self._slots) + self._slots]
+        cells = self._xp.reshape(self._text_length, (-1,))
+        return self._take(cells, which * len(self._slots) + self._slots)
 
-    def _at(self, cells: torch.Tensor, cursor: torch.Tensor) -> torch.Tensor:
-        return cells.flatten().index_select(0, self._row + cursor)
+    def _at(self, cells: Array, cursor: Array) -> Array:
+        return self._take(self._xp.reshape(cells, (-1,)), self._row + cursor)
 
     def _compose(self, budget: TokenBudget) -> list[int]:
         def cells(ids: Sequence[int], width: int) -> list[int]:
@@ -364,12 +391,12 @@ class BudgetTable:
             ids = budget.continuation_ids[text] if text < len(budget.continuation_ids) else ()
             row += cells(ids, MAX_TEXT_TOKENS + 1)
         row += cells(budget.nudge_ids, MAX_TEXT_TOKENS + 1)
-        row += cells((*budget.wrap_up_ids, *self._markers.end), self._script.shape[1] - len(row))
+        row += cells((*budget.wrap_up_ids, *self._markers.end), self._width - len(row))
         return row
 
     def _spans(self, budget: TokenBudget) -> list[int]:
         """For each cell of the continuations, how many tokens the character there takes."""
-        spans = [0] * self._script.shape[1]
+        spans = [0] * self._width
         for text, ids in enumerate(budget.continuation_ids):
             begin = self._texts_at + text * (MAX_TEXT_TOKENS + 1)
             for cell in range(len(ids)):
@@ -395,75 +422,68 @@ class BudgetTable:
 class _Automaton:
     """The two markers as Knuth-Morris-Pratt automata, start marker first."""
 
-    def __init__(self, markers: Markers, device: torch.device) -> None:
+    def __init__(self, markers: Markers, arrays: Arrays) -> None:
         both = (markers.start, markers.end)
+        self._xp, self._take = arrays.xp, arrays.take
         self._width = max(map(len, both))
-        tokens = torch.full((2, self._width), NO_TOKEN - 1, dtype=torch.int64)
-        fallback = torch.zeros((2, self._width), dtype=torch.int64)
-        for which, marker in enumerate(both):
-            tokens[which, : len(marker)] = torch.tensor(marker)
-            for matched in range(1, len(marker)):
-                fallback[which, matched] = matched_prefix(marker[1:matched], marker)
-        self._tokens = tokens.flatten().to(device)
-        self._fallback = fallback.flatten().to(device)
+        tokens, fallback = list[int](), list[int]()
+        for marker in both:
+            rest = self._width - len(marker)
+            tokens += [*marker, *[NO_TOKEN - 1] * rest]
+            shorter = [matched_prefix(marker[1:matched], marker) for matched in range(len(marker))]
+            fallback += [*shorter, *[0] * rest]
+        self._tokens, self._fallback = arrays.bring(tokens), arrays.bring(fallback)
         self._lengths = [len(marker) for marker in both]
 
-    def length(self, thinking: torch.Tensor) -> torch.Tensor:
+    def length(self, thinking: Array) -> Array:
         """[slots] int64: the length of the marker that is looked for."""
         start, end = self._lengths
-        return torch.where(thinking, end, start)
+        return self._xp.where(thinking, end, start)
 
-    def match(
-        self, thinking: torch.Tensor, pending: torch.Tensor, token: torch.Tensor
-    ) -> torch.Tensor:
+    def match(self, thinking: Array, pending: Array, token: Array) -> Array:
         """[slots] int64: how much of the next marker the last tokens match now."""
         first = thinking * self._width
         matched = pending
         for _ in range(self._width - 1):
             at = first + matched
-            differs = self._tokens[at] != token
-            matched = torch.where(differs, self._fallback[at], matched)
-        hits = self._tokens.index_select(0, first + matched) == token
-        return torch.where(hits, matched + 1, 0)
+            differs = self._take(self._tokens, at) != token
+            matched = self._xp.where(differs, self._take(self._fallback, at), matched)
+        hits = self._take(self._tokens, first + matched) == token
+        return self._xp.where(hits, matched + 1, 0)
 
 
 class _Text:
-    """What a vocabulary tells of tokens, as tensors.
+    """What a vocabulary tells of tokens, as arrays.
 
     Attributes:
         unfinished: [columns] int64; the tokens that can end inside a character.
-        lacking: [4, columns] uint8; their part of `Vocabulary.missing`.
+        lacking: [4, columns] int64; their part of `Vocabulary.missing`.
     """
 
-    def __init__(self, vocabulary: Vocabulary, device: torch.device) -> None:
+    def __init__(self, vocabulary: Vocabulary, arrays: Arrays) -> None:
         # One more token, without text, stands for those that the vocabulary does not have.
         self._size = len(vocabulary.traits)
-        lacking = [[*list(after), 0] for after in vocabulary.missing]
-        missing = torch.tensor(lacking, dtype=torch.uint8)
-        unfinished = missing.any(dim=0).nonzero()[:, 0]
-        self._missing = missing.flatten().to(device)
-        self.lacking = missing[:, unfinished].to(device)
-        self.unfinished = unfinished.to(device)
-        traits = [*list(vocabulary.traits), 0]
+        self._xp, self._take = arrays.xp, arrays.take
+        missing = np.array([[*after, 0] for after in vocabulary.missing])
+        unfinished = np.flatnonzero(missing.any(axis=0))
+        self._missing = arrays.bring(missing.flatten())
+        self.lacking = arrays.bring(missing[:, unfinished])
+        self.unfinished = arrays.bring(unfinished)
         unknown = [UNKNOWN_LETTERS] * (self._size + 1 - len(vocabulary.letters))
-        self._letters = torch.tensor(
-            [*vocabulary.letters, *unknown], dtype=torch.int32, device=device
-        )
-        self._traits = torch.tensor(traits, dtype=torch.uint8, device=device)
+        self._letters = arrays.bring([*vocabulary.letters, *unknown])
+        self._traits = arrays.bring([*vocabulary.traits, 0])
 
-    def known(self, token: torch.Tensor) -> torch.Tensor:
+    def known(self, token: Array) -> Array:
         """[slots] int64: the token, or a stand-in without text if the vocabulary lacks it."""
-        return torch.where((token >= 0) & (token < self._size), token, self._size)
+        return self._xp.where((token >= 0) & (token < self._size), token, self._size)
 
-    def letters(self, known: torch.Tensor) -> torch.Tensor:
-        """[slots] int32: see `Vocabulary.letters`."""
-        return self._letters.index_select(0, known)
+    def letters(self, known: Array) -> Array:
+        """[slots] int64: see `Vocabulary.letters`."""
+        return self._take(self._letters, known)
 
-    def read(
-        self, known: torch.Tensor, missing: torch.Tensor, after_digit: torch.Tensor
-    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    def read(self, known: Array, missing: Array, after_digit: Array) -> tuple[Array, Array, Array]:
         """What follows a token, each [slots]: bytes missing, end of sentence, digit."""
-        lacking = self._missing.index_select(0, missing * (self._size + 1) + known)
-        traits = self._traits.index_select(0, known)
-        ending = torch.where(after_digit, ENDS, ENDS | ENDS_AFTER_NO_DIGIT)
-        return lacking.long(), (traits & ending) != 0, (traits & IS_DIGIT) != 0
+        lacking = self._take(self._missing, missing * (self._size + 1) + known)
+        traits = self._take(self._traits, known)
+        ending = self._xp.where(after_digit, ENDS, ENDS | ENDS_AFTER_NO_DIGIT)
+        return lacking, (traits & ending) != 0, (traits & IS_DIGIT) != 0

@@ -13,8 +13,9 @@ from vllm.v1.sample.logits_processor import BatchUpdate, LogitsProcessor, MoveDi
 
 from budget.errors import BudgetError
 from budget.machine import replay
-from budget.processors.enforcer import Enforcer, Held
-from budget.processors.table import NO_TOKEN
+from budget.processors.arrays import Arrays
+from budget.processors.enforcer import Enforcer, Parts
+from budget.processors.table import NO_TOKEN, Demands
 from budget.processors.vocabulary import vocabulary_of
 from budget.processors.wire import EngineBudget, markers_of, read
 from budget.vocabulary import LONGEST_TAIL
@@ -101,7 +102,9 @@ class BudgetLogitsProcessor(LogitsProcessor):
         self._known = vocabulary_of(vllm_config)
         self._device = device
         self._slots = slots
-        self._enforcer = Enforcer(slots, self._markers, self._known, vocabulary, device)
+        self._enforcer = Enforcer(
+            slots, self._markers, self._known, vocabulary, device, Arrays(None)
+        )
         self._seats: dict[int, Seat] = {}
         self._seated: Seated | None = None
         self._free = list(range(slots))
@@ -133,10 +136,12 @@ class BudgetLogitsProcessor(LogitsProcessor):
             return logits
         self._fold()
         seated = self._seated = self._seated or Seated.of(self._seats, self._device)
-        held = self._held(seated.slots)
-        state = self._enforcer.table.state
-        attempted = self._enforcer.hold(logits, seated.rows, held, state)
-        if len(held.guarded):
+        table = self._enforcer.table
+        asked = table.demands(table.state, seated.slots)
+        parts = _parts(asked)
+        demands = Demands(*map(self._bring, asked))
+        attempted = self._enforcer.hold(logits, seated.rows, seated.slots, demands, parts)
+        if parts.guarded.any():
             for seat, tries in zip(self._seats.values(), attempted.tolist(), strict=True):
                 seat.trying = tries
         return logits
@@ -207,18 +212,14 @@ class BudgetLogitsProcessor(LogitsProcessor):
                     seat.record.append(seat.seen)
                     seat.trying = False
                 seat.seen += 1
-        self._enforcer.table.advance(self._bring(tokens), self._bring(attempted))
+        self._enforcer.table.advance(np.array(tokens), np.array(attempted))
 
-    def _held(self, slots: np.ndarray) -> Held:
-        """Exactly the rows that need it: on the CPU, looking costs nothing."""
-        table = self._enforcer.table
-        guarded = table.may_guard(slots)
-        if guarded.any():
-            guarded &= table.guarded(table.state).cpu().numpy()[slots]
-        near = table.may_split(slots, np.array([seat.seen for seat in self._seats.values()]))
-        if near.any():
-            near &= table.most_missing(table.state).cpu().numpy()[slots] < LONGEST_TAIL
-        return Held.of(slots, guarded, near, self._device)
+    def _bring(self, column: np.ndarray) -> torch.Tensor:
+        return torch.from_numpy(column).to(self._device, non_blocking=True)
 
-    def _bring(self, numbers: list[int] | list[bool]) -> torch.Tensor:
-        return async_tensor_h2d(np.array(numbers), device=self._device)
+
+def _parts(demands: Demands) -> Parts:
+    """Exactly the rows that need it: the table is on the host."""
+    bound = (demands.forced != NO_TOKEN) | (demands.forbidden != NO_TOKEN) | demands.guarded
+    near = demands.most_missing < LONGEST_TAIL
+    return Parts(demands.may_close, near, demands.guarded, bound)

@@ -8,12 +8,13 @@ history alone moves the table on, and `apply` never waits for the device.
 """
 
 import logging
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import torch
 from vllm import SamplingParams
 from vllm.utils.gpu_sync_debug import gpu_sync_allowed
+from vllm.utils.torch_utils import async_tensor_h2d
 from vllm.v1.worker.gpu.sample.logits_processor import (
     LogitsContext,
     LogitsProcessor,
@@ -21,7 +22,8 @@ from vllm.v1.worker.gpu.sample.logits_processor import (
 )
 
 from budget.machine import DesyncError, Machine, replay
-from budget.processors.enforcer import Enforcer, Held
+from budget.processors.arrays import Arrays
+from budget.processors.enforcer import Enforcer, Parts
 from budget.processors.records import Records
 from budget.processors.table import NO_TOKEN, State
 from budget.processors.vocabulary import vocabulary_of
@@ -58,7 +60,12 @@ class BudgetLogitsProcessor(LogitsProcessor):
         self._markers = markers_of(vllm_config)
         self._known = vocabulary_of(vllm_config)
         self._enforcer = Enforcer(
-            slots, self._markers, self._known, req_states.vocab_size, self._device
+            slots,
+            self._markers,
+            self._known,
+            req_states.vocab_size,
+            self._device,
+            Arrays(self._device),
         )
         self._most_rows = vllm_config.num_speculative_tokens + 1
         self._last_token = vllm_config.model_config.max_model_len - 1
@@ -134,18 +141,24 @@ class BudgetLogitsProcessor(LogitsProcessor):
                 return self._records.read(slot)
         return self._records.take(key)
 
-    def _who(self, slots: np.ndarray, length: np.ndarray) -> Held:
+    def _who(self, slots: np.ndarray, length: np.ndarray) -> "_Held":
         """What the host knows of some slots; `length` is at most their tokens, prompt included."""
         output = length - self._requests.prompt_len.np[slots]
         table = self._enforcer.table
-        near = table.may_split(slots, output)
-        return Held.of(slots.astype(np.int64), table.may_guard(slots), near, self._device)
+        everywhere = np.ones(len(slots), dtype=bool)
+        near, guarded = table.may_split(slots, output), table.may_guard(slots)
+        return _Held(
+            async_tensor_h2d(slots.astype(np.int64), device=self._device),
+            slots,
+            Parts(everywhere, near, guarded, everywhere),
+        )
 
     def _hold(
-        self, logits: torch.Tensor, taken: int, rows: torch.Tensor, held: Held, state: State
+        self, logits: torch.Tensor, taken: int, rows: torch.Tensor, held: "_Held", state: State
     ) -> torch.Tensor:
         """Hold each request's row after `taken` drafts; [held] bool: which were attempts."""
-        attempted = self._enforcer.hold(logits, rows, held, state)
+        demands = self._enforcer.table.demands(state, held.slots)
+        attempted = self._enforcer.hold(logits, rows, held.on_host, demands, held.parts)
         self._attempted[taken].index_copy_(0, held.slots, attempted)
         return attempted
 
@@ -210,6 +223,20 @@ class BudgetLogitsProcessor(LogitsProcessor):
                 "request %s has left its budget, which is no longer enforced", request.key
             )
             return None
+
+
+class _Held(NamedTuple):
+    """The requests in the batch that have a budget.
+
+    Attributes:
+        slots: [held] int64; the slot of each.
+        on_host: the same, on the host.
+        parts: what the host knows that they need.
+    """
+
+    slots: torch.Tensor
+    on_host: np.ndarray
+    parts: Parts
 
 
 def _refuse(config: "VllmConfig") -> None:

@@ -13,12 +13,13 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
+import numpy as np
 from rich.console import Console
 from rich.table import Table
 
 from budget.loops import ENOUGH
-from budget.processors.loops import LoopState, step
+from budget.processors.arrays import Arrays
+from budget.processors.loops import LoopDetectors, LoopState
 from demo.measure import wilson
 from tests.budget.loops_corpus import (
     DemoEncoder,
@@ -77,20 +78,19 @@ def find(traces: Sequence[Trace], letters: bytes) -> Iterator[Finding]:
 
 
 def _first_hits(batch: Sequence[Trace], letters: bytes) -> list[list[int]]:
-    rows = [torch.tensor(trace.tokens) for trace in batch]
-    tokens = torch.nn.utils.rnn.pad_sequence(
-        rows, batch_first=True, padding_value=-1
-    ).T.contiguous()
-    weights = torch.tensor([*letters], dtype=torch.int32)[tokens]
-    state = LoopState.empty(len(batch), torch.device("cpu"))
-    first = torch.full((len(batch),), _NEVER)
-    exact = torch.zeros(len(batch), dtype=torch.bool)
+    tokens = np.full((max(len(trace.tokens) for trace in batch), len(batch)), -1)
+    for row, trace in enumerate(batch):
+        tokens[: len(trace.tokens), row] = trace.tokens
+    arrays = Arrays(None)
+    detectors, state = LoopDetectors(arrays), LoopState.empty(len(batch), arrays)
+    weights = np.array([*letters])[tokens]
+    first, exact = np.full(len(batch), _NEVER), np.zeros(len(batch), dtype=bool)
     for position, (token, weight) in enumerate(zip(tokens, weights, strict=True)):
-        state, hit = step(state, token, weight, token >= 0)
+        state, hit = detectors.step(state, token, weight, token >= 0)
         hit &= first == _NEVER
-        first = first.where(~hit, position)
+        first[hit] = position
         exact |= hit & (state.score < ENOUGH)
-    return torch.stack((first, exact.long()), dim=1).tolist()
+    return np.stack((first, exact), axis=1).tolist()
 
 
 def share(found: int, total: int) -> str:

@@ -17,7 +17,8 @@ from budget.loops import (
     SURPRISE,
     LoopDetector,
 )
-from budget.processors.loops import LoopState, step
+from budget.processors.arrays import Arrays
+from budget.processors.loops import LoopDetectors, LoopState
 from budget.vocabulary import MOST_LETTERS, letters_of
 from tests.budget.loops_corpus import DemoEncoder, Encoder, WordEncoder, corpus, demo_traces
 from tests.budget.loops_measure import find
@@ -163,23 +164,39 @@ def test_a_cut_letter_counts_once_for_each_of_its_bytes() -> None:
 SLOTS = 3
 
 
-def state_of(detectors: Sequence[LoopDetector]) -> LoopState:
-    columns = zip(*map(LoopState.of, detectors), strict=True)
-    return LoopState(*map(torch.cat, columns))
+@pytest.fixture(params=[None, torch.device("cpu")], ids=["numpy", "torch"], scope="module")
+def arrays(request: pytest.FixtureRequest) -> Arrays:
+    """Where the detectors live."""
+    return Arrays(request.param)
 
 
-def come(state: LoopState, tokens: Sequence[int | None]) -> tuple[LoopState, list[bool]]:
+def state_of(detectors: Sequence[LoopDetector], arrays: Arrays) -> LoopState:
+    state = LoopState.empty(len(detectors), arrays)
+    for slot, detector in enumerate(detectors):
+        state.load(slot, detector, arrays)
+    return state
+
+
+def come(
+    state: LoopState, tokens: Sequence[int | None], arrays: Arrays
+) -> tuple[LoopState, list[bool]]:
     """Let a token come in the slots that have one."""
-    ids = torch.tensor([-1 if token is None else token for token in tokens])
+    ids = arrays.bring([-1 if token is None else token for token in tokens])
     said = [LETTERS[token] if token in range(len(LETTERS)) else 1 for token in tokens]
-    state, hits = step(state, ids, torch.tensor(said), ids >= 0)
+    state, hits = LoopDetectors(arrays).step(state, ids, arrays.bring(said), ids >= 0)
     return state, hits.tolist()
 
 
+def equal(one: LoopState, other: LoopState) -> bool:
+    return all(bool((a == b).all()) for a, b in zip(one, other, strict=True))
+
+
 @settings(max_examples=12)
-@given(st.data())
-def test_the_tensors_equal_the_detectors_over_random_batches(data: st.DataObject) -> None:
-    state = LoopState.empty(SLOTS, torch.device("cpu"))
+@given(data=st.data())
+def test_the_arrays_equal_the_detectors_over_random_batches(
+    arrays: Arrays, data: st.DataObject
+) -> None:
+    state = LoopState.empty(SLOTS, arrays)
     detectors = [LoopDetector(LETTERS) for _ in range(SLOTS)]
     masks = st.lists(st.booleans(), min_size=SLOTS, max_size=SLOTS)
     for _ in range(data.draw(st.integers(1, 3))):
@@ -189,12 +206,12 @@ def test_the_tensors_equal_the_detectors_over_random_batches(data: st.DataObject
                 detectors[slot] = LoopDetector(LETTERS)
                 for token in data.draw(texts):
                     detectors[slot].advance(token)
-        state = state_of(detectors).choose(torch.tensor(reused), state)
+        state = state_of(detectors, arrays).choose(arrays.bring(reused) > 0, state, arrays)
         for slot in range(SLOTS):
             if forgotten[slot]:
                 detectors[slot].reset()
-        empty = LoopState.empty(SLOTS, torch.device("cpu"))
-        state = empty.choose(torch.tensor(forgotten), state)
+        empty = LoopState.empty(SLOTS, arrays)
+        state = empty.choose(arrays.bring(forgotten) > 0, state, arrays)
         queues = [data.draw(texts) for _ in range(SLOTS)]
         rng = Random(data.draw(seeds))
         while any(queues):
@@ -203,22 +220,22 @@ def test_the_tensors_equal_the_detectors_over_random_batches(data: st.DataObject
                 token is not None and detector.advance(token)
                 for token, detector in zip(tokens, detectors, strict=True)
             ]
-            state, hits = come(state, tokens)
+            state, hits = come(state, tokens, arrays)
             assert hits == expected
-        assert all(map(torch.equal, state, state_of(detectors)))
+        assert equal(state, state_of(detectors, arrays))
 
 
-def test_a_step_leaves_the_state_before_it_alone() -> None:
-    state = LoopState.empty(1, torch.device("cpu"))
+def test_a_step_leaves_the_state_before_it_alone(arrays: Arrays) -> None:
+    state = LoopState.empty(1, arrays)
     for token in [1, 2, 3] * 30:
-        state, _ = come(state, [token])
-    kept = LoopState(*(column.clone() for column in state))
+        state, _ = come(state, [token], arrays)
+    kept = LoopState(*(column + 0 for column in state))
     drafted = state
     for token in [1, 2, 4]:
-        drafted, _ = come(drafted, [token])
-    drafted.choose(torch.tensor([False]), state)
-    assert all(map(torch.equal, state, kept))
-    assert not torch.equal(drafted.recent, kept.recent)
+        drafted, _ = come(drafted, [token], arrays)
+    drafted.choose(arrays.bring([0]) > 0, state, arrays)
+    assert equal(state, kept)
+    assert not equal(drafted, kept)
 
 
 @pytest.mark.parametrize(("encode", "late"), [(WordEncoder, 0.06), (DemoEncoder, 0.2)])

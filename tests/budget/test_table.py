@@ -1,13 +1,16 @@
-"""The tensor table is the reference machine, slot by slot."""
+"""The table is the reference machine, slot by slot."""
 
 from dataclasses import replace
 
+import numpy as np
+import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from budget import Machine, Markers, TokenBudget, Vocabulary
-from budget.processors.table import NO_TOKEN, BudgetTable, State
+from budget.processors.arrays import Array, Arrays
+from budget.processors.table import NO_TOKEN, BudgetTable, Demands, State
 from tests.budget.strategies import (
     EOS,
     VOCABULARY,
@@ -46,8 +49,22 @@ def none_as(value: int | None) -> int:
     return NO_TOKEN if value is None else value
 
 
-def columns(state: State) -> list[torch.Tensor]:
+def columns(state: State) -> list[Array]:
     return [*state[:-1], *state.loops]
+
+
+@pytest.fixture(params=[None, torch.device("cpu")], ids=["numpy", "torch"], scope="module")
+def arrays(request: pytest.FixtureRequest) -> Arrays:
+    """Where the table lives."""
+    return Arrays(request.param)
+
+
+def flags(arrays: Arrays, which: list[bool]) -> Array:
+    return arrays.bring(which) > 0
+
+
+def equal(one: Array, other: Array) -> bool:
+    return bool((one == other).all())
 
 
 def assert_equal(table: BudgetTable, slot: int, occupant: Occupant) -> None:
@@ -60,48 +77,62 @@ def assert_equal(table: BudgetTable, slot: int, occupant: Occupant) -> None:
     assert state.looped[slot].item() == machine.looped
     assert state.missing[slot].item() == machine.missing
     assert state.after_digit[slot].item() == machine.after_digit
-    assert table.forced(state)[slot].item() == none_as(machine.forced)
-    assert table.guarded(state)[slot].item() == machine.guarded
-    assert table.forbidden(state)[slot].item() == none_as(machine.forbidden)
-    assert table.free(state)[slot].item() == (machine.thinking and machine.forced is None)
-    assert table.most_missing(state)[slot].item() == machine.most_missing
+    asked = demands(table, slot)
+    assert asked.forced.item() == none_as(machine.forced)
+    assert asked.guarded.item() == machine.guarded
+    assert asked.forbidden.item() == none_as(machine.forbidden)
+    free = machine.thinking and machine.forced is None
+    assert asked.may_close.item() == (free and not machine.guarded)
+    assert asked.most_missing.item() == machine.most_missing
+    assert asked.length.item() == machine.length
     if machine.guarded:
-        assert table.continuation(state)[slot].item() == machine.continuation[0]
+        assert asked.continuation.item() == machine.continuation[0]
     if machine.thinking:
-        assert table.end_token(state)[slot].item() == machine.end_token
-        assert {table.closes(state)[slot].item()} - {NO_TOKEN} == machine.closers - {EOS}
+        assert asked.end.item() == machine.end_token
+        assert {asked.closes.item()} - {NO_TOKEN} == machine.closers - {EOS}
+
+
+def demands(table: BudgetTable, slot: int) -> Demands:
+    slots = np.array([slot])
+    of_torch = isinstance(table.state.tokens, torch.Tensor)
+    return table.demands(table.state, torch.from_numpy(slots) if of_torch else slots)
 
 
 def assert_masks(table: BudgetTable, slot: int, occupant: Occupant, seen: Vocabulary) -> None:
     """The table masks the tokens that would begin a character which could not be completed."""
     machine = occupant.machine
     splits = dict.fromkeys(range(VOCABULARY), False)
-    chosen = table.splits(table.state, torch.tensor([slot]))[0].tolist()
+    asked = demands(table, slot)
+    lacking = table.lacking[asked.missing.item()]
+    chosen = (lacking > asked.most_missing.item()).tolist()
     splits.update(zip(table.unfinished.tolist(), chosen, strict=True))
     for token in range(VOCABULARY):
         lacks = seen.missing_after(machine.missing, token)
         assert splits[token] == (lacks > machine.most_missing)
 
 
-@given(st.data())
-def test_the_table_equals_the_machine_over_random_batches(data: st.DataObject) -> None:
+@given(data=st.data())
+def test_the_table_equals_the_machine_over_random_batches(
+    arrays: Arrays, data: st.DataObject
+) -> None:
     seen, vocabulary = data.draw(markers()), data.draw(vocabularies())
-    table = BudgetTable(SLOTS, seen, torch.device("cpu"), vocabulary)
+    table = BudgetTable(SLOTS, seen, arrays, vocabulary)
     occupants: list[Occupant | None] = [None] * SLOTS
     for _ in range(data.draw(st.integers(1, 40))):
         for slot, occupant in enumerate(occupants):
             if (occupant is None or occupant.over) and data.draw(st.booleans()):
                 occupants[slot] = Occupant(data.draw(budgets()), seen, vocabulary)
                 table.load(slot, occupants[slot].budget, occupants[slot].machine)
-        tokens, attempted = torch.full((SLOTS,), NO_TOKEN), torch.zeros(SLOTS, dtype=torch.bool)
+        tokens, attempted = [NO_TOKEN] * SLOTS, [False] * SLOTS
         for slot, occupant in enumerate(occupants):
             if occupant is not None and not occupant.over and data.draw(st.integers(0, 5)):
                 tokens[slot], attempted[slot] = occupant.step(data.draw(st.integers(0, 10**6)))
-        before = [column.clone() for column in columns(table.state)]
-        after = table.step(table.state, tokens, attempted)
-        assert all(map(torch.equal, before, columns(table.state)))
-        table.advance(tokens, attempted)
-        assert all(map(torch.equal, columns(after), columns(table.state)))
+        before = [column + 0 for column in columns(table.state)]
+        taken = arrays.bring(tokens), flags(arrays, attempted)
+        after = table.step(table.state, *taken)
+        assert all(map(equal, before, columns(table.state)))
+        table.advance(*taken)
+        assert all(map(equal, columns(after), columns(table.state)))
         for slot, occupant in enumerate(occupants):
             if occupant is not None and not occupant.over:
                 assert_equal(table, slot, occupant)
@@ -116,18 +147,23 @@ def test_the_table_equals_the_machine_over_random_batches(data: st.DataObject) -
     st.integers(0, 10**6),
 )
 def test_a_resumed_request_is_as_if_it_had_never_left(
-    seen: Markers, budget: TokenBudget, vocabulary: Vocabulary, numbers: list[int], after: int
+    arrays: Arrays,
+    seen: Markers,
+    budget: TokenBudget,
+    vocabulary: Vocabulary,
+    numbers: list[int],
+    after: int,
 ) -> None:
     occupant = Occupant(budget, seen, vocabulary)
     for number in numbers:
         if not occupant.over:
             occupant.step(number)
-    table = BudgetTable(1, seen, torch.device("cpu"), vocabulary)
+    table = BudgetTable(1, seen, arrays, vocabulary)
     table.load(0, budget, occupant.machine)
     if not occupant.over:
         assert_equal(table, 0, occupant)
         token, attempted = occupant.step(after)
-        table.advance(torch.tensor([token]), torch.tensor([attempted]))
+        table.advance(arrays.bring([token]), flags(arrays, [attempted]))
     if not occupant.over:
         assert_equal(table, 0, occupant)
 
@@ -141,16 +177,21 @@ def test_a_resumed_request_is_as_if_it_had_never_left(
 )
 @settings(max_examples=60)
 def test_loops_are_left_as_the_machine_leaves_them(
-    seen: Markers, budget: TokenBudget, vocabulary: Vocabulary, pattern: list[int], stray: int
+    arrays: Arrays,
+    seen: Markers,
+    budget: TokenBudget,
+    vocabulary: Vocabulary,
+    pattern: list[int],
+    stray: int,
 ) -> None:
     long = replace(budget, maximum=None, wrap_up_ids=(), opened=True)
     worded = replace(vocabulary, letters=b"")
     occupant = Occupant(long, seen, worded)
-    table = BudgetTable(2, seen, torch.device("cpu"), worded)
+    table = BudgetTable(2, seen, arrays, worded)
     table.load(1, long, occupant.machine)
     for number in [*pattern, stray, *pattern * 100]:
         if occupant.over or not occupant.machine.thinking:
             break
         token, attempted = occupant.step(number)
-        table.advance(torch.tensor([NO_TOKEN, token]), torch.tensor([False, attempted]))
+        table.advance(arrays.bring([NO_TOKEN, token]), flags(arrays, [False, attempted]))
         assert_equal(table, 1, occupant)

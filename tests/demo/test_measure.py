@@ -3,7 +3,17 @@ import json
 import httpx
 import pytest
 
-from demo.measure import CAPS, CONTINUATIONS, Examiner, Point, Refused, questions, settings, wilson
+from demo.measure import (
+    CAPS,
+    CONTINUATIONS,
+    Examiner,
+    Point,
+    Refused,
+    careful,
+    questions,
+    settings,
+    wilson,
+)
 
 
 def test_wilson_intervals() -> None:
@@ -31,7 +41,9 @@ async def test_a_point_counts_right_answers_and_thinking() -> None:
         return httpx.Response(
             200,
             json={
-                "choices": [{"message": {"content": f"The answer is {number}."}}],
+                "choices": [
+                    {"message": {"content": f"The answer is {number}.", "reasoning_content": "so"}}
+                ],
                 "usage": {"completion_tokens_details": {"reasoning_tokens": 10}},
             },
         )
@@ -40,7 +52,7 @@ async def test_a_point_counts_right_answers_and_thinking() -> None:
     async with httpx.AsyncClient(transport=transport, base_url="http://x") as client:
         extra = {"thinking": {"continuations": 2}}
         point = await Examiner(client, "m", 2).point("2", asked, 0.6, extra)
-    assert point == Point("2", 3, 4, 10.0)
+    assert point == Point("2", 3, 4, 10.0, ("so",) * 4)
     assert point.cells == ("2", "0.750", "0.301-0.954", "10")
 
 
@@ -54,3 +66,11 @@ async def test_a_refusal_ends_the_measurement() -> None:
 def test_every_point_is_sent() -> None:
     tables = settings(0.0)
     assert [len(rows) for rows in tables.values()] == [len(CAPS), len(CONTINUATIONS)]
+
+
+def test_the_steps_of_rechecks_are_counted_by_operation() -> None:
+    traces = ["a:56-13=43\nso 43\nWait, check:\na:56-13;6-3=3,5-1=4,43?43 ok\nall ok 43"] * 3
+    table = careful([*traces, "a:56-13;6-3=3,5-1=4,43?16 ok"], "greedy")
+    rows = list(zip(*(column.cells for column in table.columns), strict=True))
+    assert rows[1] == ("-", "4", "1.000", "0.510-1.000", "0.750", "0.301-0.954")
+    assert rows[0][1] == rows[2][1] == "0"

@@ -6,11 +6,13 @@ from hypothesis import strategies as st
 
 from demo.world import (
     MAX_STEPS,
+    Judgement,
     Passes,
     Problem,
     Step,
     check,
     draw_problem,
+    judge,
     last_integer,
     phrase,
     replay,
@@ -138,3 +140,27 @@ def test_answers_are_scored_by_their_last_integer(text: str, number: int | None)
 )
 def test_a_trace_that_breaks_the_rules_does_not_replay(trace: str) -> None:
     assert replay(Problem(7, (Step("+", 5),)), trace) is None
+
+
+@given(st.integers(0, 99), steps, st.integers(0, 99))
+def test_a_line_of_a_recheck_is_judged_by_itself(value: int, step: Step, claimed: int) -> None:
+    line = check(0, value, step, claimed).rstrip()
+    assert judge(line) == Judgement(step.op, working=True, verdict=True)
+
+
+@pytest.mark.parametrize(
+    ("line", "working", "verdict"),
+    [
+        ("a:56-13;6-3=3,5-1=4,43?16 ok", True, False),
+        ("a:56-13;6-3=4,5-1=4,44?44 ok", False, False),
+        ("a:56-13;6-3=4,5-1=4,44?44 fix", False, True),
+        ("a:56-13;6-3=3,5-1=4", False, False),
+    ],
+)
+def test_what_is_wrong_with_a_line(line: str, working: bool, verdict: bool) -> None:
+    assert judge(line) == Judgement("-", working, verdict)
+
+
+@pytest.mark.parametrize("line", ["a:56-13=43", "so 43", "all ok 43", ""])
+def test_other_lines_are_not_judged(line: str) -> None:
+    assert judge(line) is None
