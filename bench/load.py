@@ -72,7 +72,8 @@ async def _stream(
         if response.status != 200:
             raise RuntimeError(await response.text())
         async for line in response.content:
-            if not line.startswith(b"data: {"):
+            # A choice's first chunk has no text yet: some servers send it before they have begun.
+            if not line.startswith(b"data: {") or b'"role":' in line:
                 continue
             now = time.perf_counter()
             if b'"usage":{' in line or b'"usage": {' in line:

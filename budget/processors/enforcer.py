@@ -14,7 +14,8 @@ from vllm.utils.torch_utils import async_tensor_h2d
 from budget.machine import Machine
 from budget.processors.arrays import Arrays
 from budget.processors.sampling import SamplingTable
-from budget.processors.table import NO_TOKEN, BudgetTable, Demands
+from budget.processors.scripts import NO_TOKEN
+from budget.processors.table import BudgetTable, Demands
 
 if TYPE_CHECKING:
     from vllm import SamplingParams

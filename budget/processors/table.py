@@ -6,30 +6,21 @@ hundreds. `step` changes nothing: it gives the state that follows, so that it ca
 also be folded over draft tokens that may yet be rejected.
 """
 
-from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 
-from budget.loops import UNKNOWN_LETTERS
 from budget.machine import Machine
-from budget.markers import Markers, matched_prefix
-from budget.phases import Event
-from budget.policy import MAX_TEXT_TOKENS, MAX_TEXTS, OnLoop, TokenBudget
+from budget.markers import Markers
+from budget.policy import MAX_TEXTS, OnLoop, TokenBudget
 from budget.processors.arrays import Array, Arrays
+from budget.processors.automaton import Automaton
 from budget.processors.loops import LoopDetectors, LoopState
-from budget.vocabulary import (
-    ENDS,
-    ENDS_AFTER_NO_DIGIT,
-    IS_DIGIT,
-    LONGEST_TAIL,
-    OPAQUE,
-    Vocabulary,
-)
+from budget.processors.scripts import IDLE, NO_TOKEN, Scripts
+from budget.processors.text import Text
+from budget.vocabulary import LONGEST_TAIL, OPAQUE, Vocabulary
 
-NO_TOKEN = -1
 UNLIMITED = 2**62
-_IDLE = 0  # every script's first cell: no token
 
 
 class State(NamedTuple):
@@ -126,8 +117,8 @@ class BudgetTable:
         self._vocabulary = vocabulary
         self._arrays = arrays
         self._xp, self._take = arrays.xp, arrays.take
-        self._text = _Text(vocabulary, arrays)
-        self._automaton = _Automaton(markers, arrays)
+        self._text = Text(vocabulary, arrays)
+        self._automaton = Automaton(markers, arrays)
         self._detectors = LoopDetectors(arrays)
         self._end = arrays.bring(markers.end)
         self.state = State.empty(slots, arrays)
@@ -139,17 +130,13 @@ class BudgetTable:
         self._text_length = self._numbers[8:]
         self._text_count += 1
 
-        # One row of tokens per slot, each script closed by NO_TOKEN:
-        # idle | start marker | continuations | nudge | wrap-up and end marker.
-        self._texts_at = 1 + len(markers.start) + 1
-        self._nudge_at = self._texts_at + MAX_TEXTS * (MAX_TEXT_TOKENS + 1)
-        self._close_at = self._nudge_at + MAX_TEXT_TOKENS + 1
-        self._width = self._close_at + MAX_TEXT_TOKENS + len(markers.end) + 1
-        self._script = arrays.zeros((slots, self._width)) + NO_TOKEN
+        # One row of tokens per slot, and what comes next in it.
+        self._scripts = scripts = Scripts(markers, vocabulary)
+        self._script = arrays.zeros((slots, scripts.width)) + NO_TOKEN
         # For each cell of a continuation, how many tokens the character that begins there takes.
-        self._span = arrays.zeros((slots, self._width))
+        self._span = arrays.zeros((slots, scripts.width))
         self._slots = arrays.bring(range(slots))
-        self._row = self._slots * self._width
+        self._row = self._slots * scripts.width
 
         # What the host knows of the policies, to leave out what no slot asks for.
         self._guarding = np.zeros(slots, dtype=bool)
@@ -171,7 +158,7 @@ class BudgetTable:
         state.pending[slot] = machine.pending
         state.continuations[slot] = machine.continuations
         state.length[slot] = machine.length
-        state.cursor[slot] = self._cursor_of(budget, machine)
+        state.cursor[slot] = self._scripts.cursor_of(budget, machine)
         state.looped[slot] = machine.looped
         state.missing[slot] = machine.missing
         state.after_digit[slot] = machine.after_digit
@@ -195,9 +182,9 @@ class BudgetTable:
             *[0] * (MAX_TEXTS - len(lengths)),
         ]
         self._numbers[:, slot] = self._arrays.bring(numbers)
-        self._script[slot] = self._arrays.bring(self._compose(budget))
+        self._script[slot] = self._arrays.bring(self._scripts.compose(budget))
         if budget.demands_thinking:
-            self._span[slot] = self._arrays.bring(self._spans(budget))
+            self._span[slot] = self._arrays.bring(self._scripts.spans(budget))
 
     def unload(self, slot: int) -> None:
         """Leave a slot empty: what its request asked for is no longer worked for."""
@@ -235,7 +222,7 @@ class BudgetTable:
         if self._guarding.any():
             cursor = self._xp.where(attempted, self._text_at(state), cursor)
             continuations = continuations + attempted
-        cursor = cursor + (came & (cursor != _IDLE))
+        cursor = cursor + (came & (cursor != IDLE))
 
         matched = self._automaton.match(state.thinking, state.pending, token)
         crossed = came & (matched == self._automaton.length(state.thinking))
@@ -288,7 +275,7 @@ class BudgetTable:
 
     def _free(self, state: State) -> Array:
         """[slots] bool: thinking, and the model chooses the next token."""
-        return state.thinking & (state.cursor == _IDLE)
+        return state.thinking & (state.cursor == IDLE)
 
     def _guarded(self, state: State) -> Array:
         if not self._guarding.any():
@@ -307,7 +294,7 @@ class BudgetTable:
     def _forbidden(self, state: State) -> Array:
         last = len(self._markers.start) - 1
         spent = (state.tokens >= self._maximum) & (state.pending == last)
-        applies = ~state.thinking & (state.cursor == _IDLE) & spent
+        applies = ~state.thinking & (state.cursor == IDLE) & spent
         return self._xp.where(applies, self._markers.start[-1], NO_TOKEN)
 
     def _most_missing(self, state: State) -> Array:
@@ -326,12 +313,13 @@ class BudgetTable:
         room = self._room(state)
         over = crossed | (self._at(self._script, state.cursor) == NO_TOKEN)
         if self._guarding.any():
-            in_text = (state.cursor >= self._texts_at) & (state.cursor < self._close_at)
+            begin, end = self._scripts.texts_at, self._scripts.close_at
+            in_text = (state.cursor >= begin) & (state.cursor < end)
             too_long = self._at(self._span, state.cursor) > room
             over |= in_text & (state.missing == 0) & too_long
-        state = state._replace(cursor=self._xp.where(over, _IDLE, state.cursor))
+        state = state._replace(cursor=self._xp.where(over, IDLE, state.cursor))
 
-        closes = state.thinking & (state.cursor < self._close_at) & (room == 0)
+        closes = state.thinking & (state.cursor < self._scripts.close_at) & (room == 0)
         free = self._free(state) & ~closes
         unmarked = state.pending == 0
         enough = state.tokens >= self._minimum
@@ -344,7 +332,7 @@ class BudgetTable:
         wraps = unmarked & (state.tokens + self._wrap_up <= self._maximum)
         # A half-matched marker that is completed counts for nothing: not under the minimum.
         begin = self._xp.where(enough, state.pending, 0)
-        close = self._close_at + self._xp.where(wraps, 0, self._wrap_up + begin)
+        close = self._scripts.close_at + self._xp.where(wraps, 0, self._wrap_up + begin)
         return state._replace(cursor=self._xp.where(closes, close, state.cursor))
 
     def _nudged(self, state: State, found: Array) -> tuple[State, Array]:
@@ -356,7 +344,7 @@ class BudgetTable:
         nudged = found & may & self._fits(state, self._nudge)
         nothing = LoopState.empty(len(self._slots), self._arrays)
         after = after._replace(
-            cursor=self._xp.where(nudged, self._nudge_at, state.cursor),
+            cursor=self._xp.where(nudged, self._scripts.nudge_at, state.cursor),
             loops=nothing.choose(nudged, state.loops, self._arrays),
         )
         return after, found & ~nudged
@@ -372,7 +360,7 @@ class BudgetTable:
 
     def _text_at(self, state: State) -> Array:
         which = state.continuations % self._text_count
-        return self._texts_at + which * (MAX_TEXT_TOKENS + 1)
+        return self._scripts.texts_at + which * self._scripts.text_width
 
     def _length_of_text(self, state: State) -> Array:
         which = state.continuations % self._text_count
@@ -381,109 +369,3 @@ class BudgetTable:
 
     def _at(self, cells: Array, cursor: Array) -> Array:
         return self._take(self._xp.reshape(cells, (-1,)), self._row + cursor)
-
-    def _compose(self, budget: TokenBudget) -> list[int]:
-        def cells(ids: Sequence[int], width: int) -> list[int]:
-            return [*ids, *[NO_TOKEN] * (width - len(ids))]
-
-        row = [NO_TOKEN, *cells(self._markers.start, len(self._markers.start) + 1)]
-        for text in range(MAX_TEXTS):
-            ids = budget.continuation_ids[text] if text < len(budget.continuation_ids) else ()
-            row += cells(ids, MAX_TEXT_TOKENS + 1)
-        row += cells(budget.nudge_ids, MAX_TEXT_TOKENS + 1)
-        row += cells((*budget.wrap_up_ids, *self._markers.end), self._width - len(row))
-        return row
-
-    def _spans(self, budget: TokenBudget) -> list[int]:
-        """For each cell of the continuations, how many tokens the character there takes."""
-        spans = [0] * self._width
-        for text, ids in enumerate(budget.continuation_ids):
-            begin = self._texts_at + text * (MAX_TEXT_TOKENS + 1)
-            for cell in range(len(ids)):
-                spans[begin + cell] = self._vocabulary.span(ids[cell:])
-        return spans
-
-    def _cursor_of(self, budget: TokenBudget, machine: Machine) -> int:
-        """Where in the slot's scripts the machine's remaining script begins."""
-        left = machine.script_length
-        if not left:
-            return _IDLE
-        if machine.closing:
-            return self._close_at + len(budget.wrap_up_ids) + len(self._markers.end) - left
-        if not machine.thinking:
-            return 1 + len(self._markers.start) - left
-        if machine.event is Event.NUDGE:
-            return self._nudge_at + len(budget.nudge_ids) - left
-        text = (machine.continuations - 1) % len(budget.continuation_ids)
-        begin = self._texts_at + text * (MAX_TEXT_TOKENS + 1)
-        return begin + len(budget.continuation_ids[text]) - left
-
-
-class _Automaton:
-    """The two markers as Knuth-Morris-Pratt automata, start marker first."""
-
-    def __init__(self, markers: Markers, arrays: Arrays) -> None:
-        both = (markers.start, markers.end)
-        self._xp, self._take = arrays.xp, arrays.take
-        self._width = max(map(len, both))
-        tokens, fallback = list[int](), list[int]()
-        for marker in both:
-            rest = self._width - len(marker)
-            tokens += [*marker, *[NO_TOKEN - 1] * rest]
-            shorter = [matched_prefix(marker[1:matched], marker) for matched in range(len(marker))]
-            fallback += [*shorter, *[0] * rest]
-        self._tokens, self._fallback = arrays.bring(tokens), arrays.bring(fallback)
-        self._lengths = [len(marker) for marker in both]
-
-    def length(self, thinking: Array) -> Array:
-        """[slots] int64: the length of the marker that is looked for."""
-        start, end = self._lengths
-        return self._xp.where(thinking, end, start)
-
-    def match(self, thinking: Array, pending: Array, token: Array) -> Array:
-        """[slots] int64: how much of the next marker the last tokens match now."""
-        first = thinking * self._width
-        matched = pending
-        for _ in range(self._width - 1):
-            at = first + matched
-            differs = self._take(self._tokens, at) != token
-            matched = self._xp.where(differs, self._take(self._fallback, at), matched)
-        hits = self._take(self._tokens, first + matched) == token
-        return self._xp.where(hits, matched + 1, 0)
-
-
-class _Text:
-    """What a vocabulary tells of tokens, as arrays.
-
-    Attributes:
-        unfinished: [columns] int64; the tokens that can end inside a character.
-        lacking: [4, columns] int64; their part of `Vocabulary.missing`.
-    """
-
-    def __init__(self, vocabulary: Vocabulary, arrays: Arrays) -> None:
-        # One more token, without text, stands for those that the vocabulary does not have.
-        self._size = len(vocabulary.traits)
-        self._xp, self._take = arrays.xp, arrays.take
-        missing = np.array([[*after, 0] for after in vocabulary.missing])
-        unfinished = np.flatnonzero(missing.any(axis=0))
-        self._missing = arrays.bring(missing.flatten())
-        self.lacking = arrays.bring(missing[:, unfinished])
-        self.unfinished = arrays.bring(unfinished)
-        unknown = [UNKNOWN_LETTERS] * (self._size + 1 - len(vocabulary.letters))
-        self._letters = arrays.bring([*vocabulary.letters, *unknown])
-        self._traits = arrays.bring([*vocabulary.traits, 0])
-
-    def known(self, token: Array) -> Array:
-        """[slots] int64: the token, or a stand-in without text if the vocabulary lacks it."""
-        return self._xp.where((token >= 0) & (token < self._size), token, self._size)
-
-    def letters(self, known: Array) -> Array:
-        """[slots] int64: see `Vocabulary.letters`."""
-        return self._take(self._letters, known)
-
-    def read(self, known: Array, missing: Array, after_digit: Array) -> tuple[Array, Array, Array]:
-        """What follows a token, each [slots]: bytes missing, end of sentence, digit."""
-        lacking = self._take(self._missing, missing * (self._size + 1) + known)
-        traits = self._take(self._traits, known)
-        ending = self._xp.where(after_digit, ENDS, ENDS | ENDS_AFTER_NO_DIGIT)
-        return lacking, (traits & ending) != 0, (traits & IS_DIGIT) != 0

@@ -15,7 +15,8 @@ from budget.errors import BudgetError
 from budget.machine import replay
 from budget.processors.arrays import Arrays
 from budget.processors.enforcer import Enforcer, Parts
-from budget.processors.table import NO_TOKEN, Demands
+from budget.processors.scripts import NO_TOKEN
+from budget.processors.table import Demands
 from budget.processors.vocabulary import vocabulary_of
 from budget.processors.wire import EngineBudget, markers_of, read
 from budget.vocabulary import LONGEST_TAIL

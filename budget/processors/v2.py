@@ -25,7 +25,8 @@ from budget.machine import DesyncError, Machine, replay
 from budget.processors.arrays import Arrays
 from budget.processors.enforcer import Enforcer, Parts
 from budget.processors.records import Records
-from budget.processors.table import NO_TOKEN, State
+from budget.processors.scripts import NO_TOKEN
+from budget.processors.table import State
 from budget.processors.vocabulary import vocabulary_of
 from budget.processors.wire import EngineBudget, markers_of, read
 

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from budget import Machine, Markers, TokenBudget, Vocabulary
 from budget.processors.arrays import Array, Arrays
-from budget.processors.table import NO_TOKEN, BudgetTable, Demands, State
+from budget.processors.scripts import NO_TOKEN
+from budget.processors.table import BudgetTable, Demands, State
 from tests.budget.strategies import (
     EOS,
     VOCABULARY,
