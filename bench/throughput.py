@@ -88,9 +88,16 @@ def vllm_server(port: int) -> list[str]:
 
 CAPPED = {"max_thinking_tokens": 1000}
 GUARDED = {"max_thinking_tokens": 1000, "min_thinking_tokens": 100}
+# Below what the demo model thinks by itself; vLLM counts the newline after the start marker too.
+CUT = {"max_thinking_tokens": 24, "thinking": {"landing": "hard"}}
+CUT_BY_VLLM = {"thinking_token_budget": 25}
 PAIRS = {
     "peer": (Side("gateway", gateway, {}), Side("vLLM's API server", vllm_server, {})),
     "maximum": (Side("a maximum", gateway, CAPPED), Side("no budget", without_budgets, {})),
+    "native": (
+        Side("our maximum", gateway, CUT),
+        Side("vLLM's thinking_token_budget", vllm_server, CUT_BY_VLLM),
+    ),
     "minimum": (Side("a minimum", gateway, GUARDED), Side("no budget", without_budgets, {})),
 }
 

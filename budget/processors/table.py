@@ -143,6 +143,7 @@ class BudgetTable:
         self._nudging = np.zeros(slots, dtype=bool)
         self._watching = np.zeros(slots, dtype=bool)
         self._near_from = np.full(slots, UNLIMITED)
+        self._guards = self._nudges = self._watches = False
 
     def load(self, slot: int, budget: TokenBudget, machine: Machine) -> None:
         """Put a request into a slot, whatever the slot held before.
@@ -168,6 +169,7 @@ class BudgetTable:
         self._watching[slot] = budget.on_loop is not OnLoop.OFF
         near = UNLIMITED if budget.maximum is None else budget.maximum - len(budget.wrap_up_ids)
         self._near_from[slot] = near - LONGEST_TAIL
+        self._sum_up()
         lengths = [len(text) for text in budget.continuation_ids]
         numbers = [
             budget.minimum,
@@ -191,6 +193,12 @@ class BudgetTable:
         for asking in (self._guarding, self._nudging, self._watching):
             asking[slot] = False
         self._near_from[slot] = UNLIMITED
+        self._sum_up()
+
+    def _sum_up(self) -> None:
+        self._guards = bool(self._guarding.any())
+        self._nudges = bool(self._nudging.any())
+        self._watches = bool(self._watching.any())
 
     def may_guard(self, slots: np.ndarray) -> np.ndarray:
         """[chosen] bool, on the host: in which of some `slots` attempts may be turned down."""
@@ -219,7 +227,7 @@ class BudgetTable:
         """
         came = token >= 0
         cursor, continuations = state.cursor, state.continuations
-        if self._guarding.any():
+        if self._guards:
             cursor = self._xp.where(attempted, self._text_at(state), cursor)
             continuations = continuations + attempted
         cursor = cursor + (came & (cursor != IDLE))
@@ -230,7 +238,7 @@ class BudgetTable:
         known = self._text.known(token)
         missing, ends, after_digit = self._text.read(known, state.missing, state.after_digit)
         loops, looping = state.loops, None
-        if self._watching.any():
+        if self._watches:
             loops, looping = self._detectors.step(loops, token, self._text.letters(known), counted)
         after = State(
             thinking=state.thinking ^ crossed,
@@ -278,7 +286,7 @@ class BudgetTable:
         return state.thinking & (state.cursor == IDLE)
 
     def _guarded(self, state: State) -> Array:
-        if not self._guarding.any():
+        if not self._guards:
             return self._xp.zeros_like(state.thinking)
         due = (state.continuations < self._owed) & self._fits(state, self._length_of_text(state))
         return self._free(state) & ~state.looped & ((state.tokens < self._minimum) | due)
@@ -312,7 +320,7 @@ class BudgetTable:
         """Begin to close at the maximum or shortly before it, or to leave a loop."""
         room = self._room(state)
         over = crossed | (self._at(self._script, state.cursor) == NO_TOKEN)
-        if self._guarding.any():
+        if self._guards:
             begin, end = self._scripts.texts_at, self._scripts.close_at
             in_text = (state.cursor >= begin) & (state.cursor < end)
             too_long = self._at(self._span, state.cursor) > room
@@ -338,7 +346,7 @@ class BudgetTable:
     def _nudged(self, state: State, found: Array) -> tuple[State, Array]:
         """Nudge out of loops; [slots] bool: in which of those `found` to close instead."""
         after = state._replace(looped=state.looped | found)
-        if not self._nudging.any():
+        if not self._nudges:
             return after, found
         may = (self._nudge > 0) & ~state.looped & (state.pending == 0)
         nudged = found & may & self._fits(state, self._nudge)

@@ -28,7 +28,11 @@ from server.engines.codec import VllmCodec
 
 logger = logging.getLogger(__name__)
 
-PROCESSOR = "budget.processors.v1:BudgetLogitsProcessor"
+PROCESSORS = {
+    False: "budget.processors.v1:BudgetLogitsProcessor",
+    True: "budget.processors.v2:BudgetLogitsProcessor",
+}
+"""The processor by whether vLLM uses its V2 runner."""
 WORKER_EXTENSION = "budget.processors.worker.BudgetWorkerExtension"
 OURS = ("logits_processors", "worker_extension_cls", "reasoning_parser")
 
@@ -67,9 +71,10 @@ class VllmEngine:
             ValueError: if an argument would take the budgets out of our hands,
                 or the markers cannot be found.
         """
-        # The budget processor is written for the V1 runner, which GPUs would not choose.
-        os.environ["VLLM_USE_V2_MODEL_RUNNER"] = "0"
+        # Budgets have not been seen on a GPU with the V2 runner, which vLLM would choose there.
+        os.environ.setdefault("VLLM_USE_V2_MODEL_RUNNER", "0")
         config = _engine_config(model, name, arguments)
+        config.model_config.logits_processors = [PROCESSORS[config.use_v2_model_runner]]
         tokenizer = cached_tokenizer_from_config(config.model_config)
         texts = find_marker_texts(
             tokenizer, start=markers.start, end=markers.end, parser=markers.parser
@@ -163,9 +168,8 @@ def _engine_config(model: str, name: str, arguments: Mapping[str, Any]) -> VllmC
     # Generator does not use offset"), so no prefill is split there.
     if current_platform.is_cpu() and given.setdefault("enable_chunked_prefill", False):
         raise ValueError("engine.enable_chunked_prefill must be false on the CPU")
-    return AsyncEngineArgs(
-        **given, logits_processors=[PROCESSOR], worker_extension_cls=WORKER_EXTENSION
-    ).create_engine_config()
+    given["worker_extension_cls"] = WORKER_EXTENSION
+    return AsyncEngineArgs(**given).create_engine_config()
 
 
 def _end_of_turn(tokenizer: Any, config: VllmConfig) -> set[int]:

@@ -1,0 +1,27 @@
+"""vLLM finds the processor of either runner by the name that the server gives it."""
+
+import pytest
+from vllm import SamplingParams
+from vllm.exceptions import VLLMValidationError
+from vllm.v1.sample.logits_processor import validate_logits_processors_parameters
+from vllm.v1.worker.gpu.sample.logits_processor import (
+    build_custom_logits_processors_params_validator,
+)
+
+from budget.processors.wire import KEY
+from server.engines.vllm import PROCESSORS
+
+MALFORMED = SamplingParams(extra_args={KEY: {"minimum": "many"}})
+
+
+def test_the_v1_runner_refuses_a_malformed_budget() -> None:
+    validate_logits_processors_parameters([PROCESSORS[False]], SamplingParams())
+    with pytest.raises(VLLMValidationError, match="not a budget"):
+        validate_logits_processors_parameters([PROCESSORS[False]], MALFORMED)
+
+
+def test_the_v2_runner_refuses_a_malformed_budget() -> None:
+    validate = build_custom_logits_processors_params_validator([PROCESSORS[True]])
+    validate(SamplingParams())
+    with pytest.raises(VLLMValidationError, match="not a budget"):
+        validate(MALFORMED)
