@@ -5,7 +5,7 @@
 The baseline is what any processor that forces a token has to do at least if it
 does so by masking: fill the held rows of the logits and write one value to
 each. It is timed in turn with the processor, step by step, on the same logits.
-Printed are medians. On the CPU the V2 processor runs on the CPU's tensors, to
+Printed are medians, and how many operations the processor does in torch. On the CPU the V2 processor runs on the CPU's tensors, to
 compare; vLLM itself uses it on GPUs only.
 """
 
@@ -168,7 +168,7 @@ def _timed(work: Callable[[], None], device: torch.device) -> float:
 def _measure(
     runner: type[V1] | type[V2], case: Case, rows: int, held: int, steps: int, device: torch.device
 ) -> tuple[float, float, int]:
-    """Median milliseconds of the mask and of the processor, and the processor's operations."""
+    """Median milliseconds of the mask and of the processor, and its operations in torch."""
     batch = runner(case, rows, held, device)
     logits = torch.randn(rows, COLUMNS, device=device)
     masked = torch.zeros(rows, COLUMNS, device=device)
@@ -203,7 +203,8 @@ def main() -> None:
     asked = parser.parse_args()
     torch.set_num_threads(asked.threads)
     known = _vocabulary()
-    print("| device | runner | budgets | rows | with a budget | mask, ms | step, ms | operations |")
+    heads = "device", "runner", "budgets", "rows", "with a budget", "mask, ms", "step, ms", "torch"
+    print("|", " | ".join(heads), "|")
     print("|---|---|---|--:|--:|--:|--:|--:|")
     with (
         torch.inference_mode(),

@@ -98,7 +98,7 @@ class Enforcer:
 
         Args:
             logits: [_, vocabulary] float32.
-            rows: [held] int64; which rows of `logits`, none of them twice.
+            rows: [held] int64; which rows of `logits`, in ascending order.
             slots: [held] int64, on the host; the slot of each.
             demands: what their budgets ask, on the device of the logits.
             parts: which of them need what.
@@ -146,7 +146,9 @@ class Enforcer:
         at: slice | torch.Tensor,
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Draw a token for the rows `at`; an attempt to close becomes a continuation."""
-        drawn = self._sampling.draw(logits[rows[at]], slots, demands.length[at])
+        every = len(slots) == len(logits)
+        chosen = logits if every else logits[rows[at]]
+        drawn = self._sampling.draw(chosen, slots, demands.length[at])
         ends_turn = (drawn[:, None] == self._eos).any(dim=-1)
         attempt = ends_turn | (drawn == demands.closes[at])
         return torch.where(attempt, demands.continuation[at], drawn), attempt

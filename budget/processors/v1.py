@@ -59,7 +59,7 @@ class Seated:
     """The batch between two of its changes.
 
     Attributes:
-        rows: [held] int64; the rows with a budget.
+        rows: [held] int64; the rows with a budget, in ascending order.
         slots: [held] int64, on the host; the slot of each.
     """
 
@@ -68,7 +68,7 @@ class Seated:
 
     @classmethod
     def of(cls, seats: Mapping[int, Seat], device: torch.device) -> "Seated":
-        """From the seats by row."""
+        """From the seats by row, in ascending order."""
         slots = np.array([seat.slot for seat in seats.values()])
         return cls(async_tensor_h2d(list(seats), device=device), slots)
 
@@ -130,6 +130,7 @@ class BudgetLogitsProcessor(LogitsProcessor):
                 self._seats[row] = self._seat(request, params, output)
         for one, other, direction in batch_update.moved:
             self._move(one, other, direction)
+        self._seats = dict(sorted(self._seats.items()))
 
     def apply(self, logits: torch.Tensor) -> torch.Tensor:
         """Fold the tokens of the last step, then hold each row of `logits` to its budget."""

@@ -53,10 +53,13 @@ def budgets(draw: st.DrawFn) -> TokenBudget:
 
 @st.composite
 def vocabularies(draw: st.DrawFn) -> Vocabulary:
-    """Words that end sentences or parts of characters, and markers without text."""
+    """Words that end sentences or parts of characters, and markers without text.
+
+    As in any real vocabulary, there is a token after which no character is unfinished.
+    """
     parts = [b"a", b"1", b".", b". ", b"\n", b"\xc3", b"\xe2", b"\xf0", b"\x9f\xa4"]
-    words = draw(st.lists(st.sampled_from(parts), min_size=WORDS - 1, max_size=WORDS - 1))
-    return Vocabulary.from_bytes([*words, b"\xa4", *[b""] * (VOCABULARY - WORDS)])
+    words = draw(st.lists(st.sampled_from(parts), min_size=WORDS - 2, max_size=WORDS - 2))
+    return Vocabulary.from_bytes([*words, b"a", b"\xa4", *[b""] * (VOCABULARY - WORDS)])
 
 
 @dataclass

@@ -1,12 +1,13 @@
 """Rows that we draw follow the law of vLLM's own sampler."""
 
 import numpy as np
+import pytest
 import torch
 from scipy import stats
 from vllm import SamplingParams
 from vllm.v1.sample.ops.topk_topp_sampler import apply_top_k_top_p
 
-from budget.processors.sampling import SamplingTable, uniform
+from budget.processors.sampling import BLOCK, SamplingTable, uniform
 
 VOCABULARY = 24
 DRAWS = 20_000
@@ -43,12 +44,32 @@ def test_draws_follow_the_law_of_the_settings() -> None:
         assert stats.chisquare(counts[possible], share * DRAWS).pvalue > 1e-4
 
 
-def test_a_greedy_row_takes_the_argmax() -> None:
-    table = SamplingTable(1, VOCABULARY)
+@pytest.mark.parametrize("vocabulary", [VOCABULARY, BLOCK, 5 * BLOCK, 5 * BLOCK + 7])
+def test_a_greedy_row_takes_the_argmax_and_the_first_of_equals(vocabulary: int) -> None:
+    table = SamplingTable(1, vocabulary)
     table.load(0, SamplingParams(temperature=0), seed=1)
-    logits = torch.randn(5, VOCABULARY, generator=torch.Generator().manual_seed(2))
-    drawn = table.draw(logits, np.zeros(5, dtype=np.int64), torch.arange(5))
+    logits = torch.randint(-9, 9, (500, vocabulary), generator=torch.Generator().manual_seed(2))
+    logits = logits.float().masked_fill(logits > 7, -torch.inf)
+    drawn = table.draw(logits, np.zeros(500, dtype=np.int64), torch.arange(500))
     assert drawn.equal(logits.argmax(-1))
+
+
+@pytest.mark.parametrize("vocabulary", [VOCABULARY, BLOCK, 5 * BLOCK, 5 * BLOCK + 7])
+def test_what_is_looked_up_is_where_the_cumulative_sum_passes(vocabulary: int) -> None:
+    table = SamplingTable(1, vocabulary)
+    table.load(0, SamplingParams(temperature=1), seed=3)
+    # Exact in float32, and most of them 0: every sum is the same in any order.
+    some = torch.randint(0, 4, (2000, vocabulary), generator=torch.Generator().manual_seed(4))
+    weights = torch.where(some == 0, 2.0, 0.0)
+    weights[:, -1] = torch.where(weights.sum(-1) == 0, 2.0, weights[:, -1])
+    positions = torch.arange(2000)
+    drawn = table.draw(weights.log(), np.zeros(2000, dtype=np.int64), positions)
+    share = weights.cumsum(-1) / weights.sum(-1, keepdim=True)
+    noise = uniform(torch.tensor(3), positions)
+    expected = (share.double() <= noise[:, None]).sum(-1)
+    near = ((share.double() - noise[:, None]).abs() < 1e-5).any(-1)
+    assert drawn[~near].equal(expected[~near])
+    assert weights.gather(-1, drawn[:, None]).all()
 
 
 def test_the_noise_depends_on_seed_and_position_alone() -> None:
