@@ -5,8 +5,9 @@
 The baseline is what any processor that forces a token has to do at least if it
 does so by masking: fill the held rows of the logits and write one value to
 each. It is timed in turn with the processor, step by step, on the same logits.
-Printed are medians, and how many operations the processor does in torch. On the CPU the V2 processor runs on the CPU's tensors, to
-compare; vLLM itself uses it on GPUs only.
+Printed are medians, and how many operations the processor does in torch. On the
+CPU the V2 processor runs on the CPU's tensors, to compare; vLLM itself uses it
+on GPUs only.
 """
 
 import argparse
