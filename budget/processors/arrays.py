@@ -35,8 +35,15 @@ class Arrays:
 
     def bring(self, numbers: Sequence[int] | np.ndarray) -> Array:
         """Numbers from the host, as int64; the device is not waited for."""
-        host = np.array(numbers, dtype=np.int64)
-        return host if self._device is None else async_tensor_h2d(host, device=self._device)
+        return self.move(np.array(numbers, dtype=np.int64))
+
+    def move(self, column: np.ndarray) -> Array:
+        """An array on the host, here; the device is not waited for."""
+        return column if self._device is None else async_tensor_h2d(column, device=self._device)
+
+    def grid(self, logits: torch.Tensor) -> Array:
+        """The logits themselves, as an array to write into."""
+        return logits.numpy() if self._device is None else logits
 
     def take(self, column: Array, at: Array) -> Array:
         """The elements of a one-dimensional array at some indices, [n] int64."""

@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from vllm.utils.torch_utils import async_tensor_h2d
 
 from budget.machine import Machine
-from budget.processors.arrays import Arrays
+from budget.processors.arrays import Array, Arrays
 from budget.processors.sampling import SamplingTable
 from budget.processors.scripts import NO_TOKEN
 from budget.processors.table import BudgetTable, Demands
+from budget.processors.text import unfinished
 
 if TYPE_CHECKING:
     from vllm import SamplingParams
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from budget.processors.wire import EngineBudget
     from budget.vocabulary import Vocabulary
 
+INFINITE = float("inf")
 CERTAIN = 1e9
 """A logit beside which no other has a chance, as in vLLM's own forcing: one write to a row, where
 filling the rest of it with -inf would take a pass over the vocabulary."""
@@ -61,19 +62,25 @@ class Enforcer:
         markers: "Markers",
         known: "Vocabulary",
         vocabulary: int,
-        device: torch.device,
-        arrays: Arrays,
+        table: Arrays,
+        logits: Arrays,
     ) -> None:
-        """`known` is what is known of the tokens, `vocabulary` how many columns a row has.
+        """As large as the batch can be.
 
-        The logits are on `device`, the table is where `arrays` are.
+        Args:
+            slots: most requests at a time.
+            markers: what opens and closes a thinking.
+            known: what is known of the tokens.
+            vocabulary: columns of a row.
+            table: where the table is.
+            logits: where the logits are.
         """
-        self.table = BudgetTable(slots, markers, arrays, known)
-        self._device = device
-        self._unfinished = torch.as_tensor(self.table.unfinished, device=device)
-        self._lacking = torch.as_tensor(self.table.lacking, device=device)
+        self.table = BudgetTable(slots, markers, table, known)
+        self._arrays = logits
+        self._xp = logits.xp
+        self._unfinished, self._lacking = map(logits.bring, unfinished(known))
         self._sampling = SamplingTable(slots, vocabulary)
-        self._eos = torch.tensor(sorted(markers.eos), dtype=torch.int64, device=device)
+        self._eos = logits.bring(sorted(markers.eos))
 
     def load(
         self, slot: int, request: "EngineBudget", params: "SamplingParams", machine: Machine
@@ -83,13 +90,8 @@ class Enforcer:
         self._sampling.load(slot, params, request.seed)
 
     def hold(
-        self,
-        logits: torch.Tensor,
-        rows: torch.Tensor,
-        slots: np.ndarray,
-        demands: Demands,
-        parts: Parts,
-    ) -> torch.Tensor:
+        self, logits: torch.Tensor, rows: Array, slots: np.ndarray, demands: Demands, parts: Parts
+    ) -> Array:
         """Mask, draw and force, in place.
 
         A token that something before us has masked, a grammar say, stays
@@ -100,113 +102,98 @@ class Enforcer:
             logits: [_, vocabulary] float32.
             rows: [held] int64; which rows of `logits`, in ascending order.
             slots: [held] int64, on the host; the slot of each.
-            demands: what their budgets ask, on the device of the logits.
+            demands: what their budgets ask, where the logits are.
             parts: which of them need what.
 
         Returns:
             [held] bool; whether the row's token stands for an attempt to close.
         """
+        grid = self._arrays.grid(logits)
         closing, near, guarded, bound = map(
             self._these, (parts.closing, parts.near, parts.guarded, parts.bound)
         )
         if closing is not None and len(self._eos):
-            self._end_turns(logits, rows[closing], demands.end[closing], demands.may_close[closing])
+            self._end_turns(grid, rows[closing], demands.end[closing], demands.may_close[closing])
         # A continuation must stand for an attempt even where its character will be cut.
-        continuable = None if guarded is None else _unmasked(logits, rows, demands, guarded)
+        continuable = None if guarded is None else self._unmasked(grid, rows, demands, guarded)
         if near is not None:
-            self._keep_whole(logits, rows[near], demands.missing[near], demands.most_missing[near])
-        tokens, attempted = demands.forced, torch.zeros_like(demands.guarded)
+            self._keep_whole(grid, rows[near], demands.missing[near], demands.most_missing[near])
+        tokens, attempted = demands.forced, self._xp.zeros_like(demands.guarded)
         may = attempted
         if guarded is not None:
             drawn, attempt = self._draw(logits, rows, slots[parts.guarded], demands, guarded)
             which = demands.guarded[guarded]
-            tokens, may = tokens.clone(), may.clone()
-            tokens[guarded] = torch.where(which, drawn, tokens[guarded])
+            tokens, may = self._xp.asarray(tokens, copy=True), self._xp.asarray(may, copy=True)
+            tokens[guarded] = self._xp.where(which, drawn, tokens[guarded])
             attempted[guarded] = attempt & which
             may[guarded] = attempt & which & continuable
         if bound is not None:
-            done = _force(logits, rows[bound], tokens[bound], may[bound], demands.forbidden[bound])
+            forbidden = demands.forbidden[bound]
+            done = self._force(grid, rows[bound], tokens[bound], may[bound], forbidden)
             attempted[bound] = attempted[bound] & done
         return attempted
 
-    def _these(self, which: np.ndarray) -> slice | torch.Tensor | None:
+    def _these(self, which: np.ndarray) -> slice | Array | None:
         """An index that chooses those rows; None if there are none."""
         if which.all():
             return slice(None)
         if not which.any():
             return None
-        return async_tensor_h2d(np.flatnonzero(which), device=self._device)
+        return self._arrays.move(np.flatnonzero(which))
 
     def _draw(
         self,
         logits: torch.Tensor,
-        rows: torch.Tensor,
+        rows: Array,
         slots: np.ndarray,
         demands: Demands,
-        at: slice | torch.Tensor,
-    ) -> tuple[torch.Tensor, torch.Tensor]:
+        at: slice | Array,
+    ) -> tuple[Array, Array]:
         """Draw a token for the rows `at`; an attempt to close becomes a continuation."""
         every = len(slots) == len(logits)
-        chosen = logits if every else logits[rows[at]]
-        drawn = self._sampling.draw(chosen, slots, demands.length[at])
-        ends_turn = (drawn[:, None] == self._eos).any(dim=-1)
+        chosen = logits if every else logits[torch.as_tensor(rows[at])]
+        positions = torch.as_tensor(demands.length[at])
+        drawn = self._arrays.grid(self._sampling.draw(chosen, slots, positions))
+        ends_turn = self._xp.any(drawn[:, None] == self._eos, axis=-1)
         attempt = ends_turn | (drawn == demands.closes[at])
-        return torch.where(attempt, demands.continuation[at], drawn), attempt
+        return self._xp.where(attempt, demands.continuation[at], drawn), attempt
 
-    def _end_turns(
-        self, logits: torch.Tensor, rows: torch.Tensor, ends: torch.Tensor, which: torch.Tensor
-    ) -> None:
+    def _end_turns(self, grid: Array, rows: Array, ends: Array, which: Array) -> None:
         """Inside thinking that may close, an end of turn becomes the end marker."""
-        end_at, of_turn_at = _cells(logits, rows, ends), _cells(logits, rows, self._eos[:, None])
-        end, of_turn = logits.take(end_at), logits.take(of_turn_at)
-        which = which & (end > -torch.inf)
-        logits.put_(end_at, torch.where(which, torch.maximum(end, of_turn.amax(dim=0)), end))
-        logits.put_(of_turn_at, of_turn.masked_fill(which, -torch.inf))
+        turn_ends = rows, self._eos[:, None]
+        end, of_turn = grid[rows, ends], grid[turn_ends]
+        which = which & (end > -INFINITE)
+        likelier = self._xp.maximum(end, self._xp.max(of_turn, axis=0))
+        grid[rows, ends] = self._xp.where(which, likelier, end)
+        grid[turn_ends] = self._xp.where(which, -INFINITE, of_turn)
 
-    def _keep_whole(
-        self,
-        logits: torch.Tensor,
-        rows: torch.Tensor,
-        missing: torch.Tensor,
-        most_missing: torch.Tensor,
-    ) -> None:
+    def _keep_whole(self, grid: Array, rows: Array, missing: Array, most_missing: Array) -> None:
         """Near the cap, mask tokens that would begin a character that it cuts in two."""
         at = rows[:, None], self._unfinished
         splits = self._lacking[missing] > most_missing[:, None]
-        logits[at] = logits[at].masked_fill(splits, -torch.inf)
+        grid[at] = self._xp.where(splits, -INFINITE, grid[at])
 
+    def _unmasked(self, grid: Array, rows: Array, demands: Demands, at: slice | Array) -> Array:
+        """[chosen] bool: in which of the rows `at` the continuation's first token may come."""
+        tokens = demands.continuation[at]
+        first = grid[rows[at], self._xp.where(tokens == NO_TOKEN, 0, tokens)]
+        return first > -INFINITE
 
-def _unmasked(
-    logits: torch.Tensor, rows: torch.Tensor, demands: Demands, at: slice | torch.Tensor
-) -> torch.Tensor:
-    """[chosen] bool: in which of the rows `at` the continuation's first token may come."""
-    first = logits[rows[at], demands.continuation[at].clamp(min=0)]
-    return first > -torch.inf
+    def _force(
+        self, grid: Array, rows: Array, tokens: Array, may: Array, forbidden: Array
+    ) -> Array:
+        """Make each row's token certain, where it has one that is not masked or that `may` be.
 
+        Where it has none, mask the row's `forbidden` one, if there is one.
 
-def _force(
-    logits: torch.Tensor,
-    rows: torch.Tensor,
-    tokens: torch.Tensor,
-    may: torch.Tensor,
-    forbidden: torch.Tensor,
-) -> torch.Tensor:
-    """Make each row's token certain, where it has one that is not masked or that `may` be.
-
-    Where it has none, mask the row's `forbidden` one, if there is one.
-
-    Returns:
-        [rows] bool: where a token was made certain.
-    """
-    forced = tokens != NO_TOKEN
-    at = _cells(logits, rows, torch.where(forced, tokens, forbidden).clamp(min=0))
-    logit = logits.take(at)
-    which = forced & ((logit > -torch.inf) | may)
-    masked = ~forced & (forbidden != NO_TOKEN)
-    logits.put_(at, logit.masked_fill(which, CERTAIN).masked_fill(masked, -torch.inf))
-    return which
-
-
-def _cells(logits: torch.Tensor, rows: torch.Tensor, columns: torch.Tensor) -> torch.Tensor:
-    """Where some cells are for `take` and `put_`, which cost a third of indexing on the CPU."""
-    return rows * logits.shape[1] + columns
+        Returns:
+            [rows] bool: where a token was made certain.
+        """
+        forced = tokens != NO_TOKEN
+        masked = ~forced & (forbidden != NO_TOKEN)
+        at = rows, self._xp.where(forced, tokens, self._xp.where(masked, forbidden, 0))
+        logit = grid[at]
+        which = forced & ((logit > -INFINITE) | may)
+        chosen = self._xp.where(which, CERTAIN, logit)
+        grid[at] = self._xp.where(masked, -INFINITE, chosen)
+        return which

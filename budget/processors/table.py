@@ -271,16 +271,6 @@ class BudgetTable:
         )
         return Demands(*(self._take(column, slots) for column in columns))
 
-    @property
-    def unfinished(self) -> Array:
-        """[columns] int64: the tokens that can end inside a character."""
-        return self._text.unfinished
-
-    @property
-    def lacking(self) -> Array:
-        """[4, columns] int64: bytes lacking after each of `unfinished`, by bytes before it."""
-        return self._text.lacking
-
     def _free(self, state: State) -> Array:
         """[slots] bool: thinking, and the model chooses the next token."""
         return state.thinking & (state.cursor == IDLE)

@@ -8,22 +8,14 @@ from budget.vocabulary import ENDS, ENDS_AFTER_NO_DIGIT, IS_DIGIT, Vocabulary
 
 
 class Text:
-    """A vocabulary, by token.
-
-    Attributes:
-        unfinished: [columns] int64; the tokens that can end inside a character.
-        lacking: [4, columns] int64; their part of `Vocabulary.missing`.
-    """
+    """A vocabulary, by token."""
 
     def __init__(self, vocabulary: Vocabulary, arrays: Arrays) -> None:
         # One more token, without text, stands for those that the vocabulary does not have.
         self._size = len(vocabulary.traits)
         self._xp, self._take = arrays.xp, arrays.take
         missing = np.array([[*after, 0] for after in vocabulary.missing])
-        unfinished = np.flatnonzero(missing.any(axis=0))
         self._missing = arrays.bring(missing.flatten())
-        self.lacking = arrays.bring(missing[:, unfinished])
-        self.unfinished = arrays.bring(unfinished)
         unknown = [UNKNOWN_LETTERS] * (self._size + 1 - len(vocabulary.letters))
         self._letters = arrays.bring([*vocabulary.letters, *unknown])
         self._traits = arrays.bring([*vocabulary.traits, 0])
@@ -42,3 +34,15 @@ class Text:
         traits = self._take(self._traits, known)
         ending = self._xp.where(after_digit, ENDS, ENDS | ENDS_AFTER_NO_DIGIT)
         return lacking, (traits & ending) != 0, (traits & IS_DIGIT) != 0
+
+
+def unfinished(vocabulary: Vocabulary) -> tuple[np.ndarray, np.ndarray]:
+    """The tokens that can end inside a character.
+
+    Returns:
+        [columns] int64, the tokens; [4, columns] int64, the bytes lacking after
+        each, by the bytes lacking before it.
+    """
+    missing = np.array([[*after] for after in vocabulary.missing], dtype=np.int64)
+    tokens = np.flatnonzero(missing.any(axis=0))
+    return tokens, missing[:, tokens]

@@ -8,12 +8,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 from vllm import SamplingParams
-from vllm.utils.torch_utils import async_tensor_h2d
 from vllm.v1.sample.logits_processor import BatchUpdate, LogitsProcessor, MoveDirectionality
 
 from budget.errors import BudgetError
 from budget.machine import replay
-from budget.processors.arrays import Arrays
+from budget.processors.arrays import Array, Arrays
 from budget.processors.enforcer import Enforcer, Parts
 from budget.processors.scripts import NO_TOKEN
 from budget.processors.table import Demands
@@ -59,18 +58,17 @@ class Seated:
     """The batch between two of its changes.
 
     Attributes:
-        rows: [held] int64; the rows with a budget, in ascending order.
+        rows: [held] int64, where the logits are; the rows with a budget, in ascending order.
         slots: [held] int64, on the host; the slot of each.
     """
 
-    rows: torch.Tensor
+    rows: Array
     slots: np.ndarray
 
     @classmethod
-    def of(cls, seats: Mapping[int, Seat], device: torch.device) -> "Seated":
+    def of(cls, seats: Mapping[int, Seat], logits: Arrays) -> "Seated":
         """From the seats by row, in ascending order."""
-        slots = np.array([seat.slot for seat in seats.values()])
-        return cls(async_tensor_h2d(list(seats), device=device), slots)
+        return cls(logits.bring(list(seats)), np.array([seat.slot for seat in seats.values()]))
 
 
 class BudgetLogitsProcessor(LogitsProcessor):
@@ -101,10 +99,10 @@ class BudgetLogitsProcessor(LogitsProcessor):
         vocabulary = vllm_config.model_config.get_vocab_size()
         self._markers = markers_of(vllm_config)
         self._known = vocabulary_of(vllm_config)
-        self._device = device
         self._slots = slots
+        self._logits = Arrays(None if device.type == "cpu" else device)
         self._enforcer = Enforcer(
-            slots, self._markers, self._known, vocabulary, device, Arrays(None)
+            slots, self._markers, self._known, vocabulary, Arrays(None), self._logits
         )
         self._seats: dict[int, Seat] = {}
         self._seated: Seated | None = None
@@ -137,11 +135,11 @@ class BudgetLogitsProcessor(LogitsProcessor):
         if not self._seats:
             return logits
         self._fold()
-        seated = self._seated = self._seated or Seated.of(self._seats, self._device)
+        seated = self._seated = self._seated or Seated.of(self._seats, self._logits)
         table = self._enforcer.table
         asked = table.demands(table.state, seated.slots)
         parts = _parts(asked)
-        demands = Demands(*map(self._bring, asked))
+        demands = Demands(*map(self._logits.move, asked))
         attempted = self._enforcer.hold(logits, seated.rows, seated.slots, demands, parts)
         if parts.guarded.any():
             for seat, tries in zip(self._seats.values(), attempted.tolist(), strict=True):
@@ -215,9 +213,6 @@ class BudgetLogitsProcessor(LogitsProcessor):
                     seat.trying = False
                 seat.seen += 1
         self._enforcer.table.advance(np.array(tokens), np.array(attempted))
-
-    def _bring(self, column: np.ndarray) -> torch.Tensor:
-        return torch.from_numpy(column).to(self._device, non_blocking=True)
 
 
 def _parts(demands: Demands) -> Parts:

@@ -60,13 +60,9 @@ class BudgetLogitsProcessor(LogitsProcessor):
         self._requests = req_states
         self._markers = markers_of(vllm_config)
         self._known = vocabulary_of(vllm_config)
+        arrays = Arrays(self._device)
         self._enforcer = Enforcer(
-            slots,
-            self._markers,
-            self._known,
-            req_states.vocab_size,
-            self._device,
-            Arrays(self._device),
+            slots, self._markers, self._known, req_states.vocab_size, arrays, arrays
         )
         self._most_rows = vllm_config.num_speculative_tokens + 1
         self._last_token = vllm_config.model_config.max_model_len - 1

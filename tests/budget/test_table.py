@@ -12,6 +12,7 @@ from budget import Machine, Markers, TokenBudget, Vocabulary
 from budget.processors.arrays import Array, Arrays
 from budget.processors.scripts import NO_TOKEN
 from budget.processors.table import BudgetTable, Demands, State
+from budget.processors.text import unfinished
 from tests.budget.strategies import (
     EOS,
     VOCABULARY,
@@ -104,9 +105,9 @@ def assert_masks(table: BudgetTable, slot: int, occupant: Occupant, seen: Vocabu
     machine = occupant.machine
     splits = dict.fromkeys(range(VOCABULARY), False)
     asked = demands(table, slot)
-    lacking = table.lacking[asked.missing.item()]
-    chosen = (lacking > asked.most_missing.item()).tolist()
-    splits.update(zip(table.unfinished.tolist(), chosen, strict=True))
+    tokens, lacking = unfinished(seen)
+    chosen = (lacking[asked.missing.item()] > asked.most_missing.item()).tolist()
+    splits.update(zip(tokens.tolist(), chosen, strict=True))
     for token in range(VOCABULARY):
         lacks = seen.missing_after(machine.missing, token)
         assert splits[token] == (lacks > machine.most_missing)
