@@ -1,15 +1,17 @@
 """From a request to jobs that the engine can be trusted with."""
 
-from dataclasses import dataclass
-from typing import TypeVar
+from dataclasses import dataclass, replace
 
 from budget import ThinkingBudget, TokenBudget, answer_reserve, thinking_room, tokenize
+from server.asked import Given, contradiction, read_asked
 from server.engines.base import Engine, Job, Prompt, Sampling
 from server.errors import BadRequest, ContextTooLong, UnknownModel
-from server.schemas import ChatRequest, Thinking
+from server.prices import affordable
+from server.resolution import Resolution, ceilings, resolve, wants_router
+from server.routing import Routed, Router
+from server.schemas import ChatRequest
+from server.sections import Prices, Tier
 from server.settings import Settings
-
-T = TypeVar("T")
 
 MAX_TOKEN_LENGTH = 64
 """More characters to a token than any real text has; beyond it none is worth tokenizing."""
@@ -24,14 +26,16 @@ class Admission:
 
     Attributes:
         jobs: one for each choice.
-        budget: as asked for, defaults filled in.
-        clamped: whether the maximum asked for was over what the context and
-            `max_tokens` leave.
+        resolution: its budget, and where that came from.
+        routed: what the router found, or None if it was not asked.
+        clamped_by: what cut the maximum that was asked for: a ceiling's owner,
+            "price", or "room", which is what the context and `max_tokens` leave.
     """
 
     jobs: tuple[Job, ...]
-    budget: ThinkingBudget
-    clamped: bool
+    resolution: Resolution
+    routed: Routed | None
+    clamped_by: tuple[str, ...]
 
     @property
     def prompt_tokens(self) -> int:
@@ -39,24 +43,62 @@ class Admission:
         return len(self.jobs[0].prompt_ids)
 
     @property
+    def enforced(self) -> TokenBudget:
+        """What holds for each choice."""
+        return self.jobs[0].budget
+
+    @property
     def max_thinking_tokens(self) -> int | None:
         """The maximum enforced, or None if no number was asked for."""
-        return None if self.budget.max_tokens is None else self.jobs[0].budget.maximum
+        return None if self.resolution.budget.max_tokens is None else self.enforced.maximum
 
 
-async def admit(request: ChatRequest, engine: Engine, settings: Settings, name: str) -> Admission:
-    """Check a request against the model and the limits, and make its jobs.
+class Admissions:
+    """Lets requests in, or not."""
 
-    Args:
-        request: what the client sent.
-        engine: whose model, template and tokenizer it is for.
-        settings: defaults and limits.
-        name: unique among the requests of this engine's lifetime.
+    def __init__(self, settings: Settings, router: Router) -> None:
+        self._settings = settings
+        self._router = router
+        self._ceilings = ceilings(settings)
 
-    Raises:
-        ApiError: if the request cannot be served.
-        BudgetError: if its budget cannot be enforced.
-    """
+    async def admit(self, request: ChatRequest, engine: Engine, name: str) -> Admission:
+        """Check a request against the model and the limits, and make its jobs.
+
+        Args:
+            request: what the client sent.
+            engine: whose model, template and tokenizer it is for.
+            name: unique among the requests of this engine's lifetime.
+
+        Raises:
+            ApiError: if the request cannot be served.
+            BudgetError: if its budget cannot be enforced.
+        """
+        settings = self._settings
+        _check(request, engine, settings)
+        asked = read_asked(request)
+        routed = self._router.sort(request) if wants_router(asked, settings) else None
+        level = None if routed is None else routed.level
+        resolution = resolve(asked, settings, level, self._ceilings)
+        prompt = await _render(request, engine, thinking=not resolution.budget.disabled)
+        wanted = _max_tokens(request, prompt, engine.model.context_length)
+        max_tokens = _at_price(wanted, prompt, resolution.tier, settings.prices)
+        enforced = _token_budget(resolution, prompt, max_tokens, engine, settings)
+        told = resolution.clamped_by
+        if _is_clamped(resolution.budget, enforced):
+            told = (*told, "room" if max_tokens == wanted else "price")
+        jobs = tuple(
+            Job(
+                f"{name}-{index}",
+                prompt.ids,
+                _sampling(request, resolution.tier, max_tokens, index),
+                enforced,
+            )
+            for index in range(request.n or 1)
+        )
+        return Admission(jobs, resolution, routed, told)
+
+
+def _check(request: ChatRequest, engine: Engine, settings: Settings) -> None:
     if request.model != engine.model.name:
         raise UnknownModel(
             f"there is no model '{request.model}': this server has '{engine.model.name}'",
@@ -66,101 +108,6 @@ async def admit(request: ChatRequest, engine: Engine, settings: Settings, name: 
         raise BadRequest(f"'n' can be at most {settings.limits.max_choices}", param="n")
     if request.stream_options is not None and not request.stream:
         raise BadRequest("'stream_options' needs 'stream': true", param="stream_options")
-    budget = asked_budget(request, settings.budget.to_budget())
-    prompt = await _render(request, engine, thinking=not budget.disabled)
-    max_tokens = _max_tokens(request, prompt, engine.model.context_length)
-    enforced = _token_budget(budget, prompt, max_tokens, engine, settings)
-    jobs = tuple(
-        Job(f"{name}-{index}", prompt.ids, _sampling(request, max_tokens, index), enforced)
-        for index in range(request.n or 1)
-    )
-    return Admission(jobs, budget, _is_clamped(budget, enforced))
-
-
-def asked_budget(request: ChatRequest, default: ThinkingBudget) -> ThinkingBudget:
-    """The budget that a request asks for, over the server's default.
-
-    Raises:
-        BadRequest: if two fields contradict each other; both are named.
-        BudgetError: if the budget makes no sense.
-    """
-    thinking = request.thinking or Thinking()
-    maximum = _agreed(
-        ("max_thinking_tokens", request.max_thinking_tokens),
-        ("thinking.budget_tokens", thinking.budget_tokens),
-    )
-    minimum = _agreed(
-        ("min_thinking_tokens", request.min_thinking_tokens),
-        ("thinking.min_tokens", thinking.min_tokens),
-    )
-    _check_type(thinking, maximum, minimum)
-    cap = _cap(thinking, maximum, default)
-    texts = thinking.continuation_text
-    return ThinkingBudget(
-        min_tokens=_at_most(cap, default.min_tokens) if minimum is None else minimum,
-        max_tokens=cap,
-        continuations=_continuations(thinking, cap, default),
-        continuation_texts=default.continuation_texts if texts is None else tuple(texts),
-        wrap_up_text=_or(default.wrap_up_text, thinking.wrap_up_text),
-        on_loop=_or(default.on_loop, thinking.on_loop),
-        landing=_or(default.landing, thinking.landing),
-    )
-
-
-def _or(default: T, asked: T | None) -> T:
-    return default if asked is None else asked
-
-
-def _cap(thinking: Thinking, maximum: int | None, default: ThinkingBudget) -> int | None:
-    if thinking.type == "disabled":
-        return 0
-    if maximum is not None:
-        return None if maximum == -1 else maximum
-    if thinking.type == "enabled" and default.disabled:
-        return None
-    return default.max_tokens
-
-
-def _continuations(thinking: Thinking, cap: int | None, default: ThinkingBudget) -> int:
-    if thinking.continuations is not None:
-        return thinking.continuations
-    return 0 if cap == 0 else default.continuations
-
-
-def _at_most(cap: int | None, number: int) -> int:
-    return number if cap is None else min(cap, number)
-
-
-def _check_type(thinking: Thinking, maximum: int | None, minimum: int | None) -> None:
-    """Refuse a `thinking.type` that the numbers contradict."""
-    if thinking.type == "disabled":
-        wanted = {
-            "max_thinking_tokens": maximum,
-            "min_thinking_tokens": minimum,
-            "thinking.continuations": thinking.continuations,
-        }
-        for name, number in wanted.items():
-            if number:
-                raise BadRequest(
-                    f"'thinking.type' is disabled, but '{name}' is {number}: leave one of them out",
-                    param=name,
-                )
-    if thinking.type == "enabled" and maximum == 0:
-        raise BadRequest(
-            "'thinking.type' is enabled, but 'max_thinking_tokens' is 0: leave one of them out",
-            param="max_thinking_tokens",
-        )
-
-
-def _agreed(*given: tuple[str, int | None]) -> int | None:
-    """The one number that fields of the same meaning give."""
-    named = [(name, number) for name, number in given if number is not None]
-    if len({number for _, number in named}) > 1:
-        (first, one), (second, other) = named
-        raise BadRequest(
-            f"'{first}' is {one}, but '{second}' is {other}: leave one of them out", param=first
-        )
-    return named[0][1] if named else None
 
 
 async def _render(request: ChatRequest, engine: Engine, *, thinking: bool) -> Prompt:
@@ -193,10 +140,10 @@ def _max_tokens(request: ChatRequest, prompt: Prompt, context: int) -> int:
             "answer included: send shorter messages",
             param="messages",
         )
-    asked = _agreed(
-        ("max_completion_tokens", request.max_completion_tokens),
-        ("max_tokens", request.max_tokens),
-    )
+    one, other = request.max_completion_tokens, request.max_tokens
+    if one is not None and other is not None and one != other:
+        raise contradiction(Given("max_completion_tokens", one), Given("max_tokens", other))
+    asked = other if one is None else one
     if asked is not None and asked > left:
         name = "max_tokens" if request.max_completion_tokens is None else "max_completion_tokens"
         raise ContextTooLong(
@@ -207,17 +154,35 @@ def _max_tokens(request: ChatRequest, prompt: Prompt, context: int) -> int:
     return left if asked is None else asked
 
 
+def _at_price(max_tokens: int, prompt: Prompt, tier: Tier | None, prices: Prices | None) -> int:
+    """As many of `max_tokens` as the tier's price pays for.
+
+    Raises:
+        BadRequest: if the prompt alone costs more.
+    """
+    if tier is None or tier.max_price is None or prices is None:
+        return max_tokens
+    most = affordable(prices, len(prompt.ids), tier.max_price)
+    if most is not None and most < 1:
+        raise BadRequest(
+            f"the messages alone cost more than the {tier.max_price} {prices.currency} that an "
+            f"answer of tier '{tier.name}' may cost: send shorter ones, or name another tier",
+            param="messages",
+        )
+    return max_tokens if most is None else min(max_tokens, most)
+
+
 def _token_budget(
-    budget: ThinkingBudget, prompt: Prompt, max_tokens: int, engine: Engine, settings: Settings
+    resolution: Resolution, prompt: Prompt, max_tokens: int, engine: Engine, settings: Settings
 ) -> TokenBudget:
     reserve = answer_reserve(max_tokens, **settings.answer_reserve.model_dump())
     markers = engine.model.markers
+    room = thinking_room(max_tokens, reserve, markers, prompt.opened)
+    budget = resolution.budget
+    if not resolution.minimum_asked:
+        budget = replace(budget, min_tokens=min(budget.min_tokens, room))
     return tokenize(
-        budget,
-        encode=engine.codec.encode,
-        markers=markers,
-        opened=prompt.opened,
-        room=thinking_room(max_tokens, reserve, markers, prompt.opened),
+        budget, encode=engine.codec.encode, markers=markers, opened=prompt.opened, room=room
     )
 
 
@@ -225,9 +190,13 @@ def _is_clamped(budget: ThinkingBudget, enforced: TokenBudget) -> bool:
     return budget.max_tokens is not None and budget.max_tokens != enforced.maximum
 
 
-def _sampling(request: ChatRequest, max_tokens: int, index: int) -> Sampling:
+def _sampling(request: ChatRequest, tier: Tier | None, max_tokens: int, index: int) -> Sampling:
     """How to sample one choice; each has a seed of its own, kept within 64 bits signed."""
     seed = request.seed
     if seed is not None:
         seed = (seed + index - INT64_LEAST) % INT64_SPAN + INT64_LEAST
-    return Sampling(max_tokens, request.temperature, request.top_p, seed)
+    temperature, top_p = request.temperature, request.top_p
+    if tier is not None:
+        temperature = tier.temperature if temperature is None else temperature
+        top_p = tier.top_p if top_p is None else top_p
+    return Sampling(max_tokens, temperature, top_p, seed)

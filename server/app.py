@@ -11,17 +11,21 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
 from budget import BudgetError
+from server.admission import Admissions
 from server.chat import Chat
+from server.dry_run import DryRun
 from server.engines.base import EngineUnavailable, ModelInfo
 from server.errors import ApiError, MethodNotAllowed, NotFound, UnknownModel, as_api_error
 from server.host import EngineHost, Load
 from server.metrics import CLIENT_GONE, CONTENT_TYPE, Metrics
 from server.middleware import Metered, RequestIds
 from server.openapi import BODY, describe
+from server.routing import Router
 from server.settings import Settings
 from server.turn import Crew
 
-CHAT = "/v1/chat/completions"
+CHAT_PATH = "/v1/chat/completions"
+ROUTE_PATH = "/v1/route"
 
 
 def create_app(settings: Settings, load: Load) -> FastAPI:
@@ -30,8 +34,12 @@ def create_app(settings: Settings, load: Load) -> FastAPI:
     Args:
         settings: everything that an operator can set.
         load: makes the engine; may block, and runs in a thread.
+
+    Raises:
+        BadSettings: if the classifier that they name is not installed.
     """
     host, metrics, crew = EngineHost(load), Metrics(), Crew()
+    admissions = Admissions(settings, Router.load(settings.router))
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncGenerator[None, None]:
@@ -50,15 +58,18 @@ def create_app(settings: Settings, load: Load) -> FastAPI:
     )
     app.state.host = host
     app.openapi = describe(app)  # type: ignore[method-assign]
-    app.add_middleware(Metered, metrics=metrics, path=CHAT)
+    app.add_middleware(Metered, metrics=metrics, path=CHAT_PATH)
     app.add_middleware(RequestIds)
     _add_errors(app, metrics)
-    _add_routes(app, Chat(settings, host, metrics, crew), host, metrics)
+    chat, dry_run = Chat(settings, host, admissions, crew), DryRun(settings, host, admissions)
+    body = {"requestBody": BODY}
+    app.post(CHAT_PATH, openapi_extra=body)(chat.__call__)
+    app.post(ROUTE_PATH, openapi_extra=body)(dry_run.__call__)
+    _add_routes(app, host, metrics)
     return app
 
 
-def _add_routes(app: FastAPI, chat: Chat, host: EngineHost, metrics: Metrics) -> None:
-    app.post(CHAT, openapi_extra={"requestBody": BODY})(chat.__call__)
+def _add_routes(app: FastAPI, host: EngineHost, metrics: Metrics) -> None:
 
     @app.get("/v1/models")
     async def list_models() -> dict[str, Any]:

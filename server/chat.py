@@ -12,16 +12,17 @@ import orjson
 from fastapi import Request, Response
 from sse_starlette import EventSourceResponse, ServerSentEvent
 
-from server.admission import Admission, admit
+from server.admission import Admission, Admissions
+from server.asked import Given, contradiction
 from server.body import parse_chat, read_body
 from server.channels import Piece
 from server.completion import DONE, Completion, EventWriter, event
 from server.engines.base import Engine
 from server.errors import ApiError, as_api_error
 from server.host import EngineHost
-from server.metrics import CLIENT_GONE, Meter, Metrics
+from server.metrics import CLIENT_GONE, Meter
 from server.presentation import with_tags
-from server.schemas import ChatRequest, ReasoningFormat
+from server.schemas import ChatRequest, Reasoning, ReasoningFormat
 from server.settings import Settings
 from server.turn import Choice, Crew, End, generate
 
@@ -100,10 +101,16 @@ class Exchange:
 class Chat:
     """The endpoint."""
 
-    def __init__(self, settings: Settings, host: EngineHost, metrics: Metrics, crew: Crew) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        host: EngineHost,
+        admissions: Admissions,
+        crew: Crew,
+    ) -> None:
         self._settings = settings
         self._host = host
-        self._metrics = metrics
+        self._admissions = admissions
         self._crew = crew
 
     async def __call__(self, request: Request) -> Response:
@@ -118,12 +125,18 @@ class Chat:
         asked = parse_chat(body)
         engine = await self._host.ready()
         name = f"chatcmpl-{uuid.uuid4().hex}"
-        admission = await admit(asked, engine, self._settings, name)
-        if admission.clamped:
-            self._metrics.clamped.inc()
-        style = asked.reasoning_format or self._settings.reasoning_format
-        completion = Completion(name, int(time.time()), engine.model.name, admission, style)
-        exchange = Exchange(asked, engine, completion, request.state.meter, self._crew)
+        admission = await self._admissions.admit(asked, engine, name)
+        meter = request.state.meter
+        meter.admitted(admission)
+        completion = Completion(
+            name,
+            int(time.time()),
+            engine.model.name,
+            admission,
+            _style(asked, self._settings),
+            self._settings.prices,
+        )
+        exchange = Exchange(asked, engine, completion, meter, self._crew)
         headers = _headers(asked, admission)
         if asked.stream:
             return self._streamed(exchange, headers)
@@ -160,9 +173,23 @@ async def _disconnected(request: Request) -> None:
         pass
 
 
+def _style(request: ChatRequest, settings: Settings) -> ReasoningFormat:
+    """Where the thinking stands.
+
+    Raises:
+        BadRequest: if two fields contradict each other.
+    """
+    style, excludes = request.reasoning_format, (request.reasoning or Reasoning()).exclude
+    if excludes and style not in (None, ReasoningFormat.HIDDEN):
+        raise contradiction(Given("reasoning.exclude", True), Given("reasoning_format", style))
+    return ReasoningFormat.HIDDEN if excludes else style or settings.reasoning_format
+
+
 def _headers(request: ChatRequest, admission: Admission) -> dict[str, str]:
-    ignored = request.ignored_fields()
-    return {"x-ignored-fields": ", ".join(ignored)} if ignored else {}
+    headers = {"x-budget-tier": admission.resolution.label}
+    if ignored := request.ignored_fields():
+        headers["x-ignored-fields"] = ", ".join(ignored)
+    return headers
 
 
 def _tell(error: Exception) -> ApiError:

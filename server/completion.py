@@ -9,7 +9,9 @@ import orjson
 from server.admission import Admission
 from server.channels import Channel, Piece
 from server.presentation import keys
+from server.prices import Cost
 from server.schemas import ReasoningFormat
+from server.sections import Prices
 from server.turn import End
 
 DONE = b"data: [DONE]\n\n"
@@ -27,6 +29,7 @@ class Completion:
         model: the model's name.
         admission: what was let in.
         style: where the thinking stands.
+        prices: None where they are not known.
     """
 
     id: str
@@ -34,6 +37,7 @@ class Completion:
     model: str
     admission: Admission
     style: ReasoningFormat
+    prices: Prices | None
 
     def whole(self, pieces: Iterable[Piece], ends: Sequence[End]) -> dict[str, Any]:
         """A response that is not streamed."""
@@ -85,16 +89,16 @@ class Completion:
         return {**self._envelope("chat.completion.chunk"), "choices": [choice]}
 
     def _thinking(self, end: End) -> dict[str, Any]:
-        outcome = end.outcome
+        outcome, tier = end.outcome, self.admission.resolution.tier
         return {
-            "tier": None,
-            "min_tokens": self.admission.budget.min_tokens,
+            "tier": None if tier is None else tier.name,
+            "min_tokens": self.admission.enforced.minimum,
             "max_tokens": self.admission.max_thinking_tokens,
             "tokens": outcome.tokens,
             "forced_tokens": sum(outcome.forced.values()),
             "continuations": outcome.continuations,
             "end_reason": outcome.end_reason.value,
-            "clamped": self.admission.clamped,
+            "clamped": bool(self.admission.clamped_by),
         }
 
     def _usage(self, ends: Sequence[End]) -> dict[str, Any]:
@@ -108,7 +112,14 @@ class Completion:
                 "reasoning_tokens": sum(end.outcome.tokens for end in ends)
             },
         }
-        return {"usage": usage, "cost": None}
+        return {"usage": usage, "cost": self._cost(ends)}
+
+    def _cost(self, ends: Sequence[End]) -> dict[str, Any] | None:
+        if self.prices is None:
+            return None
+        answer = sum(end.answer_tokens for end in ends)
+        thinking = sum(end.tokens for end in ends) - answer
+        return Cost.of(self.prices, self.admission.prompt_tokens, thinking, answer).to_json()
 
 
 class EventWriter:

@@ -44,7 +44,6 @@ UNSUPPORTED = frozenset(
         *MEANINGLESS,
         "audio",
         "refusal",
-        "reasoning_effort",
         "tool_call_id",
         "verbosity",
         "web_search_options",
@@ -52,23 +51,14 @@ UNSUPPORTED = frozenset(
 )
 """OpenAI's fields that would change the answer."""
 
-BUDGET_ALIASES = {
-    "budget_tier": "max_thinking_tokens",
-    "chat_template_kwargs": "thinking.type",
-    "enable_thinking": "thinking.type",
+MISPLACED = {
+    "continuation_text": "thinking.continuation_text",
+    "continuations": "thinking.continuations",
     "landing": "thinking.landing",
-    "nvext": "max_thinking_tokens",
     "on_loop": "thinking.on_loop",
-    "reasoning": "max_thinking_tokens",
-    "reasoning_budget_tokens": "max_thinking_tokens",
-    "reasoning_effort": "max_thinking_tokens",
-    "reasoning_max_tokens": "max_thinking_tokens",
-    "think": "thinking.type",
-    "thinking_budget": "max_thinking_tokens",
-    "thinking_budget_tokens": "max_thinking_tokens",
-    "thinking_token_budget": "max_thinking_tokens",
+    "wrap_up_text": "thinking.wrap_up_text",
 }
-"""Budget fields of other servers, and what to use here."""
+"""Fields that stand in another place."""
 
 
 def is_ignored(name: str, value: object) -> bool:
@@ -83,8 +73,8 @@ def ignored(extra: Iterable[tuple[str, Any]]) -> list[str]:
 
 def refusal(name: str, known: Collection[str]) -> str:
     """What to say of a field after its name: why it is refused, and what to do instead."""
-    if name in BUDGET_ALIASES:
-        return f"is not supported yet: use '{BUDGET_ALIASES[name]}'"
+    if name in MISPLACED:
+        return f"is no field here: use '{MISPLACED[name]}'"
     if name in UNSUPPORTED:
         return "is not supported yet: leave it out"
     if any(part in name.lower() for part in ("think", "reason", "budget")):

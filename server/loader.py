@@ -5,7 +5,8 @@ from typing import TYPE_CHECKING
 from server.engines.base import Engine
 from server.engines.completions import CompletionsEngine
 from server.engines.upstream import Upstream
-from server.settings import CompletionsServer, Settings
+from server.sections import DEFAULT_TIERS, CompletionsServer
+from server.settings import BadSettings, Settings
 
 if TYPE_CHECKING:
     from server.engines.vllm import MarkerSource
@@ -17,6 +18,28 @@ def load_engine(settings: Settings) -> Engine:
     Raises:
         ValueError: if the settings do not fit the model.
     """
+    engine = _load(settings)
+    check_tiers(settings, engine.model.context_length)
+    return engine
+
+
+def check_tiers(settings: Settings, context: int) -> None:
+    """See that the context holds what the operator's tiers ask for; the default ones are cut.
+
+    Raises:
+        BadSettings: if it does not.
+    """
+    if settings.tiers is DEFAULT_TIERS:
+        return
+    for tier in settings.tiers:
+        if max(tier.min_tokens, tier.max_tokens) > context:
+            raise BadSettings(
+                f"tiers: '{tier.name}' asks for more thinking than the context of {context} tokens "
+                "holds"
+            )
+
+
+def _load(settings: Settings) -> Engine:
     # Imported here: vLLM takes seconds to import, and a gateway without it is of use too.
     from server.engines.vllm import MarkerSource, VllmEngine
 

@@ -6,11 +6,14 @@ from collections.abc import Sequence
 from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 
+from server.admission import Admission
 from server.channels import Channel
 from server.turn import End
 
 CONTENT_TYPE = CONTENT_TYPE_LATEST
-NO_TIER = "none"
+UNRESOLVED = "unresolved"
+"""The tier of a request that was refused before it had one."""
+
 NOT_STARTED = "none"
 CLIENT_GONE = 499
 """The status of a request whose client went away, as nginx has it."""
@@ -29,7 +32,13 @@ class Metrics:
             "proctor_rejected", "Requests refused.", ["reason"], registry=registry
         )
         self.clamped = Counter(
-            "proctor_budget_clamped", "Maxima over what was left.", registry=registry
+            "proctor_budget_clamped", "Requests whose maximum was cut.", registry=registry
+        )
+        self.routed = Counter(
+            "proctor_routed",
+            "Requests by the tier that they were given, and by what decided.",
+            ["tier", "source"],
+            registry=registry,
         )
         self.requests = Counter(
             "proctor_requests",
@@ -66,12 +75,12 @@ class Metrics:
             registry=registry,
         )
 
-    def record(self, end: End) -> None:
-        """Count one choice that has ended, however it did."""
+    def record(self, tier: str, end: End) -> None:
+        """Count one choice of a tier that has ended, however it did."""
         outcome = end.outcome
-        self.thinking_tokens.labels(NO_TIER, outcome.end_reason.value).observe(outcome.tokens)
-        self.answer_tokens.labels(NO_TIER).observe(end.answer_tokens)
-        self.continuations.labels(NO_TIER).inc(outcome.continuations)
+        self.thinking_tokens.labels(tier, outcome.end_reason.value).observe(outcome.tokens)
+        self.answer_tokens.labels(tier).observe(end.answer_tokens)
+        self.continuations.labels(tier).inc(outcome.continuations)
         for kind, count in outcome.forced.items():
             self.forced_tokens.labels(kind.value).inc(count)
         for action, count in outcome.loops.items():
@@ -99,12 +108,20 @@ class Meter:
     def __init__(self, metrics: Metrics) -> None:
         self.status = CLIENT_GONE
         self._metrics = metrics
+        self._tier = UNRESOLVED
         self._began = time.perf_counter()
         self._seen: set[Channel] = set()
         self._end_reasons: set[str] = set()
         self._running = 0
         self._answered = False
         metrics.in_flight.inc()
+
+    def admitted(self, admission: Admission) -> None:
+        """Note what budget the request was given."""
+        self._tier = admission.resolution.label
+        self._metrics.routed.labels(self._tier, admission.resolution.source.value).inc()
+        if admission.clamped_by:
+            self._metrics.clamped.inc()
 
     def begin(self) -> None:
         """See `Account`."""
@@ -119,7 +136,7 @@ class Meter:
     def record(self, end: End) -> None:
         """See `Account`."""
         self._end_reasons.add(end.outcome.end_reason.value)
-        self._metrics.record(end)
+        self._metrics.record(self._tier, end)
         self._running -= 1
         self._count_if_over()
 
@@ -133,6 +150,6 @@ class Meter:
             return
         reasons = self._end_reasons or {NOT_STARTED}
         reason = next(iter(reasons)) if len(reasons) == 1 else "mixed"
-        self._metrics.requests.labels(NO_TIER, reason, str(self.status)).inc()
-        self._metrics.request_seconds.labels(NO_TIER).observe(time.perf_counter() - self._began)
+        self._metrics.requests.labels(self._tier, reason, str(self.status)).inc()
+        self._metrics.request_seconds.labels(self._tier).observe(time.perf_counter() - self._began)
         self._metrics.in_flight.dec()

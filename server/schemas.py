@@ -89,15 +89,32 @@ class Message(Part):
     reasoning_content: Text | None = None
     reasoning: Text | None = None
 
+    @property
+    def text(self) -> str:
+        """Its content in one piece."""
+        return "\n".join(part.text for part in self.content)
+
     def to_plain(self) -> dict[str, str]:
         """The message as a chat template takes it; a developer is a system."""
         role = "system" if self.role == "developer" else self.role
-        plain = {"role": role, "content": "\n".join(part.text for part in self.content)}
+        plain = {"role": role, "content": self.text}
         if self.name is not None:
             plain["name"] = self.name
         if thinking := self.reasoning_content or self.reasoning:
             plain["reasoning_content"] = thinking
         return plain
+
+
+class Effort(StrEnum):
+    """OpenAI's `reasoning_effort`, and the further levels that its peers have."""
+
+    NONE = "none"
+    MINIMAL = "minimal"
+    LOW = "low"
+    MEDIUM = "medium"
+    HIGH = "high"
+    XHIGH = "xhigh"
+    MAX = "max"
 
 
 class StreamOptions(Part):
@@ -138,12 +155,50 @@ class Thinking(Part):
     landing: Landing | None = None
 
 
+class Reasoning(Part):
+    """OpenRouter's spelling of a budget.
+
+    Attributes:
+        effort: the same as `reasoning_effort`.
+        max_tokens: the same as `max_thinking_tokens`.
+        enabled: the same as `thinking.type`: `enabled` or `disabled`.
+        exclude: think, but leave the thinking out of the response.
+    """
+
+    effort: Effort | None = None
+    max_tokens: CountOrNoCap | None = None
+    enabled: Flag | None = None
+    exclude: Flag | None = None
+
+
+class NvExt(Part):
+    """NVIDIA's spelling of a budget."""
+
+    max_thinking_tokens: CountOrNoCap | None = None
+
+
+class TemplateSwitches(Part):
+    """The switches of chat templates that turn thinking on and off."""
+
+    enable_thinking: Flag | None = None
+    thinking: Flag | None = None
+
+
 class ChatRequest(Part):
     """The body of `POST /v1/chat/completions`.
 
     Attributes:
         max_thinking_tokens: most thinking tokens of each choice; 0 is none, -1 no cap.
         min_thinking_tokens: fewest thinking tokens of each choice.
+        budget_tier: a tier's name, or `auto`: the router chooses.
+        reasoning_effort: chooses a tier by the server's table.
+        thinking_token_budget: vLLM's name for `max_thinking_tokens`.
+        thinking_budget: Qwen's.
+        reasoning_budget_tokens: llama.cpp's.
+        thinking_budget_tokens: llama.cpp's.
+        reasoning_max_tokens: another.
+        enable_thinking: Qwen's `thinking.type`: `enabled` or `disabled`.
+        think: Ollama's: the same, or an effort.
         max_completion_tokens: most tokens of each choice, thinking included.
         max_tokens: the same.
         n: choices to generate.
@@ -154,7 +209,19 @@ class ChatRequest(Part):
     messages: Annotated[list[Message], Field(min_length=1, max_length=MAX_MESSAGES)]
     max_thinking_tokens: CountOrNoCap | None = None
     min_thinking_tokens: Count | None = None
+    budget_tier: Annotated[Text, Field(max_length=MAX_NAME)] | None = None
     thinking: Thinking | None = None
+    reasoning_effort: Effort | None = None
+    reasoning: Reasoning | None = None
+    thinking_token_budget: CountOrNoCap | None = None
+    thinking_budget: CountOrNoCap | None = None
+    enable_thinking: Flag | None = None
+    nvext: NvExt | None = None
+    reasoning_budget_tokens: CountOrNoCap | None = None
+    thinking_budget_tokens: CountOrNoCap | None = None
+    reasoning_max_tokens: CountOrNoCap | None = None
+    chat_template_kwargs: TemplateSwitches | None = None
+    think: Flag | Effort | None = None
     reasoning_format: ReasoningFormat | None = None
     max_tokens: Annotated[Int, Field(ge=1)] | None = None
     max_completion_tokens: Annotated[Int, Field(ge=1)] | None = None

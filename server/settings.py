@@ -3,18 +3,11 @@
 import os
 import tomllib
 from collections.abc import Mapping
+from itertools import pairwise
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
-from pydantic import (
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    SecretStr,
-    ValidationError,
-    model_validator,
-)
+from pydantic import Field, ValidationError, model_validator
 from pydantic_settings import (
     BaseSettings,
     InitSettingsSource,
@@ -23,8 +16,21 @@ from pydantic_settings import (
     SettingsError,
 )
 
-from budget import BudgetError, Landing, OnLoop, ThinkingBudget
-from server.schemas import ReasoningFormat
+from server.schemas import Effort, ReasoningFormat
+from server.sections import (
+    AUTO,
+    CUSTOM,
+    DEFAULT_EFFORTS,
+    DEFAULT_TIERS,
+    AnswerReserve,
+    Ceilings,
+    CompletionsServer,
+    DefaultBudget,
+    Limits,
+    Prices,
+    RouterSettings,
+    Tier,
+)
 
 DEFAULT_CONFIG = Path("proctor.toml")
 DEMO = Path(__file__).resolve().parent.parent / "demo"
@@ -32,93 +38,6 @@ DEMO = Path(__file__).resolve().parent.parent / "demo"
 
 class BadSettings(ValueError):
     """A setting that cannot be used; the message names it."""
-
-
-class Section(BaseModel):
-    """A table of the settings."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class AnswerReserve(Section):
-    """How much of `max_tokens` thinking may not use.
-
-    Attributes:
-        share: of `max_tokens`.
-        at_least: tokens.
-        at_most: tokens.
-    """
-
-    share: Annotated[float, Field(ge=0, le=1)] = 0.25
-    at_least: Annotated[int, Field(ge=0)] = 16
-    at_most: Annotated[int, Field(ge=0)] = 512
-
-
-class Limits(Section):
-    """What one request may ask for, and how long things may take.
-
-    Attributes:
-        max_body_bytes: largest body.
-        max_choices: largest `n`.
-        heartbeat_seconds: between two comments in a stream; 0 sends none.
-        shutdown_grace_seconds: for running answers, once the server was told to stop.
-    """
-
-    max_body_bytes: Annotated[int, Field(ge=1)] = 4 * 2**20
-    max_choices: Annotated[int, Field(ge=1)] = 16
-    heartbeat_seconds: Annotated[float, Field(ge=0)] = 10.0
-    shutdown_grace_seconds: Annotated[int, Field(ge=0)] = 30
-
-
-def _texts(value: Any) -> Any:
-    return (value,) if isinstance(value, str) else value
-
-
-class DefaultBudget(Section):
-    """The budget of a request that does not set its own."""
-
-    min_tokens: int = 0
-    max_tokens: Annotated[int, Field(ge=-1)] = -1
-    continuations: int = 0
-    continuation_text: Annotated[tuple[str, ...], BeforeValidator(_texts)] = ("Wait",)
-    wrap_up_text: str = ""
-    on_loop: OnLoop = OnLoop.CLOSE
-    landing: Landing = Landing.SENTENCE
-
-    @model_validator(mode="after")
-    def _is_a_budget(self) -> "DefaultBudget":
-        try:
-            self.to_budget()
-        except BudgetError as error:
-            raise ValueError(str(error)) from error
-        return self
-
-    def to_budget(self) -> ThinkingBudget:
-        """The budget itself."""
-        return ThinkingBudget(
-            min_tokens=self.min_tokens,
-            max_tokens=None if self.max_tokens == -1 else self.max_tokens,
-            continuations=self.continuations,
-            continuation_texts=self.continuation_text,
-            wrap_up_text=self.wrap_up_text,
-            on_loop=self.on_loop,
-            landing=self.landing,
-        )
-
-
-class CompletionsServer(Section):
-    """The engine, when it is a completions server elsewhere (`kind = "completions"`).
-
-    Attributes:
-        base_url: as for OpenAI's clients, up to and with `/v1`.
-        api_key: the bearer token that it wants; empty is none.
-        max_model_len: its context in tokens, for servers that do not say.
-    """
-
-    kind: Literal["completions"]
-    base_url: Annotated[str, Field(pattern="^https?://.")]
-    api_key: SecretStr = SecretStr("")
-    max_model_len: Annotated[int, Field(ge=2)] | None = None
 
 
 class Settings(BaseSettings):
@@ -136,6 +55,12 @@ class Settings(BaseSettings):
         thinking_start: the start marker's text, over any parser's.
         thinking_end: the end marker's text, over any parser's.
         reasoning_format: where responses carry the thinking, unless a request says.
+        budget: of requests that are of no tier.
+        tiers: the named budgets, from least to most.
+        efforts: the tier of each `reasoning_effort`.
+        default_tier: of a request that says nothing about its thinking: "auto"
+            lets the router choose, "custom" takes `budget`.
+        prices: None where they are not known.
     """
 
     model_config = SettingsConfigDict(
@@ -153,12 +78,48 @@ class Settings(BaseSettings):
     reasoning_format: ReasoningFormat = ReasoningFormat.REASONING_CONTENT
     answer_reserve: AnswerReserve = AnswerReserve()
     budget: DefaultBudget = DefaultBudget()
+    tiers: Annotated[tuple[Tier, ...], Field(min_length=1)] = DEFAULT_TIERS
+    efforts: dict[Effort, str] = DEFAULT_EFFORTS
+    default_tier: str = AUTO
+    router: RouterSettings = RouterSettings()
+    ceilings: Ceilings = Ceilings()
+    prices: Prices | None = None
     limits: Limits = Limits()
 
     @model_validator(mode="after")
     def _both_markers(self) -> "Settings":
         if (self.thinking_start is None) != (self.thinking_end is None):
             raise ValueError("thinking_start and thinking_end must be set together")
+        return self
+
+    @model_validator(mode="after")
+    def _tiers_are_in_order(self) -> "Settings":
+        names = [tier.name for tier in self.tiers]
+        if len({*names}) < len(names):
+            raise ValueError(f"tiers: two have one name, of {', '.join(names)}")
+        for less, more in pairwise(self.tiers):
+            if less.cap > more.cap:
+                raise ValueError(
+                    f"tiers: '{less.name}' may think more than '{more.name}': "
+                    "list them from least to most"
+                )
+        for tier in self.tiers:
+            if tier.max_price is not None and self.prices is None:
+                raise ValueError(f"tiers: '{tier.name}' has a max_price, so [prices] must be set")
+        return self
+
+    @model_validator(mode="after")
+    def _tiers_that_are_named_exist(self) -> "Settings":
+        named = {f"efforts.{effort}": name for effort, name in self.efforts.items()}
+        named |= {f"router.levels.{level}": name for level, name in self.router.levels.items()}
+        if self.default_tier not in (AUTO, CUSTOM):
+            named["default_tier"] = self.default_tier
+        if self.ceilings.tier is not None:
+            named["ceilings.tier"] = self.ceilings.tier
+        known = [tier.name for tier in self.tiers]
+        for setting, name in named.items():
+            if name not in known:
+                raise ValueError(f"{setting}: there is no tier '{name}', only {', '.join(known)}")
         return self
 
     @model_validator(mode="after")
@@ -171,6 +132,10 @@ class Settings(BaseSettings):
         if server is not None and self.model is None:
             raise ValueError("model must be set: its tokenizer is needed beside engine.base_url")
         return self
+
+    def tier(self, name: str) -> Tier | None:
+        """The tier of that name, if there is one."""
+        return next((tier for tier in self.tiers if tier.name == name), None)
 
     @property
     def completions_server(self) -> CompletionsServer | None:

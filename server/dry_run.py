@@ -1,0 +1,121 @@
+"""`POST /v1/route`: what a chat request would get, and why; nothing is generated."""
+
+from typing import Any
+
+import orjson
+from fastapi import Request, Response
+
+from router import LEVELS
+from server.admission import Admission, Admissions
+from server.body import parse_chat, read_body
+from server.host import EngineHost
+from server.prices import Cost
+from server.resolution import Resolution
+from server.routing import Routed
+from server.sections import Prices
+from server.settings import Settings
+
+STRONGEST = 5
+"""Signals that are shown."""
+
+WEIGHT_DIGITS = 3
+
+
+class DryRun:
+    """The endpoint."""
+
+    def __init__(self, settings: Settings, host: EngineHost, admissions: Admissions) -> None:
+        self._settings = settings
+        self._host = host
+        self._admissions = admissions
+
+    async def __call__(self, request: Request) -> Response:
+        """Route one request.
+
+        Raises:
+            ApiError: if it would be refused.
+            BudgetError: if its budget could not be enforced.
+        """
+        body = await read_body(request, self._settings.limits.max_body_bytes)
+        engine = await self._host.ready()
+        admission = await self._admissions.admit(parse_chat(body), engine, "dry-run")
+        shown = describe(admission.resolution, admission.routed)
+        enforced = admission.enforced
+        shown["budget"] |= {"min_tokens": enforced.minimum, "max_tokens": enforced.maximum}
+        shown["clamped_by"] = admission.clamped_by
+        shown["prompt_tokens"] = admission.prompt_tokens
+        shown["cost"] = estimate(admission, self._settings.prices)
+        return Response(orjson.dumps(shown), media_type="application/json")
+
+
+def describe(resolution: Resolution, routed: Routed | None) -> dict[str, Any]:
+    """A budget and where it came from, as JSON; without what only the engine knows."""
+    budget, tier = resolution.budget, resolution.tier
+    return {
+        "tier": None if tier is None else tier.name,
+        "source": resolution.source.value,
+        "field": resolution.field,
+        "budget": {
+            "min_tokens": budget.min_tokens,
+            "max_tokens": budget.max_tokens,
+            "continuations": budget.continuations,
+            "on_loop": budget.on_loop.value,
+            "landing": budget.landing.value,
+        },
+        "clamped_by": resolution.clamped_by,
+        "router": None if routed is None else _explain(routed),
+    }
+
+
+def in_words(resolution: Resolution, routed: Routed, prices: Prices | None) -> str:
+    """The same, for people."""
+    budget, verdict = resolution.budget, routed.verdict
+    most = "no cap" if budget.max_tokens is None else f"at most {budget.max_tokens}"
+    chances = zip(LEVELS, verdict.probabilities, strict=True)
+    lines = [
+        f"tier      {resolution.label} (decided by the {resolution.source.value})",
+        f"thinking  at least {budget.min_tokens}, {most} tokens",
+        f"level     {routed.level}: "
+        + ", ".join(f"{level} {chance:.0%}" for level, chance in chances),
+    ]
+    if prices is not None and budget.max_tokens is not None:
+        spans = [Cost.of(prices, 0, n, 0).thinking for n in (budget.min_tokens, budget.max_tokens)]
+        least, dearest = (f"{cost:f}" for cost in spans)
+        lines.append(f"cost      {least} to {dearest} {prices.currency} for the thinking")
+    shown = verdict.signals[:STRONGEST]
+    lines += [f"  {signal.weight:+.2f}  {signal.name}" for signal in shown]
+    if resolution.clamped_by:
+        lines.append(f"clamped by {', '.join(resolution.clamped_by)}")
+    return "\n".join(lines)
+
+
+def estimate(admission: Admission, prices: Prices | None) -> dict[str, Any] | None:
+    """The least and the most that an answer can cost, or None where prices are not known."""
+    if prices is None:
+        return None
+    job, prompt = admission.jobs[0], admission.prompt_tokens
+    thinking, tokens = job.budget.maximum or 0, job.sampling.max_tokens
+    least = Cost.of(prices, prompt, job.budget.minimum, 1)
+    # The dearest answer thinks as long as it may where thinking is dearer, and not at all otherwise.
+    dearest = thinking if prices.thinking > prices.answer else job.budget.minimum
+    most = Cost.of(prices, prompt, dearest, tokens - dearest)
+    return {
+        "currency": prices.currency,
+        "least": float(least.total),
+        "most": float(most.total),
+    }
+
+
+def _explain(routed: Routed) -> dict[str, Any]:
+    verdict = routed.verdict
+    return {
+        "level": routed.level,
+        "probabilities": {
+            level: round(chance, WEIGHT_DIGITS)
+            for level, chance in zip(LEVELS, verdict.probabilities, strict=True)
+        },
+        "signals": [
+            {"name": signal.name, "weight": round(signal.weight, WEIGHT_DIGITS)}
+            for signal in verdict.signals[:STRONGEST]
+        ],
+    }

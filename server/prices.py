@@ -1,0 +1,64 @@
+"""What tokens cost."""
+
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import Any
+
+from server.sections import Prices
+
+MILLION = 1_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """What an answer costs, by its parts.
+
+    Attributes:
+        currency: their unit.
+        prompt: for the prompt's tokens.
+        thinking: for generated tokens that are not the answer's, markers among them.
+        answer: for the answer's tokens.
+    """
+
+    currency: str
+    prompt: Decimal
+    thinking: Decimal
+    answer: Decimal
+
+    @classmethod
+    def of(cls, prices: Prices, prompt: int, thinking: int, answer: int) -> "Cost":
+        """The cost of so many tokens."""
+        return cls(
+            prices.currency,
+            prompt * prices.prompt / MILLION,
+            thinking * prices.thinking / MILLION,
+            answer * prices.answer / MILLION,
+        )
+
+    @property
+    def total(self) -> Decimal:
+        """The sum of the parts."""
+        return self.prompt + self.thinking + self.answer
+
+    def to_json(self) -> dict[str, Any]:
+        """As responses show it."""
+        return {
+            "currency": self.currency,
+            "prompt": float(self.prompt),
+            "thinking": float(self.thinking),
+            "answer": float(self.answer),
+            "total": float(self.total),
+        }
+
+
+def affordable(prices: Prices, prompt: int, price: Decimal) -> int | None:
+    """Generated tokens that `price` pays for beside the prompt's, thinking or not.
+
+    Returns:
+        None if they cost nothing; below 0 if the prompt alone costs more.
+    """
+    left = price * MILLION - prompt * prices.prompt
+    dearest = max(prices.thinking, prices.answer)
+    if left < 0:
+        return -1
+    return int(left // dearest) if dearest else None

@@ -1,0 +1,267 @@
+"""From what a request asks, and a classifier says, to its budget and where that came from."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from enum import StrEnum
+from typing import TypeVar
+
+from budget import ThinkingBudget
+from server.asked import Asked, Given, contradiction
+from server.errors import BadRequest
+from server.schemas import Effort
+from server.sections import AUTO, CUSTOM, Tier
+from server.settings import Settings
+
+T = TypeVar("T")
+
+
+class Source(StrEnum):
+    """What decided a budget."""
+
+    EXPLICIT = "explicit"
+    EFFORT = "effort"
+    ROUTER = "router"
+    DEFAULT = "default"
+
+
+@dataclass(frozen=True, slots=True)
+class Ceiling:
+    """What somebody lets nobody go beyond.
+
+    Attributes:
+        by: who, as responses call it: "operator", "key".
+        max_thinking_tokens: most thinking tokens; None is any number.
+        tier: the name of the highest tier; None is any.
+    """
+
+    by: str
+    max_thinking_tokens: int | None = None
+    tier: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Resolution:
+    """A budget, and where it came from.
+
+    Attributes:
+        budget: what holds, as far as the room for it allows.
+        tier: the tier that it is of, or None.
+        source: what decided.
+        field: the request's field that decided, or None.
+        minimum_asked: whether the request named the minimum itself; any other
+            yields where there is no room for it.
+        clamped_by: whose ceilings cut what was asked for.
+    """
+
+    budget: ThinkingBudget
+    tier: Tier | None
+    source: Source
+    field: str | None
+    minimum_asked: bool
+    clamped_by: tuple[str, ...] = ()
+
+    @property
+    def label(self) -> str:
+        """The tier's name, for headers and metrics."""
+        return CUSTOM if self.tier is None else self.tier.name
+
+
+def ceilings(settings: Settings) -> tuple[Ceiling, ...]:
+    """Those of the operator."""
+    operator = settings.ceilings
+    return (Ceiling("operator", operator.max_thinking_tokens, operator.tier),)
+
+
+def wants_router(asked: Asked, settings: Settings) -> bool:
+    """Whether the router is to choose the tier.
+
+    It does if it is asked for by name and no effort is given, and, where it is
+    the default, if the request says nothing or no more than to think.
+    """
+    if asked.effort is not None or _forbids(asked):
+        return False
+    if asked.tier is not None:
+        return asked.tier.value == AUTO
+    return asked.number is None and settings.default_tier == AUTO
+
+
+def resolve(
+    asked: Asked, settings: Settings, level: str | None, above: Sequence[Ceiling]
+) -> Resolution:
+    """The budget of a request: number over effort or tier over router over default.
+
+    Args:
+        asked: what the request says.
+        settings: the tiers, and what stands for what.
+        level: what the router found, one of `router.LEVELS`; needed where `wants_router`.
+        above: cut the result, and are told of.
+
+    Raises:
+        BadRequest: if fields contradict each other, or there is no such tier.
+        BudgetError: if the budget makes no sense.
+    """
+    tier, source, field = _choose(asked, settings, level)
+    default = settings.budget.to_budget()
+    base = default if tier is None else tier.to_budget(default)
+    budget = _override(base, asked, tier)
+    resolution = Resolution(budget, tier, source, field, asked.minimum is not None)
+    for ceiling in above:
+        resolution = _cut(resolution, ceiling, asked, settings)
+    return resolution
+
+
+def _forbids(asked: Asked) -> bool:
+    """Whether a request says by itself that there is to be no thinking."""
+    switched_off = asked.switch is not None and not asked.switch.value
+    return switched_off or (asked.maximum is not None and asked.maximum.value == 0)
+
+
+def _choose(
+    asked: Asked, settings: Settings, level: str | None
+) -> tuple[Tier | None, Source, str | None]:
+    """The tier, what decided for it, and the field that did."""
+    named = _named(asked, settings)
+    if named is not None:
+        return named
+    if wants_router(asked, settings):
+        if level is None:
+            raise ValueError("the router was not asked")
+        field = None if asked.tier is None else asked.tier.field
+        return _routed(asked, settings, level), Source.ROUTER, field
+    decisive = asked.number or asked.switch
+    if decisive is not None:
+        return None, Source.EXPLICIT, decisive.field
+    return settings.tier(settings.default_tier), Source.DEFAULT, None
+
+
+def _named(asked: Asked, settings: Settings) -> tuple[Tier, Source, str] | None:
+    """The tier that the request names, by itself or by an effort."""
+    tier, effort = asked.tier, asked.effort
+    if tier is not None and tier.value == AUTO:
+        tier = None
+    by_tier = None if tier is None else _known(tier, tier.value, settings)
+    by_effort = None if effort is None else _of_effort(effort, settings)
+    if tier is not None and effort is not None and by_tier != by_effort:
+        raise contradiction(tier, effort)
+    if tier is not None and by_tier is not None:
+        _check_switch(asked, by_tier, tier)
+        return by_tier, Source.EXPLICIT, tier.field
+    if effort is not None and by_effort is not None:
+        _check_switch(asked, by_effort, effort)
+        return by_effort, Source.EFFORT, effort.field
+    return None
+
+
+def _known(given: Given[str], name: str, settings: Settings) -> Tier:
+    tier = settings.tier(name)
+    if tier is None:
+        names = ", ".join([AUTO, *(tier.name for tier in settings.tiers)])
+        raise BadRequest(
+            f"'{given.field}' can be {names}, and not '{name[:64]}'", param=given.field
+        )
+    return tier
+
+
+def _of_effort(effort: Given[Effort], settings: Settings) -> Tier:
+    name = settings.efforts.get(effort.value)
+    tier = None if name is None else settings.tier(name)
+    if tier is None:
+        known = ", ".join(settings.efforts)
+        raise BadRequest(
+            f"'{effort.field}' can be {known} on this server, and not '{effort.value}'",
+            param=effort.field,
+        )
+    return tier
+
+
+def _check_switch(asked: Asked, tier: Tier, named_by: Given[str]) -> None:
+    """Refuse a switch that contradicts the tier named."""
+    if asked.switch is not None and asked.switch.value is not tier.thinks:
+        raise contradiction(asked.switch, named_by)
+
+
+def _routed(asked: Asked, settings: Settings, level: str) -> Tier:
+    """The tier of a level, or the next above that allows what the request insists on."""
+    least = 1 if asked.switch is not None or asked.continuations is not None else 0
+    if asked.minimum is not None:
+        least = max(least, asked.minimum.value)
+    chosen = settings.tiers.index(settings.tier(settings.router.levels[level]))
+    for tier in settings.tiers[chosen:]:
+        if tier.cap >= least:
+            return tier
+    return settings.tiers[-1]
+
+
+def _override(base: ThinkingBudget, asked: Asked, tier: Tier | None) -> ThinkingBudget:
+    """The base, with what the request says in its place."""
+    cap, minimum, finer = _cap(base, asked), asked.minimum, asked.finer
+    if minimum is not None and asked.maximum is None and cap is not None and minimum.value > cap:
+        named_by = asked.tier or asked.effort
+        if tier is not None and named_by is not None:
+            raise contradiction(minimum, named_by)
+    texts = finer.continuation_text
+    return replace(
+        base,
+        min_tokens=_at_most(cap, base.min_tokens) if minimum is None else minimum.value,
+        max_tokens=cap,
+        continuations=_continuations(base, asked, cap),
+        continuation_texts=base.continuation_texts if texts is None else tuple(texts),
+        wrap_up_text=_or(base.wrap_up_text, finer.wrap_up_text),
+        on_loop=_or(base.on_loop, finer.on_loop),
+        landing=_or(base.landing, finer.landing),
+    )
+
+
+def _cap(base: ThinkingBudget, asked: Asked) -> int | None:
+    if _forbids(asked):
+        return 0
+    if asked.maximum is not None:
+        return None if asked.maximum.value == -1 else asked.maximum.value
+    if asked.switch is not None and base.disabled:
+        return None
+    return base.max_tokens
+
+
+def _continuations(base: ThinkingBudget, asked: Asked, cap: int | None) -> int:
+    if asked.continuations is not None:
+        return asked.continuations.value
+    return 0 if cap == 0 else base.continuations
+
+
+def _cut(
+    resolution: Resolution, ceiling: Ceiling, asked: Asked, settings: Settings
+) -> Resolution:
+    """The same, no higher than a ceiling."""
+    budget, tier = resolution.budget, resolution.tier
+    highest = None if ceiling.tier is None else settings.tier(ceiling.tier)
+    too_high = tier is not None and highest is not None and _over(tier, highest, settings)
+    caps = [ceiling.max_thinking_tokens, None if highest is None else highest.to_cap()]
+    cap = min((cap for cap in caps if cap is not None), default=None)
+    lower = cap is not None and (budget.max_tokens is None or budget.max_tokens > cap)
+    if not (too_high or lower):
+        return resolution
+    if lower and cap is not None:
+        budget = replace(
+            budget,
+            min_tokens=min(budget.min_tokens, cap),
+            max_tokens=cap,
+            continuations=budget.continuations if cap else 0,
+        )
+    told = resolution.clamped_by
+    if too_high or resolution.budget.max_tokens is not None or asked.maximum is not None:
+        told = (*told, ceiling.by)
+    return replace(
+        resolution, budget=budget, tier=highest if too_high else tier, clamped_by=told
+    )
+
+
+def _over(tier: Tier, highest: Tier, settings: Settings) -> bool:
+    return settings.tiers.index(tier) > settings.tiers.index(highest)
+
+
+def _or(default: T, asked: T | None) -> T:
+    return default if asked is None else asked
+
+
+def _at_most(cap: int | None, number: int) -> int:
+    return number if cap is None else min(cap, number)

@@ -1,0 +1,51 @@
+"""The router in the gateway: from a chat request to a level of difficulty."""
+
+from dataclasses import dataclass
+
+from router import Classifier, Conversation, Turn, UnknownClassifier, Verdict, decide, load
+from server.schemas import ChatRequest
+from server.sections import RouterSettings
+from server.settings import BadSettings
+
+
+@dataclass(frozen=True, slots=True)
+class Routed:
+    """What the router found.
+
+    Attributes:
+        level: one of `router.LEVELS`.
+        verdict: why.
+    """
+
+    level: str
+    verdict: Verdict
+
+
+class Router:
+    """Sorts requests by how much thinking they need."""
+
+    def __init__(self, classifier: Classifier, settings: RouterSettings) -> None:
+        self._classifier = classifier
+        self._costs = settings.costs
+
+    @classmethod
+    def load(cls, settings: RouterSettings) -> "Router":
+        """The router that the settings name.
+
+        Raises:
+            BadSettings: if no such classifier is installed.
+        """
+        try:
+            return cls(load(settings.classifier), settings)
+        except UnknownClassifier as error:
+            raise BadSettings(f"router.classifier: {error}") from error
+
+    def sort(self, request: ChatRequest) -> Routed:
+        """Sort by the conversation's last user turn, seen in its context."""
+        turns = tuple(Turn(message.role, message.text) for message in request.messages)
+        return self.sort_conversation(Conversation(turns))
+
+    def sort_conversation(self, conversation: Conversation) -> Routed:
+        """The same, of a conversation that is no request."""
+        verdict = self._classifier.classify(conversation)
+        return Routed(decide(verdict.probabilities, self._costs), verdict)

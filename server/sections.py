@@ -1,0 +1,255 @@
+"""The tables of the settings."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from decimal import Decimal
+from typing import Annotated, Any, Literal
+
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    SecretStr,
+    model_validator,
+)
+
+from budget import BudgetError, Landing, OnLoop, ThinkingBudget
+from router import LEVELS, Costs
+
+AUTO = "auto"
+"""In the place of a tier's name: the router chooses."""
+
+CUSTOM = "custom"
+"""What metrics and headers call a budget of no tier."""
+
+
+class Section(BaseModel):
+    """A table of the settings."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class AnswerReserve(Section):
+    """How much of `max_tokens` thinking may not use.
+
+    Attributes:
+        share: of `max_tokens`.
+        at_least: tokens.
+        at_most: tokens.
+    """
+
+    share: Annotated[float, Field(ge=0, le=1)] = 0.25
+    at_least: Annotated[int, Field(ge=0)] = 16
+    at_most: Annotated[int, Field(ge=0)] = 512
+
+
+class Limits(Section):
+    """What one request may ask for, and how long things may take.
+
+    Attributes:
+        max_body_bytes: largest body.
+        max_choices: largest `n`.
+        heartbeat_seconds: between two comments in a stream; 0 sends none.
+        shutdown_grace_seconds: for running answers, once the server was told to stop.
+    """
+
+    max_body_bytes: Annotated[int, Field(ge=1)] = 4 * 2**20
+    max_choices: Annotated[int, Field(ge=1)] = 16
+    heartbeat_seconds: Annotated[float, Field(ge=0)] = 10.0
+    shutdown_grace_seconds: Annotated[int, Field(ge=0)] = 30
+
+
+def _texts(value: Any) -> Any:
+    return (value,) if isinstance(value, str) else value
+
+
+Texts = Annotated[tuple[str, ...], BeforeValidator(_texts)]
+Cap = Annotated[int, Field(ge=-1)]
+Million = Annotated[Decimal, Field(ge=0)]
+
+
+class DefaultBudget(Section):
+    """The budget of a request that sets none and is of no tier; tiers take their texts from here.
+
+    Attributes:
+        max_tokens: -1 is no cap but the context.
+    """
+
+    min_tokens: int = 0
+    max_tokens: Cap = -1
+    continuations: int = 0
+    continuation_text: Texts = ("Wait",)
+    wrap_up_text: str = ""
+    on_loop: OnLoop = OnLoop.CLOSE
+    landing: Landing = Landing.SENTENCE
+
+    @model_validator(mode="after")
+    def _is_a_budget(self) -> "DefaultBudget":
+        _checked(self.to_budget)
+        return self
+
+    def to_budget(self) -> ThinkingBudget:
+        """The budget itself."""
+        return ThinkingBudget(
+            min_tokens=self.min_tokens,
+            max_tokens=_no_cap(self.max_tokens),
+            continuations=self.continuations,
+            continuation_texts=self.continuation_text,
+            wrap_up_text=self.wrap_up_text,
+            on_loop=self.on_loop,
+            landing=self.landing,
+        )
+
+
+class Tier(Section):
+    """A named budget; what it leaves out is as under `[budget]`.
+
+    Attributes:
+        name: what requests, headers and metrics call it.
+        max_tokens: -1 is no cap but the context.
+        temperature: for requests that set none.
+        top_p: likewise.
+        max_price: most that one answer may cost, prompt included; its length is
+            cut to what that pays for.
+    """
+
+    name: Annotated[str, Field(pattern="^[a-z0-9][a-z0-9._-]{0,31}$")]
+    min_tokens: Annotated[int, Field(ge=0)] = 0
+    max_tokens: Cap
+    continuations: Annotated[int, Field(ge=0)] = 0
+    continuation_text: Texts | None = None
+    wrap_up_text: str | None = None
+    on_loop: OnLoop | None = None
+    landing: Landing | None = None
+    temperature: Annotated[float, Field(ge=0, le=2)] | None = None
+    top_p: Annotated[float, Field(gt=0, le=1)] | None = None
+    max_price: Annotated[Decimal, Field(gt=0)] | None = None
+
+    @model_validator(mode="after")
+    def _is_a_budget(self) -> "Tier":
+        if self.name in (AUTO, CUSTOM):
+            raise ValueError(f"no tier can be called '{self.name}': it has another meaning")
+        _checked(lambda: self.to_budget(ThinkingBudget()))
+        return self
+
+    @property
+    def thinks(self) -> bool:
+        """Whether it allows any thinking."""
+        return self.max_tokens != 0
+
+    @property
+    def cap(self) -> float:
+        """Most thinking tokens, infinite without a cap."""
+        return float("inf") if self.max_tokens == -1 else self.max_tokens
+
+    def to_cap(self) -> int | None:
+        """Most thinking tokens, or None."""
+        return _no_cap(self.max_tokens)
+
+    def to_budget(self, default: ThinkingBudget) -> ThinkingBudget:
+        """The budget itself, over the server's default."""
+        named = {
+            "continuation_texts": self.continuation_text,
+            "wrap_up_text": self.wrap_up_text,
+            "on_loop": self.on_loop,
+            "landing": self.landing,
+        }
+        return replace(
+            default,
+            min_tokens=self.min_tokens,
+            max_tokens=_no_cap(self.max_tokens),
+            continuations=self.continuations,
+            **{name: value for name, value in named.items() if value is not None},
+        )
+
+
+DEFAULT_TIERS = (
+    Tier(name="none", max_tokens=0),
+    Tier(name="low", max_tokens=512),
+    Tier(name="medium", max_tokens=2048),
+    Tier(name="high", min_tokens=256, max_tokens=8192),
+    Tier(name="max", min_tokens=512, max_tokens=32768),
+)
+"""For a full-size model."""
+
+DEFAULT_EFFORTS = {
+    "none": "none",
+    "minimal": "low",
+    "low": "low",
+    "medium": "medium",
+    "high": "high",
+    "xhigh": "max",
+    "max": "max",
+}
+"""The tier of each `reasoning_effort`."""
+
+
+class RouterSettings(Section):
+    """How prompts are sorted into tiers.
+
+    Attributes:
+        classifier: an entry point of the group `proctor.classifiers`.
+        levels: the tier of each level of difficulty, from `none` to `high`.
+        costs: what it costs to treat a prompt of one level as one of another.
+    """
+
+    classifier: Annotated[str, Field(min_length=1)] = "linear"
+    levels: dict[Literal["none", "low", "medium", "high"], str] = {
+        level: level for level in LEVELS
+    }
+    costs: Costs = Costs()
+
+
+class Ceilings(Section):
+    """What no request may go beyond; what asks for more is cut, and told so.
+
+    Attributes:
+        max_thinking_tokens: most thinking tokens of a choice.
+        tier: the highest tier.
+    """
+
+    max_thinking_tokens: Annotated[int, Field(ge=0)] | None = None
+    tier: str | None = None
+
+
+class Prices(Section):
+    """Prices per million tokens.
+
+    Attributes:
+        currency: their unit.
+        prompt: of a prompt's tokens.
+        thinking: of generated tokens that are not the answer's.
+        answer: of the answer's.
+    """
+
+    currency: Annotated[str, Field(pattern="^[A-Z]{3}$")] = "USD"
+    prompt: Million
+    thinking: Million
+    answer: Million
+
+
+class CompletionsServer(Section):
+    """The engine, when it is a completions server elsewhere (`kind = "completions"`).
+
+    Attributes:
+        base_url: as for OpenAI's clients, up to and with `/v1`.
+        api_key: the bearer token that it wants; empty is none.
+        max_model_len: its context in tokens, for servers that do not say.
+    """
+
+    kind: Literal["completions"]
+    base_url: Annotated[str, Field(pattern="^https?://.")]
+    api_key: SecretStr = SecretStr("")
+    max_model_len: Annotated[int, Field(ge=2)] | None = None
+
+
+def _no_cap(max_tokens: int) -> int | None:
+    return None if max_tokens == -1 else max_tokens
+
+
+def _checked(make: Callable[[], ThinkingBudget]) -> None:
+    try:
+        make()
+    except BudgetError as error:
+        raise ValueError(str(error)) from error

@@ -1,0 +1,123 @@
+"""Runs the server: the start, what it says of itself, and the end."""
+
+import asyncio
+import json
+import logging
+import os
+import signal
+import socket
+import sys
+import time
+from functools import partial
+from typing import NoReturn
+
+import uvicorn
+
+from server.app import create_app
+from server.host import EngineHost
+from server.loader import load_engine
+from server.settings import Settings
+
+PROGRESS_SECONDS = 10
+KEEP_ALIVE_SECONDS = 75
+"""Longer than the minute after which load balancers and clients let go of an idle connection, so
+that it is not closed under them in the moment in which they use it again."""
+
+ANY_HOST = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104
+"""Addresses that mean every interface, and one that a client can use instead."""
+
+
+def serve(settings: Settings) -> int:
+    """Serve until a signal comes; the exit status.
+
+    Raises:
+        BadSettings: if something that they name is not installed.
+    """
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
+    os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
+    # Once it has drained, uvicorn raises the signal that stopped it again: end as asked, with 0.
+    signal.signal(signal.SIGTERM, _exit)
+    signal.signal(signal.SIGINT, _exit)
+    app = create_app(settings, partial(load_engine, settings))
+    grace = settings.limits.shutdown_grace_seconds
+    config = uvicorn.Config(
+        app,
+        host=settings.host,
+        port=settings.port,
+        access_log=False,
+        log_level="warning",
+        timeout_keep_alive=KEEP_ALIVE_SECONDS,
+        # Streams end by themselves at the end of the grace; this is for whatever does not.
+        timeout_graceful_shutdown=grace + 1,
+    )
+    with asyncio.Runner(loop_factory=config.get_loop_factory()) as runner:
+        return runner.run(_run(Server(config), app.state.host, settings))
+
+
+class Server(uvicorn.Server):
+    """Says when it listens."""
+
+    def __init__(self, config: uvicorn.Config) -> None:
+        super().__init__(config)
+        self.listening = asyncio.Event()
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """See uvicorn."""
+        await super().startup(sockets)
+        self.listening.set()
+
+
+def _exit(*_: object) -> NoReturn:
+    raise SystemExit(0)
+
+
+async def _run(server: Server, host: EngineHost, settings: Settings) -> int:
+    serving = asyncio.create_task(server.serve())
+    announcing = asyncio.create_task(_announce(server, host, settings))
+    await asyncio.wait({serving, announcing}, return_when=asyncio.FIRST_COMPLETED)
+    failed = announcing.done() and not announcing.result()
+    if failed:
+        server.should_exit = True
+    announcing.cancel()
+    await serving
+    return 1 if failed else 0
+
+
+async def _announce(server: Server, host: EngineHost, settings: Settings) -> bool:
+    """Tell how the start goes; whether it went well."""
+    await server.listening.wait()
+    address = _address(server, settings)
+    print(f"Listening on {address}; loading {settings.model_name} ...", flush=True)
+    began = time.monotonic()
+    loading = asyncio.ensure_future(host.loaded())
+    while not (await asyncio.wait({loading}, timeout=PROGRESS_SECONDS))[0]:
+        print(f"  still loading, {time.monotonic() - began:.0f} s", flush=True)
+    if loading.exception() is not None:
+        print(f"proctor: {settings.model_name} failed to load", file=sys.stderr)
+        return False
+    print(f"Ready after {time.monotonic() - began:.0f} s. Try:\n\n{_example(address, settings)}\n")
+    sys.stdout.flush()
+    return True
+
+
+def _address(server: Server, settings: Settings) -> str:
+    port = server.servers[0].sockets[0].getsockname()[1]
+    host = ANY_HOST.get(settings.host, settings.host)
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+def _example(address: str, settings: Settings) -> str:
+    body = {
+        "model": settings.model_name,
+        "messages": [
+            {
+                "role": "user",
+                "content": "Start with 7, add 5, times 3. What are the last two digits?",
+            }
+        ],
+        "max_thinking_tokens": 256,
+    }
+    return (
+        f"  curl {address}/v1/chat/completions -H 'content-type: application/json' \\\n"
+        f"    -d '{json.dumps(body)}'"
+    )
