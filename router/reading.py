@@ -6,7 +6,7 @@ to be translated, inside quotation marks or in code it says nothing about the ta
 
 import re
 import unicodedata
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from router import lexicon
 from router.conversation import Conversation, bounded
@@ -61,19 +61,19 @@ class Reading:
 
 def read(conversation: Conversation) -> Reading:
     """The prompt's parts, and the turns before it as context."""
-    context = conversation.context
-    before = {turn.role: turn.text for turn in context}
-    return _read(
-        bounded(conversation.prompt),
+    before = {turn.role: turn.text for turn in conversation.context}
+    return replace(
+        read_alone(conversation.prompt),
         earlier=bounded(before.get("user", ""), _CONTEXT_HEAD, _CONTEXT_TAIL),
         answered=bounded(before.get("assistant", ""), _CONTEXT_HEAD, _CONTEXT_TAIL),
         tools=conversation.tools,
     )
 
 
-def _read(prompt: str, earlier: str = "", answered: str = "", tools: int = 0) -> Reading:
+def read_alone(prompt: str) -> Reading:
+    """A prompt's parts, without what surrounds it."""
     # Composed and decomposed accents are the same letters; a few characters grow by it.
-    composed = bounded(unicodedata.normalize("NFC", prompt))
+    composed = bounded(unicodedata.normalize("NFC", bounded(prompt)))
     text, directed = without_directives(composed.strip())
     fences = _FENCE.findall(text)
     prose, code_lines = _without_code(_FENCE.sub("\n", text))
@@ -84,15 +84,7 @@ def _read(prompt: str, earlier: str = "", answered: str = "", tools: int = 0) ->
         lines=sum(1 for line in text.split("\n") if line.strip()),
         fenced=bool(fences),
         directed=directed,
-        earlier=earlier,
-        answered=answered,
-        tools=tools,
     )
-
-
-def read_context(text: str) -> Reading:
-    """An earlier turn's parts."""
-    return _read(text)
 
 
 def _without_code(text: str) -> tuple[str, int]:

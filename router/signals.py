@@ -54,11 +54,6 @@ def see(reading: Reading) -> Seen:
     return Seen(values, hits.terms)
 
 
-def vector(seen: Seen) -> NDArray[np.float32]:
-    """The values in the order of `NAMES`, of shape (len(NAMES),)."""
-    return np.fromiter((seen.values[name] for name in NAMES), np.float32, len(NAMES))
-
-
 def _log(count: float, most: float) -> float:
     """A count on a scale from 0 to 1 that grows ever slower and ends at `most`."""
     return math.log1p(min(count, most)) / math.log1p(most)
@@ -98,9 +93,14 @@ def _notation(text: str) -> dict[str, float]:
     numeric = sum(1 for sentence in sentences if _NUMBER.search(sentence))
     return {
         "numbers": _log(len(numbers), 20),
+        "a number": float(len(numbers) == 1),
+        "two numbers": float(len(numbers) == 2),
+        "three numbers": float(len(numbers) == 3),
+        "four numbers or more": float(len(numbers) >= 4),
         "different numbers": _log(len(set(numbers)), 20),
         "sentences with numbers": _log(numeric, 8),
         "large numbers": _log(sum(len(number) >= 4 for number in numbers), 6),
+        "very long numbers": float(any(len(number) >= 10 for number in numbers)),
         "number words": _log(len(_SMALL_NUMBER & lowered), 5),
         "share of numbers": len(numbers) / (len(numbers) + len(words) + 1),
         "operators": _log(len(_OPERATOR.findall(text)), 20),
@@ -134,7 +134,6 @@ def _shape(reading: Reading) -> dict[str, float]:
         "exclamations": _log(text.count("!") + text.count("！"), 3),
         "emoji": float(_EMOJI.search(text) is not None),
         "capitals": sum(map(str.isupper, letters)) / (len(letters) + 1),
-        "another script": sum(character > "\u024f" for character in letters) / (len(letters) + 1),
         "quotation": float(" … " in reading.ask),
         "tools": float(reading.tools > 0),
         "a turn before": float(bool(reading.earlier)),
@@ -160,7 +159,15 @@ def _together(values: dict[str, float]) -> dict[str, float]:
         "a quantity asked of numbers": max(values["quantity"], values["compute"])
         * values["numbers"],
         "many steps with numbers": values["sentences with numbers"] * values["relation"],
-        "one step with numbers": float(0 < values["numbers"] < 0.4) * values["quantity"],
+        "one step with numbers": float(0 < values["numbers"] < 0.47) * values["quantity"],
+        "shares and multiples": values["relation"] * values["four numbers or more"],
+        "options without numbers": values["options to choose from"]
+        * (1.0 - min(1.0, 2 * values["numbers"])),
+        "a program to be built": values["build"] * values["program"],
+        "a difficult program": values["program"] * max(values["depth"], values["systems"]),
+        "an estimate": values["quantity"] * max(values["careful"], values["depth"]),
+        "a question for an expert": values["expert"] * max(values["depth"], values["analyse"]),
+        "a text to be made": max(values["build"], values["create"]) * (1.0 - values["program"]),
         "code and a fault": values["debug"] * max(values["code"], values["program"]),
         "systems at fault": values["systems"] * values["debug"],
         "code to be written": values["program"] * (1.0 - values["share of code"]),
@@ -172,8 +179,3 @@ def _together(values: dict[str, float]) -> dict[str, float]:
         "form": values["format"] * plain,
         "short after a turn": values["a turn before"] * (1.0 - values["length"]),
     }
-
-
-_BLANK = Reading("", "", 0, 0, False, False)
-NAMES = tuple(see(_BLANK).values)
-"""Names of the signals, in the order in which models know them."""

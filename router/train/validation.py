@@ -1,0 +1,2 @@
+Report=None
+def cross_validate(p): pass
