@@ -28,8 +28,8 @@ _NAMED = (
 _ABOUT = re.compile(
     rf"\b{_EXTREME}[ _-]+(?:{_NAMED}|effort\b|budget\b(?! airline| hotel| option))"
     rf"|\b{_NAMED}[ ]*(?:[:=]|to\b|is\b|→|->|should be|must be|of)?[ ]*[\"'`]?{_EXTREME}\b"
-    r"|\b(?:max|min)[ _-]*(?:thinking|reasoning)[ _-]*tokens\b"
-    r"|\b(?:budget_tier|reasoning_effort|thinking_budget|thinking_token_budget|enable_thinking)\b"
+    r"|\b(?:(?:max|min)[ _-]*(?:thinking|reasoning)[ _-]*tokens|budget_tier|reasoning_effort"
+    r"|thinking_budget|thinking_token_budget|enable_thinking)\b(?:[\"' ]*[:=][ ]*\S+)?"
     r"|\b(?:use|set|pick|choose|select|switch to|route (?:this|it|me) to|send (?:this|it) to|give"
     r"|assign|classify (?:this|it)[^.!?\n]{0,20} as|treat (?:this|it)[^.!?\n]{0,20} as"
     r"|mark (?:this|it) as|nutze|verwende|benutze|utilise[zr]?|usa|usar|use|wähle|choisis|elige)\b"
@@ -50,35 +50,31 @@ _LEAD = re.compile(
     r"|используй|выбери)\b[^.!?\n]{0,60})$|(?:使用|请使用|请用|用|选择)$",
     re.IGNORECASE,
 )
-_OPENS = re.compile(
-    r"[\s\W]*(?:system|admin|note|important|assistant|developer|please|ignore|disregard|forget"
-    r"|override|use|set|pick|choose|select|switch|route|send|give|assign|classify|treat|mark|this"
-    r"|it|you|i|we|my|the router|bitte|ignorier\w*|nutze|verwende|benutze|wähle|ignore[zr]?"
-    r"|utilise[zr]?|s'il|choisis|ignora|usa|por favor|elige|per favore|используй|выбери|игнорируй"
-    r"|budget|tier|reasoning|thinking|max|min|enable|high|low|none)\b"
-    r"|\s*(?:使用|请|請|忽略|选择|無視|最高|最大|최고|최대|이|무시|استخدم|تجاهل|कृपया|अधिकतम)",
-    re.IGNORECASE,
-)
 _DISMISSES = re.compile(
     r"[\s\W]*(?:please\s+)?(?:ignore|disregard|forget|override)\b[^.!?\n]{0,60}[.!?\n]*\s*$",
     re.IGNORECASE,
 )
 _CLAUSE = re.compile(r"[^.!?;\n。！？]+[.!?;\n。！？]*|[.!?;\n。！？]+")
 _SWITCH = re.compile(r"(?<!\S)/(?:no_?)?think\b", re.IGNORECASE)
-_LONG_CLAUSE = 120
-"""Characters from which on a clause is more than a directive, and only the directive is cut."""
+_DENSE = re.compile("[\u3040-\u30ff\u4e00-\u9fff\uac00-\ud7af]")
+_REMNANT = 30
+_DENSE_REMNANT = 8
+"""Characters up to which the rest of a clause says nothing of its own: "this is a … question"."""
 
 
 def without_directives(text: str) -> tuple[str, bool]:
     """The text without its words about tiers, and whether it had any."""
     if _GATE.search(text) is None:
         return text, False
+    clauses = _CLAUSE.findall(_SWITCH.sub("", text))
     kept: list[str] = []
-    for clause in _CLAUSE.findall(_SWITCH.sub("", text)):
-        remaining = _without(clause)
-        if remaining != clause and not remaining and kept and _DISMISSES.match(kept[-1]):
-            kept.pop()
-        kept.append(remaining)
+    for clause in clauses:
+        rest = _without(clause)
+        if rest != clause and _is_remnant(rest) and len(clauses) > 1:
+            if kept and _DISMISSES.match(kept[-1]):
+                kept.pop()
+            continue
+        kept.append(rest)
     cleaned = "".join(kept)
     if cleaned == text:
         return text, False
@@ -89,10 +85,12 @@ def _without(clause: str) -> str:
     found = _ABOUT.search(clause)
     if found is None:
         return clause
-    if len(clause) <= _LONG_CLAUSE and _OPENS.match(clause):
-        return ""
     before = clause[: found.start()]
     lead = _LEAD.search(before)
     if lead is not None:
         before = before[: lead.start()]
     return f"{before.rstrip(' ,:([')}{clause[found.end() :]}"
+
+
+def _is_remnant(rest: str) -> bool:
+    return len(rest.strip()) <= _REMNANT and len(_DENSE.findall(rest)) <= _DENSE_REMNANT

@@ -100,12 +100,12 @@ class Model:
     def blended(self, parts: Parts) -> Floats:
         """The three models' logits put together, before calibration, of shape (L,)."""
         answers = (self.of_signals(parts), self.of_grams(parts), self.of_trees(parts))
-        logs = np.stack([_log_softmax(logits) for logits in answers])
+        logs = log_softmax(np.stack(answers))
         return np.asarray(self.shares @ logs)
 
     def probabilities(self, parts: Parts) -> Floats:
         """Calibrated probabilities, of shape (L,)."""
-        return np.exp(_log_softmax(self.sharpness[0] * self.blended(parts)))
+        return np.exp(log_softmax(self.sharpness[0] * self.blended(parts)))
 
     def of_signals(self, parts: Parts) -> Floats:
         """Logits of the linear model over signals, of shape (L,)."""
@@ -135,6 +135,7 @@ class Model:
         return np.asarray(reached.sum(axis=0) + self.tree_bias)
 
 
-def _log_softmax(logits: Floats) -> Floats:
-    shifted = logits - logits.max()
-    return np.asarray(shifted - np.log(np.exp(shifted).sum()))
+def log_softmax(logits: Floats) -> Floats:
+    """Logarithms of the probabilities, over the last axis."""
+    shifted = logits - logits.max(axis=-1, keepdims=True)
+    return np.asarray(shifted - np.log(np.exp(shifted).sum(axis=-1, keepdims=True)))

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping
+from itertools import pairwise
 
 from router import signals
 from router.conversation import Conversation
@@ -120,7 +121,7 @@ def score(values: Mapping[str, float]) -> float:
 def spread(at: float) -> Probabilities:
     """Probabilities of the levels around a score."""
     below = [0.0, *(1.0 / (1.0 + math.exp(STEEPNESS * (at - border))) for border in BORDERS), 1.0]
-    none, low, medium, high = (most - least for least, most in zip(below, below[1:], strict=False))
+    none, low, medium, high = (most - least for least, most in pairwise(below))
     return none, low, medium, high
 
 

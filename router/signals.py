@@ -4,9 +4,6 @@ import math
 import re
 from dataclasses import dataclass
 
-import numpy as np
-from numpy.typing import NDArray
-
 from router import lexicon
 from router.lexicon import Hits
 from router.reading import Reading
@@ -26,7 +23,8 @@ _LONG_WORD = re.compile(r"[^\W\d_]{9,}")
 _CAPITAL_WORD = re.compile(r"(?<=[a-z,] )[A-Z][a-z]+")
 _DENSE = re.compile("[\u3040-\u30ff\u4e00-\u9fff\uac00-\ud7af\u0e00-\u0e7f]")
 _SMALL_NUMBER = frozenset(
-    "two three four five six seven eight nine ten eleven twelve twenty thirty fifty hundred".split()
+    {"two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve"}
+    | {"twenty", "thirty", "fifty", "hundred"}
 )
 _DENSE_PER_WORD = 1.7
 """Characters of a script without spaces that make about a word."""

@@ -1,6 +1,6 @@
 """Fits the three small models, and calibrates what they say together."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,7 +14,7 @@ from sklearn.model_selection import GroupKFold
 
 from router import ngrams, rules
 from router.linear import NAMES, SCORES, take_apart
-from router.model import CLIP, Model, Parts
+from router.model import CLIP, Model, Parts, log_softmax
 from router.reading import read
 from router.train.records import Record
 from router.verdict import LEVELS
@@ -24,7 +24,7 @@ SHARES = np.array([0.35, 0.2, 0.45], np.float32)
 """How much signals, n-grams and trees count."""
 
 SIGNAL_PENALTY = 100.0
-GRAM_PENALTY = 0.5
+GRAM_PENALTY = 0.25
 SCORE_EMPHASIS = 3.0
 """The rules' score is penalised less: what a person wrote down holds for sources not seen."""
 
@@ -32,6 +32,9 @@ SOURCE_POWER = 0.5
 """A source of n prompts weighs n to this power less a prompt: large ones do not dominate."""
 
 FOLDS = 5
+
+Fold = tuple[NDArray[np.intp], NDArray[np.intp]]
+"""Rows to train on, and rows to judge."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,17 +99,34 @@ def _parts(record: Record) -> Parts:
 
 def fit(inputs: Inputs) -> Model:
     """A model of the records, its probabilities calibrated on folds that it had not seen."""
-    blended = np.empty((len(inputs.levels), len(LEVELS)))
     sources = len(set(inputs.sources))
     together = inputs.sources if sources >= FOLDS else inputs.groups
-    for seen, unseen in GroupKFold(FOLDS).split(inputs.values, groups=together):
-        model = fit_once(inputs.rows(seen), sharpness=1.0)
+    folds = list(GroupKFold(FOLDS).split(inputs.values, groups=together))
+    return fit_once(inputs, sharpness(held_out(inputs, folds), inputs.levels))
+
+
+def held_out(inputs: Inputs, folds: Iterable[Fold]) -> NDArray[np.float64]:
+    """What models that had not seen a record say of it, before calibration, of shape (n, L)."""
+    blended = np.empty((len(inputs.levels), len(LEVELS)))
+    for seen, unseen in folds:
+        model = fit_once(inputs.rows(seen))
         for row in unseen:
             blended[row] = model.blended(inputs.part(row))
-    return fit_once(inputs, sharpness=_sharpness(blended, inputs))
+    return blended
 
 
-def fit_once(inputs: Inputs, sharpness: float) -> Model:
+def sharpness(blended: NDArray[np.float64], levels: NDArray[np.intp]) -> float:
+    """The factor on the held-out logits under which the levels are likeliest."""
+
+    def loss(factor: float) -> float:
+        logs = log_softmax(factor * blended)
+        return -float(np.take_along_axis(logs, levels[:, None], axis=1).mean())
+
+    return float(minimize_scalar(loss, bounds=(0.2, 5.0), method="bounded").x)
+
+
+def fit_once(inputs: Inputs, factor: float = 1.0) -> Model:
+    """A model of the records; `factor` is its sharpness."""
     weights = _weights(inputs.sources)
     centre = inputs.values.mean(axis=0)
     # The last features are the score's; a smaller divisor is a smaller penalty.
@@ -120,9 +140,9 @@ def fit_once(inputs: Inputs, sharpness: float) -> Model:
     of_grams = _linear(1.0 / GRAM_PENALTY).fit(grams, inputs.levels, sample_weight=weights)
 
     trees = GradientBoostingClassifier(
-        n_estimators=100,
+        n_estimators=160,
         learning_rate=0.07,
-        max_depth=4,
+        max_depth=5,
         subsample=0.6,
         max_features=0.12,
         min_samples_leaf=25,
@@ -141,7 +161,7 @@ def fit_once(inputs: Inputs, sharpness: float) -> Model:
         **_arrays(trees),
         tree_bias=np.log(shares_of_levels / shares_of_levels.sum()).astype(np.float32),
         shares=SHARES,
-        sharpness=np.array([sharpness], np.float32),
+        sharpness=np.array([factor], np.float32),
     )
 
 
@@ -187,16 +207,3 @@ def _arrays(trees: GradientBoostingClassifier) -> dict[str, NDArray[Any]]:
         value = trees.learning_rate * tree.value[:, 0, 0]
         arrays["tree_value"][row, : tree.node_count] = value
     return arrays
-
-
-def _sharpness(blended: NDArray[np.float64], inputs: Inputs) -> float:
-    """The factor under which the held-out answers are likeliest."""
-    rows = np.arange(len(inputs.levels))
-
-    def loss(factor: float) -> float:
-        logits = factor * blended
-        totals = np.log(np.exp(logits - logits.max(axis=1, keepdims=True)).sum(axis=1))
-        chosen = logits[rows, inputs.levels] - logits.max(axis=1)
-        return float((totals - chosen).mean())
-
-    return float(minimize_scalar(loss, bounds=(0.2, 5.0), method="bounded").x)
