@@ -41,8 +41,8 @@ class Hits:
     trailing: set[str] = field(default_factory=set)
     terms: dict[str, str] = field(default_factory=dict)
 
-    def add(self, group: str, term: str, *, leads: bool, trails: bool) -> None:
-        self.counts[group] = self.counts.get(group, 0) + 1
+    def add(self, group: str, term: str, count: int = 1, *, leads: bool, trails: bool) -> None:
+        self.counts[group] = self.counts.get(group, 0) + count
         self.terms.setdefault(group, term)
         if leads:
             self.leading.add(group)
@@ -110,11 +110,11 @@ class Lexicon:
     def _find_parts(self, text: str, hits: Hits) -> None:
         for language in _languages(text):
             for term, group in self._parts[language]:
-                at = text.find(term)
-                while at >= 0:
-                    leads, trails = at < EDGE_CHARACTERS, at >= len(text) - EDGE_CHARACTERS
-                    hits.add(group, term.strip(), leads=leads, trails=trails)
-                    at = text.find(term, at + len(term))
+                first = text.find(term)
+                if first >= 0:
+                    leads = first < EDGE_CHARACTERS
+                    trails = text.rfind(term) >= len(text) - EDGE_CHARACTERS
+                    hits.add(group, term.strip(), text.count(term), leads=leads, trails=trails)
 
 
 def _begins(following: list[str], rest: list[str]) -> bool:

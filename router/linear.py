@@ -9,7 +9,7 @@ import numpy as np
 from router import ngrams, rules
 from router.conversation import Conversation
 from router.model import Floats, Model, ModelError, Parts
-from router.reading import Reading, read
+from router.reading import Reading, read, read_alone
 from router.signals import Seen
 from router.verdict import Signal, Verdict
 
@@ -41,9 +41,17 @@ class Linear:
         reading = read(conversation)
         seen = rules.see(reading)
         parts = take_apart(reading, seen)
-        none, low, medium, high = self.model.probabilities(parts).tolist()
-        evidence = _evidence(self.model, parts, seen)
+        answers = self.model.answers(parts)
+        chances = self.model.probabilities(answers)
+        if rules.asks_on(reading, seen.values):
+            chances = (chances + self._alone(reading.earlier)) / 2.0
+        none, low, medium, high = chances.tolist()
+        evidence = _evidence(self.model, parts, answers, seen)
         return Verdict((none, low, medium, high), rules.ranked(evidence, directed=reading.directed))
+
+    def _alone(self, prompt: str) -> Floats:
+        reading = read_alone(prompt)
+        return self.model.probabilities(self.model.answers(take_apart(reading, rules.see(reading))))
 
 
 def take_apart(reading: Reading, seen: Seen) -> Parts:
@@ -64,19 +72,20 @@ NAMES = (*rules.see(rules.NOTHING).values, *SCORES)
 """The model's features: signals, then the rules' score."""
 
 
-def _evidence(model: Model, parts: Parts, seen: Seen) -> list[Signal]:
+def _evidence(model: Model, parts: Parts, answers: Floats, seen: Seen) -> list[Signal]:
     """What each signal that is there adds, against its absence, and what the wording does."""
     shares: Floats = model.shares
     worth = model.signal_weights @ AXIS / model.scale * shares[0]
-    each = parts.values * worth
+    each = (parts.values * worth).round(3).tolist()
     own = len(NAMES) - len(SCORES)
     evidence = [
-        Signal(rules.label(NAMES[at], seen), round(float(each[at]), 3))
-        for at in np.flatnonzero(parts.values[:own])
+        Signal(rules.label(name, seen), weight)
+        for name, weight in zip(NAMES[:own], each, strict=False)
+        if weight
     ]
-    evidence.append(Signal("the rules' score", round(float(each[own:].sum()), 3)))
-    wording = (model.of_grams(parts) - model.gram_bias) @ AXIS * shares[1]
-    together = (model.of_trees(parts) - model.tree_bias) @ AXIS * shares[2]
+    evidence.append(Signal("the rules' score", round(sum(each[own:]), 3)))
+    wording = (answers[1] - model.gram_bias) @ AXIS * shares[1]
+    together = (answers[2] - model.tree_bias) @ AXIS * shares[2]
     evidence.append(Signal("the wording", round(float(wording), 3)))
     evidence.append(Signal("signals together", round(float(together), 3)))
     return evidence

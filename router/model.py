@@ -97,15 +97,17 @@ class Model:
         with path.open("wb") as file:
             np.savez_compressed(file, **arrays)
 
-    def blended(self, parts: Parts) -> Floats:
-        """The three models' logits put together, before calibration, of shape (L,)."""
-        answers = (self.of_signals(parts), self.of_grams(parts), self.of_trees(parts))
-        logs = log_softmax(np.stack(answers))
-        return np.asarray(self.shares @ logs)
+    def answers(self, parts: Parts) -> Floats:
+        """The three models' logits, of shape (3, L)."""
+        return np.stack([self.of_signals(parts), self.of_grams(parts), self.of_trees(parts)])
 
-    def probabilities(self, parts: Parts) -> Floats:
+    def blended(self, answers: Floats) -> Floats:
+        """The three put together, before calibration, of shape (L,)."""
+        return np.asarray(self.shares @ log_softmax(answers))
+
+    def probabilities(self, answers: Floats) -> Floats:
         """Calibrated probabilities, of shape (L,)."""
-        return np.exp(log_softmax(self.sharpness[0] * self.blended(parts)))
+        return np.exp(log_softmax(self.sharpness[0] * self.blended(answers)))
 
     def of_signals(self, parts: Parts) -> Floats:
         """Logits of the linear model over signals, of shape (L,)."""

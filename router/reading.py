@@ -17,6 +17,7 @@ _QUOTES = re.compile(
     r"\"([^\"\n]{12,})\"|“([^”\n]{12,})”|„([^“”\n]{12,})[“”]|«([^»\n]{12,})»"
     r"|「([^」\n]{6,})」|『([^』\n]{6,})』|(?<!\w)'([^'\n]{20,})'(?!\w)"
 )
+_MARKS = "\"“„«「『'"
 _CODE_LINE = re.compile(
     r"\s*(?:def |class \w+.*[:{]|import \w|from \w+ import|return\b.*[;\w)\]]$|#include|#!|@\w+"
     r"|(?:public|private|protected|static|const|let|var|func|fn|void|int|char|auto|template)\b.*[;{(=]"
@@ -103,12 +104,13 @@ def _without_code(text: str) -> tuple[str, int]:
 
 def _asked(prose: str) -> str:
     """The prose without what is quoted, or handed over to be worked on."""
-    asked = _QUOTES.sub(" … ", prose).strip()
+    quoted = any(mark in prose for mark in _MARKS)
+    asked = (_QUOTES.sub(" … ", prose) if quoted else prose).strip()
     words = lexicon.load()
     if "transform" in words.find(asked[:_ASK_HEAD].lower()).leading:
         edge = _EDGE.search(asked, 0, _EDGE_WITHIN)
         return asked[: edge.end()] if edge else asked
-    paragraph = asked.rpartition("\n")[2]
-    if paragraph is not asked and "transform" in words.find(paragraph[:_ASK_HEAD].lower()).leading:
+    _, broken, paragraph = asked.rpartition("\n")
+    if broken and "transform" in words.find(paragraph[:_ASK_HEAD].lower()).leading:
         return paragraph
     return asked

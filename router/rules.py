@@ -74,12 +74,16 @@ WEIGHTS = {
     # what was said before
     "the turn before": 0.25,
     "short after a turn": 0.3,
+    "asks on": 1.0,
 }
 """What each signal is worth, in levels: a score under 1 is none, under 2 low, under 3 medium."""
 
 BORDERS = (1.0, 2.0, 3.0)
 STEEPNESS = 2.5
 """Scores at which one level gives way to the next, and how fast."""
+
+MOST_ASKING_ON = 40
+"""Characters up to which a question cannot be understood without the turn before."""
 
 MOST_SIGNALS = 8
 """Signals that a verdict names."""
@@ -106,11 +110,21 @@ class Rules:
 def see(reading: Reading) -> signals.Seen:
     """The signals of a prompt, with what the rules make of the turn before."""
     seen = signals.see(reading)
-    seen.values["the turn before"] = 0.0
+    values = seen.values
+    values["the turn before"] = values["asks on"] = 0.0
     if reading.earlier:
-        earlier = see(read_alone(reading.earlier))
-        seen.values["the turn before"] = min(1.0, max(0.0, score(earlier.values) / len(BORDERS)))
+        earlier = score(see(read_alone(reading.earlier)).values)
+        values["the turn before"] = min(1.0, max(0.0, earlier / len(BORDERS)))
+        if asks_on(reading, values):
+            values["asks on"] = values["the turn before"]
     return seen
+
+
+def asks_on(reading: Reading, values: Mapping[str, float]) -> bool:
+    """Whether a prompt is so short that only the turn before says what it asks: "why?"."""
+    asks = values["explain"] or values["prove"] or values["questions"]
+    fits = len(reading.text) <= MOST_ASKING_ON and not values["greet"]
+    return bool(reading.earlier and asks and fits)
 
 
 def score(values: Mapping[str, float]) -> float:

@@ -9,18 +9,19 @@ from router.lexicon import Hits
 from router.reading import Reading
 
 _NUMBER = re.compile(r"\d[\d,.]*")
-_OPERATOR = re.compile(r"[=+*/<>≤≥≠×÷±√∑∏∫∂→⇒∈∉⊂∪∩∀∃∞≡≈−]|(?<=[\d\w)]) ?- ?(?=[\d\w(])")
+_OPERATOR = re.compile(r"[=+*/<>≤≥≠×÷±√∑∏∫∂→⇒∈∉⊂∪∩∀∃∞≡≈−]")
 _LATEX = re.compile(r"\\[A-Za-z]+|\$")
 _POWER = re.compile(r"\^|\*\*|[²³⁴ⁿ]|10\^?\d|\d[eE]\d")
-_VARIABLE = re.compile(r"(?<![\w'’])[b-hj-zB-HJ-Z](?![\w'’])")
+_NO_VARIABLE = frozenset("aAiI")
 _OPTION = re.compile(r"(?:^|[\s(（])[(（]?[A-Fa-f][).:：）、](?=\s*\S)", re.MULTILINE)
 _BULLET = re.compile(r"^\s*(?:[-*•]|\d+[.)])\s", re.MULTILINE)
-_SENTENCE = re.compile(r"[^.!?。！？؟।\n]+[.!?。！？؟।\n]*")
+_STOP = re.compile(r"[.!?。！？؟।\n]+(?!\d)")
+_NUMERIC_SENTENCE = re.compile(r"\d(?:[^.!?。！？؟।\n]|\.(?=\d))*")
 _QUESTION = re.compile(r"[?？؟]")
 _EMOJI = re.compile("[\U0001f300-\U0001faff\u2600-\u27bf]|[:;]-?[)D(]")
 _SYMBOL = re.compile(r"[{}()\[\];=<>_#|\\]")
-_LONG_WORD = re.compile(r"[^\W\d_]{9,}")
-_CAPITAL_WORD = re.compile(r"(?<=[a-z,] )[A-Z][a-z]+")
+_LONG_WORD = 9
+_NAME = re.compile(r"[a-z,] [A-Z][a-z]")
 _DENSE = re.compile("[\u3040-\u30ff\u4e00-\u9fff\uac00-\ud7af\u0e00-\u0e7f]")
 _SMALL_NUMBER = frozenset(
     {"two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve"}
@@ -46,8 +47,9 @@ class Seen:
 def see(reading: Reading) -> Seen:
     """The signals of a prompt."""
     hits = lexicon.load().find(reading.ask)
+    words = lexicon.WORD.findall(reading.text)
     values = _words(hits)
-    values |= _size(reading) | _notation(reading.text) | _shape(reading)
+    values |= _size(reading, words) | _notation(reading.text, words) | _shape(reading)
     values |= _together(values)
     return Seen(values, hits.terms)
 
@@ -66,29 +68,30 @@ def _words(hits: Hits) -> dict[str, float]:
     return values
 
 
-def _size(reading: Reading) -> dict[str, float]:
+def _size(reading: Reading, words: list[str]) -> dict[str, float]:
     text = reading.text
-    words = len(lexicon.WORD.findall(text)) + len(_DENSE.findall(text)) / _DENSE_PER_WORD
-    asked = len(lexicon.WORD.findall(reading.ask))
-    asked += len(_DENSE.findall(reading.ask)) / _DENSE_PER_WORD
-    length = _log(words, 1000)
+    length = _log(_length(text, words), 1000)
     return {
         "length": length,
         "length squared": length * length,
-        "length of the asking": _log(asked, 300),
-        "a few words": float(words <= 4),
-        "one line of words": float(4 < words <= 12),
+        "length of the asking": _log(_length(reading.ask, lexicon.WORD.findall(reading.ask)), 300),
+        "a few words": float(len(words) <= 4 and len(text) <= 40),
+        "one line of words": float(4 < len(words) <= 12),
         "material": 1.0 - min(1.0, len(reading.ask) / max(1, len(text))),
         "empty": float(not text),
     }
 
 
-def _notation(text: str) -> dict[str, float]:
+def _length(text: str, words: list[str]) -> float:
+    """In words, or in what would be words if the script had spaces."""
+    dense = 0 if text.isascii() else len(_DENSE.findall(text))
+    return len(words) + dense / _DENSE_PER_WORD
+
+
+def _notation(text: str, words: list[str]) -> dict[str, float]:
     numbers = _NUMBER.findall(text)
-    sentences = _SENTENCE.findall(text)
-    words = lexicon.WORD.findall(text)
-    lowered = {word.lower() for word in words}
-    numeric = sum(1 for sentence in sentences if _NUMBER.search(sentence))
+    different = {word.lower() for word in words}
+    variables = sum(1 for word in words if len(word) == 1 and word not in _NO_VARIABLE)
     return {
         "numbers": _log(len(numbers), 20),
         "a number": float(len(numbers) == 1),
@@ -96,20 +99,20 @@ def _notation(text: str) -> dict[str, float]:
         "three numbers": float(len(numbers) == 3),
         "four numbers or more": float(len(numbers) >= 4),
         "different numbers": _log(len(set(numbers)), 20),
-        "sentences with numbers": _log(numeric, 8),
+        "sentences with numbers": _log(len(_NUMERIC_SENTENCE.findall(text)), 8),
         "large numbers": _log(sum(len(number) >= 4 for number in numbers), 6),
         "very long numbers": float(any(len(number) >= 10 for number in numbers)),
-        "number words": _log(len(_SMALL_NUMBER & lowered), 5),
+        "number words": _log(len(_SMALL_NUMBER & different), 5),
         "share of numbers": len(numbers) / (len(numbers) + len(words) + 1),
-        "operators": _log(len(_OPERATOR.findall(text)), 20),
+        "operators": _log(len(_OPERATOR.findall(text)) + text.count(" - "), 20),
         "LaTeX": _log(len(_LATEX.findall(text)), 40),
         "powers": _log(len(_POWER.findall(text)), 8),
-        "variables": _log(len(_VARIABLE.findall(text)), 20),
-        "sentences": _log(len(sentences), 20),
+        "variables": _log(variables, 20),
+        "sentences": _log(len(_STOP.findall(text)) + 1, 20),
         "questions": _log(len(_QUESTION.findall(text)), 4),
-        "long words": len(_LONG_WORD.findall(text)) / (len(words) + 1),
-        "names": _log(len(_CAPITAL_WORD.findall(text)), 12),
-        "variety of words": len(lowered) / (len(words) + 3),
+        "long words": sum(len(word) >= _LONG_WORD for word in words) / (len(words) + 1),
+        "names": _log(len(_NAME.findall(text)), 12),
+        "variety of words": len(different) / (len(words) + 3),
         "commas": _log(text.count(",") + text.count("，") + text.count("、"), 12),
     }
 

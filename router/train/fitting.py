@@ -111,7 +111,7 @@ def held_out(inputs: Inputs, folds: Iterable[Fold]) -> NDArray[np.float64]:
     for seen, unseen in folds:
         model = fit_once(inputs.rows(seen))
         for row in unseen:
-            blended[row] = model.blended(inputs.part(row))
+            blended[row] = model.blended(model.answers(inputs.part(row)))
     return blended
 
 

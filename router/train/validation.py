@@ -120,7 +120,7 @@ def _by_source(inputs: Inputs) -> Iterable[Fold]:
 
 def _within_sources(inputs: Inputs) -> Iterable[Fold]:
     folds = StratifiedGroupKFold(FOLDS, shuffle=True, random_state=SEED)
-    return folds.split(inputs.values, inputs.levels, inputs.groups)
+    yield from folds.split(inputs.values, inputs.levels, inputs.groups)
 
 
 def _trained(inputs: Inputs, folds: Iterable[Fold], costs: Costs) -> Indices:
