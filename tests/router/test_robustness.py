@@ -120,3 +120,8 @@ def test_signals_name_the_words_that_gave_them() -> None:
     assert any("(beweise)" in name for name in names)
     weights = [abs(signal.weight) for signal in LINEAR.classify(Conversation.of(HARD[0])).signals]
     assert weights == sorted(weights, reverse=True)
+
+
+def test_a_task_at_the_end_makes_the_rest_material() -> None:
+    pasted = "Prove that the sequence converges.\nShow that the limit is unique."
+    assert level(f"{pasted}\n\nTranslate the above into German.") in ("none", "low")
