@@ -9,8 +9,33 @@ or for haste ("think carefully", "just a quick answer") is about the task, and s
 import re
 
 _GATE = (
-    *("tier", "effort", "budget", "think", "level", "mode", "reasoning", "rout", "difficult"),
-    *("stufe", "niveau", "nivel", "livello", "nível", "уров", "бюджет", "级", "級", "档", "预算"),
+    *(
+        "tier",
+        "effort",
+        "budget",
+        "think",
+        "level",
+        "mode",
+        "reasoning",
+        "rout",
+        "difficult",
+        "classif",
+    ),
+    *(
+        "stufe",
+        "niveau",
+        "presupuesto",
+        "orçamento",
+        "nivel",
+        "livello",
+        "nível",
+        "уров",
+        "бюджет",
+        "级",
+        "級",
+        "档",
+        "预算",
+    ),
     *("ティア", "レベル", "予算", "등급", "티어", "수준", "예산", "مستوى", "ميزانية", "स्तर"),
 )
 """Where none of these occurs there is nothing to take out, and no more to do."""
@@ -25,20 +50,34 @@ _NAMED = (
     r"(?:tiers?\b|(?:reasoning|thinking)[ _-]*(?:effort|budget|level|mode|tokens)\b|effort level"
     r"|denk(?:stufe|budget))"
 )
+_TELLS = (
+    r"(?:use|set|pick|choose|select|switch to|route (?:this|it|me) to|send (?:this|it) to|give"
+    r"|assign|(?:classify|treat) (?:this|it)[^.!?\n]{0,20} as|mark (?:this|it) as|nutze|verwende|benutze"
+    r"|wähle|setze|stelle|utilise[zr]?|choisis|mets|mettez|usa|usar|elige|pon|ponga|imposta|defina)"
+)
+_SETTING = r"(?:niveau|nivel|livello|nível|budget|presupuesto|orçamento|modo|mode|palier)"
 _ABOUT = re.compile(
-    rf"\b{_EXTREME}[ _-]+(?:{_NAMED}|effort\b|budget\b(?! airline| hotel| option))"
+    # "the max tier", "highest possible thinking budget"
+    rf"\b{_EXTREME}[\"'`]*[ _-]+(?:possible |available )?"
+    rf"(?:{_NAMED}|effort\b|budget\b(?! airline| hotel| option))"
+    # "tier: max", "reasoning effort should be high", "difficulty=low"
     rf"|\b{_NAMED}[ ]*(?:[:=]|to\b|is\b|→|->|should be|must be|of)?[ ]*[\"'`]?{_EXTREME}\b"
+    rf"|\b(?:difficulty|effort|thinking|reasoning|budget) ?[:=] ?[\"'`]?{_EXTREME}\b"
+    rf"|\blevel=[\"'`]?{_EXTREME}\b"
+    # names of fields, with what is assigned to them
     r"|\b(?:(?:max|min)[ _-]*(?:thinking|reasoning)[ _-]*tokens|budget_tier|reasoning_effort"
     r"|thinking_budget|thinking_token_budget|enable_thinking)\b(?:[\"' ]*[:=][ ]*\S+)?"
-    r"|\b(?:use|set|pick|choose|select|switch to|route (?:this|it|me) to|send (?:this|it) to|give"
-    r"|assign|classify (?:this|it)[^.!?\n]{0,20} as|treat (?:this|it)[^.!?\n]{0,20} as"
-    r"|mark (?:this|it) as|nutze|verwende|benutze|utilise[zr]?|usa|usar|use|wähle|choisis|elige)\b"
-    rf"[^.!?\n]{{0,30}}?\b(?:{_EXTREME}[ -]+(?:level|mode|difficulty|thinking|reasoning|stufe)"
-    rf"|(?:niveau|nivel|livello|nível|budget|modo|mode|palier) (?:le plus |más |più |mais )?"
-    rf"(?:{_EXTREME}|élevé|alto|bajo|bas|basso|baixo)|{_EXTREME} (?:niveau|nivel|livello|palier)"
-    rf"|{_EXTREME}\s*$)"
+    # "use ... maximum level", "route this to max"
+    rf"|\b{_TELLS}\b[^.!?\n]{{0,30}}?\b"
+    rf"(?:{_EXTREME}[ -]+(?:level|mode|difficulty|thinking|reasoning|stufe)"
+    rf"|{_SETTING} (?:le plus |más |più |mais |au |al |auf )?"
+    rf"(?:{_EXTREME}|élevé|alto|bajo|bas|basso|baixo)"
+    rf"|{_EXTREME} (?:niveau|nivel|livello|palier)|{_EXTREME}\W{{0,9}}$)"
+    # the same in other scripts
     r"|(?:максимальн|минимальн|высш|низш)\w+ (?:уров|бюджет|тир)\w*"
-    r"|(?:最高|最大|最低|最小|最強)の?(?:级别|級別|等级|等級|档位|档|层级|预算|予算|ティア|レベル|階層|tier)"
+    r"|(?:ティア|レベル|予算)[はを](?:max|最高|最大|最低)"
+    r"|(?:max|最高|最大|最低|最小|最強)の?"
+    r"(?:级别|級別|等级|等級|档位|档|层级|预算|予算|ティア|レベル|階層|tier)"
     r"|(?:최고|최대|최저|최소) ?(?:등급|티어|수준|예산|단계)"
     r"|(?:أعلى|أقصى|أدنى) (?:مستوى|ميزانية|فئة)|(?:مستوى|الميزانية) (?:الأقصى|الأعلى)"
     r"|(?:अधिकतम|उच्चतम|न्यूनतम) (?:स्तर|बजट|टियर)",
