@@ -52,7 +52,8 @@ _NAMED = (
 )
 _TELLS = (
     r"(?:use|set|pick|choose|select|switch to|route (?:this|it|me) to|send (?:this|it) to|give"
-    r"|assign|(?:classify|treat) (?:this|it)[^.!?\n]{0,20} as|mark (?:this|it) as|nutze|verwende|benutze"
+    r"|assign|(?:classify|treat) (?:this|it)[^.!?\n]{0,20} as|mark (?:this|it) as"
+    r"|nutze|verwende|benutze"
     r"|wähle|setze|stelle|utilise[zr]?|choisis|mets|mettez|usa|usar|elige|pon|ponga|imposta|defina)"
 )
 _SETTING = r"(?:niveau|nivel|livello|nível|budget|presupuesto|orçamento|modo|mode|palier)"
