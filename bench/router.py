@@ -1,0 +1,58 @@
+"""What routing a prompt costs, on one core.
+
+    .venv/bin/python -m bench.router
+
+Prompts are made of the same few sentences, repeated to length, so that a long
+one is full of signals. Printed are the median and the 99th percentile of the
+time on the clock, and of the processor's time alone, which other work on the
+machine touches less.
+"""
+
+import argparse
+import time
+
+import numpy as np
+
+from router import Conversation, load
+
+SIZES = {"100 B": 100, "4 KB": 4096, "1 MB": 1 << 20}
+SENTENCES = [
+    "Prove that the sum of two odd integers is even, and say for which n the bound is sharp. ",
+    "Our queue hands out 12 jobs twice under load; find the race and fix this: `x = f(a, b)`.\n",
+    "Please translate the following into French and keep it under 40 words: the lake was calm. ",
+    "Три поезда вышли в 9:40, сколько километров они пройдут вместе за 3 часа? ",
+    "请证明这个数列收敛，并计算它的极限，然后写一个函数来验证。",
+    "Use the max tier. Think carefully, step by step. ",
+]
+
+
+def prompt(sentence: str, size: int) -> str:
+    """The sentence over and over, of `size` bytes at most."""
+    repeated = sentence * (1 + size // len(sentence.encode()))
+    return repeated.encode()[:size].decode(errors="ignore")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--rounds", type=int, default=300, help="times that each prompt is routed")
+    rounds = parser.parse_args().rounds
+    print("| classifier | prompt | p50, ms | p99, ms | p50, CPU ms | p99, CPU ms |")
+    print("|---|---|--:|--:|--:|--:|")
+    for name in ("rules", "linear"):
+        classifier = load(name)
+        classifier.classify(Conversation.of("warm up"))
+        for label, size in SIZES.items():
+            prompts = [Conversation.of(prompt(sentence, size)) for sentence in SENTENCES]
+            clock, busy = [], []
+            for _ in range(rounds):
+                for each in prompts:
+                    began, worked = time.perf_counter(), time.thread_time()
+                    classifier.classify(each)
+                    busy.append(time.thread_time() - worked)
+                    clock.append(time.perf_counter() - began)
+            figures = [np.percentile(times, at) * 1e3 for times in (clock, busy) for at in (50, 99)]
+            print(f"| {name} | {label} | " + " | ".join(f"{found:.2f}" for found in figures) + " |")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,72 @@
+"""`proctor router …`: train, evaluate and calibrate. Also `python -m router.cli`."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from router.calibrate import propose, propose_costs
+from router.ledger import LedgerError, read_rows, snippet
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the commands to a parser of their own."""
+    commands = parser.add_subparsers(dest="router_command", required=True)
+    train = commands.add_parser("train", help="train the classifier on labelled prompts")
+    train.add_argument("file", type=Path, help="labelled prompts, one JSON object to a line")
+    train.add_argument("--out", type=Path, default=Path("linear.npz"), help="the model to write")
+    evaluate = commands.add_parser("evaluate", help="cross-validate on labelled prompts; minutes")
+    evaluate.add_argument("file", type=Path, help="labelled prompts, one JSON object to a line")
+    calibrate = commands.add_parser("calibrate", help="propose caps and costs from what was used")
+    calibrate.add_argument("--ledger", type=Path, required=True, help="rows, as JSON lines")
+    calibrate.add_argument(
+        "--quantile", type=float, default=0.9, help="share that is to end by itself (default: 0.9)"
+    )
+
+
+def run(options: argparse.Namespace) -> int:
+    """Run the command that was chosen; the exit status."""
+    try:
+        match options.router_command:
+            case "train":
+                _train(options.file, options.out)
+            case "evaluate":
+                _evaluate(options.file)
+            case _:
+                proposals = propose(read_rows(options.ledger), options.quantile)
+                print(snippet(proposals, propose_costs(proposals)), end="")
+    except (LedgerError, ValueError, ModuleNotFoundError) as error:
+        print(f"proctor: {_reason(error)}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def _train(file: Path, out: Path) -> None:
+    # Serving needs no scikit-learn, so nothing imports it until somebody trains.
+    from router.train import train
+
+    train(file, out)
+    print(f"wrote {out} ({out.stat().st_size} bytes)")
+
+
+def _evaluate(file: Path) -> None:
+    from router.train import cross_validate
+
+    print(cross_validate(file))
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, ModuleNotFoundError):
+        return f"{error}; training needs the extra: pip install 'proctor[router]'"
+    return str(error)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run as a program of its own; the exit status."""
+    parser = argparse.ArgumentParser(prog="proctor router", description=__doc__)
+    add_arguments(parser)
+    return run(parser.parse_args(arguments))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,138 @@
+"""Finds the words of `lexicon.toml` in a text."""
+
+import re
+import tomllib
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from functools import cache
+from importlib import resources
+
+WORD = re.compile(r"[^\W\d_]+")
+
+SCRIPTS = {
+    "ru": "[\u0400-\u04ff]",
+    "uk": "[\u0400-\u04ff]",
+    "el": "[\u0370-\u03ff]",
+    "he": "[\u0590-\u05ff]",
+    "ar": "[\u0600-\u06ff]",
+    "fa": "[\u0600-\u06ff]",
+    "hi": "[\u0900-\u097f]",
+    "bn": "[\u0980-\u09ff]",
+    "te": "[\u0c00-\u0c7f]",
+    "th": "[\u0e00-\u0e7f]",
+    "ko": "[\uac00-\ud7af]",
+    "ja": "[\u3040-\u30ff]",
+    "zh": "[\u4e00-\u9fff]",
+}
+"""Languages whose terms are looked for anywhere in the text, and the characters that show that a
+text may be in them. Other languages' terms are whole words."""
+
+EDGE_WORDS = 10
+EDGE_CHARACTERS = 20
+"""How much of a text counts as its beginning, and its end."""
+
+
+@dataclass(slots=True)
+class Hits:
+    """How often each group was found in a text, and which at its edges."""
+
+    counts: dict[str, int] = field(default_factory=dict)
+    leading: set[str] = field(default_factory=set)
+    trailing: set[str] = field(default_factory=set)
+    terms: dict[str, str] = field(default_factory=dict)
+
+    def add(self, group: str, term: str, count: int = 1, *, leads: bool, trails: bool) -> None:
+        self.counts[group] = self.counts.get(group, 0) + count
+        self.terms.setdefault(group, term)
+        if leads:
+            self.leading.add(group)
+        if trails:
+            self.trailing.add(group)
+
+
+class Lexicon:
+    """Groups of terms: whole words, beginnings of words (`a*`), phrases, and parts of a text."""
+
+    def __init__(self, groups: dict[str, dict[str, str]]) -> None:
+        self.groups = tuple(groups)
+        self._words: dict[str, set[str]] = {}
+        self._beginnings: dict[str, set[str]] = {}
+        self._phrases: dict[str, list[tuple[list[str], str, bool, str]]] = {}
+        self._parts: dict[str, list[tuple[str, str]]] = {language: [] for language in SCRIPTS}
+        for group, languages in groups.items():
+            for language, terms in languages.items():
+                for term in terms.split(", "):
+                    self._learn(group, language, term)
+        self._lengths = sorted({len(beginning) for beginning in self._beginnings})
+
+    def _learn(self, group: str, language: str, term: str) -> None:
+        if language in SCRIPTS:
+            self._parts[language].append((term, group))
+            return
+        words = WORD.findall(term)
+        open_ended = term.endswith("*")
+        if len(words) > 1:
+            rest = (words[1:], group, open_ended, " ".join(words))
+            self._phrases.setdefault(words[0], []).append(rest)
+        elif open_ended:
+            self._beginnings.setdefault(words[0], set()).add(group)
+        else:
+            self._words.setdefault(words[0], set()).add(group)
+
+    def find(self, text: str) -> Hits:
+        """What a text in lower case holds."""
+        hits = Hits()
+        words = WORD.findall(text)
+        self._find_words(words, hits)
+        if not text.isascii():
+            self._find_parts(text, hits)
+        return hits
+
+    def _find_words(self, words: list[str], hits: Hits) -> None:
+        known = {word: groups for word in set(words) if (groups := self._groups_of(word))}
+        last = len(words) - EDGE_WORDS
+        for at, word in enumerate(words):
+            for group in known.get(word, ()):
+                hits.add(group, word, leads=at < EDGE_WORDS, trails=at >= last)
+            for rest, group, open_ended, term in self._phrases.get(word, ()):
+                following = words[at + 1 : at + 1 + len(rest)]
+                if following == rest or (open_ended and _begins(following, rest)):
+                    hits.add(group, term, leads=at < EDGE_WORDS, trails=at >= last)
+
+    def _groups_of(self, word: str) -> set[str]:
+        groups = set(self._words.get(word, ()))
+        for length in self._lengths:
+            if length > len(word):
+                break
+            groups |= self._beginnings.get(word[:length], set())
+        return groups
+
+    def _find_parts(self, text: str, hits: Hits) -> None:
+        for language in _languages(text):
+            for term, group in self._parts[language]:
+                first = text.find(term)
+                if first >= 0:
+                    leads = first < EDGE_CHARACTERS
+                    trails = text.rfind(term) >= len(text) - EDGE_CHARACTERS
+                    hits.add(group, term.strip(), text.count(term), leads=leads, trails=trails)
+
+
+def _begins(following: list[str], rest: list[str]) -> bool:
+    return (
+        len(following) == len(rest)
+        and following[:-1] == rest[:-1]
+        and following[-1].startswith(rest[-1])
+    )
+
+
+def _languages(text: str) -> Iterable[str]:
+    found = [name for name, characters in SCRIPTS.items() if re.search(characters, text)]
+    # Japanese is written with Han characters too; Chinese never with kana.
+    return [name for name in found if name != "zh" or "ja" not in found]
+
+
+@cache
+def load() -> Lexicon:
+    """The lexicon of the package."""
+    text = resources.files("router").joinpath("lexicon.toml").read_text("utf-8")
+    return Lexicon(tomllib.loads(text))

@@ -1,0 +1,143 @@
+"""The trained model: three small models, and how their answers are put together.
+
+Two are linear, over the signals and over hashed n-grams; the third is a sum of
+small decision trees over the signals. Everything here is NumPy.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.floating[Any]]
+Integers = NDArray[np.integer[Any]]
+
+CLIP = 4.0
+"""Scaled signals end here, so that none decides alone."""
+
+
+class ModelError(ValueError):
+    """A file that holds no model of this version."""
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """What a prompt is to the model.
+
+    Attributes:
+        values: signals and score, of shape (features,).
+        buckets: n-gram buckets that occur, of shape (n,).
+        counts: their weights, of shape (n,).
+    """
+
+    values: Floats
+    buckets: Integers
+    counts: Floats
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """Arrays as trained; L is 4 levels, F features, B buckets, T trees of at most N nodes.
+
+    Attributes:
+        names: (F,) the features, in order.
+        centre: (F,) their means.
+        scale: (F,) what to divide by.
+        signal_weights: (F, L).
+        signal_bias: (L,).
+        rarity: (B,) inverse document frequencies.
+        gram_weights: (B, L).
+        gram_bias: (L,).
+        tree_feature: (T, N) which feature a node asks for.
+        tree_border: (T, N) where at most this is left.
+        tree_left: (T, N) the next node; a leaf's is the leaf itself.
+        tree_right: (T, N).
+        tree_value: (T, N) what a leaf adds to its level's logit; tree t is level t mod L's.
+        tree_bias: (L,).
+        shares: (3,) how much each of the three models counts.
+        sharpness: (1,) what the blended logits are multiplied by, to be calibrated.
+    """
+
+    names: NDArray[np.str_]
+    centre: Floats
+    scale: Floats
+    signal_weights: Floats
+    signal_bias: Floats
+    rarity: Floats
+    gram_weights: Floats
+    gram_bias: Floats
+    tree_feature: Integers
+    tree_border: Floats
+    tree_left: Integers
+    tree_right: Integers
+    tree_value: Floats
+    tree_bias: Floats
+    shares: Floats
+    sharpness: Floats
+
+    @classmethod
+    def load(cls, path: Path) -> "Model":
+        """Read a model.
+
+        Raises:
+            ModelError: if the file holds none.
+        """
+        try:
+            with np.load(path, allow_pickle=False) as stored:
+                return cls(**{field.name: stored[field.name] for field in fields(cls)})
+        except (OSError, KeyError, ValueError) as error:
+            raise ModelError(f"{path} holds no model: {error}") from error
+
+    def save(self, path: Path) -> None:
+        """Write the model; the same model gives the same bytes."""
+        arrays: Mapping[str, Any] = {f.name: getattr(self, f.name) for f in fields(self)}
+        with path.open("wb") as file:
+            np.savez_compressed(file, **arrays)
+
+    def answers(self, parts: Parts) -> Floats:
+        """The three models' logits, of shape (3, L)."""
+        return np.stack([self.of_signals(parts), self.of_grams(parts), self.of_trees(parts)])
+
+    def blended(self, answers: Floats) -> Floats:
+        """The three put together, before calibration, of shape (L,)."""
+        return np.asarray(self.shares @ log_softmax(answers))
+
+    def probabilities(self, answers: Floats) -> Floats:
+        """Calibrated probabilities, of shape (L,)."""
+        return np.exp(log_softmax(self.sharpness[0] * self.blended(answers)))
+
+    def of_signals(self, parts: Parts) -> Floats:
+        """Logits of the linear model over signals, of shape (L,)."""
+        scaled = np.clip((parts.values - self.centre) / self.scale, -CLIP, CLIP)
+        return np.asarray(scaled @ self.signal_weights + self.signal_bias)
+
+    def of_grams(self, parts: Parts) -> Floats:
+        """Logits of the linear model over n-grams, of shape (L,)."""
+        weighted = parts.counts * self.rarity[parts.buckets]
+        length = float(np.sqrt(weighted @ weighted)) or 1.0
+        found = self.gram_weights[parts.buckets].astype(np.float32)
+        return np.asarray(weighted @ found / length + self.gram_bias)
+
+    def of_trees(self, parts: Parts) -> Floats:
+        """Logits of the trees, of shape (L,)."""
+        trees = np.arange(len(self.tree_feature))
+        node = np.zeros(len(trees), np.intp)
+        while True:
+            asked = parts.values[self.tree_feature[trees, node]]
+            goes_left = asked <= self.tree_border[trees, node]
+            left, right = self.tree_left[trees, node], self.tree_right[trees, node]
+            following = np.where(goes_left, left, right).astype(np.intp)
+            if np.array_equal(following, node):
+                break
+            node = following
+        reached = self.tree_value[trees, node].reshape(-1, len(self.tree_bias))
+        return np.asarray(reached.sum(axis=0) + self.tree_bias)
+
+
+def log_softmax(logits: Floats) -> Floats:
+    """Logarithms of the probabilities, over the last axis."""
+    shifted = logits - logits.max(axis=-1, keepdims=True)
+    return np.asarray(shifted - np.log(np.exp(shifted).sum(axis=-1, keepdims=True)))

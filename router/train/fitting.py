@@ -1,0 +1,209 @@
+"""Fits the three small models, and calibrates what they say together."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.optimize import minimize_scalar
+from scipy.sparse import csr_matrix
+from sklearn.ensemble import GradientBoostingClassifier
+from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import GroupKFold
+
+from router import ngrams, rules
+from router.linear import NAMES, SCORES, take_apart
+from router.model import CLIP, Model, Parts, log_softmax
+from router.reading import read
+from router.train.records import Record
+from router.verdict import LEVELS
+
+SEED = 0
+SHARES = np.array([0.35, 0.2, 0.45], np.float32)
+"""How much signals, n-grams and trees count."""
+
+SIGNAL_PENALTY = 100.0
+GRAM_PENALTY = 0.25
+SCORE_EMPHASIS = 3.0
+"""The rules' score is penalised less: what a person wrote down holds for sources not seen."""
+
+SOURCE_POWER = 0.5
+"""A source of n prompts weighs n to this power less a prompt: large ones do not dominate."""
+
+FOLDS = 5
+
+Fold = tuple[NDArray[np.intp], NDArray[np.intp]]
+"""Rows to train on, and rows to judge."""
+
+
+@dataclass(frozen=True, slots=True)
+class Inputs:
+    """Records as the models see them; n records.
+
+    Attributes:
+        values: (n, features) signals and score.
+        grams: (n, buckets) n-gram counts, sparse.
+        levels: (n,) indices of levels.
+        sources: (n,) names of sources.
+        groups: (n,) names of groups.
+    """
+
+    values: NDArray[np.float32]
+    grams: Any
+    levels: NDArray[np.intp]
+    sources: NDArray[np.str_]
+    groups: NDArray[np.str_]
+
+    @classmethod
+    def of(cls, records: Sequence[Record]) -> "Inputs":
+        """The records, in order."""
+        parts = [_parts(record) for record in records]
+        ends = np.cumsum([0, *(len(part.buckets) for part in parts)])
+        grams = csr_matrix(
+            (
+                np.concatenate([part.counts for part in parts]),
+                np.concatenate([part.buckets for part in parts]),
+                ends,
+            ),
+            shape=(len(parts), ngrams.BUCKETS),
+        )
+        return cls(
+            np.stack([part.values for part in parts]).astype(np.float32),
+            grams,
+            np.array([record.level for record in records]),
+            np.array([record.source for record in records]),
+            np.array([f"{record.source}\n{record.group}" for record in records]),
+        )
+
+    def rows(self, chosen: NDArray[np.intp]) -> "Inputs":
+        """Some of the records."""
+        return Inputs(
+            self.values[chosen],
+            self.grams[chosen],
+            self.levels[chosen],
+            self.sources[chosen],
+            self.groups[chosen],
+        )
+
+    def part(self, row: int) -> Parts:
+        """One record."""
+        grams = self.grams[row]
+        return Parts(self.values[row], grams.indices, grams.data)
+
+
+def _parts(record: Record) -> Parts:
+    reading = read(record.conversation)
+    return take_apart(reading, rules.see(reading))
+
+
+def fit(inputs: Inputs) -> Model:
+    """A model of the records, its probabilities calibrated on folds that it had not seen."""
+    sources = len(set(inputs.sources))
+    together = inputs.sources if sources >= FOLDS else inputs.groups
+    folds = list(GroupKFold(FOLDS).split(inputs.values, groups=together))
+    return fit_once(inputs, sharpness(held_out(inputs, folds), inputs.levels))
+
+
+def held_out(inputs: Inputs, folds: Iterable[Fold]) -> NDArray[np.float64]:
+    """What models that had not seen a record say of it, before calibration, of shape (n, L)."""
+    blended = np.empty((len(inputs.levels), len(LEVELS)))
+    for seen, unseen in folds:
+        model = fit_once(inputs.rows(seen))
+        for row in unseen:
+            blended[row] = model.blended(model.answers(inputs.part(row)))
+    return blended
+
+
+def sharpness(blended: NDArray[np.float64], levels: NDArray[np.intp]) -> float:
+    """The factor on the held-out logits under which the levels are likeliest."""
+
+    def loss(factor: float) -> float:
+        logs = log_softmax(factor * blended)
+        return -float(np.take_along_axis(logs, levels[:, None], axis=1).mean())
+
+    return float(minimize_scalar(loss, bounds=(0.2, 5.0), method="bounded").x)
+
+
+def fit_once(inputs: Inputs, factor: float = 1.0) -> Model:
+    """A model of the records; `factor` is its sharpness."""
+    weights = _weights(inputs.sources)
+    centre = inputs.values.mean(axis=0)
+    # The last features are the score's; a smaller divisor is a smaller penalty.
+    scale = np.maximum(inputs.values.std(axis=0), 1e-3)
+    scale[-len(SCORES) :] /= SCORE_EMPHASIS
+    scaled = np.clip((inputs.values - centre) / scale, -CLIP, CLIP)
+    of_signals = _linear(1.0 / SIGNAL_PENALTY).fit(scaled, inputs.levels, sample_weight=weights)
+
+    rarity = _rarity(inputs.grams)
+    grams = _normalised(inputs.grams.multiply(rarity).tocsr())
+    of_grams = _linear(1.0 / GRAM_PENALTY).fit(grams, inputs.levels, sample_weight=weights)
+
+    trees = GradientBoostingClassifier(
+        n_estimators=160,
+        learning_rate=0.07,
+        max_depth=5,
+        subsample=0.6,
+        max_features=0.12,
+        min_samples_leaf=25,
+        random_state=SEED,
+    ).fit(inputs.values, inputs.levels, sample_weight=weights)
+    shares_of_levels = np.bincount(inputs.levels, weights=weights, minlength=len(LEVELS))
+    return Model(
+        names=np.array(NAMES),
+        centre=centre.astype(np.float32),
+        scale=scale.astype(np.float32),
+        signal_weights=of_signals.coef_.T.astype(np.float32),
+        signal_bias=of_signals.intercept_.astype(np.float32),
+        rarity=rarity.astype(np.float16),
+        gram_weights=of_grams.coef_.T.astype(np.float16),
+        gram_bias=of_grams.intercept_.astype(np.float32),
+        **_arrays(trees),
+        tree_bias=np.log(shares_of_levels / shares_of_levels.sum()).astype(np.float32),
+        shares=SHARES,
+        sharpness=np.array([factor], np.float32),
+    )
+
+
+def _linear(freedom: float) -> LogisticRegression:
+    return LogisticRegression(C=freedom, max_iter=500)
+
+
+def _weights(sources: NDArray[np.str_]) -> NDArray[np.float64]:
+    _, which, sizes = np.unique(sources, return_inverse=True, return_counts=True)
+    weights = sizes[which].astype(float) ** -SOURCE_POWER
+    return np.asarray(weights / weights.mean())
+
+
+def _rarity(grams: Any) -> NDArray[np.float64]:
+    records = grams.shape[0]
+    holding = np.bincount(grams.indices, minlength=grams.shape[1])
+    return np.asarray(np.log((1.0 + records) / (1.0 + holding)) + 1.0)
+
+
+def _normalised(grams: Any) -> Any:
+    lengths = np.sqrt(grams.multiply(grams).sum(axis=1)).A1
+    return csr_matrix(grams.multiply(1.0 / np.maximum(lengths, 1e-9)[:, None]))
+
+
+def _arrays(trees: GradientBoostingClassifier) -> dict[str, NDArray[Any]]:
+    """The trees, padded to the largest; rows go round by round, level by level."""
+    grown = [tree.tree_ for round_ in trees.estimators_ for tree in round_]
+    shape = (len(grown), max(tree.node_count for tree in grown))
+    own = np.broadcast_to(np.arange(shape[1]), shape)
+    arrays = {
+        "tree_feature": np.zeros(shape, np.int16),
+        "tree_border": np.zeros(shape),
+        "tree_left": own.astype(np.int16),
+        "tree_right": own.astype(np.int16),
+        "tree_value": np.zeros(shape, np.float32),
+    }
+    for row, tree in enumerate(grown):
+        inner = np.flatnonzero(tree.children_left >= 0)
+        arrays["tree_feature"][row, inner] = tree.feature[inner]
+        arrays["tree_border"][row, inner] = tree.threshold[inner]
+        arrays["tree_left"][row, inner] = tree.children_left[inner]
+        arrays["tree_right"][row, inner] = tree.children_right[inner]
+        value = trees.learning_rate * tree.value[:, 0, 0]
+        arrays["tree_value"][row, : tree.node_count] = value
+    return arrays

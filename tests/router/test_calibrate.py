@@ -1,0 +1,170 @@
+"""Calibration on traffic that is simulated, so that the truth is known."""
+
+import json
+import math
+import random
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from router.calibrate import Proposal, Row, propose, propose_costs, survivors
+from router.decision import Costs
+from router.ledger import LedgerError, read_rows, snippet
+
+MEAN = 400.0
+
+
+def traffic(cap: int, count: int = 4000, tier: str = "medium", mean: float = MEAN) -> list[Row]:
+    """Thinkers of exponential length, cut short at a cap."""
+    lengths = random.Random(3)
+    rows = []
+    for _ in range(count):
+        wanted = math.ceil(lengths.expovariate(1 / mean))
+        ends = "natural" if wanted <= cap else "max"
+        rows.append(Row(tier, min(wanted, cap), ends, cap))
+    return rows
+
+
+def test_without_a_cap_it_is_the_quantile() -> None:
+    (found,) = propose(traffic(10**9))
+    assert found.cap == pytest.approx(MEAN * math.log(10), rel=0.06)
+    assert not found.beyond
+    assert found.natural == 1.0
+
+
+def test_thinkers_cut_short_at_several_caps_do_not_shorten_the_estimate() -> None:
+    rows = traffic(300, 2000) + traffic(700, 2000) + traffic(2000, 2000)
+    (found,) = propose(rows)
+    naive = sorted(row.tokens for row in rows if row.end_reason == "natural")
+    truth = MEAN * math.log(10)
+    assert found.cap == pytest.approx(truth, rel=0.1)
+    assert naive[int(0.9 * len(naive))] < 0.75 * truth
+
+
+def test_beyond_every_cap_the_next_to_try_is_proposed() -> None:
+    (found,) = propose(traffic(200))
+    assert found.beyond
+    assert found.cap == 250
+    assert found.saving is not None
+    assert found.saving < 0
+
+
+def test_expected_spending_is_the_mean_under_the_cap() -> None:
+    rows = traffic(10**9)
+    (found,) = propose(rows, quantile=0.5)
+    assert found.cap is not None
+    capped = sum(min(row.tokens, found.cap) for row in rows) / len(rows)
+    assert found.expected == pytest.approx(capped)
+    assert found.saving == pytest.approx(1 - capped / found.spent)
+
+
+def test_loops_are_no_lengths_but_cost_what_they_cost() -> None:
+    rows = traffic(10**9, 1000)
+    loops = [Row("medium", 5000, "loop", 8000)] * 100
+    (with_loops,), (without,) = propose(rows + loops), propose(rows)
+    assert with_loops.cap == without.cap
+    assert with_loops.looped == pytest.approx(100 / 1100)
+    assert with_loops.spent > without.spent
+
+
+def test_too_few_ends_propose_nothing() -> None:
+    (found,) = propose([Row("high", 10, "natural", 100)] * 5)
+    assert (found.cap, found.expected, found.saving) == (None, None, None)
+
+
+def test_rows_without_thinking_are_left_out() -> None:
+    assert propose([Row("none", 0, "disabled", 0), Row("none", 0, "natural", 0)]) == ()
+
+
+def test_a_tier_that_spends_nothing_saves_nothing() -> None:
+    (found,) = propose([Row("low", 0, "natural", 100)] * 40)
+    assert found.saving is None
+
+
+def test_survivors_by_hand() -> None:
+    rows = [
+        Row("t", 1, "natural"),
+        Row("t", 2, "max", 2),
+        Row("t", 3, "natural"),
+        Row("t", 3, "natural"),
+    ]
+    assert survivors(rows) == [(1, 0.75), (3, 0.0)]
+
+
+@pytest.mark.parametrize("quantile", [0.0, 1.0, -1.0, 7.0])
+def test_a_quantile_lies_between_0_and_1(quantile: float) -> None:
+    with pytest.raises(ValueError, match="between 0 and 1"):
+        propose([], quantile)
+
+
+def proposal(tier: str, spent: float) -> Proposal:
+    return Proposal(tier, 100, 1.0, 0.0, 0.0, 500, False, spent, spent)
+
+
+def test_costs_of_too_much_thinking_follow_the_traffic() -> None:
+    found = propose_costs([proposal("low", 100), proposal("medium", 400), proposal("high", 1500)])
+    assert found is not None
+    assert found.none == (0.0, 0.2, 0.8, 3.0)
+    assert found.low == (Costs().low[0], 0.0, 0.6, 2.8)
+    assert found.high == Costs().high
+
+
+@pytest.mark.parametrize(
+    "proposals",
+    [
+        [proposal("low", 100)],
+        [proposal("low", 0.0), proposal("medium", 0.0), proposal("high", 0.0)],
+    ],
+)
+def test_no_costs_without_traffic_on_every_level(proposals: list[Proposal]) -> None:
+    assert propose_costs(proposals) is None
+
+
+def test_the_snippet_is_toml(tmp_path: Path) -> None:
+    rows = [
+        *traffic(10**9, 500, "low", 60),
+        *traffic(10**9, 500, "medium", 300),
+        *traffic(500, 500, "high", 900),
+        Row('tier: odd"name', 5, "natural"),
+    ]
+    ledger = tmp_path / "ledger.jsonl"
+    ledger.write_text("\n".join(json.dumps(_as_json(row)) for row in rows) + "\n\n")
+    assert read_rows(ledger) == rows
+    proposals = propose(read_rows(ledger))
+    text = snippet(proposals, propose_costs(proposals))
+    settings = tomllib.loads(text)
+    assert settings["tiers"]["low"]["max_thinking_tokens"] == pytest.approx(
+        60 * math.log(10), rel=0.2
+    )
+    assert settings["tiers"]["high"]["max_thinking_tokens"] == 625
+    assert "beyond every cap" in text
+    assert "Too few" in text
+    assert Costs(
+        *(tuple(settings["router"]["costs"][name]) for name in ("none", "low", "medium", "high"))
+    )
+    assert "No costs" in snippet(proposals[:1], None)
+
+
+def _as_json(row: Row) -> dict[str, object]:
+    return {
+        "tier": row.tier,
+        "tokens": row.tokens,
+        "end_reason": row.end_reason,
+        "max_tokens": row.max_tokens,
+    }
+
+
+@pytest.mark.parametrize(
+    "line", ["{", "[]", '{"tier": "low"}', '{"tier":"a","tokens":"x","end_reason":"max"}']
+)
+def test_a_bad_line_is_named(line: str, tmp_path: Path) -> None:
+    ledger = tmp_path / "ledger.jsonl"
+    ledger.write_text('{"tier":"a","tokens":1,"end_reason":"max"}\n' + line)
+    with pytest.raises(LedgerError, match="line 2"):
+        read_rows(ledger)
+
+
+def test_a_missing_ledger_is_named(tmp_path: Path) -> None:
+    with pytest.raises(LedgerError, match=r"nowhere\.jsonl"):
+        read_rows(tmp_path / "nowhere.jsonl")

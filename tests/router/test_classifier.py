@@ -1,0 +1,37 @@
+from typing import Any
+
+import pytest
+
+from router import Constant, Conversation, UnknownClassifier, classifier, load
+from router.linear import Linear
+from router.rules import Rules
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"), [("constant", Constant), ("linear", Linear), ("rules", Rules)]
+)
+def test_classifiers_are_found_by_name(name: str, kind: type[Any]) -> None:
+    found = load(name)
+    assert isinstance(found, kind)
+    assert sum(found.classify(Conversation.of("hello")).probabilities) == pytest.approx(1.0)
+
+
+def test_an_unknown_name_is_answered_with_those_that_are_installed() -> None:
+    with pytest.raises(UnknownClassifier, match=r"'oracle'; installed are: .*linear, rules"):
+        load("oracle")
+
+
+def test_where_none_is_installed_the_message_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Nothing:
+        names = frozenset[str]()
+
+    monkeypatch.setattr(classifier, "entry_points", lambda group: Nothing())
+    with pytest.raises(UnknownClassifier, match="installed are: none"):
+        load("linear")
+
+
+def test_constant_says_its_level_whatever_is_asked() -> None:
+    assert Constant().classify(Conversation.of("hi")).probabilities == (0.0, 0.0, 1.0, 0.0)
+    assert Constant("high").classify(Conversation(())).probabilities == (0.0, 0.0, 0.0, 1.0)
+    with pytest.raises(ValueError, match="'max' is not one of none, low, medium, high"):
+        Constant("max")

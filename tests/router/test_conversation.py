@@ -1,0 +1,26 @@
+from router.conversation import HEAD, TAIL, Conversation, Turn, bounded
+
+
+def test_the_last_user_turn_decides() -> None:
+    turns = (
+        Turn("system", "be brief"),
+        Turn("user", "first"),
+        Turn("assistant", "answer"),
+        Turn("user", "second"),
+        Turn("tool", "42"),
+    )
+    conversation = Conversation(turns)
+    assert conversation.prompt == "second"
+    assert [turn.text for turn in conversation.context] == ["first", "answer"]
+
+
+def test_no_user_turn_is_an_empty_prompt() -> None:
+    for turns in [(), (Turn("system", "x"),), (Turn("assistant", "x"),)]:
+        assert Conversation(turns).prompt == ""
+        assert Conversation(turns).context == ()
+
+
+def test_a_long_text_is_read_at_its_ends() -> None:
+    text = "a" * HEAD + "b" * 1000 + "c" * TAIL
+    assert bounded(text) == "a" * HEAD + "\n" + "c" * TAIL
+    assert bounded(text[:100]) == text[:100]

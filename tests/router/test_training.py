@@ -1,0 +1,156 @@
+"""Training on a corpus that is made up; the model that is shipped, where its data is at hand."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from router import Conversation, cli, decide
+from router.linear import NAMES, Linear
+from router.model import Model, ModelError
+from router.train import TrainingDataError, cross_validate, fit, read_records, train
+from router.train.fitting import Inputs
+from tests.router import corpus
+
+ROOT = Path(__file__).parents[2]
+DATA = ROOT.parent / "shared" / "data" / "prompts_train.jsonl"
+WEIGHTS = ROOT / "router" / "weights" / "linear.npz"
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    folder = tmp_path_factory.mktemp("training")
+    data = corpus.write(folder / "data.jsonl")
+    train(data, folder / "model.npz")
+    return data, folder / "model.npz"
+
+
+def test_the_same_file_gives_the_same_bytes(trained: tuple[Path, Path], tmp_path: Path) -> None:
+    data, model = trained
+    train(data, tmp_path / "again.npz")
+    assert (tmp_path / "again.npz").read_bytes() == model.read_bytes()
+
+
+def test_it_learns_what_it_was_shown(trained: tuple[Path, Path]) -> None:
+    data, model = trained
+    classifier = Linear(model)
+    records = read_records(data)
+    chosen = [decide(classifier.classify(record.conversation).probabilities) for record in records]
+    right = [name == corpus_level for name, corpus_level in zip(chosen, _levels(data), strict=True)]
+    assert np.mean(right) > 0.9
+
+
+def _levels(data: Path) -> list[str]:
+    return [json.loads(line)["tier"] for line in data.read_text().splitlines()]
+
+
+def test_one_source_alone_is_enough(tmp_path: Path) -> None:
+    data = corpus.write(tmp_path / "data.jsonl", sources=1)
+    model = fit(Inputs.of(read_records(data)))
+    assert model.sharpness > 0
+
+
+def test_trees_are_followed_as_scikit_learn_does(trained: tuple[Path, Path]) -> None:
+    data, path = trained
+    model = Model.load(path)
+    inputs = Inputs.of(read_records(data))
+    for row in range(0, 40, 7):
+        part = inputs.part(row)
+        sums = model.tree_bias.astype(float).copy()
+        for tree in range(len(model.tree_feature)):
+            node = 0
+            while model.tree_left[tree, node] != node:
+                left = part.values[model.tree_feature[tree, node]] <= model.tree_border[tree, node]
+                node = int((model.tree_left if left else model.tree_right)[tree, node])
+            sums[tree % 4] += model.tree_value[tree, node]
+        assert model.of_trees(part) == pytest.approx(sums, abs=1e-4)
+
+
+def test_validation_reports_every_classifier(tmp_path: Path) -> None:
+    report = cross_validate(corpus.write(tmp_path / "data.jsonl", count=120, sources=3))
+    assert len(report.figures) == 5
+    for found in report.figures:
+        assert found.confusion.sum() == 120
+        assert found.exact <= found.exact_or_border <= 1.0
+        assert found.exact <= found.within_one
+    assert "| high |" in str(report)
+
+
+@pytest.mark.parametrize(
+    ("line", "reason"),
+    [
+        ("{", "line 2"),
+        ('{"prompt": "x", "tier": "huge"}', "line 2"),
+        ('{"tier": "low"}', "line 2"),
+        ("[]", "line 2"),
+        ('{"prompt": "x", "tier": "low"}', "no record of: medium, high"),
+    ],
+)
+def test_bad_training_data_is_named(line: str, reason: str, tmp_path: Path) -> None:
+    path = tmp_path / "data.jsonl"
+    path.write_text('{"prompt": "hi\u2028there", "tier": "none"}\n' + line)
+    with pytest.raises(TrainingDataError, match=reason):
+        read_records(path)
+    with pytest.raises(TrainingDataError, match="nowhere"):
+        read_records(tmp_path / "nowhere")
+
+
+def test_a_file_that_holds_no_model_is_refused(tmp_path: Path, trained: tuple[Path, Path]) -> None:
+    (tmp_path / "not.npz").write_text("no model")
+    for path in (tmp_path / "not.npz", tmp_path / "nowhere.npz"):
+        with pytest.raises(ModelError, match="holds no model"):
+            Linear(path).classify(Conversation.of("x"))
+    stored = dict(np.load(trained[1]))
+    np.savez(tmp_path / "other.npz", **(stored | {"names": stored["names"][::-1]}))
+    with pytest.raises(ModelError, match="trained on other signals"):
+        Linear(tmp_path / "other.npz").classify(Conversation.of("x"))
+
+
+def test_commands(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    data = corpus.write(tmp_path / "data.jsonl", count=80, sources=2)
+    assert cli.main(["train", str(data), "--out", str(tmp_path / "m.npz")]) == 0
+    assert "wrote" in capsys.readouterr().out
+    assert cli.main(["evaluate", str(data)]) == 0
+    assert "**linear, sources held out" in capsys.readouterr().out
+    ledger = tmp_path / "ledger.jsonl"
+    row = {"tier": "low", "tokens": 12, "end_reason": "natural"}
+    ledger.write_text("\n".join([json.dumps(row)] * 40))
+    assert cli.main(["calibrate", "--ledger", str(ledger)]) == 0
+    assert "max_thinking_tokens = 12" in capsys.readouterr().out
+    assert cli.main(["calibrate", "--ledger", str(ledger), "--quantile", "2"]) == 2
+    assert cli.main(["train", str(tmp_path / "nowhere")]) == 2
+    assert "nowhere" in capsys.readouterr().err
+
+
+def test_a_missing_extra_is_named(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def missing(*_: object) -> None:
+        raise ModuleNotFoundError("No module named 'sklearn'")
+
+    monkeypatch.setattr(cli, "_train", missing)
+    assert cli.main(["train", "x"]) == 2
+    assert "pip install 'proctor[router]'" in capsys.readouterr().err
+
+
+def test_the_shipped_model_is_small_and_of_these_signals() -> None:
+    assert WEIGHTS.stat().st_size < 1_000_000
+    assert tuple(Model.load(WEIGHTS).names) == NAMES
+
+
+@pytest.mark.skipif(not DATA.exists(), reason="the training file is not beside the repository")
+def test_the_shipped_model_knows_its_training_file() -> None:
+    classifier = Linear()
+    records = read_records(DATA)[::4]
+    off = [
+        abs(
+            record.level
+            - ["none", "low", "medium", "high"].index(
+                decide(classifier.classify(record.conversation).probabilities)
+            )
+        )
+        for record in records
+    ]
+    assert np.mean(np.equal(off, 0)) > 0.8
+    assert np.mean(np.less_equal(off, 1)) > 0.97
