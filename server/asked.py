@@ -8,15 +8,18 @@ from server.errors import BadRequest
 from server.schemas import ChatRequest, Effort, NvExt, Reasoning, TemplateSwitches, Thinking
 from server.sections import AUTO
 
+NOTHING_FINER = Thinking()
+
 T = TypeVar("T")
+T_co = TypeVar("T_co", covariant=True)
 
 
 @dataclass(frozen=True, slots=True)
-class Given(Generic[T]):
+class Given(Generic[T_co]):
     """A value, and the field that gave it."""
 
     field: str
-    value: T
+    value: T_co
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +42,7 @@ class Asked:
     tier: Given[str] | None = None
     effort: Given[Effort] | None = None
     switch: Given[bool] | None = None
-    finer: Thinking = Thinking()
+    finer: Thinking = NOTHING_FINER
 
     @property
     def number(self) -> Given[int] | None:
@@ -74,10 +77,10 @@ def read_asked(request: ChatRequest) -> Asked:
     return asked
 
 
-def contradiction(one: Given[T], other: Given[T] | Given[int]) -> BadRequest:
+def contradiction(one: Given[object], other: Given[object]) -> BadRequest:
     """The error of two fields that cannot both hold."""
     return BadRequest(
-        f"'{one.field}' is {_shown(one.value)}, but '{other.field}' is {_shown(other.value)}: "
+        f"'{one.field}' is {_shown(one)}, but '{other.field}' is {_shown(other)}: "
         "leave one of them out",
         param=one.field,
     )
@@ -150,13 +153,17 @@ def _check_switch(asked: Asked) -> None:
         return
     if asked.switch.value:
         if asked.maximum is not None and asked.maximum.value == 0:
-            raise contradiction(asked.switch, asked.maximum)
+            raise contradiction(asked.maximum, asked.switch)
         return
     for number in (asked.maximum, asked.minimum, asked.continuations):
         if number is not None and number.value != 0:
-            raise contradiction(asked.switch, number)
+            raise contradiction(number, asked.switch)
 
 
-def _shown(value: object) -> str:
-    """As it stands in JSON."""
-    return str(value).lower() if isinstance(value, bool) else f"{value}"
+def _shown(given: Given[object]) -> str:
+    """The value as the client wrote it."""
+    if not isinstance(given.value, bool):
+        return str(given.value)
+    if given.field == "thinking.type":
+        return "enabled" if given.value else "disabled"
+    return str(given.value).lower()

@@ -96,7 +96,7 @@ def estimate(admission: Admission, prices: Prices | None) -> dict[str, Any] | No
     job, prompt = admission.jobs[0], admission.prompt_tokens
     thinking, tokens = job.budget.maximum or 0, job.sampling.max_tokens
     least = Cost.of(prices, prompt, job.budget.minimum, 1)
-    # The dearest answer thinks as long as it may where thinking is dearer, and not at all otherwise.
+    # The dearest answer thinks as long as it may where thinking is dearer, else as little.
     dearest = thinking if prices.thinking > prices.answer else job.budget.minimum
     most = Cost.of(prices, prompt, dearest, tokens - dearest)
     return {

@@ -8,7 +8,6 @@ from typing import TypeVar
 from budget import ThinkingBudget
 from server.asked import Asked, Given, contradiction
 from server.errors import BadRequest
-from server.schemas import Effort
 from server.sections import AUTO, CUSTOM, Tier
 from server.settings import Settings
 
@@ -140,7 +139,7 @@ def _named(asked: Asked, settings: Settings) -> tuple[Tier, Source, str] | None:
     if tier is not None and tier.value == AUTO:
         tier = None
     by_tier = None if tier is None else _known(tier, tier.value, settings)
-    by_effort = None if effort is None else _of_effort(effort, settings)
+    by_effort = None if effort is None else settings.tier(settings.efforts.tier_of(effort.value))
     if tier is not None and effort is not None and by_tier != by_effort:
         raise contradiction(tier, effort)
     if tier is not None and by_tier is not None:
@@ -162,22 +161,10 @@ def _known(given: Given[str], name: str, settings: Settings) -> Tier:
     return tier
 
 
-def _of_effort(effort: Given[Effort], settings: Settings) -> Tier:
-    name = settings.efforts.get(effort.value)
-    tier = None if name is None else settings.tier(name)
-    if tier is None:
-        known = ", ".join(settings.efforts)
-        raise BadRequest(
-            f"'{effort.field}' can be {known} on this server, and not '{effort.value}'",
-            param=effort.field,
-        )
-    return tier
-
-
-def _check_switch(asked: Asked, tier: Tier, named_by: Given[str]) -> None:
+def _check_switch(asked: Asked, tier: Tier, named_by: Given[object]) -> None:
     """Refuse a switch that contradicts the tier named."""
     if asked.switch is not None and asked.switch.value is not tier.thinks:
-        raise contradiction(asked.switch, named_by)
+        raise contradiction(named_by, asked.switch)
 
 
 def _routed(asked: Asked, settings: Settings, level: str) -> Tier:
@@ -185,7 +172,7 @@ def _routed(asked: Asked, settings: Settings, level: str) -> Tier:
     least = 1 if asked.switch is not None or asked.continuations is not None else 0
     if asked.minimum is not None:
         least = max(least, asked.minimum.value)
-    chosen = settings.tiers.index(settings.tier(settings.router.levels[level]))
+    chosen = settings.tiers.index(settings.tier(settings.router.levels.tier_of(level)))
     for tier in settings.tiers[chosen:]:
         if tier.cap >= least:
             return tier
@@ -228,9 +215,7 @@ def _continuations(base: ThinkingBudget, asked: Asked, cap: int | None) -> int:
     return 0 if cap == 0 else base.continuations
 
 
-def _cut(
-    resolution: Resolution, ceiling: Ceiling, asked: Asked, settings: Settings
-) -> Resolution:
+def _cut(resolution: Resolution, ceiling: Ceiling, asked: Asked, settings: Settings) -> Resolution:
     """The same, no higher than a ceiling."""
     budget, tier = resolution.budget, resolution.tier
     highest = None if ceiling.tier is None else settings.tier(ceiling.tier)
@@ -250,9 +235,7 @@ def _cut(
     told = resolution.clamped_by
     if too_high or resolution.budget.max_tokens is not None or asked.maximum is not None:
         told = (*told, ceiling.by)
-    return replace(
-        resolution, budget=budget, tier=highest if too_high else tier, clamped_by=told
-    )
+    return replace(resolution, budget=budget, tier=highest if too_high else tier, clamped_by=told)
 
 
 def _over(tier: Tier, highest: Tier, settings: Settings) -> bool:

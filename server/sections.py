@@ -1,9 +1,8 @@
 """The tables of the settings."""
 
 from collections.abc import Callable
-from dataclasses import replace
 from decimal import Decimal
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import (
     BaseModel,
@@ -15,7 +14,9 @@ from pydantic import (
 )
 
 from budget import BudgetError, Landing, OnLoop, ThinkingBudget
-from router import LEVELS, Costs
+from router import Costs
+
+T = TypeVar("T")
 
 AUTO = "auto"
 """In the place of a tier's name: the router chooses."""
@@ -67,6 +68,21 @@ def _texts(value: Any) -> Any:
 Texts = Annotated[tuple[str, ...], BeforeValidator(_texts)]
 Cap = Annotated[int, Field(ge=-1)]
 Million = Annotated[Decimal, Field(ge=0)]
+
+
+def _no_cap(max_tokens: int) -> int | None:
+    return None if max_tokens == -1 else max_tokens
+
+
+def _or(default: T, asked: T | None) -> T:
+    return default if asked is None else asked
+
+
+def _checked(make: Callable[[], ThinkingBudget]) -> None:
+    try:
+        make()
+    except BudgetError as error:
+        raise ValueError(str(error)) from error
 
 
 class DefaultBudget(Section):
@@ -149,18 +165,14 @@ class Tier(Section):
 
     def to_budget(self, default: ThinkingBudget) -> ThinkingBudget:
         """The budget itself, over the server's default."""
-        named = {
-            "continuation_texts": self.continuation_text,
-            "wrap_up_text": self.wrap_up_text,
-            "on_loop": self.on_loop,
-            "landing": self.landing,
-        }
-        return replace(
-            default,
+        return ThinkingBudget(
             min_tokens=self.min_tokens,
             max_tokens=_no_cap(self.max_tokens),
             continuations=self.continuations,
-            **{name: value for name, value in named.items() if value is not None},
+            continuation_texts=_or(default.continuation_texts, self.continuation_text),
+            wrap_up_text=_or(default.wrap_up_text, self.wrap_up_text),
+            on_loop=_or(default.on_loop, self.on_loop),
+            landing=_or(default.landing, self.landing),
         )
 
 
@@ -173,16 +185,36 @@ DEFAULT_TIERS = (
 )
 """For a full-size model."""
 
-DEFAULT_EFFORTS = {
-    "none": "none",
-    "minimal": "low",
-    "low": "low",
-    "medium": "medium",
-    "high": "high",
-    "xhigh": "max",
-    "max": "max",
-}
-"""The tier of each `reasoning_effort`."""
+
+class Efforts(Section):
+    """The tier of each `reasoning_effort`."""
+
+    none: str = "none"
+    minimal: str = "low"
+    low: str = "low"
+    medium: str = "medium"
+    high: str = "high"
+    xhigh: str = "max"
+    max: str = "max"
+
+    def tier_of(self, effort: str) -> str:
+        """The name of an effort's tier."""
+        name: str = getattr(self, effort)
+        return name
+
+
+class Levels(Section):
+    """The tier of each level of difficulty that the router tells apart."""
+
+    none: str = "none"
+    low: str = "low"
+    medium: str = "medium"
+    high: str = "high"
+
+    def tier_of(self, level: str) -> str:
+        """The name of a level's tier; a level is one of `router.LEVELS`."""
+        name: str = getattr(self, level)
+        return name
 
 
 class RouterSettings(Section):
@@ -190,14 +222,12 @@ class RouterSettings(Section):
 
     Attributes:
         classifier: an entry point of the group `proctor.classifiers`.
-        levels: the tier of each level of difficulty, from `none` to `high`.
+        levels: the tier of each level of difficulty.
         costs: what it costs to treat a prompt of one level as one of another.
     """
 
     classifier: Annotated[str, Field(min_length=1)] = "linear"
-    levels: dict[Literal["none", "low", "medium", "high"], str] = {
-        level: level for level in LEVELS
-    }
+    levels: Levels = Levels()
     costs: Costs = Costs()
 
 
@@ -242,14 +272,3 @@ class CompletionsServer(Section):
     base_url: Annotated[str, Field(pattern="^https?://.")]
     api_key: SecretStr = SecretStr("")
     max_model_len: Annotated[int, Field(ge=2)] | None = None
-
-
-def _no_cap(max_tokens: int) -> int | None:
-    return None if max_tokens == -1 else max_tokens
-
-
-def _checked(make: Callable[[], ThinkingBudget]) -> None:
-    try:
-        make()
-    except BudgetError as error:
-        raise ValueError(str(error)) from error

@@ -16,16 +16,16 @@ from pydantic_settings import (
     SettingsError,
 )
 
-from server.schemas import Effort, ReasoningFormat
+from server.schemas import ReasoningFormat
 from server.sections import (
     AUTO,
     CUSTOM,
-    DEFAULT_EFFORTS,
     DEFAULT_TIERS,
     AnswerReserve,
     Ceilings,
     CompletionsServer,
     DefaultBudget,
+    Efforts,
     Limits,
     Prices,
     RouterSettings,
@@ -79,7 +79,7 @@ class Settings(BaseSettings):
     answer_reserve: AnswerReserve = AnswerReserve()
     budget: DefaultBudget = DefaultBudget()
     tiers: Annotated[tuple[Tier, ...], Field(min_length=1)] = DEFAULT_TIERS
-    efforts: dict[Effort, str] = DEFAULT_EFFORTS
+    efforts: Efforts = Efforts()
     default_tier: str = AUTO
     router: RouterSettings = RouterSettings()
     ceilings: Ceilings = Ceilings()
@@ -110,8 +110,8 @@ class Settings(BaseSettings):
 
     @model_validator(mode="after")
     def _tiers_that_are_named_exist(self) -> "Settings":
-        named = {f"efforts.{effort}": name for effort, name in self.efforts.items()}
-        named |= {f"router.levels.{level}": name for level, name in self.router.levels.items()}
+        named = {f"efforts.{effort}": name for effort, name in self.efforts}
+        named |= {f"router.levels.{level}": name for level, name in self.router.levels}
         if self.default_tier not in (AUTO, CUSTOM):
             named["default_tier"] = self.default_tier
         if self.ceilings.tier is not None:

@@ -16,6 +16,7 @@ from fastapi import FastAPI
 from server.app import create_app
 from server.engines.base import Job
 from server.engines.fake import FakeEngine
+from server.sections import CUSTOM
 from server.settings import Settings
 
 CHAT = "/v1/chat/completions"
@@ -24,8 +25,8 @@ PATIENCE = 10
 
 
 def settings(**given: Any) -> Settings:
-    """Settings from nothing but `given`."""
-    return Settings(**given)
+    """Settings from nothing but `given`; a request that names no budget gets none."""
+    return Settings(**{"default_tier": CUSTOM, **given})
 
 
 def body(**fields: Any) -> dict[str, Any]:

@@ -152,14 +152,14 @@ async def test_metrics() -> None:
     def value(name: str, **labels: str) -> float:
         return seen["proctor_" + name, tuple(sorted(labels.items()))]
 
-    answered = {"tier": "none", "status": "200"}
+    answered = {"tier": "custom", "status": "200"}
     assert value("requests_total", **answered, end_reason="natural") == 3
     assert value("requests_total", **answered, end_reason="max") == 1
-    assert value("requests_total", tier="none", status="400", end_reason="none") == 1
-    assert value("thinking_tokens_sum", tier="none", end_reason="natural") == 2 + 14 + 2
-    assert value("thinking_tokens_sum", tier="none", end_reason="max") == 1
-    assert value("answer_tokens_sum", tier="none") == 4 * 3
-    assert value("continuations_total", tier="none") == 2
+    assert value("requests_total", tier="unresolved", status="400", end_reason="none") == 1
+    assert value("thinking_tokens_sum", tier="custom", end_reason="natural") == 2 + 14 + 2
+    assert value("thinking_tokens_sum", tier="custom", end_reason="max") == 1
+    assert value("answer_tokens_sum", tier="custom") == 4 * 3
+    assert value("continuations_total", tier="custom") == 2
     assert value("forced_tokens_total", kind="continuation") == 8
     assert value("forced_tokens_total", kind="marker") == 1
     assert value("forced_tokens_total", kind="wrap_up") == 0
@@ -167,7 +167,8 @@ async def test_metrics() -> None:
     assert value("rejected_total", reason="bad_request") == 1
     assert value("rejected_total", reason="unknown_model") == 1
     assert value("in_flight") == 0
-    assert value("request_seconds_count", tier="none") == 6
+    assert value("request_seconds_count", tier="custom") == 4
+    assert value("request_seconds_count", tier="unresolved") == 2
     assert value("time_to_first_reasoning_seconds_count") == 4
     assert value("time_to_first_answer_seconds_count") == 4
 

@@ -16,8 +16,9 @@ from tests.server.harness import CHAT, body
 ROOT = Path(__file__).resolve().parents[2]
 WITH_A_FAKE = """
 import server.cli
+import server.serving
 from server.engines.fake import FakeEngine
-server.cli.load_engine = lambda settings: {engine}
+server.serving.load_engine = lambda settings: {engine}
 raise SystemExit(server.cli.main(["serve", "--port", "0", "--model", "fake"]))
 """
 

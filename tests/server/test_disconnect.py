@@ -24,7 +24,7 @@ async def test_a_client_that_goes_away_aborts_its_jobs(streamed: bool) -> None:
         metrics = (await http.get("/metrics")).text
 
     assert aborted == {job.id for job in engine.jobs}
-    assert 'proctor_thinking_tokens_sum{end_reason="cancelled",tier="none"} 10.0' in metrics
+    assert 'proctor_thinking_tokens_sum{end_reason="cancelled",tier="custom"} 10.0' in metrics
 
 
 async def test_a_cancelled_request_is_counted_as_such() -> None:
@@ -39,7 +39,7 @@ async def test_a_cancelled_request_is_counted_as_such() -> None:
         )
         await soon(gate.reached.wait())
         await response.aclose()
-        counted = 'proctor_requests_total{end_reason="cancelled",status="499",tier="none"} 1.0'
+        counted = 'proctor_requests_total{end_reason="cancelled",status="499",tier="custom"} 1.0'
         while "proctor_in_flight 0.0" not in (metrics := (await http.get("/metrics")).text):
             pass
 
