@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-HEAD = 1024
+HEAD = 640
 TAIL = 256
 CUT = "\n"
 """Of a longer text its first and last characters are read: the task stands at its beginning or

@@ -10,22 +10,22 @@ from importlib import resources
 WORD = re.compile(r"[^\W\d_]+")
 
 SCRIPTS = {
-    "ru": "[\u0400-\u04ff]",
-    "uk": "[\u0400-\u04ff]",
-    "el": "[\u0370-\u03ff]",
-    "he": "[\u0590-\u05ff]",
-    "ar": "[\u0600-\u06ff]",
-    "fa": "[\u0600-\u06ff]",
-    "hi": "[\u0900-\u097f]",
-    "bn": "[\u0980-\u09ff]",
-    "te": "[\u0c00-\u0c7f]",
-    "th": "[\u0e00-\u0e7f]",
-    "ko": "[\uac00-\ud7af]",
-    "ja": "[\u3040-\u30ff]",
-    "zh": "[\u4e00-\u9fff]",
+    "ru": ("\u0400", "\u04ff"),
+    "uk": ("\u0400", "\u04ff"),
+    "el": ("\u0370", "\u03ff"),
+    "he": ("\u0590", "\u05ff"),
+    "ar": ("\u0600", "\u06ff"),
+    "fa": ("\u0600", "\u06ff"),
+    "hi": ("\u0900", "\u097f"),
+    "bn": ("\u0980", "\u09ff"),
+    "te": ("\u0c00", "\u0c7f"),
+    "th": ("\u0e00", "\u0e7f"),
+    "ko": ("\uac00", "\ud7af"),
+    "ja": ("\u3040", "\u30ff"),
+    "zh": ("\u4e00", "\u9fff"),
 }
-"""Languages whose terms are looked for anywhere in the text, and the characters that show that a
-text may be in them. Other languages' terms are whole words."""
+"""Languages whose terms are looked for anywhere in the text, and the first and last of the
+characters that show that a text may be in them. Other languages' terms are whole words."""
 
 EDGE_WORDS = 10
 EDGE_CHARACTERS = 20
@@ -126,7 +126,12 @@ def _begins(following: list[str], rest: list[str]) -> bool:
 
 
 def _languages(text: str) -> Iterable[str]:
-    found = [name for name, characters in SCRIPTS.items() if re.search(characters, text)]
+    characters = set(text)
+    found = [
+        name
+        for name, (first, last) in SCRIPTS.items()
+        if any(first <= character <= last for character in characters)
+    ]
     # Japanese is written with Han characters too; Chinese never with kana.
     return [name for name in found if name != "zh" or "ja" not in found]
 
@@ -134,5 +139,15 @@ def _languages(text: str) -> Iterable[str]:
 @cache
 def load() -> Lexicon:
     """The lexicon of the package."""
-    text = resources.files("router").joinpath("lexicon.toml").read_text("utf-8")
-    return Lexicon(tomllib.loads(text))
+    return Lexicon(_groups())
+
+
+@cache
+def only(group: str) -> Lexicon:
+    """One group of it: far less to look for."""
+    return Lexicon({group: _groups()[group]})
+
+
+@cache
+def _groups() -> dict[str, dict[str, str]]:
+    return tomllib.loads(resources.files("router").joinpath("lexicon.toml").read_text("utf-8"))

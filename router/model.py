@@ -123,17 +123,17 @@ class Model:
 
     def of_trees(self, parts: Parts) -> Floats:
         """Logits of the trees, of shape (L,)."""
-        trees = np.arange(len(self.tree_feature))
-        node = np.zeros(len(trees), np.intp)
+        first = np.arange(0, self.tree_feature.size, self.tree_feature.shape[1])
+        feature, border = self.tree_feature.ravel(), self.tree_border.ravel()
+        left, right = self.tree_left.ravel(), self.tree_right.ravel()
+        at = first
         while True:
-            asked = parts.values[self.tree_feature[trees, node]]
-            goes_left = asked <= self.tree_border[trees, node]
-            left, right = self.tree_left[trees, node], self.tree_right[trees, node]
-            following = np.where(goes_left, left, right).astype(np.intp)
-            if np.array_equal(following, node):
+            goes_left = parts.values[feature[at]] <= border[at]
+            following = first + np.where(goes_left, left[at], right[at])
+            if np.array_equal(following, at):
                 break
-            node = following
-        reached = self.tree_value[trees, node].reshape(-1, len(self.tree_bias))
+            at = following
+        reached = self.tree_value.ravel()[at].reshape(-1, len(self.tree_bias))
         return np.asarray(reached.sum(axis=0) + self.tree_bias)
 
 

@@ -39,6 +39,7 @@ class Reading:
 
     Attributes:
         text: the prompt, without words about tiers.
+        size: characters of the whole prompt.
         ask: where somebody asks for something; the rest of `text` is material.
         code_lines: lines that are code.
         lines: lines that are not empty.
@@ -50,6 +51,7 @@ class Reading:
     """
 
     text: str
+    size: int
     ask: str
     code_lines: int
     lines: int
@@ -80,6 +82,7 @@ def read_alone(prompt: str) -> Reading:
     prose, code_lines = _without_code(_FENCE.sub("\n", text))
     return Reading(
         text=text,
+        size=len(prompt),
         ask=_asked(prose).lower(),
         code_lines=code_lines + sum(fence.count("\n") + 1 for fence in fences),
         lines=sum(1 for line in text.split("\n") if line.strip()),
@@ -106,11 +109,15 @@ def _asked(prose: str) -> str:
     """The prose without what is quoted, or handed over to be worked on."""
     quoted = any(mark in prose for mark in _MARKS)
     asked = (_QUOTES.sub(" … ", prose) if quoted else prose).strip()
-    words = lexicon.load()
-    if "transform" in words.find(asked[:_ASK_HEAD].lower()).leading:
+    if _transforms(asked):
         edge = _EDGE.search(asked, 0, _EDGE_WITHIN)
         return asked[: edge.end()] if edge else asked
     _, broken, paragraph = asked.rpartition("\n")
-    if broken and "transform" in words.find(paragraph[:_ASK_HEAD].lower()).leading:
+    if broken and _transforms(paragraph):
         return paragraph
     return asked
+
+
+def _transforms(text: str) -> bool:
+    """Whether a text begins by asking for work on another text."""
+    return bool(lexicon.only("transform").find(text[:_ASK_HEAD].lower()).leading)

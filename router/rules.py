@@ -88,7 +88,7 @@ MOST_ASKING_ON = 40
 MOST_SIGNALS = 8
 """Signals that a verdict names."""
 
-NOTHING = Reading("", "", 0, 0, fenced=False, directed=False)
+NOTHING = Reading("", 0, "", 0, 0, fenced=False, directed=False)
 """An empty prompt."""
 
 

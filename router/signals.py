@@ -5,6 +5,7 @@ import re
 from dataclasses import dataclass
 
 from router import lexicon
+from router.conversation import HEAD, TAIL
 from router.lexicon import Hits
 from router.reading import Reading
 
@@ -22,7 +23,7 @@ _EMOJI = re.compile("[\U0001f300-\U0001faff\u2600-\u27bf]|[:;]-?[)D(]")
 _SYMBOL = re.compile(r"[{}()\[\];=<>_#|\\]")
 _LONG_WORD = 9
 _NAME = re.compile(r"[a-z,] [A-Z][a-z]")
-_DENSE = re.compile("[\u3040-\u30ff\u4e00-\u9fff\uac00-\ud7af\u0e00-\u0e7f]")
+_DENSE = re.compile("[\u3040-\u30ff\u4e00-\u9fff\uac00-\ud7af\u0e00-\u0e7f]+")
 _SMALL_NUMBER = frozenset(
     {"two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve"}
     | {"twenty", "thirty", "fifty", "hundred"}
@@ -74,6 +75,7 @@ def _size(reading: Reading, words: list[str]) -> dict[str, float]:
     return {
         "length": length,
         "length squared": length * length,
+        "more than is read": _log(max(0, reading.size - HEAD - TAIL), 20_000),
         "length of the asking": _log(_length(reading.ask, lexicon.WORD.findall(reading.ask)), 300),
         "a few words": float(len(words) <= 4 and len(text) <= 40),
         "one line of words": float(4 < len(words) <= 12),
@@ -84,7 +86,7 @@ def _size(reading: Reading, words: list[str]) -> dict[str, float]:
 
 def _length(text: str, words: list[str]) -> float:
     """In words, or in what would be words if the script had spaces."""
-    dense = 0 if text.isascii() else len(_DENSE.findall(text))
+    dense = 0 if text.isascii() else sum(map(len, _DENSE.findall(text)))
     return len(words) + dense / _DENSE_PER_WORD
 
 
