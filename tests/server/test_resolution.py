@@ -1,0 +1,294 @@
+"""From every spelling of a budget to the budget that holds."""
+
+from itertools import combinations, product
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from budget import BudgetError, OnLoop
+from router import LEVELS
+from server.asked import read_asked
+from server.errors import ApiError
+from server.resolution import Ceiling, Resolution, Source, resolve, wants_router
+from server.schemas import ChatRequest
+from server.sections import AUTO, CUSTOM
+from server.settings import Settings
+
+MESSAGES = [{"role": "user", "content": "hi"}]
+
+MAXIMA: dict[str, Any] = {
+    "max_thinking_tokens": lambda n: {"max_thinking_tokens": n},
+    "thinking.budget_tokens": lambda n: {"thinking": {"budget_tokens": n}},
+    "thinking_token_budget": lambda n: {"thinking_token_budget": n},
+    "thinking_budget": lambda n: {"thinking_budget": n},
+    "nvext.max_thinking_tokens": lambda n: {"nvext": {"max_thinking_tokens": n}},
+    "reasoning_budget_tokens": lambda n: {"reasoning_budget_tokens": n},
+    "thinking_budget_tokens": lambda n: {"thinking_budget_tokens": n},
+    "reasoning_max_tokens": lambda n: {"reasoning_max_tokens": n},
+    "reasoning.max_tokens": lambda n: {"reasoning": {"max_tokens": n}},
+}
+MINIMA: dict[str, Any] = {
+    "min_thinking_tokens": lambda n: {"min_thinking_tokens": n},
+    "thinking.min_tokens": lambda n: {"thinking": {"min_tokens": n}},
+}
+EFFORTS: dict[str, Any] = {
+    "reasoning_effort": lambda effort: {"reasoning_effort": effort},
+    "reasoning.effort": lambda effort: {"reasoning": {"effort": effort}},
+    "think": lambda effort: {"think": effort},
+}
+SWITCHES: dict[str, Any] = {
+    "thinking.type": lambda on: {"thinking": {"type": "enabled" if on else "disabled"}},
+    "enable_thinking": lambda on: {"enable_thinking": on},
+    "chat_template_kwargs.enable_thinking": lambda on: {
+        "chat_template_kwargs": {"enable_thinking": on}
+    },
+    "chat_template_kwargs.thinking": lambda on: {"chat_template_kwargs": {"thinking": on}},
+    "reasoning.enabled": lambda on: {"reasoning": {"enabled": on}},
+    "think": lambda on: {"think": on},
+}
+TIER = {"budget_tier": lambda name: {"budget_tier": name}}
+EFFORT_TIERS = {
+    "none": "none",
+    "minimal": "low",
+    "low": "low",
+    "medium": "medium",
+    "high": "high",
+    "xhigh": "max",
+    "max": "max",
+}
+
+
+def merged(*parts: dict[str, Any]) -> dict[str, Any]:
+    """Fields of one request; objects of one name are merged."""
+    whole: dict[str, Any] = {}
+    for part in parts:
+        for name, value in part.items():
+            if isinstance(value, dict):
+                whole[name] = {**whole.get(name, {}), **value}
+            else:
+                whole[name] = value
+    return whole
+
+
+def resolved(
+    *parts: dict[str, Any],
+    level: str = "medium",
+    above: tuple[Ceiling, ...] = (),
+    **settings: Any,
+) -> Resolution:
+    request = ChatRequest.model_validate({"model": "m", "messages": MESSAGES, **merged(*parts)})
+    asked, known = read_asked(request), Settings(**settings)
+    return resolve(asked, known, level if wants_router(asked, known) else None, above)
+
+
+def contradictions() -> list[tuple[str, str, dict[str, Any]]]:
+    """Every two fields that cannot both hold, and a request that has both."""
+    rows = []
+
+    def add(ones: dict[str, Any], one: object, others: dict[str, Any], other: object) -> None:
+        for (first, spell), (second, spell_other) in product(ones.items(), others.items()):
+            if first != second:
+                rows.append((first, second, merged(spell(one), spell_other(other))))
+
+    for family, one, other in [
+        (MAXIMA, 5, 6),
+        (MINIMA, 5, 6),
+        (EFFORTS, "low", "high"),
+        (SWITCHES, True, False),
+    ]:
+        for first, second in combinations(family, 2):
+            rows.append((first, second, merged(family[first](one), family[second](other))))
+    add(SWITCHES, False, MAXIMA, 5)
+    add(SWITCHES, False, MAXIMA, -1)
+    add(SWITCHES, True, MAXIMA, 0)
+    add(SWITCHES, False, MINIMA, 5)
+    add(
+        SWITCHES, False, {"thinking.continuations": lambda n: {"thinking": {"continuations": n}}}, 1
+    )
+    add(SWITCHES, False, EFFORTS, "low")
+    add(SWITCHES, True, EFFORTS, "none")
+    add(SWITCHES, False, TIER, "low")
+    add(SWITCHES, True, TIER, "none")
+    add(TIER, "low", EFFORTS, "high")
+    add(MINIMA, 4000, TIER, "medium")
+    add(MINIMA, 4000, EFFORTS, "medium")
+    return rows
+
+
+@pytest.mark.parametrize(("first", "second", "fields"), contradictions())
+def test_fields_that_contradict_each_other_are_both_named(
+    first: str, second: str, fields: dict[str, Any]
+) -> None:
+    with pytest.raises(ApiError) as refused:
+        resolved(fields)
+    assert refused.value.status == 400
+    assert f"'{first}'" in str(refused.value)
+    assert f"'{second}'" in str(refused.value)
+    assert refused.value.param in (first, second)
+
+
+@pytest.mark.parametrize("field", MAXIMA)
+@pytest.mark.parametrize("number", [0, 7, -1])
+def test_a_maximum_by_any_name(field: str, number: int) -> None:
+    found = resolved(MAXIMA[field](number))
+    assert found.budget.max_tokens == (None if number == -1 else number)
+    assert (found.source, found.field, found.tier) == (Source.EXPLICIT, field, None)
+    assert found.label == CUSTOM
+
+
+@pytest.mark.parametrize("field", MINIMA)
+def test_a_minimum_by_any_name(field: str) -> None:
+    found = resolved(MINIMA[field](9))
+    assert (found.budget.min_tokens, found.budget.max_tokens) == (9, None)
+    assert found.minimum_asked
+    assert found.field == field
+
+
+@pytest.mark.parametrize("field", EFFORTS)
+@pytest.mark.parametrize(("effort", "tier"), EFFORT_TIERS.items())
+def test_an_effort_by_any_name(field: str, effort: str, tier: str) -> None:
+    found = resolved(EFFORTS[field](effort))
+    assert (found.label, found.source, found.field) == (tier, Source.EFFORT, field)
+
+
+@pytest.mark.parametrize("field", SWITCHES)
+def test_a_switch_by_any_name(field: str) -> None:
+    off = resolved(SWITCHES[field](False), level="high")
+    assert (off.budget.max_tokens, off.source, off.field) == (0, Source.EXPLICIT, field)
+    on = resolved(SWITCHES[field](True), level="none")
+    assert (on.label, on.source) == ("low", Source.ROUTER)
+    without = resolved(SWITCHES[field](True), default_tier=CUSTOM, budget={"max_tokens": 0})
+    assert without.budget.max_tokens is None
+
+
+@pytest.mark.parametrize("fields", [{}, {"budget_tier": AUTO}, {"thinking": {"type": AUTO}}])
+@pytest.mark.parametrize("level", LEVELS)
+def test_the_router_decides_where_nothing_else_does(fields: dict[str, Any], level: str) -> None:
+    found = resolved(fields, level=level)
+    assert (found.label, found.source) == (level, Source.ROUTER)
+
+
+def test_spellings_that_agree_are_one() -> None:
+    fields = merged(*(spell(64) for spell in MAXIMA.values()))
+    assert resolved(fields).budget.max_tokens == 64
+    assert resolved({"budget_tier": "low", "reasoning_effort": "minimal"}).label == "low"
+    off = [spell(False) for spell in SWITCHES.values()]
+    assert resolved(*off, {"budget_tier": "none"}).budget.disabled
+
+
+@pytest.mark.parametrize(
+    ("fields", "minimum", "maximum", "label", "source"),
+    [
+        ({"budget_tier": "high", "max_thinking_tokens": 100}, 100, 100, "high", "explicit"),
+        ({"reasoning_effort": "low", "max_thinking_tokens": 4096}, 0, 4096, "low", "effort"),
+        ({"budget_tier": "low", "max_thinking_tokens": 0}, 0, 0, "low", "explicit"),
+        ({"budget_tier": "auto", "reasoning_effort": "high"}, 256, 8192, "high", "effort"),
+        ({"thinking": {"type": "auto"}, "budget_tier": "low"}, 0, 512, "low", "explicit"),
+        ({"budget_tier": "auto", "max_thinking_tokens": 70}, 0, 70, "medium", "router"),
+        ({"budget_tier": "auto", "min_thinking_tokens": 3000}, 3000, 8192, "high", "router"),
+        ({"budget_tier": "auto", "max_thinking_tokens": 0}, 0, 0, "custom", "explicit"),
+        ({"budget_tier": "medium", "min_thinking_tokens": 7}, 7, 2048, "medium", "explicit"),
+    ],
+)
+def test_a_number_comes_before_a_tier_and_a_tier_before_the_router(
+    fields: dict[str, Any], minimum: int, maximum: int, label: str, source: str
+) -> None:
+    found = resolved(fields)
+    assert (found.budget.min_tokens, found.budget.max_tokens) == (minimum, maximum)
+    assert (found.label, found.source) == (label, source)
+
+
+def test_a_minimum_over_every_tier_is_refused() -> None:
+    with pytest.raises(ApiError, match="min_thinking_tokens"):
+        resolved({"budget_tier": "auto", "min_thinking_tokens": 10**6})
+
+
+def test_a_default_tier_can_be_named() -> None:
+    assert resolved(default_tier="low").source is Source.DEFAULT
+    assert resolved(default_tier="low").label == "low"
+    assert resolved(default_tier=CUSTOM, budget={"max_tokens": 9}).budget.max_tokens == 9
+    assert resolved({"budget_tier": AUTO}, default_tier="low").source is Source.ROUTER
+
+
+def test_the_finer_points_go_over_the_tier() -> None:
+    tiers = [{"name": "only", "max_tokens": 99, "on_loop": "off", "continuation_text": "Hm"}]
+    settings = {
+        "tiers": tiers,
+        "efforts": dict.fromkeys(EFFORT_TIERS, "only"),
+        "router": {"levels": dict.fromkeys(LEVELS, "only")},
+        "budget": {"wrap_up_text": "So:"},
+    }
+    found = resolved(**settings).budget
+    assert (found.on_loop, found.wrap_up_text) == (OnLoop.OFF, "So:")
+    assert found.continuation_texts == ("Hm",)
+    fields = {"thinking": {"on_loop": "nudge", "continuation_text": ["A", "B"]}}
+    found = resolved(fields, **settings).budget
+    assert (found.on_loop, found.continuation_texts) == (OnLoop.NUDGE, ("A", "B"))
+
+
+@pytest.mark.parametrize(
+    ("fields", "ceiling", "maximum", "label", "told"),
+    [
+        ({"max_thinking_tokens": 90}, {"max_thinking_tokens": 50}, 50, "custom", ("key",)),
+        ({"max_thinking_tokens": -1}, {"max_thinking_tokens": 50}, 50, "custom", ("key",)),
+        ({"max_thinking_tokens": 40}, {"max_thinking_tokens": 50}, 40, "custom", ()),
+        ({"min_thinking_tokens": 40}, {"max_thinking_tokens": 50}, 50, "custom", ()),
+        ({"budget_tier": "high"}, {"tier": "low"}, 512, "low", ("key",)),
+        ({"budget_tier": "high"}, {"max_thinking_tokens": 50}, 50, "high", ("key",)),
+        ({"max_thinking_tokens": 9000}, {"tier": "low"}, 512, "custom", ("key",)),
+        ({"budget_tier": "low"}, {"tier": "high"}, 512, "low", ()),
+        ({"budget_tier": "low"}, {"max_thinking_tokens": 0}, 0, "low", ("key",)),
+    ],
+)
+def test_ceilings_cut_and_are_told_of(
+    fields: dict[str, Any],
+    ceiling: dict[str, Any],
+    maximum: int,
+    label: str,
+    told: tuple[str, ...],
+) -> None:
+    found = resolved(fields, above=(Ceiling("key", **ceiling),))
+    assert (found.budget.max_tokens, found.label, found.clamped_by) == (maximum, label, told)
+
+
+def test_everybody_who_cut_is_told_of() -> None:
+    above = (Ceiling("operator", 60), Ceiling("key", 50))
+    assert resolved({"max_thinking_tokens": 70}, above=above).clamped_by == ("operator", "key")
+
+
+spellings = st.one_of(
+    *(st.integers(-1, 40_000).map(spell) for spell in MAXIMA.values()),
+    *(st.integers(0, 40_000).map(spell) for spell in MINIMA.values()),
+    *(st.sampled_from([*EFFORT_TIERS]).map(spell) for spell in EFFORTS.values()),
+    *(st.booleans().map(spell) for spell in SWITCHES.values()),
+    st.sampled_from(["auto", "none", "low", "medium", "high", "max", "?"]).map(TIER["budget_tier"]),
+    st.integers(0, 9).map(lambda n: {"thinking": {"continuations": n}}),
+)
+
+
+@given(
+    fields=st.lists(spellings, max_size=4),
+    level=st.sampled_from(LEVELS),
+    ceiling=st.none() | st.integers(0, 40_000),
+)
+def test_whatever_is_asked_is_refused_or_kept(
+    fields: list[dict[str, Any]], level: str, ceiling: int | None
+) -> None:
+    try:
+        found = resolved(*fields, level=level, above=(Ceiling("operator", ceiling),))
+    except (ApiError, BudgetError) as error:
+        assert str(error)
+        return
+    request = ChatRequest.model_validate({"model": "m", "messages": MESSAGES, **merged(*fields)})
+    asked, budget = read_asked(request), found.budget
+    most = float("inf") if budget.max_tokens is None else budget.max_tokens
+    assert budget.min_tokens <= most
+    assert ceiling is None or most <= ceiling
+    if asked.maximum is not None and not found.clamped_by:
+        assert budget.max_tokens == (None if asked.maximum.value == -1 else asked.maximum.value)
+    if asked.minimum is not None and not found.clamped_by:
+        assert budget.min_tokens == min(asked.minimum.value, most)
+    if asked.switch is not None and not found.clamped_by:
+        assert asked.switch.value is not budget.disabled

@@ -1,0 +1,249 @@
+"""Tiers in the whole gateway, over the fake engine."""
+
+from decimal import Decimal
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from router import Conversation, Costs, Verdict
+from server.engines.fake import FakeEngine, Script
+from server.loader import check_tiers
+from server.prices import Cost, affordable
+from server.routing import Router
+from server.sections import DEFAULT_TIERS, Prices, RouterSettings
+from server.settings import BadSettings, Settings, load_settings
+from tests.server.harness import CHAT, body, client, events
+
+ROUTE = "/v1/route"
+PRICES = {"prompt": "1", "thinking": "2", "answer": "4"}
+TIERS = [
+    {"name": "none", "max_tokens": 0},
+    {"name": "low", "max_tokens": 4},
+    {"name": "medium", "max_tokens": 6, "temperature": 0.3, "top_p": 0.5},
+    {"name": "high", "min_tokens": 8, "max_tokens": 200},
+    {"name": "max", "max_tokens": 4000, "max_price": "0.0001"},
+]
+
+
+def asked(text: str, **fields: Any) -> dict[str, Any]:
+    return body(messages=[{"role": "user", "content": text}], **fields)
+
+
+class ByLength:
+    """A classifier that a test can predict."""
+
+    def classify(self, conversation: Conversation) -> Verdict:
+        hard = len(conversation.prompt) > 20
+        return Verdict((0.0, 0.0, 0.0, 1.0) if hard else (1.0, 0.0, 0.0, 0.0))
+
+
+@pytest.fixture
+def _by_length(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = Router(ByLength(), RouterSettings())
+    monkeypatch.setattr(Router, "load", lambda settings: made)
+
+
+@pytest.mark.usefixtures("_by_length")
+async def test_a_request_that_says_nothing_is_routed() -> None:
+    async with client(FakeEngine(), default_tier="auto", tiers=TIERS) as http:
+        easy = await http.post(CHAT, json=asked("hi"))
+        hard = await http.post(CHAT, json=asked("a prompt that is hard because it is long"))
+        metrics = (await http.get("/metrics")).text
+
+    assert easy.headers["x-budget-tier"] == "none"
+    assert easy.json()["choices"][0]["thinking"]["tier"] == "none"
+    assert easy.json()["choices"][0]["thinking"]["end_reason"] == "disabled"
+    assert hard.headers["x-budget-tier"] == "high"
+    thinking = hard.json()["choices"][0]["thinking"]
+    assert (thinking["min_tokens"], thinking["max_tokens"]) == (8, 200)
+    assert 8 <= thinking["tokens"] <= 200
+    assert 'proctor_routed_total{source="router",tier="none"} 1.0' in metrics
+    assert 'proctor_routed_total{source="router",tier="high"} 1.0' in metrics
+    assert 'proctor_answer_tokens_count{tier="high"} 1.0' in metrics
+
+
+@pytest.mark.usefixtures("_by_length")
+async def test_a_stream_tells_its_tier_too() -> None:
+    async with client(FakeEngine(), tiers=TIERS) as http:
+        response = await http.post(CHAT, json=asked("hi", reasoning_effort="low", stream=True))
+
+    assert response.headers["x-budget-tier"] == "low"
+    ends = [event for event in events(response.text) if "finish_reason" in event.data]
+    assert '"tier":"low"' in ends[-1].data
+
+
+async def test_a_minimum_of_a_tier_yields_where_there_is_no_room() -> None:
+    async with client(FakeEngine(), tiers=TIERS) as http:
+        given_by_tier = await http.post(CHAT, json=body(budget_tier="high", max_tokens=20))
+        named = await http.post(CHAT, json=body(min_thinking_tokens=8, max_tokens=20))
+
+    thinking = given_by_tier.json()["choices"][0]["thinking"]
+    assert thinking["clamped"] is True
+    assert thinking["min_tokens"] == thinking["max_tokens"] < 8
+    assert named.status_code == 400
+    assert named.json()["error"]["param"] == "min_thinking_tokens"
+
+
+async def test_a_tier_has_sampling_of_its_own() -> None:
+    engine = FakeEngine()
+    async with client(engine, tiers=TIERS) as http:
+        await http.post(CHAT, json=body(budget_tier="medium"))
+        await http.post(CHAT, json=body(budget_tier="medium", temperature=1, top_p=1))
+        await http.post(CHAT, json=body(budget_tier="low"))
+
+    seen = [(job.sampling.temperature, job.sampling.top_p) for job in engine.jobs]
+    assert seen == [(0.3, 0.5), (1, 1), (None, None)]
+
+
+async def test_the_operators_ceiling_cuts() -> None:
+    async with client(FakeEngine(), ceilings={"max_thinking_tokens": 5}) as http:
+        response = await http.post(CHAT, json=body(max_thinking_tokens=9))
+
+    thinking = response.json()["choices"][0]["thinking"]
+    assert (thinking["max_tokens"], thinking["clamped"]) == (5, True)
+
+
+async def test_an_answer_costs_its_parts() -> None:
+    engine = FakeEngine(Script(("abc",), "de"))
+    async with client(engine, prices=PRICES) as http:
+        whole = (await http.post(CHAT, json=body())).json()
+        options = {"stream": True, "stream_options": {"include_usage": True}}
+        streamed = (await http.post(CHAT, json=body(**options))).text
+
+    usage, cost = whole["usage"], whole["cost"]
+    assert cost["currency"] == "USD"
+    assert cost["prompt"] == pytest.approx(usage["prompt_tokens"] * 1e-6)
+    parts = cost["prompt"] + cost["thinking"] + cost["answer"]
+    assert cost["total"] == pytest.approx(parts)
+    tokens = cost["thinking"] / 2e-6 + cost["answer"] / 4e-6
+    assert tokens == pytest.approx(usage["completion_tokens"])
+    assert f'"total":{cost["total"]}' in streamed
+
+
+async def test_a_tier_never_costs_more_than_its_price() -> None:
+    engine = FakeEngine(Script(("a" * 500,), "b" * 500))
+    async with client(engine, tiers=TIERS, prices=PRICES) as http:
+        held = (await http.post(CHAT, json=body(budget_tier="max"))).json()
+        long = asked("word " * 30, budget_tier="max")
+        refused = await http.post(CHAT, json=long)
+
+    assert 0.5e-4 < held["cost"]["total"] <= 1e-4
+    assert held["choices"][0]["finish_reason"] == "length"
+    assert held["choices"][0]["message"]["content"]
+    assert refused.status_code == 400
+    assert refused.json()["error"]["param"] == "messages"
+
+
+@given(
+    prompt=st.integers(0, 10**6),
+    price=st.decimals("0.000001", "1", places=6),
+    prices=st.tuples(*[st.decimals("0", "100", places=4)] * 3),
+    share=st.floats(0, 1),
+)
+def test_what_is_affordable_is_afforded(
+    prompt: int, price: Decimal, prices: tuple[Decimal, ...], share: float
+) -> None:
+    named = Prices(prompt=prices[0], thinking=prices[1], answer=prices[2])
+    most = affordable(named, prompt, price)
+    if most is None:
+        assert Cost.of(named, prompt, 10**6, 10**6).total <= price
+    elif most < 0:
+        assert Cost.of(named, prompt, 0, 0).total > price
+    else:
+        thinking = int(most * share)
+        assert Cost.of(named, prompt, thinking, most - thinking).total <= price
+        dearest = max(prices[1], prices[2])
+        assert prompt * prices[0] + (most + 1) * dearest > price * 1_000_000
+
+
+@pytest.mark.usefixtures("_by_length")
+async def test_a_dry_run_tells_what_a_request_would_get() -> None:
+    engine = FakeEngine()
+    async with client(engine, default_tier="auto", tiers=TIERS, prices=PRICES) as http:
+        response = await http.post(ROUTE, json=asked("a prompt that is hard because it is long"))
+        shown = response.json()
+        chat = await http.post(CHAT, json=asked("a prompt that is hard because it is long"))
+        plain = (await http.post(ROUTE, json=body(max_thinking_tokens=7))).json()
+        bad = await http.post(ROUTE, json=body(max_thinking_tokens=-7))
+
+    assert len(engine.jobs) == 1
+    assert (shown["tier"], shown["source"], shown["field"]) == ("high", "router", None)
+    assert shown["budget"]["min_tokens"] == 8
+    assert shown["router"]["level"] == "high"
+    assert shown["router"]["probabilities"] == {"none": 0, "low": 0, "medium": 0, "high": 1}
+    assert shown["cost"]["least"] < chat.json()["cost"]["total"] < shown["cost"]["most"]
+    assert (plain["source"], plain["field"]) == ("explicit", "max_thinking_tokens")
+    assert (plain["tier"], plain["router"]) == (None, None)
+    assert bad.status_code == 400
+
+
+async def test_the_default_router_knows_small_talk_from_proofs() -> None:
+    proof = "Prove that the square root of every prime is irrational."
+    async with client(FakeEngine(), default_tier="auto") as http:
+        easy = (await http.post(ROUTE, json=asked("hello there"))).json()
+        hard = (await http.post(ROUTE, json=asked(proof))).json()
+
+    assert easy["tier"] == "none"
+    assert hard["tier"] == "high"
+    assert 0 < len(hard["router"]["signals"]) <= 5
+
+
+@pytest.mark.parametrize(
+    ("given_settings", "named"),
+    [
+        ({"tiers": [{"name": "a", "max_tokens": 1}] * 2}, "tiers"),
+        ({"tiers": [{"name": "auto", "max_tokens": 1}]}, "tiers.0"),
+        ({"tiers": [{"name": "a", "min_tokens": 2, "max_tokens": 1}]}, "tiers.0"),
+        ({"tiers": [{"name": "A b", "max_tokens": 1}]}, "tiers.0.name"),
+        ({"tiers": []}, "tiers"),
+        (
+            {"tiers": [{"name": "a", "max_tokens": -1}, {"name": "b", "max_tokens": 9}]},
+            "'a' may think more than 'b'",
+        ),
+        ({"tiers": TIERS}, "max_price"),
+        ({"tiers": TIERS[:2]}, "efforts.medium"),
+        ({"default_tier": "vast"}, "default_tier"),
+        ({"ceilings": {"tier": "vast"}}, "ceilings.tier"),
+        ({"router": {"levels": {"high": "vast"}}}, "router.levels.high"),
+        ({"router": {"costs": {"high": [1, 1, 1, 1]}}}, "router.costs"),
+        ({"prices": {"prompt": "-1", "thinking": "1", "answer": "1"}}, "prices.prompt"),
+    ],
+)
+def test_a_bad_setting_is_named(given_settings: dict[str, Any], named: str) -> None:
+    with pytest.raises(BadSettings, match=named):
+        load_settings(given_settings)
+
+
+def test_an_unknown_classifier_stops_the_start() -> None:
+    with pytest.raises(BadSettings, match=r"router\.classifier.*'psychic'.*linear"):
+        Router.load(RouterSettings(classifier="psychic"))
+
+
+def test_costs_decide() -> None:
+    verdict = Verdict((0.9, 0.0, 0.0, 0.1))
+
+    class Unsure:
+        def classify(self, conversation: Conversation) -> Verdict:
+            return verdict
+
+    def level(none_to_high: float) -> str:
+        costs = Costs(high=(none_to_high, 1, 1, 0))
+        return (
+            Router(Unsure(), RouterSettings(costs=costs))
+            .sort_conversation(Conversation.of("?"))
+            .level
+        )
+
+    assert level(2.0) == "none"
+    assert level(1000.0) != "none"
+
+
+def test_tiers_of_the_operators_must_fit_the_context() -> None:
+    fitting = Settings(tiers=TIERS[:4] + [{"name": "max", "max_tokens": 4000}])
+    check_tiers(fitting, 4000)
+    with pytest.raises(BadSettings, match="'max'"):
+        check_tiers(fitting, 3999)
+    assert Settings().tiers is DEFAULT_TIERS
+    check_tiers(Settings(), 100)
