@@ -29,7 +29,7 @@ def check_tiers(settings: Settings, context: int) -> None:
     Raises:
         BadSettings: if it does not.
     """
-    if settings.tiers is DEFAULT_TIERS:
+    if settings.tiers == DEFAULT_TIERS:
         return
     for tier in settings.tiers:
         if max(tier.min_tokens, tier.max_tokens) > context:

@@ -278,8 +278,7 @@ def test_whatever_is_asked_is_refused_or_kept(
 ) -> None:
     try:
         found = resolved(*fields, level=level, above=(Ceiling("operator", ceiling),))
-    except (ApiError, BudgetError) as error:
-        assert str(error)
+    except (ApiError, BudgetError):
         return
     request = ChatRequest.model_validate({"model": "m", "messages": MESSAGES, **merged(*fields)})
     asked, budget = read_asked(request), found.budget
