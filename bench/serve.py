@@ -10,6 +10,7 @@ from vllm import SamplingParams
 from server.app import create_app
 from server.engines.base import Engine, Job
 from server.engines.vllm import MarkerSource, VllmEngine
+from server.sections import CUSTOM
 from server.settings import Settings
 
 NAME = "proctor-demo"
@@ -30,7 +31,9 @@ def main() -> None:
     parser.add_argument("engine", type=json.loads, help="vLLM's engine arguments, in JSON")
     parser.add_argument("--without-budgets", action="store_true")
     given = parser.parse_args()
-    settings = Settings(port=given.port, served_model_name=NAME, engine=given.engine)
+    settings = Settings(
+        port=given.port, served_model_name=NAME, engine=given.engine, default_tier=CUSTOM
+    )
     app = create_app(settings, lambda: load(settings, given.without_budgets))
     uvicorn.run(app, host=settings.host, port=settings.port, access_log=False, log_level="warning")
 

@@ -1,4 +1,4 @@
-"""The gateway against vLLM's own API server, and budgets on against budgets off.
+"""The gateway against vLLM's own API server, budgets on against off, routed against named.
 
     .venv/bin/python -m bench.throughput
 
@@ -87,6 +87,7 @@ def vllm_server(port: int) -> list[str]:
 
 
 CAPPED = {"max_thinking_tokens": 1000}
+AUTO = {"budget_tier": "auto"}
 GUARDED = {"max_thinking_tokens": 1000, "min_thinking_tokens": 100}
 # Below what the demo model thinks by itself; vLLM counts the newline after the start marker too.
 CUT = {"max_thinking_tokens": 24, "thinking": {"landing": "hard"}}
@@ -98,6 +99,7 @@ PAIRS = {
         Side("our maximum", gateway, CUT),
         Side("vLLM's thinking_token_budget", vllm_server, CUT_BY_VLLM),
     ),
+    "router": (Side("routed", gateway, CAPPED | AUTO), Side("named", gateway, CAPPED)),
     "minimum": (Side("a minimum", gateway, GUARDED), Side("no budget", without_budgets, {})),
 }
 

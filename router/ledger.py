@@ -45,7 +45,7 @@ def read_rows(path: Path) -> list[Row]:
 
 def snippet(proposals: Sequence[Proposal], costs: Costs | None) -> str:
     """The proposals as a piece of `proctor.toml`, with the reasons as comments."""
-    lines: list[str] = []
+    lines = ["# [[tiers]] replaces the whole list: keep the other keys of yours.", ""]
     for found in proposals:
         lines += [
             f"# {found.tier}: {found.rows} rows; {found.natural:.1%} ended by themselves, "
@@ -79,4 +79,4 @@ def _tier(found: Proposal) -> list[str]:
             f"# Expected: {change} {abs(found.saving):.1%} of this tier's thinking tokens."
         )
     # A JSON string is a TOML string too.
-    return [*lines, f"[tiers.{json.dumps(found.tier)}]", f"max_thinking_tokens = {found.cap}"]
+    return [*lines, "[[tiers]]", f"name = {json.dumps(found.tier)}", f"max_tokens = {found.cap}"]

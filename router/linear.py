@@ -16,6 +16,9 @@ from router.verdict import Signal, Verdict
 AXIS = np.array([-1.5, -0.5, 0.5, 1.5]) / 5.0
 """From none to high: what a weight per level is worth in levels."""
 
+LEAST_SCORE = 0.1
+"""Under it the rules say next to nothing, and nothing is laid at their signals' door."""
+
 
 class Linear:
     """Judges by a trained model, by default the one of the package; loaded at the first prompt."""
@@ -76,14 +79,16 @@ def _evidence(model: Model, parts: Parts, answers: Floats, seen: Seen) -> list[S
     """What each signal that is there adds, against its absence, and what the wording does."""
     shares: Floats = model.shares
     worth = model.signal_weights @ AXIS / model.scale * shares[0]
-    each = (parts.values * worth).round(3).tolist()
     own = len(NAMES) - len(SCORES)
-    evidence = [
-        Signal(rules.label(name, seen), weight)
-        for name, weight in zip(NAMES[:own], each, strict=False)
-        if weight
-    ]
-    evidence.append(Signal("the rules' score", round(sum(each[own:]), 3)))
+    each = (parts.values * worth).tolist()
+    # The model also sees the rules' score, so a signal speaks through its weight there too.
+    score = rules.score(seen.values)
+    rate = sum(each[own:]) / score if score > LEAST_SCORE else 0.0
+    evidence = []
+    for name, weight in zip(NAMES[:own], each[:own], strict=True):
+        weight += rate * rules.WEIGHTS.get(name, 0.0) * seen.values[name]
+        if seen.values[name]:
+            evidence.append(Signal(rules.label(name, seen), round(weight, 3)))
     wording = (answers[1] - model.gram_bias) @ AXIS * shares[1]
     together = (answers[2] - model.tree_bias) @ AXIS * shares[2]
     evidence.append(Signal("the wording", round(float(wording), 3)))

@@ -36,9 +36,12 @@ class Router:
             BadSettings: if no such classifier is installed.
         """
         try:
-            return cls(load(settings.classifier), settings)
+            router = cls(load(settings.classifier), settings)
         except UnknownClassifier as error:
             raise BadSettings(f"router.classifier: {error}") from error
+        # Weights and word lists are read at the first prompt, which should be nobody's.
+        router.sort_conversation(Conversation.of(""))
+        return router
 
     def sort(self, request: ChatRequest) -> Routed:
         """Sort by the conversation's last user turn, seen in its context."""

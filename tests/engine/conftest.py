@@ -15,6 +15,7 @@ import uvicorn
 from server.app import create_app
 from server.cli import KEEP_ALIVE_SECONDS
 from server.engines.base import Engine
+from server.sections import CUSTOM
 from server.settings import Settings, load_settings
 from tests.engine.recording import RecordingEngine
 
@@ -65,7 +66,8 @@ class ThreadServer(uvicorn.Server):
 @pytest.fixture(scope="session")
 def served() -> Iterator[Served]:
     """The demo model behind the gateway, on a port of this machine."""
-    settings = load_settings({"engine": {"kv_cache_memory_bytes": CACHE}}, None)
+    engine = {"kv_cache_memory_bytes": CACHE}
+    settings = load_settings({"engine": engine, "default_tier": CUSTOM}, None)
     loaded: list[RecordingEngine] = []
 
     def load() -> Engine:

@@ -216,3 +216,25 @@ async def test_markers_typed_into_a_message_open_and_close_nothing(
     start = served.engine.model.markers.start[0]
     assert recording.job.prompt_ids.count(start) == 1
     assert answer["choices"][0]["message"]["content"]
+
+
+async def test_a_routed_request_thinks_within_its_tier(
+    served: Served, http: httpx.AsyncClient
+) -> None:
+    asked = [body(served, chain(Random(5), 6), budget_tier="auto", seed=seed) for seed in range(4)]
+    asked += [body(served, text, budget_tier="auto") for text in ("hello", "thank you so much!")]
+    tiers = {tier.name: tier for tier in served.settings.tiers}
+    used = set()
+    for request, response in zip(
+        asked, await asyncio.gather(*(http.post(CHAT, json=one) for one in asked)), strict=True
+    ):
+        assert response.status_code == 200, response.text
+        answer = response.json()
+        thinking = answer["choices"][0]["thinking"]
+        tier = tiers[thinking["tier"]]
+        used.add(tier.name)
+        assert response.headers["x-budget-tier"] == tier.name
+        assert tier.min_tokens <= thinking["tokens"] <= tier.max_tokens
+        assert thinking["continuations"] == (tier.continuations if tier.thinks else 0), request
+    assert "none" in used
+    assert used - {"none", "low"}

@@ -24,6 +24,7 @@ from server.engines.completions import CompletionsEngine
 from server.engines.dialects import Texts, TokenIds
 from server.engines.discovery import LocalModel
 from server.loader import load_engine
+from server.sections import CUSTOM
 from server.settings import DEMO, Settings
 from tests.engine.asking import ask, assert_kept, body, random_request
 from tests.engine.conftest import START_SECONDS, Served
@@ -77,7 +78,9 @@ def _await_health(url: str, process: subprocess.Popen[bytes]) -> None:
 async def over(peer: str) -> AsyncIterator[Served]:
     """A gateway over it, as the loader makes one."""
     engine = {"kind": "completions", "base_url": peer}
-    settings = Settings(model=str(DEMO / "model"), served_model_name=NAME, engine=engine)
+    settings = Settings(
+        model=str(DEMO / "model"), served_model_name=NAME, engine=engine, default_tier=CUSTOM
+    )
     loaded = RecordingEngine(await asyncio.to_thread(load_engine, settings))
     yield Served("http://test", loaded, settings, asyncio.get_running_loop())
     await loaded.aclose()
