@@ -74,21 +74,25 @@ SCORES = ("the rules' score", *(f"the rules' score over {step}" for step in rang
 NAMES = (*rules.see(rules.NOTHING).values, *SCORES)
 """The model's features: signals, then the rules' score."""
 
+RULED = np.array([rules.WEIGHTS.get(name, 0.0) for name in NAMES[: -len(SCORES)]])
+"""What the rules give each signal."""
+
 
 def _evidence(model: Model, parts: Parts, answers: Floats, seen: Seen) -> list[Signal]:
     """What each signal that is there adds, against its absence, and what the wording does."""
     shares: Floats = model.shares
-    worth = model.signal_weights @ AXIS / model.scale * shares[0]
-    own = len(NAMES) - len(SCORES)
-    each = (parts.values * worth).tolist()
+    each = parts.values * (model.signal_weights @ AXIS / model.scale) * shares[0]
+    own, scores = each[: -len(SCORES)], each[-len(SCORES) :]
     # The model also sees the rules' score, so a signal speaks through its weight there too.
     score = rules.score(seen.values)
-    rate = sum(each[own:]) / score if score > LEAST_SCORE else 0.0
-    evidence = []
-    for name, weight in zip(NAMES[:own], each[:own], strict=True):
-        weight += rate * rules.WEIGHTS.get(name, 0.0) * seen.values[name]
-        if seen.values[name]:
-            evidence.append(Signal(rules.label(name, seen), round(weight, 3)))
+    if score > LEAST_SCORE:
+        own = own + scores.sum() / score * RULED * parts.values[: -len(SCORES)]
+    strongest = np.argsort(-np.abs(own))[: rules.MOST_SIGNALS].tolist()
+    evidence = [
+        Signal(rules.label(NAMES[at], seen), round(float(own[at]), 3))
+        for at in strongest
+        if parts.values[at]
+    ]
     wording = (answers[1] - model.gram_bias) @ AXIS * shares[1]
     together = (answers[2] - model.tree_bias) @ AXIS * shares[2]
     evidence.append(Signal("the wording", round(float(wording), 3)))

@@ -3,15 +3,12 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
-from typing import TypeVar
 
 from budget import ThinkingBudget
 from server.asked import Asked, Given, contradiction
 from server.errors import BadRequest
-from server.sections import AUTO, CUSTOM, Tier
+from server.sections import AUTO, CUSTOM, Tier, either
 from server.settings import Settings
-
-T = TypeVar("T")
 
 
 class Source(StrEnum):
@@ -193,9 +190,9 @@ def _override(base: ThinkingBudget, asked: Asked, tier: Tier | None) -> Thinking
         max_tokens=cap,
         continuations=_continuations(base, asked, cap),
         continuation_texts=base.continuation_texts if texts is None else tuple(texts),
-        wrap_up_text=_or(base.wrap_up_text, finer.wrap_up_text),
-        on_loop=_or(base.on_loop, finer.on_loop),
-        landing=_or(base.landing, finer.landing),
+        wrap_up_text=either(base.wrap_up_text, finer.wrap_up_text),
+        on_loop=either(base.on_loop, finer.on_loop),
+        landing=either(base.landing, finer.landing),
     )
 
 
@@ -240,10 +237,6 @@ def _cut(resolution: Resolution, ceiling: Ceiling, asked: Asked, settings: Setti
 
 def _over(tier: Tier, highest: Tier, settings: Settings) -> bool:
     return settings.tiers.index(tier) > settings.tiers.index(highest)
-
-
-def _or(default: T, asked: T | None) -> T:
-    return default if asked is None else asked
 
 
 def _at_most(cap: int | None, number: int) -> int:

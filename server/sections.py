@@ -74,8 +74,9 @@ def _no_cap(max_tokens: int) -> int | None:
     return None if max_tokens == -1 else max_tokens
 
 
-def _or(default: T, asked: T | None) -> T:
-    return default if asked is None else asked
+def either(default: T, given: T | None) -> T:
+    """What is given, or else the default."""
+    return default if given is None else given
 
 
 def _checked(make: Callable[[], ThinkingBudget]) -> None:
@@ -169,10 +170,10 @@ class Tier(Section):
             min_tokens=self.min_tokens,
             max_tokens=_no_cap(self.max_tokens),
             continuations=self.continuations,
-            continuation_texts=_or(default.continuation_texts, self.continuation_text),
-            wrap_up_text=_or(default.wrap_up_text, self.wrap_up_text),
-            on_loop=_or(default.on_loop, self.on_loop),
-            landing=_or(default.landing, self.landing),
+            continuation_texts=either(default.continuation_texts, self.continuation_text),
+            wrap_up_text=either(default.wrap_up_text, self.wrap_up_text),
+            on_loop=either(default.on_loop, self.on_loop),
+            landing=either(default.landing, self.landing),
         )
 
 
@@ -186,7 +187,16 @@ DEFAULT_TIERS = (
 """For a full-size model."""
 
 
-class Efforts(Section):
+class TierNames(Section):
+    """The names of the tiers that stand for something."""
+
+    def tier_of(self, key: str) -> str:
+        """The name of the tier of one of the fields."""
+        name: str = getattr(self, key)
+        return name
+
+
+class Efforts(TierNames):
     """The tier of each `reasoning_effort`."""
 
     none: str = "none"
@@ -197,24 +207,14 @@ class Efforts(Section):
     xhigh: str = "max"
     max: str = "max"
 
-    def tier_of(self, effort: str) -> str:
-        """The name of an effort's tier."""
-        name: str = getattr(self, effort)
-        return name
 
-
-class Levels(Section):
-    """The tier of each level of difficulty that the router tells apart."""
+class Levels(TierNames):
+    """The tier of each of `router.LEVELS`."""
 
     none: str = "none"
     low: str = "low"
     medium: str = "medium"
     high: str = "high"
-
-    def tier_of(self, level: str) -> str:
-        """The name of a level's tier; a level is one of `router.LEVELS`."""
-        name: str = getattr(self, level)
-        return name
 
 
 class RouterSettings(Section):

@@ -32,7 +32,6 @@ class Figures:
         within_one: share of levels that are at most one off.
         exact_or_border: as `exact`, a record at a border being right one off too.
         by_hand: share of right levels among the records labelled by hand.
-        by_hand_or_border: the same, a record at a border being right one off too.
         high_to_none: share of the high ones that were sent to none.
     """
 
@@ -42,7 +41,6 @@ class Figures:
     within_one: float
     exact_or_border: float
     by_hand: float
-    by_hand_or_border: float
     high_to_none: float
 
     @classmethod
@@ -52,7 +50,6 @@ class Figures:
         by_hand = np.array([record.by_hand for record in records])
         border = np.array([record.border for record in records])
         off = np.abs(chosen - levels)
-        fair = (off == 0) | (border & (off == 1))
         confusion = np.zeros((len(LEVELS), len(LEVELS)), np.intp)
         np.add.at(confusion, (levels, chosen), 1)
         return cls(
@@ -60,9 +57,8 @@ class Figures:
             confusion,
             exact=_share(off == 0),
             within_one=_share(off <= 1),
-            exact_or_border=_share(fair),
+            exact_or_border=_share((off == 0) | (border & (off == 1))),
             by_hand=_share(off[by_hand] == 0),
-            by_hand_or_border=_share(fair[by_hand]),
             high_to_none=_share(chosen[levels == len(LEVELS) - 1] == 0),
         )
 
@@ -71,7 +67,6 @@ class Figures:
         head = (
             f"**{self.title}**: exact {self.exact:.4f}, within one {self.within_one:.4f}, "
             f"exact or border {self.exact_or_border:.4f}, by hand {self.by_hand:.4f}, "
-            f"by hand or border {self.by_hand_or_border:.4f}, "
             f"high to none {self.high_to_none:.4f}"
         )
         rows = [

@@ -13,9 +13,9 @@ import pytest
 import uvicorn
 
 from server.app import create_app
-from server.cli import KEEP_ALIVE_SECONDS
 from server.engines.base import Engine
 from server.sections import CUSTOM
+from server.serving import KEEP_ALIVE_SECONDS
 from server.settings import Settings, load_settings
 from tests.engine.recording import RecordingEngine
 
