@@ -117,7 +117,7 @@ def test_commands(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     row = {"tier": "low", "tokens": 12, "end_reason": "natural"}
     ledger.write_text("\n".join([json.dumps(row)] * 40))
     assert cli.main(["calibrate", "--ledger", str(ledger)]) == 0
-    assert "max_thinking_tokens = 12" in capsys.readouterr().out
+    assert "max_tokens = 12" in capsys.readouterr().out
     assert cli.main(["calibrate", "--ledger", str(ledger), "--quantile", "2"]) == 2
     assert cli.main(["train", str(tmp_path / "nowhere")]) == 2
     assert "nowhere" in capsys.readouterr().err
