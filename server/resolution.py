@@ -97,13 +97,19 @@ def resolve(
         BudgetError: if the budget makes no sense.
     """
     tier, source, field = _choose(asked, settings, level)
-    default = settings.budget.to_budget()
-    base = default if tier is None else tier.to_budget(default)
-    budget = _override(base, asked, tier)
-    resolution = Resolution(budget, tier, source, field, asked.minimum is not None)
+    _check_minimum(asked, tier)
+    resolution = _build(asked, settings, tier, source, field)
     for ceiling in above:
         resolution = _cut(resolution, ceiling, asked, settings)
     return resolution
+
+
+def _build(
+    asked: Asked, settings: Settings, tier: Tier | None, source: Source, field: str | None
+) -> Resolution:
+    default = settings.budget.to_budget()
+    base = default if tier is None else tier.to_budget(default)
+    return Resolution(_override(base, asked), tier, source, field, asked.minimum is not None)
 
 
 def _forbids(asked: Asked) -> bool:
@@ -166,7 +172,8 @@ def _check_switch(asked: Asked, tier: Tier, named_by: Given[object]) -> None:
 
 def _routed(asked: Asked, settings: Settings, level: str) -> Tier:
     """The tier of a level, or the next above that allows what the request insists on."""
-    least = 1 if asked.switch is not None or asked.continuations is not None else 0
+    sent_back = asked.continuations is not None and asked.continuations.value > 0
+    least = 1 if asked.switch is not None or sent_back else 0
     if asked.minimum is not None:
         least = max(least, asked.minimum.value)
     chosen = settings.tiers.index(settings.tier(settings.router.levels.tier_of(level)))
@@ -176,13 +183,18 @@ def _routed(asked: Asked, settings: Settings, level: str) -> Tier:
     return settings.tiers[-1]
 
 
-def _override(base: ThinkingBudget, asked: Asked, tier: Tier | None) -> ThinkingBudget:
+def _check_minimum(asked: Asked, tier: Tier | None) -> None:
+    """Refuse a minimum that is over the maximum of the tier named."""
+    named_by = asked.tier or asked.effort
+    if tier is None or asked.minimum is None or asked.maximum is not None or named_by is None:
+        return
+    if asked.minimum.value > tier.cap:
+        raise contradiction(asked.minimum, named_by)
+
+
+def _override(base: ThinkingBudget, asked: Asked) -> ThinkingBudget:
     """The base, with what the request says in its place."""
     cap, minimum, finer = _cap(base, asked), asked.minimum, asked.finer
-    if minimum is not None and asked.maximum is None and cap is not None and minimum.value > cap:
-        named_by = asked.tier or asked.effort
-        if tier is not None and named_by is not None:
-            raise contradiction(minimum, named_by)
     texts = finer.continuation_text
     return replace(
         base,
@@ -214,29 +226,44 @@ def _continuations(base: ThinkingBudget, asked: Asked, cap: int | None) -> int:
 
 def _cut(resolution: Resolution, ceiling: Ceiling, asked: Asked, settings: Settings) -> Resolution:
     """The same, no higher than a ceiling."""
-    budget, tier = resolution.budget, resolution.tier
     highest = None if ceiling.tier is None else settings.tier(ceiling.tier)
-    too_high = tier is not None and highest is not None and _over(tier, highest, settings)
-    caps = [ceiling.max_thinking_tokens, None if highest is None else highest.to_cap()]
-    cap = min((cap for cap in caps if cap is not None), default=None)
-    lower = cap is not None and (budget.max_tokens is None or budget.max_tokens > cap)
-    if not (too_high or lower):
+    cut = _lowered(resolution, highest, asked, settings)
+    for cap in (ceiling.max_thinking_tokens, None if highest is None else highest.to_cap()):
+        cut = replace(cut, budget=_capped(cut.budget, cap))
+    # A request that named no number and no tier has nothing taken from it.
+    asked_for = resolution.budget.max_tokens is not None or asked.maximum is not None
+    if cut == resolution or not (asked_for or cut.tier != resolution.tier):
+        return cut
+    return replace(cut, clamped_by=(*resolution.clamped_by, ceiling.by))
+
+
+def _lowered(
+    resolution: Resolution, highest: Tier | None, asked: Asked, settings: Settings
+) -> Resolution:
+    """The same of the highest tier, where the request's is above it."""
+    tier = resolution.tier
+    if tier is None or highest is None or _rank(tier, settings) <= _rank(highest, settings):
         return resolution
-    if lower and cap is not None:
-        budget = replace(
-            budget,
-            min_tokens=min(budget.min_tokens, cap),
-            max_tokens=cap,
-            continuations=budget.continuations if cap else 0,
-        )
-    told = resolution.clamped_by
-    if too_high or resolution.budget.max_tokens is not None or asked.maximum is not None:
-        told = (*told, ceiling.by)
-    return replace(resolution, budget=budget, tier=highest if too_high else tier, clamped_by=told)
+    if asked.minimum is not None:
+        least = min(asked.minimum.value, highest.cap)
+        asked = replace(asked, minimum=Given(asked.minimum.field, int(least)))
+    below = _build(asked, settings, highest, resolution.source, resolution.field)
+    return replace(below, clamped_by=resolution.clamped_by)
 
 
-def _over(tier: Tier, highest: Tier, settings: Settings) -> bool:
-    return settings.tiers.index(tier) > settings.tiers.index(highest)
+def _rank(tier: Tier, settings: Settings) -> int:
+    return settings.tiers.index(tier)
+
+
+def _capped(budget: ThinkingBudget, cap: int | None) -> ThinkingBudget:
+    if cap is None or (budget.max_tokens is not None and budget.max_tokens <= cap):
+        return budget
+    return replace(
+        budget,
+        min_tokens=min(budget.min_tokens, cap),
+        max_tokens=cap,
+        continuations=budget.continuations if cap else 0,
+    )
 
 
 def _at_most(cap: int | None, number: int) -> int:

@@ -253,6 +253,24 @@ def test_ceilings_cut_and_are_told_of(
     assert (found.budget.max_tokens, found.label, found.clamped_by) == (maximum, label, told)
 
 
+def test_below_a_ceiling_the_lower_tier_holds_in_full() -> None:
+    fields = {"budget_tier": "max", "min_thinking_tokens": 4000}
+    ceiling = (Ceiling("key", tier="low"),)
+    assert resolved({"budget_tier": "max"}, above=ceiling).budget.min_tokens == 0
+    assert resolved(fields, above=ceiling).budget.min_tokens == 512
+    wide = {"budget_tier": "max", "max_thinking_tokens": 9000, "min_thinking_tokens": 400}
+    cut = resolved(wide, above=ceiling)
+    assert (cut.budget.min_tokens, cut.budget.max_tokens) == (400, 512)
+    assert (cut.label, cut.clamped_by) == ("low", ("key",))
+
+
+def test_no_continuations_asked_for_demand_no_thinking() -> None:
+    fields = {"budget_tier": "auto", "thinking": {"continuations": 0}}
+    assert resolved(fields, level="none").label == "none"
+    fields = {"budget_tier": "auto", "thinking": {"continuations": 1}}
+    assert resolved(fields, level="none").label == "low"
+
+
 def test_everybody_who_cut_is_told_of() -> None:
     above = (Ceiling("operator", 60), Ceiling("key", 50))
     assert resolved({"max_thinking_tokens": 70}, above=above).clamped_by == ("operator", "key")
