@@ -2,10 +2,12 @@
 
 import re
 import tomllib
-from collections.abc import Iterable
+from bisect import bisect_left
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from importlib import resources
+from operator import add
 
 WORD = re.compile(r"[^\W\d_]+")
 
@@ -108,8 +110,13 @@ class Lexicon:
         return groups
 
     def _find_parts(self, text: str, hits: Hits) -> None:
-        for language in _languages(text):
+        characters = set(text)
+        # Few terms begin with two characters that stand together in the text.
+        beginnings = characters | set(map(add, text, text[1:]))
+        for language in _languages(sorted(characters)):
             for term, group in self._parts[language]:
+                if term[:2] not in beginnings:
+                    continue
                 first = text.find(term)
                 if first >= 0:
                     leads = first < EDGE_CHARACTERS
@@ -125,13 +132,13 @@ def _begins(following: list[str], rest: list[str]) -> bool:
     )
 
 
-def _languages(text: str) -> Iterable[str]:
-    characters = set(text)
-    found = [
-        name
-        for name, (first, last) in SCRIPTS.items()
-        if any(first <= character <= last for character in characters)
-    ]
+def _languages(characters: Sequence[str]) -> list[str]:
+    """The languages in which a text may be that has these characters, given in order."""
+    found = []
+    for name, (first, last) in SCRIPTS.items():
+        at = bisect_left(characters, first)
+        if at < len(characters) and characters[at] <= last:
+            found.append(name)
     # Japanese is written with Han characters too; Chinese never with kana.
     return [name for name in found if name != "zh" or "ja" not in found]
 

@@ -8,7 +8,10 @@ from hypothesis import strategies as st
 
 from server.engines.fake import FakeEngine
 from server.schemas import ChatRequest, Thinking
+from server.sections import CUSTOM
 from tests.server.harness import CHAT, body, client
+
+ROUTE = "/v1/route"
 
 numbers = st.integers() | st.integers(-2, 40) | st.floats(allow_nan=False, allow_infinity=False)
 scalars = st.none() | st.booleans() | numbers | st.text()
@@ -51,6 +54,19 @@ async def assert_sane(http: httpx.AsyncClient, response: httpx.Response) -> None
         assert error["message"]
         assert error["type"] == "invalid_request_error"
     assert "event: error" not in response.text
+
+
+@settings(suppress_health_check=[HealthCheck.too_slow], max_examples=100)
+@given(fields=plausible | st.dictionaries(names, anything, max_size=4))
+async def test_a_dry_run_refuses_what_a_chat_refuses(fields: dict[str, Any]) -> None:
+    asked = body(**fields)
+    async with client(FakeEngine(), default_tier="auto") as http:
+        chat, route = await http.post(CHAT, json=asked), await http.post(ROUTE, json=asked)
+    assert route.status_code == chat.status_code
+    if route.status_code == 200:
+        assert chat.headers["x-budget-tier"] == (route.json()["tier"] or CUSTOM)
+    else:
+        assert route.json() == chat.json()
 
 
 @settings(suppress_health_check=[HealthCheck.too_slow], max_examples=150)

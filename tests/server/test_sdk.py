@@ -32,6 +32,16 @@ async def test_create(url: str) -> None:
     assert completion.usage.completion_tokens_details.reasoning_tokens == 4
 
 
+async def test_an_effort_chooses_a_tier(url: str) -> None:
+    async with openai.AsyncOpenAI(base_url=url, api_key="none") as sdk:
+        raw = await sdk.chat.completions.with_raw_response.create(
+            **body(), reasoning_effort="medium"
+        )
+
+    assert raw.headers["x-budget-tier"] == "medium"
+    assert getattr(raw.parse().choices[0], "thinking")["max_tokens"] > 0  # noqa: B009
+
+
 async def test_stream(url: str) -> None:
     thought = answer = ""
     async with openai.AsyncOpenAI(base_url=url, api_key="none") as sdk:
