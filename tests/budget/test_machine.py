@@ -259,3 +259,16 @@ def test_a_loop_is_closed_even_under_a_half_matched_marker() -> None:
     while machine.forced is None:
         machine.advance(8)
     assert machine.forced == 7
+
+
+def test_a_wrap_up_that_a_broken_marker_left_no_room_for_is_left_out() -> None:
+    two = Markers(start=(6,), end=(7, 8), eos=frozenset({EOS}))
+    budget = TokenBudget(maximum=4, wrap_up_ids=(1, 2))
+    # The first half of a marker held the wrap-up back, and then was thinking after all.
+    machine = replay(budget, two, [5, 7, 9, 5])
+    assert (machine.tokens, machine.forced) == (4, 7)
+    machine.advance(7, False)
+    machine.advance(8, False)
+    assert not machine.thinking
+    outcome = machine.outcome(EndReason.CANCELLED)
+    assert (outcome.tokens, outcome.end_reason) == (4, EndReason.MAX)
