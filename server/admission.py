@@ -4,17 +4,16 @@ from dataclasses import dataclass, replace
 
 from budget import ThinkingBudget, TokenBudget, answer_reserve, thinking_room, tokenize
 from server.asked import Given, contradiction, read_asked
+from server.engines.answers import BoundTools, Constraint, ToolChoice
 from server.engines.base import Engine, Job, Prompt, Sampling
 from server.errors import BadRequest, ContextTooLong, UnknownModel
 from server.prices import affordable
+from server.rendering import check_length, render, spent_before
 from server.resolution import Resolution, ceilings, resolve, wants_router
 from server.routing import Routed, Router
 from server.schemas import ChatRequest
 from server.sections import Prices, Tier
 from server.settings import Settings
-
-MAX_TOKEN_LENGTH = 64
-"""More characters to a token than any real text has; beyond it none is worth tokenizing."""
 
 INT64_SPAN = 2**64
 INT64_LEAST = -(2**63)
@@ -29,13 +28,18 @@ class Admission:
         resolution: its budget, and where that came from.
         routed: what the router found, or None if it was not asked.
         clamped_by: what cut the maximum that was asked for: a ceiling's owner,
-            "price", or "room", which is what the context and `max_tokens` leave.
+            "turn", which is what was thought in it before, "price", or "room",
+            which is what the context and `max_tokens` leave.
+        tools: what may or must be called, or None if nothing may be.
+        call_named: whether the function to call was named.
     """
 
     jobs: tuple[Job, ...]
     resolution: Resolution
     routed: Routed | None
     clamped_by: tuple[str, ...]
+    tools: BoundTools | None
+    call_named: bool
 
     @property
     def prompt_tokens(self) -> int:
@@ -74,28 +78,34 @@ class Admissions:
             BudgetError: if its budget cannot be enforced.
         """
         settings = self._settings
+        context = engine.model.context_length
         _check(request, engine, settings)
+        check_length(request, context)
         asked = read_asked(request)
+        choice = request.tools_wanted()
+        tools = _bind(choice, engine)
+        constraint = request.constraint() if tools is None else tools.constraint
         routed = self._router.sort(request) if wants_router(asked, settings) else None
         level = None if routed is None else routed.level
         resolution = resolve(asked, settings, level, self._ceilings)
-        prompt = await _render(request, engine, thinking=not resolution.budget.disabled)
-        wanted = _max_tokens(request, prompt, engine.model.context_length)
+        resolution = resolution.after(await spent_before(request.messages, engine.codec))
+        prompt = await render(request, engine, thinking=not resolution.budget.disabled)
+        wanted = _max_tokens(request, prompt, context)
         max_tokens = _at_price(wanted, prompt, resolution.tier, settings.prices)
         enforced = _token_budget(resolution, prompt, max_tokens, engine, settings)
+        if constraint is not None:
+            enforced = _opened(enforced)
         told = resolution.clamped_by
         if _is_clamped(resolution.budget, enforced):
             told = (*told, "room" if max_tokens == wanted else "price")
+        sampling = _sampling(request, resolution.tier, max_tokens, constraint)
         jobs = tuple(
-            Job(
-                f"{name}-{index}",
-                prompt.ids,
-                _sampling(request, resolution.tier, max_tokens, index),
-                enforced,
-            )
+            Job(f"{name}-{index}", prompt.ids, _nth(sampling, index), enforced)
             for index in range(request.n or 1)
         )
-        return Admission(jobs, resolution, routed, told)
+        await engine.check(jobs[0])
+        named = choice is not None and choice.name is not None
+        return Admission(jobs, resolution, routed, told, tools, named)
 
 
 def _check(request: ChatRequest, engine: Engine, settings: Settings) -> None:
@@ -108,22 +118,26 @@ def _check(request: ChatRequest, engine: Engine, settings: Settings) -> None:
         raise BadRequest(f"'n' can be at most {settings.limits.max_choices}", param="n")
     if request.stream_options is not None and not request.stream:
         raise BadRequest("'stream_options' needs 'stream': true", param="stream_options")
+    if request.top_logprobs and not request.logprobs:
+        raise BadRequest("'top_logprobs' needs 'logprobs': true", param="top_logprobs")
 
 
-async def _render(request: ChatRequest, engine: Engine, *, thinking: bool) -> Prompt:
-    messages = [message.to_plain() for message in request.messages]
-    context = engine.model.context_length
-    if sum(len(message["content"]) for message in messages) > context * MAX_TOKEN_LENGTH:
-        raise ContextTooLong(
-            f"the messages are far longer than the context of {context} tokens: send shorter ones",
-            param="messages",
-        )
-    try:
-        return await engine.codec.render(messages, thinking=thinking)
-    except ValueError as error:
+def _bind(choice: ToolChoice | None, engine: Engine) -> BoundTools | None:
+    """The tools in the model's own format, if any may be called.
+
+    Raises:
+        BadRequest: if nobody said how the model writes calls.
+        Unserved: if its format cannot do what is wanted.
+    """
+    if choice is None:
+        return None
+    if engine.tools is None:
         raise BadRequest(
-            f"the model's chat template refuses these messages: {error}", param="messages"
-        ) from error
+            "this server was not told how its model writes tool calls (its setting "
+            "tool_call_parser): leave 'tools' out",
+            param="tools",
+        )
+    return engine.tools.bind(choice)
 
 
 def _max_tokens(request: ChatRequest, prompt: Prompt, context: int) -> int:
@@ -190,13 +204,43 @@ def _is_clamped(budget: ThinkingBudget, enforced: TokenBudget) -> bool:
     return budget.max_tokens is not None and budget.max_tokens != enforced.maximum
 
 
-def _sampling(request: ChatRequest, tier: Tier | None, max_tokens: int, index: int) -> Sampling:
-    """How to sample one choice; each has a seed of its own, kept within 64 bits signed."""
-    seed = request.seed
-    if seed is not None:
-        seed = (seed + index - INT64_LEAST) % INT64_SPAN + INT64_LEAST
+def _opened(budget: TokenBudget) -> TokenBudget:
+    """The budget of a constrained answer, which begins with a thinking unless there is to be none.
+
+    The engine binds what comes after the end marker. Whether a model that may think
+    will, it could not know before its first token, and by then an answer has begun.
+    """
+    if budget.opened or budget.demands_thinking or not budget.maximum:
+        return budget
+    return replace(budget, minimum=1)
+
+
+def _sampling(
+    request: ChatRequest, tier: Tier | None, max_tokens: int, constraint: Constraint | None
+) -> Sampling:
     temperature, top_p = request.temperature, request.top_p
     if tier is not None:
         temperature = tier.temperature if temperature is None else temperature
         top_p = tier.top_p if top_p is None else top_p
-    return Sampling(max_tokens, temperature, top_p, seed)
+    return Sampling(
+        max_tokens=max_tokens,
+        temperature=temperature,
+        top_p=top_p,
+        top_k=request.top_k,
+        min_p=request.min_p,
+        presence_penalty=request.presence_penalty,
+        frequency_penalty=request.frequency_penalty,
+        repetition_penalty=request.repetition_penalty,
+        logit_bias=request.logit_bias,
+        seed=request.seed,
+        alternatives=(request.top_logprobs or 0) if request.logprobs else None,
+        constraint=constraint,
+    )
+
+
+def _nth(sampling: Sampling, index: int) -> Sampling:
+    """The sampling of one choice; each has a seed of its own, kept within 64 bits signed."""
+    if sampling.seed is None:
+        return sampling
+    seed = (sampling.seed + index - INT64_LEAST) % INT64_SPAN + INT64_LEAST
+    return replace(sampling, seed=seed)

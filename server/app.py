@@ -14,7 +14,7 @@ from budget import BudgetError
 from server.admission import Admissions
 from server.chat import Chat
 from server.dry_run import DryRun
-from server.engines.base import EngineUnavailable, ModelInfo
+from server.engines.base import EngineUnavailable, ModelInfo, Unserved
 from server.errors import ApiError, MethodNotAllowed, NotFound, UnknownModel, as_api_error
 from server.host import EngineHost, Load
 from server.metrics import CLIENT_GONE, CONTENT_TYPE, Metrics
@@ -126,7 +126,7 @@ def _add_errors(app: FastAPI, metrics: Metrics) -> None:
     async def gone(_: Request, error: Exception) -> Response:
         return Response(status_code=CLIENT_GONE)
 
-    for known in (ApiError, BudgetError, EngineUnavailable, Exception):
+    for known in (ApiError, BudgetError, EngineUnavailable, Unserved, Exception):
         app.add_exception_handler(known, refuse)
     app.add_exception_handler(NotFound.status, no_path)
     app.add_exception_handler(MethodNotAllowed.status, no_method)

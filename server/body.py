@@ -4,6 +4,7 @@ from typing import Any
 
 from fastapi import Request
 from pydantic import ValidationError
+from pydantic_core import from_json
 
 from server.errors import BadRequest, BodyTooLarge
 from server.schemas import ChatRequest
@@ -39,18 +40,23 @@ def parse_chat(body: bytes) -> ChatRequest:
     try:
         return ChatRequest.model_validate_json(body)
     except ValidationError as error:
-        raise _bad_request(error) from None
+        raise _bad_request(error, body) from None
 
 
-def _bad_request(error: ValidationError) -> BadRequest:
-    first = error.errors(include_url=False, include_input=False)[0]
-    context: dict[str, Any] = first.get("ctx", {})
-    if first["type"] == "json_invalid":
+def _bad_request(error: ValidationError, body: bytes) -> BadRequest:
+    found = error.errors(include_url=False, include_input=False)
+    context: dict[str, Any] = found[0].get("ctx", {})
+    if found[0]["type"] == "json_invalid":
         return BadRequest(f"the body is not valid JSON: {context['error']}")
+    # Where a field takes several shapes, the one that the value came furthest with is meant.
+    field = found[0]["loc"][:1]
+    first = max((each for each in found if each["loc"][:1] == field), key=lambda e: len(e["loc"]))
+    context = first.get("ctx", {})
+    location = _known(first["loc"], from_json(body), keeps_last=first["type"] == "missing")
     if first["type"] == "field":
-        param = _path((*first["loc"], context["field"]))
+        param = _path((*location, context["field"]))
         return BadRequest(f"'{param}' {context['reason']}", param=param)
-    param = _path(first["loc"])
+    param = _path(location)
     if first["type"] == "missing":
         return BadRequest(f"'{param}' is required", param=param)
     what = f"'{param}'" if param else "the body"
@@ -62,3 +68,18 @@ def _path(location: tuple[int | str, ...]) -> str:
     """`('messages', 0, 'content')` as `messages[0].content`, of bounded length."""
     parts = [f"[{part}]" if isinstance(part, int) else f".{part}" for part in location]
     return "".join(parts).removeprefix(".")[:MAX_PATH]
+
+
+def _known(
+    location: tuple[int | str, ...], value: Any, *, keeps_last: bool
+) -> tuple[int | str, ...]:
+    """A location without pydantic's names for the shapes that a field may have."""
+    kept: list[int | str] = []
+    for place, part in enumerate(location, 1):
+        inside = isinstance(value, list) if isinstance(part, int) else isinstance(value, dict)
+        if inside and (isinstance(part, int) or part in value):
+            value = value[part]
+        elif not (keeps_last and place == len(location)):
+            continue
+        kept.append(part)
+    return tuple(kept)

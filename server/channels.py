@@ -1,14 +1,16 @@
-"""One choice's tokens, split into the text of its two channels."""
+"""One choice's tokens, split into its two channels."""
 
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Collection, Sequence
 from enum import StrEnum
 from itertools import groupby
 from operator import itemgetter
 from typing import NamedTuple
 
 from budget import EndReason, Label, Machine, Outcome, TokenBudget, replay
-from server.engines.base import Codec, Detokenizer, Job, ModelInfo
-from server.stops import StopFinder
+from server.answer import AnswerText
+from server.engines.answers import CallDelta
+from server.engines.base import Codec, Detokenizer, Job, ModelInfo, Score
 
 
 class Channel(StrEnum):
@@ -19,63 +21,109 @@ class Channel(StrEnum):
 
 
 class Piece(NamedTuple):
-    """Some text of one channel of one choice."""
+    """Some text of one channel of one choice.
+
+    Attributes:
+        scores: of the channel's tokens since its last piece, where they are told.
+    """
 
     choice: int
     channel: Channel
     text: str
+    scores: tuple[Score, ...] = ()
+
+
+class Call(NamedTuple):
+    """Some of a tool call in one choice's answer."""
+
+    choice: int
+    delta: CallDelta
+
+    @property
+    def channel(self) -> Channel:
+        """Calls are part of the answer."""
+        return Channel.ANSWER
 
 
 class Channels:
-    """Folds one choice's tokens into pieces of text, exact at the markers.
+    """Folds one choice's tokens into pieces of text and tool calls, exact at the markers.
 
     Where attempts to close may be turned down, the account needs the engine's
     record of them, which is complete only at the end. Which channel a token
     belongs to depends on the markers alone, so until then such a choice is
     split by a machine without its budget.
-
-    Newlines between the end marker and the answer are part of neither text.
-    Stop strings are looked for in the answer only.
     """
 
     def __init__(
-        self, codec: Codec, model: ModelInfo, job: Job, index: int, stops: Sequence[str]
+        self,
+        codec: Codec,
+        model: ModelInfo,
+        job: Job,
+        index: int,
+        answer: AnswerText,
+        scored: Collection[Channel] = (),
     ) -> None:
+        """Begin before the job's first token.
+
+        Args:
+            codec: of the engine that generates it.
+            model: likewise.
+            job: what is generated.
+            index: which choice it is.
+            answer: takes the text of the answer.
+            scored: whose tokens' scores are told.
+        """
         self._codec = codec
         self._model = model
         self._job = job
         self._index = index
+        self._answer = answer
+        self._scored = scored
         self._replays = job.budget.demands_thinking
         budget = TokenBudget(opened=job.budget.opened) if self._replays else job.budget
         self._machine = Machine(budget, model.markers, model.vocabulary)
-        self._stops = StopFinder(stops)
         self._after: Sequence[int] = job.prompt_ids
         self._detokenizer: Detokenizer | None = None
         self._channel = Channel.ANSWER
-        self._answer_begun = False
-        self._trimming = False
+        self._unlabelled: deque[Score] = deque()
+        self._untold: list[Score] = []
         self.tokens: list[int] = []
         self.answer_tokens = 0
 
     @property
+    def thinking_tokens(self) -> int:
+        """Thinking tokens so far."""
+        return self._machine.tokens
+
+    @property
+    def calls(self) -> int:
+        """Tool calls so far."""
+        return self._answer.calls
+
+    @property
     def stopped(self) -> bool:
         """Whether the answer has come to a stop string."""
-        return self._stops.found
+        return self._answer.stopped
 
-    def push(self, token_ids: Sequence[int]) -> list[Piece]:
-        """The text that is certain after these tokens.
+    def push(self, token_ids: Sequence[int], scores: Sequence[Score] = ()) -> list[Piece | Call]:
+        """What is certain after these tokens.
+
+        Args:
+            token_ids: the next ones.
+            scores: one for each, or none at all.
 
         Raises:
             DesyncError: if the budget was not enforced, where that shows at once.
         """
         self.tokens += token_ids
+        self._unlabelled += scores
         advance = self._machine.advance
         return self._pieces([labelled for token in token_ids for labelled in advance(token)])
 
-    def close(self) -> list[Piece]:
-        """The text that was held back, because no token follows."""
+    def close(self) -> list[Piece | Call]:
+        """What was held back, because no token follows."""
         pieces = self._pieces(self._machine.flush()) + self._end_run()
-        return pieces + self._piece(Channel.ANSWER, self._stops.close())
+        return pieces + self._found(self._answer.close()) + self._last_scores()
 
     def outcome(self, unfinished: EndReason, attempts: frozenset[int] | None) -> Outcome:
         """The account of the thinking; without the record of attempts, only of its tokens.
@@ -92,42 +140,60 @@ class Channels:
         machine.flush()
         return machine.outcome(unfinished)
 
-    def _pieces(self, labelled: list[tuple[int, Label]]) -> list[Piece]:
-        pieces: list[Piece] = []
+    def _pieces(self, labelled: list[tuple[int, Label]]) -> list[Piece | Call]:
+        pieces: list[Piece | Call] = []
         for label, run in groupby(labelled, key=itemgetter(1)):
             ids = [token for token, _ in run]
-            pieces += self._cross(ids) if label is Label.MARKER else self._decode(label, ids)
+            scores = [self._unlabelled.popleft() for _ in ids] if self._unlabelled else []
+            pieces += (
+                self._cross(ids) if label is Label.MARKER else self._decode(label, ids, scores)
+            )
         return pieces
 
-    def _decode(self, label: Label, ids: list[int]) -> list[Piece]:
+    def _decode(self, label: Label, ids: list[int], scores: list[Score]) -> list[Piece | Call]:
+        eos = self._model.markers.eos
         if self._detokenizer is None:
-            self._detokenizer = self._codec.detokenizer(self._after)
+            special = label is Label.ANSWER and self._answer.holds_calls
+            self._detokenizer = self._codec.detokenizer(self._after, special=special)
             self._channel = Channel.ANSWER if label is Label.ANSWER else Channel.REASONING
         if label is Label.ANSWER:
             self.answer_tokens += len(ids)
-        return self._text(self._detokenizer.push(ids))
+        if self._channel in self._scored:
+            self._untold += [score for score in scores if score.token not in eos]
+        ids = [token for token in ids if token not in eos]
+        return self._text(self._detokenizer.push(ids), ids)
 
-    def _cross(self, marker: list[int]) -> list[Piece]:
-        pieces = self._end_run()
+    def _cross(self, marker: list[int]) -> list[Piece | Call]:
+        pieces = self._end_run() + self._last_scores()
         self._after = marker
-        self._trimming = not self._answer_begun
+        self._answer.after_marker()
         return pieces
 
-    def _end_run(self) -> list[Piece]:
+    def _end_run(self) -> list[Piece | Call]:
         """Give what the detokenizer holds; the next token begins a fresh one."""
         if self._detokenizer is None:
             return []
         text, self._detokenizer = self._detokenizer.close(), None
-        return self._text(text)
+        return self._text(text, [])
 
-    def _text(self, text: str) -> list[Piece]:
-        if self._channel is Channel.ANSWER:
-            if self._trimming:
-                text = text.lstrip("\n")
-            if text:
-                self._trimming, self._answer_begun = False, True
-                text = self._stops.push(text)
-        return self._piece(self._channel, text)
+    def _text(self, text: str, ids: Sequence[int]) -> list[Piece | Call]:
+        if self._channel is Channel.REASONING:
+            return [self._piece(text)] if text else []
+        found = self._found(self._answer.push(text, ids))
+        if text and not self._answer.begun:  # the newlines before it are no part of it
+            self._untold.clear()
+        return found
 
-    def _piece(self, channel: Channel, text: str) -> list[Piece]:
-        return [Piece(self._index, channel, text)] if text else []
+    def _found(self, found: Sequence[str | CallDelta]) -> list[Piece | Call]:
+        return [
+            self._piece(item) if isinstance(item, str) else Call(self._index, item)
+            for item in found
+        ]
+
+    def _piece(self, text: str) -> Piece:
+        scores, self._untold = tuple(self._untold), []
+        return Piece(self._index, self._channel, text, scores)
+
+    def _last_scores(self) -> list[Piece | Call]:
+        """Of tokens that no text came of, as of a character that was never finished."""
+        return [self._piece("")] if self._untold else []

@@ -4,7 +4,7 @@ import asyncio
 import logging
 import time
 import uuid
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Collection
 from contextlib import aclosing
 from dataclasses import dataclass
 
@@ -13,18 +13,19 @@ from fastapi import Request, Response
 from sse_starlette import EventSourceResponse, ServerSentEvent
 
 from server.admission import Admission, Admissions
+from server.answer import AnswerText
 from server.asked import Given, contradiction
 from server.body import parse_chat, read_body
-from server.channels import Piece
+from server.channels import Call, Channel, Channels, Piece
 from server.completion import DONE, Completion, EventWriter, event
-from server.engines.base import Engine
+from server.engines.base import Engine, Job
 from server.errors import ApiError, as_api_error
 from server.host import EngineHost
 from server.metrics import CLIENT_GONE, Meter
 from server.presentation import with_tags
 from server.schemas import ChatRequest, Reasoning, ReasoningFormat
 from server.settings import Settings
-from server.turn import Choice, Crew, End, generate
+from server.turn import Choice, Crew, End, Progress, Told, generate
 
 logger = logging.getLogger(__name__)
 
@@ -41,28 +42,25 @@ class Exchange:
     meter: Meter
     crew: Crew
 
-    def events(self) -> AsyncGenerator[Piece | End, None]:
+    def events(self) -> AsyncGenerator[Told | End, None]:
         """Generate all choices; closing this early aborts them in the engine."""
         jobs = self.completion.admission.jobs
-        choices = [
-            Choice(self.engine, job, index, self.request.stop or ())
-            for index, job in enumerate(jobs)
-        ]
+        choices = [self._choice(job, index) for index, job in enumerate(jobs)]
         events = generate(choices, self.crew, self.meter)
         return with_tags(events) if self.completion.style is ReasoningFormat.TAGS else events
 
     async def whole(self) -> bytes:
         """The answer in one piece of JSON."""
-        pieces: list[Piece] = []
+        told: list[Piece | Call] = []
         ends: list[End] = []
         async with aclosing(self.events()) as events:
             async for item in events:
                 if isinstance(item, End):
                     ends.append(item)
-                else:
+                elif not isinstance(item, Progress):
                     self.meter.saw(item.channel)
-                    pieces.append(item)
-        return orjson.dumps(self.completion.whole(pieces, ends))
+                    told.append(item)
+        return orjson.dumps(self.completion.whole(told, ends))
 
     async def stream(self) -> AsyncGenerator[bytes, None]:
         """The answer as server-sent events; an error is the last of them."""
@@ -78,6 +76,15 @@ class Exchange:
             self.meter.status = told.status
             yield event(told.to_json(), name="error")
 
+    def _choice(self, job: Job, index: int) -> Choice:
+        request, engine = self.request, self.engine
+        bound = self.completion.admission.tools
+        reader = None if bound is None else bound.reader(not request.stream)
+        answer = AnswerText(request.stop or (), reader)
+        channels = Channels(engine.codec, engine.model, job, index, answer, _scored(request))
+        hidden = self.completion.style is ReasoningFormat.HIDDEN
+        return Choice(engine, job, index, channels, progress=hidden and bool(request.stream))
+
     async def _chunks(self) -> AsyncGenerator[bytes, None]:
         writer = EventWriter(self.completion)
         ends: list[End] = []
@@ -89,8 +96,9 @@ class Exchange:
                     ends.append(item)
                     yield writer.finish(item)
                 else:
-                    self.meter.saw(item.channel)
-                    if written := writer.piece(item):
+                    if not isinstance(item, Progress):
+                        self.meter.saw(item.channel)
+                    if written := writer.item(item):
                         yield written
         options = self.request.stream_options
         if options is not None and options.include_usage:
@@ -135,6 +143,7 @@ class Chat:
             admission,
             _style(asked, self._settings),
             self._settings.prices,
+            engine.codec.token_bytes,
         )
         exchange = Exchange(asked, engine, completion, meter, self._crew)
         headers = _headers(asked, admission)
@@ -183,6 +192,14 @@ def _style(request: ChatRequest, settings: Settings) -> ReasoningFormat:
     if excludes and style not in (None, ReasoningFormat.HIDDEN):
         raise contradiction(Given("reasoning.exclude", True), Given("reasoning_format", style))
     return ReasoningFormat.HIDDEN if excludes else style or settings.reasoning_format
+
+
+def _scored(request: ChatRequest) -> Collection[Channel]:
+    """The channels whose tokens' log probabilities are told."""
+    if not request.logprobs:
+        return ()
+    thinking = request.thinking is not None and request.thinking.logprobs
+    return tuple(Channel) if thinking else (Channel.ANSWER,)
 
 
 def _headers(request: ChatRequest, admission: Admission) -> dict[str, str]:

@@ -66,6 +66,7 @@ def _add_serve(serve: argparse.ArgumentParser) -> None:
         help="an engine argument of vLLM's, its value in JSON or plain; may be repeated",
     )
     serve.add_argument("--reasoning-parser", help="vLLM's parser to take the markers from")
+    serve.add_argument("--tool-call-parser", help="vLLM's parser of the model's tool calls")
     serve.add_argument("--thinking-start", help="text that opens the thinking")
     serve.add_argument("--thinking-end", help="text that closes the thinking")
     serve.add_argument(

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any, ClassVar
 
 from budget import BudgetError
-from server.engines.base import EngineUnavailable
+from server.engines.base import EngineUnavailable, Unserved
 
 
 class ApiError(Exception):
@@ -125,7 +125,7 @@ def as_api_error(error: Exception) -> ApiError:
     match error:
         case ApiError():
             return error
-        case BudgetError():
+        case BudgetError() | Unserved():
             return BadRequest(str(error), param=error.param)
         case EngineUnavailable():
             return Unavailable(str(error), headers={"retry-after": "5"})

@@ -10,7 +10,6 @@ IGNORED = frozenset(
     {
         "include_obfuscation",
         "metadata",
-        "parallel_tool_calls",
         "prediction",
         "prompt_cache_key",
         "prompt_cache_retention",
@@ -24,18 +23,9 @@ IGNORED = frozenset(
 
 MEANINGLESS: dict[str, tuple[Any, ...]] = {
     "annotations": ([],),
-    "frequency_penalty": (0,),
     "function_call": ("none", "auto"),
     "functions": ([],),
-    "logit_bias": ({},),
-    "logprobs": (False,),
     "modalities": (["text"],),
-    "presence_penalty": (0,),
-    "response_format": ({"type": "text"},),
-    "tool_calls": ([],),
-    "tool_choice": ("none", "auto"),
-    "tools": ([],),
-    "top_logprobs": (0,),
 }
 """Values that ask for nothing, and so are accepted of fields that are refused otherwise."""
 
@@ -44,7 +34,6 @@ UNSUPPORTED = frozenset(
         *MEANINGLESS,
         "audio",
         "refusal",
-        "tool_call_id",
         "verbosity",
         "web_search_options",
     }

@@ -53,6 +53,7 @@ def _load(settings: Settings) -> Engine:
         name=settings.model_name,
         arguments=settings.engine,
         markers=markers,
+        tool_call_parser=settings.tool_call_parser,
     )
 
 
@@ -63,7 +64,7 @@ def _load_completions(
 
     return CompletionsEngine.load(
         lambda: Upstream(server.base_url, server.api_key.get_secret_value()),
-        load_local(settings.model_path, markers),
+        load_local(settings.model_path, markers, settings.tool_call_parser),
         name=settings.model_name,
         known_as=(settings.model_name, settings.model_path),
         context_length=server.max_model_len,

@@ -4,7 +4,7 @@ from collections.abc import AsyncGenerator
 
 from server.channels import Channel, Piece
 from server.schemas import ReasoningFormat
-from server.turn import End
+from server.turn import End, Told
 
 REASONING_KEYS = {
     ReasoningFormat.REASONING_CONTENT: ("reasoning_content",),
@@ -22,8 +22,8 @@ def keys(channel: Channel, style: ReasoningFormat) -> tuple[str, ...]:
 
 
 async def with_tags(
-    events: AsyncGenerator[Piece | End, None],
-) -> AsyncGenerator[Piece | End, None]:
+    events: AsyncGenerator[Told | End, None],
+) -> AsyncGenerator[Told | End, None]:
     """The same events, with `<think>` and `</think>` around the thinking."""
     thinking: set[int] = set()
     async for event in events:

@@ -20,6 +20,10 @@ class Source(StrEnum):
     DEFAULT = "default"
 
 
+TURN = "turn"
+"""What cuts a budget of which the same turn has spent some already."""
+
+
 @dataclass(frozen=True, slots=True)
 class Ceiling:
     """What somebody lets nobody go beyond.
@@ -60,6 +64,23 @@ class Resolution:
     def label(self) -> str:
         """The tier's name, for headers and metrics."""
         return CUSTOM if self.tier is None else self.tier.name
+
+    def after(self, spent: int) -> "Resolution":
+        """What is left of it in a turn in which `spent` tokens were thought before."""
+        budget = self.budget
+        if not spent:
+            return self
+        least = max(0, budget.min_tokens - spent)
+        if budget.max_tokens is None:
+            return replace(self, budget=replace(budget, min_tokens=least))
+        most = max(0, budget.max_tokens - spent)
+        left = replace(
+            budget,
+            min_tokens=least,
+            max_tokens=most,
+            continuations=budget.continuations if most else 0,
+        )
+        return replace(self, budget=left, clamped_by=(*self.clamped_by, TURN))
 
 
 def ceilings(settings: Settings) -> tuple[Ceiling, ...]:

@@ -46,7 +46,7 @@ class Router:
     def sort(self, request: ChatRequest) -> Routed:
         """Sort by the conversation's last user turn, seen in its context."""
         turns = tuple(Turn(message.role, message.text) for message in request.messages)
-        return self.sort_conversation(Conversation(turns))
+        return self.sort_conversation(Conversation(turns, tools=len(request.tools or ())))
 
     def sort_conversation(self, conversation: Conversation) -> Routed:
         """The same, of a conversation that is no request."""

@@ -52,6 +52,8 @@ class Settings(BaseSettings):
             of "completions", a `CompletionsServer`.
         reasoning_parser: vLLM's reasoning parser to take the thinking markers
             from; None finds them in the chat template.
+        tool_call_parser: vLLM's name of how the model writes tool calls; None
+            refuses tools.
         thinking_start: the start marker's text, over any parser's.
         thinking_end: the end marker's text, over any parser's.
         reasoning_format: where responses carry the thinking, unless a request says.
@@ -73,6 +75,7 @@ class Settings(BaseSettings):
     served_model_name: Annotated[str, Field(min_length=1)] | None = None
     engine: dict[str, Any] = {}
     reasoning_parser: str | None = None
+    tool_call_parser: Annotated[str, Field(min_length=1)] | None = None
     thinking_start: Annotated[str, Field(min_length=1)] | None = None
     thinking_end: Annotated[str, Field(min_length=1)] | None = None
     reasoning_format: ReasoningFormat = ReasoningFormat.REASONING_CONTENT

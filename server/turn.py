@@ -1,13 +1,14 @@
 """One request's choices, generated side by side."""
 
 import asyncio
+import time
 from collections.abc import AsyncGenerator, Callable, Coroutine, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from budget import EndReason, Outcome
-from server.channels import Channels, Piece
+from server.channels import Call, Channels, Piece
 from server.engines.base import Engine, EngineUnavailable, Finish, Job
 
 UNFINISHED = {
@@ -16,6 +17,20 @@ UNFINISHED = {
     Finish.ABORT: EndReason.CANCELLED,
 }
 """Why a thinking that is still open ended, by how the generation ended."""
+
+
+PROGRESS_SECONDS = 0.5
+
+
+class Progress(NamedTuple):
+    """How far one choice's thinking is."""
+
+    choice: int
+    tokens: int
+
+
+Told = Piece | Call | Progress
+"""What is told of a choice while it runs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +43,7 @@ class End:
         outcome: what became of its thinking.
         tokens: all generated tokens, markers and end of turn included.
         answer_tokens: those of the answer.
+        calls: tool calls in it.
     """
 
     choice: int
@@ -35,6 +51,7 @@ class End:
     outcome: Outcome
     tokens: int
     answer_tokens: int
+    calls: int
 
 
 class Account(Protocol):
@@ -71,17 +88,31 @@ class Crew:
 class Choice:
     """One job on its way through the engine."""
 
-    def __init__(self, engine: Engine, job: Job, index: int, stops: Sequence[str]) -> None:
+    def __init__(
+        self, engine: Engine, job: Job, index: int, channels: Channels, progress: bool
+    ) -> None:
+        """Begin before the job's first token.
+
+        Args:
+            engine: what generates it.
+            job: what to generate.
+            index: which choice it is.
+            channels: splits its tokens.
+            progress: whether to tell how far its thinking is, twice a second.
+        """
         self._engine = engine
         self._job = job
         self._index = index
-        self._channels = Channels(engine.codec, engine.model, job, index, stops)
+        self._channels = channels
+        self._progress = progress
+        self._told_at = 0.0
+        self._told = 0
 
-    async def run(self, emit: Callable[[Piece], None], account: Account) -> End:
+    async def run(self, emit: Callable[[Told], None], account: Account) -> End:
         """Generate, and hand out each piece of text at once.
 
         Args:
-            emit: takes the pieces.
+            emit: takes what there is to tell.
             account: takes how it ended.
 
         Raises:
@@ -98,21 +129,29 @@ class Choice:
         account.record(end)
         return end
 
-    async def _generate(self, emit: Callable[[Piece], None]) -> Finish:
+    async def _generate(self, emit: Callable[[Told], None]) -> Finish:
         channels = self._channels
         finish = Finish.ABORT
         async with aclosing(self._engine.generate(self._job)) as deltas:
             async for delta in deltas:
-                for piece in channels.push(delta.token_ids):
-                    emit(piece)
+                for item in channels.push(delta.token_ids, delta.scores):
+                    emit(item)
+                if self._progress:
+                    self._tell_progress(emit)
                 if channels.stopped:
                     return Finish.STOP
                 finish = delta.finish or finish
         if finish is Finish.ABORT:
             raise EngineUnavailable("the engine gave the request up")
-        for piece in channels.close():
-            emit(piece)
+        for item in channels.close():
+            emit(item)
         return Finish.STOP if channels.stopped else finish
+
+    def _tell_progress(self, emit: Callable[[Told], None]) -> None:
+        now, tokens = time.monotonic(), self._channels.thinking_tokens
+        if tokens > self._told and now >= self._told_at + PROGRESS_SECONDS:
+            self._told_at, self._told = now, tokens
+            emit(Progress(self._index, tokens))
 
     async def _broken_off(self) -> End:
         """The account of a choice that did not come to its end, as far as it can be had."""
@@ -131,13 +170,20 @@ class Choice:
     def _account(self, finish: Finish, attempts: frozenset[int] | None) -> End:
         channels = self._channels
         outcome = channels.outcome(UNFINISHED[finish], attempts)
-        return End(self._index, finish, outcome, len(channels.tokens), channels.answer_tokens)
+        return End(
+            self._index,
+            finish,
+            outcome,
+            len(channels.tokens),
+            channels.answer_tokens,
+            channels.calls,
+        )
 
 
 async def generate(
     choices: Sequence[Choice], crew: Crew, account: Account
-) -> AsyncGenerator[Piece | End, None]:
-    """Run the choices side by side; pieces as they come, and each choice's end.
+) -> AsyncGenerator[Told | End, None]:
+    """Run the choices side by side; what there is to tell as it comes, and each choice's end.
 
     Every choice runs in a task of its own: closing this generator cancels it
     once, so that the engine is told in peace, and its account is still taken.
@@ -146,7 +192,7 @@ async def generate(
         EngineUnavailable: if the engine cannot go on.
         DesyncError: if the engine did not enforce a budget.
     """
-    queue: asyncio.Queue[Piece | asyncio.Task[End]] = asyncio.Queue()
+    queue: asyncio.Queue[Told | asyncio.Task[End]] = asyncio.Queue()
     tasks = [crew.start(choice.run(queue.put_nowait, account)) for choice in choices]
     for task in tasks:
         task.add_done_callback(queue.put_nowait)
@@ -154,11 +200,11 @@ async def generate(
         running = len(tasks)
         while running:
             item = await queue.get()
-            if isinstance(item, Piece):
-                yield item
-            else:
+            if isinstance(item, asyncio.Task):
                 running -= 1
                 yield item.result()
+            else:
+                yield item
     finally:
         for task in tasks:
             task.cancel()

@@ -14,8 +14,8 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 
-def read_vocabulary(tokenizer: Any, size: int) -> Vocabulary:
-    """The text of a tokenizer's tokens, where it tells.
+def token_bytes(tokenizer: Any, size: int | None = None) -> list[bytes]:
+    """The bytes of each of a tokenizer's tokens; none at all, where it does not tell them.
 
     Args:
         tokenizer: of Hugging Face's kind.
@@ -25,8 +25,14 @@ def read_vocabulary(tokenizer: Any, size: int) -> Vocabulary:
         known = xgrammar.TokenizerInfo.from_huggingface(tokenizer, vocab_size=size)
     except ValueError as error:
         logger.warning("thinking lands hard, this tokenizer does not tell its bytes: %s", error)
-        return OPAQUE
-    return Vocabulary.from_bytes(known.decoded_vocab)
+        return []
+    return list(known.decoded_vocab)
+
+
+def read_vocabulary(tokenizer: Any, size: int) -> Vocabulary:
+    """The text of a tokenizer's tokens, where it tells; see `token_bytes`."""
+    tokens = token_bytes(tokenizer, size)
+    return Vocabulary.from_bytes(tokens) if tokens else OPAQUE
 
 
 def vocabulary_of(config: "VllmConfig") -> Vocabulary:

@@ -7,13 +7,26 @@ runs below.
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from budget import OPAQUE, Markers, TokenBudget, Vocabulary
+from server.engines.answers import Constraint, ToolFormat
 
 
 class EngineUnavailable(RuntimeError):
     """The engine is loading, has failed, or has died; the message says which."""
+
+
+class Unserved(ValueError):
+    """A request that this engine cannot serve as it is.
+
+    Attributes:
+        param: the field at fault.
+    """
+
+    def __init__(self, param: str, message: str) -> None:
+        super().__init__(message)
+        self.param = param
 
 
 class Finish(StrEnum):
@@ -58,19 +71,36 @@ class Prompt:
 
 @dataclass(frozen=True, slots=True)
 class Sampling:
-    """How to sample one choice.
+    """How to sample one choice; None is the model's own default.
 
     Attributes:
         max_tokens: most tokens to generate: thinking, markers and answer.
-        temperature: None is the model's own default, as is top_p's.
+        temperature: 0 is greedy.
         top_p: the nucleus to sample from.
+        top_k: how many of the likeliest tokens to sample from; -1 is all.
+        min_p: the least probability to sample, as a share of the likeliest token's.
+        presence_penalty: taken off the logits of tokens that were generated.
+        frequency_penalty: the same, for each time that they were.
+        repetition_penalty: what logits of tokens seen, the prompt's too, are divided by.
+        logit_bias: added to the logits of tokens, by id.
         seed: a number that makes the choice reproducible, or None.
+        alternatives: how many of the likeliest tokens to tell at each position
+            beside the score of the one chosen; None tells no scores.
+        constraint: what the answer is bound to.
     """
 
     max_tokens: int
     temperature: float | None = None
     top_p: float | None = None
+    top_k: int | None = None
+    min_p: float | None = None
+    presence_penalty: float | None = None
+    frequency_penalty: float | None = None
+    repetition_penalty: float | None = None
+    logit_bias: Mapping[int, float] | None = None
     seed: int | None = None
+    alternatives: int | None = None
+    constraint: Constraint | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +117,20 @@ class Job:
     budget: TokenBudget
 
 
+class Score(NamedTuple):
+    """How likely the model found a token, before temperature, masks and penalties.
+
+    Attributes:
+        token: its id.
+        logprob: the natural logarithm of its probability.
+        top: the likeliest ids with theirs, the likeliest first.
+    """
+
+    token: int
+    logprob: float
+    top: tuple[tuple[int, float], ...]
+
+
 @dataclass(frozen=True, slots=True)
 class Delta:
     """What was generated since the last delta.
@@ -95,10 +139,12 @@ class Delta:
         token_ids: at least one token, but in a last delta maybe none. An end
             of turn is among them.
         finish: set on the last delta alone.
+        scores: one for each token, where they were asked for.
     """
 
     token_ids: Sequence[int]
     finish: Finish | None = None
+    scores: Sequence[Score] = ()
 
 
 class Detokenizer(Protocol):
@@ -114,13 +160,21 @@ class Detokenizer(Protocol):
 class Codec(Protocol):
     """The model's way between conversations, text and token ids."""
 
-    async def render(self, messages: Sequence[Mapping[str, Any]], *, thinking: bool) -> Prompt:
+    async def render(
+        self,
+        messages: Sequence[Mapping[str, Any]],
+        *,
+        thinking: bool,
+        tools: Sequence[Mapping[str, Any]] = (),
+    ) -> Prompt:
         """Apply the chat template.
 
         Args:
-            messages: OpenAI chat messages, as plain data.
+            messages: OpenAI chat messages, as plain data; the arguments of tool
+                calls as objects.
             thinking: False asks the template to switch thinking off, where it
                 has such a switch.
+            tools: OpenAI's tools, as plain data.
 
         Raises:
             ValueError: if the template refuses the messages; the text says why.
@@ -129,8 +183,16 @@ class Codec(Protocol):
     def encode(self, text: str) -> list[int]:
         """Token ids of a text, no special tokens added."""
 
-    def detokenizer(self, after: Sequence[int]) -> Detokenizer:
-        """A detokenizer for tokens that follow the tokens `after`."""
+    def detokenizer(self, after: Sequence[int], *, special: bool = False) -> Detokenizer:
+        """A detokenizer for tokens that follow the tokens `after`.
+
+        Args:
+            after: tokens that have been told already.
+            special: whether special tokens have a text too.
+        """
+
+    def token_bytes(self, token: int) -> bytes:
+        """The text of one token, which may be part of a character."""
 
 
 class Engine(Protocol):
@@ -143,6 +205,18 @@ class Engine(Protocol):
     @property
     def codec(self) -> Codec:
         """Its tokenizer and template."""
+
+    @property
+    def tools(self) -> ToolFormat | None:
+        """How it writes tool calls, or None if nobody said."""
+
+    async def check(self, job: Job) -> None:
+        """Return if the job can be generated as it is.
+
+        Raises:
+            Unserved: if it cannot.
+            BudgetError: if its budget cannot be enforced.
+        """
 
     def generate(self, job: Job) -> AsyncGenerator[Delta, None]:
         """Generate one choice. Closing the generator aborts the job at once.

@@ -3,6 +3,7 @@
 import asyncio
 import re
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from typing import Any
 
 from vllm.exceptions import VLLMClientError
@@ -12,6 +13,7 @@ from vllm.sampling_params import SamplingParams
 from vllm.v1.engine import EngineCoreRequest
 from vllm.v1.engine.detokenizer import IncrementalDetokenizer
 
+from budget.processors.vocabulary import token_bytes
 from server.engines.base import Prompt
 
 SPLIT = "\ue000"
@@ -24,12 +26,12 @@ TAIL = 32
 class VllmDetokenizer:
     """vLLM's incremental detokenizer, for one channel."""
 
-    def __init__(self, tokenizer: Any, after: Sequence[int]) -> None:
+    def __init__(self, tokenizer: Any, after: Sequence[int], special: bool) -> None:
         request = EngineCoreRequest(
             request_id="",
             prompt_token_ids=list(after),
             mm_features=None,
-            sampling_params=SamplingParams(),
+            sampling_params=SamplingParams(skip_special_tokens=not special),
             pooling_params=None,
             arrival_time=0.0,
             lora_request=None,
@@ -58,11 +60,19 @@ class VllmCodec:
         special = sorted(map(str, self._tokenizer.get_added_vocab()), key=len, reverse=True)
         self._special = re.compile("|".join(map(re.escape, special))) if special else None
 
-    async def render(self, messages: Sequence[Mapping[str, Any]], *, thinking: bool) -> Prompt:
-        """See `Codec`. Special tokens typed into a message stay plain text."""
+    async def render(
+        self,
+        messages: Sequence[Mapping[str, Any]],
+        *,
+        thinking: bool,
+        tools: Sequence[Mapping[str, Any]] = (),
+    ) -> Prompt:
+        """See `Codec`. Special tokens typed into a message or a tool stay plain text."""
         kwargs: dict[str, Any] = {"add_generation_prompt": True, "tokenize": False}
         if not thinking:
             kwargs["enable_thinking"] = False
+        if tools:
+            kwargs["tools"] = [self._defuse(tool) for tool in tools]
         plain: Any = [self._defuse(message) for message in messages]
         try:
             _, prompt = await self._renderer.render_messages_async(
@@ -83,15 +93,26 @@ class VllmCodec:
     def _encode_rendered(self, text: str) -> list[int]:
         return [token for part in text.split(SPLIT) for token in self.encode(part)]
 
-    def detokenizer(self, after: Sequence[int]) -> VllmDetokenizer:
+    def detokenizer(self, after: Sequence[int], *, special: bool = False) -> VllmDetokenizer:
         """See `Codec`."""
-        return VllmDetokenizer(self._tokenizer, after)
+        return VllmDetokenizer(self._tokenizer, after, special)
+
+    def token_bytes(self, token: int) -> bytes:
+        """See `Codec`. A tokenizer that does not tell its bytes gives the token's text."""
+        if token < len(self._bytes):
+            return self._bytes[token]
+        return str(self._tokenizer.decode([token], skip_special_tokens=False)).encode()
+
+    @cached_property
+    def _bytes(self) -> list[bytes]:
+        return token_bytes(self._tokenizer)
 
     def _defuse(self, value: Any) -> Any:
         """Mark special tokens inside a message's texts, so that they are encoded in two halves."""
         if isinstance(value, Mapping):
             return {
-                key: part if key == "role" else self._defuse(part) for key, part in value.items()
+                self._defuse(key): part if key == "role" else self._defuse(part)
+                for key, part in value.items()
             }
         if isinstance(value, list):
             return [self._defuse(part) for part in value]

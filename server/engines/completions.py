@@ -8,8 +8,8 @@ from contextlib import aclosing
 from dataclasses import fields
 from typing import Any
 
-from budget import BudgetError
-from server.engines.base import Delta, Job, ModelInfo, Sampling
+from server.engines.answers import ToolFormat
+from server.engines.base import Delta, Job, ModelInfo, Sampling, Unserved
 from server.engines.discovery import LocalModel, Service, discover
 from server.engines.rounds import Round, Rounds
 from server.engines.upstream import Upstream
@@ -25,6 +25,15 @@ NEUTRAL = {"temperature": 1.0, "top_p": 1.0, "top_k": -1, "min_p": 0.0}
 
 PASSED_ON = frozenset(NEUTRAL)
 OF_THE_MODEL = PASSED_ON | {"repetition_penalty"}
+
+NO_EFFECT: dict[str, Any] = {
+    "presence_penalty": 0,
+    "frequency_penalty": 0,
+    "repetition_penalty": 1,
+    "logit_bias": {},
+    "logprobs": None,
+}
+"""What rounds cannot keep to, a round knowing nothing of those before it; here it does nothing."""
 
 
 class CompletionsEngine:
@@ -42,6 +51,7 @@ class CompletionsEngine:
             name, service.context_length, local.markers, int(time.time()), local.vocabulary
         )
         self.codec = local.codec
+        self.tools: ToolFormat | None = local.tools
 
     @classmethod
     def load(
@@ -74,15 +84,31 @@ class CompletionsEngine:
         # A connection belongs to the event loop that made it, and this one ends here.
         return cls(connect(), asyncio.run(look()), local, name)
 
+    async def check(self, job: Job) -> None:
+        """See `Engine`."""
+        sampling = job.sampling
+        asked = {
+            "presence_penalty": sampling.presence_penalty,
+            "frequency_penalty": sampling.frequency_penalty,
+            "repetition_penalty": sampling.repetition_penalty,
+            "logit_bias": sampling.logit_bias,
+            "logprobs": sampling.alternatives,
+        }
+        unserved = [name for name, value in asked.items() if value not in (None, NO_EFFECT[name])]
+        if sampling.constraint is not None:
+            unserved.append(sampling.constraint.field)
+        for name in unserved:
+            raise Unserved(
+                name, f"'{name}' cannot be honoured over a completions server: leave it out"
+            )
+
     async def generate(self, job: Job) -> AsyncGenerator[Delta, None]:
         """See `Engine`.
 
         Raises:
-            BudgetError: if the job samples in a way that rounds would change.
             DesyncError: if the server does not keep to what it was asked for.
             Refused: if the server will not take a round.
         """
-        _check_sampling(job.sampling)
         rounds = Rounds(job, self.model)
         try:
             while asked := rounds.plan():
@@ -160,11 +186,3 @@ def _given(sampling: Sampling) -> dict[str, Any]:
         for field in fields(sampling)
         if (value := getattr(sampling, field.name)) != field.default
     }
-
-
-def _check_sampling(sampling: Sampling) -> None:
-    """Refuse what a round could not carry on from the one before it, as penalties could not."""
-    for name in _given(sampling).keys() - PASSED_ON - {"max_tokens", "seed"}:
-        raise BudgetError(
-            name, f"'{name}' cannot be honoured over a completions server: leave it out"
-        )

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from budget import Markers, Vocabulary
+from server.engines.answers import ToolFormat
 from server.engines.base import Codec, EngineUnavailable
 from server.engines.dialects import Dialect, Texts, TokenIds
 from server.engines.upstream import Listed, Upstream
@@ -29,6 +30,7 @@ class LocalModel:
         end_text: the end marker as text.
         vocabulary: what its tokens' text tells a budget.
         defaults: its own sampling settings, by the names of vLLM's parameters.
+        tools: how it writes tool calls, if that is known.
     """
 
     codec: Codec
@@ -36,6 +38,7 @@ class LocalModel:
     end_text: str
     vocabulary: Vocabulary
     defaults: Mapping[str, Any]
+    tools: ToolFormat | None = None
 
 
 @dataclass(frozen=True, slots=True)

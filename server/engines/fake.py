@@ -1,17 +1,20 @@
 """A scripted engine that enforces budgets in earnest, for tests and for authors of clients.
 
-Its tokens are bytes, so that any character beyond ASCII spans several of them.
+Its tokens are bytes, so that any character beyond ASCII spans several of them. What
+a job's answer is bound to is the script's affair: it says what it says.
 """
 
 import asyncio
 import codecs
+import json
 from collections import deque
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from budget import Machine, Markers, Vocabulary
-from server.engines.base import Delta, EngineUnavailable, Finish, Job, ModelInfo, Prompt
+from server.engines.answers import ToolFormat
+from server.engines.base import Delta, EngineUnavailable, Finish, Job, ModelInfo, Prompt, Score
 
 BYTES = 256
 THINK, END_THINK, TURN, END_TURN = range(BYTES, BYTES + 4)
@@ -61,11 +64,20 @@ class ByteCodec:
         self._markers = markers
         self._opens = opens
 
-    async def render(self, messages: Sequence[Mapping[str, Any]], *, thinking: bool) -> Prompt:
+    async def render(
+        self,
+        messages: Sequence[Mapping[str, Any]],
+        *,
+        thinking: bool,
+        tools: Sequence[Mapping[str, Any]] = (),
+    ) -> Prompt:
         """See `Codec`."""
         ids: list[int] = []
-        for message in messages:
-            text = f"{message['role']}\n{message['content']}"
+        told = [{"role": "system", "content": json.dumps(tools)}] if tools else []
+        for message in (*told, *messages):
+            calls = message.get("tool_calls")
+            said = f"{message['content']}{json.dumps(calls) if calls else ''}"
+            text = f"{message['role']}\n{said}"
             ids += [TURN, *self.encode(text), END_TURN, *self.encode("\n")]
         ids += [TURN, *self.encode("assistant\n")]
         newline = self.encode("\n")
@@ -79,9 +91,13 @@ class ByteCodec:
         """See `Codec`."""
         return [*text.encode()]
 
-    def detokenizer(self, after: Sequence[int]) -> ByteDetokenizer:
+    def detokenizer(self, after: Sequence[int], *, special: bool = False) -> ByteDetokenizer:
         """See `Codec`."""
         return ByteDetokenizer()
+
+    def token_bytes(self, token: int) -> bytes:
+        """See `Codec`."""
+        return bytes([token]) if token < BYTES else b""
 
 
 class Writer:
@@ -159,6 +175,7 @@ class FakeEngine:
         tokens_per_delta: int = 1,
         before_token: Callable[[Job, int], Awaitable[None]] = _no_wait,
         die_after: int | None = None,
+        tools: ToolFormat | None = None,
     ) -> None:
         """Make an engine.
 
@@ -171,9 +188,11 @@ class FakeEngine:
             tokens_per_delta: how many tokens come at once.
             before_token: awaited before each token, with the token's position.
             die_after: tokens of a job after which the engine is dead.
+            tools: how its scripts write tool calls.
         """
         self.model = ModelInfo(name, context_length, markers, created=0, vocabulary=VOCABULARY)
         self.codec = ByteCodec(markers, opens)
+        self.tools = tools
         self.jobs: list[Job] = []
         self.aborted: asyncio.Queue[str] = asyncio.Queue()
         self._script_of = script if callable(script) else lambda _: script
@@ -182,6 +201,9 @@ class FakeEngine:
         self._die_after = die_after
         self._dead = False
         self._attempts: dict[str, frozenset[int]] = {}
+
+    async def check(self, job: Job) -> None:
+        """See `Engine`."""
 
     async def generate(self, job: Job) -> AsyncGenerator[Delta, None]:
         """See `Engine`."""
@@ -193,7 +215,7 @@ class FakeEngine:
                 tokens.append(token)
                 finished = finish is not None
                 if finished or len(tokens) == self._tokens_per_delta:
-                    delta, tokens = Delta(tokens, finish), []
+                    delta, tokens = Delta(tokens, finish, _scores(job, tokens)), []
                     yield delta
         finally:
             if not finished:
@@ -259,3 +281,14 @@ class FakeEngine:
                 writer.advance()
             return BLANK, False
         return wish, False
+
+
+def _scores(job: Job, tokens: Sequence[int]) -> list[Score]:
+    """It is certain of everything that it says; its second choices are the tokens that follow."""
+    count = job.sampling.alternatives
+    if count is None:
+        return []
+    return [
+        Score(token, 0.0, tuple((token + step, -float(step)) for step in range(count)))
+        for token in tokens
+    ]

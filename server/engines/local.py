@@ -8,18 +8,24 @@ from budget.processors.registry import encode_markers, find_marker_texts
 from budget.processors.vocabulary import read_vocabulary
 from server.engines.codec import VllmCodec
 from server.engines.discovery import LocalModel
+from server.engines.tools import VllmTools
 from server.engines.vllm import MarkerSource
 
 
-def load_local(model: str, markers: MarkerSource) -> LocalModel:
+def load_local(
+    model: str, markers: MarkerSource, tool_call_parser: str | None = None
+) -> LocalModel:
     """Read a model's tokenizer, template and settings.
 
     Args:
         model: a path or a Hugging Face name.
         markers: where its thinking markers come from.
+        tool_call_parser: vLLM's name of how it writes tool calls; None is that
+            it does not.
 
     Raises:
-        ValueError: if the markers cannot be found, or the model has no end of turn.
+        ValueError: if the markers cannot be found, the model has no end of turn,
+            or there is no such parser.
     """
     config = AsyncEngineArgs(model=model).create_model_config()
     renderer = renderer_from_config(VllmConfig(model_config=config))
@@ -36,6 +42,7 @@ def load_local(model: str, markers: MarkerSource) -> LocalModel:
         end_text=texts[1],
         vocabulary=read_vocabulary(tokenizer, config.get_vocab_size()),
         defaults=config.get_diff_sampling_param(),
+        tools=None if tool_call_parser is None else VllmTools(tool_call_parser, tokenizer),
     )
 
 

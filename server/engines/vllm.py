@@ -1,7 +1,9 @@
 """vLLM in this server's own process, behind the seam."""
 
+import asyncio
 import logging
 import os
+import pkgutil
 import secrets
 import time
 from collections.abc import AsyncGenerator, Mapping
@@ -12,19 +14,33 @@ from vllm import SamplingParams
 from vllm.config import VllmConfig
 from vllm.engine.arg_utils import AsyncEngineArgs
 from vllm.envs import enable_envs_cache
+from vllm.exceptions import VLLMClientError
 from vllm.inputs.engine import tokens_input
+from vllm.outputs import CompletionOutput
 from vllm.platforms import current_platform
-from vllm.sampling_params import RequestOutputKind
+from vllm.sampling_params import RequestOutputKind, StructuredOutputsParams
 from vllm.tokenizers import cached_tokenizer_from_config
 from vllm.utils.gc_utils import freeze_gc_heap
 from vllm.v1.engine.async_llm import AsyncLLM
 from vllm.v1.engine.exceptions import EngineDeadError, EngineGenerateError
 
+from budget.processors import reasoning
 from budget.processors.registry import encode_markers, find_marker_texts
 from budget.processors.vocabulary import read_vocabulary
 from budget.processors.wire import EngineBudget, with_markers
-from server.engines.base import Delta, EngineUnavailable, Finish, Job, ModelInfo
+from server.engines.answers import Constraint, ToolFormat
+from server.engines.base import (
+    Delta,
+    EngineUnavailable,
+    Finish,
+    Job,
+    ModelInfo,
+    Sampling,
+    Score,
+    Unserved,
+)
 from server.engines.codec import VllmCodec
+from server.engines.tools import VllmTools
 
 logger = logging.getLogger(__name__)
 
@@ -35,6 +51,25 @@ PROCESSORS = {
 """The processor by whether vLLM uses its V2 runner."""
 WORKER_EXTENSION = "budget.processors.worker.BudgetWorkerExtension"
 OURS = ("logits_processors", "worker_extension_cls", "reasoning_parser")
+
+SAME_NAMES = (
+    "temperature",
+    "top_p",
+    "top_k",
+    "min_p",
+    "presence_penalty",
+    "frequency_penalty",
+    "repetition_penalty",
+    "logit_bias",
+    "seed",
+)
+"""Settings that vLLM calls as we do."""
+
+FAILED = "error"
+"""vLLM's word for a request that it could not go on with."""
+
+LEAST_LOGPROB = -9999.0
+"""Stands for minus infinity, which JSON does not have; vLLM's server says the same."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,15 +84,27 @@ class MarkerSource:
 class VllmEngine:
     """An `AsyncLLM` whose own logits processor enforces the budgets."""
 
-    def __init__(self, llm: AsyncLLM, model: ModelInfo, codec: VllmCodec) -> None:
+    def __init__(
+        self, llm: AsyncLLM, model: ModelInfo, codec: VllmCodec, tools: ToolFormat | None
+    ) -> None:
         self._llm = llm
         self._defaults = llm.model_config.get_diff_sampling_param()
+        runner = llm.vllm_config.use_v2_model_runner
+        self._processor = pkgutil.resolve_name(PROCESSORS[runner])
+        self._markers = model.markers.to_wire()
         self.model = model
         self.codec = codec
+        self.tools = tools
 
     @classmethod
     def load(
-        cls, model: str, *, name: str, arguments: Mapping[str, Any], markers: MarkerSource
+        cls,
+        model: str,
+        *,
+        name: str,
+        arguments: Mapping[str, Any],
+        markers: MarkerSource,
+        tool_call_parser: str | None = None,
     ) -> "VllmEngine":
         """Load a model; blocks until it can answer.
 
@@ -66,19 +113,23 @@ class VllmEngine:
             name: what clients call it.
             arguments: vLLM's engine arguments, passed on unchanged.
             markers: where its thinking markers come from.
+            tool_call_parser: vLLM's name of how it writes tool calls; None is
+                that it does not.
 
         Raises:
             ValueError: if an argument would take the budgets out of our hands,
-                or the markers cannot be found.
+                the markers cannot be found, or there is no such parser.
         """
         # Budgets have not been seen on a GPU with the V2 runner, which vLLM would choose there.
         os.environ.setdefault("VLLM_USE_V2_MODEL_RUNNER", "0")
         config = _engine_config(model, name, arguments)
         config.model_config.logits_processors = [PROCESSORS[config.use_v2_model_runner]]
+        _bind_answers_alone(config, arguments)
         tokenizer = cached_tokenizer_from_config(config.model_config)
         texts = find_marker_texts(
             tokenizer, start=markers.start, end=markers.end, parser=markers.parser
         )
+        tools = None if tool_call_parser is None else VllmTools(tool_call_parser, tokenizer)
         found = encode_markers(tokenizer, texts, _end_of_turn(tokenizer, config))
         config.additional_config = with_markers(config.additional_config, found)
         llm = AsyncLLM.from_vllm_config(config, enable_log_requests=False)
@@ -89,21 +140,46 @@ class VllmEngine:
             int(time.time()),
             read_vocabulary(tokenizer, config.model_config.get_vocab_size()),
         )
-        engine = cls(llm, info, VllmCodec(llm.renderer, texts[0]))
+        engine = cls(llm, info, VllmCodec(llm.renderer, texts[0]), tools)
         # Or else each full collection looks through all of vLLM while every stream waits.
         freeze_gc_heap()
         # Or else vLLM parses several environment variables for each token that it hands out.
         enable_envs_cache()
         return engine
 
-    async def generate(self, job: Job) -> AsyncGenerator[Delta, None]:
+    async def check(self, job: Job) -> None:
         """See `Engine`."""
-        stream = self._llm.generate(tokens_input(list(job.prompt_ids)), self._params(job), job.id)
+        try:
+            params = self._params(job)
+            self._processor.validate_params(params)
+            if params.structured_outputs is None:
+                self._verify(params)
+            else:  # a grammar can take long to look through
+                await asyncio.to_thread(self._verify, params)
+        except VLLMClientError as error:
+            raise _unserved(error, job.sampling.constraint) from error
+
+    async def generate(self, job: Job) -> AsyncGenerator[Delta, None]:
+        """See `Engine`.
+
+        Raises:
+            Unserved: if what the answer is bound to turns out to make no grammar.
+        """
+        stream = self._llm.generate(
+            tokens_input(list(job.prompt_ids)),
+            self._params(job),
+            job.id,
+            reasoning_ended=not (job.budget.opened or job.budget.demands_thinking),
+            reasoning_parser_kwargs={"markers": self._markers},
+        )
         try:
             async for output in stream:
                 completion = output.outputs[0]
                 reason = completion.finish_reason
-                yield Delta(completion.token_ids, Finish(reason) if reason else None)
+                if reason == FAILED:
+                    raise _failed(job.sampling.constraint)
+                finish = Finish(reason) if reason else None
+                yield Delta(completion.token_ids, finish, _scores(completion, job.sampling))
         except (EngineDeadError, EngineGenerateError) as error:
             raise EngineUnavailable("the engine stopped while generating") from error
         finally:
@@ -135,18 +211,26 @@ class VllmEngine:
         # At the interpreter's end its finalizer would find vLLM's modules half taken down.
         del self._llm
 
+    def _verify(self, params: SamplingParams) -> None:
+        config = self._llm.vllm_config
+        params.verify(
+            config.model_config,
+            config.speculative_config,
+            config.structured_outputs_config,
+            self._llm.renderer.get_tokenizer(),
+        )
+
     def _params(self, job: Job) -> SamplingParams:
-        asked = {
-            "temperature": job.sampling.temperature,
-            "top_p": job.sampling.top_p,
-            "seed": job.sampling.seed,
-        }
-        seed = secrets.randbits(63) if job.sampling.seed is None else job.sampling.seed
+        sampling = job.sampling
+        asked = {name: getattr(sampling, name) for name in SAME_NAMES}
+        seed = secrets.randbits(63) if sampling.seed is None else sampling.seed
         # The model's own defaults can hold any of these, a most number of tokens too.
         params = {
             **self._defaults,
             **{key: to for key, to in asked.items() if to is not None},
-            "max_tokens": job.sampling.max_tokens,
+            "max_tokens": sampling.max_tokens,
+            "logprobs": sampling.alternatives,
+            "structured_outputs": _structured(sampling.constraint),
             "detokenize": False,
             "output_kind": RequestOutputKind.DELTA,
             "extra_args": EngineBudget(job.id, seed, job.budget).to_extra_args(),
@@ -172,7 +256,61 @@ def _engine_config(model: str, name: str, arguments: Mapping[str, Any]) -> VllmC
     return AsyncEngineArgs(**given).create_engine_config()
 
 
+def _bind_answers_alone(config: VllmConfig, arguments: Mapping[str, Any]) -> None:
+    """Have grammars hold from the end of the thinking, and JSON come without free whitespace.
+
+    With it a model that has lost its way can break lines until its tokens run out. vLLM
+    itself lets this be set only beside a named backend.
+    """
+    structured = config.structured_outputs_config
+    structured.reasoning_parser = reasoning.NAME
+    structured.reasoning_parser_plugin = reasoning.__name__
+    if "structured_outputs_config" not in arguments:
+        structured.disable_any_whitespace = True
+
+
 def _end_of_turn(tokenizer: Any, config: VllmConfig) -> set[int]:
     """Every token at which vLLM ends a turn: the tokenizer's, and the generation config's."""
     listed = config.model_config.try_get_generation_config().get("eos_token_id", [])
     return {tokenizer.eos_token_id, *([listed] if isinstance(listed, int) else listed)} - {None}
+
+
+def _structured(constraint: Constraint | None) -> StructuredOutputsParams | None:
+    if constraint is None:
+        return None
+    kind: dict[str, Any] = {constraint.kind.value: constraint.value}
+    return StructuredOutputsParams(**kind)
+
+
+def _scores(completion: CompletionOutput, sampling: Sampling) -> list[Score]:
+    if sampling.alternatives is None or completion.logprobs is None:
+        return []
+    scores = []
+    for token, found in zip(completion.token_ids, completion.logprobs, strict=True):
+        told = found or {}
+        ranked = sorted(told.items(), key=lambda item: item[1].rank or 0)
+        top = [(other, _finite(score.logprob)) for other, score in ranked]
+        scores.append(
+            Score(token, _finite(told[token].logprob), tuple(top[: sampling.alternatives]))
+        )
+    return scores
+
+
+def _finite(logprob: float) -> float:
+    return max(logprob, LEAST_LOGPROB)
+
+
+def _failed(constraint: Constraint | None) -> Exception:
+    """Why the engine failed one request and goes on with the rest."""
+    if constraint is None:
+        return EngineUnavailable("the engine failed this request")
+    return Unserved(constraint.field, f"the engine cannot make a grammar of '{constraint.field}'")
+
+
+def _unserved(error: VLLMClientError, constraint: Constraint | None) -> Unserved:
+    """What vLLM will not take, under the name that our clients have for it."""
+    field = getattr(error, "parameter", None)
+    if field is None and constraint is not None:
+        field = constraint.field
+    text = Exception.__str__(error)
+    return Unserved("top_logprobs" if field == "logprobs" else field or "", text)

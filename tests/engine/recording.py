@@ -4,6 +4,7 @@ from collections.abc import AsyncGenerator
 from dataclasses import dataclass, field
 
 from budget import EndReason, Outcome, replay
+from server.engines.answers import ToolFormat
 from server.engines.base import Codec, Delta, Engine, Job, ModelInfo
 
 
@@ -30,6 +31,13 @@ class RecordingEngine:
     @property
     def codec(self) -> Codec:
         return self._engine.codec
+
+    @property
+    def tools(self) -> ToolFormat | None:
+        return self._engine.tools
+
+    async def check(self, job: Job) -> None:
+        await self._engine.check(job)
 
     async def generate(self, job: Job) -> AsyncGenerator[Delta, None]:
         recording = self.recordings[job.id] = Recording(job)

@@ -5,6 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from budget import DesyncError, EndReason, Markers, TokenBudget
+from server.answer import AnswerText
 from server.channels import Channel, Channels, Piece
 from server.engines.base import Job, ModelInfo, Sampling
 from server.engines.fake import END_THINK, END_TURN, MARKERS, THINK, ByteCodec
@@ -17,7 +18,7 @@ def channels(
 ) -> Channels:
     job = Job("job", (1, 2), Sampling(100), budget or TokenBudget())
     model = ModelInfo("bytes", 4096, markers, created=0)
-    return Channels(ByteCodec(markers, opens=True), model, job, 0, stops)
+    return Channels(ByteCodec(markers, opens=True), model, job, 0, AnswerText(stops))
 
 
 def texts(pieces: list[Piece]) -> tuple[str, str]:

@@ -4,7 +4,6 @@ import asyncio
 import socket
 from collections.abc import AsyncIterator
 from contextlib import aclosing, asynccontextmanager
-from dataclasses import dataclass
 from typing import Any
 
 import httpx
@@ -15,9 +14,10 @@ from starlette.requests import Request
 from starlette.responses import StreamingResponse
 from starlette.routing import Route
 
-from budget import BudgetError, DesyncError, TokenBudget
+from budget import DesyncError, TokenBudget
 from server.app import create_app
-from server.engines.base import EngineUnavailable, Finish, Job, Sampling
+from server.engines.answers import Constraint, Kind
+from server.engines.base import EngineUnavailable, Finish, Job, Sampling, Unserved
 from server.engines.completions import CompletionsEngine
 from server.engines.discovery import Service
 from server.engines.fake import END_THINK, END_TURN, THINK
@@ -135,17 +135,36 @@ async def test_without_a_seed_the_server_has_its_own() -> None:
     assert "seed" not in script.asked[0]
 
 
-async def test_what_rounds_cannot_honour_is_refused_by_name() -> None:
-    @dataclass(frozen=True)
-    class Penalized(Sampling):
-        presence_penalty: float = 0.0
+BOUND = Constraint(Kind.REGEX, "a", "structured_outputs.regex")
 
-    asked = Job("job", (1,), Penalized(9, presence_penalty=0.5), TokenBudget())
 
-    with pytest.raises(BudgetError) as refused:
-        await generate(engine(Script([])), asked)
+@pytest.mark.parametrize(
+    ("sampling", "field"),
+    [
+        (Sampling(9, presence_penalty=0.5), "presence_penalty"),
+        (Sampling(9, frequency_penalty=-0.5), "frequency_penalty"),
+        (Sampling(9, repetition_penalty=1.1), "repetition_penalty"),
+        (Sampling(9, logit_bias={7: 1.0}), "logit_bias"),
+        (Sampling(9, alternatives=0), "logprobs"),
+        (
+            Sampling(9, constraint=Constraint(Kind.REGEX, "a", "structured_outputs.regex")),
+            "structured_outputs.regex",
+        ),
+    ],
+)
+async def test_what_rounds_cannot_honour_is_refused_by_name(sampling: Sampling, field: str) -> None:
+    with pytest.raises(Unserved) as refused:
+        await engine(Script([])).check(Job("job", (1,), sampling, TokenBudget()))
 
-    assert refused.value.param == "presence_penalty"
+    assert refused.value.param == field
+
+
+async def test_what_does_nothing_is_no_matter() -> None:
+    neutral = Sampling(
+        9, presence_penalty=0, frequency_penalty=0, repetition_penalty=1, logit_bias={}
+    )
+
+    await engine(Script([])).check(Job("job", (1,), neutral, TokenBudget()))
 
 
 async def test_texts_for_token_ids() -> None:

@@ -8,6 +8,8 @@ from server.engines.fake import FakeEngine
 from tests.server.harness import CHAT, body, client, started
 
 TEXT = {"role": "user", "content": "hi"}
+CALL = {"id": "x", "type": "function", "function": {"name": "add", "arguments": "{}"}}
+ADD = {"type": "function", "function": {"name": "add"}}
 
 
 def assert_error(response: httpx.Response, status: int, param: str | None) -> dict[str, Any]:
@@ -29,8 +31,13 @@ def assert_error(response: httpx.Response, status: int, param: str | None) -> di
         ({"messages": "hi"}, "messages"),
         ({"messages": [{"role": "user"}]}, "messages[0].content"),
         ({"messages": [{"role": "user", "content": None}]}, "messages[0].content"),
-        ({"messages": [{"role": "tool", "content": "x"}]}, "messages[0].role"),
-        ({"messages": [TEXT, {**TEXT, "tool_calls": [{}]}]}, "messages[1].tool_calls"),
+        ({"messages": [{"role": "robot", "content": "x"}]}, "messages[0].role"),
+        ({"messages": [TEXT, {**TEXT, "tool_calls": [CALL]}]}, "messages[1].tool_calls"),
+        ({"messages": [TEXT, {**TEXT, "tool_call_id": "x"}]}, "messages[1].tool_call_id"),
+        (
+            {"messages": [TEXT, {"role": "assistant", "tool_calls": [{"id": "x"}]}]},
+            "messages[1].tool_calls[0].function",
+        ),
         (
             {"messages": [{"role": "user", "content": [{"type": "image_url"}]}]},
             "messages[0].content[0].type",
@@ -66,7 +73,7 @@ def assert_error(response: httpx.Response, status: int, param: str | None) -> di
         ({"thinking": {"on_loop": "shout"}}, "thinking.on_loop"),
         ({"thinking": {"landing": "soft"}}, "thinking.landing"),
         ({"thinking": {"continuations": 9}}, "thinking.continuations"),
-        ({"thinking": {"continuation_text": ""}}, "thinking.continuation_text[0]"),
+        ({"thinking": {"continuation_text": ""}}, "thinking.continuation_text"),
         ({"thinking": {"continuation_text": []}}, "thinking.continuation_text"),
         ({"thinking": {"continuation_text": "x" * 65}}, "thinking.continuation_text"),
         ({"thinking": {"wrap_up_text": "x" * 65}}, "thinking.wrap_up_text"),
@@ -76,11 +83,49 @@ def assert_error(response: httpx.Response, status: int, param: str | None) -> di
         ({"thinking": {"type": "enabled", "budget_tokens": 0}}, "thinking.budget_tokens"),
         ({"max_thinking_tokens": 5, "thinking": {"budget_tokens": 6}}, "max_thinking_tokens"),
         ({"min_thinking_tokens": 5, "thinking": {"min_tokens": 6}}, "min_thinking_tokens"),
-        ({"tools": [{"type": "function"}]}, "tools"),
-        ({"response_format": {"type": "json_object"}}, "response_format"),
-        ({"logprobs": True}, "logprobs"),
-        ({"logit_bias": {"99999999": 1}}, "logit_bias"),
-        ({"frequency_penalty": 0.5}, "frequency_penalty"),
+        ({"tools": [{"type": "function"}]}, "tools[0].function"),
+        ({"tools": [{"type": "mcp", "function": {"name": "a"}}]}, "tools[0].type"),
+        ({"tools": [{"type": "function", "function": {"name": "a b"}}]}, "tools[0].function.name"),
+        ({"tools": [ADD] * 129}, "tools"),
+        ({"tools": [ADD, ADD]}, "tools"),
+        ({"tools": [ADD]}, "tools"),
+        ({"tool_choice": "required"}, "tool_choice"),
+        ({"tools": [ADD], "tool_choice": "always"}, "tool_choice"),
+        ({"tools": [ADD], "tool_choice": {"type": "function"}}, "tool_choice.function"),
+        (
+            {"tools": [ADD], "tool_choice": {"type": "function", "function": {"name": "mul"}}},
+            "tool_choice",
+        ),
+        ({"response_format": {"type": "xml"}}, "response_format.type"),
+        ({"response_format": {"type": "json_schema"}}, "response_format.json_schema"),
+        (
+            {"response_format": {"type": "json_schema", "json_schema": {"schema": {}}}},
+            "response_format.json_schema.name",
+        ),
+        (
+            {
+                "response_format": {"type": "json_object"},
+                "structured_outputs": {"json_object": True},
+            },
+            "response_format",
+        ),
+        ({"structured_outputs": {}}, "structured_outputs"),
+        ({"structured_outputs": {"regex": "a", "choice": ["b"]}}, "structured_outputs"),
+        ({"structured_outputs": {"choice": []}}, "structured_outputs.choice"),
+        ({"structured_outputs": {"json_object": False}}, "structured_outputs.json_object"),
+        ({"top_logprobs": 3}, "top_logprobs"),
+        ({"logprobs": True, "top_logprobs": 21}, "top_logprobs"),
+        ({"logprobs": 3}, "logprobs"),
+        ({"logit_bias": {"99999999999": 1}}, "logit_bias.99999999999"),
+        ({"logit_bias": {"-1": 1}}, "logit_bias.-1"),
+        ({"logit_bias": {"x": 1}}, "logit_bias.x"),
+        ({"logit_bias": {"1": 101}}, "logit_bias.1"),
+        ({"logit_bias": {str(n): 1 for n in range(1025)}}, "logit_bias"),
+        ({"frequency_penalty": 2.5}, "frequency_penalty"),
+        ({"presence_penalty": -2.5}, "presence_penalty"),
+        ({"repetition_penalty": 0}, "repetition_penalty"),
+        ({"top_k": -2}, "top_k"),
+        ({"min_p": 1.1}, "min_p"),
         ({"reasoning_effort": "lots"}, "reasoning_effort"),
         ({"reasoning_effort": 3}, "reasoning_effort"),
         ({"reasoning": {"effort": "low", "budget": 3}}, "reasoning.budget"),

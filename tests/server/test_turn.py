@@ -4,7 +4,8 @@ from collections.abc import AsyncGenerator
 import pytest
 
 from budget import DesyncError, EndReason, TokenBudget
-from server.channels import Channel, Piece
+from server.answer import AnswerText
+from server.channels import Channel, Channels, Piece
 from server.engines.base import Delta, EngineUnavailable, Finish, Job, Sampling
 from server.engines.fake import FakeEngine, Script
 from server.turn import Choice, Crew, End, generate
@@ -45,7 +46,8 @@ class Resigning(FakeEngine):
 
 def choice(engine: FakeEngine, budget: TokenBudget | None = None) -> Choice:
     job = Job("job", (1,), Sampling(100), budget or TokenBudget())
-    return Choice(engine, job, 0, ())
+    channels = Channels(engine.codec, engine.model, job, 0, AnswerText())
+    return Choice(engine, job, 0, channels, progress=False)
 
 
 async def test_pieces_come_first_and_then_the_end() -> None:
