@@ -6,7 +6,8 @@ from budget import ThinkingBudget, TokenBudget, answer_reserve, thinking_room, t
 from server.asked import Given, contradiction, read_asked
 from server.engines.answers import BoundTools, Constraint, ToolChoice
 from server.engines.base import Engine, Job, Prompt, Sampling
-from server.errors import BadRequest, ContextTooLong, UnknownModel
+from server.errors import BadRequest, ContextTooLong
+from server.models import check_model
 from server.prices import affordable
 from server.rendering import check_length, render, spent_before
 from server.resolution import Resolution, ceilings, resolve, wants_router
@@ -109,11 +110,7 @@ class Admissions:
 
 
 def _check(request: ChatRequest, engine: Engine, settings: Settings) -> None:
-    if request.model != engine.model.name:
-        raise UnknownModel(
-            f"there is no model '{request.model}': this server has '{engine.model.name}'",
-            param="model",
-        )
+    check_model(request.model, engine.model, settings.aliases, param="model")
     if (request.n or 1) > settings.limits.max_choices:
         raise BadRequest(f"'n' can be at most {settings.limits.max_choices}", param="n")
     if request.stream_options is not None and not request.stream:

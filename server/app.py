@@ -3,7 +3,6 @@
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from importlib.metadata import PackageNotFoundError, version
-from typing import Any
 
 import orjson
 from fastapi import FastAPI, Request, Response
@@ -14,11 +13,12 @@ from budget import BudgetError
 from server.admission import Admissions
 from server.chat import Chat
 from server.dry_run import DryRun
-from server.engines.base import EngineUnavailable, ModelInfo, Unserved
-from server.errors import ApiError, MethodNotAllowed, NotFound, UnknownModel, as_api_error
+from server.engines.base import EngineUnavailable, Unserved
+from server.errors import ApiError, MethodNotAllowed, NotFound, as_api_error
 from server.host import EngineHost, Load
 from server.metrics import CLIENT_GONE, CONTENT_TYPE, Metrics
 from server.middleware import Metered, RequestIds
+from server.models import Models
 from server.openapi import BODY, describe
 from server.routing import Router
 from server.settings import Settings
@@ -65,24 +65,14 @@ def create_app(settings: Settings, load: Load) -> FastAPI:
     body = {"requestBody": BODY}
     app.post(CHAT_PATH, openapi_extra=body)(chat.__call__)
     app.post(ROUTE_PATH, openapi_extra=body)(dry_run.__call__)
+    models = Models(host, settings.aliases)
+    app.get("/v1/models")(models.list_models)
+    app.get("/v1/models/{name:path}")(models.get_model)
     _add_routes(app, host, metrics)
     return app
 
 
 def _add_routes(app: FastAPI, host: EngineHost, metrics: Metrics) -> None:
-
-    @app.get("/v1/models")
-    async def list_models() -> dict[str, Any]:
-        """The model served."""
-        return {"object": "list", "data": [_describe(host.engine.model)]}
-
-    @app.get("/v1/models/{name:path}")
-    async def get_model(name: str) -> dict[str, Any]:
-        """One model."""
-        model = host.engine.model
-        if name != model.name:
-            raise UnknownModel(f"there is no model '{name}': this server has '{model.name}'")
-        return _describe(model)
 
     @app.head("/health", include_in_schema=False)
     @app.get("/health")
@@ -131,16 +121,6 @@ def _add_errors(app: FastAPI, metrics: Metrics) -> None:
     app.add_exception_handler(NotFound.status, no_path)
     app.add_exception_handler(MethodNotAllowed.status, no_method)
     app.add_exception_handler(ClientDisconnect, gone)
-
-
-def _describe(model: ModelInfo) -> dict[str, Any]:
-    return {
-        "id": model.name,
-        "object": "model",
-        "created": model.created,
-        "owned_by": "proctor",
-        "max_model_len": model.context_length,
-    }
 
 
 def _version() -> str:

@@ -59,6 +59,13 @@ def _add_serve(serve: argparse.ArgumentParser) -> None:
     serve.add_argument("--model", help="path or Hugging Face name (default: the demo model)")
     serve.add_argument("--served-model-name", help="what clients call the model")
     serve.add_argument(
+        "--alias",
+        action="append",
+        dest="aliases",
+        metavar="NAME",
+        help="another name that clients may call it by; may be repeated",
+    )
+    serve.add_argument(
         "--engine",
         action="append",
         type=_engine_argument,

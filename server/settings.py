@@ -16,7 +16,7 @@ from pydantic_settings import (
     SettingsError,
 )
 
-from server.schemas import ReasoningFormat
+from server.schemas import MAX_NAME, ReasoningFormat
 from server.sections import (
     AUTO,
     CUSTOM,
@@ -36,6 +36,12 @@ DEFAULT_CONFIG = Path("proctor.toml")
 DEMO = Path(__file__).resolve().parent.parent / "demo"
 
 
+ModelName = Annotated[
+    str, Field(max_length=MAX_NAME, pattern=r"^[^\s\x00-\x1f\x7f]([^\x00-\x1f\x7f]*\S)?$")
+]
+"""A name that a request can give: printable, and without spaces around it."""
+
+
 class BadSettings(ValueError):
     """A setting that cannot be used; the message names it."""
 
@@ -48,6 +54,7 @@ class Settings(BaseSettings):
         port: port to listen on; 0 takes a free one.
         model: a path or a Hugging Face name; None is the demo model.
         served_model_name: what clients call the model; None is `model` itself.
+        aliases: other names that clients may call it by.
         engine: vLLM's engine arguments, passed on unchanged; or, with a `kind`
             of "completions", a `CompletionsServer`.
         reasoning_parser: vLLM's reasoning parser to take the thinking markers
@@ -72,7 +79,8 @@ class Settings(BaseSettings):
     host: str = "127.0.0.1"
     port: Annotated[int, Field(ge=0, le=65535)] = 8000
     model: Annotated[str, Field(min_length=1)] | None = None
-    served_model_name: Annotated[str, Field(min_length=1)] | None = None
+    served_model_name: ModelName | None = None
+    aliases: tuple[ModelName, ...] = ()
     engine: dict[str, Any] = {}
     reasoning_parser: str | None = None
     tool_call_parser: Annotated[str, Field(min_length=1)] | None = None
@@ -88,6 +96,14 @@ class Settings(BaseSettings):
     ceilings: Ceilings = Ceilings()
     prices: Prices | None = None
     limits: Limits = Limits()
+
+    @model_validator(mode="after")
+    def _names_differ(self) -> "Settings":
+        names = [self.model_name, *self.aliases]
+        for name in names:
+            if names.count(name) > 1:
+                raise ValueError(f"aliases: the model is called '{name}' twice")
+        return self
 
     @model_validator(mode="after")
     def _both_markers(self) -> "Settings":
