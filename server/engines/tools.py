@@ -10,6 +10,7 @@ from vllm.parser import ParserManager
 from vllm.parser.abstract_parser import Parser
 from vllm.renderers.chat_utils import make_tool_call_id
 from vllm.sampling_params import StructuredOutputsParams
+from vllm.tool_parsers.tool_strict_level import ToolStrictLevel
 
 from server.engines.answers import BoundTools, CallDelta, CallReader, Constraint, Kind, ToolChoice
 from server.engines.base import Unserved
@@ -40,18 +41,27 @@ class VllmTools:
     def bind(self, choice: ToolChoice) -> BoundTools:
         """See `ToolFormat`."""
         request = _request(choice)
+        parser = self._make(request)
+        if choice.constraint is not None:
+            # Or else vLLM binds the answer to the form alone, and no tool can ever be called.
+            parser.tool_strict_level = ToolStrictLevel.FUNCTION
         try:
-            self._make(request).adjust_request(request)
-            bound = request.extract_structured_outputs()
+            parser.adjust_request(request)
+            bound = _constraint(request.extract_structured_outputs())
         except (VLLMClientError, ValueError) as error:
             raise Unserved(FIELD, Exception.__str__(error)) from error
+        if choice.constraint and choice.mode == "auto" and not _allows_calls(bound):
+            field = choice.constraint.field
+            raise Unserved(
+                field, f"'{field}' and 'tools' do not go together in this model's tool format"
+            )
 
         def reader(whole: bool) -> CallReader:
             parser = self._make(request)
             reads = WholeReader(parser, request) if whole else DeltaReader(parser, request)
             return reads if choice.parallel else FirstCall(reads)
 
-        return BoundTools(_constraint(bound), reader)
+        return BoundTools(bound, reader)
 
     def _make(self, request: ChatCompletionRequest) -> Parser:
         tools: list[Any] = [*(request.tools or ())]
@@ -154,6 +164,10 @@ def _request(choice: ToolChoice) -> ChatCompletionRequest:
     if choice.constraint is not None:
         given["structured_outputs"] = {choice.constraint.kind.value: choice.constraint.value}
     return ChatCompletionRequest.model_validate(given)
+
+
+def _allows_calls(bound: Constraint | None) -> bool:
+    return bound is None or bound.kind is Kind.STRUCTURAL_TAG
 
 
 def _constraint(bound: StructuredOutputsParams | None) -> Constraint | None:

@@ -1,0 +1,79 @@
+"""The scores of tokens, where they are asked for."""
+
+from typing import Any
+
+import pytest
+
+from server.engines.fake import FakeEngine, Script
+from tests.server.harness import CHAT, body, client, events
+
+SCRIPT = Script(("Hm é.",), "\n\nIt is ☃.")
+
+
+async def ask(**fields: Any) -> tuple[dict[str, Any], str]:
+    """The first choice's message and all its log probabilities, streamed or not, and the stream."""
+    async with client(FakeEngine(SCRIPT)) as http:
+        response = await http.post(CHAT, json=body(**fields))
+    if not fields.get("stream"):
+        return response.json()["choices"][0], response.text
+    texts: dict[str, str] = {}
+    told: dict[str, list[Any]] = {}
+    for event in events(response.text):
+        if event.data == "[DONE]":
+            continue
+        for key, text in event.choice["delta"].items():
+            texts[key] = texts.get(key, "") + text
+        for key, scores in (event.choice.get("logprobs") or {}).items():
+            told.setdefault(key, []).extend(scores)
+    return {"message": texts, "logprobs": told or None}, response.text
+
+
+def text_of(scores: list[Any]) -> str:
+    return bytes(byte for score in scores for byte in score["bytes"]).decode()
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_the_answers_tokens_and_no_others(stream: bool) -> None:
+    choice, _ = await ask(logprobs=True, top_logprobs=2, stream=stream)
+
+    assert set(choice["logprobs"]) == {"content"}
+    scores = choice["logprobs"]["content"]
+    assert text_of(scores) == choice["message"]["content"] == "It is ☃."
+    first = scores[0]
+    assert first == {
+        "token": "I",
+        "logprob": 0.0,
+        "bytes": [ord("I")],
+        "top_logprobs": [
+            {"token": "I", "logprob": 0.0, "bytes": [ord("I")]},
+            {"token": "J", "logprob": -1.0, "bytes": [ord("J")]},
+        ],
+    }
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("style", ["reasoning_content", "tags"])
+async def test_the_thinkings_too_on_request(stream: bool, style: str) -> None:
+    choice, _ = await ask(
+        logprobs=True, thinking={"logprobs": True}, stream=stream, reasoning_format=style
+    )
+
+    assert text_of(choice["logprobs"]["reasoning_content"]) == "Hm é."
+    assert text_of(choice["logprobs"]["content"]) == "It is ☃."
+    assert all(score["top_logprobs"] == [] for score in choice["logprobs"]["content"])
+
+
+async def test_a_hidden_thinking_has_no_scores_in_a_stream() -> None:
+    _, stream = await ask(
+        logprobs=True, thinking={"logprobs": True}, stream=True, reasoning_format="hidden"
+    )
+
+    assert "reasoning" not in stream
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_none_unless_asked(stream: bool) -> None:
+    choice, text = await ask(stream=stream)
+
+    assert choice["logprobs"] is None
+    assert "bytes" not in text

@@ -1,0 +1,279 @@
+"""Tools from a request to its answer, over scripted calls in the format of vLLM's own parser."""
+
+import json
+from typing import Any
+
+import httpx
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from server.answer import AnswerText
+from server.engines.answers import CallDelta, Constraint, Kind, ToolChoice, ToolFormat
+from server.engines.fake import FakeEngine, Script
+from tests.server.harness import CHAT, body, client, events
+
+tools_module = pytest.importorskip(
+    "server.engines.tools", reason="the CPU engine, whose tool parsers these are, is missing"
+)
+
+
+class Tokenizer:
+    """As much of a tokenizer as the parser asks for."""
+
+    def get_vocab(self) -> dict[str, int]:
+        return {}
+
+
+@pytest.fixture(scope="module")
+def hermes() -> ToolFormat:
+    made: ToolFormat = tools_module.VllmTools("hermes", Tokenizer())
+    return made
+
+
+def tool(name: str, **fields: Any) -> dict[str, Any]:
+    parameters = {"type": "object", "properties": {"a": {"type": "integer"}}, "required": ["a"]}
+    return {"type": "function", "function": {"name": name, "parameters": parameters, **fields}}
+
+
+def call(name: str, /, **arguments: Any) -> str:
+    told = json.dumps({"name": name, "arguments": arguments}, ensure_ascii=False)
+    return f"<tool_call>\n{told}\n</tool_call>"
+
+
+ADD = tool("add")
+TWO = f"Two calls.\n{call('add', a=1)}\n{call('multiply', a='☃')}"
+
+
+def engine(hermes: ToolFormat, answer: str) -> FakeEngine:
+    return FakeEngine(Script(("Which tool?",), answer), tools=hermes)
+
+
+async def ask(over: FakeEngine, **fields: Any) -> httpx.Response:
+    async with client(over) as http:
+        return await http.post(CHAT, json=body(tools=[ADD, tool("multiply")], **fields))
+
+
+def arguments_of(calls: list[Any]) -> list[tuple[str, Any]]:
+    return [(c["function"]["name"], json.loads(c["function"]["arguments"])) for c in calls]
+
+
+async def test_calls_are_taken_out_of_the_answer(hermes: ToolFormat) -> None:
+    response = await ask(engine(hermes, TWO))
+
+    (choice,) = response.json()["choices"]
+    message = choice["message"]
+    assert arguments_of(message["tool_calls"]) == [("add", {"a": 1}), ("multiply", {"a": "☃"})]
+    assert message["content"] == "Two calls.\n"
+    assert message["reasoning_content"] == "Which tool?"
+    assert choice["finish_reason"] == "tool_calls"
+    assert len({c["id"] for c in message["tool_calls"]}) == 2
+    assert all(c["type"] == "function" for c in message["tool_calls"])
+
+
+async def test_a_message_of_calls_alone_has_no_content(hermes: ToolFormat) -> None:
+    response = await ask(engine(hermes, call("add", a=1)))
+
+    assert response.json()["choices"][0]["message"]["content"] is None
+
+
+async def test_calls_are_streamed_piece_by_piece(hermes: ToolFormat) -> None:
+    response = await ask(engine(hermes, TWO), stream=True)
+
+    calls: list[Any] = []
+    content = ""
+    for event in events(response.text):
+        if event.data == "[DONE]":
+            continue
+        delta = event.choice["delta"]
+        content += delta.get("content", "")
+        for part in delta.get("tool_calls", ()):
+            assert event.name == "answer"
+            if "id" in part:
+                assert set(part) == {"index", "id", "type", "function"}
+                assert part["index"] == len(calls)
+                calls.append({"function": dict(part["function"]), "pieces": 0})
+            else:
+                assert set(part) == {"index", "function"}
+                calls[part["index"]]["function"]["arguments"] += part["function"]["arguments"]
+                calls[part["index"]]["pieces"] += 1
+    assert content == "Two calls.\n"
+    assert arguments_of(calls) == [("add", {"a": 1}), ("multiply", {"a": "☃"})]
+    assert all(each["pieces"] > 3 for each in calls)
+    assert events(response.text)[-2].choice["finish_reason"] == "tool_calls"
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_without_parallel_calls_there_is_one(hermes: ToolFormat, stream: bool) -> None:
+    response = await ask(engine(hermes, TWO), stream=stream, parallel_tool_calls=False)
+
+    assert "add" in response.text
+    assert "multiply" not in response.text
+
+
+async def test_no_calls_where_none_are_wanted(hermes: ToolFormat) -> None:
+    response = await ask(engine(hermes, TWO), tool_choice="none")
+
+    (choice,) = response.json()["choices"]
+    assert choice["message"]["content"] == TWO
+    assert "tool_calls" not in choice["message"]
+    assert choice["finish_reason"] == "stop"
+
+
+@pytest.mark.parametrize(
+    ("choice", "finish"),
+    [
+        ("required", "tool_calls"),
+        ({"type": "function", "function": {"name": "add"}}, "stop"),
+    ],
+)
+async def test_a_call_that_must_be_made_is_bound(
+    hermes: ToolFormat, choice: Any, finish: str
+) -> None:
+    over = engine(hermes, call("add", a=1))
+
+    response = await ask(over, tool_choice=choice)
+
+    bound = over.jobs[0].sampling.constraint
+    assert bound is not None
+    assert (bound.kind, bound.field) == (Kind.STRUCTURAL_TAG, "tools")
+    assert response.json()["choices"][0]["finish_reason"] == finish
+
+
+async def test_a_call_that_was_cut_is_no_call_to_make(hermes: ToolFormat) -> None:
+    response = await ask(engine(hermes, call("add", a=1)), max_tokens=40, max_thinking_tokens=2)
+
+    assert response.json()["choices"][0]["finish_reason"] == "length"
+
+
+async def test_tools_are_told_to_the_model_and_to_the_router(hermes: ToolFormat) -> None:
+    over = engine(hermes, "42")
+    async with client(over, default_tier="auto") as http:
+        with_tools = await http.post("/v1/route", json=body(tools=[ADD]))
+        without = await http.post("/v1/route", json=body())
+        await http.post(CHAT, json=body(tools=[ADD]))
+
+    assert b'"add"' in bytes(token for token in over.jobs[0].prompt_ids if token < 256)
+    told = [told.json()["router"]["probabilities"] for told in (with_tools, without)]
+    assert told[0] != told[1]
+
+
+async def test_a_server_without_a_parser_refuses_tools() -> None:
+    async with client(FakeEngine()) as http:
+        response = await http.post(CHAT, json=body(tools=[ADD]))
+        harmless = await http.post(CHAT, json=body(tools=[ADD], tool_choice="none"))
+
+    assert response.status_code == 400
+    assert response.json()["error"]["param"] == "tools"
+    assert harmless.status_code == 200
+
+
+async def test_results_go_back_to_the_model(hermes: ToolFormat) -> None:
+    over = engine(hermes, "It is 12.")
+    asked = {
+        "id": "call-1",
+        "type": "function",
+        "function": {"name": "add", "arguments": '{"a": 1}'},
+    }
+    conversation = [
+        {"role": "user", "content": "Add."},
+        {"role": "assistant", "content": None, "tool_calls": [asked]},
+        {"role": "tool", "tool_call_id": "call-1", "content": "12"},
+    ]
+
+    response = await ask(over, messages=conversation)
+
+    prompt = bytes(token for token in over.jobs[0].prompt_ids if token < 256).decode()
+    assert '"arguments": {"a": 1}' in prompt
+    assert "tool\n12" in prompt
+    assert response.json()["choices"][0]["message"]["content"] == "It is 12."
+
+
+async def test_a_turn_has_one_budget_however_often_calls_break_it(hermes: ToolFormat) -> None:
+    asked = {"id": "1", "function": {"name": "add", "arguments": "{}"}}
+    earlier = {"role": "user", "content": "Before."}
+    conversation = [
+        earlier,
+        {"role": "assistant", "content": "It is 3.", "reasoning_content": "x" * 50},
+        {"role": "user", "content": "Add."},
+        {"role": "assistant", "tool_calls": [asked], "reasoning_content": "12345678"},
+        {"role": "tool", "tool_call_id": "1", "content": "12"},
+        {"role": "assistant", "tool_calls": [asked], "reasoning": "1234"},
+        {"role": "tool", "tool_call_id": "1", "content": "13"},
+    ]
+    script = Script(("y" * 100,), "42")
+    results = {}
+    for cap in (20, 12, 3):
+        over = FakeEngine(script, tools=hermes)
+        response = await ask(over, messages=conversation, max_thinking_tokens=cap)
+        results[cap] = response.json()["choices"][0]["thinking"]
+
+    assert (results[20]["tokens"], results[20]["max_tokens"]) == (8, 8)
+    assert results[20]["clamped"]
+    assert [results[cap]["tokens"] for cap in (12, 3)] == [0, 0]
+
+
+async def test_a_minimum_that_the_turn_has_had_is_had(hermes: ToolFormat) -> None:
+    conversation = [
+        {"role": "user", "content": "Add."},
+        {"role": "assistant", "content": "", "thinking": "123456"},
+    ]
+    for asked, left in ((10, 4), (5, 0)):
+        over = engine(hermes, "42")
+        await ask(over, messages=conversation, min_thinking_tokens=asked)
+        assert over.jobs[0].budget.minimum == left
+
+
+def test_a_format_beside_tools_leaves_both_possible(hermes: ToolFormat) -> None:
+    schema = Constraint(Kind.JSON, {"type": "integer"}, "response_format")
+
+    bound = hermes.bind(ToolChoice((ADD,), "auto", None, True, schema)).constraint
+
+    assert bound is not None
+    assert bound.kind is Kind.STRUCTURAL_TAG
+    assert '"integer"' in bound.value
+    assert "<tool_call>" in bound.value
+
+
+def test_an_unknown_parser_is_named() -> None:
+    with pytest.raises(ValueError, match="hermès"):
+        tools_module.VllmTools("hermès", Tokenizer())
+
+
+@given(
+    text=st.text(st.characters(exclude_characters="<", codec="utf-8")),
+    calls=st.lists(
+        st.tuples(
+            st.sampled_from(["add", "multiply"]),
+            st.dictionaries(st.text(), st.integers() | st.text() | st.booleans(), max_size=3),
+        ),
+        max_size=3,
+    ),
+    size=st.integers(1, 40),
+)
+def test_streamed_and_whole_calls_are_the_same(
+    hermes: ToolFormat, text: str, calls: list[tuple[str, dict[str, Any]]], size: int
+) -> None:
+    written = text + "".join(call(name, **arguments) for name, arguments in calls)
+    bound = hermes.bind(ToolChoice((ADD, tool("multiply")), "auto", None, True, None))
+
+    def read(whole: bool) -> tuple[str, list[tuple[str, Any]]]:
+        reader = bound.reader(whole)
+        answer = AnswerText(reader=reader)
+        found: list[str | CallDelta] = []
+        for at in range(0, len(written), size):
+            found += answer.push(written[at : at + size], [0])
+        found += answer.close()
+        content = "".join(item for item in found if isinstance(item, str))
+        joined: list[list[str]] = []
+        for item in found:
+            if isinstance(item, CallDelta):
+                if item.id is not None:
+                    joined.append([item.name or "", ""])
+                joined[item.index][1] += item.arguments
+        assert answer.calls == len(joined)
+        return content, [(name, json.loads(arguments)) for name, arguments in joined]
+
+    assert read(True)[1] == read(False)[1] == calls
+    if not calls:
+        assert read(True)[0] == read(False)[0] == text
