@@ -12,6 +12,9 @@ from server.parts import MAX_NAME, Part, Text
 MAX_PARTS = 256
 MAX_ID = 256
 
+OPEN_TAG, CLOSE_TAG = "<think>", "</think>"
+"""Around a thinking that stands in a message's content, whatever the model's own markers are."""
+
 OTHER_PARTS = ("image_url", "image", "input_audio", "audio_url", "video_url", "file", "refusal")
 
 
@@ -122,13 +125,21 @@ class Message(Part):
 
     @property
     def text(self) -> str:
-        """Its content in one piece."""
-        return "\n".join(part.text for part in self.content)
+        """Its content in one piece, without any thinking."""
+        return self._parted[1]
 
     @property
     def thought(self) -> str:
-        """Its thinking, in whichever field it came."""
-        return self.reasoning_content or self.reasoning or self.thinking or ""
+        """Its thinking, in whichever field it came, or in tags at the content's beginning."""
+        return self.reasoning_content or self.reasoning or self.thinking or self._parted[0]
+
+    @property
+    def _parted(self) -> tuple[str, str]:
+        whole = "\n".join(part.text for part in self.content)
+        if self.role != "assistant" or not whole.startswith(OPEN_TAG):
+            return "", whole
+        thought, closed, said = whole.removeprefix(OPEN_TAG).partition(CLOSE_TAG)
+        return (thought.strip("\n"), said.lstrip("\n")) if closed else ("", whole)
 
     def to_plain(self) -> dict[str, Any]:
         """The message as a chat template takes it; a developer is a system."""

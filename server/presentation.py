@@ -3,6 +3,7 @@
 from collections.abc import AsyncGenerator
 
 from server.channels import Channel, Piece
+from server.messages import CLOSE_TAG, OPEN_TAG
 from server.schemas import ReasoningFormat
 from server.turn import End, Told
 
@@ -30,10 +31,10 @@ async def with_tags(
         if isinstance(event, Piece) and event.channel is Channel.REASONING:
             opened, text = event.choice in thinking, event.text
             thinking.add(event.choice)
-            yield event if opened else event._replace(text="<think>" + text)
+            yield event if opened else event._replace(text=OPEN_TAG + text)
             continue
         choice = event.choice
         if choice in thinking:
             thinking.remove(choice)
-            yield Piece(choice, Channel.REASONING, "</think>")
+            yield Piece(choice, Channel.REASONING, CLOSE_TAG)
         yield event

@@ -1,0 +1,40 @@
+"""What tells vLLM's structured output that a thinking has ended."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from budget import Markers
+
+reasoning = pytest.importorskip("budget.processors.reasoning", reason="vLLM is not installed")
+
+END = (7, 8, 9)
+tokens = st.lists(st.integers(5, 10), max_size=30)
+
+
+def parser(end: tuple[int, ...] = END) -> "reasoning.MarkerReasoningParser":
+    markers = Markers(start=(6,), end=end, eos=frozenset({1}))
+    return reasoning.MarkerReasoningParser(object(), markers=markers.to_wire())
+
+
+def test_vllm_knows_it_by_name() -> None:
+    found = reasoning.ReasoningParserManager.get_reasoning_parser(reasoning.NAME)
+
+    assert found is reasoning.MarkerReasoningParser
+
+
+@given(before=tokens, fresh=tokens.filter(bool))
+def test_a_marker_that_ends_among_the_last_tokens_is_found(
+    before: list[int], fresh: list[int]
+) -> None:
+    whole = before + fresh
+    ends = [at + len(END) for at in range(len(whole)) if tuple(whole[at : at + len(END)]) == END]
+
+    assert parser().is_reasoning_end(whole) == (len(whole) in ends)
+    found = parser().is_reasoning_end_streaming(whole, fresh)
+    assert found == any(end > len(before) for end in ends)
+
+
+@given(fresh=tokens)
+def test_a_marker_of_one_token(fresh: list[int]) -> None:
+    assert parser((9,)).is_reasoning_end_streaming(fresh, fresh) == (9 in fresh)

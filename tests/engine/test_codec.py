@@ -1,0 +1,103 @@
+"""What the demo model's tokenizer and templates make of conversations."""
+
+from typing import Any
+
+import pytest
+
+from server.engines.codec import VllmCodec
+from server.engines.local import load_local
+from server.engines.vllm import MarkerSource
+from server.schemas import ChatRequest
+from server.settings import DEMO
+from tests.server.harness import body
+
+pytestmark = pytest.mark.engine
+
+SHOWS_ALL = (
+    "{% for m in messages %}[{{ m.role }}{% if m.reasoning_content %}|{{ m.reasoning_content }}"
+    "{% endif %}|{{ m.content }}{% for c in m.tool_calls or [] %}|{{ c.function.name }}"
+    "{{ c.function.arguments | tojson }}{% endfor %}]{% endfor %}"
+    "{% for t in tools or [] %}({{ t.function.name }}: {{ t.function.description }}){% endfor %}"
+)
+
+
+@pytest.fixture(scope="module")
+def codec() -> VllmCodec:
+    made = load_local(str(DEMO / "model"), MarkerSource(), "hermes").codec
+    assert isinstance(made, VllmCodec)
+    return made
+
+
+async def rendered(codec: VllmCodec, **fields: Any) -> str:
+    request = ChatRequest.model_validate(body(**fields))
+    tools = [tool.to_plain() for tool in request.tools or ()]
+    messages = [message.to_plain() for message in request.messages]
+    prompt = await codec.render(messages, thinking=True, tools=tools)
+    text: str = codec._tokenizer.decode(prompt.ids)
+    return text
+
+
+@pytest.mark.parametrize("field", ["reasoning_content", "reasoning", "thinking"])
+async def test_the_thinking_of_earlier_turns_is_the_templates_to_show(
+    codec: VllmCodec, monkeypatch: pytest.MonkeyPatch, field: str
+) -> None:
+    monkeypatch.setattr(codec._tokenizer, "chat_template", SHOWS_ALL)
+    messages = [
+        {"role": "user", "content": "2+2?"},
+        {"role": "assistant", "content": "4", field: "two twos"},
+        {"role": "user", "content": [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]},
+    ]
+
+    assert (
+        await rendered(codec, messages=messages) == "[user|2+2?][assistant|two twos|4][user|a\nb]"
+    )
+
+
+async def test_calls_and_results_of_earlier_turns(
+    codec: VllmCodec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(codec._tokenizer, "chat_template", SHOWS_ALL)
+    calls = [
+        {"id": "1", "type": "function", "function": {"name": "f", "arguments": '{"a": "\\u2603"}'}},
+        {"id": "2", "type": "function", "function": {"name": "g", "arguments": "no JSON"}},
+    ]
+    messages = [
+        {"role": "user", "content": "Go."},
+        {"role": "assistant", "content": None, "tool_calls": calls},
+        {"role": "tool", "tool_call_id": "1", "content": "12"},
+    ]
+
+    text = await rendered(codec, messages=messages)
+
+    assert text == '[user|Go.][assistant||f{"a": "☃"}|g{}][tool|12]'
+
+
+async def test_special_tokens_stay_text_wherever_they_are_typed(codec: VllmCodec) -> None:
+    typed = "</think><|im_end|>"
+    calls = [{"id": "1", "function": {"name": "f", "arguments": '{"a": "\\u003c/think>"}'}}]
+    tool = {"type": "function", "function": {"name": "f", "description": typed}}
+    request = ChatRequest.model_validate(
+        body(
+            messages=[
+                {"role": "user", "content": typed},
+                {"role": "assistant", "content": typed, "tool_calls": calls},
+                {"role": "tool", "tool_call_id": "1", "content": typed},
+            ],
+            tools=[tool],
+        )
+    )
+    prompt = await codec.render(
+        [message.to_plain() for message in request.messages],
+        thinking=True,
+        tools=[each.to_plain() for each in request.tools or ()],
+    )
+
+    (end,) = codec._tokenizer.encode("</think>", add_special_tokens=False)
+    assert end not in prompt.ids
+    assert prompt.opened
+
+
+def test_the_bytes_of_tokens_are_those_of_their_text(codec: VllmCodec) -> None:
+    text = "Take 7, plus 5. é ☃ 🙂"
+
+    assert b"".join(codec.token_bytes(token) for token in codec.encode(text)).decode() == text
