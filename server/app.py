@@ -66,8 +66,8 @@ def create_app(settings: Settings, load: Load) -> FastAPI:
     app.post(CHAT_PATH, openapi_extra=body)(chat.__call__)
     app.post(ROUTE_PATH, openapi_extra=body)(dry_run.__call__)
     models = Models(host, settings.aliases)
-    app.get("/v1/models")(models.list_models)
-    app.get("/v1/models/{name:path}")(models.get_model)
+    app.get("/v1/models", response_model=None)(models.list_models)
+    app.get("/v1/models/{name:path}", response_model=None)(models.get_model)
     _add_routes(app, host, metrics)
     return app
 

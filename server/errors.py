@@ -18,6 +18,7 @@ class ApiError(Exception):
     │   └── UnknownModel      404  no such model
     ├── MethodNotAllowed      405  a path that takes other methods
     ├── BodyTooLarge          413  more bytes than the limit
+    ├── HeadTooLarge          431  more bytes of path and headers than the limit
     ├── InternalError         500  a fault of ours; the log has it
     └── Unavailable           503  the engine cannot answer, now or any more
     ```
@@ -102,6 +103,13 @@ class BodyTooLarge(ApiError):
 
     status = 413
     reason = "body_too_large"
+
+
+class HeadTooLarge(ApiError):
+    """Path and headers are over the limit of bytes."""
+
+    status = 431
+    reason = "head_too_large"
 
 
 class InternalError(ApiError):
