@@ -14,6 +14,7 @@ class ApiError(Exception):
     ApiError
     ├── BadRequest            400  a field is wrong; `param` names it
     │   └── ContextTooLong    400  more tokens than the context holds
+    ├── ForeignPage           403  a web page that the operator has not allowed
     ├── NotFound              404  no such path
     │   └── UnknownModel      404  no such model
     ├── MethodNotAllowed      405  a path that takes other methods
@@ -75,6 +76,14 @@ class ContextTooLong(BadRequest):
 
     code = "context_length_exceeded"
     reason = "context_length"
+
+
+class ForeignPage(ApiError):
+    """The request comes from a web page that may not use the server."""
+
+    status = 403
+    code = "origin_not_allowed"
+    reason = "origin"
 
 
 class NotFound(ApiError):
