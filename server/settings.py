@@ -16,7 +16,8 @@ from pydantic_settings import (
     SettingsError,
 )
 
-from server.schemas import MAX_NAME, ReasoningFormat
+from server.parts import MAX_NAME
+from server.schemas import ReasoningFormat
 from server.sections import (
     AUTO,
     CUSTOM,
