@@ -5,9 +5,10 @@ from contextlib import asynccontextmanager
 from importlib.metadata import PackageNotFoundError, version
 
 import orjson
-from fastapi import FastAPI, Request, Response
-from starlette.exceptions import HTTPException
+from fastapi import Depends, FastAPI, Request, Response
 from starlette.requests import ClientDisconnect
+from starlette.routing import Match
+from starlette.types import Scope
 
 from budget import BudgetError
 from server.admission import Admissions
@@ -17,9 +18,10 @@ from server.engines.base import EngineUnavailable, Unserved
 from server.errors import ApiError, MethodNotAllowed, NotFound, as_api_error
 from server.host import EngineHost, Load
 from server.metrics import CLIENT_GONE, CONTENT_TYPE, Metrics
-from server.middleware import Metered, RequestIds
+from server.middleware import Heads, Metered, RequestIds
 from server.models import Models
 from server.openapi import BODY, describe
+from server.origins import Origins
 from server.routing import Router
 from server.settings import Settings
 from server.turn import Crew
@@ -40,6 +42,7 @@ def create_app(settings: Settings, load: Load) -> FastAPI:
     """
     host, metrics, crew = EngineHost(load), Metrics(), Crew()
     admissions = Admissions(settings, Router.load(settings.router))
+    origins = Origins(settings.cors)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncGenerator[None, None]:
@@ -55,10 +58,13 @@ def create_app(settings: Settings, load: Load) -> FastAPI:
         docs_url=None,
         redoc_url=None,
         redirect_slashes=False,
+        dependencies=[Depends(origins.check)],
     )
     app.state.host = host
     app.openapi = describe(app)  # type: ignore[method-assign]
     app.add_middleware(Metered, metrics=metrics, path=CHAT_PATH)
+    app.add_middleware(Heads)
+    origins.add_to(app)
     app.add_middleware(RequestIds)
     _add_errors(app, metrics)
     chat, dry_run = Chat(settings, host, admissions, crew), DryRun(settings, host, admissions)
@@ -66,21 +72,19 @@ def create_app(settings: Settings, load: Load) -> FastAPI:
     app.post(CHAT_PATH, openapi_extra=body)(chat.__call__)
     app.post(ROUTE_PATH, openapi_extra=body)(dry_run.__call__)
     models = Models(host, settings.aliases)
-    app.get("/v1/models")(models.list_models)
-    app.get("/v1/models/{name:path}")(models.get_model)
+    app.get("/v1/models", response_model=None)(models.list_models)
+    app.get("/v1/models/{name:path}", response_model=None)(models.get_model)
     _add_routes(app, host, metrics)
     return app
 
 
 def _add_routes(app: FastAPI, host: EngineHost, metrics: Metrics) -> None:
 
-    @app.head("/health", include_in_schema=False)
     @app.get("/health")
     async def health() -> dict[str, str]:
         """Whether the process runs."""
         return {"status": "ok"}
 
-    @app.head("/ready", include_in_schema=False)
     @app.get("/ready")
     async def ready() -> dict[str, str]:
         """Whether the engine can answer."""
@@ -105,9 +109,11 @@ def _add_errors(app: FastAPI, metrics: Metrics) -> None:
             media_type="application/json",
         )
 
-    async def no_method(request: Request, error: Exception) -> Response:
+    async def no_method(request: Request, _: Exception) -> Response:
+        headers = {"allow": ", ".join(methods_at(app, request.scope))}
+        if request.method == "OPTIONS":
+            return Response(status_code=204, headers=headers)
         message = f"{request.url.path} does not take {request.method}"
-        headers = error.headers if isinstance(error, HTTPException) else None
         return await refuse(request, MethodNotAllowed(message, headers=headers))
 
     async def no_path(request: Request, _: Exception) -> Response:
@@ -121,6 +127,13 @@ def _add_errors(app: FastAPI, metrics: Metrics) -> None:
     app.add_exception_handler(NotFound.status, no_path)
     app.add_exception_handler(MethodNotAllowed.status, no_method)
     app.add_exception_handler(ClientDisconnect, gone)
+
+
+def methods_at(app: FastAPI, scope: Scope) -> list[str]:
+    """The methods that a path takes."""
+    routes = [route for route in app.routes if route.matches(scope)[0] is not Match.NONE]
+    methods = {method for route in routes for method in getattr(route, "methods", None) or ("GET",)}
+    return sorted(methods | {"HEAD"} if "GET" in methods else methods)
 
 
 def _version() -> str:

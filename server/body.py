@@ -1,13 +1,17 @@
 """From a request's bytes to a request, or to a 400 that names the field."""
 
-from typing import Any
+from typing import Any, TypeVar
 
+import jiter
 from fastapi import Request
 from pydantic import ValidationError
 from pydantic_core import from_json
 
 from server.errors import BadRequest, BodyTooLarge
+from server.parts import Part
 from server.schemas import ChatRequest
+
+P = TypeVar("P", bound=Part)
 
 MAX_PATH = 128
 
@@ -23,24 +27,35 @@ async def read_body(request: Request, at_most: int) -> bytes:
     async for chunk in request.stream():
         body += chunk
         if len(body) > at_most:
-            # What is left of the body is not read, so the connection cannot serve on.
-            raise BodyTooLarge(
-                f"the request's body is over {at_most} bytes: send less",
-                headers={"connection": "close"},
-            )
+            raise BodyTooLarge(f"the request's body is over {at_most} bytes: send less")
     return bytes(body)
 
 
 def parse_chat(body: bytes) -> ChatRequest:
+    """The chat request in a body; see `parse`."""
+    return parse(body, ChatRequest)
+
+
+def parse(body: bytes, kind: type[P]) -> P:
     """The request in a body.
 
     Raises:
         BadRequest: if it is not one; the first field at fault is named.
     """
     try:
-        return ChatRequest.model_validate_json(body)
+        request = kind.model_validate_json(body)
     except ValidationError as error:
         raise _bad_request(error, body) from None
+    _check_that_none_is_twice(body)
+    return request
+
+
+def _check_that_none_is_twice(body: bytes) -> None:
+    """Refuse a field that is given twice, of which pydantic would take the last."""
+    try:
+        jiter.from_json(body, catch_duplicate_keys=True)
+    except ValueError as error:
+        raise BadRequest(f"the body is ambiguous: {str(error)[:MAX_PATH]}") from None
 
 
 def _bad_request(error: ValidationError, body: bytes) -> BadRequest:

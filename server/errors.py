@@ -14,10 +14,12 @@ class ApiError(Exception):
     ApiError
     ├── BadRequest            400  a field is wrong; `param` names it
     │   └── ContextTooLong    400  more tokens than the context holds
+    ├── ForeignPage           403  a web page that the operator has not allowed
     ├── NotFound              404  no such path
     │   └── UnknownModel      404  no such model
     ├── MethodNotAllowed      405  a path that takes other methods
     ├── BodyTooLarge          413  more bytes than the limit
+    ├── HeadTooLarge          431  more bytes of path and headers than the limit
     ├── InternalError         500  a fault of ours; the log has it
     └── Unavailable           503  the engine cannot answer, now or any more
     ```
@@ -76,6 +78,14 @@ class ContextTooLong(BadRequest):
     reason = "context_length"
 
 
+class ForeignPage(ApiError):
+    """The request comes from a web page that may not use the server."""
+
+    status = 403
+    code = "origin_not_allowed"
+    reason = "origin"
+
+
 class NotFound(ApiError):
     """There is nothing at this path."""
 
@@ -102,6 +112,13 @@ class BodyTooLarge(ApiError):
 
     status = 413
     reason = "body_too_large"
+
+
+class HeadTooLarge(ApiError):
+    """Path and headers are over the limit of bytes."""
+
+    status = 431
+    reason = "head_too_large"
 
 
 class InternalError(ApiError):

@@ -64,3 +64,22 @@ class Metered:
             await self._app(scope, receive, send_noting_status)
         finally:
             meter.close()
+
+
+class Heads:
+    """Answers `HEAD` as `GET`, without the body."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """See ASGI."""
+        if scope["type"] != "http" or scope["method"] != "HEAD":
+            await self._app(scope, receive, send)
+            return
+
+        async def send_no_body(message: Message) -> None:
+            bodied = message["type"] == "http.response.body"
+            await send({**message, "body": b""} if bodied else message)
+
+        await self._app({**scope, "method": "GET"}, receive, send_no_body)

@@ -25,6 +25,9 @@ CUSTOM = "custom"
 """What metrics and headers call a budget of no tier."""
 
 
+Origin = Annotated[str, Field(pattern=r"^(\*|null|[a-z][a-z0-9+.-]*://[^/\s*]+)$")]
+
+
 class Section(BaseModel):
     """A table of the settings."""
 
@@ -59,6 +62,19 @@ class Limits(Section):
     max_choices: Annotated[int, Field(ge=1)] = 16
     heartbeat_seconds: Annotated[float, Field(ge=0)] = 10.0
     shutdown_grace_seconds: Annotated[int, Field(ge=0)] = 30
+
+
+class Cors(Section):
+    """Which web pages of other origins may use the server.
+
+    Attributes:
+        allow_origins: as a browser writes them, like "https://chat.example.com";
+            "*" is every page of the web.
+        allow_loopback: pages that the browser's own machine serves.
+    """
+
+    allow_origins: tuple[Origin, ...] = ()
+    allow_loopback: bool = True
 
 
 def _texts(value: Any) -> Any:

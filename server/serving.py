@@ -16,6 +16,7 @@ import uvicorn
 from server.app import create_app
 from server.host import EngineHost
 from server.loader import load_engine
+from server.protocol import BoundedHttp
 from server.settings import Settings
 
 PROGRESS_SECONDS = 10
@@ -44,6 +45,8 @@ def serve(settings: Settings) -> int:
         app,
         host=settings.host,
         port=settings.port,
+        http=BoundedHttp,
+        ws="none",
         access_log=False,
         log_level="warning",
         timeout_keep_alive=KEEP_ALIVE_SECONDS,

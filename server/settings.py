@@ -25,6 +25,7 @@ from server.sections import (
     AnswerReserve,
     Ceilings,
     CompletionsServer,
+    Cors,
     DefaultBudget,
     Efforts,
     Limits,
@@ -97,6 +98,7 @@ class Settings(BaseSettings):
     ceilings: Ceilings = Ceilings()
     prices: Prices | None = None
     limits: Limits = Limits()
+    cors: Cors = Cors()
 
     @model_validator(mode="after")
     def _names_differ(self) -> "Settings":

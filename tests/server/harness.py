@@ -16,6 +16,7 @@ from fastapi import FastAPI
 from server.app import create_app
 from server.engines.base import Job
 from server.engines.fake import FakeEngine
+from server.protocol import BoundedHttp
 from server.sections import CUSTOM
 from server.settings import Settings
 
@@ -66,7 +67,10 @@ async def listening(engine: FakeEngine, **given: Any) -> AsyncIterator[str]:
     """The base URL of a server on a loopback port."""
     app = create_app(settings(**given), lambda: engine)
     with socket.create_server(("127.0.0.1", 0)) as listener:
-        server = QuietServer(uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=1))
+        config = uvicorn.Config(
+            app, http=BoundedHttp, ws="none", log_level="warning", timeout_graceful_shutdown=1
+        )
+        server = QuietServer(config)
         serving = asyncio.create_task(server.serve(sockets=[listener]))
         url = f"http://127.0.0.1:{listener.getsockname()[1]}"
         async with httpx.AsyncClient(base_url=url) as http:

@@ -87,6 +87,7 @@ def test_a_model_that_does_not_load_ends_the_command() -> None:
         (["--port", "-1"], "port"),
         (["--thinking-start", "<t>"], "thinking_end"),
         (["--config", "nowhere.toml"], "nowhere.toml"),
+        (["--model", "a", "--alias", "b", "--alias", "a"], "aliases"),
     ],
 )
 def test_a_bad_setting_ends_the_command_with_its_name(
