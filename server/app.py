@@ -40,7 +40,7 @@ def create_app(settings: Settings, load: Load) -> FastAPI:
     Raises:
         BadSettings: if the classifier that they name is not installed.
     """
-    host, metrics, crew = EngineHost(load), Metrics(), Crew()
+    host, metrics, crew = EngineHost(load, settings.limits.stall_seconds), Metrics(), Crew()
     admissions = Admissions(settings, Router.load(settings.router))
     origins = Origins(settings.cors)
 

@@ -1,12 +1,13 @@
-"""Loads the engine beside the running server, and knows whether it can answer."""
+"""Loads the engine beside the running server, watches it, and starts it again when it stops."""
 
 import asyncio
 import contextlib
 import logging
 import threading
+import time
 from collections.abc import Callable
 
-from server.engines.base import Engine
+from server.engines.base import Engine, EngineUnavailable
 from server.errors import Unavailable
 
 logger = logging.getLogger(__name__)
@@ -14,32 +15,50 @@ logger = logging.getLogger(__name__)
 Load = Callable[[], Engine]
 """Makes an engine; may block for minutes, and runs in a thread of its own."""
 
+PROBE_SECONDS = 1.0
+FIRST_PAUSE_SECONDS = 1.0
+LONGEST_PAUSE_SECONDS = 60.0
+"""The pause before an engine is started again doubles with each time, up to this, until one has run
+for longer."""
+
+SOON = {"retry-after": "5"}
+
 
 class EngineHost:
-    """Holds the engine: loading, then ready or failed."""
+    """Holds the engine: loading, then ready; loading again if it stops; or failed for good.
 
-    def __init__(self, load: Load) -> None:
+    An engine that cannot be loaded the first time will not be the second: that is
+    left to whoever started the server.
+    """
+
+    def __init__(self, load: Load, stall_seconds: float) -> None:
+        """Begin with no engine.
+
+        Args:
+            load: makes one.
+            stall_seconds: after so long without a sign of life it is given up.
+        """
         self._load = load
-        self._engine: asyncio.Future[Engine] | None = None
+        self._stall_seconds = stall_seconds
+        self._first: asyncio.Future[None] | None = None
+        self._engine: Engine | None = None
+        self._watch: asyncio.Task[None] | None = None
 
     def start(self) -> None:
         """Begin to load."""
-        loop = asyncio.get_running_loop()
-        self._engine = loop.create_future()
-        # A daemon, so that a server told to stop need not wait for a model to load.
-        threading.Thread(
-            target=self._work, args=(loop, self._engine), name="engine-loader", daemon=True
-        ).start()
+        self._first = asyncio.get_running_loop().create_future()
+        self._watch = asyncio.create_task(self._supervise(self._first))
 
     async def loaded(self) -> Engine:
-        """Wait for the engine.
+        """Wait for the first engine.
 
         Raises:
             Exception: whatever kept it from loading.
         """
-        if self._engine is None:
+        if self._first is None:
             raise RuntimeError("the host was not started")
-        return await asyncio.shield(self._engine)
+        await asyncio.shield(self._first)
+        return self.engine
 
     @property
     def engine(self) -> Engine:
@@ -48,14 +67,17 @@ class EngineHost:
         Raises:
             Unavailable: if it has not.
         """
-        if self._engine is None or not self._engine.done():
+        if self._engine is not None:
+            return self._engine
+        if self._first is None or not self._first.done():
             raise Unavailable(
-                "the model is still loading: try again in a few seconds",
-                headers={"retry-after": "5"},
+                "the model is still loading: try again in a few seconds", headers=SOON
             )
-        if self._engine.cancelled() or self._engine.exception() is not None:
+        if self._first.cancelled() or self._first.exception() is not None:
             raise Unavailable("the model failed to load: the server's log says why")
-        return self._engine.result()
+        raise Unavailable(
+            "the engine has stopped and is started again: try again in a few seconds", headers=SOON
+        )
 
     async def ready(self) -> Engine:
         """The engine, if it can answer now.
@@ -70,28 +92,73 @@ class EngineHost:
 
     async def aclose(self) -> None:
         """Stop the engine, or stop waiting for it."""
-        future = self._engine
-        if future is None or future.cancel() or future.cancelled() or future.exception():
-            return
-        await future.result().aclose()
+        if self._watch is not None:
+            self._watch.cancel()
+            await asyncio.gather(self._watch, return_exceptions=True)
+        if self._first is not None:
+            self._first.cancel()
+        if self._engine is not None:
+            await self._engine.aclose()
 
-    def _work(self, loop: asyncio.AbstractEventLoop, future: asyncio.Future[Engine]) -> None:
-        engine: Engine | None = None
-        error: Exception | None = None
-        try:
-            engine = self._load()
-        except Exception as caught:
-            error = caught
+    async def _supervise(self, first: asyncio.Future[None]) -> None:
+        pause = FIRST_PAUSE_SECONDS
+        while True:
+            began = time.monotonic()
+            try:
+                engine = await self._load_in_thread()
+            except Exception as error:
+                logger.error("the model failed to load: %s", error, exc_info=error)
+                if not first.done():
+                    first.set_exception(error)
+                    first.exception()  # taken here, so that asyncio does not log it once more
+                    return
+            else:
+                self._engine = engine
+                if not first.done():
+                    first.set_result(None)
+                why = await self._until_it_stops(engine)
+                self._engine = None
+                logger.error("%s: it is started again", why)
+                await engine.abandon()
+            if time.monotonic() - began > LONGEST_PAUSE_SECONDS:
+                pause = FIRST_PAUSE_SECONDS
+            await asyncio.sleep(pause)
+            pause = min(2 * pause, LONGEST_PAUSE_SECONDS)
 
-        def settle() -> None:
+    async def _until_it_stops(self, engine: Engine) -> str:
+        """Wait until the engine is dead, or as good as dead; which of them."""
+        while True:
+            await asyncio.sleep(PROBE_SECONDS)
+            try:
+                async with asyncio.timeout(self._stall_seconds):
+                    await engine.probe()
+            except TimeoutError:
+                return f"the engine has not moved for {self._stall_seconds:g} s"
+            except EngineUnavailable as error:
+                return str(error)
+
+    async def _load_in_thread(self) -> Engine:
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[Engine] = loop.create_future()
+
+        def settle(engine: Engine | None, error: Exception | None) -> None:
             if future.cancelled():
                 return
             if engine is not None:
                 future.set_result(engine)
             else:
-                logger.error("the model failed to load: %s", error, exc_info=error)
                 future.set_exception(error or RuntimeError("no engine"))
-                future.exception()  # taken here, so that asyncio does not log it once more
 
-        with contextlib.suppress(RuntimeError):  # the loop has closed: nobody waits any more
-            loop.call_soon_threadsafe(settle)
+        def work() -> None:
+            engine: Engine | None = None
+            error: Exception | None = None
+            try:
+                engine = self._load()
+            except Exception as caught:
+                error = caught
+            with contextlib.suppress(RuntimeError):  # the loop has closed: nobody waits any more
+                loop.call_soon_threadsafe(settle, engine, error)
+
+        # A daemon, so that a server told to stop need not wait for a model to load.
+        threading.Thread(target=work, name="engine-loader", daemon=True).start()
+        return await future

@@ -56,12 +56,15 @@ class Limits(Section):
         max_choices: largest `n`.
         heartbeat_seconds: between two comments in a stream; 0 sends none.
         shutdown_grace_seconds: for running answers, once the server was told to stop.
+        stall_seconds: after so long without a sign of life the engine is given up
+            and started again; longer than its longest step.
     """
 
     max_body_bytes: Annotated[int, Field(ge=1)] = 4 * 2**20
     max_choices: Annotated[int, Field(ge=1)] = 16
     heartbeat_seconds: Annotated[float, Field(ge=0)] = 10.0
     shutdown_grace_seconds: Annotated[int, Field(ge=0)] = 30
+    stall_seconds: Annotated[float, Field(gt=0)] = 8.0
 
 
 class Cors(Section):

@@ -242,5 +242,15 @@ class Engine(Protocol):
             EngineUnavailable: if it cannot.
         """
 
+    async def probe(self) -> None:
+        """Return once the engine has shown that it moves; one that hangs never does.
+
+        Raises:
+            EngineUnavailable: if it is dead.
+        """
+
+    async def abandon(self) -> None:
+        """Put an end to an engine that is dead or hangs: its jobs fail, its processes go."""
+
     async def aclose(self) -> None:
         """Stop the engine and give back what it holds."""

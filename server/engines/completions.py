@@ -133,6 +133,13 @@ class CompletionsEngine:
         await self._upstream.check()
         self._well_until = time.monotonic() + TRUSTED_SECONDS
 
+    async def probe(self) -> None:
+        """See `Engine`. What runs elsewhere is not ours to start again."""
+
+    async def abandon(self) -> None:
+        """See `Engine`."""
+        await self.aclose()
+
     async def aclose(self) -> None:
         """See `Engine`."""
         await self._upstream.aclose()

@@ -200,6 +200,8 @@ class FakeEngine:
         self._before_token = before_token
         self._die_after = die_after
         self._dead = False
+        self._awake = asyncio.Event()
+        self._awake.set()
         self._attempts: dict[str, frozenset[int]] = {}
 
     async def check(self, job: Job) -> None:
@@ -230,9 +232,23 @@ class FakeEngine:
         if self._dead:
             raise EngineUnavailable("the engine died")
 
+    async def probe(self) -> None:
+        """See `Engine`."""
+        await self.health()
+        await self._awake.wait()
+
+    async def abandon(self) -> None:
+        """See `Engine`."""
+        self._dead = True
+        self._awake.set()
+
     async def aclose(self) -> None:
         """See `Engine`."""
         self._dead = True
+
+    def hang(self) -> None:
+        """Generate nothing more, and say nothing, until it is abandoned."""
+        self._awake.clear()
 
     async def _tokens(self, job: Job) -> AsyncGenerator[tuple[int, Finish | None], None]:
         machine = Machine(job.budget, self.model.markers, VOCABULARY)
@@ -240,6 +256,7 @@ class FakeEngine:
         eos = self.model.markers.eos
         for position in range(job.sampling.max_tokens):
             await self._before_token(job, position)
+            await self._awake.wait()
             if position == self._die_after:
                 self._dead = True
             await self.health()

@@ -21,6 +21,7 @@ from vllm.platforms import current_platform
 from vllm.sampling_params import RequestOutputKind, StructuredOutputsParams
 from vllm.tokenizers import cached_tokenizer_from_config
 from vllm.utils.gc_utils import freeze_gc_heap
+from vllm.utils.system_utils import kill_process_tree
 from vllm.v1.engine.async_llm import AsyncLLM
 from vllm.v1.engine.exceptions import EngineDeadError, EngineGenerateError
 
@@ -64,6 +65,8 @@ SAME_NAMES = (
     "seed",
 )
 """Settings that vLLM calls as we do."""
+
+FAREWELL_SECONDS = 5.0
 
 FAILED = "error"
 """vLLM's word for a request that it could not go on with."""
@@ -204,6 +207,27 @@ class VllmEngine:
             await self._llm.check_health()
         except EngineDeadError as error:
             raise EngineUnavailable("the engine stopped") from error
+
+    async def probe(self) -> None:
+        """See `Engine`. Asks every worker, between two steps; the books are looked over too."""
+        try:
+            await self._llm.collective_rpc("check_books")
+        except EngineDeadError as error:
+            raise EngineUnavailable("the engine stopped") from error
+        except Exception as error:
+            raise EngineUnavailable(f"the engine is out of order: {error}") from error
+
+    async def abandon(self) -> None:
+        """See `Engine`."""
+        manager = self._llm.engine_core.resources.engine_manager
+        for process in getattr(manager, "processes", ()):
+            # Not asked to end: a process that hangs would not, nor would its workers then.
+            await asyncio.to_thread(kill_process_tree, process.pid)
+        handler = self._llm.output_handler
+        if handler is not None:
+            # It tells every job that the engine is dead.
+            await asyncio.wait({handler}, timeout=FAREWELL_SECONDS)
+        await self.aclose()
 
     async def aclose(self) -> None:
         """See `Engine`."""

@@ -56,6 +56,12 @@ class RecordingEngine:
     async def health(self) -> None:
         await self._engine.health()
 
+    async def probe(self) -> None:
+        await self._engine.probe()
+
+    async def abandon(self) -> None:
+        await self._engine.abandon()
+
     async def aclose(self) -> None:
         await self._engine.aclose()
 

@@ -1,0 +1,111 @@
+"""An engine that stops is started again, and nobody waits for one that hangs."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import httpx
+import pytest
+
+from server.app import create_app
+from server.engines.base import Engine
+from server.engines.fake import FakeEngine, Script
+from server.host import EngineHost
+from tests.server.harness import CHAT, Gate, body, events, settings, soon
+
+STALL = {"stall_seconds": 0.05}
+
+
+@pytest.fixture(autouse=True)
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("server.host.PROBE_SECONDS", 0.01)
+    monkeypatch.setattr("server.host.FIRST_PAUSE_SECONDS", 0.01)
+
+
+class Garage:
+    """Makes engines, one after the other; tells when the next one is made."""
+
+    def __init__(self, *engines: FakeEngine | Exception) -> None:
+        self._left = list(engines)
+        self.made = 0
+
+    def __call__(self) -> Engine:
+        self.made += 1
+        engine = self._left.pop(0)
+        if isinstance(engine, Exception):
+            raise engine
+        return engine
+
+
+@asynccontextmanager
+async def served(garage: Garage) -> AsyncIterator[tuple[httpx.AsyncClient, EngineHost]]:
+    app = create_app(settings(limits=STALL), garage)
+    transport = httpx.ASGITransport(app)
+    async with (
+        app.router.lifespan_context(app),
+        httpx.AsyncClient(transport=transport, base_url="http://test") as http,
+    ):
+        await soon(app.state.host.loaded())
+        yield http, app.state.host
+
+
+async def until_ready(http: httpx.AsyncClient) -> None:
+    async with asyncio.timeout(10):
+        while True:
+            if (await http.get("/ready")).status_code == 200:
+                return
+            await asyncio.sleep(0.01)
+
+
+async def test_an_engine_that_dies_is_started_again() -> None:
+    garage = Garage(FakeEngine(Script(("abc",), "d"), die_after=2), FakeEngine())
+    async with served(garage) as (http, _):
+        broken = await http.post(CHAT, json=body(stream=True))
+        refused = await http.get("/ready")
+        await until_ready(http)
+        again = await http.post(CHAT, json=body())
+
+    assert events(broken.text)[-1].name == "error"
+    assert refused.status_code == 503
+    assert again.status_code == 200
+    assert garage.made == 2
+
+
+async def test_an_engine_that_hangs_is_given_up() -> None:
+    gate = Gate(2)
+    hanging = FakeEngine(Script(("abc",), "d"), before_token=gate)
+    garage = Garage(hanging, FakeEngine())
+    async with served(garage) as (http, _):
+        stuck = asyncio.create_task(http.post(CHAT, json=body(stream=True)))
+        await soon(gate.reached.wait())
+        hanging.hang()
+        gate.opened.set()
+        ended = await soon(stuck)
+        await until_ready(http)
+        again = await http.post(CHAT, json=body())
+
+    assert events(ended.text)[-1].name == "error"
+    assert again.status_code == 200
+
+
+async def test_it_is_tried_again_until_it_loads(caplog: pytest.LogCaptureFixture) -> None:
+    fault = OSError("no memory")
+    garage = Garage(FakeEngine(), fault, fault, FakeEngine())
+    async with served(garage) as (http, host):
+        await host.engine.aclose()  # as good as dead
+        assert (await http.get("/ready")).status_code == 503
+        await until_ready(http)
+
+    assert garage.made == 4
+    assert "no memory" in caplog.text
+
+
+async def test_a_server_that_stops_starts_nothing_again() -> None:
+    garage = Garage(FakeEngine(), FakeEngine())
+    async with served(garage) as (_, host):
+        pass
+    await asyncio.sleep(0.05)
+
+    assert garage.made == 1
+    with pytest.raises(RuntimeError):
+        await host.engine.health()
