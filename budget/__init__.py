@@ -4,7 +4,16 @@ Budget forcing after *s1: simple test-time scaling* (arXiv 2501.19393).
 """
 
 from budget.errors import BudgetError
-from budget.machine import DesyncError, EndReason, Forced, Label, Machine, Outcome, replay
+from budget.machine import (
+    DesyncError,
+    EndReason,
+    Forced,
+    ForcedRun,
+    Label,
+    Machine,
+    Outcome,
+    replay,
+)
 from budget.markers import Markers
 from budget.policy import (
     Landing,
@@ -23,6 +32,7 @@ __all__ = [
     "DesyncError",
     "EndReason",
     "Forced",
+    "ForcedRun",
     "Label",
     "Landing",
     "Machine",

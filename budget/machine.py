@@ -11,6 +11,7 @@ The phases and the ways between them stand in `budget.phases`.
 from collections.abc import Iterable, Set
 from dataclasses import dataclass
 from enum import IntEnum, StrEnum
+from typing import NamedTuple
 
 from budget.loops import LoopDetector
 from budget.markers import Markers, matched_prefix
@@ -54,6 +55,22 @@ class EndReason(StrEnum):
     DISABLED = "disabled"
 
 
+class ForcedRun(NamedTuple):
+    """Tokens in a row that were forced for one reason.
+
+    What stands in the place of an attempt to close begins a run of its own.
+
+    Attributes:
+        kind: the reason.
+        start: position of the first among all tokens of the choice.
+        end: the position after the last.
+    """
+
+    kind: Forced
+    start: int
+    end: int
+
+
 class DesyncError(RuntimeError):
     """A token differs from the one that the budget forces: it was not enforced."""
 
@@ -64,17 +81,25 @@ class Outcome:
 
     Attributes:
         tokens: thinking tokens, markers excluded.
-        forced: tokens that the server chose, by kind.
+        forced_runs: the tokens that the server chose, in order.
         continuations: attempts to close that were turned into continuations.
         end_reason: why the thinking ended.
         loops: loops that were found, by what was done about them.
     """
 
     tokens: int
-    forced: dict[Forced, int]
+    forced_runs: tuple[ForcedRun, ...]
     continuations: int
     end_reason: EndReason
     loops: dict[OnLoop, int]
+
+    @property
+    def forced(self) -> dict[Forced, int]:
+        """How many tokens the server chose, by kind."""
+        counts = dict.fromkeys(Forced, 0)
+        for run in self.forced_runs:
+            counts[run.kind] += run.end - run.start
+        return counts
 
 
 class Machine:
@@ -100,7 +125,7 @@ class Machine:
         self.after_digit = False
         self.ends_sentence = False
         self.event: Event | None = None
-        self.forced_counts = dict.fromkeys(Forced, 0)
+        self.forced_runs: list[ForcedRun] = []
         self.loop_counts = {OnLoop.NUDGE: 0, OnLoop.CLOSE: 0}
         self._held: list[int] = []
         self._script: list[tuple[int, Forced]] = []
@@ -253,7 +278,7 @@ class Machine:
             reason = self._end_reason or EndReason.DISABLED
         return Outcome(
             self.tokens,
-            dict(self.forced_counts),
+            tuple(self.forced_runs),
             self.continuations,
             reason,
             dict(self.loop_counts),
@@ -274,7 +299,15 @@ class Machine:
             expected, kind = self._script.pop(0)
             if token != expected:
                 raise DesyncError(f"token {token} came where {expected} was forced")
-            self.forced_counts[kind] += 1
+            self._note_forced(kind, anew=attempted)
+
+    def _note_forced(self, kind: Forced, *, anew: bool) -> None:
+        position, runs = self.length, self.forced_runs
+        last = runs[-1] if runs else None
+        if last is None or anew or last.kind is not kind or last.end != position:
+            runs.append(ForcedRun(kind, position, position + 1))
+        else:
+            runs[-1] = last._replace(end=position + 1)
 
     def _release(self, count: int, label: Label) -> list[tuple[int, Label]]:
         released = [(token, label) for token in self._held[:count]]

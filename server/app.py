@@ -22,8 +22,10 @@ from server.middleware import Heads, Metered, RequestIds
 from server.models import Models
 from server.openapi import BODY, describe
 from server.origins import Origins
+from server.pages import add_pages
 from server.routing import Router
 from server.settings import Settings
+from server.tiers import Tiers
 from server.turn import Crew
 
 CHAT_PATH = "/v1/chat/completions"
@@ -74,7 +76,9 @@ def create_app(settings: Settings, load: Load) -> FastAPI:
     models = Models(host, settings.aliases)
     app.get("/v1/models", response_model=None)(models.list_models)
     app.get("/v1/models/{name:path}", response_model=None)(models.get_model)
+    app.get("/v1/tiers", response_model=None)(Tiers(settings).list_tiers)
     _add_routes(app, host, metrics)
+    add_pages(app, settings)
     return app
 
 

@@ -11,6 +11,7 @@ from budget import EndReason, Label, Machine, Outcome, TokenBudget, replay
 from server.answer import AnswerText
 from server.engines.answers import CallDelta
 from server.engines.base import Codec, Detokenizer, Job, ModelInfo, Score
+from server.forced import Block, ForcedSpan, locate
 
 
 class Channel(StrEnum):
@@ -85,6 +86,8 @@ class Channels:
         self._after: Sequence[int] = job.prompt_ids
         self._detokenizer: Detokenizer | None = None
         self._channel = Channel.ANSWER
+        self._labelled = 0
+        self._blocks: list[Block] = []
         self._unlabelled: deque[Score] = deque()
         self._untold: list[Score] = []
         self.tokens: list[int] = []
@@ -140,6 +143,10 @@ class Channels:
         machine.flush()
         return machine.outcome(unfinished)
 
+    def forced_spans(self, outcome: Outcome) -> tuple[ForcedSpan, ...]:
+        """Where in the text of the thinking its forced tokens stand; nothing if it has no text."""
+        return locate(outcome.forced_runs, self._blocks, self.tokens, self._codec)
+
     def _pieces(self, labelled: list[tuple[int, Label]]) -> list[Piece | Call]:
         pieces: list[Piece | Call] = []
         for label, run in groupby(labelled, key=itemgetter(1)):
@@ -148,6 +155,7 @@ class Channels:
             pieces += (
                 self._cross(ids) if label is Label.MARKER else self._decode(label, ids, scores)
             )
+            self._labelled += len(ids)
         return pieces
 
     def _decode(self, label: Label, ids: list[int], scores: list[Score]) -> list[Piece | Call]:
@@ -156,8 +164,12 @@ class Channels:
             special = label is Label.ANSWER and self._answer.holds_calls
             self._detokenizer = self._codec.detokenizer(self._after, special=special)
             self._channel = Channel.ANSWER if label is Label.ANSWER else Channel.REASONING
+            if label is Label.THINKING:
+                self._blocks.append(Block(self._after, self._labelled, self._labelled))
         if label is Label.ANSWER:
             self.answer_tokens += len(ids)
+        else:
+            self._blocks[-1].end += len(ids)
         if self._channel in self._scored:
             self._untold += [score for score in scores if score.token not in eos]
         ids = [token for token in ids if token not in eos]

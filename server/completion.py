@@ -178,6 +178,7 @@ class Completion:
             "max_tokens": self.admission.max_thinking_tokens,
             "tokens": outcome.tokens,
             "forced_tokens": sum(outcome.forced.values()),
+            "forced_spans": [span._asdict() for span in end.forced_spans],
             "continuations": outcome.continuations,
             "end_reason": outcome.end_reason.value,
             "clamped": bool(self.admission.clamped_by),

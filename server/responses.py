@@ -60,6 +60,35 @@ class ModelList(Shape):
     """One entry for each name, the model's own first."""
 
 
+class TierCard(Shape):
+    """A named budget."""
+
+    name: str
+    """The name, as requests give it in `budget_tier`."""
+    min_tokens: int
+    """Fewest thinking tokens."""
+    max_tokens: int
+    """Most thinking tokens; -1 is no cap but the context."""
+    continuations: int
+    """How many attempts to close the thinking it turns down."""
+    temperature: float | None
+    """For requests that set none; null is the model's own."""
+    top_p: float | None
+    """The same."""
+
+
+class TierList(Shape):
+    """The named budgets."""
+
+    object: Literal["list"]
+    """What this is."""
+    default_tier: str
+    """What a request gets that says nothing: a tier's name, `auto` if the router chooses,
+    `custom` if it is of no tier."""
+    data: list[TierCard]
+    """From least to most."""
+
+
 class Health(Shape):
     """The process runs."""
 

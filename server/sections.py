@@ -262,6 +262,22 @@ class Ceilings(Section):
     tier: str | None = None
 
 
+class Page(Section):
+    """The page at `/`.
+
+    Attributes:
+        examples: prompts to try, such as suit the model.
+    """
+
+    examples: tuple[Annotated[str, Field(min_length=1)], ...] = (
+        "A bat and a ball cost 1.10 together. The bat costs 1.00 more than the ball. "
+        "What does the ball cost?",
+        "How many times does the letter r stand in “strawberry”?",
+        "Three people need three minutes for three cakes. How long do nine people need for nine?",
+        "Prove that the square root of 2 is not a fraction.",
+    )
+
+
 class Prices(Section):
     """Prices per million tokens.
 

@@ -29,6 +29,7 @@ from server.sections import (
     DefaultBudget,
     Efforts,
     Limits,
+    Page,
     Prices,
     RouterSettings,
     Tier,
@@ -99,6 +100,7 @@ class Settings(BaseSettings):
     prices: Prices | None = None
     limits: Limits = Limits()
     cors: Cors = Cors()
+    page: Page = Page()
 
     @model_validator(mode="after")
     def _names_differ(self) -> "Settings":

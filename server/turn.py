@@ -10,6 +10,7 @@ from typing import Any, NamedTuple, Protocol
 from budget import EndReason, Outcome
 from server.channels import Call, Channels, Piece
 from server.engines.base import Engine, EngineUnavailable, Finish, Job
+from server.forced import ForcedSpan
 
 UNFINISHED = {
     Finish.STOP: EndReason.STOP,
@@ -41,6 +42,7 @@ class End:
         choice: which one.
         finish: why generation ended; ABORT if it was cut short from outside.
         outcome: what became of its thinking.
+        forced_spans: where the server's own words stand in its text.
         tokens: all generated tokens, markers and end of turn included.
         answer_tokens: those of the answer.
         calls: tool calls in it.
@@ -49,6 +51,7 @@ class End:
     choice: int
     finish: Finish
     outcome: Outcome
+    forced_spans: tuple[ForcedSpan, ...]
     tokens: int
     answer_tokens: int
     calls: int
@@ -174,6 +177,7 @@ class Choice:
             self._index,
             finish,
             outcome,
+            channels.forced_spans(outcome),
             len(channels.tokens),
             channels.answer_tokens,
             channels.calls,

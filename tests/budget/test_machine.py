@@ -73,9 +73,10 @@ def test_a_maximum_is_closed_by_its_wrap_up_and_the_marker(
 ) -> None:
     machine = Machine(budget, seen)
     tokens, _ = play(machine, wanted)
-    if machine.outcome(EndReason.LENGTH).end_reason is EndReason.MAX and not budget.continuations:
+    account = machine.outcome(EndReason.LENGTH)
+    if account.end_reason is EndReason.MAX and not budget.continuations:
         assert contains(tokens, seen.end)
-        if len(seen.end) == 1 and len(seen.start) == 1 and machine.forced_counts[Forced.WRAP_UP]:
+        if len(seen.end) == 1 and len(seen.start) == 1 and account.forced[Forced.WRAP_UP]:
             assert contains(tokens, (*budget.wrap_up_ids, *seen.end))
 
 
@@ -205,6 +206,31 @@ def test_forced_tokens_are_counted_by_kind() -> None:
     account = machine.outcome(EndReason.LENGTH)
     assert account.forced == {Forced.MARKER: 2, Forced.CONTINUATION: 2, Forced.WRAP_UP: 1}
     assert (account.tokens, account.continuations) == (6, 1)
+
+
+def test_forced_tokens_are_told_by_where_they_stand() -> None:
+    budget = TokenBudget(maximum=6, continuations=2, continuation_ids=((1, 2),), wrap_up_ids=(3,))
+    machine = replay(budget, ONE, [1, 2, 1, 2, 5, 3, 7], frozenset({0, 2}))
+    assert machine.outcome(EndReason.LENGTH).forced_runs == (
+        (Forced.CONTINUATION, 0, 2),
+        (Forced.CONTINUATION, 2, 4),
+        (Forced.WRAP_UP, 5, 6),
+        (Forced.MARKER, 6, 7),
+    )
+
+
+@given(markers(), budgets(), numbers)
+def test_forced_runs_hold_each_forced_token_once(
+    seen: Markers, budget: TokenBudget, wanted: list[int]
+) -> None:
+    machine, forced = Machine(budget, seen), list[int]()
+    for position, number in enumerate(wanted):
+        token, attempted = Sampler(machine).next(number)
+        if attempted or machine.forced is not None:
+            forced.append(position)
+        machine.advance(token, attempted)
+    runs = machine.outcome(EndReason.LENGTH).forced_runs
+    assert [position for run in runs for position in range(run.start, run.end)] == forced
 
 
 def test_a_block_that_opens_again_thinks_from_the_same_budget() -> None:

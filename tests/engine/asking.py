@@ -8,6 +8,7 @@ from typing import Any
 import httpx
 from prometheus_client.parser import text_string_to_metric_families
 
+from budget.policy import NUDGE_TEXT
 from tests.engine.conftest import PATIENCE, Served
 from tests.engine.prompts import chain
 
@@ -93,10 +94,31 @@ def assert_kept(served: Served, request: dict[str, Any], answer: dict[str, Any])
     usage = answer["usage"]
     assert usage["completion_tokens_details"]["reasoning_tokens"] == counted
     assert usage["completion_tokens"] == len(served.engine.recordings[name].tokens)
+    assert_marked(request, choice)
     cap = request["max_thinking_tokens"]
     assert cap == -1 or counted <= cap
     assert request["min_thinking_tokens"] <= counted or any(account.loops.values())
     assert choice["message"]["content"]
+
+
+def assert_marked(request: dict[str, Any], choice: dict[str, Any]) -> None:
+    """Every forced text stands where the answer says, as far as there was room for it."""
+    asked = request["thinking"]
+    continuations = asked.get("continuation_text", "Wait")
+    texts = {
+        "continuation": [*([continuations] if isinstance(continuations, str) else continuations)],
+        "wrap_up": [asked.get("wrap_up_text", "")],
+    }
+    if asked["on_loop"] == "nudge":
+        texts["continuation"].append(NUDGE_TEXT)
+    spans = choice["thinking"]["forced_spans"]
+    for span in spans:
+        marked = choice["message"]["reasoning_content"][span["start"] : span["end"]]
+        # Bytes of a character that the model had not finished come before it.
+        marked = marked.lstrip("\N{REPLACEMENT CHARACTER}")
+        assert any(text.startswith(marked) for text in texts[span["kind"]]), marked
+    forced = choice["thinking"]["forced_tokens"]
+    assert 0 <= forced - sum(span["tokens"] for span in spans) <= 1  # the end marker
 
 
 async def metric(http: httpx.AsyncClient, name: str) -> float:

@@ -37,6 +37,7 @@ async def test_a_whole_response() -> None:
                 "max_tokens": None,
                 "tokens": 7,
                 "forced_tokens": 0,
+                "forced_spans": [],
                 "continuations": 0,
                 "end_reason": "natural",
                 "clamped": False,

@@ -1,0 +1,141 @@
+import { Failure, getJson } from "./api.js";
+import { chatBody, history } from "./request.js";
+import { Run } from "./run.js";
+import { Settings } from "./settings.js";
+import { RunView, textElement } from "./view.js";
+import { describeBudget, explain } from "./words.js";
+
+const POLL_MS = 2000;
+
+const find = (selector) => document.querySelector(selector);
+const prompt = find("#prompt");
+const narrow = matchMedia("(max-width: 56rem)");
+
+let model = "";
+let settings = null;
+let turns = [];
+let running = [];
+
+async function start() {
+  const [tiers, examples] = await Promise.all([getJson("v1/tiers"), getJson("examples.json")]);
+  settings = new Settings(tiers.data, tiers.default_tier);
+  find("#examples").append(...examples.map(exampleButton));
+  await learnModel();
+}
+
+/** The served model's name; waits for a model that is still loading. */
+async function learnModel() {
+  try {
+    model = (await getJson("v1/models")).data[0].id;
+    find("#model").textContent = model;
+    find("#notice").textContent = "";
+    find("#send").disabled = false;
+  } catch (error) {
+    if (!(error instanceof Failure)) throw error;
+    find("#notice").textContent = explain(error);
+    setTimeout(learnModel, POLL_MS);
+  }
+}
+
+function exampleButton(text) {
+  const button = textElement("button", text);
+  button.type = "button";
+  button.addEventListener("click", () => {
+    prompt.value = text;
+    prompt.focus();
+  });
+  const item = document.createElement("li");
+  item.append(button);
+  return item;
+}
+
+async function send() {
+  const text = prompt.value.trim();
+  if (!text || running.length || !model) return;
+  prompt.value = "";
+  find("#welcome").hidden = true;
+  find("#new-chat").hidden = false;
+  const turn = { prompt: text, runs: [] };
+  const element = addTurn(text);
+  const before = turns;
+  turns = [...turns, turn];
+  const runs = settings.budgets.map((budget, side) => {
+    const messages = [...history(before, side), { role: "user", content: text }];
+    return { budget, body: chatBody(model, messages, budget, settings.sampling) };
+  });
+  element.querySelector(".runs").dataset.count = runs.length;
+  await Promise.all(runs.map(({ budget, body }, side) => run(turn, side, element, budget, body)));
+}
+
+function addTurn(text) {
+  const copy = find("#turn-template").content.cloneNode(true);
+  const element = copy.querySelector(".turn");
+  element.querySelector(".prompt").textContent = text;
+  find("#turns").append(element);
+  element.scrollIntoView({ block: "start" });
+  return element;
+}
+
+/** Run one side of a turn, in the place of what stood there. */
+async function run(turn, side, element, budget, body) {
+  const view = new RunView(describeBudget(budget));
+  const place = element.querySelector(".runs");
+  const old = place.children[side];
+  if (old) old.replaceWith(view.element);
+  else place.append(view.element);
+  const going = new Run(body, view);
+  turn.runs[side] = going;
+  setRunning([...running, going]);
+  await going.go(() => {
+    run(turn, side, element, budget, body);
+    prompt.focus();
+  });
+  setRunning(running.filter((other) => other !== going));
+}
+
+function setRunning(runs) {
+  running = runs;
+  find("#send").hidden = running.length > 0;
+  find("#stop").hidden = running.length === 0;
+}
+
+function stop() {
+  for (const each of running) each.stop();
+}
+
+function startAnew() {
+  stop();
+  turns = [];
+  find("#turns").replaceChildren();
+  find("#welcome").hidden = false;
+  find("#new-chat").hidden = true;
+  prompt.focus();
+}
+
+find("#composer").addEventListener("submit", (event) => {
+  event.preventDefault();
+  send();
+});
+prompt.addEventListener("keydown", (event) => {
+  if (event.key !== "Enter" || event.shiftKey || event.isComposing) return;
+  event.preventDefault();
+  send();
+});
+addEventListener("keydown", (event) => {
+  if (event.key === "Escape") stop();
+});
+find("#stop").addEventListener("click", () => {
+  stop();
+  prompt.focus();
+});
+find("#new-chat").addEventListener("click", startAnew);
+find("#settings").open = !narrow.matches;
+narrow.addEventListener("change", () => {
+  find("#settings").open = !narrow.matches;
+});
+find("#send").disabled = true;
+start().catch((error) => {
+  find("#notice").textContent =
+    error instanceof Failure ? explain(error) : "This page failed; the browser's console says where.";
+  throw error;
+});

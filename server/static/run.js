@@ -1,0 +1,108 @@
+import { BASE, Failure, route, streamChat } from "./api.js";
+import { endFacts } from "./facts.js";
+import { asCurl, asPython } from "./snippets.js";
+import { explain, seconds } from "./words.js";
+
+const TICK_MS = 100;
+
+/** One prompt under one budget: from the request to the end of its answer. */
+export class Run {
+  #body;
+  #view;
+  #abort = new AbortController();
+  #pieces = { reasoning: 0, answer: 0 };
+  #routed = null;
+  #ended = null;
+  #usage = null;
+
+  constructor(body, view) {
+    this.#body = body;
+    this.#view = view;
+    this.answer = "";
+  }
+
+  stop() {
+    this.#abort.abort();
+  }
+
+  /** Comes back when it is over, whichever way. */
+  async go(retry) {
+    const view = this.#view;
+    const began = performance.now();
+    const clock = setInterval(() => this.#tick(began), TICK_MS);
+    view.showCode(asCurl(BASE, this.#body), asPython(BASE, this.#body));
+    try {
+      await this.#follow();
+      view.phase = "done";
+    } catch (error) {
+      this.#break(error, retry);
+    }
+    clearInterval(clock);
+    this.#tick(began);
+    if (this.#ended) this.#conclude(performance.now() - began);
+  }
+
+  async #follow() {
+    const { signal } = this.#abort;
+    for await (const { name, chunk } of streamChat(this.#body, signal)) {
+      this.#routed ??= this.#learnLimits(signal);
+      if (chunk.usage) this.#usage = chunk;
+      for (const choice of chunk.choices) {
+        if (choice.thinking) this.#ended = choice;
+        if (name === "reasoning") this.#think(choice.delta.reasoning_content);
+        if (name === "answer") this.#say(choice.delta.content);
+      }
+    }
+  }
+
+  /** The minimum and the cap, by a dry run of the request that is under way. */
+  async #learnLimits(signal) {
+    try {
+      const routed = await route(this.#body, signal);
+      this.#view.limits(routed.budget.min_tokens, routed.budget.max_tokens);
+      this.#view.used(this.#pieces.reasoning);
+      return routed;
+    } catch {
+      return null; // the meter does without
+    }
+  }
+
+  #think(text) {
+    if (++this.#pieces.reasoning === 1) this.#view.phase = "thinking";
+    this.#view.think(text);
+    this.#view.used(this.#pieces.reasoning);
+  }
+
+  #say(text) {
+    if (++this.#pieces.answer === 1) this.#view.phase = "answering";
+    this.answer += text;
+    this.#view.answer(text);
+  }
+
+  #tick(began) {
+    const elapsed = (performance.now() - began) / 1000;
+    const pieces = this.#pieces.reasoning + this.#pieces.answer;
+    const rate = pieces ? `, about ${Math.round(pieces / elapsed)} tokens/s` : "";
+    this.#view.clock = seconds(elapsed) + rate;
+  }
+
+  #break(error, retry) {
+    if (this.#abort.signal.aborted) {
+      this.#view.phase = "stopped";
+    } else if (error instanceof Failure) {
+      const begun = this.#pieces.reasoning + this.#pieces.answer > 0;
+      this.#view.fail(explain(error, begun), error.retryAfter, retry);
+    } else {
+      this.#view.fail("This page failed; the browser's console says where.", null, retry);
+      throw error;
+    }
+  }
+
+  async #conclude(milliseconds) {
+    const { thinking } = this.#ended;
+    this.#view.used(thinking.tokens, true);
+    this.#view.mark(thinking.forced_spans);
+    const routed = await this.#routed;
+    this.#view.tell(endFacts(thinking, this.#usage, routed, milliseconds / 1000));
+  }
+}

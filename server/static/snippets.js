@@ -1,0 +1,48 @@
+/** The same request as code that runs as it stands. */
+
+const STANDARD = ["model", "messages", "temperature", "seed", "stream", "stream_options"];
+
+export function asCurl(base, body) {
+  const quoted = JSON.stringify(body, null, 2).replaceAll("'", String.raw`'\''`);
+  return [
+    `curl --no-buffer ${base}/chat/completions \\`,
+    "  --header 'Content-Type: application/json' \\",
+    `  --data '${quoted}'`,
+  ].join("\n");
+}
+
+export function asPython(base, body) {
+  const fields = Object.entries(body);
+  const own = fields.filter(([name]) => STANDARD.includes(name));
+  const extra = Object.fromEntries(fields.filter(([name]) => !STANDARD.includes(name)));
+  const given = [...own, ["extra_body", extra]];
+  const lines = given.map(([name, value]) => `    ${name}=${literal(value, 1)},`);
+  return `from openai import OpenAI
+
+client = OpenAI(base_url=${literal(base, 0)}, api_key="unused")
+stream = client.chat.completions.create(
+${lines.join("\n")}
+)
+for chunk in stream:
+    for choice in chunk.choices:
+        thinking = getattr(choice.delta, "reasoning_content", "")
+        print(thinking or choice.delta.content or "", end="", flush=True)
+print()
+`;
+}
+
+/** A value of JSON as Python writes it. */
+function literal(value, depth) {
+  if (value === null) return "None";
+  if (typeof value === "boolean") return value ? "True" : "False";
+  if (typeof value !== "object") return JSON.stringify(value);
+  const isList = Array.isArray(value);
+  const parts = isList
+    ? value.map((item) => literal(item, depth + 1))
+    : Object.entries(value).map(([key, item]) => `${JSON.stringify(key)}: ${literal(item, depth + 1)}`);
+  const [open, close] = isList ? "[]" : "{}";
+  const short = open + parts.join(", ") + close;
+  if (short.length < 60 && !short.includes("\n")) return short;
+  const indent = "    ".repeat(depth);
+  return `${open}\n${parts.map((part) => `${indent}    ${part},\n`).join("")}${indent}${close}`;
+}
