@@ -24,6 +24,7 @@ from server.openapi import BODY, describe
 from server.origins import Origins
 from server.routing import Router
 from server.settings import Settings
+from server.tokenization import Tokenization
 from server.turn import Crew
 
 CHAT_PATH = "/v1/chat/completions"
@@ -71,6 +72,9 @@ def create_app(settings: Settings, load: Load) -> FastAPI:
     body = {"requestBody": BODY}
     app.post(CHAT_PATH, openapi_extra=body)(chat.__call__)
     app.post(ROUTE_PATH, openapi_extra=body)(dry_run.__call__)
+    tokenization = Tokenization(settings, host)
+    app.post("/tokenize")(tokenization.tokenize)
+    app.post("/detokenize")(tokenization.detokenize)
     models = Models(host, settings.aliases)
     app.get("/v1/models", response_model=None)(models.list_models)
     app.get("/v1/models/{name:path}", response_model=None)(models.get_model)

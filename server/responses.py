@@ -60,6 +60,26 @@ class ModelList(Shape):
     """One entry for each name, the model's own first."""
 
 
+class Tokenized(Shape):
+    """The tokens of a text or a conversation."""
+
+    count: int
+    """How many there are."""
+    max_model_len: int
+    """Most tokens of prompt and completion together."""
+    tokens: list[int]
+    """Their ids."""
+    token_strs: list[str] | None
+    """Each as the vocabulary spells it, where that was asked for."""
+
+
+class Detokenized(Shape):
+    """The text of tokens."""
+
+    prompt: str
+    """The text, special tokens included."""
+
+
 class Health(Shape):
     """The process runs."""
 
