@@ -3,7 +3,6 @@
 import asyncio
 from typing import Annotated, Any, Literal
 
-import orjson
 from fastapi import Request, Response
 from pydantic import ConfigDict, Field, model_validator
 from pydantic_core import PydanticCustomError
@@ -17,7 +16,7 @@ from server.messages import Message
 from server.models import check_model
 from server.parts import MAX_NAME, Count, Flag, Part, Text
 from server.rendering import check_length, check_prompt, render
-from server.responses import Detokenized, Tokenized
+from server.responses import Detokenized, Tokenized, as_json
 from server.schemas import MAX_MESSAGES, TemplateSwitches
 from server.settings import Settings
 
@@ -115,13 +114,10 @@ class Tokenization:
             strings = None
             if asked.return_token_strs:
                 strings = await asyncio.to_thread(engine.codec.names, ids)
-        answer: Tokenized = {
-            "count": len(ids),
-            "max_model_len": engine.model.context_length,
-            "tokens": ids,
-            "token_strs": strings,
-        }
-        return Response(orjson.dumps(answer), media_type="application/json")
+        context = engine.model.context_length
+        return as_json(
+            Tokenized(count=len(ids), max_model_len=context, tokens=ids, token_strs=strings)
+        )
 
     async def detokenize(self, request: Request) -> Response:
         """Turn token ids into text.
@@ -134,8 +130,7 @@ class Tokenization:
         check_ids(asked.tokens, codec, "tokens")
         async with self._turns:
             text = await asyncio.to_thread(codec.decode, asked.tokens)
-        answer: Detokenized = {"prompt": text}
-        return Response(orjson.dumps(answer), media_type="application/json")
+        return as_json(Detokenized(prompt=text))
 
     async def _body(self, request: Request) -> bytes:
         return await read_body(request, self._settings.limits.max_body_bytes)
