@@ -203,6 +203,11 @@ class Generation(Part):
         """How the chat template is to be switched, where there is one."""
         return TemplateSwitches()
 
+    @property
+    def alternatives(self) -> int | None:
+        """How many of the likeliest tokens to tell at each position; None tells no scores."""
+        return None
+
     def ignored_fields(self) -> list[str]:
         """Names of fields that were given and are ignored, nested ones with their path."""
         nested = self.stream_options.ignored_fields() if self.stream_options else []
@@ -243,6 +248,11 @@ class ChatRequest(Generation):
     def template_switches(self) -> TemplateSwitches:
         """See `Generation`."""
         return self.chat_template_kwargs or TemplateSwitches()
+
+    @property
+    def alternatives(self) -> int | None:
+        """See `Generation`."""
+        return (self.top_logprobs or 0) if self.logprobs else None
 
     def constraint(self) -> Constraint | None:
         """What the answer is bound to, tools aside.
