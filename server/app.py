@@ -11,6 +11,7 @@ from starlette.routing import Match
 from starlette.types import Scope
 
 from budget import BudgetError
+from server import openapi
 from server.admission import Admissions
 from server.chat import Chat
 from server.dry_run import DryRun
@@ -20,16 +21,18 @@ from server.host import EngineHost, Load
 from server.metrics import CLIENT_GONE, CONTENT_TYPE, Metrics
 from server.middleware import Heads, Metered, RequestIds
 from server.models import Models
-from server.openapi import BODY, describe
 from server.origins import Origins
 from server.pages import add_pages
+from server.responses import Health, Ready, as_json
 from server.routing import Router
 from server.settings import Settings
 from server.tiers import Tiers
+from server.tokenization import Tokenization
 from server.turn import Crew
 
 CHAT_PATH = "/v1/chat/completions"
 ROUTE_PATH = "/v1/route"
+MAX_TOLD = 128
 
 
 def create_app(settings: Settings, load: Load) -> FastAPI:
@@ -63,20 +66,22 @@ def create_app(settings: Settings, load: Load) -> FastAPI:
         dependencies=[Depends(origins.check)],
     )
     app.state.host = host
-    app.openapi = describe(app)  # type: ignore[method-assign]
+    app.openapi = openapi.describe(app)  # type: ignore[method-assign]
     app.add_middleware(Metered, metrics=metrics, path=CHAT_PATH)
     app.add_middleware(Heads)
     origins.add_to(app)
     app.add_middleware(RequestIds)
     _add_errors(app, metrics)
     chat, dry_run = Chat(settings, host, admissions, crew), DryRun(settings, host, admissions)
-    body = {"requestBody": BODY}
-    app.post(CHAT_PATH, openapi_extra=body)(chat.__call__)
-    app.post(ROUTE_PATH, openapi_extra=body)(dry_run.__call__)
+    app.post(CHAT_PATH, **openapi.CHAT.to_route())(chat.__call__)
+    app.post(ROUTE_PATH, **openapi.ROUTE.to_route())(dry_run.__call__)
+    tokenization = Tokenization(settings, host)
+    app.post("/tokenize", **openapi.TOKENIZE.to_route())(tokenization.tokenize)
+    app.post("/detokenize", **openapi.DETOKENIZE.to_route())(tokenization.detokenize)
     models = Models(host, settings.aliases)
-    app.get("/v1/models", response_model=None)(models.list_models)
-    app.get("/v1/models/{name:path}", response_model=None)(models.get_model)
-    app.get("/v1/tiers", response_model=None)(Tiers(settings).list_tiers)
+    app.get("/v1/models", **openapi.LIST_MODELS.to_route())(models.list_models)
+    app.get("/v1/models/{name:path}", **openapi.GET_MODEL.to_route())(models.get_model)
+    app.get("/v1/tiers", **openapi.LIST_TIERS.to_route())(Tiers(settings).list_tiers)
     _add_routes(app, host, metrics)
     add_pages(app, settings)
     return app
@@ -84,18 +89,18 @@ def create_app(settings: Settings, load: Load) -> FastAPI:
 
 def _add_routes(app: FastAPI, host: EngineHost, metrics: Metrics) -> None:
 
-    @app.get("/health")
-    async def health() -> dict[str, str]:
+    @app.get("/health", **openapi.HEALTH.to_route())
+    async def health() -> Response:
         """Whether the process runs."""
-        return {"status": "ok"}
+        return as_json(Health(status="ok"))
 
-    @app.get("/ready")
-    async def ready() -> dict[str, str]:
+    @app.get("/ready", **openapi.READY.to_route())
+    async def ready() -> Response:
         """Whether the engine can answer."""
         await host.ready()
-        return {"status": "ready"}
+        return as_json(Ready(status="ready"))
 
-    @app.get("/metrics")
+    @app.get("/metrics", **openapi.METRICS.to_route())
     async def exposition() -> Response:
         """Metrics, for Prometheus."""
         return Response(metrics.exposition(), headers={"content-type": CONTENT_TYPE})
@@ -117,11 +122,11 @@ def _add_errors(app: FastAPI, metrics: Metrics) -> None:
         headers = {"allow": ", ".join(methods_at(app, request.scope))}
         if request.method == "OPTIONS":
             return Response(status_code=204, headers=headers)
-        message = f"{request.url.path} does not take {request.method}"
+        message = f"{_path(request)} does not take {request.method}"
         return await refuse(request, MethodNotAllowed(message, headers=headers))
 
     async def no_path(request: Request, _: Exception) -> Response:
-        return await refuse(request, NotFound(f"there is nothing at {request.url.path}"))
+        return await refuse(request, NotFound(f"there is nothing at {_path(request)}"))
 
     async def gone(_: Request, error: Exception) -> Response:
         return Response(status_code=CLIENT_GONE)
@@ -131,6 +136,12 @@ def _add_errors(app: FastAPI, metrics: Metrics) -> None:
     app.add_exception_handler(NotFound.status, no_path)
     app.add_exception_handler(MethodNotAllowed.status, no_method)
     app.add_exception_handler(ClientDisconnect, gone)
+
+
+def _path(request: Request) -> str:
+    """The path as it came; the request's URL would take the client's word for the host."""
+    path: str = request.scope["path"]
+    return path[:MAX_TOLD]
 
 
 def methods_at(app: FastAPI, scope: Scope) -> list[str]:

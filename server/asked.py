@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 from server.errors import BadRequest
-from server.schemas import ChatRequest, Effort, NvExt, Reasoning, TemplateSwitches, Thinking
+from server.schemas import Effort, Generation, NvExt, Reasoning, Thinking
 from server.sections import AUTO
 
 NOTHING_FINER = Thinking()
@@ -50,7 +50,7 @@ class Asked:
         return self.maximum or self.minimum or self.continuations
 
 
-def read_asked(request: ChatRequest) -> Asked:
+def read_asked(request: Generation) -> Asked:
     """Read every spelling.
 
     Raises:
@@ -86,7 +86,7 @@ def contradiction(one: Given[object], other: Given[object]) -> BadRequest:
     )
 
 
-def _maxima(request: ChatRequest) -> Iterator[Given[int]]:
+def _maxima(request: Generation) -> Iterator[Given[int]]:
     return _some(
         {
             "max_thinking_tokens": request.max_thinking_tokens,
@@ -102,14 +102,14 @@ def _maxima(request: ChatRequest) -> Iterator[Given[int]]:
     )
 
 
-def _tier(request: ChatRequest) -> Given[str] | None:
+def _tier(request: Generation) -> Given[str] | None:
     if request.budget_tier is not None:
         return Given("budget_tier", request.budget_tier)
     auto = request.thinking is not None and request.thinking.type == AUTO
     return Given("thinking.type", AUTO) if auto else None
 
 
-def _efforts(request: ChatRequest) -> Iterator[Given[Effort]]:
+def _efforts(request: Generation) -> Iterator[Given[Effort]]:
     return _some(
         {
             "reasoning_effort": request.reasoning_effort,
@@ -119,9 +119,9 @@ def _efforts(request: ChatRequest) -> Iterator[Given[Effort]]:
     )
 
 
-def _switches(request: ChatRequest) -> Iterator[Given[bool]]:
+def _switches(request: Generation) -> Iterator[Given[bool]]:
     kind = (request.thinking or Thinking()).type
-    template = request.chat_template_kwargs or TemplateSwitches()
+    template = request.template_switches
     return _some(
         {
             "thinking.type": None if kind in (None, AUTO) else kind == "enabled",

@@ -55,6 +55,18 @@ def is_ignored(name: str, value: object) -> bool:
     return value is None or name in IGNORED or value in MEANINGLESS.get(name, ())
 
 
+def describe_others() -> dict[str, Any]:
+    """What a JSON schema says of fields beside its own."""
+    patterns: dict[str, Any] = {
+        f"^({'|'.join(sorted(IGNORED))})$": {"description": "Accepted and passed over."}
+    }
+    for name, values in MEANINGLESS.items():
+        asks = "Not supported; values that ask for nothing are accepted."
+        patterns[f"^{name}$"] = {"description": asks, "enum": [*values, None]}
+    unknown = {"description": "Other fields are refused by name.", "type": "null"}
+    return {"patternProperties": patterns, "additionalProperties": unknown}
+
+
 def ignored(extra: Iterable[tuple[str, Any]]) -> list[str]:
     """Names of the fields that were given, mean something, and are passed over."""
     return [name for name, value in extra if name in IGNORED and value is not None]

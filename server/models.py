@@ -3,12 +3,12 @@
 from collections.abc import Sequence
 from typing import Annotated
 
-from fastapi import Path
+from fastapi import Path, Response
 
 from server.engines.base import ModelInfo
 from server.errors import UnknownModel
 from server.host import EngineHost
-from server.responses import ModelCard, ModelList
+from server.responses import ModelCard, ModelList, as_json
 
 MAX_TOLD = 64
 
@@ -20,19 +20,19 @@ class Models:
         self._host = host
         self._aliases = aliases
 
-    async def list_models(self) -> ModelList:
+    async def list_models(self) -> Response:
         """List the model served, under each of its names."""
         model = self._host.engine.model
         cards = [_describe(model, name) for name in names(model, self._aliases)]
-        return {"object": "list", "data": cards}
+        return as_json(ModelList(object="list", data=cards))
 
     async def get_model(
         self, name: Annotated[str, Path(description="One of its names; it may hold slashes.")]
-    ) -> ModelCard:
+    ) -> Response:
         """Tell of one model."""
         model = self._host.engine.model
         check_model(name, model, self._aliases)
-        return _describe(model, name)
+        return as_json(_describe(model, name))
 
 
 def names(model: ModelInfo, aliases: Sequence[str]) -> list[str]:

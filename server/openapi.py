@@ -1,20 +1,155 @@
-"""The API's own description."""
+"""The API's own description: `/openapi.json`.
 
-from collections.abc import Callable
+Bodies are parsed and written by our own hands, so the framework does not know
+them; each route is described here by the classes of what it takes, gives and
+refuses, whose own words are the document's.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cache
+from inspect import getdoc
 from typing import Any
 
-from fastapi import FastAPI
+from fastapi import FastAPI, Response
 from fastapi.openapi.utils import get_openapi
-from pydantic.json_schema import models_json_schema
+from pydantic import TypeAdapter
 
+from server import responses
+from server.errors import (
+    ApiError,
+    BadRequest,
+    BodyTooLarge,
+    ForeignPage,
+    HeadTooLarge,
+    InternalError,
+    MethodNotAllowed,
+    Unavailable,
+    UnknownModel,
+)
 from server.schemas import ChatRequest
+from server.tokenization import DetokenizeRequest, TokenizeRequest
 
-REQUEST = "ChatRequest"
-BODY = {
-    "required": True,
-    "content": {"application/json": {"schema": {"$ref": f"#/components/schemas/{REQUEST}"}}},
+JSON = "application/json"
+EVENTS = "text/event-stream"
+TEXT = "text/plain"
+
+ALWAYS = (BadRequest, MethodNotAllowed, HeadTooLarge, InternalError)
+"""What every path refuses; the first is for what is no HTTP."""
+
+WORK = (*ALWAYS, ForeignPage, UnknownModel, BodyTooLarge, Unavailable)
+"""What a path refuses that takes a body."""
+
+HEADERS = {
+    "x-request-id": "The request's own header of that name, made safe, or a fresh id.",
+    "x-budget-tier": "The tier of the budget; `custom` for a budget of no tier.",
+    "x-ignored-fields": "Fields of the request that were passed over, if there are any.",
+    "retry-after": "Seconds after which to try again, if that is worth while.",
+    "allow": "The methods that the path takes.",
 }
-"""The description of a chat's body, which is parsed by our own hands."""
+
+
+@dataclass(frozen=True, slots=True)
+class Operation:
+    """What one method of one path does.
+
+    Attributes:
+        id: a name for it, in code that is made from the description.
+        summary: what it does, in a line.
+        takes: the body.
+        gives: the response, or None where it is plain text.
+        streams: the data of each event, where the response can be a stream.
+        refuses: the errors that it can answer.
+        headers: of the response, beside `x-request-id`.
+    """
+
+    id: str
+    summary: str
+    takes: type | None = None
+    gives: type | None = None
+    streams: type | None = None
+    refuses: Sequence[type[ApiError]] = ALWAYS
+    headers: Sequence[str] = ()
+
+    def to_route(self) -> dict[str, Any]:
+        """The arguments of a route that is described so."""
+        body = None if self.takes is None else {"required": True, "content": _content(self.takes)}
+        return {
+            "operation_id": self.id,
+            "summary": self.summary,
+            "description": f"{self.summary}.",
+            "response_model": None,
+            "response_class": Response,
+            "responses": {200: self._answer(), **_refusals(self.refuses)},
+            "openapi_extra": {} if body is None else {"requestBody": body},
+        }
+
+    def _answer(self) -> dict[str, Any]:
+        headers = _headers("x-request-id", *self.headers)
+        if self.gives is None:
+            content = {TEXT: {"schema": {"type": "string"}}}
+            return {"description": self.summary, "content": content, "headers": headers}
+        content = _content(self.gives)
+        if self.streams is not None:
+            content[EVENTS] = {"schema": _stream(self.streams)}
+        return {"description": getdoc(self.gives), "content": content, "headers": headers}
+
+
+CHAT = Operation(
+    "createChatCompletion",
+    "Answer a conversation, thinking within a budget",
+    takes=ChatRequest,
+    gives=responses.ChatCompletion,
+    streams=responses.ChatCompletionChunk,
+    refuses=WORK,
+    headers=("x-budget-tier", "x-ignored-fields"),
+)
+ROUTE = Operation(
+    "route",
+    "Tell what budget a chat request would get, and why; nothing is generated",
+    takes=ChatRequest,
+    gives=responses.RouteReport,
+    refuses=WORK,
+)
+TOKENIZE = Operation(
+    "tokenize",
+    "Turn a prompt or messages into token ids",
+    takes=TokenizeRequest,
+    gives=responses.Tokenized,
+    refuses=WORK,
+)
+DETOKENIZE = Operation(
+    "detokenize",
+    "Turn token ids into text",
+    takes=DetokenizeRequest,
+    gives=responses.Detokenized,
+    refuses=WORK,
+)
+LIST_MODELS = Operation(
+    "listModels",
+    "List the model served, under each of its names",
+    gives=responses.ModelList,
+    refuses=(*ALWAYS, Unavailable),
+)
+GET_MODEL = Operation(
+    "retrieveModel",
+    "Tell of one model",
+    gives=responses.ModelCard,
+    refuses=(*ALWAYS, UnknownModel, Unavailable),
+)
+LIST_TIERS = Operation(
+    "listTiers",
+    "List the budgets that a request can name, from least to most",
+    gives=responses.TierList,
+)
+HEALTH = Operation("health", "Tell whether the process runs", gives=responses.Health)
+READY = Operation(
+    "ready",
+    "Tell whether the engine can answer",
+    gives=responses.Ready,
+    refuses=(*ALWAYS, Unavailable),
+)
+METRICS = Operation("metrics", "Tell Prometheus what was counted")
 
 
 def describe(app: FastAPI) -> Callable[[], dict[str, Any]]:
@@ -23,10 +158,7 @@ def describe(app: FastAPI) -> Callable[[], dict[str, Any]]:
     def openapi() -> dict[str, Any]:
         if app.openapi_schema is None:
             schema = get_openapi(title=app.title, version=app.version, routes=app.routes)
-            _, models = models_json_schema(
-                [(ChatRequest, "validation")], ref_template="#/components/schemas/{model}"
-            )
-            schema["components"] = {"schemas": models["$defs"]}
+            schema["components"] = {"schemas": _schemas()[1]}
             for path in schema["paths"].values():
                 for operation in path.values():
                     operation["responses"].pop("422", None)  # a bad request is a 400 here
@@ -34,3 +166,60 @@ def describe(app: FastAPI) -> Callable[[], dict[str, Any]]:
         return app.openapi_schema
 
     return openapi
+
+
+@cache
+def _schemas() -> tuple[dict[type, dict[str, Any]], dict[str, Any]]:
+    """The schema of each class, as a reference, and what they refer to."""
+    described: list[type] = [ChatRequest, TokenizeRequest, DetokenizeRequest]
+    described += [
+        responses.ChatCompletion,
+        responses.ChatCompletionChunk,
+        responses.Detokenized,
+        responses.Error,
+        responses.Health,
+        responses.ModelCard,
+        responses.ModelList,
+        responses.Ready,
+        responses.RouteReport,
+        responses.TierList,
+        responses.Tokenized,
+    ]
+    found, schema = TypeAdapter.json_schemas(
+        [(kind, "validation", TypeAdapter(kind)) for kind in described],
+        ref_template="#/components/schemas/{model}",
+    )
+    return {kind: found[kind, "validation"] for kind in described}, schema["$defs"]
+
+
+def _content(kind: type) -> dict[str, Any]:
+    return {JSON: {"schema": _schemas()[0][kind]}}
+
+
+def _stream(chunk: type) -> dict[str, Any]:
+    return {
+        "type": "string",
+        "description": (
+            "Server-sent events. The name of an event is its channel, `reasoning` or `answer`; "
+            "the first and the last of a choice, and the one that tells what was used, have none. "
+            "Each has a chunk as its data, but the very last one, which has `[DONE]`. An error is "
+            "an event of the name `error`, after which no other comes."
+        ),
+        "contentSchema": {"anyOf": [_schemas()[0][chunk], _schemas()[0][responses.Error]]},
+    }
+
+
+def _refusals(errors: Sequence[type[ApiError]]) -> dict[int | str, dict[str, Any]]:
+    told: dict[int | str, dict[str, Any]] = {}
+    for error in sorted(errors, key=lambda error: error.status):
+        own = {405: ("allow",), 503: ("retry-after",)}.get(error.status, ())
+        told[error.status] = {
+            "description": getdoc(error),
+            "content": _content(responses.Error),
+            "headers": _headers("x-request-id", *own),
+        }
+    return told
+
+
+def _headers(*names: str) -> dict[str, Any]:
+    return {name: {"description": HEADERS[name], "schema": {"type": "string"}} for name in names}

@@ -5,10 +5,11 @@ The text under each field is its description, in `/openapi.json` too.
 
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, Strict, model_validator
-from pydantic_core import PydanticCustomError
+from pydantic import BaseModel, ConfigDict, Field, GetJsonSchemaHandler, Strict, model_validator
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import CoreSchema, PydanticCustomError
 
-from server.fields import ignored, is_ignored, refusal
+from server.fields import describe_others, ignored, is_ignored, refusal
 
 MAX_NAME = 256
 
@@ -43,6 +44,14 @@ class Part(BaseModel):
                 reason = refusal(name, list(type(self).model_fields))
                 raise PydanticCustomError("field", "{reason}", {"field": name, "reason": reason})
         return self
+
+    @classmethod
+    def __get_pydantic_json_schema__(
+        cls, core_schema: CoreSchema, handler: GetJsonSchemaHandler
+    ) -> JsonSchemaValue:
+        reference = handler(core_schema)
+        handler.resolve_ref_schema(reference).update(describe_others())
+        return reference
 
     def ignored_fields(self) -> list[str]:
         """Names of fields that were given and are ignored."""

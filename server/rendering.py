@@ -2,20 +2,32 @@
 
 import asyncio
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import orjson
 
 from server.engines.base import Codec, Engine, Prompt
 from server.errors import BadRequest, ContextTooLong
+from server.forms import Tool
 from server.messages import Message
-from server.schemas import ChatRequest
 
 MAX_TOKEN_LENGTH = 64
 """More bytes to a token than any real text has; beyond it none is worth tokenizing."""
 
 
-def check_length(request: ChatRequest, context: int) -> None:
+class Conversation(Protocol):
+    """A request that has one."""
+
+    @property
+    def messages(self) -> Sequence[Message]:
+        """The oldest first."""
+
+    @property
+    def tools(self) -> Sequence[Tool] | None:
+        """What the model may call."""
+
+
+def check_length(request: Conversation, context: int) -> None:
     """See that the messages are not so long that the context cannot hold them.
 
     Raises:
@@ -23,10 +35,22 @@ def check_length(request: ChatRequest, context: int) -> None:
     """
     texts = [message.to_plain() for message in request.messages]
     tools = [tool.to_plain() for tool in request.tools or ()]
-    if len(orjson.dumps([texts, tools])) > context * MAX_TOKEN_LENGTH:
+    _check_size(orjson.dumps([texts, tools]), context, "messages")
+
+
+def check_prompt(prompt: str, context: int) -> None:
+    """See that a prompt is not so long that the context cannot hold it.
+
+    Raises:
+        ContextTooLong: if it is.
+    """
+    _check_size(prompt.encode(), context, "prompt")
+
+
+def _check_size(text: bytes, context: int, param: str) -> None:
+    if len(text) > context * MAX_TOKEN_LENGTH:
         raise ContextTooLong(
-            f"the messages are far longer than the context of {context} tokens: send shorter ones",
-            param="messages",
+            f"'{param}' is far longer than the context of {context} tokens: send less", param=param
         )
 
 
@@ -46,8 +70,10 @@ async def spent_before(messages: Sequence[Message], codec: Codec) -> int:
     return await asyncio.to_thread(lambda: sum(len(codec.encode(text)) for text in thoughts))
 
 
-async def render(request: ChatRequest, engine: Engine, *, thinking: bool) -> Prompt:
-    """The prompt that a request's messages and tools make.
+async def render(
+    request: Conversation, engine: Engine, *, thinking: bool, answering: bool = True
+) -> Prompt:
+    """The prompt that a request's messages and tools make; see `Codec.render`.
 
     Raises:
         BadRequest: if the model's template refuses them.
@@ -55,7 +81,9 @@ async def render(request: ChatRequest, engine: Engine, *, thinking: bool) -> Pro
     messages: list[dict[str, Any]] = [message.to_plain() for message in request.messages]
     tools = [tool.to_plain() for tool in request.tools or ()]
     try:
-        return await engine.codec.render(messages, thinking=thinking, tools=tools)
+        return await engine.codec.render(
+            messages, thinking=thinking, tools=tools, answering=answering
+        )
     except ValueError as error:
         raise BadRequest(
             f"the model's chat template refuses these messages: {error}", param="messages"

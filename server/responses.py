@@ -3,15 +3,26 @@
 The text under each field is its description.
 """
 
-from typing import Literal
+from collections.abc import Mapping
+from typing import Literal, NotRequired
 
+import orjson
+from fastapi import Response
 from pydantic import with_config
 from typing_extensions import TypedDict
+
+from budget import EndReason, Landing, OnLoop
+from server.resolution import Source
 
 
 @with_config(use_attribute_docstrings=True, extra="forbid")
 class Shape(TypedDict):
     """A response, or a part of one; it has no other fields than these."""
+
+
+def as_json(shape: Mapping[str, object]) -> Response:
+    """A response of this content."""
+    return Response(orjson.dumps(shape), media_type="application/json")
 
 
 class ErrorDetail(Shape):
@@ -31,7 +42,331 @@ class Error(Shape):
     """An error, in OpenAI's shape."""
 
     error: ErrorDetail
-    """What went wrong."""
+    """All that there is to say of it."""
+
+
+class CalledFunction(Shape):
+    """A function that the model calls."""
+
+    name: str
+    """Its name."""
+    arguments: str
+    """Its arguments in JSON, as the model wrote them."""
+
+
+class AnswerCall(Shape):
+    """A tool call."""
+
+    id: str
+    """What the tool's message must name."""
+    type: Literal["function"]
+    """The kind of call."""
+    function: CalledFunction
+    """What to call."""
+
+
+class AnswerMessage(Shape):
+    """What the model says. Where its thinking stands, `reasoning_format` decides."""
+
+    role: Literal["assistant"]
+    """Who speaks."""
+    content: str | None
+    """The answer; null where there are tool calls alone."""
+    reasoning_content: NotRequired[str]
+    """The thinking."""
+    reasoning: NotRequired[str]
+    """The thinking, under the name that other servers give it."""
+    tool_calls: NotRequired[list[AnswerCall]]
+    """The functions to call."""
+
+
+class Candidate(Shape):
+    """A token that could have come."""
+
+    token: str
+    """Its text."""
+    logprob: float
+    """The natural logarithm of its probability, -9999 where that is zero."""
+    bytes: list[int]
+    """Its text in bytes, for a token can be part of a character."""
+
+
+class TokenScore(Shape):
+    """A token that came."""
+
+    token: str
+    """Its text."""
+    logprob: float
+    """The natural logarithm of its probability, -9999 where that is zero."""
+    bytes: list[int]
+    """Its text in bytes, for a token can be part of a character."""
+    top_logprobs: list[Candidate]
+    """The likeliest tokens in its place, as many as were asked for."""
+
+
+class Logprobs(Shape):
+    """Log probabilities of tokens, before temperature, masks and penalties."""
+
+    content: NotRequired[list[TokenScore]]
+    """Those of the answer."""
+    reasoning_content: NotRequired[list[TokenScore]]
+    """Those of the thinking, with `thinking.logprobs`."""
+
+
+class ForcedText(Shape):
+    """Text that the server put into a thinking."""
+
+    kind: Literal["continuation", "wrap_up"]
+    """Which."""
+    start: int
+    """Offset of its first character in the text of the whole thinking, in Unicode code points."""
+    end: int
+    """The offset after its last."""
+    tokens: int
+    """How many tokens it is."""
+
+
+class ThinkingReport(Shape):
+    """What became of one choice's thinking."""
+
+    tier: str | None
+    """The tier of its budget; null for a budget of no tier."""
+    min_tokens: int
+    """Fewest thinking tokens that were enforced."""
+    max_tokens: int | None
+    """Most thinking tokens that were enforced; null if no number was asked for."""
+    tokens: int
+    """Thinking tokens, markers excluded."""
+    forced_tokens: int
+    """Tokens that the server chose: continuations, wrap-up and markers."""
+    forced_spans: list[ForcedText]
+    """Where in the text of the thinking the server's own words stand, in order."""
+    continuations: int
+    """Attempts to close the thinking that were turned down."""
+    end_reason: EndReason
+    """Why the thinking ended."""
+    clamped: bool
+    """Whether less was enforced than was asked for."""
+
+
+class ThinkingProgress(Shape):
+    """How far a thinking is that is not shown."""
+
+    tokens: int
+    """Thinking tokens so far."""
+    max_tokens: int | None
+    """Most thinking tokens, if a number was asked for."""
+
+
+class UsageDetails(Shape):
+    """Parts of the completion."""
+
+    reasoning_tokens: int
+    """Thinking tokens of all choices, counted on token ids."""
+
+
+class Usage(Shape):
+    """What the request used, in tokens."""
+
+    prompt_tokens: int
+    """Of the prompt, once for all choices."""
+    completion_tokens: int
+    """Generated, in all choices: thinking, markers, answers and ends of turn."""
+    total_tokens: int
+    """Both together."""
+    completion_tokens_details: UsageDetails
+    """How much of the completion was what."""
+
+
+class CostReport(Shape):
+    """What the request cost, by the operator's prices."""
+
+    currency: str
+    """The unit of the rest."""
+    prompt: float
+    """For the prompt's tokens."""
+    thinking: float
+    """For thinking tokens and markers."""
+    answer: float
+    """For the answers' tokens."""
+    total: float
+    """All together."""
+
+
+FinishReason = Literal["stop", "length", "tool_calls"]
+
+
+class ChatChoice(Shape):
+    """One of the answers."""
+
+    index: int
+    """Which one."""
+    message: AnswerMessage
+    """What the model says."""
+    logprobs: Logprobs | None
+    """Log probabilities, where they were asked for."""
+    finish_reason: FinishReason
+    """Why it ended."""
+    thinking: ThinkingReport
+    """What became of its thinking."""
+
+
+class ChatCompletion(Shape):
+    """The answer to a chat, in one piece."""
+
+    id: str
+    """Names this completion."""
+    object: Literal["chat.completion"]
+    """What this is."""
+    created: int
+    """When it was asked for, as unix time in seconds."""
+    model: str
+    """The model's own name, whichever of its names the request gave."""
+    choices: list[ChatChoice]
+    """The answers."""
+    usage: Usage
+    """What it used."""
+    cost: CostReport | None
+    """What it cost; null where no prices are set."""
+
+
+class FunctionDelta(Shape):
+    """Some of a function that the model calls."""
+
+    name: NotRequired[str]
+    """Its name, with the call's first delta."""
+    arguments: str
+    """The next piece of its arguments' JSON."""
+
+
+class CallDelta(Shape):
+    """Some of a tool call."""
+
+    index: int
+    """Which of the answer's calls."""
+    id: NotRequired[str]
+    """The call's id, with its first delta."""
+    type: NotRequired[Literal["function"]]
+    """The kind of call, with its first delta."""
+    function: FunctionDelta
+    """What to call."""
+
+
+class MessageDelta(Shape):
+    """Some of what the model says: of the thinking, or of the answer, never of both."""
+
+    role: NotRequired[Literal["assistant"]]
+    """Who speaks, with a choice's first delta."""
+    content: NotRequired[str]
+    """The next piece of the answer."""
+    reasoning_content: NotRequired[str]
+    """The next piece of the thinking."""
+    reasoning: NotRequired[str]
+    """The next piece of the thinking, under the name that other servers give it."""
+    tool_calls: NotRequired[list[CallDelta]]
+    """The next piece of a tool call."""
+
+
+class ChunkChoice(Shape):
+    """What one event tells of one of the answers."""
+
+    index: int
+    """Which one."""
+    delta: MessageDelta
+    """What is new."""
+    logprobs: NotRequired[Logprobs | None]
+    """Log probabilities of the new tokens, where they were asked for."""
+    finish_reason: FinishReason | None
+    """Why it ended, with its last chunk."""
+    thinking: NotRequired[ThinkingReport | ThinkingProgress]
+    """What became of its thinking, with its last chunk; before that, how far a thinking is
+    that is not shown."""
+
+
+class ChatCompletionChunk(Shape):
+    """One event of a streamed answer."""
+
+    id: str
+    """Names the completion."""
+    object: Literal["chat.completion.chunk"]
+    """What this is."""
+    created: int
+    """When it was asked for, as unix time in seconds."""
+    model: str
+    """The model's own name, whichever of its names the request gave."""
+    choices: list[ChunkChoice]
+    """What is new; empty in the chunk that tells what was used."""
+    usage: NotRequired[Usage]
+    """What was used, with `stream_options.include_usage`, in a last chunk of its own."""
+    cost: NotRequired[CostReport | None]
+    """What it cost, beside `usage`; null where no prices are set."""
+
+
+class BudgetReport(Shape):
+    """A budget, as it would be enforced."""
+
+    min_tokens: int
+    """Fewest thinking tokens."""
+    max_tokens: int | None
+    """Most thinking tokens."""
+    continuations: int
+    """How many attempts to close the thinking would be turned down."""
+    on_loop: OnLoop
+    """What would be done about a thinking that repeats itself."""
+    landing: Landing
+    """Where a thinking that runs into its maximum would be closed."""
+
+
+class SignalReport(Shape):
+    """Something that the router saw in the prompt."""
+
+    name: str
+    """What it saw."""
+    weight: float
+    """How much it speaks for more thinking; below zero, for less."""
+
+
+class RouterReport(Shape):
+    """What the router found."""
+
+    level: str
+    """The level of difficulty that it chose."""
+    probabilities: dict[str, float]
+    """How likely each level is."""
+    signals: list[SignalReport]
+    """What it saw, the strongest first."""
+
+
+class Estimate(Shape):
+    """What an answer could cost."""
+
+    currency: str
+    """The unit of the rest."""
+    least: float
+    """With the least thinking and the shortest answer."""
+    most: float
+    """With the dearest use of all the tokens that it may have."""
+
+
+class RouteReport(Shape):
+    """What a chat request would get, and why."""
+
+    tier: str | None
+    """The tier of its budget; null for a budget of no tier."""
+    source: Source
+    """What decided."""
+    field: str | None
+    """The request's field that decided, if one did."""
+    budget: BudgetReport
+    """The budget, as it would be enforced."""
+    clamped_by: list[str]
+    """What would cut the maximum that was asked for."""
+    router: RouterReport | None
+    """What the router found; null if it was not asked."""
+    prompt_tokens: int
+    """Tokens of the prompt."""
+    cost: Estimate | None
+    """What the answer could cost; null where no prices are set."""
 
 
 class ModelCard(Shape):
@@ -87,6 +422,26 @@ class TierList(Shape):
     `custom` if it is of no tier."""
     data: list[TierCard]
     """From least to most."""
+
+
+class Tokenized(Shape):
+    """The tokens of a text or a conversation."""
+
+    count: int
+    """How many there are."""
+    max_model_len: int
+    """Most tokens of prompt and completion together."""
+    tokens: list[int]
+    """Their ids."""
+    token_strs: list[str] | None
+    """Each as the vocabulary spells it, where that was asked for."""
+
+
+class Detokenized(Shape):
+    """The text of tokens."""
+
+    prompt: str
+    """The text, special tokens included."""
 
 
 class Health(Shape):

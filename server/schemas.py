@@ -128,13 +128,11 @@ class TemplateSwitches(Part):
     """The same as `enable_thinking`."""
 
 
-class ChatRequest(Part):
-    """The body of `POST /v1/chat/completions`."""
+class Generation(Part):
+    """What chats and completions of raw prompts can ask for alike."""
 
     model: Annotated[Text, Field(max_length=MAX_NAME)]
     """The model's name, as `GET /v1/models` lists it."""
-    messages: Annotated[list[Message], Field(min_length=1, max_length=MAX_MESSAGES)]
-    """The conversation so far, oldest message first."""
     max_thinking_tokens: CountOrNoCap | None = None
     """Most thinking tokens of each choice; 0 is no thinking, -1 no cap but the context."""
     min_thinking_tokens: Count | None = None
@@ -161,16 +159,8 @@ class ChatRequest(Part):
     """The same as `max_thinking_tokens`, as llama.cpp spells it."""
     reasoning_max_tokens: CountOrNoCap | None = None
     """The same as `max_thinking_tokens`."""
-    chat_template_kwargs: TemplateSwitches | None = None
-    """Switches of the chat template; only those of the thinking are taken."""
     think: Flag | Effort | None = None
     """Ollama's switch: the same as `thinking.type`, or, as a word, as `reasoning_effort`."""
-    reasoning_format: ReasoningFormat | None = None
-    """Where in the response the thinking stands; the server has a default."""
-    max_tokens: Annotated[Int, Field(ge=1)] | None = None
-    """The same as `max_completion_tokens`, as OpenAI once spelt it."""
-    max_completion_tokens: Annotated[Int, Field(ge=1)] | None = None
-    """Most tokens of each choice, thinking included; what the context leaves if unset."""
     temperature: Annotated[Float, Field(ge=0, le=2)] | None = None
     """How freely to sample; 0 always takes the likeliest token. Unset is the tier's or the
     model's own."""
@@ -194,11 +184,6 @@ class ChatRequest(Part):
         | None
     ) = None
     """Added to the logits of tokens, by id; what a budget forces, it cannot prevent."""
-    logprobs: Flag | None = None
-    """Whether to tell the log probabilities of the answer's tokens, as the model found them
-    before temperature, masks and penalties."""
-    top_logprobs: Annotated[Int, Field(ge=0, le=MAX_TOP_LOGPROBS)] | None = None
-    """How many of the likeliest tokens to tell at each position; only with `logprobs`."""
     seed: Int | None = None
     """Makes the answer reproducible, as far as the hardware is."""
     stop: (
@@ -212,6 +197,41 @@ class ChatRequest(Part):
     """Whether to send the answer as server-sent events while it is generated."""
     stream_options: StreamOptions | None = None
     """How to stream; only with `stream`."""
+
+    @property
+    def template_switches(self) -> TemplateSwitches:
+        """How the chat template is to be switched, where there is one."""
+        return TemplateSwitches()
+
+    @property
+    def alternatives(self) -> int | None:
+        """How many of the likeliest tokens to tell at each position; None tells no scores."""
+        return None
+
+    def ignored_fields(self) -> list[str]:
+        """Names of fields that were given and are ignored, nested ones with their path."""
+        nested = self.stream_options.ignored_fields() if self.stream_options else []
+        return super().ignored_fields() + [f"stream_options.{name}" for name in nested]
+
+
+class ChatRequest(Generation):
+    """The body of `POST /v1/chat/completions`."""
+
+    messages: Annotated[list[Message], Field(min_length=1, max_length=MAX_MESSAGES)]
+    """The conversation so far, oldest message first."""
+    chat_template_kwargs: TemplateSwitches | None = None
+    """Switches of the chat template; only those of the thinking are taken."""
+    reasoning_format: ReasoningFormat | None = None
+    """Where in the response the thinking stands; the server has a default."""
+    max_tokens: Annotated[Int, Field(ge=1)] | None = None
+    """The same as `max_completion_tokens`, as OpenAI once spelt it."""
+    max_completion_tokens: Annotated[Int, Field(ge=1)] | None = None
+    """Most tokens of each choice, thinking included; what the context leaves if unset."""
+    logprobs: Flag | None = None
+    """Whether to tell the log probabilities of the answer's tokens, as the model found them
+    before temperature, masks and penalties."""
+    top_logprobs: Annotated[Int, Field(ge=0, le=MAX_TOP_LOGPROBS)] | None = None
+    """How many of the likeliest tokens to tell at each position; only with `logprobs`."""
     tools: Annotated[list[Tool], Field(max_length=MAX_TOOLS)] | None = None
     """Functions that the model may call."""
     tool_choice: Literal["none", "auto", "required"] | NamedTool | None = None
@@ -223,6 +243,16 @@ class ChatRequest(Part):
     """What the answer must be; the thinking before it is free."""
     structured_outputs: StructuredOutputs | None = None
     """The same, with all the forms that vLLM has."""
+
+    @property
+    def template_switches(self) -> TemplateSwitches:
+        """See `Generation`."""
+        return self.chat_template_kwargs or TemplateSwitches()
+
+    @property
+    def alternatives(self) -> int | None:
+        """See `Generation`."""
+        return (self.top_logprobs or 0) if self.logprobs else None
 
     def constraint(self) -> Constraint | None:
         """What the answer is bound to, tools aside.
@@ -252,8 +282,3 @@ class ChatRequest(Part):
             self.constraint(),
             parallel=self.parallel_tool_calls is not False,
         )
-
-    def ignored_fields(self) -> list[str]:
-        """Names of fields that were given and are ignored, nested ones with their path."""
-        nested = self.stream_options.ignored_fields() if self.stream_options else []
-        return super().ignored_fields() + [f"stream_options.{name}" for name in nested]

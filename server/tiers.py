@@ -1,6 +1,8 @@
 """`GET /v1/tiers`: the budgets that have a name."""
 
-from server.responses import TierCard, TierList
+from fastapi import Response
+
+from server.responses import TierCard, TierList, as_json
 from server.sections import Tier
 from server.settings import Settings
 
@@ -15,9 +17,9 @@ class Tiers:
             "data": [_describe(tier) for tier in settings.tiers],
         }
 
-    async def list_tiers(self) -> TierList:
+    async def list_tiers(self) -> Response:
         """List the budgets that a request can name, from least to most."""
-        return self._told
+        return as_json(self._told)
 
 
 def _describe(tier: Tier) -> TierCard:

@@ -166,6 +166,7 @@ class Codec(Protocol):
         *,
         thinking: bool,
         tools: Sequence[Mapping[str, Any]] = (),
+        answering: bool = True,
     ) -> Prompt:
         """Apply the chat template.
 
@@ -175,13 +176,29 @@ class Codec(Protocol):
             thinking: False asks the template to switch thinking off, where it
                 has such a switch.
             tools: OpenAI's tools, as plain data.
+            answering: whether to end with the beginning of an answer.
 
         Raises:
             ValueError: if the template refuses the messages; the text says why.
         """
 
-    def encode(self, text: str) -> list[int]:
-        """Token ids of a text, no special tokens added."""
+    @property
+    def vocabulary_size(self) -> int:
+        """Every token id that the model knows is below this."""
+
+    def encode(self, text: str, *, add_special_tokens: bool = False) -> list[int]:
+        """Token ids of a text.
+
+        Args:
+            text: may hold special tokens, as they are spelled.
+            add_special_tokens: whether to add those that begin or end a text.
+        """
+
+    def decode(self, token_ids: Sequence[int]) -> str:
+        """The text of tokens, special ones included."""
+
+    def names(self, token_ids: Sequence[int]) -> list[str]:
+        """Each token as the vocabulary spells it."""
 
     def detokenizer(self, after: Sequence[int], *, special: bool = False) -> Detokenizer:
         """A detokenizer for tokens that follow the tokens `after`.

@@ -66,9 +66,10 @@ class VllmCodec:
         *,
         thinking: bool,
         tools: Sequence[Mapping[str, Any]] = (),
+        answering: bool = True,
     ) -> Prompt:
         """See `Codec`. Special tokens typed into a message or a tool stay plain text."""
-        kwargs: dict[str, Any] = {"add_generation_prompt": True, "tokenize": False}
+        kwargs: dict[str, Any] = {"add_generation_prompt": answering, "tokenize": False}
         if not thinking:
             kwargs["enable_thinking"] = False
         if tools:
@@ -82,13 +83,27 @@ class VllmCodec:
             raise ValueError(str(error)) from error
         # A prompt can be megabytes long: other requests' streams must not wait for it.
         ids = await asyncio.to_thread(self._encode_rendered, str(prompt.get("prompt")))
-        tail = self._tokenizer.decode(ids[-TAIL:], skip_special_tokens=False)
+        tail = self.decode(ids[-TAIL:])
         return Prompt(tuple(ids), tail.rstrip().endswith(self._start_marker))
 
-    def encode(self, text: str) -> list[int]:
+    @property
+    def vocabulary_size(self) -> int:
         """See `Codec`."""
-        ids: list[int] = self._tokenizer.encode(text, add_special_tokens=False)
+        size: int = self._renderer.model_config.get_vocab_size()
+        return size
+
+    def encode(self, text: str, *, add_special_tokens: bool = False) -> list[int]:
+        """See `Codec`."""
+        ids: list[int] = self._tokenizer.encode(text, add_special_tokens=add_special_tokens)
         return ids
+
+    def decode(self, token_ids: Sequence[int]) -> str:
+        """See `Codec`."""
+        return str(self._tokenizer.decode(list(token_ids), skip_special_tokens=False))
+
+    def names(self, token_ids: Sequence[int]) -> list[str]:
+        """See `Codec`. Ids that the tokenizer does not use have no name."""
+        return [name or "" for name in self._tokenizer.convert_ids_to_tokens(list(token_ids))]
 
     def _encode_rendered(self, text: str) -> list[int]:
         return [token for part in text.split(SPLIT) for token in self.encode(part)]
@@ -101,7 +116,7 @@ class VllmCodec:
         """See `Codec`. A tokenizer that does not tell its bytes gives the token's text."""
         if token < len(self._bytes):
             return self._bytes[token]
-        return str(self._tokenizer.decode([token], skip_special_tokens=False)).encode()
+        return self.decode([token]).encode()
 
     @cached_property
     def _bytes(self) -> list[bytes]:

@@ -7,6 +7,7 @@ a job's answer is bound to is the script's affair: it says what it says.
 import asyncio
 import codecs
 import json
+import re
 from collections import deque
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -18,6 +19,8 @@ from server.engines.base import Delta, EngineUnavailable, Finish, Job, ModelInfo
 
 BYTES = 256
 THINK, END_THINK, TURN, END_TURN = range(BYTES, BYTES + 4)
+SPECIAL = {"<think>": THINK, "</think>": END_THINK, "<|im_start|>": TURN, "<|im_end|>": END_TURN}
+SPELLED = re.compile("(" + "|".join(map(re.escape, SPECIAL)) + ")")
 MARKERS = Markers((THINK,), (END_THINK,), frozenset({END_TURN}))
 BLANK = ord(" ")
 UTF8_TAIL = range(0x80, 0xC0)
@@ -70,6 +73,7 @@ class ByteCodec:
         *,
         thinking: bool,
         tools: Sequence[Mapping[str, Any]] = (),
+        answering: bool = True,
     ) -> Prompt:
         """See `Codec`."""
         ids: list[int] = []
@@ -78,18 +82,39 @@ class ByteCodec:
             calls = message.get("tool_calls")
             said = f"{message['content']}{json.dumps(calls) if calls else ''}"
             text = f"{message['role']}\n{said}"
-            ids += [TURN, *self.encode(text), END_TURN, *self.encode("\n")]
-        ids += [TURN, *self.encode("assistant\n")]
-        newline = self.encode("\n")
+            ids += [TURN, *text.encode(), END_TURN, *b"\n"]
+        if not answering:
+            return Prompt(tuple(ids), False)
+        ids += [TURN, *b"assistant\n"]
+        newline = b"\n"
         if not thinking:
             ids += [*self._markers.start, *newline, *self._markers.end, *newline]
         elif self._opens:
             ids += [*self._markers.start, *newline]
         return Prompt(tuple(ids), thinking and self._opens)
 
-    def encode(self, text: str) -> list[int]:
+    @property
+    def vocabulary_size(self) -> int:
         """See `Codec`."""
-        return [*text.encode()]
+        return BYTES + len(SPECIAL)
+
+    def encode(self, text: str, *, add_special_tokens: bool = False) -> list[int]:
+        """See `Codec`."""
+        return [
+            token
+            for part in SPELLED.split(text)
+            for token in ([SPECIAL[part]] if part in SPECIAL else part.encode())
+        ]
+
+    def decode(self, token_ids: Sequence[int]) -> str:
+        """See `Codec`."""
+        spelled = {token: name.encode() for name, token in SPECIAL.items()}
+        text = b"".join(spelled.get(token) or bytes([token]) for token in token_ids)
+        return text.decode(errors="replace")
+
+    def names(self, token_ids: Sequence[int]) -> list[str]:
+        """See `Codec`."""
+        return [self.decode([token]) for token in token_ids]
 
     def detokenizer(self, after: Sequence[int], *, special: bool = False) -> ByteDetokenizer:
         """See `Codec`."""

@@ -19,6 +19,7 @@ from server.engines.fake import FakeEngine
 from server.protocol import BoundedHttp
 from server.sections import CUSTOM
 from server.settings import Settings
+from tests.server.described import assert_described
 
 CHAT = "/v1/chat/completions"
 PATIENCE = 10
@@ -46,10 +47,17 @@ async def started(engine: FakeEngine, **given: Any) -> AsyncIterator[FastAPI]:
 
 @asynccontextmanager
 async def client(engine: FakeEngine, **given: Any) -> AsyncIterator[httpx.AsyncClient]:
-    """A client that calls the application without a network; streams come whole."""
+    """A client that calls the application without a network; streams come whole.
+
+    Every answer is held against what the server says of itself.
+    """
     async with (
         started(engine, **given) as app,
-        httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://test") as http,
+        httpx.AsyncClient(
+            transport=httpx.ASGITransport(app),
+            base_url="http://test",
+            event_hooks={"response": [assert_described]},
+        ) as http,
     ):
         yield http
 

@@ -1,24 +1,157 @@
+from collections.abc import Iterator
 from typing import Any
 
+import httpx
+import pytest
+from jsonschema import Draft202012Validator, ValidationError
+
 from server.engines.fake import FakeEngine
-from tests.server.harness import client
+from tests.server.described import assert_described, document, validator
+from tests.server.harness import CHAT, body, client
+
+POSTS = {CHAT, "/v1/route", "/tokenize", "/detokenize"}
+GETS = {"/v1/models", "/v1/models/{name}", "/health", "/ready", "/metrics"}
+BODILESS = {"400", "405", "431", "500"}
+
+UNBOUNDED = {
+    "TextPart.text",
+    "Message.content",
+    "Message.reasoning_content",
+    "Message.reasoning",
+    "Message.thinking",
+    "FunctionCall.arguments",
+    "TokenizeRequest.prompt",
+}
+"""Texts that nothing but the limits on bodies and on the context bound."""
 
 
-async def described() -> dict[str, Any]:
-    """The server's description of itself."""
+def schemas() -> dict[str, Any]:
+    found: dict[str, Any] = document()["components"]["schemas"]
+    return found
+
+
+def walk(value: Any) -> Iterator[dict[str, Any]]:
+    """Every object within a JSON value."""
+    if isinstance(value, dict):
+        yield value
+    inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    for each in inner:
+        yield from walk(each)
+
+
+def of_requests() -> set[str]:
+    """The names of the schemas that requests are made of."""
+    bodies = [
+        operation["requestBody"] for _, operation in operations() if "requestBody" in operation
+    ]
+    names, found = set[str](), refs(bodies)
+    while found - names:
+        names |= found
+        found = refs([schemas()[name] for name in names])
+    return names
+
+
+def refs(value: Any) -> set[str]:
+    return {part["$ref"].rpartition("/")[2] for part in walk(value) if "$ref" in part}
+
+
+def operations() -> Iterator[tuple[str, dict[str, Any]]]:
+    for path, methods in document()["paths"].items():
+        for operation in methods.values():
+            yield path, operation
+
+
+async def test_it_is_served() -> None:
     async with client(FakeEngine()) as http:
-        document: dict[str, Any] = (await http.get("/openapi.json")).json()
-    return document
+        served = (await http.get("/openapi.json")).json()
+
+    assert served == document()
 
 
-async def test_every_field_says_what_it_means() -> None:
-    schemas = (await described())["components"]["schemas"]
+def test_it_is_whole() -> None:
+    told = dict(operations())
+    assert told.keys() >= POSTS | GETS
+    assert len({operation["operationId"] for operation in told.values()}) == len(told)
+    for path, operation in told.items():
+        assert operation["summary"], path
+        assert "Raises" not in operation["description"]
+        for parameter in operation.get("parameters", []):
+            assert parameter["description"]
+        expected = BODILESS | {"200"}
+        if path in POSTS:
+            expected |= {"403", "404", "413", "503"}
+        assert expected <= operation["responses"].keys(), path
+        assert "422" not in operation["responses"]
+    assert refs(document()) <= schemas().keys()
+    for schema in schemas().values():
+        Draft202012Validator.check_schema(schema)
 
+
+def test_every_field_says_what_it_means() -> None:
     silent = [
         f"{name}.{field}"
-        for name, schema in schemas.items()
+        for name, schema in schemas().items()
         for field, told in schema.get("properties", {}).items()
         if not told.get("description")
     ]
-    assert "max_thinking_tokens" in schemas["ChatRequest"]["properties"]
+    assert "max_thinking_tokens" in schemas()["ChatRequest"]["properties"]
     assert silent == []
+
+
+def test_every_field_of_a_request_says_its_range() -> None:
+    unbounded = set()
+    for name in of_requests():
+        for field, told in schemas()[name].get("properties", {}).items():
+            for part in walk(told):
+                kind, closed = part.get("type"), "enum" in part or "const" in part
+                if kind in ("integer", "number"):
+                    least = {"minimum", "exclusiveMinimum"} & part.keys()
+                    most = {"maximum", "exclusiveMaximum"} & part.keys()
+                    assert least, (name, field)
+                    assert most, (name, field)
+                elif kind == "array":
+                    assert "maxItems" in part, (name, field)
+                elif kind == "string" and not closed and "maxLength" not in part:
+                    unbounded.add(f"{name}.{field}")
+
+    assert {"ChatRequest", "Message", "Thinking"} <= of_requests()
+    assert unbounded == UNBOUNDED
+
+
+@pytest.mark.parametrize(
+    ("fields", "valid"),
+    [
+        ({}, True),
+        ({"user": 3}, True),
+        ({"whatever": None}, True),
+        ({"functions": []}, True),
+        ({"functions": [1]}, False),
+        ({"whatever": 1}, False),
+        ({"thinking": {"budgt": 1}}, False),
+        ({"top_p": 0}, False),
+        ({"n": 1.5}, False),
+        ({"stop": [""]}, False),
+        ({"max_thinking_tokens": -2}, False),
+        ({"messages": []}, False),
+        ({"model": "x" * 257}, False),
+    ],
+)
+async def test_it_knows_good_requests_from_bad_ones(fields: dict[str, Any], valid: bool) -> None:
+    asked = body(**fields)
+
+    async with client(FakeEngine()) as http:
+        assert ((await http.post(CHAT, json=asked)).status_code == 200) is valid
+
+    assert validator(schemas()["ChatRequest"]).is_valid(asked) is valid
+
+
+async def test_an_answer_that_is_not_described_is_noticed() -> None:
+    async with client(FakeEngine()) as http:
+        answer = await http.get("/v1/models")
+    listed = answer.json()
+    listed["data"][0]["secret"] = 1
+
+    with pytest.raises(ValidationError, match="secret"):
+        await assert_described(httpx.Response(200, json=listed, request=answer.request))
+    with pytest.raises(AssertionError, match="418"):
+        await assert_described(httpx.Response(418, json={}, request=answer.request))

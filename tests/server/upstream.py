@@ -12,7 +12,7 @@ from server.engines.base import Finish, Job, Sampling
 from server.engines.completions import CompletionsEngine
 from server.engines.dialects import Dialect, Texts, TokenIds
 from server.engines.discovery import LocalModel, Service
-from server.engines.fake import END_THINK, END_TURN, MARKERS, VOCABULARY, ByteCodec
+from server.engines.fake import END_TURN, MARKERS, VOCABULARY, ByteCodec
 from server.engines.upstream import Upstream
 
 END = "</think>"
@@ -23,16 +23,8 @@ Answer = Callable[[dict[str, Any]], httpx.Response]
 Part = bytes | Exception
 
 
-class MarkedCodec(ByteCodec):
-    """Bytes as tokens, and the end marker where its text stands."""
-
-    def encode(self, text: str) -> list[int]:
-        first, *rest = (part.encode() for part in text.split(END))
-        return [*first, *(token for part in rest for token in (END_THINK, *part))]
-
-
 LOCAL = LocalModel(
-    MarkedCodec(MARKERS, opens=True), MARKERS, END, VOCABULARY, {"top_k": 20, "min_tokens": 3}
+    ByteCodec(MARKERS, opens=True), MARKERS, END, VOCABULARY, {"top_k": 20, "min_tokens": 3}
 )
 IDS = TokenIds(MARKERS)
 TEXTS = Texts(END, LOCAL.codec.encode)

@@ -1,0 +1,168 @@
+"""From a prompt and its budget to jobs: room, reserve, price, and how to sample."""
+
+from dataclasses import dataclass, replace
+
+from budget import ThinkingBudget, TokenBudget, answer_reserve, thinking_room, tokenize
+from server.asked import Given
+from server.engines.answers import Constraint
+from server.engines.base import Engine, Job, Prompt, Sampling
+from server.errors import BadRequest, ContextTooLong
+from server.prices import affordable
+from server.resolution import Resolution
+from server.schemas import Generation
+from server.sections import Prices, Tier
+from server.settings import Settings
+
+INT64_SPAN = 2**64
+INT64_LEAST = -(2**63)
+
+
+@dataclass(frozen=True, slots=True)
+class Draft:
+    """What a request's jobs are made of.
+
+    Attributes:
+        name: unique among the requests of this engine's lifetime.
+        request: what the client sent.
+        resolution: the budget.
+        prompt: what it goes on from.
+        field: the request's field that the prompt was made of.
+        max_tokens: what was asked for, and by which field.
+        constraint: what the answer is bound to.
+    """
+
+    name: str
+    request: Generation
+    resolution: Resolution
+    prompt: Prompt
+    field: str
+    max_tokens: Given[int] | None
+    constraint: Constraint | None = None
+
+
+def make_jobs(
+    draft: Draft, engine: Engine, settings: Settings
+) -> tuple[tuple[Job, ...], tuple[str, ...]]:
+    """One job for each choice, and what cut the maximum that was asked for.
+
+    Raises:
+        BadRequest: if the context or the price does not allow for them.
+        BudgetError: if the budget cannot be enforced.
+    """
+    resolution, request = draft.resolution, draft.request
+    wanted = _tokens_left(draft, engine.model.context_length)
+    max_tokens = _at_price(wanted, draft, settings.prices)
+    enforced = _token_budget(resolution, draft.prompt, max_tokens, engine, settings)
+    if draft.constraint is not None:
+        enforced = _opened(enforced)
+    told = resolution.clamped_by
+    if _is_clamped(resolution.budget, enforced):
+        told = (*told, "room" if max_tokens == wanted else "price")
+    sampling = _sampling(request, resolution.tier, max_tokens, draft.constraint)
+    jobs = tuple(
+        Job(f"{draft.name}-{index}", draft.prompt.ids, _nth(sampling, index), enforced)
+        for index in range(request.n or 1)
+    )
+    return jobs, told
+
+
+def _tokens_left(draft: Draft, context: int) -> int:
+    """The tokens that each choice may have: what was asked for, or all that is left.
+
+    Raises:
+        ContextTooLong: if the context does not hold them beside the prompt.
+    """
+    asked, length = draft.max_tokens, len(draft.prompt.ids)
+    left = context - length
+    if left < 1:
+        raise ContextTooLong(
+            f"'{draft.field}' makes {length} tokens and the context holds {context}, the answer "
+            "included: send less",
+            param=draft.field,
+        )
+    if asked is not None and asked.value > left:
+        raise ContextTooLong(
+            f"'{asked.field}' is {asked.value}, but the context of {context} tokens has {left} "
+            f"left after the prompt: ask for {left} or fewer",
+            param=asked.field,
+        )
+    return left if asked is None else asked.value
+
+
+def _at_price(max_tokens: int, draft: Draft, prices: Prices | None) -> int:
+    """As many of `max_tokens` as the tier's price pays for.
+
+    Raises:
+        BadRequest: if the prompt alone costs more.
+    """
+    tier = draft.resolution.tier
+    if tier is None or tier.max_price is None or prices is None:
+        return max_tokens
+    most = affordable(prices, len(draft.prompt.ids), tier.max_price)
+    if most is not None and most < 1:
+        raise BadRequest(
+            f"'{draft.field}' alone costs more than the {tier.max_price} {prices.currency} that "
+            f"an answer of tier '{tier.name}' may cost: send less, or name another tier",
+            param=draft.field,
+        )
+    return max_tokens if most is None else min(max_tokens, most)
+
+
+def _token_budget(
+    resolution: Resolution, prompt: Prompt, max_tokens: int, engine: Engine, settings: Settings
+) -> TokenBudget:
+    reserve = answer_reserve(max_tokens, **settings.answer_reserve.model_dump())
+    markers = engine.model.markers
+    room = thinking_room(max_tokens, reserve, markers, prompt.opened)
+    budget = resolution.budget
+    if not resolution.minimum_asked:
+        budget = replace(budget, min_tokens=min(budget.min_tokens, room))
+    return tokenize(
+        budget, encode=engine.codec.encode, markers=markers, opened=prompt.opened, room=room
+    )
+
+
+def _is_clamped(budget: ThinkingBudget, enforced: TokenBudget) -> bool:
+    return budget.max_tokens is not None and budget.max_tokens != enforced.maximum
+
+
+def _opened(budget: TokenBudget) -> TokenBudget:
+    """The budget of a constrained answer, which begins with a thinking unless there is to be none.
+
+    The engine binds what comes after the end marker. Whether a model that may think
+    will, it could not know before its first token, and by then an answer has begun.
+    """
+    if budget.opened or budget.demands_thinking or not budget.maximum:
+        return budget
+    return replace(budget, minimum=1)
+
+
+def _sampling(
+    request: Generation, tier: Tier | None, max_tokens: int, constraint: Constraint | None
+) -> Sampling:
+    temperature, top_p = request.temperature, request.top_p
+    if tier is not None:
+        temperature = tier.temperature if temperature is None else temperature
+        top_p = tier.top_p if top_p is None else top_p
+    return Sampling(
+        max_tokens=max_tokens,
+        temperature=temperature,
+        top_p=top_p,
+        top_k=request.top_k,
+        min_p=request.min_p,
+        presence_penalty=request.presence_penalty,
+        frequency_penalty=request.frequency_penalty,
+        repetition_penalty=request.repetition_penalty,
+        logit_bias=request.logit_bias,
+        seed=request.seed,
+        alternatives=request.alternatives,
+        constraint=constraint,
+    )
+
+
+def _nth(sampling: Sampling, index: int) -> Sampling:
+    """The sampling of one choice; each has a seed of its own, kept within 64 bits signed."""
+    if sampling.seed is None:
+        return sampling
+    seed = (sampling.seed + index - INT64_LEAST) % INT64_SPAN + INT64_LEAST
+    return replace(sampling, seed=seed)
