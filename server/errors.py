@@ -20,8 +20,10 @@ class ApiError(Exception):
     ├── MethodNotAllowed      405  a path that takes other methods
     ├── BodyTooLarge          413  more bytes than the limit
     ├── HeadTooLarge          431  more bytes of path and headers than the limit
+    ├── Overloaded            429  too many requests are waiting
     ├── InternalError         500  a fault of ours; the log has it
-    └── Unavailable           503  the engine cannot answer, now or any more
+    ├── Unavailable           503  the engine cannot answer, now or any more
+    └── DeadlineExceeded      504  the time that was given is over
     ```
 
     Before a response has begun it is drawn as a JSON body with its status,
@@ -121,6 +123,15 @@ class HeadTooLarge(ApiError):
     reason = "head_too_large"
 
 
+class Overloaded(ApiError):
+    """Too many requests are waiting for the engine."""
+
+    status = 429
+    type = "rate_limit_error"
+    code = "rate_limit_exceeded"
+    reason = "overloaded"
+
+
 class InternalError(ApiError):
     """A fault of ours."""
 
@@ -135,6 +146,15 @@ class Unavailable(ApiError):
     status = 503
     type = "server_error"
     reason = "unavailable"
+
+
+class DeadlineExceeded(ApiError):
+    """The time is over that the request, or the operator, has given it."""
+
+    status = 504
+    type = "server_error"
+    code = "timeout"
+    reason = "deadline"
 
 
 def as_api_error(error: Exception) -> ApiError:

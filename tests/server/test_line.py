@@ -1,0 +1,142 @@
+"""The line in front of the engine."""
+
+import asyncio
+from collections import Counter
+from random import Random
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from server.errors import Overloaded
+from server.line import Line
+from tests.server.harness import soon
+
+
+async def waiting(line: Line, key: str, size: int = 1) -> asyncio.Task[float]:
+    """Somebody who has had the time to get into the line."""
+    task = asyncio.create_task(line.enter(key, size))
+    await asyncio.sleep(0)
+    return task
+
+
+async def test_so_many_run_and_the_next_one_waits() -> None:
+    line = Line(slots=2, most_waiting=9)
+    since = [await soon(line.enter("a", 1)) for _ in range(2)]
+    third = await waiting(line, "a")
+
+    assert (line.running, line.waiting, third.done()) == (2, 1, False)
+    line.leave(since[0])
+    await soon(third)
+    assert (line.running, line.waiting) == (2, 0)
+
+
+async def test_a_full_line_takes_nobody_more() -> None:
+    line = Line(slots=1, most_waiting=2)
+    since = await line.enter("a", 1)
+    first, _ = await waiting(line, "a"), await waiting(line, "b")
+
+    with pytest.raises(Overloaded) as refused:
+        await line.enter("c", 1)
+
+    assert int(refused.value.headers["retry-after"]) >= 1
+    line.leave(since)
+    await soon(first)
+    await waiting(line, "c")
+
+
+async def test_no_room_to_wait_is_no_matter_while_slots_are_free() -> None:
+    line = Line(slots=1, most_waiting=0)
+
+    since = await soon(line.enter("a", 1))
+    with pytest.raises(Overloaded):
+        line.check()
+    line.leave(since)
+
+    line.check()
+
+
+async def test_keys_take_turns() -> None:
+    line = Line(slots=1, most_waiting=99)
+    since = await line.enter("greedy", 1)
+    order: list[str] = []
+
+    async def work(key: str) -> None:
+        mine = await line.enter(key, 1)
+        order.append(key)
+        line.leave(mine)
+
+    tasks = [asyncio.create_task(work(key)) for key in ["greedy"] * 5 + ["modest"] * 2]
+    await asyncio.sleep(0)
+    line.leave(since)
+    await soon(asyncio.gather(*tasks))
+
+    assert order[:4] in (["greedy", "modest"] * 2, ["modest", "greedy"] * 2)
+    assert Counter(order) == {"greedy": 5, "modest": 2}
+
+
+async def test_several_choices_are_not_overtaken() -> None:
+    line = Line(slots=3, most_waiting=9)
+    since = [await line.enter("a", 1) for _ in range(2)]
+    large, small = await waiting(line, "a", 3), await waiting(line, "b", 1)
+
+    assert not small.done()
+    for each in since:
+        line.leave(each)
+    await soon(large)
+    assert not small.done()
+
+
+async def test_more_choices_than_slots_run_alone() -> None:
+    line = Line(slots=2, most_waiting=9)
+
+    await soon(line.enter("a", 5))
+
+    assert line.running == 2
+
+
+async def test_who_goes_away_leaves_no_gap() -> None:
+    line = Line(slots=1, most_waiting=9)
+    since = await line.enter("a", 1)
+    gone, here = await waiting(line, "a"), await waiting(line, "b")
+
+    gone.cancel()
+    await asyncio.gather(gone, return_exceptions=True)
+    line.leave(since)
+
+    await soon(here)
+    assert (line.running, line.waiting) == (1, 0)
+
+
+@given(seed=st.integers(0, 2**32), slots=st.integers(1, 4))
+async def test_whatever_happens_the_books_add_up(seed: int, slots: int) -> None:
+    rng = Random(seed)
+    line = Line(slots, most_waiting=6)
+    running = 0
+
+    async def visit() -> None:
+        nonlocal running
+        size = rng.randint(1, slots)
+        try:
+            since = await line.enter(rng.choice("abc"), size)
+        except Overloaded:
+            return
+        running += size
+        assert running <= slots
+        try:
+            for _ in range(rng.randint(0, 3)):
+                await asyncio.sleep(0)
+        finally:
+            running -= size
+            for _ in range(size):
+                line.leave(since)
+
+    tasks = [asyncio.create_task(visit()) for _ in range(20)]
+    for task in rng.sample(tasks, 6):
+        for _ in range(rng.randint(0, 3)):
+            await asyncio.sleep(0)
+        task.cancel()
+    done = await soon(asyncio.gather(*tasks, return_exceptions=True))
+
+    assert not [each for each in done if isinstance(each, AssertionError)]
+    assert (line.running, line.waiting, line._keys, line._waiting) == (0, 0, type(line._keys)(), {})
