@@ -14,7 +14,7 @@ from budget.machine import (
     Outcome,
     replay,
 )
-from budget.markers import Markers
+from budget.markers import Markers, ends_inside
 from budget.policy import (
     Landing,
     OnLoop,
@@ -43,6 +43,7 @@ __all__ = [
     "TokenBudget",
     "Vocabulary",
     "answer_reserve",
+    "ends_inside",
     "replay",
     "thinking_room",
     "tokenize",

@@ -42,6 +42,23 @@ class Markers:
         return cls(tuple(wire["start"]), tuple(wire["end"]), frozenset(wire["eos"]))
 
 
+def ends_inside(tokens: Sequence[int], markers: Markers) -> bool:
+    """Whether a text of these tokens ends inside a thinking block."""
+    for length in range(len(tokens), 0, -1):
+        if tokens[length - 1] in markers.eos or _ends(tokens, length, markers.end):
+            return False
+        if _ends(tokens, length, markers.start):
+            return True
+    return False
+
+
+def _ends(tokens: Sequence[int], length: int, marker: Sequence[int]) -> bool:
+    """Whether the first `length` tokens end in a marker."""
+    return tokens[length - 1] == marker[-1] and tuple(
+        tokens[max(0, length - len(marker)) : length]
+    ) == tuple(marker)
+
+
 def matched_prefix(tail: Sequence[int], marker: Sequence[int]) -> int:
     """Length of the longest suffix of `tail` that is a prefix of `marker`."""
     for length in range(min(len(tail), len(marker)), 0, -1):

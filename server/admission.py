@@ -1,18 +1,20 @@
 """From a request to jobs that the engine can be trusted with."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from budget import TokenBudget
-from server.asked import Given, contradiction, read_asked
+from server.asked import Asked, Given, contradiction, read_asked
 from server.engines.answers import BoundTools, ToolChoice
 from server.engines.base import Engine, Job
 from server.errors import BadRequest
 from server.jobs import Draft, make_jobs
 from server.models import check_model
-from server.rendering import check_length, render, spent_before
+from server.prompts import DEFAULT_MAX_TOKENS, CompletionRequest
+from server.rendering import check_length, read_prompt, render, spent_before
 from server.resolution import Resolution, ceilings, resolve, wants_router
 from server.routing import Routed, Router
-from server.schemas import ChatRequest
+from server.schemas import ChatRequest, Generation
+from server.sections import AUTO, CUSTOM
 from server.settings import Settings
 
 
@@ -59,11 +61,14 @@ class Admissions:
 
     def __init__(self, settings: Settings, router: Router) -> None:
         self._settings = settings
+        self._unrouted = settings
+        if settings.default_tier == AUTO:
+            self._unrouted = settings.model_copy(update={"default_tier": CUSTOM})
         self._router = router
         self._ceilings = ceilings(settings)
 
     async def admit(self, request: ChatRequest, engine: Engine, name: str) -> Admission:
-        """Check a request against the model and the limits, and make its jobs.
+        """Check a chat against the model and the limits, and make its jobs.
 
         Args:
             request: what the client sent.
@@ -75,9 +80,10 @@ class Admissions:
             BudgetError: if its budget cannot be enforced.
         """
         settings = self._settings
-        context = engine.model.context_length
         _check(request, engine, settings)
-        check_length(request, context)
+        if request.top_logprobs and not request.logprobs:
+            raise BadRequest("'top_logprobs' needs 'logprobs': true", param="top_logprobs")
+        check_length(request, engine.model.context_length)
         asked = read_asked(request)
         choice = request.tools_wanted()
         tools = _bind(choice, engine)
@@ -94,15 +100,66 @@ class Admissions:
         named = choice is not None and choice.name is not None
         return Admission(jobs, resolution, routed, clamped_by, tools, named)
 
+    async def admit_prompt(
+        self, request: CompletionRequest, engine: Engine, name: str
+    ) -> Admission:
+        """The same for a completion of a raw prompt; the router is not asked.
 
-def _check(request: ChatRequest, engine: Engine, settings: Settings) -> None:
+        Raises:
+            ApiError: if the request cannot be served.
+            BudgetError: if its budget cannot be enforced.
+        """
+        settings = self._unrouted
+        _check(request, engine, settings)
+        asked = read_asked(request)
+        if asked.tier is not None and wants_router(asked, settings):
+            raise BadRequest(
+                f"'{asked.tier.field}' is auto, but the router reads messages: name a tier",
+                param=asked.tier.field,
+            )
+        resolution = resolve(asked, settings, None, self._ceilings)
+        prompt = await read_prompt(request, engine)
+        if not prompt.opened:
+            resolution = _undemanding(resolution, asked)
+        most = request.max_tokens
+        if most is None:
+            most = min(DEFAULT_MAX_TOKENS, engine.model.context_length - len(prompt.ids))
+        draft = Draft(name, request, resolution, prompt, "prompt", Given("max_tokens", most))
+        jobs, clamped_by = make_jobs(draft, engine, settings)
+        await engine.check(jobs[0])
+        return Admission(jobs, resolution, None, clamped_by, None, call_named=False)
+
+
+def _undemanding(resolution: Resolution, asked: Asked) -> Resolution:
+    """The budget of a prompt that opens no thinking: it opens none by force.
+
+    Raises:
+        BadRequest: if the request demands some.
+    """
+    demands = [
+        given.field
+        for given in (asked.minimum, asked.continuations, asked.switch)
+        if given is not None and given.value
+    ]
+    budget = resolution.budget
+    named = resolution.field if resolution.tier is not None else None
+    if named is not None and (budget.min_tokens or budget.continuations):
+        demands.append(named)
+    if demands:
+        raise BadRequest(
+            f"'{demands[0]}' demands thinking, but the prompt does not end inside a thinking "
+            "block: open one there, or leave it out",
+            param=demands[0],
+        )
+    return replace(resolution, budget=replace(budget, min_tokens=0, continuations=0))
+
+
+def _check(request: Generation, engine: Engine, settings: Settings) -> None:
     check_model(request.model, engine.model, settings.aliases, param="model")
     if (request.n or 1) > settings.limits.max_choices:
         raise BadRequest(f"'n' can be at most {settings.limits.max_choices}", param="n")
     if request.stream_options is not None and not request.stream:
         raise BadRequest("'stream_options' needs 'stream': true", param="stream_options")
-    if request.top_logprobs and not request.logprobs:
-        raise BadRequest("'top_logprobs' needs 'logprobs': true", param="top_logprobs")
 
 
 def _bind(choice: ToolChoice | None, engine: Engine) -> BoundTools | None:

@@ -23,6 +23,7 @@ from server.middleware import Heads, Metered, RequestIds
 from server.models import Models
 from server.origins import Origins
 from server.pages import add_pages
+from server.raw import Completions
 from server.responses import Health, Ready, as_json
 from server.routing import Router
 from server.settings import Settings
@@ -31,6 +32,7 @@ from server.tokenization import Tokenization
 from server.turn import Crew
 
 CHAT_PATH = "/v1/chat/completions"
+COMPLETIONS_PATH = "/v1/completions"
 ROUTE_PATH = "/v1/route"
 MAX_TOLD = 128
 
@@ -67,13 +69,15 @@ def create_app(settings: Settings, load: Load) -> FastAPI:
     )
     app.state.host = host
     app.openapi = openapi.describe(app)  # type: ignore[method-assign]
-    app.add_middleware(Metered, metrics=metrics, path=CHAT_PATH)
+    app.add_middleware(Metered, metrics=metrics, paths={CHAT_PATH, COMPLETIONS_PATH})
     app.add_middleware(Heads)
     origins.add_to(app)
     app.add_middleware(RequestIds)
     _add_errors(app, metrics)
     chat, dry_run = Chat(settings, host, admissions, crew), DryRun(settings, host, admissions)
     app.post(CHAT_PATH, **openapi.CHAT.to_route())(chat.__call__)
+    completions = Completions(settings, host, admissions, crew)
+    app.post(COMPLETIONS_PATH, **openapi.COMPLETIONS.to_route())(completions.__call__)
     app.post(ROUTE_PATH, **openapi.ROUTE.to_route())(dry_run.__call__)
     tokenization = Tokenization(settings, host)
     app.post("/tokenize", **openapi.TOKENIZE.to_route())(tokenization.tokenize)

@@ -4,22 +4,14 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import orjson
-
-from server.admission import Admission
 from server.channels import Call, Channel, Piece
 from server.engines.answers import CallDelta
 from server.engines.base import Finish, Score
+from server.events import HOLE, Mould, event
 from server.presentation import keys
-from server.prices import Cost
+from server.reply import Reply
 from server.schemas import ReasoningFormat
-from server.sections import Prices
-from server.turn import End, Progress
-
-DONE = b"data: [DONE]\n\n"
-HOLE = "\N{OBJECT REPLACEMENT CHARACTER}"
-"""Stands where a chunk's text goes."""
-
+from server.turn import End, Progress, Told
 
 LOGPROBS_KEYS = {Channel.ANSWER: "content", Channel.REASONING: "reasoning_content"}
 """Where in `logprobs` a channel's tokens stand."""
@@ -63,25 +55,15 @@ class Draft:
 
 
 @dataclass(frozen=True, slots=True)
-class Completion:
-    """What is the same in all that is said about one request.
+class Completion(Reply):
+    """The answer to a chat.
 
     Attributes:
-        id: the completion's id.
-        created: unix time, in seconds.
-        model: the model's name.
-        admission: what was let in.
         style: where the thinking stands.
-        prices: None where they are not known.
         token_bytes: the text of a token.
     """
 
-    id: str
-    created: int
-    model: str
-    admission: Admission
     style: ReasoningFormat
-    prices: Prices | None
     token_bytes: Callable[[int], bytes]
 
     def whole(self, told: Iterable[Piece | Call], ends: Sequence[End]) -> dict[str, Any]:
@@ -95,11 +77,11 @@ class Completion:
                 "message": drafts[end.choice].message(),
                 "logprobs": self._logprobs(drafts[end.choice].scores),
                 "finish_reason": self._finish_reason(end),
-                "thinking": self._thinking(end),
+                "thinking": self.thinking(end),
             }
             for end in sorted(ends, key=lambda end: end.choice)
         ]
-        return {**self._envelope("chat.completion"), "choices": choices, **self._usage(ends)}
+        return {**self.envelope("chat.completion"), "choices": choices, **self.accounts(ends)}
 
     def role(self, index: int) -> dict[str, Any]:
         """A choice's first chunk."""
@@ -134,20 +116,17 @@ class Completion:
         chunk = self._chunk(end.choice, {})
         chunk["choices"][0] |= {
             "finish_reason": self._finish_reason(end),
-            "thinking": self._thinking(end),
+            "thinking": self.thinking(end),
         }
         return chunk
 
     def usage(self, ends: Sequence[End]) -> dict[str, Any]:
         """The chunk after all choices, with what they used."""
-        return {**self._envelope("chat.completion.chunk"), "choices": [], **self._usage(ends)}
-
-    def _envelope(self, kind: str) -> dict[str, Any]:
-        return {"id": self.id, "object": kind, "created": self.created, "model": self.model}
+        return {**self.envelope("chat.completion.chunk"), "choices": [], **self.accounts(ends)}
 
     def _chunk(self, index: int, delta: dict[str, Any]) -> dict[str, Any]:
         choice = {"index": index, "delta": delta, "finish_reason": None}
-        return {**self._envelope("chat.completion.chunk"), "choices": [choice]}
+        return {**self.envelope("chat.completion.chunk"), "choices": [choice]}
 
     def _finish_reason(self, end: End) -> str:
         """As OpenAI has it, where a call that had to be this one ends with `stop`."""
@@ -170,86 +149,46 @@ class Completion:
         text = self.token_bytes(token)
         return {"token": text.decode(errors="replace"), "logprob": logprob, "bytes": [*text]}
 
-    def _thinking(self, end: End) -> dict[str, Any]:
-        outcome, tier = end.outcome, self.admission.resolution.tier
-        return {
-            "tier": None if tier is None else tier.name,
-            "min_tokens": self.admission.enforced.minimum,
-            "max_tokens": self.admission.max_thinking_tokens,
-            "tokens": outcome.tokens,
-            "forced_tokens": sum(outcome.forced.values()),
-            "forced_spans": [span._asdict() for span in end.forced_spans],
-            "continuations": outcome.continuations,
-            "end_reason": outcome.end_reason.value,
-            "clamped": bool(self.admission.clamped_by),
-        }
-
-    def _usage(self, ends: Sequence[End]) -> dict[str, Any]:
-        prompt = self.admission.prompt_tokens
-        completion = sum(end.tokens for end in ends)
-        usage = {
-            "prompt_tokens": prompt,
-            "completion_tokens": completion,
-            "total_tokens": prompt + completion,
-            "completion_tokens_details": {
-                "reasoning_tokens": sum(end.outcome.tokens for end in ends)
-            },
-        }
-        return {"usage": usage, "cost": self._cost(ends)}
-
-    def _cost(self, ends: Sequence[End]) -> dict[str, Any] | None:
-        if self.prices is None:
-            return None
-        answer = sum(end.answer_tokens for end in ends)
-        thinking = sum(end.tokens for end in ends) - answer
-        return Cost.of(self.prices, self.admission.prompt_tokens, thinking, answer).to_json()
-
 
 class EventWriter:
-    """Writes server-sent events; what is constant in a chunk is encoded once."""
+    """Writes it as server-sent events."""
 
     def __init__(self, completion: Completion) -> None:
         self._completion = completion
-        self._moulds: dict[tuple[int, Channel], list[bytes]] = {}
+        self._moulds: dict[tuple[int, Channel], Mould] = {}
 
-    def item(self, item: Piece | Call | Progress) -> bytes:
-        """An event for what there is to tell, named after its channel; nothing if it is hidden."""
+    def begin(self, index: int) -> bytes:
+        """See `Writer`."""
+        return event(self._completion.role(index))
+
+    def item(self, item: Told) -> bytes:
+        """See `Writer`. The event is named after its channel; there is none if that is hidden."""
         match item:
             case Call():
                 return event(self._completion.call(item), name=item.channel.value)
             case Progress():
                 return event(self._completion.progress(item))
+            case _ if not keys(item.channel, self._completion.style):
+                return b""
             case Piece(scores=()):
-                return self._text(item)
+                return self._mould(item.choice, item.channel).fill(item.text)
             case _:
-                shown = keys(item.channel, self._completion.style)
-                scored = self._completion.scored(item)
-                return event(scored, name=item.channel.value) if shown else b""
-
-    def _text(self, piece: Piece) -> bytes:
-        mould = self._moulds.get(piece[:2])
-        if mould is None:
-            mould = self._moulds[piece[:2]] = self._mould(piece.choice, piece.channel)
-        return orjson.dumps(piece.text).join(mould)
-
-    def role(self, index: int) -> bytes:
-        """A choice's first event."""
-        return event(self._completion.role(index))
+                return event(self._completion.scored(item), name=item.channel.value)
 
     def finish(self, end: End) -> bytes:
-        """A choice's last event."""
+        """See `Writer`."""
         return event(self._completion.finish(end))
 
     def usage(self, ends: Sequence[End]) -> bytes:
-        """What the request used."""
+        """See `Writer`."""
         return event(self._completion.usage(ends))
 
-    def _mould(self, index: int, channel: Channel) -> list[bytes]:
-        """The pieces of an event between which the text goes."""
-        if not keys(channel, self._completion.style):
-            return []
-        whole = event(self._completion.text(index, channel), name=channel.value)
-        return whole.split(orjson.dumps(HOLE))
+    def _mould(self, index: int, channel: Channel) -> Mould:
+        mould = self._moulds.get((index, channel))
+        if mould is None:
+            mould = Mould(self._completion.text(index, channel), name=channel.value)
+            self._moulds[index, channel] = mould
+        return mould
 
 
 def _call_delta(delta: CallDelta) -> dict[str, Any]:
@@ -259,9 +198,3 @@ def _call_delta(delta: CallDelta) -> dict[str, Any]:
         return {"index": delta.index, "function": function}
     function["name"] = delta.name
     return {"index": delta.index, "id": delta.id, "type": "function", "function": function}
-
-
-def event(data: Any, *, name: str | None = None) -> bytes:
-    """A server-sent event."""
-    named = b"event: " + name.encode() + b"\n" if name else b""
-    return named + b"data: " + orjson.dumps(data) + b"\n\n"

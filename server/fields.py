@@ -23,9 +23,12 @@ IGNORED = frozenset(
 
 MEANINGLESS: dict[str, tuple[Any, ...]] = {
     "annotations": ([],),
+    "best_of": (1,),
+    "echo": (False,),
     "function_call": ("none", "auto"),
     "functions": ([],),
     "modalities": (["text"],),
+    "suffix": ("",),
 }
 """Values that ask for nothing, and so are accepted of fields that are refused otherwise."""
 
@@ -33,6 +36,7 @@ UNSUPPORTED = frozenset(
     {
         *MEANINGLESS,
         "audio",
+        "logprobs",
         "refusal",
         "verbosity",
         "web_search_options",

@@ -41,7 +41,12 @@ class ForcedSpan(NamedTuple):
 
 
 def locate(
-    runs: Iterable[ForcedRun], blocks: Sequence[Block], tokens: Sequence[int], codec: Codec
+    runs: Iterable[ForcedRun],
+    blocks: Sequence[Block],
+    tokens: Sequence[int],
+    codec: Codec,
+    *,
+    special: bool = False,
 ) -> tuple[ForcedSpan, ...]:
     """Find the text of forced tokens.
 
@@ -52,12 +57,13 @@ def locate(
         blocks: its thinking.
         tokens: all that it generated.
         codec: turns them into text.
+        special: whether special tokens have a text too.
     """
     texts = [run for run in runs if run.kind is not Forced.MARKER]
     spans: list[ForcedSpan] = []
     length = 0
     for block in blocks if texts else ():
-        detokenizer = codec.detokenizer(block.after)
+        detokenizer = codec.detokenizer(block.after, special=special)
         at = block.start
         for run in texts:
             if block.start <= run.start < block.end:

@@ -8,6 +8,7 @@ from server.engines.answers import Constraint
 from server.engines.base import Engine, Job, Prompt, Sampling
 from server.errors import BadRequest, ContextTooLong
 from server.prices import affordable
+from server.rendering import check_room
 from server.resolution import Resolution
 from server.schemas import Generation
 from server.sections import Prices, Tier
@@ -72,14 +73,8 @@ def _tokens_left(draft: Draft, context: int) -> int:
     Raises:
         ContextTooLong: if the context does not hold them beside the prompt.
     """
-    asked, length = draft.max_tokens, len(draft.prompt.ids)
-    left = context - length
-    if left < 1:
-        raise ContextTooLong(
-            f"'{draft.field}' makes {length} tokens and the context holds {context}, the answer "
-            "included: send less",
-            param=draft.field,
-        )
+    asked = draft.max_tokens
+    left = check_room(draft.prompt.ids, context, draft.field)
     if asked is not None and asked.value > left:
         raise ContextTooLong(
             f"'{asked.field}' is {asked.value}, but the context of {context} tokens has {left} "

@@ -2,6 +2,7 @@
 
 import re
 import uuid
+from collections.abc import Collection
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -40,16 +41,16 @@ class RequestIds:
 
 
 class Metered:
-    """Measures every request to one path, from its first byte to its last."""
+    """Measures every request to some paths, from its first byte to its last."""
 
-    def __init__(self, app: ASGIApp, metrics: Metrics, path: str) -> None:
+    def __init__(self, app: ASGIApp, metrics: Metrics, paths: Collection[str]) -> None:
         self._app = app
         self._metrics = metrics
-        self._path = path
+        self._paths = paths
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """See ASGI."""
-        if scope["type"] != "http" or scope["path"] != self._path:
+        if scope["type"] != "http" or scope["path"] not in self._paths:
             await self._app(scope, receive, send)
             return
         meter = Meter(self._metrics)

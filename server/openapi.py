@@ -27,6 +27,7 @@ from server.errors import (
     Unavailable,
     UnknownModel,
 )
+from server.prompts import CompletionRequest
 from server.schemas import ChatRequest
 from server.tokenization import DetokenizeRequest, TokenizeRequest
 
@@ -104,6 +105,15 @@ CHAT = Operation(
     refuses=WORK,
     headers=("x-budget-tier", "x-ignored-fields"),
 )
+COMPLETIONS = Operation(
+    "createCompletion",
+    "Go on from a raw prompt, thinking within a budget if it opens a thinking block",
+    takes=CompletionRequest,
+    gives=responses.TextCompletion,
+    streams=responses.TextCompletionChunk,
+    refuses=WORK,
+    headers=("x-budget-tier", "x-ignored-fields"),
+)
 ROUTE = Operation(
     "route",
     "Tell what budget a chat request would get, and why; nothing is generated",
@@ -171,7 +181,7 @@ def describe(app: FastAPI) -> Callable[[], dict[str, Any]]:
 @cache
 def _schemas() -> tuple[dict[type, dict[str, Any]], dict[str, Any]]:
     """The schema of each class, as a reference, and what they refer to."""
-    described: list[type] = [ChatRequest, TokenizeRequest, DetokenizeRequest]
+    described: list[type] = [ChatRequest, CompletionRequest, TokenizeRequest, DetokenizeRequest]
     described += [
         responses.ChatCompletion,
         responses.ChatCompletionChunk,
@@ -182,6 +192,8 @@ def _schemas() -> tuple[dict[type, dict[str, Any]], dict[str, Any]]:
         responses.ModelList,
         responses.Ready,
         responses.RouteReport,
+        responses.TextCompletion,
+        responses.TextCompletionChunk,
         responses.TierList,
         responses.Tokenized,
     ]
@@ -201,9 +213,9 @@ def _stream(chunk: type) -> dict[str, Any]:
         "type": "string",
         "description": (
             "Server-sent events. The name of an event is its channel, `reasoning` or `answer`; "
-            "the first and the last of a choice, and the one that tells what was used, have none. "
-            "Each has a chunk as its data, but the very last one, which has `[DONE]`. An error is "
-            "an event of the name `error`, after which no other comes."
+            "a choice's last one has none, nor have the first one of a chat's choice and the one "
+            "that tells what was used. Each has a chunk as its data, but the very last one, which "
+            "has `[DONE]`. An error is an event of the name `error`, after which no other comes."
         ),
         "contentSchema": {"anyOf": [_schemas()[0][chunk], _schemas()[0][responses.Error]]},
     }

@@ -6,10 +6,15 @@ from typing import Any, Protocol
 
 import orjson
 
+from budget import Markers, ends_inside
 from server.engines.base import Codec, Engine, Prompt
 from server.errors import BadRequest, ContextTooLong
 from server.forms import Tool
 from server.messages import Message
+from server.prompts import CompletionRequest
+
+TAIL = 32
+"""Tokens at a prompt's end among which a start marker is looked for as text."""
 
 MAX_TOKEN_LENGTH = 64
 """More bytes to a token than any real text has; beyond it none is worth tokenizing."""
@@ -47,6 +52,36 @@ def check_prompt(prompt: str, context: int) -> None:
     _check_size(prompt.encode(), context, "prompt")
 
 
+def check_ids(ids: Sequence[int], codec: Codec, param: str) -> None:
+    """See that the model has these tokens.
+
+    Raises:
+        BadRequest: if it has not.
+    """
+    size = codec.vocabulary_size
+    if max(ids, default=0) >= size:
+        at = next(at for at, token in enumerate(ids) if token >= size)
+        raise BadRequest(
+            f"'{param}[{at}]' is {ids[at]}, but the model's vocabulary ends at {size - 1}",
+            param=f"{param}[{at}]",
+        )
+
+
+def check_room(ids: Sequence[int], context: int, param: str) -> int:
+    """The tokens that the context has left beside these.
+
+    Raises:
+        ContextTooLong: if there are none.
+    """
+    if len(ids) >= context:
+        raise ContextTooLong(
+            f"'{param}' makes {len(ids)} tokens and the context holds {context}, the answer "
+            "included: send less",
+            param=param,
+        )
+    return context - len(ids)
+
+
 def _check_size(text: bytes, context: int, param: str) -> None:
     if len(text) > context * MAX_TOKEN_LENGTH:
         raise ContextTooLong(
@@ -68,6 +103,36 @@ async def spent_before(messages: Sequence[Message], codec: Codec) -> int:
     if not thoughts:
         return 0
     return await asyncio.to_thread(lambda: sum(len(codec.encode(text)) for text in thoughts))
+
+
+async def read_prompt(request: CompletionRequest, engine: Engine) -> Prompt:
+    """The prompt that a client has written itself.
+
+    Raises:
+        BadRequest: if it is empty, too long, or of tokens that the model does not have.
+    """
+    context, codec = engine.model.context_length, engine.codec
+    if isinstance(request.prompt, str):
+        check_prompt(request.prompt, context)
+        special = request.add_special_tokens is not False
+        ids = await asyncio.to_thread(codec.encode, request.prompt, add_special_tokens=special)
+    else:
+        ids = request.prompt
+        check_ids(ids, codec, "prompt")
+    if not ids:
+        raise BadRequest("'prompt' is empty: there is nothing to go on from", param="prompt")
+    check_room(ids, context, "prompt")
+    return Prompt(tuple(ids), _is_open(ids, codec, engine.model.markers))
+
+
+def _is_open(ids: Sequence[int], codec: Codec, markers: Markers) -> bool:
+    """Whether these tokens end inside a thinking block.
+
+    Where a marker is text of several tokens, its last one can have grown together
+    with the line's end after it.
+    """
+    tail = codec.decode(ids[-TAIL:]).rstrip()
+    return ends_inside(ids, markers) or tail.endswith(codec.decode(markers.start))
 
 
 async def render(

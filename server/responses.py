@@ -140,7 +140,8 @@ class ThinkingReport(Shape):
     forced_tokens: int
     """Tokens that the server chose: continuations, wrap-up and markers."""
     forced_spans: list[ForcedText]
-    """Where in the text of the thinking the server's own words stand, in order."""
+    """Where in the text of the thinking the server's own words stand, in order; in completions,
+    where in their whole text."""
     continuations: int
     """Attempts to close the thinking that were turned down."""
     end_reason: EndReason
@@ -295,6 +296,74 @@ class ChatCompletionChunk(Shape):
     model: str
     """The model's own name, whichever of its names the request gave."""
     choices: list[ChunkChoice]
+    """What is new; empty in the chunk that tells what was used."""
+    usage: NotRequired[Usage]
+    """What was used, with `stream_options.include_usage`, in a last chunk of its own."""
+    cost: NotRequired[CostReport | None]
+    """What it cost, beside `usage`; null where no prices are set."""
+
+
+class TextChoice(Shape):
+    """One of the texts that follow the prompt."""
+
+    index: int
+    """Which one."""
+    text: str
+    """All that was generated: thinking, markers and answer."""
+    logprobs: None
+    """Not told here."""
+    finish_reason: Literal["stop", "length"]
+    """Why it ended."""
+    thinking: ThinkingReport
+    """What became of its thinking."""
+
+
+class TextCompletion(Shape):
+    """What follows a prompt, in one piece."""
+
+    id: str
+    """Names this completion."""
+    object: Literal["text_completion"]
+    """What this is."""
+    created: int
+    """When it was asked for, as unix time in seconds."""
+    model: str
+    """The model's own name, whichever of its names the request gave."""
+    choices: list[TextChoice]
+    """The texts."""
+    usage: Usage
+    """What it used."""
+    cost: CostReport | None
+    """What it cost; null where no prices are set."""
+
+
+class TextDelta(Shape):
+    """What one event tells of one of the texts."""
+
+    index: int
+    """Which one."""
+    text: str
+    """The next piece."""
+    logprobs: None
+    """Not told here."""
+    finish_reason: Literal["stop", "length"] | None
+    """Why it ended, with its last chunk."""
+    thinking: NotRequired[ThinkingReport]
+    """What became of its thinking, with its last chunk."""
+
+
+class TextCompletionChunk(Shape):
+    """One event of a streamed text."""
+
+    id: str
+    """Names the completion."""
+    object: Literal["text_completion"]
+    """What this is."""
+    created: int
+    """When it was asked for, as unix time in seconds."""
+    model: str
+    """The model's own name, whichever of its names the request gave."""
+    choices: list[TextDelta]
     """What is new; empty in the chunk that tells what was used."""
     usage: NotRequired[Usage]
     """What was used, with `stream_options.include_usage`, in a last chunk of its own."""

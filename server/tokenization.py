@@ -8,23 +8,20 @@ from pydantic import ConfigDict, Field, model_validator
 from pydantic_core import PydanticCustomError
 
 from server.body import parse, read_body
-from server.engines.base import Codec, Engine
-from server.errors import BadRequest
+from server.engines.base import Engine
 from server.forms import MAX_TOOLS, Tool
 from server.host import EngineHost
 from server.messages import Message
 from server.models import check_model
-from server.parts import MAX_NAME, Count, Flag, Part, Text
-from server.rendering import check_length, check_prompt, render
+from server.parts import MAX_NAME, Flag, Part, Text
+from server.prompts import TokenIds
+from server.rendering import check_ids, check_length, check_prompt, render
 from server.responses import Detokenized, Tokenized, as_json
 from server.schemas import MAX_MESSAGES, TemplateSwitches
 from server.settings import Settings
 
-MAX_TOKENS = 2**20
 AT_ONCE = 2
 """Requests that are worked on; a long one keeps a core busy that answers need too."""
-
-TokenId = Annotated[Count, Field(lt=2**31)]
 
 ONE_OF_THEM: dict[str, Any] = {
     "oneOf": [
@@ -89,7 +86,7 @@ class DetokenizeRequest(Part):
 
     model: Annotated[Text, Field(max_length=MAX_NAME)] | None = None
     """The model's name, as `GET /v1/models` lists it; it may be left out."""
-    tokens: Annotated[list[TokenId], Field(max_length=MAX_TOKENS)]
+    tokens: TokenIds
     """Ids of tokens in the model's vocabulary."""
 
 
@@ -140,21 +137,6 @@ class Tokenization:
         if name is not None:
             check_model(name, engine.model, self._settings.aliases, param="model")
         return engine
-
-
-def check_ids(ids: list[int], codec: Codec, param: str) -> None:
-    """See that the model has these tokens.
-
-    Raises:
-        BadRequest: if it has not.
-    """
-    size = codec.vocabulary_size
-    if max(ids, default=0) >= size:
-        at = next(at for at, token in enumerate(ids) if token >= size)
-        raise BadRequest(
-            f"'{param}[{at}]' is {ids[at]}, but the model's vocabulary ends at {size - 1}",
-            param=f"{param}[{at}]",
-        )
 
 
 async def _ids(asked: TokenizeRequest, engine: Engine) -> list[int]:

@@ -47,17 +47,20 @@ class Script:
 class ByteDetokenizer:
     """Bytes to text, a character at a time."""
 
-    def __init__(self) -> None:
+    def __init__(self, special: bool) -> None:
+        self._texts = {token: name.encode() for name, token in SPECIAL.items() if special}
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
 
     def push(self, token_ids: Sequence[int]) -> str:
         """See `Detokenizer`."""
-        plain = bytes(token for token in token_ids if token < BYTES)
-        return self._decoder.decode(plain)
+        return self._decoder.decode(b"".join(map(self._bytes, token_ids)))
 
     def close(self) -> str:
         """See `Detokenizer`. Bytes of an unfinished character are dropped."""
         return ""
+
+    def _bytes(self, token: int) -> bytes:
+        return bytes([token]) if token < BYTES else self._texts.get(token, b"")
 
 
 class ByteCodec:
@@ -118,7 +121,7 @@ class ByteCodec:
 
     def detokenizer(self, after: Sequence[int], *, special: bool = False) -> ByteDetokenizer:
         """See `Codec`."""
-        return ByteDetokenizer()
+        return ByteDetokenizer(special)
 
     def token_bytes(self, token: int) -> bytes:
         """See `Codec`."""

@@ -9,7 +9,7 @@ from server.engines.fake import FakeEngine
 from tests.server.described import assert_described, document, validator
 from tests.server.harness import CHAT, body, client
 
-POSTS = {CHAT, "/v1/route", "/tokenize", "/detokenize"}
+POSTS = {CHAT, "/v1/completions", "/v1/route", "/tokenize", "/detokenize"}
 GETS = {"/v1/models", "/v1/models/{name}", "/health", "/ready", "/metrics"}
 BODILESS = {"400", "405", "431", "500"}
 
@@ -20,6 +20,7 @@ UNBOUNDED = {
     "Message.reasoning",
     "Message.thinking",
     "FunctionCall.arguments",
+    "CompletionRequest.prompt",
     "TokenizeRequest.prompt",
 }
 """Texts that nothing but the limits on bodies and on the context bound."""

@@ -4,7 +4,7 @@ import httpx
 import pytest
 
 from server.engines.fake import BYTES, END_TURN, THINK, TURN, FakeEngine
-from server.tokenization import MAX_TOKENS
+from server.prompts import MAX_TOKENS
 from tests.server.harness import CHAT, body, client
 from tests.server.test_errors import assert_error
 

@@ -1,0 +1,27 @@
+"""Server-sent events."""
+
+from typing import Any
+
+import orjson
+
+DONE = b"data: [DONE]\n\n"
+HOLE = "\N{OBJECT REPLACEMENT CHARACTER}"
+"""Stands where a chunk's text goes."""
+
+
+def event(data: Any, *, name: str | None = None) -> bytes:
+    """A server-sent event."""
+    named = b"event: " + name.encode() + b"\n" if name else b""
+    return named + b"data: " + orjson.dumps(data) + b"\n\n"
+
+
+class Mould:
+    """Writes events that differ in a text alone; what is constant in them is encoded once."""
+
+    def __init__(self, chunk: Any, *, name: str) -> None:
+        """Take a chunk that has a `HOLE` for each place of the text."""
+        self._parts = event(chunk, name=name).split(orjson.dumps(HOLE))
+
+    def fill(self, text: str) -> bytes:
+        """The event of this text."""
+        return orjson.dumps(text).join(self._parts)

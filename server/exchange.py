@@ -1,0 +1,168 @@
+"""One admitted request on its way to its answer, streamed or whole."""
+
+import asyncio
+import logging
+from abc import ABC, abstractmethod
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import orjson
+from fastapi import Request, Response
+from sse_starlette import EventSourceResponse, ServerSentEvent
+
+from server.admission import Admission
+from server.channels import Call, Piece
+from server.engines.base import Engine, Job
+from server.errors import ApiError, as_api_error
+from server.events import DONE, event
+from server.metrics import CLIENT_GONE, Meter
+from server.schemas import Generation
+from server.sections import Limits
+from server.turn import Choice, Crew, End, Progress, Told, generate
+
+logger = logging.getLogger(__name__)
+
+HEARTBEAT = ServerSentEvent(comment="thinking", sep="\n")
+
+
+class Writer(Protocol):
+    """Writes what there is to tell as server-sent events; nothing where it is not told."""
+
+    def begin(self, index: int) -> bytes:
+        """A choice's first event."""
+
+    def item(self, item: Told) -> bytes:
+        """What comes next."""
+
+    def finish(self, end: End) -> bytes:
+        """A choice's last event."""
+
+    def usage(self, ends: Sequence[End]) -> bytes:
+        """What the request used."""
+
+
+@dataclass(frozen=True, slots=True)
+class Exchange(ABC):
+    """One admitted request on its way to an answer."""
+
+    request: Generation
+    admission: Admission
+    engine: Engine
+    meter: Meter
+    crew: Crew
+
+    @abstractmethod
+    def choice(self, job: Job, index: int) -> Choice:
+        """How one choice is generated."""
+
+    @abstractmethod
+    def writer(self) -> Writer:
+        """How the answer is streamed."""
+
+    @abstractmethod
+    def to_json(self, told: Sequence[Piece | Call], ends: Sequence[End]) -> dict[str, Any]:
+        """The answer in one piece."""
+
+    def events(self) -> AsyncGenerator[Told | End, None]:
+        """Generate all choices; closing this early aborts them in the engine."""
+        choices = [self.choice(job, index) for index, job in enumerate(self.admission.jobs)]
+        return generate(choices, self.crew, self.meter)
+
+    async def whole(self) -> bytes:
+        """The answer in one piece of JSON."""
+        told: list[Piece | Call] = []
+        ends: list[End] = []
+        async with aclosing(self.events()) as events:
+            async for item in events:
+                if isinstance(item, End):
+                    ends.append(item)
+                elif not isinstance(item, Progress):
+                    self.meter.saw(item.channel)
+                    told.append(item)
+        return orjson.dumps(self.to_json(told, ends))
+
+    async def stream(self) -> AsyncGenerator[bytes, None]:
+        """The answer as server-sent events; an error is the last of them."""
+        begun = self.meter.status
+        self.meter.status = CLIENT_GONE  # unless the last event is taken
+        try:
+            async with aclosing(self._chunks()) as chunks:
+                async for chunk in chunks:
+                    yield chunk
+            self.meter.status = begun
+        except Exception as error:
+            told = _tell(error)
+            self.meter.status = told.status
+            yield event(told.to_json(), name="error")
+
+    async def _chunks(self) -> AsyncGenerator[bytes, None]:
+        writer = self.writer()
+        ends: list[End] = []
+        for index in range(len(self.admission.jobs)):
+            if begun := writer.begin(index):
+                yield begun
+        async with aclosing(self.events()) as events:
+            async for item in events:
+                if isinstance(item, End):
+                    ends.append(item)
+                    yield writer.finish(item)
+                else:
+                    if not isinstance(item, Progress):
+                        self.meter.saw(item.channel)
+                    if written := writer.item(item):
+                        yield written
+        options = self.request.stream_options
+        if options is not None and options.include_usage:
+            yield writer.usage(ends)
+        yield DONE
+
+
+async def respond(request: Request, exchange: Exchange, limits: Limits) -> Response:
+    """The answer, in the way that was asked for."""
+    headers = _headers(exchange)
+    if not exchange.request.stream:
+        return await _unless_gone(request, exchange, headers)
+    return EventSourceResponse(
+        exchange.stream(),
+        headers=headers,
+        sep="\n",
+        ping=limits.heartbeat_seconds,
+        ping_message_factory=lambda: HEARTBEAT,
+        shutdown_grace_period=limits.shutdown_grace_seconds,
+    )
+
+
+async def _unless_gone(request: Request, exchange: Exchange, headers: dict[str, str]) -> Response:
+    """The whole answer, given up at once if the client goes away."""
+    answer = asyncio.create_task(exchange.whole())
+    gone = asyncio.create_task(_disconnected(request))
+    try:
+        await asyncio.wait({answer, gone}, return_when=asyncio.FIRST_COMPLETED)
+        if not answer.done():
+            return Response(status_code=CLIENT_GONE)
+        return Response(answer.result(), media_type="application/json", headers=headers)
+    finally:
+        answer.cancel()
+        gone.cancel()
+
+
+async def _disconnected(request: Request) -> None:
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
+
+
+def _headers(exchange: Exchange) -> dict[str, str]:
+    headers = {"x-budget-tier": exchange.admission.resolution.label}
+    if ignored := exchange.request.ignored_fields():
+        headers["x-ignored-fields"] = ", ".join(ignored)
+    return headers
+
+
+def _tell(error: Exception) -> ApiError:
+    """What the client is told; what is a fault of ours, the log is told too."""
+    told = as_api_error(error)
+    if told.status >= 500:
+        logger.error("an answer broke off: %s", error, exc_info=error)
+    return told
