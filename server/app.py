@@ -18,6 +18,7 @@ from server.dry_run import DryRun
 from server.engines.base import EngineUnavailable, Unserved
 from server.errors import ApiError, MethodNotAllowed, NotFound, as_api_error
 from server.host import EngineHost, Load
+from server.line import Line
 from server.metrics import CLIENT_GONE, CONTENT_TYPE, Metrics
 from server.middleware import Heads, Metered, RequestIds
 from server.models import Models
@@ -47,7 +48,9 @@ def create_app(settings: Settings, load: Load) -> FastAPI:
     Raises:
         BadSettings: if the classifier that they name is not installed.
     """
-    host, metrics, crew = EngineHost(load, settings.limits.stall_seconds), Metrics(), Crew()
+    limits = settings.limits
+    host, metrics = EngineHost(load, limits.stall_seconds), Metrics()
+    crew = Crew(Line(limits.max_running, limits.max_waiting))
     admissions = Admissions(settings, Router.load(settings.router))
     origins = Origins(settings.cors)
 

@@ -20,6 +20,7 @@ from server.host import EngineHost
 from server.presentation import with_tags
 from server.schemas import ChatRequest, Reasoning, ReasoningFormat
 from server.settings import Settings
+from server.terms import Terms
 from server.turn import Choice, Crew, End, Told
 
 
@@ -78,6 +79,8 @@ class Chat:
             EngineUnavailable: if the engine dies before the answer is there.
         """
         settings = self._settings
+        terms = Terms.of(request, settings.limits)
+        self._crew.check()
         asked = parse_chat(await read_body(request, settings.limits.max_body_bytes))
         engine = await self._host.ready()
         name = f"chatcmpl-{uuid.uuid4().hex}"
@@ -93,7 +96,7 @@ class Chat:
             _style(asked, settings),
             engine.codec.token_bytes,
         )
-        exchange = ChatExchange(asked, admission, engine, meter, self._crew, completion)
+        exchange = ChatExchange(asked, admission, engine, meter, self._crew, terms, completion)
         return await respond(request, exchange, settings.limits)
 
 

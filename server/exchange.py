@@ -20,6 +20,7 @@ from server.events import DONE, event
 from server.metrics import CLIENT_GONE, Meter
 from server.schemas import Generation
 from server.sections import Limits
+from server.terms import Terms
 from server.turn import Choice, Crew, End, Progress, Told, generate
 
 logger = logging.getLogger(__name__)
@@ -52,6 +53,7 @@ class Exchange(ABC):
     engine: Engine
     meter: Meter
     crew: Crew
+    terms: Terms
 
     @abstractmethod
     def choice(self, job: Job, index: int) -> Choice:
@@ -68,7 +70,7 @@ class Exchange(ABC):
     def events(self) -> AsyncGenerator[Told | End, None]:
         """Generate all choices; closing this early aborts them in the engine."""
         choices = [self.choice(job, index) for index, job in enumerate(self.admission.jobs)]
-        return generate(choices, self.crew, self.meter)
+        return generate(choices, self.crew, self.meter, self.terms)
 
     async def whole(self) -> bytes:
         """The answer in one piece of JSON."""

@@ -20,10 +20,12 @@ from server.errors import (
     ApiError,
     BadRequest,
     BodyTooLarge,
+    DeadlineExceeded,
     ForeignPage,
     HeadTooLarge,
     InternalError,
     MethodNotAllowed,
+    Overloaded,
     Unavailable,
     UnknownModel,
 )
@@ -40,6 +42,9 @@ ALWAYS = (BadRequest, MethodNotAllowed, HeadTooLarge, InternalError)
 
 WORK = (*ALWAYS, ForeignPage, UnknownModel, BodyTooLarge, Unavailable)
 """What a path refuses that takes a body."""
+
+ANSWER = (*WORK, Overloaded, DeadlineExceeded)
+"""What a path refuses that generates."""
 
 HEADERS = {
     "x-request-id": "The request's own header of that name, made safe, or a fresh id.",
@@ -102,7 +107,7 @@ CHAT = Operation(
     takes=ChatRequest,
     gives=responses.ChatCompletion,
     streams=responses.ChatCompletionChunk,
-    refuses=WORK,
+    refuses=ANSWER,
     headers=("x-budget-tier", "x-ignored-fields"),
 )
 COMPLETIONS = Operation(
@@ -111,7 +116,7 @@ COMPLETIONS = Operation(
     takes=CompletionRequest,
     gives=responses.TextCompletion,
     streams=responses.TextCompletionChunk,
-    refuses=WORK,
+    refuses=ANSWER,
     headers=("x-budget-tier", "x-ignored-fields"),
 )
 ROUTE = Operation(
@@ -224,7 +229,7 @@ def _stream(chunk: type) -> dict[str, Any]:
 def _refusals(errors: Sequence[type[ApiError]]) -> dict[int | str, dict[str, Any]]:
     told: dict[int | str, dict[str, Any]] = {}
     for error in sorted(errors, key=lambda error: error.status):
-        own = {405: ("allow",), 503: ("retry-after",)}.get(error.status, ())
+        own = {405: ("allow",), 429: ("retry-after",), 503: ("retry-after",)}.get(error.status, ())
         told[error.status] = {
             "description": getdoc(error),
             "content": _content(responses.Error),

@@ -22,6 +22,7 @@ from server.host import EngineHost
 from server.prompts import CompletionRequest
 from server.reply import Reply
 from server.settings import Settings
+from server.terms import Terms
 from server.turn import Choice, Crew, End, Told
 
 
@@ -164,6 +165,8 @@ class Completions:
             EngineUnavailable: if the engine dies before the answer is there.
         """
         settings = self._settings
+        terms = Terms.of(request, settings.limits)
+        self._crew.check()
         body = await read_body(request, settings.limits.max_body_bytes)
         asked = parse(body, CompletionRequest)
         engine = await self._host.ready()
@@ -174,5 +177,5 @@ class Completions:
         completion = TextCompletion(
             name, int(time.time()), engine.model.name, admission, settings.prices
         )
-        exchange = TextExchange(asked, admission, engine, meter, self._crew, completion)
+        exchange = TextExchange(asked, admission, engine, meter, self._crew, terms, completion)
         return await respond(request, exchange, settings.limits)

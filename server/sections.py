@@ -54,6 +54,12 @@ class Limits(Section):
     Attributes:
         max_body_bytes: largest body.
         max_choices: largest `n`.
+        max_running: choices in the engine at a time; those beyond wait in line, by
+            turns of those who sent them. The engine's own `max_num_seqs` should be
+            no less.
+        max_waiting: requests in the line; those beyond are refused with a 429.
+        max_request_seconds: longest time for a request, the line included;
+            clients may set a shorter one by `x-request-timeout`.
         heartbeat_seconds: between two comments in a stream; 0 sends none.
         shutdown_grace_seconds: for running answers, once the server was told to stop.
         stall_seconds: after so long without a sign of life the engine is given up
@@ -62,6 +68,9 @@ class Limits(Section):
 
     max_body_bytes: Annotated[int, Field(ge=1)] = 4 * 2**20
     max_choices: Annotated[int, Field(ge=1)] = 16
+    max_running: Annotated[int, Field(ge=1)] = 256
+    max_waiting: Annotated[int, Field(ge=0)] = 1024
+    max_request_seconds: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 3600.0
     heartbeat_seconds: Annotated[float, Field(ge=0)] = 10.0
     shutdown_grace_seconds: Annotated[int, Field(ge=0)] = 30
     stall_seconds: Annotated[float, Field(gt=0)] = 8.0

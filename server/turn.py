@@ -10,7 +10,10 @@ from typing import Any, NamedTuple, Protocol
 from budget import EndReason, Outcome
 from server.channels import Call, Channels, Piece
 from server.engines.base import Engine, EngineUnavailable, Finish, Job
+from server.errors import DeadlineExceeded
 from server.forced import ForcedSpan
+from server.line import Line
+from server.terms import Terms
 
 UNFINISHED = {
     Finish.STOP: EndReason.STOP,
@@ -68,17 +71,48 @@ class Account(Protocol):
 
 
 class Crew:
-    """The running tasks that generate, so that a server that stops can end them all."""
+    """The running tasks that generate: so many at a time, and all ended by a server that stops."""
 
-    def __init__(self) -> None:
+    def __init__(self, line: Line) -> None:
+        self._line = line
         self._tasks: set[asyncio.Task[End]] = set()
 
-    def start(self, work: Coroutine[Any, Any, End]) -> asyncio.Task[End]:
-        """Run `work` in a task that is kept until it ends."""
-        task = asyncio.create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-        return task
+    def check(self) -> None:
+        """Return if another request can be taken.
+
+        Raises:
+            Overloaded: if too many are waiting.
+        """
+        self._line.check()
+
+    async def start(
+        self, works: Sequence[Coroutine[Any, Any, End]], terms: Terms
+    ) -> list[asyncio.Task[End]]:
+        """Wait in line until all of `works` can run, and run each in a task that is kept.
+
+        Raises:
+            Overloaded: if there is no room in the line.
+            DeadlineExceeded: if the time is over before they can run.
+        """
+        try:
+            since = await self._enter(terms, len(works))
+        except BaseException:
+            for work in works:
+                work.close()
+            raise
+        tasks = [asyncio.create_task(work) for work in works]
+        self._tasks.update(tasks)
+        for task in tasks:
+            task.add_done_callback(self._tasks.discard)
+            task.add_done_callback(lambda _: self._line.leave(since))
+        return tasks
+
+    async def _enter(self, terms: Terms, size: int) -> float:
+        try:
+            async with asyncio.timeout_at(terms.deadline):
+                return await self._line.enter(terms.key, size)
+        except TimeoutError:
+            raise terms.overdue() from None
 
     async def aclose(self) -> None:
         """End every task, and wait until they have."""
@@ -185,7 +219,7 @@ class Choice:
 
 
 async def generate(
-    choices: Sequence[Choice], crew: Crew, account: Account
+    choices: Sequence[Choice], crew: Crew, account: Account, terms: Terms
 ) -> AsyncGenerator[Told | End, None]:
     """Run the choices side by side; what there is to tell as it comes, and each choice's end.
 
@@ -193,22 +227,29 @@ async def generate(
     once, so that the engine is told in peace, and its account is still taken.
 
     Raises:
+        Overloaded: if too many are waiting to run.
+        DeadlineExceeded: if the time is over.
         EngineUnavailable: if the engine cannot go on.
         DesyncError: if the engine did not enforce a budget.
     """
-    queue: asyncio.Queue[Told | asyncio.Task[End]] = asyncio.Queue()
-    tasks = [crew.start(choice.run(queue.put_nowait, account)) for choice in choices]
+    queue: asyncio.Queue[Told | asyncio.Task[End] | DeadlineExceeded] = asyncio.Queue()
+    tasks = await crew.start([choice.run(queue.put_nowait, account) for choice in choices], terms)
     for task in tasks:
         task.add_done_callback(queue.put_nowait)
+    loop = asyncio.get_running_loop()
+    alarm = loop.call_at(terms.deadline, queue.put_nowait, terms.overdue())
     try:
         running = len(tasks)
         while running:
             item = await queue.get()
+            if isinstance(item, DeadlineExceeded):
+                raise item
             if isinstance(item, asyncio.Task):
                 running -= 1
                 yield item.result()
             else:
                 yield item
     finally:
+        alarm.cancel()
         for task in tasks:
             task.cancel()

@@ -4,13 +4,15 @@ import asyncio
 from collections import Counter
 from random import Random
 
+import httpx
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from server.engines.fake import FakeEngine
 from server.errors import Overloaded
 from server.line import Line
-from tests.server.harness import soon
+from tests.server.harness import CHAT, Gate, body, client, events, soon
 
 
 async def waiting(line: Line, key: str, size: int = 1) -> asyncio.Task[float]:
@@ -140,3 +142,73 @@ async def test_whatever_happens_the_books_add_up(seed: int, slots: int) -> None:
 
     assert not [each for each in done if isinstance(each, AssertionError)]
     assert (line.running, line.waiting, line._keys, line._waiting) == (0, 0, type(line._keys)(), {})
+
+
+async def ask(http: httpx.AsyncClient, **headers: str) -> httpx.Response:
+    return await http.post(CHAT, json=body(), headers=headers)
+
+
+async def test_beyond_the_line_is_a_429() -> None:
+    gate = Gate(1)
+    engine = FakeEngine(before_token=gate)
+    async with client(engine, limits={"max_running": 1, "max_waiting": 1}) as http:
+        running = asyncio.create_task(ask(http))
+        await soon(gate.reached.wait())
+        others = {asyncio.create_task(ask(http)) for _ in range(2)}
+        (first,), (second,) = await asyncio.wait(others, return_when=asyncio.FIRST_COMPLETED)
+        gate.opened.set()
+        answers = await soon(asyncio.gather(running, second))
+
+    refused = first.result()
+    assert [answer.status_code for answer in answers] == [200, 200]
+    assert refused.status_code == 429
+    assert refused.json()["error"]["code"] == "rate_limit_exceeded"
+    assert int(refused.headers["retry-after"]) >= 1
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_time_runs_out(stream: bool) -> None:
+    engine = FakeEngine(before_token=Gate(3))
+    async with client(engine) as http:
+        response = await http.post(
+            CHAT, json=body(stream=stream), headers={"x-request-timeout": "0.05"}
+        )
+        name = await soon(engine.aborted.get())
+
+    assert name == engine.jobs[0].id
+    if stream:
+        last = events(response.text)[-1]
+        assert (last.name, last.data["error"]["code"]) == ("error", "timeout")
+    else:
+        assert response.status_code == 504
+
+
+async def test_time_runs_out_in_the_line() -> None:
+    gate = Gate(1)
+    engine = FakeEngine(before_token=gate)
+    async with client(engine, limits={"max_running": 1}) as http:
+        running = asyncio.create_task(ask(http))
+        await soon(gate.reached.wait())
+        late = await ask(http, **{"x-request-timeout": "0.05"})
+        gate.opened.set()
+        answer = await soon(running)
+        after = await ask(http)
+
+    assert late.status_code == 504
+    assert (answer.status_code, after.status_code) == (200, 200)
+    assert len(engine.jobs) == 2
+
+
+async def test_the_operator_has_the_last_word_on_time() -> None:
+    engine = FakeEngine(before_token=Gate(3))
+    async with client(engine, limits={"max_request_seconds": 0.05}) as http:
+        assert (await ask(http, **{"x-request-timeout": "60"})).status_code == 504
+
+
+@pytest.mark.parametrize("told", ["soon", "0", "-1", "nan", ""])
+async def test_a_time_that_is_none(told: str) -> None:
+    async with client(FakeEngine()) as http:
+        response = await ask(http, **{"x-request-timeout": told})
+
+    assert response.status_code == 400
+    assert response.json()["error"]["param"] == "x-request-timeout"

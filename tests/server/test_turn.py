@@ -1,4 +1,5 @@
 import asyncio
+import math
 from collections.abc import AsyncGenerator
 
 import pytest
@@ -8,10 +9,13 @@ from server.answer import AnswerText
 from server.channels import Channel, Channels, Piece
 from server.engines.base import Delta, EngineUnavailable, Finish, Job, Sampling
 from server.engines.fake import FakeEngine, Script
+from server.line import Line
+from server.terms import Terms
 from server.turn import Choice, Crew, End, generate
 from tests.server.harness import CHAT, Gate, body, client, events, soon
 
 WAIT = (tuple(b"Wait"),)
+FOREVER = Terms("", math.inf, math.inf)
 
 
 class Books:
@@ -53,7 +57,7 @@ def choice(engine: FakeEngine, budget: TokenBudget | None = None) -> Choice:
 async def test_pieces_come_first_and_then_the_end() -> None:
     books, engine = Books(), FakeEngine(Script(("a",), "b"))
 
-    items = [item async for item in generate([choice(engine)], Crew(), books)]
+    items = [item async for item in generate([choice(engine)], Crew(Line(9, 9)), books, FOREVER)]
 
     assert items[:-1] == [Piece(0, Channel.REASONING, "a"), Piece(0, Channel.ANSWER, "b")]
     assert [items[-1]] == books.ends
@@ -61,8 +65,8 @@ async def test_pieces_come_first_and_then_the_end() -> None:
 
 
 async def test_a_choice_that_is_cancelled_before_it_runs_is_not_counted() -> None:
-    books, crew = Books(), Crew()
-    items = generate([choice(FakeEngine())], crew, books)
+    books, crew = Books(), Crew(Line(9, 9))
+    items = generate([choice(FakeEngine())], crew, books, FOREVER)
 
     first = asyncio.ensure_future(anext(items))
     first.cancel()
@@ -73,11 +77,11 @@ async def test_a_choice_that_is_cancelled_before_it_runs_is_not_counted() -> Non
 
 
 async def test_a_server_that_stops_ends_every_choice_and_keeps_the_books() -> None:
-    gate, books, crew = Gate(6), Books(), Crew()
+    gate, books, crew = Gate(6), Books(), Crew(Line(9, 9))
     engine = FakeEngine(Script(("a",), "b"), before_token=gate)
     budget = TokenBudget(continuations=3, continuation_ids=WAIT)
 
-    first = asyncio.ensure_future(anext(generate([choice(engine, budget)], crew, books)))
+    first = asyncio.ensure_future(anext(generate([choice(engine, budget)], crew, books, FOREVER)))
     await soon(gate.reached.wait())
     await soon(crew.aclose())
     await first
@@ -104,7 +108,10 @@ async def test_a_choice_that_fails_is_in_the_books(
 
     with pytest.raises(error):
         _ = [
-            item async for item in generate([choice(engine, TokenBudget(maximum=3))], Crew(), books)
+            item
+            async for item in generate(
+                [choice(engine, TokenBudget(maximum=3))], Crew(Line(9, 9)), books, FOREVER
+            )
         ]
 
     assert [end.finish for end in books.ends] == [Finish.ABORT]

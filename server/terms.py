@@ -1,0 +1,58 @@
+"""On which terms a request is served: whose it is, and until when."""
+
+import asyncio
+import math
+from dataclasses import dataclass
+
+from fastapi import Request
+
+from server.errors import BadRequest, DeadlineExceeded
+from server.sections import Limits
+
+TIMEOUT_HEADER = "x-request-timeout"
+EVERYBODY = ""
+"""Whose a request is, as long as nobody says."""
+
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """What holds for one request, whatever it asks for.
+
+    Attributes:
+        key: whose it is; those who wait for the engine take turns by it.
+        seconds: how long it may take.
+        deadline: when that is over, by the event loop's clock.
+    """
+
+    key: str
+    seconds: float
+    deadline: float
+
+    @classmethod
+    def of(cls, request: Request, limits: Limits) -> "Terms":
+        """From the request's headers and the operator's limits.
+
+        Raises:
+            BadRequest: if the time that the client gives is no number of seconds.
+        """
+        seconds = min(_asked(request), limits.max_request_seconds)
+        return cls(EVERYBODY, seconds, asyncio.get_running_loop().time() + seconds)
+
+    def overdue(self) -> DeadlineExceeded:
+        """What to say when the time is over."""
+        return DeadlineExceeded(f"the answer was not there within {self.seconds:g} s")
+
+
+def _asked(request: Request) -> float:
+    told = request.headers.get(TIMEOUT_HEADER)
+    if told is None:
+        return math.inf
+    try:
+        seconds = float(told)
+    except ValueError:
+        seconds = math.nan
+    if not seconds > 0:
+        raise BadRequest(
+            f"'{TIMEOUT_HEADER}' must be a number of seconds over 0", param=TIMEOUT_HEADER
+        )
+    return seconds
