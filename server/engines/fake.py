@@ -47,7 +47,7 @@ class Script:
 class ByteDetokenizer:
     """Bytes to text, a character at a time."""
 
-    def __init__(self, special: bool) -> None:
+    def __init__(self, special: bool = False) -> None:
         self._texts = {token: name.encode() for name, token in SPECIAL.items() if special}
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
 
