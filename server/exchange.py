@@ -1,6 +1,7 @@
 """One admitted request on its way to its answer, streamed or whole."""
 
 import asyncio
+import contextlib
 import logging
 from abc import ABC, abstractmethod
 from collections.abc import AsyncGenerator, Sequence
@@ -11,6 +12,8 @@ from typing import Any, Protocol
 import orjson
 from fastapi import Request, Response
 from sse_starlette import EventSourceResponse, ServerSentEvent
+from sse_starlette.sse import SendTimeoutError
+from starlette.types import Receive, Scope, Send
 
 from server.admission import Admission
 from server.channels import Call, Piece
@@ -121,17 +124,27 @@ class Exchange(ABC):
         yield DONE
 
 
+class Stream(EventSourceResponse):
+    """Server-sent events; a client that takes none is let go without ado."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """See ASGI."""
+        with contextlib.suppress(SendTimeoutError):
+            await super().__call__(scope, receive, send)
+
+
 async def respond(request: Request, exchange: Exchange, limits: Limits) -> Response:
     """The answer, in the way that was asked for."""
     headers = _headers(exchange)
     if not exchange.request.stream:
         return await _unless_gone(request, exchange, headers)
-    return EventSourceResponse(
+    return Stream(
         exchange.stream(),
         headers=headers,
         sep="\n",
         ping=limits.heartbeat_seconds,
         ping_message_factory=lambda: HEARTBEAT,
+        send_timeout=limits.send_timeout_seconds,
         shutdown_grace_period=limits.shutdown_grace_seconds,
     )
 

@@ -61,6 +61,8 @@ class Limits(Section):
         max_request_seconds: longest time for a request, the line included;
             clients may set a shorter one by `x-request-timeout`.
         heartbeat_seconds: between two comments in a stream; 0 sends none.
+        send_timeout_seconds: after so long a client that takes nothing of its
+            stream is let go.
         shutdown_grace_seconds: for running answers, once the server was told to stop.
         stall_seconds: after so long without a sign of life the engine is given up
             and started again; longer than its longest step.
@@ -72,6 +74,7 @@ class Limits(Section):
     max_waiting: Annotated[int, Field(ge=0)] = 1024
     max_request_seconds: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 3600.0
     heartbeat_seconds: Annotated[float, Field(ge=0)] = 10.0
+    send_timeout_seconds: Annotated[float, Field(gt=0)] = 60.0
     shutdown_grace_seconds: Annotated[int, Field(ge=0)] = 30
     stall_seconds: Annotated[float, Field(gt=0)] = 8.0
 

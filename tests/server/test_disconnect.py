@@ -1,8 +1,12 @@
+import asyncio
+from typing import Any
+
 import httpx
+import orjson
 import pytest
 
 from server.engines.fake import FakeEngine, Script
-from tests.server.harness import CHAT, Gate, body, listening, soon
+from tests.server.harness import CHAT, Gate, body, listening, soon, started
 
 
 @pytest.mark.parametrize("streamed", [False, True])
@@ -44,3 +48,25 @@ async def test_a_cancelled_request_is_counted_as_such() -> None:
             pass
 
     assert counted in metrics
+
+
+async def test_a_client_that_takes_nothing_is_let_go() -> None:
+    engine = FakeEngine(Script(("Let me see.",), "42"), before_token=Gate(6))
+    asked = [{"type": "http.request", "body": orjson.dumps(body(stream=True))}]
+    scope = {"type": "http", "method": "POST", "path": CHAT, "headers": [], "query_string": b""}
+    sent = 0
+
+    async def receive() -> Any:
+        return asked.pop() if asked else await asyncio.Event().wait()
+
+    async def send(_: Any) -> None:
+        nonlocal sent
+        sent += 1
+        if sent > 3:
+            await asyncio.Event().wait()
+
+    async with started(engine, limits={"send_timeout_seconds": 0.05}) as app:
+        await soon(app(scope, receive, send))
+        name = await soon(engine.aborted.get())
+
+    assert name == engine.jobs[0].id
