@@ -404,6 +404,20 @@ async def test_the_gateway_over_it() -> None:
     assert answer["usage"]["completion_tokens"] == 12
 
 
+async def test_a_raw_prompt_over_it() -> None:
+    script = Script([[*b"a", END_THINK], [*b"b", END_THINK, *b"ok", END_TURN]])
+    asked = {"model": "fake", "prompt": "x<think>", "max_tokens": 99}
+
+    async with gateway(engine(script)) as http:
+        budget = {"thinking": {"continuations": 1}}
+        answer = (await http.post("/v1/completions", json={**asked, **budget})).json()
+        told = (await http.post("/tokenize", json={"prompt": "x<think>"})).json()
+
+    assert answer["choices"][0]["text"] == "aWaitb</think>ok"
+    assert answer["choices"][0]["thinking"]["continuations"] == 1
+    assert script.prompts()[0] == told["tokens"] == [*b"x", THINK]
+
+
 async def test_stop_strings_leave_the_thinking_alone() -> None:
     script = Script([[*b"a.b", END_THINK, *b"c.d", END_TURN]])
 

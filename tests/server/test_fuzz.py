@@ -7,11 +7,14 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from server.engines.fake import FakeEngine
+from server.prompts import CompletionRequest
 from server.schemas import ChatRequest, Thinking
 from server.sections import CUSTOM
+from server.tokenization import TokenizeRequest
 from tests.server.harness import CHAT, body, client
 
 ROUTE = "/v1/route"
+COMPLETIONS = "/v1/completions"
 
 numbers = st.integers() | st.integers(-2, 40) | st.floats(allow_nan=False, allow_infinity=False)
 scalars = st.none() | st.booleans() | numbers | st.text()
@@ -80,3 +83,24 @@ async def test_bodies_that_are_nearly_right(fields: dict[str, Any]) -> None:
 async def test_bytes(raw: bytes) -> None:
     async with client(FakeEngine()) as http:
         await assert_sane(http, await http.post(CHAT, content=raw))
+
+
+tokens = st.lists(st.integers(-1, 300) | scalars, max_size=4)
+prompts = st.text() | tokens | st.lists(tokens | st.text(), max_size=2) | anything
+others = st.sampled_from(
+    [*CompletionRequest.model_fields, *TokenizeRequest.model_fields, "tokens", "echo", "logprobs"]
+)
+
+
+@settings(suppress_health_check=[HealthCheck.too_slow], max_examples=150)
+@given(
+    path=st.sampled_from([COMPLETIONS, "/tokenize", "/detokenize"]),
+    fields=st.fixed_dictionaries(
+        {}, optional={"prompt": prompts, "tokens": tokens, "messages": messages}
+    ),
+    more=plausible | st.dictionaries(others | st.text(), anything, max_size=2),
+)
+async def test_prompts_and_tokens(path: str, fields: dict[str, Any], more: dict[str, Any]) -> None:
+    async with client(FakeEngine()) as http:
+        asked = {"model": "fake", **fields, **more}
+        await assert_sane(http, await http.post(path, json=asked))
