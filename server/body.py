@@ -91,10 +91,15 @@ def _known(
     """A location without pydantic's names for the shapes that a field may have."""
     kept: list[int | str] = []
     for place, part in enumerate(location, 1):
-        inside = isinstance(value, list) if isinstance(part, int) else isinstance(value, dict)
-        if inside and (isinstance(part, int) or part in value):
+        if _holds(value, part):
             value = value[part]
         elif not (keeps_last and place == len(location)):
             continue
         kept.append(part)
     return tuple(kept)
+
+
+def _holds(value: Any, part: int | str) -> bool:
+    if isinstance(part, int):
+        return isinstance(value, list) and part < len(value)
+    return isinstance(value, dict) and part in value
