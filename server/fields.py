@@ -56,7 +56,10 @@ MISPLACED = {
 
 def is_ignored(name: str, value: object) -> bool:
     """Whether a field may be passed over although it is not served."""
-    return value is None or name in IGNORED or value in MEANINGLESS.get(name, ())
+    if value is None or name in IGNORED:
+        return True
+    # To Python, 0 is False and 1 is True.
+    return any(value == each and type(value) is type(each) for each in MEANINGLESS.get(name, ()))
 
 
 def describe_others() -> dict[str, Any]:

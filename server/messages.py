@@ -3,7 +3,7 @@
 import json
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import BeforeValidator, ConfigDict, Field, model_validator
 from pydantic_core import PydanticCustomError
 
 from server.forms import MAX_TOOLS
@@ -81,8 +81,28 @@ class ToolCall(Part):
     """What was called."""
 
 
+OF_ITS_ROLE: dict[str, Any] = {
+    "allOf": [
+        {
+            "if": {"properties": {"role": {"const": "assistant"}}},
+            "else": {
+                "required": ["content"],
+                "properties": {"content": {"not": {"type": "null"}}, "tool_calls": {"maxItems": 0}},
+            },
+        },
+        {
+            "if": {"properties": {"role": {"const": "tool"}}},
+            "else": {"properties": {"tool_call_id": {"maxLength": 0}}},
+        },
+    ]
+}
+"""What `_has_content` and `_fields_of_its_role` check, as JSON schema."""
+
+
 class Message(Part):
     """One message of the conversation."""
+
+    model_config = ConfigDict(json_schema_extra=OF_ITS_ROLE)
 
     role: Literal["system", "developer", "user", "assistant", "tool"]
     """Who speaks; `developer` is the same as `system`."""

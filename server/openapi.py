@@ -31,6 +31,7 @@ from server.errors import (
 )
 from server.prompts import CompletionRequest
 from server.schemas import ChatRequest
+from server.terms import TIMEOUT_HEADER
 from server.tokenization import DetokenizeRequest, TokenizeRequest
 
 JSON = "application/json"
@@ -52,6 +53,21 @@ HEADERS = {
     "x-ignored-fields": "Fields of the request that were passed over, if there are any.",
     "retry-after": "Seconds after which to try again, if that is worth while.",
     "allow": "The methods that the path takes.",
+}
+
+REQUEST_ID = {
+    "name": "x-request-id",
+    "in": "header",
+    "description": "An id that the response repeats, as far as it is made of letters, digits and "
+    "`._:-`, 128 characters at most.",
+    "schema": {"type": "string"},
+}
+TIMEOUT = {
+    "name": TIMEOUT_HEADER,
+    "in": "header",
+    "description": "Seconds that the answer may take; the server's `limits.max_request_seconds` "
+    "at most.",
+    "schema": {"type": "number", "exclusiveMinimum": 0},
 }
 
 
@@ -79,7 +95,6 @@ class Operation:
 
     def to_route(self) -> dict[str, Any]:
         """The arguments of a route that is described so."""
-        body = None if self.takes is None else {"required": True, "content": _content(self.takes)}
         return {
             "operation_id": self.id,
             "summary": self.summary,
@@ -87,8 +102,16 @@ class Operation:
             "response_model": None,
             "response_class": Response,
             "responses": {200: self._answer(), **_refusals(self.refuses)},
-            "openapi_extra": {} if body is None else {"requestBody": body},
+            "openapi_extra": self._asked(),
         }
+
+    def _asked(self) -> dict[str, Any]:
+        asked: dict[str, Any] = {"parameters": [REQUEST_ID]}
+        if self.takes is not None:
+            asked["requestBody"] = {"required": True, "content": _content(self.takes)}
+        if DeadlineExceeded in self.refuses:
+            asked["parameters"] = [REQUEST_ID, TIMEOUT]
+        return asked
 
     def _answer(self) -> dict[str, Any]:
         headers = _headers("x-request-id", *self.headers)

@@ -1,7 +1,7 @@
 """The request, as a client may send it."""
 
 from enum import StrEnum
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field
 
@@ -31,6 +31,7 @@ MAX_STOP_LENGTH = 256
 MAX_TEXTS = 16
 MAX_TEXT_LENGTH = 1024
 
+KEYS_ARE_IDS: dict[str, Any] = {"propertyNames": {"pattern": "^[0-9]{1,9}$"}}
 TokenId = Annotated[int, Field(ge=0, lt=2**31)]
 Stop = Annotated[Text, Field(min_length=1, max_length=MAX_STOP_LENGTH)]
 Stops = Annotated[list[Stop], Field(max_length=MAX_STOPS)]
@@ -179,7 +180,8 @@ class Generation(Part):
     """Makes tokens less likely that the prompt or the answer holds; 1 does nothing."""
     logit_bias: (
         Annotated[
-            dict[TokenId, Annotated[Float, Field(ge=-100, le=100)]], Field(max_length=MAX_BIASES)
+            dict[TokenId, Annotated[Float, Field(ge=-100, le=100)]],
+            Field(max_length=MAX_BIASES, json_schema_extra=KEYS_ARE_IDS),
         ]
         | None
     ) = None

@@ -31,7 +31,11 @@ ONE_OF_THEM: dict[str, Any] = {
         },
         {
             "required": ["messages"],
-            "properties": {"prompt": {"type": "null"}, "messages": {"minItems": 1}},
+            "properties": {
+                "prompt": {"type": "null"},
+                "messages": {"minItems": 1},
+                "add_special_tokens": {"not": {"const": True}},
+            },
         },
     ]
 }
