@@ -25,7 +25,7 @@ export class RunView {
   }
 
   set title(text) {
-    this.#find("h3").textContent = text;
+    this.#find("h2").textContent = text;
   }
 
   set phase(name) {

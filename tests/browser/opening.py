@@ -1,10 +1,13 @@
 """A real browser at a server's pages."""
 
+import asyncio
+import contextlib
 import shutil
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
+import httpx
 from playwright.async_api import Page, async_playwright
 
 from server.engines.fake import FakeEngine
@@ -48,6 +51,44 @@ async def browsing(url: str, path: str = "/", **context: Any) -> AsyncIterator[P
         yield page
         await browser.close()
     assert faults == []
+
+
+class Relay:
+    """Passes bytes on to a server, until it is cut."""
+
+    def __init__(self, target: str) -> None:
+        self._target = httpx.URL(target)
+        self._writers: list[asyncio.StreamWriter] = []
+        self.url = ""
+
+    def cut(self) -> None:
+        """Break all connections off."""
+        for writer in self._writers:
+            writer.transport.abort()
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """One connection."""
+        there = await asyncio.open_connection(self._target.host, self._target.port)
+        self._writers += [writer, there[1]]
+        with contextlib.suppress(OSError):
+            await asyncio.gather(_pass(reader, there[1]), _pass(there[0], writer))
+
+
+async def _pass(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    while data := await reader.read(2**16):
+        writer.write(data)
+        await writer.drain()
+    writer.close()
+
+
+@asynccontextmanager
+async def relayed(url: str) -> AsyncIterator[Relay]:
+    """A relay before a server."""
+    relay = Relay(url)
+    async with await asyncio.start_server(relay.serve, "127.0.0.1", 0) as server:
+        relay.url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        yield relay
+        relay.cut()
 
 
 @asynccontextmanager
