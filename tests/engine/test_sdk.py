@@ -10,8 +10,8 @@ import openai
 import pytest
 
 from tests.engine.asking import until_idle
-from tests.engine.conftest import Served
 from tests.engine.prompts import chain
+from tests.engine.served import Served
 
 PATIENCE = 60
 BUDGET = {"max_thinking_tokens": 40, "thinking": {"landing": "hard"}}
