@@ -1,7 +1,17 @@
-"""Settings that every test shares."""
+"""What every test shares."""
 
+import pytest
 from hypothesis import settings
+
+pytest_plugins = ["tests.engine.served"]
 
 # A first call pays for imports and lazy set-up, so time per example says nothing.
 settings.register_profile("proctor", deadline=None)
 settings.load_profile("proctor")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark what starts the real engine."""
+    for item in items:
+        if "served" in getattr(item, "fixturenames", ()):
+            item.add_marker("engine")

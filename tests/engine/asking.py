@@ -9,8 +9,8 @@ import httpx
 from prometheus_client.parser import text_string_to_metric_families
 
 from budget.policy import NUDGE_TEXT
-from tests.engine.conftest import PATIENCE, Served
 from tests.engine.prompts import chain
+from tests.engine.served import PATIENCE, Served
 
 CHAT = "/v1/chat/completions"
 

@@ -11,8 +11,8 @@ import jsonschema
 import pytest
 
 from tests.engine.asking import CHAT, ask, body
-from tests.engine.conftest import PATIENCE, Served
 from tests.engine.prompts import chain
+from tests.engine.served import PATIENCE, Served
 
 pytestmark = pytest.mark.engine
 

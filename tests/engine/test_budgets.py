@@ -9,8 +9,8 @@ import httpx
 import pytest
 
 from tests.engine.asking import CHAT, ask, assert_kept, body, random_request
-from tests.engine.conftest import Served
 from tests.engine.prompts import chain
+from tests.engine.served import Served
 
 
 @pytest.fixture

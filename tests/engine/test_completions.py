@@ -27,9 +27,11 @@ from server.loader import load_engine
 from server.sections import CUSTOM
 from server.settings import DEMO, Settings
 from tests.engine.asking import ask, assert_kept, body, random_request
-from tests.engine.conftest import START_SECONDS, Served
 from tests.engine.prompts import chain
 from tests.engine.recording import RecordingEngine
+from tests.engine.served import START_SECONDS, Served
+
+pytestmark = pytest.mark.engine
 
 NAME = "proctor-demo"
 PATIENCE = 60

@@ -11,8 +11,8 @@ from scipy.stats import chi2_contingency, ks_2samp
 
 from budget import TokenBudget
 from server.engines.base import Engine, Job, Sampling
-from tests.engine.conftest import Served
 from tests.engine.prompts import chain
+from tests.engine.served import Served
 
 RUNS = 250
 AFTER = 12

@@ -7,7 +7,7 @@ import httpx
 import pytest
 
 from tests.engine.asking import ask, body
-from tests.engine.conftest import PATIENCE, Served
+from tests.engine.served import PATIENCE, Served
 
 pytestmark = pytest.mark.engine
 

@@ -18,7 +18,7 @@ import pytest
 from vllm.utils.system_utils import kill_process_tree
 
 from tests.engine.asking import CHAT
-from tests.engine.conftest import START_SECONDS
+from tests.engine.served import START_SECONDS
 
 pytestmark = pytest.mark.engine
 

@@ -8,7 +8,7 @@ import httpx
 import psutil
 
 from tests.engine.asking import CHAT, ask, assert_kept, metric, random_request, until_idle
-from tests.engine.conftest import Served
+from tests.engine.served import Served
 
 REQUESTS = 2000
 STREAMS = 64

@@ -71,22 +71,31 @@ class QuietServer(uvicorn.Server):
 
 
 @asynccontextmanager
-async def listening(engine: FakeEngine, **given: Any) -> AsyncIterator[str]:
-    """The base URL of a server on a loopback port."""
-    app = create_app(settings(**given), lambda: engine)
+async def serving(app: FastAPI) -> AsyncIterator[str]:
+    """The base URL of an application on a loopback port."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         config = uvicorn.Config(
             app, http=BoundedHttp, ws="none", log_level="warning", timeout_graceful_shutdown=1
         )
         server = QuietServer(config)
-        serving = asyncio.create_task(server.serve(sockets=[listener]))
+        task = asyncio.create_task(server.serve(sockets=[listener]))
         url = f"http://127.0.0.1:{listener.getsockname()[1]}"
         async with httpx.AsyncClient(base_url=url) as http:
             await http.get("/health")
+        try:
+            yield url
+        finally:
+            server.should_exit = True
+            await task
+
+
+@asynccontextmanager
+async def listening(engine: FakeEngine, **given: Any) -> AsyncIterator[str]:
+    """The base URL of a server on a loopback port."""
+    app = create_app(settings(**given), lambda: engine)
+    async with serving(app) as url:
         await app.state.host.loaded()
         yield url
-        server.should_exit = True
-        await serving
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,17 @@
+"""What the clients' tests share."""
+
+from collections.abc import AsyncIterator
+
+import pytest
+
+from tests.clients import scripted as scripts
+from tests.engine.served import NO_ENGINE
+from tests.server.harness import listening
+
+
+@pytest.fixture
+async def scripted() -> AsyncIterator[str]:
+    """The URL of a server whose engine follows a script."""
+    pytest.importorskip("vllm", reason=f"{NO_ENGINE}, and with it the tool parsers")
+    async with listening(scripts.engine()) as url:
+        yield url

@@ -1,0 +1,231 @@
+"""The OpenAI SDK for Python on the real engine."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from random import Random
+from typing import Any
+
+import httpx
+import openai
+import pytest
+from pydantic import BaseModel, Field
+
+from tests.engine.asking import until_idle
+from tests.engine.prompts import chain
+from tests.engine.served import Served
+
+PATIENCE = 60
+BUDGET = {"max_thinking_tokens": 40, "thinking": {"landing": "hard"}}
+LONG = {"min_thinking_tokens": 1500}
+WITH_USAGE = {"include_usage": True}
+
+
+class Result(BaseModel):
+    """What the answer is to look like."""
+
+    digits: int = Field(ge=0, le=99)
+    sure: bool
+
+
+class Add(BaseModel):
+    """Add two numbers."""
+
+    a: int
+    b: int
+
+
+@pytest.fixture
+async def sdk(served: Served) -> AsyncIterator[openai.AsyncOpenAI]:
+    async with openai.AsyncOpenAI(base_url=f"{served.url}/v1", api_key="none") as client:
+        yield client
+
+
+@pytest.fixture
+def asked(served: Served) -> dict[str, Any]:
+    """A request that has one answer."""
+    return {
+        "model": served.engine.model.name,
+        "messages": [{"role": "user", "content": chain(Random(6), 6)}],
+        "temperature": 0,
+        "extra_body": BUDGET,
+    }
+
+
+def assert_whole(completion: Any) -> None:
+    """Thinking and answer are where they belong, and the budget was kept."""
+    (choice,) = completion.choices
+    assert choice.message.reasoning_content.startswith("a:")
+    assert choice.message.content.startswith("The answer is")
+    assert choice.finish_reason == "stop"
+    assert completion.usage.completion_tokens_details.reasoning_tokens == 40
+
+
+async def test_create(sdk: openai.AsyncOpenAI, asked: dict[str, Any]) -> None:
+    completion = await sdk.chat.completions.create(**asked)
+
+    assert_whole(completion)
+    thinking = getattr(completion.choices[0], "thinking")  # noqa: B009
+    assert (thinking["tokens"], thinking["end_reason"]) == (40, "max")
+
+
+async def test_a_stream_says_what_a_whole_answer_says(
+    sdk: openai.AsyncOpenAI, asked: dict[str, Any]
+) -> None:
+    whole = (await sdk.chat.completions.create(**asked)).choices[0]
+    thought = answer = ""
+    stream = await sdk.chat.completions.create(**asked, stream=True, stream_options=WITH_USAGE)
+    async for chunk in stream:
+        for choice in chunk.choices:
+            assert not (choice.delta.content and hasattr(choice.delta, "reasoning_content"))
+            thought += getattr(choice.delta, "reasoning_content", "")
+            answer += choice.delta.content or ""
+
+    assert thought == getattr(whole.message, "reasoning_content")  # noqa: B009
+    assert answer == whole.message.content
+    assert chunk.usage is not None
+    assert chunk.usage.completion_tokens_details is not None
+    assert chunk.usage.completion_tokens_details.reasoning_tokens == 40
+
+
+async def test_the_accumulator_says_what_a_whole_answer_says(
+    sdk: openai.AsyncOpenAI, asked: dict[str, Any]
+) -> None:
+    whole = (await sdk.chat.completions.create(**asked)).choices[0]
+    said = ""
+    async with sdk.chat.completions.stream(**asked, stream_options=WITH_USAGE) as stream:
+        async for event in stream:
+            if event.type == "content.delta":
+                said += event.delta
+                assert event.snapshot == said
+        final = await stream.get_final_completion()
+
+    assert_whole(final)
+    assert said == final.choices[0].message.content == whole.message.content
+    thought = getattr(final.choices[0].message, "reasoning_content")  # noqa: B009
+    assert thought == getattr(whole.message, "reasoning_content")  # noqa: B009
+
+
+async def test_parse(sdk: openai.AsyncOpenAI, asked: dict[str, Any]) -> None:
+    completion = await sdk.chat.completions.parse(**asked, response_format=Result)
+
+    (choice,) = completion.choices
+    assert isinstance(choice.message.parsed, Result)
+    assert choice.message.parsed == Result.model_validate_json(choice.message.content or "")
+    assert getattr(choice.message, "reasoning_content").startswith("a:")  # noqa: B009
+
+
+async def test_a_parsed_stream(sdk: openai.AsyncOpenAI, asked: dict[str, Any]) -> None:
+    async with sdk.chat.completions.stream(**asked, response_format=Result) as stream:
+        parts = [event.parsed async for event in stream if event.type == "content.delta"]
+        final = await stream.get_final_completion()
+
+    result = final.choices[0].message.parsed
+    assert isinstance(result, Result)
+    assert parts[-1] == result.model_dump()
+
+
+@pytest.mark.parametrize("named", [True, False])
+async def test_tools(sdk: openai.AsyncOpenAI, asked: dict[str, Any], named: bool) -> None:
+    tools = [openai.pydantic_function_tool(Add)]
+    which = {"type": "function", "function": {"name": "Add"}} if named else "required"
+    # More calls than one, and the tiny model would not come to an end.
+    tools_asked = {"tools": tools, "tool_choice": which, "parallel_tool_calls": False}
+    completion = await sdk.chat.completions.parse(**asked, **tools_asked)
+
+    (call,) = completion.choices[0].message.tool_calls or []
+    assert isinstance(call.function.parsed_arguments, Add)
+    assert call.id
+    async with sdk.chat.completions.stream(**asked, **tools_asked) as stream:
+        done = [e async for e in stream if e.type == "tool_calls.function.arguments.done"]
+        final = await stream.get_final_completion()
+    (streamed,) = final.choices[0].message.tool_calls or []
+    arguments = call.function.parsed_arguments
+    assert [event.parsed_arguments for event in done] == [arguments]
+    assert streamed.function.parsed_arguments == arguments
+    assert final.choices[0].finish_reason == completion.choices[0].finish_reason
+
+
+async def test_log_probabilities(sdk: openai.AsyncOpenAI, asked: dict[str, Any]) -> None:
+    completion = await sdk.chat.completions.create(**asked, logprobs=True, top_logprobs=2)
+
+    (choice,) = completion.choices
+    assert choice.logprobs is not None
+    scored = choice.logprobs.content or []
+    assert choice.message.content in "".join(score.token for score in scored)
+    assert {len(score.top_logprobs) for score in scored} == {2}
+
+
+async def test_completions(sdk: openai.AsyncOpenAI, served: Served) -> None:
+    asked = {"model": served.engine.model.name, "prompt": "so 3", "max_tokens": 8, "temperature": 0}
+    whole = (await sdk.completions.create(**asked)).choices[0].text
+    stream = await sdk.completions.create(**asked, stream=True)
+
+    assert whole
+    assert "".join([c.text async for chunk in stream for c in chunk.choices]) == whole
+
+
+async def test_the_blocking_client(served: Served, asked: dict[str, Any]) -> None:
+    def ask() -> None:
+        with openai.OpenAI(base_url=f"{served.url}/v1", api_key="none") as client:
+            whole = client.chat.completions.create(**asked)
+            assert_whole(whole)
+            chunks = client.chat.completions.create(**asked, stream=True)
+            said = "".join(chunk.choices[0].delta.content or "" for chunk in chunks)
+            assert said == whole.choices[0].message.content
+            with client.chat.completions.stream(**asked, stream_options=WITH_USAGE) as stream:
+                assert_whole(stream.get_final_completion())
+            parsed = client.chat.completions.parse(**asked, response_format=Result)
+            assert isinstance(parsed.choices[0].message.parsed, Result)
+
+    await asyncio.to_thread(ask)
+
+
+async def test_an_effort_chooses_a_tier(sdk: openai.AsyncOpenAI, asked: dict[str, Any]) -> None:
+    del asked["extra_body"]
+    raw = await sdk.chat.completions.with_raw_response.create(**asked, reasoning_effort="low")
+
+    assert raw.headers["x-budget-tier"] == "low"
+    thinking = getattr(raw.parse().choices[0], "thinking")  # noqa: B009
+    assert thinking["tokens"] <= thinking["max_tokens"]
+
+
+async def test_models(sdk: openai.AsyncOpenAI, served: Served) -> None:
+    name = served.engine.model.name
+    assert name in [model.id async for model in sdk.models.list()]
+    assert (await sdk.models.retrieve(name)).id == name
+
+
+async def test_a_cancelled_request_leaves_the_engine(
+    served: Served, sdk: openai.AsyncOpenAI, asked: dict[str, Any]
+) -> None:
+    begun = set(served.engine.recordings)
+    asking = asyncio.ensure_future(sdk.chat.completions.create(**asked | {"extra_body": LONG}))
+    job = await first_token(served, begun)
+    asking.cancel()
+    async with httpx.AsyncClient(base_url=served.url) as http:
+        await until_idle(http)
+    assert len(served.engine.recordings[job].tokens) < LONG["min_thinking_tokens"]
+
+
+async def test_a_stream_left_by_its_reader_leaves_the_engine(
+    served: Served, sdk: openai.AsyncOpenAI, asked: dict[str, Any]
+) -> None:
+    begun = set(served.engine.recordings)
+    asked |= {"extra_body": LONG}
+    async with sdk.chat.completions.stream(**asked) as stream:
+        job = await first_token(served, begun)
+        async for _ in stream:
+            break
+    async with httpx.AsyncClient(base_url=served.url) as http:
+        await until_idle(http)
+    assert len(served.engine.recordings[job].tokens) < LONG["min_thinking_tokens"]
+
+
+async def first_token(served: Served, begun: set[str]) -> str:
+    """The id of the job that was begun since, once the engine has given a token of it."""
+    async with asyncio.timeout(PATIENCE):
+        while True:
+            for job in set(served.engine.recordings) - begun:
+                if served.engine.recordings[job].tokens:
+                    return job
+            await asyncio.sleep(0.005)

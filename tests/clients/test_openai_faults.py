@@ -1,0 +1,190 @@
+"""The OpenAI SDK for Python where things go wrong, and tools that are the model's own choice."""
+
+import asyncio
+import json
+import re
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager
+from typing import Any
+
+import httpx
+import openai
+import pytest
+
+from server.engines.fake import FakeEngine
+from tests.clients.scripted import THOUGHT, busy, loading
+from tests.server.harness import Gate, body, listening, soon
+
+WEATHER: Any = {
+    "type": "function",
+    "function": {
+        "name": "get_weather",
+        "parameters": {
+            "type": "object",
+            "properties": {"city": {"type": "string"}},
+            "required": ["city"],
+        },
+    },
+}
+TOO_LONG = [{"role": "user", "content": "x" * 5000}]
+LARGE = "x" * 5 * 2**20
+
+
+def client(url: str, **options: Any) -> openai.AsyncOpenAI:
+    return openai.AsyncOpenAI(base_url=f"{url}/v1", api_key="none", **options)
+
+
+def asked(*said: Any, **fields: Any) -> dict[str, Any]:
+    messages = [{"role": "user", "content": said[0]}, *said[1:]]
+    return {"model": "scripted", "messages": messages, **fields}
+
+
+@pytest.fixture
+async def sdk(scripted: str) -> AsyncIterator[openai.AsyncOpenAI]:
+    async with client(scripted, max_retries=0) as made:
+        yield made
+
+
+@pytest.mark.parametrize(
+    ("fields", "kind", "param", "code"),
+    [
+        ({"temperature": 3}, openai.BadRequestError, "temperature", None),
+        ({"extra_body": {"budget": 1}}, openai.BadRequestError, "budget", None),
+        (
+            {"extra_body": {"min_thinking_tokens": 9, "max_thinking_tokens": 8}},
+            openai.BadRequestError,
+            "min_thinking_tokens",
+            None,
+        ),
+        ({"messages": TOO_LONG}, openai.BadRequestError, "messages", "context_length_exceeded"),
+        ({"model": "another"}, openai.NotFoundError, "model", "model_not_found"),
+        (
+            {"extra_headers": {"origin": "https://example.com"}},
+            openai.PermissionDeniedError,
+            None,
+            "origin_not_allowed",
+        ),
+        ({"extra_body": {"x": LARGE}}, openai.APIStatusError, None, None),
+    ],
+)
+@pytest.mark.parametrize("stream", [False, True])
+async def test_errors(
+    sdk: openai.AsyncOpenAI,
+    fields: dict[str, Any],
+    kind: type[openai.APIStatusError],
+    param: str | None,
+    code: str | None,
+    stream: bool,
+) -> None:
+    with pytest.raises(kind) as caught:
+        await sdk.chat.completions.create(**asked("hi") | fields, stream=stream)
+
+    assert type(caught.value) is kind
+    assert (caught.value.param, caught.value.code) == (param, code)
+    assert isinstance(caught.value.body, dict)
+    assert caught.value.body["message"] in str(caught.value)
+    assert caught.value.request_id
+
+
+async def test_an_error_in_a_stream() -> None:
+    async with listening(FakeEngine(die_after=2)) as url, client(url) as sdk:
+        stream = await sdk.chat.completions.create(**body(), stream=True)
+        with pytest.raises(openai.APIError, match="the engine died"):
+            async for _ in stream:
+                pass
+
+
+async def test_an_error_in_an_accumulated_stream() -> None:
+    async with (
+        listening(FakeEngine(die_after=2)) as url,
+        client(url) as sdk,
+        sdk.chat.completions.stream(**body()) as stream,
+    ):
+        with pytest.raises(openai.APIError, match="the engine died"):
+            await stream.get_final_completion()
+
+
+async def test_a_deadline(sdk: openai.AsyncOpenAI) -> None:
+    short = asked("hold", extra_headers={"x-request-timeout": "0.2"})
+
+    with pytest.raises(openai.InternalServerError) as caught:
+        await sdk.chat.completions.create(**short)
+    assert (caught.value.status_code, caught.value.code) == (504, "timeout")
+    with pytest.raises(openai.APIError, match=re.escape("within 0.2 s")):
+        async for _ in await sdk.chat.completions.create(**short, stream=True):
+            pass
+
+
+async def test_a_server_that_is_not_there() -> None:
+    async with listening(FakeEngine()) as url:
+        pass
+    async with client(url, max_retries=0) as sdk:
+        with pytest.raises(openai.APIConnectionError):
+            await sdk.chat.completions.create(**body())
+
+
+@pytest.mark.parametrize(
+    ("fault", "kind", "status"),
+    [(busy, openai.RateLimitError, 429), (loading, openai.InternalServerError, 503)],
+)
+async def test_what_passes_is_tried_again(
+    fault: Callable[[], AbstractAsyncContextManager[str]],
+    kind: type[openai.APIStatusError],
+    status: int,
+) -> None:
+    async with fault() as url, client(url) as sdk:
+        raw = await sdk.chat.completions.with_raw_response.create(**body())
+        assert raw.parse().choices[0].message.content == "42"
+        assert raw.retries_taken >= 1
+    async with fault() as url, client(url, max_retries=0) as sdk:
+        with pytest.raises(kind) as caught:
+            await sdk.chat.completions.create(**body())
+        assert caught.value.status_code == status
+        assert int(caught.value.response.headers["retry-after"]) >= 1
+
+
+async def test_tools_in_turn(sdk: openai.AsyncOpenAI) -> None:
+    question = "Weather in two cities?"
+    first = (await sdk.chat.completions.create(**asked(question, tools=[WEATHER]))).choices[0]
+    calls = first.message.tool_calls or []
+    results = [{"role": "tool", "tool_call_id": call.id, "content": "21"} for call in calls]
+    conversation = asked(question, first.message, *results, tools=[WEATHER])
+    last = (await sdk.chat.completions.create(**conversation)).choices[0]
+
+    assert first.finish_reason == "tool_calls"
+    told = [json.loads(call.function.arguments) for call in calls if call.type == "function"]
+    assert told == [{"city": "Paris"}, {"city": "Oslo"}]
+    assert getattr(first.message, "reasoning_content") == THOUGHT  # noqa: B009
+    assert (last.message.content, last.finish_reason) == ("It is 21 degrees.", "stop")
+
+
+async def test_tools_in_a_stream(sdk: openai.AsyncOpenAI) -> None:
+    streaming = sdk.chat.completions.stream(**asked("Weather in two cities?", tools=[WEATHER]))
+    async with streaming as stream:
+        final = (await stream.get_final_completion()).choices[0]
+
+    told = [json.loads(call.function.arguments) for call in final.message.tool_calls or []]
+    assert told == [{"city": "Paris"}, {"city": "Oslo"}]
+    assert getattr(final.message, "reasoning_content") == THOUGHT  # noqa: B009
+    assert final.finish_reason == "tool_calls"
+
+
+async def test_cancelling_aborts() -> None:
+    gate = Gate(3)
+    engine = FakeEngine(before_token=gate)
+
+    async with listening(engine) as url, client(url) as sdk:
+        asking = asyncio.ensure_future(sdk.chat.completions.create(**body()))
+        await soon(gate.reached.wait())
+        asking.cancel()
+        assert await soon(engine.aborted.get()) == engine.jobs[0].id
+
+
+async def test_a_timeout_aborts() -> None:
+    gate = Gate(3)
+    engine = FakeEngine(before_token=gate)
+
+    async with listening(engine) as url, client(url, max_retries=0) as sdk:
+        with pytest.raises(openai.APITimeoutError):
+            await sdk.chat.completions.create(**body(), timeout=httpx.Timeout(5, read=0.3))
+        assert await soon(engine.aborted.get()) == engine.jobs[0].id
