@@ -2,10 +2,10 @@
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from router.calibrate import propose, propose_costs
+from router.calibrate import Row, propose, propose_costs
 from router.ledger import LedgerError, read_rows, snippet
 
 
@@ -18,14 +18,22 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     evaluate = commands.add_parser("evaluate", help="cross-validate on labelled prompts; minutes")
     evaluate.add_argument("file", type=Path, help="labelled prompts, one JSON object to a line")
     calibrate = commands.add_parser("calibrate", help="propose caps and costs from what was used")
-    calibrate.add_argument("--ledger", type=Path, required=True, help="rows, as JSON lines")
+    calibrate.add_argument(
+        "--ledger", required=True, help="rows, as JSON lines; under 'proctor' also a ledger's URL"
+    )
     calibrate.add_argument(
         "--quantile", type=float, default=0.9, help="share that is to end by itself (default: 0.9)"
     )
 
 
-def run(options: argparse.Namespace) -> int:
-    """Run the command that was chosen; the exit status."""
+def run(options: argparse.Namespace, read: Callable[[str], Sequence[Row]] | None = None) -> int:
+    """Run the command that was chosen; the exit status.
+
+    Args:
+        options: what `add_arguments` made of the command line.
+        read: takes what `--ledger` names to its rows; None reads a file.
+    """
+    rows_of = read or (lambda name: read_rows(Path(name)))
     try:
         match options.router_command:
             case "train":
@@ -33,7 +41,7 @@ def run(options: argparse.Namespace) -> int:
             case "evaluate":
                 _evaluate(options.file)
             case _:
-                proposals = propose(read_rows(options.ledger), options.quantile)
+                proposals = propose(rows_of(options.ledger), options.quantile)
                 print(snippet(proposals, propose_costs(proposals)), end="")
     except (LedgerError, ValueError, ModuleNotFoundError) as error:
         print(f"proctor: {_reason(error)}", file=sys.stderr)

@@ -1,7 +1,7 @@
 """The gateway as an ASGI application."""
 
 from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, nullcontext
 from importlib.metadata import PackageNotFoundError, version
 
 import orjson
@@ -13,11 +13,16 @@ from starlette.types import Scope
 from budget import BudgetError
 from server import openapi
 from server.admission import Admissions
+from server.bill import Tariff
 from server.chat import Chat
 from server.dry_run import DryRun
 from server.engines.base import EngineUnavailable, Unserved
 from server.errors import ApiError, MethodNotAllowed, NotFound, as_api_error
+from server.estimates import Recent
+from server.feedback import Feedback
 from server.host import EngineHost, Load
+from server.ledger.entry import Books
+from server.ledger.ledger import open_ledger
 from server.line import Line
 from server.metrics import CLIENT_GONE, CONTENT_TYPE, Metrics
 from server.middleware import Heads, Metered, RequestIds
@@ -46,19 +51,25 @@ def create_app(settings: Settings, load: Load) -> FastAPI:
         load: makes the engine; may block, and runs in a thread.
 
     Raises:
-        BadSettings: if the classifier that they name is not installed.
+        BadSettings: if the classifier that they name is not installed, or the
+            ledger cannot be where they say.
     """
     limits = settings.limits
     host, metrics = EngineHost(load, limits.stall_seconds), Metrics()
     crew = Crew(Line(limits.max_running, limits.max_waiting))
     admissions = Admissions(settings, Router.load(settings.router))
     origins = Origins(settings.cors)
+    ledger = open_ledger(settings.ledger, metrics.settled)
+    put = None if ledger is None else ledger.put
+    metrics.ledger_waiting.set_function(lambda: 0 if ledger is None else ledger.waiting)
+    books = Books(Tariff(settings), Recent(), put, settings.ledger.texts)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncGenerator[None, None]:
         host.start()
-        yield
-        await crew.aclose()
+        async with ledger or nullcontext():
+            yield
+            await crew.aclose()
         await host.aclose()
 
     app = FastAPI(
@@ -72,12 +83,13 @@ def create_app(settings: Settings, load: Load) -> FastAPI:
     )
     app.state.host = host
     app.openapi = openapi.describe(app)  # type: ignore[method-assign]
-    app.add_middleware(Metered, metrics=metrics, paths={CHAT_PATH, COMPLETIONS_PATH})
+    app.add_middleware(Metered, metrics=metrics, books=books, paths={CHAT_PATH, COMPLETIONS_PATH})
     app.add_middleware(Heads)
     origins.add_to(app)
     app.add_middleware(RequestIds)
     _add_errors(app, metrics)
-    chat, dry_run = Chat(settings, host, admissions, crew), DryRun(settings, host, admissions)
+    chat = Chat(settings, host, admissions, crew)
+    dry_run = DryRun(settings, host, admissions, books.tariff, books.recent)
     app.post(CHAT_PATH, **openapi.CHAT.to_route())(chat.__call__)
     completions = Completions(settings, host, admissions, crew)
     app.post(COMPLETIONS_PATH, **openapi.COMPLETIONS.to_route())(completions.__call__)
@@ -85,6 +97,8 @@ def create_app(settings: Settings, load: Load) -> FastAPI:
     tokenization = Tokenization(settings, host)
     app.post("/tokenize", **openapi.TOKENIZE.to_route())(tokenization.tokenize)
     app.post("/detokenize", **openapi.DETOKENIZE.to_route())(tokenization.detokenize)
+    feedback = Feedback(settings.limits.max_body_bytes, ledger)
+    app.post("/v1/feedback", **openapi.FEEDBACK.to_route())(feedback.__call__)
     models = Models(host, settings.aliases)
     app.get("/v1/models", **openapi.LIST_MODELS.to_route())(models.list_models)
     app.get("/v1/models/{name:path}", **openapi.GET_MODEL.to_route())(models.get_model)

@@ -17,6 +17,7 @@ from server.completion import Completion, EventWriter
 from server.engines.base import Job
 from server.exchange import Exchange, respond
 from server.host import EngineHost
+from server.metrics import Meter
 from server.presentation import with_tags
 from server.schemas import ChatRequest, Reasoning, ReasoningFormat
 from server.settings import Settings
@@ -85,14 +86,14 @@ class Chat:
         engine = await self._host.ready()
         name = f"chatcmpl-{uuid.uuid4().hex}"
         admission = await self._admissions.admit(asked, engine, name)
-        meter = request.state.meter
-        meter.admitted(admission)
+        meter: Meter = request.state.meter
+        meter.admitted(name, engine.model.name, asked, admission, terms.key)
         completion = Completion(
             name,
             int(time.time()),
             engine.model.name,
             admission,
-            settings.prices,
+            meter.bill,
             _style(asked, settings),
             engine.codec.token_bytes,
         )

@@ -9,8 +9,12 @@ from typing import Any
 
 from router import Conversation
 from router import cli as router_cli
+from router.calibrate import Row
+from router.ledger import read_rows
 from server.asked import Asked
 from server.dry_run import in_words
+from server.ledger import cli as ledger_cli
+from server.ledger.store import LedgerError
 from server.resolution import ceilings, resolve
 from server.routing import Router
 from server.schemas import ReasoningFormat
@@ -31,8 +35,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
             case "route":
                 print(_route(load_settings({}, options.config), options.prompt))
                 return 0
+            case "ledger":
+                return ledger_cli.run(options)
             case _:
-                return router_cli.run(options)
+                return router_cli.run(options, _calibration_rows)
     except BadSettings as error:
         print(f"proctor: {error}".replace("\n", "\nproctor: "), file=sys.stderr)
         return 2
@@ -49,6 +55,8 @@ def _parser() -> argparse.ArgumentParser:
     route.add_argument("prompt", help="what a user would ask")
     router = commands.add_parser("router", help="train, evaluate or calibrate the router")
     router_cli.add_arguments(router)
+    ledger = commands.add_parser("ledger", help="tell what was spent; migrate the database")
+    ledger_cli.add_arguments(ledger, CONFIG)
     return parser
 
 
@@ -103,6 +111,20 @@ def _engine_argument(text: str) -> tuple[str, Any]:
         return name.replace("-", "_"), json.loads(value)
     except ValueError:
         return name.replace("-", "_"), value
+
+
+def _calibration_rows(ledger: str) -> Sequence[Row]:
+    """The rows of a ledger, by its URL or as a file of JSON lines.
+
+    Raises:
+        ValueError: if there is none.
+    """
+    if "://" not in ledger:
+        return read_rows(Path(ledger))
+    try:
+        return ledger_cli.calibration_rows(ledger)
+    except (BadSettings, LedgerError) as error:
+        raise ValueError(str(error)) from error
 
 
 def _route(settings: Settings, prompt: str) -> str:

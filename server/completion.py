@@ -6,10 +6,10 @@ from typing import Any
 
 from server.channels import Call, Channel, Piece
 from server.engines.answers import CallDelta
-from server.engines.base import Finish, Score
+from server.engines.base import Score
 from server.events import HOLE, Mould, event
 from server.presentation import keys
-from server.reply import Reply
+from server.reply import Reply, finish_reason
 from server.schemas import ReasoningFormat
 from server.turn import End, Progress, Told
 
@@ -76,7 +76,7 @@ class Completion(Reply):
                 "index": end.choice,
                 "message": drafts[end.choice].message(),
                 "logprobs": self._logprobs(drafts[end.choice].scores),
-                "finish_reason": self._finish_reason(end),
+                "finish_reason": finish_reason(end, self.admission),
                 "thinking": self.thinking(end),
             }
             for end in sorted(ends, key=lambda end: end.choice)
@@ -115,7 +115,7 @@ class Completion(Reply):
         """A choice's last chunk."""
         chunk = self._chunk(end.choice, {})
         chunk["choices"][0] |= {
-            "finish_reason": self._finish_reason(end),
+            "finish_reason": finish_reason(end, self.admission),
             "thinking": self.thinking(end),
         }
         return chunk
@@ -127,11 +127,6 @@ class Completion(Reply):
     def _chunk(self, index: int, delta: dict[str, Any]) -> dict[str, Any]:
         choice = {"index": index, "delta": delta, "finish_reason": None}
         return {**self.envelope("chat.completion.chunk"), "choices": [choice]}
-
-    def _finish_reason(self, end: End) -> str:
-        """As OpenAI has it, where a call that had to be this one ends with `stop`."""
-        called = end.calls and end.finish is Finish.STOP and not self.admission.call_named
-        return "tool_calls" if called else end.finish.value
 
     def _logprobs(self, scores: Mapping[Channel, Sequence[Score]]) -> dict[str, Any] | None:
         told = {

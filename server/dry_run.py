@@ -6,8 +6,10 @@ import orjson
 from fastapi import Request, Response
 
 from router import LEVELS
-from server.admission import Admission, Admissions
+from server.admission import Admissions
+from server.bill import Tariff
 from server.body import parse_chat, read_body
+from server.estimates import Recent, estimate
 from server.host import EngineHost
 from server.prices import Cost
 from server.resolution import Resolution
@@ -24,10 +26,19 @@ WEIGHT_DIGITS = 3
 class DryRun:
     """The endpoint."""
 
-    def __init__(self, settings: Settings, host: EngineHost, admissions: Admissions) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        host: EngineHost,
+        admissions: Admissions,
+        tariff: Tariff,
+        recent: Recent,
+    ) -> None:
         self._settings = settings
         self._host = host
         self._admissions = admissions
+        self._tariff = tariff
+        self._recent = recent
 
     async def __call__(self, request: Request) -> Response:
         """Route one request.
@@ -44,7 +55,7 @@ class DryRun:
         shown["budget"] |= {"min_tokens": enforced.minimum, "max_tokens": enforced.maximum}
         shown["clamped_by"] = admission.clamped_by
         shown["prompt_tokens"] = admission.prompt_tokens
-        shown["cost"] = estimate(admission, self._settings.prices)
+        shown["cost"] = estimate(admission, self._tariff, self._recent)
         return Response(orjson.dumps(shown), media_type="application/json")
 
 
@@ -87,23 +98,6 @@ def in_words(resolution: Resolution, routed: Routed, prices: Prices | None) -> s
     if resolution.clamped_by:
         lines.append(f"clamped by {', '.join(resolution.clamped_by)}")
     return "\n".join(lines)
-
-
-def estimate(admission: Admission, prices: Prices | None) -> dict[str, Any] | None:
-    """The least and the most that an answer can cost, or None where prices are not known."""
-    if prices is None:
-        return None
-    job, prompt = admission.jobs[0], admission.prompt_tokens
-    thinking, tokens = job.budget.maximum or 0, job.sampling.max_tokens
-    least = Cost.of(prices, prompt, job.budget.minimum, 1)
-    # The dearest answer thinks as long as it may where thinking is dearer, else as little.
-    dearest = thinking if prices.thinking > prices.answer else job.budget.minimum
-    most = Cost.of(prices, prompt, dearest, tokens - dearest)
-    return {
-        "currency": prices.currency,
-        "least": float(least.total),
-        "most": float(most.total),
-    }
 
 
 def _explain(routed: Routed) -> dict[str, Any]:

@@ -84,7 +84,7 @@ class Exchange(ABC):
                 if isinstance(item, End):
                     ends.append(item)
                 elif not isinstance(item, Progress):
-                    self.meter.saw(item.channel)
+                    self.meter.saw(item)
                     told.append(item)
         return orjson.dumps(self.to_json(told, ends))
 
@@ -115,7 +115,7 @@ class Exchange(ABC):
                     yield writer.finish(item)
                 else:
                     if not isinstance(item, Progress):
-                        self.meter.saw(item.channel)
+                        self.meter.saw(item)
                     if written := writer.item(item):
                         yield written
         options = self.request.stream_options
@@ -157,7 +157,11 @@ async def _unless_gone(request: Request, exchange: Exchange, headers: dict[str, 
         await asyncio.wait({answer, gone}, return_when=asyncio.FIRST_COMPLETED)
         if not answer.done():
             return Response(status_code=CLIENT_GONE)
-        return Response(answer.result(), media_type="application/json", headers=headers)
+        content = answer.result()
+        cost = exchange.meter.bill.cost(exchange.admission.prompt_tokens)
+        if cost is not None:
+            headers |= {"x-cost": f"{cost.total:f}"}
+        return Response(content, media_type="application/json", headers=headers)
     finally:
         answer.cancel()
         gone.cancel()

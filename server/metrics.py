@@ -5,16 +5,19 @@ from collections.abc import Sequence
 
 from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
+from pydantic import BaseModel
 
 from server.admission import Admission
-from server.channels import Channel
+from server.bill import Bill
+from server.channels import Call, Channel, Piece
+from server.ledger.entry import Books, Entry, one_of
+from server.ledger.writer import Fate
 from server.turn import End
 
 CONTENT_TYPE = CONTENT_TYPE_LATEST
 UNRESOLVED = "unresolved"
 """The tier of a request that was refused before it had one."""
 
-NOT_STARTED = "none"
 CLIENT_GONE = 499
 """The status of a request whose client went away, as nginx has it."""
 
@@ -74,6 +77,15 @@ class Metrics:
             ["tier"],
             registry=registry,
         )
+        self.ledger_rows = Counter(
+            "proctor_ledger_rows",
+            "Rows of the ledger, by what became of them.",
+            ["fate"],
+            registry=registry,
+        )
+        self.ledger_waiting = Gauge(
+            "proctor_ledger_waiting", "Rows that are not written yet.", registry=registry
+        )
 
     def record(self, tier: str, end: End) -> None:
         """Count one choice of a tier that has ended, however it did."""
@@ -85,6 +97,10 @@ class Metrics:
             self.forced_tokens.labels(kind.value).inc(count)
         for action, count in outcome.loops.items():
             self.loops.labels(action.value).inc(count)
+
+    def settled(self, fate: Fate) -> None:
+        """Count a row of the ledger."""
+        self.ledger_rows.labels(fate.value).inc()
 
     def exposition(self) -> bytes:
         """All of these, and those of the engine in this process."""
@@ -105,51 +121,78 @@ class Meter:
             counts under what broke it.
     """
 
-    def __init__(self, metrics: Metrics) -> None:
+    def __init__(self, metrics: Metrics, books: Books, request_id: str) -> None:
         self.status = CLIENT_GONE
         self._metrics = metrics
+        self._entry = Entry(books, request_id)
         self._tier = UNRESOLVED
         self._began = time.perf_counter()
-        self._seen: set[Channel] = set()
-        self._end_reasons: set[str] = set()
         self._running = 0
         self._answered = False
         metrics.in_flight.inc()
 
-    def admitted(self, admission: Admission) -> None:
-        """Note what budget the request was given."""
+    @property
+    def bill(self) -> Bill:
+        """What the request costs."""
+        return self._entry.bill
+
+    def admitted(
+        self, name: str, model: str, asked: BaseModel, admission: Admission, key: str
+    ) -> None:
+        """Note what was let in.
+
+        Args:
+            name: the completion's id.
+            model: the model's name.
+            asked: what the client sent.
+            admission: what it was granted.
+            key: whose it is, empty if nobody says.
+        """
         self._tier = admission.resolution.label
+        self._entry.admitted(name, model, asked, admission, key)
         self._metrics.routed.labels(self._tier, admission.resolution.source.value).inc()
         if admission.clamped_by:
             self._metrics.clamped.inc()
 
-    def begin(self) -> None:
+    def begin(self, choice: int) -> None:
         """See `Account`."""
         self._running += 1
+        self.bill.begin(choice)
 
-    def saw(self, channel: Channel) -> None:
-        """Note that some text of a channel has come."""
-        if channel not in self._seen:
-            self._seen.add(channel)
-            self._metrics.first[channel].observe(time.perf_counter() - self._began)
+    def prefilled(self, choice: int, cached: int | None) -> None:
+        """See `Account`."""
+        self.bill.prefilled(choice, cached)
+
+    def stop(self, choice: int) -> None:
+        """See `Account`."""
+        self.bill.stop(choice)
+
+    def saw(self, item: Piece | Call) -> None:
+        """Note that there is something to tell."""
+        self._entry.saw(item)
+        first = self._entry.first
+        if item.channel not in first:
+            first[item.channel] = time.perf_counter() - self._began
+            self._metrics.first[item.channel].observe(first[item.channel])
 
     def record(self, end: End) -> None:
         """See `Account`."""
-        self._end_reasons.add(end.outcome.end_reason.value)
+        self.bill.record(end)
         self._metrics.record(self._tier, end)
         self._running -= 1
-        self._count_if_over()
+        self._close_if_over()
 
     def close(self) -> None:
         """Note that nothing more is sent; choices that were cancelled may still be ending."""
         self._answered = True
-        self._count_if_over()
+        self._close_if_over()
 
-    def _count_if_over(self) -> None:
+    def _close_if_over(self) -> None:
         if self._running or not self._answered:
             return
-        reasons = self._end_reasons or {NOT_STARTED}
-        reason = next(iter(reasons)) if len(reasons) == 1 else "mixed"
+        seconds = time.perf_counter() - self._began
+        reason = one_of(end.outcome.end_reason.value for end in self.bill.ends)
         self._metrics.requests.labels(self._tier, reason, str(self.status)).inc()
-        self._metrics.request_seconds.labels(self._tier).observe(time.perf_counter() - self._began)
+        self._metrics.request_seconds.labels(self._tier).observe(seconds)
         self._metrics.in_flight.dec()
+        self._entry.close(self.status, seconds)

@@ -7,6 +7,7 @@ from collections.abc import Collection
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from server.ledger.entry import Books
 from server.metrics import Meter, Metrics
 
 UNSAFE = re.compile(r"[^A-Za-z0-9._:-]")
@@ -43,9 +44,12 @@ class RequestIds:
 class Metered:
     """Measures every request to some paths, from its first byte to its last."""
 
-    def __init__(self, app: ASGIApp, metrics: Metrics, paths: Collection[str]) -> None:
+    def __init__(
+        self, app: ASGIApp, metrics: Metrics, books: Books, paths: Collection[str]
+    ) -> None:
         self._app = app
         self._metrics = metrics
+        self._books = books
         self._paths = paths
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -53,8 +57,8 @@ class Metered:
         if scope["type"] != "http" or scope["path"] not in self._paths:
             await self._app(scope, receive, send)
             return
-        meter = Meter(self._metrics)
-        scope.setdefault("state", {})["meter"] = meter
+        meter = Meter(self._metrics, self._books, scope["state"]["request_id"])
+        scope["state"]["meter"] = meter
 
         async def send_noting_status(message: Message) -> None:
             if message["type"] == "http.response.start":

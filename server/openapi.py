@@ -25,10 +25,12 @@ from server.errors import (
     HeadTooLarge,
     InternalError,
     MethodNotAllowed,
+    NotFound,
     Overloaded,
     Unavailable,
     UnknownModel,
 )
+from server.feedback import FeedbackRequest
 from server.prompts import CompletionRequest
 from server.schemas import ChatRequest
 from server.terms import TIMEOUT_HEADER
@@ -51,6 +53,7 @@ HEADERS = {
     "x-request-id": "The request's own header of that name, made safe, or a fresh id.",
     "x-budget-tier": "The tier of the budget; `custom` for a budget of no tier.",
     "x-ignored-fields": "Fields of the request that were passed over, if there are any.",
+    "x-cost": "What the answer cost, in the prices' currency; not in streams.",
     "retry-after": "Seconds after which to try again, if that is worth while.",
     "allow": "The methods that the path takes.",
 }
@@ -131,7 +134,7 @@ CHAT = Operation(
     gives=responses.ChatCompletion,
     streams=responses.ChatCompletionChunk,
     refuses=ANSWER,
-    headers=("x-budget-tier", "x-ignored-fields"),
+    headers=("x-budget-tier", "x-cost", "x-ignored-fields"),
 )
 COMPLETIONS = Operation(
     "createCompletion",
@@ -140,7 +143,7 @@ COMPLETIONS = Operation(
     gives=responses.TextCompletion,
     streams=responses.TextCompletionChunk,
     refuses=ANSWER,
-    headers=("x-budget-tier", "x-ignored-fields"),
+    headers=("x-budget-tier", "x-cost", "x-ignored-fields"),
 )
 ROUTE = Operation(
     "route",
@@ -148,6 +151,13 @@ ROUTE = Operation(
     takes=ChatRequest,
     gives=responses.RouteReport,
     refuses=WORK,
+)
+FEEDBACK = Operation(
+    "giveFeedback",
+    "Tell how right an answer was; the ledger keeps it with the request",
+    takes=FeedbackRequest,
+    gives=responses.Feedback,
+    refuses=(*ALWAYS, ForeignPage, NotFound, BodyTooLarge, Unavailable),
 )
 TOKENIZE = Operation(
     "tokenize",
@@ -209,11 +219,18 @@ def describe(app: FastAPI) -> Callable[[], dict[str, Any]]:
 @cache
 def _schemas() -> tuple[dict[type, dict[str, Any]], dict[str, Any]]:
     """The schema of each class, as a reference, and what they refer to."""
-    described: list[type] = [ChatRequest, CompletionRequest, TokenizeRequest, DetokenizeRequest]
+    described: list[type] = [
+        ChatRequest,
+        CompletionRequest,
+        TokenizeRequest,
+        DetokenizeRequest,
+        FeedbackRequest,
+    ]
     described += [
         responses.ChatCompletion,
         responses.ChatCompletionChunk,
         responses.Detokenized,
+        responses.Feedback,
         responses.Error,
         responses.Health,
         responses.ModelCard,

@@ -19,7 +19,7 @@ LOOPBACK = r"https?://((.+\.)?localhost|127\.0\.0\.1|\[::1\])(:\d+)?"
 """Origins of pages that come from the machine on which the browser runs."""
 
 SAFE = ("GET", "HEAD", "OPTIONS")
-EXPOSED = ("retry-after", "x-budget-tier", "x-ignored-fields", "x-request-id")
+EXPOSED = ("retry-after", "x-budget-tier", "x-cost", "x-ignored-fields", "x-request-id")
 """Headers of ours that a page may read."""
 
 MAX_TOLD = 128

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any
 
-from server.sections import Prices
+from server.sections import Prices, either
 
 MILLION = 1_000_000
 
@@ -15,7 +15,7 @@ class Cost:
 
     Attributes:
         currency: their unit.
-        prompt: for the prompt's tokens.
+        prompt: for the prompt's tokens, cached ones too.
         thinking: for generated tokens that are not the answer's, markers among them.
         answer: for the answer's tokens.
     """
@@ -26,11 +26,12 @@ class Cost:
     answer: Decimal
 
     @classmethod
-    def of(cls, prices: Prices, prompt: int, thinking: int, answer: int) -> "Cost":
-        """The cost of so many tokens."""
+    def of(cls, prices: Prices, prompt: int, thinking: int, answer: int, cached: int = 0) -> "Cost":
+        """The cost of so many tokens, `cached` of the prompt's among them from the cache."""
+        of_cached = either(prices.prompt, prices.cached_prompt)
         return cls(
             prices.currency,
-            prompt * prices.prompt / MILLION,
+            ((prompt - cached) * prices.prompt + cached * of_cached) / MILLION,
             thinking * prices.thinking / MILLION,
             answer * prices.answer / MILLION,
         )

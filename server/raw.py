@@ -19,6 +19,7 @@ from server.events import HOLE, Mould, event
 from server.exchange import Exchange, respond
 from server.forced import Block, ForcedSpan, locate
 from server.host import EngineHost
+from server.metrics import Meter
 from server.prompts import CompletionRequest
 from server.reply import Reply
 from server.settings import Settings
@@ -172,10 +173,10 @@ class Completions:
         engine = await self._host.ready()
         name = f"cmpl-{uuid.uuid4().hex}"
         admission = await self._admissions.admit_prompt(asked, engine, name)
-        meter = request.state.meter
-        meter.admitted(admission)
+        meter: Meter = request.state.meter
+        meter.admitted(name, engine.model.name, asked, admission, terms.key)
         completion = TextCompletion(
-            name, int(time.time()), engine.model.name, admission, settings.prices
+            name, int(time.time()), engine.model.name, admission, meter.bill
         )
         exchange = TextExchange(asked, admission, engine, meter, self._crew, terms, completion)
         return await respond(request, exchange, settings.limits)

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from server.admission import Admission
-from server.prices import Cost
-from server.sections import Prices
+from server.bill import Bill
+from server.engines.base import Finish
 from server.turn import End
 
 
@@ -19,14 +19,14 @@ class Reply:
         created: unix time, in seconds.
         model: the model's name.
         admission: what was let in.
-        prices: None where they are not known.
+        bill: what it costs.
     """
 
     id: str
     created: int
     model: str
     admission: Admission
-    prices: Prices | None
+    bill: Bill
 
     def envelope(self, kind: str) -> dict[str, Any]:
         """What stands in every piece of it."""
@@ -51,7 +51,7 @@ class Reply:
         """What was used, and what it costs."""
         prompt = self.admission.prompt_tokens
         completion = sum(end.tokens for end in ends)
-        usage = {
+        usage: dict[str, Any] = {
             "prompt_tokens": prompt,
             "completion_tokens": completion,
             "total_tokens": prompt + completion,
@@ -59,11 +59,13 @@ class Reply:
                 "reasoning_tokens": sum(end.outcome.tokens for end in ends)
             },
         }
-        return {"usage": usage, "cost": self._cost(ends)}
+        if (cached := self.bill.cached_tokens) is not None:
+            usage["prompt_tokens_details"] = {"cached_tokens": cached}
+        cost = self.bill.cost(prompt)
+        return {"usage": usage, "cost": None if cost is None else cost.to_json()}
 
-    def _cost(self, ends: Sequence[End]) -> dict[str, Any] | None:
-        if self.prices is None:
-            return None
-        answer = sum(end.answer_tokens for end in ends)
-        thinking = sum(end.tokens for end in ends) - answer
-        return Cost.of(self.prices, self.admission.prompt_tokens, thinking, answer).to_json()
+
+def finish_reason(end: End, admission: Admission) -> str:
+    """As OpenAI has it, where a call that had to be this one ends with `stop`."""
+    called = end.calls and end.finish is Finish.STOP and not admission.call_named
+    return "tool_calls" if called else end.finish.value

@@ -45,6 +45,7 @@ class Resolution:
 
     Attributes:
         budget: what holds, as far as the room for it allows.
+        asked: what it was before anything cut it.
         tier: the tier that it is of, or None.
         source: what decided.
         field: the request's field that decided, or None.
@@ -54,6 +55,7 @@ class Resolution:
     """
 
     budget: ThinkingBudget
+    asked: ThinkingBudget
     tier: Tier | None
     source: Source
     field: str | None
@@ -130,7 +132,8 @@ def _build(
 ) -> Resolution:
     default = settings.budget.to_budget()
     base = default if tier is None else tier.to_budget(default)
-    return Resolution(_override(base, asked), tier, source, field, asked.minimum is not None)
+    budget = _override(base, asked)
+    return Resolution(budget, budget, tier, source, field, asked.minimum is not None)
 
 
 def _forbids(asked: Asked) -> bool:
@@ -269,7 +272,7 @@ def _lowered(
         least = min(asked.minimum.value, highest.cap)
         asked = replace(asked, minimum=Given(asked.minimum.field, int(least)))
     below = _build(asked, settings, highest, resolution.source, resolution.field)
-    return replace(below, clamped_by=resolution.clamped_by)
+    return replace(below, asked=resolution.asked, clamped_by=resolution.clamped_by)
 
 
 def _rank(tier: Tier, settings: Settings) -> int:

@@ -166,6 +166,13 @@ class UsageDetails(Shape):
     """Thinking tokens of all choices, counted on token ids."""
 
 
+class PromptDetails(Shape):
+    """Parts of the prompt."""
+
+    cached_tokens: int
+    """Those that the engine had in its cache."""
+
+
 class Usage(Shape):
     """What the request used, in tokens."""
 
@@ -177,6 +184,8 @@ class Usage(Shape):
     """Both together."""
     completion_tokens_details: UsageDetails
     """How much of the completion was what."""
+    prompt_tokens_details: NotRequired[PromptDetails]
+    """How much of the prompt was what, where the engine says."""
 
 
 class CostReport(Shape):
@@ -411,10 +420,13 @@ class Estimate(Shape):
 
     currency: str
     """The unit of the rest."""
-    least: float
-    """With the least thinking and the shortest answer."""
-    most: float
-    """With the dearest use of all the tokens that it may have."""
+    least: float | None
+    """With the least thinking and the shortest answer; where the machine has the price and not
+    its tokens, as the cheapest of the tier's last answers. Null if there were none, as the rest."""
+    expected: float | None
+    """With as many tokens as the tier's last answers had in the mean."""
+    most: float | None
+    """With the dearest use of all the tokens that it may have, or as the dearest of the last."""
 
 
 class RouteReport(Shape):
@@ -436,6 +448,15 @@ class RouteReport(Shape):
     """Tokens of the prompt."""
     cost: Estimate | None
     """What the answer could cost; null where no prices are set."""
+
+
+class Feedback(Shape):
+    """An outcome that the ledger has taken."""
+
+    request_id: str
+    """The request's id, as it was given."""
+    score: float
+    """How right the answer was: 1 is right, 0 is wrong."""
 
 
 class ModelCard(Shape):

@@ -99,6 +99,7 @@ def _texts(value: Any) -> Any:
 Texts = Annotated[tuple[str, ...], BeforeValidator(_texts)]
 Cap = Annotated[int, Field(ge=-1)]
 Million = Annotated[Decimal, Field(ge=0)]
+Currency = Annotated[str, Field(pattern="^[A-Z]{3}$")]
 
 
 def _no_cap(max_tokens: int) -> int | None:
@@ -291,19 +292,51 @@ class Page(Section):
 
 
 class Prices(Section):
-    """Prices per million tokens.
+    """Prices of the model's tokens, per million.
 
     Attributes:
         currency: their unit.
         prompt: of a prompt's tokens.
+        cached_prompt: of those that the engine had in its cache; None is the same price.
         thinking: of generated tokens that are not the answer's.
         answer: of the answer's.
     """
 
-    currency: Annotated[str, Field(pattern="^[A-Z]{3}$")] = "USD"
+    currency: Currency = "USD"
     prompt: Million
+    cached_prompt: Million | None = None
     thinking: Million
     answer: Million
+
+    @model_validator(mode="after")
+    def _cache_is_no_dearer(self) -> "Prices":
+        if self.cached_prompt is not None and self.cached_prompt > self.prompt:
+            raise ValueError("cached_prompt can be no dearer than prompt")
+        return self
+
+
+class MachinePrice(Section):
+    """The price of the machine that the model runs on, in the place of prices of tokens.
+
+    Attributes:
+        currency: its unit.
+        per_hour: of all its GPUs together, for an hour in which they are busy.
+    """
+
+    currency: Currency = "USD"
+    per_hour: Annotated[Decimal, Field(ge=0)]
+
+
+class LedgerSettings(Section):
+    """The ledger.
+
+    Attributes:
+        url: a database, `sqlite:///…` or `postgresql://…`; empty keeps no ledger.
+        texts: whether to keep prompts, thinking and answers too.
+    """
+
+    url: SecretStr = SecretStr("")
+    texts: bool = False
 
 
 class CompletionsServer(Section):

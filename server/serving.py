@@ -15,9 +15,12 @@ import uvicorn
 
 from server.app import create_app
 from server.host import EngineHost
+from server.ledger.ledger import prepare
 from server.loader import load_engine
 from server.protocol import BoundedHttp
 from server.settings import Settings
+
+logger = logging.getLogger(__name__)
 
 PROGRESS_SECONDS = 10
 KEEP_ALIVE_SECONDS = 75
@@ -39,6 +42,7 @@ def serve(settings: Settings) -> int:
     # Once it has drained, uvicorn raises the signal that stopped it again: end as asked, with 0.
     signal.signal(signal.SIGTERM, _exit)
     signal.signal(signal.SIGINT, _exit)
+    _prepare(settings.ledger.url.get_secret_value())
     app = create_app(settings, partial(load_engine, settings))
     grace = settings.limits.shutdown_grace_seconds
     config = uvicorn.Config(
@@ -68,6 +72,20 @@ class Server(uvicorn.Server):
         """See uvicorn."""
         await super().startup(sockets)
         self.listening.set()
+
+
+def _prepare(ledger: str) -> None:
+    """Bring the ledger up to date; a database that is away is no reason not to serve.
+
+    Raises:
+        BadSettings: if it can never take rows.
+    """
+    if not ledger:
+        return
+    try:
+        asyncio.run(prepare(ledger))
+    except OSError as error:
+        logger.warning("%s: rows wait for it", error)
 
 
 def _exit(*_: object) -> NoReturn:

@@ -28,12 +28,15 @@ from server.sections import (
     Cors,
     DefaultBudget,
     Efforts,
+    LedgerSettings,
     Limits,
+    MachinePrice,
     Page,
     Prices,
     RouterSettings,
     Tier,
 )
+from server.state import state_folder
 
 DEFAULT_CONFIG = Path("proctor.toml")
 DEMO = Path(__file__).resolve().parent.parent / "demo"
@@ -73,6 +76,7 @@ class Settings(BaseSettings):
         default_tier: of a request that says nothing about its thinking: "auto"
             lets the router choose, "custom" takes `budget`.
         prices: None where they are not known.
+        machine: what costs are worked out from instead of `prices`.
     """
 
     model_config = SettingsConfigDict(
@@ -98,6 +102,8 @@ class Settings(BaseSettings):
     router: RouterSettings = RouterSettings()
     ceilings: Ceilings = Ceilings()
     prices: Prices | None = None
+    machine: MachinePrice | None = None
+    ledger: LedgerSettings = LedgerSettings()
     limits: Limits = Limits()
     cors: Cors = Cors()
     page: Page = Page()
@@ -114,6 +120,12 @@ class Settings(BaseSettings):
     def _both_markers(self) -> "Settings":
         if (self.thinking_start is None) != (self.thinking_end is None):
             raise ValueError("thinking_start and thinking_end must be set together")
+        return self
+
+    @model_validator(mode="after")
+    def _one_way_to_price(self) -> "Settings":
+        if self.prices is not None and self.machine is not None:
+            raise ValueError("prices and machine: set one of them, tokens have one price")
         return self
 
     @model_validator(mode="after")
@@ -190,7 +202,7 @@ class Settings(BaseSettings):
 
 
 def load_settings(flags: Mapping[str, Any], config: Path | None = None) -> Settings:
-    """Read the settings.
+    """Read the settings; a ledger is kept unless they say otherwise.
 
     Args:
         flags: what the command line set.
@@ -202,9 +214,10 @@ def load_settings(flags: Mapping[str, Any], config: Path | None = None) -> Setti
             message names it on one line each.
     """
     tables = [_read_toml(path) for path in _config_files(config)]
-    settings = _merge(flags, tables)
+    fallback = {"ledger": {"url": f"sqlite:///{state_folder() / 'ledger.db'}"}}
+    settings = _merge(flags, [*tables, fallback])
     if settings.model is None and (demo := DEMO / "proctor.toml").exists():
-        return _merge(flags, [*tables, _read_toml(demo)])
+        return _merge(flags, [*tables, _read_toml(demo), fallback])
     return settings
 
 

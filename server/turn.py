@@ -63,8 +63,19 @@ class End:
 class Account(Protocol):
     """Keeps the books of one request."""
 
-    def begin(self) -> None:
-        """A choice has begun to run."""
+    def begin(self, choice: int) -> None:
+        """A choice enters the engine."""
+
+    def prefilled(self, choice: int, cached: int | None) -> None:
+        """The first tokens of a choice are there.
+
+        Args:
+            choice: which one.
+            cached: tokens of its prompt that the engine had in its cache, if it says.
+        """
+
+    def stop(self, choice: int) -> None:
+        """A choice has left the engine."""
 
     def record(self, end: End) -> None:
         """A choice that had begun has ended, failed or been cancelled."""
@@ -156,9 +167,12 @@ class Choice:
             EngineUnavailable: if the engine cannot go on.
             DesyncError: if the engine did not enforce the budget.
         """
-        account.begin()
+        account.begin(self._index)
         try:
-            finish = await self._generate(emit)
+            try:
+                finish = await self._generate(emit, account)
+            finally:
+                account.stop(self._index)
             end = await self._end(finish)
         except (Exception, asyncio.CancelledError):
             account.record(await self._broken_off())
@@ -166,11 +180,13 @@ class Choice:
         account.record(end)
         return end
 
-    async def _generate(self, emit: Callable[[Told], None]) -> Finish:
+    async def _generate(self, emit: Callable[[Told], None], account: Account) -> Finish:
         channels = self._channels
         finish = Finish.ABORT
         async with aclosing(self._engine.generate(self._job)) as deltas:
             async for delta in deltas:
+                if not channels.tokens:
+                    account.prefilled(self._index, delta.cached)
                 for item in channels.push(delta.token_ids, delta.scores):
                     emit(item)
                 if self._progress:

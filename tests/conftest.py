@@ -1,5 +1,7 @@
 """What every test shares."""
 
+import os
+
 import pytest
 from hypothesis import settings
 
@@ -8,6 +10,9 @@ pytest_plugins = ["tests.engine.served"]
 # A first call pays for imports and lazy set-up, so time per example says nothing.
 settings.register_profile("proctor", deadline=None)
 settings.load_profile("proctor")
+
+# Or else commands would keep a ledger in this user's home.
+os.environ["PROCTOR_LEDGER__URL"] = ""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -140,11 +140,14 @@ class Delta:
             of turn is among them.
         finish: set on the last delta alone.
         scores: one for each token, where they were asked for.
+        cached: tokens of the prompt that the engine had in its cache, on the
+            first delta; None where it does not say.
     """
 
     token_ids: Sequence[int]
     finish: Finish | None = None
     scores: Sequence[Score] = ()
+    cached: int | None = None
 
 
 class Detokenizer(Protocol):

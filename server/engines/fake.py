@@ -204,6 +204,7 @@ class FakeEngine:
         before_token: Callable[[Job, int], Awaitable[None]] = _no_wait,
         die_after: int | None = None,
         tools: ToolFormat | None = None,
+        cached: int | None = None,
     ) -> None:
         """Make an engine.
 
@@ -217,6 +218,7 @@ class FakeEngine:
             before_token: awaited before each token, with the token's position.
             die_after: tokens of a job after which the engine is dead.
             tools: how its scripts write tool calls.
+            cached: tokens of every prompt that are said to have been in a cache.
         """
         self.model = ModelInfo(name, context_length, markers, created=0, vocabulary=VOCABULARY)
         self.codec = ByteCodec(markers, opens)
@@ -228,6 +230,7 @@ class FakeEngine:
         self._before_token = before_token
         self._die_after = die_after
         self._dead = False
+        self._cached = cached
         self._awake = asyncio.Event()
         self._awake.set()
         self._attempts: dict[str, frozenset[int]] = {}
@@ -245,7 +248,7 @@ class FakeEngine:
                 tokens.append(token)
                 finished = finish is not None
                 if finished or len(tokens) == self._tokens_per_delta:
-                    delta, tokens = Delta(tokens, finish, _scores(job, tokens)), []
+                    delta, tokens = Delta(tokens, finish, _scores(job, tokens), self._cached), []
                     yield delta
         finally:
             if not finished:

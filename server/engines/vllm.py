@@ -182,7 +182,8 @@ class VllmEngine:
                 if reason == FAILED:
                     raise _failed(job.sampling.constraint)
                 finish = Finish(reason) if reason else None
-                yield Delta(completion.token_ids, finish, _scores(completion, job.sampling))
+                scores = _scores(completion, job.sampling)
+                yield Delta(completion.token_ids, finish, scores, output.num_cached_tokens)
         except (EngineDeadError, EngineGenerateError) as error:
             raise EngineUnavailable("the engine stopped while generating") from error
         finally:

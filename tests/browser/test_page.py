@@ -11,7 +11,7 @@ from playwright.async_api import Locator, Page, expect
 
 from server.engines.fake import FakeEngine, Script
 from tests.browser.opening import browsing, opened, relayed
-from tests.engine.conftest import Served
+from tests.engine.served import Served
 from tests.server.harness import CHAT, Gate, body, listening, soon
 
 HOSTILE = "<img src=x onerror=\"document.title='hit'\"><script>document.title='hit'</script>"

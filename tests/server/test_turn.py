@@ -21,10 +21,18 @@ FOREVER = Terms("", math.inf, math.inf)
 class Books:
     def __init__(self) -> None:
         self.begun = 0
+        self.stopped = 0
+        self.cached: int | None = None
         self.ends: list[End] = []
 
-    def begin(self) -> None:
+    def begin(self, choice: int) -> None:
         self.begun += 1
+
+    def prefilled(self, choice: int, cached: int | None) -> None:
+        self.cached = cached
+
+    def stop(self, choice: int) -> None:
+        self.stopped += 1
 
     def record(self, end: End) -> None:
         self.ends.append(end)
@@ -73,7 +81,7 @@ async def test_a_choice_that_is_cancelled_before_it_runs_is_not_counted() -> Non
     await asyncio.gather(first, return_exceptions=True)
     await crew.aclose()
 
-    assert books.begun == len(books.ends)
+    assert books.begun == books.stopped == len(books.ends)
 
 
 async def test_a_server_that_stops_ends_every_choice_and_keeps_the_books() -> None:

@@ -1,0 +1,100 @@
+"""What each request costs: by its tokens, or by its share of the machine's time."""
+
+from dataclasses import dataclass
+from decimal import Decimal
+
+from server.busy import BusyClock
+from server.prices import Cost
+from server.sections import MachinePrice, Prices
+from server.settings import Settings
+from server.turn import End
+
+HOUR = 3_600_000_000_000
+"""Nanoseconds."""
+
+SMALLEST = Decimal("1e-12")
+"""To which the parts of a machine's cost are rounded."""
+
+
+@dataclass(slots=True)
+class Stay:
+    """One choice's way through the engine, in readings of the busy clock."""
+
+    entered: Decimal
+    prefilled: Decimal | None = None
+    left: Decimal | None = None
+
+
+class Tariff:
+    """How answers are paid for; one for a server."""
+
+    def __init__(self, settings: Settings, clock: BusyClock | None = None) -> None:
+        """Take it from the settings.
+
+        Args:
+            settings: those with the prices.
+            clock: shares out the engine's time; None is one of its own.
+        """
+        self.prices = settings.prices
+        self.machine = settings.machine
+        self.clock = clock or BusyClock()
+
+
+class Bill:
+    """One request's. Its cost is whole when all its choices have ended."""
+
+    def __init__(self, tariff: Tariff) -> None:
+        self._tariff = tariff
+        self._stays: dict[int, Stay] = {}
+        self._cached: list[int] = []
+        self.ends: list[End] = []
+
+    def begin(self, choice: int) -> None:
+        """See `Account`."""
+        self._stays[choice] = Stay(self._tariff.clock.enter())
+
+    def prefilled(self, choice: int, cached: int | None) -> None:
+        """See `Account`."""
+        self._stays[choice].prefilled = self._tariff.clock.read()
+        if cached is not None:
+            self._cached.append(cached)
+
+    def stop(self, choice: int) -> None:
+        """See `Account`."""
+        self._stays[choice].left = self._tariff.clock.leave()
+
+    def record(self, end: End) -> None:
+        """See `Account`."""
+        self.ends.append(end)
+
+    @property
+    def cached_tokens(self) -> int | None:
+        """Tokens of the prompt that none of the choices had to be prefilled for, if known."""
+        return min(self._cached, default=None)
+
+    def cost(self, prompt_tokens: int) -> Cost | None:
+        """What the choices that have ended cost; None where no price is known."""
+        tariff = self._tariff
+        if tariff.prices is not None:
+            return self._by_tokens(tariff.prices, prompt_tokens)
+        return None if tariff.machine is None else self._by_time(tariff.machine)
+
+    def _by_tokens(self, prices: Prices, prompt_tokens: int) -> Cost:
+        answer = sum(end.answer_tokens for end in self.ends)
+        thinking = sum(end.tokens for end in self.ends) - answer
+        return Cost.of(prices, prompt_tokens, thinking, answer, self.cached_tokens or 0)
+
+    def _by_time(self, machine: MachinePrice) -> Cost:
+        """The prompt's part ends with the first tokens; every token after them costs the same."""
+        prompt = thinking = answer = Decimal()
+        for end in self.ends:
+            stay = self._stays[end.choice]
+            left = stay.entered if stay.left is None else stay.left
+            first = left if stay.prefilled is None else stay.prefilled
+            prompt += first - stay.entered
+            of_answer = (left - first) * end.answer_tokens / max(end.tokens, 1)
+            answer += of_answer
+            thinking += left - first - of_answer
+        rate = machine.per_hour / HOUR
+        parts = ((share * rate).quantize(SMALLEST) for share in (prompt, thinking, answer))
+        return Cost(machine.currency, *parts)

@@ -1,0 +1,78 @@
+"""`POST /v1/feedback`: how right an answer was, attached to its row in the ledger."""
+
+import logging
+from typing import Annotated
+
+import orjson
+from fastapi import Request, Response
+from pydantic import Field, model_validator
+from pydantic_core import PydanticCustomError
+
+from server.body import parse, read_body
+from server.errors import BadRequest, NotFound, Unavailable
+from server.ledger.ledger import Ledger
+from server.ledger.store import reason
+from server.parts import MAX_NAME, Flag, Float, Part, Text
+
+logger = logging.getLogger(__name__)
+
+
+class FeedbackRequest(Part):
+    """What became of an answer: `correct` or `score`."""
+
+    request_id: Annotated[Text, Field(min_length=1, max_length=MAX_NAME)]
+    """The completion's `id`, or the response's `x-request-id` if it was used once."""
+    correct: Flag | None = None
+    """Whether the answer was right."""
+    score: Annotated[Float, Field(ge=0, le=1)] | None = None
+    """How right it was: 1 is right, 0 is wrong."""
+
+    @model_validator(mode="after")
+    def _one_outcome(self) -> "FeedbackRequest":
+        if (self.correct is None) == (self.score is None):
+            reason = "or 'score' is needed, and not both"
+            raise PydanticCustomError("field", "{reason}", {"field": "correct", "reason": reason})
+        return self
+
+    @property
+    def outcome(self) -> float:
+        """How right the answer was, from 0 to 1."""
+        return float(bool(self.correct)) if self.score is None else self.score
+
+
+class Feedback:
+    """The endpoint."""
+
+    def __init__(self, max_body_bytes: int, ledger: Ledger | None) -> None:
+        self._max_body_bytes = max_body_bytes
+        self._ledger = ledger
+
+    async def __call__(self, request: Request) -> Response:
+        """Attach an outcome to an answer; one that was attached before is replaced.
+
+        Raises:
+            ApiError: if there is no such answer, or the ledger cannot be written now.
+        """
+        given = parse(await read_body(request, self._max_body_bytes), FeedbackRequest)
+        if self._ledger is None:
+            raise NotFound("this server keeps no ledger: its setting ledger.url is empty")
+        found = await _grade(self._ledger, given)
+        if not found:
+            raise NotFound(f"the ledger has no request '{given.request_id}'", param="request_id")
+        if found > 1:
+            raise BadRequest(
+                "'request_id' was used for several requests: give the completion's id instead",
+                param="request_id",
+            )
+        told = {"request_id": given.request_id, "score": given.outcome}
+        return Response(orjson.dumps(told), media_type="application/json")
+
+
+async def _grade(ledger: Ledger, given: FeedbackRequest) -> int:
+    try:
+        return await ledger.grade(given.request_id, given.outcome)
+    except Exception as error:
+        logger.warning("feedback could not be written: %s", reason(error))
+        raise Unavailable(
+            "the ledger cannot be written now: try again later", headers={"retry-after": "5"}
+        ) from error

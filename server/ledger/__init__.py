@@ -1,0 +1,1 @@
+"""The ledger: one row for each request that was let in, and what it cost."""

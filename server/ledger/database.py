@@ -1,0 +1,104 @@
+"""From a ledger's URL to an engine of SQLAlchemy's."""
+
+import os
+from errno import ENOENT
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import URL, Connection, event, make_url
+from sqlalchemy.exc import ArgumentError
+from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+
+from server.state import state_folder
+
+DRIVERS = {"sqlite": "aiosqlite", "postgresql": "asyncpg"}
+"""The driver of each database that a ledger can be in."""
+
+SECONDS = 5.0
+"""For a connection to be made, or for SQLite's lock; what takes longer is tried again."""
+
+
+def read_url(text: str) -> URL:
+    """The URL with its driver.
+
+    Raises:
+        ValueError: if it is none, or of a database that a ledger cannot be in.
+    """
+    try:
+        url = make_url(text)
+    except ArgumentError as error:
+        raise ValueError("it should be like sqlite:///ledger.db or postgresql://…") from error
+    kind, _, driver = url.drivername.partition("+")
+    kind = "postgresql" if kind == "postgres" else kind
+    wanted = DRIVERS.get(kind)
+    if wanted is None or driver not in ("", wanted):
+        raise ValueError(f"a ledger can be in sqlite or postgresql, and not in '{url.drivername}'")
+    if kind == "sqlite" and url.database in (None, "", ":memory:"):
+        raise ValueError("a ledger in SQLite needs a file: sqlite:///ledger.db")
+    if find_spec(wanted) is None:
+        raise ValueError(f"{kind} needs {wanted}: pip install 'proctor[postgres]'")
+    return url.set(drivername=f"{kind}+{wanted}")
+
+
+def sqlite_file(text: str) -> Path | None:
+    """The file of a ledger in SQLite, None of one elsewhere; the URL may be none at all."""
+    try:
+        url = read_url(text)
+    except ValueError:
+        return None
+    return Path(url.database or "") if url.get_backend_name() == "sqlite" else None
+
+
+def connect(text: str, *, reads_only: bool = False) -> AsyncEngine:
+    """An engine; it connects when it is first used.
+
+    Args:
+        text: the ledger's URL.
+        reads_only: whether nothing is written, so that no lock is taken.
+
+    Raises:
+        ValueError: if the URL is none.
+        OSError: if the folder of a file is not there, or cannot be made.
+    """
+    url = read_url(text)
+    if url.get_backend_name() == "sqlite":
+        if (folder := Path(url.database or "").parent) == state_folder():
+            folder.mkdir(parents=True, exist_ok=True)
+        if not folder.is_dir():
+            raise FileNotFoundError(ENOENT, os.strerror(ENOENT), str(folder))
+        engine = create_async_engine(url, connect_args={"timeout": SECONDS})
+        _prepare_sqlite(engine, reads_only=reads_only)
+        return engine
+    limits = {"timeout": SECONDS, "command_timeout": 60.0}
+    return create_async_engine(url, connect_args=limits, pool_pre_ping=True)
+
+
+def _prepare_sqlite(engine: AsyncEngine, *, reads_only: bool) -> None:
+    """Write-ahead log, and transactions that are what they seem.
+
+    A commit waits for the operating system to take it, and not for the disk: it
+    survives this process, and no slow disk holds rows up.
+    """
+    pragmas = ["foreign_keys=ON"]
+    if not reads_only:
+        pragmas += ["journal_mode=WAL", "synchronous=NORMAL"]
+
+    def on_connect(connection: Any, _: Any) -> None:
+        # The driver would begin transactions when it likes, and not at all before DDL.
+        connection.isolation_level = None
+        cursor = connection.cursor()
+        try:
+            for pragma in pragmas:
+                cursor.execute(f"PRAGMA {pragma}")
+        except BaseException:
+            connection.close()  # the pool does not know it yet
+            raise
+        cursor.close()
+
+    def on_begin(connection: Connection) -> None:
+        # The lock is waited for here: a transaction that reads first could not wait later.
+        connection.exec_driver_sql("BEGIN" if reads_only else "BEGIN IMMEDIATE")
+
+    event.listen(engine.sync_engine, "connect", on_connect)
+    event.listen(engine.sync_engine, "begin", on_begin)

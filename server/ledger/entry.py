@@ -1,0 +1,123 @@
+"""A request's row while the request runs."""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from http import HTTPStatus
+
+from pydantic import BaseModel
+
+from server.admission import Admission
+from server.bill import Bill, Tariff
+from server.channels import Call, Channel, Piece
+from server.estimates import Recent
+from server.ledger.rows import MIXED, NOT_STARTED, Row, Texts
+from server.reply import finish_reason
+
+PROMPTS = {"messages", "prompt", "tools"}
+"""The fields of a request that hold what was said."""
+
+
+@dataclass(frozen=True, slots=True)
+class Books:
+    """What every request is entered into.
+
+    Attributes:
+        tariff: how it is paid for.
+        recent: what the last answers took.
+        put: takes its row; None keeps no ledger.
+        texts: whether rows hold what was said.
+    """
+
+    tariff: Tariff
+    recent: Recent
+    put: Callable[[Row], None] | None = None
+    texts: bool = False
+
+
+class Entry:
+    """Gathers what the row will hold.
+
+    Attributes:
+        bill: what the request costs.
+        first: seconds from the request to the first text of each channel.
+    """
+
+    def __init__(self, books: Books, request_id: str) -> None:
+        self._books = books
+        self._request_id = request_id
+        self._time = datetime.now(UTC)
+        self._name = self._model = self._key = self._request = ""
+        self._admission: Admission | None = None
+        self._said: dict[Channel, list[str]] = {channel: [] for channel in Channel}
+        self.bill = Bill(books.tariff)
+        self.first: dict[Channel, float] = {}
+
+    def admitted(
+        self, name: str, model: str, asked: BaseModel, admission: Admission, key: str
+    ) -> None:
+        """Note what was let in; see `Meter.admitted`."""
+        self._name, self._model, self._admission, self._key = name, model, admission, key
+        if self._books.texts:
+            self._request = asked.model_dump_json(include=PROMPTS, exclude_unset=True)
+
+    def saw(self, item: Piece | Call) -> None:
+        """Note what was said, where that is kept."""
+        if self._books.texts and isinstance(item, Piece):
+            self._said[item.channel].append(item.text)
+
+    def close(self, status: int, seconds: float) -> None:
+        """Hand the row over; a request that was refused has none."""
+        admission, books = self._admission, self._books
+        if admission is None:
+            return
+        if status == HTTPStatus.OK:
+            books.recent.note(admission.resolution.label, self.bill, admission.prompt_tokens)
+        if books.put is not None:
+            books.put(self._row(admission, status, seconds))
+
+    def _row(self, admission: Admission, status: int, seconds: float) -> Row:
+        ends, budget = self.bill.ends, admission.resolution.asked
+        outcomes = [end.outcome for end in ends]
+        return Row(
+            id=self._name,
+            request_id=self._request_id,
+            time=self._time,
+            key=self._key or None,
+            model=self._model,
+            status=status,
+            tier=admission.resolution.label,
+            source=admission.resolution.source.value,
+            asked_min_tokens=budget.min_tokens,
+            asked_max_tokens=budget.max_tokens,
+            min_tokens=admission.enforced.minimum,
+            max_tokens=admission.enforced.maximum,
+            clamped_by=",".join(admission.clamped_by),
+            choices=len(admission.jobs),
+            prompt_tokens=admission.prompt_tokens,
+            cached_tokens=self.bill.cached_tokens,
+            thinking_tokens=sum(outcome.tokens for outcome in outcomes),
+            forced_tokens=sum(sum(outcome.forced.values()) for outcome in outcomes),
+            answer_tokens=sum(end.answer_tokens for end in ends),
+            completion_tokens=sum(end.tokens for end in ends),
+            continuations=sum(outcome.continuations for outcome in outcomes),
+            end_reason=one_of(outcome.end_reason.value for outcome in outcomes),
+            finish_reason=one_of(finish_reason(end, admission) for end in ends),
+            first_reasoning_seconds=self.first.get(Channel.REASONING),
+            first_answer_seconds=self.first.get(Channel.ANSWER),
+            seconds=seconds,
+            cost=self.bill.cost(admission.prompt_tokens if ends else 0),
+            texts=self._texts(),
+        )
+
+    def _texts(self) -> Texts | None:
+        if not self._books.texts:
+            return None
+        thinking, answer = ("".join(self._said[channel]) for channel in Channel)
+        return Texts(self._request, thinking, answer)
+
+
+def one_of(reasons: Iterable[str]) -> str:
+    """The one reason that all choices share, or a word that says that there is none."""
+    found = {*reasons}
+    return found.pop() if len(found) == 1 else MIXED if found else NOT_STARTED

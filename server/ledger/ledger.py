@@ -1,0 +1,99 @@
+"""The ledger of a running server."""
+
+import asyncio
+import logging
+from collections.abc import Callable
+
+from server.ledger.database import connect
+from server.ledger.rows import Row
+from server.ledger.store import Store, is_away, reason
+from server.ledger.writer import Fate, Writer
+from server.sections import LedgerSettings
+from server.settings import BadSettings
+
+logger = logging.getLogger(__name__)
+
+PATIENCE_SECONDS = 5.0
+"""That a request waits for rows on their way to the database."""
+
+
+class Ledger:
+    """Takes rows and outcomes, from entering the context to leaving it."""
+
+    def __init__(self, store: Store, tell: Callable[[Fate], None]) -> None:
+        self._store = store
+        self._writer = Writer(store, tell)
+
+    async def __aenter__(self) -> "Ledger":
+        self._writer.start()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._writer.aclose()
+        await self._store.aclose()
+
+    @property
+    def waiting(self) -> int:
+        """Rows that are not written yet."""
+        return self._writer.waiting
+
+    def put(self, row: Row) -> None:
+        """Take a row; never waits."""
+        self._writer.put(row)
+
+    async def grade(self, request_id: str, score: float) -> int:
+        """Attach an outcome to a request that was answered; see `Store.grade`.
+
+        Raises:
+            TimeoutError: if the database is away.
+            Exception: whatever else keeps it from being written.
+        """
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            await self._writer.flush()
+            return await self._store.grade(request_id, score)
+
+
+def open_ledger(settings: LedgerSettings, tell: Callable[[Fate], None]) -> Ledger | None:
+    """The ledger that the settings ask for, if they do.
+
+    Args:
+        settings: where it is.
+        tell: is told what became of each row.
+
+    Raises:
+        BadSettings: if it cannot be there.
+    """
+    url = settings.url.get_secret_value()
+    return Ledger(open_store(url), tell) if url else None
+
+
+def open_store(url: str, *, reads_only: bool = False) -> Store:
+    """A ledger's database, not connected to yet.
+
+    Raises:
+        BadSettings: if there can be none.
+    """
+    try:
+        return Store(connect(url, reads_only=reads_only))
+    except ValueError as error:
+        raise BadSettings(f"ledger.url: {error}") from error
+    except OSError as error:
+        raise BadSettings(f"ledger.url: {error.filename}: {error.strerror}") from error
+
+
+async def prepare(url: str) -> None:
+    """Bring a ledger's database up to date.
+
+    Raises:
+        BadSettings: if it can never take rows.
+        OSError: if it cannot be reached.
+    """
+    store = open_store(url)
+    try:
+        await store.migrate()
+    except Exception as error:
+        if is_away(error):
+            raise OSError(f"the ledger cannot be reached: {reason(error)}") from error
+        raise BadSettings(f"ledger.url: {reason(error)} (empty: no ledger)") from error
+    finally:
+        await store.aclose()

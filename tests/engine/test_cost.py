@@ -1,0 +1,66 @@
+"""What the real engine tells of its cache, and what answers cost by it."""
+
+from decimal import Decimal
+from pathlib import Path
+from random import Random
+
+import httpx
+import pytest
+
+from server.app import create_app
+from server.engines.base import Engine
+from tests.engine.asking import CHAT, body
+from tests.engine.conftest import PATIENCE, Served
+from tests.engine.prompts import chain
+from tests.server.ledger.making import rows_at
+
+pytestmark = pytest.mark.engine
+
+
+def test_a_prompt_that_was_asked_before_costs_less(served: Served, tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path / 'ledger.db'}"
+    prices = {"prompt": "10", "cached_prompt": "1", "thinking": "20", "answer": "40"}
+    fields = {**served.settings.model_dump(), "prices": prices, "ledger": {"url": url}}
+    settings = type(served.settings).model_validate(fields)
+    app = create_app(settings, lambda: Kept(served.engine))
+    rng = Random(5)
+    text = " ".join(chain(rng, 10) for _ in range(8))  # more than one of the cache's blocks
+
+    async def ask() -> list[httpx.Response]:
+        transport = httpx.ASGITransport(app)
+        async with (
+            app.router.lifespan_context(app),
+            httpx.AsyncClient(
+                transport=transport, base_url="http://test", timeout=PATIENCE
+            ) as http,
+        ):
+            await app.state.host.loaded()
+            request = body(served, text, max_tokens=64, max_thinking_tokens=24)
+            return [await http.post(CHAT, json=request) for _ in range(2)]
+
+    first, second = served.run(ask())
+    rows = served.run(rows_at(url))
+
+    usages = [response.json()["usage"] for response in (first, second)]
+    cached = [usage["prompt_tokens_details"]["cached_tokens"] for usage in usages]
+    assert cached[0] < cached[1] < usages[1]["prompt_tokens"]
+    assert [row.cached_tokens for row in rows] == cached
+    for row, response, usage in zip(rows, (first, second), usages, strict=True):
+        assert row.cost is not None
+        assert f"{row.cost.total:f}" == response.headers["x-cost"]
+        prompt = usage["prompt_tokens"] * 10 - row.cached_tokens * 9
+        assert row.cost.prompt == Decimal(prompt) / 1_000_000
+        assert row.completion_tokens == usage["completion_tokens"]
+
+
+class Kept:
+    """An engine that outlives the application."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._engine, name)
+
+    async def aclose(self) -> None:
+        pass

@@ -1,0 +1,59 @@
+"""Rows, and servers to kill."""
+
+from datetime import UTC, datetime
+from decimal import Decimal
+from typing import Any
+
+from server.ledger.database import connect
+from server.ledger.rows import Row
+from server.ledger.store import Store
+from server.prices import Cost
+
+NOON = datetime(2026, 1, 31, 12, tzinfo=UTC)
+
+
+def cost(total: str, currency: str = "USD") -> Cost:
+    return Cost(currency, Decimal(0), Decimal(total), Decimal(0))
+
+
+def row(name: object, **given: Any) -> Row:
+    """A plain row, with some of it as given."""
+    plain: dict[str, Any] = {
+        "id": f"chatcmpl-{name}",
+        "request_id": f"request-{name}",
+        "time": NOON,
+        "key": None,
+        "model": "fake",
+        "status": 200,
+        "tier": "low",
+        "source": "router",
+        "asked_min_tokens": 0,
+        "asked_max_tokens": 512,
+        "min_tokens": 0,
+        "max_tokens": 512,
+        "clamped_by": "",
+        "choices": 1,
+        "prompt_tokens": 10,
+        "cached_tokens": None,
+        "thinking_tokens": 30,
+        "forced_tokens": 0,
+        "answer_tokens": 10,
+        "completion_tokens": 42,
+        "continuations": 0,
+        "end_reason": "natural",
+        "finish_reason": "stop",
+        "first_reasoning_seconds": 0.1,
+        "first_answer_seconds": 0.2,
+        "seconds": 0.3,
+        "cost": None,
+    }
+    return Row(**{**plain, **given})
+
+
+async def rows_at(url: str) -> list[Row]:
+    """All rows of a ledger."""
+    store = Store(connect(url, reads_only=True))
+    try:
+        return [row async for row in store.rows()]
+    finally:
+        await store.aclose()

@@ -1,0 +1,181 @@
+"""What answers cost: by tokens, or by their shares of the machine's time."""
+
+from decimal import Decimal
+from itertools import pairwise
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from budget import EndReason, Machine, TokenBudget
+from server.bill import HOUR, SMALLEST, Bill, Tariff
+from server.busy import BusyClock
+from server.engines.base import Finish
+from server.engines.fake import MARKERS, FakeEngine, Script
+from server.sections import MachinePrice
+from server.settings import BadSettings, load_settings
+from server.turn import End
+from tests.server.harness import CHAT, body, client, events, settings
+
+ROUTE = "/v1/route"
+PRICES = {"prompt": "1", "cached_prompt": "0.25", "thinking": "2", "answer": "4"}
+SECOND = 1_000_000_000
+
+
+class Time:
+    """A time that a test sets."""
+
+    def __init__(self) -> None:
+        self.now = 0
+
+    def __call__(self) -> int:
+        return self.now
+
+
+def ended(choice: int, tokens: int, answer_tokens: int) -> End:
+    outcome = Machine(TokenBudget(), MARKERS).outcome(EndReason.NATURAL)
+    return End(choice, Finish.STOP, outcome, (), tokens, answer_tokens, 0)
+
+
+def tariff(time: Time, per_hour: str) -> Tariff:
+    return Tariff(settings(machine={"per_hour": per_hour}), BusyClock(time))
+
+
+async def test_cached_tokens_have_their_own_price() -> None:
+    async with client(FakeEngine(cached=7), prices=PRICES) as http:
+        response = await http.post(CHAT, json=body(n=2))
+    async with client(FakeEngine(), prices=PRICES) as http:
+        unsaid = (await http.post(CHAT, json=body())).json()
+
+    told = response.json()
+    prompt = told["usage"]["prompt_tokens"]
+    assert told["usage"]["prompt_tokens_details"] == {"cached_tokens": 7}
+    assert told["cost"]["prompt"] == pytest.approx((prompt - 7 + 7 * 0.25) / 1e6)
+    assert "prompt_tokens_details" not in unsaid["usage"]
+    assert unsaid["cost"]["prompt"] == pytest.approx(prompt / 1e6)
+
+
+async def test_the_header_says_the_total_without_an_exponent() -> None:
+    async with client(FakeEngine(), prices=PRICES) as http:
+        whole = await http.post(CHAT, json=body())
+        streamed = await http.post(CHAT, json=body(stream=True))
+    async with client(FakeEngine()) as http:
+        unpriced = await http.post(CHAT, json=body())
+
+    told = whole.headers["x-cost"]
+    assert float(told) == whole.json()["cost"]["total"]
+    assert set(told) <= set("0123456789.")
+    assert "x-cost" not in streamed.headers
+    assert "x-cost" not in unpriced.headers
+    assert unpriced.json()["cost"] is None
+
+
+MOMENTS = st.lists(
+    st.tuples(st.integers(0, 10**12), st.integers(0, 10**11), st.integers(0, 10**11)), min_size=1
+)
+"""Of each choice: when it comes, and how long its prompt and its tokens take, in nanoseconds."""
+
+
+@given(moments=MOMENTS, per_hour=st.decimals("0", "1000", places=2))
+def test_the_shares_of_concurrent_requests_add_up_to_the_machine(
+    moments: list[tuple[int, int, int]], per_hour: Decimal
+) -> None:
+    time = Time()
+    paid = tariff(time, str(per_hour))
+    bills = [Bill(paid) for _ in moments]
+    what: list[tuple[int, int, Any, tuple[Any, ...]]] = []
+    for at, (bill, (comes, prefill, decode)) in enumerate(zip(bills, moments, strict=True)):
+        what += [
+            (comes, 3 * at, bill.begin, (0,)),
+            (comes + prefill, 3 * at + 1, bill.prefilled, (0, None)),
+            (comes + prefill + decode, 3 * at + 2, bill.stop, (0,)),
+        ]
+    running, busy = 0, 0
+    ordered = sorted(what, key=lambda event: event[:2])
+    for (now, order, happens, what_with), after in pairwise([*ordered, ordered[-1]]):
+        time.now = now
+        happens(*what_with)
+        running += {0: 1, 1: 0, 2: -1}[order % 3]
+        busy += (after[0] - now) if running else 0
+    for bill in bills:
+        bill.record(ended(0, 5, 2))
+
+    costs = [bill.cost(1) for bill in bills]
+
+    total = sum((cost.total for cost in costs if cost is not None), Decimal())
+    assert None not in costs
+    assert all(part >= 0 for cost in costs if cost for part in (cost.prompt, cost.thinking))
+    assert abs(total - busy * per_hour / HOUR) <= 3 * len(bills) * SMALLEST
+
+
+def test_a_machine_that_two_share_costs_each_of_them_half() -> None:
+    time = Time()
+    paid = tariff(time, "3.6")  # a thousandth of a dollar a second
+    one, other = Bill(paid), Bill(paid)
+
+    one.begin(0)
+    time.now = 10 * SECOND  # alone
+    one.prefilled(0, None)
+    other.begin(0)
+    time.now = 30 * SECOND  # together
+    other.prefilled(0, None)
+    other.stop(0)
+    time.now = 40 * SECOND  # alone again
+    one.stop(0)
+    one.record(ended(0, 10, 4))
+    other.record(ended(0, 0, 0))
+    first, second = one.cost(1), other.cost(1)
+
+    assert first is not None
+    assert second is not None
+    assert (first.prompt, first.thinking, first.answer) == (
+        Decimal("0.010"),
+        Decimal("0.012"),
+        Decimal("0.008"),
+    )
+    assert (second.prompt, second.total) == (Decimal("0.010"), Decimal("0.010"))
+
+
+async def test_a_machine_has_a_price_too() -> None:
+    async with client(FakeEngine(Script(("abc",), "de")), machine={"per_hour": 3600}) as http:
+        unknown = (await http.post(ROUTE, json=body())).json()["cost"]
+        whole = await http.post(CHAT, json=body())
+        options = {"stream": True, "stream_options": {"include_usage": True}}
+        streamed = (await http.post(CHAT, json=body(**options))).text
+        known = (await http.post(ROUTE, json=body())).json()["cost"]
+
+    cost = whole.json()["cost"]
+    assert cost["total"] > 0
+    assert float(whole.headers["x-cost"]) == cost["total"]
+    usages = [event.data["cost"] for event in events(streamed) if "cost" in event.data]
+    assert usages[0]["total"] > 0
+    totals = [cost["total"], usages[0]["total"]]
+    assert unknown == {"currency": "USD", "least": None, "expected": None, "most": None}
+    assert (known["least"], known["most"]) == (min(totals), max(totals))
+    assert known["expected"] == pytest.approx(sum(totals) / 2)
+
+
+async def test_an_estimate_learns_from_the_answers_of_its_tier() -> None:
+    async with client(FakeEngine(Script(("abc",), "de")), prices=PRICES) as http:
+        before = (await http.post(ROUTE, json=body())).json()["cost"]
+        cost = (await http.post(CHAT, json=body())).json()["cost"]
+        after = (await http.post(ROUTE, json=body())).json()["cost"]
+        other = (await http.post(ROUTE, json=body(budget_tier="low"))).json()["cost"]
+        twice = (await http.post(ROUTE, json=body(n=2))).json()["cost"]
+
+    assert before["expected"] is None
+    assert before["least"] < cost["total"] < before["most"]
+    assert after["expected"] == pytest.approx(cost["total"])
+    assert other["expected"] is None
+    assert twice["expected"] == pytest.approx(2 * cost["total"] - cost["prompt"])
+
+
+def test_a_price_for_tokens_and_one_for_the_machine_do_not_go_together() -> None:
+    with pytest.raises(BadSettings, match="prices and machine"):
+        load_settings({"prices": PRICES, "machine": {"per_hour": "2"}})
+    with pytest.raises(BadSettings, match=r"machine\.per_hour"):
+        load_settings({"machine": {"per_hour": "-2"}})
+    with pytest.raises(BadSettings, match="cached_prompt"):
+        load_settings({"prices": {**PRICES, "cached_prompt": "1.01"}})
+    assert MachinePrice(per_hour=Decimal("2.5")).currency == "USD"
