@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from router import lexicon
 from router.conversation import HEAD, TAIL
-from router.lexicon import Hits
+from router.lexicon import Hits, words_of
 from router.reading import Reading
 
 _NUMBER = re.compile(r"\d[\d,.]*")
@@ -47,10 +47,10 @@ class Seen:
 
 def see(reading: Reading) -> Seen:
     """The signals of a prompt."""
-    hits = lexicon.load().find(reading.ask)
-    words = lexicon.WORD.findall(reading.text)
+    words, asking = words_of(reading.text), words_of(reading.ask)
+    hits = lexicon.load().find(reading.ask, asking)
     values = _words(hits)
-    values |= _size(reading, words) | _notation(reading.text, words) | _shape(reading)
+    values |= _size(reading, words, asking) | _notation(reading.text, words) | _shape(reading)
     values |= _together(values)
     return Seen(values, hits.terms)
 
@@ -69,14 +69,14 @@ def _words(hits: Hits) -> dict[str, float]:
     return values
 
 
-def _size(reading: Reading, words: list[str]) -> dict[str, float]:
+def _size(reading: Reading, words: list[str], asking: list[str]) -> dict[str, float]:
     text = reading.text
     length = _log(_length(text, words), 1000)
     return {
         "length": length,
         "length squared": length * length,
         "more than is read": _log(max(0, reading.size - HEAD - TAIL), 20_000),
-        "length of the asking": _log(_length(reading.ask, lexicon.WORD.findall(reading.ask)), 300),
+        "length of the asking": _log(_length(reading.ask, asking), 300),
         "a few words": float(len(words) <= 4 and len(text) <= 40),
         "one line of words": float(4 < len(words) <= 12),
         "material": 1.0 - min(1.0, len(reading.ask) / max(1, len(text))),
