@@ -2,7 +2,9 @@
 
 import math
 import re
+from collections import Counter
 from dataclasses import dataclass
+from functools import cache
 
 from router import lexicon
 from router.conversation import HEAD, TAIL
@@ -12,17 +14,17 @@ from router.reading import Reading
 _NUMBER = re.compile(r"\d[\d,.]*")
 _OPERATOR = re.compile(r"[=+*/<>≤≥≠×÷±√∑∏∫∂→⇒∈∉⊂∪∩∀∃∞≡≈−]")
 _LATEX = re.compile(r"\\[A-Za-z]+|\$")
-_POWER = re.compile(r"\^|\*\*|[²³⁴ⁿ]|10\^?\d|\d[eE]\d")
-_NO_VARIABLE = frozenset("aAiI")
-_OPTION = re.compile(r"(?:^|[\s(（])[(（]?[A-Fa-f][).:：）、](?=\s*\S)", re.MULTILINE)
+_POWER = re.compile(r"[\d*^²³⁴ⁿ](?:(?<=[\^²³⁴ⁿ])|(?<=\*)\*|(?<=1)0\^?\d|(?<=\d)[eE]\d)")
+_NO_VARIABLE = "aAiI"
+_OPTION = re.compile(r"[).:：）、](?<=[A-Fa-f].)(?<![^\s(（]..)(?=\s*\S)")
 _BULLET = re.compile(r"^\s*(?:[-*•]|\d+[.)])\s", re.MULTILINE)
 _STOP = re.compile(r"[.!?。！？؟।\n]+(?!\d)")
-_NUMERIC_SENTENCE = re.compile(r"\d(?:[^.!?。！？؟।\n]|\.(?=\d))*")
+_NUMERIC_SENTENCE = re.compile(r"\d[^.!?。！？؟।\n]*(?:\.(?=\d)[^.!?。！？؟।\n]*)*")
 _QUESTION = re.compile(r"[?？؟]")
-_EMOJI = re.compile("[\U0001f300-\U0001faff\u2600-\u27bf]|[:;]-?[)D(]")
+_EMOJI = re.compile("[\U0001f300-\U0001faff\u2600-\u27bf:;](?:(?<![:;])|-?[)D(])")
 _SYMBOL = re.compile(r"[{}()\[\];=<>_#|\\]")
 _LONG_WORD = 9
-_NAME = re.compile(r"[a-z,] [A-Z][a-z]")
+_NAME = re.compile(r" (?<=[a-z,] )[A-Z][a-z]")
 _DENSE = re.compile("[\u3040-\u30ff\u4e00-\u9fff\uac00-\ud7af\u0e00-\u0e7f]+")
 _SMALL_NUMBER = frozenset(
     {"two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve"}
@@ -61,12 +63,18 @@ def _log(count: float, most: float) -> float:
 
 
 def _words(hits: Hits) -> dict[str, float]:
-    values = {}
-    for group in lexicon.load().groups:
-        values[group] = _log(hits.counts.get(group, 0), 8)
-        values[f"{group} first"] = float(group in hits.leading)
-        values[f"{group} last"] = float(group in hits.trailing)
+    values = dict.fromkeys(_of_words(), 0.0)
+    values |= {group: _log(count, 8) for group, count in hits.counts.items()}
+    values |= {f"{group} first": 1.0 for group in hits.leading}
+    values |= {f"{group} last": 1.0 for group in hits.trailing}
     return values
+
+
+@cache
+def _of_words() -> tuple[str, ...]:
+    """Names of the signals that the lexicon gives, in order."""
+    groups = lexicon.load().groups
+    return tuple(f"{group}{where}" for group in groups for where in ("", " first", " last"))
 
 
 def _size(reading: Reading, words: list[str], asking: list[str]) -> dict[str, float]:
@@ -92,8 +100,9 @@ def _length(text: str, words: list[str]) -> float:
 
 def _notation(text: str, words: list[str]) -> dict[str, float]:
     numbers = _NUMBER.findall(text)
-    different = {word.lower() for word in words}
-    variables = sum(1 for word in words if len(word) == 1 and word not in _NO_VARIABLE)
+    different = set(map(str.lower, words))
+    lengths = Counter(map(len, words))
+    variables = lengths[1] - sum(map(words.count, _NO_VARIABLE)) if lengths[1] else 0
     return {
         "numbers": _log(len(numbers), 20),
         "a number": float(len(numbers) == 1),
@@ -112,7 +121,8 @@ def _notation(text: str, words: list[str]) -> dict[str, float]:
         "variables": _log(variables, 20),
         "sentences": _log(len(_STOP.findall(text)) + 1, 20),
         "questions": _log(len(_QUESTION.findall(text)), 4),
-        "long words": sum(len(word) >= _LONG_WORD for word in words) / (len(words) + 1),
+        "long words": sum(count for length, count in lengths.items() if length >= _LONG_WORD)
+        / (len(words) + 1),
         "names": _log(len(_NAME.findall(text)), 12),
         "variety of words": len(different) / (len(words) + 3),
         "commas": _log(text.count(",") + text.count("，") + text.count("、"), 12),

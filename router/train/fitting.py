@@ -28,6 +28,8 @@ GRAM_PENALTY = 0.25
 SCORE_EMPHASIS = 3.0
 """The rules' score is penalised less: what a person wrote down holds for sources not seen."""
 
+TREE_DEPTH = 5
+
 SOURCE_POWER = 0.5
 """A source of n prompts weighs n to this power less a prompt: large ones do not dominate."""
 
@@ -142,7 +144,7 @@ def fit_once(inputs: Inputs, factor: float = 1.0) -> Model:
     trees = GradientBoostingClassifier(
         n_estimators=160,
         learning_rate=0.07,
-        max_depth=5,
+        max_depth=TREE_DEPTH,
         subsample=0.6,
         max_features=0.12,
         min_samples_leaf=25,
@@ -187,23 +189,34 @@ def _normalised(grams: Any) -> Any:
 
 
 def _arrays(trees: GradientBoostingClassifier) -> dict[str, NDArray[Any]]:
-    """The trees, padded to the largest; rows go round by round, level by level."""
-    grown = [tree.tree_ for round_ in trees.estimators_ for tree in round_]
-    shape = (len(grown), max(tree.node_count for tree in grown))
-    own = np.broadcast_to(np.arange(shape[1]), shape)
-    arrays = {
-        "tree_feature": np.zeros(shape, np.int16),
-        "tree_border": np.zeros(shape),
-        "tree_left": own.astype(np.int16),
-        "tree_right": own.astype(np.int16),
-        "tree_value": np.zeros(shape, np.float32),
+    """The trees as complete ones; rows go round by round, level by level."""
+    grown = [_complete(tree.tree_) for round_ in trees.estimators_ for tree in round_]
+    feature, border, value = (np.stack(rows) for rows in zip(*grown, strict=True))
+    return {
+        "tree_feature": feature.astype(np.int16),
+        "tree_border": _rounded_down(border),
+        "tree_value": (trees.learning_rate * value).astype(np.float32),
     }
-    for row, tree in enumerate(grown):
-        inner = np.flatnonzero(tree.children_left >= 0)
-        arrays["tree_feature"][row, inner] = tree.feature[inner]
-        arrays["tree_border"][row, inner] = tree.threshold[inner]
-        arrays["tree_left"][row, inner] = tree.children_left[inner]
-        arrays["tree_right"][row, inner] = tree.children_right[inner]
-        value = trees.learning_rate * tree.value[:, 0, 0]
-        arrays["tree_value"][row, : tree.node_count] = value
-    return arrays
+
+
+def _complete(tree: Any) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
+    """The inner nodes' features and borders, and the leaves' values, of a tree of full depth.
+
+    Under a leaf that came early both ways lead to its value.
+    """
+    features, borders = [], []
+    nodes = np.zeros(1, np.intp)
+    for _ in range(TREE_DEPTH):
+        left = tree.children_left[nodes]
+        inner = left >= 0
+        features.append(np.where(inner, tree.feature[nodes], 0))
+        borders.append(np.where(inner, tree.threshold[nodes], np.inf))
+        right = tree.children_right[nodes]
+        nodes = np.where(inner, (left, right), nodes).ravel(order="F")
+    return np.concatenate(features), np.concatenate(borders), tree.value[nodes, 0, 0]
+
+
+def _rounded_down(border: NDArray[np.float64]) -> NDArray[np.float32]:
+    """Of single precision, with the same numbers of single precision beyond it."""
+    nearest = border.astype(np.float32)
+    return np.where(nearest > border, np.nextafter(nearest, np.float32(-np.inf)), nearest)
