@@ -9,7 +9,6 @@ from dataclasses import dataclass, field
 from functools import cache
 from importlib import resources
 from itertools import chain
-from operator import add
 
 _WORD = re.compile(r"[^\W\d_]+")
 _ONLY_LETTERS = {at: " " for at in range(128) if not chr(at).isalpha()}
@@ -127,11 +126,11 @@ class Lexicon:
 
     def _find_parts(self, text: str, hits: Hits) -> None:
         characters = set(text)
-        pairs = characters.union(map(add, text, text[1:]))
         for language in _languages(sorted(characters)):
             parts = self._parts[language]
-            possible = [terms for pair, terms in parts.items() if pair in pairs]
-            for term, group in chain.from_iterable(possible):
+            # A text's characters are known at once, its pairs are not.
+            near = [pair for pair in parts if characters.issuperset(pair) and pair in text]
+            for term, group in chain.from_iterable(map(parts.__getitem__, near)):
                 first = text.find(term)
                 if first >= 0:
                     leads = first < EDGE_CHARACTERS
