@@ -62,6 +62,13 @@ class Hits:
         if trails:
             self.trailing.add(group)
 
+    def search(self, group: str, text: str, term: str, head: int, tail: int) -> None:
+        """Add a term where it is in the text, whose edges end at `head` and begin at `tail`."""
+        first = text.find(term)
+        if first >= 0:
+            leads, trails = first < head, text.rfind(term) >= tail
+            self.add(group, term.strip(), text.count(term), leads=leads, trails=trails)
+
 
 class Lexicon:
     """Groups of terms: whole words, beginnings of words (`a*`), phrases, and parts of a text."""
@@ -71,7 +78,7 @@ class Lexicon:
         self._words: dict[str, set[str]] = {}
         # Beginnings by their first letters, parts by their first two characters: few are tried.
         self._beginnings: dict[str, list[tuple[str, str]]] = {}
-        self._phrases: dict[str, list[tuple[list[str], str, bool, str]]] = {}
+        self._phrases: dict[str, list[tuple[str, str]]] = {}
         self._parts: dict[str, dict[str, list[tuple[str, str]]]] = {name: {} for name in SCRIPTS}
         for group, languages in groups.items():
             for language, terms in languages.items():
@@ -85,8 +92,8 @@ class Lexicon:
         words = words_of(term)
         open_ended = term.endswith("*")
         if len(words) > 1:
-            rest = (words[1:], group, open_ended, " ".join(words))
-            self._phrases.setdefault(words[0], []).append(rest)
+            phrase = f" {' '.join(words)}" if open_ended else f" {' '.join(words)} "
+            self._phrases.setdefault(words[0], []).append((phrase, group))
         elif open_ended:
             self._beginnings.setdefault(words[0][:LEAST_LETTERS], []).append((words[0], group))
         else:
@@ -106,16 +113,12 @@ class Lexicon:
         for word, count in counts.items():
             for group in self._groups_of(word):
                 hits.add(group, word, count, leads=word in leading, trails=word in trailing)
-        if not self._phrases.keys().isdisjoint(counts):
-            self._find_phrases(words, hits)
-
-    def _find_phrases(self, words: list[str], hits: Hits) -> None:
-        last = len(words) - EDGE_WORDS
-        for at, word in enumerate(words):
-            for rest, group, open_ended, term in self._phrases.get(word, ()):
-                following = words[at + 1 : at + 1 + len(rest)]
-                if following == rest or (open_ended and _begins(following, rest)):
-                    hits.add(group, term, 1, leads=at < EDGE_WORDS, trails=at >= last)
+        line = f" {' '.join(words)} "
+        head = 1 + len(" ".join(words[:EDGE_WORDS]))
+        tail = len(line) - 2 - len(" ".join(words[-EDGE_WORDS:]))
+        for word in filter(self._phrases.__contains__, counts):
+            for phrase, group in self._phrases[word]:
+                hits.search(group, line, phrase, head, tail)
 
     def _groups_of(self, word: str) -> set[str]:
         groups = self._words.get(word, set())
@@ -131,19 +134,7 @@ class Lexicon:
             # A text's characters are known at once, its pairs are not.
             near = [pair for pair in parts if characters.issuperset(pair) and pair in text]
             for term, group in chain.from_iterable(map(parts.__getitem__, near)):
-                first = text.find(term)
-                if first >= 0:
-                    leads = first < EDGE_CHARACTERS
-                    trails = text.rfind(term) >= len(text) - EDGE_CHARACTERS
-                    hits.add(group, term.strip(), text.count(term), leads=leads, trails=trails)
-
-
-def _begins(following: list[str], rest: list[str]) -> bool:
-    return (
-        len(following) == len(rest)
-        and following[:-1] == rest[:-1]
-        and following[-1].startswith(rest[-1])
-    )
+                hits.search(group, text, term, EDGE_CHARACTERS, len(text) - EDGE_CHARACTERS)
 
 
 def _languages(characters: Sequence[str]) -> list[str]:

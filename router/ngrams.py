@@ -32,7 +32,7 @@ def counts(text: str) -> tuple[NDArray[np.intp], NDArray[np.float32]]:
 
 def _of_words(text: str) -> list[NDArray[np.uint32]]:
     encoded = " ".join(words_of(text)).encode("utf-8", "surrogatepass").split()
-    words = np.array([*map(crc32, encoded)], np.uint32)
+    words = np.fromiter(map(crc32, encoded), np.uint32)
     return [words * _FACTOR, (words[:-1] * np.uint32(31) + words[1:]) * _FACTOR]
 
 

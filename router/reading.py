@@ -23,12 +23,13 @@ _CODE_LINE = re.compile(
     r"|(?:public|private|protected|static|const|let|var|func|fn|void|int|char|auto|template)\b.*[;{(=]"
     r"|(?:for|while|if|elif|else|try|except|switch|catch|with)\b.*[:{]\s*$|SELECT\b|INSERT\b|UPDATE\b"
     r"|CREATE\b|FROM\b|WHERE\b|</?\w+[^>]*>|[}\])]+[;,]?\s*$|>>> |\$ \w|assert |print\("
-    r"|[\w.\[\]]+ ?[-+*/|&]?= ?\S|.*(?:[;{}]|=>|\(\)|\);)\s*$)"
+    r"|[\w.\[\]]+ ?[-+*/|&]?= ?\S)"
 )
+_CODE_ENDS = (";", "{", "}", "=>", "()")
 _INDENTED = re.compile(r"(?: {4,}|\t)\S")
 _EDGE = re.compile(r"[:：\n]")
 _EDGE_WITHIN = 200
-_ASK_HEAD = 300
+_ASK_HEAD = 120
 _CONTEXT_HEAD = 600
 _CONTEXT_TAIL = 200
 
@@ -98,7 +99,11 @@ def _without_code(text: str) -> tuple[str, int]:
     prose: list[str] = []
     code_lines = 0
     for line in text.split("\n"):
-        if _CODE_LINE.match(line) or (code_lines and _INDENTED.match(line)):
+        if (
+            line.rstrip().endswith(_CODE_ENDS)
+            or _CODE_LINE.match(line)
+            or (code_lines and _INDENTED.match(line))
+        ):
             code_lines += 1
         else:
             prose.append(line)

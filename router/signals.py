@@ -13,7 +13,7 @@ from router.reading import Reading
 
 _NUMBER = re.compile(r"\d[\d,.]*")
 _OPERATOR = re.compile(r"[=+*/<>≤≥≠×÷±√∑∏∫∂→⇒∈∉⊂∪∩∀∃∞≡≈−]")
-_LATEX = re.compile(r"\\[A-Za-z]+|\$")
+_LATEX = re.compile(r"\\[A-Za-z]+")
 _POWER = re.compile(r"[\d*^²³⁴ⁿ](?:(?<=[\^²³⁴ⁿ])|(?<=\*)\*|(?<=1)0\^?\d|(?<=\d)[eE]\d)")
 _NO_VARIABLE = "aAiI"
 _OPTION = re.compile(r"[).:：）、](?<=[A-Fa-f].)(?<![^\s(（]..)(?=\s*\S)")
@@ -116,7 +116,7 @@ def _notation(text: str, words: list[str]) -> dict[str, float]:
         "number words": _log(len(_SMALL_NUMBER & different), 5),
         "share of numbers": len(numbers) / (len(numbers) + len(words) + 1),
         "operators": _log(len(_OPERATOR.findall(text)) + text.count(" - "), 20),
-        "LaTeX": _log(len(_LATEX.findall(text)), 40),
+        "LaTeX": _log(text.count("$") + (len(_LATEX.findall(text)) if "\\" in text else 0), 40),
         "powers": _log(len(_POWER.findall(text)), 8),
         "variables": _log(variables, 20),
         "sentences": _log(len(_STOP.findall(text)) + 1, 20),
