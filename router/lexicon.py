@@ -14,9 +14,6 @@ _WORD = re.compile(r"[^\W\d_]+")
 _ONLY_LETTERS = {at: " " for at in range(128) if not chr(at).isalpha()}
 
 SCRIPTS = {
-    "ru": ("\u0400", "\u04ff"),
-    "uk": ("\u0400", "\u04ff"),
-    "el": ("\u0370", "\u03ff"),
     "he": ("\u0590", "\u05ff"),
     "ar": ("\u0600", "\u06ff"),
     "fa": ("\u0600", "\u06ff"),

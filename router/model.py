@@ -51,8 +51,8 @@ class Model:
         rarity: (B,) inverse document frequencies.
         gram_weights: (B, L).
         gram_bias: (L,).
-        tree_feature: (T, 2^D - 1) which feature a node asks for; node n goes on to 2n + 1 or 2n + 2.
-        tree_border: (T, 2^D - 1) more than this goes on to 2n + 2.
+        tree_feature: (T, 2^D - 1) which feature a node asks for.
+        tree_border: (T, 2^D - 1) up to this node n leads to 2n + 1, beyond it to 2n + 2.
         tree_value: (T, 2^D) what a leaf adds to its level's logit; tree t is level t mod L's.
         tree_bias: (L,).
         shares: (3,) how much each of the three models counts.
@@ -95,11 +95,11 @@ class Model:
 
     def answers(self, parts: Parts) -> Floats:
         """The three models' logits, of shape (3, L)."""
-        return np.stack([self.of_signals(parts), self.of_grams(parts), self.of_trees(parts)])
+        return np.array([self.of_signals(parts), self.of_grams(parts), self.of_trees(parts)])
 
     def blended(self, answers: Floats) -> Floats:
-        """The three put together, before calibration, of shape (L,)."""
-        return np.asarray(self.shares @ log_softmax(answers))
+        """The three put together: logits before calibration, of shape (L,)."""
+        return np.asarray(self.shares @ answers)
 
     def probabilities(self, answers: Floats) -> Floats:
         """Calibrated probabilities, of shape (L,)."""

@@ -9,8 +9,6 @@ from zlib import crc32
 import numpy as np
 from numpy.typing import NDArray
 
-from router.lexicon import words_of
-
 BUCKETS = 1 << 14
 _SHIFT = np.uint32(32 - 14)
 _FACTOR = np.uint32(0x9E3779B1)
@@ -18,22 +16,22 @@ _SPANS = (2, 4)
 """Pairs of characters tell words of Han and kana apart, runs of four those of other scripts."""
 
 
-def counts(text: str) -> tuple[NDArray[np.intp], NDArray[np.float32]]:
+def counts(text: str, words: list[str]) -> tuple[NDArray[np.intp], NDArray[np.float32]]:
     """The buckets that a text falls into, ascending, and 1 + log of how often, both of shape (n,).
 
-    Which digits a number has makes no difference, nor do capitals.
+    Its words are given in lower case. Which digits a number has makes no difference, nor do
+    capitals.
     """
-    plain = text.lower()
-    hashes = [*_of_words(plain), *_of_characters(plain)]
+    hashes = [*_of_words(words), *_of_characters(text.lower())]
     found = np.bincount(np.concatenate(hashes) >> _SHIFT, minlength=BUCKETS)
     buckets = np.flatnonzero(found > 0)
     return buckets, (1.0 + np.log(found[buckets])).astype(np.float32)
 
 
-def _of_words(text: str) -> list[NDArray[np.uint32]]:
-    encoded = " ".join(words_of(text)).encode("utf-8", "surrogatepass").split()
-    words = np.fromiter(map(crc32, encoded), np.uint32)
-    return [words * _FACTOR, (words[:-1] * np.uint32(31) + words[1:]) * _FACTOR]
+def _of_words(words: list[str]) -> list[NDArray[np.uint32]]:
+    encoded = " ".join(words).encode("utf-8", "surrogatepass").split()
+    hashed = np.fromiter(map(crc32, encoded), np.uint32)
+    return [hashed * _FACTOR, (hashed[:-1] * np.uint32(31) + hashed[1:]) * _FACTOR]
 
 
 def _of_characters(text: str) -> list[NDArray[np.uint32]]:

@@ -6,7 +6,7 @@ to be translated, inside quotation marks or in code it says nothing about the ta
 
 import re
 import unicodedata
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from router import lexicon
 from router.conversation import Conversation, bounded
@@ -66,16 +66,16 @@ class Reading:
 def read(conversation: Conversation) -> Reading:
     """The prompt's parts, and the turns before it as context."""
     before = {turn.role: turn.text for turn in conversation.context}
-    return replace(
-        read_alone(conversation.prompt),
+    return read_alone(
+        conversation.prompt,
         earlier=bounded(before.get("user", ""), _CONTEXT_HEAD, _CONTEXT_TAIL),
         answered=bounded(before.get("assistant", ""), _CONTEXT_HEAD, _CONTEXT_TAIL),
         tools=conversation.tools,
     )
 
 
-def read_alone(prompt: str) -> Reading:
-    """A prompt's parts, without what surrounds it."""
+def read_alone(prompt: str, *, earlier: str = "", answered: str = "", tools: int = 0) -> Reading:
+    """A prompt's parts, by default without what surrounds it."""
     # Composed and decomposed accents are the same letters; a few characters grow by it.
     composed = bounded(unicodedata.normalize("NFC", bounded(prompt)))
     text, directed = without_directives(composed.strip())
@@ -89,6 +89,9 @@ def read_alone(prompt: str) -> Reading:
         lines=sum(1 for line in text.split("\n") if line.strip()),
         fenced=bool(fences),
         directed=directed,
+        earlier=earlier,
+        answered=answered,
+        tools=tools,
     )
 
 

@@ -15,7 +15,7 @@ _NUMBER = re.compile(r"\d[\d,.]*")
 _OPERATOR = re.compile(r"[=+*/<>≤≥≠×÷±√∑∏∫∂→⇒∈∉⊂∪∩∀∃∞≡≈−]")
 _LATEX = re.compile(r"\\[A-Za-z]+")
 _POWER = re.compile(r"[\d*^²³⁴ⁿ](?:(?<=[\^²³⁴ⁿ])|(?<=\*)\*|(?<=1)0\^?\d|(?<=\d)[eE]\d)")
-_NO_VARIABLE = "aAiI"
+_NO_VARIABLE = "ai"
 _OPTION = re.compile(r"[).:：）、](?<=[A-Fa-f].)(?<![^\s(（]..)(?=\s*\S)")
 _BULLET = re.compile(r"^\s*(?:[-*•]|\d+[.)])\s", re.MULTILINE)
 _STOP = re.compile(r"[.!?。！？؟।\n]+(?!\d)")
@@ -41,20 +41,24 @@ class Seen:
     Attributes:
         values: one number for each of `NAMES`, about 0 to 1 where they can be.
         terms: for a group of the lexicon, the first of its terms that was found.
+        words: the words of the text, in lower case.
     """
 
     values: dict[str, float]
     terms: dict[str, str]
+    words: list[str]
 
 
 def see(reading: Reading) -> Seen:
     """The signals of a prompt."""
-    words, asking = words_of(reading.text), words_of(reading.ask)
+    lowered = reading.text.lower()
+    words = words_of(lowered)
+    asking = words if reading.ask == lowered else words_of(reading.ask)
     hits = lexicon.load().find(reading.ask, asking)
     values = _words(hits)
     values |= _size(reading, words, asking) | _notation(reading.text, words) | _shape(reading)
     values |= _together(values)
-    return Seen(values, hits.terms)
+    return Seen(values, hits.terms, words)
 
 
 def _log(count: float, most: float) -> float:
@@ -100,7 +104,7 @@ def _length(text: str, words: list[str]) -> float:
 
 def _notation(text: str, words: list[str]) -> dict[str, float]:
     numbers = _NUMBER.findall(text)
-    different = set(map(str.lower, words))
+    different = set(words)
     lengths = Counter(map(len, words))
     variables = lengths[1] - sum(map(words.count, _NO_VARIABLE)) if lengths[1] else 0
     return {

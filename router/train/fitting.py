@@ -33,6 +33,9 @@ TREE_DEPTH = 5
 SOURCE_POWER = 0.5
 """A source of n prompts weighs n to this power less a prompt: large ones do not dominate."""
 
+HAND_EMPHASIS = 3.0
+"""What a person said of a prompt weighs more than what a rule said of its whole source."""
+
 FOLDS = 5
 
 Fold = tuple[NDArray[np.intp], NDArray[np.intp]]
@@ -49,6 +52,7 @@ class Inputs:
         levels: (n,) indices of levels.
         sources: (n,) names of sources.
         groups: (n,) names of groups.
+        by_hand: (n,) whether a person labelled them.
     """
 
     values: NDArray[np.float32]
@@ -56,6 +60,7 @@ class Inputs:
     levels: NDArray[np.intp]
     sources: NDArray[np.str_]
     groups: NDArray[np.str_]
+    by_hand: NDArray[np.bool_]
 
     @classmethod
     def of(cls, records: Sequence[Record]) -> "Inputs":
@@ -76,6 +81,7 @@ class Inputs:
             np.array([record.level for record in records]),
             np.array([record.source for record in records]),
             np.array([f"{record.source}\n{record.group}" for record in records]),
+            np.array([record.by_hand for record in records]),
         )
 
     def rows(self, chosen: NDArray[np.intp]) -> "Inputs":
@@ -86,6 +92,7 @@ class Inputs:
             self.levels[chosen],
             self.sources[chosen],
             self.groups[chosen],
+            self.by_hand[chosen],
         )
 
     def part(self, row: int) -> Parts:
@@ -129,7 +136,7 @@ def sharpness(blended: NDArray[np.float64], levels: NDArray[np.intp]) -> float:
 
 def fit_once(inputs: Inputs, factor: float = 1.0) -> Model:
     """A model of the records; `factor` is its sharpness."""
-    weights = _weights(inputs.sources)
+    weights = _weights(inputs)
     centre = inputs.values.mean(axis=0)
     # The last features are the score's; a smaller divisor is a smaller penalty.
     scale = np.maximum(inputs.values.std(axis=0), 1e-3)
@@ -160,7 +167,7 @@ def fit_once(inputs: Inputs, factor: float = 1.0) -> Model:
         rarity=rarity.astype(np.float16),
         gram_weights=of_grams.coef_.T.astype(np.float16),
         gram_bias=of_grams.intercept_.astype(np.float32),
-        **_arrays(trees),
+        **tree_arrays(trees),
         tree_bias=np.log(shares_of_levels / shares_of_levels.sum()).astype(np.float32),
         shares=SHARES,
         sharpness=np.array([factor], np.float32),
@@ -171,9 +178,10 @@ def _linear(freedom: float) -> LogisticRegression:
     return LogisticRegression(C=freedom, max_iter=500)
 
 
-def _weights(sources: NDArray[np.str_]) -> NDArray[np.float64]:
-    _, which, sizes = np.unique(sources, return_inverse=True, return_counts=True)
+def _weights(inputs: Inputs) -> NDArray[np.float64]:
+    _, which, sizes = np.unique(inputs.sources, return_inverse=True, return_counts=True)
     weights = sizes[which].astype(float) ** -SOURCE_POWER
+    weights[inputs.by_hand] *= HAND_EMPHASIS
     return np.asarray(weights / weights.mean())
 
 
@@ -188,7 +196,7 @@ def _normalised(grams: Any) -> Any:
     return csr_matrix(grams.multiply(1.0 / np.maximum(lengths, 1e-9)[:, None]))
 
 
-def _arrays(trees: GradientBoostingClassifier) -> dict[str, NDArray[Any]]:
+def tree_arrays(trees: GradientBoostingClassifier) -> dict[str, NDArray[Any]]:
     """The trees as complete ones; rows go round by round, level by level."""
     grown = [_complete(tree.tree_) for round_ in trees.estimators_ for tree in round_]
     feature, border, value = (np.stack(rows) for rows in zip(*grown, strict=True))
