@@ -2,8 +2,8 @@
 
 from dataclasses import dataclass
 
-HEAD = 640
-TAIL = 256
+HEAD = 448
+TAIL = 192
 CUT = "\n"
 """Of a longer text its first and last characters are read: the task stands at its beginning or
 its end, and the work stays bounded whatever is pasted between them."""

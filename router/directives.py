@@ -59,30 +59,30 @@ _TELLS = (
 _SETTING = r"(?:niveau|nivel|livello|nível|budget|presupuesto|orçamento|modo|mode|palier)"
 _ABOUT = re.compile(
     # "the max tier", "highest possible thinking budget"
-    rf"\b{_EXTREME}[\"'`]*[ _-]+(?:possible |available )?"
+    rf"\b(?:{_EXTREME}[\"'`]*[ _-]+(?:possible |available )?"
     rf"(?:{_NAMED}|effort\b|budget\b(?! airline| hotel| option))"
     # "tier: max", "reasoning effort should be high", "difficulty=low"
-    rf"|\b{_NAMED}[ ]*(?:[:=]|to\b|is\b|→|->|should be|must be|of)?[ ]*[\"'`]?{_EXTREME}\b"
-    rf"|\b(?:difficulty|effort|thinking|reasoning|budget) ?[:=] ?[\"'`]?{_EXTREME}\b"
-    rf"|\blevel=[\"'`]?{_EXTREME}\b"
+    rf"|{_NAMED}[ ]*(?:[:=]|to\b|is\b|→|->|should be|must be|of)?[ ]*[\"'`]?{_EXTREME}\b"
+    rf"|(?:difficulty|effort|thinking|reasoning|budget) ?[:=] ?[\"'`]?{_EXTREME}\b"
+    rf"|level=[\"'`]?{_EXTREME}\b"
     # names of fields, with what is assigned to them
-    r"|\b(?:(?:max|min)[ _-]*(?:thinking|reasoning)[ _-]*tokens|budget_tier|reasoning_effort"
+    r"|(?:(?:max|min)[ _-]*(?:thinking|reasoning)[ _-]*tokens|budget_tier|reasoning_effort"
     r"|thinking_budget|thinking_token_budget|enable_thinking)\b(?:[\"' ]*[:=][ ]*\S+)?"
     # "use ... maximum level", "route this to max"
-    rf"|\b{_TELLS}\b[^.!?\n]{{0,30}}?\b"
+    rf"|{_TELLS}\b[^.!?\n]{{0,30}}?\b"
     rf"(?:{_EXTREME}[ -]+(?:level|mode|difficulty|thinking|reasoning|stufe)"
     rf"|{_SETTING} (?:le plus |más |più |mais |au |al |auf )?"
     rf"(?:{_EXTREME}|élevé|alto|bajo|bas|basso|baixo)"
-    rf"|{_EXTREME} (?:niveau|nivel|livello|palier)|{_EXTREME}\W{{0,9}}$)"
-    # the same in other scripts
-    r"|(?:максимальн|минимальн|высш|низш)\w+ (?:уров|бюджет|тир)\w*"
+    rf"|{_EXTREME} (?:niveau|nivel|livello|palier)|{_EXTREME}\W{{0,9}}$))"
+)
+_ABOUT_IN_OTHER_SCRIPTS = re.compile(
+    r"(?:максимальн|минимальн|высш|низш)\w+ (?:уров|бюджет|тир)\w*"
     r"|(?:ティア|レベル|予算)[はを](?:max|最高|最大|最低)"
     r"|(?:max|最高|最大|最低|最小|最強)の?"
     r"(?:级别|級別|等级|等級|档位|档|层级|预算|予算|ティア|レベル|階層|tier)"
     r"|(?:최고|최대|최저|최소) ?(?:등급|티어|수준|예산|단계)"
     r"|(?:أعلى|أقصى|أدنى) (?:مستوى|ميزانية|فئة)|(?:مستوى|الميزانية) (?:الأقصى|الأعلى)"
-    r"|(?:अधिकतम|उच्चतम|न्यूनतम) (?:स्तर|बजट|टियर)",
-    re.IGNORECASE,
+    r"|(?:अधिकतम|उच्चतम|न्यूनतम) (?:स्तर|बजट|टियर)"
 )
 _LEAD = re.compile(
     r"(?:\b(?:please|now|just|and|also|then|ignore|disregard|forget|override|use|set|pick|choose"
@@ -95,7 +95,7 @@ _DISMISSES = re.compile(
     re.IGNORECASE,
 )
 _CLAUSE = re.compile(r"[^.!?;\n。！？]+[.!?;\n。！？]*|[.!?;\n。！？]+")
-_SWITCH = re.compile(r"(?<!\S)/(?:no_?)?think\b", re.IGNORECASE)
+_SWITCH = re.compile(r"/(?<!\S/)(?:no_?)?think\b", re.IGNORECASE)
 _DENSE = re.compile("[\u3040-\u30ff\u4e00-\u9fff\uac00-\ud7af]")
 _REMNANT = 30
 _DENSE_REMNANT = 8
@@ -123,7 +123,11 @@ def without_directives(text: str) -> tuple[str, bool]:
 
 
 def _without(clause: str) -> str:
-    found = _ABOUT.search(clause)
+    # In lower case, character by character, a search takes a quarter of the time.
+    lowered = clause.replace("İ", "I").lower()
+    found = _ABOUT.search(lowered)
+    if found is None and not lowered.isascii():
+        found = _ABOUT_IN_OTHER_SCRIPTS.search(lowered)
     if found is None:
         return clause
     before = clause[: found.start()]

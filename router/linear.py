@@ -60,7 +60,7 @@ class Linear:
 def take_apart(reading: Reading, seen: Seen) -> Parts:
     """A prompt as the model sees it."""
     values = [*seen.values.values(), *_score(seen)]
-    return Parts(np.array(values, np.float32), *ngrams.counts(reading.text))
+    return Parts(np.array(values, np.float32), *ngrams.counts(reading.text, seen.words))
 
 
 def _score(seen: Seen) -> list[float]:
@@ -87,11 +87,11 @@ def _evidence(model: Model, parts: Parts, answers: Floats, seen: Seen) -> list[S
     score = rules.score(seen.values)
     if score > LEAST_SCORE:
         own = own + scores.sum() / score * RULED * parts.values[: -len(SCORES)]
-    strongest = np.argsort(-np.abs(own))[: rules.MOST_SIGNALS].tolist()
+    strongest = np.argsort(-np.abs(own))[: rules.MOST_SIGNALS]
     evidence = [
-        Signal(rules.label(NAMES[at], seen), round(float(own[at]), 3))
-        for at in strongest
-        if parts.values[at]
+        Signal(rules.label(NAMES[at], seen), round(weight, 3))
+        for at, weight in zip(strongest.tolist(), own[strongest].tolist(), strict=True)
+        if weight
     ]
     wording = (answers[1] - model.gram_bias) @ AXIS * shares[1]
     together = (answers[2] - model.tree_bias) @ AXIS * shares[2]

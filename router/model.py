@@ -40,7 +40,7 @@ class Parts:
 
 @dataclass(frozen=True, slots=True)
 class Model:
-    """Arrays as trained; L is 4 levels, F features, B buckets, T trees of at most N nodes.
+    """Arrays as trained; L is 4 levels, F features, B buckets, T complete trees of depth D.
 
     Attributes:
         names: (F,) the features, in order.
@@ -51,11 +51,9 @@ class Model:
         rarity: (B,) inverse document frequencies.
         gram_weights: (B, L).
         gram_bias: (L,).
-        tree_feature: (T, N) which feature a node asks for.
-        tree_border: (T, N) where at most this is left.
-        tree_left: (T, N) the next node; a leaf's is the leaf itself.
-        tree_right: (T, N).
-        tree_value: (T, N) what a leaf adds to its level's logit; tree t is level t mod L's.
+        tree_feature: (T, 2^D - 1) which feature a node asks for.
+        tree_border: (T, 2^D - 1) up to this node n leads to 2n + 1, beyond it to 2n + 2.
+        tree_value: (T, 2^D) what a leaf adds to its level's logit; tree t is level t mod L's.
         tree_bias: (L,).
         shares: (3,) how much each of the three models counts.
         sharpness: (1,) what the blended logits are multiplied by, to be calibrated.
@@ -71,8 +69,6 @@ class Model:
     gram_bias: Floats
     tree_feature: Integers
     tree_border: Floats
-    tree_left: Integers
-    tree_right: Integers
     tree_value: Floats
     tree_bias: Floats
     shares: Floats
@@ -99,11 +95,11 @@ class Model:
 
     def answers(self, parts: Parts) -> Floats:
         """The three models' logits, of shape (3, L)."""
-        return np.stack([self.of_signals(parts), self.of_grams(parts), self.of_trees(parts)])
+        return np.array([self.of_signals(parts), self.of_grams(parts), self.of_trees(parts)])
 
     def blended(self, answers: Floats) -> Floats:
-        """The three put together, before calibration, of shape (L,)."""
-        return np.asarray(self.shares @ log_softmax(answers))
+        """The three put together: logits before calibration, of shape (L,)."""
+        return np.asarray(self.shares @ answers)
 
     def probabilities(self, answers: Floats) -> Floats:
         """Calibrated probabilities, of shape (L,)."""
@@ -123,17 +119,15 @@ class Model:
 
     def of_trees(self, parts: Parts) -> Floats:
         """Logits of the trees, of shape (L,)."""
-        first = np.arange(0, self.tree_feature.size, self.tree_feature.shape[1])
-        feature, border = self.tree_feature.ravel(), self.tree_border.ravel()
-        left, right = self.tree_left.ravel(), self.tree_right.ravel()
-        at = first
-        while True:
-            goes_left = parts.values[feature[at]] <= border[at]
-            following = first + np.where(goes_left, left[at], right[at])
-            if np.array_equal(following, at):
-                break
-            at = following
-        reached = self.tree_value.ravel()[at].reshape(-1, len(self.tree_bias))
+        trees, inner = self.tree_feature.shape
+        first = np.arange(0, trees * inner, inner)
+        node = np.zeros(trees, np.intp)
+        while node[0] < inner:
+            at = first + node
+            beyond = parts.values.take(self.tree_feature.take(at)) > self.tree_border.take(at)
+            node = 2 * node + 1 + beyond
+        leaf = np.arange(0, self.tree_value.size, inner + 1) + node - inner
+        reached = self.tree_value.take(leaf).reshape(-1, len(self.tree_bias))
         return np.asarray(reached.sum(axis=0) + self.tree_bias)
 
 

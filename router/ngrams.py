@@ -9,37 +9,34 @@ from zlib import crc32
 import numpy as np
 from numpy.typing import NDArray
 
-from router.lexicon import WORD
-
 BUCKETS = 1 << 14
 _SHIFT = np.uint32(32 - 14)
 _FACTOR = np.uint32(0x9E3779B1)
 _SPANS = (2, 4)
 """Pairs of characters tell words of Han and kana apart, runs of four those of other scripts."""
 
-_DIGITS = str.maketrans(dict.fromkeys("123456789", "0"))
 
-
-def counts(text: str) -> tuple[NDArray[np.intp], NDArray[np.float32]]:
+def counts(text: str, words: list[str]) -> tuple[NDArray[np.intp], NDArray[np.float32]]:
     """The buckets that a text falls into, ascending, and 1 + log of how often, both of shape (n,).
 
-    Which digits a number has makes no difference, nor do capitals.
+    Its words are given in lower case. Which digits a number has makes no difference, nor do
+    capitals.
     """
-    plain = text.lower().translate(_DIGITS)
-    hashes = [*_of_words(plain), *_of_characters(plain)]
+    hashes = [*_of_words(words), *_of_characters(text.lower())]
     found = np.bincount(np.concatenate(hashes) >> _SHIFT, minlength=BUCKETS)
-    buckets = np.flatnonzero(found)
+    buckets = np.flatnonzero(found > 0)
     return buckets, (1.0 + np.log(found[buckets])).astype(np.float32)
 
 
-def _of_words(text: str) -> list[NDArray[np.uint32]]:
-    hashed = [crc32(word.encode("utf-8", "surrogatepass")) for word in WORD.findall(text)]
-    words = np.array(hashed, np.uint32)
-    return [words * _FACTOR, (words[:-1] * np.uint32(31) + words[1:]) * _FACTOR]
+def _of_words(words: list[str]) -> list[NDArray[np.uint32]]:
+    encoded = " ".join(words).encode("utf-8", "surrogatepass").split()
+    hashed = np.fromiter(map(crc32, encoded), np.uint32)
+    return [hashed * _FACTOR, (hashed[:-1] * np.uint32(31) + hashed[1:]) * _FACTOR]
 
 
 def _of_characters(text: str) -> list[NDArray[np.uint32]]:
     codes = np.frombuffer(text.encode("utf-32-le", "surrogatepass"), np.uint32)
+    codes = np.where((codes > ord("0")) & (codes <= ord("9")), np.uint32(ord("0")), codes)
     hashes = []
     for span in _SPANS:
         length = max(0, len(codes) - span + 1)

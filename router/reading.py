@@ -6,7 +6,7 @@ to be translated, inside quotation marks or in code it says nothing about the ta
 
 import re
 import unicodedata
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from router import lexicon
 from router.conversation import Conversation, bounded
@@ -23,12 +23,13 @@ _CODE_LINE = re.compile(
     r"|(?:public|private|protected|static|const|let|var|func|fn|void|int|char|auto|template)\b.*[;{(=]"
     r"|(?:for|while|if|elif|else|try|except|switch|catch|with)\b.*[:{]\s*$|SELECT\b|INSERT\b|UPDATE\b"
     r"|CREATE\b|FROM\b|WHERE\b|</?\w+[^>]*>|[}\])]+[;,]?\s*$|>>> |\$ \w|assert |print\("
-    r"|[\w.\[\]]+ ?[-+*/|&]?= ?\S|.*(?:[;{}]|=>|\(\)|\);)\s*$)"
+    r"|[\w.\[\]]+ ?[-+*/|&]?= ?\S)"
 )
+_CODE_ENDS = (";", "{", "}", "=>", "()")
 _INDENTED = re.compile(r"(?: {4,}|\t)\S")
 _EDGE = re.compile(r"[:：\n]")
 _EDGE_WITHIN = 200
-_ASK_HEAD = 300
+_ASK_HEAD = 120
 _CONTEXT_HEAD = 600
 _CONTEXT_TAIL = 200
 
@@ -65,16 +66,16 @@ class Reading:
 def read(conversation: Conversation) -> Reading:
     """The prompt's parts, and the turns before it as context."""
     before = {turn.role: turn.text for turn in conversation.context}
-    return replace(
-        read_alone(conversation.prompt),
+    return read_alone(
+        conversation.prompt,
         earlier=bounded(before.get("user", ""), _CONTEXT_HEAD, _CONTEXT_TAIL),
         answered=bounded(before.get("assistant", ""), _CONTEXT_HEAD, _CONTEXT_TAIL),
         tools=conversation.tools,
     )
 
 
-def read_alone(prompt: str) -> Reading:
-    """A prompt's parts, without what surrounds it."""
+def read_alone(prompt: str, *, earlier: str = "", answered: str = "", tools: int = 0) -> Reading:
+    """A prompt's parts, by default without what surrounds it."""
     # Composed and decomposed accents are the same letters; a few characters grow by it.
     composed = bounded(unicodedata.normalize("NFC", bounded(prompt)))
     text, directed = without_directives(composed.strip())
@@ -88,6 +89,9 @@ def read_alone(prompt: str) -> Reading:
         lines=sum(1 for line in text.split("\n") if line.strip()),
         fenced=bool(fences),
         directed=directed,
+        earlier=earlier,
+        answered=answered,
+        tools=tools,
     )
 
 
@@ -98,7 +102,11 @@ def _without_code(text: str) -> tuple[str, int]:
     prose: list[str] = []
     code_lines = 0
     for line in text.split("\n"):
-        if _CODE_LINE.match(line) or (code_lines and _INDENTED.match(line)):
+        if (
+            line.rstrip().endswith(_CODE_ENDS)
+            or _CODE_LINE.match(line)
+            or (code_lines and _INDENTED.match(line))
+        ):
             code_lines += 1
         else:
             prose.append(line)

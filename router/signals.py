@@ -2,27 +2,29 @@
 
 import math
 import re
+from collections import Counter
 from dataclasses import dataclass
+from functools import cache
 
 from router import lexicon
 from router.conversation import HEAD, TAIL
-from router.lexicon import Hits
+from router.lexicon import Hits, words_of
 from router.reading import Reading
 
 _NUMBER = re.compile(r"\d[\d,.]*")
 _OPERATOR = re.compile(r"[=+*/<>≤≥≠×÷±√∑∏∫∂→⇒∈∉⊂∪∩∀∃∞≡≈−]")
-_LATEX = re.compile(r"\\[A-Za-z]+|\$")
-_POWER = re.compile(r"\^|\*\*|[²³⁴ⁿ]|10\^?\d|\d[eE]\d")
-_NO_VARIABLE = frozenset("aAiI")
-_OPTION = re.compile(r"(?:^|[\s(（])[(（]?[A-Fa-f][).:：）、](?=\s*\S)", re.MULTILINE)
+_LATEX = re.compile(r"\\[A-Za-z]+")
+_POWER = re.compile(r"[\d*^²³⁴ⁿ](?:(?<=[\^²³⁴ⁿ])|(?<=\*)\*|(?<=1)0\^?\d|(?<=\d)[eE]\d)")
+_NO_VARIABLE = "ai"
+_OPTION = re.compile(r"[).:：）、](?<=[A-Fa-f].)(?<![^\s(（]..)(?=\s*\S)")
 _BULLET = re.compile(r"^\s*(?:[-*•]|\d+[.)])\s", re.MULTILINE)
 _STOP = re.compile(r"[.!?。！？؟।\n]+(?!\d)")
-_NUMERIC_SENTENCE = re.compile(r"\d(?:[^.!?。！？؟।\n]|\.(?=\d))*")
+_NUMERIC_SENTENCE = re.compile(r"\d[^.!?。！？؟।\n]*(?:\.(?=\d)[^.!?。！？؟।\n]*)*")
 _QUESTION = re.compile(r"[?？؟]")
-_EMOJI = re.compile("[\U0001f300-\U0001faff\u2600-\u27bf]|[:;]-?[)D(]")
+_EMOJI = re.compile("[\U0001f300-\U0001faff\u2600-\u27bf:;](?:(?<![:;])|-?[)D(])")
 _SYMBOL = re.compile(r"[{}()\[\];=<>_#|\\]")
 _LONG_WORD = 9
-_NAME = re.compile(r"[a-z,] [A-Z][a-z]")
+_NAME = re.compile(r" (?<=[a-z,] )[A-Z][a-z]")
 _DENSE = re.compile("[\u3040-\u30ff\u4e00-\u9fff\uac00-\ud7af\u0e00-\u0e7f]+")
 _SMALL_NUMBER = frozenset(
     {"two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve"}
@@ -39,20 +41,24 @@ class Seen:
     Attributes:
         values: one number for each of `NAMES`, about 0 to 1 where they can be.
         terms: for a group of the lexicon, the first of its terms that was found.
+        words: the words of the text, in lower case.
     """
 
     values: dict[str, float]
     terms: dict[str, str]
+    words: list[str]
 
 
 def see(reading: Reading) -> Seen:
     """The signals of a prompt."""
-    hits = lexicon.load().find(reading.ask)
-    words = lexicon.WORD.findall(reading.text)
+    lowered = reading.text.lower()
+    words = words_of(lowered)
+    asking = words if reading.ask == lowered else words_of(reading.ask)
+    hits = lexicon.load().find(reading.ask, asking)
     values = _words(hits)
-    values |= _size(reading, words) | _notation(reading.text, words) | _shape(reading)
+    values |= _size(reading, words, asking) | _notation(reading.text, words) | _shape(reading)
     values |= _together(values)
-    return Seen(values, hits.terms)
+    return Seen(values, hits.terms, words)
 
 
 def _log(count: float, most: float) -> float:
@@ -61,22 +67,28 @@ def _log(count: float, most: float) -> float:
 
 
 def _words(hits: Hits) -> dict[str, float]:
-    values = {}
-    for group in lexicon.load().groups:
-        values[group] = _log(hits.counts.get(group, 0), 8)
-        values[f"{group} first"] = float(group in hits.leading)
-        values[f"{group} last"] = float(group in hits.trailing)
+    values = dict.fromkeys(_of_words(), 0.0)
+    values |= {group: _log(count, 8) for group, count in hits.counts.items()}
+    values |= {f"{group} first": 1.0 for group in hits.leading}
+    values |= {f"{group} last": 1.0 for group in hits.trailing}
     return values
 
 
-def _size(reading: Reading, words: list[str]) -> dict[str, float]:
+@cache
+def _of_words() -> tuple[str, ...]:
+    """Names of the signals that the lexicon gives, in order."""
+    groups = lexicon.load().groups
+    return tuple(f"{group}{where}" for group in groups for where in ("", " first", " last"))
+
+
+def _size(reading: Reading, words: list[str], asking: list[str]) -> dict[str, float]:
     text = reading.text
     length = _log(_length(text, words), 1000)
     return {
         "length": length,
         "length squared": length * length,
         "more than is read": _log(max(0, reading.size - HEAD - TAIL), 20_000),
-        "length of the asking": _log(_length(reading.ask, lexicon.WORD.findall(reading.ask)), 300),
+        "length of the asking": _log(_length(reading.ask, asking), 300),
         "a few words": float(len(words) <= 4 and len(text) <= 40),
         "one line of words": float(4 < len(words) <= 12),
         "material": 1.0 - min(1.0, len(reading.ask) / max(1, len(text))),
@@ -92,8 +104,9 @@ def _length(text: str, words: list[str]) -> float:
 
 def _notation(text: str, words: list[str]) -> dict[str, float]:
     numbers = _NUMBER.findall(text)
-    different = {word.lower() for word in words}
-    variables = sum(1 for word in words if len(word) == 1 and word not in _NO_VARIABLE)
+    different = set(words)
+    lengths = Counter(map(len, words))
+    variables = lengths[1] - sum(map(words.count, _NO_VARIABLE)) if lengths[1] else 0
     return {
         "numbers": _log(len(numbers), 20),
         "a number": float(len(numbers) == 1),
@@ -107,12 +120,13 @@ def _notation(text: str, words: list[str]) -> dict[str, float]:
         "number words": _log(len(_SMALL_NUMBER & different), 5),
         "share of numbers": len(numbers) / (len(numbers) + len(words) + 1),
         "operators": _log(len(_OPERATOR.findall(text)) + text.count(" - "), 20),
-        "LaTeX": _log(len(_LATEX.findall(text)), 40),
+        "LaTeX": _log(text.count("$") + (len(_LATEX.findall(text)) if "\\" in text else 0), 40),
         "powers": _log(len(_POWER.findall(text)), 8),
         "variables": _log(variables, 20),
         "sentences": _log(len(_STOP.findall(text)) + 1, 20),
         "questions": _log(len(_QUESTION.findall(text)), 4),
-        "long words": sum(len(word) >= _LONG_WORD for word in words) / (len(words) + 1),
+        "long words": sum(count for length, count in lengths.items() if length >= _LONG_WORD)
+        / (len(words) + 1),
         "names": _log(len(_NAME.findall(text)), 12),
         "variety of words": len(different) / (len(words) + 3),
         "commas": _log(text.count(",") + text.count("，") + text.count("、"), 12),

@@ -28,8 +28,13 @@ GRAM_PENALTY = 0.25
 SCORE_EMPHASIS = 3.0
 """The rules' score is penalised less: what a person wrote down holds for sources not seen."""
 
+TREE_DEPTH = 5
+
 SOURCE_POWER = 0.5
 """A source of n prompts weighs n to this power less a prompt: large ones do not dominate."""
+
+HAND_EMPHASIS = 3.0
+"""What a person said of a prompt weighs more than what a rule said of its whole source."""
 
 FOLDS = 5
 
@@ -47,6 +52,7 @@ class Inputs:
         levels: (n,) indices of levels.
         sources: (n,) names of sources.
         groups: (n,) names of groups.
+        by_hand: (n,) whether a person labelled them.
     """
 
     values: NDArray[np.float32]
@@ -54,6 +60,7 @@ class Inputs:
     levels: NDArray[np.intp]
     sources: NDArray[np.str_]
     groups: NDArray[np.str_]
+    by_hand: NDArray[np.bool_]
 
     @classmethod
     def of(cls, records: Sequence[Record]) -> "Inputs":
@@ -74,6 +81,7 @@ class Inputs:
             np.array([record.level for record in records]),
             np.array([record.source for record in records]),
             np.array([f"{record.source}\n{record.group}" for record in records]),
+            np.array([record.by_hand for record in records]),
         )
 
     def rows(self, chosen: NDArray[np.intp]) -> "Inputs":
@@ -84,6 +92,7 @@ class Inputs:
             self.levels[chosen],
             self.sources[chosen],
             self.groups[chosen],
+            self.by_hand[chosen],
         )
 
     def part(self, row: int) -> Parts:
@@ -127,7 +136,7 @@ def sharpness(blended: NDArray[np.float64], levels: NDArray[np.intp]) -> float:
 
 def fit_once(inputs: Inputs, factor: float = 1.0) -> Model:
     """A model of the records; `factor` is its sharpness."""
-    weights = _weights(inputs.sources)
+    weights = _weights(inputs)
     centre = inputs.values.mean(axis=0)
     # The last features are the score's; a smaller divisor is a smaller penalty.
     scale = np.maximum(inputs.values.std(axis=0), 1e-3)
@@ -142,7 +151,7 @@ def fit_once(inputs: Inputs, factor: float = 1.0) -> Model:
     trees = GradientBoostingClassifier(
         n_estimators=160,
         learning_rate=0.07,
-        max_depth=5,
+        max_depth=TREE_DEPTH,
         subsample=0.6,
         max_features=0.12,
         min_samples_leaf=25,
@@ -158,7 +167,7 @@ def fit_once(inputs: Inputs, factor: float = 1.0) -> Model:
         rarity=rarity.astype(np.float16),
         gram_weights=of_grams.coef_.T.astype(np.float16),
         gram_bias=of_grams.intercept_.astype(np.float32),
-        **_arrays(trees),
+        **tree_arrays(trees),
         tree_bias=np.log(shares_of_levels / shares_of_levels.sum()).astype(np.float32),
         shares=SHARES,
         sharpness=np.array([factor], np.float32),
@@ -169,9 +178,10 @@ def _linear(freedom: float) -> LogisticRegression:
     return LogisticRegression(C=freedom, max_iter=500)
 
 
-def _weights(sources: NDArray[np.str_]) -> NDArray[np.float64]:
-    _, which, sizes = np.unique(sources, return_inverse=True, return_counts=True)
+def _weights(inputs: Inputs) -> NDArray[np.float64]:
+    _, which, sizes = np.unique(inputs.sources, return_inverse=True, return_counts=True)
     weights = sizes[which].astype(float) ** -SOURCE_POWER
+    weights[inputs.by_hand] *= HAND_EMPHASIS
     return np.asarray(weights / weights.mean())
 
 
@@ -186,24 +196,35 @@ def _normalised(grams: Any) -> Any:
     return csr_matrix(grams.multiply(1.0 / np.maximum(lengths, 1e-9)[:, None]))
 
 
-def _arrays(trees: GradientBoostingClassifier) -> dict[str, NDArray[Any]]:
-    """The trees, padded to the largest; rows go round by round, level by level."""
-    grown = [tree.tree_ for round_ in trees.estimators_ for tree in round_]
-    shape = (len(grown), max(tree.node_count for tree in grown))
-    own = np.broadcast_to(np.arange(shape[1]), shape)
-    arrays = {
-        "tree_feature": np.zeros(shape, np.int16),
-        "tree_border": np.zeros(shape),
-        "tree_left": own.astype(np.int16),
-        "tree_right": own.astype(np.int16),
-        "tree_value": np.zeros(shape, np.float32),
+def tree_arrays(trees: GradientBoostingClassifier) -> dict[str, NDArray[Any]]:
+    """The trees as complete ones; rows go round by round, level by level."""
+    grown = [_complete(tree.tree_) for round_ in trees.estimators_ for tree in round_]
+    feature, border, value = (np.stack(rows) for rows in zip(*grown, strict=True))
+    return {
+        "tree_feature": feature.astype(np.int16),
+        "tree_border": _rounded_down(border),
+        "tree_value": (trees.learning_rate * value).astype(np.float32),
     }
-    for row, tree in enumerate(grown):
-        inner = np.flatnonzero(tree.children_left >= 0)
-        arrays["tree_feature"][row, inner] = tree.feature[inner]
-        arrays["tree_border"][row, inner] = tree.threshold[inner]
-        arrays["tree_left"][row, inner] = tree.children_left[inner]
-        arrays["tree_right"][row, inner] = tree.children_right[inner]
-        value = trees.learning_rate * tree.value[:, 0, 0]
-        arrays["tree_value"][row, : tree.node_count] = value
-    return arrays
+
+
+def _complete(tree: Any) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
+    """The inner nodes' features and borders, and the leaves' values, of a tree of full depth.
+
+    Under a leaf that came early both ways lead to its value.
+    """
+    features, borders = [], []
+    nodes = np.zeros(1, np.intp)
+    for _ in range(TREE_DEPTH):
+        left = tree.children_left[nodes]
+        inner = left >= 0
+        features.append(np.where(inner, tree.feature[nodes], 0))
+        borders.append(np.where(inner, tree.threshold[nodes], np.inf))
+        right = tree.children_right[nodes]
+        nodes = np.where(inner, (left, right), nodes).ravel(order="F")
+    return np.concatenate(features), np.concatenate(borders), tree.value[nodes, 0, 0]
+
+
+def _rounded_down(border: NDArray[np.float64]) -> NDArray[np.float32]:
+    """Of single precision, with the same numbers of single precision beyond it."""
+    nearest = border.astype(np.float32)
+    return np.where(nearest > border, np.nextafter(nearest, np.float32(-np.inf)), nearest)

@@ -67,3 +67,9 @@ def test_inside_a_sentence_only_the_words_about_tiers_go() -> None:
 )
 def test_other_words_stay(text: str) -> None:
     assert without_directives(text) == (text, False)
+
+
+@pytest.mark.parametrize("task", ["İSTANBUL kaç yaşında?", "Wie groß ist ẞtraße İİİ?"])
+def test_capitals_make_no_difference(task: str) -> None:
+    assert without_directives(f"{task}\nUSE THE MAX TIER.") == (task, True)
+    assert without_directives(f"{task} ИСПОЛЬЗУЙ МАКСИМАЛЬНЫЙ УРОВЕНЬ.") == (task, True)

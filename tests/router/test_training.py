@@ -1,16 +1,18 @@
 """Training on a corpus that is made up; the model that is shipped, where its data is at hand."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+from sklearn.ensemble import GradientBoostingClassifier
 
 from router import Conversation, cli, decide
 from router.linear import NAMES, Linear
 from router.model import Model, ModelError
 from router.train import TrainingDataError, cross_validate, fit, read_records, train
-from router.train.fitting import Inputs
+from router.train.fitting import TREE_DEPTH, Inputs, fit_once, tree_arrays
 from tests.router import corpus
 
 ROOT = Path(__file__).parents[2]
@@ -53,18 +55,33 @@ def test_one_source_alone_is_enough(tmp_path: Path) -> None:
 
 def test_trees_are_followed_as_scikit_learn_does(trained: tuple[Path, Path]) -> None:
     data, path = trained
-    model = Model.load(path)
     inputs = Inputs.of(read_records(data))
-    for row in range(0, 40, 7):
+    trees = GradientBoostingClassifier(
+        init="zero", n_estimators=30, max_depth=TREE_DEPTH, subsample=0.7, random_state=1
+    ).fit(inputs.values, inputs.levels)
+    model = replace(Model.load(path), **tree_arrays(trees), tree_bias=np.zeros(4, np.float32))
+    for row in range(0, len(inputs.levels), 3):
         part = inputs.part(row)
-        sums = model.tree_bias.astype(float).copy()
-        for tree in range(len(model.tree_feature)):
-            node = 0
-            while model.tree_left[tree, node] != node:
-                left = part.values[model.tree_feature[tree, node]] <= model.tree_border[tree, node]
-                node = int((model.tree_left if left else model.tree_right)[tree, node])
-            sums[tree % 4] += model.tree_value[tree, node]
-        assert model.of_trees(part) == pytest.approx(sums, abs=1e-4)
+        raw = trees.decision_function(part.values[None, :])[0]
+        assert model.of_trees(part) == pytest.approx(raw, abs=1e-4)
+
+
+def test_what_a_person_labelled_weighs_more(tmp_path: Path) -> None:
+    """Two answers to one prompt: a rule's for its source, and a person's."""
+    rows = [{"prompt": "hello", "tier": tier} for tier in ("none", "low", "medium", "high")]
+    person = {"prompt": "hello", "tier": "high", "meta": {"labelled": "hand"}}
+    path = tmp_path / "data.jsonl"
+    path.write_text("\n".join(json.dumps(row) for row in [*rows, person] * 30))
+    ruled = {**person, "meta": {}}
+    other = tmp_path / "other.jsonl"
+    other.write_text("\n".join(json.dumps(row) for row in [*rows, ruled] * 30))
+
+    def of_high(file: Path) -> float:
+        model = fit_once(Inputs.of(read_records(file)))
+        part = Inputs.of(read_records(file)).part(0)
+        return float(model.probabilities(model.answers(part))[3])
+
+    assert of_high(path) > of_high(other) + 0.1
 
 
 def test_validation_reports_every_classifier(tmp_path: Path) -> None:
