@@ -129,7 +129,8 @@ class Writer:
     async def aclose(self) -> None:
         """Write what is left, and end."""
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self.flush(), CLOSE_SECONDS)
+            async with asyncio.timeout(CLOSE_SECONDS):
+                await self.flush()
         if self._task is not None:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
@@ -142,8 +143,10 @@ class Writer:
         await self._persist(self._sink.migrate)
         while True:
             await self._arrived.wait()
+            # `wait_for` can lose a cancellation that comes with the event (until Python 3.12).
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._hurried.wait(), LINGER_SECONDS)
+                async with asyncio.timeout(LINGER_SECONDS):
+                    await self._hurried.wait()
             self._hurried.clear()
             self._arrived.clear()
             while self._queue:

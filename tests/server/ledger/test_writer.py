@@ -9,7 +9,7 @@ import pytest
 from server.ledger.rows import Row
 from server.ledger.store import RowsRefused
 from server.ledger.writer import BATCH, LAST_DELAY_SECONDS, Fate, Writer
-from tests.server.harness import soon
+from tests.server.harness import PATIENCE, soon
 from tests.server.ledger.making import row
 
 
@@ -37,6 +37,7 @@ class Rows:
         self._answer()
         if any(row.id in self.refused for row in rows):
             raise RowsRefused("never")
+        await asyncio.sleep(0)
         self.batches.append([*rows])
         self.written.set()
 
@@ -158,3 +159,22 @@ async def test_what_cannot_be_written_at_the_end_is_told(
 
     assert fates == {Fate.DROPPED: 1}
     assert "1 rows of the ledger could not be written" in caplog.text
+
+
+@pytest.mark.parametrize("steps", range(8))
+async def test_it_ends_whenever_it_is_told_to(steps: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("server.ledger.writer.CLOSE_SECONDS", 0)
+    writer = Writer(Rows())
+    writer.start()
+    for _ in range(4):
+        await asyncio.sleep(0)
+    writer.put(row(1))
+    flushing = asyncio.create_task(writer.flush())
+    for _ in range(steps):
+        await asyncio.sleep(0)
+    closing = asyncio.create_task(writer.aclose())
+
+    done, _ = await asyncio.wait({closing}, timeout=PATIENCE)
+
+    flushing.cancel()
+    assert done

@@ -1,0 +1,139 @@
+"""What the ledger costs: of the event loop's time, and of a gateway's CPU time.
+
+    .venv/bin/python -m bench.ledger
+
+The first table is the time of the event loop's thread for each row. The second is
+CPU time for each request of the whole gateway over the scripted engine, client
+included, in this process and without a network, with the ledger on and off in
+turn; printed are the medians over the rounds, and that of the ratios. An answer
+has 120 tokens. Throughput says less where others use the machine too.
+"""
+
+import argparse
+import asyncio
+import statistics
+import tempfile
+import time
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from decimal import Decimal
+from pathlib import Path
+
+import httpx
+
+from server.app import create_app
+from server.engines.fake import FakeEngine, Script
+from server.ledger.database import connect
+from server.ledger.rows import Row
+from server.ledger.store import Store
+from server.ledger.writer import BATCH, Writer
+from server.prices import Cost
+from server.sections import CUSTOM, LedgerSettings, Prices
+from server.settings import Settings
+
+PART = Decimal("0.000123")
+
+
+def row(number: int) -> Row:
+    return Row(
+        id=f"chatcmpl-{number:032x}",
+        request_id=f"{number:032x}",
+        time=datetime.now(UTC),
+        key=None,
+        model="fake",
+        status=200,
+        tier="medium",
+        source="router",
+        asked_min_tokens=0,
+        asked_max_tokens=2048,
+        min_tokens=0,
+        max_tokens=2048,
+        clamped_by="",
+        choices=1,
+        prompt_tokens=500,
+        cached_tokens=256,
+        thinking_tokens=700,
+        forced_tokens=0,
+        answer_tokens=200,
+        completion_tokens=903,
+        continuations=0,
+        end_reason="natural",
+        finish_reason="stop",
+        first_reasoning_seconds=0.2,
+        first_answer_seconds=2.5,
+        seconds=3.0,
+        cost=Cost("USD", PART, PART, PART),
+    )
+
+
+async def costs(url: str, rounds: int) -> tuple[float, float, float]:
+    """Microseconds for a row: to put it, of the loop to write it, and until it is written."""
+    store = Store(connect(url))
+    await store.migrate()
+    rows = [row(number) for number in range(rounds * BATCH)]
+    writer = Writer(store)
+    begun = time.perf_counter()
+    for each in rows:
+        writer.put(each)
+    put = time.perf_counter() - begun
+    begun, used = time.perf_counter(), time.thread_time()
+    writer.start()
+    await writer.flush()
+    used, taken = time.thread_time() - used, time.perf_counter() - begun
+    await writer.aclose()
+    await store.aclose()
+    return (1e6 * put / len(rows), 1e6 * used / len(rows), 1e6 * taken / len(rows))
+
+
+async def cpu(ledger: str, requests: int, streams: int) -> float:
+    """Microseconds of this process's CPU time for each request."""
+    settings = Settings(
+        default_tier=CUSTOM,
+        ledger=LedgerSettings.model_validate({"url": ledger}),
+        prices=Prices(prompt=Decimal(1), thinking=Decimal(2), answer=Decimal(2)),
+    )
+    engine = FakeEngine(Script(("a" * 100,), "b" * 20))
+    app = create_app(settings, lambda: engine)
+    asked = {"model": "fake", "messages": [{"role": "user", "content": "hi"}], "stream": True}
+    async with app.router.lifespan_context(app):
+        await app.state.host.loaded()
+        transport = httpx.ASGITransport(app)
+        async with httpx.AsyncClient(transport=transport, base_url="http://bench") as http:
+
+            async def work(left: Iterator[int]) -> None:
+                for _ in left:
+                    (await http.post("/v1/chat/completions", json=asked)).raise_for_status()
+
+            async def load(count: int) -> None:
+                left = iter(range(count))
+                await asyncio.gather(*(work(left) for _ in range(streams)))
+
+            await load(streams)
+            begun = time.process_time()
+            await load(requests)
+            return 1e6 * (time.process_time() - begun) / requests
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--url", help="a ledger to fill (default: SQLite in a folder of its own)")
+    parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--requests", type=int, default=400)
+    parser.add_argument("--streams", type=int, default=64)
+    given = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        url = given.url or f"sqlite:///{Path(folder) / 'ledger.db'}"
+        put, used, taken = asyncio.run(costs(url, 50))
+        print("| µs a row | put | loop, to write it | until it is written |\n|---|--:|--:|--:|")
+        print(f"| {url.split(':')[0]} | {put:.2f} | {used:.1f} | {taken:.0f} |\n")
+        on, off = [], []
+        for _ in range(given.rounds):
+            on.append(asyncio.run(cpu(url, given.requests, given.streams)))
+            off.append(asyncio.run(cpu("", given.requests, given.streams)))
+        ratio = statistics.median(one / other for one, other in zip(on, off, strict=True))
+        print("| µs of CPU a request, on | off | ratio |\n|--:|--:|--:|")
+        print(f"| {statistics.median(on):.0f} | {statistics.median(off):.0f} | {ratio:.3f} |")
+
+
+if __name__ == "__main__":
+    main()
