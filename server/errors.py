@@ -79,6 +79,11 @@ class ContextTooLong(BadRequest):
     code = "context_length_exceeded"
     reason = "context_length"
 
+    def __init__(self, context: int, what: str, *, param: str) -> None:
+        # OpenAI's words, by which LiteLLM and others know this error from other bad requests.
+        message = f"this model's maximum context length is {context} tokens, {what}"
+        super().__init__(message, param=param)
+
 
 class ForeignPage(ApiError):
     """The request comes from a web page that may not use the server."""

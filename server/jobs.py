@@ -76,11 +76,8 @@ def _tokens_left(draft: Draft, context: int) -> int:
     asked = draft.max_tokens
     left = check_room(draft.prompt.ids, context, draft.field)
     if asked is not None and asked.value > left:
-        raise ContextTooLong(
-            f"'{asked.field}' is {asked.value}, but the context of {context} tokens has {left} "
-            f"left after the prompt: ask for {left} or fewer",
-            param=asked.field,
-        )
+        what = f"of which the prompt leaves {left}, and '{asked.field}' is {asked.value}"
+        raise ContextTooLong(context, f"{what}: ask for {left} or fewer", param=asked.field)
     return left if asked is None else asked.value
 
 

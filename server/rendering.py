@@ -74,19 +74,14 @@ def check_room(ids: Sequence[int], context: int, param: str) -> int:
         ContextTooLong: if there are none.
     """
     if len(ids) >= context:
-        raise ContextTooLong(
-            f"'{param}' makes {len(ids)} tokens and the context holds {context}, the answer "
-            "included: send less",
-            param=param,
-        )
+        what = f"the answer included, and '{param}' makes {len(ids)}: send less"
+        raise ContextTooLong(context, what, param=param)
     return context - len(ids)
 
 
 def _check_size(text: bytes, context: int, param: str) -> None:
     if len(text) > context * MAX_TOKEN_LENGTH:
-        raise ContextTooLong(
-            f"'{param}' is far longer than the context of {context} tokens: send less", param=param
-        )
+        raise ContextTooLong(context, f"and '{param}' is far longer: send less", param=param)
 
 
 async def spent_before(messages: Sequence[Message], codec: Codec) -> int:
