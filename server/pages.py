@@ -47,9 +47,9 @@ def add_pages(app: FastAPI, settings: Settings) -> None:
     """Serve both pages and what they are made of."""
     assets = Assets(directory=STATIC, packages=[("fastapi_swagger", "resources")])
 
-    @app.get("/examples.json", include_in_schema=False)
-    async def examples() -> list[str]:
-        return list(settings.page.examples)
+    @app.get("/page.json", include_in_schema=False)
+    async def page() -> dict[str, Any]:
+        return settings.page.model_dump()
 
     app.mount("/static", assets)
     app.add_route("/", _file(assets, "index.html"), include_in_schema=False)

@@ -280,6 +280,8 @@ class Page(Section):
 
     Attributes:
         examples: prompts to try, such as suit the model.
+        remembers: whether a prompt goes with what was said before it, until
+            that is switched over on the page.
     """
 
     examples: tuple[Annotated[str, Field(min_length=1)], ...] = (
@@ -289,6 +291,7 @@ class Page(Section):
         "Three people need three minutes for three cakes. How long do nine people need for nine?",
         "Prove that the square root of 2 is not a fraction.",
     )
+    remembers: bool = True
 
 
 class Prices(Section):

@@ -30,9 +30,11 @@ export async function route(body, signal) {
 /** The answer's chunks, as {name, chunk}. Fails unless they come to their end. */
 export async function* streamChat(body, signal) {
   const response = await ask("v1/chat/completions", post(body, signal));
+  let ended = false;
   try {
     for await (const { name, data } of readEvents(response.body)) {
-      if (data === "[DONE]") return;
+      ended ||= data === "[DONE]";
+      if (ended) continue;
       const chunk = JSON.parse(data);
       if (name === "error") throw new Failure("broken", chunk.error);
       yield { name, chunk };
@@ -40,7 +42,7 @@ export async function* streamChat(body, signal) {
   } catch (error) {
     if (error instanceof Failure || signal.aborted) throw error;
   }
-  throw new Failure("lost");
+  if (!ended) throw new Failure("lost");
 }
 
 function post(body, signal) {

@@ -17,9 +17,9 @@ let turns = [];
 let running = [];
 
 async function start() {
-  const [tiers, examples] = await Promise.all([getJson("v1/tiers"), getJson("examples.json")]);
-  settings = new Settings(tiers.data, tiers.default_tier);
-  find("#examples").append(...examples.map(exampleButton));
+  const [tiers, page] = await Promise.all([getJson("v1/tiers"), getJson("page.json")]);
+  settings = new Settings(tiers.data, tiers.default_tier, page.remembers);
+  find("#examples").append(...page.examples.map(exampleButton));
   await learnModel();
 }
 
@@ -49,7 +49,7 @@ function exampleButton(text) {
   return item;
 }
 
-async function send() {
+function send() {
   const text = prompt.value.trim();
   if (!text || running.length || !model) return;
   prompt.value = "";
@@ -57,14 +57,15 @@ async function send() {
   find("#new-chat").hidden = false;
   const turn = { prompt: text, runs: [] };
   const element = addTurn(text);
-  const before = turns;
+  const before = settings.remembers ? turns : [];
   turns = [...turns, turn];
   const runs = settings.budgets.map((budget, side) => {
     const messages = [...history(before, side), { role: "user", content: text }];
     return { budget, body: chatBody(model, messages, budget, settings.sampling) };
   });
   element.querySelector(".runs").dataset.count = runs.length;
-  await Promise.all(runs.map(({ budget, body }, side) => run(turn, side, element, budget, body)));
+  for (const [side, { budget, body }] of runs.entries()) run(turn, side, element, budget, body);
+  element.scrollIntoView({ block: "start" });
 }
 
 function addTurn(text) {
@@ -72,14 +73,14 @@ function addTurn(text) {
   const element = copy.querySelector(".turn");
   element.querySelector(".prompt").textContent = text;
   find("#turns").append(element);
-  element.scrollIntoView({ block: "start" });
   return element;
 }
 
 /** Run one side of a turn, in the place of what stood there. */
 async function run(turn, side, element, budget, body) {
-  const view = new RunView(describeBudget(budget));
   const place = element.querySelector(".runs");
+  const mark = place.dataset.count > 1 ? `${"AB"[side]}: ` : "";
+  const view = new RunView(mark + describeBudget(budget));
   const old = place.children[side];
   if (old) old.replaceWith(view.element);
   else place.append(view.element);

@@ -39,7 +39,7 @@ export class Run {
     }
     clearInterval(clock);
     this.#tick(began);
-    if (this.#ended) this.#conclude(performance.now() - began);
+    if (this.#usage) this.#conclude((performance.now() - began) / 1000);
   }
 
   async #follow() {
@@ -59,6 +59,7 @@ export class Run {
   async #learnLimits(signal) {
     try {
       const routed = await route(this.#body, signal);
+      if (routed.router) this.#view.tier = routed.tier;
       this.#view.limits(routed.budget.min_tokens, routed.budget.max_tokens);
       this.#view.used(this.#pieces.reasoning);
       return routed;
@@ -80,9 +81,12 @@ export class Run {
   }
 
   #tick(began) {
-    const elapsed = (performance.now() - began) / 1000;
     const pieces = this.#pieces.reasoning + this.#pieces.answer;
-    const rate = pieces ? `, about ${Math.round(pieces / elapsed)} tokens/s` : "";
+    this.#showClock((performance.now() - began) / 1000, pieces, "about ");
+  }
+
+  #showClock(elapsed, tokens, about = "") {
+    const rate = tokens ? `, ${about}${Math.round(tokens / elapsed)} tokens/s` : "";
     this.#view.clock = seconds(elapsed) + rate;
   }
 
@@ -98,11 +102,12 @@ export class Run {
     }
   }
 
-  async #conclude(milliseconds) {
+  async #conclude(elapsed) {
     const { thinking } = this.#ended;
+    this.#showClock(elapsed, this.#usage.usage.completion_tokens);
     this.#view.used(thinking.tokens, true);
     this.#view.mark(thinking.forced_spans);
     const routed = await this.#routed;
-    this.#view.tell(endFacts(thinking, this.#usage, routed, milliseconds / 1000));
+    this.#view.tell(endFacts(thinking, this.#usage, routed, elapsed));
   }
 }

@@ -10,7 +10,7 @@ export class Settings {
   #budgets = [];
 
   /** @param {{name: string, min_tokens: number, max_tokens: number, continuations: number}[]} tiers */
-  constructor(tiers, defaultTier) {
+  constructor(tiers, defaultTier, remembers) {
     const auto = { name: "auto", min_tokens: null, max_tokens: null, continuations: null };
     const chosen = tiers.some(({ name }) => name === defaultTier) ? defaultTier : "auto";
     this.#budgets = [
@@ -18,6 +18,7 @@ export class Settings {
       new BudgetControls("B", [auto, ...tiers], tiers[0].name),
     ];
     this.#form.querySelector("#budgets").append(...this.#budgets.map(({ element }) => element));
+    this.#form.elements.remembers.checked = remembers;
     this.#form.addEventListener("input", () => this.#show());
     this.#form.addEventListener("submit", (event) => event.preventDefault());
     this.#show();
@@ -25,6 +26,11 @@ export class Settings {
 
   get compares() {
     return this.#form.elements.compare.checked;
+  }
+
+  /** Whether a prompt goes with what was said before it. */
+  get remembers() {
+    return this.#form.elements.remembers.checked;
   }
 
   /** The budgets to run under: one, or two side by side. */
@@ -40,7 +46,7 @@ export class Settings {
 
   #show() {
     const [first, second] = this.#budgets;
-    first.element.querySelector("legend").textContent = this.compares ? "Budget A" : "Budget";
+    first.element.querySelector("legend").classList.toggle("unseen", !this.compares);
     second.element.hidden = !this.compares;
     this.#told.textContent = this.budgets.map(describeBudget).join(" / ");
     for (const controls of this.#budgets) controls.show();

@@ -7,10 +7,12 @@
 export async function* readEvents(bytes) {
   const reader = bytes.pipeThrough(new TextDecoderStream()).getReader();
   let text = "";
+  let over = false;
   try {
     for (;;) {
       const { value, done } = await reader.read();
-      if (done) return;
+      over = done;
+      if (over) return;
       const blocks = (text + value).split("\n\n");
       text = blocks.pop();
       for (const block of blocks) {
@@ -19,7 +21,7 @@ export async function* readEvents(bytes) {
       }
     }
   } finally {
-    reader.cancel().catch(() => {}); // the stream may have failed already
+    if (!over) reader.cancel().catch(() => {}); // it may have failed already
   }
 }
 

@@ -12,7 +12,7 @@ export class RunView {
   constructor(title) {
     const copy = document.querySelector("#run-template").content.cloneNode(true);
     this.element = copy.querySelector(".run");
-    this.title = title;
+    this.#find("h2").textContent = title;
     this.element.setAttribute("aria-label", `Answer under ${title}`);
     this.#thought = this.#find(".thought");
     this.#answer = this.#find(".answer-text");
@@ -24,8 +24,9 @@ export class RunView {
     this.phase = "waiting";
   }
 
-  set title(text) {
-    this.#find("h2").textContent = text;
+  /** The tier that the router chose. */
+  set tier(name) {
+    this.#find("h2").append(` (${name})`);
   }
 
   set phase(name) {

@@ -63,7 +63,7 @@ export function money(amount, currency) {
 
 /** What a budget asks for, in a few words. */
 export function describeBudget({ tier, minimum, maximum, continuations }) {
-  const parts = [tier];
+  const parts = [`tier ${tier}`];
   if (minimum !== null) parts.push(`at least ${number(minimum)}`);
   if (maximum !== null) parts.push(maximum < 0 ? "no cap" : `at most ${number(maximum)}`);
   if (continuations !== null) parts.push(`sent back ${continuations} times`);
