@@ -10,8 +10,8 @@ import pytest
 from server.app import create_app
 from server.engines.base import Engine
 from tests.engine.asking import CHAT, body
-from tests.engine.conftest import PATIENCE, Served
 from tests.engine.prompts import chain
+from tests.engine.served import PATIENCE, Served
 from tests.server.ledger.making import rows_at
 
 pytestmark = pytest.mark.engine
