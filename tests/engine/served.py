@@ -67,7 +67,9 @@ def served() -> Iterator[Served]:
     """The demo model behind the gateway, on a port of this machine."""
     pytest.importorskip("vllm", reason=NO_ENGINE)
     engine = {"kv_cache_memory_bytes": CACHE}
-    settings = load_settings({"engine": engine, "default_tier": CUSTOM}, None)
+    # A machine with too much to do is no engine that hangs.
+    limits = {"stall_seconds": PATIENCE}
+    settings = load_settings({"engine": engine, "default_tier": CUSTOM, "limits": limits}, None)
     loaded: list[RecordingEngine] = []
 
     def load() -> Engine:
