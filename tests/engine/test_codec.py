@@ -1,5 +1,8 @@
 """What the demo model's tokenizer and templates make of conversations."""
 
+import json
+import shutil
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -21,11 +24,29 @@ SHOWS_ALL = (
 )
 
 
-@pytest.fixture(scope="module")
-def codec() -> VllmCodec:
-    made = load_local(str(DEMO / "model"), MarkerSource(), "hermes").codec
+MARKERS = MarkerSource(start="<think>", end="</think>")
+
+
+def load(folder: Path) -> VllmCodec:
+    made = load_local(str(folder), MARKERS, "hermes").codec
     assert isinstance(made, VllmCodec)
     return made
+
+
+@pytest.fixture(scope="module")
+def codec() -> VllmCodec:
+    return load(DEMO / "model")
+
+
+@pytest.fixture(scope="module")
+def showing(tmp_path_factory: pytest.TempPathFactory) -> VllmCodec:
+    """The same with a template that shows all; vLLM keeps the templates that it has seen."""
+    folder = tmp_path_factory.mktemp("models") / "model"
+    shutil.copytree(DEMO / "model", folder)
+    config = folder / "tokenizer_config.json"
+    told = json.loads(config.read_text())
+    config.write_text(json.dumps({**told, "chat_template": SHOWS_ALL}))
+    return load(folder)
 
 
 async def rendered(codec: VllmCodec, **fields: Any) -> str:
@@ -39,9 +60,8 @@ async def rendered(codec: VllmCodec, **fields: Any) -> str:
 
 @pytest.mark.parametrize("field", ["reasoning_content", "reasoning", "thinking"])
 async def test_the_thinking_of_earlier_turns_is_the_templates_to_show(
-    codec: VllmCodec, monkeypatch: pytest.MonkeyPatch, field: str
+    showing: VllmCodec, field: str
 ) -> None:
-    monkeypatch.setattr(codec._tokenizer, "chat_template", SHOWS_ALL)
     messages = [
         {"role": "user", "content": "2+2?"},
         {"role": "assistant", "content": "4", field: "two twos"},
@@ -49,14 +69,13 @@ async def test_the_thinking_of_earlier_turns_is_the_templates_to_show(
     ]
 
     assert (
-        await rendered(codec, messages=messages) == "[user|2+2?][assistant|two twos|4][user|a\nb]"
+        await rendered(showing, messages=messages) == "[user|2+2?][assistant|two twos|4][user|a\nb]"
     )
 
 
 async def test_calls_and_results_of_earlier_turns(
-    codec: VllmCodec, monkeypatch: pytest.MonkeyPatch
+    showing: VllmCodec,
 ) -> None:
-    monkeypatch.setattr(codec._tokenizer, "chat_template", SHOWS_ALL)
     calls = [
         {"id": "1", "type": "function", "function": {"name": "f", "arguments": '{"a": "\\u2603"}'}},
         {"id": "2", "type": "function", "function": {"name": "g", "arguments": "no JSON"}},
@@ -67,7 +86,7 @@ async def test_calls_and_results_of_earlier_turns(
         {"role": "tool", "tool_call_id": "1", "content": "12"},
     ]
 
-    text = await rendered(codec, messages=messages)
+    text = await rendered(showing, messages=messages)
 
     assert text == '[user|Go.][assistant||f{"a": "☃"}|g{}][tool|12]'
 
