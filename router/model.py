@@ -51,8 +51,9 @@ class Model:
         rarity: (B,) inverse document frequencies.
         gram_weights: (B, L).
         gram_bias: (L,).
-        tree_feature: (T, 2^D - 1) which feature a node asks for.
-        tree_border: (T, 2^D - 1) up to this node n leads to 2n + 1, beyond it to 2n + 2.
+        tree_feature: (T * (2^D - 1),) which feature a node asks for: all roots, then all nodes
+            below them, and so on; node n of its level leads to 2n or 2n + 1 of the next.
+        tree_border: (T * (2^D - 1),) the feature's value beyond which it leads to 2n + 1.
         tree_value: (T, 2^D) what a leaf adds to its level's logit; tree t is level t mod L's.
         tree_bias: (L,).
         shares: (3,) how much each of the three models counts.
@@ -119,15 +120,13 @@ class Model:
 
     def of_trees(self, parts: Parts) -> Floats:
         """Logits of the trees, of shape (L,)."""
-        trees, inner = self.tree_feature.shape
-        first = np.arange(0, trees * inner, inner)
-        node = np.zeros(trees, np.intp)
-        while node[0] < inner:
-            at = first + node
-            beyond = parts.values.take(self.tree_feature.take(at)) > self.tree_border.take(at)
-            node = 2 * node + 1 + beyond
-        leaf = np.arange(0, self.tree_value.size, inner + 1) + node - inner
-        reached = self.tree_value.take(leaf).reshape(-1, len(self.tree_bias))
+        level, size = 0, len(self.tree_value)
+        at = np.arange(size)
+        while level < len(self.tree_feature):
+            feature, border = self.tree_feature[level:], self.tree_border[level:]
+            at = 2 * at + (parts.values.take(feature.take(at)) > border.take(at))
+            level, size = level + size, 2 * size
+        reached = self.tree_value.take(at).reshape(-1, len(self.tree_bias))
         return np.asarray(reached.sum(axis=0) + self.tree_bias)
 
 

@@ -16,16 +16,16 @@ _SPANS = (2, 4)
 """Pairs of characters tell words of Han and kana apart, runs of four those of other scripts."""
 
 
-def counts(text: str, words: list[str]) -> tuple[NDArray[np.intp], NDArray[np.float32]]:
+def counts(text: str, words: list[str]) -> tuple[NDArray[np.uint16], NDArray[np.float32]]:
     """The buckets that a text falls into, ascending, and 1 + log of how often, both of shape (n,).
 
     Its words are given in lower case. Which digits a number has makes no difference, nor do
     capitals.
     """
     hashes = [*_of_words(words), *_of_characters(text.lower())]
-    found = np.bincount(np.concatenate(hashes) >> _SHIFT, minlength=BUCKETS)
-    buckets = np.flatnonzero(found > 0)
-    return buckets, (1.0 + np.log(found[buckets])).astype(np.float32)
+    fallen = (np.concatenate(hashes) >> _SHIFT).astype(np.uint16)
+    buckets, times = np.unique(fallen, return_counts=True)
+    return buckets, (1.0 + np.log(times)).astype(np.float32)
 
 
 def _of_words(words: list[str]) -> list[NDArray[np.uint32]]:

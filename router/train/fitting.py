@@ -197,18 +197,23 @@ def _normalised(grams: Any) -> Any:
 
 
 def tree_arrays(trees: GradientBoostingClassifier) -> dict[str, NDArray[Any]]:
-    """The trees as complete ones; rows go round by round, level by level."""
+    """The trees as complete ones, round by round and answer by answer."""
     grown = [_complete(tree.tree_) for round_ in trees.estimators_ for tree in round_]
-    feature, border, value = (np.stack(rows) for rows in zip(*grown, strict=True))
+    features, borders, values = zip(*grown, strict=True)
     return {
-        "tree_feature": feature.astype(np.int16),
-        "tree_border": _rounded_down(border),
-        "tree_value": (trees.learning_rate * value).astype(np.float32),
+        "tree_feature": _by_level(features).astype(np.intp),
+        "tree_border": _rounded_down(_by_level(borders)),
+        "tree_value": (trees.learning_rate * np.stack(values)).astype(np.float32),
     }
 
 
-def _complete(tree: Any) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
-    """The inner nodes' features and borders, and the leaves' values, of a tree of full depth.
+def _by_level(grown: Iterable[Sequence[NDArray[Any]]]) -> NDArray[Any]:
+    """What each tree holds level by level, as one array in which all trees' levels lie together."""
+    return np.concatenate([np.concatenate(level) for level in zip(*grown, strict=True)])
+
+
+def _complete(tree: Any) -> tuple[list[NDArray[Any]], list[NDArray[Any]], NDArray[Any]]:
+    """A tree of full depth: its nodes' features and borders by level, and its leaves' values.
 
     Under a leaf that came early both ways lead to its value.
     """
@@ -221,7 +226,7 @@ def _complete(tree: Any) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
         borders.append(np.where(inner, tree.threshold[nodes], np.inf))
         right = tree.children_right[nodes]
         nodes = np.where(inner, (left, right), nodes).ravel(order="F")
-    return np.concatenate(features), np.concatenate(borders), tree.value[nodes, 0, 0]
+    return features, borders, tree.value[nodes, 0, 0]
 
 
 def _rounded_down(border: NDArray[np.float64]) -> NDArray[np.float32]:
