@@ -61,7 +61,7 @@ export class Run {
       const routed = await route(this.#body, signal);
       if (routed.router) this.#view.tier = routed.tier;
       this.#view.limits(routed.budget.min_tokens, routed.budget.max_tokens);
-      this.#view.used(this.#pieces.reasoning);
+      this.#showUsed();
       return routed;
     } catch {
       return null; // the meter does without
@@ -71,7 +71,13 @@ export class Run {
   #think(text) {
     if (++this.#pieces.reasoning === 1) this.#view.phase = "thinking";
     this.#view.think(text);
-    this.#view.used(this.#pieces.reasoning);
+    this.#showUsed();
+  }
+
+  /** The exact count comes at the end; until then a piece of text is taken for a token. */
+  #showUsed() {
+    const exact = this.#ended?.thinking.tokens;
+    this.#view.used(exact ?? this.#pieces.reasoning, exact !== undefined);
   }
 
   #say(text) {
@@ -105,7 +111,7 @@ export class Run {
   async #conclude(elapsed) {
     const { thinking } = this.#ended;
     this.#showClock(elapsed, this.#usage.usage.completion_tokens);
-    this.#view.used(thinking.tokens, true);
+    this.#showUsed();
     this.#view.mark(thinking.forced_spans);
     const routed = await this.#routed;
     this.#view.tell(endFacts(thinking, this.#usage, routed, elapsed));

@@ -57,7 +57,7 @@ export class RunView {
     this.#meter.limits(least, most);
   }
 
-  used(tokens, exact = false) {
+  used(tokens, exact) {
     this.#meter.show(tokens, exact);
   }
 
@@ -98,7 +98,7 @@ export class RunView {
   /** What went wrong; `wait` is how many seconds to let pass before another try. */
   fail(words, wait, retry) {
     this.phase = "failed";
-    this.#find(".error").textContent = wait ? `${words} Try again in ${wait} seconds.` : words;
+    this.#find(".error").textContent = words;
     const button = this.#find(".retry");
     button.hidden = false;
     button.onclick = retry;

@@ -19,8 +19,15 @@ export const STATUS = {
   failed: "",
 };
 
-/** Why there is no answer, or only part of one, and what to do. */
-export function explain(failure, begun) {
+/** Why there is no answer, or only part of one, and when to try again where that is known. */
+export function explain(failure, begun = false) {
+  const words = reason(failure, begun);
+  const { retryAfter } = failure;
+  const told = !retryAfter || /try again/i.test(words);
+  return told ? words : `${words} Try again in ${retryAfter} s.`;
+}
+
+function reason(failure, begun) {
   switch (failure.kind) {
     case "unreachable":
       return "The server cannot be reached. Is it running?";
@@ -29,19 +36,23 @@ export function explain(failure, begun) {
         ? "The connection was lost. What had come by then is kept."
         : "The connection was lost before anything came.";
     case "broken":
-      return `The server broke the answer off: ${failure.message}`;
+      return `The server broke the answer off: ${sentence(failure.message)}`;
     default:
       return refusal(failure);
   }
 }
 
 function refusal({ status, message }) {
-  const because = message ? `: ${message}` : ".";
+  const because = message ? `: ${sentence(message)}` : ".";
   if (status === 429) return `The server has too much to do just now${because}`;
   if (status === 503) return `The server cannot answer yet${because}`;
   if (status === 401 || status === 403) return `The server does not let this page in${because}`;
   if (status >= 500) return `The server failed${because}`;
   return `The server did not take this request${because}`;
+}
+
+function sentence(text) {
+  return /[.!?]$/.test(text) ? text : `${text}.`;
 }
 
 export function tokens(count) {

@@ -2,16 +2,14 @@
 
 import asyncio
 import contextlib
-import shutil
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
 import httpx
-from playwright.async_api import Page, async_playwright
+from playwright.async_api import Browser, ConsoleMessage, Page, Request
 
 from server.engines.fake import FakeEngine
-from tests.requirements import require
 from tests.server.harness import listening
 
 PATIENCE_MS = 20_000
@@ -20,36 +18,28 @@ REFUSED = "Failed to load resource"
 
 
 @asynccontextmanager
-async def browsing(url: str, path: str = "/", **context: Any) -> AsyncIterator[Page]:
+async def browsing(
+    browser: Browser, url: str, path: str = "/", **context: Any
+) -> AsyncIterator[Page]:
     """A page in headless Chromium; nothing may be asked of other hosts, and nothing may fail."""
-    found = shutil.which("chromium") or shutil.which("google-chrome")
-    require(found, "Chromium")
     faults: list[str] = []
-    async with async_playwright() as playwright:
-        # The sandbox needs rights that containers, in which tests often run, do not have.
-        browser = await playwright.chromium.launch(executable_path=found, args=["--no-sandbox"])
-        page = await (await browser.new_context(**context)).new_page()
+
+    def on_console(told: ConsoleMessage) -> None:
+        if told.type in ("error", "warning") and not told.text.startswith(REFUSED):
+            faults.append(told.text)
+
+    def on_request(asked: Request) -> None:
+        if not asked.url.startswith((url, "data:")):
+            faults.append(f"asked for {asked.url}")
+
+    async with await browser.new_context(**context) as opened:
+        page = await opened.new_page()
         page.set_default_timeout(PATIENCE_MS)
         page.on("pageerror", lambda error: faults.append(str(error)))
-        page.on(
-            "console",
-            lambda told: (
-                faults.append(told.text)
-                if told.type == "error" and not told.text.startswith(REFUSED)
-                else None
-            ),
-        )
-        page.on(
-            "request",
-            lambda asked: (
-                None
-                if asked.url.startswith((url, "data:"))
-                else faults.append(f"asked for {asked.url}")
-            ),
-        )
+        page.on("console", on_console)
+        page.on("request", on_request)
         await page.goto(url + path)
         yield page
-        await browser.close()
     assert faults == []
 
 
@@ -93,11 +83,15 @@ async def relayed(url: str) -> AsyncIterator[Relay]:
 
 @asynccontextmanager
 async def opened(
-    engine: FakeEngine, path: str = "/", limits: dict[str, Any] | None = None, **context: Any
+    browser: Browser,
+    engine: FakeEngine,
+    path: str = "/",
+    given: dict[str, Any] | None = None,
+    **context: Any,
 ) -> AsyncIterator[Page]:
-    """The same, of a server of its own over a scripted engine."""
+    """The same, of a server of its own over a scripted engine, with settings as `given`."""
     async with (
-        listening(engine, limits=limits or {}, page={"examples": ["2 + 2?"]}) as url,
-        browsing(url, path, **context) as page,
+        listening(engine, **(given or {})) as url,
+        browsing(browser, url, path, **context) as page,
     ):
         yield page

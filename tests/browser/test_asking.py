@@ -1,0 +1,244 @@
+"""The page at `/`: asking, and what is seen of the thinking and the answer."""
+
+import re
+
+import pytest
+from playwright.async_api import Browser, expect
+
+from server.engines.fake import FakeEngine, Script
+from server.sections import Prices
+from tests.browser.opening import browsing, opened
+from tests.browser.using import ask, choose, facts, field
+from tests.engine.served import Served
+from tests.server.harness import Gate, soon
+
+pytestmark = pytest.mark.asyncio(loop_scope="package")
+
+COUNTING = " ".join(map(str, range(200)))
+"""A thinking that is no loop and ends no sentence."""
+
+
+async def test_thinking_and_answer_are_apart(browser: Browser) -> None:
+    async with opened(browser, FakeEngine(Script(("Let me see.",), "It is 42."))) as page:
+        await choose(page, "low")
+        run = await ask(page)
+        told = await facts(run)
+
+        await expect(run.get_by_role("group", name="The thinking's text")).to_have_text(
+            "Let me see."
+        )
+        await expect(run.get_by_role("group", name="Answer")).to_have_text("It is 42.")
+        await expect(run.get_by_role("status")).to_have_text("Done.")
+
+    assert told["Why the thinking ended"] == "The model closed its thinking by itself."
+    assert told["Thinking"] == "11 tokens: 11 sampled, 0 forced"
+    assert told["Budget"] == "tier low; at most 512 tokens"
+    assert re.fullmatch(
+        r"\d+ tokens of prompt; 22 generated in \d+\.\d s, [\d,]+ a second", told["In all"]
+    )
+    assert told["Cost"] == "unknown: the server has no prices"
+
+
+async def test_it_tells_how_the_thinking_goes(browser: Browser) -> None:
+    gate = Gate(5)
+    engine = FakeEngine(Script(("Let me see.",), "x"), before_token=gate)
+    async with opened(browser, engine) as page:
+        await field(page, "Minimum").fill("10")
+        await field(page, "Maximum").fill("20")
+        run = await ask(page)
+        await soon(gate.reached.wait())
+        meter = run.get_by_role("meter")
+
+        await expect(run.get_by_role("status")).to_have_text("Thinking.")
+        await expect(meter).to_have_attribute(
+            "aria-valuetext", "about 5 tokens, at least 10, at most 20"
+        )
+        await expect(meter).to_have_attribute("aria-valuenow", "5")
+        await expect(meter).to_have_attribute("aria-valuemax", "20")
+        box, used, least = [
+            await run.locator(part).bounding_box() for part in (".meter", ".used", ".least")
+        ]
+        assert box
+        assert used
+        assert least
+        assert used["width"] == pytest.approx(box["width"] / 4, abs=1)
+        assert least["x"] - box["x"] == pytest.approx(box["width"] / 2, abs=1)
+        await expect(run.locator(".clock")).to_have_text(
+            re.compile(r"^\d+\.\d s, about \d+ tokens/s$")
+        )
+        gate.opened.set()
+        await facts(run)
+        await expect(meter).to_have_attribute(
+            "aria-valuetext", "11 tokens, at least 10, at most 20"
+        )
+        await expect(run.locator(".count")).to_have_text("11 tokens")
+
+
+async def test_a_lower_cap_shortens_the_thinking(browser: Browser) -> None:
+    async with opened(browser, FakeEngine(Script((COUNTING,), "42"))) as page:
+        await choose(page, "low")
+        await field(page, "Maximum").fill("200")
+        first = await ask(page)
+        await facts(first)
+        slider = field(page, "Maximum, as a slider")
+        await slider.focus()
+        for _ in range(5):
+            await page.keyboard.press("ArrowLeft")
+        cap = int(await field(page, "Maximum").input_value())
+        await expect(slider).to_have_attribute("aria-valuetext", f"{cap} tokens")
+        second = await ask(page)
+        told = await facts(second)
+
+        assert 0 < cap < 200
+        await expect(first.locator(".thought")).to_have_text(COUNTING[:200])
+        await expect(second.locator(".thought")).to_have_text(COUNTING[:cap])
+    assert told["Why the thinking ended"] == f"It came to its maximum of {cap} tokens."
+    assert told["Thinking"] == f"{cap} tokens: {cap} sampled, 0 forced; the end marker was forced"
+
+
+async def test_what_the_server_put_in_is_marked(browser: Browser) -> None:
+    engine = FakeEngine(Script(("☃🙂 one. ", COUNTING), "42"))
+    budget = {"wrap_up_text": "So 🙂", "landing": "hard"}
+    async with opened(browser, engine, given={"budget": budget}) as page:
+        await choose(page, "low")
+        await field(page, "Maximum").fill("60")
+        await field(page, "Continuations").fill("1")
+        run = await ask(page)
+        told = await facts(run)
+
+        await expect(run.locator("mark")).to_have_text(["Wait", "So 🙂"])
+        await expect(run.get_by_title("Continuation, put in by the server")).to_have_text("Wait")
+        await expect(run.get_by_title("Wrap-up, put in by the server")).to_have_text("So 🙂")
+        thought = re.compile("^☃🙂 one. Wait0 1 2.*So 🙂$")
+        await expect(run.locator(".thought")).to_have_text(thought)
+    forced = len("Wait") + len("So 🙂".encode())
+    assert told["Thinking"] == (
+        f"60 tokens: {60 - forced} sampled, {forced} forced; sent back once; "
+        "the end marker was forced"
+    )
+
+
+async def test_the_router_chooses_first_of_all(browser: Browser) -> None:
+    async with opened(browser, FakeEngine()) as page:
+        tiers = page.get_by_role("radiogroup", name="Tier").get_by_role("radio")
+        assert await tiers.first.input_value() == "auto"
+        await choose(page, "auto")
+        run = await ask(page, "Prove that there are infinitely many primes.")
+        told = await facts(run)
+
+        await expect(run.get_by_role("heading")).to_have_text("tier auto (high)")
+    assert re.match(r"tier high, by the router \(it gives “high” \d+%\)", told["Budget"])
+
+
+async def test_what_the_tier_leaves_shows_in_the_fields(browser: Browser) -> None:
+    async with opened(browser, FakeEngine()) as page:
+        await choose(page, "high")
+
+        await expect(field(page, "Minimum")).to_have_attribute("placeholder", "256")
+        await expect(field(page, "Maximum")).to_have_attribute("placeholder", "8192")
+        await expect(field(page, "Continuations")).to_have_attribute("placeholder", "0")
+
+
+async def test_the_cost_is_told(browser: Browser) -> None:
+    prices = Prices(prompt=0, thinking=2, answer=10).model_dump(mode="json")  # type: ignore[arg-type]
+    engine = FakeEngine(Script(("four",), "two"))
+    async with opened(browser, engine, given={"prices": prices}) as page:
+        await choose(page, "low")
+        told = await facts(await ask(page))
+
+    # A marker and an end of turn cost what thinking costs.
+    assert told["Cost"] == (
+        "0.000042 USD (prompt 0 USD, thinking 0.000012 USD, answer 0.00003 USD)"
+    )
+
+
+async def test_one_prompt_under_two_budgets(browser: Browser) -> None:
+    async with opened(browser, FakeEngine(Script((COUNTING,), "42"))) as page:
+        await choose(page, "low")
+        await page.get_by_role("switch", name="Side by side").check()
+        await choose(page, "low", budget=1)
+        await field(page, "Maximum").fill("5")
+        await field(page, "Maximum", budget=1).fill("20")
+        await page.get_by_label("Temperature").fill("0.5")
+        await ask(page)
+        runs = page.locator(".run")
+        for side, cap in enumerate((5, 20)):
+            await facts(runs.nth(side))
+            await expect(runs.nth(side).locator(".thought")).to_have_text(COUNTING[:cap])
+        await expect(runs.get_by_role("heading")).to_have_text(
+            ["A: tier low, at most 5", "B: tier low, at most 20"]
+        )
+        boxes = [await runs.nth(side).bounding_box() for side in (0, 1)]
+
+    left, right = boxes
+    assert left
+    assert right
+    assert left["x"] + left["width"] < right["x"]
+    assert left["y"] == right["y"]
+
+
+async def test_each_side_goes_on_from_its_own_answer(browser: Browser) -> None:
+    engine = FakeEngine(lambda job: Script(("x",), "deep" if job.budget.maximum else "quick"))
+    async with opened(browser, engine) as page:
+        await page.get_by_role("switch", name="Side by side").check()
+        await choose(page, "low")
+        await choose(page, "none", budget=1)
+        for turn in (0, 1):
+            await ask(page, f"question {turn}")
+            for side in (0, 1):
+                await facts(page.locator(".run").nth(2 * turn + side))
+
+    asked = {bytes(t for t in job.prompt_ids if t < 256).decode() for job in engine.jobs[2:]}
+    for answer, other in (("deep", "quick"), ("quick", "deep")):
+        (own,) = (text for text in asked if f"assistant\n{answer}" in text)
+        assert "question 0" in own
+        assert other not in own
+
+
+@pytest.mark.parametrize("remembers", [True, False])
+async def test_what_was_said_before_is_sent_if_that_is_wanted(
+    browser: Browser, remembers: bool
+) -> None:
+    engine = FakeEngine(Script(("x",), "It is 42."))
+    given = {"page": {"remembers": not remembers}}
+    async with opened(browser, engine, given=given) as page:
+        await page.get_by_role("switch", name="Send what was said before").click()
+        for text in ("first", "second"):
+            await facts(await ask(page, text))
+        await page.get_by_role("button", name="New chat").click()
+        await expect(page.locator(".turn")).to_have_count(0)
+        await facts(await ask(page, "third"))
+
+    _, second, third = ({*_words(job.prompt_ids)} for job in engine.jobs)
+    assert ({"first", "42."} <= second) is remembers
+    assert third.isdisjoint({"first", "second"})
+
+
+def _words(token_ids: tuple[int, ...]) -> list[str]:
+    return bytes(token if token < 256 else ord(" ") for token in token_ids).decode().split()
+
+
+async def test_an_example_is_ready_to_be_asked(browser: Browser) -> None:
+    async with opened(browser, FakeEngine(), given={"page": {"examples": ["2 + 2?"]}}) as page:
+        await page.get_by_role("button", name="2 + 2?").click()
+
+        await expect(page.get_by_label("Your prompt")).to_have_value("2 + 2?")
+        await expect(page.get_by_label("Your prompt")).to_be_focused()
+
+
+async def test_the_demo_model_thinks_before_your_eyes(browser: Browser, served: Served) -> None:
+    async with browsing(browser, served.url) as page:
+        await page.locator("#examples button").first.click()
+        await field(page, "Continuations").fill("2")
+        await page.get_by_label("Temperature").fill("0")
+        await page.get_by_role("button", name="Send").click()
+        run = page.locator(".run")
+        told = await facts(run)
+
+        await expect(run.locator("mark").first).to_have_text("Wait")
+        await expect(run.locator(".answer-text")).to_have_text("The answer is 35.")
+        assert "sent back" in told["Thinking"]
+        await choose(page, "none")
+        await field(page, "Continuations").fill("")
+        hasty = await ask(page, await page.locator(".prompt").inner_text())
+        assert (await facts(hasty))["Thinking"] == "none"

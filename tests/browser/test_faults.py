@@ -1,0 +1,212 @@
+"""The page at `/`: what can go wrong, and what a person hears of it."""
+
+import asyncio
+from typing import Any
+
+import httpx
+import pytest
+from playwright.async_api import Browser, Route, expect
+
+from server.engines.fake import FakeEngine, Script
+from tests.browser.opening import browsing, opened, relayed
+from tests.browser.using import ask, choose, facts, field
+from tests.server.harness import CHAT, Gate, body, listening, soon
+
+pytestmark = pytest.mark.asyncio(loop_scope="package")
+
+HOSTILE = "<img src=x onerror=\"document.title='hit'\"><script>document.title='hit'</script>"
+
+
+@pytest.mark.parametrize("way", ["button", "key"])
+@pytest.mark.parametrize("budgets", [1, 2])
+async def test_stop_aborts_in_the_engine(browser: Browser, way: str, budgets: int) -> None:
+    gate = Gate(6)
+    engine = FakeEngine(Script(("thinking away",), "x"), before_token=gate)
+    async with opened(browser, engine) as page:
+        await choose(page, "low")
+        if budgets == 2:
+            await page.get_by_role("switch", name="Side by side").check()
+            await choose(page, "low", budget=1)
+        await ask(page)
+        runs = page.locator(".run")
+        await expect(runs.locator(".thought")).to_have_text(["thinki"] * budgets)
+        await expect(page.get_by_role("button", name="Send")).to_be_hidden()
+        if way == "button":
+            await page.get_by_role("button", name="Stop").click()
+        else:
+            await page.keyboard.press("Escape")
+        aborted = {await soon(engine.aborted.get()) for _ in range(budgets)}
+
+        assert aborted == {job.id for job in engine.jobs}
+        await expect(runs.get_by_role("status")).to_have_text(
+            ["Stopped by you. What had come by then is kept."] * budgets
+        )
+        await expect(runs.locator(".thought")).to_have_text(["thinki"] * budgets)
+        await expect(page.get_by_role("button", name="Send")).to_be_visible()
+        await expect(page.get_by_label("Your prompt")).to_be_focused()
+
+
+async def test_a_refusal_names_the_fields(browser: Browser) -> None:
+    async with opened(browser, FakeEngine()) as page:
+        await field(page, "Minimum").fill("9")
+        await field(page, "Maximum").fill("8")
+        run = await ask(page)
+
+        await expect(run.get_by_role("alert")).to_have_text(
+            "The server did not take this request: min_thinking_tokens (9) is over "
+            "max_thinking_tokens (8)."
+        )
+        await field(page, "Maximum").fill("10")
+        await facts(await ask(page))
+
+
+async def test_a_full_server_says_when_to_try_again(browser: Browser) -> None:
+    gate = Gate(1)
+    engine = FakeEngine(before_token=gate)
+    limits = {"max_running": 1, "max_waiting": 0}
+    async with (
+        opened(browser, engine, given={"limits": limits}) as page,
+        httpx.AsyncClient(base_url=page.url) as other,
+    ):
+        busy = asyncio.create_task(other.post(CHAT, json=body()))
+        await soon(gate.reached.wait())
+        run = await ask(page)
+
+        await expect(run.get_by_role("alert")).to_contain_text("The server has too much to do")
+        await expect(run.get_by_role("alert")).to_contain_text("try again in 1 s")
+        gate.opened.set()
+        await soon(busy)
+        await run.get_by_role("button", name="Try again", exact=True).click()
+        await facts(run)
+        await expect(page.locator(".run")).to_have_count(1)
+
+
+async def test_a_busy_proxy_says_so_too(browser: Browser) -> None:
+    async def refuse(route: Route) -> None:
+        await route.fulfill(status=429, headers={"retry-after": "7"}, body="<h1>slow down</h1>")
+
+    async with opened(browser, FakeEngine()) as page:
+        await page.clock.install()
+        await page.route(f"**{CHAT}", refuse)
+        run = await ask(page)
+
+        await expect(run.get_by_role("alert")).to_have_text(
+            "The server has too much to do just now. Try again in 7 s."
+        )
+        again = run.locator(".retry")
+        await expect(again).to_have_text("Try again in 7 s")
+        await expect(again).to_be_disabled()
+        await page.unroute(f"**{CHAT}")
+        await page.clock.run_for(7_000)
+        await again.click()
+        await page.clock.resume()
+        await facts(run)
+
+
+async def test_a_model_that_loads_is_waited_for(browser: Browser) -> None:
+    async def load(route: Route) -> None:
+        error: dict[str, Any] = {"error": {"message": "the model is still loading"}}
+        await route.fulfill(status=503, json=error)
+
+    async with listening(FakeEngine()) as url, browsing(browser, url, "/docs") as page:
+        await page.route("**/v1/models", load)
+        await page.goto(url)
+
+        await expect(page.locator("#notice")).to_have_text(
+            "The server cannot answer yet: the model is still loading."
+        )
+        await expect(page.get_by_role("button", name="Send")).to_be_disabled()
+        await page.unroute("**/v1/models")
+        await facts(await ask(page))
+        await expect(page.locator("#notice")).to_be_empty()
+
+
+async def test_an_engine_that_dies_says_so_and_what_came_is_kept(browser: Browser) -> None:
+    async with opened(browser, FakeEngine(Script(("Let me see.",), "x"), die_after=3)) as page:
+        await choose(page, "low")
+        run = await ask(page)
+
+        await expect(run.get_by_role("alert")).to_contain_text("The server broke the answer off: ")
+        await expect(run.locator(".thought")).to_have_text("Let")
+
+
+@pytest.mark.parametrize(
+    ("position", "words"),
+    [
+        (0, "The connection was lost before anything came."),
+        (3, "The connection was lost. What had come by then is kept."),
+    ],
+)
+async def test_a_lost_connection_says_so(browser: Browser, position: int, words: str) -> None:
+    gate = Gate(position)
+    engine = FakeEngine(Script(("Let me see.",), "x"), before_token=gate)
+    async with (
+        listening(engine) as url,
+        relayed(url) as relay,
+        browsing(browser, relay.url) as page,
+    ):
+        await choose(page, "low")
+        run = await ask(page)
+        await expect(run.locator(".thought")).to_have_text("Let"[:position])
+        await expect(run.get_by_role("meter")).to_be_visible()
+        relay.cut()
+
+        await expect(run.get_by_role("alert")).to_have_text(words)
+        await expect(run.locator(".thought")).to_have_text("Let"[:position])
+        gate.opened.set()
+        await run.get_by_role("button", name="Try again").click()
+        await facts(run)
+
+
+async def test_a_server_that_is_gone_is_named(browser: Browser) -> None:
+    async with listening(FakeEngine()) as url, browsing(browser, url) as page:
+        await expect(page.get_by_role("button", name="Send")).to_be_enabled()
+        await page.route(f"**{CHAT}", lambda route: route.abort("connectionrefused"))
+        run = await ask(page)
+
+        await expect(run.get_by_role("alert")).to_have_text(
+            "The server cannot be reached. Is it running?"
+        )
+
+
+async def test_whatever_is_written_is_text(browser: Browser) -> None:
+    script = Script((HOSTILE,), HOSTILE)
+    given = {"page": {"examples": [HOSTILE]}, "served_model_name": HOSTILE}
+    async with opened(browser, FakeEngine(script, name=HOSTILE), given=given) as page:
+        await choose(page, "low")
+        await page.locator("#examples button").click()
+        await field(page, "Continuations").fill("1")
+        run = await ask(page, HOSTILE)
+        await facts(run)
+        await run.get_by_text("This request as code").click()
+
+        await expect(page.locator(".prompt")).to_have_text(HOSTILE)
+        await expect(run.locator(".thought")).to_have_text(f"{HOSTILE}Wait{HOSTILE}")
+        await expect(run.locator(".answer-text")).to_have_text(HOSTILE)
+        await expect(page.locator("#model")).to_have_text(HOSTILE)
+        await expect(page.locator("img, body script")).to_have_count(0)
+        assert await run.locator(".thought *").all_inner_texts() == ["Wait"]
+        assert await page.title() == "Proctor"
+
+
+async def test_scripts_of_others_do_not_run(browser: Browser) -> None:
+    async with listening(FakeEngine()) as url:
+        context = await browser.new_context()
+        page = await context.new_page()
+        await page.goto(url)
+        refused: list[str] = []
+        page.on("console", lambda told: refused.append(told.text))
+        await page.evaluate(
+            """async () => {
+                const script = document.createElement("script");
+                script.textContent = "document.title = 'hit'";
+                document.body.append(script);
+                const image = document.createElement("div");
+                image.innerHTML = "<img src=x onerror=\\"document.title = 'hit'\\">";
+                document.body.append(image);
+                await fetch("https://example.com/").catch(() => {});
+            }"""
+        )
+        await expect(page).to_have_title("Proctor")
+        assert sum("Content Security Policy" in told for told in refused) >= 3
+        await context.close()

@@ -1,0 +1,149 @@
+"""The page at `/`: by keyboard, by ear, on a phone, in the dark."""
+
+from typing import Any
+
+import pytest
+from axe_playwright_python.async_playwright import Axe
+from playwright.async_api import Browser, Page, expect
+
+from server.engines.fake import FakeEngine, Script
+from tests.browser.opening import opened
+from tests.browser.using import ask, choose, facts, field
+from tests.server.harness import Gate, soon
+
+pytestmark = pytest.mark.asyncio(loop_scope="package")
+
+DESKTOP = {"width": 1200, "height": 850}
+PHONE = {"width": 375, "height": 700}
+LOOKS = [
+    {"viewport": DESKTOP},
+    {"viewport": DESKTOP, "color_scheme": "dark"},
+    {"viewport": PHONE, "has_touch": True, "is_mobile": True},
+    {"viewport": PHONE, "color_scheme": "dark"},
+]
+LONG = "".join(map(str, range(150)))
+LINES = "".join(f"line {number}\n" for number in range(60))
+
+
+async def assert_readable(page: Page) -> None:
+    """Nothing that axe finds fault with, contrast included, and nothing to scroll sideways to."""
+    assert await page.evaluate(
+        "document.documentElement.scrollWidth <= document.documentElement.clientWidth"
+    )
+    found = await Axe().run(page)
+    assert found.violations_count == 0, found.generate_report()
+
+
+@pytest.mark.parametrize("look", LOOKS)
+async def test_it_can_be_read_by_anyone(browser: Browser, look: dict[str, Any]) -> None:
+    engine = FakeEngine(Script((f"☃ {LONG}. ", LINES), LONG))
+    given = {"page": {"examples": ["2 + 2?"]}, "budget": {"wrap_up_text": "So"}}
+    async with opened(browser, engine, given=given, **look) as page:
+        await expect(page.locator("#examples button")).to_be_visible()
+        await assert_readable(page)
+        if not await page.locator("#budgets").is_visible():
+            await page.locator("#settings summary").click()
+        await page.get_by_role("switch", name="Side by side").check()
+        await choose(page, "medium", budget=1)
+        await field(page, "Minimum").fill("1100")
+        await field(page, "Maximum").fill("100")
+        await field(page, "Continuations", budget=1).fill("1")
+        await field(page, "Maximum", budget=1).fill("800")
+        await assert_readable(page)
+        if look["viewport"] == PHONE:
+            await page.locator("#settings summary").click()
+        await ask(page, LONG)
+        await expect(page.get_by_role("alert").first).to_be_visible()
+        await facts(page.locator(".run").nth(1))
+        await expect(page.locator("mark")).to_have_count(2)
+        await page.get_by_text("This request as code").nth(1).click()
+        await assert_readable(page)
+
+
+async def test_a_phone_shows_one_thing_under_the_other(browser: Browser) -> None:
+    async with opened(browser, FakeEngine(), viewport=PHONE) as page:
+        await expect(page.locator("#budgets")).to_be_hidden()
+        await expect(page.locator("#settings summary")).to_contain_text("tier auto")
+        await page.locator("#settings summary").click()
+        await page.get_by_role("switch", name="Side by side").check()
+        await page.locator("#settings summary").click()
+        await ask(page)
+        boxes = []
+        for side in (0, 1):
+            await facts(page.locator(".run").nth(side))
+            boxes.append(await page.locator(".run").nth(side).bounding_box())
+
+    first, second = boxes
+    assert first
+    assert second
+    assert first["y"] + first["height"] < second["y"]
+    assert first["width"] == second["width"] > 300
+
+
+async def test_all_of_it_works_by_keyboard(browser: Browser) -> None:
+    async with opened(browser, FakeEngine(Script(("x" * 20,), "42"))) as page:
+        await expect(page.get_by_role("button", name="Send")).to_be_enabled()
+        press = page.keyboard.press
+        await press("Tab")
+        await expect(page.get_by_role("link", name="To the prompt")).to_be_focused()
+        for _ in range(4):
+            await press("Tab")
+        await expect(page.get_by_role("radio", name="auto").first).to_be_focused()
+        await press("ArrowRight")
+        await press("ArrowRight")
+        await expect(page.get_by_role("radio", name="low").first).to_be_checked()
+        for _ in range(3):
+            await press("Tab")
+        await expect(field(page, "Maximum")).to_be_focused()
+        await page.keyboard.type("7")
+        while await page.evaluate("document.activeElement.id") != "prompt":
+            await press("Tab")
+        await page.keyboard.type("one")
+        await press("Shift+Enter")
+        await page.keyboard.type("two")
+        await expect(page.get_by_label("Your prompt")).to_have_value("one\ntwo")
+        await press("Enter")
+        run = page.locator(".run")
+        told = await facts(run)
+        assert told["Thinking"].startswith("7 tokens")
+        await expect(page.locator(".prompt")).to_have_text("one two")
+
+        await run.get_by_role("button", name="Thinking").focus()
+        await press("Enter")
+        await expect(run.locator(".thought")).to_be_hidden()
+        await expect(run.get_by_role("meter")).to_be_visible()
+        await expect(run.get_by_role("button", name="Thinking")).to_have_attribute(
+            "aria-expanded", "false"
+        )
+        await press("Space")
+        await expect(run.locator(".thought")).to_be_visible()
+
+
+async def test_the_last_turn_is_brought_to_the_top(browser: Browser) -> None:
+    engine = FakeEngine(Script((LINES,), "42"))
+    async with opened(browser, engine, viewport=DESKTOP) as page:
+        for _ in range(2):
+            run = await ask(page)
+            await facts(run)
+        box = await page.locator(".turn").last.bounding_box()
+
+    assert box
+    assert 0 <= box["y"] < 100
+
+
+async def test_a_pane_follows_the_thinking_unless_it_was_scrolled_back(browser: Browser) -> None:
+    gate = Gate(200)
+    engine = FakeEngine(Script((LINES,), "42"), before_token=gate)
+    async with opened(browser, engine, viewport=DESKTOP) as page:
+        await choose(page, "low")
+        run = await ask(page)
+        await soon(gate.reached.wait())
+        pane = run.locator(".thought")
+        await expect(pane).to_contain_text("line 23")
+        below = "pane => pane.scrollHeight - pane.clientHeight - pane.scrollTop"
+        assert await pane.evaluate(below) < 40
+        await pane.evaluate("pane => pane.scrollTo(0, 0)")
+        gate.opened.set()
+        await facts(run)
+
+        assert await pane.evaluate("pane => pane.scrollTop") == 0
