@@ -6,6 +6,8 @@ MAKEFLAGS += --no-builtin-rules
 
 VENV := .venv
 BIN := $(VENV)/bin
+CLIENTS := .venv-clients
+NODE_MODULES := tests/clients/js/node_modules
 PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input
 TORCH := 2.13.0
 TORCH_CPU_INDEX := https://download.pytorch.org/whl/cpu
@@ -20,7 +22,7 @@ serve: $(VENV)/.engine ## install what is missing and serve the demo model (ARGS
 	@exec $(BIN)/proctor serve $(ARGS)
 
 # The report on budget/ is silent when all is well: pytest's closing line stays the last one.
-test: lint ## check and test everything (ARGS="-k budget")
+test: lint $(NODE_MODULES)/.made ## check and test everything (ARGS="-k budget")
 	@status=0; \
 	$(BIN)/python -m pytest --cov --cov-report=term $(ARGS) || status=$$?; \
 	if [ -z "$(ARGS)" ] && ! report=$$($(BIN)/coverage report --fail-under=100 \
@@ -41,10 +43,11 @@ bench: $(VENV)/.dev ## throughput, paired against vLLM's own server
 	$(BIN)/python -m bench.throughput $(ARGS)
 
 lock: $(VENV)/.dev ## renew the pinned versions in requirements/
+	$(PIP) install --quiet --upgrade pip # older ones find conflicts where there are none
 	$(BIN)/python requirements/lock.py
 
 clean: ## remove the environment and all caches
-	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis \
+	rm -rf $(VENV) $(CLIENTS) $(NODE_MODULES) .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis \
 	  .coverage build dist ./*.egg-info
 
 # A pyenv shim can exist for a Python that is not installed, so each candidate is run.
@@ -76,4 +79,16 @@ $(VENV)/.engine: requirements/engine-cpu.txt pyproject.toml $(VENV)/.made
 $(VENV)/.dev: requirements/dev.txt $(VENV)/.engine
 	@echo "installing what tests and checks need"
 	@$(PIP) install --quiet --no-deps --requirement requirements/dev.txt
+	@touch $@
+
+$(CLIENTS)/.made: requirements/clients.txt $(VENV)/.made
+	@echo "installing the clients that tests use"
+	@$(BIN)/python -m venv $(CLIENTS)
+	@$(CLIENTS)/bin/python -m pip --disable-pip-version-check --no-input install --quiet --no-deps \
+	  --no-compile --requirement requirements/clients.txt
+	@touch $@
+
+$(NODE_MODULES)/.made: tests/clients/js/package-lock.json $(CLIENTS)/.made
+	@PATH="$(CURDIR)/$(CLIENTS)/bin:$$PATH" \
+	  npm ci --prefix $(dir $(@D)) --ignore-scripts --no-audit --no-fund --silent
 	@touch $@

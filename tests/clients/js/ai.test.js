@@ -1,0 +1,117 @@
+// Vercel's AI SDK, by `@ai-sdk/openai-compatible`.
+
+import assert from "node:assert/strict";
+import { test } from "node:test";
+import { createOpenAICompatible } from "@ai-sdk/openai-compatible";
+import { APICallError, generateText, isStepCount, Output, streamText, tool } from "ai";
+import { z } from "zod";
+import { budget, chain, real, scripted, scriptedIsIdle, thinks } from "./servers.js";
+
+const Result = z.object({ digits: z.int().min(0).max(99), sure: z.boolean() });
+const weather = tool({
+  inputSchema: z.object({ city: z.string() }),
+  execute: async ({ city }) => `21 in ${city}`,
+});
+
+const model = (server) =>
+  createOpenAICompatible({
+    name: "proctor",
+    baseURL: server.url,
+    includeUsage: true,
+    supportsStructuredOutputs: true,
+  })(server.model);
+const sum = {
+  model: model(real),
+  prompt: chain,
+  temperature: 0,
+  providerOptions: { proctor: budget },
+};
+
+test("generateText", async () => {
+  const { text, reasoningText, usage } = await generateText(sum);
+
+  assert.match(reasoningText, /^a:/);
+  assert.match(text, /^The answer is/);
+  assert.equal(usage.outputTokenDetails.reasoningTokens, thinks);
+});
+
+test("streamText shows reasoning parts, then text parts", async () => {
+  const whole = await generateText(sum);
+  const { stream } = streamText(sum);
+  const kinds = [];
+  const texts = { "reasoning-delta": "", "text-delta": "" };
+  let usage;
+  for await (const part of stream) {
+    assert.notEqual(part.type, "error");
+    if (kinds.at(-1) !== part.type) kinds.push(part.type);
+    if (part.type in texts) texts[part.type] += part.text;
+    if (part.type === "finish") usage = part.totalUsage;
+  }
+
+  const order = ["reasoning", "text"].flatMap((of) => [`${of}-start`, `${of}-delta`, `${of}-end`]);
+  assert.deepEqual(kinds.filter((kind) => order.includes(kind)), order);
+  assert.equal(texts["reasoning-delta"], whole.reasoningText);
+  assert.equal(texts["text-delta"], whole.text);
+  assert.equal(usage.outputTokenDetails.reasoningTokens, thinks);
+});
+
+test("an effort chooses a tier", async () => {
+  const { response } = await generateText({
+    ...sum,
+    providerOptions: { proctor: { reasoningEffort: "low" } },
+  });
+
+  assert.equal(response.headers["x-budget-tier"], "low");
+});
+
+test("structured output", async () => {
+  const { output } = await generateText({ ...sum, output: Output.object({ schema: Result }) });
+
+  assert.ok(Result.parse(output));
+});
+
+test("tools", async () => {
+  const asking = {
+    model: model(scripted),
+    prompt: "Weather in two cities?",
+    tools: { get_weather: weather },
+    stopWhen: isStepCount(3),
+  };
+  const streamed = streamText(asking);
+  for (const result of [await generateText(asking), streamed]) {
+    const [first, last] = await result.steps;
+    assert.deepEqual(first.toolCalls.map(({ input }) => input.city), ["Paris", "Oslo"]);
+    assert.deepEqual(first.toolResults.map(({ output }) => output), ["21 in Paris", "21 in Oslo"]);
+    assert.equal(first.reasoningText, "Let me see.");
+    assert.equal(first.finishReason, "tool-calls");
+    assert.equal(last.text, "It is 21 degrees.");
+  }
+});
+
+test("errors", async () => {
+  const wrong = { model: model(scripted), prompt: "hi", temperature: 3 };
+
+  await assert.rejects(generateText(wrong), (error) => {
+    assert.ok(APICallError.isInstance(error));
+    assert.partialDeepStrictEqual(error, { statusCode: 400, isRetryable: false });
+    assert.equal(error.data.error.param, "temperature");
+    return true;
+  });
+});
+
+test("a stream that is left is ended", async () => {
+  const leaving = new AbortController();
+  const { stream } = streamText({
+    model: model(scripted),
+    prompt: "hold",
+    abortSignal: leaving.signal,
+  });
+  const kinds = [];
+  for await (const part of stream) {
+    kinds.push(part.type);
+    if (part.type === "text-delta") leaving.abort();
+  }
+
+  assert.equal(kinds.at(-1), "abort");
+  await scriptedIsIdle();
+});

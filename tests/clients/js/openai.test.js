@@ -1,0 +1,182 @@
+// The OpenAI SDK for JavaScript.
+
+import assert from "node:assert/strict";
+import { test } from "node:test";
+import OpenAI from "openai";
+import { zodFunction, zodResponseFormat } from "openai/helpers/zod";
+import { z } from "zod";
+import { budget, busy, chain, loading, real, scripted, scriptedIsIdle, thinks } from "./servers.js";
+
+const Result = z.object({ digits: z.int().min(0).max(99), sure: z.boolean() });
+const Add = z.object({ a: z.int(), b: z.int() });
+const weather = {
+  type: "function",
+  function: {
+    name: "get_weather",
+    parameters: { type: "object", properties: { city: { type: "string" } }, required: ["city"] },
+    parse: JSON.parse,
+    function: ({ city }) => `21 in ${city}`,
+  },
+};
+
+const sdk = (server, options) =>
+  new OpenAI({ baseURL: server.url, apiKey: "none", ...options }).chat.completions;
+const asked = (server, content, fields) => ({
+  model: server.model,
+  messages: [{ role: "user", content }],
+  temperature: 0,
+  ...fields,
+});
+const sum = (fields) => asked(real, chain, { ...budget, ...fields });
+const withUsage = { stream_options: { include_usage: true } };
+
+function assertWhole({ choices: [choice], usage }) {
+  assert.match(choice.message.content, /^The answer is/);
+  assert.equal(choice.finish_reason, "stop");
+  assert.equal(choice.thinking.tokens, thinks);
+  assert.equal(usage.completion_tokens_details.reasoning_tokens, thinks);
+}
+
+test("create", async () => {
+  const completion = await sdk(real).create(sum());
+
+  assertWhole(completion);
+  assert.match(completion.choices[0].message.reasoning_content, /^a:/);
+});
+
+test("a stream says what a whole answer says", async () => {
+  const { message } = (await sdk(real).create(sum())).choices[0];
+  let thought = "";
+  let answer = "";
+  let last;
+  for await (const chunk of await sdk(real).create(sum({ stream: true, ...withUsage }))) {
+    thought += chunk.choices[0]?.delta.reasoning_content ?? "";
+    answer += chunk.choices[0]?.delta.content ?? "";
+    last = chunk;
+  }
+
+  assert.equal(thought, message.reasoning_content);
+  assert.equal(answer, message.content);
+  assert.equal(last.usage.completion_tokens_details.reasoning_tokens, thinks);
+});
+
+test("the accumulator says what a whole answer says", async () => {
+  const { message } = (await sdk(real).create(sum())).choices[0];
+  let said = "";
+  // The accumulator adds up OpenAI's own fields; of others it keeps the last delta.
+  let thought = "";
+  const stream = sdk(real)
+    .stream(sum(withUsage))
+    .on("content", (delta) => (said += delta))
+    .on("chunk", ({ choices }) => (thought += choices[0]?.delta.reasoning_content ?? ""));
+
+  assertWhole(await stream.finalChatCompletion());
+  assert.equal(await stream.finalContent(), message.content);
+  assert.equal(said, message.content);
+  assert.equal(thought, message.reasoning_content);
+});
+
+test("parse", async () => {
+  const shaped = sum({ response_format: zodResponseFormat(Result, "result") });
+  const whole = await sdk(real).parse(shaped);
+  const streamed = await sdk(real).stream(shaped).finalChatCompletion();
+
+  assert.ok(Result.parse(whole.choices[0].message.parsed));
+  assert.deepEqual(streamed.choices[0].message.parsed, whole.choices[0].message.parsed);
+});
+
+test("tools that must be called", async () => {
+  const tools = [zodFunction({ name: "add", parameters: Add })];
+  for (const choice of ["required", { type: "function", function: { name: "add" } }]) {
+    const forced = sum({ tools, tool_choice: choice, parallel_tool_calls: false });
+    const whole = (await sdk(real).parse(forced)).choices[0];
+    const streamed = (await sdk(real).stream(forced).finalChatCompletion()).choices[0];
+
+    const [call] = whole.message.tool_calls;
+    assert.ok(Add.parse(call.function.parsed_arguments));
+    assert.deepEqual(
+      streamed.message.tool_calls[0].function.parsed_arguments,
+      call.function.parsed_arguments,
+    );
+  }
+});
+
+test("tools that are run", async () => {
+  const question = asked(scripted, "Weather in two cities?", { tools: [weather] });
+  for (const runner of [
+    sdk(scripted).runTools(question),
+    sdk(scripted).runTools({ ...question, stream: true }),
+  ]) {
+    assert.equal(await runner.finalContent(), "It is 21 degrees.");
+    const told = runner.messages.filter(({ role }) => role === "tool").map((m) => m.content);
+    assert.deepEqual(told, ["21 in Paris", "21 in Oslo"]);
+  }
+});
+
+test("error classes", async () => {
+  const once = sdk(scripted, { maxRetries: 0 });
+  const cases = [
+    [{ temperature: 3 }, OpenAI.BadRequestError, { status: 400, param: "temperature" }],
+    [{ budget: 1 }, OpenAI.BadRequestError, { status: 400, param: "budget" }],
+    [{ model: "another" }, OpenAI.NotFoundError, { status: 404, code: "model_not_found" }],
+    [
+      { messages: [{ role: "user", content: "x".repeat(9000) }] },
+      OpenAI.BadRequestError,
+      { code: "context_length_exceeded", type: "invalid_request_error" },
+    ],
+  ];
+  for (const [fields, kind, told] of cases) {
+    for (const stream of [false, true]) {
+      await assert.rejects(once.create(asked(scripted, "hi", { ...fields, stream })), (error) => {
+        assert.ok(error instanceof kind);
+        assert.partialDeepStrictEqual(error, told);
+        assert.ok(error.requestID);
+        return true;
+      });
+    }
+  }
+});
+
+for (const [status, [first, second], kind] of [
+  [429, busy, OpenAI.RateLimitError],
+  [503, loading, OpenAI.InternalServerError],
+]) {
+  test(`a ${status} is tried again`, async () => {
+    const statuses = [];
+    const noting = async (...given) => {
+      const response = await fetch(...given);
+      statuses.push(response.status);
+      return response;
+    };
+    const completion = await sdk(first, { fetch: noting }).create(asked(first, "hi"));
+
+    assert.equal(completion.choices[0].message.content, "42");
+    assert.deepEqual([statuses.at(0), statuses.at(-1)], [status, 200]);
+    await assert.rejects(sdk(second, { maxRetries: 0 }).create(asked(second, "hi")), kind);
+  });
+}
+
+test("a stream that is left is ended", async () => {
+  const stream = await sdk(scripted).create(asked(scripted, "hold", { stream: true }));
+  let said = "";
+  for await (const chunk of stream) {
+    said += chunk.choices[0]?.delta.content ?? "";
+    if (said) break;
+  }
+  await scriptedIsIdle();
+
+  const helper = sdk(scripted).stream(asked(scripted, "hold"));
+  helper.on("content", () => helper.abort());
+  await assert.rejects(helper.done(), OpenAI.APIUserAbortError);
+  await scriptedIsIdle();
+});
+
+test("a timeout ends the request", async () => {
+  const impatient = sdk(scripted, { timeout: 300, maxRetries: 0 });
+
+  await assert.rejects(
+    impatient.create(asked(scripted, "hold")),
+    OpenAI.APIConnectionTimeoutError,
+  );
+  await scriptedIsIdle();
+});

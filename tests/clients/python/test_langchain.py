@@ -1,0 +1,127 @@
+"""LangChain: `langchain-openai`, and `langchain-deepseek`, which shows the reasoning."""
+
+from collections.abc import Iterable
+from functools import reduce
+from operator import add
+from typing import Any
+
+import openai
+import pytest
+from conftest import BUDGET, CHAIN, THINKS, Server
+from langchain_core.exceptions import ContextOverflowError
+from langchain_core.messages import AIMessage, AIMessageChunk, HumanMessage, ToolMessage
+from langchain_deepseek import ChatDeepSeek
+from langchain_openai import ChatOpenAI
+from pydantic import BaseModel, Field
+
+
+class Result(BaseModel):
+    """What the answer is to look like."""
+
+    digits: int = Field(ge=0, le=99)
+    sure: bool
+
+
+class Add(BaseModel):
+    """Add two numbers."""
+
+    a: int
+    b: int
+
+
+class get_weather(BaseModel):  # noqa: N801
+    """Tell the weather."""
+
+    city: str
+
+
+def chat_openai(server: Server, **given: Any) -> ChatOpenAI:
+    return ChatOpenAI(base_url=server.url, api_key="none", model=server.model, **given)
+
+
+def chat_deepseek(server: Server, **given: Any) -> ChatDeepSeek:
+    return ChatDeepSeek(api_base=server.url, api_key="none", model=server.model, **given)
+
+
+either = pytest.mark.parametrize("make", [chat_openai, chat_deepseek])
+
+
+def joined(chunks: Iterable[AIMessageChunk]) -> AIMessageChunk:
+    return reduce(add, chunks)
+
+
+@either
+def test_a_whole_answer(make: Any, real: Server) -> None:
+    message = make(real, temperature=0, extra_body=BUDGET).invoke(CHAIN)
+
+    assert message.content.startswith("The answer is")
+    assert message.usage_metadata["output_token_details"]["reasoning"] == THINKS
+    assert message.response_metadata["finish_reason"] == "stop"
+
+
+@either
+async def test_a_stream_says_what_a_whole_answer_says(make: Any, real: Server) -> None:
+    model = make(real, temperature=0, extra_body=BUDGET, stream_usage=True)
+    whole = model.invoke(CHAIN)
+    chunks = [chunk async for chunk in model.astream(CHAIN)]
+
+    assert len(chunks) > 5
+    assert joined(chunks).content == joined(model.stream(CHAIN)).content == whole.content
+    assert joined(chunks).usage_metadata["output_token_details"]["reasoning"] == THINKS
+
+
+def test_deepseek_shows_the_reasoning(real: Server) -> None:
+    model = chat_deepseek(real, temperature=0, extra_body=BUDGET)
+    whole, streamed = model.invoke(CHAIN), joined(model.stream(CHAIN))
+
+    thought = whole.additional_kwargs["reasoning_content"]
+    assert thought.startswith("a:")
+    assert streamed.additional_kwargs["reasoning_content"] == thought
+    assert whole.content_blocks[0] == {"type": "reasoning", "reasoning": thought}
+
+
+@either
+def test_structured_output(make: Any, real: Server) -> None:
+    model = make(real, temperature=0, extra_body=BUDGET)
+
+    shaped = model.with_structured_output(Result, method="json_schema", strict=True)
+
+    assert isinstance(shaped.invoke(CHAIN), Result)
+
+
+@either
+@pytest.mark.parametrize("which", ["any", "Add"])
+def test_tools_that_must_be_called(make: Any, which: str, real: Server) -> None:
+    model = make(real, temperature=0, extra_body=BUDGET)
+    # The tiny model would neither keep to a schema nor come to an end by itself.
+    bound = model.bind_tools([Add], tool_choice=which, strict=True, parallel_tool_calls=False)
+
+    (call,) = bound.invoke(CHAIN).tool_calls
+
+    assert call["name"] == "Add"
+    assert Add.model_validate(call["args"])
+
+
+@either
+def test_tools_in_turn(make: Any, scripted: Server) -> None:
+    model = make(scripted).bind_tools([get_weather])
+    question = HumanMessage("Weather in two cities?")
+
+    for asked in (model.invoke([question]), joined(model.stream([question]))):
+        assert [call["args"] for call in asked.tool_calls] == [{"city": "Paris"}, {"city": "Oslo"}]
+        told = [ToolMessage("21", tool_call_id=call["id"]) for call in asked.tool_calls]
+        last = model.invoke([question, asked, *told])
+        assert isinstance(last, AIMessage)
+        assert last.content == "It is 21 degrees."
+
+
+@either
+def test_errors(make: Any, scripted: Server) -> None:
+    with pytest.raises(openai.BadRequestError) as bad:
+        make(scripted, temperature=3).invoke("hi")
+    with pytest.raises(openai.NotFoundError):
+        make(Server(scripted.url, "another")).invoke("hi")
+    with pytest.raises(ContextOverflowError):
+        make(scripted).invoke("x" * 9000)
+
+    assert bad.value.param == "temperature"

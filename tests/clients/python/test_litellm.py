@@ -1,0 +1,106 @@
+"""LiteLLM, by its two ways to a server like this one."""
+
+from typing import Any
+
+import litellm
+import pytest
+from conftest import BUDGET, CHAIN, THINKS, Server
+from pydantic import BaseModel, Field
+
+WEATHER = {
+    "type": "function",
+    "function": {
+        "name": "get_weather",
+        "parameters": {"type": "object", "properties": {"city": {"type": "string"}}},
+    },
+}
+
+
+class Result(BaseModel):
+    """What the answer is to look like."""
+
+    digits: int = Field(ge=0, le=99)
+    sure: bool
+
+
+def asked(provider: str, server: Server, text: str = CHAIN, **fields: Any) -> dict[str, Any]:
+    return {
+        "model": f"{provider}/{server.model}",
+        "api_base": server.url,
+        "api_key": "none",
+        "messages": [{"role": "user", "content": text}],
+        "temperature": 0,
+        **fields,
+    }
+
+
+either = pytest.mark.parametrize("provider", ["hosted_vllm", "openai"])
+
+
+@either
+def test_a_whole_answer(provider: str, real: Server) -> None:
+    response = litellm.completion(**asked(provider, real, extra_body=BUDGET))
+
+    (choice,) = response.choices
+    assert choice.message.reasoning_content.startswith("a:")
+    assert choice.message.content.startswith("The answer is")
+    assert choice.provider_specific_fields["thinking"]["tokens"] == THINKS
+    assert response.usage.completion_tokens_details.reasoning_tokens == THINKS
+
+
+@either
+async def test_a_stream_says_what_a_whole_answer_says(provider: str, real: Server) -> None:
+    whole = (await litellm.acompletion(**asked(provider, real, extra_body=BUDGET))).choices[0]
+    stream = await litellm.acompletion(
+        **asked(provider, real, extra_body=BUDGET),
+        stream=True,
+        stream_options={"include_usage": True},
+    )
+    chunks = [chunk async for chunk in stream]
+    built = litellm.stream_chunk_builder(chunks)
+
+    assert len(chunks) > 5
+    assert built.choices[0].message.reasoning_content == whole.message.reasoning_content
+    assert built.choices[0].message.content == whole.message.content
+    assert built.usage.completion_tokens_details.reasoning_tokens == THINKS
+
+
+@either
+def test_an_effort_chooses_a_tier(provider: str, real: Server) -> None:
+    (choice,) = litellm.completion(**asked(provider, real, reasoning_effort="low")).choices
+
+    assert choice.provider_specific_fields["thinking"]["tier"] == "low"
+
+
+@either
+def test_a_schema(provider: str, real: Server) -> None:
+    response = litellm.completion(
+        **asked(provider, real, extra_body=BUDGET, response_format=Result)
+    )
+
+    assert Result.model_validate_json(response.choices[0].message.content)
+    assert response.choices[0].message.reasoning_content.startswith("a:")
+
+
+@either
+def test_tools(provider: str, scripted: Server) -> None:
+    given = asked(provider, scripted, "Weather in two cities?", tools=[WEATHER])
+    whole = litellm.completion(**given)
+    streamed = litellm.stream_chunk_builder(list(litellm.completion(**given, stream=True)))
+
+    for response in (whole, streamed):
+        (choice,) = response.choices
+        cities = [call.function.arguments for call in choice.message.tool_calls]
+        assert cities == ['{"city": "Paris"}', '{"city": "Oslo"}']
+        assert choice.message.reasoning_content == "Let me see."
+        assert choice.finish_reason == "tool_calls"
+
+
+@either
+def test_errors(provider: str, scripted: Server) -> None:
+    with pytest.raises(litellm.BadRequestError, match="temperature"):
+        litellm.completion(**asked(provider, scripted) | {"temperature": 3})
+    with pytest.raises(litellm.NotFoundError):
+        litellm.completion(**asked(provider, Server(scripted.url, "another")))
+    with pytest.raises(litellm.ContextWindowExceededError):
+        litellm.completion(**asked(provider, scripted, "x" * 9000))
