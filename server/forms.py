@@ -27,7 +27,11 @@ Description = Annotated[Text, Field(max_length=MAX_DESCRIPTION)]
 
 
 def _is_short(schema: dict[str, Any]) -> dict[str, Any]:
-    if len(orjson.dumps(schema)) > MAX_SCHEMA_BYTES:
+    try:
+        size = len(orjson.dumps(schema))
+    except TypeError:
+        raise PydanticCustomError("schema", "Its integers should fit into 64 bits") from None
+    if size > MAX_SCHEMA_BYTES:
         limit = {"limit": MAX_SCHEMA_BYTES}
         raise PydanticCustomError("schema", "It should be at most {limit} bytes of JSON", limit)
     return schema

@@ -1,10 +1,10 @@
 """The messages of a conversation, as a client may send them."""
 
-import json
 from typing import Annotated, Any, Literal
 
+import orjson
 from pydantic import BeforeValidator, ConfigDict, Field, model_validator
-from pydantic_core import PydanticCustomError
+from pydantic_core import PydanticCustomError, from_json
 
 from server.forms import MAX_TOOLS
 from server.parts import MAX_NAME, Part, Text
@@ -64,8 +64,9 @@ class FunctionCall(Part):
         history, where a refusal would end the conversation.
         """
         try:
-            arguments = json.loads(self.arguments)
-        except (ValueError, RecursionError):
+            arguments = from_json(self.arguments, allow_inf_nan=False)
+            orjson.dumps(arguments)
+        except (ValueError, TypeError):  # TypeError: a number too large to be written again
             arguments = {}
         return {"name": self.name, "arguments": arguments if isinstance(arguments, dict) else {}}
 

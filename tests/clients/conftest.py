@@ -8,6 +8,8 @@ from tests.clients import scripted as scripts
 from tests.engine.served import NO_ENGINE
 from tests.server.harness import listening
 
+collect_ignore = ["python"]  # these run in an environment of their own: test_apart.py
+
 
 @pytest.fixture
 async def scripted() -> AsyncIterator[str]:

@@ -60,7 +60,7 @@ async def busy() -> AsyncIterator[str]:
     limits = {"max_running": 1, "max_waiting": 0}
     async with (
         listening(FakeEngine(before_token=gate), limits=limits) as url,
-        httpx.AsyncClient(base_url=url) as http,
+        httpx.AsyncClient(base_url=url, timeout=None) as http,
     ):
         holding = asyncio.create_task(http.post(CHAT, json=body()))
         await soon(gate.reached.wait())
@@ -80,7 +80,7 @@ async def loading() -> AsyncIterator[str]:
 
     async with (
         serving(create_app(settings(), load)) as url,
-        httpx.AsyncClient(base_url=url) as http,
+        httpx.AsyncClient(base_url=url, timeout=None) as http,
         _once_refused(http, "unavailable", wanted.set),
     ):
         yield url

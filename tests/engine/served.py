@@ -18,6 +18,7 @@ from server.sections import CUSTOM
 from server.serving import KEEP_ALIVE_SECONDS
 from server.settings import Settings, load_settings
 from tests.engine.recording import RecordingEngine
+from tests.server.harness import listener
 
 NO_ENGINE = "the CPU engine is not installed"
 START_SECONDS = 300
@@ -79,15 +80,15 @@ def served() -> Iterator[Served]:
         return loaded[0]
 
     app = create_app(settings, load)
-    with socket.create_server(("127.0.0.1", 0)) as listener:
+    with listener() as bound:
         server = ThreadServer(
             uvicorn.Config(
                 app, log_level="warning", access_log=False, timeout_keep_alive=KEEP_ALIVE_SECONDS
             )
         )
-        thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [bound]})
         thread.start()
-        url = f"http://127.0.0.1:{listener.getsockname()[1]}"
+        url = f"http://127.0.0.1:{bound.getsockname()[1]}"
         try:
             asyncio.run(_until_loaded(url))
             yield Served(url, loaded[0], settings, server.loop)

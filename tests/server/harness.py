@@ -70,16 +70,28 @@ class QuietServer(uvicorn.Server):
         yield
 
 
+def listener() -> socket.socket:
+    """A socket to serve from, on a loopback port.
+
+    It is told its protocol: asyncio turns Nagle's algorithm off for TCP, and takes a socket
+    without a protocol for something else.
+    """
+    made = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+    made.bind(("127.0.0.1", 0))
+    made.listen()
+    return made
+
+
 @asynccontextmanager
 async def serving(app: FastAPI) -> AsyncIterator[str]:
     """The base URL of an application on a loopback port."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
+    with listener() as bound:
         config = uvicorn.Config(
             app, http=BoundedHttp, ws="none", log_level="warning", timeout_graceful_shutdown=1
         )
         server = QuietServer(config)
-        task = asyncio.create_task(server.serve(sockets=[listener]))
-        url = f"http://127.0.0.1:{listener.getsockname()[1]}"
+        task = asyncio.create_task(server.serve(sockets=[bound]))
+        url = f"http://127.0.0.1:{bound.getsockname()[1]}"
         async with httpx.AsyncClient(base_url=url) as http:
             await http.get("/health")
         try:

@@ -1,7 +1,6 @@
 """The engine over a scripted completions server, its faults included."""
 
 import asyncio
-import socket
 from collections.abc import AsyncIterator
 from contextlib import aclosing, asynccontextmanager
 from typing import Any
@@ -22,7 +21,15 @@ from server.engines.completions import CompletionsEngine
 from server.engines.discovery import Service
 from server.engines.fake import END_THINK, END_TURN, THINK
 from server.engines.upstream import Refused, Upstream
-from tests.server.harness import CHAT, QuietServer, body, events, settings, soon
+from tests.server.harness import (
+    CHAT,
+    QuietServer,
+    body,
+    events,
+    listener,
+    settings,
+    soon,
+)
 from tests.server.upstream import (
     DONE,
     END,
@@ -316,10 +323,10 @@ async def test_a_job_that_is_given_up_ends_its_stream() -> None:
 
 @asynccontextmanager
 async def running(app: Starlette) -> AsyncIterator[str]:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
+    with listener() as bound:
         server = QuietServer(uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=1))
-        serving = asyncio.create_task(server.serve(sockets=[listener]))
-        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+        serving = asyncio.create_task(server.serve(sockets=[bound]))
+        yield f"http://127.0.0.1:{bound.getsockname()[1]}"
         server.should_exit = True
         await serving
 

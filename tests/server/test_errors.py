@@ -86,6 +86,10 @@ def assert_error(response: httpx.Response, status: int, param: str | None) -> di
         ({"tools": [{"type": "function"}]}, "tools[0].function"),
         ({"tools": [{"type": "mcp", "function": {"name": "a"}}]}, "tools[0].type"),
         ({"tools": [{"type": "function", "function": {"name": "a b"}}]}, "tools[0].function.name"),
+        (
+            {"tools": [{**ADD, "function": {"name": "a", "parameters": {"maximum": 2**64}}}]},
+            "tools[0].function.parameters",
+        ),
         ({"tools": [ADD] * 129}, "tools"),
         ({"tools": [ADD, ADD]}, "tools"),
         ({"tools": [ADD]}, "tools"),

@@ -189,6 +189,28 @@ async def test_results_go_back_to_the_model(hermes: ToolFormat) -> None:
     assert response.json()["choices"][0]["message"]["content"] == "It is 12."
 
 
+@pytest.mark.parametrize(
+    "arguments",
+    ["", "nothing", "[1]", '{"a": NaN}', f'{{"a": {9**40}}}', '{"a": "\\ud800"}', "[" * 300],
+)
+async def test_arguments_that_are_no_object_are_an_empty_one(
+    hermes: ToolFormat, arguments: str
+) -> None:
+    over = engine(hermes, "It is 12.")
+    asked = {"id": "call-1", "function": {"name": "add", "arguments": arguments}}
+    conversation = [
+        {"role": "user", "content": "Add."},
+        {"role": "assistant", "tool_calls": [asked]},
+        {"role": "tool", "tool_call_id": "call-1", "content": "12"},
+    ]
+
+    response = await ask(over, messages=conversation)
+
+    assert response.status_code == 200
+    prompt = bytes(token for token in over.jobs[0].prompt_ids if token < 256).decode()
+    assert '"arguments": {}' in prompt
+
+
 async def test_a_turn_has_one_budget_however_often_calls_break_it(hermes: ToolFormat) -> None:
     asked = {"id": "1", "function": {"name": "add", "arguments": "{}"}}
     earlier = {"role": "user", "content": "Before."}

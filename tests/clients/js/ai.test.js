@@ -93,7 +93,7 @@ test("errors", async () => {
 
   await assert.rejects(generateText(wrong), (error) => {
     assert.ok(APICallError.isInstance(error));
-    assert.partialDeepStrictEqual(error, { statusCode: 400, isRetryable: false });
+    assert.deepEqual([error.statusCode, error.isRetryable], [400, false]);
     assert.equal(error.data.error.param, "temperature");
     return true;
   });
