@@ -19,12 +19,13 @@ from server.dry_run import DryRun
 from server.engines.base import EngineUnavailable, Unserved
 from server.errors import ApiError, MethodNotAllowed, NotFound, as_api_error
 from server.estimates import Recent
+from server.exposition import expose
 from server.feedback import Feedback
 from server.host import EngineHost, Load
 from server.ledger.entry import Books
 from server.ledger.ledger import open_ledger
 from server.line import Line
-from server.metrics import CLIENT_GONE, CONTENT_TYPE, Metrics
+from server.metrics import CLIENT_GONE, Metrics
 from server.middleware import Heads, Metered, RequestIds
 from server.models import Models
 from server.origins import Origins
@@ -55,12 +56,17 @@ def create_app(settings: Settings, load: Load) -> FastAPI:
             ledger cannot be where they say.
     """
     limits = settings.limits
-    host, metrics = EngineHost(load, limits.stall_seconds), Metrics()
-    crew = Crew(Line(limits.max_running, limits.max_waiting))
+    metrics = Metrics(settings)
+    host = EngineHost(metrics.counting(load), limits.stall_seconds)
+    line = Line(limits.max_running, limits.max_waiting)
+    crew = Crew(line)
     admissions = Admissions(settings, Router.load(settings.router))
     origins = Origins(settings.cors)
     ledger = open_ledger(settings.ledger, metrics.settled)
     put = None if ledger is None else ledger.put
+    metrics.engine_up.set_function(lambda: host.up)
+    metrics.running.set_function(lambda: line.running)
+    metrics.waiting.set_function(lambda: line.waiting)
     metrics.ledger_waiting.set_function(lambda: 0 if ledger is None else ledger.waiting)
     books = Books(Tariff(settings), Recent(), put, settings.ledger.texts)
 
@@ -122,9 +128,10 @@ def _add_routes(app: FastAPI, host: EngineHost, metrics: Metrics) -> None:
         return as_json(Ready(status="ready"))
 
     @app.get("/metrics", **openapi.METRICS.to_route())
-    async def exposition() -> Response:
+    async def exposition(request: Request) -> Response:
         """Metrics, for Prometheus."""
-        return Response(metrics.exposition(), headers={"content-type": CONTENT_TYPE})
+        body, content_type = expose(metrics.registry, request.headers.get("accept", ""))
+        return Response(body, headers={"content-type": content_type})
 
 
 def _add_errors(app: FastAPI, metrics: Metrics) -> None:

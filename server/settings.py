@@ -174,6 +174,17 @@ class Settings(BaseSettings):
         return next((tier for tier in self.tiers if tier.name == name), None)
 
     @property
+    def priced(self) -> bool:
+        """Whether costs are known."""
+        return self.prices is not None or self.machine is not None
+
+    @property
+    def currency(self) -> str:
+        """The unit of all costs, if there are any."""
+        price = self.prices or self.machine
+        return "USD" if price is None else price.currency
+
+    @property
     def completions_server(self) -> CompletionsServer | None:
         """The server elsewhere that generates, or None for the engine in this process."""
         return CompletionsServer(**self.engine) if "kind" in self.engine else None
