@@ -36,6 +36,7 @@ from server.routing import Router
 from server.settings import Settings
 from server.tiers import Tiers
 from server.tokenization import Tokenization
+from server.tracing import Tracing, open_tracing
 from server.turn import Crew
 
 CHAT_PATH = "/v1/chat/completions"
@@ -44,19 +45,20 @@ ROUTE_PATH = "/v1/route"
 MAX_TOLD = 128
 
 
-def create_app(settings: Settings, load: Load) -> FastAPI:
+def create_app(settings: Settings, load: Load, tracing: Tracing | None = None) -> FastAPI:
     """Make the application; its engine begins to load when it is started.
 
     Args:
         settings: everything that an operator can set.
         load: makes the engine; may block, and runs in a thread.
+        tracing: makes the traces; None is what the settings ask for.
 
     Raises:
         BadSettings: if the classifier that they name is not installed, or the
             ledger cannot be where they say.
     """
     limits = settings.limits
-    metrics = Metrics(settings)
+    metrics, tracing = Metrics(settings), tracing or open_tracing(settings.tracing)
     host = EngineHost(metrics.counting(load), limits.stall_seconds)
     line = Line(limits.max_running, limits.max_waiting)
     crew = Crew(line)
@@ -77,6 +79,7 @@ def create_app(settings: Settings, load: Load) -> FastAPI:
             yield
             await crew.aclose()
         await host.aclose()
+        await tracing.aclose()
 
     app = FastAPI(
         title="Proctor",
@@ -89,7 +92,8 @@ def create_app(settings: Settings, load: Load) -> FastAPI:
     )
     app.state.host = host
     app.openapi = openapi.describe(app)  # type: ignore[method-assign]
-    app.add_middleware(Metered, metrics=metrics, books=books, paths={CHAT_PATH, COMPLETIONS_PATH})
+    metered = {CHAT_PATH, COMPLETIONS_PATH}
+    app.add_middleware(Metered, metrics=metrics, books=books, tracing=tracing, paths=metered)
     app.add_middleware(Heads)
     origins.add_to(app)
     app.add_middleware(RequestIds)

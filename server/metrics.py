@@ -6,7 +6,6 @@ from enum import StrEnum
 from http import HTTPStatus
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
-from pydantic import BaseModel
 
 from budget import Forced, OnLoop
 from server.admission import Admission
@@ -17,8 +16,10 @@ from server.host import Load
 from server.ledger.entry import Books, Entry, one_of
 from server.ledger.writer import Fate
 from server.prices import Cost
+from server.schemas import Generation
 from server.sections import CUSTOM
 from server.settings import Settings
+from server.tracing import Exemplar, Trace
 from server.turn import End
 
 UNRESOLVED = "unresolved"
@@ -123,24 +124,26 @@ class Metrics:
         self._costs(settings)
         self._begin(settings)
 
-    def paid(self, tier: str, cost: Cost, answered: bool) -> None:
+    def paid(self, tier: str, cost: Cost, answered: bool, exemplar: Exemplar) -> None:
         """Count what a request has cost.
 
         Args:
             tier: the one that it was of.
             cost: what it has cost.
             answered: whether it came to its end.
+            exemplar: what names its trace.
         """
         for part in Part:
             self.cost.labels(tier, part.value).inc(float(getattr(cost, part.value)))
         if answered:
-            self.cost_per_answer.labels(tier).observe(float(cost.total))
+            self.cost_per_answer.labels(tier).observe(float(cost.total), exemplar)
 
-    def record(self, tier: str, end: End) -> None:
+    def record(self, tier: str, end: End, exemplar: Exemplar) -> None:
         """Count one choice of a tier that has ended, however it did."""
         outcome = end.outcome
-        self.thinking_tokens.labels(tier, outcome.end_reason.value).observe(outcome.tokens)
-        self.answer_tokens.labels(tier).observe(end.answer_tokens)
+        thought = self.thinking_tokens.labels(tier, outcome.end_reason.value)
+        thought.observe(outcome.tokens, exemplar)
+        self.answer_tokens.labels(tier).observe(end.answer_tokens, exemplar)
         self.continuations.labels(tier).inc(outcome.continuations)
         for kind, count in outcome.forced.items():
             self.forced_tokens.labels(kind.value).inc(count)
@@ -218,10 +221,11 @@ class Meter:
             counts under what broke it.
     """
 
-    def __init__(self, metrics: Metrics, books: Books, request_id: str) -> None:
+    def __init__(self, metrics: Metrics, books: Books, request_id: str, trace: Trace) -> None:
         self.status = CLIENT_GONE
         self._metrics = metrics
         self._entry = Entry(books, request_id)
+        self._trace = trace
         self._tier = UNRESOLVED
         self._began = time.perf_counter()
         self._admitted_at: float | None = None
@@ -235,7 +239,7 @@ class Meter:
         return self._entry.bill
 
     def admitted(
-        self, name: str, model: str, asked: BaseModel, admission: Admission, key: str
+        self, name: str, model: str, asked: Generation, admission: Admission, key: str
     ) -> None:
         """Note what was let in.
 
@@ -249,6 +253,7 @@ class Meter:
         self._admitted_at = time.perf_counter()
         self._tier = admission.resolution.label
         self._entry.admitted(name, model, asked, admission, key)
+        self._trace.admitted(name, model, asked, admission)
         self._metrics.routed.labels(self._tier, admission.resolution.source.value).inc()
         if admission.clamped_by:
             self._metrics.clamped.inc()
@@ -257,6 +262,7 @@ class Meter:
         """See `Account`."""
         self._running += 1
         self.bill.begin(choice)
+        self._trace.began(choice)
         if self._admitted_at is not None:
             self._metrics.queue_seconds.observe(time.perf_counter() - self._admitted_at)
             self._admitted_at = None
@@ -264,6 +270,7 @@ class Meter:
     def prefilled(self, choice: int, cached: int | None) -> None:
         """See `Account`."""
         self.bill.prefilled(choice, cached)
+        self._trace.prefilled(choice)
 
     def stop(self, choice: int) -> None:
         """See `Account`."""
@@ -272,15 +279,19 @@ class Meter:
     def saw(self, item: Piece | Call) -> None:
         """Note that there is something to tell."""
         self._entry.saw(item)
+        if item.channel is Channel.ANSWER:
+            self._trace.answers(item.choice)
         first = self._entry.first
         if item.channel not in first:
             first[item.channel] = time.perf_counter() - self._began
-            self._metrics.first[item.channel].observe(first[item.channel])
+            seconds, seen = first[item.channel], self._metrics.first[item.channel]
+            seen.observe(seconds, self._trace.exemplar)
 
     def record(self, end: End) -> None:
         """See `Account`."""
         self.bill.record(end)
-        self._metrics.record(self._tier, end)
+        self._trace.ended(end)
+        self._metrics.record(self._tier, end, self._trace.exemplar)
         self._running -= 1
         self._close_if_over()
 
@@ -295,8 +306,10 @@ class Meter:
         seconds = time.perf_counter() - self._began
         reason = one_of(end.outcome.end_reason.value for end in self.bill.ends)
         self._metrics.requests.labels(self._tier, reason, str(self.status)).inc()
-        self._metrics.request_seconds.labels(self._tier).observe(seconds)
+        self._metrics.request_seconds.labels(self._tier).observe(seconds, self._trace.exemplar)
         self._metrics.in_flight.dec()
         if (cost := self._entry.cost) is not None:
-            self._metrics.paid(self._tier, cost, self.status == HTTPStatus.OK)
+            answered = self.status == HTTPStatus.OK
+            self._metrics.paid(self._tier, cost, answered, self._trace.exemplar)
         self._entry.close(self.status, seconds)
+        self._trace.close(self.status, self.bill)

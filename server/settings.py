@@ -35,6 +35,7 @@ from server.sections import (
     Prices,
     RouterSettings,
     Tier,
+    TracingSettings,
 )
 from server.state import state_folder
 
@@ -105,6 +106,7 @@ class Settings(BaseSettings):
     machine: MachinePrice | None = None
     ledger: LedgerSettings = LedgerSettings()
     limits: Limits = Limits()
+    tracing: TracingSettings = TracingSettings()
     cors: Cors = Cors()
     page: Page = Page()
 
