@@ -19,12 +19,13 @@ from server.dry_run import DryRun
 from server.engines.base import EngineUnavailable, Unserved
 from server.errors import ApiError, MethodNotAllowed, NotFound, as_api_error
 from server.estimates import Recent
+from server.exposition import expose
 from server.feedback import Feedback
 from server.host import EngineHost, Load
 from server.ledger.entry import Books
 from server.ledger.ledger import open_ledger
 from server.line import Line
-from server.metrics import CLIENT_GONE, CONTENT_TYPE, Metrics
+from server.metrics import CLIENT_GONE, Metrics
 from server.middleware import Heads, Metered, RequestIds
 from server.models import Models
 from server.origins import Origins
@@ -35,6 +36,7 @@ from server.routing import Router
 from server.settings import Settings
 from server.tiers import Tiers
 from server.tokenization import Tokenization
+from server.tracing import Tracing, open_tracing
 from server.turn import Crew
 
 CHAT_PATH = "/v1/chat/completions"
@@ -43,24 +45,30 @@ ROUTE_PATH = "/v1/route"
 MAX_TOLD = 128
 
 
-def create_app(settings: Settings, load: Load) -> FastAPI:
+def create_app(settings: Settings, load: Load, tracing: Tracing | None = None) -> FastAPI:
     """Make the application; its engine begins to load when it is started.
 
     Args:
         settings: everything that an operator can set.
         load: makes the engine; may block, and runs in a thread.
+        tracing: makes the traces; None is what the settings ask for.
 
     Raises:
         BadSettings: if the classifier that they name is not installed, or the
             ledger cannot be where they say.
     """
     limits = settings.limits
-    host, metrics = EngineHost(load, limits.stall_seconds), Metrics()
-    crew = Crew(Line(limits.max_running, limits.max_waiting))
+    metrics, tracing = Metrics(settings), tracing or open_tracing(settings.tracing)
+    host = EngineHost(metrics.counting(load), limits.stall_seconds)
+    line = Line(limits.max_running, limits.max_waiting)
+    crew = Crew(line)
     admissions = Admissions(settings, Router.load(settings.router))
     origins = Origins(settings.cors)
     ledger = open_ledger(settings.ledger, metrics.settled)
     put = None if ledger is None else ledger.put
+    metrics.engine_up.set_function(lambda: host.up)
+    metrics.running.set_function(lambda: line.running)
+    metrics.waiting.set_function(lambda: line.waiting)
     metrics.ledger_waiting.set_function(lambda: 0 if ledger is None else ledger.waiting)
     books = Books(Tariff(settings), Recent(), put, settings.ledger.texts)
 
@@ -71,6 +79,7 @@ def create_app(settings: Settings, load: Load) -> FastAPI:
             yield
             await crew.aclose()
         await host.aclose()
+        await tracing.aclose()
 
     app = FastAPI(
         title="Proctor",
@@ -83,7 +92,8 @@ def create_app(settings: Settings, load: Load) -> FastAPI:
     )
     app.state.host = host
     app.openapi = openapi.describe(app)  # type: ignore[method-assign]
-    app.add_middleware(Metered, metrics=metrics, books=books, paths={CHAT_PATH, COMPLETIONS_PATH})
+    metered = {CHAT_PATH, COMPLETIONS_PATH}
+    app.add_middleware(Metered, metrics=metrics, books=books, tracing=tracing, paths=metered)
     app.add_middleware(Heads)
     origins.add_to(app)
     app.add_middleware(RequestIds)
@@ -122,9 +132,10 @@ def _add_routes(app: FastAPI, host: EngineHost, metrics: Metrics) -> None:
         return as_json(Ready(status="ready"))
 
     @app.get("/metrics", **openapi.METRICS.to_route())
-    async def exposition() -> Response:
+    async def exposition(request: Request) -> Response:
         """Metrics, for Prometheus."""
-        return Response(metrics.exposition(), headers={"content-type": CONTENT_TYPE})
+        body, content_type = expose(metrics.registry, request.headers.get("accept", ""))
+        return Response(body, headers={"content-type": content_type})
 
 
 def _add_errors(app: FastAPI, metrics: Metrics) -> None:

@@ -61,6 +61,11 @@ class EngineHost:
         return self.engine
 
     @property
+    def up(self) -> bool:
+        """Whether there is an engine that answers, as far as the watch has seen."""
+        return self._engine is not None
+
+    @property
     def engine(self) -> Engine:
         """The engine, if it has loaded.
 

@@ -2,19 +2,26 @@
 
 import time
 from collections.abc import Sequence
+from enum import StrEnum
+from http import HTTPStatus
 
-from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge, Histogram
-from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
-from pydantic import BaseModel
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
+from budget import Forced, OnLoop
 from server.admission import Admission
 from server.bill import Bill
 from server.channels import Call, Channel, Piece
+from server.engines.base import Engine
+from server.host import Load
 from server.ledger.entry import Books, Entry, one_of
 from server.ledger.writer import Fate
+from server.prices import Cost
+from server.schemas import Generation
+from server.sections import CUSTOM
+from server.settings import Settings
+from server.tracing import Exemplar, Trace
 from server.turn import End
 
-CONTENT_TYPE = CONTENT_TYPE_LATEST
 UNRESOLVED = "unresolved"
 """The tier of a request that was refused before it had one."""
 
@@ -23,14 +30,40 @@ CLIENT_GONE = 499
 
 TOKENS = (0, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192, 16384, 32768, 65536)
 SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600)
+MONEY = tuple(digit * 10**exponent for exponent in range(-6, 2) for digit in (1, 2, 5))
+
+
+class Part(StrEnum):
+    """What a cost is for; see `Cost`."""
+
+    PROMPT = "prompt"
+    THINKING = "thinking"
+    ANSWER = "answer"
 
 
 class Metrics:
-    """One gateway's metrics, in a registry of its own."""
+    """One gateway's metrics.
 
-    def __init__(self) -> None:
-        self._registry = registry = CollectorRegistry()
+    Attributes:
+        registry: holds them, apart from those of the process.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        """Make them; whatever can be counted from the start stands at 0.
+
+        Args:
+            settings: those with the tiers and the prices.
+        """
+        self.registry = registry = CollectorRegistry()
         self.in_flight = Gauge("proctor_in_flight", "Requests being answered.", registry=registry)
+        self.waiting = Gauge("proctor_waiting", "Requests in line.", registry=registry)
+        self.running = Gauge("proctor_running", "Choices in the engine.", registry=registry)
+        self.engine_up = Gauge(
+            "proctor_engine_up", "Whether the engine can answer.", registry=registry
+        )
+        self.engine_starts = Counter(
+            "proctor_engine_starts", "Times that the engine was loaded.", registry=registry
+        )
         self.rejected = Counter(
             "proctor_rejected", "Requests refused.", ["reason"], registry=registry
         )
@@ -49,6 +82,7 @@ class Metrics:
             ["tier", "end_reason", "status"],
             registry=registry,
         )
+        self.queue_seconds = self._seconds("queue_seconds", "From being let in to the engine.")
         self.request_seconds = self._seconds("request_seconds", "Of a whole request.", ["tier"])
         self.first = {
             Channel.REASONING: self._seconds(
@@ -86,31 +120,97 @@ class Metrics:
         self.ledger_waiting = Gauge(
             "proctor_ledger_waiting", "Rows that are not written yet.", registry=registry
         )
+        self._caps(settings)
+        self._costs(settings)
+        self._begin(settings)
 
-    def record(self, tier: str, end: End) -> None:
+    def paid(self, tier: str, cost: Cost, answered: bool, exemplar: Exemplar) -> None:
+        """Count what a request has cost.
+
+        Args:
+            tier: the one that it was of.
+            cost: what it has cost.
+            answered: whether it came to its end.
+            exemplar: what names its trace.
+        """
+        for part in Part:
+            self.cost.labels(tier, part.value).inc(float(getattr(cost, part.value)))
+        if answered:
+            self.cost_per_answer.labels(tier).observe(float(cost.total), exemplar)
+
+    def record(self, tier: str, end: End, exemplar: Exemplar) -> None:
         """Count one choice of a tier that has ended, however it did."""
         outcome = end.outcome
-        self.thinking_tokens.labels(tier, outcome.end_reason.value).observe(outcome.tokens)
-        self.answer_tokens.labels(tier).observe(end.answer_tokens)
+        thought = self.thinking_tokens.labels(tier, outcome.end_reason.value)
+        thought.observe(outcome.tokens, exemplar)
+        self.answer_tokens.labels(tier).observe(end.answer_tokens, exemplar)
         self.continuations.labels(tier).inc(outcome.continuations)
         for kind, count in outcome.forced.items():
             self.forced_tokens.labels(kind.value).inc(count)
         for action, count in outcome.loops.items():
             self.loops.labels(action.value).inc(count)
 
+    def counting(self, load: Load) -> Load:
+        """The same, and each time is counted."""
+
+        def counted() -> Engine:
+            self.engine_starts.inc()
+            return load()
+
+        return counted
+
     def settled(self, fate: Fate) -> None:
         """Count a row of the ledger."""
         self.ledger_rows.labels(fate.value).inc()
 
-    def exposition(self) -> bytes:
-        """All of these, and those of the engine in this process."""
-        return generate_latest(self._registry) + generate_latest(REGISTRY)
+    def _caps(self, settings: Settings) -> None:
+        caps = Gauge(
+            "proctor_tier_max_thinking_tokens",
+            "Most thinking tokens of a tier; infinite without a cap.",
+            ["tier"],
+            registry=self.registry,
+        )
+        for tier in settings.tiers:
+            caps.labels(tier.name).set(tier.cap)
+
+    def _costs(self, settings: Settings) -> None:
+        unit = settings.currency.lower()
+        self.cost = Counter(
+            f"proctor_cost_{unit}",
+            "What requests have cost.",
+            ["tier", "part"],
+            registry=self.registry,
+        )
+        self.cost_per_answer = Histogram(
+            f"proctor_cost_per_answer_{unit}",
+            "What a request cost that was answered in full.",
+            ["tier"],
+            buckets=MONEY,
+            registry=self.registry,
+        )
+
+    def _begin(self, settings: Settings) -> None:
+        """Make the series that are there before anything happens.
+
+        A rate is not to miss the first time that something does.
+        """
+        for tier in (CUSTOM, *(tier.name for tier in settings.tiers)):
+            self.continuations.labels(tier)
+            if settings.priced:
+                for part in Part:
+                    self.cost.labels(tier, part.value)
+        for kind in Forced:
+            self.forced_tokens.labels(kind.value)
+        for action in (OnLoop.CLOSE, OnLoop.NUDGE):
+            self.loops.labels(action.value)
+        for fate in Fate:
+            self.ledger_rows.labels(fate.value)
 
     def _seconds(self, name: str, text: str, labels: Sequence[str] = ()) -> Histogram:
-        return Histogram(f"proctor_{name}", text, labels, buckets=SECONDS, registry=self._registry)
+        return Histogram(f"proctor_{name}", text, labels, buckets=SECONDS, registry=self.registry)
 
     def _tokens(self, name: str, text: str, labels: Sequence[str]) -> Histogram:
-        return Histogram(f"proctor_{name}", text, labels, buckets=TOKENS, registry=self._registry)
+        return Histogram(f"proctor_{name}", text, labels, buckets=TOKENS, registry=self.registry)
 
 
 class Meter:
@@ -121,12 +221,14 @@ class Meter:
             counts under what broke it.
     """
 
-    def __init__(self, metrics: Metrics, books: Books, request_id: str) -> None:
+    def __init__(self, metrics: Metrics, books: Books, request_id: str, trace: Trace) -> None:
         self.status = CLIENT_GONE
         self._metrics = metrics
         self._entry = Entry(books, request_id)
+        self._trace = trace
         self._tier = UNRESOLVED
         self._began = time.perf_counter()
+        self._admitted_at: float | None = None
         self._running = 0
         self._answered = False
         metrics.in_flight.inc()
@@ -137,7 +239,7 @@ class Meter:
         return self._entry.bill
 
     def admitted(
-        self, name: str, model: str, asked: BaseModel, admission: Admission, key: str
+        self, name: str, model: str, asked: Generation, admission: Admission, key: str
     ) -> None:
         """Note what was let in.
 
@@ -148,8 +250,10 @@ class Meter:
             admission: what it was granted.
             key: whose it is, empty if nobody says.
         """
+        self._admitted_at = time.perf_counter()
         self._tier = admission.resolution.label
         self._entry.admitted(name, model, asked, admission, key)
+        self._trace.admitted(name, model, asked, admission)
         self._metrics.routed.labels(self._tier, admission.resolution.source.value).inc()
         if admission.clamped_by:
             self._metrics.clamped.inc()
@@ -158,10 +262,15 @@ class Meter:
         """See `Account`."""
         self._running += 1
         self.bill.begin(choice)
+        self._trace.began(choice)
+        if self._admitted_at is not None:
+            self._metrics.queue_seconds.observe(time.perf_counter() - self._admitted_at)
+            self._admitted_at = None
 
     def prefilled(self, choice: int, cached: int | None) -> None:
         """See `Account`."""
         self.bill.prefilled(choice, cached)
+        self._trace.prefilled(choice)
 
     def stop(self, choice: int) -> None:
         """See `Account`."""
@@ -170,15 +279,19 @@ class Meter:
     def saw(self, item: Piece | Call) -> None:
         """Note that there is something to tell."""
         self._entry.saw(item)
+        if item.channel is Channel.ANSWER:
+            self._trace.answers(item.choice)
         first = self._entry.first
         if item.channel not in first:
             first[item.channel] = time.perf_counter() - self._began
-            self._metrics.first[item.channel].observe(first[item.channel])
+            seconds, seen = first[item.channel], self._metrics.first[item.channel]
+            seen.observe(seconds, self._trace.exemplar)
 
     def record(self, end: End) -> None:
         """See `Account`."""
         self.bill.record(end)
-        self._metrics.record(self._tier, end)
+        self._trace.ended(end)
+        self._metrics.record(self._tier, end, self._trace.exemplar)
         self._running -= 1
         self._close_if_over()
 
@@ -193,6 +306,10 @@ class Meter:
         seconds = time.perf_counter() - self._began
         reason = one_of(end.outcome.end_reason.value for end in self.bill.ends)
         self._metrics.requests.labels(self._tier, reason, str(self.status)).inc()
-        self._metrics.request_seconds.labels(self._tier).observe(seconds)
+        self._metrics.request_seconds.labels(self._tier).observe(seconds, self._trace.exemplar)
         self._metrics.in_flight.dec()
+        if (cost := self._entry.cost) is not None:
+            answered = self.status == HTTPStatus.OK
+            self._metrics.paid(self._tier, cost, answered, self._trace.exemplar)
         self._entry.close(self.status, seconds)
+        self._trace.close(self.status, self.bill)

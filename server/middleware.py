@@ -9,6 +9,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from server.ledger.entry import Books
 from server.metrics import Meter, Metrics
+from server.tracing import Tracing
 
 UNSAFE = re.compile(r"[^A-Za-z0-9._:-]")
 MAX_REQUEST_ID = 128
@@ -45,11 +46,17 @@ class Metered:
     """Measures every request to some paths, from its first byte to its last."""
 
     def __init__(
-        self, app: ASGIApp, metrics: Metrics, books: Books, paths: Collection[str]
+        self,
+        app: ASGIApp,
+        metrics: Metrics,
+        books: Books,
+        tracing: Tracing,
+        paths: Collection[str],
     ) -> None:
         self._app = app
         self._metrics = metrics
         self._books = books
+        self._tracing = tracing
         self._paths = paths
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -57,7 +64,8 @@ class Metered:
         if scope["type"] != "http" or scope["path"] not in self._paths:
             await self._app(scope, receive, send)
             return
-        meter = Meter(self._metrics, self._books, scope["state"]["request_id"])
+        trace = self._tracing.begin(scope)
+        meter = Meter(self._metrics, self._books, scope["state"]["request_id"], trace)
         scope["state"]["meter"] = meter
 
         async def send_noting_status(message: Message) -> None:

@@ -38,7 +38,7 @@ from server.tokenization import DetokenizeRequest, TokenizeRequest
 
 JSON = "application/json"
 EVENTS = "text/event-stream"
-TEXT = "text/plain"
+METRIC_TEXTS = ("text/plain", "application/openmetrics-text")
 
 ALWAYS = (BadRequest, MethodNotAllowed, HeadTooLarge, InternalError)
 """What every path refuses; the first is for what is no HTTP."""
@@ -82,7 +82,7 @@ class Operation:
         id: a name for it, in code that is made from the description.
         summary: what it does, in a line.
         takes: the body.
-        gives: the response, or None where it is plain text.
+        gives: the response, or None where it is metrics.
         streams: the data of each event, where the response can be a stream.
         refuses: the errors that it can answer.
         headers: of the response, beside `x-request-id`.
@@ -119,7 +119,7 @@ class Operation:
     def _answer(self) -> dict[str, Any]:
         headers = _headers("x-request-id", *self.headers)
         if self.gives is None:
-            content = {TEXT: {"schema": {"type": "string"}}}
+            content = {kind: {"schema": {"type": "string"}} for kind in METRIC_TEXTS}
             return {"description": self.summary, "content": content, "headers": headers}
         content = _content(self.gives)
         if self.streams is not None:

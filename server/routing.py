@@ -1,5 +1,6 @@
 """The router in the gateway: from a chat request to a level of difficulty."""
 
+import time
 from dataclasses import dataclass
 
 from router import Classifier, Conversation, Turn, UnknownClassifier, Verdict, decide, load
@@ -15,10 +16,14 @@ class Routed:
     Attributes:
         level: one of `router.LEVELS`.
         verdict: why.
+        began: when it was asked, in nanoseconds since 1970.
+        ended: when it had found it.
     """
 
     level: str
     verdict: Verdict
+    began: int
+    ended: int
 
 
 class Router:
@@ -50,5 +55,7 @@ class Router:
 
     def sort_conversation(self, conversation: Conversation) -> Routed:
         """The same, of a conversation that is no request."""
+        began = time.time_ns()
         verdict = self._classifier.classify(conversation)
-        return Routed(decide(verdict.probabilities, self._costs), verdict)
+        level = decide(verdict.probabilities, self._costs)
+        return Routed(level, verdict, began, time.time_ns())

@@ -342,6 +342,18 @@ class LedgerSettings(Section):
     texts: bool = False
 
 
+class TracingSettings(Section):
+    """Traces of requests, for OpenTelemetry.
+
+    Attributes:
+        endpoint: where to send them by OTLP over HTTP, without the `/v1/traces`
+            that is added; empty is what `OTEL_EXPORTER_OTLP_ENDPOINT` says, or
+            else nowhere.
+    """
+
+    endpoint: Annotated[str, Field(pattern="^(https?://.+)?$")] = ""
+
+
 class CompletionsServer(Section):
     """The engine, when it is a completions server elsewhere (`kind = "completions"`).
 

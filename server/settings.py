@@ -35,6 +35,7 @@ from server.sections import (
     Prices,
     RouterSettings,
     Tier,
+    TracingSettings,
 )
 from server.state import state_folder
 
@@ -105,6 +106,7 @@ class Settings(BaseSettings):
     machine: MachinePrice | None = None
     ledger: LedgerSettings = LedgerSettings()
     limits: Limits = Limits()
+    tracing: TracingSettings = TracingSettings()
     cors: Cors = Cors()
     page: Page = Page()
 
@@ -172,6 +174,17 @@ class Settings(BaseSettings):
     def tier(self, name: str) -> Tier | None:
         """The tier of that name, if there is one."""
         return next((tier for tier in self.tiers if tier.name == name), None)
+
+    @property
+    def priced(self) -> bool:
+        """Whether costs are known."""
+        return self.prices is not None or self.machine is not None
+
+    @property
+    def currency(self) -> str:
+        """The unit of all costs, if there are any."""
+        price = self.prices or self.machine
+        return "USD" if price is None else price.currency
 
     @property
     def completions_server(self) -> CompletionsServer | None:

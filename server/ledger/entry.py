@@ -12,6 +12,7 @@ from server.bill import Bill, Tariff
 from server.channels import Call, Channel, Piece
 from server.estimates import Recent
 from server.ledger.rows import MIXED, NOT_STARTED, Row, Texts
+from server.prices import Cost
 from server.reply import finish_reason
 
 PROMPTS = {"messages", "prompt", "tools"}
@@ -52,6 +53,13 @@ class Entry:
         self._said: dict[Channel, list[str]] = {channel: [] for channel in Channel}
         self.bill = Bill(books.tariff)
         self.first: dict[Channel, float] = {}
+
+    @property
+    def cost(self) -> Cost | None:
+        """What it has cost so far; None where no price is known, or it was refused."""
+        if self._admission is None:
+            return None
+        return self.bill.cost(self._admission.prompt_tokens if self.bill.ends else 0)
 
     def admitted(
         self, name: str, model: str, asked: BaseModel, admission: Admission, key: str
@@ -106,7 +114,7 @@ class Entry:
             first_reasoning_seconds=self.first.get(Channel.REASONING),
             first_answer_seconds=self.first.get(Channel.ANSWER),
             seconds=seconds,
-            cost=self.bill.cost(admission.prompt_tokens if ends else 0),
+            cost=self.cost,
             texts=self._texts(),
         )
 
