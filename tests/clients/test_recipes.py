@@ -44,9 +44,10 @@ class Lent(RecordingEngine):
 
 
 @pytest.fixture(scope="module")
-def url(served: Served) -> Iterator[str]:
+def url(served: Served, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """What `make serve` serves, over the engine that is there already."""
-    app = create_app(load_settings({}), lambda: Lent(served.engine))
+    ledger = {"url": f"sqlite:///{tmp_path_factory.mktemp('ledger') / 'ledger.db'}"}
+    app = create_app(load_settings({"ledger": ledger}), lambda: Lent(served.engine))
     stack = AsyncExitStack()
     yield served.run(stack.enter_async_context(serving(app)))
     served.run(stack.aclose())
