@@ -6,12 +6,13 @@ from budget import TokenBudget
 from server.asked import Asked, Given, contradiction, read_asked
 from server.engines.answers import BoundTools, ToolChoice
 from server.engines.base import Engine, Job
-from server.errors import BadRequest
+from server.errors import BadRequest, Forbidden
 from server.jobs import Draft, make_jobs
+from server.key import Key
 from server.models import check_model
 from server.prompts import DEFAULT_MAX_TOKENS, CompletionRequest
 from server.rendering import check_length, read_prompt, render, spent_before
-from server.resolution import Resolution, ceilings, resolve, wants_router
+from server.resolution import Ceiling, Resolution, ceilings, resolve, wants_router
 from server.routing import Routed, Router
 from server.schemas import ChatRequest, Generation
 from server.sections import AUTO, CUSTOM
@@ -67,20 +68,23 @@ class Admissions:
         self._router = router
         self._ceilings = ceilings(settings)
 
-    async def admit(self, request: ChatRequest, engine: Engine, name: str) -> Admission:
+    async def admit(
+        self, request: ChatRequest, engine: Engine, name: str, key: Key | None
+    ) -> Admission:
         """Check a chat against the model and the limits, and make its jobs.
 
         Args:
             request: what the client sent.
             engine: whose model, template and tokenizer it is for.
             name: unique among the requests of this engine's lifetime.
+            key: whose it is, or None.
 
         Raises:
             ApiError: if the request cannot be served.
             BudgetError: if its budget cannot be enforced.
         """
         settings = self._settings
-        _check(request, engine, settings)
+        _check(request, engine, settings, key)
         if request.top_logprobs and not request.logprobs:
             raise BadRequest("'top_logprobs' needs 'logprobs': true", param="top_logprobs")
         check_length(request, engine.model.context_length)
@@ -90,7 +94,7 @@ class Admissions:
         constraint = request.constraint() if tools is None else tools.constraint
         routed = self._router.sort(request) if wants_router(asked, settings) else None
         level = None if routed is None else routed.level
-        resolution = resolve(asked, settings, level, self._ceilings)
+        resolution = resolve(asked, settings, level, self._above(key))
         resolution = resolution.after(await spent_before(request.messages, engine.codec))
         prompt = await render(request, engine, thinking=not resolution.budget.disabled)
         max_tokens = _tokens_asked(request)
@@ -101,7 +105,7 @@ class Admissions:
         return Admission(jobs, resolution, routed, clamped_by, tools, named)
 
     async def admit_prompt(
-        self, request: CompletionRequest, engine: Engine, name: str
+        self, request: CompletionRequest, engine: Engine, name: str, key: Key | None
     ) -> Admission:
         """The same for a completion of a raw prompt; the router is not asked.
 
@@ -110,14 +114,14 @@ class Admissions:
             BudgetError: if its budget cannot be enforced.
         """
         settings = self._unrouted
-        _check(request, engine, settings)
+        _check(request, engine, settings, key)
         asked = read_asked(request)
         if asked.tier is not None and wants_router(asked, settings):
             raise BadRequest(
                 f"'{asked.tier.field}' is auto, but the router reads messages: name a tier",
                 param=asked.tier.field,
             )
-        resolution = resolve(asked, settings, None, self._ceilings)
+        resolution = resolve(asked, settings, None, self._above(key))
         prompt = await read_prompt(request, engine)
         if not prompt.opened:
             resolution = _undemanding(resolution, asked)
@@ -128,6 +132,14 @@ class Admissions:
         jobs, clamped_by = make_jobs(draft, engine, settings)
         await engine.check(jobs[0])
         return Admission(jobs, resolution, None, clamped_by, None, call_named=False)
+
+    def _above(self, key: Key | None) -> tuple[Ceiling, ...]:
+        if key is None:
+            return self._ceilings
+        tier = key.limits.tier
+        if tier is not None and self._settings.tier(tier) is None:
+            raise Forbidden(f"this key goes up to the tier '{tier}', which this server has not")
+        return (*self._ceilings, Ceiling("key", key.limits.max_thinking_tokens, tier))
 
 
 def _undemanding(resolution: Resolution, asked: Asked) -> Resolution:
@@ -154,8 +166,11 @@ def _undemanding(resolution: Resolution, asked: Asked) -> Resolution:
     return replace(resolution, budget=replace(budget, min_tokens=0, continuations=0))
 
 
-def _check(request: Generation, engine: Engine, settings: Settings) -> None:
+def _check(request: Generation, engine: Engine, settings: Settings, key: Key | None) -> None:
     check_model(request.model, engine.model, settings.aliases, param="model")
+    models = () if key is None else key.limits.models
+    if models and request.model not in models:
+        raise Forbidden(f"this key is for {', '.join(models)}", param="model")
     if (request.n or 1) > settings.limits.max_choices:
         raise BadRequest(f"'n' can be at most {settings.limits.max_choices}", param="n")
     if request.stream_options is not None and not request.stream:

@@ -19,9 +19,13 @@ from server.dry_run import DryRun
 from server.engines.base import EngineUnavailable, Unserved
 from server.errors import ApiError, MethodNotAllowed, NotFound, as_api_error
 from server.estimates import Recent
-from server.exposition import expose
+from server.exposition import Exposition
 from server.feedback import Feedback
 from server.host import EngineHost, Load
+from server.key import Key
+from server.keys.guard import Guard
+from server.keys.purse import Purse
+from server.keys.store import open_keys
 from server.ledger.entry import Books
 from server.ledger.ledger import open_ledger
 from server.line import Line
@@ -65,12 +69,16 @@ def create_app(settings: Settings, load: Load, tracing: Tracing | None = None) -
     admissions = Admissions(settings, Router.load(settings.router))
     origins = Origins(settings.cors)
     ledger = open_ledger(settings.ledger, metrics.settled)
+    keys = open_keys(settings.ledger)
+    guard = Guard([*map(Key.listed, settings.keys)], keys, asks=settings.asks_for_keys)
+    tariff = Tariff(settings)
+    purse = Purse(keys, tariff)
     put = None if ledger is None else ledger.put
     metrics.engine_up.set_function(lambda: host.up)
     metrics.running.set_function(lambda: line.running)
     metrics.waiting.set_function(lambda: line.waiting)
     metrics.ledger_waiting.set_function(lambda: 0 if ledger is None else ledger.waiting)
-    books = Books(Tariff(settings), Recent(), put, settings.ledger.texts)
+    books = Books(tariff, Recent(), put, settings.ledger.texts)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncGenerator[None, None]:
@@ -78,6 +86,9 @@ def create_app(settings: Settings, load: Load, tracing: Tracing | None = None) -
         async with ledger or nullcontext():
             yield
             await crew.aclose()
+        await purse.aclose()
+        if keys is not None:
+            await keys.aclose()
         await host.aclose()
         await tracing.aclose()
 
@@ -88,7 +99,7 @@ def create_app(settings: Settings, load: Load, tracing: Tracing | None = None) -
         docs_url=None,
         redoc_url=None,
         redirect_slashes=False,
-        dependencies=[Depends(origins.check)],
+        dependencies=[Depends(origins.check), Depends(guard.check)],
     )
     app.state.host = host
     app.openapi = openapi.describe(app)  # type: ignore[method-assign]
@@ -98,10 +109,10 @@ def create_app(settings: Settings, load: Load, tracing: Tracing | None = None) -
     origins.add_to(app)
     app.add_middleware(RequestIds)
     _add_errors(app, metrics)
-    chat = Chat(settings, host, admissions, crew)
-    dry_run = DryRun(settings, host, admissions, books.tariff, books.recent)
+    chat = Chat(settings, host, admissions, crew, purse)
+    dry_run = DryRun(settings, host, admissions, tariff, books.recent)
     app.post(CHAT_PATH, **openapi.CHAT.to_route())(chat.__call__)
-    completions = Completions(settings, host, admissions, crew)
+    completions = Completions(settings, host, admissions, crew, purse)
     app.post(COMPLETIONS_PATH, **openapi.COMPLETIONS.to_route())(completions.__call__)
     app.post(ROUTE_PATH, **openapi.ROUTE.to_route())(dry_run.__call__)
     tokenization = Tokenization(settings, host)
@@ -113,12 +124,15 @@ def create_app(settings: Settings, load: Load, tracing: Tracing | None = None) -
     app.get("/v1/models", **openapi.LIST_MODELS.to_route())(models.list_models)
     app.get("/v1/models/{name:path}", **openapi.GET_MODEL.to_route())(models.get_model)
     app.get("/v1/tiers", **openapi.LIST_TIERS.to_route())(Tiers(settings).list_tiers)
-    _add_routes(app, host, metrics)
+    _add_routes(app, host)
+    app.state.exposition = exposition = Exposition(metrics.registry)
+    if settings.auth.admin_port is None:
+        app.get("/metrics", **openapi.METRICS.to_route())(exposition.__call__)
     add_pages(app, settings)
     return app
 
 
-def _add_routes(app: FastAPI, host: EngineHost, metrics: Metrics) -> None:
+def _add_routes(app: FastAPI, host: EngineHost) -> None:
 
     @app.get("/health", **openapi.HEALTH.to_route())
     async def health() -> Response:
@@ -130,12 +144,6 @@ def _add_routes(app: FastAPI, host: EngineHost, metrics: Metrics) -> None:
         """Whether the engine can answer."""
         await host.ready()
         return as_json(Ready(status="ready"))
-
-    @app.get("/metrics", **openapi.METRICS.to_route())
-    async def exposition(request: Request) -> Response:
-        """Metrics, for Prometheus."""
-        body, content_type = expose(metrics.registry, request.headers.get("accept", ""))
-        return Response(body, headers={"content-type": content_type})
 
 
 def _add_errors(app: FastAPI, metrics: Metrics) -> None:

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from decimal import Decimal
 
 from server.busy import BusyClock
-from server.prices import Cost
+from server.prices import MILLION, Cost
 from server.sections import MachinePrice, Prices
 from server.settings import Settings
 from server.turn import End
@@ -38,6 +38,21 @@ class Tariff:
         self.prices = settings.prices
         self.machine = settings.machine
         self.clock = clock or BusyClock()
+
+    def most(self, prompt_tokens: int, max_tokens: int, seconds: float) -> Decimal | None:
+        """What a request can cost at most; None where no price is known.
+
+        Args:
+            prompt_tokens: of its prompt.
+            max_tokens: that all its choices together may generate.
+            seconds: that it may take, of which the machine may be busy with it alone.
+        """
+        if self.machine is not None:
+            return self.machine.per_hour * Decimal(seconds) / 3600
+        if self.prices is None:
+            return None
+        dearest = max(self.prices.thinking, self.prices.answer)
+        return (prompt_tokens * self.prices.prompt + max_tokens * dearest) / MILLION
 
 
 class Bill:

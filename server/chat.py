@@ -17,6 +17,7 @@ from server.completion import Completion, EventWriter
 from server.engines.base import Job
 from server.exchange import Exchange, respond
 from server.host import EngineHost
+from server.keys.purse import Purse
 from server.metrics import Meter
 from server.presentation import with_tags
 from server.schemas import ChatRequest, Reasoning, ReasoningFormat
@@ -65,11 +66,13 @@ class Chat:
         host: EngineHost,
         admissions: Admissions,
         crew: Crew,
+        purse: Purse,
     ) -> None:
         self._settings = settings
         self._host = host
         self._admissions = admissions
         self._crew = crew
+        self._purse = purse
 
     async def __call__(self, request: Request) -> Response:
         """Answer one request.
@@ -85,9 +88,10 @@ class Chat:
         asked = parse_chat(await read_body(request, settings.limits.max_body_bytes))
         engine = await self._host.ready()
         name = f"chatcmpl-{uuid.uuid4().hex}"
-        admission = await self._admissions.admit(asked, engine, name)
+        admission = await self._admissions.admit(asked, engine, name, terms.key)
+        terms = terms.leaving(await self._purse.hold(terms.key, name, admission, terms.seconds))
         meter: Meter = request.state.meter
-        meter.admitted(name, engine.model.name, asked, admission, terms.key)
+        meter.admitted(name, engine.model.name, asked, admission, terms.name)
         completion = Completion(
             name,
             int(time.time()),

@@ -13,6 +13,7 @@ from router.calibrate import Row
 from router.ledger import read_rows
 from server.asked import Asked
 from server.dry_run import in_words
+from server.keys import cli as keys_cli
 from server.ledger import cli as ledger_cli
 from server.ledger.store import LedgerError
 from server.resolution import ceilings, resolve
@@ -35,6 +36,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             case "route":
                 print(_route(load_settings({}, options.config), options.prompt))
                 return 0
+            case "keys":
+                return keys_cli.run(options)
             case "ledger":
                 return ledger_cli.run(options)
             case _:
@@ -55,6 +58,8 @@ def _parser() -> argparse.ArgumentParser:
     route.add_argument("prompt", help="what a user would ask")
     router = commands.add_parser("router", help="train, evaluate or calibrate the router")
     router_cli.add_arguments(router)
+    keys = commands.add_parser("keys", help="make, list and revoke keys")
+    keys_cli.add_arguments(keys, CONFIG)
     ledger = commands.add_parser("ledger", help="tell what was spent; migrate the database")
     ledger_cli.add_arguments(ledger, CONFIG)
     return parser

@@ -49,7 +49,9 @@ class DryRun:
         """
         body = await read_body(request, self._settings.limits.max_body_bytes)
         engine = await self._host.ready()
-        admission = await self._admissions.admit(parse_chat(body), engine, "dry-run")
+        admission = await self._admissions.admit(
+            parse_chat(body), engine, "dry-run", request.state.key
+        )
         shown = describe(admission.resolution, admission.routed)
         enforced = admission.enforced
         shown["budget"] |= {"min_tokens": enforced.minimum, "max_tokens": enforced.maximum}

@@ -14,13 +14,17 @@ class ApiError(Exception):
     ApiError
     ├── BadRequest            400  a field is wrong; `param` names it
     │   └── ContextTooLong    400  more tokens than the context holds
-    ├── ForeignPage           403  a web page that the operator has not allowed
+    ├── Unauthorized          401  no key, or none that is known
+    ├── Forbidden             403  the key does not open this
+    │   └── ForeignPage       403  a web page that the operator has not allowed
     ├── NotFound              404  no such path
     │   └── UnknownModel      404  no such model
     ├── MethodNotAllowed      405  a path that takes other methods
     ├── BodyTooLarge          413  more bytes than the limit
     ├── HeadTooLarge          431  more bytes of path and headers than the limit
-    ├── Overloaded            429  too many requests are waiting
+    ├── RateLimited           429  the key's requests or tokens of this minute are used up
+    │   ├── QuotaExceeded     429  the key's money of this day or month is spent
+    │   └── Overloaded        429  too many requests are waiting
     ├── InternalError         500  a fault of ours; the log has it
     ├── Unavailable           503  the engine cannot answer, now or any more
     └── DeadlineExceeded      504  the time that was given is over
@@ -85,10 +89,28 @@ class ContextTooLong(BadRequest):
         super().__init__(message, param=param)
 
 
-class ForeignPage(ApiError):
-    """The request comes from a web page that may not use the server."""
+class Unauthorized(ApiError):
+    """The request has no key, or one that is not known."""
+
+    status = 401
+    code = "invalid_api_key"
+    reason = "key"
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message, headers={"www-authenticate": "Bearer"})
+
+
+class Forbidden(ApiError):
+    """The key does not open this."""
 
     status = 403
+    code = "insufficient_permissions"
+    reason = "forbidden"
+
+
+class ForeignPage(Forbidden):
+    """The request comes from a web page that may not use the server."""
+
     code = "origin_not_allowed"
     reason = "origin"
 
@@ -128,12 +150,26 @@ class HeadTooLarge(ApiError):
     reason = "head_too_large"
 
 
-class Overloaded(ApiError):
-    """Too many requests are waiting for the engine."""
+class RateLimited(ApiError):
+    """The key's requests or tokens of this minute are used up."""
 
     status = 429
     type = "rate_limit_error"
     code = "rate_limit_exceeded"
+    reason = "rate"
+
+
+class QuotaExceeded(RateLimited):
+    """The key's money of this day or month is spent."""
+
+    type = "insufficient_quota"
+    code = "insufficient_quota"
+    reason = "quota"
+
+
+class Overloaded(RateLimited):
+    """Too many requests are waiting for the engine."""
+
     reason = "overloaded"
 
 

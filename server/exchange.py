@@ -173,7 +173,7 @@ async def _disconnected(request: Request) -> None:
 
 
 def _headers(exchange: Exchange) -> dict[str, str]:
-    headers = {"x-budget-tier": exchange.admission.resolution.label}
+    headers = {"x-budget-tier": exchange.admission.resolution.label, **exchange.terms.left}
     if ignored := exchange.request.ignored_fields():
         headers["x-ignored-fields"] = ", ".join(ignored)
     return headers

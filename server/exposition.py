@@ -5,6 +5,10 @@ from collections.abc import Iterator
 from prometheus_client import REGISTRY, CollectorRegistry, Metric
 from prometheus_client.exposition import choose_encoder
 from prometheus_client.registry import Collector
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
 
 
 class Together(Collector):
@@ -19,15 +23,18 @@ class Together(Collector):
             yield from registry.collect()
 
 
-def expose(registry: CollectorRegistry, accept: str) -> tuple[bytes, str]:
-    """All metrics, in the format that was asked for.
+class Exposition:
+    """The endpoint."""
 
-    Args:
-        registry: the gateway's; vLLM's and the process's are found beside it.
-        accept: the request's header. OpenMetrics has exemplars, Prometheus's older text not.
+    def __init__(self, registry: CollectorRegistry) -> None:
+        """Tell of the gateway's own metrics, and of vLLM's and the process's beside them."""
+        self._all = Together(registry, REGISTRY)
 
-    Returns:
-        The body, and its content type.
-    """
-    encode, content_type = choose_encoder(accept)
-    return encode(Together(registry, REGISTRY)), content_type
+    async def __call__(self, request: Request) -> Response:
+        """Metrics, for Prometheus, in the format that it asks for: OpenMetrics has exemplars."""
+        encode, content_type = choose_encoder(request.headers.get("accept", ""))
+        return Response(encode(self._all), headers={"content-type": content_type})
+
+    def apart(self) -> Starlette:
+        """An application of nothing else, for a port of its own."""
+        return Starlette(routes=[Route("/metrics", self.__call__)])

@@ -10,9 +10,11 @@ from pydantic_core import PydanticCustomError
 
 from server.body import parse, read_body
 from server.errors import BadRequest, NotFound, Unavailable
+from server.key import Key
 from server.ledger.ledger import Ledger
 from server.ledger.store import reason
 from server.parts import MAX_NAME, Flag, Float, Part, Text
+from server.sections import Scope
 
 logger = logging.getLogger(__name__)
 
@@ -56,7 +58,7 @@ class Feedback:
         given = parse(await read_body(request, self._max_body_bytes), FeedbackRequest)
         if self._ledger is None:
             raise NotFound("this server keeps no ledger: its setting ledger.url is empty")
-        found = await _grade(self._ledger, given)
+        found = await _grade(self._ledger, given, _of(request.state.key))
         if not found:
             raise NotFound(f"the ledger has no request '{given.request_id}'", param="request_id")
         if found > 1:
@@ -68,9 +70,14 @@ class Feedback:
         return Response(orjson.dumps(told), media_type="application/json")
 
 
-async def _grade(ledger: Ledger, given: FeedbackRequest) -> int:
+def _of(key: Key | None) -> str | None:
+    """Whose answers a key may speak of, None if anybody's."""
+    return None if key is None or key.scope is Scope.ADMIN else key.name
+
+
+async def _grade(ledger: Ledger, given: FeedbackRequest, of: str | None) -> int:
     try:
-        return await ledger.grade(given.request_id, given.outcome)
+        return await ledger.grade(given.request_id, given.outcome, of)
     except Exception as error:
         logger.warning("feedback could not be written: %s", reason(error))
         raise Unavailable(

@@ -21,12 +21,13 @@ from server.errors import (
     BadRequest,
     BodyTooLarge,
     DeadlineExceeded,
-    ForeignPage,
+    Forbidden,
     HeadTooLarge,
     InternalError,
     MethodNotAllowed,
     NotFound,
-    Overloaded,
+    RateLimited,
+    Unauthorized,
     Unavailable,
     UnknownModel,
 )
@@ -43,10 +44,13 @@ METRIC_TEXTS = ("text/plain", "application/openmetrics-text")
 ALWAYS = (BadRequest, MethodNotAllowed, HeadTooLarge, InternalError)
 """What every path refuses; the first is for what is no HTTP."""
 
-WORK = (*ALWAYS, ForeignPage, UnknownModel, BodyTooLarge, Unavailable)
+KEYED = (*ALWAYS, Unauthorized, Unavailable)
+"""What a path refuses that needs a key, where keys are asked for."""
+
+WORK = (*KEYED, Forbidden, UnknownModel, BodyTooLarge)
 """What a path refuses that takes a body."""
 
-ANSWER = (*WORK, Overloaded, DeadlineExceeded)
+ANSWER = (*WORK, RateLimited, DeadlineExceeded)
 """What a path refuses that generates."""
 
 HEADERS = {
@@ -56,7 +60,23 @@ HEADERS = {
     "x-cost": "What the answer cost, in the prices' currency; not in streams.",
     "retry-after": "Seconds after which to try again, if that is worth while.",
     "allow": "The methods that the path takes.",
+    "www-authenticate": "`Bearer`: a key goes into the header `Authorization`.",
 }
+
+LEFT = tuple(
+    f"x-ratelimit-{what}-{rate}"
+    for rate in ("requests", "tokens")
+    for what in ("limit", "remaining", "reset")
+)
+HEADERS |= dict.fromkeys(LEFT, "What the key has left, where it has limits; as OpenAI's.")
+
+OWN_HEADERS = {
+    401: ("www-authenticate",),
+    405: ("allow",),
+    429: ("retry-after", *LEFT),
+    503: ("retry-after",),
+}
+"""Of errors, by their status."""
 
 REQUEST_ID = {
     "name": "x-request-id",
@@ -134,7 +154,7 @@ CHAT = Operation(
     gives=responses.ChatCompletion,
     streams=responses.ChatCompletionChunk,
     refuses=ANSWER,
-    headers=("x-budget-tier", "x-cost", "x-ignored-fields"),
+    headers=("x-budget-tier", "x-cost", "x-ignored-fields", *LEFT),
 )
 COMPLETIONS = Operation(
     "createCompletion",
@@ -143,7 +163,7 @@ COMPLETIONS = Operation(
     gives=responses.TextCompletion,
     streams=responses.TextCompletionChunk,
     refuses=ANSWER,
-    headers=("x-budget-tier", "x-cost", "x-ignored-fields"),
+    headers=("x-budget-tier", "x-cost", "x-ignored-fields", *LEFT),
 )
 ROUTE = Operation(
     "route",
@@ -157,7 +177,7 @@ FEEDBACK = Operation(
     "Tell how right an answer was; the ledger keeps it with the request",
     takes=FeedbackRequest,
     gives=responses.Feedback,
-    refuses=(*ALWAYS, ForeignPage, NotFound, BodyTooLarge, Unavailable),
+    refuses=(*KEYED, Forbidden, NotFound, BodyTooLarge),
 )
 TOKENIZE = Operation(
     "tokenize",
@@ -177,13 +197,13 @@ LIST_MODELS = Operation(
     "listModels",
     "List the model served, under each of its names",
     gives=responses.ModelList,
-    refuses=(*ALWAYS, Unavailable),
+    refuses=KEYED,
 )
 GET_MODEL = Operation(
     "retrieveModel",
     "Tell of one model",
     gives=responses.ModelCard,
-    refuses=(*ALWAYS, UnknownModel, Unavailable),
+    refuses=(*KEYED, UnknownModel),
 )
 LIST_TIERS = Operation(
     "listTiers",
@@ -197,7 +217,7 @@ READY = Operation(
     gives=responses.Ready,
     refuses=(*ALWAYS, Unavailable),
 )
-METRICS = Operation("metrics", "Tell Prometheus what was counted")
+METRICS = Operation("metrics", "Tell Prometheus what was counted", refuses=(*KEYED, Forbidden))
 
 
 def describe(app: FastAPI) -> Callable[[], dict[str, Any]]:
@@ -269,7 +289,7 @@ def _stream(chunk: type) -> dict[str, Any]:
 def _refusals(errors: Sequence[type[ApiError]]) -> dict[int | str, dict[str, Any]]:
     told: dict[int | str, dict[str, Any]] = {}
     for error in sorted(errors, key=lambda error: error.status):
-        own = {405: ("allow",), 429: ("retry-after",), 503: ("retry-after",)}.get(error.status, ())
+        own = OWN_HEADERS.get(error.status, ())
         told[error.status] = {
             "description": getdoc(error),
             "content": _content(responses.Error),

@@ -1,12 +1,16 @@
 """What tokens cost."""
 
 from dataclasses import dataclass
-from decimal import Decimal
+from decimal import ROUND_CEILING, Decimal
 from typing import Any
 
 from server.sections import Prices, either
 
 MILLION = 1_000_000
+
+NANO = Decimal("1e-9")
+"""The unit in which money is counted against limits: whole numbers, which every database adds
+up exactly. The ledger's rows have the exact cost."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,3 +67,8 @@ def affordable(prices: Prices, prompt: int, price: Decimal) -> int | None:
     if left < 0:
         return -1
     return int(left // dearest) if dearest else None
+
+
+def to_nanos(money: Decimal) -> int:
+    """Money in billionths, rounded up."""
+    return int((money / NANO).to_integral_value(ROUND_CEILING))

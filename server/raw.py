@@ -19,6 +19,7 @@ from server.events import HOLE, Mould, event
 from server.exchange import Exchange, respond
 from server.forced import Block, ForcedSpan, locate
 from server.host import EngineHost
+from server.keys.purse import Purse
 from server.metrics import Meter
 from server.prompts import CompletionRequest
 from server.reply import Reply
@@ -150,12 +151,18 @@ class Completions:
     """The endpoint."""
 
     def __init__(
-        self, settings: Settings, host: EngineHost, admissions: Admissions, crew: Crew
+        self,
+        settings: Settings,
+        host: EngineHost,
+        admissions: Admissions,
+        crew: Crew,
+        purse: Purse,
     ) -> None:
         self._settings = settings
         self._host = host
         self._admissions = admissions
         self._crew = crew
+        self._purse = purse
 
     async def __call__(self, request: Request) -> Response:
         """Complete one prompt.
@@ -172,9 +179,10 @@ class Completions:
         asked = parse(body, CompletionRequest)
         engine = await self._host.ready()
         name = f"cmpl-{uuid.uuid4().hex}"
-        admission = await self._admissions.admit_prompt(asked, engine, name)
+        admission = await self._admissions.admit_prompt(asked, engine, name, terms.key)
+        terms = terms.leaving(await self._purse.hold(terms.key, name, admission, terms.seconds))
         meter: Meter = request.state.meter
-        meter.admitted(name, engine.model.name, asked, admission, terms.key)
+        meter.admitted(name, engine.model.name, asked, admission, terms.name)
         completion = TextCompletion(
             name, int(time.time()), engine.model.name, admission, meter.bill
         )

@@ -8,17 +8,20 @@ import signal
 import socket
 import sys
 import time
+from collections.abc import Sequence
 from functools import partial
 from typing import NoReturn
 
 import uvicorn
+from starlette.applications import Starlette
 
 from server.app import create_app
 from server.host import EngineHost
+from server.keys.store import has_keys
 from server.ledger.ledger import prepare
 from server.loader import load_engine
 from server.protocol import BoundedHttp
-from server.settings import Settings
+from server.settings import BadSettings, Settings
 
 logger = logging.getLogger(__name__)
 
@@ -43,6 +46,7 @@ def serve(settings: Settings) -> int:
     signal.signal(signal.SIGTERM, _exit)
     signal.signal(signal.SIGINT, _exit)
     _prepare(settings.ledger.url.get_secret_value())
+    _check_keys(settings)
     app = create_app(settings, partial(load_engine, settings))
     grace = settings.limits.shutdown_grace_seconds
     config = uvicorn.Config(
@@ -57,8 +61,25 @@ def serve(settings: Settings) -> int:
         # Streams end by themselves at the end of the grace; this is for whatever does not.
         timeout_graceful_shutdown=grace + 1,
     )
+    servers = [Server(config)]
+    if settings.auth.admin_port is not None:
+        servers.append(Server(_admin_config(settings, app.state.exposition.apart())))
     with asyncio.Runner(loop_factory=config.get_loop_factory()) as runner:
-        return runner.run(_run(Server(config), app.state.host, settings))
+        return runner.run(_run(servers, app.state.host, settings))
+
+
+def _admin_config(settings: Settings, app: Starlette) -> uvicorn.Config:
+    auth = settings.auth
+    return uvicorn.Config(
+        app,
+        host=auth.admin_host,
+        port=auth.admin_port or 0,
+        http=BoundedHttp,
+        ws="none",
+        lifespan="off",
+        access_log=False,
+        log_level="warning",
+    )
 
 
 class Server(uvicorn.Server):
@@ -88,19 +109,37 @@ def _prepare(ledger: str) -> None:
         logger.warning("%s: rows wait for it", error)
 
 
+def _check_keys(settings: Settings) -> None:
+    """Return if somebody can be let in.
+
+    Raises:
+        BadSettings: if a key is asked for, and there is none.
+    """
+    if not settings.asks_for_keys or settings.keys:
+        return
+    if asyncio.run(has_keys(settings.ledger)):
+        return
+    why = "it is set" if settings.auth.required else f"others can reach {settings.host}"
+    raise BadSettings(
+        f"auth.required: requests must have a key, because {why}, and there is none: make one by "
+        "'proctor keys create NAME', or set auth.required = false to let everybody in"
+    )
+
+
 def _exit(*_: object) -> NoReturn:
     raise SystemExit(0)
 
 
-async def _run(server: Server, host: EngineHost, settings: Settings) -> int:
-    serving = asyncio.create_task(server.serve())
-    announcing = asyncio.create_task(_announce(server, host, settings))
-    await asyncio.wait({serving, announcing}, return_when=asyncio.FIRST_COMPLETED)
+async def _run(servers: Sequence[Server], host: EngineHost, settings: Settings) -> int:
+    serving = [asyncio.create_task(server.serve()) for server in servers]
+    announcing = asyncio.create_task(_announce(servers[0], host, settings))
+    await asyncio.wait({*serving, announcing}, return_when=asyncio.FIRST_COMPLETED)
     failed = announcing.done() and not announcing.result()
-    if failed:
-        server.should_exit = True
+    if failed or any(task.done() for task in serving):
+        for server in servers:
+            server.should_exit = True
     announcing.cancel()
-    await serving
+    await asyncio.gather(*serving)
     return 1 if failed else 0
 
 

@@ -3,6 +3,7 @@
 import os
 import tomllib
 from collections.abc import Mapping
+from ipaddress import ip_address
 from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any
@@ -23,6 +24,7 @@ from server.sections import (
     CUSTOM,
     DEFAULT_TIERS,
     AnswerReserve,
+    Auth,
     Ceilings,
     CompletionsServer,
     Cors,
@@ -30,6 +32,7 @@ from server.sections import (
     Efforts,
     LedgerSettings,
     Limits,
+    ListedKey,
     MachinePrice,
     Page,
     Prices,
@@ -78,6 +81,8 @@ class Settings(BaseSettings):
             lets the router choose, "custom" takes `budget`.
         prices: None where they are not known.
         machine: what costs are worked out from instead of `prices`.
+        auth: who is let in.
+        keys: those that are let in, beside the database's.
     """
 
     model_config = SettingsConfigDict(
@@ -104,6 +109,8 @@ class Settings(BaseSettings):
     ceilings: Ceilings = Ceilings()
     prices: Prices | None = None
     machine: MachinePrice | None = None
+    auth: Auth = Auth()
+    keys: tuple[ListedKey, ...] = ()
     ledger: LedgerSettings = LedgerSettings()
     limits: Limits = Limits()
     tracing: TracingSettings = TracingSettings()
@@ -154,6 +161,7 @@ class Settings(BaseSettings):
             named["default_tier"] = self.default_tier
         if self.ceilings.tier is not None:
             named["ceilings.tier"] = self.ceilings.tier
+        named |= {f"keys.{key.name}.tier": key.tier for key in self.keys if key.tier is not None}
         known = [tier.name for tier in self.tiers]
         for setting, name in named.items():
             if name not in known:
@@ -171,9 +179,36 @@ class Settings(BaseSettings):
             raise ValueError("model must be set: its tokenizer is needed beside engine.base_url")
         return self
 
+    @model_validator(mode="after")
+    def _keys_can_be_held_to_their_limits(self) -> "Settings":
+        names = [key.name for key in self.keys]
+        for key in self.keys:
+            if names.count(key.name) > 1:
+                raise ValueError(f"keys: two have the name '{key.name}'")
+            if key.counted and not self.ledger.url.get_secret_value():
+                raise ValueError(f"keys: the limits of '{key.name}' need a ledger (ledger.url)")
+            if key.spending and not self.priced:
+                raise ValueError(f"keys: what '{key.name}' may spend needs [prices] or [machine]")
+        return self
+
     def tier(self, name: str) -> Tier | None:
         """The tier of that name, if there is one."""
         return next((tier for tier in self.tiers if tier.name == name), None)
+
+    @property
+    def asks_for_keys(self) -> bool:
+        """Whether a request must come with a key."""
+        if self.auth.required is not None:
+            return self.auth.required
+        return bool(self.keys) or not self.listens_here_alone
+
+    @property
+    def listens_here_alone(self) -> bool:
+        """Whether nothing but this machine can reach the server."""
+        try:
+            return ip_address(self.host).is_loopback
+        except ValueError:
+            return self.host == "localhost"
 
     @property
     def priced(self) -> bool:

@@ -2,16 +2,18 @@
 
 import asyncio
 import math
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 
 from fastapi import Request
 
 from server.errors import BadRequest, DeadlineExceeded
+from server.key import Key
 from server.sections import Limits
 
 TIMEOUT_HEADER = "x-request-timeout"
 EVERYBODY = ""
-"""Whose a request is, as long as nobody says."""
+"""Whose a request is, where no keys are asked for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,14 +21,16 @@ class Terms:
     """What holds for one request, whatever it asks for.
 
     Attributes:
-        key: whose it is; those who wait for the engine take turns by it.
+        key: whose it is, or None where no keys are asked for.
         seconds: how long it may take.
         deadline: when that is over, by the event loop's clock.
+        left: headers that tell what the key has left.
     """
 
-    key: str
+    key: Key | None
     seconds: float
     deadline: float
+    left: Mapping[str, str] = field(default_factory=dict)
 
     @classmethod
     def of(cls, request: Request, limits: Limits) -> "Terms":
@@ -36,7 +40,16 @@ class Terms:
             BadRequest: if the time that the client gives is no number of seconds.
         """
         seconds = min(_asked(request), limits.max_request_seconds)
-        return cls(EVERYBODY, seconds, asyncio.get_running_loop().time() + seconds)
+        return cls(request.state.key, seconds, asyncio.get_running_loop().time() + seconds)
+
+    @property
+    def name(self) -> str:
+        """The key's name; those who wait for the engine take turns by it."""
+        return EVERYBODY if self.key is None else self.key.name
+
+    def leaving(self, left: Mapping[str, str]) -> "Terms":
+        """The same, once it is known what the key has left."""
+        return replace(self, left=left)
 
     def overdue(self) -> DeadlineExceeded:
         """What to say when the time is over."""

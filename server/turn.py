@@ -121,7 +121,7 @@ class Crew:
     async def _enter(self, terms: Terms, size: int) -> float:
         try:
             async with asyncio.timeout_at(terms.deadline):
-                return await self._line.enter(terms.key, size)
+                return await self._line.enter(terms.name, size)
         except TimeoutError:
             raise terms.overdue() from None
 

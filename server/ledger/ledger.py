@@ -41,7 +41,7 @@ class Ledger:
         """Take a row; never waits."""
         self._writer.put(row)
 
-    async def grade(self, request_id: str, score: float) -> int:
+    async def grade(self, request_id: str, score: float, of: str | None = None) -> int:
         """Attach an outcome to a request that was answered; see `Store.grade`.
 
         Raises:
@@ -50,7 +50,7 @@ class Ledger:
         """
         async with asyncio.timeout(PATIENCE_SECONDS):
             await self._writer.flush()
-            return await self._store.grade(request_id, score)
+            return await self._store.grade(request_id, score, of)
 
 
 def open_ledger(settings: LedgerSettings, tell: Callable[[Fate], None]) -> Ledger | None:

@@ -1,20 +1,31 @@
 """The database behind the ledger."""
 
-from collections.abc import AsyncGenerator, Sequence
-from datetime import datetime
+from collections import Counter
+from collections.abc import AsyncGenerator, Iterable, Sequence
+from datetime import UTC, date, datetime
+from typing import Any
 
 from alembic.command import upgrade
 from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from alembic.util import CommandError
-from sqlalchemy import Connection, or_, select, text, update
+from sqlalchemy import Connection, delete, or_, select, text, update
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import DataError, IntegrityError
-from sqlalchemy.ext.asyncio import AsyncEngine
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from server.ledger.rows import Row
-from server.ledger.tables import from_columns, requests, text_columns, texts, to_columns
+from server.ledger.tables import (
+    from_columns,
+    holds,
+    requests,
+    spend,
+    text_columns,
+    texts,
+    to_columns,
+)
+from server.prices import to_nanos
 
 MIGRATIONS = "server.ledger:migrations"
 LOCK = 0x70726F63746F72
@@ -42,6 +53,9 @@ class Store:
         # A batch is written again where nobody knows whether it was: its rows are there once.
         self._insert_requests = insert(requests).on_conflict_do_nothing()
         self._insert_texts = insert(texts).on_conflict_do_nothing()
+        adding = insert(spend)
+        more = {"nanos": spend.c.nanos + adding.excluded.nanos}
+        self._add_spend = adding.on_conflict_do_update(index_elements=["key", "day"], set_=more)
 
     async def migrate(self) -> None:
         """Bring the tables to what this version needs; nothing is done where they are.
@@ -75,6 +89,8 @@ class Store:
     async def write(self, rows: Sequence[Row]) -> None:
         """Add rows, all or none; those that are there already stay as they are.
 
+        What was held back for them is given back, and what they cost is spent.
+
         Raises:
             RowsRefused: if one of them can never be written.
             Exception: whatever keeps the database from taking them now.
@@ -82,23 +98,38 @@ class Store:
         said = [text_columns(row, row.texts) for row in rows if row.texts is not None]
         try:
             async with self._engine.begin() as connection:
-                await connection.execute(self._insert_requests, [to_columns(row) for row in rows])
+                await self._insert(connection, rows)
                 if said:
                     await connection.execute(self._insert_texts, said)
         except (DataError, IntegrityError, UnicodeError) as error:
             raise RowsRefused(reason(error)) from error
 
-    async def grade(self, request_id: str, score: float) -> int:
+    async def _insert(self, connection: AsyncConnection, rows: Sequence[Row]) -> None:
+        columns = [to_columns(row) for row in rows]
+        keyed = {row.id: row for row in rows if row.key is not None}
+        if not keyed:
+            await connection.execute(self._insert_requests, columns)
+            return
+        told = self._insert_requests.returning(requests.c.id)
+        inserted = (await connection.scalars(told, columns)).all()
+        await connection.execute(delete(holds).where(holds.c.id.in_([*keyed])))
+        if spent := _spent(keyed[name] for name in inserted if name in keyed):
+            await connection.execute(self._add_spend, spent)
+
+    async def grade(self, request_id: str, score: float, of: str | None = None) -> int:
         """Attach an outcome to a request.
 
         Args:
             request_id: a row's `id`, or its `request_id` if no other row has it.
             score: how right the answer was, from 0 to 1.
+            of: the name of the key whose requests are meant; None is anybody's.
 
         Returns:
             How many rows have that id; the outcome is attached if it is one.
         """
         named = or_(requests.c.id == request_id, requests.c.request_id == request_id)
+        if of is not None:
+            named &= requests.c.key == of
         async with self._engine.begin() as connection:
             found = (await connection.scalars(select(requests.c.id).where(named).limit(2))).all()
             if len(found) == 1:
@@ -127,6 +158,18 @@ class Store:
     async def aclose(self) -> None:
         """Let go of the database."""
         await self._engine.dispose()
+
+
+def _spent(rows: Iterable[Row]) -> list[dict[str, Any]]:
+    """What rows add to the days of their keys.
+
+    Sorted, so that two gateways that write at a time cannot wait for each other.
+    """
+    found: Counter[tuple[str, date]] = Counter()
+    for row in rows:
+        if row.key is not None and row.cost is not None:
+            found[row.key, row.time.astimezone(UTC).date()] += to_nanos(row.cost.total)
+    return [{"key": key, "day": day, "nanos": found[key, day]} for key, day in sorted(found)]
 
 
 def is_away(error: BaseException) -> bool:

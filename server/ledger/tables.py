@@ -8,6 +8,7 @@ from typing import Any
 from sqlalchemy import (
     BigInteger,
     Column,
+    Date,
     DateTime,
     Dialect,
     Double,
@@ -100,6 +101,7 @@ requests = Table(
     Column("cost_answer", Money),
     Column("score", Double),
     Index("requests_time", "time"),
+    Index("requests_key_time", "key", "time"),
     Index("requests_request_id", "request_id"),
 )
 
@@ -110,6 +112,38 @@ texts = Table(
     Column("request", Text, nullable=False),
     Column("thinking", Text, nullable=False),
     Column("answer", Text, nullable=False),
+)
+
+keys = Table(
+    "keys",
+    metadata,
+    Column("id", String(8), primary_key=True),
+    Column("name", String(64), nullable=False, unique=True),
+    Column("scope", String(8), nullable=False),
+    Column("hash", String(64), nullable=False),
+    Column("limits", Text, nullable=False),
+    Column("created", Utc, nullable=False),
+    Column("revoked", Utc),
+)
+
+holds = Table(
+    "holds",
+    metadata,
+    Column("id", String(64), primary_key=True),
+    Column("key", String(128), nullable=False),
+    Column("placed", Utc, nullable=False),
+    Column("expires", Utc, nullable=False),
+    Column("tokens", BigInteger, nullable=False),
+    Column("nanos", BigInteger, nullable=False),
+    Index("holds_key", "key"),
+)
+
+spend = Table(
+    "spend",
+    metadata,
+    Column("key", String(128), primary_key=True),
+    Column("day", Date, primary_key=True),
+    Column("nanos", BigInteger, nullable=False),
 )
 
 COSTS = ("currency", "cost_prompt", "cost_thinking", "cost_answer")

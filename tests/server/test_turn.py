@@ -15,7 +15,7 @@ from server.turn import Choice, Crew, End, generate
 from tests.server.harness import CHAT, Gate, body, client, events, soon
 
 WAIT = (tuple(b"Wait"),)
-FOREVER = Terms("", math.inf, math.inf)
+FOREVER = Terms(None, math.inf, math.inf)
 
 
 class Books:

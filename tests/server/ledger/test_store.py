@@ -174,7 +174,7 @@ async def test_what_no_database_takes_is_refused_and_not_tried_again(store: Stor
 
 async def test_tables_of_another_version_are_named(url: str) -> None:
     store = Store(connect(url))
-    with pytest.raises(LedgerError, match="none, and 0001 is needed"):
+    with pytest.raises(LedgerError, match="none, and 0002 is needed"):
         await store.check()
     await store.migrate()
     await store.check()

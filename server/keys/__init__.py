@@ -1,0 +1,1 @@
+"""Keys: who is let in, and what each may do and take."""
