@@ -30,8 +30,9 @@ class ErrorDetail(Shape):
 
     message: str
     """What is wrong, and what to do."""
-    type: Literal["invalid_request_error", "rate_limit_error", "server_error"]
-    """Whose fault it is: the request's, that of too many requests, or the server's."""
+    type: Literal["invalid_request_error", "rate_limit_error", "insufficient_quota", "server_error"]
+    """Whose fault it is: the request's, that of too many requests or of a key whose money is
+    spent, or the server's."""
     param: str | None
     """The request's field at fault, as a path; null if no field is."""
     code: str | None

@@ -1,0 +1,136 @@
+"""Keys and holds in both kinds of databases."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from datetime import timedelta
+
+import pytest
+from sqlalchemy import func, select
+
+from server.errors import QuotaExceeded, RateLimited
+from server.keys.limits import Want
+from server.keys.store import KeyExists, KeyStore
+from server.ledger.database import connect
+from server.ledger.store import Store
+from server.ledger.tables import holds
+from tests.server.keys.making import make_key
+from tests.server.ledger.making import NOON, cost, row
+
+SECOND = timedelta(seconds=1)
+LATER = NOON + timedelta(hours=1)
+CENT = 10**7
+"""In billionths."""
+
+
+@pytest.fixture
+async def keys(url: str, store: Store) -> AsyncIterator[KeyStore]:
+    made = KeyStore(connect(url))
+    yield made
+    await made.aclose()
+
+
+async def count_holds(url: str) -> int:
+    engine = connect(url)
+    async with engine.connect() as connection:
+        found: int = await connection.scalar(select(func.count()).select_from(holds)) or 0
+    await engine.dispose()
+    return found
+
+
+async def test_a_key_is_kept_and_revoked(keys: KeyStore) -> None:
+    key, token = make_key(per_day="20", models=["a"], max_thinking_tokens=7)
+    await keys.add(key)
+
+    kept = await keys.find(key.id)
+    assert kept is not None
+    assert kept.key == key
+    assert kept.revoked is None
+    assert kept.key.matches(token)
+    assert token not in repr(kept)
+    assert await keys.revoke("team")
+    assert not await keys.revoke("team")
+    (kept,) = await keys.all()
+    assert kept.revoked is not None
+    with pytest.raises(KeyExists):
+        await keys.add(make_key()[0])
+    assert await keys.find("00000000") is None
+
+
+async def test_what_runs_counts_as_much_as_it_may_take(keys: KeyStore) -> None:
+    key, _ = make_key(tokens_per_minute=100)
+    await keys.hold("a", key, Want(70, 0), NOON, LATER)
+
+    with pytest.raises(RateLimited, match="30 are left"):
+        await keys.hold("b", key, Want(40, 0), NOON, LATER)
+    await keys.hold("c", key, Want(30, 0), NOON, LATER)
+    await keys.release("a")
+    told = await keys.hold("d", key, Want(10, 0), NOON, LATER)
+
+    assert told["x-ratelimit-remaining-tokens"] == "60"
+
+
+async def test_a_row_settles_its_hold_once(keys: KeyStore, store: Store, url: str) -> None:
+    key, _ = make_key(requests_per_minute=9, per_day=1, per_month=2)
+    for name in ("a", "b"):
+        await keys.hold(f"chatcmpl-{name}", key, Want(100, 30 * CENT), NOON, LATER)
+    held = await keys.use("team", NOON)
+    assert (held.requests, held.tokens, held.day, held.month) == (2, 200, 60 * CENT, 60 * CENT)
+
+    ended = row("a", key="team", cost=cost("0.1"))
+    for _ in range(2):  # as after a commit of which nobody heard
+        await store.write([ended, row("other", cost=cost("5"))])
+
+    use = await keys.use("team", NOON)
+    assert (use.requests, use.tokens, use.day, use.month) == (2, 152, 40 * CENT, 40 * CENT)
+    await store.write([row("b", key="team", cost=None), row("c", key="team", cost=cost("0.2"))])
+    use = await keys.use("team", NOON)
+    assert (use.requests, use.tokens, use.day) == (3, 156, 30 * CENT)
+    assert await count_holds(url) == 0
+    tomorrow = await keys.use("team", NOON + timedelta(days=1))
+    assert (tomorrow.requests, tomorrow.tokens, tomorrow.day, tomorrow.month) == (0, 0, 0, 0)
+
+
+async def test_january_is_over_in_february(keys: KeyStore, store: Store) -> None:
+    await store.write([row("a", key="team", cost=cost("0.1"))])
+
+    last = await keys.use("team", NOON + timedelta(hours=11))
+    first = await keys.use("team", NOON + timedelta(hours=13))
+
+    assert (last.day, last.month) == (10 * CENT, 10 * CENT)
+    assert (first.day, first.month) == (0, 0)
+
+
+async def test_the_hold_of_a_process_that_died_expires(keys: KeyStore, url: str) -> None:
+    key, _ = make_key(per_day=1)
+    await keys.hold("dead", key, Want(1, 100 * CENT), NOON, NOON + SECOND)
+
+    with pytest.raises(QuotaExceeded):
+        await keys.hold("early", key, Want(1, CENT), NOON, LATER)
+    await keys.hold("late", key, Want(1, CENT), NOON + SECOND, LATER)
+
+    assert await count_holds(url) == 1
+
+
+async def test_many_at_a_time_cannot_overspend(url: str, store: Store) -> None:
+    key, _ = make_key(per_day=1, requests_per_minute=1000)
+    gateways = [KeyStore(connect(url)) for _ in range(4)]
+
+    async def run(number: int) -> bool:
+        """A request that settles, by way of another gateway's writer."""
+        gateway = gateways[number % len(gateways)]
+        try:
+            await gateway.hold(f"chatcmpl-{number}", key, Want(9, 7 * CENT), NOON, LATER)
+        except QuotaExceeded:
+            return False
+        await asyncio.sleep(0)
+        await store.write([row(number, key="team", cost=cost("0.05"))])
+        return True
+
+    ran = sum(await asyncio.gather(*(run(number) for number in range(60))))
+    use = await gateways[0].use("team", NOON)
+    for gateway in gateways:
+        await gateway.aclose()
+
+    assert use.day == ran * 5 * CENT <= 100 * CENT
+    assert 14 <= ran <= 20
+    assert await count_holds(url) == 0
