@@ -35,6 +35,7 @@ from server.models import Models
 from server.origins import Origins
 from server.pages import add_pages
 from server.raw import Completions
+from server.replays import open_replays
 from server.responses import Health, Ready, as_json
 from server.routing import Router
 from server.settings import Settings
@@ -73,6 +74,7 @@ def create_app(settings: Settings, load: Load, tracing: Tracing | None = None) -
     guard = Guard([*map(Key.listed, settings.keys)], keys, asks=settings.asks_for_keys)
     tariff = Tariff(settings)
     purse = Purse(keys, tariff)
+    replays = open_replays(settings.ledger)
     put = None if ledger is None else ledger.put
     metrics.engine_up.set_function(lambda: host.up)
     metrics.running.set_function(lambda: line.running)
@@ -86,6 +88,7 @@ def create_app(settings: Settings, load: Load, tracing: Tracing | None = None) -
         async with ledger or nullcontext():
             yield
             await crew.aclose()
+        await replays.aclose()
         await purse.aclose()
         if keys is not None:
             await keys.aclose()
@@ -109,10 +112,10 @@ def create_app(settings: Settings, load: Load, tracing: Tracing | None = None) -
     origins.add_to(app)
     app.add_middleware(RequestIds)
     _add_errors(app, metrics)
-    chat = Chat(settings, host, admissions, crew, purse)
+    chat = Chat(settings, host, admissions, crew, purse, replays)
     dry_run = DryRun(settings, host, admissions, tariff, books.recent)
     app.post(CHAT_PATH, **openapi.CHAT.to_route())(chat.__call__)
-    completions = Completions(settings, host, admissions, crew, purse)
+    completions = Completions(settings, host, admissions, crew, purse, replays)
     app.post(COMPLETIONS_PATH, **openapi.COMPLETIONS.to_route())(completions.__call__)
     app.post(ROUTE_PATH, **openapi.ROUTE.to_route())(dry_run.__call__)
     tokenization = Tokenization(settings, host)

@@ -14,12 +14,13 @@ from server.asked import Given, contradiction
 from server.body import parse_chat, read_body
 from server.channels import Call, Channel, Channels, Piece
 from server.completion import Completion, EventWriter
-from server.engines.base import Job
+from server.engines.base import Engine, Job
 from server.exchange import Exchange, respond
 from server.host import EngineHost
 from server.keys.purse import Purse
 from server.metrics import Meter
 from server.presentation import with_tags
+from server.replays import Replays
 from server.schemas import ChatRequest, Reasoning, ReasoningFormat
 from server.settings import Settings
 from server.terms import Terms
@@ -67,12 +68,14 @@ class Chat:
         admissions: Admissions,
         crew: Crew,
         purse: Purse,
+        replays: Replays,
     ) -> None:
         self._settings = settings
         self._host = host
         self._admissions = admissions
         self._crew = crew
         self._purse = purse
+        self._replays = replays
 
     async def __call__(self, request: Request) -> Response:
         """Answer one request.
@@ -85,8 +88,17 @@ class Chat:
         settings = self._settings
         terms = Terms.of(request, settings.limits)
         self._crew.check()
-        asked = parse_chat(await read_body(request, settings.limits.max_body_bytes))
+        body = await read_body(request, settings.limits.max_body_bytes)
+        asked = parse_chat(body)
         engine = await self._host.ready()
+        return await self._replays.once(
+            request, body, terms, lambda: self._answer(request, asked, engine, terms)
+        )
+
+    async def _answer(
+        self, request: Request, asked: ChatRequest, engine: Engine, terms: Terms
+    ) -> Response:
+        settings = self._settings
         name = f"chatcmpl-{uuid.uuid4().hex}"
         admission = await self._admissions.admit(asked, engine, name, terms.key)
         terms = terms.leaving(await self._purse.hold(terms.key, name, admission, terms.seconds))

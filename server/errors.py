@@ -20,6 +20,7 @@ class ApiError(Exception):
     ├── NotFound              404  no such path
     │   └── UnknownModel      404  no such model
     ├── MethodNotAllowed      405  a path that takes other methods
+    ├── InUse                 409  a request of the same `Idempotency-Key` is running
     ├── BodyTooLarge          413  more bytes than the limit
     ├── HeadTooLarge          431  more bytes of path and headers than the limit
     ├── RateLimited           429  the key's requests or tokens of this minute are used up
@@ -134,6 +135,14 @@ class MethodNotAllowed(ApiError):
 
     status = 405
     reason = "method"
+
+
+class InUse(ApiError):
+    """A request of the same `Idempotency-Key` is running."""
+
+    status = 409
+    code = "idempotency_key_in_use"
+    reason = "in_use"
 
 
 class BodyTooLarge(ApiError):

@@ -24,6 +24,7 @@ from server.errors import (
     Forbidden,
     HeadTooLarge,
     InternalError,
+    InUse,
     MethodNotAllowed,
     NotFound,
     RateLimited,
@@ -33,6 +34,7 @@ from server.errors import (
 )
 from server.feedback import FeedbackRequest
 from server.prompts import CompletionRequest
+from server.replays import HEADER, MAX_NAME, REPLAYED
 from server.schemas import ChatRequest
 from server.terms import TIMEOUT_HEADER
 from server.tokenization import DetokenizeRequest, TokenizeRequest
@@ -50,7 +52,7 @@ KEYED = (*ALWAYS, Unauthorized, Unavailable)
 WORK = (*KEYED, Forbidden, UnknownModel, BodyTooLarge)
 """What a path refuses that takes a body."""
 
-ANSWER = (*WORK, RateLimited, DeadlineExceeded)
+ANSWER = (*WORK, InUse, RateLimited, DeadlineExceeded)
 """What a path refuses that generates."""
 
 HEADERS = {
@@ -58,6 +60,7 @@ HEADERS = {
     "x-budget-tier": "The tier of the budget; `custom` for a budget of no tier.",
     "x-ignored-fields": "Fields of the request that were passed over, if there are any.",
     "x-cost": "What the answer cost, in the prices' currency; not in streams.",
+    REPLAYED: "`true` if the answer was there already; see `Idempotency-Key`.",
     "retry-after": "Seconds after which to try again, if that is worth while.",
     "allow": "The methods that the path takes.",
     "www-authenticate": "`Bearer`: a key goes into the header `Authorization`.",
@@ -73,6 +76,7 @@ HEADERS |= dict.fromkeys(LEFT, "What the key has left, where it has limits; as O
 OWN_HEADERS = {
     401: ("www-authenticate",),
     405: ("allow",),
+    409: ("retry-after",),
     429: ("retry-after", *LEFT),
     503: ("retry-after",),
 }
@@ -91,6 +95,13 @@ TIMEOUT = {
     "description": "Seconds that the answer may take; the server's `limits.max_request_seconds` "
     "at most.",
     "schema": {"type": "number", "exclusiveMinimum": 0},
+}
+IDEMPOTENCY_KEY = {
+    "name": HEADER,
+    "in": "header",
+    "description": "A name of the client's own for this request: sent again under it, the same "
+    "body gets the answer that is there, for as long as the server keeps it.",
+    "schema": {"type": "string", "minLength": 1, "maxLength": MAX_NAME},
 }
 
 
@@ -133,7 +144,7 @@ class Operation:
         if self.takes is not None:
             asked["requestBody"] = {"required": True, "content": _content(self.takes)}
         if DeadlineExceeded in self.refuses:
-            asked["parameters"] = [REQUEST_ID, TIMEOUT]
+            asked["parameters"] = [REQUEST_ID, TIMEOUT, IDEMPOTENCY_KEY]
         return asked
 
     def _answer(self) -> dict[str, Any]:
@@ -154,7 +165,7 @@ CHAT = Operation(
     gives=responses.ChatCompletion,
     streams=responses.ChatCompletionChunk,
     refuses=ANSWER,
-    headers=("x-budget-tier", "x-cost", "x-ignored-fields", *LEFT),
+    headers=("x-budget-tier", "x-cost", "x-ignored-fields", REPLAYED, *LEFT),
 )
 COMPLETIONS = Operation(
     "createCompletion",
@@ -163,7 +174,7 @@ COMPLETIONS = Operation(
     gives=responses.TextCompletion,
     streams=responses.TextCompletionChunk,
     refuses=ANSWER,
-    headers=("x-budget-tier", "x-cost", "x-ignored-fields", *LEFT),
+    headers=("x-budget-tier", "x-cost", "x-ignored-fields", REPLAYED, *LEFT),
 )
 ROUTE = Operation(
     "route",

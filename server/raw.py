@@ -14,7 +14,7 @@ from server.admission import Admissions
 from server.answer import AnswerText
 from server.body import parse, read_body
 from server.channels import Call, Channel, Channels, Piece
-from server.engines.base import Codec, Job, ModelInfo
+from server.engines.base import Codec, Engine, Job, ModelInfo
 from server.events import HOLE, Mould, event
 from server.exchange import Exchange, respond
 from server.forced import Block, ForcedSpan, locate
@@ -22,6 +22,7 @@ from server.host import EngineHost
 from server.keys.purse import Purse
 from server.metrics import Meter
 from server.prompts import CompletionRequest
+from server.replays import Replays
 from server.reply import Reply
 from server.settings import Settings
 from server.terms import Terms
@@ -157,12 +158,14 @@ class Completions:
         admissions: Admissions,
         crew: Crew,
         purse: Purse,
+        replays: Replays,
     ) -> None:
         self._settings = settings
         self._host = host
         self._admissions = admissions
         self._crew = crew
         self._purse = purse
+        self._replays = replays
 
     async def __call__(self, request: Request) -> Response:
         """Complete one prompt.
@@ -178,6 +181,14 @@ class Completions:
         body = await read_body(request, settings.limits.max_body_bytes)
         asked = parse(body, CompletionRequest)
         engine = await self._host.ready()
+        return await self._replays.once(
+            request, body, terms, lambda: self._answer(request, asked, engine, terms)
+        )
+
+    async def _answer(
+        self, request: Request, asked: CompletionRequest, engine: Engine, terms: Terms
+    ) -> Response:
+        settings = self._settings
         name = f"cmpl-{uuid.uuid4().hex}"
         admission = await self._admissions.admit_prompt(asked, engine, name, terms.key)
         terms = terms.leaving(await self._purse.hold(terms.key, name, admission, terms.seconds))

@@ -412,10 +412,13 @@ class LedgerSettings(Section):
     Attributes:
         url: a database, `sqlite:///…` or `postgresql://…`; empty keeps no ledger.
         texts: whether to keep prompts, thinking and answers too.
+        replay_hours: that an answer is kept whose request came with an
+            `Idempotency-Key`; 0 refuses such requests.
     """
 
     url: SecretStr = SecretStr("")
     texts: bool = False
+    replay_hours: Annotated[float, Field(ge=0, le=24 * 30)] = 24.0
 
 
 class TracingSettings(Section):

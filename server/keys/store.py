@@ -12,11 +12,10 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from server.key import Key
 from server.keys.limits import WINDOW, Use, Want, check
-from server.ledger.database import connect
+from server.ledger.ledger import open_database
 from server.ledger.store import reason
 from server.ledger.tables import holds, keys, requests, spend
 from server.sections import KeyLimits, LedgerSettings, Scope
-from server.settings import BadSettings
 
 logger = logging.getLogger(__name__)
 
@@ -152,12 +151,7 @@ def open_keys(settings: LedgerSettings) -> KeyStore | None:
         BadSettings: if there can be none.
     """
     url = settings.url.get_secret_value()
-    if not url:
-        return None
-    try:
-        return KeyStore(connect(url))
-    except (ValueError, OSError) as error:
-        raise BadSettings(f"ledger.url: {error}") from error
+    return KeyStore(open_database(url)) if url else None
 
 
 async def has_keys(settings: LedgerSettings) -> bool:

@@ -4,6 +4,8 @@ import asyncio
 import logging
 from collections.abc import Callable
 
+from sqlalchemy.ext.asyncio import AsyncEngine
+
 from server.ledger.database import connect
 from server.ledger.rows import Row
 from server.ledger.store import Store, is_away, reason
@@ -73,8 +75,17 @@ def open_store(url: str, *, reads_only: bool = False) -> Store:
     Raises:
         BadSettings: if there can be none.
     """
+    return Store(open_database(url, reads_only=reads_only))
+
+
+def open_database(url: str, *, reads_only: bool = False) -> AsyncEngine:
+    """The database, not connected to yet.
+
+    Raises:
+        BadSettings: if there can be none.
+    """
     try:
-        return Store(connect(url, reads_only=reads_only))
+        return connect(url, reads_only=reads_only)
     except ValueError as error:
         raise BadSettings(f"ledger.url: {error}") from error
     except OSError as error:

@@ -15,6 +15,7 @@ from sqlalchemy import (
     ForeignKey,
     Index,
     Integer,
+    LargeBinary,
     MetaData,
     Numeric,
     String,
@@ -144,6 +145,19 @@ spend = Table(
     Column("key", String(128), primary_key=True),
     Column("day", Date, primary_key=True),
     Column("nanos", BigInteger, nullable=False),
+)
+
+replays = Table(
+    "replays",
+    metadata,
+    Column("key", String(128), primary_key=True),
+    Column("name", String(256), primary_key=True),
+    Column("digest", String(64), nullable=False),
+    Column("media_type", String(64)),
+    Column("tier", String(32), nullable=False),
+    Column("body", LargeBinary, nullable=False),
+    Column("expires", Utc, nullable=False),
+    Index("replays_expires", "expires"),
 )
 
 COSTS = ("currency", "cost_prompt", "cost_thinking", "cost_answer")

@@ -1,4 +1,4 @@
-"""Keys, what is held back for their running requests, and what they have spent."""
+"""Keys, what is held back for their requests and what they have spent; answers kept for a while."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -38,10 +38,21 @@ def upgrade() -> None:
         sa.Column("day", sa.Date, primary_key=True),
         sa.Column("nanos", sa.BigInteger, nullable=False),
     )
+    op.create_table(
+        "replays",
+        sa.Column("key", sa.String(128), primary_key=True),
+        sa.Column("name", sa.String(256), primary_key=True),
+        sa.Column("digest", sa.String(64), nullable=False),
+        sa.Column("media_type", sa.String(64)),
+        sa.Column("tier", sa.String(32), nullable=False),
+        sa.Column("body", sa.LargeBinary, nullable=False),
+        sa.Column("expires", Utc(), nullable=False),
+    )
+    op.create_index("replays_expires", "replays", ["expires"])
     op.create_index("requests_key_time", "requests", ["key", "time"])
 
 
 def downgrade() -> None:
     op.drop_index("requests_key_time", "requests")
-    for table in ("spend", "holds", "keys"):
+    for table in ("replays", "spend", "holds", "keys"):
         op.drop_table(table)

@@ -1,0 +1,196 @@
+"""`Idempotency-Key`: a request that is sent again gets the answer that it got."""
+
+import asyncio
+import hashlib
+import logging
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Coroutine
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from fastapi import Request, Response
+
+from server.errors import BadRequest, InUse, Unavailable
+from server.events import DONE
+from server.exchange import Stream
+from server.ledger.ledger import open_database
+from server.ledger.replays import Claim, Kept, ReplayStore
+from server.ledger.store import reason
+from server.sections import LedgerSettings
+from server.terms import Terms
+
+logger = logging.getLogger(__name__)
+
+HEADER = "idempotency-key"
+REPLAYED = "idempotent-replayed"
+TIER = "x-budget-tier"
+MAX_NAME = 255
+MAX_KEPT = 2**20
+"""Bytes of an answer; a longer one is not kept, and made again."""
+
+MARGIN = timedelta(seconds=60)
+"""After a request's time is over; its name is free then, whatever became of its process."""
+
+PATIENCE_SECONDS = 5.0
+"""That a request waits for the database."""
+
+
+class Replays:
+    """Answers each request that has a name once, and again from what was kept."""
+
+    def __init__(self, store: ReplayStore | None, keeps: timedelta) -> None:
+        """Keep answers in a store.
+
+        Args:
+            store: the database's; None refuses requests that have a name.
+            keeps: for how long.
+        """
+        self._store = store
+        self._keeps = keeps
+        self._running: set[asyncio.Task[None]] = set()
+
+    async def once(
+        self,
+        request: Request,
+        body: bytes,
+        terms: Terms,
+        answer: Callable[[], Awaitable[Response]],
+    ) -> Response:
+        """The answer, made now if it was not made before.
+
+        Args:
+            request: what the client sent; its header `Idempotency-Key` is its name.
+            body: its body, which must be the same each time.
+            terms: whose it is, and until when.
+            answer: makes the answer.
+
+        Raises:
+            BadRequest: if the name is of a request with another body.
+            InUse: if that request is running.
+            Unavailable: if that cannot be known now.
+            ApiError: whatever `answer` raises; the name is free then.
+        """
+        name = request.headers.get(HEADER)
+        if name is None:
+            return await answer()
+        store, claim = self._claim(name, body, terms)
+        now = datetime.now(UTC)
+        expires = now + timedelta(seconds=terms.seconds) + MARGIN
+        kept = await _asked(store.claim(claim, now, expires))
+        if kept is not None:
+            return _replay(kept, claim)
+        try:
+            response = await answer()
+        except BaseException:
+            self._free(store, claim)
+            raise
+        if isinstance(response, Stream):
+            parts = response.body_iterator
+            response.body_iterator = self._recording(parts, response, store, claim)
+        else:
+            await self._keep(response, bytes(response.body), store, claim)
+        return response
+
+    def _claim(self, name: str, body: bytes, terms: Terms) -> tuple[ReplayStore, Claim]:
+        if not 0 < len(name) <= MAX_NAME:
+            raise BadRequest(f"'{HEADER}' must have 1 to {MAX_NAME} characters", param=HEADER)
+        if self._store is None:
+            raise BadRequest(
+                f"'{HEADER}' needs a ledger, in which answers are kept: leave it out, or ask the "
+                "operator to set ledger.url and ledger.replay_hours",
+                param=HEADER,
+            )
+        return self._store, Claim(terms.name, name, hashlib.sha256(body).hexdigest())
+
+    async def _keep(
+        self, response: Response, body: bytes, store: ReplayStore, claim: Claim
+    ) -> None:
+        if response.status_code != 200 or len(body) > MAX_KEPT:
+            self._free(store, claim)
+            return
+        tier = response.headers.get(TIER, "")
+        kept = Kept(claim.digest, response.media_type, tier, body)
+        expires = datetime.now(UTC) + self._keeps
+        await asyncio.shield(self._run(store.keep(claim, kept, expires)))
+
+    async def _recording(
+        self, parts: AsyncIterable[Any], response: Response, store: ReplayStore, claim: Claim
+    ) -> AsyncIterator[Any]:
+        """The parts of a stream, kept before the last of them is sent."""
+        body = bytearray()
+        whole = False
+        try:
+            async for part in parts:
+                if len(body) <= MAX_KEPT:
+                    body += part
+                if part == DONE:
+                    whole = True
+                    await self._keep(response, bytes(body), store, claim)
+                yield part
+        finally:
+            if not whole:
+                self._free(store, claim)
+
+    def _free(self, store: ReplayStore, claim: Claim) -> None:
+        """Let the name be free again, soon: nothing can be waited for where all is over."""
+        self._run(store.give_up(claim))
+
+    def _run(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        """Work that goes on when the client that it is for has gone."""
+        task = asyncio.create_task(_tried(work))
+        self._running.add(task)
+        task.add_done_callback(self._running.discard)
+        return task
+
+    async def aclose(self) -> None:
+        """Wait for what is being written, and let go of the database."""
+        await asyncio.gather(*self._running)
+        if self._store is not None:
+            await self._store.aclose()
+
+
+def open_replays(settings: LedgerSettings) -> Replays:
+    """Answers are kept in the ledger's database, if there is one and it is wanted.
+
+    Raises:
+        BadSettings: if there can be none.
+    """
+    url, hours = settings.url.get_secret_value(), settings.replay_hours
+    store = ReplayStore(open_database(url)) if url and hours else None
+    return Replays(store, timedelta(hours=hours))
+
+
+async def _asked(work: Coroutine[Any, Any, Any]) -> Any:
+    """What the database says.
+
+    Raises:
+        Unavailable: if it says nothing.
+    """
+    try:
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            return await work
+    except Exception as error:  # drivers have their own
+        logger.warning("kept answers cannot be used: %s", reason(error))
+        told = f"'{HEADER}' cannot be looked up now: try again later"
+        raise Unavailable(told, headers={"retry-after": "5"}) from error
+
+
+async def _tried(work: Coroutine[Any, Any, None]) -> None:
+    try:
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            await work
+    except Exception as error:
+        logger.warning("an answer could not be kept, or a name freed: %s", reason(error))
+
+
+def _replay(kept: Kept, claim: Claim) -> Response:
+    if kept.digest != claim.digest:
+        raise BadRequest(
+            f"'{HEADER}' was used for another request: take a new one for each", param=HEADER
+        )
+    if kept.media_type is None:
+        raise InUse(
+            f"the request of this '{HEADER}' is running: try again later",
+            headers={"retry-after": "1"},
+        )
+    headers = {REPLAYED: "true", TIER: kept.tier}
+    return Response(kept.body, media_type=kept.media_type, headers=headers)

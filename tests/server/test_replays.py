@@ -1,0 +1,198 @@
+"""`Idempotency-Key`: a request that is sent again gets the answer that it got."""
+
+import asyncio
+import contextlib
+from datetime import timedelta
+from typing import Any
+
+import httpx
+import pytest
+
+from server.engines.base import EngineUnavailable, Job
+from server.engines.fake import FakeEngine, Script
+from server.ledger.database import connect
+from server.ledger.replays import Claim, ReplayStore
+from server.ledger.store import Store
+from tests.server.harness import CHAT, Gate, body, client, listening, soon
+from tests.server.keys.making import bearer, listed
+from tests.server.ledger.making import NOON, rows_at
+
+ANSWER = Script(("abc",), "de")
+
+
+def named(name: str = "mine", **more: str) -> dict[str, str]:
+    return {"idempotency-key": name, **more}
+
+
+@pytest.fixture
+async def ledger(url: str, store: Store) -> dict[str, Any]:
+    return {"ledger": {"url": url}}
+
+
+@pytest.mark.parametrize("path", [CHAT, "/v1/completions"])
+@pytest.mark.parametrize("stream", [False, True])
+async def test_the_same_request_has_one_answer(
+    path: str, stream: bool, ledger: dict[str, Any]
+) -> None:
+    asked = body(stream=stream) if path == CHAT else {"model": "fake", "prompt": "x"}
+    engine = FakeEngine(ANSWER)
+    async with client(engine, **ledger) as http:
+        first = await http.post(path, json=asked, headers=named())
+        again = await http.post(path, json=asked, headers=named())
+        other = await http.post(path, json=asked, headers=named("other"))
+
+    assert again.content == first.content
+    assert again.headers["content-type"] == first.headers["content-type"]
+    assert again.headers["x-budget-tier"] == first.headers["x-budget-tier"]
+    assert again.headers["idempotent-replayed"] == "true"
+    assert "idempotent-replayed" not in first.headers
+    assert other.content != first.content
+    assert len(engine.jobs) == 2
+    assert len(await rows_at(ledger["ledger"]["url"])) == 2
+
+
+async def test_another_request_of_the_same_name_is_refused(ledger: dict[str, Any]) -> None:
+    async with client(FakeEngine(ANSWER), **ledger) as http:
+        await http.post(CHAT, json=body(), headers=named())
+        refused = await http.post(CHAT, json=body(seed=1), headers=named())
+
+    assert refused.status_code == 400
+    assert refused.json()["error"]["param"] == "idempotency-key"
+
+
+async def test_a_name_is_its_keys_own(ledger: dict[str, Any]) -> None:
+    (one, token), (two, other) = listed("one"), listed("two")
+    engine = FakeEngine(ANSWER)
+    async with client(engine, keys=[one, two], **ledger) as http:
+        answers = [
+            await http.post(CHAT, json=body(), headers=named(**bearer(shown)))
+            for shown in (token, other)
+        ]
+
+    assert [answer.status_code for answer in answers] == [200, 200]
+    assert len(engine.jobs) == 2
+
+
+async def test_a_request_that_runs_is_not_run_beside_itself(ledger: dict[str, Any]) -> None:
+    gate = Gate(2)
+    engine = FakeEngine(ANSWER, before_token=gate)
+    async with client(engine, **ledger) as http:
+        first = asyncio.create_task(http.post(CHAT, json=body(), headers=named()))
+        await soon(gate.reached.wait())
+        refused = await http.post(CHAT, json=body(), headers=named())
+        gate.opened.set()
+        answer = await first
+        again = await http.post(CHAT, json=body(), headers=named())
+
+    assert refused.status_code == 409
+    assert refused.headers["retry-after"] == "1"
+    assert again.content == answer.content
+    assert len(engine.jobs) == 1
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_what_failed_can_be_tried_again(stream: bool, ledger: dict[str, Any]) -> None:
+    failing = [True]
+
+    async def break_off(_: Job, position: int) -> None:
+        if position == 4 and failing.pop():
+            failing.append(False)
+            raise EngineUnavailable("gone")
+
+    engine = FakeEngine(ANSWER, before_token=break_off)
+    async with client(engine, **ledger) as http:
+        failed = await http.post(CHAT, json=body(stream=stream), headers=named())
+        answer = await soon(_until_free(http, body(stream=stream)))
+
+    assert failed.status_code == (200 if stream else 503)
+    assert "idempotent-replayed" not in answer.headers
+    assert answer.status_code == 200
+
+
+async def _until_free(http: httpx.AsyncClient, asked: dict[str, Any]) -> httpx.Response:
+    while True:
+        answer = await http.post(CHAT, json=asked, headers=named())
+        if answer.status_code != 409:
+            return answer
+        await asyncio.sleep(0.01)
+
+
+async def test_a_client_that_leaves_can_ask_again(ledger: dict[str, Any]) -> None:
+    gate = Gate(2)
+    engine = FakeEngine(ANSWER, before_token=gate)
+    async with (
+        listening(engine, **ledger) as url,
+        httpx.AsyncClient(base_url=url) as http,
+    ):
+        leaving = asyncio.create_task(http.post(CHAT, json=body(stream=True), headers=named()))
+        await soon(gate.reached.wait())
+        leaving.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await leaving
+        gate.opened.set()
+        answer = await soon(_until_free(http, body(stream=True)))
+
+    assert answer.status_code == 200
+    assert answer.text.endswith("data: [DONE]\n\n")
+
+
+async def test_an_answer_that_is_too_long_is_not_kept(
+    ledger: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("server.replays.MAX_KEPT", 10)
+    engine = FakeEngine(ANSWER)
+    async with client(engine, **ledger) as http:
+        await http.post(CHAT, json=body(), headers=named())
+        again = await soon(_until_free(http, body()))
+
+    assert again.status_code == 200
+    assert len(engine.jobs) == 2
+
+
+@pytest.mark.parametrize(
+    ("given", "name", "status"),
+    [
+        ({}, "mine", 400),
+        ({"replay_hours": 0}, "mine", 400),
+        ({}, "", 400),
+        ({}, "x" * 256, 400),
+    ],
+)
+async def test_a_name_that_cannot_be_kept_is_refused(
+    given: dict[str, Any], name: str, status: int, url: str
+) -> None:
+    settings = {"ledger": {"url": url, **given}} if given else {}
+    engine = FakeEngine()
+    async with client(engine, **settings) as http:
+        answer = await http.post(CHAT, json=body(), headers=named(name))
+
+    assert answer.status_code == status
+    assert answer.json()["error"]["param"] == "idempotency-key"
+    assert engine.jobs == []
+
+
+async def test_a_database_that_is_away_is_told(
+    ledger: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def away(*_: Any) -> None:
+        raise OSError("away")
+
+    engine = FakeEngine(ANSWER)
+    async with client(engine, **ledger) as http:
+        monkeypatch.setattr(ReplayStore, "keep", away)
+        unkept = await http.post(CHAT, json=body(), headers=named())
+        monkeypatch.setattr(ReplayStore, "claim", away)
+        refused = await http.post(CHAT, json=body(), headers=named("other"))
+
+    assert unkept.status_code == 200
+    assert refused.status_code == 503
+
+
+async def test_the_name_of_a_process_that_died_is_free_again(url: str, store: Store) -> None:
+    kept = ReplayStore(connect(url))
+    claim = Claim("", "mine", "0" * 64)
+    second = timedelta(seconds=1)
+    assert await kept.claim(claim, NOON, NOON + second) is None
+    assert await kept.claim(claim, NOON, NOON + second) is not None
+    assert await kept.claim(claim, NOON + second, NOON + 2 * second) is None
+    await kept.aclose()
