@@ -5,12 +5,14 @@ from typing import Any
 
 import httpx
 import pytest
+from prometheus_client import CollectorRegistry, Gauge
 from prometheus_client.openmetrics.parser import (
     text_string_to_metric_families as parse_openmetrics,
 )
 from prometheus_client.parser import text_string_to_metric_families as parse_text
 
 from server.engines.fake import FakeEngine, Script
+from server.exposition import expose
 from tests.server.harness import CHAT, PATIENCE, Gate, body, client, listening, soon
 
 PRICES = {"prompt": "1", "thinking": "2", "answer": "4"}
@@ -146,3 +148,13 @@ async def test_both_formats_tell_the_same() -> None:
         for families in (parse_text(plain.text), parse_openmetrics(opened.text))
     ]
     assert names[0] == names[1]
+
+
+@pytest.mark.parametrize("accept", ["", OPENMETRICS["accept"], "application/openmetrics-text"])
+def test_names_stay_as_vllm_has_them(accept: str) -> None:
+    registry = CollectorRegistry()
+    Gauge("vllm:num_requests_running", "Running.", registry=registry)
+
+    body, _ = expose(registry, accept)
+
+    assert b"\nvllm:num_requests_running 0.0\n" in body
