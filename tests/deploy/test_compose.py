@@ -69,10 +69,11 @@ def test_each_profile_has_one_gateway_and_all_answer_to_one_name() -> None:
     assert profiles == [["cpu"], ["gpu"]]
     for name in GATEWAYS:
         assert SERVICES[name]["networks"]["default"]["aliases"] == ["proctor"]
+        assert SERVICES[name]["environment"]["PROCTOR_AUTH__ADMIN_PORT"] == "9100"
     (scraped,) = yaml.safe_load((DEPLOY / "prometheus" / "prometheus.yml").read_text())[
         "scrape_configs"
     ]
-    assert scraped["static_configs"] == [{"targets": ["proctor:8000"]}]
+    assert scraped["static_configs"] == [{"targets": ["proctor:9100"]}]
 
 
 def test_data_sources_are_services() -> None:

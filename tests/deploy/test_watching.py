@@ -17,6 +17,7 @@ from opentelemetry.sdk.trace import TracerProvider
 from server.app import create_app
 from server.engines.base import Job
 from server.engines.fake import FakeEngine, Script
+from server.key import hash_token, id_of, make_token
 from server.tracing import Tracing
 from tests.deploy.prometheus import PATIENCE, Prometheus, scraping
 from tests.deploy.shipped import DEPLOY, Query, alerts, always, queries, rules
@@ -81,7 +82,7 @@ def _script(job: Job) -> Script:
     return Script(("Let me see. It is 42, or is it not?",))
 
 
-async def use(http: httpx.AsyncClient, brake: Brake) -> None:
+async def use(http: httpx.AsyncClient, metrics: httpx.AsyncClient, brake: Brake) -> None:
     """One of each kind of request, with feedback for what is answered, and one too many."""
     for fields in REQUESTS:
         asked = body(messages=[{"role": "user", "content": "Is it 42?"}]) | fields
@@ -93,14 +94,14 @@ async def use(http: httpx.AsyncClient, brake: Brake) -> None:
     held = body(messages=[{"role": "user", "content": HELD}])
     running = [asyncio.create_task(http.post(CHAT, json=held)) for _ in range(2)]
     async with asyncio.timeout(PATIENCE):
-        while "proctor_waiting 1.0" not in (await http.get("/metrics")).text:
+        while "proctor_waiting 1.0" not in (await metrics.get("/metrics")).text:
             pass
     assert (await http.post(CHAT, json=held)).status_code == 429
     brake.released.set()
     await asyncio.gather(*running)
 
 
-async def _scraped(prometheus: Prometheus, http: httpx.AsyncClient) -> None:
+async def _scraped(prometheus: Prometheus) -> None:
     """Return once Prometheus has seen what is there now."""
     (had,) = await prometheus.until(f"timestamp({ENGINE_UP})")
     await prometheus.until(f"timestamp({ENGINE_UP}) > {had.value + 1}")
@@ -128,21 +129,29 @@ async def watched(
     ledger = postgres.create(DATABASE)
     _add_reader(postgres)
     brake = Brake()
+    token = make_token()
     given = settings(
-        prices=PRICES, ledger={"url": ledger}, limits={"max_running": 1, "max_waiting": 1}
+        prices=PRICES,
+        ledger={"url": ledger},
+        limits={"max_running": 1, "max_waiting": 1},
+        keys=[{"name": "team", "hash": f"{id_of(token)}:{hash_token(token)}"}],
+        auth={"admin_port": 0},
     )
     tracing = Tracing(TracerProvider(shutdown_on_exit=False))
     engine = FakeEngine(_script, cached=1, before_token=brake)
     app = create_app(given, lambda: engine, tracing)
     async with (
         serving(app) as url,
+        serving(app.state.exposition.apart()) as apart,
         httpx.AsyncClient(base_url=url, timeout=PATIENCE) as http,
-        scraping(url, tmp_path_factory.mktemp("prometheus")) as prometheus,
+        httpx.AsyncClient(base_url=apart) as metrics,
+        scraping(apart, tmp_path_factory.mktemp("prometheus")) as prometheus,
     ):
+        http.headers["authorization"] = f"Bearer {token}"
         await app.state.host.loaded()
         for _ in range(2):
-            await use(http, brake)
-            await _scraped(prometheus, http)
+            await use(http, metrics, brake)
+            await _scraped(prometheus)
         reader = await asyncpg.connect(ledger.replace(f"//{USER}@", "//grafana@"))
         try:
             yield Watched(prometheus, reader)
@@ -155,16 +164,11 @@ def _of(kind: str, *, vllm: bool = False) -> list[Any]:
     return [pytest.param(query, id=query.panel) for query in found]
 
 
-def _assert_named(query: Query, labels: dict[str, str]) -> None:
-    assert query.labels <= {*labels}, f"a legend names what is not there: {labels}"
-
-
 @pytest.mark.parametrize("query", _of("prometheus"))
 async def test_a_panel_has_data(watched: Watched, query: Query) -> None:
     samples = await watched.prometheus.until(query.text)
 
-    for sample in samples:
-        _assert_named(query, sample.labels)
+    assert any(query.labels <= {*sample.labels} for sample in samples), "no such labels"
 
 
 @pytest.mark.parametrize("query", _of("grafana-postgresql-datasource"))
@@ -198,6 +202,15 @@ async def test_cost_per_correct_answer_is_what_the_answers_cost(watched: Watched
     spent = sum(row["cost_prompt"] + row["cost_thinking"] + row["cost_answer"] for row in low)
     assert rows["low"]["graded"] == len(low) > 0
     assert float(rows["low"]["cost per correct answer"]) == pytest.approx(float(spent) / len(low))
+
+
+async def test_spend_is_known_by_key(watched: Watched) -> None:
+    (sample,) = await watched.prometheus.query(
+        'sum by (key) (proctor_cost_usd_total{key!="", part="answer"})'
+    )
+
+    assert sample.labels == {"key": "team"}
+    assert sample.value > 0
 
 
 async def test_the_metrics_and_the_ledger_agree_on_what_was_spent(watched: Watched) -> None:
@@ -249,7 +262,7 @@ async def watched_engine(
     ):
         for _ in range(2):
             await asyncio.gather(*(http.post(CHAT, json=asked) for _ in range(3)))
-            await _scraped(prometheus, http)
+            await _scraped(prometheus)
         yield prometheus
 
 

@@ -33,12 +33,12 @@ async def test_costs_are_counted_by_tier_and_part() -> None:
         answers = [(await http.post(CHAT, json=body(budget_tier="low"))).json() for _ in range(2)]
         await http.post(CHAT, json=body(budget_tier="low", model="other"))
         spent = {
-            part: await metric(http, "cost_usd_total", tier="low", part=part)
+            part: await metric(http, "cost_usd_total", tier="low", part=part, key="")
             for part in ("prompt", "thinking", "answer")
         }
         count = await metric(http, "cost_per_answer_usd_count", tier="low")
         total = await metric(http, "cost_per_answer_usd_sum", tier="low")
-        other = await metric(http, "cost_usd_total", tier="high", part="answer")
+        other = await metric(http, "cost_usd_total", tier="high", part="answer", key="")
 
     costs = [answer["cost"] for answer in answers]
     for part, counted in spent.items():
@@ -53,7 +53,7 @@ async def test_a_machine_s_price_is_counted_too() -> None:
     async with client(FakeEngine(), machine=machine) as http:
         cost = (await http.post(CHAT, json=body())).json()["cost"]
         total = await metric(http, "cost_per_answer_eur_sum", tier="custom")
-        thinking = await metric(http, "cost_eur_total", tier="custom", part="thinking")
+        thinking = await metric(http, "cost_eur_total", tier="custom", part="thinking", key="")
 
     assert total == pytest.approx(cost["total"])
     assert thinking == pytest.approx(cost["thinking"])
@@ -72,7 +72,7 @@ async def test_an_answer_that_breaks_off_is_paid_but_is_no_answer() -> None:
     engine = FakeEngine(Script(("a" * 10,), "42"), die_after=4)
     async with client(engine, prices=PRICES) as http:
         response = await http.post(CHAT, json=body())
-        thinking = await metric(http, "cost_usd_total", tier="custom", part="thinking")
+        thinking = await metric(http, "cost_usd_total", tier="custom", part="thinking", key="")
         count = await metric(http, "cost_per_answer_usd_count", tier="custom")
 
     assert response.status_code == 503
