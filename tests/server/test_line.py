@@ -92,9 +92,17 @@ async def test_several_choices_are_not_overtaken() -> None:
 async def test_more_choices_than_slots_run_alone() -> None:
     line = Line(slots=2, most_waiting=9)
 
-    await soon(line.enter("a", 5))
+    since = await soon(line.enter("a", 5))
+    other = await waiting(line, "b")
 
-    assert line.running == 2
+    assert (line.running, line.waiting) == (5, 1)
+    for _ in range(3):
+        line.leave(since)
+    assert (line.running, line.waiting) == (2, 1)
+    for _ in range(2):
+        line.leave(since)
+    await soon(other)
+    assert line.running == 1
 
 
 async def test_who_goes_away_leaves_no_gap() -> None:
@@ -118,13 +126,13 @@ async def test_whatever_happens_the_books_add_up(seed: int, slots: int) -> None:
 
     async def visit() -> None:
         nonlocal running
-        size = rng.randint(1, slots)
+        size = rng.randint(1, slots + 1)
         try:
             since = await line.enter(rng.choice("abc"), size)
         except Overloaded:
             return
         running += size
-        assert running <= slots
+        assert running <= slots or running == size
         try:
             for _ in range(rng.randint(0, 3)):
                 await asyncio.sleep(0)

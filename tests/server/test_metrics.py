@@ -5,12 +5,14 @@ from typing import Any
 
 import httpx
 import pytest
+from prometheus_client import CollectorRegistry, Gauge
 from prometheus_client.openmetrics.parser import (
     text_string_to_metric_families as parse_openmetrics,
 )
 from prometheus_client.parser import text_string_to_metric_families as parse_text
 
 from server.engines.fake import FakeEngine, Script
+from server.exposition import expose
 from tests.server.harness import CHAT, PATIENCE, Gate, body, client, listening, soon
 
 PRICES = {"prompt": "1", "thinking": "2", "answer": "4"}
@@ -31,12 +33,12 @@ async def test_costs_are_counted_by_tier_and_part() -> None:
         answers = [(await http.post(CHAT, json=body(budget_tier="low"))).json() for _ in range(2)]
         await http.post(CHAT, json=body(budget_tier="low", model="other"))
         spent = {
-            part: await metric(http, "cost_usd_total", tier="low", part=part)
+            part: await metric(http, "cost_usd_total", tier="low", part=part, key="")
             for part in ("prompt", "thinking", "answer")
         }
         count = await metric(http, "cost_per_answer_usd_count", tier="low")
         total = await metric(http, "cost_per_answer_usd_sum", tier="low")
-        other = await metric(http, "cost_usd_total", tier="high", part="answer")
+        other = await metric(http, "cost_usd_total", tier="high", part="answer", key="")
 
     costs = [answer["cost"] for answer in answers]
     for part, counted in spent.items():
@@ -51,7 +53,7 @@ async def test_a_machine_s_price_is_counted_too() -> None:
     async with client(FakeEngine(), machine=machine) as http:
         cost = (await http.post(CHAT, json=body())).json()["cost"]
         total = await metric(http, "cost_per_answer_eur_sum", tier="custom")
-        thinking = await metric(http, "cost_eur_total", tier="custom", part="thinking")
+        thinking = await metric(http, "cost_eur_total", tier="custom", part="thinking", key="")
 
     assert total == pytest.approx(cost["total"])
     assert thinking == pytest.approx(cost["thinking"])
@@ -70,7 +72,7 @@ async def test_an_answer_that_breaks_off_is_paid_but_is_no_answer() -> None:
     engine = FakeEngine(Script(("a" * 10,), "42"), die_after=4)
     async with client(engine, prices=PRICES) as http:
         response = await http.post(CHAT, json=body())
-        thinking = await metric(http, "cost_usd_total", tier="custom", part="thinking")
+        thinking = await metric(http, "cost_usd_total", tier="custom", part="thinking", key="")
         count = await metric(http, "cost_per_answer_usd_count", tier="custom")
 
     assert response.status_code == 503
@@ -146,3 +148,13 @@ async def test_both_formats_tell_the_same() -> None:
         for families in (parse_text(plain.text), parse_openmetrics(opened.text))
     ]
     assert names[0] == names[1]
+
+
+@pytest.mark.parametrize("accept", ["", OPENMETRICS["accept"], "application/openmetrics-text"])
+def test_names_stay_as_vllm_has_them(accept: str) -> None:
+    registry = CollectorRegistry()
+    Gauge("vllm:num_requests_running", "Running.", registry=registry)
+
+    body, _ = expose(registry, accept)
+
+    assert b"\nvllm:num_requests_running 0.0\n" in body

@@ -11,6 +11,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import pytest
+
+from tests.requirements import require
+
 USER = "postgres"
 
 
@@ -87,3 +91,13 @@ def cluster(binaries: Path) -> Iterator[Cluster]:
                 made.stop()
     finally:
         shutil.rmtree(folder)
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[Cluster]:
+    """One cluster for the whole run."""
+    binaries = find_binaries()
+    require(binaries, "PostgreSQL (Debian's package postgresql)")
+    assert binaries is not None
+    with cluster(binaries) as running:
+        yield running

@@ -1,0 +1,84 @@
+"""What the Dockerfile does once the engine is there, in a clean folder: its files are enough."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.deploy.shipped import DEPLOY
+
+ROOT = DEPLOY.parent
+DOCKERFILE = (ROOT / "Dockerfile").read_text()
+STAGES = dict(re.findall(r"^FROM \S+ AS (\S+)\n(.*?)(?=^FROM|\Z)", DOCKERFILE, re.M | re.S))
+
+
+def _copied(stage: str) -> list[str]:
+    """What a stage copies out of the repository."""
+    lines = re.findall(r"^COPY (?!--from)(.+)$", STAGES[stage], re.MULTILINE)
+    return [source for line in lines for source in line.split()[:-1]]
+
+
+def _run(*command: str, cwd: Path, packages: Path | None = None) -> str:
+    env = {**os.environ, "PIP_NO_INDEX": "1", "PYTHONWARNINGS": "ignore"}
+    env.pop("PYTHONPATH", None)
+    if packages is not None:
+        env["PYTHONPATH"] = str(packages)
+    done = subprocess.run(command, cwd=cwd, env=env, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+@pytest.mark.parametrize("stage", ["cpu-build", "cuda"])
+def test_what_is_copied_is_not_ignored(stage: str) -> None:
+    allowed = (ROOT / ".dockerignore").read_text().split()
+
+    for source in _copied(stage):
+        assert f"!{source.partition('/')[0]}" in allowed
+
+
+@pytest.mark.parametrize("stage", ["cpu-build", "cuda"])
+def test_what_is_copied_installs_and_runs(stage: str, tmp_path: Path) -> None:
+    source, target = tmp_path / "src", tmp_path / "packages"
+    for name in _copied(stage):
+        made = source / name
+        made.parent.mkdir(parents=True, exist_ok=True)
+        if (ROOT / name).is_dir():
+            ignored = shutil.ignore_patterns("__pycache__", "*.pyc")
+            shutil.copytree(ROOT / name, made, ignore=ignored)
+        else:
+            shutil.copy(ROOT / name, made)
+    pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-build-isolation"]
+
+    _run(*pip, "--target", str(target), ".", cwd=source)
+
+    clean = tmp_path / "home"
+    clean.mkdir()
+    call = "import server, sys; from server.cli import main; print(server.__file__); main()"
+    proctor = [sys.executable, "-P", "-c", call]
+    question = "Prove that there are infinitely many primes."
+    told = _run(*proctor, "route", question, cwd=clean, packages=target)
+    assert told.startswith(str(target))
+    assert "tier" in told
+    migrate = ["ledger", "migrate", "--url", f"sqlite:///{clean / 'ledger.db'}"]
+    _run(*proctor, *migrate, cwd=clean, packages=target)
+    assert (clean / "ledger.db").exists()
+    for needed in ("demo/model/model.safetensors", "server/static/index.html", "demo/proctor.toml"):
+        assert (target / needed).exists()
+
+
+@pytest.mark.parametrize("stage", ["cpu", "cuda"])
+def test_an_image_runs_as_nobody_in_particular(stage: str) -> None:
+    users = re.findall(r"^USER (\S+)$", STAGES[stage], re.MULTILINE)
+
+    assert users == ["10001"]
+    assert 'ENTRYPOINT ["proctor"]' in STAGES[stage]
+
+
+def test_images_are_pinned() -> None:
+    bases = re.findall(r"^FROM (\S+) AS", DOCKERFILE, re.MULTILINE)
+
+    assert all(re.fullmatch(r"[\w/-]+:v?\d+\.\d+\.\d+[\w.-]*", base) for base in bases)
