@@ -110,20 +110,19 @@ def _prepare(ledger: str) -> None:
 
 
 def _check_keys(settings: Settings) -> None:
-    """Return if somebody can be let in.
+    """Return if it is said who is let in, or only this machine can come in.
 
     Raises:
-        BadSettings: if a key is asked for, and there is none.
+        BadSettings: if others can, nothing was set, and there is no key.
     """
-    if not settings.asks_for_keys or settings.keys:
+    if settings.auth.required is not None or not settings.asks_for_keys or settings.keys:
         return
-    if asyncio.run(has_keys(settings.ledger)):
-        return
-    why = "it is set" if settings.auth.required else f"others can reach {settings.host}"
-    raise BadSettings(
-        f"auth.required: requests must have a key, because {why}, and there is none: make one by "
-        "'proctor keys create NAME', or set auth.required = false to let everybody in"
-    )
+    if not asyncio.run(has_keys(settings.ledger)):
+        raise BadSettings(
+            f"host: others can reach {settings.host}, and there is no key: make one by 'proctor "
+            "keys create NAME', set auth.required = true to make one later, or set "
+            "auth.required = false to let everybody in"
+        )
 
 
 def _exit(*_: object) -> NoReturn:
