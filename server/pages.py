@@ -49,7 +49,7 @@ def add_pages(app: FastAPI, settings: Settings) -> None:
 
     @app.get("/page.json", include_in_schema=False)
     async def page() -> dict[str, Any]:
-        return settings.page.model_dump()
+        return settings.page.model_dump() | {"asks_for_keys": settings.asks_for_keys}
 
     app.mount("/static", assets)
     app.add_route("/", _file(assets, "index.html"), include_in_schema=False)

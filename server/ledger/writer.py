@@ -92,6 +92,7 @@ class Writer:
         self._arrived = asyncio.Event()
         self._hurried = asyncio.Event()
         self._progress = asyncio.Condition()
+        self._attempting = asyncio.Lock()
         self._failing = False
         self._full = False
         self._task: asyncio.Task[None] | None = None
@@ -132,6 +133,10 @@ class Writer:
             async with asyncio.timeout(CLOSE_SECONDS):
                 await self.flush()
         if self._task is not None:
+            # A connection that is torn out of a transaction is closed later than the event loop.
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(CLOSE_SECONDS):
+                    await self._attempting.acquire()
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
         if self._queue:
@@ -183,7 +188,8 @@ class Writer:
         delay = FIRST_DELAY_SECONDS
         while True:
             try:
-                await attempt()
+                async with self._attempting:
+                    await attempt()
             except RowsRefused:
                 raise
             except Exception as error:

@@ -3,6 +3,17 @@ import { readEvents } from "./sse.js";
 /** Where the API is, wherever this page is served from. */
 export const BASE = new URL("v1", document.baseURI).href;
 
+let key = "";
+
+/** Send this key from now on; an empty one is none. It is kept nowhere but in this page. */
+export function useKey(token) {
+  key = token.trim();
+}
+
+export function hasKey() {
+  return key !== "";
+}
+
 /** The server said no, or could not be asked. `kind` says which way, `words.js` what of it. */
 export class Failure extends Error {
   /**
@@ -52,16 +63,17 @@ function post(body, signal) {
 
 async function ask(path, options) {
   let response;
+  const headers = hasKey() ? { ...options.headers, authorization: `Bearer ${key}` } : options.headers;
   try {
-    response = await fetch(path, options);
+    response = await fetch(path, { ...options, headers });
   } catch (error) {
     if (options.signal?.aborted) throw error;
     throw new Failure("unreachable");
   }
   if (response.ok) return response;
   const message = await response.json().then((told) => told.error.message, () => "");
-  const { status, headers } = response;
-  throw new Failure("refused", { message, status, retryAfter: seconds(headers.get("retry-after")) });
+  const retryAfter = seconds(response.headers.get("retry-after"));
+  throw new Failure("refused", { message, status: response.status, retryAfter });
 }
 
 /** `Retry-After`, a number of seconds or a date, as seconds from now. */

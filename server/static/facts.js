@@ -1,4 +1,4 @@
-import { END_REASONS, money, number, seconds, tokens } from "./words.js";
+import { END_REASONS, money, number, often, seconds, tokens } from "./words.js";
 
 /**
  * What there is to say of a run that came to its end, as pairs of a name and a text.
@@ -23,7 +23,7 @@ function thinkingTold({ tokens: all, forced_tokens: forced, forced_spans: spans,
   if (all === 0) return "none";
   const inside = spans.reduce((sum, span) => sum + span.tokens, 0);
   const parts = [`${tokens(all)}: ${number(all - inside)} sampled, ${number(inside)} forced`];
-  if (continuations) parts.push(`sent back ${continuations === 1 ? "once" : `${continuations} times`}`);
+  if (continuations) parts.push(`sent back ${often(continuations)}`);
   if (forced > inside) parts.push("the end marker was forced");
   return parts.join("; ");
 }

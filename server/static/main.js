@@ -1,4 +1,4 @@
-import { Failure, getJson } from "./api.js";
+import { Failure, getJson, useKey } from "./api.js";
 import { chatBody, history } from "./request.js";
 import { Run } from "./run.js";
 import { Settings } from "./settings.js";
@@ -19,6 +19,7 @@ let running = [];
 async function start() {
   const [tiers, page] = await Promise.all([getJson("v1/tiers"), getJson("page.json")]);
   settings = new Settings(tiers.data, tiers.default_tier, page.remembers);
+  find("#key").hidden = !page.asks_for_keys;
   find("#examples").append(...page.examples.map(exampleButton));
   await learnModel();
 }
@@ -129,6 +130,7 @@ find("#stop").addEventListener("click", () => {
   stop();
   prompt.focus();
 });
+find("#key input").addEventListener("input", ({ target }) => useKey(target.value));
 find("#new-chat").addEventListener("click", startAnew);
 find("#settings").open = !narrow.matches;
 narrow.addEventListener("change", () => {

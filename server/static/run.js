@@ -1,4 +1,4 @@
-import { BASE, Failure, route, streamChat } from "./api.js";
+import { BASE, Failure, hasKey, route, streamChat } from "./api.js";
 import { endFacts } from "./facts.js";
 import { asCurl, asPython } from "./snippets.js";
 import { explain, seconds } from "./words.js";
@@ -30,7 +30,8 @@ export class Run {
     const view = this.#view;
     const began = performance.now();
     const clock = setInterval(() => this.#tick(began), TICK_MS);
-    view.showCode(asCurl(BASE, this.#body), asPython(BASE, this.#body));
+    const asked = [BASE, this.#body, hasKey()];
+    view.showCode(asCurl(...asked), asPython(...asked));
     try {
       await this.#follow();
       view.phase = "done";

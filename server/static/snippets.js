@@ -2,24 +2,26 @@
 
 const STANDARD = ["model", "messages", "temperature", "seed", "stream", "stream_options"];
 
-export function asCurl(base, body) {
+export function asCurl(base, body, keyed) {
   const quoted = JSON.stringify(body, null, 2).replaceAll("'", String.raw`'\''`);
   return [
     `curl --no-buffer ${base}/chat/completions \\`,
     "  --header 'Content-Type: application/json' \\",
+    ...(keyed ? [`  --header "Authorization: Bearer $PROCTOR_KEY" \\`] : []),
     `  --data '${quoted}'`,
   ].join("\n");
 }
 
-export function asPython(base, body) {
+export function asPython(base, body, keyed) {
   const fields = Object.entries(body);
   const own = fields.filter(([name]) => STANDARD.includes(name));
   const extra = Object.fromEntries(fields.filter(([name]) => !STANDARD.includes(name)));
   const given = [...own, ["extra_body", extra]];
   const lines = given.map(([name, value]) => `    ${name}=${literal(value, 1)},`);
-  return `from openai import OpenAI
+  const key = keyed ? 'os.environ["PROCTOR_KEY"]' : '"unused"';
+  return `${keyed ? "import os\n\n" : ""}from openai import OpenAI
 
-client = OpenAI(base_url=${literal(base, 0)}, api_key="unused")
+client = OpenAI(base_url=${literal(base, 0)}, api_key=${key})
 stream = client.chat.completions.create(
 ${lines.join("\n")}
 )

@@ -55,6 +55,11 @@ function sentence(text) {
   return /[.!?]$/.test(text) ? text : `${text}.`;
 }
 
+/** How often, after "sent back". */
+export function often(count) {
+  return count === 1 ? "once" : `${count} times`;
+}
+
 export function tokens(count) {
   return `${number(count)} ${count === 1 ? "token" : "tokens"}`;
 }
@@ -77,6 +82,6 @@ export function describeBudget({ tier, minimum, maximum, continuations }) {
   const parts = [`tier ${tier}`];
   if (minimum !== null) parts.push(`at least ${number(minimum)}`);
   if (maximum !== null) parts.push(maximum < 0 ? "no cap" : `at most ${number(maximum)}`);
-  if (continuations !== null) parts.push(`sent back ${continuations} times`);
+  if (continuations !== null) parts.push(`sent back ${often(continuations)}`);
   return parts.join(", ");
 }

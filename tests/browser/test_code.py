@@ -11,6 +11,7 @@ from server.engines.fake import FakeEngine, Script
 from tests.browser.opening import opened
 from tests.browser.using import ask, choose, facts, field
 from tests.server.harness import soon
+from tests.server.keys.making import listed
 
 pytestmark = pytest.mark.asyncio(loop_scope="package")
 
@@ -71,6 +72,30 @@ async def test_python_asks_the_same(browser: Browser) -> None:
 
     assert printed == "☃ soWait☃ soIt's 42.\n"
     assert same(engine.jobs[-2], engine.jobs[-1])
+
+
+@pytest.mark.parametrize("language", ["curl", "Python"])
+async def test_a_key_opens_the_page_and_is_in_no_code(
+    browser: Browser, language: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    key, token = listed()
+    monkeypatch.setenv("PROCTOR_KEY", token)
+    engine = FakeEngine(Script(("so",), "42"))
+    async with opened(browser, engine, given={"keys": [key]}) as page:
+        notice = page.locator("#notice")
+        await expect(notice).to_contain_text("does not let this page in: a key is needed")
+        await expect(page.get_by_role("button", name="Send")).to_be_disabled()
+        await page.get_by_label("Key", exact=True).fill(token)
+        await choose(page, "low")
+        run = await ask(page)
+        await facts(run)
+        await run.get_by_text("This request as code").click()
+        code = await run.get_by_label(f"The request as {language}").text_content() or ""
+        command = ("sh", "-c") if language == "curl" else (sys.executable, "-c")
+        await output(*command, code)
+
+    assert token not in code
+    assert same(*engine.jobs)
 
 
 @pytest.mark.parametrize("language", ["curl", "Python"])

@@ -43,7 +43,7 @@ async def test_there_is_nothing_else(path: str) -> None:
 async def test_the_page_shows_what_the_operator_says() -> None:
     given = {"examples": ["2 + 2?"], "remembers": False}
     async with client(FakeEngine(), page=given) as http:
-        assert (await http.get("/page.json")).json() == given
+        assert (await http.get("/page.json")).json() == {**given, "asks_for_keys": False}
 
 
 async def test_the_tiers_are_the_operators() -> None:
