@@ -158,3 +158,19 @@ def test_names_stay_as_vllm_has_them(accept: str) -> None:
     body, _ = expose(registry, accept)
 
     assert b"\nvllm:num_requests_running 0.0\n" in body
+
+
+async def test_no_client_makes_a_series_of_its_own() -> None:
+    headers = dict.fromkeys(("authorization", "x-request-id", "user-agent"), "strange")
+    asked: list[dict[str, Any]] = [
+        {name: "strange"}
+        for name in ("budget_tier", "model", "reasoning_effort", "user", "stop", "think")
+    ]
+    async with client(FakeEngine(), prices=PRICES) as http:
+        for fields in asked:
+            await http.post(CHAT, json=body(**fields), headers=headers)
+        await http.get("/strange", headers=headers)
+        text = (await http.get("/metrics")).text
+
+    assert "strange" not in text
+    assert 'proctor_requests_total{end_reason="natural",status="200",tier="custom"}' in text
