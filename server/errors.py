@@ -20,6 +20,7 @@ class ApiError(Exception):
     ├── NotFound              404  no such path
     │   └── UnknownModel      404  no such model
     ├── MethodNotAllowed      405  a path that takes other methods
+    ├── HeadTimeout           408  path and headers did not come in time
     ├── InUse                 409  a request of the same `Idempotency-Key` is running
     ├── BodyTooLarge          413  more bytes than the limit
     ├── HeadTooLarge          431  more bytes of path and headers than the limit
@@ -135,6 +136,13 @@ class MethodNotAllowed(ApiError):
 
     status = 405
     reason = "method"
+
+
+class HeadTimeout(ApiError):
+    """Path and headers did not come in time."""
+
+    status = 408
+    reason = "head_timeout"
 
 
 class InUse(ApiError):

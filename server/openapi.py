@@ -22,6 +22,7 @@ from server.errors import (
     BodyTooLarge,
     DeadlineExceeded,
     Forbidden,
+    HeadTimeout,
     HeadTooLarge,
     InternalError,
     InUse,
@@ -43,7 +44,7 @@ JSON = "application/json"
 EVENTS = "text/event-stream"
 METRIC_TEXTS = ("text/plain", "application/openmetrics-text")
 
-ALWAYS = (BadRequest, MethodNotAllowed, HeadTooLarge, InternalError)
+ALWAYS = (BadRequest, MethodNotAllowed, HeadTimeout, HeadTooLarge, InternalError)
 """What every path refuses; the first is for what is no HTTP."""
 
 KEYED = (*ALWAYS, Unauthorized, Unavailable)

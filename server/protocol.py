@@ -1,13 +1,18 @@
 """HTTP's protocol, with a bound on what stands around a request's body."""
 
+import asyncio
+
 import orjson
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
-from server.errors import ApiError, BadRequest, HeadTooLarge
+from server.errors import ApiError, BadRequest, HeadTimeout, HeadTooLarge
 from server.middleware import request_id
 
 MAX_HEAD = 64 * 2**10
 """Bytes of a request's path and headers together."""
+
+HEAD_SECONDS = 60.0
+"""For the path and the headers to come, from a connection's beginning or their first byte."""
 
 LINGER_SECONDS = 1.0
 """So long what still comes is thrown away, after a refusal."""
@@ -17,12 +22,23 @@ class BoundedHttp(HttpToolsProtocol):
     """uvicorn's protocol, which by itself takes paths and headers of any size.
 
     What it has no event for, it gathers in silence, as it does the value of a
-    header until its end: so the silence is bounded too.
+    header until its end: so the silence is bounded too, and so is the time.
     """
 
     _head = 0
     _silent = 0
     _refusal: ApiError | None = None
+    _alarm: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """See asyncio."""
+        super().connection_made(transport)
+        self._expect_head()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """See asyncio."""
+        self._stop_waiting()
+        super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
         """See asyncio."""
@@ -36,7 +52,13 @@ class BoundedHttp(HttpToolsProtocol):
     def on_message_begin(self) -> None:
         """See httptools."""
         self._head = self._silent = 0
+        self._expect_head()
         super().on_message_begin()
+
+    def on_headers_complete(self) -> None:
+        """See httptools."""
+        self._stop_waiting()
+        super().on_headers_complete()
 
     def on_url(self, url: bytes) -> None:
         """See httptools."""
@@ -57,6 +79,22 @@ class BoundedHttp(HttpToolsProtocol):
         """See uvicorn, which calls this for whatever its parser cannot take."""
         large = self._head > MAX_HEAD
         self._refuse(_too_large() if large else BadRequest("this is no HTTP/1.1 request"))
+
+    def _expect_head(self) -> None:
+        self._stop_waiting()
+        self._alarm = self.loop.call_later(HEAD_SECONDS, self._late)
+
+    def _stop_waiting(self) -> None:
+        if self._alarm is not None:
+            self._alarm.cancel()
+
+    def _late(self) -> None:
+        if self.cycle is not None and not self.cycle.response_complete:
+            self._expect_head()  # it was sent before its turn
+        elif self._head or self._silent:
+            self._refuse(HeadTimeout(f"the headers did not come within {HEAD_SECONDS:g} s"))
+        else:
+            self.transport.close()
 
     def _count(self, size: int) -> None:
         self._silent = 0

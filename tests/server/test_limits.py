@@ -9,7 +9,7 @@ import pytest
 
 from server.engines.fake import FakeEngine
 from server.protocol import MAX_HEAD
-from tests.server.harness import CHAT, body, client, listening, soon
+from tests.server.harness import CHAT, Gate, body, client, listening, soon
 from tests.server.test_errors import assert_error
 
 GET = b"GET /health HTTP/1.1\r\nhost: x\r\n"
@@ -69,6 +69,26 @@ async def test_the_limit_is_of_one_request() -> None:
             assert (await http.get("/health", headers=long)).status_code == 200
         big = body(messages=[{"role": "user", "content": "x" * 10**6}])
         assert_error(await http.post(CHAT, json=big), 400, "messages")
+
+
+async def test_a_head_that_does_not_come(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("server.protocol.HEAD_SECONDS", 0.2)
+    gate = Gate(2)
+    async with (
+        listening(FakeEngine(before_token=gate)) as url,
+        httpx.AsyncClient(base_url=url) as http,
+    ):
+        running = asyncio.create_task(http.post(CHAT, json=body()))
+        await soon(gate.reached.wait())
+        assert_error(await converse(url, GET), 408, None)
+        assert_error(await converse(url, GET + b"a: "), 408, None)
+        address = urlsplit(url)
+        reader, writer = await asyncio.open_connection(address.hostname, address.port)
+        assert await soon(reader.read()) == b""  # what says nothing at all is let go
+        writer.close()
+        gate.opened.set()
+        assert (await running).status_code == 200
+        assert (await http.get("/health")).status_code == 200
 
 
 @pytest.mark.parametrize(
