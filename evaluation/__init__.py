@@ -1,1 +1,4 @@
-"""Measures a running server over HTTP. Nothing here yet: a later milestone builds it."""
+"""Measures a running server over HTTP: what thinking is worth, and what it costs.
+
+So far the statistics stand here; what asks a server, and what draws the report, does not yet.
+"""

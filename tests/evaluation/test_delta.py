@@ -1,0 +1,116 @@
+import numpy as np
+import pytest
+
+from evaluation.delta import (
+    Interval,
+    Verdict,
+    delta,
+    interval,
+    mean_interval,
+    resampled,
+    slope,
+)
+from evaluation.samples import Run, Sample, shared_questions
+from tests.evaluation.making import run
+
+REPETITIONS = 1000
+QUESTIONS = 120
+
+
+def test_a_delta_is_paired_by_question() -> None:
+    before = run("none", {"a": [0, 0], "b": [1, 0], "c": [1, 1]})
+    after = run("512", {"c": [1, 1], "a": [1, 1], "b": [1, 0], "d": [0]})
+
+    found = delta(after, before, resamples=2000)
+
+    assert found.value == pytest.approx(1 / 3)
+    assert (found.low, found.high) == (0, 1)
+
+
+def test_questions_weigh_alike_whatever_their_samples() -> None:
+    uneven = run("x", {"a": [1] * 9, "b": [0]})
+    assert uneven.accuracy == 0.5
+
+
+def test_a_run_that_lacks_a_question_is_named() -> None:
+    with pytest.raises(ValueError, match="run 'x' has no sample of question 'b'"):
+        run("x", {"a": [1]}).by_question(["a", "b"], "correct")
+    with pytest.raises(ValueError, match="no question in common"):
+        shared_questions([run("x", {"a": [1]}), run("y", {"b": [1]})])
+
+
+@pytest.mark.parametrize(
+    ("bounds", "verdict"),
+    [
+        ((0.01, 0.2), Verdict.PAYS),
+        ((-0.2, -0.01), Verdict.HURTS),
+        ((-0.01, 0.015), Verdict.FLAT),
+        ((-0.01, 0.03), Verdict.NOT_ENOUGH_DATA),
+        ((float("nan"), float("nan")), Verdict.NOT_ENOUGH_DATA),
+    ],
+)
+def test_a_delta_in_words(bounds: tuple[float, float], verdict: Verdict) -> None:
+    assert Interval(0, *bounds).verdict is verdict
+
+
+def test_resamples_draw_questions_as_often_as_there_are() -> None:
+    drawn = np.concatenate([*resampled(7, 1234, seed=1)])
+
+    assert drawn.shape == (1234, 7)
+    assert drawn.sum(axis=1) == pytest.approx(1)
+    assert drawn.mean(axis=0) == pytest.approx(1 / 7, abs=0.01)
+    assert np.isin(drawn * 7, range(8)).all()
+
+
+def test_the_same_seed_gives_the_same_interval() -> None:
+    values = np.arange(20.0)
+    assert mean_interval(values, seed=3) == mean_interval(values, seed=3)
+    assert mean_interval(values, seed=3) != mean_interval(values, seed=4)
+
+
+def test_an_interval_of_nothing_defined() -> None:
+    found = interval(float("inf"), np.array([np.inf, np.nan]))
+    assert np.isnan([found.low, found.high]).all()
+
+
+def test_a_slope_by_hand() -> None:
+    runs = [
+        run("none", {"a": [0], "b": [0]}, tokens=0),
+        run("500", {"a": [1], "b": [0]}, tokens=500),
+        run("1000", {"a": [1], "b": [1]}, tokens=1000),
+    ]
+    assert slope(runs, resamples=200).value == pytest.approx(0.5)
+    with pytest.raises(ValueError, match="two runs"):
+        slope(runs[:1])
+
+
+def simulate(generator: np.random.Generator, gain: float, tokens: int) -> Run:
+    """Questions of differing difficulty; more of them are right by `gain`."""
+    chance = generator.uniform(0.2, 0.6, QUESTIONS)
+    right = generator.random((QUESTIONS, 3)) < (chance + gain)[:, None]
+    return Run(
+        str(tokens),
+        tuple(
+            Sample(str(at), tokens, tokens, float(correct))
+            for at, samples in enumerate(right)
+            for correct in samples
+        ),
+    )
+
+
+def covers(found: Interval, truth: float) -> bool:
+    return found.low <= truth <= found.high
+
+
+def test_intervals_cover_at_the_stated_rate() -> None:
+    """Three samples of a question are no three questions: resampling samples would not cover."""
+    generator = np.random.default_rng(20261123)
+    truth, covered = 0.1, np.zeros(2)
+    for repetition in range(REPETITIONS):
+        runs = [simulate(generator, gain, at) for gain, at in ((0, 0), (truth, 500))]
+        covered += [
+            covers(delta(runs[1], runs[0], 400, repetition), truth),
+            covers(slope(runs, 400, repetition), truth),
+        ]
+
+    assert covered / REPETITIONS == pytest.approx(0.95, abs=0.025)
