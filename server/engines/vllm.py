@@ -68,6 +68,12 @@ SAME_NAMES = (
 
 FAREWELL_SECONDS = 5.0
 
+IDLE_PROBE_SECONDS = 5.0
+"""Between two looks at workers that have nothing to do."""
+
+IDLE_ANSWER_SECONDS = 4.0
+"""For them to answer; there is no step that they could be in."""
+
 FAILED = "error"
 """vLLM's word for a request that it could not go on with."""
 
@@ -95,6 +101,7 @@ class VllmEngine:
         runner = llm.vllm_config.use_v2_model_runner
         self._processor = pkgutil.resolve_name(PROCESSORS[runner])
         self._markers = model.markers.to_wire()
+        self._asked_at = time.monotonic()
         self.model = model
         self.codec = codec
         self.tools = tools
@@ -210,7 +217,30 @@ class VllmEngine:
             raise EngineUnavailable("the engine stopped") from error
 
     async def probe(self) -> None:
-        """See `Engine`. Asks every worker, between two steps; the books are looked over too."""
+        """See `Engine`. Asks every worker, between two steps; the books are looked over too.
+
+        A worker spins for a second after it was asked, so it is let alone while it
+        has nothing to do, but for a look now and then, which it must return soon.
+        """
+        await self.health()
+        now = time.monotonic()
+        if self._idle and now < self._asked_at + IDLE_PROBE_SECONDS:
+            return
+        self._asked_at = now
+        asking = asyncio.ensure_future(self._ask_workers())
+        try:
+            await asyncio.wait({asking}, timeout=IDLE_ANSWER_SECONDS)
+            if not asking.done() and self._idle:
+                raise EngineUnavailable("the engine has nothing to do, and does not answer")
+            await asking
+        finally:
+            asking.cancel()
+
+    @property
+    def _idle(self) -> bool:
+        return not self._llm.output_processor.has_unfinished_requests()
+
+    async def _ask_workers(self) -> None:
         try:
             await self._llm.collective_rpc("check_books")
         except EngineDeadError as error:

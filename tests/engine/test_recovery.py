@@ -113,6 +113,17 @@ def is_gone(process: psutil.Process) -> bool:
     return not process.is_running() or process.status() == psutil.STATUS_ZOMBIE
 
 
+async def test_an_engine_that_hangs_is_noticed_though_nobody_asks(
+    server: tuple[psutil.Process, str],
+) -> None:
+    process, url = server
+    async with httpx.AsyncClient(base_url=url, timeout=PATIENCE) as http:
+        await until(http, 200, PATIENCE)
+        for victim in engine_processes(process):
+            victim.send_signal(signal.SIGSTOP)
+        await until(http, 503, NOTICED_SECONDS)
+
+
 @pytest.mark.parametrize("blow", [signal.SIGKILL, signal.SIGSTOP])
 async def test_service_resumes(server: tuple[psutil.Process, str], blow: signal.Signals) -> None:
     process, url = server
