@@ -153,7 +153,7 @@ class Stream:
             asked["max_thinking_tokens"] = most
             if budget < 0.7 and most:
                 asked["min_thinking_tokens"] = chance.randint(1, most)
-            if budget > 0.85:
+            if budget > 0.85 and most:
                 asked["thinking"] = {"continuations": chance.randint(0, 3)}
         return asked | more
 
@@ -195,8 +195,10 @@ class Stream:
         async with self._session.post("/v1/chat/completions", json=asked) as answer:
             if answer.status in (429, 503):
                 await self._wait(answer.status)
-                return
-            await self._read(answer, asked)
+            elif answer.status == 200:
+                await self._read(answer, asked)
+            else:
+                self._tally.lose("answers lost", (answer.status, await answer.text()))
 
     async def _read(self, answer: aiohttp.ClientResponse, asked: dict[str, Any]) -> None:
         name, thinking, usage, done = "", None, None, False

@@ -4,6 +4,7 @@ import argparse
 import json
 import sys
 from collections.abc import Sequence
+from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from server.schemas import ReasoningFormat
 from server.serving import serve
 from server.settings import BadSettings, Settings, load_settings
 
+COMMANDS = "proctor.commands"
 CONFIG = "settings (default: ./proctor.toml)"
 EVERYWHERE = "Every setting can also stand in proctor.toml or in PROCTOR_* variables."
 
@@ -40,8 +42,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 return keys_cli.run(options)
             case "ledger":
                 return ledger_cli.run(options)
-            case _:
+            case "router":
                 return router_cli.run(options, _calibration_rows)
+            case name:
+                status: int = _commands()[name].load().execute(options)
+                return status
     except BadSettings as error:
         print(f"proctor: {error}".replace("\n", "\nproctor: "), file=sys.stderr)
         return 2
@@ -62,7 +67,16 @@ def _parser() -> argparse.ArgumentParser:
     keys_cli.add_arguments(keys, CONFIG)
     ledger = commands.add_parser("ledger", help="tell what was spent; migrate the database")
     ledger_cli.add_arguments(ledger, CONFIG)
+    for name, command in _commands().items():
+        module = command.load()
+        told = (module.__doc__ or "").partition(": ")[2].strip().rstrip(".")
+        module.add_arguments(commands.add_parser(name, help=told))
     return parser
+
+
+def _commands() -> dict[str, EntryPoint]:
+    """Commands of other packages, which add arguments and execute what was chosen."""
+    return {found.name: found for found in entry_points(group=COMMANDS)}
 
 
 def _add_serve(serve: argparse.ArgumentParser) -> None:

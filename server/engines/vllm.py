@@ -1,12 +1,15 @@
 """vLLM in this server's own process, behind the seam."""
 
 import asyncio
+import contextlib
 import logging
 import os
 import pkgutil
 import secrets
 import time
-from collections.abc import AsyncGenerator, Mapping
+import weakref
+from collections import Counter
+from collections.abc import AsyncGenerator, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -102,6 +105,9 @@ class VllmEngine:
         self._processor = pkgutil.resolve_name(PROCESSORS[runner])
         self._markers = model.markers.to_wire()
         self._asked_at = time.monotonic()
+        self._tasks: Counter[asyncio.Task[Any]] = Counter()
+        self._left: weakref.WeakSet[asyncio.Task[Any]] = weakref.WeakSet()
+        self._abandoned = False
         self.model = model
         self.codec = codec
         self.tools = tools
@@ -183,14 +189,15 @@ class VllmEngine:
             reasoning_parser_kwargs={"markers": self._markers},
         )
         try:
-            async for output in stream:
-                completion = output.outputs[0]
-                reason = completion.finish_reason
-                if reason == FAILED:
-                    raise _failed(job.sampling.constraint)
-                finish = Finish(reason) if reason else None
-                scores = _scores(completion, job.sampling)
-                yield Delta(completion.token_ids, finish, scores, output.num_cached_tokens)
+            with self._waiting():
+                async for output in stream:
+                    completion = output.outputs[0]
+                    reason = completion.finish_reason
+                    if reason == FAILED:
+                        raise _failed(job.sampling.constraint)
+                    finish = Finish(reason) if reason else None
+                    scores = _scores(completion, job.sampling)
+                    yield Delta(completion.token_ids, finish, scores, output.num_cached_tokens)
         except (EngineDeadError, EngineGenerateError) as error:
             raise EngineUnavailable("the engine stopped while generating") from error
         finally:
@@ -201,13 +208,37 @@ class VllmEngine:
         if not job.budget.demands_thinking:
             return frozenset()
         try:
-            # `collective_rpc` would ask the first data-parallel engine alone.
-            per_engine = await self._llm.engine_core.call_utility_all_async(
-                "collective_rpc", "take_attempts", None, (job.id,), None
-            )
+            with self._waiting():
+                # `collective_rpc` would ask the first data-parallel engine alone.
+                per_engine = await self._llm.engine_core.call_utility_all_async(
+                    "collective_rpc", "take_attempts", None, (job.id,), None
+                )
         except EngineDeadError as error:
             raise EngineUnavailable("the engine stopped") from error
         return frozenset(at for workers in per_engine for record in workers for at in record)
+
+    @contextlib.contextmanager
+    def _waiting(self) -> Iterator[None]:
+        """Waits for the engine, which may be given up without a word to this one.
+
+        vLLM tells those who wait for tokens that its engine is dead, but not who
+        comes in that moment, nor who waits for something else.
+        """
+        task = asyncio.current_task()
+        if self._abandoned or task is None:
+            raise EngineUnavailable("the engine stopped")
+        self._tasks[task] += 1
+        try:
+            yield
+        except asyncio.CancelledError:
+            if task not in self._left:
+                raise
+            task.uncancel()
+            raise EngineUnavailable("the engine stopped") from None
+        finally:
+            self._tasks[task] -= 1
+            if not self._tasks[task]:
+                del self._tasks[task]
 
     async def health(self) -> None:
         """See `Engine`."""
@@ -258,6 +289,10 @@ class VllmEngine:
         if handler is not None:
             # It tells every job that the engine is dead.
             await asyncio.wait({handler}, timeout=FAREWELL_SECONDS)
+        self._abandoned = True
+        self._left.update(self._tasks)
+        for task in self._left:
+            task.cancel()
         await self.aclose()
 
     async def aclose(self) -> None:

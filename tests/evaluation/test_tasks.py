@@ -1,0 +1,70 @@
+import json
+from pathlib import Path
+
+import pytest
+
+from demo.tasks import chains
+from evaluation.tasks import BadTask, load_task
+
+DATA = Path(__file__).parents[3] / "shared" / "data"
+
+
+def write(path: Path, *rows: object) -> str:
+    file = path / "task.jsonl"
+    file.write_text("\n".join(row if isinstance(row, str) else json.dumps(row) for row in rows))
+    return str(file)
+
+
+def test_files_as_they_are_given(tmp_path: Path) -> None:
+    task = write(
+        tmp_path,
+        {"id": "a", "question": "1 + 1?", "answer": "It is 2.\n#### 2"},
+        "",
+        {"problem": "3?", "answer": 3, "level": 4},
+    )
+    first, second = load_task(task, "Q: {question}", None, 0)
+
+    assert (first.id, first.text, first.answer) == ("a", "Q: 1 + 1?", "2")
+    assert (second.id, second.text, second.answer) == ("1", "Q: 3?", "3")
+    assert len(load_task(task, "{question}", 1, 0)) == 1
+
+
+@pytest.mark.parametrize("name", ["gsm8k_test_200.jsonl", "math_test_200.jsonl"])
+def test_the_samples_of_known_tasks(name: str) -> None:
+    if not (DATA / name).exists():
+        pytest.skip("the samples are not here")
+    assert len(load_task(str(DATA / name), "{question}", None, 0)) == 200
+
+
+def test_a_task_that_is_made_rises_and_is_the_same_each_time() -> None:
+    rows = chains(60, seed=1)
+    steps = [row["steps"] for row in rows]
+
+    assert rows == chains(60, seed=1) != chains(60, seed=2)
+    assert steps == sorted(steps)
+    assert {*steps} == {3, 4, 5, 6, 7, 8}
+    assert all(0 <= int(row["answer"]) < 100 for row in rows)
+
+
+@pytest.mark.parametrize(
+    ("row", "template", "told"),
+    [
+        ({"question": "x"}, "{question}", "row 1"),
+        ({"answer": "x"}, "{question}", "row 1"),
+        ("[1]", "{question}", "no object"),
+        ("{", "{question}", "line 1"),
+        ({"question": "x", "answer": "y"}, "{hint}", "template"),
+        ("", "{question}", "no question"),
+    ],
+)
+def test_what_is_no_task(row: object, template: str, told: str, tmp_path: Path) -> None:
+    with pytest.raises(BadTask, match=told):
+        load_task(write(tmp_path, row), template, None, 0)
+
+
+def test_no_such_task(tmp_path: Path) -> None:
+    with pytest.raises(BadTask, match="no file 'nowhere'"):
+        load_task("nowhere", "{question}", None, 0)
+    twice = write(tmp_path, *[{"id": 1, "question": "x", "answer": "y"}] * 2)
+    with pytest.raises(BadTask, match="one id"):
+        load_task(twice, "{question}", None, 0)
