@@ -15,6 +15,7 @@ from evaluation.running import BadStore, Store, outstanding, read_rows, run
 from evaluation.scorers import SCORERS, BadScorer, load_scorer
 from evaluation.tasks import BadTask, load_task
 
+NO_MAXIMUM = -1
 SOME = 5
 """Samples that stand for the rest, in an estimate."""
 
@@ -63,12 +64,17 @@ def execute(options: argparse.Namespace) -> int:
 def make_settings(budgets: Sequence[int], continuations: Sequence[int]) -> list[Setting]:
     """A setting for each maximum, and one for each number of continuations without a maximum."""
     capped = [
-        Setting(f"at most {most}", {"max_thinking_tokens": most}, most=most) for most in budgets
+        Setting(
+            "no maximum" if most == NO_MAXIMUM else f"at most {most}",
+            {"max_thinking_tokens": most},
+            most=None if most == NO_MAXIMUM else most,
+        )
+        for most in budgets
     ]
     sent_back = [
         Setting(
             f"{count} continuations",
-            {"max_thinking_tokens": -1, "thinking": {"continuations": count}},
+            {"max_thinking_tokens": NO_MAXIMUM, "thinking": {"continuations": count}},
         )
         for count in continuations
     ]
@@ -78,6 +84,8 @@ def make_settings(budgets: Sequence[int], continuations: Sequence[int]) -> list[
 async def _run(options: argparse.Namespace, settings: Sequence[Setting]) -> None:
     scorer = load_scorer(options.scorer)
     questions = load_task(options.task, options.template, options.count, options.seed)
+    for question in questions:
+        scorer("", question.answer)  # one that it cannot score ends the run before it costs
     headers = {"authorization": f"Bearer {options.api_key}"}
     async with httpx.AsyncClient(
         base_url=options.base_url, headers=headers, timeout=PATIENCE_SECONDS

@@ -31,9 +31,9 @@ class Store:
         self._file: TextIO | None = None
 
     def __enter__(self) -> "Store":
-        self._file = self._path.open("w", encoding="utf-8")
-        for row in self.rows:
-            self._write(row)
+        # What is there is paid for: it is gone on with, never written anew.
+        self._file = self._path.open("a", encoding="utf-8")
+        self._file.truncate(_whole_lines(self._path.read_bytes()))
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -42,12 +42,9 @@ class Store:
 
     def add(self, row: Row) -> None:
         """Keep a row."""
-        self.rows.append(row)
-        self._write(row)
-
-    def _write(self, row: Row) -> None:
         if self._file is None:
             raise RuntimeError("the store is not open")
+        self.rows.append(row)
         self._file.write(json.dumps(row.to_json()) + "\n")
         self._file.flush()
 
@@ -60,13 +57,17 @@ def read_rows(path: Path) -> list[Row]:
     """
     if not path.exists():
         return []
-    lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
-    if lines and not lines[-1].endswith("\n"):
-        lines.pop()
+    content = path.read_bytes()
     try:
+        lines = content[: _whole_lines(content)].decode().split("\n")[:-1]
         return [Row(**json.loads(line)) for line in lines]
     except (TypeError, ValueError) as error:
         raise BadStore(f"{path} holds no rows of an evaluation: {error}") from error
+
+
+def _whole_lines(content: bytes) -> int:
+    """How many bytes there are up to the end of the last line that has one."""
+    return content.rfind(b"\n") + 1
 
 
 def outstanding(

@@ -9,6 +9,9 @@ Scorer = Callable[[str, str], float]
 """From an answer and what is right to a score between 0 and 1."""
 
 NUMBER = re.compile(r"-?\d[\d,]*(?:\.\d+)?|-?\.\d+")
+PLAIN = re.compile(rf"\$?(?:{NUMBER.pattern})\s*[%.]?")
+"""A right answer that is a number and nothing else: 42, $1,200, 12.5%."""
+
 CHOICE = re.compile(r"(?<![A-Za-z])([A-J])(?![A-Za-z])")
 
 
@@ -22,7 +25,14 @@ def exact(answer: str, right: str) -> float:
 
 
 def numeric(answer: str, right: str) -> float:
-    """The last number of the answer is the right one, however it is written."""
+    """The last number of the answer is the right one, however it is written.
+
+    Raises:
+        ValueError: if the right answer is more than a number; the last number of a fraction or
+            of a root, say, would make wrong answers right.
+    """
+    if not PLAIN.fullmatch(right.strip()):
+        raise ValueError(f"scorer 'numeric': the right answer {right!r} is not a plain number")
     found, wanted = _last_number(answer), _last_number(right)
     return float(found is not None and found == wanted)
 

@@ -61,7 +61,8 @@ def load_task(task: str, template: str, count: int | None, seed: int) -> list[Qu
 
 def _lines(path: Path) -> list[dict[str, Any]]:
     rows = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+    # JSON may hold line separators of Unicode's as they are, at which splitlines would cut.
+    for number, line in enumerate(path.read_text(encoding="utf-8").split("\n"), 1):
         if not line.strip():
             continue
         try:

@@ -1,5 +1,6 @@
 """Runs against a server: what is kept, what is asked again, what is reported."""
 
+import argparse
 import asyncio
 import json
 from pathlib import Path
@@ -8,8 +9,8 @@ from typing import Any
 import httpx
 import pytest
 
-from evaluation.asking import Examiner, Miscounted, Refused, Setting
-from evaluation.cli import make_settings
+from evaluation.asking import Examiner, Miscounted, Refused, Row, Setting
+from evaluation.cli import add_arguments, execute, make_settings
 from evaluation.report import to_markdown
 from evaluation.running import BadStore, Store, outstanding, read_rows, run
 from evaluation.scorers import numeric
@@ -53,6 +54,53 @@ async def test_a_run_that_was_killed_goes_on(tmp_path: Path) -> None:
     rows = read_rows(file)
     assert asked == len(engine.jobs) == len(rows) == len({row.key for row in rows}) == 36
     assert {job.sampling.seed for job in engine.jobs} == {1, 2}
+
+
+def test_to_open_a_store_leaves_what_is_there(tmp_path: Path) -> None:
+    file = tmp_path / "rows.jsonl"
+    row = Row("x", "q", 0, 1.0, "a\u2028", 1, 1, 1, None, 0, 0, None, 0.1)
+    whole_line = json.dumps(row.to_json()) + "\n"
+    file.write_text(whole_line + whole_line[:20])
+    inode = file.stat().st_ino
+
+    with Store(file) as kept:
+        assert file.read_text() == whole_line  # before anything is written
+        kept.add(row)
+
+    assert file.read_text() == 2 * whole_line
+    assert file.stat().st_ino == inode
+    with pytest.raises(RuntimeError, match="not open"):
+        Store(file).add(row)
+
+
+def test_no_maximum_is_within_every_budget() -> None:
+    (setting,) = make_settings([-1], [])
+
+    assert (setting.name, setting.most) == ("no maximum", None)
+    assert setting.fields == {"max_thinking_tokens": -1}
+
+
+async def test_what_cannot_be_scored_ends_the_run_before_it_asks(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    task = tmp_path / "task.jsonl"
+    task.write_text('{"question": "1/4?", "answer": "\\\\frac{1}{4}"}\n')
+    out = tmp_path / "rows.jsonl"
+    engine = FakeEngine(script)
+    async with listening(engine) as url:
+        given = ["run", str(task), "--base-url", f"{url}/v1", "--out", str(out)]
+        status = await asyncio.to_thread(execute, _parsed(given))
+
+    assert status == 1
+    assert "plain number" in capsys.readouterr().err
+    assert not engine.jobs
+    assert not out.exists()
+
+
+def _parsed(given: list[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser()
+    add_arguments(parser)
+    return parser.parse_args(given)
 
 
 async def test_what_a_run_says(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from evaluation.scorers import BadScorer, load_scorer
         ("numeric", "-3", "3", 0),
         ("numeric", "none", "3", 0),
         ("numeric", "$2,880,000 in all", "2880000", 1),
+        ("numeric", "1200", "$1,200", 1),
         ("choice", "A is wrong. The answer is (C).", "c", 1),
         ("choice", "Both are", "B", 0),
         ("regex", "so 35 it is", r"\b35\b", 1),
@@ -28,3 +29,9 @@ def test_a_score(scorer: str, answer: str, right: str, score: float) -> None:
 def test_no_such_scorer(name: str) -> None:
     with pytest.raises(BadScorer):
         load_scorer(name)
+
+
+@pytest.mark.parametrize("right", [r"\frac{1}{4}", r"\sqrt{4}", "x = 4", "1, 4", ""])
+def test_what_is_no_plain_number_cannot_be_scored_as_one(right: str) -> None:
+    with pytest.raises(ValueError, match="plain number"):
+        load_scorer("numeric")("I guess 4", right)

@@ -29,6 +29,14 @@ def test_files_as_they_are_given(tmp_path: Path) -> None:
     assert len(load_task(task, "{question}", 1, 0)) == 1
 
 
+def test_line_separators_inside_a_question_cut_nothing(tmp_path: Path) -> None:
+    task = write(tmp_path, '{"question": "a\u2028b\x85c", "answer": "1"}')
+
+    assert [question.text for question in load_task(task, "{question}", None, 0)] == [
+        "a\u2028b\x85c"
+    ]
+
+
 @pytest.mark.parametrize("name", ["gsm8k_test_200.jsonl", "math_test_200.jsonl"])
 def test_the_samples_of_known_tasks(name: str) -> None:
     if not (DATA / name).exists():
