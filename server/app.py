@@ -6,6 +6,7 @@ from importlib.metadata import PackageNotFoundError, version
 
 import orjson
 from fastapi import Depends, FastAPI, Request, Response
+from starlette.middleware.errors import ServerErrorMiddleware
 from starlette.requests import ClientDisconnect
 from starlette.routing import Match
 from starlette.types import Scope
@@ -106,12 +107,12 @@ def create_app(settings: Settings, load: Load, tracing: Tracing | None = None) -
     )
     app.state.host = host
     app.openapi = openapi.describe(app)  # type: ignore[method-assign]
+    _add_errors(app, metrics)
     metered = {CHAT_PATH, COMPLETIONS_PATH}
     app.add_middleware(Metered, metrics=metrics, books=books, tracing=tracing, paths=metered)
     app.add_middleware(Heads)
     origins.add_to(app)
     app.add_middleware(RequestIds)
-    _add_errors(app, metrics)
     chat = Chat(settings, host, admissions, crew, purse, replays)
     dry_run = DryRun(settings, host, admissions, tariff, books.recent)
     app.post(CHAT_PATH, **openapi.CHAT.to_route())(chat.__call__)
@@ -156,8 +157,7 @@ def _add_errors(app: FastAPI, metrics: Metrics) -> None:
         return Response(
             orjson.dumps(told.to_json()),
             told.status,
-            # An unforeseen error is answered outside the middleware that sets this otherwise.
-            {**told.headers, "x-request-id": request.state.request_id},
+            told.headers,
             media_type="application/json",
         )
 
@@ -174,8 +174,11 @@ def _add_errors(app: FastAPI, metrics: Metrics) -> None:
     async def gone(_: Request, error: Exception) -> Response:
         return Response(status_code=CLIENT_GONE)
 
-    for known in (ApiError, BudgetError, EngineUnavailable, Unserved, Exception):
+    for known in (ApiError, BudgetError, EngineUnavailable, Unserved):
         app.add_exception_handler(known, refuse)
+    # Starlette's own stands around all other middleware: its answer would have no headers of CORS,
+    # and count under no status.
+    app.add_middleware(ServerErrorMiddleware, handler=refuse)
     app.add_exception_handler(NotFound.status, no_path)
     app.add_exception_handler(MethodNotAllowed.status, no_method)
     app.add_exception_handler(ClientDisconnect, gone)

@@ -1,3 +1,4 @@
+import re
 from typing import Any
 
 import httpx
@@ -321,11 +322,17 @@ class Broken(FakeEngine):
 
 
 async def test_an_unforeseen_error_tells_nothing_but_its_request_id() -> None:
+    headers = {"x-request-id": "mine", "origin": "http://localhost:5173"}
     async with started(Broken()) as app:
         transport = httpx.ASGITransport(app, raise_app_exceptions=False)
         async with httpx.AsyncClient(transport=transport, base_url="http://test") as http:
-            response = await http.post(CHAT, json=body(), headers={"x-request-id": "mine"})
+            response = await http.post(CHAT, json=body(), headers=headers)
+            metrics = (await http.get("/metrics")).text
 
     assert response.status_code == 500
     assert "secret" not in response.text
     assert response.headers["x-request-id"] == "mine"
+    # A page must be able to read that it failed, and why.
+    assert response.headers["access-control-allow-origin"] == headers["origin"]
+    assert 'proctor_rejected_total{reason="internal"} 1.0' in metrics
+    assert re.search(r'proctor_requests_total{[^}]*status="500"[^}]*} 1.0', metrics)
