@@ -1,19 +1,25 @@
 """From a ledger's URL to an engine of SQLAlchemy's."""
 
+import asyncio
 import os
 from errno import ENOENT
 from importlib.util import find_spec
 from pathlib import Path
+from sqlite3 import OperationalError
 from typing import Any
 
 from sqlalchemy import URL, Connection, event, make_url
 from sqlalchemy.exc import ArgumentError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+from sqlalchemy.util import await_only
 
 from server.state import state_folder
 
 DRIVERS = {"sqlite": "aiosqlite", "postgresql": "asyncpg"}
 """The driver of each database that a ledger can be in."""
+
+PAUSE_SECONDS = 0.02
+"""Between two tries to switch a file to the write-ahead log."""
 
 SECONDS = 5.0
 """For a connection to be made, or for SQLite's lock; what takes longer is tried again."""
@@ -74,23 +80,41 @@ def connect(text: str, *, reads_only: bool = False) -> AsyncEngine:
     return create_async_engine(url, connect_args=limits, pool_pre_ping=True)
 
 
+def _log_ahead(cursor: Any) -> None:
+    """Switch to the write-ahead log.
+
+    SQLite would wait for a writer with a lock in its hand that the writer waits
+    for, until one of them gives up; so it is told not to wait, and asked again.
+    """
+    tries = int(SECONDS / PAUSE_SECONDS)
+    cursor.execute("PRAGMA busy_timeout=0")
+    for left in reversed(range(tries)):
+        try:
+            cursor.execute("PRAGMA journal_mode=WAL")
+            break
+        except OperationalError:
+            if not left:
+                raise
+            await_only(asyncio.sleep(PAUSE_SECONDS))
+    cursor.execute(f"PRAGMA busy_timeout={int(1000 * SECONDS)}")
+
+
 def _prepare_sqlite(engine: AsyncEngine, *, reads_only: bool) -> None:
     """Write-ahead log, and transactions that are what they seem.
 
     A commit waits for the operating system to take it, and not for the disk: it
     survives this process, and no slow disk holds rows up.
     """
-    pragmas = ["foreign_keys=ON"]
-    if not reads_only:
-        pragmas += ["journal_mode=WAL", "synchronous=NORMAL"]
 
     def on_connect(connection: Any, _: Any) -> None:
         # The driver would begin transactions when it likes, and not at all before DDL.
         connection.isolation_level = None
         cursor = connection.cursor()
         try:
-            for pragma in pragmas:
-                cursor.execute(f"PRAGMA {pragma}")
+            cursor.execute("PRAGMA foreign_keys=ON")
+            if not reads_only:
+                _log_ahead(cursor)
+                cursor.execute("PRAGMA synchronous=NORMAL")
         except BaseException:
             connection.close()  # the pool does not know it yet
             raise
