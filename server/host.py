@@ -136,7 +136,7 @@ class EngineHost:
             await asyncio.sleep(PROBE_SECONDS)
             try:
                 async with asyncio.timeout(self._stall_seconds):
-                    await engine.probe()
+                    await engine.probe(self._stall_seconds)
             except TimeoutError:
                 return f"the engine has not moved for {self._stall_seconds:g} s"
             except EngineUnavailable as error:

@@ -262,8 +262,12 @@ class Engine(Protocol):
             EngineUnavailable: if it cannot.
         """
 
-    async def probe(self) -> None:
+    async def probe(self, patience: float) -> None:
         """Return once the engine has shown that it moves; one that hangs never does.
+
+        Args:
+            patience: seconds after which the caller, who asks again and again,
+                takes it to hang.
 
         Raises:
             EngineUnavailable: if it is dead.

@@ -133,7 +133,7 @@ class CompletionsEngine:
         await self._upstream.check()
         self._well_until = time.monotonic() + TRUSTED_SECONDS
 
-    async def probe(self) -> None:
+    async def probe(self, patience: float) -> None:
         """See `Engine`. What runs elsewhere is not ours to start again."""
 
     async def abandon(self) -> None:

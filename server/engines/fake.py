@@ -263,7 +263,7 @@ class FakeEngine:
         if self._dead:
             raise EngineUnavailable("the engine died")
 
-    async def probe(self) -> None:
+    async def probe(self, patience: float) -> None:
         """See `Engine`."""
         await self.health()
         await self._awake.wait()

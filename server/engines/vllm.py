@@ -71,12 +71,6 @@ SAME_NAMES = (
 
 FAREWELL_SECONDS = 5.0
 
-IDLE_PROBE_SECONDS = 5.0
-"""Between two looks at workers that have nothing to do."""
-
-IDLE_ANSWER_SECONDS = 4.0
-"""For them to answer; there is no step that they could be in."""
-
 FAILED = "error"
 """vLLM's word for a request that it could not go on with."""
 
@@ -247,20 +241,20 @@ class VllmEngine:
         except EngineDeadError as error:
             raise EngineUnavailable("the engine stopped") from error
 
-    async def probe(self) -> None:
+    async def probe(self, patience: float) -> None:
         """See `Engine`. Asks every worker, between two steps; the books are looked over too.
 
-        A worker spins for a second after it was asked, so it is let alone while it
-        has nothing to do, but for a look now and then, which it must return soon.
+        A worker spins for a second after it was asked, so one that has nothing to do
+        is let alone for half of the patience, and has the other half to answer.
         """
         await self.health()
         now = time.monotonic()
-        if self._idle and now < self._asked_at + IDLE_PROBE_SECONDS:
+        if self._idle and now < self._asked_at + patience / 2:
             return
         self._asked_at = now
         asking = asyncio.ensure_future(self._ask_workers())
         try:
-            await asyncio.wait({asking}, timeout=IDLE_ANSWER_SECONDS)
+            await asyncio.wait({asking}, timeout=patience / 2)
             if not asking.done() and self._idle:
                 raise EngineUnavailable("the engine has nothing to do, and does not answer")
             await asking

@@ -56,8 +56,8 @@ class RecordingEngine:
     async def health(self) -> None:
         await self._engine.health()
 
-    async def probe(self) -> None:
-        await self._engine.probe()
+    async def probe(self, patience: float) -> None:
+        await self._engine.probe(patience)
 
     async def abandon(self) -> None:
         await self._engine.abandon()
