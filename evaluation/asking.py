@@ -2,12 +2,15 @@
 
 import asyncio
 import random
-from dataclasses import asdict, dataclass, field
+from statistics import fmean
 from typing import Any
 
 import httpx
 
+from evaluation.protocol import Protocol
+from evaluation.rows import Row, thinking_tokens
 from evaluation.scorers import Scorer
+from evaluation.settings import BUDGET_FIELD, Kind, Setting
 from evaluation.tasks import Question
 
 PATIENCE_SECONDS = 600
@@ -25,110 +28,57 @@ class Miscounted(RuntimeError):
     """The server's count of thinking tokens is not that of the tokens that came."""
 
 
-@dataclass(frozen=True, slots=True)
-class Setting:
-    """What is asked for beside the question.
-
-    Attributes:
-        name: what reports call it.
-        fields: of the request.
-        least: thinking tokens that the budget demands.
-        most: that it allows, or None.
-    """
-
-    name: str
-    fields: dict[str, Any] = field(default_factory=dict)
-    least: int = 0
-    most: int | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Row:
-    """One sample, as it is kept.
-
-    Attributes:
-        setting: the setting's name.
-        question: the question's id.
-        sample: which one, from 0.
-        score: how right it is.
-        answer: what was said.
-        tokens: thinking tokens, as the server counts them.
-        generated: all of them.
-        prompt: of the prompt.
-        end_reason: why the thinking ended, if the server says.
-        forced_tokens: that the server chose.
-        continuations: that it made.
-        cost: what it says that it cost, or None.
-        seconds: until all had come.
-    """
-
-    setting: str
-    question: str
-    sample: int
-    score: float
-    answer: str
-    tokens: int
-    generated: int
-    prompt: int
-    end_reason: str | None
-    forced_tokens: int
-    continuations: int
-    cost: float | None
-    seconds: float
-
-    @property
-    def key(self) -> tuple[str, str, int]:
-        """What no other row has."""
-        return self.setting, self.question, self.sample
-
-    def to_json(self) -> dict[str, Any]:
-        """As it is kept."""
-        return asdict(self)
-
-
 class Examiner:
-    """Asks questions, so many at a time."""
+    """Asks questions, and judges the answers."""
 
-    def __init__(
-        self, client: httpx.AsyncClient, model: str, scorer: Scorer, temperature: float, seed: int
-    ) -> None:
+    def __init__(self, client: httpx.AsyncClient, protocol: Protocol, scorer: Scorer) -> None:
         """Make one.
 
         Args:
             client: whose base URL ends in `/v1`.
-            model: the model's name.
+            protocol: what all requests have in common.
             scorer: says what is right.
-            temperature: of every request.
-            seed: of the first sample of each question; the next one's is one more.
         """
         self._client = client
-        self._model = model
+        self._protocol = protocol
         self._scorer = scorer
-        self._temperature = temperature
-        self._seed = seed
 
     async def ask(self, setting: Setting, question: Question, sample: int) -> Row:
         """Ask one question once.
 
         Raises:
-            Refused: if the server does not answer.
+            Refused: if the server does not answer, or not in OpenAI's shape.
             Miscounted: if its accounts are wrong.
         """
-        body = {
-            "model": self._model,
-            "messages": [{"role": "user", "content": question.text}],
-            "temperature": self._temperature,
-            "seed": self._seed + sample,
-            "logprobs": True,
-            **setting.fields,
-            "thinking": {"logprobs": True, **setting.fields.get("thinking", {})},
-        }
         began = asyncio.get_running_loop().time()
-        told = await self._post(body)
+        told = await self._post(request(self._protocol, setting, question, sample))
         seconds = asyncio.get_running_loop().time() - began
-        row = self._read(told, setting, question, sample, seconds)
-        _check_count(told, row)
-        return row
+        answer, scores = _read(told)
+        _check_count(told, scores.get("reasoning_content"), question, setting)
+        return Row(
+            setting=setting,
+            question=question.id,
+            sample=sample,
+            score=self._scorer.score(answer, question.answer),
+            said=self._scorer.said(answer),
+            confidence=_mean_logprob(scores.get("content")),
+            seconds=seconds,
+            response=told,
+        )
+
+    async def expected_cost(self, setting: Setting, question: Question) -> float | None:
+        """What the server expects an answer to cost, asked without generating one.
+
+        None where it does not say: it knows no prices, or is no Proctor.
+        """
+        response = await self._client.post(
+            "route", json=request(self._protocol, setting, question, 0)
+        )
+        if not response.is_success:
+            return None
+        cost = response.json().get("cost") or {}
+        expected = cost.get("expected") or cost.get("most")
+        return None if expected is None else float(expected)
 
     async def _post(self, body: dict[str, Any]) -> dict[str, Any]:
         wait = FIRST_WAIT_SECONDS
@@ -149,47 +99,64 @@ class Examiner:
             wait *= 2
         raise AssertionError("the last try returns or raises")
 
-    def _read(
-        self,
-        told: dict[str, Any],
-        setting: Setting,
-        question: Question,
-        sample: int,
-        seconds: float,
-    ) -> Row:
-        choice, usage = told["choices"][0], told["usage"]
-        thinking = choice.get("thinking") or {}
-        answer = choice["message"].get("content") or ""
-        details = usage.get("completion_tokens_details") or {}
-        return Row(
-            setting=setting.name,
-            question=question.id,
-            sample=sample,
-            score=self._scorer(answer, question.answer),
-            answer=answer,
-            tokens=details.get("reasoning_tokens") or 0,
-            generated=usage["completion_tokens"],
-            prompt=usage["prompt_tokens"],
-            end_reason=thinking.get("end_reason"),
-            forced_tokens=thinking.get("forced_tokens", 0),
-            continuations=thinking.get("continuations", 0),
-            cost=(told.get("cost") or {}).get("total"),
-            seconds=seconds,
-        )
+
+def request(
+    protocol: Protocol, setting: Setting, question: Question, sample: int
+) -> dict[str, Any]:
+    """What is posted."""
+    body: dict[str, Any] = {
+        "model": protocol.model,
+        "messages": [{"role": "user", "content": question.text}],
+        "temperature": protocol.temperature,
+        "top_p": protocol.top_p,
+        "seed": protocol.seed + sample,
+        **setting.fields(protocol.budget_field),
+    }
+    if protocol.budget_field == BUDGET_FIELD and setting.kind != Kind.EFFORT:
+        # Nothing that a server of another make would refuse.
+        body["thinking"] = {"logprobs": True, **body.get("thinking", {})}
+        body["logprobs"] = True
+    return body
 
 
-def _check_count(told: dict[str, Any], row: Row) -> None:
-    """See that as many tokens of thinking came as the server says.
+def _read(told: dict[str, Any]) -> tuple[str, dict[str, Any]]:
+    """The answer, and the log probabilities, which are taken out: they are most of a response."""
+    try:
+        choice = told["choices"][0]
+        scores: dict[str, Any] = choice.pop("logprobs", None) or {}
+        thinking_tokens(told)
+        return choice["message"].get("content") or "", scores
+    except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
+        raise Refused(f"the server's answer cannot be read: {error!r}") from error
 
-    Log probabilities have one entry for each token, so they can be counted without knowing the
-    tokenizer; a server that gives none for its thinking cannot be checked.
+
+def _check_count(
+    told: dict[str, Any], entries: list[dict[str, Any]] | None, question: Question, setting: Setting
+) -> None:
+    """See that as many tokens of thinking came as the server says, and that they are its text.
+
+    Log probabilities have one entry for each token, with its bytes, so the tokens can be counted
+    and put together without knowing the tokenizer. A server that gives none for its thinking
+    cannot be checked.
     """
-    scores = (told["choices"][0].get("logprobs") or {}).get("reasoning_content")
-    if scores is not None and len(scores) != row.tokens:
+    if entries is None:
+        return
+    where = f"question '{question.id}', {setting.name}"
+    counted = thinking_tokens(told)
+    if len(entries) != counted:
         raise Miscounted(
-            f"question '{row.question}', {row.setting}: the server counts {row.tokens} thinking "
-            f"tokens, and {len(scores)} came"
+            f"{where}: the server counts {counted} thinking tokens, and {len(entries)} came"
         )
+    written = b"".join(bytes(entry["bytes"]) for entry in entries).decode(errors="replace")
+    text = told["choices"][0]["message"].get("reasoning_content") or ""
+    if written.strip() != text.strip():
+        raise Miscounted(f"{where}: the tokens that came are not those of the thinking's text")
+
+
+def _mean_logprob(entries: list[dict[str, Any]] | None) -> float | None:
+    if not entries:
+        return None
+    return float(fmean(entry["logprob"] for entry in entries))
 
 
 def _retry_after(response: httpx.Response) -> float:

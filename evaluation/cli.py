@@ -7,51 +7,46 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import httpx
+from rich.console import Console
 from rich.progress import MofNCompleteColumn, Progress, TimeRemainingColumn
 
-from evaluation.asking import PATIENCE_SECONDS, Examiner, Miscounted, Refused, Setting
-from evaluation.report import to_markdown
-from evaluation.running import BadStore, Store, outstanding, read_rows, run
-from evaluation.scorers import SCORERS, BadScorer, load_scorer
+from evaluation import forecast
+from evaluation.asking import PATIENCE_SECONDS, Examiner, Miscounted, Refused
+from evaluation.findings import Findings
+from evaluation.protocol import Protocol
+from evaluation.report import sections, two_models
+from evaluation.running import Ask, outstanding, run
+from evaluation.scorers import NAMES, BadScorer, load_scorer
+from evaluation.settings import BUDGET_FIELD, Kind, Setting
+from evaluation.store import BadStore, Store, read_store
 from evaluation.tasks import BadTask, load_task
+from evaluation.words import Section
+from evaluation.writing import to_html, to_markdown, to_terminal
 
-NO_MAXIMUM = -1
 SOME = 5
-"""Samples that stand for the rest, in an estimate."""
+"""Answers that stand for the rest, in an estimate."""
+
+OUT = Path("eval.jsonl")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the commands to a parser of their own."""
     commands = parser.add_subparsers(dest="eval_command", required=True)
-    asked = commands.add_parser("run", help="ask every question under every budget")
-    asked.add_argument("task", help="a file of JSON lines, or the name of a task that is made")
-    asked.add_argument("--base-url", default="http://127.0.0.1:8000/v1", help="up to /v1")
-    asked.add_argument("--api-key", default="unused")
-    asked.add_argument("--model", default="proctor-demo")
-    asked.add_argument("--samples", type=int, default=1, help="of each question and setting")
-    asked.add_argument("--count", type=int, help="of questions")
-    asked.add_argument("--template", default="{question}", help="what is asked, with {question}")
-    asked.add_argument(
-        "--scorer", default="numeric", help=f"{', '.join(SCORERS)}, or module:function"
-    )
-    asked.add_argument("--temperature", type=float, default=0.6)
-    asked.add_argument("--seed", type=int, default=0)
-    asked.add_argument("--at-a-time", type=int, default=16, help="requests")
-    told = commands.add_parser("report", help="tell what a run says, as Markdown")
-    for command in (asked, told):
-        command.add_argument("--out", type=Path, default=Path("eval.jsonl"), help="the rows")
-        command.add_argument("--budgets", type=_numbers, default=[0, 64, 256])
-        command.add_argument("--continuations", type=_numbers, default=[])
+    _add_run(commands.add_parser("run", help="ask every question under every budget"))
+    told = commands.add_parser("report", help="tell what runs say")
+    told.add_argument("runs", nargs="*", type=Path, default=[OUT], help="files of rows")
+    told.add_argument("--large", type=Path, help="a run of a larger model, to compare with")
+    told.add_argument("--folder", type=Path, help="where to write Markdown, a page and pictures")
 
 
 def execute(options: argparse.Namespace) -> int:
     """Run the command that was chosen; the exit status."""
-    settings = make_settings(options.budgets, options.continuations)
     try:
         if options.eval_command == "report":
-            print(to_markdown(read_rows(options.out), settings), end="")
+            for path in options.runs:
+                _report(path, options.large, options.folder)
         else:
-            asyncio.run(_run(options, settings))
+            asyncio.run(_run(options))
     except KeyboardInterrupt:
         print(f"proctor: stopped; {options.out} has what came, run again to go on", file=sys.stderr)
         return 130
@@ -61,67 +56,142 @@ def execute(options: argparse.Namespace) -> int:
     return 0
 
 
-def make_settings(budgets: Sequence[int], continuations: Sequence[int]) -> list[Setting]:
-    """A setting for each maximum, and one for each number of continuations without a maximum."""
-    capped = [
-        Setting(
-            "no maximum" if most == NO_MAXIMUM else f"at most {most}",
-            {"max_thinking_tokens": most},
-            most=None if most == NO_MAXIMUM else most,
-        )
-        for most in budgets
+def make_settings(
+    budgets: Sequence[int] = (),
+    continuations: Sequence[int] = (),
+    tiers: Sequence[str] = (),
+    efforts: Sequence[str] = (),
+    votes: int = 1,
+) -> list[Setting]:
+    """A setting for each value; with votes, one more for each cap that can be shared.
+
+    Raises:
+        ValueError: if there is none.
+    """
+    values: list[tuple[Kind, Sequence[int | str]]] = [
+        (Kind.CAP, budgets),
+        (Kind.CONTINUATIONS, continuations),
+        (Kind.TIER, tiers),
+        (Kind.EFFORT, efforts),
     ]
-    sent_back = [
-        Setting(
-            f"{count} continuations",
-            {"max_thinking_tokens": NO_MAXIMUM, "thinking": {"continuations": count}},
-        )
-        for count in continuations
-    ]
-    return [*capped, *sent_back]
+    made = [Setting(kind, value) for kind, listed in values for value in listed]
+    if not made:
+        raise ValueError("there is nothing to compare: give budgets, tiers or efforts")
+    if votes > 1:
+        made += [Setting(Kind.CAP, total, votes) for total in budgets if total >= votes]
+    return list(dict.fromkeys(made))
 
 
-async def _run(options: argparse.Namespace, settings: Sequence[Setting]) -> None:
+def _add_run(asked: argparse.ArgumentParser) -> None:
+    asked.add_argument("task", help="a file of JSON lines, or the name of a task that is made")
+    asked.add_argument("--base-url", default="http://127.0.0.1:8000/v1", help="up to /v1")
+    asked.add_argument("--api-key", default="unused")
+    asked.add_argument("--model", default="proctor-demo")
+    varied = asked.add_argument_group("what is varied (lists with commas)")
+    varied.add_argument("--budgets", type=_numbers, default=[], help="caps; -1 is no maximum")
+    varied.add_argument("--continuations", type=_numbers, default=[])
+    varied.add_argument("--tiers", type=_names, default=[], help="auto is the router")
+    varied.add_argument("--efforts", type=_names, default=[], help="reasoning_effort")
+    varied.add_argument(
+        "--votes", type=int, default=1, help="share each cap among so many answers too"
+    )
+    asked.add_argument("--budget-field", default=BUDGET_FIELD, help="what the server calls a cap")
+    asked.add_argument("--samples", type=int, default=1, help="of each question and setting")
+    asked.add_argument("--count", type=int, help="of questions")
+    asked.add_argument("--template", default="{question}", help="what is asked, with {question}")
+    asked.add_argument("--scorer", default="numeric", help=f"{', '.join(NAMES)}, or module:name")
+    asked.add_argument("--temperature", type=float, default=0.6)
+    asked.add_argument("--top-p", type=float, default=0.95)
+    asked.add_argument("--seed", type=int, default=0)
+    asked.add_argument("--at-a-time", type=int, default=16, help="requests")
+    asked.add_argument("--out", type=Path, default=OUT, help="the file of rows")
+
+
+async def _run(options: argparse.Namespace) -> None:
+    settings = make_settings(
+        options.budgets, options.continuations, options.tiers, options.efforts, options.votes
+    )
+    foreign = options.budget_field != BUDGET_FIELD
+    if foreign and any(setting.proctors_own for setting in settings):
+        raise ValueError("continuations and tiers are Proctor's own, and not of another server")
     scorer = load_scorer(options.scorer)
     questions = load_task(options.task, options.template, options.count, options.seed)
-    for question in questions:
-        scorer("", question.answer)  # one that it cannot score ends the run before it costs
+    scorer.check(questions)
+    protocol = _protocol(options)
+    store = Store(options.out, protocol)
+    work = outstanding(settings, questions, options.samples, store.rows)
     headers = {"authorization": f"Bearer {options.api_key}"}
     async with httpx.AsyncClient(
         base_url=options.base_url, headers=headers, timeout=PATIENCE_SECONDS
     ) as client:
-        examiner = Examiner(client, options.model, scorer, options.temperature, options.seed)
-        with Store(options.out) as store, _progress() as progress:
-            work = outstanding(settings, questions, options.samples, store.rows)
-            bar = progress.add_task(f"{len(questions)} questions", total=len(work))
-            first, rest = work[:SOME], work[SOME:]
-            await run(examiner, first, store, 1, lambda _: progress.advance(bar))
-            if rest:
-                _estimate(store, len(first), len(rest), options.at_a_time)
-            await run(examiner, rest, store, options.at_a_time, lambda _: progress.advance(bar))
+        await _ask(Examiner(client, protocol, scorer), work, store, options.at_a_time)
 
 
-def _progress() -> Progress:
-    return Progress(
-        *Progress.get_default_columns()[:-1], MofNCompleteColumn(), TimeRemainingColumn()
+async def _ask(examiner: Examiner, work: Sequence[Ask], store: Store, at_a_time: int) -> None:
+    """Ask it all, under a bar, with a word before and another after the first answers."""
+    console = Console(stderr=True)
+    if not work:
+        console.print("nothing is left to ask")
+        return
+    console.print(await forecast.before(examiner, work))
+    columns = (*Progress.get_default_columns()[:-1], MofNCompleteColumn(), TimeRemainingColumn())
+    with store, Progress(*columns, console=console) as progress:
+        bar = progress.add_task("answers", total=len(work))
+        first, rest = work[:SOME], work[SOME:]
+        await run(examiner, first, store, 1, lambda _: progress.advance(bar))
+        if rest:
+            console.print(forecast.after(store.rows[-len(first) :], rest, at_a_time))
+        await run(examiner, rest, store, at_a_time, lambda _: progress.advance(bar))
+
+
+def _protocol(options: argparse.Namespace) -> Protocol:
+    path = Path(options.task)
+    return Protocol(
+        model=options.model,
+        task=path.name if path.exists() else options.task,
+        template=options.template,
+        scorer=options.scorer,
+        temperature=options.temperature,
+        top_p=options.top_p,
+        seed=options.seed,
+        budget_field=options.budget_field,
     )
 
 
-def _estimate(store: Store, seen: int, left: int, at_a_time: int) -> None:
-    rows = store.rows[-seen:]
-    seconds = sum(row.seconds for row in rows) / seen * left / at_a_time
-    tokens = sum(row.generated for row in rows) / seen * left
-    costs = [row.cost for row in rows if row.cost is not None]
-    money = f", {sum(costs) / seen * left:.3g} of cost" if len(costs) == seen else ""
-    print(
-        f"about {left} answers, {tokens:,.0f} tokens{money}, and {seconds:,.0f} s if the server "
-        f"answers {at_a_time} at a time as fast as one",
-        file=sys.stderr,
-    )
+def _report(path: Path, large: Path | None, folder: Path | None) -> None:
+    kept = read_store(path)
+    findings = Findings.of(kept.rows)
+    told = sections(kept, findings)
+    if large is not None:
+        told.append(two_models(findings, Findings.of(read_store(large).rows)))
+    title = f"Does thinking pay? {kept.protocol.model} on {kept.protocol.task}"
+    to_terminal(title, told, Console())
+    if folder is not None:
+        _write(folder, path.stem, title, told, findings)
+
+
+def _write(
+    folder: Path, name: str, title: str, told: Sequence[Section], findings: Findings
+) -> None:
+    """Files in a folder; the names of a run's files begin with its own."""
+    from evaluation import plots  # the one part that needs the extra
+
+    folder.mkdir(parents=True, exist_ok=True)
+    figures = plots.draw(findings)
+    for figure, picture in figures.items():
+        plots.save(picture, folder, f"{name}-{figure}")
+    pictures = {figure: f"{name}-{figure}.svg" for figure in figures}
+    drawings = {figure: plots.to_svg(picture, figure) for figure, picture in figures.items()}
+    (folder / f"{name}.md").write_text(to_markdown(title, told, pictures), encoding="utf-8")
+    (folder / f"{name}.html").write_text(to_html(title, told, drawings), encoding="utf-8")
 
 
 def _numbers(text: str) -> list[int]:
     try:
-        return [int(part) for part in text.split(",") if part]
+        return [int(part) for part in _names(text)]
     except ValueError:
         raise argparse.ArgumentTypeError(f"'{text}' is no list of whole numbers") from None
+
+
+def _names(text: str) -> list[str]:
+    return [part.strip() for part in text.split(",") if part.strip()]

@@ -1,96 +1,265 @@
-"""What a run says, as Markdown."""
+"""What a run says, section by section; how sections are written is not said here."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterator, Sequence
 
-from evaluation.asking import Row, Setting
-from evaluation.curve import control, flattens_at, performance, scaling
-from evaluation.delta import STEP_TOKENS, Interval, delta, mean_interval, slope
-from evaluation.price import cost_per_correct, crossover
-from evaluation.samples import Run, Sample, shared_questions
+from evaluation.curve import performance, scaling
+from evaluation.delta import STEP_TOKENS, delta, slope
+from evaluation.findings import FORCED_ENDS, Findings, Measured, accuracy, no_surer
+from evaluation.price import cost_per_correct, crossover, overtaking, overthinking
+from evaluation.recommend import recommend, to_toml
+from evaluation.samples import Run, shared_questions
+from evaluation.settings import Kind, Setting
+from evaluation.store import Kept
+from evaluation.strategies import any_right, majority, rejection, surest
+from evaluation.words import Section, Table, count, money, percent, points, ratio
+
+TITLES = {
+    Kind.CAP: "Accuracy against the cap on thinking",
+    Kind.CONTINUATIONS: "Accuracy against continuations",
+    Kind.TIER: "Tiers",
+    Kind.EFFORT: "Efforts",
+}
+CURVES = (Kind.CAP, Kind.CONTINUATIONS)
+"""Kinds whose settings are points on a curve."""
 
 
-def to_runs(rows: Iterable[Row], settings: Sequence[Setting]) -> list[Run]:
-    """The rows of each setting that has some, in the settings' order."""
-    rows = [*rows]
-    runs = [Run(setting.name, tuple(map(_sample, _of(rows, setting)))) for setting in settings]
-    return [run for run in runs if run.samples]
+def sections(kept: Kept, findings: Findings) -> list[Section]:
+    """What one run says.
 
-
-def to_markdown(rows: Sequence[Row], settings: Sequence[Setting]) -> str:
-    """A table of the settings, and what they say together.
-
-    The first setting is the one that the others are compared with.
-
-    Raises:
-        ValueError: if there are no rows.
+    Args:
+        kept: the run.
+        findings: its answers, sorted.
     """
-    runs = to_runs(rows, settings)
-    if not runs:
-        raise ValueError("there are no samples to report")
-    by_name = {setting.name: setting for setting in settings}
-    lines = [
-        f"| setting | samples | right | thinking | within | against {runs[0].name} | verdict "
-        "| tokens a right answer | cost of one |",
-        "|---|--:|--:|--:|--:|--:|---|--:|--:|",
-    ]
-    for run in runs:
-        of_run = _of(rows, by_name[run.name])
-        lines.append(_line(run, of_run, by_name[run.name], runs[0]))
-    return "\n".join([*lines, "", *_together(runs)]) + "\n"
-
-
-def _line(run: Run, rows: Sequence[Row], setting: Setting, first: Run) -> str:
-    right = mean_interval(run.by_question(run.questions, "correct"))
-    most = float("inf") if setting.most is None else setting.most
-    within = control([row.tokens for row in rows], setting.least, most)
-    gain, verdict = "", ""
-    if run is not first:
-        found = delta(run, first)
-        gain, verdict = _points(found), found.verdict.value
-    costs = [row.cost for row in rows if row.cost is not None]
-    generated = sum(row.generated for row in rows) / len(rows)
-    tokens = cost_per_correct(generated, run.accuracy)
-    cost = "-"
-    if len(costs) == len(rows):
-        cost = f"{cost_per_correct(sum(costs) / len(costs), run.accuracy):.3g}"
-    return (
-        f"| {run.name} | {len(rows)} | {_percent(right)} | {run.mean_tokens:.0f} | {within:.0%} "
-        f"| {gain} | {verdict} | {tokens:.0f} | {cost} |"
-    )
-
-
-def _together(runs: Sequence[Run]) -> list[str]:
-    accuracies = [run.accuracy for run in runs]
-    told = [
-        f"- Performance: {performance(accuracies):.1%}.",
-        f"- None of the later settings beats {runs[flattens_at(accuracies)].name}.",
-    ]
-    points = [(run.mean_tokens, run.accuracy) for run in runs if run.mean_tokens > 0]
-    if len({tokens for tokens, _ in points}) > 1:
-        told.append(
-            f"- Scaling: {scaling(points):+.1f} percentage points per doubling of thinking."
-        )
-    if len(runs) > 1:
-        found = slope(runs)
-        told.append(f"- Slope: {_points(found)} points per {STEP_TOKENS} more thinking tokens.")
-        first = crossover(runs[1:], runs[0])
-        surely = "none of them" if first is None else first.name
-        told.append(f"- Surely better than {runs[0].name}: {surely}, to begin with.")
-        told.append(f"- Questions that all settings have: {len(shared_questions(runs))}.")
+    told = [_protocol(kept, findings)]
+    told += [_comparison(findings, kind) for kind in Kind if findings.of_kind(kind)]
+    told.append(_ends(findings))
+    if votes := _votes(kept, findings):
+        told.append(votes)
+    if findings.voting:
+        told.append(_parallel(findings))
+    if findings.find(Setting(Kind.CAP, 0)) and len(findings.of_kind(Kind.CAP)) > 1:
+        told.append(_recommendation(findings))
     return told
 
 
-def _of(rows: Sequence[Row], setting: Setting) -> list[Row]:
-    return [row for row in rows if row.setting == setting.name]
+def two_models(small: Findings, large: Findings) -> Section:
+    """A small model that thinks, against a large one that does not.
+
+    Raises:
+        ValueError: if they have no question in common.
+    """
+    without = large.baseline(Kind.CAP)
+    found = overtaking([each.run for each in small.of_kind(Kind.CAP)], without.run)
+    title = "Two models"
+    against = f"the large model under '{without.setting.name}', {percent(without.right)} right"
+    if found is None:
+        told = f"No cap makes the small model surely better than {against}."
+        return Section(title, sentences=(told,))
+    return Section(
+        title,
+        sentences=(
+            f"From '{found.run.name}' on the small model is surely more often right than {against}"
+            f": by {points(found.gain)} points.",
+            f"A right answer costs the same where the large model's price per token is "
+            f"{ratio(found.price_ratio)} times the small one's; above that the small one is "
+            "cheaper. All generated tokens are counted.",
+        ),
+    )
 
 
-def _sample(row: Row) -> Sample:
-    return Sample(row.question, row.tokens, row.generated, row.score)
+def _protocol(kept: Kept, findings: Findings) -> Section:
+    protocol = kept.protocol
+    questions = {row.question for row in kept.rows}
+    samples = sorted({len(each.rows) / len(each.run.questions) for each in findings.measured})
+    spread = f"{samples[0]:g}" if len(samples) == 1 else f"{samples[0]:g} to {samples[-1]:g}"
+    return Section(
+        "What was asked",
+        sentences=(
+            f"Model {protocol.model}; task {protocol.task}, asked as {protocol.template!r}; "
+            f"{len(questions):,} questions, {spread} answers to each under each setting, "
+            f"{len(kept.rows):,} in all.",
+            f"Temperature {protocol.temperature:g}, top_p {protocol.top_p:g}, seed "
+            f"{protocol.seed}; scorer {protocol.scorer}.",
+            "Intervals are at 95%, from 10,000 bootstrap resamples of the questions, each drawn "
+            "with all its answers.",
+        ),
+    )
 
 
-def _percent(found: Interval) -> str:
-    return f"{found.value:.1%} ({found.low:.1%} to {found.high:.1%})"
+def _comparison(findings: Findings, kind: Kind) -> Section:
+    settings, base = findings.of_kind(kind), findings.baseline(kind)
+    table = Table(
+        (
+            *("setting", "answers", "right", "thinking tokens", "within"),
+            *(f"against '{base.setting.name}'", "verdict"),
+            *("tokens a right answer", "cost of one"),
+        ),
+        tuple(_row(each, base) for each in settings),
+    )
+    sentences = tuple(_curve(settings, base)) if kind in CURVES else ()
+    return Section(TITLES[kind], table, sentences, figure=kind.value)
 
 
-def _points(found: Interval) -> str:
-    return f"{100 * found.value:+.1f} ({100 * found.low:+.1f} to {100 * found.high:+.1f})"
+def _row(each: Measured, base: Measured) -> tuple[str, ...]:
+    gain, verdict = "", ""
+    if each is not base:
+        found = delta(each.run, base.run)
+        gain, verdict = points(found), found.verdict.value
+    return (
+        each.setting.name,
+        f"{len(each.rows):,}",
+        percent(each.right),
+        count(each.run.mean_tokens),
+        f"{each.within:.1%}",
+        gain,
+        verdict,
+        count(cost_per_correct(each.run.mean_generated, each.run.accuracy)),
+        money(each.cost_per_correct),
+    )
+
+
+def _curve(settings: Sequence[Measured], base: Measured) -> Iterator[str]:
+    runs = [each.run for each in settings]
+    yield f"Performance, the best accuracy: {performance([run.accuracy for run in runs]):.1%}."
+    thinking = [(run.mean_tokens, run.accuracy) for run in runs if run.mean_tokens > 0]
+    if len({tokens for tokens, _ in thinking}) > 1:
+        yield (
+            f"Scaling: {scaling(thinking):+.1f} percentage points per doubling of the thinking "
+            "tokens, the mean over all pairs of settings that think."
+        )
+    if len(runs) > 1:
+        yield f"Slope: {points(slope(runs))} percentage points per {STEP_TOKENS} more tokens."
+        yield f"It flattens at '{no_surer(runs).name}': no later setting is surely better."
+        first = crossover([run for run in runs if run is not base.run], base.run)
+        better = "none of these settings" if first is None else f"'{first.name}', to begin with"
+        yield f"Surely better than '{base.setting.name}': {better}."
+
+
+def _ends(findings: Findings) -> Section:
+    columns = (
+        *("setting", "ended by itself", "by the cap", "as a loop", "forced in all"),
+        *("continuations", "forced tokens", "no answer", "right before, wrong here"),
+    )
+    rows = []
+    for each, before in zip(findings.measured, [None, *findings.measured[:-1]], strict=True):
+        same = before is not None and (before.setting.kind, before.setting.votes) == (
+            each.setting.kind,
+            each.setting.votes,
+        )
+        lost = f"{overthinking(before.run, each.run):.1%}" if before and same else ""
+        rows.append(
+            (
+                each.setting.name,
+                f"{each.share_ended('natural'):.1%}",
+                f"{each.share_ended('max'):.1%}",
+                f"{each.share_ended('loop'):.1%}",
+                f"{each.share_ended(*FORCED_ENDS):.1%}",
+                f"{each.continuations:.2f}",
+                f"{each.forced_tokens:.1f}",
+                f"{each.unanswered:.1%}",
+                lost,
+            )
+        )
+    overthought = (
+        "The last column is overthinking: questions that most answers got right under the setting "
+        "before, and got wrong under this one."
+    )
+    return Section("How the thinking ended", Table(columns, tuple(rows)), (overthought,))
+
+
+def _votes(kept: Kept, findings: Findings) -> Section | None:
+    rows = []
+    for each in findings.measured:
+        fewest = min(len(samples) for samples in each.run.grouped.values())
+        rows += [
+            (
+                each.setting.name,
+                str(k),
+                percent(accuracy(any_right(each.run, k))),
+                percent(accuracy(majority(each.run, k))),
+                str(fewest),
+            )
+            for k in _ks(fewest)
+        ]
+    if not rows:
+        return None
+    protocol = kept.protocol
+    said = (
+        f"pass@k without bias (arXiv 2107.03374), maj@k over all draws of k from n answers; "
+        f"temperature {protocol.temperature:g}, top_p {protocol.top_p:g}."
+    )
+    table = Table(("setting", "k", "pass@k", "maj@k", "n"), tuple(rows))
+    return Section("Several answers to a question", table, (said,))
+
+
+def _ks(most: int) -> list[int]:
+    """2, 4, 8, … and the most; nothing if there is but one answer."""
+    powers = {2**power for power in range(1, most.bit_length())}
+    return sorted(k for k in {*powers, most} if 1 < k <= most)
+
+
+def _parallel(findings: Findings) -> Section:
+    rows: list[tuple[str, ...]] = []
+    for each in findings.voting:
+        total = int(each.setting.value)
+        rows += _at_a_total(findings, each, total)
+    return Section(
+        "One chain or several, at equal thinking",
+        Table(
+            (
+                *("total", "way", "right", "thinking tokens"),
+                *("against one chain", "tokens a right answer"),
+            ),
+            tuple(rows),
+        ),
+        (
+            "Tokens are those of all answers that a way draws. Best-of-k takes the answer whose "
+            "tokens the model finds likeliest; pass@k is what a perfect choice would reach. "
+            "Rejection asks without a cap until a thinking is no longer than the total.",
+        ),
+        figure="parallel",
+    )
+
+
+def ways(findings: Findings, each: Measured) -> list[Run]:
+    """All ways to spend a shared budget: one chain first, where it was measured."""
+    total, k = int(each.setting.value), each.setting.votes
+    one = findings.find(Setting(Kind.CAP, total))
+    found = [] if one is None else [one.run]
+    found += [way(each.run, k) for way in (majority, surest, any_right)]
+    unbounded = findings.unbounded
+    if unbounded is not None and len(unbounded.rows) > len(unbounded.run.questions):
+        found.append(rejection(unbounded.run, total))
+    return [run for run in found if run.samples]
+
+
+def _at_a_total(findings: Findings, each: Measured, total: int) -> Iterator[tuple[str, ...]]:
+    found = ways(findings, each)
+    one = found[0] if findings.find(Setting(Kind.CAP, total)) else None
+    for run in found:
+        against = points(delta(run, one)) if one is not None and run is not one else ""
+        yield (
+            str(total),
+            "one chain" if run is one else run.name,
+            percent(accuracy(run)),
+            count(run.mean_tokens),
+            against,
+            count(cost_per_correct(run.mean_generated, run.accuracy)),
+        )
+
+
+def _recommendation(findings: Findings) -> Section:
+    caps = findings.of_kind(Kind.CAP)
+    advice = recommend(caps)
+    title = "Tiers that this suggests"
+    if not advice:
+        return Section(title, sentences=("No cap is surely better than no thinking.",))
+    shared = len(shared_questions([each.run for each in caps]))
+    return Section(
+        title,
+        sentences=(
+            "`high` is the first cap that no larger one is surely better than; `medium` and `low` "
+            f"keep 90% and 50% of its gain; `max` is the largest measured ({shared:,} questions).",
+        ),
+        snippet=to_toml(advice),
+    )

@@ -18,12 +18,16 @@ class Sample:
         tokens: thinking tokens.
         generated: all generated tokens, which are paid for.
         correct: how right it is, from 0 to 1.
+        said: the answer in a form in which equal ones are equal; None is none.
+        confidence: mean log probability of the answer's tokens, None if unknown.
     """
 
     question: str
-    tokens: int
-    generated: int
+    tokens: float
+    generated: float
     correct: float
+    said: str | None = None
+    confidence: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +51,19 @@ class Run:
     def mean_tokens(self) -> float:
         """Thinking tokens of an answer, each question counting once."""
         return float(self.by_question(self.questions, "tokens").mean())
+
+    @property
+    def mean_generated(self) -> float:
+        """Generated tokens of an answer, each question counting once."""
+        return float(self.by_question(self.questions, "generated").mean())
+
+    @property
+    def grouped(self) -> dict[str, list[Sample]]:
+        """The samples of each question, questions in order."""
+        groups: dict[str, list[Sample]] = {question: [] for question in self.questions}
+        for sample in self.samples:
+            groups[sample.question].append(sample)
+        return groups
 
     @property
     def questions(self) -> list[str]:

@@ -1,12 +1,12 @@
-"""Whether an answer is right."""
+"""Whether an answer is right, and what it says."""
 
 import re
 from collections.abc import Callable
+from dataclasses import dataclass
 from decimal import Decimal, InvalidOperation
 from importlib import import_module
 
-Scorer = Callable[[str, str], float]
-"""From an answer and what is right to a score between 0 and 1."""
+from evaluation.tasks import Question
 
 NUMBER = re.compile(r"-?\d[\d,]*(?:\.\d+)?|-?\.\d+")
 PLAIN = re.compile(rf"\$?(?:{NUMBER.pattern})\s*[%.]?")
@@ -19,9 +19,44 @@ class BadScorer(ValueError):
     """There is no such scorer."""
 
 
+@dataclass(frozen=True, slots=True)
+class Scorer:
+    """Judges answers.
+
+    Attributes:
+        score: from an answer and what is right to a number between 0 and 1;
+            raises ValueError where what is right is nothing that it can judge by.
+        said: what an answer says, so that two which say the same are equal; None
+            where it says nothing. Votes are counted on this.
+    """
+
+    score: Callable[[str, str], float]
+    said: Callable[[str], str | None]
+
+    def check(self, questions: list[Question]) -> None:
+        """See that every question can be judged.
+
+        Raises:
+            ValueError: if one cannot.
+        """
+        for question in questions:
+            self.score("", question.answer)
+
+
+def whole_text(answer: str) -> str | None:
+    """The text but for spaces around it; None if there is none."""
+    return answer.strip() or None
+
+
 def exact(answer: str, right: str) -> float:
     """The same text, but for spaces around it."""
     return float(answer.strip() == right.strip())
+
+
+def number_said(answer: str) -> str | None:
+    """The last number, however it is written."""
+    found = _last_number(answer)
+    return None if found is None else f"{found:f}"
 
 
 def numeric(answer: str, right: str) -> float:
@@ -37,10 +72,15 @@ def numeric(answer: str, right: str) -> float:
     return float(found is not None and found == wanted)
 
 
+def letter_said(answer: str) -> str | None:
+    """The last letter that stands by itself, A to J."""
+    found = CHOICE.findall(answer)
+    return found[-1] if found else None
+
+
 def choice(answer: str, right: str) -> float:
     """The last letter that stands by itself, A to J, is the right one."""
-    found = CHOICE.findall(answer)
-    return float(bool(found) and found[-1] == right.strip().upper())
+    return float(letter_said(answer) == right.strip().upper())
 
 
 def regex(answer: str, right: str) -> float:
@@ -49,29 +89,32 @@ def regex(answer: str, right: str) -> float:
 
 
 SCORERS: dict[str, Scorer] = {
-    "exact": exact,
-    "numeric": numeric,
-    "choice": choice,
-    "regex": regex,
+    "exact": Scorer(exact, whole_text),
+    "numeric": Scorer(numeric, number_said),
+    "choice": Scorer(choice, letter_said),
+    "regex": Scorer(regex, whole_text),
 }
+NAMES = (*SCORERS, "math")
 
 
 def load_scorer(name: str) -> Scorer:
-    """A scorer by its name, or a function of one's own as `module:function`.
+    """A scorer by its name, or one of one's own as `module:name`: a `Scorer`, or its `score` alone.
 
     Raises:
         BadScorer: if there is none.
     """
     if name in SCORERS:
         return SCORERS[name]
-    module, colon, function = name.partition(":")
-    if not colon:
-        raise BadScorer(f"there is no scorer '{name}', only {', '.join(SCORERS)}")
+    module, colon, attribute = name.partition(":")
+    if name == "math":
+        module, attribute = "evaluation.latex", "MATH"
+    elif not colon:
+        raise BadScorer(f"there is no scorer '{name}', only {', '.join(NAMES)}")
     try:
-        scorer: Scorer = getattr(import_module(module), function)
+        found = getattr(import_module(module), attribute)
     except (ImportError, AttributeError) as error:
         raise BadScorer(f"scorer '{name}': {error}") from error
-    return scorer
+    return found if isinstance(found, Scorer) else Scorer(found, whole_text)
 
 
 def _last_number(text: str) -> Decimal | None:

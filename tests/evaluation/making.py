@@ -1,8 +1,14 @@
 """Runs by hand."""
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
+from evaluation.protocol import Protocol
+from evaluation.rows import Row
 from evaluation.samples import Run, Sample
+from evaluation.settings import Setting
+
+PROTOCOL = Protocol("m", "sums.jsonl", "{question}", "numeric", 0.6, 0.95, 1)
 
 
 def run(name: str, answers: Mapping[str, Sequence[float]], tokens: int = 100) -> Run:
@@ -15,3 +21,35 @@ def run(name: str, answers: Mapping[str, Sequence[float]], tokens: int = 100) ->
             for correct in samples
         ),
     )
+
+
+def response(
+    tokens: int = 2,
+    content: str = "1",
+    logprobs: Any = None,
+    cost: Any = None,
+    **thinking: Any,
+) -> dict[str, Any]:
+    """What a server says that thought so many tokens and answered with one."""
+    choice: dict[str, Any] = {"message": {"content": content}, "logprobs": logprobs}
+    return {
+        "choices": [{**choice, "thinking": thinking} if thinking else choice],
+        "usage": {
+            "prompt_tokens": 1,
+            "completion_tokens": tokens + 1,
+            "completion_tokens_details": {"reasoning_tokens": tokens},
+        },
+        "cost": cost,
+    }
+
+
+def row(
+    setting: Setting,
+    question: str = "q",
+    sample: int = 0,
+    score: float = 1.0,
+    said: str | None = "1",
+    **told: Any,
+) -> Row:
+    """An answer, and what the server told of it."""
+    return Row(setting, question, sample, score, said, None, 0.5, response(**told))

@@ -1,26 +1,25 @@
-"""Runs against a server: what is kept, what is asked again, what is reported."""
+"""Runs and reports by command, against a gateway over a fake engine."""
 
 import argparse
 import asyncio
-import json
+import re
 from pathlib import Path
-from typing import Any
 
-import httpx
 import pytest
 
-from evaluation.asking import Examiner, Miscounted, Refused, Row, Setting
+from evaluation import cli
 from evaluation.cli import add_arguments, execute, make_settings
-from evaluation.report import to_markdown
-from evaluation.running import BadStore, Store, outstanding, read_rows, run
-from evaluation.scorers import numeric
+from evaluation.running import outstanding
+from evaluation.settings import Kind, Setting
+from evaluation.store import read_store
 from evaluation.tasks import Question
 from server.engines.base import Job
 from server.engines.fake import FakeEngine, Script
+from tests.evaluation.making import row
 from tests.server.harness import listening
 
 QUESTIONS = [Question(str(number), f"{number} + 1?", str(number + 1)) for number in range(6)]
-SETTINGS = make_settings([0, 5], [1])
+VARIED = ("--budgets", "0,5", "--continuations", "1", "--samples", "2")
 
 
 def script(job: Job) -> Script:
@@ -30,54 +29,75 @@ def script(job: Job) -> Script:
     return Script(("abcdefgh",), str(number + 1) if job.budget.maximum else "0")
 
 
-async def examine(
-    url: str, store: Path, work_of: int | None = None, settings: list[Setting] = SETTINGS
+@pytest.fixture
+def task(tmp_path: Path) -> Path:
+    file = tmp_path / "task.jsonl"
+    rows = (f'{{"question": "{each.text}", "answer": "{each.answer}"}}\n' for each in QUESTIONS)
+    file.write_text("".join(rows))
+    return file
+
+
+def parsed(*given: str) -> argparse.Namespace:
+    parser = argparse.ArgumentParser()
+    add_arguments(parser)
+    return parser.parse_args(given)
+
+
+async def proctor_eval(*given: str) -> int:
+    return await asyncio.to_thread(execute, parsed(*given))
+
+
+async def run(url: str, task: Path, *more: str) -> int:
+    out = str(task.with_name("rows.jsonl"))
+    common = ("run", str(task), "--model", "fake", "--base-url", f"{url}/v1", "--out", out)
+    return await proctor_eval(*common, *more)
+
+
+async def test_a_run_that_was_killed_goes_on(
+    task: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    async with httpx.AsyncClient(base_url=f"{url}/v1") as client:
-        examiner = Examiner(client, "fake", numeric, 0.6, seed=1)
-        with Store(store) as kept:
-            work = outstanding(settings, QUESTIONS, 2, kept.rows)[:work_of]
-            await run(examiner, work, kept, 4, lambda _: None)
-
-
-async def test_a_run_that_was_killed_goes_on(tmp_path: Path) -> None:
-    file = tmp_path / "rows.jsonl"
+    file = task.with_name("rows.jsonl")
     engine = FakeEngine(script)
     async with listening(engine) as url:
-        await examine(url, file, work_of=10)
+        assert await run(url, task, "--budgets", "0", "--seed", "1") == 0
         with file.open("a") as cut:  # as by a kill in the middle of a line
-            cut.write('{"setting": "at most')
-        await examine(url, file)
+            cut.write('{"setting": {"kind"')
+        assert await run(url, task, *VARIED, "--seed", "1") == 0
         asked = len(engine.jobs)
-        await examine(url, file)
+        assert await run(url, task, *VARIED, "--seed", "1") == 0
 
-    rows = read_rows(file)
-    assert asked == len(engine.jobs) == len(rows) == len({row.key for row in rows}) == 36
+    rows = read_store(file).rows
+    assert asked == len(engine.jobs) == len(rows) == len({each.key for each in rows}) == 36
     assert {job.sampling.seed for job in engine.jobs} == {1, 2}
+    assert {job.sampling.top_p for job in engine.jobs} == {0.95}
+    told = capsys.readouterr().err
+    assert "30 answers, at most 60 thinking tokens in the 18 with a cap" in told
+    assert "25 answers more: about" in told
+    assert "nothing is left to ask" in told
 
 
-def test_to_open_a_store_leaves_what_is_there(tmp_path: Path) -> None:
-    file = tmp_path / "rows.jsonl"
-    row = Row("x", "q", 0, 1.0, "a\u2028", 1, 1, 1, None, 0, 0, None, 0.1)
-    whole_line = json.dumps(row.to_json()) + "\n"
-    file.write_text(whole_line + whole_line[:20])
-    inode = file.stat().st_ino
+async def test_what_is_to_come_is_priced_by_the_server(
+    task: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    prices = {"prompt": "1", "thinking": "10", "answer": "10"}
+    async with listening(FakeEngine(script), prices=prices) as url:
+        assert await run(url, task, *VARIED) == 0
 
-    with Store(file) as kept:
-        assert file.read_text() == whole_line  # before anything is written
-        kept.add(row)
-
-    assert file.read_text() == 2 * whole_line
-    assert file.stat().st_ino == inode
-    with pytest.raises(RuntimeError, match="not open"):
-        Store(file).add(row)
+    told = re.sub(r"\s+", " ", capsys.readouterr().err)
+    assert "an expected cost of" in told
+    assert ", a cost of" in told
+    assert all(each.cost for each in read_store(task.with_name("rows.jsonl")).rows)
 
 
-def test_no_maximum_is_within_every_budget() -> None:
-    (setting,) = make_settings([-1], [])
+def test_a_run_that_is_cut_short_is_even() -> None:
+    settings = make_settings([0, 4], votes=2)
+    work = outstanding(settings, QUESTIONS[:2], 1, [row(settings[0], "1")])
 
-    assert (setting.name, setting.most) == ("no maximum", None)
-    assert setting.fields == {"max_thinking_tokens": -1}
+    assert [(ask.setting.name, ask.question.id, ask.sample) for ask in work] == [
+        *(("at most 0", "0", 0), ("at most 4", "0", 0), ("2 of at most 2", "0", 0)),
+        *(("at most 4", "1", 0), ("2 of at most 2", "1", 0)),
+        *(("2 of at most 2", "0", 1), ("2 of at most 2", "1", 1)),
+    ]
 
 
 async def test_what_cannot_be_scored_ends_the_run_before_it_asks(
@@ -85,96 +105,70 @@ async def test_what_cannot_be_scored_ends_the_run_before_it_asks(
 ) -> None:
     task = tmp_path / "task.jsonl"
     task.write_text('{"question": "1/4?", "answer": "\\\\frac{1}{4}"}\n')
-    out = tmp_path / "rows.jsonl"
     engine = FakeEngine(script)
     async with listening(engine) as url:
-        given = ["run", str(task), "--base-url", f"{url}/v1", "--out", str(out)]
-        status = await asyncio.to_thread(execute, _parsed(given))
+        assert await run(url, task, "--budgets", "0") == 1
 
-    assert status == 1
     assert "plain number" in capsys.readouterr().err
     assert not engine.jobs
-    assert not out.exists()
-
-
-def _parsed(given: list[str]) -> argparse.Namespace:
-    parser = argparse.ArgumentParser()
-    add_arguments(parser)
-    return parser.parse_args(given)
-
-
-async def test_what_a_run_says(tmp_path: Path) -> None:
-    file = tmp_path / "rows.jsonl"
-    async with listening(FakeEngine(script)) as url:
-        await examine(url, file)
-
-    rows = read_rows(file)
-    by_setting = {row.setting: row for row in rows}
-    assert by_setting["at most 0"].tokens == 0
-    assert (by_setting["at most 5"].tokens, by_setting["at most 5"].end_reason) == (5, "max")
-    assert by_setting["1 continuations"].continuations == 1
-    told = to_markdown(rows, SETTINGS)
-    assert "| at most 0 | 12 | 0.0% (0.0% to 0.0%) | 0 | 100% |" in told
-    assert "| at most 5 | 12 | 100.0% (100.0% to 100.0%) | 5 | 100% | +100.0" in told
-    assert "pays" in told
-    assert "| inf |" in told
-    assert "- Surely better than at most 0: at most 5" in told
-    with pytest.raises(ValueError, match="no samples"):
-        to_markdown([], SETTINGS)
-
-
-async def test_a_busy_server_is_asked_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    statuses = [429, 503, 200]
-    waits: list[float] = []
-
-    async def note(seconds: float) -> None:
-        waits.append(seconds)
-
-    def answer(request: httpx.Request) -> httpx.Response:
-        status = statuses.pop(0)
-        return httpx.Response(status, json=whole(), headers={"retry-after": "3"})
-
-    monkeypatch.setattr(asyncio, "sleep", note)
-    async with httpx.AsyncClient(
-        base_url="http://x/v1", transport=httpx.MockTransport(answer)
-    ) as client:
-        row = await Examiner(client, "m", numeric, 0, 0).ask(Setting("x"), QUESTIONS[0], 0)
-
-    assert row.score == 1
-    assert [wait >= 3 for wait in waits] == [True, True]
-
-
-def whole(**more: Any) -> dict[str, Any]:
-    return {
-        "choices": [{"message": {"content": "1"}, "logprobs": None, **more}],
-        "usage": {
-            "prompt_tokens": 1,
-            "completion_tokens": 3,
-            "completion_tokens_details": {"reasoning_tokens": 2},
-        },
-    }
+    assert not (tmp_path / "rows.jsonl").exists()
 
 
 @pytest.mark.parametrize(
-    ("status", "told", "error"),
+    ("given", "said"),
     [
-        (400, {"error": {"message": "no"}}, Refused),
-        (200, whole(logprobs={"reasoning_content": [{}] * 3}), Miscounted),
+        ((), "nothing to compare"),
+        (("--continuations", "1", "--budget-field", "thinking_budget"), "Proctor's own"),
+        (("--budgets", "0", "--scorer", "none"), "no scorer 'none'"),
+        (("--budgets", "0", "--model", "gpt"), "404"),
     ],
 )
 async def test_what_ends_a_run(
-    status: int, told: dict[str, Any], error: type[Exception], tmp_path: Path
+    given: tuple[str, ...], said: str, task: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    transport = httpx.MockTransport(lambda _: httpx.Response(status, json=told))
-    async with httpx.AsyncClient(base_url="http://x/v1", transport=transport) as client:
-        examiner = Examiner(client, "m", numeric, 0, 0)
-        with Store(tmp_path / "rows.jsonl") as kept, pytest.raises(error):
-            await run(examiner, outstanding(SETTINGS, QUESTIONS, 1, []), kept, 4, lambda _: None)
+    async with listening(FakeEngine(script)) as url:
+        assert await run(url, task, *given) == 1
+    assert said in capsys.readouterr().err
 
 
-def test_a_file_of_something_else(tmp_path: Path) -> None:
-    file = tmp_path / "other.jsonl"
-    file.write_text(json.dumps({"question": "x"}) + "\n")
-    with pytest.raises(BadStore):
-        Store(file)
-    assert file.read_text()
+def test_a_list_of_something_else(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        parsed("run", "task", "--budgets", "few")
+    assert "no list of whole numbers" in capsys.readouterr().err
+
+
+def test_control_c_keeps_what_came(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupt(_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(cli, "_run", interrupt)
+    assert execute(parsed("run", "task", "--out", "x.jsonl")) == 130
+    assert "x.jsonl has what came" in capsys.readouterr().err
+
+
+async def test_a_report_by_command(task: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    async with listening(FakeEngine(script)) as url:
+        assert await run(url, task, *VARIED, "--votes", "2") == 0
+    rows, folder = str(task.with_name("rows.jsonl")), task.with_name("report")
+
+    assert execute(parsed("report", rows, "--large", rows, "--folder", str(folder))) == 0
+
+    assert "Accuracy against the cap" in capsys.readouterr().out
+    assert sorted(file.name for file in folder.iterdir()) == [
+        *(
+            f"rows-{name}.{form}"
+            for name in ("cap", "continuations", "parallel")
+            for form in ("png", "svg")
+        ),
+        *("rows.html", "rows.md"),
+    ]
+    told = (folder / "rows.md").read_text()
+    assert "| at most 0 | 12 | 0.0% (0.0% to 0.0%) | 0 | 100.0% |  |  | ∞ | - |" in told
+    assert "| at most 5 | 12 | 100.0% (100.0% to 100.0%) | 5 | 100.0% | +100.0 (+100.0" in told
+    assert "![Accuracy against continuations](rows-continuations.svg)" in told
+    kept = read_store(task.with_name("rows.jsonl"))
+    (again,) = {each.tokens for each in kept.rows if each.setting == Setting(Kind.CAP, 5)}
+    assert again == 5
+    assert execute(parsed("report", str(task))) == 1

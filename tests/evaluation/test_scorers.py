@@ -1,6 +1,12 @@
+import json
+from pathlib import Path
+
 import pytest
 
 from evaluation.scorers import BadScorer, load_scorer
+from evaluation.tasks import Question
+
+DATA = Path(__file__).parents[3] / "shared" / "data"
 
 
 @pytest.mark.parametrize(
@@ -18,11 +24,39 @@ from evaluation.scorers import BadScorer, load_scorer
         ("choice", "Both are", "B", 0),
         ("regex", "so 35 it is", r"\b35\b", 1),
         ("regex", "so 135", r"\b35\b", 0),
+        ("math", r"So it is $\frac{2}{4}$.", "0.5", 1),
+        ("math", r"First \boxed{3}, no: \boxed{\frac12}.", r"\frac{1}{2}", 1),
+        ("math", r"\boxed{2\sqrt{2}}", r"\sqrt{8}", 1),
+        ("math", r"\boxed{(1, 3)}", "(1,2)", 0),
+        ("math", "I do not know.", "7", 0),
+        ("math", "It is 7.", r"\boxed{7}", 1),
         ("operator:eq", "a", "a", 1),
     ],
 )
 def test_a_score(scorer: str, answer: str, right: str, score: float) -> None:
-    assert load_scorer(scorer)(answer, right) == score
+    assert load_scorer(scorer).score(answer, right) == score
+
+
+@pytest.mark.parametrize(
+    ("scorer", "answers", "said"),
+    [
+        ("numeric", ["it is 1,200.0", "1200"], "1200"),
+        ("numeric", ["no idea"], None),
+        ("choice", ["(B)", "B."], "B"),
+        ("choice", ["none of them"], None),
+        ("math", [r"\boxed{\frac{1}{2}}", r"so $\frac12$", r"\boxed{0.5}"], "1/2"),
+        ("math", [""], None),
+        ("exact", [" yes ", "yes"], "yes"),
+        ("regex", ["  "], None),
+        ("operator:eq", ["a"], "a"),
+    ],
+)
+def test_what_an_answer_says(scorer: str, answers: list[str], said: str | None) -> None:
+    assert {load_scorer(scorer).said(answer) for answer in answers} == {said}
+
+
+def test_a_scorer_of_ones_own() -> None:
+    assert load_scorer("evaluation.latex:MATH") is load_scorer("math")
 
 
 @pytest.mark.parametrize("name", ["perfect", "no.such.module:f", "operator:nothing"])
@@ -34,4 +68,26 @@ def test_no_such_scorer(name: str) -> None:
 @pytest.mark.parametrize("right", [r"\frac{1}{4}", r"\sqrt{4}", "x = 4", "1, 4", ""])
 def test_what_is_no_plain_number_cannot_be_scored_as_one(right: str) -> None:
     with pytest.raises(ValueError, match="plain number"):
-        load_scorer("numeric")("I guess 4", right)
+        load_scorer("numeric").check([Question("q", "?", right)])
+
+
+def test_what_cannot_be_read_cannot_be_scored() -> None:
+    with pytest.raises(ValueError, match="cannot be read"):
+        load_scorer("math").check([Question("q", "?", "")])
+
+
+@pytest.mark.skipif(not DATA.is_dir(), reason="the files for evaluation are not beside the project")
+def test_every_right_answer_of_the_shared_files_is_right_and_its_neighbours_is_wrong() -> None:
+    math = load_scorer("math").score
+    for file in ("math_test_200.jsonl", "gsm8k_test_200.jsonl"):
+        lines = (DATA / file).read_text(encoding="utf-8").splitlines()
+        right = [json.loads(line)["answer"] for line in lines]
+        answers = [rf"So we get $\boxed{{{each}}}$." for each in right]
+        assert all(math(answer, each) for answer, each in zip(answers, right, strict=True))
+        others = [*right[1:], right[0]]
+        wrong = [
+            (answer, other)
+            for answer, each, other in zip(answers, right, others, strict=True)
+            if each != other and math(answer, other)
+        ]
+        assert not wrong

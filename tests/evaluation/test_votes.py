@@ -1,11 +1,12 @@
 from collections import Counter
 from itertools import combinations
+from statistics import mean
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from evaluation.votes import majority_at_k, pass_at_k
+from evaluation.votes import majority_at_k, pass_at_k, surest_of_k
 
 
 @given(st.lists(st.booleans(), min_size=1, max_size=8), st.integers(1, 8))
@@ -32,22 +33,46 @@ def test_pass_at_k_of_what_cannot_be(samples: int, correct: int, k: int) -> None
         (["35", "36"], 2, 0.5),  # a tie
         (["35", "35", "36"], 3, 1.0),
         (["35", "36", "36"], 3, 0.0),
+        (["35", "35.0", "36"], 3, 2 / 3),  # two that are right split their votes
         (["35", None, None], 3, 1.0),  # who says nothing has no vote
         ([None, None], 2, 0.0),
     ],
 )
 def test_a_vote(answers: list[str | None], k: int, chance: float) -> None:
-    assert majority_at_k(answers, "35", k) == chance
+    assert majority_at_k(answers, {"35", "35.0"}, k) == pytest.approx(chance)
 
 
 @given(st.lists(st.sampled_from("abc"), min_size=1, max_size=7), st.integers(1, 7))
 def test_one_of_the_answers_wins_each_vote(answers: list[str], k: int) -> None:
     k = min(k, len(answers))
-    assert sum(majority_at_k(answers, right, k) for right in Counter(answers)) == pytest.approx(1)
+    wins = [majority_at_k(answers, {right}, k) for right in Counter(answers)]
+    assert sum(wins) == pytest.approx(1)
+
+
+def test_too_many_ways_to_draw_are_voted_on_in_groups() -> None:
+    answers = [*"aab", *"bba"] * 10 + ["a"]
+
+    assert majority_at_k(answers, {"a"}, 15) == 0.5  # a leads in 2 groups of 4, and one is left
+    assert majority_at_k(answers, {"a", "b"}, 15) == 1
+
+
+@given(
+    st.lists(st.tuples(st.integers(-3, 0), st.sampled_from([0.0, 1.0])), min_size=1, max_size=7),
+    st.integers(1, 7),
+)
+def test_the_surest_is_what_all_draws_say(answers: list[tuple[int, float]], k: int) -> None:
+    k = min(k, len(answers))
+
+    def surest(drawn: tuple[tuple[int, float], ...]) -> float:
+        top = max(sure for sure, _ in drawn)
+        return mean(right for sure, right in drawn if sure == top)
+
+    expected = mean(surest(drawn) for drawn in combinations(answers, k))
+    assert surest_of_k(answers, k) == pytest.approx(expected)
 
 
 def test_votes_that_cannot_be_counted() -> None:
-    with pytest.raises(ValueError, match="the number of answers"):
-        majority_at_k(["a"], "a", 2)
-    with pytest.raises(ValueError, match="too many"):
-        majority_at_k(["a"] * 40, "a", 20)
+    with pytest.raises(ValueError, match="maj@k"):
+        majority_at_k(["a"], {"a"}, 2)
+    with pytest.raises(ValueError, match="best-of-k"):
+        surest_of_k([(0.0, 1.0)], 0)

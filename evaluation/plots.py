@@ -1,0 +1,119 @@
+"""Pictures of a run. Its own module, as it needs the extra `eval`."""
+
+import io
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from evaluation.delta import Interval
+from evaluation.findings import Findings, Measured, accuracy
+from evaluation.report import TITLES, ways
+from evaluation.samples import Run
+from evaluation.settings import Kind
+
+SIZE = (6.4, 4.0)
+DOTS = 160
+WITHOUT_DATE = {"svg": {"Date": None}, "png": {}}
+STYLE: dict[Any, Any] = {
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "grid.alpha": 0.3,
+    "font.size": 10,
+    "svg.fonttype": "none",  # its words can be read and searched
+}
+MARKS = "osD^vP*X"
+
+
+def draw(findings: Findings) -> dict[str, Figure]:
+    """A picture for each kind of setting, and one of the ways to spend a budget, by name."""
+    with mpl.rc_context(STYLE):
+        drawn = {
+            kind.value: _accuracy(TITLES[kind], findings.of_kind(kind))
+            for kind in Kind
+            if findings.of_kind(kind)
+        }
+        if findings.voting:
+            drawn["parallel"] = _parallel(findings)
+    return drawn
+
+
+def to_svg(figure: Figure, name: str) -> str:
+    """The picture as the text of an `<svg>` element, whose ids are like no other name's."""
+    written = io.StringIO()
+    with _style(name):
+        figure.savefig(written, format="svg", metadata=WITHOUT_DATE["svg"])
+    text = written.getvalue()
+    return text[text.index("<svg") :]
+
+
+def save(figure: Figure, folder: Path, name: str) -> None:
+    """Write the picture as PNG and as SVG."""
+    with _style(name):
+        for form, metadata in WITHOUT_DATE.items():
+            figure.savefig(folder / f"{name}.{form}", dpi=DOTS, metadata=metadata)
+
+
+def _style(name: str) -> AbstractContextManager[None]:
+    """The same picture gives the same file."""
+    return mpl.rc_context({**STYLE, "svg.hashsalt": name})
+
+
+def _accuracy(title: str, settings: Sequence[Measured]) -> Figure:
+    figure, axes = _axes(title)
+    curve = settings[0].setting.kind in (Kind.CAP, Kind.CONTINUATIONS)
+    _points(axes, [(each.run, each.right) for each in settings], "", "-o" if curve else "o")
+    for each in settings:
+        axes.annotate(
+            each.setting.name,
+            (each.run.mean_tokens, 100 * each.right.value),
+            xytext=(6, -11),
+            textcoords="offset points",
+            fontsize=8,
+        )
+    return figure
+
+
+def _parallel(findings: Findings) -> Figure:
+    """A line for each way, a point for each total."""
+    lines: dict[str, list[Run]] = {}
+    for each in findings.voting:
+        for run in ways(findings, each):
+            lines.setdefault(_way(run), []).append(run)
+    figure, axes = _axes("Accuracy against all thinking tokens of a question")
+    for mark, (way, runs) in zip(MARKS, sorted(lines.items()), strict=False):
+        _points(axes, [(run, accuracy(run)) for run in runs], way, f"-{mark}")
+    axes.legend(fontsize=8)
+    return figure
+
+
+def _way(run: Run) -> str:
+    """What the runs of one way are called, whatever the total."""
+    if run.name.startswith("at most"):
+        return "one chain"
+    return "rejection" if run.name.startswith("rejection") else run.name
+
+
+def _axes(title: str) -> tuple[Figure, Axes]:
+    figure = Figure(figsize=SIZE, layout="constrained")
+    axes = figure.add_subplot()
+    axes.set_title(title)
+    axes.set_xlabel("mean thinking tokens")
+    axes.set_ylabel("right, % (95% interval)")
+    return figure, axes
+
+
+def _points(axes: Axes, runs: Sequence[tuple[Run, Interval]], label: str, form: str) -> None:
+    runs = sorted(runs, key=lambda each: each[0].mean_tokens)
+    right = [100 * found.value for _, found in runs]
+    spans = [
+        [100 * (found.value - found.low) for _, found in runs],
+        [100 * (found.high - found.value) for _, found in runs],
+    ]
+    tokens = [run.mean_tokens for run, _ in runs]
+    axes.errorbar(tokens, right, yerr=spans, fmt=form, capsize=3, label=label)

@@ -1,0 +1,80 @@
+"""Sections as Markdown, as a page, and on a terminal."""
+
+from collections.abc import Mapping, Sequence
+from importlib.resources import files
+
+from jinja2 import Environment, StrictUndefined
+from markupsafe import Markup
+from rich.console import Console
+from rich.table import Table as RichTable
+from rich.text import Text
+
+from evaluation.words import Section, Table
+
+
+def to_markdown(title: str, sections: Sequence[Section], pictures: Mapping[str, str]) -> str:
+    """The report as Markdown.
+
+    Args:
+        title: its heading.
+        sections: its parts.
+        pictures: the file of each figure, by its name; one that is missing is left out.
+    """
+    lines = [f"# {title}", ""]
+    for section in sections:
+        lines += [f"## {section.title}", ""]
+        if section.table is not None:
+            lines += [*_markdown_table(section.table), ""]
+        if section.figure in pictures:
+            lines += [f"![{section.title}]({pictures[section.figure]})", ""]
+        for sentence in section.sentences:
+            lines += [f"- {sentence}"]
+        if section.sentences:
+            lines.append("")
+        if section.snippet:
+            lines += ["```toml", section.snippet.rstrip(), "```", ""]
+    return "\n".join(lines)
+
+
+def to_html(title: str, sections: Sequence[Section], drawings: Mapping[str, str]) -> str:
+    """The report as one page that needs nothing else.
+
+    Args:
+        title: its heading.
+        sections: its parts.
+        drawings: an `<svg>` element for each figure, by its name.
+    """
+    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True)
+    template = environment.from_string(
+        files("evaluation").joinpath("page.html.jinja").read_text(encoding="utf-8")
+    )
+    safe = {name: Markup(drawing) for name, drawing in drawings.items()}  # noqa: S704 - drawn by us
+    return template.render(title=title, sections=sections, drawings=safe)
+
+
+def to_terminal(title: str, sections: Sequence[Section], console: Console) -> None:
+    """Print the report."""
+    console.rule(Text(title))
+    for section in sections:
+        console.print(Text(f"\n{section.title}", style="bold"))
+        if section.table is not None:
+            console.print(_rich_table(section.table))
+        for sentence in section.sentences:
+            console.print(Text(f"• {sentence}"))
+        if section.snippet:
+            console.print(Text(section.snippet))
+
+
+def _markdown_table(table: Table) -> list[str]:
+    rules = ["---", *["--:"] * (len(table.columns) - 1)]
+    rows = [table.columns, rules, *table.rows]
+    return ["| " + " | ".join(cell.replace("|", r"\|") for cell in row) + " |" for row in rows]
+
+
+def _rich_table(table: Table) -> RichTable:
+    made = RichTable()
+    for at, column in enumerate(table.columns):
+        made.add_column(column, justify="right" if at else "left")
+    for row in table.rows:
+        made.add_row(*(Text(cell) for cell in row))
+    return made

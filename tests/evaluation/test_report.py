@@ -1,0 +1,211 @@
+"""What is said of answers that were made by hand."""
+
+import tomllib
+from collections.abc import Sequence
+from html.parser import HTMLParser
+from io import StringIO
+
+import pytest
+from rich.console import Console
+
+from evaluation.findings import Findings, no_surer
+from evaluation.recommend import recommend, to_toml
+from evaluation.report import sections, two_models
+from evaluation.rows import Row
+from evaluation.settings import Kind, Setting
+from evaluation.store import Kept
+from evaluation.words import Section
+from evaluation.writing import to_html, to_markdown, to_terminal
+from server.settings import Settings
+from tests.evaluation.making import PROTOCOL, row, run
+
+QUESTIONS = 200
+
+
+def answers(setting: Setting, right: int, samples: int = 1, tokens: int = 10) -> list[Row]:
+    """Answers to `QUESTIONS` questions, of which the first `right` are answered right."""
+    return [
+        row(
+            setting,
+            f"{question:03}",
+            sample,
+            score=float(question < right),
+            said="1" if question < right else "2",
+            tokens=tokens,
+            end_reason="max" if tokens else "disabled",
+        )
+        for question in range(QUESTIONS)
+        for sample in range(samples)
+    ]
+
+
+def cap(most: int, right: int, **more: int) -> list[Row]:
+    return answers(Setting(Kind.CAP, most), right, tokens=max(most, 0) or 300 * (most < 0), **more)
+
+
+CURVE = [*cap(0, 10), *cap(64, 100), *cap(128, 150), *cap(256, 180), *cap(512, 181), *cap(-1, 175)]
+
+
+def said(rows: Sequence[Row]) -> dict[str, Section]:
+    found = Findings.of(rows)
+    return {section.title: section for section in sections(Kept(PROTOCOL, [*rows]), found)}
+
+
+def test_settings_stand_from_the_smallest_budget_to_the_largest() -> None:
+    asked = [
+        *(Setting(Kind.TIER, "high"), Setting(Kind.CAP, -1), Setting(Kind.CAP, 64, 4)),
+        *(Setting(Kind.CAP, 64), Setting(Kind.TIER, "auto"), Setting(Kind.CAP, 8)),
+    ]
+    found = Findings.of([row(setting) for setting in asked])
+
+    assert [each.setting.name for each in found.measured] == [
+        *("at most 8", "at most 64", "no maximum", "4 of at most 16"),
+        *("tier high", "tier auto"),
+    ]
+    assert found.baseline(Kind.TIER).setting.value == "high"
+    with pytest.raises(ValueError, match="no answers"):
+        Findings.of([])
+
+
+def test_a_curve() -> None:
+    told = said(CURVE)["Accuracy against the cap on thinking"]
+
+    assert told.table is not None
+    by_setting = {cells[0]: cells for cells in told.table.rows}
+    assert by_setting["at most 0"][5:7] == ("", "")
+    # 45 points, give or take 1.96 times the root of .45 * .55 / 200.
+    assert by_setting["at most 64"][5:7] == ("+45.0 (+38.0 to +52.0)", "pays")
+    assert by_setting["at most 64"][7] == "130"  # 65 tokens at 50%
+    words = " ".join(told.sentences)
+    assert "the best accuracy: 90.5%" in words
+    # Doublings: 64 50%, 128 75%, 256 90%, 300 87.5%, 512 90.5%; the mean slope of the ten pairs.
+    assert "Scaling: +10.2 percentage points per doubling" in words
+    assert "It flattens at 'at most 256'" in words
+    assert "Surely better than 'at most 0': 'at most 64', to begin with." in words
+
+
+def test_how_thinking_ended() -> None:
+    rows = [
+        *(row(Setting(Kind.CAP, 8), str(at), end_reason="natural", score=1) for at in range(3)),
+        row(Setting(Kind.CAP, 8), "3", end_reason="max", forced_tokens=4, score=0),
+        *(row(Setting(Kind.CAP, 64), str(at), end_reason="loop", score=0) for at in range(2)),
+        *(row(Setting(Kind.CAP, 64), str(at), said=None, continuations=2) for at in (2, 3)),
+    ]
+    table = said(rows)["How the thinking ended"].table
+
+    assert table is not None
+    assert table.rows == (
+        ("at most 8", "75.0%", "25.0%", "0.0%", "25.0%", "0.00", "1.0", "0.0%", ""),
+        ("at most 64", "0.0%", "0.0%", "50.0%", "50.0%", "1.00", "0.0", "50.0%", "50.0%"),
+    )
+
+
+def test_several_answers() -> None:
+    told = said(cap(8, 100, samples=5))["Several answers to a question"]
+
+    assert told.table is not None
+    assert [cells[1:] for cells in told.table.rows] == [
+        (str(k), "50.0% (43.0% to 57.0%)", "50.0% (43.0% to 57.0%)", "5") for k in (2, 4, 5)
+    ]
+    assert "temperature 0.6, top_p 0.95" in told.sentences[0]
+
+
+def test_one_chain_or_several() -> None:
+    shared = answers(Setting(Kind.CAP, 64, 4), right=20, samples=4, tokens=16)
+    rows = [*cap(64, 100), *shared, *cap(-1, 150, samples=2)]
+    told = said(rows)["One chain or several, at equal thinking"]
+
+    assert told.table is not None
+    ways = {cells[1]: cells for cells in told.table.rows}
+    assert [*ways] == ["one chain", "majority@4", "best-of-4", "pass@4", "rejection above 64"]
+    assert ways["one chain"][3:5] == ("64", "")
+    assert ways["majority@4"][2:4] == ("10.0% (6.0% to 14.0%)", "64")
+    assert ways["majority@4"][4].startswith("-40.0")
+    assert ways["majority@4"][5] == "680"  # 4 times 17 tokens at 10%
+    assert ways["rejection above 64"][2:4] == ("0.0% (0.0% to 0.0%)", "600")
+
+
+def test_the_cap_where_a_curve_flattens() -> None:
+    many = {str(at): at for at in range(QUESTIONS)}
+    rising = [
+        run(str(right), {name: [float(at < right)] for name, at in many.items()})
+        for right in (20, 100, 102, 101)
+    ]
+    assert no_surer(rising) is rising[1]
+    assert no_surer(rising[:1]) is rising[0]
+
+
+def test_tiers_that_a_curve_suggests() -> None:
+    snippet = said(CURVE)["Tiers that this suggests"].snippet
+
+    tiers = tomllib.loads(snippet)["tiers"]
+    assert [(tier["name"], tier["max_tokens"]) for tier in tiers] == [
+        *(("none", 0), ("low", 64), ("medium", 256), ("high", 256), ("max", 512))
+    ]
+    assert [tier.name for tier in Settings(tiers=tiers).tiers] == [tier["name"] for tier in tiers]
+
+
+def test_nothing_is_suggested_where_thinking_does_not_pay() -> None:
+    told = said([*cap(0, 100), *cap(64, 101)])["Tiers that this suggests"]
+    assert (told.snippet, told.sentences) == ("", ("No cap is surely better than no thinking.",))
+    with pytest.raises(ValueError, match="without thinking"):
+        recommend(Findings.of(cap(64, 100)).of_kind(Kind.CAP))
+    assert to_toml([]) == ""
+
+
+def test_a_small_model_that_thinks_against_a_large_one_that_does_not() -> None:
+    large = Findings.of(cap(0, 60))
+
+    told = " ".join(two_models(Findings.of(CURVE), large).sentences)
+    assert "From 'at most 128' on" not in told
+    assert "From 'at most 64' on the small model is surely more often right" in told
+    assert "30.0% (23.5% to 36.5%) right: by +20.0" in told
+    # 65 tokens at 50% against 1 token at 30%.
+    assert "per token is 39.00 (" in told
+    none = two_models(Findings.of(cap(64, 61)), large)
+    assert "No cap makes the small model surely better" in none.sentences[0]
+
+
+class Cells(HTMLParser):
+    """Texts of a page, and what it asks other places for."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.texts: list[str] = []
+        self.asked: list[str | None] = []
+
+    def handle_starttag(self, _: str, attributes: list[tuple[str, str | None]]) -> None:
+        self.asked += [value for name, value in attributes if name in ("src", "href")]
+
+    def handle_data(self, data: str) -> None:
+        self.texts.append(data)
+
+
+def test_a_report_in_every_form() -> None:
+    told = [*said(CURVE).values()]
+    title = "Is <b> | paid?"
+
+    markdown = to_markdown(title, told, {"cap": "cap.svg"})
+    assert markdown.startswith(f"# {title}\n\n## What was asked\n")
+    assert "| setting | answers | right |" in markdown
+    assert "\n![Accuracy against the cap on thinking](cap.svg)\n" in markdown
+    assert "```toml\n[[tiers]]" in markdown
+
+    page = Cells()
+    page.feed(to_html(title, told, {"cap": "<svg><text>drawn</text></svg>"}))
+    assert title in page.texts
+    assert "drawn" in page.texts
+    assert "+45.0 (+38.0 to +52.0)" in page.texts
+    assert not page.asked
+
+    written = StringIO()
+    to_terminal(title, told, Console(file=written, width=200))
+    assert title in written.getvalue()
+    assert "+45.0 (+38.0 to +52.0)" in written.getvalue()
+
+
+def test_a_bar_in_a_cell_does_not_end_it() -> None:
+    rows = cap(64, 100, samples=1)
+    found = [row(Setting(Kind.TIER, "a|b"), each.question) for each in rows]
+    markdown = to_markdown("t", [*said(found).values()], {})
+    assert r"| tier a\|b |" in markdown

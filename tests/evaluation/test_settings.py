@@ -1,0 +1,44 @@
+from typing import Any
+
+import pytest
+
+from evaluation.cli import make_settings
+from evaluation.settings import Kind, Setting
+
+
+@pytest.mark.parametrize(
+    ("setting", "name", "fields"),
+    [
+        (Setting(Kind.CAP, 0), "at most 0", {"max_thinking_tokens": 0}),
+        (Setting(Kind.CAP, -1), "no maximum", {"max_thinking_tokens": -1}),
+        (Setting(Kind.CAP, 64, 5), "5 of at most 12", {"max_thinking_tokens": 12}),
+        (
+            Setting(Kind.CONTINUATIONS, 1),
+            "1 continuation",
+            {"max_thinking_tokens": -1, "thinking": {"continuations": 1}},
+        ),
+        (Setting(Kind.TIER, "auto"), "tier auto", {"budget_tier": "auto"}),
+        (Setting(Kind.EFFORT, "low"), "effort low", {"reasoning_effort": "low"}),
+    ],
+)
+def test_what_is_asked_for(setting: Setting, name: str, fields: dict[str, Any]) -> None:
+    assert setting.name == name
+    assert setting.fields() == fields
+    assert Setting.from_json(setting.to_json()) == setting
+
+
+def test_another_servers_name_for_a_cap() -> None:
+    field = "thinking_token_budget"
+    assert Setting(Kind.CAP, 64).fields(field) == {field: 64}
+    assert Setting(Kind.CAP, -1).fields(field) == {}
+
+
+def test_what_a_command_asks_for() -> None:
+    made = make_settings([0, 4, 64, 64], [2], ["auto"], ["high"], votes=5)
+
+    assert [setting.name for setting in made] == [
+        *("at most 0", "at most 4", "at most 64"),
+        *("2 continuations", "tier auto", "effort high", "5 of at most 12"),
+    ]
+    with pytest.raises(ValueError, match="nothing to compare"):
+        make_settings()

@@ -1,0 +1,92 @@
+"""What is kept of a run, and what a file of something else is."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from evaluation.rows import Row
+from evaluation.settings import Kind, Setting
+from evaluation.store import BadStore, Store, read_store
+from tests.evaluation.making import PROTOCOL, response, row
+
+CAP = Setting(Kind.CAP, 5)
+FIRST = row(CAP, content="a\u2028", cost={"total": "0.25"}, end_reason="max", max_tokens=5)
+
+
+def test_a_row_is_what_it_was() -> None:
+    read = Row.from_json(json.loads(json.dumps(FIRST.to_json())))
+
+    assert read == FIRST
+    assert (read.tokens, read.generated, read.cost, read.bounds) == (2, 3, 0.25, (0, 5))
+    assert row(CAP).cost is None
+
+
+def test_bounds_are_of_the_setting_or_of_the_tier() -> None:
+    told = {"min_tokens": 4, "max_tokens": 9}
+    assert row(Setting(Kind.TIER, "high"), **told).bounds == (4, 9)
+    assert row(CAP, min_tokens=0, max_tokens=9).bounds == (0, 5)
+    assert row(Setting(Kind.CAP, -1)).bounds == (0, float("inf"))
+
+
+def test_a_store_is_gone_on_with_and_not_written_anew(tmp_path: Path) -> None:
+    file = tmp_path / "rows.jsonl"
+    with Store(file, PROTOCOL) as kept:
+        kept.add(FIRST)
+    whole = file.read_text()
+    file.write_text(whole + whole[-20:].rstrip())  # as by a kill in the middle of a line
+    inode = file.stat().st_ino
+
+    with Store(file, PROTOCOL) as kept:
+        assert file.read_text() == whole  # before anything is written
+        kept.add(replace(FIRST, sample=1))
+
+    assert [each.sample for each in read_store(file).rows] == [0, 1]
+    assert file.stat().st_ino == inode
+    with pytest.raises(RuntimeError, match="not open"):
+        Store(file, PROTOCOL).add(FIRST)
+
+
+def test_runs_that_differ_are_not_mixed(tmp_path: Path) -> None:
+    file = tmp_path / "rows.jsonl"
+    with Store(file, PROTOCOL):
+        pass
+    with pytest.raises(BadStore, match=r"differs in model \('m', 'other'\), seed \(1, 2\): take"):
+        Store(file, replace(PROTOCOL, model="other", seed=2))
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "no line end",
+        json.dumps({"question": "x"}) + "\n",
+        json.dumps({"protocol": {"model": "m"}}) + "\n",
+        json.dumps({"protocol": PROTOCOL.to_json()}) + "\n{}\n",
+        *(
+            json.dumps({"protocol": PROTOCOL.to_json()}) + "\n" + json.dumps(line) + "\n"
+            for line in (FIRST.to_json() | {"response": {}}, FIRST.to_json() | {"setting": {}})
+        ),
+    ],
+)
+def test_a_file_of_something_else_is_left_as_it_is(content: str, tmp_path: Path) -> None:
+    file = tmp_path / "other.jsonl"
+    file.write_text(content)
+    with pytest.raises(BadStore, match="holds no run"):
+        Store(file, PROTOCOL)
+    assert file.read_text() == content
+
+
+def test_a_file_that_is_not_there(tmp_path: Path) -> None:
+    with pytest.raises(BadStore, match="cannot be read"):
+        read_store(tmp_path / "none.jsonl")
+
+
+def test_a_server_that_does_not_count_its_thinking() -> None:
+    told = response()
+    del told["usage"]["completion_tokens_details"]
+    kept = Row(CAP, "q", 0, 1.0, "1", None, 0.1, told)
+    assert kept.tokens == 0
+    told["choices"][0]["message"]["reasoning"] = "hm"
+    with pytest.raises(ValueError, match="does not count"):
+        _ = kept.tokens
