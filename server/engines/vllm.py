@@ -45,6 +45,7 @@ from server.engines.base import (
 )
 from server.engines.codec import VllmCodec
 from server.engines.tools import VllmTools
+from server.engines.vllm_metrics import TruthfulStatLogger
 
 logger = logging.getLogger(__name__)
 
@@ -142,7 +143,9 @@ class VllmEngine:
         tools = None if tool_call_parser is None else VllmTools(tool_call_parser, tokenizer)
         found = encode_markers(tokenizer, texts, _end_of_turn(tokenizer, config))
         config.additional_config = with_markers(config.additional_config, found)
-        llm = AsyncLLM.from_vllm_config(config, enable_log_requests=False)
+        llm = AsyncLLM.from_vllm_config(
+            config, enable_log_requests=False, stat_loggers=[TruthfulStatLogger]
+        )
         info = ModelInfo(
             name,
             config.model_config.max_model_len,
