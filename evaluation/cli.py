@@ -28,6 +28,9 @@ SOME = 5
 
 OUT = Path("eval.jsonl")
 
+WIDTH = 132
+"""Of a report that goes to no terminal."""
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the commands to a parser of their own."""
@@ -165,7 +168,10 @@ def _report(path: Path, large: Path | None, folder: Path | None) -> None:
     if large is not None:
         told.append(two_models(findings, Findings.of(read_store(large).rows)))
     title = f"Does thinking pay? {kept.protocol.model} on {kept.protocol.task}"
-    to_terminal(title, told, Console())
+    console = Console()
+    if not console.is_terminal:
+        console.width = WIDTH
+    to_terminal(title, told, console)
     if folder is not None:
         _write(folder, path.stem, title, told, findings)
 

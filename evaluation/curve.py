@@ -17,7 +17,7 @@ def control(tokens: Iterable[int], least: int, most: float) -> float:
     return sum(inside) / len(inside)
 
 
-def scaling(points: Sequence[tuple[float, float]]) -> float:
+def scaling(points: Sequence[tuple[float, float]], apart: float = 0.0) -> float:
     """Percentage points of accuracy for each doubling of the thinking tokens.
 
     The mean, over all pairs of settings, of the slope between the two. The paper leaves the unit
@@ -25,16 +25,18 @@ def scaling(points: Sequence[tuple[float, float]]) -> float:
 
     Args:
         points: mean thinking tokens, over 0, and accuracy from 0 to 1, of each setting.
+        apart: doublings by which a pair must differ at least. Two settings that come to the same
+            tokens but for chance have any slope between them; the paper has none such.
 
     Raises:
-        ValueError: if fewer than two settings differ in tokens, or one has none.
+        ValueError: if no two settings differ so in tokens, or one has none.
     """
     if any(tokens <= 0 for tokens, _ in points):
         raise ValueError("scaling is about doublings, and a setting without thinking has none")
     slopes = [
-        100 * (higher - lower) / (math.log2(more) - math.log2(fewer))
+        100 * (higher - lower) / math.log2(more / fewer)
         for (fewer, lower), (more, higher) in combinations(sorted(points), 2)
-        if more != fewer
+        if more != fewer and math.log2(more / fewer) >= apart
     ]
     if not slopes:
         raise ValueError("scaling needs two settings that differ in tokens")

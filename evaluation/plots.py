@@ -12,9 +12,10 @@ from matplotlib.figure import Figure
 
 from evaluation.delta import Interval
 from evaluation.findings import Findings, Measured, accuracy
-from evaluation.report import TITLES, ways
+from evaluation.report import TITLES
 from evaluation.samples import Run
 from evaluation.settings import Kind
+from evaluation.strategies import any_right, majority, surest
 
 SIZE = (6.4, 4.0)
 DOTS = 160
@@ -68,35 +69,38 @@ def _accuracy(title: str, settings: Sequence[Measured]) -> Figure:
     figure, axes = _axes(title)
     curve = settings[0].setting.kind in (Kind.CAP, Kind.CONTINUATIONS)
     _points(axes, [(each.run, each.right) for each in settings], "", "-o" if curve else "o")
+    labels: dict[tuple[int, int], list[str]] = {}
     for each in settings:
+        at = (round(each.run.mean_tokens), round(100 * each.right.value))
+        labels.setdefault(at, []).append(each.setting.name)
+    for at, names in labels.items():
         axes.annotate(
-            each.setting.name,
-            (each.run.mean_tokens, 100 * each.right.value),
-            xytext=(6, -11),
+            "\n".join(names),
+            at,
+            xytext=(6, -5),
             textcoords="offset points",
             fontsize=8,
+            verticalalignment="top",
         )
     return figure
 
 
 def _parallel(findings: Findings) -> Figure:
     """A line for each way, a point for each total."""
-    lines: dict[str, list[Run]] = {}
+    lines: dict[str, list[Run]] = {
+        "one chain": [each.run for each in findings.of_kind(Kind.CAP) if each.setting.value],
+        "continuations": [each.run for each in findings.of_kind(Kind.CONTINUATIONS)],
+    }
     for each in findings.voting:
-        for run in ways(findings, each):
-            lines.setdefault(_way(run), []).append(run)
+        for strategy in (majority, surest, any_right):
+            run = strategy(each.run, each.setting.votes)
+            lines.setdefault(run.name, []).append(run)
     figure, axes = _axes("Accuracy against all thinking tokens of a question")
-    for mark, (way, runs) in zip(MARKS, sorted(lines.items()), strict=False):
-        _points(axes, [(run, accuracy(run)) for run in runs], way, f"-{mark}")
+    for mark, (way, runs) in zip(MARKS, lines.items(), strict=False):
+        if runs:
+            _points(axes, [(run, accuracy(run)) for run in runs], way, f"-{mark}")
     axes.legend(fontsize=8)
     return figure
-
-
-def _way(run: Run) -> str:
-    """What the runs of one way are called, whatever the total."""
-    if run.name.startswith("at most"):
-        return "one chain"
-    return "rejection" if run.name.startswith("rejection") else run.name
 
 
 def _axes(title: str) -> tuple[Figure, Axes]:
@@ -105,6 +109,7 @@ def _axes(title: str) -> tuple[Figure, Axes]:
     axes.set_title(title)
     axes.set_xlabel("mean thinking tokens")
     axes.set_ylabel("right, % (95% interval)")
+    axes.set_ylim(0, 104)
     return figure, axes
 
 

@@ -1,6 +1,7 @@
 """What a run says, section by section; how sections are written is not said here."""
 
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 
 from evaluation.curve import performance, scaling
 from evaluation.delta import STEP_TOKENS, delta, slope
@@ -19,6 +20,9 @@ TITLES = {
     Kind.TIER: "Tiers",
     Kind.EFFORT: "Efforts",
 }
+APART = 0.1
+"""Doublings by which two settings must differ for a slope between them."""
+
 CURVES = (Kind.CAP, Kind.CONTINUATIONS)
 """Kinds whose settings are points on a curve."""
 
@@ -90,14 +94,15 @@ def _comparison(findings: Findings, kind: Kind) -> Section:
     settings, base = findings.of_kind(kind), findings.baseline(kind)
     table = Table(
         (
-            *("setting", "answers", "right", "thinking tokens", "within"),
-            *(f"against '{base.setting.name}'", "verdict"),
-            *("tokens a right answer", "cost of one"),
+            *("setting", "answers", "right", "thinking", "within", "gain", "verdict"),
+            *("tokens / right", "cost / right"),
         ),
         tuple(_row(each, base) for each in settings),
     )
-    sentences = tuple(_curve(settings, base)) if kind in CURVES else ()
-    return Section(TITLES[kind], table, sentences, figure=kind.value)
+    told = [f"The gain is against '{base.setting.name}', in percentage points, paired by question."]
+    if kind in CURVES:
+        told += _curve(settings, base)
+    return Section(TITLES[kind], table, tuple(told), figure=kind.value)
 
 
 def _row(each: Measured, base: Measured) -> tuple[str, ...]:
@@ -122,10 +127,11 @@ def _curve(settings: Sequence[Measured], base: Measured) -> Iterator[str]:
     runs = [each.run for each in settings]
     yield f"Performance, the best accuracy: {performance([run.accuracy for run in runs]):.1%}."
     thinking = [(run.mean_tokens, run.accuracy) for run in runs if run.mean_tokens > 0]
-    if len({tokens for tokens, _ in thinking}) > 1:
+    with suppress(ValueError):  # no two settings are apart
         yield (
-            f"Scaling: {scaling(thinking):+.1f} percentage points per doubling of the thinking "
-            "tokens, the mean over all pairs of settings that think."
+            f"Scaling: {scaling(thinking, APART):+.1f} percentage points per doubling of the "
+            "thinking tokens, the mean over the pairs of settings that think and differ by a tenth "
+            "of a doubling."
         )
     if len(runs) > 1:
         yield f"Slope: {points(slope(runs))} percentage points per {STEP_TOKENS} more tokens."
@@ -137,8 +143,8 @@ def _curve(settings: Sequence[Measured], base: Measured) -> Iterator[str]:
 
 def _ends(findings: Findings) -> Section:
     columns = (
-        *("setting", "ended by itself", "by the cap", "as a loop", "forced in all"),
-        *("continuations", "forced tokens", "no answer", "right before, wrong here"),
+        *("setting", "natural", "cap", "loop", "forced end"),
+        *("continued", "forced tokens", "no answer", "overthinking"),
     )
     rows = []
     for each, before in zip(findings.measured, [None, *findings.measured[:-1]], strict=True):
@@ -160,11 +166,13 @@ def _ends(findings: Findings) -> Section:
                 lost,
             )
         )
-    overthought = (
-        "The last column is overthinking: questions that most answers got right under the setting "
-        "before, and got wrong under this one."
+    meaning = (
+        "Shares of answers whose thinking ended by itself, by the cap, or as a loop; the latter "
+        "two are forced. Continuations and forced tokens are means.",
+        "Overthinking: questions that most answers got right under the setting before, and got "
+        "wrong under this one.",
     )
-    return Section("How the thinking ended", Table(columns, tuple(rows)), (overthought,))
+    return Section("How the thinking ended", Table(columns, tuple(rows)), meaning)
 
 
 def _votes(kept: Kept, findings: Findings) -> Section | None:
@@ -207,25 +215,31 @@ def _parallel(findings: Findings) -> Section:
         "One chain or several, at equal thinking",
         Table(
             (
-                *("total", "way", "right", "thinking tokens"),
-                *("against one chain", "tokens a right answer"),
+                *("total", "way", "right", "thinking"),
+                *("against one chain", "tokens / right"),
             ),
             tuple(rows),
         ),
         (
-            "Tokens are those of all answers that a way draws. Best-of-k takes the answer whose "
-            "tokens the model finds likeliest; pass@k is what a perfect choice would reach. "
-            "Rejection asks without a cap until a thinking is no longer than the total.",
+            "Tokens are those of all answers that a way draws. A chain can end before its total; "
+            "the one with continuations is the longest that took no more.",
+            "Best-of-k takes the answer whose tokens the model finds likeliest; pass@k is what a "
+            "perfect choice would reach. Rejection asks without a cap until a thinking is no "
+            "longer than the total.",
         ),
         figure="parallel",
     )
 
 
-def ways(findings: Findings, each: Measured) -> list[Run]:
+def _ways(findings: Findings, each: Measured) -> list[Run]:
     """All ways to spend a shared budget: one chain first, where it was measured."""
     total, k = int(each.setting.value), each.setting.votes
     one = findings.find(Setting(Kind.CAP, total))
     found = [] if one is None else [one.run]
+    longest = [
+        each.run for each in findings.of_kind(Kind.CONTINUATIONS) if each.run.mean_tokens <= total
+    ]
+    found += longest[-1:]
     found += [way(each.run, k) for way in (majority, surest, any_right)]
     unbounded = findings.unbounded
     if unbounded is not None and len(unbounded.rows) > len(unbounded.run.questions):
@@ -234,7 +248,7 @@ def ways(findings: Findings, each: Measured) -> list[Run]:
 
 
 def _at_a_total(findings: Findings, each: Measured, total: int) -> Iterator[tuple[str, ...]]:
-    found = ways(findings, each)
+    found = _ways(findings, each)
     one = found[0] if findings.find(Setting(Kind.CAP, total)) else None
     for run in found:
         against = points(delta(run, one)) if one is not None and run is not one else ""

@@ -40,17 +40,17 @@ class Section:
 
 def percent(found: Interval) -> str:
     """A share and its interval."""
-    return f"{found.value:.1%} ({found.low:.1%} to {found.high:.1%})"
+    return f"{found.value:.1%} ({100 * found.low:.1f}, {100 * found.high:.1f})"
 
 
 def points(found: Interval) -> str:
     """A difference of shares and its interval, in percentage points."""
-    return f"{100 * found.value:+.1f} ({100 * found.low:+.1f} to {100 * found.high:+.1f})"
+    return f"{100 * found.value:+.1f} ({100 * found.low:+.1f}, {100 * found.high:+.1f})"
 
 
 def ratio(found: Interval) -> str:
     """A ratio and its interval."""
-    return f"{found.value:.2f} ({found.low:.2f} to {found.high:.2f})"
+    return f"{found.value:.2f} ({found.low:.2f}, {found.high:.2f})"
 
 
 def count(number: float) -> str:

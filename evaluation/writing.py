@@ -5,6 +5,7 @@ from importlib.resources import files
 
 from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table as RichTable
 from rich.text import Text
@@ -72,9 +73,9 @@ def _markdown_table(table: Table) -> list[str]:
 
 
 def _rich_table(table: Table) -> RichTable:
-    made = RichTable()
+    made = RichTable(padding=(0, 1, 0, 0), box=SIMPLE_HEAD, pad_edge=False)
     for at, column in enumerate(table.columns):
-        made.add_column(column, justify="right" if at else "left")
+        made.add_column(column, justify="right" if at else "left", overflow="fold", no_wrap=not at)
     for row in table.rows:
         made.add_row(*(Text(cell) for cell in row))
     return made

@@ -34,5 +34,5 @@ class TruthfulStatLogger(PrometheusStatLogger):
 
 def without_impossible_times(finished: FinishedRequestStats) -> FinishedRequestStats:
     """The same, where times below zero are none."""
-    impossible = {name: 0.0 for name in TIMES if getattr(finished, name) < 0}
+    impossible: dict[str, Any] = {name: 0.0 for name in TIMES if getattr(finished, name) < 0}
     return replace(finished, **impossible) if impossible else finished
