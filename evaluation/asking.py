@@ -16,6 +16,7 @@ from evaluation.tasks import Question
 PATIENCE_SECONDS = 600
 TRIES = 8
 FIRST_WAIT_SECONDS = 0.5
+PRICES = ("expected", "most")
 AGAIN = (429, 503)
 """Statuses after which it is worth another try."""
 
@@ -66,19 +67,17 @@ class Examiner:
             response=told,
         )
 
-    async def expected_cost(self, setting: Setting, question: Question) -> float | None:
-        """What the server expects an answer to cost, asked without generating one.
+    async def price(self, setting: Setting, question: Question) -> dict[str, float]:
+        """What the server says that an answer will cost, asked without generating one.
 
-        None where it does not say: it knows no prices, or is no Proctor.
+        `expected` and `most`; what it does not say is left out: it has answered
+        nothing of the kind yet, knows no prices, or is no Proctor.
         """
         response = await self._client.post(
             "route", json=request(self._protocol, setting, question, 0)
         )
-        if not response.is_success:
-            return None
-        cost = response.json().get("cost") or {}
-        expected = cost.get("expected") or cost.get("most")
-        return None if expected is None else float(expected)
+        cost = (response.json().get("cost") or {}) if response.is_success else {}
+        return {name: float(cost[name]) for name in PRICES if cost.get(name) is not None}
 
     async def _post(self, body: dict[str, Any]) -> dict[str, Any]:
         wait = FIRST_WAIT_SECONDS

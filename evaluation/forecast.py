@@ -1,6 +1,7 @@
 """What a run will take, told before its first request and once more after the first answers."""
 
 from collections.abc import Sequence
+from contextlib import suppress
 from statistics import mean
 
 from evaluation.asking import Examiner
@@ -9,20 +10,18 @@ from evaluation.running import Ask
 from evaluation.settings import Setting
 from evaluation.tasks import Question
 
+WORDS = {"expected": "an expected cost of", "most": "a cost of at most"}
 PRICED = 3
 """Questions of each setting whose price the server is asked for."""
 
 
 async def before(examiner: Examiner, work: Sequence[Ask]) -> str:
-    """Answers, most thinking tokens, and cost by the server's own expectation, where it has one."""
+    """Answers, most thinking tokens, and costs as far as the server can tell them."""
     capped = [ask.setting.most for ask in work if ask.setting.most is not None]
     told = [f"{len(work):,} answers"]
     if capped:
         told.append(f"at most {sum(capped):,} thinking tokens in the {len(capped):,} with a cap")
-    cost = await _expected_cost(examiner, work)
-    if cost is not None:
-        told.append(f"an expected cost of {cost:.3g}")
-    return ", ".join(told)
+    return ", ".join([*told, *await _costs(examiner, work)])
 
 
 def after(rows: Sequence[Row], left: Sequence[Ask], at_a_time: int) -> str:
@@ -44,16 +43,18 @@ def after(rows: Sequence[Row], left: Sequence[Ask], at_a_time: int) -> str:
     )
 
 
-async def _expected_cost(examiner: Examiner, work: Sequence[Ask]) -> float | None:
-    """None if the server cannot price one of the settings."""
+async def _costs(examiner: Examiner, work: Sequence[Ask]) -> list[str]:
+    """What the server can say of every setting."""
     asked: dict[Setting, list[Question]] = {}
     for ask in work:
         asked.setdefault(ask.setting, []).append(ask.question)
-    total = 0.0
-    for setting, questions in asked.items():
-        costs = [await examiner.expected_cost(setting, each) for each in questions[:PRICED]]
-        known = [cost for cost in costs if cost is not None]
-        if len(known) < len(costs):
-            return None
-        total += mean(known) * len(questions)
-    return total
+    priced = [
+        (len(questions), [await examiner.price(setting, each) for each in questions[:PRICED]])
+        for setting, questions in asked.items()
+    ]
+    told = []
+    for name, words in WORDS.items():
+        with suppress(KeyError):
+            total = sum(count * mean(cost[name] for cost in costs) for count, costs in priced)
+            told.append(f"{words} {total:.3g}")
+    return told

@@ -93,7 +93,7 @@ async def test_a_server_that_knows_no_prices_is_no_obstacle() -> None:
     transport = httpx.MockTransport(lambda _: httpx.Response(404))
     async with httpx.AsyncClient(base_url="http://x/v1", transport=transport) as client:
         examiner = Examiner(client, PROTOCOL, load_scorer("numeric"))
-        assert await examiner.expected_cost(CAP, QUESTION) is None
+        assert await examiner.price(CAP, QUESTION) == {}
 
 
 async def test_a_busy_server_is_asked_again(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -82,10 +82,14 @@ async def test_what_is_to_come_is_priced_by_the_server(
     prices = {"prompt": "1", "thinking": "10", "answer": "10"}
     async with listening(FakeEngine(script), prices=prices) as url:
         assert await run(url, task, *VARIED) == 0
+        assert await run(url, task, *VARIED, "--budgets", "0,5,6") == 0
 
     told = re.sub(r"\s+", " ", capsys.readouterr().err)
-    assert "an expected cost of" in told
-    assert ", a cost of" in told
+    before_any, after_some = re.findall(r"36 answers, .*?answers more|12 answers, .*?more", told)
+    assert "a cost of at most 1.47" in before_any
+    assert "expected" not in before_any
+    assert "an expected cost of" in after_some
+    assert "tokens, a cost of 0.0" in told
     assert all(each.cost for each in read_store(task.with_name("rows.jsonl")).rows)
 
 
