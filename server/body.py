@@ -1,5 +1,6 @@
 """From a request's bytes to a request, or to a 400 that names the field."""
 
+import asyncio
 from typing import Any, TypeVar
 
 import jiter
@@ -7,12 +8,13 @@ from fastapi import Request
 from pydantic import ValidationError
 from pydantic_core import from_json
 
-from server.errors import BadRequest, BodyTooLarge
+from server.errors import BadRequest, BodyTooLarge, RequestTimeout
 from server.parts import Part
 from server.schemas import ChatRequest
 
 P = TypeVar("P", bound=Part)
 
+BODY_SECONDS = 60.0
 MAX_PATH = 128
 
 
@@ -21,13 +23,18 @@ async def read_body(request: Request, at_most: int) -> bytes:
 
     Raises:
         BodyTooLarge: if it is over `at_most` bytes.
+        RequestTimeout: if it is not whole within `BODY_SECONDS`.
         ClientDisconnect: if the client went away.
     """
     body = bytearray()
-    async for chunk in request.stream():
-        body += chunk
-        if len(body) > at_most:
-            raise BodyTooLarge(f"the request's body is over {at_most} bytes: send less")
+    try:
+        async with asyncio.timeout(BODY_SECONDS):
+            async for chunk in request.stream():
+                body += chunk
+                if len(body) > at_most:
+                    raise BodyTooLarge(f"the request's body is over {at_most} bytes: send less")
+    except TimeoutError:
+        raise RequestTimeout(f"the body did not come within {BODY_SECONDS:g} s") from None
     return bytes(body)
 
 

@@ -20,7 +20,7 @@ class ApiError(Exception):
     ├── NotFound              404  no such path
     │   └── UnknownModel      404  no such model
     ├── MethodNotAllowed      405  a path that takes other methods
-    ├── HeadTimeout           408  path and headers did not come in time
+    ├── RequestTimeout        408  path and headers, or the body, did not come in time
     ├── InUse                 409  a request of the same `Idempotency-Key` is running
     ├── BodyTooLarge          413  more bytes than the limit
     ├── HeadTooLarge          431  more bytes of path and headers than the limit
@@ -138,11 +138,11 @@ class MethodNotAllowed(ApiError):
     reason = "method"
 
 
-class HeadTimeout(ApiError):
-    """Path and headers did not come in time."""
+class RequestTimeout(ApiError):
+    """Path and headers, or the body, did not come in time."""
 
     status = 408
-    reason = "head_timeout"
+    reason = "request_timeout"
 
 
 class InUse(ApiError):

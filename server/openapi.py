@@ -22,13 +22,13 @@ from server.errors import (
     BodyTooLarge,
     DeadlineExceeded,
     Forbidden,
-    HeadTimeout,
     HeadTooLarge,
     InternalError,
     InUse,
     MethodNotAllowed,
     NotFound,
     RateLimited,
+    RequestTimeout,
     Unauthorized,
     Unavailable,
     UnknownModel,
@@ -44,7 +44,7 @@ JSON = "application/json"
 EVENTS = "text/event-stream"
 METRIC_TEXTS = ("text/plain", "application/openmetrics-text")
 
-ALWAYS = (BadRequest, MethodNotAllowed, HeadTimeout, HeadTooLarge, InternalError)
+ALWAYS = (BadRequest, MethodNotAllowed, RequestTimeout, HeadTooLarge, InternalError)
 """What every path refuses; the first is for what is no HTTP."""
 
 KEYED = (*ALWAYS, Unauthorized, Unavailable)

@@ -5,7 +5,7 @@ import asyncio
 import orjson
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
-from server.errors import ApiError, BadRequest, HeadTimeout, HeadTooLarge
+from server.errors import ApiError, BadRequest, HeadTooLarge, RequestTimeout
 from server.middleware import request_id
 
 MAX_HEAD = 64 * 2**10
@@ -92,7 +92,7 @@ class BoundedHttp(HttpToolsProtocol):
         if self.cycle is not None and not self.cycle.response_complete:
             self._expect_head()  # it was sent before its turn
         elif self._head or self._silent:
-            self._refuse(HeadTimeout(f"the headers did not come within {HEAD_SECONDS:g} s"))
+            self._refuse(RequestTimeout(f"the headers did not come within {HEAD_SECONDS:g} s"))
         else:
             self.transport.close()
 

@@ -91,6 +91,14 @@ async def test_a_head_that_does_not_come(monkeypatch: pytest.MonkeyPatch) -> Non
         assert (await http.get("/health")).status_code == 200
 
 
+async def test_a_body_that_trickles(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("server.body.BODY_SECONDS", 0.2)
+    head = b"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\ncontent-length: 100\r\n\r\n"
+    async with listening(FakeEngine()) as url, httpx.AsyncClient(base_url=url) as http:
+        assert_error(await converse(url, head + b'{"model"'), 408, None)
+        assert (await http.post(CHAT, json=body())).status_code == 200
+
+
 @pytest.mark.parametrize(
     "raw",
     [
