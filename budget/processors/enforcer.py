@@ -89,6 +89,10 @@ class Enforcer:
         self.table.load(slot, request.budget, machine)
         self._sampling.load(slot, params, request.seed)
 
+    def resize(self, slots: int) -> None:
+        """Make the table one of so many slots; what the first of them hold stays."""
+        self.table = self.table.resized(slots)
+
     def hold(
         self, logits: torch.Tensor, rows: Array, slots: np.ndarray, demands: Demands, parts: Parts
     ) -> Array:

@@ -195,6 +195,21 @@ class BudgetTable:
         self._near_from[slot] = UNLIMITED
         self._sum_up()
 
+    def resized(self, slots: int) -> "BudgetTable":
+        """A table of so many slots; the first of them are these."""
+        other = BudgetTable(slots, self._markers, self._arrays, self._vocabulary)
+        both = min(slots, len(self._slots))
+        for mine, its in zip(self._by_slot(), other._by_slot(), strict=True):
+            its[:both] = mine[:both]
+        other._sum_up()
+        return other
+
+    def _by_slot(self) -> list[Array]:
+        """All that is held of slots, the first axis theirs."""
+        state = [*self.state[:-1], *self.state.loops]
+        host = [self._guarding, self._nudging, self._watching, self._near_from]
+        return [*state, self._numbers.T, self._script, self._span, *host]
+
     def _sum_up(self) -> None:
         self._guards = bool(self._guarding.any())
         self._nudges = bool(self._nudging.any())

@@ -23,6 +23,10 @@ from budget.vocabulary import LONGEST_TAIL
 if TYPE_CHECKING:
     from vllm.config import VllmConfig
 
+FIRST_SLOTS = 16
+"""Slots that the tables begin with, and go back to when nothing runs; they double when more are
+needed. What a step costs grows with them: a lone stream would pay for a full batch."""
+
 MAX_RECORDS = 4096
 """Records kept of requests that have left the batch and were not asked for."""
 
@@ -99,14 +103,16 @@ class BudgetLogitsProcessor(LogitsProcessor):
         vocabulary = vllm_config.model_config.get_vocab_size()
         self._markers = markers_of(vllm_config)
         self._known = vocabulary_of(vllm_config)
-        self._slots = slots
+        self._most_slots = slots
         self._logits = Arrays(None if device.type == "cpu" else device)
         self._enforcer = Enforcer(
             slots, self._markers, self._known, vocabulary, Arrays(None), self._logits
         )
         self._seats: dict[int, Seat] = {}
         self._seated: Seated | None = None
-        self._free = list(range(slots))
+        self._slots = 0
+        self._free: list[int] = []
+        self._begin_small()
         self._records: OrderedDict[str, list[int]] = OrderedDict()
 
     def is_argmax_invariant(self) -> bool:
@@ -129,6 +135,8 @@ class BudgetLogitsProcessor(LogitsProcessor):
         for one, other, direction in batch_update.moved:
             self._move(one, other, direction)
         self._seats = dict(sorted(self._seats.items()))
+        if not self._seats and self._slots > FIRST_SLOTS:
+            self._begin_small()
 
     def apply(self, logits: torch.Tensor) -> torch.Tensor:
         """Fold the tokens of the last step, then hold each row of `logits` to its budget."""
@@ -166,10 +174,24 @@ class BudgetLogitsProcessor(LogitsProcessor):
 
     def _seat(self, request: EngineBudget, params: SamplingParams, output: list[int]) -> Seat:
         record = [at for at in self._records.pop(request.key, []) if at < len(output)]
+        if not self._free:
+            self._grow()
         slot = self._free.pop()
         machine = replay(request.budget, self._markers, output, frozenset(record), self._known)
         self._enforcer.load(slot, request, params, machine)
         return Seat(slot, request, output, len(output), record)
+
+    def _begin_small(self) -> None:
+        """Drop the slots that a larger batch needed; none may be held."""
+        self._slots = min(FIRST_SLOTS, self._most_slots)
+        self._free = list(range(self._slots))
+        self._enforcer.resize(self._slots)
+
+    def _grow(self) -> None:
+        slots = min(2 * self._slots, self._most_slots)
+        self._free += range(self._slots, slots)
+        self._slots = slots
+        self._enforcer.resize(slots)
 
     def _leave(self, row: int) -> None:
         """Free a row's slot, keeping its record: it may have been preempted, not finished."""

@@ -146,6 +146,38 @@ def test_the_table_equals_the_machine_over_random_batches(
     budgets(),
     vocabularies(),
     st.lists(st.integers(0, 10**6), max_size=60),
+    st.integers(1, 6),
+)
+def test_a_table_of_another_size_goes_on_where_this_one_stands(
+    arrays: Arrays,
+    seen: Markers,
+    budget: TokenBudget,
+    vocabulary: Vocabulary,
+    numbers: list[int],
+    slots: int,
+) -> None:
+    occupant = Occupant(budget, seen, vocabulary)
+    table = BudgetTable(SLOTS, seen, arrays, vocabulary)
+    table.load(0, budget, occupant.machine)
+    for at, number in enumerate(numbers):
+        if at == len(numbers) // 2:
+            table = table.resized(slots)
+        if occupant.over:
+            return
+        token, attempted = occupant.step(number)
+        others = len(table.state.tokens) - 1
+        came = [token, *[NO_TOKEN] * others], [attempted, *[False] * others]
+        table.advance(arrays.bring(came[0]), flags(arrays, came[1]))
+        if not occupant.over:
+            assert_equal(table, 0, occupant)
+            assert_masks(table, 0, occupant, vocabulary)
+
+
+@given(
+    markers(),
+    budgets(),
+    vocabularies(),
+    st.lists(st.integers(0, 10**6), max_size=60),
     st.integers(0, 10**6),
 )
 def test_a_resumed_request_is_as_if_it_had_never_left(

@@ -1,5 +1,6 @@
 """The V1 processor in a batch whose rows come, go, move, swap and are preempted."""
 
+from collections.abc import Iterator
 from types import SimpleNamespace
 from unittest.mock import patch
 
@@ -26,6 +27,13 @@ def config(seen: Markers) -> SimpleNamespace:
         model_config=SimpleNamespace(max_model_len=LENGTH, get_vocab_size=lambda: VOCABULARY),
         additional_config=with_markers({}, seen),
     )
+
+
+@pytest.fixture(autouse=True, scope="module")
+def tables_that_grow() -> Iterator[None]:
+    """From one slot on, so that every batch here outgrows its tables and falls back."""
+    with patch("budget.processors.v1.FIRST_SLOTS", 1):
+        yield
 
 
 class Batch:
