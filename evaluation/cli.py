@@ -16,7 +16,7 @@ from evaluation.findings import Findings
 from evaluation.protocol import Protocol
 from evaluation.report import sections, two_models
 from evaluation.running import Ask, outstanding, run
-from evaluation.scorers import NAMES, BadScorer, load_scorer
+from evaluation.scorers import BadScorer, load_scorer, scorer_names
 from evaluation.settings import BUDGET_FIELD, Kind, Setting
 from evaluation.store import BadStore, Store, read_store
 from evaluation.tasks import BadTask, load_task
@@ -102,7 +102,9 @@ def _add_run(asked: argparse.ArgumentParser) -> None:
     asked.add_argument("--samples", type=int, default=1, help="of each question and setting")
     asked.add_argument("--count", type=int, help="of questions")
     asked.add_argument("--template", default="{question}", help="what is asked, with {question}")
-    asked.add_argument("--scorer", default="numeric", help=f"{', '.join(NAMES)}, or module:name")
+    asked.add_argument(
+        "--scorer", default="numeric", help=f"{', '.join(scorer_names())}, or module:name"
+    )
     asked.add_argument("--temperature", type=float, default=0.6)
     asked.add_argument("--top-p", type=float, default=0.95)
     asked.add_argument("--seed", type=int, default=0)
@@ -180,8 +182,10 @@ def _write(
     folder: Path, name: str, title: str, told: Sequence[Section], findings: Findings
 ) -> None:
     """Files in a folder; the names of a run's files begin with its own."""
-    from evaluation import plots  # the one part that needs the extra
-
+    try:
+        from evaluation import plots
+    except ImportError as error:
+        raise ValueError(f"pictures need the extra 'eval': {error}") from error
     folder.mkdir(parents=True, exist_ok=True)
     figures = plots.draw(findings)
     for figure, picture in figures.items():

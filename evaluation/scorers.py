@@ -4,15 +4,17 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from decimal import Decimal, InvalidOperation
-from importlib import import_module
+from importlib.metadata import EntryPoint, entry_points
 
 from evaluation.tasks import Question
+
+GROUP = "proctor.scorers"
 
 NUMBER = re.compile(r"-?\d[\d,]*(?:\.\d+)?|-?\.\d+")
 PLAIN = re.compile(rf"\$?(?:{NUMBER.pattern})\s*[%.]?")
 """A right answer that is a number and nothing else: 42, $1,200, 12.5%."""
 
-CHOICE = re.compile(r"(?<![A-Za-z])([A-J])(?![A-Za-z])")
+LETTER = re.compile(r"(?<![A-Za-z])([A-J])(?![A-Za-z])")
 
 
 class BadScorer(ValueError):
@@ -74,7 +76,7 @@ def numeric(answer: str, right: str) -> float:
 
 def letter_said(answer: str) -> str | None:
     """The last letter that stands by itself, A to J."""
-    found = CHOICE.findall(answer)
+    found = LETTER.findall(answer)
     return found[-1] if found else None
 
 
@@ -88,32 +90,31 @@ def regex(answer: str, right: str) -> float:
     return float(re.search(right, answer) is not None)
 
 
-SCORERS: dict[str, Scorer] = {
-    "exact": Scorer(exact, whole_text),
-    "numeric": Scorer(numeric, number_said),
-    "choice": Scorer(choice, letter_said),
-    "regex": Scorer(regex, whole_text),
-}
-NAMES = (*SCORERS, "math")
+EXACT = Scorer(exact, whole_text)
+NUMERIC = Scorer(numeric, number_said)
+CHOICE = Scorer(choice, letter_said)
+REGEX = Scorer(regex, whole_text)
+
+
+def scorer_names() -> list[str]:
+    """The scorers that have a name."""
+    return sorted(entry_points(group=GROUP).names)
 
 
 def load_scorer(name: str) -> Scorer:
-    """A scorer by its name, or one of one's own as `module:name`: a `Scorer`, or its `score` alone.
+    """An entry point of `proctor.scorers`, or `module:name`: a `Scorer`, or its `score` alone.
 
     Raises:
         BadScorer: if there is none.
     """
-    if name in SCORERS:
-        return SCORERS[name]
-    module, colon, attribute = name.partition(":")
-    if name == "math":
-        module, attribute = "evaluation.latex", "MATH"
-    elif not colon:
-        raise BadScorer(f"there is no scorer '{name}', only {', '.join(NAMES)}")
+    points = {point.name: point for point in entry_points(group=GROUP)}
+    if ":" not in name and name not in points:
+        raise BadScorer(f"there is no scorer '{name}', only {', '.join(sorted(points))}")
     try:
-        found = getattr(import_module(module), attribute)
+        found = points.get(name, EntryPoint(name, name, GROUP)).load()
     except (ImportError, AttributeError) as error:
-        raise BadScorer(f"scorer '{name}': {error}") from error
+        hint = " (it needs the extra 'eval')" if name == "math" else ""
+        raise BadScorer(f"scorer '{name}': {error}{hint}") from error
     return found if isinstance(found, Scorer) else Scorer(found, whole_text)
 
 

@@ -3,6 +3,7 @@
 import argparse
 import asyncio
 import re
+import sys
 from pathlib import Path
 
 import pytest
@@ -11,11 +12,11 @@ from evaluation import cli
 from evaluation.cli import add_arguments, execute, make_settings
 from evaluation.running import outstanding
 from evaluation.settings import Kind, Setting
-from evaluation.store import read_store
+from evaluation.store import Store, read_store
 from evaluation.tasks import Question
 from server.engines.base import Job
 from server.engines.fake import FakeEngine, Script
-from tests.evaluation.making import row
+from tests.evaluation.making import PROTOCOL, row
 from tests.server.harness import listening
 
 QUESTIONS = [Question(str(number), f"{number} + 1?", str(number + 1)) for number in range(6)]
@@ -133,6 +134,36 @@ async def test_what_ends_a_run(
     async with listening(FakeEngine(script)) as url:
         assert await run(url, task, *given) == 1
     assert said in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("missing", "command"),
+    [
+        ("math_verify", ("run", "chains", "--budgets", "0", "--scorer", "math")),
+        ("matplotlib", ("report", "rows.jsonl", "--folder", "report")),
+    ],
+)
+def test_what_needs_the_extra_says_so(
+    missing: str,
+    command: tuple[str, ...],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with Store(tmp_path / "rows.jsonl", PROTOCOL) as kept:
+        kept.add(row(Setting(Kind.CAP, 5)))
+    for loaded in [*sys.modules]:
+        if loaded.partition(".")[0] == missing or loaded in (
+            "evaluation.latex",
+            "evaluation.plots",
+        ):
+            monkeypatch.delitem(sys.modules, loaded)
+    monkeypatch.delattr("evaluation.plots", raising=False)
+    monkeypatch.setitem(sys.modules, missing, None)
+
+    assert execute(parsed(*command)) == 1
+    assert "the extra 'eval'" in capsys.readouterr().err
 
 
 def test_a_list_of_something_else(capsys: pytest.CaptureFixture[str]) -> None:
