@@ -3,8 +3,8 @@
 from dataclasses import dataclass
 from typing import Any
 
-from evaluation.samples import Sample
 from evaluation.settings import Setting
+from evaluation.statistics.samples import Sample
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from evaluation.findings import Findings
+from evaluation.report.findings import Findings
 from evaluation.settings import Kind, Setting
 from evaluation.store import read_store
 from server.cli import main

@@ -5,8 +5,8 @@ from typing import Any
 
 from evaluation.protocol import Protocol
 from evaluation.rows import Row
-from evaluation.samples import Run, Sample
 from evaluation.settings import Setting
+from evaluation.statistics.samples import Run, Sample
 
 PROTOCOL = Protocol("m", "sums.jsonl", "{question}", "numeric", 0.6, 0.95, 1)
 

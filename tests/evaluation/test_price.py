@@ -2,7 +2,7 @@ import math
 
 import pytest
 
-from evaluation.price import (
+from evaluation.statistics.price import (
     cost_per_correct,
     crossover,
     overtaking,

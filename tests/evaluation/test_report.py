@@ -8,14 +8,14 @@ from io import StringIO
 import pytest
 from rich.console import Console
 
-from evaluation.findings import Findings, no_surer
-from evaluation.recommend import recommend, to_toml
-from evaluation.report import sections, two_models
+from evaluation.report.findings import Findings, no_surer
+from evaluation.report.recommend import recommend, to_toml
+from evaluation.report.sections import sections, two_models
+from evaluation.report.words import Section
+from evaluation.report.writing import to_html, to_markdown, to_terminal
 from evaluation.rows import Row
 from evaluation.settings import Kind, Setting
 from evaluation.store import Kept
-from evaluation.words import Section
-from evaluation.writing import to_html, to_markdown, to_terminal
 from server.settings import Settings
 from tests.evaluation.making import PROTOCOL, row, run
 

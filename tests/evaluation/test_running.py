@@ -156,10 +156,10 @@ def test_what_needs_the_extra_says_so(
     for loaded in [*sys.modules]:
         if loaded.partition(".")[0] == missing or loaded in (
             "evaluation.latex",
-            "evaluation.plots",
+            "evaluation.report.plots",
         ):
             monkeypatch.delitem(sys.modules, loaded)
-    monkeypatch.delattr("evaluation.plots", raising=False)
+    monkeypatch.delattr("evaluation.report.plots", raising=False)
     monkeypatch.setitem(sys.modules, missing, None)
 
     assert execute(parsed(*command)) == 1

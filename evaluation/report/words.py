@@ -3,7 +3,7 @@
 import math
 from dataclasses import dataclass
 
-from evaluation.delta import Interval
+from evaluation.statistics.delta import Interval
 
 
 @dataclass(frozen=True, slots=True)

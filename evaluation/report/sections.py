@@ -3,16 +3,16 @@
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 
-from evaluation.curve import performance, scaling
-from evaluation.delta import STEP_TOKENS, delta, slope
-from evaluation.findings import FORCED_ENDS, Findings, Measured, accuracy, no_surer
-from evaluation.price import cost_per_correct, crossover, overtaking, overthinking
-from evaluation.recommend import recommend, to_toml
-from evaluation.samples import Run, shared_questions
+from evaluation.report.findings import FORCED_ENDS, Findings, Measured, accuracy, no_surer
+from evaluation.report.recommend import recommend, to_toml
+from evaluation.report.words import Section, Table, count, money, percent, points, ratio
 from evaluation.settings import Kind, Setting
+from evaluation.statistics.curve import performance, scaling
+from evaluation.statistics.delta import STEP_TOKENS, delta, slope
+from evaluation.statistics.price import cost_per_correct, crossover, overtaking, overthinking
+from evaluation.statistics.samples import Run, shared_questions
+from evaluation.statistics.strategies import any_right, majority, rejection, surest
 from evaluation.store import Kept
-from evaluation.strategies import any_right, majority, rejection, surest
-from evaluation.words import Section, Table, count, money, percent, points, ratio
 
 TITLES = {
     Kind.CAP: "Accuracy against the cap on thinking",

@@ -6,7 +6,7 @@ from enum import StrEnum
 
 import numpy as np
 
-from evaluation.samples import Floats, Run, shared_questions
+from evaluation.statistics.samples import Floats, Run, shared_questions
 
 RESAMPLES = 10_000
 CONFIDENCE = 0.95
