@@ -38,6 +38,12 @@ def asking(**fields: Any) -> bytes:
     return chat(json.dumps(body(**fields)).encode())
 
 
+def prompting(prompt: Any) -> bytes:
+    """A completion of such a prompt."""
+    raw = chat(json.dumps({"model": "fake", "prompt": prompt}).encode())
+    return raw.replace(CHAT.encode(), b"/v1/completions", 1)
+
+
 def head(line: bytes, *headers: bytes) -> bytes:
     """A request without a body."""
     return b"\r\n".join([line, b"Host: x", b"Connection: close", *headers, b"", b""])
@@ -48,6 +54,11 @@ ADVISORIES = {
     "negative tokens": asking(logit_bias={"-1": 1}),
     "more biases than any model takes": asking(logit_bias={str(token): 1 for token in range(2000)}),
     "stop tokens out of the vocabulary": asking(stop_token_ids=[99999]),
+    "more stop tokens than any model takes": asking(stop_token_ids=[*range(129)]),
+    "many prompts": prompting(["x"] * 10**4),
+    "a prompt of tokens beyond the vocabulary": prompting([10**9]),
+    "a prompt of lists of lists": prompting([[["x"]]]),
+    "features": asking(features=[{"data": "x"}]),
     "allowed tokens": asking(allowed_token_ids=[0] * 2000),
     "many log probabilities": asking(logprobs=True, top_logprobs=5000),
     "a seed beyond 64 bits": asking(seed=2**64),
