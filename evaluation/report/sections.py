@@ -237,7 +237,9 @@ def _ways(findings: Findings, each: Measured) -> list[Run]:
     one = findings.find(Setting(Kind.CAP, total))
     found = [] if one is None else [one.run]
     longest = [
-        each.run for each in findings.of_kind(Kind.CONTINUATIONS) if each.run.mean_tokens <= total
+        each.run
+        for each in findings.of_kind(Kind.CONTINUATIONS)
+        if each.setting.value and each.run.mean_tokens <= total
     ]
     found += longest[-1:]
     found += [way(each.run, k) for way in (majority, surest, any_right)]

@@ -3,8 +3,10 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import lru_cache
 
 import numpy as np
+from numpy.typing import NDArray
 
 from evaluation.statistics.samples import Floats, Run, shared_questions
 
@@ -59,11 +61,22 @@ def resampled(questions: int, resamples: int, seed: int) -> Iterator[Floats]:
     A question is drawn with all its samples: they are no independent evidence. Each row sums
     to 1.
     """
+    counts = _counts(questions, resamples, seed)
+    for begin in range(0, resamples, CHUNK):
+        yield counts[begin : begin + CHUNK] / questions
+
+
+@lru_cache(maxsize=1)
+def _counts(questions: int, resamples: int, seed: int) -> NDArray[np.int16]:
+    """How often each question is drawn, shape (resamples, questions).
+
+    Kept, as a report draws the same questions a hundred times, and drawing takes most of its time.
+    """
     generator = np.random.default_rng(seed)
     even = np.full(questions, 1 / questions)
-    for begin in range(0, resamples, CHUNK):
-        size = min(CHUNK, resamples - begin)
-        yield generator.multinomial(questions, even, size=size) / questions
+    sizes = [min(CHUNK, resamples - begin) for begin in range(0, resamples, CHUNK)]
+    drawn = [generator.multinomial(questions, even, size).astype(np.int16) for size in sizes]
+    return np.concatenate(drawn)
 
 
 def interval(value: float, drawn: Floats) -> Interval:
