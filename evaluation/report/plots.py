@@ -19,6 +19,9 @@ from evaluation.statistics.strategies import any_right, majority, surest
 
 SIZE = (6.4, 4.0)
 DOTS = 160
+LOW = 12
+"""Percent; a point below that has its label above it."""
+
 WITHOUT_DATE = {"svg": {"Date": None}, "png": {}}
 STYLE: dict[Any, Any] = {
     "axes.spines.top": False,
@@ -74,13 +77,14 @@ def _accuracy(title: str, settings: Sequence[Measured]) -> Figure:
         at = (round(each.run.mean_tokens), round(100 * each.right.value))
         labels.setdefault(at, []).append(each.setting.name)
     for at, names in labels.items():
+        near_the_axis = at[1] < LOW
         axes.annotate(
             "\n".join(names),
             at,
-            xytext=(6, -5),
+            xytext=(6, 6 if near_the_axis else -5),
             textcoords="offset points",
             fontsize=8,
-            verticalalignment="top",
+            verticalalignment="bottom" if near_the_axis else "top",
         )
     return figure
 
