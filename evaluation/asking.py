@@ -72,11 +72,18 @@ class Examiner:
 
         `expected` and `most`; what it does not say is left out: it has answered
         nothing of the kind yet, knows no prices, or is no Proctor.
+
+        Raises:
+            Refused: if nothing listens there.
         """
-        response = await self._client.post(
-            "route", json=request(self._protocol, setting, question, 0)
-        )
-        cost = (response.json().get("cost") or {}) if response.is_success else {}
+        body = request(self._protocol, setting, question, 0)
+        try:
+            response = await self._client.post("route", json=body)
+            cost = (response.json().get("cost") or {}) if response.is_success else {}
+        except httpx.TransportError as error:
+            raise Refused(f"the server cannot be reached: {error!r}") from error
+        except ValueError:  # a page, say, of a server that has one for every path
+            cost = {}
         return {name: float(cost[name]) for name in PRICES if cost.get(name) is not None}
 
     async def _post(self, body: dict[str, Any]) -> dict[str, Any]:

@@ -89,8 +89,12 @@ async def test_an_answer_is_judged_and_kept() -> None:
     assert "logprobs" not in row.response["choices"][0]
 
 
-async def test_a_server_that_knows_no_prices_is_no_obstacle() -> None:
-    transport = httpx.MockTransport(lambda _: httpx.Response(404))
+@pytest.mark.parametrize(
+    "answer",
+    [httpx.Response(404), httpx.Response(200, text="<html>"), httpx.Response(200, json={})],
+)
+async def test_a_server_that_knows_no_prices_is_no_obstacle(answer: httpx.Response) -> None:
+    transport = httpx.MockTransport(lambda _: answer)
     async with httpx.AsyncClient(base_url="http://x/v1", transport=transport) as client:
         examiner = Examiner(client, PROTOCOL, load_scorer("numeric"))
         assert await examiner.price(CAP, QUESTION) == {}

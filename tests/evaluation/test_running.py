@@ -3,6 +3,8 @@
 import argparse
 import asyncio
 import re
+import shlex
+import socket
 import sys
 from pathlib import Path
 
@@ -164,6 +166,27 @@ def test_what_needs_the_extra_says_so(
 
     assert execute(parsed(*command)) == 1
     assert "the extra 'eval'" in capsys.readouterr().err
+
+
+async def test_a_server_that_is_not_there(task: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as bound:
+        nowhere = f"http://127.0.0.1:{bound.getsockname()[1]}"
+    assert await run(nowhere, task, *VARIED) == 1
+    assert "cannot be reached" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/evaluation.md", "docs/results/README.md"])
+def test_commands_of_the_docs_are_understood(page: str) -> None:
+    text = (Path(__file__).parents[2] / page).read_text().replace("\\\n", " ")
+    commands = re.findall(r"^(?:\.venv/bin/)?proctor eval (.+)$", text, re.MULTILINE)
+
+    assert commands
+    for command in commands:
+        options = parsed(*shlex.split(command))
+        if options.eval_command == "run":
+            assert make_settings(
+                options.budgets, options.continuations, options.tiers, options.efforts
+            )
 
 
 def test_a_list_of_something_else(capsys: pytest.CaptureFixture[str]) -> None:
