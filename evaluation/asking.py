@@ -1,7 +1,7 @@
 """Asks a server, and tells what it said and what that took."""
 
-import asyncio
 import random
+from asyncio import get_running_loop, sleep
 from statistics import fmean
 from typing import Any
 
@@ -51,9 +51,9 @@ class Examiner:
             Refused: if the server does not answer, or not in OpenAI's shape.
             Miscounted: if its accounts are wrong.
         """
-        began = asyncio.get_running_loop().time()
+        began = get_running_loop().time()
         told = await self._post(request(self._protocol, setting, question, sample))
-        seconds = asyncio.get_running_loop().time() - began
+        seconds = get_running_loop().time() - began
         answer, scores = _read(told)
         _check_count(told, scores.get("reasoning_content"), question, setting)
         return Row(
@@ -101,7 +101,7 @@ class Examiner:
                 if response.status_code not in AGAIN or attempt == TRIES - 1:
                     raise Refused(f"{response.status_code}: {response.text[:500]}")
                 wait = max(wait, _retry_after(response))
-            await asyncio.sleep(wait * random.uniform(1, 1.25))
+            await sleep(wait * random.uniform(1, 1.25))
             wait *= 2
         raise AssertionError("the last try returns or raises")
 

@@ -1,6 +1,5 @@
 """One question put to a server: what is sent, what is made of the answer, what ends a run."""
 
-import asyncio
 from typing import Any
 
 import httpx
@@ -106,7 +105,7 @@ async def test_a_busy_server_is_asked_again(monkeypatch: pytest.MonkeyPatch) -> 
     async def note(seconds: float) -> None:
         waits.append(seconds)
 
-    monkeypatch.setattr(asyncio, "sleep", note)
+    monkeypatch.setattr("evaluation.asking.sleep", note)
     row = await ask(
         httpx.Response(429, headers={"retry-after": "3"}),
         httpx.Response(503, headers={"retry-after": "soon"}),
@@ -115,7 +114,8 @@ async def test_a_busy_server_is_asked_again(monkeypatch: pytest.MonkeyPatch) -> 
     )
 
     assert row.score == 1
-    assert [low <= wait <= 1.25 * low for low, wait in zip((3, 6, 12), waits, strict=True)]
+    # The server's 3 s, and then at least twice what was waited for before.
+    assert all(low <= wait <= 1.25 * low for low, wait in zip((3, 6, 12), waits, strict=True))
 
 
 @pytest.mark.parametrize(
@@ -135,7 +135,7 @@ async def test_what_the_server_does_not_answer(
     async def at_once(_: float) -> None:
         pass
 
-    monkeypatch.setattr(asyncio, "sleep", at_once)
+    monkeypatch.setattr("evaluation.asking.sleep", at_once)
     with pytest.raises(Refused, match=message):
         await ask(answer)
 
