@@ -86,7 +86,7 @@ class Examiner:
             cost = {}
         return {name: float(cost[name]) for name in PRICES if cost.get(name) is not None}
 
-    async def _post(self, body: dict[str, Any]) -> dict[str, Any]:
+    async def _post(self, body: dict[str, Any]) -> Any:
         wait = FIRST_WAIT_SECONDS
         for attempt in range(TRIES):
             try:
@@ -96,8 +96,7 @@ class Examiner:
                     raise Refused(f"the server cannot be reached: {error!r}") from error
             else:
                 if response.is_success:
-                    answer: dict[str, Any] = response.json()
-                    return answer
+                    return _json(response)
                 if response.status_code not in AGAIN or attempt == TRIES - 1:
                     raise Refused(f"{response.status_code}: {response.text[:500]}")
                 wait = max(wait, _retry_after(response))
@@ -123,6 +122,13 @@ def request(
         body["thinking"] = {"logprobs": True, **body.get("thinking", {})}
         body["logprobs"] = True
     return body
+
+
+def _json(response: httpx.Response) -> Any:
+    try:
+        return response.json()
+    except ValueError as error:
+        raise Refused(f"the server's answer is no JSON: {response.text[:200]!r}") from error
 
 
 def _read(told: dict[str, Any]) -> tuple[str, dict[str, Any]]:

@@ -96,11 +96,11 @@ def _add_run(asked: argparse.ArgumentParser) -> None:
     varied.add_argument("--tiers", type=_names, default=[], help="auto is the router")
     varied.add_argument("--efforts", type=_names, default=[], help="reasoning_effort")
     varied.add_argument(
-        "--votes", type=int, default=1, help="share each cap among so many answers too"
+        "--votes", type=_positive, default=1, help="share each cap among so many answers too"
     )
     asked.add_argument("--budget-field", default=BUDGET_FIELD, help="what the server calls a cap")
-    asked.add_argument("--samples", type=int, default=1, help="of each question and setting")
-    asked.add_argument("--count", type=int, help="of questions")
+    asked.add_argument("--samples", type=_positive, default=1, help="of each question and setting")
+    asked.add_argument("--count", type=_positive, help="of questions")
     asked.add_argument("--template", default="{question}", help="what is asked, with {question}")
     asked.add_argument(
         "--scorer", default="numeric", help=f"{', '.join(scorer_names())}, or module:name"
@@ -108,7 +108,7 @@ def _add_run(asked: argparse.ArgumentParser) -> None:
     asked.add_argument("--temperature", type=float, default=0.6)
     asked.add_argument("--top-p", type=float, default=0.95)
     asked.add_argument("--seed", type=int, default=0)
-    asked.add_argument("--at-a-time", type=int, default=16, help="requests")
+    asked.add_argument("--at-a-time", type=_positive, default=16, help="requests")
     asked.add_argument("--out", type=Path, default=OUT, help="the file of rows")
 
 
@@ -194,6 +194,12 @@ def _write(
     drawings = {figure: plots.to_svg(picture, figure) for figure, picture in figures.items()}
     (folder / f"{name}.md").write_text(to_markdown(title, told, pictures), encoding="utf-8")
     (folder / f"{name}.html").write_text(to_html(title, told, drawings), encoding="utf-8")
+
+
+def _positive(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"'{text}' is no number from 1 on")
+    return int(text)
 
 
 def _numbers(text: str) -> list[int]:

@@ -7,7 +7,7 @@ from evaluation.report.findings import FORCED_ENDS, Findings, Measured, accuracy
 from evaluation.report.recommend import recommend, to_toml
 from evaluation.report.words import Section, Table, count, money, percent, points, ratio
 from evaluation.settings import Kind, Setting
-from evaluation.statistics.curve import performance, scaling
+from evaluation.statistics.curve import flattens_at, performance, scaling
 from evaluation.statistics.delta import STEP_TOKENS, delta, slope
 from evaluation.statistics.price import cost_per_correct, crossover, overtaking, overthinking
 from evaluation.statistics.samples import Run, shared_questions
@@ -80,7 +80,7 @@ def _protocol(kept: Kept, findings: Findings) -> Section:
         "What was asked",
         sentences=(
             f"Model {protocol.model}; task {protocol.task}, asked as {protocol.template!r}; "
-            f"{len(questions):,} questions, {spread} answers to each under each setting, "
+            f"{len(questions):,} questions, answers: {spread} to each under each setting, "
             f"{len(kept.rows):,} in all.",
             f"Temperature {protocol.temperature:g}, top_p {protocol.top_p:g}, seed "
             f"{protocol.seed}; scorer {protocol.scorer}.",
@@ -135,7 +135,11 @@ def _curve(settings: Sequence[Measured], base: Measured) -> Iterator[str]:
         )
     if len(runs) > 1:
         yield f"Slope: {points(slope(runs))} percentage points per {STEP_TOKENS} more tokens."
-        yield f"It flattens at '{no_surer(runs).name}': no later setting is surely better."
+        best = runs[flattens_at([run.accuracy for run in runs])]
+        yield (
+            f"It flattens at '{no_surer(runs).name}': no later setting is surely better. From "
+            f"'{best.name}' on none is more often right at all."
+        )
         first = crossover([run for run in runs if run is not base.run], base.run)
         better = "none of these settings" if first is None else f"'{first.name}', to begin with"
         yield f"Surely better than '{base.setting.name}': {better}."

@@ -55,8 +55,6 @@ def flattens_at(accuracies: Sequence[float], tolerance: float = 0.0) -> int:
         accuracies: from the smallest budget to the largest.
         tolerance: what counts as no gain, say the half-width of an interval.
     """
-    best = max(accuracies)
-    for at, accuracy in enumerate(accuracies):
-        if best - accuracy <= tolerance or max(accuracies[at:]) - accuracy <= tolerance:
-            return at
-    return len(accuracies) - 1
+    return next(
+        at for at, accuracy in enumerate(accuracies) if max(accuracies[at:]) - accuracy <= tolerance
+    )

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from evaluation.report.findings import Findings
-from evaluation.settings import Kind, Setting
+from evaluation.settings import Kind
 from evaluation.store import read_store
 from server.cli import main
 from tests.engine.served import PATIENCE, Served
@@ -63,9 +63,10 @@ async def test_does_thinking_pay(
     assert len(asked) - ANSWERS <= 16  # what was on its way at the kill
 
     findings = Findings.of(kept.rows)
-    capped = {most: findings.find(Setting(Kind.CAP, most)) for most in CAPS}
-    assert all(each is not None and each.within == 1 for each in capped.values())
-    assert capped[128].run.accuracy > 0.5 > capped[16].run.accuracy  # type: ignore[union-attr]
+    capped = {each.setting.value: each for each in findings.of_kind(Kind.CAP)}
+    assert set(capped) == set(CAPS)
+    assert all(each.within == 1 for each in capped.values())
+    assert capped[128].run.accuracy > 0.5 > capped[16].run.accuracy
     assert all(row.confidence is not None for row in kept.rows)
 
     capsys.readouterr()

@@ -124,6 +124,7 @@ async def test_a_busy_server_is_asked_again(monkeypatch: pytest.MonkeyPatch) -> 
         (httpx.Response(400, json={"error": {"message": "no"}}), "400: .*no"),
         (httpx.Response(503, text="gone"), "503: gone"),
         (httpx.ConnectError("refused"), "cannot be reached"),
+        (httpx.Response(200, text="<html>"), "no JSON"),
         (httpx.Response(200, json={"choices": []}), "cannot be read"),
         (httpx.Response(200, json=[]), "cannot be read"),
         (httpx.Response(200, json={"choices": [{"message": {}}]}), "cannot be read"),

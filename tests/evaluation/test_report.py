@@ -81,6 +81,7 @@ def test_a_curve() -> None:
     # Doublings: 64 50%, 128 75%, 256 90%, 300 87.5%, 512 90.5%; the mean slope of the ten pairs.
     assert "Scaling: +10.2 percentage points per doubling" in words
     assert "It flattens at 'at most 256'" in words
+    assert "From 'at most 512' on none is more often right at all." in words
     assert "Surely better than 'at most 0': 'at most 64', to begin with." in words
 
 

@@ -189,10 +189,21 @@ def test_commands_of_the_docs_are_understood(page: str) -> None:
             )
 
 
-def test_a_list_of_something_else(capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize(
+    ("option", "value", "said"),
+    [
+        ("--budgets", "few", "no list of whole numbers"),
+        ("--at-a-time", "0", "no number from 1 on"),
+        ("--samples", "-1", "no number from 1 on"),
+        ("--count", "x", "no number from 1 on"),
+    ],
+)
+def test_an_option_that_is_wrong(
+    option: str, value: str, said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     with pytest.raises(SystemExit):
-        parsed("run", "task", "--budgets", "few")
-    assert "no list of whole numbers" in capsys.readouterr().err
+        parsed("run", "task", option, value)
+    assert said in capsys.readouterr().err
 
 
 def test_control_c_keeps_what_came(

@@ -5,6 +5,7 @@ import pytest
 
 from evaluation.scorers import BadScorer, load_scorer
 from evaluation.tasks import Question
+from tests.requirements import require
 
 DATA = Path(__file__).parents[3] / "shared" / "data"
 
@@ -76,8 +77,8 @@ def test_what_cannot_be_read_cannot_be_scored() -> None:
         load_scorer("math").check([Question("q", "?", "")])
 
 
-@pytest.mark.skipif(not DATA.is_dir(), reason="the files for evaluation are not beside the project")
 def test_every_right_answer_of_the_shared_files_is_right_and_its_neighbours_is_wrong() -> None:
+    require(DATA.is_dir(), "the folder of files for evaluation, beside the project,")
     math = load_scorer("math").score
     for file in ("math_test_200.jsonl", "gsm8k_test_200.jsonl"):
         lines = (DATA / file).read_text(encoding="utf-8").splitlines()

@@ -1,3 +1,4 @@
+from collections.abc import Callable
 from itertools import permutations
 from statistics import mean
 
@@ -33,7 +34,7 @@ RUN = Run("at most 60", SAMPLES)
         (any_right, 2, 1.0),
     ],
 )
-def test_by_hand(way, k: int, right: float) -> None:  # type: ignore[no-untyped-def]
+def test_by_hand(way: Callable[[Run, int], Run], k: int, right: float) -> None:
     made = way(RUN, k)
 
     a, b = made.samples

@@ -1,0 +1,44 @@
+"""What a step costs one request in tables of several sizes, on the host.
+
+    .venv/bin/python -m bench.table
+
+Medians; the loop detector watches, as it does by default.
+"""
+
+import time
+from statistics import median
+
+import numpy as np
+
+from budget import Machine, Markers, TokenBudget
+from budget.policy import OnLoop
+from budget.processors.arrays import Arrays
+from budget.processors.scripts import NO_TOKEN
+from budget.processors.table import BudgetTable
+
+SIZES = (1, 16, 64, 256)
+STEPS = 2000
+MARKERS = Markers((5,), (6,), frozenset({0}))
+BUDGET = TokenBudget(0, 10**6, opened=True, on_loop=OnLoop.CLOSE)
+
+
+def main() -> None:
+    print("| slots | advance, µs | demands, µs |\n|--:|--:|--:|")
+    for slots in SIZES:
+        table = BudgetTable(slots, MARKERS, Arrays(None))
+        table.load(0, BUDGET, Machine(BUDGET, MARKERS))
+        advance, demands = [], []
+        for step in range(STEPS):
+            tokens = np.full(slots, NO_TOKEN)
+            tokens[0] = 10 + step % 90
+            began = time.perf_counter()
+            table.advance(tokens, np.zeros(slots, dtype=bool))
+            taken = time.perf_counter()
+            table.demands(table.state, np.array([0]))
+            demands.append(time.perf_counter() - taken)
+            advance.append(taken - began)
+        print(f"| {slots} | {1e6 * median(advance):.0f} | {1e6 * median(demands):.0f} |")
+
+
+if __name__ == "__main__":
+    main()
