@@ -9,6 +9,7 @@ import pytest
 from rich.console import Console
 
 from evaluation.report.findings import Findings, no_surer
+from evaluation.report.plots import draw, to_svg
 from evaluation.report.recommend import recommend, to_toml
 from evaluation.report.sections import sections, two_models
 from evaluation.report.words import Section
@@ -203,6 +204,13 @@ def test_a_report_in_every_form() -> None:
     to_terminal(title, told, Console(file=written, width=200))
     assert title in written.getvalue()
     assert "+45.0 (+38.0, +52.0)" in written.getvalue()
+
+
+def test_a_name_is_no_markup_in_a_drawing() -> None:
+    figures = draw(Findings.of([row(Setting(Kind.TIER, "</text><script>"), "q")]))
+    drawn = to_svg(figures["tier"], "tier")
+    assert "<script>" not in drawn
+    assert "&lt;script&gt;" in drawn
 
 
 def test_a_bar_in_a_cell_does_not_end_it() -> None:
