@@ -10,11 +10,13 @@ from budget.machine import (
     Forced,
     ForcedRun,
     Label,
+    Labelled,
     Machine,
     Outcome,
     replay,
 )
-from budget.markers import Markers, ends_inside
+from budget.markers import Markers
+from budget.matcher import MarkerMatcher, matcher_of
 from budget.policy import (
     Landing,
     OnLoop,
@@ -34,8 +36,10 @@ __all__ = [
     "Forced",
     "ForcedRun",
     "Label",
+    "Labelled",
     "Landing",
     "Machine",
+    "MarkerMatcher",
     "Markers",
     "OnLoop",
     "Outcome",
@@ -43,7 +47,7 @@ __all__ = [
     "TokenBudget",
     "Vocabulary",
     "answer_reserve",
-    "ends_inside",
+    "matcher_of",
     "replay",
     "thinking_room",
     "tokenize",

@@ -14,7 +14,8 @@ from enum import IntEnum, StrEnum
 from typing import NamedTuple
 
 from budget.loops import LoopDetector
-from budget.markers import Markers, matched_prefix
+from budget.markers import Markers
+from budget.matcher import Crossing, Step, matcher_of
 from budget.phases import TRANSITIONS, Event, Phase
 from budget.policy import OnLoop, TokenBudget
 from budget.vocabulary import (
@@ -33,6 +34,20 @@ class Label(IntEnum):
     THINKING = 0
     ANSWER = 1
     MARKER = 2
+
+
+class Labelled(NamedTuple):
+    """A token and what it is, or text of a marker's token that is no part of the marker.
+
+    Attributes:
+        token: the token's id; None where it is such text.
+        label: what it is.
+        text: the bytes, where there is no token.
+    """
+
+    token: int | None
+    label: Label
+    text: bytes = b""
 
 
 class Forced(StrEnum):
@@ -105,7 +120,7 @@ class Outcome:
 class Machine:
     """Folds one choice's tokens under one budget.
 
-    Before each token, `forced`, `guarded`, `forbidden` and `most_missing` say
+    Before each token, `forced`, `guarded`, `barred` and `most_missing` say
     what must hold for it; `advance` then takes the token.
     """
 
@@ -114,14 +129,16 @@ class Machine:
     ) -> None:
         self._budget = budget
         self._markers = markers
-        self._vocabulary = vocabulary
+        self.vocabulary = vocabulary
+        self._matcher = matcher_of(markers, vocabulary)
         self.detector = LoopDetector(vocabulary.letters)
         self.phase = Phase.THINKING if budget.opened else Phase.OUTSIDE
+        self.matched = self._root(inside=budget.opened)
         self.length = 0
         self.tokens = 0
-        self.pending = 0
         self.continuations = 0
         self.missing = 0
+        self.partial = 0
         self.after_digit = False
         self.ends_sentence = False
         self.event: Event | None = None
@@ -130,10 +147,16 @@ class Machine:
         self._held: list[int] = []
         self._script: list[tuple[int, Forced]] = []
         self._end_reason: EndReason | None = None
-        if not budget.opened and budget.demands_thinking:
+        if budget.begins_with_marker:
+            self.matched = self._matcher.outside
             self.phase = Phase.OPENING
             self._script = [(token, Forced.MARKER) for token in markers.start]
         self._limit(looping=False)
+
+    @property
+    def pending(self) -> int:
+        """The last tokens that may turn out to be part of a marker."""
+        return len(self._held)
 
     @property
     def thinking(self) -> bool:
@@ -144,6 +167,17 @@ class Machine:
     def closing(self) -> bool:
         """Whether the end marker, after a wrap-up or not, is being forced."""
         return self.phase is Phase.CLOSING
+
+    def last_widths(self, count: int) -> list[int]:
+        """Symbols of the last tokens held, newest first; padded by ones, that count for nothing."""
+        widths = [self._matcher.width(token) for token in reversed(self._held)]
+        return [*widths, *[1] * count][:count]
+
+    @property
+    def completes_marker(self) -> bool:
+        """Whether what is being forced is the rest of an end marker that has begun."""
+        rest = self._matcher.completion(self.matched)
+        return bool(self._held) and tuple(token for token, _ in self._script) == rest
 
     @property
     def forced(self) -> int | None:
@@ -165,14 +199,12 @@ class Machine:
         """Tokens that would close the thinking here: the end marker's last, and ends of turn."""
         if not self.thinking:
             return frozenset()
-        if self.pending == len(self._markers.end) - 1:
-            return self._markers.eos | {self._markers.end[-1]}
-        return self._markers.eos
+        return self._markers.eos | self._matcher.closing_tokens(self.matched)
 
     @property
     def end_token(self) -> int:
         """The end marker's next token: what an end of turn inside the thinking becomes."""
-        return self._markers.end[self.pending]
+        return self._matcher.completion(self.matched)[0]
 
     @property
     def guarded(self) -> bool:
@@ -188,13 +220,12 @@ class Machine:
         return texts[self.continuations % len(texts)]
 
     @property
-    def forbidden(self) -> int | None:
-        """A token that must not come next: it would open thinking with nothing left to think."""
-        start = self._markers.start
+    def barred(self) -> Set[int]:
+        """Tokens that must not come next: they would open thinking with nothing left to think."""
         if self.phase is not Phase.OUTSIDE or self._budget.maximum is None:
-            return None
+            return frozenset()
         spent = self.tokens >= self._budget.maximum
-        return start[-1] if spent and self.pending == len(start) - 1 else None
+        return self._matcher.barred(self.matched) if spent else frozenset()
 
     @property
     def most_missing(self) -> int:
@@ -230,8 +261,8 @@ class Machine:
         needed = len(text) + len(self._budget.wrap_up_ids)
         return maximum is None or self.tokens + self.pending + needed < maximum
 
-    def advance(self, token: int, attempted: bool = False) -> list[tuple[int, Label]]:
-        """Take the next token; give the tokens whose label is now certain, in order.
+    def advance(self, token: int, attempted: bool = False) -> list[Labelled]:
+        """Take the next token; give what is certain now, in order.
 
         A token that may be part of a longer marker is held back until it is
         known to be.
@@ -243,32 +274,43 @@ class Machine:
         Raises:
             DesyncError: if another token was forced here.
         """
+        turned_down = self.turn_down() if attempted else []
         self._follow_script(token, attempted)
         self.length += 1
         if token in self._markers.eos:
-            return [*self.flush(), (token, Label.MARKER)]
-        marker = self._markers.end if self.thinking else self._markers.start
-        label = Label.THINKING if self.thinking else Label.ANSWER
+            return [*self.flush(), Labelled(token, Label.MARKER)]
+        step = self._matcher.step(self.matched, token)
+        self.matched = step.state
         self._held.append(token)
-        self.pending = matched_prefix(self._held, marker)
-        released = self._release(len(self._held) - self.pending, label)
         looping = self._read(token)
-        if self.pending == len(marker):
-            released += self._cross_marker()
+        overlap = self._overlap(step.span)
+        released = self._release(len(self._held) - overlap, self._label)
+        if step.crossing:
+            released += self._cross_marker(step)
         elif self.phase is Phase.CONTINUING and self._has_said_enough:
             self._script = []
             self._go(Event.RESUME)
         self._limit(looping)
-        return released
+        return turned_down + released
 
-    def flush(self) -> list[tuple[int, Label]]:
+    def goes_on_with(self, token: int) -> bool:
+        """Whether a token matches more of the marker that has begun."""
+        return self._matcher.step(self.matched, token).span > self._matcher.depth[self.matched]
+
+    def turn_down(self) -> list[Labelled]:
+        """Give the beginning of an end marker as the marker that it would have become.
+
+        That is what s1's loop strips: it is not of the thinking.
+        """
+        span, self.matched = self._matcher.depth[self.matched], self._matcher.root(self.matched)
+        return self._release_marker(span)
+
+    def flush(self) -> list[Labelled]:
         """Release what is held back, because no token follows."""
-        self.pending = 0
         if self.closing and all(kind is Forced.MARKER for _, kind in self._script):
-            label = Label.MARKER
-        else:
-            label = Label.THINKING if self.thinking else Label.ANSWER
-        return self._release(len(self._held), label)
+            return self.turn_down()
+        self.matched = self._matcher.root(self.matched)
+        return self._release(len(self._held), self._label)
 
     def outcome(self, unfinished: EndReason) -> Outcome:
         """The account of the thinking so far; `unfinished` is the reason if it is still open."""
@@ -309,17 +351,46 @@ class Machine:
         else:
             runs[-1] = last._replace(end=position + 1)
 
-    def _release(self, count: int, label: Label) -> list[tuple[int, Label]]:
-        released = [(token, label) for token in self._held[:count]]
+    @property
+    def _label(self) -> Label:
+        """What a token here is, unless it is part of a marker."""
+        return Label.THINKING if self.thinking else Label.ANSWER
+
+    def _root(self, *, inside: bool) -> int:
+        """The state in which nothing of a marker is matched."""
+        if inside:
+            return self._matcher.inside
+        return self._matcher.inert if self._budget.bound else self._matcher.outside
+
+    def _overlap(self, span: int) -> int:
+        """How many of the tokens held the last `span` symbols take."""
+        count = 0
+        while span > 0 and count < len(self._held):
+            count += 1
+            span -= self._matcher.width(self._held[-count])
+        return count
+
+    def _release(self, count: int, label: Label) -> list[Labelled]:
+        released = [Labelled(token, label) for token in self._held[:count]]
         del self._held[:count]
         if label is Label.THINKING:
             self.tokens += count
         return released
 
+    def _release_marker(self, span: int) -> list[Labelled]:
+        """Release what is held, of which the last `span` symbols begin with a marker."""
+        if not self._held:
+            return []
+        before = sum(map(self._matcher.width, self._held)) - span
+        text = bytes(self.vocabulary.symbols(self._held[0])[: max(0, before)])
+        lead = [Labelled(None, self._label, text)] if text else []
+        return lead + self._release(len(self._held), Label.MARKER)
+
     def _read(self, token: int) -> bool:
         """Follow the text; whether what has been thought ends in a loop."""
-        self.missing = self._vocabulary.missing_after(self.missing, token)
-        traits = self._vocabulary.traits_of(token)
+        self.missing = self.vocabulary.missing_after(self.missing, token)
+        traits = self.vocabulary.traits_of(token, self.partial)
+        self.partial = self.vocabulary.partial_after(self.partial, token)
         ends = ENDS if self.after_digit else ENDS | ENDS_AFTER_NO_DIGIT
         self.ends_sentence = bool(traits & ends)
         self.after_digit = bool(traits & IS_DIGIT)
@@ -332,15 +403,20 @@ class Machine:
         room = self._room
         if not self._script or room is None or self.missing:
             return not self._script
-        return self._vocabulary.span([token for token, _ in self._script]) > room
+        return self.vocabulary.span([token for token, _ in self._script]) > room
 
-    def _cross_marker(self) -> list[tuple[int, Label]]:
-        crossed = self._release(len(self._held), Label.MARKER)
-        if self.thinking:
-            self._end_reason = self._reason_to_close()
-        self._go(Event.CLOSED if self.thinking else Event.OPENED)
-        self.pending = 0
-        self._script = []
+    def _cross_marker(self, step: Step) -> list[Labelled]:
+        last = self.vocabulary.symbols(self._held[-1])
+        crossed = self._release_marker(step.span)
+        if step.crossing is not Crossing.STRAY:
+            if self.thinking:
+                self._end_reason = self._reason_to_close()
+            self._go(Event.CLOSED if self.thinking else Event.OPENED)
+            self._script = []
+        if step.crossing is Crossing.CLOSED and self._budget.bound:
+            self.matched = self._matcher.inert
+        if step.rest:
+            crossed.append(Labelled(None, self._label, bytes(last[-step.rest :])))
         return crossed
 
     def _reason_to_close(self) -> EndReason:
@@ -386,9 +462,10 @@ class Machine:
         if self._budget.maximum is not None and self.tokens + len(wrap_up) > self._budget.maximum:
             wrap_up = ()
         # A half-matched marker that is completed counts for nothing: not under the minimum.
-        begin = self.pending if self.tokens >= self._budget.minimum else 0
+        completes = self.pending and self.tokens >= self._budget.minimum
+        end = self._matcher.completion(self.matched) if completes else self._markers.end
         self._script = [(token, Forced.WRAP_UP) for token in wrap_up]
-        self._script += [(token, Forced.MARKER) for token in self._markers.end[begin:]]
+        self._script += [(token, Forced.MARKER) for token in end]
 
 
 def replay(

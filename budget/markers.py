@@ -14,6 +14,9 @@ class Markers:
         end: the sequence that closes it, one token or more.
         eos: tokens that end the whole turn. Inside a block they count as an
             attempt to close it, as in s1's reference loop, which stops at both.
+        start_symbols: what to look for as a start marker, in symbols (see
+            `Vocabulary.symbols`); empty is what the tokens of `start` are.
+        end_symbols: the same for the end marker.
 
     Raises:
         ValueError: if a marker is empty, begins as it ends, or shares a token
@@ -23,6 +26,8 @@ class Markers:
     start: tuple[int, ...]
     end: tuple[int, ...]
     eos: frozenset[int]
+    start_symbols: tuple[int, ...] = ()
+    end_symbols: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         if not self.start or not self.end:
@@ -34,29 +39,24 @@ class Markers:
 
     def to_wire(self) -> dict[str, list[int]]:
         """Plain JSON, to travel in the engine's configuration."""
-        return {"start": list(self.start), "end": list(self.end), "eos": sorted(self.eos)}
+        return {
+            "start": list(self.start),
+            "end": list(self.end),
+            "eos": sorted(self.eos),
+            "start_symbols": list(self.start_symbols),
+            "end_symbols": list(self.end_symbols),
+        }
 
     @classmethod
     def from_wire(cls, wire: Mapping[str, Any]) -> "Markers":
         """The inverse of `to_wire`."""
-        return cls(tuple(wire["start"]), tuple(wire["end"]), frozenset(wire["eos"]))
-
-
-def ends_inside(tokens: Sequence[int], markers: Markers) -> bool:
-    """Whether a text of these tokens ends inside a thinking block."""
-    for length in range(len(tokens), 0, -1):
-        if tokens[length - 1] in markers.eos or _ends(tokens, length, markers.end):
-            return False
-        if _ends(tokens, length, markers.start):
-            return True
-    return False
-
-
-def _ends(tokens: Sequence[int], length: int, marker: Sequence[int]) -> bool:
-    """Whether the first `length` tokens end in a marker."""
-    return tokens[length - 1] == marker[-1] and tuple(
-        tokens[max(0, length - len(marker)) : length]
-    ) == tuple(marker)
+        return cls(
+            tuple(wire["start"]),
+            tuple(wire["end"]),
+            frozenset(wire["eos"]),
+            tuple(wire["start_symbols"]),
+            tuple(wire["end_symbols"]),
+        )
 
 
 def matched_prefix(tail: Sequence[int], marker: Sequence[int]) -> int:
@@ -65,11 +65,3 @@ def matched_prefix(tail: Sequence[int], marker: Sequence[int]) -> int:
         if tuple(tail[-length:]) == tuple(marker[:length]):
             return length
     return 0
-
-
-def contains(tokens: Sequence[int], marker: Sequence[int]) -> bool:
-    """Whether `marker` occurs in `tokens`."""
-    width = len(marker)
-    return any(
-        tuple(tokens[i : i + width]) == tuple(marker) for i in range(len(tokens) - width + 1)
-    )

@@ -6,7 +6,9 @@ from enum import StrEnum
 from typing import Any
 
 from budget.errors import BudgetError
-from budget.markers import Markers, contains
+from budget.markers import Markers
+from budget.matcher import MarkerMatcher, matcher_of
+from budget.vocabulary import OPAQUE, Vocabulary
 
 MAX_CONTINUATIONS = 8
 """s1's accuracy flattens after about six continuations and then falls."""
@@ -59,6 +61,7 @@ class ThinkingBudget:
             let it be. Once a loop was found there are no continuations.
         landing: close at the first end of a sentence or a line in the last
             stretch before `max_tokens`, or hard at `max_tokens`.
+        opens: open a block by force where the prompt does not open one.
 
     Raises:
         BudgetError: if a number is out of range, the minimum is over the
@@ -72,6 +75,7 @@ class ThinkingBudget:
     wrap_up_text: str = ""
     on_loop: OnLoop = OnLoop.CLOSE
     landing: Landing = Landing.SENTENCE
+    opens: bool = False
 
     def __post_init__(self) -> None:
         if self.min_tokens < 0:
@@ -132,6 +136,8 @@ class TokenBudget:
             the first end of a sentence or a line; 0 is never.
         on_loop: what to do about a loop.
         nudge_ids: forced when a loop is first found; empty unless it is nudged.
+        opens: whether the start marker is forced where the prompt opens no block.
+        bound: whether a grammar binds the answer, in which no marker counts then.
     """
 
     minimum: int = 0
@@ -144,6 +150,8 @@ class TokenBudget:
     landing: int = 0
     on_loop: OnLoop = OnLoop.OFF
     nudge_ids: tuple[int, ...] = ()
+    opens: bool = False
+    bound: bool = False
 
     def __post_init__(self) -> None:
         if self.minimum < 0 or self.continuations < 0 or self.landing < 0:
@@ -164,6 +172,11 @@ class TokenBudget:
         """Whether some attempt to close the thinking may have to be turned down."""
         return self.minimum > 0 or self.continuations > 0
 
+    @property
+    def begins_with_marker(self) -> bool:
+        """Whether the first tokens are the start marker, by force."""
+        return not self.opened and (self.opens or self.demands_thinking)
+
     def to_wire(self) -> dict[str, Any]:
         """Plain JSON, to travel in the engine's sampling parameters."""
         return {
@@ -177,6 +190,8 @@ class TokenBudget:
             "landing": self.landing,
             "on_loop": self.on_loop.value,
             "nudge_ids": list(self.nudge_ids),
+            "opens": self.opens,
+            "bound": self.bound,
         }
 
     @classmethod
@@ -211,7 +226,13 @@ def thinking_room(max_tokens: int, reserve: int, markers: Markers, opened: bool)
 
 
 def tokenize(
-    budget: ThinkingBudget, *, encode: Encode, markers: Markers, opened: bool, room: int
+    budget: ThinkingBudget,
+    *,
+    encode: Encode,
+    markers: Markers,
+    opened: bool,
+    room: int,
+    vocabulary: Vocabulary = OPAQUE,
 ) -> TokenBudget:
     """The budget in token ids, its maximum clamped to `room` tokens.
 
@@ -228,13 +249,14 @@ def tokenize(
             "max_tokens and the context leave beside the answer reserve",
         )
     maximum = room if budget.max_tokens is None else min(budget.max_tokens, room)
+    matcher = matcher_of(markers, vocabulary)
     texts = tuple(
-        _encode_text("thinking.continuation_text", text, encode, markers)
+        _encode_text("thinking.continuation_text", text, encode, matcher)
         for text in budget.continuation_texts
     )
     wrap_up: tuple[int, ...] = ()
     if budget.wrap_up_text:
-        wrap_up = _encode_text("thinking.wrap_up_text", budget.wrap_up_text, encode, markers)
+        wrap_up = _encode_text("thinking.wrap_up_text", budget.wrap_up_text, encode, matcher)
     return TokenBudget(
         minimum=budget.min_tokens,
         maximum=maximum,
@@ -246,6 +268,7 @@ def tokenize(
         landing=landing_stretch(maximum) if budget.landing is Landing.SENTENCE else 0,
         on_loop=budget.on_loop,
         nudge_ids=tuple(encode(NUDGE_TEXT)) if budget.on_loop is OnLoop.NUDGE else (),
+        opens=budget.opens,
     )
 
 
@@ -254,12 +277,14 @@ def landing_stretch(maximum: int) -> int:
     return min(MAX_LANDING, maximum // LANDING_SHARE)
 
 
-def _encode_text(param: str, text: str, encode: Encode, markers: Markers) -> tuple[int, ...]:
+def _encode_text(param: str, text: str, encode: Encode, matcher: MarkerMatcher) -> tuple[int, ...]:
     ids = tuple(encode(text))
     if not 0 < len(ids) <= MAX_TEXT_TOKENS:
         raise BudgetError(param, f"{param} must be between 1 and {MAX_TEXT_TOKENS} tokens long")
-    if contains(ids, markers.start) or contains(ids, markers.end) or markers.eos & {*ids}:
-        raise BudgetError(param, f"{param} must not hold a thinking marker or an end of turn")
-    if any(ids[:rest] == markers.end[-rest:] for rest in range(1, len(markers.end))):
-        raise BudgetError(param, f"{param} must not begin as the end marker ends")
+    if matcher.markers.eos & {*ids} or matcher.completes_marker(ids):
+        raise BudgetError(
+            param,
+            f"{param} must not hold a thinking marker or an end of turn, nor begin as the end "
+            "marker ends",
+        )
     return ids

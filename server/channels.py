@@ -2,12 +2,13 @@
 
 from collections import deque
 from collections.abc import Collection, Sequence
+from dataclasses import replace
 from enum import StrEnum
 from itertools import groupby
-from operator import itemgetter
+from operator import attrgetter
 from typing import NamedTuple
 
-from budget import EndReason, Label, Machine, Outcome, TokenBudget, replay
+from budget import EndReason, Label, Labelled, Machine, Outcome, TokenBudget, replay
 from server.answer import AnswerText
 from server.engines.answers import CallDelta
 from server.engines.base import Codec, Detokenizer, Job, ModelInfo, Score
@@ -52,7 +53,8 @@ class Channels:
     Where attempts to close may be turned down, the account needs the engine's
     record of them, which is complete only at the end. Which channel a token
     belongs to depends on the markers alone, so until then such a choice is
-    split by a machine without its budget.
+    split by a machine without its budget. There the beginning of an end marker
+    that a continuation follows is taken for one that was turned down.
     """
 
     def __init__(
@@ -81,8 +83,12 @@ class Channels:
         self._answer = answer
         self._scored = scored
         self._replays = job.budget.demands_thinking
-        budget = TokenBudget(opened=job.budget.opened) if self._replays else job.budget
+        plain = TokenBudget(opened=job.budget.opened, bound=job.budget.bound)
+        if job.budget.begins_with_marker:
+            plain = replace(plain, opens=True)
+        budget = plain if self._replays else job.budget
         self._machine = Machine(budget, model.markers, model.vocabulary)
+        self._continuations = {ids[0] for ids in job.budget.continuation_ids}
         self._after: Sequence[int] = job.prompt_ids
         self._detokenizer: Detokenizer | None = None
         self._channel = Channel.ANSWER
@@ -120,8 +126,18 @@ class Channels:
         """
         self.tokens += token_ids
         self._unlabelled += scores
-        advance = self._machine.advance
-        return self._pieces([labelled for token in token_ids for labelled in advance(token)])
+        return self._pieces([item for token in token_ids for item in self._advance(token)])
+
+    def _advance(self, token: int) -> list[Labelled]:
+        machine = self._machine
+        turned_down = (
+            self._replays
+            and machine.thinking
+            and machine.pending > 0
+            and token in self._continuations
+            and not machine.goes_on_with(token)
+        )
+        return [*(machine.turn_down() if turned_down else ()), *machine.advance(token)]
 
     def close(self) -> list[Piece | Call]:
         """What was held back, because no token follows."""
@@ -147,16 +163,44 @@ class Channels:
         """Where in the text of the thinking its forced tokens stand; nothing if it has no text."""
         return locate(outcome.forced_runs, self._blocks, self.tokens, self._codec)
 
-    def _pieces(self, labelled: list[tuple[int, Label]]) -> list[Piece | Call]:
+    def _pieces(self, labelled: list[Labelled]) -> list[Piece | Call]:
         pieces: list[Piece | Call] = []
-        for label, run in groupby(labelled, key=itemgetter(1)):
-            ids = [token for token, _ in run]
+        for label, run in groupby(labelled, key=attrgetter("label")):
+            items = [*run]
+            ids = [item.token for item in items if item.token is not None]
             scores = [self._unlabelled.popleft() for _ in ids] if self._unlabelled else []
-            pieces += (
-                self._cross(ids) if label is Label.MARKER else self._decode(label, ids, scores)
-            )
+            if label is Label.MARKER:
+                pieces += self._cross(ids)
+            else:
+                pieces += self._read(label, items, ids, scores)
             self._labelled += len(ids)
         return pieces
+
+    def _read(
+        self, label: Label, items: list[Labelled], ids: list[int], scores: list[Score]
+    ) -> list[Piece | Call]:
+        """Of one label: tokens, and what tokens that are markers hold before or after them."""
+        before, after = b"", b""
+        if items[0].token is None:
+            before = items[0].text
+        if items[-1].token is None and len(items) > 1:
+            after = items[-1].text
+        pieces = self._fragment(label, before) if before else []
+        if ids:
+            pieces += self._decode(label, ids, scores)
+        return pieces + (self._fragment(label, after) if after else [])
+
+    def _fragment(self, label: Label, text: bytes) -> list[Piece | Call]:
+        """Text out of a token that is a marker's for the rest; no token of its channel."""
+        pieces = self._end_run()
+        said = text.decode(errors="ignore")
+        self._channel = Channel.ANSWER if label is Label.ANSWER else Channel.REASONING
+        if label is Label.THINKING:
+            at = self._labelled
+            self._blocks.append(Block((), at, at, said))
+        elif self._job.budget.bound:
+            return pieces  # the grammar binds from the next token on
+        return pieces + self._text(said, [])
 
     def _decode(self, label: Label, ids: list[int], scores: list[Score]) -> list[Piece | Call]:
         eos = self._model.markers.eos

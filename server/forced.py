@@ -10,17 +10,19 @@ from server.engines.base import Codec
 
 @dataclass(slots=True)
 class Block:
-    """One thinking block among the tokens of a choice.
+    """One stretch of thinking among the tokens of a choice.
 
     Attributes:
         after: the tokens that it follows.
         start: position of its first token.
         end: the position after its last.
+        text: what it says, where it is of a token that is a marker's for the rest.
     """
 
     after: Sequence[int]
     start: int
     end: int
+    text: str = ""
 
 
 class ForcedSpan(NamedTuple):
@@ -63,6 +65,7 @@ def locate(
     spans: list[ForcedSpan] = []
     length = 0
     for block in blocks if texts else ():
+        length += len(block.text)
         detokenizer = codec.detokenizer(block.after, special=special)
         at = block.start
         for run in texts:

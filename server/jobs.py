@@ -4,7 +4,7 @@ from dataclasses import dataclass, replace
 
 from budget import ThinkingBudget, TokenBudget, answer_reserve, thinking_room, tokenize
 from server.asked import Given
-from server.engines.answers import Constraint
+from server.engines.answers import Constraint, Kind
 from server.engines.base import Engine, Job, Prompt, Sampling
 from server.errors import BadRequest, ContextTooLong
 from server.prices import affordable
@@ -55,7 +55,7 @@ def make_jobs(
     max_tokens = _at_price(wanted, draft, settings.prices)
     enforced = _token_budget(resolution, draft.prompt, max_tokens, engine, settings)
     if draft.constraint is not None:
-        enforced = _opened(enforced)
+        enforced = _bound(enforced, draft.constraint)
     told = resolution.clamped_by
     if _is_clamped(resolution.budget, enforced):
         told = (*told, "room" if max_tokens == wanted else "price")
@@ -109,24 +109,33 @@ def _token_budget(
     budget = resolution.budget
     if not resolution.minimum_asked:
         budget = replace(budget, min_tokens=min(budget.min_tokens, room))
-    return tokenize(
-        budget, encode=engine.codec.encode, markers=markers, opened=prompt.opened, room=room
+    enforced = tokenize(
+        budget,
+        encode=engine.codec.encode,
+        markers=markers,
+        opened=prompt.opened,
+        room=room,
+        vocabulary=engine.model.vocabulary,
     )
+    return enforced if enforced.maximum or not prompt.unclosed else replace(enforced, opens=True)
 
 
 def _is_clamped(budget: ThinkingBudget, enforced: TokenBudget) -> bool:
     return budget.max_tokens is not None and budget.max_tokens != enforced.maximum
 
 
-def _opened(budget: TokenBudget) -> TokenBudget:
+def _bound(budget: TokenBudget, constraint: Constraint) -> TokenBudget:
     """The budget of a constrained answer, which begins with a thinking unless there is to be none.
 
     The engine binds what comes after the end marker. Whether a model that may think
     will, it could not know before its first token, and by then an answer has begun.
+    A structural tag binds parts of an answer alone.
     """
-    if budget.opened or budget.demands_thinking or not budget.maximum:
-        return budget
-    return replace(budget, minimum=1)
+    return replace(
+        budget,
+        opens=budget.opens or bool(budget.maximum),
+        bound=constraint.kind is not Kind.STRUCTURAL_TAG,
+    )
 
 
 def _sampling(

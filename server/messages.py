@@ -157,10 +157,16 @@ class Message(Part):
     @property
     def _parted(self) -> tuple[str, str]:
         whole = "\n".join(part.text for part in self.content)
-        if self.role != "assistant" or not whole.startswith(OPEN_TAG):
+        if self.role != "assistant":
             return "", whole
-        thought, closed, said = whole.removeprefix(OPEN_TAG).partition(CLOSE_TAG)
-        return (thought.strip("\n"), said.lstrip("\n")) if closed else ("", whole)
+        thoughts, rest = [], whole
+        while rest.lstrip().startswith(OPEN_TAG):
+            thought, closed, said = rest.lstrip().removeprefix(OPEN_TAG).partition(CLOSE_TAG)
+            if not closed:
+                break
+            thoughts.append(thought.strip("\n"))
+            rest = said.lstrip("\n")
+        return "\n".join(thoughts), rest
 
     def to_plain(self) -> dict[str, Any]:
         """The message as a chat template takes it; a developer is a system."""

@@ -9,7 +9,7 @@ from typing import Any
 
 from fastapi import Request, Response
 
-from budget import Label, Outcome
+from budget import Label, Labelled, Outcome
 from server.admission import Admissions
 from server.answer import AnswerText
 from server.body import parse, read_body
@@ -53,9 +53,11 @@ class RawChannels(Channels):
         whole = Block(self._job.prompt_ids, 0, len(self.tokens))
         return locate(outcome.forced_runs, [whole], self.tokens, self._codec, special=True)
 
-    def _pieces(self, labelled: list[tuple[int, Label]]) -> list[Piece | Call]:
+    def _pieces(self, labelled: list[Labelled]) -> list[Piece | Call]:
         pieces: list[Piece | Call] = []
-        told = [item for item in labelled if item[0] not in self._model.markers.eos]
+        eos = self._model.markers.eos
+        told = [(item.token, item.label) for item in labelled if item.token is not None]
+        told = [(token, label) for token, label in told if token not in eos]
         for is_answer, run in groupby(told, key=lambda item: item[1] is Label.ANSWER):
             ids = [token for token, _ in run]
             if is_answer:

@@ -6,15 +6,12 @@ from typing import Any, Protocol
 
 import orjson
 
-from budget import Markers, ends_inside
+from budget import matcher_of
 from server.engines.base import Codec, Engine, Prompt
 from server.errors import BadRequest, ContextTooLong
 from server.forms import Tool
 from server.messages import Message
 from server.prompts import CompletionRequest
-
-TAIL = 32
-"""Tokens at a prompt's end among which a start marker is looked for as text."""
 
 MAX_TOKEN_LENGTH = 64
 """More bytes to a token than any real text has; beyond it none is worth tokenizing."""
@@ -117,17 +114,10 @@ async def read_prompt(request: CompletionRequest, engine: Engine) -> Prompt:
     if not ids:
         raise BadRequest("'prompt' is empty: there is nothing to go on from", param="prompt")
     check_room(ids, context, "prompt")
-    return Prompt(tuple(ids), _is_open(ids, codec, engine.model.markers))
-
-
-def _is_open(ids: Sequence[int], codec: Codec, markers: Markers) -> bool:
-    """Whether these tokens end inside a thinking block.
-
-    Where a marker is text of several tokens, its last one can have grown together
-    with the line's end after it.
-    """
-    tail = codec.decode(ids[-TAIL:]).rstrip()
-    return ends_inside(ids, markers) or tail.endswith(codec.decode(markers.start))
+    matcher = matcher_of(engine.model.markers, engine.model.vocabulary)
+    # A prompt can have a million tokens: other requests' streams must not wait for it.
+    opened = await asyncio.to_thread(matcher.inside_after, ids)
+    return Prompt(tuple(ids), opened)
 
 
 async def render(

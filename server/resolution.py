@@ -229,6 +229,7 @@ def _override(base: ThinkingBudget, asked: Asked) -> ThinkingBudget:
         wrap_up_text=either(base.wrap_up_text, finer.wrap_up_text),
         on_loop=either(base.on_loop, finer.on_loop),
         landing=either(base.landing, finer.landing),
+        opens=asked.switch is not None and asked.switch.value,
     )
 
 

@@ -11,7 +11,9 @@ import numpy as np
 import torch
 
 from budget.machine import Machine
+from budget.matcher import matcher_of
 from budget.processors.arrays import Array, Arrays
+from budget.processors.automaton import barred, completing
 from budget.processors.sampling import SamplingTable
 from budget.processors.scripts import NO_TOKEN
 from budget.processors.table import BudgetTable, Demands
@@ -40,13 +42,15 @@ class Parts:
         closing: may close their thinking.
         near: are about to reach their maximum.
         guarded: have their attempt to close turned down.
-        bound: have a token forced or forbidden.
+        bound: have a token forced.
+        barred: have tokens that must not come.
     """
 
     closing: np.ndarray
     near: np.ndarray
     guarded: np.ndarray
     bound: np.ndarray
+    barred: np.ndarray
 
 
 class Enforcer:
@@ -81,6 +85,9 @@ class Enforcer:
         self._unfinished, self._lacking = map(logits.bring, unfinished(known))
         self._sampling = SamplingTable(slots, vocabulary)
         self._eos = logits.bring(sorted(markers.eos))
+        matcher = matcher_of(markers, known)
+        self._completing = logits.move(completing(matcher, vocabulary))
+        self._barred = logits.bring(barred(matcher))
 
     def load(
         self, slot: int, request: "EngineBudget", params: "SamplingParams", machine: Machine
@@ -113,8 +120,9 @@ class Enforcer:
             [held] bool; whether the row's token stands for an attempt to close.
         """
         grid = self._arrays.grid(logits)
-        closing, near, guarded, bound = map(
-            self._these, (parts.closing, parts.near, parts.guarded, parts.bound)
+        closing, near, guarded, bound, barred = map(
+            self._these,
+            (parts.closing, parts.near, parts.guarded, parts.bound, parts.barred),
         )
         if closing is not None and len(self._eos):
             self._end_turns(grid, rows[closing], demands.end[closing], demands.may_close[closing])
@@ -132,9 +140,10 @@ class Enforcer:
             attempted[guarded] = attempt & which
             may[guarded] = attempt & which & continuable
         if bound is not None:
-            forbidden = demands.forbidden[bound]
-            done = self._force(grid, rows[bound], tokens[bound], may[bound], forbidden)
+            done = self._force(grid, rows[bound], tokens[bound], may[bound])
             attempted[bound] = attempted[bound] & done
+        if barred is not None:
+            self._bar(grid, rows[barred], demands.barred[barred])
         return attempted
 
     def _these(self, which: np.ndarray) -> slice | Array | None:
@@ -159,7 +168,7 @@ class Enforcer:
         positions = torch.as_tensor(demands.length[at])
         drawn = self._arrays.grid(self._sampling.draw(chosen, slots, positions))
         ends_turn = self._xp.any(drawn[:, None] == self._eos, axis=-1)
-        attempt = ends_turn | (drawn == demands.closes[at])
+        attempt = ends_turn | self._completing[demands.matched[at], drawn]
         return self._xp.where(attempt, demands.continuation[at], drawn), attempt
 
     def _end_turns(self, grid: Array, rows: Array, ends: Array, which: Array) -> None:
@@ -183,21 +192,21 @@ class Enforcer:
         first = grid[rows[at], self._xp.where(tokens == NO_TOKEN, 0, tokens)]
         return first > -INFINITE
 
-    def _force(
-        self, grid: Array, rows: Array, tokens: Array, may: Array, forbidden: Array
-    ) -> Array:
+    def _force(self, grid: Array, rows: Array, tokens: Array, may: Array) -> Array:
         """Make each row's token certain, where it has one that is not masked or that `may` be.
-
-        Where it has none, mask the row's `forbidden` one, if there is one.
 
         Returns:
             [rows] bool: where a token was made certain.
         """
         forced = tokens != NO_TOKEN
-        masked = ~forced & (forbidden != NO_TOKEN)
-        at = rows, self._xp.where(forced, tokens, self._xp.where(masked, forbidden, 0))
+        at = rows, self._xp.where(forced, tokens, 0)
         logit = grid[at]
         which = forced & ((logit > -INFINITE) | may)
-        chosen = self._xp.where(which, CERTAIN, logit)
-        grid[at] = self._xp.where(masked, -INFINITE, chosen)
+        grid[at] = self._xp.where(which, CERTAIN, logit)
         return which
+
+    def _bar(self, grid: Array, rows: Array, states: Array) -> None:
+        """Mask what would open a thinking block, in the rows whose state is not NO_TOKEN."""
+        which = states != NO_TOKEN
+        at = rows[:, None], self._barred[self._xp.where(which, states, 0)]
+        grid[at] = self._xp.where(which[:, None], -INFINITE, grid[at])

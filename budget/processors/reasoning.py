@@ -6,13 +6,16 @@ from typing import Any
 from vllm.reasoning import ReasoningParser, ReasoningParserManager
 
 from budget.markers import Markers
+from budget.matcher import Crossing, matcher_of
+from budget.processors.vocabulary import read_vocabulary
+from budget.vocabulary import ATOM, OPAQUE
 
 NAME = "proctor"
 """Ours among vLLM's reasoning parsers."""
 
 
 class MarkerReasoningParser(ReasoningParser):
-    """Finds the end marker by its tokens, whatever they are.
+    """Finds the end marker, whatever tokens spell it.
 
     The gateway splits the two channels itself: of vLLM's interface only what
     tells the engine when a grammar begins to hold is of use.
@@ -22,22 +25,34 @@ class MarkerReasoningParser(ReasoningParser):
         self, tokenizer: Any, *args: Any, markers: Mapping[str, Any], **kwargs: Any
     ) -> None:
         super().__init__(tokenizer, *args, **kwargs)
-        self._end = list(Markers.from_wire(markers).end)
+        found = Markers.from_wire(markers)
+        known = read_vocabulary(tokenizer, len(tokenizer)) if _is_text(found) else OPAQUE
+        self._matcher = matcher_of(found, known)
 
     def is_reasoning_end(self, input_ids: Sequence[int]) -> bool:
         """Whether the tokens end with the end marker."""
-        return self._ends_at(input_ids, len(input_ids))
+        return self.is_reasoning_end_streaming(input_ids, input_ids[-1:])
 
     def is_reasoning_end_streaming(
         self, input_ids: Sequence[int], delta_ids: Iterable[int]
     ) -> bool:
         """Whether an end marker comes to its end among the last tokens, `delta_ids`."""
-        length = len(input_ids)
-        fresh = range(length - len([*delta_ids]) + 1, length + 1)
-        return any(self._ends_at(input_ids, end) for end in fresh)
+        fresh = len([*delta_ids])
+        matcher = self._matcher
+        # A marker has no more tokens than symbols.
+        tail = input_ids[-(fresh + max(matcher.depth)) :]
+        state, ends = matcher.inside, False
+        for at, token in enumerate(tail, fresh - len(tail)):
+            step = matcher.step(state, token)
+            closes = step.crossing is Crossing.CLOSED
+            state = matcher.inside if closes else step.state
+            ends = ends or (closes and at >= 0)
+        return ends
 
-    def _ends_at(self, tokens: Sequence[int], end: int) -> bool:
-        return end >= len(self._end) and [*tokens[end - len(self._end) : end]] == self._end
+
+def _is_text(markers: Markers) -> bool:
+    """Whether some part of the markers may be spelled by other tokens than their own."""
+    return any(symbol < ATOM for symbol in (*markers.start_symbols, *markers.end_symbols))
 
 
 ReasoningParserManager.register_module(NAME, module=MarkerReasoningParser)

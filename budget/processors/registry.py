@@ -1,11 +1,14 @@
 """Which markers a model thinks between: named, from vLLM's parsers, or from the template."""
 
-from collections.abc import Collection
+import re
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from vllm.reasoning import ReasoningParserManager
 
 from budget.markers import Markers
+from budget.processors.vocabulary import atoms_of
+from budget.vocabulary import ATOM
 
 TEMPLATE_PAIRS = (
     ("<think>", "</think>"),
@@ -50,9 +53,24 @@ def find_marker_texts(
 
 
 def encode_markers(tokenizer: Any, texts: tuple[str, str], eos: Collection[int]) -> Markers:
-    """Marker texts as token ids."""
+    """Marker texts as token ids, and as what to look for in a text of any tokens."""
     start, end = (tuple(tokenizer.encode(text, add_special_tokens=False)) for text in texts)
-    return Markers(start, end, frozenset(eos))
+    atoms = atoms_of(tokenizer)
+    symbols = [_symbols(text, atoms) for text in texts]
+    return Markers(start, end, frozenset(eos), *symbols)
+
+
+def _symbols(text: str, atoms: Mapping[str, int]) -> tuple[int, ...]:
+    """A text in symbols: added tokens whole, the rest in bytes."""
+    if not atoms:
+        return tuple(text.encode())
+    longest_first = sorted(atoms, key=len, reverse=True)
+    parts = re.split(f"({'|'.join(map(re.escape, longest_first))})", text)
+    return tuple(
+        symbol
+        for part in parts
+        for symbol in ([ATOM + atoms[part]] if part in atoms else part.encode())
+    )
 
 
 def _of_parser(tokenizer: Any, name: str) -> tuple[str, str]:

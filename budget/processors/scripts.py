@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from budget.machine import Machine
 from budget.markers import Markers
+from budget.matcher import matcher_of
 from budget.phases import Event
 from budget.policy import MAX_TEXT_TOKENS, MAX_TEXTS, TokenBudget
 from budget.vocabulary import Vocabulary
@@ -16,13 +17,15 @@ IDLE = 0
 class Scripts:
     """How rows are laid out: each script is closed by NO_TOKEN.
 
-    idle | start marker | continuations | nudge | wrap-up and end marker
+    idle | start marker | continuations | nudge | wrap-up and end marker | rests of an end marker
 
     Attributes:
         texts_at: the first continuation's cell.
         text_width: cells from one continuation to the next.
         nudge_at: the nudge's cell.
         close_at: the wrap-up's cell.
+        rest_at: for each state of the matcher, the cell from which on an end
+            marker that has begun is completed; 0 outside a thinking block.
         width: cells in a row.
     """
 
@@ -34,7 +37,17 @@ class Scripts:
         self.texts_at = 1 + len(markers.start) + 1
         self.nudge_at = self.texts_at + MAX_TEXTS * self.text_width
         self.close_at = self.nudge_at + self.text_width
-        self.width = self.close_at + MAX_TEXT_TOKENS + len(markers.end) + 1
+        self._rests: list[int] = []
+        self.rest_at = self._lay_rests(self.close_at + MAX_TEXT_TOKENS + len(markers.end) + 1)
+        self.width = self.close_at + MAX_TEXT_TOKENS + len(markers.end) + 1 + len(self._rests)
+
+    def _lay_rests(self, begin: int) -> list[int]:
+        matcher = matcher_of(self._markers, self._vocabulary)
+        cells = [0] * matcher.states
+        for state in range(matcher.inside, matcher.inert):
+            cells[state] = begin + len(self._rests)
+            self._rests += [*matcher.completion(state), NO_TOKEN]
+        return cells
 
     def compose(self, budget: TokenBudget) -> list[int]:
         """A budget's row."""
@@ -47,8 +60,8 @@ class Scripts:
             ids = budget.continuation_ids[text] if text < len(budget.continuation_ids) else ()
             row += cells(ids, self.text_width)
         row += cells(budget.nudge_ids, self.text_width)
-        row += cells((*budget.wrap_up_ids, *self._markers.end), self.width - len(row))
-        return row
+        close = self.width - len(self._rests) - len(row)
+        return row + cells((*budget.wrap_up_ids, *self._markers.end), close) + self._rests
 
     def spans(self, budget: TokenBudget) -> list[int]:
         """For each cell of the continuations, how many tokens the character there takes."""
@@ -64,6 +77,8 @@ class Scripts:
         left = machine.script_length
         if not left:
             return IDLE
+        if machine.closing and machine.completes_marker:
+            return self.rest_at[machine.matched]
         if machine.closing:
             return self.close_at + len(budget.wrap_up_ids) + len(self._markers.end) - left
         if not machine.thinking:

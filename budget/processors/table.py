@@ -6,15 +6,17 @@ hundreds. `step` changes nothing: it gives the state that follows, so that it ca
 also be folded over draft tokens that may yet be rejected.
 """
 
+import copy
 from typing import NamedTuple
 
 import numpy as np
 
 from budget.machine import Machine
 from budget.markers import Markers
+from budget.matcher import Crossing
 from budget.policy import MAX_TEXTS, OnLoop, TokenBudget
 from budget.processors.arrays import Array, Arrays
-from budget.processors.automaton import Automaton
+from budget.processors.automaton import Automaton, has_barred
 from budget.processors.loops import LoopDetectors, LoopState
 from budget.processors.scripts import IDLE, NO_TOKEN, Scripts
 from budget.processors.text import Text
@@ -24,35 +26,41 @@ UNLIMITED = 2**62
 
 
 class State(NamedTuple):
-    """Where each slot stands; every array has shape [slots].
+    """Where each slot stands; every array but `widths` has shape [slots].
 
     Attributes:
         thinking: bool; whether the slot is inside a thinking block.
         tokens: int64; thinking tokens so far, markers excluded.
-        pending: int64; how much of the next marker the last tokens match.
+        matched: int64; the state of the matcher.
+        pending: int64; the last tokens that may turn out to be part of a marker.
+        widths: [slots, reach] int64; symbols of the last tokens, newest first.
         continuations: int64; attempts turned into continuations.
         length: int64; tokens generated so far.
         cursor: int64; the cell of its scripts that comes next, 0 for none.
         looped: bool; whether a loop was found.
         missing: int64; bytes that the last character still lacks.
+        partial: int64; see `Vocabulary.partial`.
         after_digit: bool; whether the text ends in a digit.
         loops: what each slot's loop detector has taken.
     """
 
     thinking: Array
     tokens: Array
+    matched: Array
     pending: Array
+    widths: Array
     continuations: Array
     length: Array
     cursor: Array
     looped: Array
     missing: Array
+    partial: Array
     after_digit: Array
     loops: LoopState
 
     @classmethod
-    def empty(cls, slots: int, arrays: Arrays) -> "State":
-        """Slots that hold nothing."""
+    def empty(cls, slots: int, reach: int, arrays: Arrays) -> "State":
+        """Slots that hold nothing; `reach` is how far back markers are looked for, in symbols."""
 
         def numbers() -> Array:
             return arrays.zeros((slots,))
@@ -63,12 +71,15 @@ class State(NamedTuple):
         return cls(
             thinking=flags(),
             tokens=numbers(),
+            matched=numbers(),
             pending=numbers(),
+            widths=arrays.zeros((slots, reach)),
             continuations=numbers(),
             length=numbers(),
             cursor=numbers(),
             looped=flags(),
             missing=numbers(),
+            partial=numbers(),
             after_digit=flags(),
             loops=LoopState.empty(slots, arrays),
         )
@@ -79,25 +90,26 @@ class Demands(NamedTuple):
 
     Attributes:
         forced: the token that must come, or NO_TOKEN.
-        forbidden: a token that must not come, or NO_TOKEN: it would open a
-            block with nothing left to think.
+        barred: the matcher's state where tokens must not come that would open
+            a block with nothing left to think, or NO_TOKEN; see
+            `MarkerMatcher.barred`.
         may_close: bool; whether the model chooses, and may close its thinking.
         guarded: bool; whether an attempt to close becomes a continuation.
         continuation: the first token of the next continuation.
         end: the next token of the end marker, for a row that is thinking.
-        closes: the token that would complete the end marker, or NO_TOKEN.
+        matched: the matcher's state.
         length: tokens generated so far.
         missing: bytes that the last character still lacks.
         most_missing: most bytes that one may lack after the token.
     """
 
     forced: Array
-    forbidden: Array
+    barred: Array
     may_close: Array
     guarded: Array
     continuation: Array
     end: Array
-    closes: Array
+    matched: Array
     length: Array
     missing: Array
     most_missing: Array
@@ -113,25 +125,35 @@ class BudgetTable:
     def __init__(
         self, slots: int, markers: Markers, arrays: Arrays, vocabulary: Vocabulary = OPAQUE
     ) -> None:
-        self._markers = markers
-        self._vocabulary = vocabulary
         self._arrays = arrays
         self._xp, self._take = arrays.xp, arrays.take
         self._text = Text(vocabulary, arrays)
-        self._automaton = Automaton(markers, arrays)
+        self._automaton = Automaton(markers, vocabulary, arrays)
         self._detectors = LoopDetectors(arrays)
-        self._end = arrays.bring(markers.end)
-        self.state = State.empty(slots, arrays)
+        self._scripts = scripts = Scripts(markers, vocabulary)
+        self._rest_at = arrays.bring(scripts.rest_at)
+        matcher = self._automaton.matcher
+        ends = [
+            matcher.completion(state)[0] if matcher.inside <= state < matcher.inert else NO_TOKEN
+            for state in range(matcher.states)
+        ]
+        self._end = arrays.bring(ends)
+        self._bars = arrays.move(has_barred(matcher))
+        self._allocate(slots)
+
+    def _allocate(self, slots: int) -> None:
+        """Begin with so many slots that hold nothing."""
+        arrays, scripts = self._arrays, self._scripts
+        self.state = State.empty(slots, self._automaton.reach, arrays)
 
         # The policies, one column per slot.
-        self._numbers = arrays.zeros((8 + MAX_TEXTS, slots))
+        self._numbers = arrays.zeros((9 + MAX_TEXTS, slots))
         self._minimum, self._maximum, self._owed, self._wrap_up, self._landing = self._numbers[:5]
-        self._watched, self._nudge, self._text_count = self._numbers[5:8]
-        self._text_length = self._numbers[8:]
+        self._watched, self._nudge, self._text_count, self._bound = self._numbers[5:9]
+        self._text_length = self._numbers[9:]
         self._text_count += 1
 
         # One row of tokens per slot, and what comes next in it.
-        self._scripts = scripts = Scripts(markers, vocabulary)
         self._script = arrays.zeros((slots, scripts.width)) + NO_TOKEN
         # For each cell of a continuation, how many tokens the character that begins there takes.
         self._span = arrays.zeros((slots, scripts.width))
@@ -156,12 +178,15 @@ class BudgetTable:
         state = self.state
         state.thinking[slot] = machine.thinking
         state.tokens[slot] = machine.tokens
+        state.matched[slot] = machine.matched
         state.pending[slot] = machine.pending
+        state.widths[slot] = self._arrays.bring(machine.last_widths(self._automaton.reach))
         state.continuations[slot] = machine.continuations
         state.length[slot] = machine.length
         state.cursor[slot] = self._scripts.cursor_of(budget, machine)
         state.looped[slot] = machine.looped
         state.missing[slot] = machine.missing
+        state.partial[slot] = machine.partial
         state.after_digit[slot] = machine.after_digit
         state.loops.load(slot, machine.detector, self._arrays)
         self._guarding[slot] = budget.demands_thinking
@@ -180,6 +205,7 @@ class BudgetTable:
             budget.on_loop is not OnLoop.OFF,
             len(budget.nudge_ids),
             max(1, len(lengths)),
+            budget.bound,
             *lengths,
             *[0] * (MAX_TEXTS - len(lengths)),
         ]
@@ -197,7 +223,8 @@ class BudgetTable:
 
     def resized(self, slots: int) -> "BudgetTable":
         """A table of so many slots; the first of them are these."""
-        other = BudgetTable(slots, self._markers, self._arrays, self._vocabulary)
+        other = copy.copy(self)
+        other._allocate(slots)
         both = min(slots, len(self._slots))
         for mine, its in zip(self._by_slot(), other._by_slot(), strict=True):
             its[:both] = mine[:both]
@@ -242,44 +269,74 @@ class BudgetTable:
         """
         came = token >= 0
         cursor, continuations = state.cursor, state.continuations
+        matched, pending = state.matched, state.pending
         if self._guards:
             cursor = self._xp.where(attempted, self._text_at(state), cursor)
             continuations = continuations + attempted
+            # The beginning of a marker that was turned down is neither marker nor thinking.
+            matched = self._xp.where(attempted, self._automaton.matcher.inside, matched)
+            pending = self._xp.where(attempted, 0, pending)
         cursor = cursor + (came & (cursor != IDLE))
 
-        matched = self._automaton.match(state.thinking, state.pending, token)
-        crossed = came & (matched == self._automaton.length(state.thinking))
+        found = self._automaton.match(matched, token)
+        crosses = came & (found.crossing != Crossing.NONE)
+        crossed = crosses & (found.crossing != Crossing.STRAY)
+        overlap, widths = self._overlap(state.widths, token, found.span, pending, came)
+        next_state = self._xp.where(
+            crossed & (found.crossing == Crossing.CLOSED) & (self._bound > 0),
+            self._automaton.matcher.inert,
+            found.state,
+        )
         counted = came & state.thinking
         known = self._text.known(token)
-        missing, ends, after_digit = self._text.read(known, state.missing, state.after_digit)
+        read = self._text.read(known, state.missing, state.partial, state.after_digit)
         loops, looping = state.loops, None
         if self._watches:
             loops, looping = self._detectors.step(loops, token, self._text.letters(known), counted)
         after = State(
             thinking=state.thinking ^ crossed,
-            tokens=state.tokens + self._xp.where(counted, state.pending + 1 - matched, 0),
-            pending=self._xp.where(came, self._xp.where(crossed, 0, matched), state.pending),
+            tokens=state.tokens + self._xp.where(counted, pending + 1 - overlap, 0),
+            matched=self._xp.where(came, next_state, state.matched),
+            pending=self._xp.where(came, self._xp.where(crosses, 0, overlap), state.pending),
+            widths=widths,
             continuations=continuations,
             length=state.length + came,
             cursor=cursor,
             looped=state.looped,
-            missing=self._xp.where(came, missing, state.missing),
-            after_digit=self._xp.where(came, after_digit, state.after_digit),
+            missing=self._xp.where(came, read.missing, state.missing),
+            partial=self._xp.where(came, read.partial, state.partial),
+            after_digit=self._xp.where(came, read.after_digit, state.after_digit),
             loops=loops,
         )
-        return self._limit(after, crossed, came & ends, looping)
+        return self._limit(after, crossed, came & read.ends, looping)
+
+    def _overlap(
+        self, widths: Array, token: Array, span: Array, pending: Array, came: Array
+    ) -> tuple[Array, Array]:
+        """How many of the tokens held and the newest the last `span` symbols take.
+
+        Returns:
+            [slots] int64, and `State.widths` after the token.
+        """
+        if not self._automaton.spelled:
+            return self._xp.astype(span > 0, self._xp.int64), widths
+        newest = self._automaton.width(token)
+        overlap = self._automaton.overlap(widths, newest, span)
+        after = self._xp.concat((newest[:, None], widths[:, :-1]), axis=1)
+        both = self._xp.where(overlap > pending + 1, pending + 1, overlap)
+        return both, self._xp.where(came[:, None], after, widths)
 
     def demands(self, state: State, slots: Array) -> Demands:
         """What holds for the next token of some `slots`, [rows] int64."""
         guarded = self._guarded(state)
         columns = Demands(
             forced=self._at(self._script, state.cursor),
-            forbidden=self._forbidden(state),
+            barred=self._barred(state),
             may_close=self._free(state) & ~guarded,
             guarded=guarded,
             continuation=self._at(self._script, self._text_at(state)),
-            end=self._end_token(state),
-            closes=self._closes(state),
+            end=self._take(self._end, state.matched),
+            matched=state.matched,
             length=state.length,
             missing=state.missing,
             most_missing=self._most_missing(state),
@@ -296,19 +353,10 @@ class BudgetTable:
         due = (state.continuations < self._owed) & self._fits(state, self._length_of_text(state))
         return self._free(state) & ~state.looped & ((state.tokens < self._minimum) | due)
 
-    def _closes(self, state: State) -> Array:
-        complete = state.thinking & (state.pending == len(self._markers.end) - 1)
-        return self._xp.where(complete, self._markers.end[-1], NO_TOKEN)
-
-    def _end_token(self, state: State) -> Array:
-        last = len(self._markers.end) - 1
-        return self._take(self._end, self._xp.where(state.pending > last, last, state.pending))
-
-    def _forbidden(self, state: State) -> Array:
-        last = len(self._markers.start) - 1
-        spent = (state.tokens >= self._maximum) & (state.pending == last)
+    def _barred(self, state: State) -> Array:
+        spent = (state.tokens >= self._maximum) & self._take(self._bars, state.matched)
         applies = ~state.thinking & (state.cursor == IDLE) & spent
-        return self._xp.where(applies, self._markers.start[-1], NO_TOKEN)
+        return self._xp.where(applies, state.matched, NO_TOKEN)
 
     def _most_missing(self, state: State) -> Array:
         limit = self._room(state) - 1
@@ -344,8 +392,8 @@ class BudgetTable:
             closes |= unhelped
         wraps = unmarked & (state.tokens + self._wrap_up <= self._maximum)
         # A half-matched marker that is completed counts for nothing: not under the minimum.
-        begin = self._xp.where(enough, state.pending, 0)
-        close = self._scripts.close_at + self._xp.where(wraps, 0, self._wrap_up + begin)
+        close = self._scripts.close_at + self._xp.where(wraps, 0, self._wrap_up)
+        close = self._xp.where(~unmarked & enough, self._take(self._rest_at, state.matched), close)
         return state._replace(cursor=self._xp.where(closes, close, state.cursor))
 
     def _nudged(self, state: State, found: Array) -> tuple[State, Array]:

@@ -1,5 +1,7 @@
 """What a vocabulary tells of the tokens of a batch of slots, as arrays."""
 
+from typing import NamedTuple
+
 import numpy as np
 
 from budget.loops import UNKNOWN_LETTERS
@@ -7,18 +9,36 @@ from budget.processors.arrays import Array, Arrays
 from budget.vocabulary import ENDS, ENDS_AFTER_NO_DIGIT, IS_DIGIT, Vocabulary
 
 
+class Read(NamedTuple):
+    """What the text of each slot ends in; every array has shape [slots].
+
+    Attributes:
+        missing: int64; bytes that the last character still lacks.
+        partial: int64; see `Vocabulary.partial`.
+        ends: bool; whether a sentence or a line ends here.
+        after_digit: bool; whether the text ends in a digit.
+    """
+
+    missing: Array
+    partial: Array
+    ends: Array
+    after_digit: Array
+
+
 class Text:
     """A vocabulary, by token."""
 
     def __init__(self, vocabulary: Vocabulary, arrays: Arrays) -> None:
         # One more token, without text, stands for those that the vocabulary does not have.
-        self._size = len(vocabulary.traits)
+        self._size = len(vocabulary.traits[0])
         self._xp, self._take = arrays.xp, arrays.take
         missing = np.array([[*after, 0] for after in vocabulary.missing])
         self._missing = arrays.bring(missing.flatten())
         unknown = [UNKNOWN_LETTERS] * (self._size + 1 - len(vocabulary.letters))
         self._letters = arrays.bring([*vocabulary.letters, *unknown])
-        self._traits = arrays.bring([*vocabulary.traits, 0])
+        traits, partial = vocabulary.traits, vocabulary.partial
+        self._traits = arrays.bring(np.array([[*row, 0] for row in traits]).flatten())
+        self._partial = arrays.bring(np.array([[*row, 0] for row in partial]).flatten())
 
     def known(self, token: Array) -> Array:
         """[slots] int64: the token, or a stand-in without text if the vocabulary lacks it."""
@@ -28,12 +48,16 @@ class Text:
         """[slots] int64: see `Vocabulary.letters`."""
         return self._take(self._letters, known)
 
-    def read(self, known: Array, missing: Array, after_digit: Array) -> tuple[Array, Array, Array]:
-        """What follows a token, each [slots]: bytes missing, end of sentence, digit."""
-        lacking = self._take(self._missing, missing * (self._size + 1) + known)
-        traits = self._take(self._traits, known)
+    def read(self, known: Array, missing: Array, partial: Array, after_digit: Array) -> "Read":
+        """What follows a token, by what the text before it ends in."""
+        traits = self._take(self._traits, partial * (self._size + 1) + known)
         ending = self._xp.where(after_digit, ENDS, ENDS | ENDS_AFTER_NO_DIGIT)
-        return lacking, (traits & ending) != 0, (traits & IS_DIGIT) != 0
+        return Read(
+            missing=self._take(self._missing, missing * (self._size + 1) + known),
+            partial=self._take(self._partial, partial * (self._size + 1) + known),
+            ends=(traits & ending) != 0,
+            after_digit=(traits & IS_DIGIT) != 0,
+        )
 
 
 def unfinished(vocabulary: Vocabulary) -> tuple[np.ndarray, np.ndarray]:

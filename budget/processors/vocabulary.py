@@ -1,6 +1,7 @@
 """A tokenizer's vocabulary, as budgets need it."""
 
 import logging
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import xgrammar
@@ -29,10 +30,17 @@ def token_bytes(tokenizer: Any, size: int | None = None) -> list[bytes]:
     return list(known.decoded_vocab)
 
 
+def atoms_of(tokenizer: Any) -> dict[str, int]:
+    """Tokens that stand for themselves, by their text: special ones, and others that were added."""
+    return {str(text): token for text, token in tokenizer.get_added_vocab().items() if text}
+
+
+@lru_cache(maxsize=4)
 def read_vocabulary(tokenizer: Any, size: int) -> Vocabulary:
     """The text of a tokenizer's tokens, where it tells; see `token_bytes`."""
     tokens = token_bytes(tokenizer, size)
-    return Vocabulary.from_bytes(tokens) if tokens else OPAQUE
+    atoms = frozenset(atoms_of(tokenizer).values())
+    return Vocabulary.from_bytes(tokens, atoms) if tokens else OPAQUE
 
 
 def vocabulary_of(config: "VllmConfig") -> Vocabulary:

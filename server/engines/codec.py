@@ -19,8 +19,8 @@ from server.engines.base import Prompt
 SPLIT = "\ue000"
 """A private-use character that marks where text must not be read as a special token."""
 
-TAIL = 32
-"""Tokens at a prompt's end among which a start marker is looked for."""
+SWITCHES = ("enable_thinking", "thinking")
+"""What chat templates call their switch of the thinking; they pass over what they do not know."""
 
 
 class VllmDetokenizer:
@@ -70,21 +70,27 @@ class VllmCodec:
     ) -> Prompt:
         """See `Codec`. Special tokens typed into a message or a tool stay plain text."""
         kwargs: dict[str, Any] = {"add_generation_prompt": answering, "tokenize": False}
-        if not thinking:
-            kwargs["enable_thinking"] = False
         if tools:
             kwargs["tools"] = [self._defuse(tool) for tool in tools]
         plain: Any = [self._defuse(message) for message in messages]
+        text = await self._render(plain, kwargs, thinking)
+        # A prompt can be megabytes long: other requests' streams must not wait for it.
+        ids = await asyncio.to_thread(self._encode_rendered, text)
+        opened = text.rstrip().endswith(self._start_marker)
+        unclosed = False
+        if not thinking and not opened and answering:
+            unclosed = text == await self._render(plain, kwargs, thinking=True)
+        return Prompt(tuple(ids), opened, unclosed)
+
+    async def _render(self, messages: Any, kwargs: dict[str, Any], thinking: bool) -> str:
+        switches = dict.fromkeys(SWITCHES, thinking)
         try:
             _, prompt = await self._renderer.render_messages_async(
-                plain, ChatParams(chat_template_kwargs=kwargs)
+                messages, ChatParams(chat_template_kwargs={**switches, **kwargs})
             )
         except (VLLMClientError, ValueError) as error:
             raise ValueError(str(error)) from error
-        # A prompt can be megabytes long: other requests' streams must not wait for it.
-        ids = await asyncio.to_thread(self._encode_rendered, str(prompt.get("prompt")))
-        tail = self.decode(ids[-TAIL:])
-        return Prompt(tuple(ids), tail.rstrip().endswith(self._start_marker))
+        return str(prompt.get("prompt"))
 
     @property
     def vocabulary_size(self) -> int:

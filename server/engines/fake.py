@@ -314,7 +314,7 @@ class FakeEngine:
             if not machine.thinking:  # it opens its thinking, as it would by itself
                 writer.advance()
             return machine.forced, False
-        while writer.wish == machine.forbidden:
+        while writer.wish in machine.barred:
             writer.advance()
         wish = writer.wish
         if wish in machine.closers and machine.guarded:

@@ -10,7 +10,7 @@ gives beyond it is cut off, so that a budget is kept whatever the server does.
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from budget import DesyncError, Machine, replay
+from budget import DesyncError, Machine, matcher_of, replay
 from server.engines.base import EngineUnavailable, Finish, Job, ModelInfo
 
 MAX_ROUNDS = 256
@@ -49,6 +49,7 @@ class Rounds:
         self._job = job
         self._markers = model.markers
         self._vocabulary = model.vocabulary
+        self._matcher = matcher_of(model.markers, model.vocabulary)
         self._machine = Machine(job.budget, model.markers, model.vocabulary)
         self._round: Round | None = None
         self._count = 0
@@ -73,7 +74,7 @@ class Rounds:
                 f"the answer took more than {MAX_ROUNDS} requests to the completions server"
             )
         self._count += 1
-        lasting = self._forbidden_from_here_on()
+        lasting = self._barred_from_here_on()
         self._round = Round(
             prompt_ids=(*self._job.prompt_ids, *self.tokens),
             position=len(self.tokens),
@@ -127,10 +128,11 @@ class Rounds:
         spent = machine.tokens + machine.pending + len(budget.wrap_up_ids)
         return min(left, max(1, budget.maximum - spent))
 
-    def _forbidden_from_here_on(self) -> frozenset[int]:
-        """A start marker of one token with nothing left to think; of several, its end is not."""
-        forbidden = self._machine.forbidden
-        return frozenset(() if forbidden is None or len(self._markers.start) > 1 else {forbidden})
+    def _barred_from_here_on(self) -> frozenset[int]:
+        """What opens a thinking by itself, with nothing left to think."""
+        if not self._machine.barred:
+            return frozenset()
+        return self._matcher.barred(self._matcher.outside)
 
     def _take(self, token: int) -> bool:
         machine, current = self._machine, self._round
@@ -163,7 +165,7 @@ class Rounds:
         """
         machine = self._machine
         missing = self._vocabulary.missing_after(machine.missing, token)
-        return token != machine.forbidden and missing <= machine.most_missing
+        return token not in machine.barred and missing <= machine.most_missing
 
     def _send_back(self, strip: int) -> None:
         """Put a continuation in the place of an attempt whose last `strip` tokens are taken."""

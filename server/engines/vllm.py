@@ -182,7 +182,7 @@ class VllmEngine:
             tokens_input(list(job.prompt_ids)),
             self._params(job),
             job.id,
-            reasoning_ended=not (job.budget.opened or job.budget.demands_thinking),
+            reasoning_ended=not (job.budget.opened or job.budget.begins_with_marker),
             reasoning_parser_kwargs={"markers": self._markers},
         )
         try:

@@ -51,8 +51,8 @@ def assert_obeys(
             assert vocabulary.missing_after(machine.missing, token) <= machine.most_missing
         elif machine.thinking and not machine.guarded and wants == EOS:
             assert token == machine.end_token
-        elif wants == machine.forbidden:
-            assert token != wants
+        elif wants in machine.barred:
+            assert token not in machine.barred
         else:
             assert token == wants
             assert not (machine.guarded and wants in machine.closers)

@@ -46,6 +46,8 @@ def budgets(draw: st.DrawFn) -> TokenBudget:
         wrap_up_ids=wrap_up,
         opened=draw(st.booleans()),
         landing=draw(st.integers(0, 8)),
+        opens=draw(st.booleans()),
+        bound=draw(st.booleans()),
         on_loop=on_loop,
         nudge_ids=draw(text) if on_loop is OnLoop.NUDGE else (),
     )
@@ -60,6 +62,38 @@ def vocabularies(draw: st.DrawFn) -> Vocabulary:
     parts = [b"a", b"1", b".", b". ", b"\n", b"\xc3", b"\xe2", b"\xf0", b"\x9f\xa4"]
     words = draw(st.lists(st.sampled_from(parts), min_size=WORDS - 2, max_size=WORDS - 2))
     return Vocabulary.from_bytes([*words, b"a", b"\xa4", *[b""] * (VOCABULARY - WORDS)])
+
+
+SPELLINGS = [
+    ([b"<", b"/", b"t", b">"], [0, 2, 3], [0, 1, 2, 3]),
+    ([b"<", b"</", b"t>", b">."], [0, 2], [1, 2]),
+    ([b"<t", b">", b"</t", b" </"], [0, 1], [2, 1]),
+    ([b"<t>", b"</t>", b"<", b"/t>."], [0], [1]),
+    ([b"<t>", b"</", b"t>", b"t><"], [0], [1, 2]),
+]
+"""Tokens that spell `<t>` and `</t>`, and which of them the markers themselves are of."""
+
+
+@st.composite
+def spelled_markers(draw: st.DrawFn) -> tuple[Markers, Vocabulary]:
+    """Markers of ordinary text, and a vocabulary that can spell them in several ways."""
+    spelling, start, end = draw(st.sampled_from(SPELLINGS))
+    words = [b".", b" ", b"x", b"\xe2", b"\x80", draw(st.sampled_from([b"a<", b"\xa6", b"a"]))]
+    tokens = [*words, *spelling, b""]
+    first = len(words)
+    markers = Markers(
+        tuple(first + at for at in start),
+        tuple(first + at for at in end),
+        frozenset({EOS}),
+        tuple(b"<t>"),
+        tuple(b"</t>"),
+    )
+    return markers, Vocabulary.from_bytes(tokens)
+
+
+def marked() -> st.SearchStrategy[tuple[Markers, Vocabulary]]:
+    """Markers of tokens that stand for themselves, or of text; and a vocabulary with them."""
+    return spelled_markers() | st.tuples(markers(), vocabularies())
 
 
 @dataclass
@@ -78,11 +112,10 @@ class Sampler:
             token
             for token in ((number + step) % VOCABULARY for step in range(VOCABULARY))
             if self.vocabulary.missing_after(machine.missing, token) <= machine.most_missing
+            and token not in machine.barred
         )
         if machine.guarded and wanted in machine.closers:
             return machine.continuation[0], True
         if machine.thinking and wanted == EOS:
             return machine.end_token, False
-        if wanted == machine.forbidden:
-            return 0, False
         return wanted, False

@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from budget import Machine, Markers, TokenBudget, ends_inside
+from budget import OPAQUE, Machine, Markers, TokenBudget, matcher_of
 
 ONE = Markers((1,), (2,), frozenset({3}))
 TWO = Markers((1, 4), (2, 4), frozenset({3}))
@@ -29,8 +29,7 @@ TWO = Markers((1, 4), (2, 4), frozenset({3}))
     ],
 )
 def test_where_a_text_ends(markers: Markers, tokens: list[int], inside: bool) -> None:
-    assert ends_inside(tokens, markers) is inside
-    assert ends_inside(tuple(tokens), markers) is inside
+    assert matcher_of(markers, OPAQUE).inside_after(tokens) is inside
 
 
 @given(st.lists(st.integers(0, 4)), st.sampled_from([ONE, TWO]))
@@ -42,4 +41,4 @@ def test_it_is_where_the_machine_is(tokens: list[int], markers: Markers) -> None
         else:
             machine.advance(token)
 
-    assert ends_inside(tokens, markers) is machine.thinking
+    assert matcher_of(markers, OPAQUE).inside_after(tokens) is machine.thinking

@@ -19,8 +19,7 @@ from tests.budget.strategies import (
     WORDS,
     Sampler,
     budgets,
-    markers,
-    vocabularies,
+    marked,
 )
 
 SLOTS = 4
@@ -73,16 +72,19 @@ def assert_equal(table: BudgetTable, slot: int, occupant: Occupant) -> None:
     machine, state = occupant.machine, table.state
     assert state.thinking[slot].item() == machine.thinking
     assert state.tokens[slot].item() == machine.tokens
+    assert state.matched[slot].item() == machine.matched
     assert state.pending[slot].item() == machine.pending
     assert state.continuations[slot].item() == machine.continuations
     assert state.length[slot].item() == machine.length
     assert state.looped[slot].item() == machine.looped
     assert state.missing[slot].item() == machine.missing
+    assert state.partial[slot].item() == machine.partial
     assert state.after_digit[slot].item() == machine.after_digit
     asked = demands(table, slot)
     assert asked.forced.item() == none_as(machine.forced)
     assert asked.guarded.item() == machine.guarded
-    assert asked.forbidden.item() == none_as(machine.forbidden)
+    assert (asked.barred.item() == NO_TOKEN) is (not machine.barred)
+    assert asked.barred.item() in (NO_TOKEN, machine.matched)
     free = machine.thinking and machine.forced is None
     assert asked.may_close.item() == (free and not machine.guarded)
     assert asked.most_missing.item() == machine.most_missing
@@ -91,7 +93,7 @@ def assert_equal(table: BudgetTable, slot: int, occupant: Occupant) -> None:
         assert asked.continuation.item() == machine.continuation[0]
     if machine.thinking:
         assert asked.end.item() == machine.end_token
-        assert {asked.closes.item()} - {NO_TOKEN} == machine.closers - {EOS}
+        assert asked.matched.item() == machine.matched
 
 
 def demands(table: BudgetTable, slot: int) -> Demands:
@@ -117,7 +119,7 @@ def assert_masks(table: BudgetTable, slot: int, occupant: Occupant, seen: Vocabu
 def test_the_table_equals_the_machine_over_random_batches(
     arrays: Arrays, data: st.DataObject
 ) -> None:
-    seen, vocabulary = data.draw(markers()), data.draw(vocabularies())
+    seen, vocabulary = data.draw(marked())
     table = BudgetTable(SLOTS, seen, arrays, vocabulary)
     occupants: list[Occupant | None] = [None] * SLOTS
     for _ in range(data.draw(st.integers(1, 40))):
@@ -142,20 +144,19 @@ def test_the_table_equals_the_machine_over_random_batches(
 
 
 @given(
-    markers(),
+    marked(),
     budgets(),
-    vocabularies(),
     st.lists(st.integers(0, 10**6), max_size=60),
     st.integers(1, 6),
 )
 def test_a_table_of_another_size_goes_on_where_this_one_stands(
     arrays: Arrays,
-    seen: Markers,
+    known: tuple[Markers, Vocabulary],
     budget: TokenBudget,
-    vocabulary: Vocabulary,
     numbers: list[int],
     slots: int,
 ) -> None:
+    seen, vocabulary = known
     occupant = Occupant(budget, seen, vocabulary)
     table = BudgetTable(SLOTS, seen, arrays, vocabulary)
     table.load(0, budget, occupant.machine)
@@ -174,20 +175,19 @@ def test_a_table_of_another_size_goes_on_where_this_one_stands(
 
 
 @given(
-    markers(),
+    marked(),
     budgets(),
-    vocabularies(),
     st.lists(st.integers(0, 10**6), max_size=60),
     st.integers(0, 10**6),
 )
 def test_a_resumed_request_is_as_if_it_had_never_left(
     arrays: Arrays,
-    seen: Markers,
+    known: tuple[Markers, Vocabulary],
     budget: TokenBudget,
-    vocabulary: Vocabulary,
     numbers: list[int],
     after: int,
 ) -> None:
+    seen, vocabulary = known
     occupant = Occupant(budget, seen, vocabulary)
     for number in numbers:
         if not occupant.over:
@@ -203,21 +203,20 @@ def test_a_resumed_request_is_as_if_it_had_never_left(
 
 
 @given(
-    markers(),
+    marked(),
     budgets(),
-    vocabularies(),
     st.lists(st.integers(0, WORDS - 1), min_size=1, max_size=5),
     st.integers(0, 10**6),
 )
 @settings(max_examples=60)
 def test_loops_are_left_as_the_machine_leaves_them(
     arrays: Arrays,
-    seen: Markers,
+    known: tuple[Markers, Vocabulary],
     budget: TokenBudget,
-    vocabulary: Vocabulary,
     pattern: list[int],
     stray: int,
 ) -> None:
+    seen, vocabulary = known
     long = replace(budget, maximum=None, wrap_up_ids=(), opened=True)
     worded = replace(vocabulary, letters=b"")
     occupant = Occupant(long, seen, worded)

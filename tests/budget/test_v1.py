@@ -16,7 +16,7 @@ from budget import OPAQUE, BudgetError, Markers, TokenBudget, Vocabulary, replay
 from budget.processors.v1 import BudgetLogitsProcessor
 from budget.processors.wire import KEY, EngineBudget, with_markers
 from tests.budget.requests import LENGTH, Request, assert_obeys
-from tests.budget.strategies import EOS, VOCABULARY, budgets, markers, vocabularies
+from tests.budget.strategies import EOS, VOCABULARY, budgets, marked
 
 ROWS = 4
 
@@ -83,7 +83,7 @@ class Batch:
 
 @given(st.data())
 def test_every_row_obeys_its_own_budget(data: st.DataObject) -> None:
-    seen, vocabulary = data.draw(markers()), data.draw(vocabularies())
+    seen, vocabulary = data.draw(marked())
     batch = Batch(seen, vocabulary)
     requests: list[Request] = []
     waiting: list[Request] = []

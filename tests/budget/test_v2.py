@@ -21,7 +21,7 @@ from budget import OPAQUE, BudgetError, Markers, TokenBudget, Vocabulary, replay
 from budget.processors import v2
 from budget.processors.wire import KEY, EngineBudget, with_markers
 from tests.budget.requests import LENGTH, Request, assert_obeys
-from tests.budget.strategies import EOS, VOCABULARY, Sampler, budgets, markers, vocabularies
+from tests.budget.strategies import EOS, VOCABULARY, Sampler, budgets, marked
 
 SLOTS = 4
 PROMPT = [0, 1, 6, 2]
@@ -193,7 +193,7 @@ class Scenario:
 
     def __init__(self, data: st.DataObject, device: torch.device) -> None:
         self._draw = data.draw
-        self.seen, self.vocabulary = data.draw(markers()), data.draw(vocabularies())
+        self.seen, self.vocabulary = data.draw(marked())
         self._drafts = data.draw(st.integers(0, 3))
         self.runner = Runner(self.seen, device, self.vocabulary, self._drafts)
         self.requests: list[Request] = []

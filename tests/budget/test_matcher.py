@@ -1,0 +1,128 @@
+"""Markers are found in text, whatever tokens spell it: held against a search of the text itself."""
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from budget import OPAQUE, MarkerMatcher, Markers, Vocabulary, matcher_of
+from budget.matcher import Crossing
+from tests.budget.strategies import VOCABULARY, marked, spelled_markers
+
+Marked = tuple[Markers, Vocabulary]
+numbers = st.lists(st.integers(0, 10**6), max_size=40)
+
+
+class Search:
+    """The slow and obvious way: after every symbol, look at the end of all of them."""
+
+    def __init__(self, markers: Markers, vocabulary: Vocabulary, inside: bool) -> None:
+        self._vocabulary = vocabulary
+        self._start = self._symbols(markers.start_symbols, markers.start)
+        self._end = self._symbols(markers.end_symbols, markers.end)
+        self._text: list[int] = []
+        self.inside = inside
+
+    def _symbols(self, given: tuple[int, ...], ids: tuple[int, ...]) -> list[int]:
+        return [*given] or [one for token in ids for one in self._vocabulary.symbols(token)]
+
+    def take(self, token: int) -> tuple[Crossing, int]:
+        """The marker that a token completes, and the symbols of the token after it."""
+        crossing, rest = Crossing.NONE, 0
+        symbols = self._vocabulary.symbols(token)
+        for count, symbol in enumerate(symbols, 1):
+            self._text.append(symbol)
+            found = self._found()
+            if found is Crossing.NONE:
+                continue
+            switches = found is not Crossing.STRAY
+            if switches:
+                self._text.clear()
+            if crossing in (Crossing.NONE, Crossing.STRAY):
+                crossing, rest = found, len(symbols) - count
+                self.inside = self.inside ^ switches
+        return crossing, rest
+
+    def _found(self) -> Crossing:
+        if self.inside:
+            return Crossing.CLOSED if self._ends_in(self._end) else Crossing.NONE
+        if self._ends_in(self._start):
+            return Crossing.OPENED
+        if not self._ends_in(self._end):
+            return Crossing.NONE
+        # What a stray marker is made of begins no other, unless it also begins a start marker.
+        keep = max(
+            (n for n in range(1, len(self._start)) if self._ends_in(self._start[:n])), default=0
+        )
+        self._text = self._text[len(self._text) - keep :]
+        return Crossing.STRAY
+
+    def _ends_in(self, marker: list[int]) -> bool:
+        return self._text[-len(marker) :] == marker
+
+
+@given(marked(), st.booleans(), numbers)
+def test_a_marker_is_found_where_the_text_has_it(
+    seen: Marked, inside: bool, wanted: list[int]
+) -> None:
+    markers, _ = seen
+    matcher, search = MarkerMatcher(*seen), Search(*seen, inside)
+    state = matcher.inside if inside else matcher.outside
+    for number in wanted:
+        token = number % VOCABULARY
+        if token in markers.eos:
+            continue
+        step = matcher.step(state, token)
+        assert (step.crossing, step.rest) == search.take(token)
+        state = step.state
+        assert (state >= matcher.inside) is search.inside
+
+
+@given(spelled_markers())
+def test_an_end_marker_that_has_begun_is_completed(seen: Marked) -> None:
+    matcher = matcher_of(*seen)
+    for state in range(matcher.inside, matcher.inert):
+        at, crossings = state, []
+        for token in matcher.completion(state):
+            step = matcher.step(at, token)
+            at = step.state
+            crossings.append(step.crossing)
+        assert crossings == [*[Crossing.NONE] * (len(crossings) - 1), Crossing.CLOSED]
+
+
+@given(marked())
+def test_what_closes_and_what_is_barred_is_what_steps_say(seen: Marked) -> None:
+    matcher, size = matcher_of(*seen), VOCABULARY
+    for state in range(matcher.states):
+        steps = {token: matcher.step(state, token) for token in range(size)}
+        closing = {at for at, step in steps.items() if step.crossing is Crossing.CLOSED}
+        opening = {at for at, step in steps.items() if step.crossing is Crossing.OPENED}
+        assert matcher.closing_tokens(state) == closing
+        assert matcher.barred(state) >= opening
+
+
+def test_half_a_start_marker_is_barred_and_less_is_not() -> None:
+    tokens = [bytes([byte]) for byte in range(256)]
+    vocabulary = Vocabulary.from_bytes([*tokens, b"think", b"thin", b"table", b"<t"])
+    markers = Markers((1000,), (1001,), frozenset({2000}), tuple(b"<think>"), tuple(b"</think>"))
+    matcher = matcher_of(markers, vocabulary)
+    begun = matcher.step(matcher.outside, ord("<")).state
+    assert matcher.barred(begun) == {256, 257}
+    further = matcher.step(begun, ord("t")).state
+    assert matcher.barred(further) == frozenset()
+    assert ord("i") in matcher.barred(matcher.step(further, ord("h")).state)
+    assert matcher.barred(matcher.outside) == frozenset()
+
+
+def test_an_inert_state_matches_nothing() -> None:
+    matcher = matcher_of(Markers((1,), (2,), frozenset({3})), OPAQUE)
+    assert matcher.step(matcher.inert, 1) == (matcher.inert, Crossing.NONE, 0, 0)
+    assert matcher.barred(matcher.inert) == matcher.closing_tokens(matcher.inert) == frozenset()
+
+
+def test_a_text_that_would_hold_or_complete_a_marker_is_known() -> None:
+    tokens = [bytes([byte]) for byte in range(256)]
+    markers = Markers((1000,), (1001,), frozenset({2000}), tuple(b"<a>"), tuple(b"Here:"))
+    matcher = matcher_of(markers, Vocabulary.from_bytes(tokens))
+    assert matcher.completes_marker([*b"so <a> "])
+    assert matcher.completes_marker([*b"Here: "])
+    assert matcher.completes_marker([*b"re: no"])
+    assert not matcher.completes_marker([*b"Wait, here: "])
