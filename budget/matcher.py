@@ -103,6 +103,15 @@ class _Automaton:
             at = self._fallback[at]
         return self.nodes[at].children.get(symbol, 0)
 
+    def soon_at_root(self, at: int, symbols: Sequence[int]) -> bool:
+        """Return whether symbols lead from a node where they lead from the root, without a find."""
+        root = 0
+        for symbol in symbols:
+            at, root = self.goto(at, symbol), self.goto(root, symbol)
+            if at == root or self.found(at):
+                return at == root and not self.found(at)
+        return False
+
     def found(self, at: int) -> Crossing:
         """Return the marker that ends here."""
         return self._found.get(at, Crossing.NONE)
@@ -190,10 +199,10 @@ class MarkerMatcher:
         return self._completions[state - self.inside] or self.markers.end
 
     def barred(self, state: int) -> frozenset[int]:
-        """Return the tokens that match half of the start marker or more, outside a block.
+        """Return the tokens that match more than half of the start marker, outside a block.
 
-        Half, because a model that may not write the last token of its marker
-        writes something like it and thinks all the same.
+        A model that may not write the last token of its marker alone writes
+        something like it, and thinks all the same.
         """
         return self._barred[state] if state < self.inside else frozenset()
 
@@ -258,8 +267,9 @@ class MarkerMatcher:
                 if automaton.goto(at, symbol) == automaton.goto(0, symbol):
                     continue
                 for token in tokens.that_begin_with(symbol):
-                    step = self._run(automaton, at, self._vocabulary.symbols(token))
-                    self._steps[automaton.base + at][token] = step
+                    text = self._vocabulary.symbols(token)
+                    if not automaton.soon_at_root(at, text):
+                        self._steps[automaton.base + at][token] = self._run(automaton, at, text)
 
     def _spell_ends(self, tokens: "_Tokens") -> list[tuple[int, ...]]:
         """For each state inside a block, the tokens that complete the end marker.
@@ -268,24 +278,22 @@ class MarkerMatcher:
         elsewhere the longest that fit. From the marker's end backwards, as each
         token leads to a state that is known.
         """
-        canonical = {}
-        left = 0
+        canonical, at = {}, len(self._end)
         for count, token in enumerate(reversed(self.markers.end), 1):
-            left += self.width(token)
-            canonical[len(self._end) - left] = self.markers.end[-count:]
+            at -= self.width(token)
+            canonical[at] = self.markers.end[-count:]
         spelled: list[tuple[int, ...]] = [()] * (len(self._end) + 1)
         for at in range(len(self._end) - 1, 0, -1):
             if at in canonical:
                 spelled[at] = canonical[at]
-            elif token := tokens.longest(self._end[at:]):
-                after = at + self.width(token[0])
+            elif (token := tokens.longest(self._end[at:])) is not None:
+                after = at + self.width(token)
                 if after == len(self._end) or spelled[after]:
-                    spelled[at] = (*token, *spelled[after])
+                    spelled[at] = (token, *spelled[after])
         return spelled
 
     def _bars(self, state: int) -> frozenset[int]:
-        half = (len(self._start) + 1) // 2
-        far = {*self._modes[state].along(self._start)[half - 1 :]}
+        far = {*self._modes[state].along(self._start)[len(self._start) // 2 :]}
         both = {**self._steps[self.outside], **self._steps[state]}
         return frozenset(
             token
@@ -318,14 +326,14 @@ class _Tokens:
             if any(one in text for one in some):
                 yield token
 
-    def longest(self, symbols: Sequence[int]) -> tuple[int, ...]:
+    def longest(self, symbols: Sequence[int]) -> int | None:
         """Return the longest token that these symbols begin with, the first of its kind."""
         fits = [
             token
             for token in self.that_begin_with(symbols[0])
             if (text := self._vocabulary.symbols(token)) == tuple(symbols[: len(text)])
         ]
-        return (max(fits, key=lambda token: (self._width(token), -token)),) if fits else ()
+        return max(fits, key=lambda token: (self._width(token), -token), default=None)
 
     def _width(self, token: int) -> int:
         return len(self._vocabulary.symbols(token))

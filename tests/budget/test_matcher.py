@@ -102,7 +102,7 @@ def test_what_closes_and_what_is_barred_is_what_steps_say(seen: Marked) -> None:
 def test_half_a_start_marker_is_barred_and_less_is_not() -> None:
     tokens = [bytes([byte]) for byte in range(256)]
     vocabulary = Vocabulary.from_bytes([*tokens, b"think", b"thin", b"table", b"<t"])
-    markers = Markers((1000,), (1001,), frozenset({2000}), tuple(b"<think>"), tuple(b"</think>"))
+    markers = Markers(tuple(b"<think>"), tuple(b"</think>"), frozenset({2000}))
     matcher = matcher_of(markers, vocabulary)
     begun = matcher.step(matcher.outside, ord("<")).state
     assert matcher.barred(begun) == {256, 257}
@@ -120,7 +120,7 @@ def test_an_inert_state_matches_nothing() -> None:
 
 def test_a_text_that_would_hold_or_complete_a_marker_is_known() -> None:
     tokens = [bytes([byte]) for byte in range(256)]
-    markers = Markers((1000,), (1001,), frozenset({2000}), tuple(b"<a>"), tuple(b"Here:"))
+    markers = Markers(tuple(b"<a>"), tuple(b"Here:"), frozenset({2000}))
     matcher = matcher_of(markers, Vocabulary.from_bytes(tokens))
     assert matcher.completes_marker([*b"so <a> "])
     assert matcher.completes_marker([*b"Here: "])

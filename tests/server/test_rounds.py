@@ -103,7 +103,7 @@ def masked(machine: Machine, vocabulary: Vocabulary) -> set[int]:
     return {
         token
         for token in range(VOCABULARY)
-        if token == machine.forbidden
+        if token in machine.barred
         or vocabulary.missing_after(machine.missing, token) > machine.most_missing
     }
 
