@@ -145,6 +145,7 @@ class Machine:
         self.forced_runs: list[ForcedRun] = []
         self.loop_counts = {OnLoop.NUDGE: 0, OnLoop.CLOSE: 0}
         self._held: list[int] = []
+        self._begun = b""  # by a token that is a marker's for the rest: held like a token
         self._script: list[tuple[int, Forced]] = []
         self._end_reason: EndReason | None = None
         if budget.begins_with_marker:
@@ -310,7 +311,7 @@ class Machine:
         if self.closing and all(kind is Forced.MARKER for _, kind in self._script):
             return self.turn_down()
         self.matched = self._matcher.root(self.matched)
-        return self._release(len(self._held), self._label)
+        return [*self._release_begun(), *self._release(len(self._held), self._label)]
 
     def outcome(self, unfinished: EndReason) -> Outcome:
         """The account of the thinking so far; `unfinished` is the reason if it is still open."""
@@ -375,15 +376,20 @@ class Machine:
         del self._held[:count]
         if label is Label.THINKING:
             self.tokens += count
-        return released
+        return [*self._release_begun(), *released] if count else []
+
+    def _release_begun(self) -> list[Labelled]:
+        text, self._begun = self._begun, b""
+        return [Labelled(None, self._label, text)] if text else []
 
     def _release_marker(self, span: int) -> list[Labelled]:
-        """Release what is held, of which the last `span` symbols begin with a marker."""
-        if not self._held:
-            return []
+        """Release what is held, which the last `span` symbols end with a marker's beginning."""
         before = sum(map(self._matcher.width, self._held)) - span
-        text = bytes(self.vocabulary.symbols(self._held[0])[: max(0, before)])
-        lead = [Labelled(None, self._label, text)] if text else []
+        if before < 0:
+            self._begun = self._begun[:before]
+        elif self._held:
+            self._begun += bytes(self.vocabulary.symbols(self._held[0])[:before])
+        lead = self._release_begun()
         return lead + self._release(len(self._held), Label.MARKER)
 
     def _read(self, token: int) -> bool:
@@ -415,8 +421,12 @@ class Machine:
             self._script = []
         if step.crossing is Crossing.CLOSED and self._budget.bound:
             self.matched = self._matcher.inert
-        if step.rest:
-            crossed.append(Labelled(None, self._label, bytes(last[-step.rest :])))
+        # What comes after the marker in its token may begin another one.
+        self._begun = bytes(last[len(last) - step.rest :])
+        certain = step.rest - self._matcher.depth[step.state]
+        if certain > 0:
+            crossed.append(Labelled(None, self._label, self._begun[:certain]))
+            self._begun = self._begun[certain:]
         return crossed
 
     def _reason_to_close(self) -> EndReason:

@@ -166,6 +166,11 @@ class MarkerMatcher:
         self._completions = self._spell_ends(tokens)
         self._barred = [self._bars(state) for state in range(self.inside)]
 
+    @property
+    def spelled(self) -> bool:
+        """Whether some marker takes several symbols, so that it can be begun and left."""
+        return any(self.depth)
+
     def step(self, state: int, token: int) -> Step:
         """Return where a token leads from a state."""
         found = self._steps[state].get(token)
@@ -286,10 +291,10 @@ class MarkerMatcher:
         for at in range(len(self._end) - 1, 0, -1):
             if at in canonical:
                 spelled[at] = canonical[at]
-            elif (token := tokens.longest(self._end[at:])) is not None:
-                after = at + self.width(token)
+            elif (longest := tokens.longest(self._end[at:])) is not None:
+                after = at + self.width(longest)
                 if after == len(self._end) or spelled[after]:
-                    spelled[at] = (token, *spelled[after])
+                    spelled[at] = (longest, *spelled[after])
         return spelled
 
     def _bars(self, state: int) -> frozenset[int]:

@@ -233,10 +233,14 @@ def tokenize(
     opened: bool,
     room: int,
     vocabulary: Vocabulary = OPAQUE,
+    may_think: bool = False,
 ) -> TokenBudget:
     """The budget in token ids, its maximum clamped to `room` tokens.
 
-    A wrap-up that does not leave a single token of thinking is left out.
+    A wrap-up that does not leave a single token of thinking is left out. Where
+    there is to be no thinking, and `may_think` says that nothing in the prompt
+    keeps the model from it, a marker of several symbols opens a block that is
+    closed at once: barring the marker itself would leave others like it.
 
     Raises:
         BudgetError: if the minimum does not fit in `room`, or a text has no
@@ -268,7 +272,7 @@ def tokenize(
         landing=landing_stretch(maximum) if budget.landing is Landing.SENTENCE else 0,
         on_loop=budget.on_loop,
         nudge_ids=tuple(encode(NUDGE_TEXT)) if budget.on_loop is OnLoop.NUDGE else (),
-        opens=budget.opens,
+        opens=budget.opens or (may_think and not maximum and matcher.spelled),
     )
 
 

@@ -5,7 +5,6 @@ from collections.abc import Collection, Sequence
 from dataclasses import replace
 from enum import StrEnum
 from itertools import groupby
-from operator import attrgetter
 from typing import NamedTuple
 
 from budget import EndReason, Label, Labelled, Machine, Outcome, TokenBudget, replay
@@ -165,30 +164,19 @@ class Channels:
 
     def _pieces(self, labelled: list[Labelled]) -> list[Piece | Call]:
         pieces: list[Piece | Call] = []
-        for label, run in groupby(labelled, key=attrgetter("label")):
+        for label, run in groupby(labelled, key=_kind):
             items = [*run]
             ids = [item.token for item in items if item.token is not None]
             scores = [self._unlabelled.popleft() for _ in ids] if self._unlabelled else []
-            if label is Label.MARKER:
+            if label is None:
+                for item in items:
+                    pieces += self._fragment(item.label, item.text)
+            elif label is Label.MARKER:
                 pieces += self._cross(ids)
             else:
-                pieces += self._read(label, items, ids, scores)
+                pieces += self._decode(label, ids, scores)
             self._labelled += len(ids)
         return pieces
-
-    def _read(
-        self, label: Label, items: list[Labelled], ids: list[int], scores: list[Score]
-    ) -> list[Piece | Call]:
-        """Of one label: tokens, and what tokens that are markers hold before or after them."""
-        before, after = b"", b""
-        if items[0].token is None:
-            before = items[0].text
-        if items[-1].token is None and len(items) > 1:
-            after = items[-1].text
-        pieces = self._fragment(label, before) if before else []
-        if ids:
-            pieces += self._decode(label, ids, scores)
-        return pieces + (self._fragment(label, after) if after else [])
 
     def _fragment(self, label: Label, text: bytes) -> list[Piece | Call]:
         """Text out of a token that is a marker's for the rest; no token of its channel."""
@@ -253,3 +241,8 @@ class Channels:
     def _last_scores(self) -> list[Piece | Call]:
         """Of tokens that no text came of, as of a character that was never finished."""
         return [self._piece("")] if self._untold else []
+
+
+def _kind(item: Labelled) -> Label | None:
+    """A token's label; None for text that is no token."""
+    return None if item.token is None else item.label

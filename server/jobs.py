@@ -109,15 +109,15 @@ def _token_budget(
     budget = resolution.budget
     if not resolution.minimum_asked:
         budget = replace(budget, min_tokens=min(budget.min_tokens, room))
-    enforced = tokenize(
+    return tokenize(
         budget,
         encode=engine.codec.encode,
         markers=markers,
         opened=prompt.opened,
         room=room,
         vocabulary=engine.model.vocabulary,
+        may_think=prompt.may_think,
     )
-    return enforced if enforced.maximum or not prompt.unclosed else replace(enforced, opens=True)
 
 
 def _is_clamped(budget: ThinkingBudget, enforced: TokenBudget) -> bool:

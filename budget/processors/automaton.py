@@ -32,7 +32,7 @@ class Automaton:
 
     Attributes:
         matcher: the reference.
-        spelled: whether some marker is more than one symbol.
+        reach: how far back tokens can be part of a marker that is not complete.
     """
 
     def __init__(self, markers: Markers, vocabulary: Vocabulary, arrays: Arrays) -> None:
@@ -51,8 +51,7 @@ class Automaton:
         self._steps = arrays.move(_steps(matcher, self._columns).flatten())
         widths = [len(text) or 1 for text in vocabulary.spelling]
         self._widths = arrays.bring([*widths, *[1] * (self._columns - len(widths))])
-        self.spelled = any(depth > 0 for depth in matcher.depth)
-        self.reach = max(matcher.depth) if self.spelled else 0
+        self.reach = max(matcher.depth)
 
     def match(self, state: Array, token: Array) -> Matched:
         """Return what a token per slot leads to; for ids that are none, what a plain text does."""

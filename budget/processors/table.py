@@ -318,7 +318,7 @@ class BudgetTable:
         Returns:
             [slots] int64, and `State.widths` after the token.
         """
-        if not self._automaton.spelled:
+        if not self._automaton.reach:
             return self._xp.astype(span > 0, self._xp.int64), widths
         newest = self._automaton.width(token)
         overlap = self._automaton.overlap(widths, newest, span)

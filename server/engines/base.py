@@ -63,13 +63,13 @@ class Prompt:
     Attributes:
         ids: its token ids.
         opened: whether it ends inside a thinking block.
-        unclosed: whether the template has no switch to turn thinking off that
-            would show in it, so that a model that is not to think may begin to.
+        may_think: whether it was to turn thinking off, and the template has no
+            switch for that.
     """
 
     ids: tuple[int, ...]
     opened: bool
-    unclosed: bool = False
+    may_think: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -77,10 +77,10 @@ class VllmCodec:
         # A prompt can be megabytes long: other requests' streams must not wait for it.
         ids = await asyncio.to_thread(self._encode_rendered, text)
         opened = text.rstrip().endswith(self._start_marker)
-        unclosed = False
+        may_think = False
         if not thinking and not opened and answering:
-            unclosed = text == await self._render(plain, kwargs, thinking=True)
-        return Prompt(tuple(ids), opened, unclosed)
+            may_think = text == await self._render(plain, kwargs, thinking=True)
+        return Prompt(tuple(ids), opened, may_think)
 
     async def _render(self, messages: Any, kwargs: dict[str, Any], thinking: bool) -> str:
         switches = dict.fromkeys(SWITCHES, thinking)

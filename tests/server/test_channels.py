@@ -1,10 +1,11 @@
 from collections.abc import Sequence
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from budget import DesyncError, EndReason, Markers, TokenBudget
+from budget import DesyncError, EndReason, Markers, TokenBudget, Vocabulary
 from server.answer import AnswerText
 from server.channels import Channel, Channels, Piece
 from server.engines.base import Job, ModelInfo, Sampling
@@ -126,3 +127,75 @@ def test_a_minimum_that_was_not_enforced_is_told_at_the_end() -> None:
 
     with pytest.raises(DesyncError):
         split.outcome(EndReason.STOP, frozenset())
+
+
+PIECES = [b"<", b"/", b"t", b">", b"</", b"t>", b"<t", b"<t>", b"</t>", b">.", b" </", b"><", b"a"]
+SPELLED = Vocabulary.from_bytes([*PIECES, *(bytes([byte]) for byte in b". \n")])
+TEXT = Markers((0, 2, 3), (0, 1, 2, 3), frozenset({99}), tuple(b"<t>"), tuple(b"</t>"))
+
+
+class PieceCodec(ByteCodec):
+    """Tokens of several bytes each."""
+
+    def detokenizer(self, after: Sequence[int], *, special: bool = False) -> Any:
+        return PieceDetokenizer()
+
+
+class PieceDetokenizer:
+    def push(self, token_ids: Sequence[int]) -> str:
+        return b"".join(SPELLED.spelling[token] for token in token_ids).decode()
+
+    def close(self) -> str:
+        return ""
+
+
+def spelled(budget: TokenBudget) -> Channels:
+    job = Job("job", (1, 2), Sampling(100), budget)
+    model = ModelInfo("pieces", 4096, TEXT, created=0, vocabulary=SPELLED)
+    return Channels(PieceCodec(TEXT, opens=True), model, job, 0, AnswerText())
+
+
+def cut(text: bytes, choose: Sequence[int]) -> list[int]:
+    """A text in tokens, one of the ways that there are."""
+    tokens: list[int] = []
+    for choice in choose:
+        fits = [at for at, piece in enumerate(SPELLED.spelling) if text.startswith(piece)]
+        if not fits:
+            break
+        tokens.append(fits[choice % len(fits)])
+        text = text[len(SPELLED.spelling[tokens[-1]]) :]
+    return tokens + [SPELLED.spelling.index(bytes([byte])) for byte in text]
+
+
+@given(
+    parts=st.lists(st.sampled_from([b"<t>", b"</t>", b"a", b"<", b".", b" ", b"t>", b"</"])),
+    opened=st.booleans(),
+    choose=st.lists(st.integers(0, 9), max_size=30),
+    size=st.integers(1, 5),
+)
+def test_the_texts_do_not_depend_on_how_they_were_cut_into_tokens(
+    parts: list[bytes], opened: bool, choose: list[int], size: int
+) -> None:
+    whole = b"".join(parts)
+    budget = TokenBudget(opened=opened)
+    byte_by_byte, some_way = spelled(budget), spelled(budget)
+    expected = texts(fold(byte_by_byte, cut(whole, ())))
+
+    tokens = cut(whole, choose)
+    assert texts(fold(some_way, tokens, size)) == expected
+    assert "<t>" not in expected[1]
+    assert "</t>" not in expected[1] + expected[0]
+
+
+def test_a_half_end_marker_that_is_turned_down_is_neither_shown_nor_counted() -> None:
+    budget = TokenBudget(minimum=5, continuation_ids=((12,),), opened=True)
+    tokens = [12, 10, 2, 12, 12, 12, 12, 12, 4, 5, 12]  # "a </t" turned down, "aaaaa</t>a"
+    split = spelled(budget)
+
+    reasoning, answer = texts(fold(split, tokens))
+    outcome = split.outcome(EndReason.STOP, frozenset({3}))
+    assert (reasoning, answer) == ("a aaaaa", "a")
+    assert (outcome.tokens, outcome.continuations) == (6, 1)
+    (span,) = split.forced_spans(outcome)
+    assert reasoning[span.start : span.end] == "a"
+    assert span.start == len("a ")
