@@ -66,11 +66,20 @@ class ThreadServer(uvicorn.Server):
 @pytest.fixture(scope="session")
 def served() -> Iterator[Served]:
     """The demo model behind the gateway, on a port of this machine."""
+    with serving() as running:
+        yield running
+
+
+@contextlib.contextmanager
+def serving(**given: Any) -> Iterator[Served]:
+    """Serve the demo model with some settings."""
     pytest.importorskip("vllm", reason=NO_ENGINE)
     engine = {"kv_cache_memory_bytes": CACHE}
     # A machine with too much to do is no engine that hangs.
     limits = {"stall_seconds": PATIENCE}
-    settings = load_settings({"engine": engine, "default_tier": CUSTOM, "limits": limits}, None)
+    settings = load_settings(
+        {"engine": engine, "default_tier": CUSTOM, "limits": limits, **given}, None
+    )
     loaded: list[RecordingEngine] = []
 
     def load() -> Engine:
