@@ -152,8 +152,13 @@ class Machine:
 
     @property
     def looped(self) -> bool:
-        """Whether a loop was found, after which no attempt to close is turned down."""
+        """Whether a loop was found, after which there is no nudge."""
         return any(self.loop_counts.values())
+
+    @property
+    def loop_closed(self) -> bool:
+        """Whether a loop was closed, after which no attempt to close is turned down."""
+        return self.loop_counts[OnLoop.CLOSE] > 0
 
     @property
     def script_length(self) -> int:
@@ -177,7 +182,7 @@ class Machine:
     @property
     def guarded(self) -> bool:
         """Whether an attempt to close the thinking here becomes a continuation."""
-        if self.phase is not Phase.THINKING or self.looped:
+        if self.phase is not Phase.THINKING or self.loop_closed:
             return False
         return self.tokens < self._budget.minimum or self._continuation_is_due
 
@@ -271,18 +276,21 @@ class Machine:
         return self._release(len(self._held), label)
 
     def outcome(self, unfinished: EndReason) -> Outcome:
-        """The account of the thinking so far; `unfinished` is the reason if it is still open."""
-        if self.thinking:
-            reason = unfinished
-        else:
-            reason = self._end_reason or EndReason.DISABLED
+        """The account of the thinking so far; `unfinished` is the reason if it is not closed."""
         return Outcome(
             self.tokens,
             tuple(self.forced_runs),
             self.continuations,
-            reason,
+            unfinished if self.thinking or self.phase is Phase.OPENING else self._reason_closed,
             dict(self.loop_counts),
         )
+
+    @property
+    def _reason_closed(self) -> EndReason:
+        """Why the last block was closed, or what kept all of them from the minimum."""
+        if self.loop_closed and self.tokens < self._budget.minimum:
+            return EndReason.LOOP
+        return self._end_reason or EndReason.DISABLED
 
     def _go(self, event: Event) -> None:
         self.phase = TRANSITIONS[self.phase, event]
