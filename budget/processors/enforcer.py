@@ -12,6 +12,7 @@ import torch
 
 from budget.machine import Machine
 from budget.processors.arrays import Array, Arrays
+from budget.processors.penalties import Penalties
 from budget.processors.sampling import SamplingTable
 from budget.processors.scripts import NO_TOKEN
 from budget.processors.table import BudgetTable, Demands
@@ -81,6 +82,8 @@ class Enforcer:
         self._unfinished, self._lacking = map(logits.bring, unfinished(known))
         self._sampling = SamplingTable(slots, vocabulary)
         self._eos = logits.bring(sorted(markers.eos))
+        self._closing = sorted({*markers.end, *markers.eos})
+        self._no_penalties = Penalties((), logits)
 
     def load(
         self, slot: int, request: "EngineBudget", params: "SamplingParams", machine: Machine
@@ -94,7 +97,13 @@ class Enforcer:
         self.table = self.table.resized(slots)
 
     def hold(
-        self, logits: torch.Tensor, rows: Array, slots: np.ndarray, demands: Demands, parts: Parts
+        self,
+        logits: torch.Tensor,
+        rows: Array,
+        slots: np.ndarray,
+        demands: Demands,
+        parts: Parts,
+        penalties: Penalties | None = None,
     ) -> Array:
         """Mask, draw and force, in place.
 
@@ -108,16 +117,21 @@ class Enforcer:
             slots: [held] int64, on the host; the slot of each.
             demands: what their budgets ask, where the logits are.
             parts: which of them need what.
+            penalties: what the sampler will still do to these rows; None is nothing.
 
         Returns:
             [held] bool; whether the row's token stands for an attempt to close.
         """
         grid = self._arrays.grid(logits)
+        penalties = penalties or self._no_penalties
         closing, near, guarded, bound = map(
             self._these, (parts.closing, parts.near, parts.guarded, parts.bound)
         )
         if closing is not None and len(self._eos):
-            self._end_turns(grid, rows[closing], demands.end[closing], demands.may_close[closing])
+            with penalties.of(parts.closing).ahead(grid, rows[closing], self._closing):
+                self._end_turns(
+                    grid, rows[closing], demands.end[closing], demands.may_close[closing]
+                )
         # A continuation must stand for an attempt even where its character will be cut.
         continuable = None if guarded is None else self._unmasked(grid, rows, demands, guarded)
         if near is not None:
@@ -125,7 +139,14 @@ class Enforcer:
         tokens, attempted = demands.forced, self._xp.zeros_like(demands.guarded)
         may = attempted
         if guarded is not None:
-            drawn, attempt = self._draw(logits, rows, slots[parts.guarded], demands, guarded)
+            drawn, attempt = self._draw(
+                logits,
+                rows,
+                slots[parts.guarded],
+                demands,
+                guarded,
+                penalties.of(parts.guarded),
+            )
             which = demands.guarded[guarded]
             tokens, may = self._xp.asarray(tokens, copy=True), self._xp.asarray(may, copy=True)
             tokens[guarded] = self._xp.where(which, drawn, tokens[guarded])
@@ -152,12 +173,13 @@ class Enforcer:
         slots: np.ndarray,
         demands: Demands,
         at: slice | Array,
+        penalties: Penalties,
     ) -> tuple[Array, Array]:
         """Draw a token for the rows `at`; an attempt to close becomes a continuation."""
         every = len(slots) == len(logits)
         chosen = logits if every else logits[torch.as_tensor(rows[at])]
         positions = torch.as_tensor(demands.length[at])
-        drawn = self._arrays.grid(self._sampling.draw(chosen, slots, positions))
+        drawn = self._arrays.grid(self._sampling.draw(penalties.apply(chosen), slots, positions))
         ends_turn = self._xp.any(drawn[:, None] == self._eos, axis=-1)
         attempt = ends_turn | (drawn == demands.closes[at])
         return self._xp.where(attempt, demands.continuation[at], drawn), attempt
