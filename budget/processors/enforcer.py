@@ -12,7 +12,7 @@ import torch
 
 from budget.machine import Machine
 from budget.processors.arrays import Array, Arrays
-from budget.processors.penalties import Penalties
+from budget.processors.penalties import BatchPenalties
 from budget.processors.sampling import SamplingTable
 from budget.processors.scripts import NO_TOKEN
 from budget.processors.table import BudgetTable, Demands
@@ -83,7 +83,7 @@ class Enforcer:
         self._sampling = SamplingTable(slots, vocabulary)
         self._eos = logits.bring(sorted(markers.eos))
         self._closing = sorted({*markers.end, *markers.eos})
-        self._no_penalties = Penalties((), logits)
+        self._no_penalties = BatchPenalties((), logits)
 
     def load(
         self, slot: int, request: "EngineBudget", params: "SamplingParams", machine: Machine
@@ -103,7 +103,7 @@ class Enforcer:
         slots: np.ndarray,
         demands: Demands,
         parts: Parts,
-        penalties: Penalties | None = None,
+        penalties: BatchPenalties | None = None,
     ) -> Array:
         """Mask, draw and force, in place.
 
@@ -117,7 +117,7 @@ class Enforcer:
             slots: [held] int64, on the host; the slot of each.
             demands: what their budgets ask, where the logits are.
             parts: which of them need what.
-            penalties: what the sampler will still do to these rows; None is nothing.
+            penalties: those that the sampler will apply to these rows after us, if any.
 
         Returns:
             [held] bool; whether the row's token stands for an attempt to close.
@@ -128,7 +128,7 @@ class Enforcer:
             self._these, (parts.closing, parts.near, parts.guarded, parts.bound)
         )
         if closing is not None and len(self._eos):
-            with penalties.of(parts.closing).ahead(grid, rows[closing], self._closing):
+            with penalties.select(parts.closing).applied(grid, rows[closing], self._closing):
                 self._end_turns(
                     grid, rows[closing], demands.end[closing], demands.may_close[closing]
                 )
@@ -145,7 +145,7 @@ class Enforcer:
                 slots[parts.guarded],
                 demands,
                 guarded,
-                penalties.of(parts.guarded),
+                penalties.select(parts.guarded),
             )
             which = demands.guarded[guarded]
             tokens, may = self._xp.asarray(tokens, copy=True), self._xp.asarray(may, copy=True)
@@ -173,7 +173,7 @@ class Enforcer:
         slots: np.ndarray,
         demands: Demands,
         at: slice | Array,
-        penalties: Penalties,
+        penalties: BatchPenalties,
     ) -> tuple[Array, Array]:
         """Draw a token for the rows `at`; an attempt to close becomes a continuation."""
         every = len(slots) == len(logits)

@@ -1,9 +1,9 @@
-"""Penalties on vLLM's V1 runner, whose sampler applies them after the processors.
+"""Penalties beside budgets on vLLM's V1 runner, whose sampler applies them after the processors.
 
-What is decided here about a row, which token it gets or whether it closes, has to be decided on the
-logits that the sampler would have had. So a row that is drawn here is penalised first, in a copy,
-by vLLM's own function; and where logits of a row are compared, that is done as they will be, and
-the outcome is written as it must stand to become that.
+A processor that draws a token, or compares logits, must do so on the logits that the sampler
+would have after its penalties. Rows that are drawn are penalized first, in a copy, by vLLM's own
+function. Where logits are compared and written back, the penalties are applied to those columns
+before and inverted afterwards, so that the sampler arrives at the same values again.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -22,13 +22,13 @@ from budget.processors.arrays import Array, Arrays
 
 
 @dataclass(frozen=True, slots=True)
-class Penalised:
-    """A request with penalties, and the tokens that they count.
+class RowPenalties:
+    """The penalties of one request, and the tokens that they count.
 
     Attributes:
-        presence: taken off the logits of tokens that were generated.
-        frequency: the same, for each time that they were.
-        repetition: what logits of tokens seen, the prompt's too, are divided by.
+        presence: subtracted from the logits of tokens that were generated.
+        frequency: the same, once for each time that they were.
+        repetition: divides positive logits, and multiplies others, of tokens in prompt or output.
         prompt: the tokens of its prompt.
         output: vLLM's own list of its output tokens, which grows under us.
     """
@@ -43,7 +43,7 @@ class Penalised:
     def of(
         cls, params: SamplingParams, prompt: Sequence[int] | None, output: list[int]
     ) -> Self | None:
-        """From what vLLM tells of a request that it adds; None if it has no penalties."""
+        """Return the penalties of a request that joins the batch, or None if it has none."""
         presence, frequency = params.presence_penalty, params.frequency_penalty
         repetition = params.repetition_penalty
         if not presence and not frequency and repetition == 1:
@@ -51,75 +51,82 @@ class Penalised:
         return cls(presence, frequency, repetition, frozenset(prompt or ()), output)
 
     def divisor(self, token: int) -> float:
-        """What a token's logit is divided by if it is positive, and else multiplied by."""
+        """Return the repetition penalty of a token, 1 if it was not seen."""
         return self.repetition if token in self.prompt or token in self.output else 1
 
-    def taken_off(self, token: int) -> float:
-        """What is then taken off it."""
+    def subtrahend(self, token: int) -> float:
+        """Return what presence and frequency penalties subtract from a token's logit."""
         count = self.output.count(token)
         return self.frequency * count + (self.presence if count else 0)
 
 
-class Penalties:
-    """What the sampler will still do to some rows of logits."""
+class BatchPenalties:
+    """The penalties that the sampler will apply to some rows of logits."""
 
-    def __init__(self, rows: Sequence[Penalised | None], arrays: Arrays) -> None:
-        """One for each row; None for a row without penalties. `arrays` is where the logits are."""
+    def __init__(self, rows: Sequence[RowPenalties | None], arrays: Arrays) -> None:
+        """Hold the penalties of each row.
+
+        Args:
+            rows: one entry for each row; None for a row without penalties.
+            arrays: where the logits are.
+        """
         self._rows = rows
         self._arrays = arrays
-        self._found = [(row, one) for row, one in enumerate(rows) if one is not None]
+        self._penalized = [(row, entry) for row, entry in enumerate(rows) if entry is not None]
 
-    def of(self, which: np.ndarray) -> "Penalties":
-        """Those of the rows that `which`, [rows] bool, chooses."""
-        return Penalties([*compress(self._rows, which)], self._arrays) if self._found else self
+    def select(self, which: np.ndarray) -> "BatchPenalties":
+        """Return those of the rows that a mask, [rows] bool, chooses."""
+        if not self._penalized:
+            return self
+        return BatchPenalties([*compress(self._rows, which)], self._arrays)
 
     def apply(self, logits: torch.Tensor) -> torch.Tensor:
-        """The logits, [rows, vocabulary] float32, penalised; those given stay as they are."""
-        if not self._found:
+        """Return penalized logits, [rows, vocabulary] float32, and leave the given ones alone."""
+        if not self._penalized:
             return logits
         device, vocabulary = logits.device, logits.shape[-1]
-        at, ones = zip(*self._found, strict=True)
-        rows = async_tensor_h2d([*at], device=device)
+        rows, entries = zip(*self._penalized, strict=True)
+        at = async_tensor_h2d([*rows], device=device)
 
         def bring(column: list[float]) -> torch.Tensor:
             return async_tensor_h2d(column, device=device, dtype=torch.float32)
 
         prompts = make_tensor_with_pad(
-            [[*one.prompt] for one in ones], vocabulary, torch.int64, pin_memory=PIN_MEMORY
+            [[*entry.prompt] for entry in entries], vocabulary, torch.int64, pin_memory=PIN_MEMORY
         )
-        penalised = apply_all_penalties(
-            logits[rows],
+        penalized = apply_all_penalties(
+            logits[at],
             prompts.to(device, non_blocking=True),
-            bring([one.presence for one in ones]),
-            bring([one.frequency for one in ones]),
-            bring([one.repetition for one in ones]),
-            [one.output for one in ones],
+            bring([entry.presence for entry in entries]),
+            bring([entry.frequency for entry in entries]),
+            bring([entry.repetition for entry in entries]),
+            [entry.output for entry in entries],
         )
-        return logits.index_copy(0, rows, penalised)
+        return logits.index_copy(0, at, penalized)
 
     @contextmanager
-    def ahead(self, grid: Array, rows: Array, tokens: Sequence[int]) -> Iterator[None]:
-        """Let a few columns of the grid be what the sampler will make of them, for a while.
+    def applied(self, grid: Array, rows: Array, tokens: Sequence[int]) -> Iterator[None]:
+        """Penalize a few columns of a grid in place on entry, and invert that on exit.
 
         Args:
-            grid: the logits, written in place.
+            grid: the logits.
             rows: [rows] int64; which of its rows these are.
             tokens: the columns.
         """
-        if not self._found:
+        if not self._penalized:
             yield
             return
 
-        def table(cell: Callable[[Penalised, int], float]) -> Array:
-            cells = [[cell(one, token) for token in tokens] for _, one in self._found]
+        def table(cell: Callable[[RowPenalties, int], float]) -> Array:
+            cells = [[cell(entry, token) for token in tokens] for _, entry in self._penalized]
             return self._arrays.move(np.array(cells, dtype=np.float32))
 
         where = self._arrays.xp.where
-        chosen = rows[self._arrays.bring([row for row, _ in self._found])]
+        chosen = rows[self._arrays.bring([row for row, _ in self._penalized])]
         at = chosen[:, None], self._arrays.bring(tokens)
-        divisor, taken_off = table(Penalised.divisor), table(Penalised.taken_off)
+        divisor, subtrahend = table(RowPenalties.divisor), table(RowPenalties.subtrahend)
         logits = grid[at]
-        grid[at] = where(logits > 0, logits / divisor, logits * divisor) - taken_off
+        grid[at] = where(logits > 0, logits / divisor, logits * divisor) - subtrahend
         yield
-        scaled = grid[at] + taken_off
+        scaled = grid[at] + subtrahend
         grid[at] = where(scaled > 0, scaled * divisor, scaled / divisor)

@@ -13,7 +13,7 @@ from vllm.v1.sample.logits_processor import BatchUpdate, LogitsProcessor, MoveDi
 from budget.machine import replay
 from budget.processors.arrays import Array, Arrays
 from budget.processors.enforcer import Enforcer, Parts
-from budget.processors.penalties import Penalised, Penalties
+from budget.processors.penalties import BatchPenalties, RowPenalties
 from budget.processors.scripts import NO_TOKEN
 from budget.processors.table import Demands
 from budget.processors.vocabulary import vocabulary_of
@@ -39,7 +39,7 @@ class Seat:
         slot: its index in the tables.
         request: what it carries in its sampling parameters.
         output: vLLM's own list of its output tokens, which grows under us.
-        penalised: its penalties, or None if it has none.
+        penalties: its penalties, or None if it has none.
         seen: how many of them the table has taken.
         record: the positions among them that stand for an attempt to close.
         trying: whether the token now being sampled does.
@@ -48,7 +48,7 @@ class Seat:
     slot: int
     request: EngineBudget
     output: list[int]
-    penalised: Penalised | None
+    penalties: RowPenalties | None
     seen: int
     record: list[int]
     trying: bool = False
@@ -66,12 +66,12 @@ class Seated:
     Attributes:
         rows: [held] int64, where the logits are; the rows with a budget, in ascending order.
         slots: [held] int64, on the host; the slot of each.
-        penalties: what the sampler will still do to the rows.
+        penalties: those that the sampler will apply to the rows.
     """
 
     rows: Array
     slots: np.ndarray
-    penalties: Penalties
+    penalties: BatchPenalties
 
     @classmethod
     def of(cls, seats: Mapping[int, Seat], logits: Arrays) -> "Seated":
@@ -79,7 +79,7 @@ class Seated:
         return cls(
             logits.bring(list(seats)),
             np.array([seat.slot for seat in seats.values()]),
-            Penalties([seat.penalised for seat in seats.values()], logits),
+            BatchPenalties([seat.penalties for seat in seats.values()], logits),
         )
 
 
@@ -130,8 +130,8 @@ class BudgetLogitsProcessor(LogitsProcessor):
             request = read(params)
             if request is not None:
                 self._leave_key(request.key)
-                penalised = Penalised.of(params, prompt, output)
-                self._seats[row] = self._seat(request, params, output, penalised)
+                penalties = RowPenalties.of(params, prompt, output)
+                self._seats[row] = self._seat(request, params, output, penalties)
         for one, other, direction in batch_update.moved:
             self._move(one, other, direction)
         self._seats = dict(sorted(self._seats.items()))
@@ -179,7 +179,7 @@ class BudgetLogitsProcessor(LogitsProcessor):
         request: EngineBudget,
         params: SamplingParams,
         output: list[int],
-        penalised: Penalised | None,
+        penalties: RowPenalties | None,
     ) -> Seat:
         record = [at for at in self._records.pop(request.key, []) if at < len(output)]
         if not self._free:
@@ -187,7 +187,7 @@ class BudgetLogitsProcessor(LogitsProcessor):
         slot = self._free.pop()
         machine = replay(request.budget, self._markers, output, frozenset(record), self._known)
         self._enforcer.load(slot, request, params, machine)
-        return Seat(slot, request, output, penalised, len(output), record)
+        return Seat(slot, request, output, penalties, len(output), record)
 
     def _begin_small(self) -> None:
         """Drop the slots that a larger batch needed; none may be held."""

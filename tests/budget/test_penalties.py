@@ -89,7 +89,7 @@ def sampled(
     return output.sampled_token_ids[:, 0].tolist(), output.logprobs_tensors.logprobs.exp()
 
 
-def penalised(logits: torch.Tensor, rows: list[Row]) -> torch.Tensor:
+def penalized(logits: torch.Tensor, rows: list[Row]) -> torch.Tensor:
     return apply_all_penalties(
         logits.clone(),
         prompts(rows),
@@ -180,7 +180,7 @@ def test_an_end_of_turn_becomes_the_end_marker_with_the_probability_that_it_had(
         row.prompt.append(EOS)
     logits = noise(seed, len(rows))
     _, probabilities = sampled(logits, rows, processor(rows))
-    expected = penalised(logits, rows)
+    expected = penalized(logits, rows)
     for at, row in enumerate(rows):
         if row.budget is not None:
             expected[at, END] = expected[at, CLOSERS].max()
