@@ -130,7 +130,7 @@ class Machine:
         self._budget = budget
         self._markers = markers
         self.vocabulary = vocabulary
-        self._matcher = matcher_of(markers, vocabulary)
+        self.matcher = matcher_of(markers, vocabulary)
         self.detector = LoopDetector(vocabulary.letters)
         self.phase = Phase.THINKING if budget.opened else Phase.OUTSIDE
         self.matched = self._root(inside=budget.opened)
@@ -149,7 +149,7 @@ class Machine:
         self._script: list[tuple[int, Forced]] = []
         self._end_reason: EndReason | None = None
         if budget.begins_with_marker:
-            self.matched = self._matcher.outside
+            self.matched = self.matcher.outside
             self.phase = Phase.OPENING
             self._script = [(token, Forced.MARKER) for token in markers.start]
         self._limit(looping=False)
@@ -171,13 +171,13 @@ class Machine:
 
     def last_widths(self, count: int) -> list[int]:
         """Symbols of the last tokens held, newest first; padded by ones, that count for nothing."""
-        widths = [self._matcher.width(token) for token in reversed(self._held)]
+        widths = [self.matcher.width(token) for token in reversed(self._held)]
         return [*widths, *[1] * count][:count]
 
     @property
     def completes_marker(self) -> bool:
         """Whether what is being forced is the rest of an end marker that has begun."""
-        rest = self._matcher.completion(self.matched)
+        rest = self.matcher.completion(self.matched)
         return bool(self._held) and tuple(token for token, _ in self._script) == rest
 
     @property
@@ -187,8 +187,13 @@ class Machine:
 
     @property
     def looped(self) -> bool:
-        """Whether a loop was found, after which no attempt to close is turned down."""
+        """Whether a loop was found, after which there is no nudge."""
         return any(self.loop_counts.values())
+
+    @property
+    def loop_closed(self) -> bool:
+        """Whether a loop was closed, after which no attempt to close is turned down."""
+        return self.loop_counts[OnLoop.CLOSE] > 0
 
     @property
     def script_length(self) -> int:
@@ -200,17 +205,17 @@ class Machine:
         """Tokens that would close the thinking here: the end marker's last, and ends of turn."""
         if not self.thinking:
             return frozenset()
-        return self._markers.eos | self._matcher.closing_tokens(self.matched)
+        return self._markers.eos | self.matcher.closing_tokens(self.matched)
 
     @property
     def end_token(self) -> int:
         """The end marker's next token: what an end of turn inside the thinking becomes."""
-        return self._matcher.completion(self.matched)[0]
+        return self.matcher.completion(self.matched)[0]
 
     @property
     def guarded(self) -> bool:
         """Whether an attempt to close the thinking here becomes a continuation."""
-        if self.phase is not Phase.THINKING or self.looped:
+        if self.phase is not Phase.THINKING or self.loop_closed:
             return False
         return self.tokens < self._budget.minimum or self._continuation_is_due
 
@@ -226,7 +231,7 @@ class Machine:
         if self.phase is not Phase.OUTSIDE or self._budget.maximum is None:
             return frozenset()
         spent = self.tokens >= self._budget.maximum
-        return self._matcher.barred(self.matched) if spent else frozenset()
+        return self.matcher.barred(self.matched) if spent else frozenset()
 
     @property
     def most_missing(self) -> int:
@@ -280,7 +285,7 @@ class Machine:
         self.length += 1
         if token in self._markers.eos:
             return [*self.flush(), Labelled(token, Label.MARKER)]
-        step = self._matcher.step(self.matched, token)
+        step = self.matcher.step(self.matched, token)
         self.matched = step.state
         self._held.append(token)
         looping = self._read(token)
@@ -296,36 +301,39 @@ class Machine:
 
     def goes_on_with(self, token: int) -> bool:
         """Whether a token matches more of the marker that has begun."""
-        return self._matcher.step(self.matched, token).span > self._matcher.depth[self.matched]
+        return self.matcher.step(self.matched, token).span > self.matcher.depth[self.matched]
 
     def turn_down(self) -> list[Labelled]:
         """Give the beginning of an end marker as the marker that it would have become.
 
         That is what s1's loop strips: it is not of the thinking.
         """
-        span, self.matched = self._matcher.depth[self.matched], self._matcher.root(self.matched)
+        span, self.matched = self.matcher.depth[self.matched], self.matcher.root(self.matched)
         return self._release_marker(span)
 
     def flush(self) -> list[Labelled]:
         """Release what is held back, because no token follows."""
         if self.closing and all(kind is Forced.MARKER for _, kind in self._script):
             return self.turn_down()
-        self.matched = self._matcher.root(self.matched)
+        self.matched = self.matcher.root(self.matched)
         return [*self._release_begun(), *self._release(len(self._held), self._label)]
 
     def outcome(self, unfinished: EndReason) -> Outcome:
-        """The account of the thinking so far; `unfinished` is the reason if it is still open."""
-        if self.thinking:
-            reason = unfinished
-        else:
-            reason = self._end_reason or EndReason.DISABLED
+        """The account of the thinking so far; `unfinished` is the reason if it is not closed."""
         return Outcome(
             self.tokens,
             tuple(self.forced_runs),
             self.continuations,
-            reason,
+            unfinished if self.thinking or self.phase is Phase.OPENING else self._reason_closed,
             dict(self.loop_counts),
         )
+
+    @property
+    def _reason_closed(self) -> EndReason:
+        """Why the last block was closed, or what kept all of them from the minimum."""
+        if self.loop_closed and self.tokens < self._budget.minimum:
+            return EndReason.LOOP
+        return self._end_reason or EndReason.DISABLED
 
     def _go(self, event: Event) -> None:
         self.phase = TRANSITIONS[self.phase, event]
@@ -360,15 +368,15 @@ class Machine:
     def _root(self, *, inside: bool) -> int:
         """The state in which nothing of a marker is matched."""
         if inside:
-            return self._matcher.inside
-        return self._matcher.inert if self._budget.bound else self._matcher.outside
+            return self.matcher.inside
+        return self.matcher.inert if self._budget.bound else self.matcher.outside
 
     def _overlap(self, span: int) -> int:
         """How many of the tokens held the last `span` symbols take."""
         count = 0
         while span > 0 and count < len(self._held):
             count += 1
-            span -= self._matcher.width(self._held[-count])
+            span -= self.matcher.width(self._held[-count])
         return count
 
     def _release(self, count: int, label: Label) -> list[Labelled]:
@@ -384,7 +392,7 @@ class Machine:
 
     def _release_marker(self, span: int) -> list[Labelled]:
         """Release what is held, which the last `span` symbols end with a marker's beginning."""
-        before = sum(map(self._matcher.width, self._held)) - span
+        before = sum(map(self.matcher.width, self._held)) - span
         if before < 0:
             self._begun = self._begun[:before]
         elif self._held:
@@ -420,10 +428,10 @@ class Machine:
             self._go(Event.CLOSED if self.thinking else Event.OPENED)
             self._script = []
         if step.crossing is Crossing.CLOSED and self._budget.bound:
-            self.matched = self._matcher.inert
+            self.matched = self.matcher.inert
         # What comes after the marker in its token may begin another one.
         self._begun = bytes(last[len(last) - step.rest :])
-        certain = step.rest - self._matcher.depth[step.state]
+        certain = step.rest - self.matcher.depth[step.state]
         if certain > 0:
             crossed.append(Labelled(None, self._label, self._begun[:certain]))
             self._begun = self._begun[certain:]
@@ -473,7 +481,7 @@ class Machine:
             wrap_up = ()
         # A half-matched marker that is completed counts for nothing: not under the minimum.
         completes = self.pending and self.tokens >= self._budget.minimum
-        end = self._matcher.completion(self.matched) if completes else self._markers.end
+        end = self.matcher.completion(self.matched) if completes else self._markers.end
         self._script = [(token, Forced.WRAP_UP) for token in wrap_up]
         self._script += [(token, Forced.MARKER) for token in end]
 

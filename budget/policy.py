@@ -58,7 +58,7 @@ class ThinkingBudget:
         continuation_texts: texts injected at an attempt, in rotation.
         wrap_up_text: text injected before a forced end, inside `max_tokens`.
         on_loop: close a thinking that repeats itself, nudge it once first, or
-            let it be. Once a loop was found there are no continuations.
+            let it be. Once a loop was closed there are no continuations.
         landing: close at the first end of a sentence or a line in the last
             stretch before `max_tokens`, or hard at `max_tokens`.
         opens: open a block by force where the prompt does not open one.

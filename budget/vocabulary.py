@@ -142,10 +142,10 @@ def _traits_by_partial(
 ) -> tuple[tuple[bytes, ...], tuple[bytes, ...]]:
     """Return `Vocabulary.traits` and `Vocabulary.partial`.
 
-    What the text ended in before counts for tokens alone that begin inside a character.
+    What the text ended in before counts only for tokens that begin inside a character.
     """
     alone = bytes(map(_traits, tokens)), bytes(map(_partial_at_end, tokens))
-    inner = [at for at, token in enumerate(tokens) if token[:1] and token[0] & 0xC0 == 0x80]
+    inner = [at for at, token in enumerate(tokens) if not token or token[0] & 0xC0 == 0x80]
     traits, partials = [alone[0]], [alone[1]]
     for begun in PARTIAL[1:]:
         with_traits, with_partial = bytearray(alone[0]), bytearray(alone[1])

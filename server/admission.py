@@ -27,7 +27,7 @@ class Admission:
         jobs: one for each choice.
         resolution: its budget, and where that came from.
         routed: what the router found, or None if it was not asked.
-        clamped_by: what cut the maximum that was asked for: a ceiling's owner,
+        clamped_by: what cut the budget that was asked for: a ceiling's owner,
             "turn", which is what was thought in it before, "price", or "room",
             which is what the context and `max_tokens` leave.
         tools: what may or must be called, or None if nothing may be.

@@ -44,7 +44,7 @@ class Draft:
 def make_jobs(
     draft: Draft, engine: Engine, settings: Settings
 ) -> tuple[tuple[Job, ...], tuple[str, ...]]:
-    """One job for each choice, and what cut the maximum that was asked for.
+    """One job for each choice, and what cut the budget that was asked for.
 
     Raises:
         BadRequest: if the context or the price does not allow for them.
@@ -121,7 +121,9 @@ def _token_budget(
 
 
 def _is_clamped(budget: ThinkingBudget, enforced: TokenBudget) -> bool:
-    return budget.max_tokens is not None and budget.max_tokens != enforced.maximum
+    capped = budget.max_tokens is not None and budget.max_tokens != enforced.maximum
+    demands = budget.min_tokens > enforced.minimum or budget.continuations > enforced.continuations
+    return capped or demands
 
 
 def _bound(budget: TokenBudget, constraint: Constraint) -> TokenBudget:

@@ -69,7 +69,7 @@ class Metrics:
             "proctor_rejected", "Requests refused.", ["reason"], registry=registry
         )
         self.clamped = Counter(
-            "proctor_budget_clamped", "Requests whose maximum was cut.", registry=registry
+            "proctor_budget_clamped", "Requests whose budget was cut.", registry=registry
         )
         self.routed = Counter(
             "proctor_routed",

@@ -43,6 +43,7 @@ class Reply:
             "forced_tokens": sum(outcome.forced.values()),
             "forced_spans": [span._asdict() for span in end.forced_spans],
             "continuations": outcome.continuations,
+            "loops": sum(outcome.loops.values()),
             "end_reason": outcome.end_reason.value,
             "clamped": bool(self.admission.clamped_by),
         }

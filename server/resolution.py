@@ -74,7 +74,9 @@ class Resolution:
             return self
         least = max(0, budget.min_tokens - spent)
         if budget.max_tokens is None:
-            return replace(self, budget=replace(budget, min_tokens=least))
+            told = (TURN,) if least < budget.min_tokens else ()
+            left = replace(budget, min_tokens=least)
+            return replace(self, budget=left, clamped_by=(*self.clamped_by, *told))
         most = max(0, budget.max_tokens - spent)
         left = replace(
             budget,
@@ -255,11 +257,22 @@ def _cut(resolution: Resolution, ceiling: Ceiling, asked: Asked, settings: Setti
     cut = _lowered(resolution, highest, asked, settings)
     for cap in (ceiling.max_thinking_tokens, None if highest is None else highest.to_cap()):
         cut = replace(cut, budget=_capped(cut.budget, cap))
-    # A request that named no number and no tier has nothing taken from it.
-    asked_for = resolution.budget.max_tokens is not None or asked.maximum is not None
-    if cut == resolution or not (asked_for or cut.tier != resolution.tier):
+    if not _took(resolution, cut, asked):
         return cut
     return replace(cut, clamped_by=(*resolution.clamped_by, ceiling.by))
+
+
+def _took(resolution: Resolution, cut: Resolution, asked: Asked) -> bool:
+    """Whether a ceiling took something: of no cap that nobody asked for, it takes nothing."""
+    before, after = resolution.budget, cut.budget
+    capped = before.max_tokens is not None or asked.maximum is not None
+    return cut != resolution and (
+        capped
+        or cut.tier != resolution.tier
+        or after.min_tokens < before.min_tokens
+        or after.continuations < before.continuations
+        or (asked.switch is not None and after.disabled)
+    )
 
 
 def _lowered(

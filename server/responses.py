@@ -145,6 +145,9 @@ class ThinkingReport(Shape):
     where in their whole text."""
     continuations: int
     """Attempts to close the thinking that were turned down."""
+    loops: int
+    """Loops that were found in the thinking; from the first that closed it on, nothing holds it to
+    its minimum."""
     end_reason: EndReason
     """Why the thinking ended."""
     clamped: bool
@@ -442,7 +445,7 @@ class RouteReport(Shape):
     budget: BudgetReport
     """The budget, as it would be enforced."""
     clamped_by: list[str]
-    """What would cut the maximum that was asked for."""
+    """What would cut the budget that was asked for."""
     router: RouterReport | None
     """What the router found; null if it was not asked."""
     prompt_tokens: int

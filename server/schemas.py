@@ -176,7 +176,7 @@ class Generation(Part):
     """Taken off the logits of tokens that were generated before, thinking included."""
     frequency_penalty: Annotated[Float, Field(ge=-2, le=2)] | None = None
     """The same, once for each time that they were."""
-    repetition_penalty: Annotated[Float, Field(gt=0, le=2)] | None = None
+    repetition_penalty: Annotated[Float, Field(ge=0.001, le=2)] | None = None
     """Makes tokens less likely that the prompt or the answer holds; 1 does nothing."""
     logit_bias: (
         Annotated[

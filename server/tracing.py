@@ -261,6 +261,7 @@ def _thinking(end: End) -> Attributes:
         "proctor.thinking.tokens": outcome.tokens,
         "proctor.thinking.forced_tokens": sum(outcome.forced.values()),
         "proctor.thinking.continuations": outcome.continuations,
+        "proctor.thinking.loops": sum(outcome.loops.values()),
         "proctor.thinking.end_reason": outcome.end_reason.value,
     }
 

@@ -14,6 +14,7 @@ from budget.machine import Machine
 from budget.matcher import matcher_of
 from budget.processors.arrays import Array, Arrays
 from budget.processors.automaton import barred, completing
+from budget.processors.penalties import BatchPenalties
 from budget.processors.sampling import SamplingTable
 from budget.processors.scripts import NO_TOKEN
 from budget.processors.table import BudgetTable, Demands
@@ -88,6 +89,9 @@ class Enforcer:
         matcher = matcher_of(markers, known)
         self._completing = logits.move(completing(matcher, vocabulary))
         self._barred = logits.bring(barred(matcher))
+        rests = map(matcher.completion, range(matcher.inside, matcher.inert))
+        self._closing = sorted({token for rest in rests for token in rest} | markers.eos)
+        self._no_penalties = BatchPenalties((), logits)
 
     def load(
         self, slot: int, request: "EngineBudget", params: "SamplingParams", machine: Machine
@@ -101,7 +105,13 @@ class Enforcer:
         self.table = self.table.resized(slots)
 
     def hold(
-        self, logits: torch.Tensor, rows: Array, slots: np.ndarray, demands: Demands, parts: Parts
+        self,
+        logits: torch.Tensor,
+        rows: Array,
+        slots: np.ndarray,
+        demands: Demands,
+        parts: Parts,
+        penalties: BatchPenalties | None = None,
     ) -> Array:
         """Mask, draw and force, in place.
 
@@ -115,17 +125,22 @@ class Enforcer:
             slots: [held] int64, on the host; the slot of each.
             demands: what their budgets ask, where the logits are.
             parts: which of them need what.
+            penalties: those that the sampler will apply to these rows after us, if any.
 
         Returns:
             [held] bool; whether the row's token stands for an attempt to close.
         """
         grid = self._arrays.grid(logits)
+        penalties = penalties or self._no_penalties
         closing, near, guarded, bound, barred = map(
             self._these,
             (parts.closing, parts.near, parts.guarded, parts.bound, parts.barred),
         )
         if closing is not None and len(self._eos):
-            self._end_turns(grid, rows[closing], demands.end[closing], demands.may_close[closing])
+            with penalties.select(parts.closing).applied(grid, rows[closing], self._closing):
+                self._end_turns(
+                    grid, rows[closing], demands.end[closing], demands.may_close[closing]
+                )
         # A continuation must stand for an attempt even where its character will be cut.
         continuable = None if guarded is None else self._unmasked(grid, rows, demands, guarded)
         if near is not None:
@@ -133,7 +148,14 @@ class Enforcer:
         tokens, attempted = demands.forced, self._xp.zeros_like(demands.guarded)
         may = attempted
         if guarded is not None:
-            drawn, attempt = self._draw(logits, rows, slots[parts.guarded], demands, guarded)
+            drawn, attempt = self._draw(
+                logits,
+                rows,
+                slots[parts.guarded],
+                demands,
+                guarded,
+                penalties.select(parts.guarded),
+            )
             which = demands.guarded[guarded]
             tokens, may = self._xp.asarray(tokens, copy=True), self._xp.asarray(may, copy=True)
             tokens[guarded] = self._xp.where(which, drawn, tokens[guarded])
@@ -161,12 +183,13 @@ class Enforcer:
         slots: np.ndarray,
         demands: Demands,
         at: slice | Array,
+        penalties: BatchPenalties,
     ) -> tuple[Array, Array]:
         """Draw a token for the rows `at`; an attempt to close becomes a continuation."""
         every = len(slots) == len(logits)
         chosen = logits if every else logits[torch.as_tensor(rows[at])]
         positions = torch.as_tensor(demands.length[at])
-        drawn = self._arrays.grid(self._sampling.draw(chosen, slots, positions))
+        drawn = self._arrays.grid(self._sampling.draw(penalties.apply(chosen), slots, positions))
         ends_turn = self._xp.any(drawn[:, None] == self._eos, axis=-1)
         attempt = ends_turn | self._completing[demands.matched[at], drawn]
         return self._xp.where(attempt, demands.continuation[at], drawn), attempt

@@ -38,6 +38,7 @@ class State(NamedTuple):
         length: int64; tokens generated so far.
         cursor: int64; the cell of its scripts that comes next, 0 for none.
         looped: bool; whether a loop was found.
+        loop_closed: bool; whether a loop was closed.
         missing: int64; bytes that the last character still lacks.
         partial: int64; see `Vocabulary.partial`.
         after_digit: bool; whether the text ends in a digit.
@@ -53,6 +54,7 @@ class State(NamedTuple):
     length: Array
     cursor: Array
     looped: Array
+    loop_closed: Array
     missing: Array
     partial: Array
     after_digit: Array
@@ -78,6 +80,7 @@ class State(NamedTuple):
             length=numbers(),
             cursor=numbers(),
             looped=flags(),
+            loop_closed=flags(),
             missing=numbers(),
             partial=numbers(),
             after_digit=flags(),
@@ -185,6 +188,7 @@ class BudgetTable:
         state.length[slot] = machine.length
         state.cursor[slot] = self._scripts.cursor_of(budget, machine)
         state.looped[slot] = machine.looped
+        state.loop_closed[slot] = machine.loop_closed
         state.missing[slot] = machine.missing
         state.partial[slot] = machine.partial
         state.after_digit[slot] = machine.after_digit
@@ -303,6 +307,7 @@ class BudgetTable:
             length=state.length + came,
             cursor=cursor,
             looped=state.looped,
+            loop_closed=state.loop_closed,
             missing=self._xp.where(came, read.missing, state.missing),
             partial=self._xp.where(came, read.partial, state.partial),
             after_digit=self._xp.where(came, read.after_digit, state.after_digit),
@@ -351,7 +356,7 @@ class BudgetTable:
         if not self._guards:
             return self._xp.zeros_like(state.thinking)
         due = (state.continuations < self._owed) & self._fits(state, self._length_of_text(state))
-        return self._free(state) & ~state.looped & ((state.tokens < self._minimum) | due)
+        return self._free(state) & ~state.loop_closed & ((state.tokens < self._minimum) | due)
 
     def _barred(self, state: State) -> Array:
         spent = (state.tokens >= self._maximum) & self._take(self._bars, state.matched)
@@ -389,6 +394,7 @@ class BudgetTable:
         if looping is not None:
             found = free & ~lands & looping & (self._watched > 0)
             state, unhelped = self._nudged(state, found)
+            state = state._replace(loop_closed=state.loop_closed | unhelped)
             closes |= unhelped
         wraps = unmarked & (state.tokens + self._wrap_up <= self._maximum)
         # A half-matched marker that is completed counts for nothing: not under the minimum.

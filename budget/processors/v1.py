@@ -10,10 +10,10 @@ import torch
 from vllm import SamplingParams
 from vllm.v1.sample.logits_processor import BatchUpdate, LogitsProcessor, MoveDirectionality
 
-from budget.errors import BudgetError
 from budget.machine import replay
 from budget.processors.arrays import Array, Arrays
 from budget.processors.enforcer import Enforcer, Parts
+from budget.processors.penalties import BatchPenalties, RowPenalties
 from budget.processors.scripts import NO_TOKEN
 from budget.processors.table import Demands
 from budget.processors.vocabulary import vocabulary_of
@@ -39,6 +39,7 @@ class Seat:
         slot: its index in the tables.
         request: what it carries in its sampling parameters.
         output: vLLM's own list of its output tokens, which grows under us.
+        penalties: its penalties, or None if it has none.
         seen: how many of them the table has taken.
         record: the positions among them that stand for an attempt to close.
         trying: whether the token now being sampled does.
@@ -47,6 +48,7 @@ class Seat:
     slot: int
     request: EngineBudget
     output: list[int]
+    penalties: RowPenalties | None
     seen: int
     record: list[int]
     trying: bool = False
@@ -64,15 +66,21 @@ class Seated:
     Attributes:
         rows: [held] int64, where the logits are; the rows with a budget, in ascending order.
         slots: [held] int64, on the host; the slot of each.
+        penalties: those that the sampler will apply to the rows.
     """
 
     rows: Array
     slots: np.ndarray
+    penalties: BatchPenalties
 
     @classmethod
     def of(cls, seats: Mapping[int, Seat], logits: Arrays) -> "Seated":
         """From the seats by row, in ascending order."""
-        return cls(logits.bring(list(seats)), np.array([seat.slot for seat in seats.values()]))
+        return cls(
+            logits.bring(list(seats)),
+            np.array([seat.slot for seat in seats.values()]),
+            BatchPenalties([seat.penalties for seat in seats.values()], logits),
+        )
 
 
 class BudgetLogitsProcessor(LogitsProcessor):
@@ -85,16 +93,7 @@ class BudgetLogitsProcessor(LogitsProcessor):
         Raises:
             ValueError: with the field's name.
         """
-        request = read(params)
-        penalties = params.presence_penalty, params.frequency_penalty
-        if request is None or not request.budget.demands_thinking:
-            return
-        if any(penalties) or params.repetition_penalty != 1:
-            raise BudgetError(
-                "min_thinking_tokens",
-                "a minimum or continuations cannot be enforced beside presence, frequency or "
-                "repetition penalties on vLLM's V1 runner, which applies them too late",
-            )
+        read(params)
 
     def __init__(
         self, vllm_config: "VllmConfig", device: torch.device, is_pin_memory: bool
@@ -126,12 +125,13 @@ class BudgetLogitsProcessor(LogitsProcessor):
         self._seated = None
         for row in batch_update.removed:
             self._leave(row)
-        for row, params, _, output in batch_update.added:
+        for row, params, prompt, output in batch_update.added:
             self._leave(row)
             request = read(params)
             if request is not None:
                 self._leave_key(request.key)
-                self._seats[row] = self._seat(request, params, output)
+                penalties = RowPenalties.of(params, prompt, output)
+                self._seats[row] = self._seat(request, params, output, penalties)
         for one, other, direction in batch_update.moved:
             self._move(one, other, direction)
         self._seats = dict(sorted(self._seats.items()))
@@ -148,7 +148,9 @@ class BudgetLogitsProcessor(LogitsProcessor):
         asked = table.demands(table.state, seated.slots)
         parts = _parts(asked)
         demands = Demands(*map(self._logits.move, asked))
-        attempted = self._enforcer.hold(logits, seated.rows, seated.slots, demands, parts)
+        attempted = self._enforcer.hold(
+            logits, seated.rows, seated.slots, demands, parts, seated.penalties
+        )
         if parts.guarded.any():
             for seat, tries in zip(self._seats.values(), attempted.tolist(), strict=True):
                 seat.trying = tries
@@ -172,14 +174,20 @@ class BudgetLogitsProcessor(LogitsProcessor):
             raise RuntimeError(f"slots {held} are held and {self._free} are free")
         return len(held)
 
-    def _seat(self, request: EngineBudget, params: SamplingParams, output: list[int]) -> Seat:
+    def _seat(
+        self,
+        request: EngineBudget,
+        params: SamplingParams,
+        output: list[int],
+        penalties: RowPenalties | None,
+    ) -> Seat:
         record = [at for at in self._records.pop(request.key, []) if at < len(output)]
         if not self._free:
             self._grow()
         slot = self._free.pop()
         machine = replay(request.budget, self._markers, output, frozenset(record), self._known)
         self._enforcer.load(slot, request, params, machine)
-        return Seat(slot, request, output, len(output), record)
+        return Seat(slot, request, output, penalties, len(output), record)
 
     def _begin_small(self) -> None:
         """Drop the slots that a larger batch needed; none may be held."""

@@ -19,11 +19,13 @@ export function endFacts(thinking, { usage, cost }, routed, elapsed) {
   ];
 }
 
-function thinkingTold({ tokens: all, forced_tokens: forced, forced_spans: spans, continuations }) {
+function thinkingTold(thinking) {
+  const { tokens: all, forced_tokens: forced, forced_spans: spans, continuations, loops } = thinking;
   if (all === 0) return "none";
   const inside = spans.reduce((sum, span) => sum + span.tokens, 0);
   const parts = [`${tokens(all)}: ${number(all - inside)} sampled, ${number(inside)} forced`];
   if (continuations) parts.push(`sent back ${often(continuations)}`);
+  if (loops) parts.push(`found to repeat itself ${often(loops)}`);
   if (forced > inside) parts.push("the end marker was forced");
   return parts.join("; ");
 }

@@ -1,6 +1,6 @@
 """Random markers, budgets and tokens for property tests, over a tiny vocabulary."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from hypothesis import strategies as st
 
@@ -51,6 +51,16 @@ def budgets(draw: st.DrawFn) -> TokenBudget:
         on_loop=on_loop,
         nudge_ids=draw(text) if on_loop is OnLoop.NUDGE else (),
     )
+
+
+def raised(budget: TokenBudget) -> st.SearchStrategy[TokenBudget]:
+    """The same with a minimum that a loop can keep it from."""
+
+    def by(more: int) -> TokenBudget:
+        maximum = None if budget.maximum is None else budget.maximum + more
+        return replace(budget, minimum=budget.minimum + more, maximum=maximum)
+
+    return st.integers(0, 150).map(by)
 
 
 @st.composite

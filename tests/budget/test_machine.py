@@ -23,7 +23,16 @@ from budget import (
 )
 from budget.phases import Event, Phase
 from budget.vocabulary import Vocabulary
-from tests.budget.strategies import EOS, VOCABULARY, Sampler, budgets, marked, vocabularies
+from tests.budget.strategies import (
+    EOS,
+    VOCABULARY,
+    WORDS,
+    Sampler,
+    budgets,
+    marked,
+    raised,
+    vocabularies,
+)
 
 ONE = Markers(start=(6,), end=(7,), eos=frozenset({EOS}))
 WAIT = 1
@@ -53,7 +62,7 @@ def test_thinking_never_passes_its_maximum(
     machine = Machine(budget, *seen)
     for number in wanted:
         machine.advance(*Sampler(machine, machine.vocabulary).next(number))
-        cut_here = copy.deepcopy(machine)
+        cut_here = copied(machine)
         cut_here.flush()
         assert budget.maximum is None or cut_here.tokens <= budget.maximum
 
@@ -119,6 +128,12 @@ def inside(matcher: MarkerMatcher) -> tuple[int, int]:
 
 def contains(tokens: list[int], part: tuple[int, ...]) -> bool:
     return any(tuple(tokens[at : at + len(part)]) == part for at in range(len(tokens)))
+
+
+def copied(machine: Machine) -> Machine:
+    """A machine that goes on alone; what never changes is shared."""
+    shared = (machine.vocabulary, machine.matcher)
+    return copy.deepcopy(machine, {id(one): one for one in shared})
 
 
 def state_of(machine: Machine) -> dict[str, object]:
@@ -288,6 +303,77 @@ def test_a_loop_is_nudged_once_and_then_closed_with_its_wrap_up() -> None:
     account = machine.outcome(EndReason.LENGTH)
     assert (account.end_reason, account.tokens) == (EndReason.LOOP, 131)
     assert account.loops == {OnLoop.NUDGE: 1, OnLoop.CLOSE: 1}
+
+
+NUDGED = TokenBudget(
+    minimum=300,
+    maximum=700,
+    continuation_ids=((WAIT,),),
+    on_loop=OnLoop.NUDGE,
+    nudge_ids=(4, 5),
+)
+
+
+def test_a_nudge_leaves_the_minimum_and_owed_continuations_as_they_were() -> None:
+    budget = dataclasses.replace(NUDGED, minimum=100, continuations=40)
+    machine = replay(budget, ONE, [2] * 64)
+    attempts = 0
+    while machine.thinking:
+        machine.advance(*Sampler(machine).next(3 if attempts % 2 else 7))
+        attempts += 1
+    account = machine.outcome(EndReason.LENGTH)
+    assert account.tokens >= 100
+    assert account.loops[OnLoop.NUDGE] == 1
+    assert account.continuations == 40 or account.end_reason is EndReason.LOOP
+
+
+def test_after_a_nudge_the_minimum_holds_until_a_second_loop() -> None:
+    once = replay(NUDGED, ONE, [2] * 64 + [4, 5, 3])
+    assert once.looped
+    assert not once.loop_closed
+    assert once.guarded
+    twice = replay(NUDGED, ONE, [2] * 64 + [4, 5] + [2] * 64 + [7])
+    assert not twice.guarded
+    account = twice.outcome(EndReason.LENGTH)
+    assert (account.tokens, account.end_reason) == (130, EndReason.LOOP)
+
+
+def test_a_loop_is_the_reason_for_whatever_block_misses_the_minimum_after_it() -> None:
+    looping = dataclasses.replace(NUDGED, on_loop=OnLoop.CLOSE, nudge_ids=())
+    again = replay(looping, ONE, [2] * 64 + [7, 3, 6, 3])
+    assert again.thinking
+    assert not again.guarded
+    again.advance(7)
+    account = again.outcome(EndReason.LENGTH)
+    assert (account.tokens, account.end_reason) == (65, EndReason.LOOP)
+    more = replay(looping, ONE, [*[2] * 64, 7, 6, *range(100, 400), 7])
+    account = more.outcome(EndReason.LENGTH)
+    assert (account.tokens, account.end_reason) == (364, EndReason.NATURAL)
+
+
+@given(
+    marked(),
+    budgets().flatmap(raised),
+    st.lists(st.integers(0, WORDS - 1), min_size=1, max_size=3),
+    st.lists(st.integers(0, 10**6), max_size=6),
+)
+def test_a_minimum_that_is_missed_is_missed_for_a_reason(
+    seen: Marked, budget: TokenBudget, said: list[int], wanted: list[int]
+) -> None:
+    """At every end that a choice can come to, in loops and between them."""
+    machine = Machine(budget, *seen)
+    for number in (said * 70)[:70] + wanted + (said * 70)[:70] + wanted:
+        machine.advance(*Sampler(machine, machine.vocabulary).next(number))
+        cut_here = copied(machine)
+        cut_here.flush()
+        account = cut_here.outcome(EndReason.CANCELLED)
+        if account.tokens >= budget.minimum:
+            continue
+        if cut_here.thinking or cut_here.phase is Phase.OPENING:
+            assert account.end_reason is EndReason.CANCELLED
+        else:
+            assert account.end_reason is EndReason.LOOP
+            assert account.loops[OnLoop.CLOSE]
 
 
 def test_a_loop_is_closed_even_under_a_half_matched_marker() -> None:

@@ -182,7 +182,6 @@ def test_records_of_requests_that_nobody_asks_about_are_bounded(
     [
         (SamplingParams(extra_args={KEY: 3}), "extra_args"),
         (SamplingParams(extra_args={KEY: {"key": "r", "seed": 1, "budget": {}}}), "thinking"),
-        (carrying(MINIMUM, presence_penalty=1.0), "min_thinking_tokens"),
         (carrying(MINIMUM, thinking_token_budget=3), "thinking_token_budget"),
     ],
 )

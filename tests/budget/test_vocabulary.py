@@ -67,3 +67,28 @@ def test_where_sentences_end(text: str, traits: int) -> None:
 def test_an_id_without_text_has_no_traits() -> None:
     assert BYTES.traits_of(999) == 0
     assert BYTES.missing_after(2, 999) == 0
+
+
+@given(st.sampled_from("…。！？؟।"), st.integers(1, 3), st.booleans())  # noqa: RUF001
+def test_a_terminator_is_seen_in_whatever_tokens_it_comes(
+    mark: str, cut: int, joined: bool
+) -> None:
+    encoded = mark.encode()
+    parts = [b"so", *(bytes([byte]) for byte in encoded)]
+    if joined:
+        parts = [b"so" + encoded[:cut], encoded[cut:] + b" "]
+    vocabulary = Vocabulary.from_bytes(parts)
+    partial, traits = 0, 0
+    for token, part in enumerate(parts):
+        if part.strip():
+            traits = vocabulary.traits_of(token, partial)
+            partial = vocabulary.partial_after(partial, token)
+    assert traits == ENDS or (joined and cut >= len(encoded))
+
+
+def test_the_rest_of_another_character_ends_no_sentence() -> None:
+    vocabulary = Vocabulary.from_bytes([b"\xe2", b"\x80", b"\xa6", b"\x9c"])
+    begun = vocabulary.partial_after(vocabulary.partial_after(0, 0), 1)
+    assert vocabulary.traits_of(2, begun) == ENDS
+    assert vocabulary.traits_of(3, begun) == 0
+    assert vocabulary.traits_of(2, 0) == 0

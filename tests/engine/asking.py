@@ -8,7 +8,7 @@ from typing import Any
 import httpx
 from prometheus_client.parser import text_string_to_metric_families
 
-from budget.policy import NUDGE_TEXT
+from budget.policy import NUDGE_TEXT, OnLoop
 from tests.engine.prompts import chain
 from tests.engine.served import PATIENCE, Served
 
@@ -97,7 +97,10 @@ def assert_kept(served: Served, request: dict[str, Any], answer: dict[str, Any])
     assert_marked(request, choice)
     cap = request["max_thinking_tokens"]
     assert cap == -1 or counted <= cap
-    assert request["min_thinking_tokens"] <= counted or any(account.loops.values())
+    assert thinking["loops"] == sum(account.loops.values())
+    if counted < request["min_thinking_tokens"]:
+        assert thinking["end_reason"] == "loop"
+        assert account.loops[OnLoop.CLOSE]
     assert choice["message"]["content"]
 
 

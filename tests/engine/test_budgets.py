@@ -1,6 +1,7 @@
 """Budgets on the real engine: every one kept, by a recount of the token ids."""
 
 import asyncio
+from collections import Counter
 from collections.abc import AsyncIterator
 from random import Random
 from typing import Any
@@ -52,6 +53,34 @@ async def test_a_minimum_equal_to_the_maximum_is_met_exactly(
         )
         answer = await ask(http, request)
         assert answer["choices"][0]["thinking"]["tokens"] == exact
+
+
+async def test_a_minimum_holds_after_a_nudge_until_a_second_loop(
+    served: Served, http: httpx.AsyncClient
+) -> None:
+    rng = Random(74)
+    asked = [
+        body(
+            served,
+            chain(rng, rng.randint(1, 8)),
+            min_thinking_tokens=300,
+            max_thinking_tokens=700,
+            temperature=rng.choice([0, 0.6, 1.0]),
+            seed=seed,
+            thinking={"on_loop": "nudge", "continuations": rng.choice([0, 3])},
+        )
+        for seed in range(60)
+    ]
+    loops = Counter[int]()
+    for answer in await asyncio.gather(*(ask(http, request) for request in asked)):
+        thinking = answer["choices"][0]["thinking"]
+        loops[thinking["loops"]] += 1
+        if thinking["loops"] < 2:
+            assert thinking["tokens"] >= 300
+        else:
+            assert thinking["end_reason"] == "loop"
+    assert loops[1]
+    assert loops[2]
 
 
 async def test_continuations_are_the_number_asked_for(

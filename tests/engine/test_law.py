@@ -97,10 +97,14 @@ async def prompt_of(engine: Engine, text: str) -> tuple[int, ...]:
     return (await engine.codec.render([{"role": "user", "content": text}], thinking=True)).ids
 
 
+@pytest.mark.parametrize("repetition", [None, 0.9, 1.2])
 @pytest.mark.parametrize("steps", [2, 5, 8])
-def test_greedily_it_is_the_loop_token_for_token(served: Served, steps: int) -> None:
+def test_greedily_it_is_the_loop_token_for_token(
+    served: Served, steps: int, repetition: float | None
+) -> None:
+    """Also under the penalty that counts the prompt's tokens as it counts the output's."""
     prompt = served.run(prompt_of(served.engine, chain(Random(steps), steps)))
-    greedy = Sampling(max_tokens=800, temperature=0)
+    greedy = Sampling(max_tokens=800, temperature=0, repetition_penalty=repetition)
     (ours,), (theirs,) = served.run(both(served.engine, prompt, [greedy]))
     assert ours == theirs
 

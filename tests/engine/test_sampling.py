@@ -71,16 +71,51 @@ async def test_penalties_change_the_text_and_not_the_budget(
         assert choice["thinking"]["tokens"] <= 20
 
 
-@pytest.mark.parametrize("penalty", ["presence_penalty", "frequency_penalty"])
-async def test_a_penalty_beside_a_minimum_is_refused(
-    served: Served, http: httpx.AsyncClient, penalty: str
+@pytest.mark.parametrize(
+    "penalties",
+    [
+        {"presence_penalty": 0.5},
+        {"frequency_penalty": 0.3},
+        {"frequency_penalty": -0.2},
+        {"repetition_penalty": 1.3},
+        {"presence_penalty": 0.2, "frequency_penalty": 0.1, "repetition_penalty": 1.1},
+    ],
+)
+async def test_under_a_minimum_that_nothing_runs_into_penalties_give_the_same_text(
+    served: Served, http: httpx.AsyncClient, penalties: dict[str, float]
 ) -> None:
-    request = body(served, PROMPT, min_thinking_tokens=5, stream=True, **{penalty: 0.5})
+    asked = {"temperature": 0, "max_thinking_tokens": 300, "max_tokens": 500, **penalties}
+    (plain,) = (await ask(http, body(served, PROMPT, **asked)))["choices"]
+    for least in (1, plain["thinking"]["tokens"]):
+        request = body(served, PROMPT, min_thinking_tokens=least, **asked)
+        (choice,) = (await ask(http, request))["choices"]
+        assert choice["thinking"]["min_tokens"] == least > 0
+        assert choice["message"] == plain["message"]
 
+
+async def test_penalties_and_a_minimum_hold_beside_each_other(
+    served: Served, http: httpx.AsyncClient
+) -> None:
+    asked = {"min_thinking_tokens": 120, "frequency_penalty": 0.3, "seed": 5, "temperature": 1.0}
+    one, other = [await ask(http, body(served, PROMPT, **asked)) for _ in range(2)]
+    thinking = one["choices"][0]["thinking"]
+    assert thinking["tokens"] >= 120 or thinking["end_reason"] == "loop"
+    assert one["choices"][0]["message"] == other["choices"][0]["message"]
+
+
+@pytest.mark.parametrize(
+    "text", ["hello", "Prove that there are infinitely many primes of the form 4k+3."]
+)
+@pytest.mark.parametrize("form", [None, {"type": "json_object"}])
+async def test_what_the_router_thinks_makes_no_penalty_fail(
+    served: Served, http: httpx.AsyncClient, text: str, form: dict[str, Any] | None
+) -> None:
+    fields = {} if form is None else {"response_format": form}
+    request = body(
+        served, text, budget_tier="auto", frequency_penalty=0.3, max_tokens=400, **fields
+    )
     response = await http.post(CHAT, json=request)
-
-    assert response.status_code == 400
-    assert response.json()["error"]["param"] == "min_thinking_tokens"
+    assert response.status_code == 200, response.text
 
 
 async def test_scores_are_of_the_tokens_that_were_chosen(

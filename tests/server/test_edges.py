@@ -1,5 +1,7 @@
 """What happens at a budget's edges: landing, loops, and characters near the cap."""
 
+from random import Random
+from string import ascii_letters
 from typing import Any
 
 import pytest
@@ -65,6 +67,40 @@ async def test_a_loop_is_nudged_once() -> None:
     assert choice["thinking"]["end_reason"] == "loop"
     assert 'proctor_loops_total{action="nudge"} 1.0' in metrics
     assert 'proctor_loops_total{action="close"} 1.0' in metrics
+
+
+async def test_after_a_nudge_the_minimum_holds() -> None:
+    anything_else = "".join(Random(7).choices(ascii_letters, k=400))
+    choice, _ = await ask(
+        Script((ROUND * 9, "no.", anything_else), "42"),
+        min_thinking_tokens=300,
+        max_thinking_tokens=700,
+        thinking={"on_loop": "nudge"},
+    )
+    thinking = choice["thinking"]
+    assert choice["message"]["reasoning_content"].count(NUDGE_TEXT) == 1
+    assert thinking["tokens"] >= 300
+    assert thinking["continuations"] == 2
+    assert (thinking["end_reason"], thinking["loops"]) == ("natural", 1)
+
+
+async def test_a_loop_is_the_reason_if_a_later_block_misses_the_minimum() -> None:
+    answer = tuple(FakeEngine().codec.encode("I see.<think>but wait</think>42"))
+    choice, _ = await ask(Script((ROUND * 100,), answer), min_thinking_tokens=300)
+    thinking = choice["thinking"]
+    assert choice["message"]["reasoning_content"].endswith("but wait")
+    assert choice["message"]["content"] == "I see.42"
+    assert thinking["tokens"] < 300
+    assert (thinking["end_reason"], thinking["loops"]) == ("loop", 1)
+
+
+async def test_a_minimum_that_was_cut_is_told_of() -> None:
+    settings = {"budget": {"min_tokens": 300}, "default_tier": "custom"}
+    async with client(FakeEngine(Script((SENTENCES,), "42")), **settings) as http:
+        response = await http.post(CHAT, json=body(max_tokens=100))
+    thinking = response.json()["choices"][0]["thinking"]
+    assert thinking["min_tokens"] == thinking["tokens"] == 74
+    assert thinking["clamped"] is True
 
 
 async def test_a_loop_can_be_let_be() -> None:

@@ -53,6 +53,7 @@ async def test_a_whole_response() -> None:
                 "continuations": 0,
                 "end_reason": "natural",
                 "clamped": False,
+                "loops": 0,
             },
         }
     ]

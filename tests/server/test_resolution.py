@@ -235,6 +235,9 @@ def test_the_finer_points_go_over_the_tier() -> None:
         ({"max_thinking_tokens": -1}, {"max_thinking_tokens": 50}, 50, "custom", ("key",)),
         ({"max_thinking_tokens": 40}, {"max_thinking_tokens": 50}, 40, "custom", ()),
         ({"min_thinking_tokens": 40}, {"max_thinking_tokens": 50}, 50, "custom", ()),
+        ({"min_thinking_tokens": 60}, {"max_thinking_tokens": 50}, 50, "custom", ("key",)),
+        ({"thinking": {"continuations": 2}}, {"max_thinking_tokens": 0}, 0, "custom", ("key",)),
+        ({"thinking": {"type": "enabled"}}, {"max_thinking_tokens": 0}, 0, "medium", ("key",)),
         ({"budget_tier": "high"}, {"tier": "low"}, 512, "low", ("key",)),
         ({"budget_tier": "high"}, {"max_thinking_tokens": 50}, 50, "high", ("key",)),
         ({"max_thinking_tokens": 9000}, {"tier": "low"}, 512, "custom", ("key",)),
@@ -309,3 +312,20 @@ def test_whatever_is_asked_is_refused_or_kept(
         assert budget.min_tokens == min(asked.minimum.value, most)
     if asked.switch is not None and not found.clamped_by:
         assert asked.switch.value is not budget.disabled
+
+
+def test_a_switch_that_a_ceiling_overrules_is_told_of() -> None:
+    fields = {"thinking": {"type": "enabled"}}
+    for most, told in ((0, ("key",)), (50, ())):
+        above = (Ceiling("key", max_thinking_tokens=most),)
+        assert resolved(fields, above=above, default_tier="custom").clamped_by == told
+
+
+def test_a_minimum_that_the_turn_has_partly_met_is_told_of() -> None:
+    def left(fields: dict[str, Any], spent: int) -> tuple[int, tuple[str, ...]]:
+        found = resolved(fields, default_tier="custom").after(spent)
+        return found.budget.min_tokens, found.clamped_by
+
+    assert left({"min_thinking_tokens": 60}, 0) == (60, ())
+    assert left({"min_thinking_tokens": 60}, 20) == (40, ("turn",))
+    assert left({}, 20) == (0, ())

@@ -129,6 +129,7 @@ async def test_a_span_for_each_part_of_a_request() -> None:
         "proctor.thinking.tokens": thinking["tokens"],
         "proctor.thinking.forced_tokens": thinking["forced_tokens"],
         "proctor.thinking.continuations": thinking["continuations"],
+        "proctor.thinking.loops": thinking["loops"],
         "proctor.thinking.end_reason": thinking["end_reason"],
     }
     assert told(spans.named("answer"))["proctor.answer.tokens"] == 2

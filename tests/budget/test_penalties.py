@@ -1,0 +1,211 @@
+"""Beside a budget, penalties do what they do in vLLM's own sampler, which applies them after us."""
+
+from dataclasses import dataclass, field
+from typing import Any
+from unittest.mock import patch
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from vllm import SamplingParams
+from vllm.v1.sample.logits_processor import BatchUpdate, LogitsProcessors
+from vllm.v1.sample.metadata import SamplingMetadata
+from vllm.v1.sample.ops.penalties import apply_all_penalties
+from vllm.v1.sample.sampler import Sampler
+
+from budget import OPAQUE, Markers, TokenBudget
+from budget.processors import sampling
+from budget.processors.v1 import BudgetLogitsProcessor
+from budget.processors.wire import EngineBudget
+from tests.budget.strategies import EOS, VOCABULARY, WORDS
+from tests.budget.test_v1 import config
+
+START, END = 6, 7
+MARKERS = Markers(start=(START,), end=(END,), eos=frozenset({EOS}))
+CLOSERS = [END, EOS]
+MINIMUM = TokenBudget(minimum=50, continuation_ids=((1,),))
+
+
+@dataclass
+class Row:
+    """A request in the batch, some tokens into its turn."""
+
+    budget: TokenBudget | None
+    settings: dict[str, Any]
+    prompt: list[int] = field(default_factory=list)
+    output: list[int] = field(default_factory=list)
+
+    def params(self, key: str) -> SamplingParams:
+        carried = EngineBudget(key, 7, self.budget).to_extra_args() if self.budget else {}
+        return SamplingParams(extra_args=carried, **self.settings)
+
+
+def processor(rows: list[Row]) -> BudgetLogitsProcessor:
+    """Ours, with these rows in its batch."""
+    with patch("budget.processors.v1.vocabulary_of", return_value=OPAQUE):
+        made = BudgetLogitsProcessor(config(MARKERS), torch.device("cpu"), False)  # type: ignore[arg-type]
+    added = [(at, row.params(str(at)), row.prompt, row.output) for at, row in enumerate(rows)]
+    made.update_state(BatchUpdate(len(rows), removed=[], added=added, moved=[]))
+    return made
+
+
+def prompts(rows: list[Row]) -> torch.Tensor:
+    """As vLLM pads them."""
+    longest = max(len(row.prompt) for row in rows)
+    padded = [row.prompt + [VOCABULARY] * (longest - len(row.prompt)) for row in rows]
+    return torch.tensor(padded, dtype=torch.int64)
+
+
+def column(rows: list[Row], name: str, otherwise: float) -> torch.Tensor:
+    return torch.tensor([float(row.settings.get(name, otherwise)) for row in rows])
+
+
+def sampled(
+    logits: torch.Tensor, rows: list[Row], ours: BudgetLogitsProcessor | None
+) -> tuple[list[int], torch.Tensor]:
+    """What vLLM's sampler samples, and the probabilities that it samples from."""
+    temperature = column(rows, "temperature", 1)
+    greedy = bool((temperature == 0).all())
+    metadata = SamplingMetadata(
+        temperature=None if greedy else temperature,
+        all_greedy=greedy,
+        all_random=bool((temperature > 0).all()),
+        top_p=None if greedy else column(rows, "top_p", 1),
+        top_k=None if greedy else column(rows, "top_k", VOCABULARY).int(),
+        generators={},
+        max_num_logprobs=-1,
+        no_penalties=False,
+        prompt_token_ids=prompts(rows),
+        frequency_penalties=column(rows, "frequency_penalty", 0),
+        presence_penalties=column(rows, "presence_penalty", 0),
+        repetition_penalties=column(rows, "repetition_penalty", 1),
+        output_token_ids=[row.output for row in rows],
+        allowed_token_ids_mask=None,
+        bad_words_token_ids={},
+        logitsprocs=LogitsProcessors([ours] if ours else []),
+    )
+    output = Sampler("processed_logprobs")(logits.clone(), metadata)
+    return output.sampled_token_ids[:, 0].tolist(), output.logprobs_tensors.logprobs.exp()
+
+
+def penalized(logits: torch.Tensor, rows: list[Row]) -> torch.Tensor:
+    return apply_all_penalties(
+        logits.clone(),
+        prompts(rows),
+        column(rows, "presence_penalty", 0),
+        column(rows, "frequency_penalty", 0),
+        column(rows, "repetition_penalty", 1),
+        [row.output for row in rows],
+    )
+
+
+penalties = st.fixed_dictionaries(
+    {},
+    optional={
+        "presence_penalty": st.sampled_from([-2.0, 0.4, 2.0]),
+        "frequency_penalty": st.sampled_from([-2.0, 0.3, 2.0]),
+        "repetition_penalty": st.sampled_from([0.001, 0.8, 1.2, 2.0]),
+    },
+)
+words = st.lists(st.integers(0, WORDS - 1), max_size=12)
+seeds = st.integers(0, 2**31)
+
+
+def noise(seed: int, rows: int) -> torch.Tensor:
+    return 3 * torch.randn(rows, VOCABULARY, generator=torch.Generator().manual_seed(seed))
+
+
+@st.composite
+def batches(draw: st.DrawFn, budget: TokenBudget, **more: st.SearchStrategy[Any]) -> list[Row]:
+    """Rows of which all, some or none have a budget, and all, some or none have penalties."""
+    rows = []
+    for _ in range(draw(st.integers(1, 4))):
+        settings = draw(st.just({}) | penalties) | draw(st.fixed_dictionaries({}, optional=more))
+        rows.append(Row(draw(st.sampled_from([budget, None])), settings, draw(words), draw(words)))
+    return rows
+
+
+@given(batches(MINIMUM), seeds)
+def test_greedy_rows_under_a_minimum_take_what_vllm_would(rows: list[Row], seed: int) -> None:
+    """Where no attempt can happen; all rows alike, whoever draws them."""
+    for row in rows:
+        row.settings["temperature"] = 0
+    logits = noise(seed, len(rows))
+    logits[:, CLOSERS] = -torch.inf
+    ours = processor(rows)
+    assert sampled(logits, rows, ours)[0] == sampled(logits, rows, None)[0]
+
+
+@given(
+    batches(
+        MINIMUM,
+        temperature=st.sampled_from([0.3, 1.0, 2.0]),
+        top_p=st.sampled_from([0.5, 0.9]),
+        top_k=st.integers(1, 6),
+    ),
+    seeds,
+)
+def test_rows_under_a_minimum_are_drawn_from_the_probabilities_that_vllm_would_draw_from(
+    rows: list[Row], seed: int
+) -> None:
+    """Attempts included: the probability that one happens is that of a closer."""
+    logits = noise(seed, len(rows))
+    drawn_from: list[torch.Tensor] = []
+
+    def record(probabilities: torch.Tensor, _: torch.Tensor) -> torch.Tensor:
+        drawn_from.append(probabilities)
+        return probabilities.argmax(dim=-1)
+
+    ours = processor(rows)
+    with patch.object(sampling, "_inverse_cdf", record):
+        tokens, _ = sampled(logits, rows, ours)
+    _, expected = sampled(logits, rows, None)
+    held = [at for at, row in enumerate(rows) if row.budget is not None]
+    if held:
+        torch.testing.assert_close(drawn_from[0], expected[held])
+    for at in held:
+        best = int(expected[at].argmax())
+        attempted = best in CLOSERS
+        assert tokens[at] == (1 if attempted else best)
+        assert ours.take_attempts(str(at)) == ([len(rows[at].output)] if attempted else [])
+
+
+@given(batches(TokenBudget(maximum=100)), seeds)
+def test_an_end_of_turn_becomes_the_end_marker_with_the_probability_that_it_had(
+    rows: list[Row], seed: int
+) -> None:
+    """The penalties are those of the token that was likelier, not of the one in its place."""
+    for row in rows:
+        row.prompt.append(EOS)
+    logits = noise(seed, len(rows))
+    _, probabilities = sampled(logits, rows, processor(rows))
+    expected = penalized(logits, rows)
+    for at, row in enumerate(rows):
+        if row.budget is not None:
+            expected[at, END] = expected[at, CLOSERS].max()
+            expected[at, EOS] = -torch.inf
+    torch.testing.assert_close(probabilities, expected.softmax(-1), rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("repetition", [0.001, 2.0])
+@pytest.mark.parametrize("frequency", [-2.0, 2.0])
+@pytest.mark.parametrize("temperature", [0, 1.0])
+def test_what_a_budget_forces_stays_certain(
+    repetition: float, frequency: float, temperature: float
+) -> None:
+    """Forced at the maximum, and drawn under a minimum; whatever came before it how often."""
+    settings = {
+        "temperature": temperature,
+        "frequency_penalty": frequency,
+        "repetition_penalty": repetition,
+    }
+    seen = [[END, *range(WORDS)], [3] * 500]
+    closed = Row(TokenBudget(maximum=500), settings, *seen)
+    sent_back = Row(TokenBudget(minimum=501, continuation_ids=((1,),)), settings, *seen)
+    logits = torch.full((2, VOCABULARY), 40.0)
+    logits[0, END] = -40
+    logits[1, CLOSERS] = 1e6
+    tokens, probabilities = sampled(logits, [closed, sent_back], processor([closed, sent_back]))
+    assert tokens == [END, 1]
+    assert probabilities[[0, 1], tokens].tolist() == [1, 1]
