@@ -6,7 +6,6 @@ from typing import Any, ClassVar
 from budget import BudgetError
 from server.engines.base import EngineUnavailable, Unserved
 
-
 SOON = {"retry-after": "5"}
 """When to try again what failed because the engine, or the server, is not there."""
 

@@ -271,7 +271,8 @@ class FakeEngine:
         """See `Engine`."""
         await self.health()
         try:
-            await asyncio.wait_for(self._awake.wait(), patience.stall_seconds)
+            async with asyncio.timeout(patience.stall_seconds):
+                await self._awake.wait()
         except TimeoutError:
             raise EngineUnavailable("the engine hangs") from None
 

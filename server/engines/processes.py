@@ -25,11 +25,10 @@ KILL_SECONDS = 10.0
 KILL_POLL_SECONDS = 0.02
 
 SHARED_MEMORY = Path("/dev/shm")  # noqa: S108
-TRACKED = "psm_"
-"""How Python names shared memory, of which its resource tracker knows."""
-SEGMENTS = (TRACKED, "sem.loky-", "nccl-")
-"""What a process names shared memory that it makes for itself and its like."""
-
+TRACKED = {"psm_": "shared_memory", "sem.": "semaphore"}
+"""How files of shared memory begin that Python's resource tracker knows of, and as what."""
+PREFIXES = ("psm_", "sem.loky-", "sem.mp-", "nccl-")
+"""How those begin that a process makes for itself and its like."""
 
 ENDING = threading.Event()
 """Set once this process is about to end: no engine is to be started any more."""
@@ -200,7 +199,7 @@ def _segments_of(process: psutil.Process) -> Iterator[str]:
         return
     for line in maps.splitlines():
         _, found, name = line.partition(f" {SHARED_MEMORY}/")
-        if found and name.startswith(SEGMENTS) and not name.endswith(" (deleted)"):
+        if found and name.startswith(PREFIXES) and not name.endswith(" (deleted)"):
             yield name
 
 
@@ -209,6 +208,7 @@ def _unlink(name: str) -> None:
         (SHARED_MEMORY / name).unlink()
     except FileNotFoundError:
         return
-    if name.startswith(TRACKED):
-        # Or else it would report this one as leaked when the server ends.
-        resource_tracker.unregister(f"/{name}", "shared_memory")
+    for prefix, kind in TRACKED.items():
+        if name.startswith(prefix):
+            # Or else it would report this one as leaked when the server ends.
+            resource_tracker.unregister(f"/{name.removeprefix('sem.')}", kind)

@@ -20,7 +20,7 @@ from tests.engine.subprocesses import (
 
 pytestmark = pytest.mark.engine
 
-BUSY_STALL_SECONDS = 30
+BUSY_STALL_SECONDS = 90
 COLD = """
 import server.engines.vllm as under_test
 async def nothing(engine): pass
