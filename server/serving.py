@@ -43,9 +43,7 @@ def serve(settings: Settings) -> int:
     """
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
     os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
-    # Once it has drained, uvicorn raises the signal that stopped it again: end as asked, with 0.
-    signal.signal(signal.SIGTERM, _exit)
-    signal.signal(signal.SIGINT, _exit)
+    _on_signals(_exit)
     _prepare(settings.ledger.url.get_secret_value())
     _check_keys(settings)
     app = create_app(settings, partial(load_engine, settings))
@@ -149,11 +147,22 @@ def _check_keys(settings: Settings) -> None:
         )
 
 
+def _on_signals(handler: Callable[..., None]) -> None:
+    signal.signal(signal.SIGTERM, handler)
+    signal.signal(signal.SIGINT, handler)
+
+
 def _exit(*_: object) -> NoReturn:
     raise SystemExit(0)
 
 
+def _ignore(*_: object) -> None:
+    pass
+
+
 async def _run(servers: Sequence[Server], host: EngineHost, settings: Settings) -> int:
+    # Once it has drained, uvicorn raises the signal that stopped it again: all is on its way then.
+    _on_signals(_ignore)
     serving = [asyncio.create_task(server.serve()) for server in servers]
     announcing = asyncio.create_task(_announce(servers[0], host, settings))
     await asyncio.wait({*serving, announcing}, return_when=asyncio.FIRST_COMPLETED)

@@ -3,6 +3,7 @@
 import contextlib
 import logging
 import multiprocessing
+import os
 import threading
 import time
 from collections.abc import Iterable, Iterator
@@ -192,15 +193,21 @@ def _is_runnable(process: psutil.Process) -> bool:
 
 
 def _segments_of(process: psutil.Process) -> Iterator[str]:
-    """The names of the shared memory that it has mapped."""
+    """The names of the shared memory that it has mapped.
+
+    They are found by their inodes: a semaphore gets its name after it was mapped.
+    """
     try:
         maps = Path(f"/proc/{process.pid}/maps").read_text()
     except OSError:
         return
-    for line in maps.splitlines():
-        _, found, name = line.partition(f" {SHARED_MEMORY}/")
-        if found and name.startswith(PREFIXES) and not name.endswith(" (deleted)"):
-            yield name
+    mapped = {int(line.split()[4]) for line in maps.splitlines() if f" {SHARED_MEMORY}/" in line}
+    if not mapped:
+        return
+    with os.scandir(SHARED_MEMORY) as entries:
+        for entry in entries:
+            if entry.inode() in mapped and entry.name.startswith(PREFIXES):
+                yield entry.name
 
 
 def _unlink(name: str) -> None:

@@ -156,11 +156,12 @@ def is_gone(process: psutil.Process) -> bool:
 
 def shared_memory(processes: list[psutil.Process]) -> set[Path]:
     """The files of shared memory that these processes have."""
-    found = set()
+    mapped = set()
     for process in processes:
-        maps = Path(f"/proc/{process.pid}/maps").read_text()
-        found |= {Path(name) for name in re.findall(rf"{SHARED_MEMORY}/\S+", maps)}
-    return {path for path in found if path.exists()}
+        with contextlib.suppress(FileNotFoundError):
+            lines = Path(f"/proc/{process.pid}/maps").read_text().splitlines()
+            mapped |= {int(line.split()[4]) for line in lines if f" {SHARED_MEMORY}/" in line}
+    return {path for path in SHARED_MEMORY.iterdir() if path.stat().st_ino in mapped}
 
 
 class Stream:
