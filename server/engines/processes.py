@@ -10,7 +10,6 @@ from collections.abc import Iterable, Iterator
 from multiprocessing import resource_tracker
 from multiprocessing.process import BaseProcess
 from pathlib import Path
-from typing import NamedTuple
 
 import psutil
 
@@ -35,13 +34,6 @@ ENDING = threading.Event()
 """Set once this process is about to end: no engine is to be started any more."""
 
 
-class Key(NamedTuple):
-    """Identifies a process: its id alone can be given to another one later."""
-
-    pid: int
-    created: float
-
-
 class EngineProcesses:
     """The processes that vLLM started from this one, with all their descendants.
 
@@ -56,20 +48,20 @@ class EngineProcesses:
             others: processes that are another engine's.
         """
         self._others = frozenset(others)
-        self._known: dict[Key, psutil.Process] = {}
+        self._known: set[psutil.Process] = set()
         self._segments: set[str] = set()
         self._lock = threading.Lock()
 
     def note(self) -> list[psutil.Process]:
         """Look for new processes and shared memory; return the processes that live."""
         with self._lock:
-            for process in _descendants(self._children()):
-                with contextlib.suppress(psutil.NoSuchProcess):
-                    self._known.setdefault(_key(process), process)
-            alive = [process for process in self._known.values() if _is_alive(process)]
-            for process in alive:
-                self._segments.update(_segments_of(process))
-            return alive
+            self._known.update(_descendants(self._children()))
+            self._known = {process for process in self._known if _is_alive(process)}
+            for process in self._known:
+                self._segments.update(_segments_of(process.pid))
+            # What this process has too it will give back itself.
+            self._segments.difference_update(_segments_of(os.getpid()))
+            return [*self._known]
 
     @contextlib.contextmanager
     def noting(self) -> Iterator[None]:
@@ -156,10 +148,6 @@ def _descendants(children: Iterable[BaseProcess]) -> Iterator[psutil.Process]:
             yield from root.children(recursive=True)
 
 
-def _key(process: psutil.Process) -> Key:
-    return Key(process.pid, process.create_time())
-
-
 def _is_alive(process: psutil.Process) -> bool:
     return bool(process.is_running()) and _status(process) != str(psutil.STATUS_ZOMBIE)
 
@@ -192,13 +180,13 @@ def _is_runnable(process: psutil.Process) -> bool:
     return False
 
 
-def _segments_of(process: psutil.Process) -> Iterator[str]:
-    """The names of the shared memory that it has mapped.
+def _segments_of(pid: int) -> Iterator[str]:
+    """The names of the shared memory that a process has mapped.
 
     They are found by their inodes: a semaphore gets its name after it was mapped.
     """
     try:
-        maps = Path(f"/proc/{process.pid}/maps").read_text()
+        maps = Path(f"/proc/{pid}/maps").read_text()
     except OSError:
         return
     mapped = {int(line.split()[4]) for line in maps.splitlines() if f" {SHARED_MEMORY}/" in line}
