@@ -40,7 +40,7 @@ class EngineHost:
         self._load = load
         self._patience = patience
         self._first: asyncio.Future[None] | None = None
-        self._warming: Engine | None = None
+        self._held: Engine | None = None  # until nothing is left of it
         self._engine: Engine | None = None
         self._loader: threading.Thread | None = None
         self._watch: asyncio.Task[None] | None = None
@@ -108,9 +108,8 @@ class EngineHost:
             await asyncio.gather(self._watch, return_exceptions=True)
         if self._first is not None:
             self._first.cancel()
-        for engine in (self._warming, self._engine):
-            if engine is not None:
-                await engine.aclose()
+        if self._held is not None:
+            await self._held.aclose()
 
     async def _supervise(self, first: asyncio.Future[None]) -> None:
         pause = FIRST_PAUSE_SECONDS
@@ -131,7 +130,7 @@ class EngineHost:
                 why = await self._until_it_stops(engine)
                 self._engine = None
                 logger.error("%s: it is started again", why)
-                await engine.abandon()
+                await self._abandon(engine)
             if time.monotonic() - began > LONGEST_PAUSE_SECONDS:
                 pause = FIRST_PAUSE_SECONDS
             await asyncio.sleep(pause)
@@ -139,7 +138,7 @@ class EngineHost:
 
     async def _start(self) -> Engine:
         """Load an engine and have it do once what is slow the first time."""
-        engine = self._warming = await self._load_in_thread()
+        engine = self._held = await self._load_in_thread()
         stopping = asyncio.ensure_future(self._until_it_stops(engine))
         warming = asyncio.ensure_future(engine.warm_up())
         try:
@@ -148,14 +147,17 @@ class EngineHost:
                 raise EngineUnavailable(stopping.result())
             await warming
         except Exception:
-            await engine.abandon()
+            await self._abandon(engine)
             raise
         finally:
             for task in (stopping, warming):
                 task.cancel()
             await asyncio.gather(stopping, warming, return_exceptions=True)
-        self._warming = None
         return engine
+
+    async def _abandon(self, engine: Engine) -> None:
+        await engine.abandon()
+        self._held = None
 
     async def _until_it_stops(self, engine: Engine) -> str:
         """Wait until the engine is dead, or as good as dead; which of them."""
