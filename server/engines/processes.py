@@ -4,6 +4,7 @@ import contextlib
 import logging
 import multiprocessing
 import os
+import signal
 import threading
 import time
 from collections.abc import Iterable, Iterator
@@ -64,8 +65,8 @@ class EngineProcesses:
             return [*self._known]
 
     @contextlib.contextmanager
-    def noting(self) -> Iterator[None]:
-        """Note them again and again, beside what blocks this thread."""
+    def starting(self) -> Iterator[None]:
+        """Note them again and again, beside what starts them; if that fails, they are ended."""
         done = threading.Event()
 
         def work() -> None:
@@ -76,6 +77,9 @@ class EngineProcesses:
         thread.start()
         try:
             yield
+        except BaseException:
+            self.kill()
+            raise
         finally:
             done.set()
             thread.join()
@@ -99,8 +103,11 @@ class EngineProcesses:
         # One that is in the kernel's hands may not end in time; nothing more can be done about it.
         while (alive := self.note()) and time.monotonic() < deadline:
             for process in alive:
-                with contextlib.suppress(psutil.Error):
-                    process.kill()
+                _signal(process, signal.SIGSTOP)
+            time.sleep(KILL_POLL_SECONDS)
+            # None of them can share anything now that is not noted.
+            for process in self.note():
+                _signal(process, signal.SIGKILL)
             time.sleep(KILL_POLL_SECONDS)
         for child in self._children():
             child.join(KILL_POLL_SECONDS)
@@ -146,6 +153,11 @@ def _descendants(children: Iterable[BaseProcess]) -> Iterator[psutil.Process]:
             root = psutil.Process(child.pid)
             yield root
             yield from root.children(recursive=True)
+
+
+def _signal(process: psutil.Process, number: signal.Signals) -> None:
+    with contextlib.suppress(psutil.Error):
+        process.send_signal(number)
 
 
 def _is_alive(process: psutil.Process) -> bool:

@@ -156,7 +156,7 @@ class VllmEngine:
         if ENDING.is_set():
             raise EngineUnavailable("the server is about to end")
         processes = EngineProcesses(others=started())
-        with processes.noting():
+        with processes.starting():
             llm = AsyncLLM.from_vllm_config(
                 config, enable_log_requests=False, stat_loggers=[TruthfulStatLogger]
             )
