@@ -1,6 +1,9 @@
 """Tells an engine that hangs from one that works, by evidence."""
 
+import asyncio
+import time
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -12,6 +15,10 @@ LEAST_CPU = 0.05
 
 LEAST_RUNNABLE = 0.25
 """Of the looks: an engine that works finds itself able to run, or running, more often."""
+
+
+class Stalled(RuntimeError):
+    """The engine is to be given up; the message says why."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,3 +109,27 @@ class StallDetector:
         if cpu < LEAST_CPU * self._span and runnable < LEAST_RUNNABLE * len(self._looks):
             return f"the engine did nothing for {self._span:.1f} s and owes an answer"
         return None
+
+
+async def answered(
+    asking: asyncio.Future[None], activity: Callable[[], Activity], detector: StallDetector
+) -> None:
+    """Wait for an answer as long as there is evidence that the engine works.
+
+    Args:
+        asking: is done with the answer.
+        activity: looks at the engine's processes; may block, and runs in a thread.
+        detector: begins with the question.
+
+    Raises:
+        Stalled: if the engine hangs.
+    """
+    looked_at = time.monotonic()
+    while not (await asyncio.wait({asking}, timeout=detector.interval))[0]:
+        seen = await asyncio.to_thread(activity)
+        now = time.monotonic()
+        why = detector.look(now - looked_at, seen)
+        looked_at = now
+        if why is not None and not asking.done():
+            raise Stalled(why)
+    await asking

@@ -45,7 +45,7 @@ from server.engines.base import (
 )
 from server.engines.codec import VllmCodec
 from server.engines.processes import ENDING, EngineProcesses, started
-from server.engines.stall import Patience, StallDetector
+from server.engines.stall import Patience, StallDetector, Stalled, answered
 from server.engines.tools import VllmTools
 from server.engines.vllm_metrics import TruthfulStatLogger
 from server.engines.warming import warm_up
@@ -292,22 +292,13 @@ class VllmEngine:
                 return
         self._asked_at = now
         asking = asyncio.ensure_future(self._ask_workers())
+        detector = StallDetector(quiet, patience.busy_stall_seconds)
         try:
-            await self._answered(asking, StallDetector(quiet, patience.busy_stall_seconds))
+            await answered(asking, self._processes.activity, detector)
+        except Stalled as error:
+            raise EngineUnavailable(str(error)) from error
         finally:
             asking.cancel()
-
-    async def _answered(self, asking: asyncio.Future[None], detector: StallDetector) -> None:
-        """Wait for an answer as long as there is evidence that the engine works."""
-        looked_at = time.monotonic()
-        while not (await asyncio.wait({asking}, timeout=detector.interval))[0]:
-            activity = await asyncio.to_thread(self._processes.activity)
-            now = time.monotonic()
-            why = detector.look(now - looked_at, activity)
-            looked_at = now
-            if why is not None and not asking.done():
-                raise EngineUnavailable(why)
-        await asking
 
     @property
     def _idle(self) -> bool:

@@ -1,5 +1,6 @@
 """Processes that stand in for an engine's: what is seen of them, and what they leave behind."""
 
+import asyncio
 import contextlib
 import multiprocessing
 import os
@@ -18,6 +19,7 @@ import psutil
 import pytest
 
 from server.engines.processes import EngineProcesses, started
+from server.engines.stall import SAMPLES, Activity, StallDetector, Stalled, answered
 
 PATIENCE = 60
 SPAWN = multiprocessing.get_context("spawn")
@@ -126,6 +128,62 @@ def test_another_engine_is_left_alone() -> None:
         with engine(sleep) as (processes, _, _):
             processes.kill()
         assert other.is_alive()
+
+
+@contextlib.contextmanager
+def busy_cores() -> Iterator[None]:
+    """Two loops that want all of the processor's time."""
+    loops = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(2)]
+    try:
+        yield
+    finally:
+        for loop in loops:
+            loop.kill()
+            loop.wait()
+
+
+async def given_up(processes: EngineProcesses) -> str:
+    """Why an engine is given up that never answers."""
+    asking: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+    with pytest.raises(Stalled) as caught:
+        await answered(asking, processes.activity, StallDetector(1.0, 5.0))
+    return str(caught.value)
+
+
+async def test_beside_busy_loops_a_deadlock_is_found() -> None:
+    with busy_cores(), engine(sleep) as (processes, _, _):
+        until(lambda: not processes.activity().runnable)
+        assert "did nothing" in await given_up(processes)
+
+
+@pytest.mark.parametrize("work", [spin, have_spun])
+async def test_beside_busy_loops_work_is_waited_for(work: Callable[[Connection], None]) -> None:
+    with busy_cores(), engine(work) as (processes, _, _):
+        assert "busy" in await given_up(processes)
+
+
+async def test_beside_busy_loops_a_stopped_process_is_found() -> None:
+    with busy_cores(), engine(spin) as (processes, child, _):
+        os.kill(child.pid or 0, signal.SIGSTOP)
+        assert "stopped" in await given_up(processes)
+
+
+async def test_an_answer_that_comes_late_is_an_answer() -> None:
+    with busy_cores(), engine(spin) as (processes, _, _):
+        asking: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        looks = 0
+
+        def activity() -> Activity:
+            nonlocal looks
+            looks += 1
+            if looks == 2 * SAMPLES:
+                loop.call_soon_threadsafe(asking.set_result, None)
+            return processes.activity()
+
+        loop = asyncio.get_running_loop()
+        await answered(asking, activity, StallDetector(1.0, PATIENCE))
+
+    assert looks >= 2 * SAMPLES
 
 
 def is_alive(pid: int) -> bool:
