@@ -123,6 +123,26 @@ def test_what_a_killed_process_shared_is_given_back() -> None:
     assert not any(file.exists() for file in files)
 
 
+def test_one_that_is_not_started_in_full_leaves_nothing() -> None:
+    with engine(share) as (processes, child, (memory, semaphore)):
+        files = [Path("/dev/shm") / memory, Path(f"/dev/shm/sem.{semaphore.removeprefix('/')}")]
+        with pytest.raises(OSError, match="no memory"), processes.starting():
+            raise OSError("no memory")
+        assert not child.is_alive()
+
+    assert not any(file.exists() for file in files)
+
+
+def test_what_this_process_has_too_is_left_alone() -> None:
+    with engine(share) as (processes, child, (memory, _)):
+        ours = shared_memory.SharedMemory(memory)
+        processes.kill()
+        assert not child.is_alive()
+        assert (Path("/dev/shm") / memory).exists()
+        ours.close()
+        ours.unlink()
+
+
 def test_another_engine_is_left_alone() -> None:
     with engine(sleep) as (_, other, _):
         with engine(sleep) as (processes, _, _):
