@@ -65,7 +65,7 @@ def create_app(settings: Settings, load: Load, tracing: Tracing | None = None) -
     """
     limits = settings.limits
     metrics, tracing = Metrics(settings), tracing or open_tracing(settings.tracing)
-    host = EngineHost(metrics.counting(load), limits.stall_seconds)
+    host = EngineHost(metrics.counting(load), limits.to_patience())
     line = Line(limits.max_running, limits.max_waiting)
     crew = Crew(line)
     admissions = Admissions(settings, Router.load(settings.router))
@@ -106,6 +106,7 @@ def create_app(settings: Settings, load: Load, tracing: Tracing | None = None) -
         dependencies=[Depends(origins.check), Depends(guard.check)],
     )
     app.state.host = host
+    app.state.crew = crew
     app.openapi = openapi.describe(app)  # type: ignore[method-assign]
     _add_errors(app, metrics)
     metered = {CHAT_PATH, COMPLETIONS_PATH}

@@ -6,6 +6,9 @@ from typing import Any, ClassVar
 from budget import BudgetError
 from server.engines.base import EngineUnavailable, Unserved
 
+SOON = {"retry-after": "5"}
+"""When to try again what failed because the engine, or the server, is not there."""
+
 
 class ApiError(Exception):
     """An error that a client is told about, in OpenAI's shape.
@@ -223,6 +226,6 @@ def as_api_error(error: Exception) -> ApiError:
         case BudgetError() | Unserved():
             return BadRequest(str(error), param=error.param)
         case EngineUnavailable():
-            return Unavailable(str(error), headers={"retry-after": "5"})
+            return Unavailable(str(error), headers=SOON)
         case _:
             return InternalError("the server failed to answer; its log says why")

@@ -18,7 +18,7 @@ from starlette.types import Receive, Scope, Send
 from server.admission import Admission
 from server.channels import Call, Piece
 from server.engines.base import Engine, Job
-from server.errors import ApiError, as_api_error
+from server.errors import SOON, ApiError, Unavailable, as_api_error
 from server.events import DONE, event
 from server.metrics import CLIENT_GONE, Meter
 from server.schemas import Generation
@@ -150,21 +150,28 @@ async def respond(request: Request, exchange: Exchange, limits: Limits) -> Respo
 
 
 async def _unless_gone(request: Request, exchange: Exchange, headers: dict[str, str]) -> Response:
-    """The whole answer, given up at once if the client goes away."""
+    """The whole answer, given up at once if the client goes away, or the server ends.
+
+    Raises:
+        Unavailable: if the server ends.
+    """
     answer = asyncio.create_task(exchange.whole())
     gone = asyncio.create_task(_disconnected(request))
+    ended = asyncio.create_task(exchange.crew.ended())
     try:
-        await asyncio.wait({answer, gone}, return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait({answer, gone, ended}, return_when=asyncio.FIRST_COMPLETED)
         if not answer.done():
-            return Response(status_code=CLIENT_GONE)
+            if gone.done():
+                return Response(status_code=CLIENT_GONE)
+            raise Unavailable("the server is shutting down", headers=SOON)
         content = answer.result()
         cost = exchange.meter.bill.cost(exchange.admission.prompt_tokens)
         if cost is not None:
             headers |= {"x-cost": f"{cost.total:f}"}
         return Response(content, media_type="application/json", headers=headers)
     finally:
-        answer.cancel()
-        gone.cancel()
+        for task in (answer, gone, ended):
+            task.cancel()
 
 
 async def _disconnected(request: Request) -> None:

@@ -8,7 +8,8 @@ import time
 from collections.abc import Callable
 
 from server.engines.base import Engine, EngineUnavailable
-from server.errors import Unavailable
+from server.engines.stall import Patience
+from server.errors import SOON, Unavailable
 
 logger = logging.getLogger(__name__)
 
@@ -21,8 +22,6 @@ LONGEST_PAUSE_SECONDS = 60.0
 """The pause before an engine is started again doubles with each time, up to this, until one has run
 for longer."""
 
-SOON = {"retry-after": "5"}
-
 
 class EngineHost:
     """Holds the engine: loading, then ready; loading again if it stops; or failed for good.
@@ -31,17 +30,19 @@ class EngineHost:
     left to whoever started the server.
     """
 
-    def __init__(self, load: Load, stall_seconds: float) -> None:
+    def __init__(self, load: Load, patience: Patience) -> None:
         """Begin with no engine.
 
         Args:
             load: makes one.
-            stall_seconds: after so long without a sign of life it is given up.
+            patience: how long it may owe an answer before it is given up.
         """
         self._load = load
-        self._stall_seconds = stall_seconds
+        self._patience = patience
         self._first: asyncio.Future[None] | None = None
+        self._held: Engine | None = None  # until nothing is left of it
         self._engine: Engine | None = None
+        self._loader: threading.Thread | None = None
         self._watch: asyncio.Task[None] | None = None
 
     def start(self) -> None:
@@ -59,6 +60,11 @@ class EngineHost:
             raise RuntimeError("the host was not started")
         await asyncio.shield(self._first)
         return self.engine
+
+    @property
+    def loader(self) -> threading.Thread | None:
+        """The thread that loads, or has loaded, the engine."""
+        return self._loader
 
     @property
     def up(self) -> bool:
@@ -102,15 +108,15 @@ class EngineHost:
             await asyncio.gather(self._watch, return_exceptions=True)
         if self._first is not None:
             self._first.cancel()
-        if self._engine is not None:
-            await self._engine.aclose()
+        if self._held is not None:
+            await self._held.aclose()
 
     async def _supervise(self, first: asyncio.Future[None]) -> None:
         pause = FIRST_PAUSE_SECONDS
         while True:
             began = time.monotonic()
             try:
-                engine = await self._load_in_thread()
+                engine = await self._start()
             except Exception as error:
                 logger.error("the model failed to load: %s", error, exc_info=error)
                 if not first.done():
@@ -124,21 +130,41 @@ class EngineHost:
                 why = await self._until_it_stops(engine)
                 self._engine = None
                 logger.error("%s: it is started again", why)
-                await engine.abandon()
+                await self._abandon(engine)
             if time.monotonic() - began > LONGEST_PAUSE_SECONDS:
                 pause = FIRST_PAUSE_SECONDS
             await asyncio.sleep(pause)
             pause = min(2 * pause, LONGEST_PAUSE_SECONDS)
+
+    async def _start(self) -> Engine:
+        """Load an engine and have it do once what is slow the first time."""
+        engine = self._held = await self._load_in_thread()
+        stopping = asyncio.ensure_future(self._until_it_stops(engine))
+        warming = asyncio.ensure_future(engine.warm_up())
+        try:
+            await asyncio.wait({stopping, warming}, return_when=asyncio.FIRST_COMPLETED)
+            if stopping.done():
+                raise EngineUnavailable(stopping.result())
+            await warming
+        except Exception:
+            await self._abandon(engine)
+            raise
+        finally:
+            for task in (stopping, warming):
+                task.cancel()
+            await asyncio.gather(stopping, warming, return_exceptions=True)
+        return engine
+
+    async def _abandon(self, engine: Engine) -> None:
+        await engine.abandon()
+        self._held = None
 
     async def _until_it_stops(self, engine: Engine) -> str:
         """Wait until the engine is dead, or as good as dead; which of them."""
         while True:
             await asyncio.sleep(PROBE_SECONDS)
             try:
-                async with asyncio.timeout(self._stall_seconds):
-                    await engine.probe(self._stall_seconds)
-            except TimeoutError:
-                return f"the engine has not moved for {self._stall_seconds:g} s"
+                await engine.probe(self._patience)
             except EngineUnavailable as error:
                 return str(error)
 
@@ -165,5 +191,6 @@ class EngineHost:
                 loop.call_soon_threadsafe(settle, engine, error)
 
         # A daemon, so that a server told to stop need not wait for a model to load.
-        threading.Thread(target=work, name="engine-loader", daemon=True).start()
+        self._loader = threading.Thread(target=work, name="engine-loader", daemon=True)
+        self._loader.start()
         return await future

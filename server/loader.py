@@ -1,5 +1,7 @@
 """Makes the engine that the settings ask for."""
 
+import math
+import os
 from typing import TYPE_CHECKING
 
 from server.engines.base import Engine
@@ -10,6 +12,8 @@ from server.settings import BadSettings, Settings
 
 if TYPE_CHECKING:
     from server.engines.vllm import MarkerSource
+
+STEP_TIMEOUT = "VLLM_EXECUTE_MODEL_TIMEOUT_SECONDS"
 
 
 def load_engine(settings: Settings) -> Engine:
@@ -48,6 +52,8 @@ def _load(settings: Settings) -> Engine:
     )
     if server := settings.completions_server:
         return _load_completions(settings, server, markers)
+    # vLLM ends an engine whose step takes longer.
+    os.environ.setdefault(STEP_TIMEOUT, str(math.ceil(settings.limits.busy_stall_seconds)))
     return VllmEngine.load(
         settings.model_path,
         name=settings.model_name,

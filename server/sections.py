@@ -16,6 +16,7 @@ from pydantic import (
 
 from budget import BudgetError, Landing, OnLoop, ThinkingBudget
 from router import Costs
+from server.engines.stall import Patience
 
 T = TypeVar("T")
 
@@ -65,8 +66,10 @@ class Limits(Section):
         send_timeout_seconds: after so long a client that takes nothing of its
             stream is let go.
         shutdown_grace_seconds: for running answers, once the server was told to stop.
-        stall_seconds: after so long without a sign of life the engine is given up
-            and started again; longer than its longest step.
+        stall_seconds: after so long without a sign of life, an answer or work of its
+            processes, the engine is given up and started again.
+        busy_stall_seconds: after so long without an answer it is given up even though
+            its processes work; longer than its longest step.
     """
 
     max_body_bytes: Annotated[int, Field(ge=1)] = 4 * 2**20
@@ -78,6 +81,11 @@ class Limits(Section):
     send_timeout_seconds: Annotated[float, Field(gt=0)] = 60.0
     shutdown_grace_seconds: Annotated[int, Field(ge=0)] = 30
     stall_seconds: Annotated[float, Field(gt=0)] = 8.0
+    busy_stall_seconds: Annotated[float, Field(gt=0)] = 300.0
+
+    def to_patience(self) -> Patience:
+        """How long the engine may owe an answer."""
+        return Patience(self.stall_seconds, self.busy_stall_seconds)
 
 
 class Cors(Section):

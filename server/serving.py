@@ -8,7 +8,7 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import NoReturn
 
@@ -16,6 +16,7 @@ import uvicorn
 from starlette.applications import Starlette
 
 from server.app import create_app
+from server.engines.processes import end_engines
 from server.host import EngineHost
 from server.keys.store import has_keys
 from server.ledger.ledger import prepare
@@ -42,9 +43,7 @@ def serve(settings: Settings) -> int:
     """
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
     os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
-    # Once it has drained, uvicorn raises the signal that stopped it again: end as asked, with 0.
-    signal.signal(signal.SIGTERM, _exit)
-    signal.signal(signal.SIGINT, _exit)
+    _on_signals(_exit)
     _prepare(settings.ledger.url.get_secret_value())
     _check_keys(settings)
     app = create_app(settings, partial(load_engine, settings))
@@ -58,14 +57,18 @@ def serve(settings: Settings) -> int:
         access_log=False,
         log_level="warning",
         timeout_keep_alive=KEEP_ALIVE_SECONDS,
-        # Streams end by themselves at the end of the grace; this is for whatever does not.
+        # Answers end by themselves at the end of the grace; this is for whatever does not.
         timeout_graceful_shutdown=grace + 1,
     )
-    servers = [Server(config)]
+    servers = [Server(config, app.state.crew.end, grace)]
     if settings.auth.admin_port is not None:
         servers.append(Server(_admin_config(settings, app.state.exposition.apart())))
-    with asyncio.Runner(loop_factory=config.get_loop_factory()) as runner:
-        return runner.run(_run(servers, app.state.host, settings))
+    host: EngineHost = app.state.host
+    try:
+        with asyncio.Runner(loop_factory=config.get_loop_factory()) as runner:
+            return runner.run(_run(servers, host, settings))
+    finally:
+        end_engines(host.loader)
 
 
 def _admin_config(settings: Settings, app: Starlette) -> uvicorn.Config:
@@ -83,16 +86,35 @@ def _admin_config(settings: Settings, app: Starlette) -> uvicorn.Config:
 
 
 class Server(uvicorn.Server):
-    """Says when it listens."""
+    """Says when it listens, and when its answers are to end."""
 
-    def __init__(self, config: uvicorn.Config) -> None:
+    def __init__(
+        self, config: uvicorn.Config, end: Callable[[], None] = lambda: None, grace: float = 0
+    ) -> None:
+        """Begin, not listening yet.
+
+        Args:
+            config: uvicorn's.
+            end: ends what is still being answered.
+            grace: seconds until then, once it was told to stop.
+        """
         super().__init__(config)
         self.listening = asyncio.Event()
+        self._end = end
+        self._grace = grace
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """See uvicorn."""
         await super().startup(sockets)
         self.listening.set()
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """See uvicorn."""
+        ending = asyncio.get_running_loop().call_later(self._grace, self._end)
+        try:
+            await super().shutdown(sockets)
+        finally:
+            ending.cancel()
 
 
 def _prepare(ledger: str) -> None:
@@ -125,11 +147,22 @@ def _check_keys(settings: Settings) -> None:
         )
 
 
+def _on_signals(handler: Callable[..., None]) -> None:
+    signal.signal(signal.SIGTERM, handler)
+    signal.signal(signal.SIGINT, handler)
+
+
 def _exit(*_: object) -> NoReturn:
     raise SystemExit(0)
 
 
+def _ignore(*_: object) -> None:
+    pass
+
+
 async def _run(servers: Sequence[Server], host: EngineHost, settings: Settings) -> int:
+    # Once it has drained, uvicorn raises the signal that stopped it again: all is on its way then.
+    _on_signals(_ignore)
     serving = [asyncio.create_task(server.serve()) for server in servers]
     announcing = asyncio.create_task(_announce(servers[0], host, settings))
     await asyncio.wait({*serving, announcing}, return_when=asyncio.FIRST_COMPLETED)

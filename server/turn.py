@@ -87,6 +87,7 @@ class Crew:
     def __init__(self, line: Line) -> None:
         self._line = line
         self._tasks: set[asyncio.Task[End]] = set()
+        self._over = asyncio.Event()
 
     def check(self) -> None:
         """Return if another request can be taken.
@@ -124,6 +125,14 @@ class Crew:
                 return await self._line.enter(terms.name, size)
         except TimeoutError:
             raise terms.overdue() from None
+
+    def end(self) -> None:
+        """The server was told to stop, and what has not been answered by now will not be."""
+        self._over.set()
+
+    async def ended(self) -> None:
+        """Wait until the server that was told to stop answers nothing more."""
+        await self._over.wait()
 
     async def aclose(self) -> None:
         """End every task, and wait until they have."""

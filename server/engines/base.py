@@ -11,6 +11,7 @@ from typing import Any, NamedTuple, Protocol
 
 from budget import OPAQUE, Markers, TokenBudget, Vocabulary
 from server.engines.answers import Constraint, ToolFormat
+from server.engines.stall import Patience
 
 
 class EngineUnavailable(RuntimeError):
@@ -265,15 +266,23 @@ class Engine(Protocol):
             EngineUnavailable: if it cannot.
         """
 
-    async def probe(self, patience: float) -> None:
-        """Return once the engine has shown that it moves; one that hangs never does.
-
-        Args:
-            patience: seconds after which the caller, who asks again and again,
-                takes it to hang.
+    async def warm_up(self) -> None:
+        """Do once what is slow the first time, so that no client waits for it.
 
         Raises:
-            EngineUnavailable: if it is dead.
+            EngineUnavailable: if the engine does not survive it.
+        """
+
+    async def probe(self, patience: Patience) -> None:
+        """Return once the engine has answered, or needs not be asked yet.
+
+        An engine that is slow but works is waited for; the caller asks again and again.
+
+        Args:
+            patience: how long it may owe the answer.
+
+        Raises:
+            EngineUnavailable: if it is dead or hangs.
         """
 
     async def abandon(self) -> None:

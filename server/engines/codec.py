@@ -14,7 +14,7 @@ from vllm.v1.engine import EngineCoreRequest
 from vllm.v1.engine.detokenizer import IncrementalDetokenizer
 
 from budget.processors.vocabulary import token_bytes
-from server.engines.base import Prompt
+from server.engines.base import EngineUnavailable, Prompt
 
 SPLIT = "\ue000"
 """A private-use character that marks where text must not be read as a special token."""
@@ -59,6 +59,11 @@ class VllmCodec:
         self._start_marker = start_marker
         special = sorted(map(str, self._tokenizer.get_added_vocab()), key=len, reverse=True)
         self._special = re.compile("|".join(map(re.escape, special))) if special else None
+        self._closed = False
+
+    def close(self) -> None:
+        """Render nothing more: the renderer's threads are about to end."""
+        self._closed = True
 
     async def render(
         self,
@@ -68,7 +73,11 @@ class VllmCodec:
         tools: Sequence[Mapping[str, Any]] = (),
         answering: bool = True,
     ) -> Prompt:
-        """See `Codec`. Special tokens typed into a message or a tool stay plain text."""
+        """See `Codec`. Special tokens typed into a message or a tool stay plain text.
+
+        Raises:
+            EngineUnavailable: if the engine that it belongs to has stopped.
+        """
         kwargs: dict[str, Any] = {"add_generation_prompt": answering, "tokenize": False}
         if tools:
             kwargs["tools"] = [self._defuse(tool) for tool in tools]
@@ -83,6 +92,8 @@ class VllmCodec:
         return Prompt(tuple(ids), opened, may_think)
 
     async def _render(self, messages: Any, kwargs: dict[str, Any], thinking: bool) -> str:
+        if self._closed:
+            raise EngineUnavailable("the engine stopped")
         switches = dict.fromkeys(SWITCHES, thinking)
         try:
             _, prompt = await self._renderer.render_messages_async(
@@ -90,6 +101,10 @@ class VllmCodec:
             )
         except (VLLMClientError, ValueError) as error:
             raise ValueError(str(error)) from error
+        except Exception as error:
+            if self._closed:
+                raise EngineUnavailable("the engine stopped") from error
+            raise
         return str(prompt.get("prompt"))
 
     @property

@@ -12,6 +12,7 @@ from server.engines.answers import ToolFormat
 from server.engines.base import Delta, Job, ModelInfo, Sampling, Unserved
 from server.engines.discovery import LocalModel, Service, discover
 from server.engines.rounds import Round, Rounds
+from server.engines.stall import Patience
 from server.engines.upstream import Upstream
 
 TRUSTED_SECONDS = 1.0
@@ -133,7 +134,10 @@ class CompletionsEngine:
         await self._upstream.check()
         self._well_until = time.monotonic() + TRUSTED_SECONDS
 
-    async def probe(self, patience: float) -> None:
+    async def warm_up(self) -> None:
+        """See `Engine`. What runs elsewhere serves others already."""
+
+    async def probe(self, patience: Patience) -> None:
         """See `Engine`. What runs elsewhere is not ours to start again."""
 
     async def abandon(self) -> None:

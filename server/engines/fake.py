@@ -16,6 +16,7 @@ from typing import Any
 from budget import Machine, Markers, Vocabulary
 from server.engines.answers import ToolFormat
 from server.engines.base import Delta, EngineUnavailable, Finish, Job, ModelInfo, Prompt, Score
+from server.engines.stall import Patience
 
 BYTES = 256
 THINK, END_THINK, TURN, END_TURN = range(BYTES, BYTES + 4)
@@ -263,10 +264,17 @@ class FakeEngine:
         if self._dead:
             raise EngineUnavailable("the engine died")
 
-    async def probe(self, patience: float) -> None:
+    async def warm_up(self) -> None:
+        """See `Engine`."""
+
+    async def probe(self, patience: Patience) -> None:
         """See `Engine`."""
         await self.health()
-        await self._awake.wait()
+        try:
+            async with asyncio.timeout(patience.stall_seconds):
+                await self._awake.wait()
+        except TimeoutError:
+            raise EngineUnavailable("the engine hangs") from None
 
     async def abandon(self) -> None:
         """See `Engine`."""

@@ -11,6 +11,7 @@ import weakref
 from collections import Counter
 from collections.abc import AsyncGenerator, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from vllm import SamplingParams
@@ -24,7 +25,6 @@ from vllm.platforms import current_platform
 from vllm.sampling_params import RequestOutputKind, StructuredOutputsParams
 from vllm.tokenizers import cached_tokenizer_from_config
 from vllm.utils.gc_utils import freeze_gc_heap
-from vllm.utils.system_utils import kill_process_tree
 from vllm.v1.engine.async_llm import AsyncLLM
 from vllm.v1.engine.exceptions import EngineDeadError, EngineGenerateError
 
@@ -44,8 +44,11 @@ from server.engines.base import (
     Unserved,
 )
 from server.engines.codec import VllmCodec
+from server.engines.processes import ENDING, EngineProcesses, started
+from server.engines.stall import Patience, StallDetector, Stalled, answered
 from server.engines.tools import VllmTools
 from server.engines.vllm_metrics import TruthfulStatLogger
+from server.engines.warming import warm_up
 
 logger = logging.getLogger(__name__)
 
@@ -72,6 +75,8 @@ SAME_NAMES = (
 
 FAREWELL_SECONDS = 5.0
 
+STOPPED = "the engine stopped"
+
 FAILED = "error"
 """vLLM's word for a request that it could not go on with."""
 
@@ -92,9 +97,15 @@ class VllmEngine:
     """An `AsyncLLM` whose own logits processor enforces the budgets."""
 
     def __init__(
-        self, llm: AsyncLLM, model: ModelInfo, codec: VllmCodec, tools: ToolFormat | None
+        self,
+        llm: AsyncLLM,
+        model: ModelInfo,
+        codec: VllmCodec,
+        tools: ToolFormat | None,
+        processes: EngineProcesses,
     ) -> None:
-        self._llm = llm
+        self._running: AsyncLLM | None = llm
+        self._processes = processes
         self._defaults = llm.model_config.get_diff_sampling_param()
         runner = llm.vllm_config.use_v2_model_runner
         self._processor = pkgutil.resolve_name(PROCESSORS[runner])
@@ -102,7 +113,6 @@ class VllmEngine:
         self._asked_at = time.monotonic()
         self._tasks: Counter[asyncio.Task[Any]] = Counter()
         self._left: weakref.WeakSet[asyncio.Task[Any]] = weakref.WeakSet()
-        self._abandoned = False
         self.model = model
         self.codec = codec
         self.tools = tools
@@ -143,9 +153,13 @@ class VllmEngine:
         tools = None if tool_call_parser is None else VllmTools(tool_call_parser, tokenizer)
         found = encode_markers(tokenizer, texts, _end_of_turn(tokenizer, config))
         config.additional_config = with_markers(config.additional_config, found)
-        llm = AsyncLLM.from_vllm_config(
-            config, enable_log_requests=False, stat_loggers=[TruthfulStatLogger]
-        )
+        if ENDING.is_set():
+            raise EngineUnavailable("the server is about to end")
+        processes = EngineProcesses(others=started())
+        with processes.starting():
+            llm = AsyncLLM.from_vllm_config(
+                config, enable_log_requests=False, stat_loggers=[TruthfulStatLogger]
+            )
         info = ModelInfo(
             name,
             config.model_config.max_model_len,
@@ -153,7 +167,7 @@ class VllmEngine:
             int(time.time()),
             read_vocabulary(tokenizer, config.model_config.get_vocab_size()),
         )
-        engine = cls(llm, info, VllmCodec(llm.renderer, texts[0]), tools)
+        engine = cls(llm, info, VllmCodec(llm.renderer, texts[0]), tools, processes)
         # Or else each full collection looks through all of vLLM while every stream waits.
         freeze_gc_heap()
         # Or else vLLM parses several environment variables for each token that it hands out.
@@ -162,13 +176,15 @@ class VllmEngine:
 
     async def check(self, job: Job) -> None:
         """See `Engine`."""
+        config, tokenizer = self._llm.vllm_config, self._llm.renderer.get_tokenizer()
         try:
             params = self._params(job)
             self._processor.validate_params(params)
+            verify = partial(_verify, params, config, tokenizer)
             if params.structured_outputs is None:
-                self._verify(params)
+                verify()
             else:  # a grammar can take long to look through
-                await asyncio.to_thread(self._verify, params)
+                await asyncio.to_thread(verify)
         except VLLMClientError as error:
             raise _unserved(error, job.sampling.constraint) from error
 
@@ -186,7 +202,7 @@ class VllmEngine:
             reasoning_parser_kwargs={"markers": self._markers},
         )
         try:
-            with self._waiting():
+            with self._waiting("the engine stopped while generating"):
                 async for output in stream:
                     completion = output.outputs[0]
                     reason = completion.finish_reason
@@ -195,8 +211,6 @@ class VllmEngine:
                     finish = Finish(reason) if reason else None
                     scores = _scores(completion, job.sampling)
                     yield Delta(completion.token_ids, finish, scores, output.num_cached_tokens)
-        except (EngineDeadError, EngineGenerateError) as error:
-            raise EngineUnavailable("the engine stopped while generating") from error
         finally:
             await stream.aclose()
 
@@ -204,26 +218,37 @@ class VllmEngine:
         """See `Engine`."""
         if not job.budget.demands_thinking:
             return frozenset()
-        try:
-            with self._waiting():
-                # `collective_rpc` would ask the first data-parallel engine alone.
-                per_engine = await self._llm.engine_core.call_utility_all_async(
-                    "collective_rpc", "take_attempts", None, (job.id,), None
-                )
-        except EngineDeadError as error:
-            raise EngineUnavailable("the engine stopped") from error
+        with self._waiting():
+            # `collective_rpc` would ask the first data-parallel engine alone.
+            per_engine = await self._llm.engine_core.call_utility_all_async(
+                "collective_rpc", "take_attempts", None, (job.id,), None
+            )
         return frozenset(at for workers in per_engine for record in workers for at in record)
 
+    @property
+    def _llm(self) -> AsyncLLM:
+        """The running engine.
+
+        Raises:
+            EngineUnavailable: if it was given up or stopped.
+        """
+        if self._running is None:
+            raise EngineUnavailable(STOPPED)
+        return self._running
+
     @contextlib.contextmanager
-    def _waiting(self) -> Iterator[None]:
+    def _waiting(self, told: str = STOPPED) -> Iterator[None]:
         """Waits for the engine, which may be given up without a word to this one.
 
         vLLM tells those who wait for tokens that its engine is dead, but not who
         comes in that moment, nor who waits for something else.
+
+        Raises:
+            EngineUnavailable: if it is, with the text `told`.
         """
         task = asyncio.current_task()
-        if self._abandoned or task is None:
-            raise EngineUnavailable("the engine stopped")
+        if self._running is None or task is None:
+            raise EngineUnavailable(STOPPED)
         self._tasks[task] += 1
         try:
             yield
@@ -231,7 +256,11 @@ class VllmEngine:
             if task not in self._left:
                 raise
             task.uncancel()
-            raise EngineUnavailable("the engine stopped") from None
+            raise EngineUnavailable(told) from None
+        except (EngineDeadError, EngineGenerateError):
+            # Not chained: vLLM raises one exception in every stream, whose traceback has
+            # grown by all of them each time that it is written to the log.
+            raise EngineUnavailable(told) from None
         finally:
             self._tasks[task] -= 1
             if not self._tasks[task]:
@@ -242,9 +271,13 @@ class VllmEngine:
         try:
             await self._llm.check_health()
         except EngineDeadError as error:
-            raise EngineUnavailable("the engine stopped") from error
+            raise EngineUnavailable(STOPPED) from error
 
-    async def probe(self, patience: float) -> None:
+    async def warm_up(self) -> None:
+        """See `Engine`."""
+        await warm_up(self)
+
+    async def probe(self, patience: Patience) -> None:
         """See `Engine`. Asks every worker, between two steps; the books are looked over too.
 
         A worker spins for a second after it was asked, so one that has nothing to do
@@ -252,15 +285,18 @@ class VllmEngine:
         """
         await self.health()
         now = time.monotonic()
-        if self._idle and now < self._asked_at + patience / 2:
-            return
+        quiet = patience.stall_seconds
+        if self._idle:
+            quiet /= 2
+            if now < self._asked_at + quiet:
+                return
         self._asked_at = now
         asking = asyncio.ensure_future(self._ask_workers())
+        detector = StallDetector(quiet, patience.busy_stall_seconds)
         try:
-            await asyncio.wait({asking}, timeout=patience / 2)
-            if not asking.done() and self._idle:
-                raise EngineUnavailable("the engine has nothing to do, and does not answer")
-            await asking
+            await answered(asking, self._processes.activity, detector)
+        except Stalled as error:
+            raise EngineUnavailable(str(error)) from error
         finally:
             asking.cancel()
 
@@ -271,22 +307,22 @@ class VllmEngine:
     async def _ask_workers(self) -> None:
         try:
             await self._llm.collective_rpc("check_books")
+        except EngineUnavailable:
+            raise
         except EngineDeadError as error:
-            raise EngineUnavailable("the engine stopped") from error
+            raise EngineUnavailable(STOPPED) from error
         except Exception as error:
             raise EngineUnavailable(f"the engine is out of order: {error}") from error
 
     async def abandon(self) -> None:
         """See `Engine`."""
-        manager = self._llm.engine_core.resources.engine_manager
-        for process in getattr(manager, "processes", ()):
-            # Not asked to end: a process that hangs would not, nor would its workers then.
-            await asyncio.to_thread(kill_process_tree, process.pid)
-        handler = self._llm.output_handler
+        if self._running is None:
+            return
+        await asyncio.to_thread(self._processes.kill)
+        handler = self._running.output_handler
         if handler is not None:
             # It tells every job that the engine is dead.
             await asyncio.wait({handler}, timeout=FAREWELL_SECONDS)
-        self._abandoned = True
         self._left.update(self._tasks)
         for task in self._left:
             task.cancel()
@@ -294,18 +330,12 @@ class VllmEngine:
 
     async def aclose(self) -> None:
         """See `Engine`."""
-        self._llm.shutdown()
-        # At the interpreter's end its finalizer would find vLLM's modules half taken down.
-        del self._llm
-
-    def _verify(self, params: SamplingParams) -> None:
-        config = self._llm.vllm_config
-        params.verify(
-            config.model_config,
-            config.speculative_config,
-            config.structured_outputs_config,
-            self._llm.renderer.get_tokenizer(),
-        )
+        if self._running is None:
+            return
+        llm, self._running = self._running, None
+        self.codec.close()
+        llm.shutdown()
+        await asyncio.to_thread(self._processes.kill)
 
     def _params(self, job: Job) -> SamplingParams:
         sampling = job.sampling
@@ -323,6 +353,15 @@ class VllmEngine:
             "extra_args": EngineBudget(job.id, seed, job.budget).to_extra_args(),
         }
         return SamplingParams(**params)
+
+
+def _verify(params: SamplingParams, config: VllmConfig, tokenizer: Any) -> None:
+    params.verify(
+        config.model_config,
+        config.speculative_config,
+        config.structured_outputs_config,
+        tokenizer,
+    )
 
 
 def _engine_config(model: str, name: str, arguments: Mapping[str, Any]) -> VllmConfig:

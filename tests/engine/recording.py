@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from budget import EndReason, Outcome, replay
 from server.engines.answers import ToolFormat
 from server.engines.base import Codec, Delta, Engine, Job, ModelInfo
+from server.engines.stall import Patience
 
 
 @dataclass
@@ -56,7 +57,10 @@ class RecordingEngine:
     async def health(self) -> None:
         await self._engine.health()
 
-    async def probe(self, patience: float) -> None:
+    async def warm_up(self) -> None:
+        await self._engine.warm_up()
+
+    async def probe(self, patience: Patience) -> None:
         await self._engine.probe(patience)
 
     async def abandon(self) -> None:

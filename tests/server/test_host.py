@@ -8,7 +8,7 @@ import httpx
 import pytest
 
 from server.app import create_app
-from server.engines.base import Engine
+from server.engines.base import Engine, EngineUnavailable
 from server.engines.fake import FakeEngine, Script
 from server.host import EngineHost
 from tests.server.harness import CHAT, Gate, body, events, settings, soon
@@ -109,3 +109,96 @@ async def test_a_server_that_stops_starts_nothing_again() -> None:
     assert garage.made == 1
     with pytest.raises(RuntimeError):
         await host.engine.health()
+
+
+class Cold(FakeEngine):
+    """An engine that warms up until it is told to go on."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.warming = asyncio.Event()
+        self.warm = asyncio.Event()
+
+    async def warm_up(self) -> None:
+        self.warming.set()
+        await self.warm.wait()
+        await self.health()
+
+
+@asynccontextmanager
+async def cold(garage: Garage) -> AsyncIterator[tuple[httpx.AsyncClient, EngineHost]]:
+    app = create_app(settings(limits=STALL), garage)
+    transport = httpx.ASGITransport(app)
+    async with (
+        app.router.lifespan_context(app),
+        httpx.AsyncClient(transport=transport, base_url="http://test") as http,
+    ):
+        yield http, app.state.host
+
+
+async def test_nobody_is_let_in_before_it_is_warm() -> None:
+    engine = Cold()
+    async with cold(Garage(engine)) as (http, host):
+        await soon(engine.warming.wait())
+        early = await http.get("/ready")
+        asked = await http.post(CHAT, json=body())
+        engine.warm.set()
+        await soon(host.loaded())
+        answer = await http.post(CHAT, json=body())
+
+    assert (early.status_code, asked.status_code) == (503, 503)
+    assert asked.headers["retry-after"]
+    assert answer.status_code == 200
+
+
+async def test_one_that_hangs_while_it_warms_up_has_failed_to_load() -> None:
+    engine = Cold()
+    async with cold(Garage(engine)) as (http, host):
+        await soon(engine.warming.wait())
+        engine.hang()
+        with pytest.raises(EngineUnavailable):
+            await soon(host.loaded())
+        refused = await http.get("/ready")
+
+    assert refused.status_code == 503
+    assert "failed to load" in refused.json()["error"]["message"]
+
+
+async def test_one_that_is_started_again_is_warmed_up_too() -> None:
+    again = Cold()
+    async with served(Garage(FakeEngine(Script(("abc",), "d"), die_after=2), again)) as (http, _):
+        await http.post(CHAT, json=body())
+        await soon(again.warming.wait())
+        refused = await http.get("/ready")
+        again.warm.set()
+        await until_ready(http)
+
+    assert refused.status_code == 503
+
+
+async def test_a_server_that_stops_while_it_warms_up_closes_the_engine() -> None:
+    engine = Cold()
+    async with cold(Garage(engine)):
+        await soon(engine.warming.wait())
+
+    with pytest.raises(EngineUnavailable):
+        await engine.health()
+
+
+async def test_what_is_not_answered_when_the_grace_is_over_is_a_503() -> None:
+    gate = Gate(2)
+    app = create_app(settings(), lambda: FakeEngine(before_token=gate))
+    transport = httpx.ASGITransport(app)
+    async with (
+        app.router.lifespan_context(app),
+        httpx.AsyncClient(transport=transport, base_url="http://test") as http,
+    ):
+        await soon(app.state.host.loaded())
+        asking = asyncio.create_task(http.post(CHAT, json=body()))
+        await soon(gate.reached.wait())
+        app.state.crew.end()
+        refused = await soon(asking)
+
+    assert refused.status_code == 503
+    assert refused.headers["retry-after"]
+    assert "shutting down" in refused.json()["error"]["message"]

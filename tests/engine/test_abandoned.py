@@ -1,0 +1,109 @@
+"""Whoever still has an engine that was given up is told so, whatever is asked of it."""
+
+import asyncio
+import threading
+from collections.abc import Callable, Coroutine
+from dataclasses import replace
+from typing import Any
+
+import httpx
+import pytest
+
+from budget import TokenBudget
+from server.app import create_app
+from server.engines.answers import Constraint, Kind
+from server.engines.base import EngineUnavailable, Job, Sampling
+from server.engines.stall import Patience
+from server.engines.vllm import VllmEngine
+from server.loader import load_engine
+from server.sections import CUSTOM
+from server.settings import load_settings
+from tests.engine.asking import CHAT
+from tests.engine.served import START_SECONDS
+from tests.server.described import assert_described
+from tests.server.harness import soon
+
+pytestmark = pytest.mark.engine
+
+MESSAGES = [{"role": "user", "content": "Start with 7, add 5, times 3."}]
+CHATTING = {"model": "proctor-demo", "messages": MESSAGES, "max_thinking_tokens": 50}
+JSON = {"response_format": {"type": "json_object"}}
+RAW = {"model": "proctor-demo", "prompt": "Start with 7", "max_tokens": 50}
+
+REQUESTS: list[tuple[str, dict[str, Any]]] = [
+    (CHAT, CHATTING),
+    (CHAT, CHATTING | {"stream": True}),
+    (CHAT, CHATTING | {"min_thinking_tokens": 20}),
+    (CHAT, CHATTING | JSON),
+    (CHAT, CHATTING | JSON | {"stream": True}),
+    (CHAT, CHATTING | {"n": 3}),
+    ("/v1/completions", RAW),
+    ("/v1/completions", RAW | {"stream": True}),
+    ("/v1/route", CHATTING),
+    ("/tokenize", {"messages": MESSAGES}),
+]
+
+JOB = Job("late", (5, 6, 7), Sampling(max_tokens=4, temperature=0.0), TokenBudget(maximum=0))
+BOUND = replace(
+    JOB,
+    sampling=replace(
+        JOB.sampling, constraint=Constraint(Kind.JSON_OBJECT, True, "response_format")
+    ),
+)
+HELD = replace(JOB, budget=TokenBudget(minimum=2, continuation_ids=((5,),)))
+
+
+async def generate(engine: VllmEngine, job: Job) -> None:
+    async for _ in engine.generate(job):
+        pass
+
+
+ASKED: list[Callable[[VllmEngine], Coroutine[Any, Any, object]]] = [
+    lambda engine: engine.check(JOB),
+    lambda engine: engine.check(BOUND),
+    lambda engine: generate(engine, JOB),
+    lambda engine: engine.attempts(HELD),
+    lambda engine: engine.health(),
+    lambda engine: engine.probe(Patience(1, 1)),
+    lambda engine: engine.codec.render(MESSAGES, thinking=True),
+]
+
+
+async def test_everyone_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("server.host.PROBE_SECONDS", 10 * START_SECONDS)
+    entered, opened = threading.Event(), threading.Event()
+
+    def slowly(*_: object) -> None:
+        entered.set()
+        opened.wait(START_SECONDS)
+
+    settings = load_settings({"default_tier": CUSTOM}, None)
+    app = create_app(settings, lambda: load_engine(settings))
+    async with (
+        app.router.lifespan_context(app),
+        httpx.AsyncClient(
+            transport=httpx.ASGITransport(app),
+            base_url="http://test",
+            event_hooks={"response": [assert_described]},
+        ) as http,
+    ):
+        engine = await app.state.host.loaded()
+        assert isinstance(engine, VllmEngine)
+        with monkeypatch.context() as patch:
+            patch.setattr("server.engines.vllm._verify", slowly)
+            checking = asyncio.create_task(http.post(CHAT, json=CHATTING | JSON))
+            await asyncio.to_thread(entered.wait, START_SECONDS)
+            await engine.abandon()
+            opened.set()
+            late = await soon(checking)
+        refused = [late, *[await http.post(path, json=body) for path, body in REQUESTS]]
+        for ask in ASKED:
+            with pytest.raises(EngineUnavailable):
+                await ask(engine)
+        await engine.abandon()
+        await engine.aclose()
+
+    for response in refused:
+        assert response.status_code == 503, response.text
+        assert response.headers["retry-after"]
+        assert "stop" in response.json()["error"]["message"]

@@ -1,0 +1,213 @@
+"""Processes that stand in for an engine's: what is seen of them, and what they leave behind."""
+
+import asyncio
+import contextlib
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from multiprocessing import shared_memory
+from multiprocessing.connection import Connection
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from server.engines.processes import EngineProcesses, started
+from server.engines.stall import SAMPLES, Activity, StallDetector, Stalled, answered
+
+PATIENCE = 60
+SPAWN = multiprocessing.get_context("spawn")
+
+
+def sleep(pipe: Connection) -> None:
+    """Say that it is there, and do nothing."""
+    pipe.send(None)
+    time.sleep(PATIENCE)
+
+
+def spin(pipe: Connection) -> None:
+    """Say that it is there, and work in vain."""
+    pipe.send(None)
+    while True:
+        pass
+
+
+def have_spun(pipe: Connection) -> None:
+    """Have a child work, as a compiler does."""
+    with subprocess.Popen([sys.executable, "-c", "while True: pass"]) as child:
+        pipe.send(child.pid)
+
+
+def share(pipe: Connection) -> None:
+    """Hold shared memory and a named semaphore, and never give them back."""
+    memory = shared_memory.SharedMemory(create=True, size=1)
+    lock = SPAWN.Lock()
+    pipe.send((memory.name, lock._semlock.name))  # type: ignore[attr-defined]
+    time.sleep(PATIENCE)
+
+
+@contextlib.contextmanager
+def engine(
+    work: Callable[[Connection], None],
+) -> Iterator[tuple[EngineProcesses, BaseProcess, Any]]:
+    """A process that has vLLM's name, those of it that are known, and what it said."""
+    ours, theirs = SPAWN.Pipe()
+    processes = EngineProcesses(others=started())
+    child = SPAWN.Process(target=work, args=(theirs,), name="EngineCore")
+    child.start()
+    try:
+        assert ours.poll(PATIENCE)
+        yield processes, child, ours.recv()
+    finally:
+        processes.kill()
+        child.join()
+        ours.close()
+        theirs.close()
+
+
+def until(wanted: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + PATIENCE
+    while not wanted():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def test_one_that_sleeps_does_nothing() -> None:
+    with engine(sleep) as (processes, _, _):
+        until(lambda: not processes.activity().runnable)
+        looks = [processes.activity() for _ in range(10)]
+
+    assert len({look.cpu_seconds for look in looks}) == 1
+    assert not any(look.stopped for look in looks)
+
+
+@pytest.mark.parametrize("work", [spin, have_spun])
+def test_one_that_works_is_seen_to(work: Callable[[Connection], None]) -> None:
+    with engine(work) as (processes, _, _):
+        before = processes.activity()
+        until(lambda: processes.activity().cpu_seconds >= before.cpu_seconds + 0.1)
+        assert processes.activity().runnable
+
+
+def test_one_that_was_stopped_is_seen_to_be() -> None:
+    with engine(spin) as (processes, child, _):
+        os.kill(child.pid or 0, signal.SIGSTOP)
+        until(lambda: processes.activity().stopped)
+
+
+def test_a_child_without_its_parent_is_ended_too() -> None:
+    with engine(have_spun) as (processes, child, orphan):
+        processes.note()
+        child.kill()
+        child.join()
+        assert psutil.pid_exists(orphan)
+        processes.kill()
+        until(lambda: not is_alive(orphan))
+
+
+def test_what_a_killed_process_shared_is_given_back() -> None:
+    with engine(share) as (processes, child, (memory, semaphore)):
+        files = [Path("/dev/shm") / memory, Path(f"/dev/shm/sem.{semaphore.removeprefix('/')}")]
+        assert all(file.exists() for file in files)
+        processes.note()
+        child.kill()
+        child.join()
+        processes.kill()
+
+    assert not any(file.exists() for file in files)
+
+
+def test_one_that_is_not_started_in_full_leaves_nothing() -> None:
+    with engine(share) as (processes, child, (memory, semaphore)):
+        files = [Path("/dev/shm") / memory, Path(f"/dev/shm/sem.{semaphore.removeprefix('/')}")]
+        with pytest.raises(OSError, match="no memory"), processes.starting():
+            raise OSError("no memory")
+        assert not child.is_alive()
+
+    assert not any(file.exists() for file in files)
+
+
+def test_what_this_process_has_too_is_left_alone() -> None:
+    with engine(share) as (processes, child, (memory, _)):
+        ours = shared_memory.SharedMemory(memory)
+        processes.kill()
+        assert not child.is_alive()
+        assert (Path("/dev/shm") / memory).exists()
+        ours.close()
+        ours.unlink()
+
+
+def test_another_engine_is_left_alone() -> None:
+    with engine(sleep) as (_, other, _):
+        with engine(sleep) as (processes, _, _):
+            processes.kill()
+        assert other.is_alive()
+
+
+@contextlib.contextmanager
+def busy_cores() -> Iterator[None]:
+    """Two loops that want all of the processor's time."""
+    loops = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(2)]
+    try:
+        yield
+    finally:
+        for loop in loops:
+            loop.kill()
+            loop.wait()
+
+
+async def given_up(processes: EngineProcesses) -> str:
+    """Why an engine is given up that never answers."""
+    asking: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+    with pytest.raises(Stalled) as caught:
+        await answered(asking, processes.activity, StallDetector(1.0, 5.0))
+    return str(caught.value)
+
+
+async def test_beside_busy_loops_a_deadlock_is_found() -> None:
+    with busy_cores(), engine(sleep) as (processes, _, _):
+        until(lambda: not processes.activity().runnable)
+        assert "did nothing" in await given_up(processes)
+
+
+@pytest.mark.parametrize("work", [spin, have_spun])
+async def test_beside_busy_loops_work_is_waited_for(work: Callable[[Connection], None]) -> None:
+    with busy_cores(), engine(work) as (processes, _, _):
+        assert "busy" in await given_up(processes)
+
+
+async def test_beside_busy_loops_a_stopped_process_is_found() -> None:
+    with busy_cores(), engine(spin) as (processes, child, _):
+        os.kill(child.pid or 0, signal.SIGSTOP)
+        assert "stopped" in await given_up(processes)
+
+
+async def test_an_answer_that_comes_late_is_an_answer() -> None:
+    with busy_cores(), engine(spin) as (processes, _, _):
+        asking: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        looks = 0
+
+        def activity() -> Activity:
+            nonlocal looks
+            looks += 1
+            if looks == 2 * SAMPLES:
+                loop.call_soon_threadsafe(asking.set_result, None)
+            return processes.activity()
+
+        loop = asyncio.get_running_loop()
+        await answered(asking, activity, StallDetector(1.0, PATIENCE))
+
+    assert looks >= 2 * SAMPLES
+
+
+def is_alive(pid: int) -> bool:
+    try:
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
