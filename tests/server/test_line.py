@@ -213,7 +213,7 @@ async def test_the_operator_has_the_last_word_on_time() -> None:
         assert (await ask(http, **{"x-request-timeout": "60"})).status_code == 504
 
 
-@pytest.mark.parametrize("told", ["soon", "0", "-1", "nan", ""])
+@pytest.mark.parametrize("told", ["soon", "0", "-1", "nan", "", "1e-9", "0.009"])
 async def test_a_time_that_is_none(told: str) -> None:
     async with client(FakeEngine()) as http:
         response = await ask(http, **{"x-request-timeout": told})
