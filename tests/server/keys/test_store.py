@@ -133,6 +133,23 @@ async def test_a_request_is_of_the_day_on_which_it_came(keys: KeyStore, store: S
     assert ended == written
 
 
+async def test_as_many_as_come_at_a_time_take_turns(
+    store: Store, url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """None of them is refused because the others have the database."""
+    monkeypatch.setattr("server.ledger.database.SECONDS", 0.01)
+    if url.startswith("postgresql"):
+        monkeypatch.undo()  # there it is the time for a connection to be made
+    keys = KeyStore(connect(url))
+    key, _ = make_key(requests_per_minute=1000)
+    holding = (keys.hold(str(number), key, Want(9, 0), NOON, LATER) for number in range(100))
+    await asyncio.gather(*holding)
+    use = await keys.use("team", NOON)
+    await keys.aclose()
+
+    assert use.requests == 100
+
+
 async def test_january_is_over_in_february(keys: KeyStore, store: Store) -> None:
     await store.write([row("a", key="team", cost=cost("0.1"))])
 
