@@ -54,7 +54,7 @@ async def stream_all(served: Served, http: httpx.AsyncClient, rng: Random, count
 async def crowd(served: Served, http: httpx.AsyncClient) -> None:
     """Ask for more at a time than the cache holds, in one request: however slowly 64 streams are
     begun and read on a busy machine, some of these choices are preempted."""
-    length = {"min_thinking_tokens": 900, "max_thinking_tokens": 900, "max_tokens": 1000}
+    length = {"min_thinking_tokens": 900, "max_thinking_tokens": 900, "max_tokens": 1300}
     asked = body(served, chain(Random(1), 3), n=16, thinking={"on_loop": "off"}, **length)
     response = await http.post(CHAT, json=asked)
     assert response.status_code == 200, response.text
