@@ -24,7 +24,7 @@ serve: $(VENV)/.engine ## install what is missing and serve the demo model (ARGS
 # The report on budget/ is silent when all is well: pytest's closing line stays the last one.
 test: lint $(NODE_MODULES)/.made ## check and test everything (ARGS="-k budget")
 	@status=0; \
-	$(BIN)/python -m pytest --cov --cov-report=term $(ARGS) || status=$$?; \
+	$(BIN)/python -m pytest --cov --cov-report=term --durations=10 $(ARGS) || status=$$?; \
 	if [ -z "$(ARGS)" ] && ! report=$$($(BIN)/coverage report --fail-under=100 \
 	    --include='budget/*' --omit='budget/processors/*' 2>&1); then \
 	  printf '%s\n' "$$report" "budget/ outside its processors must be covered in full"; \

@@ -18,7 +18,7 @@ LETTER = re.compile(r"(?<![A-Za-z])([A-J])(?![A-Za-z])")
 
 
 class BadScorer(ValueError):
-    """There is no such scorer."""
+    """There is no such scorer, or it cannot judge any more."""
 
 
 @dataclass(frozen=True, slots=True)

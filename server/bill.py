@@ -83,6 +83,11 @@ class Bill:
         self.ends.append(end)
 
     @property
+    def completion_tokens(self) -> int:
+        """Those of the choices that have ended."""
+        return sum(end.tokens for end in self.ends)
+
+    @property
     def cached_tokens(self) -> int | None:
         """Tokens of the prompt that none of the choices had to be prefilled for, if known."""
         return min(self._cached, default=None)

@@ -45,8 +45,9 @@ class ChatExchange(Exchange):
         bound = self.admission.tools
         reader = None if bound is None else bound.reader(not request.stream)
         answer = AnswerText(request.stop or (), reader)
-        channels = Channels(engine.codec, engine.model, job, index, answer, _scored(request))
         hidden = self.completion.style is ReasoningFormat.HIDDEN
+        scored = _scored(request, hidden)
+        channels = Channels(engine.codec, engine.model, job, index, answer, scored)
         return Choice(engine, job, index, channels, progress=hidden and bool(request.stream))
 
     def writer(self) -> EventWriter:
@@ -99,18 +100,20 @@ class Chat:
         self, request: Request, asked: ChatRequest, engine: Engine, terms: Terms
     ) -> Response:
         settings = self._settings
+        style = _style(asked, settings)
         name = f"chatcmpl-{uuid.uuid4().hex}"
         admission = await self._admissions.admit(asked, engine, name, terms.key)
-        terms = terms.leaving(await self._purse.hold(terms.key, name, admission, terms.seconds))
         meter: Meter = request.state.meter
-        meter.admitted(name, engine.model.name, asked, admission, terms.name)
+        hold = await self._purse.hold(terms.key, name, admission, terms.seconds, meter.came)
+        meter.admitted(name, engine.model.name, asked, admission, terms.name, hold)
+        terms = terms.leaving(hold.left)
         completion = Completion(
             name,
             int(time.time()),
             engine.model.name,
             admission,
             meter.bill,
-            _style(asked, settings),
+            style,
             engine.codec.token_bytes,
         )
         exchange = ChatExchange(asked, admission, engine, meter, self._crew, terms, completion)
@@ -129,9 +132,9 @@ def _style(request: ChatRequest, settings: Settings) -> ReasoningFormat:
     return ReasoningFormat.HIDDEN if excludes else style or settings.reasoning_format
 
 
-def _scored(request: ChatRequest) -> Collection[Channel]:
-    """The channels whose tokens' log probabilities are told."""
+def _scored(request: ChatRequest, hidden: bool) -> Collection[Channel]:
+    """The channels whose tokens' log probabilities are told; a hidden thinking's never are."""
     if not request.logprobs:
         return ()
-    thinking = request.thinking is not None and request.thinking.logprobs
+    thinking = request.thinking is not None and request.thinking.logprobs and not hidden
     return tuple(Channel) if thinking else (Channel.ANSWER,)

@@ -9,6 +9,10 @@ HOLE = "\N{OBJECT REPLACEMENT CHARACTER}"
 """Stands where a chunk's text goes."""
 
 
+class Failure(bytes):
+    """The event that ends a stream whose answer broke off."""
+
+
 def event(data: Any, *, name: str | None = None) -> bytes:
     """A server-sent event."""
     named = b"event: " + name.encode() + b"\n" if name else b""

@@ -19,7 +19,7 @@ from server.admission import Admission
 from server.channels import Call, Piece
 from server.engines.base import Engine, Job
 from server.errors import SOON, ApiError, Unavailable, as_api_error
-from server.events import DONE, event
+from server.events import DONE, Failure, event
 from server.metrics import CLIENT_GONE, Meter
 from server.schemas import Generation
 from server.sections import Limits
@@ -79,13 +79,18 @@ class Exchange(ABC):
         """The answer in one piece of JSON."""
         told: list[Piece | Call] = []
         ends: list[End] = []
-        async with aclosing(self.events()) as events:
-            async for item in events:
-                if isinstance(item, End):
-                    ends.append(item)
-                elif not isinstance(item, Progress):
-                    self.meter.saw(item)
-                    told.append(item)
+        try:
+            async with aclosing(self.events()) as events:
+                async for item in events:
+                    if isinstance(item, End):
+                        ends.append(item)
+                    elif not isinstance(item, Progress):
+                        self.meter.saw(item)
+                        told.append(item)
+        except Exception:
+            await self.meter.settle()
+            raise
+        await self.meter.settle()
         return orjson.dumps(self.to_json(told, ends))
 
     async def stream(self) -> AsyncGenerator[bytes, None]:
@@ -100,7 +105,8 @@ class Exchange(ABC):
         except Exception as error:
             told = _tell(error)
             self.meter.status = told.status
-            yield event(told.to_json(), name="error")
+            await self.meter.settle()
+            yield Failure(event(told.to_json(), name="error"))
 
     async def _chunks(self) -> AsyncGenerator[bytes, None]:
         writer = self.writer()
@@ -112,6 +118,8 @@ class Exchange(ABC):
             async for item in events:
                 if isinstance(item, End):
                     ends.append(item)
+                    if len(ends) == len(self.admission.jobs):
+                        await self.meter.settle()  # many a client reads no further than this
                     yield writer.finish(item)
                 else:
                     if not isinstance(item, Progress):

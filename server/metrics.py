@@ -1,7 +1,10 @@
 """What Prometheus is told; every label comes from a closed set."""
 
+import asyncio
+import logging
 import time
 from collections.abc import Sequence
+from datetime import datetime
 from enum import StrEnum
 from http import HTTPStatus
 
@@ -13,9 +16,11 @@ from server.bill import Bill
 from server.channels import Call, Channel, Piece
 from server.engines.base import Engine
 from server.host import Load
+from server.keys.limits import Taken
+from server.keys.purse import Hold
 from server.ledger.entry import Books, Entry, one_of
 from server.ledger.writer import Fate
-from server.prices import Cost
+from server.prices import Cost, to_nanos
 from server.schemas import Generation
 from server.sections import CUSTOM
 from server.settings import Settings
@@ -25,6 +30,11 @@ from server.turn import End
 
 UNRESOLVED = "unresolved"
 """The tier of a request that was refused before it had one."""
+
+logger = logging.getLogger(__name__)
+
+PATIENCE_SECONDS = 5.0
+"""That the last of an answer waits for what it did not take to be given back to its key."""
 
 CLIENT_GONE = 499
 """The status of a request whose client went away, as nginx has it."""
@@ -232,8 +242,16 @@ class Meter:
         self._began = time.perf_counter()
         self._admitted_at: float | None = None
         self._running = 0
+        self._none_runs = asyncio.Event()
+        self._none_runs.set()
         self._answered = False
+        self._hold = Hold()
         metrics.in_flight.inc()
+
+    @property
+    def came(self) -> datetime:
+        """When the request came."""
+        return self._entry.time
 
     @property
     def bill(self) -> Bill:
@@ -241,7 +259,13 @@ class Meter:
         return self._entry.bill
 
     def admitted(
-        self, name: str, model: str, asked: Generation, admission: Admission, key: str
+        self,
+        name: str,
+        model: str,
+        asked: Generation,
+        admission: Admission,
+        key: str,
+        hold: Hold,
     ) -> None:
         """Note what was let in.
 
@@ -251,7 +275,9 @@ class Meter:
             asked: what the client sent.
             admission: what it was granted.
             key: whose it is, empty if nobody says.
+            hold: what is held back for it.
         """
+        self._hold = hold
         self._admitted_at = time.perf_counter()
         self._tier, self._key = admission.resolution.label, key
         self._entry.admitted(name, model, asked, admission, key)
@@ -263,6 +289,7 @@ class Meter:
     def begin(self, choice: int) -> None:
         """See `Account`."""
         self._running += 1
+        self._none_runs.clear()
         self.bill.begin(choice)
         self._trace.began(choice)
         if self._admitted_at is not None:
@@ -295,12 +322,35 @@ class Meter:
         self._trace.ended(end)
         self._metrics.record(self._tier, end, self._trace.exemplar)
         self._running -= 1
+        if not self._running:
+            self._none_runs.set()
         self._close_if_over()
+
+    async def settle(self) -> None:
+        """Give back what was held for the request and not taken; before its last byte is sent.
+
+        Choices that were cancelled are waited for, and then the database, for as long
+        as patience lasts. What is not settled then is when the request's row is written.
+        """
+        if self._hold.settled.is_set():
+            return
+        try:
+            async with asyncio.timeout(PATIENCE_SECONDS):
+                await self._none_runs.wait()
+                self._hold.settle(self._taken())
+                await self._hold.settled.wait()
+        except TimeoutError:
+            logger.warning("what a request did not take is given back late")
 
     def close(self) -> None:
         """Note that nothing more is sent; choices that were cancelled may still be ending."""
         self._answered = True
+        self._hold.leave()
         self._close_if_over()
+
+    def _taken(self) -> Taken:
+        cost = self._entry.cost
+        return Taken(self._entry.tokens, 0 if cost is None else to_nanos(cost.total))
 
     def _close_if_over(self) -> None:
         if self._running or not self._answered:
@@ -313,5 +363,6 @@ class Meter:
         if (cost := self._entry.cost) is not None:
             answered = self.status == HTTPStatus.OK
             self._metrics.paid(self._tier, self._key, cost, answered, self._trace.exemplar)
+        self._hold.settle(self._taken())
         self._entry.close(self.status, seconds)
         self._trace.close(self.status, self.bill)

@@ -37,6 +37,7 @@ from server.feedback import FeedbackRequest
 from server.prompts import CompletionRequest
 from server.replays import HEADER, MAX_NAME, REPLAYED
 from server.schemas import ChatRequest
+from server.sections import MIN_REQUEST_SECONDS
 from server.terms import TIMEOUT_HEADER
 from server.tokenization import DetokenizeRequest, TokenizeRequest
 
@@ -95,7 +96,7 @@ TIMEOUT = {
     "in": "header",
     "description": "Seconds that the answer may take; the server's `limits.max_request_seconds` "
     "at most.",
-    "schema": {"type": "number", "exclusiveMinimum": 0},
+    "schema": {"type": "number", "minimum": MIN_REQUEST_SECONDS},
 }
 IDEMPOTENCY_KEY = {
     "name": HEADER,

@@ -193,9 +193,10 @@ class Completions:
         settings = self._settings
         name = f"cmpl-{uuid.uuid4().hex}"
         admission = await self._admissions.admit_prompt(asked, engine, name, terms.key)
-        terms = terms.leaving(await self._purse.hold(terms.key, name, admission, terms.seconds))
         meter: Meter = request.state.meter
-        meter.admitted(name, engine.model.name, asked, admission, terms.name)
+        hold = await self._purse.hold(terms.key, name, admission, terms.seconds, meter.came)
+        meter.admitted(name, engine.model.name, asked, admission, terms.name, hold)
+        terms = terms.leaving(hold.left)
         completion = TextCompletion(
             name, int(time.time()), engine.model.name, admission, meter.bill
         )

@@ -10,7 +10,7 @@ from typing import Any
 from fastapi import Request, Response
 
 from server.errors import BadRequest, InUse, Unavailable
-from server.events import DONE
+from server.events import DONE, Failure
 from server.exchange import Stream
 from server.ledger.ledger import open_database
 from server.ledger.replays import Claim, Kept, ReplayStore
@@ -47,6 +47,7 @@ class Replays:
         self._store = store
         self._keeps = keeps
         self._running: set[asyncio.Task[None]] = set()
+        self._freeing: dict[tuple[str, str], asyncio.Task[None]] = {}
 
     async def once(
         self,
@@ -75,11 +76,14 @@ class Replays:
         store, claim = self._claim(name, body, terms)
         now = datetime.now(UTC)
         expires = now + timedelta(seconds=terms.seconds) + MARGIN
-        kept = await _asked(store.claim(claim, now, expires))
+        kept = await _asked(self._taken(store, claim, now, expires))
         if kept is not None:
             return _replay(kept, claim)
         try:
             response = await answer()
+        except Exception:
+            await asyncio.shield(self._free(store, claim))
+            raise
         except BaseException:
             self._free(store, claim)
             raise
@@ -101,11 +105,25 @@ class Replays:
             )
         return self._store, Claim(terms.name, name, hashlib.sha256(body).hexdigest())
 
+    async def _taken(
+        self, store: ReplayStore, claim: Claim, now: datetime, expires: datetime
+    ) -> Kept | None:
+        """Whoever has the name, as `ReplayStore.claim` has it; one that is over has it no more."""
+        freeing = self._freeing.get((claim.key, claim.name))
+        kept = await store.claim(claim, now, expires)
+        if kept is None or kept.media_type is not None:
+            return kept
+        freeing = self._freeing.get((claim.key, claim.name)) or freeing
+        if freeing is None:
+            return kept
+        await asyncio.wait([freeing])
+        return await store.claim(claim, now, expires)
+
     async def _keep(
         self, response: Response, body: bytes, store: ReplayStore, claim: Claim
     ) -> None:
         if response.status_code != 200 or len(body) > MAX_KEPT:
-            self._free(store, claim)
+            await asyncio.shield(self._free(store, claim))
             return
         tier = response.headers.get(TIER, "")
         kept = Kept(claim.digest, response.media_type, tier, body)
@@ -115,7 +133,7 @@ class Replays:
     async def _recording(
         self, parts: AsyncIterable[Any], response: Response, store: ReplayStore, claim: Claim
     ) -> AsyncIterator[Any]:
-        """The parts of a stream, kept before the last of them is sent."""
+        """The parts of a stream, kept before the last of them is sent, or their name is free."""
         body = bytearray()
         whole = False
         try:
@@ -125,14 +143,20 @@ class Replays:
                 if part == DONE:
                     whole = True
                     await self._keep(response, bytes(body), store, claim)
+                elif isinstance(part, Failure):
+                    whole = True
+                    await asyncio.shield(self._free(store, claim))
                 yield part
         finally:
             if not whole:
                 self._free(store, claim)
 
-    def _free(self, store: ReplayStore, claim: Claim) -> None:
-        """Let the name be free again, soon: nothing can be waited for where all is over."""
-        self._run(store.give_up(claim))
+    def _free(self, store: ReplayStore, claim: Claim) -> asyncio.Task[None]:
+        """Let the name be free again; whoever asks by it meanwhile waits for that."""
+        name = (claim.key, claim.name)
+        self._freeing[name] = task = self._run(store.give_up(claim))
+        task.add_done_callback(lambda _: self._freeing.pop(name, None))
+        return task
 
     def _run(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         """Work that goes on when the client that it is for has gone."""

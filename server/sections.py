@@ -26,6 +26,9 @@ AUTO = "auto"
 CUSTOM = "custom"
 """What metrics and headers call a budget of no tier."""
 
+MIN_REQUEST_SECONDS = 0.01
+"""The shortest time that a request can be given: no answer is there sooner, less is a mistake."""
+
 
 Origin = Annotated[str, Field(pattern=r"^(\*|null|[a-z][a-z0-9+.-]*://[^/\s*]+)$")]
 
@@ -76,7 +79,9 @@ class Limits(Section):
     max_choices: Annotated[int, Field(ge=1)] = 16
     max_running: Annotated[int, Field(ge=1)] = 256
     max_waiting: Annotated[int, Field(ge=0)] = 1024
-    max_request_seconds: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 3600.0
+    max_request_seconds: Annotated[float, Field(ge=MIN_REQUEST_SECONDS, allow_inf_nan=False)] = (
+        3600.0
+    )
     heartbeat_seconds: Annotated[float, Field(ge=0)] = 10.0
     send_timeout_seconds: Annotated[float, Field(gt=0)] = 60.0
     shutdown_grace_seconds: Annotated[int, Field(ge=0)] = 30

@@ -9,7 +9,7 @@ from fastapi import Request
 
 from server.errors import BadRequest, DeadlineExceeded
 from server.key import Key
-from server.sections import Limits
+from server.sections import MIN_REQUEST_SECONDS, Limits
 
 TIMEOUT_HEADER = "x-request-timeout"
 EVERYBODY = ""
@@ -37,7 +37,8 @@ class Terms:
         """From the request's headers and the operator's limits.
 
         Raises:
-            BadRequest: if the time that the client gives is no number of seconds.
+            BadRequest: if the time that the client gives is no number of seconds, or none
+                in which an answer could come.
         """
         seconds = min(_asked(request), limits.max_request_seconds)
         return cls(request.state.key, seconds, asyncio.get_running_loop().time() + seconds)
@@ -64,8 +65,9 @@ def _asked(request: Request) -> float:
         seconds = float(told)
     except ValueError:
         seconds = math.nan
-    if not seconds > 0:
+    if not seconds >= MIN_REQUEST_SECONDS:
         raise BadRequest(
-            f"'{TIMEOUT_HEADER}' must be a number of seconds over 0", param=TIMEOUT_HEADER
+            f"'{TIMEOUT_HEADER}' must be a number of seconds, {MIN_REQUEST_SECONDS:g} or more",
+            param=TIMEOUT_HEADER,
         )
     return seconds

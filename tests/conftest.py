@@ -1,15 +1,29 @@
 """What every test shares."""
 
+import inspect
 import os
 
+import httpx
 import pytest
 from hypothesis import settings
+
+from tests.waiting import PATIENCE
 
 pytest_plugins = ["tests.engine.served", "tests.server.ledger.postgres"]
 
 # A first call pays for imports and lazy set-up, so time per example says nothing.
 settings.register_profile("proctor", deadline=None)
 settings.load_profile("proctor")
+
+# Where nothing else is said, httpx waits 5 s for an answer; on a busy machine one may take longer.
+for asks in (
+    httpx.AsyncClient.__init__,
+    httpx.Client.__init__,
+    httpx.get,
+    httpx.post,
+    httpx.stream,
+):
+    inspect.unwrap(asks).__kwdefaults__["timeout"] = PATIENCE
 
 # Or else commands would keep a ledger in this user's home.
 os.environ["PROCTOR_LEDGER__URL"] = ""

@@ -26,6 +26,19 @@ class Want:
 
 
 @dataclass(frozen=True, slots=True)
+class Taken:
+    """What one request took, once all its choices have ended.
+
+    Attributes:
+        tokens: of the prompt and of all its answers.
+        nanos: billionths of the currency; 0 where no price is known.
+    """
+
+    tokens: int
+    nanos: int
+
+
+@dataclass(frozen=True, slots=True)
 class Use:
     """What requests with a key have taken, or may still take while they run.
 
@@ -33,7 +46,7 @@ class Use:
         requests: those of the last minute.
         tokens: theirs, and those of all that run.
         oldest: when the first request of the last minute came.
-        day: billionths of the currency, of this day's requests and of all that run.
+        day: billionths of the currency, of this day's requests, those that run included.
         month: likewise.
     """
 

@@ -1,15 +1,17 @@
-"""What a request may take is held back before it runs."""
+"""What a request may take is held back before it runs, and what it did not take is given back."""
 
 import asyncio
+import contextlib
 import logging
-from collections.abc import Mapping
+from collections.abc import Coroutine, Mapping
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 from server.admission import Admission
 from server.bill import Tariff
-from server.errors import ApiError, Unavailable
+from server.errors import ApiError, RateLimited, Unavailable
 from server.key import Key
-from server.keys.limits import Want
+from server.keys.limits import Taken, Want
 from server.keys.store import KeyStore
 from server.ledger.store import reason
 from server.prices import to_nanos
@@ -23,18 +25,73 @@ MARGIN = timedelta(seconds=60)
 """After a request's time is over, for its row to be written; a hold counts no more then."""
 
 
+class Hold:
+    """What is held back for one request; for this one nothing is.
+
+    Attributes:
+        left: headers that tell what its key has left.
+        settled: set once what the request did not take is given back, or cannot be.
+    """
+
+    def __init__(self) -> None:
+        self.left: Mapping[str, str] = {}
+        self.settled = asyncio.Event()
+        self.settled.set()
+
+    def leave(self) -> None:
+        """Note that nothing more is sent of the request, whether it is settled or not."""
+
+    def settle(self, taken: Taken) -> None:
+        """Begin to give back what the request did not take, once."""
+
+
+class CountedHold(Hold):
+    """What is held back for one request of a key whose limits count."""
+
+    def __init__(self, purse: "Purse", key: str, name: str, left: Mapping[str, str]) -> None:
+        self.left = left
+        self.key = key
+        self.settled = asyncio.Event()
+        self._purse = purse
+        self._name = name
+        self._settling = False
+
+    def leave(self) -> None:
+        """See `Hold`."""
+        if not self.settled.is_set():
+            self._purse.leaving.add(self)
+
+    def settle(self, taken: Taken) -> None:
+        """See `Hold`."""
+        if not self._settling:
+            self._settling = True
+            self._purse.run(self._settle(taken))
+
+    async def _settle(self, taken: Taken) -> None:
+        await self._purse.settle(self._name, taken)
+        self.settled.set()
+        self._purse.leaving.discard(self)
+
+
 class Purse:
-    """Holds back what requests may take of what their keys have left."""
+    """Holds back what requests may take of what their keys have left.
+
+    Attributes:
+        leaving: holds of requests of which nothing more is sent, and which are not settled.
+    """
 
     def __init__(self, store: KeyStore | None, tariff: Tariff) -> None:
+        self.leaving: set[CountedHold] = set()
         self._store = store
         self._tariff = tariff
-        self._undoing: set[asyncio.Task[None]] = set()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._ended: dict[str, Taken] = {}
+        self._writing = asyncio.Lock()
 
     async def hold(
-        self, key: Key | None, name: str, admission: Admission, seconds: float
-    ) -> Mapping[str, str]:
-        """Hold back what a request may take at most; its row in the ledger settles that.
+        self, key: Key | None, name: str, admission: Admission, seconds: float, now: datetime
+    ) -> Hold:
+        """Hold back what a request may take at most, until it is settled.
 
         Nothing is held for a key whose limits do not count anything.
 
@@ -43,9 +100,7 @@ class Purse:
             name: the request's, the `id` of its row.
             admission: what it was granted.
             seconds: how long it may take.
-
-        Returns:
-            Headers that tell what is left.
+            now: when it came, the `time` of its row.
 
         Raises:
             RateLimited: if there is not enough left.
@@ -53,13 +108,52 @@ class Purse:
             Unavailable: if that cannot be known now.
         """
         if key is None or not key.limits.counted:
-            return {}
+            return Hold()
         if self._store is None:
             raise Unavailable("this key has limits, and this server no ledger to count in")
-        now = datetime.now(UTC)
         want = self._want(key, admission, seconds)
         expires = now + timedelta(seconds=seconds) + MARGIN
-        holding = asyncio.ensure_future(self._store.hold(name, key, want, now, expires))
+        leaving = self._leaving(key)
+        try:
+            left = await self._hold(self._store, name, key, want, now, expires)
+        except RateLimited:
+            # Those whose clients have left are no reason to refuse what their end leaves room for.
+            leaving |= self._leaving(key)
+            if not leaving:
+                raise
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(PATIENCE_SECONDS):
+                    for hold in leaving:
+                        await hold.settled.wait()
+            left = await self._hold(self._store, name, key, want, now, expires)
+        return CountedHold(self, key.name, name, left)
+
+    async def settle(self, name: str, taken: Taken) -> None:
+        """Give back what a request that has ended did not take.
+
+        Those that end while others are settled are settled next, together. Where it
+        fails, the request's row settles it.
+        """
+        self._ended[name] = taken
+        async with self._writing:
+            ended, self._ended = self._ended, {}
+            if not ended or self._store is None:
+                return
+            try:
+                await self._store.settle(ended, datetime.now(UTC))
+            except Exception as error:  # drivers have their own
+                logger.warning("holds are left for the ledger to settle: %s", reason(error))
+
+    async def _hold(
+        self,
+        store: KeyStore,
+        name: str,
+        key: Key,
+        want: Want,
+        now: datetime,
+        expires: datetime,
+    ) -> Mapping[str, str]:
+        holding = asyncio.ensure_future(store.hold(name, key, want, now, expires))
         try:
             # Shielded: nobody knows how far a transaction that is cancelled has come.
             async with asyncio.timeout(PATIENCE_SECONDS):
@@ -67,12 +161,15 @@ class Purse:
         except ApiError:
             raise
         except BaseException as error:
-            self._undo(holding, name)
+            self._undo(store, holding, name)
             if not isinstance(error, Exception):
                 raise
             logger.warning("what keys have left cannot be read: %s", reason(error))
             told = "what this key has left cannot be known now: try again later"
             raise Unavailable(told, headers={"retry-after": "5"}) from error
+
+    def _leaving(self, key: Key) -> set[CountedHold]:
+        return {hold for hold in self.leaving if hold.key == key.name}
 
     def _want(self, key: Key, admission: Admission, seconds: float) -> Want:
         generated = sum(job.sampling.max_tokens for job in admission.jobs)
@@ -84,21 +181,25 @@ class Purse:
             nanos = to_nanos(most)
         return Want(admission.prompt_tokens + generated, nanos)
 
-    def _undo(self, holding: "asyncio.Future[dict[str, str]]", name: str) -> None:
+    def _undo(self, store: KeyStore, holding: "asyncio.Future[dict[str, str]]", name: str) -> None:
         """Release a hold that nobody waits for any more, once it is known whether it was made."""
 
         async def undo() -> None:
             try:
                 await holding
-                if self._store is not None:
-                    await self._store.release(name)
+                await store.release(name)
             except Exception as error:
                 logger.warning("a hold is left to expire: %s", reason(error))
 
-        task = asyncio.create_task(undo())
-        self._undoing.add(task)
-        task.add_done_callback(self._undoing.discard)
+        self.run(undo())
+
+    def run(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        """Work that goes on when the request that it is for is over."""
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
 
     async def aclose(self) -> None:
         """Wait for what is being given back."""
-        await asyncio.gather(*self._undoing)
+        await asyncio.gather(*self._tasks)

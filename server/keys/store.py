@@ -1,17 +1,17 @@
 """Keys in the ledger's database, and what is held back for the requests that run with them."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime, time
 from typing import Any
 
-from sqlalchemy import Row, Select, delete, func, insert, select, text, update
+from sqlalchemy import Row, Select, bindparam, case, delete, func, insert, select, text, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from server.key import Key
-from server.keys.limits import WINDOW, Use, Want, check
+from server.keys.limits import WINDOW, Taken, Use, Want, check
 from server.ledger.ledger import open_database
 from server.ledger.store import reason
 from server.ledger.tables import holds, keys, requests, spend
@@ -134,6 +134,29 @@ class KeyStore:
             await connection.execute(insert(holds).values(row))
         return told
 
+    async def settle(self, taken: Mapping[str, Taken], now: datetime) -> None:
+        """Hold back no more for requests that have ended than what they took.
+
+        That much is held until their rows are written. It is counted as the rows will
+        be: the tokens of a request that came more than a minute ago count no more.
+
+        Args:
+            taken: what each took, by the `id` of its row; one that has a row is passed over.
+            now: the time.
+        """
+        recent = case((holds.c.placed > now - WINDOW, bindparam("taken_tokens")), else_=0)
+        settling = (
+            update(holds)
+            .where(holds.c.id == bindparam("row_id"))
+            .values(tokens=recent, nanos=bindparam("taken_nanos"))
+        )
+        settled = [
+            {"row_id": row_id, "taken_tokens": each.tokens, "taken_nanos": each.nanos}
+            for row_id, each in taken.items()
+        ]
+        async with self._engine.begin() as connection:
+            await connection.execute(settling, settled)
+
     async def release(self, row_id: str) -> None:
         """Give back what was held for a request that will have no row."""
         async with self._engine.begin() as connection:
@@ -178,7 +201,8 @@ def _used(name: str, now: datetime) -> Select[Any]:
     recent = (requests.c.key == name) & (requests.c.time > since)
     held = (holds.c.key == name) & (holds.c.expires > now)
     tokens = requests.c.prompt_tokens + requests.c.completion_tokens
-    in_month = (spend.c.key == name) & (spend.c.day >= today.replace(day=1))
+    month = today.replace(day=1)
+    in_month = (spend.c.key == name) & (spend.c.day >= month)
     parts = {
         "rows": select(func.count()).select_from(requests).where(recent),
         "row_tokens": select(func.sum(tokens)).where(recent),
@@ -186,7 +210,13 @@ def _used(name: str, now: datetime) -> Select[Any]:
         "fresh": select(func.count()).select_from(holds).where(held & (holds.c.placed > since)),
         "held_tokens": select(func.sum(holds.c.tokens)).where(held),
         "held_oldest": select(func.min(holds.c.placed)).where(held & (holds.c.placed > since)),
-        "held": select(func.sum(holds.c.nanos)).where(held),
+        # What a request costs is spent on the day on which it came.
+        "held_today": select(func.sum(holds.c.nanos)).where(
+            held & (holds.c.placed >= _midnight(today))
+        ),
+        "held_in_month": select(func.sum(holds.c.nanos)).where(
+            held & (holds.c.placed >= _midnight(month))
+        ),
         "day": select(func.sum(spend.c.nanos)).where(
             (spend.c.key == name) & (spend.c.day == today)
         ),
@@ -198,14 +228,17 @@ def _used(name: str, now: datetime) -> Select[Any]:
 def _use(row: Row[Any]) -> Use:
     found = row._mapping
     moments = [found[name] for name in ("row_oldest", "held_oldest") if found[name] is not None]
-    held = int(found["held"] or 0)
     return Use(
         requests=found["rows"] + found["fresh"],
         tokens=int(found["row_tokens"] or 0) + int(found["held_tokens"] or 0),
         oldest=min(moments, default=None),
-        day=int(found["day"] or 0) + held,
-        month=int(found["month"] or 0) + held,
+        day=int(found["day"] or 0) + int(found["held_today"] or 0),
+        month=int(found["month"] or 0) + int(found["held_in_month"] or 0),
     )
+
+
+def _midnight(day: date) -> datetime:
+    return datetime.combine(day, time(), UTC)
 
 
 def _kept(row: Row[Any]) -> Kept:

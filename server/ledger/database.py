@@ -73,7 +73,11 @@ def connect(text: str, *, reads_only: bool = False) -> AsyncEngine:
             folder.mkdir(parents=True, exist_ok=True)
         if not folder.is_dir():
             raise FileNotFoundError(ENOENT, os.strerror(ENOENT), str(folder))
-        engine = create_async_engine(url, connect_args={"timeout": SECONDS})
+        # SQLite takes one writer at a time. Those who wait for one connection take turns as they
+        # came; connections would each try for the lock now and then, and some never get it.
+        engine = create_async_engine(
+            url, connect_args={"timeout": SECONDS}, pool_size=1, max_overflow=0
+        )
         _prepare_sqlite(engine, reads_only=reads_only)
         return engine
     limits = {"timeout": SECONDS, "command_timeout": 60.0}

@@ -55,6 +55,18 @@ class Entry:
         self.first: dict[Channel, float] = {}
 
     @property
+    def time(self) -> datetime:
+        """When it came."""
+        return self._time
+
+    @property
+    def tokens(self) -> int:
+        """What it has taken so far, of its prompt and of all its answers."""
+        if self._admission is None:
+            return 0
+        return self._admission.prompt_tokens + self.bill.completion_tokens
+
+    @property
     def cost(self) -> Cost | None:
         """What it has cost so far; None where no price is known, or it was refused."""
         if self._admission is None:
@@ -107,7 +119,7 @@ class Entry:
             thinking_tokens=sum(outcome.tokens for outcome in outcomes),
             forced_tokens=sum(sum(outcome.forced.values()) for outcome in outcomes),
             answer_tokens=sum(end.answer_tokens for end in ends),
-            completion_tokens=sum(end.tokens for end in ends),
+            completion_tokens=self.bill.completion_tokens,
             continuations=sum(outcome.continuations for outcome in outcomes),
             end_reason=one_of(outcome.end_reason.value for outcome in outcomes),
             finish_reason=one_of(finish_reason(end, admission) for end in ends),

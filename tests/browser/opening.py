@@ -11,8 +11,9 @@ from playwright.async_api import Browser, ConsoleMessage, Page, Request
 
 from server.engines.fake import FakeEngine
 from tests.server.harness import listening
+from tests.waiting import PATIENCE
 
-PATIENCE_MS = 20_000
+PATIENCE_MS = 1000 * PATIENCE
 REFUSED = "Failed to load resource"
 """What Chromium's console says of each answer that is an error."""
 

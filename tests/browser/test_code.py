@@ -12,11 +12,11 @@ from tests.browser.opening import opened
 from tests.browser.using import ask, choose, facts, field
 from tests.server.harness import soon
 from tests.server.keys.making import listed
+from tests.waiting import PATIENCE
 
 pytestmark = pytest.mark.asyncio(loop_scope="package")
 
 TEXT = 'It\'s "$HOME" \\n `ls` 🙂 {}\n\tTrue, null?'
-PATIENCE = 60
 
 
 async def asked(page: Page) -> Locator:

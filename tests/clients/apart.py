@@ -5,10 +5,11 @@ import os
 from pathlib import Path
 
 from tests.requirements import require
+from tests.waiting import PATIENCE
 
 CLIENTS = Path(__file__).parent
 BIN = CLIENTS.parent.parent / ".venv-clients" / "bin"
-SECONDS = 300
+SECONDS = 3 * PATIENCE
 OFFLINE = {
     "HF_HUB_OFFLINE": "1",
     "HF_DATASETS_OFFLINE": "1",

@@ -3,16 +3,17 @@
 import asyncio
 import json
 import threading
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
 import httpx
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from server.app import create_app
 from server.engines.base import Job
 from server.engines.fake import FakeEngine, Script
-from tests.server.harness import CHAT, Gate, body, listening, serving, settings, soon
+from tests.server.harness import CHAT, Gate, body, serving, settings, soon
 
 THOUGHT = "Let me see."
 ANSWER = "The answer is 42."
@@ -58,15 +59,20 @@ async def busy() -> AsyncIterator[str]:
     """The URL of a server that is full when a request comes, and idle when it comes again."""
     gate = Gate(0)
     limits = {"max_running": 1, "max_waiting": 0}
-    async with (
-        listening(FakeEngine(before_token=gate), limits=limits) as url,
-        httpx.AsyncClient(base_url=url, timeout=None) as http,
-    ):
+    app = create_app(settings(limits=limits), lambda: FakeEngine(before_token=gate))
+
+    async def empty() -> None:
+        gate.opened.set()
+        await holding
+
+    async with serving(Relenting(app, empty)) as url, httpx.AsyncClient(base_url=url) as http:
+        await app.state.host.loaded()
         holding = asyncio.create_task(http.post(CHAT, json=body()))
         await soon(gate.reached.wait())
-        async with _once_refused(http, "overloaded", gate.opened.set):
+        try:
             yield url
-        await soon(holding)
+        finally:
+            await empty()
 
 
 @asynccontextmanager
@@ -78,32 +84,39 @@ async def loading() -> AsyncIterator[str]:
         wanted.wait()
         return FakeEngine()
 
-    async with (
-        serving(create_app(settings(), load)) as url,
-        httpx.AsyncClient(base_url=url, timeout=None) as http,
-        _once_refused(http, "unavailable", wanted.set),
-    ):
-        yield url
+    app = create_app(settings(), load)
+
+    async def arrive() -> None:
+        wanted.set()
+        await app.state.host.loaded()
+
+    async with serving(Relenting(app, arrive)) as url:
+        try:
+            yield url
+        finally:
+            wanted.set()
 
 
-@asynccontextmanager
-async def _once_refused(
-    http: httpx.AsyncClient, reason: str, act: Callable[[], None]
-) -> AsyncIterator[None]:
-    """Act as soon as the server has refused a request, or at the end."""
+class Relenting:
+    """A server that mends what it refuses a chat for before it says so.
 
-    async def watch() -> None:
-        while True:
-            if f'proctor_rejected_total{{reason="{reason}"}}' in (await http.get("/metrics")).text:
-                return act()
-            await asyncio.sleep(0.02)
+    However soon the client tries again, and however little time the server gets, it is mended.
+    """
 
-    watching = asyncio.create_task(watch())
-    try:
-        yield
-    finally:
-        watching.cancel()
-        act()
+    def __init__(self, app: ASGIApp, mend: Callable[[], Awaitable[None]]) -> None:
+        self._app = app
+        self._mend = mend
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """See ASGI."""
+
+        async def send_once_mended(message: Message) -> None:
+            if message["type"] == "http.response.start" and message["status"] in (429, 503):
+                await self._mend()
+            await send(message)
+
+        chats = scope["type"] == "http" and scope["path"] == CHAT
+        await self._app(scope, receive, send_once_mended if chats else send)
 
 
 def _text(job: Job) -> str:

@@ -13,8 +13,8 @@ from pydantic import BaseModel, Field
 from tests.engine.asking import until_idle
 from tests.engine.prompts import chain
 from tests.engine.served import Served
+from tests.waiting import PATIENCE
 
-PATIENCE = 60
 BUDGET = {"max_thinking_tokens": 40, "thinking": {"landing": "hard"}}
 LONG = {"min_thinking_tokens": 1500}
 WITH_USAGE = {"include_usage": True}

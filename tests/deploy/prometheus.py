@@ -14,12 +14,11 @@ import httpx
 import yaml
 
 from tests.requirements import require
+from tests.waiting import PATIENCE
 
 FOLDER = Path(__file__).parents[2] / "deploy" / "prometheus"
 CONFIG = FOLDER / "prometheus.yml"
 PACKAGE = "Prometheus (Debian's package prometheus)"
-PATIENCE = 60
-"""Seconds after which what must happen counts as not happening."""
 
 
 def find(program: str) -> str:
@@ -92,7 +91,7 @@ async def scraping(url: str, folder: Path) -> AsyncIterator[Prometheus]:
             stderr=log,
         )
         try:
-            async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=30) as http:
+            async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}") as http:
                 await _until_ready(http, process)
                 yield Prometheus(http)
         finally:

@@ -19,10 +19,10 @@ from server.serving import KEEP_ALIVE_SECONDS
 from server.settings import Settings, load_settings
 from tests.engine.recording import RecordingEngine
 from tests.server.harness import listener
+from tests.waiting import PATIENCE
 
 NO_ENGINE = "the CPU engine is not installed"
-START_SECONDS = 300
-PATIENCE = 300
+START_SECONDS = 3 * PATIENCE
 CACHE = 24 * 2**20
 """Bytes: 10,000 tokens, too few for what 64 streams want, so that some are preempted."""
 T = TypeVar("T")

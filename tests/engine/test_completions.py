@@ -30,11 +30,11 @@ from tests.engine.asking import ask, assert_kept, body, random_request
 from tests.engine.prompts import chain
 from tests.engine.recording import RecordingEngine
 from tests.engine.served import START_SECONDS, Served
+from tests.waiting import PATIENCE
 
 pytestmark = pytest.mark.engine
 
 NAME = "proctor-demo"
-PATIENCE = 60
 FLAGS = [
     *("--model", str(DEMO / "model"), "--served-model-name", NAME, "--host", "127.0.0.1"),
     *("--max-model-len", "2048", "--max-num-seqs", "64", "--kv-cache-memory-bytes", "536870912"),

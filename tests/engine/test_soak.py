@@ -7,7 +7,8 @@ from random import Random
 import httpx
 import psutil
 
-from tests.engine.asking import CHAT, ask, assert_kept, metric, random_request, until_idle
+from tests.engine.asking import CHAT, ask, assert_kept, body, metric, random_request, until_idle
+from tests.engine.prompts import chain
 from tests.engine.served import Served
 
 REQUESTS = 2000
@@ -27,6 +28,7 @@ async def test_a_long_run_keeps_every_budget_and_leaves_nothing_behind(served: S
         await stream_all(served, http, rng, REQUESTS // 2)
         await until_idle(http)
         assert engine_memory() - warm < LEAK
+        await crowd(served, http)
         assert await metric(http, "vllm:num_preemptions_total") > 0
     assert served.run(served.engine.check_books()) <= STREAMS
 
@@ -47,6 +49,16 @@ async def stream_all(served: Served, http: httpx.AsyncClient, rng: Random, count
                 await give_up(http, {**request, "stream": True}, given_up_after)
 
     await asyncio.gather(*(work() for _ in range(STREAMS)))
+
+
+async def crowd(served: Served, http: httpx.AsyncClient) -> None:
+    """Ask for more at a time than the cache holds, in one request: however slowly 64 streams are
+    begun and read on a busy machine, some of these choices are preempted."""
+    length = {"min_thinking_tokens": 900, "max_thinking_tokens": 900, "max_tokens": 1300}
+    asked = body(served, chain(Random(1), 3), n=16, thinking={"on_loop": "off"}, **length)
+    response = await http.post(CHAT, json=asked)
+    assert response.status_code == 200, response.text
+    assert {choice["thinking"]["tokens"] for choice in response.json()["choices"]} == {900}
 
 
 async def give_up(http: httpx.AsyncClient, request: dict[str, object], lines: int) -> None:

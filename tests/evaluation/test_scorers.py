@@ -1,8 +1,15 @@
+import asyncio
 import json
+import os
+import signal
+import subprocess
+import sys
 from pathlib import Path
+from threading import Thread
 
 import pytest
 
+from evaluation.latex import Mathematician, TooHard, equal, expression_said
 from evaluation.scorers import BadScorer, load_scorer
 from evaluation.tasks import Question
 from tests.requirements import require
@@ -31,6 +38,7 @@ DATA = Path(__file__).parents[3] / "shared" / "data"
         ("math", r"\boxed{(1, 3)}", "(1,2)", 0),
         ("math", "I do not know.", "7", 0),
         ("math", "It is 7.", r"\boxed{7}", 1),
+        ("math", r"\boxed{(-\infty,2)\cup(3,\infty)}", r"(-\infty, 2) \cup (3, \infty)", 1),
         ("operator:eq", "a", "a", 1),
     ],
 )
@@ -75,6 +83,84 @@ def test_what_is_no_plain_number_cannot_be_scored_as_one(right: str) -> None:
 def test_what_cannot_be_read_cannot_be_scored() -> None:
     with pytest.raises(ValueError, match="cannot be read"):
         load_scorer("math").check([Question("q", "?", "")])
+
+
+HARD = r"\boxed{10^{10^{10}}}"
+"""It takes hours to compare with anything."""
+
+
+def test_what_is_too_hard_to_compare_is_not_right(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A second of the processor here, not 20: the process is another one for the test."""
+    hasty = "from evaluation import mathematics as m; m.CPU_SECONDS = 1; m.serve()"
+    monkeypatch.setattr("evaluation.latex.SERVE", (sys.executable, "-c", hasty))
+    mathematician = Mathematician()
+    monkeypatch.setattr("evaluation.latex._mathematician", mathematician)
+    try:
+        assert equal(HARD, "7") == 0
+        assert equal(r"\boxed{7}", "7") == 1
+        with pytest.raises(TooHard):
+            mathematician.ask("is_equal", HARD, "7")
+        assert expression_said(r"\boxed{7}") == "7"
+    finally:
+        mathematician.close()
+
+
+def test_a_number_of_any_length_is_said() -> None:
+    number = "9" * 5000  # longer than Python turns into text unless it is told to
+
+    assert expression_said(rf"\boxed{{{number}}}") == number
+
+
+def test_any_thread_may_judge() -> None:
+    judged: list[float] = []
+    threads = [
+        Thread(target=lambda: judged.append(equal(r"\boxed{\frac{2}{4}}", "0.5"))) for _ in range(4)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+    assert judged == [1.0] * 4
+
+
+async def test_a_running_loop_may_judge() -> None:
+    assert equal(r"\boxed{7}", "7") == 1
+    assert await asyncio.to_thread(equal, r"\boxed{8}", "7") == 0
+
+
+def test_a_process_that_others_ended_is_no_verdict() -> None:
+    mathematician = Mathematician()
+    assert mathematician.ask("is_readable", "7")
+    assert mathematician._process is not None
+    mathematician._process.send_signal(signal.SIGKILL)
+    mathematician._process.wait()
+    with pytest.raises(BadScorer, match="has ended, with -9"):
+        mathematician.ask("is_equal", "7", "7")
+    assert mathematician.ask("is_equal", "7", "7")
+    mathematician.close()
+
+
+def test_a_fork_has_a_process_of_its_own() -> None:
+    """In an interpreter of its own, in which no thread of others runs."""
+    program = """
+import os
+from evaluation.latex import equal
+assert equal("7", "7") == 1
+child = os.fork()
+for number in range(40):
+    right = str(number + 100 * (child == 0))
+    assert equal(right, right) == 1 and equal(right, "-5") == 0
+if child:
+    assert os.waitpid(child, 0)[1] == 0
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+    )
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 def test_every_right_answer_of_the_shared_files_is_right_and_its_neighbours_is_wrong() -> None:

@@ -9,8 +9,16 @@ import pytest
 from server.ledger.database import connect
 from server.ledger.store import Store
 from tests.server.ledger.postgres import Cluster
+from tests.waiting import PATIENCE
 
 NUMBERS = count()
+
+
+@pytest.fixture(autouse=True)
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Databases are waited for as long as a busy machine takes over them."""
+    for module in ("server.keys.guard", "server.keys.purse", "server.metrics", "server.replays"):
+        monkeypatch.setattr(f"{module}.PATIENCE_SECONDS", PATIENCE)
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])

