@@ -8,6 +8,7 @@ from fastapi import Request
 from pydantic import ValidationError
 from pydantic_core import from_json
 
+from server.encodings import decoder
 from server.errors import BadRequest, BodyTooLarge, RequestTimeout
 from server.parts import Part
 from server.schemas import ChatRequest
@@ -19,22 +20,27 @@ MAX_PATH = 128
 
 
 async def read_body(request: Request, at_most: int) -> bytes:
-    """The whole body, counted while it comes.
+    """The whole body, decompressed and counted while it comes.
 
     Raises:
-        BodyTooLarge: if it is over `at_most` bytes.
+        BadRequest: if it cannot be decompressed.
+        UnsupportedEncoding: if it is compressed in a way that is not known.
+        BodyTooLarge: if it is over `at_most` bytes, before or after that.
         RequestTimeout: if it is not whole within `BODY_SECONDS`.
         ClientDisconnect: if the client went away.
     """
-    body = bytearray()
+    encoded = decoder(request.headers.getlist("content-encoding"))
+    body, read = bytearray(), 0
     try:
         async with asyncio.timeout(BODY_SECONDS):
             async for chunk in request.stream():
-                body += chunk
-                if len(body) > at_most:
+                read += len(chunk)
+                body += encoded.push(chunk, at_most - len(body))
+                if max(read, len(body)) > at_most:
                     raise BodyTooLarge(f"the request's body is over {at_most} bytes: send less")
     except TimeoutError:
         raise RequestTimeout(f"the body did not come within {BODY_SECONDS:g} s") from None
+    encoded.close()
     return bytes(body)
 
 

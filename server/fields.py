@@ -1,10 +1,20 @@
 """Fields of a request that are not served: which are harmless, and what to say of the rest."""
 
+import re
 from collections.abc import Collection, Iterable
 from difflib import get_close_matches
 from typing import Any
+from urllib.parse import quote
 
 MAX_NAME = 64
+MAX_LISTED = 1024
+"""Characters of the header that lists ignored fields; proxies hold all headers in a few KB."""
+
+MAX_PATH = 128
+MORE = "..."
+"""Ends a list of ignored fields that is too long."""
+
+INDEX = re.compile(r"\[\d+\]")
 
 IGNORED = frozenset(
     {
@@ -22,15 +32,36 @@ IGNORED = frozenset(
 """OpenAI's fields that do not change the answer: accepted, and listed in a header."""
 
 MEANINGLESS: dict[str, tuple[Any, ...]] = {
+    "add_generation_prompt": (True,),
+    "add_special_tokens": (False,),
     "annotations": ([],),
+    "bad_words": ([],),
     "best_of": (1,),
+    "continue_final_message": (False,),
+    "documents": ([],),
     "echo": (False,),
     "function_call": ("none", "auto"),
     "functions": ([],),
+    "ignore_eos": (False,),
+    "include_stop_str_in_output": (False,),
+    "length_penalty": (1,),
+    "min_tokens": (0,),
     "modalities": (["text"],),
+    "no_stop_trim": (False,),
+    "priority": (0,),
+    "return_hidden_states": (False,),
+    "return_token_ids": (False,),
+    "return_tokens_as_token_ids": (False,),
+    "skip_special_tokens": (True,),
+    "spaces_between_special_tokens": (True,),
+    "stop_token_ids": ([],),
+    "stream_reasoning": (True,),
     "suffix": ("",),
+    "use_beam_search": (False,),
+    "verbosity": ("medium",),
 }
-"""Values that ask for nothing, and so are accepted of fields that are refused otherwise."""
+"""Values that ask for nothing, mostly other servers' defaults, and so are accepted of fields that
+are refused otherwise."""
 
 UNSUPPORTED = frozenset(
     {
@@ -38,7 +69,6 @@ UNSUPPORTED = frozenset(
         "audio",
         "logprobs",
         "refusal",
-        "verbosity",
         "web_search_options",
     }
 )
@@ -58,25 +88,57 @@ def is_ignored(name: str, value: object) -> bool:
     """Whether a field may be passed over although it is not served."""
     if value is None or name in IGNORED:
         return True
-    # To Python, 0 is False and 1 is True.
-    return any(value == each and type(value) is type(each) for each in MEANINGLESS.get(name, ()))
+    # To Python, 0 is False and 1 is True; to JSON, 0 is 0.0.
+    return any(
+        value == each and isinstance(value, bool) is isinstance(each, bool)
+        for each in MEANINGLESS.get(name, ())
+    )
 
 
-def describe_others() -> dict[str, Any]:
-    """What a JSON schema says of fields beside its own."""
-    patterns: dict[str, Any] = {
-        f"^({'|'.join(sorted(IGNORED))})$": {"description": "Accepted and passed over."}
-    }
+def describe_others(known: Collection[str]) -> dict[str, Any]:
+    """What a JSON schema says of fields beside its own, which are `known`."""
+    ignored = "|".join(sorted(IGNORED.difference(known)))
+    patterns: dict[str, Any] = {f"^({ignored})$": {"description": "Accepted and passed over."}}
     for name, values in MEANINGLESS.items():
-        asks = "Not supported; values that ask for nothing are accepted."
-        patterns[f"^{name}$"] = {"description": asks, "enum": [*values, None]}
+        if name not in known:
+            asks = "Not supported; values that ask for nothing are accepted."
+            patterns[f"^{name}$"] = {"description": asks, "enum": [*values, None]}
     unknown = {"description": "Other fields are refused by name.", "type": "null"}
     return {"patternProperties": patterns, "additionalProperties": unknown}
+
+
+def describe_lenient(needed: Collection[str]) -> dict[str, Any]:
+    """The same where other fields are passed over, but for those that are `needed`."""
+    passed = {"description": "Passed over, and named in the header `x-ignored-fields`."}
+    if not needed:
+        return {"additionalProperties": passed}
+    refused = {"description": "Not supported: refused unless it is null.", "type": "null"}
+    pattern = f"^({'|'.join(sorted(needed))})$"
+    return {"patternProperties": {pattern: refused}, "additionalProperties": passed}
 
 
 def ignored(extra: Iterable[tuple[str, Any]]) -> list[str]:
     """Names of the fields that were given, mean something, and are passed over."""
     return [name for name, value in extra if name in IGNORED and value is not None]
+
+
+def as_header(paths: Iterable[str]) -> str:
+    """The paths of ignored fields as a header's value, of bounded length.
+
+    A conversation has the same members in many places: each is listed where it stands
+    first. Names are the client's: what is no plain letter is percent-encoded.
+    """
+    listed: dict[str, str] = {}
+    for path in paths:
+        listed.setdefault(INDEX.sub("[]", path), quote(path[:MAX_PATH], safe="[]$:@/")[:MAX_PATH])
+    kept: list[str] = []
+    room = MAX_LISTED - len(MORE)
+    for path in listed.values():
+        room -= len(path) + len(", ")
+        if room < 0:
+            return ", ".join([*kept, MORE])
+        kept.append(path)
+    return ", ".join(kept)
 
 
 def refusal(name: str, known: Collection[str]) -> str:

@@ -8,7 +8,7 @@ from pydantic_core import PydanticCustomError
 
 from server.engines.answers import Constraint, Kind, ToolChoice
 from server.errors import BadRequest
-from server.parts import Flag, Part, Text
+from server.parts import Flag, LenientPart, Part, Text
 
 MAX_TOOLS = 128
 MAX_FUNCTION_NAME = 64
@@ -40,7 +40,7 @@ def _is_short(schema: dict[str, Any]) -> dict[str, Any]:
 Schema = Annotated[dict[str, Any], AfterValidator(_is_short)]
 
 
-class Function(Part):
+class Function(LenientPart):
     """A function that the model may call."""
 
     name: FunctionName
@@ -53,7 +53,7 @@ class Function(Part):
     """Whether a call's arguments must match the schema."""
 
 
-class Tool(Part):
+class Tool(LenientPart):
     """A tool that the model may use."""
 
     type: Literal["function"]
@@ -63,7 +63,7 @@ class Tool(Part):
 
     def to_plain(self) -> dict[str, Any]:
         """The tool as templates and parsers take it."""
-        return self.model_dump(exclude_none=True)
+        return {"type": self.type, "function": self.function.given()}
 
 
 class FunctionChoice(Part):
@@ -146,7 +146,7 @@ class StructuredOutputs(Part):
 
     @model_validator(mode="after")
     def _one_of_them(self) -> "StructuredOutputs":
-        given = self.model_dump(exclude_none=True, by_alias=True)
+        given = self.given()
         if len(given) != 1:
             told = f"not {' and '.join(given)}" if given else "none is given"
             raise PydanticCustomError(
@@ -156,7 +156,7 @@ class StructuredOutputs(Part):
 
     def constraint(self) -> Constraint:
         """What it binds the answer to."""
-        ((name, value),) = self.model_dump(exclude_none=True, by_alias=True).items()
+        ((name, value),) = self.given().items()
         return Constraint(Kind(name), value, f"structured_outputs.{name}")
 
 

@@ -66,13 +66,17 @@ class StreamOptions(Part):
 
     include_usage: Flag | None = None
     """Whether to send usage and cost in a chunk of their own before the end."""
+    continuous_usage_stats: Flag | None = None
+    """Whether every chunk tells its choice's usage so far, too; only with `include_usage`, as
+    vLLM has it."""
 
 
 class Thinking(Part):
     """The budget's finer points."""
 
-    type: Literal["enabled", "disabled", "auto"] | None = None
-    """`disabled` is no thinking; `enabled` insists on some; `auto` is neither."""
+    type: Literal["enabled", "disabled", "auto", "adaptive"] | None = None
+    """`disabled` is no thinking; `enabled` insists on some; `auto`, which Anthropic calls
+    `adaptive`, lets the router choose."""
     budget_tokens: CountOrNoCap | None = None
     """The same as `max_thinking_tokens`, as Anthropic spells it."""
     min_tokens: Count | None = None
@@ -132,8 +136,8 @@ class TemplateSwitches(Part):
 class Generation(Part):
     """What chats and completions of raw prompts can ask for alike."""
 
-    model: Annotated[Text, Field(max_length=MAX_NAME)]
-    """The model's name, as `GET /v1/models` lists it."""
+    model: Annotated[Text, Field(max_length=MAX_NAME)] | None = None
+    """The model's name, as `GET /v1/models` lists it; the one served if unset."""
     max_thinking_tokens: CountOrNoCap | None = None
     """Most thinking tokens of each choice; 0 is no thinking, -1 no cap but the context."""
     min_thinking_tokens: Count | None = None
@@ -199,6 +203,9 @@ class Generation(Part):
     """Whether to send the answer as server-sent events while it is generated."""
     stream_options: StreamOptions | None = None
     """How to stream; only with `stream`."""
+    event_names: Flag | None = None
+    """Whether a stream's events have names; goes before the header `x-event-names` and the
+    server's setting."""
 
     @property
     def template_switches(self) -> TemplateSwitches:
@@ -210,11 +217,6 @@ class Generation(Part):
         """How many of the likeliest tokens to tell at each position; None tells no scores."""
         return None
 
-    def ignored_fields(self) -> list[str]:
-        """Names of fields that were given and are ignored, nested ones with their path."""
-        nested = self.stream_options.ignored_fields() if self.stream_options else []
-        return super().ignored_fields() + [f"stream_options.{name}" for name in nested]
-
 
 class ChatRequest(Generation):
     """The body of `POST /v1/chat/completions`."""
@@ -225,6 +227,12 @@ class ChatRequest(Generation):
     """Switches of the chat template; only those of the thinking are taken."""
     reasoning_format: ReasoningFormat | None = None
     """Where in the response the thinking stands; the server has a default."""
+    include_reasoning: Flag | None = None
+    """Whether the response has the thinking at all, as vLLM spells it: false is the same as
+    `reasoning.exclude`."""
+    separate_reasoning: Flag | None = None
+    """Whether the thinking stands beside the content, as SGLang spells it: false is the
+    `reasoning_format` of `tags`."""
     max_tokens: Annotated[Int, Field(ge=1)] | None = None
     """The same as `max_completion_tokens`, as OpenAI once spelt it."""
     max_completion_tokens: Annotated[Int, Field(ge=1)] | None = None
