@@ -106,7 +106,7 @@ def create_app(settings: Settings, load: Load, tracing: Tracing | None = None) -
         dependencies=[Depends(origins.check), Depends(guard.check)],
     )
     app.state.host = host
-    app.openapi = openapi.describe(app)  # type: ignore[method-assign]
+    app.openapi = openapi.describe(app, settings, host)  # type: ignore[method-assign]
     _add_errors(app, metrics)
     metered = {CHAT_PATH, COMPLETIONS_PATH}
     app.add_middleware(Metered, metrics=metrics, books=books, tracing=tracing, paths=metered)

@@ -1,6 +1,7 @@
 """From a request's bytes to a request, or to a 400 that names the field."""
 
 import asyncio
+from collections.abc import Sequence
 from typing import Any, TypeVar
 
 import jiter
@@ -17,6 +18,8 @@ P = TypeVar("P", bound=Part)
 
 BODY_SECONDS = 60.0
 MAX_PATH = 128
+MAX_BESIDE = 8
+"""Entries that are named beside the first that is wrong."""
 
 
 async def read_body(request: Request, at_most: int) -> bytes:
@@ -80,7 +83,8 @@ def _bad_request(error: ValidationError, body: bytes) -> BadRequest:
     field = found[0]["loc"][:1]
     first = max((each for each in found if each["loc"][:1] == field), key=lambda e: len(e["loc"]))
     context = first.get("ctx", {})
-    location = _known(first["loc"], from_json(body), keeps_last=first["type"] == "missing")
+    value = from_json(body)
+    location = _known(first["loc"], value, keeps_last=first["type"] == "missing")
     if first["type"] == "field":
         param = _path((*location, context["field"]))
         return BadRequest(f"'{param}' {context['reason']}", param=param)
@@ -89,7 +93,19 @@ def _bad_request(error: ValidationError, body: bytes) -> BadRequest:
         return BadRequest(f"'{param}' is required", param=param)
     what = f"'{param}'" if param else "the body"
     message = first["msg"][0].lower() + first["msg"][1:]
-    return BadRequest(f"{what} is wrong: {message}", param=param or None)
+    others = _beside(location, [_known(each["loc"], value, keeps_last=False) for each in found])
+    return BadRequest(f"{what} is wrong: {message}{others}", param=param or None)
+
+
+def _beside(location: tuple[int | str, ...], wrong: Sequence[tuple[int | str, ...]]) -> str:
+    """What to say of other entries of the same list or table that are wrong as well."""
+    within = location[:-1]
+    others = [each for each in wrong if within and each[:-1] == within and each != location]
+    told = [f"'{_path(each)}'" for each in dict.fromkeys(others)]
+    if not told:
+        return ""
+    more = f" and {len(told) - MAX_BESIDE} more" if len(told) > MAX_BESIDE else ""
+    return f"; so are {', '.join(told[:MAX_BESIDE])}{more}"
 
 
 def _path(location: tuple[int | str, ...]) -> str:

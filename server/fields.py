@@ -11,6 +11,9 @@ MAX_LISTED = 1024
 """Characters of the header that lists ignored fields; proxies hold all headers in a few KB."""
 
 MAX_PATH = 128
+LIKELY = 0.7
+"""How like a known name one must be to be taken for a misspelt one."""
+
 MORE = "..."
 """Ends a list of ignored fields that is too long."""
 
@@ -80,6 +83,10 @@ MISPLACED = {
     "landing": "thinking.landing",
     "on_loop": "thinking.on_loop",
     "wrap_up_text": "thinking.wrap_up_text",
+    "budget_tokens": "thinking.budget_tokens",
+    "continuous_usage_stats": "stream_options.continuous_usage_stats",
+    "include_usage": "stream_options.include_usage",
+    "usage": "stream_options.include_usage",
 }
 """Fields that stand in another place."""
 
@@ -97,12 +104,16 @@ def is_ignored(name: str, value: object) -> bool:
 
 def describe_others(known: Collection[str]) -> dict[str, Any]:
     """What a JSON schema says of fields beside its own, which are `known`."""
-    ignored = "|".join(sorted(IGNORED.difference(known)))
-    patterns: dict[str, Any] = {f"^({ignored})$": {"description": "Accepted and passed over."}}
-    for name, values in MEANINGLESS.items():
-        if name not in known:
-            asks = "Not supported; values that ask for nothing are accepted."
-            patterns[f"^{name}$"] = {"description": asks, "enum": [*values, None]}
+    patterns: dict[str, Any] = {
+        _any_of(IGNORED.difference(known)): {"description": "Accepted and passed over."}
+    }
+    asks = "Not supported; values that ask for nothing are accepted."
+    by_values: dict[str, list[str]] = {}
+    for name in MEANINGLESS.keys() - known:
+        by_values.setdefault(repr(MEANINGLESS[name]), []).append(name)
+    for names in by_values.values():
+        values = [*MEANINGLESS[names[0]], None]
+        patterns[_any_of(names)] = {"description": asks, "enum": values}
     unknown = {"description": "Other fields are refused by name.", "type": "null"}
     return {"patternProperties": patterns, "additionalProperties": unknown}
 
@@ -113,8 +124,11 @@ def describe_lenient(needed: Collection[str]) -> dict[str, Any]:
     if not needed:
         return {"additionalProperties": passed}
     refused = {"description": "Not supported: refused unless it is null.", "type": "null"}
-    pattern = f"^({'|'.join(sorted(needed))})$"
-    return {"patternProperties": {pattern: refused}, "additionalProperties": passed}
+    return {"patternProperties": {_any_of(needed): refused}, "additionalProperties": passed}
+
+
+def _any_of(names: Iterable[str]) -> str:
+    return f"^({'|'.join(sorted(names))})$"
 
 
 def ignored(extra: Iterable[tuple[str, Any]]) -> list[str]:
@@ -143,13 +157,14 @@ def as_header(paths: Iterable[str]) -> str:
 
 def refusal(name: str, known: Collection[str]) -> str:
     """What to say of a field after its name: why it is refused, and what to do instead."""
-    if name in MISPLACED:
+    meant = next((each for each in known if name in each.split("_", 1)[1:]), None)
+    if meant is None and name in MISPLACED:
         return f"is no field here: use '{MISPLACED[name]}'"
     if name in UNSUPPORTED:
         return "is not supported yet: leave it out"
-    if any(part in name.lower() for part in ("think", "reason", "budget")):
-        return f"is no field here: did you mean '{_nearest(name, known, 0.0)}'?"
-    likely = _nearest(name, known, 0.6)
+    likely = meant or _nearest(name, known, LIKELY)
+    if likely is None and any(part in name.lower() for part in ("think", "reason", "budget")):
+        likely = _nearest(name, [each for each in known if "_" in each], 0.0)
     return f"is no field here: did you mean '{likely}'?" if likely else "is no field here"
 
 

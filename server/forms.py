@@ -3,12 +3,12 @@
 from typing import Annotated, Any, Literal
 
 import orjson
-from pydantic import AfterValidator, Field, Strict, model_validator
+from pydantic import AfterValidator, ConfigDict, Field, Strict, model_validator
 from pydantic_core import PydanticCustomError
 
 from server.engines.answers import Constraint, Kind, ToolChoice
 from server.errors import BadRequest
-from server.parts import Flag, LenientPart, Part, Text
+from server.parts import NULL, Flag, LenientPart, Part, Text, exactly_one, needs
 
 MAX_TOOLS = 128
 MAX_FUNCTION_NAME = 64
@@ -36,6 +36,11 @@ def _is_short(schema: dict[str, Any]) -> dict[str, Any]:
         raise PydanticCustomError("schema", "It should be at most {limit} bytes of JSON", limit)
     return schema
 
+
+SCHEMA_WHERE_IT_BELONGS: dict[str, Any] = {
+    **needs("type", {"const": "json_schema"}, json_schema={"not": NULL}),
+    "else": {"properties": {"json_schema": NULL}},
+}
 
 Schema = Annotated[dict[str, Any], AfterValidator(_is_short)]
 
@@ -98,6 +103,8 @@ class JsonSchema(Part):
 class ResponseFormat(Part):
     """What the answer must be."""
 
+    model_config = ConfigDict(json_schema_extra=SCHEMA_WHERE_IT_BELONGS)
+
     type: Literal["text", "json_object", "json_schema"]
     """Free text, any JSON object, or JSON of a schema."""
     json_schema: JsonSchema | None = None
@@ -124,6 +131,8 @@ class ResponseFormat(Part):
 
 class StructuredOutputs(Part):
     """vLLM's ways to bind the answer; one of them is given."""
+
+    model_config = ConfigDict(json_schema_extra=exactly_one(*(kind.value for kind in Kind)))
 
     json_: Annotated[Schema | None, Field(alias="json")] = None
     """A JSON schema."""

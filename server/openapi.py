@@ -6,6 +6,7 @@ refuses, whose own words are the document's.
 """
 
 from collections.abc import Callable, Sequence
+from copy import deepcopy
 from dataclasses import dataclass
 from functools import cache
 from inspect import getdoc
@@ -35,9 +36,12 @@ from server.errors import (
     UnsupportedEncoding,
 )
 from server.feedback import FeedbackRequest
+from server.host import EngineHost
 from server.prompts import CompletionRequest
-from server.replays import HEADER, MAX_NAME, REPLAYED
+from server.replays import HEADER, MAX_NAME, REPLAYED, keeps_answers
 from server.schemas import ChatRequest
+from server.sections import AUTO
+from server.settings import Settings
 from server.terms import FLAGS, NAMES_HEADER, TIMEOUT_HEADER
 from server.tokenization import DetokenizeRequest, TokenizeRequest
 
@@ -259,20 +263,46 @@ LOAD = Operation(
 METRICS = Operation("metrics", "Tell Prometheus what was counted", refuses=(*KEYED, Forbidden))
 
 
-def describe(app: FastAPI) -> Callable[[], dict[str, Any]]:
-    """A function that gives the description, made when it is first asked for."""
+def describe(app: FastAPI, settings: Settings, host: EngineHost) -> Callable[[], dict[str, Any]]:
+    """A function that gives the description of this very server, made when it is asked for."""
 
     def openapi() -> dict[str, Any]:
-        if app.openapi_schema is None:
-            schema = get_openapi(title=app.title, version=app.version, routes=app.routes)
-            schema["components"] = {"schemas": _schemas()[1]}
-            for path in schema["paths"].values():
-                for operation in path.values():
-                    operation["responses"].pop("422", None)  # a bad request is a 400 here
-            app.openapi_schema = schema
+        vocabulary = host.engine.codec.vocabulary_size if host.up else None
+        if app.openapi_schema is None or vocabulary is not None:
+            app.openapi_schema = _narrowed(document(app), settings, vocabulary)
         return app.openapi_schema
 
     return openapi
+
+
+def document(app: FastAPI) -> dict[str, Any]:
+    """The description of any server: what depends on settings and model, it says in words."""
+    schema = get_openapi(title=app.title, version=app.version, routes=app.routes)
+    schema["components"] = {"schemas": deepcopy(_schemas()[1])}
+    for path in schema["paths"].values():
+        for operation in path.values():
+            operation["responses"].pop("422", None)  # a bad request is a 400 here
+    return schema
+
+
+def _narrowed(schema: dict[str, Any], settings: Settings, vocabulary: int | None) -> dict[str, Any]:
+    """The same, with what this server's settings and its model allow."""
+    schemas = schema["components"]["schemas"]
+    tiers = [tier.name for tier in settings.tiers]
+    for kind, names in ((ChatRequest, [*tiers, AUTO]), (CompletionRequest, tiers)):
+        fields = schemas[kind.__name__]["properties"]
+        fields["budget_tier"]["anyOf"][0] = {"type": "string", "enum": names}
+        fields["n"]["anyOf"][0]["maximum"] = settings.limits.max_choices
+    if vocabulary is not None:
+        tokens = schemas[DetokenizeRequest.__name__]["properties"]["tokens"]
+        tokens["items"] |= {"maximum": vocabulary - 1}
+        tokens["items"].pop("exclusiveMaximum", None)
+    if not keeps_answers(settings.ledger):
+        for path in schema["paths"].values():
+            for operation in path.values():
+                told = operation.get("parameters", [])
+                operation["parameters"] = [each for each in told if each["name"] != HEADER]
+    return schema
 
 
 @cache

@@ -20,6 +20,7 @@ from server.fields import (
 )
 
 MAX_NAME = 256
+NULL = {"type": "null"}
 
 Text = Annotated[str, Strict()]
 Flag = Annotated[bool, Strict()]
@@ -36,6 +37,26 @@ def one_as_list(value: Any) -> Any:
     if isinstance(value, list):
         return value
     raise PydanticCustomError("texts", "It should be a string or a list of strings")
+
+
+def exactly_one(*names: str) -> dict[str, Any]:
+    """What a JSON schema says where one of these fields is needed, and no more than one."""
+    given = ({"required": [name], "properties": {name: {"not": NULL}}} for name in names)
+    return {"oneOf": [*given]}
+
+
+def needs(field: str, values: Any, **others: Any) -> dict[str, Any]:
+    """What a JSON schema says where a field of some values needs others of some.
+
+    Args:
+        field: the one that needs.
+        values: a schema of those for which it does.
+        others: schemas of the fields needed.
+    """
+    return {
+        "if": {"required": [field], "properties": {field: values}},
+        "then": {"required": [*others], "properties": others},
+    }
 
 
 class Part(BaseModel):

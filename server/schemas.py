@@ -3,15 +3,16 @@
 from enum import StrEnum
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field
+from pydantic import BeforeValidator, ConfigDict, Field
 
-from budget import Landing, OnLoop
+from budget import MAX_CONTINUATIONS, Landing, OnLoop
 from server.engines.answers import Constraint, ToolChoice
 from server.errors import BadRequest
 from server.forms import MAX_TOOLS, NamedTool, ResponseFormat, StructuredOutputs, Tool, choose_tools
 from server.messages import Message
 from server.parts import (
     MAX_NAME,
+    NULL,
     Count,
     CountOrNoCap,
     Flag,
@@ -19,6 +20,7 @@ from server.parts import (
     Int,
     Part,
     Text,
+    needs,
     one_as_list,
 )
 
@@ -30,6 +32,24 @@ MAX_STOPS = 16
 MAX_STOP_LENGTH = 256
 MAX_TEXTS = 16
 MAX_TEXT_LENGTH = 1024
+
+STREAMING = needs("stream_options", {"not": NULL}, stream={"const": True})
+SCORING = needs("top_logprobs", {"type": "integer", "minimum": 1}, logprobs={"const": True})
+CALLING = needs(
+    "tool_choice",
+    {"not": {"enum": ["none", "auto", None]}},
+    tools={"type": "array", "minItems": 1},
+)
+BINDING: dict[str, Any] = {
+    "if": {"required": ["structured_outputs"], "properties": {"structured_outputs": {"not": NULL}}},
+    "then": {
+        "properties": {
+            "response_format": {"anyOf": [NULL, {"properties": {"type": {"const": "text"}}}]}
+        }
+    },
+}
+"""What admission checks of fields that go together, as JSON schema. Numbers that contradict each
+other it cannot say: such a request is a 400 that names both."""
 
 KEYS_ARE_IDS: dict[str, Any] = {"propertyNames": {"pattern": "^[0-9]{1,9}$"}}
 TokenId = Annotated[int, Field(ge=0, lt=2**31)]
@@ -81,8 +101,8 @@ class Thinking(Part):
     """The same as `max_thinking_tokens`, as Anthropic spells it."""
     min_tokens: Count | None = None
     """The same as `min_thinking_tokens`."""
-    continuations: Count | None = None
-    """How many attempts to close the thinking to turn down; 8 at most."""
+    continuations: Annotated[Count, Field(le=MAX_CONTINUATIONS)] | None = None
+    """How many attempts to close the thinking to turn down."""
     continuation_text: (
         Annotated[
             ContinuationTexts,
@@ -220,6 +240,8 @@ class Generation(Part):
 
 class ChatRequest(Generation):
     """The body of `POST /v1/chat/completions`."""
+
+    model_config = ConfigDict(json_schema_extra={"allOf": [STREAMING, SCORING, CALLING, BINDING]})
 
     messages: Annotated[list[Message], Field(min_length=1, max_length=MAX_MESSAGES)]
     """The conversation so far, oldest message first."""
