@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 import jiter
 from fastapi import Request
 from pydantic import ValidationError
-from pydantic_core import from_json
+from pydantic_core import from_json, to_json
 
 from server.encodings import decoder
 from server.errors import BadRequest, BodyTooLarge, RequestTimeout
@@ -59,7 +59,13 @@ def parse(body: bytes, kind: type[P]) -> P:
         BadRequest: if it is not one; the first field at fault is named.
     """
     try:
-        request = kind.model_validate_json(body)
+        try:
+            request = kind.model_validate_json(body)
+        except ValidationError as error:
+            whole = _with_integers(error, body)
+            if whole is None:
+                raise
+            request = kind.model_validate_json(whole)
     except ValidationError as error:
         raise _bad_request(error, body) from None
     _check_that_none_is_twice(body)
@@ -72,6 +78,27 @@ def _check_that_none_is_twice(body: bytes) -> None:
         jiter.from_json(body, catch_duplicate_keys=True)
     except ValueError as error:
         raise BadRequest(f"the body is ambiguous: {str(error)[:MAX_PATH]}") from None
+
+
+def _with_integers(error: ValidationError, body: bytes) -> bytes | None:
+    """The body with plain integers where they are written as `8.0`, which to JSON is the same.
+
+    Whatever is an integer is strictly one here, so that neither `true` nor "8" is. None if that
+    is not what is wrong.
+    """
+    found = [each for each in error.errors(include_url=False) if each["type"] == "int_type"]
+    written = [each for each in found if isinstance(each["input"], float)]
+    if not any(each["input"].is_integer() for each in written):
+        return None
+    value = from_json(body)
+    for each in written:
+        if each["input"].is_integer():
+            *way, last = _known(each["loc"], value, keeps_last=False)
+            within = value
+            for part in way:
+                within = within[part]
+            within[last] = int(each["input"])
+    return to_json(value)
 
 
 def _bad_request(error: ValidationError, body: bytes) -> BadRequest:

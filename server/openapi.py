@@ -17,6 +17,7 @@ from fastapi.openapi.utils import get_openapi
 from pydantic import TypeAdapter
 
 from server import responses
+from server.channels import Channel
 from server.errors import (
     ApiError,
     BadRequest,
@@ -346,16 +347,24 @@ def _content(kind: type) -> dict[str, Any]:
 
 
 def _stream(chunk: type) -> dict[str, Any]:
-    return {
+    """What each event is, as descriptions before OpenAPI 3.2 have it."""
+    told = {
         "type": "string",
-        "description": (
-            "Server-sent events. The name of an event is its channel, `reasoning` or `answer`; "
-            "a choice's last one has none, nor have the first one of a chat's choice and the one "
-            "that tells what was used. Each has a chunk as its data, but the very last one, which "
-            "has `[DONE]`. An error is an event of the name `error`, after which no other comes. "
-            "No event has a name where `event_names` is false."
-        ),
+        "contentMediaType": JSON,
         "contentSchema": {"anyOf": [_schemas()[0][chunk], _schemas()[0][responses.Error]]},
+    }
+    name = {"type": "string", "enum": [*(channel.value for channel in Channel), "error"]}
+    return {
+        "type": "object",
+        "description": (
+            "A server-sent event. Its name is its channel, `reasoning` or `answer`; a choice's "
+            "last one has none, nor have the first one of a chat's choice and the one that tells "
+            "what was used. Each has a chunk as its data, but the very last one, which has "
+            "`[DONE]`. An error is an event of the name `error`, after which no other comes. No "
+            "event has a name where `event_names` is false."
+        ),
+        "properties": {"event": name, "data": {"anyOf": [{"const": "[DONE]"}, told]}},
+        "required": ["data"],
     }
 
 

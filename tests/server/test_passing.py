@@ -195,6 +195,17 @@ async def test_values_that_ask_for_nothing() -> None:
     assert LISTED not in response.headers
 
 
+async def test_an_integer_may_be_written_with_a_point() -> None:
+    fields = {"max_tokens": 100.0, "n": 2.0, "seed": -1.0, "max_thinking_tokens": 1.0}
+    answer = (await post(body(**fields))).json()
+    text = await post({"tokens": [104.0, 105]}, "/detokenize")
+    raw = await post({"prompt": [104.0, 105]}, COMPLETIONS)
+
+    assert [choice["thinking"]["tokens"] for choice in answer["choices"]] == [1, 1]
+    assert text.json() == {"prompt": "hi"}
+    assert raw.json()["usage"]["prompt_tokens"] == 2
+
+
 @pytest.mark.parametrize(
     ("name", "value"),
     [
