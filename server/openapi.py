@@ -353,7 +353,9 @@ def _stream(chunk: type) -> dict[str, Any]:
         "contentMediaType": JSON,
         "contentSchema": {"anyOf": [_schemas()[0][chunk], _schemas()[0][responses.Error]]},
     }
-    name = {"type": "string", "enum": [*(channel.value for channel in Channel), "error"]}
+    # An event without a name is of the type `message`, as browsers and other readers have it.
+    names = [*(channel.value for channel in Channel), "message", "error"]
+    name = {"type": "string", "enum": names}
     return {
         "type": "object",
         "description": (

@@ -106,15 +106,3 @@ def test_it_lets_out_what_was_put_in(parts: list[bytes], size: int, most: int) -
     assert out == plain[: most + 1]
     if len(plain) <= most:
         unpacked.close()
-
-
-async def test_the_same_request_packed_and_plain_is_one_to_its_key(tmp_path: Any) -> None:
-    ledger = {"url": f"sqlite:///{tmp_path / 'ledger.db'}"}
-    named = {"idempotency-key": "mine"}
-    async with client(FakeEngine(), ledger=ledger) as http:
-        one = await http.post(CHAT, content=PLAIN, headers=named)
-        packed = {"content-encoding": "gzip", **named}
-        other = await http.post(CHAT, content=PACKED, headers=packed)
-
-    assert other.json() == one.json()
-    assert other.headers["idempotent-replayed"] == "true"

@@ -2,8 +2,9 @@
 
 import asyncio
 
+from server.engines.base import Job
 from server.engines.fake import FakeEngine
-from tests.server.harness import CHAT, Gate, body, client, soon
+from tests.server.harness import CHAT, body, client, soon
 from tests.server.test_errors import assert_error
 
 
@@ -16,14 +17,21 @@ async def test_the_version_is_the_descriptions() -> None:
 
 
 async def test_the_load_is_what_is_being_answered() -> None:
-    gate = Gate(1)
-    async with client(FakeEngine(before_token=gate)) as http:
+    begun: set[str] = set()
+    all_begun, opened = asyncio.Event(), asyncio.Event()
+
+    async def hold(job: Job, position: int) -> None:
+        begun.add(job.id)
+        if len(begun) == 6:
+            all_begun.set()
+        await opened.wait()
+
+    async with client(FakeEngine(before_token=hold)) as http:
         idle = (await http.get("/load")).json()
         asking = [asyncio.ensure_future(http.post(CHAT, json=body(n=2))) for _ in range(3)]
-        await soon(gate.reached.wait())
-        while (busy := (await http.get("/load")).json()) != {"server_load": 3}:
-            await asyncio.sleep(0)
-        gate.opened.set()
+        await soon(all_begun.wait())
+        busy = (await http.get("/load")).json()
+        opened.set()
         await soon(asyncio.gather(*asking))
         after = (await http.get("/load")).json()
 
