@@ -18,6 +18,7 @@ P = TypeVar("P", bound=Part)
 
 BODY_SECONDS = 60.0
 MAX_PATH = 128
+MAX_LOOKED_AT = 1024
 MAX_BESIDE = 8
 """Entries that are named beside the first that is wrong."""
 
@@ -83,22 +84,32 @@ def _check_that_none_is_twice(body: bytes) -> None:
 def _with_integers(error: ValidationError, body: bytes) -> bytes | None:
     """The body with plain integers where they are written as `8.0`, which to JSON is the same.
 
-    Whatever is an integer is strictly one here, so that neither `true` nor "8" is. None if that
-    is not what is wrong.
+    Whatever is an integer is strictly one here, so that neither `true` nor "8" is. None if none
+    of that is wrong.
     """
-    found = [each for each in error.errors(include_url=False) if each["type"] == "int_type"]
-    written = [each for each in found if isinstance(each["input"], float)]
-    if not any(each["input"].is_integer() for each in written):
+    found = error.errors(include_url=False, include_input=False, include_context=False)
+    wrong = [each["loc"] for each in found if each["type"] == "int_type"]
+    if not wrong:
         return None
     value = from_json(body)
-    for each in written:
-        if each["input"].is_integer():
-            *way, last = _known(each["loc"], value, keeps_last=False)
-            within = value
-            for part in way:
-                within = within[part]
-            within[last] = int(each["input"])
+    for way in (_known(location, value, keeps_last=False) for location in wrong):
+        *before, last = way[:-1] if isinstance(way[-1], int) else way  # a whole list at once
+        within = value
+        for part in before:
+            within = within[part]
+        within[last] = _integers(within[last])
     return to_json(value)
+
+
+def _is_whole(value: Any) -> bool:
+    return isinstance(value, float) and value.is_integer()
+
+
+def _integers(value: Any) -> Any:
+    """A number as an integer, or a list with its numbers so, where they are whole."""
+    if isinstance(value, list):
+        return [_integers(each) for each in value]
+    return int(value) if _is_whole(value) else value
 
 
 def _bad_request(error: ValidationError, body: bytes) -> BadRequest:
@@ -120,7 +131,8 @@ def _bad_request(error: ValidationError, body: bytes) -> BadRequest:
         return BadRequest(f"'{param}' is required", param=param)
     what = f"'{param}'" if param else "the body"
     message = first["msg"][0].lower() + first["msg"][1:]
-    others = _beside(location, [_known(each["loc"], value, keeps_last=False) for each in found])
+    wrong = [_known(each["loc"], value, keeps_last=False) for each in found[:MAX_LOOKED_AT]]
+    others = _beside(location, wrong)
     return BadRequest(f"{what} is wrong: {message}{others}", param=param or None)
 
 

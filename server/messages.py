@@ -46,7 +46,7 @@ class TextPart(LenientPart):
         return value
 
 
-Parts = Annotated[tuple[TextPart, ...], Field(max_length=MAX_PARTS)]
+Parts = Annotated[tuple[TextPart, ...], Field(max_length=MAX_PARTS, fail_fast=True)]
 
 
 class FunctionCall(LenientPart):
@@ -124,7 +124,7 @@ class Message(LenientPart):
     """The same as `reasoning_content`, which goes first."""
     thinking: Text | None = None
     """The same."""
-    tool_calls: Annotated[list[ToolCall], Field(max_length=MAX_TOOLS)] | None = None
+    tool_calls: Annotated[list[ToolCall], Field(max_length=MAX_TOOLS, fail_fast=True)] | None = None
     """The assistant's calls."""
     tool_call_id: Annotated[Text, Field(max_length=MAX_ID)] | None = None
     """The call that a tool's message answers."""

@@ -13,7 +13,7 @@ DEFAULT_MAX_TOKENS = 16
 """OpenAI's."""
 
 TokenId = Annotated[Count, Field(lt=2**31)]
-TokenIds = Annotated[list[TokenId], Field(max_length=MAX_TOKENS)]
+TokenIds = Annotated[list[TokenId], Field(max_length=MAX_TOKENS, fail_fast=True)]
 One = Field(min_length=1, max_length=1)
 Prompts = Text | TokenIds | Annotated[list[Text], One] | Annotated[list[TokenIds], One]
 SHOWING: dict[str, Any] = {

@@ -4,6 +4,7 @@ from enum import StrEnum
 from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, ConfigDict, Field
+from pydantic_core import PydanticCustomError
 
 from budget import MAX_CONTINUATIONS, Landing, OnLoop
 from server.engines.answers import Constraint, ToolChoice
@@ -57,6 +58,15 @@ Stop = Annotated[Text, Field(min_length=1, max_length=MAX_STOP_LENGTH)]
 Stops = Annotated[list[Stop], Field(max_length=MAX_STOPS)]
 ContinuationText = Annotated[Text, Field(min_length=1, max_length=MAX_TEXT_LENGTH)]
 ContinuationTexts = Annotated[list[ContinuationText], Field(min_length=1, max_length=MAX_TEXTS)]
+
+
+def _few(value: Any) -> Any:
+    """See that a table is no longer than allowed, before each of its entries is looked at."""
+    if isinstance(value, dict) and len(value) > MAX_BIASES:
+        raise PydanticCustomError(
+            "long", "It should have at most {most} keys", {"most": MAX_BIASES}
+        )
+    return value
 
 
 class ReasoningFormat(StrEnum):
@@ -206,6 +216,7 @@ class Generation(Part):
         Annotated[
             dict[TokenId, Annotated[Float, Field(ge=-100, le=100)]],
             Field(max_length=MAX_BIASES, json_schema_extra=KEYS_ARE_IDS),
+            BeforeValidator(_few),
         ]
         | None
     ) = None
@@ -243,7 +254,7 @@ class ChatRequest(Generation):
 
     model_config = ConfigDict(json_schema_extra={"allOf": [STREAMING, SCORING, CALLING, BINDING]})
 
-    messages: Annotated[list[Message], Field(min_length=1, max_length=MAX_MESSAGES)]
+    messages: Annotated[list[Message], Field(min_length=1, max_length=MAX_MESSAGES, fail_fast=True)]
     """The conversation so far, oldest message first."""
     chat_template_kwargs: TemplateSwitches | None = None
     """Switches of the chat template; only those of the thinking are taken."""

@@ -200,10 +200,15 @@ async def test_an_integer_may_be_written_with_a_point() -> None:
     answer = (await post(body(**fields))).json()
     text = await post({"tokens": [104.0, 105]}, "/detokenize")
     raw = await post({"prompt": [104.0, 105]}, COMPLETIONS)
+    one = await post({"prompt": [[104.0, 105.0]], "stop": ["x"]}, COMPLETIONS)
+    thinking = await post(body(thinking={"type": "enabled", "budget_tokens": 2.0}))
 
     assert [choice["thinking"]["tokens"] for choice in answer["choices"]] == [1, 1]
     assert text.json() == {"prompt": "hi"}
-    assert raw.json()["usage"]["prompt_tokens"] == 2
+    assert raw.json()["usage"]["prompt_tokens"] == one.json()["usage"]["prompt_tokens"] == 2
+    assert thinking.json()["choices"][0]["thinking"]["max_tokens"] == 2
+    assert_error(await post({"prompt": [[1.5, 1.0]]}, COMPLETIONS), 400, "prompt[0]")
+    assert_error(await post({"prompt": [[1.0, -1.0]]}, COMPLETIONS), 400, "prompt")
 
 
 @pytest.mark.parametrize(

@@ -128,7 +128,7 @@ def _name_tools(body: dict) -> None:
 
 def _prompt(prompt: object) -> object:
     """One that is not empty, of tokens that the model has."""
-    if isinstance(prompt, int):
+    if isinstance(prompt, int | float):
         return prompt % VOCABULARY
     if isinstance(prompt, list):
         return [_prompt(part) for part in prompt] or [0]
