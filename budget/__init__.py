@@ -18,6 +18,7 @@ from budget.machine import (
 from budget.markers import Markers
 from budget.matcher import MarkerMatcher, matcher_of
 from budget.policy import (
+    MAX_CONTINUATIONS,
     Landing,
     OnLoop,
     ThinkingBudget,
@@ -29,6 +30,7 @@ from budget.policy import (
 from budget.vocabulary import OPAQUE, Vocabulary
 
 __all__ = [
+    "MAX_CONTINUATIONS",
     "OPAQUE",
     "BudgetError",
     "DesyncError",

@@ -4,11 +4,11 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from server.channels import Call, Channel, Piece
+from server.channels import Call, Channel, Piece, Used
 from server.engines.answers import CallDelta
 from server.engines.base import Score
 from server.events import HOLE, Mould, event
-from server.presentation import keys
+from server.presentation import OWN_KEYS, keys
 from server.reply import Reply, finish_reason
 from server.schemas import ReasoningFormat
 from server.turn import End, Progress, Told
@@ -27,6 +27,7 @@ class Draft:
     def __init__(self, style: ReasoningFormat) -> None:
         self._style = style
         self._texts: dict[str, list[str]] = {"content": []}
+        self._texts |= {key: [] for key in OWN_KEYS[style]}
         self._calls: list[dict[str, Any]] = []
         self.scores: dict[Channel, list[Score]] = {channel: [] for channel in Channel}
 
@@ -36,16 +37,15 @@ class Draft:
             self._add_call(item.delta)
             return
         for key in keys(item.channel, self._style):
-            self._texts.setdefault(key, []).append(item.text)
+            self._texts[key].append(item.text)
         self.scores[item.channel] += item.scores
 
     def message(self) -> dict[str, Any]:
         """The message, in OpenAI's shape; its content is null where it is calls alone."""
-        texts: dict[str, Any] = {key: "".join(parts) for key, parts in self._texts.items()}
-        message = {"role": "assistant", **texts}
-        if self._calls:
-            message |= {"content": texts["content"] or None, "tool_calls": self._calls}
-        return message
+        texts = {key: "".join(parts) or None for key, parts in self._texts.items()}
+        if not self._calls:
+            return {"role": "assistant", **texts, "content": texts["content"] or ""}
+        return {"role": "assistant", **texts, "tool_calls": self._calls}
 
     def _add_call(self, delta: CallDelta) -> None:
         if delta.index == len(self._calls):
@@ -83,37 +83,38 @@ class Completion(Reply):
         ]
         return {**self.envelope("chat.completion"), "choices": choices, **self.accounts(ends)}
 
-    def role(self, index: int) -> dict[str, Any]:
+    def role(self, index: int, used: Used | None) -> dict[str, Any]:
         """A choice's first chunk."""
-        return self._chunk(index, {"role": "assistant", "content": ""})
+        return self._chunk(index, {"role": "assistant", "content": ""}, used)
 
     def text(self, index: int, channel: Channel) -> dict[str, Any]:
         """A chunk of text, with a hole where the text goes."""
         return self._chunk(index, dict.fromkeys(keys(channel, self.style), HOLE))
 
-    def scored(self, piece: Piece) -> dict[str, Any]:
-        """A chunk of text with the scores of its tokens."""
+    def piece(self, piece: Piece) -> dict[str, Any]:
+        """A chunk of text, with the scores of its tokens and what has been used where told."""
         delta = dict.fromkeys(keys(piece.channel, self.style), piece.text)
-        chunk = self._chunk(piece.choice, delta)
-        chunk["choices"][0]["logprobs"] = self._logprobs({piece.channel: piece.scores})
+        chunk = self._chunk(piece.choice, delta, piece.used)
+        if piece.scores:
+            chunk["choices"][0]["logprobs"] = self._logprobs({piece.channel: piece.scores})
         return chunk
 
     def call(self, call: Call) -> dict[str, Any]:
         """A chunk of a tool call."""
-        return self._chunk(call.choice, {"tool_calls": [_call_delta(call.delta)]})
+        return self._chunk(call.choice, {"tool_calls": [_call_delta(call.delta)]}, call.used)
 
     def progress(self, progress: Progress) -> dict[str, Any]:
         """A chunk that tells how far a thinking is that is not shown."""
-        chunk = self._chunk(progress.choice, {})
+        chunk = self._chunk(progress.choice, {"content": ""}, progress.used)
         chunk["choices"][0]["thinking"] = {
             "tokens": progress.tokens,
             "max_tokens": self.admission.max_thinking_tokens,
         }
         return chunk
 
-    def finish(self, end: End) -> dict[str, Any]:
-        """A choice's last chunk."""
-        chunk = self._chunk(end.choice, {})
+    def finish(self, end: End, used: Used | None) -> dict[str, Any]:
+        """A choice's last chunk. Its content is empty: DeepSeek's own loop adds it up unasked."""
+        chunk = self._chunk(end.choice, {"content": ""}, used)
         chunk["choices"][0] |= {
             "finish_reason": finish_reason(end, self.admission),
             "thinking": self.thinking(end),
@@ -124,9 +125,11 @@ class Completion(Reply):
         """The chunk after all choices, with what they used."""
         return {**self.envelope("chat.completion.chunk"), "choices": [], **self.accounts(ends)}
 
-    def _chunk(self, index: int, delta: dict[str, Any]) -> dict[str, Any]:
-        choice = {"index": index, "delta": delta, "finish_reason": None}
-        return {**self.envelope("chat.completion.chunk"), "choices": [choice]}
+    def _chunk(self, index: int, delta: dict[str, Any], used: Used | None = None) -> dict[str, Any]:
+        empty = dict.fromkeys(OWN_KEYS[self.style])
+        choice = {"index": index, "delta": {**empty, **delta}, "finish_reason": None}
+        chunk = {**self.envelope("chat.completion.chunk"), "choices": [choice]}
+        return chunk if used is None else chunk | self.so_far(used)
 
     def _logprobs(self, scores: Mapping[Channel, Sequence[Score]]) -> dict[str, Any] | None:
         told = {
@@ -148,13 +151,20 @@ class Completion(Reply):
 class EventWriter:
     """Writes it as server-sent events."""
 
-    def __init__(self, completion: Completion) -> None:
+    def __init__(self, completion: Completion, counted: bool) -> None:
+        """Begin a stream.
+
+        Args:
+            completion: what is told.
+            counted: whether every chunk tells what its choice has used.
+        """
         self._completion = completion
+        self._counted = counted
         self._moulds: dict[tuple[int, Channel], Mould] = {}
 
     def begin(self, index: int) -> bytes:
         """See `Writer`."""
-        return event(self._completion.role(index))
+        return event(self._completion.role(index, Used(0, 0) if self._counted else None))
 
     def item(self, item: Told) -> bytes:
         """See `Writer`. The event is named after its channel; there is none if that is hidden."""
@@ -165,14 +175,14 @@ class EventWriter:
                 return event(self._completion.progress(item))
             case _ if not keys(item.channel, self._completion.style):
                 return b""
-            case Piece(scores=()):
+            case Piece(scores=(), used=None):
                 return self._mould(item.choice, item.channel).fill(item.text)
             case _:
-                return event(self._completion.scored(item), name=item.channel.value)
+                return event(self._completion.piece(item), name=item.channel.value)
 
     def finish(self, end: End) -> bytes:
         """See `Writer`."""
-        return event(self._completion.finish(end))
+        return event(self._completion.finish(end, end.used if self._counted else None))
 
     def usage(self, ends: Sequence[End]) -> bytes:
         """See `Writer`."""

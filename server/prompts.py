@@ -2,20 +2,24 @@
 
 from typing import Annotated, Any
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import BeforeValidator, ConfigDict, Field, model_validator
 from pydantic_core import PydanticCustomError
 
 from server.parts import MAX_NAME, Count, Flag, Int, Text
-from server.schemas import Generation
+from server.schemas import STREAMING, Generation
 
 MAX_TOKENS = 2**20
 DEFAULT_MAX_TOKENS = 16
 """OpenAI's."""
 
 TokenId = Annotated[Count, Field(lt=2**31)]
-TokenIds = Annotated[list[TokenId], Field(max_length=MAX_TOKENS)]
+TokenIds = Annotated[list[TokenId], Field(max_length=MAX_TOKENS, fail_fast=True)]
 One = Field(min_length=1, max_length=1)
 Prompts = Text | TokenIds | Annotated[list[Text], One] | Annotated[list[TokenIds], One]
+SHOWING: dict[str, Any] = {
+    "properties": {"reasoning": {"properties": {"exclude": {"not": {"const": True}}}}}
+}
+"""What `_shows_its_thinking` checks, as JSON schema."""
 
 
 def _the_only_one(value: Any) -> Any:
@@ -29,6 +33,8 @@ def _the_only_one(value: Any) -> Any:
 
 class CompletionRequest(Generation):
     """The body of `POST /v1/completions`."""
+
+    model_config = ConfigDict(json_schema_extra={"allOf": [STREAMING, SHOWING]})
 
     prompt: Annotated[
         Text | TokenIds, BeforeValidator(_the_only_one, json_schema_input_type=Prompts)

@@ -101,8 +101,9 @@ class TextCompletion(Reply):
 class TextWriter:
     """Writes it as server-sent events, named after their channel."""
 
-    def __init__(self, completion: TextCompletion) -> None:
+    def __init__(self, completion: TextCompletion, counted: bool) -> None:
         self._completion = completion
+        self._counted = counted
         self._moulds: dict[tuple[int, Channel], Mould] = {}
 
     def begin(self, index: int) -> bytes:
@@ -111,11 +112,17 @@ class TextWriter:
 
     def item(self, item: Told) -> bytes:
         """See `Writer`."""
-        return self._mould(item).fill(item.text) if isinstance(item, Piece) else b""
+        if not isinstance(item, Piece):
+            return b""
+        if item.used is None:
+            return self._mould(item).fill(item.text)
+        chunk = self._completion.chunk(item.choice, item.text)
+        return event(chunk | self._completion.so_far(item.used), name=item.channel.value)
 
     def finish(self, end: End) -> bytes:
         """See `Writer`."""
-        return event(self._completion.chunk(end.choice, "", end))
+        chunk = self._completion.chunk(end.choice, "", end)
+        return event(chunk | self._completion.so_far(end.used) if self._counted else chunk)
 
     def usage(self, ends: Sequence[End]) -> bytes:
         """See `Writer`."""
@@ -139,11 +146,11 @@ class TextExchange(Exchange):
         """See `Exchange`."""
         engine, stops = self.engine, self.request.stop or ()
         channels = RawChannels(engine.codec, engine.model, job, index, stops)
-        return Choice(engine, job, index, channels, progress=False)
+        return Choice(engine, job, index, channels, counted=self.counted)
 
     def writer(self) -> TextWriter:
         """See `Exchange`."""
-        return TextWriter(self.completion)
+        return TextWriter(self.completion, self.counted)
 
     def to_json(self, told: Sequence[Piece | Call], ends: Sequence[End]) -> dict[str, Any]:
         """See `Exchange`."""
@@ -201,4 +208,4 @@ class Completions:
             name, int(time.time()), engine.model.name, admission, meter.bill
         )
         exchange = TextExchange(asked, admission, engine, meter, self._crew, terms, completion)
-        return await respond(request, exchange, settings.limits)
+        return await respond(request, exchange, settings)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
 from budget import EndReason, Outcome
-from server.channels import Call, Channels, Piece
+from server.channels import Call, Channels, Piece, Used
 from server.engines.base import Engine, EngineUnavailable, Finish, Job
 from server.errors import DeadlineExceeded
 from server.forced import ForcedSpan
@@ -31,6 +31,7 @@ class Progress(NamedTuple):
 
     choice: int
     tokens: int
+    used: Used | None = None
 
 
 Told = Piece | Call | Progress
@@ -58,6 +59,11 @@ class End:
     tokens: int
     answer_tokens: int
     calls: int
+
+    @property
+    def used(self) -> Used:
+        """What it has used."""
+        return Used(self.tokens, self.outcome.tokens)
 
 
 class Account(Protocol):
@@ -146,7 +152,14 @@ class Choice:
     """One job on its way through the engine."""
 
     def __init__(
-        self, engine: Engine, job: Job, index: int, channels: Channels, progress: bool
+        self,
+        engine: Engine,
+        job: Job,
+        index: int,
+        channels: Channels,
+        *,
+        progress: bool = False,
+        counted: bool = False,
     ) -> None:
         """Begin before the job's first token.
 
@@ -156,12 +169,14 @@ class Choice:
             index: which choice it is.
             channels: splits its tokens.
             progress: whether to tell how far its thinking is, twice a second.
+            counted: whether to tell with each piece what has been used so far.
         """
         self._engine = engine
         self._job = job
         self._index = index
         self._channels = channels
         self._progress = progress
+        self._counted = counted
         self._told_at = 0.0
         self._told = 0
 
@@ -197,7 +212,7 @@ class Choice:
                 if not channels.tokens:
                     account.prefilled(self._index, delta.cached)
                 for item in channels.push(delta.token_ids, delta.scores):
-                    emit(item)
+                    emit(self._count(item))
                 if self._progress:
                     self._tell_progress(emit)
                 if channels.stopped:
@@ -206,14 +221,17 @@ class Choice:
         if finish is Finish.ABORT:
             raise EngineUnavailable("the engine gave the request up")
         for item in channels.close():
-            emit(item)
+            emit(self._count(item))
         return Finish.STOP if channels.stopped else finish
+
+    def _count(self, item: Told) -> Told:
+        return item._replace(used=self._channels.used) if self._counted else item
 
     def _tell_progress(self, emit: Callable[[Told], None]) -> None:
         now, tokens = time.monotonic(), self._channels.thinking_tokens
         if tokens > self._told and now >= self._told_at + PROGRESS_SECONDS:
             self._told_at, self._told = now, tokens
-            emit(Progress(self._index, tokens))
+            emit(self._count(Progress(self._index, tokens)))
 
     async def _broken_off(self) -> End:
         """The account of a choice that did not come to its end, as far as it can be had."""

@@ -22,11 +22,16 @@ HELD_AT = len(THOUGHT) + 4
 
 
 def script(job: Job) -> Script:
-    """Who asks about the weather gets a tool called, and an answer once it has been."""
-    prompt = _text(job)
+    """Who asks about the weather gets a tool called, and an answer once it has been.
+
+    What was said before the last message of a user's is no matter.
+    """
+    prompt = _text(job).rpartition("user\n")[2]
     if "Weather in" in prompt and "\ntool\n" not in prompt:
         cities = ["Paris", "Oslo"] if "two cities" in prompt else ["Paris"]
         return Script((THOUGHT,), "\n".join(_call("get_weather", city=city) for city in cities))
+    if "As JSON" in prompt:
+        return Script((THOUGHT,), '{"degrees": 21}')
     if "\ntool\n" in prompt:
         return Script((THOUGHT,), "It is 21 degrees.")
     return Script((THOUGHT,), ANSWER)

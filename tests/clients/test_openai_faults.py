@@ -10,8 +10,9 @@ from typing import Any
 import httpx
 import openai
 import pytest
+from pydantic import BaseModel
 
-from server.engines.fake import FakeEngine
+from server.engines.fake import FakeEngine, Script
 from tests.clients.scripted import THOUGHT, busy, loading
 from tests.server.harness import Gate, body, listening, soon
 from tests.waiting import PATIENCE
@@ -29,6 +30,18 @@ WEATHER: Any = {
 }
 TOO_LONG = [{"role": "user", "content": "x" * 5000}]
 LARGE = "x" * 5 * 2**20
+
+
+class GetWeather(BaseModel):
+    """Tell the weather."""
+
+    city: str
+
+
+class Answer(BaseModel):
+    """What is asked for as JSON."""
+
+    degrees: int
 
 
 def client(url: str, **options: Any) -> openai.AsyncOpenAI:
@@ -157,6 +170,84 @@ async def test_tools_in_turn(sdk: openai.AsyncOpenAI) -> None:
     assert told == [{"city": "Paris"}, {"city": "Oslo"}]
     assert getattr(first.message, "reasoning_content") == THOUGHT  # noqa: B009
     assert (last.message.content, last.finish_reason) == ("It is 21 degrees.", "stop")
+
+
+@pytest.mark.parametrize("helper", ["create", "parse", "stream"])
+async def test_what_a_helper_made_goes_back(sdk: openai.AsyncOpenAI, helper: str) -> None:
+    """Twice round: the helpers leave members of their own in the message and in its calls."""
+    tools = [openai.pydantic_function_tool(GetWeather, name="get_weather")]
+    messages: list[Any] = []
+    for text in ("Weather in two cities?", "Weather in Paris?"):
+        messages.append({"role": "user", "content": text})
+        called = await made(sdk, helper, messages, tools)
+        calls = called.message.tool_calls
+        assert calls
+        messages.append(called.message)
+        messages += [
+            {"role": "tool", "tool_call_id": call.id, "content": "21", "is_error": False}
+            for call in calls
+        ]
+        last = await made(sdk, helper, messages, tools)
+        assert last.message.content == "It is 21 degrees."
+        messages.append(last.message)
+        if helper != "create":
+            assert isinstance(calls[0].function.parsed_arguments, GetWeather)
+    raw = await sdk.chat.completions.with_raw_response.create(**asked("x") | {"messages": messages})
+
+    listed = raw.headers["x-ignored-fields"]
+    added = {"create": "is_error", "parse": "parsed_arguments", "stream": "tool_calls[0].index"}
+    assert added[helper] in listed
+
+
+async def made(sdk: openai.AsyncOpenAI, helper: str, messages: list[Any], tools: list[Any]) -> Any:
+    """The first choice, as one of the SDK's helpers gives it."""
+    fields: Any = asked("x", tools=tools) | {"messages": messages}
+    completions = sdk.chat.completions
+    if helper == "stream":
+        async with completions.stream(**fields) as stream:
+            return (await stream.get_final_completion()).choices[0]
+    if helper == "parse":
+        return (await completions.parse(**fields)).choices[0]
+    return (await completions.create(**fields)).choices[0]
+
+
+@pytest.mark.filterwarnings("ignore:Pydantic serializer warnings")  # the SDK's own, of `parsed`
+async def test_a_parsed_answer_goes_back(sdk: openai.AsyncOpenAI) -> None:
+    messages: list[Any] = [{"role": "user", "content": "As JSON, please."}]
+    for _ in range(2):
+        fields: Any = asked("x") | {"messages": messages}
+        parsed = (await sdk.chat.completions.parse(**fields, response_format=Answer)).choices[0]
+        assert parsed.message.parsed == Answer(degrees=21)
+        messages += [parsed.message, {"role": "user", "content": "As JSON, again."}]
+
+
+@pytest.mark.parametrize("text", ["hi", "Weather in Paris?"])
+async def test_deepseeks_own_loops(sdk: openai.AsyncOpenAI, text: str) -> None:
+    """As its documentation has them: the fields of the thinking are read unasked."""
+    fields: Any = asked(text)
+    for style in ("reasoning_content", "tags", "hidden"):
+        body = {"reasoning_format": style}
+        thought = said = ""
+        async for chunk in await sdk.chat.completions.create(
+            **fields, stream=True, extra_body=body
+        ):
+            delta: Any = chunk.choices[0].delta
+            if delta.reasoning_content:
+                thought += delta.reasoning_content
+            else:
+                said += delta.content
+        whole = (await sdk.chat.completions.create(**fields, extra_body=body)).choices[0].message
+        assert said == whole.content
+        assert (thought or None) == whole.reasoning_content  # type: ignore[attr-defined]
+        assert bool(thought) is (style == "reasoning_content")
+
+
+async def test_a_model_that_does_not_think_has_the_field_too() -> None:
+    async with listening(FakeEngine(Script((), "42"), opens=False)) as url, client(url) as sdk:
+        message: Any = (await sdk.chat.completions.create(**body())).choices[0].message
+        stream: Any = await sdk.chat.completions.create(**body(), stream=True)
+        assert message.reasoning_content is None
+        assert {chunk.choices[0].delta.reasoning_content async for chunk in stream} == {None}
 
 
 async def test_tools_in_a_stream(sdk: openai.AsyncOpenAI) -> None:

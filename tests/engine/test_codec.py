@@ -120,3 +120,13 @@ def test_the_bytes_of_tokens_are_those_of_their_text(codec: VllmCodec) -> None:
     text = "Take 7, plus 5. é ☃ 🙂"
 
     assert b"".join(codec.token_bytes(token) for token in codec.encode(text)).decode() == text
+
+
+def test_what_the_tokenizer_is_set_to(codec: VllmCodec) -> None:
+    told = json.loads(json.dumps(codec.info()))
+
+    assert told["tokenizer_class"]
+    assert told["eos_token"] == "<|im_end|>"
+    assert told["model_max_length"] == 2048
+    assert "add_generation_prompt" in told["chat_template"]
+    assert str(DEMO) not in json.dumps(told)

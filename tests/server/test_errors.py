@@ -27,7 +27,7 @@ def assert_error(response: httpx.Response, status: int, param: str | None) -> di
 @pytest.mark.parametrize(
     ("fields", "param"),
     [
-        ({"model": None}, "model"),
+        ({"model": 3}, "model"),
         ({"messages": []}, "messages"),
         ({"messages": "hi"}, "messages"),
         ({"messages": [{"role": "user"}]}, "messages[0].content"),
@@ -50,7 +50,8 @@ def assert_error(response: httpx.Response, status: int, param: str | None) -> di
         ({"seed": 2**63}, "seed"),
         ({"seed": -(2**63) - 1}, "seed"),
         ({"seed": 10**400}, "seed"),
-        ({"seed": 1.0}, "seed"),
+        ({"seed": 1.5}, "seed"),
+        ({"seed": 1e300}, "seed"),
         ({"stop": [""]}, "stop[0]"),
         ({"stop": 1}, "stop"),
         ({"stop": ["x"] * 17}, "stop"),

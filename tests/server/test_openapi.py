@@ -5,12 +5,15 @@ import httpx
 import pytest
 from jsonschema import Draft202012Validator, ValidationError
 
+from server.app import create_app
 from server.engines.fake import FakeEngine
 from tests.server.described import assert_described, document, validator
-from tests.server.harness import CHAT, body, client
+from tests.server.harness import CHAT, body, client, settings
 
 POSTS = {CHAT, "/v1/completions", "/v1/route", "/tokenize", "/detokenize"}
 GETS = {"/v1/models", "/v1/models/{name}", "/health", "/ready", "/metrics"}
+EFFORTS = dict.fromkeys(("none", "minimal", "low", "medium", "high", "xhigh", "max"), "less")
+LEVELS = dict.fromkeys(("none", "low", "medium", "high"), "more")
 BODILESS = {"400", "405", "431", "500"}
 
 UNBOUNDED = {
@@ -62,11 +65,38 @@ def operations() -> Iterator[tuple[str, dict[str, Any]]]:
             yield path, operation
 
 
-async def test_it_is_served() -> None:
-    async with client(FakeEngine()) as http:
+async def test_it_is_served_with_what_this_server_allows() -> None:
+    tiers = [{"name": "less", "max_tokens": 8}, {"name": "more", "max_tokens": 80}]
+    given = {"tiers": tiers, "efforts": EFFORTS, "router": {"levels": LEVELS}}
+    async with client(FakeEngine(), limits={"max_choices": 3}, **given) as http:
         served = (await http.get("/openapi.json")).json()
 
-    assert served == document()
+    parts, whole = served["components"]["schemas"], schemas()
+    chat, raw = (parts[name]["properties"] for name in ("ChatRequest", "CompletionRequest"))
+    assert chat["budget_tier"]["anyOf"][0]["enum"] == ["less", "more", "auto"]
+    assert raw["budget_tier"]["anyOf"][0]["enum"] == ["less", "more"]
+    assert chat["n"]["anyOf"][0]["maximum"] == raw["n"]["anyOf"][0]["maximum"] == 3
+    ids = parts["DetokenizeRequest"]["properties"]["tokens"]["items"]
+    assert ids["maximum"] == FakeEngine().codec.vocabulary_size - 1
+    headers = [each["name"] for each in served["paths"][CHAT]["post"]["parameters"]]
+    assert "idempotency-key" not in headers
+    assert served["paths"].keys() == document()["paths"].keys()
+    assert {name for name in whole if whole[name] != parts[name]} == {
+        "ChatRequest",
+        "CompletionRequest",
+        "DetokenizeRequest",
+    }
+
+
+async def test_what_is_served_before_the_model_is_there_knows_no_vocabulary() -> None:
+    app = create_app(settings(), FakeEngine)
+    async with httpx.AsyncClient(
+        transport=httpx.ASGITransport(app), base_url="http://test"
+    ) as http:
+        served = (await http.get("/openapi.json")).json()
+
+    ids = served["components"]["schemas"]["DetokenizeRequest"]["properties"]["tokens"]["items"]
+    assert ids["exclusiveMaximum"] == 2**31
 
 
 def test_it_is_whole() -> None:
@@ -80,7 +110,7 @@ def test_it_is_whole() -> None:
             assert parameter["description"]
         expected = BODILESS | {"200"}
         if path in POSTS:
-            expected |= {"403", "404", "413", "503"}
+            expected |= {"403", "404", "413", "415", "503"}
         assert expected <= operation["responses"].keys(), path
         assert "422" not in operation["responses"]
     assert refs(document()) <= schemas().keys()
@@ -135,6 +165,33 @@ def test_every_field_of_a_request_says_its_range() -> None:
         ({"max_thinking_tokens": -2}, False),
         ({"messages": []}, False),
         ({"model": "x" * 257}, False),
+        ({"model": None}, True),
+        ({"messages": [{"role": "user", "content": "x", "added": 1}]}, True),
+        ({"messages": [{"role": "assistant", "refusal": "x"}]}, False),
+        ({"messages": [{"role": "assistant", "refusal": None}]}, True),
+        ({"structured_outputs": {}}, False),
+        ({"structured_outputs": {"regex": None}}, False),
+        ({"structured_outputs": {"regex": "a", "json": None}}, True),
+        ({"structured_outputs": {"regex": "a", "user": "me"}}, True),
+        ({"structured_outputs": {"regex": "a", "choice": ["a"]}}, False),
+        ({"structured_outputs": {"regex": "a"}, "response_format": {"type": "text"}}, True),
+        ({"structured_outputs": {"regex": "a"}, "response_format": {"type": "json_object"}}, False),
+        ({"response_format": {"type": "json_schema"}}, False),
+        ({"response_format": {"type": "json_object", "json_schema": {"name": "a"}}}, False),
+        ({"response_format": {"type": "json_object", "json_schema": None}}, True),
+        ({"top_logprobs": 0}, True),
+        ({"top_logprobs": 1}, False),
+        ({"top_logprobs": 1, "logprobs": False}, False),
+        ({"top_logprobs": 1, "logprobs": True}, True),
+        ({"stream_options": {}}, False),
+        ({"stream_options": {}, "stream": True}, True),
+        ({"stream_options": None}, True),
+        ({"tool_choice": "required"}, False),
+        ({"tool_choice": "required", "tools": []}, False),
+        ({"tool_choice": "none"}, True),
+        ({"thinking": {"continuations": 9}}, False),
+        ({"priority": 0.0}, True),
+        ({"n": 2.0}, True),
     ],
 )
 async def test_it_knows_good_requests_from_bad_ones(fields: dict[str, Any], valid: bool) -> None:
@@ -144,6 +201,31 @@ async def test_it_knows_good_requests_from_bad_ones(fields: dict[str, Any], vali
         assert ((await http.post(CHAT, json=asked)).status_code == 200) is valid
 
     assert validator(schemas()["ChatRequest"]).is_valid(asked) is valid
+
+
+@pytest.mark.parametrize(
+    ("path", "name", "asked", "valid"),
+    [
+        ("/v1/completions", "CompletionRequest", {"reasoning": {"exclude": True}}, False),
+        ("/v1/completions", "CompletionRequest", {"reasoning": {"exclude": False}}, True),
+        ("/v1/completions", "CompletionRequest", {"reasoning": None}, True),
+        ("/v1/completions", "CompletionRequest", {"stream_options": {}}, False),
+        ("/v1/feedback", "FeedbackRequest", {}, False),
+        ("/v1/feedback", "FeedbackRequest", {"correct": None}, False),
+        ("/v1/feedback", "FeedbackRequest", {"correct": True, "score": 1}, False),
+        ("/v1/feedback", "FeedbackRequest", {"correct": True, "score": None}, True),
+    ],
+)
+async def test_it_knows_other_good_requests_from_bad_ones(
+    path: str, name: str, asked: dict[str, Any], valid: bool
+) -> None:
+    needed = {"request_id": "x"} if name == "FeedbackRequest" else {"prompt": "hi"}
+
+    async with client(FakeEngine()) as http:
+        status = (await http.post(path, json={**needed, **asked})).status_code
+
+    assert (status != 400) is valid
+    assert validator(schemas()[name]).is_valid({**needed, **asked}) is valid
 
 
 async def test_an_answer_that_is_not_described_is_noticed() -> None:

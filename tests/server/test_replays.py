@@ -2,10 +2,12 @@
 
 import asyncio
 import contextlib
+import gzip
 from datetime import timedelta
 from typing import Any
 
 import httpx
+import orjson
 import pytest
 
 from server.engines.base import EngineUnavailable, Job
@@ -49,6 +51,17 @@ async def test_the_same_request_has_one_answer(
     assert other.content != first.content
     assert len(engine.jobs) == 2
     assert len(await rows_at(ledger["ledger"]["url"])) == 2
+
+
+async def test_a_request_is_the_same_packed_and_plain(ledger: dict[str, Any]) -> None:
+    plain = orjson.dumps(body())
+    async with client(FakeEngine(ANSWER), **ledger) as http:
+        first = await http.post(CHAT, content=plain, headers=named())
+        headers = named() | {"content-encoding": "gzip"}
+        again = await http.post(CHAT, content=gzip.compress(plain), headers=headers)
+
+    assert again.content == first.content
+    assert again.headers["idempotent-replayed"] == "true"
 
 
 async def test_another_request_of_the_same_name_is_refused(ledger: dict[str, Any]) -> None:

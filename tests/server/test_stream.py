@@ -1,11 +1,13 @@
 import asyncio
+from collections.abc import AsyncGenerator
 from typing import Any
 
 import httpx
 import pytest
 
 from server.engines.fake import FakeEngine, Script
-from tests.server.harness import CHAT, Event, Gate, body, client, events, listening, soon
+from server.events import Failure, event, without_names
+from tests.server.harness import CHAT, Event, Gate, added_up, body, client, events, listening, soon
 
 
 async def stream(engine: FakeEngine, **fields: Any) -> list[Event]:
@@ -24,7 +26,7 @@ async def test_the_contract() -> None:
     )
 
     assert role.name is None
-    assert role.choice["delta"] == {"role": "assistant", "content": ""}
+    assert role.choice["delta"] == {"role": "assistant", "content": "", "reasoning_content": None}
     assert thought.name == "reasoning"
     assert thought.choice == {
         "index": 0,
@@ -32,9 +34,9 @@ async def test_the_contract() -> None:
         "finish_reason": None,
     }
     assert answer.name == "answer"
-    assert answer.choice["delta"] == {"content": "☃"}
+    assert answer.choice["delta"] == {"content": "☃", "reasoning_content": None}
     assert finish.name is None
-    assert finish.choice["delta"] == {}
+    assert finish.choice["delta"] == {"content": "", "reasoning_content": None}
     assert finish.choice["finish_reason"] == "stop"
     assert finish.choice["thinking"]["tokens"] == 2
     assert usage.data["choices"] == []
@@ -54,15 +56,12 @@ async def test_usage_comes_only_where_it_was_asked_for() -> None:
 @pytest.mark.parametrize("style", ["reasoning_content", "reasoning", "both", "tags", "hidden"])
 async def test_a_stream_adds_up_to_the_whole_response(style: str) -> None:
     asked = body(reasoning_format=style)
-    message: dict[str, str] = {}
 
     async with client(FakeEngine(Script(("héllo ☃",), "wörld"))) as http:
         streamed = await http.post(CHAT, json={**asked, "stream": True})
         whole = await http.post(CHAT, json=asked)
 
-    for event in events(streamed.text)[:-1]:
-        for key, text in event.choice["delta"].items():
-            message[key] = message.get(key, "") + text
+    message = added_up(event.choice["delta"] for event in events(streamed.text)[:-1])
     assert message == whole.json()["choices"][0]["message"]
 
 
@@ -80,7 +79,7 @@ async def test_choices_stream_side_by_side() -> None:
     texts = {
         choice["index"]: choice["delta"]["content"]
         for choice in choices[3:]
-        if "content" in choice["delta"]
+        if choice["delta"].get("content")
     }
     assert texts == {0: "0", 1: "1", 2: "2"}
     assert sum(choice["finish_reason"] == "stop" for choice in choices) == 3
@@ -141,3 +140,13 @@ async def test_comments_keep_a_silent_stream_alive() -> None:
         rest = [line async for line in lines]
 
     assert rest[-2] == "data: [DONE]"
+
+
+async def test_a_failure_without_its_name_is_still_one() -> None:
+    async def broken() -> AsyncGenerator[bytes, None]:
+        yield event({"a": 1}, name="reasoning")
+        yield Failure(event({"error": {}}, name="error"))
+
+    told = [each async for each in without_names(broken())]
+    assert told == [b'data: {"a":1}\n\n', b'data: {"error":{}}\n\n']
+    assert isinstance(told[1], Failure)

@@ -88,6 +88,21 @@ test("tools", async () => {
   }
 });
 
+test("a conversation goes on", async () => {
+  const asking = { model: model(scripted), tools: { get_weather: weather }, stopWhen: isStepCount(3) };
+  const messages = [];
+  for (const content of ["Weather in two cities?", "Weather in Paris?"]) {
+    messages.push({ role: "user", content });
+    const { text, response } = await generateText({ ...asking, messages });
+    assert.equal(text, "It is 21 degrees.");
+    messages.push(...response.messages);
+  }
+  const cached = { openaiCompatible: { cache_control: { type: "ephemeral" } } };
+  messages.push({ role: "user", content: [{ type: "text", text: "hi", providerOptions: cached }] });
+
+  assert.equal((await generateText({ ...asking, messages })).text, "The answer is 42.");
+});
+
 test("errors", async () => {
   const wrong = { model: model(scripted), prompt: "hi", temperature: 3 };
 

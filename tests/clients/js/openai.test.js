@@ -113,6 +113,42 @@ test("tools that are run", async () => {
   }
 });
 
+test("what a helper made goes back", async () => {
+  const parameters = z.object({ city: z.string() });
+  const tools = [zodFunction({ name: "get_weather", parameters })];
+  const helpers = {
+    create: (body) => sdk(scripted).create(body),
+    parse: (body) => sdk(scripted).parse(body),
+    stream: (body) => sdk(scripted).stream(body).finalChatCompletion(),
+  };
+  for (const [name, helper] of Object.entries(helpers)) {
+    const messages = [];
+    const ask = async () => {
+      const { choices } = await helper({ model: scripted.model, messages, tools });
+      messages.push(choices[0].message);
+      return choices[0].message;
+    };
+    for (const content of ["Weather in two cities?", "Weather in Paris?"]) {
+      messages.push({ role: "user", content });
+      const { tool_calls: calls } = await ask();
+      if (name !== "create") assert.ok(parameters.parse(calls[0].function.parsed_arguments));
+      messages.push(...calls.map(({ id }) => ({ role: "tool", tool_call_id: id, content: "21" })));
+      assert.equal((await ask()).content, "It is 21 degrees.");
+    }
+  }
+});
+
+test("a parsed answer goes back", async () => {
+  const Answer = z.object({ degrees: z.int() });
+  const messages = [{ role: "user", content: "As JSON, please." }];
+  for (let turn = 0; turn < 2; turn += 1) {
+    const shaped = { response_format: zodResponseFormat(Answer, "answer") };
+    const { choices } = await sdk(scripted).parse({ model: scripted.model, messages, ...shaped });
+    assert.deepEqual(choices[0].message.parsed, { degrees: 21 });
+    messages.push(choices[0].message, { role: "user", content: "As JSON, again." });
+  }
+});
+
 test("error classes", async () => {
   const once = sdk(scripted, { maxRetries: 0 });
   const cases = [

@@ -116,6 +116,19 @@ def test_tools_in_turn(make: Any, scripted: Server) -> None:
 
 
 @either
+def test_what_it_made_goes_back(make: Any, scripted: Server) -> None:
+    model = make(scripted).bind_tools([get_weather])
+    conversation: list[Any] = []
+    for text in ("Weather in two cities?", "Weather in Paris?"):
+        conversation.append(HumanMessage([{"type": "text", "text": text, "cache_control": {}}]))
+        conversation.append(joined(model.stream(conversation)))
+        calls = conversation[-1].tool_calls
+        conversation += [ToolMessage("21", tool_call_id=call["id"]) for call in calls]
+        conversation.append(model.invoke(conversation))
+        assert conversation[-1].content == "It is 21 degrees."
+
+
+@either
 def test_errors(make: Any, scripted: Server) -> None:
     with pytest.raises(openai.BadRequestError) as bad:
         make(scripted, temperature=3).invoke("hi")

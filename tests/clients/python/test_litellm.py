@@ -97,6 +97,27 @@ def test_tools(provider: str, scripted: Server) -> None:
 
 
 @either
+@pytest.mark.parametrize("stream", [False, True])
+def test_what_it_made_goes_back(provider: str, stream: bool, scripted: Server) -> None:
+    messages: list[Any] = []
+    tools = [WEATHER | {"cache_control": {"type": "ephemeral"}}]
+
+    def made() -> Any:
+        given = asked(provider, scripted, tools=tools, stream=stream) | {"messages": messages}
+        response = litellm.completion(**given)
+        built = litellm.stream_chunk_builder(list(response)) if stream else response
+        messages.append(built.choices[0].message)
+        return messages[-1]
+
+    for text in ("Weather in two cities?", "Weather in Paris?"):
+        part = {"type": "text", "text": text, "cache_control": {"type": "ephemeral"}}
+        messages.append({"role": "user", "content": [part]})
+        ids = [call.id for call in made().tool_calls]
+        messages += [{"role": "tool", "tool_call_id": each, "content": "21"} for each in ids]
+        assert made().content == "It is 21 degrees."
+
+
+@either
 def test_errors(provider: str, scripted: Server) -> None:
     with pytest.raises(litellm.BadRequestError, match="temperature"):
         litellm.completion(**asked(provider, scripted) | {"temperature": 3})
