@@ -105,8 +105,8 @@ class Outcome:
 class Machine:
     """Folds one choice's tokens under one budget.
 
-    Before each token, `forced`, `guarded`, `forbidden` and `most_missing` say
-    what must hold for it; `advance` then takes the token.
+    Before each token, `forced`, `guarded`, `forbidden`, `bars_end` and
+    `most_missing` say what must hold for it; `advance` then takes the token.
     """
 
     def __init__(
@@ -119,6 +119,7 @@ class Machine:
         self.phase = Phase.THINKING if budget.opened else Phase.OUTSIDE
         self.length = 0
         self.tokens = 0
+        self.answered = 0
         self.pending = 0
         self.continuations = 0
         self.missing = 0
@@ -195,6 +196,13 @@ class Machine:
             return None
         spent = self.tokens >= self._budget.maximum
         return start[-1] if spent and self.pending == len(start) - 1 else None
+
+    @property
+    def bars_end(self) -> bool:
+        """Whether no end of turn may come next: the answer is not as long as it must be."""
+        if self.phase is not Phase.OUTSIDE:
+            return False
+        return self.answered + self.pending < self._budget.answer_minimum
 
     @property
     def most_missing(self) -> int:
@@ -314,6 +322,8 @@ class Machine:
         del self._held[:count]
         if label is Label.THINKING:
             self.tokens += count
+        elif label is Label.ANSWER:
+            self.answered += count
         return released
 
     def _read(self, token: int) -> bool:

@@ -132,6 +132,7 @@ class TokenBudget:
             the first end of a sentence or a line; 0 is never.
         on_loop: what to do about a loop.
         nudge_ids: forced when a loop is first found; empty unless it is nudged.
+        answer_minimum: fewest answer tokens; until then no end of turn is sampled.
     """
 
     minimum: int = 0
@@ -144,9 +145,11 @@ class TokenBudget:
     landing: int = 0
     on_loop: OnLoop = OnLoop.OFF
     nudge_ids: tuple[int, ...] = ()
+    answer_minimum: int = 0
 
     def __post_init__(self) -> None:
-        if self.minimum < 0 or self.continuations < 0 or self.landing < 0:
+        numbers = self.minimum, self.continuations, self.landing, self.answer_minimum
+        if any(number < 0 for number in numbers):
             raise BudgetError("thinking", "a budget has no negative numbers")
         if self.maximum is not None and not self.minimum <= self.maximum:
             raise BudgetError("min_thinking_tokens", "the minimum is over the maximum")
@@ -177,6 +180,7 @@ class TokenBudget:
             "landing": self.landing,
             "on_loop": self.on_loop.value,
             "nudge_ids": list(self.nudge_ids),
+            "answer_minimum": self.answer_minimum,
         }
 
     @classmethod

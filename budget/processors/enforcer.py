@@ -41,12 +41,14 @@ class Parts:
         near: are about to reach their maximum.
         guarded: have their attempt to close turned down.
         bound: have a token forced or forbidden.
+        barred: may not end their turn.
     """
 
     closing: np.ndarray
     near: np.ndarray
     guarded: np.ndarray
     bound: np.ndarray
+    barred: np.ndarray
 
 
 class Enforcer:
@@ -113,11 +115,13 @@ class Enforcer:
             [held] bool; whether the row's token stands for an attempt to close.
         """
         grid = self._arrays.grid(logits)
-        closing, near, guarded, bound = map(
-            self._these, (parts.closing, parts.near, parts.guarded, parts.bound)
+        closing, near, guarded, bound, barred = map(
+            self._these, (parts.closing, parts.near, parts.guarded, parts.bound, parts.barred)
         )
         if closing is not None and len(self._eos):
             self._end_turns(grid, rows[closing], demands.end[closing], demands.may_close[closing])
+        if barred is not None and len(self._eos):
+            self._bar_ends(grid, rows[barred], demands.bars_end[barred])
         # A continuation must stand for an attempt even where its character will be cut.
         continuable = None if guarded is None else self._unmasked(grid, rows, demands, guarded)
         if near is not None:
@@ -170,6 +174,11 @@ class Enforcer:
         likelier = self._xp.maximum(end, self._xp.max(of_turn, axis=0))
         grid[rows, ends] = self._xp.where(which, likelier, end)
         grid[turn_ends] = self._xp.where(which, -INFINITE, of_turn)
+
+    def _bar_ends(self, grid: Array, rows: Array, which: Array) -> None:
+        """Mask every end of turn in the rows of an answer that is too short."""
+        turn_ends = rows, self._eos[:, None]
+        grid[turn_ends] = self._xp.where(which, -INFINITE, grid[turn_ends])
 
     def _keep_whole(self, grid: Array, rows: Array, missing: Array, most_missing: Array) -> None:
         """Near the cap, mask tokens that would begin a character that it cuts in two."""

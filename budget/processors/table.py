@@ -29,6 +29,7 @@ class State(NamedTuple):
     Attributes:
         thinking: bool; whether the slot is inside a thinking block.
         tokens: int64; thinking tokens so far, markers excluded.
+        answered: int64; answer tokens so far, in slots whose answer has a minimum.
         pending: int64; how much of the next marker the last tokens match.
         continuations: int64; attempts turned into continuations.
         length: int64; tokens generated so far.
@@ -41,6 +42,7 @@ class State(NamedTuple):
 
     thinking: Array
     tokens: Array
+    answered: Array
     pending: Array
     continuations: Array
     length: Array
@@ -63,6 +65,7 @@ class State(NamedTuple):
         return cls(
             thinking=flags(),
             tokens=numbers(),
+            answered=numbers(),
             pending=numbers(),
             continuations=numbers(),
             length=numbers(),
@@ -81,6 +84,7 @@ class Demands(NamedTuple):
         forced: the token that must come, or NO_TOKEN.
         forbidden: a token that must not come, or NO_TOKEN: it would open a
             block with nothing left to think.
+        bars_end: bool; whether no end of turn may come.
         may_close: bool; whether the model chooses, and may close its thinking.
         guarded: bool; whether an attempt to close becomes a continuation.
         continuation: the first token of the next continuation.
@@ -93,6 +97,7 @@ class Demands(NamedTuple):
 
     forced: Array
     forbidden: Array
+    bars_end: Array
     may_close: Array
     guarded: Array
     continuation: Array
@@ -124,10 +129,10 @@ class BudgetTable:
         self.state = State.empty(slots, arrays)
 
         # The policies, one column per slot.
-        self._numbers = arrays.zeros((8 + MAX_TEXTS, slots))
+        self._numbers = arrays.zeros((9 + MAX_TEXTS, slots))
         self._minimum, self._maximum, self._owed, self._wrap_up, self._landing = self._numbers[:5]
-        self._watched, self._nudge, self._text_count = self._numbers[5:8]
-        self._text_length = self._numbers[8:]
+        self._watched, self._nudge, self._text_count, self._least_answer = self._numbers[5:9]
+        self._text_length = self._numbers[9:]
         self._text_count += 1
 
         # One row of tokens per slot, and what comes next in it.
@@ -142,8 +147,9 @@ class BudgetTable:
         self._guarding = np.zeros(slots, dtype=bool)
         self._nudging = np.zeros(slots, dtype=bool)
         self._watching = np.zeros(slots, dtype=bool)
+        self._barring = np.zeros(slots, dtype=bool)
         self._near_from = np.full(slots, UNLIMITED)
-        self._guards = self._nudges = self._watches = False
+        self._guards = self._nudges = self._watches = self._bars = False
 
     def load(self, slot: int, budget: TokenBudget, machine: Machine) -> None:
         """Put a request into a slot, whatever the slot held before.
@@ -156,6 +162,7 @@ class BudgetTable:
         state = self.state
         state.thinking[slot] = machine.thinking
         state.tokens[slot] = machine.tokens
+        state.answered[slot] = machine.answered
         state.pending[slot] = machine.pending
         state.continuations[slot] = machine.continuations
         state.length[slot] = machine.length
@@ -167,6 +174,7 @@ class BudgetTable:
         self._guarding[slot] = budget.demands_thinking
         self._nudging[slot] = bool(budget.nudge_ids)
         self._watching[slot] = budget.on_loop is not OnLoop.OFF
+        self._barring[slot] = budget.answer_minimum > 0
         near = UNLIMITED if budget.maximum is None else budget.maximum - len(budget.wrap_up_ids)
         self._near_from[slot] = near - LONGEST_TAIL
         self._sum_up()
@@ -180,6 +188,7 @@ class BudgetTable:
             budget.on_loop is not OnLoop.OFF,
             len(budget.nudge_ids),
             max(1, len(lengths)),
+            budget.answer_minimum,
             *lengths,
             *[0] * (MAX_TEXTS - len(lengths)),
         ]
@@ -190,7 +199,7 @@ class BudgetTable:
 
     def unload(self, slot: int) -> None:
         """Leave a slot empty: what its request asked for is no longer worked for."""
-        for asking in (self._guarding, self._nudging, self._watching):
+        for asking in (self._guarding, self._nudging, self._watching, self._barring):
             asking[slot] = False
         self._near_from[slot] = UNLIMITED
         self._sum_up()
@@ -207,17 +216,22 @@ class BudgetTable:
     def _by_slot(self) -> list[Array]:
         """All that is held of slots, the first axis theirs."""
         state = [*self.state[:-1], *self.state.loops]
-        host = [self._guarding, self._nudging, self._watching, self._near_from]
+        host = [self._guarding, self._nudging, self._watching, self._barring, self._near_from]
         return [*state, self._numbers.T, self._script, self._span, *host]
 
     def _sum_up(self) -> None:
         self._guards = bool(self._guarding.any())
         self._nudges = bool(self._nudging.any())
         self._watches = bool(self._watching.any())
+        self._bars = bool(self._barring.any())
 
     def may_guard(self, slots: np.ndarray) -> np.ndarray:
         """[chosen] bool, on the host: in which of some `slots` attempts may be turned down."""
         return self._guarding[slots]
+
+    def may_bar(self, slots: np.ndarray) -> np.ndarray:
+        """[chosen] bool, on the host: in which of some `slots` an answer has a minimum."""
+        return self._barring[slots]
 
     def may_split(self, slots: np.ndarray, lengths: np.ndarray) -> np.ndarray:
         """[chosen] bool, on the host: where a character may come too close to the maximum.
@@ -250,6 +264,10 @@ class BudgetTable:
         matched = self._automaton.match(state.thinking, state.pending, token)
         crossed = came & (matched == self._automaton.length(state.thinking))
         counted = came & state.thinking
+        certain = state.pending + 1 - matched
+        answered = state.answered
+        if self._bars:
+            answered = answered + self._xp.where(came & ~state.thinking, certain, 0)
         known = self._text.known(token)
         missing, ends, after_digit = self._text.read(known, state.missing, state.after_digit)
         loops, looping = state.loops, None
@@ -257,7 +275,8 @@ class BudgetTable:
             loops, looping = self._detectors.step(loops, token, self._text.letters(known), counted)
         after = State(
             thinking=state.thinking ^ crossed,
-            tokens=state.tokens + self._xp.where(counted, state.pending + 1 - matched, 0),
+            tokens=state.tokens + self._xp.where(counted, certain, 0),
+            answered=answered,
             pending=self._xp.where(came, self._xp.where(crossed, 0, matched), state.pending),
             continuations=continuations,
             length=state.length + came,
@@ -275,6 +294,7 @@ class BudgetTable:
         columns = Demands(
             forced=self._at(self._script, state.cursor),
             forbidden=self._forbidden(state),
+            bars_end=self._bars_end(state),
             may_close=self._free(state) & ~guarded,
             guarded=guarded,
             continuation=self._at(self._script, self._text_at(state)),
@@ -309,6 +329,12 @@ class BudgetTable:
         spent = (state.tokens >= self._maximum) & (state.pending == last)
         applies = ~state.thinking & (state.cursor == IDLE) & spent
         return self._xp.where(applies, self._markers.start[-1], NO_TOKEN)
+
+    def _bars_end(self, state: State) -> Array:
+        if not self._bars:
+            return self._xp.zeros_like(state.thinking)
+        answering = ~state.thinking & (state.cursor == IDLE)
+        return answering & (state.answered + state.pending < self._least_answer)
 
     def _most_missing(self, state: State) -> Array:
         limit = self._room(state) - 1

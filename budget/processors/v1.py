@@ -241,4 +241,4 @@ def _parts(demands: Demands) -> Parts:
     """Exactly the rows that need it: the table is on the host."""
     bound = (demands.forced != NO_TOKEN) | (demands.forbidden != NO_TOKEN) | demands.guarded
     near = demands.most_missing < LONGEST_TAIL
-    return Parts(demands.may_close, near, demands.guarded, bound)
+    return Parts(demands.may_close, near, demands.guarded, bound, demands.bars_end)

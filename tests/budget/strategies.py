@@ -48,6 +48,7 @@ def budgets(draw: st.DrawFn) -> TokenBudget:
         landing=draw(st.integers(0, 8)),
         on_loop=on_loop,
         nudge_ids=draw(text) if on_loop is OnLoop.NUDGE else (),
+        answer_minimum=draw(st.integers(0, 6)),
     )
 
 
@@ -78,6 +79,7 @@ class Sampler:
             token
             for token in ((number + step) % VOCABULARY for step in range(VOCABULARY))
             if self.vocabulary.missing_after(machine.missing, token) <= machine.most_missing
+            and not (token == EOS and machine.bars_end)
         )
         if machine.guarded and wanted in machine.closers:
             return machine.continuation[0], True
