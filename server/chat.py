@@ -12,9 +12,10 @@ from server.admission import Admissions
 from server.answer import AnswerText
 from server.asked import Given, contradiction
 from server.body import parse_chat, read_body
-from server.channels import Call, Channel, Channels, Piece
+from server.channels import Channel, Channels
 from server.completion import Completion, EventWriter
 from server.engines.base import Engine, Job
+from server.errors import BadRequest
 from server.exchange import Exchange, respond
 from server.host import EngineHost
 from server.keys.purse import Purse
@@ -24,7 +25,7 @@ from server.replays import Replays
 from server.schemas import ChatRequest, Reasoning, ReasoningFormat
 from server.settings import Settings
 from server.terms import Terms
-from server.turn import Choice, Crew, End, Told
+from server.turn import Choice, Crew, End, Text, Told
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,8 +45,16 @@ class ChatExchange(Exchange):
         request, engine = self.request, self.engine
         bound = self.admission.tools
         reader = None if bound is None else bound.reader(not request.stream)
-        answer = AnswerText(request.stop or (), reader)
-        channels = Channels(engine.codec, engine.model, job, index, answer, _scored(request))
+        answer = AnswerText(request.stop or (), reader, request.min_tokens or 0)
+        channels = Channels(
+            engine.codec,
+            engine.model,
+            job,
+            index,
+            answer,
+            _scored(request),
+            with_ids=self.completion.with_ids,
+        )
         hidden = self.completion.style is ReasoningFormat.HIDDEN
         return Choice(engine, job, index, channels, progress=hidden and bool(request.stream))
 
@@ -53,7 +62,7 @@ class ChatExchange(Exchange):
         """See `Exchange`."""
         return EventWriter(self.completion)
 
-    def to_json(self, told: Sequence[Piece | Call], ends: Sequence[End]) -> dict[str, Any]:
+    def to_json(self, told: Sequence[Text], ends: Sequence[End]) -> dict[str, Any]:
         """See `Exchange`."""
         return self.completion.whole(told, ends)
 
@@ -99,6 +108,7 @@ class Chat:
         self, request: Request, asked: ChatRequest, engine: Engine, terms: Terms
     ) -> Response:
         settings = self._settings
+        style = _style(asked, settings)
         name = f"chatcmpl-{uuid.uuid4().hex}"
         admission = await self._admissions.admit(asked, engine, name, terms.key)
         terms = terms.leaving(await self._purse.hold(terms.key, name, admission, terms.seconds))
@@ -110,8 +120,11 @@ class Chat:
             engine.model.name,
             admission,
             meter.bill,
-            _style(asked, settings),
+            style,
             engine.codec.token_bytes,
+            asked.prompt_logprobs,
+            bool(asked.return_token_ids),
+            asked.messages[-1].unfinished().text if asked.echo else "",
         )
         exchange = ChatExchange(asked, admission, engine, meter, self._crew, terms, completion)
         return await respond(request, exchange, settings.limits)
@@ -126,7 +139,14 @@ def _style(request: ChatRequest, settings: Settings) -> ReasoningFormat:
     style, excludes = request.reasoning_format, (request.reasoning or Reasoning()).exclude
     if excludes and style not in (None, ReasoningFormat.HIDDEN):
         raise contradiction(Given("reasoning.exclude", True), Given("reasoning_format", style))
-    return ReasoningFormat.HIDDEN if excludes else style or settings.reasoning_format
+    found = ReasoningFormat.HIDDEN if excludes else style or settings.reasoning_format
+    if found is ReasoningFormat.HIDDEN and request.return_token_ids:
+        raise BadRequest(
+            "'return_token_ids' would tell the thinking, which is hidden: leave it out, or show "
+            "the thinking with 'reasoning_format'",
+            param="return_token_ids",
+        )
+    return found
 
 
 def _scored(request: ChatRequest) -> Collection[Channel]:

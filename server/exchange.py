@@ -24,7 +24,7 @@ from server.metrics import CLIENT_GONE, Meter
 from server.schemas import Generation
 from server.sections import Limits
 from server.terms import Terms
-from server.turn import Choice, Crew, End, Progress, Told, generate
+from server.turn import Choice, Crew, End, Progress, PromptScores, Text, Told, generate
 
 logger = logging.getLogger(__name__)
 
@@ -67,7 +67,7 @@ class Exchange(ABC):
         """How the answer is streamed."""
 
     @abstractmethod
-    def to_json(self, told: Sequence[Piece | Call], ends: Sequence[End]) -> dict[str, Any]:
+    def to_json(self, told: Sequence[Text], ends: Sequence[End]) -> dict[str, Any]:
         """The answer in one piece."""
 
     def events(self) -> AsyncGenerator[Told | End, None]:
@@ -77,16 +77,23 @@ class Exchange(ABC):
 
     async def whole(self) -> bytes:
         """The answer in one piece of JSON."""
-        told: list[Piece | Call] = []
+        told: list[Text] = []
         ends: list[End] = []
         async with aclosing(self.events()) as events:
             async for item in events:
                 if isinstance(item, End):
                     ends.append(item)
                 elif not isinstance(item, Progress):
-                    self.meter.saw(item)
+                    self._saw(item)
                     told.append(item)
+        if any(isinstance(item, PromptScores) for item in told):
+            # They can be a hundred thousand, and other streams wait meanwhile.
+            return await asyncio.to_thread(lambda: orjson.dumps(self.to_json(told, ends)))
         return orjson.dumps(self.to_json(told, ends))
+
+    def _saw(self, item: Told) -> None:
+        if isinstance(item, Piece | Call):
+            self.meter.saw(item)
 
     async def stream(self) -> AsyncGenerator[bytes, None]:
         """The answer as server-sent events; an error is the last of them."""
@@ -114,8 +121,7 @@ class Exchange(ABC):
                     ends.append(item)
                     yield writer.finish(item)
                 else:
-                    if not isinstance(item, Progress):
-                        self.meter.saw(item)
+                    self._saw(item)
                     if written := writer.item(item):
                         yield written
         options = self.request.stream_options

@@ -24,7 +24,6 @@ IGNORED = frozenset(
 MEANINGLESS: dict[str, tuple[Any, ...]] = {
     "annotations": ([],),
     "best_of": (1,),
-    "echo": (False,),
     "function_call": ("none", "auto"),
     "functions": ([],),
     "modalities": (["text"],),
@@ -36,7 +35,6 @@ UNSUPPORTED = frozenset(
     {
         *MEANINGLESS,
         "audio",
-        "logprobs",
         "refusal",
         "verbosity",
         "web_search_options",

@@ -37,14 +37,14 @@ class Reply:
         outcome, tier = end.outcome, self.admission.resolution.tier
         return {
             "tier": None if tier is None else tier.name,
-            "min_tokens": self.admission.enforced.minimum,
-            "max_tokens": self.admission.max_thinking_tokens,
+            "min_tokens": self.admission.jobs[end.choice].budget.minimum,
+            "max_tokens": self.admission.max_thinking_tokens(end.choice),
             "tokens": outcome.tokens,
             "forced_tokens": sum(outcome.forced.values()),
             "forced_spans": [span._asdict() for span in end.forced_spans],
             "continuations": outcome.continuations,
             "end_reason": outcome.end_reason.value,
-            "clamped": bool(self.admission.clamped_by),
+            "clamped": self.admission.clamped[end.choice],
         }
 
     def accounts(self, ends: Sequence[End]) -> dict[str, Any]:

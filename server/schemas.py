@@ -193,6 +193,15 @@ class Generation(Part):
     ) = None
     """A text, or several, that end the answer and are left out of it; the thinking may
     hold them."""
+    min_tokens: Count | None = None
+    """Fewest tokens of the answer, which neither ends nor stops before; thinking does not count."""
+    ignore_eos: Flag | None = None
+    """Whether the answer goes on for as many tokens as it may have: no end of turn is sampled."""
+    prompt_logprobs: Annotated[Int, Field(ge=0, le=MAX_TOP_LOGPROBS)] | None = None
+    """How many of the likeliest tokens to tell at each position of the prompt, beside the
+    prompt's own; not in streams."""
+    return_token_ids: Flag | None = None
+    """Whether to tell the ids of the prompt's tokens and of those generated."""
     n: Annotated[Int, Field(ge=1)] | None = None
     """Choices to generate; the server's `limits.max_choices` at most, which is 16 by default."""
     stream: Flag | None = None
@@ -209,6 +218,11 @@ class Generation(Part):
     def alternatives(self) -> int | None:
         """How many of the likeliest tokens to tell at each position; None tells no scores."""
         return None
+
+    @property
+    def prompt_alternatives(self) -> int | None:
+        """How many of them to ask for at each position of the prompt."""
+        return self.prompt_logprobs
 
     def ignored_fields(self) -> list[str]:
         """Names of fields that were given and are ignored, nested ones with their path."""
@@ -234,6 +248,14 @@ class ChatRequest(Generation):
     before temperature, masks and penalties."""
     top_logprobs: Annotated[Int, Field(ge=0, le=MAX_TOP_LOGPROBS)] | None = None
     """How many of the likeliest tokens to tell at each position; only with `logprobs`."""
+    continue_final_message: Flag | None = None
+    """Whether the answer goes on with the last message, an assistant's: with its content, or
+    where it has none with its thinking."""
+    add_generation_prompt: Flag | None = None
+    """Whether a new message begins; false belongs to `continue_final_message`."""
+    echo: Flag | None = None
+    """Whether a message that is gone on with is told from its beginning; only with
+    `continue_final_message`."""
     tools: Annotated[list[Tool], Field(max_length=MAX_TOOLS)] | None = None
     """Functions that the model may call."""
     tool_choice: Literal["none", "auto", "required"] | NamedTool | None = None

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple, Protocol
 
 from budget import EndReason, Outcome
 from server.channels import Call, Channels, Piece
-from server.engines.base import Engine, EngineUnavailable, Finish, Job
+from server.engines.base import Engine, EngineUnavailable, Finish, Job, Score
 from server.errors import DeadlineExceeded
 from server.forced import ForcedSpan
 from server.line import Line
@@ -26,6 +26,13 @@ UNFINISHED = {
 PROGRESS_SECONDS = 0.5
 
 
+class PromptScores(NamedTuple):
+    """How likely one choice's prompt is: scores of its tokens but the first."""
+
+    choice: int
+    scores: Sequence[Score]
+
+
 class Progress(NamedTuple):
     """How far one choice's thinking is."""
 
@@ -33,7 +40,10 @@ class Progress(NamedTuple):
     tokens: int
 
 
-Told = Piece | Call | Progress
+Text = Piece | Call | PromptScores
+"""What is told of a choice in the end."""
+
+Told = Text | Progress
 """What is told of a choice while it runs."""
 
 
@@ -49,6 +59,7 @@ class End:
         tokens: all generated tokens, markers and end of turn included.
         answer_tokens: those of the answer.
         calls: tool calls in it.
+        token_ids: the ids of all generated tokens.
     """
 
     choice: int
@@ -58,6 +69,7 @@ class End:
     tokens: int
     answer_tokens: int
     calls: int
+    token_ids: Sequence[int] = ()
 
 
 class Account(Protocol):
@@ -187,11 +199,15 @@ class Choice:
             async for delta in deltas:
                 if not channels.tokens:
                     account.prefilled(self._index, delta.cached)
+                if delta.prompt_scores is not None:
+                    emit(PromptScores(self._index, delta.prompt_scores))
                 for item in channels.push(delta.token_ids, delta.scores):
                     emit(item)
                 if self._progress:
                     self._tell_progress(emit)
                 if channels.stopped:
+                    for item in channels.stop():
+                        emit(item)
                     return Finish.STOP
                 finish = delta.finish or finish
         if finish is Finish.ABORT:
@@ -231,6 +247,7 @@ class Choice:
             len(channels.tokens),
             channels.answer_tokens,
             channels.calls,
+            channels.tokens,
         )
 
 

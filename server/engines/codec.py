@@ -19,6 +19,9 @@ from server.engines.base import Prompt
 SPLIT = "\ue000"
 """A private-use character that marks where text must not be read as a special token."""
 
+END = "\ue001"
+"""Another one, which marks where an unfinished message ends."""
+
 TAIL = 32
 """Tokens at a prompt's end among which a start marker is looked for."""
 
@@ -67,24 +70,50 @@ class VllmCodec:
         thinking: bool,
         tools: Sequence[Mapping[str, Any]] = (),
         answering: bool = True,
+        continuing: bool = False,
     ) -> Prompt:
         """See `Codec`. Special tokens typed into a message or a tool stay plain text."""
-        kwargs: dict[str, Any] = {"add_generation_prompt": answering, "tokenize": False}
-        if not thinking:
-            kwargs["enable_thinking"] = False
+        kwargs: dict[str, Any] = {} if thinking else {"enable_thinking": False}
         if tools:
             kwargs["tools"] = [self._defuse(tool) for tool in tools]
-        plain: Any = [self._defuse(message) for message in messages]
+        plain: list[Any] = [self._defuse(message) for message in messages]
+        if continuing:
+            text, opened = await self._unfinished(plain, kwargs)
+        else:
+            text, opened = await self._apply(plain, kwargs, answering=answering), False
+        # A prompt can be megabytes long: other requests' streams must not wait for it.
+        ids = await asyncio.to_thread(self._encode_rendered, text)
+        tail = self.decode(ids[-TAIL:])
+        return Prompt(tuple(ids), opened or tail.rstrip().endswith(self._start_marker))
+
+    async def _apply(self, messages: list[Any], kwargs: dict[str, Any], *, answering: bool) -> str:
+        given = {**kwargs, "add_generation_prompt": answering, "tokenize": False}
         try:
             _, prompt = await self._renderer.render_messages_async(
-                plain, ChatParams(chat_template_kwargs=kwargs)
+                messages, ChatParams(chat_template_kwargs=given)
             )
         except (VLLMClientError, ValueError) as error:
             raise ValueError(str(error)) from error
-        # A prompt can be megabytes long: other requests' streams must not wait for it.
-        ids = await asyncio.to_thread(self._encode_rendered, str(prompt.get("prompt")))
-        tail = self.decode(ids[-TAIL:])
-        return Prompt(tuple(ids), tail.rstrip().endswith(self._start_marker))
+        return str(prompt.get("prompt"))
+
+    async def _unfinished(self, messages: list[Any], kwargs: dict[str, Any]) -> tuple[str, bool]:
+        """The text up to where the last message ends, and whether that is inside its thinking.
+
+        A thinking goes on where the template begins one; few templates show that of an answer
+        that has not begun.
+        """
+        *before, last = messages
+        if last["content"]:
+            begun = {**last, "content": last["content"] + END}
+            text = await self._apply([*before, begun], kwargs, answering=False)
+            if END not in text:
+                raise ValueError("it leaves out the content of the last one")
+            return text[: text.rindex(END)], False
+        switched = {key: value for key, value in kwargs.items() if key != "enable_thinking"}
+        text = await self._apply(before, switched, answering=True)
+        if not text.rstrip().endswith(self._start_marker):
+            text += f"{self._start_marker}\n"
+        return text + last["reasoning"], True
 
     @property
     def vocabulary_size(self) -> int:
@@ -133,6 +162,7 @@ class VllmCodec:
             return [self._defuse(part) for part in value]
         if isinstance(value, str) and self._special is not None:
             return self._special.sub(
-                lambda found: found[0][0] + SPLIT + found[0][1:], value.replace(SPLIT, "")
+                lambda found: found[0][0] + SPLIT + found[0][1:],
+                value.replace(SPLIT, "").replace(END, ""),
             )
         return value
