@@ -266,13 +266,13 @@ def _continues(request: ChatRequest) -> bool:
         raise contradiction(
             Given("continue_final_message", True), Given("add_generation_prompt", True)
         )
-    at, last = len(request.messages) - 1, request.messages[-1]
+    at, last = len(request.messages) - 1, request.messages[-1].unfinished()
     reason = None
     if last.role != "assistant":
         reason = f"is of the role '{last.role}', not of 'assistant'"
     elif last.tool_calls:
         reason = "has tool calls, and so has ended"
-    elif not (last.text or last.thought):
+    elif not (last.text or last.thought or request.messages[-1].text):
         reason = "is empty"
     elif not last.text and not at:
         reason = "begins the conversation with a thinking"

@@ -113,7 +113,7 @@ class VllmCodec:
         text = await self._apply(before, switched, answering=True)
         if not text.rstrip().endswith(self._start_marker):
             text += f"{self._start_marker}\n"
-        return text + last["reasoning"], True
+        return text + last.get("reasoning", ""), True
 
     @property
     def vocabulary_size(self) -> int:

@@ -20,6 +20,7 @@ from server.engines.base import Delta, EngineUnavailable, Finish, Job, ModelInfo
 BYTES = 256
 THINK, END_THINK, TURN, END_TURN = range(BYTES, BYTES + 4)
 SPECIAL = {"<think>": THINK, "</think>": END_THINK, "<|im_start|>": TURN, "<|im_end|>": END_TURN}
+SPELLING = {token: name.encode() for name, token in SPECIAL.items()}
 SPELLED = re.compile("(" + "|".join(map(re.escape, SPECIAL)) + ")")
 MARKERS = Markers((THINK,), (END_THINK,), frozenset({END_TURN}))
 BLANK = ord(" ")
@@ -48,7 +49,7 @@ class ByteDetokenizer:
     """Bytes to text, a character at a time."""
 
     def __init__(self, special: bool = False) -> None:
-        self._texts = {token: name.encode() for name, token in SPECIAL.items() if special}
+        self._texts = SPELLING if special else {}
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
 
     def push(self, token_ids: Sequence[int]) -> str:
@@ -110,7 +111,7 @@ class ByteCodec:
             return Prompt(whole.ids[: -len((END_TURN, *b"\n"))], False)
         before = await self.render(messages[:-1], thinking=True, tools=tools)
         opening = () if before.opened else (*self._markers.start, *b"\n")
-        said = messages[-1]["reasoning"]
+        said = messages[-1].get("reasoning", "")
         return Prompt((*before.ids, *opening, *said.encode()), True)
 
     @property
@@ -128,9 +129,7 @@ class ByteCodec:
 
     def decode(self, token_ids: Sequence[int]) -> str:
         """See `Codec`."""
-        spelled = {token: name.encode() for name, token in SPECIAL.items()}
-        text = b"".join(spelled.get(token) or bytes([token]) for token in token_ids)
-        return text.decode(errors="replace")
+        return b"".join(map(self.token_bytes, token_ids)).decode(errors="replace")
 
     def names(self, token_ids: Sequence[int]) -> list[str]:
         """See `Codec`."""
@@ -142,7 +141,7 @@ class ByteCodec:
 
     def token_bytes(self, token: int) -> bytes:
         """See `Codec`."""
-        return bytes([token]) if token < BYTES else b""
+        return bytes([token]) if token < BYTES else SPELLING.get(token, b"")
 
 
 class Writer:
