@@ -16,6 +16,7 @@ from budget.machine import (
 )
 from budget.markers import Markers, ends_inside
 from budget.policy import (
+    MAX_CONTINUATIONS,
     Landing,
     OnLoop,
     ThinkingBudget,
@@ -27,6 +28,7 @@ from budget.policy import (
 from budget.vocabulary import OPAQUE, Vocabulary
 
 __all__ = [
+    "MAX_CONTINUATIONS",
     "OPAQUE",
     "BudgetError",
     "DesyncError",

@@ -149,7 +149,7 @@ class Admissions:
         asked = read_asked(request)
         if asked.tier is not None and wants_router(asked, settings):
             raise BadRequest(
-                f"'{asked.tier.field}' is auto, but the router reads messages: name a tier",
+                f"'{asked.tier.field}' asks for the router, which reads messages: name a tier",
                 param=asked.tier.field,
             )
         resolution = resolve(asked, settings, None, self._above(key))
@@ -218,9 +218,10 @@ def _undemanding(resolution: Resolution, asked: Asked, field: str) -> Resolution
 
 
 def _check(request: Generation, engine: Engine, settings: Settings, key: Key | None) -> None:
-    check_model(request.model, engine.model, settings.aliases, param="model")
+    model = engine.model.name if request.model is None else request.model
+    check_model(model, engine.model, settings.aliases, param="model")
     models = () if key is None else key.limits.models
-    if models and request.model not in models:
+    if models and model not in models:
         raise Forbidden(f"this key is for {', '.join(models)}", param="model")
     if (request.n or 1) > settings.limits.max_choices:
         raise BadRequest(f"'n' can be at most {settings.limits.max_choices}", param="n")

@@ -37,7 +37,7 @@ from server.origins import Origins
 from server.pages import add_pages
 from server.raw import Completions
 from server.replays import open_replays
-from server.responses import Health, Ready, as_json
+from server.responses import Health, Ready, ServerLoad, Version, as_json
 from server.routing import Router
 from server.settings import Settings
 from server.tiers import Tiers
@@ -106,7 +106,7 @@ def create_app(settings: Settings, load: Load, tracing: Tracing | None = None) -
         dependencies=[Depends(origins.check), Depends(guard.check)],
     )
     app.state.host = host
-    app.openapi = openapi.describe(app)  # type: ignore[method-assign]
+    app.openapi = openapi.describe(app, settings, host)  # type: ignore[method-assign]
     _add_errors(app, metrics)
     metered = {CHAT_PATH, COMPLETIONS_PATH}
     app.add_middleware(Metered, metrics=metrics, books=books, tracing=tracing, paths=metered)
@@ -128,7 +128,8 @@ def create_app(settings: Settings, load: Load, tracing: Tracing | None = None) -
     app.get("/v1/models", **openapi.LIST_MODELS.to_route())(models.list_models)
     app.get("/v1/models/{name:path}", **openapi.GET_MODEL.to_route())(models.get_model)
     app.get("/v1/tiers", **openapi.LIST_TIERS.to_route())(Tiers(settings).list_tiers)
-    _add_routes(app, host)
+    app.get("/tokenizer_info", **openapi.TOKENIZER_INFO.to_route())(tokenization.info)
+    _add_routes(app, host, metrics)
     app.state.exposition = exposition = Exposition(metrics.registry)
     if settings.auth.admin_port is None:
         app.get("/metrics", **openapi.METRICS.to_route())(exposition.__call__)
@@ -136,7 +137,7 @@ def create_app(settings: Settings, load: Load, tracing: Tracing | None = None) -
     return app
 
 
-def _add_routes(app: FastAPI, host: EngineHost) -> None:
+def _add_routes(app: FastAPI, host: EngineHost, metrics: Metrics) -> None:
 
     @app.get("/health", **openapi.HEALTH.to_route())
     async def health() -> Response:
@@ -148,6 +149,16 @@ def _add_routes(app: FastAPI, host: EngineHost) -> None:
         """Whether the engine can answer."""
         await host.ready()
         return as_json(Ready(status="ready"))
+
+    @app.get("/version", **openapi.VERSION.to_route())
+    async def version() -> Response:
+        """Which server this is."""
+        return as_json(Version(version=app.version))
+
+    @app.get("/load", **openapi.LOAD.to_route())
+    async def load() -> Response:
+        """How busy it is."""
+        return as_json(ServerLoad(server_load=metrics.load))
 
 
 def _add_errors(app: FastAPI, metrics: Metrics) -> None:

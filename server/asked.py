@@ -5,10 +5,12 @@ from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 from server.errors import BadRequest
-from server.schemas import Effort, Generation, NvExt, Reasoning, Thinking
+from server.schemas import ChatRequest, Effort, Generation, NvExt, Reasoning, Thinking
 from server.sections import AUTO
 
 NOTHING_FINER = Thinking()
+ROUTED = (AUTO, "adaptive")
+"""What `thinking.type` says where the router is to choose; the second is Anthropic's."""
 
 T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
@@ -77,6 +79,23 @@ def read_asked(request: Generation) -> Asked:
     return asked
 
 
+def read_shown(request: ChatRequest) -> Given[bool] | None:
+    """Whether the response is to have the thinking; None if the request does not say.
+
+    Raises:
+        BadRequest: if two fields contradict each other; both are named.
+    """
+    excluded = (request.reasoning or Reasoning()).exclude
+    return _agreed(
+        _some(
+            {
+                "reasoning.exclude": None if excluded is None else not excluded,
+                "include_reasoning": request.include_reasoning,
+            }
+        )
+    )
+
+
 def contradiction(one: Given[object], other: Given[object]) -> BadRequest:
     """The error of two fields that cannot both hold."""
     return BadRequest(
@@ -105,7 +124,7 @@ def _maxima(request: Generation) -> Iterator[Given[int]]:
 def _tier(request: Generation) -> Given[str] | None:
     if request.budget_tier is not None:
         return Given("budget_tier", request.budget_tier)
-    auto = request.thinking is not None and request.thinking.type == AUTO
+    auto = request.thinking is not None and request.thinking.type in ROUTED
     return Given("thinking.type", AUTO) if auto else None
 
 
@@ -124,7 +143,7 @@ def _switches(request: Generation) -> Iterator[Given[bool]]:
     template = request.template_switches
     return _some(
         {
-            "thinking.type": None if kind in (None, AUTO) else kind == "enabled",
+            "thinking.type": None if kind in (None, *ROUTED) else kind == "enabled",
             "enable_thinking": request.enable_thinking,
             "chat_template_kwargs.enable_thinking": template.enable_thinking,
             "chat_template_kwargs.thinking": template.thinking,
@@ -166,4 +185,4 @@ def _shown(given: Given[object]) -> str:
         return str(given.value)
     if given.field == "thinking.type":
         return "enabled" if given.value else "disabled"
-    return str(given.value).lower()
+    return str(given.value is (given.field != "reasoning.exclude")).lower()

@@ -1,6 +1,7 @@
 """From a request's bytes to a request, or to a 400 that names the field."""
 
 import asyncio
+from collections.abc import Sequence
 from typing import Any, TypeVar
 
 import jiter
@@ -8,6 +9,7 @@ from fastapi import Request
 from pydantic import ValidationError
 from pydantic_core import from_json
 
+from server.encodings import decoder
 from server.errors import BadRequest, BodyTooLarge, RequestTimeout
 from server.parts import Part
 from server.schemas import ChatRequest
@@ -16,25 +18,32 @@ P = TypeVar("P", bound=Part)
 
 BODY_SECONDS = 60.0
 MAX_PATH = 128
+MAX_BESIDE = 8
+"""Entries that are named beside the first that is wrong."""
 
 
 async def read_body(request: Request, at_most: int) -> bytes:
-    """The whole body, counted while it comes.
+    """The whole body, decompressed and counted while it comes.
 
     Raises:
-        BodyTooLarge: if it is over `at_most` bytes.
+        BadRequest: if it cannot be decompressed.
+        UnsupportedEncoding: if it is compressed in a way that is not known.
+        BodyTooLarge: if it is over `at_most` bytes, before or after that.
         RequestTimeout: if it is not whole within `BODY_SECONDS`.
         ClientDisconnect: if the client went away.
     """
-    body = bytearray()
+    encoded = decoder(request.headers.getlist("content-encoding"))
+    body, read = bytearray(), 0
     try:
         async with asyncio.timeout(BODY_SECONDS):
             async for chunk in request.stream():
-                body += chunk
-                if len(body) > at_most:
+                read += len(chunk)
+                body += encoded.push(chunk, at_most - len(body))
+                if max(read, len(body)) > at_most:
                     raise BodyTooLarge(f"the request's body is over {at_most} bytes: send less")
     except TimeoutError:
         raise RequestTimeout(f"the body did not come within {BODY_SECONDS:g} s") from None
+    encoded.close()
     return bytes(body)
 
 
@@ -74,7 +83,8 @@ def _bad_request(error: ValidationError, body: bytes) -> BadRequest:
     field = found[0]["loc"][:1]
     first = max((each for each in found if each["loc"][:1] == field), key=lambda e: len(e["loc"]))
     context = first.get("ctx", {})
-    location = _known(first["loc"], from_json(body), keeps_last=first["type"] == "missing")
+    value = from_json(body)
+    location = _known(first["loc"], value, keeps_last=first["type"] == "missing")
     if first["type"] == "field":
         param = _path((*location, context["field"]))
         return BadRequest(f"'{param}' {context['reason']}", param=param)
@@ -83,7 +93,19 @@ def _bad_request(error: ValidationError, body: bytes) -> BadRequest:
         return BadRequest(f"'{param}' is required", param=param)
     what = f"'{param}'" if param else "the body"
     message = first["msg"][0].lower() + first["msg"][1:]
-    return BadRequest(f"{what} is wrong: {message}", param=param or None)
+    others = _beside(location, [_known(each["loc"], value, keeps_last=False) for each in found])
+    return BadRequest(f"{what} is wrong: {message}{others}", param=param or None)
+
+
+def _beside(location: tuple[int | str, ...], wrong: Sequence[tuple[int | str, ...]]) -> str:
+    """What to say of other entries of the same list or table that are wrong as well."""
+    within = location[:-1]
+    others = [each for each in wrong if within and each[:-1] == within and each != location]
+    told = [f"'{_path(each)}'" for each in dict.fromkeys(others)]
+    if not told:
+        return ""
+    more = f" and {len(told) - MAX_BESIDE} more" if len(told) > MAX_BESIDE else ""
+    return f"; so are {', '.join(told[:MAX_BESIDE])}{more}"
 
 
 def _path(location: tuple[int | str, ...]) -> str:

@@ -21,12 +21,20 @@ class Channel(StrEnum):
     ANSWER = "answer"
 
 
+class Used(NamedTuple):
+    """What one choice has used so far, in tokens."""
+
+    tokens: int
+    thinking: int
+
+
 class Piece(NamedTuple):
     """Some text of one channel of one choice.
 
     Attributes:
         scores: of the channel's tokens since its last piece, where they are told.
         token_ids: of the choice's tokens since its last piece, where they are told.
+        used: by its choice so far, where that is told.
     """
 
     choice: int
@@ -34,6 +42,7 @@ class Piece(NamedTuple):
     text: str
     scores: tuple[Score, ...] = ()
     token_ids: tuple[int, ...] = ()
+    used: Used | None = None
 
 
 class Call(NamedTuple):
@@ -41,6 +50,7 @@ class Call(NamedTuple):
 
     choice: int
     delta: CallDelta
+    used: Used | None = None
 
     @property
     def channel(self) -> Channel:
@@ -103,6 +113,11 @@ class Channels:
     def thinking_tokens(self) -> int:
         """Thinking tokens so far."""
         return self._machine.tokens
+
+    @property
+    def used(self) -> Used:
+        """Tokens so far."""
+        return Used(len(self.tokens), self.thinking_tokens)
 
     @property
     def calls(self) -> int:

@@ -10,7 +10,7 @@ from fastapi import Request, Response
 
 from server.admission import Admissions
 from server.answer import AnswerText
-from server.asked import Given, contradiction
+from server.asked import Given, contradiction, read_shown
 from server.body import parse_chat, read_body
 from server.channels import Channel, Channels
 from server.completion import Completion, EventWriter
@@ -22,10 +22,14 @@ from server.keys.purse import Purse
 from server.metrics import Meter
 from server.presentation import with_tags
 from server.replays import Replays
-from server.schemas import ChatRequest, Reasoning, ReasoningFormat
+from server.schemas import ChatRequest, ReasoningFormat
+from server.sections import either
 from server.settings import Settings
 from server.terms import Terms
 from server.turn import Choice, Crew, End, Text, Told
+
+SEPARATE = ReasoningFormat.REASONING_CONTENT
+"""Where the thinking stands if a request wants it beside the content, and the default does not."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,11 +60,12 @@ class ChatExchange(Exchange):
             with_ids=self.completion.with_ids,
         )
         hidden = self.completion.style is ReasoningFormat.HIDDEN
-        return Choice(engine, job, index, channels, progress=hidden and bool(request.stream))
+        progress = hidden and bool(request.stream)
+        return Choice(engine, job, index, channels, progress=progress, counted=self.counted)
 
     def writer(self) -> EventWriter:
         """See `Exchange`."""
-        return EventWriter(self.completion)
+        return EventWriter(self.completion, self.counted)
 
     def to_json(self, told: Sequence[Text], ends: Sequence[End]) -> dict[str, Any]:
         """See `Exchange`."""
@@ -109,6 +114,7 @@ class Chat:
     ) -> Response:
         settings = self._settings
         style = _style(asked, settings)
+        _check_ids(asked, style)
         name = f"chatcmpl-{uuid.uuid4().hex}"
         admission = await self._admissions.admit(asked, engine, name, terms.key)
         terms = terms.leaving(await self._purse.hold(terms.key, name, admission, terms.seconds))
@@ -127,7 +133,7 @@ class Chat:
             asked.messages[-1].unfinished().text if asked.echo else "",
         )
         exchange = ChatExchange(asked, admission, engine, meter, self._crew, terms, completion)
-        return await respond(request, exchange, settings.limits)
+        return await respond(request, exchange, settings)
 
 
 def _style(request: ChatRequest, settings: Settings) -> ReasoningFormat:
@@ -136,17 +142,34 @@ def _style(request: ChatRequest, settings: Settings) -> ReasoningFormat:
     Raises:
         BadRequest: if two fields contradict each other.
     """
-    style, excludes = request.reasoning_format, (request.reasoning or Reasoning()).exclude
-    if excludes and style not in (None, ReasoningFormat.HIDDEN):
-        raise contradiction(Given("reasoning.exclude", True), Given("reasoning_format", style))
-    found = ReasoningFormat.HIDDEN if excludes else style or settings.reasoning_format
-    if found is ReasoningFormat.HIDDEN and request.return_token_ids:
+    given, separate = request.reasoning_format, request.separate_reasoning
+    style, shown = either(settings.reasoning_format, given), read_shown(request)
+    if shown is not None and shown.value is (style is ReasoningFormat.HIDDEN):
+        if given is not None:
+            raise contradiction(shown, Given("reasoning_format", given))
+        style = SEPARATE if shown.value else ReasoningFormat.HIDDEN
+    if separate is None or separate is not (style is ReasoningFormat.TAGS):
+        return style
+    told = Given("separate_reasoning", separate)
+    if given is not None:
+        raise contradiction(told, Given("reasoning_format", given))
+    if style is ReasoningFormat.HIDDEN and shown is not None:
+        raise contradiction(told, shown)
+    return SEPARATE if separate else ReasoningFormat.TAGS
+
+
+def _check_ids(request: ChatRequest, style: ReasoningFormat) -> None:
+    """See that token ids tell nothing that is hidden.
+
+    Raises:
+        BadRequest: if they would.
+    """
+    if style is ReasoningFormat.HIDDEN and request.return_token_ids:
         raise BadRequest(
             "'return_token_ids' would tell the thinking, which is hidden: leave it out, or show "
             "the thinking with 'reasoning_format'",
             param="return_token_ids",
         )
-    return found
 
 
 def _scored(request: ChatRequest) -> Collection[Channel]:

@@ -5,11 +5,11 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from server.channels import Call, Channel, Piece
+from server.channels import Call, Channel, Piece, Used
 from server.engines.answers import CallDelta
 from server.engines.base import Score
 from server.events import HOLE, Mould, event
-from server.presentation import keys
+from server.presentation import OWN_KEYS, keys
 from server.reply import Reply, finish_reason
 from server.schemas import ReasoningFormat
 from server.scores import prompt_logprobs
@@ -35,6 +35,7 @@ class Draft:
         """
         self._style = style
         self._texts: dict[str, list[str]] = {"content": [begun]}
+        self._texts |= {key: [] for key in OWN_KEYS[style]}
         self._calls: list[dict[str, Any]] = []
         self.scores: dict[Channel, list[Score]] = {channel: [] for channel in Channel}
 
@@ -44,16 +45,15 @@ class Draft:
             self._add_call(item.delta)
             return
         for key in keys(item.channel, self._style):
-            self._texts.setdefault(key, []).append(item.text)
+            self._texts[key].append(item.text)
         self.scores[item.channel] += item.scores
 
     def message(self) -> dict[str, Any]:
         """The message, in OpenAI's shape; its content is null where it is calls alone."""
-        texts: dict[str, Any] = {key: "".join(parts) for key, parts in self._texts.items()}
-        message = {"role": "assistant", **texts}
-        if self._calls:
-            message |= {"content": texts["content"] or None, "tool_calls": self._calls}
-        return message
+        texts = {key: "".join(parts) or None for key, parts in self._texts.items()}
+        if not self._calls:
+            return {"role": "assistant", **texts, "content": texts["content"] or ""}
+        return {"role": "assistant", **texts, "tool_calls": self._calls}
 
     def _add_call(self, delta: CallDelta) -> None:
         if delta.index == len(self._calls):
@@ -115,23 +115,23 @@ class Completion(Reply):
     def _ids(self, token_ids: Sequence[int]) -> dict[str, Any]:
         return {"token_ids": token_ids} if self.with_ids else {}
 
-    def role(self, index: int) -> dict[str, Any]:
+    def role(self, index: int, used: Used | None) -> dict[str, Any]:
         """A choice's first chunk."""
-        chunk = self._chunk(index, {"role": "assistant", "content": ""})
+        chunk = self._chunk(index, {"role": "assistant", "content": ""}, used)
         return {**chunk, **self._prompt_ids()}
 
-    def begun(self, index: int) -> dict[str, Any]:
+    def begun(self, index: int, used: Used | None) -> dict[str, Any]:
         """A chunk of what a choice's message begins with."""
-        return self._chunk(index, {"content": self.echo})
+        return self._chunk(index, {"content": self.echo}, used)
 
     def text(self, index: int, channel: Channel) -> dict[str, Any]:
         """A chunk of text, with a hole where the text goes."""
         return self._chunk(index, dict.fromkeys(keys(channel, self.style), HOLE))
 
-    def detailed(self, piece: Piece) -> dict[str, Any]:
-        """A chunk of text with the scores of its tokens, or with their ids."""
+    def piece(self, piece: Piece) -> dict[str, Any]:
+        """A chunk of text, with its tokens' scores or ids, and what has been used, where told."""
         delta = dict.fromkeys(keys(piece.channel, self.style), piece.text)
-        chunk = self._chunk(piece.choice, delta)
+        chunk = self._chunk(piece.choice, delta, piece.used)
         if piece.scores:
             chunk["choices"][0]["logprobs"] = self._logprobs({piece.channel: piece.scores})
         chunk["choices"][0] |= self._ids(piece.token_ids)
@@ -139,20 +139,23 @@ class Completion(Reply):
 
     def call(self, call: Call) -> dict[str, Any]:
         """A chunk of a tool call."""
-        return self._chunk(call.choice, {"tool_calls": [_call_delta(call.delta)]})
+        return self._chunk(call.choice, {"tool_calls": [_call_delta(call.delta)]}, call.used)
 
     def progress(self, progress: Progress) -> dict[str, Any]:
         """A chunk that tells how far a thinking is that is not shown."""
-        chunk = self._chunk(progress.choice, {})
+        chunk = self._chunk(progress.choice, {"content": ""}, progress.used)
         chunk["choices"][0]["thinking"] = {
             "tokens": progress.tokens,
             "max_tokens": self.admission.max_thinking_tokens(progress.choice),
         }
         return chunk
 
-    def finish(self, end: End, identified: int) -> dict[str, Any]:
-        """A choice's last chunk; the ids of so many of its tokens have been told."""
-        chunk = self._chunk(end.choice, {})
+    def finish(self, end: End, used: Used | None, identified: int) -> dict[str, Any]:
+        """A choice's last chunk, after the ids of so many of its tokens.
+
+        Its content is empty: DeepSeek's own loop adds it up unasked.
+        """
+        chunk = self._chunk(end.choice, {"content": ""}, used)
         chunk["choices"][0] |= {
             "finish_reason": finish_reason(end, self.admission),
             "thinking": self.thinking(end),
@@ -164,9 +167,11 @@ class Completion(Reply):
         """The chunk after all choices, with what they used."""
         return {**self.envelope("chat.completion.chunk"), "choices": [], **self.accounts(ends)}
 
-    def _chunk(self, index: int, delta: dict[str, Any]) -> dict[str, Any]:
-        choice = {"index": index, "delta": delta, "finish_reason": None}
-        return {**self.envelope("chat.completion.chunk"), "choices": [choice]}
+    def _chunk(self, index: int, delta: dict[str, Any], used: Used | None = None) -> dict[str, Any]:
+        empty = dict.fromkeys(OWN_KEYS[self.style])
+        choice = {"index": index, "delta": {**empty, **delta}, "finish_reason": None}
+        chunk = {**self.envelope("chat.completion.chunk"), "choices": [choice]}
+        return chunk if used is None else chunk | self.so_far(index, used)
 
     def _logprobs(self, scores: Mapping[Channel, Sequence[Score]]) -> dict[str, Any] | None:
         told = {
@@ -188,17 +193,25 @@ class Completion(Reply):
 class EventWriter:
     """Writes it as server-sent events."""
 
-    def __init__(self, completion: Completion) -> None:
+    def __init__(self, completion: Completion, counted: bool) -> None:
+        """Begin a stream.
+
+        Args:
+            completion: what is told.
+            counted: whether every chunk tells what its choice has used.
+        """
         self._completion = completion
+        self._counted = counted
         self._moulds: dict[tuple[int, Channel], Mould] = {}
         self._identified: Counter[int] = Counter()
 
     def begin(self, index: int) -> bytes:
         """See `Writer`."""
-        first = event(self._completion.role(index))
+        used = Used(0, 0) if self._counted else None
+        first = event(self._completion.role(index, used))
         if not self._completion.echo:
             return first
-        return first + event(self._completion.begun(index), name=Channel.ANSWER.value)
+        return first + event(self._completion.begun(index, used), name=Channel.ANSWER.value)
 
     def item(self, item: Told) -> bytes:
         """See `Writer`. The event is named after its channel; there is none if that is hidden."""
@@ -211,15 +224,16 @@ class EventWriter:
                 return b""
             case _ if not keys(item.channel, self._completion.style):
                 return b""
-            case Piece(scores=(), token_ids=()):
+            case Piece(scores=(), used=None, token_ids=()):
                 return self._mould(item.choice, item.channel).fill(item.text)
             case _:
                 self._identified[item.choice] += len(item.token_ids)
-                return event(self._completion.detailed(item), name=item.channel.value)
+                return event(self._completion.piece(item), name=item.channel.value)
 
     def finish(self, end: End) -> bytes:
         """See `Writer`."""
-        return event(self._completion.finish(end, self._identified[end.choice]))
+        used = end.used if self._counted else None
+        return event(self._completion.finish(end, used, self._identified[end.choice]))
 
     def usage(self, ends: Sequence[End]) -> bytes:
         """See `Writer`."""

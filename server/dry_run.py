@@ -2,7 +2,6 @@
 
 from typing import Any
 
-import orjson
 from fastapi import Request, Response
 
 from router import LEVELS
@@ -13,6 +12,7 @@ from server.estimates import Recent, estimate
 from server.host import EngineHost
 from server.prices import Cost
 from server.resolution import Resolution
+from server.responses import as_json
 from server.routing import Routed
 from server.sections import Prices
 from server.settings import Settings
@@ -49,16 +49,15 @@ class DryRun:
         """
         body = await read_body(request, self._settings.limits.max_body_bytes)
         engine = await self._host.ready()
-        admission = await self._admissions.admit(
-            parse_chat(body), engine, "dry-run", request.state.key
-        )
+        asked = parse_chat(body)
+        admission = await self._admissions.admit(asked, engine, "dry-run", request.state.key)
         shown = describe(admission.resolution, admission.routed)
         enforced = admission.enforced
         shown["budget"] |= {"min_tokens": enforced.minimum, "max_tokens": enforced.maximum}
         shown["clamped_by"] = admission.clamped_by
         shown["prompt_tokens"] = admission.prompt_tokens
         shown["cost"] = estimate(admission, self._tariff, self._recent)
-        return Response(orjson.dumps(shown), media_type="application/json")
+        return as_json(shown, asked.ignored_header())
 
 
 def describe(resolution: Resolution, routed: Routed | None) -> dict[str, Any]:

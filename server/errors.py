@@ -23,6 +23,7 @@ class ApiError(Exception):
     ├── RequestTimeout        408  path and headers, or the body, did not come in time
     ├── InUse                 409  a request of the same `Idempotency-Key` is running
     ├── BodyTooLarge          413  more bytes than the limit
+    ├── UnsupportedEncoding   415  a body in an encoding that is not known
     ├── HeadTooLarge          431  more bytes of path and headers than the limit
     ├── RateLimited           429  the key's requests or tokens of this minute are used up
     │   ├── QuotaExceeded     429  the key's money of this day or month is spent
@@ -158,6 +159,13 @@ class BodyTooLarge(ApiError):
 
     status = 413
     reason = "body_too_large"
+
+
+class UnsupportedEncoding(ApiError):
+    """The body comes in a `Content-Encoding` that is not known."""
+
+    status = 415
+    reason = "encoding"
 
 
 class HeadTooLarge(ApiError):

@@ -1,18 +1,28 @@
 """Server-sent events."""
 
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
 from typing import Any
 
 import orjson
 
 DONE = b"data: [DONE]\n\n"
+NAME = b"event: "
 HOLE = "\N{OBJECT REPLACEMENT CHARACTER}"
 """Stands where a chunk's text goes."""
 
 
 def event(data: Any, *, name: str | None = None) -> bytes:
     """A server-sent event."""
-    named = b"event: " + name.encode() + b"\n" if name else b""
+    named = NAME + name.encode() + b"\n" if name else b""
     return named + b"data: " + orjson.dumps(data) + b"\n\n"
+
+
+async def without_names(events: AsyncGenerator[bytes, None]) -> AsyncGenerator[bytes, None]:
+    """The same events, each of its data alone: some clients take no other lines."""
+    async with aclosing(events):
+        async for each in events:
+            yield each.partition(b"\n")[2] if each.startswith(NAME) else each
 
 
 class Mould:

@@ -19,10 +19,11 @@ from server.admission import Admission
 from server.channels import Call, Piece
 from server.engines.base import Engine, Job
 from server.errors import ApiError, as_api_error
-from server.events import DONE, event
+from server.events import DONE, event, without_names
 from server.metrics import CLIENT_GONE, Meter
 from server.schemas import Generation
-from server.sections import Limits
+from server.sections import either
+from server.settings import Settings
 from server.terms import Terms
 from server.turn import Choice, Crew, End, Progress, PromptScores, Text, Told, generate
 
@@ -69,6 +70,14 @@ class Exchange(ABC):
     @abstractmethod
     def to_json(self, told: Sequence[Text], ends: Sequence[End]) -> dict[str, Any]:
         """The answer in one piece."""
+
+    @property
+    def counted(self) -> bool:
+        """Whether every chunk of the stream tells what has been used so far."""
+        options = self.request.stream_options
+        return options is not None and bool(
+            options.include_usage and options.continuous_usage_stats
+        )
 
     def events(self) -> AsyncGenerator[Told | End, None]:
         """Generate all choices; closing this early aborts them in the engine."""
@@ -139,13 +148,15 @@ class Stream(EventSourceResponse):
             await super().__call__(scope, receive, send)
 
 
-async def respond(request: Request, exchange: Exchange, limits: Limits) -> Response:
+async def respond(request: Request, exchange: Exchange, settings: Settings) -> Response:
     """The answer, in the way that was asked for."""
-    headers = _headers(exchange)
+    headers, limits = _headers(exchange), settings.limits
     if not exchange.request.stream:
         return await _unless_gone(request, exchange, headers)
+    events = exchange.stream()
+    asked = either(exchange.terms.event_names, exchange.request.event_names)
     return Stream(
-        exchange.stream(),
+        events if either(settings.event_names, asked) else without_names(events),
         headers=headers,
         sep="\n",
         ping=limits.heartbeat_seconds,
@@ -179,10 +190,11 @@ async def _disconnected(request: Request) -> None:
 
 
 def _headers(exchange: Exchange) -> dict[str, str]:
-    headers = {"x-budget-tier": exchange.admission.resolution.label, **exchange.terms.left}
-    if ignored := exchange.request.ignored_fields():
-        headers["x-ignored-fields"] = ", ".join(ignored)
-    return headers
+    return {
+        "x-budget-tier": exchange.admission.resolution.label,
+        **exchange.terms.left,
+        **exchange.request.ignored_header(),
+    }
 
 
 def _tell(error: Exception) -> ApiError:

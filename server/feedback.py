@@ -5,7 +5,7 @@ from typing import Annotated
 
 import orjson
 from fastapi import Request, Response
-from pydantic import Field, model_validator
+from pydantic import ConfigDict, Field, model_validator
 from pydantic_core import PydanticCustomError
 
 from server.body import parse, read_body
@@ -13,7 +13,7 @@ from server.errors import BadRequest, NotFound, Unavailable
 from server.key import Key
 from server.ledger.ledger import Ledger
 from server.ledger.store import reason
-from server.parts import MAX_NAME, Flag, Float, Part, Text
+from server.parts import MAX_NAME, Flag, Float, Part, Text, exactly_one
 from server.sections import Scope
 
 logger = logging.getLogger(__name__)
@@ -21,6 +21,8 @@ logger = logging.getLogger(__name__)
 
 class FeedbackRequest(Part):
     """What became of an answer: `correct` or `score`."""
+
+    model_config = ConfigDict(json_schema_extra=exactly_one("correct", "score"))
 
     request_id: Annotated[Text, Field(min_length=1, max_length=MAX_NAME)]
     """The completion's `id`, or the response's `x-request-id` if it was used once."""

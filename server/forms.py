@@ -3,12 +3,12 @@
 from typing import Annotated, Any, Literal
 
 import orjson
-from pydantic import AfterValidator, Field, Strict, model_validator
+from pydantic import AfterValidator, ConfigDict, Field, Strict, model_validator
 from pydantic_core import PydanticCustomError
 
 from server.engines.answers import Constraint, Kind, ToolChoice
 from server.errors import BadRequest
-from server.parts import Flag, Part, Text
+from server.parts import NULL, Flag, LenientPart, Part, Text, exactly_one, needs
 
 MAX_TOOLS = 128
 MAX_FUNCTION_NAME = 64
@@ -37,10 +37,15 @@ def _is_short(schema: dict[str, Any]) -> dict[str, Any]:
     return schema
 
 
+SCHEMA_WHERE_IT_BELONGS: dict[str, Any] = {
+    **needs("type", {"const": "json_schema"}, json_schema={"not": NULL}),
+    "else": {"properties": {"json_schema": NULL}},
+}
+
 Schema = Annotated[dict[str, Any], AfterValidator(_is_short)]
 
 
-class Function(Part):
+class Function(LenientPart):
     """A function that the model may call."""
 
     name: FunctionName
@@ -53,7 +58,7 @@ class Function(Part):
     """Whether a call's arguments must match the schema."""
 
 
-class Tool(Part):
+class Tool(LenientPart):
     """A tool that the model may use."""
 
     type: Literal["function"]
@@ -63,7 +68,7 @@ class Tool(Part):
 
     def to_plain(self) -> dict[str, Any]:
         """The tool as templates and parsers take it."""
-        return self.model_dump(exclude_none=True)
+        return {"type": self.type, "function": self.function.given()}
 
 
 class FunctionChoice(Part):
@@ -98,6 +103,8 @@ class JsonSchema(Part):
 class ResponseFormat(Part):
     """What the answer must be."""
 
+    model_config = ConfigDict(json_schema_extra=SCHEMA_WHERE_IT_BELONGS)
+
     type: Literal["text", "json_object", "json_schema"]
     """Free text, any JSON object, or JSON of a schema."""
     json_schema: JsonSchema | None = None
@@ -125,6 +132,8 @@ class ResponseFormat(Part):
 class StructuredOutputs(Part):
     """vLLM's ways to bind the answer; one of them is given."""
 
+    model_config = ConfigDict(json_schema_extra=exactly_one(*(kind.value for kind in Kind)))
+
     json_: Annotated[Schema | None, Field(alias="json")] = None
     """A JSON schema."""
     json_object: Literal[True] | None = None
@@ -146,7 +155,7 @@ class StructuredOutputs(Part):
 
     @model_validator(mode="after")
     def _one_of_them(self) -> "StructuredOutputs":
-        given = self.model_dump(exclude_none=True, by_alias=True)
+        given = self.given()
         if len(given) != 1:
             told = f"not {' and '.join(given)}" if given else "none is given"
             raise PydanticCustomError(
@@ -156,7 +165,7 @@ class StructuredOutputs(Part):
 
     def constraint(self) -> Constraint:
         """What it binds the answer to."""
-        ((name, value),) = self.model_dump(exclude_none=True, by_alias=True).items()
+        ((name, value),) = self.given().items()
         return Constraint(Kind(name), value, f"structured_outputs.{name}")
 
 

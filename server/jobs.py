@@ -125,7 +125,7 @@ def _answer_minimum(draft: Draft, max_tokens: int, markers: Markers) -> int:
             param=field,
         )
     most = max_tokens - (len(markers.end) if draft.prompt.opened else 0)
-    if wanted["min_tokens"] > most:
+    if wanted["min_tokens"] and wanted["min_tokens"] > most:
         raise BadRequest(
             f"'min_tokens' is {request.min_tokens}, but the answer can have {most} tokens at most",
             param="min_tokens",

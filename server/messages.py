@@ -1,13 +1,13 @@
 """The messages of a conversation, as a client may send them."""
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import orjson
 from pydantic import BeforeValidator, ConfigDict, Field, model_validator
 from pydantic_core import PydanticCustomError, from_json
 
 from server.forms import MAX_TOOLS
-from server.parts import MAX_NAME, Part, Text
+from server.parts import MAX_NAME, LenientPart, Text
 
 MAX_PARTS = 256
 MAX_ID = 256
@@ -28,7 +28,7 @@ def _text_as_parts(value: Any) -> Any:
     raise PydanticCustomError("content", "It should be a string or a list of text parts")
 
 
-class TextPart(Part):
+class TextPart(LenientPart):
     """A message's content, or a part of it."""
 
     type: Literal["text"]
@@ -49,7 +49,7 @@ class TextPart(Part):
 Parts = Annotated[tuple[TextPart, ...], Field(max_length=MAX_PARTS)]
 
 
-class FunctionCall(Part):
+class FunctionCall(LenientPart):
     """A call as the model made it."""
 
     name: Annotated[Text, Field(max_length=MAX_NAME)]
@@ -71,7 +71,7 @@ class FunctionCall(Part):
         return {"name": self.name, "arguments": arguments if isinstance(arguments, dict) else {}}
 
 
-class ToolCall(Part):
+class ToolCall(LenientPart):
     """A tool call of an earlier turn."""
 
     id: Annotated[Text, Field(max_length=MAX_ID)]
@@ -81,6 +81,9 @@ class ToolCall(Part):
     function: FunctionCall
     """What was called."""
 
+
+NEEDED = frozenset({"audio", "function_call", "refusal"})
+"""OpenAI's members of messages that say something to the model, and are not served."""
 
 OF_ITS_ROLE: dict[str, Any] = {
     "allOf": [
@@ -100,10 +103,11 @@ OF_ITS_ROLE: dict[str, Any] = {
 """What `_has_content` and `_fields_of_its_role` check, as JSON schema."""
 
 
-class Message(Part):
+class Message(LenientPart):
     """One message of the conversation."""
 
     model_config = ConfigDict(json_schema_extra=OF_ITS_ROLE)
+    needed: ClassVar[frozenset[str]] = NEEDED
 
     role: Literal["system", "developer", "user", "assistant", "tool"]
     """Who speaks; `developer` is the same as `system`."""

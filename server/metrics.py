@@ -125,6 +125,12 @@ class Metrics:
         self._costs(settings)
         self._begin(settings)
 
+    @property
+    def load(self) -> int:
+        """Requests being answered."""
+        (gauge,) = self.in_flight.collect()
+        return int(gauge.samples[0].value)
+
     def paid(self, tier: str, key: str, cost: Cost, answered: bool, exemplar: Exemplar) -> None:
         """Count what a request has cost.
 

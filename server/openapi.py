@@ -6,6 +6,7 @@ refuses, whose own words are the document's.
 """
 
 from collections.abc import Callable, Sequence
+from copy import deepcopy
 from dataclasses import dataclass
 from functools import cache
 from inspect import getdoc
@@ -32,16 +33,21 @@ from server.errors import (
     Unauthorized,
     Unavailable,
     UnknownModel,
+    UnsupportedEncoding,
 )
 from server.feedback import FeedbackRequest
+from server.host import EngineHost
 from server.prompts import CompletionRequest
-from server.replays import HEADER, MAX_NAME, REPLAYED
+from server.replays import HEADER, MAX_NAME, REPLAYED, keeps_answers
 from server.schemas import ChatRequest
-from server.terms import TIMEOUT_HEADER
+from server.sections import AUTO
+from server.settings import Settings
+from server.terms import FLAGS, NAMES_HEADER, TIMEOUT_HEADER
 from server.tokenization import DetokenizeRequest, TokenizeRequest
 
 JSON = "application/json"
 EVENTS = "text/event-stream"
+BODY = "JSON, plain or with `Content-Encoding: gzip`."
 METRIC_TEXTS = ("text/plain", "application/openmetrics-text")
 
 ALWAYS = (BadRequest, MethodNotAllowed, RequestTimeout, HeadTooLarge, InternalError)
@@ -50,7 +56,7 @@ ALWAYS = (BadRequest, MethodNotAllowed, RequestTimeout, HeadTooLarge, InternalEr
 KEYED = (*ALWAYS, Unauthorized, Unavailable)
 """What a path refuses that needs a key, where keys are asked for."""
 
-WORK = (*KEYED, Forbidden, UnknownModel, BodyTooLarge)
+WORK = (*KEYED, Forbidden, UnknownModel, BodyTooLarge, UnsupportedEncoding)
 """What a path refuses that takes a body."""
 
 ANSWER = (*WORK, InUse, RateLimited, DeadlineExceeded)
@@ -64,6 +70,7 @@ HEADERS = {
     REPLAYED: "`true` if the answer was there already; see `Idempotency-Key`.",
     "retry-after": "Seconds after which to try again, if that is worth while.",
     "allow": "The methods that the path takes.",
+    "accept-encoding": "How a body may be compressed.",
     "www-authenticate": "`Bearer`: a key goes into the header `Authorization`.",
 }
 
@@ -77,6 +84,7 @@ HEADERS |= dict.fromkeys(LEFT, "What the key has left, where it has limits; as O
 OWN_HEADERS = {
     401: ("www-authenticate",),
     405: ("allow",),
+    415: ("accept-encoding",),
     409: ("retry-after",),
     429: ("retry-after", *LEFT),
     503: ("retry-after",),
@@ -96,6 +104,13 @@ TIMEOUT = {
     "description": "Seconds that the answer may take; the server's `limits.max_request_seconds` "
     "at most.",
     "schema": {"type": "number", "exclusiveMinimum": 0},
+}
+EVENT_NAMES = {
+    "name": NAMES_HEADER,
+    "in": "header",
+    "description": "Whether a stream's events have names; for clients that cannot set the field "
+    "`event_names`, which goes first.",
+    "schema": {"type": "string", "enum": [*FLAGS]},
 }
 IDEMPOTENCY_KEY = {
     "name": HEADER,
@@ -143,9 +158,13 @@ class Operation:
     def _asked(self) -> dict[str, Any]:
         asked: dict[str, Any] = {"parameters": [REQUEST_ID]}
         if self.takes is not None:
-            asked["requestBody"] = {"required": True, "content": _content(self.takes)}
+            asked["requestBody"] = {
+                "description": BODY,
+                "required": True,
+                "content": _content(self.takes),
+            }
         if DeadlineExceeded in self.refuses:
-            asked["parameters"] = [REQUEST_ID, TIMEOUT, IDEMPOTENCY_KEY]
+            asked["parameters"] = [REQUEST_ID, TIMEOUT, EVENT_NAMES, IDEMPOTENCY_KEY]
         return asked
 
     def _answer(self) -> dict[str, Any]:
@@ -183,13 +202,14 @@ ROUTE = Operation(
     takes=ChatRequest,
     gives=responses.RouteReport,
     refuses=WORK,
+    headers=("x-ignored-fields",),
 )
 FEEDBACK = Operation(
     "giveFeedback",
     "Tell how right an answer was; the ledger keeps it with the request",
     takes=FeedbackRequest,
     gives=responses.Feedback,
-    refuses=(*KEYED, Forbidden, NotFound, BodyTooLarge),
+    refuses=(*KEYED, Forbidden, NotFound, BodyTooLarge, UnsupportedEncoding),
 )
 TOKENIZE = Operation(
     "tokenize",
@@ -197,6 +217,7 @@ TOKENIZE = Operation(
     takes=TokenizeRequest,
     gives=responses.Tokenized,
     refuses=WORK,
+    headers=("x-ignored-fields",),
 )
 DETOKENIZE = Operation(
     "detokenize",
@@ -204,6 +225,12 @@ DETOKENIZE = Operation(
     takes=DetokenizeRequest,
     gives=responses.Detokenized,
     refuses=WORK,
+)
+TOKENIZER_INFO = Operation(
+    "tokenizerInfo",
+    "Tell what the tokenizer is set to, its chat template included",
+    gives=responses.TokenizerInfo,
+    refuses=KEYED,
 )
 LIST_MODELS = Operation(
     "listModels",
@@ -229,23 +256,53 @@ READY = Operation(
     gives=responses.Ready,
     refuses=(*ALWAYS, Unavailable),
 )
+VERSION = Operation("version", "Tell the server's version", gives=responses.Version)
+LOAD = Operation(
+    "load", "Tell how many requests are being answered", gives=responses.ServerLoad, refuses=KEYED
+)
 METRICS = Operation("metrics", "Tell Prometheus what was counted", refuses=(*KEYED, Forbidden))
 
 
-def describe(app: FastAPI) -> Callable[[], dict[str, Any]]:
-    """A function that gives the description, made when it is first asked for."""
+def describe(app: FastAPI, settings: Settings, host: EngineHost) -> Callable[[], dict[str, Any]]:
+    """A function that gives the description of this very server, made when it is asked for."""
 
     def openapi() -> dict[str, Any]:
-        if app.openapi_schema is None:
-            schema = get_openapi(title=app.title, version=app.version, routes=app.routes)
-            schema["components"] = {"schemas": _schemas()[1]}
-            for path in schema["paths"].values():
-                for operation in path.values():
-                    operation["responses"].pop("422", None)  # a bad request is a 400 here
-            app.openapi_schema = schema
+        vocabulary = host.engine.codec.vocabulary_size if host.up else None
+        if app.openapi_schema is None or vocabulary is not None:
+            app.openapi_schema = _narrowed(document(app), settings, vocabulary)
         return app.openapi_schema
 
     return openapi
+
+
+def document(app: FastAPI) -> dict[str, Any]:
+    """The description of any server: what depends on settings and model, it says in words."""
+    schema = get_openapi(title=app.title, version=app.version, routes=app.routes)
+    schema["components"] = {"schemas": deepcopy(_schemas()[1])}
+    for path in schema["paths"].values():
+        for operation in path.values():
+            operation["responses"].pop("422", None)  # a bad request is a 400 here
+    return schema
+
+
+def _narrowed(schema: dict[str, Any], settings: Settings, vocabulary: int | None) -> dict[str, Any]:
+    """The same, with what this server's settings and its model allow."""
+    schemas = schema["components"]["schemas"]
+    tiers = [tier.name for tier in settings.tiers]
+    for kind, names in ((ChatRequest, [*tiers, AUTO]), (CompletionRequest, tiers)):
+        fields = schemas[kind.__name__]["properties"]
+        fields["budget_tier"]["anyOf"][0] = {"type": "string", "enum": names}
+        fields["n"]["anyOf"][0]["maximum"] = settings.limits.max_choices
+    if vocabulary is not None:
+        tokens = schemas[DetokenizeRequest.__name__]["properties"]["tokens"]
+        tokens["items"] |= {"maximum": vocabulary - 1}
+        tokens["items"].pop("exclusiveMaximum", None)
+    if not keeps_answers(settings.ledger):
+        for path in schema["paths"].values():
+            for operation in path.values():
+                told = operation.get("parameters", [])
+                operation["parameters"] = [each for each in told if each["name"] != HEADER]
+    return schema
 
 
 @cache
@@ -273,6 +330,9 @@ def _schemas() -> tuple[dict[type, dict[str, Any]], dict[str, Any]]:
         responses.TextCompletionChunk,
         responses.TierList,
         responses.Tokenized,
+        responses.TokenizerInfo,
+        responses.Version,
+        responses.ServerLoad,
     ]
     found, schema = TypeAdapter.json_schemas(
         [(kind, "validation", TypeAdapter(kind)) for kind in described],
@@ -292,7 +352,8 @@ def _stream(chunk: type) -> dict[str, Any]:
             "Server-sent events. The name of an event is its channel, `reasoning` or `answer`; "
             "a choice's last one has none, nor have the first one of a chat's choice and the one "
             "that tells what was used. Each has a chunk as its data, but the very last one, which "
-            "has `[DONE]`. An error is an event of the name `error`, after which no other comes."
+            "has `[DONE]`. An error is an event of the name `error`, after which no other comes. "
+            "No event has a name where `event_names` is false."
         ),
         "contentSchema": {"anyOf": [_schemas()[0][chunk], _schemas()[0][responses.Error]]},
     }

@@ -2,7 +2,7 @@
 
 from collections.abc import AsyncGenerator
 
-from server.channels import Channel, Piece
+from server.channels import Channel, Piece, Used
 from server.messages import CLOSE_TAG, OPEN_TAG
 from server.schemas import ReasoningFormat
 from server.turn import End, Told
@@ -16,6 +16,12 @@ REASONING_KEYS = {
 }
 """The keys of a message or delta that carry the thinking."""
 
+OWN_KEYS = {
+    style: tuple(key for key in carrying if key != "content") or ("reasoning_content",)
+    for style, carrying in REASONING_KEYS.items()
+}
+"""Those that are null where there is no thinking: many clients read them unasked."""
+
 
 def keys(channel: Channel, style: ReasoningFormat) -> tuple[str, ...]:
     """The keys of a message or delta that carry this channel."""
@@ -26,15 +32,13 @@ async def with_tags(
     events: AsyncGenerator[Told | End, None],
 ) -> AsyncGenerator[Told | End, None]:
     """The same events, with `<think>` and `</think>` around the thinking."""
-    thinking: set[int] = set()
+    thinking: dict[int, Used | None] = {}
     async for event in events:
-        if isinstance(event, Piece) and event.channel is Channel.REASONING:
-            opened, text = event.choice in thinking, event.text
-            thinking.add(event.choice)
-            yield event if opened else event._replace(text=OPEN_TAG + text)
-            continue
         choice = event.choice
+        if isinstance(event, Piece) and event.channel is Channel.REASONING:
+            opened, thinking[choice] = choice in thinking, event.used
+            yield event if opened else event._replace(text=OPEN_TAG + event.text)
+            continue
         if choice in thinking:
-            thinking.remove(choice)
-            yield Piece(choice, Channel.REASONING, CLOSE_TAG)
+            yield Piece(choice, Channel.REASONING, CLOSE_TAG, used=thinking.pop(choice))
         yield event

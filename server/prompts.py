@@ -2,11 +2,11 @@
 
 from typing import Annotated, Any, cast
 
-from pydantic import Discriminator, Field, Tag, model_validator
+from pydantic import ConfigDict, Discriminator, Field, Tag, model_validator
 from pydantic_core import PydanticCustomError
 
-from server.parts import MAX_NAME, Count, Flag, Int, Text
-from server.schemas import MAX_TOP_LOGPROBS, Generation
+from server.parts import MAX_NAME, NULL, Count, Flag, Int, Text
+from server.schemas import MAX_TOP_LOGPROBS, SCORED_WHOLE, STREAMING, Generation
 
 MAX_TOKENS = 2**20
 DEFAULT_MAX_TOKENS = 16
@@ -20,6 +20,20 @@ TokenIds = Annotated[list[TokenId], Field(max_length=MAX_TOKENS)]
 OneText = Annotated[Text, Field(min_length=1)]
 OneOfIds = Annotated[list[TokenId], Field(min_length=1, max_length=MAX_TOKENS)]
 Several = Annotated[list[OneText | OneOfIds], Field(min_length=1, max_length=MAX_PROMPTS)]
+SHOWING: dict[str, Any] = {
+    "properties": {"reasoning": {"properties": {"exclude": {"not": {"const": True}}}}}
+}
+"""What `_shows_its_thinking` checks, as JSON schema."""
+GENERATING: dict[str, Any] = {
+    "if": {"required": ["max_tokens"], "properties": {"max_tokens": {"const": 0}}},
+    "then": {
+        "anyOf": [
+            {"required": ["echo"], "properties": {"echo": {"const": True}}},
+            {"required": ["prompt_logprobs"], "properties": {"prompt_logprobs": {"not": NULL}}},
+        ]
+    },
+}
+"""What admission checks of a request that generates nothing, as JSON schema."""
 
 
 def _kind(value: Any) -> str:
@@ -31,6 +45,10 @@ def _kind(value: Any) -> str:
 
 class CompletionRequest(Generation):
     """The body of `POST /v1/completions`."""
+
+    model_config = ConfigDict(
+        json_schema_extra={"allOf": [STREAMING, SHOWING, GENERATING, SCORED_WHOLE]}
+    )
 
     prompt: Annotated[
         Annotated[OneText, Tag("text")]

@@ -14,7 +14,7 @@ from budget import Label, Outcome
 from server.admission import Admissions
 from server.answer import AnswerText
 from server.body import parse, read_body
-from server.channels import Call, Channel, Channels, Piece
+from server.channels import Call, Channel, Channels, Piece, Used
 from server.engines.base import Codec, Engine, Job, ModelInfo, Score
 from server.events import HOLE, Mould, event
 from server.exchange import Exchange, respond
@@ -108,10 +108,11 @@ class TextCompletion(Reply):
         ]
         return {**self.envelope("text_completion"), "choices": choices, **self.accounts(ends)}
 
-    def chunk(self, index: int, text: str, **more: Any) -> dict[str, Any]:
+    def chunk(self, index: int, text: str, used: Used | None = None, **more: Any) -> dict[str, Any]:
         """Some of one choice's text, and what there is to say of it."""
         choice = {"index": index, "text": text, "logprobs": None, "finish_reason": None, **more}
-        return {**self.envelope("text_completion"), "choices": [choice]}
+        chunk = {**self.envelope("text_completion"), "choices": [choice]}
+        return chunk if used is None else chunk | self.so_far(index, used)
 
     def ended(self, end: End) -> dict[str, Any]:
         """One choice's account."""
@@ -165,8 +166,9 @@ class TextCompletion(Reply):
 class TextWriter:
     """Writes it as server-sent events, named after their channel."""
 
-    def __init__(self, completion: TextCompletion) -> None:
+    def __init__(self, completion: TextCompletion, counted: bool) -> None:
         self._completion = completion
+        self._counted = counted
         self._with_ids = bool(completion.asked.return_token_ids)
         self._moulds: dict[tuple[int, Channel], Mould] = {}
         self._logprobs: dict[int, TextLogprobs] = {}
@@ -180,7 +182,8 @@ class TextWriter:
             more = {"prompt_token_ids": completion.prompt_ids(index), "token_ids": []}
         awaits_scores = completion.asked.prompt_alternatives is not None
         echo = "" if awaits_scores else completion.echo(index)
-        return event(completion.chunk(index, echo, **more)) if echo or more else b""
+        chunk = completion.chunk(index, echo, self._nothing_used, **more)
+        return event(chunk) if echo or more else b""
 
     def item(self, item: Told) -> bytes:
         """See `Writer`."""
@@ -188,7 +191,7 @@ class TextWriter:
             return self._prompt(item)
         if not isinstance(item, Piece):
             return b""
-        if not (item.scores or item.token_ids):
+        if not (item.scores or item.token_ids or item.used):
             return self._mould(item).fill(item.text)
         more: dict[str, Any] = {}
         if item.scores:
@@ -196,7 +199,7 @@ class TextWriter:
         if self._with_ids:
             more["token_ids"] = item.token_ids
             self._identified[item.choice] += len(item.token_ids)
-        chunk = self._completion.chunk(item.choice, item.text, **more)
+        chunk = self._completion.chunk(item.choice, item.text, item.used, **more)
         return event(chunk, name=item.channel.value)
 
     def finish(self, end: End) -> bytes:
@@ -204,7 +207,8 @@ class TextWriter:
         more = self._completion.ended(end)
         if self._with_ids:
             more["token_ids"] = end.token_ids[self._identified[end.choice] :]
-        return event(self._completion.chunk(end.choice, "", **more))
+        used = end.used if self._counted else None
+        return event(self._completion.chunk(end.choice, "", used, **more))
 
     def usage(self, ends: Sequence[End]) -> bytes:
         """See `Writer`."""
@@ -213,7 +217,12 @@ class TextWriter:
     def _prompt(self, item: PromptScores) -> bytes:
         index, completion = item.choice, self._completion
         rows = self._logprobs_of(index).of_prompt(completion.prompt_ids(index), item.scores)
-        return event(completion.chunk(index, completion.echo(index), logprobs=columns(rows)))
+        echo, logprobs = completion.echo(index), columns(rows)
+        return event(completion.chunk(index, echo, self._nothing_used, logprobs=logprobs))
+
+    @property
+    def _nothing_used(self) -> Used | None:
+        return Used(0, 0) if self._counted else None
 
     def _logprobs_of(self, index: int) -> TextLogprobs:
         if index not in self._logprobs:
@@ -239,11 +248,11 @@ class TextExchange(Exchange):
         """See `Exchange`."""
         engine = self.engine
         channels = RawChannels(engine.codec, engine.model, job, index, self.request)
-        return Choice(engine, job, index, channels, progress=False)
+        return Choice(engine, job, index, channels, counted=self.counted)
 
     def writer(self) -> TextWriter:
         """See `Exchange`."""
-        return TextWriter(self.completion)
+        return TextWriter(self.completion, self.counted)
 
     def to_json(self, told: Sequence[Text], ends: Sequence[End]) -> dict[str, Any]:
         """See `Exchange`."""
@@ -307,4 +316,4 @@ class Completions:
             engine.model.markers.eos,
         )
         exchange = TextExchange(asked, admission, engine, meter, self._crew, terms, completion)
-        return await respond(request, exchange, settings.limits)
+        return await respond(request, exchange, settings)

@@ -154,9 +154,14 @@ def open_replays(settings: LedgerSettings) -> Replays:
     Raises:
         BadSettings: if there can be none.
     """
-    url, hours = settings.url.get_secret_value(), settings.replay_hours
-    store = ReplayStore(open_database(url)) if url and hours else None
-    return Replays(store, timedelta(hours=hours))
+    url = settings.url.get_secret_value()
+    store = ReplayStore(open_database(url)) if keeps_answers(settings) else None
+    return Replays(store, timedelta(hours=settings.replay_hours))
+
+
+def keeps_answers(settings: LedgerSettings) -> bool:
+    """Whether answers are kept."""
+    return bool(settings.url.get_secret_value() and settings.replay_hours)
 
 
 async def _asked(work: Coroutine[Any, Any, Any]) -> Any:

@@ -6,6 +6,7 @@ from typing import Any
 
 from server.admission import Admission
 from server.bill import Bill
+from server.channels import Used
 from server.engines.base import Finish
 from server.turn import End
 
@@ -50,19 +51,26 @@ class Reply:
     def accounts(self, ends: Sequence[End]) -> dict[str, Any]:
         """What was used, and what it costs."""
         prompt = self.admission.prompt_tokens
-        completion = sum(end.tokens for end in ends)
-        usage: dict[str, Any] = {
-            "prompt_tokens": prompt,
-            "completion_tokens": completion,
-            "total_tokens": prompt + completion,
-            "completion_tokens_details": {
-                "reasoning_tokens": sum(end.outcome.tokens for end in ends)
-            },
-        }
+        used = [end.used for end in ends]
+        tokens, thinking = (sum(each) for each in zip(*used, strict=True))
+        usage = _usage(prompt, Used(tokens, thinking))
         if (cached := self.bill.cached_tokens) is not None:
             usage["prompt_tokens_details"] = {"cached_tokens": cached}
         cost = self.bill.cost(prompt)
         return {"usage": usage, "cost": None if cost is None else cost.to_json()}
+
+    def so_far(self, choice: int, used: Used) -> dict[str, Any]:
+        """What one choice has used, for a chunk of its own."""
+        return {"usage": _usage(len(self.admission.jobs[choice].prompt_ids), used)}
+
+
+def _usage(prompt: int, used: Used) -> dict[str, Any]:
+    return {
+        "prompt_tokens": prompt,
+        "completion_tokens": used.tokens,
+        "total_tokens": prompt + used.tokens,
+        "completion_tokens_details": {"reasoning_tokens": used.thinking},
+    }
 
 
 def finish_reason(end: End, admission: Admission) -> str:

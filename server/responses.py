@@ -20,9 +20,9 @@ class Shape(TypedDict):
     """A response, or a part of one; it has no other fields than these."""
 
 
-def as_json(shape: Mapping[str, object]) -> Response:
+def as_json(shape: Mapping[str, object], headers: Mapping[str, str] | None = None) -> Response:
     """A response of this content."""
-    return Response(orjson.dumps(shape), media_type="application/json")
+    return Response(orjson.dumps(shape), media_type="application/json", headers=headers)
 
 
 class ErrorDetail(Shape):
@@ -73,10 +73,10 @@ class AnswerMessage(Shape):
     """Who speaks."""
     content: str | None
     """The answer; null where there are tool calls alone."""
-    reasoning_content: NotRequired[str]
-    """The thinking."""
-    reasoning: NotRequired[str]
-    """The thinking, under the name that other servers give it."""
+    reasoning_content: NotRequired[str | None]
+    """The thinking; null where there is none, or where it stands in the content or nowhere."""
+    reasoning: NotRequired[str | None]
+    """The thinking, under the name that other servers give it; null where there is none."""
     tool_calls: NotRequired[list[AnswerCall]]
     """The functions to call."""
 
@@ -306,9 +306,9 @@ class MessageDelta(Shape):
     """Who speaks, with a choice's first delta."""
     content: NotRequired[str]
     """The next piece of the answer."""
-    reasoning_content: NotRequired[str]
-    """The next piece of the thinking."""
-    reasoning: NotRequired[str]
+    reasoning_content: NotRequired[str | None]
+    """The next piece of the thinking; null where this is none."""
+    reasoning: NotRequired[str | None]
     """The next piece of the thinking, under the name that other servers give it."""
     tool_calls: NotRequired[list[CallDelta]]
     """The next piece of a tool call."""
@@ -348,7 +348,8 @@ class ChatCompletionChunk(Shape):
     prompt_token_ids: NotRequired[list[int]]
     """The prompt's tokens, with `return_token_ids` in a choice's first chunk."""
     usage: NotRequired[Usage]
-    """What was used, with `stream_options.include_usage`, in a last chunk of its own."""
+    """What was used, with `stream_options.include_usage`, in a last chunk of its own; with
+    `stream_options.continuous_usage_stats` in every chunk what its choice has used so far."""
     cost: NotRequired[CostReport | None]
     """What it cost, beside `usage`; null where no prices are set."""
 
@@ -427,7 +428,8 @@ class TextCompletionChunk(Shape):
     choices: list[TextDelta]
     """What is new; empty in the chunk that tells what was used."""
     usage: NotRequired[Usage]
-    """What was used, with `stream_options.include_usage`, in a last chunk of its own."""
+    """What was used, with `stream_options.include_usage`, in a last chunk of its own; with
+    `stream_options.continuous_usage_stats` in every chunk what its choice has used so far."""
     cost: NotRequired[CostReport | None]
     """What it cost, beside `usage`; null where no prices are set."""
 
@@ -584,6 +586,30 @@ class Detokenized(Shape):
 
     prompt: str
     """The text, special tokens included."""
+
+
+@with_config(use_attribute_docstrings=True, extra="allow")
+class TokenizerInfo(TypedDict):
+    """What the tokenizer is set to, as in its `tokenizer_config.json`."""
+
+    tokenizer_class: str
+    """Its class."""
+    chat_template: NotRequired[str]
+    """Makes the prompt of a conversation."""
+
+
+class Version(Shape):
+    """Which server this is."""
+
+    version: str
+    """Proctor's version."""
+
+
+class ServerLoad(Shape):
+    """How busy the server is."""
+
+    server_load: int
+    """Requests that are being answered or wait for it."""
 
 
 class Health(Shape):

@@ -3,15 +3,16 @@
 from enum import StrEnum
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field
+from pydantic import BeforeValidator, ConfigDict, Field
 
-from budget import Landing, OnLoop
+from budget import MAX_CONTINUATIONS, Landing, OnLoop
 from server.engines.answers import Constraint, ToolChoice
 from server.errors import BadRequest
 from server.forms import MAX_TOOLS, NamedTool, ResponseFormat, StructuredOutputs, Tool, choose_tools
 from server.messages import Message
 from server.parts import (
     MAX_NAME,
+    NULL,
     Count,
     CountOrNoCap,
     Flag,
@@ -19,6 +20,7 @@ from server.parts import (
     Int,
     Part,
     Text,
+    needs,
     one_as_list,
 )
 
@@ -30,6 +32,32 @@ MAX_STOPS = 16
 MAX_STOP_LENGTH = 256
 MAX_TEXTS = 16
 MAX_TEXT_LENGTH = 1024
+
+STREAMING = needs("stream_options", {"not": NULL}, stream={"const": True})
+SCORING = needs("top_logprobs", {"type": "integer", "minimum": 1}, logprobs={"const": True})
+CALLING = needs(
+    "tool_choice",
+    {"not": {"enum": ["none", "auto", None]}},
+    tools={"type": "array", "minItems": 1},
+)
+SCORED_WHOLE: dict[str, Any] = {
+    "if": {"required": ["prompt_logprobs"], "properties": {"prompt_logprobs": {"not": NULL}}},
+    "then": {"properties": {"stream": {"enum": [False, None]}}},
+}
+CONTINUING: list[dict[str, Any]] = [
+    needs("add_generation_prompt", {"const": False}, continue_final_message={"const": True}),
+    needs("echo", {"const": True}, continue_final_message={"const": True}),
+]
+BINDING: dict[str, Any] = {
+    "if": {"required": ["structured_outputs"], "properties": {"structured_outputs": {"not": NULL}}},
+    "then": {
+        "properties": {
+            "response_format": {"anyOf": [NULL, {"properties": {"type": {"const": "text"}}}]}
+        }
+    },
+}
+"""What admission checks of fields that go together, as JSON schema. Numbers that contradict each
+other it cannot say: such a request is a 400 that names both."""
 
 KEYS_ARE_IDS: dict[str, Any] = {"propertyNames": {"pattern": "^[0-9]{1,9}$"}}
 TokenId = Annotated[int, Field(ge=0, lt=2**31)]
@@ -66,19 +94,23 @@ class StreamOptions(Part):
 
     include_usage: Flag | None = None
     """Whether to send usage and cost in a chunk of their own before the end."""
+    continuous_usage_stats: Flag | None = None
+    """Whether every chunk tells its choice's usage so far, too; only with `include_usage`, as
+    vLLM has it."""
 
 
 class Thinking(Part):
     """The budget's finer points."""
 
-    type: Literal["enabled", "disabled", "auto"] | None = None
-    """`disabled` is no thinking; `enabled` insists on some; `auto` is neither."""
+    type: Literal["enabled", "disabled", "auto", "adaptive"] | None = None
+    """`disabled` is no thinking; `enabled` insists on some; `auto`, which Anthropic calls
+    `adaptive`, lets the router choose."""
     budget_tokens: CountOrNoCap | None = None
     """The same as `max_thinking_tokens`, as Anthropic spells it."""
     min_tokens: Count | None = None
     """The same as `min_thinking_tokens`."""
-    continuations: Count | None = None
-    """How many attempts to close the thinking to turn down; 8 at most."""
+    continuations: Annotated[Count, Field(le=MAX_CONTINUATIONS)] | None = None
+    """How many attempts to close the thinking to turn down."""
     continuation_text: (
         Annotated[
             ContinuationTexts,
@@ -132,8 +164,8 @@ class TemplateSwitches(Part):
 class Generation(Part):
     """What chats and completions of raw prompts can ask for alike."""
 
-    model: Annotated[Text, Field(max_length=MAX_NAME)]
-    """The model's name, as `GET /v1/models` lists it."""
+    model: Annotated[Text, Field(max_length=MAX_NAME)] | None = None
+    """The model's name, as `GET /v1/models` lists it; the one served if unset."""
     max_thinking_tokens: CountOrNoCap | None = None
     """Most thinking tokens of each choice; 0 is no thinking, -1 no cap but the context."""
     min_thinking_tokens: Count | None = None
@@ -208,6 +240,9 @@ class Generation(Part):
     """Whether to send the answer as server-sent events while it is generated."""
     stream_options: StreamOptions | None = None
     """How to stream; only with `stream`."""
+    event_names: Flag | None = None
+    """Whether a stream's events have names; goes before the header `x-event-names` and the
+    server's setting."""
 
     @property
     def template_switches(self) -> TemplateSwitches:
@@ -224,14 +259,15 @@ class Generation(Part):
         """How many of them to ask for at each position of the prompt."""
         return self.prompt_logprobs
 
-    def ignored_fields(self) -> list[str]:
-        """Names of fields that were given and are ignored, nested ones with their path."""
-        nested = self.stream_options.ignored_fields() if self.stream_options else []
-        return super().ignored_fields() + [f"stream_options.{name}" for name in nested]
-
 
 class ChatRequest(Generation):
     """The body of `POST /v1/chat/completions`."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "allOf": [STREAMING, SCORING, CALLING, BINDING, SCORED_WHOLE, *CONTINUING]
+        }
+    )
 
     messages: Annotated[list[Message], Field(min_length=1, max_length=MAX_MESSAGES)]
     """The conversation so far, oldest message first."""
@@ -239,6 +275,12 @@ class ChatRequest(Generation):
     """Switches of the chat template; only those of the thinking are taken."""
     reasoning_format: ReasoningFormat | None = None
     """Where in the response the thinking stands; the server has a default."""
+    include_reasoning: Flag | None = None
+    """Whether the response has the thinking at all, as vLLM spells it: false is the same as
+    `reasoning.exclude`."""
+    separate_reasoning: Flag | None = None
+    """Whether the thinking stands beside the content, as SGLang spells it: false is the
+    `reasoning_format` of `tags`."""
     max_tokens: Annotated[Int, Field(ge=1)] | None = None
     """The same as `max_completion_tokens`, as OpenAI once spelt it."""
     max_completion_tokens: Annotated[Int, Field(ge=1)] | None = None

@@ -74,6 +74,7 @@ class Settings(BaseSettings):
         thinking_start: the start marker's text, over any parser's.
         thinking_end: the end marker's text, over any parser's.
         reasoning_format: where responses carry the thinking, unless a request says.
+        event_names: whether the events of streams have names, unless a request says.
         budget: of requests that are of no tier.
         tiers: the named budgets, from least to most.
         efforts: the tier of each `reasoning_effort`.
@@ -100,6 +101,7 @@ class Settings(BaseSettings):
     thinking_start: Annotated[str, Field(min_length=1)] | None = None
     thinking_end: Annotated[str, Field(min_length=1)] | None = None
     reasoning_format: ReasoningFormat = ReasoningFormat.REASONING_CONTENT
+    event_names: bool = True
     answer_reserve: AnswerReserve = AnswerReserve()
     budget: DefaultBudget = DefaultBudget()
     tiers: Annotated[tuple[Tier, ...], Field(min_length=1)] = DEFAULT_TIERS

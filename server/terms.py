@@ -12,6 +12,8 @@ from server.key import Key
 from server.sections import Limits
 
 TIMEOUT_HEADER = "x-request-timeout"
+NAMES_HEADER = "x-event-names"
+FLAGS = {"true": True, "false": False}
 EVERYBODY = ""
 """Whose a request is, where no keys are asked for."""
 
@@ -25,22 +27,25 @@ class Terms:
         seconds: how long it may take.
         deadline: when that is over, by the event loop's clock.
         left: headers that tell what the key has left.
+        event_names: whether a stream's events are to have names; None if its header does not say.
     """
 
     key: Key | None
     seconds: float
     deadline: float
     left: Mapping[str, str] = field(default_factory=dict)
+    event_names: bool | None = None
 
     @classmethod
     def of(cls, request: Request, limits: Limits) -> "Terms":
         """From the request's headers and the operator's limits.
 
         Raises:
-            BadRequest: if the time that the client gives is no number of seconds.
+            BadRequest: if a header of them cannot be read.
         """
         seconds = min(_asked(request), limits.max_request_seconds)
-        return cls(request.state.key, seconds, asyncio.get_running_loop().time() + seconds)
+        deadline = asyncio.get_running_loop().time() + seconds
+        return cls(request.state.key, seconds, deadline, event_names=_names(request))
 
     @property
     def name(self) -> str:
@@ -69,3 +74,12 @@ def _asked(request: Request) -> float:
             f"'{TIMEOUT_HEADER}' must be a number of seconds over 0", param=TIMEOUT_HEADER
         )
     return seconds
+
+
+def _names(request: Request) -> bool | None:
+    told = request.headers.get(NAMES_HEADER)
+    if told is None:
+        return None
+    if told.lower() not in FLAGS:
+        raise BadRequest(f"'{NAMES_HEADER}' must be true or false", param=NAMES_HEADER)
+    return FLAGS[told.lower()]

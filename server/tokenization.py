@@ -117,7 +117,8 @@ class Tokenization:
                 strings = await asyncio.to_thread(engine.codec.names, ids)
         context = engine.model.context_length
         return as_json(
-            Tokenized(count=len(ids), max_model_len=context, tokens=ids, token_strs=strings)
+            Tokenized(count=len(ids), max_model_len=context, tokens=ids, token_strs=strings),
+            asked.ignored_header(),
         )
 
     async def detokenize(self, request: Request) -> Response:
@@ -132,6 +133,10 @@ class Tokenization:
         async with self._turns:
             text = await asyncio.to_thread(codec.decode, asked.tokens)
         return as_json(Detokenized(prompt=text))
+
+    async def info(self) -> Response:
+        """Tell what the tokenizer is set to."""
+        return as_json(self._host.engine.codec.info())
 
     async def _body(self, request: Request) -> bytes:
         return await read_body(request, self._settings.limits.max_body_bytes)

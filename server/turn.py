@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
 from budget import EndReason, Outcome
-from server.channels import Call, Channels, Piece
+from server.channels import Call, Channels, Piece, Used
 from server.engines.base import Engine, EngineUnavailable, Finish, Job, Score
 from server.errors import DeadlineExceeded
 from server.forced import ForcedSpan
@@ -38,6 +38,7 @@ class Progress(NamedTuple):
 
     choice: int
     tokens: int
+    used: Used | None = None
 
 
 Text = Piece | Call | PromptScores
@@ -70,6 +71,11 @@ class End:
     answer_tokens: int
     calls: int
     token_ids: Sequence[int] = ()
+
+    @property
+    def used(self) -> Used:
+        """What it has used."""
+        return Used(self.tokens, self.outcome.tokens)
 
 
 class Account(Protocol):
@@ -149,7 +155,14 @@ class Choice:
     """One job on its way through the engine."""
 
     def __init__(
-        self, engine: Engine, job: Job, index: int, channels: Channels, progress: bool
+        self,
+        engine: Engine,
+        job: Job,
+        index: int,
+        channels: Channels,
+        *,
+        progress: bool = False,
+        counted: bool = False,
     ) -> None:
         """Begin before the job's first token.
 
@@ -159,12 +172,14 @@ class Choice:
             index: which choice it is.
             channels: splits its tokens.
             progress: whether to tell how far its thinking is, twice a second.
+            counted: whether to tell with each piece what has been used so far.
         """
         self._engine = engine
         self._job = job
         self._index = index
         self._channels = channels
         self._progress = progress
+        self._counted = counted
         self._told_at = 0.0
         self._told = 0
 
@@ -202,7 +217,7 @@ class Choice:
                 if delta.prompt_scores is not None:
                     emit(PromptScores(self._index, delta.prompt_scores))
                 for item in channels.push(delta.token_ids, delta.scores):
-                    emit(item)
+                    emit(self._count(item))
                 if self._progress:
                     self._tell_progress(emit)
                 if channels.stopped:
@@ -213,14 +228,17 @@ class Choice:
         if finish is Finish.ABORT:
             raise EngineUnavailable("the engine gave the request up")
         for item in channels.close():
-            emit(item)
+            emit(self._count(item))
         return Finish.STOP if channels.stopped else finish
+
+    def _count(self, item: Told) -> Told:
+        return item._replace(used=self._channels.used) if self._counted else item
 
     def _tell_progress(self, emit: Callable[[Told], None]) -> None:
         now, tokens = time.monotonic(), self._channels.thinking_tokens
         if tokens > self._told and now >= self._told_at + PROGRESS_SECONDS:
             self._told_at, self._told = now, tokens
-            emit(Progress(self._index, tokens))
+            emit(self._count(Progress(self._index, tokens)))
 
     async def _broken_off(self) -> End:
         """The account of a choice that did not come to its end, as far as it can be had."""

@@ -215,6 +215,9 @@ class Codec(Protocol):
     def names(self, token_ids: Sequence[int]) -> list[str]:
         """Each token as the vocabulary spells it."""
 
+    def info(self) -> Mapping[str, Any]:
+        """What the tokenizer is set to, as in its `tokenizer_config.json`: plain data."""
+
     def detokenizer(self, after: Sequence[int], *, special: bool = False) -> Detokenizer:
         """A detokenizer for tokens that follow the tokens `after`.
 

@@ -25,6 +25,9 @@ END = "\ue001"
 TAIL = 32
 """Tokens at a prompt's end among which a start marker is looked for."""
 
+OF_FILES = ("vocab_file", "merges_file", "tokenizer_file", "name_or_path", "is_local")
+"""Settings of a tokenizer that tell of the machine that it was read on."""
+
 
 class VllmDetokenizer:
     """vLLM's incremental detokenizer, for one channel."""
@@ -134,6 +137,14 @@ class VllmCodec:
         """See `Codec`. Ids that the tokenizer does not use have no name."""
         return [name or "" for name in self._tokenizer.convert_ids_to_tokens(list(token_ids))]
 
+    def info(self) -> dict[str, Any]:
+        """See `Codec`: as vLLM's server tells it, but for what says where the files are."""
+        set_to = getattr(self._tokenizer, "init_kwargs", None) or {}
+        told = {name: _plain(value) for name, value in set_to.items() if name not in OF_FILES}
+        told["tokenizer_class"] = type(self._tokenizer).__name__
+        template = getattr(self._tokenizer, "chat_template", None)
+        return told | {"chat_template": template} if isinstance(template, str) else told
+
     def _encode_rendered(self, text: str) -> list[int]:
         return [token for part in text.split(SPLIT) for token in self.encode(part)]
 
@@ -166,3 +177,19 @@ class VllmCodec:
                 value.replace(SPLIT, "").replace(END, ""),
             )
         return value
+
+
+def _plain(value: Any) -> Any:
+    """A setting of a tokenizer as JSON has it; an added token is its text."""
+    if isinstance(value, Mapping):
+        return {str(key): _plain(each) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(each) for each in value]
+    if value is None or isinstance(value, str | bool | float) or _fits(value):
+        return value
+    return str(getattr(value, "content", value))
+
+
+def _fits(value: object) -> bool:
+    """Whether this is an integer that JSON's writers take."""
+    return isinstance(value, int) and abs(value) < 2**63

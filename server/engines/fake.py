@@ -135,6 +135,10 @@ class ByteCodec:
         """See `Codec`."""
         return [self.decode([token]) for token in token_ids]
 
+    def info(self) -> Mapping[str, Any]:
+        """See `Codec`."""
+        return {"tokenizer_class": "ByteCodec", "eos_token": "<|im_end|>", "bos_token": None}
+
     def detokenizer(self, after: Sequence[int], *, special: bool = False) -> ByteDetokenizer:
         """See `Codec`."""
         return ByteDetokenizer(special)

@@ -23,7 +23,7 @@ PATIENCE_SECONDS = 5.0
 
 ADMIN_PATHS = ("/metrics",)
 OPEN_PATHS = ("/v1/tiers",)
-USER_PATHS = ("/v1/", "/tokenize", "/detokenize")
+USER_PATHS = ("/v1/", "/tokenize", "/detokenize", "/load")
 
 
 class Guard:

@@ -38,17 +38,17 @@ export async function route(body, signal) {
   return (await ask("v1/route", post(body, signal))).json();
 }
 
-/** The answer's chunks, as {name, chunk}. Fails unless they come to their end. */
+/** The answer's chunks. Fails unless they come to their end. */
 export async function* streamChat(body, signal) {
   const response = await ask("v1/chat/completions", post(body, signal));
   let ended = false;
   try {
-    for await (const { name, data } of readEvents(response.body)) {
+    for await (const data of readEvents(response.body)) {
       ended ||= data === "[DONE]";
       if (ended) continue;
       const chunk = JSON.parse(data);
-      if (name === "error") throw new Failure("broken", chunk.error);
-      yield { name, chunk };
+      if (chunk.error) throw new Failure("broken", chunk.error);
+      yield chunk;
     }
   } catch (error) {
     if (error instanceof Failure || signal.aborted) throw error;

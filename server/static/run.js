@@ -45,13 +45,14 @@ export class Run {
 
   async #follow() {
     const { signal } = this.#abort;
-    for await (const { name, chunk } of streamChat(this.#body, signal)) {
+    for await (const chunk of streamChat(this.#body, signal)) {
       this.#routed ??= this.#learnLimits(signal);
       if (chunk.usage) this.#usage = chunk;
       for (const choice of chunk.choices) {
         if (choice.thinking) this.#ended = choice;
-        if (name === "reasoning") this.#think(choice.delta.reasoning_content);
-        if (name === "answer") this.#say(choice.delta.content);
+        const { reasoning_content: thought, content } = choice.delta;
+        if (thought) this.#think(thought);
+        if (content) this.#say(content);
       }
     }
   }

@@ -27,8 +27,7 @@ ${lines.join("\n")}
 )
 for chunk in stream:
     for choice in chunk.choices:
-        thinking = getattr(choice.delta, "reasoning_content", "")
-        print(thinking or choice.delta.content or "", end="", flush=True)
+        print(choice.delta.reasoning_content or choice.delta.content or "", end="", flush=True)
 print()
 `;
 }

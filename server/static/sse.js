@@ -1,5 +1,6 @@
 /**
- * Reads server-sent events, as {name, data}; comments are passed over.
+ * Reads the data of server-sent events; their names, which a server may leave out, and comments
+ * are passed over.
  * Lines end in \n alone, as Proctor writes them.
  *
  * @param {ReadableStream<Uint8Array>} bytes
@@ -16,8 +17,8 @@ export async function* readEvents(bytes) {
       const blocks = (text + value).split("\n\n");
       text = blocks.pop();
       for (const block of blocks) {
-        const event = readEvent(block);
-        if (event.data) yield event;
+        const data = readData(block);
+        if (data) yield data;
       }
     }
   } finally {
@@ -25,11 +26,7 @@ export async function* readEvents(bytes) {
   }
 }
 
-function readEvent(block) {
-  const event = { name: "", data: "" };
-  for (const line of block.split("\n")) {
-    if (line.startsWith("event: ")) event.name = line.slice(7);
-    if (line.startsWith("data: ")) event.data += line.slice(6);
-  }
-  return event;
+function readData(block) {
+  const lines = block.split("\n").filter((line) => line.startsWith("data: "));
+  return lines.map((line) => line.slice(6)).join("");
 }

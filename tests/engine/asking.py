@@ -42,7 +42,7 @@ async def ask(http: httpx.AsyncClient, request: dict[str, Any]) -> dict[str, Any
     for choice in (choice for chunk in chunks for choice in chunk["choices"]):
         for name, text in choice["delta"].items():
             if name in texts:
-                texts[name] += text
+                texts[name] += text or ""
         if choice["finish_reason"]:
             ended = choice
     return {

@@ -104,7 +104,7 @@ async def test_without_thinking_there_is_none(served: Served, http: httpx.AsyncC
     answer = await ask(http, request)
     assert answer["choices"][0]["thinking"]["tokens"] == 0
     assert answer["choices"][0]["thinking"]["end_reason"] == "disabled"
-    assert "reasoning_content" not in answer["choices"][0]["message"]
+    assert not answer["choices"][0]["message"]["reasoning_content"]
 
 
 async def test_64_seeded_requests_at_once_do_not_harm_the_engine(

@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import socket
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterable, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -133,6 +133,15 @@ def events(text: str) -> list[Event]:
         data = fields["data"]
         found.append(Event(fields.get("event"), data if data == "[DONE]" else orjson.loads(data)))
     return found
+
+
+def added_up(deltas: Iterable[dict[str, Any]]) -> dict[str, Any]:
+    """The texts of a stream's deltas, as clients add them up; what has no text stays null."""
+    texts: dict[str, Any] = {}
+    for delta in deltas:
+        for key, text in delta.items():
+            texts[key] = texts.get(key) if text is None else (texts.get(key) or "") + text
+    return texts
 
 
 async def soon(awaitable: Any) -> Any:

@@ -94,7 +94,7 @@ async def test_a_model_that_opens_its_thinking_itself() -> None:
 async def test_a_model_that_does_not_think() -> None:
     choice = (await ask(FakeEngine(Script((), "hi"), opens=False), {}))["choices"][0]
 
-    assert choice["message"] == {"role": "assistant", "content": "hi"}
+    assert choice["message"] == {"role": "assistant", "content": "hi", "reasoning_content": None}
     assert choice["thinking"]["end_reason"] == "disabled"
 
 
@@ -113,8 +113,8 @@ async def test_no_thinking_uses_the_templates_own_switch() -> None:
         ("reasoning_content", {"content": "b", "reasoning_content": "a"}),
         ("reasoning", {"content": "b", "reasoning": "a"}),
         ("both", {"content": "b", "reasoning_content": "a", "reasoning": "a"}),
-        ("tags", {"content": "<think>a</think>b"}),
-        ("hidden", {"content": "b"}),
+        ("tags", {"content": "<think>a</think>b", "reasoning_content": None}),
+        ("hidden", {"content": "b", "reasoning_content": None}),
     ],
 )
 @pytest.mark.parametrize("by", ["request", "setting"])

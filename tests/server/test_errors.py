@@ -27,7 +27,7 @@ def assert_error(response: httpx.Response, status: int, param: str | None) -> di
 @pytest.mark.parametrize(
     ("fields", "param"),
     [
-        ({"model": None}, "model"),
+        ({"model": 3}, "model"),
         ({"messages": []}, "messages"),
         ({"messages": "hi"}, "messages"),
         ({"messages": [{"role": "user"}]}, "messages[0].content"),

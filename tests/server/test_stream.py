@@ -5,7 +5,7 @@ import httpx
 import pytest
 
 from server.engines.fake import FakeEngine, Script
-from tests.server.harness import CHAT, Event, Gate, body, client, events, listening, soon
+from tests.server.harness import CHAT, Event, Gate, added_up, body, client, events, listening, soon
 
 
 async def stream(engine: FakeEngine, **fields: Any) -> list[Event]:
@@ -24,7 +24,7 @@ async def test_the_contract() -> None:
     )
 
     assert role.name is None
-    assert role.choice["delta"] == {"role": "assistant", "content": ""}
+    assert role.choice["delta"] == {"role": "assistant", "content": "", "reasoning_content": None}
     assert thought.name == "reasoning"
     assert thought.choice == {
         "index": 0,
@@ -32,9 +32,9 @@ async def test_the_contract() -> None:
         "finish_reason": None,
     }
     assert answer.name == "answer"
-    assert answer.choice["delta"] == {"content": "☃"}
+    assert answer.choice["delta"] == {"content": "☃", "reasoning_content": None}
     assert finish.name is None
-    assert finish.choice["delta"] == {}
+    assert finish.choice["delta"] == {"content": "", "reasoning_content": None}
     assert finish.choice["finish_reason"] == "stop"
     assert finish.choice["thinking"]["tokens"] == 2
     assert usage.data["choices"] == []
@@ -54,15 +54,12 @@ async def test_usage_comes_only_where_it_was_asked_for() -> None:
 @pytest.mark.parametrize("style", ["reasoning_content", "reasoning", "both", "tags", "hidden"])
 async def test_a_stream_adds_up_to_the_whole_response(style: str) -> None:
     asked = body(reasoning_format=style)
-    message: dict[str, str] = {}
 
     async with client(FakeEngine(Script(("héllo ☃",), "wörld"))) as http:
         streamed = await http.post(CHAT, json={**asked, "stream": True})
         whole = await http.post(CHAT, json=asked)
 
-    for event in events(streamed.text)[:-1]:
-        for key, text in event.choice["delta"].items():
-            message[key] = message.get(key, "") + text
+    message = added_up(event.choice["delta"] for event in events(streamed.text)[:-1])
     assert message == whole.json()["choices"][0]["message"]
 
 
@@ -80,7 +77,7 @@ async def test_choices_stream_side_by_side() -> None:
     texts = {
         choice["index"]: choice["delta"]["content"]
         for choice in choices[3:]
-        if "content" in choice["delta"]
+        if choice["delta"].get("content")
     }
     assert texts == {0: "0", 1: "1", 2: "2"}
     assert sum(choice["finish_reason"] == "stop" for choice in choices) == 3

@@ -2,9 +2,40 @@
 
 Any name for the model becomes that of the served one (that another name is a 404 is left to
 `GET /v1/models/{name}`), and no request asks for less time than an answer takes, which is a 504.
+
+What the description says in words alone, for no schema can, is kept to by requests that are to be
+accepted: fields that say the same are not to contradict each other, and numbers have to fit into
+the context and into each other.
 """
 
 import schemathesis
+
+BUDGETS = (
+    "max_thinking_tokens",
+    "thinking_token_budget",
+    "thinking_budget",
+    "reasoning_budget_tokens",
+    "thinking_budget_tokens",
+    "reasoning_max_tokens",
+    "nvext",
+    "min_thinking_tokens",
+    "budget_tier",
+    "reasoning_effort",
+    "think",
+    "enable_thinking",
+    "chat_template_kwargs",
+    "thinking",
+    "reasoning",
+)
+DEMANDS = BUDGETS[BUDGETS.index("min_thinking_tokens") :]
+"""Those that can demand thinking, for which a raw prompt has to open a block."""
+
+LAYOUTS = ("reasoning_format", "include_reasoning", "separate_reasoning")
+LENGTHS = ("max_tokens", "max_completion_tokens")
+FITS = 8
+"""Tokens, or characters of a text, that fit into any budget."""
+
+VOCABULARY = 256
 
 
 @schemathesis.hook
@@ -12,5 +43,72 @@ def before_call(context: schemathesis.HookContext, case: schemathesis.Case, **_:
     if case.headers:
         case.headers.pop("x-request-timeout", None)
     body = case.body
-    if isinstance(body, dict) and isinstance(body.get("model"), str) and body["model"]:
+    if not isinstance(body, dict):
+        return
+    if isinstance(body.get("model"), str) and body["model"]:
         body["model"] = "scripted"
+    if case.meta is not None and case.meta.generation.mode.is_positive:
+        _agree(body)
+
+
+def _agree(body: dict) -> None:
+    _keep_one(body, BUDGETS)
+    _keep_one(body, LENGTHS)
+    for name in LENGTHS:
+        if body.get(name) is not None:
+            body[name] = 8 * FITS
+    if body.get("min_thinking_tokens") is not None:
+        body["min_thinking_tokens"] = FITS
+    for name in ("thinking", "reasoning", "chat_template_kwargs"):
+        if isinstance(body.get(name), dict):
+            _agree_within(body[name])
+    if (body.get("reasoning") or {}).get("exclude") is None:
+        _keep_one(body, LAYOUTS)
+    else:
+        for name in LAYOUTS:
+            body.pop(name, None)
+    if isinstance(body.get("tools"), list):
+        _name_tools(body)
+    if "prompt" in body and "max_thinking_tokens" not in body:
+        for name in DEMANDS:
+            body.pop(name, None)
+    if "prompt" in body:
+        body["prompt"] = _prompt(body["prompt"])
+
+
+def _agree_within(fields: dict) -> None:
+    _keep_one(
+        fields,
+        ("type", "budget_tokens", "min_tokens", "continuations", "effort", "max_tokens", "enabled")
+        + ("enable_thinking", "thinking"),
+    )
+    if fields.get("min_tokens") is not None:
+        fields["min_tokens"] = FITS
+    if isinstance(fields.get("wrap_up_text"), str):
+        fields["wrap_up_text"] = fields["wrap_up_text"][:FITS]
+    texts = fields.get("continuation_text")
+    if isinstance(texts, str):
+        fields["continuation_text"] = texts[:FITS]
+    elif isinstance(texts, list):
+        fields["continuation_text"] = [text[:FITS] for text in texts]
+
+
+def _keep_one(fields: dict, names: tuple[str, ...]) -> None:
+    for name in [name for name in names if fields.get(name) is not None][1:]:
+        del fields[name]
+
+
+def _name_tools(body: dict) -> None:
+    for at, tool in enumerate(body["tools"]):
+        tool["function"]["name"] = f"f{at}"
+    if isinstance(body.get("tool_choice"), dict):
+        body["tool_choice"]["function"]["name"] = "f0"
+
+
+def _prompt(prompt: object) -> object:
+    """One that is not empty, of tokens that the model has."""
+    if isinstance(prompt, int):
+        return prompt % VOCABULARY
+    if isinstance(prompt, list):
+        return [_prompt(part) for part in prompt] or [0]
+    return prompt or "x"
