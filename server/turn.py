@@ -231,7 +231,7 @@ class Choice:
             emit(self._count(item))
         return Finish.STOP if channels.stopped else finish
 
-    def _count(self, item: Told) -> Told:
+    def _count(self, item: Piece | Call | Progress) -> Told:
         return item._replace(used=self._channels.used) if self._counted else item
 
     def _tell_progress(self, emit: Callable[[Told], None]) -> None:
