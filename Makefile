@@ -9,6 +9,7 @@ BIN := $(VENV)/bin
 CLIENTS := .venv-clients
 NODE_MODULES := tests/clients/js/node_modules
 PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input
+CLIENTS_PIP := $(CLIENTS)/bin/python -m pip --disable-pip-version-check --no-input
 TORCH := 2.13.0
 TORCH_CPU_INDEX := https://download.pytorch.org/whl/cpu
 PYTHONS := $(PYTHON) python3.11 python3.12 python3.13 python3 python
@@ -64,14 +65,18 @@ $(VENV)/.made:
 
 # torch comes first and on its own: on Linux as the CPU build, which PyPI does not carry, so from
 # PyTorch's own index unless pip is set up with a source that has it.
+define install_torch
+if [ "$$(uname -s)" = Linux ]; then \
+  $(1) install --quiet --no-deps torch==$(TORCH)+cpu 2>/dev/null || \
+  $(1) install --quiet --no-deps --index-url $(TORCH_CPU_INDEX) torch==$(TORCH)+cpu; \
+else \
+  $(1) install --quiet --no-deps torch==$(TORCH); \
+fi
+endef
+
 $(VENV)/.engine: requirements/engine-cpu.txt pyproject.toml $(VENV)/.made
 	@echo "installing the CPU engine (once; several minutes on a slow line)"
-	@if [ "$$(uname -s)" = Linux ]; then \
-	  $(PIP) install --quiet --no-deps torch==$(TORCH)+cpu 2>/dev/null || \
-	  $(PIP) install --quiet --no-deps --index-url $(TORCH_CPU_INDEX) torch==$(TORCH)+cpu; \
-	else \
-	  $(PIP) install --quiet --no-deps torch==$(TORCH); \
-	fi
+	@$(call install_torch,$(PIP))
 	@$(PIP) install --quiet --no-deps --requirement requirements/engine-cpu.txt
 	@$(PIP) install --quiet --no-deps --no-build-isolation --editable .
 	@touch $@
@@ -84,8 +89,8 @@ $(VENV)/.dev: requirements/dev.txt $(VENV)/.engine
 $(CLIENTS)/.made: requirements/clients.txt $(VENV)/.made
 	@echo "installing the clients that tests use"
 	@$(BIN)/python -m venv $(CLIENTS)
-	@$(CLIENTS)/bin/python -m pip --disable-pip-version-check --no-input install --quiet --no-deps \
-	  --no-compile --requirement requirements/clients.txt
+	@$(call install_torch,$(CLIENTS_PIP)) # GuideLLM loads its data with it
+	@$(CLIENTS_PIP) install --quiet --no-deps --no-compile --requirement requirements/clients.txt
 	@touch $@
 
 $(NODE_MODULES)/.made: tests/clients/js/package-lock.json $(CLIENTS)/.made

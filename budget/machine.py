@@ -120,8 +120,8 @@ class Outcome:
 class Machine:
     """Folds one choice's tokens under one budget.
 
-    Before each token, `forced`, `guarded`, `barred` and `most_missing` say
-    what must hold for it; `advance` then takes the token.
+    Before each token, `forced`, `guarded`, `barred`, `bars_end` and
+    `most_missing` say what must hold for it; `advance` then takes the token.
     """
 
     def __init__(
@@ -136,6 +136,7 @@ class Machine:
         self.matched = self._root(inside=budget.opened)
         self.length = 0
         self.tokens = 0
+        self.answered = 0
         self.continuations = 0
         self.missing = 0
         self.partial = 0
@@ -232,6 +233,13 @@ class Machine:
             return frozenset()
         spent = self.tokens >= self._budget.maximum
         return self.matcher.barred(self.matched) if spent else frozenset()
+
+    @property
+    def bars_end(self) -> bool:
+        """Whether no end of turn may come next: the answer is not as long as it must be."""
+        if self.phase is not Phase.OUTSIDE:
+            return False
+        return self.answered + self.pending < self._budget.answer_minimum
 
     @property
     def most_missing(self) -> int:
@@ -384,6 +392,8 @@ class Machine:
         del self._held[:count]
         if label is Label.THINKING:
             self.tokens += count
+        elif label is Label.ANSWER:
+            self.answered += count
         return [*self._release_begun(), *released] if count else []
 
     def _release_begun(self) -> list[Labelled]:

@@ -138,6 +138,7 @@ class TokenBudget:
         nudge_ids: forced when a loop is first found; empty unless it is nudged.
         opens: whether the start marker is forced where the prompt opens no block.
         bound: whether a grammar binds the answer, in which no marker counts then.
+        answer_minimum: fewest answer tokens; until then no end of turn is sampled.
     """
 
     minimum: int = 0
@@ -152,9 +153,11 @@ class TokenBudget:
     nudge_ids: tuple[int, ...] = ()
     opens: bool = False
     bound: bool = False
+    answer_minimum: int = 0
 
     def __post_init__(self) -> None:
-        if self.minimum < 0 or self.continuations < 0 or self.landing < 0:
+        numbers = self.minimum, self.continuations, self.landing, self.answer_minimum
+        if any(number < 0 for number in numbers):
             raise BudgetError("thinking", "a budget has no negative numbers")
         if self.maximum is not None and not self.minimum <= self.maximum:
             raise BudgetError("min_thinking_tokens", "the minimum is over the maximum")
@@ -192,6 +195,7 @@ class TokenBudget:
             "nudge_ids": list(self.nudge_ids),
             "opens": self.opens,
             "bound": self.bound,
+            "answer_minimum": self.answer_minimum,
         }
 
     @classmethod

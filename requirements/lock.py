@@ -33,6 +33,7 @@ WITHOUT_EXTRAS = {"fastapi", "mistral-common"}
 ADDED = ["jinja2", "python-multipart", "uvicorn[standard]"]
 # Drawn in by others, of no use on a CPU; torch is installed apart.
 NOT_PINNED = {"torch", "triton"}
+OF_CUDA = ("cuda-", "nvidia-")
 MARKERS = {
     "intel-openmp": 'sys_platform == "linux" and platform_machine == "x86_64"',
     "intel-cmplr-lib-ur": 'sys_platform == "linux" and platform_machine == "x86_64"',
@@ -67,7 +68,11 @@ def resolve(wanted: list[str]) -> dict[str, str]:
         canonicalize_name(item["metadata"]["name"]): item["metadata"]["version"]
         for item in found["install"]
     }
-    return {name: version for name, version in versions.items() if name not in NOT_PINNED}
+    return {
+        name: version
+        for name, version in versions.items()
+        if name not in NOT_PINNED and not name.startswith(OF_CUDA)
+    }
 
 
 def write(path: Path, versions: dict[str, str]) -> None:
@@ -99,7 +104,8 @@ def main() -> None:
         MARKERS[name] = marker
     write(HERE / "engine-cpu.txt", pinned)
     write(HERE / "dev.txt", dev)
-    write(HERE / "clients.txt", resolve(read["dependency-groups"]["clients"]))
+    clients = read["dependency-groups"]["clients"]
+    write(HERE / "clients.txt", resolve([torch.split(";")[0], *clients]))
 
 
 if __name__ == "__main__":

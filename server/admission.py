@@ -1,22 +1,26 @@
 """From a request to jobs that the engine can be trusted with."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from budget import TokenBudget
 from server.asked import Asked, Given, contradiction, read_asked
-from server.engines.answers import BoundTools, ToolChoice
-from server.engines.base import Engine, Job
+from server.engines.answers import BoundTools, Constraint, ToolChoice
+from server.engines.base import Engine, Job, Prompt, Unserved
 from server.errors import BadRequest, Forbidden
 from server.jobs import Draft, make_jobs
 from server.key import Key
 from server.models import check_model
 from server.prompts import DEFAULT_MAX_TOKENS, CompletionRequest
 from server.rendering import check_length, read_prompt, render, spent_before
-from server.resolution import Ceiling, Resolution, ceilings, resolve, wants_router
+from server.resolution import Ceiling, Resolution, Source, ceilings, resolve, wants_router
 from server.routing import Routed, Router
 from server.schemas import ChatRequest, Generation
 from server.sections import AUTO, CUSTOM
 from server.settings import Settings
+
+MAX_PROMPT_SCORES = 2**17
+"""Log probabilities of prompts in one answer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +36,8 @@ class Admission:
             which is what the context and `max_tokens` leave.
         tools: what may or must be called, or None if nothing may be.
         call_named: whether the function to call was named.
+        clamped: of each job, whether its maximum was cut.
+        choices_per_prompt: how many jobs in a row have the same prompt.
     """
 
     jobs: tuple[Job, ...]
@@ -40,21 +46,23 @@ class Admission:
     clamped_by: tuple[str, ...]
     tools: BoundTools | None
     call_named: bool
+    clamped: tuple[bool, ...]
+    choices_per_prompt: int
 
     @property
     def prompt_tokens(self) -> int:
-        """Tokens of the prompt, which the choices share."""
-        return len(self.jobs[0].prompt_ids)
+        """Tokens of the prompts, each of which its choices share."""
+        return sum(len(job.prompt_ids) for job in self.jobs[:: self.choices_per_prompt])
 
     @property
     def enforced(self) -> TokenBudget:
-        """What holds for each choice."""
+        """What holds for the choices of the first prompt."""
         return self.jobs[0].budget
 
-    @property
-    def max_thinking_tokens(self) -> int | None:
-        """The maximum enforced, or None if no number was asked for."""
-        return None if self.resolution.budget.max_tokens is None else self.enforced.maximum
+    def max_thinking_tokens(self, choice: int) -> int | None:
+        """The maximum enforced on a choice, or None if no number was asked for."""
+        asked = self.resolution.budget.max_tokens
+        return None if asked is None else self.jobs[choice].budget.maximum
 
 
 class Admissions:
@@ -88,6 +96,10 @@ class Admissions:
         if request.top_logprobs and not request.logprobs:
             raise BadRequest("'top_logprobs' needs 'logprobs': true", param="top_logprobs")
         check_length(request, engine.model.context_length)
+        continuing = _continues(request)
+        if continuing:
+            *before, last = request.messages
+            request = request.model_copy(update={"messages": [*before, last.unfinished()]})
         asked = read_asked(request)
         choice = request.tools_wanted()
         tools = _bind(choice, engine)
@@ -96,18 +108,36 @@ class Admissions:
         level = None if routed is None else routed.level
         resolution = resolve(asked, settings, level, self._above(key))
         resolution = resolution.after(await spent_before(request.messages, engine.codec))
-        prompt = await render(request, engine, thinking=not resolution.budget.disabled)
+        prompt = await render(
+            request, engine, thinking=not resolution.budget.disabled, continuing=continuing
+        )
+        if continuing and not prompt.opened:
+            _check_free(constraint)
+            resolution = _undemanding(resolution, asked, "messages")
         max_tokens = _tokens_asked(request)
         draft = Draft(name, request, resolution, prompt, "messages", max_tokens, constraint)
         jobs, clamped_by = make_jobs(draft, engine, settings)
-        await engine.check(jobs[0])
+        _check_scores(jobs, "prompt_logprobs")
+        await _checked(jobs[0], engine, request)
         named = choice is not None and choice.name is not None
-        return Admission(jobs, resolution, routed, clamped_by, tools, named)
+        clamped = (bool(clamped_by),) * len(jobs)
+        return Admission(
+            jobs,
+            resolution,
+            routed,
+            clamped_by,
+            tools,
+            named,
+            clamped,
+            choices_per_prompt=len(jobs),
+        )
 
     async def admit_prompt(
         self, request: CompletionRequest, engine: Engine, name: str, key: Key | None
     ) -> Admission:
-        """The same for a completion of a raw prompt; the router is not asked.
+        """The same for completions of raw prompts; the router is not asked.
+
+        All the prompts are looked at before any reaches the engine.
 
         Raises:
             ApiError: if the request cannot be served.
@@ -115,6 +145,7 @@ class Admissions:
         """
         settings = self._unrouted
         _check(request, engine, settings, key)
+        _check_prompts(request, settings)
         asked = read_asked(request)
         if asked.tier is not None and wants_router(asked, settings):
             raise BadRequest(
@@ -122,16 +153,34 @@ class Admissions:
                 param=asked.tier.field,
             )
         resolution = resolve(asked, settings, None, self._above(key))
-        prompt = await read_prompt(request, engine)
-        if not prompt.opened:
-            resolution = _undemanding(resolution, asked)
-        most = request.max_tokens
-        if most is None:
-            most = min(DEFAULT_MAX_TOKENS, engine.model.context_length - len(prompt.ids))
-        draft = Draft(name, request, resolution, prompt, "prompt", Given("max_tokens", most))
-        jobs, clamped_by = make_jobs(draft, engine, settings)
-        await engine.check(jobs[0])
-        return Admission(jobs, resolution, None, clamped_by, None, call_named=False)
+        special = request.add_special_tokens is not False
+        jobs: list[Job] = []
+        clamped: list[bool] = []
+        clamped_by: dict[str, None] = {}
+        for field, written in request.prompts:
+            prompt = await read_prompt(written, field, engine, special=special)
+            granted = resolution if prompt.opened else _undemanding(resolution, asked, field)
+            most = request.max_tokens
+            if most is None:
+                most = _most_by_default(prompt, engine.model.context_length)
+            given = Given("max_tokens", most)
+            draft = Draft(name, request, granted, prompt, field, given, first=len(jobs))
+            made, cut = make_jobs(draft, engine, settings)
+            await _checked(made[0], engine, request)
+            jobs += made
+            clamped += [bool(cut)] * len(made)
+            clamped_by |= dict.fromkeys(cut)
+        _check_scores(jobs, _scored_field(request))
+        return Admission(
+            tuple(jobs),
+            resolution,
+            routed=None,
+            clamped_by=tuple(clamped_by),
+            tools=None,
+            call_named=False,
+            clamped=tuple(clamped),
+            choices_per_prompt=request.n or 1,
+        )
 
     def _above(self, key: Key | None) -> tuple[Ceiling, ...]:
         if key is None:
@@ -142,8 +191,8 @@ class Admissions:
         return (*self._ceilings, Ceiling("key", key.limits.max_thinking_tokens, tier))
 
 
-def _undemanding(resolution: Resolution, asked: Asked) -> Resolution:
-    """The budget of a prompt that opens no thinking: it opens none by force.
+def _undemanding(resolution: Resolution, asked: Asked, field: str) -> Resolution:
+    """The budget of a prompt, made of `field`, that opens no thinking: it opens none by force.
 
     Raises:
         BadRequest: if the request demands some.
@@ -154,12 +203,14 @@ def _undemanding(resolution: Resolution, asked: Asked) -> Resolution:
         if given is not None and given.value
     ]
     budget = resolution.budget
-    named = resolution.field if resolution.tier is not None else None
+    # What the router found, nobody demands.
+    routed = resolution.source is Source.ROUTER
+    named = None if routed or resolution.tier is None else resolution.field
     if named is not None and (budget.min_tokens or budget.continuations):
         demands.append(named)
     if demands:
         raise BadRequest(
-            f"'{demands[0]}' demands thinking, but the prompt does not end inside a thinking "
+            f"'{demands[0]}' demands thinking, but '{field}' does not end inside a thinking "
             "block: open one there, or leave it out",
             param=demands[0],
         )
@@ -176,6 +227,127 @@ def _check(request: Generation, engine: Engine, settings: Settings, key: Key | N
         raise BadRequest(f"'n' can be at most {settings.limits.max_choices}", param="n")
     if request.stream_options is not None and not request.stream:
         raise BadRequest("'stream_options' needs 'stream': true", param="stream_options")
+    if request.prompt_logprobs is not None and request.stream:
+        raise BadRequest("'prompt_logprobs' cannot be had in a stream", param="prompt_logprobs")
+
+
+def _check_prompts(request: CompletionRequest, settings: Settings) -> None:
+    choices, most = len(request.prompts) * (request.n or 1), settings.limits.max_choices
+    if choices > most:
+        raise BadRequest(
+            f"'prompt' asks for {choices} choices, 'n' for each of its prompts: {most} can be had "
+            "at once",
+            param="prompt",
+        )
+    if request.max_tokens == 0 and not (request.echo or request.prompt_logprobs is not None):
+        raise BadRequest(
+            "'max_tokens' is 0, which generates nothing: ask for 'echo' or 'prompt_logprobs', or "
+            "for 1 token or more",
+            param="max_tokens",
+        )
+
+
+def _continues(request: ChatRequest) -> bool:
+    """Whether the answer goes on with the last message.
+
+    Raises:
+        BadRequest: if that contradicts another field, or there is nothing to go on with.
+    """
+    continues, begins = request.continue_final_message, request.add_generation_prompt
+    if not continues:
+        needing = {"add_generation_prompt": begins is False, "echo": bool(request.echo)}
+        for name, needs in needing.items():
+            if needs:
+                told = "true" if getattr(request, name) else "false"
+                raise BadRequest(
+                    f"'{name}' is {told}, which needs 'continue_final_message': true", param=name
+                )
+        return False
+    if begins:
+        raise contradiction(
+            Given("continue_final_message", True), Given("add_generation_prompt", True)
+        )
+    at, last = len(request.messages) - 1, request.messages[-1].unfinished()
+    reason = None
+    if last.role != "assistant":
+        reason = f"is of the role '{last.role}', not of 'assistant'"
+    elif last.tool_calls:
+        reason = "has tool calls, and so has ended"
+    elif not (last.text or last.thought or request.messages[-1].text):
+        reason = "is empty"
+    elif not last.text and not at:
+        reason = "begins the conversation with a thinking"
+    if reason is not None:
+        raise BadRequest(
+            f"'continue_final_message' cannot go on with 'messages[{at}]', which {reason}",
+            param="continue_final_message",
+        )
+    return True
+
+
+def _check_free(constraint: Constraint | None) -> None:
+    """See that nothing binds an answer whose beginning is written already.
+
+    Raises:
+        BadRequest: if something does.
+    """
+    if constraint is not None:
+        raise BadRequest(
+            f"'{constraint.field}' binds the whole answer, but 'continue_final_message' goes on "
+            "with one that has begun: leave one of them out",
+            param="continue_final_message",
+        )
+
+
+def _check_scores(jobs: Sequence[Job], field: str) -> None:
+    """See that the log probabilities of the prompts are not too many for one answer.
+
+    Raises:
+        BadRequest: if they are.
+    """
+    scored = [(job, most) for job in jobs if (most := job.sampling.prompt_alternatives) is not None]
+    scores = sum(len(job.prompt_ids) * (most + 1) for job, most in scored)
+    if scores > MAX_PROMPT_SCORES:
+        raise BadRequest(
+            f"'{field}' asks for {scores} log probabilities of prompts, and {MAX_PROMPT_SCORES} "
+            "can be had at once: ask for fewer of them, or for fewer choices",
+            param=field,
+        )
+
+
+def _scored_field(request: CompletionRequest) -> str:
+    return "logprobs" if request.prompt_logprobs is None else "prompt_logprobs"
+
+
+def _most_by_default(prompt: Prompt, context: int) -> int:
+    """The tokens of a choice where nobody says how many.
+
+    OpenAI's default is one for texts without thinking: the answer's reserve would take all of
+    it. Who opens a thinking gets what a chat gets.
+    """
+    left = context - len(prompt.ids)
+    return left if prompt.opened else min(DEFAULT_MAX_TOKENS, left)
+
+
+async def _checked(job: Job, engine: Engine, request: Generation) -> None:
+    """See that the engine takes a job; what it refuses is named as the request has it.
+
+    Raises:
+        Unserved: if it does not.
+        BudgetError: if it cannot enforce the budget.
+    """
+    try:
+        await engine.check(job)
+    except Unserved as error:
+        name = error.param
+        if isinstance(request, CompletionRequest):
+            name = {"top_logprobs": "logprobs"}.get(name, name)
+            name = _scored_field(request) if name == "prompt_logprobs" else name
+        if name == "min_tokens" and request.ignore_eos:
+            name = "ignore_eos"
+        if name == error.param:
+            raise
+        raise Unserved(name, str(error).replace(f"'{error.param}'", f"'{name}'")) from error
 
 
 def _bind(choice: ToolChoice | None, engine: Engine) -> BoundTools | None:

@@ -15,11 +15,15 @@ class AnswerText:
     Attributes:
         begun: whether any text of it has come.
         calls: how many tool calls have begun.
+        unstopped: tokens that are still to come before stop strings are looked for.
     """
 
-    def __init__(self, stops: Sequence[str] = (), reader: CallReader | None = None) -> None:
+    def __init__(
+        self, stops: Sequence[str] = (), reader: CallReader | None = None, unstopped: int = 0
+    ) -> None:
         self._stops = StopFinder(stops)
         self._reader = reader
+        self.unstopped = unstopped
         self._trimming = False
         self.begun = False
         self.calls = 0
@@ -39,12 +43,17 @@ class AnswerText:
         self._trimming = not self.begun
 
     def push(self, text: str, token_ids: Sequence[int]) -> list[str | CallDelta]:
-        """What is certain after this text, which these tokens are or lead up to."""
+        """What is certain after this text, which these tokens are or lead up to.
+
+        They do not reach beyond those before which there is no stop.
+        """
         if self._trimming:
             text = text.lstrip("\n")
+        heeds = self.unstopped < len(token_ids) or not self.unstopped
+        self.unstopped = max(0, self.unstopped - len(token_ids))
         if text:
             self._trimming, self.begun = False, True
-            text = self._stops.push(text)
+            text = self._stops.push(text) if heeds else text
         if self._reader is None:
             return [text] if text else []
         return self._counted(self._reader.push(text, token_ids))

@@ -56,12 +56,18 @@ class Tariff:
 
 
 class Bill:
-    """One request's. Its cost is whole when all its choices have ended."""
+    """One request's. Its cost is whole when all its choices have ended.
+
+    Attributes:
+        choices_per_prompt: how many choices in a row have the same prompt.
+        ends: of the choices that have ended.
+    """
 
     def __init__(self, tariff: Tariff) -> None:
         self._tariff = tariff
         self._stays: dict[int, Stay] = {}
-        self._cached: list[int] = []
+        self._cached: dict[int, int] = {}
+        self.choices_per_prompt = 1
         self.ends: list[End] = []
 
     def begin(self, choice: int) -> None:
@@ -72,7 +78,8 @@ class Bill:
         """See `Account`."""
         self._stays[choice].prefilled = self._tariff.clock.read()
         if cached is not None:
-            self._cached.append(cached)
+            prompt = choice // self.choices_per_prompt
+            self._cached[prompt] = min(cached, self._cached.get(prompt, cached))
 
     def stop(self, choice: int) -> None:
         """See `Account`."""
@@ -89,8 +96,8 @@ class Bill:
 
     @property
     def cached_tokens(self) -> int | None:
-        """Tokens of the prompt that none of the choices had to be prefilled for, if known."""
-        return min(self._cached, default=None)
+        """Tokens of the prompts that none of their choices had to be prefilled for, if known."""
+        return sum(self._cached.values()) if self._cached else None
 
     def cost(self, prompt_tokens: int) -> Cost | None:
         """What the choices that have ended cost; None where no price is known."""

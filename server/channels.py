@@ -33,6 +33,7 @@ class Piece(NamedTuple):
 
     Attributes:
         scores: of the channel's tokens since its last piece, where they are told.
+        token_ids: of the choice's tokens since its last piece, where they are told.
         used: by its choice so far, where that is told.
     """
 
@@ -40,6 +41,7 @@ class Piece(NamedTuple):
     channel: Channel
     text: str
     scores: tuple[Score, ...] = ()
+    token_ids: tuple[int, ...] = ()
     used: Used | None = None
 
 
@@ -74,6 +76,7 @@ class Channels:
         index: int,
         answer: AnswerText,
         scored: Collection[Channel] = (),
+        with_ids: bool = False,
     ) -> None:
         """Begin before the job's first token.
 
@@ -84,6 +87,7 @@ class Channels:
             index: which choice it is.
             answer: takes the text of the answer.
             scored: whose tokens' scores are told.
+            with_ids: whether the ids of its tokens are.
         """
         self._codec = codec
         self._model = model
@@ -91,6 +95,8 @@ class Channels:
         self._index = index
         self._answer = answer
         self._scored = scored
+        self._with_ids = with_ids
+        self._identified = 0
         self._replays = job.budget.demands_thinking
         plain = TokenBudget(opened=job.budget.opened, bound=job.budget.bound)
         if job.budget.begins_with_marker:
@@ -153,6 +159,10 @@ class Channels:
         )
         return [*(machine.turn_down() if turned_down else ()), *machine.advance(token)]
 
+    def stop(self) -> list[Piece | Call]:
+        """What there is to tell after the text has stopped; nothing more may follow."""
+        return []
+
     def close(self) -> list[Piece | Call]:
         """What was held back, because no token follows."""
         pieces = self._pieces(self._machine.flush()) + self._end_run()
@@ -184,14 +194,22 @@ class Channels:
             ids = [item.token for item in items if item.token is not None]
             scores = [self._unlabelled.popleft() for _ in ids] if self._unlabelled else []
             if label is None:
-                for item in items:
-                    pieces += self._fragment(item.label, item.text)
+                found = [one for item in items for one in self._fragment(item.label, item.text)]
             elif label is Label.MARKER:
-                pieces += self._cross(ids)
+                found = self._cross(ids)
             else:
-                pieces += self._decode(label, ids, scores)
+                found = self._decode(label, ids, scores)
             self._labelled += len(ids)
+            pieces += self._identify(found)
         return pieces
+
+    def _identify(self, found: list[Piece | Call]) -> list[Piece | Call]:
+        """Give the last piece the ids of all tokens up to here that none has told."""
+        last = found[-1] if found and self._with_ids else None
+        if isinstance(last, Piece):
+            told, self._identified = self._identified, self._labelled
+            found[-1] = last._replace(token_ids=tuple(self.tokens[told : self._labelled]))
+        return found
 
     def _fragment(self, label: Label, text: bytes) -> list[Piece | Call]:
         """Text out of a token that is a marker's for the rest; no token of its channel."""
@@ -220,7 +238,13 @@ class Channels:
         if self._channel in self._scored:
             self._untold += [score for score in scores if score.token not in eos]
         ids = [token for token in ids if token not in eos]
-        return self._text(self._detokenizer.push(ids), ids)
+        return self._answered(self._detokenizer, ids)
+
+    def _answered(self, detokenizer: Detokenizer, ids: list[int]) -> list[Piece | Call]:
+        """The text of tokens of one channel, cut where stop strings begin to be looked for."""
+        until = self._answer.unstopped if self._channel is Channel.ANSWER else 0
+        parts = (ids[:until], ids[until:]) if 0 < until < len(ids) else (ids,)
+        return [item for part in parts for item in self._text(detokenizer.push(part), part)]
 
     def _cross(self, marker: list[int]) -> list[Piece | Call]:
         pieces = self._end_run() + self._last_scores()

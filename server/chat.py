@@ -12,9 +12,10 @@ from server.admission import Admissions
 from server.answer import AnswerText
 from server.asked import Given, contradiction, read_shown
 from server.body import parse_chat, read_body
-from server.channels import Call, Channel, Channels, Piece
+from server.channels import Channel, Channels
 from server.completion import Completion, EventWriter
 from server.engines.base import Engine, Job
+from server.errors import BadRequest
 from server.exchange import Exchange, respond
 from server.host import EngineHost
 from server.keys.purse import Purse
@@ -25,7 +26,7 @@ from server.schemas import ChatRequest, ReasoningFormat
 from server.sections import either
 from server.settings import Settings
 from server.terms import Terms
-from server.turn import Choice, Crew, End, Told
+from server.turn import Choice, Crew, End, Text, Told
 
 SEPARATE = ReasoningFormat.REASONING_CONTENT
 """Where the thinking stands if a request wants it beside the content, and the default does not."""
@@ -48,10 +49,18 @@ class ChatExchange(Exchange):
         request, engine = self.request, self.engine
         bound = self.admission.tools
         reader = None if bound is None else bound.reader(not request.stream)
-        answer = AnswerText(request.stop or (), reader)
+        answer = AnswerText(request.stop or (), reader, request.min_tokens or 0)
         hidden = self.completion.style is ReasoningFormat.HIDDEN
         scored = _scored(request, hidden)
-        channels = Channels(engine.codec, engine.model, job, index, answer, scored)
+        channels = Channels(
+            engine.codec,
+            engine.model,
+            job,
+            index,
+            answer,
+            scored,
+            with_ids=self.completion.with_ids,
+        )
         progress = hidden and bool(request.stream)
         return Choice(engine, job, index, channels, progress=progress, counted=self.counted)
 
@@ -59,7 +68,7 @@ class ChatExchange(Exchange):
         """See `Exchange`."""
         return EventWriter(self.completion, self.counted)
 
-    def to_json(self, told: Sequence[Piece | Call], ends: Sequence[End]) -> dict[str, Any]:
+    def to_json(self, told: Sequence[Text], ends: Sequence[End]) -> dict[str, Any]:
         """See `Exchange`."""
         return self.completion.whole(told, ends)
 
@@ -106,6 +115,7 @@ class Chat:
     ) -> Response:
         settings = self._settings
         style = _style(asked, settings)
+        _check_ids(asked, style)
         name = f"chatcmpl-{uuid.uuid4().hex}"
         admission = await self._admissions.admit(asked, engine, name, terms.key)
         meter: Meter = request.state.meter
@@ -120,6 +130,9 @@ class Chat:
             meter.bill,
             style,
             engine.codec.token_bytes,
+            asked.prompt_logprobs,
+            bool(asked.return_token_ids),
+            asked.messages[-1].unfinished().text if asked.echo else "",
         )
         exchange = ChatExchange(asked, admission, engine, meter, self._crew, terms, completion)
         return await respond(request, exchange, settings)
@@ -145,6 +158,20 @@ def _style(request: ChatRequest, settings: Settings) -> ReasoningFormat:
     if style is ReasoningFormat.HIDDEN and shown is not None:
         raise contradiction(told, shown)
     return SEPARATE if separate else ReasoningFormat.TAGS
+
+
+def _check_ids(request: ChatRequest, style: ReasoningFormat) -> None:
+    """See that token ids tell nothing that is hidden.
+
+    Raises:
+        BadRequest: if they would.
+    """
+    if style is ReasoningFormat.HIDDEN and request.return_token_ids:
+        raise BadRequest(
+            "'return_token_ids' would tell the thinking, which is hidden: leave it out, or show "
+            "the thinking with 'reasoning_format'",
+            param="return_token_ids",
+        )
 
 
 def _scored(request: ChatRequest, hidden: bool) -> Collection[Channel]:

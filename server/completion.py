@@ -1,5 +1,6 @@
 """Responses in OpenAI's shape: whole, and chunk by chunk."""
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -11,7 +12,8 @@ from server.events import HOLE, Mould, event
 from server.presentation import OWN_KEYS, keys
 from server.reply import Reply, finish_reason
 from server.schemas import ReasoningFormat
-from server.turn import End, Progress, Told
+from server.scores import prompt_logprobs
+from server.turn import End, Progress, PromptScores, Text, Told
 
 LOGPROBS_KEYS = {Channel.ANSWER: "content", Channel.REASONING: "reasoning_content"}
 """Where in `logprobs` a channel's tokens stand."""
@@ -24,9 +26,15 @@ class Draft:
         scores: of each channel's tokens.
     """
 
-    def __init__(self, style: ReasoningFormat) -> None:
+    def __init__(self, style: ReasoningFormat, begun: str = "") -> None:
+        """Begin a message.
+
+        Args:
+            style: where its thinking stands.
+            begun: what its content begins with.
+        """
         self._style = style
-        self._texts: dict[str, list[str]] = {"content": []}
+        self._texts: dict[str, list[str]] = {"content": [begun]}
         self._texts |= {key: [] for key in OWN_KEYS[style]}
         self._calls: list[dict[str, Any]] = []
         self.scores: dict[Channel, list[Score]] = {channel: [] for channel in Channel}
@@ -61,16 +69,27 @@ class Completion(Reply):
     Attributes:
         style: where the thinking stands.
         token_bytes: the text of a token.
+        prompt_logprobs: how many of the likeliest tokens to tell at each position of
+            the prompt; None tells nothing of it.
+        with_ids: whether to tell token ids.
+        echo: what each message begins with, before what was generated.
     """
 
     style: ReasoningFormat
     token_bytes: Callable[[int], bytes]
+    prompt_logprobs: int | None = None
+    with_ids: bool = False
+    echo: str = ""
 
-    def whole(self, told: Iterable[Piece | Call], ends: Sequence[End]) -> dict[str, Any]:
+    def whole(self, told: Iterable[Text], ends: Sequence[End]) -> dict[str, Any]:
         """A response that is not streamed."""
-        drafts = [Draft(self.style) for _ in ends]
+        drafts = [Draft(self.style, self.echo) for _ in ends]
+        of_prompt: dict[str, Any] = {}
         for item in told:
-            drafts[item.choice].add(item)
+            if isinstance(item, PromptScores):
+                of_prompt = self._of_prompt(item)
+            else:
+                drafts[item.choice].add(item)
         choices = [
             {
                 "index": end.choice,
@@ -78,25 +97,44 @@ class Completion(Reply):
                 "logprobs": self._logprobs(drafts[end.choice].scores),
                 "finish_reason": finish_reason(end, self.admission),
                 "thinking": self.thinking(end),
+                **self._ids(end.token_ids),
             }
             for end in sorted(ends, key=lambda end: end.choice)
         ]
-        return {**self.envelope("chat.completion"), "choices": choices, **self.accounts(ends)}
+        told_of_prompt = {**of_prompt, **self._prompt_ids()}
+        envelope = self.envelope("chat.completion")
+        return {**envelope, "choices": choices, **told_of_prompt, **self.accounts(ends)}
+
+    def _of_prompt(self, item: PromptScores) -> dict[str, Any]:
+        most = self.prompt_logprobs or 0
+        return {"prompt_logprobs": prompt_logprobs(item.scores, most, self.token_bytes)}
+
+    def _prompt_ids(self) -> dict[str, Any]:
+        return {"prompt_token_ids": self.admission.jobs[0].prompt_ids} if self.with_ids else {}
+
+    def _ids(self, token_ids: Sequence[int]) -> dict[str, Any]:
+        return {"token_ids": token_ids} if self.with_ids else {}
 
     def role(self, index: int, used: Used | None) -> dict[str, Any]:
         """A choice's first chunk."""
-        return self._chunk(index, {"role": "assistant", "content": ""}, used)
+        chunk = self._chunk(index, {"role": "assistant", "content": ""}, used)
+        return {**chunk, **self._prompt_ids()}
+
+    def begun(self, index: int, used: Used | None) -> dict[str, Any]:
+        """A chunk of what a choice's message begins with."""
+        return self._chunk(index, {"content": self.echo}, used)
 
     def text(self, index: int, channel: Channel) -> dict[str, Any]:
         """A chunk of text, with a hole where the text goes."""
         return self._chunk(index, dict.fromkeys(keys(channel, self.style), HOLE))
 
     def piece(self, piece: Piece) -> dict[str, Any]:
-        """A chunk of text, with the scores of its tokens and what has been used where told."""
+        """A chunk of text, with its tokens' scores or ids, and what has been used, where told."""
         delta = dict.fromkeys(keys(piece.channel, self.style), piece.text)
         chunk = self._chunk(piece.choice, delta, piece.used)
         if piece.scores:
             chunk["choices"][0]["logprobs"] = self._logprobs({piece.channel: piece.scores})
+        chunk["choices"][0] |= self._ids(piece.token_ids)
         return chunk
 
     def call(self, call: Call) -> dict[str, Any]:
@@ -108,16 +146,20 @@ class Completion(Reply):
         chunk = self._chunk(progress.choice, {"content": ""}, progress.used)
         chunk["choices"][0]["thinking"] = {
             "tokens": progress.tokens,
-            "max_tokens": self.admission.max_thinking_tokens,
+            "max_tokens": self.admission.max_thinking_tokens(progress.choice),
         }
         return chunk
 
-    def finish(self, end: End, used: Used | None) -> dict[str, Any]:
-        """A choice's last chunk. Its content is empty: DeepSeek's own loop adds it up unasked."""
+    def finish(self, end: End, used: Used | None, identified: int) -> dict[str, Any]:
+        """A choice's last chunk, after the ids of so many of its tokens.
+
+        Its content is empty: DeepSeek's own loop adds it up unasked.
+        """
         chunk = self._chunk(end.choice, {"content": ""}, used)
         chunk["choices"][0] |= {
             "finish_reason": finish_reason(end, self.admission),
             "thinking": self.thinking(end),
+            **self._ids(end.token_ids[identified:]),
         }
         return chunk
 
@@ -129,7 +171,7 @@ class Completion(Reply):
         empty = dict.fromkeys(OWN_KEYS[self.style])
         choice = {"index": index, "delta": {**empty, **delta}, "finish_reason": None}
         chunk = {**self.envelope("chat.completion.chunk"), "choices": [choice]}
-        return chunk if used is None else chunk | self.so_far(used)
+        return chunk if used is None else chunk | self.so_far(index, used)
 
     def _logprobs(self, scores: Mapping[Channel, Sequence[Score]]) -> dict[str, Any] | None:
         told = {
@@ -161,10 +203,15 @@ class EventWriter:
         self._completion = completion
         self._counted = counted
         self._moulds: dict[tuple[int, Channel], Mould] = {}
+        self._identified: Counter[int] = Counter()
 
     def begin(self, index: int) -> bytes:
         """See `Writer`."""
-        return event(self._completion.role(index, Used(0, 0) if self._counted else None))
+        used = Used(0, 0) if self._counted else None
+        first = event(self._completion.role(index, used))
+        if not self._completion.echo:
+            return first
+        return first + event(self._completion.begun(index, used), name=Channel.ANSWER.value)
 
     def item(self, item: Told) -> bytes:
         """See `Writer`. The event is named after its channel; there is none if that is hidden."""
@@ -173,16 +220,20 @@ class EventWriter:
                 return event(self._completion.call(item), name=item.channel.value)
             case Progress():
                 return event(self._completion.progress(item))
+            case PromptScores():
+                return b""
             case _ if not keys(item.channel, self._completion.style):
                 return b""
-            case Piece(scores=(), used=None):
+            case Piece(scores=(), used=None, token_ids=()):
                 return self._mould(item.choice, item.channel).fill(item.text)
             case _:
+                self._identified[item.choice] += len(item.token_ids)
                 return event(self._completion.piece(item), name=item.channel.value)
 
     def finish(self, end: End) -> bytes:
         """See `Writer`."""
-        return event(self._completion.finish(end, end.used if self._counted else None))
+        used = end.used if self._counted else None
+        return event(self._completion.finish(end, used, self._identified[end.choice]))
 
     def usage(self, ends: Sequence[End]) -> bytes:
         """See `Writer`."""

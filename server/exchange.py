@@ -25,7 +25,7 @@ from server.schemas import Generation
 from server.sections import either
 from server.settings import Settings
 from server.terms import Terms
-from server.turn import Choice, Crew, End, Progress, Told, generate
+from server.turn import Choice, Crew, End, Progress, PromptScores, Text, Told, generate
 
 logger = logging.getLogger(__name__)
 
@@ -68,7 +68,7 @@ class Exchange(ABC):
         """How the answer is streamed."""
 
     @abstractmethod
-    def to_json(self, told: Sequence[Piece | Call], ends: Sequence[End]) -> dict[str, Any]:
+    def to_json(self, told: Sequence[Text], ends: Sequence[End]) -> dict[str, Any]:
         """The answer in one piece."""
 
     @property
@@ -86,7 +86,7 @@ class Exchange(ABC):
 
     async def whole(self) -> bytes:
         """The answer in one piece of JSON."""
-        told: list[Piece | Call] = []
+        told: list[Text] = []
         ends: list[End] = []
         try:
             async with aclosing(self.events()) as events:
@@ -94,13 +94,18 @@ class Exchange(ABC):
                     if isinstance(item, End):
                         ends.append(item)
                     elif not isinstance(item, Progress):
-                        self.meter.saw(item)
+                        self._saw(item)
                         told.append(item)
-        except Exception:
+        finally:
             await self.meter.settle()
-            raise
-        await self.meter.settle()
+        if any(isinstance(item, PromptScores) for item in told):
+            # They can be a hundred thousand, and other streams wait meanwhile.
+            return await asyncio.to_thread(lambda: orjson.dumps(self.to_json(told, ends)))
         return orjson.dumps(self.to_json(told, ends))
+
+    def _saw(self, item: Told) -> None:
+        if isinstance(item, Piece | Call):
+            self.meter.saw(item)
 
     async def stream(self) -> AsyncGenerator[bytes, None]:
         """The answer as server-sent events; an error is the last of them."""
@@ -131,8 +136,7 @@ class Exchange(ABC):
                         await self.meter.settle()  # many a client reads no further than this
                     yield writer.finish(item)
                 else:
-                    if not isinstance(item, Progress):
-                        self.meter.saw(item)
+                    self._saw(item)
                     if written := writer.item(item):
                         yield written
         options = self.request.stream_options

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, replace
 
-from budget import ThinkingBudget, TokenBudget, answer_reserve, thinking_room, tokenize
+from budget import Markers, ThinkingBudget, TokenBudget, answer_reserve, thinking_room, tokenize
 from server.asked import Given
 from server.engines.answers import Constraint, Kind
 from server.engines.base import Engine, Job, Prompt, Sampling
@@ -30,6 +30,7 @@ class Draft:
         field: the request's field that the prompt was made of.
         max_tokens: what was asked for, and by which field.
         constraint: what the answer is bound to.
+        first: the number of its first choice among those of the request.
     """
 
     name: str
@@ -39,6 +40,7 @@ class Draft:
     field: str
     max_tokens: Given[int] | None
     constraint: Constraint | None = None
+    first: int = 0
 
 
 def make_jobs(
@@ -53,7 +55,9 @@ def make_jobs(
     resolution, request = draft.resolution, draft.request
     wanted = _tokens_left(draft, engine.model.context_length)
     max_tokens = _at_price(wanted, draft, settings.prices)
-    enforced = _token_budget(resolution, draft.prompt, max_tokens, engine, settings)
+    least = _answer_minimum(draft, max_tokens, engine.model.markers)
+    enforced = _token_budget(draft, max_tokens, engine, settings)
+    enforced = replace(enforced, answer_minimum=least)
     if draft.constraint is not None:
         enforced = _bound(enforced, draft.constraint)
     told = resolution.clamped_by
@@ -61,7 +65,12 @@ def make_jobs(
         told = (*told, "room" if max_tokens == wanted else "price")
     sampling = _sampling(request, resolution.tier, max_tokens, draft.constraint)
     jobs = tuple(
-        Job(f"{draft.name}-{index}", draft.prompt.ids, _nth(sampling, index), enforced)
+        Job(
+            f"{draft.name}-{draft.first + index}",
+            draft.prompt.ids,
+            _nth(sampling, index, streamed=bool(request.stream)),
+            enforced,
+        )
         for index in range(request.n or 1)
     )
     return jobs, told
@@ -100,10 +109,34 @@ def _at_price(max_tokens: int, draft: Draft, prices: Prices | None) -> int:
     return max_tokens if most is None else min(max_tokens, most)
 
 
-def _token_budget(
-    resolution: Resolution, prompt: Prompt, max_tokens: int, engine: Engine, settings: Settings
-) -> TokenBudget:
+def _answer_minimum(draft: Draft, max_tokens: int, markers: Markers) -> int:
+    """The answer tokens before which no end of turn is sampled.
+
+    Raises:
+        BadRequest: if there are not so many, or something else decides where the answer ends.
+    """
+    request, bound = draft.request, draft.constraint
+    wanted = {"min_tokens": request.min_tokens or 0, "ignore_eos": bool(request.ignore_eos)}
+    field = next((name for name, value in wanted.items() if value), None)
+    if field is not None and bound is not None:
+        raise BadRequest(
+            f"'{field}' cannot be had beside '{bound.field}', which says where the answer ends: "
+            "leave one of them out",
+            param=field,
+        )
+    most = max_tokens - (len(markers.end) if draft.prompt.opened else 0)
+    if wanted["min_tokens"] and wanted["min_tokens"] > most:
+        raise BadRequest(
+            f"'min_tokens' is {request.min_tokens}, but the answer can have {most} tokens at most",
+            param="min_tokens",
+        )
+    return max_tokens if request.ignore_eos else wanted["min_tokens"]
+
+
+def _token_budget(draft: Draft, max_tokens: int, engine: Engine, settings: Settings) -> TokenBudget:
+    resolution, prompt = draft.resolution, draft.prompt
     reserve = answer_reserve(max_tokens, **settings.answer_reserve.model_dump())
+    reserve = max(reserve, draft.request.min_tokens or 0)
     markers = engine.model.markers
     room = thinking_room(max_tokens, reserve, markers, prompt.opened)
     budget = resolution.budget
@@ -159,12 +192,19 @@ def _sampling(
         logit_bias=request.logit_bias,
         seed=request.seed,
         alternatives=request.alternatives,
+        prompt_alternatives=request.prompt_alternatives,
         constraint=constraint,
     )
 
 
-def _nth(sampling: Sampling, index: int) -> Sampling:
-    """The sampling of one choice; each has a seed of its own, kept within 64 bits signed."""
+def _nth(sampling: Sampling, index: int, *, streamed: bool) -> Sampling:
+    """The sampling of one choice; each has a seed of its own, kept within 64 bits signed.
+
+    The prompt's scores are the first one's affair, but in a stream each choice's text begins
+    with them.
+    """
+    if index and not streamed:
+        sampling = replace(sampling, prompt_alternatives=None)
     if sampling.seed is None:
         return sampling
     seed = (sampling.seed + index - INT64_LEAST) % INT64_SPAN + INT64_LEAST

@@ -172,6 +172,14 @@ class Message(LenientPart):
             rest = said.lstrip("\n")
         return "\n".join(thoughts), rest
 
+    def unfinished(self) -> "Message":
+        """The same, to be gone on with: a thinking that its content only begins stands apart."""
+        whole = self.text
+        if not whole.startswith(OPEN_TAG):
+            return self
+        begun = whole.removeprefix(OPEN_TAG).lstrip("\n")
+        return self.model_copy(update={"content": (), "reasoning_content": begun})
+
     def to_plain(self) -> dict[str, Any]:
         """The message as a chat template takes it; a developer is a system."""
         role = "system" if self.role == "developer" else self.role

@@ -1,8 +1,9 @@
-"""`POST /v1/completions`: from a raw prompt to what follows it."""
+"""`POST /v1/completions`: from raw prompts to what follows them."""
 
 import time
 import uuid
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from typing import Any
@@ -13,8 +14,8 @@ from budget import Label, Labelled, Outcome
 from server.admission import Admissions
 from server.answer import AnswerText
 from server.body import parse, read_body
-from server.channels import Call, Channel, Channels, Piece
-from server.engines.base import Codec, Engine, Job, ModelInfo
+from server.channels import Call, Channel, Channels, Piece, Used
+from server.engines.base import Codec, Engine, Job, ModelInfo, Score
 from server.events import HOLE, Mould, event
 from server.exchange import Exchange, respond
 from server.forced import Block, ForcedSpan, locate
@@ -24,29 +25,37 @@ from server.metrics import Meter
 from server.prompts import CompletionRequest
 from server.replays import Replays
 from server.reply import Reply
+from server.scores import TextLogprobs, columns, prompt_logprobs
 from server.settings import Settings
 from server.terms import Terms
-from server.turn import Choice, Crew, End, Told
+from server.turn import Choice, Crew, End, PromptScores, Text, Told
 
 
 class RawChannels(Channels):
     """Folds one choice's tokens into one text, with the markers in it, and nothing trimmed.
 
     A piece still tells its channel; markers belong to the thinking. Stop strings
-    are looked for in the answer only.
+    are looked for in the answer only. Scores are of all tokens, an end of turn too.
     """
 
     def __init__(
-        self, codec: Codec, model: ModelInfo, job: Job, index: int, stops: Sequence[str]
+        self, codec: Codec, model: ModelInfo, job: Job, index: int, request: CompletionRequest
     ) -> None:
         """Begin before the job's first token; see `Channels`."""
-        super().__init__(codec, model, job, index, AnswerText(stops))
+        answer = AnswerText(request.stop or (), unstopped=request.min_tokens or 0)
+        with_ids = bool(request.return_token_ids)
+        super().__init__(codec, model, job, index, answer, with_ids=with_ids)
         self._raw = codec.detokenizer(job.prompt_ids, special=True)
+
+    def stop(self) -> list[Piece | Call]:
+        """See `Channels`. Tokens beyond the stop have scores, though no text."""
+        self._untold += self._unlabelled
+        return self._last_scores()
 
     def close(self) -> list[Piece | Call]:
         """See `Channels`."""
         pieces = self._pieces(self._machine.flush()) + self._text(self._raw.close(), [])
-        return pieces + self._found(self._answer.close())
+        return pieces + self._found(self._answer.close()) + self._last_scores()
 
     def forced_spans(self, outcome: Outcome) -> tuple[ForcedSpan, ...]:
         """Where in the whole text the server's own words stand."""
@@ -56,45 +65,102 @@ class RawChannels(Channels):
     def _pieces(self, labelled: list[Labelled]) -> list[Piece | Call]:
         pieces: list[Piece | Call] = []
         eos = self._model.markers.eos
-        told = [(item.token, item.label) for item in labelled if item.token is not None]
-        told = [(token, label) for token, label in told if token not in eos]
-        for is_answer, run in groupby(told, key=lambda item: item[1] is Label.ANSWER):
+        items = [(item.token, item.label) for item in labelled if item.token is not None]
+        for is_answer, run in groupby(items, key=lambda item: item[1] is Label.ANSWER):
             ids = [token for token, _ in run]
+            self._labelled += len(ids)
+            self._untold += [self._unlabelled.popleft() for _ in ids if self._unlabelled]
+            shown = [token for token in ids if token not in eos]
+            if not shown:
+                continue
             if is_answer:
-                self.answer_tokens += len(ids)
+                self.answer_tokens += len(shown)
             self._channel = Channel.ANSWER if is_answer else Channel.REASONING
-            pieces += self._text(self._raw.push(ids), ids)
+            pieces += self._identify(self._answered(self._raw, shown))
         return pieces
 
 
 @dataclass(frozen=True, slots=True)
 class TextCompletion(Reply):
-    """What follows a prompt, in OpenAI's older shape."""
+    """What follows the prompts, in OpenAI's older shape.
 
-    def whole(self, told: Iterable[Piece | Call], ends: Sequence[End]) -> dict[str, Any]:
+    Attributes:
+        asked: the request.
+        codec: of the engine that answers it.
+        silent: tokens that have no text here.
+    """
+
+    asked: CompletionRequest
+    codec: Codec
+    silent: Collection[int]
+
+    def whole(self, told: Iterable[Text], ends: Sequence[End]) -> dict[str, Any]:
         """A response that is not streamed."""
-        texts: list[list[str]] = [[] for _ in ends]
+        pieces: list[list[Piece]] = [[] for _ in ends]
+        of_prompts: dict[int, Sequence[Score]] = {}
         for item in told:
-            if isinstance(item, Piece):
-                texts[item.choice].append(item.text)
+            if isinstance(item, PromptScores):
+                of_prompts[self._prompt(item.choice)] = item.scores
+            elif isinstance(item, Piece):
+                pieces[item.choice].append(item)
         choices = [
-            self._choice(end.choice, "".join(texts[end.choice]), end)
+            self._whole(end, pieces[end.choice], of_prompts.get(self._prompt(end.choice)))
             for end in sorted(ends, key=lambda end: end.choice)
         ]
         return {**self.envelope("text_completion"), "choices": choices, **self.accounts(ends)}
 
-    def chunk(self, index: int, text: str, end: End | None = None) -> dict[str, Any]:
-        """Some of one choice's text, and its account if it has ended."""
-        return {**self.envelope("text_completion"), "choices": [self._choice(index, text, end)]}
+    def chunk(self, index: int, text: str, used: Used | None = None, **more: Any) -> dict[str, Any]:
+        """Some of one choice's text, and what there is to say of it."""
+        choice = {"index": index, "text": text, "logprobs": None, "finish_reason": None, **more}
+        chunk = {**self.envelope("text_completion"), "choices": [choice]}
+        return chunk if used is None else chunk | self.so_far(index, used)
+
+    def ended(self, end: End) -> dict[str, Any]:
+        """One choice's account."""
+        return {"finish_reason": end.finish.value, "thinking": self.thinking(end)}
 
     def usage(self, ends: Sequence[End]) -> dict[str, Any]:
         """The chunk after all choices, with what they used."""
         return {**self.envelope("text_completion"), "choices": [], **self.accounts(ends)}
 
-    def _choice(self, index: int, text: str, end: End | None) -> dict[str, Any]:
-        choice = {"index": index, "text": text, "logprobs": None, "finish_reason": None}
-        if end is not None:
-            choice |= {"finish_reason": end.finish.value, "thinking": self.thinking(end)}
+    def echo(self, index: int) -> str:
+        """What one choice's text begins with: its prompt, if that is wanted."""
+        if not self.asked.echo:
+            return ""
+        _, written = self.asked.prompts[self._prompt(index)]
+        return written if isinstance(written, str) else self.codec.decode(written)
+
+    def logprobs(self, index: int) -> TextLogprobs:
+        """Writes one choice's log probabilities."""
+        most, token_bytes = self.asked.logprobs or 0, self.codec.token_bytes
+        return TextLogprobs(most, token_bytes, self.silent, self.echo(index))
+
+    def prompt_ids(self, index: int) -> Sequence[int]:
+        """The tokens of one choice's prompt."""
+        return self.admission.jobs[index].prompt_ids
+
+    def _prompt(self, index: int) -> int:
+        return index // self.admission.choices_per_prompt
+
+    def _whole(
+        self, end: End, pieces: Sequence[Piece], of_prompt: Sequence[Score] | None
+    ) -> dict[str, Any]:
+        asked, index = self.asked, end.choice
+        text = self.echo(index) + "".join(piece.text for piece in pieces)
+        choice: dict[str, Any] = {"index": index, "text": text, "logprobs": None}
+        if asked.logprobs is not None:
+            logprobs, rows = self.logprobs(index), []
+            if asked.echo and of_prompt is not None:
+                rows = logprobs.of_prompt(self.prompt_ids(index), of_prompt)
+            rows += logprobs.of_next([score for piece in pieces for score in piece.scores])
+            choice["logprobs"] = columns(rows)
+        choice |= self.ended(end)
+        if asked.prompt_logprobs is not None and of_prompt is not None:
+            choice["prompt_logprobs"] = prompt_logprobs(
+                of_prompt, asked.prompt_logprobs, self.codec.token_bytes
+            )
+        if asked.return_token_ids:
+            choice |= {"prompt_token_ids": self.prompt_ids(index), "token_ids": end.token_ids}
         return choice
 
 
@@ -104,29 +170,65 @@ class TextWriter:
     def __init__(self, completion: TextCompletion, counted: bool) -> None:
         self._completion = completion
         self._counted = counted
+        self._with_ids = bool(completion.asked.return_token_ids)
         self._moulds: dict[tuple[int, Channel], Mould] = {}
+        self._logprobs: dict[int, TextLogprobs] = {}
+        self._identified: Counter[int] = Counter()
 
     def begin(self, index: int) -> bytes:
-        """See `Writer`. Nothing comes before the text."""
-        return b""
+        """See `Writer`. The prompt, where it is told and its log probabilities need not come."""
+        completion = self._completion
+        more: dict[str, Any] = {}
+        if self._with_ids:
+            more = {"prompt_token_ids": completion.prompt_ids(index), "token_ids": []}
+        awaits_scores = completion.asked.prompt_alternatives is not None
+        echo = "" if awaits_scores else completion.echo(index)
+        chunk = completion.chunk(index, echo, self._nothing_used, **more)
+        return event(chunk) if echo or more else b""
 
     def item(self, item: Told) -> bytes:
         """See `Writer`."""
+        if isinstance(item, PromptScores):
+            return self._prompt(item)
         if not isinstance(item, Piece):
             return b""
-        if item.used is None:
+        if not (item.scores or item.token_ids or item.used):
             return self._mould(item).fill(item.text)
-        chunk = self._completion.chunk(item.choice, item.text)
-        return event(chunk | self._completion.so_far(item.used), name=item.channel.value)
+        more: dict[str, Any] = {}
+        if item.scores:
+            more["logprobs"] = columns(self._logprobs_of(item.choice).of_next(item.scores))
+        if self._with_ids:
+            more["token_ids"] = item.token_ids
+            self._identified[item.choice] += len(item.token_ids)
+        chunk = self._completion.chunk(item.choice, item.text, item.used, **more)
+        return event(chunk, name=item.channel.value)
 
     def finish(self, end: End) -> bytes:
         """See `Writer`."""
-        chunk = self._completion.chunk(end.choice, "", end)
-        return event(chunk | self._completion.so_far(end.used) if self._counted else chunk)
+        more = self._completion.ended(end)
+        if self._with_ids:
+            more["token_ids"] = end.token_ids[self._identified[end.choice] :]
+        used = end.used if self._counted else None
+        return event(self._completion.chunk(end.choice, "", used, **more))
 
     def usage(self, ends: Sequence[End]) -> bytes:
         """See `Writer`."""
         return event(self._completion.usage(ends))
+
+    def _prompt(self, item: PromptScores) -> bytes:
+        index, completion = item.choice, self._completion
+        rows = self._logprobs_of(index).of_prompt(completion.prompt_ids(index), item.scores)
+        echo, logprobs = completion.echo(index), columns(rows)
+        return event(completion.chunk(index, echo, self._nothing_used, logprobs=logprobs))
+
+    @property
+    def _nothing_used(self) -> Used | None:
+        return Used(0, 0) if self._counted else None
+
+    def _logprobs_of(self, index: int) -> TextLogprobs:
+        if index not in self._logprobs:
+            self._logprobs[index] = self._completion.logprobs(index)
+        return self._logprobs[index]
 
     def _mould(self, piece: Piece) -> Mould:
         key = (piece.choice, piece.channel)
@@ -138,21 +240,22 @@ class TextWriter:
 
 @dataclass(frozen=True, slots=True)
 class TextExchange(Exchange):
-    """One admitted completion of a raw prompt."""
+    """One admitted completion of raw prompts."""
 
+    request: CompletionRequest
     completion: TextCompletion
 
     def choice(self, job: Job, index: int) -> Choice:
         """See `Exchange`."""
-        engine, stops = self.engine, self.request.stop or ()
-        channels = RawChannels(engine.codec, engine.model, job, index, stops)
+        engine = self.engine
+        channels = RawChannels(engine.codec, engine.model, job, index, self.request)
         return Choice(engine, job, index, channels, counted=self.counted)
 
     def writer(self) -> TextWriter:
         """See `Exchange`."""
         return TextWriter(self.completion, self.counted)
 
-    def to_json(self, told: Sequence[Piece | Call], ends: Sequence[End]) -> dict[str, Any]:
+    def to_json(self, told: Sequence[Text], ends: Sequence[End]) -> dict[str, Any]:
         """See `Exchange`."""
         return self.completion.whole(told, ends)
 
@@ -177,7 +280,7 @@ class Completions:
         self._replays = replays
 
     async def __call__(self, request: Request) -> Response:
-        """Complete one prompt.
+        """Complete one request's prompts.
 
         Raises:
             ApiError: if the request is refused.
@@ -205,7 +308,14 @@ class Completions:
         meter.admitted(name, engine.model.name, asked, admission, terms.name, hold)
         terms = terms.leaving(hold.left)
         completion = TextCompletion(
-            name, int(time.time()), engine.model.name, admission, meter.bill
+            name,
+            int(time.time()),
+            engine.model.name,
+            admission,
+            meter.bill,
+            asked,
+            engine.codec,
+            engine.model.markers.eos,
         )
         exchange = TextExchange(asked, admission, engine, meter, self._crew, terms, completion)
         return await respond(request, exchange, settings)

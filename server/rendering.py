@@ -11,7 +11,6 @@ from server.engines.base import Codec, Engine, Prompt
 from server.errors import BadRequest, ContextTooLong
 from server.forms import Tool
 from server.messages import Message
-from server.prompts import CompletionRequest
 
 MAX_TOKEN_LENGTH = 64
 """More bytes to a token than any real text has; beyond it none is worth tokenizing."""
@@ -40,13 +39,13 @@ def check_length(request: Conversation, context: int) -> None:
     _check_size(orjson.dumps([texts, tools]), context, "messages")
 
 
-def check_prompt(prompt: str, context: int) -> None:
+def check_prompt(prompt: str, context: int, param: str = "prompt") -> None:
     """See that a prompt is not so long that the context cannot hold it.
 
     Raises:
         ContextTooLong: if it is.
     """
-    _check_size(prompt.encode(), context, "prompt")
+    _check_size(prompt.encode(), context, param)
 
 
 def check_ids(ids: Sequence[int], codec: Codec, param: str) -> None:
@@ -97,23 +96,30 @@ async def spent_before(messages: Sequence[Message], codec: Codec) -> int:
     return await asyncio.to_thread(lambda: sum(len(codec.encode(text)) for text in thoughts))
 
 
-async def read_prompt(request: CompletionRequest, engine: Engine) -> Prompt:
-    """The prompt that a client has written itself.
+async def read_prompt(
+    written: str | list[int], param: str, engine: Engine, *, special: bool
+) -> Prompt:
+    """A prompt that a client has written itself.
+
+    Args:
+        written: its text, or its token ids.
+        param: the path of the field that it is.
+        engine: whose tokens they are.
+        special: whether to add the tokens that begin or end a text.
 
     Raises:
         BadRequest: if it is empty, too long, or of tokens that the model does not have.
     """
     context, codec = engine.model.context_length, engine.codec
-    if isinstance(request.prompt, str):
-        check_prompt(request.prompt, context)
-        special = request.add_special_tokens is not False
-        ids = await asyncio.to_thread(codec.encode, request.prompt, add_special_tokens=special)
+    if isinstance(written, str):
+        check_prompt(written, context, param)
+        ids = await asyncio.to_thread(codec.encode, written, add_special_tokens=special)
     else:
-        ids = request.prompt
-        check_ids(ids, codec, "prompt")
+        ids = written
+        check_ids(ids, codec, param)
     if not ids:
-        raise BadRequest("'prompt' is empty: there is nothing to go on from", param="prompt")
-    check_room(ids, context, "prompt")
+        raise BadRequest(f"'{param}' is empty: there is nothing to go on from", param=param)
+    check_room(ids, context, param)
     matcher = matcher_of(engine.model.markers, engine.model.vocabulary)
     # A prompt can have a million tokens: other requests' streams must not wait for it.
     opened = await asyncio.to_thread(matcher.inside_after, ids)
@@ -121,7 +127,12 @@ async def read_prompt(request: CompletionRequest, engine: Engine) -> Prompt:
 
 
 async def render(
-    request: Conversation, engine: Engine, *, thinking: bool, answering: bool = True
+    request: Conversation,
+    engine: Engine,
+    *,
+    thinking: bool,
+    answering: bool = True,
+    continuing: bool = False,
 ) -> Prompt:
     """The prompt that a request's messages and tools make; see `Codec.render`.
 
@@ -132,7 +143,7 @@ async def render(
     tools = [tool.to_plain() for tool in request.tools or ()]
     try:
         return await engine.codec.render(
-            messages, thinking=thinking, tools=tools, answering=answering
+            messages, thinking=thinking, tools=tools, answering=answering, continuing=continuing
         )
     except ValueError as error:
         raise BadRequest(

@@ -38,15 +38,15 @@ class Reply:
         outcome, tier = end.outcome, self.admission.resolution.tier
         return {
             "tier": None if tier is None else tier.name,
-            "min_tokens": self.admission.enforced.minimum,
-            "max_tokens": self.admission.max_thinking_tokens,
+            "min_tokens": self.admission.jobs[end.choice].budget.minimum,
+            "max_tokens": self.admission.max_thinking_tokens(end.choice),
             "tokens": outcome.tokens,
             "forced_tokens": sum(outcome.forced.values()),
             "forced_spans": [span._asdict() for span in end.forced_spans],
             "continuations": outcome.continuations,
             "loops": sum(outcome.loops.values()),
             "end_reason": outcome.end_reason.value,
-            "clamped": bool(self.admission.clamped_by),
+            "clamped": self.admission.clamped[end.choice],
         }
 
     def accounts(self, ends: Sequence[End]) -> dict[str, Any]:
@@ -54,24 +54,24 @@ class Reply:
         prompt = self.admission.prompt_tokens
         used = [end.used for end in ends]
         tokens, thinking = (sum(each) for each in zip(*used, strict=True))
-        usage = self._usage(Used(tokens, thinking))
+        usage = _usage(prompt, Used(tokens, thinking))
         if (cached := self.bill.cached_tokens) is not None:
             usage["prompt_tokens_details"] = {"cached_tokens": cached}
         cost = self.bill.cost(prompt)
         return {"usage": usage, "cost": None if cost is None else cost.to_json()}
 
-    def so_far(self, used: Used) -> dict[str, Any]:
+    def so_far(self, choice: int, used: Used) -> dict[str, Any]:
         """What one choice has used, for a chunk of its own."""
-        return {"usage": self._usage(used)}
+        return {"usage": _usage(len(self.admission.jobs[choice].prompt_ids), used)}
 
-    def _usage(self, used: Used) -> dict[str, Any]:
-        prompt = self.admission.prompt_tokens
-        return {
-            "prompt_tokens": prompt,
-            "completion_tokens": used.tokens,
-            "total_tokens": prompt + used.tokens,
-            "completion_tokens_details": {"reasoning_tokens": used.thinking},
-        }
+
+def _usage(prompt: int, used: Used) -> dict[str, Any]:
+    return {
+        "prompt_tokens": prompt,
+        "completion_tokens": used.tokens,
+        "total_tokens": prompt + used.tokens,
+        "completion_tokens_details": {"reasoning_tokens": used.thinking},
+    }
 
 
 def finish_reason(end: End, admission: Admission) -> str:

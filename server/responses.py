@@ -114,6 +114,35 @@ class Logprobs(Shape):
     """Those of the thinking, with `thinking.logprobs`."""
 
 
+class PromptCandidate(Shape):
+    """A token of the prompt, or one that could have stood in its place."""
+
+    logprob: float
+    """The natural logarithm of its probability, -9999 where that is zero."""
+    rank: int
+    """How many tokens are at least as likely, itself included."""
+    decoded_token: str
+    """Its text."""
+
+
+PromptLogprobs = list[dict[str, PromptCandidate] | None]
+"""Log probabilities of the prompt's tokens, by token id; the first one has none."""
+
+
+class TextLogprobs(Shape):
+    """Log probabilities of a text's tokens, an end of turn included, in OpenAI's older shape."""
+
+    tokens: list[str]
+    """Their texts."""
+    token_logprobs: list[float | None]
+    """Their natural logarithms, -9999 where the probability is zero; null for an echoed prompt's
+    first token."""
+    top_logprobs: list[dict[str, float] | None]
+    """Those of the likeliest tokens in their place, and their own, by text."""
+    text_offset: list[int]
+    """Where in the choice's text each begins, in Unicode code points."""
+
+
 class ForcedText(Shape):
     """Text that the server put into a thinking."""
 
@@ -223,6 +252,8 @@ class ChatChoice(Shape):
     """Why it ended."""
     thinking: ThinkingReport
     """What became of its thinking."""
+    token_ids: NotRequired[list[int]]
+    """All tokens that were generated, with `return_token_ids`."""
 
 
 class ChatCompletion(Shape):
@@ -238,6 +269,11 @@ class ChatCompletion(Shape):
     """The model's own name, whichever of its names the request gave."""
     choices: list[ChatChoice]
     """The answers."""
+    prompt_logprobs: NotRequired[PromptLogprobs]
+    """Log probabilities of the prompt's tokens, with `prompt_logprobs`: by token id, and null
+    for the first one."""
+    prompt_token_ids: NotRequired[list[int]]
+    """The prompt's tokens, with `return_token_ids`."""
     usage: Usage
     """What it used."""
     cost: CostReport | None
@@ -295,6 +331,8 @@ class ChunkChoice(Shape):
     thinking: NotRequired[ThinkingReport | ThinkingProgress]
     """What became of its thinking, with its last chunk; before that, how far a thinking is
     that is not shown."""
+    token_ids: NotRequired[list[int]]
+    """The next tokens, with `return_token_ids`."""
 
 
 class ChatCompletionChunk(Shape):
@@ -310,6 +348,8 @@ class ChatCompletionChunk(Shape):
     """The model's own name, whichever of its names the request gave."""
     choices: list[ChunkChoice]
     """What is new; empty in the chunk that tells what was used."""
+    prompt_token_ids: NotRequired[list[int]]
+    """The prompt's tokens, with `return_token_ids` in a choice's first chunk."""
     usage: NotRequired[Usage]
     """What was used, with `stream_options.include_usage`, in a last chunk of its own; with
     `stream_options.continuous_usage_stats` in every chunk what its choice has used so far."""
@@ -323,13 +363,20 @@ class TextChoice(Shape):
     index: int
     """Which one."""
     text: str
-    """All that was generated: thinking, markers and answer."""
-    logprobs: None
-    """Not told here."""
+    """All that was generated: thinking, markers and answer; with `echo` after the prompt."""
+    logprobs: TextLogprobs | None
+    """Log probabilities, where they were asked for."""
     finish_reason: Literal["stop", "length"]
     """Why it ended."""
     thinking: ThinkingReport
     """What became of its thinking."""
+    prompt_logprobs: NotRequired[PromptLogprobs]
+    """Log probabilities of its prompt's tokens, with `prompt_logprobs`: by token id, and null
+    for the first one."""
+    prompt_token_ids: NotRequired[list[int]]
+    """Its prompt's tokens, with `return_token_ids`."""
+    token_ids: NotRequired[list[int]]
+    """All tokens that were generated, with `return_token_ids`."""
 
 
 class TextCompletion(Shape):
@@ -357,13 +404,17 @@ class TextDelta(Shape):
     index: int
     """Which one."""
     text: str
-    """The next piece."""
-    logprobs: None
-    """Not told here."""
+    """The next piece; the first one is the prompt, with `echo`."""
+    logprobs: TextLogprobs | None
+    """Log probabilities of the new tokens, where they were asked for."""
     finish_reason: Literal["stop", "length"] | None
     """Why it ended, with its last chunk."""
     thinking: NotRequired[ThinkingReport]
     """What became of its thinking, with its last chunk."""
+    prompt_token_ids: NotRequired[list[int]]
+    """Its prompt's tokens, with `return_token_ids` in its first chunk."""
+    token_ids: NotRequired[list[int]]
+    """The next tokens, with `return_token_ids`."""
 
 
 class TextCompletionChunk(Shape):

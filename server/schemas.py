@@ -41,6 +41,14 @@ CALLING = needs(
     {"not": {"enum": ["none", "auto", None]}},
     tools={"type": "array", "minItems": 1},
 )
+SCORED_WHOLE: dict[str, Any] = {
+    "if": {"required": ["prompt_logprobs"], "properties": {"prompt_logprobs": {"not": NULL}}},
+    "then": {"properties": {"stream": {"enum": [False, None]}}},
+}
+CONTINUING: list[dict[str, Any]] = [
+    needs("add_generation_prompt", {"const": False}, continue_final_message={"const": True}),
+    needs("echo", {"const": True}, continue_final_message={"const": True}),
+]
 BINDING: dict[str, Any] = {
     "if": {"required": ["structured_outputs"], "properties": {"structured_outputs": {"not": NULL}}},
     "then": {
@@ -228,6 +236,15 @@ class Generation(Part):
     ) = None
     """A text, or several, that end the answer and are left out of it; the thinking may
     hold them."""
+    min_tokens: Count | None = None
+    """Fewest tokens of the answer, which neither ends nor stops before; thinking does not count."""
+    ignore_eos: Flag | None = None
+    """Whether the answer goes on for as many tokens as it may have: no end of turn is sampled."""
+    prompt_logprobs: Annotated[Int, Field(ge=0, le=MAX_TOP_LOGPROBS)] | None = None
+    """How many of the likeliest tokens to tell at each position of the prompt, beside the
+    prompt's own; not in streams."""
+    return_token_ids: Flag | None = None
+    """Whether to tell the ids of the prompt's tokens and of those generated."""
     n: Annotated[Int, Field(ge=1)] | None = None
     """Choices to generate; the server's `limits.max_choices` at most, which is 16 by default."""
     stream: Flag | None = None
@@ -248,11 +265,20 @@ class Generation(Part):
         """How many of the likeliest tokens to tell at each position; None tells no scores."""
         return None
 
+    @property
+    def prompt_alternatives(self) -> int | None:
+        """How many of them to ask for at each position of the prompt."""
+        return self.prompt_logprobs
+
 
 class ChatRequest(Generation):
     """The body of `POST /v1/chat/completions`."""
 
-    model_config = ConfigDict(json_schema_extra={"allOf": [STREAMING, SCORING, CALLING, BINDING]})
+    model_config = ConfigDict(
+        json_schema_extra={
+            "allOf": [STREAMING, SCORING, CALLING, BINDING, SCORED_WHOLE, *CONTINUING]
+        }
+    )
 
     messages: Annotated[list[Message], Field(min_length=1, max_length=MAX_MESSAGES, fail_fast=True)]
     """The conversation so far, oldest message first."""
@@ -275,6 +301,14 @@ class ChatRequest(Generation):
     before temperature, masks and penalties."""
     top_logprobs: Annotated[Int, Field(ge=0, le=MAX_TOP_LOGPROBS)] | None = None
     """How many of the likeliest tokens to tell at each position; only with `logprobs`."""
+    continue_final_message: Flag | None = None
+    """Whether the answer goes on with the last message, an assistant's: with its content, or
+    where it has none with its thinking."""
+    add_generation_prompt: Flag | None = None
+    """Whether a new message begins; false belongs to `continue_final_message`."""
+    echo: Flag | None = None
+    """Whether a message that is gone on with is told from its beginning; only with
+    `continue_final_message`."""
     tools: Annotated[list[Tool], Field(max_length=MAX_TOOLS)] | None = None
     """Functions that the model may call."""
     tool_choice: Literal["none", "auto", "required"] | NamedTool | None = None

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple, Protocol
 
 from budget import EndReason, Outcome
 from server.channels import Call, Channels, Piece, Used
-from server.engines.base import Engine, EngineUnavailable, Finish, Job
+from server.engines.base import Engine, EngineUnavailable, Finish, Job, Score
 from server.errors import DeadlineExceeded
 from server.forced import ForcedSpan
 from server.line import Line
@@ -26,6 +26,13 @@ UNFINISHED = {
 PROGRESS_SECONDS = 0.5
 
 
+class PromptScores(NamedTuple):
+    """How likely one choice's prompt is: scores of its tokens but the first."""
+
+    choice: int
+    scores: Sequence[Score]
+
+
 class Progress(NamedTuple):
     """How far one choice's thinking is."""
 
@@ -34,7 +41,10 @@ class Progress(NamedTuple):
     used: Used | None = None
 
 
-Told = Piece | Call | Progress
+Text = Piece | Call | PromptScores
+"""What is told of a choice in the end."""
+
+Told = Text | Progress
 """What is told of a choice while it runs."""
 
 
@@ -50,6 +60,7 @@ class End:
         tokens: all generated tokens, markers and end of turn included.
         answer_tokens: those of the answer.
         calls: tool calls in it.
+        token_ids: the ids of all generated tokens.
     """
 
     choice: int
@@ -59,6 +70,7 @@ class End:
     tokens: int
     answer_tokens: int
     calls: int
+    token_ids: Sequence[int] = ()
 
     @property
     def used(self) -> Used:
@@ -211,11 +223,15 @@ class Choice:
             async for delta in deltas:
                 if not channels.tokens:
                     account.prefilled(self._index, delta.cached)
+                if delta.prompt_scores is not None:
+                    emit(PromptScores(self._index, delta.prompt_scores))
                 for item in channels.push(delta.token_ids, delta.scores):
                     emit(self._count(item))
                 if self._progress:
                     self._tell_progress(emit)
                 if channels.stopped:
+                    for item in channels.stop():
+                        emit(item)
                     return Finish.STOP
                 finish = delta.finish or finish
         if finish is Finish.ABORT:
@@ -224,7 +240,7 @@ class Choice:
             emit(self._count(item))
         return Finish.STOP if channels.stopped else finish
 
-    def _count(self, item: Told) -> Told:
+    def _count(self, item: Piece | Call | Progress) -> Told:
         return item._replace(used=self._channels.used) if self._counted else item
 
     def _tell_progress(self, emit: Callable[[Told], None]) -> None:
@@ -258,6 +274,7 @@ class Choice:
             len(channels.tokens),
             channels.answer_tokens,
             channels.calls,
+            channels.tokens,
         )
 
 

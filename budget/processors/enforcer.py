@@ -45,6 +45,7 @@ class Parts:
         guarded: have their attempt to close turned down.
         bound: have a token forced.
         barred: have tokens that must not come.
+        lasting: may not end their turn.
     """
 
     closing: np.ndarray
@@ -52,6 +53,7 @@ class Parts:
     guarded: np.ndarray
     bound: np.ndarray
     barred: np.ndarray
+    lasting: np.ndarray
 
 
 class Enforcer:
@@ -132,15 +134,24 @@ class Enforcer:
         """
         grid = self._arrays.grid(logits)
         penalties = penalties or self._no_penalties
-        closing, near, guarded, bound, barred = map(
+        closing, near, guarded, bound, barred, lasting = map(
             self._these,
-            (parts.closing, parts.near, parts.guarded, parts.bound, parts.barred),
+            (
+                parts.closing,
+                parts.near,
+                parts.guarded,
+                parts.bound,
+                parts.barred,
+                parts.lasting,
+            ),
         )
         if closing is not None and len(self._eos):
             with penalties.select(parts.closing).applied(grid, rows[closing], self._closing):
                 self._end_turns(
                     grid, rows[closing], demands.end[closing], demands.may_close[closing]
                 )
+        if lasting is not None and len(self._eos):
+            self._bar_ends(grid, rows[lasting], demands.bars_end[lasting])
         # A continuation must stand for an attempt even where its character will be cut.
         continuable = None if guarded is None else self._unmasked(grid, rows, demands, guarded)
         if near is not None:
@@ -202,6 +213,11 @@ class Enforcer:
         likelier = self._xp.maximum(end, self._xp.max(of_turn, axis=0))
         grid[rows, ends] = self._xp.where(which, likelier, end)
         grid[turn_ends] = self._xp.where(which, -INFINITE, of_turn)
+
+    def _bar_ends(self, grid: Array, rows: Array, which: Array) -> None:
+        """Mask every end of turn in the rows of an answer that is too short."""
+        turn_ends = rows, self._eos[:, None]
+        grid[turn_ends] = self._xp.where(which, -INFINITE, grid[turn_ends])
 
     def _keep_whole(self, grid: Array, rows: Array, missing: Array, most_missing: Array) -> None:
         """Near the cap, mask tokens that would begin a character that it cuts in two."""

@@ -32,6 +32,7 @@ class State(NamedTuple):
         thinking: bool; whether the slot is inside a thinking block.
         tokens: int64; thinking tokens so far, markers excluded.
         matched: int64; the state of the matcher.
+        answered: int64; answer tokens so far, in slots whose answer has a minimum.
         pending: int64; the last tokens that may turn out to be part of a marker.
         widths: [slots, reach] int64; symbols of the last tokens, newest first.
         continuations: int64; attempts turned into continuations.
@@ -48,6 +49,7 @@ class State(NamedTuple):
     thinking: Array
     tokens: Array
     matched: Array
+    answered: Array
     pending: Array
     widths: Array
     continuations: Array
@@ -74,6 +76,7 @@ class State(NamedTuple):
             thinking=flags(),
             tokens=numbers(),
             matched=numbers(),
+            answered=numbers(),
             pending=numbers(),
             widths=arrays.zeros((slots, reach)),
             continuations=numbers(),
@@ -96,6 +99,7 @@ class Demands(NamedTuple):
         barred: the matcher's state where tokens must not come that would open
             a block with nothing left to think, or NO_TOKEN; see
             `MarkerMatcher.barred`.
+        bars_end: bool; whether no end of turn may come.
         may_close: bool; whether the model chooses, and may close its thinking.
         guarded: bool; whether an attempt to close becomes a continuation.
         continuation: the first token of the next continuation.
@@ -108,6 +112,7 @@ class Demands(NamedTuple):
 
     forced: Array
     barred: Array
+    bars_end: Array
     may_close: Array
     guarded: Array
     continuation: Array
@@ -141,7 +146,7 @@ class BudgetTable:
             for state in range(matcher.states)
         ]
         self._end = arrays.bring(ends)
-        self._bars = arrays.move(has_barred(matcher))
+        self._has_barred = arrays.move(has_barred(matcher))
         self._allocate(slots)
 
     def _allocate(self, slots: int) -> None:
@@ -150,10 +155,11 @@ class BudgetTable:
         self.state = State.empty(slots, self._automaton.reach, arrays)
 
         # The policies, one column per slot.
-        self._numbers = arrays.zeros((9 + MAX_TEXTS, slots))
+        self._numbers = arrays.zeros((10 + MAX_TEXTS, slots))
         self._minimum, self._maximum, self._owed, self._wrap_up, self._landing = self._numbers[:5]
-        self._watched, self._nudge, self._text_count, self._bound = self._numbers[5:9]
-        self._text_length = self._numbers[9:]
+        self._watched, self._nudge, self._text_count = self._numbers[5:8]
+        self._least_answer, self._bound = self._numbers[8:10]
+        self._text_length = self._numbers[10:]
         self._text_count += 1
 
         # One row of tokens per slot, and what comes next in it.
@@ -167,8 +173,9 @@ class BudgetTable:
         self._guarding = np.zeros(slots, dtype=bool)
         self._nudging = np.zeros(slots, dtype=bool)
         self._watching = np.zeros(slots, dtype=bool)
+        self._barring = np.zeros(slots, dtype=bool)
         self._near_from = np.full(slots, UNLIMITED)
-        self._guards = self._nudges = self._watches = False
+        self._guards = self._nudges = self._watches = self._bars = False
 
     def load(self, slot: int, budget: TokenBudget, machine: Machine) -> None:
         """Put a request into a slot, whatever the slot held before.
@@ -182,6 +189,7 @@ class BudgetTable:
         state.thinking[slot] = machine.thinking
         state.tokens[slot] = machine.tokens
         state.matched[slot] = machine.matched
+        state.answered[slot] = machine.answered
         state.pending[slot] = machine.pending
         state.widths[slot] = self._arrays.bring(machine.last_widths(self._automaton.reach))
         state.continuations[slot] = machine.continuations
@@ -196,6 +204,7 @@ class BudgetTable:
         self._guarding[slot] = budget.demands_thinking
         self._nudging[slot] = bool(budget.nudge_ids)
         self._watching[slot] = budget.on_loop is not OnLoop.OFF
+        self._barring[slot] = budget.answer_minimum > 0
         near = UNLIMITED if budget.maximum is None else budget.maximum - len(budget.wrap_up_ids)
         self._near_from[slot] = near - LONGEST_TAIL
         self._sum_up()
@@ -209,6 +218,7 @@ class BudgetTable:
             budget.on_loop is not OnLoop.OFF,
             len(budget.nudge_ids),
             max(1, len(lengths)),
+            budget.answer_minimum,
             budget.bound,
             *lengths,
             *[0] * (MAX_TEXTS - len(lengths)),
@@ -220,7 +230,7 @@ class BudgetTable:
 
     def unload(self, slot: int) -> None:
         """Leave a slot empty: what its request asked for is no longer worked for."""
-        for asking in (self._guarding, self._nudging, self._watching):
+        for asking in (self._guarding, self._nudging, self._watching, self._barring):
             asking[slot] = False
         self._near_from[slot] = UNLIMITED
         self._sum_up()
@@ -238,17 +248,22 @@ class BudgetTable:
     def _by_slot(self) -> list[Array]:
         """All that is held of slots, the first axis theirs."""
         state = [*self.state[:-1], *self.state.loops]
-        host = [self._guarding, self._nudging, self._watching, self._near_from]
+        host = [self._guarding, self._nudging, self._watching, self._barring, self._near_from]
         return [*state, self._numbers.T, self._script, self._span, *host]
 
     def _sum_up(self) -> None:
         self._guards = bool(self._guarding.any())
         self._nudges = bool(self._nudging.any())
         self._watches = bool(self._watching.any())
+        self._bars = bool(self._barring.any())
 
     def may_guard(self, slots: np.ndarray) -> np.ndarray:
         """[chosen] bool, on the host: in which of some `slots` attempts may be turned down."""
         return self._guarding[slots]
+
+    def may_bar(self, slots: np.ndarray) -> np.ndarray:
+        """[chosen] bool, on the host: in which of some `slots` an answer has a minimum."""
+        return self._barring[slots]
 
     def may_split(self, slots: np.ndarray, lengths: np.ndarray) -> np.ndarray:
         """[chosen] bool, on the host: where a character may come too close to the maximum.
@@ -292,6 +307,10 @@ class BudgetTable:
             found.state,
         )
         counted = came & state.thinking
+        certain = pending + 1 - overlap
+        answered = state.answered
+        if self._bars:
+            answered = answered + self._xp.where(came & ~state.thinking, certain, 0)
         known = self._text.known(token)
         read = self._text.read(known, state.missing, state.partial, state.after_digit)
         loops, looping = state.loops, None
@@ -299,8 +318,9 @@ class BudgetTable:
             loops, looping = self._detectors.step(loops, token, self._text.letters(known), counted)
         after = State(
             thinking=state.thinking ^ crossed,
-            tokens=state.tokens + self._xp.where(counted, pending + 1 - overlap, 0),
+            tokens=state.tokens + self._xp.where(counted, certain, 0),
             matched=self._xp.where(came, next_state, state.matched),
+            answered=answered,
             pending=self._xp.where(came, self._xp.where(crosses, 0, overlap), state.pending),
             widths=widths,
             continuations=continuations,
@@ -337,6 +357,7 @@ class BudgetTable:
         columns = Demands(
             forced=self._at(self._script, state.cursor),
             barred=self._barred(state),
+            bars_end=self._bars_end(state),
             may_close=self._free(state) & ~guarded,
             guarded=guarded,
             continuation=self._at(self._script, self._text_at(state)),
@@ -359,9 +380,15 @@ class BudgetTable:
         return self._free(state) & ~state.loop_closed & ((state.tokens < self._minimum) | due)
 
     def _barred(self, state: State) -> Array:
-        spent = (state.tokens >= self._maximum) & self._take(self._bars, state.matched)
+        spent = (state.tokens >= self._maximum) & self._take(self._has_barred, state.matched)
         applies = ~state.thinking & (state.cursor == IDLE) & spent
         return self._xp.where(applies, state.matched, NO_TOKEN)
+
+    def _bars_end(self, state: State) -> Array:
+        if not self._bars:
+            return self._xp.zeros_like(state.thinking)
+        answering = ~state.thinking & (state.cursor == IDLE)
+        return answering & (state.answered + state.pending < self._least_answer)
 
     def _most_missing(self, state: State) -> Array:
         limit = self._room(state) - 1

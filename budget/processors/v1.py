@@ -249,4 +249,5 @@ def _parts(demands: Demands) -> Parts:
     """Exactly the rows that need it: the table is on the host."""
     bound = (demands.forced != NO_TOKEN) | demands.guarded
     near = demands.most_missing < LONGEST_TAIL
-    return Parts(demands.may_close, near, demands.guarded, bound, demands.barred != NO_TOKEN)
+    barred = demands.barred != NO_TOKEN
+    return Parts(demands.may_close, near, demands.guarded, bound, barred, demands.bars_end)

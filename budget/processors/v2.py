@@ -147,7 +147,7 @@ class BudgetLogitsProcessor(LogitsProcessor):
         return _Held(
             async_tensor_h2d(slots.astype(np.int64), device=self._device),
             slots,
-            Parts(everywhere, near, guarded, everywhere, everywhere),
+            Parts(everywhere, near, guarded, everywhere, everywhere, table.may_bar(slots)),
         )
 
     def _hold(

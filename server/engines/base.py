@@ -78,7 +78,8 @@ class Sampling:
     """How to sample one choice; None is the model's own default.
 
     Attributes:
-        max_tokens: most tokens to generate: thinking, markers and answer.
+        max_tokens: most tokens to generate: thinking, markers and answer; 0 only
+            reads the prompt, for its scores.
         temperature: 0 is greedy.
         top_p: the nucleus to sample from.
         top_k: how many of the likeliest tokens to sample from; -1 is all.
@@ -90,6 +91,7 @@ class Sampling:
         seed: a number that makes the choice reproducible, or None.
         alternatives: how many of the likeliest tokens to tell at each position
             beside the score of the one chosen; None tells no scores.
+        prompt_alternatives: the same at each position of the prompt but its first.
         constraint: what the answer is bound to.
     """
 
@@ -104,6 +106,7 @@ class Sampling:
     logit_bias: Mapping[int, float] | None = None
     seed: int | None = None
     alternatives: int | None = None
+    prompt_alternatives: int | None = None
     constraint: Constraint | None = None
 
 
@@ -128,11 +131,14 @@ class Score(NamedTuple):
         token: its id.
         logprob: the natural logarithm of its probability.
         top: the likeliest ids with theirs, the likeliest first.
+        rank: how many tokens are at least as likely, itself included; 0 where the
+            engine does not say.
     """
 
     token: int
     logprob: float
     top: tuple[tuple[int, float], ...]
+    rank: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,12 +152,15 @@ class Delta:
         scores: one for each token, where they were asked for.
         cached: tokens of the prompt that the engine had in its cache, on the
             first delta; None where it does not say.
+        prompt_scores: of the prompt's tokens but the first, on the first delta,
+            where they were asked for.
     """
 
     token_ids: Sequence[int]
     finish: Finish | None = None
     scores: Sequence[Score] = ()
     cached: int | None = None
+    prompt_scores: Sequence[Score] | None = None
 
 
 class Detokenizer(Protocol):
@@ -174,6 +183,7 @@ class Codec(Protocol):
         thinking: bool,
         tools: Sequence[Mapping[str, Any]] = (),
         answering: bool = True,
+        continuing: bool = False,
     ) -> Prompt:
         """Apply the chat template.
 
@@ -184,6 +194,8 @@ class Codec(Protocol):
                 has such a switch.
             tools: OpenAI's tools, as plain data.
             answering: whether to end with the beginning of an answer.
+            continuing: whether to end inside the last message instead, an
+                assistant's: in its content, or where it has none in its thinking.
 
         Raises:
             ValueError: if the template refuses the messages; the text says why.

@@ -22,6 +22,9 @@ SPLIT = "\ue000"
 SWITCHES = ("enable_thinking", "thinking")
 """What chat templates call their switch of the thinking; they pass over what they do not know."""
 
+END = "\ue001"
+"""Another one, which marks where an unfinished message ends."""
+
 OF_FILES = ("vocab_file", "merges_file", "tokenizer_file", "name_or_path", "is_local")
 """Settings of a tokenizer that tell of the machine that it was read on."""
 
@@ -75,32 +78,36 @@ class VllmCodec:
         thinking: bool,
         tools: Sequence[Mapping[str, Any]] = (),
         answering: bool = True,
+        continuing: bool = False,
     ) -> Prompt:
         """See `Codec`. Special tokens typed into a message or a tool stay plain text.
 
         Raises:
             EngineUnavailable: if the engine that it belongs to has stopped.
         """
-        kwargs: dict[str, Any] = {"add_generation_prompt": answering, "tokenize": False}
-        if tools:
-            kwargs["tools"] = [self._defuse(tool) for tool in tools]
-        plain: Any = [self._defuse(message) for message in messages]
-        text = await self._render(plain, kwargs, thinking)
+        kwargs: dict[str, Any] = {"tools": [self._defuse(tool) for tool in tools]} if tools else {}
+        plain: list[Any] = [self._defuse(message) for message in messages]
+        may_think = False
+        if continuing:
+            text, opened = await self._unfinished(plain, kwargs, thinking)
+        else:
+            kwargs["add_generation_prompt"] = answering
+            text = await self._apply(plain, kwargs, thinking)
+            opened = text.rstrip().endswith(self._start_marker)
+            if answering and not thinking and not opened:
+                may_think = text == await self._apply(plain, kwargs, thinking=True)
         # A prompt can be megabytes long: other requests' streams must not wait for it.
         ids = await asyncio.to_thread(self._encode_rendered, text)
-        opened = text.rstrip().endswith(self._start_marker)
-        may_think = False
-        if not thinking and not opened and answering:
-            may_think = text == await self._render(plain, kwargs, thinking=True)
         return Prompt(tuple(ids), opened, may_think)
 
-    async def _render(self, messages: Any, kwargs: dict[str, Any], thinking: bool) -> str:
+    async def _apply(self, messages: list[Any], kwargs: dict[str, Any], thinking: bool) -> str:
+        """The text that the template makes, with its thinking switched on or off."""
         if self._closed:
             raise EngineUnavailable("the engine stopped")
-        switches = dict.fromkeys(SWITCHES, thinking)
+        given = {**dict.fromkeys(SWITCHES, thinking), **kwargs, "tokenize": False}
         try:
             _, prompt = await self._renderer.render_messages_async(
-                messages, ChatParams(chat_template_kwargs={**switches, **kwargs})
+                messages, ChatParams(chat_template_kwargs=given)
             )
         except (VLLMClientError, ValueError) as error:
             raise ValueError(str(error)) from error
@@ -109,6 +116,29 @@ class VllmCodec:
                 raise EngineUnavailable("the engine stopped") from error
             raise
         return str(prompt.get("prompt"))
+
+    async def _unfinished(
+        self, messages: list[Any], kwargs: dict[str, Any], thinking: bool
+    ) -> tuple[str, bool]:
+        """The text up to where the last message ends, and whether that is inside its thinking.
+
+        A thinking goes on where the template begins one; few templates show that of an answer
+        that has not begun.
+        """
+        *before, last = messages
+        if last["content"]:
+            begun = {**last, "content": last["content"] + END}
+            whole = {**kwargs, "add_generation_prompt": False}
+            text = await self._apply([*before, begun], whole, thinking)
+            if END not in text:
+                raise ValueError("it leaves out the content of the last one")
+            text = text[: text.rindex(END)]
+            return text, text.rstrip().endswith(self._start_marker)
+        prompted = {**kwargs, "add_generation_prompt": True}
+        text = await self._apply(before, prompted, thinking=True)
+        if not text.rstrip().endswith(self._start_marker):
+            text += f"{self._start_marker}\n"
+        return text + last.get("reasoning", ""), True
 
     @property
     def vocabulary_size(self) -> int:
@@ -165,7 +195,8 @@ class VllmCodec:
             return [self._defuse(part) for part in value]
         if isinstance(value, str) and self._special is not None:
             return self._special.sub(
-                lambda found: found[0][0] + SPLIT + found[0][1:], value.replace(SPLIT, "")
+                lambda found: found[0][0] + SPLIT + found[0][1:],
+                value.replace(SPLIT, "").replace(END, ""),
             )
         return value
 

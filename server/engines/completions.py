@@ -33,6 +33,8 @@ NO_EFFECT: dict[str, Any] = {
     "repetition_penalty": 1,
     "logit_bias": {},
     "logprobs": None,
+    "prompt_logprobs": None,
+    "min_tokens": 0,
 }
 """What rounds cannot keep to, a round knowing nothing of those before it; here it does nothing."""
 
@@ -94,6 +96,8 @@ class CompletionsEngine:
             "repetition_penalty": sampling.repetition_penalty,
             "logit_bias": sampling.logit_bias,
             "logprobs": sampling.alternatives,
+            "prompt_logprobs": sampling.prompt_alternatives,
+            "min_tokens": job.budget.answer_minimum,
         }
         unserved = [name for name, value in asked.items() if value not in (None, NO_EFFECT[name])]
         if sampling.constraint is not None:

@@ -21,6 +21,7 @@ from server.engines.stall import Patience
 BYTES = 256
 THINK, END_THINK, TURN, END_TURN = range(BYTES, BYTES + 4)
 SPECIAL = {"<think>": THINK, "</think>": END_THINK, "<|im_start|>": TURN, "<|im_end|>": END_TURN}
+SPELLING = {token: name.encode() for name, token in SPECIAL.items()}
 SPELLED = re.compile("(" + "|".join(map(re.escape, SPECIAL)) + ")")
 MARKERS = Markers((THINK,), (END_THINK,), frozenset({END_TURN}))
 BLANK = ord(" ")
@@ -49,7 +50,7 @@ class ByteDetokenizer:
     """Bytes to text, a character at a time."""
 
     def __init__(self, special: bool = False) -> None:
-        self._texts = {token: name.encode() for name, token in SPECIAL.items() if special}
+        self._texts = SPELLING if special else {}
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
 
     def push(self, token_ids: Sequence[int]) -> str:
@@ -78,8 +79,11 @@ class ByteCodec:
         thinking: bool,
         tools: Sequence[Mapping[str, Any]] = (),
         answering: bool = True,
+        continuing: bool = False,
     ) -> Prompt:
         """See `Codec`."""
+        if continuing:
+            return await self._unfinished(messages, thinking, tools)
         ids: list[int] = []
         told = [{"role": "system", "content": json.dumps(tools)}] if tools else []
         for message in (*told, *messages):
@@ -97,6 +101,20 @@ class ByteCodec:
             ids += [*self._markers.start, *newline]
         return Prompt(tuple(ids), thinking and self._opens)
 
+    async def _unfinished(
+        self,
+        messages: Sequence[Mapping[str, Any]],
+        thinking: bool,
+        tools: Sequence[Mapping[str, Any]],
+    ) -> Prompt:
+        if said := messages[-1]["content"]:
+            whole = await self.render(messages, thinking=thinking, tools=tools, answering=False)
+            return Prompt(whole.ids[: -len((END_TURN, *b"\n"))], False)
+        before = await self.render(messages[:-1], thinking=True, tools=tools)
+        opening = () if before.opened else (*self._markers.start, *b"\n")
+        said = messages[-1].get("reasoning", "")
+        return Prompt((*before.ids, *opening, *said.encode()), True)
+
     @property
     def vocabulary_size(self) -> int:
         """See `Codec`."""
@@ -112,9 +130,7 @@ class ByteCodec:
 
     def decode(self, token_ids: Sequence[int]) -> str:
         """See `Codec`."""
-        spelled = {token: name.encode() for name, token in SPECIAL.items()}
-        text = b"".join(spelled.get(token) or bytes([token]) for token in token_ids)
-        return text.decode(errors="replace")
+        return b"".join(map(self.token_bytes, token_ids)).decode(errors="replace")
 
     def names(self, token_ids: Sequence[int]) -> list[str]:
         """See `Codec`."""
@@ -130,7 +146,7 @@ class ByteCodec:
 
     def token_bytes(self, token: int) -> bytes:
         """See `Codec`."""
-        return bytes([token]) if token < BYTES else b""
+        return bytes([token]) if token < BYTES else SPELLING.get(token, b"")
 
 
 class Writer:
@@ -247,14 +263,20 @@ class FakeEngine:
         """See `Engine`."""
         self.jobs.append(job)
         tokens: list[int] = []
-        finished = False
+        finished = not job.sampling.max_tokens
+        of_prompt = _prompt_scores(job)
         try:
+            if finished:
+                self._attempts[job.id] = frozenset()
+                await self.health()
+                yield Delta((), Finish.LENGTH, (), self._cached, of_prompt)
             async for token, finish in self._tokens(job):
                 tokens.append(token)
                 finished = finish is not None
                 if finished or len(tokens) == self._tokens_per_delta:
-                    delta, tokens = Delta(tokens, finish, _scores(job, tokens), self._cached), []
-                    yield delta
+                    scores = _scores(job.sampling.alternatives, tokens)
+                    yield Delta(tokens, finish, scores, self._cached, of_prompt)
+                    tokens, of_prompt = [], None
         finally:
             if not finished:
                 self.aborted.put_nowait(job.id)
@@ -329,6 +351,8 @@ class FakeEngine:
         while writer.wish in machine.barred:
             writer.advance()
         wish = writer.wish
+        if machine.bars_end and wish in self.model.markers.eos:
+            return BLANK, False
         if wish in machine.closers and machine.guarded:
             writer.send_back()
             return machine.continuation[0], True
@@ -343,12 +367,16 @@ class FakeEngine:
         return wish, False
 
 
-def _scores(job: Job, tokens: Sequence[int]) -> list[Score]:
+def _scores(count: int | None, tokens: Sequence[int]) -> list[Score]:
     """It is certain of everything that it says; its second choices are the tokens that follow."""
-    count = job.sampling.alternatives
     if count is None:
         return []
     return [
-        Score(token, 0.0, tuple((token + step, -float(step)) for step in range(count)))
+        Score(token, 0.0, tuple((token + step, -float(step)) for step in range(count)), 1)
         for token in tokens
     ]
+
+
+def _prompt_scores(job: Job) -> list[Score] | None:
+    count = job.sampling.prompt_alternatives
+    return None if count is None else _scores(count, job.prompt_ids[1:])

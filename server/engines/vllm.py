@@ -20,7 +20,8 @@ from vllm.engine.arg_utils import AsyncEngineArgs
 from vllm.envs import enable_envs_cache
 from vllm.exceptions import VLLMClientError
 from vllm.inputs.engine import tokens_input
-from vllm.outputs import CompletionOutput
+from vllm.logprobs import Logprob
+from vllm.outputs import CompletionOutput, RequestOutput
 from vllm.platforms import current_platform
 from vllm.sampling_params import RequestOutputKind, StructuredOutputsParams
 from vllm.tokenizers import cached_tokenizer_from_config
@@ -79,6 +80,10 @@ STOPPED = "the engine stopped"
 
 FAILED = "error"
 """vLLM's word for a request that it could not go on with."""
+
+MOST_PROMPT_LOGITS = 2**29
+"""Logits that the scores of one prompt may take: vLLM holds those of all its tokens at once, as
+32-bit floats and twice over."""
 
 LEAST_LOGPROB = -9999.0
 """Stands for minus infinity, which JSON does not have; vLLM's server says the same."""
@@ -176,6 +181,7 @@ class VllmEngine:
 
     async def check(self, job: Job) -> None:
         """See `Engine`."""
+        _check_prompt_scores(job, self.codec.vocabulary_size)
         config, tokenizer = self._llm.vllm_config, self._llm.renderer.get_tokenizer()
         try:
             params = self._params(job)
@@ -210,7 +216,15 @@ class VllmEngine:
                         raise _failed(job.sampling.constraint)
                     finish = Finish(reason) if reason else None
                     scores = _scores(completion, job.sampling)
-                    yield Delta(completion.token_ids, finish, scores, output.num_cached_tokens)
+                    of_prompt = None
+                    if output.prompt_logprobs:
+                        # Thousands of them, while other streams wait.
+                        of_prompt = await asyncio.to_thread(_prompt_scores, job, output)
+                    cached = output.num_cached_tokens
+                    if not job.sampling.max_tokens:
+                        yield Delta((), Finish.LENGTH, (), cached, of_prompt)
+                        return
+                    yield Delta(completion.token_ids, finish, scores, cached, of_prompt)
         finally:
             await stream.aclose()
 
@@ -345,8 +359,9 @@ class VllmEngine:
         params = {
             **self._defaults,
             **{key: to for key, to in asked.items() if to is not None},
-            "max_tokens": sampling.max_tokens,
+            "max_tokens": max(1, sampling.max_tokens),  # vLLM generates one at the least
             "logprobs": sampling.alternatives,
+            "prompt_logprobs": sampling.prompt_alternatives,
             "structured_outputs": _structured(sampling.constraint),
             "detokenize": False,
             "output_kind": RequestOutputKind.DELTA,
@@ -411,15 +426,36 @@ def _structured(constraint: Constraint | None) -> StructuredOutputsParams | None
 def _scores(completion: CompletionOutput, sampling: Sampling) -> list[Score]:
     if sampling.alternatives is None or completion.logprobs is None:
         return []
-    scores = []
-    for token, found in zip(completion.token_ids, completion.logprobs, strict=True):
-        told = found or {}
-        ranked = sorted(told.items(), key=lambda item: item[1].rank or 0)
-        top = [(other, _finite(score.logprob)) for other, score in ranked]
-        scores.append(
-            Score(token, _finite(told[token].logprob), tuple(top[: sampling.alternatives]))
+    pairs = zip(completion.token_ids, completion.logprobs, strict=True)
+    return [_score(token, found or {}, sampling.alternatives) for token, found in pairs]
+
+
+def _prompt_scores(job: Job, output: RequestOutput) -> list[Score]:
+    most = job.sampling.prompt_alternatives or 0
+    pairs = zip(job.prompt_ids[1:], (output.prompt_logprobs or [])[1:], strict=True)
+    return [_score(token, found or {}, most) for token, found in pairs]
+
+
+def _score(token: int, found: Mapping[int, Logprob], most: int) -> Score:
+    ranked = sorted(found.items(), key=lambda item: item[1].rank or 0)
+    top = [(other, _finite(score.logprob)) for other, score in ranked[:most]]
+    own = found[token]
+    return Score(token, _finite(own.logprob), tuple(top), own.rank or 0)
+
+
+def _check_prompt_scores(job: Job, vocabulary: int) -> None:
+    """Refuse prompts whose scores would take more memory than an engine should be asked for.
+
+    Raises:
+        Unserved: if this is one.
+    """
+    most = MOST_PROMPT_LOGITS // vocabulary
+    if job.sampling.prompt_alternatives is not None and len(job.prompt_ids) > most:
+        raise Unserved(
+            "prompt_logprobs",
+            f"log probabilities can be had of prompts of {most} tokens at most, and this one "
+            f"has {len(job.prompt_ids)}",
         )
-    return scores
 
 
 def _finite(logprob: float) -> float:

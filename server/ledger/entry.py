@@ -78,6 +78,7 @@ class Entry:
     ) -> None:
         """Note what was let in; see `Meter.admitted`."""
         self._name, self._model, self._admission, self._key = name, model, admission, key
+        self.bill.choices_per_prompt = admission.choices_per_prompt
         if self._books.texts:
             self._request = asked.model_dump_json(include=PROMPTS, exclude_unset=True)
 
@@ -110,8 +111,8 @@ class Entry:
             source=admission.resolution.source.value,
             asked_min_tokens=budget.min_tokens,
             asked_max_tokens=budget.max_tokens,
-            min_tokens=admission.enforced.minimum,
-            max_tokens=admission.enforced.maximum,
+            min_tokens=min(job.budget.minimum for job in admission.jobs),
+            max_tokens=max(job.budget.maximum or 0 for job in admission.jobs),
             clamped_by=",".join(admission.clamped_by),
             choices=len(admission.jobs),
             prompt_tokens=admission.prompt_tokens,

@@ -53,6 +53,8 @@ def assert_obeys(
             assert token == machine.end_token
         elif wants in machine.barred:
             assert token not in machine.barred
+        elif wants == EOS and machine.bars_end:
+            assert token != wants
         else:
             assert token == wants
             assert not (machine.guarded and wants in machine.closers)

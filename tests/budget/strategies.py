@@ -50,6 +50,7 @@ def budgets(draw: st.DrawFn) -> TokenBudget:
         bound=draw(st.booleans()),
         on_loop=on_loop,
         nudge_ids=draw(text) if on_loop is OnLoop.NUDGE else (),
+        answer_minimum=draw(st.integers(0, 6)),
     )
 
 
@@ -123,6 +124,7 @@ class Sampler:
             for token in ((number + step) % VOCABULARY for step in range(VOCABULARY))
             if self.vocabulary.missing_after(machine.missing, token) <= machine.most_missing
             and token not in machine.barred
+            and not (token == EOS and machine.bars_end)
         )
         if machine.guarded and wanted in machine.closers:
             return machine.continuation[0], True

@@ -75,6 +75,8 @@ def assert_equal(table: BudgetTable, slot: int, occupant: Occupant) -> None:
     assert state.tokens[slot].item() == machine.tokens
     assert state.matched[slot].item() == machine.matched
     assert state.pending[slot].item() == machine.pending
+    if occupant.budget.answer_minimum:
+        assert state.answered[slot].item() == machine.answered
     assert state.continuations[slot].item() == machine.continuations
     assert state.length[slot].item() == machine.length
     assert state.looped[slot].item() == machine.looped
@@ -87,6 +89,7 @@ def assert_equal(table: BudgetTable, slot: int, occupant: Occupant) -> None:
     assert asked.guarded.item() == machine.guarded
     assert (asked.barred.item() == NO_TOKEN) is (not machine.barred)
     assert asked.barred.item() in (NO_TOKEN, machine.matched)
+    assert asked.bars_end.item() == machine.bars_end
     free = machine.thinking and machine.forced is None
     assert asked.may_close.item() == (free and not machine.guarded)
     assert asked.most_missing.item() == machine.most_missing

@@ -1,4 +1,4 @@
-"""Runs clients in the environment that `make test` makes for them."""
+"""Runs clients in processes of their own, mostly in the environment that is made for them."""
 
 import asyncio
 import os
@@ -20,14 +20,26 @@ OFFLINE = {
 """Keeps the clients from looking for anything on the net."""
 
 
-async def run(command: list[str], folder: Path, **environment: str) -> str:
-    """What a command prints that must succeed; its program is of the clients' environment."""
-    require((BIN / command[0]).exists(), f"{BIN.parent.name} (`make test` makes it)")
+async def run(command: list[str], folder: Path, programs: Path = BIN, **environment: str) -> str:
+    """What a command prints that must succeed.
+
+    Args:
+        command: a program and its arguments.
+        folder: where it runs.
+        programs: where the program is; by itself in the clients' environment.
+        environment: variables that it gets besides.
+    """
+    require((programs / command[0]).exists(), f"{programs.parent.name} (`make test` makes it)")
     process = await asyncio.create_subprocess_exec(
-        BIN / command[0],
+        programs / command[0],
         *command[1:],
         cwd=folder,
-        env={"PATH": f"{BIN}:{os.defpath}", "HOME": str(Path.home()), **OFFLINE, **environment},
+        env={
+            "PATH": f"{programs}:{os.defpath}",
+            "HOME": str(Path.home()),
+            **OFFLINE,
+            **environment,
+        },
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.STDOUT,
     )

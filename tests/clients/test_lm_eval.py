@@ -1,4 +1,4 @@
-"""lm-evaluation-harness, on a task of the project's own."""
+"""lm-evaluation-harness, on tasks of the project's own."""
 
 import json
 from pathlib import Path
@@ -9,6 +9,7 @@ from tests.engine.served import Served
 TASK = CLIENTS / "lm_eval"
 QUESTIONS = len((TASK / "sums.jsonl").read_text().splitlines())
 CAP = 64
+TOKENIZER = CLIENTS.parent.parent / "demo" / "model"
 
 
 async def test_a_task_within_a_budget(served: Served, tmp_path: Path) -> None:
@@ -37,8 +38,51 @@ async def test_a_task_within_a_budget(served: Served, tmp_path: Path) -> None:
     assert {served.engine.recordings[job].job.budget.maximum for job in jobs} == {CAP}
 
 
-def score(folder: Path) -> float:
-    """The share of right answers in the results that were written there."""
+async def test_completions_that_are_generated(served: Served, tmp_path: Path) -> None:
+    begun = set(served.engine.recordings)
+    kwargs = "max_thinking_tokens=0,max_gen_toks=64"
+    await evaluate(served, "sums", tmp_path, "--gen_kwargs", kwargs, "--apply_chat_template")
+
+    jobs = set(served.engine.recordings) - begun
+    assert len(jobs) == QUESTIONS
+    assert {served.engine.recordings[job].job.sampling.max_tokens for job in jobs} == {64}
+    assert 0 <= score(tmp_path) <= 1
+
+
+async def test_loglikelihoods(served: Served, tmp_path: Path) -> None:
+    """The model begins to reckon with the number that it is given."""
+    begun = set(served.engine.recordings)
+    await evaluate(served, "starts", tmp_path)
+
+    jobs = [served.engine.recordings[job].job for job in set(served.engine.recordings) - begun]
+    assert len(jobs) == len((TASK / "starts.jsonl").read_text().splitlines()) * 2
+    assert {job.sampling.prompt_alternatives for job in jobs} == {1}
+    assert score(tmp_path, "starts", "acc,none") == 1
+
+
+async def evaluate(served: Served, task: str, folder: Path, *more: str) -> None:
+    """Run a task over raw prompts of token ids, as they come from the model's own tokenizer."""
+    model = {
+        "model": served.engine.model.name,
+        "base_url": f"{served.url}/v1/completions",
+        "tokenizer_backend": "huggingface",
+        "tokenizer": str(TOKENIZER),
+        "num_concurrent": "4",
+        "max_length": str(served.engine.model.context_length),
+    }
+    await run(
+        [
+            *("lm_eval", "run", "--model", "local-completions"),
+            *("--model_args", ",".join(f"{name}={value}" for name, value in model.items())),
+            *("--include_path", ".", "--tasks", task, "--output_path", str(folder), *more),
+        ],
+        TASK,
+        HF_HOME=str(folder),
+    )
+
+
+def score(folder: Path, task: str = "sums", metric: str = "exact_match,last-number") -> float:
+    """A metric in the results that were written there."""
     (written,) = folder.rglob("results_*.json")
-    found: float = json.loads(written.read_text())["results"]["sums"]["exact_match,last-number"]
+    found: float = json.loads(written.read_text())["results"][task][metric]
     return found

@@ -35,6 +35,10 @@ DEMANDS = BUDGETS[BUDGETS.index("min_thinking_tokens") :]
 
 LAYOUTS = ("reasoning_format", "include_reasoning", "separate_reasoning")
 LENGTHS = ("max_tokens", "max_completion_tokens")
+BINDING = ("response_format", "structured_outputs", "tools")
+"""Those that can say where an answer ends, beside which none has a least length."""
+
+ALONE = ("return_token_ids", "continue_final_message", "add_generation_prompt", "echo")
 FITS = 8
 """Tokens, or characters of a text, that fit into any budget."""
 
@@ -83,8 +87,19 @@ def _agree(body: dict) -> None:
     if "prompt" in body and "max_thinking_tokens" not in body:
         for name in DEMANDS:
             body.pop(name, None)
+    if body.get("min_tokens") is not None:
+        body["min_tokens"] = FITS
+    for name in BINDING:
+        if body.get(name) is not None:
+            body.pop("min_tokens", None)
+            body.pop("ignore_eos", None)
+    for name in ALONE:  # of a hidden thinking, or a message that must be unfinished
+        if "messages" in body:
+            body.pop(name, None)
     if "prompt" in body:
         body["prompt"] = _prompt(body["prompt"])
+        if isinstance(body["prompt"], list) and not isinstance(body["prompt"][0], int):
+            body["prompt"] = body["prompt"][:1]
 
 
 def _agree_within(fields: dict) -> None:

