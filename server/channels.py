@@ -123,10 +123,14 @@ class Channels:
         advance = self._machine.advance
         return self._pieces([labelled for token in token_ids for labelled in advance(token)])
 
-    def close(self) -> list[Piece | Call]:
-        """What was held back, because no token follows."""
+    def close(self, *, cut: bool = False) -> list[Piece | Call]:
+        """What was held back, because no token follows.
+
+        Args:
+            cut: whether generation ended for want of tokens.
+        """
         pieces = self._pieces(self._machine.flush()) + self._end_run()
-        return pieces + self._found(self._answer.close()) + self._last_scores()
+        return pieces + self._found(self._answer.close(cut=cut)) + self._last_scores()
 
     def outcome(self, unfinished: EndReason, attempts: frozenset[int] | None) -> Outcome:
         """The account of the thinking; without the record of attempts, only of its tokens.
@@ -173,7 +177,9 @@ class Channels:
         if self._channel in self._scored:
             self._untold += [score for score in scores if score.token not in eos]
         ids = [token for token in ids if token not in eos]
-        return self._text(self._detokenizer.push(ids), ids)
+        # How tokens came in deltas must not matter to a parser of calls.
+        steps = [[token] for token in ids] if self._answer.holds_calls else [ids]
+        return [item for step in steps for item in self._text(self._detokenizer.push(step), step)]
 
     def _cross(self, marker: list[int]) -> list[Piece | Call]:
         pieces = self._end_run() + self._last_scores()

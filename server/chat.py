@@ -43,7 +43,7 @@ class ChatExchange(Exchange):
         """See `Exchange`."""
         request, engine = self.request, self.engine
         bound = self.admission.tools
-        reader = None if bound is None else bound.reader(not request.stream)
+        reader = None if bound is None else bound.reader()
         answer = AnswerText(request.stop or (), reader)
         channels = Channels(engine.codec, engine.model, job, index, answer, _scored(request))
         hidden = self.completion.style is ReasoningFormat.HIDDEN

@@ -43,10 +43,10 @@ class RawChannels(Channels):
         super().__init__(codec, model, job, index, AnswerText(stops))
         self._raw = codec.detokenizer(job.prompt_ids, special=True)
 
-    def close(self) -> list[Piece | Call]:
+    def close(self, *, cut: bool = False) -> list[Piece | Call]:
         """See `Channels`."""
         pieces = self._pieces(self._machine.flush()) + self._text(self._raw.close(), [])
-        return pieces + self._found(self._answer.close())
+        return pieces + self._found(self._answer.close(cut=cut))
 
     def forced_spans(self, outcome: Outcome) -> tuple[ForcedSpan, ...]:
         """Where in the whole text the server's own words stand."""
