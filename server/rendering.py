@@ -130,6 +130,19 @@ def _is_open(ids: Sequence[int], codec: Codec, markers: Markers) -> bool:
     return ends_inside(ids, markers) or tail.endswith(codec.decode(markers.start))
 
 
+async def check_tools(codec: Codec) -> None:
+    """See that the model is told of tools.
+
+    Raises:
+        BadRequest: if its chat template passes over them.
+    """
+    if not await codec.renders_tools():
+        raise BadRequest(
+            "this model's chat template does not tell the model of tools: leave 'tools' out",
+            param="tools",
+        )
+
+
 async def render(
     request: Conversation, engine: Engine, *, thinking: bool, answering: bool = True
 ) -> Prompt:

@@ -22,6 +22,12 @@ SPLIT = "\ue000"
 TAIL = 32
 """Tokens at a prompt's end among which a start marker is looked for."""
 
+PROBE = ({"role": "user", "content": "hi"},)
+PROBE_TOOL = {
+    "type": "function",
+    "function": {"name": "probe", "description": "", "parameters": {"type": "object"}},
+}
+
 
 class VllmDetokenizer:
     """vLLM's incremental detokenizer, for one channel."""
@@ -57,6 +63,7 @@ class VllmCodec:
         self._renderer = renderer
         self._tokenizer = renderer.get_tokenizer()
         self._start_marker = start_marker
+        self._renders_tools: bool | None = None
         special = sorted(map(str, self._tokenizer.get_added_vocab()), key=len, reverse=True)
         self._special = re.compile("|".join(map(re.escape, special))) if special else None
 
@@ -85,6 +92,17 @@ class VllmCodec:
         ids = await asyncio.to_thread(self._encode_rendered, str(prompt.get("prompt")))
         tail = self.decode(ids[-TAIL:])
         return Prompt(tuple(ids), tail.rstrip().endswith(self._start_marker))
+
+    async def renders_tools(self) -> bool:
+        """See `Codec`. A template does if a tool makes a difference to what it renders."""
+        if self._renders_tools is None:
+            try:
+                without = await self.render(PROBE, thinking=True)
+                given = await self.render(PROBE, thinking=True, tools=[PROBE_TOOL])
+                self._renders_tools = given != without
+            except ValueError:  # it refuses them here, and will say why where they are wanted
+                self._renders_tools = True
+        return self._renders_tools
 
     @property
     def vocabulary_size(self) -> int:

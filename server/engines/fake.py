@@ -96,6 +96,10 @@ class ByteCodec:
             ids += [*self._markers.start, *newline]
         return Prompt(tuple(ids), thinking and self._opens)
 
+    async def renders_tools(self) -> bool:
+        """See `Codec`."""
+        return True
+
     @property
     def vocabulary_size(self) -> int:
         """See `Codec`."""

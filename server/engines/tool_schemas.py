@@ -7,6 +7,8 @@ pass over is said here in other words, or refused.
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import orjson
+
 from server.engines.base import Unserved
 
 Schema = Any
@@ -62,6 +64,10 @@ OF_NUMBERS = frozenset(["minimum", "maximum", "exclusiveMinimum", "exclusiveMaxi
 OF_STRINGS = frozenset(["minLength", "maxLength", "pattern"])
 
 
+MAX_BYTES = 65536
+"""A grammar is made of it, which takes time by more than its length."""
+
+
 class Inexpressible(ValueError):
     """A schema that no grammar holds an answer to; the text says why."""
 
@@ -80,12 +86,16 @@ def arguments_schema(parameters: Mapping[str, Any] | None, field: str) -> Mappin
         return NO_ARGUMENTS
     try:
         schema = _expressible(dict(parameters))
-        found: Mapping[str, Any] = _objects_alone(schema, schema, set())
+        found: dict[str, Any] = _objects_alone(schema, schema, set())
+        if len(orjson.dumps(found)) > MAX_BYTES:
+            raise Inexpressible(f"it is longer than {MAX_BYTES} bytes, descriptions aside")
         return found
     except Inexpressible as error:
         raise Unserved(field, f"'{field}' cannot bind a call's arguments: {error}") from None
     except RecursionError:
         raise Unserved(field, f"'{field}' is nested too deeply") from None
+    except (AttributeError, TypeError, ValueError, KeyError):
+        raise Unserved(field, f"'{field}' is no JSON schema") from None
 
 
 def _expressible(schema: Schema) -> Schema:

@@ -17,7 +17,7 @@ from vllm import SamplingParams
 from vllm.config import VllmConfig
 from vllm.engine.arg_utils import AsyncEngineArgs
 from vllm.envs import enable_envs_cache
-from vllm.exceptions import VLLMClientError
+from vllm.exceptions import VLLMClientError, VLLMValidationError
 from vllm.inputs.engine import tokens_input
 from vllm.outputs import CompletionOutput
 from vllm.platforms import current_platform
@@ -299,13 +299,23 @@ class VllmEngine:
         del self._llm
 
     def _verify(self, params: SamplingParams) -> None:
+        """Have vLLM look the parameters through.
+
+        Raises:
+            VLLMClientError: if it refuses them, or fails on them.
+        """
         config = self._llm.vllm_config
-        params.verify(
-            config.model_config,
-            config.speculative_config,
-            config.structured_outputs_config,
-            self._llm.renderer.get_tokenizer(),
-        )
+        try:
+            params.verify(
+                config.model_config,
+                config.speculative_config,
+                config.structured_outputs_config,
+                self._llm.renderer.get_tokenizer(),
+            )
+        except (VLLMClientError, KeyboardInterrupt, SystemExit):
+            raise
+        except BaseException as error:  # a panic of a grammar library in Rust is no `Exception`
+            raise VLLMValidationError("vLLM cannot make anything of its value") from error
 
     def _params(self, job: Job) -> SamplingParams:
         sampling = job.sampling
