@@ -29,6 +29,14 @@ class Markup:
     begin: str | None = None
     end: str | None = None
 
+    def begins(self, text: str, held: str) -> bool:
+        """Whether a call begins in a text, or may in what a parser holds back of its end.
+
+        One character of a beginning is more likely to be text.
+        """
+        begin = self.begin
+        return begin is None or begin in text or (len(held) > 1 and begin.startswith(held))
+
 
 class ParsedCalls:
     """Reads an answer in pieces, each with a parser of its own where calls are apart.
@@ -62,7 +70,7 @@ class ParsedCalls:
         self._request = request
         self._special = special
         self._markup = markup
-        self._stretch = Stretch(make(), request)
+        self._stretch = Stretch(make, request)
         self._blank = ""
         self._earlier = 0
         self._afresh = True
@@ -75,7 +83,7 @@ class ParsedCalls:
             found += self._told(self._stretch.push(text[:at], token_ids, hidden))
             found += self._told(self._stretch.close(self._markup, cut=False))
             self._earlier += self._stretch.told
-            self._stretch = Stretch(self._make(), self._request)
+            self._stretch = Stretch(self._make, self._request)
             text, token_ids, hidden = text[at:], (), []
         if text or token_ids:
             found += self._told(self._stretch.push(text, token_ids, hidden))
@@ -110,8 +118,9 @@ class Stretch:
         told: how many calls have been passed on.
     """
 
-    def __init__(self, parser: Parser, request: ChatCompletionRequest) -> None:
-        self._parser = parser
+    def __init__(self, make: Callable[[], Parser], request: ChatCompletionRequest) -> None:
+        self._make = make
+        self._parser = make()
         self._request = request
         self._raw = ""
         self._plain = ""
@@ -147,17 +156,32 @@ class Stretch:
         current = self._calls[max(self._calls)] if self._calls else None
         if current is not None:
             found += self._placed(current, current.close(cut=cut))
-        if not self.told:
-            found += self._unread(markup, cut=cut)
-        return found
+        return found if self.told else [*found, *self._unread(markup, cut=cut)]
 
-    def _unread(self, markup: Markup, *, cut: bool) -> list[str]:
-        """Text that the parser took for a call, and it was none."""
+    def _unread(self, markup: Markup, *, cut: bool) -> Sequence[str | CallDelta]:
+        """What the parser held back to the end, and began no call with."""
         rest = self._plain.removeprefix(self._content)
-        begins = markup.begin is None or markup.begin in self._raw
-        if cut and begins and not self._failed:
+        # Where calls are apart, each has been read from its beginning to its end.
+        if rest and markup.end is None and (found := self._read_whole()):
+            return found
+        if cut and not self._failed and markup.begins(self._raw, rest):
             return []
         return [rest] if rest and self._plain.startswith(self._content) else []
+
+    def _read_whole(self) -> list[str | CallDelta]:
+        """Calls that the parser finds in the whole text: some find none in a stream."""
+        try:
+            _, content, calls = self._make().parse(self._raw, self._request, enable_auto_tools=True)
+        except Exception:
+            logger.warning("a tool parser failed on an answer", exc_info=True)
+            return []
+        found: list[str | CallDelta] = []
+        for call in calls or []:
+            begun = Begun()
+            found += self._placed(begun, begun.push(call.id, call.name, call.arguments))
+        if found and content and not self._content:
+            found.insert(0, self._shown(content))
+        return found
 
     def _parse(
         self, text: str, token_ids: Sequence[int], *, finished: bool
