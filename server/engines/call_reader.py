@@ -172,8 +172,8 @@ class Stretch:
         """Calls that the parser finds in the whole text: some find none in a stream."""
         try:
             _, content, calls = self._make().parse(self._raw, self._request, enable_auto_tools=True)
-        except Exception:
-            logger.warning("a tool parser failed on an answer", exc_info=True)
+        except Exception as error:
+            _log(error)
             return []
         found: list[str | CallDelta] = []
         for call in calls or []:
@@ -192,9 +192,9 @@ class Stretch:
             delta = self._parser.parse_delta(
                 text, [*token_ids], self._request, prompt_token_ids=[], finished=finished
             )
-        except Exception:
+        except Exception as error:
             # What a model writes is no fault of the request's, whatever a parser makes of it.
-            logger.warning("a tool parser failed on an answer", exc_info=True)
+            _log(error)
             self._failed = True
             return []
         if delta is None:
@@ -283,6 +283,11 @@ class FirstCall:
 
 def _first(found: Sequence[str | CallDelta]) -> list[str | CallDelta]:
     return [item for item in found if isinstance(item, str) or item.index == 0]
+
+
+def _log(error: Exception) -> None:
+    """Say that a parser failed; its message can hold what the model wrote."""
+    logger.warning("a tool parser failed on an answer: %s", type(error).__name__)
 
 
 def _without(text: str, spelled: list[str]) -> str:

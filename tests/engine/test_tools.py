@@ -1,5 +1,6 @@
 """Tool calls of the real engine: one outcome, streamed and whole, whatever cuts them."""
 
+import asyncio
 import json
 from typing import Any
 
@@ -102,14 +103,13 @@ SCHEMAS: list[Any] = [
 
 @pytest.mark.parametrize("parameters", SCHEMAS)
 @pytest.mark.parametrize("choice", ["required", NAMED])
-@pytest.mark.parametrize("strict", [None, False])
 async def test_a_forced_call_keeps_to_its_schema(
-    served: Served, http: httpx.AsyncClient, choice: Any, parameters: Any, strict: bool | None
+    served: Served, http: httpx.AsyncClient, choice: Any, parameters: Any
 ) -> None:
-    bound = function(parameters, strict=strict)
+    bound = function(parameters)
 
     found = await both(
-        http, served, tools=[bound], tool_choice=choice, parallel_tool_calls=False, max_tokens=900
+        http, served, tools=[bound], tool_choice=choice, parallel_tool_calls=False, max_tokens=200
     )
 
     ((name, arguments),) = found["calls"]
@@ -129,7 +129,7 @@ async def test_calls_are_cut_the_same_everywhere(served: Served, http: httpx.Asy
     assert len(whole["calls"]) >= 2
 
     seen = set()
-    for most in range(1, 100, 3):
+    for most in range(1, 100, 7):
         found = await both(http, served, **asked, max_tokens=most)
         assert found["content"] == ""
         *complete, last = found["calls"] or [("", "")]
@@ -161,21 +161,22 @@ async def test_a_stop_string_in_a_call_stops_nothing(
 async def test_no_token_of_the_template_is_content(
     served: Served, http: httpx.AsyncClient, bias: dict[str, float], strict: bool | None
 ) -> None:
-    for seed in (5, 6):
-        found = await both(
-            http,
-            served,
-            tools=[function(strict=strict)],
-            temperature=1,
-            seed=seed,
-            logit_bias=bias,
-            max_thinking_tokens=40,
-        )
-        for _, arguments in found["calls"]:
-            if found["finish"] != "length":
-                assert isinstance(json.loads(arguments), dict)
-                if strict:
-                    jsonschema.validate(json.loads(arguments), PARAMETERS)
+    found = await both(
+        http,
+        served,
+        tools=[function(strict=strict)],
+        temperature=1,
+        seed=5,
+        logit_bias=bias,
+        max_thinking_tokens=40,
+        max_tokens=150,
+    )
+
+    for _, arguments in found["calls"]:
+        if found["finish"] != "length":
+            assert isinstance(json.loads(arguments), dict)
+            if strict:
+                jsonschema.validate(json.loads(arguments), PARAMETERS)
 
 
 async def test_a_call_is_cut_in_text_and_calls_alike(
@@ -184,7 +185,7 @@ async def test_a_call_is_cut_in_text_and_calls_alike(
     """The model is made to call by itself, in the middle of its text."""
     whole = await both(http, served, tool_choice="auto", logit_bias={"5": 100}, max_tokens=200)
     assert whole["calls"]
-    for most in range(20, 60, 5):
+    for most in range(20, 60, 10):
         cut = await both(http, served, tool_choice="auto", logit_bias={"5": 100}, max_tokens=most)
         assert whole["content"].startswith(cut["content"])
         for one, all_of_it in zip(cut["calls"], whole["calls"], strict=False):
@@ -204,35 +205,36 @@ async def test_as_many_tools_as_agents_have(served: Served, http: httpx.AsyncCli
     assert len(found["calls"]) == 1
 
 
-@pytest.mark.parametrize(
-    "form",
-    [
-        {"json": PARAMETERS},
-        {"json": {"type": "strin"}},
-        {"json_object": True},
-        {"regex": "[ab]{1,3}"},
-        {"regex": "(unclosed"},
-        {"choice": ["a", "b"]},
-        {"grammar": 'root ::= "x"'},
-        {"grammar": "root ::= "},
-        {"structural_tag": "{}"},
-        {"structural_tag": '{"structures": [{"begin": true}], "triggers": "("}'},
-        {"structural_tag": '{"structures": 3}'},
-    ],
-)
+FORMS: list[dict[str, Any]] = [
+    {"json": PARAMETERS},
+    {"json": {"type": "strin"}},
+    {"json_object": True},
+    {"regex": "[ab]{1,3}"},
+    {"regex": "(unclosed"},
+    {"choice": ["a", "b"]},
+    {"grammar": 'root ::= "x"'},
+    {"grammar": "root ::= "},
+    {"structural_tag": "{}"},
+    {"structural_tag": '{"structures": [{"begin": true}], "triggers": "("}'},
+    {"structural_tag": '{"structures": 3}'},
+]
+
+
 @pytest.mark.parametrize("choice", ["auto", "required", NAMED, None])
 async def test_a_form_beside_tools_is_served_or_refused_by_name(
-    served: Served, http: httpx.AsyncClient, choice: Any, form: dict[str, Any]
+    served: Served, http: httpx.AsyncClient, choice: Any
 ) -> None:
     fields = {} if choice is None else {"tools": [F], "tool_choice": choice}
-    request = body(served, PROMPT, max_tokens=60, structured_outputs=form, **fields)
 
-    response = await http.post(CHAT, json=request)
+    async def one(form: dict[str, Any]) -> None:
+        request = body(served, PROMPT, max_tokens=60, structured_outputs=form, **fields)
+        response = await http.post(CHAT, json=request)
+        if response.status_code != 200:
+            assert response.status_code == 400, response.text
+            (name,) = form
+            assert response.json()["error"]["param"] == f"structured_outputs.{name}"
 
-    if response.status_code != 200:
-        assert response.status_code == 400, response.text
-        (name,) = form
-        assert response.json()["error"]["param"] == f"structured_outputs.{name}"
+    await asyncio.gather(*map(one, FORMS))
 
 
 async def test_the_template_is_known_to_tell_of_tools(served: Served) -> None:
