@@ -19,6 +19,9 @@ MAX_GRAMMAR = 65536
 MAX_SCHEMA_BYTES = 65536
 """A grammar is made of it, which takes time by more than its length."""
 
+JSON_TYPES = 7
+"""There are no more, `integer` counted as one."""
+
 FunctionName = Annotated[
     str, Strict(), Field(min_length=1, max_length=MAX_FUNCTION_NAME, pattern=r"^[A-Za-z0-9_.:-]+$")
 ]
@@ -41,14 +44,20 @@ def _is_short(schema: dict[str, Any]) -> dict[str, Any]:
 def _is_of_objects(schema: dict[str, Any]) -> dict[str, Any]:
     _bytes(schema)
     kind = schema.get("type", "object")
-    if kind != "object" and not (isinstance(kind, list) and "object" in kind):
+    one_of = isinstance(kind, list) and "object" in kind and len(kind) <= JSON_TYPES
+    if kind != "object" and not one_of:
         raise PydanticCustomError("schema", "Its 'type' should be 'object': arguments are one")
     return schema
 
 
 OF_OBJECTS: dict[str, Any] = {
     "properties": {
-        "type": {"anyOf": [{"const": "object"}, {"type": "array", "contains": {"const": "object"}}]}
+        "type": {
+            "anyOf": [
+                {"const": "object"},
+                {"type": "array", "contains": {"const": "object"}, "maxItems": JSON_TYPES},
+            ]
+        }
     }
 }
 """What `_is_of_objects` checks, as JSON schema."""
