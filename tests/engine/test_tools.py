@@ -196,7 +196,7 @@ async def test_a_call_is_cut_in_text_and_calls_alike(
 async def test_as_many_tools_as_agents_have(served: Served, http: httpx.AsyncClient) -> None:
     """The demo model's context is short, so their length shows in what it is refused for."""
     tools = [function(PARAMETERS, name=f"tool_{at}", description="x" * 18_780) for at in range(4)]
-    few = [function(PARAMETERS, name=f"tool_{at}") for at in range(12)]
+    few = [function(PARAMETERS, name=f"tool_{at}") for at in range(6)]
 
     response = await http.post(CHAT, json=body(served, PROMPT, tools=tools))
     found = await both(http, served, tools=few, tool_choice="required", parallel_tool_calls=False)
