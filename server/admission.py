@@ -1,5 +1,6 @@
 """From a request to jobs that the engine can be trusted with."""
 
+import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -12,7 +13,7 @@ from server.jobs import Draft, make_jobs
 from server.key import Key
 from server.models import check_model
 from server.prompts import DEFAULT_MAX_TOKENS, CompletionRequest
-from server.rendering import check_length, read_prompt, render, spent_before
+from server.rendering import check_length, check_tools, read_prompt, render, spent_before
 from server.resolution import Ceiling, Resolution, Source, ceilings, resolve, wants_router
 from server.routing import Routed, Router
 from server.schemas import ChatRequest, Generation
@@ -102,7 +103,9 @@ class Admissions:
             request = request.model_copy(update={"messages": [*before, last.unfinished()]})
         asked = read_asked(request)
         choice = request.tools_wanted()
-        tools = _bind(choice, engine)
+        tools = await _bind(choice, engine)
+        if tools is not None:
+            await check_tools(engine.codec)
         constraint = request.constraint() if tools is None else tools.constraint
         routed = self._router.sort(request) if wants_router(asked, settings) else None
         level = None if routed is None else routed.level
@@ -350,7 +353,7 @@ async def _checked(job: Job, engine: Engine, request: Generation) -> None:
         raise Unserved(name, str(error).replace(f"'{error.param}'", f"'{name}'")) from error
 
 
-def _bind(choice: ToolChoice | None, engine: Engine) -> BoundTools | None:
+async def _bind(choice: ToolChoice | None, engine: Engine) -> BoundTools | None:
     """The tools in the model's own format, if any may be called.
 
     Raises:
@@ -365,7 +368,8 @@ def _bind(choice: ToolChoice | None, engine: Engine) -> BoundTools | None:
             "tool_call_parser): leave 'tools' out",
             param="tools",
         )
-    return engine.tools.bind(choice)
+    # A large set takes long enough for other streams to wait.
+    return await asyncio.to_thread(engine.tools.bind, choice)
 
 
 def _tokens_asked(request: ChatRequest) -> Given[int] | None:

@@ -10,7 +10,7 @@ class AnswerText:
     """Folds the text of one choice's answer into content and tool calls.
 
     Newlines between the end marker and the answer are no part of it, and
-    nothing is after the first stop string.
+    nothing is after the first stop string, which a tool call may hold.
 
     Attributes:
         begun: whether any text of it has come.
@@ -53,19 +53,32 @@ class AnswerText:
         self.unstopped = max(0, self.unstopped - len(token_ids))
         if text:
             self._trimming, self.begun = False, True
-            text = self._stops.push(text) if heeds else text
-        if self._reader is None:
-            return [text] if text else []
-        return self._counted(self._reader.push(text, token_ids))
+        found = [text] if self._reader is None else self._reader.push(text, token_ids)
+        return self._told(found, heeds=heeds)
 
-    def close(self) -> list[str | CallDelta]:
-        """What was held back, because no text follows."""
-        text = self._stops.close()
-        if self._reader is None:
-            return [text] if text else []
-        found = [*self._reader.push(text, ())] if text else []
-        return self._counted([*found, *self._reader.close()])
+    def close(self, *, cut: bool = False) -> list[str | CallDelta]:
+        """What was held back, because no text follows.
 
-    def _counted(self, found: Sequence[str | CallDelta]) -> list[str | CallDelta]:
-        self.calls += sum(isinstance(item, CallDelta) and item.id is not None for item in found)
-        return [*found]
+        Args:
+            cut: whether the answer was cut for want of tokens.
+        """
+        told = [] if self._reader is None else self._told(self._reader.close(cut=cut))
+        held = self._stops.close()
+        return [*told, held] if held else told
+
+    def _told(
+        self, found: Sequence[str | CallDelta], *, heeds: bool = True
+    ) -> list[str | CallDelta]:
+        """What comes before a stop string; those are looked for in the text around calls."""
+        told: list[str | CallDelta] = []
+        for item in found:
+            if self.stopped:
+                break
+            if isinstance(item, str):
+                text = self._stops.push(item) if heeds else item
+            else:
+                self.calls += item.id is not None
+                text = self._stops.close()
+            told += [text] if text else []
+            told += [item] if isinstance(item, CallDelta) else []
+        return told

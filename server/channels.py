@@ -163,10 +163,14 @@ class Channels:
         """What there is to tell after the text has stopped; nothing more may follow."""
         return []
 
-    def close(self) -> list[Piece | Call]:
-        """What was held back, because no token follows."""
+    def close(self, *, cut: bool = False) -> list[Piece | Call]:
+        """What was held back, because no token follows.
+
+        Args:
+            cut: whether generation ended for want of tokens.
+        """
         pieces = self._pieces(self._machine.flush()) + self._end_run()
-        return pieces + self._found(self._answer.close()) + self._last_scores()
+        return pieces + self._found(self._answer.close(cut=cut)) + self._last_scores()
 
     def outcome(self, unfinished: EndReason, attempts: frozenset[int] | None) -> Outcome:
         """The account of the thinking; without the record of attempts, only of its tokens.
@@ -241,10 +245,13 @@ class Channels:
         return self._answered(self._detokenizer, ids)
 
     def _answered(self, detokenizer: Detokenizer, ids: list[int]) -> list[Piece | Call]:
-        """The text of tokens of one channel, cut where stop strings begin to be looked for."""
+        """The text of tokens of one channel, in the steps that its readers ask for."""
         until = self._answer.unstopped if self._channel is Channel.ANSWER else 0
-        parts = (ids[:until], ids[until:]) if 0 < until < len(ids) else (ids,)
-        return [item for part in parts for item in self._text(detokenizer.push(part), part)]
+        steps = [ids[:until], ids[until:]] if 0 < until < len(ids) else [ids]
+        if self._answer.holds_calls:
+            # How tokens came in deltas must not matter to a parser of calls.
+            steps = [[token] for token in ids]
+        return [item for step in steps for item in self._text(detokenizer.push(step), step)]
 
     def _cross(self, marker: list[int]) -> list[Piece | Call]:
         pieces = self._end_run() + self._last_scores()

@@ -48,7 +48,7 @@ class ChatExchange(Exchange):
         """See `Exchange`."""
         request, engine = self.request, self.engine
         bound = self.admission.tools
-        reader = None if bound is None else bound.reader(not request.stream)
+        reader = None if bound is None else bound.reader()
         answer = AnswerText(request.stop or (), reader, request.min_tokens or 0)
         hidden = self.completion.style is ReasoningFormat.HIDDEN
         scored = _scored(request, hidden)

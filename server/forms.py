@@ -12,7 +12,6 @@ from server.parts import NULL, Flag, LenientPart, Part, Text, exactly_one, needs
 
 MAX_TOOLS = 128
 MAX_FUNCTION_NAME = 64
-MAX_DESCRIPTION = 16384
 MAX_CHOICES = 1024
 MAX_CHOICE_LENGTH = 4096
 MAX_PATTERN = 4096
@@ -20,22 +19,48 @@ MAX_GRAMMAR = 65536
 MAX_SCHEMA_BYTES = 65536
 """A grammar is made of it, which takes time by more than its length."""
 
+JSON_TYPES = 7
+"""There are no more, `integer` counted as one."""
+
 FunctionName = Annotated[
     str, Strict(), Field(min_length=1, max_length=MAX_FUNCTION_NAME, pattern=r"^[A-Za-z0-9_.:-]+$")
 ]
-Description = Annotated[Text, Field(max_length=MAX_DESCRIPTION)]
+
+
+def _bytes(schema: dict[str, Any]) -> int:
+    try:
+        return len(orjson.dumps(schema))
+    except TypeError:
+        raise PydanticCustomError("schema", "Its integers should fit into 64 bits") from None
 
 
 def _is_short(schema: dict[str, Any]) -> dict[str, Any]:
-    try:
-        size = len(orjson.dumps(schema))
-    except TypeError:
-        raise PydanticCustomError("schema", "Its integers should fit into 64 bits") from None
-    if size > MAX_SCHEMA_BYTES:
+    if _bytes(schema) > MAX_SCHEMA_BYTES:
         limit = {"limit": MAX_SCHEMA_BYTES}
         raise PydanticCustomError("schema", "It should be at most {limit} bytes of JSON", limit)
     return schema
 
+
+def _is_of_objects(schema: dict[str, Any]) -> dict[str, Any]:
+    _bytes(schema)
+    kind = schema.get("type", "object")
+    one_of = isinstance(kind, list) and "object" in kind and len(kind) <= JSON_TYPES
+    if kind != "object" and not one_of:
+        raise PydanticCustomError("schema", "Its 'type' should be 'object': arguments are one")
+    return schema
+
+
+OF_OBJECTS: dict[str, Any] = {
+    "properties": {
+        "type": {
+            "anyOf": [
+                {"const": "object"},
+                {"type": "array", "contains": {"const": "object"}, "maxItems": JSON_TYPES},
+            ]
+        }
+    }
+}
+"""What `_is_of_objects` checks, as JSON schema."""
 
 SCHEMA_WHERE_IT_BELONGS: dict[str, Any] = {
     **needs("type", {"const": "json_schema"}, json_schema={"not": NULL}),
@@ -43,6 +68,9 @@ SCHEMA_WHERE_IT_BELONGS: dict[str, Any] = {
 }
 
 Schema = Annotated[dict[str, Any], AfterValidator(_is_short)]
+Parameters = Annotated[
+    dict[str, Any], AfterValidator(_is_of_objects), Field(json_schema_extra=OF_OBJECTS)
+]
 
 
 class Function(LenientPart):
@@ -50,12 +78,13 @@ class Function(LenientPart):
 
     name: FunctionName
     """Its name."""
-    description: Description | None = None
+    description: Text | None = None
     """What it does, for the model."""
-    parameters: Schema | None = None
-    """A JSON schema of its arguments."""
+    parameters: Parameters | None = None
+    """A JSON schema of its arguments, which are an object; none if unset."""
     strict: Flag | None = None
-    """Whether a call's arguments must match the schema."""
+    """Whether the arguments of a call that the model makes by itself must match the schema. Those
+    of a call that it must make always do."""
 
 
 class Tool(LenientPart):
@@ -94,7 +123,7 @@ class JsonSchema(Part):
     """A name for it."""
     schema_: Annotated[Schema | None, Field(alias="schema")] = None
     """The schema; any object if unset."""
-    description: Description | None = None
+    description: Text | None = None
     """What it is for; the model is not told."""
     strict: Flag | None = None
     """Whether the answer must match; it always must."""

@@ -52,10 +52,10 @@ class RawChannels(Channels):
         self._untold += self._unlabelled
         return self._last_scores()
 
-    def close(self) -> list[Piece | Call]:
+    def close(self, *, cut: bool = False) -> list[Piece | Call]:
         """See `Channels`."""
         pieces = self._pieces(self._machine.flush()) + self._text(self._raw.close(), [])
-        return pieces + self._found(self._answer.close()) + self._last_scores()
+        return pieces + self._found(self._answer.close(cut=cut)) + self._last_scores()
 
     def forced_spans(self, outcome: Outcome) -> tuple[ForcedSpan, ...]:
         """Where in the whole text the server's own words stand."""

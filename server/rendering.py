@@ -126,6 +126,19 @@ async def read_prompt(
     return Prompt(tuple(ids), opened)
 
 
+async def check_tools(codec: Codec) -> None:
+    """See that the model is told of tools.
+
+    Raises:
+        BadRequest: if its chat template passes over them.
+    """
+    if not await codec.renders_tools():
+        raise BadRequest(
+            "this model's chat template does not tell the model of tools: leave 'tools' out",
+            param="tools",
+        )
+
+
 async def render(
     request: Conversation,
     engine: Engine,

@@ -29,8 +29,9 @@ class StopFinder:
         return text[:certain]
 
     def close(self) -> str:
-        """Text that was held back, because none follows."""
-        return "" if self.found else self._held
+        """Text that was held back, because none follows it directly."""
+        held, self._held = self._held, ""
+        return "" if self.found else held
 
 
 def _overlap(text: str, stop: str) -> int:

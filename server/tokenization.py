@@ -15,7 +15,7 @@ from server.messages import Message
 from server.models import check_model
 from server.parts import MAX_NAME, Flag, Part, Text
 from server.prompts import TokenIds
-from server.rendering import check_ids, check_length, check_prompt, render
+from server.rendering import check_ids, check_length, check_prompt, check_tools, render
 from server.responses import Detokenized, Tokenized, as_json
 from server.schemas import MAX_MESSAGES, TemplateSwitches
 from server.settings import Settings
@@ -152,6 +152,8 @@ async def _ids(asked: TokenizeRequest, engine: Engine) -> list[int]:
     context = engine.model.context_length
     if asked.prompt is None:
         check_length(asked, context)
+        if asked.tools:
+            await check_tools(engine.codec)
         prompt = await render(
             asked,
             engine,

@@ -236,7 +236,7 @@ class Choice:
                 finish = delta.finish or finish
         if finish is Finish.ABORT:
             raise EngineUnavailable("the engine gave the request up")
-        for item in channels.close():
+        for item in channels.close(cut=finish is Finish.LENGTH):
             emit(self._count(item))
         return Finish.STOP if channels.stopped else finish
 

@@ -51,13 +51,17 @@ class CallDelta:
 
 
 class CallReader(Protocol):
-    """Takes tool calls out of one answer, a few tokens at a time."""
+    """Takes tool calls out of one answer, token by token."""
 
     def push(self, text: str, token_ids: Sequence[int]) -> Sequence[str | CallDelta]:
-        """The content and the calls that are certain after this text."""
+        """The content and the calls that are certain after this text, special tokens spelled."""
 
-    def close(self) -> Sequence[str | CallDelta]:
-        """What was held back, because no text follows."""
+    def close(self, *, cut: bool) -> Sequence[str | CallDelta]:
+        """What was held back, because no text follows.
+
+        Args:
+            cut: whether the answer was cut for want of tokens.
+        """
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,12 +89,11 @@ class BoundTools:
 
     Attributes:
         constraint: what the answer is bound to, so that calls come out well formed.
-        reader: makes a reader of one answer; given True, one that gives all at
-            once at the end.
+        reader: makes a reader of one answer.
     """
 
     constraint: Constraint | None
-    reader: Callable[[bool], CallReader]
+    reader: Callable[[], CallReader]
 
 
 class ToolFormat(Protocol):

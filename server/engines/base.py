@@ -201,6 +201,9 @@ class Codec(Protocol):
             ValueError: if the template refuses the messages; the text says why.
         """
 
+    async def renders_tools(self) -> bool:
+        """Whether the chat template tells the model of tools."""
+
     @property
     def vocabulary_size(self) -> int:
         """Every token id that the model knows is below this."""

@@ -28,6 +28,12 @@ END = "\ue001"
 OF_FILES = ("vocab_file", "merges_file", "tokenizer_file", "name_or_path", "is_local")
 """Settings of a tokenizer that tell of the machine that it was read on."""
 
+PROBE = ({"role": "user", "content": "hi"},)
+PROBE_TOOL = {
+    "type": "function",
+    "function": {"name": "probe", "description": "", "parameters": {"type": "object"}},
+}
+
 
 class VllmDetokenizer:
     """vLLM's incremental detokenizer, for one channel."""
@@ -63,6 +69,7 @@ class VllmCodec:
         self._renderer = renderer
         self._tokenizer = renderer.get_tokenizer()
         self._start_marker = start_marker
+        self._renders_tools: bool | None = None
         special = sorted(map(str, self._tokenizer.get_added_vocab()), key=len, reverse=True)
         self._special = re.compile("|".join(map(re.escape, special))) if special else None
         self._closed = False
@@ -139,6 +146,17 @@ class VllmCodec:
         if not text.rstrip().endswith(self._start_marker):
             text += f"{self._start_marker}\n"
         return text + last.get("reasoning", ""), True
+
+    async def renders_tools(self) -> bool:
+        """See `Codec`. A template does if a tool makes a difference to what it renders."""
+        if self._renders_tools is None:
+            try:
+                without = await self.render(PROBE, thinking=True)
+                given = await self.render(PROBE, thinking=True, tools=[PROBE_TOOL])
+                self._renders_tools = given != without
+            except ValueError:  # it refuses them here, and will say why where they are wanted
+                self._renders_tools = True
+        return self._renders_tools
 
     @property
     def vocabulary_size(self) -> int:

@@ -115,6 +115,10 @@ class ByteCodec:
         said = messages[-1].get("reasoning", "")
         return Prompt((*before.ids, *opening, *said.encode()), True)
 
+    async def renders_tools(self) -> bool:
+        """See `Codec`."""
+        return True
+
     @property
     def vocabulary_size(self) -> int:
         """See `Codec`."""

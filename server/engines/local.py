@@ -42,7 +42,11 @@ def load_local(
         end_text=texts[1],
         vocabulary=read_vocabulary(tokenizer, config.get_vocab_size()),
         defaults=config.get_diff_sampling_param(),
-        tools=None if tool_call_parser is None else VllmTools(tool_call_parser, tokenizer),
+        tools=(
+            None
+            if tool_call_parser is None
+            else VllmTools(tool_call_parser, tokenizer, binds=False)
+        ),
     )
 
 

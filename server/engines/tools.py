@@ -1,19 +1,22 @@
 """vLLM's tool parsers, behind the seam's `ToolFormat`."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
+from pydantic import ValidationError
 from vllm.entrypoints.openai.chat_completion.protocol import ChatCompletionRequest
-from vllm.exceptions import VLLMClientError
 from vllm.parser import ParserManager
 from vllm.parser.abstract_parser import Parser
-from vllm.renderers.chat_utils import make_tool_call_id
 from vllm.sampling_params import StructuredOutputsParams
+from vllm.tool_parsers.hermes_tool_parser import Hermes2ProToolParser
 from vllm.tool_parsers.tool_strict_level import ToolStrictLevel
 
-from server.engines.answers import BoundTools, CallDelta, CallReader, Constraint, Kind, ToolChoice
+from server.engines.answers import BoundTools, CallReader, Constraint, Kind, ToolChoice
 from server.engines.base import Unserved
+from server.engines.call_reader import FirstCall, Markup, ParsedCalls
+from server.engines.tool_schemas import ANY_OBJECT, arguments_schema
 
 FIELD = "tools"
 
@@ -21,8 +24,14 @@ FIELD = "tools"
 class VllmTools:
     """How a model writes tool calls, by the name of vLLM's parser."""
 
-    def __init__(self, name: str, tokenizer: Any) -> None:
+    def __init__(self, name: str, tokenizer: Any, *, binds: bool = True) -> None:
         """Look the parser up.
+
+        Args:
+            name: of vLLM's parser.
+            tokenizer: the model's.
+            binds: whether the engine can bind answers; calls that may be made
+                are read out of the answer where it cannot.
 
         Raises:
             ValueError: if vLLM has none of that name, or it does not go with the tokenizer.
@@ -37,140 +46,165 @@ class VllmTools:
             raise ValueError("tool_call_parser is empty")
         self._parser = parser
         self._tokenizer = tokenizer
+        self._binds = binds
+        self._special = _special_tokens(tokenizer)
+        self._markup = _markup(parser(tokenizer, []))
 
     def bind(self, choice: ToolChoice) -> BoundTools:
         """See `ToolFormat`."""
-        request = _request(choice)
-        parser = self._make(request)
+        constraint = self._constraint(choice)
+        # Parsers tell values by the client's own schemas, whatever the arguments are bound to.
+        request = self._request(replace(choice, constraint=None), choice.tools)
+
+        def reader() -> CallReader:
+            calls = ParsedCalls(lambda: self._make(request), request, self._special, self._markup)
+            return calls if choice.parallel else FirstCall(calls)
+
+        return BoundTools(constraint, reader)
+
+    def _constraint(self, choice: ToolChoice) -> Constraint | None:
+        """What the answer is bound to.
+
+        Raises:
+            Unserved: if it cannot be.
+        """
+        if choice.mode != "auto":
+            bound = self._bound(replace(choice, constraint=None))
+            if bound is None:
+                raise Unserved(
+                    "tool_choice",
+                    "this model's tool format cannot be made to call: 'tool_choice' is 'auto' or "
+                    "'none' here",
+                )
+            return bound
         if choice.constraint is not None:
-            # Or else vLLM binds the answer to the form alone, and no tool can ever be called.
-            parser.tool_strict_level = ToolStrictLevel.FUNCTION
-        try:
-            parser.adjust_request(request)
-            bound = _constraint(request.extract_structured_outputs())
-        except (VLLMClientError, ValueError) as error:
-            raise Unserved(FIELD, Exception.__str__(error)) from error
-        if choice.constraint and choice.mode == "auto" and not _allows_calls(bound):
-            field = choice.constraint.field
+            return self._beside(choice, choice.constraint)
+        strict = next((at for at, tool in enumerate(choice.tools) if _is_strict(tool)), None)
+        if strict is None and not self._binds:
+            return None
+        bound = self._bound(choice)
+        if bound is None and strict is not None:
             raise Unserved(
-                field, f"'{field}' and 'tools' do not go together in this model's tool format"
+                f"{FIELD}[{strict}].function.strict",
+                "this model's tool format cannot hold a call to its schema: leave 'strict' out",
             )
+        return bound
 
-        def reader(whole: bool) -> CallReader:
+    def _beside(self, choice: ToolChoice, constraint: Constraint) -> Constraint:
+        """What binds an answer that is a call or keeps to a constraint of the client's own.
+
+        Raises:
+            Unserved: if the two do not go together.
+        """
+        field = constraint.field
+        try:
+            bound = self._bound(choice)
+        except Unserved as error:
+            if error.param != FIELD:  # the tools alone are at fault
+                raise
+            raise Unserved(field, f"'{field}' and '{FIELD}' do not go together: {error}") from None
+        if bound is None or bound.kind is not Kind.STRUCTURAL_TAG:
+            raise Unserved(
+                field,
+                f"'{field}' and '{FIELD}' do not go together: xgrammar cannot bind an answer to "
+                "this value beside calls in this model's tool format",
+            )
+        return bound
+
+    def _bound(self, choice: ToolChoice) -> Constraint | None:
+        """What vLLM binds the answer to.
+
+        Raises:
+            Unserved: if it refuses to.
+        """
+        request = self._request(choice, _bound_tools(choice))
+        try:
             parser = self._make(request)
-            reads = WholeReader(parser, request) if whole else DeltaReader(parser, request)
-            return reads if choice.parallel else FirstCall(reads)
+            # Or else a form beside calls that may be made binds the answer to itself alone.
+            parser.tool_strict_level = ToolStrictLevel.FUNCTION
+            parser.adjust_request(request)
+            return _read_constraint(request.extract_structured_outputs())
+        except Exception as error:  # of many classes, over what a client has sent
+            raise Unserved(FIELD, f"vLLM refuses '{FIELD}': {_reason(error)}") from error
 
-        return BoundTools(bound, reader)
+    def _request(self, choice: ToolChoice, tools: Sequence[Any]) -> ChatCompletionRequest:
+        """What vLLM's parsers need of a request: all but its messages.
+
+        Raises:
+            Unserved: if vLLM refuses it.
+        """
+        mode: Any = choice.mode
+        if choice.name is not None:
+            mode = {"type": "function", "function": {"name": choice.name}}
+        given: dict[str, Any] = {
+            "messages": [],
+            "tools": [*tools],
+            "tool_choice": mode,
+            "parallel_tool_calls": choice.parallel,
+        }
+        if choice.constraint is not None:
+            given["structured_outputs"] = {choice.constraint.kind.value: choice.constraint.value}
+        try:
+            return ChatCompletionRequest.model_validate(given)
+        except Exception as error:  # pydantic's own, and vLLM's, which pydantic lets pass
+            raise Unserved(FIELD, f"vLLM refuses '{FIELD}': {_reason(error)}") from error
 
     def _make(self, request: ChatCompletionRequest) -> Parser:
         tools: list[Any] = [*(request.tools or ())]
         return self._parser(self._tokenizer, tools)
 
 
-class DeltaReader:
-    """Reads an answer as it comes."""
-
-    def __init__(self, parser: Parser, request: ChatCompletionRequest) -> None:
-        self._parser = parser
-        self._request = request
-
-    def push(self, text: str, token_ids: Sequence[int]) -> list[str | CallDelta]:
-        """See `CallReader`."""
-        return self._parse(text, token_ids, finished=False)
-
-    def close(self) -> list[str | CallDelta]:
-        """See `CallReader`."""
-        return self._parse("", (), finished=True)
-
-    def _parse(
-        self, text: str, token_ids: Sequence[int], *, finished: bool
-    ) -> list[str | CallDelta]:
-        delta = self._parser.parse_delta(
-            text, [*token_ids], self._request, prompt_token_ids=[], finished=finished
-        )
-        if delta is None:
-            return []
-        found: list[str | CallDelta] = [delta.content] if delta.content else []
-        for call in delta.tool_calls or []:
-            name = call.function.name if call.function else None
-            arguments = (call.function.arguments if call.function else None) or ""
-            if call.id or name or arguments:
-                found.append(CallDelta(call.index, call.id, name, arguments))
-        return found
+def _markup(parser: Parser) -> Markup:
+    """What is known of a parser's format."""
+    inner = parser.tool_parser
+    begin = getattr(inner, "tool_call_start_token", None)
+    if isinstance(inner, Hermes2ProToolParser):
+        return Markup(begin, inner.tool_call_end_token)
+    return Markup(begin if isinstance(begin, str) and begin else None)
 
 
-class WholeReader:
-    """Reads an answer once it is whole, where a call that is not well formed stays text."""
-
-    def __init__(self, parser: Parser, request: ChatCompletionRequest) -> None:
-        self._parser = parser
-        self._request = request
-        self._texts: list[str] = []
-        self._token_ids: list[int] = []
-
-    def push(self, text: str, token_ids: Sequence[int]) -> list[str | CallDelta]:
-        """See `CallReader`."""
-        self._texts.append(text)
-        self._token_ids += token_ids
-        return []
-
-    def close(self) -> list[str | CallDelta]:
-        """See `CallReader`."""
-        _, content, calls = self._parser.parse(
-            "".join(self._texts),
-            self._request,
-            enable_auto_tools=True,
-            model_output_token_ids=self._token_ids,
-        )
-        found: list[str | CallDelta] = [content] if content else []
-        for index, call in enumerate(calls or []):
-            found.append(
-                CallDelta(index, call.id or make_tool_call_id(), call.name, call.arguments)
-            )
-        return found
+def _special_tokens(tokenizer: Any) -> dict[int, str]:
+    """The text of each token that is no text."""
+    added = getattr(tokenizer, "added_tokens_decoder", {})
+    special = {token: str(each.content) for token, each in added.items() if each.special}
+    ids = getattr(tokenizer, "all_special_ids", ())
+    return special | dict(zip(ids, getattr(tokenizer, "all_special_tokens", ()), strict=False))
 
 
-class FirstCall:
-    """Passes on the first call alone, for a request that wants no parallel ones."""
-
-    def __init__(self, reader: CallReader) -> None:
-        self._reader = reader
-
-    def push(self, text: str, token_ids: Sequence[int]) -> list[str | CallDelta]:
-        """See `CallReader`."""
-        return _first(self._reader.push(text, token_ids))
-
-    def close(self) -> list[str | CallDelta]:
-        """See `CallReader`."""
-        return _first(self._reader.close())
+def _is_strict(tool: Mapping[str, Any]) -> bool:
+    return bool(tool["function"].get("strict"))
 
 
-def _first(found: Sequence[str | CallDelta]) -> list[str | CallDelta]:
-    return [item for item in found if isinstance(item, str) or item.index == 0]
+def _bound_tools(choice: ToolChoice) -> list[dict[str, Any]]:
+    """The tools, with the schemas that their calls are bound to.
+
+    A call that must be made has its function's schema, as has a strict one. One that
+    may be made has an object.
+
+    Raises:
+        Unserved: if a schema cannot be enforced.
+    """
+    bound = []
+    for at, tool in enumerate(choice.tools):
+        function = tool["function"]
+        schema: Mapping[str, Any] = ANY_OBJECT
+        forced = choice.mode == "required" or choice.name == function["name"]
+        if forced or (choice.mode == "auto" and _is_strict(tool)):
+            field = f"{FIELD}[{at}].function.parameters"
+            schema = arguments_schema(function.get("parameters"), field)
+        told = {"name": function["name"], "parameters": dict(schema), "strict": True}
+        bound.append({"type": "function", "function": told})
+    return bound
 
 
-def _request(choice: ToolChoice) -> ChatCompletionRequest:
-    """What vLLM's parsers need of a request: all but its messages."""
-    mode: Any = choice.mode
-    if choice.name is not None:
-        mode = {"type": "function", "function": {"name": choice.name}}
-    given: dict[str, Any] = {
-        "messages": [],
-        "tools": [*choice.tools],
-        "tool_choice": mode,
-        "parallel_tool_calls": choice.parallel,
-    }
-    if choice.constraint is not None:
-        given["structured_outputs"] = {choice.constraint.kind.value: choice.constraint.value}
-    return ChatCompletionRequest.model_validate(given)
+def _reason(error: Exception) -> str:
+    """Why vLLM refuses something, without what it adds for its own clients."""
+    if isinstance(error, ValidationError):
+        return "; ".join(str(each["msg"]) for each in error.errors(include_url=False))
+    return Exception.__str__(error)
 
 
-def _allows_calls(bound: Constraint | None) -> bool:
-    return bound is None or bound.kind is Kind.STRUCTURAL_TAG
-
-
-def _constraint(bound: StructuredOutputsParams | None) -> Constraint | None:
+def _read_constraint(bound: StructuredOutputsParams | None) -> Constraint | None:
     for kind in Kind:
         if bound is not None and (value := getattr(bound, kind.value)) is not None:
             tag = kind is Kind.STRUCTURAL_TAG

@@ -38,15 +38,18 @@ def codec() -> VllmCodec:
     return load(DEMO / "model")
 
 
-@pytest.fixture(scope="module")
-def showing(tmp_path_factory: pytest.TempPathFactory) -> VllmCodec:
-    """The same with a template that shows all; vLLM keeps the templates that it has seen."""
-    folder = tmp_path_factory.mktemp("models") / "model"
+def with_template(folder: Path, template: str) -> VllmCodec:
+    """The same with another template; vLLM keeps the templates that it has seen."""
     shutil.copytree(DEMO / "model", folder)
     config = folder / "tokenizer_config.json"
     told = json.loads(config.read_text())
-    config.write_text(json.dumps({**told, "chat_template": SHOWS_ALL}))
+    config.write_text(json.dumps({**told, "chat_template": template}))
     return load(folder)
+
+
+@pytest.fixture(scope="module")
+def showing(tmp_path_factory: pytest.TempPathFactory) -> VllmCodec:
+    return with_template(tmp_path_factory.mktemp("models") / "model", SHOWS_ALL)
 
 
 async def rendered(codec: VllmCodec, **fields: Any) -> str:
@@ -130,3 +133,20 @@ def test_what_the_tokenizer_is_set_to(codec: VllmCodec) -> None:
     assert told["model_max_length"] == 2048
     assert "add_generation_prompt" in told["chat_template"]
     assert str(DEMO) not in json.dumps(told)
+
+
+@pytest.mark.parametrize(
+    ("template", "tells"),
+    [
+        (SHOWS_ALL, True),
+        ("{% for m in messages %}[{{ m.role }}|{{ m.content }}]{% endfor %}", False),
+        ("{% if tools %}{{ raise_exception('not here') }}{% endif %}{{ messages }}", True),
+    ],
+)
+async def test_whether_a_template_tells_of_tools(
+    tmp_path: Path, template: str, tells: bool
+) -> None:
+    codec = with_template(tmp_path / "model", template)
+
+    assert await codec.renders_tools() is tells
+    assert await codec.renders_tools() is tells

@@ -18,6 +18,8 @@ BODILESS = {"400", "405", "431", "500"}
 
 UNBOUNDED = {
     "TextPart.text",
+    "Function.description",
+    "JsonSchema.description",
     "Message.content",
     "Message.reasoning_content",
     "Message.reasoning",

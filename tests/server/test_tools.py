@@ -5,11 +5,9 @@ from typing import Any
 
 import httpx
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from server.answer import AnswerText
-from server.engines.answers import CallDelta, Constraint, Kind, ToolChoice, ToolFormat
+from server.engines.answers import Constraint, Kind, ToolChoice, ToolFormat
+from server.engines.base import Unserved
 from server.engines.fake import FakeEngine, Script
 from tests.server.harness import CHAT, body, client, events
 
@@ -262,40 +260,199 @@ def test_an_unknown_parser_is_named() -> None:
         tools_module.VllmTools("hermès", Tokenizer())
 
 
-@given(
-    text=st.text(st.characters(exclude_characters="<", codec="utf-8")),
-    calls=st.lists(
-        st.tuples(
-            st.sampled_from(["add", "multiply"]),
-            st.dictionaries(st.text(), st.integers() | st.text() | st.booleans(), max_size=3),
-        ),
-        max_size=3,
-    ),
-    size=st.integers(1, 40),
-)
-def test_streamed_and_whole_calls_are_the_same(
-    hermes: ToolFormat, text: str, calls: list[tuple[str, dict[str, Any]]], size: int
+def choose(*tools: dict[str, Any], mode: str = "auto", **given: Any) -> ToolChoice:
+    given = {"name": None, "parallel": True, "constraint": None, **given}
+    return ToolChoice(tools, mode, **given)
+
+
+def bound_arguments(constraint: Constraint | None) -> list[Any]:
+    """The schemas in a structural tag."""
+    assert constraint is not None
+    assert constraint.kind is Kind.STRUCTURAL_TAG
+
+    def found(part: Any) -> list[Any]:
+        if isinstance(part, dict):
+            if part.get("type") == "json_schema":
+                assert part["max_whitespace_cnt"] == 1
+                return [part["json_schema"]]
+            return [each for value in part.values() for each in found(value)]
+        return [each for value in part for each in found(value)] if isinstance(part, list) else []
+
+    return found(json.loads(constraint.value))
+
+
+SCHEMA = ADD["function"]["parameters"]
+
+
+@pytest.mark.parametrize("strict", [None, False, True])
+@pytest.mark.parametrize(("mode", "name"), [("required", None), ("named", "add")])
+def test_a_forced_call_has_its_schema_whatever_strict_says(
+    hermes: ToolFormat, mode: str, name: str | None, strict: bool | None
 ) -> None:
-    written = text + "".join(call(name, **arguments) for name, arguments in calls)
-    bound = hermes.bind(ToolChoice((ADD, tool("multiply")), "auto", None, True, None))
+    fields = {} if strict is None else {"strict": strict}
 
-    def read(whole: bool) -> tuple[str, list[tuple[str, Any]]]:
-        reader = bound.reader(whole)
-        answer = AnswerText(reader=reader)
-        found: list[str | CallDelta] = []
-        for at in range(0, len(written), size):
-            found += answer.push(written[at : at + size], [0])
-        found += answer.close()
-        content = "".join(item for item in found if isinstance(item, str))
-        joined: list[list[str]] = []
-        for item in found:
-            if isinstance(item, CallDelta):
-                if item.id is not None:
-                    joined.append([item.name or "", ""])
-                joined[item.index][1] += item.arguments
-        assert answer.calls == len(joined)
-        return content, [(name, json.loads(arguments)) for name, arguments in joined]
+    bound = hermes.bind(choose(tool("add", **fields), mode=mode, name=name)).constraint
 
-    assert read(True)[1] == read(False)[1] == calls
-    if not calls:
-        assert read(True)[0] == read(False)[0] == text
+    schemas = bound_arguments(bound)
+    assert schemas
+    assert all(schema == SCHEMA for schema in schemas)
+
+
+@pytest.mark.parametrize(("strict", "schema"), [(False, {"type": "object"}), (True, SCHEMA)])
+def test_a_call_that_may_be_made_has_an_object(
+    hermes: ToolFormat, strict: bool, schema: dict[str, Any]
+) -> None:
+    bound = hermes.bind(choose(tool("add", strict=strict))).constraint
+
+    assert {json.dumps(each) for each in bound_arguments(bound)} == {json.dumps(schema)}
+
+
+@pytest.mark.parametrize("parameters", [None, {}])
+def test_a_function_without_parameters_has_no_arguments(
+    hermes: ToolFormat, parameters: dict[str, Any] | None
+) -> None:
+    given = tool("add")
+    given["function"]["parameters"] = parameters
+
+    bound = hermes.bind(choose(given, mode="required")).constraint
+
+    assert bound_arguments(bound)[0] == {"type": "object", "properties": {}}
+
+
+def test_a_set_of_one_bad_schema_names_it(hermes: ToolFormat) -> None:
+    bad = tool("bad")
+    bad["function"]["parameters"] = {"type": "object", "not": {"required": ["a"]}}
+
+    with pytest.raises(Unserved) as caught:
+        hermes.bind(choose(ADD, bad, mode="required"))
+    allowed = hermes.bind(choose(ADD, bad)).constraint
+
+    assert caught.value.param == "tools[1].function.parameters"
+    assert "'not'" in str(caught.value)
+    assert allowed is not None
+
+
+@pytest.mark.parametrize("kind", ["integer", ["integer", "null"], None, 5])
+async def test_parameters_that_are_no_object_are_refused(hermes: ToolFormat, kind: Any) -> None:
+    given = tool("add")
+    given["function"]["parameters"] = {"type": kind}
+    async with client(engine(hermes, "42")) as http:
+        response = await http.post(CHAT, json=body(tools=[given]))
+
+    assert response.status_code == 400
+    assert response.json()["error"]["param"] == "tools[0].function.parameters"
+
+
+async def test_a_tool_is_described_at_any_length(hermes: ToolFormat) -> None:
+    long = "x" * 18_780
+    given = tool("add", description=long)
+    given["function"]["parameters"] = {
+        "type": "object",
+        "properties": {"a": {"type": "integer", "description": long * 4}},
+    }
+    over = FakeEngine(Script(("Hm",), "42"), tools=hermes, context_length=500_000)
+    async with client(over) as http:
+        responses = [
+            await http.post(CHAT, json=body(tools=[given], tool_choice=choice))
+            for choice in ("auto", "required")
+        ]
+
+    assert [response.status_code for response in responses] == [200, 200]
+
+
+async def test_too_many_tools_are_refused_by_name(hermes: ToolFormat) -> None:
+    async with client(engine(hermes, "42")) as http:
+        tools = [tool(f"f{at}") for at in range(1000)]
+        response = await http.post(CHAT, json=body(tools=tools))
+
+    assert response.status_code == 400
+    assert response.json()["error"]["param"] == "tools"
+    assert "128" in response.json()["error"]["message"]
+
+
+@pytest.mark.parametrize("choice", ["auto", "required"])
+async def test_tools_that_the_template_passes_over_are_refused(
+    hermes: ToolFormat, monkeypatch: pytest.MonkeyPatch, choice: str
+) -> None:
+    over = engine(hermes, "42")
+
+    async def never() -> bool:
+        return False
+
+    monkeypatch.setattr(over.codec, "renders_tools", never)
+    async with client(over) as http:
+        asked = body(tools=[ADD], tool_choice=choice)
+        refused = [
+            await http.post(CHAT, json=asked),
+            await http.post("/v1/route", json=asked),
+            await http.post("/tokenize", json={"messages": asked["messages"], "tools": [ADD]}),
+        ]
+        harmless = await http.post(CHAT, json=body(tools=[ADD], tool_choice="none"))
+
+    assert [response.status_code for response in refused] == [400, 400, 400]
+    assert {response.json()["error"]["param"] for response in refused} == {"tools"}
+    assert harmless.status_code == 200
+
+
+BOUND: list[tuple[Kind, Any]] = [
+    (Kind.JSON, SCHEMA),
+    (Kind.JSON, {"type": "strin"}),
+    (Kind.JSON_OBJECT, True),
+    (Kind.REGEX, "a+"),
+    (Kind.REGEX, "(unclosed"),
+    (Kind.REGEX, "\0"),
+    (Kind.CHOICE, ["a", "b"]),
+    (Kind.GRAMMAR, 'root ::= "x"'),
+    (Kind.GRAMMAR, "root ::= "),
+    (Kind.GRAMMAR, "start: "),
+    (Kind.STRUCTURAL_TAG, "{}"),
+    (Kind.STRUCTURAL_TAG, "nothing"),
+    (Kind.STRUCTURAL_TAG, "[1]"),
+    (Kind.STRUCTURAL_TAG, '{"structures": 3}'),
+    (Kind.STRUCTURAL_TAG, '{"structures": [{"begin": true}], "triggers": 1}'),
+    (Kind.STRUCTURAL_TAG, "[" * 2000),
+]
+
+
+@pytest.mark.parametrize(("kind", "value"), BOUND)
+@pytest.mark.parametrize("choice", ["auto", "required", "named"])
+async def test_a_form_beside_tools_is_served_or_refused_by_name(
+    hermes: ToolFormat, choice: str, kind: Kind, value: Any
+) -> None:
+    named = {"type": "function", "function": {"name": "add"}}
+    over = engine(hermes, call("add", a=1))
+
+    response = await ask(
+        over,
+        tool_choice=named if choice == "named" else choice,
+        structured_outputs={kind.value: value},
+    )
+
+    if response.status_code == 200:
+        assert over.jobs[0].sampling.constraint is not None
+    else:
+        assert response.status_code == 400
+        assert choice == "auto"
+        error = response.json()["error"]
+        assert error["param"] == f"structured_outputs.{kind.value}"
+        assert "tools" in error["message"]
+
+
+def test_what_an_engine_cannot_bind_it_reads() -> None:
+    unbound = tools_module.VllmTools("hermes", Tokenizer(), binds=False)
+
+    assert unbound.bind(choose(ADD)).constraint is None
+    assert unbound.bind(choose(ADD, mode="required")).constraint is not None
+    assert unbound.bind(choose(tool("add", strict=True))).constraint is not None
+
+
+def test_a_format_without_tags_binds_nothing_in_secret() -> None:
+    free = tools_module.VllmTools("gemma4", Tokenizer())
+
+    assert free.bind(choose(ADD)).constraint is None
+    with pytest.raises(Unserved) as caught:
+        free.bind(choose(ADD, mode="required"))
+    assert caught.value.param == "tool_choice"
+    with pytest.raises(Unserved) as caught:
+        free.bind(choose(ADD, tool("multiply", strict=True)))
+    assert caught.value.param == "tools[1].function.strict"
