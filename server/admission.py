@@ -17,6 +17,7 @@ from server.routing import Routed, Router
 from server.schemas import ChatRequest, Generation
 from server.sections import AUTO, CUSTOM
 from server.settings import Settings
+from server.terms import EVERYBODY
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +101,7 @@ class Admissions:
         max_tokens = _tokens_asked(request)
         draft = Draft(name, request, resolution, prompt, "messages", max_tokens, constraint)
         jobs, clamped_by = make_jobs(draft, engine, settings)
-        await engine.check(jobs[0])
+        await engine.check(jobs[0], EVERYBODY if key is None else key.name)
         named = choice is not None and choice.name is not None
         return Admission(jobs, resolution, routed, clamped_by, tools, named)
 
@@ -130,7 +131,7 @@ class Admissions:
             most = min(DEFAULT_MAX_TOKENS, engine.model.context_length - len(prompt.ids))
         draft = Draft(name, request, resolution, prompt, "prompt", Given("max_tokens", most))
         jobs, clamped_by = make_jobs(draft, engine, settings)
-        await engine.check(jobs[0])
+        await engine.check(jobs[0], EVERYBODY if key is None else key.name)
         return Admission(jobs, resolution, None, clamped_by, None, call_named=False)
 
     def _above(self, key: Key | None) -> tuple[Ceiling, ...]:

@@ -15,7 +15,7 @@ from server.body import parse_chat, read_body
 from server.channels import Call, Channel, Channels, Piece
 from server.completion import Completion, EventWriter
 from server.engines.base import Engine, Job
-from server.exchange import Exchange, respond
+from server.exchange import Exchange, in_time, respond
 from server.host import EngineHost
 from server.keys.purse import Purse
 from server.metrics import Meter
@@ -100,7 +100,8 @@ class Chat:
     ) -> Response:
         settings = self._settings
         name = f"chatcmpl-{uuid.uuid4().hex}"
-        admission = await self._admissions.admit(asked, engine, name, terms.key)
+        admitting = self._admissions.admit(asked, engine, name, terms.key)
+        admission = await in_time(request, terms, admitting)
         terms = terms.leaving(await self._purse.hold(terms.key, name, admission, terms.seconds))
         meter: Meter = request.state.meter
         meter.admitted(name, engine.model.name, asked, admission, terms.name)

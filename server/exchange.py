@@ -4,15 +4,16 @@ import asyncio
 import contextlib
 import logging
 from abc import ABC, abstractmethod
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Coroutine, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import orjson
 from fastapi import Request, Response
 from sse_starlette import EventSourceResponse, ServerSentEvent
 from sse_starlette.sse import SendTimeoutError
+from starlette.requests import ClientDisconnect
 from starlette.types import Receive, Scope, Send
 
 from server.admission import Admission
@@ -27,6 +28,8 @@ from server.terms import Terms
 from server.turn import Choice, Crew, End, Progress, Told, generate
 
 logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 HEARTBEAT = ServerSentEvent(comment="thinking", sep="\n")
 
@@ -137,7 +140,7 @@ async def respond(request: Request, exchange: Exchange, limits: Limits) -> Respo
     """The answer, in the way that was asked for."""
     headers = _headers(exchange)
     if not exchange.request.stream:
-        return await _unless_gone(request, exchange, headers)
+        return await _whole(request, exchange, headers)
     return Stream(
         exchange.stream(),
         headers=headers,
@@ -149,22 +152,44 @@ async def respond(request: Request, exchange: Exchange, limits: Limits) -> Respo
     )
 
 
-async def _unless_gone(request: Request, exchange: Exchange, headers: dict[str, str]) -> Response:
-    """The whole answer, given up at once if the client goes away."""
-    answer = asyncio.create_task(exchange.whole())
+async def in_time(request: Request, terms: Terms, work: Coroutine[Any, Any, T]) -> T:
+    """What is done before there is an answer: given up if the client goes, or its time is over.
+
+    Raises:
+        ClientDisconnect: if the client has gone away.
+        DeadlineExceeded: if its time is over.
+    """
+    try:
+        async with asyncio.timeout_at(terms.deadline):
+            return await unless_gone(request, work)
+    except TimeoutError:
+        raise terms.overdue() from None
+
+
+async def unless_gone(request: Request, work: Coroutine[Any, Any, T]) -> T:
+    """What the work gives; it is given up at once if the client goes away.
+
+    Raises:
+        ClientDisconnect: if the client has gone away.
+    """
+    working = asyncio.create_task(work)
     gone = asyncio.create_task(_disconnected(request))
     try:
-        await asyncio.wait({answer, gone}, return_when=asyncio.FIRST_COMPLETED)
-        if not answer.done():
-            return Response(status_code=CLIENT_GONE)
-        content = answer.result()
-        cost = exchange.meter.bill.cost(exchange.admission.prompt_tokens)
-        if cost is not None:
-            headers |= {"x-cost": f"{cost.total:f}"}
-        return Response(content, media_type="application/json", headers=headers)
+        await asyncio.wait({working, gone}, return_when=asyncio.FIRST_COMPLETED)
+        if not working.done():
+            raise ClientDisconnect
+        return working.result()
     finally:
-        answer.cancel()
+        working.cancel()
         gone.cancel()
+
+
+async def _whole(request: Request, exchange: Exchange, headers: dict[str, str]) -> Response:
+    content = await unless_gone(request, exchange.whole())
+    cost = exchange.meter.bill.cost(exchange.admission.prompt_tokens)
+    if cost is not None:
+        headers |= {"x-cost": f"{cost.total:f}"}
+    return Response(content, media_type="application/json", headers=headers)
 
 
 async def _disconnected(request: Request) -> None:

@@ -6,6 +6,7 @@ from typing import Any
 from vllm.reasoning import ReasoningParser, ReasoningParserManager
 
 from budget.markers import Markers
+from budget.processors import grammars
 
 NAME = "proctor"
 """Ours among vLLM's reasoning parsers."""
@@ -41,3 +42,5 @@ class MarkerReasoningParser(ReasoningParser):
 
 
 ReasoningParserManager.register_module(NAME, module=MarkerReasoningParser)
+# vLLM imports this in the engine's process, before the first request.
+grammars.install()

@@ -9,7 +9,7 @@ import secrets
 import time
 import weakref
 from collections import Counter
-from collections.abc import AsyncGenerator, Iterator, Mapping
+from collections.abc import AsyncGenerator, Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,7 +21,7 @@ from vllm.exceptions import VLLMClientError
 from vllm.inputs.engine import tokens_input
 from vllm.outputs import CompletionOutput
 from vllm.platforms import current_platform
-from vllm.sampling_params import RequestOutputKind, StructuredOutputsParams
+from vllm.sampling_params import RequestOutputKind
 from vllm.tokenizers import cached_tokenizer_from_config
 from vllm.utils.gc_utils import freeze_gc_heap
 from vllm.utils.system_utils import kill_process_tree
@@ -31,7 +31,7 @@ from vllm.v1.engine.exceptions import EngineDeadError, EngineGenerateError
 from budget.processors import reasoning
 from budget.processors.registry import encode_markers, find_marker_texts
 from budget.processors.vocabulary import read_vocabulary
-from budget.processors.wire import EngineBudget, with_markers
+from budget.processors.wire import SLOW, EngineBudget, with_markers
 from server.engines.answers import Constraint, ToolFormat
 from server.engines.base import (
     Delta,
@@ -44,6 +44,7 @@ from server.engines.base import (
     Unserved,
 )
 from server.engines.codec import VllmCodec
+from server.engines.grammars import CheckedGrammar, Grammars
 from server.engines.tools import VllmTools
 from server.engines.vllm_metrics import TruthfulStatLogger
 
@@ -88,13 +89,29 @@ class MarkerSource:
     parser: str | None = None
 
 
+class CheckedParams(SamplingParams):
+    """Sampling parameters whose grammar has been looked through.
+
+    vLLM would do that again when the job enters it, on the event loop.
+    """
+
+    def _validate_structured_outputs(self, *_: Any) -> None:
+        pass
+
+
 class VllmEngine:
     """An `AsyncLLM` whose own logits processor enforces the budgets."""
 
     def __init__(
-        self, llm: AsyncLLM, model: ModelInfo, codec: VllmCodec, tools: ToolFormat | None
+        self,
+        llm: AsyncLLM,
+        model: ModelInfo,
+        codec: VllmCodec,
+        tools: ToolFormat | None,
+        grammars: Grammars,
     ) -> None:
         self._llm = llm
+        self._grammars = grammars
         self._defaults = llm.model_config.get_diff_sampling_param()
         runner = llm.vllm_config.use_v2_model_runner
         self._processor = pkgutil.resolve_name(PROCESSORS[runner])
@@ -115,6 +132,7 @@ class VllmEngine:
         name: str,
         arguments: Mapping[str, Any],
         markers: MarkerSource,
+        grammars: Callable[[VllmConfig], Grammars],
         tool_call_parser: str | None = None,
     ) -> "VllmEngine":
         """Load a model; blocks until it can answer.
@@ -124,6 +142,7 @@ class VllmEngine:
             name: what clients call it.
             arguments: vLLM's engine arguments, passed on unchanged.
             markers: where its thinking markers come from.
+            grammars: makes what looks its grammars through.
             tool_call_parser: vLLM's name of how it writes tool calls; None is
                 that it does not.
 
@@ -143,9 +162,15 @@ class VllmEngine:
         tools = None if tool_call_parser is None else VllmTools(tool_call_parser, tokenizer)
         found = encode_markers(tokenizer, texts, _end_of_turn(tokenizer, config))
         config.additional_config = with_markers(config.additional_config, found)
-        llm = AsyncLLM.from_vllm_config(
-            config, enable_log_requests=False, stat_loggers=[TruthfulStatLogger]
-        )
+        with contextlib.ExitStack() as undo:
+            checks = grammars(config)
+            undo.callback(checks.close)
+            llm = AsyncLLM.from_vllm_config(
+                config, enable_log_requests=False, stat_loggers=[TruthfulStatLogger]
+            )
+            undo.callback(llm.shutdown)
+            checks.wait()
+            undo.pop_all()
         info = ModelInfo(
             name,
             config.model_config.max_model_len,
@@ -153,22 +178,20 @@ class VllmEngine:
             int(time.time()),
             read_vocabulary(tokenizer, config.model_config.get_vocab_size()),
         )
-        engine = cls(llm, info, VllmCodec(llm.renderer, texts[0]), tools)
+        engine = cls(llm, info, VllmCodec(llm.renderer, texts[0]), tools, checks)
         # Or else each full collection looks through all of vLLM while every stream waits.
         freeze_gc_heap()
         # Or else vLLM parses several environment variables for each token that it hands out.
         enable_envs_cache()
         return engine
 
-    async def check(self, job: Job) -> None:
+    async def check(self, job: Job, owner: str) -> None:
         """See `Engine`."""
+        grammar = await self._grammar(job, owner)
         try:
-            params = self._params(job)
+            params = self._params(job, grammar)
             self._processor.validate_params(params)
-            if params.structured_outputs is None:
-                self._verify(params)
-            else:  # a grammar can take long to look through
-                await asyncio.to_thread(self._verify, params)
+            self._verify(params)
         except VLLMClientError as error:
             raise _unserved(error, job.sampling.constraint) from error
 
@@ -178,9 +201,10 @@ class VllmEngine:
         Raises:
             Unserved: if what the answer is bound to turns out to make no grammar.
         """
+        grammar = await self._grammar(job)
         stream = self._llm.generate(
             tokens_input(list(job.prompt_ids)),
-            self._params(job),
+            self._params(job, grammar),
             job.id,
             reasoning_ended=not (job.budget.opened or job.budget.demands_thinking),
             reasoning_parser_kwargs={"markers": self._markers},
@@ -294,6 +318,7 @@ class VllmEngine:
 
     async def aclose(self) -> None:
         """See `Engine`."""
+        await asyncio.to_thread(self._grammars.close)
         self._llm.shutdown()
         # At the interpreter's end its finalizer would find vLLM's modules half taken down.
         del self._llm
@@ -307,7 +332,11 @@ class VllmEngine:
             self._llm.renderer.get_tokenizer(),
         )
 
-    def _params(self, job: Job) -> SamplingParams:
+    async def _grammar(self, job: Job, owner: str = "") -> CheckedGrammar | None:
+        constraint = job.sampling.constraint
+        return None if constraint is None else await self._grammars.check(constraint, owner)
+
+    def _params(self, job: Job, grammar: CheckedGrammar | None) -> SamplingParams:
         sampling = job.sampling
         asked = {name: getattr(sampling, name) for name in SAME_NAMES}
         seed = secrets.randbits(63) if sampling.seed is None else sampling.seed
@@ -317,12 +346,14 @@ class VllmEngine:
             **{key: to for key, to in asked.items() if to is not None},
             "max_tokens": sampling.max_tokens,
             "logprobs": sampling.alternatives,
-            "structured_outputs": _structured(sampling.constraint),
             "detokenize": False,
             "output_kind": RequestOutputKind.DELTA,
-            "extra_args": EngineBudget(job.id, seed, job.budget).to_extra_args(),
         }
-        return SamplingParams(**params)
+        extra = EngineBudget(job.id, seed, job.budget).to_extra_args()
+        if grammar is None:
+            return SamplingParams(**params, extra_args=extra)
+        bound = {"structured_outputs": grammar.params, "extra_args": {**extra, SLOW: grammar.slow}}
+        return CheckedParams(**params, **bound)
 
 
 def _engine_config(model: str, name: str, arguments: Mapping[str, Any]) -> VllmConfig:
@@ -362,13 +393,6 @@ def _end_of_turn(tokenizer: Any, config: VllmConfig) -> set[int]:
     return {tokenizer.eos_token_id, *([listed] if isinstance(listed, int) else listed)} - {None}
 
 
-def _structured(constraint: Constraint | None) -> StructuredOutputsParams | None:
-    if constraint is None:
-        return None
-    kind: dict[str, Any] = {constraint.kind.value: constraint.value}
-    return StructuredOutputsParams(**kind)
-
-
 def _scores(completion: CompletionOutput, sampling: Sampling) -> list[Score]:
     if sampling.alternatives is None or completion.logprobs is None:
         return []
@@ -391,7 +415,7 @@ def _failed(constraint: Constraint | None) -> Exception:
     """Why the engine failed one request and goes on with the rest."""
     if constraint is None:
         return EngineUnavailable("the engine failed this request")
-    return Unserved(constraint.field, f"the engine cannot make a grammar of '{constraint.field}'")
+    return Unserved(constraint.field, f"the engine cannot follow '{constraint.field}'")
 
 
 def _unserved(error: VLLMClientError, constraint: Constraint | None) -> Unserved:
