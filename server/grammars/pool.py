@@ -16,7 +16,7 @@ from vllm.sampling_params import StructuredOutputsParams
 from server.engines.answers import Constraint
 from server.engines.base import EngineUnavailable, Unserved
 from server.engines.grammars import CheckedGrammar
-from server.grammars.forking import Forkers
+from server.grammars.forkers import Forkers
 from server.grammars.frames import LENGTH, Answer, Task, pack, unpack
 from server.line import Line
 from server.sections import GrammarSettings
@@ -27,7 +27,7 @@ QUICK_SECONDS = 0.1
 """CPU time for a first try. What takes longer is begun again behind others that do."""
 
 QUICK_PER_PROCESS = 4
-"""First tries at a time: they share the CPU, so that a short one is done before a long one is up."""
+"""First tries at a time: they share the CPU, so that a short one need not wait for a long one."""
 
 QUICK_NICE = 3
 SLOW_NICE = 10
@@ -113,22 +113,25 @@ class GrammarPool:
                 del self._running[name]
 
     async def _try(self, name: bytes, constraint: Constraint, owner: str) -> tuple[Answer, bool]:
-        tries = (
-            (self._quick, min(QUICK_SECONDS, self._settings.seconds), QUICK_NICE),
-            (self._slow, self._settings.seconds, SLOW_NICE),
-        )
-        for slow, (line, seconds, nice) in enumerate(tries):
-            mebibytes = self._settings.memory_mib
-            task = Task(constraint.kind.value, constraint.value, seconds, mebibytes, nice)
-            since = await line.enter(owner, 1)
-            try:
-                answer = await self._ask(task)
-            finally:
-                line.leave(since)
-            if answer.out_of != "time":
-                break
-        self._found.put(name, (answer, bool(slow)))
-        return answer, bool(slow)
+        quick = min(QUICK_SECONDS, self._settings.seconds)
+        answer = await self._ask_in(self._quick, self._task(constraint, quick, QUICK_NICE), owner)
+        slow = answer.out_of == "time"
+        if slow:
+            task = self._task(constraint, self._settings.seconds, SLOW_NICE)
+            answer = await self._ask_in(self._slow, task, owner)
+        self._found.put(name, (answer, slow))
+        return answer, slow
+
+    def _task(self, constraint: Constraint, seconds: float, nice: int) -> Task:
+        memory = self._settings.memory_mib
+        return Task(constraint.kind.value, constraint.value, seconds, memory, nice)
+
+    async def _ask_in(self, line: Line, task: Task, owner: str) -> Answer:
+        since = await line.enter(owner, 1)
+        try:
+            return await self._ask(task)
+        finally:
+            line.leave(since)
 
     async def _ask(self, task: Task) -> Answer:
         try:

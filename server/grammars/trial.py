@@ -1,12 +1,8 @@
 """What a grammar would cost the engine, found out in a process that may be lost over it."""
 
 import contextlib
-import os
-import resource
 import signal
 import socket
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 from vllm import SamplingParams
@@ -17,6 +13,7 @@ from vllm.tokenizers import cached_tokenizer_from_config
 from vllm.v1.structured_output.request import get_structured_output_key
 
 from budget.processors.grammars import Backends, TimedGrammar
+from server.grammars.bounds import bound
 from server.grammars.frames import Answer, Task, receive, send
 
 STEPS = 48
@@ -36,13 +33,15 @@ class Trial:
         warm = Task(kind="json_object", value=True, seconds=0, mebibytes=0, nice=0)
         for backend in _used(config):
             with contextlib.suppress(Exception):  # an answer of its own to who asks for it
-                self._backends.compile_in(backend, *_key(warm), None)
+                self._backends.compile_in(
+                    backend, *get_structured_output_key(_bound_to(warm)), None
+                )
         self.try_out(warm)
 
     def run(self, connection: socket.socket) -> None:
         """Try what the connection asks for, within its limits."""
         task = receive(connection, Task)
-        _bound(task)
+        bound(task)
         answer = self.try_out(task)
         signal.setitimer(signal.ITIMER_PROF, 0)
         send(connection, answer)
@@ -62,7 +61,9 @@ class Trial:
 
     def _try_out(self, task: Task) -> Answer:
         config = self._config
-        params = SamplingParams(structured_outputs=StructuredOutputsParams(**{task.kind: task.value}))
+        params = SamplingParams(
+            structured_outputs=StructuredOutputsParams(**{task.kind: task.value})
+        )
         params._validate_structured_outputs(
             config.model_config, config.structured_outputs_config, self._tokenizer
         )
@@ -91,8 +92,8 @@ class Trial:
         return not grammar.is_given_up
 
 
-def _key(task: Task) -> Any:
-    return get_structured_output_key(StructuredOutputsParams(**{task.kind: task.value}))
+def _bound_to(task: Task) -> StructuredOutputsParams:
+    return StructuredOutputsParams(**{task.kind: task.value})
 
 
 def _used(config: VllmConfig) -> tuple[str, ...]:
@@ -103,21 +104,3 @@ def _used(config: VllmConfig) -> tuple[str, ...]:
 def _rewritten(task: Task, checked: StructuredOutputsParams) -> str | None:
     """The grammar that vLLM has put in the place of what was asked for, if it has."""
     return checked.grammar if checked.grammar != task.value else None
-
-
-def _bound(task: Task) -> None:
-    """Hold this process to a task's limits, by the kernel: no code of ours runs while it compiles.
-
-    The time is that of the CPU, so that nothing depends on what else the machine does.
-    """
-    os.nice(task.nice)
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    status = Path("/proc/self/status")
-    if status.exists():
-        with contextlib.suppress(OSError):  # of processes, the first to go when memory is short
-            Path("/proc/self/oom_score_adj").write_text("1000", encoding="ascii")
-        (held,) = (line for line in status.read_text().splitlines() if line.startswith("VmData"))
-        most = int(held.split()[1]) * 1024 + task.mebibytes * 2**20
-        resource.setrlimit(resource.RLIMIT_DATA, (most, most))
-    signal.signal(signal.SIGPROF, signal.SIG_DFL)
-    signal.setitimer(signal.ITIMER_PROF, task.seconds)
