@@ -77,7 +77,7 @@ class TimedGrammar(StructuredOutputGrammar):
 
     def reset(self) -> None:
         """See `StructuredOutputGrammar`."""
-        self._grammar.reset()
+        self._grammar.reset()  # type: ignore[no-untyped-call]
 
     def _timed(self, work: Callable[..., Any], *args: Any) -> Any:
         began = time.thread_time()
@@ -144,7 +144,7 @@ class Backends(StructuredOutputBackend):
         for executor in (self._quick, self._slow):
             executor.shutdown(wait=True, cancel_futures=True)
         for backend in self._made.values():
-            backend.destroy()
+            backend.destroy()  # type: ignore[no-untyped-call]
 
     def _compile(self, request: Request) -> StructuredOutputGrammar:
         structured, params = request.structured_output_request, request.sampling_params
@@ -168,7 +168,7 @@ class FewThreads(XgrammarBackend):
     """XGrammar with threads as the machine has cores to spare; vLLM takes eight anywhere."""
 
     def __post_init__(self) -> None:
-        super().__post_init__()
+        super().__post_init__()  # type: ignore[no-untyped-call]
         trivial = self.compiler.compile_grammar('root ::= "a"')
         self.compiler = xgrammar.GrammarCompiler(
             trivial.tokenizer_info,

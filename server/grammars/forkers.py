@@ -34,7 +34,7 @@ class Forkers:
         """Start it; `wait` until it can be used."""
         self._control, theirs = socket.socketpair()
         # Made as vLLM makes its engine's process, out of this one where that can be.
-        self._process: BaseProcess = get_mp_context().Process(
+        self._process: BaseProcess = get_mp_context().Process(  # type: ignore[no-untyped-call]
             target=serve, args=(theirs, self._control, config), name="grammars", daemon=True
         )
         self._process.start()
