@@ -19,6 +19,7 @@ from server.routing import Routed, Router
 from server.schemas import ChatRequest, Generation
 from server.sections import AUTO, CUSTOM
 from server.settings import Settings
+from server.terms import EVERYBODY
 
 MAX_PROMPT_SCORES = 2**17
 """Log probabilities of prompts in one answer."""
@@ -121,7 +122,7 @@ class Admissions:
         draft = Draft(name, request, resolution, prompt, "messages", max_tokens, constraint)
         jobs, clamped_by = make_jobs(draft, engine, settings)
         _check_scores(jobs, "prompt_logprobs")
-        await _checked(jobs[0], engine, request)
+        await _checked(jobs[0], engine, request, key)
         named = choice is not None and choice.name is not None
         clamped = (bool(clamped_by),) * len(jobs)
         return Admission(
@@ -169,7 +170,7 @@ class Admissions:
             given = Given("max_tokens", most)
             draft = Draft(name, request, granted, prompt, field, given, first=len(jobs))
             made, cut = make_jobs(draft, engine, settings)
-            await _checked(made[0], engine, request)
+            await _checked(made[0], engine, request, key)
             jobs += made
             clamped += [bool(cut)] * len(made)
             clamped_by |= dict.fromkeys(cut)
@@ -332,7 +333,7 @@ def _most_by_default(prompt: Prompt, context: int) -> int:
     return left if prompt.opened else min(DEFAULT_MAX_TOKENS, left)
 
 
-async def _checked(job: Job, engine: Engine, request: Generation) -> None:
+async def _checked(job: Job, engine: Engine, request: Generation, key: Key | None) -> None:
     """See that the engine takes a job; what it refuses is named as the request has it.
 
     Raises:
@@ -340,7 +341,7 @@ async def _checked(job: Job, engine: Engine, request: Generation) -> None:
         BudgetError: if it cannot enforce the budget.
     """
     try:
-        await engine.check(job)
+        await engine.check(job, EVERYBODY if key is None else key.name)
     except Unserved as error:
         name = error.param
         if isinstance(request, CompletionRequest):

@@ -16,7 +16,7 @@ from server.channels import Channel, Channels
 from server.completion import Completion, EventWriter
 from server.engines.base import Engine, Job
 from server.errors import BadRequest
-from server.exchange import Exchange, respond
+from server.exchange import Exchange, in_time, respond
 from server.host import EngineHost
 from server.keys.purse import Purse
 from server.metrics import Meter
@@ -117,7 +117,8 @@ class Chat:
         style = _style(asked, settings)
         _check_ids(asked, style)
         name = f"chatcmpl-{uuid.uuid4().hex}"
-        admission = await self._admissions.admit(asked, engine, name, terms.key)
+        admitting = self._admissions.admit(asked, engine, name, terms.key)
+        admission = await in_time(request, terms, admitting)
         meter: Meter = request.state.meter
         hold = await self._purse.hold(terms.key, name, admission, terms.seconds, meter.came)
         meter.admitted(name, engine.model.name, asked, admission, terms.name, hold)

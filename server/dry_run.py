@@ -9,6 +9,7 @@ from server.admission import Admissions
 from server.bill import Tariff
 from server.body import parse_chat, read_body
 from server.estimates import Recent, estimate
+from server.exchange import unless_gone
 from server.host import EngineHost
 from server.prices import Cost
 from server.resolution import Resolution
@@ -50,7 +51,8 @@ class DryRun:
         body = await read_body(request, self._settings.limits.max_body_bytes)
         engine = await self._host.ready()
         asked = parse_chat(body)
-        admission = await self._admissions.admit(asked, engine, "dry-run", request.state.key)
+        admitting = self._admissions.admit(asked, engine, "dry-run", request.state.key)
+        admission = await unless_gone(request, admitting)
         shown = describe(admission.resolution, admission.routed)
         enforced = admission.enforced
         shown["budget"] |= {"min_tokens": enforced.minimum, "max_tokens": enforced.maximum}

@@ -4,15 +4,16 @@ import asyncio
 import contextlib
 import logging
 from abc import ABC, abstractmethod
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Coroutine, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import orjson
 from fastapi import Request, Response
 from sse_starlette import EventSourceResponse, ServerSentEvent
 from sse_starlette.sse import SendTimeoutError
+from starlette.requests import ClientDisconnect
 from starlette.types import Receive, Scope, Send
 
 from server.admission import Admission
@@ -28,6 +29,8 @@ from server.terms import Terms
 from server.turn import Choice, Crew, End, Progress, PromptScores, Text, Told, generate
 
 logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 HEARTBEAT = ServerSentEvent(comment="thinking", sep="\n")
 
@@ -158,7 +161,7 @@ async def respond(request: Request, exchange: Exchange, settings: Settings) -> R
     """The answer, in the way that was asked for."""
     headers, limits = _headers(exchange), settings.limits
     if not exchange.request.stream:
-        return await _unless_gone(request, exchange, headers)
+        return await _whole(request, exchange, headers)
     events = exchange.stream()
     asked = either(exchange.terms.event_names, exchange.request.event_names)
     return Stream(
@@ -172,29 +175,62 @@ async def respond(request: Request, exchange: Exchange, settings: Settings) -> R
     )
 
 
-async def _unless_gone(request: Request, exchange: Exchange, headers: dict[str, str]) -> Response:
-    """The whole answer, given up at once if the client goes away, or the server ends.
+async def in_time(request: Request, terms: Terms, work: Coroutine[Any, Any, T]) -> T:
+    """What is done before there is an answer: given up if the client goes, or its time is over.
 
     Raises:
-        Unavailable: if the server ends.
+        ClientDisconnect: if the client has gone away.
+        DeadlineExceeded: if its time is over.
+    """
+    try:
+        async with asyncio.timeout_at(terms.deadline):
+            return await unless_gone(request, work)
+    except TimeoutError:
+        raise terms.overdue() from None
+
+
+async def unless_gone(request: Request, work: Coroutine[Any, Any, T]) -> T:
+    """What the work gives; it is given up at once if the client goes away.
+
+    Raises:
+        ClientDisconnect: if the client has gone away.
+    """
+    working = asyncio.create_task(work)
+    gone = asyncio.create_task(_disconnected(request))
+    try:
+        await asyncio.wait({working, gone}, return_when=asyncio.FIRST_COMPLETED)
+        if not working.done():
+            raise ClientDisconnect
+        return working.result()
+    finally:
+        working.cancel()
+        gone.cancel()
+
+
+async def _whole(request: Request, exchange: Exchange, headers: dict[str, str]) -> Response:
+    content = await unless_gone(request, _unless_ended(exchange))
+    cost = exchange.meter.bill.cost(exchange.admission.prompt_tokens)
+    if cost is not None:
+        headers |= {"x-cost": f"{cost.total:f}"}
+    return Response(content, media_type="application/json", headers=headers)
+
+
+async def _unless_ended(exchange: Exchange) -> bytes:
+    """The whole answer; it is given up when the server ends.
+
+    Raises:
+        Unavailable: if it does.
     """
     answer = asyncio.create_task(exchange.whole())
-    gone = asyncio.create_task(_disconnected(request))
     ended = asyncio.create_task(exchange.crew.ended())
     try:
-        await asyncio.wait({answer, gone, ended}, return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait({answer, ended}, return_when=asyncio.FIRST_COMPLETED)
         if not answer.done():
-            if gone.done():
-                return Response(status_code=CLIENT_GONE)
             raise Unavailable("the server is shutting down", headers=SOON)
-        content = answer.result()
-        cost = exchange.meter.bill.cost(exchange.admission.prompt_tokens)
-        if cost is not None:
-            headers |= {"x-cost": f"{cost.total:f}"}
-        return Response(content, media_type="application/json", headers=headers)
+        return answer.result()
     finally:
-        for task in (answer, gone, ended):
-            task.cancel()
+        answer.cancel()
+        ended.cancel()
 
 
 async def _disconnected(request: Request) -> None:

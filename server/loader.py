@@ -46,6 +46,7 @@ def check_tiers(settings: Settings, context: int) -> None:
 def _load(settings: Settings) -> Engine:
     # Imported here: vLLM takes seconds to import, and a gateway without it is of use too.
     from server.engines.vllm import MarkerSource, VllmEngine
+    from server.grammars.pool import GrammarPool
 
     markers = MarkerSource(
         settings.thinking_start, settings.thinking_end, settings.reasoning_parser
@@ -59,6 +60,7 @@ def _load(settings: Settings) -> Engine:
         name=settings.model_name,
         arguments=settings.engine,
         markers=markers,
+        grammars=lambda config: GrammarPool(config, settings.grammars),
         tool_call_parser=settings.tool_call_parser,
     )
 

@@ -17,7 +17,7 @@ from server.body import parse, read_body
 from server.channels import Call, Channel, Channels, Piece, Used
 from server.engines.base import Codec, Engine, Job, ModelInfo, Score
 from server.events import HOLE, Mould, event
-from server.exchange import Exchange, respond
+from server.exchange import Exchange, in_time, respond
 from server.forced import Block, ForcedSpan, locate
 from server.host import EngineHost
 from server.keys.purse import Purse
@@ -302,7 +302,8 @@ class Completions:
     ) -> Response:
         settings = self._settings
         name = f"cmpl-{uuid.uuid4().hex}"
-        admission = await self._admissions.admit_prompt(asked, engine, name, terms.key)
+        admitting = self._admissions.admit_prompt(asked, engine, name, terms.key)
+        admission = await in_time(request, terms, admitting)
         meter: Meter = request.state.meter
         hold = await self._purse.hold(terms.key, name, admission, terms.seconds, meter.came)
         meter.admitted(name, engine.model.name, asked, admission, terms.name, hold)

@@ -93,6 +93,29 @@ class Limits(Section):
         return Patience(self.stall_seconds, self.busy_stall_seconds)
 
 
+class GrammarSettings(Section):
+    """What the grammar of a JSON schema, a pattern or a set of tools may cost.
+
+    Grammars are compiled in processes of their own first, and only those that stay
+    within these limits by the engine.
+
+    Attributes:
+        seconds: CPU time that one may take to compile.
+        memory_mib: memory that one may take meanwhile.
+        processes: grammars that take long, compiled at a time; those that do not,
+            four times as many.
+        max_waiting: that wait for a process, by turns of those who sent them; more
+            are refused with a 429.
+        cache_mib: of compiled grammars that the engine keeps.
+    """
+
+    seconds: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 20.0
+    memory_mib: Annotated[int, Field(ge=16)] = 512
+    processes: Annotated[int, Field(ge=1)] = 2
+    max_waiting: Annotated[int, Field(ge=0)] = 256
+    cache_mib: Annotated[int, Field(ge=1)] = 256
+
+
 class Cors(Section):
     """Which web pages of other origins may use the server.
 

@@ -30,6 +30,7 @@ from server.sections import (
     Cors,
     DefaultBudget,
     Efforts,
+    GrammarSettings,
     LedgerSettings,
     Limits,
     ListedKey,
@@ -115,6 +116,7 @@ class Settings(BaseSettings):
     keys: tuple[ListedKey, ...] = ()
     ledger: LedgerSettings = LedgerSettings()
     limits: Limits = Limits()
+    grammars: GrammarSettings = GrammarSettings()
     tracing: TracingSettings = TracingSettings()
     cors: Cors = Cors()
     page: Page = Page()

@@ -7,6 +7,7 @@ from vllm.reasoning import ReasoningParser, ReasoningParserManager
 
 from budget.markers import Markers
 from budget.matcher import Crossing, matcher_of
+from budget.processors import grammars
 from budget.processors.vocabulary import read_vocabulary
 from budget.vocabulary import ATOM, OPAQUE
 
@@ -56,3 +57,5 @@ def _is_text(markers: Markers) -> bool:
 
 
 ReasoningParserManager.register_module(NAME, module=MarkerReasoningParser)
+# vLLM imports this in the engine's process, before the first request.
+grammars.install()

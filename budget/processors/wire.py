@@ -15,6 +15,9 @@ if TYPE_CHECKING:
 KEY = "proctor"
 """Ours in `SamplingParams.extra_args` and in vLLM's `additional_config`."""
 
+SLOW = "proctor_slow_grammar"
+"""In `SamplingParams.extra_args`: that its grammar takes long to compile."""
+
 
 @dataclass(frozen=True, slots=True)
 class EngineBudget:
@@ -52,6 +55,11 @@ def read(params: "SamplingParams") -> EngineBudget | None:
         )
     budget = TokenBudget.from_wire(wire["budget"])
     return EngineBudget(str(wire["key"]), int(wire["seed"]), budget)
+
+
+def is_slow(params: "SamplingParams") -> bool:
+    """Whether a request's grammar is known to take long to compile."""
+    return bool((params.extra_args or {}).get(SLOW))
 
 
 def markers_of(config: "VllmConfig") -> Markers:

@@ -252,8 +252,12 @@ class Engine(Protocol):
     def tools(self) -> ToolFormat | None:
         """How it writes tool calls, or None if nobody said."""
 
-    async def check(self, job: Job) -> None:
-        """Return if the job can be generated as it is.
+    async def check(self, job: Job, owner: str) -> None:
+        """Return if the job can be generated as it is. To stop waiting stops the work.
+
+        Args:
+            job: what to generate.
+            owner: whose it is; where there is much to look through, owners take turns.
 
         Raises:
             Unserved: if it cannot.

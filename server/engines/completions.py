@@ -87,7 +87,7 @@ class CompletionsEngine:
         # A connection belongs to the event loop that made it, and this one ends here.
         return cls(connect(), asyncio.run(look()), local, name)
 
-    async def check(self, job: Job) -> None:
+    async def check(self, job: Job, owner: str) -> None:
         """See `Engine`."""
         sampling = job.sampling
         asked = {

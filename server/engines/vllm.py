@@ -9,21 +9,20 @@ import secrets
 import time
 import weakref
 from collections import Counter
-from collections.abc import AsyncGenerator, Iterator, Mapping
+from collections.abc import AsyncGenerator, Callable, Iterator, Mapping
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 from vllm import SamplingParams
 from vllm.config import VllmConfig
 from vllm.engine.arg_utils import AsyncEngineArgs
 from vllm.envs import enable_envs_cache
-from vllm.exceptions import VLLMClientError
+from vllm.exceptions import VLLMClientError, VLLMValidationError
 from vllm.inputs.engine import tokens_input
 from vllm.logprobs import Logprob
 from vllm.outputs import CompletionOutput, RequestOutput
 from vllm.platforms import current_platform
-from vllm.sampling_params import RequestOutputKind, StructuredOutputsParams
+from vllm.sampling_params import RequestOutputKind
 from vllm.tokenizers import cached_tokenizer_from_config
 from vllm.utils.gc_utils import freeze_gc_heap
 from vllm.v1.engine.async_llm import AsyncLLM
@@ -32,7 +31,7 @@ from vllm.v1.engine.exceptions import EngineDeadError, EngineGenerateError
 from budget.processors import reasoning
 from budget.processors.registry import encode_markers, find_marker_texts
 from budget.processors.vocabulary import read_vocabulary
-from budget.processors.wire import EngineBudget, with_markers
+from budget.processors.wire import SLOW, EngineBudget, with_markers
 from server.engines.answers import Constraint, ToolFormat
 from server.engines.base import (
     Delta,
@@ -45,6 +44,7 @@ from server.engines.base import (
     Unserved,
 )
 from server.engines.codec import VllmCodec
+from server.engines.grammars import CheckedGrammar, Grammars
 from server.engines.processes import ENDING, EngineProcesses, started
 from server.engines.stall import Patience, StallDetector, Stalled, answered
 from server.engines.tools import VllmTools
@@ -98,6 +98,16 @@ class MarkerSource:
     parser: str | None = None
 
 
+class CheckedParams(SamplingParams):
+    """Sampling parameters whose grammar has been looked through.
+
+    vLLM would do that again when the job enters it, on the event loop.
+    """
+
+    def _validate_structured_outputs(self, *_: Any) -> None:
+        pass
+
+
 class VllmEngine:
     """An `AsyncLLM` whose own logits processor enforces the budgets."""
 
@@ -107,9 +117,11 @@ class VllmEngine:
         model: ModelInfo,
         codec: VllmCodec,
         tools: ToolFormat | None,
+        grammars: Grammars,
         processes: EngineProcesses,
     ) -> None:
         self._running: AsyncLLM | None = llm
+        self._grammars = grammars
         self._processes = processes
         self._defaults = llm.model_config.get_diff_sampling_param()
         runner = llm.vllm_config.use_v2_model_runner
@@ -130,6 +142,7 @@ class VllmEngine:
         name: str,
         arguments: Mapping[str, Any],
         markers: MarkerSource,
+        grammars: Callable[[VllmConfig], Grammars],
         tool_call_parser: str | None = None,
     ) -> "VllmEngine":
         """Load a model; blocks until it can answer.
@@ -139,6 +152,7 @@ class VllmEngine:
             name: what clients call it.
             arguments: vLLM's engine arguments, passed on unchanged.
             markers: where its thinking markers come from.
+            grammars: makes what looks its grammars through.
             tool_call_parser: vLLM's name of how it writes tool calls; None is
                 that it does not.
 
@@ -160,11 +174,17 @@ class VllmEngine:
         config.additional_config = with_markers(config.additional_config, found)
         if ENDING.is_set():
             raise EngineUnavailable("the server is about to end")
-        processes = EngineProcesses(others=started())
-        with processes.starting():
-            llm = AsyncLLM.from_vllm_config(
-                config, enable_log_requests=False, stat_loggers=[TruthfulStatLogger]
-            )
+        with contextlib.ExitStack() as undo:
+            checks = grammars(config)
+            undo.callback(checks.close)
+            processes = EngineProcesses(others=started())
+            with processes.starting():
+                llm = AsyncLLM.from_vllm_config(
+                    config, enable_log_requests=False, stat_loggers=[TruthfulStatLogger]
+                )
+            undo.callback(llm.shutdown)
+            checks.wait()
+            undo.pop_all()
         info = ModelInfo(
             name,
             config.model_config.max_model_len,
@@ -172,25 +192,22 @@ class VllmEngine:
             int(time.time()),
             read_vocabulary(tokenizer, config.model_config.get_vocab_size()),
         )
-        engine = cls(llm, info, VllmCodec(llm.renderer, texts[0]), tools, processes)
+        engine = cls(llm, info, VllmCodec(llm.renderer, texts[0]), tools, checks, processes)
         # Or else each full collection looks through all of vLLM while every stream waits.
         freeze_gc_heap()
         # Or else vLLM parses several environment variables for each token that it hands out.
         enable_envs_cache()
         return engine
 
-    async def check(self, job: Job) -> None:
+    async def check(self, job: Job, owner: str) -> None:
         """See `Engine`."""
         _check_prompt_scores(job, self.codec.vocabulary_size)
         config, tokenizer = self._llm.vllm_config, self._llm.renderer.get_tokenizer()
+        grammar = await self._grammar(job, owner)
         try:
-            params = self._params(job)
+            params = self._params(job, grammar)
             self._processor.validate_params(params)
-            verify = partial(_verify, params, config, tokenizer)
-            if params.structured_outputs is None:
-                verify()
-            else:  # a grammar can take long to look through
-                await asyncio.to_thread(verify)
+            _verify(params, config, tokenizer)
         except VLLMClientError as error:
             raise _unserved(error, job.sampling.constraint) from error
 
@@ -200,9 +217,10 @@ class VllmEngine:
         Raises:
             Unserved: if what the answer is bound to turns out to make no grammar.
         """
+        grammar = await self._grammar(job)
         stream = self._llm.generate(
             tokens_input(list(job.prompt_ids)),
-            self._params(job),
+            self._params(job, grammar),
             job.id,
             reasoning_ended=not (job.budget.opened or job.budget.begins_with_marker),
             reasoning_parser_kwargs={"markers": self._markers},
@@ -348,10 +366,15 @@ class VllmEngine:
             return
         llm, self._running = self._running, None
         self.codec.close()
+        await asyncio.to_thread(self._grammars.close)
         llm.shutdown()
         await asyncio.to_thread(self._processes.kill)
 
-    def _params(self, job: Job) -> SamplingParams:
+    async def _grammar(self, job: Job, owner: str = "") -> CheckedGrammar | None:
+        constraint = job.sampling.constraint
+        return None if constraint is None else await self._grammars.check(constraint, owner)
+
+    def _params(self, job: Job, grammar: CheckedGrammar | None) -> SamplingParams:
         sampling = job.sampling
         asked = {name: getattr(sampling, name) for name in SAME_NAMES}
         seed = secrets.randbits(63) if sampling.seed is None else sampling.seed
@@ -362,21 +385,33 @@ class VllmEngine:
             "max_tokens": max(1, sampling.max_tokens),  # vLLM generates one at the least
             "logprobs": sampling.alternatives,
             "prompt_logprobs": sampling.prompt_alternatives,
-            "structured_outputs": _structured(sampling.constraint),
             "detokenize": False,
             "output_kind": RequestOutputKind.DELTA,
-            "extra_args": EngineBudget(job.id, seed, job.budget).to_extra_args(),
         }
-        return SamplingParams(**params)
+        extra = EngineBudget(job.id, seed, job.budget).to_extra_args()
+        if grammar is None:
+            return SamplingParams(**params, extra_args=extra)
+        bound = {"structured_outputs": grammar.params, "extra_args": {**extra, SLOW: grammar.slow}}
+        return CheckedParams(**params, **bound)
 
 
 def _verify(params: SamplingParams, config: VllmConfig, tokenizer: Any) -> None:
-    params.verify(
-        config.model_config,
-        config.speculative_config,
-        config.structured_outputs_config,
-        tokenizer,
-    )
+    """Have vLLM look the parameters through; see `CheckedParams` for their grammar.
+
+    Raises:
+        VLLMClientError: if it refuses them, or fails on them.
+    """
+    try:
+        params.verify(
+            config.model_config,
+            config.speculative_config,
+            config.structured_outputs_config,
+            tokenizer,
+        )
+    except VLLMClientError:
+        raise
+    except Exception as error:
+        raise VLLMValidationError("vLLM cannot make anything of its value") from error
 
 
 def _engine_config(model: str, name: str, arguments: Mapping[str, Any]) -> VllmConfig:
@@ -414,13 +449,6 @@ def _end_of_turn(tokenizer: Any, config: VllmConfig) -> set[int]:
     """Every token at which vLLM ends a turn: the tokenizer's, and the generation config's."""
     listed = config.model_config.try_get_generation_config().get("eos_token_id", [])
     return {tokenizer.eos_token_id, *([listed] if isinstance(listed, int) else listed)} - {None}
-
-
-def _structured(constraint: Constraint | None) -> StructuredOutputsParams | None:
-    if constraint is None:
-        return None
-    kind: dict[str, Any] = {constraint.kind.value: constraint.value}
-    return StructuredOutputsParams(**kind)
 
 
 def _scores(completion: CompletionOutput, sampling: Sampling) -> list[Score]:
@@ -466,7 +494,7 @@ def _failed(constraint: Constraint | None) -> Exception:
     """Why the engine failed one request and goes on with the rest."""
     if constraint is None:
         return EngineUnavailable("the engine failed this request")
-    return Unserved(constraint.field, f"the engine cannot make a grammar of '{constraint.field}'")
+    return Unserved(constraint.field, f"the engine cannot follow '{constraint.field}'")
 
 
 def _unserved(error: VLLMClientError, constraint: Constraint | None) -> Unserved:

@@ -12,6 +12,9 @@ from server.engines.base import Engine, Job, Sampling, Unserved
 
 logger = logging.getLogger(__name__)
 
+OWNER = "warm-up"
+"""Whose its grammars are, for those whose turn is by owner."""
+
 TEXT = "Count to three: 1, 2,"
 TOKENS = 4
 BATCH = 3
@@ -64,7 +67,7 @@ def _jobs(engine: Engine, samplings: tuple[Sampling, ...]) -> Iterator[Job]:
 
 async def _run(engine: Engine, job: Job) -> None:
     try:
-        await engine.check(job)
+        await engine.check(job, OWNER)
         async with aclosing(engine.generate(job)) as deltas:
             async for _ in deltas:
                 pass

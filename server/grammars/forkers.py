@@ -1,0 +1,73 @@
+"""The process that forks, with what its children do, and how it is reached."""
+
+import gc
+import signal
+import socket
+from multiprocessing.process import BaseProcess
+from typing import Any
+
+from vllm.utils.system_utils import get_mp_context
+
+from server.grammars.forking import BEGIN, Forking, hang_up
+from server.grammars.trial import Trial
+
+READY = b"r"
+FAREWELL_SECONDS = 5.0
+
+
+def serve(control: socket.socket, others: socket.socket, config: Any) -> None:
+    """Run in the process."""
+    others.close()
+    signal.set_wakeup_fd(-1)  # it was the event loop's
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # whoever started it ends it
+    trial = Trial(config)
+    gc.freeze()  # or else a collection in a child copies all that they share
+    control.sendall(READY)
+    Forking(control, trial.run).run()
+
+
+class Forkers:
+    """Such a process, from the outside."""
+
+    def __init__(self, config: Any) -> None:
+        """Start it; `wait` until it can be used."""
+        self._control, theirs = socket.socketpair()
+        # Made as vLLM makes its engine's process, out of this one where that can be.
+        self._process: BaseProcess = get_mp_context().Process(  # type: ignore[no-untyped-call]
+            target=serve, args=(theirs, self._control, config), name="grammars", daemon=True
+        )
+        self._process.start()
+        theirs.close()
+
+    def wait(self) -> None:
+        """Block until it can fork.
+
+        Raises:
+            RuntimeError: if it never will.
+        """
+        if self._control.recv(len(READY)) != READY:
+            raise RuntimeError("the process that compiles grammars did not start")
+
+    def begin(self) -> socket.socket:
+        """A connection to a new child; closing it ends the child.
+
+        Raises:
+            OSError: if the process is gone.
+        """
+        ours, theirs = socket.socketpair()
+        with theirs:
+            try:
+                socket.send_fds(self._control, [BEGIN], [theirs.fileno()])
+            except OSError:
+                ours.close()
+                raise
+        return ours
+
+    def close(self) -> None:
+        """End it, and its children."""
+        hang_up(self._control)
+        self._process.join(FAREWELL_SECONDS)
+        if self._process.is_alive():
+            self._process.kill()
+            self._process.join()

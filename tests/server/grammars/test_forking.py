@@ -1,0 +1,133 @@
+"""The process that forks a child for each task, with children that need no engine."""
+
+import os
+import signal
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from multiprocessing import get_context
+
+import pytest
+
+from server.grammars.bounds import bound
+from server.grammars.forking import BEGIN, Forking, hang_up
+from server.grammars.frames import Answer, Task, receive, send
+
+PATIENCE = 120
+
+
+def child(connection: socket.socket) -> None:
+    task = receive(connection, Task)
+    if task.kind == "echo":
+        send(connection, Answer(backend=task.value))
+    elif task.kind == "die":
+        os.kill(os.getpid(), task.value)
+    elif task.kind == "hold":
+        bound(task)
+        try:
+            bytearray(task.value * 2**20)
+        except MemoryError:
+            send(connection, Answer(out_of="memory"))
+    else:
+        bound(task)
+        connection.sendall(b"!")
+        while True:
+            pass
+
+
+def serve(control: socket.socket, others: socket.socket) -> None:
+    others.close()
+    Forking(control, child).run()
+
+
+Begin = Callable[[Task], socket.socket]
+
+
+@pytest.fixture(scope="module")
+def begin() -> Iterator[Begin]:
+    ours, theirs = socket.socketpair()
+    process = get_context("spawn").Process(target=serve, args=(theirs, ours))
+    process.start()
+    theirs.close()
+
+    def begin(task: Task) -> socket.socket:
+        mine, its = socket.socketpair()
+        mine.settimeout(PATIENCE)
+        with its:
+            socket.send_fds(ours, [BEGIN], [its.fileno()])
+        send(mine, task)
+        return mine
+
+    try:
+        yield begin
+    finally:
+        hang_up(ours)
+        process.join(PATIENCE)
+        assert process.exitcode == 0
+
+
+def task(kind: str, value: object = None, seconds: float = 60, mebibytes: int = 64) -> Task:
+    return Task(kind, value, seconds, mebibytes, nice=0)
+
+
+def test_a_child_answers(begin: Begin) -> None:
+    with begin(task("echo", "a")) as one, begin(task("echo", "b")) as other:
+        assert receive(other, Answer).backend == "b"
+        assert receive(one, Answer).backend == "a"
+
+
+def test_a_child_that_computes_too_long_is_ended(begin: Begin) -> None:
+    with begin(task("spin", seconds=0.05)) as spinning:
+        assert spinning.recv(1) == b"!"
+        assert receive(spinning, Answer) == Answer(out_of="time")
+
+
+def test_a_child_that_takes_too_much_memory_is_told_of(begin: Begin) -> None:
+    with begin(task("hold", 256, mebibytes=64)) as holding:
+        assert receive(holding, Answer) == Answer(out_of="memory")
+
+
+@pytest.mark.parametrize(
+    ("number", "answer"),
+    [
+        (signal.SIGKILL, Answer(out_of="memory")),
+        (signal.SIGABRT, Answer(out_of="memory")),
+        (signal.SIGSEGV, Answer(refused="no grammar can be made of it")),
+    ],
+)
+def test_a_child_that_dies_is_told_of(begin: Begin, number: signal.Signals, answer: Answer) -> None:
+    with begin(task("die", int(number))) as dying:
+        assert receive(dying, Answer) == answer
+
+
+def test_a_child_that_nobody_waits_for_is_ended(begin: Begin) -> None:
+    spinning = begin(task("spin"))
+    spinning.recv(1)
+    forked_meanwhile = begin(task("spin"))
+    forked_meanwhile.recv(1)
+    hang_up(spinning)
+
+    # The others are not touched, and new ones are begun.
+    with begin(task("echo", "still here")) as asked:
+        assert receive(asked, Answer).backend == "still here"
+    hang_up(forked_meanwhile)
+
+
+def test_all_children_end_with_it() -> None:
+    ours, theirs = socket.socketpair()
+    process = get_context("spawn").Process(target=serve, args=(theirs, ours))
+    process.start()
+    theirs.close()
+    mine, its = socket.socketpair()
+    mine.settimeout(PATIENCE)
+    with its:
+        socket.send_fds(ours, [BEGIN], [its.fileno()])
+    send(mine, task("spin"))
+    mine.recv(1)
+
+    threading.Thread(target=hang_up, args=(ours,)).start()
+
+    with mine:
+        assert mine.recv(1) == b""  # the end of the last process that holds the other side
+    process.join(PATIENCE)
+    assert process.exitcode == 0

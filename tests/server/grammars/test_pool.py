@@ -1,0 +1,318 @@
+"""Grammars looked through, with vLLM's own backends on the demo model's vocabulary."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Callable, Iterator
+from typing import Any
+
+import psutil
+import pytest
+
+pytest.importorskip("vllm", reason="the CPU engine is not installed")
+
+from vllm.engine.arg_utils import AsyncEngineArgs
+
+from server.engines.answers import Constraint, Kind
+from server.engines.base import EngineUnavailable, Unserved
+from server.engines.grammars import CheckedGrammar
+from server.errors import Overloaded
+from server.grammars.frames import Answer
+from server.grammars.pool import Found, GrammarPool, _size
+from server.line import Line
+from server.sections import GrammarSettings
+from server.settings import DEMO
+
+FIELD = "response_format"
+PATIENCE = 300
+SMALL = {"type": "object", "properties": {"a": {"type": "integer"}}}
+
+
+def counting(properties: int, least: int) -> dict[str, Any]:
+    """A schema whose grammar takes long to make: any half of its members are there."""
+    members = {f"p{i}": {"type": "integer"} for i in range(properties)}
+    return {
+        "type": "object",
+        "properties": members,
+        "minProperties": least,
+        "maxProperties": 3 * properties // 4,
+    }
+
+
+def nested(levels: int) -> dict[str, Any]:
+    schema: dict[str, Any] = {"type": "integer"}
+    for _ in range(levels):
+        schema = {"anyOf": [schema]}
+    return schema
+
+
+def constraint(value: Any, kind: Kind = Kind.JSON) -> Constraint:
+    return Constraint(kind, value, FIELD)
+
+
+async def until(holds: Callable[[], bool]) -> None:
+    async with asyncio.timeout(PATIENCE):
+        while not holds():  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+
+
+async def given_up(pool: GrammarPool, many: list[asyncio.Task[CheckedGrammar]]) -> None:
+    for task in many:
+        task.cancel()
+    await asyncio.gather(*many, return_exceptions=True)
+    await until(lambda: not pool._slow.running + pool._quick.running)
+
+
+def make(**settings: Any) -> GrammarPool:
+    config = AsyncEngineArgs(
+        model=str(DEMO / "model"), enable_chunked_prefill=False
+    ).create_engine_config()
+    config.structured_outputs_config.disable_any_whitespace = True
+    pool = GrammarPool(config, GrammarSettings(**settings))
+    pool.wait()
+    return pool
+
+
+@pytest.fixture(scope="module")
+def shared() -> Iterator[GrammarPool]:
+    pool = make(seconds=0.5, memory_mib=256)
+    yield pool
+    pool.close()
+
+
+@pytest.fixture
+async def pool(shared: GrammarPool) -> AsyncIterator[GrammarPool]:
+    shared._found = Found(2**20)
+    yield shared
+    assert not shared._running
+    assert not shared._quick.running + shared._slow.running
+
+
+async def test_a_grammar_is_checked_once(pool: GrammarPool) -> None:
+    first = await pool.check(constraint(SMALL), "")
+    forks = pool._forkers.begin
+    pool._forkers.begin = None  # type: ignore[method-assign, assignment]
+    try:
+        again = await pool.check(Constraint(Kind.JSON, dict(SMALL), "another.field"), "other")
+    finally:
+        pool._forkers.begin = forks  # type: ignore[method-assign]
+
+    assert (first.params._backend, first.slow) == ("xgrammar", False)
+    assert again.params == first.params
+
+
+async def test_the_order_of_members_makes_another_grammar(pool: GrammarPool) -> None:
+    members = {"a": {"type": "integer"}, "b": {"type": "integer"}}
+    await pool.check(constraint({"properties": members}), "")
+    await pool.check(constraint({"properties": dict(reversed(members.items()))}), "")
+
+    assert len(pool._found._kept) == 2
+
+
+async def test_what_takes_too_long_is_refused_by_name_and_remembered(pool: GrammarPool) -> None:
+    for _ in range(2):
+        with pytest.raises(Unserved, match=f"'{FIELD}': .*0.5 s of CPU time") as refused:
+            await pool.check(constraint(counting(200, 100)), "")
+        assert refused.value.param == FIELD
+
+    assert len(pool._found._kept) == 1
+
+
+async def test_a_grammar_may_take_longer_than_the_first_try(pool: GrammarPool) -> None:
+    checked = await pool.check(constraint(counting(60, 30)), "")
+
+    assert checked.params._backend == "xgrammar"
+
+
+HOSTILE: dict[str, tuple[Kind, Any]] = {
+    "counted members": (Kind.JSON, counting(200, 95)),
+    "deep references": (
+        Kind.JSON,
+        {
+            "$ref": "#/$defs/d0",
+            "$defs": {
+                **{
+                    f"d{i}": {
+                        "type": "object",
+                        "properties": {name: {"$ref": f"#/$defs/d{i + 1}"} for name in "ab"},
+                    }
+                    for i in range(60)
+                },
+                "d60": {"type": "integer"},
+            },
+        },
+    ),
+    "a reference to itself": (Kind.JSON, {"$ref": "#"}),
+    "a huge enum": (Kind.JSON, {"enum": [f"value {i}" for i in range(4000)]}),
+    "a long string": (Kind.JSON, {"type": "string", "maxLength": 10**6}),
+    "a long array": (Kind.JSON, {"type": "array", "items": {"type": "integer"}, "maxItems": 10**6}),
+    "optional members": (
+        Kind.JSON,
+        {"type": "object", "properties": {f"p{i}": {"type": "integer"} for i in range(1000)}},
+    ),
+    "divisors": (
+        Kind.JSON,
+        {
+            "type": "object",
+            "properties": {f"p{i}": {"type": "integer", "multipleOf": 997 + i} for i in range(300)},
+        },
+    ),
+    "patterns of members": (
+        Kind.JSON,
+        {
+            "type": "object",
+            "properties": {"a": {}},
+            "patternProperties": {"(a|b)*a(a|b){12}": {}, "b": {}},
+        },
+    ),
+    "deep nesting": (Kind.JSON, nested(200)),
+    "nesting deeper than Python goes": (Kind.JSON, nested(3000)),
+    "repetitions": (Kind.REGEX, "a{0,48000}" * 50),
+    "nested optionals": (Kind.REGEX, "(((((((a?b?)?c?)?d?)?e?)?f?)?g?)?h?)*"),
+    "an automaton of 2**18 states": (Kind.REGEX, "[ab]*a[ab]{18}"),
+    "nested repetitions": (Kind.REGEX, "((((a{0,99}){0,99}){0,99}){0,99}){0,99}"),
+    "an ambiguous grammar": (Kind.GRAMMAR, 'root ::= e\ne ::= e e | "a" | "aa" | e "a"'),
+    "a grammar that doubles": (
+        Kind.GRAMMAR,
+        "root ::= a0\n"
+        + "\n".join(f"a{i} ::= a{i + 1} a{i + 1}" for i in range(30))
+        + '\na30 ::= "x"',
+    ),
+    "a grammar of parentheses": (Kind.GRAMMAR, "root ::= " + "(" * 20000 + '"a"' + ")" * 20000),
+    "a grammar of repetitions": (Kind.GRAMMAR, 'root ::= ("a"{0,99999} "b"{0,99999}){0,999}'),
+    "Lark that repeats": (Kind.GRAMMAR, "start: x{0,50000}\nx: /a{0,1000}/ x?"),
+    "Lark that is ambiguous": (Kind.GRAMMAR, 'start: e\ne: e e | "a" | "aa"'),
+    "many long choices": (Kind.CHOICE, [f"{i} " * 800 for i in range(1000)]),
+    "a thousand tools": (
+        Kind.STRUCTURAL_TAG,
+        json.dumps(
+            {
+                "type": "structural_tag",
+                "format": {
+                    "type": "triggered_tags",
+                    "triggers": ["<tool_call>"],
+                    "tags": [
+                        {
+                            "type": "tag",
+                            "begin": f'<tool_call>\n{{"name": "f{i}", "arguments": ',
+                            "content": {"type": "json_schema", "json_schema": SMALL},
+                            "end": "}\n</tool_call>",
+                        }
+                        for i in range(1000)
+                    ],
+                },
+            }
+        ),
+    ),
+    "no structural tag": (Kind.STRUCTURAL_TAG, '{"triggers": 1}'),
+}
+
+
+@pytest.mark.parametrize("form", HOSTILE)
+async def test_a_hostile_grammar_is_served_or_refused_by_name(pool: GrammarPool, form: str) -> None:
+    kind, value = HOSTILE[form]
+    (found,) = await asyncio.gather(pool.check(constraint(value, kind), ""), return_exceptions=True)
+    if isinstance(found, BaseException):
+        assert isinstance(found, Unserved)
+        assert found.param == FIELD
+        assert FIELD in str(found)
+    else:
+        assert found.params._backend
+
+
+async def test_each_grammar_has_the_backend_that_can_do_it(pool: GrammarPool) -> None:
+    one = await pool.check(constraint({"type": "integer", "multipleOf": 7}), "")
+    other = await pool.check(constraint(["yes", "no"], Kind.CHOICE), "")
+
+    assert one.params._backend == "guidance"
+    assert (other.params._backend, other.params.choice) == ("xgrammar", None)
+    assert other.params.grammar == 'root ::= "yes" | "no"'
+
+
+async def test_it_is_stopped_when_nobody_waits_any_more(
+    pool: GrammarPool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pool, "_settings", GrammarSettings(seconds=600))
+    both = [
+        asyncio.create_task(pool.check(constraint(counting(200, 90)), owner))
+        for owner in ("one", "other")
+    ]
+    forking = psutil.Process(pool._forkers._process.pid)
+    await until(lambda: bool(pool._slow.running and forking.children()))
+    assert len(pool._running) == 1
+    both[0].cancel()
+    await asyncio.gather(both[0], return_exceptions=True)
+    assert len(pool._running) == 1
+    both[1].cancel()
+    await asyncio.gather(both[1], return_exceptions=True)
+    await until(lambda: not forking.children())
+    await until(lambda: not (pool._slow.running))
+
+
+async def test_owners_take_turns(pool: GrammarPool) -> None:
+    done: list[str] = []
+
+    async def ask(owner: str, number: int) -> None:
+        with pytest.raises(Unserved):
+            await pool.check(constraint(counting(200, 80 - number)), owner)
+        done.append(owner)
+
+    many = [asyncio.create_task(ask("many", number)) for number in range(8)]
+    await until(lambda: bool(pool._slow.running))
+    await ask("one", 20)
+    before = done.index("one")
+    await asyncio.gather(*many)
+
+    # Behind those that run, not behind all that came before.
+    assert before < len(many) - 1
+
+
+async def test_others_are_served_while_many_take_long(
+    pool: GrammarPool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pool, "_settings", GrammarSettings(seconds=600))
+    many = [
+        asyncio.create_task(pool.check(constraint(counting(200, 70 - number)), ""))
+        for number in range(8)
+    ]
+    await until(lambda: bool(pool._slow.running))
+    assert await pool.check(constraint({"type": "object", "maxProperties": 1}), "")
+    assert not any(task.done() for task in many)
+    await given_up(pool, many)
+
+
+async def test_too_many_that_wait_are_refused(
+    pool: GrammarPool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pool, "_settings", GrammarSettings(seconds=600))
+    monkeypatch.setattr(pool, "_slow", Line(1, 1))
+    many = [
+        asyncio.create_task(pool.check(constraint(counting(200, 60 - number)), ""))
+        for number in range(7)
+    ]
+    ended, _ = await asyncio.wait(many, return_when=asyncio.FIRST_COMPLETED)
+    assert all(isinstance(task.exception(), Overloaded) for task in ended)
+    await given_up(pool, many)
+
+
+async def test_the_process_is_started_again_if_it_dies(
+    pool: GrammarPool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pool, "_settings", GrammarSettings(seconds=600))
+    asking = asyncio.create_task(pool.check(constraint(counting(200, 50)), ""))
+    await until(lambda: bool(pool._slow.running))
+    process = psutil.Process(pool._forkers._process.pid)
+    for each in [process, *process.children()]:
+        each.kill()
+    with pytest.raises(EngineUnavailable):
+        await asking
+    assert (await pool.check(constraint(SMALL), "")).params
+
+
+def test_the_oldest_answers_are_forgotten() -> None:
+    size = _size((Answer("xgrammar"), False))
+    found = Found(2 * size)
+    for name in (b"a", b"b", b"a", b"c"):
+        if found.get(name) is None:
+            found.put(name, (Answer("xgrammar"), False))
+
+    assert [name for name in (b"a", b"b", b"c") if found.get(name)] == [b"a", b"c"]

@@ -1,0 +1,65 @@
+"""What is done before there is an answer: stopped when the client goes, or its time is over."""
+
+import asyncio
+
+import httpx
+import pytest
+
+from server.engines.base import Job
+from server.engines.fake import FakeEngine
+from tests.server.harness import CHAT, body, client, listening, soon
+
+PROMPT = {"model": "fake", "prompt": "hi", "max_tokens": 4}
+PATHS = pytest.mark.parametrize(
+    ("path", "asked"),
+    [
+        (CHAT, body()),
+        (CHAT, body(stream=True)),
+        ("/v1/completions", PROMPT),
+        ("/v1/route", body()),
+    ],
+)
+
+
+class LookingEngine(FakeEngine):
+    """An engine that never comes to an end with looking a request through."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.began = asyncio.Event()
+        self.stopped = asyncio.Event()
+        self.owners: list[str] = []
+
+    async def check(self, job: Job, owner: str) -> None:
+        self.owners.append(owner)
+        self.began.set()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            self.stopped.set()
+
+
+@PATHS
+async def test_a_client_that_goes_away_stops_what_is_done_for_it(
+    path: str, asked: dict[str, object]
+) -> None:
+    engine = LookingEngine()
+    async with listening(engine) as url, httpx.AsyncClient(base_url=url) as http:
+        asking = asyncio.create_task(http.post(path, json=asked))
+        await soon(engine.began.wait())
+        asking.cancel()
+        await soon(engine.stopped.wait())
+        metrics = (await http.get("/metrics")).text
+
+    assert engine.owners == [""]
+    assert not engine.jobs
+    assert 'status="500"' not in metrics
+
+
+async def test_time_that_is_over_stops_it_too() -> None:
+    engine = LookingEngine()
+    async with client(engine) as http:
+        response = await soon(http.post(CHAT, json=body(), headers={"x-request-timeout": "0.05"}))
+
+    assert response.status_code == 504
+    assert engine.stopped.is_set()
