@@ -76,8 +76,9 @@ async def test_a_stream_says_what_a_whole_answer_says(
     stream = await sdk.chat.completions.create(**asked, stream=True, stream_options=WITH_USAGE)
     async for chunk in stream:
         for choice in chunk.choices:
-            assert not (choice.delta.content and hasattr(choice.delta, "reasoning_content"))
-            thought += getattr(choice.delta, "reasoning_content", "")
+            thinks = getattr(choice.delta, "reasoning_content")  # noqa: B009
+            assert not (choice.delta.content and thinks)
+            thought += thinks or ""
             answer += choice.delta.content or ""
 
     assert thought == getattr(whole.message, "reasoning_content")  # noqa: B009
