@@ -1,7 +1,6 @@
 """Whoever still has an engine that was given up is told so, whatever is asked of it."""
 
 import asyncio
-import threading
 from collections.abc import Callable, Coroutine
 from dataclasses import replace
 from typing import Any
@@ -13,6 +12,7 @@ from budget import TokenBudget
 from server.app import create_app
 from server.engines.answers import Constraint, Kind
 from server.engines.base import EngineUnavailable, Job, Sampling
+from server.engines.grammars import CheckedGrammar
 from server.engines.stall import Patience
 from server.engines.vllm import VllmEngine
 from server.loader import load_engine
@@ -71,11 +71,12 @@ ASKED: list[Callable[[VllmEngine], Coroutine[Any, Any, object]]] = [
 
 async def test_everyone_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("server.host.PROBE_SECONDS", 10 * START_SECONDS)
-    entered, opened = threading.Event(), threading.Event()
+    entered, opened = asyncio.Event(), asyncio.Event()
 
-    def slowly(*_: object) -> None:
+    async def slowly(constraint: Constraint, owner: str) -> CheckedGrammar:
         entered.set()
-        opened.wait(START_SECONDS)
+        await opened.wait()
+        raise EngineUnavailable("the engine stopped")
 
     settings = load_settings({"default_tier": CUSTOM}, None)
     app = create_app(settings, lambda: load_engine(settings))
@@ -90,9 +91,9 @@ async def test_everyone_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
         engine = await app.state.host.loaded()
         assert isinstance(engine, VllmEngine)
         with monkeypatch.context() as patch:
-            patch.setattr("server.engines.vllm._verify", slowly)
+            patch.setattr(engine._grammars, "check", slowly)
             checking = asyncio.create_task(http.post(CHAT, json=CHATTING | JSON))
-            await asyncio.to_thread(entered.wait, START_SECONDS)
+            await soon(entered.wait())
             await engine.abandon()
             opened.set()
             late = await soon(checking)
