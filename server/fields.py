@@ -40,6 +40,7 @@ MEANINGLESS: dict[str, tuple[Any, ...]] = {
     "annotations": ([],),
     "bad_words": ([],),
     "best_of": (1,),
+    "continue_final_message": (False,),
     "documents": ([],),
     "function_call": ("none", "auto"),
     "functions": ([],),

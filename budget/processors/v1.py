@@ -98,6 +98,8 @@ class BudgetLogitsProcessor(LogitsProcessor):
     def __init__(
         self, vllm_config: "VllmConfig", device: torch.device, is_pin_memory: bool
     ) -> None:
+        if device.type == "cpu":
+            _ask_for_tiles()
         slots = vllm_config.scheduler_config.max_num_seqs
         vocabulary = vllm_config.model_config.get_vocab_size()
         self._markers = markers_of(vllm_config)
@@ -243,6 +245,16 @@ class BudgetLogitsProcessor(LogitsProcessor):
                     seat.trying = False
                 seat.seen += 1
         self._enforcer.table.advance(np.array(tokens), np.array(attempted))
+
+
+def _ask_for_tiles() -> None:
+    """Have torch ask Linux for the processor's AMX tiles, where it has any.
+
+    vLLM's attention on the CPU uses them unasked, of which its worker dies if no
+    product of matrices was large enough before the first short prompt.
+    """
+    tiles = torch.ones(64, 64, dtype=torch.bfloat16)
+    torch.mm(tiles, tiles)
 
 
 def _parts(demands: Demands) -> Parts:

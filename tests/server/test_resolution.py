@@ -285,7 +285,7 @@ spellings = st.one_of(
     *(st.sampled_from([*EFFORT_TIERS]).map(spell) for spell in EFFORTS.values()),
     *(st.booleans().map(spell) for spell in SWITCHES.values()),
     st.sampled_from(["auto", "none", "low", "medium", "high", "max", "?"]).map(TIER["budget_tier"]),
-    st.integers(0, 9).map(lambda n: {"thinking": {"continuations": n}}),
+    st.integers(0, 8).map(lambda n: {"thinking": {"continuations": n}}),
 )
 
 
