@@ -59,8 +59,8 @@ async def generate(engine: VllmEngine, job: Job) -> None:
 
 
 ASKED: list[Callable[[VllmEngine], Coroutine[Any, Any, object]]] = [
-    lambda engine: engine.check(JOB),
-    lambda engine: engine.check(BOUND),
+    lambda engine: engine.check(JOB, ""),
+    lambda engine: engine.check(BOUND, ""),
     lambda engine: generate(engine, JOB),
     lambda engine: engine.attempts(HELD),
     lambda engine: engine.health(),

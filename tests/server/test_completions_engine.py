@@ -161,7 +161,7 @@ BOUND = Constraint(Kind.REGEX, "a", "structured_outputs.regex")
 )
 async def test_what_rounds_cannot_honour_is_refused_by_name(sampling: Sampling, field: str) -> None:
     with pytest.raises(Unserved) as refused:
-        await engine(Script([])).check(Job("job", (1,), sampling, TokenBudget()))
+        await engine(Script([])).check(Job("job", (1,), sampling, TokenBudget()), "")
 
     assert refused.value.param == field
 
@@ -171,7 +171,7 @@ async def test_what_does_nothing_is_no_matter() -> None:
         9, presence_penalty=0, frequency_penalty=0, repetition_penalty=1, logit_bias={}
     )
 
-    await engine(Script([])).check(Job("job", (1,), neutral, TokenBudget()))
+    await engine(Script([])).check(Job("job", (1,), neutral, TokenBudget()), "")
 
 
 async def test_texts_for_token_ids() -> None:

@@ -208,7 +208,7 @@ async def test_an_integer_may_be_written_with_a_point() -> None:
     assert raw.json()["usage"]["prompt_tokens"] == one.json()["usage"]["prompt_tokens"] == 2
     assert thinking.json()["choices"][0]["thinking"]["max_tokens"] == 2
     assert_error(await post({"prompt": [[1.5, 1.0]]}, COMPLETIONS), 400, "prompt[0][0]")
-    assert_error(await post({"prompt": [[1.0, -1.0]]}, COMPLETIONS), 400, "prompt")
+    assert_error(await post({"prompt": [[1.0, -1.0]]}, COMPLETIONS), 400, "prompt[0][1]")
 
 
 @pytest.mark.parametrize(
