@@ -171,7 +171,7 @@ async def test_calls_that_are_required_come_whole_whatever_the_budget(
             "response_format",
         ),
         ({"structured_outputs": {"regex": "(unclosed"}}, "structured_outputs.regex"),
-        ({"structured_outputs": {"grammar": "root ::= "}}, "structured_outputs.grammar"),
+        ({"structured_outputs": {"grammar": "root ::= ("}}, "structured_outputs.grammar"),
         ({"structured_outputs": {"structural_tag": "{}"}}, "structured_outputs.structural_tag"),
         ({"structured_outputs": {"json": {"type": "objec"}}}, "structured_outputs.json"),
         ({"logit_bias": {"100000": 1}}, "logit_bias"),
