@@ -66,9 +66,9 @@ async def test_half_a_marker_that_is_turned_down_is_not_shown(text: Served, stre
 
 async def test_a_cap_closes_with_the_whole_marker(text: Served) -> None:
     reasoning, content, thinking = await asked(
-        text, max_thinking_tokens=9, thinking={"landing": "hard"}
+        text, max_thinking_tokens=6, thinking={"landing": "hard"}
     )
-    assert (thinking["tokens"], thinking["end_reason"]) == (9, EndReason.MAX)
+    assert (thinking["tokens"], thinking["end_reason"]) == (6, EndReason.MAX)
     assert 1 <= thinking["forced_tokens"] <= len(text.engine.model.markers.end)
     assert END not in reasoning + content
 
