@@ -125,7 +125,7 @@ class Relenting:
 
 
 def _text(job: Job) -> str:
-    return bytes(token for token in job.prompt_ids if token < 256).decode()
+    return bytes(token for token in job.prompt_ids if token < 256).decode(errors="replace")
 
 
 def _call(name: str, **arguments: Any) -> str:

@@ -49,7 +49,9 @@ def url(served: Served, tmp_path_factory: pytest.TempPathFactory) -> Iterator[st
     ledger = {"url": f"sqlite:///{tmp_path_factory.mktemp('ledger') / 'ledger.db'}"}
     app = create_app(load_settings({"ledger": ledger}), lambda: Lent(served.engine))
     stack = AsyncExitStack()
-    yield served.run(stack.enter_async_context(serving(app)))
+    url = served.run(stack.enter_async_context(serving(app)))
+    served.run(app.state.host.loaded())
+    yield url
     served.run(stack.aclose())
 
 

@@ -93,6 +93,8 @@ def _agree(body: dict) -> None:
         if body.get(name) is not None:
             body.pop("min_tokens", None)
             body.pop("ignore_eos", None)
+    if body.get("stream"):
+        body.pop("prompt_logprobs", None)
     for name in ALONE:  # of a hidden thinking, or a message that must be unfinished
         if "messages" in body:
             body.pop(name, None)
