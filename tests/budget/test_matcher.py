@@ -3,7 +3,16 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from budget import OPAQUE, MarkerMatcher, Markers, Vocabulary, matcher_of
+from budget import (
+    OPAQUE,
+    Label,
+    Machine,
+    MarkerMatcher,
+    Markers,
+    TokenBudget,
+    Vocabulary,
+    matcher_of,
+)
 from budget.matcher import Crossing
 from tests.budget.strategies import VOCABULARY, marked, spelled_markers
 
@@ -126,3 +135,25 @@ def test_a_text_that_would_hold_or_complete_a_marker_is_known() -> None:
     assert matcher.completes_marker([*b"Here: "])
     assert matcher.completes_marker([*b"re: no"])
     assert not matcher.completes_marker([*b"Wait, here: "])
+
+
+def test_an_end_marker_that_cannot_be_completed_is_begun_anew() -> None:
+    markers = Markers((0,), (1,), frozenset({9}), tuple(b"<t>"), tuple(b"</t>"))
+    matcher = matcher_of(markers, Vocabulary.from_bytes([b"<t>", b"</t>", b"<", b"/"]))
+    begun = matcher.step(matcher.inside, 2).state
+    assert matcher.completion(begun) == matcher.completion(matcher.inside) == (1,)
+
+
+def test_the_beginning_of_a_marker_inside_the_token_that_ends_another() -> None:
+    markers = Markers((0,), (1, 2), frozenset({9}), tuple(b"<t>"), tuple(b"</t>"))
+    known = Vocabulary.from_bytes([b"<t>", b"</", b"t>", b"t><", b"t>", b"a"])
+    for tokens, told in (
+        ([1, 3, 4], []),
+        ([1, 3, 5], [(None, b"<"), (5, b"")]),
+    ):
+        machine = Machine(TokenBudget(), markers, known)
+        released = [item for token in tokens for item in machine.advance(token)]
+        released += machine.flush()
+        kept = [(item.token, item.text) for item in released if item.label is Label.ANSWER]
+        assert kept == told
+        assert machine.thinking is (not told)
