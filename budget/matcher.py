@@ -155,7 +155,15 @@ class MarkerMatcher:
         self.outside, self.inside = outside.base, inside.base
         self.inert = inside.base + len(inside.nodes)
         self.states = self.inert + 1
-        self.depth = [*(node.depth for node in (*outside.nodes, *inside.nodes)), 0]
+        # After a whole marker nothing is matched, but for what a stray one may begin.
+        depths = [
+            0
+            if automaton.found(at) and (automaton is inside or at not in self._openings)
+            else node.depth
+            for automaton in (outside, inside)
+            for at, node in enumerate(automaton.nodes)
+        ]
+        self.depth = [*depths, 0]
         self._modes = [outside] * len(outside.nodes) + [inside] * len(inside.nodes)
         # What a token does in a state; what it does in the state's root stands for the rest.
         self._steps: list[dict[int, Step]] = [{} for _ in range(self.states)]

@@ -157,3 +157,20 @@ def test_the_beginning_of_a_marker_inside_the_token_that_ends_another() -> None:
         kept = [(item.token, item.text) for item in released if item.label is Label.ANSWER]
         assert kept == told
         assert machine.thinking is (not told)
+
+
+def test_an_end_marker_is_completed_with_the_longest_tokens_that_fit() -> None:
+    tokens = [bytes([byte]) for byte in range(256)]
+    known = Vocabulary.from_bytes([*tokens, b"</t>", b"/t", b"<t>"])
+    markers = Markers((258,), (256,), frozenset({999}), tuple(b"<t>"), tuple(b"</t>"))
+    matcher = matcher_of(markers, known)
+    begun = matcher.step(matcher.inside, ord("<")).state
+    assert matcher.completion(begun) == (257, ord(">"))
+    assert matcher.completion(matcher.step(begun, 257).state) == (ord(">"),)
+    assert matcher.spelled
+
+
+def test_of_a_token_with_two_markers_the_first_counts() -> None:
+    markers = Markers((0,), (1,), frozenset({9}), tuple(b"<t>"), tuple(b"</t>"))
+    matcher = matcher_of(markers, Vocabulary.from_bytes([b"<t>", b"</t>", b"<t></t>a"]))
+    assert matcher.step(matcher.outside, 2) == (matcher.inside, Crossing.OPENED, 8, 5)

@@ -187,3 +187,22 @@ def test_a_continuation_that_would_complete_the_end_marker_is_refused() -> None:
             opened=True,
             room=50,
         )
+
+
+def test_a_model_that_may_think_has_its_block_closed_where_its_marker_is_text() -> None:
+    spelled = Markers(tuple(b"<t>"), tuple(b"</t>"), frozenset({0}))
+    for seen, may, maximum, opens in (
+        (spelled, True, 0, True),
+        (spelled, True, 5, False),
+        (spelled, False, 0, False),
+        (MARKERS, True, 0, False),
+    ):
+        budget = tokenize(
+            ThinkingBudget(max_tokens=maximum, continuation_texts=("Wait",)),
+            encode=encode,
+            markers=seen,
+            opened=False,
+            room=100,
+            may_think=may,
+        )
+        assert budget.begins_with_marker is opens
