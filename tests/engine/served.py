@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 import httpx
 import pytest
 import uvicorn
+from prometheus_client import REGISTRY
 
 from server.app import create_app
 from server.engines.base import Engine
@@ -71,9 +72,34 @@ def served() -> Iterator[Served]:
 
 
 @contextlib.contextmanager
+def metrics_kept() -> Iterator[None]:
+    """Give the engine that runs already its metrics back in the end: the start of another takes
+    all of vLLM's out of the process's registry."""
+    from vllm.v1.metrics.prometheus import unregister_vllm_metrics
+
+    kept = [
+        collector
+        for collector in REGISTRY._collector_to_names
+        if getattr(collector, "_name", "").startswith("vllm:")
+    ]
+    try:
+        yield
+    finally:
+        unregister_vllm_metrics()
+        for collector in kept:
+            REGISTRY.register(collector)
+
+
+@contextlib.contextmanager
 def serving(**given: Any) -> Iterator[Served]:
     """Serve the demo model with some settings."""
     pytest.importorskip("vllm", reason=NO_ENGINE)
+    with metrics_kept(), _serving(**given) as running:
+        yield running
+
+
+@contextlib.contextmanager
+def _serving(**given: Any) -> Iterator[Served]:
     engine = {"kv_cache_memory_bytes": CACHE}
     # A machine with too much to do is no engine that hangs.
     limits = {"stall_seconds": PATIENCE}

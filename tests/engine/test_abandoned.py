@@ -1,7 +1,7 @@
 """Whoever still has an engine that was given up is told so, whatever is asked of it."""
 
 import asyncio
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -19,7 +19,7 @@ from server.loader import load_engine
 from server.sections import CUSTOM
 from server.settings import load_settings
 from tests.engine.asking import CHAT
-from tests.engine.served import START_SECONDS
+from tests.engine.served import START_SECONDS, metrics_kept
 from tests.server.described import assert_described
 from tests.server.harness import soon
 
@@ -67,6 +67,12 @@ ASKED: list[Callable[[VllmEngine], Coroutine[Any, Any, object]]] = [
     lambda engine: engine.probe(Patience(1, 1)),
     lambda engine: engine.codec.render(MESSAGES, thinking=True),
 ]
+
+
+@pytest.fixture(autouse=True)
+def keep_metrics() -> Iterator[None]:
+    with metrics_kept():
+        yield
 
 
 async def test_everyone_is_told(monkeypatch: pytest.MonkeyPatch) -> None:

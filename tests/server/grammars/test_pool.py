@@ -301,7 +301,9 @@ async def test_the_process_is_started_again_if_it_dies(
     asking = asyncio.create_task(pool.check(constraint(counting(200, 50)), ""))
     await until(lambda: bool(pool._slow.running))
     process = psutil.Process(pool._forkers._process.pid)
-    for each in [process, *process.children()]:
+    process.suspend()  # or else it forks between the look for its children and its end
+    await until(lambda: process.status() == psutil.STATUS_STOPPED)
+    for each in [*process.children(), process]:
         each.kill()
     with pytest.raises(EngineUnavailable):
         await asking
