@@ -3,6 +3,7 @@
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager, nullcontext
 from importlib.metadata import PackageNotFoundError, version
+from uuid import uuid4
 
 import orjson
 from fastapi import Depends, FastAPI, Request, Response
@@ -70,18 +71,18 @@ def create_app(settings: Settings, load: Load, tracing: Tracing | None = None) -
     crew = Crew(line)
     admissions = Admissions(settings, Router.load(settings.router))
     origins = Origins(settings.cors)
-    ledger = open_ledger(settings.ledger, metrics.settled)
+    gateway = uuid4().hex
+    ledger = open_ledger(settings.ledger, gateway, metrics.settled)
     keys = open_keys(settings.ledger)
     guard = Guard([*map(Key.listed, settings.keys)], keys, asks=settings.asks_for_keys)
     tariff = Tariff(settings)
-    purse = Purse(keys, tariff)
-    replays = open_replays(settings.ledger)
-    put = None if ledger is None else ledger.put
+    purse = Purse(keys, tariff, gateway)
+    replays = open_replays(settings.ledger, gateway)
     metrics.engine_up.set_function(lambda: host.up)
     metrics.running.set_function(lambda: line.running)
     metrics.waiting.set_function(lambda: line.waiting)
     metrics.ledger_waiting.set_function(lambda: 0 if ledger is None else ledger.waiting)
-    books = Books(tariff, Recent(), put, settings.ledger.texts)
+    books = Books(tariff, Recent(), ledger, settings.ledger.texts)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncGenerator[None, None]:
@@ -89,8 +90,8 @@ def create_app(settings: Settings, load: Load, tracing: Tracing | None = None) -
         async with ledger or nullcontext():
             yield
             await crew.aclose()
-        await replays.aclose()
-        await purse.aclose()
+            await replays.aclose()
+            await purse.aclose()
         if keys is not None:
             await keys.aclose()
         await host.aclose()

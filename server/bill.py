@@ -1,6 +1,7 @@
 """What each request costs: by its tokens, or by its share of the machine's time."""
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from decimal import Decimal
 
 from server.busy import BusyClock
@@ -67,12 +68,27 @@ class Bill:
         self._tariff = tariff
         self._stays: dict[int, Stay] = {}
         self._cached: dict[int, int] = {}
+        self._running: dict[int, Callable[[], End]] = {}
         self.choices_per_prompt = 1
         self.ends: list[End] = []
 
-    def begin(self, choice: int) -> None:
+    def so_far(self) -> "Bill":
+        """What it would be if every choice were broken off now."""
+        bill = Bill(self._tariff)
+        now = self._tariff.clock.read()
+        bill.choices_per_prompt = self.choices_per_prompt
+        bill._cached = {**self._cached}
+        bill._stays = {
+            choice: stay if stay.left is not None else replace(stay, left=now)
+            for choice, stay in self._stays.items()
+        }
+        bill.ends = [*self.ends, *(end() for end in self._running.values())]
+        return bill
+
+    def begin(self, choice: int, so_far: Callable[[], End]) -> None:
         """See `Account`."""
         self._stays[choice] = Stay(self._tariff.clock.enter())
+        self._running[choice] = so_far
 
     def prefilled(self, choice: int, cached: int | None) -> None:
         """See `Account`."""
@@ -87,6 +103,7 @@ class Bill:
 
     def record(self, end: End) -> None:
         """See `Account`."""
+        self._running.pop(end.choice, None)
         self.ends.append(end)
 
     @property

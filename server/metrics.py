@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from enum import StrEnum
 from http import HTTPStatus
@@ -16,9 +16,9 @@ from server.bill import Bill
 from server.channels import Call, Channel, Piece
 from server.engines.base import Engine
 from server.host import Load
-from server.keys.limits import Taken
 from server.keys.purse import Hold
 from server.ledger.entry import Books, Entry, one_of
+from server.ledger.rows import Taken
 from server.ledger.writer import Fate
 from server.prices import Cost, to_nanos
 from server.schemas import Generation
@@ -286,17 +286,17 @@ class Meter:
         self._hold = hold
         self._admitted_at = time.perf_counter()
         self._tier, self._key = admission.resolution.label, key
-        self._entry.admitted(name, model, asked, admission, key)
+        self._entry.admitted(name, model, asked, admission, key, lambda: hold.held)
         self._trace.admitted(name, model, asked, admission)
         self._metrics.routed.labels(self._tier, admission.resolution.source.value).inc()
         if admission.clamped_by:
             self._metrics.clamped.inc()
 
-    def begin(self, choice: int) -> None:
+    def begin(self, choice: int, so_far: Callable[[], End]) -> None:
         """See `Account`."""
         self._running += 1
         self._none_runs.clear()
-        self.bill.begin(choice)
+        self.bill.begin(choice, so_far)
         self._trace.began(choice)
         if self._admitted_at is not None:
             self._metrics.queue_seconds.observe(time.perf_counter() - self._admitted_at)

@@ -14,6 +14,7 @@ from server.events import DONE, Failure
 from server.exchange import Stream
 from server.ledger.ledger import open_database
 from server.ledger.replays import Claim, Kept, ReplayStore
+from server.ledger.retry import ended, until_done
 from server.ledger.store import reason
 from server.sections import LedgerSettings
 from server.terms import Terms
@@ -27,11 +28,11 @@ MAX_NAME = 255
 MAX_KEPT = 2**20
 """Bytes of an answer; a longer one is not kept, and made again."""
 
-MARGIN = timedelta(seconds=60)
-"""After a request's time is over; its name is free then, whatever became of its process."""
-
 PATIENCE_SECONDS = 5.0
 """That a request waits for the database."""
+
+CLOSE_SECONDS = 5.0
+"""For what is still to be written when the server stops; a lease that ends does the rest."""
 
 
 class Replays:
@@ -74,15 +75,13 @@ class Replays:
         if name is None:
             return await answer()
         store, claim = self._claim(name, body, terms)
-        now = datetime.now(UTC)
-        expires = now + timedelta(seconds=terms.seconds) + MARGIN
-        kept = await _asked(self._taken(store, claim, now, expires))
+        kept = await self._taken(store, claim)
         if kept is not None:
             return _replay(kept, claim)
         try:
             response = await answer()
         except Exception:
-            await asyncio.shield(self._free(store, claim))
+            await _awhile(self._free(store, claim))
             raise
         except BaseException:
             self._free(store, claim)
@@ -105,30 +104,57 @@ class Replays:
             )
         return self._store, Claim(terms.name, name, hashlib.sha256(body).hexdigest())
 
-    async def _taken(
-        self, store: ReplayStore, claim: Claim, now: datetime, expires: datetime
-    ) -> Kept | None:
-        """Whoever has the name, as `ReplayStore.claim` has it; one that is over has it no more."""
+    async def _taken(self, store: ReplayStore, claim: Claim) -> Kept | None:
+        """Whoever has the name, as `ReplayStore.claim` has it; one that is over has it no more.
+
+        Raises:
+            Unavailable: if the database does not say.
+        """
+        claiming = asyncio.ensure_future(self._claimed(store, claim))
+        try:
+            # Shielded: nobody knows how far a transaction that is cancelled has come.
+            async with asyncio.timeout(PATIENCE_SECONDS):
+                return await asyncio.shield(claiming)
+        except BaseException as error:
+            self._run(self._undo(store, claiming, claim))
+            if not isinstance(error, Exception):
+                raise
+            logger.warning("kept answers cannot be used: %s", reason(error))
+            told = f"'{HEADER}' cannot be looked up now: try again later"
+            raise Unavailable(told, headers={"retry-after": "5"}) from error
+
+    async def _claimed(self, store: ReplayStore, claim: Claim) -> Kept | None:
         freeing = self._freeing.get((claim.key, claim.name))
-        kept = await store.claim(claim, now, expires)
+        kept = await store.claim(claim, datetime.now(UTC))
         if kept is None or kept.media_type is not None:
             return kept
         freeing = self._freeing.get((claim.key, claim.name)) or freeing
         if freeing is None:
             return kept
         await asyncio.wait([freeing])
-        return await store.claim(claim, now, expires)
+        return await store.claim(claim, datetime.now(UTC))
+
+    async def _undo(
+        self, store: ReplayStore, claiming: "asyncio.Future[Kept | None]", claim: Claim
+    ) -> None:
+        """Let a name be free that nobody waits for any more, if it was taken after all."""
+        try:
+            if await claiming is not None:
+                return  # it is another's
+        except Exception:
+            logger.debug("nobody knows whether a name was taken", exc_info=True)
+        await until_done(lambda: store.give_up(claim))
 
     async def _keep(
         self, response: Response, body: bytes, store: ReplayStore, claim: Claim
     ) -> None:
         if response.status_code != 200 or len(body) > MAX_KEPT:
-            await asyncio.shield(self._free(store, claim))
+            await _awhile(self._free(store, claim))
             return
         tier = response.headers.get(TIER, "")
         kept = Kept(claim.digest, response.media_type, tier, body)
         expires = datetime.now(UTC) + self._keeps
-        await asyncio.shield(self._run(store.keep(claim, kept, expires)))
+        await _awhile(self._run(until_done(lambda: store.keep(claim, kept, expires))))
 
     async def _recording(
         self, parts: AsyncIterable[Any], response: Response, store: ReplayStore, claim: Claim
@@ -145,7 +171,7 @@ class Replays:
                     await self._keep(response, bytes(body), store, claim)
                 elif isinstance(part, Failure):
                     whole = True
-                    await asyncio.shield(self._free(store, claim))
+                    await _awhile(self._free(store, claim))
                 yield part
         finally:
             if not whole:
@@ -154,32 +180,36 @@ class Replays:
     def _free(self, store: ReplayStore, claim: Claim) -> asyncio.Task[None]:
         """Let the name be free again; whoever asks by it meanwhile waits for that."""
         name = (claim.key, claim.name)
-        self._freeing[name] = task = self._run(store.give_up(claim))
+        self._freeing[name] = task = self._run(until_done(lambda: store.give_up(claim)))
         task.add_done_callback(lambda _: self._freeing.pop(name, None))
         return task
 
     def _run(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         """Work that goes on when the client that it is for has gone."""
-        task = asyncio.create_task(_tried(work))
+        task = asyncio.create_task(work)
         self._running.add(task)
         task.add_done_callback(self._running.discard)
         return task
 
     async def aclose(self) -> None:
         """Wait for what is being written, and let go of the database."""
-        await asyncio.gather(*self._running)
+        await ended(self._running, CLOSE_SECONDS)
         if self._store is not None:
             await self._store.aclose()
 
 
-def open_replays(settings: LedgerSettings) -> Replays:
+def open_replays(settings: LedgerSettings, gateway: str) -> Replays:
     """Answers are kept in the ledger's database, if there is one and it is wanted.
+
+    Args:
+        settings: where the ledger is, and for how long they are kept.
+        gateway: which of those that share it this one is.
 
     Raises:
         BadSettings: if there can be none.
     """
     url = settings.url.get_secret_value()
-    store = ReplayStore(open_database(url)) if keeps_answers(settings) else None
+    store = ReplayStore(open_database(url), gateway) if keeps_answers(settings) else None
     return Replays(store, timedelta(hours=settings.replay_hours))
 
 
@@ -188,27 +218,9 @@ def keeps_answers(settings: LedgerSettings) -> bool:
     return bool(settings.url.get_secret_value() and settings.replay_hours)
 
 
-async def _asked(work: Coroutine[Any, Any, Any]) -> Any:
-    """What the database says.
-
-    Raises:
-        Unavailable: if it says nothing.
-    """
-    try:
-        async with asyncio.timeout(PATIENCE_SECONDS):
-            return await work
-    except Exception as error:  # drivers have their own
-        logger.warning("kept answers cannot be used: %s", reason(error))
-        told = f"'{HEADER}' cannot be looked up now: try again later"
-        raise Unavailable(told, headers={"retry-after": "5"}) from error
-
-
-async def _tried(work: Coroutine[Any, Any, None]) -> None:
-    try:
-        async with asyncio.timeout(PATIENCE_SECONDS):
-            await work
-    except Exception as error:
-        logger.warning("an answer could not be kept, or a name freed: %s", reason(error))
+async def _awhile(task: "asyncio.Task[None]") -> None:
+    """Wait for what is being written; not for long, it is written all the same."""
+    await asyncio.wait({task}, timeout=PATIENCE_SECONDS)
 
 
 def _replay(kept: Kept, claim: Claim) -> Response:

@@ -81,8 +81,14 @@ class End:
 class Account(Protocol):
     """Keeps the books of one request."""
 
-    def begin(self, choice: int) -> None:
-        """A choice enters the engine."""
+    def begin(self, choice: int, so_far: "Callable[[], End]") -> None:
+        """A choice enters the engine.
+
+        Args:
+            choice: which one.
+            so_far: tells what it would come to if it were broken off now, at no cost; the
+                words of the server's own in it are not known then.
+        """
 
     def prefilled(self, choice: int, cached: int | None) -> None:
         """The first tokens of a choice are there.
@@ -203,7 +209,7 @@ class Choice:
             EngineUnavailable: if the engine cannot go on.
             DesyncError: if the engine did not enforce the budget.
         """
-        account.begin(self._index)
+        account.begin(self._index, self._so_far)
         try:
             try:
                 finish = await self._generate(emit, account)
@@ -248,6 +254,19 @@ class Choice:
         if tokens > self._told and now >= self._told_at + PROGRESS_SECONDS:
             self._told_at, self._told = now, tokens
             emit(self._count(Progress(self._index, tokens)))
+
+    def _so_far(self) -> End:
+        channels = self._channels
+        outcome = Outcome(channels.thinking_tokens, (), 0, EndReason.CANCELLED, {})
+        return End(
+            self._index,
+            Finish.ABORT,
+            outcome,
+            (),
+            len(channels.tokens),
+            channels.answer_tokens,
+            channels.calls,
+        )
 
     async def _broken_off(self) -> End:
         """The account of a choice that did not come to its end, as far as it can be had."""

@@ -1,7 +1,7 @@
 """Whether a key may have what a request may take, beside what it has had."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, time, timedelta
 from decimal import Decimal
 
@@ -10,6 +10,9 @@ from server.prices import NANO, to_nanos
 from server.sections import KeyLimits
 
 WINDOW = timedelta(seconds=60)
+
+HELD_SECONDS = "5"
+"""After which to ask again for what is held for others; nobody knows when they end."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,19 +29,6 @@ class Want:
 
 
 @dataclass(frozen=True, slots=True)
-class Taken:
-    """What one request took, once all its choices have ended.
-
-    Attributes:
-        tokens: of the prompt and of all its answers.
-        nanos: billionths of the currency; 0 where no price is known.
-    """
-
-    tokens: int
-    nanos: int
-
-
-@dataclass(frozen=True, slots=True)
 class Use:
     """What requests with a key have taken, or may still take while they run.
 
@@ -48,6 +38,8 @@ class Use:
         oldest: when the first request of the last minute came.
         day: billionths of the currency, of this day's requests, those that run included.
         month: likewise.
+        held_of_day: what of it is held for those that run.
+        held_of_month: likewise.
     """
 
     requests: int
@@ -55,6 +47,8 @@ class Use:
     oldest: datetime | None
     day: int
     month: int
+    held_of_day: int = 0
+    held_of_month: int = 0
 
 
 def check(limits: KeyLimits, use: Use, want: Want, now: datetime) -> dict[str, str]:
@@ -67,13 +61,19 @@ def check(limits: KeyLimits, use: Use, want: Want, now: datetime) -> dict[str, s
         now: the time.
 
     Raises:
-        RateLimited: if the requests or the tokens of this minute do not allow for it.
+        RateLimited: if the requests or the tokens of this minute do not allow for it, or what
+            is held for requests that run.
         QuotaExceeded: if the money of this day or month does not.
     """
     headers = _told(limits, use, now)
     _check_rates(limits, use, want, now, headers)
     _check_money(limits, use, want, now, headers)
-    after = Use(use.requests + 1, use.tokens + want.tokens, use.oldest or now, use.day, use.month)
+    after = replace(
+        use,
+        requests=use.requests + 1,
+        tokens=use.tokens + want.tokens,
+        oldest=use.oldest or now,
+    )
     return _told(limits, after, now)
 
 
@@ -107,12 +107,20 @@ def _check_money(
     limits: KeyLimits, use: Use, want: Want, now: datetime, headers: dict[str, str]
 ) -> None:
     spans = (
-        ("day", limits.per_day, use.day, _next_day(now)),
-        ("month", limits.per_month, use.month, _next_month(now)),
+        ("day", limits.per_day, use.day, use.held_of_day, _next_day(now)),
+        ("month", limits.per_month, use.month, use.held_of_month, _next_month(now)),
     )
-    for span, most, spent, ends in spans:
+    for span, most, spent, held, ends in spans:
         if most is not None and spent + want.nanos > to_nanos(most):
             left = max(Decimal(), most - spent * NANO)
+            if spent - held + want.nanos <= to_nanos(most):
+                raise RateLimited(
+                    f"this request may cost {want.nanos * NANO:f}, and of the {most:f} that its "
+                    f"key may spend in a {span} {left:f} are left while {held * NANO:f} are held "
+                    "for requests that run: try again when one has ended, or ask for fewer "
+                    "tokens by max_tokens",
+                    headers={**headers, "retry-after": HELD_SECONDS},
+                )
             raise QuotaExceeded(
                 f"this request may cost {want.nanos * NANO:f}, and of the {most:f} that its key "
                 f"may spend in a {span} {left:f} are left",

@@ -4,15 +4,17 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import Coroutine, Mapping
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Any
 
 from server.admission import Admission
 from server.bill import Tariff
 from server.errors import ApiError, RateLimited, Unavailable
 from server.key import Key
-from server.keys.limits import Taken, Want
+from server.keys.limits import Want
 from server.keys.store import KeyStore
+from server.ledger.retry import ended, until_done
+from server.ledger.rows import Taken
 from server.ledger.store import reason
 from server.prices import to_nanos
 
@@ -21,8 +23,10 @@ logger = logging.getLogger(__name__)
 PATIENCE_SECONDS = 5.0
 """That a request waits for the database."""
 
-MARGIN = timedelta(seconds=60)
-"""After a request's time is over, for its row to be written; a hold counts no more then."""
+CLOSE_SECONDS = 5.0
+"""For what is still to be given back when the server stops; a lease that ends does the rest."""
+
+NOTHING = Taken(0, 0)
 
 
 class Hold:
@@ -30,11 +34,13 @@ class Hold:
 
     Attributes:
         left: headers that tell what its key has left.
+        held: how much it is.
         settled: set once what the request did not take is given back, or cannot be.
     """
 
     def __init__(self) -> None:
         self.left: Mapping[str, str] = {}
+        self.held = NOTHING
         self.settled = asyncio.Event()
         self.settled.set()
 
@@ -48,8 +54,11 @@ class Hold:
 class CountedHold(Hold):
     """What is held back for one request of a key whose limits count."""
 
-    def __init__(self, purse: "Purse", key: str, name: str, left: Mapping[str, str]) -> None:
+    def __init__(
+        self, purse: "Purse", key: str, name: str, held: Taken, left: Mapping[str, str]
+    ) -> None:
         self.left = left
+        self.held = held
         self.key = key
         self.settled = asyncio.Event()
         self._purse = purse
@@ -65,6 +74,7 @@ class CountedHold(Hold):
         """See `Hold`."""
         if not self._settling:
             self._settling = True
+            self.held = taken
             self._purse.run(self._settle(taken))
 
     async def _settle(self, taken: Taken) -> None:
@@ -80,10 +90,18 @@ class Purse:
         leaving: holds of requests of which nothing more is sent, and which are not settled.
     """
 
-    def __init__(self, store: KeyStore | None, tariff: Tariff) -> None:
+    def __init__(self, store: KeyStore | None, tariff: Tariff, gateway: str) -> None:
+        """Begin with nothing held back.
+
+        Args:
+            store: the database's; None where there is none.
+            tariff: what requests may cost.
+            gateway: the one whose requests they are; see `Lease`.
+        """
         self.leaving: set[CountedHold] = set()
         self._store = store
         self._tariff = tariff
+        self._gateway = gateway
         self._tasks: set[asyncio.Task[None]] = set()
         self._ended: dict[str, Taken] = {}
         self._writing = asyncio.Lock()
@@ -112,10 +130,9 @@ class Purse:
         if self._store is None:
             raise Unavailable("this key has limits, and this server no ledger to count in")
         want = self._want(key, admission, seconds)
-        expires = now + timedelta(seconds=seconds) + MARGIN
         leaving = self._leaving(key)
         try:
-            left = await self._hold(self._store, name, key, want, now, expires)
+            left = await self._hold(self._store, name, key, want, now)
         except RateLimited:
             # Those whose clients have left are no reason to refuse what their end leaves room for.
             leaving |= self._leaving(key)
@@ -125,8 +142,8 @@ class Purse:
                 async with asyncio.timeout(PATIENCE_SECONDS):
                     for hold in leaving:
                         await hold.settled.wait()
-            left = await self._hold(self._store, name, key, want, now, expires)
-        return CountedHold(self, key.name, name, left)
+            left = await self._hold(self._store, name, key, want, now)
+        return CountedHold(self, key.name, name, Taken(want.tokens, want.nanos), left)
 
     async def settle(self, name: str, taken: Taken) -> None:
         """Give back what a request that has ended did not take.
@@ -145,15 +162,9 @@ class Purse:
                 logger.warning("holds are left for the ledger to settle: %s", reason(error))
 
     async def _hold(
-        self,
-        store: KeyStore,
-        name: str,
-        key: Key,
-        want: Want,
-        now: datetime,
-        expires: datetime,
+        self, store: KeyStore, name: str, key: Key, want: Want, now: datetime
     ) -> Mapping[str, str]:
-        holding = asyncio.ensure_future(store.hold(name, key, want, now, expires))
+        holding = asyncio.ensure_future(store.hold(name, key, want, now, self._gateway))
         try:
             # Shielded: nobody knows how far a transaction that is cancelled has come.
             async with asyncio.timeout(PATIENCE_SECONDS):
@@ -185,11 +196,9 @@ class Purse:
         """Release a hold that nobody waits for any more, once it is known whether it was made."""
 
         async def undo() -> None:
-            try:
+            with contextlib.suppress(Exception):  # it may have come to the database all the same
                 await holding
-                await store.release(name)
-            except Exception as error:
-                logger.warning("a hold is left to expire: %s", reason(error))
+            await until_done(lambda: store.release(name))
 
         self.run(undo())
 
@@ -202,4 +211,4 @@ class Purse:
 
     async def aclose(self) -> None:
         """Wait for what is being given back."""
-        await asyncio.gather(*self._tasks)
+        await ended(self._tasks, CLOSE_SECONDS)

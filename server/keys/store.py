@@ -11,8 +11,9 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from server.key import Key
-from server.keys.limits import WINDOW, Taken, Use, Want, check
+from server.keys.limits import WINDOW, Use, Want, check
 from server.ledger.ledger import open_database
+from server.ledger.rows import Taken
 from server.ledger.store import reason
 from server.ledger.tables import holds, keys, requests, spend
 from server.sections import KeyLimits, LedgerSettings, Scope
@@ -91,7 +92,7 @@ class KeyStore:
             return _use((await connection.execute(_used(name, now))).one())
 
     async def hold(
-        self, row_id: str, key: Key, want: Want, now: datetime, expires: datetime
+        self, row_id: str, key: Key, want: Want, now: datetime, gateway: str
     ) -> dict[str, str]:
         """Hold back what a request may take, until its row is written.
 
@@ -104,8 +105,7 @@ class KeyStore:
             key: whose it is.
             want: what the request may take.
             now: the time.
-            expires: when the request is over in any case: a hold whose process died
-                counts no more then.
+            gateway: the one that runs it; if it is lost, others settle what it held.
 
         Returns:
             Headers that tell what is left.
@@ -119,15 +119,13 @@ class KeyStore:
                 # SQLite lets one transaction write at a time, and this is one that will.
                 one_at_a_time = text("SELECT pg_advisory_xact_lock(hashtextextended(:key, 0))")
                 await connection.execute(one_at_a_time, {"key": key.name})
-            over = (holds.c.key == key.name) & (holds.c.expires <= now)
-            await connection.execute(delete(holds).where(over))
             used = _use((await connection.execute(_used(key.name, now))).one())
             told = check(key.limits, used, want, now)
             row = {
                 "id": row_id,
                 "key": key.name,
+                "gateway": gateway,
                 "placed": now,
-                "expires": expires,
                 "tokens": want.tokens,
                 "nanos": want.nanos,
             }
@@ -152,7 +150,7 @@ class KeyStore:
         )
         settled = [
             {"row_id": row_id, "taken_tokens": each.tokens, "taken_nanos": each.nanos}
-            for row_id, each in taken.items()
+            for row_id, each in sorted(taken.items())
         ]
         async with self._engine.begin() as connection:
             await connection.execute(settling, settled)
@@ -199,7 +197,7 @@ def _used(name: str, now: datetime) -> Select[Any]:
     since = now - WINDOW
     today = now.date()
     recent = (requests.c.key == name) & (requests.c.time > since)
-    held = (holds.c.key == name) & (holds.c.expires > now)
+    held = holds.c.key == name
     tokens = requests.c.prompt_tokens + requests.c.completion_tokens
     month = today.replace(day=1)
     in_month = (spend.c.key == name) & (spend.c.day >= month)
@@ -234,6 +232,8 @@ def _use(row: Row[Any]) -> Use:
         oldest=min(moments, default=None),
         day=int(found["day"] or 0) + int(found["held_today"] or 0),
         month=int(found["month"] or 0) + int(found["held_in_month"] or 0),
+        held_of_day=int(found["held_today"] or 0),
+        held_of_month=int(found["held_in_month"] or 0),
     )
 
 

@@ -1,6 +1,7 @@
 """From a ledger's URL to an engine of SQLAlchemy's."""
 
 import asyncio
+import logging
 import os
 from errno import ENOENT
 from importlib.util import find_spec
@@ -9,11 +10,14 @@ from sqlite3 import OperationalError
 from typing import Any
 
 from sqlalchemy import URL, Connection, event, make_url
-from sqlalchemy.exc import ArgumentError
+from sqlalchemy.exc import ArgumentError, DisconnectionError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+from sqlalchemy.pool import ConnectionPoolEntry
 from sqlalchemy.util import await_only
 
 from server.state import state_folder
+
+logger = logging.getLogger(__name__)
 
 DRIVERS = {"sqlite": "aiosqlite", "postgresql": "asyncpg"}
 """The driver of each database that a ledger can be in."""
@@ -69,8 +73,10 @@ def connect(text: str, *, reads_only: bool = False) -> AsyncEngine:
     """
     url = read_url(text)
     if url.get_backend_name() == "sqlite":
-        if (folder := Path(url.database or "").parent) == state_folder():
+        file = Path(url.database or "")
+        if (folder := file.parent) == state_folder():
             folder.mkdir(parents=True, exist_ok=True)
+            folder.chmod(0o700)
         if not folder.is_dir():
             raise FileNotFoundError(ENOENT, os.strerror(ENOENT), str(folder))
         # SQLite takes one writer at a time. Those who wait for one connection take turns as they
@@ -79,6 +85,7 @@ def connect(text: str, *, reads_only: bool = False) -> AsyncEngine:
             url, connect_args={"timeout": SECONDS}, pool_size=1, max_overflow=0
         )
         _prepare_sqlite(engine, reads_only=reads_only)
+        _watch_file(engine, file, reads_only=reads_only)
         return engine
     limits = {"timeout": SECONDS, "command_timeout": 60.0}
     return create_async_engine(url, connect_args=limits, pool_pre_ping=True)
@@ -130,3 +137,34 @@ def _prepare_sqlite(engine: AsyncEngine, *, reads_only: bool) -> None:
 
     event.listen(engine.sync_engine, "connect", on_connect)
     event.listen(engine.sync_engine, "begin", on_begin)
+
+
+def _watch_file(engine: AsyncEngine, file: Path, *, reads_only: bool) -> None:
+    """Make the file this user's alone, and notice when it is no longer there.
+
+    SQLite goes on writing to a file that was deleted, and nobody would ever read it.
+    """
+
+    def on_do_connect(*_: Any) -> None:
+        if not reads_only:
+            os.close(os.open(file, os.O_RDWR | os.O_CREAT, 0o600))
+
+    def on_connect(_: Any, record: ConnectionPoolEntry) -> None:
+        record.info["file"] = _identity(file)
+
+    def on_checkout(_: Any, record: ConnectionPoolEntry, __: Any) -> None:
+        if _identity(file) != record.info["file"]:
+            logger.error("the ledger's file %s was deleted or replaced: it is opened anew", file)
+            raise DisconnectionError("the file is gone")
+
+    event.listen(engine.sync_engine, "do_connect", on_do_connect)
+    event.listen(engine.sync_engine, "connect", on_connect)
+    event.listen(engine.sync_engine, "checkout", on_checkout)
+
+
+def _identity(file: Path) -> tuple[int, int] | None:
+    try:
+        found = file.stat()
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino

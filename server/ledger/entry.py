@@ -1,7 +1,7 @@
 """A request's row while the request runs."""
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from http import HTTPStatus
 
@@ -11,7 +11,8 @@ from server.admission import Admission
 from server.bill import Bill, Tariff
 from server.channels import Call, Channel, Piece
 from server.estimates import Recent
-from server.ledger.rows import MIXED, NOT_STARTED, Row, Texts
+from server.ledger.ledger import Ledger
+from server.ledger.rows import MIXED, NOT_STARTED, Draft, Row, Taken, Texts
 from server.prices import Cost
 from server.reply import finish_reason
 
@@ -26,13 +27,13 @@ class Books:
     Attributes:
         tariff: how it is paid for.
         recent: what the last answers took.
-        put: takes its row; None keeps no ledger.
+        ledger: takes its row, if there is one.
         texts: whether rows hold what was said.
     """
 
     tariff: Tariff
     recent: Recent
-    put: Callable[[Row], None] | None = None
+    ledger: Ledger | None = None
     texts: bool = False
 
 
@@ -71,16 +72,24 @@ class Entry:
         """What it has cost so far; None where no price is known, or it was refused."""
         if self._admission is None:
             return None
-        return self.bill.cost(self._admission.prompt_tokens if self.bill.ends else 0)
+        return _cost(self._admission, self.bill)
 
     def admitted(
-        self, name: str, model: str, asked: BaseModel, admission: Admission, key: str
+        self,
+        name: str,
+        model: str,
+        asked: BaseModel,
+        admission: Admission,
+        key: str,
+        held: Callable[[], Taken],
     ) -> None:
         """Note what was let in; see `Meter.admitted`."""
         self._name, self._model, self._admission, self._key = name, model, admission, key
         self.bill.choices_per_prompt = admission.choices_per_prompt
         if self._books.texts:
             self._request = asked.model_dump_json(include=PROMPTS, exclude_unset=True)
+        if self._books.ledger is not None:
+            self._books.ledger.begin(name, lambda: self._draft(admission, held()))
 
     def saw(self, item: Piece | Call) -> None:
         """Note what was said, where that is kept."""
@@ -94,11 +103,17 @@ class Entry:
             return
         if status == HTTPStatus.OK:
             books.recent.note(admission.resolution.label, self.bill, admission.prompt_tokens)
-        if books.put is not None:
-            books.put(self._row(admission, status, seconds))
+        if books.ledger is not None:
+            books.ledger.put(self._row(admission, status, seconds, self.bill))
 
-    def _row(self, admission: Admission, status: int, seconds: float) -> Row:
-        ends, budget = self.bill.ends, admission.resolution.asked
+    def _draft(self, admission: Admission, held: Taken) -> Draft:
+        """What is known of it while it runs: the row of one whose server is lost now."""
+        seconds = (datetime.now(UTC) - self._time).total_seconds()
+        row = self._row(admission, HTTPStatus.INTERNAL_SERVER_ERROR, seconds, self.bill.so_far())
+        return Draft(replace(row, texts=None, estimated=True), held)
+
+    def _row(self, admission: Admission, status: int, seconds: float, bill: Bill) -> Row:
+        ends, budget = bill.ends, admission.resolution.asked
         outcomes = [end.outcome for end in ends]
         return Row(
             id=self._name,
@@ -116,18 +131,18 @@ class Entry:
             clamped_by=",".join(admission.clamped_by),
             choices=len(admission.jobs),
             prompt_tokens=admission.prompt_tokens,
-            cached_tokens=self.bill.cached_tokens,
+            cached_tokens=bill.cached_tokens,
             thinking_tokens=sum(outcome.tokens for outcome in outcomes),
             forced_tokens=sum(sum(outcome.forced.values()) for outcome in outcomes),
             answer_tokens=sum(end.answer_tokens for end in ends),
-            completion_tokens=self.bill.completion_tokens,
+            completion_tokens=bill.completion_tokens,
             continuations=sum(outcome.continuations for outcome in outcomes),
             end_reason=one_of(outcome.end_reason.value for outcome in outcomes),
             finish_reason=one_of(finish_reason(end, admission) for end in ends),
             first_reasoning_seconds=self.first.get(Channel.REASONING),
             first_answer_seconds=self.first.get(Channel.ANSWER),
             seconds=seconds,
-            cost=self.cost,
+            cost=_cost(admission, bill),
             texts=self._texts(),
         )
 
@@ -136,6 +151,10 @@ class Entry:
             return None
         thinking, answer = ("".join(self._said[channel]) for channel in Channel)
         return Texts(self._request, thinking, answer)
+
+
+def _cost(admission: Admission, bill: Bill) -> Cost | None:
+    return bill.cost(admission.prompt_tokens if bill.ends else 0)
 
 
 def one_of(reasons: Iterable[str]) -> str:

@@ -7,7 +7,9 @@ from collections.abc import Callable
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from server.ledger.database import connect
-from server.ledger.rows import Row
+from server.ledger.gateways import GatewayStore
+from server.ledger.lease import Lease
+from server.ledger.rows import Draft, Row
 from server.ledger.store import Store, is_away, reason
 from server.ledger.writer import Fate, Writer
 from server.sections import LedgerSettings
@@ -22,16 +24,20 @@ PATIENCE_SECONDS = 5.0
 class Ledger:
     """Takes rows and outcomes, from entering the context to leaving it."""
 
-    def __init__(self, store: Store, tell: Callable[[Fate], None]) -> None:
+    def __init__(self, store: Store, gateway: str, tell: Callable[[Fate], None]) -> None:
         self._store = store
+        self._drafts: dict[str, Callable[[], Draft]] = {}
         self._writer = Writer(store, tell)
+        self._lease = Lease(GatewayStore(store), gateway, self._running, self._writer.alone)
 
     async def __aenter__(self) -> "Ledger":
         self._writer.start()
+        self._lease.start()
         return self
 
     async def __aexit__(self, *_: object) -> None:
         await self._writer.aclose()
+        await self._lease.aclose()
         await self._store.aclose()
 
     @property
@@ -39,9 +45,22 @@ class Ledger:
         """Rows that are not written yet."""
         return self._writer.waiting
 
+    def begin(self, row_id: str, draft: Callable[[], Draft]) -> None:
+        """Know of a request that runs, until its row is put.
+
+        Args:
+            row_id: the `id` that its row will have.
+            draft: tells what is known of it.
+        """
+        self._drafts[row_id] = draft
+
     def put(self, row: Row) -> None:
         """Take a row; never waits."""
+        self._drafts.pop(row.id, None)
         self._writer.put(row)
+
+    def _running(self) -> list[Draft]:
+        return [draft() for draft in self._drafts.values()]
 
     async def grade(self, request_id: str, score: float, of: str | None = None) -> int:
         """Attach an outcome to a request that was answered; see `Store.grade`.
@@ -55,18 +74,21 @@ class Ledger:
             return await self._store.grade(request_id, score, of)
 
 
-def open_ledger(settings: LedgerSettings, tell: Callable[[Fate], None]) -> Ledger | None:
+def open_ledger(
+    settings: LedgerSettings, gateway: str, tell: Callable[[Fate], None]
+) -> Ledger | None:
     """The ledger that the settings ask for, if they do.
 
     Args:
         settings: where it is.
+        gateway: which of those that share it this one is.
         tell: is told what became of each row.
 
     Raises:
         BadSettings: if it cannot be there.
     """
     url = settings.url.get_secret_value()
-    return Ledger(open_store(url), tell) if url else None
+    return Ledger(open_store(url), gateway, tell) if url else None
 
 
 def open_store(url: str, *, reads_only: bool = False) -> Store:

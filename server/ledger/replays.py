@@ -45,19 +45,25 @@ class Kept:
 class ReplayStore:
     """Claims and answers in the ledger's database."""
 
-    def __init__(self, engine: AsyncEngine) -> None:
+    def __init__(self, engine: AsyncEngine, gateway: str) -> None:
+        """Take names for a gateway; if it is lost, others let them be free.
+
+        Args:
+            engine: connects to the database.
+            gateway: the one that runs the requests.
+        """
         self._engine = engine
+        self._gateway = gateway
         kind = engine.dialect.name
         insert = sqlite.insert if kind == "sqlite" else postgresql.insert
         self._insert = insert(replays).on_conflict_do_nothing().returning(replays.c.key)
 
-    async def claim(self, claim: Claim, now: datetime, expires: datetime) -> Kept | None:
+    async def claim(self, claim: Claim, now: datetime) -> Kept | None:
         """Take a name for a request that is to run, unless one has it.
 
         Args:
             claim: the request.
             now: the time.
-            expires: when the request is over in any case.
 
         Returns:
             The one that has the name; None if the name was free, and is taken now.
@@ -68,7 +74,7 @@ class ReplayStore:
             "digest": claim.digest,
             "tier": "",
             "body": b"",
-            "expires": expires,
+            "gateway": self._gateway,
         }
         async with self._engine.begin() as connection:
             await connection.execute(delete(replays).where(replays.c.expires <= now))
@@ -78,20 +84,25 @@ class ReplayStore:
         return Kept(found.digest, found.media_type, found.tier, found.body)
 
     async def keep(self, claim: Claim, kept: Kept, expires: datetime) -> None:
-        """Keep the answer until then."""
+        """Keep the answer until then, if its name was not taken by another meanwhile."""
         done = {
             "media_type": kept.media_type,
             "tier": kept.tier,
             "body": kept.body,
+            "gateway": None,
             "expires": expires,
         }
         async with self._engine.begin() as connection:
-            await connection.execute(update(replays).where(_is(claim)).values(done))
+            await connection.execute(update(replays).where(self._has(claim)).values(done))
 
     async def give_up(self, claim: Claim) -> None:
         """Let the name be free again: the request was not answered."""
         async with self._engine.begin() as connection:
-            await connection.execute(delete(replays).where(_is(claim)))
+            await connection.execute(delete(replays).where(self._has(claim)))
+
+    def _has(self, claim: Claim) -> ColumnElement[bool]:
+        """Whether it is still this gateway's, which may have been thought lost."""
+        return _is(claim) & (replays.c.gateway == self._gateway)
 
     async def aclose(self) -> None:
         """Let go of the database."""

@@ -1,4 +1,4 @@
-"""One row of the ledger."""
+"""One row of the ledger, and what is known of it while its request runs."""
 
 from dataclasses import dataclass
 from datetime import datetime
@@ -61,6 +61,8 @@ class Row:
         seconds: from the request to its end.
         cost: by its parts; None where no price was set.
         score: how right it was, from 0 to 1, as feedback said.
+        estimated: whether its gateway was lost while it ran, so that it is as of the last
+            time that the gateway told.
         texts: what was said, where that is kept.
     """
 
@@ -92,4 +94,31 @@ class Row:
     seconds: float
     cost: Cost | None
     score: float | None = None
+    estimated: bool = False
     texts: Texts | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """What one request took, once all its choices have ended.
+
+    Attributes:
+        tokens: of the prompt and of all its answers.
+        nanos: billionths of the currency; 0 where no price is known.
+    """
+
+    tokens: int
+    nanos: int
+
+
+@dataclass(frozen=True, slots=True)
+class Draft:
+    """A request that runs.
+
+    Attributes:
+        row: as it would be if it ended now.
+        held: back for it, of what its key has left.
+    """
+
+    row: Row
+    held: Taken

@@ -7,6 +7,7 @@ from typing import Any
 
 from sqlalchemy import (
     BigInteger,
+    Boolean,
     Column,
     Date,
     DateTime,
@@ -21,6 +22,7 @@ from sqlalchemy import (
     String,
     Table,
     Text,
+    false,
 )
 from sqlalchemy.types import TypeDecorator, TypeEngine
 
@@ -101,6 +103,7 @@ requests = Table(
     Column("cost_thinking", Money),
     Column("cost_answer", Money),
     Column("score", Double),
+    Column("estimated", Boolean, nullable=False, server_default=false()),
     Index("requests_time", "time"),
     Index("requests_key_time", "key", "time"),
     Index("requests_request_id", "request_id"),
@@ -132,11 +135,23 @@ holds = Table(
     metadata,
     Column("id", String(64), primary_key=True),
     Column("key", String(128), nullable=False),
+    Column("gateway", String(32), nullable=False),
     Column("placed", Utc, nullable=False),
-    Column("expires", Utc, nullable=False),
     Column("tokens", BigInteger, nullable=False),
     Column("nanos", BigInteger, nullable=False),
+    Column("draft", Text),
     Index("holds_key", "key"),
+    Index("holds_gateway", "gateway"),
+)
+
+gateways = Table(
+    "gateways",
+    metadata,
+    Column("id", String(32), primary_key=True),
+    Column("host", String(128), nullable=False),
+    Column("pid", BigInteger, nullable=False),
+    Column("birth", BigInteger, nullable=False),
+    Column("beat", BigInteger, nullable=False),
 )
 
 spend = Table(
@@ -156,8 +171,10 @@ replays = Table(
     Column("media_type", String(64)),
     Column("tier", String(32), nullable=False),
     Column("body", LargeBinary, nullable=False),
-    Column("expires", Utc, nullable=False),
+    Column("gateway", String(32)),
+    Column("expires", Utc),
     Index("replays_expires", "expires"),
+    Index("replays_gateway", "gateway"),
 )
 
 COSTS = ("currency", "cost_prompt", "cost_thinking", "cost_answer")

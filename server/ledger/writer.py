@@ -9,6 +9,7 @@ from enum import StrEnum
 from itertools import islice
 from typing import Protocol
 
+from server.ledger.retry import FIRST_DELAY_SECONDS, LAST_DELAY_SECONDS
 from server.ledger.rows import Row
 from server.ledger.store import RowsRefused, reason
 
@@ -22,9 +23,6 @@ BATCH = 64
 
 LINGER_SECONDS = 0.1
 """That a row waits for others to be written with it."""
-
-FIRST_DELAY_SECONDS, LAST_DELAY_SECONDS = 0.1, 2.0
-"""Between two tries to write the same batch; each is twice the one before."""
 
 CLOSE_SECONDS = 10.0
 """For what is left when the server stops."""
@@ -127,6 +125,11 @@ class Writer:
                 self._hurried.set()
                 await self._progress.wait()
 
+    async def alone(self, work: Callable[[], Awaitable[None]]) -> None:
+        """Do some work while no row is written."""
+        async with self._attempting:
+            await work()
+
     async def aclose(self) -> None:
         """Write what is left, and end."""
         with contextlib.suppress(TimeoutError):
@@ -160,7 +163,7 @@ class Writer:
 
     async def _write(self, rows: Sequence[Row]) -> None:
         try:
-            await self._persist(lambda: self._sink.write(rows))
+            await self._persist(lambda: self._attempt(rows))
         except RowsRefused as error:
             if len(rows) > 1:
                 for row in rows:
@@ -170,6 +173,11 @@ class Writer:
             await self._settle(rows, Fate.REFUSED)
         else:
             await self._settle(rows, Fate.WRITTEN)
+
+    async def _attempt(self, rows: Sequence[Row]) -> None:
+        if self._failing:  # whatever is there now may have no tables yet
+            await self._sink.migrate()
+        await self._sink.write(rows)
 
     async def _settle(self, rows: Sequence[Row], fate: Fate) -> None:
         for _ in rows:

@@ -19,6 +19,10 @@ def patient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Databases are waited for as long as a busy machine takes over them."""
     for module in ("server.keys.guard", "server.keys.purse", "server.metrics", "server.replays"):
         monkeypatch.setattr(f"{module}.PATIENCE_SECONDS", PATIENCE)
+    for module in ("server.keys.purse", "server.replays"):
+        monkeypatch.setattr(f"{module}.CLOSE_SECONDS", PATIENCE)
+    monkeypatch.setattr("server.ledger.lease.RETIRE_SECONDS", PATIENCE)
+    monkeypatch.setattr("server.ledger.database.SECONDS", PATIENCE)
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])

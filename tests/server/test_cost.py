@@ -87,7 +87,7 @@ def test_the_shares_of_concurrent_requests_add_up_to_the_machine(
     what: list[tuple[int, int, Any, tuple[Any, ...]]] = []
     for at, (bill, (comes, prefill, decode)) in enumerate(zip(bills, moments, strict=True)):
         what += [
-            (comes, 3 * at, bill.begin, (0,)),
+            (comes, 3 * at, bill.begin, (0, lambda: ended(0, 0, 0))),
             (comes + prefill, 3 * at + 1, bill.prefilled, (0, None)),
             (comes + prefill + decode, 3 * at + 2, bill.stop, (0,)),
         ]
@@ -114,11 +114,13 @@ def test_a_machine_that_two_share_costs_each_of_them_half() -> None:
     paid = tariff(time, "3.6")  # a thousandth of a dollar a second
     one, other = Bill(paid), Bill(paid)
 
-    one.begin(0)
+    one.begin(0, lambda: ended(0, 5, 2))
     time.now = 10 * SECOND  # alone
     one.prefilled(0, None)
-    other.begin(0)
-    time.now = 30 * SECOND  # together
+    other.begin(0, lambda: ended(0, 0, 0))
+    time.now = 20 * SECOND  # together
+    so_far = [bill.so_far().cost(1) for bill in (one, other)]
+    time.now = 30 * SECOND
     other.prefilled(0, None)
     other.stop(0)
     time.now = 40 * SECOND  # alone again
@@ -135,6 +137,27 @@ def test_a_machine_that_two_share_costs_each_of_them_half() -> None:
         Decimal("0.008"),
     )
     assert (second.prompt, second.total) == (Decimal("0.010"), Decimal("0.010"))
+    assert [cost.total for cost in so_far if cost is not None] == [
+        Decimal("0.015"),  # of its prompt alone, and of its tokens half
+        Decimal("0.005"),
+    ]
+
+
+def test_what_runs_costs_what_it_would_if_it_were_broken_off() -> None:
+    bill = Bill(Tariff(settings(prices=PRICES)))
+    bill.choices_per_prompt = 3
+    bill.begin(0, lambda: ended(0, 30, 10))
+    bill.begin(1, lambda: ended(1, 7, 0))
+    bill.prefilled(0, 4)
+    bill.record(ended(0, 50, 20))
+
+    so_far = bill.so_far()
+
+    assert (so_far.completion_tokens, bill.completion_tokens) == (57, 50)
+    assert (so_far.cached_tokens, so_far.choices_per_prompt) == (4, 3)
+    cost = so_far.cost(10)
+    assert cost is not None
+    assert (cost.thinking, cost.answer) == (Decimal(2 * 37) / 10**6, Decimal(4 * 20) / 10**6)
 
 
 async def test_a_machine_has_a_price_too() -> None:

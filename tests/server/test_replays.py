@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 import gzip
-from datetime import timedelta
 from typing import Any
 
 import httpx
@@ -12,12 +11,11 @@ import pytest
 
 from server.engines.base import EngineUnavailable, Job
 from server.engines.fake import FakeEngine, Script
-from server.ledger.database import connect
 from server.ledger.replays import Claim, ReplayStore
 from server.ledger.store import Store
 from tests.server.harness import CHAT, Gate, body, client, listening, soon
 from tests.server.keys.making import bearer, listed
-from tests.server.ledger.making import NOON, rows_at
+from tests.server.ledger.making import rows_at
 
 ANSWER = Script(("abc",), "de")
 
@@ -215,6 +213,9 @@ async def test_a_database_that_is_away_is_told(
     async def away(*_: Any) -> None:
         raise OSError("away")
 
+    monkeypatch.setattr("server.replays.PATIENCE_SECONDS", 0.1)
+    monkeypatch.setattr("server.replays.CLOSE_SECONDS", 0.1)
+
     engine = FakeEngine(ANSWER)
     async with client(engine, **ledger) as http:
         monkeypatch.setattr(ReplayStore, "keep", away)
@@ -226,11 +227,58 @@ async def test_a_database_that_is_away_is_told(
     assert refused.status_code == 503
 
 
-async def test_the_name_of_a_process_that_died_is_free_again(url: str, store: Store) -> None:
-    kept = ReplayStore(connect(url))
-    claim = Claim("", "mine", "0" * 64)
-    second = timedelta(seconds=1)
-    assert await kept.claim(claim, NOON, NOON + second) is None
-    assert await kept.claim(claim, NOON, NOON + second) is not None
-    assert await kept.claim(claim, NOON + second, NOON + 2 * second) is None
-    await kept.aclose()
+@pytest.mark.parametrize("away_for", [1, 3])
+async def test_a_name_is_free_when_a_database_that_was_away_is_back(
+    ledger: dict[str, Any], monkeypatch: pytest.MonkeyPatch, away_for: int
+) -> None:
+    give_up, left = ReplayStore.give_up, [away_for]
+    freed = asyncio.Event()
+
+    async def away_at_first(store: ReplayStore, claim: Claim) -> None:
+        if left[0]:
+            left[0] -= 1
+            raise OSError("away")
+        await give_up(store, claim)
+        freed.set()
+
+    async def break_off(*_: Any) -> None:
+        raise EngineUnavailable("gone")
+
+    monkeypatch.setattr("server.replays.PATIENCE_SECONDS", 0.01)
+    monkeypatch.setattr(ReplayStore, "give_up", away_at_first)
+    engine = FakeEngine(ANSWER, before_token=break_off)
+    async with client(engine, **ledger) as http:
+        assert (await http.post(CHAT, json=body(), headers=named())).status_code == 503
+        await soon(freed.wait())
+        again = await http.post(CHAT, json=body(), headers=named())
+
+    assert "gone" in again.text
+
+
+async def test_a_name_that_was_taken_too_late_is_free_again(
+    ledger: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its transaction commits when nobody waits for it any more."""
+    claim_name, give_up = ReplayStore.claim, ReplayStore.give_up
+    gate, freed = asyncio.Event(), asyncio.Event()
+
+    async def late(store: ReplayStore, *given: Any) -> Any:
+        await gate.wait()
+        return await claim_name(store, *given)
+
+    async def give_up_and_tell(store: ReplayStore, claim: Claim) -> None:
+        await give_up(store, claim)
+        freed.set()
+
+    monkeypatch.setattr(ReplayStore, "give_up", give_up_and_tell)
+    async with client(FakeEngine(ANSWER), **ledger) as http:
+        with monkeypatch.context() as patch:
+            patch.setattr(ReplayStore, "claim", late)
+            patch.setattr("server.replays.PATIENCE_SECONDS", 0.01)
+            refused = await http.post(CHAT, json=body(), headers=named())
+            gate.set()
+            await soon(freed.wait())
+        answer = await http.post(CHAT, json=body(), headers=named())
+
+    assert refused.status_code == 503
+    assert answer.status_code == 200

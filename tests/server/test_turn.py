@@ -1,6 +1,6 @@
 import asyncio
 import math
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 
 import pytest
 
@@ -25,8 +25,9 @@ class Books:
         self.cached: int | None = None
         self.ends: list[End] = []
 
-    def begin(self, choice: int) -> None:
+    def begin(self, choice: int, so_far: Callable[[], End]) -> None:
         self.begun += 1
+        self.so_far = so_far
 
     def prefilled(self, choice: int, cached: int | None) -> None:
         self.cached = cached
@@ -82,6 +83,21 @@ async def test_a_choice_that_is_cancelled_before_it_runs_is_not_counted() -> Non
     await crew.aclose()
 
     assert books.begun == books.stopped == len(books.ends)
+
+
+async def test_a_choice_tells_how_far_it_is() -> None:
+    gate, books, crew = Gate(6), Books(), Crew(Line(9, 9))
+    engine = FakeEngine(Script(("a" * 9,), "b"), before_token=gate)
+
+    first = asyncio.ensure_future(anext(generate([choice(engine)], crew, books, FOREVER)))
+    await soon(gate.reached.wait())
+    await first
+    end = books.so_far()
+    await soon(crew.aclose())
+
+    assert (end.choice, end.finish, end.tokens, end.answer_tokens) == (0, Finish.ABORT, 6, 0)
+    assert (end.outcome.tokens, end.outcome.end_reason) == (6, EndReason.CANCELLED)
+    assert [each.tokens for each in books.ends] == [6]
 
 
 async def test_a_server_that_stops_ends_every_choice_and_keeps_the_books() -> None:

@@ -14,6 +14,7 @@ from sqlalchemy import select
 from server.engines.fake import FakeEngine, Script
 from server.ledger.database import connect
 from server.ledger.tables import texts
+from server.state import state_folder
 from tests.server.harness import CHAT, Gate, body, client, events, listening, soon
 from tests.server.ledger.making import rows_at
 
@@ -216,3 +217,53 @@ async def test_a_sqlite_that_is_locked_costs_no_answer_and_no_row(
     ids = {before, *(answer.json()["id"] for answer in answers)}
     assert {row.id for row in await rows_at(file)} == ids
     assert 'proctor_ledger_rows_total{fate="written"} 1.0' in metrics
+
+
+async def test_a_ledger_is_its_users_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+    monkeypatch.delenv("STATE_DIRECTORY", raising=False)
+    folder = state_folder()
+    folder.mkdir(mode=0o755)
+    async with client(FakeEngine(), ledger={"url": f"sqlite:///{folder / 'ledger.db'}"}) as http:
+        name = (await http.post(CHAT, json=body())).json()["id"]
+        await http.post(FEEDBACK, json={"request_id": name, "correct": True})
+        modes = {file.name: file.stat().st_mode & 0o777 for file in folder.iterdir()}
+
+    assert folder.stat().st_mode & 0o777 == 0o700
+    assert set(modes.values()) == {0o600}
+    assert {"ledger.db", "ledger.db-wal"} <= {*modes}
+
+
+async def test_the_mode_of_a_file_that_an_operator_made_stays(tmp_path: Path) -> None:
+    file = tmp_path / "ledger.db"
+    file.touch(0o640)
+    async with client(FakeEngine(), ledger={"url": f"sqlite:///{file}"}) as http:
+        await http.post(CHAT, json=body())
+
+    assert file.stat().st_mode & 0o777 == 0o640
+
+
+def delete_all(folder: Path) -> None:
+    for part in folder.iterdir():
+        part.unlink()
+
+
+@pytest.mark.parametrize("replaced", [False, True])
+async def test_a_file_that_was_deleted_is_begun_anew(
+    tmp_path: Path, replaced: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Rows do not go to a file that nobody can open any more."""
+    file = tmp_path / "ledger.db"
+    url = f"sqlite:///{file}"
+    async with client(FakeEngine(), ledger={"url": url}) as http:
+        first = (await http.post(CHAT, json=body())).json()["id"]
+        await http.post(FEEDBACK, json={"request_id": first, "correct": True})
+        delete_all(tmp_path)
+        if replaced:
+            file.touch()
+        second = (await http.post(CHAT, json=body())).json()["id"]
+        told = await http.post(FEEDBACK, json={"request_id": second, "correct": True})
+
+    assert told.status_code == 200, told.text
+    assert [row.id for row in await rows_at(url)] == [second]
+    assert "was deleted or replaced" in caplog.text

@@ -6,6 +6,7 @@ from dataclasses import fields, replace
 from datetime import UTC, datetime, timedelta, timezone
 from decimal import Decimal
 from pathlib import Path
+from typing import Any
 from uuid import uuid4
 
 import pytest
@@ -166,16 +167,21 @@ async def test_an_outcome_finds_its_row(store: Store) -> None:
     }
 
 
-async def test_what_no_database_takes_is_refused_and_not_tried_again(store: Store) -> None:
+@pytest.mark.parametrize(
+    "wrong", [{"model": None}, {"thinking_tokens": 2**70}, {"model": "\ud800"}]
+)
+async def test_what_no_database_takes_is_refused_and_not_tried_again(
+    store: Store, wrong: dict[str, Any]
+) -> None:
     with pytest.raises(RowsRefused):
-        await store.write([row(1), row(2, model=None)])
+        await store.write([row(1), row(2, **wrong)])
 
     assert [found async for found in store.rows()] == []
 
 
 async def test_tables_of_another_version_are_named(url: str) -> None:
     store = Store(connect(url))
-    with pytest.raises(LedgerError, match="none, and 0002 is needed"):
+    with pytest.raises(LedgerError, match="none, and 0003 is needed"):
         await store.check()
     await store.migrate()
     await store.check()

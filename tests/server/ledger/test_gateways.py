@@ -1,0 +1,268 @@
+"""What a lost gateway left is settled once, and whoever was thought lost in error goes on."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from datetime import timedelta
+from decimal import Decimal
+from typing import Any
+
+import pytest
+from sqlalchemy import func, select
+
+from server.keys.limits import Want
+from server.keys.store import KeyStore
+from server.ledger.database import connect
+from server.ledger.gateways import GatewayStore, Seen
+from server.ledger.process import this_process
+from server.ledger.replays import Claim, Kept, ReplayStore
+from server.ledger.rows import Draft, Row, Taken
+from server.ledger.store import Store
+from server.ledger.tables import gateways, holds, replays
+from tests.server.keys.making import make_key
+from tests.server.ledger.making import NOON, cost, row, rows_at
+
+CENT = 10**7
+"""In billionths."""
+
+PROCESS = this_process()
+LEFT = Seen("lost", 2, PROCESS)
+
+
+@pytest.fixture
+async def keys(url: str, store: Store) -> AsyncIterator[KeyStore]:
+    made = KeyStore(connect(url))
+    yield made
+    await made.aclose()
+
+
+@pytest.fixture
+def leases(store: Store) -> GatewayStore:
+    return GatewayStore(store)
+
+
+def draft(name: str, spent: str, held: int = 0, **given: Any) -> Draft:
+    told: dict[str, Any] = {"key": "team", "status": 500, "estimated": True, **given}
+    return Draft(row(name, cost=cost(spent), **told), Taken(held, held * CENT))
+
+
+async def left(url: str) -> dict[str, int]:
+    """How many rows the tables have that are empty when nothing runs."""
+    engine = connect(url)
+    counts = {}
+    async with engine.connect() as connection:
+        for table in (gateways, holds, replays):
+            counts[table.name] = await connection.scalar(select(func.count()).select_from(table))
+    await engine.dispose()
+    return counts
+
+
+async def test_what_ran_is_charged_as_it_was_last_told(
+    keys: KeyStore, leases: GatewayStore, url: str
+) -> None:
+    key, _ = make_key(per_day=1)
+    await keys.hold("chatcmpl-a", key, Want(100, 90 * CENT), NOON, "lost")
+    await leases.renew("lost", PROCESS, 1, [draft("a", "0.01")])
+    await leases.renew("lost", PROCESS, 2, [draft("a", "0.30"), draft("b", "0.05", key=None)])
+    assert (await keys.use("team", NOON)).day == 90 * CENT
+    assert await leases.others("this") == [LEFT]
+
+    assert await leases.take_over(LEFT) == 2
+
+    rows = {each.id: each for each in await rows_at(url)}
+    assert [each.estimated for each in rows.values()] == [True, True]
+    assert rows["chatcmpl-a"].cost == cost("0.30")
+    use = await keys.use("team", NOON)
+    assert (use.day, use.held_of_day) == (30 * CENT, 0)
+    assert await left(url) == {"gateways": 0, "holds": 0, "replays": 0}
+    assert await leases.others("this") == []
+
+
+async def test_one_of_several_settles_it(keys: KeyStore, leases: GatewayStore, url: str) -> None:
+    key, _ = make_key(per_day=1)
+    await keys.hold("chatcmpl-a", key, Want(100, 90 * CENT), NOON, "lost")
+    await leases.renew("lost", PROCESS, 2, [draft("a", "0.30")])
+    stores = [Store(connect(url)) for _ in range(4)]
+
+    settled = await asyncio.gather(*(GatewayStore(each).take_over(LEFT) for each in stores))
+    for each in stores:
+        await each.aclose()
+
+    assert sorted(settled) == [0, 0, 0, 1]
+    assert (await keys.use("team", NOON)).day == 30 * CENT
+
+
+async def test_a_gateway_that_has_told_since_is_left_alone(
+    keys: KeyStore, leases: GatewayStore, url: str
+) -> None:
+    key, _ = make_key(per_day=1)
+    await keys.hold("chatcmpl-a", key, Want(100, 90 * CENT), NOON, "lost")
+    await leases.renew("lost", PROCESS, 3, [draft("a", "0.30")])
+
+    assert await leases.take_over(LEFT) == 0
+
+    assert await rows_at(url) == []
+    assert (await keys.use("team", NOON)).day == 90 * CENT
+
+
+async def test_the_true_row_replaces_the_estimate(
+    keys: KeyStore, leases: GatewayStore, store: Store, url: str
+) -> None:
+    key, _ = make_key(per_day=1)
+    await keys.hold("chatcmpl-a", key, Want(100, 90 * CENT), NOON, "lost")
+    await leases.renew("lost", PROCESS, 2, [draft("a", "0.30")])
+    await leases.take_over(LEFT)
+    await store.grade("chatcmpl-a", 1.0)
+    true = row("a", key="team", cost=cost("0.42"), completion_tokens=77)
+
+    for _ in range(2):  # as after a commit of which nobody heard
+        await store.write([true, row("other", key="team", cost=cost("0.01"))])
+
+    (kept,) = [each for each in await rows_at(url) if each.id == "chatcmpl-a"]
+    assert kept == replace(true, score=1.0)
+    assert (await keys.use("team", NOON)).day == 43 * CENT
+
+
+async def test_a_true_row_is_not_replaced_by_an_estimate(
+    keys: KeyStore, leases: GatewayStore, store: Store, url: str
+) -> None:
+    """The gateway was killed between its row and its next renewal, or told late."""
+    await leases.renew("lost", PROCESS, 2, [draft("a", "0.30")])
+    await store.write([row("a", key="team", cost=cost("0.42"))])
+    await leases.renew("lost", PROCESS, 3, [])
+
+    await leases.take_over(Seen("lost", 3, PROCESS))
+
+    assert [each.cost for each in await rows_at(url)] == [cost("0.42")]
+    assert (await keys.use("team", NOON)).day == 42 * CENT
+
+
+async def test_whoever_was_thought_lost_holds_again_what_it_held(
+    keys: KeyStore, leases: GatewayStore, store: Store
+) -> None:
+    key, _ = make_key(per_day=1)
+    await keys.hold("chatcmpl-a", key, Want(100, 90 * CENT), NOON, "lost")
+    await leases.renew("lost", PROCESS, 2, [draft("a", "0.30", 90)])
+    await leases.take_over(LEFT)
+
+    await leases.renew("lost", PROCESS, 3, [draft("a", "0.40", 90)])
+    again = await keys.use("team", NOON)
+    await store.write([row("a", key="team", cost=cost("0.42"))])
+    use = await keys.use("team", NOON)
+
+    assert again.held_of_day == 90 * CENT  # on the safe side, beside the estimate
+    assert (use.day, use.held_of_day) == (42 * CENT, 0)
+
+
+async def test_a_renewal_leaves_what_was_settled(keys: KeyStore, leases: GatewayStore) -> None:
+    key, _ = make_key(per_day=1)
+    await keys.hold("chatcmpl-a", key, Want(100, 90 * CENT), NOON, "this")
+    await keys.settle({"chatcmpl-a": Taken(52, 10 * CENT)}, NOON)
+
+    await leases.renew("this", PROCESS, 1, [draft("a", "0.10", 90)])
+
+    assert (await keys.use("team", NOON)).day == 10 * CENT
+
+
+async def test_what_was_left_without_a_lease_is_seen(
+    keys: KeyStore, leases: GatewayStore, url: str
+) -> None:
+    key, _ = make_key(per_day=1)
+    names = ReplayStore(connect(url), "claiming")
+    await keys.hold("chatcmpl-a", key, Want(100, 90 * CENT), NOON, "holding")
+    await names.claim(Claim("team", "mine", "0" * 64), NOON)
+    await leases.renew("this", PROCESS, 1, [])
+
+    seen = await leases.others("this")
+    for each in seen:
+        assert await leases.take_over(each) == 0
+    free = await names.claim(Claim("team", "mine", "1" * 64), NOON)
+    await names.aclose()
+
+    assert sorted(seen) == [Seen("claiming", None, None), Seen("holding", None, None)]
+    assert free is None
+    assert (await keys.use("team", NOON)).day == 0
+
+
+async def test_names_of_answers_stay(leases: GatewayStore, url: str) -> None:
+    engine = connect(url)
+    names, others = ReplayStore(engine, "lost"), ReplayStore(engine, "other")
+    answered, running = (Claim("team", name, "0" * 64) for name in ("answered", "running"))
+    for claim in (answered, running):
+        assert await names.claim(claim, NOON) is None
+    kept = Kept("0" * 64, "application/json", "low", b"{}")
+    await names.keep(answered, kept, NOON + timedelta(hours=3))
+    await leases.renew("lost", PROCESS, 2, [])
+
+    late = NOON + timedelta(hours=2)
+    assert await others.claim(running, late) is not None  # as long as its gateway lives
+    await leases.take_over(LEFT)
+
+    assert await others.claim(answered, NOON) == kept
+    assert await others.claim(running, NOON) is None
+    assert await others.claim(answered, NOON + timedelta(hours=4)) is None
+    await engine.dispose()
+
+
+async def test_whoever_was_thought_lost_touches_no_name_of_anothers(
+    leases: GatewayStore, url: str
+) -> None:
+    engine = connect(url)
+    names, others = ReplayStore(engine, "lost"), ReplayStore(engine, "other")
+    claim, later = Claim("team", "mine", "0" * 64), NOON + timedelta(hours=3)
+    kept = Kept("0" * 64, "application/json", "low", b"true")
+    await names.claim(claim, NOON)
+    await leases.take_over(Seen("lost", None, None))
+    assert await others.claim(claim, NOON) is None
+
+    await names.keep(claim, replace(kept, body=b"false"), later)
+    await names.give_up(claim)
+    running = await others.claim(claim, NOON)
+    await others.keep(claim, kept, later)
+    await names.give_up(claim)
+
+    assert running is not None
+    assert running.media_type is None
+    assert await names.claim(claim, NOON) == kept
+    await engine.dispose()
+
+
+async def test_a_gateway_that_ends_leaves_nothing(
+    keys: KeyStore, leases: GatewayStore, url: str
+) -> None:
+    key, _ = make_key(per_day=1)
+    for gateway in ("this", "other"):
+        await keys.hold(f"chatcmpl-{gateway}", key, Want(9, 40 * CENT), NOON, gateway)
+        await leases.renew(gateway, PROCESS, 1, [draft(gateway, "0.02")])
+
+    await leases.retire("this")
+
+    assert [each.id for each in await rows_at(url)] == ["chatcmpl-this"]
+    assert (await keys.use("team", NOON)).day == 42 * CENT
+    assert await left(url) == {"gateways": 1, "holds": 1, "replays": 0}
+
+
+async def test_a_row_that_the_database_refuses_keeps_no_other(
+    keys: KeyStore, leases: GatewayStore, url: str
+) -> None:
+    huge = draft("huge", "0.30", cached_tokens=2**70)
+    await leases.renew("lost", PROCESS, 2, [huge, draft("a", "0.30")])
+
+    await leases.take_over(LEFT)
+
+    kept = {each.id for each in await rows_at(url)}
+    assert "chatcmpl-a" in kept
+    assert (await left(url))["holds"] == 0
+
+
+async def test_a_draft_is_the_row_that_it_was(leases: GatewayStore, url: str) -> None:
+    told: Row = replace(
+        draft("a", "0.000000000001").row,
+        key='team \u2028 \\ "',
+        max_tokens=None,
+        cost=replace(cost("0.1"), prompt=Decimal("1e-12")),
+    )
+    await leases.renew("lost", PROCESS, 2, [Draft(told, Taken(0, 0))])
+    await leases.take_over(LEFT)
+
+    assert await rows_at(url) == [told]
