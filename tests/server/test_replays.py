@@ -244,7 +244,6 @@ async def test_a_name_is_free_when_a_database_that_was_away_is_back(
     async def break_off(*_: Any) -> None:
         raise EngineUnavailable("gone")
 
-    monkeypatch.setattr("server.replays.PATIENCE_SECONDS", 0.01)
     monkeypatch.setattr(ReplayStore, "give_up", away_at_first)
     engine = FakeEngine(ANSWER, before_token=break_off)
     async with client(engine, **ledger) as http:
