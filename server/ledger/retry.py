@@ -23,8 +23,8 @@ async def until_done(attempt: Callable[[], Awaitable[object]]) -> None:
         try:
             await attempt()
         except Exception as error:  # drivers have their own
-            if delay == FIRST_DELAY_SECONDS:
-                logger.warning("the ledger's database is to be told later: %s", reason(error))
+            # The lease cannot be renewed meanwhile, and warns of it once.
+            logger.info("the ledger's database is to be told later: %s", reason(error))
             await asyncio.sleep(delay)
             delay = min(2 * delay, LAST_DELAY_SECONDS)
         else:
