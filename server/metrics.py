@@ -18,9 +18,8 @@ from server.engines.base import Engine
 from server.host import Load
 from server.keys.purse import Hold
 from server.ledger.entry import Books, Entry, one_of
-from server.ledger.rows import Taken
 from server.ledger.writer import Fate
-from server.prices import Cost, to_nanos
+from server.prices import Cost
 from server.schemas import Generation
 from server.sections import CUSTOM
 from server.settings import Settings
@@ -343,7 +342,7 @@ class Meter:
         try:
             async with asyncio.timeout(PATIENCE_SECONDS):
                 await self._none_runs.wait()
-                self._hold.settle(self._taken())
+                self._settle()
                 await self._hold.settled.wait()
         except TimeoutError:
             logger.warning("what a request did not take is given back late")
@@ -354,9 +353,9 @@ class Meter:
         self._hold.leave()
         self._close_if_over()
 
-    def _taken(self) -> Taken:
-        cost = self._entry.cost
-        return Taken(self._entry.tokens, 0 if cost is None else to_nanos(cost.total))
+    def _settle(self) -> None:
+        if not self._hold.settled.is_set() and (draft := self._entry.ended) is not None:
+            self._hold.settle(draft)
 
     def _close_if_over(self) -> None:
         if self._running or not self._answered:
@@ -369,6 +368,6 @@ class Meter:
         if (cost := self._entry.cost) is not None:
             answered = self.status == HTTPStatus.OK
             self._metrics.paid(self._tier, self._key, cost, answered, self._trace.exemplar)
-        self._hold.settle(self._taken())
+        self._settle()
         self._entry.close(self.status, seconds)
         self._trace.close(self.status, self.bill)

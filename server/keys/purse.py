@@ -14,7 +14,7 @@ from server.key import Key
 from server.keys.limits import Want
 from server.keys.store import KeyStore
 from server.ledger.retry import ended, until_done
-from server.ledger.rows import Taken
+from server.ledger.rows import Draft, Taken
 from server.ledger.store import reason
 from server.prices import to_nanos
 
@@ -47,22 +47,23 @@ class Hold:
     def leave(self) -> None:
         """Note that nothing more is sent of the request, whether it is settled or not."""
 
-    def settle(self, taken: Taken) -> None:
-        """Begin to give back what the request did not take, once."""
+    def settle(self, draft: Draft) -> None:
+        """Begin to give back what the request did not take, once.
+
+        Args:
+            draft: what is known of it, and what it took.
+        """
 
 
 class CountedHold(Hold):
     """What is held back for one request of a key whose limits count."""
 
-    def __init__(
-        self, purse: "Purse", key: str, name: str, held: Taken, left: Mapping[str, str]
-    ) -> None:
+    def __init__(self, purse: "Purse", key: str, held: Taken, left: Mapping[str, str]) -> None:
         self.left = left
         self.held = held
         self.key = key
         self.settled = asyncio.Event()
         self._purse = purse
-        self._name = name
         self._settling = False
 
     def leave(self) -> None:
@@ -70,15 +71,15 @@ class CountedHold(Hold):
         if not self.settled.is_set():
             self._purse.leaving.add(self)
 
-    def settle(self, taken: Taken) -> None:
+    def settle(self, draft: Draft) -> None:
         """See `Hold`."""
         if not self._settling:
             self._settling = True
-            self.held = taken
-            self._purse.run(self._settle(taken))
+            self.held = draft.held
+            self._purse.run(self._settle(draft))
 
-    async def _settle(self, taken: Taken) -> None:
-        await self._purse.settle(self._name, taken)
+    async def _settle(self, draft: Draft) -> None:
+        await self._purse.settle(draft)
         self.settled.set()
         self._purse.leaving.discard(self)
 
@@ -103,7 +104,7 @@ class Purse:
         self._tariff = tariff
         self._gateway = gateway
         self._tasks: set[asyncio.Task[None]] = set()
-        self._ended: dict[str, Taken] = {}
+        self._ended: list[Draft] = []
         self._writing = asyncio.Lock()
 
     async def hold(
@@ -143,17 +144,17 @@ class Purse:
                     for hold in leaving:
                         await hold.settled.wait()
             left = await self._hold(self._store, name, key, want, now)
-        return CountedHold(self, key.name, name, Taken(want.tokens, want.nanos), left)
+        return CountedHold(self, key.name, Taken(want.tokens, want.nanos), left)
 
-    async def settle(self, name: str, taken: Taken) -> None:
+    async def settle(self, draft: Draft) -> None:
         """Give back what a request that has ended did not take.
 
         Those that end while others are settled are settled next, together. Where it
         fails, the request's row settles it.
         """
-        self._ended[name] = taken
+        self._ended.append(draft)
         async with self._writing:
-            ended, self._ended = self._ended, {}
+            ended, self._ended = self._ended, []
             if not ended or self._store is None:
                 return
             try:

@@ -1,19 +1,31 @@
 """Keys in the ledger's database, and what is held back for the requests that run with them."""
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time
 from typing import Any
 
-from sqlalchemy import Row, Select, bindparam, case, delete, func, insert, select, text, update
+from sqlalchemy import (
+    Row,
+    Select,
+    bindparam,
+    case,
+    delete,
+    func,
+    insert,
+    select,
+    text,
+    true,
+    update,
+)
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from server.key import Key
 from server.keys.limits import WINDOW, Use, Want, check
 from server.ledger.ledger import open_database
-from server.ledger.rows import Taken
+from server.ledger.rows import Draft
 from server.ledger.store import reason
 from server.ledger.tables import holds, keys, requests, spend
 from server.sections import KeyLimits, LedgerSettings, Scope
@@ -132,25 +144,35 @@ class KeyStore:
             await connection.execute(insert(holds).values(row))
         return told
 
-    async def settle(self, taken: Mapping[str, Taken], now: datetime) -> None:
+    async def settle(self, ended: Iterable[Draft], now: datetime) -> None:
         """Hold back no more for requests that have ended than what they took.
 
         That much is held until their rows are written. It is counted as the rows will
         be: the tokens of a request that came more than a minute ago count no more.
 
         Args:
-            taken: what each took, by the `id` of its row; one that has a row is passed over.
+            ended: what is known of each, and what it took; one that has a row is passed over.
             now: the time.
         """
         recent = case((holds.c.placed > now - WINDOW, bindparam("taken_tokens")), else_=0)
         settling = (
             update(holds)
             .where(holds.c.id == bindparam("row_id"))
-            .values(tokens=recent, nanos=bindparam("taken_nanos"))
+            .values(
+                tokens=recent,
+                nanos=bindparam("taken_nanos"),
+                settled=true(),
+                draft=bindparam("as_of_now"),
+            )
         )
         settled = [
-            {"row_id": row_id, "taken_tokens": each.tokens, "taken_nanos": each.nanos}
-            for row_id, each in sorted(taken.items())
+            {
+                "row_id": each.row.id,
+                "taken_tokens": each.held.tokens,
+                "taken_nanos": each.held.nanos,
+                "as_of_now": each.row.to_json(),
+            }
+            for each in sorted(ended, key=lambda each: each.row.id)
         ]
         async with self._engine.begin() as connection:
             await connection.execute(settling, settled)
@@ -215,6 +237,12 @@ def _used(name: str, now: datetime) -> Select[Any]:
         "held_in_month": select(func.sum(holds.c.nanos)).where(
             held & (holds.c.placed >= _midnight(month))
         ),
+        "runs_today": select(func.sum(holds.c.nanos)).where(
+            held & (holds.c.placed >= _midnight(today)) & ~holds.c.settled
+        ),
+        "runs_in_month": select(func.sum(holds.c.nanos)).where(
+            held & (holds.c.placed >= _midnight(month)) & ~holds.c.settled
+        ),
         "day": select(func.sum(spend.c.nanos)).where(
             (spend.c.key == name) & (spend.c.day == today)
         ),
@@ -232,8 +260,8 @@ def _use(row: Row[Any]) -> Use:
         oldest=min(moments, default=None),
         day=int(found["day"] or 0) + int(found["held_today"] or 0),
         month=int(found["month"] or 0) + int(found["held_in_month"] or 0),
-        held_of_day=int(found["held_today"] or 0),
-        held_of_month=int(found["held_in_month"] or 0),
+        held_of_day=int(found["runs_today"] or 0),
+        held_of_month=int(found["runs_in_month"] or 0),
     )
 
 

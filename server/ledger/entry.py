@@ -10,10 +10,11 @@ from pydantic import BaseModel
 from server.admission import Admission
 from server.bill import Bill, Tariff
 from server.channels import Call, Channel, Piece
+from server.engines.base import Finish
 from server.estimates import Recent
 from server.ledger.ledger import Ledger
 from server.ledger.rows import MIXED, NOT_STARTED, Draft, Row, Taken, Texts
-from server.prices import Cost
+from server.prices import Cost, to_nanos
 from server.reply import finish_reason
 
 PROMPTS = {"messages", "prompt", "tools"}
@@ -61,18 +62,20 @@ class Entry:
         return self._time
 
     @property
-    def tokens(self) -> int:
-        """What it has taken so far, of its prompt and of all its answers."""
-        if self._admission is None:
-            return 0
-        return self._admission.prompt_tokens + self.bill.completion_tokens
-
-    @property
     def cost(self) -> Cost | None:
         """What it has cost so far; None where no price is known, or it was refused."""
         if self._admission is None:
             return None
         return _cost(self._admission, self.bill)
+
+    @property
+    def ended(self) -> Draft | None:
+        """What is known of it when its choices have ended, and what it took; None if refused."""
+        admission = self._admission
+        if admission is None:
+            return None
+        cost, tokens = self.cost, admission.prompt_tokens + self.bill.completion_tokens
+        return self._draft(admission, Taken(tokens, 0 if cost is None else to_nanos(cost.total)))
 
     def admitted(
         self,
@@ -107,9 +110,13 @@ class Entry:
             books.ledger.put(self._row(admission, status, seconds, self.bill))
 
     def _draft(self, admission: Admission, held: Taken) -> Draft:
-        """What is known of it while it runs: the row of one whose server is lost now."""
+        """What is known of it: its row, if its server is lost now."""
         seconds = (datetime.now(UTC) - self._time).total_seconds()
-        row = self._row(admission, HTTPStatus.INTERNAL_SERVER_ERROR, seconds, self.bill.so_far())
+        bill = self.bill.so_far()
+        whole = len(bill.ends) == len(admission.jobs)
+        answered = whole and all(end.finish is not Finish.ABORT for end in bill.ends)
+        status = HTTPStatus.OK if answered else HTTPStatus.INTERNAL_SERVER_ERROR
+        row = self._row(admission, status, seconds, bill)
         return Draft(replace(row, texts=None, estimated=True), held)
 
     def _row(self, admission: Admission, status: int, seconds: float, bill: Bill) -> Row:

@@ -5,7 +5,6 @@ from collections.abc import Mapping, Sequence
 from operator import itemgetter
 from typing import Any, NamedTuple
 
-from pydantic import TypeAdapter
 from sqlalchemy import delete, select, union
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -16,8 +15,6 @@ from server.ledger.store import Store, is_refusal, reason
 from server.ledger.tables import gateways, holds, replays
 
 logger = logging.getLogger(__name__)
-
-ROWS = TypeAdapter(Row)
 
 
 class Seen(NamedTuple):
@@ -47,10 +44,12 @@ class GatewayStore:
         renewed = {"beat": leasing.excluded.beat}
         self._lease = leasing.on_conflict_do_update(index_elements=["id"], set_=renewed)
         drafting = insert(holds)
-        # What is held was settled beside this, and stays; but a hold that was taken away, by
+        # What was settled beside this is newer, and stays; but a hold that was taken away, by
         # whoever thought this gateway lost, is put back.
         drafted = {"gateway": drafting.excluded.gateway, "draft": drafting.excluded.draft}
-        self._draft = drafting.on_conflict_do_update(index_elements=["id"], set_=drafted)
+        self._draft = drafting.on_conflict_do_update(
+            index_elements=["id"], set_=drafted, where=~holds.c.settled
+        )
 
     async def migrate(self) -> None:
         """See `Store`."""
@@ -125,7 +124,7 @@ class GatewayStore:
         left = delete(holds).where(holds.c.gateway == gateway).returning(holds.c.draft)
         drafts = [draft for draft in await connection.scalars(left) if draft is not None]
         for draft in drafts:
-            await self._enter(connection, ROWS.validate_json(draft))
+            await self._enter(connection, Row.from_json(draft))
         await connection.execute(delete(replays).where(replays.c.gateway == gateway))
         return len(drafts)
 
@@ -148,7 +147,7 @@ def _columns(gateway: str, draft: Draft) -> dict[str, Any]:
         "placed": row.time,
         "tokens": draft.held.tokens,
         "nanos": draft.held.nanos,
-        "draft": ROWS.dump_json(row).decode(),
+        "draft": row.to_json(),
     }
 
 

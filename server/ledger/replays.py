@@ -78,9 +78,11 @@ class ReplayStore:
         }
         async with self._engine.begin() as connection:
             await connection.execute(delete(replays).where(replays.c.expires <= now))
-            if (await connection.execute(self._insert.values(row))).first() is not None:
-                return None
-            found = (await connection.execute(select(replays).where(_is(claim)))).one()
+            found = None
+            while found is None:  # it may be given up between the two
+                if (await connection.execute(self._insert.values(row))).first() is not None:
+                    return None
+                found = (await connection.execute(select(replays).where(_is(claim)))).first()
         return Kept(found.digest, found.media_type, found.tier, found.body)
 
     async def keep(self, claim: Claim, kept: Kept, expires: datetime) -> None:

@@ -2,6 +2,9 @@
 
 from dataclasses import dataclass
 from datetime import datetime
+from functools import cache
+
+from pydantic import TypeAdapter
 
 from server.prices import Cost
 
@@ -96,6 +99,20 @@ class Row:
     score: float | None = None
     estimated: bool = False
     texts: Texts | None = None
+
+    def to_json(self) -> str:
+        """Write it down, to be read by `from_json`."""
+        return _rows().dump_json(self).decode()
+
+    @staticmethod
+    def from_json(text: str) -> "Row":
+        """Read what `to_json` wrote."""
+        return _rows().validate_json(text)
+
+
+@cache
+def _rows() -> TypeAdapter[Row]:
+    return TypeAdapter(Row)
 
 
 @dataclass(frozen=True, slots=True)

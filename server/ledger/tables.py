@@ -139,6 +139,7 @@ holds = Table(
     Column("placed", Utc, nullable=False),
     Column("tokens", BigInteger, nullable=False),
     Column("nanos", BigInteger, nullable=False),
+    Column("settled", Boolean, nullable=False, server_default=false()),
     Column("draft", Text),
     Index("holds_key", "key"),
     Index("holds_gateway", "gateway"),

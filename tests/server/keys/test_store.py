@@ -2,17 +2,16 @@
 
 import asyncio
 from collections.abc import AsyncIterator
-from dataclasses import replace
 from datetime import timedelta
 
 import pytest
 from sqlalchemy import func, select
 
 from server.errors import QuotaExceeded, RateLimited
-from server.keys.limits import Use, Want
+from server.keys.limits import Want
 from server.keys.store import KeyExists, KeyStore
 from server.ledger.database import connect
-from server.ledger.rows import Taken
+from server.ledger.rows import Draft, Taken
 from server.ledger.store import Store
 from server.ledger.tables import holds
 from tests.server.keys.making import make_key
@@ -30,9 +29,9 @@ async def keys(url: str, store: Store) -> AsyncIterator[KeyStore]:
     await made.aclose()
 
 
-def released(use: Use) -> Use:
-    """What was taken, whether it is held or has a row."""
-    return replace(use, held_of_day=0, held_of_month=0)
+def took(name: str, tokens: int, nanos: int) -> Draft:
+    """A request that has ended."""
+    return Draft(row(name, estimated=True), Taken(tokens, nanos))
 
 
 async def count_holds(url: str) -> int:
@@ -101,22 +100,22 @@ async def test_what_ended_counts_as_its_row_will(keys: KeyStore, store: Store) -
     for name in ("a", "b"):
         await keys.hold(f"chatcmpl-{name}", key, Want(100, 30 * CENT), NOON, "gateway")
 
-    await keys.settle({"chatcmpl-a": Taken(52, 10 * CENT), "chatcmpl-unknown": Taken(1, 1)}, NOON)
+    await keys.settle([took("a", 52, 10 * CENT), took("unknown", 1, 1)], NOON)
     settled = await keys.use("team", NOON)
     await store.write([row("a", key="team", cost=cost("0.1"))])
-    await keys.settle({"chatcmpl-a": Taken(52, 10 * CENT)}, NOON)  # too late
+    await keys.settle([took("a", 52, 10 * CENT)], NOON)  # too late
     written = await keys.use("team", NOON)
 
-    assert released(settled) == released(written)
+    assert settled == written
     assert (settled.requests, settled.tokens, settled.day) == (2, 152, 40 * CENT)
 
 
 async def test_what_ended_after_a_minute_counts_no_tokens(keys: KeyStore) -> None:
     key, _ = make_key(tokens_per_minute=200)
     now = NOON + timedelta(seconds=61)
-    for name in ("ended", "running"):
+    for name in ("chatcmpl-ended", "chatcmpl-running"):
         await keys.hold(name, key, Want(100, 0), NOON, "gateway")
-    await keys.settle({"ended": Taken(52, 0)}, now)
+    await keys.settle([took("ended", 52, 0)], now)
 
     use = await keys.use("team", now)
 
@@ -130,13 +129,13 @@ async def test_a_request_is_of_the_day_on_which_it_came(keys: KeyStore, store: S
     await keys.hold("chatcmpl-a", key, Want(100, 30 * CENT), before, "gateway")
 
     runs = [await keys.use("team", now) for now in (before, after)]
-    await keys.settle({"chatcmpl-a": Taken(52, 10 * CENT)}, after)
+    await keys.settle([took("a", 52, 10 * CENT)], after)
     ended = [await keys.use("team", now) for now in (before, after)]
     await store.write([row("a", key="team", time=before, cost=cost("0.1"))])
     written = [await keys.use("team", now) for now in (before, after)]
 
     assert [(use.day, use.month) for use in runs] == [(30 * CENT, 30 * CENT), (0, 0)]
-    assert [released(use) for use in ended] == written
+    assert ended == written
 
 
 async def test_as_many_as_come_at_a_time_take_turns(

@@ -154,13 +154,20 @@ async def test_whoever_was_thought_lost_holds_again_what_it_held(
     assert (use.day, use.held_of_day) == (42 * CENT, 0)
 
 
-async def test_a_renewal_leaves_what_was_settled(keys: KeyStore, leases: GatewayStore) -> None:
+async def test_a_renewal_leaves_what_was_settled(
+    keys: KeyStore, leases: GatewayStore, url: str
+) -> None:
+    """What ended was told exactly, and may have been on its way beside an older draft."""
     key, _ = make_key(per_day=1)
-    await keys.hold("chatcmpl-a", key, Want(100, 90 * CENT), NOON, "this")
-    await keys.settle({"chatcmpl-a": Taken(52, 10 * CENT)}, NOON)
+    await keys.hold("chatcmpl-a", key, Want(100, 90 * CENT), NOON, "lost")
+    ended = draft("a", "0.10", status=200, completion_tokens=77)
+    await keys.settle([replace(ended, held=Taken(52, 10 * CENT))], NOON)
 
-    await leases.renew("this", PROCESS, 1, [draft("a", "0.10", 90)])
+    await leases.renew("lost", PROCESS, 2, [draft("a", "0.05", 90)])
+    assert (await keys.use("team", NOON)).day == 10 * CENT
+    await leases.take_over(LEFT)
 
+    assert await rows_at(url) == [ended.row]
     assert (await keys.use("team", NOON)).day == 10 * CENT
 
 

@@ -13,7 +13,7 @@ from sqlalchemy import select, update
 from server.engines.fake import FakeEngine, Script
 from server.keys.store import KeyStore
 from server.ledger.database import connect
-from server.ledger.gateways import ROWS, GatewayStore, Seen
+from server.ledger.gateways import GatewayStore, Seen
 from server.ledger.lease import LOST_SECONDS, Watch
 from server.ledger.process import Process, this_process
 from server.ledger.rows import Row
@@ -110,7 +110,7 @@ async def drafts(store: Store) -> list[Row]:
     """What gateways have told of the requests that they run."""
     async with store.engine.connect() as connection:
         found = await connection.scalars(select(holds.c.draft))
-        return [ROWS.validate_json(draft) for draft in found if draft is not None]
+        return [Row.from_json(draft) for draft in found if draft is not None]
 
 
 async def told(store: Store, tokens: int) -> None:

@@ -30,6 +30,8 @@ def upgrade() -> None:
     with op.batch_alter_table("holds") as holds:
         holds.drop_column("expires")
         holds.add_column(sa.Column("gateway", sa.String(32), nullable=False))
+        settled = sa.Column("settled", sa.Boolean, nullable=False, server_default=sa.false())
+        holds.add_column(settled)
         holds.add_column(sa.Column("draft", sa.Text))
         holds.create_index("holds_gateway", ["gateway"])
     op.execute("DELETE FROM replays WHERE media_type IS NULL")
@@ -49,6 +51,7 @@ def downgrade() -> None:
     with op.batch_alter_table("holds") as holds:
         holds.drop_index("holds_gateway")
         holds.drop_column("draft")
+        holds.drop_column("settled")
         holds.drop_column("gateway")
         holds.add_column(sa.Column("expires", Utc(), nullable=False))
     op.drop_column("requests", "estimated")
