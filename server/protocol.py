@@ -5,6 +5,7 @@ import asyncio
 import orjson
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
+from server.authority import check_host, to_origin_form
 from server.errors import ApiError, BadRequest, HeadTooLarge, RequestTimeout
 from server.middleware import request_id
 
@@ -27,6 +28,7 @@ class BoundedHttp(HttpToolsProtocol):
 
     _head = 0
     _silent = 0
+    _fault: ApiError | None = None
     _refusal: ApiError | None = None
     _alarm: asyncio.TimerHandle | None = None
 
@@ -58,6 +60,12 @@ class BoundedHttp(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         """See httptools."""
         self._stop_waiting()
+        try:
+            check_host(self.headers, self.parser.get_http_version())
+            self.url, self.headers[:] = to_origin_form(self.url, self.headers)
+        except BadRequest as error:
+            self._fault = error
+            raise
         super().on_headers_complete()
 
     def on_url(self, url: bytes) -> None:
@@ -77,8 +85,7 @@ class BoundedHttp(HttpToolsProtocol):
 
     def send_400_response(self, msg: str) -> None:
         """See uvicorn, which calls this for whatever its parser cannot take."""
-        large = self._head > MAX_HEAD
-        self._refuse(_too_large() if large else BadRequest("this is no HTTP/1.1 request"))
+        self._refuse(self._fault or BadRequest("this is no HTTP/1.1 request"))
 
     def _expect_head(self) -> None:
         self._stop_waiting()
@@ -100,7 +107,8 @@ class BoundedHttp(HttpToolsProtocol):
         self._silent = 0
         self._head += size
         if self._head > MAX_HEAD:
-            raise _too_large()
+            self._fault = _too_large()
+            raise self._fault
 
     def _refuse(self, error: ApiError) -> None:
         self._refusal = error
