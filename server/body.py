@@ -34,6 +34,8 @@ async def read_body(request: Request, at_most: int) -> bytes:
         ClientDisconnect: if the client went away.
     """
     encoded = decoder(request.headers.getlist("content-encoding"))
+    if int(request.headers.get("content-length", 0)) > at_most:
+        raise _too_large(at_most)
     body, read = bytearray(), 0
     try:
         async with asyncio.timeout(BODY_SECONDS):
@@ -41,11 +43,15 @@ async def read_body(request: Request, at_most: int) -> bytes:
                 read += len(chunk)
                 body += encoded.push(chunk, at_most - len(body))
                 if max(read, len(body)) > at_most:
-                    raise BodyTooLarge(f"the request's body is over {at_most} bytes: send less")
+                    raise _too_large(at_most)
     except TimeoutError:
         raise RequestTimeout(f"the body did not come within {BODY_SECONDS:g} s") from None
     encoded.close()
     return bytes(body)
+
+
+def _too_large(at_most: int) -> BodyTooLarge:
+    return BodyTooLarge(f"the request's body is over {at_most} bytes: send less")
 
 
 def parse_chat(body: bytes) -> ChatRequest:

@@ -1,13 +1,17 @@
-"""HTTP's protocol, with a bound on what stands around a request's body."""
+"""HTTP's protocol, with bounds on what stands around a request's body and on how long it takes."""
 
 import asyncio
+from collections.abc import Callable
+from enum import Enum, auto
 
 import orjson
+from uvicorn.protocols.http.flow_control import CLOSE_HEADER
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from server.authority import check_host, to_origin_form
 from server.errors import ApiError, BadRequest, HeadTooLarge, RequestTimeout
 from server.middleware import request_id
+from server.sending import ClientTransport
 
 MAX_HEAD = 64 * 2**10
 """Bytes of a request's path and headers together."""
@@ -15,8 +19,16 @@ MAX_HEAD = 64 * 2**10
 HEAD_SECONDS = 60.0
 """For the path and the headers to come, from a connection's beginning or their first byte."""
 
-LINGER_SECONDS = 1.0
-"""So long what still comes is thrown away, after a refusal."""
+LINGER_SECONDS = 30.0
+"""So long what still comes of a request is thrown away, once it has been answered."""
+
+
+class Stage(Enum):
+    """What a connection is in the middle of receiving."""
+
+    NOTHING = auto()
+    HEAD = auto()
+    BODY = auto()
 
 
 class BoundedHttp(HttpToolsProtocol):
@@ -24,8 +36,12 @@ class BoundedHttp(HttpToolsProtocol):
 
     What it has no event for, it gathers in silence, as it does the value of a
     header until its end: so the silence is bounded too, and so is the time.
+    Whoever is answered before its request has come whole still hears the answer.
     """
 
+    transport: ClientTransport
+
+    _stage = Stage.NOTHING
     _head = 0
     _silent = 0
     _fault: ApiError | None = None
@@ -34,7 +50,7 @@ class BoundedHttp(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """See asyncio."""
-        super().connection_made(transport)
+        super().connection_made(ClientTransport(transport, self._close))
         self._expect_head()
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -44,15 +60,18 @@ class BoundedHttp(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         """See asyncio."""
-        if self._refusal is not None:
+        if self._refusal is not None or self.transport.is_closing():
             return
         self._silent += len(data)
         super().data_received(data)
         if self._silent > MAX_HEAD and self._refusal is None:
             self._refuse(_too_large())
+        if self._stage is Stage.NOTHING and self._alarm is None and not self._answering:
+            self._expect_head()
 
     def on_message_begin(self) -> None:
         """See httptools."""
+        self._stage = Stage.HEAD
         self._head = self._silent = 0
         self._expect_head()
         super().on_message_begin()
@@ -67,6 +86,18 @@ class BoundedHttp(HttpToolsProtocol):
             self._fault = error
             raise
         super().on_headers_complete()
+        self._stage = Stage.BODY
+        if self.expect_100_continue:
+            # A client that is answered instead need not send its body, and may send anything.
+            self.cycle.default_headers = [*self.cycle.default_headers, CLOSE_HEADER]
+
+    def on_message_complete(self) -> None:
+        """See httptools."""
+        super().on_message_complete()
+        self._stage = Stage.NOTHING
+        self._head = self._silent = 0
+        self._stop_waiting()
+        self.cycle.default_headers = self.server_state.default_headers
 
     def on_url(self, url: bytes) -> None:
         """See httptools."""
@@ -83,20 +114,46 @@ class BoundedHttp(HttpToolsProtocol):
         self._silent = 0
         super().on_body(body)
 
+    def on_response_complete(self) -> None:
+        """See uvicorn. What an answered request still brings is taken, within its time."""
+        last = not self.pipeline
+        super().on_response_complete()
+        if self.transport.is_closing() or not last:
+            return
+        if self._refusal is not None:
+            self._send_refusal(self._refusal)
+        elif self._stage is Stage.BODY:
+            self._wait(LINGER_SECONDS, self.transport.end)
+
     def send_400_response(self, msg: str) -> None:
         """See uvicorn, which calls this for whatever its parser cannot take."""
         self._refuse(self._fault or BadRequest("this is no HTTP/1.1 request"))
 
+    def shutdown(self) -> None:
+        """See uvicorn. Nothing is waited for but answers."""
+        if self._answering:
+            super().shutdown()
+        else:
+            self.transport.end()
+
+    @property
+    def _answering(self) -> bool:
+        return self.cycle is not None and not self.cycle.response_complete
+
     def _expect_head(self) -> None:
+        self._wait(HEAD_SECONDS, self._late)
+
+    def _wait(self, seconds: float, then: Callable[[], None]) -> None:
         self._stop_waiting()
-        self._alarm = self.loop.call_later(HEAD_SECONDS, self._late)
+        self._alarm = self.loop.call_later(seconds, then)
 
     def _stop_waiting(self) -> None:
         if self._alarm is not None:
             self._alarm.cancel()
+            self._alarm = None
 
     def _late(self) -> None:
-        if self.cycle is not None and not self.cycle.response_complete:
+        if self._answering:
             self._expect_head()  # it was sent before its turn
         elif self._head or self._silent:
             self._refuse(RequestTimeout(f"the headers did not come within {HEAD_SECONDS:g} s"))
@@ -111,18 +168,42 @@ class BoundedHttp(HttpToolsProtocol):
             raise self._fault
 
     def _refuse(self, error: ApiError) -> None:
+        """Answer nothing more after the requests that came before."""
         self._refusal = error
+        self._stop_waiting()
+        earlier = self._answering
+        if earlier and self._stage is Stage.BODY:
+            earlier = self._drop_unread()
+        if not earlier and not self.transport.is_closing():
+            self._send_refusal(error)
+
+    def _drop_unread(self) -> bool:
+        """Give up the request whose body is at fault; whether there are others before it."""
         cycle = self.cycle
-        if cycle is not None and not cycle.response_complete:
-            cycle.disconnected = True
-            cycle.message_event.set()
-            if cycle.response_started:
-                self.transport.close()
-                return
+        cycle.disconnected = True
+        cycle.message_event.set()
+        if self.pipeline:
+            self.pipeline.popleft()
+            return True
+        if cycle.response_started:
+            self.transport.close()
+        return False
+
+    def _send_refusal(self, error: ApiError) -> None:
         self.transport.write(_response(error))
-        # A connection closed on what is still coming is reset, and the answer is lost with it.
+        self.transport.close()
+
+    def _close(self) -> None:
+        """Close the connection, or all but what a client is still sending.
+
+        A connection that is closed on unread bytes is reset, and the answer is lost with it.
+        """
+        if self._refusal is None and self._stage is Stage.NOTHING:
+            self.transport.end()
+            return
+        self.transport.write_eof()
         self.flow.resume_reading()
-        self.loop.call_later(LINGER_SECONDS, self.transport.close)
+        self._wait(LINGER_SECONDS, self.transport.end)
 
 
 def _response(error: ApiError) -> bytes:
