@@ -3,6 +3,8 @@
 import asyncio
 from collections.abc import Callable
 from enum import Enum, auto
+from functools import partial
+from typing import Any, cast
 
 import orjson
 from uvicorn.protocols.http.flow_control import CLOSE_HEADER
@@ -11,10 +13,13 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 from server.authority import check_host, to_origin_form
 from server.errors import ApiError, BadRequest, HeadTooLarge, RequestTimeout
 from server.middleware import request_id
-from server.sending import ClientTransport
+from server.sending import ClientTransport, SlowClients
 
 MAX_HEAD = 64 * 2**10
 """Bytes of a request's path and headers together."""
+
+MAX_PIPELINED = 100
+"""Requests that wait on one connection for the answers to those before them."""
 
 HEAD_SECONDS = 60.0
 """For the path and the headers to come, from a connection's beginning or their first byte."""
@@ -41,6 +46,8 @@ class BoundedHttp(HttpToolsProtocol):
 
     transport: ClientTransport
 
+    _full = False
+    _owes_turn = False
     _stage = Stage.NOTHING
     _head = 0
     _silent = 0
@@ -48,14 +55,26 @@ class BoundedHttp(HttpToolsProtocol):
     _refusal: ApiError | None = None
     _alarm: asyncio.TimerHandle | None = None
 
+    def __init__(self, *args: Any, slow: SlowClients, **kwargs: Any) -> None:
+        """Stand on a new connection.
+
+        Args:
+            args: uvicorn's.
+            slow: watches what waits for the client.
+            kwargs: uvicorn's.
+        """
+        super().__init__(*args, **kwargs)
+        self._slow = slow
+
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """See asyncio."""
-        super().connection_made(ClientTransport(transport, self._close))
+        super().connection_made(ClientTransport(transport, self._slow, self._close))
         self._expect_head()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """See asyncio."""
         self._stop_waiting()
+        self._slow.discard(self.transport)
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
@@ -80,6 +99,7 @@ class BoundedHttp(HttpToolsProtocol):
         """See httptools."""
         self._stop_waiting()
         try:
+            self._check_turn()
             check_host(self.headers, self.parser.get_http_version())
             self.url, self.headers[:] = to_origin_form(self.url, self.headers)
         except BadRequest as error:
@@ -114,8 +134,23 @@ class BoundedHttp(HttpToolsProtocol):
         self._silent = 0
         super().on_body(body)
 
+    def pause_writing(self) -> None:
+        """See asyncio. An answer goes on; the next request waits until this one is taken."""
+        self._full = True
+
+    def resume_writing(self) -> None:
+        """See asyncio."""
+        self._full = False
+        if self._owes_turn:
+            self._owes_turn = False
+            self.on_response_complete()
+
     def on_response_complete(self) -> None:
         """See uvicorn. What an answered request still brings is taken, within its time."""
+        if self._full and not self.transport.is_closing():
+            self._owes_turn = True
+            self.flow.pause_reading()
+            return
         last = not self.pipeline
         super().on_response_complete()
         if self.transport.is_closing() or not last:
@@ -151,6 +186,12 @@ class BoundedHttp(HttpToolsProtocol):
         if self._alarm is not None:
             self._alarm.cancel()
             self._alarm = None
+
+    def _check_turn(self) -> None:
+        if len(self.pipeline) >= MAX_PIPELINED:
+            raise BadRequest(
+                f"over {MAX_PIPELINED} requests were sent before their turn: wait for the answers"
+            )
 
     def _late(self) -> None:
         if self._answering:
@@ -204,6 +245,15 @@ class BoundedHttp(HttpToolsProtocol):
         self.transport.write_eof()
         self.flow.resume_reading()
         self._wait(LINGER_SECONDS, self.transport.end)
+
+
+def make_http(send_timeout: float) -> type[asyncio.Protocol]:
+    """What uvicorn makes a server's protocols with.
+
+    Args:
+        send_timeout: seconds after which a client that takes nothing is let go.
+    """
+    return cast("type[asyncio.Protocol]", partial(BoundedHttp, slow=SlowClients(send_timeout)))
 
 
 def _response(error: ApiError) -> bytes:
