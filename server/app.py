@@ -16,6 +16,7 @@ from budget import BudgetError
 from server import openapi
 from server.admission import Admissions
 from server.bill import Tariff
+from server.bodies import Bodies
 from server.chat import Chat
 from server.dry_run import DryRun
 from server.engines.base import EngineUnavailable, Unserved
@@ -67,6 +68,7 @@ def create_app(settings: Settings, load: Load, tracing: Tracing | None = None) -
     limits = settings.limits
     metrics, tracing = Metrics(settings), tracing or open_tracing(settings.tracing)
     host = EngineHost(metrics.counting(load), limits.to_patience())
+    bodies = Bodies(limits.max_body_bytes)
     line = Line(limits.max_running, limits.max_waiting)
     crew = Crew(line)
     admissions = Admissions(settings, Router.load(settings.router))
@@ -115,16 +117,16 @@ def create_app(settings: Settings, load: Load, tracing: Tracing | None = None) -
     app.add_middleware(Heads)
     origins.add_to(app)
     app.add_middleware(RequestIds)
-    chat = Chat(settings, host, admissions, crew, purse, replays)
-    dry_run = DryRun(settings, host, admissions, tariff, books.recent)
+    chat = Chat(settings, host, admissions, bodies, crew, purse, replays)
+    dry_run = DryRun(bodies, host, admissions, tariff, books.recent)
     app.post(CHAT_PATH, **openapi.CHAT.to_route())(chat.__call__)
-    completions = Completions(settings, host, admissions, crew, purse, replays)
+    completions = Completions(settings, host, admissions, bodies, crew, purse, replays)
     app.post(COMPLETIONS_PATH, **openapi.COMPLETIONS.to_route())(completions.__call__)
     app.post(ROUTE_PATH, **openapi.ROUTE.to_route())(dry_run.__call__)
-    tokenization = Tokenization(settings, host)
+    tokenization = Tokenization(settings, host, bodies)
     app.post("/tokenize", **openapi.TOKENIZE.to_route())(tokenization.tokenize)
     app.post("/detokenize", **openapi.DETOKENIZE.to_route())(tokenization.detokenize)
-    feedback = Feedback(settings.limits.max_body_bytes, ledger)
+    feedback = Feedback(bodies, ledger)
     app.post("/v1/feedback", **openapi.FEEDBACK.to_route())(feedback.__call__)
     models = Models(host, settings.aliases)
     app.get("/v1/models", **openapi.LIST_MODELS.to_route())(models.list_models)

@@ -1,51 +1,22 @@
-"""From a request's bytes to a request, or to a 400 that names the field."""
+"""From a body's bytes to a request, or to a 400 that names the field."""
 
-import asyncio
 from collections.abc import Sequence
 from typing import Any, TypeVar
 
 import jiter
-from fastapi import Request
 from pydantic import ValidationError
 from pydantic_core import from_json, to_json
 
-from server.encodings import decoder
-from server.errors import BadRequest, BodyTooLarge, RequestTimeout
+from server.errors import BadRequest
 from server.parts import Part
 from server.schemas import ChatRequest
 
 P = TypeVar("P", bound=Part)
 
-BODY_SECONDS = 60.0
 MAX_PATH = 128
 MAX_LOOKED_AT = 1024
 MAX_BESIDE = 8
 """Entries that are named beside the first that is wrong."""
-
-
-async def read_body(request: Request, at_most: int) -> bytes:
-    """The whole body, decompressed and counted while it comes.
-
-    Raises:
-        BadRequest: if it cannot be decompressed.
-        UnsupportedEncoding: if it is compressed in a way that is not known.
-        BodyTooLarge: if it is over `at_most` bytes, before or after that.
-        RequestTimeout: if it is not whole within `BODY_SECONDS`.
-        ClientDisconnect: if the client went away.
-    """
-    encoded = decoder(request.headers.getlist("content-encoding"))
-    body, read = bytearray(), 0
-    try:
-        async with asyncio.timeout(BODY_SECONDS):
-            async for chunk in request.stream():
-                read += len(chunk)
-                body += encoded.push(chunk, at_most - len(body))
-                if max(read, len(body)) > at_most:
-                    raise BodyTooLarge(f"the request's body is over {at_most} bytes: send less")
-    except TimeoutError:
-        raise RequestTimeout(f"the body did not come within {BODY_SECONDS:g} s") from None
-    encoded.close()
-    return bytes(body)
 
 
 def parse_chat(body: bytes) -> ChatRequest:

@@ -11,7 +11,8 @@ from fastapi import Request, Response
 from server.admission import Admissions
 from server.answer import AnswerText
 from server.asked import Given, contradiction, read_shown
-from server.body import parse_chat, read_body
+from server.bodies import Bodies
+from server.body import parse_chat
 from server.channels import Channel, Channels
 from server.completion import Completion, EventWriter
 from server.engines.base import Engine, Job
@@ -21,7 +22,7 @@ from server.host import EngineHost
 from server.keys.purse import Purse
 from server.metrics import Meter
 from server.presentation import with_tags
-from server.replays import Replays
+from server.replays import Replays, digest_of
 from server.schemas import ChatRequest, ReasoningFormat
 from server.sections import either
 from server.settings import Settings
@@ -81,6 +82,7 @@ class Chat:
         settings: Settings,
         host: EngineHost,
         admissions: Admissions,
+        bodies: Bodies,
         crew: Crew,
         purse: Purse,
         replays: Replays,
@@ -88,6 +90,7 @@ class Chat:
         self._settings = settings
         self._host = host
         self._admissions = admissions
+        self._bodies = bodies
         self._crew = crew
         self._purse = purse
         self._replays = replays
@@ -100,14 +103,14 @@ class Chat:
             BudgetError: if its budget cannot be enforced.
             EngineUnavailable: if the engine dies before the answer is there.
         """
-        settings = self._settings
-        terms = Terms.of(request, settings.limits)
+        terms = Terms.of(request, self._settings.limits)
         self._crew.check()
-        body = await read_body(request, settings.limits.max_body_bytes)
-        asked = parse_chat(body)
+        body = await self._bodies.read(request)
+        asked, digest = parse_chat(body), digest_of(body)
+        del body  # which the answer, however long it takes, needs no more
         engine = await self._host.ready()
         return await self._replays.once(
-            request, body, terms, lambda: self._answer(request, asked, engine, terms)
+            request, digest, terms, lambda: self._answer(request, asked, engine, terms)
         )
 
     async def _answer(

@@ -7,7 +7,8 @@ from fastapi import Request, Response
 from router import LEVELS
 from server.admission import Admissions
 from server.bill import Tariff
-from server.body import parse_chat, read_body
+from server.bodies import Bodies
+from server.body import parse_chat
 from server.estimates import Recent, estimate
 from server.exchange import unless_gone
 from server.host import EngineHost
@@ -16,7 +17,6 @@ from server.resolution import Resolution
 from server.responses import as_json
 from server.routing import Routed
 from server.sections import Prices
-from server.settings import Settings
 
 STRONGEST = 5
 """Signals that are shown."""
@@ -29,13 +29,13 @@ class DryRun:
 
     def __init__(
         self,
-        settings: Settings,
+        bodies: Bodies,
         host: EngineHost,
         admissions: Admissions,
         tariff: Tariff,
         recent: Recent,
     ) -> None:
-        self._settings = settings
+        self._bodies = bodies
         self._host = host
         self._admissions = admissions
         self._tariff = tariff
@@ -48,9 +48,8 @@ class DryRun:
             ApiError: if it would be refused.
             BudgetError: if its budget could not be enforced.
         """
-        body = await read_body(request, self._settings.limits.max_body_bytes)
+        asked = parse_chat(await self._bodies.read(request))
         engine = await self._host.ready()
-        asked = parse_chat(body)
         admitting = self._admissions.admit(asked, engine, "dry-run", request.state.key)
         admission = await unless_gone(request, admitting)
         shown = describe(admission.resolution, admission.routed)

@@ -8,7 +8,8 @@ from fastapi import Request, Response
 from pydantic import ConfigDict, Field, model_validator
 from pydantic_core import PydanticCustomError
 
-from server.body import parse, read_body
+from server.bodies import Bodies
+from server.body import parse
 from server.errors import BadRequest, NotFound, Unavailable
 from server.key import Key
 from server.ledger.ledger import Ledger
@@ -47,8 +48,8 @@ class FeedbackRequest(Part):
 class Feedback:
     """The endpoint."""
 
-    def __init__(self, max_body_bytes: int, ledger: Ledger | None) -> None:
-        self._max_body_bytes = max_body_bytes
+    def __init__(self, bodies: Bodies, ledger: Ledger | None) -> None:
+        self._bodies = bodies
         self._ledger = ledger
 
     async def __call__(self, request: Request) -> Response:
@@ -57,7 +58,7 @@ class Feedback:
         Raises:
             ApiError: if there is no such answer, or the ledger cannot be written now.
         """
-        given = parse(await read_body(request, self._max_body_bytes), FeedbackRequest)
+        given = parse(await self._bodies.read(request), FeedbackRequest)
         if self._ledger is None:
             raise NotFound("this server keeps no ledger: its setting ledger.url is empty")
         found = await _grade(self._ledger, given, _of(request.state.key))

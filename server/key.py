@@ -1,7 +1,6 @@
 """A key: what a client shows, and what is kept of it."""
 
 import hashlib
-import hmac
 import re
 import secrets
 from dataclasses import dataclass
@@ -17,11 +16,11 @@ class Key:
     """What the server knows of a key.
 
     Attributes:
-        id: eight hexadecimal digits, by which it is looked up.
+        id: eight hexadecimal digits of the token, which are no secret.
         name: what the ledger calls it.
         scope: what it opens.
-        hash: the SHA-256 of the token. The token holds 192 random bits, which no
-            slow hash has to protect.
+        hash: the SHA-256 of the token, by which it is looked up. The token holds 192
+            random bits, which no slow hash has to protect.
         limits: what requests with it may do and take.
     """
 
@@ -37,10 +36,6 @@ class Key:
         number, _, hashed = key.hash.partition(":")
         limits = KeyLimits(**{name: getattr(key, name) for name in KeyLimits.model_fields})
         return cls(number, key.name, key.scope, hashed, limits)
-
-    def matches(self, token: str) -> bool:
-        """Whether this is the token's key; takes as long whatever it is."""
-        return hmac.compare_digest(self.hash, hash_token(token))
 
 
 def make_token() -> str:

@@ -103,19 +103,20 @@ class Line:
     def leave(self, since: float) -> None:
         """A choice that was let in at `since` has ended."""
         self._mean_seconds += MEMORY * (time.monotonic() - since - self._mean_seconds)
-        self._free(1)
+        self.free(1)
+
+    def free(self, size: int) -> None:
+        """Give back so many slots, however long they were taken."""
+        self.running -= size
+        self._admit()
 
     def _give_up(self, key: Hashable, place: Place) -> None:
         if place.admitted.done():
-            self._free(place.size)
+            self.free(place.size)
             return
         self._waiting[key].remove(place)
         self.waiting -= 1
         self._forget_if_empty(key)
-        self._admit()
-
-    def _free(self, size: int) -> None:
-        self.running -= size
         self._admit()
 
     def _admit(self) -> None:

@@ -267,10 +267,14 @@ METRICS = Operation("metrics", "Tell Prometheus what was counted", refuses=(*KEY
 def describe(app: FastAPI, settings: Settings, host: EngineHost) -> Callable[[], dict[str, Any]]:
     """A function that gives the description of this very server, made when it is asked for."""
 
+    @cache
+    def written(vocabulary: int | None) -> dict[str, Any]:
+        return _narrowed(document(app), settings, vocabulary)
+
     def openapi() -> dict[str, Any]:
         vocabulary = host.engine.codec.vocabulary_size if host.up else None
         if app.openapi_schema is None or vocabulary is not None:
-            app.openapi_schema = _narrowed(document(app), settings, vocabulary)
+            app.openapi_schema = written(vocabulary)
         return app.openapi_schema
 
     return openapi

@@ -15,8 +15,8 @@ from server.errors import ForeignPage
 from server.sections import Cors
 
 ANY = "*"
-LOOPBACK = r"https?://((.+\.)?localhost|127\.0\.0\.1|\[::1\])(:\d+)?"
-"""Origins of pages that come from the machine on which the browser runs."""
+LOOPBACK = r"https?://(([a-z0-9_-]+\.)*localhost|127\.0\.0\.1|\[::1\])(:[1-9][0-9]{0,4})?"
+"""Origins of pages that come from the machine on which the browser runs, as browsers write them."""
 
 SAFE = ("GET", "HEAD", "OPTIONS")
 EXPOSED = ("retry-after", "x-budget-tier", "x-cost", "x-ignored-fields", "x-request-id")

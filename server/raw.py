@@ -13,7 +13,8 @@ from fastapi import Request, Response
 from budget import Label, Labelled, Outcome
 from server.admission import Admissions
 from server.answer import AnswerText
-from server.body import parse, read_body
+from server.bodies import Bodies
+from server.body import parse
 from server.channels import Call, Channel, Channels, Piece, Used
 from server.engines.base import Codec, Engine, Job, ModelInfo, Score
 from server.events import HOLE, Mould, event
@@ -23,7 +24,7 @@ from server.host import EngineHost
 from server.keys.purse import Purse
 from server.metrics import Meter
 from server.prompts import CompletionRequest
-from server.replays import Replays
+from server.replays import Replays, digest_of
 from server.reply import Reply
 from server.scores import TextLogprobs, columns, prompt_logprobs
 from server.settings import Settings
@@ -268,6 +269,7 @@ class Completions:
         settings: Settings,
         host: EngineHost,
         admissions: Admissions,
+        bodies: Bodies,
         crew: Crew,
         purse: Purse,
         replays: Replays,
@@ -275,6 +277,7 @@ class Completions:
         self._settings = settings
         self._host = host
         self._admissions = admissions
+        self._bodies = bodies
         self._crew = crew
         self._purse = purse
         self._replays = replays
@@ -287,14 +290,14 @@ class Completions:
             BudgetError: if its budget cannot be enforced.
             EngineUnavailable: if the engine dies before the answer is there.
         """
-        settings = self._settings
-        terms = Terms.of(request, settings.limits)
+        terms = Terms.of(request, self._settings.limits)
         self._crew.check()
-        body = await read_body(request, settings.limits.max_body_bytes)
-        asked = parse(body, CompletionRequest)
+        body = await self._bodies.read(request)
+        asked, digest = parse(body, CompletionRequest), digest_of(body)
+        del body  # which the answer, however long it takes, needs no more
         engine = await self._host.ready()
         return await self._replays.once(
-            request, body, terms, lambda: self._answer(request, asked, engine, terms)
+            request, digest, terms, lambda: self._answer(request, asked, engine, terms)
         )
 
     async def _answer(

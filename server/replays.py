@@ -53,7 +53,7 @@ class Replays:
     async def once(
         self,
         request: Request,
-        body: bytes,
+        digest: str,
         terms: Terms,
         answer: Callable[[], Awaitable[Response]],
     ) -> Response:
@@ -61,7 +61,7 @@ class Replays:
 
         Args:
             request: what the client sent; its header `Idempotency-Key` is its name.
-            body: its body, which must be the same each time.
+            digest: of its body, which must be the same each time.
             terms: whose it is, and until when.
             answer: makes the answer.
 
@@ -74,7 +74,7 @@ class Replays:
         name = request.headers.get(HEADER)
         if name is None:
             return await answer()
-        store, claim = self._claim(name, body, terms)
+        store, claim = self._claim(name, digest, terms)
         kept = await self._taken(store, claim)
         if kept is not None:
             return _replay(kept, claim)
@@ -93,7 +93,7 @@ class Replays:
             await self._keep(response, bytes(response.body), store, claim)
         return response
 
-    def _claim(self, name: str, body: bytes, terms: Terms) -> tuple[ReplayStore, Claim]:
+    def _claim(self, name: str, digest: str, terms: Terms) -> tuple[ReplayStore, Claim]:
         if not 0 < len(name) <= MAX_NAME:
             raise BadRequest(f"'{HEADER}' must have 1 to {MAX_NAME} characters", param=HEADER)
         if self._store is None:
@@ -102,7 +102,7 @@ class Replays:
                 "operator to set ledger.url and ledger.replay_hours",
                 param=HEADER,
             )
-        return self._store, Claim(terms.name, name, hashlib.sha256(body).hexdigest())
+        return self._store, Claim(terms.name, name, digest)
 
     async def _taken(self, store: ReplayStore, claim: Claim) -> Kept | None:
         """Whoever has the name, as `ReplayStore.claim` has it; one that is over has it no more.
@@ -196,6 +196,11 @@ class Replays:
         await ended(self._running, CLOSE_SECONDS)
         if self._store is not None:
             await self._store.aclose()
+
+
+def digest_of(body: bytes) -> str:
+    """What is kept of a body, to know it again."""
+    return hashlib.sha256(body).hexdigest()
 
 
 def open_replays(settings: LedgerSettings, gateway: str) -> Replays:

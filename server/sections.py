@@ -67,7 +67,7 @@ class Limits(Section):
             clients may set a shorter one by `x-request-timeout`.
         heartbeat_seconds: between two comments in a stream; 0 sends none.
         send_timeout_seconds: after so long a client that takes nothing of its
-            stream is let go.
+            answer is let go.
         shutdown_grace_seconds: for running answers, once the server was told to stop.
         stall_seconds: after so long without a sign of life, an answer or work of its
             processes, the engine is given up and started again.

@@ -21,7 +21,7 @@ from server.host import EngineHost
 from server.keys.store import has_keys
 from server.ledger.ledger import prepare
 from server.loader import load_engine
-from server.protocol import BoundedHttp
+from server.protocol import make_http
 from server.settings import BadSettings, Settings
 
 logger = logging.getLogger(__name__)
@@ -52,7 +52,7 @@ def serve(settings: Settings) -> int:
         app,
         host=settings.host,
         port=settings.port,
-        http=BoundedHttp,
+        http=make_http(settings.limits.send_timeout_seconds),
         ws="none",
         access_log=False,
         log_level="warning",
@@ -77,7 +77,7 @@ def _admin_config(settings: Settings, app: Starlette) -> uvicorn.Config:
         app,
         host=auth.admin_host,
         port=auth.admin_port or 0,
-        http=BoundedHttp,
+        http=make_http(settings.limits.send_timeout_seconds),
         ws="none",
         lifespan="off",
         access_log=False,

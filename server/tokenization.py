@@ -7,7 +7,8 @@ from fastapi import Request, Response
 from pydantic import ConfigDict, Field, model_validator
 from pydantic_core import PydanticCustomError
 
-from server.body import parse, read_body
+from server.bodies import Bodies
+from server.body import parse
 from server.engines.base import Engine
 from server.forms import MAX_TOOLS, Tool
 from server.host import EngineHost
@@ -97,9 +98,10 @@ class DetokenizeRequest(Part):
 class Tokenization:
     """The endpoints."""
 
-    def __init__(self, settings: Settings, host: EngineHost) -> None:
+    def __init__(self, settings: Settings, host: EngineHost, bodies: Bodies) -> None:
         self._settings = settings
         self._host = host
+        self._bodies = bodies
         self._turns = asyncio.Semaphore(AT_ONCE)
 
     async def tokenize(self, request: Request) -> Response:
@@ -108,7 +110,7 @@ class Tokenization:
         Raises:
             ApiError: if the request is refused.
         """
-        asked = parse(await self._body(request), TokenizeRequest)
+        asked = parse(await self._bodies.read(request), TokenizeRequest)
         engine = self._engine(asked.model)
         async with self._turns:
             ids = await _ids(asked, engine)
@@ -127,7 +129,7 @@ class Tokenization:
         Raises:
             ApiError: if the request is refused.
         """
-        asked = parse(await self._body(request), DetokenizeRequest)
+        asked = parse(await self._bodies.read(request), DetokenizeRequest)
         codec = self._engine(asked.model).codec
         check_ids(asked.tokens, codec, "tokens")
         async with self._turns:
@@ -137,9 +139,6 @@ class Tokenization:
     async def info(self) -> Response:
         """Tell what the tokenizer is set to."""
         return as_json(self._host.engine.codec.info())
-
-    async def _body(self, request: Request) -> bytes:
-        return await read_body(request, self._settings.limits.max_body_bytes)
 
     def _engine(self, name: str | None) -> Engine:
         engine = self._host.engine

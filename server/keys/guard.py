@@ -3,12 +3,13 @@
 import asyncio
 import logging
 import time
+from collections import OrderedDict
 from collections.abc import Sequence
 
 from fastapi import Request
 
 from server.errors import Forbidden, Unauthorized, Unavailable
-from server.key import Key, id_of
+from server.key import Key, hash_token, id_of
 from server.keys.store import KeyStore
 from server.ledger.store import reason
 from server.sections import Scope
@@ -17,6 +18,9 @@ logger = logging.getLogger(__name__)
 
 KNOWN_SECONDS = 10.0
 """So long a key of the database is known without a look at it: a revoked one opens no longer."""
+
+MAX_KNOWN = 4096
+"""Keys of the database that are known at a time, those longest not asked for making way."""
 
 PATIENCE_SECONDS = 5.0
 """That a request waits for the database."""
@@ -27,7 +31,11 @@ USER_PATHS = ("/v1/", "/tokenize", "/detokenize", "/load")
 
 
 class Guard:
-    """Knows keys: those of the settings, and those of the database."""
+    """Knows keys: those of the settings, and those of the database.
+
+    A key is looked up by the hash of its whole token: what is done for one that is
+    not known is the same whether there is one of its id or none.
+    """
 
     def __init__(self, listed: Sequence[Key], store: KeyStore | None, *, asks: bool) -> None:
         """Stand at the door.
@@ -37,10 +45,10 @@ class Guard:
             store: the database's; None where there is no database.
             asks: whether a request must come with a key.
         """
-        self._listed = {key.id: key for key in listed}
+        self._listed = {key.hash: key for key in listed}
         self._store = store
         self._asks = asks
-        self._known: dict[str, tuple[Key, float]] = {}
+        self._known: OrderedDict[str, tuple[Key, float]] = OrderedDict()
 
     async def check(self, request: Request) -> None:
         """Return if a request may have what it asks for; `request.state.key` is its key then.
@@ -63,24 +71,24 @@ class Guard:
         token = token.strip()
         if kind.lower() != "bearer" or not token:
             raise Unauthorized("a key is needed, in the header 'Authorization: Bearer <key>'")
-        key_id = id_of(token)
         key = None
-        if key_id is not None:
-            key = self._listed.get(key_id) or await self._find(key_id)
-        if key is None or not key.matches(token):
+        if id_of(token) is not None:
+            hashed = hash_token(token)
+            key = self._listed.get(hashed) or await self._find(hashed)
+        if key is None:
             raise Unauthorized("this key is not known: ask the operator for one")
         return key
 
-    async def _find(self, key_id: str) -> Key | None:
+    async def _find(self, hashed: str) -> Key | None:
         if self._store is None:
             return None
         now = time.monotonic()
-        known, seen = self._known.get(key_id, (None, 0.0))
+        known, seen = self._known.get(hashed, (None, 0.0))
         if known is not None and now < seen + KNOWN_SECONDS:
             return known
         try:
             async with asyncio.timeout(PATIENCE_SECONDS):
-                kept = await self._store.find(key_id)
+                kept = await self._store.find(hashed)
         except Exception as error:  # drivers have their own
             if known is not None:
                 return known
@@ -88,9 +96,12 @@ class Guard:
             told = "keys cannot be looked up now: try again later"
             raise Unavailable(told, headers={"retry-after": "5"}) from error
         if kept is None or kept.revoked is not None:
-            self._known.pop(key_id, None)
+            self._known.pop(hashed, None)
             return None
-        self._known[key_id] = (kept.key, now)
+        self._known[hashed] = (kept.key, now)
+        self._known.move_to_end(hashed)
+        if len(self._known) > MAX_KNOWN:
+            self._known.popitem(last=False)
         return kept.key
 
 

@@ -58,10 +58,10 @@ class KeyStore:
     def __init__(self, engine: AsyncEngine) -> None:
         self._engine = engine
 
-    async def find(self, key_id: str) -> Kept | None:
-        """The key of an id, a revoked one too."""
+    async def find(self, hashed: str) -> Kept | None:
+        """The key whose token has this hash, a revoked one too."""
         async with self._engine.connect() as connection:
-            found = (await connection.execute(select(keys).where(keys.c.id == key_id))).first()
+            found = (await connection.execute(select(keys).where(keys.c.hash == hashed))).first()
         return None if found is None else _kept(found)
 
     async def all(self) -> Sequence[Kept]:

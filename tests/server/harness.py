@@ -17,7 +17,7 @@ from starlette.types import ASGIApp
 from server.app import create_app
 from server.engines.base import Job
 from server.engines.fake import FakeEngine
-from server.protocol import BoundedHttp
+from server.protocol import make_http
 from server.sections import CUSTOM
 from server.settings import Settings
 from tests.server.described import assert_described
@@ -83,11 +83,15 @@ def listener() -> socket.socket:
 
 
 @asynccontextmanager
-async def serving(app: ASGIApp) -> AsyncIterator[str]:
+async def serving(app: ASGIApp, send_timeout: float = PATIENCE) -> AsyncIterator[str]:
     """The base URL of an application on a loopback port."""
     with listener() as bound:
         config = uvicorn.Config(
-            app, http=BoundedHttp, ws="none", log_level="warning", timeout_graceful_shutdown=1
+            app,
+            http=make_http(send_timeout),
+            ws="none",
+            log_level="warning",
+            timeout_graceful_shutdown=1,
         )
         server = QuietServer(config)
         task = asyncio.create_task(server.serve(sockets=[bound]))
@@ -104,8 +108,9 @@ async def serving(app: ASGIApp) -> AsyncIterator[str]:
 @asynccontextmanager
 async def listening(engine: FakeEngine, **given: Any) -> AsyncIterator[str]:
     """The base URL of a server on a loopback port."""
-    app = create_app(settings(**given), lambda: engine)
-    async with serving(app) as url:
+    told = settings(**given)
+    app = create_app(told, lambda: engine)
+    async with serving(app, told.limits.send_timeout_seconds) as url:
         await app.state.host.loaded()
         yield url
 

@@ -2,6 +2,7 @@
 
 import gzip
 import zlib
+from collections.abc import AsyncIterator
 from typing import Any
 
 import httpx
@@ -60,9 +61,14 @@ async def test_a_bomb_goes_off_no_further_than_the_limit(monkeypatch: pytest.Mon
         let_out += len(out)
         return out
 
+    async def of_unknown_length() -> AsyncIterator[bytes]:
+        yield BOMB
+
     monkeypatch.setattr(Gzip, "push", counted)
 
     assert_error(await post(BOMB, "gzip"), 413, None)
+    assert let_out == 0
+    assert_error(await post(of_unknown_length(), "gzip"), 413, None)
     assert let_out == LIMIT + 1
 
 

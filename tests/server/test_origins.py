@@ -1,9 +1,16 @@
+import re
+from ipaddress import ip_address
+from string import ascii_lowercase, digits
 from typing import Any
+from urllib.parse import urlsplit
 
 import httpx
 import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
 
 from server.engines.fake import FakeEngine
+from server.origins import LOOPBACK
 from server.settings import BadSettings, load_settings
 from tests.server.harness import CHAT, body, client, listening
 from tests.server.test_errors import assert_error
@@ -57,6 +64,14 @@ async def test_an_allowed_page(origin: str, cors: dict[str, Any]) -> None:
         ("http://app.example.com", ALLOWED),
         ("http://localhost.evil.example.com", {}),
         ("http://evil.example.com#localhost", {}),
+        ("http://evil.example.com?.localhost", {}),
+        ("http://evil.example.com/.localhost", {}),
+        ("http://evil.example.com\\.localhost", {}),
+        ("http://evil.example.com@localhost", {}),
+        ("http://evil.example.com:80.localhost", {}),
+        ("http://localhost:evil.example.com", {}),
+        ("http://.localhost", {}),
+        ("http://evil-localhost", {}),
         ("http://127.0.0.1.evil.example.com", {}),
         ("http://localhost:5173", CLOSED),
         ("x" * 9999, {}),
@@ -70,6 +85,48 @@ async def test_a_foreign_page_starts_no_work(origin: str, cors: dict[str, Any]) 
     assert "cors.allow_origins" in error["message"]
     assert len(error["message"]) < 300
     assert "access-control-allow-origin" not in answer.headers
+
+
+def is_of_loopback(origin: str) -> bool:
+    """Whether a browser writes the origin of a page from its own machine so."""
+    try:
+        parts = urlsplit(origin)
+        host = parts.hostname or ""
+    except ValueError:
+        return False
+    port = parts.netloc.rpartition("]")[2].partition(":")[2]
+    try:
+        address = ip_address(host)
+        known = str(address) in ("127.0.0.1", "::1")
+        host = f"[{address}]" if address.version == 6 else str(address)
+    except ValueError:
+        *labels, last = host.split(".")
+        known = last == "localhost" and all(label and {*label} <= LETTERS for label in labels)
+    if port:
+        known = known and port.isascii() and port.isdigit() and port == str(int(port))
+        known = known and 0 < int(port) < 10**5
+    written = f"{parts.scheme}://{host}" + (f":{port}" if port else "")
+    return known and parts.scheme in ("http", "https") and written == origin
+
+
+LETTERS = {*ascii_lowercase, *digits, "-", "_"}
+ENDS = ["localhost", ".localhost", "127.0.0.1", "[::1]", "::1", "evil.com", ":80", ":0", ":08"]
+SIGNS = ["?", "#", "/", "@", "\\", ":", ".", "%2e", "\n", "\t", " ", "\u00b9", "-", "_", "A", "*"]
+
+
+@given(
+    st.sampled_from(["http://", "https://", "HTTP://", "http:", "ftp://", ""]),
+    st.lists(st.sampled_from([*ENDS, *SIGNS]) | st.text(max_size=3), max_size=5).map("".join),
+)
+@example("http://", "evil.com?.localhost")
+@example("http://", "localhost\n")
+@example("http://", "127.0.0.2")
+@example("http://", "localhost:99999")
+@example("http://", "[0:0:0:0:0:0:0:1]")
+def test_what_passes_as_loopback(scheme: str, rest: str) -> None:
+    origin = scheme + rest
+    found = re.fullmatch(LOOPBACK, origin) is not None
+    assert found == is_of_loopback(origin)
 
 
 @pytest.mark.parametrize(

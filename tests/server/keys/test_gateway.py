@@ -10,11 +10,15 @@ from typing import Any
 
 import httpx
 import pytest
+from fastapi import Request
 from sqlalchemy import select
 
 from server.engines.base import EngineUnavailable, Job
 from server.engines.fake import FakeEngine, Script
-from server.keys.store import KeyStore
+from server.errors import Unavailable
+from server.key import hash_token
+from server.keys.guard import Guard
+from server.keys.store import Kept, KeyStore
 from server.ledger.database import connect
 from server.ledger.store import Store
 from server.ledger.tables import holds, spend
@@ -138,6 +142,56 @@ async def test_a_key_is_known_while_its_database_is_away(
     assert again.status_code == 200
     assert unknown.status_code == 503
     assert unknown.headers["retry-after"] == "5"
+
+
+async def test_ids_do_not_tell_whether_they_exist(
+    keys: KeyStore, file: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept, used = make_key()
+    await keys.add(kept)
+    shown, listed_token = listed("listed")
+    looked_up: list[str] = []
+    find = KeyStore.find
+
+    async def watched(self: KeyStore, hashed: str) -> Kept | None:
+        looked_up.append(hashed)
+        return await find(self, hashed)
+
+    monkeypatch.setattr(KeyStore, "find", watched)
+    _, other = make_key("other")
+    secret = other.rpartition("-")[2]
+    tokens = [f"{token.rpartition('-')[0]}-{secret}" for token in (used, listed_token, other)]
+    async with client(FakeEngine(), keys=[shown], ledger={"url": file}) as http:
+        for token in (used, listed_token):
+            assert (await http.get("/v1/models", headers=bearer(token))).status_code == 200
+        del looked_up[:]
+        answers = [await http.get("/v1/models", headers=bearer(token)) for token in tokens]
+
+    assert [answer.status_code for answer in answers] == [401] * 3
+    assert len({answer.text for answer in answers}) == 1
+    assert looked_up == [hash_token(token) for token in tokens]
+
+
+async def test_so_many_keys_are_known_at_a_time(
+    keys: KeyStore, file: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("server.keys.guard.MAX_KNOWN", 2)
+    made = [make_key(name) for name in ("a", "b", "c")]
+    for key, _ in made:
+        await keys.add(key)
+    guard = Guard([], keys, asks=True)
+
+    async def check(token: str) -> None:
+        headers = [(b"authorization", f"Bearer {token}".encode())]
+        await guard.check(Request({"type": "http", "path": CHAT, "headers": headers}))
+
+    for _, token in made:
+        await check(token)
+    monkeypatch.setattr(KeyStore, "find", None)
+    for _, token in made[1:]:
+        await check(token)
+    with pytest.raises(Unavailable):
+        await check(made[0][1])
 
 
 async def test_a_keys_ceilings_cut_what_is_asked_for() -> None:

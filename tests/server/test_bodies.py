@@ -1,0 +1,242 @@
+"""Bodies that are being read share bounded memory, and nobody keeps it from others."""
+
+import asyncio
+import gzip
+import socket
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+from urllib.parse import urlsplit
+
+import httpx
+import pytest
+from fastapi import Request
+
+from server.bodies import FULL_SIZED, SMALL, UNDISTURBED_SECONDS, Bodies
+from server.errors import ApiError, RequestTimeout, Unavailable
+from tests.server.apart import listening_apart
+from tests.server.harness import CHAT, body, pass_time, soon
+
+LARGEST = 8 * SMALL
+MIB = 2**20
+
+
+class Client:
+    """Sends one body, piece by piece."""
+
+    def __init__(self, bodies: Bodies, name: str = "a", **headers: str) -> None:
+        self._messages: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
+        scope = {
+            "type": "http",
+            "client": (name, 1),
+            "headers": [(key.encode(), value.encode()) for key, value in headers.items()],
+            "state": {"key": None},
+        }
+        self._bodies = bodies
+        self._request = Request(scope, self._messages.get)
+        self.reading = asyncio.create_task(bodies.read(self._request))
+
+    async def send(self, data: bytes, *, last: bool = False) -> None:
+        """Send, and give the server the time to take it."""
+        self._messages.put_nowait({"type": "http.request", "body": data, "more_body": not last})
+        await settled()
+
+    async def leave(self) -> None:
+        self._messages.put_nowait({"type": "http.disconnect"})
+        await settled()
+
+    @property
+    def untaken(self) -> int:
+        """Pieces that the server has not asked for."""
+        return self._messages.qsize()
+
+    async def refused(self) -> ApiError:
+        with pytest.raises(ApiError) as caught:
+            await soon(self.reading)
+        return caught.value
+
+
+async def settled() -> None:
+    for _ in range(20):
+        await asyncio.sleep(0)
+
+
+@asynccontextmanager
+async def full(name: str = "a") -> AsyncIterator[tuple[Bodies, list[Client]]]:
+    """All room, had by clients of one name that send no more."""
+    bodies = Bodies(LARGEST)
+    clients = [Client(bodies, name) for _ in range(FULL_SIZED)]
+    for each in clients:
+        await each.send(b"x" * (SMALL + 1))
+    try:
+        yield bodies, clients
+    finally:
+        for each in clients:
+            each.reading.cancel()
+        await asyncio.gather(*(each.reading for each in clients), return_exceptions=True)
+
+
+async def test_a_small_body_needs_no_room() -> None:
+    async with full() as (bodies, _):
+        waiting = Client(bodies)
+        await waiting.send(b"x" * (SMALL + 1))
+        small = Client(bodies)
+        for _ in range(2):
+            await small.send(b"x" * (SMALL // 2))
+        await small.send(b"", last=True)
+
+        assert await soon(small.reading) == b"x" * SMALL
+        assert not waiting.reading.done()
+        waiting.reading.cancel()
+
+
+async def test_a_large_body_waits_for_room_and_its_client_with_it() -> None:
+    async with full() as (bodies, clients):
+        waiting = Client(bodies)
+        for _ in range(3):
+            await waiting.send(b"y" * (SMALL + 1))
+        assert waiting.untaken == 2
+        await clients[3].send(b"", last=True)
+        assert len(await soon(clients[3].reading)) == SMALL + 1
+        await settled()
+        assert waiting.untaken == 0
+        await waiting.send(b"", last=True)
+        assert await soon(waiting.reading) == b"y" * 3 * (SMALL + 1)
+
+
+async def test_a_body_that_tells_its_length_takes_no_more_room_than_that() -> None:
+    bodies = Bodies(LARGEST)
+    length = str(LARGEST // 2)
+    clients = [Client(bodies, **{"content-length": length}) for _ in range(2 * FULL_SIZED + 1)]
+    for each in clients:
+        await each.send(b"x" * (LARGEST // 2), last=True)
+        assert len(await soon(each.reading)) == LARGEST // 2
+    clients = [Client(bodies, **{"content-length": length}) for _ in range(2 * FULL_SIZED + 1)]
+    for each in clients:
+        for _ in range(2):
+            await each.send(b"x" * (SMALL + 1))
+
+    assert [each.untaken for each in clients] == [0] * 2 * FULL_SIZED + [1]
+    for each in clients:
+        each.reading.cancel()
+
+
+@pytest.mark.parametrize("encoding", ["gzip", "x-gzip"])
+async def test_what_is_compressed_has_room_before_it_is_let_out(encoding: str) -> None:
+    packed = gzip.compress(b"x" * LARGEST)
+
+    async with full() as (bodies, clients):
+        waiting = Client(bodies, **{"content-encoding": encoding})
+        await waiting.send(packed, last=True)
+        assert not waiting.reading.done()
+        await clients[0].leave()
+        assert await soon(waiting.reading) == b"x" * LARGEST
+
+
+async def test_whoever_has_had_room_for_long_makes_way() -> None:
+    async with full() as (bodies, clients):
+        pass_time(UNDISTURBED_SECONDS + 1)
+        await clients[0].send(b"", last=True)
+        await soon(clients[0].reading)
+        late = Client(bodies)
+        await late.send(b"x" * (SMALL + 1))
+        assert not any(each.reading.done() for each in clients[1:])  # nobody waits
+
+        waiting = Client(bodies)
+        await waiting.send(b"y" * (SMALL + 1), last=True)
+        error = await clients[1].refused()
+        assert len(await soon(waiting.reading)) == SMALL + 1
+        assert not any(each.reading.done() for each in [*clients[2:], late])
+        late.reading.cancel()
+
+    assert isinstance(error, RequestTimeout)
+    assert error.headers["retry-after"]
+
+
+async def test_room_is_had_for_a_time_in_any_case() -> None:
+    async with full() as (bodies, clients):
+        waiting = Client(bodies)
+        await waiting.send(b"y" * (SMALL + 1), last=True)
+        pass_time(UNDISTURBED_SECONDS - 1)
+        await settled()
+        assert not any(each.reading.done() for each in clients)
+        pass_time(1)
+        assert isinstance(await clients[0].refused(), RequestTimeout)
+        assert len(await soon(waiting.reading)) == SMALL + 1
+        await settled()
+        assert not any(each.reading.done() for each in clients[1:])
+
+
+async def test_those_who_wait_take_turns() -> None:
+    async with full("a") as (bodies, clients):
+        many = [Client(bodies, "a") for _ in range(9)]
+        one = Client(bodies, "b")
+        for each in [*many, one]:
+            await each.send(b"y" * (SMALL + 1), last=True)
+        for each in clients[:2]:
+            await each.leave()
+
+        assert len(await soon(one.reading)) == SMALL + 1
+        for each in clients[2:]:
+            await each.leave()
+        await soon(asyncio.gather(*(each.reading for each in many)))
+
+
+async def test_a_body_that_gets_no_room_is_told_to_come_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async with full() as (bodies, clients):
+        monkeypatch.setattr("server.bodies.BODY_SECONDS", UNDISTURBED_SECONDS / 2)
+        waiting = Client(bodies)
+        await waiting.send(b"y" * (SMALL + 1))
+        pass_time(UNDISTURBED_SECONDS / 2)
+        error = await waiting.refused()
+        assert not any(each.reading.done() for each in clients)
+
+    assert isinstance(error, Unavailable)
+    assert error.headers["retry-after"]
+
+
+async def test_who_goes_away_waits_no_more() -> None:
+    async with full() as (bodies, clients):
+        gone, waiting = Client(bodies), Client(bodies)
+        for each in (gone, waiting):
+            await each.send(b"y" * (SMALL + 1), last=True)
+        gone.reading.cancel()
+        await clients[0].leave()
+        assert len(await soon(waiting.reading)) == SMALL + 1
+
+
+async def hold_open(url: str, size: int) -> socket.socket:
+    """A connection whose body lacks its last byte, if the server takes that much of it."""
+    address = urlsplit(url)
+    loop = asyncio.get_running_loop()
+    made = socket.socket()
+    made.setblocking(False)
+    await loop.sock_connect(made, (str(address.hostname), address.port))
+    head = f"POST {CHAT} HTTP/1.1\r\nhost: x\r\ncontent-length: {size}\r\n\r\n"
+    await loop.sock_sendall(made, head.encode())
+    return made
+
+
+async def test_many_open_bodies_share_their_memory() -> None:
+    size, unsent = 4 * MIB, b"x" * (4 * MIB - 1)
+
+    async with listening_apart() as server, httpx.AsyncClient(base_url=server.url) as http:
+        assert (await http.post(CHAT, json=body())).status_code == 200
+        before = server.resident
+        held = [await hold_open(server.url, size) for _ in range(150)]
+        loop = asyncio.get_running_loop()
+        sending = [asyncio.create_task(loop.sock_sendall(each, unsent)) for each in held]
+        most = taken = 0
+        while taken < FULL_SIZED:
+            assert (await soon(http.post(CHAT, json=body()))).status_code == 200
+            most = max(most, server.resident)
+            taken = sum(each.done() for each in sending)
+        for each in sending:
+            each.cancel()
+        await asyncio.gather(*sending, return_exceptions=True)
+        for each in held:
+            each.close()
+
+    assert most - before < 200 * MIB
