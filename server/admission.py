@@ -14,7 +14,15 @@ from server.key import Key
 from server.models import check_model
 from server.prompts import DEFAULT_MAX_TOKENS, CompletionRequest
 from server.rendering import check_length, check_tools, read_prompt, render, spent_before
-from server.resolution import Ceiling, Resolution, Source, ceilings, resolve, wants_router
+from server.resolution import (
+    PROMPT,
+    Ceiling,
+    Resolution,
+    Source,
+    ceilings,
+    resolve,
+    wants_router,
+)
 from server.routing import Routed, Router
 from server.schemas import ChatRequest, Generation
 from server.sections import AUTO, CUSTOM
@@ -33,12 +41,11 @@ class Admission:
         jobs: one for each choice.
         resolution: its budget, and where that came from.
         routed: what the router found, or None if it was not asked.
-        clamped_by: what cut the budget that was asked for: a ceiling's owner,
-            "turn", which is what was thought in it before, "price", or "room",
-            which is what the context and `max_tokens` leave.
+        clamped_by: what cut the budget that was asked for: a ceiling's owner, or
+            what `server.resolution` names beside them.
         tools: what may or must be called, or None if nothing may be.
         call_named: whether the function to call was named.
-        clamped: of each job, whether its maximum was cut.
+        clamped: of each job, whether its budget was cut.
         choices_per_prompt: how many jobs in a row have the same prompt.
     """
 
@@ -218,7 +225,8 @@ def _undemanding(resolution: Resolution, asked: Asked, field: str) -> Resolution
             "block: open one there, or leave it out",
             param=demands[0],
         )
-    return replace(resolution, budget=replace(budget, min_tokens=0, continuations=0))
+    undemanding = replace(budget, min_tokens=0, continuations=0)
+    return resolution.limited(PROMPT, undemanding, resolution.tier)
 
 
 def _check(request: Generation, engine: Engine, settings: Settings, key: Key | None) -> None:

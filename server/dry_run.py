@@ -54,7 +54,11 @@ class DryRun:
         admission = await unless_gone(request, admitting)
         shown = describe(admission.resolution, admission.routed)
         enforced = admission.enforced
-        shown["budget"] |= {"min_tokens": enforced.minimum, "max_tokens": enforced.maximum}
+        shown["budget"] |= {
+            "min_tokens": enforced.minimum,
+            "max_tokens": enforced.maximum,
+            "continuations": enforced.continuations,
+        }
         shown["clamped_by"] = admission.clamped_by
         shown["prompt_tokens"] = admission.prompt_tokens
         shown["cost"] = estimate(admission, self._tariff, self._recent)

@@ -9,7 +9,7 @@ from server.engines.base import Engine, Job, Prompt, Sampling
 from server.errors import BadRequest, ContextTooLong
 from server.prices import affordable
 from server.rendering import check_room
-from server.resolution import Resolution
+from server.resolution import PRICE, ROOM, Resolution
 from server.schemas import Generation
 from server.sections import Prices, Tier
 from server.settings import Settings
@@ -56,13 +56,13 @@ def make_jobs(
     wanted = _tokens_left(draft, engine.model.context_length)
     max_tokens = _at_price(wanted, draft, settings.prices)
     least = _answer_minimum(draft, max_tokens, engine.model.markers)
-    enforced = _token_budget(draft, max_tokens, engine, settings)
+    for tokens, by in ((wanted, ROOM), (max_tokens, PRICE)):
+        room = _room(draft, tokens, engine.model.markers, settings)
+        resolution = resolution.within(room, by)
+    enforced = _token_budget(resolution.budget, draft.prompt, room, engine)
     enforced = replace(enforced, answer_minimum=least)
     if draft.constraint is not None:
         enforced = _bound(enforced, draft.constraint)
-    told = resolution.clamped_by
-    if _is_clamped(resolution.budget, enforced):
-        told = (*told, "room" if max_tokens == wanted else "price")
     sampling = _sampling(request, resolution.tier, max_tokens, draft.constraint)
     jobs = tuple(
         Job(
@@ -73,7 +73,7 @@ def make_jobs(
         )
         for index in range(request.n or 1)
     )
-    return jobs, told
+    return jobs, resolution.clamped_by
 
 
 def _tokens_left(draft: Draft, context: int) -> int:
@@ -133,30 +133,23 @@ def _answer_minimum(draft: Draft, max_tokens: int, markers: Markers) -> int:
     return max_tokens if request.ignore_eos else wanted["min_tokens"]
 
 
-def _token_budget(draft: Draft, max_tokens: int, engine: Engine, settings: Settings) -> TokenBudget:
-    resolution, prompt = draft.resolution, draft.prompt
+def _room(draft: Draft, max_tokens: int, markers: Markers, settings: Settings) -> int:
+    """Return the thinking tokens that `max_tokens` leaves beside the answer."""
     reserve = answer_reserve(max_tokens, **settings.answer_reserve.model_dump())
     reserve = max(reserve, draft.request.min_tokens or 0)
-    markers = engine.model.markers
-    room = thinking_room(max_tokens, reserve, markers, prompt.opened)
-    budget = resolution.budget
-    if not resolution.minimum_asked:
-        budget = replace(budget, min_tokens=min(budget.min_tokens, room))
+    return thinking_room(max_tokens, reserve, markers, draft.prompt.opened)
+
+
+def _token_budget(budget: ThinkingBudget, prompt: Prompt, room: int, engine: Engine) -> TokenBudget:
     return tokenize(
         budget,
         encode=engine.codec.encode,
-        markers=markers,
+        markers=engine.model.markers,
         opened=prompt.opened,
         room=room,
         vocabulary=engine.model.vocabulary,
         may_think=prompt.may_think,
     )
-
-
-def _is_clamped(budget: ThinkingBudget, enforced: TokenBudget) -> bool:
-    capped = budget.max_tokens is not None and budget.max_tokens != enforced.maximum
-    demands = budget.min_tokens > enforced.minimum or budget.continuations > enforced.continuations
-    return capped or demands
 
 
 def _bound(budget: TokenBudget, constraint: Constraint) -> TokenBudget:

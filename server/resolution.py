@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
+from typing import NamedTuple
 
 from budget import ThinkingBudget
 from server.asked import Asked, Given, contradiction
@@ -21,7 +22,13 @@ class Source(StrEnum):
 
 
 TURN = "turn"
-"""What cuts a budget of which the same turn has spent some already."""
+"""Cuts a budget of which the same turn has spent some already."""
+PROMPT = "prompt"
+"""Takes the minimum of a budget, where the prompt opens no thinking and nobody demands one."""
+ROOM = "room"
+"""Cuts a budget to what the context and `max_tokens` leave for thinking."""
+PRICE = "price"
+"""Cuts a budget to what the tier's price pays for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +46,22 @@ class Ceiling:
     tier: str | None = None
 
 
+class Granted(NamedTuple):
+    """What holds of all that was asked for: less of it is a budget that was clamped.
+
+    Attributes:
+        tier: that the budget is of.
+        minimum: of thinking tokens.
+        maximum: likewise; None where nobody asked for one, whatever cap there is.
+        thinks: continuations, and whether there is any thinking where the request asks for some.
+    """
+
+    tier: Tier | None
+    minimum: int
+    maximum: int | None
+    thinks: tuple[int, bool]
+
+
 @dataclass(frozen=True, slots=True)
 class Resolution:
     """A budget, and where it came from.
@@ -49,9 +72,9 @@ class Resolution:
         tier: the tier that it is of, or None.
         source: what decided.
         field: the request's field that decided, or None.
-        minimum_asked: whether the request named the minimum itself; any other
-            yields where there is no room for it.
-        clamped_by: whose ceilings cut what was asked for.
+        request: what the request says.
+        clamped_by: what cut something that was asked for, each once.
+        capped_by: what has set a cap where nobody asked for one.
     """
 
     budget: ThinkingBudget
@@ -59,32 +82,68 @@ class Resolution:
     tier: Tier | None
     source: Source
     field: str | None
-    minimum_asked: bool
+    request: Asked
     clamped_by: tuple[str, ...] = ()
+    capped_by: tuple[str, ...] = ()
 
     @property
     def label(self) -> str:
         """The tier's name, for headers and metrics."""
         return CUSTOM if self.tier is None else self.tier.name
 
-    def after(self, spent: int) -> "Resolution":
-        """What is left of it in a turn in which `spent` tokens were thought before."""
-        budget = self.budget
-        if not spent:
-            return self
-        least = max(0, budget.min_tokens - spent)
-        if budget.max_tokens is None:
-            told = (TURN,) if least < budget.min_tokens else ()
-            left = replace(budget, min_tokens=least)
-            return replace(self, budget=left, clamped_by=(*self.clamped_by, *told))
-        most = max(0, budget.max_tokens - spent)
-        left = replace(
-            budget,
-            min_tokens=least,
-            max_tokens=most,
-            continuations=budget.continuations if most else 0,
+    @property
+    def minimum_asked(self) -> bool:
+        """Whether the request named the minimum; any other yields where there is no room for it."""
+        return self.request.minimum is not None
+
+    @property
+    def granted(self) -> Granted:
+        """What is left of what was asked for."""
+        budget, request = self.budget, self.request
+        capped = self.asked.max_tokens is not None or request.maximum is not None
+        return Granted(
+            self.tier,
+            budget.min_tokens,
+            budget.max_tokens if capped else None,
+            (budget.continuations, request.switch is None or not budget.disabled),
         )
-        return replace(self, budget=left, clamped_by=(*self.clamped_by, TURN))
+
+    def limited(self, by: str, budget: ThinkingBudget, tier: Tier | None) -> "Resolution":
+        """Return it with a smaller budget, and the name of what made it so.
+
+        A cap that nobody asked for takes nothing.
+        """
+        less = replace(self, budget=budget, tier=tier)
+        if less.granted != self.granted:
+            return replace(less, clamped_by=_with(self.clamped_by, by))
+        if budget.max_tokens != self.budget.max_tokens:
+            return replace(less, capped_by=_with(self.capped_by, by))
+        return less
+
+    def after(self, spent: int) -> "Resolution":
+        """Return what is left of it in a turn in which `spent` tokens were thought before."""
+        budget = self.budget
+        most = None if budget.max_tokens is None else max(0, budget.max_tokens - spent)
+        reduced = _reduced(budget, max(0, budget.min_tokens - spent), most)
+        left = self.limited(TURN, reduced, self.tier)
+        if left.granted.thinks == self.granted.thinks:
+            return left
+        # A cap that took nothing is spent, and so it does.
+        return replace(left, clamped_by=_with(self.clamped_by, *self.capped_by, TURN))
+
+    def within(self, room: int, by: str) -> "Resolution":
+        """Return what `room` thinking tokens leave of it.
+
+        A minimum that the request named does not yield: who enforces it refuses it.
+        """
+        budget = self.budget
+        if self.minimum_asked and budget.min_tokens > room:
+            return self
+        most = None if budget.max_tokens is None else min(budget.max_tokens, room)
+        reduced = _reduced(budget, min(budget.min_tokens, room), most)
+        if not room:
+            reduced = replace(reduced, continuations=0)
+        return self.limited(by, reduced, self.tier)
 
 
 def ceilings(settings: Settings) -> tuple[Ceiling, ...]:
@@ -124,8 +183,11 @@ def resolve(
     tier, source, field = _choose(asked, settings, level)
     _check_minimum(asked, tier)
     resolution = _build(asked, settings, tier, source, field)
+    # Tiers first: a lower one has numbers of its own, which no ceiling has cut yet.
     for ceiling in above:
-        resolution = _cut(resolution, ceiling, asked, settings)
+        resolution = _lowered(resolution, ceiling, settings)
+    for ceiling in above:
+        resolution = _capped(resolution, ceiling, settings)
     return resolution
 
 
@@ -135,7 +197,7 @@ def _build(
     default = settings.budget.to_budget()
     base = default if tier is None else tier.to_budget(default)
     budget = _override(base, asked)
-    return Resolution(budget, budget, tier, source, field, asked.minimum is not None)
+    return Resolution(budget, budget, tier, source, field, asked)
 
 
 def _forbids(asked: Asked) -> bool:
@@ -251,58 +313,48 @@ def _continuations(base: ThinkingBudget, asked: Asked, cap: int | None) -> int:
     return 0 if cap == 0 else base.continuations
 
 
-def _cut(resolution: Resolution, ceiling: Ceiling, asked: Asked, settings: Settings) -> Resolution:
-    """The same, no higher than a ceiling."""
-    highest = None if ceiling.tier is None else settings.tier(ceiling.tier)
-    cut = _lowered(resolution, highest, asked, settings)
-    for cap in (ceiling.max_thinking_tokens, None if highest is None else highest.to_cap()):
-        cut = replace(cut, budget=_capped(cut.budget, cap))
-    if not _took(resolution, cut, asked):
-        return cut
-    return replace(cut, clamped_by=(*resolution.clamped_by, ceiling.by))
-
-
-def _took(resolution: Resolution, cut: Resolution, asked: Asked) -> bool:
-    """Whether a ceiling took something: of no cap that nobody asked for, it takes nothing."""
-    before, after = resolution.budget, cut.budget
-    capped = before.max_tokens is not None or asked.maximum is not None
-    return cut != resolution and (
-        capped
-        or cut.tier != resolution.tier
-        or after.min_tokens < before.min_tokens
-        or after.continuations < before.continuations
-        or (asked.switch is not None and after.disabled)
-    )
-
-
-def _lowered(
-    resolution: Resolution, highest: Tier | None, asked: Asked, settings: Settings
-) -> Resolution:
-    """The same of the highest tier, where the request's is above it."""
-    tier = resolution.tier
+def _lowered(resolution: Resolution, ceiling: Ceiling, settings: Settings) -> Resolution:
+    """Return the same of the ceiling's tier, where the request's is above it."""
+    tier, highest = resolution.tier, _highest(ceiling, settings)
     if tier is None or highest is None or _rank(tier, settings) <= _rank(highest, settings):
         return resolution
+    asked = resolution.request
     if asked.minimum is not None:
         least = min(asked.minimum.value, highest.cap)
         asked = replace(asked, minimum=Given(asked.minimum.field, int(least)))
-    below = _build(asked, settings, highest, resolution.source, resolution.field)
-    return replace(below, asked=resolution.asked, clamped_by=resolution.clamped_by)
+    if not highest.thinks:
+        asked = replace(asked, continuations=None)
+    budget = _build(asked, settings, highest, resolution.source, resolution.field).budget
+    return resolution.limited(ceiling.by, budget, highest)
+
+
+def _highest(ceiling: Ceiling, settings: Settings) -> Tier | None:
+    return None if ceiling.tier is None else settings.tier(ceiling.tier)
 
 
 def _rank(tier: Tier, settings: Settings) -> int:
     return settings.tiers.index(tier)
 
 
-def _capped(budget: ThinkingBudget, cap: int | None) -> ThinkingBudget:
-    if cap is None or (budget.max_tokens is not None and budget.max_tokens <= cap):
-        return budget
-    return replace(
-        budget,
-        min_tokens=min(budget.min_tokens, cap),
-        max_tokens=cap,
-        continuations=budget.continuations if cap else 0,
-    )
+def _capped(resolution: Resolution, ceiling: Ceiling, settings: Settings) -> Resolution:
+    """Return the same, no higher than the ceiling's numbers."""
+    budget, highest = resolution.budget, _highest(ceiling, settings)
+    of_tier = None if highest is None else highest.to_cap()
+    caps = (budget.max_tokens, ceiling.max_thinking_tokens, of_tier)
+    most = min((cap for cap in caps if cap is not None), default=None)
+    reduced = _reduced(budget, _at_most(most, budget.min_tokens), most)
+    return resolution.limited(ceiling.by, reduced, resolution.tier)
+
+
+def _reduced(budget: ThinkingBudget, least: int, most: int | None) -> ThinkingBudget:
+    continuations = 0 if most == 0 else budget.continuations
+    return replace(budget, min_tokens=least, max_tokens=most, continuations=continuations)
 
 
 def _at_most(cap: int | None, number: int) -> int:
     return number if cap is None else min(cap, number)
+
+
+def _with(names: tuple[str, ...], *more: str) -> tuple[str, ...]:
+    """Return the names with more of them, each once."""
+    return tuple(dict.fromkeys((*names, *more)))

@@ -180,7 +180,7 @@ class ThinkingReport(Shape):
     end_reason: EndReason
     """Why the thinking ended."""
     clamped: bool
-    """Whether less was enforced than was asked for."""
+    """Whether less was enforced than was asked for, by the request, its tier or the default."""
 
 
 class ThinkingProgress(Shape):
@@ -498,7 +498,8 @@ class RouteReport(Shape):
     budget: BudgetReport
     """The budget, as it would be enforced."""
     clamped_by: list[str]
-    """What would cut the budget that was asked for."""
+    """What would cut the budget that was asked for: `operator`, `key`, `turn`, `prompt`, `room`,
+    `price`."""
     router: RouterReport | None
     """What the router found; null if it was not asked."""
     prompt_tokens: int

@@ -274,6 +274,29 @@ def test_no_continuations_asked_for_demand_no_thinking() -> None:
     assert resolved(fields, level="none").label == "low"
 
 
+def test_a_lower_tier_does_not_lift_another_ceiling() -> None:
+    above = (Ceiling("operator", 50), Ceiling("key", tier="low"))
+    for ordered in (above, above[::-1]):
+        found = resolved({"budget_tier": "high"}, above=ordered)
+        assert (found.budget.min_tokens, found.budget.max_tokens) == (0, 50)
+        assert (found.label, found.clamped_by) == ("low", ("key", "operator"))
+
+
+def test_a_ceiling_without_thinking_cuts_continuations_too() -> None:
+    fields = {"budget_tier": "high", "thinking": {"continuations": 2}}
+    found = resolved(fields, above=(Ceiling("key", tier="none"),))
+    assert (found.budget.continuations, found.budget.max_tokens) == (0, 0)
+    assert found.clamped_by == ("key",)
+
+
+def test_a_cap_that_nobody_asked_for_is_named_once_it_takes_something() -> None:
+    fields = {"thinking": {"continuations": 1}}
+    capped = resolved(fields, default_tier="custom", above=(Ceiling("key", 30),))
+    assert capped.clamped_by == ()
+    assert capped.after(29).clamped_by == ()
+    assert capped.after(30).clamped_by == ("key", "turn")
+
+
 def test_everybody_who_cut_is_told_of() -> None:
     above = (Ceiling("operator", 60), Ceiling("key", 50))
     assert resolved({"max_thinking_tokens": 70}, above=above).clamped_by == ("operator", "key")
