@@ -1,19 +1,19 @@
 """From a request to jobs that the engine can be trusted with."""
 
-import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from budget import TokenBudget
 from server.asked import Asked, Given, contradiction, read_asked
-from server.engines.answers import BoundTools, Constraint, ToolChoice
+from server.binding import Binder
+from server.engines.answers import BoundTools, Constraint
 from server.engines.base import Engine, Job, Prompt, Unserved
 from server.errors import BadRequest, Forbidden
 from server.jobs import Draft, make_jobs
 from server.key import Key
 from server.models import check_model
 from server.prompts import DEFAULT_MAX_TOKENS, CompletionRequest
-from server.rendering import check_length, check_tools, read_prompt, render, spent_before
+from server.rendering import check_length, read_prompt, render, spent_before
 from server.resolution import (
     PROMPT,
     Ceiling,
@@ -84,6 +84,7 @@ class Admissions:
             self._unrouted = settings.model_copy(update={"default_tier": CUSTOM})
         self._router = router
         self._ceilings = ceilings(settings)
+        self._binder = Binder()
 
     async def admit(
         self, request: ChatRequest, engine: Engine, name: str, key: Key | None
@@ -110,11 +111,7 @@ class Admissions:
             *before, last = request.messages
             request = request.model_copy(update={"messages": [*before, last.unfinished()]})
         asked = read_asked(request)
-        choice = request.tools_wanted()
-        tools = await _bind(choice, engine)
-        if tools is not None:
-            await check_tools(engine.codec)
-        constraint = request.constraint() if tools is None else tools.constraint
+        bound = await self._binder.bind(request, engine)
         routed = self._router.sort(request) if wants_router(asked, settings) else None
         level = None if routed is None else routed.level
         resolution = resolve(asked, settings, level, self._above(key))
@@ -123,22 +120,21 @@ class Admissions:
             request, engine, thinking=not resolution.budget.disabled, continuing=continuing
         )
         if continuing and not prompt.opened:
-            _check_free(constraint)
+            _check_free(bound.constraint)
             resolution = _undemanding(resolution, asked, "messages")
         max_tokens = _tokens_asked(request)
-        draft = Draft(name, request, resolution, prompt, "messages", max_tokens, constraint)
+        draft = Draft(name, request, resolution, prompt, "messages", max_tokens, bound.constraint)
         jobs, clamped_by = make_jobs(draft, engine, settings)
         _check_scores(jobs, "prompt_logprobs")
         await _checked(jobs[0], engine, request, key)
-        named = choice is not None and choice.name is not None
         clamped = (bool(clamped_by),) * len(jobs)
         return Admission(
             jobs,
             resolution,
             routed,
             clamped_by,
-            tools,
-            named,
+            bound.tools,
+            bound.call_named,
             clamped,
             choices_per_prompt=len(jobs),
         )
@@ -360,25 +356,6 @@ async def _checked(job: Job, engine: Engine, request: Generation, key: Key | Non
         if name == error.param:
             raise
         raise Unserved(name, str(error).replace(f"'{error.param}'", f"'{name}'")) from error
-
-
-async def _bind(choice: ToolChoice | None, engine: Engine) -> BoundTools | None:
-    """The tools in the model's own format, if any may be called.
-
-    Raises:
-        BadRequest: if nobody said how the model writes calls.
-        Unserved: if its format cannot do what is wanted.
-    """
-    if choice is None:
-        return None
-    if engine.tools is None:
-        raise BadRequest(
-            "this server was not told how its model writes tool calls (its setting "
-            "tool_call_parser): leave 'tools' out",
-            param="tools",
-        )
-    # A large set takes long enough for other streams to wait.
-    return await asyncio.to_thread(engine.tools.bind, choice)
 
 
 def _tokens_asked(request: ChatRequest) -> Given[int] | None:

@@ -7,6 +7,7 @@ from pydantic import AfterValidator, ConfigDict, Field, Strict, model_validator
 from pydantic_core import PydanticCustomError
 
 from server.engines.answers import Constraint, Kind, ToolChoice
+from server.engines.complexity import MAX_PATTERN
 from server.errors import BadRequest
 from server.parts import NULL, Flag, LenientPart, Part, Text, exactly_one, needs
 
@@ -14,7 +15,6 @@ MAX_TOOLS = 128
 MAX_FUNCTION_NAME = 64
 MAX_CHOICES = 1024
 MAX_CHOICE_LENGTH = 4096
-MAX_PATTERN = 4096
 MAX_GRAMMAR = 65536
 MAX_SCHEMA_BYTES = 65536
 """A grammar is made of it, which takes time by more than its length."""

@@ -5,20 +5,31 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+import orjson
 from pydantic import ValidationError
 from vllm.entrypoints.openai.chat_completion.protocol import ChatCompletionRequest
-from vllm.parser import ParserManager
+from vllm.parser import ParserManager, abstract_parser
 from vllm.parser.abstract_parser import Parser
 from vllm.sampling_params import StructuredOutputsParams
 from vllm.tool_parsers.hermes_tool_parser import Hermes2ProToolParser
 from vllm.tool_parsers.tool_strict_level import ToolStrictLevel
+from vllm.v1.structured_output.utils import grammar_is_likely_lark
 
 from server.engines.answers import BoundTools, CallReader, Constraint, Kind, ToolChoice
 from server.engines.base import Unserved
 from server.engines.call_reader import FirstCall, Markup, ParsedCalls
+from server.engines.complexity import check_complexity
 from server.engines.tool_schemas import ANY_OBJECT, arguments_schema
+from server.engines.xgrammar_schemas import MAX_BYTES as MAX_SCHEMA_BYTES
 
 FIELD = "tools"
+
+MAX_BYTES = 4 * MAX_SCHEMA_BYTES
+"""Of the schemas that calls are bound to, all together; 128 tools of 20 parameters take less."""
+
+# vLLM has xgrammar look a form beside tools through, here in this process, which a hostile one
+# ends. Whether the two go together is found out where that does no harm, as for any grammar.
+abstract_parser._xgrammar_supports = lambda structured_outputs: True
 
 
 class VllmTools:
@@ -97,19 +108,27 @@ class VllmTools:
             Unserved: if the two do not go together.
         """
         field = constraint.field
+        refusal = f"'{field}' and '{FIELD}' do not go together: "
+        try:
+            check_complexity(constraint)
+        except Unserved as error:
+            raise Unserved(error.param, f"{refusal}{error}") from None
+        if constraint.kind is Kind.GRAMMAR and grammar_is_likely_lark(constraint.value):
+            # vLLM would have xgrammar translate it, in this process.
+            raise Unserved(field, f"{refusal}beside tools a grammar is in EBNF, not in Lark")
         try:
             bound = self._bound(choice)
         except Unserved as error:
             if error.param != FIELD:  # the tools alone are at fault
                 raise
-            raise Unserved(field, f"'{field}' and '{FIELD}' do not go together: {error}") from None
+            raise Unserved(field, f"{refusal}{error}") from None
         if bound is None or bound.kind is not Kind.STRUCTURAL_TAG:
             raise Unserved(
                 field,
-                f"'{field}' and '{FIELD}' do not go together: xgrammar cannot bind an answer to "
-                "this value beside calls in this model's tool format",
+                f"{refusal}xgrammar cannot bind an answer to this value beside calls in this "
+                "model's tool format",
             )
-        return bound
+        return replace(bound, field=field)
 
     def _bound(self, choice: ToolChoice) -> Constraint | None:
         """What vLLM binds the answer to.
@@ -142,10 +161,14 @@ class VllmTools:
             "tool_choice": mode,
             "parallel_tool_calls": choice.parallel,
         }
-        if choice.constraint is not None:
-            given["structured_outputs"] = {choice.constraint.kind.value: choice.constraint.value}
+        form = choice.constraint
         try:
-            return ChatCompletionRequest.model_validate(given)
+            request = ChatCompletionRequest.model_validate(given)
+            if form is not None:  # validated, xgrammar would look it through
+                request.structured_outputs = StructuredOutputsParams(
+                    **{form.kind.value: form.value}
+                )
+            return request
         except Exception as error:  # pydantic's own, and vLLM's, which pydantic lets pass
             raise Unserved(FIELD, f"vLLM refuses '{FIELD}': {_reason(error)}") from error
 
@@ -185,6 +208,7 @@ def _bound_tools(choice: ToolChoice) -> list[dict[str, Any]]:
         Unserved: if a schema cannot be enforced.
     """
     bound = []
+    left = MAX_BYTES
     for at, tool in enumerate(choice.tools):
         function = tool["function"]
         schema: Mapping[str, Any] = ANY_OBJECT
@@ -192,6 +216,13 @@ def _bound_tools(choice: ToolChoice) -> list[dict[str, Any]]:
         if forced or (choice.mode == "auto" and _is_strict(tool)):
             field = f"{FIELD}[{at}].function.parameters"
             schema = arguments_schema(function.get("parameters"), field)
+            left -= len(orjson.dumps(schema))
+            if left < 0:
+                raise Unserved(
+                    FIELD,
+                    f"the schemas that calls of '{FIELD}' are bound to are longer than {MAX_BYTES} "
+                    "bytes together, descriptions aside",
+                )
         told = {"name": function["name"], "parameters": dict(schema), "strict": True}
         bound.append({"type": "function", "function": told})
     return bound

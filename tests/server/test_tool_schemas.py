@@ -36,6 +36,7 @@ SERVED: list[dict[str, Any] | None] = [
     {**A, "anyOf": [{"required": ["b"]}, {"required": ["c"]}]},
     {**A, "allOf": [{"properties": {"b": WORD}, "required": ["b"]}]},
     {"allOf": [A]},
+    {"allOf": [{"allOf": [A, {"required": ["b"]}]}]},
     {"type": "object", "required": ["z"]},
     {"type": "object", "properties": {"description": WORD, "format": WORD}, "required": ["format"]},
     {"type": "object", "properties": {"a": {"type": "integer", "enum": [1, "x"]}}},
@@ -57,6 +58,12 @@ REFUSED: list[dict[str, Any]] = [
     {"type": "object", "properties": {"a": {"type": "number", "multipleOf": 0.5}}},
     {"type": "object", "properties": {"a": {"minimum": 3}}},
     {"type": "object", "required": ["z"], "additionalProperties": False},
+    {"type": "object", "properties": {"a": {"type": "string", "pattern": "^(?!b)"}}},
+    {"type": "object", "properties": {"a": {"type": "string", "pattern": '^"'}}},
+    {"type": "object", "properties": {"a": {"type": "string", "pattern": r"^\\\\"}}},
+    {"type": "object", "properties": {"a": {"type": "string", "pattern": r"^\n"}}},
+    {"type": "object", "patternProperties": {"^(?=b)": {"type": "integer"}}},
+    {"type": "object", "properties": {"a": {"type": "nothing", "enum": [1]}}},
 ]
 
 
@@ -112,6 +119,51 @@ def test_what_is_nested_without_end_is_refused() -> None:
         arguments_schema({"type": "object", "properties": {"a": deep}}, "parameters")
 
 
+def alternatives(levels: int, last: Any) -> dict[str, Any]:
+    """Definitions that each name the next one twice."""
+    names = [f"#/$defs/d{level}" for level in range(levels + 1)]
+    pairs = {f"d{level}": {"anyOf": [{"$ref": names[level + 1]}] * 2} for level in range(levels)}
+    return {"$ref": names[0], "$defs": {**pairs, f"d{levels}": last}}
+
+
+def test_references_are_followed_once() -> None:
+    assert arguments_schema(alternatives(60, A), "parameters")
+    with pytest.raises(Unserved, match="object"):
+        arguments_schema(alternatives(60, {"type": "integer"}), "parameters")
+    with pytest.raises(Unserved, match="object"):
+        arguments_schema({"$ref": "#/$defs/a", "$defs": {"a": {"$ref": "#/$defs/a"}}}, "parameters")
+
+
+def test_a_long_way_of_references_is_refused() -> None:
+    way = {f"d{i}": {"$ref": f"#/$defs/d{i + 1}"} for i in range(1500)}
+    with pytest.raises(Unserved, match="nested"):
+        arguments_schema({"$ref": "#/$defs/d0", "$defs": {**way, "d1500": A}}, "parameters")
+
+
+BESIDE: list[dict[str, Any]] = [
+    {
+        "properties": {f"p{i}": {} for i in range(2000)},
+        "anyOf": [{"required": [f"p{i}"]} for i in range(1000)],
+    },
+    {"properties": {"a": {"enum": ["x" * 20_000]}}, "anyOf": [{"minProperties": 1}] * 1000},
+    {"required": [f"p{i}" for i in range(2000)], "anyOf": [{"required": ["a"]}] * 1000},
+    {"allOf": [{f"k{i}": 1} for i in range(4000)]},
+]
+
+
+@pytest.mark.parametrize("schema", BESIDE)
+def test_what_stands_beside_branches_is_not_copied_without_end(schema: dict[str, Any]) -> None:
+    with pytest.raises(Unserved, match="too long"):
+        arguments_schema({"type": "object", **schema}, "parameters")
+
+
+def test_what_is_too_long_is_refused_before_it_is_said_otherwise() -> None:
+    with pytest.raises(Unserved, match="longer than 65536 bytes"):
+        arguments_schema({"properties": {f"p{i}": {} for i in range(9000)}}, "parameters")
+    many = {f"p{i}": {"description": "x" * 99} for i in range(900)}
+    assert arguments_schema({"properties": many}, "parameters")
+
+
 names = st.sampled_from(["a", "b", "enum"])
 leaves = st.sampled_from(
     [
@@ -120,6 +172,7 @@ leaves = st.sampled_from(
         {"type": "boolean"},
         {"type": "null"},
         {"const": 1},
+        {"type": "integer", "const": 1},
         {"type": ["integer", "null"], "maximum": 3},
         {"enum": [1, "x", None, {"a": 1}]},
         {"type": "integer", "enum": [1, "x"]},

@@ -1,5 +1,6 @@
 """Tools from a request to its answer, over scripted calls in the format of vLLM's own parser."""
 
+import contextlib
 import json
 from typing import Any
 
@@ -436,6 +437,61 @@ async def test_a_form_beside_tools_is_served_or_refused_by_name(
         error = response.json()["error"]
         assert error["param"] == f"structured_outputs.{kind.value}"
         assert "tools" in error["message"]
+
+
+@pytest.mark.parametrize(("kind", "value"), BOUND)
+def test_no_form_is_looked_through_in_this_process(
+    hermes: ToolFormat, kind: Kind, value: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The libraries that would can end it: 40,000 stars did."""
+    looked_through: list[Any] = []
+    for name in ("ebnf", "json_schema", "lark", "regex", "structural_tag"):
+        monkeypatch.setattr(f"xgrammar.Grammar.from_{name}", looked_through.append)
+
+    with contextlib.suppress(Unserved):
+        hermes.bind(choose(ADD, constraint=Constraint(kind, value, "field")))
+
+    assert not looked_through
+
+
+STARS = {"type": "string", "pattern": "a" + "*" * 40_000}
+
+
+@pytest.mark.parametrize(
+    ("kind", "value", "param"),
+    [
+        (Kind.JSON, STARS, "response_format.json_schema.schema.pattern"),
+        (Kind.GRAMMAR, 'start: "a"', "response_format"),
+        (Kind.REGEX, "(" * 99, "response_format"),
+    ],
+)
+def test_a_form_that_cannot_be_beside_tools_is_named(
+    hermes: ToolFormat, kind: Kind, value: Any, param: str
+) -> None:
+    with pytest.raises(Unserved, match="'response_format' and 'tools'") as caught:
+        hermes.bind(choose(ADD, constraint=Constraint(kind, value, "response_format")))
+
+    assert caught.value.param == param
+
+
+def test_what_a_form_beside_tools_turns_out_to_be_is_its_own_fault(hermes: ToolFormat) -> None:
+    form = Constraint(Kind.REGEX, "a+", "structured_outputs.regex")
+
+    bound = hermes.bind(choose(ADD, constraint=form)).constraint
+
+    assert bound is not None
+    assert bound.field == "structured_outputs.regex"
+
+
+def test_schemas_are_bounded_together(hermes: ToolFormat) -> None:
+    member = {"type": "string", "enum": [f"{i:06}" for i in range(6000)]}
+    large = {"type": "object", "properties": {"a": member}}
+    tools = [tool(f"f{i}", parameters=large, strict=True) for i in range(6)]
+
+    assert hermes.bind(choose(*tools[:4])).constraint
+    with pytest.raises(Unserved, match="together") as caught:
+        hermes.bind(choose(*tools))
+    assert caught.value.param == "tools"
 
 
 def test_what_an_engine_cannot_bind_it_reads() -> None:
