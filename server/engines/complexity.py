@@ -191,9 +191,10 @@ def _check_text(text: str, path: str, parts: re.Pattern[str]) -> None:
                 last, stacked = size - groups.pop(), 0
             case "blank":
                 pass
+            case "opens":
+                groups.append(size)
+                last = stacked = 0
             case kind:
-                if kind == "opens":
-                    groups.append(size)
                 last = part.end() - part.start() if kind == "text" else 1
                 size += part.end() - part.start() if kind in ("text", "plain") else 1
                 stacked = 0
