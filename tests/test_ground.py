@@ -21,9 +21,15 @@ def read(name: str) -> str:
     return (ROOT / name).read_text()
 
 
+def locked(name: str) -> dict[str, list[str]]:
+    """The hashes of each requirement in a file."""
+    lines = read(name).replace("\\\n", "").splitlines()
+    listed = [line.split(" --hash=") for line in lines if line and not line.startswith("#")]
+    return {pin.strip(): [each.strip() for each in hashes] for pin, *hashes in listed}
+
+
 def pins(name: str) -> dict[str, Requirement]:
-    lines = [line for line in read(name).splitlines() if line and not line.startswith("#")]
-    return {canonicalize_name(found.name): found for found in map(Requirement, lines)}
+    return {canonicalize_name(found.name): found for found in map(Requirement, locked(name))}
 
 
 @pytest.fixture
@@ -54,6 +60,24 @@ def test_every_package_is_pinned_and_none_breaks_the_engine(name: str) -> None:
     assert "torch" not in listed, "torch is installed apart, as its CPU build"
     for requirement in listed.values():
         assert re.fullmatch(r"==[^*,]+", str(requirement.specifier)), requirement
+
+
+@pytest.mark.parametrize(
+    "name", [f"requirements/{name}.txt" for name in ("engine-cpu", "dev", "clients")]
+)
+def test_every_package_has_hashes_and_none_is_installed_without(name: str) -> None:
+    for pin, hashes in locked(name).items():
+        assert hashes, pin
+        assert all(re.fullmatch(r"sha256:[0-9a-f]{64}", each) for each in hashes), pin
+    commands = (read("Makefile") + read("Dockerfile")).replace("\\\n", "").splitlines()
+    installing = [line for line in commands if f"--requirement {name}" in line]
+    assert installing
+    assert all("--require-hashes" in line for line in installing), installing
+
+
+def test_every_package_of_node_has_a_hash() -> None:
+    packages = json.loads(read("tests/clients/js/package-lock.json"))["packages"]
+    assert all("integrity" in package for name, package in packages.items() if name)
 
 
 def test_pins_fit_the_ranges_of_the_project(project: dict[str, Any]) -> None:
