@@ -19,7 +19,7 @@ from starlette.types import Receive, Scope, Send
 from server.admission import Admission
 from server.channels import Call, Piece
 from server.engines.base import Engine, Job
-from server.errors import SOON, ApiError, Unavailable, as_api_error
+from server.errors import ApiError, Unavailable, as_api_error
 from server.events import DONE, Failure, event, without_names
 from server.metrics import CLIENT_GONE, Meter
 from server.schemas import Generation
@@ -171,7 +171,6 @@ async def respond(request: Request, exchange: Exchange, settings: Settings) -> R
         ping=limits.heartbeat_seconds,
         ping_message_factory=lambda: HEARTBEAT,
         send_timeout=limits.send_timeout_seconds,
-        shutdown_grace_period=limits.shutdown_grace_seconds,
     )
 
 
@@ -208,29 +207,11 @@ async def unless_gone(request: Request, work: Coroutine[Any, Any, T]) -> T:
 
 
 async def _whole(request: Request, exchange: Exchange, headers: dict[str, str]) -> Response:
-    content = await unless_gone(request, _unless_ended(exchange))
+    content = await unless_gone(request, exchange.whole())
     cost = exchange.meter.bill.cost(exchange.admission.prompt_tokens)
     if cost is not None:
         headers |= {"x-cost": f"{cost.total:f}"}
     return Response(content, media_type="application/json", headers=headers)
-
-
-async def _unless_ended(exchange: Exchange) -> bytes:
-    """The whole answer; it is given up when the server ends.
-
-    Raises:
-        Unavailable: if it does.
-    """
-    answer = asyncio.create_task(exchange.whole())
-    ended = asyncio.create_task(exchange.crew.ended())
-    try:
-        await asyncio.wait({answer, ended}, return_when=asyncio.FIRST_COMPLETED)
-        if not answer.done():
-            raise Unavailable("the server is shutting down", headers=SOON)
-        return answer.result()
-    finally:
-        answer.cancel()
-        ended.cancel()
 
 
 async def _disconnected(request: Request) -> None:
@@ -249,6 +230,6 @@ def _headers(exchange: Exchange) -> dict[str, str]:
 def _tell(error: Exception) -> ApiError:
     """What the client is told; what is a fault of ours, the log is told too."""
     told = as_api_error(error)
-    if told.status >= 500:
+    if told.status >= 500 and not isinstance(error, Unavailable):
         logger.error("an answer broke off: %s", error, exc_info=error)
     return told

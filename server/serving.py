@@ -1,14 +1,16 @@
 """Runs the server: the start, what it says of itself, and the end."""
 
 import asyncio
+import contextlib
 import json
 import logging
+import math
 import os
 import signal
 import socket
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import NoReturn
 
@@ -30,6 +32,12 @@ PROGRESS_SECONDS = 10
 KEEP_ALIVE_SECONDS = 75
 """Longer than the minute after which load balancers and clients let go of an idle connection, so
 that it is not closed under them in the moment in which they use it again."""
+
+FLUSH_SECONDS = 1.0
+"""For the last of every answer to be sent; a client that has not taken it by then does not read."""
+
+LAST_SECONDS = 5.0
+"""For whatever else a request waits for then, such as a database."""
 
 ANY_HOST = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104
 """Addresses that mean every interface, and one that a client can use instead."""
@@ -58,7 +66,7 @@ def serve(settings: Settings) -> int:
         log_level="warning",
         timeout_keep_alive=KEEP_ALIVE_SECONDS,
         # Answers end by themselves at the end of the grace; this is for whatever does not.
-        timeout_graceful_shutdown=grace + 1,
+        timeout_graceful_shutdown=math.ceil(grace + FLUSH_SECONDS + LAST_SECONDS + 1),
     )
     servers = [Server(config, app.state.crew.end, grace)]
     if settings.auth.admin_port is not None:
@@ -86,7 +94,11 @@ def _admin_config(settings: Settings, app: Starlette) -> uvicorn.Config:
 
 
 class Server(uvicorn.Server):
-    """Says when it listens, and when its answers are to end."""
+    """Says when it listens, and ends its answers when it is told to stop.
+
+    uvicorn's own handler cuts everything at a second Ctrl-C, and does not wait for the
+    lifespan then: streams have no last event, and the ledger does not get its rows.
+    """
 
     def __init__(
         self, config: uvicorn.Config, end: Callable[[], None] = lambda: None, grace: float = 0
@@ -100,8 +112,20 @@ class Server(uvicorn.Server):
         """
         super().__init__(config)
         self.listening = asyncio.Event()
+        self._hurried = asyncio.Event()
         self._end = end
         self._grace = grace
+
+    def stop(self) -> None:
+        """Answer what runs and nothing more; told so again, no longer wait for what runs."""
+        if self.should_exit:
+            self._hurried.set()
+        self.should_exit = True
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """See uvicorn. Signals are for all servers of the process, see `_run`."""
+        yield
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """See uvicorn."""
@@ -110,11 +134,28 @@ class Server(uvicorn.Server):
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """See uvicorn."""
-        ending = asyncio.get_running_loop().call_later(self._grace, self._end)
+        ending = asyncio.create_task(self._end_answers())
         try:
             await super().shutdown(sockets)
         finally:
             ending.cancel()
+
+    async def _end_answers(self) -> None:
+        """End them when the grace is over, and let go of clients that do not take the end."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(self._grace):
+                await self._hurried.wait()
+        self._end()
+        await asyncio.sleep(FLUSH_SECONDS)
+        for transport in self._transports():
+            if transport.get_write_buffer_size():
+                transport.abort()
+        await asyncio.sleep(LAST_SECONDS)
+        for transport in self._transports():
+            transport.abort()
+
+    def _transports(self) -> list[asyncio.Transport]:
+        return [connection.transport for connection in self.server_state.connections]
 
 
 def _prepare(ledger: str) -> None:
@@ -147,7 +188,7 @@ def _check_keys(settings: Settings) -> None:
         )
 
 
-def _on_signals(handler: Callable[..., None]) -> None:
+def _on_signals(handler: Callable[..., object] | signal.Handlers) -> None:
     signal.signal(signal.SIGTERM, handler)
     signal.signal(signal.SIGINT, handler)
 
@@ -156,13 +197,22 @@ def _exit(*_: object) -> NoReturn:
     raise SystemExit(0)
 
 
-def _ignore(*_: object) -> None:
-    pass
-
-
 async def _run(servers: Sequence[Server], host: EngineHost, settings: Settings) -> int:
-    # Once it has drained, uvicorn raises the signal that stopped it again: all is on its way then.
-    _on_signals(_ignore)
+    loop = asyncio.get_running_loop()
+    # The loop's own handlers would be gone with it, before the engine is.
+    _on_signals(lambda *_: loop.call_soon_threadsafe(_stop, servers))
+    try:
+        return await _serve(servers, host, settings)
+    finally:
+        _on_signals(signal.SIG_IGN)  # all is on its way
+
+
+def _stop(servers: Sequence[Server]) -> None:
+    for server in servers:
+        server.stop()
+
+
+async def _serve(servers: Sequence[Server], host: EngineHost, settings: Settings) -> int:
     serving = [asyncio.create_task(server.serve()) for server in servers]
     announcing = asyncio.create_task(_announce(servers[0], host, settings))
     await asyncio.wait({*serving, announcing}, return_when=asyncio.FIRST_COMPLETED)

@@ -2,15 +2,15 @@
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, Callable, Coroutine, Sequence
-from contextlib import aclosing
+from collections.abc import AsyncGenerator, Callable, Coroutine, Iterator, Sequence
+from contextlib import aclosing, contextmanager
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
 from budget import EndReason, Outcome
 from server.channels import Call, Channels, Piece, Used
 from server.engines.base import Engine, EngineUnavailable, Finish, Job, Score
-from server.errors import DeadlineExceeded
+from server.errors import SOON, ApiError, Unavailable
 from server.forced import ForcedSpan
 from server.line import Line
 from server.terms import Terms
@@ -105,7 +105,8 @@ class Crew:
     def __init__(self, line: Line) -> None:
         self._line = line
         self._tasks: set[asyncio.Task[End]] = set()
-        self._over = asyncio.Event()
+        self._over = False
+        self._alarms: set[Callable[[], None]] = set()
 
     def check(self) -> None:
         """Return if another request can be taken.
@@ -123,6 +124,7 @@ class Crew:
         Raises:
             Overloaded: if there is no room in the line.
             DeadlineExceeded: if the time is over before they can run.
+            Unavailable: if the server ends before.
         """
         try:
             since = await self._enter(terms, len(works))
@@ -139,18 +141,28 @@ class Crew:
 
     async def _enter(self, terms: Terms, size: int) -> float:
         try:
-            async with asyncio.timeout_at(terms.deadline):
-                return await self._line.enter(terms.name, size)
+            async with asyncio.timeout_at(terms.deadline) as limit:
+                with self.alarm(lambda: None if limit.expired() else limit.reschedule(0)):
+                    return await self._line.enter(terms.name, size)
         except TimeoutError:
-            raise terms.overdue() from None
+            raise (_shutting_down() if self._over else terms.overdue()) from None
+
+    @contextmanager
+    def alarm(self, ring: Callable[[], None]) -> Iterator[None]:
+        """Have something called when the server answers nothing more, at once if that is so."""
+        self._alarms.add(ring)
+        try:
+            if self._over:
+                ring()
+            yield
+        finally:
+            self._alarms.discard(ring)
 
     def end(self) -> None:
         """The server was told to stop, and what has not been answered by now will not be."""
-        self._over.set()
-
-    async def ended(self) -> None:
-        """Wait until the server that was told to stop answers nothing more."""
-        await self._over.wait()
+        self._over = True
+        for ring in self._alarms:
+            ring()
 
     async def aclose(self) -> None:
         """End every task, and wait until they have."""
@@ -289,27 +301,33 @@ async def generate(
     Raises:
         Overloaded: if too many are waiting to run.
         DeadlineExceeded: if the time is over.
+        Unavailable: if the server ends.
         EngineUnavailable: if the engine cannot go on.
         DesyncError: if the engine did not enforce a budget.
     """
-    queue: asyncio.Queue[Told | asyncio.Task[End] | DeadlineExceeded] = asyncio.Queue()
+    queue: asyncio.Queue[Told | asyncio.Task[End] | ApiError] = asyncio.Queue()
     tasks = await crew.start([choice.run(queue.put_nowait, account) for choice in choices], terms)
     for task in tasks:
         task.add_done_callback(queue.put_nowait)
     loop = asyncio.get_running_loop()
     alarm = loop.call_at(terms.deadline, queue.put_nowait, terms.overdue())
     try:
-        running = len(tasks)
-        while running:
-            item = await queue.get()
-            if isinstance(item, DeadlineExceeded):
-                raise item
-            if isinstance(item, asyncio.Task):
-                running -= 1
-                yield item.result()
-            else:
-                yield item
+        with crew.alarm(lambda: queue.put_nowait(_shutting_down())):
+            running = len(tasks)
+            while running:
+                item = await queue.get()
+                if isinstance(item, ApiError):
+                    raise item
+                if isinstance(item, asyncio.Task):
+                    running -= 1
+                    yield item.result()
+                else:
+                    yield item
     finally:
         alarm.cancel()
         for task in tasks:
             task.cancel()
+
+
+def _shutting_down() -> Unavailable:
+    return Unavailable("the server is shutting down", headers=SOON)

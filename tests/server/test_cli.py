@@ -1,48 +1,13 @@
-import os
-import re
 import signal
-import subprocess
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import httpx
 import pytest
 
 from server.cli import main
+from tests.server.commands import read_until, ready, serving
 from tests.server.harness import CHAT, body
 from tests.waiting import PATIENCE
-
-ROOT = Path(__file__).resolve().parents[2]
-WITH_A_FAKE = """
-import server.cli
-import server.serving
-from server.engines.fake import FakeEngine
-server.serving.load_engine = lambda settings: {engine}
-raise SystemExit(server.cli.main(["serve", "--port", "0", "--model", "fake"]))
-"""
-
-
-@contextmanager
-def serving(engine: str) -> Iterator[subprocess.Popen[str]]:
-    command = [sys.executable, "-c", WITH_A_FAKE.format(engine=engine)]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    with subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
-    ) as process:
-        try:
-            yield process
-        finally:
-            process.kill()
-
-
-def read_until(process: subprocess.Popen[str], pattern: str) -> str:
-    assert process.stdout is not None
-    for line in process.stdout:
-        if found := re.search(pattern, line):
-            return found[0]
-    raise AssertionError(f"no {pattern!r} was said")
 
 
 @pytest.mark.parametrize("by", [signal.SIGTERM, signal.SIGINT])
@@ -61,8 +26,7 @@ def test_serves_until_told_to_stop(by: signal.Signals) -> None:
 def test_a_running_stream_is_finished_before_the_end() -> None:
     engine = "FakeEngine(before_token=lambda job, at: __import__('asyncio').sleep(0.02))"
     with serving(engine) as process:
-        url = read_until(process, r"http://127\.0\.0\.1:\d+")
-        read_until(process, "curl")
+        url = ready(process)
         with httpx.stream("POST", url + CHAT, json=body(stream=True)) as response:
             lines = response.iter_lines()
             next(lines)

@@ -11,6 +11,7 @@ from server.app import create_app
 from server.engines.base import Engine, EngineUnavailable
 from server.engines.fake import FakeEngine, Script
 from server.host import EngineHost
+from server.turn import Crew
 from tests.server.harness import CHAT, Gate, body, events, settings, soon
 
 STALL = {"stall_seconds": 0.05}
@@ -185,8 +186,8 @@ async def test_a_server_that_stops_while_it_warms_up_closes_the_engine() -> None
         await engine.health()
 
 
-async def test_what_is_not_answered_when_the_grace_is_over_is_a_503() -> None:
-    gate = Gate(2)
+@asynccontextmanager
+async def held_up(gate: Gate) -> AsyncIterator[tuple[httpx.AsyncClient, Crew]]:
     app = create_app(settings(), lambda: FakeEngine(before_token=gate))
     transport = httpx.ASGITransport(app)
     async with (
@@ -194,11 +195,36 @@ async def test_what_is_not_answered_when_the_grace_is_over_is_a_503() -> None:
         httpx.AsyncClient(transport=transport, base_url="http://test") as http,
     ):
         await soon(app.state.host.loaded())
+        yield http, app.state.crew
+
+
+async def test_what_is_not_answered_when_the_grace_is_over_is_a_503() -> None:
+    gate = Gate(2)
+    async with held_up(gate) as (http, crew):
         asking = asyncio.create_task(http.post(CHAT, json=body()))
         await soon(gate.reached.wait())
-        app.state.crew.end()
+        crew.end()
         refused = await soon(asking)
 
     assert refused.status_code == 503
     assert refused.headers["retry-after"]
     assert "shutting down" in refused.json()["error"]["message"]
+
+
+async def test_a_stream_is_ended_by_an_error_then() -> None:
+    gate = Gate(2)
+    async with held_up(gate) as (http, crew):
+        asking = asyncio.create_task(http.post(CHAT, json=body(stream=True)))
+        await soon(gate.reached.wait())
+        crew.end()
+        streamed = await soon(asking)
+        metrics = (await http.get("/metrics")).text
+
+    *told, last = events(streamed.text)
+    assert told
+    assert last.name == "error"
+    assert last.data["error"]["type"] == "server_error"
+    assert "shutting down" in last.data["error"]["message"]
+    assert (
+        'proctor_requests_total{end_reason="cancelled",status="503",tier="custom"} 1.0' in metrics
+    )

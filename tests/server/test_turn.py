@@ -9,6 +9,7 @@ from server.answer import AnswerText
 from server.channels import Channel, Channels, Piece
 from server.engines.base import Delta, EngineUnavailable, Finish, Job, Sampling
 from server.engines.fake import FakeEngine, Script
+from server.errors import Unavailable
 from server.line import Line
 from server.terms import Terms
 from server.turn import Choice, Crew, End, generate
@@ -99,6 +100,28 @@ async def test_a_server_that_stops_ends_every_choice_and_keeps_the_books() -> No
     assert end.finish is Finish.ABORT
     assert (end.outcome.tokens, end.outcome.continuations) == (6, 1)
     assert end.outcome.end_reason is EndReason.CANCELLED
+
+
+async def test_a_server_that_ends_answers_nothing_more() -> None:
+    gate, books, crew = Gate(0), Books(), Crew(Line(1, 9))
+    engine = FakeEngine(before_token=gate)
+
+    async def ask() -> list[object]:
+        return [item async for item in generate([choice(engine)], crew, books, FOREVER)]
+
+    running = asyncio.create_task(ask())
+    await soon(gate.reached.wait())
+    waiting = asyncio.create_task(ask())
+    await asyncio.sleep(0)
+    crew.end()
+    late = asyncio.create_task(ask())
+
+    for asking in (running, waiting, late):
+        with pytest.raises(Unavailable, match="shutting down"):
+            await soon(asking)
+    await crew.aclose()
+    assert len(engine.jobs) == 1
+    assert books.begun == books.stopped == len(books.ends)
 
 
 @pytest.mark.parametrize(

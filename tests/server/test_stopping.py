@@ -1,0 +1,164 @@
+"""A server that is told to stop, once or twice: what becomes of its answers, and of their rows."""
+
+import signal
+import socket
+import sqlite3
+import subprocess
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import httpx
+import orjson
+import pytest
+
+from tests.server.commands import read_until, ready, serving
+from tests.server.harness import CHAT, body, events, listener
+from tests.waiting import PATIENCE
+
+INT, TERM = signal.SIGINT, signal.SIGTERM
+PAIRS = [(INT, INT), (TERM, INT), (INT, TERM), (TERM, TERM)]
+HELD_UP = "FakeEngine(before_token=lambda job, at: asyncio.sleep({} * (at == 3)))"
+"""An engine that gives three tokens."""
+
+TALKATIVE = f"""FakeEngine(
+    Script(("x" * 99_999,), ""),
+    before_token=lambda job, at: asyncio.sleep(
+        {PATIENCE} if at == 40_000 and print("all is given", flush=True) is None else 0
+    ),
+    context_length=10**6,
+)"""
+"""An engine that gives more than the buffers of a connection hold."""
+
+LOADING = "([*iter(lambda: ENDING.is_set() or time.sleep(0.01), True)], FakeEngine())[1]"
+"""An engine that loads until the server ends."""
+
+
+@contextmanager
+def waiting_for_ever(
+    file: Path, engine: str = HELD_UP.format(PATIENCE), **settings: object
+) -> Iterator["subprocess.Popen[str]"]:
+    """A server that waits for its answers for longer than anything here takes."""
+    known = {
+        "LIMITS__SHUTDOWN_GRACE_SECONDS": 2 * PATIENCE,
+        "LEDGER__URL": f"sqlite:///{file}",
+        "DEFAULT_TIER": "custom",
+        **settings,
+    }
+    with serving(engine, known) as process:
+        yield process
+
+
+def until_refused(url: str) -> None:
+    """Until nobody listens there any more."""
+    where = urlsplit(url)
+    deadline = time.monotonic() + PATIENCE
+    while time.monotonic() < deadline:
+        with socket.socket() as connection:
+            if connection.connect_ex((where.hostname, where.port)):
+                return
+        time.sleep(0.01)
+    raise AssertionError(f"{url} is still listened at")
+
+
+def stop(process: "subprocess.Popen[str]", url: str, by: Sequence[signal.Signals]) -> None:
+    """Tell it to stop; the second time once it has taken notice of the first."""
+    process.send_signal(by[0])
+    until_refused(url)
+    for again in by[1:]:
+        process.send_signal(again)
+
+
+def ended(process: "subprocess.Popen[str]") -> tuple[int, str]:
+    """How it has ended, and what it complained of."""
+    _, complaints = process.communicate(timeout=PATIENCE)
+    return process.returncode, complaints
+
+
+def statuses(file: Path) -> list[int]:
+    """Those of the ledger's rows."""
+    with sqlite3.connect(file) as database:
+        return [status for (status,) in database.execute("SELECT status FROM requests")]
+
+
+def assert_cut_short(text: str) -> None:
+    """See that a stream had begun, and ends with the error that says why it ends."""
+    *told, last = events(text)
+    assert any(event.name == "reasoning" for event in told)
+    assert last.name == "error"
+    assert "shutting down" in last.data["error"]["message"]
+
+
+@pytest.mark.parametrize("by", [*PAIRS, (INT, INT, INT)])
+def test_a_second_signal_ends_what_runs_as_the_end_of_the_grace_does(
+    by: tuple[signal.Signals, ...], tmp_path: Path
+) -> None:
+    file = tmp_path / "ledger.db"
+    with waiting_for_ever(file) as process:
+        url = ready(process)
+        with httpx.stream("POST", url + CHAT, json=body(stream=True), timeout=PATIENCE) as response:
+            stop(process, url, by)
+            assert_cut_short(response.read().decode())
+        assert ended(process) == (0, "")
+
+    assert statuses(file) == [503]
+
+
+def test_the_end_of_the_grace_ends_it_by_itself(tmp_path: Path) -> None:
+    file = tmp_path / "ledger.db"
+    with waiting_for_ever(file, LIMITS__SHUTDOWN_GRACE_SECONDS=1) as process:
+        url = ready(process)
+        with httpx.stream("POST", url + CHAT, json=body(stream=True), timeout=PATIENCE) as response:
+            process.send_signal(TERM)
+            assert_cut_short(response.read().decode())
+        assert ended(process) == (0, "")
+
+    assert statuses(file) == [503]
+
+
+def test_a_second_server_of_the_process_changes_nothing(tmp_path: Path) -> None:
+    file = tmp_path / "ledger.db"
+    with listener() as bound:
+        port = bound.getsockname()[1]
+    with waiting_for_ever(file, AUTH__ADMIN_PORT=port) as process:
+        url = ready(process)
+        with httpx.stream("POST", url + CHAT, json=body(stream=True), timeout=PATIENCE) as response:
+            stop(process, url, (INT, INT))
+            assert_cut_short(response.read().decode())
+        assert ended(process) == (0, "")
+
+    assert statuses(file) == [503]
+
+
+def test_a_client_that_does_not_read_is_not_waited_for(tmp_path: Path) -> None:
+    file = tmp_path / "ledger.db"
+    with waiting_for_ever(file, TALKATIVE) as process, socket.socket() as client:
+        url = ready(process)
+        where = urlsplit(url)
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        client.connect((where.hostname, where.port))
+        client.sendall(_request(body(stream=True, thinking={"on_loop": "off"})))
+        read_until(process, "all is given")
+        stop(process, url, (INT, INT))
+        assert ended(process) == (0, "")
+
+    assert statuses(file) == [503]
+
+
+@pytest.mark.parametrize("by", [(INT,), (TERM,), *PAIRS])
+def test_an_engine_that_loads_is_not_waited_for(
+    by: tuple[signal.Signals, ...], tmp_path: Path
+) -> None:
+    with waiting_for_ever(tmp_path / "ledger.db", LOADING) as process:
+        url = read_until(process, r"http://127\.0\.0\.1:\d+")
+        stop(process, url, by)
+        assert ended(process) == (0, "")
+
+
+def _request(asked: dict[str, Any]) -> bytes:
+    sent = orjson.dumps(asked)
+    head = f"POST {CHAT} HTTP/1.1\r\nhost: localhost\r\ncontent-length: {len(sent)}\r\n\r\n"
+    return head.encode() + sent
