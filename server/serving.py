@@ -19,6 +19,7 @@ from starlette.applications import Starlette
 
 from server.app import create_app
 from server.engines.processes import end_engines
+from server.engines.reaper import reaping
 from server.host import EngineHost
 from server.keys.store import has_keys
 from server.ledger.ledger import prepare
@@ -72,11 +73,12 @@ def serve(settings: Settings) -> int:
     if settings.auth.admin_port is not None:
         servers.append(Server(_admin_config(settings, app.state.exposition.apart())))
     host: EngineHost = app.state.host
-    try:
-        with asyncio.Runner(loop_factory=config.get_loop_factory()) as runner:
-            return runner.run(_run(servers, host, settings))
-    finally:
-        end_engines(host.loader)
+    with reaping():
+        try:
+            with asyncio.Runner(loop_factory=config.get_loop_factory()) as runner:
+                return runner.run(_run(servers, host, settings))
+        finally:
+            end_engines(host.loader)
 
 
 def _admin_config(settings: Settings, app: Starlette) -> uvicorn.Config:

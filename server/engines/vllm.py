@@ -162,6 +162,9 @@ class VllmEngine:
         """
         # Budgets have not been seen on a GPU with the V2 runner, which vLLM would choose there.
         os.environ.setdefault("VLLM_USE_V2_MODEL_RUNNER", "0")
+        # A fork of a process with threads is not safe, and would hold this one's sockets open when
+        # it is gone.
+        os.environ["VLLM_WORKER_MULTIPROC_METHOD"] = "spawn"
         config = _engine_config(model, name, arguments)
         config.model_config.logits_processors = [PROCESSORS[config.use_v2_model_runner]]
         _bind_answers_alone(config, arguments)

@@ -1,24 +1,21 @@
 """The process that forks, with what its children do, and how it is reached."""
 
 import gc
+import multiprocessing
 import signal
 import socket
-from multiprocessing.process import BaseProcess
 from typing import Any
-
-from vllm.utils.system_utils import get_mp_context
 
 from server.grammars.forking import BEGIN, Forking, hang_up
 from server.grammars.trial import Trial
 
+SPAWN = multiprocessing.get_context("spawn")
 READY = b"r"
 FAREWELL_SECONDS = 5.0
 
 
-def serve(control: socket.socket, others: socket.socket, config: Any) -> None:
+def serve(control: socket.socket, config: Any) -> None:
     """Run in the process."""
-    others.close()
-    signal.set_wakeup_fd(-1)  # it was the event loop's
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # whoever started it ends it
     trial = Trial(config)
@@ -33,9 +30,8 @@ class Forkers:
     def __init__(self, config: Any) -> None:
         """Start it; `wait` until it can be used."""
         self._control, theirs = socket.socketpair()
-        # Made as vLLM makes its engine's process, out of this one where that can be.
-        self._process: BaseProcess = get_mp_context().Process(  # type: ignore[no-untyped-call]
-            target=serve, args=(theirs, self._control, config), name="grammars", daemon=True
+        self._process = SPAWN.Process(
+            target=serve, args=(theirs, config), name="grammars", daemon=True
         )
         self._process.start()
         theirs.close()

@@ -100,7 +100,7 @@ class Server:
 
 @contextlib.contextmanager
 def serving(
-    folder: Path, *, code: str = "", env: Mapping[str, str] | None = None
+    folder: Path, *, code: str = "", env: Mapping[str, str] | None = None, port: int = 0
 ) -> Iterator[Server]:
     """A server, which may not be ready yet.
 
@@ -108,15 +108,17 @@ def serving(
         folder: where its log goes.
         code: Python to run in it before it serves.
         env: more of its environment.
+        port: where it listens; 0 is anywhere.
     """
     log = folder / "log"
     told = os.environ | {"PYTHONPATH": str(Path.cwd()), "PYTHONUNBUFFERED": "1"} | dict(env or {})
     with log.open("w") as out:
         process = psutil.Popen(
-            [sys.executable, "-c", f"{code}\n{SERVE}", "serve", "--port", "0"],
+            [sys.executable, "-c", f"{code}\n{SERVE}", "serve", "--port", str(port)],
             stdout=out,
             stderr=subprocess.STDOUT,
             env=told,
+            start_new_session=True,  # as in a terminal of its own
         )
     try:
         yield Server(process, log)

@@ -131,3 +131,21 @@ def test_all_children_end_with_it() -> None:
         assert mine.recv(1) == b""  # the end of the last process that holds the other side
     process.join(PATIENCE)
     assert process.exitcode == 0
+
+
+def test_a_child_whose_parent_was_killed_keeps_its_limit() -> None:
+    ours, theirs = socket.socketpair()
+    process = get_context("spawn").Process(target=serve, args=(theirs, ours))
+    process.start()
+    theirs.close()
+    mine, its = socket.socketpair()
+    mine.settimeout(PATIENCE)
+    with its:
+        socket.send_fds(ours, [BEGIN], [its.fileno()])
+    send(mine, task("spin", seconds=0.5))
+
+    with mine, ours:
+        assert mine.recv(1) == b"!"
+        process.kill()
+        process.join(PATIENCE)
+        assert mine.recv(1) == b""  # the child has ended: nobody else has the other side
