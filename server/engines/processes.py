@@ -3,6 +3,7 @@
 import contextlib
 import logging
 import multiprocessing
+import signal
 import threading
 import time
 from collections.abc import Iterable, Iterator
@@ -58,7 +59,8 @@ class EngineProcesses(ProcessTree):
         thread = threading.Thread(target=work, name="engine-processes", daemon=True)
         thread.start()
         try:
-            yield
+            with interrupts_blocked():
+                yield
         except BaseException:
             self.kill()
             raise
@@ -89,6 +91,21 @@ class EngineProcesses(ProcessTree):
 
     def _children(self) -> list[BaseProcess]:
         return [child for child in started() if child not in self._others]
+
+
+@contextlib.contextmanager
+def interrupts_blocked() -> Iterator[None]:
+    """Block Ctrl-C for the processes that this thread starts, which inherit that.
+
+    A terminal sends it to all of its processes, and vLLM's would end at once, while this one has
+    answers to finish.
+    """
+    resource_tracker.ensure_running()  # its start, which comes with the first process, unblocks it
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def started() -> list[BaseProcess]:

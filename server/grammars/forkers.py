@@ -6,6 +6,7 @@ import signal
 import socket
 from typing import Any
 
+from server.engines.processes import interrupts_blocked
 from server.grammars.forking import BEGIN, Forking, hang_up
 from server.grammars.trial import Trial
 
@@ -17,7 +18,6 @@ FAREWELL_SECONDS = 5.0
 def serve(control: socket.socket, config: Any) -> None:
     """Run in the process."""
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # whoever started it ends it
     trial = Trial(config)
     gc.freeze()  # or else a collection in a child copies all that they share
     control.sendall(READY)
@@ -33,7 +33,8 @@ class Forkers:
         self._process = SPAWN.Process(
             target=serve, args=(theirs, config), name="grammars", daemon=True
         )
-        self._process.start()
+        with interrupts_blocked():  # whoever started it ends it
+            self._process.start()
         theirs.close()
 
     def wait(self) -> None:

@@ -1,11 +1,22 @@
-"""A server told to stop while its engine is dead, or on its way, leaves nothing behind."""
+"""A server told to stop, in whatever state its engine is, leaves nothing behind."""
 
+import asyncio
+import os
 import signal
 from pathlib import Path
 
+import httpx
 import pytest
 
-from tests.engine.subprocesses import ended_cleanly, is_gone, serving, shared_memory
+from tests.engine.subprocesses import (
+    PATIENCE,
+    Stream,
+    ended_cleanly,
+    is_gone,
+    serving,
+    shared_memory,
+    until_gone,
+)
 
 pytestmark = pytest.mark.engine
 
@@ -42,3 +53,22 @@ async def test_while_it_loads_for_the_first_time(tmp_path: Path) -> None:
         await ended_cleanly(server, set())
 
         assert is_gone(loading)
+
+
+async def test_ctrl_c_in_a_terminal_reaches_the_engine_only_when_the_answers_are_there(
+    tmp_path: Path,
+) -> None:
+    env = {"PROCTOR_LIMITS__SHUTDOWN_GRACE_SECONDS": str(PATIENCE)}
+    with serving(tmp_path, env=env) as server:
+        async with httpx.AsyncClient(base_url=server.ready().url, timeout=PATIENCE) as http:
+            running = Stream()
+            reading = asyncio.create_task(running.read(http))
+            await running.begun.wait()
+            children = server.children()
+            os.killpg(server.process.pid, signal.SIGINT)
+            await reading
+        assert await asyncio.to_thread(server.process.wait, PATIENCE) == 0, server.text
+        await asyncio.to_thread(until_gone, children)
+
+        assert (running.status, running.name) == (200, "")
+        assert "Traceback" not in server.text

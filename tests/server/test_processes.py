@@ -133,6 +133,23 @@ def test_one_that_is_not_started_in_full_leaves_nothing() -> None:
     assert not any(file.exists() for file in files)
 
 
+def test_ctrl_c_is_blocked_in_what_is_started_and_nowhere_else() -> None:
+    ours, theirs = SPAWN.Pipe()
+    processes = EngineProcesses(others=started())
+    child = SPAWN.Process(target=sleep, args=(theirs,), name="EngineCore")
+    with processes.starting():
+        child.start()
+    try:
+        assert ours.poll(PATIENCE)
+        status = Path(f"/proc/{child.pid}/status").read_text()
+    finally:
+        processes.kill()
+
+    (blocked,) = (line for line in status.splitlines() if line.startswith("SigBlk"))
+    assert int(blocked.split()[1], 16) >> (signal.SIGINT - 1) & 1
+    assert signal.SIGINT not in signal.pthread_sigmask(signal.SIG_BLOCK, [])
+
+
 def test_what_this_process_has_too_is_left_alone() -> None:
     with engine(share) as (processes, child, (memory, _)):
         ours = shared_memory.SharedMemory(memory)
