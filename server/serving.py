@@ -201,7 +201,7 @@ def _exit(*_: object) -> NoReturn:
 
 async def _run(servers: Sequence[Server], host: EngineHost, settings: Settings) -> int:
     loop = asyncio.get_running_loop()
-    # Not by the loop's own means: a process that is forked off would tell this loop of its signals.
+    # The loop's own handlers would be gone with it, before the engine is.
     _on_signals(lambda *_: loop.call_soon_threadsafe(_stop, servers))
     try:
         return await _serve(servers, host, settings)
