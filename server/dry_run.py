@@ -9,7 +9,7 @@ from server.admission import Admissions
 from server.bill import Tariff
 from server.body import parse_chat, read_body
 from server.estimates import Recent, estimate
-from server.exchange import unless_gone
+from server.exchange import in_time
 from server.host import EngineHost
 from server.prices import Cost
 from server.resolution import Resolution
@@ -17,6 +17,7 @@ from server.responses import as_json
 from server.routing import Routed
 from server.sections import Prices
 from server.settings import Settings
+from server.terms import Terms
 
 STRONGEST = 5
 """Signals that are shown."""
@@ -48,11 +49,13 @@ class DryRun:
             ApiError: if it would be refused.
             BudgetError: if its budget could not be enforced.
         """
-        body = await read_body(request, self._settings.limits.max_body_bytes)
+        limits = self._settings.limits
+        terms = Terms.of(request, limits)
+        body = await read_body(request, limits.max_body_bytes)
         engine = await self._host.ready()
         asked = parse_chat(body)
-        admitting = self._admissions.admit(asked, engine, "dry-run", request.state.key)
-        admission = await unless_gone(request, admitting)
+        admitting = self._admissions.admit(asked, engine, "dry-run", terms.key)
+        admission = await in_time(request, terms, admitting)
         shown = describe(admission.resolution, admission.routed)
         enforced = admission.enforced
         shown["budget"] |= {"min_tokens": enforced.minimum, "max_tokens": enforced.maximum}
