@@ -118,7 +118,7 @@ def create_app(settings: Settings, load: Load, tracing: Tracing | None = None) -
     origins.add_to(app)
     app.add_middleware(RequestIds)
     chat = Chat(settings, host, admissions, bodies, crew, purse, replays)
-    dry_run = DryRun(bodies, host, admissions, tariff, books.recent)
+    dry_run = DryRun(settings, bodies, host, admissions, tariff, books.recent)
     app.post(CHAT_PATH, **openapi.CHAT.to_route())(chat.__call__)
     completions = Completions(settings, host, admissions, bodies, crew, purse, replays)
     app.post(COMPLETIONS_PATH, **openapi.COMPLETIONS.to_route())(completions.__call__)

@@ -10,13 +10,15 @@ from server.bill import Tariff
 from server.bodies import Bodies
 from server.body import parse_chat
 from server.estimates import Recent, estimate
-from server.exchange import unless_gone
+from server.exchange import in_time
 from server.host import EngineHost
 from server.prices import Cost
 from server.resolution import Resolution
 from server.responses import as_json
 from server.routing import Routed
 from server.sections import Prices
+from server.settings import Settings
+from server.terms import Terms
 
 STRONGEST = 5
 """Signals that are shown."""
@@ -29,12 +31,14 @@ class DryRun:
 
     def __init__(
         self,
+        settings: Settings,
         bodies: Bodies,
         host: EngineHost,
         admissions: Admissions,
         tariff: Tariff,
         recent: Recent,
     ) -> None:
+        self._settings = settings
         self._bodies = bodies
         self._host = host
         self._admissions = admissions
@@ -48,10 +52,11 @@ class DryRun:
             ApiError: if it would be refused.
             BudgetError: if its budget could not be enforced.
         """
+        terms = Terms.of(request, self._settings.limits)
         asked = parse_chat(await self._bodies.read(request))
         engine = await self._host.ready()
-        admitting = self._admissions.admit(asked, engine, "dry-run", request.state.key)
-        admission = await unless_gone(request, admitting)
+        admitting = self._admissions.admit(asked, engine, "dry-run", terms.key)
+        admission = await in_time(request, terms, admitting)
         shown = describe(admission.resolution, admission.routed)
         enforced = admission.enforced
         shown["budget"] |= {

@@ -29,6 +29,7 @@ from server.errors import (
     InUse,
     MethodNotAllowed,
     NotFound,
+    Overloaded,
     RateLimited,
     RequestTimeout,
     Unauthorized,
@@ -165,7 +166,9 @@ class Operation:
                 "content": _content(self.takes),
             }
         if DeadlineExceeded in self.refuses:
-            asked["parameters"] = [REQUEST_ID, TIMEOUT, EVENT_NAMES, IDEMPOTENCY_KEY]
+            asked["parameters"] = [REQUEST_ID, TIMEOUT]
+        if self.streams is not None:
+            asked["parameters"] += [EVENT_NAMES, IDEMPOTENCY_KEY]
         return asked
 
     def _answer(self) -> dict[str, Any]:
@@ -202,7 +205,7 @@ ROUTE = Operation(
     "Tell what budget a chat request would get, and why; nothing is generated",
     takes=ChatRequest,
     gives=responses.RouteReport,
-    refuses=WORK,
+    refuses=(*WORK, Overloaded, DeadlineExceeded),
     headers=("x-ignored-fields",),
 )
 FEEDBACK = Operation(

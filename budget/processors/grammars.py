@@ -1,11 +1,13 @@
 """Grammars in vLLM's engine: each in the backend it was checked for, and none to hold up a step."""
 
 import concurrent.futures
+import math
 import os
 import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
+from copy import copy
 from typing import Any
 
 import torch
@@ -14,7 +16,7 @@ import xgrammar
 from vllm.config import VllmConfig
 from vllm.v1.request import Request
 from vllm.v1.structured_output import StructuredOutputManager
-from vllm.v1.structured_output.backend_guidance import GuidanceBackend
+from vllm.v1.structured_output.backend_guidance import GuidanceBackend, GuidanceGrammar
 from vllm.v1.structured_output.backend_lm_format_enforcer import LMFormatEnforcerBackend
 from vllm.v1.structured_output.backend_outlines import OutlinesBackend
 from vllm.v1.structured_output.backend_types import (
@@ -24,6 +26,7 @@ from vllm.v1.structured_output.backend_types import (
 )
 from vllm.v1.structured_output.backend_xgrammar import XgrammarBackend
 
+from budget.processors.mask_threads import MaskThreads
 from budget.processors.wire import is_slow
 
 MASK_SECONDS = 0.25
@@ -31,6 +34,9 @@ MASK_SECONDS = 0.25
 
 SHARE_SECONDS = 0.02
 """CPU time that each call to a grammar may take for good."""
+
+ANYTHING = -1
+"""32 bits of a mask that let every token through."""
 
 QUICK_THREADS = 4
 SLOW_THREADS = 2
@@ -45,8 +51,23 @@ MOST_THREADS = 8
 class TimedGrammar(StructuredOutputGrammar):
     """A grammar that is given up once its masks take too long: every request waits for them."""
 
-    def __init__(self, grammar: StructuredOutputGrammar) -> None:
+    def __init__(
+        self,
+        grammar: StructuredOutputGrammar,
+        threads: MaskThreads | None = None,
+        row: torch.Tensor | None = None,
+    ) -> None:
+        """Begin with no time taken.
+
+        Args:
+            grammar: the grammar itself.
+            threads: where it is called if one call alone can take long: there it can be
+                given up in the middle.
+            row: its own to make masks in, as what was given up goes on to write.
+        """
         self._grammar = grammar
+        self._threads = threads
+        self._row = row
         self._debt = 0.0
 
     @property
@@ -54,22 +75,38 @@ class TimedGrammar(StructuredOutputGrammar):
         """Whether it has taken too much time."""
         return self._debt > MASK_SECONDS
 
+    @property
+    def error(self) -> str:
+        """Why it cannot be followed any further, if it cannot; it would let the answer end there.
+
+        llguidance has limits of its own, and says in no other way that one is reached.
+        """
+        grammar = self._grammar
+        return grammar.ll_matcher.get_error() if isinstance(grammar, GuidanceGrammar) else ""
+
     def accept_tokens(self, request_id: str, tokens: list[int]) -> bool:
         """See `StructuredOutputGrammar`; False ends the request, which is how it is given up."""
-        accepted = self._timed(self._grammar.accept_tokens, request_id, tokens)
-        return accepted and not self.is_given_up
+        accepted = self._call(self._grammar.accept_tokens, request_id, tokens)
+        return bool(accepted) and not self.is_given_up and not self.error
 
     def validate_tokens(self, tokens: list[int]) -> list[int]:
         """See `StructuredOutputGrammar`."""
-        return self._timed(self._grammar.validate_tokens, tokens)
+        return self._call(self._grammar.validate_tokens, tokens) or []
 
     def rollback(self, num_tokens: int) -> None:
         """See `StructuredOutputGrammar`."""
-        self._grammar.rollback(num_tokens)
+        self._call(self._grammar.rollback, num_tokens)
 
     def fill_bitmask(self, bitmask: torch.Tensor, batch_index: int) -> None:
         """See `StructuredOutputGrammar`."""
-        self._timed(self._grammar.fill_bitmask, bitmask, batch_index)
+        if self._row is None:
+            self._call(self._grammar.fill_bitmask, bitmask, batch_index)
+            return
+        self._call(self._grammar.fill_bitmask, self._row, 0)
+        if self.is_given_up:
+            bitmask[batch_index].fill_(ANYTHING)
+        else:
+            bitmask[batch_index].copy_(self._row[0])
 
     def is_terminated(self) -> bool:
         """See `StructuredOutputGrammar`."""
@@ -77,7 +114,19 @@ class TimedGrammar(StructuredOutputGrammar):
 
     def reset(self) -> None:
         """See `StructuredOutputGrammar`."""
-        self._grammar.reset()  # type: ignore[no-untyped-call]
+        self._call(self._grammar.reset)
+
+    def _call(self, work: Callable[..., Any], *args: Any) -> Any:
+        """What a call to it gives; None once it is given up, and may be at work still."""
+        if self.is_given_up:
+            return None
+        if self._threads is None:
+            return self._timed(work, *args)
+        given: list[Any] = []
+        if not self._threads.run(lambda: given.append(self._timed(work, *args)), MASK_SECONDS):
+            self._debt = math.inf
+            return None
+        return given[0]
 
     def _timed(self, work: Callable[..., Any], *args: Any) -> Any:
         began = time.thread_time()
@@ -98,6 +147,7 @@ class Backends(StructuredOutputBackend):
         super().__init__(config, tokenizer, config.model_config.get_vocab_size())
         self._lock = threading.Lock()
         self._made: dict[str, StructuredOutputBackend] = {}
+        self._threads = MaskThreads()
         self._quick = _executor("grammars", QUICK_THREADS, QUICK_NICE)
         self._slow = _executor("slow-grammars", SLOW_THREADS, SLOW_NICE)
 
@@ -112,6 +162,7 @@ class Backends(StructuredOutputBackend):
         kind: StructuredOutputOptions,
         spec: str,
         stop_token_ids: set[int] | None,
+        threads: MaskThreads | None = None,
     ) -> TimedGrammar:
         """Compile a grammar.
 
@@ -120,9 +171,12 @@ class Backends(StructuredOutputBackend):
             kind: what `spec` is.
             spec: the grammar.
             stop_token_ids: tokens that may come when the grammar has ended, and not before.
+            threads: where it is to be followed, if its backend does not bound what that takes.
         """
         compiled = self._backend(backend).compile_grammar(kind, spec, stop_token_ids)
-        return TimedGrammar(compiled)
+        if threads is None or backend == "guidance":
+            return TimedGrammar(compiled)
+        return TimedGrammar(compiled, threads, self.allocate_token_bitmask(1))
 
     def compile_grammar(
         self,
@@ -133,7 +187,7 @@ class Backends(StructuredOutputBackend):
         """See `StructuredOutputBackend`; in the backend that the operator has set."""
         named = self.vllm_config.structured_outputs_config.backend
         backend = "xgrammar" if named == "auto" else named
-        return self.compile_in(backend, request_type, grammar_spec, stop_token_ids)
+        return self.compile_in(backend, request_type, grammar_spec, stop_token_ids, self._threads)
 
     def allocate_token_bitmask(self, max_num_seqs: int) -> torch.Tensor:
         """See `StructuredOutputBackend`."""
@@ -143,6 +197,7 @@ class Backends(StructuredOutputBackend):
         """See `StructuredOutputBackend`."""
         for executor in (self._quick, self._slow):
             executor.shutdown(wait=True, cancel_futures=True)
+        self._threads.close()
         for backend in self._made.values():
             backend.destroy()  # type: ignore[no-untyped-call]
 
@@ -154,7 +209,7 @@ class Backends(StructuredOutputBackend):
             raise ValueError("nobody waits for the grammar any more")
         kind, spec = structured.structured_output_key
         backend = structured.params._backend or "xgrammar"
-        return self.compile_in(backend, kind, spec, params.all_stop_token_ids)
+        return self.compile_in(backend, kind, spec, params.all_stop_token_ids, self._threads)
 
     def _backend(self, name: str) -> StructuredOutputBackend:
         with self._lock:
@@ -177,9 +232,27 @@ class FewThreads(XgrammarBackend):
         )
 
 
+class ManyAtOnce(GuidanceBackend):
+    """llguidance for several threads: vLLM keeps what one of them compiles where others do too."""
+
+    def compile_grammar(
+        self,
+        request_type: StructuredOutputOptions,
+        grammar_spec: str,
+        stop_token_ids: set[int] | None = None,
+    ) -> StructuredOutputGrammar:
+        """See `StructuredOutputBackend`."""
+        grammar = GuidanceBackend.compile_grammar(
+            copy(self), request_type, grammar_spec, stop_token_ids
+        )
+        if isinstance(grammar, GuidanceGrammar):
+            grammar.printed_error = True  # or else vLLM logs it with all that a client has sent
+        return grammar
+
+
 BACKENDS: dict[str, Callable[[VllmConfig, Any, int], StructuredOutputBackend]] = {
     "xgrammar": FewThreads,
-    "guidance": GuidanceBackend,
+    "guidance": ManyAtOnce,
     "outlines": OutlinesBackend,
     "lm-format-enforcer": LMFormatEnforcerBackend,
 }

@@ -1,8 +1,11 @@
 """What an answer may be bound to, and how tool calls are read out of it: the seam's second half."""
 
+import hashlib
+import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import cached_property
 from typing import Any, Protocol
 
 
@@ -17,7 +20,7 @@ class Kind(StrEnum):
     STRUCTURAL_TAG = "structural_tag"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Constraint:
     """What an answer is bound to; the thinking before it is not.
 
@@ -31,6 +34,15 @@ class Constraint:
     kind: Kind
     value: Any
     field: str
+
+    @cached_property
+    def digest(self) -> bytes:
+        """What two of them share that bind alike. The order of a schema's members counts.
+
+        Raises:
+            RecursionError: if it is nested too deeply.
+        """
+        return hashlib.sha256(json.dumps([self.kind.value, self.value]).encode()).digest()
 
 
 @dataclass(frozen=True, slots=True)

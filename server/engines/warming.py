@@ -33,7 +33,9 @@ SAMPLINGS = (
     replace(DRAWN, min_p=0.1),
     replace(GREEDY, presence_penalty=0.1, frequency_penalty=0.1, repetition_penalty=1.1),
     replace(GREEDY, logit_bias={0: 0.1}),
+    # Each is for another of the libraries that follow grammars.
     replace(GREEDY, constraint=Constraint(Kind.JSON, {"type": "object"}, "response_format")),
+    replace(GREEDY, constraint=Constraint(Kind.REGEX, "[0-9]+", "structured_outputs.regex")),
 )
 """One for each part of the sampler that requests can reach."""
 

@@ -8,6 +8,9 @@ from pathlib import Path
 
 from server.grammars.frames import Task
 
+STACK_BYTES = 4 * 2**20
+"""Half of what a thread has by default: what recurses deeper here would end the engine there."""
+
 
 def bound(task: Task) -> None:
     """Hold this process to a task's limits, by the kernel: no code of ours runs while it compiles.
@@ -16,6 +19,7 @@ def bound(task: Task) -> None:
     """
     os.nice(task.nice)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    resource.setrlimit(resource.RLIMIT_STACK, (STACK_BYTES, STACK_BYTES))
     status = Path("/proc/self/status")
     if status.exists():
         with contextlib.suppress(OSError):  # of processes, the first to go when memory is short

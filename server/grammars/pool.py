@@ -2,8 +2,6 @@
 
 import asyncio
 import contextlib
-import hashlib
-import json
 import logging
 import os
 import socket
@@ -65,6 +63,8 @@ class GrammarPool:
         # time hold already: vLLM's own is on the clock, and depends on how busy the machine is.
         os.environ.setdefault("VLLM_REGEX_COMPILATION_TIMEOUT_S", "0")
         os.environ.setdefault("VLLM_XGRAMMAR_CACHE_MB", str(settings.cache_mib))
+        # It writes whole grammars of clients to the log.
+        os.environ.setdefault("LLGUIDANCE_LOG_LEVEL", "0")
         self._config = config
         self._settings = settings
         self._forkers = Forkers(config)
@@ -82,7 +82,7 @@ class GrammarPool:
     async def check(self, constraint: Constraint, owner: str) -> CheckedGrammar:
         """See `Grammars`."""
         try:
-            name = _name(constraint)
+            name = constraint.digest
         except RecursionError:
             raise Unserved(constraint.field, f"'{constraint.field}' is nested too deeply") from None
         found = self._found.get(name)
@@ -202,11 +202,6 @@ class Found:
 def _size(found: tuple[Answer, bool]) -> int:
     answer, _ = found
     return KEPT_OVERHEAD + 4 * len(answer.rewritten or "") + 4 * len(answer.refused or "")
-
-
-def _name(constraint: Constraint) -> bytes:
-    """What makes two grammars one. The order of a schema's members is part of it."""
-    return hashlib.sha256(json.dumps([constraint.kind.value, constraint.value]).encode()).digest()
 
 
 def _params(constraint: Constraint, answer: Answer) -> StructuredOutputsParams:

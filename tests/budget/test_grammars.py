@@ -1,6 +1,7 @@
 """Grammars in vLLM's own manager, with ours in the place of its method."""
 
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -12,12 +13,14 @@ from vllm import SamplingParams
 from vllm.engine.arg_utils import AsyncEngineArgs
 from vllm.sampling_params import StructuredOutputsParams
 from vllm.v1.request import Request, RequestStatus
-from vllm.v1.structured_output import StructuredOutputManager
+from vllm.v1.structured_output import StructuredOutputManager, backend_guidance
 from vllm.v1.structured_output.backend_types import StructuredOutputGrammar
 
 from budget.processors import grammars
+from budget.processors.mask_threads import MaskThreads
 from budget.processors.wire import SLOW
 from demo.train import MODEL
+from tests.waiting import PATIENCE
 
 # vLLM gives XGrammar an argument that it has no more use for.
 pytestmark = pytest.mark.filterwarnings("ignore:max_rollback_tokens:DeprecationWarning")
@@ -62,6 +65,60 @@ def test_each_request_has_its_own_backend(manager: StructuredOutputManager, slow
         assert allows(manager, one, "21")
         assert allows(manager, other, '"x"')
     assert not allows(manager, compiled(manager, request("guidance", json=sevens)), "22\n")
+
+
+def test_a_mask_is_its_own_whatever_row_it_is_for(manager: StructuredOutputManager) -> None:
+    grammar = compiled(manager, request("xgrammar", json={"enum": ["x", "y"]}))
+    bitmask = torch.full_like(manager.backend.allocate_token_bitmask(3), 7)
+    grammar.fill_bitmask(bitmask, 1)
+
+    assert bitmask[0].tolist() == bitmask[2].tolist() == [7] * bitmask.shape[1]
+    allowed = [
+        token
+        for token in range(manager.backend.vocab_size)
+        if int(bitmask[1, token // 32]) >> (token % 32) & 1
+    ]
+    assert allowed
+    texts = [manager.tokenizer.decode([token]) for token in allowed]
+    assert all(text[0] == '"' for text in texts)
+
+
+def test_what_llguidance_gives_up_does_not_pass_for_an_answer(
+    manager: StructuredOutputManager,
+) -> None:
+    """It would let the answer end, whatever has been written of it."""
+    grammar = compiled(manager, request("guidance", regex="(a?){3000}a{3000}"))
+    bitmask = manager.backend.allocate_token_bitmask(1)
+    (letter,) = manager.tokenizer.encode("a", add_special_tokens=False)
+    followed = 0
+    while grammar.accept_tokens("one", [letter]) and followed < 3000:
+        grammar.fill_bitmask(bitmask, 0)
+        followed += 1
+
+    assert "too many expressions" in grammar.error
+    assert not grammar.accept_tokens("one", [manager.tokenizer.eos_token_id])
+
+
+def test_grammars_compiled_at_once_are_not_mixed_up(
+    manager: StructuredOutputManager, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """vLLM keeps what it compiles in the backend, which all threads share."""
+    both = threading.Barrier(2, timeout=PATIENCE)
+    serialize = backend_guidance.serialize_guidance_grammar
+
+    def together(*args: Any) -> str:
+        serialized = serialize(*args)
+        both.wait()
+        return serialized
+
+    monkeypatch.setattr(backend_guidance, "serialize_guidance_grammar", together)
+    asked = [request("guidance", regex=text) for text in ("21", "43")]
+    for each in asked:
+        manager.grammar_init(each)
+
+    for each, text in zip(asked, ("21", "43"), strict=True):
+        assert each.structured_output_request is not None
+        assert allows(manager, each.structured_output_request._grammar.result(PATIENCE), text)
 
 
 def test_a_grammar_of_nobody_is_not_compiled(manager: StructuredOutputManager) -> None:
@@ -117,3 +174,63 @@ def test_a_grammar_that_holds_up_steps_is_given_up(
 
     assert followed == steps
     assert grammar.is_given_up == (steps < 1000)
+
+
+class Endless(Slow):
+    """Computes in one of its calls until it is told that it is enough."""
+
+    def __init__(self, call: str) -> None:
+        self.call = call
+        self.calls: list[str] = []
+        self.enough = threading.Event()
+
+    def _called(self, name: str) -> None:
+        self.calls.append(name)
+        while name == self.call and not self.enough.is_set():
+            pass
+
+    def accept_tokens(self, request_id: str, tokens: list[int]) -> bool:
+        self._called("accept")
+        return True
+
+    def validate_tokens(self, tokens: list[int]) -> list[int]:
+        self._called("validate")
+        return tokens
+
+    def rollback(self, num_tokens: int) -> None:
+        self._called("rollback")
+
+    def fill_bitmask(self, bitmask: torch.Tensor, batch_index: int) -> None:
+        self._called("fill")
+        bitmask[batch_index].fill_(0)
+
+    def reset(self) -> None:
+        self._called("reset")
+
+
+STEP: dict[str, Callable[[grammars.TimedGrammar, torch.Tensor], Any]] = {
+    "fill": lambda grammar, bitmask: grammar.fill_bitmask(bitmask, 1),
+    "accept": lambda grammar, _: grammar.accept_tokens("one", [1]),
+    "validate": lambda grammar, _: grammar.validate_tokens([1]),
+    "rollback": lambda grammar, _: grammar.rollback(1),
+    "reset": lambda grammar, _: grammar.reset(),
+}
+
+
+@pytest.mark.parametrize("call", STEP)
+def test_a_call_that_takes_too_long_is_given_up_in_the_middle(call: str) -> None:
+    endless = Endless(call)
+    grammar = grammars.TimedGrammar(endless, MaskThreads(), torch.zeros((1, 2), dtype=torch.int32))
+    bitmask = torch.zeros((3, 2), dtype=torch.int32)
+    try:
+        assert not STEP[call](grammar, bitmask)
+        assert grammar.is_given_up
+        called = [*endless.calls]
+        for step in STEP.values():
+            assert not step(grammar, bitmask)  # nobody goes near what may be at work still
+        assert endless.calls == called
+    finally:
+        endless.enough.set()
+
+    # The request ends with this step; until then every token is let through.
+    assert bitmask.tolist() == [[0, 0], [-1, -1], [0, 0]]

@@ -56,10 +56,11 @@ async def test_a_client_that_goes_away_stops_what_is_done_for_it(
     assert 'status="500"' not in metrics
 
 
-async def test_time_that_is_over_stops_it_too() -> None:
+@PATHS
+async def test_time_that_is_over_stops_it_too(path: str, asked: dict[str, object]) -> None:
     engine = LookingEngine()
     async with client(engine) as http:
-        response = await soon(http.post(CHAT, json=body(), headers={"x-request-timeout": "0.05"}))
+        response = await soon(http.post(path, json=asked, headers={"x-request-timeout": "0.05"}))
 
     assert response.status_code == 504
     assert engine.stopped.is_set()

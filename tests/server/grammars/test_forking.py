@@ -1,6 +1,7 @@
 """The process that forks a child for each task, with children that need no engine."""
 
 import os
+import resource
 import signal
 import socket
 import threading
@@ -9,7 +10,7 @@ from multiprocessing import get_context
 
 import pytest
 
-from server.grammars.bounds import bound
+from server.grammars.bounds import STACK_BYTES, bound
 from server.grammars.forking import BEGIN, Forking, hang_up
 from server.grammars.frames import Answer, Task, receive, send
 
@@ -22,6 +23,9 @@ def child(connection: socket.socket) -> None:
         send(connection, Answer(backend=task.value))
     elif task.kind == "die":
         os.kill(os.getpid(), task.value)
+    elif task.kind == "stack":
+        bound(task)
+        send(connection, Answer(backend=str(resource.getrlimit(resource.RLIMIT_STACK)[0])))
     elif task.kind == "hold":
         bound(task)
         try:
@@ -85,6 +89,13 @@ def test_a_child_that_computes_too_long_is_ended(begin: Begin) -> None:
 def test_a_child_that_takes_too_much_memory_is_told_of(begin: Begin) -> None:
     with begin(task("hold", 256, mebibytes=64)) as holding:
         assert receive(holding, Answer) == Answer(out_of="memory")
+
+
+def test_a_child_has_less_of_a_stack_than_the_engine(begin: Begin) -> None:
+    with begin(task("stack")) as child:
+        assert receive(child, Answer).backend == str(STACK_BYTES)
+    default, _ = resource.getrlimit(resource.RLIMIT_STACK)
+    assert default == resource.RLIM_INFINITY or default >= 2 * STACK_BYTES
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import re
 from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
 
@@ -11,16 +12,23 @@ import pytest
 pytest.importorskip("vllm", reason="the CPU engine is not installed")
 
 from vllm.engine.arg_utils import AsyncEngineArgs
+from vllm.tokenizers import cached_tokenizer_from_config
 
+from server.binding import Binder
+from server.body import parse_chat
 from server.engines.answers import Constraint, Kind
 from server.engines.base import EngineUnavailable, Unserved
+from server.engines.fake import FakeEngine
 from server.engines.grammars import CheckedGrammar
-from server.errors import Overloaded
+from server.engines.tools import VllmTools
+from server.errors import BadRequest, Overloaded
 from server.grammars.frames import Answer
 from server.grammars.pool import Found, GrammarPool, _size
 from server.line import Line
 from server.sections import GrammarSettings
 from server.settings import DEMO
+from tests import hostile_constraints
+from tests.server.harness import body
 
 FIELD = "response_format"
 PATIENCE = 300
@@ -217,6 +225,34 @@ async def test_a_hostile_grammar_is_served_or_refused_by_name(pool: GrammarPool,
         assert FIELD in str(found)
     else:
         assert found.params._backend
+
+
+@pytest.fixture(scope="module")
+def engine(shared: GrammarPool) -> FakeEngine:
+    """An engine that has tools, for the model of the pool."""
+    tokenizer = cached_tokenizer_from_config(shared._config.model_config)
+    return FakeEngine(tools=VllmTools("hermes", tokenizer))
+
+
+@pytest.mark.parametrize("form", hostile_constraints.HOSTILE)
+async def test_a_hostile_request_is_served_or_refused_by_name(
+    pool: GrammarPool, engine: FakeEngine, form: str
+) -> None:
+    fields = hostile_constraints.HOSTILE[form]
+    request = body(**fields)
+    try:
+        asked = parse_chat(json.dumps(request).encode())
+        bound = await Binder().bind(asked, engine)
+        assert bound.constraint is not None
+        found = await pool.check(bound.constraint, "")
+    except (BadRequest, Unserved) as refused:
+        named = refused.param
+    else:
+        assert found.params._backend
+        return
+    # What is nested too deeply to be read at all is no field's.
+    assert named is not None or form == "200 levels"
+    assert named is None or re.split(r"[.[]", named)[0] in fields
 
 
 async def test_each_grammar_has_the_backend_that_can_do_it(pool: GrammarPool) -> None:
