@@ -17,7 +17,7 @@ BURST_SECONDS = 0.1
 """CPU time that all calls together may take beyond their shares: in one step, that is."""
 
 RECOVERY = 0.2
-"""Of it, for each second that goes by."""
+"""CPU seconds of it that come back in each second."""
 
 
 class Allowance:
