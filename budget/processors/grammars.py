@@ -26,14 +26,11 @@ from vllm.v1.structured_output.backend_types import (
 )
 from vllm.v1.structured_output.backend_xgrammar import XgrammarBackend
 
-from budget.processors.mask_threads import MaskThreads
+from budget.processors.mask_threads import SHARE_SECONDS, MaskThreads
 from budget.processors.wire import is_slow
 
 MASK_SECONDS = 0.25
 """CPU time that a grammar may take beyond its share of each call before it is given up."""
-
-SHARE_SECONDS = 0.02
-"""CPU time that each call to a grammar may take for good."""
 
 ANYTHING = -1
 """32 bits of a mask that let every token through."""
@@ -61,8 +58,8 @@ class TimedGrammar(StructuredOutputGrammar):
 
         Args:
             grammar: the grammar itself.
-            threads: where it is called if one call alone can take long: there it can be
-                given up in the middle.
+            threads: where it is called if it is to be given up in the middle of a call, or
+                else it is called at once.
             row: its own to make masks in, as what was given up goes on to write.
         """
         self._grammar = grammar
@@ -123,7 +120,7 @@ class TimedGrammar(StructuredOutputGrammar):
         if self._threads is None:
             return self._timed(work, *args)
         given: list[Any] = []
-        if not self._threads.run(lambda: given.append(self._timed(work, *args)), MASK_SECONDS):
+        if not self._threads.run(lambda: given.append(self._timed(work, *args))):
             self._debt = math.inf
             return None
         return given[0]
@@ -171,12 +168,11 @@ class Backends(StructuredOutputBackend):
             kind: what `spec` is.
             spec: the grammar.
             stop_token_ids: tokens that may come when the grammar has ended, and not before.
-            threads: where it is to be followed, if its backend does not bound what that takes.
+            threads: where it is to be followed, if others wait for its masks.
         """
         compiled = self._backend(backend).compile_grammar(kind, spec, stop_token_ids)
-        if threads is None or backend == "guidance":
-            return TimedGrammar(compiled)
-        return TimedGrammar(compiled, threads, self.allocate_token_bitmask(1))
+        row = None if threads is None else self.allocate_token_bitmask(1)
+        return TimedGrammar(compiled, threads, row)
 
     def compile_grammar(
         self,

@@ -10,6 +10,43 @@ from queue import Empty, SimpleQueue
 LOOK_SECONDS = 0.02
 """Between two looks at how much CPU time a call has taken."""
 
+SHARE_SECONDS = 0.01
+"""CPU time that each call may take for good."""
+
+BURST_SECONDS = 0.1
+"""CPU time that all calls together may take beyond their shares: in one step, that is."""
+
+RECOVERY = 0.2
+"""CPU seconds of it that come back in each second."""
+
+
+class Allowance:
+    """CPU time for calls beyond their shares, which all of them have together.
+
+    However many take too long at once, only so much is spent before the last of them is given up.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._seconds = BURST_SECONDS
+        self._since = time.monotonic()
+
+    def left(self) -> float:
+        """What there is of it now."""
+        with self._lock:
+            return self._recovered()
+
+    def spend(self, seconds: float) -> None:
+        """Take some of it."""
+        with self._lock:
+            self._seconds = max(0.0, self._recovered() - max(0.0, seconds))
+
+    def _recovered(self) -> float:
+        now = time.monotonic()
+        self._seconds = min(BURST_SECONDS, self._seconds + RECOVERY * (now - self._since))
+        self._since = now
+        return self._seconds
+
 
 class MaskThreads:
     """Threads that calls are made in, as many as calls are made at a time.
@@ -19,13 +56,13 @@ class MaskThreads:
 
     def __init__(self) -> None:
         self._free: deque[MaskThread] = deque()
+        self._allowance = Allowance()
 
-    def run(self, call: Callable[[], None], most_seconds: float) -> bool:
+    def run(self, call: Callable[[], None]) -> bool:
         """Make a call, and wait for it.
 
         Args:
             call: releases the interpreter's lock where it takes long.
-            most_seconds: CPU time that it may take.
 
         Returns:
             Whether it has ended. One that has not goes on, behind all else that the machine does.
@@ -34,7 +71,10 @@ class MaskThreads:
             thread = self._free.pop()
         except IndexError:
             thread = MaskThread()
-        ended = thread.run(call, most_seconds)
+        most = SHARE_SECONDS + self._allowance.left()
+        began = thread.cpu_seconds()
+        ended = thread.run(call, began + most)
+        self._allowance.spend(thread.cpu_seconds() - began - SHARE_SECONDS)
         if ended:
             self._free.append(thread)
         else:
@@ -57,20 +97,25 @@ class MaskThread:
         self._thread = threading.Thread(target=self._serve, name="mask", daemon=True)
         self._thread.start()
 
-    def run(self, call: Callable[[], None], most_seconds: float) -> bool:
-        """See `MaskThreads`."""
-        until = self._cpu_seconds() + most_seconds
+    def run(self, call: Callable[[], None], until: float) -> bool:
+        """See `MaskThreads`; until it has taken so much CPU time in all."""
         self._asked.put(call)
         while True:
             try:
                 error = self._ended.get(timeout=LOOK_SECONDS)
             except Empty:
-                if self._cpu_seconds() > until:
+                if self.cpu_seconds() > until:
                     return False
                 continue
             if error is not None:
                 raise error
             return True
+
+    def cpu_seconds(self) -> float:
+        """CPU time that it has taken since it began."""
+        if self._thread.ident is None or not hasattr(time, "pthread_getcpuclockid"):
+            return time.monotonic()
+        return time.clock_gettime(time.pthread_getcpuclockid(self._thread.ident))
 
     def stand_back(self) -> None:
         """Have it go on with what nobody else wants the CPU for, and then end."""
@@ -90,8 +135,3 @@ class MaskThread:
                 self._ended.put(error)
             else:
                 self._ended.put(None)
-
-    def _cpu_seconds(self) -> float:
-        if self._thread.ident is None or not hasattr(time, "pthread_getcpuclockid"):
-            return time.monotonic()
-        return time.clock_gettime(time.pthread_getcpuclockid(self._thread.ident))

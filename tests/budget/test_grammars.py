@@ -157,7 +157,7 @@ class Slow(StructuredOutputGrammar):
         pass
 
 
-@pytest.mark.parametrize(("takes", "steps"), [(0.3, 0), (0.1, 1), (0.03, 12), (0.019, 1000)])
+@pytest.mark.parametrize(("takes", "steps"), [(0.3, 0), (0.1, 1), (0.02, 12), (0.009, 1000)])
 def test_a_grammar_that_holds_up_steps_is_given_up(
     monkeypatch: pytest.MonkeyPatch, takes: float, steps: int
 ) -> None:

@@ -8,10 +8,14 @@ import pytest
 
 pytest.importorskip("torch", reason="the CPU engine, which brings it, is missing")
 
-from budget.processors.mask_threads import MaskThreads
+from budget.processors.mask_threads import (
+    BURST_SECONDS,
+    RECOVERY,
+    SHARE_SECONDS,
+    Allowance,
+    MaskThreads,
+)
 from tests.waiting import PATIENCE
-
-MOST = 0.01
 
 
 @pytest.fixture
@@ -26,7 +30,7 @@ def named() -> set[int | None]:
 def test_one_thread_is_used_again(threads: MaskThreads) -> None:
     seen: list[int] = []
     for _ in range(3):
-        assert threads.run(lambda: seen.append(threading.get_ident()), PATIENCE)
+        assert threads.run(lambda: seen.append(threading.get_ident()))
 
     assert len(seen) == 3
     assert len({*seen}) == 1
@@ -36,8 +40,7 @@ def test_one_thread_is_used_again(threads: MaskThreads) -> None:
 def test_callers_at_the_same_time_have_threads_of_their_own(threads: MaskThreads) -> None:
     met = threading.Barrier(2, timeout=PATIENCE)
     callers = [
-        threading.Thread(target=threads.run, args=(lambda: met.wait() and None, PATIENCE))
-        for _ in range(2)
+        threading.Thread(target=threads.run, args=(lambda: met.wait() and None,)) for _ in range(2)
     ]
     for caller in callers:
         caller.start()
@@ -53,8 +56,8 @@ def test_an_error_is_the_callers(threads: MaskThreads) -> None:
         raise RuntimeError("as it is")
 
     with pytest.raises(RuntimeError, match="as it is"):
-        threads.run(fail, PATIENCE)
-    assert threads.run(lambda: None, PATIENCE)
+        threads.run(fail)
+    assert threads.run(lambda: None)
 
 
 def test_what_computes_too_long_is_left_alone(threads: MaskThreads) -> None:
@@ -67,11 +70,11 @@ def test_what_computes_too_long_is_left_alone(threads: MaskThreads) -> None:
         while not enough.is_set():
             pass
 
-    assert not threads.run(compute, MOST)
+    assert not threads.run(compute)
     assert begun.is_set()
     assert where[0].native_id is not None
     assert os.sched_getscheduler(where[0].native_id) == os.SCHED_IDLE
-    assert threads.run(lambda: where.append(threading.current_thread()), PATIENCE)
+    assert threads.run(lambda: where.append(threading.current_thread()))
     enough.set()
     left, other = where
     left.join(PATIENCE)
@@ -85,19 +88,36 @@ def test_what_only_waits_is_waited_for(threads: MaskThreads) -> None:
     done: list[bool] = []
 
     def wait() -> None:
-        time.sleep(20 * MOST)
+        time.sleep(2 * (SHARE_SECONDS + BURST_SECONDS))
         done.append(True)
 
-    assert threads.run(wait, MOST)
+    assert threads.run(wait)
     assert done
 
 
 def test_threads_end_when_they_are_let_go(threads: MaskThreads) -> None:
     before = named()
-    threads.run(lambda: None, PATIENCE)
+    threads.run(lambda: None)
     (ours,) = named() - before
     threads.close()
     deadline = time.monotonic() + PATIENCE
     while ours in named():
         assert time.monotonic() < deadline
         time.sleep(0.01)
+
+
+def test_all_calls_have_one_allowance(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 100.0
+    monkeypatch.setattr("budget.processors.mask_threads.time.monotonic", lambda: now)
+    allowance = Allowance()
+    assert allowance.left() == BURST_SECONDS
+    allowance.spend(-1)
+    assert allowance.left() == BURST_SECONDS
+    allowance.spend(BURST_SECONDS / 2)
+    assert allowance.left() == pytest.approx(BURST_SECONDS / 2)
+    allowance.spend(10)
+    assert allowance.left() == 0
+    now += BURST_SECONDS / RECOVERY / 4
+    assert allowance.left() == pytest.approx(BURST_SECONDS / 4)
+    now += 1000
+    assert allowance.left() == BURST_SECONDS
