@@ -44,11 +44,12 @@ from server.engines.fake import FakeEngine, Script
 server.ledger.lease.BEAT_SECONDS = 0.1
 
 async def work(job, position):
-    await asyncio.sleep(random.random() * 0.004)
+    # Long enough to be killed in the middle.
+    await asyncio.sleep(0.03 if job.sampling.max_tokens > 100 else random.random() * 0.004)
 
 def script(job):
     long = job.sampling.max_tokens > 100
-    return Script(("x" * (600 if long else random.Random(job.id).randint(1, 40)),), "yes")
+    return Script(("x" * (200 if long else random.Random(job.id).randint(1, 40)),), "yes")
 
 server.serving.load_engine = lambda settings: FakeEngine(script, before_token=work)
 raise SystemExit(server.cli.main(["serve", "--port", "0", "--model", "fake"]))
