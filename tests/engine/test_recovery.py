@@ -42,13 +42,13 @@ async def test_an_engine_that_hangs_is_noticed_though_nobody_asks(server: Server
 async def test_service_resumes(server: Server, blow: signal.Signals) -> None:
     async with httpx.AsyncClient(base_url=server.url, timeout=PATIENCE) as http:
         await until(http, 200)
-        streams = [Stream() for _ in range(4)]
-        reading = asyncio.gather(*(each.read(http) for each in streams))
-        await asyncio.gather(*(each.begun.wait() for each in streams))
         struck = server.engine()
         held = shared_memory(struck)
         assert struck
         assert held
+        streams = [Stream() for _ in range(4)]
+        reading = asyncio.gather(*(each.read(http) for each in streams))
+        await asyncio.gather(*(each.begun.wait() for each in streams))
         for victim in struck:
             victim.send_signal(blow)
         await until(http, 503)
@@ -59,7 +59,8 @@ async def test_service_resumes(server: Server, blow: signal.Signals) -> None:
 
     assert refused.status_code == 503
     assert refused.headers["retry-after"]
-    assert {(each.status, each.name) for each in streams} == {(200, "error")}
+    ends = [(each.status, each.name, each.data) for each in streams]
+    assert {end[:2] for end in ends} == {(200, "error")}, ends
     assert all(each.data["error"]["type"] == "server_error" for each in streams)
     assert answer.status_code == 200
     assert answer.json()["choices"][0]["message"]["content"]

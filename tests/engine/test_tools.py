@@ -215,6 +215,7 @@ FORMS: list[dict[str, Any]] = [
     {"choice": ["a", "b"]},
     {"grammar": 'root ::= "x"'},
     {"grammar": "root ::= "},
+    {"structural_tag": "not JSON"},
     {"structural_tag": "{}"},
     {"structural_tag": '{"structures": [{"begin": true}], "triggers": "("}'},
     {"structural_tag": '{"structures": 3}'},

@@ -38,6 +38,9 @@ LENGTHS = ("max_tokens", "max_completion_tokens")
 BINDING = ("response_format", "structured_outputs", "tools")
 """Those that can say where an answer ends, beside which none has a least length."""
 
+BESIDE_NO_TOOLS = ("grammar", "structural_tag")
+"""Languages of their own, which are read at once where calls are to be bound beside them."""
+
 ALONE = ("return_token_ids", "continue_final_message", "add_generation_prompt", "echo")
 FITS = 8
 """Tokens, or characters of a text, that fit into any budget."""
@@ -79,6 +82,8 @@ def _agree(body: dict) -> None:
             body.pop(name, None)
     if isinstance(body.get("tools"), list):
         _name_tools(body)
+        if any((body.get("structured_outputs") or {}).get(name) for name in BESIDE_NO_TOOLS):
+            del body["structured_outputs"]
     for name in ("response_format", "structured_outputs"):
         if not _is_small(body.get(name)):
             del body[name]
