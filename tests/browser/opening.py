@@ -7,13 +7,15 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import httpx
-from playwright.async_api import Browser, ConsoleMessage, Page, Request
+from playwright.async_api import Browser, ConsoleMessage, Page, Request, expect
 
 from server.engines.fake import FakeEngine
 from tests.server.harness import listening
 from tests.waiting import PATIENCE
 
 PATIENCE_MS = 1000 * PATIENCE
+expect.set_options(timeout=PATIENCE_MS)  # five seconds by default: too few for a busy machine
+
 REFUSED = "Failed to load resource"
 """What Chromium's console says of each answer that is an error."""
 
