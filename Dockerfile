@@ -17,6 +17,7 @@ COPY demo demo
 COPY evaluation evaluation
 COPY router router
 COPY server server
+COPY src src
 RUN /opt/proctor/bin/python -m pip install --no-deps --no-build-isolation .
 
 # vLLM's own image brings CUDA, torch and vLLM in versions that were built for each other.
@@ -29,6 +30,7 @@ COPY demo demo
 COPY evaluation evaluation
 COPY router router
 COPY server server
+COPY src src
 # vLLM's packages are already there and are held by the constraints: pip adds what is missing.
 RUN python3 -m pip freeze --exclude-editable | grep -v ' @ ' > /tmp/constraints.txt \
     && python3 -m pip install --no-cache-dir --constraint /tmp/constraints.txt '.[postgres]' \

@@ -21,15 +21,15 @@ from pathlib import Path
 
 import httpx
 
-from server.app import create_app
-from server.engines.fake import FakeEngine, Script
-from server.ledger.database import connect
-from server.ledger.rows import Row
-from server.ledger.store import Store
-from server.ledger.writer import BATCH, Writer
-from server.prices import Cost
-from server.sections import CUSTOM, LedgerSettings, Prices
-from server.settings import Settings
+from proctor.server.app import create_app
+from proctor.server.engines.fake import FakeEngine, Script
+from proctor.server.ledger.database import connect
+from proctor.server.ledger.rows import Row
+from proctor.server.ledger.store import Store
+from proctor.server.ledger.writer import BATCH, Writer
+from proctor.server.prices import Cost
+from proctor.server.sections import CUSTOM, LedgerSettings, Prices
+from proctor.server.settings import Settings
 
 PART = Decimal("0.000123")
 

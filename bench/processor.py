@@ -26,9 +26,9 @@ from vllm import SamplingParams
 from vllm.v1.sample.logits_processor import BatchUpdate
 from vllm.v1.worker.gpu.sample.logits_processor import LogitsContext, LogitsProcRequestState
 
-from budget import Markers, OnLoop, TokenBudget, Vocabulary
-from budget.processors import v1, v2
-from budget.processors.wire import EngineBudget, with_markers
+from proctor.budget import Markers, OnLoop, TokenBudget, Vocabulary
+from proctor.budget.processors import v1, v2
+from proctor.budget.processors.wire import EngineBudget, with_markers
 
 COLUMNS = 151_936
 CONTEXT = 4096

@@ -13,7 +13,7 @@ import time
 
 import numpy as np
 
-from router import Conversation, load
+from proctor.router import Conversation, load
 
 SIZES = {"100 B": 100, "4 KB": 4096, "1 MB": 1 << 20}
 SENTENCES = [

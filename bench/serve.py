@@ -7,11 +7,11 @@ from typing import Any
 import uvicorn
 from vllm import SamplingParams
 
-from server.app import create_app
-from server.engines.base import Engine, Job
-from server.engines.vllm import MarkerSource, VllmEngine
-from server.sections import CUSTOM
-from server.settings import Settings
+from proctor.server.app import create_app
+from proctor.server.engines.base import Engine, Job
+from proctor.server.engines.vllm import MarkerSource, VllmEngine
+from proctor.server.sections import CUSTOM
+from proctor.server.settings import Settings
 
 NAME = "proctor-demo"
 

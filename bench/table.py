@@ -10,11 +10,11 @@ from statistics import median
 
 import numpy as np
 
-from budget import Machine, Markers, TokenBudget
-from budget.policy import OnLoop
-from budget.processors.arrays import Arrays
-from budget.processors.scripts import NO_TOKEN
-from budget.processors.table import BudgetTable
+from proctor.budget import Machine, Markers, TokenBudget
+from proctor.budget.policy import OnLoop
+from proctor.budget.processors.arrays import Arrays
+from proctor.budget.processors.scripts import NO_TOKEN
+from proctor.budget.processors.table import BudgetTable
 
 SIZES = (1, 16, 64, 256)
 STEPS = 2000

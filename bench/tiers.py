@@ -17,9 +17,9 @@ from dataclasses import dataclass
 
 import httpx
 
-from demo.lessons import APOLOGY, off_prompt
-from demo.measure import questions
-from demo.world import last_integer
+from proctor.demo.lessons import APOLOGY, off_prompt
+from proctor.demo.measure import questions
+from proctor.demo.world import last_integer
 
 TIERS = ("auto", "none", "low", "medium", "high", "max")
 STREAMS = 32

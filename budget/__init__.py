@@ -3,8 +3,8 @@
 Budget forcing after *s1: simple test-time scaling* (arXiv 2501.19393).
 """
 
-from budget.errors import BudgetError
-from budget.machine import (
+from proctor.budget.errors import BudgetError
+from proctor.budget.machine import (
     DesyncError,
     EndReason,
     Forced,
@@ -15,9 +15,9 @@ from budget.machine import (
     Outcome,
     replay,
 )
-from budget.markers import Markers
-from budget.matcher import MarkerMatcher, matcher_of
-from budget.policy import (
+from proctor.budget.markers import Markers
+from proctor.budget.matcher import MarkerMatcher, matcher_of
+from proctor.budget.policy import (
     MAX_CONTINUATIONS,
     Landing,
     OnLoop,
@@ -27,7 +27,7 @@ from budget.policy import (
     thinking_room,
     tokenize,
 )
-from budget.vocabulary import OPAQUE, Vocabulary
+from proctor.budget.vocabulary import OPAQUE, Vocabulary
 
 __all__ = [
     "MAX_CONTINUATIONS",

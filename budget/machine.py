@@ -5,7 +5,7 @@ vectorised table is held equal to it, and the gateway folds it over the streamed
 tokens for its accounting. State is a function of the tokens and of the record
 of attempts: which tokens stand where the model tried to close its thinking.
 The tokens alone cannot tell a forced "Wait" from one that the model wrote.
-The phases and the ways between them stand in `budget.phases`.
+The phases and the ways between them stand in `proctor.budget.phases`.
 """
 
 from collections.abc import Iterable, Set
@@ -13,12 +13,12 @@ from dataclasses import dataclass
 from enum import IntEnum, StrEnum
 from typing import NamedTuple
 
-from budget.loops import LoopDetector
-from budget.markers import Markers
-from budget.matcher import Crossing, Step, matcher_of
-from budget.phases import TRANSITIONS, Event, Phase
-from budget.policy import OnLoop, TokenBudget
-from budget.vocabulary import (
+from proctor.budget.loops import LoopDetector
+from proctor.budget.markers import Markers
+from proctor.budget.matcher import Crossing, Step, matcher_of
+from proctor.budget.phases import TRANSITIONS, Event, Phase
+from proctor.budget.policy import OnLoop, TokenBudget
+from proctor.budget.vocabulary import (
     ENDS,
     ENDS_AFTER_NO_DIGIT,
     IS_DIGIT,

@@ -18,8 +18,8 @@ from enum import IntEnum
 from functools import lru_cache
 from typing import NamedTuple
 
-from budget.markers import Markers
-from budget.vocabulary import ATOM, Vocabulary
+from proctor.budget.markers import Markers
+from proctor.budget.vocabulary import ATOM, Vocabulary
 
 
 class Crossing(IntEnum):

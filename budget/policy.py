@@ -5,10 +5,10 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
-from budget.errors import BudgetError
-from budget.markers import Markers
-from budget.matcher import MarkerMatcher, matcher_of
-from budget.vocabulary import OPAQUE, Vocabulary
+from proctor.budget.errors import BudgetError
+from proctor.budget.markers import Markers
+from proctor.budget.matcher import MarkerMatcher, matcher_of
+from proctor.budget.vocabulary import OPAQUE, Vocabulary
 
 MAX_CONTINUATIONS = 8
 """s1's accuracy flattens after about six continuations and then falls."""

@@ -14,8 +14,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
 
-from demo.tokenizer import END_THINK, IM_END, render
-from demo.world import ANSWER, Passes, Problem, claim, draw_problem, phrase, slip, two
+from proctor.demo.tokenizer import END_THINK, IM_END, render
+from proctor.demo.world import ANSWER, Passes, Problem, claim, draw_problem, phrase, slip, two
 
 CONTEXT, LEARN = 0, 1
 HASTY = {"+": 2, "-": 3, "*": 4, "slip": CONTEXT}

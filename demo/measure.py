@@ -1,4 +1,4 @@
-"""`python -m demo.measure`: the model card's tables, through a running server.
+"""`python -m proctor.demo.measure`: the model card's tables, through a running server.
 
 Every problem is one of the unseen share, the same problems at every point, and the answer is the
 last integer of the content. Greedy sends temperature 0; sampling sends 0.6 and a seed per problem.
@@ -19,7 +19,7 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
-from demo.world import Problem, draw_problem, judge, last_integer, phrase
+from proctor.demo.world import Problem, draw_problem, judge, last_integer, phrase
 
 CAPS: tuple[int, ...] = (0, 8, 16, 32, 48, 64, 96, 128, -1)
 CONTINUATIONS = (0, 1, 2, 4, 8)

@@ -3,7 +3,7 @@
 from random import Random
 from typing import Any
 
-from demo.world import draw_problem, phrase
+from proctor.demo.world import draw_problem, phrase
 
 FEWEST_STEPS, MOST_STEPS = 3, 8
 

@@ -1,4 +1,4 @@
-"""`python -m demo.train`: makes the demo model again, seeded, on one CPU core."""
+"""`python -m proctor.demo.train`: makes the demo model again, seeded, on one CPU core."""
 
 from __future__ import annotations
 
@@ -22,15 +22,9 @@ from rich.progress import (
 from tokenizers import Tokenizer
 from torch import Tensor
 
-from demo.lessons import CONTEXT, DIRECT, HASTY, LEARN, MARKS, Document, Writer
-from demo.network import Decoder, Shape, load, save
-from demo.tokenizer import (
-    END_OF_TEXT,
-    IM_END,
-    SPECIAL,
-    tokenizer_config,
-    train_tokenizer,
-)
+from proctor.demo.lessons import CONTEXT, DIRECT, HASTY, LEARN, MARKS, Document, Writer
+from proctor.demo.network import Decoder, Shape, load, save
+from proctor.demo.tokenizer import END_OF_TEXT, IM_END, SPECIAL, tokenizer_config, train_tokenizer
 
 MODEL = Path(__file__).with_name("model")
 TOKENS = 3072  # per batch

@@ -7,11 +7,11 @@ from typing import Any
 
 import httpx
 
-from evaluation.protocol import Protocol
-from evaluation.rows import Row, thinking_tokens
-from evaluation.scorers import Scorer
-from evaluation.settings import BUDGET_FIELD, Kind, Setting
-from evaluation.tasks import Question
+from proctor.evaluation.protocol import Protocol
+from proctor.evaluation.rows import Row, thinking_tokens
+from proctor.evaluation.scorers import Scorer
+from proctor.evaluation.settings import BUDGET_FIELD, Kind, Setting
+from proctor.evaluation.tasks import Question
 
 PATIENCE_SECONDS = 600
 TRIES = 8

@@ -10,18 +10,18 @@ import httpx
 from rich.console import Console
 from rich.progress import MofNCompleteColumn, Progress, TimeRemainingColumn
 
-from evaluation import forecast
-from evaluation.asking import PATIENCE_SECONDS, Examiner, Miscounted, Refused
-from evaluation.protocol import Protocol
-from evaluation.report.findings import Findings
-from evaluation.report.sections import sections, two_models
-from evaluation.report.words import Section
-from evaluation.report.writing import to_html, to_markdown, to_terminal
-from evaluation.running import Ask, outstanding, run
-from evaluation.scorers import BadScorer, load_scorer, scorer_names
-from evaluation.settings import BUDGET_FIELD, Kind, Setting
-from evaluation.store import BadStore, Store, read_store
-from evaluation.tasks import BadTask, load_task
+from proctor.evaluation import forecast
+from proctor.evaluation.asking import PATIENCE_SECONDS, Examiner, Miscounted, Refused
+from proctor.evaluation.protocol import Protocol
+from proctor.evaluation.report.findings import Findings
+from proctor.evaluation.report.sections import sections, two_models
+from proctor.evaluation.report.words import Section
+from proctor.evaluation.report.writing import to_html, to_markdown, to_terminal
+from proctor.evaluation.running import Ask, outstanding, run
+from proctor.evaluation.scorers import BadScorer, load_scorer, scorer_names
+from proctor.evaluation.settings import BUDGET_FIELD, Kind, Setting
+from proctor.evaluation.store import BadStore, Store, read_store
+from proctor.evaluation.tasks import BadTask, load_task
 
 SOME = 5
 """Answers that stand for the rest, in an estimate."""
@@ -183,7 +183,7 @@ def _write(
 ) -> None:
     """Files in a folder; the names of a run's files begin with its own."""
     try:
-        from evaluation.report import plots
+        from proctor.evaluation.report import plots
     except ImportError as error:
         raise ValueError(f"pictures need the extra 'eval': {error}") from error
     folder.mkdir(parents=True, exist_ok=True)

@@ -4,11 +4,11 @@ from collections.abc import Sequence
 from contextlib import suppress
 from statistics import mean
 
-from evaluation.asking import Examiner
-from evaluation.rows import Row
-from evaluation.running import Ask
-from evaluation.settings import Setting
-from evaluation.tasks import Question
+from proctor.evaluation.asking import Examiner
+from proctor.evaluation.rows import Row
+from proctor.evaluation.running import Ask
+from proctor.evaluation.settings import Setting
+from proctor.evaluation.tasks import Question
 
 WORDS = {"expected": "an expected cost of", "most": "a cost of at most"}
 PRICED = 3

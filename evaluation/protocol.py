@@ -3,7 +3,7 @@
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
-from evaluation.settings import BUDGET_FIELD
+from proctor.evaluation.settings import BUDGET_FIELD
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,8 +3,8 @@
 from dataclasses import dataclass
 from typing import Any
 
-from evaluation.settings import Setting
-from evaluation.statistics.samples import Sample
+from proctor.evaluation.settings import Setting
+from proctor.evaluation.statistics.samples import Sample
 
 
 @dataclass(frozen=True, slots=True)

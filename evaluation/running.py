@@ -5,11 +5,11 @@ from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
 from typing import NamedTuple
 
-from evaluation.asking import Examiner
-from evaluation.rows import Row
-from evaluation.settings import Setting
-from evaluation.store import Store
-from evaluation.tasks import Question
+from proctor.evaluation.asking import Examiner
+from proctor.evaluation.rows import Row
+from proctor.evaluation.settings import Setting
+from proctor.evaluation.store import Store
+from proctor.evaluation.tasks import Question
 
 
 class Ask(NamedTuple):

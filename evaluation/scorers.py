@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from decimal import Decimal, InvalidOperation
 from importlib.metadata import EntryPoint, entry_points
 
-from evaluation.tasks import Question
+from proctor.evaluation.tasks import Question
 
 GROUP = "proctor.scorers"
 

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TextIO
 
-from evaluation.protocol import Protocol
-from evaluation.rows import Row
+from proctor.evaluation.protocol import Protocol
+from proctor.evaluation.rows import Row
 
 PROTOCOL = "protocol"
 

@@ -1,9 +1,9 @@
 """Sorts prompts by how much thinking they need."""
 
-from router.classifier import Classifier, Constant, UnknownClassifier, load
-from router.conversation import Conversation, Turn
-from router.decision import Costs, decide
-from router.verdict import LEVELS, Signal, Verdict
+from proctor.router.classifier import Classifier, Constant, UnknownClassifier, load
+from proctor.router.conversation import Conversation, Turn
+from proctor.router.decision import Costs, decide
+from proctor.router.verdict import LEVELS, Signal, Verdict
 
 __all__ = [
     "LEVELS",

@@ -11,9 +11,9 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from router.decision import DEFAULT_COSTS, Costs
-from router.decision import Row as CostRow
-from router.verdict import LEVELS
+from proctor.router.decision import DEFAULT_COSTS, Costs
+from proctor.router.decision import Row as CostRow
+from proctor.router.verdict import LEVELS
 
 NATURAL = "natural"
 LOOP = "loop"

@@ -4,8 +4,8 @@ from dataclasses import dataclass
 from importlib.metadata import entry_points
 from typing import Protocol
 
-from router.conversation import Conversation
-from router.verdict import LEVELS, Probabilities, Verdict
+from proctor.router.conversation import Conversation
+from proctor.router.verdict import LEVELS, Probabilities, Verdict
 
 GROUP = "proctor.classifiers"
 """Entry points of this group are factories without arguments: classes or functions."""

@@ -1,12 +1,12 @@
-"""`proctor router …`: train, evaluate and calibrate. Also `python -m router.cli`."""
+"""`proctor router …`: train, evaluate and calibrate. Also `python -m proctor.router.cli`."""
 
 import argparse
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from router.calibrate import Row, propose, propose_costs
-from router.ledger import LedgerError, read_rows, snippet
+from proctor.router.calibrate import Row, propose, propose_costs
+from proctor.router.ledger import LedgerError, read_rows, snippet
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -51,14 +51,14 @@ def run(options: argparse.Namespace, read: Callable[[str], Sequence[Row]] | None
 
 def _train(file: Path, out: Path) -> None:
     # Serving needs no scikit-learn, so nothing imports it until somebody trains.
-    from router.train import train
+    from proctor.router.train import train
 
     train(file, out)
     print(f"wrote {out} ({out.stat().st_size} bytes)")
 
 
 def _evaluate(file: Path) -> None:
-    from router.train import cross_validate
+    from proctor.router.train import cross_validate
 
     print(cross_validate(file))
 

@@ -159,4 +159,6 @@ def only(group: str) -> Lexicon:
 
 @cache
 def _groups() -> dict[str, dict[str, str]]:
-    return tomllib.loads(resources.files("router").joinpath("lexicon.toml").read_text("utf-8"))
+    return tomllib.loads(
+        resources.files("proctor.router").joinpath("lexicon.toml").read_text("utf-8")
+    )

@@ -6,12 +6,12 @@ from pathlib import Path
 
 import numpy as np
 
-from router import ngrams, rules
-from router.conversation import Conversation
-from router.model import Floats, Model, ModelError, Parts
-from router.reading import Reading, read, read_alone
-from router.signals import Seen
-from router.verdict import Signal, Verdict
+from proctor.router import ngrams, rules
+from proctor.router.conversation import Conversation
+from proctor.router.model import Floats, Model, ModelError, Parts
+from proctor.router.reading import Reading, read, read_alone
+from proctor.router.signals import Seen
+from proctor.router.verdict import Signal, Verdict
 
 AXIS = np.array([-1.5, -0.5, 0.5, 1.5]) / 5.0
 """From none to high: what a weight per level is worth in levels."""
@@ -33,7 +33,7 @@ class Linear:
         Raises:
             ModelError: if the file holds none, or one over other signals.
         """
-        path = self._path or Path(str(resources.files("router") / "weights" / "linear.npz"))
+        path = self._path or Path(str(resources.files("proctor.router") / "weights" / "linear.npz"))
         model = Model.load(path)
         if tuple(model.names) != NAMES:
             raise ModelError(f"{path} was trained on other signals: train it again")

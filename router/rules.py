@@ -4,10 +4,10 @@ import math
 from collections.abc import Mapping
 from itertools import pairwise
 
-from router import signals
-from router.conversation import Conversation
-from router.reading import Reading, read, read_alone
-from router.verdict import Probabilities, Signal, Verdict
+from proctor.router import signals
+from proctor.router.conversation import Conversation
+from proctor.router.reading import Reading, read, read_alone
+from proctor.router.verdict import Probabilities, Signal, Verdict
 
 START = 0.75
 """The score of a prompt of which nothing is seen."""

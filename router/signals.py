@@ -6,10 +6,10 @@ from collections import Counter
 from dataclasses import dataclass
 from functools import cache
 
-from router import lexicon
-from router.conversation import HEAD, TAIL
-from router.lexicon import Hits, words_of
-from router.reading import Reading
+from proctor.router import lexicon
+from proctor.router.conversation import HEAD, TAIL
+from proctor.router.lexicon import Hits, words_of
+from proctor.router.reading import Reading
 
 _NUMBER = re.compile(r"\d[\d,.]*")
 _OPERATOR = re.compile(r"[=+*/<>≤≥≠×÷±√∑∏∫∂→⇒∈∉⊂∪∩∀∃∞≡≈−]")

@@ -3,18 +3,18 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from budget import TokenBudget
-from server.asked import Asked, Given, contradiction, read_asked
-from server.binding import Binder
-from server.engines.answers import BoundTools, Constraint
-from server.engines.base import Engine, Job, Prompt, Unserved
-from server.errors import BadRequest, Forbidden
-from server.jobs import Draft, make_jobs
-from server.key import Key
-from server.models import check_model
-from server.prompts import DEFAULT_MAX_TOKENS, CompletionRequest
-from server.rendering import check_length, read_prompt, render, spent_before
-from server.resolution import (
+from proctor.budget import TokenBudget
+from proctor.server.asked import Asked, Given, contradiction, read_asked
+from proctor.server.binding import Binder
+from proctor.server.engines.answers import BoundTools, Constraint
+from proctor.server.engines.base import Engine, Job, Prompt, Unserved
+from proctor.server.errors import BadRequest, Forbidden
+from proctor.server.jobs import Draft, make_jobs
+from proctor.server.key import Key
+from proctor.server.models import check_model
+from proctor.server.prompts import DEFAULT_MAX_TOKENS, CompletionRequest
+from proctor.server.rendering import check_length, read_prompt, render, spent_before
+from proctor.server.resolution import (
     PROMPT,
     Ceiling,
     Resolution,
@@ -23,11 +23,11 @@ from server.resolution import (
     resolve,
     wants_router,
 )
-from server.routing import Routed, Router
-from server.schemas import ChatRequest, Generation
-from server.sections import AUTO, CUSTOM
-from server.settings import Settings
-from server.terms import EVERYBODY
+from proctor.server.routing import Routed, Router
+from proctor.server.schemas import ChatRequest, Generation
+from proctor.server.sections import AUTO, CUSTOM
+from proctor.server.settings import Settings
+from proctor.server.terms import EVERYBODY
 
 MAX_PROMPT_SCORES = 2**17
 """Log probabilities of prompts in one answer."""
@@ -42,7 +42,7 @@ class Admission:
         resolution: its budget, and where that came from.
         routed: what the router found, or None if it was not asked.
         clamped_by: what cut the budget that was asked for: a ceiling's owner, or
-            what `server.resolution` names beside them.
+            what `proctor.server.resolution` names beside them.
         tools: what may or must be called, or None if nothing may be.
         call_named: whether the function to call was named.
         clamped: of each job, whether its budget was cut.

@@ -2,8 +2,8 @@
 
 from collections.abc import Sequence
 
-from server.engines.answers import CallDelta, CallReader
-from server.stops import StopFinder
+from proctor.server.engines.answers import CallDelta, CallReader
+from proctor.server.stops import StopFinder
 
 
 class AnswerText:

@@ -12,40 +12,40 @@ from starlette.requests import ClientDisconnect
 from starlette.routing import Match
 from starlette.types import Scope
 
-from budget import BudgetError
-from server import openapi
-from server.admission import Admissions
-from server.bill import Tariff
-from server.bodies import Bodies
-from server.chat import Chat
-from server.dry_run import DryRun
-from server.engines.base import EngineUnavailable, Unserved
-from server.errors import ApiError, MethodNotAllowed, NotFound, as_api_error
-from server.estimates import Recent
-from server.exposition import Exposition
-from server.feedback import Feedback
-from server.host import EngineHost, Load
-from server.key import Key
-from server.keys.guard import Guard
-from server.keys.purse import Purse
-from server.keys.store import open_keys
-from server.ledger.entry import Books
-from server.ledger.ledger import open_ledger
-from server.line import Line
-from server.metrics import CLIENT_GONE, Metrics
-from server.middleware import Heads, Metered, RequestIds
-from server.models import Models
-from server.origins import Origins
-from server.pages import add_pages
-from server.raw import Completions
-from server.replays import open_replays
-from server.responses import Health, Ready, ServerLoad, Version, as_json
-from server.routing import Router
-from server.settings import Settings
-from server.tiers import Tiers
-from server.tokenization import Tokenization
-from server.tracing import Tracing, open_tracing
-from server.turn import Crew
+from proctor.budget import BudgetError
+from proctor.server import openapi
+from proctor.server.admission import Admissions
+from proctor.server.bill import Tariff
+from proctor.server.bodies import Bodies
+from proctor.server.chat import Chat
+from proctor.server.dry_run import DryRun
+from proctor.server.engines.base import EngineUnavailable, Unserved
+from proctor.server.errors import ApiError, MethodNotAllowed, NotFound, as_api_error
+from proctor.server.estimates import Recent
+from proctor.server.exposition import Exposition
+from proctor.server.feedback import Feedback
+from proctor.server.host import EngineHost, Load
+from proctor.server.key import Key
+from proctor.server.keys.guard import Guard
+from proctor.server.keys.purse import Purse
+from proctor.server.keys.store import open_keys
+from proctor.server.ledger.entry import Books
+from proctor.server.ledger.ledger import open_ledger
+from proctor.server.line import Line
+from proctor.server.metrics import CLIENT_GONE, Metrics
+from proctor.server.middleware import Heads, Metered, RequestIds
+from proctor.server.models import Models
+from proctor.server.origins import Origins
+from proctor.server.pages import add_pages
+from proctor.server.raw import Completions
+from proctor.server.replays import open_replays
+from proctor.server.responses import Health, Ready, ServerLoad, Version, as_json
+from proctor.server.routing import Router
+from proctor.server.settings import Settings
+from proctor.server.tiers import Tiers
+from proctor.server.tokenization import Tokenization
+from proctor.server.tracing import Tracing, open_tracing
+from proctor.server.turn import Crew
 
 CHAT_PATH = "/v1/chat/completions"
 COMPLETIONS_PATH = "/v1/completions"

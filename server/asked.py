@@ -4,9 +4,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
-from server.errors import BadRequest
-from server.schemas import ChatRequest, Effort, Generation, NvExt, Reasoning, Thinking
-from server.sections import AUTO
+from proctor.server.errors import BadRequest
+from proctor.server.schemas import ChatRequest, Effort, Generation, NvExt, Reasoning, Thinking
+from proctor.server.sections import AUTO
 
 NOTHING_FINER = Thinking()
 ROUTED = (AUTO, "adaptive")

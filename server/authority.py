@@ -4,7 +4,7 @@ import re
 from collections.abc import Sequence
 from ipaddress import IPv6Address
 
-from server.errors import BadRequest
+from proctor.server.errors import BadRequest
 
 Header = tuple[bytes, bytes]
 

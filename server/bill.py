@@ -4,11 +4,11 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from decimal import Decimal
 
-from server.busy import BusyClock
-from server.prices import MILLION, Cost
-from server.sections import MachinePrice, Prices
-from server.settings import Settings
-from server.turn import End
+from proctor.server.busy import BusyClock
+from proctor.server.prices import MILLION, Cost
+from proctor.server.sections import MachinePrice, Prices
+from proctor.server.settings import Settings
+from proctor.server.turn import End
 
 HOUR = 3_600_000_000_000
 """Nanoseconds."""

@@ -4,12 +4,12 @@ import asyncio
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
-from server.engines.answers import BoundTools, Constraint, ToolChoice, ToolFormat
-from server.engines.base import Engine
-from server.engines.complexity import check_complexity
-from server.errors import BadRequest
-from server.rendering import check_tools
-from server.schemas import ChatRequest
+from proctor.server.engines.answers import BoundTools, Constraint, ToolChoice, ToolFormat
+from proctor.server.engines.base import Engine
+from proctor.server.engines.complexity import check_complexity
+from proctor.server.errors import BadRequest
+from proctor.server.rendering import check_tools
+from proctor.server.schemas import ChatRequest
 
 THREADS = 2
 

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 
 from fastapi import Request
 
-from server.encodings import Identity, decoder
-from server.errors import SOON, ApiError, BodyTooLarge, RequestTimeout, Unavailable
-from server.key import Key
-from server.line import Line
+from proctor.server.encodings import Identity, decoder
+from proctor.server.errors import SOON, ApiError, BodyTooLarge, RequestTimeout, Unavailable
+from proctor.server.key import Key
+from proctor.server.line import Line
 
 BODY_SECONDS = 60.0
 """For a body to come, the wait for room included."""

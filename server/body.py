@@ -7,9 +7,9 @@ import jiter
 from pydantic import ValidationError
 from pydantic_core import from_json, to_json
 
-from server.errors import BadRequest
-from server.parts import Part
-from server.schemas import ChatRequest
+from proctor.server.errors import BadRequest
+from proctor.server.parts import Part
+from proctor.server.schemas import ChatRequest
 
 P = TypeVar("P", bound=Part)
 

@@ -7,11 +7,11 @@ from enum import StrEnum
 from itertools import groupby
 from typing import NamedTuple
 
-from budget import EndReason, Label, Labelled, Machine, Outcome, TokenBudget, replay
-from server.answer import AnswerText
-from server.engines.answers import CallDelta
-from server.engines.base import Codec, Detokenizer, Job, ModelInfo, Score
-from server.forced import Block, ForcedSpan, locate
+from proctor.budget import EndReason, Label, Labelled, Machine, Outcome, TokenBudget, replay
+from proctor.server.answer import AnswerText
+from proctor.server.engines.answers import CallDelta
+from proctor.server.engines.base import Codec, Detokenizer, Job, ModelInfo, Score
+from proctor.server.forced import Block, ForcedSpan, locate
 
 
 class Channel(StrEnum):

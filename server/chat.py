@@ -8,26 +8,26 @@ from typing import Any
 
 from fastapi import Request, Response
 
-from server.admission import Admissions
-from server.answer import AnswerText
-from server.asked import Given, contradiction, read_shown
-from server.bodies import Bodies
-from server.body import parse_chat
-from server.channels import Channel, Channels
-from server.completion import Completion, EventWriter
-from server.engines.base import Engine, Job
-from server.errors import BadRequest
-from server.exchange import Exchange, in_time, respond
-from server.host import EngineHost
-from server.keys.purse import Purse
-from server.metrics import Meter
-from server.presentation import with_tags
-from server.replays import Replays, digest_of
-from server.schemas import ChatRequest, ReasoningFormat
-from server.sections import either
-from server.settings import Settings
-from server.terms import Terms
-from server.turn import Choice, Crew, End, Text, Told
+from proctor.server.admission import Admissions
+from proctor.server.answer import AnswerText
+from proctor.server.asked import Given, contradiction, read_shown
+from proctor.server.bodies import Bodies
+from proctor.server.body import parse_chat
+from proctor.server.channels import Channel, Channels
+from proctor.server.completion import Completion, EventWriter
+from proctor.server.engines.base import Engine, Job
+from proctor.server.errors import BadRequest
+from proctor.server.exchange import Exchange, in_time, respond
+from proctor.server.host import EngineHost
+from proctor.server.keys.purse import Purse
+from proctor.server.metrics import Meter
+from proctor.server.presentation import with_tags
+from proctor.server.replays import Replays, digest_of
+from proctor.server.schemas import ChatRequest, ReasoningFormat
+from proctor.server.sections import either
+from proctor.server.settings import Settings
+from proctor.server.terms import Terms
+from proctor.server.turn import Choice, Crew, End, Text, Told
 
 SEPARATE = ReasoningFormat.REASONING_CONTENT
 """Where the thinking stands if a request wants it beside the content, and the default does not."""

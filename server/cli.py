@@ -8,20 +8,20 @@ from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import Any
 
-from router import Conversation
-from router import cli as router_cli
-from router.calibrate import Row
-from router.ledger import read_rows
-from server.asked import Asked
-from server.dry_run import in_words
-from server.keys import cli as keys_cli
-from server.ledger import cli as ledger_cli
-from server.ledger.store import LedgerError
-from server.resolution import ceilings, resolve
-from server.routing import Router
-from server.schemas import ReasoningFormat
-from server.serving import serve
-from server.settings import BadSettings, Settings, load_settings
+from proctor.router import Conversation
+from proctor.router import cli as router_cli
+from proctor.router.calibrate import Row
+from proctor.router.ledger import read_rows
+from proctor.server.asked import Asked
+from proctor.server.dry_run import in_words
+from proctor.server.keys import cli as keys_cli
+from proctor.server.ledger import cli as ledger_cli
+from proctor.server.ledger.store import LedgerError
+from proctor.server.resolution import ceilings, resolve
+from proctor.server.routing import Router
+from proctor.server.schemas import ReasoningFormat
+from proctor.server.serving import serve
+from proctor.server.settings import BadSettings, Settings, load_settings
 
 COMMANDS = "proctor.commands"
 CONFIG = "settings (default: ./proctor.toml)"

@@ -5,15 +5,15 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from server.channels import Call, Channel, Piece, Used
-from server.engines.answers import CallDelta
-from server.engines.base import Score
-from server.events import HOLE, Mould, event
-from server.presentation import OWN_KEYS, keys
-from server.reply import Reply, finish_reason
-from server.schemas import ReasoningFormat
-from server.scores import prompt_logprobs
-from server.turn import End, Progress, PromptScores, Text, Told
+from proctor.server.channels import Call, Channel, Piece, Used
+from proctor.server.engines.answers import CallDelta
+from proctor.server.engines.base import Score
+from proctor.server.events import HOLE, Mould, event
+from proctor.server.presentation import OWN_KEYS, keys
+from proctor.server.reply import Reply, finish_reason
+from proctor.server.schemas import ReasoningFormat
+from proctor.server.scores import prompt_logprobs
+from proctor.server.turn import End, Progress, PromptScores, Text, Told
 
 LOGPROBS_KEYS = {Channel.ANSWER: "content", Channel.REASONING: "reasoning_content"}
 """Where in `logprobs` a channel's tokens stand."""

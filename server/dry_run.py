@@ -4,21 +4,21 @@ from typing import Any
 
 from fastapi import Request, Response
 
-from router import LEVELS
-from server.admission import Admissions
-from server.bill import Tariff
-from server.bodies import Bodies
-from server.body import parse_chat
-from server.estimates import Recent, estimate
-from server.exchange import in_time
-from server.host import EngineHost
-from server.prices import Cost
-from server.resolution import Resolution
-from server.responses import as_json
-from server.routing import Routed
-from server.sections import Prices
-from server.settings import Settings
-from server.terms import Terms
+from proctor.router import LEVELS
+from proctor.server.admission import Admissions
+from proctor.server.bill import Tariff
+from proctor.server.bodies import Bodies
+from proctor.server.body import parse_chat
+from proctor.server.estimates import Recent, estimate
+from proctor.server.exchange import in_time
+from proctor.server.host import EngineHost
+from proctor.server.prices import Cost
+from proctor.server.resolution import Resolution
+from proctor.server.responses import as_json
+from proctor.server.routing import Routed
+from proctor.server.sections import Prices
+from proctor.server.settings import Settings
+from proctor.server.terms import Terms
 
 STRONGEST = 5
 """Signals that are shown."""

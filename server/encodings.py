@@ -3,7 +3,7 @@
 import zlib
 from collections.abc import Sequence
 
-from server.errors import BadRequest, UnsupportedEncoding
+from proctor.server.errors import BadRequest, UnsupportedEncoding
 
 SUPPORTED = ("gzip",)
 GZIP_NAMES = ("gzip", "x-gzip")

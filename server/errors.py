@@ -3,8 +3,8 @@
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
-from budget import BudgetError
-from server.engines.base import EngineUnavailable, Unserved
+from proctor.budget import BudgetError
+from proctor.server.engines.base import EngineUnavailable, Unserved
 
 SOON = {"retry-after": "5"}
 """When to try again what failed because the engine, or the server, is not there."""

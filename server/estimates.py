@@ -7,10 +7,10 @@ from decimal import Decimal
 from statistics import mean
 from typing import Any
 
-from server.admission import Admission
-from server.bill import Bill, Tariff
-from server.prices import Cost
-from server.sections import Prices
+from proctor.server.admission import Admission
+from proctor.server.bill import Bill, Tariff
+from proctor.server.prices import Cost
+from proctor.server.sections import Prices
 
 KEPT = 256
 """Answers of each tier that an expectation is taken from."""

@@ -16,17 +16,17 @@ from sse_starlette.sse import SendTimeoutError
 from starlette.requests import ClientDisconnect
 from starlette.types import Receive, Scope, Send
 
-from server.admission import Admission
-from server.channels import Call, Piece
-from server.engines.base import Engine, Job
-from server.errors import ApiError, Unavailable, as_api_error
-from server.events import DONE, Failure, event, without_names
-from server.metrics import CLIENT_GONE, Meter
-from server.schemas import Generation
-from server.sections import either
-from server.settings import Settings
-from server.terms import Terms
-from server.turn import Choice, Crew, End, Progress, PromptScores, Text, Told, generate
+from proctor.server.admission import Admission
+from proctor.server.channels import Call, Piece
+from proctor.server.engines.base import Engine, Job
+from proctor.server.errors import ApiError, Unavailable, as_api_error
+from proctor.server.events import DONE, Failure, event, without_names
+from proctor.server.metrics import CLIENT_GONE, Meter
+from proctor.server.schemas import Generation
+from proctor.server.sections import either
+from proctor.server.settings import Settings
+from proctor.server.terms import Terms
+from proctor.server.turn import Choice, Crew, End, Progress, PromptScores, Text, Told, generate
 
 logger = logging.getLogger(__name__)
 

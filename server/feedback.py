@@ -8,14 +8,14 @@ from fastapi import Request, Response
 from pydantic import ConfigDict, Field, model_validator
 from pydantic_core import PydanticCustomError
 
-from server.bodies import Bodies
-from server.body import parse
-from server.errors import BadRequest, NotFound, Unavailable
-from server.key import Key
-from server.ledger.ledger import Ledger
-from server.ledger.store import reason
-from server.parts import MAX_NAME, Flag, Float, Part, Text, exactly_one
-from server.sections import Scope
+from proctor.server.bodies import Bodies
+from proctor.server.body import parse
+from proctor.server.errors import BadRequest, NotFound, Unavailable
+from proctor.server.key import Key
+from proctor.server.ledger.ledger import Ledger
+from proctor.server.ledger.store import reason
+from proctor.server.parts import MAX_NAME, Flag, Float, Part, Text, exactly_one
+from proctor.server.sections import Scope
 
 logger = logging.getLogger(__name__)
 

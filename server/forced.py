@@ -4,8 +4,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from budget import Forced, ForcedRun
-from server.engines.base import Codec
+from proctor.budget import Forced, ForcedRun
+from proctor.server.engines.base import Codec
 
 
 @dataclass(slots=True)

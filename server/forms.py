@@ -6,10 +6,10 @@ import orjson
 from pydantic import AfterValidator, ConfigDict, Field, Strict, model_validator
 from pydantic_core import PydanticCustomError
 
-from server.engines.answers import Constraint, Kind, ToolChoice
-from server.engines.complexity import MAX_PATTERN
-from server.errors import BadRequest
-from server.parts import NULL, Flag, LenientPart, Part, Text, exactly_one, needs
+from proctor.server.engines.answers import Constraint, Kind, ToolChoice
+from proctor.server.engines.complexity import MAX_PATTERN
+from proctor.server.errors import BadRequest
+from proctor.server.parts import NULL, Flag, LenientPart, Part, Text, exactly_one, needs
 
 MAX_TOOLS = 128
 MAX_FUNCTION_NAME = 64

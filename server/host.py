@@ -7,9 +7,9 @@ import threading
 import time
 from collections.abc import Callable
 
-from server.engines.base import Engine, EngineUnavailable
-from server.engines.stall import Patience
-from server.errors import SOON, Unavailable
+from proctor.server.engines.base import Engine, EngineUnavailable
+from proctor.server.engines.stall import Patience
+from proctor.server.errors import SOON, Unavailable
 
 logger = logging.getLogger(__name__)
 

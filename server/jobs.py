@@ -2,17 +2,24 @@
 
 from dataclasses import dataclass, replace
 
-from budget import Markers, ThinkingBudget, TokenBudget, answer_reserve, thinking_room, tokenize
-from server.asked import Given
-from server.engines.answers import Constraint, Kind
-from server.engines.base import Engine, Job, Prompt, Sampling
-from server.errors import BadRequest, ContextTooLong
-from server.prices import affordable
-from server.rendering import check_room
-from server.resolution import PRICE, ROOM, Resolution
-from server.schemas import Generation
-from server.sections import Prices, Tier
-from server.settings import Settings
+from proctor.budget import (
+    Markers,
+    ThinkingBudget,
+    TokenBudget,
+    answer_reserve,
+    thinking_room,
+    tokenize,
+)
+from proctor.server.asked import Given
+from proctor.server.engines.answers import Constraint, Kind
+from proctor.server.engines.base import Engine, Job, Prompt, Sampling
+from proctor.server.errors import BadRequest, ContextTooLong
+from proctor.server.prices import affordable
+from proctor.server.rendering import check_room
+from proctor.server.resolution import PRICE, ROOM, Resolution
+from proctor.server.schemas import Generation
+from proctor.server.sections import Prices, Tier
+from proctor.server.settings import Settings
 
 INT64_SPAN = 2**64
 INT64_LEAST = -(2**63)

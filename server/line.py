@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Hashable
 from dataclasses import dataclass, field
 
-from server.errors import Overloaded
+from proctor.server.errors import Overloaded
 
 MEMORY = 0.1
 """Weight of the newest duration in the mean of them."""

@@ -4,14 +4,14 @@ import math
 import os
 from typing import TYPE_CHECKING
 
-from server.engines.base import Engine
-from server.engines.completions import CompletionsEngine
-from server.engines.upstream import Upstream
-from server.sections import DEFAULT_TIERS, CompletionsServer
-from server.settings import BadSettings, Settings
+from proctor.server.engines.base import Engine
+from proctor.server.engines.completions import CompletionsEngine
+from proctor.server.engines.upstream import Upstream
+from proctor.server.sections import DEFAULT_TIERS, CompletionsServer
+from proctor.server.settings import BadSettings, Settings
 
 if TYPE_CHECKING:
-    from server.engines.vllm import MarkerSource
+    from proctor.server.engines.vllm import MarkerSource
 
 STEP_TIMEOUT = "VLLM_EXECUTE_MODEL_TIMEOUT_SECONDS"
 
@@ -45,8 +45,8 @@ def check_tiers(settings: Settings, context: int) -> None:
 
 def _load(settings: Settings) -> Engine:
     # Imported here: vLLM takes seconds to import, and a gateway without it is of use too.
-    from server.engines.vllm import MarkerSource, VllmEngine
-    from server.grammars.pool import GrammarPool
+    from proctor.server.engines.vllm import MarkerSource, VllmEngine
+    from proctor.server.grammars.pool import GrammarPool
 
     markers = MarkerSource(
         settings.thinking_start, settings.thinking_end, settings.reasoning_parser
@@ -68,7 +68,7 @@ def _load(settings: Settings) -> Engine:
 def _load_completions(
     settings: Settings, server: CompletionsServer, markers: "MarkerSource"
 ) -> Engine:
-    from server.engines.local import load_local
+    from proctor.server.engines.local import load_local
 
     return CompletionsEngine.load(
         lambda: Upstream(server.base_url, server.api_key.get_secret_value()),

@@ -6,8 +6,8 @@ import orjson
 from pydantic import BeforeValidator, ConfigDict, Field, model_validator
 from pydantic_core import PydanticCustomError, from_json
 
-from server.forms import MAX_TOOLS
-from server.parts import MAX_NAME, LenientPart, Text
+from proctor.server.forms import MAX_TOOLS
+from proctor.server.parts import MAX_NAME, LenientPart, Text
 
 MAX_PARTS = 256
 MAX_ID = 256

@@ -10,22 +10,22 @@ from http import HTTPStatus
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
-from budget import Forced, OnLoop
-from server.admission import Admission
-from server.bill import Bill
-from server.channels import Call, Channel, Piece
-from server.engines.base import Engine
-from server.host import Load
-from server.keys.purse import Hold
-from server.ledger.entry import Books, Entry, one_of
-from server.ledger.writer import Fate
-from server.prices import Cost
-from server.schemas import Generation
-from server.sections import CUSTOM
-from server.settings import Settings
-from server.terms import EVERYBODY
-from server.tracing import Exemplar, Trace
-from server.turn import End
+from proctor.budget import Forced, OnLoop
+from proctor.server.admission import Admission
+from proctor.server.bill import Bill
+from proctor.server.channels import Call, Channel, Piece
+from proctor.server.engines.base import Engine
+from proctor.server.host import Load
+from proctor.server.keys.purse import Hold
+from proctor.server.ledger.entry import Books, Entry, one_of
+from proctor.server.ledger.writer import Fate
+from proctor.server.prices import Cost
+from proctor.server.schemas import Generation
+from proctor.server.sections import CUSTOM
+from proctor.server.settings import Settings
+from proctor.server.terms import EVERYBODY
+from proctor.server.tracing import Exemplar, Trace
+from proctor.server.turn import End
 
 UNRESOLVED = "unresolved"
 """The tier of a request that was refused before it had one."""

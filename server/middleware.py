@@ -7,9 +7,9 @@ from collections.abc import Collection
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from server.ledger.entry import Books
-from server.metrics import Meter, Metrics
-from server.tracing import Tracing
+from proctor.server.ledger.entry import Books
+from proctor.server.metrics import Meter, Metrics
+from proctor.server.tracing import Tracing
 
 UNSAFE = re.compile(r"[^A-Za-z0-9._:-]")
 MAX_REQUEST_ID = 128

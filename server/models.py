@@ -5,10 +5,10 @@ from typing import Annotated
 
 from fastapi import Path, Response
 
-from server.engines.base import ModelInfo
-from server.errors import UnknownModel
-from server.host import EngineHost
-from server.responses import ModelCard, ModelList, as_json
+from proctor.server.engines.base import ModelInfo
+from proctor.server.errors import UnknownModel
+from proctor.server.host import EngineHost
+from proctor.server.responses import ModelCard, ModelList, as_json
 
 MAX_TOLD = 64
 

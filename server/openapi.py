@@ -16,9 +16,9 @@ from fastapi import FastAPI, Response
 from fastapi.openapi.utils import get_openapi
 from pydantic import TypeAdapter
 
-from server import responses
-from server.channels import Channel
-from server.errors import (
+from proctor.server import responses
+from proctor.server.channels import Channel
+from proctor.server.errors import (
     ApiError,
     BadRequest,
     BodyTooLarge,
@@ -37,15 +37,15 @@ from server.errors import (
     UnknownModel,
     UnsupportedEncoding,
 )
-from server.feedback import FeedbackRequest
-from server.host import EngineHost
-from server.prompts import CompletionRequest
-from server.replays import HEADER, MAX_NAME, REPLAYED, keeps_answers
-from server.schemas import ChatRequest
-from server.sections import AUTO, MIN_REQUEST_SECONDS
-from server.settings import Settings
-from server.terms import FLAGS, NAMES_HEADER, TIMEOUT_HEADER
-from server.tokenization import DetokenizeRequest, TokenizeRequest
+from proctor.server.feedback import FeedbackRequest
+from proctor.server.host import EngineHost
+from proctor.server.prompts import CompletionRequest
+from proctor.server.replays import HEADER, MAX_NAME, REPLAYED, keeps_answers
+from proctor.server.schemas import ChatRequest
+from proctor.server.sections import AUTO, MIN_REQUEST_SECONDS
+from proctor.server.settings import Settings
+from proctor.server.terms import FLAGS, NAMES_HEADER, TIMEOUT_HEADER
+from proctor.server.tokenization import DetokenizeRequest, TokenizeRequest
 
 JSON = "application/json"
 EVENTS = "text/event-stream"

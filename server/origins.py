@@ -11,8 +11,8 @@ from fastapi import FastAPI, Request
 from starlette.datastructures import Headers
 from starlette.middleware.cors import CORSMiddleware
 
-from server.errors import ForeignPage
-from server.sections import Cors
+from proctor.server.errors import ForeignPage
+from proctor.server.sections import Cors
 
 ANY = "*"
 LOOPBACK = r"https?://(([a-z0-9_-]+\.)*localhost|127\.0\.0\.1|\[::1\])(:[1-9][0-9]{0,4})?"

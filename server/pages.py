@@ -13,7 +13,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.staticfiles import StaticFiles
 
-from server.settings import Settings
+from proctor.server.settings import Settings
 
 STATIC = Path(__file__).parent / "static"
 

@@ -2,10 +2,10 @@
 
 from collections.abc import AsyncGenerator
 
-from server.channels import Channel, Piece, Used
-from server.messages import CLOSE_TAG, OPEN_TAG
-from server.schemas import ReasoningFormat
-from server.turn import End, Told
+from proctor.server.channels import Channel, Piece, Used
+from proctor.server.messages import CLOSE_TAG, OPEN_TAG
+from proctor.server.schemas import ReasoningFormat
+from proctor.server.turn import End, Told
 
 REASONING_KEYS = {
     ReasoningFormat.REASONING_CONTENT: ("reasoning_content",),

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from decimal import ROUND_CEILING, Decimal
 from typing import Any
 
-from server.sections import Prices, either
+from proctor.server.sections import Prices, either
 
 MILLION = 1_000_000
 

@@ -5,8 +5,8 @@ from typing import Annotated, Any, cast
 from pydantic import ConfigDict, Discriminator, Field, Tag, model_validator
 from pydantic_core import PydanticCustomError
 
-from server.parts import MAX_NAME, NULL, Count, Flag, Int, Text
-from server.schemas import MAX_TOP_LOGPROBS, SCORED_WHOLE, STREAMING, Generation
+from proctor.server.parts import MAX_NAME, NULL, Count, Flag, Int, Text
+from proctor.server.schemas import MAX_TOP_LOGPROBS, SCORED_WHOLE, STREAMING, Generation
 
 MAX_TOKENS = 2**20
 DEFAULT_MAX_TOKENS = 16

@@ -10,10 +10,10 @@ import orjson
 from uvicorn.protocols.http.flow_control import CLOSE_HEADER
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
-from server.authority import check_host, to_origin_form
-from server.errors import ApiError, BadRequest, HeadTooLarge, RequestTimeout
-from server.middleware import request_id
-from server.sending import ClientTransport, SlowClients
+from proctor.server.authority import check_host, to_origin_form
+from proctor.server.errors import ApiError, BadRequest, HeadTooLarge, RequestTimeout
+from proctor.server.middleware import request_id
+from proctor.server.sending import ClientTransport, SlowClients
 
 MAX_HEAD = 64 * 2**10
 """Bytes of a request's path and headers together."""

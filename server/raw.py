@@ -10,26 +10,26 @@ from typing import Any
 
 from fastapi import Request, Response
 
-from budget import Label, Labelled, Outcome
-from server.admission import Admissions
-from server.answer import AnswerText
-from server.bodies import Bodies
-from server.body import parse
-from server.channels import Call, Channel, Channels, Piece, Used
-from server.engines.base import Codec, Engine, Job, ModelInfo, Score
-from server.events import HOLE, Mould, event
-from server.exchange import Exchange, in_time, respond
-from server.forced import Block, ForcedSpan, locate
-from server.host import EngineHost
-from server.keys.purse import Purse
-from server.metrics import Meter
-from server.prompts import CompletionRequest
-from server.replays import Replays, digest_of
-from server.reply import Reply
-from server.scores import TextLogprobs, columns, prompt_logprobs
-from server.settings import Settings
-from server.terms import Terms
-from server.turn import Choice, Crew, End, PromptScores, Text, Told
+from proctor.budget import Label, Labelled, Outcome
+from proctor.server.admission import Admissions
+from proctor.server.answer import AnswerText
+from proctor.server.bodies import Bodies
+from proctor.server.body import parse
+from proctor.server.channels import Call, Channel, Channels, Piece, Used
+from proctor.server.engines.base import Codec, Engine, Job, ModelInfo, Score
+from proctor.server.events import HOLE, Mould, event
+from proctor.server.exchange import Exchange, in_time, respond
+from proctor.server.forced import Block, ForcedSpan, locate
+from proctor.server.host import EngineHost
+from proctor.server.keys.purse import Purse
+from proctor.server.metrics import Meter
+from proctor.server.prompts import CompletionRequest
+from proctor.server.replays import Replays, digest_of
+from proctor.server.reply import Reply
+from proctor.server.scores import TextLogprobs, columns, prompt_logprobs
+from proctor.server.settings import Settings
+from proctor.server.terms import Terms
+from proctor.server.turn import Choice, Crew, End, PromptScores, Text, Told
 
 
 class RawChannels(Channels):

@@ -6,11 +6,11 @@ from typing import Any, Protocol
 
 import orjson
 
-from budget import matcher_of
-from server.engines.base import Codec, Engine, Prompt
-from server.errors import BadRequest, ContextTooLong
-from server.forms import Tool
-from server.messages import Message
+from proctor.budget import matcher_of
+from proctor.server.engines.base import Codec, Engine, Prompt
+from proctor.server.errors import BadRequest, ContextTooLong
+from proctor.server.forms import Tool
+from proctor.server.messages import Message
 
 MAX_TOKEN_LENGTH = 64
 """More bytes to a token than any real text has; beyond it none is worth tokenizing."""

@@ -9,15 +9,15 @@ from typing import Any
 
 from fastapi import Request, Response
 
-from server.errors import BadRequest, InUse, Unavailable
-from server.events import DONE, Failure
-from server.exchange import Stream
-from server.ledger.ledger import open_database
-from server.ledger.replays import Claim, Kept, ReplayStore
-from server.ledger.retry import ended, until_done
-from server.ledger.store import reason
-from server.sections import LedgerSettings
-from server.terms import Terms
+from proctor.server.errors import BadRequest, InUse, Unavailable
+from proctor.server.events import DONE, Failure
+from proctor.server.exchange import Stream
+from proctor.server.ledger.ledger import open_database
+from proctor.server.ledger.replays import Claim, Kept, ReplayStore
+from proctor.server.ledger.retry import ended, until_done
+from proctor.server.ledger.store import reason
+from proctor.server.sections import LedgerSettings
+from proctor.server.terms import Terms
 
 logger = logging.getLogger(__name__)
 

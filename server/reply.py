@@ -4,11 +4,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from server.admission import Admission
-from server.bill import Bill
-from server.channels import Used
-from server.engines.base import Finish
-from server.turn import End
+from proctor.server.admission import Admission
+from proctor.server.bill import Bill
+from proctor.server.channels import Used
+from proctor.server.engines.base import Finish
+from proctor.server.turn import End
 
 
 @dataclass(frozen=True, slots=True)

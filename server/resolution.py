@@ -5,11 +5,11 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import NamedTuple
 
-from budget import ThinkingBudget
-from server.asked import Asked, Given, contradiction
-from server.errors import BadRequest
-from server.sections import AUTO, CUSTOM, Tier, either
-from server.settings import Settings
+from proctor.budget import ThinkingBudget
+from proctor.server.asked import Asked, Given, contradiction
+from proctor.server.errors import BadRequest
+from proctor.server.sections import AUTO, CUSTOM, Tier, either
+from proctor.server.settings import Settings
 
 
 class Source(StrEnum):

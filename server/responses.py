@@ -11,8 +11,8 @@ from fastapi import Response
 from pydantic import with_config
 from typing_extensions import TypedDict
 
-from budget import EndReason, Landing, OnLoop
-from server.resolution import Source
+from proctor.budget import EndReason, Landing, OnLoop
+from proctor.server.resolution import Source
 
 
 @with_config(use_attribute_docstrings=True, extra="forbid")

@@ -3,10 +3,10 @@
 import time
 from dataclasses import dataclass
 
-from router import Classifier, Conversation, Turn, UnknownClassifier, Verdict, decide, load
-from server.schemas import ChatRequest
-from server.sections import RouterSettings
-from server.settings import BadSettings
+from proctor.router import Classifier, Conversation, Turn, UnknownClassifier, Verdict, decide, load
+from proctor.server.schemas import ChatRequest
+from proctor.server.sections import RouterSettings
+from proctor.server.settings import BadSettings
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,12 +6,19 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, ConfigDict, Field
 from pydantic_core import PydanticCustomError
 
-from budget import MAX_CONTINUATIONS, Landing, OnLoop
-from server.engines.answers import Constraint, ToolChoice
-from server.errors import BadRequest
-from server.forms import MAX_TOOLS, NamedTool, ResponseFormat, StructuredOutputs, Tool, choose_tools
-from server.messages import Message
-from server.parts import (
+from proctor.budget import MAX_CONTINUATIONS, Landing, OnLoop
+from proctor.server.engines.answers import Constraint, ToolChoice
+from proctor.server.errors import BadRequest
+from proctor.server.forms import (
+    MAX_TOOLS,
+    NamedTool,
+    ResponseFormat,
+    StructuredOutputs,
+    Tool,
+    choose_tools,
+)
+from proctor.server.messages import Message
+from proctor.server.parts import (
     MAX_NAME,
     NULL,
     Count,

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
-from server.engines.base import Score
+from proctor.server.engines.base import Score
 
 TokenBytes = Callable[[int], bytes]
 

@@ -14,9 +14,9 @@ from pydantic import (
     model_validator,
 )
 
-from budget import BudgetError, Landing, OnLoop, ThinkingBudget
-from router import Costs
-from server.engines.stall import Patience
+from proctor.budget import BudgetError, Landing, OnLoop, ThinkingBudget
+from proctor.router import Costs
+from proctor.server.engines.stall import Patience
 
 T = TypeVar("T")
 

@@ -17,15 +17,15 @@ from typing import NoReturn
 import uvicorn
 from starlette.applications import Starlette
 
-from server.app import create_app
-from server.engines.processes import end_engines
-from server.engines.reaper import reaping
-from server.host import EngineHost
-from server.keys.store import has_keys
-from server.ledger.ledger import prepare
-from server.loader import load_engine
-from server.protocol import make_http
-from server.settings import BadSettings, Settings
+from proctor.server.app import create_app
+from proctor.server.engines.processes import end_engines
+from proctor.server.engines.reaper import reaping
+from proctor.server.host import EngineHost
+from proctor.server.keys.store import has_keys
+from proctor.server.ledger.ledger import prepare
+from proctor.server.loader import load_engine
+from proctor.server.protocol import make_http
+from proctor.server.settings import BadSettings, Settings
 
 logger = logging.getLogger(__name__)
 

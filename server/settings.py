@@ -17,9 +17,9 @@ from pydantic_settings import (
     SettingsError,
 )
 
-from server.parts import MAX_NAME
-from server.schemas import ReasoningFormat
-from server.sections import (
+from proctor.server.parts import MAX_NAME
+from proctor.server.schemas import ReasoningFormat
+from proctor.server.sections import (
     AUTO,
     CUSTOM,
     DEFAULT_TIERS,
@@ -41,7 +41,7 @@ from server.sections import (
     Tier,
     TracingSettings,
 )
-from server.state import state_folder
+from proctor.server.state import state_folder
 
 DEFAULT_CONFIG = Path("proctor.toml")
 DEMO = Path(__file__).resolve().parent.parent / "demo"

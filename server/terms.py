@@ -7,9 +7,9 @@ from dataclasses import dataclass, field, replace
 
 from fastapi import Request
 
-from server.errors import BadRequest, DeadlineExceeded
-from server.key import Key
-from server.sections import MIN_REQUEST_SECONDS, Limits
+from proctor.server.errors import BadRequest, DeadlineExceeded
+from proctor.server.key import Key
+from proctor.server.sections import MIN_REQUEST_SECONDS, Limits
 
 TIMEOUT_HEADER = "x-request-timeout"
 NAMES_HEADER = "x-event-names"

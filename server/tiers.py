@@ -2,9 +2,9 @@
 
 from fastapi import Response
 
-from server.responses import TierCard, TierList, as_json
-from server.sections import Tier
-from server.settings import Settings
+from proctor.server.responses import TierCard, TierList, as_json
+from proctor.server.sections import Tier
+from proctor.server.settings import Settings
 
 
 class Tiers:

@@ -7,19 +7,19 @@ from fastapi import Request, Response
 from pydantic import ConfigDict, Field, model_validator
 from pydantic_core import PydanticCustomError
 
-from server.bodies import Bodies
-from server.body import parse
-from server.engines.base import Engine
-from server.forms import MAX_TOOLS, Tool
-from server.host import EngineHost
-from server.messages import Message
-from server.models import check_model
-from server.parts import MAX_NAME, Flag, Part, Text
-from server.prompts import TokenIds
-from server.rendering import check_ids, check_length, check_prompt, check_tools, render
-from server.responses import Detokenized, Tokenized, as_json
-from server.schemas import MAX_MESSAGES, TemplateSwitches
-from server.settings import Settings
+from proctor.server.bodies import Bodies
+from proctor.server.body import parse
+from proctor.server.engines.base import Engine
+from proctor.server.forms import MAX_TOOLS, Tool
+from proctor.server.host import EngineHost
+from proctor.server.messages import Message
+from proctor.server.models import check_model
+from proctor.server.parts import MAX_NAME, Flag, Part, Text
+from proctor.server.prompts import TokenIds
+from proctor.server.rendering import check_ids, check_length, check_prompt, check_tools, render
+from proctor.server.responses import Detokenized, Tokenized, as_json
+from proctor.server.schemas import MAX_MESSAGES, TemplateSwitches
+from proctor.server.settings import Settings
 
 AT_ONCE = 2
 """Requests that are worked on; a long one keeps a core busy that answers need too."""

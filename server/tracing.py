@@ -18,14 +18,14 @@ from opentelemetry.util.types import AttributeValue
 from starlette.datastructures import Headers
 from starlette.types import Scope
 
-from budget import EndReason
-from server.admission import Admission
-from server.bill import Bill
-from server.prompts import CompletionRequest
-from server.reply import finish_reason
-from server.schemas import Generation
-from server.sections import TracingSettings
-from server.turn import End
+from proctor.budget import EndReason
+from proctor.server.admission import Admission
+from proctor.server.bill import Bill
+from proctor.server.prompts import CompletionRequest
+from proctor.server.reply import finish_reason
+from proctor.server.schemas import Generation
+from proctor.server.sections import TracingSettings
+from proctor.server.turn import End
 
 if TYPE_CHECKING:
     from opentelemetry.sdk.trace import TracerProvider

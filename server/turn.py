@@ -7,13 +7,13 @@ from contextlib import aclosing, contextmanager
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
-from budget import EndReason, Outcome
-from server.channels import Call, Channels, Piece, Used
-from server.engines.base import Engine, EngineUnavailable, Finish, Job, Score
-from server.errors import SOON, ApiError, Unavailable
-from server.forced import ForcedSpan
-from server.line import Line
-from server.terms import Terms
+from proctor.budget import EndReason, Outcome
+from proctor.server.channels import Call, Channels, Piece, Used
+from proctor.server.engines.base import Engine, EngineUnavailable, Finish, Job, Score
+from proctor.server.errors import SOON, ApiError, Unavailable
+from proctor.server.forced import ForcedSpan
+from proctor.server.line import Line
+from proctor.server.terms import Terms
 
 UNFINISHED = {
     Finish.STOP: EndReason.STOP,

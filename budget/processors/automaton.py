@@ -1,13 +1,13 @@
-"""The matcher of a batch of slots as arrays: `budget.matcher.MarkerMatcher`, vectorised."""
+"""The matcher of a batch of slots as arrays: `proctor.budget.matcher.MarkerMatcher`, vectorised."""
 
 from typing import NamedTuple
 
 import numpy as np
 
-from budget.markers import Markers
-from budget.matcher import MarkerMatcher, Step, matcher_of
-from budget.processors.arrays import Array, Arrays
-from budget.vocabulary import Vocabulary
+from proctor.budget.markers import Markers
+from proctor.budget.matcher import MarkerMatcher, Step, matcher_of
+from proctor.budget.processors.arrays import Array, Arrays
+from proctor.budget.vocabulary import Vocabulary
 
 _STATE_BITS, _CROSSING_BITS = 12, 2
 _SPAN_SHIFT = _STATE_BITS + _CROSSING_BITS

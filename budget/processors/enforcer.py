@@ -10,22 +10,22 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from budget.machine import Machine
-from budget.matcher import matcher_of
-from budget.processors.arrays import Array, Arrays
-from budget.processors.automaton import barred, completing
-from budget.processors.penalties import BatchPenalties
-from budget.processors.sampling import SamplingTable
-from budget.processors.scripts import NO_TOKEN
-from budget.processors.table import BudgetTable, Demands
-from budget.processors.text import unfinished
+from proctor.budget.machine import Machine
+from proctor.budget.matcher import matcher_of
+from proctor.budget.processors.arrays import Array, Arrays
+from proctor.budget.processors.automaton import barred, completing
+from proctor.budget.processors.penalties import BatchPenalties
+from proctor.budget.processors.sampling import SamplingTable
+from proctor.budget.processors.scripts import NO_TOKEN
+from proctor.budget.processors.table import BudgetTable, Demands
+from proctor.budget.processors.text import unfinished
 
 if TYPE_CHECKING:
     from vllm import SamplingParams
 
-    from budget.markers import Markers
-    from budget.processors.wire import EngineBudget
-    from budget.vocabulary import Vocabulary
+    from proctor.budget.markers import Markers
+    from proctor.budget.processors.wire import EngineBudget
+    from proctor.budget.vocabulary import Vocabulary
 
 INFINITE = float("inf")
 CERTAIN = 1e9

@@ -1,11 +1,11 @@
-"""The loop detectors of a whole batch as arrays: `budget.loops.LoopDetector`, vectorised.
+"""The loop detectors of a whole batch as arrays: `proctor.budget.loops.LoopDetector`, vectorised.
 
 A step is a pure function, so a state can be kept and folded over drafts that may be rejected.
 """
 
 from typing import NamedTuple
 
-from budget.loops import (
+from proctor.budget.loops import (
     COPIES,
     COVERED,
     COVERED_WITHOUT_WORDS,
@@ -14,7 +14,7 @@ from budget.loops import (
     SURPRISE,
     LoopDetector,
 )
-from budget.processors.arrays import Array, Arrays
+from proctor.budget.processors.arrays import Array, Arrays
 
 _NO_TOKEN = -1
 
@@ -92,7 +92,7 @@ class LoopDetectors:
         Args:
             state: before the token.
             token: [slots] int64; token ids.
-            letters: [slots] int64; what `budget.vocabulary.letters_of` gives for
+            letters: [slots] int64; what `proctor.budget.vocabulary.letters_of` gives for
                 each, or `UNKNOWN_LETTERS`.
             came: [slots] bool; slots where it does not hold stay as they are.
 

@@ -18,7 +18,7 @@ from vllm.sampling_params import SamplingParams
 from vllm.utils.torch_utils import PIN_MEMORY, async_tensor_h2d, make_tensor_with_pad
 from vllm.v1.sample.ops.penalties import apply_all_penalties
 
-from budget.processors.arrays import Array, Arrays
+from proctor.budget.processors.arrays import Array, Arrays
 
 
 @dataclass(frozen=True, slots=True)

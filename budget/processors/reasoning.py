@@ -5,11 +5,11 @@ from typing import Any
 
 from vllm.reasoning import ReasoningParser, ReasoningParserManager
 
-from budget.markers import Markers
-from budget.matcher import Crossing, matcher_of
-from budget.processors import grammars
-from budget.processors.vocabulary import read_vocabulary
-from budget.vocabulary import ATOM, OPAQUE
+from proctor.budget.markers import Markers
+from proctor.budget.matcher import Crossing, matcher_of
+from proctor.budget.processors import grammars
+from proctor.budget.processors.vocabulary import read_vocabulary
+from proctor.budget.vocabulary import ATOM, OPAQUE
 
 NAME = "proctor"
 """Ours among vLLM's reasoning parsers."""

@@ -6,9 +6,9 @@ from typing import Any
 
 from vllm.reasoning import ReasoningParserManager
 
-from budget.markers import Markers
-from budget.processors.vocabulary import atoms_of
-from budget.vocabulary import ATOM
+from proctor.budget.markers import Markers
+from proctor.budget.processors.vocabulary import atoms_of
+from proctor.budget.vocabulary import ATOM
 
 TEMPLATE_PAIRS = (
     ("<think>", "</think>"),

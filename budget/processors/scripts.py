@@ -2,12 +2,12 @@
 
 from collections.abc import Sequence
 
-from budget.machine import Machine
-from budget.markers import Markers
-from budget.matcher import matcher_of
-from budget.phases import Event
-from budget.policy import MAX_TEXT_TOKENS, MAX_TEXTS, TokenBudget
-from budget.vocabulary import Vocabulary
+from proctor.budget.machine import Machine
+from proctor.budget.markers import Markers
+from proctor.budget.matcher import matcher_of
+from proctor.budget.phases import Event
+from proctor.budget.policy import MAX_TEXT_TOKENS, MAX_TEXTS, TokenBudget
+from proctor.budget.vocabulary import Vocabulary
 
 NO_TOKEN = -1
 IDLE = 0

@@ -1,4 +1,4 @@
-"""The budgets of a whole batch as arrays: `budget.machine.Machine`, vectorised.
+"""The budgets of a whole batch as arrays: `proctor.budget.machine.Machine`, vectorised.
 
 One slot holds one request. Every operation runs over all slots at once and none
 reads a value back to the host, so a step costs the same for one row as for
@@ -11,16 +11,16 @@ from typing import NamedTuple
 
 import numpy as np
 
-from budget.machine import Machine
-from budget.markers import Markers
-from budget.matcher import Crossing
-from budget.policy import MAX_TEXTS, OnLoop, TokenBudget
-from budget.processors.arrays import Array, Arrays
-from budget.processors.automaton import Automaton, has_barred
-from budget.processors.loops import LoopDetectors, LoopState
-from budget.processors.scripts import IDLE, NO_TOKEN, Scripts
-from budget.processors.text import Text
-from budget.vocabulary import LONGEST_TAIL, OPAQUE, Vocabulary
+from proctor.budget.machine import Machine
+from proctor.budget.markers import Markers
+from proctor.budget.matcher import Crossing
+from proctor.budget.policy import MAX_TEXTS, OnLoop, TokenBudget
+from proctor.budget.processors.arrays import Array, Arrays
+from proctor.budget.processors.automaton import Automaton, has_barred
+from proctor.budget.processors.loops import LoopDetectors, LoopState
+from proctor.budget.processors.scripts import IDLE, NO_TOKEN, Scripts
+from proctor.budget.processors.text import Text
+from proctor.budget.vocabulary import LONGEST_TAIL, OPAQUE, Vocabulary
 
 UNLIMITED = 2**62
 

@@ -4,9 +4,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from budget.loops import UNKNOWN_LETTERS
-from budget.processors.arrays import Array, Arrays
-from budget.vocabulary import ENDS, ENDS_AFTER_NO_DIGIT, IS_DIGIT, Vocabulary
+from proctor.budget.loops import UNKNOWN_LETTERS
+from proctor.budget.processors.arrays import Array, Arrays
+from proctor.budget.vocabulary import ENDS, ENDS_AFTER_NO_DIGIT, IS_DIGIT, Vocabulary
 
 
 class Read(NamedTuple):

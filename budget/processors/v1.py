@@ -10,15 +10,15 @@ import torch
 from vllm import SamplingParams
 from vllm.v1.sample.logits_processor import BatchUpdate, LogitsProcessor, MoveDirectionality
 
-from budget.machine import replay
-from budget.processors.arrays import Array, Arrays
-from budget.processors.enforcer import Enforcer, Parts
-from budget.processors.penalties import BatchPenalties, RowPenalties
-from budget.processors.scripts import NO_TOKEN
-from budget.processors.table import Demands
-from budget.processors.vocabulary import vocabulary_of
-from budget.processors.wire import EngineBudget, markers_of, read
-from budget.vocabulary import LONGEST_TAIL
+from proctor.budget.machine import replay
+from proctor.budget.processors.arrays import Array, Arrays
+from proctor.budget.processors.enforcer import Enforcer, Parts
+from proctor.budget.processors.penalties import BatchPenalties, RowPenalties
+from proctor.budget.processors.scripts import NO_TOKEN
+from proctor.budget.processors.table import Demands
+from proctor.budget.processors.vocabulary import vocabulary_of
+from proctor.budget.processors.wire import EngineBudget, markers_of, read
+from proctor.budget.vocabulary import LONGEST_TAIL
 
 if TYPE_CHECKING:
     from vllm.config import VllmConfig

@@ -21,14 +21,14 @@ from vllm.v1.worker.gpu.sample.logits_processor import (
     LogitsProcRequestState,
 )
 
-from budget.machine import DesyncError, Machine, replay
-from budget.processors.arrays import Arrays
-from budget.processors.enforcer import Enforcer, Parts
-from budget.processors.records import Records
-from budget.processors.scripts import NO_TOKEN
-from budget.processors.table import State
-from budget.processors.vocabulary import vocabulary_of
-from budget.processors.wire import EngineBudget, markers_of, read
+from proctor.budget.machine import DesyncError, Machine, replay
+from proctor.budget.processors.arrays import Arrays
+from proctor.budget.processors.enforcer import Enforcer, Parts
+from proctor.budget.processors.records import Records
+from proctor.budget.processors.scripts import NO_TOKEN
+from proctor.budget.processors.table import State
+from proctor.budget.processors.vocabulary import vocabulary_of
+from proctor.budget.processors.wire import EngineBudget, markers_of, read
 
 if TYPE_CHECKING:
     from vllm.config import VllmConfig

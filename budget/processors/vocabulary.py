@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import xgrammar
 from vllm.tokenizers import cached_tokenizer_from_config
 
-from budget.vocabulary import OPAQUE, Vocabulary
+from proctor.budget.vocabulary import OPAQUE, Vocabulary
 
 if TYPE_CHECKING:
     from vllm.config import VllmConfig

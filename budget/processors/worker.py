@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from budget.processors import v1, v2
+from proctor.budget.processors import v1, v2
 
 
 class BudgetWorkerExtension:

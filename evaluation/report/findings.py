@@ -6,12 +6,12 @@ from functools import cached_property
 from itertools import groupby
 from statistics import fmean
 
-from evaluation.rows import Row
-from evaluation.settings import NO_MAXIMUM, Kind, Setting
-from evaluation.statistics.curve import control
-from evaluation.statistics.delta import Interval, delta, mean_interval
-from evaluation.statistics.price import cost_per_correct
-from evaluation.statistics.samples import Run
+from proctor.evaluation.rows import Row
+from proctor.evaluation.settings import NO_MAXIMUM, Kind, Setting
+from proctor.evaluation.statistics.curve import control
+from proctor.evaluation.statistics.delta import Interval, delta, mean_interval
+from proctor.evaluation.statistics.price import cost_per_correct
+from proctor.evaluation.statistics.samples import Run
 
 FORCED_ENDS = ("max", "loop")
 """Ends of a thinking that the server made."""

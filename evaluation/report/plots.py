@@ -10,12 +10,12 @@ import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from evaluation.report.findings import Findings, Measured, accuracy
-from evaluation.report.sections import TITLES
-from evaluation.settings import Kind
-from evaluation.statistics.delta import Interval
-from evaluation.statistics.samples import Run
-from evaluation.statistics.strategies import any_right, majority, surest
+from proctor.evaluation.report.findings import Findings, Measured, accuracy
+from proctor.evaluation.report.sections import TITLES
+from proctor.evaluation.settings import Kind
+from proctor.evaluation.statistics.delta import Interval
+from proctor.evaluation.statistics.samples import Run
+from proctor.evaluation.statistics.strategies import any_right, majority, surest
 
 SIZE = (6.4, 4.0)
 DOTS = 160

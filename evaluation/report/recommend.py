@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from evaluation.report.findings import Measured, no_surer
-from evaluation.statistics.delta import Verdict, delta
+from proctor.evaluation.report.findings import Measured, no_surer
+from proctor.evaluation.statistics.delta import Verdict, delta
 
 LOW_SHARE, MEDIUM_SHARE = 0.5, 0.9
 """Of the whole gain over no thinking, what the tiers `low` and `medium` are to keep."""

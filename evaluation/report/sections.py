@@ -3,16 +3,21 @@
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 
-from evaluation.report.findings import FORCED_ENDS, Findings, Measured, accuracy, no_surer
-from evaluation.report.recommend import recommend, to_toml
-from evaluation.report.words import Section, Table, count, money, percent, points, ratio
-from evaluation.settings import Kind, Setting
-from evaluation.statistics.curve import flattens_at, performance, scaling
-from evaluation.statistics.delta import STEP_TOKENS, delta, slope
-from evaluation.statistics.price import cost_per_correct, crossover, overtaking, overthinking
-from evaluation.statistics.samples import Run, shared_questions
-from evaluation.statistics.strategies import any_right, majority, rejection, surest
-from evaluation.store import Kept
+from proctor.evaluation.report.findings import FORCED_ENDS, Findings, Measured, accuracy, no_surer
+from proctor.evaluation.report.recommend import recommend, to_toml
+from proctor.evaluation.report.words import Section, Table, count, money, percent, points, ratio
+from proctor.evaluation.settings import Kind, Setting
+from proctor.evaluation.statistics.curve import flattens_at, performance, scaling
+from proctor.evaluation.statistics.delta import STEP_TOKENS, delta, slope
+from proctor.evaluation.statistics.price import (
+    cost_per_correct,
+    crossover,
+    overtaking,
+    overthinking,
+)
+from proctor.evaluation.statistics.samples import Run, shared_questions
+from proctor.evaluation.statistics.strategies import any_right, majority, rejection, surest
+from proctor.evaluation.store import Kept
 
 TITLES = {
     Kind.CAP: "Accuracy against the cap on thinking",

@@ -3,7 +3,7 @@
 import math
 from dataclasses import dataclass
 
-from evaluation.statistics.delta import Interval
+from proctor.evaluation.statistics.delta import Interval
 
 
 @dataclass(frozen=True, slots=True)

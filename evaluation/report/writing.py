@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table as RichTable
 from rich.text import Text
 
-from evaluation.report.words import Section, Table
+from proctor.evaluation.report.words import Section, Table
 
 
 def to_markdown(title: str, sections: Sequence[Section], pictures: Mapping[str, str]) -> str:
@@ -47,7 +47,7 @@ def to_html(title: str, sections: Sequence[Section], drawings: Mapping[str, str]
     """
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True)
     template = environment.from_string(
-        files("evaluation.report").joinpath("page.html.jinja").read_text(encoding="utf-8")
+        files("proctor.evaluation.report").joinpath("page.html.jinja").read_text(encoding="utf-8")
     )
     safe = {name: Markup(drawing) for name, drawing in drawings.items()}  # noqa: S704 - drawn by us
     return template.render(title=title, sections=sections, drawings=safe)

@@ -8,7 +8,7 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
-from evaluation.statistics.samples import Floats, Run, shared_questions
+from proctor.evaluation.statistics.samples import Floats, Run, shared_questions
 
 RESAMPLES = 10_000
 CONFIDENCE = 0.95

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from evaluation.statistics.delta import RESAMPLES, Interval, delta, interval, resampled
-from evaluation.statistics.samples import Floats, Run, shared_questions
+from proctor.evaluation.statistics.delta import RESAMPLES, Interval, delta, interval, resampled
+from proctor.evaluation.statistics.samples import Floats, Run, shared_questions
 
 
 def cost_per_correct(cost: float, accuracy: float) -> float:

@@ -7,8 +7,8 @@ every statistic of a plain budget is one of these too, and equal tokens can be c
 
 from collections.abc import Callable, Sequence
 
-from evaluation.statistics.samples import Run, Sample
-from evaluation.statistics.votes import majority_at_k, pass_at_k, surest_of_k
+from proctor.evaluation.statistics.samples import Run, Sample
+from proctor.evaluation.statistics.votes import majority_at_k, pass_at_k, surest_of_k
 
 
 def majority(run: Run, k: int) -> Run:

@@ -2,9 +2,9 @@
 
 from pathlib import Path
 
-from router.train.fitting import SEED, Inputs, fit
-from router.train.records import Record, TrainingDataError, read_records
-from router.train.validation import Report, cross_validate
+from proctor.router.train.fitting import SEED, Inputs, fit
+from proctor.router.train.records import Record, TrainingDataError, read_records
+from proctor.router.train.validation import Report, cross_validate
 
 __all__ = [
     "SEED",

@@ -12,12 +12,12 @@ from sklearn.ensemble import GradientBoostingClassifier
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GroupKFold
 
-from router import ngrams, rules
-from router.linear import NAMES, SCORES, take_apart
-from router.model import CLIP, Model, Parts, log_softmax
-from router.reading import read
-from router.train.records import Record
-from router.verdict import LEVELS
+from proctor.router import ngrams, rules
+from proctor.router.linear import NAMES, SCORES, take_apart
+from proctor.router.model import CLIP, Model, Parts, log_softmax
+from proctor.router.reading import read
+from proctor.router.train.records import Record
+from proctor.router.verdict import LEVELS
 
 SEED = 0
 SHARES = np.array([0.35, 0.2, 0.45], np.float32)

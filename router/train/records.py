@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from router.conversation import Conversation, Turn
-from router.verdict import LEVELS
+from proctor.router.conversation import Conversation, Turn
+from proctor.router.verdict import LEVELS
 
 
 class TrainingDataError(ValueError):

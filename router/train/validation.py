@@ -10,13 +10,13 @@ from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import StratifiedGroupKFold
 
-from router.decision import DEFAULT_COSTS, Costs, decide
-from router.linear import NAMES, SCORES
-from router.model import log_softmax
-from router.rules import spread
-from router.train.fitting import FOLDS, SEED, Fold, Inputs, held_out, sharpness
-from router.train.records import Record, read_records
-from router.verdict import LEVELS
+from proctor.router.decision import DEFAULT_COSTS, Costs, decide
+from proctor.router.linear import NAMES, SCORES
+from proctor.router.model import log_softmax
+from proctor.router.rules import spread
+from proctor.router.train.fitting import FOLDS, SEED, Fold, Inputs, held_out, sharpness
+from proctor.router.train.records import Record, read_records
+from proctor.router.verdict import LEVELS
 
 Indices = NDArray[np.intp]
 

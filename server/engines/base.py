@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, NamedTuple, Protocol
 
-from budget import OPAQUE, Markers, TokenBudget, Vocabulary
-from server.engines.answers import Constraint, ToolFormat
-from server.engines.stall import Patience
+from proctor.budget import OPAQUE, Markers, TokenBudget, Vocabulary
+from proctor.server.engines.answers import Constraint, ToolFormat
+from proctor.server.engines.stall import Patience
 
 
 class EngineUnavailable(RuntimeError):

@@ -9,7 +9,7 @@ from vllm.entrypoints.openai.chat_completion.protocol import ChatCompletionReque
 from vllm.parser.abstract_parser import Parser
 from vllm.renderers.chat_utils import make_tool_call_id
 
-from server.engines.answers import CallDelta
+from proctor.server.engines.answers import CallDelta
 
 logger = logging.getLogger(__name__)
 

@@ -13,8 +13,8 @@ from vllm.sampling_params import SamplingParams
 from vllm.v1.engine import EngineCoreRequest
 from vllm.v1.engine.detokenizer import IncrementalDetokenizer
 
-from budget.processors.vocabulary import token_bytes
-from server.engines.base import EngineUnavailable, Prompt
+from proctor.budget.processors.vocabulary import token_bytes
+from proctor.server.engines.base import EngineUnavailable, Prompt
 
 SPLIT = "\ue000"
 """A private-use character that marks where text must not be read as a special token."""

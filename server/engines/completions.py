@@ -8,12 +8,12 @@ from contextlib import aclosing
 from dataclasses import fields
 from typing import Any
 
-from server.engines.answers import ToolFormat
-from server.engines.base import Delta, Job, ModelInfo, Sampling, Unserved
-from server.engines.discovery import LocalModel, Service, discover
-from server.engines.rounds import Round, Rounds
-from server.engines.stall import Patience
-from server.engines.upstream import Upstream
+from proctor.server.engines.answers import ToolFormat
+from proctor.server.engines.base import Delta, Job, ModelInfo, Sampling, Unserved
+from proctor.server.engines.discovery import LocalModel, Service, discover
+from proctor.server.engines.rounds import Round, Rounds
+from proctor.server.engines.stall import Patience
+from proctor.server.engines.upstream import Upstream
 
 TRUSTED_SECONDS = 1.0
 """So long the server's word that it is well stands: every request asks for it."""

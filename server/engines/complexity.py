@@ -10,8 +10,8 @@ from collections.abc import Iterator
 from itertools import islice
 from typing import Any, NamedTuple
 
-from server.engines.answers import Constraint, Kind
-from server.engines.base import Unserved
+from proctor.server.engines.answers import Constraint, Kind
+from proctor.server.engines.base import Unserved
 
 MAX_PATTERN = 4096
 """Characters of a regular expression. The longest in wide use, of URLs and dates, have 500."""

@@ -8,9 +8,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from budget import DesyncError, Markers
-from server.engines.base import EngineUnavailable
-from server.engines.rounds import Round
+from proctor.budget import DesyncError, Markers
+from proctor.server.engines.base import EngineUnavailable
+from proctor.server.engines.rounds import Round
 
 MOST_CHARACTERS = 1024
 """To a token, and more than any real one has: beyond it a server counts no tokens."""

@@ -7,11 +7,11 @@ from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any
 
-from budget import Markers, Vocabulary
-from server.engines.answers import ToolFormat
-from server.engines.base import Codec, EngineUnavailable
-from server.engines.dialects import Dialect, Texts, TokenIds
-from server.engines.upstream import Listed, Upstream
+from proctor.budget import Markers, Vocabulary
+from proctor.server.engines.answers import ToolFormat
+from proctor.server.engines.base import Codec, EngineUnavailable
+from proctor.server.engines.dialects import Dialect, Texts, TokenIds
+from proctor.server.engines.upstream import Listed, Upstream
 
 logger = logging.getLogger(__name__)
 

@@ -13,10 +13,18 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mappi
 from dataclasses import dataclass
 from typing import Any
 
-from budget import Machine, Markers, Vocabulary
-from server.engines.answers import ToolFormat
-from server.engines.base import Delta, EngineUnavailable, Finish, Job, ModelInfo, Prompt, Score
-from server.engines.stall import Patience
+from proctor.budget import Machine, Markers, Vocabulary
+from proctor.server.engines.answers import ToolFormat
+from proctor.server.engines.base import (
+    Delta,
+    EngineUnavailable,
+    Finish,
+    Job,
+    ModelInfo,
+    Prompt,
+    Score,
+)
+from proctor.server.engines.stall import Patience
 
 BYTES = 256
 THINK, END_THINK, TURN, END_TURN = range(BYTES, BYTES + 4)

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from server.engines.answers import Constraint
+from proctor.server.engines.answers import Constraint
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,12 +4,12 @@ from vllm.config import ModelConfig, VllmConfig
 from vllm.engine.arg_utils import AsyncEngineArgs
 from vllm.renderers import renderer_from_config
 
-from budget.processors.registry import encode_markers, find_marker_texts
-from budget.processors.vocabulary import read_vocabulary
-from server.engines.codec import VllmCodec
-from server.engines.discovery import LocalModel
-from server.engines.tools import VllmTools
-from server.engines.vllm import MarkerSource
+from proctor.budget.processors.registry import encode_markers, find_marker_texts
+from proctor.budget.processors.vocabulary import read_vocabulary
+from proctor.server.engines.codec import VllmCodec
+from proctor.server.engines.discovery import LocalModel
+from proctor.server.engines.tools import VllmTools
+from proctor.server.engines.vllm import MarkerSource
 
 
 def load_local(

@@ -13,13 +13,13 @@ from pathlib import Path
 
 import psutil
 
-from server.engines.process_tree import (
+from proctor.server.engines.process_tree import (
     KILL_POLL_SECONDS,
     KILL_SECONDS,
     ProcessTree,
     status_of,
 )
-from server.engines.stall import Activity
+from proctor.server.engines.stall import Activity
 
 NAMES = ("EngineCore", "VLLM_DP_Coordinator")
 """What vLLM calls the processes that it starts from this one; workers are children of theirs."""

@@ -18,7 +18,7 @@ from multiprocessing import resource_tracker
 
 import psutil
 
-from server.engines.process_tree import ProcessTree
+from proctor.server.engines.process_tree import ProcessTree
 
 MARK = "_PROCTOR_GATEWAY"
 KEEP_ENVIRONMENT = {"SPT_NOENV": "1"}

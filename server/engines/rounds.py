@@ -10,8 +10,8 @@ gives beyond it is cut off, so that a budget is kept whatever the server does.
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from budget import DesyncError, Machine, matcher_of, replay
-from server.engines.base import EngineUnavailable, Finish, Job, ModelInfo
+from proctor.budget import DesyncError, Machine, matcher_of, replay
+from proctor.server.engines.base import EngineUnavailable, Finish, Job, ModelInfo
 
 MAX_ROUNDS = 256
 """Most rounds for one job. Each of them may cost a prefill of everything so far."""

@@ -5,9 +5,9 @@ from typing import Any
 
 import orjson
 
-from server.engines.base import Unserved
-from server.engines.complexity import check_schema
-from server.engines.xgrammar_schemas import (
+from proctor.server.engines.base import Unserved
+from proctor.server.engines.complexity import check_schema
+from proctor.server.engines.xgrammar_schemas import (
     MAX_BYTES,
     Inexpressible,
     Schema,

@@ -15,12 +15,12 @@ from vllm.tool_parsers.hermes_tool_parser import Hermes2ProToolParser
 from vllm.tool_parsers.tool_strict_level import ToolStrictLevel
 from vllm.v1.structured_output.utils import grammar_is_likely_lark
 
-from server.engines.answers import BoundTools, CallReader, Constraint, Kind, ToolChoice
-from server.engines.base import Unserved
-from server.engines.call_reader import FirstCall, Markup, ParsedCalls
-from server.engines.complexity import check_complexity
-from server.engines.tool_schemas import ANY_OBJECT, arguments_schema
-from server.engines.xgrammar_schemas import MAX_BYTES as MAX_SCHEMA_BYTES
+from proctor.server.engines.answers import BoundTools, CallReader, Constraint, Kind, ToolChoice
+from proctor.server.engines.base import Unserved
+from proctor.server.engines.call_reader import FirstCall, Markup, ParsedCalls
+from proctor.server.engines.complexity import check_complexity
+from proctor.server.engines.tool_schemas import ANY_OBJECT, arguments_schema
+from proctor.server.engines.xgrammar_schemas import MAX_BYTES as MAX_SCHEMA_BYTES
 
 FIELD = "tools"
 

@@ -28,12 +28,12 @@ from vllm.utils.gc_utils import freeze_gc_heap
 from vllm.v1.engine.async_llm import AsyncLLM
 from vllm.v1.engine.exceptions import EngineDeadError, EngineGenerateError
 
-from budget.processors import reasoning
-from budget.processors.registry import encode_markers, find_marker_texts
-from budget.processors.vocabulary import read_vocabulary
-from budget.processors.wire import SLOW, EngineBudget, with_markers
-from server.engines.answers import Constraint, ToolFormat
-from server.engines.base import (
+from proctor.budget.processors import reasoning
+from proctor.budget.processors.registry import encode_markers, find_marker_texts
+from proctor.budget.processors.vocabulary import read_vocabulary
+from proctor.budget.processors.wire import SLOW, EngineBudget, with_markers
+from proctor.server.engines.answers import Constraint, ToolFormat
+from proctor.server.engines.base import (
     Delta,
     EngineUnavailable,
     Finish,
@@ -43,22 +43,22 @@ from server.engines.base import (
     Score,
     Unserved,
 )
-from server.engines.codec import VllmCodec
-from server.engines.grammars import CheckedGrammar, Grammars
-from server.engines.processes import ENDING, EngineProcesses, started
-from server.engines.stall import Patience, StallDetector, Stalled, answered
-from server.engines.tools import VllmTools
-from server.engines.vllm_metrics import TruthfulStatLogger
-from server.engines.warming import warm_up
+from proctor.server.engines.codec import VllmCodec
+from proctor.server.engines.grammars import CheckedGrammar, Grammars
+from proctor.server.engines.processes import ENDING, EngineProcesses, started
+from proctor.server.engines.stall import Patience, StallDetector, Stalled, answered
+from proctor.server.engines.tools import VllmTools
+from proctor.server.engines.vllm_metrics import TruthfulStatLogger
+from proctor.server.engines.warming import warm_up
 
 logger = logging.getLogger(__name__)
 
 PROCESSORS = {
-    False: "budget.processors.v1:BudgetLogitsProcessor",
-    True: "budget.processors.v2:BudgetLogitsProcessor",
+    False: "proctor.budget.processors.v1:BudgetLogitsProcessor",
+    True: "proctor.budget.processors.v2:BudgetLogitsProcessor",
 }
 """The processor by whether vLLM uses its V2 runner."""
-WORKER_EXTENSION = "budget.processors.worker.BudgetWorkerExtension"
+WORKER_EXTENSION = "proctor.budget.processors.worker.BudgetWorkerExtension"
 OURS = ("logits_processors", "worker_extension_cls", "reasoning_parser")
 
 SAME_NAMES = (

@@ -6,9 +6,9 @@ from collections.abc import Iterator
 from contextlib import aclosing
 from dataclasses import replace
 
-from budget import BudgetError, TokenBudget
-from server.engines.answers import Constraint, Kind
-from server.engines.base import Engine, Job, Sampling, Unserved
+from proctor.budget import BudgetError, TokenBudget
+from proctor.server.engines.answers import Constraint, Kind
+from proctor.server.engines.base import Engine, Job, Sampling, Unserved
 
 logger = logging.getLogger(__name__)
 

@@ -4,8 +4,8 @@ import json
 from collections.abc import Collection, Iterator
 from typing import Any
 
-from server.engines.answers import Kind
-from server.engines.xgrammar_schemas import Inexpressible, Schema, check_heeded, suits
+from proctor.server.engines.answers import Kind
+from proctor.server.engines.xgrammar_schemas import Inexpressible, Schema, check_heeded, suits
 
 AUTO = "auto"
 XGRAMMAR = "xgrammar"

@@ -6,7 +6,7 @@ import resource
 import signal
 from pathlib import Path
 
-from server.grammars.frames import Task
+from proctor.server.grammars.frames import Task
 
 STACK_BYTES = 4 * 2**20
 """Half of what a thread has by default: what recurses deeper here would end the engine there."""

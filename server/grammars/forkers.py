@@ -6,9 +6,9 @@ import signal
 import socket
 from typing import Any
 
-from server.engines.processes import interrupts_blocked
-from server.grammars.forking import BEGIN, Forking, hang_up
-from server.grammars.trial import Trial
+from proctor.server.engines.processes import interrupts_blocked
+from proctor.server.grammars.forking import BEGIN, Forking, hang_up
+from proctor.server.grammars.trial import Trial
 
 SPAWN = multiprocessing.get_context("spawn")
 READY = b"r"

@@ -11,7 +11,7 @@ import signal
 import socket
 from collections.abc import Callable
 
-from server.grammars.frames import Answer, send
+from proctor.server.grammars.frames import Answer, send
 
 BEGIN = b"b"
 

@@ -11,13 +11,13 @@ from typing import Any
 
 from vllm.sampling_params import StructuredOutputsParams
 
-from server.engines.answers import Constraint
-from server.engines.base import EngineUnavailable, Unserved
-from server.engines.grammars import CheckedGrammar
-from server.grammars.forkers import Forkers
-from server.grammars.frames import LENGTH, Answer, Task, pack, unpack
-from server.line import Line
-from server.sections import GrammarSettings
+from proctor.server.engines.answers import Constraint
+from proctor.server.engines.base import EngineUnavailable, Unserved
+from proctor.server.engines.grammars import CheckedGrammar
+from proctor.server.grammars.forkers import Forkers
+from proctor.server.grammars.frames import LENGTH, Answer, Task, pack, unpack
+from proctor.server.line import Line
+from proctor.server.sections import GrammarSettings
 
 logger = logging.getLogger(__name__)
 

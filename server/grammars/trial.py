@@ -15,11 +15,11 @@ from vllm.sampling_params import StructuredOutputsParams
 from vllm.tokenizers import cached_tokenizer_from_config
 from vllm.v1.structured_output.request import get_structured_output_key
 
-from budget.processors.grammars import Backends, TimedGrammar
-from server.engines.answers import Kind
-from server.grammars.backends import choose, used
-from server.grammars.bounds import bound
-from server.grammars.frames import Answer, Task, receive, send
+from proctor.budget.processors.grammars import Backends, TimedGrammar
+from proctor.server.engines.answers import Kind
+from proctor.server.grammars.backends import choose, used
+from proctor.server.grammars.bounds import bound
+from proctor.server.grammars.frames import Answer, Task, receive, send
 
 logger = logging.getLogger(__name__)
 

@@ -12,14 +12,14 @@ from rich.console import Console
 from rich.table import Table
 from sqlalchemy.exc import SQLAlchemyError
 
-from server.key import Key, hash_token, id_of, make_token
-from server.keys.limits import Use
-from server.keys.store import Kept, KeyExists, KeyStore, open_keys
-from server.ledger.ledger import prepare
-from server.ledger.store import reason
-from server.prices import NANO
-from server.sections import ListedKey
-from server.settings import BadSettings, Settings, load_settings
+from proctor.server.key import Key, hash_token, id_of, make_token
+from proctor.server.keys.limits import Use
+from proctor.server.keys.store import Kept, KeyExists, KeyStore, open_keys
+from proctor.server.ledger.ledger import prepare
+from proctor.server.ledger.store import reason
+from proctor.server.prices import NANO
+from proctor.server.sections import ListedKey
+from proctor.server.settings import BadSettings, Settings, load_settings
 
 LIMITS = {
     "max_thinking_tokens": "most thinking tokens of an answer",

@@ -8,11 +8,11 @@ from collections.abc import Sequence
 
 from fastapi import Request
 
-from server.errors import Forbidden, Unauthorized, Unavailable
-from server.key import Key, hash_token, id_of
-from server.keys.store import KeyStore
-from server.ledger.store import reason
-from server.sections import Scope
+from proctor.server.errors import Forbidden, Unauthorized, Unavailable
+from proctor.server.key import Key, hash_token, id_of
+from proctor.server.keys.store import KeyStore
+from proctor.server.ledger.store import reason
+from proctor.server.sections import Scope
 
 logger = logging.getLogger(__name__)
 

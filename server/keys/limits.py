@@ -5,9 +5,9 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime, time, timedelta
 from decimal import Decimal
 
-from server.errors import QuotaExceeded, RateLimited
-from server.prices import NANO, to_nanos
-from server.sections import KeyLimits
+from proctor.server.errors import QuotaExceeded, RateLimited
+from proctor.server.prices import NANO, to_nanos
+from proctor.server.sections import KeyLimits
 
 WINDOW = timedelta(seconds=60)
 

@@ -7,16 +7,16 @@ from collections.abc import Coroutine, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
-from server.admission import Admission
-from server.bill import Tariff
-from server.errors import ApiError, RateLimited, Unavailable
-from server.key import Key
-from server.keys.limits import Want
-from server.keys.store import KeyStore
-from server.ledger.retry import ended, until_done
-from server.ledger.rows import Draft, Taken
-from server.ledger.store import reason
-from server.prices import to_nanos
+from proctor.server.admission import Admission
+from proctor.server.bill import Tariff
+from proctor.server.errors import ApiError, RateLimited, Unavailable
+from proctor.server.key import Key
+from proctor.server.keys.limits import Want
+from proctor.server.keys.store import KeyStore
+from proctor.server.ledger.retry import ended, until_done
+from proctor.server.ledger.rows import Draft, Taken
+from proctor.server.ledger.store import reason
+from proctor.server.prices import to_nanos
 
 logger = logging.getLogger(__name__)
 

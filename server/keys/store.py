@@ -22,13 +22,13 @@ from sqlalchemy import (
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from server.key import Key
-from server.keys.limits import WINDOW, Use, Want, check
-from server.ledger.ledger import open_database
-from server.ledger.rows import Draft
-from server.ledger.store import reason
-from server.ledger.tables import holds, keys, requests, spend
-from server.sections import KeyLimits, LedgerSettings, Scope
+from proctor.server.key import Key
+from proctor.server.keys.limits import WINDOW, Use, Want, check
+from proctor.server.ledger.ledger import open_database
+from proctor.server.ledger.rows import Draft
+from proctor.server.ledger.store import reason
+from proctor.server.ledger.tables import holds, keys, requests, spend
+from proctor.server.sections import KeyLimits, LedgerSettings, Scope
 
 logger = logging.getLogger(__name__)
 

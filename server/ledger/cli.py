@@ -15,14 +15,14 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from router.calibrate import Row as Calibrated
-from server.ledger.database import sqlite_file
-from server.ledger.ledger import open_store, prepare
-from server.ledger.report import NUMBERS, By, Line, Report
-from server.ledger.rows import Row
-from server.ledger.store import LedgerError
-from server.sections import CUSTOM
-from server.settings import BadSettings, Settings, load_settings
+from proctor.router.calibrate import Row as Calibrated
+from proctor.server.ledger.database import sqlite_file
+from proctor.server.ledger.ledger import open_store, prepare
+from proctor.server.ledger.report import NUMBERS, By, Line, Report
+from proctor.server.ledger.rows import Row
+from proctor.server.ledger.store import LedgerError
+from proctor.server.sections import CUSTOM
+from proctor.server.settings import BadSettings, Settings, load_settings
 
 WIDE = 250
 """Columns of text where no terminal sets a limit."""

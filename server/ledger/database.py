@@ -15,7 +15,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlalchemy.pool import ConnectionPoolEntry
 from sqlalchemy.util import await_only
 
-from server.state import state_folder
+from proctor.server.state import state_folder
 
 logger = logging.getLogger(__name__)
 

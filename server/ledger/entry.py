@@ -7,15 +7,15 @@ from http import HTTPStatus
 
 from pydantic import BaseModel
 
-from server.admission import Admission
-from server.bill import Bill, Tariff
-from server.channels import Call, Channel, Piece
-from server.engines.base import Finish
-from server.estimates import Recent
-from server.ledger.ledger import Ledger
-from server.ledger.rows import MIXED, NOT_STARTED, Draft, Row, Taken, Texts
-from server.prices import Cost, to_nanos
-from server.reply import finish_reason
+from proctor.server.admission import Admission
+from proctor.server.bill import Bill, Tariff
+from proctor.server.channels import Call, Channel, Piece
+from proctor.server.engines.base import Finish
+from proctor.server.estimates import Recent
+from proctor.server.ledger.ledger import Ledger
+from proctor.server.ledger.rows import MIXED, NOT_STARTED, Draft, Row, Taken, Texts
+from proctor.server.prices import Cost, to_nanos
+from proctor.server.reply import finish_reason
 
 PROMPTS = {"messages", "prompt", "tools"}
 """The fields of a request that hold what was said."""

@@ -9,10 +9,10 @@ from sqlalchemy import delete, select, union
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from server.ledger.process import Process
-from server.ledger.rows import Draft, Row
-from server.ledger.store import Store, is_refusal, reason
-from server.ledger.tables import gateways, holds, replays
+from proctor.server.ledger.process import Process
+from proctor.server.ledger.rows import Draft, Row
+from proctor.server.ledger.store import Store, is_refusal, reason
+from proctor.server.ledger.tables import gateways, holds, replays
 
 logger = logging.getLogger(__name__)
 

@@ -6,11 +6,11 @@ import logging
 import time
 from collections.abc import Awaitable, Callable, Iterable
 
-from server.ledger.gateways import GatewayStore, Seen
-from server.ledger.process import this_process
-from server.ledger.retry import ended
-from server.ledger.rows import Draft
-from server.ledger.store import reason
+from proctor.server.ledger.gateways import GatewayStore, Seen
+from proctor.server.ledger.process import this_process
+from proctor.server.ledger.retry import ended
+from proctor.server.ledger.rows import Draft
+from proctor.server.ledger.store import reason
 
 logger = logging.getLogger(__name__)
 

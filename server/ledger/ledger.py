@@ -6,14 +6,14 @@ from collections.abc import Callable
 
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from server.ledger.database import connect
-from server.ledger.gateways import GatewayStore
-from server.ledger.lease import Lease
-from server.ledger.rows import Draft, Row
-from server.ledger.store import Store, is_away, reason
-from server.ledger.writer import Fate, Writer
-from server.sections import LedgerSettings
-from server.settings import BadSettings
+from proctor.server.ledger.database import connect
+from proctor.server.ledger.gateways import GatewayStore
+from proctor.server.ledger.lease import Lease
+from proctor.server.ledger.rows import Draft, Row
+from proctor.server.ledger.store import Store, is_away, reason
+from proctor.server.ledger.writer import Fate, Writer
+from proctor.server.sections import LedgerSettings
+from proctor.server.settings import BadSettings
 
 logger = logging.getLogger(__name__)
 

@@ -7,7 +7,7 @@ from sqlalchemy import ColumnElement, delete, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from server.ledger.tables import replays
+from proctor.server.ledger.tables import replays
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ from fractions import Fraction
 from math import ceil
 from operator import itemgetter
 
-from server.ledger.rows import Row
+from proctor.server.ledger.rows import Row
 
 OK = 200
 

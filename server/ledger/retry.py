@@ -4,7 +4,7 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Iterable
 
-from server.ledger.store import reason
+from proctor.server.ledger.store import reason
 
 logger = logging.getLogger(__name__)
 

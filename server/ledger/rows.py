@@ -6,7 +6,7 @@ from functools import cache
 
 from pydantic import TypeAdapter
 
-from server.prices import Cost
+from proctor.server.prices import Cost
 
 MIXED = "mixed"
 """In the place of a reason, where a request's choices had different ones."""

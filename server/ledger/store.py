@@ -14,8 +14,8 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import DataError, IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from server.ledger.rows import Row
-from server.ledger.tables import (
+from proctor.server.ledger.rows import Row
+from proctor.server.ledger.tables import (
     from_columns,
     holds,
     requests,
@@ -24,9 +24,9 @@ from server.ledger.tables import (
     texts,
     to_columns,
 )
-from server.prices import to_nanos
+from proctor.server.prices import to_nanos
 
-MIGRATIONS = "server.ledger:migrations"
+MIGRATIONS = "proctor.server.ledger:migrations"
 LOCK = 0x70726F63746F72
 """Of those who would migrate one PostgreSQL at a time."""
 

@@ -26,8 +26,8 @@ from sqlalchemy import (
 )
 from sqlalchemy.types import TypeDecorator, TypeEngine
 
-from server.ledger.rows import Row, Texts
-from server.prices import Cost
+from proctor.server.ledger.rows import Row, Texts
+from proctor.server.prices import Cost
 
 
 class Money(TypeDecorator[Decimal]):

@@ -9,9 +9,9 @@ from enum import StrEnum
 from itertools import islice
 from typing import Protocol
 
-from server.ledger.retry import FIRST_DELAY_SECONDS, LAST_DELAY_SECONDS
-from server.ledger.rows import Row
-from server.ledger.store import RowsRefused, reason
+from proctor.server.ledger.retry import FIRST_DELAY_SECONDS, LAST_DELAY_SECONDS
+from proctor.server.ledger.rows import Row
+from proctor.server.ledger.store import RowsRefused, reason
 
 logger = logging.getLogger(__name__)
 

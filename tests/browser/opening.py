@@ -9,7 +9,7 @@ from typing import Any
 import httpx
 from playwright.async_api import Browser, ConsoleMessage, Page, Request, expect
 
-from server.engines.fake import FakeEngine
+from proctor.server.engines.fake import FakeEngine
 from tests.server.harness import listening
 from tests.waiting import PATIENCE
 

@@ -6,8 +6,8 @@ import sys
 import pytest
 from playwright.async_api import Browser, Locator, Page, expect
 
-from server.engines.base import Job
-from server.engines.fake import FakeEngine, Script
+from proctor.server.engines.base import Job
+from proctor.server.engines.fake import FakeEngine, Script
 from tests.browser.opening import opened
 from tests.browser.using import ask, choose, facts, field
 from tests.server.harness import soon

@@ -3,7 +3,7 @@
 import pytest
 from playwright.async_api import Browser, expect
 
-from server.engines.fake import FakeEngine
+from proctor.server.engines.fake import FakeEngine
 from tests.browser.opening import opened
 
 pytestmark = pytest.mark.asyncio(loop_scope="package")

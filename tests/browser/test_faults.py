@@ -7,7 +7,7 @@ import httpx
 import pytest
 from playwright.async_api import Browser, Route, expect
 
-from server.engines.fake import FakeEngine, Script
+from proctor.server.engines.fake import FakeEngine, Script
 from tests.browser.opening import browsing, opened, relayed
 from tests.browser.using import ask, choose, facts, field
 from tests.server.harness import CHAT, Gate, body, listening, soon

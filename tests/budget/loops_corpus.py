@@ -15,9 +15,9 @@ from typing import Protocol
 
 from tokenizers import Tokenizer
 
-from budget.loops import REACH
-from budget.vocabulary import letters_of
-from demo.train import MODEL
+from proctor.budget.loops import REACH
+from proctor.budget.vocabulary import letters_of
+from proctor.demo.train import MODEL
 from tests.budget.loops_texts import LOOPS, PROGRESS, mixed
 
 DEMO_TRACES = Path(__file__).with_name("data") / "loops_demo.jsonl"

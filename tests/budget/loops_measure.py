@@ -17,10 +17,10 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from budget.loops import ENOUGH
-from budget.processors.arrays import Arrays
-from budget.processors.loops import LoopDetectors, LoopState
-from demo.measure import wilson
+from proctor.budget.loops import ENOUGH
+from proctor.budget.processors.arrays import Arrays
+from proctor.budget.processors.loops import LoopDetectors, LoopState
+from proctor.demo.measure import wilson
 from tests.budget.loops_corpus import (
     DemoEncoder,
     Encoder,

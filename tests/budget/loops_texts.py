@@ -8,7 +8,7 @@ import json
 from collections.abc import Callable, Iterator
 from random import Random
 
-from demo.world import Passes, draw_problem, slip, two
+from proctor.demo.world import Passes, draw_problem, slip, two
 
 # --- words to write with ---------------------------------------------------------------------
 

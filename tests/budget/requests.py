@@ -5,8 +5,8 @@ from dataclasses import dataclass, field
 
 from vllm import SamplingParams
 
-from budget import Machine, Markers, TokenBudget, Vocabulary
-from budget.processors.wire import EngineBudget
+from proctor.budget import Machine, Markers, TokenBudget, Vocabulary
+from proctor.budget.processors.wire import EngineBudget
 from tests.budget.strategies import EOS
 
 LENGTH = 60

@@ -4,9 +4,9 @@ from dataclasses import dataclass, replace
 
 from hypothesis import strategies as st
 
-from budget import Machine, Markers, OnLoop, TokenBudget
-from budget.markers import matched_prefix
-from budget.vocabulary import OPAQUE, Vocabulary
+from proctor.budget import Machine, Markers, OnLoop, TokenBudget
+from proctor.budget.markers import matched_prefix
+from proctor.budget.vocabulary import OPAQUE, Vocabulary
 
 WORDS = 6
 EOS = WORDS + 4

@@ -16,10 +16,10 @@ from vllm.v1.request import Request, RequestStatus
 from vllm.v1.structured_output import StructuredOutputManager, backend_guidance
 from vllm.v1.structured_output.backend_types import StructuredOutputGrammar
 
-from budget.processors import grammars
-from budget.processors.mask_threads import MaskThreads
-from budget.processors.wire import SLOW
-from demo.train import MODEL
+from proctor.budget.processors import grammars
+from proctor.budget.processors.mask_threads import MaskThreads
+from proctor.budget.processors.wire import SLOW
+from proctor.demo.train import MODEL
 from tests.waiting import PATIENCE
 
 # vLLM gives XGrammar an argument that it has no more use for.

@@ -8,7 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from budget.loops import (
+from proctor.budget.loops import (
     COPIES,
     COVERED,
     COVERED_WITHOUT_WORDS,
@@ -17,9 +17,9 @@ from budget.loops import (
     SURPRISE,
     LoopDetector,
 )
-from budget.processors.arrays import Arrays
-from budget.processors.loops import LoopDetectors, LoopState
-from budget.vocabulary import MOST_LETTERS, letters_of
+from proctor.budget.processors.arrays import Arrays
+from proctor.budget.processors.loops import LoopDetectors, LoopState
+from proctor.budget.vocabulary import MOST_LETTERS, letters_of
 from tests.budget.loops_corpus import DemoEncoder, Encoder, WordEncoder, corpus, demo_traces
 from tests.budget.loops_measure import find
 

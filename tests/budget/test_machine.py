@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from budget import (
+from proctor.budget import (
     DesyncError,
     EndReason,
     Forced,
@@ -21,8 +21,8 @@ from budget import (
     matcher_of,
     replay,
 )
-from budget.phases import Event, Phase
-from budget.vocabulary import Vocabulary
+from proctor.budget.phases import Event, Phase
+from proctor.budget.vocabulary import Vocabulary
 from tests.budget.strategies import (
     EOS,
     VOCABULARY,

@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from budget import OPAQUE, Machine, Markers, TokenBudget, matcher_of
+from proctor.budget import OPAQUE, Machine, Markers, TokenBudget, matcher_of
 
 ONE = Markers((1,), (2,), frozenset({3}))
 TWO = Markers((1, 4), (2, 4), frozenset({3}))

@@ -8,7 +8,7 @@ import pytest
 
 pytest.importorskip("torch", reason="the CPU engine, which brings it, is missing")
 
-from budget.processors.mask_threads import (
+from proctor.budget.processors.mask_threads import (
     BURST_SECONDS,
     RECOVERY,
     SHARE_SECONDS,
@@ -108,7 +108,7 @@ def test_threads_end_when_they_are_let_go(threads: MaskThreads) -> None:
 
 def test_all_calls_have_one_allowance(monkeypatch: pytest.MonkeyPatch) -> None:
     now = 100.0
-    monkeypatch.setattr("budget.processors.mask_threads.time.monotonic", lambda: now)
+    monkeypatch.setattr("proctor.budget.processors.mask_threads.time.monotonic", lambda: now)
     allowance = Allowance()
     assert allowance.left() == BURST_SECONDS
     allowance.spend(-1)

@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from budget import (
+from proctor.budget import (
     OPAQUE,
     Label,
     Machine,
@@ -13,7 +13,7 @@ from budget import (
     Vocabulary,
     matcher_of,
 )
-from budget.matcher import Crossing
+from proctor.budget.matcher import Crossing
 from tests.budget.strategies import VOCABULARY, marked, spelled_markers
 
 Marked = tuple[Markers, Vocabulary]

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from budget.phases import TRANSITIONS, Event, Phase, diagram
+from proctor.budget.phases import TRANSITIONS, Event, Phase, diagram
 
 DOCUMENT = Path(__file__).resolve().parents[2] / "docs" / "phases.md"
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 
-from budget import (
+from proctor.budget import (
     BudgetError,
     Landing,
     Markers,
@@ -18,7 +18,7 @@ from budget import (
     thinking_room,
     tokenize,
 )
-from budget.policy import NUDGE_TEXT
+from proctor.budget.policy import NUDGE_TEXT
 from tests.budget.strategies import budgets, markers
 
 MARKERS = Markers(start=(60,), end=(62,), eos=frozenset({0}))

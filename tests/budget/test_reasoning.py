@@ -4,9 +4,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from budget import Markers
+from proctor.budget import Markers
 
-reasoning = pytest.importorskip("budget.processors.reasoning", reason="vLLM is not installed")
+reasoning = pytest.importorskip("proctor.budget.processors.reasoning", reason="no vLLM")
 
 END = (7, 8, 9)
 tokens = st.lists(st.integers(5, 10), max_size=30)

@@ -10,9 +10,9 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 from vllm.reasoning import ReasoningParserManager
 
-from budget import EndReason, Machine, Markers, TokenBudget
-from budget.processors.reasoning import NAME
-from budget.processors.registry import TEMPLATE_PAIRS, encode_markers, find_marker_texts
+from proctor.budget import EndReason, Machine, Markers, TokenBudget
+from proctor.budget.processors.reasoning import NAME
+from proctor.budget.processors.registry import TEMPLATE_PAIRS, encode_markers, find_marker_texts
 
 THINK = ("<think>", "</think>")
 FAMILIES = {

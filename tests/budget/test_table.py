@@ -8,11 +8,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from budget import Machine, Markers, TokenBudget, Vocabulary
-from budget.processors.arrays import Array, Arrays
-from budget.processors.scripts import NO_TOKEN
-from budget.processors.table import BudgetTable, Demands, State
-from budget.processors.text import unfinished
+from proctor.budget import Machine, Markers, TokenBudget, Vocabulary
+from proctor.budget.processors.arrays import Array, Arrays
+from proctor.budget.processors.scripts import NO_TOKEN
+from proctor.budget.processors.table import BudgetTable, Demands, State
+from proctor.budget.processors.text import unfinished
 from tests.budget.strategies import (
     EOS,
     VOCABULARY,

@@ -12,9 +12,9 @@ from vllm import SamplingParams
 from vllm.v1.sample.logits_processor import MoveDirectionality
 from vllm.v1.sample.logits_processor.state import BatchUpdateBuilder
 
-from budget import OPAQUE, BudgetError, Markers, TokenBudget, Vocabulary, replay
-from budget.processors.v1 import BudgetLogitsProcessor
-from budget.processors.wire import KEY, EngineBudget, with_markers
+from proctor.budget import OPAQUE, BudgetError, Markers, TokenBudget, Vocabulary, replay
+from proctor.budget.processors.v1 import BudgetLogitsProcessor
+from proctor.budget.processors.wire import KEY, EngineBudget, with_markers
 from tests.budget.requests import LENGTH, Request, assert_obeys
 from tests.budget.strategies import EOS, VOCABULARY, budgets, marked
 
@@ -32,7 +32,7 @@ def config(seen: Markers) -> SimpleNamespace:
 @pytest.fixture(autouse=True, scope="module")
 def tables_that_grow() -> Iterator[None]:
     """From one slot on, so that every batch here outgrows its tables and falls back."""
-    with patch("budget.processors.v1.FIRST_SLOTS", 1):
+    with patch("proctor.budget.processors.v1.FIRST_SLOTS", 1):
         yield
 
 
@@ -40,7 +40,7 @@ class Batch:
     """vLLM's persistent batch, as far as processors see it: rows kept dense by moving the last."""
 
     def __init__(self, seen: Markers, vocabulary: Vocabulary = OPAQUE) -> None:
-        with patch("budget.processors.v1.vocabulary_of", return_value=vocabulary):
+        with patch("proctor.budget.processors.v1.vocabulary_of", return_value=vocabulary):
             self.processor = BudgetLogitsProcessor(config(seen), torch.device("cpu"), False)  # type: ignore[arg-type]
         self.rows: list[Request] = []
         self._builder = BatchUpdateBuilder()
@@ -163,7 +163,7 @@ def test_a_request_without_budget_is_left_alone() -> None:
 def test_records_of_requests_that_nobody_asks_about_are_bounded(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("budget.processors.v1.MAX_RECORDS", 2)
+    monkeypatch.setattr("proctor.budget.processors.v1.MAX_RECORDS", 2)
     batch = Batch(ONE)
     for number in range(4):
         request = Request.greedy(f"r{number}", MINIMUM)

@@ -10,9 +10,9 @@ from typing import Any
 import httpx
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from server.app import create_app
-from server.engines.base import Job
-from server.engines.fake import FakeEngine, Script
+from proctor.server.app import create_app
+from proctor.server.engines.base import Job
+from proctor.server.engines.fake import FakeEngine, Script
 from tests.server.harness import CHAT, Gate, body, serving, settings, soon
 
 THOUGHT = "Let me see."
@@ -45,7 +45,7 @@ async def hold(job: Job, position: int) -> None:
 
 def engine() -> FakeEngine:
     """An engine that follows `script`, and calls tools as Hermes and Qwen do."""
-    from server.engines.tools import VllmTools
+    from proctor.server.engines.tools import VllmTools
 
     return FakeEngine(
         script, name="scripted", before_token=hold, tools=VllmTools("hermes", Words())

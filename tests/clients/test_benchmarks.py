@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from server.engines.base import Job
+from proctor.server.engines.base import Job
 from tests.clients.apart import CLIENTS, run
 from tests.engine.served import Served
 

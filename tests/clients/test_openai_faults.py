@@ -12,7 +12,7 @@ import openai
 import pytest
 from pydantic import BaseModel
 
-from server.engines.fake import FakeEngine, Script
+from proctor.server.engines.fake import FakeEngine, Script
 from tests.clients.scripted import THOUGHT, busy, loading
 from tests.server.harness import Gate, body, listening, soon
 from tests.waiting import PATIENCE

@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from server.app import create_app
-from server.settings import load_settings
+from proctor.server.app import create_app
+from proctor.server.settings import load_settings
 from tests.engine.recording import RecordingEngine
 from tests.engine.served import Served
 from tests.server.harness import serving

@@ -2,8 +2,8 @@ import json
 
 import torch
 
-from demo.network import Decoder, Shape, config, load
-from demo.train import MODEL
+from proctor.demo.network import Decoder, Shape, config, load
+from proctor.demo.train import MODEL
 
 
 def test_the_checkpoint_is_small() -> None:

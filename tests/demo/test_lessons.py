@@ -2,8 +2,8 @@ from random import Random
 
 from tokenizers import Tokenizer
 
-from demo.lessons import CONTEXT, DIRECT, HASTY, Document, Writer
-from demo.train import MODEL, Governor, batches
+from proctor.demo.lessons import CONTEXT, DIRECT, HASTY, Document, Writer
+from proctor.demo.train import MODEL, Governor, batches
 
 tokenizer = Tokenizer.from_file(str(MODEL / "tokenizer.json"))
 

@@ -3,7 +3,7 @@ import json
 import httpx
 import pytest
 
-from demo.measure import (
+from proctor.demo.measure import (
     CAPS,
     CONTINUATIONS,
     Examiner,

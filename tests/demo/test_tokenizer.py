@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tokenizers import Tokenizer
 
-from demo.tokenizer import END_THINK, SPECIAL, TEMPLATE_FILE, THINK, VISIBLE, render
-from demo.train import MODEL
+from proctor.demo.tokenizer import END_THINK, SPECIAL, TEMPLATE_FILE, THINK, VISIBLE, render
+from proctor.demo.train import MODEL
 
 tokenizer = Tokenizer.from_file(str(MODEL / "tokenizer.json"))
 

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from demo.world import (
+from proctor.demo.world import (
     MAX_STEPS,
     Judgement,
     Passes,

@@ -48,16 +48,22 @@ def test_what_is_copied_installs_and_runs(stage: str, tmp_path: Path) -> None:
         made.parent.mkdir(parents=True, exist_ok=True)
         if (ROOT / name).is_dir():
             ignored = shutil.ignore_patterns("__pycache__", "*.pyc")
-            shutil.copytree(ROOT / name, made, ignore=ignored)
+            shutil.copytree(ROOT / name, made, ignore=ignored, symlinks=True)
         else:
             shutil.copy(ROOT / name, made)
     pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-build-isolation"]
 
     _run(*pip, "--target", str(target), ".", cwd=source)
 
+    names = {path.name.partition("-")[0] for path in target.iterdir()}
+    assert names == {"bin", "proctor"}
+
     clean = tmp_path / "home"
     clean.mkdir()
-    call = "import server, sys; from server.cli import main; print(server.__file__); main()"
+    call = (
+        "import proctor.server; from proctor.server.cli import main; "
+        "print(proctor.server.__file__); main()"
+    )
     proctor = [sys.executable, "-P", "-c", call]
     question = "Prove that there are infinitely many primes."
     told = _run(*proctor, "route", question, cwd=clean, packages=target)
@@ -67,7 +73,7 @@ def test_what_is_copied_installs_and_runs(stage: str, tmp_path: Path) -> None:
     _run(*proctor, *migrate, cwd=clean, packages=target)
     assert (clean / "ledger.db").exists()
     for needed in ("demo/model/model.safetensors", "server/static/index.html", "demo/proctor.toml"):
-        assert (target / needed).exists()
+        assert (target / "proctor" / needed).exists()
 
 
 @pytest.mark.parametrize("stage", ["cpu", "cuda"])

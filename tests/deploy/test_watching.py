@@ -14,11 +14,11 @@ import pytest
 import pytest_asyncio
 from opentelemetry.sdk.trace import TracerProvider
 
-from server.app import create_app
-from server.engines.base import Job
-from server.engines.fake import FakeEngine, Script
-from server.key import hash_token, id_of, make_token
-from server.tracing import Tracing
+from proctor.server.app import create_app
+from proctor.server.engines.base import Job
+from proctor.server.engines.fake import FakeEngine, Script
+from proctor.server.key import hash_token, id_of, make_token
+from proctor.server.tracing import Tracing
 from tests.deploy.prometheus import PATIENCE, Prometheus, scraping
 from tests.deploy.shipped import DEPLOY, Query, alerts, always, queries, rules
 from tests.engine.served import Served

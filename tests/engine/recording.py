@@ -3,10 +3,10 @@
 from collections.abc import AsyncGenerator
 from dataclasses import dataclass, field
 
-from budget import EndReason, Outcome, replay
-from server.engines.answers import ToolFormat
-from server.engines.base import Codec, Delta, Engine, Job, ModelInfo
-from server.engines.stall import Patience
+from proctor.budget import EndReason, Outcome, replay
+from proctor.server.engines.answers import ToolFormat
+from proctor.server.engines.base import Codec, Delta, Engine, Job, ModelInfo
+from proctor.server.engines.stall import Patience
 
 
 @dataclass

@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 
-from server.engines.codec import VllmCodec
-from server.engines.local import load_local
-from server.engines.vllm import MarkerSource
-from server.schemas import ChatRequest
-from server.settings import DEMO
+from proctor.server.engines.codec import VllmCodec
+from proctor.server.engines.local import load_local
+from proctor.server.engines.vllm import MarkerSource
+from proctor.server.schemas import ChatRequest
+from proctor.server.settings import DEMO
 from tests.server.harness import body
 
 pytestmark = pytest.mark.engine

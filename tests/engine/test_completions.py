@@ -17,15 +17,15 @@ import httpx
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from budget import TokenBudget
-from server.app import create_app
-from server.engines.base import Job, Sampling
-from server.engines.completions import CompletionsEngine
-from server.engines.dialects import Texts, TokenIds
-from server.engines.discovery import LocalModel
-from server.loader import load_engine
-from server.sections import CUSTOM
-from server.settings import DEMO, Settings
+from proctor.budget import TokenBudget
+from proctor.server.app import create_app
+from proctor.server.engines.base import Job, Sampling
+from proctor.server.engines.completions import CompletionsEngine
+from proctor.server.engines.dialects import Texts, TokenIds
+from proctor.server.engines.discovery import LocalModel
+from proctor.server.loader import load_engine
+from proctor.server.sections import CUSTOM
+from proctor.server.settings import DEMO, Settings
 from tests.engine.asking import ask, assert_kept, body, random_request
 from tests.engine.prompts import chain
 from tests.engine.recording import RecordingEngine

@@ -7,8 +7,8 @@ from random import Random
 import httpx
 import pytest
 
-from server.app import create_app
-from server.engines.base import Engine
+from proctor.server.app import create_app
+from proctor.server.engines.base import Engine
 from tests.engine.asking import CHAT, body
 from tests.engine.prompts import chain
 from tests.engine.served import PATIENCE, Served

@@ -9,8 +9,8 @@ from typing import NamedTuple
 import pytest
 from scipy.stats import chi2_contingency, ks_2samp
 
-from budget import TokenBudget
-from server.engines.base import Engine, Job, Sampling
+from proctor.budget import TokenBudget
+from proctor.server.engines.base import Engine, Job, Sampling
 from tests.engine.prompts import chain
 from tests.engine.served import Served
 

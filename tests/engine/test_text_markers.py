@@ -10,7 +10,7 @@ from typing import Any
 import httpx
 import pytest
 
-from budget import EndReason
+from proctor.budget import EndReason
 from tests.engine.asking import ask, body
 from tests.engine.prompts import chain
 from tests.engine.served import PATIENCE, Served, serving

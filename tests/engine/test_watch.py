@@ -22,7 +22,7 @@ pytestmark = pytest.mark.engine
 
 BUSY_STALL_SECONDS = 90
 COLD = """
-import server.engines.vllm as under_test
+import proctor.server.engines.vllm as under_test
 async def nothing(engine): pass
 under_test.warm_up = nothing
 """

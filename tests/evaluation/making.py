@@ -3,10 +3,10 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from evaluation.protocol import Protocol
-from evaluation.rows import Row
-from evaluation.settings import Setting
-from evaluation.statistics.samples import Run, Sample
+from proctor.evaluation.protocol import Protocol
+from proctor.evaluation.rows import Row
+from proctor.evaluation.settings import Setting
+from proctor.evaluation.statistics.samples import Run, Sample
 
 PROTOCOL = Protocol("m", "sums.jsonl", "{question}", "numeric", 0.6, 0.95, 1)
 

@@ -5,12 +5,12 @@ from typing import Any
 import httpx
 import pytest
 
-from evaluation.asking import Examiner, Miscounted, Refused, request
-from evaluation.protocol import Protocol
-from evaluation.rows import Row
-from evaluation.scorers import load_scorer
-from evaluation.settings import Kind, Setting
-from evaluation.tasks import Question
+from proctor.evaluation.asking import Examiner, Miscounted, Refused, request
+from proctor.evaluation.protocol import Protocol
+from proctor.evaluation.rows import Row
+from proctor.evaluation.scorers import load_scorer
+from proctor.evaluation.settings import Kind, Setting
+from proctor.evaluation.tasks import Question
 from tests.evaluation.making import PROTOCOL, response
 
 CAP = Setting(Kind.CAP, 5)
@@ -105,7 +105,7 @@ async def test_a_busy_server_is_asked_again(monkeypatch: pytest.MonkeyPatch) -> 
     async def note(seconds: float) -> None:
         waits.append(seconds)
 
-    monkeypatch.setattr("evaluation.asking.sleep", note)
+    monkeypatch.setattr("proctor.evaluation.asking.sleep", note)
     row = await ask(
         httpx.Response(429, headers={"retry-after": "3"}),
         httpx.Response(503, headers={"retry-after": "soon"}),
@@ -136,7 +136,7 @@ async def test_what_the_server_does_not_answer(
     async def at_once(_: float) -> None:
         pass
 
-    monkeypatch.setattr("evaluation.asking.sleep", at_once)
+    monkeypatch.setattr("proctor.evaluation.asking.sleep", at_once)
     with pytest.raises(Refused, match=message):
         await ask(answer)
 

@@ -2,7 +2,7 @@ import math
 
 import pytest
 
-from evaluation.statistics.curve import control, flattens_at, performance, scaling
+from proctor.evaluation.statistics.curve import control, flattens_at, performance, scaling
 
 WAITS = [0.500, 0.533, 0.533, 0.533, 0.567, 0.533, 0.567, 0.533, 0.500]
 """AIME24 by number of Waits, 0 to 8, as s1 has it; a question is 3.3 points."""

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from evaluation.statistics.delta import (
+from proctor.evaluation.statistics.delta import (
     Interval,
     Verdict,
     delta,
@@ -10,7 +10,7 @@ from evaluation.statistics.delta import (
     resampled,
     slope,
 )
-from evaluation.statistics.samples import Run, Sample, shared_questions
+from proctor.evaluation.statistics.samples import Run, Sample, shared_questions
 from tests.evaluation.making import run
 
 REPETITIONS = 1000

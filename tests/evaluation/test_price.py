@@ -2,7 +2,7 @@ import math
 
 import pytest
 
-from evaluation.statistics.price import (
+from proctor.evaluation.statistics.price import (
     cost_per_correct,
     crossover,
     overtaking,

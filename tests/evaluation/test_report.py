@@ -8,16 +8,16 @@ from io import StringIO
 import pytest
 from rich.console import Console
 
-from evaluation.report.findings import Findings, no_surer
-from evaluation.report.plots import draw, to_svg
-from evaluation.report.recommend import recommend, to_toml
-from evaluation.report.sections import sections, two_models
-from evaluation.report.words import Section
-from evaluation.report.writing import to_html, to_markdown, to_terminal
-from evaluation.rows import Row
-from evaluation.settings import Kind, Setting
-from evaluation.store import Kept
-from server.settings import Settings
+from proctor.evaluation.report.findings import Findings, no_surer
+from proctor.evaluation.report.plots import draw, to_svg
+from proctor.evaluation.report.recommend import recommend, to_toml
+from proctor.evaluation.report.sections import sections, two_models
+from proctor.evaluation.report.words import Section
+from proctor.evaluation.report.writing import to_html, to_markdown, to_terminal
+from proctor.evaluation.rows import Row
+from proctor.evaluation.settings import Kind, Setting
+from proctor.evaluation.store import Kept
+from proctor.server.settings import Settings
 from tests.evaluation.making import PROTOCOL, row, run
 
 QUESTIONS = 200

@@ -10,14 +10,14 @@ from pathlib import Path
 
 import pytest
 
-from evaluation import cli
-from evaluation.cli import add_arguments, execute, make_settings
-from evaluation.running import outstanding
-from evaluation.settings import Kind, Setting
-from evaluation.store import Store, read_store
-from evaluation.tasks import Question
-from server.engines.base import Job
-from server.engines.fake import FakeEngine, Script
+from proctor.evaluation import cli
+from proctor.evaluation.cli import add_arguments, execute, make_settings
+from proctor.evaluation.running import outstanding
+from proctor.evaluation.settings import Kind, Setting
+from proctor.evaluation.store import Store, read_store
+from proctor.evaluation.tasks import Question
+from proctor.server.engines.base import Job
+from proctor.server.engines.fake import FakeEngine, Script
 from tests.evaluation.making import PROTOCOL, row
 from tests.server.harness import listening
 
@@ -157,11 +157,11 @@ def test_what_needs_the_extra_says_so(
         kept.add(row(Setting(Kind.CAP, 5)))
     for loaded in [*sys.modules]:
         if loaded.partition(".")[0] == missing or loaded in (
-            "evaluation.latex",
-            "evaluation.report.plots",
+            "proctor.evaluation.latex",
+            "proctor.evaluation.report.plots",
         ):
             monkeypatch.delitem(sys.modules, loaded)
-    monkeypatch.delattr("evaluation.report.plots", raising=False)
+    monkeypatch.delattr("proctor.evaluation.report.plots", raising=False)
     monkeypatch.setitem(sys.modules, missing, None)
 
     assert execute(parsed(*command)) == 1

@@ -2,8 +2,8 @@ from typing import Any
 
 import pytest
 
-from evaluation.cli import make_settings
-from evaluation.settings import Kind, Setting
+from proctor.evaluation.cli import make_settings
+from proctor.evaluation.settings import Kind, Setting
 
 
 @pytest.mark.parametrize(

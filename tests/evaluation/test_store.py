@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from evaluation.rows import Row
-from evaluation.settings import Kind, Setting
-from evaluation.store import BadStore, Store, read_store
+from proctor.evaluation.rows import Row
+from proctor.evaluation.settings import Kind, Setting
+from proctor.evaluation.store import BadStore, Store, read_store
 from tests.evaluation.making import PROTOCOL, response, row
 
 CAP = Setting(Kind.CAP, 5)

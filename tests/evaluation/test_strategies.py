@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from evaluation.statistics.samples import Run, Sample
-from evaluation.statistics.strategies import any_right, majority, rejection, surest
+from proctor.evaluation.statistics.samples import Run, Sample
+from proctor.evaluation.statistics.strategies import any_right, majority, rejection, surest
 
 # Of a: 1 twice, which is right, and 2 once, of which the model is surest. Of b: never right.
 SAMPLES = (

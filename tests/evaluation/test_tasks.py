@@ -3,8 +3,8 @@ from pathlib import Path
 
 import pytest
 
-from demo.tasks import chains
-from evaluation.tasks import BadTask, load_task
+from proctor.demo.tasks import chains
+from proctor.evaluation.tasks import BadTask, load_task
 
 DATA = Path(__file__).parents[3] / "shared" / "data"
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from evaluation.statistics.votes import majority_at_k, pass_at_k, surest_of_k
+from proctor.evaluation.statistics.votes import majority_at_k, pass_at_k, surest_of_k
 
 
 @given(st.lists(st.booleans(), min_size=1, max_size=8), st.integers(1, 8))

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from router.calibrate import Proposal, Row, propose, propose_costs, survivors
-from router.decision import Costs
-from router.ledger import LedgerError, read_rows, snippet
+from proctor.router.calibrate import Proposal, Row, propose, propose_costs, survivors
+from proctor.router.decision import Costs
+from proctor.router.ledger import LedgerError, read_rows, snippet
 
 MEAN = 400.0
 

@@ -2,9 +2,9 @@ from typing import Any
 
 import pytest
 
-from router import Constant, Conversation, UnknownClassifier, classifier, load
-from router.linear import Linear
-from router.rules import Rules
+from proctor.router import Constant, Conversation, UnknownClassifier, classifier, load
+from proctor.router.linear import Linear
+from proctor.router.rules import Rules
 
 
 @pytest.mark.parametrize(

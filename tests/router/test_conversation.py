@@ -1,4 +1,4 @@
-from router.conversation import HEAD, TAIL, Conversation, Turn, bounded
+from proctor.router.conversation import HEAD, TAIL, Conversation, Turn, bounded
 
 
 def test_the_last_user_turn_decides() -> None:

@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from router import LEVELS, Costs, decide
+from proctor.router import LEVELS, Costs, decide
 
 certain = [tuple(float(at == level) for at in range(4)) for level in range(4)]
 

@@ -3,7 +3,7 @@ from importlib import resources
 
 import pytest
 
-from router.lexicon import EDGE_WORDS, LEAST_LETTERS, SCRIPTS, Lexicon, words_of
+from proctor.router.lexicon import EDGE_WORDS, LEAST_LETTERS, SCRIPTS, Lexicon, words_of
 
 LEXICON = Lexicon(
     {
@@ -54,7 +54,9 @@ def test_words_are_runs_of_letters(text: str) -> None:
 
 
 def test_beginnings_in_the_package_are_long_enough_to_be_found() -> None:
-    groups = tomllib.loads(resources.files("router").joinpath("lexicon.toml").read_text("utf-8"))
+    groups = tomllib.loads(
+        resources.files("proctor.router").joinpath("lexicon.toml").read_text("utf-8")
+    )
     for languages in groups.values():
         for language, terms in languages.items():
             for term in terms.split(", "):

@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from router import Classifier, Conversation, Turn, decide
-from router.linear import Linear
-from router.rules import Rules
+from proctor.router import Classifier, Conversation, Turn, decide
+from proctor.router.linear import Linear
+from proctor.router.rules import Rules
 from tests.router.prompts import EASY, HARD, PASTED
 
 LINEAR, RULES = Linear(), Rules()

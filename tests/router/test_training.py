@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 from sklearn.ensemble import GradientBoostingClassifier
 
-from router import Conversation, cli, decide
-from router.linear import NAMES, Linear
-from router.model import Model, ModelError
-from router.train import TrainingDataError, cross_validate, fit, read_records, train
-from router.train.fitting import TREE_DEPTH, Inputs, fit_once, tree_arrays
+from proctor.router import Conversation, cli, decide
+from proctor.router.linear import NAMES, Linear
+from proctor.router.model import Model, ModelError
+from proctor.router.train import TrainingDataError, cross_validate, fit, read_records, train
+from proctor.router.train.fitting import TREE_DEPTH, Inputs, fit_once, tree_arrays
 from tests.router import corpus
 
 ROOT = Path(__file__).parents[2]

@@ -14,7 +14,7 @@ from tests.server.harness import soon
 ROOT = Path(__file__).parents[2]
 SCRIPT = """
 import asyncio, sys, uvloop
-from server.engines.fake import FakeEngine, Script
+from proctor.server.engines.fake import FakeEngine, Script
 from tests.server.harness import listening
 
 async def main():

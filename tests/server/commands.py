@@ -12,12 +12,12 @@ ROOT = Path(__file__).resolve().parents[2]
 WITH_A_FAKE = """
 import asyncio
 import time
-import server.cli
-import server.serving
-from server.engines.fake import FakeEngine, Script
-from server.engines.processes import ENDING
-server.serving.load_engine = lambda settings: {engine}
-raise SystemExit(server.cli.main(["serve", "--port", "0", "--model", "fake"]))
+import proctor.server.cli
+import proctor.server.serving
+from proctor.server.engines.fake import FakeEngine, Script
+from proctor.server.engines.processes import ENDING
+proctor.server.serving.load_engine = lambda settings: {engine}
+raise SystemExit(proctor.server.cli.main(["serve", "--port", "0", "--model", "fake"]))
 """
 
 

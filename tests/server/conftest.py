@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from server.ledger.database import connect
-from server.ledger.store import Store
+from proctor.server.ledger.database import connect
+from proctor.server.ledger.store import Store
 from tests.server.ledger.postgres import Cluster
 from tests.waiting import PATIENCE
 
@@ -17,12 +17,17 @@ NUMBERS = count()
 @pytest.fixture(autouse=True)
 def patient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Databases are waited for as long as a busy machine takes over them."""
-    for module in ("server.keys.guard", "server.keys.purse", "server.metrics", "server.replays"):
+    for module in (
+        "proctor.server.keys.guard",
+        "proctor.server.keys.purse",
+        "proctor.server.metrics",
+        "proctor.server.replays",
+    ):
         monkeypatch.setattr(f"{module}.PATIENCE_SECONDS", PATIENCE)
-    for module in ("server.keys.purse", "server.replays"):
+    for module in ("proctor.server.keys.purse", "proctor.server.replays"):
         monkeypatch.setattr(f"{module}.CLOSE_SECONDS", PATIENCE)
-    monkeypatch.setattr("server.ledger.lease.RETIRE_SECONDS", PATIENCE)
-    monkeypatch.setattr("server.ledger.database.SECONDS", PATIENCE)
+    monkeypatch.setattr("proctor.server.ledger.lease.RETIRE_SECONDS", PATIENCE)
+    monkeypatch.setattr("proctor.server.ledger.database.SECONDS", PATIENCE)
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])

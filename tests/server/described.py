@@ -9,10 +9,10 @@ import httpx
 import orjson
 from jsonschema import Draft202012Validator
 
-from server import openapi
-from server.app import create_app
-from server.engines.fake import FakeEngine
-from server.settings import Settings
+from proctor.server import openapi
+from proctor.server.app import create_app
+from proctor.server.engines.fake import FakeEngine
+from proctor.server.settings import Settings
 
 HEADERS = (
     *("x-request-id", "x-budget-tier", "x-ignored-fields"),

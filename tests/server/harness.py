@@ -14,12 +14,12 @@ import uvicorn
 from fastapi import FastAPI
 from starlette.types import ASGIApp
 
-from server.app import create_app
-from server.engines.base import Job
-from server.engines.fake import FakeEngine
-from server.protocol import make_http
-from server.sections import CUSTOM
-from server.settings import Settings
+from proctor.server.app import create_app
+from proctor.server.engines.base import Job
+from proctor.server.engines.fake import FakeEngine
+from proctor.server.protocol import make_http
+from proctor.server.sections import CUSTOM
+from proctor.server.settings import Settings
 from tests.server.described import assert_described
 from tests.waiting import PATIENCE
 

@@ -1,6 +1,6 @@
 """The names that users rely on: paths, parameters, fields and metrics, as a sorted list of lines.
 
-    python -m tests.server.surface > tests/server/data/surface.txt
+python -m tests.server.surface > tests/server/data/surface.txt
 """
 
 from collections.abc import Iterator
@@ -8,11 +8,11 @@ from typing import Any
 
 from prometheus_client import CollectorRegistry, Metric
 
-from server import openapi
-from server.app import create_app
-from server.engines.fake import FakeEngine
-from server.metrics import Metrics
-from server.settings import Settings
+from proctor.server import openapi
+from proctor.server.app import create_app
+from proctor.server.engines.fake import FakeEngine
+from proctor.server.metrics import Metrics
+from proctor.server.settings import Settings
 
 COMBINATIONS = ("allOf", "anyOf", "oneOf")
 

@@ -5,8 +5,8 @@ import asyncio
 import httpx
 import pytest
 
-from server.engines.base import Job
-from server.engines.fake import FakeEngine
+from proctor.server.engines.base import Job
+from proctor.server.engines.fake import FakeEngine
 from tests.server.harness import CHAT, body, client, listening, soon
 
 PROMPT = {"model": "fake", "prompt": "hi", "max_tokens": 4}

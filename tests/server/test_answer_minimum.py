@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from server.engines.fake import FakeEngine, Script
+from proctor.server.engines.fake import FakeEngine, Script
 from tests.server.harness import CHAT, body, client
 from tests.server.test_errors import assert_error
 from tests.server.test_raw import COMPLETIONS, OPEN, asked

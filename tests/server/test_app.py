@@ -6,11 +6,11 @@ import httpx
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from server.app import create_app
-from server.engines.base import Engine
-from server.engines.fake import FakeEngine, Script
-from server.middleware import request_id
-from server.settings import Settings
+from proctor.server.app import create_app
+from proctor.server.engines.base import Engine
+from proctor.server.engines.fake import FakeEngine, Script
+from proctor.server.middleware import request_id
+from proctor.server.settings import Settings
 from tests.server.harness import CHAT, body, client, soon
 
 

@@ -11,8 +11,8 @@ import pytest_asyncio
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from server.engines.fake import FakeEngine, Script
-from server.schemas import ChatRequest
+from proctor.server.engines.fake import FakeEngine, Script
+from proctor.server.schemas import ChatRequest
 from tests.server.harness import CHAT, body, listening, soon
 
 GOOD = 4

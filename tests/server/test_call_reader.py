@@ -9,18 +9,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from budget import TokenBudget
-from server.answer import AnswerText
-from server.channels import Call, Channels, Piece
-from server.completion import Draft
-from server.engines.answers import CallDelta, ToolChoice, ToolFormat
-from server.engines.base import Job, ModelInfo, Sampling
-from server.engines.fake import END_THINK, END_TURN, MARKERS, SPECIAL, TURN, ByteCodec
-from server.schemas import ReasoningFormat
+from proctor.budget import TokenBudget
+from proctor.server.answer import AnswerText
+from proctor.server.channels import Call, Channels, Piece
+from proctor.server.completion import Draft
+from proctor.server.engines.answers import CallDelta, ToolChoice, ToolFormat
+from proctor.server.engines.base import Job, ModelInfo, Sampling
+from proctor.server.engines.fake import END_THINK, END_TURN, MARKERS, SPECIAL, TURN, ByteCodec
+from proctor.server.schemas import ReasoningFormat
 from tests.server.tool_formats import FORMATS, PARTS, TOOLS, Spelled
 
 tools_module = pytest.importorskip(
-    "server.engines.tools", reason="the CPU engine, whose tool parsers these are, is missing"
+    "proctor.server.engines.tools",
+    reason="the CPU engine, whose tool parsers these are, is missing",
 )
 
 ANY = ToolChoice(TOOLS, "auto", None, True, None)

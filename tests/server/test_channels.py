@@ -5,11 +5,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from budget import DesyncError, EndReason, Markers, TokenBudget, Vocabulary
-from server.answer import AnswerText
-from server.channels import Channel, Channels, Piece
-from server.engines.base import Job, ModelInfo, Sampling
-from server.engines.fake import END_THINK, END_TURN, MARKERS, THINK, ByteCodec
+from proctor.budget import DesyncError, EndReason, Markers, TokenBudget, Vocabulary
+from proctor.server.answer import AnswerText
+from proctor.server.channels import Channel, Channels, Piece
+from proctor.server.engines.base import Job, ModelInfo, Sampling
+from proctor.server.engines.fake import END_THINK, END_TURN, MARKERS, THINK, ByteCodec
 
 LONG = Markers(tuple(b"<think>"), tuple(b"</think>"), frozenset({END_TURN}))
 

@@ -2,7 +2,7 @@ from typing import Any
 
 import pytest
 
-from server.engines.fake import END_THINK, END_TURN, THINK, FakeEngine, Script
+from proctor.server.engines.fake import END_THINK, END_TURN, THINK, FakeEngine, Script
 from tests.server.harness import CHAT, body, client
 
 SCRIPT = Script(("one ☃", "two", "three"), "\n\nThe answer is ☃")

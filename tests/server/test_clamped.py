@@ -10,16 +10,16 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from budget import BudgetError
-from router import LEVELS
-from server.admission import Admissions
-from server.engines.fake import FakeEngine
-from server.errors import ApiError
-from server.key import Key
-from server.routing import Router
-from server.schemas import ChatRequest
-from server.sections import RouterSettings
-from server.settings import Settings
+from proctor.budget import BudgetError
+from proctor.router import LEVELS
+from proctor.server.admission import Admissions
+from proctor.server.engines.fake import FakeEngine
+from proctor.server.errors import ApiError
+from proctor.server.key import Key
+from proctor.server.routing import Router
+from proctor.server.schemas import ChatRequest
+from proctor.server.sections import RouterSettings
+from proctor.server.settings import Settings
 from tests.server.harness import CHAT, body, client, events, settings
 from tests.server.keys.making import bearer, listed, make_key
 from tests.server.ledger.making import rows_at

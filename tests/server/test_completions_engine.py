@@ -13,14 +13,14 @@ from starlette.requests import Request
 from starlette.responses import StreamingResponse
 from starlette.routing import Route
 
-from budget import DesyncError, TokenBudget
-from server.app import create_app
-from server.engines.answers import Constraint, Kind
-from server.engines.base import EngineUnavailable, Finish, Job, Sampling, Unserved
-from server.engines.completions import CompletionsEngine
-from server.engines.discovery import Service
-from server.engines.fake import END_THINK, END_TURN, THINK
-from server.engines.upstream import Refused, Upstream
+from proctor.budget import DesyncError, TokenBudget
+from proctor.server.app import create_app
+from proctor.server.engines.answers import Constraint, Kind
+from proctor.server.engines.base import EngineUnavailable, Finish, Job, Sampling, Unserved
+from proctor.server.engines.completions import CompletionsEngine
+from proctor.server.engines.discovery import Service
+from proctor.server.engines.fake import END_THINK, END_TURN, THINK
+from proctor.server.engines.upstream import Refused, Upstream
 from tests.server.harness import (
     CHAT,
     QuietServer,

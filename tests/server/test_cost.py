@@ -8,14 +8,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from budget import EndReason, Machine, TokenBudget
-from server.bill import HOUR, SMALLEST, Bill, Tariff
-from server.busy import BusyClock
-from server.engines.base import Finish
-from server.engines.fake import MARKERS, FakeEngine, Script
-from server.sections import MachinePrice
-from server.settings import BadSettings, load_settings
-from server.turn import End
+from proctor.budget import EndReason, Machine, TokenBudget
+from proctor.server.bill import HOUR, SMALLEST, Bill, Tariff
+from proctor.server.busy import BusyClock
+from proctor.server.engines.base import Finish
+from proctor.server.engines.fake import MARKERS, FakeEngine, Script
+from proctor.server.sections import MachinePrice
+from proctor.server.settings import BadSettings, load_settings
+from proctor.server.turn import End
 from tests.server.harness import CHAT, body, client, events, settings
 
 ROUTE = "/v1/route"

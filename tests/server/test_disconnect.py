@@ -5,7 +5,7 @@ import httpx
 import orjson
 import pytest
 
-from server.engines.fake import FakeEngine, Script
+from proctor.server.engines.fake import FakeEngine, Script
 from tests.server.harness import CHAT, Gate, body, listening, soon, started
 
 

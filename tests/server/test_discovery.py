@@ -7,13 +7,13 @@ import httpx
 import orjson
 import pytest
 
-from server.engines import discovery
-from server.engines.completions import CompletionsEngine
-from server.engines.dialects import Texts, TokenIds
-from server.engines.discovery import discover
-from server.engines.fake import END_THINK
-from server.engines.upstream import Upstream
-from server.settings import BadSettings, load_settings
+from proctor.server.engines import discovery
+from proctor.server.engines.completions import CompletionsEngine
+from proctor.server.engines.dialects import Texts, TokenIds
+from proctor.server.engines.discovery import discover
+from proctor.server.engines.fake import END_THINK
+from proctor.server.engines.upstream import Upstream
+from proctor.server.settings import BadSettings, load_settings
 from tests.server.harness import settings
 from tests.server.upstream import DONE, END, LOCAL, Answer, connect, event, gone, runaway, stream
 

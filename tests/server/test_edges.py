@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from budget.policy import NUDGE_TEXT
-from server.engines.fake import FakeEngine, Script
+from proctor.budget.policy import NUDGE_TEXT
+from proctor.server.engines.fake import FakeEngine, Script
 from tests.server.harness import CHAT, body, client
 
 SENTENCES = "One. Two is here. Three is too. Four goes on and on until the budget ends."

@@ -4,8 +4,8 @@ from typing import Any
 import httpx
 import pytest
 
-from server.engines.base import Prompt
-from server.engines.fake import FakeEngine
+from proctor.server.engines.base import Prompt
+from proctor.server.engines.fake import FakeEngine
 from tests.server.harness import CHAT, body, client, started
 
 TEXT = {"role": "user", "content": "hi"}

@@ -2,9 +2,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from budget import EndReason, TokenBudget, replay
-from server.engines.base import EngineUnavailable, Finish, Job, Sampling
-from server.engines.fake import END_THINK, END_TURN, MARKERS, FakeEngine, Script
+from proctor.budget import EndReason, TokenBudget, replay
+from proctor.server.engines.base import EngineUnavailable, Finish, Job, Sampling
+from proctor.server.engines.fake import END_THINK, END_TURN, MARKERS, FakeEngine, Script
 
 WAIT = (tuple(b"Wait"), tuple(b"Hm"))
 

@@ -5,11 +5,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from budget import EndReason, Forced, Machine, OnLoop, ThinkingBudget, tokenize
-from server.answer import AnswerText
-from server.channels import Channel, Channels, Piece
-from server.engines.base import Job, Sampling
-from server.engines.fake import (
+from proctor.budget import EndReason, Forced, Machine, OnLoop, ThinkingBudget, tokenize
+from proctor.server.answer import AnswerText
+from proctor.server.channels import Channel, Channels, Piece
+from proctor.server.engines.base import Job, Sampling
+from proctor.server.engines.fake import (
     BYTES,
     END_THINK,
     MARKERS,
@@ -19,7 +19,7 @@ from server.engines.fake import (
     FakeEngine,
     Script,
 )
-from server.forced import ForcedSpan
+from proctor.server.forced import ForcedSpan
 from tests.server.harness import CHAT, body, client, events
 
 text = st.text(st.characters(exclude_characters="<>/", codec="utf-8"), max_size=12)

@@ -7,11 +7,11 @@ from contextlib import asynccontextmanager
 import httpx
 import pytest
 
-from server.app import create_app
-from server.engines.base import Engine, EngineUnavailable
-from server.engines.fake import FakeEngine, Script
-from server.host import EngineHost
-from server.turn import Crew
+from proctor.server.app import create_app
+from proctor.server.engines.base import Engine, EngineUnavailable
+from proctor.server.engines.fake import FakeEngine, Script
+from proctor.server.host import EngineHost
+from proctor.server.turn import Crew
 from tests.server.harness import CHAT, Gate, body, events, settings, soon
 
 STALL = {"stall_seconds": 0.05}
@@ -19,8 +19,8 @@ STALL = {"stall_seconds": 0.05}
 
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("server.host.PROBE_SECONDS", 0.01)
-    monkeypatch.setattr("server.host.FIRST_PAUSE_SECONDS", 0.01)
+    monkeypatch.setattr("proctor.server.host.PROBE_SECONDS", 0.01)
+    monkeypatch.setattr("proctor.server.host.FIRST_PAUSE_SECONDS", 0.01)
 
 
 class Garage:

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from server.authority import check_host, to_origin_form
-from server.engines.fake import FakeEngine
-from server.errors import BadRequest
+from proctor.server.authority import check_host, to_origin_form
+from proctor.server.engines.fake import FakeEngine
+from proctor.server.errors import BadRequest
 from tests.server.harness import CHAT, listening, soon
 from tests.server.test_errors import assert_error
 from tests.server.test_limits import converse

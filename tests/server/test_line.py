@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from server.engines.base import Job
-from server.engines.fake import FakeEngine
-from server.errors import Overloaded
-from server.line import Line
+from proctor.server.engines.base import Job
+from proctor.server.engines.fake import FakeEngine
+from proctor.server.errors import Overloaded
+from proctor.server.line import Line
 from tests.server.harness import CHAT, Gate, body, client, events, pass_time, soon
 
 

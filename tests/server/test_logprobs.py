@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from server.engines.fake import FakeEngine, Script
+from proctor.server.engines.fake import FakeEngine, Script
 from tests.server.harness import CHAT, added_up, body, client, events
 
 SCRIPT = Script(("Hm é.",), "\n\nIt is ☃.")

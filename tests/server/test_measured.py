@@ -2,8 +2,8 @@
 
 import asyncio
 
-from server.engines.base import Job
-from server.engines.fake import FakeEngine
+from proctor.server.engines.base import Job
+from proctor.server.engines.fake import FakeEngine
 from tests.server.harness import CHAT, body, client, soon
 from tests.server.test_errors import assert_error
 

@@ -5,8 +5,8 @@ import httpx
 import pytest
 from jsonschema import Draft202012Validator, ValidationError
 
-from server.app import create_app
-from server.engines.fake import FakeEngine
+from proctor.server.app import create_app
+from proctor.server.engines.fake import FakeEngine
 from tests.server.described import assert_described, document, validator
 from tests.server.harness import CHAT, body, client, settings
 

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from server.engines.fake import FakeEngine
-from server.origins import LOOPBACK
-from server.settings import BadSettings, load_settings
+from proctor.server.engines.fake import FakeEngine
+from proctor.server.origins import LOOPBACK
+from proctor.server.settings import BadSettings, load_settings
 from tests.server.harness import CHAT, body, client, listening
 from tests.server.test_errors import assert_error
 

@@ -1,6 +1,6 @@
 import pytest
 
-from server.engines.fake import FakeEngine
+from proctor.server.engines.fake import FakeEngine
 from tests.server.harness import client
 
 STRICT = "default-src 'self'; object-src 'none'; base-uri 'none'; form-action 'none'; "

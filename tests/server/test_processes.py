@@ -18,8 +18,8 @@ from typing import Any
 import psutil
 import pytest
 
-from server.engines.processes import EngineProcesses, started
-from server.engines.stall import SAMPLES, Activity, StallDetector, Stalled, answered
+from proctor.server.engines.processes import EngineProcesses, started
+from proctor.server.engines.stall import SAMPLES, Activity, StallDetector, Stalled, answered
 
 PATIENCE = 60
 SPAWN = multiprocessing.get_context("spawn")

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from server.engines.base import Score
-from server.engines.fake import (
+from proctor.server.engines.base import Score
+from proctor.server.engines.fake import (
     BYTES,
     END_THINK,
     END_TURN,
@@ -19,7 +19,7 @@ from server.engines.fake import (
     FakeEngine,
     Script,
 )
-from server.scores import TextLogprobs, TextOffsets, columns
+from proctor.server.scores import TextLogprobs, TextOffsets, columns
 from tests.server.harness import client, events
 from tests.server.test_errors import assert_error
 from tests.server.test_raw import COMPLETIONS, OPEN, RAW, SCRIPT, asked, post

@@ -6,7 +6,7 @@ import httpx
 import openai
 import pytest
 
-from server.engines.fake import BYTES, END_THINK, THINK, FakeEngine, Script
+from proctor.server.engines.fake import BYTES, END_THINK, THINK, FakeEngine, Script
 from tests.server.harness import CHAT, Gate, client, events, listening, soon
 from tests.server.test_app import samples
 from tests.server.test_errors import assert_error

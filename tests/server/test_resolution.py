@@ -7,14 +7,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from budget import BudgetError, OnLoop
-from router import LEVELS
-from server.asked import read_asked
-from server.errors import ApiError
-from server.resolution import Ceiling, Resolution, Source, resolve, wants_router
-from server.schemas import ChatRequest
-from server.sections import AUTO, CUSTOM
-from server.settings import Settings
+from proctor.budget import BudgetError, OnLoop
+from proctor.router import LEVELS
+from proctor.server.asked import read_asked
+from proctor.server.errors import ApiError
+from proctor.server.resolution import Ceiling, Resolution, Source, resolve, wants_router
+from proctor.server.schemas import ChatRequest
+from proctor.server.sections import AUTO, CUSTOM
+from proctor.server.settings import Settings
 
 MESSAGES = [{"role": "user", "content": "hi"}]
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, reject
 from hypothesis import strategies as st
 
-from budget import (
+from proctor.budget import (
     OPAQUE,
     DesyncError,
     EndReason,
@@ -18,8 +18,8 @@ from budget import (
     Vocabulary,
     replay,
 )
-from server.engines.base import EngineUnavailable, Finish, Job, ModelInfo, Sampling
-from server.engines.rounds import MAX_ROUNDS, Round, Rounds
+from proctor.server.engines.base import EngineUnavailable, Finish, Job, ModelInfo, Sampling
+from proctor.server.engines.rounds import MAX_ROUNDS, Round, Rounds
 from tests.budget.strategies import EOS, VOCABULARY, WORDS, budgets, markers, vocabularies
 
 THINK, END = WORDS, WORDS + 1

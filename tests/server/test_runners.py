@@ -8,8 +8,8 @@ from vllm.v1.worker.gpu.sample.logits_processor import (
     build_custom_logits_processors_params_validator,
 )
 
-from budget.processors.wire import KEY
-from server.engines.vllm import PROCESSORS
+from proctor.budget.processors.wire import KEY
+from proctor.server.engines.vllm import PROCESSORS
 
 MALFORMED = SamplingParams(extra_args={KEY: {"minimum": "many"}})
 

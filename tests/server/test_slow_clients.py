@@ -15,9 +15,9 @@ import httpx
 import orjson
 import pytest
 
-from server.engines.fake import FakeEngine, Script
-from server.protocol import MAX_PIPELINED
-from server.sending import MAX_UNTAKEN, UNDISTURBED_SECONDS, ClientTransport, SlowClients
+from proctor.server.engines.fake import FakeEngine, Script
+from proctor.server.protocol import MAX_PIPELINED
+from proctor.server.sending import MAX_UNTAKEN, UNDISTURBED_SECONDS, ClientTransport, SlowClients
 from tests.server import harness
 from tests.server.apart import listening_apart
 from tests.server.harness import CHAT, Gate, added_up, body, events, listening, pass_time, soon
@@ -180,7 +180,7 @@ def small_buffers(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def hasty(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     """Limits by which a client that takes nothing is let go at once."""
-    monkeypatch.setattr("server.sending.LOOK_SECONDS", 0.05)
+    monkeypatch.setattr("proctor.server.sending.LOOK_SECONDS", 0.05)
     return {"send_timeout_seconds": 0.2}
 
 

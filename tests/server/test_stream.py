@@ -5,8 +5,8 @@ from typing import Any
 import httpx
 import pytest
 
-from server.engines.fake import FakeEngine, Script
-from server.events import Failure, event, without_names
+from proctor.server.engines.fake import FakeEngine, Script
+from proctor.server.events import Failure, event, without_names
 from tests.server.harness import CHAT, Event, Gate, added_up, body, client, events, listening, soon
 
 

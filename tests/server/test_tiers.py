@@ -7,13 +7,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from router import Conversation, Costs, Verdict
-from server.engines.fake import FakeEngine, Script
-from server.loader import check_tiers
-from server.prices import Cost, affordable
-from server.routing import Router
-from server.sections import Prices, RouterSettings
-from server.settings import BadSettings, Settings, load_settings
+from proctor.router import Conversation, Costs, Verdict
+from proctor.server.engines.fake import FakeEngine, Script
+from proctor.server.loader import check_tiers
+from proctor.server.prices import Cost, affordable
+from proctor.server.routing import Router
+from proctor.server.sections import Prices, RouterSettings
+from proctor.server.settings import BadSettings, Settings, load_settings
 from tests.server.harness import CHAT, body, client, events
 
 ROUTE = "/v1/route"

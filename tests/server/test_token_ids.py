@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from server.engines.fake import END_THINK, END_TURN, FakeEngine, Script
+from proctor.server.engines.fake import END_THINK, END_TURN, FakeEngine, Script
 from tests.server.harness import CHAT, body, client, events
 from tests.server.test_errors import assert_error
 from tests.server.test_raw import COMPLETIONS, asked

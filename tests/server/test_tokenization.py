@@ -3,8 +3,8 @@ from typing import Any
 import httpx
 import pytest
 
-from server.engines.fake import BYTES, END_TURN, THINK, TURN, FakeEngine
-from server.prompts import MAX_TOKENS
+from proctor.server.engines.fake import BYTES, END_TURN, THINK, TURN, FakeEngine
+from proctor.server.prompts import MAX_TOKENS
 from tests.server.harness import CHAT, body, client
 from tests.server.test_errors import assert_error
 

@@ -4,11 +4,12 @@ from typing import Any
 
 import pytest
 
-from server.engines.answers import Kind, ToolChoice
+from proctor.server.engines.answers import Kind, ToolChoice
 from tests.server.tool_formats import FORMATS, TOOLS, Spelled
 
 tools_module = pytest.importorskip(
-    "server.engines.tools", reason="the CPU engine, whose tool parsers these are, is missing"
+    "proctor.server.engines.tools",
+    reason="the CPU engine, whose tool parsers these are, is missing",
 )
 xgrammar = pytest.importorskip("xgrammar")
 

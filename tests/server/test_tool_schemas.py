@@ -9,11 +9,11 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from server.engines.base import Unserved
+from proctor.server.engines.base import Unserved
 
 xgrammar = pytest.importorskip("xgrammar", reason="the CPU engine, which brings it, is missing")
 
-from server.engines.tool_schemas import arguments_schema  # noqa: E402
+from proctor.server.engines.tool_schemas import arguments_schema  # noqa: E402
 
 INTEGER = {"type": "integer", "minimum": 0, "maximum": 9}
 WORD = {"type": "string", "enum": ["x", "y"]}

@@ -7,13 +7,14 @@ from typing import Any
 import httpx
 import pytest
 
-from server.engines.answers import Constraint, Kind, ToolChoice, ToolFormat
-from server.engines.base import Unserved
-from server.engines.fake import FakeEngine, Script
+from proctor.server.engines.answers import Constraint, Kind, ToolChoice, ToolFormat
+from proctor.server.engines.base import Unserved
+from proctor.server.engines.fake import FakeEngine, Script
 from tests.server.harness import CHAT, body, client, events
 
 tools_module = pytest.importorskip(
-    "server.engines.tools", reason="the CPU engine, whose tool parsers these are, is missing"
+    "proctor.server.engines.tools",
+    reason="the CPU engine, whose tool parsers these are, is missing",
 )
 
 

@@ -19,9 +19,9 @@ from opentelemetry.semconv.attributes import error_attributes, http_attributes, 
 from opentelemetry.trace import SpanKind, StatusCode
 from prometheus_client.openmetrics.parser import text_string_to_metric_families
 
-from server.app import create_app
-from server.engines.fake import FakeEngine, Script
-from server.tracing import NO_TRACE, Tracing, open_tracing
+from proctor.server.app import create_app
+from proctor.server.engines.fake import FakeEngine, Script
+from proctor.server.tracing import NO_TRACE, Tracing, open_tracing
 from tests.server.harness import CHAT, Gate, body, client, serving, settings, soon
 
 RAW = "/v1/completions"

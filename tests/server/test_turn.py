@@ -4,15 +4,15 @@ from collections.abc import AsyncGenerator, Callable
 
 import pytest
 
-from budget import DesyncError, EndReason, TokenBudget
-from server.answer import AnswerText
-from server.channels import Channel, Channels, Piece
-from server.engines.base import Delta, EngineUnavailable, Finish, Job, Sampling
-from server.engines.fake import FakeEngine, Script
-from server.errors import Unavailable
-from server.line import Line
-from server.terms import Terms
-from server.turn import Choice, Crew, End, generate
+from proctor.budget import DesyncError, EndReason, TokenBudget
+from proctor.server.answer import AnswerText
+from proctor.server.channels import Channel, Channels, Piece
+from proctor.server.engines.base import Delta, EngineUnavailable, Finish, Job, Sampling
+from proctor.server.engines.fake import FakeEngine, Script
+from proctor.server.errors import Unavailable
+from proctor.server.line import Line
+from proctor.server.terms import Terms
+from proctor.server.turn import Choice, Crew, End, generate
 from tests.server.harness import CHAT, Gate, body, client, events, soon
 
 WAIT = (tuple(b"Wait"),)

@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 
-from server.engines.base import Job
-from server.engines.fake import SPELLING, FakeEngine, Script
+from proctor.server.engines.base import Job
+from proctor.server.engines.fake import SPELLING, FakeEngine, Script
 from tests.server.harness import CHAT, body, client, events
 from tests.server.test_errors import assert_error
 

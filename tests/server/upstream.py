@@ -7,13 +7,13 @@ from typing import Any
 import httpx
 import orjson
 
-from budget import TokenBudget
-from server.engines.base import Finish, Job, Sampling
-from server.engines.completions import CompletionsEngine
-from server.engines.dialects import Dialect, Texts, TokenIds
-from server.engines.discovery import LocalModel, Service
-from server.engines.fake import END_TURN, MARKERS, VOCABULARY, ByteCodec
-from server.engines.upstream import Upstream
+from proctor.budget import TokenBudget
+from proctor.server.engines.base import Finish, Job, Sampling
+from proctor.server.engines.completions import CompletionsEngine
+from proctor.server.engines.dialects import Dialect, Texts, TokenIds
+from proctor.server.engines.discovery import LocalModel, Service
+from proctor.server.engines.fake import END_TURN, MARKERS, VOCABULARY, ByteCodec
+from proctor.server.engines.upstream import Upstream
 
 END = "</think>"
 DONE = b"data: [DONE]\n\n"

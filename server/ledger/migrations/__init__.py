@@ -1,1 +1,1 @@
-"""How the ledger's tables came to be what they are; run by `server.ledger.store`."""
+"""How the ledger's tables came to be what they are; run by `proctor.server.ledger.store`."""

@@ -10,9 +10,9 @@ from multiprocessing import get_context
 
 import pytest
 
-from server.grammars.bounds import STACK_BYTES, bound
-from server.grammars.forking import BEGIN, Forking, hang_up
-from server.grammars.frames import Answer, Task, receive, send
+from proctor.server.grammars.bounds import STACK_BYTES, bound
+from proctor.server.grammars.forking import BEGIN, Forking, hang_up
+from proctor.server.grammars.frames import Answer, Task, receive, send
 
 PATIENCE = 120
 

@@ -14,19 +14,19 @@ pytest.importorskip("vllm", reason="the CPU engine is not installed")
 from vllm.engine.arg_utils import AsyncEngineArgs
 from vllm.tokenizers import cached_tokenizer_from_config
 
-from server.binding import Binder
-from server.body import parse_chat
-from server.engines.answers import Constraint, Kind
-from server.engines.base import EngineUnavailable, Unserved
-from server.engines.fake import FakeEngine
-from server.engines.grammars import CheckedGrammar
-from server.engines.tools import VllmTools
-from server.errors import BadRequest, Overloaded
-from server.grammars.frames import Answer
-from server.grammars.pool import Found, GrammarPool, _size
-from server.line import Line
-from server.sections import GrammarSettings
-from server.settings import DEMO
+from proctor.server.binding import Binder
+from proctor.server.body import parse_chat
+from proctor.server.engines.answers import Constraint, Kind
+from proctor.server.engines.base import EngineUnavailable, Unserved
+from proctor.server.engines.fake import FakeEngine
+from proctor.server.engines.grammars import CheckedGrammar
+from proctor.server.engines.tools import VllmTools
+from proctor.server.errors import BadRequest, Overloaded
+from proctor.server.grammars.frames import Answer
+from proctor.server.grammars.pool import Found, GrammarPool, _size
+from proctor.server.line import Line
+from proctor.server.sections import GrammarSettings
+from proctor.server.settings import DEMO
 from tests import hostile_constraints
 from tests.server.harness import body
 

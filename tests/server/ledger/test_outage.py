@@ -13,7 +13,7 @@ from pathlib import Path
 
 import httpx
 
-from server.ledger.database import sqlite_file
+from proctor.server.ledger.database import sqlite_file
 from tests.server.harness import CHAT, FakeEngine, body, client, soon
 from tests.server.ledger.making import rows_at
 from tests.server.ledger.postgres import Cluster
@@ -22,16 +22,16 @@ from tests.waiting import PATIENCE
 ROOT = Path(__file__).resolve().parents[3]
 SERVER = """
 import asyncio, random
-import server.cli, server.serving
-from server.engines.fake import FakeEngine, Script
+import proctor.server.cli, proctor.server.serving
+from proctor.server.engines.fake import FakeEngine, Script
 
 async def work(job, position):
     await asyncio.sleep(random.random() * 0.002)
 
-server.serving.load_engine = lambda settings: FakeEngine(
+proctor.server.serving.load_engine = lambda settings: FakeEngine(
     Script(("thinking about it",), "an answer"), before_token=work
 )
-raise SystemExit(server.cli.main(["serve", "--port", "0", "--model", "fake"]))
+raise SystemExit(proctor.server.cli.main(["serve", "--port", "0", "--model", "fake"]))
 """
 STREAMS = 16
 ENOUGH = 64

@@ -3,7 +3,7 @@
 import sqlalchemy as sa
 from alembic import op
 
-from server.ledger.tables import Money, Utc
+from proctor.server.ledger.tables import Money, Utc
 
 revision = "0001"
 down_revision = None

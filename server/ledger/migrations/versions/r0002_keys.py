@@ -3,7 +3,7 @@
 import sqlalchemy as sa
 from alembic import op
 
-from server.ledger.tables import Utc
+from proctor.server.ledger.tables import Utc
 
 revision = "0002"
 down_revision = "0001"

@@ -7,7 +7,7 @@ their names, are let go.
 import sqlalchemy as sa
 from alembic import op
 
-from server.ledger.tables import Utc
+from proctor.server.ledger.tables import Utc
 
 revision = "0003"
 down_revision = "0002"
