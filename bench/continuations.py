@@ -97,7 +97,7 @@ def peer(cached: bool) -> Side:
 
 
 def resubmitted(base_url: str) -> Side:
-    start = "import sys; from proctor.server.cli import main; sys.exit(main())"
+    start = "import sys; from proctor.server.cli.main import main; sys.exit(main())"
     flags = ["--model", str(MODEL), "--served-model-name", NAME]
     flags += ["--engine", "kind=completions", "--engine", f"base_url={base_url}/v1"]
     return Side(

@@ -21,15 +21,15 @@ from pathlib import Path
 
 import httpx
 
+from proctor.server.accounting.ledger.records import Row
+from proctor.server.accounting.ledger.store import Store
+from proctor.server.accounting.ledger.writer import BATCH, Writer
 from proctor.server.app import create_app
+from proctor.server.config.sections import CUSTOM, LedgerSettings, Prices
+from proctor.server.config.settings import Settings
 from proctor.server.engines.fake import FakeEngine, Script
-from proctor.server.ledger.database import connect
-from proctor.server.ledger.rows import Row
-from proctor.server.ledger.store import Store
-from proctor.server.ledger.writer import BATCH, Writer
-from proctor.server.prices import Cost
-from proctor.server.sections import CUSTOM, LedgerSettings, Prices
-from proctor.server.settings import Settings
+from proctor.server.pricing import Cost
+from proctor.server.storage.database import connect
 
 PART = Decimal("0.000123")
 

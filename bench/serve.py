@@ -8,10 +8,10 @@ import uvicorn
 from vllm import SamplingParams
 
 from proctor.server.app import create_app
+from proctor.server.config.sections import CUSTOM
+from proctor.server.config.settings import Settings
 from proctor.server.engines.base import Engine, Job
-from proctor.server.engines.vllm import MarkerSource, VllmEngine
-from proctor.server.sections import CUSTOM
-from proctor.server.settings import Settings
+from proctor.server.engines.vllm.engine import MarkerSource, VllmEngine
 
 NAME = "proctor-demo"
 

@@ -13,39 +13,39 @@ from starlette.routing import Match
 from starlette.types import Scope
 
 from proctor.budget import BudgetError
-from proctor.server import openapi
-from proctor.server.admission import Admissions
-from proctor.server.bill import Tariff
-from proctor.server.bodies import Bodies
-from proctor.server.chat import Chat
-from proctor.server.dry_run import DryRun
+from proctor.server.accounting.cost import Tariff
+from proctor.server.accounting.estimates import Recent
+from proctor.server.accounting.ledger.recorder import Books
+from proctor.server.accounting.ledger.service import open_ledger
+from proctor.server.accounting.reservations import Purse
+from proctor.server.api import openapi
+from proctor.server.api.chat import Chat
+from proctor.server.api.completions import Completions
+from proctor.server.api.feedback import Feedback
+from proctor.server.api.idempotency import open_replays
+from proctor.server.api.metrics import Exposition
+from proctor.server.api.models import Models
+from proctor.server.api.route import DryRun
+from proctor.server.api.tiers import Tiers
+from proctor.server.api.tokenize import Tokenization
+from proctor.server.api.ui import add_pages
+from proctor.server.auth.api_key import Key
+from proctor.server.auth.authenticator import Guard
+from proctor.server.auth.store import open_keys
+from proctor.server.config.settings import Settings
 from proctor.server.engines.base import EngineUnavailable, Unserved
+from proctor.server.engines.supervisor import EngineHost, Load
 from proctor.server.errors import ApiError, MethodNotAllowed, NotFound, as_api_error
-from proctor.server.estimates import Recent
-from proctor.server.exposition import Exposition
-from proctor.server.feedback import Feedback
-from proctor.server.host import EngineHost, Load
-from proctor.server.key import Key
-from proctor.server.keys.guard import Guard
-from proctor.server.keys.purse import Purse
-from proctor.server.keys.store import open_keys
-from proctor.server.ledger.entry import Books
-from proctor.server.ledger.ledger import open_ledger
-from proctor.server.line import Line
-from proctor.server.metrics import CLIENT_GONE, Metrics
-from proctor.server.middleware import Heads, Metered, RequestIds
-from proctor.server.models import Models
-from proctor.server.origins import Origins
-from proctor.server.pages import add_pages
-from proctor.server.raw import Completions
-from proctor.server.replays import open_replays
-from proctor.server.responses import Health, Ready, ServerLoad, Version, as_json
-from proctor.server.routing import Router
-from proctor.server.settings import Settings
-from proctor.server.tiers import Tiers
-from proctor.server.tokenization import Tokenization
-from proctor.server.tracing import Tracing, open_tracing
-from proctor.server.turn import Crew
+from proctor.server.fair_queue import Line
+from proctor.server.generation.admission import Admissions
+from proctor.server.generation.routing import Router
+from proctor.server.generation.runner import Crew
+from proctor.server.schemas.responses import Health, Ready, ServerLoad, Version, as_json
+from proctor.server.telemetry.metrics import CLIENT_GONE, Metrics
+from proctor.server.telemetry.tracing import Tracing, open_tracing
+from proctor.server.transport.bodies import Bodies
+from proctor.server.transport.cors import Origins
+from proctor.server.transport.middleware import Heads, Metered, RequestIds
 
 CHAT_PATH = "/v1/chat/completions"
 COMPLETIONS_PATH = "/v1/completions"

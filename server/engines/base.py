@@ -10,8 +10,8 @@ from enum import StrEnum
 from typing import Any, NamedTuple, Protocol
 
 from proctor.budget import OPAQUE, Markers, TokenBudget, Vocabulary
-from proctor.server.engines.answers import Constraint, ToolFormat
-from proctor.server.engines.stall import Patience
+from proctor.server.engines.processes.stall import Patience
+from proctor.server.engines.tool_calls import Constraint, ToolFormat
 
 
 class EngineUnavailable(RuntimeError):

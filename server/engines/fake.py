@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from proctor.budget import Machine, Markers, Vocabulary
-from proctor.server.engines.answers import ToolFormat
 from proctor.server.engines.base import (
     Delta,
     EngineUnavailable,
@@ -24,7 +23,8 @@ from proctor.server.engines.base import (
     Prompt,
     Score,
 )
-from proctor.server.engines.stall import Patience
+from proctor.server.engines.processes.stall import Patience
+from proctor.server.engines.tool_calls import ToolFormat
 
 BYTES = 256
 THINK, END_THINK, TURN, END_TURN = range(BYTES, BYTES + 4)

@@ -5,8 +5,8 @@ import re
 import pytest
 from playwright.async_api import Browser, expect
 
+from proctor.server.config.sections import Prices
 from proctor.server.engines.fake import FakeEngine, Script
-from proctor.server.sections import Prices
 from tests.browser.opening import browsing, opened
 from tests.browser.using import ask, choose, facts, field
 from tests.engine.served import Served

@@ -45,7 +45,7 @@ async def hold(job: Job, position: int) -> None:
 
 def engine() -> FakeEngine:
     """An engine that follows `script`, and calls tools as Hermes and Qwen do."""
-    from proctor.server.engines.tools import VllmTools
+    from proctor.server.engines.vllm.tools import VllmTools
 
     return FakeEngine(
         script, name="scripted", before_token=hold, tools=VllmTools("hermes", Words())

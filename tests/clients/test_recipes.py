@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from proctor.server.app import create_app
-from proctor.server.settings import load_settings
+from proctor.server.config.settings import load_settings
 from tests.engine.recording import RecordingEngine
 from tests.engine.served import Served
 from tests.server.harness import serving

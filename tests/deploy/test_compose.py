@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 import yaml
 
+from proctor.server.config.settings import Settings
 from proctor.server.engines.fake import FakeEngine
-from proctor.server.settings import Settings
 from tests.deploy.shipped import DEPLOY
 from tests.server.harness import listening
 

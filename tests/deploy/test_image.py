@@ -61,7 +61,7 @@ def test_what_is_copied_installs_and_runs(stage: str, tmp_path: Path) -> None:
     clean = tmp_path / "home"
     clean.mkdir()
     call = (
-        "import proctor.server; from proctor.server.cli import main; "
+        "import proctor.server; from proctor.server.cli.main import main; "
         "print(proctor.server.__file__); main()"
     )
     proctor = [sys.executable, "-P", "-c", call]

@@ -15,10 +15,10 @@ import pytest_asyncio
 from opentelemetry.sdk.trace import TracerProvider
 
 from proctor.server.app import create_app
+from proctor.server.auth.api_key import hash_token, id_of, make_token
 from proctor.server.engines.base import Job
 from proctor.server.engines.fake import FakeEngine, Script
-from proctor.server.key import hash_token, id_of, make_token
-from proctor.server.tracing import Tracing
+from proctor.server.telemetry.tracing import Tracing
 from tests.deploy.prometheus import PATIENCE, Prometheus, scraping
 from tests.deploy.shipped import DEPLOY, Query, alerts, always, queries, rules
 from tests.engine.served import Served

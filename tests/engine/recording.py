@@ -4,9 +4,9 @@ from collections.abc import AsyncGenerator
 from dataclasses import dataclass, field
 
 from proctor.budget import EndReason, Outcome, replay
-from proctor.server.engines.answers import ToolFormat
 from proctor.server.engines.base import Codec, Delta, Engine, Job, ModelInfo
-from proctor.server.engines.stall import Patience
+from proctor.server.engines.processes.stall import Patience
+from proctor.server.engines.tool_calls import ToolFormat
 
 
 @dataclass

@@ -14,10 +14,10 @@ import uvicorn
 from prometheus_client import REGISTRY
 
 from proctor.server.app import create_app
+from proctor.server.cli.serve import KEEP_ALIVE_SECONDS
+from proctor.server.config.sections import CUSTOM
+from proctor.server.config.settings import Settings, load_settings
 from proctor.server.engines.base import Engine
-from proctor.server.sections import CUSTOM
-from proctor.server.serving import KEEP_ALIVE_SECONDS
-from proctor.server.settings import Settings, load_settings
 from tests.engine.recording import RecordingEngine
 from tests.server.harness import listener
 from tests.waiting import PATIENCE
@@ -109,7 +109,7 @@ def _serving(**given: Any) -> Iterator[Served]:
     loaded: list[RecordingEngine] = []
 
     def load() -> Engine:
-        from proctor.server.loader import load_engine
+        from proctor.server.engines.factory import load_engine
 
         loaded.append(RecordingEngine(load_engine(settings)))
         return loaded[0]

@@ -22,7 +22,7 @@ from tests.engine.asking import CHAT
 from tests.engine.served import START_SECONDS
 
 PATIENCE = 300
-SERVE = "import sys; from proctor.server.cli import main; sys.exit(main())"
+SERVE = "import sys; from proctor.server.cli.main import main; sys.exit(main())"
 SPIN = "while True: pass"
 SHARED_MEMORY = Path("/dev/shm")
 LONG = {

@@ -10,14 +10,14 @@ import pytest
 
 from proctor.budget import TokenBudget
 from proctor.server.app import create_app
-from proctor.server.engines.answers import Constraint, Kind
+from proctor.server.config.sections import CUSTOM
+from proctor.server.config.settings import load_settings
 from proctor.server.engines.base import EngineUnavailable, Job, Sampling
-from proctor.server.engines.grammars import CheckedGrammar
-from proctor.server.engines.stall import Patience
-from proctor.server.engines.vllm import VllmEngine
-from proctor.server.loader import load_engine
-from proctor.server.sections import CUSTOM
-from proctor.server.settings import load_settings
+from proctor.server.engines.factory import load_engine
+from proctor.server.engines.grammars.base import CheckedGrammar
+from proctor.server.engines.processes.stall import Patience
+from proctor.server.engines.tool_calls import Constraint, Kind
+from proctor.server.engines.vllm.engine import VllmEngine
 from tests.engine.asking import CHAT
 from tests.engine.served import START_SECONDS, metrics_kept
 from tests.server.described import assert_described
@@ -76,7 +76,7 @@ def keep_metrics() -> Iterator[None]:
 
 
 async def test_everyone_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("proctor.server.host.PROBE_SECONDS", 10 * START_SECONDS)
+    monkeypatch.setattr("proctor.server.engines.supervisor.PROBE_SECONDS", 10 * START_SECONDS)
     entered, opened = asyncio.Event(), asyncio.Event()
 
     async def slowly(constraint: Constraint, owner: str) -> CheckedGrammar:

@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 
-from proctor.server.engines.codec import VllmCodec
-from proctor.server.engines.local import load_local
-from proctor.server.engines.vllm import MarkerSource
-from proctor.server.schemas import ChatRequest
-from proctor.server.settings import DEMO
+from proctor.server.config.settings import DEMO
+from proctor.server.engines.vllm.codec import VllmCodec
+from proctor.server.engines.vllm.engine import MarkerSource
+from proctor.server.engines.vllm.tokenizer_bundle import load_local
+from proctor.server.schemas.generation import ChatRequest
 from tests.server.harness import body
 
 pytestmark = pytest.mark.engine

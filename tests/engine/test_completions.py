@@ -19,13 +19,13 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from proctor.budget import TokenBudget
 from proctor.server.app import create_app
+from proctor.server.config.sections import CUSTOM
+from proctor.server.config.settings import DEMO, Settings
 from proctor.server.engines.base import Job, Sampling
-from proctor.server.engines.completions import CompletionsEngine
-from proctor.server.engines.dialects import Texts, TokenIds
-from proctor.server.engines.discovery import LocalModel
-from proctor.server.loader import load_engine
-from proctor.server.sections import CUSTOM
-from proctor.server.settings import DEMO, Settings
+from proctor.server.engines.completions.dialects import Texts, TokenIds
+from proctor.server.engines.completions.discovery import LocalModel
+from proctor.server.engines.completions.engine import CompletionsEngine
+from proctor.server.engines.factory import load_engine
 from tests.engine.asking import ask, assert_kept, body, random_request
 from tests.engine.prompts import chain
 from tests.engine.recording import RecordingEngine

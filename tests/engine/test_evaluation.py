@@ -10,7 +10,7 @@ import pytest
 from proctor.evaluation.report.findings import Findings
 from proctor.evaluation.settings import Kind
 from proctor.evaluation.store import read_store
-from proctor.server.cli import main
+from proctor.server.cli.main import main
 from tests.engine.served import PATIENCE, Served
 
 pytestmark = pytest.mark.engine
@@ -39,7 +39,7 @@ async def test_does_thinking_pay(
 ) -> None:
     out = tmp_path / "rows.jsonl"
     begun = set(served.engine.recordings)
-    script = "import sys; from proctor.server.cli import main; sys.exit(main())"
+    script = "import sys; from proctor.server.cli.main import main; sys.exit(main())"
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-c", script, *command(served, out), stderr=asyncio.subprocess.DEVNULL
     )

@@ -7,7 +7,7 @@ from typing import Any
 import httpx
 import pytest
 
-from proctor.server.engines import vllm
+from proctor.server.engines.vllm import engine as vllm
 from tests.engine.asking import body
 from tests.engine.served import PATIENCE, Served
 

@@ -17,7 +17,7 @@ from proctor.evaluation.report.writing import to_html, to_markdown, to_terminal
 from proctor.evaluation.rows import Row
 from proctor.evaluation.settings import Kind, Setting
 from proctor.evaluation.store import Kept
-from proctor.server.settings import Settings
+from proctor.server.config.settings import Settings
 from tests.evaluation.making import PROTOCOL, row, run
 
 QUESTIONS = 200

@@ -12,12 +12,12 @@ ROOT = Path(__file__).resolve().parents[2]
 WITH_A_FAKE = """
 import asyncio
 import time
-import proctor.server.cli
-import proctor.server.serving
+import proctor.server.cli.main
+import proctor.server.cli.serve
 from proctor.server.engines.fake import FakeEngine, Script
-from proctor.server.engines.processes import ENDING
-proctor.server.serving.load_engine = lambda settings: {engine}
-raise SystemExit(proctor.server.cli.main(["serve", "--port", "0", "--model", "fake"]))
+from proctor.server.engines.processes.engine_processes import ENDING
+proctor.server.cli.serve.load_engine = lambda settings: {engine}
+raise SystemExit(proctor.server.cli.main.main(["serve", "--port", "0", "--model", "fake"]))
 """
 
 

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from proctor.server.ledger.database import connect
-from proctor.server.ledger.store import Store
+from proctor.server.accounting.ledger.store import Store
+from proctor.server.storage.database import connect
 from tests.server.ledger.postgres import Cluster
 from tests.waiting import PATIENCE
 
@@ -18,16 +18,16 @@ NUMBERS = count()
 def patient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Databases are waited for as long as a busy machine takes over them."""
     for module in (
-        "proctor.server.keys.guard",
-        "proctor.server.keys.purse",
-        "proctor.server.metrics",
-        "proctor.server.replays",
+        "proctor.server.auth.authenticator",
+        "proctor.server.accounting.reservations",
+        "proctor.server.telemetry.metrics",
+        "proctor.server.api.idempotency",
     ):
         monkeypatch.setattr(f"{module}.PATIENCE_SECONDS", PATIENCE)
-    for module in ("proctor.server.keys.purse", "proctor.server.replays"):
+    for module in ("proctor.server.accounting.reservations", "proctor.server.api.idempotency"):
         monkeypatch.setattr(f"{module}.CLOSE_SECONDS", PATIENCE)
-    monkeypatch.setattr("proctor.server.ledger.lease.RETIRE_SECONDS", PATIENCE)
-    monkeypatch.setattr("proctor.server.ledger.database.SECONDS", PATIENCE)
+    monkeypatch.setattr("proctor.server.accounting.ledger.lease.RETIRE_SECONDS", PATIENCE)
+    monkeypatch.setattr("proctor.server.storage.database.SECONDS", PATIENCE)
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])

@@ -9,10 +9,10 @@ import httpx
 import orjson
 from jsonschema import Draft202012Validator
 
-from proctor.server import openapi
+from proctor.server.api import openapi
 from proctor.server.app import create_app
+from proctor.server.config.settings import Settings
 from proctor.server.engines.fake import FakeEngine
-from proctor.server.settings import Settings
 
 HEADERS = (
     *("x-request-id", "x-budget-tier", "x-ignored-fields"),

@@ -15,11 +15,11 @@ from fastapi import FastAPI
 from starlette.types import ASGIApp
 
 from proctor.server.app import create_app
+from proctor.server.config.sections import CUSTOM
+from proctor.server.config.settings import Settings
 from proctor.server.engines.base import Job
 from proctor.server.engines.fake import FakeEngine
-from proctor.server.protocol import make_http
-from proctor.server.sections import CUSTOM
-from proctor.server.settings import Settings
+from proctor.server.transport.http_protocol import make_http
 from tests.server.described import assert_described
 from tests.waiting import PATIENCE
 

@@ -17,7 +17,7 @@ from multiprocessing.connection import Connection
 
 import psutil
 
-from proctor.server.engines.reaper import MARK, reaping
+from proctor.server.engines.processes.reaper import MARK, reaping
 
 SECONDS = 600
 SLEEP = f"import time; time.sleep({SECONDS})"

@@ -8,11 +8,11 @@ from typing import Any
 
 from prometheus_client import CollectorRegistry, Metric
 
-from proctor.server import openapi
+from proctor.server.api import openapi
 from proctor.server.app import create_app
+from proctor.server.config.settings import Settings
 from proctor.server.engines.fake import FakeEngine
-from proctor.server.metrics import Metrics
-from proctor.server.settings import Settings
+from proctor.server.telemetry.metrics import Metrics
 
 COMBINATIONS = ("allOf", "anyOf", "oneOf")
 

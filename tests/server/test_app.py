@@ -7,10 +7,10 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from proctor.server.app import create_app
+from proctor.server.config.settings import Settings
 from proctor.server.engines.base import Engine
 from proctor.server.engines.fake import FakeEngine, Script
-from proctor.server.middleware import request_id
-from proctor.server.settings import Settings
+from proctor.server.transport.middleware import request_id
 from tests.server.harness import CHAT, body, client, soon
 
 

@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from proctor.server.engines.fake import FakeEngine, Script
-from proctor.server.schemas import ChatRequest
+from proctor.server.schemas.generation import ChatRequest
 from tests.server.harness import CHAT, body, listening, soon
 
 GOOD = 4

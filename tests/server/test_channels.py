@@ -6,10 +6,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from proctor.budget import DesyncError, EndReason, Markers, TokenBudget, Vocabulary
-from proctor.server.answer import AnswerText
-from proctor.server.channels import Channel, Channels, Piece
 from proctor.server.engines.base import Job, ModelInfo, Sampling
 from proctor.server.engines.fake import END_THINK, END_TURN, MARKERS, THINK, ByteCodec
+from proctor.server.generation.answer_text import AnswerText
+from proctor.server.generation.channels import Channel, Channels, Piece
 
 LONG = Markers(tuple(b"<think>"), tuple(b"</think>"), frozenset({END_TURN}))
 

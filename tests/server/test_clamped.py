@@ -12,14 +12,14 @@ from hypothesis import strategies as st
 
 from proctor.budget import BudgetError
 from proctor.router import LEVELS
-from proctor.server.admission import Admissions
+from proctor.server.auth.api_key import Key
+from proctor.server.config.sections import RouterSettings
+from proctor.server.config.settings import Settings
 from proctor.server.engines.fake import FakeEngine
 from proctor.server.errors import ApiError
-from proctor.server.key import Key
-from proctor.server.routing import Router
-from proctor.server.schemas import ChatRequest
-from proctor.server.sections import RouterSettings
-from proctor.server.settings import Settings
+from proctor.server.generation.admission import Admissions
+from proctor.server.generation.routing import Router
+from proctor.server.schemas.generation import ChatRequest
 from tests.server.harness import CHAT, body, client, events, settings
 from tests.server.keys.making import bearer, listed, make_key
 from tests.server.ledger.making import rows_at

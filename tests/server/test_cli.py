@@ -4,7 +4,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from proctor.server.cli import main
+from proctor.server.cli.main import main
 from tests.server.commands import read_until, ready, serving
 from tests.server.harness import CHAT, body
 from tests.waiting import PATIENCE

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proctor.server.engines.answers import Constraint, Kind
 from proctor.server.engines.base import Unserved
-from proctor.server.engines.complexity import (
+from proctor.server.engines.fake import FakeEngine
+from proctor.server.engines.grammars.complexity import (
     MAX_CHOICES_LENGTH,
     MAX_GROUPS,
     MAX_NESTING,
@@ -18,7 +18,7 @@ from proctor.server.engines.complexity import (
     MAX_REPEATED,
     check_complexity,
 )
-from proctor.server.engines.fake import FakeEngine
+from proctor.server.engines.tool_calls import Constraint, Kind
 from tests.server.harness import CHAT, body, client
 
 EMAIL = r"^[a-zA-Z0-9.!#$%&'*+/=?^_`{|}~-]+@[a-zA-Z0-9](?:[a-zA-Z0-9-]{0,61}[a-zA-Z0-9])?$"

@@ -9,13 +9,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from proctor.budget import EndReason, Machine, TokenBudget
-from proctor.server.bill import HOUR, SMALLEST, Bill, Tariff
-from proctor.server.busy import BusyClock
+from proctor.server.accounting.cost import HOUR, SMALLEST, Bill, Tariff
+from proctor.server.accounting.engine_time import BusyClock
+from proctor.server.config.sections import MachinePrice
+from proctor.server.config.settings import BadSettings, load_settings
 from proctor.server.engines.base import Finish
 from proctor.server.engines.fake import MARKERS, FakeEngine, Script
-from proctor.server.sections import MachinePrice
-from proctor.server.settings import BadSettings, load_settings
-from proctor.server.turn import End
+from proctor.server.generation.runner import End
 from tests.server.harness import CHAT, body, client, events, settings
 
 ROUTE = "/v1/route"

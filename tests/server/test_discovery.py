@@ -7,13 +7,13 @@ import httpx
 import orjson
 import pytest
 
-from proctor.server.engines import discovery
-from proctor.server.engines.completions import CompletionsEngine
-from proctor.server.engines.dialects import Texts, TokenIds
-from proctor.server.engines.discovery import discover
+from proctor.server.config.settings import BadSettings, load_settings
+from proctor.server.engines.completions import discovery
+from proctor.server.engines.completions.dialects import Texts, TokenIds
+from proctor.server.engines.completions.discovery import discover
+from proctor.server.engines.completions.engine import CompletionsEngine
+from proctor.server.engines.completions.upstream import Upstream
 from proctor.server.engines.fake import END_THINK
-from proctor.server.engines.upstream import Upstream
-from proctor.server.settings import BadSettings, load_settings
 from tests.server.harness import settings
 from tests.server.upstream import DONE, END, LOCAL, Answer, connect, event, gone, runaway, stream
 

@@ -6,8 +6,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from proctor.budget import EndReason, Forced, Machine, OnLoop, ThinkingBudget, tokenize
-from proctor.server.answer import AnswerText
-from proctor.server.channels import Channel, Channels, Piece
 from proctor.server.engines.base import Job, Sampling
 from proctor.server.engines.fake import (
     BYTES,
@@ -19,7 +17,9 @@ from proctor.server.engines.fake import (
     FakeEngine,
     Script,
 )
-from proctor.server.forced import ForcedSpan
+from proctor.server.generation.answer_text import AnswerText
+from proctor.server.generation.channels import Channel, Channels, Piece
+from proctor.server.generation.forced_spans import ForcedSpan
 from tests.server.harness import CHAT, body, client, events
 
 text = st.text(st.characters(exclude_characters="<>/", codec="utf-8"), max_size=12)

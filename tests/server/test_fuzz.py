@@ -6,11 +6,11 @@ import httpx
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from proctor.server.api.tokenize import TokenizeRequest
+from proctor.server.config.sections import CUSTOM
 from proctor.server.engines.fake import FakeEngine
-from proctor.server.prompts import CompletionRequest
-from proctor.server.schemas import ChatRequest, Thinking
-from proctor.server.sections import CUSTOM
-from proctor.server.tokenization import TokenizeRequest
+from proctor.server.schemas.completions import CompletionRequest
+from proctor.server.schemas.generation import ChatRequest, Thinking
 from tests.server.harness import CHAT, body, client
 
 ROUTE = "/v1/route"

@@ -10,8 +10,8 @@ import pytest
 from proctor.server.app import create_app
 from proctor.server.engines.base import Engine, EngineUnavailable
 from proctor.server.engines.fake import FakeEngine, Script
-from proctor.server.host import EngineHost
-from proctor.server.turn import Crew
+from proctor.server.engines.supervisor import EngineHost
+from proctor.server.generation.runner import Crew
 from tests.server.harness import CHAT, Gate, body, events, settings, soon
 
 STALL = {"stall_seconds": 0.05}
@@ -19,8 +19,8 @@ STALL = {"stall_seconds": 0.05}
 
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("proctor.server.host.PROBE_SECONDS", 0.01)
-    monkeypatch.setattr("proctor.server.host.FIRST_PAUSE_SECONDS", 0.01)
+    monkeypatch.setattr("proctor.server.engines.supervisor.PROBE_SECONDS", 0.01)
+    monkeypatch.setattr("proctor.server.engines.supervisor.FIRST_PAUSE_SECONDS", 0.01)
 
 
 class Garage:

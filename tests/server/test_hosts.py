@@ -9,9 +9,9 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from proctor.server.authority import check_host, to_origin_form
 from proctor.server.engines.fake import FakeEngine
 from proctor.server.errors import BadRequest
+from proctor.server.transport.host_header import check_host, to_origin_form
 from tests.server.harness import CHAT, listening, soon
 from tests.server.test_errors import assert_error
 from tests.server.test_limits import converse

@@ -8,7 +8,7 @@ import orjson
 import pytest
 
 from proctor.server.engines.fake import FakeEngine
-from proctor.server.protocol import MAX_HEAD
+from proctor.server.transport.http_protocol import MAX_HEAD
 from tests.server.harness import CHAT, Gate, body, client, listening, soon
 from tests.server.test_errors import assert_error
 
@@ -72,7 +72,7 @@ async def test_the_limit_is_of_one_request() -> None:
 
 
 async def test_a_head_that_does_not_come(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("proctor.server.protocol.HEAD_SECONDS", 0.2)
+    monkeypatch.setattr("proctor.server.transport.http_protocol.HEAD_SECONDS", 0.2)
     gate = Gate(2)
     async with (
         listening(FakeEngine(before_token=gate)) as url,
@@ -92,7 +92,7 @@ async def test_a_head_that_does_not_come(monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 async def test_a_body_that_trickles(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("proctor.server.bodies.BODY_SECONDS", 0.2)
+    monkeypatch.setattr("proctor.server.transport.bodies.BODY_SECONDS", 0.2)
     head = b"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\ncontent-length: 100\r\n\r\n"
     async with listening(FakeEngine()) as url, httpx.AsyncClient(base_url=url) as http:
         assert_error(await converse(url, head + b'{"model"'), 408, None)

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from proctor.server.engines.base import Job
 from proctor.server.engines.fake import FakeEngine
 from proctor.server.errors import Overloaded
-from proctor.server.line import Line
+from proctor.server.fair_queue import Line
 from tests.server.harness import CHAT, Gate, body, client, events, pass_time, soon
 
 

@@ -11,8 +11,8 @@ from prometheus_client.openmetrics.parser import (
 )
 from prometheus_client.parser import text_string_to_metric_families as parse_text
 
+from proctor.server.api.metrics import expose
 from proctor.server.engines.fake import FakeEngine, Script
-from proctor.server.exposition import expose
 from tests.server.harness import CHAT, Gate, body, client, listening, soon
 from tests.waiting import PATIENCE
 

@@ -4,8 +4,8 @@ import httpx
 import openai
 import pytest
 
+from proctor.server.config.settings import BadSettings, load_settings
 from proctor.server.engines.fake import FakeEngine
-from proctor.server.settings import BadSettings, load_settings
 from tests.server.harness import CHAT, body, client, listening
 from tests.server.test_errors import assert_error
 

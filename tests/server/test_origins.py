@@ -9,9 +9,9 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from proctor.server.config.settings import BadSettings, load_settings
 from proctor.server.engines.fake import FakeEngine
-from proctor.server.origins import LOOPBACK
-from proctor.server.settings import BadSettings, load_settings
+from proctor.server.transport.cors import LOOPBACK
 from tests.server.harness import CHAT, body, client, listening
 from tests.server.test_errors import assert_error
 

@@ -7,7 +7,7 @@ import httpx
 import pytest
 
 from proctor.server.engines.fake import FakeEngine, Script
-from proctor.server.fields import MAX_LISTED, as_header
+from proctor.server.schemas.unsupported import MAX_LISTED, as_header
 from tests.server.harness import CHAT, added_up, body, client, events
 from tests.server.test_errors import assert_error
 

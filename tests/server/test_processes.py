@@ -18,8 +18,14 @@ from typing import Any
 import psutil
 import pytest
 
-from proctor.server.engines.processes import EngineProcesses, started
-from proctor.server.engines.stall import SAMPLES, Activity, StallDetector, Stalled, answered
+from proctor.server.engines.processes.engine_processes import EngineProcesses, started
+from proctor.server.engines.processes.stall import (
+    SAMPLES,
+    Activity,
+    StallDetector,
+    Stalled,
+    answered,
+)
 
 PATIENCE = 60
 SPAWN = multiprocessing.get_context("spawn")

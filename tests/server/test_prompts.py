@@ -19,7 +19,7 @@ from proctor.server.engines.fake import (
     FakeEngine,
     Script,
 )
-from proctor.server.scores import TextLogprobs, TextOffsets, columns
+from proctor.server.renderers.logprobs import TextLogprobs, TextOffsets, columns
 from tests.server.harness import client, events
 from tests.server.test_errors import assert_error
 from tests.server.test_raw import COMPLETIONS, OPEN, RAW, SCRIPT, asked, post

@@ -9,10 +9,10 @@ import httpx
 import orjson
 import pytest
 
+from proctor.server.accounting.ledger.store import Store
 from proctor.server.engines.base import EngineUnavailable, Job
 from proctor.server.engines.fake import FakeEngine, Script
-from proctor.server.ledger.replays import Claim, ReplayStore
-from proctor.server.ledger.store import Store
+from proctor.server.storage.idempotency import Claim, ReplayStore
 from tests.server.harness import CHAT, Gate, body, client, listening, soon
 from tests.server.keys.making import bearer, listed
 from tests.server.ledger.making import rows_at
@@ -175,7 +175,7 @@ async def test_a_client_that_leaves_can_ask_again(ledger: dict[str, Any]) -> Non
 async def test_an_answer_that_is_too_long_is_not_kept(
     ledger: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("proctor.server.replays.MAX_KEPT", 10)
+    monkeypatch.setattr("proctor.server.api.idempotency.MAX_KEPT", 10)
     engine = FakeEngine(ANSWER)
     async with client(engine, **ledger) as http:
         await http.post(CHAT, json=body(), headers=named())
@@ -213,8 +213,8 @@ async def test_a_database_that_is_away_is_told(
     async def away(*_: Any) -> None:
         raise OSError("away")
 
-    monkeypatch.setattr("proctor.server.replays.PATIENCE_SECONDS", 0.1)
-    monkeypatch.setattr("proctor.server.replays.CLOSE_SECONDS", 0.1)
+    monkeypatch.setattr("proctor.server.api.idempotency.PATIENCE_SECONDS", 0.1)
+    monkeypatch.setattr("proctor.server.api.idempotency.CLOSE_SECONDS", 0.1)
 
     engine = FakeEngine(ANSWER)
     async with client(engine, **ledger) as http:
@@ -273,7 +273,7 @@ async def test_a_name_that_was_taken_too_late_is_free_again(
     async with client(FakeEngine(ANSWER), **ledger) as http:
         with monkeypatch.context() as patch:
             patch.setattr(ReplayStore, "claim", late)
-            patch.setattr("proctor.server.replays.PATIENCE_SECONDS", 0.01)
+            patch.setattr("proctor.server.api.idempotency.PATIENCE_SECONDS", 0.01)
             refused = await http.post(CHAT, json=body(), headers=named())
             gate.set()
             await soon(freed.wait())

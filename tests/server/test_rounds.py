@@ -19,7 +19,7 @@ from proctor.budget import (
     replay,
 )
 from proctor.server.engines.base import EngineUnavailable, Finish, Job, ModelInfo, Sampling
-from proctor.server.engines.rounds import MAX_ROUNDS, Round, Rounds
+from proctor.server.engines.completions.resubmit import MAX_ROUNDS, Round, Rounds
 from tests.budget.strategies import EOS, VOCABULARY, WORDS, budgets, markers, vocabularies
 
 THINK, END = WORDS, WORDS + 1

@@ -2,8 +2,8 @@ from pathlib import Path
 
 import pytest
 
-from proctor.server import settings as module
-from proctor.server.settings import BadSettings, Settings, load_settings
+from proctor.server.config import settings as module
+from proctor.server.config.settings import BadSettings, Settings, load_settings
 
 
 @pytest.fixture(autouse=True)

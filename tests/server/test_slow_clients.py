@@ -16,8 +16,13 @@ import orjson
 import pytest
 
 from proctor.server.engines.fake import FakeEngine, Script
-from proctor.server.protocol import MAX_PIPELINED
-from proctor.server.sending import MAX_UNTAKEN, UNDISTURBED_SECONDS, ClientTransport, SlowClients
+from proctor.server.transport.http_protocol import MAX_PIPELINED
+from proctor.server.transport.slow_clients import (
+    MAX_UNTAKEN,
+    UNDISTURBED_SECONDS,
+    ClientTransport,
+    SlowClients,
+)
 from tests.server import harness
 from tests.server.apart import listening_apart
 from tests.server.harness import CHAT, Gate, added_up, body, events, listening, pass_time, soon
@@ -180,7 +185,7 @@ def small_buffers(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def hasty(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     """Limits by which a client that takes nothing is let go at once."""
-    monkeypatch.setattr("proctor.server.sending.LOOK_SECONDS", 0.05)
+    monkeypatch.setattr("proctor.server.transport.slow_clients.LOOK_SECONDS", 0.05)
     return {"send_timeout_seconds": 0.2}
 
 

@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proctor.server.engines.stall import SAMPLES, Activity, StallDetector
+from proctor.server.engines.processes.stall import SAMPLES, Activity, StallDetector
 
 QUIET = 8.0
 BUSY = 300.0

@@ -6,7 +6,7 @@ import httpx
 import pytest
 
 from proctor.server.engines.fake import FakeEngine, Script
-from proctor.server.events import Failure, event, without_names
+from proctor.server.transport.sse import Failure, event, without_names
 from tests.server.harness import CHAT, Event, Gate, added_up, body, client, events, listening, soon
 
 

@@ -8,12 +8,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from proctor.router import Conversation, Costs, Verdict
+from proctor.server.config.sections import Prices, RouterSettings
+from proctor.server.config.settings import BadSettings, Settings, load_settings
+from proctor.server.engines.factory import check_tiers
 from proctor.server.engines.fake import FakeEngine, Script
-from proctor.server.loader import check_tiers
-from proctor.server.prices import Cost, affordable
-from proctor.server.routing import Router
-from proctor.server.sections import Prices, RouterSettings
-from proctor.server.settings import BadSettings, Settings, load_settings
+from proctor.server.generation.routing import Router
+from proctor.server.pricing import Cost, affordable
 from tests.server.harness import CHAT, body, client, events
 
 ROUTE = "/v1/route"

@@ -4,7 +4,7 @@ import httpx
 import pytest
 
 from proctor.server.engines.fake import BYTES, END_TURN, THINK, TURN, FakeEngine
-from proctor.server.prompts import MAX_TOKENS
+from proctor.server.schemas.completions import MAX_TOKENS
 from tests.server.harness import CHAT, body, client
 from tests.server.test_errors import assert_error
 

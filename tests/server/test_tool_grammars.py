@@ -4,11 +4,11 @@ from typing import Any
 
 import pytest
 
-from proctor.server.engines.answers import Kind, ToolChoice
+from proctor.server.engines.tool_calls import Kind, ToolChoice
 from tests.server.tool_formats import FORMATS, TOOLS, Spelled
 
 tools_module = pytest.importorskip(
-    "proctor.server.engines.tools",
+    "proctor.server.engines.vllm.tools",
     reason="the CPU engine, whose tool parsers these are, is missing",
 )
 xgrammar = pytest.importorskip("xgrammar")

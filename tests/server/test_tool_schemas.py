@@ -13,7 +13,7 @@ from proctor.server.engines.base import Unserved
 
 xgrammar = pytest.importorskip("xgrammar", reason="the CPU engine, which brings it, is missing")
 
-from proctor.server.engines.tool_schemas import arguments_schema  # noqa: E402
+from proctor.server.engines.vllm.tool_schemas import arguments_schema  # noqa: E402
 
 INTEGER = {"type": "integer", "minimum": 0, "maximum": 9}
 WORD = {"type": "string", "enum": ["x", "y"]}

@@ -7,13 +7,13 @@ from typing import Any
 import httpx
 import pytest
 
-from proctor.server.engines.answers import Constraint, Kind, ToolChoice, ToolFormat
 from proctor.server.engines.base import Unserved
 from proctor.server.engines.fake import FakeEngine, Script
+from proctor.server.engines.tool_calls import Constraint, Kind, ToolChoice, ToolFormat
 from tests.server.harness import CHAT, body, client, events
 
 tools_module = pytest.importorskip(
-    "proctor.server.engines.tools",
+    "proctor.server.engines.vllm.tools",
     reason="the CPU engine, whose tool parsers these are, is missing",
 )
 

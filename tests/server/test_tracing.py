@@ -21,7 +21,7 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families
 
 from proctor.server.app import create_app
 from proctor.server.engines.fake import FakeEngine, Script
-from proctor.server.tracing import NO_TRACE, Tracing, open_tracing
+from proctor.server.telemetry.tracing import NO_TRACE, Tracing, open_tracing
 from tests.server.harness import CHAT, Gate, body, client, serving, settings, soon
 
 RAW = "/v1/completions"

@@ -5,14 +5,14 @@ from collections.abc import AsyncGenerator, Callable
 import pytest
 
 from proctor.budget import DesyncError, EndReason, TokenBudget
-from proctor.server.answer import AnswerText
-from proctor.server.channels import Channel, Channels, Piece
 from proctor.server.engines.base import Delta, EngineUnavailable, Finish, Job, Sampling
 from proctor.server.engines.fake import FakeEngine, Script
 from proctor.server.errors import Unavailable
-from proctor.server.line import Line
-from proctor.server.terms import Terms
-from proctor.server.turn import Choice, Crew, End, generate
+from proctor.server.fair_queue import Line
+from proctor.server.generation.answer_text import AnswerText
+from proctor.server.generation.channels import Channel, Channels, Piece
+from proctor.server.generation.context import Terms
+from proctor.server.generation.runner import Choice, Crew, End, generate
 from tests.server.harness import CHAT, Gate, body, client, events, soon
 
 WAIT = (tuple(b"Wait"),)

@@ -158,7 +158,7 @@ async def send_for_ever(writer: asyncio.StreamWriter) -> None:
 async def test_a_body_without_end_is_read_for_so_long(
     monkeypatch: pytest.MonkeyPatch, closing: bool
 ) -> None:
-    monkeypatch.setattr("proctor.server.protocol.LINGER_SECONDS", 0.2)
+    monkeypatch.setattr("proctor.server.transport.http_protocol.LINGER_SECONDS", 0.2)
     headers = [b"transfer-encoding: chunked", *([b"connection: close"] if closing else [])]
 
     async with listening(FakeEngine()) as url, connected(url) as (reader, writer):
@@ -179,7 +179,7 @@ async def test_a_connection_is_kept_after_a_body_that_was_not_wanted(
             assert (await answer(reader)).content == HEALTHY
         writer.write(post("/nowhere", b"content-length: 10"))
         assert_error(await answer(reader), 404, None)
-        monkeypatch.setattr("proctor.server.protocol.HEAD_SECONDS", 0.2)
+        monkeypatch.setattr("proctor.server.transport.http_protocol.HEAD_SECONDS", 0.2)
         writer.write(b"0123456789")
         assert await soon(reader.read()) == b""  # nothing more comes
 
@@ -188,7 +188,7 @@ async def test_empty_lines_keep_no_connection_open(monkeypatch: pytest.MonkeyPat
     async with listening(FakeEngine()) as url, connected(url) as (reader, writer):
         writer.write(GET)
         assert (await answer(reader)).content == HEALTHY
-        monkeypatch.setattr("proctor.server.protocol.HEAD_SECONDS", 0.2)
+        monkeypatch.setattr("proctor.server.transport.http_protocol.HEAD_SECONDS", 0.2)
         writer.write(b"\r\n")
         assert_error(await answer(reader), 408, None)
 

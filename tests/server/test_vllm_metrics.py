@@ -10,7 +10,7 @@ from vllm.v1.engine import FinishReason
 from vllm.v1.metrics.loggers import PrometheusStatLogger
 from vllm.v1.metrics.stats import IterationStats, RequestStateStats
 
-from proctor.server.engines.vllm_metrics import TruthfulStatLogger
+from proctor.server.engines.vllm.metrics import TruthfulStatLogger
 
 
 def finish(stats: IterationStats, state: RequestStateStats) -> None:

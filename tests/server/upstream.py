@@ -9,11 +9,11 @@ import orjson
 
 from proctor.budget import TokenBudget
 from proctor.server.engines.base import Finish, Job, Sampling
-from proctor.server.engines.completions import CompletionsEngine
-from proctor.server.engines.dialects import Dialect, Texts, TokenIds
-from proctor.server.engines.discovery import LocalModel, Service
+from proctor.server.engines.completions.dialects import Dialect, Texts, TokenIds
+from proctor.server.engines.completions.discovery import LocalModel, Service
+from proctor.server.engines.completions.engine import CompletionsEngine
+from proctor.server.engines.completions.upstream import Upstream
 from proctor.server.engines.fake import END_TURN, MARKERS, VOCABULARY, ByteCodec
-from proctor.server.engines.upstream import Upstream
 
 END = "</think>"
 DONE = b"data: [DONE]\n\n"

@@ -16,11 +16,11 @@ from vllm.engine.arg_utils import AsyncEngineArgs
 from vllm.sampling_params import StructuredOutputsParams
 from vllm.v1.structured_output.request import get_structured_output_key
 
-from proctor.server.engines.answers import Kind
-from proctor.server.grammars.backends import choose, used
-from proctor.server.grammars.frames import Answer, Task
-from proctor.server.grammars.trial import Trial
-from proctor.server.settings import DEMO
+from proctor.server.config.settings import DEMO
+from proctor.server.engines.grammars.backends import choose, used
+from proctor.server.engines.grammars.frames import Answer, Task
+from proctor.server.engines.grammars.trial import Trial
+from proctor.server.engines.tool_calls import Kind
 from tests.server.test_tool_schemas import INTEGER, WORD, leaves, nested
 
 # vLLM gives XGrammar an argument that it has no more use for.

@@ -10,9 +10,9 @@ from multiprocessing import get_context
 
 import pytest
 
-from proctor.server.grammars.bounds import STACK_BYTES, bound
-from proctor.server.grammars.forking import BEGIN, Forking, hang_up
-from proctor.server.grammars.frames import Answer, Task, receive, send
+from proctor.server.engines.grammars.bounds import STACK_BYTES, bound
+from proctor.server.engines.grammars.forking import BEGIN, Forking, hang_up
+from proctor.server.engines.grammars.frames import Answer, Task, receive, send
 
 PATIENCE = 120
 

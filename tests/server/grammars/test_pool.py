@@ -14,19 +14,19 @@ pytest.importorskip("vllm", reason="the CPU engine is not installed")
 from vllm.engine.arg_utils import AsyncEngineArgs
 from vllm.tokenizers import cached_tokenizer_from_config
 
-from proctor.server.binding import Binder
-from proctor.server.body import parse_chat
-from proctor.server.engines.answers import Constraint, Kind
+from proctor.server.config.sections import GrammarSettings
+from proctor.server.config.settings import DEMO
 from proctor.server.engines.base import EngineUnavailable, Unserved
 from proctor.server.engines.fake import FakeEngine
-from proctor.server.engines.grammars import CheckedGrammar
-from proctor.server.engines.tools import VllmTools
+from proctor.server.engines.grammars.base import CheckedGrammar
+from proctor.server.engines.grammars.frames import Answer
+from proctor.server.engines.grammars.pool import Found, GrammarPool, _size
+from proctor.server.engines.tool_calls import Constraint, Kind
+from proctor.server.engines.vllm.tools import VllmTools
 from proctor.server.errors import BadRequest, Overloaded
-from proctor.server.grammars.frames import Answer
-from proctor.server.grammars.pool import Found, GrammarPool, _size
-from proctor.server.line import Line
-from proctor.server.sections import GrammarSettings
-from proctor.server.settings import DEMO
+from proctor.server.fair_queue import Line
+from proctor.server.generation.answer_binding import Binder
+from proctor.server.schemas.parsing import parse_chat
 from tests import hostile_constraints
 from tests.server.harness import body
 

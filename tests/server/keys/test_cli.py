@@ -8,8 +8,8 @@ from pathlib import Path
 import httpx
 import pytest
 
-from proctor.server.cli import main
-from proctor.server.settings import Settings
+from proctor.server.cli.main import main
+from proctor.server.config.settings import Settings
 from tests.server.harness import CHAT, body
 from tests.server.keys.making import bearer
 from tests.server.test_cli import read_until, serving

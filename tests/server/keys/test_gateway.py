@@ -13,16 +13,16 @@ import pytest
 from fastapi import Request
 from sqlalchemy import select
 
+from proctor.server.accounting.ledger.store import Store
+from proctor.server.auth.api_key import hash_token
+from proctor.server.auth.authenticator import Guard
+from proctor.server.auth.store import Kept, KeyStore
 from proctor.server.engines.base import EngineUnavailable, Job
 from proctor.server.engines.fake import FakeEngine, Script
 from proctor.server.errors import Unavailable
-from proctor.server.key import hash_token
-from proctor.server.keys.guard import Guard
-from proctor.server.keys.store import Kept, KeyStore
-from proctor.server.ledger.database import connect
-from proctor.server.ledger.store import Store
-from proctor.server.ledger.tables import holds, spend
-from proctor.server.prices import to_nanos
+from proctor.server.pricing import to_nanos
+from proctor.server.storage.database import connect
+from proctor.server.storage.tables import holds, spend
 from tests.server.harness import CHAT, Gate, body, client, listening, soon
 from tests.server.keys.making import bearer, listed, make_key
 from tests.server.ledger.making import rows_at
@@ -109,7 +109,7 @@ async def test_a_key_opens_what_its_scope_says() -> None:
 async def test_keys_of_the_database_are_known_until_they_are_revoked(
     keys: KeyStore, file: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("proctor.server.keys.guard.KNOWN_SECONDS", 0.0)
+    monkeypatch.setattr("proctor.server.auth.authenticator.KNOWN_SECONDS", 0.0)
     key, token = make_key()
     await keys.add(key)
     async with client(FakeEngine(), auth={"required": True}, ledger={"url": file}) as http:
@@ -125,7 +125,7 @@ async def test_keys_of_the_database_are_known_until_they_are_revoked(
 async def test_a_key_is_known_while_its_database_is_away(
     keys: KeyStore, file: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("proctor.server.keys.guard.KNOWN_SECONDS", 0.0)
+    monkeypatch.setattr("proctor.server.auth.authenticator.KNOWN_SECONDS", 0.0)
     key, token = make_key()
     await keys.add(key)
     _, stranger = make_key("other")
@@ -175,7 +175,7 @@ async def test_ids_do_not_tell_whether_they_exist(
 async def test_so_many_keys_are_known_at_a_time(
     keys: KeyStore, file: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("proctor.server.keys.guard.MAX_KNOWN", 2)
+    monkeypatch.setattr("proctor.server.auth.authenticator.MAX_KNOWN", 2)
     made = [make_key(name) for name in ("a", "b", "c")]
     for key, _ in made:
         await keys.add(key)

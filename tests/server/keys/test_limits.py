@@ -5,10 +5,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from proctor.server.auth.rate_limits import Use, Want, check
+from proctor.server.config.sections import KeyLimits
 from proctor.server.errors import QuotaExceeded, RateLimited
-from proctor.server.keys.limits import Use, Want, check
-from proctor.server.prices import to_nanos
-from proctor.server.sections import KeyLimits
+from proctor.server.pricing import to_nanos
 
 NOW = datetime(2026, 11, 30, 23, 59, 30, tzinfo=UTC)
 NOTHING = Use(0, 0, None, 0, 0)

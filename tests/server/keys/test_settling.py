@@ -10,12 +10,12 @@ from typing import Any
 import httpx
 import pytest
 
+from proctor.server.accounting.ledger.store import Store
+from proctor.server.auth.store import KeyStore
 from proctor.server.engines.base import EngineUnavailable, Job
 from proctor.server.engines.fake import FakeEngine, Script
-from proctor.server.keys.store import KeyStore
-from proctor.server.ledger.database import connect
-from proctor.server.ledger.store import Store
-from proctor.server.prices import to_nanos
+from proctor.server.pricing import to_nanos
+from proctor.server.storage.database import connect
 from tests.server.harness import CHAT, Gate, body, client, listening, soon
 from tests.server.keys.making import bearer, make_key
 from tests.server.ledger.making import rows_at
@@ -31,7 +31,7 @@ TOKENS = 130
 
 @pytest.fixture(autouse=True)
 def no_rows(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("proctor.server.ledger.writer.LINGER_SECONDS", 3600)
+    monkeypatch.setattr("proctor.server.accounting.ledger.writer.LINGER_SECONDS", 3600)
 
 
 @pytest.fixture
@@ -198,7 +198,7 @@ async def test_a_database_that_hangs_delays_the_last_byte_for_so_long(
     async def hang(*_: Any) -> None:
         await back.wait()
 
-    monkeypatch.setattr("proctor.server.metrics.PATIENCE_SECONDS", 0.01)
+    monkeypatch.setattr("proctor.server.telemetry.metrics.PATIENCE_SECONDS", 0.01)
     monkeypatch.setattr(KeyStore, "settle", hang)
     async with client(FakeEngine(SCRIPT), **given) as http:
         answer = await http.post(CHAT, json=asked(CHAT), headers=bearer(token))

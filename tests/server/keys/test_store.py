@@ -7,14 +7,14 @@ from datetime import timedelta
 import pytest
 from sqlalchemy import func, select
 
+from proctor.server.accounting.ledger.records import Draft, Taken
+from proctor.server.accounting.ledger.store import Store
+from proctor.server.auth.api_key import hash_token
+from proctor.server.auth.rate_limits import Want
+from proctor.server.auth.store import KeyExists, KeyStore
 from proctor.server.errors import QuotaExceeded, RateLimited
-from proctor.server.key import hash_token
-from proctor.server.keys.limits import Want
-from proctor.server.keys.store import KeyExists, KeyStore
-from proctor.server.ledger.database import connect
-from proctor.server.ledger.rows import Draft, Taken
-from proctor.server.ledger.store import Store
-from proctor.server.ledger.tables import holds
+from proctor.server.storage.database import connect
+from proctor.server.storage.tables import holds
 from tests.server.keys.making import make_key
 from tests.server.ledger.making import NOON, cost, row
 
@@ -142,7 +142,7 @@ async def test_as_many_as_come_at_a_time_take_turns(
     store: Store, url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """None of them is refused because the others have the database."""
-    monkeypatch.setattr("proctor.server.ledger.database.SECONDS", 0.01)
+    monkeypatch.setattr("proctor.server.storage.database.SECONDS", 0.01)
     if url.startswith("postgresql"):
         monkeypatch.undo()  # there it is the time for a connection to be made
     keys = KeyStore(connect(url))

@@ -4,10 +4,10 @@ from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any
 
-from proctor.server.ledger.database import connect
-from proctor.server.ledger.rows import Row
-from proctor.server.ledger.store import Store
-from proctor.server.prices import Cost
+from proctor.server.accounting.ledger.records import Row
+from proctor.server.accounting.ledger.store import Store
+from proctor.server.pricing import Cost
+from proctor.server.storage.database import connect
 
 NOON = datetime(2026, 1, 31, 12, tzinfo=UTC)
 

@@ -24,11 +24,11 @@ import orjson
 import pytest
 from sqlalchemy import func, select
 
-from proctor.server.keys.store import KeyStore
-from proctor.server.ledger.database import connect
-from proctor.server.ledger.store import Store
-from proctor.server.ledger.tables import gateways, holds, replays, requests, spend
-from proctor.server.prices import to_nanos
+from proctor.server.accounting.ledger.store import Store
+from proctor.server.auth.store import KeyStore
+from proctor.server.pricing import to_nanos
+from proctor.server.storage.database import connect
+from proctor.server.storage.tables import gateways, holds, replays, requests, spend
 from tests.server.harness import CHAT, body, events
 from tests.server.keys.making import bearer, make_key
 from tests.server.ledger.making import rows_at
@@ -38,10 +38,10 @@ from tests.waiting import PATIENCE
 ROOT = Path(__file__).resolve().parents[3]
 SERVER = """
 import asyncio, random
-import proctor.server.cli, proctor.server.ledger.lease, proctor.server.serving
+import proctor.server.cli.main, proctor.server.accounting.ledger.lease, proctor.server.cli.serve
 from proctor.server.engines.fake import FakeEngine, Script
 
-proctor.server.ledger.lease.BEAT_SECONDS = 0.1
+proctor.server.accounting.ledger.lease.BEAT_SECONDS = 0.1
 
 async def work(job, position):
     # Long enough to be killed in the middle.
@@ -51,8 +51,8 @@ def script(job):
     long = job.sampling.max_tokens > 100
     return Script(("x" * (200 if long else random.Random(job.id).randint(1, 40)),), "yes")
 
-proctor.server.serving.load_engine = lambda settings: FakeEngine(script, before_token=work)
-raise SystemExit(proctor.server.cli.main(["serve", "--port", "0", "--model", "fake"]))
+proctor.server.cli.serve.load_engine = lambda settings: FakeEngine(script, before_token=work)
+raise SystemExit(proctor.server.cli.main.main(["serve", "--port", "0", "--model", "fake"]))
 """
 TOKEN_COST = Decimal("0.001")
 MOST_TOKENS = 64

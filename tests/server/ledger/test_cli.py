@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from proctor.server.cli import main
-from proctor.server.ledger.database import connect
-from proctor.server.ledger.rows import Row
-from proctor.server.ledger.store import Store
-from proctor.server.settings import load_settings
+from proctor.server.accounting.ledger.records import Row
+from proctor.server.accounting.ledger.store import Store
+from proctor.server.cli.main import main
+from proctor.server.config.settings import load_settings
+from proctor.server.storage.database import connect
 from tests.server.ledger.making import NOON, cost, row
 
 DAYS = [
@@ -118,7 +118,7 @@ def test_no_server_starts_with_a_ledger_that_can_never_be_written(
     file.write_bytes(b"this is no database at all, by no means" * 100)
     monkeypatch.setenv("PROCTOR_LEDGER__URL", f"sqlite:///{file}")
     # Each is set when a server starts, and must not outlast the test.
-    monkeypatch.setattr("proctor.server.serving.signal.signal", lambda *_: None)
+    monkeypatch.setattr("proctor.server.cli.serve.signal.signal", lambda *_: None)
     monkeypatch.setenv("VLLM_LOGGING_LEVEL", "ERROR")
 
     assert main(["serve", "--model", "fake", "--port", "0"]) == 2

@@ -11,10 +11,10 @@ import httpx
 import pytest
 from sqlalchemy import select
 
+from proctor.server.config.paths import state_folder
 from proctor.server.engines.fake import FakeEngine, Script
-from proctor.server.ledger.database import connect
-from proctor.server.ledger.tables import texts
-from proctor.server.state import state_folder
+from proctor.server.storage.database import connect
+from proctor.server.storage.tables import texts
 from tests.server.harness import CHAT, Gate, body, client, events, listening, soon
 from tests.server.ledger.making import rows_at
 
@@ -195,7 +195,7 @@ async def test_feedback_without_a_ledger() -> None:
 async def test_a_sqlite_that_is_locked_costs_no_answer_and_no_row(
     file: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("proctor.server.ledger.database.SECONDS", 0.05)
+    monkeypatch.setattr("proctor.server.storage.database.SECONDS", 0.05)
     async with client(FakeEngine(), ledger={"url": file}) as http:
         before = (await http.post(CHAT, json=body())).json()["id"]
         assert (
@@ -204,7 +204,7 @@ async def test_a_sqlite_that_is_locked_costs_no_answer_and_no_row(
         lock = sqlite3.connect(tmp_path / "ledger.db", isolation_level=None)
         lock.execute("BEGIN EXCLUSIVE")
         answers = await soon(asyncio.gather(*(http.post(CHAT, json=body()) for _ in range(20))))
-        monkeypatch.setattr("proctor.server.ledger.ledger.PATIENCE_SECONDS", 0.3)
+        monkeypatch.setattr("proctor.server.accounting.ledger.service.PATIENCE_SECONDS", 0.3)
         unsaid = await http.post(FEEDBACK, json={"request_id": before, "correct": False})
         waiting = (await http.get("/metrics")).text
         lock.rollback()

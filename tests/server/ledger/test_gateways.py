@@ -10,15 +10,15 @@ from typing import Any
 import pytest
 from sqlalchemy import func, select
 
-from proctor.server.keys.limits import Want
-from proctor.server.keys.store import KeyStore
-from proctor.server.ledger.database import connect
-from proctor.server.ledger.gateways import GatewayStore, Seen
-from proctor.server.ledger.process import this_process
-from proctor.server.ledger.replays import Claim, Kept, ReplayStore
-from proctor.server.ledger.rows import Draft, Row, Taken
-from proctor.server.ledger.store import Store
-from proctor.server.ledger.tables import gateways, holds, replays
+from proctor.server.accounting.ledger.gateways import GatewayStore, Seen
+from proctor.server.accounting.ledger.process import this_process
+from proctor.server.accounting.ledger.records import Draft, Row, Taken
+from proctor.server.accounting.ledger.store import Store
+from proctor.server.auth.rate_limits import Want
+from proctor.server.auth.store import KeyStore
+from proctor.server.storage.database import connect
+from proctor.server.storage.idempotency import Claim, Kept, ReplayStore
+from proctor.server.storage.tables import gateways, holds, replays
 from tests.server.keys.making import make_key
 from tests.server.ledger.making import NOON, cost, row, rows_at
 

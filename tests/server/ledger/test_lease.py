@@ -10,15 +10,15 @@ from typing import Any
 import pytest
 from sqlalchemy import select, update
 
+from proctor.server.accounting.ledger.gateways import GatewayStore, Seen
+from proctor.server.accounting.ledger.lease import LOST_SECONDS, Watch
+from proctor.server.accounting.ledger.process import Process, this_process
+from proctor.server.accounting.ledger.records import Row
+from proctor.server.accounting.ledger.store import Store
+from proctor.server.auth.store import KeyStore
 from proctor.server.engines.fake import FakeEngine, Script
-from proctor.server.keys.store import KeyStore
-from proctor.server.ledger.database import connect
-from proctor.server.ledger.gateways import GatewayStore, Seen
-from proctor.server.ledger.lease import LOST_SECONDS, Watch
-from proctor.server.ledger.process import Process, this_process
-from proctor.server.ledger.rows import Row
-from proctor.server.ledger.store import Store
-from proctor.server.ledger.tables import gateways, holds
+from proctor.server.storage.database import connect
+from proctor.server.storage.tables import gateways, holds
 from tests.server.harness import CHAT, Gate, body, client, soon
 from tests.server.keys.making import bearer, make_key
 from tests.server.ledger.making import rows_at
@@ -48,7 +48,7 @@ def time() -> Time:
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("proctor.server.ledger.lease.BEAT_SECONDS", 0.02)
+    monkeypatch.setattr("proctor.server.accounting.ledger.lease.BEAT_SECONDS", 0.02)
 
 
 def test_one_elsewhere_is_lost_when_its_lease_was_seen_unchanged_for_so_long(time: Time) -> None:

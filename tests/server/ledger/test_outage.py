@@ -13,7 +13,7 @@ from pathlib import Path
 
 import httpx
 
-from proctor.server.ledger.database import sqlite_file
+from proctor.server.storage.database import sqlite_file
 from tests.server.harness import CHAT, FakeEngine, body, client, soon
 from tests.server.ledger.making import rows_at
 from tests.server.ledger.postgres import Cluster
@@ -22,16 +22,16 @@ from tests.waiting import PATIENCE
 ROOT = Path(__file__).resolve().parents[3]
 SERVER = """
 import asyncio, random
-import proctor.server.cli, proctor.server.serving
+import proctor.server.cli.main, proctor.server.cli.serve
 from proctor.server.engines.fake import FakeEngine, Script
 
 async def work(job, position):
     await asyncio.sleep(random.random() * 0.002)
 
-proctor.server.serving.load_engine = lambda settings: FakeEngine(
+proctor.server.cli.serve.load_engine = lambda settings: FakeEngine(
     Script(("thinking about it",), "an answer"), before_token=work
 )
-raise SystemExit(proctor.server.cli.main(["serve", "--port", "0", "--model", "fake"]))
+raise SystemExit(proctor.server.cli.main.main(["serve", "--port", "0", "--model", "fake"]))
 """
 STREAMS = 16
 ENOUGH = 64

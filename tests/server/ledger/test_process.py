@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from proctor.server.ledger import process
-from proctor.server.ledger.process import Process, birth_of, this_process
+from proctor.server.accounting.ledger import process
+from proctor.server.accounting.ledger.process import Process, birth_of, this_process
 
 pytestmark = pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="needs /proc")
 

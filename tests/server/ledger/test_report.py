@@ -6,8 +6,8 @@ from decimal import Decimal
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proctor.server.ledger.report import By, Line, Report, percentile
-from proctor.server.ledger.rows import Row
+from proctor.server.accounting.ledger.records import Row
+from proctor.server.accounting.ledger.report import By, Line, Report, percentile
 from tests.server.ledger.making import NOON, cost, row
 
 

@@ -16,11 +16,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sqlalchemy import Connection, text
 
-from proctor.server.ledger.database import connect, read_url, sqlite_file
-from proctor.server.ledger.rows import Row, Texts
-from proctor.server.ledger.store import LedgerError, RowsRefused, Store
-from proctor.server.ledger.tables import metadata, requests, texts
-from proctor.server.prices import Cost
+from proctor.server.accounting.ledger.records import Row, Texts
+from proctor.server.accounting.ledger.store import LedgerError, RowsRefused, Store
+from proctor.server.pricing import Cost
+from proctor.server.storage.database import connect, read_url, sqlite_file
+from proctor.server.storage.tables import metadata, requests, texts
 from tests.server.harness import soon
 from tests.server.ledger.making import NOON, cost, row
 

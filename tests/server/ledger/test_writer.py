@@ -6,9 +6,9 @@ from collections.abc import Sequence
 
 import pytest
 
-from proctor.server.ledger.rows import Row
-from proctor.server.ledger.store import RowsRefused
-from proctor.server.ledger.writer import BATCH, LAST_DELAY_SECONDS, Fate, Writer
+from proctor.server.accounting.ledger.records import Row
+from proctor.server.accounting.ledger.store import RowsRefused
+from proctor.server.accounting.ledger.writer import BATCH, LAST_DELAY_SECONDS, Fate, Writer
 from tests.server.harness import soon
 from tests.server.ledger.making import row
 from tests.waiting import PATIENCE
@@ -149,7 +149,7 @@ async def test_what_exceeds_the_queue_is_dropped_and_told(caplog: pytest.LogCapt
 async def test_what_cannot_be_written_at_the_end_is_told(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("proctor.server.ledger.writer.CLOSE_SECONDS", 0.01)
+    monkeypatch.setattr("proctor.server.accounting.ledger.writer.CLOSE_SECONDS", 0.01)
     sink, fates = Rows(), Counter[Fate]()
     sink.away_for = float("inf")
     writer = Writer(sink, lambda fate: fates.update([fate]), sleep=sink.sleep)
@@ -164,7 +164,7 @@ async def test_what_cannot_be_written_at_the_end_is_told(
 
 @pytest.mark.parametrize("steps", range(8))
 async def test_it_ends_whenever_it_is_told_to(steps: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("proctor.server.ledger.writer.CLOSE_SECONDS", 0)
+    monkeypatch.setattr("proctor.server.accounting.ledger.writer.CLOSE_SECONDS", 0)
     writer = Writer(Rows())
     writer.start()
     for _ in range(4):

@@ -1,0 +1,1 @@
+"""Cost of each request, reservations against a key's limits, and the ledger."""

@@ -1,0 +1,144 @@
+"""What each request costs: by its tokens, or by its share of the machine's time."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from decimal import Decimal
+
+from proctor.server.accounting.engine_time import BusyClock
+from proctor.server.config.sections import MachinePrice, Prices
+from proctor.server.config.settings import Settings
+from proctor.server.generation.runner import End
+from proctor.server.pricing import MILLION, Cost
+
+HOUR = 3_600_000_000_000
+"""Nanoseconds."""
+
+SMALLEST = Decimal("1e-12")
+"""To which the parts of a machine's cost are rounded."""
+
+
+@dataclass(slots=True)
+class Stay:
+    """One choice's way through the engine, in readings of the busy clock."""
+
+    entered: Decimal
+    prefilled: Decimal | None = None
+    left: Decimal | None = None
+
+
+class Tariff:
+    """How answers are paid for; one for a server."""
+
+    def __init__(self, settings: Settings, clock: BusyClock | None = None) -> None:
+        """Take it from the settings.
+
+        Args:
+            settings: those with the prices.
+            clock: shares out the engine's time; None is one of its own.
+        """
+        self.prices = settings.prices
+        self.machine = settings.machine
+        self.clock = clock or BusyClock()
+
+    def most(self, prompt_tokens: int, max_tokens: int, seconds: float) -> Decimal | None:
+        """What a request can cost at most; None where no price is known.
+
+        Args:
+            prompt_tokens: of its prompt.
+            max_tokens: that all its choices together may generate.
+            seconds: that it may take, of which the machine may be busy with it alone.
+        """
+        if self.machine is not None:
+            return self.machine.per_hour * Decimal(seconds) / 3600
+        if self.prices is None:
+            return None
+        dearest = max(self.prices.thinking, self.prices.answer)
+        return (prompt_tokens * self.prices.prompt + max_tokens * dearest) / MILLION
+
+
+class Bill:
+    """One request's. Its cost is whole when all its choices have ended.
+
+    Attributes:
+        choices_per_prompt: how many choices in a row have the same prompt.
+        ends: of the choices that have ended.
+    """
+
+    def __init__(self, tariff: Tariff) -> None:
+        self._tariff = tariff
+        self._stays: dict[int, Stay] = {}
+        self._cached: dict[int, int] = {}
+        self._running: dict[int, Callable[[], End]] = {}
+        self.choices_per_prompt = 1
+        self.ends: list[End] = []
+
+    def so_far(self) -> "Bill":
+        """What it would be if every choice were broken off now."""
+        bill = Bill(self._tariff)
+        now = self._tariff.clock.read()
+        bill.choices_per_prompt = self.choices_per_prompt
+        bill._cached = {**self._cached}
+        bill._stays = {
+            choice: stay if stay.left is not None else replace(stay, left=now)
+            for choice, stay in self._stays.items()
+        }
+        bill.ends = [*self.ends, *(end() for end in self._running.values())]
+        return bill
+
+    def begin(self, choice: int, so_far: Callable[[], End]) -> None:
+        """See `Account`."""
+        self._stays[choice] = Stay(self._tariff.clock.enter())
+        self._running[choice] = so_far
+
+    def prefilled(self, choice: int, cached: int | None) -> None:
+        """See `Account`."""
+        self._stays[choice].prefilled = self._tariff.clock.read()
+        if cached is not None:
+            prompt = choice // self.choices_per_prompt
+            self._cached[prompt] = min(cached, self._cached.get(prompt, cached))
+
+    def stop(self, choice: int) -> None:
+        """See `Account`."""
+        self._stays[choice].left = self._tariff.clock.leave()
+
+    def record(self, end: End) -> None:
+        """See `Account`."""
+        self._running.pop(end.choice, None)
+        self.ends.append(end)
+
+    @property
+    def completion_tokens(self) -> int:
+        """Those of the choices that have ended."""
+        return sum(end.tokens for end in self.ends)
+
+    @property
+    def cached_tokens(self) -> int | None:
+        """Tokens of the prompts that none of their choices had to be prefilled for, if known."""
+        return sum(self._cached.values()) if self._cached else None
+
+    def cost(self, prompt_tokens: int) -> Cost | None:
+        """What the choices that have ended cost; None where no price is known."""
+        tariff = self._tariff
+        if tariff.prices is not None:
+            return self._by_tokens(tariff.prices, prompt_tokens)
+        return None if tariff.machine is None else self._by_time(tariff.machine)
+
+    def _by_tokens(self, prices: Prices, prompt_tokens: int) -> Cost:
+        answer = sum(end.answer_tokens for end in self.ends)
+        thinking = sum(end.tokens for end in self.ends) - answer
+        return Cost.of(prices, prompt_tokens, thinking, answer, self.cached_tokens or 0)
+
+    def _by_time(self, machine: MachinePrice) -> Cost:
+        """The prompt's part ends with the first tokens; every token after them costs the same."""
+        prompt = thinking = answer = Decimal()
+        for end in self.ends:
+            stay = self._stays[end.choice]
+            left = stay.entered if stay.left is None else stay.left
+            first = left if stay.prefilled is None else stay.prefilled
+            prompt += first - stay.entered
+            of_answer = (left - first) * end.answer_tokens / max(end.tokens, 1)
+            answer += of_answer
+            thinking += left - first - of_answer
+        rate = machine.per_hour / HOUR
+        parts = ((share * rate).quantize(SMALLEST) for share in (prompt, thinking, answer))
+        return Cost(machine.currency, *parts)

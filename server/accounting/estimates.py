@@ -1,0 +1,93 @@
+"""What an answer will cost, told before it is given."""
+
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass
+from decimal import Decimal
+from statistics import mean
+from typing import Any
+
+from proctor.server.accounting.cost import Bill, Tariff
+from proctor.server.config.sections import Prices
+from proctor.server.generation.admission import Admission
+from proctor.server.pricing import Cost
+
+KEPT = 256
+"""Answers of each tier that an expectation is taken from."""
+
+
+@dataclass(frozen=True, slots=True)
+class Spent:
+    """What one answered request spent.
+
+    Attributes:
+        thinking: tokens that are not the answer's, a choice.
+        answer: tokens of the answer, a choice.
+        cost: of the whole request, None where no price is known.
+    """
+
+    thinking: float
+    answer: float
+    cost: Decimal | None
+
+
+class Recent:
+    """The last answers of each tier."""
+
+    def __init__(self) -> None:
+        self._spent: dict[str, deque[Spent]] = {}
+
+    def note(self, label: str, bill: Bill, prompt_tokens: int) -> None:
+        """Take in an answered request of a tier."""
+        choices, cost = max(len(bill.ends), 1), bill.cost(prompt_tokens)
+        answer = sum(end.answer_tokens for end in bill.ends)
+        thinking = sum(end.tokens for end in bill.ends) - answer
+        spent = Spent(thinking / choices, answer / choices, None if cost is None else cost.total)
+        self._spent.setdefault(label, deque(maxlen=KEPT)).append(spent)
+
+    def of(self, label: str) -> Sequence[Spent]:
+        """The last answers of a tier."""
+        return self._spent.get(label, ())
+
+
+def estimate(admission: Admission, tariff: Tariff, recent: Recent) -> dict[str, Any] | None:
+    """What a request will probably cost, at least and at most; None where no price is known.
+
+    Where the machine has the price nothing bounds the cost beforehand, so its
+    range is that of the tier's last answers. What is not known is null.
+    """
+    spent = recent.of(admission.resolution.label)
+    if tariff.prices is not None:
+        return _by_tokens(admission, tariff.prices, spent)
+    if tariff.machine is None:
+        return None
+    costs = [each.cost for each in spent if each.cost is not None]
+    if not costs:
+        return _shown(tariff.machine.currency, None, None, None)
+    return _shown(tariff.machine.currency, min(costs), mean(costs), max(costs))
+
+
+def _by_tokens(admission: Admission, prices: Prices, spent: Sequence[Spent]) -> dict[str, Any]:
+    job, prompt, choices = admission.jobs[0], admission.prompt_tokens, len(admission.jobs)
+    thinking, tokens = job.budget.maximum or 0, job.sampling.max_tokens
+
+    def cost(thinks: int, answers: int, cached: int = 0) -> Decimal:
+        return Cost.of(prices, prompt, choices * thinks, choices * answers, cached).total
+
+    # The dearest answer thinks as long as it may where thinking is dearer, else as little.
+    dearest = thinking if prices.thinking > prices.answer else job.budget.minimum
+    least, most = cost(job.budget.minimum, 1, prompt), cost(dearest, tokens - dearest)
+    if not spent:
+        return _shown(prices.currency, least, None, most)
+    expected = cost(
+        round(mean(each.thinking for each in spent)), round(mean(each.answer for each in spent))
+    )
+    return _shown(prices.currency, least, min(max(least, expected), most), most)
+
+
+def _shown(
+    currency: str, least: Decimal | None, expected: Decimal | None, most: Decimal | None
+) -> dict[str, Any]:
+    told = {"least": least, "expected": expected, "most": most}
+    costs = {name: None if cost is None else float(cost) for name, cost in told.items()}
+    return {"currency": currency, **costs}

@@ -1,0 +1,186 @@
+"""`POST /v1/chat/completions`: from a conversation to its answer."""
+
+import time
+import uuid
+from collections.abc import AsyncGenerator, Collection, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from fastapi import Request, Response
+
+from proctor.server.accounting.reservations import Purse
+from proctor.server.api.idempotency import Replays, digest_of
+from proctor.server.api.responder import Exchange, in_time, respond
+from proctor.server.config.sections import either
+from proctor.server.config.settings import Settings
+from proctor.server.engines.base import Engine, Job
+from proctor.server.engines.supervisor import EngineHost
+from proctor.server.errors import BadRequest
+from proctor.server.generation.admission import Admissions
+from proctor.server.generation.answer_text import AnswerText
+from proctor.server.generation.budget_request import Given, contradiction, read_shown
+from proctor.server.generation.channels import Channel, Channels
+from proctor.server.generation.context import Terms
+from proctor.server.generation.runner import Choice, Crew, End, Text, Told
+from proctor.server.renderers.chat import Completion, EventWriter
+from proctor.server.renderers.reasoning_format import with_tags
+from proctor.server.schemas.generation import ChatRequest, ReasoningFormat
+from proctor.server.schemas.parsing import parse_chat
+from proctor.server.telemetry.metrics import Meter
+from proctor.server.transport.bodies import Bodies
+
+SEPARATE = ReasoningFormat.REASONING_CONTENT
+"""Where the thinking stands if a request wants it beside the content, and the default does not."""
+
+
+@dataclass(frozen=True, slots=True)
+class ChatExchange(Exchange):
+    """One admitted chat."""
+
+    request: ChatRequest
+    completion: Completion
+
+    def events(self) -> AsyncGenerator[Told | End, None]:
+        """See `Exchange`."""
+        events = Exchange.events(self)
+        return with_tags(events) if self.completion.style is ReasoningFormat.TAGS else events
+
+    def choice(self, job: Job, index: int) -> Choice:
+        """See `Exchange`."""
+        request, engine = self.request, self.engine
+        bound = self.admission.tools
+        reader = None if bound is None else bound.reader()
+        answer = AnswerText(request.stop or (), reader, request.min_tokens or 0)
+        hidden = self.completion.style is ReasoningFormat.HIDDEN
+        scored = _scored(request, hidden)
+        channels = Channels(
+            engine.codec,
+            engine.model,
+            job,
+            index,
+            answer,
+            scored,
+            with_ids=self.completion.with_ids,
+        )
+        progress = hidden and bool(request.stream)
+        return Choice(engine, job, index, channels, progress=progress, counted=self.counted)
+
+    def writer(self) -> EventWriter:
+        """See `Exchange`."""
+        return EventWriter(self.completion, self.counted)
+
+    def to_json(self, told: Sequence[Text], ends: Sequence[End]) -> dict[str, Any]:
+        """See `Exchange`."""
+        return self.completion.whole(told, ends)
+
+
+class Chat:
+    """The endpoint."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        host: EngineHost,
+        admissions: Admissions,
+        bodies: Bodies,
+        crew: Crew,
+        purse: Purse,
+        replays: Replays,
+    ) -> None:
+        self._settings = settings
+        self._host = host
+        self._admissions = admissions
+        self._bodies = bodies
+        self._crew = crew
+        self._purse = purse
+        self._replays = replays
+
+    async def __call__(self, request: Request) -> Response:
+        """Answer one request.
+
+        Raises:
+            ApiError: if it is refused.
+            BudgetError: if its budget cannot be enforced.
+            EngineUnavailable: if the engine dies before the answer is there.
+        """
+        terms = Terms.of(request, self._settings.limits)
+        self._crew.check()
+        body = await self._bodies.read(request)
+        asked, digest = parse_chat(body), digest_of(body)
+        del body  # which the answer, however long it takes, needs no more
+        engine = await self._host.ready()
+        return await self._replays.once(
+            request, digest, terms, lambda: self._answer(request, asked, engine, terms)
+        )
+
+    async def _answer(
+        self, request: Request, asked: ChatRequest, engine: Engine, terms: Terms
+    ) -> Response:
+        settings = self._settings
+        style = _style(asked, settings)
+        _check_ids(asked, style)
+        name = f"chatcmpl-{uuid.uuid4().hex}"
+        admitting = self._admissions.admit(asked, engine, name, terms.key)
+        admission = await in_time(request, terms, admitting)
+        meter: Meter = request.state.meter
+        hold = await self._purse.hold(terms.key, name, admission, terms.seconds, meter.came)
+        meter.admitted(name, engine.model.name, asked, admission, terms.name, hold)
+        terms = terms.leaving(hold.left)
+        completion = Completion(
+            name,
+            int(time.time()),
+            engine.model.name,
+            admission,
+            meter.bill,
+            style,
+            engine.codec.token_bytes,
+            asked.prompt_logprobs,
+            bool(asked.return_token_ids),
+            asked.messages[-1].unfinished().text if asked.echo else "",
+        )
+        exchange = ChatExchange(asked, admission, engine, meter, self._crew, terms, completion)
+        return await respond(request, exchange, settings)
+
+
+def _style(request: ChatRequest, settings: Settings) -> ReasoningFormat:
+    """Where the thinking stands.
+
+    Raises:
+        BadRequest: if two fields contradict each other.
+    """
+    given, separate = request.reasoning_format, request.separate_reasoning
+    style, shown = either(settings.reasoning_format, given), read_shown(request)
+    if shown is not None and shown.value is (style is ReasoningFormat.HIDDEN):
+        if given is not None:
+            raise contradiction(shown, Given("reasoning_format", given))
+        style = SEPARATE if shown.value else ReasoningFormat.HIDDEN
+    if separate is None or separate is not (style is ReasoningFormat.TAGS):
+        return style
+    told = Given("separate_reasoning", separate)
+    if given is not None:
+        raise contradiction(told, Given("reasoning_format", given))
+    if style is ReasoningFormat.HIDDEN and shown is not None:
+        raise contradiction(told, shown)
+    return SEPARATE if separate else ReasoningFormat.TAGS
+
+
+def _check_ids(request: ChatRequest, style: ReasoningFormat) -> None:
+    """See that token ids tell nothing that is hidden.
+
+    Raises:
+        BadRequest: if they would.
+    """
+    if style is ReasoningFormat.HIDDEN and request.return_token_ids:
+        raise BadRequest(
+            "'return_token_ids' would tell the thinking, which is hidden: leave it out, or show "
+            "the thinking with 'reasoning_format'",
+            param="return_token_ids",
+        )
+
+
+def _scored(request: ChatRequest, hidden: bool) -> Collection[Channel]:
+    """The channels whose tokens' log probabilities are told; a hidden thinking's never are."""
+    if not request.logprobs:
+        return ()
+    thinking = request.thinking is not None and request.thinking.logprobs and not hidden
+    return tuple(Channel) if thinking else (Channel.ANSWER,)

@@ -1,0 +1,88 @@
+"""`POST /v1/feedback`: how right an answer was, attached to its row in the ledger."""
+
+import logging
+from typing import Annotated
+
+import orjson
+from fastapi import Request, Response
+from pydantic import ConfigDict, Field, model_validator
+from pydantic_core import PydanticCustomError
+
+from proctor.server.accounting.ledger.service import Ledger
+from proctor.server.accounting.ledger.store import reason
+from proctor.server.auth.api_key import Key
+from proctor.server.config.sections import Scope
+from proctor.server.errors import BadRequest, NotFound, Unavailable
+from proctor.server.schemas.base import MAX_NAME, Flag, Float, Part, Text, exactly_one
+from proctor.server.schemas.parsing import parse
+from proctor.server.transport.bodies import Bodies
+
+logger = logging.getLogger(__name__)
+
+
+class FeedbackRequest(Part):
+    """What became of an answer: `correct` or `score`."""
+
+    model_config = ConfigDict(json_schema_extra=exactly_one("correct", "score"))
+
+    request_id: Annotated[Text, Field(min_length=1, max_length=MAX_NAME)]
+    """The completion's `id`, or the response's `x-request-id` if it was used once."""
+    correct: Flag | None = None
+    """Whether the answer was right."""
+    score: Annotated[Float, Field(ge=0, le=1)] | None = None
+    """How right it was: 1 is right, 0 is wrong."""
+
+    @model_validator(mode="after")
+    def _one_outcome(self) -> "FeedbackRequest":
+        if (self.correct is None) == (self.score is None):
+            reason = "or 'score' is needed, and not both"
+            raise PydanticCustomError("field", "{reason}", {"field": "correct", "reason": reason})
+        return self
+
+    @property
+    def outcome(self) -> float:
+        """How right the answer was, from 0 to 1."""
+        return float(bool(self.correct)) if self.score is None else self.score
+
+
+class Feedback:
+    """The endpoint."""
+
+    def __init__(self, bodies: Bodies, ledger: Ledger | None) -> None:
+        self._bodies = bodies
+        self._ledger = ledger
+
+    async def __call__(self, request: Request) -> Response:
+        """Attach an outcome to an answer; one that was attached before is replaced.
+
+        Raises:
+            ApiError: if there is no such answer, or the ledger cannot be written now.
+        """
+        given = parse(await self._bodies.read(request), FeedbackRequest)
+        if self._ledger is None:
+            raise NotFound("this server keeps no ledger: its setting ledger.url is empty")
+        found = await _grade(self._ledger, given, _of(request.state.key))
+        if not found:
+            raise NotFound(f"the ledger has no request '{given.request_id}'", param="request_id")
+        if found > 1:
+            raise BadRequest(
+                "'request_id' was used for several requests: give the completion's id instead",
+                param="request_id",
+            )
+        told = {"request_id": given.request_id, "score": given.outcome}
+        return Response(orjson.dumps(told), media_type="application/json")
+
+
+def _of(key: Key | None) -> str | None:
+    """Whose answers a key may speak of, None if anybody's."""
+    return None if key is None or key.scope is Scope.ADMIN else key.name
+
+
+async def _grade(ledger: Ledger, given: FeedbackRequest, of: str | None) -> int:
+    try:
+        return await ledger.grade(given.request_id, given.outcome, of)
+    except Exception as error:
+        logger.warning("feedback could not be written: %s", reason(error))
+        raise Unavailable(
+            "the ledger cannot be written now: try again later", headers={"retry-after": "5"}
+        ) from error

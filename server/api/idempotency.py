@@ -1,0 +1,242 @@
+"""`Idempotency-Key`: a request that is sent again gets the answer that it got."""
+
+import asyncio
+import hashlib
+import logging
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Coroutine
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from fastapi import Request, Response
+
+from proctor.server.accounting.ledger.service import open_database
+from proctor.server.accounting.ledger.store import reason
+from proctor.server.api.responder import Stream
+from proctor.server.config.sections import LedgerSettings
+from proctor.server.errors import BadRequest, InUse, Unavailable
+from proctor.server.generation.context import Terms
+from proctor.server.storage.idempotency import Claim, Kept, ReplayStore
+from proctor.server.storage.retry import ended, until_done
+from proctor.server.transport.sse import DONE, Failure
+
+logger = logging.getLogger(__name__)
+
+HEADER = "idempotency-key"
+REPLAYED = "idempotent-replayed"
+TIER = "x-budget-tier"
+MAX_NAME = 255
+MAX_KEPT = 2**20
+"""Bytes of an answer; a longer one is not kept, and made again."""
+
+PATIENCE_SECONDS = 5.0
+"""That a request waits for the database."""
+
+CLOSE_SECONDS = 5.0
+"""For what is still to be written when the server stops; a lease that ends does the rest."""
+
+
+class Replays:
+    """Answers each request that has a name once, and again from what was kept."""
+
+    def __init__(self, store: ReplayStore | None, keeps: timedelta) -> None:
+        """Keep answers in a store.
+
+        Args:
+            store: the database's; None refuses requests that have a name.
+            keeps: for how long.
+        """
+        self._store = store
+        self._keeps = keeps
+        self._running: set[asyncio.Task[None]] = set()
+        self._freeing: dict[tuple[str, str], asyncio.Task[None]] = {}
+
+    async def once(
+        self,
+        request: Request,
+        digest: str,
+        terms: Terms,
+        answer: Callable[[], Awaitable[Response]],
+    ) -> Response:
+        """The answer, made now if it was not made before.
+
+        Args:
+            request: what the client sent; its header `Idempotency-Key` is its name.
+            digest: of its body, which must be the same each time.
+            terms: whose it is, and until when.
+            answer: makes the answer.
+
+        Raises:
+            BadRequest: if the name is of a request with another body.
+            InUse: if that request is running.
+            Unavailable: if that cannot be known now.
+            ApiError: whatever `answer` raises; the name is free then.
+        """
+        name = request.headers.get(HEADER)
+        if name is None:
+            return await answer()
+        store, claim = self._claim(name, digest, terms)
+        kept = await self._taken(store, claim)
+        if kept is not None:
+            return _replay(kept, claim)
+        try:
+            response = await answer()
+        except Exception:
+            await _awhile(self._free(store, claim))
+            raise
+        except BaseException:
+            self._free(store, claim)
+            raise
+        if isinstance(response, Stream):
+            parts = response.body_iterator
+            response.body_iterator = self._recording(parts, response, store, claim)
+        else:
+            await self._keep(response, bytes(response.body), store, claim)
+        return response
+
+    def _claim(self, name: str, digest: str, terms: Terms) -> tuple[ReplayStore, Claim]:
+        if not 0 < len(name) <= MAX_NAME:
+            raise BadRequest(f"'{HEADER}' must have 1 to {MAX_NAME} characters", param=HEADER)
+        if self._store is None:
+            raise BadRequest(
+                f"'{HEADER}' needs a ledger, in which answers are kept: leave it out, or ask the "
+                "operator to set ledger.url and ledger.replay_hours",
+                param=HEADER,
+            )
+        return self._store, Claim(terms.name, name, digest)
+
+    async def _taken(self, store: ReplayStore, claim: Claim) -> Kept | None:
+        """Whoever has the name, as `ReplayStore.claim` has it; one that is over has it no more.
+
+        Raises:
+            Unavailable: if the database does not say.
+        """
+        claiming = asyncio.ensure_future(self._claimed(store, claim))
+        try:
+            # Shielded: nobody knows how far a transaction that is cancelled has come.
+            async with asyncio.timeout(PATIENCE_SECONDS):
+                return await asyncio.shield(claiming)
+        except BaseException as error:
+            self._run(self._undo(store, claiming, claim))
+            if not isinstance(error, Exception):
+                raise
+            logger.warning("kept answers cannot be used: %s", reason(error))
+            told = f"'{HEADER}' cannot be looked up now: try again later"
+            raise Unavailable(told, headers={"retry-after": "5"}) from error
+
+    async def _claimed(self, store: ReplayStore, claim: Claim) -> Kept | None:
+        freeing = self._freeing.get((claim.key, claim.name))
+        kept = await store.claim(claim, datetime.now(UTC))
+        if kept is None or kept.media_type is not None:
+            return kept
+        freeing = self._freeing.get((claim.key, claim.name)) or freeing
+        if freeing is None:
+            return kept
+        await asyncio.wait([freeing])
+        return await store.claim(claim, datetime.now(UTC))
+
+    async def _undo(
+        self, store: ReplayStore, claiming: "asyncio.Future[Kept | None]", claim: Claim
+    ) -> None:
+        """Let a name be free that nobody waits for any more, if it was taken after all."""
+        try:
+            if await claiming is not None:
+                return  # it is another's
+        except Exception:
+            logger.debug("nobody knows whether a name was taken", exc_info=True)
+        await until_done(lambda: store.give_up(claim))
+
+    async def _keep(
+        self, response: Response, body: bytes, store: ReplayStore, claim: Claim
+    ) -> None:
+        if response.status_code != 200 or len(body) > MAX_KEPT:
+            await _awhile(self._free(store, claim))
+            return
+        tier = response.headers.get(TIER, "")
+        kept = Kept(claim.digest, response.media_type, tier, body)
+        expires = datetime.now(UTC) + self._keeps
+        await _awhile(self._run(until_done(lambda: store.keep(claim, kept, expires))))
+
+    async def _recording(
+        self, parts: AsyncIterable[Any], response: Response, store: ReplayStore, claim: Claim
+    ) -> AsyncIterator[Any]:
+        """The parts of a stream, kept before the last of them is sent, or their name is free."""
+        body = bytearray()
+        whole = False
+        try:
+            async for part in parts:
+                if len(body) <= MAX_KEPT:
+                    body += part
+                if part == DONE:
+                    whole = True
+                    await self._keep(response, bytes(body), store, claim)
+                elif isinstance(part, Failure):
+                    whole = True
+                    await _awhile(self._free(store, claim))
+                yield part
+        finally:
+            if not whole:
+                self._free(store, claim)
+
+    def _free(self, store: ReplayStore, claim: Claim) -> asyncio.Task[None]:
+        """Let the name be free again; whoever asks by it meanwhile waits for that."""
+        name = (claim.key, claim.name)
+        self._freeing[name] = task = self._run(until_done(lambda: store.give_up(claim)))
+        task.add_done_callback(lambda _: self._freeing.pop(name, None))
+        return task
+
+    def _run(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        """Work that goes on when the client that it is for has gone."""
+        task = asyncio.create_task(work)
+        self._running.add(task)
+        task.add_done_callback(self._running.discard)
+        return task
+
+    async def aclose(self) -> None:
+        """Wait for what is being written, and let go of the database."""
+        await ended(self._running, CLOSE_SECONDS)
+        if self._store is not None:
+            await self._store.aclose()
+
+
+def digest_of(body: bytes) -> str:
+    """What is kept of a body, to know it again."""
+    return hashlib.sha256(body).hexdigest()
+
+
+def open_replays(settings: LedgerSettings, gateway: str) -> Replays:
+    """Answers are kept in the ledger's database, if there is one and it is wanted.
+
+    Args:
+        settings: where the ledger is, and for how long they are kept.
+        gateway: which of those that share it this one is.
+
+    Raises:
+        BadSettings: if there can be none.
+    """
+    url = settings.url.get_secret_value()
+    store = ReplayStore(open_database(url), gateway) if keeps_answers(settings) else None
+    return Replays(store, timedelta(hours=settings.replay_hours))
+
+
+def keeps_answers(settings: LedgerSettings) -> bool:
+    """Whether answers are kept."""
+    return bool(settings.url.get_secret_value() and settings.replay_hours)
+
+
+async def _awhile(task: "asyncio.Task[None]") -> None:
+    """Wait for what is being written; not for long, it is written all the same."""
+    await asyncio.wait({task}, timeout=PATIENCE_SECONDS)
+
+
+def _replay(kept: Kept, claim: Claim) -> Response:
+    if kept.digest != claim.digest:
+        raise BadRequest(
+            f"'{HEADER}' was used for another request: take a new one for each", param=HEADER
+        )
+    if kept.media_type is None:
+        raise InUse(
+            f"the request of this '{HEADER}' is running: try again later",
+            headers={"retry-after": "1"},
+        )
+    headers = {REPLAYED: "true", TIER: kept.tier}
+    return Response(kept.body, media_type=kept.media_type, headers=headers)

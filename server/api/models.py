@@ -1,0 +1,73 @@
+"""`GET /v1/models`: the model served, under each of its names."""
+
+from collections.abc import Sequence
+from typing import Annotated
+
+from fastapi import Path, Response
+
+from proctor.server.engines.base import ModelInfo
+from proctor.server.engines.supervisor import EngineHost
+from proctor.server.errors import UnknownModel
+from proctor.server.schemas.responses import ModelCard, ModelList, as_json
+
+MAX_TOLD = 64
+
+
+class Models:
+    """The endpoints."""
+
+    def __init__(self, host: EngineHost, aliases: Sequence[str]) -> None:
+        self._host = host
+        self._aliases = aliases
+
+    async def list_models(self) -> Response:
+        """List the model served, under each of its names."""
+        model = self._host.engine.model
+        cards = [_describe(model, name) for name in names(model, self._aliases)]
+        return as_json(ModelList(object="list", data=cards))
+
+    async def get_model(
+        self, name: Annotated[str, Path(description="One of its names; it may hold slashes.")]
+    ) -> Response:
+        """Tell of one model."""
+        model = self._host.engine.model
+        check_model(name, model, self._aliases)
+        return as_json(_describe(model, name))
+
+
+def names(model: ModelInfo, aliases: Sequence[str]) -> list[str]:
+    """What clients may call the model, its own name first."""
+    return [model.name, *(alias for alias in aliases if alias != model.name)]
+
+
+def check_model(
+    name: str, model: ModelInfo, aliases: Sequence[str], *, param: str | None = None
+) -> None:
+    """Return if the model goes by this name.
+
+    Args:
+        name: what a client calls it.
+        model: the one served.
+        aliases: its other names.
+        param: the request's field that has the name.
+
+    Raises:
+        UnknownModel: if it does not; the message lists its names.
+    """
+    known = names(model, aliases)
+    if name not in known:
+        told = ", ".join(f"'{each}'" for each in known)
+        raise UnknownModel(
+            f"there is no model '{name[:MAX_TOLD]}': this server has {told}", param=param
+        )
+
+
+def _describe(model: ModelInfo, name: str) -> ModelCard:
+    return {
+        "id": name,
+        "object": "model",
+        "created": model.created,
+        "owned_by": "proctor",
+        "root": model.name,
+        "max_model_len": model.context_length,
+    }

@@ -1,0 +1,244 @@
+"""One admitted request on its way to its answer, streamed or whole."""
+
+import asyncio
+import contextlib
+import logging
+from abc import ABC, abstractmethod
+from collections.abc import AsyncGenerator, Coroutine, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass
+from typing import Any, Protocol, TypeVar
+
+import orjson
+from fastapi import Request, Response
+from sse_starlette import EventSourceResponse, ServerSentEvent
+from sse_starlette.sse import SendTimeoutError
+from starlette.requests import ClientDisconnect
+from starlette.types import Receive, Scope, Send
+
+from proctor.server.config.sections import either
+from proctor.server.config.settings import Settings
+from proctor.server.engines.base import Engine, Job
+from proctor.server.errors import ApiError, Unavailable, as_api_error
+from proctor.server.generation.admission import Admission
+from proctor.server.generation.channels import Call, Piece
+from proctor.server.generation.context import Terms
+from proctor.server.generation.runner import (
+    Choice,
+    Crew,
+    End,
+    Progress,
+    PromptScores,
+    Text,
+    Told,
+    generate,
+)
+from proctor.server.schemas.generation import Generation
+from proctor.server.telemetry.metrics import CLIENT_GONE, Meter
+from proctor.server.transport.sse import DONE, Failure, event, without_names
+
+logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+HEARTBEAT = ServerSentEvent(comment="thinking", sep="\n")
+
+
+class Writer(Protocol):
+    """Writes what there is to tell as server-sent events; nothing where it is not told."""
+
+    def begin(self, index: int) -> bytes:
+        """A choice's first event."""
+
+    def item(self, item: Told) -> bytes:
+        """What comes next."""
+
+    def finish(self, end: End) -> bytes:
+        """A choice's last event."""
+
+    def usage(self, ends: Sequence[End]) -> bytes:
+        """What the request used."""
+
+
+@dataclass(frozen=True, slots=True)
+class Exchange(ABC):
+    """One admitted request on its way to an answer."""
+
+    request: Generation
+    admission: Admission
+    engine: Engine
+    meter: Meter
+    crew: Crew
+    terms: Terms
+
+    @abstractmethod
+    def choice(self, job: Job, index: int) -> Choice:
+        """How one choice is generated."""
+
+    @abstractmethod
+    def writer(self) -> Writer:
+        """How the answer is streamed."""
+
+    @abstractmethod
+    def to_json(self, told: Sequence[Text], ends: Sequence[End]) -> dict[str, Any]:
+        """The answer in one piece."""
+
+    @property
+    def counted(self) -> bool:
+        """Whether every chunk of the stream tells what has been used so far."""
+        options = self.request.stream_options
+        return options is not None and bool(
+            options.include_usage and options.continuous_usage_stats
+        )
+
+    def events(self) -> AsyncGenerator[Told | End, None]:
+        """Generate all choices; closing this early aborts them in the engine."""
+        choices = [self.choice(job, index) for index, job in enumerate(self.admission.jobs)]
+        return generate(choices, self.crew, self.meter, self.terms)
+
+    async def whole(self) -> bytes:
+        """The answer in one piece of JSON."""
+        told: list[Text] = []
+        ends: list[End] = []
+        try:
+            async with aclosing(self.events()) as events:
+                async for item in events:
+                    if isinstance(item, End):
+                        ends.append(item)
+                    elif not isinstance(item, Progress):
+                        self._saw(item)
+                        told.append(item)
+        finally:
+            await self.meter.settle()
+        if any(isinstance(item, PromptScores) for item in told):
+            # They can be a hundred thousand, and other streams wait meanwhile.
+            return await asyncio.to_thread(lambda: orjson.dumps(self.to_json(told, ends)))
+        return orjson.dumps(self.to_json(told, ends))
+
+    def _saw(self, item: Told) -> None:
+        if isinstance(item, Piece | Call):
+            self.meter.saw(item)
+
+    async def stream(self) -> AsyncGenerator[bytes, None]:
+        """The answer as server-sent events; an error is the last of them."""
+        begun = self.meter.status
+        self.meter.status = CLIENT_GONE  # unless the last event is taken
+        try:
+            async with aclosing(self._chunks()) as chunks:
+                async for chunk in chunks:
+                    yield chunk
+            self.meter.status = begun
+        except Exception as error:
+            told = _tell(error)
+            self.meter.status = told.status
+            await self.meter.settle()
+            yield Failure(event(told.to_json(), name="error"))
+
+    async def _chunks(self) -> AsyncGenerator[bytes, None]:
+        writer = self.writer()
+        ends: list[End] = []
+        for index in range(len(self.admission.jobs)):
+            if begun := writer.begin(index):
+                yield begun
+        async with aclosing(self.events()) as events:
+            async for item in events:
+                if isinstance(item, End):
+                    ends.append(item)
+                    if len(ends) == len(self.admission.jobs):
+                        await self.meter.settle()  # many a client reads no further than this
+                    yield writer.finish(item)
+                else:
+                    self._saw(item)
+                    if written := writer.item(item):
+                        yield written
+        options = self.request.stream_options
+        if options is not None and options.include_usage:
+            yield writer.usage(ends)
+        yield DONE
+
+
+class Stream(EventSourceResponse):
+    """Server-sent events; a client that takes none is let go without ado."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """See ASGI."""
+        with contextlib.suppress(SendTimeoutError):
+            await super().__call__(scope, receive, send)
+
+
+async def respond(request: Request, exchange: Exchange, settings: Settings) -> Response:
+    """The answer, in the way that was asked for."""
+    headers, limits = _headers(exchange), settings.limits
+    if not exchange.request.stream:
+        return await _whole(request, exchange, headers)
+    events = exchange.stream()
+    asked = either(exchange.terms.event_names, exchange.request.event_names)
+    return Stream(
+        events if either(settings.event_names, asked) else without_names(events),
+        headers=headers,
+        sep="\n",
+        ping=limits.heartbeat_seconds,
+        ping_message_factory=lambda: HEARTBEAT,
+        send_timeout=limits.send_timeout_seconds,
+    )
+
+
+async def in_time(request: Request, terms: Terms, work: Coroutine[Any, Any, T]) -> T:
+    """What is done before there is an answer: given up if the client goes, or its time is over.
+
+    Raises:
+        ClientDisconnect: if the client has gone away.
+        DeadlineExceeded: if its time is over.
+    """
+    try:
+        async with asyncio.timeout_at(terms.deadline):
+            return await unless_gone(request, work)
+    except TimeoutError:
+        raise terms.overdue() from None
+
+
+async def unless_gone(request: Request, work: Coroutine[Any, Any, T]) -> T:
+    """What the work gives; it is given up at once if the client goes away.
+
+    Raises:
+        ClientDisconnect: if the client has gone away.
+    """
+    working = asyncio.create_task(work)
+    gone = asyncio.create_task(_disconnected(request))
+    try:
+        await asyncio.wait({working, gone}, return_when=asyncio.FIRST_COMPLETED)
+        if not working.done():
+            raise ClientDisconnect
+        return working.result()
+    finally:
+        working.cancel()
+        gone.cancel()
+
+
+async def _whole(request: Request, exchange: Exchange, headers: dict[str, str]) -> Response:
+    content = await unless_gone(request, exchange.whole())
+    cost = exchange.meter.bill.cost(exchange.admission.prompt_tokens)
+    if cost is not None:
+        headers |= {"x-cost": f"{cost.total:f}"}
+    return Response(content, media_type="application/json", headers=headers)
+
+
+async def _disconnected(request: Request) -> None:
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
+
+
+def _headers(exchange: Exchange) -> dict[str, str]:
+    return {
+        "x-budget-tier": exchange.admission.resolution.label,
+        **exchange.terms.left,
+        **exchange.request.ignored_header(),
+    }
+
+
+def _tell(error: Exception) -> ApiError:
+    """What the client is told; what is a fault of ours, the log is told too."""
+    told = as_api_error(error)
+    if told.status >= 500 and not isinstance(error, Unavailable):
+        logger.error("an answer broke off: %s", error, exc_info=error)
+    return told

@@ -1,0 +1,67 @@
+"""What a browser is shown: the page at `/`, and the API's description at `/docs`.
+
+All of it comes from this server, and neither page runs anything else. Swagger UI is taken as it
+lies in the package fastapi-swagger, which carries each release of it.
+"""
+
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+from fastapi import FastAPI
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.staticfiles import StaticFiles
+
+from proctor.server.config.settings import Settings
+
+STATIC = Path(__file__).parents[1] / "static"
+
+POLICY = (
+    "default-src 'self'; object-src 'none'; base-uri 'none'; form-action 'none'; "
+    "frame-ancestors 'none'"
+)
+HEADERS = {
+    "cache-control": "no-cache",
+    "content-security-policy": POLICY,
+    "referrer-policy": "no-referrer",
+    "x-content-type-options": "nosniff",
+}
+SWAGGER_HEADERS = {
+    # Swagger UI draws its icons from data: URLs, and sets styles in its markup.
+    "content-security-policy": f"{POLICY}; img-src 'self' data:; style-src 'self' 'unsafe-inline'"
+}
+
+
+class Assets(StaticFiles):
+    """Files that a browser may ask for again, but not run otherwise than they are meant."""
+
+    def file_response(self, *args: Any, **kwargs: Any) -> Response:
+        """See Starlette."""
+        response = super().file_response(*args, **kwargs)
+        response.headers.update(HEADERS)
+        return response
+
+
+def add_pages(app: FastAPI, settings: Settings) -> None:
+    """Serve both pages and what they are made of."""
+    assets = Assets(directory=STATIC, packages=[("fastapi_swagger", "resources")])
+
+    @app.get("/page.json", include_in_schema=False)
+    async def page() -> dict[str, Any]:
+        return settings.page.model_dump() | {"asks_for_keys": settings.asks_for_keys}
+
+    app.mount("/static", assets)
+    app.add_route("/", _file(assets, "index.html"), include_in_schema=False)
+    app.add_route("/docs", _file(assets, "docs.html", SWAGGER_HEADERS), include_in_schema=False)
+
+
+def _file(
+    assets: Assets, name: str, headers: dict[str, str] | None = None
+) -> Callable[[Request], Awaitable[Response]]:
+    async def page(request: Request) -> Response:
+        response = await assets.get_response(name, request.scope)
+        response.headers.update(headers or {})
+        return response
+
+    return page

@@ -1,0 +1,1 @@
+"""The command line: `proctor serve`, `route`, `router`, `keys`, `ledger`, and plug-ins."""

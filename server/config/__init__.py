@@ -1,0 +1,1 @@
+"""Settings, from flags, `PROCTOR_*` environment variables and `proctor.toml`."""

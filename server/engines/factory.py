@@ -1,0 +1,79 @@
+"""Makes the engine that the settings ask for."""
+
+import math
+import os
+from typing import TYPE_CHECKING
+
+from proctor.server.config.sections import DEFAULT_TIERS, CompletionsServer
+from proctor.server.config.settings import BadSettings, Settings
+from proctor.server.engines.base import Engine
+from proctor.server.engines.completions.engine import CompletionsEngine
+from proctor.server.engines.completions.upstream import Upstream
+
+if TYPE_CHECKING:
+    from proctor.server.engines.vllm.engine import MarkerSource
+
+STEP_TIMEOUT = "VLLM_EXECUTE_MODEL_TIMEOUT_SECONDS"
+
+
+def load_engine(settings: Settings) -> Engine:
+    """Load the model; blocks until it can answer.
+
+    Raises:
+        ValueError: if the settings do not fit the model.
+    """
+    engine = _load(settings)
+    check_tiers(settings, engine.model.context_length)
+    return engine
+
+
+def check_tiers(settings: Settings, context: int) -> None:
+    """See that the context holds what the operator's tiers ask for; the default ones are cut.
+
+    Raises:
+        BadSettings: if it does not.
+    """
+    if settings.tiers == DEFAULT_TIERS:
+        return
+    for tier in settings.tiers:
+        if max(tier.min_tokens, tier.max_tokens) > context:
+            raise BadSettings(
+                f"tiers: '{tier.name}' asks for more thinking than the context of {context} tokens "
+                "holds"
+            )
+
+
+def _load(settings: Settings) -> Engine:
+    # Imported here: vLLM takes seconds to import, and a gateway without it is of use too.
+    from proctor.server.engines.grammars.pool import GrammarPool
+    from proctor.server.engines.vllm.engine import MarkerSource, VllmEngine
+
+    markers = MarkerSource(
+        settings.thinking_start, settings.thinking_end, settings.reasoning_parser
+    )
+    if server := settings.completions_server:
+        return _load_completions(settings, server, markers)
+    # vLLM ends an engine whose step takes longer.
+    os.environ.setdefault(STEP_TIMEOUT, str(math.ceil(settings.limits.busy_stall_seconds)))
+    return VllmEngine.load(
+        settings.model_path,
+        name=settings.model_name,
+        arguments=settings.engine,
+        markers=markers,
+        grammars=lambda config: GrammarPool(config, settings.grammars),
+        tool_call_parser=settings.tool_call_parser,
+    )
+
+
+def _load_completions(
+    settings: Settings, server: CompletionsServer, markers: "MarkerSource"
+) -> Engine:
+    from proctor.server.engines.vllm.tokenizer_bundle import load_local
+
+    return CompletionsEngine.load(
+        lambda: Upstream(server.base_url, server.api_key.get_secret_value()),
+        load_local(settings.model_path, markers, settings.tool_call_parser),
+        name=settings.model_name,
+        known_as=(settings.model_name, settings.model_path),
+        context_length=server.max_model_len,
+    )

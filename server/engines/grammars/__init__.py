@@ -1,0 +1,1 @@
+"""Grammar checks before the engine compiles them: bounded, in processes of their own."""

@@ -1,0 +1,1 @@
+"""The engine's processes: liveness, and how they end with their server."""

@@ -1,0 +1,1 @@
+"""vLLM in the server's own process."""

@@ -1,0 +1,56 @@
+"""What the gateway itself needs of a model that is served elsewhere: all but its weights."""
+
+from vllm.config import ModelConfig, VllmConfig
+from vllm.engine.arg_utils import AsyncEngineArgs
+from vllm.renderers import renderer_from_config
+
+from proctor.budget.processors.registry import encode_markers, find_marker_texts
+from proctor.budget.processors.vocabulary import read_vocabulary
+from proctor.server.engines.completions.discovery import LocalModel
+from proctor.server.engines.vllm.codec import VllmCodec
+from proctor.server.engines.vllm.engine import MarkerSource
+from proctor.server.engines.vllm.tools import VllmTools
+
+
+def load_local(
+    model: str, markers: MarkerSource, tool_call_parser: str | None = None
+) -> LocalModel:
+    """Read a model's tokenizer, template and settings.
+
+    Args:
+        model: a path or a Hugging Face name.
+        markers: where its thinking markers come from.
+        tool_call_parser: vLLM's name of how it writes tool calls; None is that
+            it does not.
+
+    Raises:
+        ValueError: if the markers cannot be found, the model has no end of turn,
+            or there is no such parser.
+    """
+    config = AsyncEngineArgs(model=model).create_model_config()
+    renderer = renderer_from_config(VllmConfig(model_config=config))
+    tokenizer = renderer.get_tokenizer()
+    texts = find_marker_texts(
+        tokenizer, start=markers.start, end=markers.end, parser=markers.parser
+    )
+    eos = _end_of_turn(tokenizer.eos_token_id, config)
+    if not eos:
+        raise ValueError("the model has no end-of-sequence token: rounds could not end")
+    return LocalModel(
+        codec=VllmCodec(renderer, texts[0]),
+        markers=encode_markers(tokenizer, texts, eos),
+        end_text=texts[1],
+        vocabulary=read_vocabulary(tokenizer, config.get_vocab_size()),
+        defaults=config.get_diff_sampling_param(),
+        tools=(
+            None
+            if tool_call_parser is None
+            else VllmTools(tool_call_parser, tokenizer, binds=False)
+        ),
+    )
+
+
+def _end_of_turn(of_tokenizer: int | None, config: ModelConfig) -> set[int]:
+    """Every token at which servers end a turn: the tokenizer's, and the generation config's."""
+    listed = config.try_get_generation_config().get("eos_token_id", [])
+    return {of_tokenizer, *([listed] if isinstance(listed, int) else listed)} - {None}

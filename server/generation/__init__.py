@@ -1,0 +1,1 @@
+"""From a parsed request to the text of its choices: budget, prompt, jobs, channels."""

@@ -1,1 +1,0 @@
-"""Looks through grammars before the engine compiles them: in processes of their own, in bounds."""

@@ -1,1 +1,0 @@
-"""Keys: who is let in, and what each may do and take."""

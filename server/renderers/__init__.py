@@ -1,0 +1,1 @@
+"""Response bodies and stream chunks, in the shape of each API."""

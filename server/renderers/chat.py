@@ -1,0 +1,256 @@
+"""Responses in OpenAI's shape: whole, and chunk by chunk."""
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from proctor.server.engines.base import Score
+from proctor.server.engines.tool_calls import CallDelta
+from proctor.server.generation.channels import Call, Channel, Piece, Used
+from proctor.server.generation.runner import End, Progress, PromptScores, Text, Told
+from proctor.server.renderers.base import Reply, finish_reason
+from proctor.server.renderers.logprobs import prompt_logprobs
+from proctor.server.renderers.reasoning_format import OWN_KEYS, keys
+from proctor.server.schemas.generation import ReasoningFormat
+from proctor.server.transport.sse import HOLE, Mould, event
+
+LOGPROBS_KEYS = {Channel.ANSWER: "content", Channel.REASONING: "reasoning_content"}
+"""Where in `logprobs` a channel's tokens stand."""
+
+
+class Draft:
+    """One choice's message while it is put together.
+
+    Attributes:
+        scores: of each channel's tokens.
+    """
+
+    def __init__(self, style: ReasoningFormat, begun: str = "") -> None:
+        """Begin a message.
+
+        Args:
+            style: where its thinking stands.
+            begun: what its content begins with.
+        """
+        self._style = style
+        self._texts: dict[str, list[str]] = {"content": [begun]}
+        self._texts |= {key: [] for key in OWN_KEYS[style]}
+        self._calls: list[dict[str, Any]] = []
+        self.scores: dict[Channel, list[Score]] = {channel: [] for channel in Channel}
+
+    def add(self, item: Piece | Call) -> None:
+        """Take what comes next."""
+        if isinstance(item, Call):
+            self._add_call(item.delta)
+            return
+        for key in keys(item.channel, self._style):
+            self._texts[key].append(item.text)
+        self.scores[item.channel] += item.scores
+
+    def message(self) -> dict[str, Any]:
+        """The message, in OpenAI's shape; its content is null where it is calls alone."""
+        texts = {key: "".join(parts) or None for key, parts in self._texts.items()}
+        if not self._calls:
+            return {"role": "assistant", **texts, "content": texts["content"] or ""}
+        return {"role": "assistant", **texts, "tool_calls": self._calls}
+
+    def _add_call(self, delta: CallDelta) -> None:
+        if delta.index == len(self._calls):
+            function = {"name": delta.name, "arguments": ""}
+            self._calls.append({"id": delta.id, "type": "function", "function": function})
+        self._calls[delta.index]["function"]["arguments"] += delta.arguments
+
+
+@dataclass(frozen=True, slots=True)
+class Completion(Reply):
+    """The answer to a chat.
+
+    Attributes:
+        style: where the thinking stands.
+        token_bytes: the text of a token.
+        prompt_logprobs: how many of the likeliest tokens to tell at each position of
+            the prompt; None tells nothing of it.
+        with_ids: whether to tell token ids.
+        echo: what each message begins with, before what was generated.
+    """
+
+    style: ReasoningFormat
+    token_bytes: Callable[[int], bytes]
+    prompt_logprobs: int | None = None
+    with_ids: bool = False
+    echo: str = ""
+
+    def whole(self, told: Iterable[Text], ends: Sequence[End]) -> dict[str, Any]:
+        """A response that is not streamed."""
+        drafts = [Draft(self.style, self.echo) for _ in ends]
+        of_prompt: dict[str, Any] = {}
+        for item in told:
+            if isinstance(item, PromptScores):
+                of_prompt = self._of_prompt(item)
+            else:
+                drafts[item.choice].add(item)
+        choices = [
+            {
+                "index": end.choice,
+                "message": drafts[end.choice].message(),
+                "logprobs": self._logprobs(drafts[end.choice].scores),
+                "finish_reason": finish_reason(end, self.admission),
+                "thinking": self.thinking(end),
+                **self._ids(end.token_ids),
+            }
+            for end in sorted(ends, key=lambda end: end.choice)
+        ]
+        told_of_prompt = {**of_prompt, **self._prompt_ids()}
+        envelope = self.envelope("chat.completion")
+        return {**envelope, "choices": choices, **told_of_prompt, **self.accounts(ends)}
+
+    def _of_prompt(self, item: PromptScores) -> dict[str, Any]:
+        most = self.prompt_logprobs or 0
+        return {"prompt_logprobs": prompt_logprobs(item.scores, most, self.token_bytes)}
+
+    def _prompt_ids(self) -> dict[str, Any]:
+        return {"prompt_token_ids": self.admission.jobs[0].prompt_ids} if self.with_ids else {}
+
+    def _ids(self, token_ids: Sequence[int]) -> dict[str, Any]:
+        return {"token_ids": token_ids} if self.with_ids else {}
+
+    def role(self, index: int, used: Used | None) -> dict[str, Any]:
+        """A choice's first chunk."""
+        chunk = self._chunk(index, {"role": "assistant", "content": ""}, used)
+        return {**chunk, **self._prompt_ids()}
+
+    def begun(self, index: int, used: Used | None) -> dict[str, Any]:
+        """A chunk of what a choice's message begins with."""
+        return self._chunk(index, {"content": self.echo}, used)
+
+    def text(self, index: int, channel: Channel) -> dict[str, Any]:
+        """A chunk of text, with a hole where the text goes."""
+        return self._chunk(index, dict.fromkeys(keys(channel, self.style), HOLE))
+
+    def piece(self, piece: Piece) -> dict[str, Any]:
+        """A chunk of text, with its tokens' scores or ids, and what has been used, where told."""
+        delta = dict.fromkeys(keys(piece.channel, self.style), piece.text)
+        chunk = self._chunk(piece.choice, delta, piece.used)
+        if piece.scores:
+            chunk["choices"][0]["logprobs"] = self._logprobs({piece.channel: piece.scores})
+        chunk["choices"][0] |= self._ids(piece.token_ids)
+        return chunk
+
+    def call(self, call: Call) -> dict[str, Any]:
+        """A chunk of a tool call."""
+        return self._chunk(call.choice, {"tool_calls": [_call_delta(call.delta)]}, call.used)
+
+    def progress(self, progress: Progress) -> dict[str, Any]:
+        """A chunk that tells how far a thinking is that is not shown."""
+        chunk = self._chunk(progress.choice, {"content": ""}, progress.used)
+        chunk["choices"][0]["thinking"] = {
+            "tokens": progress.tokens,
+            "max_tokens": self.admission.max_thinking_tokens(progress.choice),
+        }
+        return chunk
+
+    def finish(self, end: End, used: Used | None, identified: int) -> dict[str, Any]:
+        """A choice's last chunk, after the ids of so many of its tokens.
+
+        Its content is empty: DeepSeek's own loop adds it up unasked.
+        """
+        chunk = self._chunk(end.choice, {"content": ""}, used)
+        chunk["choices"][0] |= {
+            "finish_reason": finish_reason(end, self.admission),
+            "thinking": self.thinking(end),
+            **self._ids(end.token_ids[identified:]),
+        }
+        return chunk
+
+    def usage(self, ends: Sequence[End]) -> dict[str, Any]:
+        """The chunk after all choices, with what they used."""
+        return {**self.envelope("chat.completion.chunk"), "choices": [], **self.accounts(ends)}
+
+    def _chunk(self, index: int, delta: dict[str, Any], used: Used | None = None) -> dict[str, Any]:
+        empty = dict.fromkeys(OWN_KEYS[self.style])
+        choice = {"index": index, "delta": {**empty, **delta}, "finish_reason": None}
+        chunk = {**self.envelope("chat.completion.chunk"), "choices": [choice]}
+        return chunk if used is None else chunk | self.so_far(index, used)
+
+    def _logprobs(self, scores: Mapping[Channel, Sequence[Score]]) -> dict[str, Any] | None:
+        told = {
+            LOGPROBS_KEYS[channel]: [self._logprob(score) for score in of_channel]
+            for channel, of_channel in scores.items()
+            if of_channel
+        }
+        return told or None
+
+    def _logprob(self, score: Score) -> dict[str, Any]:
+        top = [self._candidate(token, logprob) for token, logprob in score.top]
+        return {**self._candidate(score.token, score.logprob), "top_logprobs": top}
+
+    def _candidate(self, token: int, logprob: float) -> dict[str, Any]:
+        text = self.token_bytes(token)
+        return {"token": text.decode(errors="replace"), "logprob": logprob, "bytes": [*text]}
+
+
+class EventWriter:
+    """Writes it as server-sent events."""
+
+    def __init__(self, completion: Completion, counted: bool) -> None:
+        """Begin a stream.
+
+        Args:
+            completion: what is told.
+            counted: whether every chunk tells what its choice has used.
+        """
+        self._completion = completion
+        self._counted = counted
+        self._moulds: dict[tuple[int, Channel], Mould] = {}
+        self._identified: Counter[int] = Counter()
+
+    def begin(self, index: int) -> bytes:
+        """See `Writer`."""
+        used = Used(0, 0) if self._counted else None
+        first = event(self._completion.role(index, used))
+        if not self._completion.echo:
+            return first
+        return first + event(self._completion.begun(index, used), name=Channel.ANSWER.value)
+
+    def item(self, item: Told) -> bytes:
+        """See `Writer`. The event is named after its channel; there is none if that is hidden."""
+        match item:
+            case Call():
+                return event(self._completion.call(item), name=item.channel.value)
+            case Progress():
+                return event(self._completion.progress(item))
+            case PromptScores():
+                return b""
+            case _ if not keys(item.channel, self._completion.style):
+                return b""
+            case Piece(scores=(), used=None, token_ids=()):
+                return self._mould(item.choice, item.channel).fill(item.text)
+            case _:
+                self._identified[item.choice] += len(item.token_ids)
+                return event(self._completion.piece(item), name=item.channel.value)
+
+    def finish(self, end: End) -> bytes:
+        """See `Writer`."""
+        used = end.used if self._counted else None
+        return event(self._completion.finish(end, used, self._identified[end.choice]))
+
+    def usage(self, ends: Sequence[End]) -> bytes:
+        """See `Writer`."""
+        return event(self._completion.usage(ends))
+
+    def _mould(self, index: int, channel: Channel) -> Mould:
+        mould = self._moulds.get((index, channel))
+        if mould is None:
+            mould = Mould(self._completion.text(index, channel), name=channel.value)
+            self._moulds[index, channel] = mould
+        return mould
+
+
+def _call_delta(delta: CallDelta) -> dict[str, Any]:
+    """OpenAI's shape: its id, type and name come once."""
+    function: dict[str, Any] = {"arguments": delta.arguments}
+    if delta.id is None:
+        return {"index": delta.index, "function": function}
+    function["name"] = delta.name
+    return {"index": delta.index, "id": delta.id, "type": "function", "function": function}

@@ -1,0 +1,10 @@
+"""What Alembic runs: the changes that are due, on the connection that it was given."""
+
+from alembic import context
+
+from proctor.server.storage.tables import metadata
+
+connection = context.config.attributes["connection"]
+context.configure(connection=connection, target_metadata=metadata, render_as_batch=True)
+with context.begin_transaction():
+    context.run_migrations()

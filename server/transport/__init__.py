@@ -1,0 +1,1 @@
+"""HTTP below the endpoints: protocol limits, bodies, CORS, server-sent events."""
