@@ -25,7 +25,9 @@ from proctor.server.accounting.ledger.records import Row
 from proctor.server.accounting.ledger.store import Store
 from proctor.server.accounting.ledger.writer import BATCH, Writer
 from proctor.server.app import create_app
-from proctor.server.config.sections import CUSTOM, LedgerSettings, Prices
+from proctor.server.config.budgets import CUSTOM
+from proctor.server.config.ledger import LedgerSettings
+from proctor.server.config.prices import Prices
 from proctor.server.config.settings import Settings
 from proctor.server.engines.fake import FakeEngine, Script
 from proctor.server.pricing import Cost

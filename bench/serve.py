@@ -8,7 +8,7 @@ import uvicorn
 from vllm import SamplingParams
 
 from proctor.server.app import create_app
-from proctor.server.config.sections import CUSTOM
+from proctor.server.config.budgets import CUSTOM
 from proctor.server.config.settings import Settings
 from proctor.server.engines.base import Engine, Job
 from proctor.server.engines.vllm.engine import MarkerSource, VllmEngine

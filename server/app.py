@@ -17,6 +17,7 @@ from proctor.server.accounting.cost import Tariff
 from proctor.server.accounting.estimates import Recent
 from proctor.server.accounting.ledger.recorder import Books
 from proctor.server.accounting.ledger.service import open_ledger
+from proctor.server.accounting.reservation_store import ReservationStore
 from proctor.server.accounting.reservations import Purse
 from proctor.server.api import openapi
 from proctor.server.api.chat import Chat
@@ -31,21 +32,31 @@ from proctor.server.api.tokenize import Tokenization
 from proctor.server.api.ui import add_pages
 from proctor.server.auth.api_key import Key
 from proctor.server.auth.authenticator import Guard
-from proctor.server.auth.store import open_keys
+from proctor.server.auth.store import KeyStore
 from proctor.server.config.settings import Settings
-from proctor.server.engines.base import EngineUnavailable, Unserved
+from proctor.server.engines.processes.stall import Patience
 from proctor.server.engines.supervisor import EngineHost, Load
-from proctor.server.errors import ApiError, MethodNotAllowed, NotFound, as_api_error
+from proctor.server.errors import (
+    ApiError,
+    EngineUnavailable,
+    MethodNotAllowed,
+    NotFound,
+    Unserved,
+    as_api_error,
+)
 from proctor.server.fair_queue import Line
 from proctor.server.generation.admission import Admissions
 from proctor.server.generation.routing import Router
 from proctor.server.generation.runner import Crew
 from proctor.server.schemas.responses import Health, Ready, ServerLoad, Version, as_json
-from proctor.server.telemetry.metrics import CLIENT_GONE, Metrics
+from proctor.server.storage.database import open_database
+from proctor.server.telemetry.metrics import Metrics
+from proctor.server.telemetry.middleware import Metered
+from proctor.server.telemetry.request_observer import CLIENT_GONE
 from proctor.server.telemetry.tracing import Tracing, open_tracing
 from proctor.server.transport.bodies import Bodies
 from proctor.server.transport.cors import Origins
-from proctor.server.transport.middleware import Heads, Metered, RequestIds
+from proctor.server.transport.middleware import Heads, RequestIds
 
 CHAT_PATH = "/v1/chat/completions"
 COMPLETIONS_PATH = "/v1/completions"
@@ -67,7 +78,9 @@ def create_app(settings: Settings, load: Load, tracing: Tracing | None = None) -
     """
     limits = settings.limits
     metrics, tracing = Metrics(settings), tracing or open_tracing(settings.tracing)
-    host = EngineHost(metrics.counting(load), limits.to_patience())
+    host = EngineHost(
+        metrics.counting(load), Patience(limits.stall_seconds, limits.busy_stall_seconds)
+    )
     bodies = Bodies(limits.max_body_bytes)
     line = Line(limits.max_running, limits.max_waiting)
     crew = Crew(line)
@@ -75,11 +88,16 @@ def create_app(settings: Settings, load: Load, tracing: Tracing | None = None) -
     origins = Origins(settings.cors)
     gateway = uuid4().hex
     ledger = open_ledger(settings.ledger, gateway, metrics.settled)
-    keys = open_keys(settings.ledger)
+    # Apart from the ledger's own: requests that wait for the database must not keep the lease or
+    # the rows from it.
+    url = settings.ledger.url.get_secret_value()
+    database = open_database(url) if url else None
+    keys = None if database is None else KeyStore(database)
     guard = Guard([*map(Key.listed, settings.keys)], keys, asks=settings.asks_for_keys)
     tariff = Tariff(settings)
-    purse = Purse(keys, tariff, gateway)
-    replays = open_replays(settings.ledger, gateway)
+    reservations = None if database is None else ReservationStore(database)
+    purse = Purse(reservations, tariff, gateway)
+    replays = open_replays(database, settings.ledger, gateway)
     metrics.engine_up.set_function(lambda: host.up)
     metrics.running.set_function(lambda: line.running)
     metrics.waiting.set_function(lambda: line.waiting)
@@ -94,8 +112,8 @@ def create_app(settings: Settings, load: Load, tracing: Tracing | None = None) -
             await crew.aclose()
             await replays.aclose()
             await purse.aclose()
-        if keys is not None:
-            await keys.aclose()
+        if database is not None:
+            await database.dispose()
         await host.aclose()
         await tracing.aclose()
 

@@ -4,7 +4,6 @@ from collections.abc import Mapping
 from typing import Any, ClassVar
 
 from proctor.budget import BudgetError
-from proctor.server.engines.base import EngineUnavailable, Unserved
 
 SOON = {"retry-after": "5"}
 """When to try again what failed because the engine, or the server, is not there."""
@@ -237,3 +236,19 @@ def as_api_error(error: Exception) -> ApiError:
             return Unavailable(str(error), headers=SOON)
         case _:
             return InternalError("the server failed to answer; its log says why")
+
+
+class EngineUnavailable(RuntimeError):
+    """The engine is loading, has failed, or has died; the message says which."""
+
+
+class Unserved(ValueError):
+    """A request that this engine cannot serve as it is.
+
+    Attributes:
+        param: the field at fault.
+    """
+
+    def __init__(self, param: str, message: str) -> None:
+        super().__init__(message)
+        self.param = param

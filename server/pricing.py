@@ -4,7 +4,8 @@ from dataclasses import dataclass
 from decimal import ROUND_CEILING, Decimal
 from typing import Any
 
-from proctor.server.config.sections import Prices, either
+from proctor.server.config.prices import Prices
+from proctor.server.config.section import either
 
 MILLION = 1_000_000
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from decimal import Decimal
 
 from proctor.server.accounting.engine_time import BusyClock
-from proctor.server.config.sections import MachinePrice, Prices
+from proctor.server.config.prices import MachinePrice, Prices
 from proctor.server.config.settings import Settings
 from proctor.server.generation.runner import End
 from proctor.server.pricing import MILLION, Cost

@@ -8,7 +8,7 @@ from statistics import mean
 from typing import Any
 
 from proctor.server.accounting.cost import Bill, Tariff
-from proctor.server.config.sections import Prices
+from proctor.server.config.prices import Prices
 from proctor.server.generation.admission import Admission
 from proctor.server.pricing import Cost
 

@@ -9,13 +9,13 @@ from typing import Any
 
 from proctor.server.accounting.cost import Tariff
 from proctor.server.accounting.ledger.records import Draft, Taken
-from proctor.server.accounting.ledger.store import reason
+from proctor.server.accounting.reservation_store import ReservationStore
 from proctor.server.auth.api_key import Key
 from proctor.server.auth.rate_limits import Want
-from proctor.server.auth.store import KeyStore
 from proctor.server.errors import ApiError, RateLimited, Unavailable
 from proctor.server.generation.admission import Admission
 from proctor.server.pricing import to_nanos
+from proctor.server.storage.errors import reason
 from proctor.server.storage.retry import ended, until_done
 
 logger = logging.getLogger(__name__)
@@ -91,7 +91,7 @@ class Purse:
         leaving: holds of requests of which nothing more is sent, and which are not settled.
     """
 
-    def __init__(self, store: KeyStore | None, tariff: Tariff, gateway: str) -> None:
+    def __init__(self, store: ReservationStore | None, tariff: Tariff, gateway: str) -> None:
         """Begin with nothing held back.
 
         Args:
@@ -163,7 +163,7 @@ class Purse:
                 logger.warning("holds are left for the ledger to settle: %s", reason(error))
 
     async def _hold(
-        self, store: KeyStore, name: str, key: Key, want: Want, now: datetime
+        self, store: ReservationStore, name: str, key: Key, want: Want, now: datetime
     ) -> Mapping[str, str]:
         holding = asyncio.ensure_future(store.hold(name, key, want, now, self._gateway))
         try:
@@ -193,7 +193,9 @@ class Purse:
             nanos = to_nanos(most)
         return Want(admission.prompt_tokens + generated, nanos)
 
-    def _undo(self, store: KeyStore, holding: "asyncio.Future[dict[str, str]]", name: str) -> None:
+    def _undo(
+        self, store: ReservationStore, holding: "asyncio.Future[dict[str, str]]", name: str
+    ) -> None:
         """Release a hold that nobody waits for any more, once it is known whether it was made."""
 
         async def undo() -> None:

@@ -11,7 +11,8 @@ from fastapi import Request, Response
 from proctor.server.accounting.reservations import Purse
 from proctor.server.api.idempotency import Replays, digest_of
 from proctor.server.api.responder import Exchange, in_time, respond
-from proctor.server.config.sections import either
+from proctor.server.config.reasoning_format import ReasoningFormat
+from proctor.server.config.section import either
 from proctor.server.config.settings import Settings
 from proctor.server.engines.base import Engine, Job
 from proctor.server.engines.supervisor import EngineHost
@@ -24,9 +25,9 @@ from proctor.server.generation.context import Terms
 from proctor.server.generation.runner import Choice, Crew, End, Text, Told
 from proctor.server.renderers.chat import Completion, EventWriter
 from proctor.server.renderers.reasoning_format import with_tags
-from proctor.server.schemas.generation import ChatRequest, ReasoningFormat
+from proctor.server.schemas.generation import ChatRequest
 from proctor.server.schemas.parsing import parse_chat
-from proctor.server.telemetry.metrics import Meter
+from proctor.server.telemetry.request_observer import Meter
 from proctor.server.transport.bodies import Bodies
 
 SEPARATE = ReasoningFormat.REASONING_CONTENT

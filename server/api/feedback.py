@@ -9,12 +9,13 @@ from pydantic import ConfigDict, Field, model_validator
 from pydantic_core import PydanticCustomError
 
 from proctor.server.accounting.ledger.service import Ledger
-from proctor.server.accounting.ledger.store import reason
 from proctor.server.auth.api_key import Key
-from proctor.server.config.sections import Scope
+from proctor.server.config.access import Scope
+from proctor.server.config.limits import MAX_NAME
 from proctor.server.errors import BadRequest, NotFound, Unavailable
-from proctor.server.schemas.base import MAX_NAME, Flag, Float, Part, Text, exactly_one
+from proctor.server.schemas.base import Flag, Float, Part, Text, exactly_one
 from proctor.server.schemas.parsing import parse
+from proctor.server.storage.errors import reason
 from proctor.server.transport.bodies import Bodies
 
 logger = logging.getLogger(__name__)

@@ -8,13 +8,13 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from fastapi import Request, Response
+from sqlalchemy.ext.asyncio import AsyncEngine
 
-from proctor.server.accounting.ledger.service import open_database
-from proctor.server.accounting.ledger.store import reason
 from proctor.server.api.responder import Stream
-from proctor.server.config.sections import LedgerSettings
+from proctor.server.config.ledger import LedgerSettings
 from proctor.server.errors import BadRequest, InUse, Unavailable
 from proctor.server.generation.context import Terms
+from proctor.server.storage.errors import reason
 from proctor.server.storage.idempotency import Claim, Kept, ReplayStore
 from proctor.server.storage.retry import ended, until_done
 from proctor.server.transport.sse import DONE, Failure
@@ -192,10 +192,8 @@ class Replays:
         return task
 
     async def aclose(self) -> None:
-        """Wait for what is being written, and let go of the database."""
+        """Wait for what is being written."""
         await ended(self._running, CLOSE_SECONDS)
-        if self._store is not None:
-            await self._store.aclose()
 
 
 def digest_of(body: bytes) -> str:
@@ -203,18 +201,17 @@ def digest_of(body: bytes) -> str:
     return hashlib.sha256(body).hexdigest()
 
 
-def open_replays(settings: LedgerSettings, gateway: str) -> Replays:
-    """Answers are kept in the ledger's database, if there is one and it is wanted.
+def open_replays(database: AsyncEngine | None, settings: LedgerSettings, gateway: str) -> Replays:
+    """Keep answers in the ledger's database, if there is one and they are to be kept.
 
     Args:
-        settings: where the ledger is, and for how long they are kept.
-        gateway: which of those that share it this one is.
-
-    Raises:
-        BadSettings: if there can be none.
+        database: connects to it; None where there is no ledger.
+        settings: for how long answers are kept.
+        gateway: which of those that share the database this one is.
     """
-    url = settings.url.get_secret_value()
-    store = ReplayStore(open_database(url), gateway) if keeps_answers(settings) else None
+    store = None
+    if database is not None and settings.replay_hours:
+        store = ReplayStore(database, gateway)
     return Replays(store, timedelta(hours=settings.replay_hours))
 
 

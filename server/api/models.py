@@ -7,10 +7,8 @@ from fastapi import Path, Response
 
 from proctor.server.engines.base import ModelInfo
 from proctor.server.engines.supervisor import EngineHost
-from proctor.server.errors import UnknownModel
+from proctor.server.generation.model_names import check_model, names
 from proctor.server.schemas.responses import ModelCard, ModelList, as_json
-
-MAX_TOLD = 64
 
 
 class Models:
@@ -33,33 +31,6 @@ class Models:
         model = self._host.engine.model
         check_model(name, model, self._aliases)
         return as_json(_describe(model, name))
-
-
-def names(model: ModelInfo, aliases: Sequence[str]) -> list[str]:
-    """What clients may call the model, its own name first."""
-    return [model.name, *(alias for alias in aliases if alias != model.name)]
-
-
-def check_model(
-    name: str, model: ModelInfo, aliases: Sequence[str], *, param: str | None = None
-) -> None:
-    """Return if the model goes by this name.
-
-    Args:
-        name: what a client calls it.
-        model: the one served.
-        aliases: its other names.
-        param: the request's field that has the name.
-
-    Raises:
-        UnknownModel: if it does not; the message lists its names.
-    """
-    known = names(model, aliases)
-    if name not in known:
-        told = ", ".join(f"'{each}'" for each in known)
-        raise UnknownModel(
-            f"there is no model '{name[:MAX_TOLD]}': this server has {told}", param=param
-        )
 
 
 def _describe(model: ModelInfo, name: str) -> ModelCard:

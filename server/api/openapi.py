@@ -19,7 +19,8 @@ from pydantic import TypeAdapter
 from proctor.server.api.feedback import FeedbackRequest
 from proctor.server.api.idempotency import HEADER, MAX_NAME, REPLAYED, keeps_answers
 from proctor.server.api.tokenize import DetokenizeRequest, TokenizeRequest
-from proctor.server.config.sections import AUTO, MIN_REQUEST_SECONDS
+from proctor.server.config.budgets import AUTO
+from proctor.server.config.limits import MIN_REQUEST_SECONDS
 from proctor.server.config.settings import Settings
 from proctor.server.engines.supervisor import EngineHost
 from proctor.server.errors import (

@@ -16,7 +16,7 @@ from sse_starlette.sse import SendTimeoutError
 from starlette.requests import ClientDisconnect
 from starlette.types import Receive, Scope, Send
 
-from proctor.server.config.sections import either
+from proctor.server.config.section import either
 from proctor.server.config.settings import Settings
 from proctor.server.engines.base import Engine, Job
 from proctor.server.errors import ApiError, Unavailable, as_api_error
@@ -34,7 +34,7 @@ from proctor.server.generation.runner import (
     generate,
 )
 from proctor.server.schemas.generation import Generation
-from proctor.server.telemetry.metrics import CLIENT_GONE, Meter
+from proctor.server.telemetry.request_observer import CLIENT_GONE, Meter
 from proctor.server.transport.sse import DONE, Failure, event, without_names
 
 logger = logging.getLogger(__name__)

@@ -8,7 +8,7 @@ from proctor.router import LEVELS
 from proctor.server.accounting.cost import Tariff
 from proctor.server.accounting.estimates import Recent, estimate
 from proctor.server.api.responder import in_time
-from proctor.server.config.sections import Prices
+from proctor.server.config.prices import Prices
 from proctor.server.config.settings import Settings
 from proctor.server.engines.supervisor import EngineHost
 from proctor.server.generation.admission import Admissions

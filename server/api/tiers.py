@@ -2,7 +2,7 @@
 
 from fastapi import Response
 
-from proctor.server.config.sections import Tier
+from proctor.server.config.budgets import Tier
 from proctor.server.config.settings import Settings
 from proctor.server.schemas.responses import TierCard, TierList, as_json
 

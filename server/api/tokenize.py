@@ -7,10 +7,11 @@ from fastapi import Request, Response
 from pydantic import ConfigDict, Field, model_validator
 from pydantic_core import PydanticCustomError
 
-from proctor.server.api.models import check_model
+from proctor.server.config.limits import MAX_NAME
 from proctor.server.config.settings import Settings
 from proctor.server.engines.base import Engine
 from proctor.server.engines.supervisor import EngineHost
+from proctor.server.generation.model_names import check_model
 from proctor.server.generation.prompt import (
     check_ids,
     check_length,
@@ -18,7 +19,7 @@ from proctor.server.generation.prompt import (
     check_tools,
     render,
 )
-from proctor.server.schemas.base import MAX_NAME, Flag, Part, Text
+from proctor.server.schemas.base import Flag, Part, Text
 from proctor.server.schemas.completions import TokenIds
 from proctor.server.schemas.generation import MAX_MESSAGES, TemplateSwitches
 from proctor.server.schemas.messages import Message

@@ -5,7 +5,7 @@ import re
 import secrets
 from dataclasses import dataclass
 
-from proctor.server.config.sections import KeyLimits, ListedKey, Scope
+from proctor.server.config.access import KeyLimits, ListedKey, Scope
 
 PREFIX = "sk-proctor-"
 TOKEN = re.compile(rf"{PREFIX}([0-9a-f]{{8}})-[0-9a-f]{{48}}")

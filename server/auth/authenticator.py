@@ -8,11 +8,11 @@ from collections.abc import Sequence
 
 from fastapi import Request
 
-from proctor.server.accounting.ledger.store import reason
 from proctor.server.auth.api_key import Key, hash_token, id_of
 from proctor.server.auth.store import KeyStore
-from proctor.server.config.sections import Scope
+from proctor.server.config.access import Scope
 from proctor.server.errors import Forbidden, Unauthorized, Unavailable
+from proctor.server.storage.errors import reason
 
 logger = logging.getLogger(__name__)
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime, time, timedelta
 from decimal import Decimal
 
-from proctor.server.config.sections import KeyLimits
+from proctor.server.config.access import KeyLimits
 from proctor.server.errors import QuotaExceeded, RateLimited
 from proctor.server.pricing import NANO, to_nanos
 

@@ -13,13 +13,15 @@ from rich.table import Table
 from sqlalchemy.exc import SQLAlchemyError
 
 from proctor.server.accounting.ledger.service import prepare
-from proctor.server.accounting.ledger.store import reason
+from proctor.server.accounting.reservation_store import ReservationStore
 from proctor.server.auth.api_key import Key, hash_token, id_of, make_token
 from proctor.server.auth.rate_limits import Use
-from proctor.server.auth.store import Kept, KeyExists, KeyStore, open_keys
-from proctor.server.config.sections import ListedKey
+from proctor.server.auth.store import Kept, KeyExists, KeyStore
+from proctor.server.config.access import ListedKey
 from proctor.server.config.settings import BadSettings, Settings, load_settings
 from proctor.server.pricing import NANO
+from proctor.server.storage.database import open_database
+from proctor.server.storage.errors import reason
 
 LIMITS = {
     "max_thinking_tokens": "most thinking tokens of an answer",
@@ -92,20 +94,22 @@ def run(options: argparse.Namespace) -> int:
 
 
 async def _run(settings: Settings, options: argparse.Namespace) -> None:
-    store = open_keys(settings.ledger)
-    if store is None:
+    url = settings.ledger.url.get_secret_value()
+    if not url:
         raise BadSettings("ledger.url: it is empty, and keys are in the ledger's database")
+    await prepare(url)
+    database = open_database(url)
     try:
-        await prepare(settings.ledger.url.get_secret_value())
+        store = KeyStore(database)
         match options.keys_command:
             case "create":
                 await _create(store, settings, options)
             case "list":
-                await _list(store, settings)
+                await _list(store, ReservationStore(database), settings)
             case _:
                 await _revoke(store, options.name)
     finally:
-        await store.aclose()
+        await database.dispose()
 
 
 async def _create(store: KeyStore, settings: Settings, options: argparse.Namespace) -> None:
@@ -122,7 +126,7 @@ async def _revoke(store: KeyStore, name: str) -> None:
     print(f"'{name}' opens nothing any more, in 10 seconds at the latest.")
 
 
-async def _list(store: KeyStore, settings: Settings) -> None:
+async def _list(store: KeyStore, reservations: ReservationStore, settings: Settings) -> None:
     now = datetime.now(UTC)
     table = Table(box=None)
     for column in ("name", "scope", "since", "limits"):
@@ -130,9 +134,9 @@ async def _list(store: KeyStore, settings: Settings) -> None:
     for column in ("requests/min", "tokens/min", "today", "this month"):
         table.add_column(column, justify="right")
     for listed in settings.keys:
-        _add(table, Key.listed(listed), "in the settings", await store.use(listed.name, now))
+        _add(table, Key.listed(listed), "in the settings", await reservations.use(listed.name, now))
     for kept in await store.all():
-        _add(table, kept.key, _since(kept), await store.use(kept.key.name, now))
+        _add(table, kept.key, _since(kept), await reservations.use(kept.key.name, now))
     Console(width=None if sys.stdout.isatty() else WIDE).print(table)
 
 

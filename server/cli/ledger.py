@@ -19,10 +19,11 @@ from proctor.router.calibrate import Row as Calibrated
 from proctor.server.accounting.ledger.records import Row
 from proctor.server.accounting.ledger.report import NUMBERS, By, Line, Report
 from proctor.server.accounting.ledger.service import open_store, prepare
-from proctor.server.accounting.ledger.store import LedgerError
-from proctor.server.config.sections import CUSTOM
+from proctor.server.config.budgets import CUSTOM
 from proctor.server.config.settings import BadSettings, Settings, load_settings
 from proctor.server.storage.database import sqlite_file
+from proctor.server.storage.errors import LedgerError
+from proctor.server.storage.migrate import check_version
 
 WIDE = 250
 """Columns of text where no terminal sets a limit."""
@@ -96,7 +97,7 @@ def read_rows(
     async def read() -> None:
         store = open_store(url, reads_only=True)
         try:
-            await store.check()
+            await check_version(store.engine)
             async for row in store.rows(begin, end):
                 take(row)
         finally:

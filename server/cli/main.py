@@ -12,16 +12,16 @@ from proctor.router import Conversation
 from proctor.router import cli as router_cli
 from proctor.router.calibrate import Row
 from proctor.router.ledger import read_rows
-from proctor.server.accounting.ledger.store import LedgerError
 from proctor.server.api.route import in_words
 from proctor.server.cli import keys as keys_cli
 from proctor.server.cli import ledger as ledger_cli
 from proctor.server.cli.serve import serve
+from proctor.server.config.reasoning_format import ReasoningFormat
 from proctor.server.config.settings import BadSettings, Settings, load_settings
 from proctor.server.generation.budget_request import Asked
 from proctor.server.generation.budget_resolution import ceilings, resolve
 from proctor.server.generation.routing import Router
-from proctor.server.schemas.generation import ReasoningFormat
+from proctor.server.storage.errors import LedgerError
 
 COMMANDS = "proctor.commands"
 CONFIG = "settings (default: ./proctor.toml)"

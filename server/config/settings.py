@@ -17,31 +17,25 @@ from pydantic_settings import (
     SettingsError,
 )
 
-from proctor.server.config.paths import state_folder
-from proctor.server.config.sections import (
+from proctor.server.config.access import Auth, Cors, ListedKey
+from proctor.server.config.budgets import (
     AUTO,
     CUSTOM,
     DEFAULT_TIERS,
-    AnswerReserve,
-    Auth,
     Ceilings,
-    CompletionsServer,
-    Cors,
     DefaultBudget,
     Efforts,
-    GrammarSettings,
-    LedgerSettings,
-    Limits,
-    ListedKey,
-    MachinePrice,
-    Page,
-    Prices,
     RouterSettings,
     Tier,
-    TracingSettings,
 )
-from proctor.server.schemas.base import MAX_NAME
-from proctor.server.schemas.generation import ReasoningFormat
+from proctor.server.config.engine import CompletionsServer, GrammarSettings
+from proctor.server.config.ledger import LedgerSettings
+from proctor.server.config.limits import MAX_NAME, AnswerReserve, Limits
+from proctor.server.config.page import Page
+from proctor.server.config.paths import state_folder
+from proctor.server.config.prices import MachinePrice, Prices
+from proctor.server.config.reasoning_format import ReasoningFormat
+from proctor.server.config.tracing import TracingSettings
 
 DEFAULT_CONFIG = Path("proctor.toml")
 DEMO = Path(__file__).resolve().parents[2] / "demo"

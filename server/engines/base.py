@@ -14,22 +14,6 @@ from proctor.server.engines.processes.stall import Patience
 from proctor.server.engines.tool_calls import Constraint, ToolFormat
 
 
-class EngineUnavailable(RuntimeError):
-    """The engine is loading, has failed, or has died; the message says which."""
-
-
-class Unserved(ValueError):
-    """A request that this engine cannot serve as it is.
-
-    Attributes:
-        param: the field at fault.
-    """
-
-    def __init__(self, param: str, message: str) -> None:
-        super().__init__(message)
-        self.param = param
-
-
 class Finish(StrEnum):
     """Why generation ended."""
 

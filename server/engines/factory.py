@@ -4,7 +4,8 @@ import math
 import os
 from typing import TYPE_CHECKING
 
-from proctor.server.config.sections import DEFAULT_TIERS, CompletionsServer
+from proctor.server.config.budgets import DEFAULT_TIERS
+from proctor.server.config.engine import CompletionsServer
 from proctor.server.config.settings import BadSettings, Settings
 from proctor.server.engines.base import Engine
 from proctor.server.engines.completions.engine import CompletionsEngine

@@ -14,17 +14,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from proctor.budget import Machine, Markers, Vocabulary
-from proctor.server.engines.base import (
-    Delta,
-    EngineUnavailable,
-    Finish,
-    Job,
-    ModelInfo,
-    Prompt,
-    Score,
-)
+from proctor.server.engines.base import Delta, Finish, Job, ModelInfo, Prompt, Score
 from proctor.server.engines.processes.stall import Patience
 from proctor.server.engines.tool_calls import ToolFormat
+from proctor.server.errors import EngineUnavailable
 
 BYTES = 256
 THINK, END_THINK, TURN, END_TURN = range(BYTES, BYTES + 4)

@@ -7,9 +7,9 @@ import threading
 import time
 from collections.abc import Callable
 
-from proctor.server.engines.base import Engine, EngineUnavailable
+from proctor.server.engines.base import Engine
 from proctor.server.engines.processes.stall import Patience
-from proctor.server.errors import SOON, Unavailable
+from proctor.server.errors import SOON, EngineUnavailable, Unavailable
 
 logger = logging.getLogger(__name__)
 

@@ -7,8 +7,9 @@ from contextlib import aclosing
 from dataclasses import replace
 
 from proctor.budget import BudgetError, TokenBudget
-from proctor.server.engines.base import Engine, Job, Sampling, Unserved
+from proctor.server.engines.base import Engine, Job, Sampling
 from proctor.server.engines.tool_calls import Constraint, Kind
+from proctor.server.errors import Unserved
 
 logger = logging.getLogger(__name__)
 

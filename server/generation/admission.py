@@ -4,30 +4,30 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from proctor.budget import TokenBudget
-from proctor.server.api.models import check_model
 from proctor.server.auth.api_key import Key
-from proctor.server.config.sections import AUTO, CUSTOM
+from proctor.server.config.budgets import AUTO, CUSTOM
 from proctor.server.config.settings import Settings
-from proctor.server.engines.base import Engine, Job, Prompt, Unserved
+from proctor.server.engines.base import Engine, Finish, Job, Prompt
 from proctor.server.engines.tool_calls import BoundTools, Constraint
-from proctor.server.errors import BadRequest, Forbidden
+from proctor.server.errors import BadRequest, Forbidden, Unserved
 from proctor.server.generation.answer_binding import Binder
 from proctor.server.generation.budget_request import Asked, Given, contradiction, read_asked
 from proctor.server.generation.budget_resolution import (
     PROMPT,
     Ceiling,
     Resolution,
-    Source,
     ceilings,
     resolve,
     wants_router,
 )
 from proctor.server.generation.context import EVERYBODY
 from proctor.server.generation.jobs import Draft, make_jobs
+from proctor.server.generation.model_names import check_model
 from proctor.server.generation.prompt import check_length, read_prompt, render, spent_before
 from proctor.server.generation.routing import Routed, Router
 from proctor.server.schemas.completions import DEFAULT_MAX_TOKENS, CompletionRequest
 from proctor.server.schemas.generation import ChatRequest, Generation
+from proctor.server.schemas.responses import Source
 
 MAX_PROMPT_SCORES = 2**17
 """Log probabilities of prompts in one answer."""
@@ -72,6 +72,18 @@ class Admission:
         """The maximum enforced on a choice, or None if no number was asked for."""
         asked = self.resolution.budget.max_tokens
         return None if asked is None else self.jobs[choice].budget.maximum
+
+    def finish_reason(self, finish: Finish, calls: int) -> str:
+        """Return OpenAI's finish reason of a choice.
+
+        A call of the function that `tool_choice` names ends with `stop`, as OpenAI has it.
+
+        Args:
+            finish: why its generation ended.
+            calls: how many tool calls it has.
+        """
+        called = calls and finish is Finish.STOP and not self.call_named
+        return "tool_calls" if called else finish.value
 
 
 class Admissions:

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
-from proctor.server.config.sections import AUTO
+from proctor.server.config.budgets import AUTO
 from proctor.server.errors import BadRequest
 from proctor.server.schemas.generation import (
     ChatRequest,

@@ -2,24 +2,15 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from enum import StrEnum
 from typing import NamedTuple
 
 from proctor.budget import ThinkingBudget
-from proctor.server.config.sections import AUTO, CUSTOM, Tier, either
+from proctor.server.config.budgets import AUTO, CUSTOM, Tier
+from proctor.server.config.section import either
 from proctor.server.config.settings import Settings
 from proctor.server.errors import BadRequest
 from proctor.server.generation.budget_request import Asked, Given, contradiction
-
-
-class Source(StrEnum):
-    """What decided a budget."""
-
-    EXPLICIT = "explicit"
-    EFFORT = "effort"
-    ROUTER = "router"
-    DEFAULT = "default"
-
+from proctor.server.schemas.responses import Source
 
 TURN = "turn"
 """Cuts a budget of which the same turn has spent some already."""

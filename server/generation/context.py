@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from fastapi import Request
 
 from proctor.server.auth.api_key import Key
-from proctor.server.config.sections import MIN_REQUEST_SECONDS, Limits
+from proctor.server.config.limits import MIN_REQUEST_SECONDS, Limits
 from proctor.server.errors import BadRequest, DeadlineExceeded
 
 TIMEOUT_HEADER = "x-request-timeout"

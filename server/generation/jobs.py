@@ -10,7 +10,8 @@ from proctor.budget import (
     thinking_room,
     tokenize,
 )
-from proctor.server.config.sections import Prices, Tier
+from proctor.server.config.budgets import Tier
+from proctor.server.config.prices import Prices
 from proctor.server.config.settings import Settings
 from proctor.server.engines.base import Engine, Job, Prompt, Sampling
 from proctor.server.engines.tool_calls import Constraint, Kind

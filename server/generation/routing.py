@@ -4,7 +4,7 @@ import time
 from dataclasses import dataclass
 
 from proctor.router import Classifier, Conversation, Turn, UnknownClassifier, Verdict, decide, load
-from proctor.server.config.sections import RouterSettings
+from proctor.server.config.budgets import RouterSettings
 from proctor.server.config.settings import BadSettings
 from proctor.server.schemas.generation import ChatRequest
 

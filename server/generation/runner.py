@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
 from proctor.budget import EndReason, Outcome
-from proctor.server.engines.base import Engine, EngineUnavailable, Finish, Job, Score
-from proctor.server.errors import SOON, ApiError, Unavailable
+from proctor.server.engines.base import Engine, Finish, Job, Score
+from proctor.server.errors import SOON, ApiError, EngineUnavailable, Unavailable
 from proctor.server.fair_queue import Line
 from proctor.server.generation.channels import Call, Channels, Piece, Used
 from proctor.server.generation.context import Terms

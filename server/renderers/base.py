@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from proctor.server.accounting.cost import Bill
-from proctor.server.engines.base import Finish
 from proctor.server.generation.admission import Admission
 from proctor.server.generation.channels import Used
 from proctor.server.generation.runner import End
@@ -72,9 +71,3 @@ def _usage(prompt: int, used: Used) -> dict[str, Any]:
         "total_tokens": prompt + used.tokens,
         "completion_tokens_details": {"reasoning_tokens": used.thinking},
     }
-
-
-def finish_reason(end: End, admission: Admission) -> str:
-    """As OpenAI has it, where a call that had to be this one ends with `stop`."""
-    called = end.calls and end.finish is Finish.STOP and not admission.call_named
-    return "tool_calls" if called else end.finish.value

@@ -5,14 +5,14 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from proctor.server.config.reasoning_format import ReasoningFormat
 from proctor.server.engines.base import Score
 from proctor.server.engines.tool_calls import CallDelta
 from proctor.server.generation.channels import Call, Channel, Piece, Used
 from proctor.server.generation.runner import End, Progress, PromptScores, Text, Told
-from proctor.server.renderers.base import Reply, finish_reason
+from proctor.server.renderers.base import Reply
 from proctor.server.renderers.logprobs import prompt_logprobs
 from proctor.server.renderers.reasoning_format import OWN_KEYS, keys
-from proctor.server.schemas.generation import ReasoningFormat
 from proctor.server.transport.sse import HOLE, Mould, event
 
 LOGPROBS_KEYS = {Channel.ANSWER: "content", Channel.REASONING: "reasoning_content"}
@@ -95,7 +95,7 @@ class Completion(Reply):
                 "index": end.choice,
                 "message": drafts[end.choice].message(),
                 "logprobs": self._logprobs(drafts[end.choice].scores),
-                "finish_reason": finish_reason(end, self.admission),
+                "finish_reason": self.admission.finish_reason(end.finish, end.calls),
                 "thinking": self.thinking(end),
                 **self._ids(end.token_ids),
             }
@@ -157,7 +157,7 @@ class Completion(Reply):
         """
         chunk = self._chunk(end.choice, {"content": ""}, used)
         chunk["choices"][0] |= {
-            "finish_reason": finish_reason(end, self.admission),
+            "finish_reason": self.admission.finish_reason(end.finish, end.calls),
             "thinking": self.thinking(end),
             **self._ids(end.token_ids[identified:]),
         }

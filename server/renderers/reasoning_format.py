@@ -2,9 +2,9 @@
 
 from collections.abc import AsyncGenerator
 
+from proctor.server.config.reasoning_format import ReasoningFormat
 from proctor.server.generation.channels import Channel, Piece, Used
 from proctor.server.generation.runner import End, Told
-from proctor.server.schemas.generation import ReasoningFormat
 from proctor.server.schemas.messages import CLOSE_TAG, OPEN_TAG
 
 REASONING_KEYS = {

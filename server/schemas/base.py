@@ -19,7 +19,6 @@ from proctor.server.schemas.unsupported import (
     refusal,
 )
 
-MAX_NAME = 256
 NULL = {"type": "null"}
 
 Text = Annotated[str, Strict()]

@@ -5,7 +5,8 @@ from typing import Annotated, Any, cast
 from pydantic import ConfigDict, Discriminator, Field, Tag, model_validator
 from pydantic_core import PydanticCustomError
 
-from proctor.server.schemas.base import MAX_NAME, NULL, Count, Flag, Int, Text
+from proctor.server.config.limits import MAX_NAME
+from proctor.server.schemas.base import NULL, Count, Flag, Int, Text
 from proctor.server.schemas.generation import MAX_TOP_LOGPROBS, SCORED_WHOLE, STREAMING, Generation
 
 MAX_TOKENS = 2**20

@@ -7,10 +7,11 @@ from pydantic import BeforeValidator, ConfigDict, Field
 from pydantic_core import PydanticCustomError
 
 from proctor.budget import MAX_CONTINUATIONS, Landing, OnLoop
+from proctor.server.config.limits import MAX_NAME
+from proctor.server.config.reasoning_format import ReasoningFormat
 from proctor.server.engines.tool_calls import Constraint, ToolChoice
 from proctor.server.errors import BadRequest
 from proctor.server.schemas.base import (
-    MAX_NAME,
     NULL,
     Count,
     CountOrNoCap,
@@ -78,16 +79,6 @@ def _few(value: Any) -> Any:
             "long", "It should have at most {most} keys", {"most": MAX_BIASES}
         )
     return value
-
-
-class ReasoningFormat(StrEnum):
-    """Where in a response the thinking stands."""
-
-    REASONING_CONTENT = "reasoning_content"
-    REASONING = "reasoning"
-    BOTH = "both"
-    TAGS = "tags"
-    HIDDEN = "hidden"
 
 
 class Effort(StrEnum):

@@ -6,7 +6,8 @@ import orjson
 from pydantic import BeforeValidator, ConfigDict, Field, model_validator
 from pydantic_core import PydanticCustomError, from_json
 
-from proctor.server.schemas.base import MAX_NAME, LenientPart, Text
+from proctor.server.config.limits import MAX_NAME
+from proctor.server.schemas.base import LenientPart, Text
 from proctor.server.schemas.tools import MAX_TOOLS
 
 MAX_PARTS = 256

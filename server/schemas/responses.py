@@ -4,6 +4,7 @@ The text under each field is its description.
 """
 
 from collections.abc import Mapping
+from enum import StrEnum
 from typing import Literal, NotRequired
 
 import orjson
@@ -12,7 +13,15 @@ from pydantic import with_config
 from typing_extensions import TypedDict
 
 from proctor.budget import EndReason, Landing, OnLoop
-from proctor.server.generation.budget_resolution import Source
+
+
+class Source(StrEnum):
+    """What decided a budget."""
+
+    EXPLICIT = "explicit"
+    EFFORT = "effort"
+    ROUTER = "router"
+    DEFAULT = "default"
 
 
 @with_config(use_attribute_docstrings=True, extra="forbid")

@@ -16,6 +16,7 @@ from sqlalchemy.pool import ConnectionPoolEntry
 from sqlalchemy.util import await_only
 
 from proctor.server.config.paths import state_folder
+from proctor.server.config.settings import BadSettings
 
 logger = logging.getLogger(__name__)
 
@@ -168,3 +169,17 @@ def _identity(file: Path) -> tuple[int, int] | None:
     except OSError:
         return None
     return found.st_dev, found.st_ino
+
+
+def open_database(url: str, *, reads_only: bool = False) -> AsyncEngine:
+    """The database, not connected to yet.
+
+    Raises:
+        BadSettings: if there can be none.
+    """
+    try:
+        return connect(url, reads_only=reads_only)
+    except ValueError as error:
+        raise BadSettings(f"ledger.url: {error}") from error
+    except OSError as error:
+        raise BadSettings(f"ledger.url: {error.filename}: {error.strerror}") from error

@@ -106,10 +106,6 @@ class ReplayStore:
         """Whether it is still this gateway's, which may have been thought lost."""
         return _is(claim) & (replays.c.gateway == self._gateway)
 
-    async def aclose(self) -> None:
-        """Let go of the database."""
-        await self._engine.dispose()
-
 
 def _is(claim: Claim) -> ColumnElement[bool]:
     return (replays.c.key == claim.key) & (replays.c.name == claim.name)

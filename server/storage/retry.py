@@ -4,7 +4,7 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Iterable
 
-from proctor.server.accounting.ledger.store import reason
+from proctor.server.storage.errors import reason
 
 logger = logging.getLogger(__name__)
 

@@ -1,6 +1,5 @@
 """The ledger's tables, and the way between a row and its columns."""
 
-from collections.abc import Mapping
 from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any
@@ -25,9 +24,6 @@ from sqlalchemy import (
     false,
 )
 from sqlalchemy.types import TypeDecorator, TypeEngine
-
-from proctor.server.accounting.ledger.records import Row, Texts
-from proctor.server.pricing import Cost
 
 
 class Money(TypeDecorator[Decimal]):
@@ -177,35 +173,3 @@ replays = Table(
     Index("replays_expires", "expires"),
     Index("replays_gateway", "gateway"),
 )
-
-COSTS = ("currency", "cost_prompt", "cost_thinking", "cost_answer")
-PLAIN = tuple(column.name for column in requests.columns if column.name not in COSTS)
-"""Columns that a `Row` has under the same name."""
-
-NUL = "\0"
-"""No database takes it in a text."""
-
-
-def to_columns(row: Row) -> dict[str, Any]:
-    """A row as `requests` has it."""
-    cost = row.cost
-    columns = {name: getattr(row, name) for name in PLAIN}
-    parts = (
-        (None,) * len(COSTS)
-        if cost is None
-        else (cost.currency, cost.prompt, cost.thinking, cost.answer)
-    )
-    return columns | dict(zip(COSTS, parts, strict=True))
-
-
-def text_columns(row: Row, said: Texts) -> dict[str, str]:
-    """What was said, as `texts` has it."""
-    columns = {"request": said.request, "thinking": said.thinking, "answer": said.answer}
-    return {"id": row.id} | {name: text.replace(NUL, "") for name, text in columns.items()}
-
-
-def from_columns(columns: Mapping[str, Any]) -> Row:
-    """The row of some columns of `requests`; without what was said."""
-    currency, *parts = (columns[name] for name in COSTS)
-    cost = None if currency is None else Cost(currency, *parts)
-    return Row(**{name: columns[name] for name in PLAIN}, cost=cost)

@@ -20,10 +20,9 @@ from starlette.types import Scope
 
 from proctor.budget import EndReason
 from proctor.server.accounting.cost import Bill
-from proctor.server.config.sections import TracingSettings
+from proctor.server.config.tracing import TracingSettings
 from proctor.server.generation.admission import Admission
 from proctor.server.generation.runner import End
-from proctor.server.renderers.base import finish_reason
 from proctor.server.schemas.completions import CompletionRequest
 from proctor.server.schemas.generation import Generation
 
@@ -274,7 +273,9 @@ def _used(bill: Bill, admission: Admission) -> Attributes:
     ends: Sequence[End] = sorted(bill.ends, key=lambda end: end.choice)
     cost = bill.cost(admission.prompt_tokens if ends else 0)
     return {
-        "gen_ai.response.finish_reasons": [finish_reason(end, admission) for end in ends],
+        "gen_ai.response.finish_reasons": [
+            admission.finish_reason(end.finish, end.calls) for end in ends
+        ],
         "gen_ai.usage.input_tokens": admission.prompt_tokens,
         "gen_ai.usage.output_tokens": sum(end.tokens for end in ends),
         "gen_ai.usage.reasoning.output_tokens": sum(end.outcome.tokens for end in ends),

@@ -11,7 +11,7 @@ from fastapi import FastAPI, Request
 from starlette.datastructures import Headers
 from starlette.middleware.cors import CORSMiddleware
 
-from proctor.server.config.sections import Cors
+from proctor.server.config.access import Cors
 from proctor.server.errors import ForeignPage
 
 ANY = "*"

@@ -2,14 +2,9 @@
 
 import re
 import uuid
-from collections.abc import Collection
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
-
-from proctor.server.accounting.ledger.recorder import Books
-from proctor.server.telemetry.metrics import Meter, Metrics
-from proctor.server.telemetry.tracing import Tracing
 
 UNSAFE = re.compile(r"[^A-Za-z0-9._:-]")
 MAX_REQUEST_ID = 128
@@ -40,43 +35,6 @@ class RequestIds:
             await send(message)
 
         await self._app(scope, receive, send_with_id)
-
-
-class Metered:
-    """Measures every request to some paths, from its first byte to its last."""
-
-    def __init__(
-        self,
-        app: ASGIApp,
-        metrics: Metrics,
-        books: Books,
-        tracing: Tracing,
-        paths: Collection[str],
-    ) -> None:
-        self._app = app
-        self._metrics = metrics
-        self._books = books
-        self._tracing = tracing
-        self._paths = paths
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """See ASGI."""
-        if scope["type"] != "http" or scope["path"] not in self._paths:
-            await self._app(scope, receive, send)
-            return
-        trace = self._tracing.begin(scope)
-        meter = Meter(self._metrics, self._books, scope["state"]["request_id"], trace)
-        scope["state"]["meter"] = meter
-
-        async def send_noting_status(message: Message) -> None:
-            if message["type"] == "http.response.start":
-                meter.status = message["status"]
-            await send(message)
-
-        try:
-            await self._app(scope, receive, send_noting_status)
-        finally:
-            meter.close()
 
 
 class Heads:

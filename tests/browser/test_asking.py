@@ -5,7 +5,7 @@ import re
 import pytest
 from playwright.async_api import Browser, expect
 
-from proctor.server.config.sections import Prices
+from proctor.server.config.prices import Prices
 from proctor.server.engines.fake import FakeEngine, Script
 from tests.browser.opening import browsing, opened
 from tests.browser.using import ask, choose, facts, field

@@ -15,7 +15,7 @@ from prometheus_client import REGISTRY
 
 from proctor.server.app import create_app
 from proctor.server.cli.serve import KEEP_ALIVE_SECONDS
-from proctor.server.config.sections import CUSTOM
+from proctor.server.config.budgets import CUSTOM
 from proctor.server.config.settings import Settings, load_settings
 from proctor.server.engines.base import Engine
 from tests.engine.recording import RecordingEngine

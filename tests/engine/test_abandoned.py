@@ -10,14 +10,15 @@ import pytest
 
 from proctor.budget import TokenBudget
 from proctor.server.app import create_app
-from proctor.server.config.sections import CUSTOM
+from proctor.server.config.budgets import CUSTOM
 from proctor.server.config.settings import load_settings
-from proctor.server.engines.base import EngineUnavailable, Job, Sampling
+from proctor.server.engines.base import Job, Sampling
 from proctor.server.engines.factory import load_engine
 from proctor.server.engines.grammars.base import CheckedGrammar
 from proctor.server.engines.processes.stall import Patience
 from proctor.server.engines.tool_calls import Constraint, Kind
 from proctor.server.engines.vllm.engine import VllmEngine
+from proctor.server.errors import EngineUnavailable
 from tests.engine.asking import CHAT
 from tests.engine.served import START_SECONDS, metrics_kept
 from tests.server.described import assert_described

@@ -19,7 +19,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from proctor.budget import TokenBudget
 from proctor.server.app import create_app
-from proctor.server.config.sections import CUSTOM
+from proctor.server.config.budgets import CUSTOM
 from proctor.server.config.settings import DEMO, Settings
 from proctor.server.engines.base import Job, Sampling
 from proctor.server.engines.completions.dialects import Texts, TokenIds

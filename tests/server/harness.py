@@ -15,7 +15,7 @@ from fastapi import FastAPI
 from starlette.types import ASGIApp
 
 from proctor.server.app import create_app
-from proctor.server.config.sections import CUSTOM
+from proctor.server.config.budgets import CUSTOM
 from proctor.server.config.settings import Settings
 from proctor.server.engines.base import Job
 from proctor.server.engines.fake import FakeEngine

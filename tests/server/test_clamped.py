@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from proctor.budget import BudgetError
 from proctor.router import LEVELS
 from proctor.server.auth.api_key import Key
-from proctor.server.config.sections import RouterSettings
+from proctor.server.config.budgets import RouterSettings
 from proctor.server.config.settings import Settings
 from proctor.server.engines.fake import FakeEngine
 from proctor.server.errors import ApiError

@@ -15,12 +15,13 @@ from starlette.routing import Route
 
 from proctor.budget import DesyncError, TokenBudget
 from proctor.server.app import create_app
-from proctor.server.engines.base import EngineUnavailable, Finish, Job, Sampling, Unserved
+from proctor.server.engines.base import Finish, Job, Sampling
 from proctor.server.engines.completions.discovery import Service
 from proctor.server.engines.completions.engine import CompletionsEngine
 from proctor.server.engines.completions.upstream import Refused, Upstream
 from proctor.server.engines.fake import END_THINK, END_TURN, THINK
 from proctor.server.engines.tool_calls import Constraint, Kind
+from proctor.server.errors import EngineUnavailable, Unserved
 from tests.server.harness import (
     CHAT,
     QuietServer,

@@ -8,7 +8,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proctor.server.engines.base import Unserved
 from proctor.server.engines.fake import FakeEngine
 from proctor.server.engines.grammars.complexity import (
     MAX_CHOICES_LENGTH,
@@ -19,6 +18,7 @@ from proctor.server.engines.grammars.complexity import (
     check_complexity,
 )
 from proctor.server.engines.tool_calls import Constraint, Kind
+from proctor.server.errors import Unserved
 from tests.server.harness import CHAT, body, client
 
 EMAIL = r"^[a-zA-Z0-9.!#$%&'*+/=?^_`{|}~-]+@[a-zA-Z0-9](?:[a-zA-Z0-9-]{0,61}[a-zA-Z0-9])?$"

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from proctor.budget import EndReason, Machine, TokenBudget
 from proctor.server.accounting.cost import HOUR, SMALLEST, Bill, Tariff
 from proctor.server.accounting.engine_time import BusyClock
-from proctor.server.config.sections import MachinePrice
+from proctor.server.config.prices import MachinePrice
 from proctor.server.config.settings import BadSettings, load_settings
 from proctor.server.engines.base import Finish
 from proctor.server.engines.fake import MARKERS, FakeEngine, Script

@@ -3,8 +3,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from proctor.budget import EndReason, TokenBudget, replay
-from proctor.server.engines.base import EngineUnavailable, Finish, Job, Sampling
+from proctor.server.engines.base import Finish, Job, Sampling
 from proctor.server.engines.fake import END_THINK, END_TURN, MARKERS, FakeEngine, Script
+from proctor.server.errors import EngineUnavailable
 
 WAIT = (tuple(b"Wait"), tuple(b"Hm"))
 

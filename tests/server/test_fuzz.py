@@ -7,7 +7,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from proctor.server.api.tokenize import TokenizeRequest
-from proctor.server.config.sections import CUSTOM
+from proctor.server.config.budgets import CUSTOM
 from proctor.server.engines.fake import FakeEngine
 from proctor.server.schemas.completions import CompletionRequest
 from proctor.server.schemas.generation import ChatRequest, Thinking

@@ -8,9 +8,10 @@ import httpx
 import pytest
 
 from proctor.server.app import create_app
-from proctor.server.engines.base import Engine, EngineUnavailable
+from proctor.server.engines.base import Engine
 from proctor.server.engines.fake import FakeEngine, Script
 from proctor.server.engines.supervisor import EngineHost
+from proctor.server.errors import EngineUnavailable
 from proctor.server.generation.runner import Crew
 from tests.server.harness import CHAT, Gate, body, events, settings, soon
 

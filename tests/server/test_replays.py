@@ -10,8 +10,9 @@ import orjson
 import pytest
 
 from proctor.server.accounting.ledger.store import Store
-from proctor.server.engines.base import EngineUnavailable, Job
+from proctor.server.engines.base import Job
 from proctor.server.engines.fake import FakeEngine, Script
+from proctor.server.errors import EngineUnavailable
 from proctor.server.storage.idempotency import Claim, ReplayStore
 from tests.server.harness import CHAT, Gate, body, client, listening, soon
 from tests.server.keys.making import bearer, listed

@@ -9,18 +9,13 @@ from hypothesis import strategies as st
 
 from proctor.budget import BudgetError, OnLoop
 from proctor.router import LEVELS
-from proctor.server.config.sections import AUTO, CUSTOM
+from proctor.server.config.budgets import AUTO, CUSTOM
 from proctor.server.config.settings import Settings
 from proctor.server.errors import ApiError
 from proctor.server.generation.budget_request import read_asked
-from proctor.server.generation.budget_resolution import (
-    Ceiling,
-    Resolution,
-    Source,
-    resolve,
-    wants_router,
-)
+from proctor.server.generation.budget_resolution import Ceiling, Resolution, resolve, wants_router
 from proctor.server.schemas.generation import ChatRequest
+from proctor.server.schemas.responses import Source
 
 MESSAGES = [{"role": "user", "content": "hi"}]
 

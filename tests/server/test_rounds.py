@@ -18,8 +18,9 @@ from proctor.budget import (
     Vocabulary,
     replay,
 )
-from proctor.server.engines.base import EngineUnavailable, Finish, Job, ModelInfo, Sampling
+from proctor.server.engines.base import Finish, Job, ModelInfo, Sampling
 from proctor.server.engines.completions.resubmit import MAX_ROUNDS, Round, Rounds
+from proctor.server.errors import EngineUnavailable
 from tests.budget.strategies import EOS, VOCABULARY, WORDS, budgets, markers, vocabularies
 
 THINK, END = WORDS, WORDS + 1

@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from proctor.router import Conversation, Costs, Verdict
-from proctor.server.config.sections import Prices, RouterSettings
+from proctor.server.config.budgets import RouterSettings
+from proctor.server.config.prices import Prices
 from proctor.server.config.settings import BadSettings, Settings, load_settings
 from proctor.server.engines.factory import check_tiers
 from proctor.server.engines.fake import FakeEngine, Script

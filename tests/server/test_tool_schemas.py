@@ -9,7 +9,7 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from proctor.server.engines.base import Unserved
+from proctor.server.errors import Unserved
 
 xgrammar = pytest.importorskip("xgrammar", reason="the CPU engine, which brings it, is missing")
 

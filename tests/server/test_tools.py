@@ -7,9 +7,9 @@ from typing import Any
 import httpx
 import pytest
 
-from proctor.server.engines.base import Unserved
 from proctor.server.engines.fake import FakeEngine, Script
 from proctor.server.engines.tool_calls import Constraint, Kind, ToolChoice, ToolFormat
+from proctor.server.errors import Unserved
 from tests.server.harness import CHAT, body, client, events
 
 tools_module = pytest.importorskip(

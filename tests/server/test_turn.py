@@ -5,9 +5,9 @@ from collections.abc import AsyncGenerator, Callable
 import pytest
 
 from proctor.budget import DesyncError, EndReason, TokenBudget
-from proctor.server.engines.base import Delta, EngineUnavailable, Finish, Job, Sampling
+from proctor.server.engines.base import Delta, Finish, Job, Sampling
 from proctor.server.engines.fake import FakeEngine, Script
-from proctor.server.errors import Unavailable
+from proctor.server.errors import EngineUnavailable, Unavailable
 from proctor.server.fair_queue import Line
 from proctor.server.generation.answer_text import AnswerText
 from proctor.server.generation.channels import Channel, Channels, Piece

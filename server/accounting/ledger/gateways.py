@@ -11,7 +11,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from proctor.server.accounting.ledger.process import Process
 from proctor.server.accounting.ledger.records import Draft, Row
-from proctor.server.accounting.ledger.store import Store, is_refusal, reason
+from proctor.server.accounting.ledger.store import Store
+from proctor.server.storage.errors import is_refusal, reason
 from proctor.server.storage.tables import gateways, holds, replays
 
 logger = logging.getLogger(__name__)

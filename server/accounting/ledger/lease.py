@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable, Iterable
 from proctor.server.accounting.ledger.gateways import GatewayStore, Seen
 from proctor.server.accounting.ledger.process import this_process
 from proctor.server.accounting.ledger.records import Draft
-from proctor.server.accounting.ledger.store import reason
+from proctor.server.storage.errors import reason
 from proctor.server.storage.retry import ended
 
 logger = logging.getLogger(__name__)

@@ -15,7 +15,6 @@ from proctor.server.engines.base import Finish
 from proctor.server.generation.admission import Admission
 from proctor.server.generation.channels import Call, Channel, Piece
 from proctor.server.pricing import Cost, to_nanos
-from proctor.server.renderers.base import finish_reason
 
 PROMPTS = {"messages", "prompt", "tools"}
 """The fields of a request that hold what was said."""
@@ -145,7 +144,7 @@ class Entry:
             completion_tokens=bill.completion_tokens,
             continuations=sum(outcome.continuations for outcome in outcomes),
             end_reason=one_of(outcome.end_reason.value for outcome in outcomes),
-            finish_reason=one_of(finish_reason(end, admission) for end in ends),
+            finish_reason=one_of(admission.finish_reason(end.finish, end.calls) for end in ends),
             first_reasoning_seconds=self.first.get(Channel.REASONING),
             first_answer_seconds=self.first.get(Channel.ANSWER),
             seconds=seconds,

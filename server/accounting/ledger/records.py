@@ -1,12 +1,15 @@
 """One row of the ledger, and what is known of it while its request runs."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cache
+from typing import Any
 
 from pydantic import TypeAdapter
 
 from proctor.server.pricing import Cost
+from proctor.server.storage.tables import requests
 
 MIXED = "mixed"
 """In the place of a reason, where a request's choices had different ones."""
@@ -139,3 +142,39 @@ class Draft:
 
     row: Row
     held: Taken
+
+
+COSTS = ("currency", "cost_prompt", "cost_thinking", "cost_answer")
+
+
+PLAIN = tuple(column.name for column in requests.columns if column.name not in COSTS)
+"""Columns that a `Row` has under the same name."""
+
+
+NUL = "\0"
+"""No database takes it in a text."""
+
+
+def to_columns(row: Row) -> dict[str, Any]:
+    """A row as `requests` has it."""
+    cost = row.cost
+    columns = {name: getattr(row, name) for name in PLAIN}
+    parts = (
+        (None,) * len(COSTS)
+        if cost is None
+        else (cost.currency, cost.prompt, cost.thinking, cost.answer)
+    )
+    return columns | dict(zip(COSTS, parts, strict=True))
+
+
+def text_columns(row: Row, said: Texts) -> dict[str, str]:
+    """What was said, as `texts` has it."""
+    columns = {"request": said.request, "thinking": said.thinking, "answer": said.answer}
+    return {"id": row.id} | {name: text.replace(NUL, "") for name, text in columns.items()}
+
+
+def from_columns(columns: Mapping[str, Any]) -> Row:
+    """The row of some columns of `requests`; without what was said."""
+    currency, *parts = (columns[name] for name in COSTS)
+    cost = None if currency is None else Cost(currency, *parts)
+    return Row(**{name: columns[name] for name in PLAIN}, cost=cost)

@@ -4,16 +4,15 @@ import asyncio
 import logging
 from collections.abc import Callable
 
-from sqlalchemy.ext.asyncio import AsyncEngine
-
 from proctor.server.accounting.ledger.gateways import GatewayStore
 from proctor.server.accounting.ledger.lease import Lease
 from proctor.server.accounting.ledger.records import Draft, Row
-from proctor.server.accounting.ledger.store import Store, is_away, reason
+from proctor.server.accounting.ledger.store import Store
 from proctor.server.accounting.ledger.writer import Fate, Writer
-from proctor.server.config.sections import LedgerSettings
+from proctor.server.config.ledger import LedgerSettings
 from proctor.server.config.settings import BadSettings
-from proctor.server.storage.database import connect
+from proctor.server.storage.database import open_database
+from proctor.server.storage.errors import is_away, reason
 
 logger = logging.getLogger(__name__)
 
@@ -98,20 +97,6 @@ def open_store(url: str, *, reads_only: bool = False) -> Store:
         BadSettings: if there can be none.
     """
     return Store(open_database(url, reads_only=reads_only))
-
-
-def open_database(url: str, *, reads_only: bool = False) -> AsyncEngine:
-    """The database, not connected to yet.
-
-    Raises:
-        BadSettings: if there can be none.
-    """
-    try:
-        return connect(url, reads_only=reads_only)
-    except ValueError as error:
-        raise BadSettings(f"ledger.url: {error}") from error
-    except OSError as error:
-        raise BadSettings(f"ledger.url: {error.filename}: {error.strerror}") from error
 
 
 async def prepare(url: str) -> None:

@@ -4,45 +4,15 @@ from collections import Counter
 from collections.abc import AsyncGenerator, Iterable, Sequence
 from datetime import UTC, date, datetime
 
-from alembic.command import upgrade
-from alembic.config import Config
-from alembic.runtime.migration import MigrationContext
-from alembic.script import ScriptDirectory
-from alembic.util import CommandError
-from sqlalchemy import Connection, bindparam, delete, or_, select, text, update
+from sqlalchemy import bindparam, delete, or_, select, update
 from sqlalchemy.dialects import postgresql, sqlite
-from sqlalchemy.exc import DataError, IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from proctor.server.accounting.ledger.records import Row
+from proctor.server.accounting.ledger.records import Row, from_columns, text_columns, to_columns
 from proctor.server.pricing import to_nanos
-from proctor.server.storage.tables import (
-    from_columns,
-    holds,
-    requests,
-    spend,
-    text_columns,
-    texts,
-    to_columns,
-)
-
-MIGRATIONS = "proctor.server.storage:migrations"
-LOCK = 0x70726F63746F72
-"""Of those who would migrate one PostgreSQL at a time."""
-
-NOT_NOW = frozenset({"53300", "57P03"})
-"""PostgreSQL's codes for too many connections, and for a server that is just starting."""
-
-DATA_EXCEPTION = "22"
-"""The class of PostgreSQL's codes for values that a column cannot hold."""
-
-
-class LedgerError(RuntimeError):
-    """The ledger cannot be used as it is; the message says why."""
-
-
-class RowsRefused(ValueError):
-    """The database will never take these rows."""
+from proctor.server.storage.errors import RowsRefused, is_refusal, reason
+from proctor.server.storage.migrate import migrate
+from proctor.server.storage.tables import holds, requests, spend, texts
 
 
 class Store:
@@ -65,33 +35,8 @@ class Store:
         self._add_spend = spending.on_conflict_do_update(index_elements=["key", "day"], set_=more)
 
     async def migrate(self) -> None:
-        """Bring the tables to what this version needs; nothing is done where they are.
-
-        Raises:
-            LedgerError: if they are of a version that this one does not know.
-            Exception: whatever keeps the database from doing so.
-        """
-        async with self.engine.begin() as connection:
-            if self.engine.dialect.name == "postgresql":
-                await connection.execute(text(f"SELECT pg_advisory_xact_lock({LOCK})"))
-            await connection.run_sync(_upgrade)
-
-    async def check(self) -> None:
-        """Return if the tables are what this version reads.
-
-        Raises:
-            LedgerError: if they are not, or the database cannot be read.
-        """
-        try:
-            async with self.engine.connect() as connection:
-                found = await connection.run_sync(_revision)
-        except Exception as error:  # drivers have their own
-            raise LedgerError(f"the ledger cannot be read: {reason(error)}") from error
-        if found != (newest := ScriptDirectory.from_config(_config()).get_current_head()):
-            raise LedgerError(
-                f"the ledger's tables are of version {found or 'none'}, and {newest} is needed: "
-                "run 'proctor ledger migrate'"
-            )
+        """Bring the tables to the newest version; see `storage.migrate`."""
+        await migrate(self.engine)
 
     async def write(self, rows: Sequence[Row]) -> None:
         """Add rows, all or none; those that are there already stay as they are.
@@ -201,47 +146,3 @@ def _spent(rows: Iterable[Row]) -> Counter[tuple[str, date]]:
         if row.key is not None and row.cost is not None:
             found[row.key, row.time.astimezone(UTC).date()] += to_nanos(row.cost.total)
     return found
-
-
-def is_refusal(error: Exception) -> bool:
-    """Whether a database will never take what it was given, by what its driver raises."""
-    if isinstance(error, DataError | IntegrityError | UnicodeError | OverflowError):
-        return True
-    # What asyncpg cannot even send has no class of its own in SQLAlchemy.
-    state = getattr(getattr(error, "driver_exception", None), "sqlstate", None)
-    return str(state).startswith(DATA_EXCEPTION)
-
-
-def is_away(error: BaseException) -> bool:
-    """Whether a database could not be reached, and may be there later."""
-    away = isinstance(error, OSError | TimeoutError)
-    return away or getattr(error, "sqlstate", None) in NOT_NOW
-
-
-def reason(error: BaseException) -> str:
-    """What went wrong, in one line, without the statement that was tried."""
-    said = getattr(error, "orig", None) or error
-    return (str(said) or type(said).__name__).split("\n", 1)[0]
-
-
-def _config() -> Config:
-    config = Config()
-    config.set_main_option("script_location", MIGRATIONS)
-    return config
-
-
-def _revision(connection: Connection) -> str | None:
-    return MigrationContext.configure(connection).get_current_revision()
-
-
-def _upgrade(connection: Connection) -> None:
-    config = _config()
-    if _revision(connection) == ScriptDirectory.from_config(config).get_current_head():
-        return
-    config.attributes["connection"] = connection
-    try:
-        upgrade(config, "head")
-    except CommandError as error:
-        raise LedgerError(
-            f"the ledger's tables are of a version that this one does not know: {error}"
-        ) from error

@@ -10,7 +10,7 @@ from itertools import islice
 from typing import Protocol
 
 from proctor.server.accounting.ledger.records import Row
-from proctor.server.accounting.ledger.store import RowsRefused, reason
+from proctor.server.storage.errors import RowsRefused, reason
 from proctor.server.storage.retry import FIRST_DELAY_SECONDS, LAST_DELAY_SECONDS
 
 logger = logging.getLogger(__name__)

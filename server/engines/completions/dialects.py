@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from proctor.budget import DesyncError, Markers
-from proctor.server.engines.base import EngineUnavailable
 from proctor.server.engines.completions.resubmit import Round
+from proctor.server.errors import EngineUnavailable
 
 MOST_CHARACTERS = 1024
 """To a token, and more than any real one has: beyond it a server counts no tokens."""

@@ -8,10 +8,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from proctor.budget import Markers, Vocabulary
-from proctor.server.engines.base import Codec, EngineUnavailable
+from proctor.server.engines.base import Codec
 from proctor.server.engines.completions.dialects import Dialect, Texts, TokenIds
 from proctor.server.engines.completions.upstream import Listed, Upstream
 from proctor.server.engines.tool_calls import ToolFormat
+from proctor.server.errors import EngineUnavailable
 
 logger = logging.getLogger(__name__)
 

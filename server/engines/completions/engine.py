@@ -8,12 +8,13 @@ from contextlib import aclosing
 from dataclasses import fields
 from typing import Any
 
-from proctor.server.engines.base import Delta, Job, ModelInfo, Sampling, Unserved
+from proctor.server.engines.base import Delta, Job, ModelInfo, Sampling
 from proctor.server.engines.completions.discovery import LocalModel, Service, discover
 from proctor.server.engines.completions.resubmit import Round, Rounds
 from proctor.server.engines.completions.upstream import Upstream
 from proctor.server.engines.processes.stall import Patience
 from proctor.server.engines.tool_calls import ToolFormat
+from proctor.server.errors import Unserved
 
 TRUSTED_SECONDS = 1.0
 """So long the server's word that it is well stands: every request asks for it."""

@@ -11,7 +11,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from proctor.budget import DesyncError, Machine, matcher_of, replay
-from proctor.server.engines.base import EngineUnavailable, Finish, Job, ModelInfo
+from proctor.server.engines.base import Finish, Job, ModelInfo
+from proctor.server.errors import EngineUnavailable
 
 MAX_ROUNDS = 256
 """Most rounds for one job. Each of them may cost a prefill of everything so far."""

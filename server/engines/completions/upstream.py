@@ -8,8 +8,8 @@ import httpx
 import orjson
 from pydantic import BaseModel, ValidationError
 
-from proctor.server.engines.base import EngineUnavailable
 from proctor.server.engines.completions.dialects import Piece
+from proctor.server.errors import EngineUnavailable
 
 SILENCE_SECONDS = 600.0
 """A server that sends nothing for so long is given up: a queue or a prefill takes its time."""

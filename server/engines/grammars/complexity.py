@@ -10,8 +10,8 @@ from collections.abc import Iterator
 from itertools import islice
 from typing import Any, NamedTuple
 
-from proctor.server.engines.base import Unserved
 from proctor.server.engines.tool_calls import Constraint, Kind
+from proctor.server.errors import Unserved
 
 MAX_PATTERN = 4096
 """Characters of a regular expression. The longest in wide use, of URLs and dates, have 500."""

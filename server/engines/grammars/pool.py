@@ -11,12 +11,12 @@ from typing import Any
 
 from vllm.sampling_params import StructuredOutputsParams
 
-from proctor.server.config.sections import GrammarSettings
-from proctor.server.engines.base import EngineUnavailable, Unserved
+from proctor.server.config.engine import GrammarSettings
 from proctor.server.engines.grammars.base import CheckedGrammar
 from proctor.server.engines.grammars.forkers import Forkers
 from proctor.server.engines.grammars.frames import LENGTH, Answer, Task, pack, unpack
 from proctor.server.engines.tool_calls import Constraint
+from proctor.server.errors import EngineUnavailable, Unserved
 from proctor.server.fair_queue import Line
 
 logger = logging.getLogger(__name__)

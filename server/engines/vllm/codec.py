@@ -14,7 +14,8 @@ from vllm.v1.engine import EngineCoreRequest
 from vllm.v1.engine.detokenizer import IncrementalDetokenizer
 
 from proctor.budget.processors.vocabulary import token_bytes
-from proctor.server.engines.base import EngineUnavailable, Prompt
+from proctor.server.engines.base import Prompt
+from proctor.server.errors import EngineUnavailable
 
 SPLIT = "\ue000"
 """A private-use character that marks where text must not be read as a special token."""

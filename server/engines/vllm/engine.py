@@ -32,16 +32,7 @@ from proctor.budget.processors import reasoning
 from proctor.budget.processors.registry import encode_markers, find_marker_texts
 from proctor.budget.processors.vocabulary import read_vocabulary
 from proctor.budget.processors.wire import SLOW, EngineBudget, with_markers
-from proctor.server.engines.base import (
-    Delta,
-    EngineUnavailable,
-    Finish,
-    Job,
-    ModelInfo,
-    Sampling,
-    Score,
-    Unserved,
-)
+from proctor.server.engines.base import Delta, Finish, Job, ModelInfo, Sampling, Score
 from proctor.server.engines.grammars.base import CheckedGrammar, Grammars
 from proctor.server.engines.processes.engine_processes import ENDING, EngineProcesses, started
 from proctor.server.engines.processes.stall import Patience, StallDetector, Stalled, answered
@@ -50,6 +41,7 @@ from proctor.server.engines.vllm.codec import VllmCodec
 from proctor.server.engines.vllm.metrics import TruthfulStatLogger
 from proctor.server.engines.vllm.tools import VllmTools
 from proctor.server.engines.warm_up import warm_up
+from proctor.server.errors import EngineUnavailable, Unserved
 
 logger = logging.getLogger(__name__)
 

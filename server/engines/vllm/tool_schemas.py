@@ -5,7 +5,6 @@ from typing import Any
 
 import orjson
 
-from proctor.server.engines.base import Unserved
 from proctor.server.engines.grammars.complexity import check_schema
 from proctor.server.engines.grammars.xgrammar_schemas import (
     MAX_BYTES,
@@ -14,6 +13,7 @@ from proctor.server.engines.grammars.xgrammar_schemas import (
     expressible,
     without_annotations,
 )
+from proctor.server.errors import Unserved
 
 ANY_OBJECT: Mapping[str, Any] = {"type": "object"}
 NO_ARGUMENTS: Mapping[str, Any] = {"type": "object", "properties": {}}

@@ -15,12 +15,12 @@ from vllm.tool_parsers.hermes_tool_parser import Hermes2ProToolParser
 from vllm.tool_parsers.tool_strict_level import ToolStrictLevel
 from vllm.v1.structured_output.utils import grammar_is_likely_lark
 
-from proctor.server.engines.base import Unserved
 from proctor.server.engines.grammars.complexity import check_complexity
 from proctor.server.engines.grammars.xgrammar_schemas import MAX_BYTES as MAX_SCHEMA_BYTES
 from proctor.server.engines.tool_calls import BoundTools, CallReader, Constraint, Kind, ToolChoice
 from proctor.server.engines.vllm.call_reader import FirstCall, Markup, ParsedCalls
 from proctor.server.engines.vllm.tool_schemas import ANY_OBJECT, arguments_schema
+from proctor.server.errors import Unserved
 
 FIELD = "tools"
 

@@ -1,1 +1,1 @@
-"""How the ledger's tables came to be what they are; run by `proctor.server.accounting.ledger.store`."""
+"""The migrations of the tables; `proctor.server.storage.migrate` runs them."""

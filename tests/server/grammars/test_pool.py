@@ -14,16 +14,15 @@ pytest.importorskip("vllm", reason="the CPU engine is not installed")
 from vllm.engine.arg_utils import AsyncEngineArgs
 from vllm.tokenizers import cached_tokenizer_from_config
 
-from proctor.server.config.sections import GrammarSettings
+from proctor.server.config.engine import GrammarSettings
 from proctor.server.config.settings import DEMO
-from proctor.server.engines.base import EngineUnavailable, Unserved
 from proctor.server.engines.fake import FakeEngine
 from proctor.server.engines.grammars.base import CheckedGrammar
 from proctor.server.engines.grammars.frames import Answer
 from proctor.server.engines.grammars.pool import Found, GrammarPool, _size
 from proctor.server.engines.tool_calls import Constraint, Kind
 from proctor.server.engines.vllm.tools import VllmTools
-from proctor.server.errors import BadRequest, Overloaded
+from proctor.server.errors import BadRequest, EngineUnavailable, Overloaded, Unserved
 from proctor.server.fair_queue import Line
 from proctor.server.generation.answer_binding import Binder
 from proctor.server.schemas.parsing import parse_chat

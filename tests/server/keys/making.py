@@ -3,7 +3,7 @@
 from typing import Any
 
 from proctor.server.auth.api_key import Key, hash_token, id_of, make_token
-from proctor.server.config.sections import KeyLimits, Scope
+from proctor.server.config.access import KeyLimits, Scope
 
 
 def make_key(name: str = "team", scope: Scope = Scope.USER, **limits: Any) -> tuple[Key, str]:

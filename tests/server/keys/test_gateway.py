@@ -14,12 +14,13 @@ from fastapi import Request
 from sqlalchemy import select
 
 from proctor.server.accounting.ledger.store import Store
+from proctor.server.accounting.reservation_store import ReservationStore
 from proctor.server.auth.api_key import hash_token
 from proctor.server.auth.authenticator import Guard
 from proctor.server.auth.store import Kept, KeyStore
-from proctor.server.engines.base import EngineUnavailable, Job
+from proctor.server.engines.base import Job
 from proctor.server.engines.fake import FakeEngine, Script
-from proctor.server.errors import Unavailable
+from proctor.server.errors import EngineUnavailable, Unavailable
 from proctor.server.pricing import to_nanos
 from proctor.server.storage.database import connect
 from proctor.server.storage.tables import holds, spend
@@ -37,13 +38,16 @@ def file(tmp_path: Path) -> str:
 
 
 @pytest.fixture
-async def keys(file: str) -> AsyncIterator[KeyStore]:
-    store = Store(connect(file))
-    await store.migrate()
-    await store.aclose()
-    made = KeyStore(connect(file))
+async def store(file: str) -> AsyncIterator[Store]:
+    made = Store(connect(file))
+    await made.migrate()
     yield made
     await made.aclose()
+
+
+@pytest.fixture
+def keys(store: Store) -> KeyStore:
+    return KeyStore(store.engine)
 
 
 async def test_nobody_is_asked_where_no_keys_are() -> None:
@@ -285,8 +289,7 @@ async def test_a_hundred_at_a_time_cannot_overspend_nor_leak(
     store = Store(connect(url))
     await store.migrate()
     key, token = make_key(per_day=1)
-    keys = KeyStore(connect(url))
-    await keys.add(key)
+    await KeyStore(store.engine).add(key)
     given = {"ledger": {"url": url}, "prices": PRICES, "auth": {"required": True}}
 
     async def pause(_: Job, position: int) -> None:
@@ -324,7 +327,6 @@ async def test_a_hundred_at_a_time_cannot_overspend_nor_leak(
         left = (await connection.execute(select(holds.c.id))).all()
         spent = await connection.scalar(select(spend.c.nanos))
     await engine.dispose()
-    await keys.aclose()
     await store.aclose()
     costs = [row.cost.total for row in rows if row.cost is not None]
     assert left == []
@@ -333,7 +335,9 @@ async def test_a_hundred_at_a_time_cannot_overspend_nor_leak(
     assert {200, 429} <= {*statuses}
 
 
-async def test_a_client_that_leaves_gives_back_what_it_held(file: str, keys: KeyStore) -> None:
+async def test_a_client_that_leaves_gives_back_what_it_held(
+    file: str, keys: KeyStore, store: Store
+) -> None:
     key, token = make_key(tokens_per_minute=100)
     await keys.add(key)
     gate = Gate(5)
@@ -351,4 +355,6 @@ async def test_a_client_that_leaves_gives_back_what_it_held(file: str, keys: Key
 
     (row,) = await rows_at(file)
     assert row.status == 499
-    assert (await keys.use("team", row.time)).tokens == row.prompt_tokens + row.completion_tokens
+    assert (
+        await ReservationStore(store.engine).use("team", row.time)
+    ).tokens == row.prompt_tokens + row.completion_tokens

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from proctor.server.auth.rate_limits import Use, Want, check
-from proctor.server.config.sections import KeyLimits
+from proctor.server.config.access import KeyLimits
 from proctor.server.errors import QuotaExceeded, RateLimited
 from proctor.server.pricing import to_nanos
 

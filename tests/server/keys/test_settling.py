@@ -11,9 +11,11 @@ import httpx
 import pytest
 
 from proctor.server.accounting.ledger.store import Store
+from proctor.server.accounting.reservation_store import ReservationStore
 from proctor.server.auth.store import KeyStore
-from proctor.server.engines.base import EngineUnavailable, Job
+from proctor.server.engines.base import Job
 from proctor.server.engines.fake import FakeEngine, Script
+from proctor.server.errors import EngineUnavailable
 from proctor.server.pricing import to_nanos
 from proctor.server.storage.database import connect
 from tests.server.harness import CHAT, Gate, body, client, listening, soon
@@ -37,10 +39,8 @@ def no_rows(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 async def token(url: str, store: Store) -> str:
     """Of a key that can pay for a little more than one request at a time."""
-    keys = KeyStore(connect(url))
     key, made = make_key(per_day="0.2", tokens_per_minute=260)
-    await keys.add(key)
-    await keys.aclose()
+    await KeyStore(store.engine).add(key)
     return made
 
 
@@ -176,16 +176,16 @@ async def test_what_cannot_be_settled_is_when_its_row_is_written(
     async def away(*_: Any) -> None:
         raise OSError("away")
 
-    monkeypatch.setattr(KeyStore, "settle", away)
+    monkeypatch.setattr(ReservationStore, "settle", away)
     async with client(FakeEngine(SCRIPT), **given) as http:
         answer = await http.post(CHAT, json=asked(CHAT), headers=bearer(token))
         refused = await http.post(CHAT, json=asked(CHAT), headers=bearer(token))
 
     assert (answer.status_code, refused.status_code) == (200, 429)
     (row,) = await rows_at(url)
-    keys = KeyStore(connect(url))
-    use = await keys.use("team", row.time)
-    await keys.aclose()
+    engine = connect(url)
+    use = await ReservationStore(engine).use("team", row.time)
+    await engine.dispose()
     assert row.cost is not None
     assert use.day == to_nanos(row.cost.total)
 
@@ -198,8 +198,8 @@ async def test_a_database_that_hangs_delays_the_last_byte_for_so_long(
     async def hang(*_: Any) -> None:
         await back.wait()
 
-    monkeypatch.setattr("proctor.server.telemetry.metrics.PATIENCE_SECONDS", 0.01)
-    monkeypatch.setattr(KeyStore, "settle", hang)
+    monkeypatch.setattr("proctor.server.telemetry.request_observer.PATIENCE_SECONDS", 0.01)
+    monkeypatch.setattr(ReservationStore, "settle", hang)
     async with client(FakeEngine(SCRIPT), **given) as http:
         answer = await http.post(CHAT, json=asked(CHAT), headers=bearer(token))
         back.set()

@@ -14,8 +14,8 @@ from proctor.server.accounting.ledger.gateways import GatewayStore, Seen
 from proctor.server.accounting.ledger.process import this_process
 from proctor.server.accounting.ledger.records import Draft, Row, Taken
 from proctor.server.accounting.ledger.store import Store
+from proctor.server.accounting.reservation_store import ReservationStore
 from proctor.server.auth.rate_limits import Want
-from proctor.server.auth.store import KeyStore
 from proctor.server.storage.database import connect
 from proctor.server.storage.idempotency import Claim, Kept, ReplayStore
 from proctor.server.storage.tables import gateways, holds, replays
@@ -30,10 +30,10 @@ LEFT = Seen("lost", 2, PROCESS)
 
 
 @pytest.fixture
-async def keys(url: str, store: Store) -> AsyncIterator[KeyStore]:
-    made = KeyStore(connect(url))
-    yield made
-    await made.aclose()
+async def reservations(url: str, store: Store) -> AsyncIterator[ReservationStore]:
+    engine = connect(url)
+    yield ReservationStore(engine)
+    await engine.dispose()
 
 
 @pytest.fixture
@@ -58,13 +58,13 @@ async def left(url: str) -> dict[str, int]:
 
 
 async def test_what_ran_is_charged_as_it_was_last_told(
-    keys: KeyStore, leases: GatewayStore, url: str
+    reservations: ReservationStore, leases: GatewayStore, url: str
 ) -> None:
     key, _ = make_key(per_day=1)
-    await keys.hold("chatcmpl-a", key, Want(100, 90 * CENT), NOON, "lost")
+    await reservations.hold("chatcmpl-a", key, Want(100, 90 * CENT), NOON, "lost")
     await leases.renew("lost", PROCESS, 1, [draft("a", "0.01")])
     await leases.renew("lost", PROCESS, 2, [draft("a", "0.30"), draft("b", "0.05", key=None)])
-    assert (await keys.use("team", NOON)).day == 90 * CENT
+    assert (await reservations.use("team", NOON)).day == 90 * CENT
     assert await leases.others("this") == [LEFT]
 
     assert await leases.take_over(LEFT) == 2
@@ -72,15 +72,17 @@ async def test_what_ran_is_charged_as_it_was_last_told(
     rows = {each.id: each for each in await rows_at(url)}
     assert [each.estimated for each in rows.values()] == [True, True]
     assert rows["chatcmpl-a"].cost == cost("0.30")
-    use = await keys.use("team", NOON)
+    use = await reservations.use("team", NOON)
     assert (use.day, use.held_of_day) == (30 * CENT, 0)
     assert await left(url) == {"gateways": 0, "holds": 0, "replays": 0}
     assert await leases.others("this") == []
 
 
-async def test_one_of_several_settles_it(keys: KeyStore, leases: GatewayStore, url: str) -> None:
+async def test_one_of_several_settles_it(
+    reservations: ReservationStore, leases: GatewayStore, url: str
+) -> None:
     key, _ = make_key(per_day=1)
-    await keys.hold("chatcmpl-a", key, Want(100, 90 * CENT), NOON, "lost")
+    await reservations.hold("chatcmpl-a", key, Want(100, 90 * CENT), NOON, "lost")
     await leases.renew("lost", PROCESS, 2, [draft("a", "0.30")])
     stores = [Store(connect(url)) for _ in range(4)]
 
@@ -89,27 +91,27 @@ async def test_one_of_several_settles_it(keys: KeyStore, leases: GatewayStore, u
         await each.aclose()
 
     assert sorted(settled) == [0, 0, 0, 1]
-    assert (await keys.use("team", NOON)).day == 30 * CENT
+    assert (await reservations.use("team", NOON)).day == 30 * CENT
 
 
 async def test_a_gateway_that_has_told_since_is_left_alone(
-    keys: KeyStore, leases: GatewayStore, url: str
+    reservations: ReservationStore, leases: GatewayStore, url: str
 ) -> None:
     key, _ = make_key(per_day=1)
-    await keys.hold("chatcmpl-a", key, Want(100, 90 * CENT), NOON, "lost")
+    await reservations.hold("chatcmpl-a", key, Want(100, 90 * CENT), NOON, "lost")
     await leases.renew("lost", PROCESS, 3, [draft("a", "0.30")])
 
     assert await leases.take_over(LEFT) == 0
 
     assert await rows_at(url) == []
-    assert (await keys.use("team", NOON)).day == 90 * CENT
+    assert (await reservations.use("team", NOON)).day == 90 * CENT
 
 
 async def test_the_true_row_replaces_the_estimate(
-    keys: KeyStore, leases: GatewayStore, store: Store, url: str
+    reservations: ReservationStore, leases: GatewayStore, store: Store, url: str
 ) -> None:
     key, _ = make_key(per_day=1)
-    await keys.hold("chatcmpl-a", key, Want(100, 90 * CENT), NOON, "lost")
+    await reservations.hold("chatcmpl-a", key, Want(100, 90 * CENT), NOON, "lost")
     await leases.renew("lost", PROCESS, 2, [draft("a", "0.30")])
     await leases.take_over(LEFT)
     await store.grade("chatcmpl-a", 1.0)
@@ -120,11 +122,11 @@ async def test_the_true_row_replaces_the_estimate(
 
     (kept,) = [each for each in await rows_at(url) if each.id == "chatcmpl-a"]
     assert kept == replace(true, score=1.0)
-    assert (await keys.use("team", NOON)).day == 43 * CENT
+    assert (await reservations.use("team", NOON)).day == 43 * CENT
 
 
 async def test_a_true_row_is_not_replaced_by_an_estimate(
-    keys: KeyStore, leases: GatewayStore, store: Store, url: str
+    reservations: ReservationStore, leases: GatewayStore, store: Store, url: str
 ) -> None:
     """The gateway was killed between its row and its next renewal, or told late."""
     await leases.renew("lost", PROCESS, 2, [draft("a", "0.30")])
@@ -134,49 +136,50 @@ async def test_a_true_row_is_not_replaced_by_an_estimate(
     await leases.take_over(Seen("lost", 3, PROCESS))
 
     assert [each.cost for each in await rows_at(url)] == [cost("0.42")]
-    assert (await keys.use("team", NOON)).day == 42 * CENT
+    assert (await reservations.use("team", NOON)).day == 42 * CENT
 
 
 async def test_whoever_was_thought_lost_holds_again_what_it_held(
-    keys: KeyStore, leases: GatewayStore, store: Store
+    reservations: ReservationStore, leases: GatewayStore, store: Store
 ) -> None:
     key, _ = make_key(per_day=1)
-    await keys.hold("chatcmpl-a", key, Want(100, 90 * CENT), NOON, "lost")
+    await reservations.hold("chatcmpl-a", key, Want(100, 90 * CENT), NOON, "lost")
     await leases.renew("lost", PROCESS, 2, [draft("a", "0.30", 90)])
     await leases.take_over(LEFT)
 
     await leases.renew("lost", PROCESS, 3, [draft("a", "0.40", 90)])
-    again = await keys.use("team", NOON)
+    again = await reservations.use("team", NOON)
     await store.write([row("a", key="team", cost=cost("0.42"))])
-    use = await keys.use("team", NOON)
+    use = await reservations.use("team", NOON)
 
     assert again.held_of_day == 90 * CENT  # on the safe side, beside the estimate
     assert (use.day, use.held_of_day) == (42 * CENT, 0)
 
 
 async def test_a_renewal_leaves_what_was_settled(
-    keys: KeyStore, leases: GatewayStore, url: str
+    reservations: ReservationStore, leases: GatewayStore, url: str
 ) -> None:
     """What ended was told exactly, and may have been on its way beside an older draft."""
     key, _ = make_key(per_day=1)
-    await keys.hold("chatcmpl-a", key, Want(100, 90 * CENT), NOON, "lost")
+    await reservations.hold("chatcmpl-a", key, Want(100, 90 * CENT), NOON, "lost")
     ended = draft("a", "0.10", status=200, completion_tokens=77)
-    await keys.settle([replace(ended, held=Taken(52, 10 * CENT))], NOON)
+    await reservations.settle([replace(ended, held=Taken(52, 10 * CENT))], NOON)
 
     await leases.renew("lost", PROCESS, 2, [draft("a", "0.05", 90)])
-    assert (await keys.use("team", NOON)).day == 10 * CENT
+    assert (await reservations.use("team", NOON)).day == 10 * CENT
     await leases.take_over(LEFT)
 
     assert await rows_at(url) == [ended.row]
-    assert (await keys.use("team", NOON)).day == 10 * CENT
+    assert (await reservations.use("team", NOON)).day == 10 * CENT
 
 
 async def test_what_was_left_without_a_lease_is_seen(
-    keys: KeyStore, leases: GatewayStore, url: str
+    reservations: ReservationStore, leases: GatewayStore, url: str
 ) -> None:
     key, _ = make_key(per_day=1)
-    names = ReplayStore(connect(url), "claiming")
-    await keys.hold("chatcmpl-a", key, Want(100, 90 * CENT), NOON, "holding")
+    engine = connect(url)
+    names = ReplayStore(engine, "claiming")
+    await reservations.hold("chatcmpl-a", key, Want(100, 90 * CENT), NOON, "holding")
     await names.claim(Claim("team", "mine", "0" * 64), NOON)
     await leases.renew("this", PROCESS, 1, [])
 
@@ -184,11 +187,11 @@ async def test_what_was_left_without_a_lease_is_seen(
     for each in seen:
         assert await leases.take_over(each) == 0
     free = await names.claim(Claim("team", "mine", "1" * 64), NOON)
-    await names.aclose()
+    await engine.dispose()
 
     assert sorted(seen) == [Seen("claiming", None, None), Seen("holding", None, None)]
     assert free is None
-    assert (await keys.use("team", NOON)).day == 0
+    assert (await reservations.use("team", NOON)).day == 0
 
 
 async def test_names_of_answers_stay(leases: GatewayStore, url: str) -> None:
@@ -235,22 +238,22 @@ async def test_whoever_was_thought_lost_touches_no_name_of_anothers(
 
 
 async def test_a_gateway_that_ends_leaves_nothing(
-    keys: KeyStore, leases: GatewayStore, url: str
+    reservations: ReservationStore, leases: GatewayStore, url: str
 ) -> None:
     key, _ = make_key(per_day=1)
     for gateway in ("this", "other"):
-        await keys.hold(f"chatcmpl-{gateway}", key, Want(9, 40 * CENT), NOON, gateway)
+        await reservations.hold(f"chatcmpl-{gateway}", key, Want(9, 40 * CENT), NOON, gateway)
         await leases.renew(gateway, PROCESS, 1, [draft(gateway, "0.02")])
 
     await leases.retire("this")
 
     assert [each.id for each in await rows_at(url)] == ["chatcmpl-this"]
-    assert (await keys.use("team", NOON)).day == 42 * CENT
+    assert (await reservations.use("team", NOON)).day == 42 * CENT
     assert await left(url) == {"gateways": 1, "holds": 1, "replays": 0}
 
 
 async def test_a_row_that_the_database_refuses_keeps_no_other(
-    keys: KeyStore, leases: GatewayStore, url: str
+    reservations: ReservationStore, leases: GatewayStore, url: str
 ) -> None:
     huge = draft("huge", "0.30", cached_tokens=2**70)
     await leases.renew("lost", PROCESS, 2, [huge, draft("a", "0.30")])

@@ -15,9 +15,9 @@ from proctor.server.accounting.ledger.lease import LOST_SECONDS, Watch
 from proctor.server.accounting.ledger.process import Process, this_process
 from proctor.server.accounting.ledger.records import Row
 from proctor.server.accounting.ledger.store import Store
+from proctor.server.accounting.reservation_store import ReservationStore
 from proctor.server.auth.store import KeyStore
 from proctor.server.engines.fake import FakeEngine, Script
-from proctor.server.storage.database import connect
 from proctor.server.storage.tables import gateways, holds
 from tests.server.harness import CHAT, Gate, body, client, soon
 from tests.server.keys.making import bearer, make_key
@@ -123,9 +123,9 @@ async def told(store: Store, tokens: int) -> None:
 
 
 async def test_a_request_that_runs_is_told_of_as_it_goes(url: str, store: Store) -> None:
-    keys = KeyStore(connect(url))
+    reservations = ReservationStore(store.engine)
     key, token = make_key(per_day="1")
-    await keys.add(key)
+    await KeyStore(store.engine).add(key)
     gate = Gate(9)
     given: dict[str, Any] = {"ledger": {"url": url}, "prices": PRICES, "auth": {"required": True}}
     engine = FakeEngine(Script(("x" * 20,), "y"), before_token=gate)
@@ -135,10 +135,9 @@ async def test_a_request_that_runs_is_told_of_as_it_goes(url: str, store: Store)
         await soon(gate.reached.wait())
         await told(store, 9)
         (draft,) = await drafts(store)
-        use = await keys.use("team", draft.time)
+        use = await reservations.use("team", draft.time)
         gate.opened.set()
         answer = (await asking).json()
-    await keys.aclose()
 
     assert (draft.id, draft.key, draft.status, draft.estimated) == (answer["id"], "team", 500, True)
     assert draft.completion_tokens >= 9
@@ -157,8 +156,8 @@ async def test_a_gateway_settles_what_another_left(
 ) -> None:
     """Both share this process: one is made to look as if it had ended, and goes on later."""
     key, token = make_key(per_day="0.2")
-    keys = KeyStore(connect(url))
-    await keys.add(key)
+    reservations = ReservationStore(store.engine)
+    await KeyStore(store.engine).add(key)
     given: dict[str, Any] = {"ledger": {"url": url}, "prices": PRICES, "auth": {"required": True}}
     gate = Gate(9)
     headers = bearer(token) | {"idempotency-key": "mine"}
@@ -196,8 +195,7 @@ async def test_a_gateway_settles_what_another_left(
     rows = {row.id: row for row in await rows_at(url)}
     assert {row.estimated for row in rows.values()} == {False}
     assert rows[late.json()["id"]].completion_tokens > estimate.completion_tokens
-    use = await keys.use("team", estimate.time)
-    await keys.aclose()
+    use = await reservations.use("team", estimate.time)
     taken = sum(row.completion_tokens for row in rows.values())
     assert (use.day, use.held_of_day) == (taken * 10**6, 0)
 

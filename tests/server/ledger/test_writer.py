@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import pytest
 
 from proctor.server.accounting.ledger.records import Row
-from proctor.server.accounting.ledger.store import RowsRefused
 from proctor.server.accounting.ledger.writer import BATCH, LAST_DELAY_SECONDS, Fate, Writer
+from proctor.server.storage.errors import RowsRefused
 from tests.server.harness import soon
 from tests.server.ledger.making import row
 from tests.waiting import PATIENCE

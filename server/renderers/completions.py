@@ -1,0 +1,172 @@
+"""Responses of `POST /v1/completions`: whole, and chunk by chunk."""
+
+from collections import Counter
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from proctor.server.engines.base import Codec, Score
+from proctor.server.generation.channels import Channel, Piece, Used
+from proctor.server.generation.runner import End, PromptScores, Text, Told
+from proctor.server.renderers.base import Reply
+from proctor.server.renderers.logprobs import TextLogprobs, columns, prompt_logprobs
+from proctor.server.schemas.completions import CompletionRequest
+from proctor.server.transport.sse import HOLE, Mould, event
+
+
+@dataclass(frozen=True, slots=True)
+class TextCompletion(Reply):
+    """What follows the prompts, in OpenAI's older shape.
+
+    Attributes:
+        asked: the request.
+        codec: of the engine that answers it.
+        silent: tokens that have no text here.
+    """
+
+    asked: CompletionRequest
+    codec: Codec
+    silent: Collection[int]
+
+    def whole(self, told: Iterable[Text], ends: Sequence[End]) -> dict[str, Any]:
+        """A response that is not streamed."""
+        pieces: list[list[Piece]] = [[] for _ in ends]
+        of_prompts: dict[int, Sequence[Score]] = {}
+        for item in told:
+            if isinstance(item, PromptScores):
+                of_prompts[self._prompt(item.choice)] = item.scores
+            elif isinstance(item, Piece):
+                pieces[item.choice].append(item)
+        choices = [
+            self._whole(end, pieces[end.choice], of_prompts.get(self._prompt(end.choice)))
+            for end in sorted(ends, key=lambda end: end.choice)
+        ]
+        return {**self.envelope("text_completion"), "choices": choices, **self.accounts(ends)}
+
+    def chunk(self, index: int, text: str, used: Used | None = None, **more: Any) -> dict[str, Any]:
+        """Some of one choice's text, and what there is to say of it."""
+        choice = {"index": index, "text": text, "logprobs": None, "finish_reason": None, **more}
+        chunk = {**self.envelope("text_completion"), "choices": [choice]}
+        return chunk if used is None else chunk | self.so_far(index, used)
+
+    def ended(self, end: End) -> dict[str, Any]:
+        """One choice's account."""
+        return {"finish_reason": end.finish.value, "thinking": self.thinking(end)}
+
+    def usage(self, ends: Sequence[End]) -> dict[str, Any]:
+        """The chunk after all choices, with what they used."""
+        return {**self.envelope("text_completion"), "choices": [], **self.accounts(ends)}
+
+    def echo(self, index: int) -> str:
+        """What one choice's text begins with: its prompt, if that is wanted."""
+        if not self.asked.echo:
+            return ""
+        _, written = self.asked.prompts[self._prompt(index)]
+        return written if isinstance(written, str) else self.codec.decode(written)
+
+    def logprobs(self, index: int) -> TextLogprobs:
+        """Writes one choice's log probabilities."""
+        most, token_bytes = self.asked.logprobs or 0, self.codec.token_bytes
+        return TextLogprobs(most, token_bytes, self.silent, self.echo(index))
+
+    def prompt_ids(self, index: int) -> Sequence[int]:
+        """The tokens of one choice's prompt."""
+        return self.admission.jobs[index].prompt_ids
+
+    def _prompt(self, index: int) -> int:
+        return index // self.admission.choices_per_prompt
+
+    def _whole(
+        self, end: End, pieces: Sequence[Piece], of_prompt: Sequence[Score] | None
+    ) -> dict[str, Any]:
+        asked, index = self.asked, end.choice
+        text = self.echo(index) + "".join(piece.text for piece in pieces)
+        choice: dict[str, Any] = {"index": index, "text": text, "logprobs": None}
+        if asked.logprobs is not None:
+            logprobs, rows = self.logprobs(index), []
+            if asked.echo and of_prompt is not None:
+                rows = logprobs.of_prompt(self.prompt_ids(index), of_prompt)
+            rows += logprobs.of_next([score for piece in pieces for score in piece.scores])
+            choice["logprobs"] = columns(rows)
+        choice |= self.ended(end)
+        if asked.prompt_logprobs is not None and of_prompt is not None:
+            choice["prompt_logprobs"] = prompt_logprobs(
+                of_prompt, asked.prompt_logprobs, self.codec.token_bytes
+            )
+        if asked.return_token_ids:
+            choice |= {"prompt_token_ids": self.prompt_ids(index), "token_ids": end.token_ids}
+        return choice
+
+
+class TextWriter:
+    """Writes it as server-sent events, named after their channel."""
+
+    def __init__(self, completion: TextCompletion, counted: bool) -> None:
+        self._completion = completion
+        self._counted = counted
+        self._with_ids = bool(completion.asked.return_token_ids)
+        self._moulds: dict[tuple[int, Channel], Mould] = {}
+        self._logprobs: dict[int, TextLogprobs] = {}
+        self._identified: Counter[int] = Counter()
+
+    def begin(self, index: int) -> bytes:
+        """See `Writer`. The prompt, where it is told and its log probabilities need not come."""
+        completion = self._completion
+        more: dict[str, Any] = {}
+        if self._with_ids:
+            more = {"prompt_token_ids": completion.prompt_ids(index), "token_ids": []}
+        awaits_scores = completion.asked.prompt_alternatives is not None
+        echo = "" if awaits_scores else completion.echo(index)
+        chunk = completion.chunk(index, echo, self._nothing_used, **more)
+        return event(chunk) if echo or more else b""
+
+    def item(self, item: Told) -> bytes:
+        """See `Writer`."""
+        if isinstance(item, PromptScores):
+            return self._prompt(item)
+        if not isinstance(item, Piece):
+            return b""
+        if not (item.scores or item.token_ids or item.used):
+            return self._mould(item).fill(item.text)
+        more: dict[str, Any] = {}
+        if item.scores:
+            more["logprobs"] = columns(self._logprobs_of(item.choice).of_next(item.scores))
+        if self._with_ids:
+            more["token_ids"] = item.token_ids
+            self._identified[item.choice] += len(item.token_ids)
+        chunk = self._completion.chunk(item.choice, item.text, item.used, **more)
+        return event(chunk, name=item.channel.value)
+
+    def finish(self, end: End) -> bytes:
+        """See `Writer`."""
+        more = self._completion.ended(end)
+        if self._with_ids:
+            more["token_ids"] = end.token_ids[self._identified[end.choice] :]
+        used = end.used if self._counted else None
+        return event(self._completion.chunk(end.choice, "", used, **more))
+
+    def usage(self, ends: Sequence[End]) -> bytes:
+        """See `Writer`."""
+        return event(self._completion.usage(ends))
+
+    def _prompt(self, item: PromptScores) -> bytes:
+        index, completion = item.choice, self._completion
+        rows = self._logprobs_of(index).of_prompt(completion.prompt_ids(index), item.scores)
+        echo, logprobs = completion.echo(index), columns(rows)
+        return event(completion.chunk(index, echo, self._nothing_used, logprobs=logprobs))
+
+    @property
+    def _nothing_used(self) -> Used | None:
+        return Used(0, 0) if self._counted else None
+
+    def _logprobs_of(self, index: int) -> TextLogprobs:
+        if index not in self._logprobs:
+            self._logprobs[index] = self._completion.logprobs(index)
+        return self._logprobs[index]
+
+    def _mould(self, piece: Piece) -> Mould:
+        key = (piece.choice, piece.channel)
+        if key not in self._moulds:
+            chunk = self._completion.chunk(piece.choice, HOLE)
+            self._moulds[key] = Mould(chunk, name=piece.channel.value)
+        return self._moulds[key]
