@@ -21,7 +21,7 @@ from pathlib import Path
 
 import httpx
 
-from proctor.server.accounting.ledger.records import Row
+from proctor.server.accounting.ledger.records import LedgerRecord
 from proctor.server.accounting.ledger.store import Store
 from proctor.server.accounting.ledger.writer import BATCH, Writer
 from proctor.server.app import create_app
@@ -36,8 +36,8 @@ from proctor.server.storage.database import connect
 PART = Decimal("0.000123")
 
 
-def row(number: int) -> Row:
-    return Row(
+def row(number: int) -> LedgerRecord:
+    return LedgerRecord(
         id=f"chatcmpl-{number:032x}",
         request_id=f"{number:032x}",
         time=datetime.now(UTC),

@@ -13,50 +13,50 @@ from starlette.routing import Match
 from starlette.types import Scope
 
 from proctor.budget import BudgetError
-from proctor.server.accounting.cost import Tariff
-from proctor.server.accounting.estimates import Recent
-from proctor.server.accounting.ledger.recorder import Books
+from proctor.server.accounting.cost import PriceModel
+from proctor.server.accounting.estimates import UsageHistory
+from proctor.server.accounting.ledger.recorder import LedgerContext
 from proctor.server.accounting.ledger.service import open_ledger
 from proctor.server.accounting.reservation_store import ReservationStore
-from proctor.server.accounting.reservations import Purse
+from proctor.server.accounting.reservations import Reservations
 from proctor.server.api import openapi
-from proctor.server.api.chat import Chat
-from proctor.server.api.completions import Completions
-from proctor.server.api.feedback import Feedback
-from proctor.server.api.idempotency import open_replays
-from proctor.server.api.metrics import Exposition
-from proctor.server.api.models import Models
-from proctor.server.api.route import DryRun
-from proctor.server.api.tiers import Tiers
-from proctor.server.api.tokenize import Tokenization
+from proctor.server.api.chat import ChatEndpoint
+from proctor.server.api.completions import CompletionsEndpoint
+from proctor.server.api.feedback import FeedbackEndpoint
+from proctor.server.api.idempotency import open_idempotency_cache
+from proctor.server.api.metrics import MetricsEndpoint
+from proctor.server.api.models import ModelsEndpoint
+from proctor.server.api.route import RouteEndpoint
+from proctor.server.api.tiers import TiersEndpoint
+from proctor.server.api.tokenize import TokenizeEndpoint
 from proctor.server.api.ui import add_pages
 from proctor.server.auth.api_key import Key
-from proctor.server.auth.authenticator import Guard
+from proctor.server.auth.authenticator import Authenticator
 from proctor.server.auth.store import KeyStore
 from proctor.server.config.settings import Settings
 from proctor.server.engines.processes.stall import Patience
-from proctor.server.engines.supervisor import EngineHost, Load
+from proctor.server.engines.supervisor import EngineFactory, EngineSupervisor
 from proctor.server.errors import (
     ApiError,
     EngineUnavailable,
     MethodNotAllowed,
     NotFound,
-    Unserved,
+    UnsupportedRequest,
     as_api_error,
 )
-from proctor.server.fair_queue import Line
-from proctor.server.generation.admission import Admissions
+from proctor.server.fair_queue import FairQueue
+from proctor.server.generation.admission import AdmissionController
 from proctor.server.generation.routing import Router
-from proctor.server.generation.runner import Crew
+from proctor.server.generation.runner import TaskPool
 from proctor.server.schemas.responses import Health, Ready, ServerLoad, Version, as_json
 from proctor.server.storage.database import open_database
 from proctor.server.telemetry.metrics import Metrics
-from proctor.server.telemetry.middleware import Metered
+from proctor.server.telemetry.middleware import MetricsMiddleware
 from proctor.server.telemetry.request_observer import CLIENT_GONE
 from proctor.server.telemetry.tracing import Tracing, open_tracing
-from proctor.server.transport.bodies import Bodies
-from proctor.server.transport.cors import Origins
-from proctor.server.transport.middleware import Heads, RequestIds
+from proctor.server.transport.bodies import BodyReader
+from proctor.server.transport.cors import CorsPolicy
+from proctor.server.transport.middleware import HeadMiddleware, RequestIdMiddleware
 
 CHAT_PATH = "/v1/chat/completions"
 COMPLETIONS_PATH = "/v1/completions"
@@ -64,7 +64,7 @@ ROUTE_PATH = "/v1/route"
 MAX_TOLD = 128
 
 
-def create_app(settings: Settings, load: Load, tracing: Tracing | None = None) -> FastAPI:
+def create_app(settings: Settings, load: EngineFactory, tracing: Tracing | None = None) -> FastAPI:
     """Make the application; its engine begins to load when it is started.
 
     Args:
@@ -78,14 +78,14 @@ def create_app(settings: Settings, load: Load, tracing: Tracing | None = None) -
     """
     limits = settings.limits
     metrics, tracing = Metrics(settings), tracing or open_tracing(settings.tracing)
-    host = EngineHost(
+    host = EngineSupervisor(
         metrics.counting(load), Patience(limits.stall_seconds, limits.busy_stall_seconds)
     )
-    bodies = Bodies(limits.max_body_bytes)
-    line = Line(limits.max_running, limits.max_waiting)
-    crew = Crew(line)
-    admissions = Admissions(settings, Router.load(settings.router))
-    origins = Origins(settings.cors)
+    bodies = BodyReader(limits.max_body_bytes)
+    line = FairQueue(limits.max_running, limits.max_waiting)
+    crew = TaskPool(line)
+    admissions = AdmissionController(settings, Router.load(settings.router))
+    origins = CorsPolicy(settings.cors)
     gateway = uuid4().hex
     ledger = open_ledger(settings.ledger, gateway, metrics.settled)
     # Apart from the ledger's own: requests that wait for the database must not keep the lease or
@@ -93,16 +93,16 @@ def create_app(settings: Settings, load: Load, tracing: Tracing | None = None) -
     url = settings.ledger.url.get_secret_value()
     database = open_database(url) if url else None
     keys = None if database is None else KeyStore(database)
-    guard = Guard([*map(Key.listed, settings.keys)], keys, asks=settings.asks_for_keys)
-    tariff = Tariff(settings)
+    guard = Authenticator([*map(Key.listed, settings.keys)], keys, asks=settings.asks_for_keys)
+    tariff = PriceModel(settings)
     reservations = None if database is None else ReservationStore(database)
-    purse = Purse(reservations, tariff, gateway)
-    replays = open_replays(database, settings.ledger, gateway)
+    purse = Reservations(reservations, tariff, gateway)
+    replays = open_idempotency_cache(database, settings.ledger, gateway)
     metrics.engine_up.set_function(lambda: host.up)
     metrics.running.set_function(lambda: line.running)
     metrics.waiting.set_function(lambda: line.waiting)
     metrics.ledger_waiting.set_function(lambda: 0 if ledger is None else ledger.waiting)
-    books = Books(tariff, Recent(), ledger, settings.ledger.texts)
+    books = LedgerContext(tariff, UsageHistory(), ledger, settings.ledger.texts)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncGenerator[None, None]:
@@ -131,35 +131,37 @@ def create_app(settings: Settings, load: Load, tracing: Tracing | None = None) -
     app.openapi = openapi.describe(app, settings, host)  # type: ignore[method-assign]
     _add_errors(app, metrics)
     metered = {CHAT_PATH, COMPLETIONS_PATH}
-    app.add_middleware(Metered, metrics=metrics, books=books, tracing=tracing, paths=metered)
-    app.add_middleware(Heads)
+    app.add_middleware(
+        MetricsMiddleware, metrics=metrics, books=books, tracing=tracing, paths=metered
+    )
+    app.add_middleware(HeadMiddleware)
     origins.add_to(app)
-    app.add_middleware(RequestIds)
-    chat = Chat(settings, host, admissions, bodies, crew, purse, replays)
-    dry_run = DryRun(settings, bodies, host, admissions, tariff, books.recent)
+    app.add_middleware(RequestIdMiddleware)
+    chat = ChatEndpoint(settings, host, admissions, bodies, crew, purse, replays)
+    dry_run = RouteEndpoint(settings, bodies, host, admissions, tariff, books.recent)
     app.post(CHAT_PATH, **openapi.CHAT.to_route())(chat.__call__)
-    completions = Completions(settings, host, admissions, bodies, crew, purse, replays)
+    completions = CompletionsEndpoint(settings, host, admissions, bodies, crew, purse, replays)
     app.post(COMPLETIONS_PATH, **openapi.COMPLETIONS.to_route())(completions.__call__)
     app.post(ROUTE_PATH, **openapi.ROUTE.to_route())(dry_run.__call__)
-    tokenization = Tokenization(settings, host, bodies)
+    tokenization = TokenizeEndpoint(settings, host, bodies)
     app.post("/tokenize", **openapi.TOKENIZE.to_route())(tokenization.tokenize)
     app.post("/detokenize", **openapi.DETOKENIZE.to_route())(tokenization.detokenize)
-    feedback = Feedback(bodies, ledger)
+    feedback = FeedbackEndpoint(bodies, ledger)
     app.post("/v1/feedback", **openapi.FEEDBACK.to_route())(feedback.__call__)
-    models = Models(host, settings.aliases)
+    models = ModelsEndpoint(host, settings.aliases)
     app.get("/v1/models", **openapi.LIST_MODELS.to_route())(models.list_models)
     app.get("/v1/models/{name:path}", **openapi.GET_MODEL.to_route())(models.get_model)
-    app.get("/v1/tiers", **openapi.LIST_TIERS.to_route())(Tiers(settings).list_tiers)
+    app.get("/v1/tiers", **openapi.LIST_TIERS.to_route())(TiersEndpoint(settings).list_tiers)
     app.get("/tokenizer_info", **openapi.TOKENIZER_INFO.to_route())(tokenization.info)
     _add_routes(app, host, metrics)
-    app.state.exposition = exposition = Exposition(metrics.registry)
+    app.state.exposition = exposition = MetricsEndpoint(metrics.registry)
     if settings.auth.admin_port is None:
         app.get("/metrics", **openapi.METRICS.to_route())(exposition.__call__)
     add_pages(app, settings)
     return app
 
 
-def _add_routes(app: FastAPI, host: EngineHost, metrics: Metrics) -> None:
+def _add_routes(app: FastAPI, host: EngineSupervisor, metrics: Metrics) -> None:
 
     @app.get("/health", **openapi.HEALTH.to_route())
     async def health() -> Response:
@@ -207,7 +209,7 @@ def _add_errors(app: FastAPI, metrics: Metrics) -> None:
     async def gone(_: Request, error: Exception) -> Response:
         return Response(status_code=CLIENT_GONE)
 
-    for known in (ApiError, BudgetError, EngineUnavailable, Unserved):
+    for known in (ApiError, BudgetError, EngineUnavailable, UnsupportedRequest):
         app.add_exception_handler(known, refuse)
     # Starlette's own stands around all other middleware: its answer would have no headers of CORS,
     # and count under no status.

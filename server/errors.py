@@ -113,7 +113,7 @@ class Forbidden(ApiError):
     reason = "forbidden"
 
 
-class ForeignPage(Forbidden):
+class OriginNotAllowed(Forbidden):
     """The request comes from a web page that may not use the server."""
 
     code = "origin_not_allowed"
@@ -148,7 +148,7 @@ class RequestTimeout(ApiError):
     reason = "request_timeout"
 
 
-class InUse(ApiError):
+class IdempotencyConflict(ApiError):
     """A request of the same `Idempotency-Key` is running."""
 
     status = 409
@@ -170,7 +170,7 @@ class UnsupportedEncoding(ApiError):
     reason = "encoding"
 
 
-class HeadTooLarge(ApiError):
+class HeadersTooLarge(ApiError):
     """Path and headers are over the limit of bytes."""
 
     status = 431
@@ -230,7 +230,7 @@ def as_api_error(error: Exception) -> ApiError:
     match error:
         case ApiError():
             return error
-        case BudgetError() | Unserved():
+        case BudgetError() | UnsupportedRequest():
             return BadRequest(str(error), param=error.param)
         case EngineUnavailable():
             return Unavailable(str(error), headers=SOON)
@@ -242,7 +242,7 @@ class EngineUnavailable(RuntimeError):
     """The engine is loading, has failed, or has died; the message says which."""
 
 
-class Unserved(ValueError):
+class UnsupportedRequest(ValueError):
     """A request that this engine cannot serve as it is.
 
     Attributes:

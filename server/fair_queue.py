@@ -16,7 +16,7 @@ LONGEST_TOLD_SECONDS = 60
 
 
 @dataclass(eq=False, slots=True)
-class Place:
+class Waiter:
     """Somebody's place in the line.
 
     Attributes:
@@ -30,7 +30,7 @@ class Place:
     )
 
 
-class Line:
+class FairQueue:
     """Lets so many choices run at a time, and so many requests wait.
 
     Those who wait take turns by key, each key's own in the order in which they
@@ -48,7 +48,7 @@ class Line:
         self._slots = slots
         self._most_waiting = most_waiting
         self._keys: deque[Hashable] = deque()
-        self._waiting: dict[Hashable, deque[Place]] = {}
+        self._waiting: dict[Hashable, deque[Waiter]] = {}
         self._mean_seconds = 1.0
         self.running = 0
         self.waiting = 0
@@ -85,7 +85,7 @@ class Line:
             Overloaded: if there is no room to wait.
         """
         self.check()
-        place = Place(size)
+        place = Waiter(size)
         if key not in self._waiting:
             self._waiting[key] = deque()
             self._keys.append(key)
@@ -110,7 +110,7 @@ class Line:
         self.running -= size
         self._admit()
 
-    def _give_up(self, key: Hashable, place: Place) -> None:
+    def _give_up(self, key: Hashable, place: Waiter) -> None:
         if place.admitted.done():
             self.free(place.size)
             return

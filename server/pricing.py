@@ -5,7 +5,7 @@ from decimal import ROUND_CEILING, Decimal
 from typing import Any
 
 from proctor.server.config.prices import Prices
-from proctor.server.config.section import either
+from proctor.server.config.section import coalesce
 
 MILLION = 1_000_000
 
@@ -33,7 +33,7 @@ class Cost:
     @classmethod
     def of(cls, prices: Prices, prompt: int, thinking: int, answer: int, cached: int = 0) -> "Cost":
         """The cost of so many tokens, `cached` of the prompt's among them from the cache."""
-        of_cached = either(prices.prompt, prices.cached_prompt)
+        of_cached = coalesce(prices.prompt, prices.cached_prompt)
         return cls(
             prices.currency,
             ((prompt - cached) * prices.prompt + cached * of_cached) / MILLION,

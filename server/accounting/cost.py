@@ -5,9 +5,9 @@ from dataclasses import dataclass, replace
 from decimal import Decimal
 
 from proctor.server.accounting.engine_time import BusyClock
-from proctor.server.config.prices import MachinePrice, Prices
+from proctor.server.config.prices import ComputePrice, Prices
 from proctor.server.config.settings import Settings
-from proctor.server.generation.runner import End
+from proctor.server.generation.runner import ChoiceResult
 from proctor.server.pricing import MILLION, Cost
 
 HOUR = 3_600_000_000_000
@@ -18,7 +18,7 @@ SMALLEST = Decimal("1e-12")
 
 
 @dataclass(slots=True)
-class Stay:
+class EngineInterval:
     """One choice's way through the engine, in readings of the busy clock."""
 
     entered: Decimal
@@ -26,7 +26,7 @@ class Stay:
     left: Decimal | None = None
 
 
-class Tariff:
+class PriceModel:
     """How answers are paid for; one for a server."""
 
     def __init__(self, settings: Settings, clock: BusyClock | None = None) -> None:
@@ -56,7 +56,7 @@ class Tariff:
         return (prompt_tokens * self.prices.prompt + max_tokens * dearest) / MILLION
 
 
-class Bill:
+class RequestCost:
     """One request's. Its cost is whole when all its choices have ended.
 
     Attributes:
@@ -64,17 +64,17 @@ class Bill:
         ends: of the choices that have ended.
     """
 
-    def __init__(self, tariff: Tariff) -> None:
+    def __init__(self, tariff: PriceModel) -> None:
         self._tariff = tariff
-        self._stays: dict[int, Stay] = {}
+        self._stays: dict[int, EngineInterval] = {}
         self._cached: dict[int, int] = {}
-        self._running: dict[int, Callable[[], End]] = {}
+        self._running: dict[int, Callable[[], ChoiceResult]] = {}
         self.choices_per_prompt = 1
-        self.ends: list[End] = []
+        self.ends: list[ChoiceResult] = []
 
-    def so_far(self) -> "Bill":
+    def so_far(self) -> "RequestCost":
         """What it would be if every choice were broken off now."""
-        bill = Bill(self._tariff)
+        bill = RequestCost(self._tariff)
         now = self._tariff.clock.read()
         bill.choices_per_prompt = self.choices_per_prompt
         bill._cached = {**self._cached}
@@ -85,9 +85,9 @@ class Bill:
         bill.ends = [*self.ends, *(end() for end in self._running.values())]
         return bill
 
-    def begin(self, choice: int, so_far: Callable[[], End]) -> None:
+    def begin(self, choice: int, so_far: Callable[[], ChoiceResult]) -> None:
         """See `Account`."""
-        self._stays[choice] = Stay(self._tariff.clock.enter())
+        self._stays[choice] = EngineInterval(self._tariff.clock.enter())
         self._running[choice] = so_far
 
     def prefilled(self, choice: int, cached: int | None) -> None:
@@ -101,7 +101,7 @@ class Bill:
         """See `Account`."""
         self._stays[choice].left = self._tariff.clock.leave()
 
-    def record(self, end: End) -> None:
+    def record(self, end: ChoiceResult) -> None:
         """See `Account`."""
         self._running.pop(end.choice, None)
         self.ends.append(end)
@@ -128,7 +128,7 @@ class Bill:
         thinking = sum(end.tokens for end in self.ends) - answer
         return Cost.of(prices, prompt_tokens, thinking, answer, self.cached_tokens or 0)
 
-    def _by_time(self, machine: MachinePrice) -> Cost:
+    def _by_time(self, machine: ComputePrice) -> Cost:
         """The prompt's part ends with the first tokens; every token after them costs the same."""
         prompt = thinking = answer = Decimal()
         for end in self.ends:

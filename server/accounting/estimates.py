@@ -7,7 +7,7 @@ from decimal import Decimal
 from statistics import mean
 from typing import Any
 
-from proctor.server.accounting.cost import Bill, Tariff
+from proctor.server.accounting.cost import PriceModel, RequestCost
 from proctor.server.config.prices import Prices
 from proctor.server.generation.admission import Admission
 from proctor.server.pricing import Cost
@@ -17,7 +17,7 @@ KEPT = 256
 
 
 @dataclass(frozen=True, slots=True)
-class Spent:
+class UsageSample:
     """What one answered request spent.
 
     Attributes:
@@ -31,26 +31,30 @@ class Spent:
     cost: Decimal | None
 
 
-class Recent:
+class UsageHistory:
     """The last answers of each tier."""
 
     def __init__(self) -> None:
-        self._spent: dict[str, deque[Spent]] = {}
+        self._spent: dict[str, deque[UsageSample]] = {}
 
-    def note(self, label: str, bill: Bill, prompt_tokens: int) -> None:
+    def note(self, label: str, bill: RequestCost, prompt_tokens: int) -> None:
         """Take in an answered request of a tier."""
         choices, cost = max(len(bill.ends), 1), bill.cost(prompt_tokens)
         answer = sum(end.answer_tokens for end in bill.ends)
         thinking = sum(end.tokens for end in bill.ends) - answer
-        spent = Spent(thinking / choices, answer / choices, None if cost is None else cost.total)
+        spent = UsageSample(
+            thinking / choices, answer / choices, None if cost is None else cost.total
+        )
         self._spent.setdefault(label, deque(maxlen=KEPT)).append(spent)
 
-    def of(self, label: str) -> Sequence[Spent]:
+    def of(self, label: str) -> Sequence[UsageSample]:
         """The last answers of a tier."""
         return self._spent.get(label, ())
 
 
-def estimate(admission: Admission, tariff: Tariff, recent: Recent) -> dict[str, Any] | None:
+def estimate(
+    admission: Admission, tariff: PriceModel, recent: UsageHistory
+) -> dict[str, Any] | None:
     """What a request will probably cost, at least and at most; None where no price is known.
 
     Where the machine has the price nothing bounds the cost beforehand, so its
@@ -67,7 +71,9 @@ def estimate(admission: Admission, tariff: Tariff, recent: Recent) -> dict[str, 
     return _shown(tariff.machine.currency, min(costs), mean(costs), max(costs))
 
 
-def _by_tokens(admission: Admission, prices: Prices, spent: Sequence[Spent]) -> dict[str, Any]:
+def _by_tokens(
+    admission: Admission, prices: Prices, spent: Sequence[UsageSample]
+) -> dict[str, Any]:
     job, prompt, choices = admission.jobs[0], admission.prompt_tokens, len(admission.jobs)
     thinking, tokens = job.budget.maximum or 0, job.sampling.max_tokens
 

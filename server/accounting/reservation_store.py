@@ -19,9 +19,9 @@ from sqlalchemy import (
 )
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from proctor.server.accounting.ledger.records import Draft
+from proctor.server.accounting.ledger.records import DraftRecord
 from proctor.server.auth.api_key import Key
-from proctor.server.auth.rate_limits import WINDOW, Use, Want, check
+from proctor.server.auth.rate_limits import WINDOW, KeyUsage, WorstCase, check
 from proctor.server.storage.tables import holds, requests, spend
 
 
@@ -31,13 +31,13 @@ class ReservationStore:
     def __init__(self, engine: AsyncEngine) -> None:
         self._engine = engine
 
-    async def use(self, name: str, now: datetime) -> Use:
+    async def use(self, name: str, now: datetime) -> KeyUsage:
         """What requests with a key have taken until now."""
         async with self._engine.connect() as connection:
             return _use((await connection.execute(_used(name, now))).one())
 
     async def hold(
-        self, row_id: str, key: Key, want: Want, now: datetime, gateway: str
+        self, row_id: str, key: Key, want: WorstCase, now: datetime, gateway: str
     ) -> dict[str, str]:
         """Hold back what a request may take, until its row is written.
 
@@ -77,7 +77,7 @@ class ReservationStore:
             await connection.execute(insert(holds).values(row))
         return told
 
-    async def settle(self, ended: Iterable[Draft], now: datetime) -> None:
+    async def settle(self, ended: Iterable[DraftRecord], now: datetime) -> None:
         """Hold back no more for requests that have ended than what they took.
 
         That much is held until their rows are written. It is counted as the rows will
@@ -156,10 +156,10 @@ def _used(name: str, now: datetime) -> Select[Any]:
     return select(*(part.scalar_subquery().label(label) for label, part in parts.items()))
 
 
-def _use(row: Row[Any]) -> Use:
+def _use(row: Row[Any]) -> KeyUsage:
     found = row._mapping
     moments = [found[name] for name in ("row_oldest", "held_oldest") if found[name] is not None]
-    return Use(
+    return KeyUsage(
         requests=found["rows"] + found["fresh"],
         tokens=int(found["row_tokens"] or 0) + int(found["held_tokens"] or 0),
         oldest=min(moments, default=None),

@@ -7,11 +7,11 @@ from collections.abc import Coroutine, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
-from proctor.server.accounting.cost import Tariff
-from proctor.server.accounting.ledger.records import Draft, Taken
+from proctor.server.accounting.cost import PriceModel
+from proctor.server.accounting.ledger.records import DraftRecord, ReservedAmount
 from proctor.server.accounting.reservation_store import ReservationStore
 from proctor.server.auth.api_key import Key
-from proctor.server.auth.rate_limits import Want
+from proctor.server.auth.rate_limits import WorstCase
 from proctor.server.errors import ApiError, RateLimited, Unavailable
 from proctor.server.generation.admission import Admission
 from proctor.server.pricing import to_nanos
@@ -26,10 +26,10 @@ PATIENCE_SECONDS = 5.0
 CLOSE_SECONDS = 5.0
 """For what is still to be given back when the server stops; a lease that ends does the rest."""
 
-NOTHING = Taken(0, 0)
+NOTHING = ReservedAmount(0, 0)
 
 
-class Hold:
+class Reservation:
     """What is held back for one request; for this one nothing is.
 
     Attributes:
@@ -47,7 +47,7 @@ class Hold:
     def leave(self) -> None:
         """Note that nothing more is sent of the request, whether it is settled or not."""
 
-    def settle(self, draft: Draft) -> None:
+    def settle(self, draft: DraftRecord) -> None:
         """Begin to give back what the request did not take, once.
 
         Args:
@@ -55,10 +55,12 @@ class Hold:
         """
 
 
-class CountedHold(Hold):
+class CountedReservation(Reservation):
     """What is held back for one request of a key whose limits count."""
 
-    def __init__(self, purse: "Purse", key: str, held: Taken, left: Mapping[str, str]) -> None:
+    def __init__(
+        self, purse: "Reservations", key: str, held: ReservedAmount, left: Mapping[str, str]
+    ) -> None:
         self.left = left
         self.held = held
         self.key = key
@@ -67,31 +69,31 @@ class CountedHold(Hold):
         self._settling = False
 
     def leave(self) -> None:
-        """See `Hold`."""
+        """See `Reservation`."""
         if not self.settled.is_set():
             self._purse.leaving.add(self)
 
-    def settle(self, draft: Draft) -> None:
-        """See `Hold`."""
+    def settle(self, draft: DraftRecord) -> None:
+        """See `Reservation`."""
         if not self._settling:
             self._settling = True
             self.held = draft.held
             self._purse.run(self._settle(draft))
 
-    async def _settle(self, draft: Draft) -> None:
+    async def _settle(self, draft: DraftRecord) -> None:
         await self._purse.settle(draft)
         self.settled.set()
         self._purse.leaving.discard(self)
 
 
-class Purse:
+class Reservations:
     """Holds back what requests may take of what their keys have left.
 
     Attributes:
         leaving: holds of requests of which nothing more is sent, and which are not settled.
     """
 
-    def __init__(self, store: ReservationStore | None, tariff: Tariff, gateway: str) -> None:
+    def __init__(self, store: ReservationStore | None, tariff: PriceModel, gateway: str) -> None:
         """Begin with nothing held back.
 
         Args:
@@ -99,17 +101,17 @@ class Purse:
             tariff: what requests may cost.
             gateway: the one whose requests they are; see `Lease`.
         """
-        self.leaving: set[CountedHold] = set()
+        self.leaving: set[CountedReservation] = set()
         self._store = store
         self._tariff = tariff
         self._gateway = gateway
         self._tasks: set[asyncio.Task[None]] = set()
-        self._ended: list[Draft] = []
+        self._ended: list[DraftRecord] = []
         self._writing = asyncio.Lock()
 
     async def hold(
         self, key: Key | None, name: str, admission: Admission, seconds: float, now: datetime
-    ) -> Hold:
+    ) -> Reservation:
         """Hold back what a request may take at most, until it is settled.
 
         Nothing is held for a key whose limits do not count anything.
@@ -127,7 +129,7 @@ class Purse:
             Unavailable: if that cannot be known now.
         """
         if key is None or not key.limits.counted:
-            return Hold()
+            return Reservation()
         if self._store is None:
             raise Unavailable("this key has limits, and this server no ledger to count in")
         want = self._want(key, admission, seconds)
@@ -144,9 +146,9 @@ class Purse:
                     for hold in leaving:
                         await hold.settled.wait()
             left = await self._hold(self._store, name, key, want, now)
-        return CountedHold(self, key.name, Taken(want.tokens, want.nanos), left)
+        return CountedReservation(self, key.name, ReservedAmount(want.tokens, want.nanos), left)
 
-    async def settle(self, draft: Draft) -> None:
+    async def settle(self, draft: DraftRecord) -> None:
         """Give back what a request that has ended did not take.
 
         Those that end while others are settled are settled next, together. Where it
@@ -163,7 +165,7 @@ class Purse:
                 logger.warning("holds are left for the ledger to settle: %s", reason(error))
 
     async def _hold(
-        self, store: ReservationStore, name: str, key: Key, want: Want, now: datetime
+        self, store: ReservationStore, name: str, key: Key, want: WorstCase, now: datetime
     ) -> Mapping[str, str]:
         holding = asyncio.ensure_future(store.hold(name, key, want, now, self._gateway))
         try:
@@ -180,10 +182,10 @@ class Purse:
             told = "what this key has left cannot be known now: try again later"
             raise Unavailable(told, headers={"retry-after": "5"}) from error
 
-    def _leaving(self, key: Key) -> set[CountedHold]:
+    def _leaving(self, key: Key) -> set[CountedReservation]:
         return {hold for hold in self.leaving if hold.key == key.name}
 
-    def _want(self, key: Key, admission: Admission, seconds: float) -> Want:
+    def _want(self, key: Key, admission: Admission, seconds: float) -> WorstCase:
         generated = sum(job.sampling.max_tokens for job in admission.jobs)
         nanos = 0
         if key.limits.spending:
@@ -191,7 +193,7 @@ class Purse:
             if most is None:
                 raise Unavailable("this key has a limit of money, and this server no prices")
             nanos = to_nanos(most)
-        return Want(admission.prompt_tokens + generated, nanos)
+        return WorstCase(admission.prompt_tokens + generated, nanos)
 
     def _undo(
         self, store: ReservationStore, holding: "asyncio.Future[dict[str, str]]", name: str

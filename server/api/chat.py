@@ -8,53 +8,53 @@ from typing import Any
 
 from fastapi import Request, Response
 
-from proctor.server.accounting.reservations import Purse
-from proctor.server.api.idempotency import Replays, digest_of
-from proctor.server.api.responder import Exchange, in_time, respond
+from proctor.server.accounting.reservations import Reservations
+from proctor.server.api.idempotency import IdempotencyCache, digest_of
+from proctor.server.api.responder import Responder, in_time, respond
 from proctor.server.config.reasoning_format import ReasoningFormat
-from proctor.server.config.section import either
+from proctor.server.config.section import coalesce
 from proctor.server.config.settings import Settings
 from proctor.server.engines.base import Engine, Job
-from proctor.server.engines.supervisor import EngineHost
+from proctor.server.engines.supervisor import EngineSupervisor
 from proctor.server.errors import BadRequest
-from proctor.server.generation.admission import Admissions
+from proctor.server.generation.admission import AdmissionController
 from proctor.server.generation.answer_text import AnswerText
-from proctor.server.generation.budget_request import Given, contradiction, read_shown
-from proctor.server.generation.channels import Channel, Channels
-from proctor.server.generation.context import Terms
-from proctor.server.generation.runner import Choice, Crew, End, Text, Told
-from proctor.server.renderers.chat import Completion, EventWriter
+from proctor.server.generation.budget_request import FieldValue, contradiction, read_shown
+from proctor.server.generation.channels import Channel, ChannelSplitter
+from proctor.server.generation.context import RequestContext
+from proctor.server.generation.runner import Choice, ChoiceResult, OutputItem, StreamItem, TaskPool
+from proctor.server.renderers.chat import ChatRenderer, ChatSseEncoder
 from proctor.server.renderers.reasoning_format import with_tags
 from proctor.server.schemas.generation import ChatRequest
 from proctor.server.schemas.parsing import parse_chat
-from proctor.server.telemetry.request_observer import Meter
-from proctor.server.transport.bodies import Bodies
+from proctor.server.telemetry.request_observer import RequestObserver
+from proctor.server.transport.bodies import BodyReader
 
 SEPARATE = ReasoningFormat.REASONING_CONTENT
 """Where the thinking stands if a request wants it beside the content, and the default does not."""
 
 
 @dataclass(frozen=True, slots=True)
-class ChatExchange(Exchange):
+class ChatResponder(Responder):
     """One admitted chat."""
 
     request: ChatRequest
-    completion: Completion
+    completion: ChatRenderer
 
-    def events(self) -> AsyncGenerator[Told | End, None]:
-        """See `Exchange`."""
-        events = Exchange.events(self)
+    def events(self) -> AsyncGenerator[StreamItem | ChoiceResult, None]:
+        """See `Responder`."""
+        events = Responder.events(self)
         return with_tags(events) if self.completion.style is ReasoningFormat.TAGS else events
 
     def choice(self, job: Job, index: int) -> Choice:
-        """See `Exchange`."""
+        """See `Responder`."""
         request, engine = self.request, self.engine
         bound = self.admission.tools
         reader = None if bound is None else bound.reader()
         answer = AnswerText(request.stop or (), reader, request.min_tokens or 0)
         hidden = self.completion.style is ReasoningFormat.HIDDEN
         scored = _scored(request, hidden)
-        channels = Channels(
+        channels = ChannelSplitter(
             engine.codec,
             engine.model,
             job,
@@ -66,27 +66,27 @@ class ChatExchange(Exchange):
         progress = hidden and bool(request.stream)
         return Choice(engine, job, index, channels, progress=progress, counted=self.counted)
 
-    def writer(self) -> EventWriter:
-        """See `Exchange`."""
-        return EventWriter(self.completion, self.counted)
+    def writer(self) -> ChatSseEncoder:
+        """See `Responder`."""
+        return ChatSseEncoder(self.completion, self.counted)
 
-    def to_json(self, told: Sequence[Text], ends: Sequence[End]) -> dict[str, Any]:
-        """See `Exchange`."""
+    def to_json(self, told: Sequence[OutputItem], ends: Sequence[ChoiceResult]) -> dict[str, Any]:
+        """See `Responder`."""
         return self.completion.whole(told, ends)
 
 
-class Chat:
+class ChatEndpoint:
     """The endpoint."""
 
     def __init__(
         self,
         settings: Settings,
-        host: EngineHost,
-        admissions: Admissions,
-        bodies: Bodies,
-        crew: Crew,
-        purse: Purse,
-        replays: Replays,
+        host: EngineSupervisor,
+        admissions: AdmissionController,
+        bodies: BodyReader,
+        crew: TaskPool,
+        purse: Reservations,
+        replays: IdempotencyCache,
     ) -> None:
         self._settings = settings
         self._host = host
@@ -104,7 +104,7 @@ class Chat:
             BudgetError: if its budget cannot be enforced.
             EngineUnavailable: if the engine dies before the answer is there.
         """
-        terms = Terms.of(request, self._settings.limits)
+        terms = RequestContext.of(request, self._settings.limits)
         self._crew.check()
         body = await self._bodies.read(request)
         asked, digest = parse_chat(body), digest_of(body)
@@ -115,7 +115,7 @@ class Chat:
         )
 
     async def _answer(
-        self, request: Request, asked: ChatRequest, engine: Engine, terms: Terms
+        self, request: Request, asked: ChatRequest, engine: Engine, terms: RequestContext
     ) -> Response:
         settings = self._settings
         style = _style(asked, settings)
@@ -123,11 +123,11 @@ class Chat:
         name = f"chatcmpl-{uuid.uuid4().hex}"
         admitting = self._admissions.admit(asked, engine, name, terms.key)
         admission = await in_time(request, terms, admitting)
-        meter: Meter = request.state.meter
+        meter: RequestObserver = request.state.meter
         hold = await self._purse.hold(terms.key, name, admission, terms.seconds, meter.came)
         meter.admitted(name, engine.model.name, asked, admission, terms.name, hold)
         terms = terms.leaving(hold.left)
-        completion = Completion(
+        completion = ChatRenderer(
             name,
             int(time.time()),
             engine.model.name,
@@ -139,7 +139,7 @@ class Chat:
             bool(asked.return_token_ids),
             asked.messages[-1].unfinished().text if asked.echo else "",
         )
-        exchange = ChatExchange(asked, admission, engine, meter, self._crew, terms, completion)
+        exchange = ChatResponder(asked, admission, engine, meter, self._crew, terms, completion)
         return await respond(request, exchange, settings)
 
 
@@ -150,16 +150,16 @@ def _style(request: ChatRequest, settings: Settings) -> ReasoningFormat:
         BadRequest: if two fields contradict each other.
     """
     given, separate = request.reasoning_format, request.separate_reasoning
-    style, shown = either(settings.reasoning_format, given), read_shown(request)
+    style, shown = coalesce(settings.reasoning_format, given), read_shown(request)
     if shown is not None and shown.value is (style is ReasoningFormat.HIDDEN):
         if given is not None:
-            raise contradiction(shown, Given("reasoning_format", given))
+            raise contradiction(shown, FieldValue("reasoning_format", given))
         style = SEPARATE if shown.value else ReasoningFormat.HIDDEN
     if separate is None or separate is not (style is ReasoningFormat.TAGS):
         return style
-    told = Given("separate_reasoning", separate)
+    told = FieldValue("separate_reasoning", separate)
     if given is not None:
-        raise contradiction(told, Given("reasoning_format", given))
+        raise contradiction(told, FieldValue("reasoning_format", given))
     if style is ReasoningFormat.HIDDEN and shown is not None:
         raise contradiction(told, shown)
     return SEPARATE if separate else ReasoningFormat.TAGS

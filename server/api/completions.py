@@ -8,57 +8,57 @@ from typing import Any
 
 from fastapi import Request, Response
 
-from proctor.server.accounting.reservations import Purse
-from proctor.server.api.idempotency import Replays, digest_of
-from proctor.server.api.responder import Exchange, in_time, respond
+from proctor.server.accounting.reservations import Reservations
+from proctor.server.api.idempotency import IdempotencyCache, digest_of
+from proctor.server.api.responder import Responder, in_time, respond
 from proctor.server.config.settings import Settings
 from proctor.server.engines.base import Engine, Job
-from proctor.server.engines.supervisor import EngineHost
-from proctor.server.generation.admission import Admissions
-from proctor.server.generation.context import Terms
-from proctor.server.generation.raw_channels import RawChannels
-from proctor.server.generation.runner import Choice, Crew, End, Text
-from proctor.server.renderers.completions import TextCompletion, TextWriter
+from proctor.server.engines.supervisor import EngineSupervisor
+from proctor.server.generation.admission import AdmissionController
+from proctor.server.generation.context import RequestContext
+from proctor.server.generation.raw_channels import RawChannelSplitter
+from proctor.server.generation.runner import Choice, ChoiceResult, OutputItem, TaskPool
+from proctor.server.renderers.completions import CompletionRenderer, CompletionSseEncoder
 from proctor.server.schemas.completions import CompletionRequest
 from proctor.server.schemas.parsing import parse
-from proctor.server.telemetry.request_observer import Meter
-from proctor.server.transport.bodies import Bodies
+from proctor.server.telemetry.request_observer import RequestObserver
+from proctor.server.transport.bodies import BodyReader
 
 
 @dataclass(frozen=True, slots=True)
-class TextExchange(Exchange):
+class CompletionResponder(Responder):
     """One admitted completion of raw prompts."""
 
     request: CompletionRequest
-    completion: TextCompletion
+    completion: CompletionRenderer
 
     def choice(self, job: Job, index: int) -> Choice:
-        """See `Exchange`."""
+        """See `Responder`."""
         engine = self.engine
-        channels = RawChannels(engine.codec, engine.model, job, index, self.request)
+        channels = RawChannelSplitter(engine.codec, engine.model, job, index, self.request)
         return Choice(engine, job, index, channels, counted=self.counted)
 
-    def writer(self) -> TextWriter:
-        """See `Exchange`."""
-        return TextWriter(self.completion, self.counted)
+    def writer(self) -> CompletionSseEncoder:
+        """See `Responder`."""
+        return CompletionSseEncoder(self.completion, self.counted)
 
-    def to_json(self, told: Sequence[Text], ends: Sequence[End]) -> dict[str, Any]:
-        """See `Exchange`."""
+    def to_json(self, told: Sequence[OutputItem], ends: Sequence[ChoiceResult]) -> dict[str, Any]:
+        """See `Responder`."""
         return self.completion.whole(told, ends)
 
 
-class Completions:
+class CompletionsEndpoint:
     """The endpoint."""
 
     def __init__(
         self,
         settings: Settings,
-        host: EngineHost,
-        admissions: Admissions,
-        bodies: Bodies,
-        crew: Crew,
-        purse: Purse,
-        replays: Replays,
+        host: EngineSupervisor,
+        admissions: AdmissionController,
+        bodies: BodyReader,
+        crew: TaskPool,
+        purse: Reservations,
+        replays: IdempotencyCache,
     ) -> None:
         self._settings = settings
         self._host = host
@@ -76,7 +76,7 @@ class Completions:
             BudgetError: if its budget cannot be enforced.
             EngineUnavailable: if the engine dies before the answer is there.
         """
-        terms = Terms.of(request, self._settings.limits)
+        terms = RequestContext.of(request, self._settings.limits)
         self._crew.check()
         body = await self._bodies.read(request)
         asked, digest = parse(body, CompletionRequest), digest_of(body)
@@ -87,17 +87,17 @@ class Completions:
         )
 
     async def _answer(
-        self, request: Request, asked: CompletionRequest, engine: Engine, terms: Terms
+        self, request: Request, asked: CompletionRequest, engine: Engine, terms: RequestContext
     ) -> Response:
         settings = self._settings
         name = f"cmpl-{uuid.uuid4().hex}"
         admitting = self._admissions.admit_prompt(asked, engine, name, terms.key)
         admission = await in_time(request, terms, admitting)
-        meter: Meter = request.state.meter
+        meter: RequestObserver = request.state.meter
         hold = await self._purse.hold(terms.key, name, admission, terms.seconds, meter.came)
         meter.admitted(name, engine.model.name, asked, admission, terms.name, hold)
         terms = terms.leaving(hold.left)
-        completion = TextCompletion(
+        completion = CompletionRenderer(
             name,
             int(time.time()),
             engine.model.name,
@@ -107,5 +107,7 @@ class Completions:
             engine.codec,
             engine.model.markers.eos,
         )
-        exchange = TextExchange(asked, admission, engine, meter, self._crew, terms, completion)
+        exchange = CompletionResponder(
+            asked, admission, engine, meter, self._crew, terms, completion
+        )
         return await respond(request, exchange, settings)

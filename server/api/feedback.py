@@ -13,15 +13,15 @@ from proctor.server.auth.api_key import Key
 from proctor.server.config.access import Scope
 from proctor.server.config.limits import MAX_NAME
 from proctor.server.errors import BadRequest, NotFound, Unavailable
-from proctor.server.schemas.base import Flag, Float, Part, Text, exactly_one
+from proctor.server.schemas.base import Flag, Float, RequestModel, Text, exactly_one
 from proctor.server.schemas.parsing import parse
 from proctor.server.storage.errors import reason
-from proctor.server.transport.bodies import Bodies
+from proctor.server.transport.bodies import BodyReader
 
 logger = logging.getLogger(__name__)
 
 
-class FeedbackRequest(Part):
+class FeedbackRequest(RequestModel):
     """What became of an answer: `correct` or `score`."""
 
     model_config = ConfigDict(json_schema_extra=exactly_one("correct", "score"))
@@ -46,10 +46,10 @@ class FeedbackRequest(Part):
         return float(bool(self.correct)) if self.score is None else self.score
 
 
-class Feedback:
+class FeedbackEndpoint:
     """The endpoint."""
 
-    def __init__(self, bodies: Bodies, ledger: Ledger | None) -> None:
+    def __init__(self, bodies: BodyReader, ledger: Ledger | None) -> None:
         self._bodies = bodies
         self._ledger = ledger
 

@@ -10,14 +10,14 @@ from typing import Any
 from fastapi import Request, Response
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from proctor.server.api.responder import Stream
+from proctor.server.api.responder import SseResponse
 from proctor.server.config.ledger import LedgerSettings
-from proctor.server.errors import BadRequest, InUse, Unavailable
-from proctor.server.generation.context import Terms
+from proctor.server.errors import BadRequest, IdempotencyConflict, Unavailable
+from proctor.server.generation.context import RequestContext
 from proctor.server.storage.errors import reason
-from proctor.server.storage.idempotency import Claim, Kept, ReplayStore
+from proctor.server.storage.idempotency import CachedResponse, Claim, IdempotencyStore
 from proctor.server.storage.retry import ended, until_done
-from proctor.server.transport.sse import DONE, Failure
+from proctor.server.transport.sse import DONE, ErrorEvent
 
 logger = logging.getLogger(__name__)
 
@@ -35,10 +35,10 @@ CLOSE_SECONDS = 5.0
 """For what is still to be written when the server stops; a lease that ends does the rest."""
 
 
-class Replays:
+class IdempotencyCache:
     """Answers each request that has a name once, and again from what was kept."""
 
-    def __init__(self, store: ReplayStore | None, keeps: timedelta) -> None:
+    def __init__(self, store: IdempotencyStore | None, keeps: timedelta) -> None:
         """Keep answers in a store.
 
         Args:
@@ -54,7 +54,7 @@ class Replays:
         self,
         request: Request,
         digest: str,
-        terms: Terms,
+        terms: RequestContext,
         answer: Callable[[], Awaitable[Response]],
     ) -> Response:
         """The answer, made now if it was not made before.
@@ -86,14 +86,16 @@ class Replays:
         except BaseException:
             self._free(store, claim)
             raise
-        if isinstance(response, Stream):
+        if isinstance(response, SseResponse):
             parts = response.body_iterator
             response.body_iterator = self._recording(parts, response, store, claim)
         else:
             await self._keep(response, bytes(response.body), store, claim)
         return response
 
-    def _claim(self, name: str, digest: str, terms: Terms) -> tuple[ReplayStore, Claim]:
+    def _claim(
+        self, name: str, digest: str, terms: RequestContext
+    ) -> tuple[IdempotencyStore, Claim]:
         if not 0 < len(name) <= MAX_NAME:
             raise BadRequest(f"'{HEADER}' must have 1 to {MAX_NAME} characters", param=HEADER)
         if self._store is None:
@@ -104,8 +106,8 @@ class Replays:
             )
         return self._store, Claim(terms.name, name, digest)
 
-    async def _taken(self, store: ReplayStore, claim: Claim) -> Kept | None:
-        """Whoever has the name, as `ReplayStore.claim` has it; one that is over has it no more.
+    async def _taken(self, store: IdempotencyStore, claim: Claim) -> CachedResponse | None:
+        """Return who has the name, as `IdempotencyStore.claim` does; one that is over does not.
 
         Raises:
             Unavailable: if the database does not say.
@@ -123,7 +125,7 @@ class Replays:
             told = f"'{HEADER}' cannot be looked up now: try again later"
             raise Unavailable(told, headers={"retry-after": "5"}) from error
 
-    async def _claimed(self, store: ReplayStore, claim: Claim) -> Kept | None:
+    async def _claimed(self, store: IdempotencyStore, claim: Claim) -> CachedResponse | None:
         freeing = self._freeing.get((claim.key, claim.name))
         kept = await store.claim(claim, datetime.now(UTC))
         if kept is None or kept.media_type is not None:
@@ -135,7 +137,10 @@ class Replays:
         return await store.claim(claim, datetime.now(UTC))
 
     async def _undo(
-        self, store: ReplayStore, claiming: "asyncio.Future[Kept | None]", claim: Claim
+        self,
+        store: IdempotencyStore,
+        claiming: "asyncio.Future[CachedResponse | None]",
+        claim: Claim,
     ) -> None:
         """Let a name be free that nobody waits for any more, if it was taken after all."""
         try:
@@ -146,18 +151,18 @@ class Replays:
         await until_done(lambda: store.give_up(claim))
 
     async def _keep(
-        self, response: Response, body: bytes, store: ReplayStore, claim: Claim
+        self, response: Response, body: bytes, store: IdempotencyStore, claim: Claim
     ) -> None:
         if response.status_code != 200 or len(body) > MAX_KEPT:
             await _awhile(self._free(store, claim))
             return
         tier = response.headers.get(TIER, "")
-        kept = Kept(claim.digest, response.media_type, tier, body)
+        kept = CachedResponse(claim.digest, response.media_type, tier, body)
         expires = datetime.now(UTC) + self._keeps
         await _awhile(self._run(until_done(lambda: store.keep(claim, kept, expires))))
 
     async def _recording(
-        self, parts: AsyncIterable[Any], response: Response, store: ReplayStore, claim: Claim
+        self, parts: AsyncIterable[Any], response: Response, store: IdempotencyStore, claim: Claim
     ) -> AsyncIterator[Any]:
         """The parts of a stream, kept before the last of them is sent, or their name is free."""
         body = bytearray()
@@ -169,7 +174,7 @@ class Replays:
                 if part == DONE:
                     whole = True
                     await self._keep(response, bytes(body), store, claim)
-                elif isinstance(part, Failure):
+                elif isinstance(part, ErrorEvent):
                     whole = True
                     await _awhile(self._free(store, claim))
                 yield part
@@ -177,7 +182,7 @@ class Replays:
             if not whole:
                 self._free(store, claim)
 
-    def _free(self, store: ReplayStore, claim: Claim) -> asyncio.Task[None]:
+    def _free(self, store: IdempotencyStore, claim: Claim) -> asyncio.Task[None]:
         """Let the name be free again; whoever asks by it meanwhile waits for that."""
         name = (claim.key, claim.name)
         self._freeing[name] = task = self._run(until_done(lambda: store.give_up(claim)))
@@ -201,7 +206,9 @@ def digest_of(body: bytes) -> str:
     return hashlib.sha256(body).hexdigest()
 
 
-def open_replays(database: AsyncEngine | None, settings: LedgerSettings, gateway: str) -> Replays:
+def open_idempotency_cache(
+    database: AsyncEngine | None, settings: LedgerSettings, gateway: str
+) -> IdempotencyCache:
     """Keep answers in the ledger's database, if there is one and they are to be kept.
 
     Args:
@@ -211,8 +218,8 @@ def open_replays(database: AsyncEngine | None, settings: LedgerSettings, gateway
     """
     store = None
     if database is not None and settings.replay_hours:
-        store = ReplayStore(database, gateway)
-    return Replays(store, timedelta(hours=settings.replay_hours))
+        store = IdempotencyStore(database, gateway)
+    return IdempotencyCache(store, timedelta(hours=settings.replay_hours))
 
 
 def keeps_answers(settings: LedgerSettings) -> bool:
@@ -225,13 +232,13 @@ async def _awhile(task: "asyncio.Task[None]") -> None:
     await asyncio.wait({task}, timeout=PATIENCE_SECONDS)
 
 
-def _replay(kept: Kept, claim: Claim) -> Response:
+def _replay(kept: CachedResponse, claim: Claim) -> Response:
     if kept.digest != claim.digest:
         raise BadRequest(
             f"'{HEADER}' was used for another request: take a new one for each", param=HEADER
         )
     if kept.media_type is None:
-        raise InUse(
+        raise IdempotencyConflict(
             f"the request of this '{HEADER}' is running: try again later",
             headers={"retry-after": "1"},
         )

@@ -15,7 +15,7 @@ from starlette.routing import Route
 OPENMETRICS = "application/openmetrics-text"
 
 
-class Together(Collector):
+class CombinedCollector(Collector):
     """Several registries as one."""
 
     def __init__(self, *registries: CollectorRegistry) -> None:
@@ -27,12 +27,12 @@ class Together(Collector):
             yield from registry.collect()
 
 
-class Exposition:
+class MetricsEndpoint:
     """The endpoint."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
         """Tell of the gateway's own metrics, and of vLLM's and the process's beside them."""
-        self._all = Together(registry, REGISTRY)
+        self._all = CombinedCollector(registry, REGISTRY)
 
     async def __call__(self, request: Request) -> Response:
         """Metrics, for Prometheus, in the format that it asks for: OpenMetrics has exemplars."""

@@ -6,15 +6,15 @@ from typing import Annotated
 from fastapi import Path, Response
 
 from proctor.server.engines.base import ModelInfo
-from proctor.server.engines.supervisor import EngineHost
+from proctor.server.engines.supervisor import EngineSupervisor
 from proctor.server.generation.model_names import check_model, names
 from proctor.server.schemas.responses import ModelCard, ModelList, as_json
 
 
-class Models:
+class ModelsEndpoint:
     """The endpoints."""
 
-    def __init__(self, host: EngineHost, aliases: Sequence[str]) -> None:
+    def __init__(self, host: EngineSupervisor, aliases: Sequence[str]) -> None:
         self._host = host
         self._aliases = aliases
 

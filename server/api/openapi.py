@@ -22,16 +22,16 @@ from proctor.server.api.tokenize import DetokenizeRequest, TokenizeRequest
 from proctor.server.config.budgets import AUTO
 from proctor.server.config.limits import MIN_REQUEST_SECONDS
 from proctor.server.config.settings import Settings
-from proctor.server.engines.supervisor import EngineHost
+from proctor.server.engines.supervisor import EngineSupervisor
 from proctor.server.errors import (
     ApiError,
     BadRequest,
     BodyTooLarge,
     DeadlineExceeded,
     Forbidden,
-    HeadTooLarge,
+    HeadersTooLarge,
+    IdempotencyConflict,
     InternalError,
-    InUse,
     MethodNotAllowed,
     NotFound,
     Overloaded,
@@ -53,7 +53,7 @@ EVENTS = "text/event-stream"
 BODY = "JSON, plain or with `Content-Encoding: gzip`."
 METRIC_TEXTS = ("text/plain", "application/openmetrics-text")
 
-ALWAYS = (BadRequest, MethodNotAllowed, RequestTimeout, HeadTooLarge, InternalError)
+ALWAYS = (BadRequest, MethodNotAllowed, RequestTimeout, HeadersTooLarge, InternalError)
 """What every path refuses; the first is for what is no HTTP."""
 
 KEYED = (*ALWAYS, Unauthorized, Unavailable)
@@ -62,7 +62,7 @@ KEYED = (*ALWAYS, Unauthorized, Unavailable)
 WORK = (*KEYED, Forbidden, UnknownModel, BodyTooLarge, UnsupportedEncoding)
 """What a path refuses that takes a body."""
 
-ANSWER = (*WORK, InUse, RateLimited, DeadlineExceeded)
+ANSWER = (*WORK, IdempotencyConflict, RateLimited, DeadlineExceeded)
 """What a path refuses that generates."""
 
 HEADERS = {
@@ -268,7 +268,9 @@ LOAD = Operation(
 METRICS = Operation("metrics", "Tell Prometheus what was counted", refuses=(*KEYED, Forbidden))
 
 
-def describe(app: FastAPI, settings: Settings, host: EngineHost) -> Callable[[], dict[str, Any]]:
+def describe(
+    app: FastAPI, settings: Settings, host: EngineSupervisor
+) -> Callable[[], dict[str, Any]]:
     """A function that gives the description of this very server, made when it is asked for."""
 
     @cache

@@ -16,26 +16,26 @@ from sse_starlette.sse import SendTimeoutError
 from starlette.requests import ClientDisconnect
 from starlette.types import Receive, Scope, Send
 
-from proctor.server.config.section import either
+from proctor.server.config.section import coalesce
 from proctor.server.config.settings import Settings
 from proctor.server.engines.base import Engine, Job
 from proctor.server.errors import ApiError, Unavailable, as_api_error
 from proctor.server.generation.admission import Admission
-from proctor.server.generation.channels import Call, Piece
-from proctor.server.generation.context import Terms
+from proctor.server.generation.channels import TextDelta, ToolCallDelta
+from proctor.server.generation.context import RequestContext
 from proctor.server.generation.runner import (
     Choice,
-    Crew,
-    End,
+    ChoiceResult,
+    OutputItem,
     Progress,
-    PromptScores,
-    Text,
-    Told,
+    PromptLogprobs,
+    StreamItem,
+    TaskPool,
     generate,
 )
 from proctor.server.schemas.generation import Generation
-from proctor.server.telemetry.request_observer import CLIENT_GONE, Meter
-from proctor.server.transport.sse import DONE, Failure, event, without_names
+from proctor.server.telemetry.request_observer import CLIENT_GONE, RequestObserver
+from proctor.server.transport.sse import DONE, ErrorEvent, event, without_names
 
 logger = logging.getLogger(__name__)
 
@@ -44,43 +44,43 @@ T = TypeVar("T")
 HEARTBEAT = ServerSentEvent(comment="thinking", sep="\n")
 
 
-class Writer(Protocol):
+class SseEncoder(Protocol):
     """Writes what there is to tell as server-sent events; nothing where it is not told."""
 
     def begin(self, index: int) -> bytes:
         """A choice's first event."""
 
-    def item(self, item: Told) -> bytes:
+    def item(self, item: StreamItem) -> bytes:
         """What comes next."""
 
-    def finish(self, end: End) -> bytes:
+    def finish(self, end: ChoiceResult) -> bytes:
         """A choice's last event."""
 
-    def usage(self, ends: Sequence[End]) -> bytes:
+    def usage(self, ends: Sequence[ChoiceResult]) -> bytes:
         """What the request used."""
 
 
 @dataclass(frozen=True, slots=True)
-class Exchange(ABC):
+class Responder(ABC):
     """One admitted request on its way to an answer."""
 
     request: Generation
     admission: Admission
     engine: Engine
-    meter: Meter
-    crew: Crew
-    terms: Terms
+    meter: RequestObserver
+    crew: TaskPool
+    terms: RequestContext
 
     @abstractmethod
     def choice(self, job: Job, index: int) -> Choice:
         """How one choice is generated."""
 
     @abstractmethod
-    def writer(self) -> Writer:
+    def writer(self) -> SseEncoder:
         """How the answer is streamed."""
 
     @abstractmethod
-    def to_json(self, told: Sequence[Text], ends: Sequence[End]) -> dict[str, Any]:
+    def to_json(self, told: Sequence[OutputItem], ends: Sequence[ChoiceResult]) -> dict[str, Any]:
         """The answer in one piece."""
 
     @property
@@ -91,32 +91,32 @@ class Exchange(ABC):
             options.include_usage and options.continuous_usage_stats
         )
 
-    def events(self) -> AsyncGenerator[Told | End, None]:
+    def events(self) -> AsyncGenerator[StreamItem | ChoiceResult, None]:
         """Generate all choices; closing this early aborts them in the engine."""
         choices = [self.choice(job, index) for index, job in enumerate(self.admission.jobs)]
         return generate(choices, self.crew, self.meter, self.terms)
 
     async def whole(self) -> bytes:
         """The answer in one piece of JSON."""
-        told: list[Text] = []
-        ends: list[End] = []
+        told: list[OutputItem] = []
+        ends: list[ChoiceResult] = []
         try:
             async with aclosing(self.events()) as events:
                 async for item in events:
-                    if isinstance(item, End):
+                    if isinstance(item, ChoiceResult):
                         ends.append(item)
                     elif not isinstance(item, Progress):
                         self._saw(item)
                         told.append(item)
         finally:
             await self.meter.settle()
-        if any(isinstance(item, PromptScores) for item in told):
+        if any(isinstance(item, PromptLogprobs) for item in told):
             # They can be a hundred thousand, and other streams wait meanwhile.
             return await asyncio.to_thread(lambda: orjson.dumps(self.to_json(told, ends)))
         return orjson.dumps(self.to_json(told, ends))
 
-    def _saw(self, item: Told) -> None:
-        if isinstance(item, Piece | Call):
+    def _saw(self, item: StreamItem) -> None:
+        if isinstance(item, TextDelta | ToolCallDelta):
             self.meter.saw(item)
 
     async def stream(self) -> AsyncGenerator[bytes, None]:
@@ -132,17 +132,17 @@ class Exchange(ABC):
             told = _tell(error)
             self.meter.status = told.status
             await self.meter.settle()
-            yield Failure(event(told.to_json(), name="error"))
+            yield ErrorEvent(event(told.to_json(), name="error"))
 
     async def _chunks(self) -> AsyncGenerator[bytes, None]:
         writer = self.writer()
-        ends: list[End] = []
+        ends: list[ChoiceResult] = []
         for index in range(len(self.admission.jobs)):
             if begun := writer.begin(index):
                 yield begun
         async with aclosing(self.events()) as events:
             async for item in events:
-                if isinstance(item, End):
+                if isinstance(item, ChoiceResult):
                     ends.append(item)
                     if len(ends) == len(self.admission.jobs):
                         await self.meter.settle()  # many a client reads no further than this
@@ -157,7 +157,7 @@ class Exchange(ABC):
         yield DONE
 
 
-class Stream(EventSourceResponse):
+class SseResponse(EventSourceResponse):
     """Server-sent events; a client that takes none is let go without ado."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -166,15 +166,15 @@ class Stream(EventSourceResponse):
             await super().__call__(scope, receive, send)
 
 
-async def respond(request: Request, exchange: Exchange, settings: Settings) -> Response:
+async def respond(request: Request, exchange: Responder, settings: Settings) -> Response:
     """The answer, in the way that was asked for."""
     headers, limits = _headers(exchange), settings.limits
     if not exchange.request.stream:
         return await _whole(request, exchange, headers)
     events = exchange.stream()
-    asked = either(exchange.terms.event_names, exchange.request.event_names)
-    return Stream(
-        events if either(settings.event_names, asked) else without_names(events),
+    asked = coalesce(exchange.terms.event_names, exchange.request.event_names)
+    return SseResponse(
+        events if coalesce(settings.event_names, asked) else without_names(events),
         headers=headers,
         sep="\n",
         ping=limits.heartbeat_seconds,
@@ -183,7 +183,7 @@ async def respond(request: Request, exchange: Exchange, settings: Settings) -> R
     )
 
 
-async def in_time(request: Request, terms: Terms, work: Coroutine[Any, Any, T]) -> T:
+async def in_time(request: Request, terms: RequestContext, work: Coroutine[Any, Any, T]) -> T:
     """What is done before there is an answer: given up if the client goes, or its time is over.
 
     Raises:
@@ -215,7 +215,7 @@ async def unless_gone(request: Request, work: Coroutine[Any, Any, T]) -> T:
         gone.cancel()
 
 
-async def _whole(request: Request, exchange: Exchange, headers: dict[str, str]) -> Response:
+async def _whole(request: Request, exchange: Responder, headers: dict[str, str]) -> Response:
     content = await unless_gone(request, exchange.whole())
     cost = exchange.meter.bill.cost(exchange.admission.prompt_tokens)
     if cost is not None:
@@ -228,7 +228,7 @@ async def _disconnected(request: Request) -> None:
         pass
 
 
-def _headers(exchange: Exchange) -> dict[str, str]:
+def _headers(exchange: Responder) -> dict[str, str]:
     return {
         "x-budget-tier": exchange.admission.resolution.label,
         **exchange.terms.left,

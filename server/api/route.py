@@ -5,20 +5,20 @@ from typing import Any
 from fastapi import Request, Response
 
 from proctor.router import LEVELS
-from proctor.server.accounting.cost import Tariff
-from proctor.server.accounting.estimates import Recent, estimate
+from proctor.server.accounting.cost import PriceModel
+from proctor.server.accounting.estimates import UsageHistory, estimate
 from proctor.server.api.responder import in_time
 from proctor.server.config.prices import Prices
 from proctor.server.config.settings import Settings
-from proctor.server.engines.supervisor import EngineHost
-from proctor.server.generation.admission import Admissions
+from proctor.server.engines.supervisor import EngineSupervisor
+from proctor.server.generation.admission import AdmissionController
 from proctor.server.generation.budget_resolution import Resolution
-from proctor.server.generation.context import Terms
+from proctor.server.generation.context import RequestContext
 from proctor.server.generation.routing import Routed
 from proctor.server.pricing import Cost
 from proctor.server.schemas.parsing import parse_chat
 from proctor.server.schemas.responses import as_json
-from proctor.server.transport.bodies import Bodies
+from proctor.server.transport.bodies import BodyReader
 
 STRONGEST = 5
 """Signals that are shown."""
@@ -26,17 +26,17 @@ STRONGEST = 5
 WEIGHT_DIGITS = 3
 
 
-class DryRun:
+class RouteEndpoint:
     """The endpoint."""
 
     def __init__(
         self,
         settings: Settings,
-        bodies: Bodies,
-        host: EngineHost,
-        admissions: Admissions,
-        tariff: Tariff,
-        recent: Recent,
+        bodies: BodyReader,
+        host: EngineSupervisor,
+        admissions: AdmissionController,
+        tariff: PriceModel,
+        recent: UsageHistory,
     ) -> None:
         self._settings = settings
         self._bodies = bodies
@@ -52,7 +52,7 @@ class DryRun:
             ApiError: if it would be refused.
             BudgetError: if its budget could not be enforced.
         """
-        terms = Terms.of(request, self._settings.limits)
+        terms = RequestContext.of(request, self._settings.limits)
         asked = parse_chat(await self._bodies.read(request))
         engine = await self._host.ready()
         admitting = self._admissions.admit(asked, engine, "dry-run", terms.key)

@@ -7,7 +7,7 @@ from proctor.server.config.settings import Settings
 from proctor.server.schemas.responses import TierCard, TierList, as_json
 
 
-class Tiers:
+class TiersEndpoint:
     """The endpoint."""
 
     def __init__(self, settings: Settings) -> None:

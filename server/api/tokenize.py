@@ -10,7 +10,7 @@ from pydantic_core import PydanticCustomError
 from proctor.server.config.limits import MAX_NAME
 from proctor.server.config.settings import Settings
 from proctor.server.engines.base import Engine
-from proctor.server.engines.supervisor import EngineHost
+from proctor.server.engines.supervisor import EngineSupervisor
 from proctor.server.generation.model_names import check_model
 from proctor.server.generation.prompt import (
     check_ids,
@@ -19,14 +19,14 @@ from proctor.server.generation.prompt import (
     check_tools,
     render,
 )
-from proctor.server.schemas.base import Flag, Part, Text
+from proctor.server.schemas.base import Flag, RequestModel, Text
 from proctor.server.schemas.completions import TokenIds
 from proctor.server.schemas.generation import MAX_MESSAGES, TemplateSwitches
 from proctor.server.schemas.messages import Message
 from proctor.server.schemas.parsing import parse
 from proctor.server.schemas.responses import Detokenized, Tokenized, as_json
 from proctor.server.schemas.tools import MAX_TOOLS, Tool
-from proctor.server.transport.bodies import Bodies
+from proctor.server.transport.bodies import BodyReader
 
 AT_ONCE = 2
 """Requests that are worked on; a long one keeps a core busy that answers need too."""
@@ -49,7 +49,7 @@ ONE_OF_THEM: dict[str, Any] = {
 }
 
 
-class TokenizeRequest(Part):
+class TokenizeRequest(RequestModel):
     """The body of `POST /tokenize`: a prompt, or the messages of a conversation."""
 
     model_config = ConfigDict(json_schema_extra=ONE_OF_THEM)
@@ -93,7 +93,7 @@ class TokenizeRequest(Part):
         return False not in (switches.enable_thinking, switches.thinking)
 
 
-class DetokenizeRequest(Part):
+class DetokenizeRequest(RequestModel):
     """The body of `POST /detokenize`."""
 
     model: Annotated[Text, Field(max_length=MAX_NAME)] | None = None
@@ -102,10 +102,10 @@ class DetokenizeRequest(Part):
     """Ids of tokens in the model's vocabulary."""
 
 
-class Tokenization:
+class TokenizeEndpoint:
     """The endpoints."""
 
-    def __init__(self, settings: Settings, host: EngineHost, bodies: Bodies) -> None:
+    def __init__(self, settings: Settings, host: EngineSupervisor, bodies: BodyReader) -> None:
         self._settings = settings
         self._host = host
         self._bodies = bodies

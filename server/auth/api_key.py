@@ -5,7 +5,7 @@ import re
 import secrets
 from dataclasses import dataclass
 
-from proctor.server.config.access import KeyLimits, ListedKey, Scope
+from proctor.server.config.access import ConfiguredKey, KeyLimits, Scope
 
 PREFIX = "sk-proctor-"
 TOKEN = re.compile(rf"{PREFIX}([0-9a-f]{{8}})-[0-9a-f]{{48}}")
@@ -31,7 +31,7 @@ class Key:
     limits: KeyLimits
 
     @classmethod
-    def listed(cls, key: ListedKey) -> "Key":
+    def listed(cls, key: ConfiguredKey) -> "Key":
         """A key that stands in the settings."""
         number, _, hashed = key.hash.partition(":")
         limits = KeyLimits(**{name: getattr(key, name) for name in KeyLimits.model_fields})

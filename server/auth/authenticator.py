@@ -30,7 +30,7 @@ OPEN_PATHS = ("/v1/tiers",)
 USER_PATHS = ("/v1/", "/tokenize", "/detokenize", "/load")
 
 
-class Guard:
+class Authenticator:
     """Knows keys: those of the settings, and those of the database.
 
     A key is looked up by the hash of its whole token: what is done for one that is

@@ -16,7 +16,7 @@ HELD_SECONDS = "5"
 
 
 @dataclass(frozen=True, slots=True)
-class Want:
+class WorstCase:
     """What one request may take at most.
 
     Attributes:
@@ -29,7 +29,7 @@ class Want:
 
 
 @dataclass(frozen=True, slots=True)
-class Use:
+class KeyUsage:
     """What requests with a key have taken, or may still take while they run.
 
     Attributes:
@@ -51,7 +51,7 @@ class Use:
     held_of_month: int = 0
 
 
-def check(limits: KeyLimits, use: Use, want: Want, now: datetime) -> dict[str, str]:
+def check(limits: KeyLimits, use: KeyUsage, want: WorstCase, now: datetime) -> dict[str, str]:
     """Headers that tell what is left, once the request has what it wants.
 
     Args:
@@ -78,7 +78,7 @@ def check(limits: KeyLimits, use: Use, want: Want, now: datetime) -> dict[str, s
 
 
 def _check_rates(
-    limits: KeyLimits, use: Use, want: Want, now: datetime, headers: dict[str, str]
+    limits: KeyLimits, use: KeyUsage, want: WorstCase, now: datetime, headers: dict[str, str]
 ) -> None:
     wait = str(math.ceil(_reset(use, now)))
     most = limits.requests_per_minute
@@ -104,7 +104,7 @@ def _check_rates(
 
 
 def _check_money(
-    limits: KeyLimits, use: Use, want: Want, now: datetime, headers: dict[str, str]
+    limits: KeyLimits, use: KeyUsage, want: WorstCase, now: datetime, headers: dict[str, str]
 ) -> None:
     spans = (
         ("day", limits.per_day, use.day, use.held_of_day, _next_day(now)),
@@ -128,7 +128,7 @@ def _check_money(
             )
 
 
-def _told(limits: KeyLimits, use: Use, now: datetime) -> dict[str, str]:
+def _told(limits: KeyLimits, use: KeyUsage, now: datetime) -> dict[str, str]:
     """What is left, in OpenAI's headers."""
     told = {}
     rates = {
@@ -143,7 +143,7 @@ def _told(limits: KeyLimits, use: Use, now: datetime) -> dict[str, str]:
     return told
 
 
-def _reset(use: Use, now: datetime) -> float:
+def _reset(use: KeyUsage, now: datetime) -> float:
     """Seconds until a part of what was taken in the last minute counts no more."""
     if use.oldest is None:
         return WINDOW.total_seconds() if use.tokens else 0.0

@@ -30,7 +30,7 @@ class KeyExists(ValueError):
 
 
 @dataclass(frozen=True, slots=True)
-class Kept:
+class StoredKey:
     """A key in the database.
 
     Attributes:
@@ -50,13 +50,13 @@ class KeyStore:
     def __init__(self, engine: AsyncEngine) -> None:
         self._engine = engine
 
-    async def find(self, hashed: str) -> Kept | None:
+    async def find(self, hashed: str) -> StoredKey | None:
         """The key whose token has this hash, a revoked one too."""
         async with self._engine.connect() as connection:
             found = (await connection.execute(select(keys).where(keys.c.hash == hashed))).first()
         return None if found is None else _kept(found)
 
-    async def all(self) -> Sequence[Kept]:
+    async def all(self) -> Sequence[StoredKey]:
         """Every key, the oldest first."""
         async with self._engine.connect() as connection:
             rows = await connection.execute(select(keys).order_by(keys.c.created))
@@ -106,7 +106,7 @@ async def has_keys(settings: LedgerSettings) -> bool:
         await database.dispose()
 
 
-def _kept(row: Row[Any]) -> Kept:
+def _kept(row: Row[Any]) -> StoredKey:
     limits = KeyLimits.model_validate_json(row.limits)
     key = Key(row.id, row.name, Scope(row.scope), row.hash, limits)
-    return Kept(key, row.created, row.revoked)
+    return StoredKey(key, row.created, row.revoked)

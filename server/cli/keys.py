@@ -15,10 +15,10 @@ from sqlalchemy.exc import SQLAlchemyError
 from proctor.server.accounting.ledger.service import prepare
 from proctor.server.accounting.reservation_store import ReservationStore
 from proctor.server.auth.api_key import Key, hash_token, id_of, make_token
-from proctor.server.auth.rate_limits import Use
-from proctor.server.auth.store import Kept, KeyExists, KeyStore
-from proctor.server.config.access import ListedKey
-from proctor.server.config.settings import BadSettings, Settings, load_settings
+from proctor.server.auth.rate_limits import KeyUsage
+from proctor.server.auth.store import KeyExists, KeyStore, StoredKey
+from proctor.server.config.access import ConfiguredKey
+from proctor.server.config.settings import ConfigError, Settings, load_settings
 from proctor.server.pricing import NANO
 from proctor.server.storage.database import open_database
 from proctor.server.storage.errors import reason
@@ -96,7 +96,7 @@ def run(options: argparse.Namespace) -> int:
 async def _run(settings: Settings, options: argparse.Namespace) -> None:
     url = settings.ledger.url.get_secret_value()
     if not url:
-        raise BadSettings("ledger.url: it is empty, and keys are in the ledger's database")
+        raise ConfigError("ledger.url: it is empty, and keys are in the ledger's database")
     await prepare(url)
     database = open_database(url)
     try:
@@ -149,7 +149,7 @@ def _print_listed(settings: Settings, options: argparse.Namespace) -> None:
     print(f"The key, shown this once, whose table this is: {token}", file=sys.stderr)
 
 
-def _listed(settings: Settings, options: argparse.Namespace, token: str) -> ListedKey:
+def _listed(settings: Settings, options: argparse.Namespace, token: str) -> ConfiguredKey:
     """The key that was asked for.
 
     Raises:
@@ -158,7 +158,7 @@ def _listed(settings: Settings, options: argparse.Namespace, token: str) -> List
         KeyExists: if the settings have one of its name.
     """
     limits = {name: getattr(options, name) for name in LIMITS}
-    key = ListedKey.model_validate(
+    key = ConfiguredKey.model_validate(
         {
             "name": options.name,
             "hash": f"{id_of(token)}:{hash_token(token)}",
@@ -177,7 +177,7 @@ def _listed(settings: Settings, options: argparse.Namespace, token: str) -> List
     return key
 
 
-def _add(table: Table, key: Key, since: str, use: Use) -> None:
+def _add(table: Table, key: Key, since: str, use: KeyUsage) -> None:
     told = key.limits.model_dump(mode="json", exclude_defaults=True)
     table.add_row(
         key.name,
@@ -190,7 +190,7 @@ def _add(table: Table, key: Key, since: str, use: Use) -> None:
     )
 
 
-def _since(kept: Kept) -> str:
+def _since(kept: StoredKey) -> str:
     if kept.revoked is not None:
         return f"revoked {kept.revoked:%Y-%m-%d}"
     return f"{kept.created:%Y-%m-%d}"

@@ -16,11 +16,11 @@ from rich.console import Console
 from rich.table import Table
 
 from proctor.router.calibrate import Row as Calibrated
-from proctor.server.accounting.ledger.records import Row
-from proctor.server.accounting.ledger.report import NUMBERS, By, Line, Report
+from proctor.server.accounting.ledger.records import LedgerRecord
+from proctor.server.accounting.ledger.report import NUMBERS, GroupBy, Report, ReportLine
 from proctor.server.accounting.ledger.service import open_store, prepare
 from proctor.server.config.budgets import CUSTOM
-from proctor.server.config.settings import BadSettings, Settings, load_settings
+from proctor.server.config.settings import ConfigError, Settings, load_settings
 from proctor.server.storage.database import sqlite_file
 from proctor.server.storage.errors import LedgerError
 from proctor.server.storage.migrate import check_version
@@ -44,9 +44,9 @@ def add_arguments(parser: argparse.ArgumentParser, config: str) -> None:
     told.add_argument(
         "--by",
         type=_groups,
-        default=(By.DAY, By.TIER),
+        default=(GroupBy.DAY, GroupBy.TIER),
         metavar="GROUPS",
-        help=f"some of {', '.join(By)}, by comma (default: day,tier)",
+        help=f"some of {', '.join(GroupBy)}, by comma (default: day,tier)",
     )
     told.add_argument("--since", type=date.fromisoformat, help="first day, like 2026-01-31")
     told.add_argument("--until", type=date.fromisoformat, help="last day")
@@ -67,7 +67,7 @@ def run(options: argparse.Namespace) -> int:
     settings = load_settings({}, options.config)
     url = options.url or settings.ledger.url.get_secret_value()
     if not url:
-        raise BadSettings("ledger.url: it is empty, so that no ledger is kept")
+        raise ConfigError("ledger.url: it is empty, so that no ledger is kept")
     try:
         if options.ledger_command == "migrate":
             asyncio.run(prepare(url))
@@ -80,7 +80,10 @@ def run(options: argparse.Namespace) -> int:
 
 
 def read_rows(
-    url: str, take: Callable[[Row], None], since: date | None = None, until: date | None = None
+    url: str,
+    take: Callable[[LedgerRecord], None],
+    since: date | None = None,
+    until: date | None = None,
 ) -> None:
     """Hand over the rows of some days, one by one.
 
@@ -115,7 +118,7 @@ def calibration_rows(url: str) -> list[Calibrated]:
     """
     found: list[Calibrated] = []
 
-    def take(row: Row) -> None:
+    def take(row: LedgerRecord) -> None:
         if row.choices == 1 and row.tier != CUSTOM:
             found.append(Calibrated(row.tier, row.thinking_tokens, row.end_reason, row.max_tokens))
 
@@ -123,11 +126,11 @@ def calibration_rows(url: str) -> list[Calibrated]:
     return found
 
 
-def _groups(text: str) -> tuple[By, ...]:
+def _groups(text: str) -> tuple[GroupBy, ...]:
     try:
-        return tuple(By(name) for name in text.split(","))
+        return tuple(GroupBy(name) for name in text.split(","))
     except ValueError:
-        raise argparse.ArgumentTypeError(f"'{text}' is not some of {', '.join(By)}") from None
+        raise argparse.ArgumentTypeError(f"'{text}' is not some of {', '.join(GroupBy)}") from None
 
 
 def _report(url: str, settings: Settings, options: argparse.Namespace) -> str:
@@ -143,7 +146,7 @@ def _report(url: str, settings: Settings, options: argparse.Namespace) -> str:
             return _table(lines, options.by)
 
 
-def _plain(line: Line, by: Sequence[By]) -> dict[str, Any]:
+def _plain(line: ReportLine, by: Sequence[GroupBy]) -> dict[str, Any]:
     """A line under the names of its columns; money as text, so that it stays exact."""
     numbers = {name: getattr(line, name) for name in NUMBERS}
     exact = {
@@ -153,7 +156,7 @@ def _plain(line: Line, by: Sequence[By]) -> dict[str, Any]:
     return dict(zip(by, line.group, strict=True)) | exact
 
 
-def _csv(lines: Sequence[Line], by: Sequence[By]) -> str:
+def _csv(lines: Sequence[ReportLine], by: Sequence[GroupBy]) -> str:
     text = io.StringIO()
     writer = csv.DictWriter(text, [*by, *NUMBERS], lineterminator="\n")
     writer.writeheader()
@@ -161,7 +164,7 @@ def _csv(lines: Sequence[Line], by: Sequence[By]) -> str:
     return text.getvalue()
 
 
-def _table(lines: Sequence[Line], by: Sequence[By]) -> str:
+def _table(lines: Sequence[ReportLine], by: Sequence[GroupBy]) -> str:
     table = Table(box=None)
     for group in by:
         table.add_column(group, overflow="fold")

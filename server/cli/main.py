@@ -17,8 +17,8 @@ from proctor.server.cli import keys as keys_cli
 from proctor.server.cli import ledger as ledger_cli
 from proctor.server.cli.serve import serve
 from proctor.server.config.reasoning_format import ReasoningFormat
-from proctor.server.config.settings import BadSettings, Settings, load_settings
-from proctor.server.generation.budget_request import Asked
+from proctor.server.config.settings import ConfigError, Settings, load_settings
+from proctor.server.generation.budget_request import BudgetRequest
 from proctor.server.generation.budget_resolution import ceilings, resolve
 from proctor.server.generation.routing import Router
 from proctor.server.storage.errors import LedgerError
@@ -47,7 +47,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             case name:
                 status: int = _commands()[name].load().execute(options)
                 return status
-    except BadSettings as error:
+    except ConfigError as error:
         print(f"proctor: {error}".replace("\n", "\nproctor: "), file=sys.stderr)
         return 2
 
@@ -142,12 +142,12 @@ def _calibration_rows(ledger: str) -> Sequence[Row]:
         return read_rows(Path(ledger))
     try:
         return ledger_cli.calibration_rows(ledger)
-    except (BadSettings, LedgerError) as error:
+    except (ConfigError, LedgerError) as error:
         raise ValueError(str(error)) from error
 
 
 def _route(settings: Settings, prompt: str) -> str:
     """What a request of this prompt alone would get, in words."""
     routed = Router.load(settings.router).sort_conversation(Conversation.of(prompt))
-    resolution = resolve(Asked(), settings, routed.level, ceilings(settings))
+    resolution = resolve(BudgetRequest(), settings, routed.level, ceilings(settings))
     return in_words(resolution, routed, settings.prices)

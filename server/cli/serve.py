@@ -20,11 +20,11 @@ from starlette.applications import Starlette
 from proctor.server.accounting.ledger.service import prepare
 from proctor.server.app import create_app
 from proctor.server.auth.store import has_keys
-from proctor.server.config.settings import BadSettings, Settings
+from proctor.server.config.settings import ConfigError, Settings
 from proctor.server.engines.factory import load_engine
 from proctor.server.engines.processes.engine_processes import end_engines
 from proctor.server.engines.processes.reaper import reaping
-from proctor.server.engines.supervisor import EngineHost
+from proctor.server.engines.supervisor import EngineSupervisor
 from proctor.server.transport.http_protocol import make_http
 
 logger = logging.getLogger(__name__)
@@ -72,7 +72,7 @@ def serve(settings: Settings) -> int:
     servers = [Server(config, app.state.crew.end, grace)]
     if settings.auth.admin_port is not None:
         servers.append(Server(_admin_config(settings, app.state.exposition.apart())))
-    host: EngineHost = app.state.host
+    host: EngineSupervisor = app.state.host
     with reaping():
         try:
             with asyncio.Runner(loop_factory=config.get_loop_factory()) as runner:
@@ -183,7 +183,7 @@ def _check_keys(settings: Settings) -> None:
     if settings.auth.required is not None or not settings.asks_for_keys or settings.keys:
         return
     if not asyncio.run(has_keys(settings.ledger)):
-        raise BadSettings(
+        raise ConfigError(
             f"host: others can reach {settings.host}, and there is no key: make one by 'proctor "
             "keys create NAME', set auth.required = true to make one later, or set "
             "auth.required = false to let everybody in"
@@ -199,7 +199,7 @@ def _exit(*_: object) -> NoReturn:
     raise SystemExit(0)
 
 
-async def _run(servers: Sequence[Server], host: EngineHost, settings: Settings) -> int:
+async def _run(servers: Sequence[Server], host: EngineSupervisor, settings: Settings) -> int:
     loop = asyncio.get_running_loop()
     # The loop's own handlers would be gone with it, before the engine is.
     _on_signals(lambda *_: loop.call_soon_threadsafe(_stop, servers))
@@ -214,7 +214,7 @@ def _stop(servers: Sequence[Server]) -> None:
         server.stop()
 
 
-async def _serve(servers: Sequence[Server], host: EngineHost, settings: Settings) -> int:
+async def _serve(servers: Sequence[Server], host: EngineSupervisor, settings: Settings) -> int:
     serving = [asyncio.create_task(server.serve()) for server in servers]
     announcing = asyncio.create_task(_announce(servers[0], host, settings))
     await asyncio.wait({*serving, announcing}, return_when=asyncio.FIRST_COMPLETED)
@@ -227,7 +227,7 @@ async def _serve(servers: Sequence[Server], host: EngineHost, settings: Settings
     return 1 if failed else 0
 
 
-async def _announce(server: Server, host: EngineHost, settings: Settings) -> bool:
+async def _announce(server: Server, host: EngineSupervisor, settings: Settings) -> bool:
     """Tell how the start goes; whether it went well."""
     await server.listening.wait()
     address = _address(server, settings)

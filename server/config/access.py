@@ -70,7 +70,7 @@ class KeyLimits(Section):
 KeyName = Annotated[str, Field(pattern="^[A-Za-z0-9][A-Za-z0-9._@-]{0,63}$")]
 
 
-class ListedKey(KeyLimits):
+class ConfiguredKey(KeyLimits):
     """A key that stands in the settings, as `proctor keys create --print` writes it.
 
     Attributes:

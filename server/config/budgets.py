@@ -12,7 +12,7 @@ from pydantic import (
 
 from proctor.budget import BudgetError, Landing, OnLoop, ThinkingBudget
 from proctor.router import Costs
-from proctor.server.config.section import Section, either
+from proctor.server.config.section import Section, coalesce
 
 AUTO = "auto"
 """In the place of a tier's name: the router chooses."""
@@ -25,7 +25,7 @@ def _texts(value: Any) -> Any:
     return (value,) if isinstance(value, str) else value
 
 
-Texts = Annotated[tuple[str, ...], BeforeValidator(_texts)]
+OneOrMoreTexts = Annotated[tuple[str, ...], BeforeValidator(_texts)]
 Cap = Annotated[int, Field(ge=-1)]
 
 
@@ -50,7 +50,7 @@ class DefaultBudget(Section):
     min_tokens: int = 0
     max_tokens: Cap = -1
     continuations: int = 0
-    continuation_text: Texts = ("Wait",)
+    continuation_text: OneOrMoreTexts = ("Wait",)
     wrap_up_text: str = ""
     on_loop: OnLoop = OnLoop.CLOSE
     landing: Landing = Landing.SENTENCE
@@ -89,7 +89,7 @@ class Tier(Section):
     min_tokens: Annotated[int, Field(ge=0)] = 0
     max_tokens: Cap
     continuations: Annotated[int, Field(ge=0)] = 0
-    continuation_text: Texts | None = None
+    continuation_text: OneOrMoreTexts | None = None
     wrap_up_text: str | None = None
     on_loop: OnLoop | None = None
     landing: Landing | None = None
@@ -124,10 +124,10 @@ class Tier(Section):
             min_tokens=self.min_tokens,
             max_tokens=_no_cap(self.max_tokens),
             continuations=self.continuations,
-            continuation_texts=either(default.continuation_texts, self.continuation_text),
-            wrap_up_text=either(default.wrap_up_text, self.wrap_up_text),
-            on_loop=either(default.on_loop, self.on_loop),
-            landing=either(default.landing, self.landing),
+            continuation_texts=coalesce(default.continuation_texts, self.continuation_text),
+            wrap_up_text=coalesce(default.wrap_up_text, self.wrap_up_text),
+            on_loop=coalesce(default.on_loop, self.on_loop),
+            landing=coalesce(default.landing, self.landing),
         )
 
 

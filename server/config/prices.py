@@ -40,7 +40,7 @@ class Prices(Section):
         return self
 
 
-class MachinePrice(Section):
+class ComputePrice(Section):
     """The price of the machine that the model runs on, in the place of prices of tokens.
 
     Attributes:

@@ -16,6 +16,6 @@ class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-def either(default: T, given: T | None) -> T:
+def coalesce(default: T, given: T | None) -> T:
     """What is given, or else the default."""
     return default if given is None else given

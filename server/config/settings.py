@@ -17,7 +17,7 @@ from pydantic_settings import (
     SettingsError,
 )
 
-from proctor.server.config.access import Auth, Cors, ListedKey
+from proctor.server.config.access import Auth, ConfiguredKey, Cors
 from proctor.server.config.budgets import (
     AUTO,
     CUSTOM,
@@ -33,7 +33,7 @@ from proctor.server.config.ledger import LedgerSettings
 from proctor.server.config.limits import MAX_NAME, AnswerReserve, Limits
 from proctor.server.config.page import Page
 from proctor.server.config.paths import state_folder
-from proctor.server.config.prices import MachinePrice, Prices
+from proctor.server.config.prices import ComputePrice, Prices
 from proctor.server.config.reasoning_format import ReasoningFormat
 from proctor.server.config.tracing import TracingSettings
 
@@ -47,7 +47,7 @@ ModelName = Annotated[
 """A name that a request can give: printable, and without spaces around it."""
 
 
-class BadSettings(ValueError):
+class ConfigError(ValueError):
     """A setting that cannot be used; the message names it."""
 
 
@@ -105,9 +105,9 @@ class Settings(BaseSettings):
     router: RouterSettings = RouterSettings()
     ceilings: Ceilings = Ceilings()
     prices: Prices | None = None
-    machine: MachinePrice | None = None
+    machine: ComputePrice | None = None
     auth: Auth = Auth()
-    keys: tuple[ListedKey, ...] = ()
+    keys: tuple[ConfiguredKey, ...] = ()
     ledger: LedgerSettings = LedgerSettings()
     limits: Limits = Limits()
     grammars: GrammarSettings = GrammarSettings()
@@ -279,9 +279,9 @@ def _read_toml(path: Path) -> dict[str, Any]:
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise BadSettings(f"{path}: {error.strerror}") from error
+        raise ConfigError(f"{path}: {error.strerror}") from error
     except ValueError as error:
-        raise BadSettings(f"{path}: {error}") from error
+        raise ConfigError(f"{path}: {error}") from error
 
 
 def _merge(flags: Mapping[str, Any], tables: list[dict[str, Any]]) -> Settings:
@@ -299,9 +299,9 @@ def _merge(flags: Mapping[str, Any], tables: list[dict[str, Any]]) -> Settings:
     try:
         return Layered(**flags)
     except ValidationError as error:
-        raise BadSettings("\n".join(map(_readable, error.errors()))) from error
+        raise ConfigError("\n".join(map(_readable, error.errors()))) from error
     except SettingsError as error:
-        raise BadSettings(str(error)) from error
+        raise ConfigError(str(error)) from error
 
 
 def _readable(error: Any, *within: str) -> str:

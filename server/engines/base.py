@@ -108,7 +108,7 @@ class Job:
     budget: TokenBudget
 
 
-class Score(NamedTuple):
+class TokenLogprob(NamedTuple):
     """How likely the model found a token, before temperature, masks and penalties.
 
     Attributes:
@@ -142,9 +142,9 @@ class Delta:
 
     token_ids: Sequence[int]
     finish: Finish | None = None
-    scores: Sequence[Score] = ()
+    scores: Sequence[TokenLogprob] = ()
     cached: int | None = None
-    prompt_scores: Sequence[Score] | None = None
+    prompt_scores: Sequence[TokenLogprob] | None = None
 
 
 class Detokenizer(Protocol):

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from proctor.server.config.budgets import DEFAULT_TIERS
 from proctor.server.config.engine import CompletionsServer
-from proctor.server.config.settings import BadSettings, Settings
+from proctor.server.config.settings import ConfigError, Settings
 from proctor.server.engines.base import Engine
 from proctor.server.engines.completions.engine import CompletionsEngine
 from proctor.server.engines.completions.upstream import Upstream
@@ -38,7 +38,7 @@ def check_tiers(settings: Settings, context: int) -> None:
         return
     for tier in settings.tiers:
         if max(tier.min_tokens, tier.max_tokens) > context:
-            raise BadSettings(
+            raise ConfigError(
                 f"tiers: '{tier.name}' asks for more thinking than the context of {context} tokens "
                 "holds"
             )

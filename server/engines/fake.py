@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from proctor.budget import Machine, Markers, Vocabulary
-from proctor.server.engines.base import Delta, Finish, Job, ModelInfo, Prompt, Score
+from proctor.server.engines.base import Delta, Finish, Job, ModelInfo, Prompt, TokenLogprob
 from proctor.server.engines.processes.stall import Patience
 from proctor.server.engines.tool_calls import ToolFormat
 from proctor.server.errors import EngineUnavailable
@@ -372,16 +372,16 @@ class FakeEngine:
         return wish, False
 
 
-def _scores(count: int | None, tokens: Sequence[int]) -> list[Score]:
+def _scores(count: int | None, tokens: Sequence[int]) -> list[TokenLogprob]:
     """It is certain of everything that it says; its second choices are the tokens that follow."""
     if count is None:
         return []
     return [
-        Score(token, 0.0, tuple((token + step, -float(step)) for step in range(count)), 1)
+        TokenLogprob(token, 0.0, tuple((token + step, -float(step)) for step in range(count)), 1)
         for token in tokens
     ]
 
 
-def _prompt_scores(job: Job) -> list[Score] | None:
+def _prompt_scores(job: Job) -> list[TokenLogprob] | None:
     count = job.sampling.prompt_alternatives
     return None if count is None else _scores(count, job.prompt_ids[1:])

@@ -13,7 +13,7 @@ from proctor.server.errors import SOON, EngineUnavailable, Unavailable
 
 logger = logging.getLogger(__name__)
 
-Load = Callable[[], Engine]
+EngineFactory = Callable[[], Engine]
 """Makes an engine; may block for minutes, and runs in a thread of its own."""
 
 PROBE_SECONDS = 1.0
@@ -23,14 +23,14 @@ LONGEST_PAUSE_SECONDS = 60.0
 for longer."""
 
 
-class EngineHost:
+class EngineSupervisor:
     """Holds the engine: loading, then ready; loading again if it stops; or failed for good.
 
     An engine that cannot be loaded the first time will not be the second: that is
     left to whoever started the server.
     """
 
-    def __init__(self, load: Load, patience: Patience) -> None:
+    def __init__(self, load: EngineFactory, patience: Patience) -> None:
         """Begin with no engine.
 
         Args:

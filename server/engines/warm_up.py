@@ -9,7 +9,7 @@ from dataclasses import replace
 from proctor.budget import BudgetError, TokenBudget
 from proctor.server.engines.base import Engine, Job, Sampling
 from proctor.server.engines.tool_calls import Constraint, Kind
-from proctor.server.errors import Unserved
+from proctor.server.errors import UnsupportedRequest
 
 logger = logging.getLogger(__name__)
 
@@ -75,7 +75,7 @@ async def _run(engine: Engine, job: Job) -> None:
             async for _ in deltas:
                 pass
         await engine.attempts(job)
-    except (Unserved, BudgetError) as error:
+    except (UnsupportedRequest, BudgetError) as error:
         logger.debug("not warmed up: %s", error)
     except Exception as error:
         await engine.health()

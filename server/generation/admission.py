@@ -9,9 +9,14 @@ from proctor.server.config.budgets import AUTO, CUSTOM
 from proctor.server.config.settings import Settings
 from proctor.server.engines.base import Engine, Finish, Job, Prompt
 from proctor.server.engines.tool_calls import BoundTools, Constraint
-from proctor.server.errors import BadRequest, Forbidden, Unserved
+from proctor.server.errors import BadRequest, Forbidden, UnsupportedRequest
 from proctor.server.generation.answer_binding import Binder
-from proctor.server.generation.budget_request import Asked, Given, contradiction, read_asked
+from proctor.server.generation.budget_request import (
+    BudgetRequest,
+    FieldValue,
+    contradiction,
+    read_budget_request,
+)
 from proctor.server.generation.budget_resolution import (
     PROMPT,
     Ceiling,
@@ -21,7 +26,7 @@ from proctor.server.generation.budget_resolution import (
     wants_router,
 )
 from proctor.server.generation.context import EVERYBODY
-from proctor.server.generation.jobs import Draft, make_jobs
+from proctor.server.generation.jobs import JobSpec, make_jobs
 from proctor.server.generation.model_names import check_model
 from proctor.server.generation.prompt import check_length, read_prompt, render, spent_before
 from proctor.server.generation.routing import Routed, Router
@@ -86,7 +91,7 @@ class Admission:
         return "tool_calls" if called else finish.value
 
 
-class Admissions:
+class AdmissionController:
     """Lets requests in, or not."""
 
     def __init__(self, settings: Settings, router: Router) -> None:
@@ -122,7 +127,7 @@ class Admissions:
         if continuing:
             *before, last = request.messages
             request = request.model_copy(update={"messages": [*before, last.unfinished()]})
-        asked = read_asked(request)
+        asked = read_budget_request(request)
         bound = await self._binder.bind(request, engine)
         routed = self._router.sort(request) if wants_router(asked, settings) else None
         level = None if routed is None else routed.level
@@ -133,9 +138,9 @@ class Admissions:
         )
         if continuing and not prompt.opened:
             _check_free(bound.constraint)
-            resolution = _undemanding(resolution, asked, "messages")
+            resolution = _without_minimum(resolution, asked, "messages")
         max_tokens = _tokens_asked(request)
-        draft = Draft(name, request, resolution, prompt, "messages", max_tokens, bound.constraint)
+        draft = JobSpec(name, request, resolution, prompt, "messages", max_tokens, bound.constraint)
         jobs, clamped_by = make_jobs(draft, engine, settings)
         _check_scores(jobs, "prompt_logprobs")
         await _checked(jobs[0], engine, request, key)
@@ -165,7 +170,7 @@ class Admissions:
         settings = self._unrouted
         _check(request, engine, settings, key)
         _check_prompts(request, settings)
-        asked = read_asked(request)
+        asked = read_budget_request(request)
         if asked.tier is not None and wants_router(asked, settings):
             raise BadRequest(
                 f"'{asked.tier.field}' asks for the router, which reads messages: name a tier",
@@ -178,12 +183,12 @@ class Admissions:
         clamped_by: dict[str, None] = {}
         for field, written in request.prompts:
             prompt = await read_prompt(written, field, engine, special=special)
-            granted = resolution if prompt.opened else _undemanding(resolution, asked, field)
+            granted = resolution if prompt.opened else _without_minimum(resolution, asked, field)
             most = request.max_tokens
             if most is None:
                 most = _most_by_default(prompt, engine.model.context_length)
-            given = Given("max_tokens", most)
-            draft = Draft(name, request, granted, prompt, field, given, first=len(jobs))
+            given = FieldValue("max_tokens", most)
+            draft = JobSpec(name, request, granted, prompt, field, given, first=len(jobs))
             made, cut = make_jobs(draft, engine, settings)
             await _checked(made[0], engine, request, key)
             jobs += made
@@ -210,7 +215,7 @@ class Admissions:
         return (*self._ceilings, Ceiling("key", key.limits.max_thinking_tokens, tier))
 
 
-def _undemanding(resolution: Resolution, asked: Asked, field: str) -> Resolution:
+def _without_minimum(resolution: Resolution, asked: BudgetRequest, field: str) -> Resolution:
     """The budget of a prompt, made of `field`, that opens no thinking: it opens none by force.
 
     Raises:
@@ -285,7 +290,7 @@ def _continues(request: ChatRequest) -> bool:
         return False
     if begins:
         raise contradiction(
-            Given("continue_final_message", True), Given("add_generation_prompt", True)
+            FieldValue("continue_final_message", True), FieldValue("add_generation_prompt", True)
         )
     at, last = len(request.messages) - 1, request.messages[-1].unfinished()
     reason = None
@@ -358,7 +363,7 @@ async def _checked(job: Job, engine: Engine, request: Generation, key: Key | Non
     """
     try:
         await engine.check(job, EVERYBODY if key is None else key.name)
-    except Unserved as error:
+    except UnsupportedRequest as error:
         name = error.param
         if isinstance(request, CompletionRequest):
             name = {"top_logprobs": "logprobs"}.get(name, name)
@@ -367,10 +372,12 @@ async def _checked(job: Job, engine: Engine, request: Generation, key: Key | Non
             name = "ignore_eos"
         if name == error.param:
             raise
-        raise Unserved(name, str(error).replace(f"'{error.param}'", f"'{name}'")) from error
+        raise UnsupportedRequest(
+            name, str(error).replace(f"'{error.param}'", f"'{name}'")
+        ) from error
 
 
-def _tokens_asked(request: ChatRequest) -> Given[int] | None:
+def _tokens_asked(request: ChatRequest) -> FieldValue[int] | None:
     """The tokens that each choice is to have, and the field that says so.
 
     Raises:
@@ -378,7 +385,9 @@ def _tokens_asked(request: ChatRequest) -> Given[int] | None:
     """
     one, other = request.max_completion_tokens, request.max_tokens
     if one is not None and other is not None and one != other:
-        raise contradiction(Given("max_completion_tokens", one), Given("max_tokens", other))
+        raise contradiction(
+            FieldValue("max_completion_tokens", one), FieldValue("max_tokens", other)
+        )
     if one is not None:
-        return Given("max_completion_tokens", one)
-    return None if other is None else Given("max_tokens", other)
+        return FieldValue("max_completion_tokens", one)
+    return None if other is None else FieldValue("max_tokens", other)

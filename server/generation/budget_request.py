@@ -24,7 +24,7 @@ T_co = TypeVar("T_co", covariant=True)
 
 
 @dataclass(frozen=True, slots=True)
-class Given(Generic[T_co]):
+class FieldValue(Generic[T_co]):
     """A value, and the field that gave it."""
 
     field: str
@@ -32,7 +32,7 @@ class Given(Generic[T_co]):
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class BudgetRequest:
     """What a request says of its thinking; None where it says nothing.
 
     Attributes:
@@ -45,28 +45,28 @@ class Asked:
         finer: texts, and what to do at the edges.
     """
 
-    maximum: Given[int] | None = None
-    minimum: Given[int] | None = None
-    continuations: Given[int] | None = None
-    tier: Given[str] | None = None
-    effort: Given[Effort] | None = None
-    switch: Given[bool] | None = None
+    maximum: FieldValue[int] | None = None
+    minimum: FieldValue[int] | None = None
+    continuations: FieldValue[int] | None = None
+    tier: FieldValue[str] | None = None
+    effort: FieldValue[Effort] | None = None
+    switch: FieldValue[bool] | None = None
     finer: Thinking = NOTHING_FINER
 
     @property
-    def number(self) -> Given[int] | None:
+    def number(self) -> FieldValue[int] | None:
         """A number that it names; the maximum before others."""
         return self.maximum or self.minimum or self.continuations
 
 
-def read_asked(request: Generation) -> Asked:
+def read_budget_request(request: Generation) -> BudgetRequest:
     """Read every spelling.
 
     Raises:
         BadRequest: if two fields contradict each other; both are named.
     """
     thinking = request.thinking or Thinking()
-    asked = Asked(
+    asked = BudgetRequest(
         maximum=_agreed(_maxima(request)),
         minimum=_agreed(
             _some(
@@ -86,7 +86,7 @@ def read_asked(request: Generation) -> Asked:
     return asked
 
 
-def read_shown(request: ChatRequest) -> Given[bool] | None:
+def read_shown(request: ChatRequest) -> FieldValue[bool] | None:
     """Whether the response is to have the thinking; None if the request does not say.
 
     Raises:
@@ -103,7 +103,7 @@ def read_shown(request: ChatRequest) -> Given[bool] | None:
     )
 
 
-def contradiction(one: Given[object], other: Given[object]) -> BadRequest:
+def contradiction(one: FieldValue[object], other: FieldValue[object]) -> BadRequest:
     """The error of two fields that cannot both hold."""
     return BadRequest(
         f"'{one.field}' is {_shown(one)}, but '{other.field}' is {_shown(other)}: "
@@ -112,7 +112,7 @@ def contradiction(one: Given[object], other: Given[object]) -> BadRequest:
     )
 
 
-def _maxima(request: Generation) -> Iterator[Given[int]]:
+def _maxima(request: Generation) -> Iterator[FieldValue[int]]:
     return _some(
         {
             "max_thinking_tokens": request.max_thinking_tokens,
@@ -128,14 +128,14 @@ def _maxima(request: Generation) -> Iterator[Given[int]]:
     )
 
 
-def _tier(request: Generation) -> Given[str] | None:
+def _tier(request: Generation) -> FieldValue[str] | None:
     if request.budget_tier is not None:
-        return Given("budget_tier", request.budget_tier)
+        return FieldValue("budget_tier", request.budget_tier)
     auto = request.thinking is not None and request.thinking.type in ROUTED
-    return Given("thinking.type", AUTO) if auto else None
+    return FieldValue("thinking.type", AUTO) if auto else None
 
 
-def _efforts(request: Generation) -> Iterator[Given[Effort]]:
+def _efforts(request: Generation) -> Iterator[FieldValue[Effort]]:
     return _some(
         {
             "reasoning_effort": request.reasoning_effort,
@@ -145,7 +145,7 @@ def _efforts(request: Generation) -> Iterator[Given[Effort]]:
     )
 
 
-def _switches(request: Generation) -> Iterator[Given[bool]]:
+def _switches(request: Generation) -> Iterator[FieldValue[bool]]:
     kind = (request.thinking or Thinking()).type
     template = request.template_switches
     return _some(
@@ -160,11 +160,11 @@ def _switches(request: Generation) -> Iterator[Given[bool]]:
     )
 
 
-def _some(values: Mapping[str, T | None]) -> Iterator[Given[T]]:
-    return (Given(field, value) for field, value in values.items() if value is not None)
+def _some(values: Mapping[str, T | None]) -> Iterator[FieldValue[T]]:
+    return (FieldValue(field, value) for field, value in values.items() if value is not None)
 
 
-def _agreed(given: Iterator[Given[T]]) -> Given[T] | None:
+def _agreed(given: Iterator[FieldValue[T]]) -> FieldValue[T] | None:
     """The one value that fields of the same meaning give."""
     first = next(given, None)
     for other in given:
@@ -173,7 +173,7 @@ def _agreed(given: Iterator[Given[T]]) -> Given[T] | None:
     return first
 
 
-def _check_switch(asked: Asked) -> None:
+def _check_switch(asked: BudgetRequest) -> None:
     """Refuse numbers that contradict the switch."""
     if asked.switch is None:
         return
@@ -186,7 +186,7 @@ def _check_switch(asked: Asked) -> None:
             raise contradiction(number, asked.switch)
 
 
-def _shown(given: Given[object]) -> str:
+def _shown(given: FieldValue[object]) -> str:
     """The value as the client wrote it."""
     if not isinstance(given.value, bool):
         return str(given.value)

@@ -6,10 +6,10 @@ from typing import NamedTuple
 
 from proctor.budget import ThinkingBudget
 from proctor.server.config.budgets import AUTO, CUSTOM, Tier
-from proctor.server.config.section import either
+from proctor.server.config.section import coalesce
 from proctor.server.config.settings import Settings
 from proctor.server.errors import BadRequest
-from proctor.server.generation.budget_request import Asked, Given, contradiction
+from proctor.server.generation.budget_request import BudgetRequest, FieldValue, contradiction
 from proctor.server.schemas.responses import Source
 
 TURN = "turn"
@@ -73,7 +73,7 @@ class Resolution:
     tier: Tier | None
     source: Source
     field: str | None
-    request: Asked
+    request: BudgetRequest
     clamped_by: tuple[str, ...] = ()
     capped_by: tuple[str, ...] = ()
 
@@ -143,7 +143,7 @@ def ceilings(settings: Settings) -> tuple[Ceiling, ...]:
     return (Ceiling("operator", operator.max_thinking_tokens, operator.tier),)
 
 
-def wants_router(asked: Asked, settings: Settings) -> bool:
+def wants_router(asked: BudgetRequest, settings: Settings) -> bool:
     """Whether the router is to choose the tier.
 
     It does if it is asked for by name and no effort is given, and, where it is
@@ -157,7 +157,7 @@ def wants_router(asked: Asked, settings: Settings) -> bool:
 
 
 def resolve(
-    asked: Asked, settings: Settings, level: str | None, above: Sequence[Ceiling]
+    asked: BudgetRequest, settings: Settings, level: str | None, above: Sequence[Ceiling]
 ) -> Resolution:
     """The budget of a request: number over effort or tier over router over default.
 
@@ -183,7 +183,7 @@ def resolve(
 
 
 def _build(
-    asked: Asked, settings: Settings, tier: Tier | None, source: Source, field: str | None
+    asked: BudgetRequest, settings: Settings, tier: Tier | None, source: Source, field: str | None
 ) -> Resolution:
     default = settings.budget.to_budget()
     base = default if tier is None else tier.to_budget(default)
@@ -191,14 +191,14 @@ def _build(
     return Resolution(budget, budget, tier, source, field, asked)
 
 
-def _forbids(asked: Asked) -> bool:
+def _forbids(asked: BudgetRequest) -> bool:
     """Whether a request says by itself that there is to be no thinking."""
     switched_off = asked.switch is not None and not asked.switch.value
     return switched_off or (asked.maximum is not None and asked.maximum.value == 0)
 
 
 def _choose(
-    asked: Asked, settings: Settings, level: str | None
+    asked: BudgetRequest, settings: Settings, level: str | None
 ) -> tuple[Tier | None, Source, str | None]:
     """The tier, what decided for it, and the field that did."""
     named = _named(asked, settings)
@@ -215,7 +215,7 @@ def _choose(
     return settings.tier(settings.default_tier), Source.DEFAULT, None
 
 
-def _named(asked: Asked, settings: Settings) -> tuple[Tier, Source, str] | None:
+def _named(asked: BudgetRequest, settings: Settings) -> tuple[Tier, Source, str] | None:
     """The tier that the request names, by itself or by an effort."""
     tier, effort = asked.tier, asked.effort
     if tier is not None and tier.value == AUTO:
@@ -233,7 +233,7 @@ def _named(asked: Asked, settings: Settings) -> tuple[Tier, Source, str] | None:
     return None
 
 
-def _known(given: Given[str], name: str, settings: Settings) -> Tier:
+def _known(given: FieldValue[str], name: str, settings: Settings) -> Tier:
     tier = settings.tier(name)
     if tier is None:
         names = ", ".join([AUTO, *(tier.name for tier in settings.tiers)])
@@ -243,13 +243,13 @@ def _known(given: Given[str], name: str, settings: Settings) -> Tier:
     return tier
 
 
-def _check_switch(asked: Asked, tier: Tier, named_by: Given[object]) -> None:
+def _check_switch(asked: BudgetRequest, tier: Tier, named_by: FieldValue[object]) -> None:
     """Refuse a switch that contradicts the tier named."""
     if asked.switch is not None and asked.switch.value is not tier.thinks:
         raise contradiction(named_by, asked.switch)
 
 
-def _routed(asked: Asked, settings: Settings, level: str) -> Tier:
+def _routed(asked: BudgetRequest, settings: Settings, level: str) -> Tier:
     """The tier of a level, or the next above that allows what the request insists on."""
     sent_back = asked.continuations is not None and asked.continuations.value > 0
     least = 1 if asked.switch is not None or sent_back else 0
@@ -262,7 +262,7 @@ def _routed(asked: Asked, settings: Settings, level: str) -> Tier:
     return settings.tiers[-1]
 
 
-def _check_minimum(asked: Asked, tier: Tier | None) -> None:
+def _check_minimum(asked: BudgetRequest, tier: Tier | None) -> None:
     """Refuse a minimum that is over the maximum of the tier named."""
     named_by = asked.tier or asked.effort
     if tier is None or asked.minimum is None or asked.maximum is not None or named_by is None:
@@ -271,7 +271,7 @@ def _check_minimum(asked: Asked, tier: Tier | None) -> None:
         raise contradiction(asked.minimum, named_by)
 
 
-def _override(base: ThinkingBudget, asked: Asked) -> ThinkingBudget:
+def _override(base: ThinkingBudget, asked: BudgetRequest) -> ThinkingBudget:
     """The base, with what the request says in its place."""
     cap, minimum, finer = _cap(base, asked), asked.minimum, asked.finer
     texts = finer.continuation_text
@@ -281,14 +281,14 @@ def _override(base: ThinkingBudget, asked: Asked) -> ThinkingBudget:
         max_tokens=cap,
         continuations=_continuations(base, asked, cap),
         continuation_texts=base.continuation_texts if texts is None else tuple(texts),
-        wrap_up_text=either(base.wrap_up_text, finer.wrap_up_text),
-        on_loop=either(base.on_loop, finer.on_loop),
-        landing=either(base.landing, finer.landing),
+        wrap_up_text=coalesce(base.wrap_up_text, finer.wrap_up_text),
+        on_loop=coalesce(base.on_loop, finer.on_loop),
+        landing=coalesce(base.landing, finer.landing),
         opens=asked.switch is not None and asked.switch.value,
     )
 
 
-def _cap(base: ThinkingBudget, asked: Asked) -> int | None:
+def _cap(base: ThinkingBudget, asked: BudgetRequest) -> int | None:
     if _forbids(asked):
         return 0
     if asked.maximum is not None:
@@ -298,7 +298,7 @@ def _cap(base: ThinkingBudget, asked: Asked) -> int | None:
     return base.max_tokens
 
 
-def _continuations(base: ThinkingBudget, asked: Asked, cap: int | None) -> int:
+def _continuations(base: ThinkingBudget, asked: BudgetRequest, cap: int | None) -> int:
     if asked.continuations is not None:
         return asked.continuations.value
     return 0 if cap == 0 else base.continuations
@@ -312,7 +312,7 @@ def _lowered(resolution: Resolution, ceiling: Ceiling, settings: Settings) -> Re
     asked = resolution.request
     if asked.minimum is not None:
         least = min(asked.minimum.value, highest.cap)
-        asked = replace(asked, minimum=Given(asked.minimum.field, int(least)))
+        asked = replace(asked, minimum=FieldValue(asked.minimum.field, int(least)))
     if not highest.thinks:
         asked = replace(asked, continuations=None)
     budget = _build(asked, settings, highest, resolution.source, resolution.field).budget

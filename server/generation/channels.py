@@ -8,10 +8,10 @@ from itertools import groupby
 from typing import NamedTuple
 
 from proctor.budget import EndReason, Label, Labelled, Machine, Outcome, TokenBudget, replay
-from proctor.server.engines.base import Codec, Detokenizer, Job, ModelInfo, Score
+from proctor.server.engines.base import Codec, Detokenizer, Job, ModelInfo, TokenLogprob
 from proctor.server.engines.tool_calls import CallDelta
 from proctor.server.generation.answer_text import AnswerText
-from proctor.server.generation.forced_spans import Block, ForcedSpan, locate
+from proctor.server.generation.forced_spans import ForcedSpan, ThinkingBlock, locate
 
 
 class Channel(StrEnum):
@@ -21,14 +21,14 @@ class Channel(StrEnum):
     ANSWER = "answer"
 
 
-class Used(NamedTuple):
+class TokenUsage(NamedTuple):
     """What one choice has used so far, in tokens."""
 
     tokens: int
     thinking: int
 
 
-class Piece(NamedTuple):
+class TextDelta(NamedTuple):
     """Some text of one channel of one choice.
 
     Attributes:
@@ -40,17 +40,17 @@ class Piece(NamedTuple):
     choice: int
     channel: Channel
     text: str
-    scores: tuple[Score, ...] = ()
+    scores: tuple[TokenLogprob, ...] = ()
     token_ids: tuple[int, ...] = ()
-    used: Used | None = None
+    used: TokenUsage | None = None
 
 
-class Call(NamedTuple):
+class ToolCallDelta(NamedTuple):
     """Some of a tool call in one choice's answer."""
 
     choice: int
     delta: CallDelta
-    used: Used | None = None
+    used: TokenUsage | None = None
 
     @property
     def channel(self) -> Channel:
@@ -58,7 +58,7 @@ class Call(NamedTuple):
         return Channel.ANSWER
 
 
-class Channels:
+class ChannelSplitter:
     """Folds one choice's tokens into pieces of text and tool calls, exact at the markers.
 
     Where attempts to close may be turned down, the account needs the engine's
@@ -108,9 +108,9 @@ class Channels:
         self._detokenizer: Detokenizer | None = None
         self._channel = Channel.ANSWER
         self._labelled = 0
-        self._blocks: list[Block] = []
-        self._unlabelled: deque[Score] = deque()
-        self._untold: list[Score] = []
+        self._blocks: list[ThinkingBlock] = []
+        self._unlabelled: deque[TokenLogprob] = deque()
+        self._untold: list[TokenLogprob] = []
         self.tokens: list[int] = []
         self.answer_tokens = 0
 
@@ -120,9 +120,9 @@ class Channels:
         return self._machine.tokens
 
     @property
-    def used(self) -> Used:
+    def used(self) -> TokenUsage:
         """Tokens so far."""
-        return Used(len(self.tokens), self.thinking_tokens)
+        return TokenUsage(len(self.tokens), self.thinking_tokens)
 
     @property
     def calls(self) -> int:
@@ -134,7 +134,9 @@ class Channels:
         """Whether the answer has come to a stop string."""
         return self._answer.stopped
 
-    def push(self, token_ids: Sequence[int], scores: Sequence[Score] = ()) -> list[Piece | Call]:
+    def push(
+        self, token_ids: Sequence[int], scores: Sequence[TokenLogprob] = ()
+    ) -> list[TextDelta | ToolCallDelta]:
         """What is certain after these tokens.
 
         Args:
@@ -159,11 +161,11 @@ class Channels:
         )
         return [*(machine.turn_down() if turned_down else ()), *machine.advance(token)]
 
-    def stop(self) -> list[Piece | Call]:
+    def stop(self) -> list[TextDelta | ToolCallDelta]:
         """What there is to tell after the text has stopped; nothing more may follow."""
         return []
 
-    def close(self, *, cut: bool = False) -> list[Piece | Call]:
+    def close(self, *, cut: bool = False) -> list[TextDelta | ToolCallDelta]:
         """What was held back, because no token follows.
 
         Args:
@@ -191,8 +193,8 @@ class Channels:
         """Where in the text of the thinking its forced tokens stand; nothing if it has no text."""
         return locate(outcome.forced_runs, self._blocks, self.tokens, self._codec)
 
-    def _pieces(self, labelled: list[Labelled]) -> list[Piece | Call]:
-        pieces: list[Piece | Call] = []
+    def _pieces(self, labelled: list[Labelled]) -> list[TextDelta | ToolCallDelta]:
+        pieces: list[TextDelta | ToolCallDelta] = []
         for label, run in groupby(labelled, key=_kind):
             items = [*run]
             ids = [item.token for item in items if item.token is not None]
@@ -207,34 +209,36 @@ class Channels:
             pieces += self._identify(found)
         return pieces
 
-    def _identify(self, found: list[Piece | Call]) -> list[Piece | Call]:
+    def _identify(self, found: list[TextDelta | ToolCallDelta]) -> list[TextDelta | ToolCallDelta]:
         """Give the last piece the ids of all tokens up to here that none has told."""
         last = found[-1] if found and self._with_ids else None
-        if isinstance(last, Piece):
+        if isinstance(last, TextDelta):
             told, self._identified = self._identified, self._labelled
             found[-1] = last._replace(token_ids=tuple(self.tokens[told : self._labelled]))
         return found
 
-    def _fragment(self, label: Label, text: bytes) -> list[Piece | Call]:
+    def _fragment(self, label: Label, text: bytes) -> list[TextDelta | ToolCallDelta]:
         """Text out of a token that is a marker's for the rest; no token of its channel."""
         pieces = self._end_run()
         said = text.decode(errors="ignore")
         self._channel = Channel.ANSWER if label is Label.ANSWER else Channel.REASONING
         if label is Label.THINKING:
             at = self._labelled
-            self._blocks.append(Block((), at, at, said))
+            self._blocks.append(ThinkingBlock((), at, at, said))
         elif self._job.budget.bound:
             return pieces  # the grammar binds from the next token on
         return pieces + self._text(said, [])
 
-    def _decode(self, label: Label, ids: list[int], scores: list[Score]) -> list[Piece | Call]:
+    def _decode(
+        self, label: Label, ids: list[int], scores: list[TokenLogprob]
+    ) -> list[TextDelta | ToolCallDelta]:
         eos = self._model.markers.eos
         if self._detokenizer is None:
             special = label is Label.ANSWER and self._answer.holds_calls
             self._detokenizer = self._codec.detokenizer(self._after, special=special)
             self._channel = Channel.ANSWER if label is Label.ANSWER else Channel.REASONING
             if label is Label.THINKING:
-                self._blocks.append(Block(self._after, self._labelled, self._labelled))
+                self._blocks.append(ThinkingBlock(self._after, self._labelled, self._labelled))
         if label is Label.ANSWER:
             self.answer_tokens += len(ids)
         else:
@@ -244,7 +248,9 @@ class Channels:
         ids = [token for token in ids if token not in eos]
         return self._answered(self._detokenizer, ids)
 
-    def _answered(self, detokenizer: Detokenizer, ids: list[int]) -> list[Piece | Call]:
+    def _answered(
+        self, detokenizer: Detokenizer, ids: list[int]
+    ) -> list[TextDelta | ToolCallDelta]:
         """The text of tokens of one channel, in the steps that its readers ask for."""
         until = self._answer.unstopped if self._channel is Channel.ANSWER else 0
         steps = [ids[:until], ids[until:]] if 0 < until < len(ids) else [ids]
@@ -253,20 +259,20 @@ class Channels:
             steps = [[token] for token in ids]
         return [item for step in steps for item in self._text(detokenizer.push(step), step)]
 
-    def _cross(self, marker: list[int]) -> list[Piece | Call]:
+    def _cross(self, marker: list[int]) -> list[TextDelta | ToolCallDelta]:
         pieces = self._end_run() + self._last_scores()
         self._after = marker
         self._answer.after_marker()
         return pieces
 
-    def _end_run(self) -> list[Piece | Call]:
+    def _end_run(self) -> list[TextDelta | ToolCallDelta]:
         """Give what the detokenizer holds; the next token begins a fresh one."""
         if self._detokenizer is None:
             return []
         text, self._detokenizer = self._detokenizer.close(), None
         return self._text(text, [])
 
-    def _text(self, text: str, ids: Sequence[int]) -> list[Piece | Call]:
+    def _text(self, text: str, ids: Sequence[int]) -> list[TextDelta | ToolCallDelta]:
         if self._channel is Channel.REASONING:
             return [self._piece(text)] if text else []
         found = self._found(self._answer.push(text, ids))
@@ -274,17 +280,17 @@ class Channels:
             self._untold.clear()
         return found
 
-    def _found(self, found: Sequence[str | CallDelta]) -> list[Piece | Call]:
+    def _found(self, found: Sequence[str | CallDelta]) -> list[TextDelta | ToolCallDelta]:
         return [
-            self._piece(item) if isinstance(item, str) else Call(self._index, item)
+            self._piece(item) if isinstance(item, str) else ToolCallDelta(self._index, item)
             for item in found
         ]
 
-    def _piece(self, text: str) -> Piece:
+    def _piece(self, text: str) -> TextDelta:
         scores, self._untold = tuple(self._untold), []
-        return Piece(self._index, self._channel, text, scores)
+        return TextDelta(self._index, self._channel, text, scores)
 
-    def _last_scores(self) -> list[Piece | Call]:
+    def _last_scores(self) -> list[TextDelta | ToolCallDelta]:
         """Of tokens that no text came of, as of a character that was never finished."""
         return [self._piece("")] if self._untold else []
 

@@ -19,7 +19,7 @@ EVERYBODY = ""
 
 
 @dataclass(frozen=True, slots=True)
-class Terms:
+class RequestContext:
     """What holds for one request, whatever it asks for.
 
     Attributes:
@@ -37,7 +37,7 @@ class Terms:
     event_names: bool | None = None
 
     @classmethod
-    def of(cls, request: Request, limits: Limits) -> "Terms":
+    def of(cls, request: Request, limits: Limits) -> "RequestContext":
         """From the request's headers and the operator's limits.
 
         Raises:
@@ -53,7 +53,7 @@ class Terms:
         """The key's name; those who wait for the engine take turns by it."""
         return EVERYBODY if self.key is None else self.key.name
 
-    def leaving(self, left: Mapping[str, str]) -> "Terms":
+    def leaving(self, left: Mapping[str, str]) -> "RequestContext":
         """The same, once it is known what the key has left."""
         return replace(self, left=left)
 

@@ -9,7 +9,7 @@ from proctor.server.engines.base import Codec
 
 
 @dataclass(slots=True)
-class Block:
+class ThinkingBlock:
     """One stretch of thinking among the tokens of a choice.
 
     Attributes:
@@ -44,7 +44,7 @@ class ForcedSpan(NamedTuple):
 
 def locate(
     runs: Iterable[ForcedRun],
-    blocks: Sequence[Block],
+    blocks: Sequence[ThinkingBlock],
     tokens: Sequence[int],
     codec: Codec,
     *,

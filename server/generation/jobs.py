@@ -16,7 +16,7 @@ from proctor.server.config.settings import Settings
 from proctor.server.engines.base import Engine, Job, Prompt, Sampling
 from proctor.server.engines.tool_calls import Constraint, Kind
 from proctor.server.errors import BadRequest, ContextTooLong
-from proctor.server.generation.budget_request import Given
+from proctor.server.generation.budget_request import FieldValue
 from proctor.server.generation.budget_resolution import PRICE, ROOM, Resolution
 from proctor.server.generation.prompt import check_room
 from proctor.server.pricing import affordable
@@ -27,7 +27,7 @@ INT64_LEAST = -(2**63)
 
 
 @dataclass(frozen=True, slots=True)
-class Draft:
+class JobSpec:
     """What a request's jobs are made of.
 
     Attributes:
@@ -46,13 +46,13 @@ class Draft:
     resolution: Resolution
     prompt: Prompt
     field: str
-    max_tokens: Given[int] | None
+    max_tokens: FieldValue[int] | None
     constraint: Constraint | None = None
     first: int = 0
 
 
 def make_jobs(
-    draft: Draft, engine: Engine, settings: Settings
+    draft: JobSpec, engine: Engine, settings: Settings
 ) -> tuple[tuple[Job, ...], tuple[str, ...]]:
     """One job for each choice, and what cut the budget that was asked for.
 
@@ -84,7 +84,7 @@ def make_jobs(
     return jobs, resolution.clamped_by
 
 
-def _tokens_left(draft: Draft, context: int) -> int:
+def _tokens_left(draft: JobSpec, context: int) -> int:
     """The tokens that each choice may have: what was asked for, or all that is left.
 
     Raises:
@@ -98,7 +98,7 @@ def _tokens_left(draft: Draft, context: int) -> int:
     return left if asked is None else asked.value
 
 
-def _at_price(max_tokens: int, draft: Draft, prices: Prices | None) -> int:
+def _at_price(max_tokens: int, draft: JobSpec, prices: Prices | None) -> int:
     """As many of `max_tokens` as the tier's price pays for.
 
     Raises:
@@ -117,7 +117,7 @@ def _at_price(max_tokens: int, draft: Draft, prices: Prices | None) -> int:
     return max_tokens if most is None else min(max_tokens, most)
 
 
-def _answer_minimum(draft: Draft, max_tokens: int, markers: Markers) -> int:
+def _answer_minimum(draft: JobSpec, max_tokens: int, markers: Markers) -> int:
     """The answer tokens before which no end of turn is sampled.
 
     Raises:
@@ -141,7 +141,7 @@ def _answer_minimum(draft: Draft, max_tokens: int, markers: Markers) -> int:
     return max_tokens if request.ignore_eos else wanted["min_tokens"]
 
 
-def _room(draft: Draft, max_tokens: int, markers: Markers, settings: Settings) -> int:
+def _room(draft: JobSpec, max_tokens: int, markers: Markers, settings: Settings) -> int:
     """Return the thinking tokens that `max_tokens` leaves beside the answer."""
     reserve = answer_reserve(max_tokens, **settings.answer_reserve.model_dump())
     reserve = max(reserve, draft.request.min_tokens or 0)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from proctor.router import Classifier, Conversation, Turn, UnknownClassifier, Verdict, decide, load
 from proctor.server.config.budgets import RouterSettings
-from proctor.server.config.settings import BadSettings
+from proctor.server.config.settings import ConfigError
 from proctor.server.schemas.generation import ChatRequest
 
 
@@ -43,7 +43,7 @@ class Router:
         try:
             router = cls(load(settings.classifier), settings)
         except UnknownClassifier as error:
-            raise BadSettings(f"router.classifier: {error}") from error
+            raise ConfigError(f"router.classifier: {error}") from error
         # Weights and word lists are read at the first prompt, which should be nobody's.
         router.sort_conversation(Conversation.of(""))
         return router

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
 from proctor.budget import EndReason, Outcome
-from proctor.server.engines.base import Engine, Finish, Job, Score
+from proctor.server.engines.base import Engine, Finish, Job, TokenLogprob
 from proctor.server.errors import SOON, ApiError, EngineUnavailable, Unavailable
-from proctor.server.fair_queue import Line
-from proctor.server.generation.channels import Call, Channels, Piece, Used
-from proctor.server.generation.context import Terms
+from proctor.server.fair_queue import FairQueue
+from proctor.server.generation.channels import ChannelSplitter, TextDelta, TokenUsage, ToolCallDelta
+from proctor.server.generation.context import RequestContext
 from proctor.server.generation.forced_spans import ForcedSpan
 
 UNFINISHED = {
@@ -26,11 +26,11 @@ UNFINISHED = {
 PROGRESS_SECONDS = 0.5
 
 
-class PromptScores(NamedTuple):
+class PromptLogprobs(NamedTuple):
     """How likely one choice's prompt is: scores of its tokens but the first."""
 
     choice: int
-    scores: Sequence[Score]
+    scores: Sequence[TokenLogprob]
 
 
 class Progress(NamedTuple):
@@ -38,18 +38,18 @@ class Progress(NamedTuple):
 
     choice: int
     tokens: int
-    used: Used | None = None
+    used: TokenUsage | None = None
 
 
-Text = Piece | Call | PromptScores
+OutputItem = TextDelta | ToolCallDelta | PromptLogprobs
 """What is told of a choice in the end."""
 
-Told = Text | Progress
+StreamItem = OutputItem | Progress
 """What is told of a choice while it runs."""
 
 
 @dataclass(frozen=True, slots=True)
-class End:
+class ChoiceResult:
     """The account of one choice.
 
     Attributes:
@@ -73,15 +73,15 @@ class End:
     token_ids: Sequence[int] = ()
 
     @property
-    def used(self) -> Used:
+    def used(self) -> TokenUsage:
         """What it has used."""
-        return Used(self.tokens, self.outcome.tokens)
+        return TokenUsage(self.tokens, self.outcome.tokens)
 
 
-class Account(Protocol):
+class ChoiceObserver(Protocol):
     """Keeps the books of one request."""
 
-    def begin(self, choice: int, so_far: "Callable[[], End]") -> None:
+    def begin(self, choice: int, so_far: "Callable[[], ChoiceResult]") -> None:
         """A choice enters the engine.
 
         Args:
@@ -101,16 +101,16 @@ class Account(Protocol):
     def stop(self, choice: int) -> None:
         """A choice has left the engine."""
 
-    def record(self, end: End) -> None:
+    def record(self, end: ChoiceResult) -> None:
         """A choice that had begun has ended, failed or been cancelled."""
 
 
-class Crew:
+class TaskPool:
     """The running tasks that generate: so many at a time, and all ended by a server that stops."""
 
-    def __init__(self, line: Line) -> None:
+    def __init__(self, line: FairQueue) -> None:
         self._line = line
-        self._tasks: set[asyncio.Task[End]] = set()
+        self._tasks: set[asyncio.Task[ChoiceResult]] = set()
         self._over = False
         self._alarms: set[Callable[[], None]] = set()
 
@@ -123,8 +123,8 @@ class Crew:
         self._line.check()
 
     async def start(
-        self, works: Sequence[Coroutine[Any, Any, End]], terms: Terms
-    ) -> list[asyncio.Task[End]]:
+        self, works: Sequence[Coroutine[Any, Any, ChoiceResult]], terms: RequestContext
+    ) -> list[asyncio.Task[ChoiceResult]]:
         """Wait in line until all of `works` can run, and run each in a task that is kept.
 
         Raises:
@@ -145,7 +145,7 @@ class Crew:
             task.add_done_callback(lambda _: self._line.leave(since))
         return tasks
 
-    async def _enter(self, terms: Terms, size: int) -> float:
+    async def _enter(self, terms: RequestContext, size: int) -> float:
         try:
             async with asyncio.timeout_at(terms.deadline) as limit:
                 with self.alarm(lambda: None if limit.expired() else limit.reschedule(0)):
@@ -186,7 +186,7 @@ class Choice:
         engine: Engine,
         job: Job,
         index: int,
-        channels: Channels,
+        channels: ChannelSplitter,
         *,
         progress: bool = False,
         counted: bool = False,
@@ -210,7 +210,9 @@ class Choice:
         self._told_at = 0.0
         self._told = 0
 
-    async def run(self, emit: Callable[[Told], None], account: Account) -> End:
+    async def run(
+        self, emit: Callable[[StreamItem], None], account: ChoiceObserver
+    ) -> ChoiceResult:
         """Generate, and hand out each piece of text at once.
 
         Args:
@@ -234,7 +236,9 @@ class Choice:
         account.record(end)
         return end
 
-    async def _generate(self, emit: Callable[[Told], None], account: Account) -> Finish:
+    async def _generate(
+        self, emit: Callable[[StreamItem], None], account: ChoiceObserver
+    ) -> Finish:
         channels = self._channels
         finish = Finish.ABORT
         async with aclosing(self._engine.generate(self._job)) as deltas:
@@ -242,7 +246,7 @@ class Choice:
                 if not channels.tokens:
                     account.prefilled(self._index, delta.cached)
                 if delta.prompt_scores is not None:
-                    emit(PromptScores(self._index, delta.prompt_scores))
+                    emit(PromptLogprobs(self._index, delta.prompt_scores))
                 for item in channels.push(delta.token_ids, delta.scores):
                     emit(self._count(item))
                 if self._progress:
@@ -258,19 +262,19 @@ class Choice:
             emit(self._count(item))
         return Finish.STOP if channels.stopped else finish
 
-    def _count(self, item: Piece | Call | Progress) -> Told:
+    def _count(self, item: TextDelta | ToolCallDelta | Progress) -> StreamItem:
         return item._replace(used=self._channels.used) if self._counted else item
 
-    def _tell_progress(self, emit: Callable[[Told], None]) -> None:
+    def _tell_progress(self, emit: Callable[[StreamItem], None]) -> None:
         now, tokens = time.monotonic(), self._channels.thinking_tokens
         if tokens > self._told and now >= self._told_at + PROGRESS_SECONDS:
             self._told_at, self._told = now, tokens
             emit(self._count(Progress(self._index, tokens)))
 
-    def _so_far(self) -> End:
+    def _so_far(self) -> ChoiceResult:
         channels = self._channels
         outcome = Outcome(channels.thinking_tokens, (), 0, EndReason.CANCELLED, {})
-        return End(
+        return ChoiceResult(
             self._index,
             Finish.ABORT,
             outcome,
@@ -280,24 +284,24 @@ class Choice:
             channels.calls,
         )
 
-    async def _broken_off(self) -> End:
+    async def _broken_off(self) -> ChoiceResult:
         """The account of a choice that did not come to its end, as far as it can be had."""
         try:
             return await self._end(Finish.ABORT)
         except Exception:
             return self._account(Finish.ABORT, None)
 
-    async def _end(self, finish: Finish) -> End:
+    async def _end(self, finish: Finish) -> ChoiceResult:
         attempts = await self._engine.attempts(self._job)
         if not self._job.budget.demands_thinking:
             return self._account(finish, attempts)
         # The other streams must not wait while a long thinking is gone through again.
         return await asyncio.to_thread(self._account, finish, attempts)
 
-    def _account(self, finish: Finish, attempts: frozenset[int] | None) -> End:
+    def _account(self, finish: Finish, attempts: frozenset[int] | None) -> ChoiceResult:
         channels = self._channels
         outcome = channels.outcome(UNFINISHED[finish], attempts)
-        return End(
+        return ChoiceResult(
             self._index,
             finish,
             outcome,
@@ -310,8 +314,8 @@ class Choice:
 
 
 async def generate(
-    choices: Sequence[Choice], crew: Crew, account: Account, terms: Terms
-) -> AsyncGenerator[Told | End, None]:
+    choices: Sequence[Choice], crew: TaskPool, account: ChoiceObserver, terms: RequestContext
+) -> AsyncGenerator[StreamItem | ChoiceResult, None]:
     """Run the choices side by side; what there is to tell as it comes, and each choice's end.
 
     Every choice runs in a task of its own: closing this generator cancels it
@@ -324,7 +328,7 @@ async def generate(
         EngineUnavailable: if the engine cannot go on.
         DesyncError: if the engine did not enforce a budget.
     """
-    queue: asyncio.Queue[Told | asyncio.Task[End] | ApiError] = asyncio.Queue()
+    queue: asyncio.Queue[StreamItem | asyncio.Task[ChoiceResult] | ApiError] = asyncio.Queue()
     tasks = await crew.start([choice.run(queue.put_nowait, account) for choice in choices], terms)
     for task in tasks:
         task.add_done_callback(queue.put_nowait)

@@ -4,14 +4,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from proctor.server.accounting.cost import Bill
+from proctor.server.accounting.cost import RequestCost
 from proctor.server.generation.admission import Admission
-from proctor.server.generation.channels import Used
-from proctor.server.generation.runner import End
+from proctor.server.generation.channels import TokenUsage
+from proctor.server.generation.runner import ChoiceResult
 
 
 @dataclass(frozen=True, slots=True)
-class Reply:
+class ResponseRenderer:
     """What is the same in all that is said about one request.
 
     Attributes:
@@ -26,13 +26,13 @@ class Reply:
     created: int
     model: str
     admission: Admission
-    bill: Bill
+    bill: RequestCost
 
     def envelope(self, kind: str) -> dict[str, Any]:
         """What stands in every piece of it."""
         return {"id": self.id, "object": kind, "created": self.created, "model": self.model}
 
-    def thinking(self, end: End) -> dict[str, Any]:
+    def thinking(self, end: ChoiceResult) -> dict[str, Any]:
         """What became of one choice's thinking."""
         outcome, tier = end.outcome, self.admission.resolution.tier
         return {
@@ -48,23 +48,23 @@ class Reply:
             "clamped": self.admission.clamped[end.choice],
         }
 
-    def accounts(self, ends: Sequence[End]) -> dict[str, Any]:
+    def accounts(self, ends: Sequence[ChoiceResult]) -> dict[str, Any]:
         """What was used, and what it costs."""
         prompt = self.admission.prompt_tokens
         used = [end.used for end in ends]
         tokens, thinking = (sum(each) for each in zip(*used, strict=True))
-        usage = _usage(prompt, Used(tokens, thinking))
+        usage = _usage(prompt, TokenUsage(tokens, thinking))
         if (cached := self.bill.cached_tokens) is not None:
             usage["prompt_tokens_details"] = {"cached_tokens": cached}
         cost = self.bill.cost(prompt)
         return {"usage": usage, "cost": None if cost is None else cost.to_json()}
 
-    def so_far(self, choice: int, used: Used) -> dict[str, Any]:
+    def so_far(self, choice: int, used: TokenUsage) -> dict[str, Any]:
         """What one choice has used, for a chunk of its own."""
         return {"usage": _usage(len(self.admission.jobs[choice].prompt_ids), used)}
 
 
-def _usage(prompt: int, used: Used) -> dict[str, Any]:
+def _usage(prompt: int, used: TokenUsage) -> dict[str, Any]:
     return {
         "prompt_tokens": prompt,
         "completion_tokens": used.tokens,

@@ -6,20 +6,26 @@ from dataclasses import dataclass
 from typing import Any
 
 from proctor.server.config.reasoning_format import ReasoningFormat
-from proctor.server.engines.base import Score
+from proctor.server.engines.base import TokenLogprob
 from proctor.server.engines.tool_calls import CallDelta
-from proctor.server.generation.channels import Call, Channel, Piece, Used
-from proctor.server.generation.runner import End, Progress, PromptScores, Text, Told
-from proctor.server.renderers.base import Reply
+from proctor.server.generation.channels import Channel, TextDelta, TokenUsage, ToolCallDelta
+from proctor.server.generation.runner import (
+    ChoiceResult,
+    OutputItem,
+    Progress,
+    PromptLogprobs,
+    StreamItem,
+)
+from proctor.server.renderers.base import ResponseRenderer
 from proctor.server.renderers.logprobs import prompt_logprobs
 from proctor.server.renderers.reasoning_format import OWN_KEYS, keys
-from proctor.server.transport.sse import HOLE, Mould, event
+from proctor.server.transport.sse import PLACEHOLDER, SseTemplate, event
 
 LOGPROBS_KEYS = {Channel.ANSWER: "content", Channel.REASONING: "reasoning_content"}
 """Where in `logprobs` a channel's tokens stand."""
 
 
-class Draft:
+class MessageBuilder:
     """One choice's message while it is put together.
 
     Attributes:
@@ -37,11 +43,11 @@ class Draft:
         self._texts: dict[str, list[str]] = {"content": [begun]}
         self._texts |= {key: [] for key in OWN_KEYS[style]}
         self._calls: list[dict[str, Any]] = []
-        self.scores: dict[Channel, list[Score]] = {channel: [] for channel in Channel}
+        self.scores: dict[Channel, list[TokenLogprob]] = {channel: [] for channel in Channel}
 
-    def add(self, item: Piece | Call) -> None:
+    def add(self, item: TextDelta | ToolCallDelta) -> None:
         """Take what comes next."""
-        if isinstance(item, Call):
+        if isinstance(item, ToolCallDelta):
             self._add_call(item.delta)
             return
         for key in keys(item.channel, self._style):
@@ -63,7 +69,7 @@ class Draft:
 
 
 @dataclass(frozen=True, slots=True)
-class Completion(Reply):
+class ChatRenderer(ResponseRenderer):
     """The answer to a chat.
 
     Attributes:
@@ -81,12 +87,12 @@ class Completion(Reply):
     with_ids: bool = False
     echo: str = ""
 
-    def whole(self, told: Iterable[Text], ends: Sequence[End]) -> dict[str, Any]:
+    def whole(self, told: Iterable[OutputItem], ends: Sequence[ChoiceResult]) -> dict[str, Any]:
         """A response that is not streamed."""
-        drafts = [Draft(self.style, self.echo) for _ in ends]
+        drafts = [MessageBuilder(self.style, self.echo) for _ in ends]
         of_prompt: dict[str, Any] = {}
         for item in told:
-            if isinstance(item, PromptScores):
+            if isinstance(item, PromptLogprobs):
                 of_prompt = self._of_prompt(item)
             else:
                 drafts[item.choice].add(item)
@@ -105,7 +111,7 @@ class Completion(Reply):
         envelope = self.envelope("chat.completion")
         return {**envelope, "choices": choices, **told_of_prompt, **self.accounts(ends)}
 
-    def _of_prompt(self, item: PromptScores) -> dict[str, Any]:
+    def _of_prompt(self, item: PromptLogprobs) -> dict[str, Any]:
         most = self.prompt_logprobs or 0
         return {"prompt_logprobs": prompt_logprobs(item.scores, most, self.token_bytes)}
 
@@ -115,20 +121,20 @@ class Completion(Reply):
     def _ids(self, token_ids: Sequence[int]) -> dict[str, Any]:
         return {"token_ids": token_ids} if self.with_ids else {}
 
-    def role(self, index: int, used: Used | None) -> dict[str, Any]:
+    def role(self, index: int, used: TokenUsage | None) -> dict[str, Any]:
         """A choice's first chunk."""
         chunk = self._chunk(index, {"role": "assistant", "content": ""}, used)
         return {**chunk, **self._prompt_ids()}
 
-    def begun(self, index: int, used: Used | None) -> dict[str, Any]:
+    def begun(self, index: int, used: TokenUsage | None) -> dict[str, Any]:
         """A chunk of what a choice's message begins with."""
         return self._chunk(index, {"content": self.echo}, used)
 
     def text(self, index: int, channel: Channel) -> dict[str, Any]:
         """A chunk of text, with a hole where the text goes."""
-        return self._chunk(index, dict.fromkeys(keys(channel, self.style), HOLE))
+        return self._chunk(index, dict.fromkeys(keys(channel, self.style), PLACEHOLDER))
 
-    def piece(self, piece: Piece) -> dict[str, Any]:
+    def piece(self, piece: TextDelta) -> dict[str, Any]:
         """A chunk of text, with its tokens' scores or ids, and what has been used, where told."""
         delta = dict.fromkeys(keys(piece.channel, self.style), piece.text)
         chunk = self._chunk(piece.choice, delta, piece.used)
@@ -137,7 +143,7 @@ class Completion(Reply):
         chunk["choices"][0] |= self._ids(piece.token_ids)
         return chunk
 
-    def call(self, call: Call) -> dict[str, Any]:
+    def call(self, call: ToolCallDelta) -> dict[str, Any]:
         """A chunk of a tool call."""
         return self._chunk(call.choice, {"tool_calls": [_call_delta(call.delta)]}, call.used)
 
@@ -150,7 +156,7 @@ class Completion(Reply):
         }
         return chunk
 
-    def finish(self, end: End, used: Used | None, identified: int) -> dict[str, Any]:
+    def finish(self, end: ChoiceResult, used: TokenUsage | None, identified: int) -> dict[str, Any]:
         """A choice's last chunk, after the ids of so many of its tokens.
 
         Its content is empty: DeepSeek's own loop adds it up unasked.
@@ -163,17 +169,19 @@ class Completion(Reply):
         }
         return chunk
 
-    def usage(self, ends: Sequence[End]) -> dict[str, Any]:
+    def usage(self, ends: Sequence[ChoiceResult]) -> dict[str, Any]:
         """The chunk after all choices, with what they used."""
         return {**self.envelope("chat.completion.chunk"), "choices": [], **self.accounts(ends)}
 
-    def _chunk(self, index: int, delta: dict[str, Any], used: Used | None = None) -> dict[str, Any]:
+    def _chunk(
+        self, index: int, delta: dict[str, Any], used: TokenUsage | None = None
+    ) -> dict[str, Any]:
         empty = dict.fromkeys(OWN_KEYS[self.style])
         choice = {"index": index, "delta": {**empty, **delta}, "finish_reason": None}
         chunk = {**self.envelope("chat.completion.chunk"), "choices": [choice]}
         return chunk if used is None else chunk | self.so_far(index, used)
 
-    def _logprobs(self, scores: Mapping[Channel, Sequence[Score]]) -> dict[str, Any] | None:
+    def _logprobs(self, scores: Mapping[Channel, Sequence[TokenLogprob]]) -> dict[str, Any] | None:
         told = {
             LOGPROBS_KEYS[channel]: [self._logprob(score) for score in of_channel]
             for channel, of_channel in scores.items()
@@ -181,7 +189,7 @@ class Completion(Reply):
         }
         return told or None
 
-    def _logprob(self, score: Score) -> dict[str, Any]:
+    def _logprob(self, score: TokenLogprob) -> dict[str, Any]:
         top = [self._candidate(token, logprob) for token, logprob in score.top]
         return {**self._candidate(score.token, score.logprob), "top_logprobs": top}
 
@@ -190,10 +198,10 @@ class Completion(Reply):
         return {"token": text.decode(errors="replace"), "logprob": logprob, "bytes": [*text]}
 
 
-class EventWriter:
+class ChatSseEncoder:
     """Writes it as server-sent events."""
 
-    def __init__(self, completion: Completion, counted: bool) -> None:
+    def __init__(self, completion: ChatRenderer, counted: bool) -> None:
         """Begin a stream.
 
         Args:
@@ -202,47 +210,47 @@ class EventWriter:
         """
         self._completion = completion
         self._counted = counted
-        self._moulds: dict[tuple[int, Channel], Mould] = {}
+        self._moulds: dict[tuple[int, Channel], SseTemplate] = {}
         self._identified: Counter[int] = Counter()
 
     def begin(self, index: int) -> bytes:
         """See `Writer`."""
-        used = Used(0, 0) if self._counted else None
+        used = TokenUsage(0, 0) if self._counted else None
         first = event(self._completion.role(index, used))
         if not self._completion.echo:
             return first
         return first + event(self._completion.begun(index, used), name=Channel.ANSWER.value)
 
-    def item(self, item: Told) -> bytes:
+    def item(self, item: StreamItem) -> bytes:
         """See `Writer`. The event is named after its channel; there is none if that is hidden."""
         match item:
-            case Call():
+            case ToolCallDelta():
                 return event(self._completion.call(item), name=item.channel.value)
             case Progress():
                 return event(self._completion.progress(item))
-            case PromptScores():
+            case PromptLogprobs():
                 return b""
             case _ if not keys(item.channel, self._completion.style):
                 return b""
-            case Piece(scores=(), used=None, token_ids=()):
+            case TextDelta(scores=(), used=None, token_ids=()):
                 return self._mould(item.choice, item.channel).fill(item.text)
             case _:
                 self._identified[item.choice] += len(item.token_ids)
                 return event(self._completion.piece(item), name=item.channel.value)
 
-    def finish(self, end: End) -> bytes:
+    def finish(self, end: ChoiceResult) -> bytes:
         """See `Writer`."""
         used = end.used if self._counted else None
         return event(self._completion.finish(end, used, self._identified[end.choice]))
 
-    def usage(self, ends: Sequence[End]) -> bytes:
+    def usage(self, ends: Sequence[ChoiceResult]) -> bytes:
         """See `Writer`."""
         return event(self._completion.usage(ends))
 
-    def _mould(self, index: int, channel: Channel) -> Mould:
+    def _mould(self, index: int, channel: Channel) -> SseTemplate:
         mould = self._moulds.get((index, channel))
         if mould is None:
-            mould = Mould(self._completion.text(index, channel), name=channel.value)
+            mould = SseTemplate(self._completion.text(index, channel), name=channel.value)
             self._moulds[index, channel] = mould
         return mould
 

@@ -5,17 +5,17 @@ from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from proctor.server.engines.base import Codec, Score
-from proctor.server.generation.channels import Channel, Piece, Used
-from proctor.server.generation.runner import End, PromptScores, Text, Told
-from proctor.server.renderers.base import Reply
+from proctor.server.engines.base import Codec, TokenLogprob
+from proctor.server.generation.channels import Channel, TextDelta, TokenUsage
+from proctor.server.generation.runner import ChoiceResult, OutputItem, PromptLogprobs, StreamItem
+from proctor.server.renderers.base import ResponseRenderer
 from proctor.server.renderers.logprobs import TextLogprobs, columns, prompt_logprobs
 from proctor.server.schemas.completions import CompletionRequest
-from proctor.server.transport.sse import HOLE, Mould, event
+from proctor.server.transport.sse import PLACEHOLDER, SseTemplate, event
 
 
 @dataclass(frozen=True, slots=True)
-class TextCompletion(Reply):
+class CompletionRenderer(ResponseRenderer):
     """What follows the prompts, in OpenAI's older shape.
 
     Attributes:
@@ -28,14 +28,14 @@ class TextCompletion(Reply):
     codec: Codec
     silent: Collection[int]
 
-    def whole(self, told: Iterable[Text], ends: Sequence[End]) -> dict[str, Any]:
+    def whole(self, told: Iterable[OutputItem], ends: Sequence[ChoiceResult]) -> dict[str, Any]:
         """A response that is not streamed."""
-        pieces: list[list[Piece]] = [[] for _ in ends]
-        of_prompts: dict[int, Sequence[Score]] = {}
+        pieces: list[list[TextDelta]] = [[] for _ in ends]
+        of_prompts: dict[int, Sequence[TokenLogprob]] = {}
         for item in told:
-            if isinstance(item, PromptScores):
+            if isinstance(item, PromptLogprobs):
                 of_prompts[self._prompt(item.choice)] = item.scores
-            elif isinstance(item, Piece):
+            elif isinstance(item, TextDelta):
                 pieces[item.choice].append(item)
         choices = [
             self._whole(end, pieces[end.choice], of_prompts.get(self._prompt(end.choice)))
@@ -43,17 +43,19 @@ class TextCompletion(Reply):
         ]
         return {**self.envelope("text_completion"), "choices": choices, **self.accounts(ends)}
 
-    def chunk(self, index: int, text: str, used: Used | None = None, **more: Any) -> dict[str, Any]:
+    def chunk(
+        self, index: int, text: str, used: TokenUsage | None = None, **more: Any
+    ) -> dict[str, Any]:
         """Some of one choice's text, and what there is to say of it."""
         choice = {"index": index, "text": text, "logprobs": None, "finish_reason": None, **more}
         chunk = {**self.envelope("text_completion"), "choices": [choice]}
         return chunk if used is None else chunk | self.so_far(index, used)
 
-    def ended(self, end: End) -> dict[str, Any]:
+    def ended(self, end: ChoiceResult) -> dict[str, Any]:
         """One choice's account."""
         return {"finish_reason": end.finish.value, "thinking": self.thinking(end)}
 
-    def usage(self, ends: Sequence[End]) -> dict[str, Any]:
+    def usage(self, ends: Sequence[ChoiceResult]) -> dict[str, Any]:
         """The chunk after all choices, with what they used."""
         return {**self.envelope("text_completion"), "choices": [], **self.accounts(ends)}
 
@@ -77,7 +79,10 @@ class TextCompletion(Reply):
         return index // self.admission.choices_per_prompt
 
     def _whole(
-        self, end: End, pieces: Sequence[Piece], of_prompt: Sequence[Score] | None
+        self,
+        end: ChoiceResult,
+        pieces: Sequence[TextDelta],
+        of_prompt: Sequence[TokenLogprob] | None,
     ) -> dict[str, Any]:
         asked, index = self.asked, end.choice
         text = self.echo(index) + "".join(piece.text for piece in pieces)
@@ -98,14 +103,14 @@ class TextCompletion(Reply):
         return choice
 
 
-class TextWriter:
+class CompletionSseEncoder:
     """Writes it as server-sent events, named after their channel."""
 
-    def __init__(self, completion: TextCompletion, counted: bool) -> None:
+    def __init__(self, completion: CompletionRenderer, counted: bool) -> None:
         self._completion = completion
         self._counted = counted
         self._with_ids = bool(completion.asked.return_token_ids)
-        self._moulds: dict[tuple[int, Channel], Mould] = {}
+        self._moulds: dict[tuple[int, Channel], SseTemplate] = {}
         self._logprobs: dict[int, TextLogprobs] = {}
         self._identified: Counter[int] = Counter()
 
@@ -120,11 +125,11 @@ class TextWriter:
         chunk = completion.chunk(index, echo, self._nothing_used, **more)
         return event(chunk) if echo or more else b""
 
-    def item(self, item: Told) -> bytes:
+    def item(self, item: StreamItem) -> bytes:
         """See `Writer`."""
-        if isinstance(item, PromptScores):
+        if isinstance(item, PromptLogprobs):
             return self._prompt(item)
-        if not isinstance(item, Piece):
+        if not isinstance(item, TextDelta):
             return b""
         if not (item.scores or item.token_ids or item.used):
             return self._mould(item).fill(item.text)
@@ -137,7 +142,7 @@ class TextWriter:
         chunk = self._completion.chunk(item.choice, item.text, item.used, **more)
         return event(chunk, name=item.channel.value)
 
-    def finish(self, end: End) -> bytes:
+    def finish(self, end: ChoiceResult) -> bytes:
         """See `Writer`."""
         more = self._completion.ended(end)
         if self._with_ids:
@@ -145,28 +150,28 @@ class TextWriter:
         used = end.used if self._counted else None
         return event(self._completion.chunk(end.choice, "", used, **more))
 
-    def usage(self, ends: Sequence[End]) -> bytes:
+    def usage(self, ends: Sequence[ChoiceResult]) -> bytes:
         """See `Writer`."""
         return event(self._completion.usage(ends))
 
-    def _prompt(self, item: PromptScores) -> bytes:
+    def _prompt(self, item: PromptLogprobs) -> bytes:
         index, completion = item.choice, self._completion
         rows = self._logprobs_of(index).of_prompt(completion.prompt_ids(index), item.scores)
         echo, logprobs = completion.echo(index), columns(rows)
         return event(completion.chunk(index, echo, self._nothing_used, logprobs=logprobs))
 
     @property
-    def _nothing_used(self) -> Used | None:
-        return Used(0, 0) if self._counted else None
+    def _nothing_used(self) -> TokenUsage | None:
+        return TokenUsage(0, 0) if self._counted else None
 
     def _logprobs_of(self, index: int) -> TextLogprobs:
         if index not in self._logprobs:
             self._logprobs[index] = self._completion.logprobs(index)
         return self._logprobs[index]
 
-    def _mould(self, piece: Piece) -> Mould:
+    def _mould(self, piece: TextDelta) -> SseTemplate:
         key = (piece.choice, piece.channel)
         if key not in self._moulds:
-            chunk = self._completion.chunk(piece.choice, HOLE)
-            self._moulds[key] = Mould(chunk, name=piece.channel.value)
+            chunk = self._completion.chunk(piece.choice, PLACEHOLDER)
+            self._moulds[key] = SseTemplate(chunk, name=piece.channel.value)
         return self._moulds[key]

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
-from proctor.server.engines.base import Score
+from proctor.server.engines.base import TokenLogprob
 
 TokenBytes = Callable[[int], bytes]
 
@@ -13,7 +13,9 @@ def spelled(token: int, token_bytes: TokenBytes) -> str:
     return token_bytes(token).decode(errors="replace")
 
 
-def prompt_logprobs(scores: Sequence[Score], most: int, token_bytes: TokenBytes) -> list[Any]:
+def prompt_logprobs(
+    scores: Sequence[TokenLogprob], most: int, token_bytes: TokenBytes
+) -> list[Any]:
     """VLLM's list for a prompt: by token id, and null for the first token, which nothing precedes.
 
     Args:
@@ -25,7 +27,7 @@ def prompt_logprobs(scores: Sequence[Score], most: int, token_bytes: TokenBytes)
     def candidate(token: int, logprob: float, rank: int) -> dict[str, Any]:
         return {"logprob": logprob, "rank": rank, "decoded_token": spelled(token, token_bytes)}
 
-    def position(score: Score) -> dict[str, Any]:
+    def position(score: TokenLogprob) -> dict[str, Any]:
         found = {str(score.token): candidate(score.token, score.logprob, score.rank)}
         for rank, (token, logprob) in enumerate(score.top[:most], 1):
             found.setdefault(str(token), candidate(token, logprob, rank))
@@ -94,7 +96,7 @@ class TextLogprobs:
         self._echo = echo
         self._offsets = TextOffsets(token_bytes, silent, len(echo))
 
-    def of_prompt(self, token_ids: Sequence[int], scores: Sequence[Score]) -> list[Row]:
+    def of_prompt(self, token_ids: Sequence[int], scores: Sequence[TokenLogprob]) -> list[Row]:
         """Rows of the echoed prompt; its first token has no score, as nothing precedes it.
 
         Tokens that its tokenizer has put before it have no place in it: the last ones
@@ -107,11 +109,11 @@ class TextLogprobs:
         rows: list[Row] = [(spelled(token_ids[0], self._token_bytes), None, None, first)]
         return rows + [self._row(score, at) for score, at in zip(scores, rest, strict=True)]
 
-    def of_next(self, scores: Sequence[Score]) -> list[Row]:
+    def of_next(self, scores: Sequence[TokenLogprob]) -> list[Row]:
         """Rows of the tokens that come next."""
         return [self._row(score, self._offsets.next(score.token)) for score in scores]
 
-    def _row(self, score: Score, offset: int) -> Row:
+    def _row(self, score: TokenLogprob, offset: int) -> Row:
         token = spelled(score.token, self._token_bytes)
         top = {token: score.logprob}
         for other, logprob in score.top[: self._most]:

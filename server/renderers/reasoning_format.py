@@ -3,8 +3,8 @@
 from collections.abc import AsyncGenerator
 
 from proctor.server.config.reasoning_format import ReasoningFormat
-from proctor.server.generation.channels import Channel, Piece, Used
-from proctor.server.generation.runner import End, Told
+from proctor.server.generation.channels import Channel, TextDelta, TokenUsage
+from proctor.server.generation.runner import ChoiceResult, StreamItem
 from proctor.server.schemas.messages import CLOSE_TAG, OPEN_TAG
 
 REASONING_KEYS = {
@@ -29,16 +29,16 @@ def keys(channel: Channel, style: ReasoningFormat) -> tuple[str, ...]:
 
 
 async def with_tags(
-    events: AsyncGenerator[Told | End, None],
-) -> AsyncGenerator[Told | End, None]:
+    events: AsyncGenerator[StreamItem | ChoiceResult, None],
+) -> AsyncGenerator[StreamItem | ChoiceResult, None]:
     """The same events, with `<think>` and `</think>` around the thinking."""
-    thinking: dict[int, Used | None] = {}
+    thinking: dict[int, TokenUsage | None] = {}
     async for event in events:
         choice = event.choice
-        if isinstance(event, Piece) and event.channel is Channel.REASONING:
+        if isinstance(event, TextDelta) and event.channel is Channel.REASONING:
             opened, thinking[choice] = choice in thinking, event.used
             yield event if opened else event._replace(text=OPEN_TAG + event.text)
             continue
         if choice in thinking:
-            yield Piece(choice, Channel.REASONING, CLOSE_TAG, used=thinking.pop(choice))
+            yield TextDelta(choice, Channel.REASONING, CLOSE_TAG, used=thinking.pop(choice))
         yield event

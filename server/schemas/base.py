@@ -58,7 +58,7 @@ def needs(field: str, values: Any, **others: Any) -> dict[str, Any]:
     }
 
 
-class Part(BaseModel):
+class RequestModel(BaseModel):
     """Part of a request; fields that it does not know are refused by name."""
 
     model_config = ConfigDict(
@@ -66,7 +66,7 @@ class Part(BaseModel):
     )
 
     @model_validator(mode="after")
-    def _refuse_unknown(self) -> "Part":
+    def _refuse_unknown(self) -> "RequestModel":
         for name, value in (self.model_extra or {}).items():
             if not self._passes(name, value):
                 reason = refusal(name, list(type(self).model_fields))
@@ -105,11 +105,11 @@ class Part(BaseModel):
         """Paths of the fields that were given and are ignored, those of its parts too."""
         yield from self._ignored()
         for name, value in vars(self).items():
-            if isinstance(value, Part):
+            if isinstance(value, RequestModel):
                 yield from (f"{name}.{path}" for path in value.ignored_fields())
             elif isinstance(value, list | tuple):
                 for at, each in enumerate(value):
-                    if isinstance(each, Part):
+                    if isinstance(each, RequestModel):
                         yield from (f"{name}[{at}].{path}" for path in each.ignored_fields())
 
     def ignored_header(self) -> dict[str, str]:
@@ -118,7 +118,7 @@ class Part(BaseModel):
         return {"x-ignored-fields": listed} if listed else {}
 
 
-class LenientPart(Part):
+class LenientModel(RequestModel):
     """A part of a conversation, in which clients put members of their own.
 
     What a client's helper adds to a message comes back with the next request: a

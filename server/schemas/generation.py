@@ -18,7 +18,7 @@ from proctor.server.schemas.base import (
     Flag,
     Float,
     Int,
-    Part,
+    RequestModel,
     Text,
     needs,
     one_as_list,
@@ -93,7 +93,7 @@ class Effort(StrEnum):
     MAX = "max"
 
 
-class StreamOptions(Part):
+class StreamOptions(RequestModel):
     """How to stream."""
 
     include_usage: Flag | None = None
@@ -103,7 +103,7 @@ class StreamOptions(Part):
     vLLM has it."""
 
 
-class Thinking(Part):
+class Thinking(RequestModel):
     """The budget's finer points."""
 
     type: Literal["enabled", "disabled", "auto", "adaptive"] | None = None
@@ -136,7 +136,7 @@ class Thinking(Part):
     """Whether `logprobs` tells those of the thinking's tokens too."""
 
 
-class Reasoning(Part):
+class Reasoning(RequestModel):
     """OpenRouter's spelling of a budget."""
 
     effort: Effort | None = None
@@ -149,14 +149,14 @@ class Reasoning(Part):
     """Whether to leave the thinking out of the response; the model thinks all the same."""
 
 
-class NvExt(Part):
+class NvExt(RequestModel):
     """NVIDIA's spelling of a budget."""
 
     max_thinking_tokens: CountOrNoCap | None = None
     """The same as the field of that name beside `nvext`."""
 
 
-class TemplateSwitches(Part):
+class TemplateSwitches(RequestModel):
     """The switches of chat templates that turn thinking on and off."""
 
     enable_thinking: Flag | None = None
@@ -165,7 +165,7 @@ class TemplateSwitches(Part):
     """The same as `enable_thinking`."""
 
 
-class Generation(Part):
+class Generation(RequestModel):
     """What chats and completions of raw prompts can ask for alike."""
 
     model: Annotated[Text, Field(max_length=MAX_NAME)] | None = None

@@ -7,7 +7,7 @@ from pydantic import BeforeValidator, ConfigDict, Field, model_validator
 from pydantic_core import PydanticCustomError, from_json
 
 from proctor.server.config.limits import MAX_NAME
-from proctor.server.schemas.base import LenientPart, Text
+from proctor.server.schemas.base import LenientModel, Text
 from proctor.server.schemas.tools import MAX_TOOLS
 
 MAX_PARTS = 256
@@ -29,7 +29,7 @@ def _text_as_parts(value: Any) -> Any:
     raise PydanticCustomError("content", "It should be a string or a list of text parts")
 
 
-class TextPart(LenientPart):
+class TextPart(LenientModel):
     """A message's content, or a part of it."""
 
     type: Literal["text"]
@@ -50,7 +50,7 @@ class TextPart(LenientPart):
 Parts = Annotated[tuple[TextPart, ...], Field(max_length=MAX_PARTS, fail_fast=True)]
 
 
-class FunctionCall(LenientPart):
+class FunctionCall(LenientModel):
     """A call as the model made it."""
 
     name: Annotated[Text, Field(max_length=MAX_NAME)]
@@ -72,7 +72,7 @@ class FunctionCall(LenientPart):
         return {"name": self.name, "arguments": arguments if isinstance(arguments, dict) else {}}
 
 
-class ToolCall(LenientPart):
+class ToolCall(LenientModel):
     """A tool call of an earlier turn."""
 
     id: Annotated[Text, Field(max_length=MAX_ID)]
@@ -104,7 +104,7 @@ OF_ITS_ROLE: dict[str, Any] = {
 """What `_has_content` and `_fields_of_its_role` check, as JSON schema."""
 
 
-class Message(LenientPart):
+class Message(LenientModel):
     """One message of the conversation."""
 
     model_config = ConfigDict(json_schema_extra=OF_ITS_ROLE)

@@ -8,10 +8,10 @@ from pydantic import ValidationError
 from pydantic_core import from_json, to_json
 
 from proctor.server.errors import BadRequest
-from proctor.server.schemas.base import Part
+from proctor.server.schemas.base import RequestModel
 from proctor.server.schemas.generation import ChatRequest
 
-P = TypeVar("P", bound=Part)
+P = TypeVar("P", bound=RequestModel)
 
 MAX_PATH = 128
 MAX_LOOKED_AT = 1024

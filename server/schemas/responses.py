@@ -25,7 +25,7 @@ class Source(StrEnum):
 
 
 @with_config(use_attribute_docstrings=True, extra="forbid")
-class Shape(TypedDict):
+class ResponseSchema(TypedDict):
     """A response, or a part of one; it has no other fields than these."""
 
 
@@ -34,7 +34,7 @@ def as_json(shape: Mapping[str, object], headers: Mapping[str, str] | None = Non
     return Response(orjson.dumps(shape), media_type="application/json", headers=headers)
 
 
-class ErrorDetail(Shape):
+class ErrorDetail(ResponseSchema):
     """What went wrong."""
 
     message: str
@@ -48,14 +48,14 @@ class ErrorDetail(Shape):
     """OpenAI's code, where it has one for this."""
 
 
-class Error(Shape):
+class Error(ResponseSchema):
     """An error, in OpenAI's shape."""
 
     error: ErrorDetail
     """All that there is to say of it."""
 
 
-class CalledFunction(Shape):
+class CalledFunction(ResponseSchema):
     """A function that the model calls."""
 
     name: str
@@ -64,7 +64,7 @@ class CalledFunction(Shape):
     """Its arguments in JSON, as the model wrote them."""
 
 
-class AnswerCall(Shape):
+class AnswerCall(ResponseSchema):
     """A tool call."""
 
     id: str
@@ -75,7 +75,7 @@ class AnswerCall(Shape):
     """What to call."""
 
 
-class AnswerMessage(Shape):
+class AnswerMessage(ResponseSchema):
     """What the model says. Where its thinking stands, `reasoning_format` decides."""
 
     role: Literal["assistant"]
@@ -90,7 +90,7 @@ class AnswerMessage(Shape):
     """The functions to call."""
 
 
-class Candidate(Shape):
+class Candidate(ResponseSchema):
     """A token that could have come."""
 
     token: str
@@ -101,7 +101,7 @@ class Candidate(Shape):
     """Its text in bytes, for a token can be part of a character."""
 
 
-class TokenScore(Shape):
+class TokenScore(ResponseSchema):
     """A token that came."""
 
     token: str
@@ -114,7 +114,7 @@ class TokenScore(Shape):
     """The likeliest tokens in its place, as many as were asked for."""
 
 
-class Logprobs(Shape):
+class Logprobs(ResponseSchema):
     """Log probabilities of tokens, before temperature, masks and penalties."""
 
     content: NotRequired[list[TokenScore]]
@@ -123,7 +123,7 @@ class Logprobs(Shape):
     """Those of the thinking, with `thinking.logprobs`."""
 
 
-class PromptCandidate(Shape):
+class PromptCandidate(ResponseSchema):
     """A token of the prompt, or one that could have stood in its place."""
 
     logprob: float
@@ -138,7 +138,7 @@ PromptLogprobs = list[dict[str, PromptCandidate] | None]
 """Log probabilities of the prompt's tokens, by token id; the first one has none."""
 
 
-class TextLogprobs(Shape):
+class TextLogprobs(ResponseSchema):
     """Log probabilities of a text's tokens, an end of turn included, in OpenAI's older shape."""
 
     tokens: list[str]
@@ -152,7 +152,7 @@ class TextLogprobs(Shape):
     """Where in the choice's text each begins, in Unicode code points."""
 
 
-class ForcedText(Shape):
+class ForcedText(ResponseSchema):
     """Text that the server put into a thinking."""
 
     kind: Literal["continuation", "wrap_up"]
@@ -165,7 +165,7 @@ class ForcedText(Shape):
     """How many tokens it is."""
 
 
-class ThinkingReport(Shape):
+class ThinkingReport(ResponseSchema):
     """What became of one choice's thinking."""
 
     tier: str | None
@@ -192,7 +192,7 @@ class ThinkingReport(Shape):
     """Whether less was enforced than was asked for, by the request, its tier or the default."""
 
 
-class ThinkingProgress(Shape):
+class ThinkingProgress(ResponseSchema):
     """How far a thinking is that is not shown."""
 
     tokens: int
@@ -201,21 +201,21 @@ class ThinkingProgress(Shape):
     """Most thinking tokens, if a number was asked for."""
 
 
-class UsageDetails(Shape):
+class UsageDetails(ResponseSchema):
     """Parts of the completion."""
 
     reasoning_tokens: int
     """Thinking tokens of all choices, counted on token ids."""
 
 
-class PromptDetails(Shape):
+class PromptDetails(ResponseSchema):
     """Parts of the prompt."""
 
     cached_tokens: int
     """Those that the engine had in its cache."""
 
 
-class Usage(Shape):
+class Usage(ResponseSchema):
     """What the request used, in tokens."""
 
     prompt_tokens: int
@@ -230,7 +230,7 @@ class Usage(Shape):
     """How much of the prompt was what, where the engine says."""
 
 
-class CostReport(Shape):
+class CostReport(ResponseSchema):
     """What the request cost, by the operator's prices."""
 
     currency: str
@@ -248,7 +248,7 @@ class CostReport(Shape):
 FinishReason = Literal["stop", "length", "tool_calls"]
 
 
-class ChatChoice(Shape):
+class ChatChoice(ResponseSchema):
     """One of the answers."""
 
     index: int
@@ -265,7 +265,7 @@ class ChatChoice(Shape):
     """All tokens that were generated, with `return_token_ids`."""
 
 
-class ChatCompletion(Shape):
+class ChatCompletion(ResponseSchema):
     """The answer to a chat, in one piece."""
 
     id: str
@@ -289,7 +289,7 @@ class ChatCompletion(Shape):
     """What it cost; null where no prices are set."""
 
 
-class FunctionDelta(Shape):
+class FunctionDelta(ResponseSchema):
     """Some of a function that the model calls."""
 
     name: NotRequired[str]
@@ -298,7 +298,7 @@ class FunctionDelta(Shape):
     """The next piece of its arguments' JSON."""
 
 
-class CallDelta(Shape):
+class CallDelta(ResponseSchema):
     """Some of a tool call."""
 
     index: int
@@ -311,7 +311,7 @@ class CallDelta(Shape):
     """What to call."""
 
 
-class MessageDelta(Shape):
+class MessageDelta(ResponseSchema):
     """Some of what the model says: of the thinking, or of the answer, never of both."""
 
     role: NotRequired[Literal["assistant"]]
@@ -326,7 +326,7 @@ class MessageDelta(Shape):
     """The next piece of a tool call."""
 
 
-class ChunkChoice(Shape):
+class ChunkChoice(ResponseSchema):
     """What one event tells of one of the answers."""
 
     index: int
@@ -344,7 +344,7 @@ class ChunkChoice(Shape):
     """The next tokens, with `return_token_ids`."""
 
 
-class ChatCompletionChunk(Shape):
+class ChatCompletionChunk(ResponseSchema):
     """One event of a streamed answer."""
 
     id: str
@@ -366,7 +366,7 @@ class ChatCompletionChunk(Shape):
     """What it cost, beside `usage`; null where no prices are set."""
 
 
-class TextChoice(Shape):
+class TextChoice(ResponseSchema):
     """One of the texts that follow the prompt."""
 
     index: int
@@ -388,7 +388,7 @@ class TextChoice(Shape):
     """All tokens that were generated, with `return_token_ids`."""
 
 
-class TextCompletion(Shape):
+class TextCompletion(ResponseSchema):
     """What follows a prompt, in one piece."""
 
     id: str
@@ -407,7 +407,7 @@ class TextCompletion(Shape):
     """What it cost; null where no prices are set."""
 
 
-class TextDelta(Shape):
+class TextDelta(ResponseSchema):
     """What one event tells of one of the texts."""
 
     index: int
@@ -426,7 +426,7 @@ class TextDelta(Shape):
     """The next tokens, with `return_token_ids`."""
 
 
-class TextCompletionChunk(Shape):
+class TextCompletionChunk(ResponseSchema):
     """One event of a streamed text."""
 
     id: str
@@ -446,7 +446,7 @@ class TextCompletionChunk(Shape):
     """What it cost, beside `usage`; null where no prices are set."""
 
 
-class BudgetReport(Shape):
+class BudgetReport(ResponseSchema):
     """A budget, as it would be enforced."""
 
     min_tokens: int
@@ -461,7 +461,7 @@ class BudgetReport(Shape):
     """Where a thinking that runs into its maximum would be closed."""
 
 
-class SignalReport(Shape):
+class SignalReport(ResponseSchema):
     """Something that the router saw in the prompt."""
 
     name: str
@@ -470,7 +470,7 @@ class SignalReport(Shape):
     """How much it speaks for more thinking; below zero, for less."""
 
 
-class RouterReport(Shape):
+class RouterReport(ResponseSchema):
     """What the router found."""
 
     level: str
@@ -481,7 +481,7 @@ class RouterReport(Shape):
     """What it saw, the strongest first."""
 
 
-class Estimate(Shape):
+class Estimate(ResponseSchema):
     """What an answer could cost."""
 
     currency: str
@@ -495,7 +495,7 @@ class Estimate(Shape):
     """With the dearest use of all the tokens that it may have, or as the dearest of the last."""
 
 
-class RouteReport(Shape):
+class RouteReport(ResponseSchema):
     """What a chat request would get, and why."""
 
     tier: str | None
@@ -517,7 +517,7 @@ class RouteReport(Shape):
     """What the answer could cost; null where no prices are set."""
 
 
-class Feedback(Shape):
+class Feedback(ResponseSchema):
     """An outcome that the ledger has taken."""
 
     request_id: str
@@ -526,7 +526,7 @@ class Feedback(Shape):
     """How right the answer was: 1 is right, 0 is wrong."""
 
 
-class ModelCard(Shape):
+class ModelCard(ResponseSchema):
     """One name of the model served."""
 
     id: str
@@ -543,7 +543,7 @@ class ModelCard(Shape):
     """Most tokens of prompt and completion together."""
 
 
-class ModelList(Shape):
+class ModelList(ResponseSchema):
     """The model served, under each of its names."""
 
     object: Literal["list"]
@@ -552,7 +552,7 @@ class ModelList(Shape):
     """One entry for each name, the model's own first."""
 
 
-class TierCard(Shape):
+class TierCard(ResponseSchema):
     """A named budget."""
 
     name: str
@@ -569,7 +569,7 @@ class TierCard(Shape):
     """The same."""
 
 
-class TierList(Shape):
+class TierList(ResponseSchema):
     """The named budgets."""
 
     object: Literal["list"]
@@ -581,7 +581,7 @@ class TierList(Shape):
     """From least to most."""
 
 
-class Tokenized(Shape):
+class Tokenized(ResponseSchema):
     """The tokens of a text or a conversation."""
 
     count: int
@@ -594,7 +594,7 @@ class Tokenized(Shape):
     """Each as the vocabulary spells it, where that was asked for."""
 
 
-class Detokenized(Shape):
+class Detokenized(ResponseSchema):
     """The text of tokens."""
 
     prompt: str
@@ -611,28 +611,28 @@ class TokenizerInfo(TypedDict):
     """Makes the prompt of a conversation."""
 
 
-class Version(Shape):
+class Version(ResponseSchema):
     """Which server this is."""
 
     version: str
     """Proctor's version."""
 
 
-class ServerLoad(Shape):
+class ServerLoad(ResponseSchema):
     """How busy the server is."""
 
     server_load: int
     """Requests that are being answered or wait for it."""
 
 
-class Health(Shape):
+class Health(ResponseSchema):
     """The process runs."""
 
     status: Literal["ok"]
     """Always `ok`: a process that does not run does not answer."""
 
 
-class Ready(Shape):
+class Ready(ResponseSchema):
     """The engine can answer."""
 
     status: Literal["ready"]

@@ -9,7 +9,15 @@ from pydantic_core import PydanticCustomError
 from proctor.server.engines.grammars.complexity import MAX_PATTERN
 from proctor.server.engines.tool_calls import Constraint, Kind, ToolChoice
 from proctor.server.errors import BadRequest
-from proctor.server.schemas.base import NULL, Flag, LenientPart, Part, Text, exactly_one, needs
+from proctor.server.schemas.base import (
+    NULL,
+    Flag,
+    LenientModel,
+    RequestModel,
+    Text,
+    exactly_one,
+    needs,
+)
 
 MAX_TOOLS = 128
 MAX_FUNCTION_NAME = 64
@@ -73,7 +81,7 @@ Parameters = Annotated[
 ]
 
 
-class Function(LenientPart):
+class Function(LenientModel):
     """A function that the model may call."""
 
     name: FunctionName
@@ -87,7 +95,7 @@ class Function(LenientPart):
     of a call that it must make always do."""
 
 
-class Tool(LenientPart):
+class Tool(LenientModel):
     """A tool that the model may use."""
 
     type: Literal["function"]
@@ -100,14 +108,14 @@ class Tool(LenientPart):
         return {"type": self.type, "function": self.function.given()}
 
 
-class FunctionChoice(Part):
+class FunctionChoice(RequestModel):
     """Names a function."""
 
     name: FunctionName
     """The name of one of the tools."""
 
 
-class NamedTool(Part):
+class NamedTool(RequestModel):
     """The tool that must be called."""
 
     type: Literal["function"]
@@ -116,7 +124,7 @@ class NamedTool(Part):
     """Which one."""
 
 
-class JsonSchema(Part):
+class JsonSchema(RequestModel):
     """A JSON schema for the answer."""
 
     name: FunctionName
@@ -129,7 +137,7 @@ class JsonSchema(Part):
     """Whether the answer must match; it always must."""
 
 
-class ResponseFormat(Part):
+class ResponseFormat(RequestModel):
     """What the answer must be."""
 
     model_config = ConfigDict(json_schema_extra=SCHEMA_WHERE_IT_BELONGS)
@@ -158,7 +166,7 @@ class ResponseFormat(Part):
         return Constraint(Kind.JSON, schema, "response_format")
 
 
-class StructuredOutputs(Part):
+class StructuredOutputs(RequestModel):
     """vLLM's ways to bind the answer; one of them is given."""
 
     model_config = ConfigDict(json_schema_extra=exactly_one(*(kind.value for kind in Kind)))

@@ -16,7 +16,7 @@ from sqlalchemy.pool import ConnectionPoolEntry
 from sqlalchemy.util import await_only
 
 from proctor.server.config.paths import state_folder
-from proctor.server.config.settings import BadSettings
+from proctor.server.config.settings import ConfigError
 
 logger = logging.getLogger(__name__)
 
@@ -180,6 +180,6 @@ def open_database(url: str, *, reads_only: bool = False) -> AsyncEngine:
     try:
         return connect(url, reads_only=reads_only)
     except ValueError as error:
-        raise BadSettings(f"ledger.url: {error}") from error
+        raise ConfigError(f"ledger.url: {error}") from error
     except OSError as error:
-        raise BadSettings(f"ledger.url: {error.filename}: {error.strerror}") from error
+        raise ConfigError(f"ledger.url: {error.filename}: {error.strerror}") from error

@@ -26,7 +26,7 @@ class Claim:
 
 
 @dataclass(frozen=True, slots=True)
-class Kept:
+class CachedResponse:
     """What is known of a request of that name.
 
     Attributes:
@@ -42,7 +42,7 @@ class Kept:
     body: bytes
 
 
-class ReplayStore:
+class IdempotencyStore:
     """Claims and answers in the ledger's database."""
 
     def __init__(self, engine: AsyncEngine, gateway: str) -> None:
@@ -58,7 +58,7 @@ class ReplayStore:
         insert = sqlite.insert if kind == "sqlite" else postgresql.insert
         self._insert = insert(replays).on_conflict_do_nothing().returning(replays.c.key)
 
-    async def claim(self, claim: Claim, now: datetime) -> Kept | None:
+    async def claim(self, claim: Claim, now: datetime) -> CachedResponse | None:
         """Take a name for a request that is to run, unless one has it.
 
         Args:
@@ -83,9 +83,9 @@ class ReplayStore:
                 if (await connection.execute(self._insert.values(row))).first() is not None:
                     return None
                 found = (await connection.execute(select(replays).where(_is(claim)))).first()
-        return Kept(found.digest, found.media_type, found.tier, found.body)
+        return CachedResponse(found.digest, found.media_type, found.tier, found.body)
 
-    async def keep(self, claim: Claim, kept: Kept, expires: datetime) -> None:
+    async def keep(self, claim: Claim, kept: CachedResponse, expires: datetime) -> None:
         """Keep the answer until then, if its name was not taken by another meanwhile."""
         done = {
             "media_type": kept.media_type,

@@ -7,14 +7,14 @@ from enum import StrEnum
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from proctor.budget import Forced, OnLoop
-from proctor.server.accounting.ledger.writer import Fate
+from proctor.server.accounting.ledger.writer import WriteOutcome
 from proctor.server.config.budgets import CUSTOM
 from proctor.server.config.settings import Settings
 from proctor.server.engines.base import Engine
-from proctor.server.engines.supervisor import Load
+from proctor.server.engines.supervisor import EngineFactory
 from proctor.server.generation.channels import Channel
 from proctor.server.generation.context import EVERYBODY
-from proctor.server.generation.runner import End
+from proctor.server.generation.runner import ChoiceResult
 from proctor.server.pricing import Cost
 from proctor.server.telemetry.tracing import Exemplar
 
@@ -138,7 +138,7 @@ class Metrics:
         if answered:
             self.cost_per_answer.labels(tier).observe(float(cost.total), exemplar)
 
-    def record(self, tier: str, end: End, exemplar: Exemplar) -> None:
+    def record(self, tier: str, end: ChoiceResult, exemplar: Exemplar) -> None:
         """Count one choice of a tier that has ended, however it did."""
         outcome = end.outcome
         thought = self.thinking_tokens.labels(tier, outcome.end_reason.value)
@@ -150,7 +150,7 @@ class Metrics:
         for action, count in outcome.loops.items():
             self.loops.labels(action.value).inc(count)
 
-    def counting(self, load: Load) -> Load:
+    def counting(self, load: EngineFactory) -> EngineFactory:
         """The same, and each time is counted."""
 
         def counted() -> Engine:
@@ -159,7 +159,7 @@ class Metrics:
 
         return counted
 
-    def settled(self, fate: Fate) -> None:
+    def settled(self, fate: WriteOutcome) -> None:
         """Count a row of the ledger."""
         self.ledger_rows.labels(fate.value).inc()
 
@@ -203,7 +203,7 @@ class Metrics:
             self.forced_tokens.labels(kind.value)
         for action in (OnLoop.CLOSE, OnLoop.NUDGE):
             self.loops.labels(action.value)
-        for fate in Fate:
+        for fate in WriteOutcome:
             self.ledger_rows.labels(fate.value)
 
     def _seconds(self, name: str, text: str, labels: Sequence[str] = ()) -> Histogram:

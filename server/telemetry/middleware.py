@@ -4,20 +4,20 @@ from collections.abc import Collection
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from proctor.server.accounting.ledger.recorder import Books
+from proctor.server.accounting.ledger.recorder import LedgerContext
 from proctor.server.telemetry.metrics import Metrics
-from proctor.server.telemetry.request_observer import Meter
+from proctor.server.telemetry.request_observer import RequestObserver
 from proctor.server.telemetry.tracing import Tracing
 
 
-class Metered:
+class MetricsMiddleware:
     """Measures every request to some paths, from its first byte to its last."""
 
     def __init__(
         self,
         app: ASGIApp,
         metrics: Metrics,
-        books: Books,
+        books: LedgerContext,
         tracing: Tracing,
         paths: Collection[str],
     ) -> None:
@@ -33,7 +33,7 @@ class Metered:
             await self._app(scope, receive, send)
             return
         trace = self._tracing.begin(scope)
-        meter = Meter(self._metrics, self._books, scope["state"]["request_id"], trace)
+        meter = RequestObserver(self._metrics, self._books, scope["state"]["request_id"], trace)
         scope["state"]["meter"] = meter
 
         async def send_noting_status(message: Message) -> None:

@@ -6,13 +6,13 @@ from collections.abc import Callable
 from datetime import datetime
 from http import HTTPStatus
 
-from proctor.server.accounting.cost import Bill
-from proctor.server.accounting.ledger.recorder import Books, Entry, one_of
-from proctor.server.accounting.reservations import Hold
+from proctor.server.accounting.cost import RequestCost
+from proctor.server.accounting.ledger.recorder import LedgerContext, Recorder, one_of
+from proctor.server.accounting.reservations import Reservation
 from proctor.server.generation.admission import Admission
-from proctor.server.generation.channels import Call, Channel, Piece
+from proctor.server.generation.channels import Channel, TextDelta, ToolCallDelta
 from proctor.server.generation.context import EVERYBODY
-from proctor.server.generation.runner import End
+from proctor.server.generation.runner import ChoiceResult
 from proctor.server.schemas.generation import Generation
 from proctor.server.telemetry.metrics import Metrics, logger
 from proctor.server.telemetry.tracing import Trace
@@ -29,7 +29,7 @@ CLIENT_GONE = 499
 """The status of a request whose client went away, as nginx has it."""
 
 
-class Meter:
+class RequestObserver:
     """Follows one request through the gateway.
 
     Attributes:
@@ -37,10 +37,12 @@ class Meter:
             counts under what broke it.
     """
 
-    def __init__(self, metrics: Metrics, books: Books, request_id: str, trace: Trace) -> None:
+    def __init__(
+        self, metrics: Metrics, books: LedgerContext, request_id: str, trace: Trace
+    ) -> None:
         self.status = CLIENT_GONE
         self._metrics = metrics
-        self._entry = Entry(books, request_id)
+        self._entry = Recorder(books, request_id)
         self._trace = trace
         self._tier, self._key = UNRESOLVED, EVERYBODY
         self._began = time.perf_counter()
@@ -49,7 +51,7 @@ class Meter:
         self._none_runs = asyncio.Event()
         self._none_runs.set()
         self._answered = False
-        self._hold = Hold()
+        self._hold = Reservation()
         metrics.in_flight.inc()
 
     @property
@@ -58,7 +60,7 @@ class Meter:
         return self._entry.time
 
     @property
-    def bill(self) -> Bill:
+    def bill(self) -> RequestCost:
         """What the request costs."""
         return self._entry.bill
 
@@ -69,7 +71,7 @@ class Meter:
         asked: Generation,
         admission: Admission,
         key: str,
-        hold: Hold,
+        hold: Reservation,
     ) -> None:
         """Note what was let in.
 
@@ -90,7 +92,7 @@ class Meter:
         if admission.clamped_by:
             self._metrics.clamped.inc()
 
-    def begin(self, choice: int, so_far: Callable[[], End]) -> None:
+    def begin(self, choice: int, so_far: Callable[[], ChoiceResult]) -> None:
         """See `Account`."""
         self._running += 1
         self._none_runs.clear()
@@ -109,7 +111,7 @@ class Meter:
         """See `Account`."""
         self.bill.stop(choice)
 
-    def saw(self, item: Piece | Call) -> None:
+    def saw(self, item: TextDelta | ToolCallDelta) -> None:
         """Note that there is something to tell."""
         self._entry.saw(item)
         if item.channel is Channel.ANSWER:
@@ -120,7 +122,7 @@ class Meter:
             seconds, seen = first[item.channel], self._metrics.first[item.channel]
             seen.observe(seconds, self._trace.exemplar)
 
-    def record(self, end: End) -> None:
+    def record(self, end: ChoiceResult) -> None:
         """See `Account`."""
         self.bill.record(end)
         self._trace.ended(end)

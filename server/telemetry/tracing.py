@@ -19,10 +19,10 @@ from starlette.datastructures import Headers
 from starlette.types import Scope
 
 from proctor.budget import EndReason
-from proctor.server.accounting.cost import Bill
+from proctor.server.accounting.cost import RequestCost
 from proctor.server.config.tracing import TracingSettings
 from proctor.server.generation.admission import Admission
-from proctor.server.generation.runner import End
+from proctor.server.generation.runner import ChoiceResult
 from proctor.server.schemas.completions import CompletionRequest
 from proctor.server.schemas.generation import Generation
 
@@ -56,10 +56,10 @@ class Trace:
     def answers(self, choice: int) -> None:
         """Note that the first of a choice's answer is there."""
 
-    def ended(self, end: End) -> None:
+    def ended(self, end: ChoiceResult) -> None:
         """Note that a choice is over."""
 
-    def close(self, status: int, bill: Bill) -> None:
+    def close(self, status: int, bill: RequestCost) -> None:
         """Note that the request is over."""
 
 
@@ -67,13 +67,13 @@ NO_TRACE = Trace()
 
 
 @dataclass(slots=True)
-class Stretch:
+class ChoiceTimings:
     """One choice's times, in nanoseconds since 1970, and how it ended."""
 
     prefilled: int | None = None
     answers: int | None = None
     ended: int = 0
-    end: End | None = None
+    end: ChoiceResult | None = None
 
 
 class SpanTrace(Trace):
@@ -83,7 +83,7 @@ class SpanTrace(Trace):
         self._tracer = tracer
         self._began = self._admitted = time.time_ns()
         self._admission: Admission | None = None
-        self._stretches: dict[int, Stretch] = {}
+        self._stretches: dict[int, ChoiceTimings] = {}
         path, method = scope["path"], scope["method"]
         self._span = tracer.start_span(
             f"{method} {path}",
@@ -118,7 +118,7 @@ class SpanTrace(Trace):
         """See `Trace`."""
         if not self._stretches:
             self._told("queue", self._admitted, time.time_ns())
-        self._stretches[choice] = Stretch()
+        self._stretches[choice] = ChoiceTimings()
 
     def prefilled(self, choice: int) -> None:
         """See `Trace`."""
@@ -129,12 +129,12 @@ class SpanTrace(Trace):
         if self._stretches[choice].answers is None:
             self._stretches[choice].answers = time.time_ns()
 
-    def ended(self, end: End) -> None:
+    def ended(self, end: ChoiceResult) -> None:
         """See `Trace`."""
         stretch = self._stretches[end.choice]
         stretch.ended, stretch.end = time.time_ns(), end
 
-    def close(self, status: int, bill: Bill) -> None:
+    def close(self, status: int, bill: RequestCost) -> None:
         """See `Trace`."""
         if self._admission is None:
             self._told("admission", self._began, time.time_ns())
@@ -150,7 +150,7 @@ class SpanTrace(Trace):
             self._span.set_status(Status(StatusCode.ERROR))
         self._span.end()
 
-    def _tell(self, stretch: Stretch) -> None:
+    def _tell(self, stretch: ChoiceTimings) -> None:
         end, first = stretch.end, stretch.prefilled
         if end is None or first is None:
             return
@@ -253,7 +253,7 @@ def _granted(admission: Admission) -> Attributes:
     }
 
 
-def _thinking(end: End) -> Attributes:
+def _thinking(end: ChoiceResult) -> Attributes:
     outcome = end.outcome
     return {
         "proctor.choice": end.choice,
@@ -265,12 +265,12 @@ def _thinking(end: End) -> Attributes:
     }
 
 
-def _answer(end: End) -> Attributes:
+def _answer(end: ChoiceResult) -> Attributes:
     return {"proctor.choice": end.choice, "proctor.answer.tokens": end.answer_tokens}
 
 
-def _used(bill: Bill, admission: Admission) -> Attributes:
-    ends: Sequence[End] = sorted(bill.ends, key=lambda end: end.choice)
+def _used(bill: RequestCost, admission: Admission) -> Attributes:
+    ends: Sequence[ChoiceResult] = sorted(bill.ends, key=lambda end: end.choice)
     cost = bill.cost(admission.prompt_tokens if ends else 0)
     return {
         "gen_ai.response.finish_reasons": [

@@ -10,7 +10,7 @@ from fastapi import Request
 
 from proctor.server.auth.api_key import Key
 from proctor.server.errors import SOON, ApiError, BodyTooLarge, RequestTimeout, Unavailable
-from proctor.server.fair_queue import Line
+from proctor.server.fair_queue import FairQueue
 from proctor.server.transport.encodings import Identity, decoder
 
 BODY_SECONDS = 60.0
@@ -70,7 +70,7 @@ class Reading:
         return RequestTimeout(f"the body did not come within {BODY_SECONDS:g} s")
 
 
-class Bodies:
+class BodyReader:
     """Reads bodies into memory that they share.
 
     A small body is always read. One that grows larger first needs room for all that
@@ -86,7 +86,7 @@ class Bodies:
             at_most: bytes of one body, compressed or not.
         """
         self._at_most = at_most
-        self._room = Line(FULL_SIZED * at_most, sys.maxsize)
+        self._room = FairQueue(FULL_SIZED * at_most, sys.maxsize)
         self._with_room: dict[Reading, None] = {}
 
     async def read(self, request: Request) -> bytes:

@@ -12,7 +12,7 @@ from starlette.datastructures import Headers
 from starlette.middleware.cors import CORSMiddleware
 
 from proctor.server.config.access import Cors
-from proctor.server.errors import ForeignPage
+from proctor.server.errors import OriginNotAllowed
 
 ANY = "*"
 LOOPBACK = r"https?://(([a-z0-9_-]+\.)*localhost|127\.0\.0\.1|\[::1\])(:[1-9][0-9]{0,4})?"
@@ -25,7 +25,7 @@ EXPOSED = ("retry-after", "x-budget-tier", "x-cost", "x-ignored-fields", "x-requ
 MAX_TOLD = 128
 
 
-class Origins:
+class CorsPolicy:
     """Knows the pages that may use the server."""
 
     def __init__(self, settings: Cors) -> None:
@@ -53,7 +53,7 @@ class Origins:
             return
         origin = request.headers.get("origin", "")
         if not self._allows(origin):
-            raise ForeignPage(
+            raise OriginNotAllowed(
                 f"pages of '{origin[:MAX_TOLD]}' may not use this server: its operator can allow "
                 "them by the setting cors.allow_origins"
             )

@@ -10,7 +10,7 @@ import orjson
 from uvicorn.protocols.http.flow_control import CLOSE_HEADER
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
-from proctor.server.errors import ApiError, BadRequest, HeadTooLarge, RequestTimeout
+from proctor.server.errors import ApiError, BadRequest, HeadersTooLarge, RequestTimeout
 from proctor.server.transport.host_header import check_host, to_origin_form
 from proctor.server.transport.middleware import request_id
 from proctor.server.transport.slow_clients import ClientTransport, SlowClients
@@ -36,7 +36,7 @@ class Stage(Enum):
     BODY = auto()
 
 
-class BoundedHttp(HttpToolsProtocol):
+class LimitedHttpProtocol(HttpToolsProtocol):
     """uvicorn's protocol, which by itself takes paths and headers of any size.
 
     What it has no event for, it gathers in silence, as it does the value of a
@@ -253,7 +253,9 @@ def make_http(send_timeout: float) -> type[asyncio.Protocol]:
     Args:
         send_timeout: seconds after which a client that takes nothing is let go.
     """
-    return cast("type[asyncio.Protocol]", partial(BoundedHttp, slow=SlowClients(send_timeout)))
+    return cast(
+        "type[asyncio.Protocol]", partial(LimitedHttpProtocol, slow=SlowClients(send_timeout))
+    )
 
 
 def _response(error: ApiError) -> bytes:
@@ -267,5 +269,5 @@ def _response(error: ApiError) -> bytes:
     return STATUS_LINE[error.status] + b"\r\n".join([*lines, b"", body])
 
 
-def _too_large() -> HeadTooLarge:
-    return HeadTooLarge(f"the path and headers are over {MAX_HEAD} bytes: send less")
+def _too_large() -> HeadersTooLarge:
+    return HeadersTooLarge(f"the path and headers are over {MAX_HEAD} bytes: send less")

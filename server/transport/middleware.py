@@ -15,7 +15,7 @@ def request_id(given: str | None) -> str:
     return UNSAFE.sub("", given or "")[:MAX_REQUEST_ID] or uuid.uuid4().hex
 
 
-class RequestIds:
+class RequestIdMiddleware:
     """Echoes `x-request-id`, or makes one."""
 
     def __init__(self, app: ASGIApp) -> None:
@@ -37,7 +37,7 @@ class RequestIds:
         await self._app(scope, receive, send_with_id)
 
 
-class Heads:
+class HeadMiddleware:
     """Answers `HEAD` as `GET`, without the body."""
 
     def __init__(self, app: ASGIApp) -> None:

@@ -8,11 +8,11 @@ import orjson
 
 DONE = b"data: [DONE]\n\n"
 NAME = b"event: "
-HOLE = "\N{OBJECT REPLACEMENT CHARACTER}"
+PLACEHOLDER = "\N{OBJECT REPLACEMENT CHARACTER}"
 """Stands where a chunk's text goes."""
 
 
-class Failure(bytes):
+class ErrorEvent(bytes):
     """The event that ends a stream whose answer broke off."""
 
 
@@ -29,12 +29,12 @@ async def without_names(events: AsyncGenerator[bytes, None]) -> AsyncGenerator[b
             yield type(each)(each.partition(b"\n")[2]) if each.startswith(NAME) else each
 
 
-class Mould:
+class SseTemplate:
     """Writes events that differ in a text alone; what is constant in them is encoded once."""
 
     def __init__(self, chunk: Any, *, name: str) -> None:
-        """Take a chunk that has a `HOLE` for each place of the text."""
-        self._parts = event(chunk, name=name).split(orjson.dumps(HOLE))
+        """Take a chunk that has a `PLACEHOLDER` for each place of the text."""
+        self._parts = event(chunk, name=name).split(orjson.dumps(PLACEHOLDER))
 
     def fill(self, text: str) -> bytes:
         """The event of this text."""

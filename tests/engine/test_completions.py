@@ -22,7 +22,7 @@ from proctor.server.app import create_app
 from proctor.server.config.budgets import CUSTOM
 from proctor.server.config.settings import DEMO, Settings
 from proctor.server.engines.base import Job, Sampling
-from proctor.server.engines.completions.dialects import Texts, TokenIds
+from proctor.server.engines.completions.dialects import TextDialect, TokenIdDialect
 from proctor.server.engines.completions.discovery import LocalModel
 from proctor.server.engines.completions.engine import CompletionsEngine
 from proctor.server.engines.factory import load_engine
@@ -110,7 +110,7 @@ def inner(served: Served) -> CompletionsEngine:
 
 async def test_what_vllm_is_found_to_offer(over: Served) -> None:
     assert over.engine.model.context_length == 2048
-    assert isinstance(inner(over)._service.dialect, TokenIds)
+    assert isinstance(inner(over)._service.dialect, TokenIdDialect)
     await over.engine.health()
 
 
@@ -157,7 +157,7 @@ async def test_texts_alone_keep_the_budgets_too(over: Served) -> None:
     engine = inner(over)
     model = engine.model
     local = LocalModel(engine.codec, model.markers, "</think>", model.vocabulary, {})
-    service = replace(engine._service, dialect=Texts("</think>", engine.codec.encode))
+    service = replace(engine._service, dialect=TextDialect("</think>", engine.codec.encode))
     textual = RecordingEngine(CompletionsEngine(engine._upstream, service, local, model.name))
     spoken_to = replace(over, engine=textual)
     rng = Random(7)

@@ -13,7 +13,7 @@ import pytest
 from fastapi import Request
 
 from proctor.server.errors import ApiError, RequestTimeout, Unavailable
-from proctor.server.transport.bodies import FULL_SIZED, SMALL, UNDISTURBED_SECONDS, Bodies
+from proctor.server.transport.bodies import FULL_SIZED, SMALL, UNDISTURBED_SECONDS, BodyReader
 from tests.server.apart import listening_apart
 from tests.server.harness import CHAT, body, pass_time, soon
 
@@ -24,7 +24,7 @@ MIB = 2**20
 class Client:
     """Sends one body, piece by piece."""
 
-    def __init__(self, bodies: Bodies, name: str = "a", **headers: str) -> None:
+    def __init__(self, bodies: BodyReader, name: str = "a", **headers: str) -> None:
         self._messages: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
         scope = {
             "type": "http",
@@ -62,9 +62,9 @@ async def settled() -> None:
 
 
 @asynccontextmanager
-async def full(name: str = "a") -> AsyncIterator[tuple[Bodies, list[Client]]]:
+async def full(name: str = "a") -> AsyncIterator[tuple[BodyReader, list[Client]]]:
     """All room, had by clients of one name that send no more."""
-    bodies = Bodies(LARGEST)
+    bodies = BodyReader(LARGEST)
     clients = [Client(bodies, name) for _ in range(FULL_SIZED)]
     for each in clients:
         await each.send(b"x" * (SMALL + 1))
@@ -105,7 +105,7 @@ async def test_a_large_body_waits_for_room_and_its_client_with_it() -> None:
 
 
 async def test_a_body_that_tells_its_length_takes_no_more_room_than_that() -> None:
-    bodies = Bodies(LARGEST)
+    bodies = BodyReader(LARGEST)
     length = str(LARGEST // 2)
     clients = [Client(bodies, **{"content-length": length}) for _ in range(2 * FULL_SIZED + 1)]
     for each in clients:

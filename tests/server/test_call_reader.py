@@ -15,8 +15,8 @@ from proctor.server.engines.base import Job, ModelInfo, Sampling
 from proctor.server.engines.fake import END_THINK, END_TURN, MARKERS, SPECIAL, TURN, ByteCodec
 from proctor.server.engines.tool_calls import CallDelta, ToolChoice, ToolFormat
 from proctor.server.generation.answer_text import AnswerText
-from proctor.server.generation.channels import Call, Channels, Piece
-from proctor.server.renderers.chat import Draft
+from proctor.server.generation.channels import ChannelSplitter, TextDelta, ToolCallDelta
+from proctor.server.renderers.chat import MessageBuilder
 from tests.server.tool_formats import FORMATS, PARTS, TOOLS, Spelled
 
 tools_module = pytest.importorskip(
@@ -58,13 +58,13 @@ def read(
     stops: Sequence[str] = (),
     *,
     cut: bool = False,
-) -> tuple[dict[str, Any], list[Piece | Call]]:
+) -> tuple[dict[str, Any], list[TextDelta | ToolCallDelta]]:
     """The message that these tokens make, however many of them come at once, and its deltas."""
     answer = AnswerText(stops, hermes.bind(ANY).reader())
     model = ModelInfo("bytes", 4096, MARKERS, created=0)
     job = Job("job", (1,), Sampling(100), TokenBudget(opened=False))
-    channels = Channels(ByteCodec(MARKERS, opens=False), model, job, 0, answer)
-    told: list[Piece | Call] = []
+    channels = ChannelSplitter(ByteCodec(MARKERS, opens=False), model, job, 0, answer)
+    told: list[TextDelta | ToolCallDelta] = []
     at = 0
     while at < len(tokens) and not channels.stopped:
         size = next(sizes)
@@ -72,7 +72,7 @@ def read(
         at += size
     if not channels.stopped:
         told += channels.close(cut=cut)
-    draft = Draft(ReasoningFormat.REASONING_CONTENT)
+    draft = MessageBuilder(ReasoningFormat.REASONING_CONTENT)
     for item in told:
         draft.add(item)
     message = draft.message()
@@ -264,7 +264,7 @@ def test_special_tokens_are_no_content(hermes: ToolFormat) -> None:
 def test_arguments_come_piece_by_piece(hermes: ToolFormat) -> None:
     _, told = read(hermes, THREE[0].encode(), forever([1]))
 
-    assert len([item for item in told if isinstance(item, Call)]) > 3
+    assert len([item for item in told if isinstance(item, ToolCallDelta)]) > 3
 
 
 def in_format(name: str, text: str, *, cut: bool = False) -> tuple[str, list[tuple[str, str]]]:

@@ -9,20 +9,20 @@ from proctor.budget import DesyncError, EndReason, Markers, TokenBudget, Vocabul
 from proctor.server.engines.base import Job, ModelInfo, Sampling
 from proctor.server.engines.fake import END_THINK, END_TURN, MARKERS, THINK, ByteCodec
 from proctor.server.generation.answer_text import AnswerText
-from proctor.server.generation.channels import Channel, Channels, Piece
+from proctor.server.generation.channels import Channel, ChannelSplitter, TextDelta
 
 LONG = Markers(tuple(b"<think>"), tuple(b"</think>"), frozenset({END_TURN}))
 
 
 def channels(
     budget: TokenBudget | None = None, markers: Markers = MARKERS, stops: Sequence[str] = ()
-) -> Channels:
+) -> ChannelSplitter:
     job = Job("job", (1, 2), Sampling(100), budget or TokenBudget())
     model = ModelInfo("bytes", 4096, markers, created=0)
-    return Channels(ByteCodec(markers, opens=True), model, job, 0, AnswerText(stops))
+    return ChannelSplitter(ByteCodec(markers, opens=True), model, job, 0, AnswerText(stops))
 
 
-def texts(pieces: list[Piece]) -> tuple[str, str]:
+def texts(pieces: list[TextDelta]) -> tuple[str, str]:
     """The reasoning and the answer."""
     of = dict.fromkeys(Channel, "")
     for piece in pieces:
@@ -30,7 +30,7 @@ def texts(pieces: list[Piece]) -> tuple[str, str]:
     return of[Channel.REASONING], of[Channel.ANSWER]
 
 
-def fold(split: Channels, tokens: Sequence[int], size: int = 1) -> list[Piece]:
+def fold(split: ChannelSplitter, tokens: Sequence[int], size: int = 1) -> list[TextDelta]:
     cuts = range(0, len(tokens), size)
     pieces = [piece for at in cuts for piece in split.push(tokens[at : at + size])]
     return pieces + split.close()
@@ -149,10 +149,10 @@ class PieceDetokenizer:
         return ""
 
 
-def spelled(budget: TokenBudget) -> Channels:
+def spelled(budget: TokenBudget) -> ChannelSplitter:
     job = Job("job", (1, 2), Sampling(100), budget)
     model = ModelInfo("pieces", 4096, TEXT, created=0, vocabulary=SPELLED)
-    return Channels(PieceCodec(TEXT, opens=True), model, job, 0, AnswerText())
+    return ChannelSplitter(PieceCodec(TEXT, opens=True), model, job, 0, AnswerText())
 
 
 def cut(text: bytes, choose: Sequence[int]) -> list[int]:

@@ -17,7 +17,7 @@ from proctor.server.config.budgets import RouterSettings
 from proctor.server.config.settings import Settings
 from proctor.server.engines.fake import FakeEngine
 from proctor.server.errors import ApiError
-from proctor.server.generation.admission import Admissions
+from proctor.server.generation.admission import AdmissionController
 from proctor.server.generation.routing import Router
 from proctor.server.schemas.generation import ChatRequest
 from tests.server.harness import CHAT, body, client, events, settings
@@ -137,7 +137,7 @@ def grant(fields: dict[str, Any], default: dict[str, Any], given: Limits) -> Gra
 
 
 async def _admit(asked: dict[str, Any], known: Settings, key: Key) -> Granted:
-    admission = await Admissions(known, ROUTER).admit(
+    admission = await AdmissionController(known, ROUTER).admit(
         ChatRequest.model_validate(asked), FakeEngine(context_length=HUGE), "x", key
     )
     enforced = admission.enforced

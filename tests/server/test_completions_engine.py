@@ -18,10 +18,10 @@ from proctor.server.app import create_app
 from proctor.server.engines.base import Finish, Job, Sampling
 from proctor.server.engines.completions.discovery import Service
 from proctor.server.engines.completions.engine import CompletionsEngine
-from proctor.server.engines.completions.upstream import Refused, Upstream
+from proctor.server.engines.completions.upstream import Upstream, UpstreamError
 from proctor.server.engines.fake import END_THINK, END_TURN, THINK
 from proctor.server.engines.tool_calls import Constraint, Kind
-from proctor.server.errors import EngineUnavailable, Unserved
+from proctor.server.errors import EngineUnavailable, UnsupportedRequest
 from tests.server.harness import (
     CHAT,
     QuietServer,
@@ -161,7 +161,7 @@ BOUND = Constraint(Kind.REGEX, "a", "structured_outputs.regex")
     ],
 )
 async def test_what_rounds_cannot_honour_is_refused_by_name(sampling: Sampling, field: str) -> None:
-    with pytest.raises(Unserved) as refused:
+    with pytest.raises(UnsupportedRequest) as refused:
         await engine(Script([])).check(Job("job", (1,), sampling, TokenBudget()), "")
 
     assert refused.value.param == field
@@ -242,7 +242,7 @@ async def test_a_server_that_fails(answer: Answer) -> None:
 
 @pytest.mark.parametrize("status", [302, 400, 401, 404])
 async def test_a_server_that_refuses(status: int) -> None:
-    with pytest.raises(Refused, match=str(status)):
+    with pytest.raises(UpstreamError, match=str(status)):
         await generate(engine(lambda _: httpx.Response(status, text="no")), job())
 
 

@@ -18,7 +18,7 @@ from proctor.server.engines.grammars.complexity import (
     check_complexity,
 )
 from proctor.server.engines.tool_calls import Constraint, Kind
-from proctor.server.errors import Unserved
+from proctor.server.errors import UnsupportedRequest
 from tests.server.harness import CHAT, body, client
 
 EMAIL = r"^[a-zA-Z0-9.!#$%&'*+/=?^_`{|}~-]+@[a-zA-Z0-9](?:[a-zA-Z0-9-]{0,61}[a-zA-Z0-9])?$"
@@ -53,8 +53,8 @@ GRAMMARS = [
 ]
 
 
-def refused(kind: Kind, value: Any, field: str = "field") -> Unserved:
-    with pytest.raises(Unserved) as caught:
+def refused(kind: Kind, value: Any, field: str = "field") -> UnsupportedRequest:
+    with pytest.raises(UnsupportedRequest) as caught:
         check_complexity(Constraint(kind, value, field))
     assert f"'{field}" in str(caught.value)
     return caught.value
@@ -151,7 +151,7 @@ def test_values_are_no_patterns(schema: dict[str, Any]) -> None:
 
 def test_paths_are_of_bounded_length() -> None:
     schema = {"properties": {"x" * 9999: {"pattern": STARS}}}
-    with pytest.raises(Unserved) as caught:
+    with pytest.raises(UnsupportedRequest) as caught:
         check_complexity(Constraint(Kind.JSON, schema, "response_format"))
     assert len(caught.value.param) == 128
 
@@ -191,7 +191,7 @@ KINDS = st.sampled_from([Kind.REGEX, Kind.GRAMMAR, Kind.STRUCTURAL_TAG])
 
 @given(kind=KINDS, text=SIGNS | st.text())
 def test_any_text_is_let_through_or_refused(kind: Kind, text: str) -> None:
-    with suppress(Unserved):
+    with suppress(UnsupportedRequest):
         check_complexity(Constraint(kind, text, "field"))
 
 

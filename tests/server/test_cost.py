@@ -9,13 +9,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from proctor.budget import EndReason, Machine, TokenBudget
-from proctor.server.accounting.cost import HOUR, SMALLEST, Bill, Tariff
+from proctor.server.accounting.cost import HOUR, SMALLEST, PriceModel, RequestCost
 from proctor.server.accounting.engine_time import BusyClock
-from proctor.server.config.prices import MachinePrice
-from proctor.server.config.settings import BadSettings, load_settings
+from proctor.server.config.prices import ComputePrice
+from proctor.server.config.settings import ConfigError, load_settings
 from proctor.server.engines.base import Finish
 from proctor.server.engines.fake import MARKERS, FakeEngine, Script
-from proctor.server.generation.runner import End
+from proctor.server.generation.runner import ChoiceResult
 from tests.server.harness import CHAT, body, client, events, settings
 
 ROUTE = "/v1/route"
@@ -33,13 +33,13 @@ class Time:
         return self.now
 
 
-def ended(choice: int, tokens: int, answer_tokens: int) -> End:
+def ended(choice: int, tokens: int, answer_tokens: int) -> ChoiceResult:
     outcome = Machine(TokenBudget(), MARKERS).outcome(EndReason.NATURAL)
-    return End(choice, Finish.STOP, outcome, (), tokens, answer_tokens, 0)
+    return ChoiceResult(choice, Finish.STOP, outcome, (), tokens, answer_tokens, 0)
 
 
-def tariff(time: Time, per_hour: str) -> Tariff:
-    return Tariff(settings(machine={"per_hour": per_hour}), BusyClock(time))
+def tariff(time: Time, per_hour: str) -> PriceModel:
+    return PriceModel(settings(machine={"per_hour": per_hour}), BusyClock(time))
 
 
 async def test_cached_tokens_have_their_own_price() -> None:
@@ -83,7 +83,7 @@ def test_the_shares_of_concurrent_requests_add_up_to_the_machine(
 ) -> None:
     time = Time()
     paid = tariff(time, str(per_hour))
-    bills = [Bill(paid) for _ in moments]
+    bills = [RequestCost(paid) for _ in moments]
     what: list[tuple[int, int, Any, tuple[Any, ...]]] = []
     for at, (bill, (comes, prefill, decode)) in enumerate(zip(bills, moments, strict=True)):
         what += [
@@ -112,7 +112,7 @@ def test_the_shares_of_concurrent_requests_add_up_to_the_machine(
 def test_a_machine_that_two_share_costs_each_of_them_half() -> None:
     time = Time()
     paid = tariff(time, "3.6")  # a thousandth of a dollar a second
-    one, other = Bill(paid), Bill(paid)
+    one, other = RequestCost(paid), RequestCost(paid)
 
     one.begin(0, lambda: ended(0, 5, 2))
     time.now = 10 * SECOND  # alone
@@ -144,7 +144,7 @@ def test_a_machine_that_two_share_costs_each_of_them_half() -> None:
 
 
 def test_what_runs_costs_what_it_would_if_it_were_broken_off() -> None:
-    bill = Bill(Tariff(settings(prices=PRICES)))
+    bill = RequestCost(PriceModel(settings(prices=PRICES)))
     bill.choices_per_prompt = 3
     bill.begin(0, lambda: ended(0, 30, 10))
     bill.begin(1, lambda: ended(1, 7, 0))
@@ -195,10 +195,10 @@ async def test_an_estimate_learns_from_the_answers_of_its_tier() -> None:
 
 
 def test_a_price_for_tokens_and_one_for_the_machine_do_not_go_together() -> None:
-    with pytest.raises(BadSettings, match="prices and machine"):
+    with pytest.raises(ConfigError, match="prices and machine"):
         load_settings({"prices": PRICES, "machine": {"per_hour": "2"}})
-    with pytest.raises(BadSettings, match=r"machine\.per_hour"):
+    with pytest.raises(ConfigError, match=r"machine\.per_hour"):
         load_settings({"machine": {"per_hour": "-2"}})
-    with pytest.raises(BadSettings, match="cached_prompt"):
+    with pytest.raises(ConfigError, match="cached_prompt"):
         load_settings({"prices": {**PRICES, "cached_prompt": "1.01"}})
-    assert MachinePrice(per_hour=Decimal("2.5")).currency == "USD"
+    assert ComputePrice(per_hour=Decimal("2.5")).currency == "USD"

@@ -7,9 +7,9 @@ import httpx
 import orjson
 import pytest
 
-from proctor.server.config.settings import BadSettings, load_settings
+from proctor.server.config.settings import ConfigError, load_settings
 from proctor.server.engines.completions import discovery
-from proctor.server.engines.completions.dialects import Texts, TokenIds
+from proctor.server.engines.completions.dialects import TextDialect, TokenIdDialect
 from proctor.server.engines.completions.discovery import discover
 from proctor.server.engines.completions.engine import CompletionsEngine
 from proctor.server.engines.completions.upstream import Upstream
@@ -33,14 +33,14 @@ async def test_a_server_that_gives_ids_is_known_by_trying() -> None:
     service = await discover(connect(probed(END_THINK)), LOCAL, (), None)
 
     assert (service.model, service.context_length) == ("there", 4096)
-    assert isinstance(service.dialect, TokenIds)
+    assert isinstance(service.dialect, TokenIdDialect)
 
 
 async def test_a_server_that_gives_text_is_known_by_trying() -> None:
     service = await discover(connect(probed(), max_model_len=None), LOCAL, (), 99)
 
     assert service.context_length == 99
-    assert isinstance(service.dialect, Texts)
+    assert isinstance(service.dialect, TextDialect)
 
 
 @pytest.mark.parametrize(
@@ -131,10 +131,10 @@ def test_settings_of_a_completions_server() -> None:
     ],
 )
 def test_a_bad_setting_of_a_completions_server_is_named(wrong: Any, named: str) -> None:
-    with pytest.raises(BadSettings, match=f"^{re.escape(named)}: "):
+    with pytest.raises(ConfigError, match=f"^{re.escape(named)}: "):
         load_settings({"model": "m", "engine": COMPLETIONS | wrong})
 
 
 def test_a_completions_server_needs_a_model_for_its_tokenizer() -> None:
-    with pytest.raises(BadSettings, match="model must be set"):
+    with pytest.raises(ConfigError, match="model must be set"):
         load_settings({"engine": COMPLETIONS})

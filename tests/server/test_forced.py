@@ -18,7 +18,7 @@ from proctor.server.engines.fake import (
     Script,
 )
 from proctor.server.generation.answer_text import AnswerText
-from proctor.server.generation.channels import Channel, Channels, Piece
+from proctor.server.generation.channels import Channel, ChannelSplitter, TextDelta
 from proctor.server.generation.forced_spans import ForcedSpan
 from tests.server.harness import CHAT, body, client, events
 
@@ -91,13 +91,13 @@ def test_spans_hold_what_was_forced_and_nothing_else(
     codec = engine.codec
     enforced = tokenize(budget, encode=codec.encode, markers=MARKERS, opened=opens, room=400)
     job = Job("job", (1,), Sampling(420), enforced)
-    channels = Channels(codec, engine.model, job, 0, AnswerText())
+    channels = ChannelSplitter(codec, engine.model, job, 0, AnswerText())
 
-    async def run() -> list[Piece]:
+    async def run() -> list[TextDelta]:
         told = [
             item async for delta in engine.generate(job) for item in channels.push(delta.token_ids)
         ]
-        return [item for item in told + channels.close() if isinstance(item, Piece)]
+        return [item for item in told + channels.close() if isinstance(item, TextDelta)]
 
     pieces = asyncio.run(run())
     thinking = "".join(piece.text for piece in pieces if piece.channel is Channel.REASONING)

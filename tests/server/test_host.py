@@ -10,9 +10,9 @@ import pytest
 from proctor.server.app import create_app
 from proctor.server.engines.base import Engine
 from proctor.server.engines.fake import FakeEngine, Script
-from proctor.server.engines.supervisor import EngineHost
+from proctor.server.engines.supervisor import EngineSupervisor
 from proctor.server.errors import EngineUnavailable
-from proctor.server.generation.runner import Crew
+from proctor.server.generation.runner import TaskPool
 from tests.server.harness import CHAT, Gate, body, events, settings, soon
 
 STALL = {"stall_seconds": 0.05}
@@ -40,7 +40,7 @@ class Garage:
 
 
 @asynccontextmanager
-async def served(garage: Garage) -> AsyncIterator[tuple[httpx.AsyncClient, EngineHost]]:
+async def served(garage: Garage) -> AsyncIterator[tuple[httpx.AsyncClient, EngineSupervisor]]:
     app = create_app(settings(limits=STALL), garage)
     transport = httpx.ASGITransport(app)
     async with (
@@ -128,7 +128,7 @@ class Cold(FakeEngine):
 
 
 @asynccontextmanager
-async def cold(garage: Garage) -> AsyncIterator[tuple[httpx.AsyncClient, EngineHost]]:
+async def cold(garage: Garage) -> AsyncIterator[tuple[httpx.AsyncClient, EngineSupervisor]]:
     app = create_app(settings(limits=STALL), garage)
     transport = httpx.ASGITransport(app)
     async with (
@@ -188,7 +188,7 @@ async def test_a_server_that_stops_while_it_warms_up_closes_the_engine() -> None
 
 
 @asynccontextmanager
-async def held_up(gate: Gate) -> AsyncIterator[tuple[httpx.AsyncClient, Crew]]:
+async def held_up(gate: Gate) -> AsyncIterator[tuple[httpx.AsyncClient, TaskPool]]:
     app = create_app(settings(), lambda: FakeEngine(before_token=gate))
     transport = httpx.ASGITransport(app)
     async with (

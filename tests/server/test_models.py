@@ -4,7 +4,7 @@ import httpx
 import openai
 import pytest
 
-from proctor.server.config.settings import BadSettings, load_settings
+from proctor.server.config.settings import ConfigError, load_settings
 from proctor.server.engines.fake import FakeEngine
 from tests.server.harness import CHAT, body, client, listening
 from tests.server.test_errors import assert_error
@@ -90,5 +90,5 @@ async def test_an_unknown_name_in_a_request() -> None:
     ],
 )
 def test_names_that_cannot_be(aliases: Any, wrong: str) -> None:
-    with pytest.raises(BadSettings, match=wrong):
+    with pytest.raises(ConfigError, match=wrong):
         load_settings({"model": "m", "aliases": aliases})

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from proctor.server.config.settings import BadSettings, load_settings
+from proctor.server.config.settings import ConfigError, load_settings
 from proctor.server.engines.fake import FakeEngine
 from proctor.server.transport.cors import LOOPBACK
 from tests.server.harness import CHAT, body, client, listening
@@ -180,7 +180,7 @@ async def test_what_a_browser_asks_beforehand(origin: str, status: int) -> None:
     "origin", ["app.example.com", APP + "/", "http://*.example.com", "", "a b"]
 )
 def test_an_origin_that_is_none(origin: str) -> None:
-    with pytest.raises(BadSettings, match="allow_origins"):
+    with pytest.raises(ConfigError, match="allow_origins"):
         load_settings({"cors": {"allow_origins": [origin]}})
 
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proctor.server.engines.base import Score
+from proctor.server.engines.base import TokenLogprob
 from proctor.server.engines.fake import (
     BYTES,
     END_THINK,
@@ -192,10 +192,12 @@ def test_tokens_that_a_tokenizer_puts_before_a_prompt_have_no_place_in_it() -> N
     codec = ByteCodec(FakeEngine().model.markers, opens=True)
     logprobs = TextLogprobs(1, codec.token_bytes, (), "ab")
 
-    rows = logprobs.of_prompt([END_TURN, *b"ab"], [Score(ord(each), -1.0, ()) for each in "ab"])
+    rows = logprobs.of_prompt(
+        [END_TURN, *b"ab"], [TokenLogprob(ord(each), -1.0, ()) for each in "ab"]
+    )
 
     assert columns(rows)["text_offset"] == [0, 0, 1]
-    assert columns(logprobs.of_next([Score(33, -1.0, ())]))["text_offset"] == [2]
+    assert columns(logprobs.of_next([TokenLogprob(33, -1.0, ())]))["text_offset"] == [2]
 
 
 async def test_prompt_logprobs() -> None:

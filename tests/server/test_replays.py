@@ -13,7 +13,7 @@ from proctor.server.accounting.ledger.store import Store
 from proctor.server.engines.base import Job
 from proctor.server.engines.fake import FakeEngine, Script
 from proctor.server.errors import EngineUnavailable
-from proctor.server.storage.idempotency import Claim, ReplayStore
+from proctor.server.storage.idempotency import Claim, IdempotencyStore
 from tests.server.harness import CHAT, Gate, body, client, listening, soon
 from tests.server.keys.making import bearer, listed
 from tests.server.ledger.making import rows_at
@@ -135,9 +135,9 @@ async def test_a_name_is_free_before_the_last_of_a_failure_is_sent(
     stream: bool, ledger: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """However long the database takes over it."""
-    give_up, freed = ReplayStore.give_up, []
+    give_up, freed = IdempotencyStore.give_up, []
 
-    async def slow(store: ReplayStore, claim: Claim) -> None:
+    async def slow(store: IdempotencyStore, claim: Claim) -> None:
         await asyncio.sleep(0.05)
         await give_up(store, claim)
         freed.append(claim.name)
@@ -146,7 +146,7 @@ async def test_a_name_is_free_before_the_last_of_a_failure_is_sent(
         if position == 4:
             raise EngineUnavailable("gone")
 
-    monkeypatch.setattr(ReplayStore, "give_up", slow)
+    monkeypatch.setattr(IdempotencyStore, "give_up", slow)
     async with client(FakeEngine(ANSWER, before_token=break_off), **ledger) as http:
         for number in range(3):
             failed = await http.post(CHAT, json=body(stream=stream), headers=named())
@@ -219,9 +219,9 @@ async def test_a_database_that_is_away_is_told(
 
     engine = FakeEngine(ANSWER)
     async with client(engine, **ledger) as http:
-        monkeypatch.setattr(ReplayStore, "keep", away)
+        monkeypatch.setattr(IdempotencyStore, "keep", away)
         unkept = await http.post(CHAT, json=body(), headers=named())
-        monkeypatch.setattr(ReplayStore, "claim", away)
+        monkeypatch.setattr(IdempotencyStore, "claim", away)
         refused = await http.post(CHAT, json=body(), headers=named("other"))
 
     assert unkept.status_code == 200
@@ -232,10 +232,10 @@ async def test_a_database_that_is_away_is_told(
 async def test_a_name_is_free_when_a_database_that_was_away_is_back(
     ledger: dict[str, Any], monkeypatch: pytest.MonkeyPatch, away_for: int
 ) -> None:
-    give_up, left = ReplayStore.give_up, [away_for]
+    give_up, left = IdempotencyStore.give_up, [away_for]
     freed = asyncio.Event()
 
-    async def away_at_first(store: ReplayStore, claim: Claim) -> None:
+    async def away_at_first(store: IdempotencyStore, claim: Claim) -> None:
         if left[0]:
             left[0] -= 1
             raise OSError("away")
@@ -245,7 +245,7 @@ async def test_a_name_is_free_when_a_database_that_was_away_is_back(
     async def break_off(*_: Any) -> None:
         raise EngineUnavailable("gone")
 
-    monkeypatch.setattr(ReplayStore, "give_up", away_at_first)
+    monkeypatch.setattr(IdempotencyStore, "give_up", away_at_first)
     engine = FakeEngine(ANSWER, before_token=break_off)
     async with client(engine, **ledger) as http:
         assert (await http.post(CHAT, json=body(), headers=named())).status_code == 503
@@ -259,21 +259,21 @@ async def test_a_name_that_was_taken_too_late_is_free_again(
     ledger: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its transaction commits when nobody waits for it any more."""
-    claim_name, give_up = ReplayStore.claim, ReplayStore.give_up
+    claim_name, give_up = IdempotencyStore.claim, IdempotencyStore.give_up
     gate, freed = asyncio.Event(), asyncio.Event()
 
-    async def late(store: ReplayStore, *given: Any) -> Any:
+    async def late(store: IdempotencyStore, *given: Any) -> Any:
         await gate.wait()
         return await claim_name(store, *given)
 
-    async def give_up_and_tell(store: ReplayStore, claim: Claim) -> None:
+    async def give_up_and_tell(store: IdempotencyStore, claim: Claim) -> None:
         await give_up(store, claim)
         freed.set()
 
-    monkeypatch.setattr(ReplayStore, "give_up", give_up_and_tell)
+    monkeypatch.setattr(IdempotencyStore, "give_up", give_up_and_tell)
     async with client(FakeEngine(ANSWER), **ledger) as http:
         with monkeypatch.context() as patch:
-            patch.setattr(ReplayStore, "claim", late)
+            patch.setattr(IdempotencyStore, "claim", late)
             patch.setattr("proctor.server.api.idempotency.PATIENCE_SECONDS", 0.01)
             refused = await http.post(CHAT, json=body(), headers=named())
             gate.set()

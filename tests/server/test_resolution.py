@@ -12,7 +12,7 @@ from proctor.router import LEVELS
 from proctor.server.config.budgets import AUTO, CUSTOM
 from proctor.server.config.settings import Settings
 from proctor.server.errors import ApiError
-from proctor.server.generation.budget_request import read_asked
+from proctor.server.generation.budget_request import read_budget_request
 from proctor.server.generation.budget_resolution import Ceiling, Resolution, resolve, wants_router
 from proctor.server.schemas.generation import ChatRequest
 from proctor.server.schemas.responses import Source
@@ -80,7 +80,7 @@ def resolved(
     **settings: Any,
 ) -> Resolution:
     request = ChatRequest.model_validate({"model": "m", "messages": MESSAGES, **merged(*parts)})
-    asked, known = read_asked(request), Settings(**settings)
+    asked, known = read_budget_request(request), Settings(**settings)
     return resolve(asked, known, level if wants_router(asked, known) else None, above)
 
 
@@ -326,7 +326,7 @@ def test_whatever_is_asked_is_refused_or_kept(
     except (ApiError, BudgetError):
         return
     request = ChatRequest.model_validate({"model": "m", "messages": MESSAGES, **merged(*fields)})
-    asked, budget = read_asked(request), found.budget
+    asked, budget = read_budget_request(request), found.budget
     most = float("inf") if budget.max_tokens is None else budget.max_tokens
     assert budget.min_tokens <= most
     assert ceiling is None or most <= ceiling

@@ -19,7 +19,7 @@ from proctor.budget import (
     replay,
 )
 from proctor.server.engines.base import Finish, Job, ModelInfo, Sampling
-from proctor.server.engines.completions.resubmit import MAX_ROUNDS, Round, Rounds
+from proctor.server.engines.completions.resubmit import MAX_ROUNDS, ResubmitLoop, ResubmitStep
 from proctor.server.errors import EngineUnavailable
 from tests.budget.strategies import EOS, VOCABULARY, WORDS, budgets, markers, vocabularies
 
@@ -55,7 +55,7 @@ class Server:
     most: int = 99
     chunk: int = 1
 
-    def complete(self, asked: Round, markers: Markers) -> tuple[list[int], bool]:
+    def complete(self, asked: ResubmitStep, markers: Markers) -> tuple[list[int], bool]:
         """The tokens of a round, and whether they ended at a stop."""
         ids: list[int] = []
         stops = set(markers.eos)
@@ -81,7 +81,7 @@ def model(markers: Markers, vocabulary: Vocabulary = OPAQUE) -> ModelInfo:
 
 
 def run(server: Server, job: Job, of: ModelInfo) -> Ran:
-    rounds = Rounds(job, of)
+    rounds = ResubmitLoop(job, of)
     settled: list[int] = []
     while asked := rounds.plan():
         assert asked.prompt_ids == (*job.prompt_ids, *rounds.tokens)
@@ -173,7 +173,7 @@ WAIT = ((5,),)
 
 
 def test_an_attempt_is_stripped_with_all_of_its_marker() -> None:
-    rounds = Rounds(job(TokenBudget(continuations=1, continuation_ids=WAIT)), model(TAGS))
+    rounds = ResubmitLoop(job(TokenBudget(continuations=1, continuation_ids=WAIT)), model(TAGS))
 
     rounds.plan()
     assert rounds.take([1, 8])
@@ -188,7 +188,7 @@ def test_an_attempt_is_stripped_with_all_of_its_marker() -> None:
 
 
 def test_an_end_of_turn_takes_nothing_else_with_it() -> None:
-    rounds = Rounds(job(TokenBudget(continuations=1, continuation_ids=WAIT)), model(TAGS))
+    rounds = ResubmitLoop(job(TokenBudget(continuations=1, continuation_ids=WAIT)), model(TAGS))
 
     rounds.plan()
     rounds.take([1, 8, EOS])
@@ -198,7 +198,7 @@ def test_an_end_of_turn_takes_nothing_else_with_it() -> None:
 
 def test_a_marker_begun_by_a_continuation_is_not_stripped_of_it() -> None:
     budget = TokenBudget(continuations=2, continuation_ids=((5, 8),))
-    rounds = Rounds(job(budget), model(TAGS))
+    rounds = ResubmitLoop(job(budget), model(TAGS))
 
     rounds.plan()
     rounds.take([1, EOS])
@@ -209,7 +209,7 @@ def test_a_marker_begun_by_a_continuation_is_not_stripped_of_it() -> None:
 
 
 def test_an_end_of_turn_inside_the_thinking_becomes_the_end_marker() -> None:
-    rounds = Rounds(job(TokenBudget()), model(TAGS))
+    rounds = ResubmitLoop(job(TokenBudget()), model(TAGS))
 
     rounds.plan()
     assert not rounds.take([1, EOS])
@@ -222,7 +222,7 @@ def test_an_end_of_turn_inside_the_thinking_becomes_the_end_marker() -> None:
 
 def test_no_round_asks_for_more_than_the_budget_leaves() -> None:
     budget = TokenBudget(10, 20, continuation_ids=WAIT, wrap_up_ids=(2, 3))
-    rounds = Rounds(job(budget), model(SINGLE))
+    rounds = ResubmitLoop(job(budget), model(SINGLE))
     asked: list[int] = []
 
     while (current := rounds.plan()) and len(asked) < 4:
@@ -235,7 +235,7 @@ def test_no_round_asks_for_more_than_the_budget_leaves() -> None:
 
 
 def test_a_barred_token_that_comes_all_the_same() -> None:
-    rounds = Rounds(job(TokenBudget(maximum=0)), model(SINGLE))
+    rounds = ResubmitLoop(job(TokenBudget(maximum=0)), model(SINGLE))
 
     asked = rounds.plan()
 
@@ -247,7 +247,7 @@ def test_a_barred_token_that_comes_all_the_same() -> None:
 
 def test_a_start_marker_of_several_tokens_is_barred_at_its_end_alone() -> None:
     marked = Markers((6, 7), (8,), frozenset({EOS}))
-    rounds = Rounds(job(TokenBudget(maximum=0, opened=False)), model(marked))
+    rounds = ResubmitLoop(job(TokenBudget(maximum=0, opened=False)), model(marked))
 
     first = rounds.plan()
     assert not rounds.take([7, 6, 7])
@@ -265,7 +265,7 @@ def test_a_start_marker_of_several_tokens_is_barred_at_its_end_alone() -> None:
 
 
 def test_a_round_that_brings_nothing() -> None:
-    rounds = Rounds(job(TokenBudget()), model(SINGLE))
+    rounds = ResubmitLoop(job(TokenBudget()), model(SINGLE))
 
     rounds.plan()
 
@@ -275,7 +275,7 @@ def test_a_round_that_brings_nothing() -> None:
 
 def test_rounds_have_an_end() -> None:
     budget = TokenBudget(minimum=10_000, continuation_ids=WAIT)
-    rounds = Rounds(job(budget, 20_000), model(SINGLE))
+    rounds = ResubmitLoop(job(budget, 20_000), model(SINGLE))
 
     for _ in range(MAX_ROUNDS):
         rounds.plan()
@@ -287,4 +287,4 @@ def test_rounds_have_an_end() -> None:
 
 def test_tokens_without_a_round() -> None:
     with pytest.raises(RuntimeError, match="planned"):
-        Rounds(job(TokenBudget()), model(SINGLE)).take([1])
+        ResubmitLoop(job(TokenBudget()), model(SINGLE)).take([1])

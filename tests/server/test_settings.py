@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from proctor.server.config import settings as module
-from proctor.server.config.settings import BadSettings, Settings, load_settings
+from proctor.server.config.settings import ConfigError, Settings, load_settings
 
 
 @pytest.fixture(autouse=True)
@@ -98,19 +98,19 @@ def test_the_demo_model_brings_its_own_defaults(tmp_path: Path) -> None:
 def test_a_bad_value_is_named(tmp_path: Path, text: str, named: str) -> None:
     write(tmp_path / "proctor.toml", text)
 
-    with pytest.raises(BadSettings, match=named):
+    with pytest.raises(ConfigError, match=named):
         load_settings({})
 
 
 def test_an_environment_that_is_no_json(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PROCTOR_ENGINE", "{")
 
-    with pytest.raises(BadSettings, match="engine"):
+    with pytest.raises(ConfigError, match="engine"):
         load_settings({})
 
 
 def test_a_file_that_is_not_there(tmp_path: Path) -> None:
-    with pytest.raises(BadSettings, match="nowhere"):
+    with pytest.raises(ConfigError, match="nowhere"):
         load_settings({}, tmp_path / "nowhere.toml")
 
 

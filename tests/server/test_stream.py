@@ -6,7 +6,7 @@ import httpx
 import pytest
 
 from proctor.server.engines.fake import FakeEngine, Script
-from proctor.server.transport.sse import Failure, event, without_names
+from proctor.server.transport.sse import ErrorEvent, event, without_names
 from tests.server.harness import CHAT, Event, Gate, added_up, body, client, events, listening, soon
 
 
@@ -145,8 +145,8 @@ async def test_comments_keep_a_silent_stream_alive() -> None:
 async def test_a_failure_without_its_name_is_still_one() -> None:
     async def broken() -> AsyncGenerator[bytes, None]:
         yield event({"a": 1}, name="reasoning")
-        yield Failure(event({"error": {}}, name="error"))
+        yield ErrorEvent(event({"error": {}}, name="error"))
 
     told = [each async for each in without_names(broken())]
     assert told == [b'data: {"a":1}\n\n', b'data: {"error":{}}\n\n']
-    assert isinstance(told[1], Failure)
+    assert isinstance(told[1], ErrorEvent)

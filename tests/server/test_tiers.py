@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from proctor.router import Conversation, Costs, Verdict
 from proctor.server.config.budgets import RouterSettings
 from proctor.server.config.prices import Prices
-from proctor.server.config.settings import BadSettings, Settings, load_settings
+from proctor.server.config.settings import ConfigError, Settings, load_settings
 from proctor.server.engines.factory import check_tiers
 from proctor.server.engines.fake import FakeEngine, Script
 from proctor.server.generation.routing import Router
@@ -214,12 +214,12 @@ async def test_the_default_router_knows_small_talk_from_proofs() -> None:
     ],
 )
 def test_a_bad_setting_is_named(given_settings: dict[str, Any], named: str) -> None:
-    with pytest.raises(BadSettings, match=named):
+    with pytest.raises(ConfigError, match=named):
         load_settings(given_settings)
 
 
 def test_an_unknown_classifier_stops_the_start() -> None:
-    with pytest.raises(BadSettings, match=r"router\.classifier.*'psychic'.*linear"):
+    with pytest.raises(ConfigError, match=r"router\.classifier.*'psychic'.*linear"):
         Router.load(RouterSettings(classifier="psychic"))
 
 
@@ -245,6 +245,6 @@ def test_costs_decide() -> None:
 def test_tiers_of_the_operators_must_fit_the_context() -> None:
     fitting = Settings(tiers=TIERS)  # type: ignore[arg-type]
     check_tiers(fitting, 4000)
-    with pytest.raises(BadSettings, match="'max'"):
+    with pytest.raises(ConfigError, match="'max'"):
         check_tiers(fitting, 3999)
     check_tiers(Settings(), 100)

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from proctor.server.errors import Unserved
+from proctor.server.errors import UnsupportedRequest
 
 xgrammar = pytest.importorskip("xgrammar", reason="the CPU engine, which brings it, is missing")
 
@@ -104,7 +104,7 @@ def test_arguments_match(parameters: dict[str, Any] | None) -> None:
 
 @pytest.mark.parametrize("parameters", REFUSED)
 def test_what_cannot_be_enforced_is_refused(parameters: dict[str, Any]) -> None:
-    with pytest.raises(Unserved) as caught:
+    with pytest.raises(UnsupportedRequest) as caught:
         arguments_schema(parameters, "tools[0].function.parameters")
 
     assert caught.value.param == "tools[0].function.parameters"
@@ -115,7 +115,7 @@ def test_what_is_nested_without_end_is_refused() -> None:
     for _ in range(10_000):
         deep = {"items": deep}
 
-    with pytest.raises(Unserved, match="deep"):
+    with pytest.raises(UnsupportedRequest, match="deep"):
         arguments_schema({"type": "object", "properties": {"a": deep}}, "parameters")
 
 
@@ -128,15 +128,15 @@ def alternatives(levels: int, last: Any) -> dict[str, Any]:
 
 def test_references_are_followed_once() -> None:
     assert arguments_schema(alternatives(60, A), "parameters")
-    with pytest.raises(Unserved, match="object"):
+    with pytest.raises(UnsupportedRequest, match="object"):
         arguments_schema(alternatives(60, {"type": "integer"}), "parameters")
-    with pytest.raises(Unserved, match="object"):
+    with pytest.raises(UnsupportedRequest, match="object"):
         arguments_schema({"$ref": "#/$defs/a", "$defs": {"a": {"$ref": "#/$defs/a"}}}, "parameters")
 
 
 def test_a_long_way_of_references_is_refused() -> None:
     way = {f"d{i}": {"$ref": f"#/$defs/d{i + 1}"} for i in range(1500)}
-    with pytest.raises(Unserved, match="nested"):
+    with pytest.raises(UnsupportedRequest, match="nested"):
         arguments_schema({"$ref": "#/$defs/d0", "$defs": {**way, "d1500": A}}, "parameters")
 
 
@@ -153,12 +153,12 @@ BESIDE: list[dict[str, Any]] = [
 
 @pytest.mark.parametrize("schema", BESIDE)
 def test_what_stands_beside_branches_is_not_copied_without_end(schema: dict[str, Any]) -> None:
-    with pytest.raises(Unserved, match="too long"):
+    with pytest.raises(UnsupportedRequest, match="too long"):
         arguments_schema({"type": "object", **schema}, "parameters")
 
 
 def test_what_is_too_long_is_refused_before_it_is_said_otherwise() -> None:
-    with pytest.raises(Unserved, match="longer than 65536 bytes"):
+    with pytest.raises(UnsupportedRequest, match="longer than 65536 bytes"):
         arguments_schema({"properties": {f"p{i}": {} for i in range(9000)}}, "parameters")
     many = {f"p{i}": {"description": "x" * 99} for i in range(900)}
     assert arguments_schema({"properties": many}, "parameters")
@@ -219,7 +219,7 @@ def test_arguments_match_any_schema(schema: Any, seed: int) -> None:
     try:
         bound = arguments_schema(parameters, "parameters")
         texts = written(bound, Random(seed))
-    except (Unserved, RuntimeError):  # xgrammar's own refusal, which becomes one of ours
+    except (UnsupportedRequest, RuntimeError):  # xgrammar's own refusal, which becomes one of ours
         return
 
     for text in texts:

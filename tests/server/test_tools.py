@@ -9,7 +9,7 @@ import pytest
 
 from proctor.server.engines.fake import FakeEngine, Script
 from proctor.server.engines.tool_calls import Constraint, Kind, ToolChoice, ToolFormat
-from proctor.server.errors import Unserved
+from proctor.server.errors import UnsupportedRequest
 from tests.server.harness import CHAT, body, client, events
 
 tools_module = pytest.importorskip(
@@ -325,7 +325,7 @@ def test_a_set_of_one_bad_schema_names_it(hermes: ToolFormat) -> None:
     bad = tool("bad")
     bad["function"]["parameters"] = {"type": "object", "not": {"required": ["a"]}}
 
-    with pytest.raises(Unserved) as caught:
+    with pytest.raises(UnsupportedRequest) as caught:
         hermes.bind(choose(ADD, bad, mode="required"))
     allowed = hermes.bind(choose(ADD, bad)).constraint
 
@@ -449,7 +449,7 @@ def test_no_form_is_looked_through_in_this_process(
     for name in ("ebnf", "json_schema", "lark", "regex", "structural_tag"):
         monkeypatch.setattr(f"xgrammar.Grammar.from_{name}", looked_through.append)
 
-    with contextlib.suppress(Unserved):
+    with contextlib.suppress(UnsupportedRequest):
         hermes.bind(choose(ADD, constraint=Constraint(kind, value, "field")))
 
     assert not looked_through
@@ -461,7 +461,7 @@ STARS = {"type": "string", "pattern": "a" + "*" * 40_000}
 def test_a_structural_tag_that_is_not_json_is_called_so(hermes: ToolFormat) -> None:
     constraint = Constraint(Kind.STRUCTURAL_TAG, "R\u00cf", "structured_outputs.structural_tag")
 
-    with pytest.raises(Unserved, match="is not JSON"):
+    with pytest.raises(UnsupportedRequest, match="is not JSON"):
         hermes.bind(choose(ADD, constraint=constraint))
 
 
@@ -476,7 +476,7 @@ def test_a_structural_tag_that_is_not_json_is_called_so(hermes: ToolFormat) -> N
 def test_a_form_that_cannot_be_beside_tools_is_named(
     hermes: ToolFormat, kind: Kind, value: Any, param: str
 ) -> None:
-    with pytest.raises(Unserved, match="'response_format' and 'tools'") as caught:
+    with pytest.raises(UnsupportedRequest, match="'response_format' and 'tools'") as caught:
         hermes.bind(choose(ADD, constraint=Constraint(kind, value, "response_format")))
 
     assert caught.value.param == param
@@ -497,7 +497,7 @@ def test_schemas_are_bounded_together(hermes: ToolFormat) -> None:
     tools = [tool(f"f{i}", parameters=large, strict=True) for i in range(6)]
 
     assert hermes.bind(choose(*tools[:4])).constraint
-    with pytest.raises(Unserved, match="together") as caught:
+    with pytest.raises(UnsupportedRequest, match="together") as caught:
         hermes.bind(choose(*tools))
     assert caught.value.param == "tools"
 
@@ -514,9 +514,9 @@ def test_a_format_without_tags_binds_nothing_in_secret() -> None:
     free = tools_module.VllmTools("gemma4", Tokenizer())
 
     assert free.bind(choose(ADD)).constraint is None
-    with pytest.raises(Unserved) as caught:
+    with pytest.raises(UnsupportedRequest) as caught:
         free.bind(choose(ADD, mode="required"))
     assert caught.value.param == "tool_choice"
-    with pytest.raises(Unserved) as caught:
+    with pytest.raises(UnsupportedRequest) as caught:
         free.bind(choose(ADD, tool("multiply", strict=True)))
     assert caught.value.param == "tools[1].function.strict"

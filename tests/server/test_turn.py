@@ -8,15 +8,15 @@ from proctor.budget import DesyncError, EndReason, TokenBudget
 from proctor.server.engines.base import Delta, Finish, Job, Sampling
 from proctor.server.engines.fake import FakeEngine, Script
 from proctor.server.errors import EngineUnavailable, Unavailable
-from proctor.server.fair_queue import Line
+from proctor.server.fair_queue import FairQueue
 from proctor.server.generation.answer_text import AnswerText
-from proctor.server.generation.channels import Channel, Channels, Piece
-from proctor.server.generation.context import Terms
-from proctor.server.generation.runner import Choice, Crew, End, generate
+from proctor.server.generation.channels import Channel, ChannelSplitter, TextDelta
+from proctor.server.generation.context import RequestContext
+from proctor.server.generation.runner import Choice, ChoiceResult, TaskPool, generate
 from tests.server.harness import CHAT, Gate, body, client, events, soon
 
 WAIT = (tuple(b"Wait"),)
-FOREVER = Terms(None, math.inf, math.inf)
+FOREVER = RequestContext(None, math.inf, math.inf)
 
 
 class Books:
@@ -24,9 +24,9 @@ class Books:
         self.begun = 0
         self.stopped = 0
         self.cached: int | None = None
-        self.ends: list[End] = []
+        self.ends: list[ChoiceResult] = []
 
-    def begin(self, choice: int, so_far: Callable[[], End]) -> None:
+    def begin(self, choice: int, so_far: Callable[[], ChoiceResult]) -> None:
         self.begun += 1
         self.so_far = so_far
 
@@ -36,7 +36,7 @@ class Books:
     def stop(self, choice: int) -> None:
         self.stopped += 1
 
-    def record(self, end: End) -> None:
+    def record(self, end: ChoiceResult) -> None:
         self.ends.append(end)
 
 
@@ -60,22 +60,24 @@ class Resigning(FakeEngine):
 
 def choice(engine: FakeEngine, budget: TokenBudget | None = None) -> Choice:
     job = Job("job", (1,), Sampling(100), budget or TokenBudget())
-    channels = Channels(engine.codec, engine.model, job, 0, AnswerText())
+    channels = ChannelSplitter(engine.codec, engine.model, job, 0, AnswerText())
     return Choice(engine, job, 0, channels, progress=False)
 
 
 async def test_pieces_come_first_and_then_the_end() -> None:
     books, engine = Books(), FakeEngine(Script(("a",), "b"))
 
-    items = [item async for item in generate([choice(engine)], Crew(Line(9, 9)), books, FOREVER)]
+    items = [
+        item async for item in generate([choice(engine)], TaskPool(FairQueue(9, 9)), books, FOREVER)
+    ]
 
-    assert items[:-1] == [Piece(0, Channel.REASONING, "a"), Piece(0, Channel.ANSWER, "b")]
+    assert items[:-1] == [TextDelta(0, Channel.REASONING, "a"), TextDelta(0, Channel.ANSWER, "b")]
     assert [items[-1]] == books.ends
     assert (books.ends[0].tokens, books.ends[0].answer_tokens) == (4, 1)
 
 
 async def test_a_choice_that_is_cancelled_before_it_runs_is_not_counted() -> None:
-    books, crew = Books(), Crew(Line(9, 9))
+    books, crew = Books(), TaskPool(FairQueue(9, 9))
     items = generate([choice(FakeEngine())], crew, books, FOREVER)
 
     first = asyncio.ensure_future(anext(items))
@@ -87,7 +89,7 @@ async def test_a_choice_that_is_cancelled_before_it_runs_is_not_counted() -> Non
 
 
 async def test_a_choice_tells_how_far_it_is() -> None:
-    gate, books, crew = Gate(6), Books(), Crew(Line(9, 9))
+    gate, books, crew = Gate(6), Books(), TaskPool(FairQueue(9, 9))
     engine = FakeEngine(Script(("a" * 9,), "b"), before_token=gate)
 
     first = asyncio.ensure_future(anext(generate([choice(engine)], crew, books, FOREVER)))
@@ -102,7 +104,7 @@ async def test_a_choice_tells_how_far_it_is() -> None:
 
 
 async def test_a_server_that_stops_ends_every_choice_and_keeps_the_books() -> None:
-    gate, books, crew = Gate(6), Books(), Crew(Line(9, 9))
+    gate, books, crew = Gate(6), Books(), TaskPool(FairQueue(9, 9))
     engine = FakeEngine(Script(("a",), "b"), before_token=gate)
     budget = TokenBudget(continuations=3, continuation_ids=WAIT)
 
@@ -119,7 +121,7 @@ async def test_a_server_that_stops_ends_every_choice_and_keeps_the_books() -> No
 
 
 async def test_a_server_that_ends_answers_nothing_more() -> None:
-    gate, books, crew = Gate(0), Books(), Crew(Line(1, 9))
+    gate, books, crew = Gate(0), Books(), TaskPool(FairQueue(1, 9))
     engine = FakeEngine(before_token=gate)
 
     async def ask() -> list[object]:
@@ -157,7 +159,7 @@ async def test_a_choice_that_fails_is_in_the_books(
         _ = [
             item
             async for item in generate(
-                [choice(engine, TokenBudget(maximum=3))], Crew(Line(9, 9)), books, FOREVER
+                [choice(engine, TokenBudget(maximum=3))], TaskPool(FairQueue(9, 9)), books, FOREVER
             )
         ]
 

@@ -10,7 +10,7 @@ from vllm.v1.engine import FinishReason
 from vllm.v1.metrics.loggers import PrometheusStatLogger
 from vllm.v1.metrics.stats import IterationStats, RequestStateStats
 
-from proctor.server.engines.vllm.metrics import TruthfulStatLogger
+from proctor.server.engines.vllm.metrics import SanitizedStatLogger
 
 
 def finish(stats: IterationStats, state: RequestStateStats) -> None:
@@ -27,7 +27,7 @@ def test_a_request_that_was_never_scheduled_took_no_time(monkeypatch: pytest.Mon
     finish(stats, RequestStateStats(queued_ts=5000.0, **ran))
     assert stats.finished_requests[0].queued_time < 0, "vLLM has mended this"
 
-    logger = object.__new__(TruthfulStatLogger)
+    logger = object.__new__(SanitizedStatLogger)
     logger.record(None, stats)
     logger.record(None, None)
 

@@ -9,7 +9,7 @@ import orjson
 
 from proctor.budget import TokenBudget
 from proctor.server.engines.base import Finish, Job, Sampling
-from proctor.server.engines.completions.dialects import Dialect, Texts, TokenIds
+from proctor.server.engines.completions.dialects import Dialect, TextDialect, TokenIdDialect
 from proctor.server.engines.completions.discovery import LocalModel, Service
 from proctor.server.engines.completions.engine import CompletionsEngine
 from proctor.server.engines.completions.upstream import Upstream
@@ -26,8 +26,8 @@ Part = bytes | Exception
 LOCAL = LocalModel(
     ByteCodec(MARKERS, opens=True), MARKERS, END, VOCABULARY, {"top_k": 20, "min_tokens": 3}
 )
-IDS = TokenIds(MARKERS)
-TEXTS = Texts(END, LOCAL.codec.encode)
+IDS = TokenIdDialect(MARKERS)
+TEXTS = TextDialect(END, LOCAL.codec.encode)
 
 
 class Parts(httpx.AsyncByteStream):

@@ -10,7 +10,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from proctor.server.accounting.ledger.process import Process
-from proctor.server.accounting.ledger.records import Draft, Row
+from proctor.server.accounting.ledger.records import DraftRecord, LedgerRecord
 from proctor.server.accounting.ledger.store import Store
 from proctor.server.storage.errors import is_refusal, reason
 from proctor.server.storage.tables import gateways, holds, replays
@@ -57,7 +57,7 @@ class GatewayStore:
         await self._store.migrate()
 
     async def renew(
-        self, gateway: str, process: Process, beat: int, drafts: Sequence[Draft]
+        self, gateway: str, process: Process, beat: int, drafts: Sequence[DraftRecord]
     ) -> None:
         """Renew a lease, and keep what is known of its gateway's requests.
 
@@ -125,11 +125,11 @@ class GatewayStore:
         left = delete(holds).where(holds.c.gateway == gateway).returning(holds.c.draft)
         drafts = [draft for draft in await connection.scalars(left) if draft is not None]
         for draft in drafts:
-            await self._enter(connection, Row.from_json(draft))
+            await self._enter(connection, LedgerRecord.from_json(draft))
         await connection.execute(delete(replays).where(replays.c.gateway == gateway))
         return len(drafts)
 
-    async def _enter(self, connection: AsyncConnection, row: Row) -> None:
+    async def _enter(self, connection: AsyncConnection, row: LedgerRecord) -> None:
         try:
             async with connection.begin_nested():
                 await self._store.enter(connection, [row])
@@ -139,7 +139,7 @@ class GatewayStore:
             logger.error("the ledger's database refuses the row of %s: %s", row.id, reason(error))
 
 
-def _columns(gateway: str, draft: Draft) -> dict[str, Any]:
+def _columns(gateway: str, draft: DraftRecord) -> dict[str, Any]:
     row = draft.row
     return {
         "id": row.id,

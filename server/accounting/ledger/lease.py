@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable, Iterable
 
 from proctor.server.accounting.ledger.gateways import GatewayStore, Seen
 from proctor.server.accounting.ledger.process import this_process
-from proctor.server.accounting.ledger.records import Draft
+from proctor.server.accounting.ledger.records import DraftRecord
 from proctor.server.storage.errors import reason
 from proctor.server.storage.retry import ended
 
@@ -54,7 +54,7 @@ class Lease:
         self,
         store: GatewayStore,
         gateway: str,
-        drafts: Callable[[], list[Draft]],
+        drafts: Callable[[], list[DraftRecord]],
         alone: Callable[[Callable[[], Awaitable[None]]], Awaitable[None]],
     ) -> None:
         """Begin without one.

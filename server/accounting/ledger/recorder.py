@@ -7,13 +7,20 @@ from http import HTTPStatus
 
 from pydantic import BaseModel
 
-from proctor.server.accounting.cost import Bill, Tariff
-from proctor.server.accounting.estimates import Recent
-from proctor.server.accounting.ledger.records import MIXED, NOT_STARTED, Draft, Row, Taken, Texts
+from proctor.server.accounting.cost import PriceModel, RequestCost
+from proctor.server.accounting.estimates import UsageHistory
+from proctor.server.accounting.ledger.records import (
+    MIXED,
+    NOT_STARTED,
+    DraftRecord,
+    LedgerRecord,
+    RecordedTexts,
+    ReservedAmount,
+)
 from proctor.server.accounting.ledger.service import Ledger
 from proctor.server.engines.base import Finish
 from proctor.server.generation.admission import Admission
-from proctor.server.generation.channels import Call, Channel, Piece
+from proctor.server.generation.channels import Channel, TextDelta, ToolCallDelta
 from proctor.server.pricing import Cost, to_nanos
 
 PROMPTS = {"messages", "prompt", "tools"}
@@ -21,7 +28,7 @@ PROMPTS = {"messages", "prompt", "tools"}
 
 
 @dataclass(frozen=True, slots=True)
-class Books:
+class LedgerContext:
     """What every request is entered into.
 
     Attributes:
@@ -31,13 +38,13 @@ class Books:
         texts: whether rows hold what was said.
     """
 
-    tariff: Tariff
-    recent: Recent
+    tariff: PriceModel
+    recent: UsageHistory
     ledger: Ledger | None = None
     texts: bool = False
 
 
-class Entry:
+class Recorder:
     """Gathers what the row will hold.
 
     Attributes:
@@ -45,14 +52,14 @@ class Entry:
         first: seconds from the request to the first text of each channel.
     """
 
-    def __init__(self, books: Books, request_id: str) -> None:
+    def __init__(self, books: LedgerContext, request_id: str) -> None:
         self._books = books
         self._request_id = request_id
         self._time = datetime.now(UTC)
         self._name = self._model = self._key = self._request = ""
         self._admission: Admission | None = None
         self._said: dict[Channel, list[str]] = {channel: [] for channel in Channel}
-        self.bill = Bill(books.tariff)
+        self.bill = RequestCost(books.tariff)
         self.first: dict[Channel, float] = {}
 
     @property
@@ -68,13 +75,15 @@ class Entry:
         return _cost(self._admission, self.bill)
 
     @property
-    def ended(self) -> Draft | None:
+    def ended(self) -> DraftRecord | None:
         """What is known of it when its choices have ended, and what it took; None if refused."""
         admission = self._admission
         if admission is None:
             return None
         cost, tokens = self.cost, admission.prompt_tokens + self.bill.completion_tokens
-        return self._draft(admission, Taken(tokens, 0 if cost is None else to_nanos(cost.total)))
+        return self._draft(
+            admission, ReservedAmount(tokens, 0 if cost is None else to_nanos(cost.total))
+        )
 
     def admitted(
         self,
@@ -83,7 +92,7 @@ class Entry:
         asked: BaseModel,
         admission: Admission,
         key: str,
-        held: Callable[[], Taken],
+        held: Callable[[], ReservedAmount],
     ) -> None:
         """Note what was let in; see `Meter.admitted`."""
         self._name, self._model, self._admission, self._key = name, model, admission, key
@@ -93,9 +102,9 @@ class Entry:
         if self._books.ledger is not None:
             self._books.ledger.begin(name, lambda: self._draft(admission, held()))
 
-    def saw(self, item: Piece | Call) -> None:
+    def saw(self, item: TextDelta | ToolCallDelta) -> None:
         """Note what was said, where that is kept."""
-        if self._books.texts and isinstance(item, Piece):
+        if self._books.texts and isinstance(item, TextDelta):
             self._said[item.channel].append(item.text)
 
     def close(self, status: int, seconds: float) -> None:
@@ -108,7 +117,7 @@ class Entry:
         if books.ledger is not None:
             books.ledger.put(self._row(admission, status, seconds, self.bill))
 
-    def _draft(self, admission: Admission, held: Taken) -> Draft:
+    def _draft(self, admission: Admission, held: ReservedAmount) -> DraftRecord:
         """What is known of it: its row, if its server is lost now."""
         seconds = (datetime.now(UTC) - self._time).total_seconds()
         bill = self.bill.so_far()
@@ -116,12 +125,14 @@ class Entry:
         answered = whole and all(end.finish is not Finish.ABORT for end in bill.ends)
         status = HTTPStatus.OK if answered else HTTPStatus.INTERNAL_SERVER_ERROR
         row = self._row(admission, status, seconds, bill)
-        return Draft(replace(row, texts=None, estimated=True), held)
+        return DraftRecord(replace(row, texts=None, estimated=True), held)
 
-    def _row(self, admission: Admission, status: int, seconds: float, bill: Bill) -> Row:
+    def _row(
+        self, admission: Admission, status: int, seconds: float, bill: RequestCost
+    ) -> LedgerRecord:
         ends, budget = bill.ends, admission.resolution.asked
         outcomes = [end.outcome for end in ends]
-        return Row(
+        return LedgerRecord(
             id=self._name,
             request_id=self._request_id,
             time=self._time,
@@ -152,14 +163,14 @@ class Entry:
             texts=self._texts(),
         )
 
-    def _texts(self) -> Texts | None:
+    def _texts(self) -> RecordedTexts | None:
         if not self._books.texts:
             return None
         thinking, answer = ("".join(self._said[channel]) for channel in Channel)
-        return Texts(self._request, thinking, answer)
+        return RecordedTexts(self._request, thinking, answer)
 
 
-def _cost(admission: Admission, bill: Bill) -> Cost | None:
+def _cost(admission: Admission, bill: RequestCost) -> Cost | None:
     return bill.cost(admission.prompt_tokens if bill.ends else 0)
 
 

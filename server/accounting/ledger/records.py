@@ -19,7 +19,7 @@ NOT_STARTED = "none"
 
 
 @dataclass(frozen=True, slots=True)
-class Texts:
+class RecordedTexts:
     """What was said; kept only where the operator turned it on.
 
     Attributes:
@@ -34,7 +34,7 @@ class Texts:
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class LedgerRecord:
     """One request that was let in: finished, failed or cancelled.
 
     Attributes:
@@ -101,25 +101,25 @@ class Row:
     cost: Cost | None
     score: float | None = None
     estimated: bool = False
-    texts: Texts | None = None
+    texts: RecordedTexts | None = None
 
     def to_json(self) -> str:
         """Write it down, to be read by `from_json`."""
         return _rows().dump_json(self).decode()
 
     @staticmethod
-    def from_json(text: str) -> "Row":
+    def from_json(text: str) -> "LedgerRecord":
         """Read what `to_json` wrote."""
         return _rows().validate_json(text)
 
 
 @cache
-def _rows() -> TypeAdapter[Row]:
-    return TypeAdapter(Row)
+def _rows() -> TypeAdapter[LedgerRecord]:
+    return TypeAdapter(LedgerRecord)
 
 
 @dataclass(frozen=True, slots=True)
-class Taken:
+class ReservedAmount:
     """What one request took, once all its choices have ended.
 
     Attributes:
@@ -132,7 +132,7 @@ class Taken:
 
 
 @dataclass(frozen=True, slots=True)
-class Draft:
+class DraftRecord:
     """A request that runs.
 
     Attributes:
@@ -140,22 +140,22 @@ class Draft:
         held: back for it, of what its key has left.
     """
 
-    row: Row
-    held: Taken
+    row: LedgerRecord
+    held: ReservedAmount
 
 
 COSTS = ("currency", "cost_prompt", "cost_thinking", "cost_answer")
 
 
 PLAIN = tuple(column.name for column in requests.columns if column.name not in COSTS)
-"""Columns that a `Row` has under the same name."""
+"""Columns that a `LedgerRecord` has under the same name."""
 
 
 NUL = "\0"
 """No database takes it in a text."""
 
 
-def to_columns(row: Row) -> dict[str, Any]:
+def to_columns(row: LedgerRecord) -> dict[str, Any]:
     """A row as `requests` has it."""
     cost = row.cost
     columns = {name: getattr(row, name) for name in PLAIN}
@@ -167,14 +167,14 @@ def to_columns(row: Row) -> dict[str, Any]:
     return columns | dict(zip(COSTS, parts, strict=True))
 
 
-def text_columns(row: Row, said: Texts) -> dict[str, str]:
+def text_columns(row: LedgerRecord, said: RecordedTexts) -> dict[str, str]:
     """What was said, as `texts` has it."""
     columns = {"request": said.request, "thinking": said.thinking, "answer": said.answer}
     return {"id": row.id} | {name: text.replace(NUL, "") for name, text in columns.items()}
 
 
-def from_columns(columns: Mapping[str, Any]) -> Row:
+def from_columns(columns: Mapping[str, Any]) -> LedgerRecord:
     """The row of some columns of `requests`; without what was said."""
     currency, *parts = (columns[name] for name in COSTS)
     cost = None if currency is None else Cost(currency, *parts)
-    return Row(**{name: columns[name] for name in PLAIN}, cost=cost)
+    return LedgerRecord(**{name: columns[name] for name in PLAIN}, cost=cost)

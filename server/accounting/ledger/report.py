@@ -8,12 +8,12 @@ from fractions import Fraction
 from math import ceil
 from operator import itemgetter
 
-from proctor.server.accounting.ledger.records import Row
+from proctor.server.accounting.ledger.records import LedgerRecord
 
 OK = 200
 
 
-class By(StrEnum):
+class GroupBy(StrEnum):
     """What rows can be grouped by."""
 
     DAY = "day"
@@ -23,7 +23,7 @@ class By(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Line:
+class ReportLine:
     """The rows of one group.
 
     Attributes:
@@ -65,7 +65,7 @@ class Line:
     cost_per_correct: Decimal | None
 
 
-NUMBERS = tuple(column.name for column in fields(Line) if column.name != "group")
+NUMBERS = tuple(column.name for column in fields(ReportLine) if column.name != "group")
 """The columns of a report after those that it is grouped by."""
 
 
@@ -88,7 +88,7 @@ class Sums:
     correct: Fraction = Fraction()
     graded_cost: Decimal = Decimal()
 
-    def add(self, row: Row) -> None:
+    def add(self, row: LedgerRecord) -> None:
         """Take in a row."""
         self.requests += 1
         self.prompt_tokens += row.prompt_tokens
@@ -106,7 +106,7 @@ class Sums:
         if row.score is not None:
             self._grade(row, row.score)
 
-    def _grade(self, row: Row, score: float) -> None:
+    def _grade(self, row: LedgerRecord, score: float) -> None:
         self.graded += 1
         self.correct += Fraction(score)
         if row.cost is None:
@@ -125,7 +125,7 @@ class Sums:
 class Report:
     """Adds rows up by group, as they come."""
 
-    def __init__(self, by: Sequence[By], against: str) -> None:
+    def __init__(self, by: Sequence[GroupBy], against: str) -> None:
         """Begin without rows.
 
         Args:
@@ -137,7 +137,7 @@ class Report:
         self._groups: dict[tuple[tuple[str, ...], str], Sums] = {}
         self._most = Sums()
 
-    def add(self, row: Row) -> None:
+    def add(self, row: LedgerRecord) -> None:
         """Take in a row."""
         group = tuple(_value(row, each) for each in self._by)
         currency = "" if row.cost is None else row.cost.currency
@@ -145,7 +145,7 @@ class Report:
         if row.tier == self._against:
             self._most.add(row)
 
-    def lines(self) -> list[Line]:
+    def lines(self) -> list[ReportLine]:
         """The groups, sorted."""
         most = self._most
         mean = Fraction(most.answered_thinking, most.choices) if most.choices else None
@@ -154,22 +154,22 @@ class Report:
         ]
 
 
-def _value(row: Row, by: By) -> str:
+def _value(row: LedgerRecord, by: GroupBy) -> str:
     match by:
-        case By.DAY:
+        case GroupBy.DAY:
             return row.time.date().isoformat()
-        case By.KEY:
+        case GroupBy.KEY:
             return row.key or ""
-        case By.TIER:
+        case GroupBy.TIER:
             return row.tier
-        case By.MODEL:
+        case GroupBy.MODEL:
             return row.model
 
 
-def _line(group: tuple[str, ...], currency: str, sums: Sums, most: Fraction | None) -> Line:
+def _line(group: tuple[str, ...], currency: str, sums: Sums, most: Fraction | None) -> ReportLine:
     generated = sums.thinking_tokens + sums.answer_tokens
     costs = sorted(sums.costs)
-    return Line(
+    return ReportLine(
         group=group,
         requests=sums.requests,
         answered=sums.answered,

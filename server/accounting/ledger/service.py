@@ -6,11 +6,11 @@ from collections.abc import Callable
 
 from proctor.server.accounting.ledger.gateways import GatewayStore
 from proctor.server.accounting.ledger.lease import Lease
-from proctor.server.accounting.ledger.records import Draft, Row
+from proctor.server.accounting.ledger.records import DraftRecord, LedgerRecord
 from proctor.server.accounting.ledger.store import Store
-from proctor.server.accounting.ledger.writer import Fate, Writer
+from proctor.server.accounting.ledger.writer import WriteOutcome, Writer
 from proctor.server.config.ledger import LedgerSettings
-from proctor.server.config.settings import BadSettings
+from proctor.server.config.settings import ConfigError
 from proctor.server.storage.database import open_database
 from proctor.server.storage.errors import is_away, reason
 
@@ -23,9 +23,9 @@ PATIENCE_SECONDS = 5.0
 class Ledger:
     """Takes rows and outcomes, from entering the context to leaving it."""
 
-    def __init__(self, store: Store, gateway: str, tell: Callable[[Fate], None]) -> None:
+    def __init__(self, store: Store, gateway: str, tell: Callable[[WriteOutcome], None]) -> None:
         self._store = store
-        self._drafts: dict[str, Callable[[], Draft]] = {}
+        self._drafts: dict[str, Callable[[], DraftRecord]] = {}
         self._writer = Writer(store, tell)
         self._lease = Lease(GatewayStore(store), gateway, self._running, self._writer.alone)
 
@@ -44,7 +44,7 @@ class Ledger:
         """Rows that are not written yet."""
         return self._writer.waiting
 
-    def begin(self, row_id: str, draft: Callable[[], Draft]) -> None:
+    def begin(self, row_id: str, draft: Callable[[], DraftRecord]) -> None:
         """Know of a request that runs, until its row is put.
 
         Args:
@@ -53,12 +53,12 @@ class Ledger:
         """
         self._drafts[row_id] = draft
 
-    def put(self, row: Row) -> None:
+    def put(self, row: LedgerRecord) -> None:
         """Take a row; never waits."""
         self._drafts.pop(row.id, None)
         self._writer.put(row)
 
-    def _running(self) -> list[Draft]:
+    def _running(self) -> list[DraftRecord]:
         return [draft() for draft in self._drafts.values()]
 
     async def grade(self, request_id: str, score: float, of: str | None = None) -> int:
@@ -74,7 +74,7 @@ class Ledger:
 
 
 def open_ledger(
-    settings: LedgerSettings, gateway: str, tell: Callable[[Fate], None]
+    settings: LedgerSettings, gateway: str, tell: Callable[[WriteOutcome], None]
 ) -> Ledger | None:
     """The ledger that the settings ask for, if they do.
 
@@ -112,6 +112,6 @@ async def prepare(url: str) -> None:
     except Exception as error:
         if is_away(error):
             raise OSError(f"the ledger cannot be reached: {reason(error)}") from error
-        raise BadSettings(f"ledger.url: {reason(error)} (empty: no ledger)") from error
+        raise ConfigError(f"ledger.url: {reason(error)} (empty: no ledger)") from error
     finally:
         await store.aclose()

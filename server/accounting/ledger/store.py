@@ -8,7 +8,12 @@ from sqlalchemy import bindparam, delete, or_, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from proctor.server.accounting.ledger.records import Row, from_columns, text_columns, to_columns
+from proctor.server.accounting.ledger.records import (
+    LedgerRecord,
+    from_columns,
+    text_columns,
+    to_columns,
+)
 from proctor.server.pricing import to_nanos
 from proctor.server.storage.errors import RowsRefused, is_refusal, reason
 from proctor.server.storage.migrate import migrate
@@ -38,7 +43,7 @@ class Store:
         """Bring the tables to the newest version; see `storage.migrate`."""
         await migrate(self.engine)
 
-    async def write(self, rows: Sequence[Row]) -> None:
+    async def write(self, rows: Sequence[LedgerRecord]) -> None:
         """Add rows, all or none; those that are there already stay as they are.
 
         What was held back for them is given back, and what they cost is spent. A row that
@@ -59,7 +64,7 @@ class Store:
                 raise RowsRefused(reason(error)) from error
             raise
 
-    async def enter(self, connection: AsyncConnection, rows: Sequence[Row]) -> None:
+    async def enter(self, connection: AsyncConnection, rows: Sequence[LedgerRecord]) -> None:
         """Do what `write` does, in a transaction that runs."""
         by_id = {row.id: row for row in rows}
         columns = [to_columns(row) for row in rows]
@@ -78,7 +83,7 @@ class Store:
             await connection.execute(self._add_spend, adding)
 
     async def _replace(
-        self, connection: AsyncConnection, rows: Sequence[Row]
+        self, connection: AsyncConnection, rows: Sequence[LedgerRecord]
     ) -> Counter[tuple[str, date]]:
         """Replace those of these rows that were estimated; what that adds to the days."""
         is_one = requests.c.id.in_([row.id for row in rows]) & requests.c.estimated
@@ -118,7 +123,7 @@ class Store:
 
     async def rows(
         self, since: datetime | None = None, until: datetime | None = None
-    ) -> AsyncGenerator[Row, None]:
+    ) -> AsyncGenerator[LedgerRecord, None]:
         """The rows of a span of time, in order; without what was said.
 
         Args:
@@ -139,7 +144,7 @@ class Store:
         await self.engine.dispose()
 
 
-def _spent(rows: Iterable[Row]) -> Counter[tuple[str, date]]:
+def _spent(rows: Iterable[LedgerRecord]) -> Counter[tuple[str, date]]:
     """What rows add to the days of their keys."""
     found: Counter[tuple[str, date]] = Counter()
     for row in rows:

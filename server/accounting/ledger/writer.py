@@ -9,7 +9,7 @@ from enum import StrEnum
 from itertools import islice
 from typing import Protocol
 
-from proctor.server.accounting.ledger.records import Row
+from proctor.server.accounting.ledger.records import LedgerRecord
 from proctor.server.storage.errors import RowsRefused, reason
 from proctor.server.storage.retry import FIRST_DELAY_SECONDS, LAST_DELAY_SECONDS
 
@@ -34,7 +34,7 @@ class Sink(Protocol):
     async def migrate(self) -> None:
         """Make ready for rows; nothing is done where all is."""
 
-    async def write(self, rows: Sequence[Row]) -> None:
+    async def write(self, rows: Sequence[LedgerRecord]) -> None:
         """Add rows, all or none; those that are there already stay as they are.
 
         Raises:
@@ -43,7 +43,7 @@ class Sink(Protocol):
         """
 
 
-class Fate(StrEnum):
+class WriteOutcome(StrEnum):
     """What became of a row."""
 
     WRITTEN = "written"
@@ -51,7 +51,7 @@ class Fate(StrEnum):
     DROPPED = "dropped"
 
 
-def _ignore(fate: Fate) -> None:
+def _ignore(fate: WriteOutcome) -> None:
     pass
 
 
@@ -67,7 +67,7 @@ class Writer:
     def __init__(
         self,
         sink: Sink,
-        tell: Callable[[Fate], None] = _ignore,
+        tell: Callable[[WriteOutcome], None] = _ignore,
         *,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
         capacity: int = CAPACITY,
@@ -84,7 +84,7 @@ class Writer:
         self._tell = tell
         self._sleep = sleep
         self._capacity = capacity
-        self._queue: deque[Row] = deque()
+        self._queue: deque[LedgerRecord] = deque()
         self._taken = 0
         self._settled = 0
         self._arrived = asyncio.Event()
@@ -104,13 +104,13 @@ class Writer:
         """Begin to write."""
         self._task = asyncio.create_task(self._run())
 
-    def put(self, row: Row) -> None:
+    def put(self, row: LedgerRecord) -> None:
         """Take a row; never waits."""
         if len(self._queue) >= self._capacity:
             if not self._full:
                 logger.error("the ledger's queue is full: rows are lost until it can be written")
             self._full = True
-            self._tell(Fate.DROPPED)
+            self._tell(WriteOutcome.DROPPED)
             return
         self._full = False
         self._queue.append(row)
@@ -145,7 +145,7 @@ class Writer:
         if self._queue:
             logger.error("%d rows of the ledger could not be written and are lost", self.waiting)
             for _ in self._queue:
-                self._tell(Fate.DROPPED)
+                self._tell(WriteOutcome.DROPPED)
 
     async def _run(self) -> None:
         await self._persist(self._sink.migrate)
@@ -161,7 +161,7 @@ class Writer:
                 batch = [*islice(self._queue, BATCH)]
                 await self._write(batch)
 
-    async def _write(self, rows: Sequence[Row]) -> None:
+    async def _write(self, rows: Sequence[LedgerRecord]) -> None:
         try:
             await self._persist(lambda: self._attempt(rows))
         except RowsRefused as error:
@@ -170,16 +170,16 @@ class Writer:
                     await self._write([row])
                 return
             logger.error("the ledger's database refuses the row of %s: %s", rows[0].id, error)
-            await self._settle(rows, Fate.REFUSED)
+            await self._settle(rows, WriteOutcome.REFUSED)
         else:
-            await self._settle(rows, Fate.WRITTEN)
+            await self._settle(rows, WriteOutcome.WRITTEN)
 
-    async def _attempt(self, rows: Sequence[Row]) -> None:
+    async def _attempt(self, rows: Sequence[LedgerRecord]) -> None:
         if self._failing:  # whatever is there now may have no tables yet
             await self._sink.migrate()
         await self._sink.write(rows)
 
-    async def _settle(self, rows: Sequence[Row], fate: Fate) -> None:
+    async def _settle(self, rows: Sequence[LedgerRecord], fate: WriteOutcome) -> None:
         for _ in rows:
             self._queue.popleft()
             self._tell(fate)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from proctor.budget import DesyncError, Markers
-from proctor.server.engines.completions.resubmit import Round
+from proctor.server.engines.completions.resubmit import ResubmitStep
 from proctor.server.errors import EngineUnavailable
 
 MOST_CHARACTERS = 1024
@@ -20,7 +20,7 @@ LEAST_ASKED = 8
 
 
 @dataclass(frozen=True, slots=True)
-class Piece:
+class StreamedTokens:
     """What a server streamed at once.
 
     Attributes:
@@ -37,28 +37,28 @@ class Piece:
 class Reader(Protocol):
     """Makes token ids of the pieces of one round."""
 
-    def read(self, piece: Piece) -> list[int]:
+    def read(self, piece: StreamedTokens) -> list[int]:
         """Tokens that are certain now; all of them, once there is a finish."""
 
 
 class Dialect(Protocol):
     """What a kind of server wants and gives."""
 
-    def fields(self, asked: Round) -> dict[str, Any]:
+    def fields(self, asked: ResubmitStep) -> dict[str, Any]:
         """Request fields of this dialect."""
 
-    def reader(self, asked: Round) -> Reader:
+    def reader(self, asked: ResubmitStep) -> Reader:
         """A reader for one round."""
 
 
-class TokenIds:
+class TokenIdDialect:
     """A server that gives token ids, as vLLM does for `return_token_ids`."""
 
     def __init__(self, markers: Markers) -> None:
         # A marker of several tokens cannot be stopped at by ids: the stream is cut there.
         self._stops = list(markers.end) if len(markers.end) == 1 else []
 
-    def fields(self, asked: Round) -> dict[str, Any]:
+    def fields(self, asked: ResubmitStep) -> dict[str, Any]:
         """See `Dialect`."""
         return {
             "max_tokens": asked.max_tokens,
@@ -66,11 +66,11 @@ class TokenIds:
             "stop_token_ids": self._stops if asked.guarded else [],
         }
 
-    def reader(self, asked: Round) -> "TokenIds":
+    def reader(self, asked: ResubmitStep) -> "TokenIdDialect":
         """See `Dialect`."""
         return self
 
-    def read(self, piece: Piece) -> list[int]:
+    def read(self, piece: StreamedTokens) -> list[int]:
         """See `Reader`.
 
         Raises:
@@ -81,14 +81,14 @@ class TokenIds:
         return piece.token_ids or []
 
 
-class Texts:
+class TextDialect:
     """A server that gives text alone; its tokens are had by encoding the text again."""
 
     def __init__(self, end_text: str, encode: Callable[[str], list[int]]) -> None:
         self._end_text = end_text
         self._encode = encode
 
-    def fields(self, asked: Round) -> dict[str, Any]:
+    def fields(self, asked: ResubmitStep) -> dict[str, Any]:
         """See `Dialect`."""
         return {
             "max_tokens": max(asked.max_tokens, LEAST_ASKED),
@@ -96,7 +96,7 @@ class Texts:
             "stop": [self._end_text] if asked.guarded else [],
         }
 
-    def reader(self, asked: Round) -> "TextReader":
+    def reader(self, asked: ResubmitStep) -> "TextReader":
         """See `Dialect`."""
         return TextReader(self._encode, MOST_CHARACTERS * max(asked.max_tokens, LEAST_ASKED))
 
@@ -112,7 +112,7 @@ class TextReader:
         self._left = most
         self._held = ""
 
-    def read(self, piece: Piece) -> list[int]:
+    def read(self, piece: StreamedTokens) -> list[int]:
         """See `Reader`.
 
         Raises:

@@ -9,8 +9,8 @@ from typing import Any
 
 from proctor.budget import Markers, Vocabulary
 from proctor.server.engines.base import Codec
-from proctor.server.engines.completions.dialects import Dialect, Texts, TokenIds
-from proctor.server.engines.completions.upstream import Listed, Upstream
+from proctor.server.engines.completions.dialects import Dialect, TextDialect, TokenIdDialect
+from proctor.server.engines.completions.upstream import Upstream, UpstreamModel
 from proctor.server.engines.tool_calls import ToolFormat
 from proctor.server.errors import EngineUnavailable
 
@@ -84,7 +84,7 @@ async def discover(
     return Service(listed.id, length, await _probe(upstream, listed.id, local))
 
 
-async def _listed(upstream: Upstream) -> list[Listed]:
+async def _listed(upstream: Upstream) -> list[UpstreamModel]:
     waiting = False
     while True:
         try:
@@ -96,7 +96,7 @@ async def _listed(upstream: Upstream) -> list[Listed]:
         await asyncio.sleep(RETRY_SECONDS)
 
 
-def _choose(listed: Sequence[Listed], known_as: Collection[str]) -> Listed:
+def _choose(listed: Sequence[UpstreamModel], known_as: Collection[str]) -> UpstreamModel:
     for model in listed:
         if model.id in known_as or len(listed) == 1:
             return model
@@ -134,9 +134,9 @@ async def _probe(upstream: Upstream, model: str, local: LocalModel) -> Dialect:
                 break
     if local.end_text.startswith(text):
         if ids == [first]:
-            return TokenIds(local.markers)
+            return TokenIdDialect(local.markers)
         if text and not ids:
-            return Texts(local.end_text, local.codec.encode)
+            return TextDialect(local.end_text, local.codec.encode)
     raise ValueError(
         f"budgets cannot be kept over this completions server: made to sample the token {first} "
         f"of '{local.end_text}' once, it gave the ids {ids[:8]} and the text '{text[:80]}'"

@@ -10,11 +10,11 @@ from typing import Any
 
 from proctor.server.engines.base import Delta, Job, ModelInfo, Sampling
 from proctor.server.engines.completions.discovery import LocalModel, Service, discover
-from proctor.server.engines.completions.resubmit import Round, Rounds
+from proctor.server.engines.completions.resubmit import ResubmitLoop, ResubmitStep
 from proctor.server.engines.completions.upstream import Upstream
 from proctor.server.engines.processes.stall import Patience
 from proctor.server.engines.tool_calls import ToolFormat
-from proctor.server.errors import Unserved
+from proctor.server.errors import UnsupportedRequest
 
 TRUSTED_SECONDS = 1.0
 """So long the server's word that it is well stands: every request asks for it."""
@@ -104,7 +104,7 @@ class CompletionsEngine:
         if sampling.constraint is not None:
             unserved.append(sampling.constraint.field)
         for name in unserved:
-            raise Unserved(
+            raise UnsupportedRequest(
                 name, f"'{name}' cannot be honoured over a completions server: leave it out"
             )
 
@@ -115,7 +115,7 @@ class CompletionsEngine:
             DesyncError: if the server does not keep to what it was asked for.
             Refused: if the server will not take a round.
         """
-        rounds = Rounds(job, self.model)
+        rounds = ResubmitLoop(job, self.model)
         try:
             while asked := rounds.plan():
                 if forced := rounds.settle():
@@ -153,7 +153,9 @@ class CompletionsEngine:
         """See `Engine`."""
         await self._upstream.aclose()
 
-    async def _run(self, asked: Round, job: Job, rounds: Rounds) -> AsyncGenerator[Delta, None]:
+    async def _run(
+        self, asked: ResubmitStep, job: Job, rounds: ResubmitLoop
+    ) -> AsyncGenerator[Delta, None]:
         """One round, from the request to where the budget or the server ends it."""
         reader = self._service.dialect.reader(asked)
         over = False
@@ -169,7 +171,7 @@ class CompletionsEngine:
                 if over and not piece.finish:
                     return
 
-    def _body(self, asked: Round, job: Job) -> dict[str, Any]:
+    def _body(self, asked: ResubmitStep, job: Job) -> dict[str, Any]:
         given = _given(job.sampling)
         body: dict[str, Any] = {
             "model": self._service.model,

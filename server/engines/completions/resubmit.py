@@ -19,7 +19,7 @@ MAX_ROUNDS = 256
 
 
 @dataclass(frozen=True, slots=True)
-class Round:
+class ResubmitStep:
     """One request to the completions server.
 
     Attributes:
@@ -37,7 +37,7 @@ class Round:
     barred: frozenset[int]
 
 
-class Rounds:
+class ResubmitLoop:
     """One job's way through its rounds.
 
     Attributes:
@@ -52,7 +52,7 @@ class Rounds:
         self._vocabulary = model.vocabulary
         self._matcher = matcher_of(model.markers, model.vocabulary)
         self._machine = Machine(job.budget, model.markers, model.vocabulary)
-        self._round: Round | None = None
+        self._round: ResubmitStep | None = None
         self._count = 0
         self._rejected: set[int] = set()
         self._settled = 0
@@ -61,7 +61,7 @@ class Rounds:
         self.attempts: set[int] = set()
         self.finish: Finish | None = None
 
-    def plan(self) -> Round | None:
+    def plan(self) -> ResubmitStep | None:
         """Put in the tokens that are forced now, and say what to ask for; None is the end.
 
         Raises:
@@ -76,7 +76,7 @@ class Rounds:
             )
         self._count += 1
         lasting = self._barred_from_here_on()
-        self._round = Round(
+        self._round = ResubmitStep(
             prompt_ids=(*self._job.prompt_ids, *self.tokens),
             position=len(self.tokens),
             max_tokens=1 if self._rejected - lasting else self._room(),

@@ -8,7 +8,7 @@ import httpx
 import orjson
 from pydantic import BaseModel, ValidationError
 
-from proctor.server.engines.completions.dialects import Piece
+from proctor.server.engines.completions.dialects import StreamedTokens
 from proctor.server.errors import EngineUnavailable
 
 SILENCE_SECONDS = 600.0
@@ -24,11 +24,11 @@ MOST_TOLD = 500
 """Characters of the server's own words that are kept for the log."""
 
 
-class Refused(RuntimeError):
+class UpstreamError(RuntimeError):
     """The server refused what it should have taken: a fault of the settings, or of ours."""
 
 
-class Listed(BaseModel):
+class UpstreamModel(BaseModel):
     """A model, as the server lists it."""
 
     id: str
@@ -36,7 +36,7 @@ class Listed(BaseModel):
 
 
 class _Models(BaseModel):
-    data: list[Listed]
+    data: list[UpstreamModel]
 
 
 class _Choice(BaseModel):
@@ -79,7 +79,7 @@ class Upstream:
             transport=transport,
         )
 
-    async def complete(self, body: Mapping[str, Any]) -> AsyncGenerator[Piece, None]:
+    async def complete(self, body: Mapping[str, Any]) -> AsyncGenerator[StreamedTokens, None]:
         """Stream a completion. Closing the generator closes the connection, and so ends it there.
 
         The last piece that is of use has a finish.
@@ -101,7 +101,7 @@ class Upstream:
         if not finished:
             raise EngineUnavailable("the completions server broke off")
 
-    async def models(self) -> list[Listed]:
+    async def models(self) -> list[UpstreamModel]:
         """The models that it serves."""
         response = await self._get("models")
         await _check(response)
@@ -139,7 +139,7 @@ async def _lines(response: httpx.Response) -> AsyncGenerator[bytes, None]:
             yield line
 
 
-def _parse(line: bytes) -> Piece | None:
+def _parse(line: bytes) -> StreamedTokens | None:
     """What a line of the stream of events says, if it is of use."""
     data = line.removeprefix(DATA).strip()
     if not line.startswith(DATA) or data == DONE:
@@ -155,7 +155,7 @@ def _parse(line: bytes) -> Piece | None:
     (choice,) = event.choices[:1]
     if choice.finish_reason not in (None, "stop", "length"):
         raise _unavailable("gave the request up", f"finish_reason: {choice.finish_reason}")
-    return Piece(choice.text, choice.token_ids, choice.finish_reason)
+    return StreamedTokens(choice.text, choice.token_ids, choice.finish_reason)
 
 
 async def _check(response: httpx.Response) -> None:
@@ -165,7 +165,7 @@ async def _check(response: httpx.Response) -> None:
     told = (await response.aread())[:MOST_TOLD].decode(errors="replace")
     if status >= 500 or status in (httpx.codes.REQUEST_TIMEOUT, httpx.codes.TOO_MANY_REQUESTS):
         raise _unavailable(f"answered {status}", told)
-    raise Refused(f"the completions server answered {status}: {told}")
+    raise UpstreamError(f"the completions server answered {status}: {told}")
 
 
 def _unavailable(what: str, told: str) -> EngineUnavailable:

@@ -11,7 +11,7 @@ from itertools import islice
 from typing import Any, NamedTuple
 
 from proctor.server.engines.tool_calls import Constraint, Kind
-from proctor.server.errors import Unserved
+from proctor.server.errors import UnsupportedRequest
 
 MAX_PATTERN = 4096
 """Characters of a regular expression. The longest in wide use, of URLs and dates, have 500."""
@@ -96,7 +96,7 @@ def check_complexity(constraint: Constraint) -> None:
         case Kind.REGEX:
             _check_text(value, field, PATTERN)
         case Kind.CHOICE if sum(map(len, value)) > MAX_CHOICES_LENGTH:
-            raise Unserved(
+            raise UnsupportedRequest(
                 field, f"'{field}' has texts of more than {MAX_CHOICES_LENGTH} characters together"
             )
         case Kind.GRAMMAR:
@@ -122,7 +122,7 @@ def _check_tag(tag: str, field: str) -> None:
     try:
         plain = json.loads(tag)
     except RecursionError:
-        raise Unserved(
+        raise UnsupportedRequest(
             field, f"'{field}' is nested more than {MAX_TAG_NESTING} levels deep"
         ) from None
     except ValueError:
@@ -130,8 +130,8 @@ def _check_tag(tag: str, field: str) -> None:
     if isinstance(plain, dict | list):
         try:
             _check_parts(plain, field, MAX_TAG_NESTING)
-        except Unserved as error:  # within a text, which is the request's field
-            raise Unserved(field, str(error)) from None
+        except UnsupportedRequest as error:  # within a text, which is the request's field
+            raise UnsupportedRequest(field, str(error)) from None
 
 
 def _check_parts(whole: Any, field: str, most: int) -> None:
@@ -142,10 +142,12 @@ def _check_parts(whole: Any, field: str, most: int) -> None:
         level = [*islice(inner, MAX_PARTS - seen + 1)]
         seen += len(level)
         if seen > MAX_PARTS:
-            raise Unserved(field, f"'{field}' has more than {MAX_PARTS} objects and lists")
+            raise UnsupportedRequest(
+                field, f"'{field}' has more than {MAX_PARTS} objects and lists"
+            )
         if not level:
             return
-    raise Unserved(field, f"'{field}' is nested more than {most} levels deep")
+    raise UnsupportedRequest(field, f"'{field}' is nested more than {most} levels deep")
 
 
 def _inner(node: Node) -> Iterator[Node]:
@@ -171,7 +173,9 @@ def _inner(node: Node) -> Iterator[Node]:
 def _check_text(text: str, path: str, parts: re.Pattern[str]) -> None:
     """See that a pattern or a grammar is within the bounds."""
     if parts is PATTERN and len(text) > MAX_PATTERN:
-        raise Unserved(path, f"'{path}' is a pattern of more than {MAX_PATTERN} characters")
+        raise UnsupportedRequest(
+            path, f"'{path}' is a pattern of more than {MAX_PATTERN} characters"
+        )
     groups: list[int] = []
     size = last = stacked = 0
     for part in parts.finditer(text):
@@ -182,7 +186,7 @@ def _check_text(text: str, path: str, parts: re.Pattern[str]) -> None:
                 size += last * (times - 1)
                 last *= times
                 if size > len(text) + MAX_REPEATED:
-                    raise Unserved(
+                    raise UnsupportedRequest(
                         path,
                         f"'{path}' repeats too much: written out, its counted repetitions may "
                         f"add {MAX_REPEATED} characters",
@@ -199,7 +203,7 @@ def _check_text(text: str, path: str, parts: re.Pattern[str]) -> None:
                 size += part.end() - part.start() if kind in ("text", "plain") else 1
                 stacked = 0
         if len(groups) + stacked > MAX_GROUPS:
-            raise Unserved(
+            raise UnsupportedRequest(
                 path, f"'{path}' has groups and repetitions nested more than {MAX_GROUPS} deep"
             )
 

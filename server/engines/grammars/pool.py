@@ -16,8 +16,8 @@ from proctor.server.engines.grammars.base import CheckedGrammar
 from proctor.server.engines.grammars.forkers import Forkers
 from proctor.server.engines.grammars.frames import LENGTH, Answer, Task, pack, unpack
 from proctor.server.engines.tool_calls import Constraint
-from proctor.server.errors import EngineUnavailable, Unserved
-from proctor.server.fair_queue import Line
+from proctor.server.errors import EngineUnavailable, UnsupportedRequest
+from proctor.server.fair_queue import FairQueue
 
 logger = logging.getLogger(__name__)
 
@@ -69,8 +69,8 @@ class GrammarPool:
         self._settings = settings
         self._forkers = Forkers(config)
         processes = settings.processes
-        self._quick = Line(processes * QUICK_PER_PROCESS, settings.max_waiting)
-        self._slow = Line(processes, settings.max_waiting)
+        self._quick = FairQueue(processes * QUICK_PER_PROCESS, settings.max_waiting)
+        self._slow = FairQueue(processes, settings.max_waiting)
         self._running: dict[bytes, Running] = {}
         self._found = Found(MAX_KEPT_BYTES)
         self._restarting = asyncio.Lock()
@@ -84,13 +84,15 @@ class GrammarPool:
         try:
             name = constraint.digest
         except RecursionError:
-            raise Unserved(constraint.field, f"'{constraint.field}' is nested too deeply") from None
+            raise UnsupportedRequest(
+                constraint.field, f"'{constraint.field}' is nested too deeply"
+            ) from None
         found = self._found.get(name)
         if found is None:
             found = await self._find(name, constraint, owner)
         answer, slow = found
         if answer.backend is None:
-            raise Unserved(constraint.field, f"'{constraint.field}': {self._why(answer)}")
+            raise UnsupportedRequest(constraint.field, f"'{constraint.field}': {self._why(answer)}")
         return CheckedGrammar(_params(constraint, answer), slow)
 
     def close(self) -> None:
@@ -126,7 +128,7 @@ class GrammarPool:
         memory = self._settings.memory_mib
         return Task(constraint.kind.value, constraint.value, seconds, memory, nice)
 
-    async def _ask_in(self, line: Line, task: Task, owner: str) -> Answer:
+    async def _ask_in(self, line: FairQueue, task: Task, owner: str) -> Answer:
         since = await line.enter(owner, 1)
         try:
             return await self._ask(task)

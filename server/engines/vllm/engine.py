@@ -32,16 +32,16 @@ from proctor.budget.processors import reasoning
 from proctor.budget.processors.registry import encode_markers, find_marker_texts
 from proctor.budget.processors.vocabulary import read_vocabulary
 from proctor.budget.processors.wire import SLOW, EngineBudget, with_markers
-from proctor.server.engines.base import Delta, Finish, Job, ModelInfo, Sampling, Score
+from proctor.server.engines.base import Delta, Finish, Job, ModelInfo, Sampling, TokenLogprob
 from proctor.server.engines.grammars.base import CheckedGrammar, Grammars
 from proctor.server.engines.processes.engine_processes import ENDING, EngineProcesses, started
 from proctor.server.engines.processes.stall import Patience, StallDetector, Stalled, answered
 from proctor.server.engines.tool_calls import Constraint, ToolFormat
 from proctor.server.engines.vllm.codec import VllmCodec
-from proctor.server.engines.vllm.metrics import TruthfulStatLogger
+from proctor.server.engines.vllm.metrics import SanitizedStatLogger
 from proctor.server.engines.vllm.tools import VllmTools
 from proctor.server.engines.warm_up import warm_up
-from proctor.server.errors import EngineUnavailable, Unserved
+from proctor.server.errors import EngineUnavailable, UnsupportedRequest
 
 logger = logging.getLogger(__name__)
 
@@ -175,7 +175,7 @@ class VllmEngine:
             processes = EngineProcesses(others=started())
             with processes.starting():
                 llm = AsyncLLM.from_vllm_config(
-                    config, enable_log_requests=False, stat_loggers=[TruthfulStatLogger]
+                    config, enable_log_requests=False, stat_loggers=[SanitizedStatLogger]
                 )
             undo.callback(llm.shutdown)
             checks.wait()
@@ -446,24 +446,24 @@ def _end_of_turn(tokenizer: Any, config: VllmConfig) -> set[int]:
     return {tokenizer.eos_token_id, *([listed] if isinstance(listed, int) else listed)} - {None}
 
 
-def _scores(completion: CompletionOutput, sampling: Sampling) -> list[Score]:
+def _scores(completion: CompletionOutput, sampling: Sampling) -> list[TokenLogprob]:
     if sampling.alternatives is None or completion.logprobs is None:
         return []
     pairs = zip(completion.token_ids, completion.logprobs, strict=True)
     return [_score(token, found or {}, sampling.alternatives) for token, found in pairs]
 
 
-def _prompt_scores(job: Job, output: RequestOutput) -> list[Score]:
+def _prompt_scores(job: Job, output: RequestOutput) -> list[TokenLogprob]:
     most = job.sampling.prompt_alternatives or 0
     pairs = zip(job.prompt_ids[1:], (output.prompt_logprobs or [])[1:], strict=True)
     return [_score(token, found or {}, most) for token, found in pairs]
 
 
-def _score(token: int, found: Mapping[int, Logprob], most: int) -> Score:
+def _score(token: int, found: Mapping[int, Logprob], most: int) -> TokenLogprob:
     ranked = sorted(found.items(), key=lambda item: item[1].rank or 0)
     top = [(other, _finite(score.logprob)) for other, score in ranked[:most]]
     own = found[token]
-    return Score(token, _finite(own.logprob), tuple(top), own.rank or 0)
+    return TokenLogprob(token, _finite(own.logprob), tuple(top), own.rank or 0)
 
 
 def _check_prompt_scores(job: Job, vocabulary: int) -> None:
@@ -474,7 +474,7 @@ def _check_prompt_scores(job: Job, vocabulary: int) -> None:
     """
     most = MOST_PROMPT_LOGITS // vocabulary
     if job.sampling.prompt_alternatives is not None and len(job.prompt_ids) > most:
-        raise Unserved(
+        raise UnsupportedRequest(
             "prompt_logprobs",
             f"log probabilities can be had of prompts of {most} tokens at most, and this one "
             f"has {len(job.prompt_ids)}",
@@ -489,13 +489,13 @@ def _failed(constraint: Constraint | None) -> Exception:
     """Why the engine failed one request and goes on with the rest."""
     if constraint is None:
         return EngineUnavailable("the engine failed this request")
-    return Unserved(constraint.field, f"the engine cannot follow '{constraint.field}'")
+    return UnsupportedRequest(constraint.field, f"the engine cannot follow '{constraint.field}'")
 
 
-def _unserved(error: VLLMClientError, constraint: Constraint | None) -> Unserved:
+def _unserved(error: VLLMClientError, constraint: Constraint | None) -> UnsupportedRequest:
     """What vLLM will not take, under the name that our clients have for it."""
     field = getattr(error, "parameter", None)
     if field is None and constraint is not None:
         field = constraint.field
     text = Exception.__str__(error)
-    return Unserved("top_logprobs" if field == "logprobs" else field or "", text)
+    return UnsupportedRequest("top_logprobs" if field == "logprobs" else field or "", text)

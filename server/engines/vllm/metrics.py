@@ -9,7 +9,7 @@ from vllm.v1.metrics.stats import FinishedRequestStats, IterationStats, Schedule
 TIMES = ("queued_time", "prefill_time", "inference_time", "decode_time")
 
 
-class TruthfulStatLogger(PrometheusStatLogger):
+class SanitizedStatLogger(PrometheusStatLogger):
     """vLLM's logger to Prometheus.
 
     A request that ends before it was scheduled, as one with a bad grammar does, waited in

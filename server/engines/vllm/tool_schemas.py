@@ -13,7 +13,7 @@ from proctor.server.engines.grammars.xgrammar_schemas import (
     expressible,
     without_annotations,
 )
-from proctor.server.errors import Unserved
+from proctor.server.errors import UnsupportedRequest
 
 ANY_OBJECT: Mapping[str, Any] = {"type": "object"}
 NO_ARGUMENTS: Mapping[str, Any] = {"type": "object", "properties": {}}
@@ -39,11 +39,13 @@ def arguments_schema(parameters: Mapping[str, Any] | None, field: str) -> Mappin
         _check_length(found)
         return found
     except Inexpressible as error:
-        raise Unserved(field, f"'{field}' cannot bind a call's arguments: {error}") from None
+        raise UnsupportedRequest(
+            field, f"'{field}' cannot bind a call's arguments: {error}"
+        ) from None
     except RecursionError:
-        raise Unserved(field, f"'{field}' has references nested too deeply") from None
+        raise UnsupportedRequest(field, f"'{field}' has references nested too deeply") from None
     except (AttributeError, TypeError, ValueError, KeyError):
-        raise Unserved(field, f"'{field}' is no JSON schema") from None
+        raise UnsupportedRequest(field, f"'{field}' is no JSON schema") from None
 
 
 def _check_length(schema: Schema) -> None:

@@ -20,7 +20,7 @@ from proctor.server.engines.grammars.xgrammar_schemas import MAX_BYTES as MAX_SC
 from proctor.server.engines.tool_calls import BoundTools, CallReader, Constraint, Kind, ToolChoice
 from proctor.server.engines.vllm.call_reader import FirstCall, Markup, ParsedCalls
 from proctor.server.engines.vllm.tool_schemas import ANY_OBJECT, arguments_schema
-from proctor.server.errors import Unserved
+from proctor.server.errors import UnsupportedRequest
 
 FIELD = "tools"
 
@@ -82,7 +82,7 @@ class VllmTools:
         if choice.mode != "auto":
             bound = self._bound(replace(choice, constraint=None))
             if bound is None:
-                raise Unserved(
+                raise UnsupportedRequest(
                     "tool_choice",
                     "this model's tool format cannot be made to call: 'tool_choice' is 'auto' or "
                     "'none' here",
@@ -95,7 +95,7 @@ class VllmTools:
             return None
         bound = self._bound(choice)
         if bound is None and strict is not None:
-            raise Unserved(
+            raise UnsupportedRequest(
                 f"{FIELD}[{strict}].function.strict",
                 "this model's tool format cannot hold a call to its schema: leave 'strict' out",
             )
@@ -111,24 +111,26 @@ class VllmTools:
         refusal = f"'{field}' and '{FIELD}' do not go together: "
         try:
             check_complexity(constraint)
-        except Unserved as error:
-            raise Unserved(error.param, f"{refusal}{error}") from None
+        except UnsupportedRequest as error:
+            raise UnsupportedRequest(error.param, f"{refusal}{error}") from None
         if constraint.kind is Kind.GRAMMAR and grammar_is_likely_lark(constraint.value):
             # vLLM would have xgrammar translate it, in this process.
-            raise Unserved(field, f"{refusal}beside tools a grammar is in EBNF, not in Lark")
+            raise UnsupportedRequest(
+                field, f"{refusal}beside tools a grammar is in EBNF, not in Lark"
+            )
         if constraint.kind is Kind.STRUCTURAL_TAG:
             try:
                 orjson.loads(constraint.value)
             except orjson.JSONDecodeError as error:
-                raise Unserved(field, f"'{field}' is not JSON: {error}") from error
+                raise UnsupportedRequest(field, f"'{field}' is not JSON: {error}") from error
         try:
             bound = self._bound(choice)
-        except Unserved as error:
+        except UnsupportedRequest as error:
             if error.param != FIELD:  # the tools alone are at fault
                 raise
-            raise Unserved(field, f"{refusal}{error}") from None
+            raise UnsupportedRequest(field, f"{refusal}{error}") from None
         if bound is None or bound.kind is not Kind.STRUCTURAL_TAG:
-            raise Unserved(
+            raise UnsupportedRequest(
                 field,
                 f"{refusal}xgrammar cannot bind an answer to this value beside calls in this "
                 "model's tool format",
@@ -149,7 +151,7 @@ class VllmTools:
             parser.adjust_request(request)
             return _read_constraint(request.extract_structured_outputs())
         except Exception as error:  # of many classes, over what a client has sent
-            raise Unserved(FIELD, f"vLLM refuses '{FIELD}': {_reason(error)}") from error
+            raise UnsupportedRequest(FIELD, f"vLLM refuses '{FIELD}': {_reason(error)}") from error
 
     def _request(self, choice: ToolChoice, tools: Sequence[Any]) -> ChatCompletionRequest:
         """What vLLM's parsers need of a request: all but its messages.
@@ -175,7 +177,7 @@ class VllmTools:
                 )
             return request
         except Exception as error:  # pydantic's own, and vLLM's, which pydantic lets pass
-            raise Unserved(FIELD, f"vLLM refuses '{FIELD}': {_reason(error)}") from error
+            raise UnsupportedRequest(FIELD, f"vLLM refuses '{FIELD}': {_reason(error)}") from error
 
     def _make(self, request: ChatCompletionRequest) -> Parser:
         tools: list[Any] = [*(request.tools or ())]
@@ -223,7 +225,7 @@ def _bound_tools(choice: ToolChoice) -> list[dict[str, Any]]:
             schema = arguments_schema(function.get("parameters"), field)
             left -= len(orjson.dumps(schema))
             if left < 0:
-                raise Unserved(
+                raise UnsupportedRequest(
                     FIELD,
                     f"the schemas that calls of '{FIELD}' are bound to are longer than {MAX_BYTES} "
                     "bytes together, descriptions aside",

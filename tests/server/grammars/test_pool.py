@@ -22,8 +22,8 @@ from proctor.server.engines.grammars.frames import Answer
 from proctor.server.engines.grammars.pool import Found, GrammarPool, _size
 from proctor.server.engines.tool_calls import Constraint, Kind
 from proctor.server.engines.vllm.tools import VllmTools
-from proctor.server.errors import BadRequest, EngineUnavailable, Overloaded, Unserved
-from proctor.server.fair_queue import Line
+from proctor.server.errors import BadRequest, EngineUnavailable, Overloaded, UnsupportedRequest
+from proctor.server.fair_queue import FairQueue
 from proctor.server.generation.answer_binding import Binder
 from proctor.server.schemas.parsing import parse_chat
 from tests import hostile_constraints
@@ -117,7 +117,7 @@ async def test_the_order_of_members_makes_another_grammar(pool: GrammarPool) -> 
 
 async def test_what_takes_too_long_is_refused_by_name_and_remembered(pool: GrammarPool) -> None:
     for _ in range(2):
-        with pytest.raises(Unserved, match=f"'{FIELD}': .*0.5 s of CPU time") as refused:
+        with pytest.raises(UnsupportedRequest, match=f"'{FIELD}': .*0.5 s of CPU time") as refused:
             await pool.check(constraint(counting(200, 100)), "")
         assert refused.value.param == FIELD
 
@@ -219,7 +219,7 @@ async def test_a_hostile_grammar_is_served_or_refused_by_name(pool: GrammarPool,
     kind, value = HOSTILE[form]
     (found,) = await asyncio.gather(pool.check(constraint(value, kind), ""), return_exceptions=True)
     if isinstance(found, BaseException):
-        assert isinstance(found, Unserved)
+        assert isinstance(found, UnsupportedRequest)
         assert found.param == FIELD
         assert FIELD in str(found)
     else:
@@ -244,7 +244,7 @@ async def test_a_hostile_request_is_served_or_refused_by_name(
         bound = await Binder().bind(asked, engine)
         assert bound.constraint is not None
         found = await pool.check(bound.constraint, "")
-    except (BadRequest, Unserved) as refused:
+    except (BadRequest, UnsupportedRequest) as refused:
         named = refused.param
     else:
         assert found.params._backend
@@ -287,7 +287,7 @@ async def test_owners_take_turns(pool: GrammarPool) -> None:
     done: list[str] = []
 
     async def ask(owner: str, number: int) -> None:
-        with pytest.raises(Unserved):
+        with pytest.raises(UnsupportedRequest):
             await pool.check(constraint(counting(200, 80 - number)), owner)
         done.append(owner)
 
@@ -319,7 +319,7 @@ async def test_too_many_that_wait_are_refused(
     pool: GrammarPool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(pool, "_settings", GrammarSettings(seconds=600))
-    monkeypatch.setattr(pool, "_slow", Line(1, 1))
+    monkeypatch.setattr(pool, "_slow", FairQueue(1, 1))
     many = [
         asyncio.create_task(pool.check(constraint(counting(200, 60 - number)), ""))
         for number in range(7)

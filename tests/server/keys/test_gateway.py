@@ -16,8 +16,8 @@ from sqlalchemy import select
 from proctor.server.accounting.ledger.store import Store
 from proctor.server.accounting.reservation_store import ReservationStore
 from proctor.server.auth.api_key import hash_token
-from proctor.server.auth.authenticator import Guard
-from proctor.server.auth.store import Kept, KeyStore
+from proctor.server.auth.authenticator import Authenticator
+from proctor.server.auth.store import KeyStore, StoredKey
 from proctor.server.engines.base import Job
 from proctor.server.engines.fake import FakeEngine, Script
 from proctor.server.errors import EngineUnavailable, Unavailable
@@ -157,7 +157,7 @@ async def test_ids_do_not_tell_whether_they_exist(
     looked_up: list[str] = []
     find = KeyStore.find
 
-    async def watched(self: KeyStore, hashed: str) -> Kept | None:
+    async def watched(self: KeyStore, hashed: str) -> StoredKey | None:
         looked_up.append(hashed)
         return await find(self, hashed)
 
@@ -183,7 +183,7 @@ async def test_so_many_keys_are_known_at_a_time(
     made = [make_key(name) for name in ("a", "b", "c")]
     for key, _ in made:
         await keys.add(key)
-    guard = Guard([], keys, asks=True)
+    guard = Authenticator([], keys, asks=True)
 
     async def check(token: str) -> None:
         headers = [(b"authorization", f"Bearer {token}".encode())]

@@ -5,25 +5,25 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proctor.server.auth.rate_limits import Use, Want, check
+from proctor.server.auth.rate_limits import KeyUsage, WorstCase, check
 from proctor.server.config.access import KeyLimits
 from proctor.server.errors import QuotaExceeded, RateLimited
 from proctor.server.pricing import to_nanos
 
 NOW = datetime(2026, 11, 30, 23, 59, 30, tzinfo=UTC)
-NOTHING = Use(0, 0, None, 0, 0)
+NOTHING = KeyUsage(0, 0, None, 0, 0)
 BILLION = 10**9
 
 
 def test_a_key_without_limits_is_told_nothing() -> None:
-    assert check(KeyLimits(), NOTHING, Want(10**9, 0), NOW) == {}
+    assert check(KeyLimits(), NOTHING, WorstCase(10**9, 0), NOW) == {}
 
 
 def test_what_is_left_is_told_as_openai_does() -> None:
     limits = KeyLimits(requests_per_minute=3, tokens_per_minute=100)
-    use = Use(1, 20, NOW - timedelta(seconds=45), 0, 0)
+    use = KeyUsage(1, 20, NOW - timedelta(seconds=45), 0, 0)
 
-    assert check(limits, use, Want(30, 0), NOW) == {
+    assert check(limits, use, WorstCase(30, 0), NOW) == {
         "x-ratelimit-limit-requests": "3",
         "x-ratelimit-remaining-requests": "1",
         "x-ratelimit-reset-requests": "15.000s",
@@ -35,10 +35,10 @@ def test_what_is_left_is_told_as_openai_does() -> None:
 
 def test_requests_of_a_minute_end() -> None:
     limits = KeyLimits(requests_per_minute=3)
-    use = Use(3, 20, NOW - timedelta(seconds=44.5), 0, 0)
+    use = KeyUsage(3, 20, NOW - timedelta(seconds=44.5), 0, 0)
 
     with pytest.raises(RateLimited, match="3 requests a minute: try again in 16 s") as caught:
-        check(limits, use, Want(1, 0), NOW)
+        check(limits, use, WorstCase(1, 0), NOW)
 
     assert caught.value.headers["retry-after"] == "16"
     assert caught.value.headers["x-ratelimit-remaining-requests"] == "0"
@@ -51,13 +51,13 @@ def test_requests_of_a_minute_end() -> None:
 )
 def test_tokens_of_a_minute_end(had: int, wanted: int, passes: bool) -> None:
     limits = KeyLimits(tokens_per_minute=100)
-    use = Use(1, had, NOW, 0, 0)
+    use = KeyUsage(1, had, NOW, 0, 0)
 
     if passes:
-        assert check(limits, use, Want(wanted, 0), NOW)
+        assert check(limits, use, WorstCase(wanted, 0), NOW)
         return
     with pytest.raises(RateLimited) as caught:
-        check(limits, use, Want(wanted, 0), NOW)
+        check(limits, use, WorstCase(wanted, 0), NOW)
     # No waiting helps a request that is larger than all that the key has.
     assert ("retry-after" in caught.value.headers) is (wanted <= 100)
 
@@ -68,11 +68,11 @@ def test_tokens_of_a_minute_end(had: int, wanted: int, passes: bool) -> None:
 )
 def test_money_ends_until_midnight(limits: dict[str, str], wait: int) -> None:
     half = BILLION // 2
-    use = Use(1, 20, NOW, half - 10, half - 10)
+    use = KeyUsage(1, 20, NOW, half - 10, half - 10)
 
-    assert check(KeyLimits(**limits), use, Want(5, 10), NOW) == {}  # type: ignore[arg-type]
+    assert check(KeyLimits(**limits), use, WorstCase(5, 10), NOW) == {}  # type: ignore[arg-type]
     with pytest.raises(QuotaExceeded, match=r"0\.000000011.* 0\.000000010 are left") as caught:
-        check(KeyLimits(**limits), use, Want(5, 11), NOW)  # type: ignore[arg-type]
+        check(KeyLimits(**limits), use, WorstCase(5, 11), NOW)  # type: ignore[arg-type]
 
     assert caught.value.code == "insufficient_quota"
     assert caught.value.headers["retry-after"] == str(wait)
@@ -81,7 +81,12 @@ def test_money_ends_until_midnight(limits: dict[str, str], wait: int) -> None:
 def test_a_month_ends_with_its_last_day() -> None:
     begun = datetime(2026, 12, 31, 12, tzinfo=UTC)
     with pytest.raises(QuotaExceeded) as caught:
-        check(KeyLimits(per_month=Decimal(1)), Use(0, 0, None, 0, BILLION), Want(1, 1), begun)
+        check(
+            KeyLimits(per_month=Decimal(1)),
+            KeyUsage(0, 0, None, 0, BILLION),
+            WorstCase(1, 1),
+            begun,
+        )
 
     assert caught.value.headers["retry-after"] == str(12 * 3600)
 
@@ -101,10 +106,12 @@ def test_whatever_is_let_in_stays_within_the_limits(
     )
     use = NOTHING
     for tokens, nanos in wants:
-        after = Use(use.requests + 1, use.tokens + tokens, NOW, use.day + nanos, use.month + nanos)
+        after = KeyUsage(
+            use.requests + 1, use.tokens + tokens, NOW, use.day + nanos, use.month + nanos
+        )
         fits = after.requests <= most and after.tokens <= 4 * most and after.day <= 3 * most
         try:
-            check(limits, use, Want(tokens, nanos), NOW)
+            check(limits, use, WorstCase(tokens, nanos), NOW)
         except RateLimited:
             assert not fits
         else:

@@ -4,7 +4,7 @@ from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any
 
-from proctor.server.accounting.ledger.records import Row
+from proctor.server.accounting.ledger.records import LedgerRecord
 from proctor.server.accounting.ledger.store import Store
 from proctor.server.pricing import Cost
 from proctor.server.storage.database import connect
@@ -16,7 +16,7 @@ def cost(total: str, currency: str = "USD") -> Cost:
     return Cost(currency, Decimal(0), Decimal(total), Decimal(0))
 
 
-def row(name: object, **given: Any) -> Row:
+def row(name: object, **given: Any) -> LedgerRecord:
     """A plain row, with some of it as given."""
     plain: dict[str, Any] = {
         "id": f"chatcmpl-{name}",
@@ -47,10 +47,10 @@ def row(name: object, **given: Any) -> Row:
         "seconds": 0.3,
         "cost": None,
     }
-    return Row(**{**plain, **given})
+    return LedgerRecord(**{**plain, **given})
 
 
-async def rows_at(url: str) -> list[Row]:
+async def rows_at(url: str) -> list[LedgerRecord]:
     """All rows of a ledger."""
     store = Store(connect(url, reads_only=True))
     try:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from proctor.server.accounting.ledger.records import Row
+from proctor.server.accounting.ledger.records import LedgerRecord
 from proctor.server.accounting.ledger.store import Store
 from proctor.server.cli.main import main
 from proctor.server.config.settings import load_settings
@@ -24,7 +24,7 @@ DAYS = [
 ]
 
 
-def fill(url: str, rows: list[Row]) -> None:
+def fill(url: str, rows: list[LedgerRecord]) -> None:
     async def write() -> None:
         store = Store(connect(url))
         await store.migrate()

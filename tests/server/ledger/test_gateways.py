@@ -12,12 +12,12 @@ from sqlalchemy import func, select
 
 from proctor.server.accounting.ledger.gateways import GatewayStore, Seen
 from proctor.server.accounting.ledger.process import this_process
-from proctor.server.accounting.ledger.records import Draft, Row, Taken
+from proctor.server.accounting.ledger.records import DraftRecord, LedgerRecord, ReservedAmount
 from proctor.server.accounting.ledger.store import Store
 from proctor.server.accounting.reservation_store import ReservationStore
-from proctor.server.auth.rate_limits import Want
+from proctor.server.auth.rate_limits import WorstCase
 from proctor.server.storage.database import connect
-from proctor.server.storage.idempotency import Claim, Kept, ReplayStore
+from proctor.server.storage.idempotency import CachedResponse, Claim, IdempotencyStore
 from proctor.server.storage.tables import gateways, holds, replays
 from tests.server.keys.making import make_key
 from tests.server.ledger.making import NOON, cost, row, rows_at
@@ -41,9 +41,9 @@ def leases(store: Store) -> GatewayStore:
     return GatewayStore(store)
 
 
-def draft(name: str, spent: str, held: int = 0, **given: Any) -> Draft:
+def draft(name: str, spent: str, held: int = 0, **given: Any) -> DraftRecord:
     told: dict[str, Any] = {"key": "team", "status": 500, "estimated": True, **given}
-    return Draft(row(name, cost=cost(spent), **told), Taken(held, held * CENT))
+    return DraftRecord(row(name, cost=cost(spent), **told), ReservedAmount(held, held * CENT))
 
 
 async def left(url: str) -> dict[str, int]:
@@ -61,7 +61,7 @@ async def test_what_ran_is_charged_as_it_was_last_told(
     reservations: ReservationStore, leases: GatewayStore, url: str
 ) -> None:
     key, _ = make_key(per_day=1)
-    await reservations.hold("chatcmpl-a", key, Want(100, 90 * CENT), NOON, "lost")
+    await reservations.hold("chatcmpl-a", key, WorstCase(100, 90 * CENT), NOON, "lost")
     await leases.renew("lost", PROCESS, 1, [draft("a", "0.01")])
     await leases.renew("lost", PROCESS, 2, [draft("a", "0.30"), draft("b", "0.05", key=None)])
     assert (await reservations.use("team", NOON)).day == 90 * CENT
@@ -82,7 +82,7 @@ async def test_one_of_several_settles_it(
     reservations: ReservationStore, leases: GatewayStore, url: str
 ) -> None:
     key, _ = make_key(per_day=1)
-    await reservations.hold("chatcmpl-a", key, Want(100, 90 * CENT), NOON, "lost")
+    await reservations.hold("chatcmpl-a", key, WorstCase(100, 90 * CENT), NOON, "lost")
     await leases.renew("lost", PROCESS, 2, [draft("a", "0.30")])
     stores = [Store(connect(url)) for _ in range(4)]
 
@@ -98,7 +98,7 @@ async def test_a_gateway_that_has_told_since_is_left_alone(
     reservations: ReservationStore, leases: GatewayStore, url: str
 ) -> None:
     key, _ = make_key(per_day=1)
-    await reservations.hold("chatcmpl-a", key, Want(100, 90 * CENT), NOON, "lost")
+    await reservations.hold("chatcmpl-a", key, WorstCase(100, 90 * CENT), NOON, "lost")
     await leases.renew("lost", PROCESS, 3, [draft("a", "0.30")])
 
     assert await leases.take_over(LEFT) == 0
@@ -111,7 +111,7 @@ async def test_the_true_row_replaces_the_estimate(
     reservations: ReservationStore, leases: GatewayStore, store: Store, url: str
 ) -> None:
     key, _ = make_key(per_day=1)
-    await reservations.hold("chatcmpl-a", key, Want(100, 90 * CENT), NOON, "lost")
+    await reservations.hold("chatcmpl-a", key, WorstCase(100, 90 * CENT), NOON, "lost")
     await leases.renew("lost", PROCESS, 2, [draft("a", "0.30")])
     await leases.take_over(LEFT)
     await store.grade("chatcmpl-a", 1.0)
@@ -143,7 +143,7 @@ async def test_whoever_was_thought_lost_holds_again_what_it_held(
     reservations: ReservationStore, leases: GatewayStore, store: Store
 ) -> None:
     key, _ = make_key(per_day=1)
-    await reservations.hold("chatcmpl-a", key, Want(100, 90 * CENT), NOON, "lost")
+    await reservations.hold("chatcmpl-a", key, WorstCase(100, 90 * CENT), NOON, "lost")
     await leases.renew("lost", PROCESS, 2, [draft("a", "0.30", 90)])
     await leases.take_over(LEFT)
 
@@ -161,9 +161,9 @@ async def test_a_renewal_leaves_what_was_settled(
 ) -> None:
     """What ended was told exactly, and may have been on its way beside an older draft."""
     key, _ = make_key(per_day=1)
-    await reservations.hold("chatcmpl-a", key, Want(100, 90 * CENT), NOON, "lost")
+    await reservations.hold("chatcmpl-a", key, WorstCase(100, 90 * CENT), NOON, "lost")
     ended = draft("a", "0.10", status=200, completion_tokens=77)
-    await reservations.settle([replace(ended, held=Taken(52, 10 * CENT))], NOON)
+    await reservations.settle([replace(ended, held=ReservedAmount(52, 10 * CENT))], NOON)
 
     await leases.renew("lost", PROCESS, 2, [draft("a", "0.05", 90)])
     assert (await reservations.use("team", NOON)).day == 10 * CENT
@@ -178,8 +178,8 @@ async def test_what_was_left_without_a_lease_is_seen(
 ) -> None:
     key, _ = make_key(per_day=1)
     engine = connect(url)
-    names = ReplayStore(engine, "claiming")
-    await reservations.hold("chatcmpl-a", key, Want(100, 90 * CENT), NOON, "holding")
+    names = IdempotencyStore(engine, "claiming")
+    await reservations.hold("chatcmpl-a", key, WorstCase(100, 90 * CENT), NOON, "holding")
     await names.claim(Claim("team", "mine", "0" * 64), NOON)
     await leases.renew("this", PROCESS, 1, [])
 
@@ -196,11 +196,11 @@ async def test_what_was_left_without_a_lease_is_seen(
 
 async def test_names_of_answers_stay(leases: GatewayStore, url: str) -> None:
     engine = connect(url)
-    names, others = ReplayStore(engine, "lost"), ReplayStore(engine, "other")
+    names, others = IdempotencyStore(engine, "lost"), IdempotencyStore(engine, "other")
     answered, running = (Claim("team", name, "0" * 64) for name in ("answered", "running"))
     for claim in (answered, running):
         assert await names.claim(claim, NOON) is None
-    kept = Kept("0" * 64, "application/json", "low", b"{}")
+    kept = CachedResponse("0" * 64, "application/json", "low", b"{}")
     await names.keep(answered, kept, NOON + timedelta(hours=3))
     await leases.renew("lost", PROCESS, 2, [])
 
@@ -218,9 +218,9 @@ async def test_whoever_was_thought_lost_touches_no_name_of_anothers(
     leases: GatewayStore, url: str
 ) -> None:
     engine = connect(url)
-    names, others = ReplayStore(engine, "lost"), ReplayStore(engine, "other")
+    names, others = IdempotencyStore(engine, "lost"), IdempotencyStore(engine, "other")
     claim, later = Claim("team", "mine", "0" * 64), NOON + timedelta(hours=3)
-    kept = Kept("0" * 64, "application/json", "low", b"true")
+    kept = CachedResponse("0" * 64, "application/json", "low", b"true")
     await names.claim(claim, NOON)
     await leases.take_over(Seen("lost", None, None))
     assert await others.claim(claim, NOON) is None
@@ -242,7 +242,7 @@ async def test_a_gateway_that_ends_leaves_nothing(
 ) -> None:
     key, _ = make_key(per_day=1)
     for gateway in ("this", "other"):
-        await reservations.hold(f"chatcmpl-{gateway}", key, Want(9, 40 * CENT), NOON, gateway)
+        await reservations.hold(f"chatcmpl-{gateway}", key, WorstCase(9, 40 * CENT), NOON, gateway)
         await leases.renew(gateway, PROCESS, 1, [draft(gateway, "0.02")])
 
     await leases.retire("this")
@@ -266,13 +266,13 @@ async def test_a_row_that_the_database_refuses_keeps_no_other(
 
 
 async def test_a_draft_is_the_row_that_it_was(leases: GatewayStore, url: str) -> None:
-    told: Row = replace(
+    told: LedgerRecord = replace(
         draft("a", "0.000000000001").row,
         key='team \u2028 \\ "',
         max_tokens=None,
         cost=replace(cost("0.1"), prompt=Decimal("1e-12")),
     )
-    await leases.renew("lost", PROCESS, 2, [Draft(told, Taken(0, 0))])
+    await leases.renew("lost", PROCESS, 2, [DraftRecord(told, ReservedAmount(0, 0))])
     await leases.take_over(LEFT)
 
     assert await rows_at(url) == [told]

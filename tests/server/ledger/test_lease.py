@@ -13,7 +13,7 @@ from sqlalchemy import select, update
 from proctor.server.accounting.ledger.gateways import GatewayStore, Seen
 from proctor.server.accounting.ledger.lease import LOST_SECONDS, Watch
 from proctor.server.accounting.ledger.process import Process, this_process
-from proctor.server.accounting.ledger.records import Row
+from proctor.server.accounting.ledger.records import LedgerRecord
 from proctor.server.accounting.ledger.store import Store
 from proctor.server.accounting.reservation_store import ReservationStore
 from proctor.server.auth.store import KeyStore
@@ -106,11 +106,11 @@ async def until(holds: Callable[[], Awaitable[bool]]) -> None:
             await asyncio.sleep(0.02)
 
 
-async def drafts(store: Store) -> list[Row]:
+async def drafts(store: Store) -> list[LedgerRecord]:
     """What gateways have told of the requests that they run."""
     async with store.engine.connect() as connection:
         found = await connection.scalars(select(holds.c.draft))
-        return [Row.from_json(draft) for draft in found if draft is not None]
+        return [LedgerRecord.from_json(draft) for draft in found if draft is not None]
 
 
 async def told(store: Store, tokens: int) -> None:

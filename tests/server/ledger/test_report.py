@@ -6,12 +6,12 @@ from decimal import Decimal
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proctor.server.accounting.ledger.records import Row
-from proctor.server.accounting.ledger.report import By, Line, Report, percentile
+from proctor.server.accounting.ledger.records import LedgerRecord
+from proctor.server.accounting.ledger.report import GroupBy, Report, ReportLine, percentile
 from tests.server.ledger.making import NOON, cost, row
 
 
-def lines(rows: list[Row], *by: By, against: str = "max") -> list[Line]:
+def lines(rows: list[LedgerRecord], *by: GroupBy, against: str = "max") -> list[ReportLine]:
     report = Report(by, against)
     for each in rows:
         report.add(each)
@@ -26,9 +26,9 @@ def test_rows_are_added_up_by_group() -> None:
             row(3, tier="low", cost=cost("0.2"), status=499, answer_tokens=0),
             row(4, tier="low", time=NOON + timedelta(days=1), key="team"),
         ],
-        By.DAY,
-        By.TIER,
-        By.KEY,
+        GroupBy.DAY,
+        GroupBy.TIER,
+        GroupBy.KEY,
     )
 
     assert [line.group for line in found] == [
@@ -51,7 +51,7 @@ def test_rows_are_added_up_by_group() -> None:
 
 
 def test_an_unknown_cost_is_not_nothing() -> None:
-    free, unknown = lines([row(1, cost=cost("0"), tier="a"), row(2, tier="b")], By.TIER)
+    free, unknown = lines([row(1, cost=cost("0"), tier="a"), row(2, tier="b")], GroupBy.TIER)
 
     assert (free.cost, free.cost_p95) == (0, 0)
     assert (unknown.cost, unknown.cost_p95) == (None, None)
@@ -60,7 +60,7 @@ def test_an_unknown_cost_is_not_nothing() -> None:
 def test_two_currencies_are_not_added() -> None:
     rows = [row(1, cost=cost("1", "EUR")), row(2, cost=cost("2", "USD")), row(3, model="other")]
 
-    found = [(line.group, line.currency, line.cost) for line in lines(rows, By.MODEL)]
+    found = [(line.group, line.currency, line.cost) for line in lines(rows, GroupBy.MODEL)]
 
     assert found == [
         (("fake",), "EUR", Decimal(1)),
@@ -78,8 +78,8 @@ def test_savings_are_against_a_mean_choice_of_the_tier_compared_with() -> None:
         row(5, tier="low", thinking_tokens=80, choices=3),
     ]
 
-    low, most = lines(rows, By.TIER)
-    (unknown,) = lines(rows[3:], By.MODEL)
+    low, most = lines(rows, GroupBy.TIER)
+    (unknown,) = lines(rows[3:], GroupBy.MODEL)
 
     assert low.saved_tokens == 4 * 200 - 110
     assert most.saved_tokens == 0

@@ -16,7 +16,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sqlalchemy import Connection, text
 
-from proctor.server.accounting.ledger.records import Row, Texts
+from proctor.server.accounting.ledger.records import LedgerRecord, RecordedTexts
 from proctor.server.accounting.ledger.store import Store
 from proctor.server.pricing import Cost
 from proctor.server.storage.database import connect, read_url, sqlite_file
@@ -26,7 +26,7 @@ from proctor.server.storage.tables import metadata, requests, texts
 from tests.server.harness import soon
 from tests.server.ledger.making import NOON, cost, row
 
-Read = Callable[..., AsyncIterator[Row]]
+Read = Callable[..., AsyncIterator[LedgerRecord]]
 
 WORDS = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=32)
 MONEY = st.decimals("0", "10000", allow_nan=False, places=12)
@@ -35,7 +35,7 @@ SECONDS = st.floats(0, 1e6)
 COSTS = st.none() | st.builds(Cost, st.just("EUR"), MONEY, MONEY, MONEY)
 MOMENTS = st.datetimes(datetime(2000, 1, 1), datetime(2100, 1, 1), timezones=st.just(UTC))
 ROWS = st.builds(
-    Row,
+    LedgerRecord,
     id=st.just(""),
     request_id=WORDS,
     time=MOMENTS,
@@ -68,13 +68,13 @@ ROWS = st.builds(
 )
 
 
-async def all_of(read: Read) -> list[Row]:
+async def all_of(read: Read) -> list[LedgerRecord]:
     return [row async for row in read()]
 
 
 @given(rows=st.lists(ROWS, min_size=1, max_size=5))
 @settings(max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture])
-async def test_what_goes_in_comes_out(url: str, rows: list[Row]) -> None:
+async def test_what_goes_in_comes_out(url: str, rows: list[LedgerRecord]) -> None:
     rows = [replace(row, id=uuid4().hex) for row in rows]  # every example is in one database
     store = Store(connect(url))
     try:
@@ -104,7 +104,7 @@ async def test_the_tables_are_what_the_migrations_make(store: Store, url: str) -
     async with engine.connect() as connection:
         assert await connection.run_sync(differences) == []
     await engine.dispose()
-    assert {field.name for field in fields(Row)} - {"cost", "texts"} < {*requests.c.keys()}
+    assert {field.name for field in fields(LedgerRecord)} - {"cost", "texts"} < {*requests.c.keys()}
 
 
 async def test_many_can_migrate_at_once(url: str) -> None:
@@ -141,7 +141,7 @@ async def test_rows_are_read_by_time_and_in_order(store: Store) -> None:
 
 
 async def test_texts_stand_beside_the_row(store: Store, url: str) -> None:
-    said = Texts('{"messages": []}', "hm\0m", "grüß dich \U0001f600")
+    said = RecordedTexts('{"messages": []}', "hm\0m", "grüß dich \U0001f600")
     await store.write([row(1, texts=said), row(2)])
 
     engine = connect(url)

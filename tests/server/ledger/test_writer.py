@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 import pytest
 
-from proctor.server.accounting.ledger.records import Row
-from proctor.server.accounting.ledger.writer import BATCH, LAST_DELAY_SECONDS, Fate, Writer
+from proctor.server.accounting.ledger.records import LedgerRecord
+from proctor.server.accounting.ledger.writer import BATCH, LAST_DELAY_SECONDS, WriteOutcome, Writer
 from proctor.server.storage.errors import RowsRefused
 from tests.server.harness import soon
 from tests.server.ledger.making import row
@@ -18,7 +18,7 @@ class Rows:
     """A sink that keeps rows, is away while it is told so, and has rows that it never takes."""
 
     def __init__(self) -> None:
-        self.batches: list[list[Row]] = []
+        self.batches: list[list[LedgerRecord]] = []
         self.tries = 0
         self.away_for = 0.0
         self.slept: list[float] = []
@@ -27,14 +27,14 @@ class Rows:
         self.written = asyncio.Event()
 
     @property
-    def rows(self) -> list[Row]:
+    def rows(self) -> list[LedgerRecord]:
         return [row for batch in self.batches for row in batch]
 
     async def migrate(self) -> None:
         self._answer()
         self.migrated += 1
 
-    async def write(self, rows: Sequence[Row]) -> None:
+    async def write(self, rows: Sequence[LedgerRecord]) -> None:
         self._answer()
         if any(row.id in self.refused for row in rows):
             raise RowsRefused("never")
@@ -53,7 +53,7 @@ class Rows:
 
 
 async def test_rows_are_written_in_order_and_in_batches() -> None:
-    sink, fates = Rows(), Counter[Fate]()
+    sink, fates = Rows(), Counter[WriteOutcome]()
     writer = Writer(sink, lambda fate: fates.update([fate]))
     rows = [row(number) for number in range(3 * BATCH + 1)]
     for each in rows:
@@ -66,7 +66,7 @@ async def test_rows_are_written_in_order_and_in_batches() -> None:
 
     assert sink.rows == [*rows, row("last")]
     assert [len(batch) for batch in sink.batches] == [BATCH] * 3 + [1, 1]
-    assert fates == {Fate.WRITTEN: len(rows) + 1}
+    assert fates == {WriteOutcome.WRITTEN: len(rows) + 1}
     assert (writer.waiting, sink.migrated) == (0, 1)
 
 
@@ -118,7 +118,7 @@ async def test_a_database_that_is_away_at_the_start_is_migrated_later() -> None:
 async def test_a_row_that_is_refused_takes_no_other_with_it(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    sink, fates = Rows(), Counter[Fate]()
+    sink, fates = Rows(), Counter[WriteOutcome]()
     sink.refused = {row(2).id}
     writer = Writer(sink, lambda fate: fates.update([fate]))
     writer.start()
@@ -128,12 +128,12 @@ async def test_a_row_that_is_refused_takes_no_other_with_it(
     await soon(writer.aclose())
 
     assert sink.rows == [row(0), row(1), row(3)]
-    assert fates == {Fate.WRITTEN: 3, Fate.REFUSED: 1}
+    assert fates == {WriteOutcome.WRITTEN: 3, WriteOutcome.REFUSED: 1}
     assert row(2).id in caplog.text
 
 
 async def test_what_exceeds_the_queue_is_dropped_and_told(caplog: pytest.LogCaptureFixture) -> None:
-    sink, fates = Rows(), Counter[Fate]()
+    sink, fates = Rows(), Counter[WriteOutcome]()
     writer = Writer(sink, lambda fate: fates.update([fate]), capacity=3)
     for number in range(5):
         writer.put(row(number))
@@ -142,7 +142,7 @@ async def test_what_exceeds_the_queue_is_dropped_and_told(caplog: pytest.LogCapt
     await soon(writer.aclose())
 
     assert sink.rows == [row(0), row(1), row(2)]
-    assert fates == {Fate.WRITTEN: 3, Fate.DROPPED: 2}
+    assert fates == {WriteOutcome.WRITTEN: 3, WriteOutcome.DROPPED: 2}
     assert caplog.text.count("queue is full") == 1
 
 
@@ -150,7 +150,7 @@ async def test_what_cannot_be_written_at_the_end_is_told(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("proctor.server.accounting.ledger.writer.CLOSE_SECONDS", 0.01)
-    sink, fates = Rows(), Counter[Fate]()
+    sink, fates = Rows(), Counter[WriteOutcome]()
     sink.away_for = float("inf")
     writer = Writer(sink, lambda fate: fates.update([fate]), sleep=sink.sleep)
     writer.start()
@@ -158,7 +158,7 @@ async def test_what_cannot_be_written_at_the_end_is_told(
 
     await soon(writer.aclose())
 
-    assert fates == {Fate.DROPPED: 1}
+    assert fates == {WriteOutcome.DROPPED: 1}
     assert "1 rows of the ledger could not be written" in caplog.text
 
 
