@@ -210,11 +210,19 @@ async def test_a_name_that_cannot_be_kept_is_refused(
 async def test_a_database_that_is_away_is_told(
     ledger: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    claim = ReplayStore.claim
+
     async def away(*_: Any) -> None:
         raise OSError("away")
 
-    monkeypatch.setattr("server.replays.PATIENCE_SECONDS", 0.1)
+    async def claim_and_lose(store: ReplayStore, *given: Any) -> Any:
+        """It is away from then on; until then it may take its time."""
+        claimed = await claim(store, *given)
+        monkeypatch.setattr("server.replays.PATIENCE_SECONDS", 0.1)
+        return claimed
+
     monkeypatch.setattr("server.replays.CLOSE_SECONDS", 0.1)
+    monkeypatch.setattr(ReplayStore, "claim", claim_and_lose)
 
     engine = FakeEngine(ANSWER)
     async with client(engine, **ledger) as http:
