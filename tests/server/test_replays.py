@@ -211,11 +211,19 @@ async def test_a_name_that_cannot_be_kept_is_refused(
 async def test_a_database_that_is_away_is_told(
     ledger: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    claim = IdempotencyStore.claim
+
     async def away(*_: Any) -> None:
         raise OSError("away")
 
-    monkeypatch.setattr("proctor.server.api.idempotency.PATIENCE_SECONDS", 0.1)
+    async def claim_and_lose(store: IdempotencyStore, *given: Any) -> Any:
+        """It is away from then on; until then it may take its time."""
+        claimed = await claim(store, *given)
+        monkeypatch.setattr("proctor.server.api.idempotency.PATIENCE_SECONDS", 0.1)
+        return claimed
+
     monkeypatch.setattr("proctor.server.api.idempotency.CLOSE_SECONDS", 0.1)
+    monkeypatch.setattr(IdempotencyStore, "claim", claim_and_lose)
 
     engine = FakeEngine(ANSWER)
     async with client(engine, **ledger) as http:
