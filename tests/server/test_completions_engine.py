@@ -1,6 +1,7 @@
 """The engine over a scripted completions server, its faults included."""
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator
 from contextlib import aclosing, asynccontextmanager
 from typing import Any
@@ -352,6 +353,28 @@ async def test_a_connection_is_used_again() -> None:
 
     assert tokens[-3:] == [*b"ok", END_TURN]
     assert len(ports) == 1
+
+
+async def test_a_connection_that_is_closed_in_the_moment_of_its_use_is_made_anew() -> None:
+    """As by a server whose time for idle connections is over just then."""
+    heads: list[bytes] = []
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.closing(writer):
+            for healthy in (True, False):
+                heads.append(await reader.readuntil(b"\r\n\r\n"))
+                if not healthy:
+                    return  # without an answer
+                writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok")
+                await writer.drain()
+
+    async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
+        upstream = Upstream(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/v1")
+        for _ in range(3):
+            await upstream.check()
+        await upstream.aclose()
+
+    assert len(heads) == 5
 
 
 async def test_health_is_the_servers_own() -> None:

@@ -1,7 +1,7 @@
 """A completions server over HTTP, its faults told in the engine's own words."""
 
-from collections.abc import AsyncGenerator, Mapping
-from contextlib import aclosing
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from contextlib import aclosing, asynccontextmanager
 from typing import Any
 
 import httpx
@@ -20,6 +20,9 @@ IDLE_SECONDS = 2.0
 JSON = {"content-type": "application/json"}
 DATA = b"data:"
 DONE = b"[DONE]"
+CUT_OFF = (httpx.ReadError, httpx.WriteError, httpx.RemoteProtocolError)
+"""Raised where a server closes a connection that lay idle, in the moment in which it is used."""
+
 MOST_TOLD = 500
 """Characters of the server's own words that are kept for the log."""
 
@@ -86,9 +89,7 @@ class Upstream:
         """
         finished = False
         try:
-            async with self._http.stream(
-                "POST", "completions", content=orjson.dumps(body), headers=JSON
-            ) as response:
+            async with self._sent("POST", "completions", orjson.dumps(body)) as response:
                 await _check(response)
                 # Read to its end, so that the connection can be used again.
                 async with aclosing(_lines(response)) as lines:
@@ -125,9 +126,26 @@ class Upstream:
 
     async def _get(self, url: str) -> httpx.Response:
         try:
-            return await self._http.get(url)
+            async with self._sent("GET", url) as response:
+                await response.aread()
+                return response
         except httpx.HTTPError as error:
             raise _unavailable("cannot be reached", repr(error)) from error
+
+    @asynccontextmanager
+    async def _sent(
+        self, method: str, url: str, content: bytes | None = None
+    ) -> AsyncIterator[httpx.Response]:
+        """Send a request, and once more if the connection was closed before it was answered."""
+        request = self._http.build_request(method, url, content=content, headers=JSON)
+        try:
+            response = await self._http.send(request, stream=True)
+        except CUT_OFF:
+            response = await self._http.send(request, stream=True)
+        try:
+            yield response
+        finally:
+            await response.aclose()
 
 
 async def _lines(response: httpx.Response) -> AsyncGenerator[bytes, None]:
