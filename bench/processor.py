@@ -28,7 +28,7 @@ from vllm.v1.worker.gpu.sample.logits_processor import LogitsContext, LogitsProc
 
 from proctor.budget import Markers, OnLoop, TokenBudget, Vocabulary
 from proctor.budget.processors import v1, v2
-from proctor.budget.processors.wire import EngineBudget, with_markers
+from proctor.budget.processors.params import EngineBudget, with_markers
 
 COLUMNS = 151_936
 CONTEXT = 4096

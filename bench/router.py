@@ -38,7 +38,7 @@ def main() -> None:
     rounds = parser.parse_args().rounds
     print("| classifier | prompt | p50, ms | p99, ms | p50, CPU ms | p99, CPU ms |")
     print("|---|---|--:|--:|--:|--:|")
-    for name in ("rules", "linear"):
+    for name in ("rules", "ensemble"):
         classifier = load(name)
         classifier.classify(Conversation.of("warm up"))
         for label, size in SIZES.items():

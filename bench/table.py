@@ -10,10 +10,10 @@ from statistics import median
 
 import numpy as np
 
-from proctor.budget import Machine, Markers, TokenBudget
-from proctor.budget.policy import OnLoop
-from proctor.budget.processors.arrays import Arrays
-from proctor.budget.processors.scripts import NO_TOKEN
+from proctor.budget import BudgetStateMachine, Markers, TokenBudget
+from proctor.budget.budgets import OnLoop
+from proctor.budget.processors.backend import ArrayBackend
+from proctor.budget.processors.forced_sequences import NO_TOKEN
 from proctor.budget.processors.table import BudgetTable
 
 SIZES = (1, 16, 64, 256)
@@ -25,8 +25,8 @@ BUDGET = TokenBudget(0, 10**6, opened=True, on_loop=OnLoop.CLOSE)
 def main() -> None:
     print("| slots | advance, µs | demands, µs |\n|--:|--:|--:|")
     for slots in SIZES:
-        table = BudgetTable(slots, MARKERS, Arrays(None))
-        table.load(0, BUDGET, Machine(BUDGET, MARKERS))
+        table = BudgetTable(slots, MARKERS, ArrayBackend(None))
+        table.load(0, BUDGET, BudgetStateMachine(BUDGET, MARKERS))
         advance, demands = [], []
         for step in range(STEPS):
             tokens = np.full(slots, NO_TOKEN)

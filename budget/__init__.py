@@ -3,21 +3,7 @@
 Budget forcing after *s1: simple test-time scaling* (arXiv 2501.19393).
 """
 
-from proctor.budget.errors import BudgetError
-from proctor.budget.machine import (
-    DesyncError,
-    EndReason,
-    Forced,
-    ForcedRun,
-    Label,
-    Labelled,
-    Machine,
-    Outcome,
-    replay,
-)
-from proctor.budget.markers import Markers
-from proctor.budget.matcher import MarkerMatcher, matcher_of
-from proctor.budget.policy import (
+from proctor.budget.budgets import (
     MAX_CONTINUATIONS,
     Landing,
     OnLoop,
@@ -27,12 +13,27 @@ from proctor.budget.policy import (
     thinking_room,
     tokenize,
 )
-from proctor.budget.vocabulary import OPAQUE, Vocabulary
+from proctor.budget.errors import BudgetError
+from proctor.budget.machine import (
+    BudgetStateMachine,
+    DesyncError,
+    EndReason,
+    Forced,
+    ForcedRun,
+    Label,
+    Labelled,
+    Outcome,
+    replay,
+)
+from proctor.budget.markers import Markers
+from proctor.budget.matcher import MarkerMatcher, matcher_of
+from proctor.budget.vocabulary import UNKNOWN_VOCABULARY, Vocabulary
 
 __all__ = [
     "MAX_CONTINUATIONS",
-    "OPAQUE",
+    "UNKNOWN_VOCABULARY",
     "BudgetError",
+    "BudgetStateMachine",
     "DesyncError",
     "EndReason",
     "Forced",
@@ -40,7 +41,6 @@ __all__ = [
     "Label",
     "Labelled",
     "Landing",
-    "Machine",
     "MarkerMatcher",
     "Markers",
     "OnLoop",

@@ -13,17 +13,17 @@ from dataclasses import dataclass
 from enum import IntEnum, StrEnum
 from typing import NamedTuple
 
+from proctor.budget.budgets import OnLoop, TokenBudget
 from proctor.budget.loops import LoopDetector
 from proctor.budget.markers import Markers
 from proctor.budget.matcher import Crossing, Step, matcher_of
 from proctor.budget.phases import TRANSITIONS, Event, Phase
-from proctor.budget.policy import OnLoop, TokenBudget
 from proctor.budget.vocabulary import (
     ENDS,
     ENDS_AFTER_NO_DIGIT,
     IS_DIGIT,
     LONGEST_TAIL,
-    OPAQUE,
+    UNKNOWN_VOCABULARY,
     Vocabulary,
 )
 
@@ -117,7 +117,7 @@ class Outcome:
         return counts
 
 
-class Machine:
+class BudgetStateMachine:
     """Folds one choice's tokens under one budget.
 
     Before each token, `forced`, `guarded`, `barred`, `bars_end` and
@@ -125,7 +125,7 @@ class Machine:
     """
 
     def __init__(
-        self, budget: TokenBudget, markers: Markers, vocabulary: Vocabulary = OPAQUE
+        self, budget: TokenBudget, markers: Markers, vocabulary: Vocabulary = UNKNOWN_VOCABULARY
     ) -> None:
         self._budget = budget
         self._markers = markers
@@ -501,10 +501,10 @@ def replay(
     markers: Markers,
     tokens: Iterable[int],
     attempts: Set[int] = frozenset(),
-    vocabulary: Vocabulary = OPAQUE,
-) -> Machine:
+    vocabulary: Vocabulary = UNKNOWN_VOCABULARY,
+) -> BudgetStateMachine:
     """A machine that has taken `tokens`; `attempts` are the positions of replaced attempts."""
-    machine = Machine(budget, markers, vocabulary)
+    machine = BudgetStateMachine(budget, markers, vocabulary)
     for position, token in enumerate(tokens):
         machine.advance(token, position in attempts)
     return machine

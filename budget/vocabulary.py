@@ -43,7 +43,7 @@ class Vocabulary:
             `IS_DIGIT` (its text ends in a digit).
         partial: for each of `PARTIAL` before a token, the index of the one
             after it; one byte per token id.
-        letters: per token id, how much it says; see `letters_of`.
+        letters: per token id, how much it says; see `weights_of`.
         spelling: the bytes of each token; none, where it stands for itself.
     """
 
@@ -74,7 +74,7 @@ class Vocabulary:
         none, one, two, three = missing
         traits, partial = _traits_by_partial(tokens)
         spelling = tuple(b"" if at in atoms else text for at, text in enumerate(tokens))
-        return cls((none, one, two, three), traits, partial, letters_of(tokens), spelling)
+        return cls((none, one, two, three), traits, partial, weights_of(tokens), spelling)
 
     def symbols(self, token: int) -> tuple[int, ...]:
         """Return what a token is to a search for text: its bytes, or one symbol of its own."""
@@ -106,11 +106,11 @@ class Vocabulary:
         return partials[token] if token < len(partials) else 0
 
 
-OPAQUE = Vocabulary()
+UNKNOWN_VOCABULARY = Vocabulary()
 """Tells nothing: no token ends a sentence, and each is made of whole characters."""
 
 
-def letters_of(tokens: Sequence[bytes]) -> bytes:
+def weights_of(tokens: Sequence[bytes]) -> bytes:
     """How much each token says, by token id: its letters, at most `MOST_LETTERS`.
 
     A mark that ends a sentence says as much as a long word; digits, spaces and

@@ -11,15 +11,20 @@ from rich.console import Console
 from rich.progress import MofNCompleteColumn, Progress, TimeRemainingColumn
 
 from proctor.evaluation import forecast
-from proctor.evaluation.asking import PATIENCE_SECONDS, Examiner, Miscounted, Refused
-from proctor.evaluation.protocol import Protocol
+from proctor.evaluation.client import (
+    PATIENCE_SECONDS,
+    RequestRefused,
+    ServerClient,
+    TokenCountMismatch,
+)
+from proctor.evaluation.conditions import BUDGET_FIELD, Condition, Kind
 from proctor.evaluation.report.findings import Findings
+from proctor.evaluation.report.formatting import Section
+from proctor.evaluation.report.renderers import to_html, to_markdown, to_terminal
 from proctor.evaluation.report.sections import sections, two_models
-from proctor.evaluation.report.words import Section
-from proctor.evaluation.report.writing import to_html, to_markdown, to_terminal
-from proctor.evaluation.running import Ask, outstanding, run
+from proctor.evaluation.run_config import RunConfig
+from proctor.evaluation.runner import WorkItem, pending, run
 from proctor.evaluation.scorers import BadScorer, load_scorer, scorer_names
-from proctor.evaluation.settings import BUDGET_FIELD, Kind, Setting
 from proctor.evaluation.store import BadStore, Store, read_store
 from proctor.evaluation.tasks import BadTask, load_task
 
@@ -53,7 +58,7 @@ def execute(options: argparse.Namespace) -> int:
     except KeyboardInterrupt:
         print(f"proctor: stopped; {options.out} has what came, run again to go on", file=sys.stderr)
         return 130
-    except (BadTask, BadScorer, BadStore, Refused, Miscounted, ValueError) as error:
+    except (BadTask, BadScorer, BadStore, RequestRefused, TokenCountMismatch, ValueError) as error:
         print(f"proctor: {error}", file=sys.stderr)
         return 1
     return 0
@@ -65,7 +70,7 @@ def make_settings(
     tiers: Sequence[str] = (),
     efforts: Sequence[str] = (),
     votes: int = 1,
-) -> list[Setting]:
+) -> list[Condition]:
     """A setting for each value; with votes, one more for each cap that can be shared.
 
     Raises:
@@ -77,11 +82,11 @@ def make_settings(
         (Kind.TIER, tiers),
         (Kind.EFFORT, efforts),
     ]
-    made = [Setting(kind, value) for kind, listed in values for value in listed]
+    made = [Condition(kind, value) for kind, listed in values for value in listed]
     if not made:
         raise ValueError("there is nothing to compare: give budgets, tiers or efforts")
     if votes > 1:
-        made += [Setting(Kind.CAP, total, votes) for total in budgets if total >= votes]
+        made += [Condition(Kind.CAP, total, votes) for total in budgets if total >= votes]
     return list(dict.fromkeys(made))
 
 
@@ -108,7 +113,13 @@ def _add_run(asked: argparse.ArgumentParser) -> None:
     asked.add_argument("--temperature", type=float, default=0.6)
     asked.add_argument("--top-p", type=float, default=0.95)
     asked.add_argument("--seed", type=int, default=0)
-    asked.add_argument("--at-a-time", type=_positive, default=16, help="requests")
+    asked.add_argument(
+        "--concurrency",
+        "--at-a-time",
+        type=_positive,
+        default=16,
+        help="requests at a time (--at-a-time is deprecated)",
+    )
     asked.add_argument("--out", type=Path, default=OUT, help="the file of rows")
 
 
@@ -124,15 +135,17 @@ async def _run(options: argparse.Namespace) -> None:
     scorer.check(questions)
     protocol = _protocol(options)
     store = Store(options.out, protocol)
-    work = outstanding(settings, questions, options.samples, store.rows)
+    work = pending(settings, questions, options.samples, store.rows)
     headers = {"authorization": f"Bearer {options.api_key}"}
     async with httpx.AsyncClient(
         base_url=options.base_url, headers=headers, timeout=PATIENCE_SECONDS
     ) as client:
-        await _ask(Examiner(client, protocol, scorer), work, store, options.at_a_time)
+        await _ask(ServerClient(client, protocol, scorer), work, store, options.concurrency)
 
 
-async def _ask(examiner: Examiner, work: Sequence[Ask], store: Store, at_a_time: int) -> None:
+async def _ask(
+    examiner: ServerClient, work: Sequence[WorkItem], store: Store, concurrency: int
+) -> None:
     """Ask it all, under a bar, with a word before and another after the first answers."""
     console = Console(stderr=True)
     if not work:
@@ -145,13 +158,13 @@ async def _ask(examiner: Examiner, work: Sequence[Ask], store: Store, at_a_time:
         first, rest = work[:SOME], work[SOME:]
         await run(examiner, first, store, 1, lambda _: progress.advance(bar))
         if rest:
-            console.print(forecast.after(store.rows[-len(first) :], rest, at_a_time))
-        await run(examiner, rest, store, at_a_time, lambda _: progress.advance(bar))
+            console.print(forecast.after(store.rows[-len(first) :], rest, concurrency))
+        await run(examiner, rest, store, concurrency, lambda _: progress.advance(bar))
 
 
-def _protocol(options: argparse.Namespace) -> Protocol:
+def _protocol(options: argparse.Namespace) -> RunConfig:
     path = Path(options.task)
-    return Protocol(
+    return RunConfig(
         model=options.model,
         task=path.name if path.exists() else options.task,
         template=options.template,

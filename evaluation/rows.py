@@ -3,12 +3,12 @@
 from dataclasses import dataclass
 from typing import Any
 
-from proctor.evaluation.settings import Setting
+from proctor.evaluation.conditions import Condition
 from proctor.evaluation.statistics.samples import Sample
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class AnswerRecord:
     """One answer.
 
     Attributes:
@@ -23,7 +23,7 @@ class Row:
         response: all that the server said, without the log probabilities.
     """
 
-    setting: Setting
+    setting: Condition
     question: str
     sample: int
     score: float
@@ -33,7 +33,7 @@ class Row:
     response: dict[str, Any]
 
     @property
-    def key(self) -> tuple[Setting, str, int]:
+    def key(self) -> tuple[Condition, str, int]:
         """What no other row has."""
         return self.setting, self.question, self.sample
 
@@ -79,13 +79,13 @@ class Row:
         return named | {"setting": self.setting.to_json()}
 
     @classmethod
-    def from_json(cls, kept: dict[str, Any]) -> "Row":
+    def from_json(cls, kept: dict[str, Any]) -> "AnswerRecord":
         """Read what `to_json` made.
 
         Raises:
             KeyError, TypeError, ValueError: if it is something else.
         """
-        row = cls(**{**kept, "setting": Setting.from_json(kept["setting"])})
+        row = cls(**{**kept, "setting": Condition.from_json(kept["setting"])})
         row.to_sample()  # a response of another shape is found here, and not in the report
         return row
 

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TextIO
 
-from proctor.evaluation.protocol import Protocol
-from proctor.evaluation.rows import Row
+from proctor.evaluation.rows import AnswerRecord
+from proctor.evaluation.run_config import RunConfig
 
 PROTOCOL = "protocol"
 
@@ -24,14 +24,14 @@ class Kept:
         rows: the answers, as they came.
     """
 
-    protocol: Protocol
-    rows: list[Row]
+    protocol: RunConfig
+    rows: list[AnswerRecord]
 
 
 class Store:
     """A file of JSON lines: the protocol, then a line for each row."""
 
-    def __init__(self, path: Path, protocol: Protocol) -> None:
+    def __init__(self, path: Path, protocol: RunConfig) -> None:
         """Read what is there.
 
         A last line that was cut off, as by a kill, is dropped.
@@ -46,7 +46,7 @@ class Store:
         self._path = path
         self._protocol = protocol
         self._file: TextIO | None = None
-        self.rows: list[Row] = []
+        self.rows: list[AnswerRecord] = []
         if path.exists() and path.stat().st_size:
             kept = read_store(path)
             if differences := kept.protocol.differences(protocol):
@@ -69,7 +69,7 @@ class Store:
         if self._file is not None:
             self._file.close()
 
-    def add(self, row: Row) -> None:
+    def add(self, row: AnswerRecord) -> None:
         """Keep a row."""
         self._write(row.to_json())
         self.rows.append(row)
@@ -90,8 +90,8 @@ def read_store(path: Path) -> Kept:
     try:
         content = path.read_bytes()[: _whole_lines(path)]
         first, *lines = content.decode().split("\n")[:-1]
-        protocol = Protocol(**json.loads(first)[PROTOCOL])
-        return Kept(protocol, [Row.from_json(json.loads(line)) for line in lines])
+        protocol = RunConfig(**json.loads(first)[PROTOCOL])
+        return Kept(protocol, [AnswerRecord.from_json(json.loads(line)) for line in lines])
     except OSError as error:
         raise BadStore(f"{path} cannot be read: {error.strerror}") from error
     except (IndexError, KeyError, TypeError, ValueError) as error:

@@ -3,7 +3,7 @@
 from proctor.router.classifier import Classifier, Constant, UnknownClassifier, load
 from proctor.router.conversation import Conversation, Turn
 from proctor.router.decision import Costs, decide
-from proctor.router.verdict import LEVELS, Signal, Verdict
+from proctor.router.prediction import LEVELS, Prediction, Signal
 
 __all__ = [
     "LEVELS",
@@ -11,10 +11,10 @@ __all__ = [
     "Constant",
     "Conversation",
     "Costs",
+    "Prediction",
     "Signal",
     "Turn",
     "UnknownClassifier",
-    "Verdict",
     "decide",
     "load",
 ]

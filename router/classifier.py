@@ -5,7 +5,7 @@ from importlib.metadata import entry_points
 from typing import Protocol
 
 from proctor.router.conversation import Conversation
-from proctor.router.verdict import LEVELS, Probabilities, Verdict
+from proctor.router.prediction import LEVELS, Prediction, Probabilities
 
 GROUP = "proctor.classifiers"
 """Entry points of this group are factories without arguments: classes or functions."""
@@ -14,7 +14,7 @@ GROUP = "proctor.classifiers"
 class Classifier(Protocol):
     """Anything that says how hard a prompt is."""
 
-    def classify(self, conversation: Conversation) -> Verdict:
+    def classify(self, conversation: Conversation) -> Prediction:
         """How hard the conversation's last user turn is; never raises on any text."""
         ...
 
@@ -51,8 +51,8 @@ class Constant:
         if self.level not in LEVELS:
             raise ValueError(f"'{self.level}' is not one of {', '.join(LEVELS)}")
 
-    def classify(self, conversation: Conversation) -> Verdict:
+    def classify(self, conversation: Conversation) -> Prediction:
         """See `Classifier`."""
         none, low, medium, high = (float(level == self.level) for level in LEVELS)
         chances: Probabilities = (none, low, medium, high)
-        return Verdict(chances)
+        return Prediction(chances)

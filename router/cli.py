@@ -5,8 +5,8 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from proctor.router.calibrate import Row, propose, propose_costs
-from proctor.router.ledger import LedgerError, read_rows, snippet
+from proctor.router.calibration import Row, propose, propose_costs
+from proctor.router.calibration_io import LedgerError, read_rows, snippet
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -14,7 +14,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     commands = parser.add_subparsers(dest="router_command", required=True)
     train = commands.add_parser("train", help="train the classifier on labelled prompts")
     train.add_argument("file", type=Path, help="labelled prompts, one JSON object to a line")
-    train.add_argument("--out", type=Path, default=Path("linear.npz"), help="the model to write")
+    train.add_argument("--out", type=Path, default=Path("ensemble.npz"), help="the model to write")
     evaluate = commands.add_parser("evaluate", help="cross-validate on labelled prompts; minutes")
     evaluate.add_argument("file", type=Path, help="labelled prompts, one JSON object to a line")
     calibrate = commands.add_parser("calibrate", help="propose caps and costs from what was used")

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from proctor.router.verdict import LEVELS
+from proctor.router.prediction import LEVELS
 
 Row = tuple[float, float, float, float]
 

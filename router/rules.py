@@ -6,8 +6,8 @@ from itertools import pairwise
 
 from proctor.router import signals
 from proctor.router.conversation import Conversation
-from proctor.router.reading import Reading, read, read_alone
-from proctor.router.verdict import Probabilities, Signal, Verdict
+from proctor.router.parsing import ParsedPrompt, parse_prompt, read_alone
+from proctor.router.prediction import Prediction, Probabilities, Signal
 
 START = 0.75
 """The score of a prompt of which nothing is seen."""
@@ -88,28 +88,28 @@ MOST_ASKING_ON = 40
 MOST_SIGNALS = 8
 """Signals that a verdict names."""
 
-NOTHING = Reading("", 0, "", 0, 0, fenced=False, directed=False)
+NOTHING = ParsedPrompt("", 0, "", 0, 0, fenced=False, directed=False)
 """An empty prompt."""
 
 
 class Rules:
     """The classifier `rules`."""
 
-    def classify(self, conversation: Conversation) -> Verdict:
+    def classify(self, conversation: Conversation) -> Prediction:
         """See `Classifier`."""
-        reading = read(conversation)
+        reading = parse_prompt(conversation)
         seen = see(reading)
         evidence = [
             Signal(label(name, seen), round(weight * seen.values[name], 3))
             for name, weight in WEIGHTS.items()
             if seen.values[name]
         ]
-        return Verdict(spread(score(seen.values)), ranked(evidence, directed=reading.directed))
+        return Prediction(spread(score(seen.values)), ranked(evidence, directed=reading.directed))
 
 
-def see(reading: Reading) -> signals.Seen:
+def see(reading: ParsedPrompt) -> signals.Features:
     """The signals of a prompt, with what the rules make of the turn before."""
-    seen = signals.see(reading)
+    seen = signals.extract_features(reading)
     values = seen.values
     values["the turn before"] = values["asks on"] = 0.0
     if reading.earlier:
@@ -120,7 +120,7 @@ def see(reading: Reading) -> signals.Seen:
     return seen
 
 
-def asks_on(reading: Reading, values: Mapping[str, float]) -> bool:
+def asks_on(reading: ParsedPrompt, values: Mapping[str, float]) -> bool:
     """Whether a prompt is so short that only the turn before says what it asks: "why?"."""
     asks = values["explain"] or values["prove"] or values["questions"]
     fits = len(reading.text) <= MOST_ASKING_ON and not values["greet"]
@@ -139,7 +139,7 @@ def spread(at: float) -> Probabilities:
     return none, low, medium, high
 
 
-def label(name: str, seen: signals.Seen) -> str:
+def label(name: str, seen: signals.Features) -> str:
     """A signal's name, with the word that gave it where there is one."""
     term = seen.terms.get(name.removesuffix(" first").removesuffix(" last"))
     return name if term is None else f"{name} ({term})"

@@ -9,7 +9,7 @@ from functools import cache
 from proctor.router import lexicon
 from proctor.router.conversation import HEAD, TAIL
 from proctor.router.lexicon import Hits, words_of
-from proctor.router.reading import Reading
+from proctor.router.parsing import ParsedPrompt
 
 _NUMBER = re.compile(r"\d[\d,.]*")
 _OPERATOR = re.compile(r"[=+*/<>≤≥≠×÷±√∑∏∫∂→⇒∈∉⊂∪∩∀∃∞≡≈−]")
@@ -35,7 +35,7 @@ _DENSE_PER_WORD = 1.7
 
 
 @dataclass(frozen=True, slots=True)
-class Seen:
+class Features:
     """A prompt's signals.
 
     Attributes:
@@ -49,7 +49,7 @@ class Seen:
     words: list[str]
 
 
-def see(reading: Reading) -> Seen:
+def extract_features(reading: ParsedPrompt) -> Features:
     """The signals of a prompt."""
     lowered = reading.text.lower()
     words = words_of(lowered)
@@ -58,7 +58,7 @@ def see(reading: Reading) -> Seen:
     values = _words(hits)
     values |= _size(reading, words, asking) | _notation(reading.text, words) | _shape(reading)
     values |= _together(values)
-    return Seen(values, hits.terms, words)
+    return Features(values, hits.terms, words)
 
 
 def _log(count: float, most: float) -> float:
@@ -81,7 +81,7 @@ def _of_words() -> tuple[str, ...]:
     return tuple(f"{group}{where}" for group in groups for where in ("", " first", " last"))
 
 
-def _size(reading: Reading, words: list[str], asking: list[str]) -> dict[str, float]:
+def _size(reading: ParsedPrompt, words: list[str], asking: list[str]) -> dict[str, float]:
     text = reading.text
     length = _log(_length(text, words), 1000)
     return {
@@ -133,7 +133,7 @@ def _notation(text: str, words: list[str]) -> dict[str, float]:
     }
 
 
-def _shape(reading: Reading) -> dict[str, float]:
+def _shape(reading: ParsedPrompt) -> dict[str, float]:
     text = reading.text
     size = max(1, len(text))
     letters = text[:400]

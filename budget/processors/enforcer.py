@@ -10,21 +10,21 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from proctor.budget.machine import Machine
+from proctor.budget.machine import BudgetStateMachine
 from proctor.budget.matcher import matcher_of
-from proctor.budget.processors.arrays import Array, Arrays
-from proctor.budget.processors.automaton import barred, completing
+from proctor.budget.processors.backend import Array, ArrayBackend
+from proctor.budget.processors.forced_sequences import NO_TOKEN
+from proctor.budget.processors.marker_matcher import barred, completing
 from proctor.budget.processors.penalties import BatchPenalties
 from proctor.budget.processors.sampling import SamplingTable
-from proctor.budget.processors.scripts import NO_TOKEN
-from proctor.budget.processors.table import BudgetTable, Demands
-from proctor.budget.processors.text import unfinished
+from proctor.budget.processors.table import BudgetTable, TokenConstraints
+from proctor.budget.processors.vocabulary_arrays import unfinished
 
 if TYPE_CHECKING:
     from vllm import SamplingParams
 
     from proctor.budget.markers import Markers
-    from proctor.budget.processors.wire import EngineBudget
+    from proctor.budget.processors.params import EngineBudget
     from proctor.budget.vocabulary import Vocabulary
 
 INFINITE = float("inf")
@@ -34,7 +34,7 @@ filling the rest of it with -inf would take a pass over the vocabulary."""
 
 
 @dataclass(frozen=True, slots=True)
-class Parts:
+class RowMasks:
     """Which of the held rows need what, as far as the host knows: others may be among them.
 
     Each is [held] bool.
@@ -69,8 +69,8 @@ class Enforcer:
         markers: "Markers",
         known: "Vocabulary",
         vocabulary: int,
-        table: Arrays,
-        logits: Arrays,
+        table: ArrayBackend,
+        logits: ArrayBackend,
     ) -> None:
         """As large as the batch can be.
 
@@ -96,7 +96,11 @@ class Enforcer:
         self._no_penalties = BatchPenalties((), logits)
 
     def load(
-        self, slot: int, request: "EngineBudget", params: "SamplingParams", machine: Machine
+        self,
+        slot: int,
+        request: "EngineBudget",
+        params: "SamplingParams",
+        machine: BudgetStateMachine,
     ) -> None:
         """Put a request into a slot; `machine` has taken its tokens so far."""
         self.table.load(slot, request.budget, machine)
@@ -111,8 +115,8 @@ class Enforcer:
         logits: torch.Tensor,
         rows: Array,
         slots: np.ndarray,
-        demands: Demands,
-        parts: Parts,
+        demands: TokenConstraints,
+        parts: RowMasks,
         penalties: BatchPenalties | None = None,
     ) -> Array:
         """Mask, draw and force, in place.
@@ -192,7 +196,7 @@ class Enforcer:
         logits: torch.Tensor,
         rows: Array,
         slots: np.ndarray,
-        demands: Demands,
+        demands: TokenConstraints,
         at: slice | Array,
         penalties: BatchPenalties,
     ) -> tuple[Array, Array]:
@@ -225,7 +229,9 @@ class Enforcer:
         splits = self._lacking[missing] > most_missing[:, None]
         grid[at] = self._xp.where(splits, -INFINITE, grid[at])
 
-    def _unmasked(self, grid: Array, rows: Array, demands: Demands, at: slice | Array) -> Array:
+    def _unmasked(
+        self, grid: Array, rows: Array, demands: TokenConstraints, at: slice | Array
+    ) -> Array:
         """[chosen] bool: in which of the rows `at` the continuation's first token may come."""
         tokens = demands.continuation[at]
         first = grid[rows[at], self._xp.where(tokens == NO_TOKEN, 0, tokens)]

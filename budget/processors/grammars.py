@@ -27,7 +27,7 @@ from vllm.v1.structured_output.backend_types import (
 from vllm.v1.structured_output.backend_xgrammar import XgrammarBackend
 
 from proctor.budget.processors.mask_threads import SHARE_SECONDS, MaskThreads
-from proctor.budget.processors.wire import is_slow
+from proctor.budget.processors.params import is_slow
 
 MASK_SECONDS = 0.25
 """CPU time that a grammar may take beyond its share of each call before it is given up."""

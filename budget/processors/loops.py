@@ -14,7 +14,7 @@ from proctor.budget.loops import (
     SURPRISE,
     LoopDetector,
 )
-from proctor.budget.processors.arrays import Array, Arrays
+from proctor.budget.processors.backend import Array, ArrayBackend
 
 _NO_TOKEN = -1
 
@@ -38,14 +38,14 @@ class LoopState(NamedTuple):
     wordless: Array
 
     @classmethod
-    def empty(cls, slots: int, arrays: Arrays) -> "LoopState":
+    def empty(cls, slots: int, arrays: ArrayBackend) -> "LoopState":
         """Slots that have taken nothing."""
         small = arrays.xp.int32
         recent = arrays.zeros((slots, REACH), small) + _NO_TOKEN
         runs, phrase = arrays.zeros((slots, REACH), small), arrays.zeros((slots,), small)
         return cls(recent, runs, phrase, arrays.zeros((slots,)), arrays.zeros((slots,)))
 
-    def load(self, slot: int, detector: LoopDetector, arrays: Arrays) -> None:
+    def load(self, slot: int, detector: LoopDetector, arrays: ArrayBackend) -> None:
         """Make a slot one that has taken what `detector` has."""
         recent, runs = [_NO_TOKEN] * REACH, [0] * REACH
         for back, token in enumerate(reversed(detector.tokens[-REACH:])):
@@ -57,7 +57,7 @@ class LoopState(NamedTuple):
         self.phrase[slot], self.score[slot] = detector.phrase, detector.score
         self.wordless[slot] = detector.wordless
 
-    def choose(self, condition: Array, other: "LoopState", arrays: Arrays) -> "LoopState":
+    def choose(self, condition: Array, other: "LoopState", arrays: ArrayBackend) -> "LoopState":
         """This state in the slots where `condition` ([slots] bool) holds, `other` elsewhere.
 
         This state is not to be used again.
@@ -73,7 +73,7 @@ class LoopState(NamedTuple):
 class LoopDetectors:
     """The detectors of a batch, on one device."""
 
-    def __init__(self, arrays: Arrays) -> None:
+    def __init__(self, arrays: ArrayBackend) -> None:
         self._arrays = arrays
         xp = arrays.xp
         period = xp.astype(arrays.bring(list(range(1, REACH + 1))), xp.int32)
@@ -92,7 +92,7 @@ class LoopDetectors:
         Args:
             state: before the token.
             token: [slots] int64; token ids.
-            letters: [slots] int64; what `proctor.budget.vocabulary.letters_of` gives for
+            letters: [slots] int64; what `proctor.budget.vocabulary.weights_of` gives for
                 each, or `UNKNOWN_LETTERS`.
             came: [slots] bool; slots where it does not hold stay as they are.
 

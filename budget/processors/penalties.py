@@ -18,7 +18,7 @@ from vllm.sampling_params import SamplingParams
 from vllm.utils.torch_utils import PIN_MEMORY, async_tensor_h2d, make_tensor_with_pad
 from vllm.v1.sample.ops.penalties import apply_all_penalties
 
-from proctor.budget.processors.arrays import Array, Arrays
+from proctor.budget.processors.backend import Array, ArrayBackend
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +63,7 @@ class RowPenalties:
 class BatchPenalties:
     """The penalties that the sampler will apply to some rows of logits."""
 
-    def __init__(self, rows: Sequence[RowPenalties | None], arrays: Arrays) -> None:
+    def __init__(self, rows: Sequence[RowPenalties | None], arrays: ArrayBackend) -> None:
         """Hold the penalties of each row.
 
         Args:

@@ -8,8 +8,8 @@ from vllm.reasoning import ReasoningParser, ReasoningParserManager
 from proctor.budget.markers import Markers
 from proctor.budget.matcher import Crossing, matcher_of
 from proctor.budget.processors import grammars
-from proctor.budget.processors.vocabulary import read_vocabulary
-from proctor.budget.vocabulary import ATOM, OPAQUE
+from proctor.budget.processors.tokenizer_vocabulary import read_vocabulary
+from proctor.budget.vocabulary import ATOM, UNKNOWN_VOCABULARY
 
 NAME = "proctor"
 """Ours among vLLM's reasoning parsers."""
@@ -27,7 +27,9 @@ class MarkerReasoningParser(ReasoningParser):
     ) -> None:
         super().__init__(tokenizer, *args, **kwargs)
         found = Markers.from_wire(markers)
-        known = read_vocabulary(tokenizer, len(tokenizer)) if _is_text(found) else OPAQUE
+        known = (
+            read_vocabulary(tokenizer, len(tokenizer)) if _is_text(found) else UNKNOWN_VOCABULARY
+        )
         self._matcher = matcher_of(found, known)
 
     def is_reasoning_end(self, input_ids: Sequence[int]) -> bool:

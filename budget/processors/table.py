@@ -1,4 +1,4 @@
-"""The budgets of a whole batch as arrays: `proctor.budget.machine.Machine`, vectorised.
+"""The budgets of a whole batch as arrays: `proctor.budget.machine.BudgetStateMachine`, vectorised.
 
 One slot holds one request. Every operation runs over all slots at once and none
 reads a value back to the host, so a step costs the same for one row as for
@@ -11,16 +11,16 @@ from typing import NamedTuple
 
 import numpy as np
 
-from proctor.budget.machine import Machine
+from proctor.budget.budgets import MAX_TEXTS, OnLoop, TokenBudget
+from proctor.budget.machine import BudgetStateMachine
 from proctor.budget.markers import Markers
 from proctor.budget.matcher import Crossing
-from proctor.budget.policy import MAX_TEXTS, OnLoop, TokenBudget
-from proctor.budget.processors.arrays import Array, Arrays
-from proctor.budget.processors.automaton import Automaton, has_barred
+from proctor.budget.processors.backend import Array, ArrayBackend
+from proctor.budget.processors.forced_sequences import IDLE, NO_TOKEN, ForcedSequences
 from proctor.budget.processors.loops import LoopDetectors, LoopState
-from proctor.budget.processors.scripts import IDLE, NO_TOKEN, Scripts
-from proctor.budget.processors.text import Text
-from proctor.budget.vocabulary import LONGEST_TAIL, OPAQUE, Vocabulary
+from proctor.budget.processors.marker_matcher import BatchMarkerMatcher, has_barred
+from proctor.budget.processors.vocabulary_arrays import VocabularyArrays
+from proctor.budget.vocabulary import LONGEST_TAIL, UNKNOWN_VOCABULARY, Vocabulary
 
 UNLIMITED = 2**62
 
@@ -63,7 +63,7 @@ class State(NamedTuple):
     loops: LoopState
 
     @classmethod
-    def empty(cls, slots: int, reach: int, arrays: Arrays) -> "State":
+    def empty(cls, slots: int, reach: int, arrays: ArrayBackend) -> "State":
         """Slots that hold nothing; `reach` is how far back markers are looked for, in symbols."""
 
         def numbers() -> Array:
@@ -91,7 +91,7 @@ class State(NamedTuple):
         )
 
 
-class Demands(NamedTuple):
+class TokenConstraints(NamedTuple):
     """What budgets ask of the next token of some rows; every array has shape [rows].
 
     Attributes:
@@ -131,14 +131,18 @@ class BudgetTable:
     """
 
     def __init__(
-        self, slots: int, markers: Markers, arrays: Arrays, vocabulary: Vocabulary = OPAQUE
+        self,
+        slots: int,
+        markers: Markers,
+        arrays: ArrayBackend,
+        vocabulary: Vocabulary = UNKNOWN_VOCABULARY,
     ) -> None:
         self._arrays = arrays
         self._xp, self._take = arrays.xp, arrays.take
-        self._text = Text(vocabulary, arrays)
-        self._automaton = Automaton(markers, vocabulary, arrays)
+        self._text = VocabularyArrays(vocabulary, arrays)
+        self._automaton = BatchMarkerMatcher(markers, vocabulary, arrays)
         self._detectors = LoopDetectors(arrays)
-        self._scripts = scripts = Scripts(markers, vocabulary)
+        self._scripts = scripts = ForcedSequences(markers, vocabulary)
         self._rest_at = arrays.bring(scripts.rest_at)
         matcher = self._automaton.matcher
         ends = [
@@ -177,7 +181,7 @@ class BudgetTable:
         self._near_from = np.full(slots, UNLIMITED)
         self._guards = self._nudges = self._watches = self._bars = False
 
-    def load(self, slot: int, budget: TokenBudget, machine: Machine) -> None:
+    def load(self, slot: int, budget: TokenBudget, machine: BudgetStateMachine) -> None:
         """Put a request into a slot, whatever the slot held before.
 
         Args:
@@ -351,10 +355,10 @@ class BudgetTable:
         both = self._xp.where(overlap > pending + 1, pending + 1, overlap)
         return both, self._xp.where(came[:, None], after, widths)
 
-    def demands(self, state: State, slots: Array) -> Demands:
+    def demands(self, state: State, slots: Array) -> TokenConstraints:
         """What holds for the next token of some `slots`, [rows] int64."""
         guarded = self._guarded(state)
-        columns = Demands(
+        columns = TokenConstraints(
             forced=self._at(self._script, state.cursor),
             barred=self._barred(state),
             bars_end=self._bars_end(state),
@@ -367,7 +371,7 @@ class BudgetTable:
             missing=state.missing,
             most_missing=self._most_missing(state),
         )
-        return Demands(*(self._take(column, slots) for column in columns))
+        return TokenConstraints(*(self._take(column, slots) for column in columns))
 
     def _free(self, state: State) -> Array:
         """[slots] bool: thinking, and the model chooses the next token."""
@@ -444,7 +448,7 @@ class BudgetTable:
         return after, found & ~nudged
 
     def _room(self, state: State) -> Array:
-        """[slots] int64: tokens that may still be thought; see `Machine._room`."""
+        """[slots] int64: tokens that may still be thought; see `BudgetStateMachine._room`."""
         left = self._maximum - state.tokens - state.pending
         before = left - self._wrap_up
         return self._xp.where((before > 0) | ((before == 0) & (state.pending == 0)), before, left)

@@ -11,13 +11,13 @@ from vllm import SamplingParams
 from vllm.v1.sample.logits_processor import BatchUpdate, LogitsProcessor, MoveDirectionality
 
 from proctor.budget.machine import replay
-from proctor.budget.processors.arrays import Array, Arrays
-from proctor.budget.processors.enforcer import Enforcer, Parts
+from proctor.budget.processors.backend import Array, ArrayBackend
+from proctor.budget.processors.enforcer import Enforcer, RowMasks
+from proctor.budget.processors.forced_sequences import NO_TOKEN
+from proctor.budget.processors.params import EngineBudget, markers_of, read
 from proctor.budget.processors.penalties import BatchPenalties, RowPenalties
-from proctor.budget.processors.scripts import NO_TOKEN
-from proctor.budget.processors.table import Demands
-from proctor.budget.processors.vocabulary import vocabulary_of
-from proctor.budget.processors.wire import EngineBudget, markers_of, read
+from proctor.budget.processors.table import TokenConstraints
+from proctor.budget.processors.tokenizer_vocabulary import vocabulary_of
 from proctor.budget.vocabulary import LONGEST_TAIL
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ MAX_RECORDS = 4096
 
 
 @dataclass(slots=True)
-class Seat:
+class RowState:
     """A request in the batch.
 
     Attributes:
@@ -60,7 +60,7 @@ class Seat:
 
 
 @dataclass(frozen=True, slots=True)
-class Seated:
+class AssignedRows:
     """The batch between two of its changes.
 
     Attributes:
@@ -74,7 +74,7 @@ class Seated:
     penalties: BatchPenalties
 
     @classmethod
-    def of(cls, seats: Mapping[int, Seat], logits: Arrays) -> "Seated":
+    def of(cls, seats: Mapping[int, RowState], logits: ArrayBackend) -> "AssignedRows":
         """From the seats by row, in ascending order."""
         return cls(
             logits.bring(list(seats)),
@@ -105,12 +105,12 @@ class BudgetLogitsProcessor(LogitsProcessor):
         self._markers = markers_of(vllm_config)
         self._known = vocabulary_of(vllm_config)
         self._most_slots = slots
-        self._logits = Arrays(None if device.type == "cpu" else device)
+        self._logits = ArrayBackend(None if device.type == "cpu" else device)
         self._enforcer = Enforcer(
-            slots, self._markers, self._known, vocabulary, Arrays(None), self._logits
+            slots, self._markers, self._known, vocabulary, ArrayBackend(None), self._logits
         )
-        self._seats: dict[int, Seat] = {}
-        self._seated: Seated | None = None
+        self._seats: dict[int, RowState] = {}
+        self._seated: AssignedRows | None = None
         self._slots = 0
         self._free: list[int] = []
         self._begin_small()
@@ -145,11 +145,11 @@ class BudgetLogitsProcessor(LogitsProcessor):
         if not self._seats:
             return logits
         self._fold()
-        seated = self._seated = self._seated or Seated.of(self._seats, self._logits)
+        seated = self._seated = self._seated or AssignedRows.of(self._seats, self._logits)
         table = self._enforcer.table
         asked = table.demands(table.state, seated.slots)
         parts = _parts(asked)
-        demands = Demands(*map(self._logits.move, asked))
+        demands = TokenConstraints(*map(self._logits.move, asked))
         attempted = self._enforcer.hold(
             logits, seated.rows, seated.slots, demands, parts, seated.penalties
         )
@@ -182,14 +182,14 @@ class BudgetLogitsProcessor(LogitsProcessor):
         params: SamplingParams,
         output: list[int],
         penalties: RowPenalties | None,
-    ) -> Seat:
+    ) -> RowState:
         record = [at for at in self._records.pop(request.key, []) if at < len(output)]
         if not self._free:
             self._grow()
         slot = self._free.pop()
         machine = replay(request.budget, self._markers, output, frozenset(record), self._known)
         self._enforcer.load(slot, request, params, machine)
-        return Seat(slot, request, output, penalties, len(output), record)
+        return RowState(slot, request, output, penalties, len(output), record)
 
     def _begin_small(self) -> None:
         """Drop the slots that a larger batch needed; none may be held."""
@@ -257,9 +257,9 @@ def _ask_for_tiles() -> None:
     torch.mm(tiles, tiles)
 
 
-def _parts(demands: Demands) -> Parts:
+def _parts(demands: TokenConstraints) -> RowMasks:
     """Exactly the rows that need it: the table is on the host."""
     bound = (demands.forced != NO_TOKEN) | demands.guarded
     near = demands.most_missing < LONGEST_TAIL
     barred = demands.barred != NO_TOKEN
-    return Parts(demands.may_close, near, demands.guarded, bound, barred, demands.bars_end)
+    return RowMasks(demands.may_close, near, demands.guarded, bound, barred, demands.bars_end)

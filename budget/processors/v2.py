@@ -21,14 +21,14 @@ from vllm.v1.worker.gpu.sample.logits_processor import (
     LogitsProcRequestState,
 )
 
-from proctor.budget.machine import DesyncError, Machine, replay
-from proctor.budget.processors.arrays import Arrays
-from proctor.budget.processors.enforcer import Enforcer, Parts
-from proctor.budget.processors.records import Records
-from proctor.budget.processors.scripts import NO_TOKEN
+from proctor.budget.machine import BudgetStateMachine, DesyncError, replay
+from proctor.budget.processors.attempt_log import AttemptLog
+from proctor.budget.processors.backend import ArrayBackend
+from proctor.budget.processors.enforcer import Enforcer, RowMasks
+from proctor.budget.processors.forced_sequences import NO_TOKEN
+from proctor.budget.processors.params import EngineBudget, markers_of, read
 from proctor.budget.processors.table import State
-from proctor.budget.processors.vocabulary import vocabulary_of
-from proctor.budget.processors.wire import EngineBudget, markers_of, read
+from proctor.budget.processors.tokenizer_vocabulary import vocabulary_of
 
 if TYPE_CHECKING:
     from vllm.config import VllmConfig
@@ -60,7 +60,7 @@ class BudgetLogitsProcessor(LogitsProcessor):
         self._requests = req_states
         self._markers = markers_of(vllm_config)
         self._known = vocabulary_of(vllm_config)
-        arrays = Arrays(self._device)
+        arrays = ArrayBackend(self._device)
         self._enforcer = Enforcer(
             slots, self._markers, self._known, req_states.vocab_size, arrays, arrays
         )
@@ -72,7 +72,7 @@ class BudgetLogitsProcessor(LogitsProcessor):
         # Whether the token of a slot's row, in the last step that it was in, stands for an attempt.
         shape = self._most_rows, slots
         self._attempted = torch.zeros(shape, dtype=torch.bool, device=self._device)
-        self._records = Records(slots, self._last_token + 1, self._device)
+        self._records = AttemptLog(slots, self._last_token + 1, self._device)
 
         # What the host knows of the slots, to leave out work without waiting for the device.
         self._owners: dict[int, EngineBudget] = {}
@@ -147,7 +147,7 @@ class BudgetLogitsProcessor(LogitsProcessor):
         return _Held(
             async_tensor_h2d(slots.astype(np.int64), device=self._device),
             slots,
-            Parts(everywhere, near, guarded, everywhere, everywhere, table.may_bar(slots)),
+            RowMasks(everywhere, near, guarded, everywhere, everywhere, table.may_bar(slots)),
         )
 
     def _hold(
@@ -202,7 +202,7 @@ class BudgetLogitsProcessor(LogitsProcessor):
         self._held[slot] = False
         self._enforcer.table.unload(slot)
 
-    def _rebuild(self, slot: int, request: EngineBudget) -> Machine | None:
+    def _rebuild(self, slot: int, request: EngineBudget) -> BudgetStateMachine | None:
         """The machine that has taken the request's output so far, if it was preempted."""
         begin, end = self._requests.prompt_len.np[slot], self._requests.prefill_len.np[slot]
         record: list[int] = []
@@ -233,7 +233,7 @@ class _Held(NamedTuple):
 
     slots: torch.Tensor
     on_host: np.ndarray
-    parts: Parts
+    parts: RowMasks
 
 
 def _refuse(config: "VllmConfig") -> None:

@@ -6,8 +6,8 @@ from functools import cached_property
 from itertools import groupby
 from statistics import fmean
 
-from proctor.evaluation.rows import Row
-from proctor.evaluation.settings import NO_MAXIMUM, Kind, Setting
+from proctor.evaluation.conditions import NO_MAXIMUM, Condition, Kind
+from proctor.evaluation.rows import AnswerRecord
 from proctor.evaluation.statistics.curve import control
 from proctor.evaluation.statistics.delta import Interval, delta, mean_interval
 from proctor.evaluation.statistics.price import cost_per_correct
@@ -26,8 +26,8 @@ class Measured:
         rows: what came.
     """
 
-    setting: Setting
-    rows: tuple[Row, ...]
+    setting: Condition
+    rows: tuple[AnswerRecord, ...]
 
     @cached_property
     def run(self) -> Run:
@@ -84,7 +84,7 @@ class Findings:
     measured: tuple[Measured, ...]
 
     @classmethod
-    def of(cls, rows: Sequence[Row]) -> "Findings":
+    def of(cls, rows: Sequence[AnswerRecord]) -> "Findings":
         """Sort the rows by setting.
 
         Raises:
@@ -115,9 +115,9 @@ class Findings:
     @property
     def unbounded(self) -> Measured | None:
         """The setting without a cap, if there is one."""
-        return self.find(Setting(Kind.CAP, NO_MAXIMUM))
+        return self.find(Condition(Kind.CAP, NO_MAXIMUM))
 
-    def find(self, setting: Setting) -> Measured | None:
+    def find(self, setting: Condition) -> Measured | None:
         """The answers of one setting, if there are some."""
         return next((each for each in self.measured if each.setting == setting), None)
 
@@ -127,7 +127,7 @@ class Findings:
         Raises:
             IndexError: if there is neither.
         """
-        return self.find(Setting(Kind.CAP, 0)) or self.of_kind(kind)[0]
+        return self.find(Condition(Kind.CAP, 0)) or self.of_kind(kind)[0]
 
 
 def accuracy(run: Run) -> Interval:
@@ -143,7 +143,7 @@ def no_surer(runs: Sequence[Run]) -> Run:
     raise ValueError("there are no runs")
 
 
-def _rank(setting: Setting, seen: int) -> tuple[int, int, float]:
+def _rank(setting: Condition, seen: int) -> tuple[int, int, float]:
     """Kinds in their order, votes apart, rising budgets; names as they were asked."""
     if isinstance(setting.value, str):
         value = float(seen)

@@ -10,12 +10,12 @@ import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from proctor.evaluation.conditions import Kind
 from proctor.evaluation.report.findings import Findings, Measured, accuracy
 from proctor.evaluation.report.sections import TITLES
-from proctor.evaluation.settings import Kind
 from proctor.evaluation.statistics.delta import Interval
 from proctor.evaluation.statistics.samples import Run
-from proctor.evaluation.statistics.strategies import any_right, majority, surest
+from proctor.evaluation.statistics.strategies import any_right, best_of_n, majority
 
 SIZE = (6.4, 4.0)
 DOTS = 160
@@ -96,7 +96,7 @@ def _parallel(findings: Findings) -> Figure:
         "continuations": [each.run for each in findings.of_kind(Kind.CONTINUATIONS)],
     }
     for each in findings.voting:
-        for strategy in (majority, surest, any_right):
+        for strategy in (majority, best_of_n, any_right):
             run = strategy(each.run, each.setting.votes)
             lines.setdefault(run.name, []).append(run)
     figure, axes = _axes("Accuracy against all thinking tokens of a question")

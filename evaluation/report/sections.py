@@ -3,10 +3,18 @@
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 
+from proctor.evaluation.conditions import Condition, Kind
 from proctor.evaluation.report.findings import FORCED_ENDS, Findings, Measured, accuracy, no_surer
+from proctor.evaluation.report.formatting import (
+    Section,
+    Table,
+    count,
+    money,
+    percent,
+    points,
+    ratio,
+)
 from proctor.evaluation.report.recommend import recommend, to_toml
-from proctor.evaluation.report.words import Section, Table, count, money, percent, points, ratio
-from proctor.evaluation.settings import Kind, Setting
 from proctor.evaluation.statistics.curve import flattens_at, performance, scaling
 from proctor.evaluation.statistics.delta import STEP_TOKENS, delta, slope
 from proctor.evaluation.statistics.price import (
@@ -16,7 +24,7 @@ from proctor.evaluation.statistics.price import (
     overthinking,
 )
 from proctor.evaluation.statistics.samples import Run, shared_questions
-from proctor.evaluation.statistics.strategies import any_right, majority, rejection, surest
+from proctor.evaluation.statistics.strategies import any_right, best_of_n, majority, rejection
 from proctor.evaluation.store import Kept
 
 TITLES = {
@@ -46,7 +54,7 @@ def sections(kept: Kept, findings: Findings) -> list[Section]:
         told.append(votes)
     if findings.voting:
         told.append(_parallel(findings))
-    if findings.find(Setting(Kind.CAP, 0)) and len(findings.of_kind(Kind.CAP)) > 1:
+    if findings.find(Condition(Kind.CAP, 0)) and len(findings.of_kind(Kind.CAP)) > 1:
         told.append(_recommendation(findings))
     return told
 
@@ -243,7 +251,7 @@ def _parallel(findings: Findings) -> Section:
 def _ways(findings: Findings, each: Measured) -> list[Run]:
     """All ways to spend a shared budget: one chain first, where it was measured."""
     total, k = int(each.setting.value), each.setting.votes
-    one = findings.find(Setting(Kind.CAP, total))
+    one = findings.find(Condition(Kind.CAP, total))
     found = [] if one is None else [one.run]
     longest = [
         each.run
@@ -251,7 +259,7 @@ def _ways(findings: Findings, each: Measured) -> list[Run]:
         if each.setting.value and each.run.mean_tokens <= total
     ]
     found += longest[-1:]
-    found += [way(each.run, k) for way in (majority, surest, any_right)]
+    found += [way(each.run, k) for way in (majority, best_of_n, any_right)]
     unbounded = findings.unbounded
     if unbounded is not None and len(unbounded.rows) > len(unbounded.run.questions):
         found.append(rejection(unbounded.run, total))
@@ -260,7 +268,7 @@ def _ways(findings: Findings, each: Measured) -> list[Run]:
 
 def _at_a_total(findings: Findings, each: Measured, total: int) -> Iterator[tuple[str, ...]]:
     found = _ways(findings, each)
-    one = found[0] if findings.find(Setting(Kind.CAP, total)) else None
+    one = found[0] if findings.find(Condition(Kind.CAP, total)) else None
     for run in found:
         against = points(delta(run, one)) if one is not None and run is not one else ""
         yield (

@@ -29,7 +29,7 @@ def crossover(runs: Sequence[Run], without: Run, resamples: int = RESAMPLES) -> 
 
 
 @dataclass(frozen=True, slots=True)
-class Overtaking:
+class Crossover:
     """A small model that thinks, against a large one that does not.
 
     Attributes:
@@ -44,12 +44,12 @@ class Overtaking:
     price_ratio: Interval
 
 
-def overtaking(small: Sequence[Run], large: Run, resamples: int = RESAMPLES) -> Overtaking | None:
+def overtaking(small: Sequence[Run], large: Run, resamples: int = RESAMPLES) -> Crossover | None:
     """Where the small model overtakes, or None if it does not."""
     run = crossover(small, large, resamples)
     if run is None:
         return None
-    return Overtaking(run, delta(run, large, resamples), price_ratio(run, large, resamples))
+    return Crossover(run, delta(run, large, resamples), price_ratio(run, large, resamples))
 
 
 def price_ratio(small: Run, large: Run, resamples: int = RESAMPLES, seed: int = 0) -> Interval:

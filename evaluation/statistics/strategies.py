@@ -21,7 +21,7 @@ def majority(run: Run, k: int) -> Run:
     return _of_k(run, k, f"majority@{k}", expected)
 
 
-def surest(run: Run, k: int) -> Run:
+def best_of_n(run: Run, k: int) -> Run:
     """Best-of-k, where the best is the answer that the model finds likeliest, token for token."""
 
     def expected(samples: Sequence[Sample]) -> float:

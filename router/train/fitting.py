@@ -13,11 +13,11 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GroupKFold
 
 from proctor.router import ngrams, rules
-from proctor.router.linear import NAMES, SCORES, take_apart
+from proctor.router.ensemble import NAMES, SCORES, take_apart
 from proctor.router.model import CLIP, Model, Parts, log_softmax
-from proctor.router.reading import read
+from proctor.router.parsing import parse_prompt
+from proctor.router.prediction import LEVELS
 from proctor.router.train.records import Record
-from proctor.router.verdict import LEVELS
 
 SEED = 0
 SHARES = np.array([0.35, 0.2, 0.45], np.float32)
@@ -102,7 +102,7 @@ class Inputs:
 
 
 def _parts(record: Record) -> Parts:
-    reading = read(record.conversation)
+    reading = parse_prompt(record.conversation)
     return take_apart(reading, rules.see(reading))
 
 
@@ -111,7 +111,7 @@ def fit(inputs: Inputs) -> Model:
     sources = len(set(inputs.sources))
     together = inputs.sources if sources >= FOLDS else inputs.groups
     folds = list(GroupKFold(FOLDS).split(inputs.values, groups=together))
-    return fit_once(inputs, sharpness(held_out(inputs, folds), inputs.levels))
+    return fit_once(inputs, inverse_temperature(held_out(inputs, folds), inputs.levels))
 
 
 def held_out(inputs: Inputs, folds: Iterable[Fold]) -> NDArray[np.float64]:
@@ -124,7 +124,7 @@ def held_out(inputs: Inputs, folds: Iterable[Fold]) -> NDArray[np.float64]:
     return blended
 
 
-def sharpness(blended: NDArray[np.float64], levels: NDArray[np.intp]) -> float:
+def inverse_temperature(blended: NDArray[np.float64], levels: NDArray[np.intp]) -> float:
     """The factor on the held-out logits under which the levels are likeliest."""
 
     def loss(factor: float) -> float:
@@ -144,7 +144,7 @@ def fit_once(inputs: Inputs, factor: float = 1.0) -> Model:
     scaled = np.clip((inputs.values - centre) / scale, -CLIP, CLIP)
     of_signals = _linear(1.0 / SIGNAL_PENALTY).fit(scaled, inputs.levels, sample_weight=weights)
 
-    rarity = _rarity(inputs.grams)
+    rarity = _idf(inputs.grams)
     grams = _normalised(inputs.grams.multiply(rarity).tocsr())
     of_grams = _linear(1.0 / GRAM_PENALTY).fit(grams, inputs.levels, sample_weight=weights)
 
@@ -185,7 +185,7 @@ def _weights(inputs: Inputs) -> NDArray[np.float64]:
     return np.asarray(weights / weights.mean())
 
 
-def _rarity(grams: Any) -> NDArray[np.float64]:
+def _idf(grams: Any) -> NDArray[np.float64]:
     records = grams.shape[0]
     holding = np.bincount(grams.indices, minlength=grams.shape[1])
     return np.asarray(np.log((1.0 + records) / (1.0 + holding)) + 1.0)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from proctor.router.conversation import Conversation, Turn
-from proctor.router.verdict import LEVELS
+from proctor.router.prediction import LEVELS
 
 
 class TrainingDataError(ValueError):

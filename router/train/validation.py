@@ -11,12 +11,12 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import StratifiedGroupKFold
 
 from proctor.router.decision import DEFAULT_COSTS, Costs, decide
-from proctor.router.linear import NAMES, SCORES
+from proctor.router.ensemble import NAMES, SCORES
 from proctor.router.model import log_softmax
+from proctor.router.prediction import LEVELS
 from proctor.router.rules import spread
-from proctor.router.train.fitting import FOLDS, SEED, Fold, Inputs, held_out, sharpness
+from proctor.router.train.fitting import FOLDS, SEED, Fold, Inputs, held_out, inverse_temperature
 from proctor.router.train.records import Record, read_records
-from proctor.router.verdict import LEVELS
 
 Indices = NDArray[np.intp]
 
@@ -108,7 +108,7 @@ def cross_validate(path: Path, costs: Costs = DEFAULT_COSTS) -> Report:
         ("sources held out one by one", list(_by_source(inputs))),
         ("sources shared, 5 folds", list(_within_sources(inputs))),
     ]:
-        judged[f"linear, {how}"] = _trained(inputs, folds, costs)
+        judged[f"ensemble, {how}"] = _trained(inputs, folds, costs)
         judged[f"baseline, {how}"] = _baseline(records, inputs, folds)
     return Report(tuple(Figures.of(title, records, found) for title, found in judged.items()))
 
@@ -129,7 +129,7 @@ def _trained(inputs: Inputs, folds: Iterable[Fold], costs: Costs) -> Indices:
     blended = held_out(inputs, folds)
     chosen = np.empty(len(blended), np.intp)
     for seen, unseen in folds:
-        factor = sharpness(blended[seen], inputs.levels[seen])
+        factor = inverse_temperature(blended[seen], inputs.levels[seen])
         chances = np.exp(log_softmax(factor * blended[unseen]))
         chosen[unseen] = _levels(chances.tolist(), costs)
     return chosen

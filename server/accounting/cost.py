@@ -37,7 +37,7 @@ class PriceModel:
             clock: shares out the engine's time; None is one of its own.
         """
         self.prices = settings.prices
-        self.machine = settings.machine
+        self.compute = settings.compute
         self.clock = clock or BusyClock()
 
     def most(self, prompt_tokens: int, max_tokens: int, seconds: float) -> Decimal | None:
@@ -48,8 +48,8 @@ class PriceModel:
             max_tokens: that all its choices together may generate.
             seconds: that it may take, of which the machine may be busy with it alone.
         """
-        if self.machine is not None:
-            return self.machine.per_hour * Decimal(seconds) / 3600
+        if self.compute is not None:
+            return self.compute.per_hour * Decimal(seconds) / 3600
         if self.prices is None:
             return None
         dearest = max(self.prices.thinking, self.prices.answer)
@@ -121,14 +121,14 @@ class RequestCost:
         tariff = self._tariff
         if tariff.prices is not None:
             return self._by_tokens(tariff.prices, prompt_tokens)
-        return None if tariff.machine is None else self._by_time(tariff.machine)
+        return None if tariff.compute is None else self._by_time(tariff.compute)
 
     def _by_tokens(self, prices: Prices, prompt_tokens: int) -> Cost:
         answer = sum(end.answer_tokens for end in self.ends)
         thinking = sum(end.tokens for end in self.ends) - answer
         return Cost.of(prices, prompt_tokens, thinking, answer, self.cached_tokens or 0)
 
-    def _by_time(self, machine: ComputePrice) -> Cost:
+    def _by_time(self, price: ComputePrice) -> Cost:
         """The prompt's part ends with the first tokens; every token after them costs the same."""
         prompt = thinking = answer = Decimal()
         for end in self.ends:
@@ -139,6 +139,6 @@ class RequestCost:
             of_answer = (left - first) * end.answer_tokens / max(end.tokens, 1)
             answer += of_answer
             thinking += left - first - of_answer
-        rate = machine.per_hour / HOUR
+        rate = price.per_hour / HOUR
         parts = ((share * rate).quantize(SMALLEST) for share in (prompt, thinking, answer))
-        return Cost(machine.currency, *parts)
+        return Cost(price.currency, *parts)

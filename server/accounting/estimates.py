@@ -63,12 +63,12 @@ def estimate(
     spent = recent.of(admission.resolution.label)
     if tariff.prices is not None:
         return _by_tokens(admission, tariff.prices, spent)
-    if tariff.machine is None:
+    if tariff.compute is None:
         return None
     costs = [each.cost for each in spent if each.cost is not None]
     if not costs:
-        return _shown(tariff.machine.currency, None, None, None)
-    return _shown(tariff.machine.currency, min(costs), mean(costs), max(costs))
+        return _shown(tariff.compute.currency, None, None, None)
+    return _shown(tariff.compute.currency, min(costs), mean(costs), max(costs))
 
 
 def _by_tokens(

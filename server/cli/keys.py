@@ -171,7 +171,7 @@ def _listed(settings: Settings, options: argparse.Namespace, token: str) -> Conf
         names = ", ".join(tier.name for tier in settings.tiers)
         raise LookupError(f"tier: there is no '{key.tier}', only {names}")
     if key.spending and not settings.priced:
-        raise LookupError("per_day, per_month: they need prices, set [prices] or [machine]")
+        raise LookupError("per_day, per_month: they need prices, set [prices] or [compute]")
     if any(listed.name == key.name for listed in settings.keys):
         raise KeyExists(f"there is a key '{key.name}' in the settings already")
     return key

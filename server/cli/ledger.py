@@ -15,7 +15,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from proctor.router.calibrate import Row as Calibrated
+from proctor.router.calibration import Row as Calibrated
 from proctor.server.accounting.ledger.records import LedgerRecord
 from proctor.server.accounting.ledger.report import NUMBERS, GroupBy, Report, ReportLine
 from proctor.server.accounting.ledger.service import open_store, prepare

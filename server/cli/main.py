@@ -10,8 +10,8 @@ from typing import Any
 
 from proctor.router import Conversation
 from proctor.router import cli as router_cli
-from proctor.router.calibrate import Row
-from proctor.router.ledger import read_rows
+from proctor.router.calibration import Row
+from proctor.router.calibration_io import read_rows
 from proctor.server.api.route import in_words
 from proctor.server.cli import keys as keys_cli
 from proctor.server.cli import ledger as ledger_cli

@@ -1,5 +1,6 @@
 """Settings of budgets: the default, the tiers, and how requests are sorted into them."""
 
+import logging
 from collections.abc import Callable
 from decimal import Decimal
 from typing import Annotated, Any
@@ -7,12 +8,15 @@ from typing import Annotated, Any
 from pydantic import (
     BeforeValidator,
     Field,
+    field_validator,
     model_validator,
 )
 
 from proctor.budget import BudgetError, Landing, OnLoop, ThinkingBudget
 from proctor.router import Costs
 from proctor.server.config.section import Section, coalesce
+
+logger = logging.getLogger(__name__)
 
 AUTO = "auto"
 """In the place of a tier's name: the router chooses."""
@@ -180,9 +184,17 @@ class RouterSettings(Section):
         costs: what it costs to treat a prompt of one level as one of another.
     """
 
-    classifier: Annotated[str, Field(min_length=1)] = "linear"
+    classifier: Annotated[str, Field(min_length=1)] = "ensemble"
     levels: Levels = Levels()
     costs: Costs = Costs()
+
+    @field_validator("classifier")
+    @classmethod
+    def _is_called_ensemble_now(cls, name: str) -> str:
+        if name != "linear":
+            return name
+        logger.warning("router.classifier: 'linear' is deprecated, use 'ensemble'")
+        return "ensemble"
 
 
 class Ceilings(Section):

@@ -1,5 +1,6 @@
 """What an operator can set: flags over `PROCTOR_*` environment over `proctor.toml`."""
 
+import logging
 import os
 import tomllib
 from collections.abc import Mapping
@@ -36,6 +37,8 @@ from proctor.server.config.paths import state_folder
 from proctor.server.config.prices import ComputePrice, Prices
 from proctor.server.config.reasoning_format import ReasoningFormat
 from proctor.server.config.tracing import TracingSettings
+
+logger = logging.getLogger(__name__)
 
 DEFAULT_CONFIG = Path("proctor.toml")
 DEMO = Path(__file__).resolve().parents[2] / "demo"
@@ -76,7 +79,8 @@ class Settings(BaseSettings):
         default_tier: of a request that says nothing about its thinking: "auto"
             lets the router choose, "custom" takes `budget`.
         prices: None where they are not known.
-        machine: what costs are worked out from instead of `prices`.
+        compute: what costs are worked out from instead of `prices`.
+        machine: the old name of `compute`; deprecated.
         auth: who is let in.
         keys: those that are let in, beside the database's.
     """
@@ -105,6 +109,7 @@ class Settings(BaseSettings):
     router: RouterSettings = RouterSettings()
     ceilings: Ceilings = Ceilings()
     prices: Prices | None = None
+    compute: ComputePrice | None = None
     machine: ComputePrice | None = None
     auth: Auth = Auth()
     keys: tuple[ConfiguredKey, ...] = ()
@@ -114,6 +119,14 @@ class Settings(BaseSettings):
     tracing: TracingSettings = TracingSettings()
     cors: Cors = Cors()
     page: Page = Page()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _machine_is_called_compute_now(cls, given: dict[str, Any]) -> dict[str, Any]:
+        if given.get("machine") is None:
+            return given
+        logger.warning("[machine] is deprecated, use [compute]")
+        return {"compute": given["machine"], **given, "machine": None}
 
     @model_validator(mode="after")
     def _names_differ(self) -> "Settings":
@@ -131,8 +144,8 @@ class Settings(BaseSettings):
 
     @model_validator(mode="after")
     def _one_way_to_price(self) -> "Settings":
-        if self.prices is not None and self.machine is not None:
-            raise ValueError("prices and machine: set one of them, tokens have one price")
+        if self.prices is not None and self.compute is not None:
+            raise ValueError("prices and compute: set one of them, tokens have one price")
         return self
 
     @model_validator(mode="after")
@@ -186,7 +199,7 @@ class Settings(BaseSettings):
             if key.counted and not self.ledger.url.get_secret_value():
                 raise ValueError(f"keys: the limits of '{key.name}' need a ledger (ledger.url)")
             if key.spending and not self.priced:
-                raise ValueError(f"keys: what '{key.name}' may spend needs [prices] or [machine]")
+                raise ValueError(f"keys: what '{key.name}' may spend needs [prices] or [compute]")
         return self
 
     def tier(self, name: str) -> Tier | None:
@@ -211,12 +224,12 @@ class Settings(BaseSettings):
     @property
     def priced(self) -> bool:
         """Whether costs are known."""
-        return self.prices is not None or self.machine is not None
+        return self.prices is not None or self.compute is not None
 
     @property
     def currency(self) -> str:
         """The unit of all costs, if there are any."""
-        price = self.prices or self.machine
+        price = self.prices or self.compute
         return "USD" if price is None else price.currency
 
     @property

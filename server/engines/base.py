@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, NamedTuple, Protocol
 
-from proctor.budget import OPAQUE, Markers, TokenBudget, Vocabulary
+from proctor.budget import UNKNOWN_VOCABULARY, Markers, TokenBudget, Vocabulary
 from proctor.server.engines.processes.stall import Patience
 from proctor.server.engines.tool_calls import Constraint, ToolFormat
 
@@ -38,7 +38,7 @@ class ModelInfo:
     context_length: int
     markers: Markers
     created: int
-    vocabulary: Vocabulary = OPAQUE
+    vocabulary: Vocabulary = UNKNOWN_VOCABULARY
 
 
 @dataclass(frozen=True, slots=True)

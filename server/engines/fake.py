@@ -13,7 +13,7 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mappi
 from dataclasses import dataclass
 from typing import Any
 
-from proctor.budget import Machine, Markers, Vocabulary
+from proctor.budget import BudgetStateMachine, Markers, Vocabulary
 from proctor.server.engines.base import Delta, Finish, Job, ModelInfo, Prompt, TokenLogprob
 from proctor.server.engines.processes.stall import Patience
 from proctor.server.engines.tool_calls import ToolFormat
@@ -321,7 +321,7 @@ class FakeEngine:
         self._awake.clear()
 
     async def _tokens(self, job: Job) -> AsyncGenerator[tuple[int, Finish | None], None]:
-        machine = Machine(job.budget, self.model.markers, VOCABULARY)
+        machine = BudgetStateMachine(job.budget, self.model.markers, VOCABULARY)
         writer = self._writer(job)
         eos = self.model.markers.eos
         for position in range(job.sampling.max_tokens):
@@ -347,7 +347,7 @@ class FakeEngine:
         opened = job.budget.opened
         return Writer(self._script_of(job), self.model.markers, opened, job.budget.maximum != 0)
 
-    def _next(self, machine: Machine, writer: Writer) -> tuple[int, bool]:
+    def _next(self, machine: BudgetStateMachine, writer: Writer) -> tuple[int, bool]:
         """The next token, and whether it stands for an attempt to close."""
         if machine.forced is not None:
             if not machine.thinking:  # it opens its thinking, as it would by itself

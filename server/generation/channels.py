@@ -7,7 +7,15 @@ from enum import StrEnum
 from itertools import groupby
 from typing import NamedTuple
 
-from proctor.budget import EndReason, Label, Labelled, Machine, Outcome, TokenBudget, replay
+from proctor.budget import (
+    BudgetStateMachine,
+    EndReason,
+    Label,
+    Labelled,
+    Outcome,
+    TokenBudget,
+    replay,
+)
 from proctor.server.engines.base import Codec, Detokenizer, Job, ModelInfo, TokenLogprob
 from proctor.server.engines.tool_calls import CallDelta
 from proctor.server.generation.answer_text import AnswerText
@@ -102,7 +110,7 @@ class ChannelSplitter:
         if job.budget.begins_with_marker:
             plain = replace(plain, opens=True)
         budget = plain if self._replays else job.budget
-        self._machine = Machine(budget, model.markers, model.vocabulary)
+        self._machine = BudgetStateMachine(budget, model.markers, model.vocabulary)
         self._continuations = {ids[0] for ids in job.budget.continuation_ids}
         self._after: Sequence[int] = job.prompt_ids
         self._detokenizer: Detokenizer | None = None

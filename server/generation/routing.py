@@ -3,7 +3,15 @@
 import time
 from dataclasses import dataclass
 
-from proctor.router import Classifier, Conversation, Turn, UnknownClassifier, Verdict, decide, load
+from proctor.router import (
+    Classifier,
+    Conversation,
+    Prediction,
+    Turn,
+    UnknownClassifier,
+    decide,
+    load,
+)
 from proctor.server.config.budgets import RouterSettings
 from proctor.server.config.settings import ConfigError
 from proctor.server.schemas.generation import ChatRequest
@@ -21,7 +29,7 @@ class Routed:
     """
 
     level: str
-    verdict: Verdict
+    verdict: Prediction
     began: int
     ended: int
 

@@ -16,7 +16,7 @@ from typing import Protocol
 from tokenizers import Tokenizer
 
 from proctor.budget.loops import REACH
-from proctor.budget.vocabulary import letters_of
+from proctor.budget.vocabulary import weights_of
 from proctor.demo.train import MODEL
 from tests.budget.loops_texts import LOOPS, PROGRESS, mixed
 
@@ -48,7 +48,7 @@ class Encoder(Protocol):
     def encode(self, text: str) -> list[int]: ...
 
     def letters(self) -> bytes:
-        """`letters_of` all tokens that have occurred."""
+        """`weights_of` all tokens that have occurred."""
 
 
 class DemoEncoder:
@@ -65,7 +65,7 @@ class DemoEncoder:
         texts = (
             self._tokenizer.decode([token]) for token in range(self._tokenizer.get_vocab_size())
         )
-        return letters_of([text.encode() for text in texts])
+        return weights_of([text.encode() for text in texts])
 
 
 class WordEncoder:
@@ -80,7 +80,7 @@ class WordEncoder:
         return [self._ids.setdefault(piece, len(self._ids)) for piece in self.PIECES.findall(text)]
 
     def letters(self) -> bytes:
-        return letters_of([piece.encode() for piece in self._ids])
+        return weights_of([piece.encode() for piece in self._ids])
 
 
 def corpus(seed: int, encoder: Encoder, progress: int, looping: int) -> Iterator[Trace]:

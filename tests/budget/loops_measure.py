@@ -18,7 +18,7 @@ from rich.console import Console
 from rich.table import Table
 
 from proctor.budget.loops import ENOUGH
-from proctor.budget.processors.arrays import Arrays
+from proctor.budget.processors.backend import ArrayBackend
 from proctor.budget.processors.loops import LoopDetectors, LoopState
 from proctor.demo.measure import wilson
 from tests.budget.loops_corpus import (
@@ -81,7 +81,7 @@ def _first_hits(batch: Sequence[Trace], letters: bytes) -> list[list[int]]:
     tokens = np.full((max(len(trace.tokens) for trace in batch), len(batch)), -1)
     for row, trace in enumerate(batch):
         tokens[: len(trace.tokens), row] = trace.tokens
-    arrays = Arrays(None)
+    arrays = ArrayBackend(None)
     detectors, state = LoopDetectors(arrays), LoopState.empty(len(batch), arrays)
     weights = np.array([*letters])[tokens]
     first, exact = np.full(len(batch), _NEVER), np.zeros(len(batch), dtype=bool)

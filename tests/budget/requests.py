@@ -5,8 +5,8 @@ from dataclasses import dataclass, field
 
 from vllm import SamplingParams
 
-from proctor.budget import Machine, Markers, TokenBudget, Vocabulary
-from proctor.budget.processors.wire import EngineBudget
+from proctor.budget import BudgetStateMachine, Markers, TokenBudget, Vocabulary
+from proctor.budget.processors.params import EngineBudget
 from tests.budget.strategies import EOS
 
 LENGTH = 60
@@ -40,7 +40,7 @@ def assert_obeys(
 ) -> None:
     """Every token was forced, was a replaced attempt, or was the one that the model wanted."""
     assert request.budget is not None
-    machine = Machine(request.budget, seen, vocabulary)
+    machine = BudgetStateMachine(request.budget, seen, vocabulary)
     for position, token in enumerate(request.tokens):
         wants = wanted[position]
         if machine.forced is not None:

@@ -4,9 +4,9 @@ from dataclasses import dataclass, replace
 
 from hypothesis import strategies as st
 
-from proctor.budget import Machine, Markers, OnLoop, TokenBudget
+from proctor.budget import BudgetStateMachine, Markers, OnLoop, TokenBudget
 from proctor.budget.markers import matched_prefix
-from proctor.budget.vocabulary import OPAQUE, Vocabulary
+from proctor.budget.vocabulary import UNKNOWN_VOCABULARY, Vocabulary
 
 WORDS = 6
 EOS = WORDS + 4
@@ -111,8 +111,8 @@ def marked() -> st.SearchStrategy[tuple[Markers, Vocabulary]]:
 class Sampler:
     """Plays an engine that obeys a machine, with tokens from a stream of numbers."""
 
-    machine: Machine
-    vocabulary: Vocabulary = OPAQUE
+    machine: BudgetStateMachine
+    vocabulary: Vocabulary = UNKNOWN_VOCABULARY
 
     def next(self, number: int) -> tuple[int, bool]:
         """The token that comes when the model wants `number`, and whether it was an attempt."""

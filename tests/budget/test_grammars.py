@@ -18,7 +18,7 @@ from vllm.v1.structured_output.backend_types import StructuredOutputGrammar
 
 from proctor.budget.processors import grammars
 from proctor.budget.processors.mask_threads import MaskThreads
-from proctor.budget.processors.wire import SLOW
+from proctor.budget.processors.params import SLOW
 from proctor.demo.train import MODEL
 from tests.waiting import PATIENCE
 

@@ -17,9 +17,9 @@ from proctor.budget.loops import (
     SURPRISE,
     LoopDetector,
 )
-from proctor.budget.processors.arrays import Arrays
+from proctor.budget.processors.backend import ArrayBackend
 from proctor.budget.processors.loops import LoopDetectors, LoopState
-from proctor.budget.vocabulary import MOST_LETTERS, letters_of
+from proctor.budget.vocabulary import MOST_LETTERS, weights_of
 from tests.budget.loops_corpus import DemoEncoder, Encoder, WordEncoder, corpus, demo_traces
 from tests.budget.loops_measure import find
 
@@ -152,25 +152,25 @@ def test_reset_forgets_everything(before: list[int], after: list[int]) -> None:
     ],
 )
 def test_how_much_a_token_says(text: str, letters: int) -> None:
-    assert letters_of([text.encode()]) == bytes([letters])
+    assert weights_of([text.encode()]) == bytes([letters])
 
 
 def test_a_cut_letter_counts_once_for_each_of_its_bytes() -> None:
     whole = "数".encode()
     cut = [whole[:1], whole[1:2], whole[2:]]
-    assert letters_of(cut) == bytes([1, 1, 1])
+    assert weights_of(cut) == bytes([1, 1, 1])
 
 
 SLOTS = 3
 
 
 @pytest.fixture(params=[None, torch.device("cpu")], ids=["numpy", "torch"], scope="module")
-def arrays(request: pytest.FixtureRequest) -> Arrays:
+def arrays(request: pytest.FixtureRequest) -> ArrayBackend:
     """Where the detectors live."""
-    return Arrays(request.param)
+    return ArrayBackend(request.param)
 
 
-def state_of(detectors: Sequence[LoopDetector], arrays: Arrays) -> LoopState:
+def state_of(detectors: Sequence[LoopDetector], arrays: ArrayBackend) -> LoopState:
     state = LoopState.empty(len(detectors), arrays)
     for slot, detector in enumerate(detectors):
         state.load(slot, detector, arrays)
@@ -178,7 +178,7 @@ def state_of(detectors: Sequence[LoopDetector], arrays: Arrays) -> LoopState:
 
 
 def come(
-    state: LoopState, tokens: Sequence[int | None], arrays: Arrays
+    state: LoopState, tokens: Sequence[int | None], arrays: ArrayBackend
 ) -> tuple[LoopState, list[bool]]:
     """Let a token come in the slots that have one."""
     ids = arrays.bring([-1 if token is None else token for token in tokens])
@@ -194,7 +194,7 @@ def equal(one: LoopState, other: LoopState) -> bool:
 @settings(max_examples=12)
 @given(data=st.data())
 def test_the_arrays_equal_the_detectors_over_random_batches(
-    arrays: Arrays, data: st.DataObject
+    arrays: ArrayBackend, data: st.DataObject
 ) -> None:
     state = LoopState.empty(SLOTS, arrays)
     detectors = [LoopDetector(LETTERS) for _ in range(SLOTS)]
@@ -225,7 +225,7 @@ def test_the_arrays_equal_the_detectors_over_random_batches(
         assert equal(state, state_of(detectors, arrays))
 
 
-def test_a_step_leaves_the_state_before_it_alone(arrays: Arrays) -> None:
+def test_a_step_leaves_the_state_before_it_alone(arrays: ArrayBackend) -> None:
     state = LoopState.empty(1, arrays)
     for token in [1, 2, 3] * 30:
         state, _ = come(state, [token], arrays)

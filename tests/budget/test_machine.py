@@ -8,12 +8,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from proctor.budget import (
+    BudgetStateMachine,
     DesyncError,
     EndReason,
     Forced,
     Label,
     Labelled,
-    Machine,
     MarkerMatcher,
     Markers,
     OnLoop,
@@ -40,7 +40,7 @@ Marked = tuple[Markers, Vocabulary]
 numbers = st.lists(st.integers(0, 10**6), max_size=80)
 
 
-def play(machine: Machine, wanted: list[int]) -> tuple[list[int], list[int]]:
+def play(machine: BudgetStateMachine, wanted: list[int]) -> tuple[list[int], list[int]]:
     """Run a machine to the end of its turn; gives its tokens and the positions of attempts."""
     tokens: list[int] = []
     attempts: list[int] = []
@@ -59,7 +59,7 @@ def play(machine: Machine, wanted: list[int]) -> tuple[list[int], list[int]]:
 def test_thinking_never_passes_its_maximum(
     seen: Marked, budget: TokenBudget, wanted: list[int]
 ) -> None:
-    machine = Machine(budget, *seen)
+    machine = BudgetStateMachine(budget, *seen)
     for number in wanted:
         machine.advance(*Sampler(machine, machine.vocabulary).next(number))
         cut_here = copied(machine)
@@ -71,7 +71,7 @@ def test_thinking_never_passes_its_maximum(
 def test_thinking_that_has_ended_reached_its_minimum(
     seen: Marked, budget: TokenBudget, wanted: list[int]
 ) -> None:
-    machine = Machine(budget, *seen)
+    machine = BudgetStateMachine(budget, *seen)
     for number in wanted:
         was_thinking = machine.thinking
         machine.advance(*Sampler(machine, machine.vocabulary).next(number))
@@ -83,7 +83,7 @@ def test_thinking_that_has_ended_reached_its_minimum(
 def test_a_maximum_is_closed_by_its_wrap_up_and_the_marker(
     seen: Marked, budget: TokenBudget, wanted: list[int]
 ) -> None:
-    machine = Machine(budget, *seen)
+    machine = BudgetStateMachine(budget, *seen)
     tokens, _ = play(machine, wanted)
     account = machine.outcome(EndReason.LENGTH)
     end, matcher = seen[0].end, matcher_of(*seen)
@@ -97,7 +97,7 @@ def test_a_maximum_is_closed_by_its_wrap_up_and_the_marker(
 def test_every_token_gets_one_label_in_order(
     seen: Marked, budget: TokenBudget, wanted: list[int]
 ) -> None:
-    machine = Machine(budget, *seen)
+    machine = BudgetStateMachine(budget, *seen)
     tokens: list[int] = []
     labelled: list[Labelled] = []
     for number in wanted:
@@ -116,7 +116,7 @@ def test_every_token_gets_one_label_in_order(
 def test_a_replay_ends_where_the_machine_did(
     seen: Marked, budget: TokenBudget, wanted: list[int]
 ) -> None:
-    machine = Machine(budget, *seen)
+    machine = BudgetStateMachine(budget, *seen)
     tokens, attempts = play(machine, wanted)
     again = replay(budget, seen[0], tokens, frozenset(attempts), seen[1])
     assert state_of(again) == state_of(machine)
@@ -130,13 +130,13 @@ def contains(tokens: list[int], part: tuple[int, ...]) -> bool:
     return any(tuple(tokens[at : at + len(part)]) == part for at in range(len(tokens)))
 
 
-def copied(machine: Machine) -> Machine:
+def copied(machine: BudgetStateMachine) -> BudgetStateMachine:
     """A machine that goes on alone; what never changes is shared."""
     shared = (machine.vocabulary, machine.matcher)
     return copy.deepcopy(machine, {id(one): one for one in shared})
 
 
-def state_of(machine: Machine) -> dict[str, object]:
+def state_of(machine: BudgetStateMachine) -> dict[str, object]:
     """All that a machine holds, its loop detector's state laid open."""
     return {**vars(machine), "detector": vars(machine.detector)}
 
@@ -159,7 +159,7 @@ def test_continuations_are_those_of_the_reference_loop(ignored: int, wanted: lis
         else:
             expected.append(7)
     budget = TokenBudget(continuations=ignored, continuation_ids=((WAIT,),))
-    machine = Machine(budget, ONE)
+    machine = BudgetStateMachine(budget, ONE)
     produced: list[int] = []
     for number in plain:
         token, attempted = Sampler(machine, machine.vocabulary).next(number)
@@ -174,7 +174,7 @@ def test_continuations_are_those_of_the_reference_loop(ignored: int, wanted: lis
 @given(marked(), budgets(), numbers)
 def test_no_character_is_cut_in_two(seen: Marked, budget: TokenBudget, wanted: list[int]) -> None:
     """Unless it is the first of a continuation, which has to stand in for the attempt."""
-    machine = Machine(budget, *seen)
+    machine = BudgetStateMachine(budget, *seen)
     said = 0
     for number in wanted:
         was, said = machine.phase, said + 1
@@ -190,7 +190,7 @@ def test_no_character_is_cut_in_two(seen: Marked, budget: TokenBudget, wanted: l
 def test_a_landing_is_at_the_first_end_of_a_sentence_near_the_cap(
     budget: TokenBudget, vocabulary: Vocabulary, words: list[int]
 ) -> None:
-    machine = Machine(dataclasses.replace(budget, opened=True), ONE, vocabulary)
+    machine = BudgetStateMachine(dataclasses.replace(budget, opened=True), ONE, vocabulary)
     maximum = budget.maximum
     for count, word in enumerate(words, 1):
         if machine.forced is not None:
@@ -249,7 +249,7 @@ def test_forced_tokens_are_told_by_where_they_stand() -> None:
 def test_forced_runs_hold_each_forced_token_once(
     seen: Marked, budget: TokenBudget, wanted: list[int]
 ) -> None:
-    machine, forced = Machine(budget, *seen), list[int]()
+    machine, forced = BudgetStateMachine(budget, *seen), list[int]()
     for position, number in enumerate(wanted):
         token, attempted = Sampler(machine, machine.vocabulary).next(number)
         if attempted or machine.forced is not None:
@@ -275,14 +275,14 @@ def test_a_token_that_was_not_enforced_is_noticed() -> None:
 
 
 def test_an_end_of_turn_that_no_budget_prevented_is_a_stop() -> None:
-    machine = Machine(TokenBudget(), ONE)
+    machine = BudgetStateMachine(TokenBudget(), ONE)
     assert machine.advance(EOS) == [Labelled(EOS, Label.MARKER)]
     assert machine.outcome(EndReason.STOP).end_reason is EndReason.STOP
 
 
 def test_outside_thinking_nothing_closes_it() -> None:
-    assert Machine(TokenBudget(opened=False), ONE).closers == frozenset()
-    assert Machine(TokenBudget(), ONE).closers == {7, EOS}
+    assert BudgetStateMachine(TokenBudget(opened=False), ONE).closers == frozenset()
+    assert BudgetStateMachine(TokenBudget(), ONE).closers == {7, EOS}
 
 
 def test_a_loop_is_nudged_once_and_then_closed_with_its_wrap_up() -> None:
@@ -294,7 +294,7 @@ def test_a_loop_is_nudged_once_and_then_closed_with_its_wrap_up() -> None:
         on_loop=OnLoop.NUDGE,
         nudge_ids=(4, 5),
     )
-    machine = Machine(budget, ONE)
+    machine = BudgetStateMachine(budget, ONE)
     tokens: list[int] = []
     while machine.thinking:
         tokens.append(2 if machine.forced is None else machine.forced)
@@ -361,7 +361,7 @@ def test_a_minimum_that_is_missed_is_missed_for_a_reason(
     seen: Marked, budget: TokenBudget, said: list[int], wanted: list[int]
 ) -> None:
     """At every end that a choice can come to, in loops and between them."""
-    machine = Machine(budget, *seen)
+    machine = BudgetStateMachine(budget, *seen)
     for number in (said * 70)[:70] + wanted + (said * 70)[:70] + wanted:
         machine.advance(*Sampler(machine, machine.vocabulary).next(number))
         cut_here = copied(machine)
@@ -378,7 +378,7 @@ def test_a_minimum_that_is_missed_is_missed_for_a_reason(
 
 def test_a_loop_is_closed_even_under_a_half_matched_marker() -> None:
     split = Markers(start=(6,), end=(8, 7), eos=frozenset({EOS}))
-    machine = Machine(TokenBudget(on_loop=OnLoop.CLOSE), split)
+    machine = BudgetStateMachine(TokenBudget(on_loop=OnLoop.CLOSE), split)
     while machine.forced is None:
         machine.advance(8)
     assert machine.forced == 7

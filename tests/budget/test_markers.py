@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proctor.budget import OPAQUE, Machine, Markers, TokenBudget, matcher_of
+from proctor.budget import UNKNOWN_VOCABULARY, BudgetStateMachine, Markers, TokenBudget, matcher_of
 
 ONE = Markers((1,), (2,), frozenset({3}))
 TWO = Markers((1, 4), (2, 4), frozenset({3}))
@@ -29,16 +29,16 @@ TWO = Markers((1, 4), (2, 4), frozenset({3}))
     ],
 )
 def test_where_a_text_ends(markers: Markers, tokens: list[int], inside: bool) -> None:
-    assert matcher_of(markers, OPAQUE).inside_after(tokens) is inside
+    assert matcher_of(markers, UNKNOWN_VOCABULARY).inside_after(tokens) is inside
 
 
 @given(st.lists(st.integers(0, 4)), st.sampled_from([ONE, TWO]))
 def test_it_is_where_the_machine_is(tokens: list[int], markers: Markers) -> None:
-    machine = Machine(TokenBudget(opened=False), markers)
+    machine = BudgetStateMachine(TokenBudget(opened=False), markers)
     for token in tokens:
         if token in markers.eos:
-            machine = Machine(TokenBudget(opened=False), markers)
+            machine = BudgetStateMachine(TokenBudget(opened=False), markers)
         else:
             machine.advance(token)
 
-    assert matcher_of(markers, OPAQUE).inside_after(tokens) is machine.thinking
+    assert matcher_of(markers, UNKNOWN_VOCABULARY).inside_after(tokens) is machine.thinking

@@ -4,9 +4,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from proctor.budget import (
-    OPAQUE,
+    UNKNOWN_VOCABULARY,
+    BudgetStateMachine,
     Label,
-    Machine,
     MarkerMatcher,
     Markers,
     TokenBudget,
@@ -122,7 +122,7 @@ def test_half_a_start_marker_is_barred_and_less_is_not() -> None:
 
 
 def test_an_inert_state_matches_nothing() -> None:
-    matcher = matcher_of(Markers((1,), (2,), frozenset({3})), OPAQUE)
+    matcher = matcher_of(Markers((1,), (2,), frozenset({3})), UNKNOWN_VOCABULARY)
     assert matcher.step(matcher.inert, 1) == (matcher.inert, Crossing.NONE, 0, 0)
     assert matcher.barred(matcher.inert) == matcher.closing_tokens(matcher.inert) == frozenset()
 
@@ -151,7 +151,7 @@ def test_the_beginning_of_a_marker_inside_the_token_that_ends_another() -> None:
         ([1, 3, 4], []),
         ([1, 3, 5], [(None, b"<"), (5, b"")]),
     ):
-        machine = Machine(TokenBudget(), markers, known)
+        machine = BudgetStateMachine(TokenBudget(), markers, known)
         released = [item for token in tokens for item in machine.advance(token)]
         released += machine.flush()
         kept = [(item.token, item.text) for item in released if item.label is Label.ANSWER]

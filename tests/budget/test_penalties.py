@@ -14,10 +14,10 @@ from vllm.v1.sample.metadata import SamplingMetadata
 from vllm.v1.sample.ops.penalties import apply_all_penalties
 from vllm.v1.sample.sampler import Sampler
 
-from proctor.budget import OPAQUE, Markers, TokenBudget
+from proctor.budget import UNKNOWN_VOCABULARY, Markers, TokenBudget
 from proctor.budget.processors import sampling
+from proctor.budget.processors.params import EngineBudget
 from proctor.budget.processors.v1 import BudgetLogitsProcessor
-from proctor.budget.processors.wire import EngineBudget
 from tests.budget.strategies import EOS, VOCABULARY, WORDS
 from tests.budget.test_v1 import config
 
@@ -43,7 +43,7 @@ class Row:
 
 def processor(rows: list[Row]) -> BudgetLogitsProcessor:
     """Ours, with these rows in its batch."""
-    with patch("proctor.budget.processors.v1.vocabulary_of", return_value=OPAQUE):
+    with patch("proctor.budget.processors.v1.vocabulary_of", return_value=UNKNOWN_VOCABULARY):
         made = BudgetLogitsProcessor(config(MARKERS), torch.device("cpu"), False)  # type: ignore[arg-type]
     added = [(at, row.params(str(at)), row.prompt, row.output) for at, row in enumerate(rows)]
     made.update_state(BatchUpdate(len(rows), removed=[], added=added, moved=[]))

@@ -18,7 +18,7 @@ from proctor.budget import (
     thinking_room,
     tokenize,
 )
-from proctor.budget.policy import NUDGE_TEXT
+from proctor.budget.budgets import NUDGE_TEXT
 from tests.budget.strategies import budgets, markers
 
 MARKERS = Markers(start=(60,), end=(62,), eos=frozenset({0}))

@@ -10,9 +10,13 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 from vllm.reasoning import ReasoningParserManager
 
-from proctor.budget import EndReason, Machine, Markers, TokenBudget
+from proctor.budget import BudgetStateMachine, EndReason, Markers, TokenBudget
+from proctor.budget.processors.marker_discovery import (
+    TEMPLATE_PAIRS,
+    encode_markers,
+    find_marker_texts,
+)
 from proctor.budget.processors.reasoning import NAME
-from proctor.budget.processors.registry import TEMPLATE_PAIRS, encode_markers, find_marker_texts
 
 THINK = ("<think>", "</think>")
 FAMILIES = {
@@ -90,7 +94,7 @@ def found(tokens: Any, parser: str | None = None, **given: str | None) -> Marker
 def assert_enforces(markers: Markers) -> None:
     """A maximum is kept between these markers, token by token."""
     word = 1 + max(*markers.start, *markers.end, *markers.eos)
-    machine = Machine(TokenBudget(maximum=3, opened=False), markers)
+    machine = BudgetStateMachine(TokenBudget(maximum=3, opened=False), markers)
     for token in (*markers.start, word, word, word, *markers.end, word):
         assert machine.forced in (None, token)
         machine.advance(token)

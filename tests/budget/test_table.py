@@ -8,11 +8,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from proctor.budget import Machine, Markers, TokenBudget, Vocabulary
-from proctor.budget.processors.arrays import Array, Arrays
-from proctor.budget.processors.scripts import NO_TOKEN
-from proctor.budget.processors.table import BudgetTable, Demands, State
-from proctor.budget.processors.text import unfinished
+from proctor.budget import BudgetStateMachine, Markers, TokenBudget, Vocabulary
+from proctor.budget.processors.backend import Array, ArrayBackend
+from proctor.budget.processors.forced_sequences import NO_TOKEN
+from proctor.budget.processors.table import BudgetTable, State, TokenConstraints
+from proctor.budget.processors.vocabulary_arrays import unfinished
 from tests.budget.strategies import (
     EOS,
     VOCABULARY,
@@ -32,7 +32,7 @@ class Occupant:
 
     def __init__(self, budget: TokenBudget, seen: Markers, vocabulary: Vocabulary) -> None:
         self.budget = budget
-        self.machine = Machine(budget, seen, vocabulary)
+        self.machine = BudgetStateMachine(budget, seen, vocabulary)
         self._sampler = Sampler(self.machine, vocabulary)
         self.tokens: list[int] = []
 
@@ -56,12 +56,12 @@ def columns(state: State) -> list[Array]:
 
 
 @pytest.fixture(params=[None, torch.device("cpu")], ids=["numpy", "torch"], scope="module")
-def arrays(request: pytest.FixtureRequest) -> Arrays:
+def arrays(request: pytest.FixtureRequest) -> ArrayBackend:
     """Where the table lives."""
-    return Arrays(request.param)
+    return ArrayBackend(request.param)
 
 
-def flags(arrays: Arrays, which: list[bool]) -> Array:
+def flags(arrays: ArrayBackend, which: list[bool]) -> Array:
     return arrays.bring(which) > 0
 
 
@@ -101,7 +101,7 @@ def assert_equal(table: BudgetTable, slot: int, occupant: Occupant) -> None:
         assert asked.matched.item() == machine.matched
 
 
-def demands(table: BudgetTable, slot: int) -> Demands:
+def demands(table: BudgetTable, slot: int) -> TokenConstraints:
     slots = np.array([slot])
     of_torch = isinstance(table.state.tokens, torch.Tensor)
     return table.demands(table.state, torch.from_numpy(slots) if of_torch else slots)
@@ -122,7 +122,7 @@ def assert_masks(table: BudgetTable, slot: int, occupant: Occupant, seen: Vocabu
 
 @given(data=st.data())
 def test_the_table_equals_the_machine_over_random_batches(
-    arrays: Arrays, data: st.DataObject
+    arrays: ArrayBackend, data: st.DataObject
 ) -> None:
     seen, vocabulary = data.draw(marked())
     table = BudgetTable(SLOTS, seen, arrays, vocabulary)
@@ -155,7 +155,7 @@ def test_the_table_equals_the_machine_over_random_batches(
     st.integers(1, 6),
 )
 def test_a_table_of_another_size_goes_on_where_this_one_stands(
-    arrays: Arrays,
+    arrays: ArrayBackend,
     known: tuple[Markers, Vocabulary],
     budget: TokenBudget,
     numbers: list[int],
@@ -186,7 +186,7 @@ def test_a_table_of_another_size_goes_on_where_this_one_stands(
     st.integers(0, 10**6),
 )
 def test_a_resumed_request_is_as_if_it_had_never_left(
-    arrays: Arrays,
+    arrays: ArrayBackend,
     known: tuple[Markers, Vocabulary],
     budget: TokenBudget,
     numbers: list[int],
@@ -215,7 +215,7 @@ def test_a_resumed_request_is_as_if_it_had_never_left(
 )
 @settings(max_examples=40)
 def test_loops_are_left_as_the_machine_leaves_them(
-    arrays: Arrays,
+    arrays: ArrayBackend,
     known: tuple[Markers, Vocabulary],
     budget: TokenBudget,
     pattern: list[int],

@@ -12,9 +12,9 @@ from vllm import SamplingParams
 from vllm.v1.sample.logits_processor import MoveDirectionality
 from vllm.v1.sample.logits_processor.state import BatchUpdateBuilder
 
-from proctor.budget import OPAQUE, BudgetError, Markers, TokenBudget, Vocabulary, replay
+from proctor.budget import UNKNOWN_VOCABULARY, BudgetError, Markers, TokenBudget, Vocabulary, replay
+from proctor.budget.processors.params import KEY, EngineBudget, with_markers
 from proctor.budget.processors.v1 import BudgetLogitsProcessor
-from proctor.budget.processors.wire import KEY, EngineBudget, with_markers
 from tests.budget.requests import LENGTH, Request, assert_obeys
 from tests.budget.strategies import EOS, VOCABULARY, budgets, marked
 
@@ -39,7 +39,7 @@ def tables_that_grow() -> Iterator[None]:
 class Batch:
     """vLLM's persistent batch, as far as processors see it: rows kept dense by moving the last."""
 
-    def __init__(self, seen: Markers, vocabulary: Vocabulary = OPAQUE) -> None:
+    def __init__(self, seen: Markers, vocabulary: Vocabulary = UNKNOWN_VOCABULARY) -> None:
         with patch("proctor.budget.processors.v1.vocabulary_of", return_value=vocabulary):
             self.processor = BudgetLogitsProcessor(config(seen), torch.device("cpu"), False)  # type: ignore[arg-type]
         self.rows: list[Request] = []

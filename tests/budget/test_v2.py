@@ -17,9 +17,9 @@ from vllm.v1.worker.gpu import buffer_utils
 from vllm.v1.worker.gpu.sample.logits_processor import LogitsContext, LogitsProcRequestState
 from vllm.v1.worker.gpu.states import RequestState
 
-from proctor.budget import OPAQUE, BudgetError, Markers, TokenBudget, Vocabulary, replay
+from proctor.budget import UNKNOWN_VOCABULARY, BudgetError, Markers, TokenBudget, Vocabulary, replay
 from proctor.budget.processors import v2
-from proctor.budget.processors.wire import KEY, EngineBudget, with_markers
+from proctor.budget.processors.params import KEY, EngineBudget, with_markers
 from tests.budget.requests import LENGTH, Request, assert_obeys
 from tests.budget.strategies import EOS, VOCABULARY, Sampler, budgets, marked
 
@@ -90,7 +90,7 @@ class Runner:
         self,
         seen: Markers,
         device: torch.device,
-        vocabulary: Vocabulary = OPAQUE,
+        vocabulary: Vocabulary = UNKNOWN_VOCABULARY,
         drafts: int = 0,
     ) -> None:
         self._device = device
@@ -363,7 +363,7 @@ def test_a_preempted_request_that_left_its_budget_is_let_go(device: torch.device
 def test_records_of_requests_that_nobody_asks_about_are_bounded(
     device: torch.device, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("proctor.budget.processors.records.MAX_RECORDS", 2)
+    monkeypatch.setattr("proctor.budget.processors.attempt_log.MAX_RECORDS", 2)
     runner = Runner(ONE, device)
     budget = TokenBudget(minimum=5, continuation_ids=((1,),))
     for number in range(12):

@@ -8,7 +8,7 @@ from typing import Any
 import httpx
 from prometheus_client.parser import text_string_to_metric_families
 
-from proctor.budget.policy import NUDGE_TEXT, OnLoop
+from proctor.budget.budgets import NUDGE_TEXT, OnLoop
 from tests.engine.prompts import chain
 from tests.engine.served import PATIENCE, Served
 

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from proctor.evaluation.conditions import Kind
 from proctor.evaluation.report.findings import Findings
-from proctor.evaluation.settings import Kind
 from proctor.evaluation.store import read_store
 from proctor.server.cli.main import main
 from tests.engine.served import PATIENCE, Served

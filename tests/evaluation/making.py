@@ -3,12 +3,12 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from proctor.evaluation.protocol import Protocol
-from proctor.evaluation.rows import Row
-from proctor.evaluation.settings import Setting
+from proctor.evaluation.conditions import Condition
+from proctor.evaluation.rows import AnswerRecord
+from proctor.evaluation.run_config import RunConfig
 from proctor.evaluation.statistics.samples import Run, Sample
 
-PROTOCOL = Protocol("m", "sums.jsonl", "{question}", "numeric", 0.6, 0.95, 1)
+PROTOCOL = RunConfig("m", "sums.jsonl", "{question}", "numeric", 0.6, 0.95, 1)
 
 
 def run(name: str, answers: Mapping[str, Sequence[float]], tokens: int = 100) -> Run:
@@ -44,12 +44,12 @@ def response(
 
 
 def row(
-    setting: Setting,
+    setting: Condition,
     question: str = "q",
     sample: int = 0,
     score: float = 1.0,
     said: str | None = "1",
     **told: Any,
-) -> Row:
+) -> AnswerRecord:
     """An answer, and what the server told of it."""
-    return Row(setting, question, sample, score, said, None, 0.5, response(**told))
+    return AnswerRecord(setting, question, sample, score, said, None, 0.5, response(**told))

@@ -5,17 +5,17 @@ from typing import Any
 import httpx
 import pytest
 
-from proctor.evaluation.asking import Examiner, Miscounted, Refused, request
-from proctor.evaluation.protocol import Protocol
-from proctor.evaluation.rows import Row
+from proctor.evaluation.client import RequestRefused, ServerClient, TokenCountMismatch, request
+from proctor.evaluation.conditions import Condition, Kind
+from proctor.evaluation.rows import AnswerRecord
+from proctor.evaluation.run_config import RunConfig
 from proctor.evaluation.scorers import load_scorer
-from proctor.evaluation.settings import Kind, Setting
 from proctor.evaluation.tasks import Question
 from tests.evaluation.making import PROTOCOL, response
 
-CAP = Setting(Kind.CAP, 5)
+CAP = Condition(Kind.CAP, 5)
 QUESTION = Question("q", "0 + 1?", "1")
-FOREIGN = Protocol("m", "t", "{question}", "numeric", 0.6, 0.95, 1, "thinking_token_budget")
+FOREIGN = RunConfig("m", "t", "{question}", "numeric", 0.6, 0.95, 1, "thinking_token_budget")
 
 
 def scored(*texts: str) -> dict[str, Any]:
@@ -32,7 +32,7 @@ def thought(text: str, **fields: Any) -> dict[str, Any]:
     return told
 
 
-async def ask(*answers: httpx.Response | Exception) -> Row:
+async def ask(*answers: httpx.Response | Exception) -> AnswerRecord:
     left = [*answers]
 
     def answer(request: httpx.Request) -> httpx.Response:
@@ -43,7 +43,7 @@ async def ask(*answers: httpx.Response | Exception) -> Row:
 
     transport = httpx.MockTransport(answer)
     async with httpx.AsyncClient(base_url="http://x/v1", transport=transport) as client:
-        return await Examiner(client, PROTOCOL, load_scorer("numeric")).ask(CAP, QUESTION, 0)
+        return await ServerClient(client, PROTOCOL, load_scorer("numeric")).ask(CAP, QUESTION, 0)
 
 
 def told(**fields: Any) -> httpx.Response:
@@ -51,7 +51,7 @@ def told(**fields: Any) -> httpx.Response:
 
 
 def test_a_request_has_all_that_the_run_holds_fixed() -> None:
-    setting = Setting(Kind.CONTINUATIONS, 2)
+    setting = Condition(Kind.CONTINUATIONS, 2)
     assert request(PROTOCOL, setting, QUESTION, 3) == {
         "model": "m",
         "messages": [{"role": "user", "content": "0 + 1?"}],
@@ -68,12 +68,12 @@ def test_a_request_has_all_that_the_run_holds_fixed() -> None:
     ("protocol", "setting", "own"),
     [
         (FOREIGN, CAP, {"thinking_token_budget": 5}),
-        (FOREIGN, Setting(Kind.CAP, -1), {}),
-        (PROTOCOL, Setting(Kind.EFFORT, "low"), {"reasoning_effort": "low"}),
+        (FOREIGN, Condition(Kind.CAP, -1), {}),
+        (PROTOCOL, Condition(Kind.EFFORT, "low"), {"reasoning_effort": "low"}),
     ],
 )
 def test_a_server_of_another_make_gets_no_field_of_ours(
-    protocol: Protocol, setting: Setting, own: dict[str, Any]
+    protocol: RunConfig, setting: Condition, own: dict[str, Any]
 ) -> None:
     asked = request(protocol, setting, QUESTION, 0)
     common = {"model", "messages", "temperature", "top_p", "seed"}
@@ -95,7 +95,7 @@ async def test_an_answer_is_judged_and_kept() -> None:
 async def test_a_server_that_knows_no_prices_is_no_obstacle(answer: httpx.Response) -> None:
     transport = httpx.MockTransport(lambda _: answer)
     async with httpx.AsyncClient(base_url="http://x/v1", transport=transport) as client:
-        examiner = Examiner(client, PROTOCOL, load_scorer("numeric"))
+        examiner = ServerClient(client, PROTOCOL, load_scorer("numeric"))
         assert await examiner.price(CAP, QUESTION) == {}
 
 
@@ -105,7 +105,7 @@ async def test_a_busy_server_is_asked_again(monkeypatch: pytest.MonkeyPatch) -> 
     async def note(seconds: float) -> None:
         waits.append(seconds)
 
-    monkeypatch.setattr("proctor.evaluation.asking.sleep", note)
+    monkeypatch.setattr("proctor.evaluation.client.sleep", note)
     row = await ask(
         httpx.Response(429, headers={"retry-after": "3"}),
         httpx.Response(503, headers={"retry-after": "soon"}),
@@ -136,8 +136,8 @@ async def test_what_the_server_does_not_answer(
     async def at_once(_: float) -> None:
         pass
 
-    monkeypatch.setattr("proctor.evaluation.asking.sleep", at_once)
-    with pytest.raises(Refused, match=message):
+    monkeypatch.setattr("proctor.evaluation.client.sleep", at_once)
+    with pytest.raises(RequestRefused, match=message):
         await ask(answer)
 
 
@@ -149,5 +149,5 @@ async def test_what_the_server_does_not_answer(
     ],
 )
 async def test_wrong_accounts_end_the_run(answer: dict[str, Any], message: str) -> None:
-    with pytest.raises(Miscounted, match=message):
+    with pytest.raises(TokenCountMismatch, match=message):
         await ask(httpx.Response(200, json=answer))

@@ -8,14 +8,14 @@ from io import StringIO
 import pytest
 from rich.console import Console
 
+from proctor.evaluation.conditions import Condition, Kind
 from proctor.evaluation.report.findings import Findings, no_surer
+from proctor.evaluation.report.formatting import Section
 from proctor.evaluation.report.plots import draw, to_svg
 from proctor.evaluation.report.recommend import recommend, to_toml
+from proctor.evaluation.report.renderers import to_html, to_markdown, to_terminal
 from proctor.evaluation.report.sections import sections, two_models
-from proctor.evaluation.report.words import Section
-from proctor.evaluation.report.writing import to_html, to_markdown, to_terminal
-from proctor.evaluation.rows import Row
-from proctor.evaluation.settings import Kind, Setting
+from proctor.evaluation.rows import AnswerRecord
 from proctor.evaluation.store import Kept
 from proctor.server.config.settings import Settings
 from tests.evaluation.making import PROTOCOL, row, run
@@ -23,7 +23,9 @@ from tests.evaluation.making import PROTOCOL, row, run
 QUESTIONS = 200
 
 
-def answers(setting: Setting, right: int, samples: int = 1, tokens: int = 10) -> list[Row]:
+def answers(
+    setting: Condition, right: int, samples: int = 1, tokens: int = 10
+) -> list[AnswerRecord]:
     """Answers to `QUESTIONS` questions, of which the first `right` are answered right."""
     return [
         row(
@@ -40,22 +42,24 @@ def answers(setting: Setting, right: int, samples: int = 1, tokens: int = 10) ->
     ]
 
 
-def cap(most: int, right: int, **more: int) -> list[Row]:
-    return answers(Setting(Kind.CAP, most), right, tokens=max(most, 0) or 300 * (most < 0), **more)
+def cap(most: int, right: int, **more: int) -> list[AnswerRecord]:
+    return answers(
+        Condition(Kind.CAP, most), right, tokens=max(most, 0) or 300 * (most < 0), **more
+    )
 
 
 CURVE = [*cap(0, 10), *cap(64, 100), *cap(128, 150), *cap(256, 180), *cap(512, 181), *cap(-1, 175)]
 
 
-def said(rows: Sequence[Row]) -> dict[str, Section]:
+def said(rows: Sequence[AnswerRecord]) -> dict[str, Section]:
     found = Findings.of(rows)
     return {section.title: section for section in sections(Kept(PROTOCOL, [*rows]), found)}
 
 
 def test_settings_stand_from_the_smallest_budget_to_the_largest() -> None:
     asked = [
-        *(Setting(Kind.TIER, "high"), Setting(Kind.CAP, -1), Setting(Kind.CAP, 64, 4)),
-        *(Setting(Kind.CAP, 64), Setting(Kind.TIER, "auto"), Setting(Kind.CAP, 8)),
+        *(Condition(Kind.TIER, "high"), Condition(Kind.CAP, -1), Condition(Kind.CAP, 64, 4)),
+        *(Condition(Kind.CAP, 64), Condition(Kind.TIER, "auto"), Condition(Kind.CAP, 8)),
     ]
     found = Findings.of([row(setting) for setting in asked])
 
@@ -88,10 +92,10 @@ def test_a_curve() -> None:
 
 def test_how_thinking_ended() -> None:
     rows = [
-        *(row(Setting(Kind.CAP, 8), str(at), end_reason="natural", score=1) for at in range(3)),
-        row(Setting(Kind.CAP, 8), "3", end_reason="max", forced_tokens=4, score=0),
-        *(row(Setting(Kind.CAP, 64), str(at), end_reason="loop", score=0) for at in range(2)),
-        *(row(Setting(Kind.CAP, 64), str(at), said=None, continuations=2) for at in (2, 3)),
+        *(row(Condition(Kind.CAP, 8), str(at), end_reason="natural", score=1) for at in range(3)),
+        row(Condition(Kind.CAP, 8), "3", end_reason="max", forced_tokens=4, score=0),
+        *(row(Condition(Kind.CAP, 64), str(at), end_reason="loop", score=0) for at in range(2)),
+        *(row(Condition(Kind.CAP, 64), str(at), said=None, continuations=2) for at in (2, 3)),
     ]
     table = said(rows)["How the thinking ended"].table
 
@@ -113,7 +117,7 @@ def test_several_answers() -> None:
 
 
 def test_one_chain_or_several() -> None:
-    shared = answers(Setting(Kind.CAP, 64, 4), right=20, samples=4, tokens=16)
+    shared = answers(Condition(Kind.CAP, 64, 4), right=20, samples=4, tokens=16)
     rows = [*cap(64, 100), *shared, *cap(-1, 150, samples=2)]
     told = said(rows)["One chain or several, at equal thinking"]
 
@@ -207,7 +211,7 @@ def test_a_report_in_every_form() -> None:
 
 
 def test_a_name_is_no_markup_in_a_drawing() -> None:
-    figures = draw(Findings.of([row(Setting(Kind.TIER, "</text><script>"), "q")]))
+    figures = draw(Findings.of([row(Condition(Kind.TIER, "</text><script>"), "q")]))
     drawn = to_svg(figures["tier"], "tier")
     assert "<script>" not in drawn
     assert "&lt;script&gt;" in drawn
@@ -215,6 +219,6 @@ def test_a_name_is_no_markup_in_a_drawing() -> None:
 
 def test_a_bar_in_a_cell_does_not_end_it() -> None:
     rows = cap(64, 100, samples=1)
-    found = [row(Setting(Kind.TIER, "a|b"), each.question) for each in rows]
+    found = [row(Condition(Kind.TIER, "a|b"), each.question) for each in rows]
     markdown = to_markdown("t", [*said(found).values()], {})
     assert r"| tier a\|b |" in markdown

@@ -12,8 +12,8 @@ import pytest
 
 from proctor.evaluation import cli
 from proctor.evaluation.cli import add_arguments, execute, make_settings
-from proctor.evaluation.running import outstanding
-from proctor.evaluation.settings import Kind, Setting
+from proctor.evaluation.conditions import Condition, Kind
+from proctor.evaluation.runner import pending
 from proctor.evaluation.store import Store, read_store
 from proctor.evaluation.tasks import Question
 from proctor.server.engines.base import Job
@@ -98,7 +98,7 @@ async def test_what_is_to_come_is_priced_by_the_server(
 
 def test_a_run_that_is_cut_short_is_even() -> None:
     settings = make_settings([0, 4], votes=2)
-    work = outstanding(settings, QUESTIONS[:2], 1, [row(settings[0], "1")])
+    work = pending(settings, QUESTIONS[:2], 1, [row(settings[0], "1")])
 
     assert [(ask.setting.name, ask.question.id, ask.sample) for ask in work] == [
         *(("at most 0", "0", 0), ("at most 4", "0", 0), ("2 of at most 2", "0", 0)),
@@ -154,10 +154,10 @@ def test_what_needs_the_extra_says_so(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     with Store(tmp_path / "rows.jsonl", PROTOCOL) as kept:
-        kept.add(row(Setting(Kind.CAP, 5)))
+        kept.add(row(Condition(Kind.CAP, 5)))
     for loaded in [*sys.modules]:
         if loaded.partition(".")[0] == missing or loaded in (
-            "proctor.evaluation.latex",
+            "proctor.evaluation.math_scorer",
             "proctor.evaluation.report.plots",
         ):
             monkeypatch.delitem(sys.modules, loaded)
@@ -238,6 +238,6 @@ async def test_a_report_by_command(task: Path, capsys: pytest.CaptureFixture[str
     assert "| at most 5 | 12 | 100.0% (100.0, 100.0) | 5 | 100.0% | +100.0 (+100.0" in told
     assert "![Accuracy against continuations](rows-continuations.svg)" in told
     kept = read_store(task.with_name("rows.jsonl"))
-    (again,) = {each.tokens for each in kept.rows if each.setting == Setting(Kind.CAP, 5)}
+    (again,) = {each.tokens for each in kept.rows if each.setting == Condition(Kind.CAP, 5)}
     assert again == 5
     assert execute(parsed("report", str(task))) == 1

@@ -9,7 +9,7 @@ from threading import Thread
 
 import pytest
 
-from proctor.evaluation.latex import Mathematician, TooHard, equal, expression_said
+from proctor.evaluation.math_scorer import Mathematician, TooHard, equal, expression_said
 from proctor.evaluation.scorers import BadScorer, load_scorer
 from proctor.evaluation.tasks import Question
 from tests.requirements import require
@@ -65,7 +65,7 @@ def test_what_an_answer_says(scorer: str, answers: list[str], said: str | None) 
 
 
 def test_a_scorer_of_ones_own() -> None:
-    assert load_scorer("proctor.evaluation.latex:MATH") is load_scorer("math")
+    assert load_scorer("proctor.evaluation.math_scorer:MATH") is load_scorer("math")
 
 
 @pytest.mark.parametrize("name", ["perfect", "no.such.module:f", "operator:nothing"])
@@ -91,10 +91,10 @@ HARD = r"\boxed{10^{10^{10}}}"
 
 def test_what_is_too_hard_to_compare_is_not_right(monkeypatch: pytest.MonkeyPatch) -> None:
     """A second of the processor here, not 20: the process is another one for the test."""
-    hasty = "from proctor.evaluation import mathematics as m; m.CPU_SECONDS = 1; m.serve()"
-    monkeypatch.setattr("proctor.evaluation.latex.SERVE", (sys.executable, "-c", hasty))
+    hasty = "from proctor.evaluation import math_process as m; m.CPU_SECONDS = 1; m.serve()"
+    monkeypatch.setattr("proctor.evaluation.math_scorer.SERVE", (sys.executable, "-c", hasty))
     mathematician = Mathematician()
-    monkeypatch.setattr("proctor.evaluation.latex._mathematician", mathematician)
+    monkeypatch.setattr("proctor.evaluation.math_scorer._mathematician", mathematician)
     try:
         assert equal(HARD, "7") == 0
         assert equal(r"\boxed{7}", "7") == 1
@@ -145,7 +145,7 @@ def test_a_fork_has_a_process_of_its_own() -> None:
     """In an interpreter of its own, in which no thread of others runs."""
     program = """
 import os
-from proctor.evaluation.latex import equal
+from proctor.evaluation.math_scorer import equal
 assert equal("7", "7") == 1
 child = os.fork()
 for number in range(40):

@@ -3,34 +3,34 @@ from typing import Any
 import pytest
 
 from proctor.evaluation.cli import make_settings
-from proctor.evaluation.settings import Kind, Setting
+from proctor.evaluation.conditions import Condition, Kind
 
 
 @pytest.mark.parametrize(
     ("setting", "name", "fields"),
     [
-        (Setting(Kind.CAP, 0), "at most 0", {"max_thinking_tokens": 0}),
-        (Setting(Kind.CAP, -1), "no maximum", {"max_thinking_tokens": -1}),
-        (Setting(Kind.CAP, 64, 5), "5 of at most 12", {"max_thinking_tokens": 12}),
+        (Condition(Kind.CAP, 0), "at most 0", {"max_thinking_tokens": 0}),
+        (Condition(Kind.CAP, -1), "no maximum", {"max_thinking_tokens": -1}),
+        (Condition(Kind.CAP, 64, 5), "5 of at most 12", {"max_thinking_tokens": 12}),
         (
-            Setting(Kind.CONTINUATIONS, 1),
+            Condition(Kind.CONTINUATIONS, 1),
             "1 continuation",
             {"max_thinking_tokens": -1, "thinking": {"continuations": 1}},
         ),
-        (Setting(Kind.TIER, "auto"), "tier auto", {"budget_tier": "auto"}),
-        (Setting(Kind.EFFORT, "low"), "effort low", {"reasoning_effort": "low"}),
+        (Condition(Kind.TIER, "auto"), "tier auto", {"budget_tier": "auto"}),
+        (Condition(Kind.EFFORT, "low"), "effort low", {"reasoning_effort": "low"}),
     ],
 )
-def test_what_is_asked_for(setting: Setting, name: str, fields: dict[str, Any]) -> None:
+def test_what_is_asked_for(setting: Condition, name: str, fields: dict[str, Any]) -> None:
     assert setting.name == name
     assert setting.fields() == fields
-    assert Setting.from_json(setting.to_json()) == setting
+    assert Condition.from_json(setting.to_json()) == setting
 
 
 def test_another_servers_name_for_a_cap() -> None:
     field = "thinking_token_budget"
-    assert Setting(Kind.CAP, 64).fields(field) == {field: 64}
-    assert Setting(Kind.CAP, -1).fields(field) == {}
+    assert Condition(Kind.CAP, 64).fields(field) == {field: 64}
+    assert Condition(Kind.CAP, -1).fields(field) == {}
 
 
 def test_what_a_command_asks_for() -> None:

@@ -6,17 +6,17 @@ from pathlib import Path
 
 import pytest
 
-from proctor.evaluation.rows import Row
-from proctor.evaluation.settings import Kind, Setting
+from proctor.evaluation.conditions import Condition, Kind
+from proctor.evaluation.rows import AnswerRecord
 from proctor.evaluation.store import BadStore, Store, read_store
 from tests.evaluation.making import PROTOCOL, response, row
 
-CAP = Setting(Kind.CAP, 5)
+CAP = Condition(Kind.CAP, 5)
 FIRST = row(CAP, content="a\u2028", cost={"total": "0.25"}, end_reason="max", max_tokens=5)
 
 
 def test_a_row_is_what_it_was() -> None:
-    read = Row.from_json(json.loads(json.dumps(FIRST.to_json())))
+    read = AnswerRecord.from_json(json.loads(json.dumps(FIRST.to_json())))
 
     assert read == FIRST
     assert (read.tokens, read.generated, read.cost, read.bounds) == (2, 3, 0.25, (0, 5))
@@ -25,9 +25,9 @@ def test_a_row_is_what_it_was() -> None:
 
 def test_bounds_are_of_the_setting_or_of_the_tier() -> None:
     told = {"min_tokens": 4, "max_tokens": 9}
-    assert row(Setting(Kind.TIER, "high"), **told).bounds == (4, 9)
+    assert row(Condition(Kind.TIER, "high"), **told).bounds == (4, 9)
     assert row(CAP, min_tokens=0, max_tokens=9).bounds == (0, 5)
-    assert row(Setting(Kind.CAP, -1)).bounds == (0, float("inf"))
+    assert row(Condition(Kind.CAP, -1)).bounds == (0, float("inf"))
 
 
 def test_a_store_is_gone_on_with_and_not_written_anew(tmp_path: Path) -> None:
@@ -85,7 +85,7 @@ def test_a_file_that_is_not_there(tmp_path: Path) -> None:
 def test_a_server_that_does_not_count_its_thinking() -> None:
     told = response()
     del told["usage"]["completion_tokens_details"]
-    kept = Row(CAP, "q", 0, 1.0, "1", None, 0.1, told)
+    kept = AnswerRecord(CAP, "q", 0, 1.0, "1", None, 0.1, told)
     assert kept.tokens == 0
     told["choices"][0]["message"]["reasoning"] = "hm"
     with pytest.raises(ValueError, match="does not count"):

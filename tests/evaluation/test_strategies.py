@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from proctor.evaluation.statistics.samples import Run, Sample
-from proctor.evaluation.statistics.strategies import any_right, majority, rejection, surest
+from proctor.evaluation.statistics.strategies import any_right, best_of_n, majority, rejection
 
 # Of a: 1 twice, which is right, and 2 once, of which the model is surest. Of b: never right.
 SAMPLES = (
@@ -27,9 +27,9 @@ RUN = Run("at most 60", SAMPLES)
         (majority, 1, 2 / 3),
         (majority, 2, (1 + 0.5 + 0.5) / 3),
         (majority, 3, 1.0),
-        (surest, 1, 2 / 3),
-        (surest, 2, 1 / 3),
-        (surest, 3, 0.0),
+        (best_of_n, 1, 2 / 3),
+        (best_of_n, 2, 1 / 3),
+        (best_of_n, 3, 0.0),
         (any_right, 1, 2 / 3),
         (any_right, 2, 1.0),
     ],

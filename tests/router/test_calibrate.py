@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from proctor.router.calibrate import Proposal, Row, propose, propose_costs, survivors
+from proctor.router.calibration import Proposal, Row, propose, propose_costs, survivors
+from proctor.router.calibration_io import LedgerError, read_rows, snippet
 from proctor.router.decision import Costs
-from proctor.router.ledger import LedgerError, read_rows, snippet
 
 MEAN = 400.0
 

@@ -3,12 +3,12 @@ from typing import Any
 import pytest
 
 from proctor.router import Constant, Conversation, UnknownClassifier, classifier, load
-from proctor.router.linear import Linear
+from proctor.router.ensemble import Ensemble
 from proctor.router.rules import Rules
 
 
 @pytest.mark.parametrize(
-    ("name", "kind"), [("constant", Constant), ("linear", Linear), ("rules", Rules)]
+    ("name", "kind"), [("constant", Constant), ("ensemble", Ensemble), ("rules", Rules)]
 )
 def test_classifiers_are_found_by_name(name: str, kind: type[Any]) -> None:
     found = load(name)
@@ -17,7 +17,7 @@ def test_classifiers_are_found_by_name(name: str, kind: type[Any]) -> None:
 
 
 def test_an_unknown_name_is_answered_with_those_that_are_installed() -> None:
-    with pytest.raises(UnknownClassifier, match=r"'oracle'; installed are: .*linear, rules"):
+    with pytest.raises(UnknownClassifier, match=r"'oracle'; installed are: .*ensemble, rules"):
         load("oracle")
 
 
@@ -27,7 +27,7 @@ def test_where_none_is_installed_the_message_says_so(monkeypatch: pytest.MonkeyP
 
     monkeypatch.setattr(classifier, "entry_points", lambda group: Nothing())
     with pytest.raises(UnknownClassifier, match="installed are: none"):
-        load("linear")
+        load("ensemble")
 
 
 def test_constant_says_its_level_whatever_is_asked() -> None:

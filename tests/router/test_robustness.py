@@ -7,22 +7,22 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from proctor.router import Classifier, Conversation, Turn, decide
-from proctor.router.linear import Linear
+from proctor.router.ensemble import Ensemble
 from proctor.router.rules import Rules
 from tests.router.prompts import EASY, HARD, PASTED
 
-LINEAR, RULES = Linear(), Rules()
+ENSEMBLE, RULES = Ensemble(), Rules()
 ANY_TEXT = st.text(st.characters(codec=None), max_size=400)
 SCRIPTS = st.text(
     "aé\u0301ßжשعकতಕ\u0e17漢かア가🙂\ud800\x00\n\t $\\{}()[]=<>`\"'.,;:!?-_0123456789", max_size=400
 )
 
 
-def level(text: str, classifier: Classifier = LINEAR) -> str:
+def level(text: str, classifier: Classifier = ENSEMBLE) -> str:
     return decide(classifier.classify(Conversation.of(text)).probabilities)
 
 
-@pytest.mark.parametrize("classifier", [LINEAR, RULES], ids=["linear", "rules"])
+@pytest.mark.parametrize("classifier", [ENSEMBLE, RULES], ids=["ensemble", "rules"])
 @given(text=ANY_TEXT | SCRIPTS, before=ANY_TEXT | SCRIPTS)
 def test_any_text_gives_probabilities_and_always_the_same(
     classifier: Classifier, text: str, before: str
@@ -39,7 +39,7 @@ def test_any_text_gives_probabilities_and_always_the_same(
 HUGE = 200_000
 
 
-@pytest.mark.parametrize("classifier", [LINEAR, RULES], ids=["linear", "rules"])
+@pytest.mark.parametrize("classifier", [ENSEMBLE, RULES], ids=["ensemble", "rules"])
 @pytest.mark.parametrize(
     "piece",
     ["(", '"', "a", "9", " ", "\n", "use max ", "ignore the ", "```", "ﷺ", "e\u0301", "なぜ"],
@@ -51,7 +51,7 @@ def test_huge_prompts_are_bounded_work(classifier: Classifier, piece: str) -> No
 
 def test_no_words_need_no_thinking() -> None:
     assert level("") == level("  \n ") == "none"
-    assert decide(LINEAR.classify(Conversation(())).probabilities) == "none"
+    assert decide(ENSEMBLE.classify(Conversation(())).probabilities) == "none"
 
 
 @pytest.mark.parametrize("prompt", EASY)
@@ -77,7 +77,7 @@ def test_code_without_a_word_is_not_small_talk() -> None:
     assert level(PASTED, RULES) != "none"
 
 
-@pytest.mark.parametrize("classifier", [LINEAR, RULES], ids=["linear", "rules"])
+@pytest.mark.parametrize("classifier", [ENSEMBLE, RULES], ids=["ensemble", "rules"])
 def test_a_short_question_is_about_the_turn_before(classifier: Classifier) -> None:
     proof = (Turn("user", HARD[0]), Turn("assistant", "By Sylow's theorem there is one subgroup."))
     chat = (Turn("user", "hi"), Turn("assistant", "Hello! How can I help?"))
@@ -93,7 +93,7 @@ def test_a_short_question_is_about_the_turn_before(classifier: Classifier) -> No
     assert asked(proof, "thanks!") == "none"
 
 
-@pytest.mark.parametrize("classifier", [LINEAR, RULES], ids=["linear", "rules"])
+@pytest.mark.parametrize("classifier", [ENSEMBLE, RULES], ids=["ensemble", "rules"])
 @pytest.mark.parametrize("task", [EASY[0], EASY[13], HARD[0], HARD[1], HARD[7], HARD[11], PASTED])
 @pytest.mark.parametrize(
     "injection",
@@ -118,7 +118,7 @@ def test_words_about_tiers_change_nothing(
 def test_signals_name_the_words_that_gave_them() -> None:
     names = [signal.name for signal in RULES.classify(Conversation.of(HARD[1])).signals]
     assert any("(beweise)" in name for name in names)
-    weights = [abs(signal.weight) for signal in LINEAR.classify(Conversation.of(HARD[0])).signals]
+    weights = [abs(signal.weight) for signal in ENSEMBLE.classify(Conversation.of(HARD[0])).signals]
     assert weights == sorted(weights, reverse=True)
 
 

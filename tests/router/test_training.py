@@ -9,7 +9,7 @@ import pytest
 from sklearn.ensemble import GradientBoostingClassifier
 
 from proctor.router import Conversation, cli, decide
-from proctor.router.linear import NAMES, Linear
+from proctor.router.ensemble import NAMES, Ensemble
 from proctor.router.model import Model, ModelError
 from proctor.router.train import TrainingDataError, cross_validate, fit, read_records, train
 from proctor.router.train.fitting import TREE_DEPTH, Inputs, fit_once, tree_arrays
@@ -17,7 +17,7 @@ from tests.router import corpus
 
 ROOT = Path(__file__).parents[2]
 DATA = ROOT.parent / "shared" / "data" / "prompts_train.jsonl"
-WEIGHTS = ROOT / "router" / "weights" / "linear.npz"
+WEIGHTS = ROOT / "router" / "weights" / "ensemble.npz"
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +36,7 @@ def test_the_same_file_gives_the_same_bytes(trained: tuple[Path, Path], tmp_path
 
 def test_it_learns_what_it_was_shown(trained: tuple[Path, Path]) -> None:
     data, model = trained
-    classifier = Linear(model)
+    classifier = Ensemble(model)
     records = read_records(data)
     chosen = [decide(classifier.classify(record.conversation).probabilities) for record in records]
     right = [name == corpus_level for name, corpus_level in zip(chosen, _levels(data), strict=True)]
@@ -117,11 +117,11 @@ def test_a_file_that_holds_no_model_is_refused(tmp_path: Path, trained: tuple[Pa
     (tmp_path / "not.npz").write_text("no model")
     for path in (tmp_path / "not.npz", tmp_path / "nowhere.npz"):
         with pytest.raises(ModelError, match="holds no model"):
-            Linear(path).classify(Conversation.of("x"))
+            Ensemble(path).classify(Conversation.of("x"))
     stored = dict(np.load(trained[1]))
     np.savez(tmp_path / "other.npz", **(stored | {"names": stored["names"][::-1]}))
     with pytest.raises(ModelError, match="trained on other signals"):
-        Linear(tmp_path / "other.npz").classify(Conversation.of("x"))
+        Ensemble(tmp_path / "other.npz").classify(Conversation.of("x"))
 
 
 def test_commands(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -129,7 +129,7 @@ def test_commands(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["train", str(data), "--out", str(tmp_path / "m.npz")]) == 0
     assert "wrote" in capsys.readouterr().out
     assert cli.main(["evaluate", str(data)]) == 0
-    assert "**linear, sources held out" in capsys.readouterr().out
+    assert "**ensemble, sources held out" in capsys.readouterr().out
     ledger = tmp_path / "ledger.jsonl"
     row = {"tier": "low", "tokens": 12, "end_reason": "natural"}
     ledger.write_text("\n".join([json.dumps(row)] * 40))
@@ -158,7 +158,7 @@ def test_the_shipped_model_is_small_and_of_these_signals() -> None:
 
 @pytest.mark.skipif(not DATA.exists(), reason="the training file is not beside the repository")
 def test_the_shipped_model_knows_its_training_file() -> None:
-    classifier = Linear()
+    classifier = Ensemble()
     records = read_records(DATA)[::4]
     off = [
         abs(

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proctor.budget import EndReason, Machine, TokenBudget
+from proctor.budget import BudgetStateMachine, EndReason, TokenBudget
 from proctor.server.accounting.cost import HOUR, SMALLEST, PriceModel, RequestCost
 from proctor.server.accounting.engine_time import BusyClock
 from proctor.server.config.prices import ComputePrice
@@ -34,12 +34,12 @@ class Time:
 
 
 def ended(choice: int, tokens: int, answer_tokens: int) -> ChoiceResult:
-    outcome = Machine(TokenBudget(), MARKERS).outcome(EndReason.NATURAL)
+    outcome = BudgetStateMachine(TokenBudget(), MARKERS).outcome(EndReason.NATURAL)
     return ChoiceResult(choice, Finish.STOP, outcome, (), tokens, answer_tokens, 0)
 
 
 def tariff(time: Time, per_hour: str) -> PriceModel:
-    return PriceModel(settings(machine={"per_hour": per_hour}), BusyClock(time))
+    return PriceModel(settings(compute={"per_hour": per_hour}), BusyClock(time))
 
 
 async def test_cached_tokens_have_their_own_price() -> None:
@@ -161,7 +161,7 @@ def test_what_runs_costs_what_it_would_if_it_were_broken_off() -> None:
 
 
 async def test_a_machine_has_a_price_too() -> None:
-    async with client(FakeEngine(Script(("abc",), "de")), machine={"per_hour": 3600}) as http:
+    async with client(FakeEngine(Script(("abc",), "de")), compute={"per_hour": 3600}) as http:
         unknown = (await http.post(ROUTE, json=body())).json()["cost"]
         whole = await http.post(CHAT, json=body())
         options = {"stream": True, "stream_options": {"include_usage": True}}
@@ -195,10 +195,10 @@ async def test_an_estimate_learns_from_the_answers_of_its_tier() -> None:
 
 
 def test_a_price_for_tokens_and_one_for_the_machine_do_not_go_together() -> None:
-    with pytest.raises(ConfigError, match="prices and machine"):
-        load_settings({"prices": PRICES, "machine": {"per_hour": "2"}})
+    with pytest.raises(ConfigError, match="prices and compute"):
+        load_settings({"prices": PRICES, "compute": {"per_hour": "2"}})
     with pytest.raises(ConfigError, match=r"machine\.per_hour"):
-        load_settings({"machine": {"per_hour": "-2"}})
+        load_settings({"compute": {"per_hour": "-2"}})
     with pytest.raises(ConfigError, match="cached_prompt"):
         load_settings({"prices": {**PRICES, "cached_prompt": "1.01"}})
     assert ComputePrice(per_hour=Decimal("2.5")).currency == "USD"

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from proctor.budget.policy import NUDGE_TEXT
+from proctor.budget.budgets import NUDGE_TEXT
 from proctor.server.engines.fake import FakeEngine, Script
 from tests.server.harness import CHAT, body, client
 

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proctor.budget import EndReason, Forced, Machine, OnLoop, ThinkingBudget, tokenize
+from proctor.budget import BudgetStateMachine, EndReason, Forced, OnLoop, ThinkingBudget, tokenize
 from proctor.server.engines.base import Job, Sampling
 from proctor.server.engines.fake import (
     BYTES,
@@ -46,7 +46,7 @@ def truth(
 
     Text is its last token's: a character that the maximum cut in two comes to light with the next.
     """
-    machine, reader = Machine(job.budget, MARKERS, VOCABULARY), ByteDetokenizer()
+    machine, reader = BudgetStateMachine(job.budget, MARKERS, VOCABULARY), ByteDetokenizer()
     runs: list[list[tuple[Forced, str]]] = []
     before, free = None, ""
     for position, token in enumerate(tokens):

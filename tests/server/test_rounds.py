@@ -9,10 +9,10 @@ from hypothesis import given, reject
 from hypothesis import strategies as st
 
 from proctor.budget import (
-    OPAQUE,
+    UNKNOWN_VOCABULARY,
+    BudgetStateMachine,
     DesyncError,
     EndReason,
-    Machine,
     Markers,
     TokenBudget,
     Vocabulary,
@@ -76,7 +76,7 @@ class Ran:
     finish: Finish | None
 
 
-def model(markers: Markers, vocabulary: Vocabulary = OPAQUE) -> ModelInfo:
+def model(markers: Markers, vocabulary: Vocabulary = UNKNOWN_VOCABULARY) -> ModelInfo:
     return ModelInfo("model", 300, markers, 0, vocabulary)
 
 
@@ -99,7 +99,7 @@ def run(server: Server, job: Job, of: ModelInfo) -> Ran:
     return Ran(rounds.tokens, frozenset(rounds.attempts), rounds.finish)
 
 
-def masked(machine: Machine, vocabulary: Vocabulary) -> set[int]:
+def masked(machine: BudgetStateMachine, vocabulary: Vocabulary) -> set[int]:
     """Tokens that an engine would not let be sampled now."""
     return {
         token
@@ -111,7 +111,7 @@ def masked(machine: Machine, vocabulary: Vocabulary) -> set[int]:
 
 def reference(salt: int, job: Job, of: ModelInfo) -> Ran:
     """The same model with the budget enforced token by token, as inside an engine."""
-    machine = Machine(job.budget, of.markers, of.vocabulary)
+    machine = BudgetStateMachine(job.budget, of.markers, of.vocabulary)
     tokens: list[int] = []
     attempts: set[int] = set()
     while len(tokens) < job.sampling.max_tokens:

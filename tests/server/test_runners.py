@@ -8,7 +8,7 @@ from vllm.v1.worker.gpu.sample.logits_processor import (
     build_custom_logits_processors_params_validator,
 )
 
-from proctor.budget.processors.wire import KEY
+from proctor.budget.processors.params import KEY
 from proctor.server.engines.vllm.engine import PROCESSORS
 
 MALFORMED = SamplingParams(extra_args={KEY: {"minimum": "many"}})

@@ -1,3 +1,4 @@
+from decimal import Decimal
 from pathlib import Path
 
 import pytest
@@ -117,3 +118,26 @@ def test_a_file_that_is_not_there(tmp_path: Path) -> None:
 def test_settings_do_not_change() -> None:
     with pytest.raises(ValueError, match="frozen"):
         Settings().port = 1  # type: ignore[misc]
+
+
+def test_names_of_before_are_taken_with_a_warning(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    file = tmp_path / "proctor.toml"
+    file.write_text('[machine]\nper_hour = 2.5\n[router]\nclassifier = "linear"\n')
+
+    settings = load_settings({}, file)
+
+    assert settings.compute is not None
+    assert settings.compute.per_hour == Decimal("2.5")
+    assert settings.router.classifier == "ensemble"
+    assert "[machine] is deprecated, use [compute]" in caplog.text
+    assert "'linear' is deprecated, use 'ensemble'" in caplog.text
+
+
+def test_names_of_before_are_taken_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PROCTOR_MACHINE__PER_HOUR", "2.5")
+
+    settings = load_settings({})
+
+    assert settings.compute is not None

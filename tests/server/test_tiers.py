@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proctor.router import Conversation, Costs, Verdict
+from proctor.router import Conversation, Costs, Prediction
 from proctor.server.config.budgets import RouterSettings
 from proctor.server.config.prices import Prices
 from proctor.server.config.settings import ConfigError, Settings, load_settings
@@ -36,9 +36,9 @@ def asked(text: str, **fields: Any) -> dict[str, Any]:
 class ByLength:
     """A classifier that a test can predict."""
 
-    def classify(self, conversation: Conversation) -> Verdict:
+    def classify(self, conversation: Conversation) -> Prediction:
         hard = len(conversation.prompt) > 20
-        return Verdict((0.0, 0.0, 0.0, 1.0) if hard else (1.0, 0.0, 0.0, 0.0))
+        return Prediction((0.0, 0.0, 0.0, 1.0) if hard else (1.0, 0.0, 0.0, 0.0))
 
 
 @pytest.fixture
@@ -224,10 +224,10 @@ def test_an_unknown_classifier_stops_the_start() -> None:
 
 
 def test_costs_decide() -> None:
-    verdict = Verdict((0.9, 0.0, 0.0, 0.1))
+    verdict = Prediction((0.9, 0.0, 0.0, 0.1))
 
     class Unsure:
-        def classify(self, conversation: Conversation) -> Verdict:
+        def classify(self, conversation: Conversation) -> Prediction:
             return verdict
 
     def level(none_to_high: float) -> str:

@@ -10,7 +10,7 @@ gives beyond it is cut off, so that a budget is kept whatever the server does.
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from proctor.budget import DesyncError, Machine, matcher_of, replay
+from proctor.budget import BudgetStateMachine, DesyncError, matcher_of, replay
 from proctor.server.engines.base import Finish, Job, ModelInfo
 from proctor.server.errors import EngineUnavailable
 
@@ -51,7 +51,7 @@ class ResubmitLoop:
         self._markers = model.markers
         self._vocabulary = model.vocabulary
         self._matcher = matcher_of(model.markers, model.vocabulary)
-        self._machine = Machine(job.budget, model.markers, model.vocabulary)
+        self._machine = BudgetStateMachine(job.budget, model.markers, model.vocabulary)
         self._round: ResubmitStep | None = None
         self._count = 0
         self._rejected: set[int] = set()

@@ -29,9 +29,9 @@ from vllm.v1.engine.async_llm import AsyncLLM
 from vllm.v1.engine.exceptions import EngineDeadError, EngineGenerateError
 
 from proctor.budget.processors import reasoning
-from proctor.budget.processors.registry import encode_markers, find_marker_texts
-from proctor.budget.processors.vocabulary import read_vocabulary
-from proctor.budget.processors.wire import SLOW, EngineBudget, with_markers
+from proctor.budget.processors.marker_discovery import encode_markers, find_marker_texts
+from proctor.budget.processors.params import SLOW, EngineBudget, with_markers
+from proctor.budget.processors.tokenizer_vocabulary import read_vocabulary
 from proctor.server.engines.base import Delta, Finish, Job, ModelInfo, Sampling, TokenLogprob
 from proctor.server.engines.grammars.base import CheckedGrammar, Grammars
 from proctor.server.engines.processes.engine_processes import ENDING, EngineProcesses, started

@@ -68,7 +68,7 @@ def test_a_key_can_stand_in_the_settings(
     ("arguments", "status", "named"),
     [
         (("create", "team", "--tier", "huge"), 1, "tier: there is no 'huge'"),
-        (("create", "team", "--per-day", "5"), 1, "[prices] or [machine]"),
+        (("create", "team", "--per-day", "5"), 1, "[prices] or [compute]"),
         (("create", "team", "--requests-per-minute", "0"), 2, "requests_per_minute"),
         (("create", "bad name"), 2, "name"),
         (("revoke", "nobody"), 1, "no key 'nobody'"),

@@ -4,9 +4,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from proctor.budget.budgets import TokenBudget
 from proctor.budget.errors import BudgetError
 from proctor.budget.markers import Markers
-from proctor.budget.policy import TokenBudget
 
 if TYPE_CHECKING:
     from vllm import SamplingParams

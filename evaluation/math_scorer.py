@@ -1,6 +1,6 @@
 """Answers in LaTeX, boxed or not, as math-verify reads them: 1/2 is 0.5, and (1, 2) is a pair.
 
-They are read and compared in a process of its own (`proctor.evaluation.mathematics`), so that what
+They are read and compared in a process of its own (`proctor.evaluation.math_process`), so that what
 a model wrote takes no more than its share of the processor and of memory, and no clock has a say
 in whether it is right. Its own module, as it needs the extra `eval`.
 """
@@ -22,11 +22,11 @@ from proctor.evaluation.scorers import BadScorer, Scorer
 if find_spec("math_verify") is None:
     raise ImportError("there is no math_verify")
 
-SERVE = (sys.executable, "-c", "from proctor.evaluation.mathematics import serve; serve()")
+SERVE = (sys.executable, "-c", "from proctor.evaluation.math_process import serve; serve()")
 
 
 class TooHard(Exception):
-    """A question takes more of the processor than one may; see `proctor.evaluation.mathematics`."""
+    """A comparison takes more CPU time than it may; see `proctor.evaluation.math_process`."""
 
 
 class Mathematician:
@@ -38,7 +38,7 @@ class Mathematician:
         self._asks = 0
 
     def ask(self, question: str, *texts: str) -> Any:
-        """The answer to one of `proctor.evaluation.mathematics.QUESTIONS`; from any thread.
+        """The answer to one of `proctor.evaluation.math_process.QUESTIONS`; from any thread.
 
         Raises:
             TooHard: if it takes too much.

@@ -20,7 +20,7 @@ class Kind(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Setting:
+class Condition:
     """What is asked for beside the question.
 
     Attributes:
@@ -85,7 +85,7 @@ class Setting:
         return asdict(self)
 
     @classmethod
-    def from_json(cls, kept: dict[str, Any]) -> "Setting":
+    def from_json(cls, kept: dict[str, Any]) -> "Condition":
         """Read what `to_json` made.
 
         Raises:

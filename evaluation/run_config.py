@@ -3,11 +3,11 @@
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
-from proctor.evaluation.settings import BUDGET_FIELD
+from proctor.evaluation.conditions import BUDGET_FIELD
 
 
 @dataclass(frozen=True, slots=True)
-class Protocol:
+class RunConfig:
     """What all rows of a file have in common; rows made otherwise are not to be mixed with them.
 
     Attributes:
@@ -31,7 +31,7 @@ class Protocol:
     seed: int
     budget_field: str = BUDGET_FIELD
 
-    def differences(self, other: "Protocol") -> list[str]:
+    def differences(self, other: "RunConfig") -> list[str]:
         """In words, what is not the same in both."""
         return [
             f"{field.name} ({getattr(self, field.name)!r}, {getattr(other, field.name)!r})"

@@ -23,7 +23,7 @@ class Signal:
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
+class Prediction:
     """A classifier's answer.
 
     Attributes:

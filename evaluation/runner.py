@@ -5,24 +5,27 @@ from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
 from typing import NamedTuple
 
-from proctor.evaluation.asking import Examiner
-from proctor.evaluation.rows import Row
-from proctor.evaluation.settings import Setting
+from proctor.evaluation.client import ServerClient
+from proctor.evaluation.conditions import Condition
+from proctor.evaluation.rows import AnswerRecord
 from proctor.evaluation.store import Store
 from proctor.evaluation.tasks import Question
 
 
-class Ask(NamedTuple):
+class WorkItem(NamedTuple):
     """One answer that is wanted."""
 
-    setting: Setting
+    setting: Condition
     question: Question
     sample: int
 
 
-def outstanding(
-    settings: Sequence[Setting], questions: Sequence[Question], samples: int, rows: Iterable[Row]
-) -> list[Ask]:
+def pending(
+    settings: Sequence[Condition],
+    questions: Sequence[Question],
+    samples: int,
+    rows: Iterable[AnswerRecord],
+) -> list[WorkItem]:
     """What is still to be asked; sample by sample, so that a run that is cut short is even.
 
     A setting whose answers vote needs that many times the samples.
@@ -30,7 +33,7 @@ def outstanding(
     done = {row.key for row in rows}
     most = samples * max((setting.votes for setting in settings), default=1)
     return [
-        Ask(setting, question, sample)
+        WorkItem(setting, question, sample)
         for sample in range(most)
         for question in questions
         for setting in settings
@@ -39,11 +42,11 @@ def outstanding(
 
 
 async def run(
-    examiner: Examiner,
-    work: Sequence[Ask],
+    examiner: ServerClient,
+    work: Sequence[WorkItem],
     store: Store,
-    at_a_time: int,
-    tell: Callable[[Row], None],
+    concurrency: int,
+    tell: Callable[[AnswerRecord], None],
 ) -> None:
     """Ask all of it; what came until a failure is kept.
 
@@ -60,7 +63,7 @@ async def run(
             tell(row)
 
     async with _group() as tasks:
-        tasks += [asyncio.create_task(ask_on()) for _ in range(min(at_a_time, len(work)))]
+        tasks += [asyncio.create_task(ask_on()) for _ in range(min(concurrency, len(work)))]
 
 
 @asynccontextmanager

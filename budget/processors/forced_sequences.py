@@ -2,11 +2,11 @@
 
 from collections.abc import Sequence
 
-from proctor.budget.machine import Machine
+from proctor.budget.budgets import MAX_TEXT_TOKENS, MAX_TEXTS, TokenBudget
+from proctor.budget.machine import BudgetStateMachine
 from proctor.budget.markers import Markers
 from proctor.budget.matcher import matcher_of
 from proctor.budget.phases import Event
-from proctor.budget.policy import MAX_TEXT_TOKENS, MAX_TEXTS, TokenBudget
 from proctor.budget.vocabulary import Vocabulary
 
 NO_TOKEN = -1
@@ -14,7 +14,7 @@ IDLE = 0
 """Every row's first cell: nothing is forced."""
 
 
-class Scripts:
+class ForcedSequences:
     """How rows are laid out: each script is closed by NO_TOKEN.
 
     idle | start marker | continuations | nudge | wrap-up and end marker | rests of an end marker
@@ -72,7 +72,7 @@ class Scripts:
                 spans[begin + cell] = self._vocabulary.span(ids[cell:])
         return spans
 
-    def cursor_of(self, budget: TokenBudget, machine: Machine) -> int:
+    def cursor_of(self, budget: TokenBudget, machine: BudgetStateMachine) -> int:
         """Where in the slot's scripts the machine's remaining script begins."""
         left = machine.script_length
         if not left:

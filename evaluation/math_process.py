@@ -2,7 +2,7 @@
 
 No answer is judged by a clock: math-verify's own time limits are off, and each question has so
 much of the processor instead, whatever else the machine does. Beyond it the system ends the
-process, within a computation of any kind. See `proctor.evaluation.latex`, which asks.
+process, within a computation of any kind. See `proctor.evaluation.math_scorer`, which asks.
 """
 
 import json

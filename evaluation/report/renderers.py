@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table as RichTable
 from rich.text import Text
 
-from proctor.evaluation.report.words import Section, Table
+from proctor.evaluation.report.formatting import Section, Table
 
 
 def to_markdown(title: str, sections: Sequence[Section], pictures: Mapping[str, str]) -> str:

@@ -4,9 +4,9 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from proctor.router.calibrate import Proposal, Row
+from proctor.router.calibration import Proposal, Row
 from proctor.router.decision import Costs
-from proctor.router.verdict import LEVELS
+from proctor.router.prediction import LEVELS
 
 
 class LedgerError(ValueError):

@@ -6,7 +6,7 @@ import numpy as np
 
 from proctor.budget.markers import Markers
 from proctor.budget.matcher import MarkerMatcher, Step, matcher_of
-from proctor.budget.processors.arrays import Array, Arrays
+from proctor.budget.processors.backend import Array, ArrayBackend
 from proctor.budget.vocabulary import Vocabulary
 
 _STATE_BITS, _CROSSING_BITS = 12, 2
@@ -27,7 +27,7 @@ class Matched(NamedTuple):
     span: Array
 
 
-class Automaton:
+class BatchMarkerMatcher:
     """A model's matcher, by state and token.
 
     Attributes:
@@ -35,7 +35,7 @@ class Automaton:
         reach: how far back tokens can be part of a marker that is not complete.
     """
 
-    def __init__(self, markers: Markers, vocabulary: Vocabulary, arrays: Arrays) -> None:
+    def __init__(self, markers: Markers, vocabulary: Vocabulary, arrays: ArrayBackend) -> None:
         """Lay the matcher out as one row of tokens per state.
 
         Raises:

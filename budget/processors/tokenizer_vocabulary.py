@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import xgrammar
 from vllm.tokenizers import cached_tokenizer_from_config
 
-from proctor.budget.vocabulary import OPAQUE, Vocabulary
+from proctor.budget.vocabulary import UNKNOWN_VOCABULARY, Vocabulary
 
 if TYPE_CHECKING:
     from vllm.config import VllmConfig
@@ -40,7 +40,7 @@ def read_vocabulary(tokenizer: Any, size: int) -> Vocabulary:
     """The text of a tokenizer's tokens, where it tells; see `token_bytes`."""
     tokens = token_bytes(tokenizer, size)
     atoms = frozenset(atoms_of(tokenizer).values())
-    return Vocabulary.from_bytes(tokens, atoms) if tokens else OPAQUE
+    return Vocabulary.from_bytes(tokens, atoms) if tokens else UNKNOWN_VOCABULARY
 
 
 def vocabulary_of(config: "VllmConfig") -> Vocabulary:

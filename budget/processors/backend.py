@@ -17,7 +17,7 @@ from vllm.utils.torch_utils import async_tensor_h2d
 Array = Any
 
 
-class Arrays:
+class ArrayBackend:
     """Makes arrays in one place.
 
     Attributes:

@@ -9,9 +9,9 @@ import numpy as np
 from proctor.router import ngrams, rules
 from proctor.router.conversation import Conversation
 from proctor.router.model import Floats, Model, ModelError, Parts
-from proctor.router.reading import Reading, read, read_alone
-from proctor.router.signals import Seen
-from proctor.router.verdict import Signal, Verdict
+from proctor.router.parsing import ParsedPrompt, parse_prompt, read_alone
+from proctor.router.prediction import Prediction, Signal
+from proctor.router.signals import Features
 
 AXIS = np.array([-1.5, -0.5, 0.5, 1.5]) / 5.0
 """From none to high: what a weight per level is worth in levels."""
@@ -20,7 +20,7 @@ LEAST_SCORE = 0.1
 """Under it the rules say next to nothing, and nothing is laid at their signals' door."""
 
 
-class Linear:
+class Ensemble:
     """Judges by a trained model, by default the one of the package; loaded at the first prompt."""
 
     def __init__(self, path: Path | None = None) -> None:
@@ -33,15 +33,17 @@ class Linear:
         Raises:
             ModelError: if the file holds none, or one over other signals.
         """
-        path = self._path or Path(str(resources.files("proctor.router") / "weights" / "linear.npz"))
+        path = self._path or Path(
+            str(resources.files("proctor.router") / "weights" / "ensemble.npz")
+        )
         model = Model.load(path)
         if tuple(model.names) != NAMES:
             raise ModelError(f"{path} was trained on other signals: train it again")
         return model
 
-    def classify(self, conversation: Conversation) -> Verdict:
+    def classify(self, conversation: Conversation) -> Prediction:
         """See `Classifier`."""
-        reading = read(conversation)
+        reading = parse_prompt(conversation)
         seen = rules.see(reading)
         parts = take_apart(reading, seen)
         answers = self.model.answers(parts)
@@ -50,20 +52,22 @@ class Linear:
             chances = (chances + self._alone(reading.earlier)) / 2.0
         none, low, medium, high = chances.tolist()
         evidence = _evidence(self.model, parts, answers, seen)
-        return Verdict((none, low, medium, high), rules.ranked(evidence, directed=reading.directed))
+        return Prediction(
+            (none, low, medium, high), rules.ranked(evidence, directed=reading.directed)
+        )
 
     def _alone(self, prompt: str) -> Floats:
         reading = read_alone(prompt)
         return self.model.probabilities(self.model.answers(take_apart(reading, rules.see(reading))))
 
 
-def take_apart(reading: Reading, seen: Seen) -> Parts:
+def take_apart(reading: ParsedPrompt, seen: Features) -> Parts:
     """A prompt as the model sees it."""
     values = [*seen.values.values(), *_score(seen)]
     return Parts(np.array(values, np.float32), *ngrams.counts(reading.text, seen.words))
 
 
-def _score(seen: Seen) -> list[float]:
+def _score(seen: Features) -> list[float]:
     """The rules' score, whole and level by level, so that weights can bend it."""
     score = rules.score(seen.values)
     steps = [min(1.0, max(0.0, score - step)) for step in range(len(AXIS))]
@@ -78,7 +82,7 @@ RULED = np.array([rules.WEIGHTS.get(name, 0.0) for name in NAMES[: -len(SCORES)]
 """What the rules give each signal."""
 
 
-def _evidence(model: Model, parts: Parts, answers: Floats, seen: Seen) -> list[Signal]:
+def _evidence(model: Model, parts: Parts, answers: Floats, seen: Features) -> list[Signal]:
     """What each signal that is there adds, against its absence, and what the wording does."""
     shares: Floats = model.shares
     each = parts.values * (model.signal_weights @ AXIS / model.scale) * shares[0]

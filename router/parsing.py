@@ -35,7 +35,7 @@ _CONTEXT_TAIL = 200
 
 
 @dataclass(frozen=True, slots=True)
-class Reading:
+class ParsedPrompt:
     """A prompt's parts, each bounded in length.
 
     Attributes:
@@ -63,7 +63,7 @@ class Reading:
     tools: int = 0
 
 
-def read(conversation: Conversation) -> Reading:
+def parse_prompt(conversation: Conversation) -> ParsedPrompt:
     """The prompt's parts, and the turns before it as context."""
     before = {turn.role: turn.text for turn in conversation.context}
     return read_alone(
@@ -74,14 +74,16 @@ def read(conversation: Conversation) -> Reading:
     )
 
 
-def read_alone(prompt: str, *, earlier: str = "", answered: str = "", tools: int = 0) -> Reading:
+def read_alone(
+    prompt: str, *, earlier: str = "", answered: str = "", tools: int = 0
+) -> ParsedPrompt:
     """A prompt's parts, by default without what surrounds it."""
     # Composed and decomposed accents are the same letters; a few characters grow by it.
     composed = bounded(unicodedata.normalize("NFC", bounded(prompt)))
     text, directed = without_directives(composed.strip())
     fences = _FENCE.findall(text)
     prose, code_lines = _without_code(_FENCE.sub("\n", text))
-    return Reading(
+    return ParsedPrompt(
         text=text,
         size=len(prompt),
         ask=_asked(prose).lower(),

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from proctor.router.decision import DEFAULT_COSTS, Costs
 from proctor.router.decision import Row as CostRow
-from proctor.router.verdict import LEVELS
+from proctor.router.prediction import LEVELS
 
 NATURAL = "natural"
 LOOP = "loop"

@@ -8,7 +8,7 @@ from typing import Any
 from proctor.budget.errors import BudgetError
 from proctor.budget.markers import Markers
 from proctor.budget.matcher import MarkerMatcher, matcher_of
-from proctor.budget.vocabulary import OPAQUE, Vocabulary
+from proctor.budget.vocabulary import UNKNOWN_VOCABULARY, Vocabulary
 
 MAX_CONTINUATIONS = 8
 """s1's accuracy flattens after about six continuations and then falls."""
@@ -236,7 +236,7 @@ def tokenize(
     markers: Markers,
     opened: bool,
     room: int,
-    vocabulary: Vocabulary = OPAQUE,
+    vocabulary: Vocabulary = UNKNOWN_VOCABULARY,
     may_think: bool = False,
 ) -> TokenBudget:
     """The budget in token ids, its maximum clamped to `room` tokens.

@@ -7,10 +7,10 @@ from typing import Any
 
 import httpx
 
-from proctor.evaluation.protocol import Protocol
-from proctor.evaluation.rows import Row, thinking_tokens
+from proctor.evaluation.conditions import BUDGET_FIELD, Condition, Kind
+from proctor.evaluation.rows import AnswerRecord, thinking_tokens
+from proctor.evaluation.run_config import RunConfig
 from proctor.evaluation.scorers import Scorer
-from proctor.evaluation.settings import BUDGET_FIELD, Kind, Setting
 from proctor.evaluation.tasks import Question
 
 PATIENCE_SECONDS = 600
@@ -21,18 +21,18 @@ AGAIN = (429, 503)
 """Statuses after which it is worth another try."""
 
 
-class Refused(RuntimeError):
+class RequestRefused(RuntimeError):
     """The server does not answer; the message says what it said."""
 
 
-class Miscounted(RuntimeError):
+class TokenCountMismatch(RuntimeError):
     """The server's count of thinking tokens is not that of the tokens that came."""
 
 
-class Examiner:
+class ServerClient:
     """Asks questions, and judges the answers."""
 
-    def __init__(self, client: httpx.AsyncClient, protocol: Protocol, scorer: Scorer) -> None:
+    def __init__(self, client: httpx.AsyncClient, protocol: RunConfig, scorer: Scorer) -> None:
         """Make one.
 
         Args:
@@ -44,7 +44,7 @@ class Examiner:
         self._protocol = protocol
         self._scorer = scorer
 
-    async def ask(self, setting: Setting, question: Question, sample: int) -> Row:
+    async def ask(self, setting: Condition, question: Question, sample: int) -> AnswerRecord:
         """Ask one question once.
 
         Raises:
@@ -56,7 +56,7 @@ class Examiner:
         seconds = get_running_loop().time() - began
         answer, scores = _read(told)
         _check_count(told, scores.get("reasoning_content"), question, setting)
-        return Row(
+        return AnswerRecord(
             setting=setting,
             question=question.id,
             sample=sample,
@@ -67,7 +67,7 @@ class Examiner:
             response=told,
         )
 
-    async def price(self, setting: Setting, question: Question) -> dict[str, float]:
+    async def price(self, setting: Condition, question: Question) -> dict[str, float]:
         """What the server says that an answer will cost, asked without generating one.
 
         `expected` and `most`; what it does not say is left out: it has answered
@@ -81,7 +81,7 @@ class Examiner:
             response = await self._client.post("route", json=body)
             cost = (response.json().get("cost") or {}) if response.is_success else {}
         except httpx.TransportError as error:
-            raise Refused(f"the server cannot be reached: {error!r}") from error
+            raise RequestRefused(f"the server cannot be reached: {error!r}") from error
         except ValueError:  # a page, say, of a server that has one for every path
             cost = {}
         return {name: float(cost[name]) for name in PRICES if cost.get(name) is not None}
@@ -93,12 +93,12 @@ class Examiner:
                 response = await self._client.post("chat/completions", json=body)
             except httpx.TransportError as error:
                 if attempt == TRIES - 1:
-                    raise Refused(f"the server cannot be reached: {error!r}") from error
+                    raise RequestRefused(f"the server cannot be reached: {error!r}") from error
             else:
                 if response.is_success:
                     return _json(response)
                 if response.status_code not in AGAIN or attempt == TRIES - 1:
-                    raise Refused(f"{response.status_code}: {response.text[:500]}")
+                    raise RequestRefused(f"{response.status_code}: {response.text[:500]}")
                 wait = max(wait, _retry_after(response))
             await sleep(wait * random.uniform(1, 1.25))
             wait *= 2
@@ -106,7 +106,7 @@ class Examiner:
 
 
 def request(
-    protocol: Protocol, setting: Setting, question: Question, sample: int
+    protocol: RunConfig, setting: Condition, question: Question, sample: int
 ) -> dict[str, Any]:
     """What is posted."""
     body: dict[str, Any] = {
@@ -128,7 +128,7 @@ def _json(response: httpx.Response) -> Any:
     try:
         return response.json()
     except ValueError as error:
-        raise Refused(f"the server's answer is no JSON: {response.text[:200]!r}") from error
+        raise RequestRefused(f"the server's answer is no JSON: {response.text[:200]!r}") from error
 
 
 def _read(told: dict[str, Any]) -> tuple[str, dict[str, Any]]:
@@ -139,11 +139,14 @@ def _read(told: dict[str, Any]) -> tuple[str, dict[str, Any]]:
         thinking_tokens(told)
         return choice["message"].get("content") or "", scores
     except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
-        raise Refused(f"the server's answer cannot be read: {error!r}") from error
+        raise RequestRefused(f"the server's answer cannot be read: {error!r}") from error
 
 
 def _check_count(
-    told: dict[str, Any], entries: list[dict[str, Any]] | None, question: Question, setting: Setting
+    told: dict[str, Any],
+    entries: list[dict[str, Any]] | None,
+    question: Question,
+    setting: Condition,
 ) -> None:
     """See that as many tokens of thinking came as the server says, and that they are its text.
 
@@ -156,13 +159,15 @@ def _check_count(
     where = f"question '{question.id}', {setting.name}"
     counted = thinking_tokens(told)
     if len(entries) != counted:
-        raise Miscounted(
+        raise TokenCountMismatch(
             f"{where}: the server counts {counted} thinking tokens, and {len(entries)} came"
         )
     written = b"".join(bytes(entry["bytes"]) for entry in entries).decode(errors="replace")
     text = told["choices"][0]["message"].get("reasoning_content") or ""
     if written.strip() != text.strip():
-        raise Miscounted(f"{where}: the tokens that came are not those of the thinking's text")
+        raise TokenCountMismatch(
+            f"{where}: the tokens that came are not those of the thinking's text"
+        )
 
 
 def _mean_logprob(entries: list[dict[str, Any]] | None) -> float | None:

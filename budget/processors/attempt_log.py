@@ -9,7 +9,7 @@ MAX_RECORDS = 4096
 """Records kept of requests that have left the batch and were not asked for."""
 
 
-class Records:
+class AttemptLog:
     """The records of up to `slots` requests, and of some that have left.
 
     One byte for each of `length` tokens that a request can have, as there can

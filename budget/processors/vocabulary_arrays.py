@@ -5,11 +5,11 @@ from typing import NamedTuple
 import numpy as np
 
 from proctor.budget.loops import UNKNOWN_LETTERS
-from proctor.budget.processors.arrays import Array, Arrays
+from proctor.budget.processors.backend import Array, ArrayBackend
 from proctor.budget.vocabulary import ENDS, ENDS_AFTER_NO_DIGIT, IS_DIGIT, Vocabulary
 
 
-class Read(NamedTuple):
+class TokenTraits(NamedTuple):
     """What the text of each slot ends in; every array has shape [slots].
 
     Attributes:
@@ -25,10 +25,10 @@ class Read(NamedTuple):
     after_digit: Array
 
 
-class Text:
+class VocabularyArrays:
     """A vocabulary, by token."""
 
-    def __init__(self, vocabulary: Vocabulary, arrays: Arrays) -> None:
+    def __init__(self, vocabulary: Vocabulary, arrays: ArrayBackend) -> None:
         # One more token, without text, stands for those that the vocabulary does not have.
         self._size = len(vocabulary.traits[0])
         self._xp, self._take = arrays.xp, arrays.take
@@ -48,11 +48,13 @@ class Text:
         """[slots] int64: see `Vocabulary.letters`."""
         return self._take(self._letters, known)
 
-    def read(self, known: Array, missing: Array, partial: Array, after_digit: Array) -> "Read":
+    def read(
+        self, known: Array, missing: Array, partial: Array, after_digit: Array
+    ) -> "TokenTraits":
         """What follows a token, by what the text before it ends in."""
         traits = self._take(self._traits, partial * (self._size + 1) + known)
         ending = self._xp.where(after_digit, ENDS, ENDS | ENDS_AFTER_NO_DIGIT)
-        return Read(
+        return TokenTraits(
             missing=self._take(self._missing, missing * (self._size + 1) + known),
             partial=self._take(self._partial, partial * (self._size + 1) + known),
             ends=(traits & ending) != 0,
