@@ -110,13 +110,13 @@ class Bench:
 
     async def hold_bodies_open(self) -> str:
         """Many requests whose bodies do not come to an end."""
-        return await self._hold(OPEN_BODIES, b'{"model": "proctor-demo", ', more=1000)
+        return await self._reserve(OPEN_BODIES, b'{"model": "proctor-demo", ', more=1000)
 
     async def read_nothing(self) -> str:
         """Many streams that nobody reads."""
-        return await self._hold(UNREAD, json.dumps(self._body(stream=True)).encode())
+        return await self._reserve(UNREAD, json.dumps(self._body(stream=True)).encode())
 
-    async def _hold(self, count: int, body: bytes, more: int = 0) -> str:
+    async def _reserve(self, count: int, body: bytes, more: int = 0) -> str:
         address = urlsplit(self._base)
         head = (
             f"POST {CHAT} HTTP/1.1\r\nhost: {address.netloc}\r\ncontent-type: application/json\r\n"

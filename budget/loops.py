@@ -50,9 +50,9 @@ class LoopDetector:
         wordless: how many tokens in a row had no letters.
     """
 
-    def __init__(self, letters: bytes = b"") -> None:
-        """`letters` is a `Vocabulary`'s; tokens outside it count as one letter."""
-        self._letters = letters
+    def __init__(self, weights: bytes = b"") -> None:
+        """`weights` is a `Vocabulary`'s; tokens outside it count as one letter."""
+        self._letters = weights
         self.reset()
 
     def reset(self) -> None:
@@ -72,14 +72,14 @@ class LoopDetector:
 
     def advance(self, token: int) -> bool:
         """Take the next token; whether those so far end in a loop."""
-        letters = self._letters[token] if token < len(self._letters) else UNKNOWN_LETTERS
-        self.wordless = 0 if letters else self.wordless + 1
+        weights = self._letters[token] if token < len(self._letters) else UNKNOWN_LETTERS
+        self.wordless = 0 if weights else self.wordless + 1
         distances = self._find(token)
         self._said = distances & self._said if self.phrase else distances
         copies = self._said.bit_count()
         if copies:
             self.phrase += 1
-            self.score = min(ENOUGH, self.score + (max(1, letters) if copies > 1 else 1))
+            self.score = min(ENOUGH, self.score + (max(1, weights) if copies > 1 else 1))
         else:
             self.phrase = 0
             self.score = max(0, self.score - SURPRISE)

@@ -120,8 +120,8 @@ class Outcome:
 class BudgetStateMachine:
     """Folds one choice's tokens under one budget.
 
-    Before each token, `forced`, `guarded`, `barred`, `bars_end` and
-    `most_missing` say what must hold for it; `advance` then takes the token.
+    Before each token, `forced`, `suppresses_close`, `barred`, `bars_end` and
+    `most_incomplete_bytes` say what must hold for it; `advance` then takes the token.
     """
 
     def __init__(
@@ -131,14 +131,14 @@ class BudgetStateMachine:
         self._markers = markers
         self.vocabulary = vocabulary
         self.matcher = matcher_of(markers, vocabulary)
-        self.detector = LoopDetector(vocabulary.letters)
+        self.detector = LoopDetector(vocabulary.weights)
         self.phase = Phase.THINKING if budget.opened else Phase.OUTSIDE
         self.matched = self._root(inside=budget.opened)
         self.length = 0
         self.tokens = 0
         self.answered = 0
         self.continuations = 0
-        self.missing = 0
+        self.incomplete_bytes = 0
         self.partial = 0
         self.after_digit = False
         self.ends_sentence = False
@@ -202,7 +202,7 @@ class BudgetStateMachine:
         return len(self._script)
 
     @property
-    def closers(self) -> Set[int]:
+    def closing_tokens(self) -> Set[int]:
         """Tokens that would close the thinking here: the end marker's last, and ends of turn."""
         if not self.thinking:
             return frozenset()
@@ -214,7 +214,7 @@ class BudgetStateMachine:
         return self.matcher.completion(self.matched)[0]
 
     @property
-    def guarded(self) -> bool:
+    def suppresses_close(self) -> bool:
         """Whether an attempt to close the thinking here becomes a continuation."""
         if self.phase is not Phase.THINKING or self.loop_closed:
             return False
@@ -242,7 +242,7 @@ class BudgetStateMachine:
         return self.answered + self.pending < self._budget.answer_minimum
 
     @property
-    def most_missing(self) -> int:
+    def most_incomplete_bytes(self) -> int:
         """Most bytes that a character may still lack after the next token, to end by the cap."""
         if self.phase is not Phase.THINKING:
             return LONGEST_TAIL
@@ -349,7 +349,7 @@ class BudgetStateMachine:
 
     def _follow_script(self, token: int, attempted: bool) -> None:
         if attempted:
-            if not self.guarded or token != self.continuation[0]:
+            if not self.suppresses_close or token != self.continuation[0]:
                 raise DesyncError(f"token {token} cannot stand for an attempt to close")
             self._script = [(part, Forced.CONTINUATION) for part in self.continuation]
             self.continuations += 1
@@ -412,7 +412,7 @@ class BudgetStateMachine:
 
     def _read(self, token: int) -> bool:
         """Follow the text; whether what has been thought ends in a loop."""
-        self.missing = self.vocabulary.missing_after(self.missing, token)
+        self.incomplete_bytes = self.vocabulary.incomplete_bytes_after(self.incomplete_bytes, token)
         traits = self.vocabulary.traits_of(token, self.partial)
         self.partial = self.vocabulary.partial_after(self.partial, token)
         ends = ENDS if self.after_digit else ENDS | ENDS_AFTER_NO_DIGIT
@@ -425,7 +425,7 @@ class BudgetStateMachine:
     def _has_said_enough(self) -> bool:
         """Whether the continuation is at its end, or its next character would not fit."""
         room = self._room
-        if not self._script or room is None or self.missing:
+        if not self._script or room is None or self.incomplete_bytes:
             return not self._script
         return self.vocabulary.span([token for token, _ in self._script]) > room
 

@@ -35,7 +35,7 @@ class Vocabulary:
     """The text of each token, reduced to what a budget asks of it.
 
     Attributes:
-        missing: for 0 to 3 bytes that a character still lacks before a token,
+        incomplete_bytes: for 0 to 3 bytes that a character still lacks before a token,
             the bytes that one lacks after it; one byte per token id.
         traits: for each of `PARTIAL` that the text ends in before a token, one
             byte per token id: a sum of `ENDS` (it ends a sentence or a line),
@@ -43,14 +43,14 @@ class Vocabulary:
             `IS_DIGIT` (its text ends in a digit).
         partial: for each of `PARTIAL` before a token, the index of the one
             after it; one byte per token id.
-        letters: per token id, how much it says; see `weights_of`.
+        weights: per token id, how much it says; see `weights_of`.
         spelling: the bytes of each token; none, where it stands for itself.
     """
 
-    missing: tuple[bytes, bytes, bytes, bytes] = (b"", b"", b"", b"")
+    incomplete_bytes: tuple[bytes, bytes, bytes, bytes] = (b"", b"", b"", b"")
     traits: tuple[bytes, ...] = (b"",) * len(PARTIAL)
     partial: tuple[bytes, ...] = (b"",) * len(PARTIAL)
-    letters: bytes = b""
+    weights: bytes = b""
     spelling: tuple[bytes, ...] = ()
 
     @classmethod
@@ -68,10 +68,12 @@ class Vocabulary:
                 is, as special tokens do.
         """
         before = range(LONGEST_TAIL + 1)
-        missing = [bytes(_missing_after(lack, token) for token in tokens) for lack in before]
-        if not all(lack - 1 in missing[lack] for lack in before[1:]):
-            missing = [bytes(len(tokens))] * len(before)
-        none, one, two, three = missing
+        incomplete_bytes = [
+            bytes(_missing_after(lack, token) for token in tokens) for lack in before
+        ]
+        if not all(lack - 1 in incomplete_bytes[lack] for lack in before[1:]):
+            incomplete_bytes = [bytes(len(tokens))] * len(before)
+        none, one, two, three = incomplete_bytes
         traits, partial = _traits_by_partial(tokens)
         spelling = tuple(b"" if at in atoms else text for at, text in enumerate(tokens))
         return cls((none, one, two, three), traits, partial, weights_of(tokens), spelling)
@@ -81,17 +83,17 @@ class Vocabulary:
         text = self.spelling[token] if token < len(self.spelling) else b""
         return tuple(text) or (ATOM + token,)
 
-    def missing_after(self, missing: int, token: int) -> int:
-        """Bytes that a character lacks after `token`, if it lacked `missing` before it."""
-        lacking = self.missing[missing]
+    def incomplete_bytes_after(self, incomplete_bytes: int, token: int) -> int:
+        """Bytes that a character lacks after `token`, if it lacked `incomplete_bytes` before it."""
+        lacking = self.incomplete_bytes[incomplete_bytes]
         return lacking[token] if token < len(lacking) else 0
 
     def span(self, tokens: Sequence[int]) -> int:
         """How many of `tokens` the character takes that begins with the first; 0 if more."""
-        missing = 0
+        incomplete_bytes = 0
         for count, token in enumerate(tokens, 1):
-            missing = self.missing_after(missing, token)
-            if not missing:
+            incomplete_bytes = self.incomplete_bytes_after(incomplete_bytes, token)
+            if not incomplete_bytes:
                 return count
         return 0
 
@@ -124,17 +126,19 @@ def _letters(token: bytes) -> int:
     text = token.decode(errors="replace")
     if any(mark in text for mark in TERMINATORS):
         return MOST_LETTERS
-    letters = sum(len(char.encode()) for char in text if char.isalpha())
-    return min(MOST_LETTERS, letters + text.count("\N{REPLACEMENT CHARACTER}"))
+    weights = sum(len(char.encode()) for char in text if char.isalpha())
+    return min(MOST_LETTERS, weights + text.count("\N{REPLACEMENT CHARACTER}"))
 
 
-def _missing_after(missing: int, token: bytes) -> int:
+def _missing_after(incomplete_bytes: int, token: bytes) -> int:
     for byte in token:
         if byte & 0xC0 == 0x80:
-            missing = max(0, missing - 1)
+            incomplete_bytes = max(0, incomplete_bytes - 1)
         else:
-            missing = (byte >= 0xC2) + (byte >= 0xE0) + (byte >= 0xF0) if byte < 0xF5 else 0
-    return missing
+            incomplete_bytes = (
+                (byte >= 0xC2) + (byte >= 0xE0) + (byte >= 0xF0) if byte < 0xF5 else 0
+            )
+    return incomplete_bytes
 
 
 def _traits_by_partial(

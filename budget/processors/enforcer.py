@@ -42,7 +42,7 @@ class RowMasks:
     Attributes:
         closing: may close their thinking.
         near: are about to reach their maximum.
-        guarded: have their attempt to close turned down.
+        suppresses_close: have their attempt to close turned down.
         bound: have a token forced.
         barred: have tokens that must not come.
         lasting: may not end their turn.
@@ -50,7 +50,7 @@ class RowMasks:
 
     closing: np.ndarray
     near: np.ndarray
-    guarded: np.ndarray
+    suppresses_close: np.ndarray
     bound: np.ndarray
     barred: np.ndarray
     lasting: np.ndarray
@@ -138,12 +138,12 @@ class Enforcer:
         """
         grid = self._arrays.grid(logits)
         penalties = penalties or self._no_penalties
-        closing, near, guarded, bound, barred, lasting = map(
+        closing, near, suppresses_close, bound, barred, lasting = map(
             self._these,
             (
                 parts.closing,
                 parts.near,
-                parts.guarded,
+                parts.suppresses_close,
                 parts.bound,
                 parts.barred,
                 parts.lasting,
@@ -157,25 +157,34 @@ class Enforcer:
         if lasting is not None and len(self._eos):
             self._bar_ends(grid, rows[lasting], demands.bars_end[lasting])
         # A continuation must stand for an attempt even where its character will be cut.
-        continuable = None if guarded is None else self._unmasked(grid, rows, demands, guarded)
+        continuable = (
+            None
+            if suppresses_close is None
+            else self._unmasked(grid, rows, demands, suppresses_close)
+        )
         if near is not None:
-            self._keep_whole(grid, rows[near], demands.missing[near], demands.most_missing[near])
-        tokens, attempted = demands.forced, self._xp.zeros_like(demands.guarded)
+            self._keep_whole(
+                grid,
+                rows[near],
+                demands.incomplete_bytes[near],
+                demands.most_incomplete_bytes[near],
+            )
+        tokens, attempted = demands.forced, self._xp.zeros_like(demands.suppresses_close)
         may = attempted
-        if guarded is not None:
+        if suppresses_close is not None:
             drawn, attempt = self._draw(
                 logits,
                 rows,
-                slots[parts.guarded],
+                slots[parts.suppresses_close],
                 demands,
-                guarded,
-                penalties.select(parts.guarded),
+                suppresses_close,
+                penalties.select(parts.suppresses_close),
             )
-            which = demands.guarded[guarded]
+            which = demands.suppresses_close[suppresses_close]
             tokens, may = self._xp.asarray(tokens, copy=True), self._xp.asarray(may, copy=True)
-            tokens[guarded] = self._xp.where(which, drawn, tokens[guarded])
-            attempted[guarded] = attempt & which
-            may[guarded] = attempt & which & continuable
+            tokens[suppresses_close] = self._xp.where(which, drawn, tokens[suppresses_close])
+            attempted[suppresses_close] = attempt & which
+            may[suppresses_close] = attempt & which & continuable
         if bound is not None:
             done = self._force(grid, rows[bound], tokens[bound], may[bound])
             attempted[bound] = attempted[bound] & done
@@ -223,10 +232,12 @@ class Enforcer:
         turn_ends = rows, self._eos[:, None]
         grid[turn_ends] = self._xp.where(which, -INFINITE, grid[turn_ends])
 
-    def _keep_whole(self, grid: Array, rows: Array, missing: Array, most_missing: Array) -> None:
+    def _keep_whole(
+        self, grid: Array, rows: Array, incomplete_bytes: Array, most_incomplete_bytes: Array
+    ) -> None:
         """Near the cap, mask tokens that would begin a character that it cuts in two."""
         at = rows[:, None], self._unfinished
-        splits = self._lacking[missing] > most_missing[:, None]
+        splits = self._lacking[incomplete_bytes] > most_incomplete_bytes[:, None]
         grid[at] = self._xp.where(splits, -INFINITE, grid[at])
 
     def _unmasked(

@@ -85,14 +85,14 @@ class LoopDetectors:
         self._needed = xp.astype(xp.stack(needed), xp.int32)
 
     def step(
-        self, state: LoopState, token: Array, letters: Array, came: Array
+        self, state: LoopState, token: Array, weights: Array, came: Array
     ) -> tuple[LoopState, Array]:
         """Take one token per slot; a pure function of static shape.
 
         Args:
             state: before the token.
             token: [slots] int64; token ids.
-            letters: [slots] int64; what `proctor.budget.vocabulary.weights_of` gives for
+            weights: [slots] int64; what `proctor.budget.vocabulary.weights_of` gives for
                 each, or `UNKNOWN_LETTERS`.
             came: [slots] bool; slots where it does not hold stay as they are.
 
@@ -104,7 +104,7 @@ class LoopDetectors:
         newest = xp.astype(token[:, None], xp.int32)
         runs = (state.runs + 1) * (state.recent == newest)
         copies = xp.count_nonzero(runs > state.phrase[:, None], axis=1)
-        said_often = xp.where(letters > 1, letters, 1)
+        said_often = xp.where(weights > 1, weights, 1)
         gain = xp.where(copies > 1, said_often, xp.where(copies > 0, 1, -SURPRISE))
         score = state.score + gain
         after = LoopState(
@@ -112,7 +112,7 @@ class LoopDetectors:
             runs=runs,
             phrase=(state.phrase + 1) * (copies > 0),
             score=xp.where(score < 0, 0, xp.where(score > ENOUGH, ENOUGH, score)),
-            wordless=(state.wordless + 1) * (letters == 0),
+            wordless=(state.wordless + 1) * (weights == 0),
         )
         looping = (after.score == ENOUGH) | self._ends_exactly(after)
         return after.choose(came, state, self._arrays), looping & came

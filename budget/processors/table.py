@@ -40,7 +40,7 @@ class State(NamedTuple):
         cursor: int64; the cell of its scripts that comes next, 0 for none.
         looped: bool; whether a loop was found.
         loop_closed: bool; whether a loop was closed.
-        missing: int64; bytes that the last character still lacks.
+        incomplete_bytes: int64; bytes that the last character still lacks.
         partial: int64; see `Vocabulary.partial`.
         after_digit: bool; whether the text ends in a digit.
         loops: what each slot's loop detector has taken.
@@ -57,7 +57,7 @@ class State(NamedTuple):
     cursor: Array
     looped: Array
     loop_closed: Array
-    missing: Array
+    incomplete_bytes: Array
     partial: Array
     after_digit: Array
     loops: LoopState
@@ -84,7 +84,7 @@ class State(NamedTuple):
             cursor=numbers(),
             looped=flags(),
             loop_closed=flags(),
-            missing=numbers(),
+            incomplete_bytes=numbers(),
             partial=numbers(),
             after_digit=flags(),
             loops=LoopState.empty(slots, arrays),
@@ -101,12 +101,12 @@ class TokenConstraints(NamedTuple):
             `MarkerMatcher.barred`.
         bars_end: bool; whether no end of turn may come.
         may_close: bool; whether the model chooses, and may close its thinking.
-        guarded: bool; whether an attempt to close becomes a continuation.
+        suppresses_close: bool; whether an attempt to close becomes a continuation.
         continuation: the first token of the next continuation.
         end: the next token of the end marker, for a row that is thinking.
         matched: the matcher's state.
         length: tokens generated so far.
-        missing: bytes that the last character still lacks.
+        incomplete_bytes: bytes that the last character still lacks.
         most_missing: most bytes that one may lack after the token.
     """
 
@@ -114,13 +114,13 @@ class TokenConstraints(NamedTuple):
     barred: Array
     bars_end: Array
     may_close: Array
-    guarded: Array
+    suppresses_close: Array
     continuation: Array
     end: Array
     matched: Array
     length: Array
-    missing: Array
-    most_missing: Array
+    incomplete_bytes: Array
+    most_incomplete_bytes: Array
 
 
 class BudgetTable:
@@ -201,7 +201,7 @@ class BudgetTable:
         state.cursor[slot] = self._scripts.cursor_of(budget, machine)
         state.looped[slot] = machine.looped
         state.loop_closed[slot] = machine.loop_closed
-        state.missing[slot] = machine.missing
+        state.incomplete_bytes[slot] = machine.incomplete_bytes
         state.partial[slot] = machine.partial
         state.after_digit[slot] = machine.after_digit
         state.loops.load(slot, machine.detector, self._arrays)
@@ -316,10 +316,10 @@ class BudgetTable:
         if self._bars:
             answered = answered + self._xp.where(came & ~state.thinking, certain, 0)
         known = self._text.known(token)
-        read = self._text.read(known, state.missing, state.partial, state.after_digit)
+        read = self._text.read(known, state.incomplete_bytes, state.partial, state.after_digit)
         loops, looping = state.loops, None
         if self._watches:
-            loops, looping = self._detectors.step(loops, token, self._text.letters(known), counted)
+            loops, looping = self._detectors.step(loops, token, self._text.weights(known), counted)
         after = State(
             thinking=state.thinking ^ crossed,
             tokens=state.tokens + self._xp.where(counted, certain, 0),
@@ -332,7 +332,7 @@ class BudgetTable:
             cursor=cursor,
             looped=state.looped,
             loop_closed=state.loop_closed,
-            missing=self._xp.where(came, read.missing, state.missing),
+            incomplete_bytes=self._xp.where(came, read.incomplete_bytes, state.incomplete_bytes),
             partial=self._xp.where(came, read.partial, state.partial),
             after_digit=self._xp.where(came, read.after_digit, state.after_digit),
             loops=loops,
@@ -357,19 +357,19 @@ class BudgetTable:
 
     def demands(self, state: State, slots: Array) -> TokenConstraints:
         """What holds for the next token of some `slots`, [rows] int64."""
-        guarded = self._guarded(state)
+        suppresses_close = self._guarded(state)
         columns = TokenConstraints(
             forced=self._at(self._script, state.cursor),
             barred=self._barred(state),
             bars_end=self._bars_end(state),
-            may_close=self._free(state) & ~guarded,
-            guarded=guarded,
+            may_close=self._free(state) & ~suppresses_close,
+            suppresses_close=suppresses_close,
             continuation=self._at(self._script, self._text_at(state)),
             end=self._take(self._end, state.matched),
             matched=state.matched,
             length=state.length,
-            missing=state.missing,
-            most_missing=self._most_missing(state),
+            incomplete_bytes=state.incomplete_bytes,
+            most_incomplete_bytes=self._most_missing(state),
         )
         return TokenConstraints(*(self._take(column, slots) for column in columns))
 
@@ -413,7 +413,7 @@ class BudgetTable:
             begin, end = self._scripts.texts_at, self._scripts.close_at
             in_text = (state.cursor >= begin) & (state.cursor < end)
             too_long = self._at(self._span, state.cursor) > room
-            over |= in_text & (state.missing == 0) & too_long
+            over |= in_text & (state.incomplete_bytes == 0) & too_long
         state = state._replace(cursor=self._xp.where(over, IDLE, state.cursor))
 
         closes = state.thinking & (state.cursor < self._scripts.close_at) & (room == 0)

@@ -153,7 +153,7 @@ class BudgetLogitsProcessor(LogitsProcessor):
         attempted = self._enforcer.hold(
             logits, seated.rows, seated.slots, demands, parts, seated.penalties
         )
-        if parts.guarded.any():
+        if parts.suppresses_close.any():
             for seat, tries in zip(self._seats.values(), attempted.tolist(), strict=True):
                 seat.trying = tries
         return logits
@@ -165,7 +165,7 @@ class BudgetLogitsProcessor(LogitsProcessor):
                 return seat.attempts
         return self._records.pop(key, [])
 
-    def check_books(self) -> int:
+    def check_slots(self) -> int:
         """Requests that hold a slot now.
 
         Raises:
@@ -259,7 +259,9 @@ def _ask_for_tiles() -> None:
 
 def _parts(demands: TokenConstraints) -> RowMasks:
     """Exactly the rows that need it: the table is on the host."""
-    bound = (demands.forced != NO_TOKEN) | demands.guarded
-    near = demands.most_missing < LONGEST_TAIL
+    bound = (demands.forced != NO_TOKEN) | demands.suppresses_close
+    near = demands.most_incomplete_bytes < LONGEST_TAIL
     barred = demands.barred != NO_TOKEN
-    return RowMasks(demands.may_close, near, demands.guarded, bound, barred, demands.bars_end)
+    return RowMasks(
+        demands.may_close, near, demands.suppresses_close, bound, barred, demands.bars_end
+    )

@@ -143,11 +143,13 @@ class BudgetLogitsProcessor(LogitsProcessor):
         output = length - self._requests.prompt_len.np[slots]
         table = self._enforcer.table
         everywhere = np.ones(len(slots), dtype=bool)
-        near, guarded = table.may_split(slots, output), table.may_guard(slots)
+        near, suppresses_close = table.may_split(slots, output), table.may_guard(slots)
         return _Held(
             async_tensor_h2d(slots.astype(np.int64), device=self._device),
             slots,
-            RowMasks(everywhere, near, guarded, everywhere, everywhere, table.may_bar(slots)),
+            RowMasks(
+                everywhere, near, suppresses_close, everywhere, everywhere, table.may_bar(slots)
+            ),
         )
 
     def _hold(

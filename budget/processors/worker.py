@@ -22,14 +22,14 @@ class BudgetWorkerExtension:
         processor = self._processor()
         return [] if processor is None else processor.take_attempts(key)
 
-    def check_books(self) -> int:
+    def check_slots(self) -> int:
         """Requests that hold a slot now, on vLLM's V1 runner, where we hand the slots out.
 
         Raises:
             RuntimeError: if the books do not add up, or there is no processor.
         """
         processor = self._processor()
-        return processor.check_books() if isinstance(processor, v1.BudgetLogitsProcessor) else 0
+        return processor.check_slots() if isinstance(processor, v1.BudgetLogitsProcessor) else 0
 
     def _processor(self) -> v1.BudgetLogitsProcessor | v2.BudgetLogitsProcessor | None:
         runner = self.model_runner

@@ -36,7 +36,7 @@ class ReservationStore:
         async with self._engine.connect() as connection:
             return _use((await connection.execute(_used(name, now))).one())
 
-    async def hold(
+    async def reserve(
         self, row_id: str, key: Key, want: WorstCase, now: datetime, gateway: str
     ) -> dict[str, str]:
         """Hold back what a request may take, until its row is written.

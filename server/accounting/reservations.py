@@ -109,7 +109,7 @@ class Reservations:
         self._ended: list[DraftRecord] = []
         self._writing = asyncio.Lock()
 
-    async def hold(
+    async def reserve(
         self, key: Key | None, name: str, admission: Admission, seconds: float, now: datetime
     ) -> Reservation:
         """Hold back what a request may take at most, until it is settled.
@@ -135,7 +135,7 @@ class Reservations:
         want = self._want(key, admission, seconds)
         leaving = self._leaving(key)
         try:
-            left = await self._hold(self._store, name, key, want, now)
+            left = await self._reserve(self._store, name, key, want, now)
         except RateLimited:
             # Those whose clients have left are no reason to refuse what their end leaves room for.
             leaving |= self._leaving(key)
@@ -145,7 +145,7 @@ class Reservations:
                 async with asyncio.timeout(PATIENCE_SECONDS):
                     for hold in leaving:
                         await hold.settled.wait()
-            left = await self._hold(self._store, name, key, want, now)
+            left = await self._reserve(self._store, name, key, want, now)
         return CountedReservation(self, key.name, ReservedAmount(want.tokens, want.nanos), left)
 
     async def settle(self, draft: DraftRecord) -> None:
@@ -164,10 +164,10 @@ class Reservations:
             except Exception as error:  # drivers have their own
                 logger.warning("holds are left for the ledger to settle: %s", reason(error))
 
-    async def _hold(
+    async def _reserve(
         self, store: ReservationStore, name: str, key: Key, want: WorstCase, now: datetime
     ) -> Mapping[str, str]:
-        holding = asyncio.ensure_future(store.hold(name, key, want, now, self._gateway))
+        holding = asyncio.ensure_future(store.reserve(name, key, want, now, self._gateway))
         try:
             # Shielded: nobody knows how far a transaction that is cancelled has come.
             async with asyncio.timeout(PATIENCE_SECONDS):

@@ -82,7 +82,7 @@ class CompletionsEndpoint:
         asked, digest = parse(body, CompletionRequest), digest_of(body)
         del body  # which the answer, however long it takes, needs no more
         engine = await self._host.ready()
-        return await self._replays.once(
+        return await self._replays.get_or_run(
             request, digest, terms, lambda: self._answer(request, asked, engine, terms)
         )
 
@@ -94,7 +94,7 @@ class CompletionsEndpoint:
         admitting = self._admissions.admit_prompt(asked, engine, name, terms.key)
         admission = await in_time(request, terms, admitting)
         meter: RequestObserver = request.state.meter
-        hold = await self._purse.hold(terms.key, name, admission, terms.seconds, meter.came)
+        hold = await self._purse.reserve(terms.key, name, admission, terms.seconds, meter.came)
         meter.admitted(name, engine.model.name, asked, admission, terms.name, hold)
         terms = terms.leaving(hold.left)
         completion = CompletionRenderer(

@@ -62,7 +62,7 @@ class FeedbackEndpoint:
         given = parse(await self._bodies.read(request), FeedbackRequest)
         if self._ledger is None:
             raise NotFound("this server keeps no ledger: its setting ledger.url is empty")
-        found = await _grade(self._ledger, given, _of(request.state.key))
+        found = await _set_score(self._ledger, given, _of(request.state.key))
         if not found:
             raise NotFound(f"the ledger has no request '{given.request_id}'", param="request_id")
         if found > 1:
@@ -79,9 +79,9 @@ def _of(key: Key | None) -> str | None:
     return None if key is None or key.scope is Scope.ADMIN else key.name
 
 
-async def _grade(ledger: Ledger, given: FeedbackRequest, of: str | None) -> int:
+async def _set_score(ledger: Ledger, given: FeedbackRequest, of: str | None) -> int:
     try:
-        return await ledger.grade(given.request_id, given.outcome, of)
+        return await ledger.set_score(given.request_id, given.outcome, of)
     except Exception as error:
         logger.warning("feedback could not be written: %s", reason(error))
         raise Unavailable(

@@ -50,7 +50,7 @@ class IdempotencyCache:
         self._running: set[asyncio.Task[None]] = set()
         self._freeing: dict[tuple[str, str], asyncio.Task[None]] = {}
 
-    async def once(
+    async def get_or_run(
         self,
         request: Request,
         digest: str,

@@ -39,7 +39,7 @@ class MetricsEndpoint:
         body, content_type = expose(self._all, request.headers.get("accept", ""))
         return Response(body, headers={"content-type": content_type})
 
-    def apart(self) -> Starlette:
+    def standalone_app(self) -> Starlette:
         """An application of nothing else, for a port of its own."""
         return Starlette(routes=[Route("/metrics", self.__call__)])
 

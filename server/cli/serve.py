@@ -71,7 +71,7 @@ def serve(settings: Settings) -> int:
     )
     servers = [Server(config, app.state.crew.end, grace)]
     if settings.auth.admin_port is not None:
-        servers.append(Server(_admin_config(settings, app.state.exposition.apart())))
+        servers.append(Server(_admin_config(settings, app.state.exposition.standalone_app())))
     host: EngineSupervisor = app.state.host
     with reaping():
         try:

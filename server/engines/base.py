@@ -73,9 +73,9 @@ class Sampling:
         repetition_penalty: what logits of tokens seen, the prompt's too, are divided by.
         logit_bias: added to the logits of tokens, by id.
         seed: a number that makes the choice reproducible, or None.
-        alternatives: how many of the likeliest tokens to tell at each position
+        top_logprobs: how many of the likeliest tokens to tell at each position
             beside the score of the one chosen; None tells no scores.
-        prompt_alternatives: the same at each position of the prompt but its first.
+        prompt_logprobs: the same at each position of the prompt but its first.
         constraint: what the answer is bound to.
     """
 
@@ -89,8 +89,8 @@ class Sampling:
     repetition_penalty: float | None = None
     logit_bias: Mapping[int, float] | None = None
     seed: int | None = None
-    alternatives: int | None = None
-    prompt_alternatives: int | None = None
+    top_logprobs: int | None = None
+    prompt_logprobs: int | None = None
     constraint: Constraint | None = None
 
 
@@ -279,7 +279,7 @@ class Engine(Protocol):
             EngineUnavailable: if the engine does not survive it.
         """
 
-    async def probe(self, patience: Patience) -> None:
+    async def heartbeat(self, patience: Patience) -> None:
         """Return once the engine has answered, or needs not be asked yet.
 
         An engine that is slow but works is waited for; the caller asks again and again.
@@ -291,7 +291,7 @@ class Engine(Protocol):
             EngineUnavailable: if it is dead or hangs.
         """
 
-    async def abandon(self) -> None:
+    async def kill(self) -> None:
         """Put an end to an engine that is dead or hangs: its jobs fail, its processes go."""
 
     async def aclose(self) -> None:

@@ -279,7 +279,7 @@ class FakeEngine:
                 tokens.append(token)
                 finished = finish is not None
                 if finished or len(tokens) == self._tokens_per_delta:
-                    scores = _scores(job.sampling.alternatives, tokens)
+                    scores = _scores(job.sampling.top_logprobs, tokens)
                     yield Delta(tokens, finish, scores, self._cached, of_prompt)
                     tokens, of_prompt = [], None
         finally:
@@ -298,7 +298,7 @@ class FakeEngine:
     async def warm_up(self) -> None:
         """See `Engine`."""
 
-    async def probe(self, patience: Patience) -> None:
+    async def heartbeat(self, patience: Patience) -> None:
         """See `Engine`."""
         await self.health()
         try:
@@ -307,7 +307,7 @@ class FakeEngine:
         except TimeoutError:
             raise EngineUnavailable("the engine hangs") from None
 
-    async def abandon(self) -> None:
+    async def kill(self) -> None:
         """See `Engine`."""
         self._dead = True
         self._awake.set()
@@ -358,13 +358,16 @@ class FakeEngine:
         wish = writer.wish
         if machine.bars_end and wish in self.model.markers.eos:
             return BLANK, False
-        if wish in machine.closers and machine.guarded:
+        if wish in machine.closing_tokens and machine.suppresses_close:
             writer.send_back()
             return machine.continuation[0], True
-        if wish in machine.closers and wish in self.model.markers.eos:
+        if wish in machine.closing_tokens and wish in self.model.markers.eos:
             return machine.end_token, False
         writer.advance()
-        if VOCABULARY.missing_after(machine.missing, wish) > machine.most_missing:
+        if (
+            VOCABULARY.incomplete_bytes_after(machine.incomplete_bytes, wish)
+            > machine.most_incomplete_bytes
+        ):
             # It has no room to finish this character, and drops the rest of it.
             while writer.wish in UTF8_TAIL:
                 writer.advance()
@@ -383,5 +386,5 @@ def _scores(count: int | None, tokens: Sequence[int]) -> list[TokenLogprob]:
 
 
 def _prompt_scores(job: Job) -> list[TokenLogprob] | None:
-    count = job.sampling.prompt_alternatives
+    count = job.sampling.prompt_logprobs
     return None if count is None else _scores(count, job.prompt_ids[1:])

@@ -156,7 +156,7 @@ class EngineSupervisor:
         return engine
 
     async def _abandon(self, engine: Engine) -> None:
-        await engine.abandon()
+        await engine.kill()
         self._held = None
 
     async def _until_it_stops(self, engine: Engine) -> str:
@@ -164,7 +164,7 @@ class EngineSupervisor:
         while True:
             await asyncio.sleep(PROBE_SECONDS)
             try:
-                await engine.probe(self._patience)
+                await engine.heartbeat(self._patience)
             except EngineUnavailable as error:
                 return str(error)
 

@@ -23,7 +23,7 @@ BATCH = 3
 
 GREEDY = Sampling(max_tokens=TOKENS, temperature=0.0)
 DRAWN = Sampling(max_tokens=TOKENS, temperature=1.0)
-SCORED = replace(GREEDY, alternatives=2)
+SCORED = replace(GREEDY, top_logprobs=2)
 
 SAMPLINGS = (
     GREEDY,

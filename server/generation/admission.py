@@ -223,7 +223,7 @@ def _without_minimum(resolution: Resolution, asked: BudgetRequest, field: str) -
     """
     demands = [
         given.field
-        for given in (asked.minimum, asked.continuations, asked.switch)
+        for given in (asked.minimum, asked.continuations, asked.enabled)
         if given is not None and given.value
     ]
     budget = resolution.budget
@@ -330,7 +330,7 @@ def _check_scores(jobs: Sequence[Job], field: str) -> None:
     Raises:
         BadRequest: if they are.
     """
-    scored = [(job, most) for job in jobs if (most := job.sampling.prompt_alternatives) is not None]
+    scored = [(job, most) for job in jobs if (most := job.sampling.prompt_logprobs) is not None]
     scores = sum(len(job.prompt_ids) * (most + 1) for job, most in scored)
     if scores > MAX_PROMPT_SCORES:
         raise BadRequest(

@@ -15,7 +15,7 @@ from proctor.server.schemas.generation import (
     Thinking,
 )
 
-NOTHING_FINER = Thinking()
+NO_OPTIONS = Thinking()
 ROUTED = (AUTO, "adaptive")
 """What `thinking.type` says where the router is to choose; the second is Anthropic's."""
 
@@ -41,8 +41,8 @@ class BudgetRequest:
         continuations: attempts to close that are turned down.
         tier: a tier's name, or "auto".
         effort: which chooses a tier.
-        switch: whether to think at all.
-        finer: texts, and what to do at the edges.
+        enabled: whether to think at all.
+        options: texts, and what to do at the edges.
     """
 
     maximum: FieldValue[int] | None = None
@@ -50,8 +50,8 @@ class BudgetRequest:
     continuations: FieldValue[int] | None = None
     tier: FieldValue[str] | None = None
     effort: FieldValue[Effort] | None = None
-    switch: FieldValue[bool] | None = None
-    finer: Thinking = NOTHING_FINER
+    enabled: FieldValue[bool] | None = None
+    options: Thinking = NO_OPTIONS
 
     @property
     def number(self) -> FieldValue[int] | None:
@@ -79,8 +79,8 @@ def read_budget_request(request: Generation) -> BudgetRequest:
         continuations=_agreed(_some({"thinking.continuations": thinking.continuations})),
         tier=_tier(request),
         effort=_agreed(_efforts(request)),
-        switch=_agreed(_switches(request)),
-        finer=thinking,
+        enabled=_agreed(_switches(request)),
+        options=thinking,
     )
     _check_switch(asked)
     return asked
@@ -175,15 +175,15 @@ def _agreed(given: Iterator[FieldValue[T]]) -> FieldValue[T] | None:
 
 def _check_switch(asked: BudgetRequest) -> None:
     """Refuse numbers that contradict the switch."""
-    if asked.switch is None:
+    if asked.enabled is None:
         return
-    if asked.switch.value:
+    if asked.enabled.value:
         if asked.maximum is not None and asked.maximum.value == 0:
-            raise contradiction(asked.maximum, asked.switch)
+            raise contradiction(asked.maximum, asked.enabled)
         return
     for number in (asked.maximum, asked.minimum, asked.continuations):
         if number is not None and number.value != 0:
-            raise contradiction(number, asked.switch)
+            raise contradiction(number, asked.enabled)
 
 
 def _shown(given: FieldValue[object]) -> str:

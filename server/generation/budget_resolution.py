@@ -96,7 +96,7 @@ class Resolution:
             self.tier,
             budget.min_tokens,
             budget.max_tokens if capped else None,
-            (budget.continuations, request.switch is None or not budget.disabled),
+            (budget.continuations, request.enabled is None or not budget.disabled),
         )
 
     def limited(self, by: str, budget: ThinkingBudget, tier: Tier | None) -> "Resolution":
@@ -193,7 +193,7 @@ def _build(
 
 def _forbids(asked: BudgetRequest) -> bool:
     """Whether a request says by itself that there is to be no thinking."""
-    switched_off = asked.switch is not None and not asked.switch.value
+    switched_off = asked.enabled is not None and not asked.enabled.value
     return switched_off or (asked.maximum is not None and asked.maximum.value == 0)
 
 
@@ -209,7 +209,7 @@ def _choose(
             raise ValueError("the router was not asked")
         field = None if asked.tier is None else asked.tier.field
         return _routed(asked, settings, level), Source.ROUTER, field
-    decisive = asked.number or asked.switch
+    decisive = asked.number or asked.enabled
     if decisive is not None:
         return None, Source.EXPLICIT, decisive.field
     return settings.tier(settings.default_tier), Source.DEFAULT, None
@@ -245,14 +245,14 @@ def _known(given: FieldValue[str], name: str, settings: Settings) -> Tier:
 
 def _check_switch(asked: BudgetRequest, tier: Tier, named_by: FieldValue[object]) -> None:
     """Refuse a switch that contradicts the tier named."""
-    if asked.switch is not None and asked.switch.value is not tier.thinks:
-        raise contradiction(named_by, asked.switch)
+    if asked.enabled is not None and asked.enabled.value is not tier.thinks:
+        raise contradiction(named_by, asked.enabled)
 
 
 def _routed(asked: BudgetRequest, settings: Settings, level: str) -> Tier:
     """The tier of a level, or the next above that allows what the request insists on."""
     sent_back = asked.continuations is not None and asked.continuations.value > 0
-    least = 1 if asked.switch is not None or sent_back else 0
+    least = 1 if asked.enabled is not None or sent_back else 0
     if asked.minimum is not None:
         least = max(least, asked.minimum.value)
     chosen = settings.tiers.index(settings.tier(settings.router.levels.tier_of(level)))
@@ -273,18 +273,18 @@ def _check_minimum(asked: BudgetRequest, tier: Tier | None) -> None:
 
 def _override(base: ThinkingBudget, asked: BudgetRequest) -> ThinkingBudget:
     """The base, with what the request says in its place."""
-    cap, minimum, finer = _cap(base, asked), asked.minimum, asked.finer
-    texts = finer.continuation_text
+    cap, minimum, options = _cap(base, asked), asked.minimum, asked.options
+    texts = options.continuation_text
     return replace(
         base,
         min_tokens=_at_most(cap, base.min_tokens) if minimum is None else minimum.value,
         max_tokens=cap,
         continuations=_continuations(base, asked, cap),
         continuation_texts=base.continuation_texts if texts is None else tuple(texts),
-        wrap_up_text=coalesce(base.wrap_up_text, finer.wrap_up_text),
-        on_loop=coalesce(base.on_loop, finer.on_loop),
-        landing=coalesce(base.landing, finer.landing),
-        opens=asked.switch is not None and asked.switch.value,
+        wrap_up_text=coalesce(base.wrap_up_text, options.wrap_up_text),
+        on_loop=coalesce(base.on_loop, options.on_loop),
+        landing=coalesce(base.landing, options.landing),
+        opens=asked.enabled is not None and asked.enabled.value,
     )
 
 
@@ -293,7 +293,7 @@ def _cap(base: ThinkingBudget, asked: BudgetRequest) -> int | None:
         return 0
     if asked.maximum is not None:
         return None if asked.maximum.value == -1 else asked.maximum.value
-    if asked.switch is not None and base.disabled:
+    if asked.enabled is not None and base.disabled:
         return None
     return base.max_tokens
 

@@ -192,8 +192,8 @@ def _sampling(
         repetition_penalty=request.repetition_penalty,
         logit_bias=request.logit_bias,
         seed=request.seed,
-        alternatives=request.alternatives,
-        prompt_alternatives=request.prompt_alternatives,
+        top_logprobs=request.requested_logprobs,
+        prompt_logprobs=request.requested_prompt_logprobs,
         constraint=constraint,
     )
 
@@ -205,7 +205,7 @@ def _nth(sampling: Sampling, index: int, *, streamed: bool) -> Sampling:
     with them.
     """
     if index and not streamed:
-        sampling = replace(sampling, prompt_alternatives=None)
+        sampling = replace(sampling, prompt_logprobs=None)
     if sampling.seed is None:
         return sampling
     seed = (sampling.seed + index - INT64_LEAST) % INT64_SPAN + INT64_LEAST

@@ -48,7 +48,7 @@ class ResponseRenderer:
             "clamped": self.admission.clamped[end.choice],
         }
 
-    def accounts(self, ends: Sequence[ChoiceResult]) -> dict[str, Any]:
+    def usage_and_cost(self, ends: Sequence[ChoiceResult]) -> dict[str, Any]:
         """What was used, and what it costs."""
         prompt = self.admission.prompt_tokens
         used = [end.used for end in ends]

@@ -109,7 +109,7 @@ class ChatRenderer(ResponseRenderer):
         ]
         told_of_prompt = {**of_prompt, **self._prompt_ids()}
         envelope = self.envelope("chat.completion")
-        return {**envelope, "choices": choices, **told_of_prompt, **self.accounts(ends)}
+        return {**envelope, "choices": choices, **told_of_prompt, **self.usage_and_cost(ends)}
 
     def _of_prompt(self, item: PromptLogprobs) -> dict[str, Any]:
         most = self.prompt_logprobs or 0
@@ -171,7 +171,11 @@ class ChatRenderer(ResponseRenderer):
 
     def usage(self, ends: Sequence[ChoiceResult]) -> dict[str, Any]:
         """The chunk after all choices, with what they used."""
-        return {**self.envelope("chat.completion.chunk"), "choices": [], **self.accounts(ends)}
+        return {
+            **self.envelope("chat.completion.chunk"),
+            "choices": [],
+            **self.usage_and_cost(ends),
+        }
 
     def _chunk(
         self, index: int, delta: dict[str, Any], used: TokenUsage | None = None

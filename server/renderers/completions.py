@@ -41,7 +41,7 @@ class CompletionRenderer(ResponseRenderer):
             self._whole(end, pieces[end.choice], of_prompts.get(self._prompt(end.choice)))
             for end in sorted(ends, key=lambda end: end.choice)
         ]
-        return {**self.envelope("text_completion"), "choices": choices, **self.accounts(ends)}
+        return {**self.envelope("text_completion"), "choices": choices, **self.usage_and_cost(ends)}
 
     def chunk(
         self, index: int, text: str, used: TokenUsage | None = None, **more: Any
@@ -57,7 +57,7 @@ class CompletionRenderer(ResponseRenderer):
 
     def usage(self, ends: Sequence[ChoiceResult]) -> dict[str, Any]:
         """The chunk after all choices, with what they used."""
-        return {**self.envelope("text_completion"), "choices": [], **self.accounts(ends)}
+        return {**self.envelope("text_completion"), "choices": [], **self.usage_and_cost(ends)}
 
     def echo(self, index: int) -> str:
         """What one choice's text begins with: its prompt, if that is wanted."""
@@ -120,7 +120,7 @@ class CompletionSseEncoder:
         more: dict[str, Any] = {}
         if self._with_ids:
             more = {"prompt_token_ids": completion.prompt_ids(index), "token_ids": []}
-        awaits_scores = completion.asked.prompt_alternatives is not None
+        awaits_scores = completion.asked.requested_prompt_logprobs is not None
         echo = "" if awaits_scores else completion.echo(index)
         chunk = completion.chunk(index, echo, self._nothing_used, **more)
         return event(chunk) if echo or more else b""

@@ -86,12 +86,12 @@ class CompletionRequest(Generation):
         return self
 
     @property
-    def alternatives(self) -> int | None:
+    def requested_logprobs(self) -> int | None:
         """See `Generation`."""
         return self.logprobs
 
     @property
-    def prompt_alternatives(self) -> int | None:
+    def requested_prompt_logprobs(self) -> int | None:
         """See `Generation`. The prompt that is echoed has them too."""
         asked = [self.prompt_logprobs, self.logprobs if self.echo else None]
         return max((each for each in asked if each is not None), default=None)

@@ -255,12 +255,12 @@ class Generation(RequestModel):
         return TemplateSwitches()
 
     @property
-    def alternatives(self) -> int | None:
+    def requested_logprobs(self) -> int | None:
         """How many of the likeliest tokens to tell at each position; None tells no scores."""
         return None
 
     @property
-    def prompt_alternatives(self) -> int | None:
+    def requested_prompt_logprobs(self) -> int | None:
         """How many of them to ask for at each position of the prompt."""
         return self.prompt_logprobs
 
@@ -320,7 +320,7 @@ class ChatRequest(Generation):
         return self.chat_template_kwargs or TemplateSwitches()
 
     @property
-    def alternatives(self) -> int | None:
+    def requested_logprobs(self) -> int | None:
         """See `Generation`."""
         return (self.top_logprobs or 0) if self.logprobs else None
 

@@ -47,7 +47,7 @@ class Encoder(Protocol):
 
     def encode(self, text: str) -> list[int]: ...
 
-    def letters(self) -> bytes:
+    def weights(self) -> bytes:
         """`weights_of` all tokens that have occurred."""
 
 
@@ -61,7 +61,7 @@ class DemoEncoder:
         ids: list[int] = self._tokenizer.encode(text, add_special_tokens=False).ids
         return ids
 
-    def letters(self) -> bytes:
+    def weights(self) -> bytes:
         texts = (
             self._tokenizer.decode([token]) for token in range(self._tokenizer.get_vocab_size())
         )
@@ -79,7 +79,7 @@ class WordEncoder:
     def encode(self, text: str) -> list[int]:
         return [self._ids.setdefault(piece, len(self._ids)) for piece in self.PIECES.findall(text)]
 
-    def letters(self) -> bytes:
+    def weights(self) -> bytes:
         return weights_of([piece.encode() for piece in self._ids])
 
 

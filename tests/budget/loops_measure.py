@@ -68,22 +68,22 @@ class Finding:
         return self.wasted + self.trace.repeats_at - self.trace.loop_at <= WASTE
 
 
-def find(traces: Sequence[Trace], letters: bytes) -> Iterator[Finding]:
+def find(traces: Sequence[Trace], weights: bytes) -> Iterator[Finding]:
     """Run the detectors over all traces, many at a time."""
     by_length = sorted(traces, key=lambda trace: len(trace.tokens))
     for begin in range(0, len(by_length), BATCH):
         batch = by_length[begin : begin + BATCH]
-        for trace, (at, exact) in zip(batch, _first_hits(batch, letters), strict=True):
+        for trace, (at, exact) in zip(batch, _first_hits(batch, weights), strict=True):
             yield Finding(trace, None if at == _NEVER else at, bool(exact))
 
 
-def _first_hits(batch: Sequence[Trace], letters: bytes) -> list[list[int]]:
+def _first_hits(batch: Sequence[Trace], weights: bytes) -> list[list[int]]:
     tokens = np.full((max(len(trace.tokens) for trace in batch), len(batch)), -1)
     for row, trace in enumerate(batch):
         tokens[: len(trace.tokens), row] = trace.tokens
     arrays = ArrayBackend(None)
     detectors, state = LoopDetectors(arrays), LoopState.empty(len(batch), arrays)
-    weights = np.array([*letters])[tokens]
+    weights = np.array([*weights])[tokens]
     first, exact = np.full(len(batch), _NEVER), np.zeros(len(batch), dtype=bool)
     for position, (token, weight) in enumerate(zip(tokens, weights, strict=True)):
         state, hit = detectors.step(state, token, weight, token >= 0)
@@ -133,8 +133,8 @@ def loop_table(findings: Sequence[Finding]) -> Table:
     return table
 
 
-def report(console: Console, title: str, traces: Sequence[Trace], letters: bytes) -> None:
-    findings = list(find(traces, letters))
+def report(console: Console, title: str, traces: Sequence[Trace], weights: bytes) -> None:
+    findings = list(find(traces, weights))
     progress = [finding for finding in findings if finding.trace.loop_at is None]
     looping = [finding for finding in findings if finding.trace.loop_at is not None]
     found = sum(finding.in_time for finding in looping)
@@ -155,8 +155,8 @@ def main() -> None:
     console = Console()
     for title, encoder in encoders.items():
         traces = [*corpus(a.seed, encoder, a.progress, a.looping), *read(a.texts, encoder)]
-        report(console, title, traces, encoder.letters())
-    report(console, "demo model", [*demo_traces()], DemoEncoder().letters())
+        report(console, title, traces, encoder.weights())
+    report(console, "demo model", [*demo_traces()], DemoEncoder().weights())
 
 
 if __name__ == "__main__":

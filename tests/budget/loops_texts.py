@@ -206,14 +206,14 @@ def grid_of_products(rng: Random) -> str:
 
 
 def truth_table(rng: Random) -> str:
-    letters = "pqrstuv"[: rng.randint(2, 5)]
+    weights = "pqrstuv"[: rng.randint(2, 5)]
     true, false = rng.choice((("T", "F"), ("1", "0")))
     columns = rng.randint(1, 4)
-    head = "| " + " | ".join([*letters, *(f"f{c}" for c in range(columns))]) + " |\n"
-    head += "|---" * (len(letters) + columns) + "|\n"
+    head = "| " + " | ".join([*weights, *(f"f{c}" for c in range(columns))]) + " |\n"
+    head += "|---" * (len(weights) + columns) + "|\n"
     rows = []
-    for row in range(2 ** len(letters)):
-        bits = [row >> i & 1 for i in reversed(range(len(letters)))]
+    for row in range(2 ** len(weights)):
+        bits = [row >> i & 1 for i in reversed(range(len(weights)))]
         bits += [rng.randint(0, 1) for _ in range(columns)]
         rows.append("| " + " | ".join(true if bit else false for bit in bits) + " |\n")
     return head + "".join(rows)
@@ -348,15 +348,15 @@ def cases(rng: Random) -> str:
 
 def choices(rng: Random) -> str:
     """All pairs or triples out of a few things."""
-    letters, size = rng.randint(4, 7), rng.randint(2, 3)
-    things = rng.sample(THINGS, letters) if rng.random() < 0.5 else list("ABCDEFG"[:letters])
+    weights, size = rng.randint(4, 7), rng.randint(2, 3)
+    things = rng.sample(THINGS, weights) if rng.random() < 0.5 else list("ABCDEFG"[:weights])
     rows: list[str] = []
 
     def extend(chosen: list[str], begin: int) -> None:
         if len(chosen) == size:
             rows.append(f"{len(rows) + 1}. ({', '.join(chosen)})\n")
             return
-        for at in range(begin, letters):
+        for at in range(begin, weights):
             extend([*chosen, things[at]], at + 1)
 
     extend([], 0)

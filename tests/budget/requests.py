@@ -46,10 +46,16 @@ def assert_obeys(
         if machine.forced is not None:
             assert token == machine.forced
         elif position in attempts:
-            assert wants in machine.closers
-        elif vocabulary.missing_after(machine.missing, wants) > machine.most_missing:
-            assert vocabulary.missing_after(machine.missing, token) <= machine.most_missing
-        elif machine.thinking and not machine.guarded and wants == EOS:
+            assert wants in machine.closing_tokens
+        elif (
+            vocabulary.incomplete_bytes_after(machine.incomplete_bytes, wants)
+            > machine.most_incomplete_bytes
+        ):
+            assert (
+                vocabulary.incomplete_bytes_after(machine.incomplete_bytes, token)
+                <= machine.most_incomplete_bytes
+            )
+        elif machine.thinking and not machine.suppresses_close and wants == EOS:
             assert token == machine.end_token
         elif wants in machine.barred:
             assert token not in machine.barred
@@ -57,5 +63,5 @@ def assert_obeys(
             assert token != wants
         else:
             assert token == wants
-            assert not (machine.guarded and wants in machine.closers)
+            assert not (machine.suppresses_close and wants in machine.closing_tokens)
         machine.advance(token, position in attempts)

@@ -122,11 +122,12 @@ class Sampler:
         wanted = next(
             token
             for token in ((number + step) % VOCABULARY for step in range(VOCABULARY))
-            if self.vocabulary.missing_after(machine.missing, token) <= machine.most_missing
+            if self.vocabulary.incomplete_bytes_after(machine.incomplete_bytes, token)
+            <= machine.most_incomplete_bytes
             and token not in machine.barred
             and not (token == EOS and machine.bars_end)
         )
-        if machine.guarded and wanted in machine.closers:
+        if machine.suppresses_close and wanted in machine.closing_tokens:
             return machine.continuation[0], True
         if machine.thinking and wanted == EOS:
             return machine.end_token, False

@@ -27,9 +27,9 @@ LETTERS = bytes([0, 0, 1, 4, MOST_LETTERS, MOST_LETTERS])  # other tokens count 
 ALPHABET = 8
 
 
-def exact_loop(tokens: Sequence[int], letters: bytes = b"") -> bool:
+def exact_loop(tokens: Sequence[int], weights: bytes = b"") -> bool:
     """The tail is at least four copies of something, and long enough."""
-    said = [letters[token] if token < len(letters) else 1 for token in tokens[-COVERED:]]
+    said = [weights[token] if token < len(weights) else 1 for token in tokens[-COVERED:]]
     least = COVERED if any(said) else COVERED_WITHOUT_WORDS
     for period in range(1, REACH + 1):
         covered = max(COPIES * period, least)
@@ -39,7 +39,7 @@ def exact_loop(tokens: Sequence[int], letters: bytes = b"") -> bool:
     return False
 
 
-def inexact_scores(tokens: Sequence[int], letters: bytes = b"") -> list[int]:
+def inexact_scores(tokens: Sequence[int], weights: bytes = b"") -> list[int]:
     """After each token: each phrase is looked for in all the text that is near before it."""
     scores, score, begin = list[int](), 0, 0
     for end, token in enumerate(tokens, 1):
@@ -49,7 +49,7 @@ def inexact_scores(tokens: Sequence[int], letters: bytes = b"") -> list[int]:
         if not places:
             score, begin = max(0, score - SURPRISE), end
         else:
-            said = letters[token] if token < len(letters) else 1
+            said = weights[token] if token < len(weights) else 1
             score = min(ENOUGH, score + (max(1, said) if len(places) > 1 else 1))
         scores.append(score)
     return scores
@@ -76,19 +76,19 @@ seeds = st.integers(0, 2**32)
 texts = seeds.map(Random).map(text)
 
 
-def first_hit(tokens: Sequence[int], letters: bytes = b"") -> int | None:
-    detector = LoopDetector(letters)
+def first_hit(tokens: Sequence[int], weights: bytes = b"") -> int | None:
+    detector = LoopDetector(weights)
     return next((at for at, token in enumerate(tokens) if detector.advance(token)), None)
 
 
 @settings(max_examples=50)
 @given(texts, st.sampled_from([b"", LETTERS]))
-def test_token_by_token_is_the_definition(tokens: list[int], letters: bytes) -> None:
-    detector = LoopDetector(letters)
-    for end, score in enumerate(inexact_scores(tokens, letters), 1):
+def test_token_by_token_is_the_definition(tokens: list[int], weights: bytes) -> None:
+    detector = LoopDetector(weights)
+    for end, score in enumerate(inexact_scores(tokens, weights), 1):
         hit = detector.advance(tokens[end - 1])
         assert detector.score == score
-        assert hit == (score == ENOUGH or exact_loop(tokens[:end], letters))
+        assert hit == (score == ENOUGH or exact_loop(tokens[:end], weights))
 
 
 @given(st.integers(1, REACH), st.integers(0, 50))
@@ -135,7 +135,7 @@ def test_reset_forgets_everything(before: list[int], after: list[int]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "letters"),
+    ("text", "weights"),
     [
         ("", 0),
         (" 42", 0),
@@ -151,8 +151,8 @@ def test_reset_forgets_everything(before: list[int], after: list[int]) -> None:
         ("数", 3),
     ],
 )
-def test_how_much_a_token_says(text: str, letters: int) -> None:
-    assert weights_of([text.encode()]) == bytes([letters])
+def test_how_much_a_token_says(text: str, weights: int) -> None:
+    assert weights_of([text.encode()]) == bytes([weights])
 
 
 def test_a_cut_letter_counts_once_for_each_of_its_bytes() -> None:
@@ -242,13 +242,13 @@ def test_a_step_leaves_the_state_before_it_alone(arrays: ArrayBackend) -> None:
 def test_a_slice_of_the_corpus(encode: type[Encoder], late: float) -> None:
     encoder = encode()
     traces = list(corpus(3, encoder, progress=180, looping=96))
-    findings = list(find(traces, encoder.letters()))
+    findings = list(find(traces, encoder.weights()))
     assert not [finding.trace.family for finding in findings if finding.false_alarm]
     looping = [finding for finding in findings if finding.trace.loop_at is not None]
     assert sum(not finding.in_time for finding in looping) <= late * len(looping)
 
 
 def test_the_demo_model_driven_past_its_budget_is_found_looping() -> None:
-    findings = list(find(list(demo_traces()), DemoEncoder().letters()))
+    findings = list(find(list(demo_traces()), DemoEncoder().weights()))
     assert not [finding for finding in findings if finding.false_alarm]
     assert all(finding.in_time for finding in findings if finding.trace.loop_at is not None)

@@ -183,7 +183,7 @@ def test_no_character_is_cut_in_two(seen: Marked, budget: TokenBudget, wanted: l
         if attempted:
             said = 0
         if machine.phase is Phase.CLOSING and was in (Phase.THINKING, Phase.CONTINUING):
-            assert not machine.missing or said < 3
+            assert not machine.incomplete_bytes or said < 3
 
 
 @given(budgets(), vocabularies(), st.lists(st.integers(0, 5), max_size=40))
@@ -281,8 +281,8 @@ def test_an_end_of_turn_that_no_budget_prevented_is_a_stop() -> None:
 
 
 def test_outside_thinking_nothing_closes_it() -> None:
-    assert BudgetStateMachine(TokenBudget(opened=False), ONE).closers == frozenset()
-    assert BudgetStateMachine(TokenBudget(), ONE).closers == {7, EOS}
+    assert BudgetStateMachine(TokenBudget(opened=False), ONE).closing_tokens == frozenset()
+    assert BudgetStateMachine(TokenBudget(), ONE).closing_tokens == {7, EOS}
 
 
 def test_a_loop_is_nudged_once_and_then_closed_with_its_wrap_up() -> None:
@@ -331,9 +331,9 @@ def test_after_a_nudge_the_minimum_holds_until_a_second_loop() -> None:
     once = replay(NUDGED, ONE, [2] * 64 + [4, 5, 3])
     assert once.looped
     assert not once.loop_closed
-    assert once.guarded
+    assert once.suppresses_close
     twice = replay(NUDGED, ONE, [2] * 64 + [4, 5] + [2] * 64 + [7])
-    assert not twice.guarded
+    assert not twice.suppresses_close
     account = twice.outcome(EndReason.LENGTH)
     assert (account.tokens, account.end_reason) == (130, EndReason.LOOP)
 
@@ -342,7 +342,7 @@ def test_a_loop_is_the_reason_for_whatever_block_misses_the_minimum_after_it() -
     looping = dataclasses.replace(NUDGED, on_loop=OnLoop.CLOSE, nudge_ids=())
     again = replay(looping, ONE, [2] * 64 + [7, 3, 6, 3])
     assert again.thinking
-    assert not again.guarded
+    assert not again.suppresses_close
     again.advance(7)
     account = again.outcome(EndReason.LENGTH)
     assert (account.tokens, account.end_reason) == (65, EndReason.LOOP)

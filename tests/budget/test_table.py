@@ -81,20 +81,20 @@ def assert_equal(table: BudgetTable, slot: int, occupant: Occupant) -> None:
     assert state.length[slot].item() == machine.length
     assert state.looped[slot].item() == machine.looped
     assert state.loop_closed[slot].item() == machine.loop_closed
-    assert state.missing[slot].item() == machine.missing
+    assert state.incomplete_bytes[slot].item() == machine.incomplete_bytes
     assert state.partial[slot].item() == machine.partial
     assert state.after_digit[slot].item() == machine.after_digit
     asked = demands(table, slot)
     assert asked.forced.item() == none_as(machine.forced)
-    assert asked.guarded.item() == machine.guarded
+    assert asked.suppresses_close.item() == machine.suppresses_close
     assert (asked.barred.item() == NO_TOKEN) is (not machine.barred)
     assert asked.barred.item() in (NO_TOKEN, machine.matched)
     assert asked.bars_end.item() == machine.bars_end
     free = machine.thinking and machine.forced is None
-    assert asked.may_close.item() == (free and not machine.guarded)
-    assert asked.most_missing.item() == machine.most_missing
+    assert asked.may_close.item() == (free and not machine.suppresses_close)
+    assert asked.most_incomplete_bytes.item() == machine.most_incomplete_bytes
     assert asked.length.item() == machine.length
-    if machine.guarded:
+    if machine.suppresses_close:
         assert asked.continuation.item() == machine.continuation[0]
     if machine.thinking:
         assert asked.end.item() == machine.end_token
@@ -113,11 +113,11 @@ def assert_masks(table: BudgetTable, slot: int, occupant: Occupant, seen: Vocabu
     splits = dict.fromkeys(range(VOCABULARY), False)
     asked = demands(table, slot)
     tokens, lacking = unfinished(seen)
-    chosen = (lacking[asked.missing.item()] > asked.most_missing.item()).tolist()
+    chosen = (lacking[asked.incomplete_bytes.item()] > asked.most_incomplete_bytes.item()).tolist()
     splits.update(zip(tokens.tolist(), chosen, strict=True))
     for token in range(VOCABULARY):
-        lacks = seen.missing_after(machine.missing, token)
-        assert splits[token] == (lacks > machine.most_missing)
+        lacks = seen.incomplete_bytes_after(machine.incomplete_bytes, token)
+        assert splits[token] == (lacks > machine.most_incomplete_bytes)
 
 
 @given(data=st.data())
@@ -224,7 +224,7 @@ def test_loops_are_left_as_the_machine_leaves_them(
     """With or without a minimum to keep, in the first block and in those after it."""
     seen, vocabulary = known
     long = replace(budget, maximum=None, wrap_up_ids=(), opened=True)
-    worded = replace(vocabulary, letters=b"")
+    worded = replace(vocabulary, weights=b"")
     occupant = Occupant(long, seen, worded)
     table = BudgetTable(2, seen, arrays, worded)
     table.load(1, long, occupant.machine)

@@ -12,30 +12,33 @@ BYTES = Vocabulary.from_bytes([bytes([byte]) for byte in range(256)])
 @given(st.text(max_size=20))
 def test_between_characters_nothing_is_missing(text: str) -> None:
     for character in text:
-        missing = 0
+        incomplete_bytes = 0
         for position, byte in enumerate(encoded := character.encode(errors="replace"), 1):
-            missing = BYTES.missing_after(missing, byte)
-            assert missing == len(encoded) - position
+            incomplete_bytes = BYTES.incomplete_bytes_after(incomplete_bytes, byte)
+            assert incomplete_bytes == len(encoded) - position
 
 
 @given(st.binary(max_size=12), st.integers(0, 3))
-def test_a_token_of_many_bytes_is_its_bytes_one_by_one(token: bytes, missing: int) -> None:
+def test_a_token_of_many_bytes_is_its_bytes_one_by_one(token: bytes, incomplete_bytes: int) -> None:
     singles = [bytes([byte]) for byte in range(256)]
     vocabulary = Vocabulary.from_bytes([*singles, token])
-    one_by_one = missing
+    one_by_one = incomplete_bytes
     for byte in token:
-        one_by_one = BYTES.missing_after(one_by_one, byte)
-    assert vocabulary.missing_after(missing, 256) == one_by_one
+        one_by_one = BYTES.incomplete_bytes_after(one_by_one, byte)
+    assert vocabulary.incomplete_bytes_after(incomplete_bytes, 256) == one_by_one
 
 
 def test_whatever_is_missing_can_be_completed_in_time() -> None:
-    for missing in (1, 2, 3):
-        assert min(BYTES.missing_after(missing, byte) for byte in range(0x80, 0xC0)) == missing - 1
+    for incomplete_bytes in (1, 2, 3):
+        assert (
+            min(BYTES.incomplete_bytes_after(incomplete_bytes, byte) for byte in range(0x80, 0xC0))
+            == incomplete_bytes - 1
+        )
 
 
 def test_where_no_single_bytes_are_tokens_nothing_is_missing() -> None:
     vocabulary = Vocabulary.from_bytes([b"a", "é".encode()[:1], "é".encode()])
-    assert [vocabulary.missing_after(0, token) for token in range(3)] == [0, 0, 0]
+    assert [vocabulary.incomplete_bytes_after(0, token) for token in range(3)] == [0, 0, 0]
 
 
 @pytest.mark.parametrize(
@@ -66,7 +69,7 @@ def test_where_sentences_end(text: str, traits: int) -> None:
 
 def test_an_id_without_text_has_no_traits() -> None:
     assert BYTES.traits_of(999) == 0
-    assert BYTES.missing_after(2, 999) == 0
+    assert BYTES.incomplete_bytes_after(2, 999) == 0
 
 
 @given(st.sampled_from("…。！？؟।"), st.integers(1, 3), st.booleans())  # noqa: RUF001

@@ -142,7 +142,7 @@ async def watched(
     app = create_app(given, lambda: engine, tracing)
     async with (
         serving(app) as url,
-        serving(app.state.exposition.apart()) as apart,
+        serving(app.state.exposition.standalone_app()) as apart,
         httpx.AsyncClient(base_url=url, timeout=PATIENCE) as http,
         httpx.AsyncClient(base_url=apart) as metrics,
         scraping(apart, tmp_path_factory.mktemp("prometheus")) as prometheus,

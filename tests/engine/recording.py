@@ -60,18 +60,18 @@ class RecordingEngine:
     async def warm_up(self) -> None:
         await self._engine.warm_up()
 
-    async def probe(self, patience: Patience) -> None:
-        await self._engine.probe(patience)
+    async def heartbeat(self, patience: Patience) -> None:
+        await self._engine.heartbeat(patience)
 
-    async def abandon(self) -> None:
-        await self._engine.abandon()
+    async def kill(self) -> None:
+        await self._engine.kill()
 
     async def aclose(self) -> None:
         await self._engine.aclose()
 
-    async def check_books(self) -> int:
+    async def check_slots(self) -> int:
         """Requests that hold a slot in the processor; raises if its books do not add up."""
-        held: list[int] = await self._engine._llm.collective_rpc("check_books")  # type: ignore[attr-defined]
+        held: list[int] = await self._engine._llm.collective_rpc("check_slots")  # type: ignore[attr-defined]
         return sum(held)
 
     def thinking_ids(self, job_id: str) -> list[int]:

@@ -65,7 +65,7 @@ ASKED: list[Callable[[VllmEngine], Coroutine[Any, Any, object]]] = [
     lambda engine: generate(engine, JOB),
     lambda engine: engine.attempts(HELD),
     lambda engine: engine.health(),
-    lambda engine: engine.probe(Patience(1, 1)),
+    lambda engine: engine.heartbeat(Patience(1, 1)),
     lambda engine: engine.codec.render(MESSAGES, thinking=True),
 ]
 
@@ -101,14 +101,14 @@ async def test_everyone_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
             patch.setattr(engine._grammars, "check", slowly)
             checking = asyncio.create_task(http.post(CHAT, json=CHATTING | JSON))
             await soon(entered.wait())
-            await engine.abandon()
+            await engine.kill()
             opened.set()
             late = await soon(checking)
         refused = [late, *[await http.post(path, json=body) for path, body in REQUESTS]]
         for ask in ASKED:
             with pytest.raises(EngineUnavailable):
                 await ask(engine)
-        await engine.abandon()
+        await engine.kill()
         await engine.aclose()
 
     for response in refused:

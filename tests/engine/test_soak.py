@@ -30,7 +30,7 @@ async def test_a_long_run_keeps_every_budget_and_leaves_nothing_behind(served: S
         assert engine_memory() - warm < LEAK
         await crowd(served, http)
         assert await metric(http, "vllm:num_preemptions_total") > 0
-    assert served.run(served.engine.check_books()) <= STREAMS
+    assert served.run(served.engine.check_slots()) <= STREAMS
 
 
 async def stream_all(served: Served, http: httpx.AsyncClient, rng: Random, count: int) -> None:

@@ -154,7 +154,7 @@ BOUND = Constraint(Kind.REGEX, "a", "structured_outputs.regex")
         (Sampling(9, frequency_penalty=-0.5), "frequency_penalty"),
         (Sampling(9, repetition_penalty=1.1), "repetition_penalty"),
         (Sampling(9, logit_bias={7: 1.0}), "logit_bias"),
-        (Sampling(9, alternatives=0), "logprobs"),
+        (Sampling(9, top_logprobs=0), "logprobs"),
         (
             Sampling(9, constraint=Constraint(Kind.REGEX, "a", "structured_outputs.regex")),
             "structured_outputs.regex",

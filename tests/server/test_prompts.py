@@ -210,7 +210,7 @@ async def test_prompt_logprobs() -> None:
     assert [choice["prompt_logprobs"] for choice in choices] == [[None, {"98": b}]] * 2 + [
         [None]
     ] * 2
-    asked_for = [job.sampling.prompt_alternatives for job in engine.jobs]
+    asked_for = [job.sampling.prompt_logprobs for job in engine.jobs]
     assert asked_for == [1, None, 1, None]
 
 
@@ -219,8 +219,8 @@ async def test_no_scores_without_being_asked_for() -> None:
 
     await post(engine, asked(OPEN, echo=True, n=2))
 
-    assert {job.sampling.prompt_alternatives for job in engine.jobs} == {None}
-    assert {job.sampling.alternatives for job in engine.jobs} == {None}
+    assert {job.sampling.prompt_logprobs for job in engine.jobs} == {None}
+    assert {job.sampling.top_logprobs for job in engine.jobs} == {None}
 
 
 @pytest.mark.parametrize(("prompt", "tokens"), [(OPEN, len(RAW) + 40), ("hi", 16)])

@@ -334,8 +334,8 @@ def test_whatever_is_asked_is_refused_or_kept(
         assert budget.max_tokens == (None if asked.maximum.value == -1 else asked.maximum.value)
     if asked.minimum is not None and not found.clamped_by:
         assert budget.min_tokens == min(asked.minimum.value, most)
-    if asked.switch is not None and not found.clamped_by:
-        assert asked.switch.value is not budget.disabled
+    if asked.enabled is not None and not found.clamped_by:
+        assert asked.enabled.value is not budget.disabled
 
 
 def test_a_switch_that_a_ceiling_overrules_is_told_of() -> None:

@@ -59,7 +59,7 @@ class Server:
         """The tokens of a round, and whether they ended at a stop."""
         ids: list[int] = []
         stops = set(markers.eos)
-        if self.stops and asked.guarded and len(markers.end) == 1:
+        if self.stops and asked.suppresses_close and len(markers.end) == 1:
             stops |= {*markers.end}
         while len(ids) < min(self.most, asked.max_tokens + self.surplus):
             token = wish(self.salt, (*asked.prompt_ids, *ids), asked.barred)
@@ -105,7 +105,7 @@ def masked(machine: BudgetStateMachine, vocabulary: Vocabulary) -> set[int]:
         token
         for token in range(VOCABULARY)
         if token in machine.barred
-        or vocabulary.missing_after(machine.missing, token) > machine.most_missing
+        or vocabulary.incomplete_bytes_after(machine.incomplete_bytes, token) > machine.most_incomplete_bytes
     }
 
 
@@ -119,10 +119,10 @@ def reference(salt: int, job: Job, of: ModelInfo) -> Ran:
         attempted = False
         if token is None:
             token = wish(salt, (*job.prompt_ids, *tokens), masked(machine, of.vocabulary))
-            if token in machine.closers and machine.guarded:
+            if token in machine.closing_tokens and machine.suppresses_close:
                 token, attempted = machine.continuation[0], True
                 attempts.add(len(tokens))
-            elif token in machine.closers and token == EOS:
+            elif token in machine.closing_tokens and token == EOS:
                 token = machine.end_token
         machine.advance(token, attempted)
         tokens.append(token)

@@ -104,9 +104,9 @@ class Sums:
             if row.status == OK:
                 self.costs.append(row.cost.total)
         if row.score is not None:
-            self._grade(row, row.score)
+            self._set_score(row, row.score)
 
-    def _grade(self, row: LedgerRecord, score: float) -> None:
+    def _set_score(self, row: LedgerRecord, score: float) -> None:
         self.graded += 1
         self.correct += Fraction(score)
         if row.cost is None:

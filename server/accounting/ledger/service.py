@@ -61,7 +61,7 @@ class Ledger:
     def _running(self) -> list[DraftRecord]:
         return [draft() for draft in self._drafts.values()]
 
-    async def grade(self, request_id: str, score: float, of: str | None = None) -> int:
+    async def set_score(self, request_id: str, score: float, of: str | None = None) -> int:
         """Attach an outcome to a request that was answered; see `Store.grade`.
 
         Raises:
@@ -70,7 +70,7 @@ class Ledger:
         """
         async with asyncio.timeout(PATIENCE_SECONDS):
             await self._writer.flush()
-            return await self._store.grade(request_id, score, of)
+            return await self._store.set_score(request_id, score, of)
 
 
 def open_ledger(

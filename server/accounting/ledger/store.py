@@ -100,7 +100,7 @@ class Store:
         spent.subtract(_spent(old.values()))
         return spent
 
-    async def grade(self, request_id: str, score: float, of: str | None = None) -> int:
+    async def set_score(self, request_id: str, score: float, of: str | None = None) -> int:
         """Attach an outcome to a request.
 
         Args:

@@ -63,7 +63,7 @@ class TokenIdDialect:
         return {
             "max_tokens": asked.max_tokens,
             "return_token_ids": True,
-            "stop_token_ids": self._stops if asked.guarded else [],
+            "stop_token_ids": self._stops if asked.suppresses_close else [],
         }
 
     def reader(self, asked: ResubmitStep) -> "TokenIdDialect":
@@ -93,7 +93,7 @@ class TextDialect:
         return {
             "max_tokens": max(asked.max_tokens, LEAST_ASKED),
             "skip_special_tokens": False,
-            "stop": [self._end_text] if asked.guarded else [],
+            "stop": [self._end_text] if asked.suppresses_close else [],
         }
 
     def reader(self, asked: ResubmitStep) -> "TextReader":

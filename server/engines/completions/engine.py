@@ -96,8 +96,8 @@ class CompletionsEngine:
             "frequency_penalty": sampling.frequency_penalty,
             "repetition_penalty": sampling.repetition_penalty,
             "logit_bias": sampling.logit_bias,
-            "logprobs": sampling.alternatives,
-            "prompt_logprobs": sampling.prompt_alternatives,
+            "logprobs": sampling.top_logprobs,
+            "prompt_logprobs": sampling.prompt_logprobs,
             "min_tokens": job.budget.answer_minimum,
         }
         unserved = [name for name, value in asked.items() if value not in (None, NO_EFFECT[name])]
@@ -142,10 +142,10 @@ class CompletionsEngine:
     async def warm_up(self) -> None:
         """See `Engine`. What runs elsewhere serves others already."""
 
-    async def probe(self, patience: Patience) -> None:
+    async def heartbeat(self, patience: Patience) -> None:
         """See `Engine`. What runs elsewhere is not ours to start again."""
 
-    async def abandon(self) -> None:
+    async def kill(self) -> None:
         """See `Engine`."""
         await self.aclose()
 

@@ -33,7 +33,7 @@ class ResubmitStep:
     prompt_ids: tuple[int, ...]
     position: int
     max_tokens: int
-    guarded: bool
+    suppresses_close: bool
     barred: frozenset[int]
 
 
@@ -80,7 +80,7 @@ class ResubmitLoop:
             prompt_ids=(*self._job.prompt_ids, *self.tokens),
             position=len(self.tokens),
             max_tokens=1 if self._rejected - lasting else self._room(),
-            guarded=self._machine.guarded,
+            suppresses_close=self._machine.suppresses_close,
             barred=lasting | self._rejected,
         )
         return self._round
@@ -107,7 +107,7 @@ class ResubmitLoop:
         if stopped and self._is_allowed(end_of_turn):
             self._take(end_of_turn)
         elif stopped:  # inside a character that the budget wants completed
-            self._rejected |= self._machine.closers
+            self._rejected |= self._machine.closing_tokens
         elif self._round is not None and len(self.tokens) == self._round.position:
             raise EngineUnavailable("the completions server had no room for a single token")
 
@@ -144,9 +144,9 @@ class ResubmitLoop:
                 raise DesyncError(f"the completions server sampled the barred token {token}")
             self._rejected.add(token)
             return False
-        if token in machine.closers:
+        if token in machine.closing_tokens:
             ends_turn = token in self._markers.eos
-            if machine.guarded:
+            if machine.suppresses_close:
                 self._send_back(strip=0 if ends_turn else machine.pending)
                 return False
             if ends_turn:
@@ -154,7 +154,7 @@ class ResubmitLoop:
                 return False
         was_thinking = machine.thinking
         self._advance(token)
-        stops_here = current.guarded and was_thinking and not machine.thinking
+        stops_here = current.suppresses_close and was_thinking and not machine.thinking
         full = len(self.tokens) == current.position + current.max_tokens
         return not stops_here and not full and machine.forced is None and self.finish is None
 
@@ -165,8 +165,8 @@ class ResubmitLoop:
         allowed: which one it then is follows the law of a mask over all the others.
         """
         machine = self._machine
-        missing = self._vocabulary.missing_after(machine.missing, token)
-        return token not in machine.barred and missing <= machine.most_missing
+        incomplete_bytes = self._vocabulary.incomplete_bytes_after(machine.incomplete_bytes, token)
+        return token not in machine.barred and incomplete_bytes <= machine.most_incomplete_bytes
 
     def _send_back(self, strip: int) -> None:
         """Put a continuation in the place of an attempt whose last `strip` tokens are taken."""

@@ -93,8 +93,10 @@ class VllmCodec:
         Raises:
             EngineUnavailable: if the engine that it belongs to has stopped.
         """
-        kwargs: dict[str, Any] = {"tools": [self._defuse(tool) for tool in tools]} if tools else {}
-        plain: list[Any] = [self._defuse(message) for message in messages]
+        kwargs: dict[str, Any] = (
+            {"tools": [self._escape_special_tokens(tool) for tool in tools]} if tools else {}
+        )
+        plain: list[Any] = [self._escape_special_tokens(message) for message in messages]
         may_think = False
         if continuing:
             text, opened = await self._unfinished(plain, kwargs, thinking)
@@ -203,15 +205,17 @@ class VllmCodec:
     def _bytes(self) -> list[bytes]:
         return token_bytes(self._tokenizer)
 
-    def _defuse(self, value: Any) -> Any:
+    def _escape_special_tokens(self, value: Any) -> Any:
         """Mark special tokens inside a message's texts, so that they are encoded in two halves."""
         if isinstance(value, Mapping):
             return {
-                self._defuse(key): part if key == "role" else self._defuse(part)
+                self._escape_special_tokens(key): part
+                if key == "role"
+                else self._escape_special_tokens(part)
                 for key, part in value.items()
             }
         if isinstance(value, list):
-            return [self._defuse(part) for part in value]
+            return [self._escape_special_tokens(part) for part in value]
         if isinstance(value, str) and self._special is not None:
             return self._special.sub(
                 lambda found: found[0][0] + SPLIT + found[0][1:],

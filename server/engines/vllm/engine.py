@@ -304,7 +304,7 @@ class VllmEngine:
         """See `Engine`."""
         await warm_up(self)
 
-    async def probe(self, patience: Patience) -> None:
+    async def heartbeat(self, patience: Patience) -> None:
         """See `Engine`. Asks every worker, between two steps; the books are looked over too.
 
         A worker spins for a second after it was asked, so one that has nothing to do
@@ -333,7 +333,7 @@ class VllmEngine:
 
     async def _ask_workers(self) -> None:
         try:
-            await self._llm.collective_rpc("check_books")
+            await self._llm.collective_rpc("check_slots")
         except EngineUnavailable:
             raise
         except EngineDeadError as error:
@@ -341,7 +341,7 @@ class VllmEngine:
         except Exception as error:
             raise EngineUnavailable(f"the engine is out of order: {error}") from error
 
-    async def abandon(self) -> None:
+    async def kill(self) -> None:
         """See `Engine`."""
         if self._running is None:
             return
@@ -378,8 +378,8 @@ class VllmEngine:
             **self._defaults,
             **{key: to for key, to in asked.items() if to is not None},
             "max_tokens": max(1, sampling.max_tokens),  # vLLM generates one at the least
-            "logprobs": sampling.alternatives,
-            "prompt_logprobs": sampling.prompt_alternatives,
+            "logprobs": sampling.top_logprobs,
+            "prompt_logprobs": sampling.prompt_logprobs,
             "detokenize": False,
             "output_kind": RequestOutputKind.DELTA,
         }
@@ -447,14 +447,14 @@ def _end_of_turn(tokenizer: Any, config: VllmConfig) -> set[int]:
 
 
 def _scores(completion: CompletionOutput, sampling: Sampling) -> list[TokenLogprob]:
-    if sampling.alternatives is None or completion.logprobs is None:
+    if sampling.top_logprobs is None or completion.logprobs is None:
         return []
     pairs = zip(completion.token_ids, completion.logprobs, strict=True)
-    return [_score(token, found or {}, sampling.alternatives) for token, found in pairs]
+    return [_score(token, found or {}, sampling.top_logprobs) for token, found in pairs]
 
 
 def _prompt_scores(job: Job, output: RequestOutput) -> list[TokenLogprob]:
-    most = job.sampling.prompt_alternatives or 0
+    most = job.sampling.prompt_logprobs or 0
     pairs = zip(job.prompt_ids[1:], (output.prompt_logprobs or [])[1:], strict=True)
     return [_score(token, found or {}, most) for token, found in pairs]
 
@@ -473,7 +473,7 @@ def _check_prompt_scores(job: Job, vocabulary: int) -> None:
         Unserved: if this is one.
     """
     most = MOST_PROMPT_LOGITS // vocabulary
-    if job.sampling.prompt_alternatives is not None and len(job.prompt_ids) > most:
+    if job.sampling.prompt_logprobs is not None and len(job.prompt_ids) > most:
         raise UnsupportedRequest(
             "prompt_logprobs",
             f"log probabilities can be had of prompts of {most} tokens at most, and this one "

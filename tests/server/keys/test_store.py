@@ -69,13 +69,13 @@ async def test_a_key_is_kept_and_revoked(keys: KeyStore) -> None:
 
 async def test_what_runs_counts_as_much_as_it_may_take(reservations: ReservationStore) -> None:
     key, _ = make_key(tokens_per_minute=100)
-    await reservations.hold("a", key, WorstCase(70, 0), NOON, "gateway")
+    await reservations.reserve("a", key, WorstCase(70, 0), NOON, "gateway")
 
     with pytest.raises(RateLimited, match="30 are left"):
-        await reservations.hold("b", key, WorstCase(40, 0), NOON, "gateway")
-    await reservations.hold("c", key, WorstCase(30, 0), NOON, "gateway")
+        await reservations.reserve("b", key, WorstCase(40, 0), NOON, "gateway")
+    await reservations.reserve("c", key, WorstCase(30, 0), NOON, "gateway")
     await reservations.release("a")
-    told = await reservations.hold("d", key, WorstCase(10, 0), NOON, "gateway")
+    told = await reservations.reserve("d", key, WorstCase(10, 0), NOON, "gateway")
 
     assert told["x-ratelimit-remaining-tokens"] == "60"
 
@@ -85,7 +85,9 @@ async def test_a_row_settles_its_hold_once(
 ) -> None:
     key, _ = make_key(requests_per_minute=9, per_day=1, per_month=2)
     for name in ("a", "b"):
-        await reservations.hold(f"chatcmpl-{name}", key, WorstCase(100, 30 * CENT), NOON, "gateway")
+        await reservations.reserve(
+            f"chatcmpl-{name}", key, WorstCase(100, 30 * CENT), NOON, "gateway"
+        )
     held = await reservations.use("team", NOON)
     assert (held.requests, held.tokens, held.day, held.month) == (2, 200, 60 * CENT, 60 * CENT)
 
@@ -108,7 +110,9 @@ async def test_what_ended_counts_as_its_row_will(
 ) -> None:
     key, _ = make_key(requests_per_minute=9, per_day=1, per_month=2)
     for name in ("a", "b"):
-        await reservations.hold(f"chatcmpl-{name}", key, WorstCase(100, 30 * CENT), NOON, "gateway")
+        await reservations.reserve(
+            f"chatcmpl-{name}", key, WorstCase(100, 30 * CENT), NOON, "gateway"
+        )
 
     await reservations.settle([took("a", 52, 10 * CENT), took("unknown", 1, 1)], NOON)
     settled = await reservations.use("team", NOON)
@@ -124,7 +128,7 @@ async def test_what_ended_after_a_minute_counts_no_tokens(reservations: Reservat
     key, _ = make_key(tokens_per_minute=200)
     now = NOON + timedelta(seconds=61)
     for name in ("chatcmpl-ended", "chatcmpl-running"):
-        await reservations.hold(name, key, WorstCase(100, 0), NOON, "gateway")
+        await reservations.reserve(name, key, WorstCase(100, 0), NOON, "gateway")
     await reservations.settle([took("ended", 52, 0)], now)
 
     use = await reservations.use("team", now)
@@ -138,7 +142,7 @@ async def test_a_request_is_of_the_day_on_which_it_came(
     key, _ = make_key(per_day=1, per_month=2)
     before = NOON + timedelta(hours=12) - SECOND
     after = before + 2 * SECOND
-    await reservations.hold("chatcmpl-a", key, WorstCase(100, 30 * CENT), before, "gateway")
+    await reservations.reserve("chatcmpl-a", key, WorstCase(100, 30 * CENT), before, "gateway")
 
     runs = [await reservations.use("team", now) for now in (before, after)]
     await reservations.settle([took("a", 52, 10 * CENT)], after)
@@ -161,7 +165,7 @@ async def test_as_many_as_come_at_a_time_take_turns(
     reservations = ReservationStore(engine)
     key, _ = make_key(requests_per_minute=1000)
     holding = (
-        reservations.hold(str(number), key, WorstCase(9, 0), NOON, "gateway")
+        reservations.reserve(str(number), key, WorstCase(9, 0), NOON, "gateway")
         for number in range(100)
     )
     await asyncio.gather(*holding)
@@ -187,14 +191,14 @@ async def test_a_hold_lasts_until_its_row_is_written(
     """However long the database was away meanwhile."""
     key, _ = make_key(per_day=1)
     late = NOON + timedelta(hours=11)
-    await reservations.hold("chatcmpl-a", key, WorstCase(1, 100 * CENT), NOON, "gateway")
+    await reservations.reserve("chatcmpl-a", key, WorstCase(1, 100 * CENT), NOON, "gateway")
 
     with pytest.raises(RateLimited, match="are held for requests that run") as refused:
-        await reservations.hold("b", key, WorstCase(1, CENT), late, "gateway")
+        await reservations.reserve("b", key, WorstCase(1, CENT), late, "gateway")
     assert not isinstance(refused.value, QuotaExceeded)
     assert refused.value.headers["retry-after"] == "5"
     await store.write([row("a", key="team", cost=cost("0.99"))])
-    await reservations.hold("b", key, WorstCase(1, CENT), late, "gateway")
+    await reservations.reserve("b", key, WorstCase(1, CENT), late, "gateway")
 
 
 async def test_many_at_a_time_cannot_overspend(url: str, store: Store) -> None:
@@ -206,7 +210,9 @@ async def test_many_at_a_time_cannot_overspend(url: str, store: Store) -> None:
         """A request that settles, by way of another gateway's writer."""
         gateway = gateways[number % len(gateways)]
         try:
-            await gateway.hold(f"chatcmpl-{number}", key, WorstCase(9, 7 * CENT), NOON, "gateway")
+            await gateway.reserve(
+                f"chatcmpl-{number}", key, WorstCase(9, 7 * CENT), NOON, "gateway"
+            )
         except RateLimited:
             return False
         await asyncio.sleep(0)

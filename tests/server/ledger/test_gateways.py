@@ -61,7 +61,7 @@ async def test_what_ran_is_charged_as_it_was_last_told(
     reservations: ReservationStore, leases: GatewayStore, url: str
 ) -> None:
     key, _ = make_key(per_day=1)
-    await reservations.hold("chatcmpl-a", key, WorstCase(100, 90 * CENT), NOON, "lost")
+    await reservations.reserve("chatcmpl-a", key, WorstCase(100, 90 * CENT), NOON, "lost")
     await leases.renew("lost", PROCESS, 1, [draft("a", "0.01")])
     await leases.renew("lost", PROCESS, 2, [draft("a", "0.30"), draft("b", "0.05", key=None)])
     assert (await reservations.use("team", NOON)).day == 90 * CENT
@@ -82,7 +82,7 @@ async def test_one_of_several_settles_it(
     reservations: ReservationStore, leases: GatewayStore, url: str
 ) -> None:
     key, _ = make_key(per_day=1)
-    await reservations.hold("chatcmpl-a", key, WorstCase(100, 90 * CENT), NOON, "lost")
+    await reservations.reserve("chatcmpl-a", key, WorstCase(100, 90 * CENT), NOON, "lost")
     await leases.renew("lost", PROCESS, 2, [draft("a", "0.30")])
     stores = [Store(connect(url)) for _ in range(4)]
 
@@ -98,7 +98,7 @@ async def test_a_gateway_that_has_told_since_is_left_alone(
     reservations: ReservationStore, leases: GatewayStore, url: str
 ) -> None:
     key, _ = make_key(per_day=1)
-    await reservations.hold("chatcmpl-a", key, WorstCase(100, 90 * CENT), NOON, "lost")
+    await reservations.reserve("chatcmpl-a", key, WorstCase(100, 90 * CENT), NOON, "lost")
     await leases.renew("lost", PROCESS, 3, [draft("a", "0.30")])
 
     assert await leases.take_over(LEFT) == 0
@@ -111,10 +111,10 @@ async def test_the_true_row_replaces_the_estimate(
     reservations: ReservationStore, leases: GatewayStore, store: Store, url: str
 ) -> None:
     key, _ = make_key(per_day=1)
-    await reservations.hold("chatcmpl-a", key, WorstCase(100, 90 * CENT), NOON, "lost")
+    await reservations.reserve("chatcmpl-a", key, WorstCase(100, 90 * CENT), NOON, "lost")
     await leases.renew("lost", PROCESS, 2, [draft("a", "0.30")])
     await leases.take_over(LEFT)
-    await store.grade("chatcmpl-a", 1.0)
+    await store.set_score("chatcmpl-a", 1.0)
     true = row("a", key="team", cost=cost("0.42"), completion_tokens=77)
 
     for _ in range(2):  # as after a commit of which nobody heard
@@ -143,7 +143,7 @@ async def test_whoever_was_thought_lost_holds_again_what_it_held(
     reservations: ReservationStore, leases: GatewayStore, store: Store
 ) -> None:
     key, _ = make_key(per_day=1)
-    await reservations.hold("chatcmpl-a", key, WorstCase(100, 90 * CENT), NOON, "lost")
+    await reservations.reserve("chatcmpl-a", key, WorstCase(100, 90 * CENT), NOON, "lost")
     await leases.renew("lost", PROCESS, 2, [draft("a", "0.30", 90)])
     await leases.take_over(LEFT)
 
@@ -161,7 +161,7 @@ async def test_a_renewal_leaves_what_was_settled(
 ) -> None:
     """What ended was told exactly, and may have been on its way beside an older draft."""
     key, _ = make_key(per_day=1)
-    await reservations.hold("chatcmpl-a", key, WorstCase(100, 90 * CENT), NOON, "lost")
+    await reservations.reserve("chatcmpl-a", key, WorstCase(100, 90 * CENT), NOON, "lost")
     ended = draft("a", "0.10", status=200, completion_tokens=77)
     await reservations.settle([replace(ended, held=ReservedAmount(52, 10 * CENT))], NOON)
 
@@ -179,7 +179,7 @@ async def test_what_was_left_without_a_lease_is_seen(
     key, _ = make_key(per_day=1)
     engine = connect(url)
     names = IdempotencyStore(engine, "claiming")
-    await reservations.hold("chatcmpl-a", key, WorstCase(100, 90 * CENT), NOON, "holding")
+    await reservations.reserve("chatcmpl-a", key, WorstCase(100, 90 * CENT), NOON, "holding")
     await names.claim(Claim("team", "mine", "0" * 64), NOON)
     await leases.renew("this", PROCESS, 1, [])
 
@@ -242,7 +242,9 @@ async def test_a_gateway_that_ends_leaves_nothing(
 ) -> None:
     key, _ = make_key(per_day=1)
     for gateway in ("this", "other"):
-        await reservations.hold(f"chatcmpl-{gateway}", key, WorstCase(9, 40 * CENT), NOON, gateway)
+        await reservations.reserve(
+            f"chatcmpl-{gateway}", key, WorstCase(9, 40 * CENT), NOON, gateway
+        )
         await leases.renew(gateway, PROCESS, 1, [draft(gateway, "0.02")])
 
     await leases.retire("this")

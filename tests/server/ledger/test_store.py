@@ -157,11 +157,11 @@ async def test_an_outcome_finds_its_row(store: Store) -> None:
     again = replace(row(2), id="chatcmpl-again")
     await store.write([row(1), row(2), again])
 
-    assert await store.grade("chatcmpl-1", 1.0) == 1
-    assert await store.grade("request-1", 0.25) == 1
-    assert await store.grade("request-2", 1.0) == 2
-    assert await store.grade("chatcmpl-again", 0.0) == 1
-    assert await store.grade("nobody", 1.0) == 0
+    assert await store.set_score("chatcmpl-1", 1.0) == 1
+    assert await store.set_score("request-1", 0.25) == 1
+    assert await store.set_score("request-2", 1.0) == 2
+    assert await store.set_score("chatcmpl-again", 0.0) == 1
+    assert await store.set_score("nobody", 1.0) == 0
     assert {found.id: found.score async for found in store.rows()} == {
         "chatcmpl-1": 0.25,
         "chatcmpl-2": None,
