@@ -9,7 +9,7 @@ from hypothesis import settings
 
 from tests.waiting import PATIENCE
 
-pytest_plugins = ["tests.engine.served", "tests.server.ledger.postgres"]
+pytest_plugins = ["tests.engine.served", "tests.server.accounting.ledger.postgres"]
 
 # A first call pays for imports and lazy set-up, so time per example says nothing.
 settings.register_profile("proctor", deadline=None)

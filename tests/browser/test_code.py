@@ -10,8 +10,8 @@ from proctor.server.engines.base import Job
 from proctor.server.engines.fake import FakeEngine, Script
 from tests.browser.opening import opened
 from tests.browser.using import ask, choose, facts, field
+from tests.server.auth.making import listed
 from tests.server.harness import soon
-from tests.server.keys.making import listed
 from tests.waiting import PATIENCE
 
 pytestmark = pytest.mark.asyncio(loop_scope="package")

@@ -22,8 +22,8 @@ from proctor.server.telemetry.tracing import Tracing
 from tests.deploy.prometheus import PATIENCE, Prometheus, scraping
 from tests.deploy.shipped import DEPLOY, Query, alerts, always, queries, rules
 from tests.engine.served import Served
+from tests.server.accounting.ledger.postgres import USER, Cluster
 from tests.server.harness import CHAT, body, serving, settings
-from tests.server.ledger.postgres import USER, Cluster
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 

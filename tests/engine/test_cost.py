@@ -12,7 +12,7 @@ from proctor.server.engines.base import Engine
 from tests.engine.asking import CHAT, body
 from tests.engine.prompts import chain
 from tests.engine.served import PATIENCE, Served
-from tests.server.ledger.making import rows_at
+from tests.server.accounting.ledger.making import rows_at
 
 pytestmark = pytest.mark.engine
 

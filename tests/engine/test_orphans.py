@@ -20,8 +20,8 @@ from tests.engine.subprocesses import (
     titled,
     until_gone,
 )
+from tests.server.engines.processes.left_behind import bearers, reaper_of
 from tests.server.harness import listener
-from tests.server.left_behind import bearers, reaper_of
 
 pytestmark = pytest.mark.engine
 

@@ -8,7 +8,7 @@ import pytest
 
 from proctor.server.accounting.ledger.store import Store
 from proctor.server.storage.database import connect
-from tests.server.ledger.postgres import Cluster
+from tests.server.accounting.ledger.postgres import Cluster
 from tests.waiting import PATIENCE
 
 NUMBERS = count()

@@ -1,0 +1,280 @@
+"""What a lost gateway left is settled once, and whoever was thought lost in error goes on."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from datetime import timedelta
+from decimal import Decimal
+from typing import Any
+
+import pytest
+from sqlalchemy import func, select
+
+from proctor.server.accounting.ledger.gateways import GatewayStore, Seen
+from proctor.server.accounting.ledger.process import this_process
+from proctor.server.accounting.ledger.records import DraftRecord, LedgerRecord, ReservedAmount
+from proctor.server.accounting.ledger.store import Store
+from proctor.server.accounting.reservation_store import ReservationStore
+from proctor.server.auth.rate_limits import WorstCase
+from proctor.server.storage.database import connect
+from proctor.server.storage.idempotency import CachedResponse, Claim, IdempotencyStore
+from proctor.server.storage.tables import gateways, holds, replays
+from tests.server.accounting.ledger.making import NOON, cost, row, rows_at
+from tests.server.auth.making import make_key
+
+CENT = 10**7
+"""In billionths."""
+
+PROCESS = this_process()
+LEFT = Seen("lost", 2, PROCESS)
+
+
+@pytest.fixture
+async def reservations(url: str, store: Store) -> AsyncIterator[ReservationStore]:
+    engine = connect(url)
+    yield ReservationStore(engine)
+    await engine.dispose()
+
+
+@pytest.fixture
+def leases(store: Store) -> GatewayStore:
+    return GatewayStore(store)
+
+
+def draft(name: str, spent: str, held: int = 0, **given: Any) -> DraftRecord:
+    told: dict[str, Any] = {"key": "team", "status": 500, "estimated": True, **given}
+    return DraftRecord(row(name, cost=cost(spent), **told), ReservedAmount(held, held * CENT))
+
+
+async def left(url: str) -> dict[str, int]:
+    """How many rows the tables have that are empty when nothing runs."""
+    engine = connect(url)
+    counts = {}
+    async with engine.connect() as connection:
+        for table in (gateways, holds, replays):
+            counts[table.name] = await connection.scalar(select(func.count()).select_from(table))
+    await engine.dispose()
+    return counts
+
+
+async def test_what_ran_is_charged_as_it_was_last_told(
+    reservations: ReservationStore, leases: GatewayStore, url: str
+) -> None:
+    key, _ = make_key(per_day=1)
+    await reservations.reserve("chatcmpl-a", key, WorstCase(100, 90 * CENT), NOON, "lost")
+    await leases.renew("lost", PROCESS, 1, [draft("a", "0.01")])
+    await leases.renew("lost", PROCESS, 2, [draft("a", "0.30"), draft("b", "0.05", key=None)])
+    assert (await reservations.use("team", NOON)).day == 90 * CENT
+    assert await leases.others("this") == [LEFT]
+
+    assert await leases.take_over(LEFT) == 2
+
+    rows = {each.id: each for each in await rows_at(url)}
+    assert [each.estimated for each in rows.values()] == [True, True]
+    assert rows["chatcmpl-a"].cost == cost("0.30")
+    use = await reservations.use("team", NOON)
+    assert (use.day, use.held_of_day) == (30 * CENT, 0)
+    assert await left(url) == {"gateways": 0, "holds": 0, "replays": 0}
+    assert await leases.others("this") == []
+
+
+async def test_one_of_several_settles_it(
+    reservations: ReservationStore, leases: GatewayStore, url: str
+) -> None:
+    key, _ = make_key(per_day=1)
+    await reservations.reserve("chatcmpl-a", key, WorstCase(100, 90 * CENT), NOON, "lost")
+    await leases.renew("lost", PROCESS, 2, [draft("a", "0.30")])
+    stores = [Store(connect(url)) for _ in range(4)]
+
+    settled = await asyncio.gather(*(GatewayStore(each).take_over(LEFT) for each in stores))
+    for each in stores:
+        await each.aclose()
+
+    assert sorted(settled) == [0, 0, 0, 1]
+    assert (await reservations.use("team", NOON)).day == 30 * CENT
+
+
+async def test_a_gateway_that_has_told_since_is_left_alone(
+    reservations: ReservationStore, leases: GatewayStore, url: str
+) -> None:
+    key, _ = make_key(per_day=1)
+    await reservations.reserve("chatcmpl-a", key, WorstCase(100, 90 * CENT), NOON, "lost")
+    await leases.renew("lost", PROCESS, 3, [draft("a", "0.30")])
+
+    assert await leases.take_over(LEFT) == 0
+
+    assert await rows_at(url) == []
+    assert (await reservations.use("team", NOON)).day == 90 * CENT
+
+
+async def test_the_true_row_replaces_the_estimate(
+    reservations: ReservationStore, leases: GatewayStore, store: Store, url: str
+) -> None:
+    key, _ = make_key(per_day=1)
+    await reservations.reserve("chatcmpl-a", key, WorstCase(100, 90 * CENT), NOON, "lost")
+    await leases.renew("lost", PROCESS, 2, [draft("a", "0.30")])
+    await leases.take_over(LEFT)
+    await store.set_score("chatcmpl-a", 1.0)
+    true = row("a", key="team", cost=cost("0.42"), completion_tokens=77)
+
+    for _ in range(2):  # as after a commit of which nobody heard
+        await store.write([true, row("other", key="team", cost=cost("0.01"))])
+
+    (kept,) = [each for each in await rows_at(url) if each.id == "chatcmpl-a"]
+    assert kept == replace(true, score=1.0)
+    assert (await reservations.use("team", NOON)).day == 43 * CENT
+
+
+async def test_a_true_row_is_not_replaced_by_an_estimate(
+    reservations: ReservationStore, leases: GatewayStore, store: Store, url: str
+) -> None:
+    """The gateway was killed between its row and its next renewal, or told late."""
+    await leases.renew("lost", PROCESS, 2, [draft("a", "0.30")])
+    await store.write([row("a", key="team", cost=cost("0.42"))])
+    await leases.renew("lost", PROCESS, 3, [])
+
+    await leases.take_over(Seen("lost", 3, PROCESS))
+
+    assert [each.cost for each in await rows_at(url)] == [cost("0.42")]
+    assert (await reservations.use("team", NOON)).day == 42 * CENT
+
+
+async def test_whoever_was_thought_lost_holds_again_what_it_held(
+    reservations: ReservationStore, leases: GatewayStore, store: Store
+) -> None:
+    key, _ = make_key(per_day=1)
+    await reservations.reserve("chatcmpl-a", key, WorstCase(100, 90 * CENT), NOON, "lost")
+    await leases.renew("lost", PROCESS, 2, [draft("a", "0.30", 90)])
+    await leases.take_over(LEFT)
+
+    await leases.renew("lost", PROCESS, 3, [draft("a", "0.40", 90)])
+    again = await reservations.use("team", NOON)
+    await store.write([row("a", key="team", cost=cost("0.42"))])
+    use = await reservations.use("team", NOON)
+
+    assert again.held_of_day == 90 * CENT  # on the safe side, beside the estimate
+    assert (use.day, use.held_of_day) == (42 * CENT, 0)
+
+
+async def test_a_renewal_leaves_what_was_settled(
+    reservations: ReservationStore, leases: GatewayStore, url: str
+) -> None:
+    """What ended was told exactly, and may have been on its way beside an older draft."""
+    key, _ = make_key(per_day=1)
+    await reservations.reserve("chatcmpl-a", key, WorstCase(100, 90 * CENT), NOON, "lost")
+    ended = draft("a", "0.10", status=200, completion_tokens=77)
+    await reservations.settle([replace(ended, held=ReservedAmount(52, 10 * CENT))], NOON)
+
+    await leases.renew("lost", PROCESS, 2, [draft("a", "0.05", 90)])
+    assert (await reservations.use("team", NOON)).day == 10 * CENT
+    await leases.take_over(LEFT)
+
+    assert await rows_at(url) == [ended.row]
+    assert (await reservations.use("team", NOON)).day == 10 * CENT
+
+
+async def test_what_was_left_without_a_lease_is_seen(
+    reservations: ReservationStore, leases: GatewayStore, url: str
+) -> None:
+    key, _ = make_key(per_day=1)
+    engine = connect(url)
+    names = IdempotencyStore(engine, "claiming")
+    await reservations.reserve("chatcmpl-a", key, WorstCase(100, 90 * CENT), NOON, "holding")
+    await names.claim(Claim("team", "mine", "0" * 64), NOON)
+    await leases.renew("this", PROCESS, 1, [])
+
+    seen = await leases.others("this")
+    for each in seen:
+        assert await leases.take_over(each) == 0
+    free = await names.claim(Claim("team", "mine", "1" * 64), NOON)
+    await engine.dispose()
+
+    assert sorted(seen) == [Seen("claiming", None, None), Seen("holding", None, None)]
+    assert free is None
+    assert (await reservations.use("team", NOON)).day == 0
+
+
+async def test_names_of_answers_stay(leases: GatewayStore, url: str) -> None:
+    engine = connect(url)
+    names, others = IdempotencyStore(engine, "lost"), IdempotencyStore(engine, "other")
+    answered, running = (Claim("team", name, "0" * 64) for name in ("answered", "running"))
+    for claim in (answered, running):
+        assert await names.claim(claim, NOON) is None
+    kept = CachedResponse("0" * 64, "application/json", "low", b"{}")
+    await names.keep(answered, kept, NOON + timedelta(hours=3))
+    await leases.renew("lost", PROCESS, 2, [])
+
+    late = NOON + timedelta(hours=2)
+    assert await others.claim(running, late) is not None  # as long as its gateway lives
+    await leases.take_over(LEFT)
+
+    assert await others.claim(answered, NOON) == kept
+    assert await others.claim(running, NOON) is None
+    assert await others.claim(answered, NOON + timedelta(hours=4)) is None
+    await engine.dispose()
+
+
+async def test_whoever_was_thought_lost_touches_no_name_of_anothers(
+    leases: GatewayStore, url: str
+) -> None:
+    engine = connect(url)
+    names, others = IdempotencyStore(engine, "lost"), IdempotencyStore(engine, "other")
+    claim, later = Claim("team", "mine", "0" * 64), NOON + timedelta(hours=3)
+    kept = CachedResponse("0" * 64, "application/json", "low", b"true")
+    await names.claim(claim, NOON)
+    await leases.take_over(Seen("lost", None, None))
+    assert await others.claim(claim, NOON) is None
+
+    await names.keep(claim, replace(kept, body=b"false"), later)
+    await names.give_up(claim)
+    running = await others.claim(claim, NOON)
+    await others.keep(claim, kept, later)
+    await names.give_up(claim)
+
+    assert running is not None
+    assert running.media_type is None
+    assert await names.claim(claim, NOON) == kept
+    await engine.dispose()
+
+
+async def test_a_gateway_that_ends_leaves_nothing(
+    reservations: ReservationStore, leases: GatewayStore, url: str
+) -> None:
+    key, _ = make_key(per_day=1)
+    for gateway in ("this", "other"):
+        await reservations.reserve(
+            f"chatcmpl-{gateway}", key, WorstCase(9, 40 * CENT), NOON, gateway
+        )
+        await leases.renew(gateway, PROCESS, 1, [draft(gateway, "0.02")])
+
+    await leases.retire("this")
+
+    assert [each.id for each in await rows_at(url)] == ["chatcmpl-this"]
+    assert (await reservations.use("team", NOON)).day == 42 * CENT
+    assert await left(url) == {"gateways": 1, "holds": 1, "replays": 0}
+
+
+async def test_a_row_that_the_database_refuses_keeps_no_other(
+    reservations: ReservationStore, leases: GatewayStore, url: str
+) -> None:
+    huge = draft("huge", "0.30", cached_tokens=2**70)
+    await leases.renew("lost", PROCESS, 2, [huge, draft("a", "0.30")])
+
+    await leases.take_over(LEFT)
+
+    kept = {each.id for each in await rows_at(url)}
+    assert "chatcmpl-a" in kept
+    assert (await left(url))["holds"] == 0
+
+
+async def test_a_draft_is_the_row_that_it_was(leases: GatewayStore, url: str) -> None:
+    told: LedgerRecord = replace(
+        draft("a", "0.000000000001").row,
+        key='team \u2028 \\ "',
+        max_tokens=None,
+        cost=replace(cost("0.1"), prompt=Decimal("1e-12")),
+    )
+    await leases.renew("lost", PROCESS, 2, [DraftRecord(told, ReservedAmount(0, 0))])
+    await leases.take_over(LEFT)
+
+    assert await rows_at(url) == [told]

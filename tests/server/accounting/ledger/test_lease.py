@@ -1,0 +1,259 @@
+"""When a gateway is lost, and what a running one does about that."""
+
+import asyncio
+import contextlib
+from collections.abc import Awaitable, Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy import select, update
+
+from proctor.server.accounting.ledger.gateways import GatewayStore, Seen
+from proctor.server.accounting.ledger.lease import LOST_SECONDS, Watch
+from proctor.server.accounting.ledger.process import Process, this_process
+from proctor.server.accounting.ledger.records import LedgerRecord
+from proctor.server.accounting.ledger.store import Store
+from proctor.server.accounting.reservation_store import ReservationStore
+from proctor.server.auth.store import KeyStore
+from proctor.server.engines.fake import FakeEngine, Script
+from proctor.server.storage.tables import gateways, holds
+from tests.server.accounting.ledger.making import rows_at
+from tests.server.auth.making import bearer, make_key
+from tests.server.harness import CHAT, Gate, body, client, soon
+from tests.waiting import PATIENCE
+
+HERE = this_process()
+GONE = replace(HERE, birth=HERE.birth - 1)
+ELSEWHERE = Process("another boot pid:[1]", 1, 1)
+PRICES = {"prompt": 0, "thinking": 1000, "answer": 1000}
+"""A thousandth of a dollar for each token."""
+
+
+class Time:
+    """A time that a test sets."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def time() -> Time:
+    return Time()
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("proctor.server.accounting.ledger.lease.BEAT_SECONDS", 0.02)
+
+
+def test_one_elsewhere_is_lost_when_its_lease_was_seen_unchanged_for_so_long(time: Time) -> None:
+    watch = Watch(time)
+    seen = Seen("a", 1, ELSEWHERE)
+
+    assert watch.lost([seen]) == []
+    time.now = LOST_SECONDS - 1
+    assert watch.lost([seen]) == []
+    time.now = LOST_SECONDS
+    assert watch.lost([seen]) == [seen]
+
+
+def test_one_that_renews_its_lease_is_not_lost(time: Time) -> None:
+    watch = Watch(time)
+    for beat in range(10):
+        time.now = beat * (LOST_SECONDS - 1)
+        assert watch.lost([Seen("a", beat, ELSEWHERE)]) == []
+
+
+def test_the_time_counts_in_which_it_could_be_seen(time: Time) -> None:
+    """While the database is away nobody can renew a lease."""
+    watch = Watch(time)
+    seen = Seen("a", 1, ELSEWHERE)
+    assert watch.lost([seen]) == []
+    time.now = LOST_SECONDS - 1
+    watch.blink()
+    time.now = 2 * LOST_SECONDS
+    assert watch.lost([seen]) == []
+    assert watch.lost([]) == []
+    time.now = 3 * LOST_SECONDS
+    assert watch.lost([seen]) == []
+
+
+def test_one_on_this_machine_is_lost_when_its_process_has_ended(time: Time) -> None:
+    watch = Watch(time)
+
+    assert watch.lost([Seen("a", 1, GONE), Seen("b", 1, HERE)]) == [Seen("a", 1, GONE)]
+    time.now = 1000 * LOST_SECONDS
+    assert watch.lost([Seen("b", 1, HERE)]) == []
+
+
+def test_what_nobody_has_a_lease_for_is_lost_in_time(time: Time) -> None:
+    watch = Watch(time)
+    seen = Seen("a", None, None)
+
+    assert watch.lost([seen]) == []
+    time.now = LOST_SECONDS
+    assert watch.lost([seen]) == [seen]
+
+
+async def until(holds: Callable[[], Awaitable[bool]]) -> None:
+    async with asyncio.timeout(PATIENCE):
+        while not await holds():  # noqa: ASYNC110
+            await asyncio.sleep(0.02)
+
+
+async def drafts(store: Store) -> list[LedgerRecord]:
+    """What gateways have told of the requests that they run."""
+    async with store.engine.connect() as connection:
+        found = await connection.scalars(select(holds.c.draft))
+        return [LedgerRecord.from_json(draft) for draft in found if draft is not None]
+
+
+async def told(store: Store, tokens: int) -> None:
+    """Wait until a gateway has told that a request of its has come so far."""
+
+    async def so_far() -> bool:
+        return any(draft.completion_tokens >= tokens for draft in await drafts(store))
+
+    await until(so_far)
+
+
+async def test_a_request_that_runs_is_told_of_as_it_goes(url: str, store: Store) -> None:
+    reservations = ReservationStore(store.engine)
+    key, token = make_key(per_day="1")
+    await KeyStore(store.engine).add(key)
+    gate = Gate(9)
+    given: dict[str, Any] = {"ledger": {"url": url}, "prices": PRICES, "auth": {"required": True}}
+    engine = FakeEngine(Script(("x" * 20,), "y"), before_token=gate)
+    async with client(engine, **given) as http:
+        asked = body(n=2, max_tokens=60)
+        asking = asyncio.create_task(http.post(CHAT, json=asked, headers=bearer(token)))
+        await soon(gate.reached.wait())
+        await told(store, 9)
+        (draft,) = await drafts(store)
+        use = await reservations.use("team", draft.time)
+        gate.opened.set()
+        answer = (await asking).json()
+
+    assert (draft.id, draft.key, draft.status, draft.estimated) == (answer["id"], "team", 500, True)
+    assert draft.completion_tokens >= 9
+    assert draft.thinking_tokens > 0
+    assert draft.cost is not None
+    assert draft.cost.total * 1000 == draft.completion_tokens
+    assert (draft.finish_reason, draft.end_reason) == ("abort", "cancelled")
+    assert use.held_of_day == 120 * 10**6
+    (row,) = await rows_at(url)
+    assert (row.estimated, row.status, row.texts) == (False, 200, None)
+    assert row.completion_tokens > draft.completion_tokens
+
+
+async def test_a_gateway_settles_what_another_left(
+    url: str, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Both share this process: one is made to look as if it had ended, and goes on later."""
+    key, token = make_key(per_day="0.2")
+    reservations = ReservationStore(store.engine)
+    await KeyStore(store.engine).add(key)
+    given: dict[str, Any] = {"ledger": {"url": url}, "prices": PRICES, "auth": {"required": True}}
+    gate = Gate(9)
+    headers = bearer(token) | {"idempotency-key": "mine"}
+    asked = body(max_tokens=120)
+    one = FakeEngine(Script(("x" * 20,), "y"), before_token=gate)
+    async with (
+        client(one, **given) as lost,
+        client(FakeEngine(Script(("x",), "y")), **given) as other,
+    ):
+        asking = asyncio.create_task(lost.post(CHAT, json=asked, headers=headers))
+        await soon(gate.reached.wait())
+        await told(store, 9)
+        refused = await other.post(CHAT, json=asked, headers=bearer(token))
+        running = await other.post(CHAT, json=asked, headers=headers)
+        with seemingly_ended(monkeypatch) as end:
+            await end(store)
+
+            async def settled() -> bool:
+                return bool(await rows_at(url))
+
+            await until(settled)
+            (estimate,) = await rows_at(url)
+            answer = await other.post(CHAT, json=asked, headers=headers)
+        gate.opened.set()
+        late = await asking
+
+    assert refused.status_code == 429
+    assert refused.headers["retry-after"] == "5"
+    assert running.status_code == 409
+    assert (estimate.estimated, estimate.status) == (True, 500)
+    assert estimate.completion_tokens >= 9
+    assert answer.status_code == 200, answer.text
+    # It had not ended: the row that it writes in the end is the true one, and is paid for.
+    assert late.status_code == 200
+    rows = {row.id: row for row in await rows_at(url)}
+    assert {row.estimated for row in rows.values()} == {False}
+    assert rows[late.json()["id"]].completion_tokens > estimate.completion_tokens
+    use = await reservations.use("team", estimate.time)
+    taken = sum(row.completion_tokens for row in rows.values())
+    assert (use.day, use.held_of_day) == (taken * 10**6, 0)
+
+
+@contextlib.contextmanager
+def seemingly_ended(
+    monkeypatch: pytest.MonkeyPatch,
+) -> Iterator[Callable[[Store], Awaitable[None]]]:
+    """Make the gateway that holds something seem to have ended, until the context is left."""
+    renew, silent = GatewayStore.renew, set[str]()
+
+    async def renew_unless_silent(leases: GatewayStore, gateway: str, *given: Any) -> None:
+        if gateway in silent:
+            raise OSError("silent")
+        await renew(leases, gateway, *given)
+
+    async def end(store: Store) -> None:
+        async with store.engine.begin() as connection:
+            gateway = await connection.scalar(select(holds.c.gateway))
+            assert gateway is not None
+            silent.add(gateway)
+            ending = update(gateways).where(gateways.c.id == gateway)
+            await connection.execute(ending.values(birth=gateways.c.birth - 1))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(GatewayStore, "renew", renew_unless_silent)
+        yield end
+
+
+async def test_a_database_that_was_away_loses_nobody(
+    url: str, store: Store, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    renew, away, told = GatewayStore.renew, [3], asyncio.Event()
+
+    async def away_at_first(*given: Any) -> None:
+        if away[0]:
+            away[0] -= 1
+            raise OSError("away")
+        await renew(*given)
+        told.set()
+
+    monkeypatch.setattr(GatewayStore, "renew", away_at_first)
+    async with client(FakeEngine(), ledger={"url": url}) as http:
+        await soon(told.wait())
+        assert (await http.post(CHAT, json=body())).status_code == 200
+
+    assert len([r for r in caplog.records if "lease cannot be renewed: away" in r.message]) == 1
+    assert len(await rows_at(url)) == 1
+
+
+async def test_a_gateway_that_ends_without_its_database_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def away(*_: Any) -> None:
+        raise OSError("away")
+
+    monkeypatch.setattr(GatewayStore, "retire", away)
+    async with client(FakeEngine(), ledger={"url": f"sqlite:///{tmp_path / 'ledger.db'}"}) as http:
+        assert (await http.post(CHAT, json=body())).status_code == 200
+
+    assert "for other gateways to settle: away" in caplog.text

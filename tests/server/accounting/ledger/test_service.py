@@ -1,0 +1,269 @@
+"""The rows that requests to the gateway leave, and the outcomes that are attached to them."""
+
+import asyncio
+import json
+import sqlite3
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from pathlib import Path
+
+import httpx
+import pytest
+from sqlalchemy import select
+
+from proctor.server.config.paths import state_folder
+from proctor.server.engines.fake import FakeEngine, Script
+from proctor.server.storage.database import connect
+from proctor.server.storage.tables import texts
+from tests.server.accounting.ledger.making import rows_at
+from tests.server.harness import CHAT, Gate, body, client, events, listening, soon
+
+FEEDBACK = "/v1/feedback"
+PRICES = {"prompt": "1", "cached_prompt": "0.5", "thinking": "2", "answer": "4"}
+TIERS = [{"name": "low", "min_tokens": 2, "max_tokens": 4}, {"name": "high", "max_tokens": 200}]
+NAMES = {
+    "efforts": dict.fromkeys(("none", "minimal", "low", "medium", "high", "xhigh", "max"), "high")
+}
+ROUTED = {"router": {"levels": dict.fromkeys(("none", "low", "medium", "high"), "low")}}
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> str:
+    return f"sqlite:///{tmp_path / 'ledger.db'}"
+
+
+async def test_an_answer_leaves_a_row(url: str) -> None:
+    engine = FakeEngine(Script(("abc",), "de"), cached=3)
+    given = {"tiers": TIERS, "prices": PRICES, "ledger": {"url": url}, **NAMES, **ROUTED}
+    async with client(engine, **given) as http:
+        headers = {"x-request-id": "mine"}
+        response = await http.post(CHAT, json=body(budget_tier="high"), headers=headers)
+    answer = response.json()
+
+    (row,) = await rows_at(url)
+
+    usage = answer["usage"]
+    assert (row.id, row.request_id, row.model, row.key) == (answer["id"], "mine", "fake", None)
+    assert (row.status, row.tier, row.source) == (200, "high", "explicit")
+    assert abs(row.time - datetime.now(UTC)) < timedelta(minutes=1)
+    assert (row.asked_min_tokens, row.asked_max_tokens) == (0, 200)
+    assert (row.min_tokens, row.max_tokens, row.clamped_by) == (0, 200, "")
+    assert (row.prompt_tokens, row.cached_tokens) == (usage["prompt_tokens"], 3)
+    assert (row.thinking_tokens, row.forced_tokens, row.continuations) == (3, 0, 0)
+    assert row.answer_tokens == 2
+    assert row.completion_tokens == usage["completion_tokens"]
+    assert (row.end_reason, row.finish_reason, row.choices) == ("natural", "stop", 1)
+    first, second = row.first_reasoning_seconds, row.first_answer_seconds
+    assert first is not None
+    assert second is not None
+    assert 0 < first <= second <= row.seconds
+    assert row.cost is not None
+    assert f"{row.cost.total:f}" == response.headers["x-cost"]
+    assert row.cost.prompt == (row.prompt_tokens - 3 + Decimal("1.5")) / 1_000_000
+    assert (row.score, row.texts) == (None, None)
+
+
+async def test_choices_and_cuts_are_told(file: str) -> None:
+    def script(job: object) -> Script:
+        return Script(("a",), "x") if getattr(job, "id", "").endswith("0") else Script(("a" * 20,))
+
+    given = {"tiers": TIERS, "ceilings": {"max_thinking_tokens": 6}, **NAMES, **ROUTED}
+    async with client(FakeEngine(script), ledger={"url": file}, **given) as http:
+        asked = body(max_thinking_tokens=10, min_thinking_tokens=1, n=2, stream=True)
+        streamed = await http.post(CHAT, json=asked)
+
+    (row,) = await rows_at(file)
+
+    assert row.id == events(streamed.text)[0].data["id"]
+    assert (row.tier, row.source, row.choices) == ("custom", "explicit", 2)
+    assert (row.asked_max_tokens, row.max_tokens, row.clamped_by) == (10, 6, "operator")
+    assert (row.asked_min_tokens, row.min_tokens) == (1, 1)
+    assert (row.end_reason, row.finish_reason) == ("mixed", "stop")
+    assert row.cost is None
+
+
+async def test_a_client_that_goes_away_leaves_a_row(file: str) -> None:
+    gate = Gate(5)
+    engine = FakeEngine(Script(("thinking away",), "x"), before_token=gate)
+    given = {"prices": PRICES, "ledger": {"url": file}}
+    async with listening(engine, **given) as url, httpx.AsyncClient(base_url=url) as http:
+        asked = http.build_request("POST", CHAT, json=body(stream=True))
+        response = await http.send(asked, stream=True)
+        await soon(gate.reached.wait())
+        await response.aclose()
+        await soon(engine.aborted.get())
+
+    (row,) = await rows_at(file)
+
+    assert (row.status, row.end_reason, row.finish_reason) == (499, "cancelled", "abort")
+    assert (row.thinking_tokens, row.answer_tokens, row.first_answer_seconds) == (5, 0, None)
+    assert row.cost is not None
+    assert row.cost.thinking == Decimal(5 * 2) / 1_000_000
+
+
+@pytest.mark.parametrize("streamed", [False, True])
+async def test_an_engine_that_dies_leaves_a_row(file: str, streamed: bool) -> None:
+    async with client(FakeEngine(die_after=3), ledger={"url": file}) as http:
+        await http.post(CHAT, json=body(stream=streamed))
+
+    (row,) = await rows_at(file)
+
+    assert (row.status, row.thinking_tokens, row.finish_reason) == (503, 3, "abort")
+
+
+async def test_what_is_refused_leaves_no_row(file: str) -> None:
+    async with client(FakeEngine(), ledger={"url": file}) as http:
+        assert (await http.post(CHAT, json=body(model="other"))).status_code == 404
+        assert (await http.post(CHAT, json=body(max_thinking_tokens=-7))).status_code == 400
+        let_in = (await http.post(CHAT, json=body())).json()["id"]
+
+    assert [row.id for row in await rows_at(file)] == [let_in]
+
+
+async def test_nothing_that_was_said_is_in_the_database(file: str, tmp_path: Path) -> None:
+    secret = [{"role": "user", "content": "my secret question"}]
+    engine = FakeEngine(Script(("a secret thought",), "a secret answer"))
+    async with client(engine, ledger={"url": file}) as http:
+        await http.post(CHAT, json=body(messages=secret))
+
+    (row,) = await rows_at(file)
+    written = (tmp_path / "ledger.db").read_bytes()
+    assert row.id.encode() in written
+    assert b"secret" not in written
+
+
+@pytest.mark.parametrize("streamed", [False, True])
+async def test_what_was_said_is_kept_where_that_is_turned_on(file: str, streamed: bool) -> None:
+    engine = FakeEngine(Script(("a thought",), "an answer"))
+    async with client(engine, ledger={"url": file, "texts": True}) as http:
+        await http.post(CHAT, json=body(stream=streamed, temperature=0))
+
+    database = connect(file, reads_only=True)
+    async with database.connect() as connection:
+        kept = (await connection.execute(select(*list(texts.c)[1:]))).all()
+    await database.dispose()
+
+    asked = {"messages": [{"role": "user", "content": [{"type": "text", "text": "hi"}]}]}
+    assert [(json.loads(request), *said) for request, *said in kept] == [
+        (asked, "a thought", "an answer")
+    ]
+
+
+async def test_feedback_finds_the_row_of_an_answer_just_given(url: str) -> None:
+    async with client(FakeEngine(), ledger={"url": url}) as http:
+        first = (await http.post(CHAT, json=body())).json()["id"]
+        told = await http.post(FEEDBACK, json={"request_id": first, "correct": True})
+        second = (await http.post(CHAT, json=body())).headers["x-request-id"]
+        again = await http.post(FEEDBACK, json={"request_id": second, "score": 0.25})
+
+    assert told.json() == {"request_id": first, "score": 1.0}
+    assert again.status_code == 200
+    assert {row.score for row in await rows_at(url)} == {1.0, 0.25}
+
+
+@pytest.mark.parametrize(
+    ("fields", "status", "param"),
+    [
+        ({"request_id": "nobody", "correct": True}, 404, "request_id"),
+        ({"request_id": "twice", "correct": True}, 400, "request_id"),
+        ({"request_id": "twice"}, 400, "correct"),
+        ({"request_id": "twice", "correct": True, "score": 1}, 400, "correct"),
+        ({"request_id": "twice", "score": 1.5}, 400, "score"),
+        ({"request_id": "twice", "correct": "yes"}, 400, "correct"),
+        ({"correct": True}, 400, "request_id"),
+    ],
+)
+async def test_feedback_that_fits_nothing(
+    file: str, fields: dict[str, object], status: int, param: str
+) -> None:
+    async with client(FakeEngine(), ledger={"url": file}) as http:
+        for _ in range(2):
+            await http.post(CHAT, json=body(), headers={"x-request-id": "twice"})
+        response = await http.post(FEEDBACK, json=fields)
+
+    assert (response.status_code, response.json()["error"]["param"]) == (status, param)
+
+
+async def test_feedback_without_a_ledger() -> None:
+    async with client(FakeEngine()) as http:
+        response = await http.post(FEEDBACK, json={"request_id": "x", "correct": True})
+
+    assert response.status_code == 404
+    assert "ledger.url" in response.json()["error"]["message"]
+
+
+async def test_a_sqlite_that_is_locked_costs_no_answer_and_no_row(
+    file: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("proctor.server.storage.database.SECONDS", 0.05)
+    async with client(FakeEngine(), ledger={"url": file}) as http:
+        before = (await http.post(CHAT, json=body())).json()["id"]
+        assert (
+            await http.post(FEEDBACK, json={"request_id": before, "correct": True})
+        ).status_code == 200
+        lock = sqlite3.connect(tmp_path / "ledger.db", isolation_level=None)
+        lock.execute("BEGIN EXCLUSIVE")
+        answers = await soon(asyncio.gather(*(http.post(CHAT, json=body()) for _ in range(20))))
+        monkeypatch.setattr("proctor.server.accounting.ledger.service.PATIENCE_SECONDS", 0.3)
+        unsaid = await http.post(FEEDBACK, json={"request_id": before, "correct": False})
+        waiting = (await http.get("/metrics")).text
+        lock.rollback()
+        lock.close()
+        metrics = (await http.get("/metrics")).text
+
+    assert {answer.status_code for answer in answers} == {200}
+    assert "proctor_ledger_waiting 20.0" in waiting
+    assert (unsaid.status_code, unsaid.headers["retry-after"]) == (503, "5")
+    ids = {before, *(answer.json()["id"] for answer in answers)}
+    assert {row.id for row in await rows_at(file)} == ids
+    assert 'proctor_ledger_rows_total{fate="written"} 1.0' in metrics
+
+
+async def test_a_ledger_is_its_users_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+    monkeypatch.delenv("STATE_DIRECTORY", raising=False)
+    folder = state_folder()
+    folder.mkdir(mode=0o755)
+    async with client(FakeEngine(), ledger={"url": f"sqlite:///{folder / 'ledger.db'}"}) as http:
+        name = (await http.post(CHAT, json=body())).json()["id"]
+        await http.post(FEEDBACK, json={"request_id": name, "correct": True})
+        modes = {file.name: file.stat().st_mode & 0o777 for file in folder.iterdir()}
+
+    assert folder.stat().st_mode & 0o777 == 0o700
+    assert set(modes.values()) == {0o600}
+    assert {"ledger.db", "ledger.db-wal"} <= {*modes}
+
+
+async def test_the_mode_of_a_file_that_an_operator_made_stays(tmp_path: Path) -> None:
+    file = tmp_path / "ledger.db"
+    file.touch(0o640)
+    async with client(FakeEngine(), ledger={"url": f"sqlite:///{file}"}) as http:
+        await http.post(CHAT, json=body())
+
+    assert file.stat().st_mode & 0o777 == 0o640
+
+
+def delete_all(folder: Path) -> None:
+    for part in folder.iterdir():
+        part.unlink()
+
+
+@pytest.mark.parametrize("replaced", [False, True])
+async def test_a_file_that_was_deleted_is_begun_anew(
+    tmp_path: Path, replaced: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Rows do not go to a file that nobody can open any more."""
+    file = tmp_path / "ledger.db"
+    url = f"sqlite:///{file}"
+    async with client(FakeEngine(), ledger={"url": url}) as http:
+        first = (await http.post(CHAT, json=body())).json()["id"]
+        await http.post(FEEDBACK, json={"request_id": first, "correct": True})
+        delete_all(tmp_path)
+        if replaced:
+            file.touch()
+        second = (await http.post(CHAT, json=body())).json()["id"]
+        told = await http.post(FEEDBACK, json={"request_id": second, "correct": True})
+
+    assert told.status_code == 200, told.text
+    assert [row.id for row in await rows_at(url)] == [second]
+    assert "was deleted or replaced" in caplog.text

@@ -1,0 +1,181 @@
+"""The queue and its batches, over a sink that a test controls."""
+
+import asyncio
+from collections import Counter
+from collections.abc import Sequence
+
+import pytest
+
+from proctor.server.accounting.ledger.records import LedgerRecord
+from proctor.server.accounting.ledger.writer import BATCH, LAST_DELAY_SECONDS, WriteOutcome, Writer
+from proctor.server.storage.errors import RowsRefused
+from tests.server.accounting.ledger.making import row
+from tests.server.harness import soon
+from tests.waiting import PATIENCE
+
+
+class Rows:
+    """A sink that keeps rows, is away while it is told so, and has rows that it never takes."""
+
+    def __init__(self) -> None:
+        self.batches: list[list[LedgerRecord]] = []
+        self.tries = 0
+        self.away_for = 0.0
+        self.slept: list[float] = []
+        self.refused: set[str] = set()
+        self.migrated = 0
+        self.written = asyncio.Event()
+
+    @property
+    def rows(self) -> list[LedgerRecord]:
+        return [row for batch in self.batches for row in batch]
+
+    async def migrate(self) -> None:
+        self._answer()
+        self.migrated += 1
+
+    async def write(self, rows: Sequence[LedgerRecord]) -> None:
+        self._answer()
+        if any(row.id in self.refused for row in rows):
+            raise RowsRefused("never")
+        await asyncio.sleep(0)
+        self.batches.append([*rows])
+        self.written.set()
+
+    async def sleep(self, seconds: float) -> None:
+        self.slept.append(seconds)
+        await asyncio.sleep(0)
+
+    def _answer(self) -> None:
+        self.tries += 1
+        if sum(self.slept) < self.away_for:
+            raise ConnectionRefusedError("away")
+
+
+async def test_rows_are_written_in_order_and_in_batches() -> None:
+    sink, fates = Rows(), Counter[WriteOutcome]()
+    writer = Writer(sink, lambda fate: fates.update([fate]))
+    rows = [row(number) for number in range(3 * BATCH + 1)]
+    for each in rows:
+        writer.put(each)  # before it was started, too
+    writer.start()
+
+    await soon(writer.flush())
+    writer.put(row("last"))
+    await soon(writer.aclose())
+
+    assert sink.rows == [*rows, row("last")]
+    assert [len(batch) for batch in sink.batches] == [BATCH] * 3 + [1, 1]
+    assert fates == {WriteOutcome.WRITTEN: len(rows) + 1}
+    assert (writer.waiting, sink.migrated) == (0, 1)
+
+
+async def test_a_row_is_written_without_being_asked_for() -> None:
+    sink = Rows()
+    writer = Writer(sink)
+    writer.start()
+    writer.put(row(1))
+
+    await soon(sink.written.wait())
+
+    assert sink.rows == [row(1)]
+    await writer.aclose()
+
+
+async def test_a_minute_without_a_database_costs_no_row(caplog: pytest.LogCaptureFixture) -> None:
+    sink = Rows()
+    writer = Writer(sink, sleep=sink.sleep)
+    writer.start()
+    writer.put(row("before"))
+    await soon(writer.flush())
+
+    sink.away_for = 60.0
+    rows = [row(number) for number in range(60 * 500)]  # 500 requests a second
+    for each in rows:
+        writer.put(each)
+    await soon(writer.flush())
+    await writer.aclose()
+
+    assert sink.rows == [row("before"), *rows]
+    assert 60 <= sum(sink.slept) < 60 + LAST_DELAY_SECONDS
+    assert max(sink.slept) == LAST_DELAY_SECONDS
+    assert [record.levelname for record in caplog.records] == ["WARNING", "WARNING"]
+
+
+async def test_a_database_that_is_away_at_the_start_is_migrated_later() -> None:
+    sink = Rows()
+    sink.away_for = 5.0
+    writer = Writer(sink, sleep=sink.sleep)
+    writer.start()
+    writer.put(row(1))
+
+    await soon(writer.flush())
+    await writer.aclose()
+
+    assert (sink.migrated, sink.rows) == (1, [row(1)])
+
+
+async def test_a_row_that_is_refused_takes_no_other_with_it(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    sink, fates = Rows(), Counter[WriteOutcome]()
+    sink.refused = {row(2).id}
+    writer = Writer(sink, lambda fate: fates.update([fate]))
+    writer.start()
+    for number in range(4):
+        writer.put(row(number))
+
+    await soon(writer.aclose())
+
+    assert sink.rows == [row(0), row(1), row(3)]
+    assert fates == {WriteOutcome.WRITTEN: 3, WriteOutcome.REFUSED: 1}
+    assert row(2).id in caplog.text
+
+
+async def test_what_exceeds_the_queue_is_dropped_and_told(caplog: pytest.LogCaptureFixture) -> None:
+    sink, fates = Rows(), Counter[WriteOutcome]()
+    writer = Writer(sink, lambda fate: fates.update([fate]), capacity=3)
+    for number in range(5):
+        writer.put(row(number))
+    writer.start()
+
+    await soon(writer.aclose())
+
+    assert sink.rows == [row(0), row(1), row(2)]
+    assert fates == {WriteOutcome.WRITTEN: 3, WriteOutcome.DROPPED: 2}
+    assert caplog.text.count("queue is full") == 1
+
+
+async def test_what_cannot_be_written_at_the_end_is_told(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("proctor.server.accounting.ledger.writer.CLOSE_SECONDS", 0.01)
+    sink, fates = Rows(), Counter[WriteOutcome]()
+    sink.away_for = float("inf")
+    writer = Writer(sink, lambda fate: fates.update([fate]), sleep=sink.sleep)
+    writer.start()
+    writer.put(row(1))
+
+    await soon(writer.aclose())
+
+    assert fates == {WriteOutcome.DROPPED: 1}
+    assert "1 rows of the ledger could not be written" in caplog.text
+
+
+@pytest.mark.parametrize("steps", range(8))
+async def test_it_ends_whenever_it_is_told_to(steps: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("proctor.server.accounting.ledger.writer.CLOSE_SECONDS", 0)
+    writer = Writer(Rows())
+    writer.start()
+    for _ in range(4):
+        await asyncio.sleep(0)
+    writer.put(row(1))
+    flushing = asyncio.create_task(writer.flush())
+    for _ in range(steps):
+        await asyncio.sleep(0)
+    closing = asyncio.create_task(writer.aclose())
+
+    done, _ = await asyncio.wait({closing}, timeout=PATIENCE)
+
+    flushing.cancel()
+    assert done

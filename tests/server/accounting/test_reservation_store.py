@@ -1,0 +1,229 @@
+"""Keys and holds in both kinds of databases."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from datetime import timedelta
+
+import pytest
+from sqlalchemy import func, select
+
+from proctor.server.accounting.ledger.records import DraftRecord, ReservedAmount
+from proctor.server.accounting.ledger.store import Store
+from proctor.server.accounting.reservation_store import ReservationStore
+from proctor.server.auth.api_key import hash_token
+from proctor.server.auth.rate_limits import WorstCase
+from proctor.server.auth.store import KeyExists, KeyStore
+from proctor.server.errors import QuotaExceeded, RateLimited
+from proctor.server.storage.database import connect
+from proctor.server.storage.tables import holds
+from tests.server.accounting.ledger.making import NOON, cost, row
+from tests.server.auth.making import make_key
+
+SECOND = timedelta(seconds=1)
+CENT = 10**7
+"""In billionths."""
+
+
+@pytest.fixture
+def keys(store: Store) -> KeyStore:
+    return KeyStore(store.engine)
+
+
+@pytest.fixture
+async def reservations(url: str, store: Store) -> AsyncIterator[ReservationStore]:
+    engine = connect(url)
+    yield ReservationStore(engine)
+    await engine.dispose()
+
+
+def took(name: str, tokens: int, nanos: int) -> DraftRecord:
+    """A request that has ended."""
+    return DraftRecord(row(name, estimated=True), ReservedAmount(tokens, nanos))
+
+
+async def count_holds(url: str) -> int:
+    engine = connect(url)
+    async with engine.connect() as connection:
+        found: int = await connection.scalar(select(func.count()).select_from(holds)) or 0
+    await engine.dispose()
+    return found
+
+
+async def test_a_key_is_kept_and_revoked(keys: KeyStore) -> None:
+    key, token = make_key(per_day="20", models=["a"], max_thinking_tokens=7)
+    await keys.add(key)
+
+    kept = await keys.find(hash_token(token))
+    assert kept is not None
+    assert kept.key == key
+    assert kept.revoked is None
+    assert token not in repr(kept)
+    assert await keys.revoke("team")
+    assert not await keys.revoke("team")
+    (kept,) = await keys.all()
+    assert kept.revoked is not None
+    with pytest.raises(KeyExists):
+        await keys.add(make_key()[0])
+    assert await keys.find(hash_token("another")) is None
+
+
+async def test_what_runs_counts_as_much_as_it_may_take(reservations: ReservationStore) -> None:
+    key, _ = make_key(tokens_per_minute=100)
+    await reservations.reserve("a", key, WorstCase(70, 0), NOON, "gateway")
+
+    with pytest.raises(RateLimited, match="30 are left"):
+        await reservations.reserve("b", key, WorstCase(40, 0), NOON, "gateway")
+    await reservations.reserve("c", key, WorstCase(30, 0), NOON, "gateway")
+    await reservations.release("a")
+    told = await reservations.reserve("d", key, WorstCase(10, 0), NOON, "gateway")
+
+    assert told["x-ratelimit-remaining-tokens"] == "60"
+
+
+async def test_a_row_settles_its_hold_once(
+    reservations: ReservationStore, store: Store, url: str
+) -> None:
+    key, _ = make_key(requests_per_minute=9, per_day=1, per_month=2)
+    for name in ("a", "b"):
+        await reservations.reserve(
+            f"chatcmpl-{name}", key, WorstCase(100, 30 * CENT), NOON, "gateway"
+        )
+    held = await reservations.use("team", NOON)
+    assert (held.requests, held.tokens, held.day, held.month) == (2, 200, 60 * CENT, 60 * CENT)
+
+    ended = row("a", key="team", cost=cost("0.1"))
+    for _ in range(2):  # as after a commit of which nobody heard
+        await store.write([ended, row("other", cost=cost("5"))])
+
+    use = await reservations.use("team", NOON)
+    assert (use.requests, use.tokens, use.day, use.month) == (2, 152, 40 * CENT, 40 * CENT)
+    await store.write([row("b", key="team", cost=None), row("c", key="team", cost=cost("0.2"))])
+    use = await reservations.use("team", NOON)
+    assert (use.requests, use.tokens, use.day) == (3, 156, 30 * CENT)
+    assert await count_holds(url) == 0
+    tomorrow = await reservations.use("team", NOON + timedelta(days=1))
+    assert (tomorrow.requests, tomorrow.tokens, tomorrow.day, tomorrow.month) == (0, 0, 0, 0)
+
+
+async def test_what_ended_counts_as_its_row_will(
+    reservations: ReservationStore, store: Store
+) -> None:
+    key, _ = make_key(requests_per_minute=9, per_day=1, per_month=2)
+    for name in ("a", "b"):
+        await reservations.reserve(
+            f"chatcmpl-{name}", key, WorstCase(100, 30 * CENT), NOON, "gateway"
+        )
+
+    await reservations.settle([took("a", 52, 10 * CENT), took("unknown", 1, 1)], NOON)
+    settled = await reservations.use("team", NOON)
+    await store.write([row("a", key="team", cost=cost("0.1"))])
+    await reservations.settle([took("a", 52, 10 * CENT)], NOON)  # too late
+    written = await reservations.use("team", NOON)
+
+    assert settled == written
+    assert (settled.requests, settled.tokens, settled.day) == (2, 152, 40 * CENT)
+
+
+async def test_what_ended_after_a_minute_counts_no_tokens(reservations: ReservationStore) -> None:
+    key, _ = make_key(tokens_per_minute=200)
+    now = NOON + timedelta(seconds=61)
+    for name in ("chatcmpl-ended", "chatcmpl-running"):
+        await reservations.reserve(name, key, WorstCase(100, 0), NOON, "gateway")
+    await reservations.settle([took("ended", 52, 0)], now)
+
+    use = await reservations.use("team", now)
+
+    assert (use.requests, use.tokens) == (0, 100)
+
+
+async def test_a_request_is_of_the_day_on_which_it_came(
+    reservations: ReservationStore, store: Store
+) -> None:
+    key, _ = make_key(per_day=1, per_month=2)
+    before = NOON + timedelta(hours=12) - SECOND
+    after = before + 2 * SECOND
+    await reservations.reserve("chatcmpl-a", key, WorstCase(100, 30 * CENT), before, "gateway")
+
+    runs = [await reservations.use("team", now) for now in (before, after)]
+    await reservations.settle([took("a", 52, 10 * CENT)], after)
+    ended = [await reservations.use("team", now) for now in (before, after)]
+    await store.write([row("a", key="team", time=before, cost=cost("0.1"))])
+    written = [await reservations.use("team", now) for now in (before, after)]
+
+    assert [(use.day, use.month) for use in runs] == [(30 * CENT, 30 * CENT), (0, 0)]
+    assert ended == written
+
+
+async def test_as_many_as_come_at_a_time_take_turns(
+    store: Store, url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """None of them is refused because the others have the database."""
+    monkeypatch.setattr("proctor.server.storage.database.SECONDS", 0.01)
+    if url.startswith("postgresql"):
+        monkeypatch.undo()  # there it is the time for a connection to be made
+    engine = connect(url)
+    reservations = ReservationStore(engine)
+    key, _ = make_key(requests_per_minute=1000)
+    holding = (
+        reservations.reserve(str(number), key, WorstCase(9, 0), NOON, "gateway")
+        for number in range(100)
+    )
+    await asyncio.gather(*holding)
+    use = await reservations.use("team", NOON)
+    await engine.dispose()
+
+    assert use.requests == 100
+
+
+async def test_january_is_over_in_february(reservations: ReservationStore, store: Store) -> None:
+    await store.write([row("a", key="team", cost=cost("0.1"))])
+
+    last = await reservations.use("team", NOON + timedelta(hours=11))
+    first = await reservations.use("team", NOON + timedelta(hours=13))
+
+    assert (last.day, last.month) == (10 * CENT, 10 * CENT)
+    assert (first.day, first.month) == (0, 0)
+
+
+async def test_a_hold_lasts_until_its_row_is_written(
+    reservations: ReservationStore, store: Store
+) -> None:
+    """However long the database was away meanwhile."""
+    key, _ = make_key(per_day=1)
+    late = NOON + timedelta(hours=11)
+    await reservations.reserve("chatcmpl-a", key, WorstCase(1, 100 * CENT), NOON, "gateway")
+
+    with pytest.raises(RateLimited, match="are held for requests that run") as refused:
+        await reservations.reserve("b", key, WorstCase(1, CENT), late, "gateway")
+    assert not isinstance(refused.value, QuotaExceeded)
+    assert refused.value.headers["retry-after"] == "5"
+    await store.write([row("a", key="team", cost=cost("0.99"))])
+    await reservations.reserve("b", key, WorstCase(1, CENT), late, "gateway")
+
+
+async def test_many_at_a_time_cannot_overspend(url: str, store: Store) -> None:
+    key, _ = make_key(per_day=1, requests_per_minute=1000)
+    engines = [connect(url) for _ in range(4)]
+    gateways = [ReservationStore(engine) for engine in engines]
+
+    async def run(number: int) -> bool:
+        """A request that settles, by way of another gateway's writer."""
+        gateway = gateways[number % len(gateways)]
+        try:
+            await gateway.reserve(
+                f"chatcmpl-{number}", key, WorstCase(9, 7 * CENT), NOON, "gateway"
+            )
+        except RateLimited:
+            return False
+        await asyncio.sleep(0)
+        await store.write([row(number, key="team", cost=cost("0.05"))])
+        return True
+
+    ran = sum(await asyncio.gather(*(run(number) for number in range(60))))
+    use = await gateways[0].use("team", NOON)
+    for engine in engines:
+        await engine.dispose()
+
+    assert use.day == ran * 5 * CENT <= 100 * CENT
+    assert 14 <= ran <= 20
+    assert await count_holds(url) == 0

@@ -1,0 +1,292 @@
+"""`Idempotency-Key`: a request that is sent again gets the answer that it got."""
+
+import asyncio
+import contextlib
+import gzip
+from typing import Any
+
+import httpx
+import orjson
+import pytest
+
+from proctor.server.accounting.ledger.store import Store
+from proctor.server.engines.base import Job
+from proctor.server.engines.fake import FakeEngine, Script
+from proctor.server.errors import EngineUnavailable
+from proctor.server.storage.idempotency import Claim, IdempotencyStore
+from tests.server.accounting.ledger.making import rows_at
+from tests.server.auth.making import bearer, listed
+from tests.server.harness import CHAT, Gate, body, client, listening, soon
+
+ANSWER = Script(("abc",), "de")
+
+
+def named(name: str = "mine", **more: str) -> dict[str, str]:
+    return {"idempotency-key": name, **more}
+
+
+@pytest.fixture
+async def ledger(url: str, store: Store) -> dict[str, Any]:
+    return {"ledger": {"url": url}}
+
+
+@pytest.mark.parametrize("path", [CHAT, "/v1/completions"])
+@pytest.mark.parametrize("stream", [False, True])
+async def test_the_same_request_has_one_answer(
+    path: str, stream: bool, ledger: dict[str, Any]
+) -> None:
+    asked = body(stream=stream) if path == CHAT else {"model": "fake", "prompt": "x"}
+    engine = FakeEngine(ANSWER)
+    async with client(engine, **ledger) as http:
+        first = await http.post(path, json=asked, headers=named())
+        again = await http.post(path, json=asked, headers=named())
+        other = await http.post(path, json=asked, headers=named("other"))
+
+    assert again.content == first.content
+    assert again.headers["content-type"] == first.headers["content-type"]
+    assert again.headers["x-budget-tier"] == first.headers["x-budget-tier"]
+    assert again.headers["idempotent-replayed"] == "true"
+    assert "idempotent-replayed" not in first.headers
+    assert other.content != first.content
+    assert len(engine.jobs) == 2
+    assert len(await rows_at(ledger["ledger"]["url"])) == 2
+
+
+async def test_a_request_is_the_same_packed_and_plain(ledger: dict[str, Any]) -> None:
+    plain = orjson.dumps(body())
+    async with client(FakeEngine(ANSWER), **ledger) as http:
+        first = await http.post(CHAT, content=plain, headers=named())
+        headers = named() | {"content-encoding": "gzip"}
+        again = await http.post(CHAT, content=gzip.compress(plain), headers=headers)
+
+    assert again.content == first.content
+    assert again.headers["idempotent-replayed"] == "true"
+
+
+async def test_another_request_of_the_same_name_is_refused(ledger: dict[str, Any]) -> None:
+    async with client(FakeEngine(ANSWER), **ledger) as http:
+        await http.post(CHAT, json=body(), headers=named())
+        refused = await http.post(CHAT, json=body(seed=1), headers=named())
+
+    assert refused.status_code == 400
+    assert refused.json()["error"]["param"] == "idempotency-key"
+
+
+async def test_a_name_is_its_keys_own(ledger: dict[str, Any]) -> None:
+    (one, token), (two, other) = listed("one"), listed("two")
+    engine = FakeEngine(ANSWER)
+    async with client(engine, keys=[one, two], **ledger) as http:
+        answers = [
+            await http.post(CHAT, json=body(), headers=named(**bearer(shown)))
+            for shown in (token, other)
+        ]
+
+    assert [answer.status_code for answer in answers] == [200, 200]
+    assert len(engine.jobs) == 2
+
+
+async def test_a_request_that_runs_is_not_run_beside_itself(ledger: dict[str, Any]) -> None:
+    gate = Gate(2)
+    engine = FakeEngine(ANSWER, before_token=gate)
+    async with client(engine, **ledger) as http:
+        first = asyncio.create_task(http.post(CHAT, json=body(), headers=named()))
+        await soon(gate.reached.wait())
+        refused = await http.post(CHAT, json=body(), headers=named())
+        gate.opened.set()
+        answer = await first
+        again = await http.post(CHAT, json=body(), headers=named())
+
+    assert refused.status_code == 409
+    assert refused.headers["retry-after"] == "1"
+    assert again.content == answer.content
+    assert len(engine.jobs) == 1
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_what_failed_can_be_tried_again(stream: bool, ledger: dict[str, Any]) -> None:
+    failing = [True]
+
+    async def break_off(_: Job, position: int) -> None:
+        if position == 4 and failing.pop():
+            failing.append(False)
+            raise EngineUnavailable("gone")
+
+    engine = FakeEngine(ANSWER, before_token=break_off)
+    async with client(engine, **ledger) as http:
+        failed = await http.post(CHAT, json=body(stream=stream), headers=named())
+        answer = await http.post(CHAT, json=body(stream=stream), headers=named())
+
+    assert failed.status_code == (200 if stream else 503)
+    assert "idempotent-replayed" not in answer.headers
+    assert answer.status_code == 200
+
+
+async def test_what_was_refused_leaves_its_name_free(ledger: dict[str, Any]) -> None:
+    contradicting = {"reasoning_format": "tags", "reasoning": {"exclude": True}}
+    async with client(FakeEngine(ANSWER), **ledger) as http:
+        refused = await http.post(CHAT, json=body(**contradicting), headers=named())
+        answer = await http.post(CHAT, json=body(), headers=named())
+
+    assert (refused.status_code, answer.status_code) == (400, 200)
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_a_name_is_free_before_the_last_of_a_failure_is_sent(
+    stream: bool, ledger: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However long the database takes over it."""
+    give_up, freed = IdempotencyStore.give_up, []
+
+    async def slow(store: IdempotencyStore, claim: Claim) -> None:
+        await asyncio.sleep(0.05)
+        await give_up(store, claim)
+        freed.append(claim.name)
+
+    async def break_off(_: Job, position: int) -> None:
+        if position == 4:
+            raise EngineUnavailable("gone")
+
+    monkeypatch.setattr(IdempotencyStore, "give_up", slow)
+    async with client(FakeEngine(ANSWER, before_token=break_off), **ledger) as http:
+        for number in range(3):
+            failed = await http.post(CHAT, json=body(stream=stream), headers=named())
+            assert "gone" in failed.text
+            assert len(freed) == number + 1
+
+
+async def test_a_client_that_leaves_can_ask_again(ledger: dict[str, Any]) -> None:
+    gate = Gate(2)
+    engine = FakeEngine(ANSWER, before_token=gate)
+    async with (
+        listening(engine, **ledger) as url,
+        httpx.AsyncClient(base_url=url) as http,
+    ):
+        leaving = asyncio.create_task(http.post(CHAT, json=body(stream=True), headers=named()))
+        await soon(gate.reached.wait())
+        leaving.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await leaving
+        gate.opened.set()
+        answer = await http.post(CHAT, json=body(stream=True), headers=named())
+
+    assert answer.status_code == 200
+    assert answer.text.endswith("data: [DONE]\n\n")
+
+
+async def test_an_answer_that_is_too_long_is_not_kept(
+    ledger: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("proctor.server.api.idempotency.MAX_KEPT", 10)
+    engine = FakeEngine(ANSWER)
+    async with client(engine, **ledger) as http:
+        await http.post(CHAT, json=body(), headers=named())
+        again = await http.post(CHAT, json=body(), headers=named())
+
+    assert again.status_code == 200
+    assert len(engine.jobs) == 2
+
+
+@pytest.mark.parametrize(
+    ("given", "name", "status"),
+    [
+        ({}, "mine", 400),
+        ({"replay_hours": 0}, "mine", 400),
+        ({}, "", 400),
+        ({}, "x" * 256, 400),
+    ],
+)
+async def test_a_name_that_cannot_be_kept_is_refused(
+    given: dict[str, Any], name: str, status: int, url: str
+) -> None:
+    settings = {"ledger": {"url": url, **given}} if given else {}
+    engine = FakeEngine()
+    async with client(engine, **settings) as http:
+        answer = await http.post(CHAT, json=body(), headers=named(name))
+
+    assert answer.status_code == status
+    assert answer.json()["error"]["param"] == "idempotency-key"
+    assert engine.jobs == []
+
+
+async def test_a_database_that_is_away_is_told(
+    ledger: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    claim = IdempotencyStore.claim
+
+    async def away(*_: Any) -> None:
+        raise OSError("away")
+
+    async def claim_and_lose(store: IdempotencyStore, *given: Any) -> Any:
+        """It is away from then on; until then it may take its time."""
+        claimed = await claim(store, *given)
+        monkeypatch.setattr("proctor.server.api.idempotency.PATIENCE_SECONDS", 0.1)
+        return claimed
+
+    monkeypatch.setattr("proctor.server.api.idempotency.CLOSE_SECONDS", 0.1)
+    monkeypatch.setattr(IdempotencyStore, "claim", claim_and_lose)
+
+    engine = FakeEngine(ANSWER)
+    async with client(engine, **ledger) as http:
+        monkeypatch.setattr(IdempotencyStore, "keep", away)
+        unkept = await http.post(CHAT, json=body(), headers=named())
+        monkeypatch.setattr(IdempotencyStore, "claim", away)
+        refused = await http.post(CHAT, json=body(), headers=named("other"))
+
+    assert unkept.status_code == 200
+    assert refused.status_code == 503
+
+
+@pytest.mark.parametrize("away_for", [1, 3])
+async def test_a_name_is_free_when_a_database_that_was_away_is_back(
+    ledger: dict[str, Any], monkeypatch: pytest.MonkeyPatch, away_for: int
+) -> None:
+    give_up, left = IdempotencyStore.give_up, [away_for]
+    freed = asyncio.Event()
+
+    async def away_at_first(store: IdempotencyStore, claim: Claim) -> None:
+        if left[0]:
+            left[0] -= 1
+            raise OSError("away")
+        await give_up(store, claim)
+        freed.set()
+
+    async def break_off(*_: Any) -> None:
+        raise EngineUnavailable("gone")
+
+    monkeypatch.setattr(IdempotencyStore, "give_up", away_at_first)
+    engine = FakeEngine(ANSWER, before_token=break_off)
+    async with client(engine, **ledger) as http:
+        assert (await http.post(CHAT, json=body(), headers=named())).status_code == 503
+        await soon(freed.wait())
+        again = await http.post(CHAT, json=body(), headers=named())
+
+    assert "gone" in again.text
+
+
+async def test_a_name_that_was_taken_too_late_is_free_again(
+    ledger: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its transaction commits when nobody waits for it any more."""
+    claim_name, give_up = IdempotencyStore.claim, IdempotencyStore.give_up
+    gate, freed = asyncio.Event(), asyncio.Event()
+
+    async def late(store: IdempotencyStore, *given: Any) -> Any:
+        await gate.wait()
+        return await claim_name(store, *given)
+
+    async def give_up_and_tell(store: IdempotencyStore, claim: Claim) -> None:
+        await give_up(store, claim)
+        freed.set()
+
+    monkeypatch.setattr(IdempotencyStore, "give_up", give_up_and_tell)
+    async with client(FakeEngine(ANSWER), **ledger) as http:
+        with monkeypatch.context() as patch:
+            patch.setattr(IdempotencyStore, "claim", late)
+            patch.setattr("proctor.server.api.idempotency.PATIENCE_SECONDS", 0.01)
+            refused = await http.post(CHAT, json=body(), headers=named())
+            gate.set()
+            await soon(freed.wait())
+        answer = await http.post(CHAT, json=body(), headers=named())
+
+    assert refused.status_code == 503
+    assert answer.status_code == 200

@@ -1,0 +1,360 @@
+"""Keys at the gateway: who is let in, and how far."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from fastapi import Request
+from sqlalchemy import select
+
+from proctor.server.accounting.ledger.store import Store
+from proctor.server.accounting.reservation_store import ReservationStore
+from proctor.server.auth.api_key import hash_token
+from proctor.server.auth.authenticator import Authenticator
+from proctor.server.auth.store import KeyStore, StoredKey
+from proctor.server.engines.base import Job
+from proctor.server.engines.fake import FakeEngine, Script
+from proctor.server.errors import EngineUnavailable, Unavailable
+from proctor.server.pricing import to_nanos
+from proctor.server.storage.database import connect
+from proctor.server.storage.tables import holds, spend
+from tests.server.accounting.ledger.making import rows_at
+from tests.server.auth.making import bearer, listed, make_key
+from tests.server.harness import CHAT, Gate, body, client, listening, soon
+
+PRICES = {"prompt": 0, "thinking": 1000, "answer": 1000}
+"""A thousandth of a dollar for each token."""
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> str:
+    return f"sqlite:///{tmp_path / 'ledger.db'}"
+
+
+@pytest.fixture
+async def store(file: str) -> AsyncIterator[Store]:
+    made = Store(connect(file))
+    await made.migrate()
+    yield made
+    await made.aclose()
+
+
+@pytest.fixture
+def keys(store: Store) -> KeyStore:
+    return KeyStore(store.engine)
+
+
+async def test_nobody_is_asked_where_no_keys_are() -> None:
+    async with client(FakeEngine()) as http:
+        answer = await http.post(CHAT, json=body(), headers=bearer("whatever"))
+
+    assert answer.status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [
+        ("POST", CHAT),
+        ("POST", "/v1/completions"),
+        ("POST", "/v1/route"),
+        ("POST", "/v1/feedback"),
+        ("POST", "/tokenize"),
+        ("POST", "/detokenize"),
+        ("GET", "/v1/models"),
+        ("GET", "/v1/models/fake"),
+        ("GET", "/metrics"),
+    ],
+)
+@pytest.mark.parametrize(
+    "header",
+    [None, "", "Bearer", "Bearer nonsense", "Basic dXNlcjpwYXNz", "Bearer {other}", "Bearer ☃"],
+)
+async def test_no_key_is_a_401(method: str, path: str, header: str | None) -> None:
+    key, _ = listed()
+    _, other = listed()
+    told = {} if header is None else {"authorization": header.format(other=other).encode()}
+    engine = FakeEngine()
+    async with client(engine, keys=[key]) as http:
+        answer = await http.request(method, path, headers=told)  # type: ignore[arg-type]
+
+    assert answer.status_code == 401
+    assert answer.json()["error"]["code"] == "invalid_api_key"
+    assert answer.headers["www-authenticate"] == "Bearer"
+    assert other not in answer.text
+    assert engine.jobs == []
+
+
+@pytest.mark.parametrize("path", ["/health", "/ready", "/", "/docs", "/page.json", "/v1/tiers"])
+async def test_some_things_are_open(path: str) -> None:
+    async with client(FakeEngine(), keys=[listed()[0]]) as http:
+        assert (await http.get(path)).status_code == 200
+
+
+async def test_a_key_opens_what_its_scope_says() -> None:
+    user, token = listed()
+    admin, master = listed("root", "admin")
+    async with client(FakeEngine(), keys=[user, admin]) as http:
+        answer = await http.post(CHAT, json=body(), headers=bearer(token))
+        refused = await http.get("/metrics", headers=bearer(token))
+        metrics = await http.get("/metrics", headers=bearer(master))
+        as_admin = await http.post(CHAT, json=body(), headers=bearer(master))
+
+    assert (answer.status_code, as_admin.status_code, metrics.status_code) == (200, 200, 200)
+    assert refused.status_code == 403
+    assert refused.json()["error"]["code"] == "insufficient_permissions"
+
+
+async def test_keys_of_the_database_are_known_until_they_are_revoked(
+    keys: KeyStore, file: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("proctor.server.auth.authenticator.KNOWN_SECONDS", 0.0)
+    key, token = make_key()
+    await keys.add(key)
+    async with client(FakeEngine(), auth={"required": True}, ledger={"url": file}) as http:
+        answer = await http.post(CHAT, json=body(), headers=bearer(token))
+        await keys.revoke("team")
+        refused = await http.post(CHAT, json=body(), headers=bearer(token))
+
+    assert (answer.status_code, refused.status_code) == (200, 401)
+    (row,) = await rows_at(file)
+    assert row.key == "team"
+
+
+async def test_a_key_is_known_while_its_database_is_away(
+    keys: KeyStore, file: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("proctor.server.auth.authenticator.KNOWN_SECONDS", 0.0)
+    key, token = make_key()
+    await keys.add(key)
+    _, stranger = make_key("other")
+
+    async def away(*_: Any) -> None:
+        raise OSError("away")
+
+    async with client(FakeEngine(), auth={"required": True}, ledger={"url": file}) as http:
+        assert (await http.post(CHAT, json=body(), headers=bearer(token))).status_code == 200
+        monkeypatch.setattr(KeyStore, "find", away)
+        again = await http.post(CHAT, json=body(), headers=bearer(token))
+        unknown = await http.post(CHAT, json=body(), headers=bearer(stranger))
+
+    assert again.status_code == 200
+    assert unknown.status_code == 503
+    assert unknown.headers["retry-after"] == "5"
+
+
+async def test_ids_do_not_tell_whether_they_exist(
+    keys: KeyStore, file: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept, used = make_key()
+    await keys.add(kept)
+    shown, listed_token = listed("listed")
+    looked_up: list[str] = []
+    find = KeyStore.find
+
+    async def watched(self: KeyStore, hashed: str) -> StoredKey | None:
+        looked_up.append(hashed)
+        return await find(self, hashed)
+
+    monkeypatch.setattr(KeyStore, "find", watched)
+    _, other = make_key("other")
+    secret = other.rpartition("-")[2]
+    tokens = [f"{token.rpartition('-')[0]}-{secret}" for token in (used, listed_token, other)]
+    async with client(FakeEngine(), keys=[shown], ledger={"url": file}) as http:
+        for token in (used, listed_token):
+            assert (await http.get("/v1/models", headers=bearer(token))).status_code == 200
+        del looked_up[:]
+        answers = [await http.get("/v1/models", headers=bearer(token)) for token in tokens]
+
+    assert [answer.status_code for answer in answers] == [401] * 3
+    assert len({answer.text for answer in answers}) == 1
+    assert looked_up == [hash_token(token) for token in tokens]
+
+
+async def test_so_many_keys_are_known_at_a_time(
+    keys: KeyStore, file: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("proctor.server.auth.authenticator.MAX_KNOWN", 2)
+    made = [make_key(name) for name in ("a", "b", "c")]
+    for key, _ in made:
+        await keys.add(key)
+    guard = Authenticator([], keys, asks=True)
+
+    async def check(token: str) -> None:
+        headers = [(b"authorization", f"Bearer {token}".encode())]
+        await guard.check(Request({"type": "http", "path": CHAT, "headers": headers}))
+
+    for _, token in made:
+        await check(token)
+    monkeypatch.setattr(KeyStore, "find", None)
+    for _, token in made[1:]:
+        await check(token)
+    with pytest.raises(Unavailable):
+        await check(made[0][1])
+
+
+async def test_a_keys_ceilings_cut_what_is_asked_for() -> None:
+    capped, token = listed(max_thinking_tokens=5)
+    low, other = listed("low", tier="low")
+    async with client(FakeEngine(), keys=[capped, low]) as http:
+        answers = [
+            await http.post(CHAT, json=body(**asked), headers=bearer(shown))
+            for asked, shown in (
+                ({"max_thinking_tokens": 50}, token),
+                ({"budget_tier": "high"}, other),
+            )
+        ]
+        routed = await http.post(
+            "/v1/route", json=body(max_thinking_tokens=50), headers=bearer(token)
+        )
+
+    numbers, tiers = (answer.json()["choices"][0]["thinking"] for answer in answers)
+    assert (numbers["max_tokens"], numbers["clamped"]) == (5, True)
+    assert (tiers["max_tokens"], tiers["clamped"]) == (512, True)
+    assert routed.json()["clamped_by"] == ["key"]
+
+
+async def test_a_key_is_for_its_models() -> None:
+    key, token = listed(models=["fast"])
+    async with client(FakeEngine(), keys=[key], aliases=["fast"]) as http:
+        answer = await http.post(CHAT, json=body(model="fast"), headers=bearer(token))
+        refused = await http.post(CHAT, json=body(), headers=bearer(token))
+
+    assert answer.status_code == 200
+    assert refused.status_code == 403
+    assert refused.json()["error"]["param"] == "model"
+
+
+async def test_rates_are_told_and_kept(file: str, keys: KeyStore) -> None:
+    key, token = listed(requests_per_minute=2, tokens_per_minute=1000)
+    async with client(FakeEngine(), keys=[key], ledger={"url": file}) as http:
+        answers = [
+            await http.post(CHAT, json=body(max_tokens=50), headers=bearer(token)) for _ in range(3)
+        ]
+        streamed = await http.post(CHAT, json=body(stream=True), headers=bearer(token))
+
+    assert [answer.status_code for answer in answers] == [200, 200, 429]
+    left = [answer.headers["x-ratelimit-remaining-requests"] for answer in answers]
+    assert left == ["1", "0", "0"]
+    assert 0 < int(answers[2].headers["retry-after"]) <= 60
+    assert answers[2].json()["error"]["code"] == "rate_limit_exceeded"
+    assert streamed.status_code == 429
+
+
+async def test_a_request_that_is_too_dear_is_refused_before_it_runs(
+    file: str, keys: KeyStore
+) -> None:
+    key, token = listed(per_day="0.05")
+    engine = FakeEngine(Script(("abc",), "de"))
+    given = {"keys": [key], "ledger": {"url": file}, "prices": PRICES}
+    async with client(engine, **given) as http:
+        refused = await http.post(CHAT, json=body(max_tokens=51), headers=bearer(token))
+        answer = await http.post(CHAT, json=body(max_tokens=50), headers=bearer(token))
+
+    assert refused.status_code == 429
+    assert refused.json()["error"]["type"] == "insufficient_quota"
+    assert int(refused.headers["retry-after"]) <= 24 * 3600
+    assert answer.status_code == 200
+    assert len(engine.jobs) == 1
+
+
+async def test_a_key_speaks_of_its_own_answers(file: str, keys: KeyStore) -> None:
+    both = {name: listed(name) for name in ("one", "two")}
+    admin, master = listed("root", "admin")
+    given = {"keys": [admin, *(key for key, _ in both.values())], "ledger": {"url": file}}
+    async with client(FakeEngine(), **given) as http:
+        answer = await http.post(CHAT, json=body(), headers=bearer(both["one"][1]))
+        told = {"request_id": answer.json()["id"], "correct": True}
+        statuses = [
+            (await http.post("/v1/feedback", json=told, headers=bearer(token))).status_code
+            for token in (both["two"][1], both["one"][1], master)
+        ]
+
+    assert statuses == [404, 200, 200]
+
+
+@pytest.mark.parametrize("kind", ["sqlite", "postgresql"])
+async def test_a_hundred_at_a_time_cannot_overspend_nor_leak(
+    kind: str, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    """Three gateways on one database; some clients leave, some answers break off."""
+    url = f"sqlite:///{tmp_path / 'ledger.db'}"
+    if kind == "postgresql":
+        url = request.getfixturevalue("postgres").create("overspend")
+    store = Store(connect(url))
+    await store.migrate()
+    key, token = make_key(per_day=1)
+    await KeyStore(store.engine).add(key)
+    given = {"ledger": {"url": url}, "prices": PRICES, "auth": {"required": True}}
+
+    async def pause(_: Job, position: int) -> None:
+        await asyncio.sleep(0.001)
+
+    async def break_off(_: Job, position: int) -> None:
+        if position == 30:
+            raise EngineUnavailable("gone")
+
+    async def ask(http: httpx.AsyncClient, number: int) -> int:
+        asked = body(max_tokens=60, stream=number % 2 == 0)
+        sending = http.post(CHAT, json=asked, headers=bearer(token), timeout=60)
+        if number % 5:
+            return (await sending).status_code
+        with contextlib.suppress(TimeoutError):  # a client that leaves
+            await asyncio.wait_for(sending, 0.05 * (number % 7))
+        return 0
+
+    async with AsyncExitStack() as stack:
+        clients = []
+        for gateway in range(3):
+            engine = FakeEngine(
+                Script(("x" * 20,), "y" * 20), before_token=break_off if gateway == 2 else pause
+            )
+            at = await stack.enter_async_context(listening(engine, **given))
+            clients.append(await stack.enter_async_context(httpx.AsyncClient(base_url=at)))
+        assert await ask(clients[2], 1) == 503  # while there is money for it
+        statuses = await asyncio.gather(
+            *(ask(clients[number % 3], number) for number in range(100))
+        )
+
+    rows = await rows_at(url)
+    engine = connect(url)
+    async with engine.connect() as connection:
+        left = (await connection.execute(select(holds.c.id))).all()
+        spent = await connection.scalar(select(spend.c.nanos))
+    await engine.dispose()
+    await store.aclose()
+    costs = [row.cost.total for row in rows if row.cost is not None]
+    assert left == []
+    assert spent == sum(map(to_nanos, costs))
+    assert Decimal(0) < sum(costs) <= 1
+    assert {200, 429} <= {*statuses}
+
+
+async def test_a_client_that_leaves_gives_back_what_it_held(
+    file: str, keys: KeyStore, store: Store
+) -> None:
+    key, token = make_key(tokens_per_minute=100)
+    await keys.add(key)
+    gate = Gate(5)
+    engine = FakeEngine(Script(("x" * 20,), "y"), before_token=gate)
+    given = {"ledger": {"url": file}, "auth": {"required": True}}
+    async with (
+        listening(engine, **given) as url,
+        httpx.AsyncClient(base_url=url, headers=bearer(token)) as http,
+    ):
+        leaving = asyncio.create_task(http.post(CHAT, json=body(max_tokens=50, stream=True)))
+        await soon(gate.reached.wait())
+        leaving.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await leaving
+
+    (row,) = await rows_at(file)
+    assert row.status == 499
+    assert (
+        await ReservationStore(store.engine).use("team", row.time)
+    ).tokens == row.prompt_tokens + row.completion_tokens

@@ -1,0 +1,148 @@
+"""`proctor keys`, and a server that is told to let nobody in."""
+
+import re
+import socket
+import tomllib
+from pathlib import Path
+
+import httpx
+import pytest
+
+from proctor.server.cli.main import main
+from proctor.server.config.settings import Settings
+from tests.server.auth.making import bearer
+from tests.server.cli.test_serve import read_until, serving
+from tests.server.harness import CHAT, body
+from tests.waiting import PATIENCE
+
+TOKEN = re.compile(r"sk-proctor-[0-9a-f]{8}-[0-9a-f]{48}")
+
+
+@pytest.fixture(autouse=True)
+def ledger(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    url = f"sqlite:///{tmp_path / 'ledger.db'}"
+    monkeypatch.setenv("PROCTOR_LEDGER__URL", url)
+    return url
+
+
+def keys(*arguments: str) -> int:
+    return main(["keys", *arguments])
+
+
+def test_a_key_is_made_listed_and_revoked(capsys: pytest.CaptureFixture[str]) -> None:
+    assert (
+        keys("create", "team", "--requests-per-minute", "3", "--model", "a", "--tier", "low") == 0
+    )
+    token = capsys.readouterr().out.strip()
+    assert TOKEN.fullmatch(token)
+
+    assert keys("list") == 0
+    told = capsys.readouterr().out
+    assert "requests_per_minute 3" in told
+    assert "tier low" in told
+    assert token not in told
+    assert keys("revoke", "team") == 0
+    assert keys("list") == 0
+    assert "revoked" in capsys.readouterr().out
+
+
+def test_a_key_can_stand_in_the_settings(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    assert keys("create", "team", "--admin", "--max-thinking-tokens", "9", "--print") == 0
+    told = capsys.readouterr()
+    (token,) = TOKEN.findall(told.err)
+    settings = Settings(**tomllib.loads(told.out))
+
+    (listed,) = settings.keys
+    assert (listed.name, listed.scope, listed.max_thinking_tokens) == ("team", "admin", 9)
+    assert token not in told.out
+    (tmp_path / "proctor.toml").write_text(told.out)
+    assert keys("create", "team", "--config", str(tmp_path / "proctor.toml")) == 1
+    assert "in the settings already" in capsys.readouterr().err
+    assert keys("list", "--config", str(tmp_path / "proctor.toml")) == 0
+    assert "in the settings" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "named"),
+    [
+        (("create", "team", "--tier", "huge"), 1, "tier: there is no 'huge'"),
+        (("create", "team", "--per-day", "5"), 1, "[prices] or [compute]"),
+        (("create", "team", "--requests-per-minute", "0"), 2, "requests_per_minute"),
+        (("create", "bad name"), 2, "name"),
+        (("revoke", "nobody"), 1, "no key 'nobody'"),
+    ],
+)
+def test_what_makes_no_sense_is_told(
+    arguments: tuple[str, ...], status: int, named: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = () if "huge" in arguments else ("--config", "/dev/null")
+    assert keys(*arguments, *config) == status
+    assert named in capsys.readouterr().err
+
+
+def test_a_name_is_of_one_key(capsys: pytest.CaptureFixture[str]) -> None:
+    assert keys("create", "team") == 0
+    assert keys("revoke", "team") == 0
+    assert keys("create", "team") == 1
+    assert "there is a key 'team' already" in capsys.readouterr().err
+
+
+def test_keys_need_a_database(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PROCTOR_LEDGER__URL", "")
+
+    assert keys("list") == 2
+    assert "ledger.url" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.0.2.1", "example.com"])
+def test_a_server_that_others_can_reach_needs_keys(
+    host: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["serve", "--host", host]) == 2
+    assert "proctor keys create" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("given", "asks"),
+    [
+        ({}, False),
+        ({"host": "localhost"}, False),
+        ({"host": "::1"}, False),
+        ({"host": "127.0.0.2"}, False),
+        ({"host": "0.0.0.0"}, True),
+        ({"host": "0.0.0.0", "auth": {"required": False}}, False),
+        ({"auth": {"required": True}}, True),
+        ({"keys": [{"name": "a", "hash": f"{'0' * 8}:{'0' * 64}"}]}, True),
+    ],
+)
+def test_when_keys_are_asked_for(given: dict[str, object], asks: bool) -> None:
+    assert Settings(**given).asks_for_keys is asks  # type: ignore[arg-type]
+
+
+def test_a_served_key_opens_the_server_and_metrics_have_a_port(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert keys("create", "team") == 0
+    token = capsys.readouterr().out.strip()
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port = probe.getsockname()[1]
+    monkeypatch.setenv("PROCTOR_AUTH__REQUIRED", "true")
+    monkeypatch.setenv("PROCTOR_AUTH__ADMIN_PORT", str(port))
+    with serving("FakeEngine()") as process:
+        url = read_until(process, r"http://127\.0\.0\.1:\d+")
+        read_until(process, f"curl {url}{CHAT}")
+        refused = httpx.post(url + CHAT, json=body())
+        answer = httpx.post(url + CHAT, json=body(), headers=bearer(token))
+        metrics = httpx.get(f"http://127.0.0.1:{port}/metrics")
+        elsewhere = httpx.get(f"{url}/metrics", headers=bearer(token))
+        process.terminate()
+        process.communicate(timeout=PATIENCE)
+
+    assert (refused.status_code, answer.status_code) == (401, 200)
+    assert 'proctor_rejected_total{reason="key"} 1.0' in metrics.text
+    assert elsewhere.status_code in (403, 404)
+    assert process.returncode == 0

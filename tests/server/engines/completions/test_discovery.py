@@ -1,0 +1,150 @@
+"""What is found out about a completions server before it is trusted."""
+
+import re
+from typing import Any
+
+import httpx
+import orjson
+import pytest
+
+from proctor.server.config.settings import ConfigError, load_settings
+from proctor.server.engines.completions import discovery
+from proctor.server.engines.completions.dialects import TextDialect, TokenIdDialect
+from proctor.server.engines.completions.discovery import discover
+from proctor.server.engines.completions.engine import CompletionsEngine
+from proctor.server.engines.completions.upstream import Upstream
+from proctor.server.engines.fake import END_THINK
+from tests.server.engines.completions.upstream import (
+    DONE,
+    END,
+    LOCAL,
+    Answer,
+    connect,
+    event,
+    gone,
+    runaway,
+    stream,
+)
+from tests.server.harness import settings
+
+COMPLETIONS = {"kind": "completions", "base_url": "http://upstream/v1", "api_key": "s3cret"}
+
+
+def probed(*tokens: int, text: str = END) -> Answer:
+    def answer(body: dict[str, Any]) -> httpx.Response:
+        assert body["logit_bias"] == {str(END_THINK): 100}
+        ids = {"token_ids": tokens} if tokens else {}
+        return stream(event(text=text, finish_reason="length", **ids), DONE)
+
+    return answer
+
+
+async def test_a_server_that_gives_ids_is_known_by_trying() -> None:
+    service = await discover(connect(probed(END_THINK)), LOCAL, (), None)
+
+    assert (service.model, service.context_length) == ("there", 4096)
+    assert isinstance(service.dialect, TokenIdDialect)
+
+
+async def test_a_server_that_gives_text_is_known_by_trying() -> None:
+    service = await discover(connect(probed(), max_model_len=None), LOCAL, (), 99)
+
+    assert service.context_length == 99
+    assert isinstance(service.dialect, TextDialect)
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        probed(END_THINK, END_THINK),
+        probed(5, text="a"),
+        probed(END_THINK, text="another model's"),
+        probed(text=""),
+        probed(text="a"),
+        runaway,
+    ],
+)
+async def test_a_server_that_cannot_keep_budgets_is_refused(answer: Answer) -> None:
+    with pytest.raises(ValueError, match="budgets cannot be kept"):
+        await discover(connect(answer), LOCAL, (), None)
+
+
+async def test_a_context_that_is_not_known_or_not_there() -> None:
+    with pytest.raises(ValueError, match=r"set engine\.max_model_len"):
+        await discover(connect(gone, max_model_len=None), LOCAL, (), None)
+    with pytest.raises(ValueError, match="4096"):
+        await discover(connect(gone), LOCAL, (), 5000)
+
+
+async def test_which_of_several_models() -> None:
+    def handle(request: httpx.Request) -> httpx.Response:
+        if request.method == "POST":
+            return probed(END_THINK)(orjson.loads(request.content))
+        models = [{"id": name, "max_model_len": 9} for name in "ab"]
+        return httpx.Response(200, json={"data": models})
+
+    upstream = Upstream("http://upstream/v1", "", httpx.MockTransport(handle))
+    with pytest.raises(ValueError, match="a, b"):
+        await discover(upstream, LOCAL, ("x",), None)
+    assert (await discover(upstream, LOCAL, ("x", "b"), None)).model == "b"
+
+
+async def test_a_server_that_is_not_up_yet_is_waited_for(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(discovery, "RETRY_SECONDS", 0)
+    early = iter([httpx.Response(503), httpx.Response(200, text="<html>")])
+
+    def handle(request: httpx.Request) -> httpx.Response:
+        if request.method == "POST":
+            return probed(END_THINK)(orjson.loads(request.content))
+        ready = httpx.Response(200, json={"data": [{"id": "there", "max_model_len": 9}]})
+        return next(early, ready)
+
+    upstream = Upstream("http://upstream/v1", "", httpx.MockTransport(handle))
+
+    assert (await discover(upstream, LOCAL, (), None)).context_length == 9
+    assert [record.message for record in caplog.records] == [
+        "waiting: the completions server answered 503"
+    ]
+
+
+def test_load_asks_once_and_keeps_a_client_of_its_own() -> None:
+    made: list[Upstream] = []
+
+    def make() -> Upstream:
+        made.append(connect(probed(END_THINK)))
+        return made[-1]
+
+    over = CompletionsEngine.load(make, LOCAL, name="fake", known_as=(), context_length=99)
+
+    assert len(made) == 2
+    assert over.model.context_length == 99
+
+
+def test_settings_of_a_completions_server() -> None:
+    over = settings(model="m", engine=COMPLETIONS)
+
+    assert over.completions_server is not None
+    assert over.completions_server.base_url == "http://upstream/v1"
+    assert "s3cret" not in repr(over.completions_server)
+    assert settings(engine={"max_model_len": 9}).completions_server is None
+
+
+@pytest.mark.parametrize(
+    ("wrong", "named"),
+    [
+        ({"kind": "another"}, "engine.kind"),
+        ({"base_url": "upstream"}, "engine.base_url"),
+        ({"enforce_eager": True}, "engine.enforce_eager"),
+        ({"max_model_len": 0}, "engine.max_model_len"),
+    ],
+)
+def test_a_bad_setting_of_a_completions_server_is_named(wrong: Any, named: str) -> None:
+    with pytest.raises(ConfigError, match=f"^{re.escape(named)}: "):
+        load_settings({"model": "m", "engine": COMPLETIONS | wrong})
+
+
+def test_a_completions_server_needs_a_model_for_its_tokenizer() -> None:
+    with pytest.raises(ConfigError, match="model must be set"):
+        load_settings({"engine": COMPLETIONS})

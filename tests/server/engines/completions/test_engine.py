@@ -1,0 +1,483 @@
+"""The engine over a scripted completions server, its faults included."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from contextlib import aclosing, asynccontextmanager
+from typing import Any
+
+import httpx
+import pytest
+import uvicorn
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import StreamingResponse
+from starlette.routing import Route
+
+from proctor.budget import DesyncError, TokenBudget
+from proctor.server.app import create_app
+from proctor.server.engines.base import Finish, Job, Sampling
+from proctor.server.engines.completions.discovery import Service
+from proctor.server.engines.completions.engine import CompletionsEngine
+from proctor.server.engines.completions.upstream import Upstream, UpstreamError
+from proctor.server.engines.fake import END_THINK, END_TURN, THINK
+from proctor.server.engines.tool_calls import Constraint, Kind
+from proctor.server.errors import EngineUnavailable, UnsupportedRequest
+from tests.server.engines.completions.upstream import (
+    DONE,
+    END,
+    IDS,
+    LOCAL,
+    TEXTS,
+    Answer,
+    Script,
+    TextScript,
+    engine,
+    event,
+    generate,
+    given,
+    gone,
+    job,
+    runaway,
+    stream,
+)
+from tests.server.harness import (
+    CHAT,
+    QuietServer,
+    body,
+    events,
+    listener,
+    settings,
+    soon,
+)
+
+WAIT = (tuple(b"Wait"),)
+
+
+async def test_an_attempt_is_stripped_and_the_server_asked_again() -> None:
+    script = Script([[*b"a", END_THINK], [*b"b", END_THINK, *b"ok", END_TURN]])
+    over = engine(script)
+    asked = job(continuations=1, continuation_ids=WAIT)
+
+    tokens, finish = await generate(over, asked)
+
+    assert tokens == [*b"aWaitb", END_THINK, *b"ok", END_TURN]
+    assert finish is Finish.STOP
+    assert script.prompts() == [[1, 2], [1, 2, *b"aWait"]]
+    assert [asked["stop_token_ids"] for asked in script.asked] == [[END_THINK], []]
+    assert await over.attempts(asked) == {1}
+    assert await over.attempts(asked) == frozenset()
+
+
+async def test_the_budget_of_each_round_is_what_the_ones_before_left() -> None:
+    script = Script([[*b"aaaa", END_THINK], [*b"b" * 99], [*b"ok", END_TURN]])
+    budget: dict[str, Any] = {
+        "maximum": 20,
+        "wrap_up_ids": tuple(b"Done"),
+        "continuation_ids": WAIT,
+        "minimum": 9,
+    }
+
+    tokens, _ = await generate(engine(script), job(100, **budget))
+
+    assert [asked["max_tokens"] for asked in script.asked] == [16, 8, 100 - 21]
+    assert bytes(tokens[:20]) == b"aaaaWaitbbbbbbbbDone"
+    assert tokens[20:] == [END_THINK, *b"ok", END_TURN]
+
+
+async def test_a_thinking_that_ends_by_itself_needs_no_other_round() -> None:
+    script = Script([[*b"a", END_THINK, *b"ok", END_TURN]])
+
+    tokens, _ = await generate(engine(script), job(maximum=50))
+
+    assert tokens == [*b"a", END_THINK, *b"ok", END_TURN]
+    assert len(script.asked) == 1
+
+
+async def test_an_end_of_turn_in_the_thinking_is_no_end() -> None:
+    script = Script([[*b"a", END_TURN], [*b"ok", END_TURN]])
+
+    tokens, _ = await generate(engine(script), job())
+
+    assert tokens == [*b"a", END_THINK, *b"ok", END_TURN]
+
+
+async def test_no_thinking_is_opened_when_none_is_left() -> None:
+    script = Script([[*b"ok", END_TURN]])
+
+    await generate(engine(script), job(maximum=0))
+
+    assert script.asked[0]["logit_bias"] == {str(THINK): -100}
+
+
+async def test_how_it_samples() -> None:
+    script = Script([[*b"a", END_THINK], [END_THINK, END_TURN]])
+
+    asked = job(sampling={"temperature": 0.5}, continuations=1, continuation_ids=WAIT)
+    await generate(engine(script), asked)
+
+    for sent in script.asked:
+        assert (sent["temperature"], sent["top_p"]) == (0.5, 1.0)
+        assert (sent["top_k"], sent["min_p"]) == (20, 0.0)
+        assert "min_tokens" not in sent
+
+
+async def test_each_round_has_a_seed_of_its_own_and_always_the_same() -> None:
+    async def seeds() -> list[int]:
+        script = Script([[*b"a", END_THINK], [END_THINK, END_TURN]])
+        asked = job(sampling={"seed": 7}, continuations=1, continuation_ids=WAIT)
+        await generate(engine(script), asked)
+        return [sent["seed"] for sent in script.asked]
+
+    one, other = await seeds()
+
+    assert one != other
+    assert await seeds() == [one, other]
+    assert all(0 <= seed < 2**31 for seed in (one, other))
+
+
+async def test_without_a_seed_the_server_has_its_own() -> None:
+    script = Script([[END_TURN]])
+
+    await generate(engine(script), job(opened=False))
+
+    assert "seed" not in script.asked[0]
+
+
+BOUND = Constraint(Kind.REGEX, "a", "structured_outputs.regex")
+
+
+@pytest.mark.parametrize(
+    ("sampling", "field"),
+    [
+        (Sampling(9, presence_penalty=0.5), "presence_penalty"),
+        (Sampling(9, frequency_penalty=-0.5), "frequency_penalty"),
+        (Sampling(9, repetition_penalty=1.1), "repetition_penalty"),
+        (Sampling(9, logit_bias={7: 1.0}), "logit_bias"),
+        (Sampling(9, top_logprobs=0), "logprobs"),
+        (
+            Sampling(9, constraint=Constraint(Kind.REGEX, "a", "structured_outputs.regex")),
+            "structured_outputs.regex",
+        ),
+    ],
+)
+async def test_what_rounds_cannot_honour_is_refused_by_name(sampling: Sampling, field: str) -> None:
+    with pytest.raises(UnsupportedRequest) as refused:
+        await engine(Script([])).check(Job("job", (1,), sampling, TokenBudget()), "")
+
+    assert refused.value.param == field
+
+
+async def test_what_does_nothing_is_no_matter() -> None:
+    neutral = Sampling(
+        9, presence_penalty=0, frequency_penalty=0, repetition_penalty=1, logit_bias={}
+    )
+
+    await engine(Script([])).check(Job("job", (1,), neutral, TokenBudget()), "")
+
+
+async def test_texts_for_token_ids() -> None:
+    script = TextScript(["a bc" + END, f"b c {END}\n\nIt is 42."])
+    over = engine(script, TEXTS)
+    asked = job(minimum=6, continuation_ids=WAIT)
+
+    tokens, finish = await generate(over, asked)
+
+    assert tokens == [*b"a bcWaitb c ", END_THINK, *b"\n\nIt is 42.", END_TURN]
+    assert finish is Finish.STOP
+    assert await over.attempts(asked) == {4}
+    assert [asked["stop"] for asked in script.asked] == [[END], []]
+    assert not script.asked[0]["skip_special_tokens"]
+
+
+async def test_texts_come_word_by_word() -> None:
+    over = engine(TextScript(["ab cd  ef g"]), TEXTS)
+
+    deltas = [[*delta.token_ids] async for delta in over.generate(job(opened=False))]
+
+    assert deltas == [[*b"ab"], [*b" cd"], [*b"  ef"], [*b" g", END_TURN], []]
+
+
+async def test_texts_longer_than_the_budget_are_cut() -> None:
+    script = TextScript(["a" * 99, "ok"])
+
+    tokens, _ = await generate(engine(script, TEXTS), job(maximum=2))
+
+    assert tokens == [*b"aa", END_THINK, *b"ok", END_TURN]
+
+
+def silent(body: dict[str, Any]) -> httpx.Response:
+    raise httpx.ReadTimeout("nothing came")
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        gone,
+        silent,
+        lambda _: httpx.Response(500, text="at 10.0.0.7"),
+        lambda _: httpx.Response(503),
+        lambda _: httpx.Response(429),
+        lambda _: stream(),
+        lambda _: stream(given(1), DONE),
+        lambda _: stream(given(1), b"data: {"),
+        lambda _: stream(given(1), b"data: {\n\n"),
+        lambda _: stream(given(1), httpx.ReadError("10.0.0.7")),
+        lambda _: stream(given(1), httpx.RemoteProtocolError("10.0.0.7")),
+        lambda _: stream(given(1), b'data: {"error": {"message": "at 10.0.0.7"}}\n\n'),
+        lambda _: stream(given(1, finish="abort")),
+        lambda _: stream(b'data: {"choices": [{"text": "", "token_ids": "1"}]}\n\n'),
+        lambda _: stream(event(text="a"), DONE),
+        lambda _: stream(event(text="", token_ids=[], finish_reason="length")),
+        lambda _: httpx.Response(200, json={"choices": [{"text": "whole"}]}),
+    ],
+)
+async def test_a_server_that_fails(answer: Answer) -> None:
+    over = engine(answer)
+
+    with pytest.raises(EngineUnavailable) as failure:
+        await generate(over, job())
+
+    assert "10.0.0.7" not in str(failure.value)
+
+
+@pytest.mark.parametrize("status", [302, 400, 401, 404])
+async def test_a_server_that_refuses(status: int) -> None:
+    with pytest.raises(UpstreamError, match=str(status)):
+        await generate(engine(lambda _: httpx.Response(status, text="no")), job())
+
+
+async def test_a_server_that_gives_more_than_it_was_asked_for_is_cut_off() -> None:
+    replies = iter([stream(*[given(97, 97)] * 50), stream(given(*b"okok"))])
+
+    tokens, finish = await generate(engine(lambda _: next(replies)), job(8, maximum=3))
+
+    assert tokens == [*b"aaa", END_THINK, *b"okok"]
+    assert finish is Finish.LENGTH
+
+
+async def test_a_server_that_gives_text_without_end() -> None:
+    with pytest.raises(DesyncError, match="max_tokens"):
+        await generate(engine(runaway, TEXTS), job(20))
+
+
+async def test_a_server_that_gives_less_than_it_was_asked_for_is_asked_again() -> None:
+    replies = iter(
+        [stream(given(*b"ab", finish="length")), stream(given(*b"c", END_TURN, finish="stop"))]
+    )
+
+    tokens, _ = await generate(engine(lambda _: next(replies)), job(opened=False))
+
+    assert tokens == [*b"abc", END_TURN]
+
+
+async def test_lines_are_parted_at_newlines_alone() -> None:
+    text = "a\u2028b\u0085c\x0cd"
+    raw = event(text=text, token_ids=[1, END_TURN], finish_reason="stop")
+    halves = raw[: len(raw) // 2], raw[len(raw) // 2 :].replace(b"\n", b"\r\n")
+
+    tokens, _ = await generate(engine(lambda _: stream(b": hello\n\n", *halves)), job(opened=False))
+
+    assert tokens == [1, END_TURN]
+
+
+async def test_another_request_does_not_notice() -> None:
+    answers = {
+        1: stream(given(5), httpx.ReadError("cut")),
+        3: stream(given(7, END_TURN, finish="stop")),
+    }
+    over = engine(lambda body: answers[body["prompt"][0]])
+    one = Job("one", (1,), Sampling(9), TokenBudget(opened=False))
+    other = Job("other", (3,), Sampling(9), TokenBudget(opened=False))
+
+    failed, fine = await asyncio.gather(
+        generate(over, one), generate(over, other), return_exceptions=True
+    )
+
+    assert isinstance(failed, EngineUnavailable)
+    assert fine == ([7, END_TURN], Finish.STOP)
+
+
+async def test_a_job_that_is_given_up_ends_its_stream() -> None:
+    ended = asyncio.Event()
+
+    async def endless(request: Request) -> StreamingResponse:
+        async def parts() -> AsyncIterator[bytes]:
+            try:
+                while True:
+                    yield given(97)
+                    await asyncio.sleep(0.001)
+            finally:
+                ended.set()
+
+        return StreamingResponse(parts(), media_type="text/event-stream")
+
+    async with running(
+        Starlette(routes=[Route("/v1/completions", endless, methods=["POST"])])
+    ) as url:
+        upstream = Upstream(f"{url}/v1")
+        over = CompletionsEngine(upstream, Service("there", 4096, IDS), LOCAL, "fake")
+        async with aclosing(over.generate(job())) as deltas:
+            await anext(deltas)
+        await soon(ended.wait())
+        await over.aclose()
+
+
+@asynccontextmanager
+async def running(app: Starlette) -> AsyncIterator[str]:
+    with listener() as bound:
+        server = QuietServer(uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=1))
+        serving = asyncio.create_task(server.serve(sockets=[bound]))
+        yield f"http://127.0.0.1:{bound.getsockname()[1]}"
+        server.should_exit = True
+        await serving
+
+
+async def test_a_connection_is_used_again() -> None:
+    """One that was cut would not be: the pool keeps those alone that were read to their end."""
+    ports: set[int] = set()
+    script = Script([[*b"a", END_THINK], [*b"b", END_THINK], [END_THINK, *b"ok", END_TURN]])
+
+    async def complete(request: Request) -> StreamingResponse:
+        assert request.client is not None
+        ports.add(request.client.port)
+        answer = script(await request.json())
+        return StreamingResponse(answer.aiter_raw(), media_type="text/event-stream")
+
+    async with running(
+        Starlette(routes=[Route("/v1/completions", complete, methods=["POST"])])
+    ) as url:
+        over = CompletionsEngine(Upstream(f"{url}/v1"), Service("there", 4096, IDS), LOCAL, "fake")
+        tokens, _ = await generate(over, job(continuations=2, continuation_ids=WAIT))
+        await over.aclose()
+
+    assert tokens[-3:] == [*b"ok", END_TURN]
+    assert len(ports) == 1
+
+
+async def test_a_connection_that_is_closed_in_the_moment_of_its_use_is_made_anew() -> None:
+    """As by a server whose time for idle connections is over just then."""
+    heads: list[bytes] = []
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.closing(writer):
+            for healthy in (True, False):
+                heads.append(await reader.readuntil(b"\r\n\r\n"))
+                if not healthy:
+                    return  # without an answer
+                writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok")
+                await writer.drain()
+
+    async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
+        upstream = Upstream(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/v1")
+        for _ in range(3):
+            await upstream.check()
+        await upstream.aclose()
+
+    assert len(heads) == 5
+
+
+async def test_health_is_the_servers_own() -> None:
+    await engine(gone).health()
+    await engine(gone, health=404).health()
+    with pytest.raises(EngineUnavailable, match="503"):
+        await engine(gone, health=503).health()
+
+
+async def test_the_word_of_the_server_stands_for_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
+    over = engine(gone)
+    await over.health()
+    checks: list[str] = []
+
+    async def check() -> None:
+        checks.append("asked")
+
+    monkeypatch.setattr(over._upstream, "check", check)
+    await over.health()
+    assert not checks
+    monkeypatch.setattr(over, "_well_until", 0.0)
+    await over.health()
+    assert checks
+
+
+async def test_health_of_a_server_that_is_gone() -> None:
+    def refuse(request: httpx.Request) -> httpx.Response:
+        raise httpx.ConnectError("refused")
+
+    upstream = Upstream("http://upstream/v1", "", httpx.MockTransport(refuse))
+    with pytest.raises(EngineUnavailable, match="reached"):
+        await upstream.check()
+
+
+@asynccontextmanager
+async def gateway(over: CompletionsEngine) -> AsyncIterator[httpx.AsyncClient]:
+    app = create_app(settings(), lambda: over)
+    async with app.router.lifespan_context(app):
+        await app.state.host.loaded()
+        transport = httpx.ASGITransport(app)
+        async with httpx.AsyncClient(transport=transport, base_url="http://test") as http:
+            yield http
+
+
+async def test_the_gateway_over_it() -> None:
+    replies = [[*b"hm", END_THINK], [*b"no", END_THINK, *b"42", END_TURN]]
+
+    async with gateway(engine(Script(replies))) as http:
+        response = await http.post(CHAT, json=body(thinking={"continuations": 1}))
+
+    answer = response.json()
+    choice = answer["choices"][0]
+    assert choice["message"]["reasoning_content"] == "hmWaitno"
+    assert choice["message"]["content"] == "42"
+    assert choice["thinking"]["continuations"] == 1
+    assert choice["thinking"]["tokens"] == 8
+    assert choice["thinking"]["end_reason"] == "natural"
+    assert answer["usage"]["completion_tokens"] == 12
+
+
+async def test_a_raw_prompt_over_it() -> None:
+    script = Script([[*b"a", END_THINK], [*b"b", END_THINK, *b"ok", END_TURN]])
+    asked = {"model": "fake", "prompt": "x<think>", "max_tokens": 99}
+
+    async with gateway(engine(script)) as http:
+        budget = {"thinking": {"continuations": 1}}
+        answer = (await http.post("/v1/completions", json={**asked, **budget})).json()
+        told = (await http.post("/tokenize", json={"prompt": "x<think>"})).json()
+
+    assert answer["choices"][0]["text"] == "aWaitb</think>ok"
+    assert answer["choices"][0]["thinking"]["continuations"] == 1
+    assert script.prompts()[0] == told["tokens"] == [*b"x", THINK]
+
+
+async def test_stop_strings_leave_the_thinking_alone() -> None:
+    script = Script([[*b"a.b", END_THINK, *b"c.d", END_TURN]])
+
+    async with gateway(engine(script)) as http:
+        response = await http.post(CHAT, json=body(stop=["."]))
+
+    assert response.json()["choices"][0]["message"]["reasoning_content"] == "a.b"
+    assert response.json()["choices"][0]["message"]["content"] == "c"
+    assert "stop" not in script.asked[0]
+
+
+@pytest.mark.parametrize(
+    ("answer", "status"), [(gone, 503), (lambda _: httpx.Response(401, text="who?"), 500)]
+)
+async def test_errors_of_the_server_in_the_gateways_words(answer: Answer, status: int) -> None:
+    async with gateway(engine(answer)) as http:
+        http._transport.raise_app_exceptions = False  # type: ignore[attr-defined]
+        whole = await http.post(CHAT, json=body())
+        streamed = await http.post(CHAT, json=body(stream=True))
+
+    assert whole.status_code == status
+    last = events(streamed.text)[-1]
+    assert last.name == "error"
+    assert last.data == whole.json()
+    assert "who?" not in streamed.text
+
+
+async def test_readiness_is_the_servers() -> None:
+    async with gateway(engine(gone, health=503)) as http:
+        response = await http.get("/ready")
+
+    assert response.status_code == 503

@@ -1,0 +1,291 @@
+"""The loop of rounds against the reference machine, over servers of all manners."""
+
+import zlib
+from collections.abc import Sequence, Set
+from dataclasses import dataclass
+
+import pytest
+from hypothesis import given, reject
+from hypothesis import strategies as st
+
+from proctor.budget import (
+    UNKNOWN_VOCABULARY,
+    BudgetStateMachine,
+    DesyncError,
+    EndReason,
+    Markers,
+    TokenBudget,
+    Vocabulary,
+    replay,
+)
+from proctor.server.engines.base import Finish, Job, ModelInfo, Sampling
+from proctor.server.engines.completions.resubmit import MAX_ROUNDS, ResubmitLoop, ResubmitStep
+from proctor.server.errors import EngineUnavailable
+from tests.budget.strategies import EOS, VOCABULARY, WORDS, budgets, markers, vocabularies
+
+THINK, END = WORDS, WORDS + 1
+SINGLE = Markers((THINK,), (END,), frozenset({EOS}))
+
+
+def wish(salt: int, ids: Sequence[int], barred: Set[int] = frozenset()) -> int:
+    """The token that a greedy model of no sense chooses after `ids`."""
+    scores = {zlib.crc32(bytes([salt, *ids, token])): token for token in range(VOCABULARY)}
+    left = [scores[key] for key in sorted(scores) if scores[key] not in barred]
+    # A forced text that ends inside a character, as no real one does, can leave no way on.
+    return left[0] if left else reject()
+
+
+@dataclass(frozen=True)
+class Server:
+    """A completions server, and how it behaves.
+
+    Attributes:
+        salt: of its model.
+        stops: whether it stops at the end marker when asked to.
+        keeps_stops: whether it keeps the token at which it stopped to itself.
+        surplus: tokens that it gives beyond those asked for.
+        most: tokens that it gives in a round, whatever it is asked for.
+        chunk: tokens that come at once.
+    """
+
+    salt: int
+    stops: bool = True
+    keeps_stops: bool = False
+    surplus: int = 0
+    most: int = 99
+    chunk: int = 1
+
+    def complete(self, asked: ResubmitStep, markers: Markers) -> tuple[list[int], bool]:
+        """The tokens of a round, and whether they ended at a stop."""
+        ids: list[int] = []
+        stops = set(markers.eos)
+        if self.stops and asked.suppresses_close and len(markers.end) == 1:
+            stops |= {*markers.end}
+        while len(ids) < min(self.most, asked.max_tokens + self.surplus):
+            token = wish(self.salt, (*asked.prompt_ids, *ids), asked.barred)
+            if token in stops:
+                return ids + [token] * (not self.keeps_stops), True
+            ids.append(token)
+        return ids, False
+
+
+@dataclass(frozen=True)
+class Ran:
+    tokens: list[int]
+    attempts: frozenset[int]
+    finish: Finish | None
+
+
+def model(markers: Markers, vocabulary: Vocabulary = UNKNOWN_VOCABULARY) -> ModelInfo:
+    return ModelInfo("model", 300, markers, 0, vocabulary)
+
+
+def run(server: Server, job: Job, of: ModelInfo) -> Ran:
+    rounds = ResubmitLoop(job, of)
+    settled: list[int] = []
+    while asked := rounds.plan():
+        assert asked.prompt_ids == (*job.prompt_ids, *rounds.tokens)
+        settled += rounds.settle()
+        ids, stopped = server.complete(asked, of.markers)
+        for at in range(0, len(ids), server.chunk):
+            if not rounds.take(ids[at : at + server.chunk]):
+                break
+            settled += rounds.settle()
+        else:
+            rounds.end(stopped=stopped)
+        settled += rounds.settle()
+    settled += rounds.settle()
+    assert settled == rounds.tokens
+    return Ran(rounds.tokens, frozenset(rounds.attempts), rounds.finish)
+
+
+def masked(machine: BudgetStateMachine, vocabulary: Vocabulary) -> set[int]:
+    """Tokens that an engine would not let be sampled now."""
+    return {
+        token
+        for token in range(VOCABULARY)
+        if token in machine.barred
+        or vocabulary.incomplete_bytes_after(machine.incomplete_bytes, token)
+        > machine.most_incomplete_bytes
+    }
+
+
+def reference(salt: int, job: Job, of: ModelInfo) -> Ran:
+    """The same model with the budget enforced token by token, as inside an engine."""
+    machine = BudgetStateMachine(job.budget, of.markers, of.vocabulary)
+    tokens: list[int] = []
+    attempts: set[int] = set()
+    while len(tokens) < job.sampling.max_tokens:
+        token = machine.forced
+        attempted = False
+        if token is None:
+            token = wish(salt, (*job.prompt_ids, *tokens), masked(machine, of.vocabulary))
+            if token in machine.closing_tokens and machine.suppresses_close:
+                token, attempted = machine.continuation[0], True
+                attempts.add(len(tokens))
+            elif token in machine.closing_tokens and token == EOS:
+                token = machine.end_token
+        machine.advance(token, attempted)
+        tokens.append(token)
+        if token == EOS:
+            return Ran(tokens, frozenset(attempts), Finish.STOP)
+    return Ran(tokens, frozenset(attempts), Finish.LENGTH)
+
+
+servers = st.builds(
+    Server,
+    salt=st.integers(0, 255),
+    stops=st.booleans(),
+    keeps_stops=st.booleans(),
+    surplus=st.integers(0, 9),
+    most=st.integers(1, 99),
+    chunk=st.integers(1, 9),
+)
+
+
+def job(budget: TokenBudget, max_tokens: int = 60) -> Job:
+    return Job("job", (0, 1), Sampling(max_tokens), budget)
+
+
+@given(server=servers, budget=budgets(), vocabulary=vocabularies(), max_tokens=st.integers(1, 60))
+def test_rounds_give_what_enforcement_in_the_engine_gives(
+    server: Server, budget: TokenBudget, vocabulary: Vocabulary, max_tokens: int
+) -> None:
+    asked, of = job(budget, max_tokens), model(SINGLE, vocabulary)
+
+    assert run(server, asked, of) == reference(server.salt, asked, of)
+
+
+@given(server=servers, budget=budgets(), marked=markers(), vocabulary=vocabularies())
+def test_markers_of_any_length(
+    server: Server, budget: TokenBudget, marked: Markers, vocabulary: Vocabulary
+) -> None:
+    ran = run(server, job(budget, 200), model(marked, vocabulary))
+
+    machine = replay(budget, marked, ran.tokens, ran.attempts, vocabulary)
+    if ran.finish is Finish.STOP:
+        assert machine.outcome(EndReason.STOP).end_reason is not EndReason.STOP
+        assert budget.minimum <= machine.tokens
+    assert budget.maximum is None or machine.tokens <= budget.maximum
+
+
+TAGS = Markers((7,), (8, 9), frozenset({EOS}))
+WAIT = ((5,),)
+
+
+def test_an_attempt_is_stripped_with_all_of_its_marker() -> None:
+    rounds = ResubmitLoop(job(TokenBudget(continuations=1, continuation_ids=WAIT)), model(TAGS))
+
+    rounds.plan()
+    assert rounds.take([1, 8])
+    assert rounds.settle() == [1]
+    assert not rounds.take([9, 1])
+    asked = rounds.plan()
+
+    assert asked is not None
+    assert asked.prompt_ids == (0, 1, 1, 5)
+    assert rounds.settle() == [5]
+    assert rounds.attempts == {1}
+
+
+def test_an_end_of_turn_takes_nothing_else_with_it() -> None:
+    rounds = ResubmitLoop(job(TokenBudget(continuations=1, continuation_ids=WAIT)), model(TAGS))
+
+    rounds.plan()
+    rounds.take([1, 8, EOS])
+
+    assert rounds.tokens == [1, 8, 5]
+
+
+def test_a_marker_begun_by_a_continuation_is_not_stripped_of_it() -> None:
+    budget = TokenBudget(continuations=2, continuation_ids=((5, 8),))
+    rounds = ResubmitLoop(job(budget), model(TAGS))
+
+    rounds.plan()
+    rounds.take([1, EOS])
+    rounds.plan()
+    rounds.take([9])
+
+    assert rounds.tokens == [1, 5, 8, 5]
+
+
+def test_an_end_of_turn_inside_the_thinking_becomes_the_end_marker() -> None:
+    rounds = ResubmitLoop(job(TokenBudget()), model(TAGS))
+
+    rounds.plan()
+    assert not rounds.take([1, EOS])
+    asked = rounds.plan()
+
+    assert rounds.tokens == [1, 8, 9]
+    assert asked is not None
+    assert asked.max_tokens == 60 - 3
+
+
+def test_no_round_asks_for_more_than_the_budget_leaves() -> None:
+    budget = TokenBudget(10, 20, continuation_ids=WAIT, wrap_up_ids=(2, 3))
+    rounds = ResubmitLoop(job(budget), model(SINGLE))
+    asked: list[int] = []
+
+    while (current := rounds.plan()) and len(asked) < 4:
+        asked.append(current.max_tokens)
+        rounds.take([4, END] if current.position < 8 else [4] * 4)
+        if current.position >= 8:
+            rounds.end(stopped=False)
+
+    assert asked == [18, 16, 14, 12]
+
+
+def test_a_barred_token_that_comes_all_the_same() -> None:
+    rounds = ResubmitLoop(job(TokenBudget(maximum=0)), model(SINGLE))
+
+    asked = rounds.plan()
+
+    assert asked is not None
+    assert asked.barred == {THINK}
+    with pytest.raises(DesyncError, match="barred"):
+        rounds.take([THINK])
+
+
+def test_a_start_marker_of_several_tokens_is_barred_at_its_end_alone() -> None:
+    marked = Markers((6, 7), (8,), frozenset({EOS}))
+    rounds = ResubmitLoop(job(TokenBudget(maximum=0, opened=False)), model(marked))
+
+    first = rounds.plan()
+    assert not rounds.take([7, 6, 7])
+    second = rounds.plan()
+    rounds.take([1])
+    third = rounds.plan()
+
+    assert first is not None
+    assert second is not None
+    assert third is not None
+    assert (first.barred, first.max_tokens) == (frozenset(), 60)
+    assert (second.barred, second.max_tokens) == (frozenset({7}), 1)
+    assert (third.barred, third.max_tokens) == (frozenset(), 57)
+    assert rounds.tokens == [7, 6, 1]
+
+
+def test_a_round_that_brings_nothing() -> None:
+    rounds = ResubmitLoop(job(TokenBudget()), model(SINGLE))
+
+    rounds.plan()
+
+    with pytest.raises(EngineUnavailable, match="no room"):
+        rounds.end(stopped=False)
+
+
+def test_rounds_have_an_end() -> None:
+    budget = TokenBudget(minimum=10_000, continuation_ids=WAIT)
+    rounds = ResubmitLoop(job(budget, 20_000), model(SINGLE))
+
+    for _ in range(MAX_ROUNDS):
+        rounds.plan()
+        rounds.take([END])
+
+    with pytest.raises(EngineUnavailable, match=str(MAX_ROUNDS)):
+        rounds.plan()
+
+
+def test_tokens_without_a_round() -> None:
+    with pytest.raises(RuntimeError, match="planned"):
+        ResubmitLoop(job(TokenBudget()), model(SINGLE)).take([1])

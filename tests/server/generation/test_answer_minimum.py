@@ -1,0 +1,118 @@
+"""`min_tokens` and `ignore_eos`: how long an answer is at least, whatever is thought."""
+
+from typing import Any
+
+import pytest
+
+from proctor.server.engines.fake import FakeEngine, Script
+from tests.server.api.test_completions import COMPLETIONS, OPEN, asked
+from tests.server.api.test_errors import assert_error
+from tests.server.harness import CHAT, body, client
+
+SCHEMA = {"type": "json_schema", "json_schema": {"name": "a", "schema": {"type": "object"}}}
+
+
+async def post(fields: dict[str, Any], script: Script, path: str = CHAT) -> Any:
+    engine = FakeEngine(script)
+    async with client(engine) as http:
+        response = await http.post(path, json=fields)
+    assert response.status_code == 200, response.text
+    return engine, response.json()
+
+
+@pytest.mark.parametrize("thinking", [(), ("Let me see.",), ("a" * 60,)])
+@pytest.mark.parametrize("least", [1, 2, 9, 40])
+async def test_an_answer_has_as_many_tokens_as_it_must(thinking: tuple[str], least: int) -> None:
+    fields = body(min_tokens=least, max_thinking_tokens=20, max_tokens=90)
+
+    engine, told = await post(fields, Script(thinking, "42"))
+
+    usage, choice = told["usage"], told["choices"][0]
+    assert len(choice["message"]["content"]) == max(2, least)
+    assert choice["finish_reason"] == "stop"
+    assert choice["thinking"]["tokens"] == min(20, sum(map(len, thinking)))
+    assert engine.jobs[0].budget.answer_minimum == least
+    assert usage["completion_tokens"] > least
+
+
+async def test_a_minimum_is_kept_out_of_the_thinking() -> None:
+    """The thinking leaves room for it, though the reserve is smaller."""
+    fields = body(min_tokens=50, max_tokens=90)
+
+    _, told = await post(fields, Script(("a" * 99,), "b" * 10))
+
+    choice = told["choices"][0]
+    assert choice["thinking"]["tokens"] == 90 - 50 - 1
+    assert len(choice["message"]["content"]) == 50
+
+
+@pytest.mark.parametrize("more", [{}, {"min_thinking_tokens": 30}, {"max_thinking_tokens": 0}])
+async def test_an_answer_that_does_not_end(more: dict[str, Any]) -> None:
+    fields = body(ignore_eos=True, max_tokens=120, return_token_ids=True, **more)
+
+    _, told = await post(fields, Script(("Let me see.",), "42"))
+
+    assert told["choices"][0]["finish_reason"] == "length"
+    assert told["usage"]["completion_tokens"] == 120
+    assert len(told["choices"][0]["token_ids"]) == 120
+    assert told["choices"][0]["thinking"]["tokens"] >= more.get("min_thinking_tokens", 0)
+
+
+@pytest.mark.parametrize("prompt", [OPEN, "hi"])
+async def test_raw_prompts_too(prompt: str) -> None:
+    fields = asked(prompt, ignore_eos=True, max_tokens=60)
+
+    _, told = await post(fields, Script(("so",), "42"), COMPLETIONS)
+
+    assert told["usage"]["completion_tokens"] == 60
+    assert told["choices"][0]["finish_reason"] == "length"
+
+
+@pytest.mark.parametrize("tokens_per_delta", [1, 2, 3, 7])
+@pytest.mark.parametrize("least", [0, 3, 4])
+async def test_stops_are_found_once_there_is_enough(tokens_per_delta: int, least: int) -> None:
+    script = Script(("so",), "a.bc.d.e")
+    fields = body(min_tokens=least, stop=".")
+    async with client(FakeEngine(script, tokens_per_delta=tokens_per_delta)) as http:
+        told = (await http.post(CHAT, json=fields)).json()["choices"][0]
+        raw = (await http.post(COMPLETIONS, json=asked(OPEN, **fields_of(fields)))).json()
+
+    said = {0: "a", 3: "a.bc", 4: "a.bc"}[least]
+    assert told["message"]["content"] == said
+    assert told["finish_reason"] == "stop"
+    assert raw["choices"][0]["text"] == "so</think>" + said
+
+
+def fields_of(fields: dict[str, Any]) -> dict[str, Any]:
+    return {name: fields[name] for name in ("min_tokens", "stop")}
+
+
+@pytest.mark.parametrize("fields", [{"min_tokens": 0}, {"ignore_eos": False}, {}])
+async def test_what_asks_for_nothing(fields: dict[str, Any]) -> None:
+    engine, told = await post(body(**fields), Script((), "42"))
+
+    assert told["choices"][0]["message"]["content"] == "42"
+    assert engine.jobs[0].budget.answer_minimum == 0
+
+
+@pytest.mark.parametrize(
+    ("fields", "param"),
+    [
+        ({"min_tokens": 50, "max_tokens": 50}, "min_tokens"),
+        ({"min_tokens": 5000}, "min_tokens"),
+        ({"min_tokens": -1}, "min_tokens"),
+        ({"min_tokens": 1.5}, "min_tokens"),
+        ({"ignore_eos": "yes"}, "ignore_eos"),
+        ({"ignore_eos": True, "response_format": SCHEMA}, "ignore_eos"),
+        ({"min_tokens": 3, "structured_outputs": {"choice": ["a"]}}, "min_tokens"),
+        (
+            {"min_tokens": 40, "max_tokens": 90, "min_thinking_tokens": 60},
+            "min_thinking_tokens",
+        ),
+    ],
+)
+async def test_a_bad_field_is_named(fields: dict[str, Any], param: str) -> None:
+    engine = FakeEngine()
+    async with client(engine) as http:
+        assert_error(await http.post(CHAT, json=body(**fields)), 400, param)
+    assert not engine.jobs

@@ -1,0 +1,283 @@
+"""What is said of a budget that was cut: that it was, and by what."""
+
+import asyncio
+from collections.abc import Collection
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
+
+from proctor.budget import BudgetError
+from proctor.router import LEVELS
+from proctor.server.auth.api_key import Key
+from proctor.server.config.budgets import RouterSettings
+from proctor.server.config.settings import Settings
+from proctor.server.engines.fake import FakeEngine
+from proctor.server.errors import ApiError
+from proctor.server.generation.admission import AdmissionController
+from proctor.server.generation.routing import Router
+from proctor.server.schemas.generation import ChatRequest
+from tests.server.accounting.ledger.making import rows_at
+from tests.server.auth.making import bearer, listed, make_key
+from tests.server.harness import CHAT, body, client, events, settings
+
+PRICES = {"prompt": 0, "thinking": 1000, "answer": 1000}
+"""A thousandth of a dollar for each token."""
+NAMES = ("none", "low", "mid", "high", "max")
+TIERS: list[dict[str, Any]] = [
+    {"name": "none", "max_tokens": 0},
+    {"name": "low", "max_tokens": 20},
+    {"name": "mid", "min_tokens": 12, "max_tokens": 30, "continuations": 2},
+    {"name": "high", "min_tokens": 10, "max_tokens": 50},
+    {"name": "max", "min_tokens": 25, "max_tokens": -1},
+]
+OTHER_NAMES: dict[str, Any] = {
+    "efforts": dict.fromkeys(("minimal", "medium", "xhigh"), "mid"),
+    "router": {"levels": dict(zip(LEVELS, NAMES, strict=False))},
+}
+ROUTER = Router.load(RouterSettings())
+BY_TOOLS = [
+    {"role": "assistant", "content": "Let me see."},
+    {"role": "tool", "tool_call_id": "1", "content": "12"},
+]
+HUGE = 10**6
+
+
+@dataclass(frozen=True)
+class Limits:
+    """All that can cut a budget.
+
+    Attributes:
+        operator: the operator's ceilings.
+        key: those of the key.
+        turn: tokens that the turn has thought before.
+        room: tokens of the answer; None is as many as the context holds.
+        price: thousandths of a dollar that an answer of any tier may cost.
+    """
+
+    operator: dict[str, Any]
+    key: dict[str, Any]
+    turn: int
+    room: int | None
+    price: int | None
+
+    def only(self, names: Collection[str]) -> "Limits":
+        """Those of these names, and no other."""
+        none = Limits({}, {}, 0, None, None)
+        return replace(none, **{name: getattr(self, name) for name in names})
+
+
+@dataclass(frozen=True)
+class Granted:
+    """What holds for a request.
+
+    Attributes:
+        tier: the name of its tier.
+        minimum: of thinking tokens.
+        maximum: likewise; None where there is no number.
+        continuations: that hold.
+        clamped: what the response says.
+        clamped_by: what the dry run and the ledger say.
+    """
+
+    tier: str
+    minimum: int
+    maximum: int | None
+    continuations: int
+    clamped: bool
+    clamped_by: tuple[str, ...]
+
+
+numbers = st.integers(0, 60)
+caps = st.fixed_dictionaries(
+    {}, optional={"max_thinking_tokens": numbers, "tier": st.sampled_from(NAMES)}
+)
+limits = st.builds(
+    Limits,
+    caps,
+    caps,
+    turn=st.just(0) | numbers,
+    room=st.none() | st.integers(20, 120),
+    price=st.none() | st.integers(20, 120),
+)
+requests = st.fixed_dictionaries(
+    {},
+    optional={
+        "budget_tier": st.sampled_from(NAMES),
+        "max_thinking_tokens": st.integers(-1, 60),
+        "min_thinking_tokens": numbers,
+        "enable_thinking": st.booleans(),
+        "thinking": st.fixed_dictionaries({"continuations": st.integers(0, 3)}),
+    },
+)
+defaults = st.fixed_dictionaries(
+    {},
+    optional={
+        "default_tier": st.sampled_from(NAMES),
+        "budget": st.just({"min_tokens": 15}) | st.just({"min_tokens": 5, "max_tokens": 40}),
+    },
+)
+
+
+def grant(fields: dict[str, Any], default: dict[str, Any], given: Limits) -> Granted:
+    """What a request gets."""
+    tiers = TIERS
+    if given.price is not None:
+        price = f"{given.price * 1e-3:.3f}"
+        tiers = [{**tier, "max_price": price} for tier in tiers]
+    known = settings(tiers=tiers, prices=PRICES, ceilings=given.operator, **OTHER_NAMES, **default)
+    key, _ = make_key(**given.key)
+    asked = body(**fields, messages=_messages(given.turn))
+    if given.room is not None:
+        asked["max_tokens"] = given.room
+    return asyncio.run(_admit(asked, known, key))
+
+
+async def _admit(asked: dict[str, Any], known: Settings, key: Key) -> Granted:
+    admission = await AdmissionController(known, ROUTER).admit(
+        ChatRequest.model_validate(asked), FakeEngine(context_length=HUGE), "x", key
+    )
+    enforced = admission.enforced
+    return Granted(
+        admission.resolution.label,
+        enforced.minimum,
+        admission.max_thinking_tokens(0),
+        enforced.continuations,
+        admission.clamped[0],
+        admission.clamped_by,
+    )
+
+
+def _messages(spent: int) -> list[dict[str, Any]]:
+    before, after = BY_TOOLS
+    thought = {"reasoning_content": "x" * spent} if spent else {}
+    return [{"role": "user", "content": "hi"}, {**before, **thought}, after]
+
+
+def figures(granted: Granted, asked: Granted, fields: dict[str, Any]) -> tuple[object, ...]:
+    """What was granted of all that was asked for; a maximum, where there is none, was not."""
+    capped = asked.maximum is not None or "max_thinking_tokens" in fields
+    return (
+        granted.tier,
+        granted.minimum,
+        granted.maximum if capped else None,
+        granted.continuations,
+        "enable_thinking" in fields and granted.maximum == 0,
+    )
+
+
+@given(fields=requests, default=defaults, given=limits)
+def test_a_budget_is_called_clamped_exactly_when_less_is_granted_than_asked(
+    fields: dict[str, Any], default: dict[str, Any], given: Limits
+) -> None:
+    try:
+        asked = grant(fields, default, given.only(()))
+        granted = grant(fields, default, given)
+    except (ApiError, BudgetError):
+        assume(False)
+    less = figures(granted, asked, fields) != figures(asked, asked, fields)
+    assert (granted.clamped, bool(granted.clamped_by)) == (less, less)
+    assert not asked.clamped
+    alone = grant(fields, default, given.only(granted.clamped_by))
+    assert figures(alone, asked, fields) == figures(granted, asked, fields)
+    assert alone.clamped_by == granted.clamped_by
+
+
+@pytest.mark.parametrize(
+    ("fields", "given", "limits", "minimum", "maximum", "by"),
+    [
+        ({"min_thinking_tokens": 9}, {}, {"max_thinking_tokens": 5}, 5, 5, "key"),
+        ({"budget_tier": "high"}, {}, {"max_thinking_tokens": 5}, 5, 5, "key"),
+        ({"budget_tier": "max"}, {}, {"tier": "low"}, 0, 20, "key"),
+        ({"min_thinking_tokens": 4}, {}, {"max_thinking_tokens": 5}, 4, 5, ""),
+        (
+            {"budget_tier": "high"},
+            {"ceilings": {"max_thinking_tokens": 15}},
+            {"tier": "low"},
+            0,
+            15,
+            "key,operator",
+        ),
+        ({"budget_tier": "high", "max_tokens": 21}, {}, {}, 4, 4, "room"),
+        (
+            {"budget_tier": "high", "max_tokens": 30},
+            {"tiers": [{**tier, "max_price": "0.021"} for tier in TIERS], "prices": PRICES},
+            {},
+            4,
+            4,
+            "room,price",
+        ),
+    ],
+)
+async def test_every_account_of_a_request_says_the_same(
+    tmp_path: Path,
+    fields: dict[str, Any],
+    given: dict[str, Any],
+    limits: dict[str, Any],
+    minimum: int,
+    maximum: int,
+    by: str,
+) -> None:
+    key, token = listed(**limits)
+    url = f"sqlite:///{tmp_path / 'ledger.db'}"
+    known = {"tiers": TIERS, **OTHER_NAMES, **given, "keys": [key], "ledger": {"url": url}}
+    async with client(FakeEngine(), **known) as http:
+        http.headers.update(bearer(token))
+        whole = await http.post(CHAT, json=body(**fields))
+        streamed = await http.post(CHAT, json=body(**fields, stream=True))
+        route = (await http.post("/v1/route", json=body(**fields))).json()
+    rows = await rows_at(url)
+
+    choices = [event.choice for event in events(streamed.text) if event.data != "[DONE]"]
+    told = [choice["thinking"] for choice in choices if "thinking" in choice]
+    for thinking in (whole.json()["choices"][0]["thinking"], *told):
+        assert thinking["clamped"] is bool(by)
+        assert (thinking["min_tokens"], thinking["max_tokens"]) == (minimum, maximum)
+    budget = route["budget"]
+    assert (budget["min_tokens"], budget["max_tokens"]) == (minimum, maximum)
+    assert ",".join(route["clamped_by"]) == by
+    for row in rows:
+        assert (row.min_tokens, row.max_tokens, row.clamped_by) == (minimum, maximum, by)
+    assert (len(told), len(rows)) == (1, 2)
+
+
+@pytest.mark.parametrize(
+    ("path", "fields"),
+    [
+        ("/v1/completions", {"prompt": "One and one is", "max_tokens": 8}),
+        (
+            CHAT,
+            {
+                "messages": [
+                    {"role": "user", "content": "What is one and one?"},
+                    {"role": "assistant", "content": "One and one is"},
+                ],
+                "continue_final_message": True,
+                "add_generation_prompt": False,
+            },
+        ),
+    ],
+)
+async def test_a_prompt_that_opens_no_thinking_takes_the_minimum_of_the_default(
+    path: str, fields: dict[str, Any]
+) -> None:
+    clamped = []
+    for least in (0, 5):
+        async with client(FakeEngine(), budget={"min_tokens": least}) as http:
+            answer = (await http.post(path, json={"model": "fake", **fields})).json()
+        thinking = answer["choices"][0]["thinking"]
+        assert thinking["min_tokens"] == 0
+        clamped.append(thinking["clamped"])
+
+    assert clamped == [False, True]
+
+
+async def test_a_dry_run_tells_the_continuations_that_are_left() -> None:
+    fields = body(thinking={"continuations": 2}, max_tokens=17)
+    async with client(FakeEngine()) as http:
+        shown = (await http.post("/v1/route", json=fields)).json()
+
+    assert (shown["budget"]["continuations"], shown["clamped_by"]) == (0, ["room"])

@@ -1,0 +1,114 @@
+"""Bodies that come compressed."""
+
+import gzip
+import zlib
+from collections.abc import AsyncIterator
+from typing import Any
+
+import httpx
+import orjson
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from proctor.server.engines.fake import FakeEngine
+from proctor.server.transport.encodings import Gzip
+from tests.server.api.test_errors import assert_error
+from tests.server.harness import CHAT, body, client
+
+PLAIN = orjson.dumps(body())
+PACKED = gzip.compress(PLAIN)
+LIMIT = 5000
+BOMB = gzip.compress(b" " * 10**8)
+
+
+async def post(content: Any, encoding: str, **headers: str) -> httpx.Response:
+    told = {"content-encoding": encoding, **headers}
+    async with client(FakeEngine(), limits={"max_body_bytes": LIMIT}) as http:
+        return await http.post(CHAT, content=content, headers=told)
+
+
+@pytest.mark.parametrize("encoding", ["gzip", "GZIP", "x-gzip", " gzip", "identity, gzip"])
+async def test_gzip(encoding: str) -> None:
+    async with client(FakeEngine()) as http:
+        plain = await http.post(CHAT, content=PLAIN)
+        packed = await http.post(CHAT, content=PACKED, headers={"content-encoding": encoding})
+
+    assert packed.status_code == 200, packed.text
+    assert packed.json()["choices"] == plain.json()["choices"]
+
+
+@pytest.mark.parametrize("encoding", ["identity", "", ", "])
+async def test_no_encoding(encoding: str) -> None:
+    assert (await post(PLAIN, encoding)).status_code == 200
+
+
+@pytest.mark.parametrize("encoding", ["br", "zstd", "deflate", "gzip, gzip", "x", "gzip;q=1"])
+async def test_other_encodings_are_refused(encoding: str) -> None:
+    response = await post(PACKED, encoding)
+
+    assert "gzip" in assert_error(response, 415, "content-encoding")["message"]
+    assert response.headers["accept-encoding"] == "gzip"
+
+
+async def test_a_bomb_goes_off_no_further_than_the_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    let_out = 0
+    push = Gzip.push
+
+    def counted(self: Gzip, data: bytes, most: int) -> bytes:
+        nonlocal let_out
+        out = push(self, data, most)
+        let_out += len(out)
+        return out
+
+    async def of_unknown_length() -> AsyncIterator[bytes]:
+        yield BOMB
+
+    monkeypatch.setattr(Gzip, "push", counted)
+
+    assert_error(await post(BOMB, "gzip"), 413, None)
+    assert let_out == 0
+    assert_error(await post(of_unknown_length(), "gzip"), 413, None)
+    assert let_out == LIMIT + 1
+
+
+async def test_members_of_nothing_are_counted_too() -> None:
+    assert_error(await post(gzip.compress(b"") * 1000, "gzip"), 413, None)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        PLAIN,
+        PACKED[:-1],
+        PACKED[:20],
+        PACKED[:-8] + b"\0" * 8,
+        PACKED + b"x",
+        zlib.compress(PLAIN),
+        b"\x1f\x8b",
+    ],
+)
+async def test_what_is_no_gzip(content: bytes) -> None:
+    assert "gzip" in assert_error(await post(content, "gzip"), 400, None)["message"]
+
+
+async def test_an_empty_body() -> None:
+    assert_error(await post(b"", "gzip"), 400, None)
+
+
+@given(
+    parts=st.lists(st.binary(max_size=50), max_size=4),
+    size=st.integers(1, 60),
+    most=st.integers(0, 300),
+)
+def test_it_lets_out_what_was_put_in(parts: list[bytes], size: int, most: int) -> None:
+    packed, plain = b"".join(map(gzip.compress, parts)), b"".join(parts)
+    unpacked, out = Gzip(), b""
+    for at in range(0, len(packed), size):
+        out += unpacked.push(packed[at : at + size], most - len(out))
+        if len(out) > most:
+            break
+
+    assert out == plain[: most + 1]
+    if len(plain) <= most:
+        unpacked.close()

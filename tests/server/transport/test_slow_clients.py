@@ -1,0 +1,320 @@
+"""What waits for clients that do not take it is bounded, and those who take it lose nothing."""
+
+import asyncio
+import contextlib
+import socket
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+from random import Random
+from string import ascii_letters
+from typing import Any
+from urllib.parse import urlsplit
+
+import httpx
+import orjson
+import pytest
+
+from proctor.server.engines.fake import FakeEngine, Script
+from proctor.server.transport.http_protocol import MAX_PIPELINED
+from proctor.server.transport.slow_clients import (
+    MAX_UNTAKEN,
+    UNDISTURBED_SECONDS,
+    ClientTransport,
+    SlowClients,
+)
+from tests.server import harness
+from tests.server.accounting.ledger.making import rows_at
+from tests.server.apart import listening_apart
+from tests.server.api.test_errors import assert_error
+from tests.server.harness import CHAT, Gate, added_up, body, events, listening, pass_time, soon
+from tests.server.transport.test_unread_bodies import GET, HEALTHY, answer, connected, post
+
+MIB = 2**20
+SECONDS = 60.0
+LONG = Script(("".join(Random(7).choices(ascii_letters, k=500)),), "y" * 1001)
+OPENAPI = b"GET /openapi.json HTTP/1.1\r\nhost: x\r\n\r\n"
+SCORED = {"logprobs": True, "top_logprobs": 20, "thinking": {"logprobs": True}}
+
+
+class Pipe(asyncio.Transport):
+    """A connection whose client takes as much as it is told to."""
+
+    def __init__(self) -> None:
+        self.waiting = 0
+        self.aborted = False
+
+    def write(self, data: Any) -> None:
+        self.waiting += len(data)
+
+    def take(self, size: int) -> None:
+        self.waiting -= min(size, self.waiting)
+
+    def get_write_buffer_size(self) -> int:
+        return self.waiting
+
+    def is_closing(self) -> bool:
+        return self.aborted
+
+    def abort(self) -> None:
+        self.aborted = True
+
+
+class Connections:
+    """Some connections of one server."""
+
+    def __init__(self, count: int, waiting: int) -> None:
+        slow = SlowClients(SECONDS)
+        self.pipes = [Pipe() for _ in range(count)]
+        self.transports = [ClientTransport(pipe, slow, lambda: None) for pipe in self.pipes]
+        for each in self.transports:
+            each.write(bytes(waiting))
+
+    async def seconds(self, count: int, each: Callable[[], None] = lambda: None) -> None:
+        """Let time pass, and do something in every second of it."""
+        for _ in range(count):
+            each()
+            pass_time(1.001)
+            await asyncio.sleep(0)
+            await asyncio.sleep(0)
+
+    @property
+    def gone(self) -> list[bool]:
+        return [pipe.aborted for pipe in self.pipes]
+
+
+async def test_a_client_that_takes_nothing_is_let_go() -> None:
+    clients = Connections(2, 100)
+    await clients.seconds(int(SECONDS) - 1, lambda: clients.pipes[1].take(1))
+    assert clients.gone == [False, False]
+    await clients.seconds(3, lambda: clients.pipes[1].take(1))
+    assert clients.gone == [True, False]
+
+
+async def test_a_client_that_has_taken_all_has_all_the_time_again() -> None:
+    clients = Connections(1, 100)
+    await clients.seconds(50)
+    clients.pipes[0].take(100)
+    await clients.seconds(50)
+    clients.transports[0].write(b"x")
+    await clients.seconds(50)
+    assert clients.gone == [False]
+    await clients.seconds(20)
+    assert clients.gone == [True]
+
+
+async def test_where_too_much_waits_the_slowest_are_let_go() -> None:
+    clients = Connections(5, MAX_UNTAKEN // 4)
+
+    def take() -> None:
+        for index, pipe in enumerate(clients.pipes):
+            pipe.take(index * 1000)
+
+    await clients.seconds(int(UNDISTURBED_SECONDS) - 1, take)
+    assert clients.gone == [False] * 5
+    await clients.seconds(3, take)
+    assert clients.gone == [True] + [False] * 4
+
+
+async def test_whoever_will_be_done_in_time_is_not_let_go_for_much_to_take() -> None:
+    clients = Connections(1, 2 * MAX_UNTAKEN)
+    await clients.seconds(30, lambda: clients.pipes[0].take(MAX_UNTAKEN // 20))
+    assert clients.gone == [False]
+
+
+@asynccontextmanager
+async def deaf(url: str, sent: bytes) -> AsyncIterator[socket.socket]:
+    """A client that sends this, and does not read."""
+    address = urlsplit(url)
+    loop = asyncio.get_running_loop()
+    with socket.socket() as made:
+        made.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        made.setblocking(False)
+        await loop.sock_connect(made, (str(address.hostname), address.port))
+        await loop.sock_sendall(made, sent)
+        yield made
+
+
+def asked(path: str = CHAT, **fields: Any) -> bytes:
+    content = orjson.dumps(fields if "prompt" in fields else body(**fields))
+    return post(path, b"content-length: %d" % len(content)) + content
+
+
+async def all_of(connection: socket.socket) -> bytes:
+    """What a client gets until the end of its connection, however that comes."""
+    with contextlib.suppress(ConnectionError):
+        return await part_of(connection, until=None)
+    return b""
+
+
+async def part_of(connection: socket.socket, until: bytes | None) -> bytes:
+    """What a client gets until this comes, or its connection ends."""
+    loop = asyncio.get_running_loop()
+    got = bytearray()
+    while part := await soon(loop.sock_recv(connection, 2**12)):
+        got += part
+        if until is not None and got.endswith(until):
+            break
+    return bytes(got)
+
+
+def unchunked(content: bytes) -> bytes:
+    """What is in the chunks of a body."""
+    whole = bytearray()
+    while content:
+        size, _, content = content.partition(b"\r\n")
+        whole += content[: int(size, 16)]
+        content = content[int(size, 16) + 2 :]
+    return bytes(whole)
+
+
+@pytest.fixture(autouse=True)
+def small_buffers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The system takes little that a client does not."""
+
+    bind = harness.listener
+
+    def listener() -> socket.socket:
+        made = bind()
+        made.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+        return made
+
+    monkeypatch.setattr(harness, "listener", listener)
+
+
+@pytest.fixture
+def hasty(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """Limits by which a client that takes nothing is let go at once."""
+    monkeypatch.setattr("proctor.server.transport.slow_clients.LOOK_SECONDS", 0.05)
+    return {"send_timeout_seconds": 0.2}
+
+
+@pytest.fixture
+def let_go(monkeypatch: pytest.MonkeyPatch) -> asyncio.Event:
+    """Set once a client has been let go."""
+    done = asyncio.Event()
+    abort = ClientTransport.abort
+
+    def told(self: ClientTransport) -> None:
+        done.set()
+        abort(self)
+
+    monkeypatch.setattr(ClientTransport, "abort", told)
+    return done
+
+
+@pytest.mark.parametrize("path", [CHAT, "/v1/completions"])
+async def test_what_nobody_takes_is_generated_no_further(
+    path: str, hasty: dict[str, Any], tmp_path: Path
+) -> None:
+    gate = Gate(1000)
+    engine = FakeEngine(LONG, before_token=gate, context_length=10**5)
+    ledger = {"url": f"sqlite:///{tmp_path / 'ledger.db'}"}
+    raw = {"model": "fake", "prompt": "hi", "logprobs": 5, "max_tokens": 5000}
+    wanted = SCORED if path == CHAT else raw
+    sent = asked(path, stream=True, **wanted)
+
+    async with listening(engine, limits=hasty, ledger=ledger) as url, deaf(url, sent):
+        await soon(gate.reached.wait())
+        aborted = await soon(engine.aborted.get())
+
+    assert aborted == engine.jobs[0].id
+    (row,) = await rows_at(ledger["url"])
+    assert (row.status, row.finish_reason, row.completion_tokens) == (499, "abort", 1000)
+
+
+@pytest.mark.parametrize(
+    ("sent", "last"),
+    [
+        pytest.param(asked(**SCORED), b"}", id="a whole answer"),
+        pytest.param(asked(stream=True, **SCORED), b"0\r\n\r\n", id="a stream"),
+        pytest.param(OPENAPI * 90, b"}", id="many answers"),
+    ],
+)
+async def test_what_nobody_takes_is_dropped(
+    sent: bytes, last: bytes, hasty: dict[str, Any], let_go: asyncio.Event
+) -> None:
+    engine = FakeEngine(LONG, context_length=10**5)
+
+    async with (
+        listening(engine, limits=hasty) as url,
+        deaf(url, sent) as connection,
+        httpx.AsyncClient(base_url=url) as http,
+    ):
+        await soon(let_go.wait())
+        got = await all_of(connection)
+        assert (await http.get("/health")).status_code == 200
+
+    assert got.startswith(b"HTTP/1.1 200 ")
+    assert not got.endswith(last)
+
+
+async def test_who_is_behind_holds_nobody_up_and_loses_nothing() -> None:
+    gate = Gate(1500)
+    engine = FakeEngine(LONG, before_token=gate, context_length=10**5)
+
+    async with (
+        listening(engine) as url,
+        deaf(url, asked(stream=True, **SCORED)) as connection,
+        httpx.AsyncClient(base_url=url) as http,
+    ):
+        await soon(gate.reached.wait())  # all is generated, though nothing was taken
+        gate.opened.set()
+        whole = await http.post(CHAT, json=body(**SCORED))
+        got = await part_of(connection, until=b"0\r\n\r\n")
+
+    head, _, chunked = got.partition(b"\r\n\r\n")
+    assert b"chunked" in head
+    told = events(unchunked(chunked).decode())
+    message = added_up(event.choice["delta"] for event in told[:-1])
+    assert message == whole.json()["choices"][0]["message"]
+    scored = [event.choice["logprobs"] for event in told[:-1] if "logprobs" in event.choice]
+    of_answer = [each for logprobs in scored for each in logprobs.get("content", ())]
+    assert of_answer == whole.json()["choices"][0]["logprobs"]["content"]
+    assert told[-1].data == "[DONE]"
+
+
+async def test_the_next_answer_waits_until_this_one_is_taken() -> None:
+    count = 50
+
+    async with (
+        listening(FakeEngine()) as url,
+        httpx.AsyncClient(base_url=url) as http,
+        deaf(url, OPENAPI * count + GET) as connection,
+    ):
+        whole = (await http.get("/openapi.json")).content
+        got = await part_of(connection, until=HEALTHY)
+
+    assert len(whole) > 2**16
+    assert got.count(whole) == count
+
+
+async def test_only_so_many_requests_wait_on_a_connection() -> None:
+    async with listening(FakeEngine()) as url, connected(url) as (reader, writer):
+        writer.write(GET * 9 * MAX_PIPELINED)
+        for _ in range(MAX_PIPELINED + 1):
+            assert (await answer(reader)).content == HEALTHY
+        error = assert_error(await answer(reader), 400, None)
+        assert await soon(reader.read()) == b""
+
+    assert str(MAX_PIPELINED) in error["message"]
+
+
+async def test_many_who_take_nothing_do_not_fill_the_memory() -> None:
+    count, text = 15, 500
+    wanted = asked(stream=True, max_tokens=2 * text, **SCORED)
+    engine = f"Script((), 'y' * {text})"
+
+    async with listening_apart(engine) as server, httpx.AsyncClient(base_url=server.url) as http:
+        assert (await http.post(CHAT, json=body(**SCORED))).status_code == 200
+        whole = len((await http.get("/openapi.json")).content)
+        before = server.resident
+        async with AsyncExitStack() as clients:
+            for sent in [wanted, OPENAPI * 90] * count:
+                await clients.enter_async_context(deaf(server.url, sent))
+            while "proctor_in_flight 0.0" not in (await http.get("/metrics")).text:
+                pass
+            grown = server.resident - before
+
+    assert count * 90 * whole > 150 * MIB
+    assert grown < 100 * MIB

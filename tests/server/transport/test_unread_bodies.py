@@ -1,0 +1,266 @@
+"""Requests that are answered before they have come whole: the answer arrives all the same."""
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from http.client import HTTPConnection
+from typing import Any
+from urllib.parse import urlsplit
+
+import httpx
+import orjson
+import pytest
+
+from proctor.server.engines.fake import FakeEngine
+from tests.server.api.test_errors import assert_error
+from tests.server.harness import CHAT, Gate, body, listening, soon
+from tests.waiting import PATIENCE
+
+LARGE = 2**24
+"""More than the sockets between a client and a server hold."""
+
+PIECE = b"x" * 2**16
+GET = b"GET /health HTTP/1.1\r\nhost: x\r\n\r\n"
+HEALTHY = b'{"status":"ok"}'
+
+
+@asynccontextmanager
+async def connected(url: str) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
+    """A connection, and nothing said on it."""
+    address = urlsplit(url)
+    reader, writer = await asyncio.open_connection(address.hostname, address.port)
+    try:
+        yield reader, writer
+    finally:
+        writer.close()
+
+
+def post(path: str, *headers: bytes) -> bytes:
+    line = b"POST " + path.encode() + b" HTTP/1.1"
+    return b"\r\n".join([line, b"host: x", *headers, b"", b""])
+
+
+async def answer(reader: asyncio.StreamReader) -> httpx.Response:
+    """The next answer of a connection."""
+    status, *lines = (await soon(reader.readuntil(b"\r\n\r\n"))).decode().split("\r\n")[:-2]
+    headers = httpx.Headers([tuple(line.split(": ", 1)) for line in lines])
+    content = await soon(reader.readexactly(int(headers.get("content-length", 0))))
+    return httpx.Response(int(status.split()[1]), headers=headers, content=content)
+
+
+def pieces() -> Iterator[bytes]:
+    for _ in range(LARGE // len(PIECE)):
+        yield PIECE
+
+
+def send_all_then_read(
+    url: str, path: str, headers: dict[str, str], chunked: bool
+) -> tuple[int, bytes]:
+    """What a client hears that does not listen before it has sent everything."""
+    address = urlsplit(url)
+    connection = HTTPConnection(str(address.hostname), address.port, timeout=PATIENCE)
+    sent = pieces() if chunked else b"x" * LARGE
+    connection.request("POST", path, body=sent, headers=headers, encode_chunked=chunked)
+    response = connection.getresponse()
+    try:
+        return response.status, response.read()
+    finally:
+        connection.close()
+
+
+REFUSED: list[tuple[int, str, dict[str, str], dict[str, Any]]] = [
+    (401, CHAT, {}, {"auth": {"required": True}}),
+    (403, CHAT, {"origin": "https://evil.example.com"}, {}),
+    (404, "/nowhere", {}, {}),
+    (405, "/health", {}, {}),
+    (413, CHAT, {}, {}),
+    (415, CHAT, {"content-encoding": "br"}, {}),
+    (429, CHAT, {}, {"limits": {"max_running": 1, "max_waiting": 0}}),
+]
+
+
+@pytest.mark.parametrize("chunked", [False, True])
+@pytest.mark.parametrize("closing", [False, True])
+@pytest.mark.parametrize(
+    ("status", "path", "headers", "given"), REFUSED, ids=[str(each[0]) for each in REFUSED]
+)
+async def test_a_client_that_sends_on_hears_why_it_is_refused(
+    status: int,
+    path: str,
+    headers: dict[str, str],
+    given: dict[str, Any],
+    closing: bool,
+    chunked: bool,
+) -> None:
+    gate = Gate(1)
+    if closing:
+        headers = {**headers, "connection": "close"}
+
+    async with (
+        listening(FakeEngine(before_token=gate), **given) as url,
+        httpx.AsyncClient(base_url=url) as http,
+    ):
+        running = asyncio.create_task(http.post(CHAT, json=body()))
+        if status == 429:
+            await soon(gate.reached.wait())
+        asking = asyncio.to_thread(send_all_then_read, url, path, headers, chunked)
+        told, content = await soon(asking)
+        gate.opened.set()
+        await soon(running)
+
+    assert told == status
+    assert set(orjson.loads(content)["error"]) == {"message", "type", "param", "code"}
+
+
+async def test_a_connection_that_closes_is_open_for_what_is_being_sent() -> None:
+    head = post(CHAT, b"connection: close", b"content-length: %d" % LARGE)
+
+    async with listening(FakeEngine()) as url, connected(url) as (reader, writer):
+        writer.write(head)
+        refused = await answer(reader)
+        ended = await soon(reader.read())
+        for piece in pieces():
+            writer.write(piece)
+            await soon(writer.drain())
+        writer.write(GET)  # one request too many
+        rest = await soon(reader.read())
+
+    assert_error(refused, 413, None)
+    assert refused.headers["connection"] == "close"
+    assert ended == rest == b""
+
+
+@pytest.mark.parametrize("chunked", [False, True])
+async def test_what_is_left_of_a_body_is_no_request(chunked: bool) -> None:
+    inside = GET * 1000
+    framing = b"transfer-encoding: chunked" if chunked else b"content-length: %d" % len(inside)
+    sent = b"%x\r\n%b\r\n0\r\n\r\n" % (len(inside), inside) if chunked else inside
+
+    async with listening(FakeEngine()) as url, connected(url) as (reader, writer):
+        writer.write(post("/nowhere", framing))
+        assert_error(await answer(reader), 404, None)
+        writer.write(sent + post("/elsewhere", b"content-length: 0", b"connection: close"))
+        second = await answer(reader)
+        rest = await soon(reader.read())
+
+    assert "/elsewhere" in assert_error(second, 404, None)["message"]
+    assert rest == b""
+
+
+async def send_for_ever(writer: asyncio.StreamWriter) -> None:
+    while True:
+        writer.write(b"1\r\nx\r\n")
+        await writer.drain()
+        await asyncio.sleep(0)
+
+
+@pytest.mark.parametrize("closing", [False, True])
+async def test_a_body_without_end_is_read_for_so_long(
+    monkeypatch: pytest.MonkeyPatch, closing: bool
+) -> None:
+    monkeypatch.setattr("proctor.server.transport.http_protocol.LINGER_SECONDS", 0.2)
+    headers = [b"transfer-encoding: chunked", *([b"connection: close"] if closing else [])]
+
+    async with listening(FakeEngine()) as url, connected(url) as (reader, writer):
+        writer.write(post("/nowhere", *headers))
+        assert_error(await answer(reader), 404, None)
+        with pytest.raises(ConnectionError):
+            await soon(send_for_ever(writer))
+
+
+async def test_a_connection_is_kept_after_a_body_that_was_not_wanted(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async with listening(FakeEngine()) as url, connected(url) as (reader, writer):
+        for _ in range(3):
+            writer.write(post("/nowhere", b"content-length: 10"))
+            assert_error(await answer(reader), 404, None)
+            writer.write(b"0123456789" + GET)
+            assert (await answer(reader)).content == HEALTHY
+        writer.write(post("/nowhere", b"content-length: 10"))
+        assert_error(await answer(reader), 404, None)
+        monkeypatch.setattr("proctor.server.transport.http_protocol.HEAD_SECONDS", 0.2)
+        writer.write(b"0123456789")
+        assert await soon(reader.read()) == b""  # nothing more comes
+
+
+async def test_empty_lines_keep_no_connection_open(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with listening(FakeEngine()) as url, connected(url) as (reader, writer):
+        writer.write(GET)
+        assert (await answer(reader)).content == HEALTHY
+        monkeypatch.setattr("proctor.server.transport.http_protocol.HEAD_SECONDS", 0.2)
+        writer.write(b"\r\n")
+        assert_error(await answer(reader), 408, None)
+
+
+@pytest.mark.parametrize(
+    ("path", "status"), [("/nowhere", 404), ("/health", 405), (CHAT, 413), ("/v1/route", 413)]
+)
+async def test_who_waits_for_leave_to_send_is_refused_at_once(path: str, status: int) -> None:
+    head = post(path, b"content-length: %d" % LARGE, b"expect: 100-continue")
+
+    async with listening(FakeEngine()) as url, connected(url) as (reader, writer):
+        writer.write(head)
+        refused = await answer(reader)
+        writer.write(GET)  # it takes the body for not wanted: what is it then?
+        rest = await soon(reader.read())
+
+    assert_error(refused, status, None)
+    assert refused.headers["connection"] == "close"
+    assert rest == b""
+
+
+async def test_who_waits_for_leave_to_send_gets_it() -> None:
+    sent = b'{"model": "fake", "messages": [{"role": "user", "content": "hi"}]}'
+    head = post(CHAT, b"content-length: %d" % len(sent), b"expect: 100-continue")
+
+    async with listening(FakeEngine()) as url, connected(url) as (reader, writer):
+        for _ in range(2):
+            writer.write(head)
+            assert await soon(reader.readuntil(b"\r\n\r\n")) == b"HTTP/1.1 100 Continue\r\n\r\n"
+            writer.write(sent)
+            told = await answer(reader)
+            assert told.status_code == 200
+            assert "connection" not in told.headers
+
+
+@pytest.mark.parametrize(
+    ("bad", "param"), [(b"HELLO\r\n\r\n", None), (b"GET / HTTP/1.1\r\n\r\n", "host")]
+)
+@pytest.mark.parametrize("before", [1, 3])
+async def test_a_request_that_is_none_is_refused_in_its_turn(
+    bad: bytes, param: str | None, before: int
+) -> None:
+    gate = Gate(1)
+    asked = b'{"model": "fake", "messages": [{"role": "user", "content": "hi"}]}'
+    chat = post(CHAT, b"content-length: %d" % len(asked)) + asked
+
+    async with (
+        listening(FakeEngine(before_token=gate)) as url,
+        connected(url) as (reader, writer),
+    ):
+        writer.write(chat * before + bad)
+        await soon(gate.reached.wait())
+        gate.opened.set()
+        for _ in range(before):
+            assert (await answer(reader)).status_code == 200
+        assert_error(await answer(reader), 400, param)
+        assert await soon(reader.read()) == b""
+
+
+async def test_a_body_that_goes_wrong_takes_no_answer_from_others() -> None:
+    gate = Gate(1)
+    asked = b'{"model": "fake", "messages": [{"role": "user", "content": "hi"}]}'
+    chat = post(CHAT, b"content-length: %d" % len(asked)) + asked
+    broken = post(CHAT, b"transfer-encoding: chunked") + b"zz\r\n"
+
+    async with (
+        listening(FakeEngine(before_token=gate)) as url,
+        connected(url) as (reader, writer),
+    ):
+        writer.write(chat + broken)
+        await soon(gate.reached.wait())
+        gate.opened.set()
+        assert (await answer(reader)).status_code == 200
+        assert_error(await answer(reader), 400, None)
+        assert await soon(reader.read()) == b""
