@@ -83,8 +83,8 @@ def create_app(settings: Settings, load: EngineFactory, tracing: Tracing | None 
     )
     bodies = BodyReader(limits.max_body_bytes)
     line = FairQueue(limits.max_running, limits.max_waiting)
-    crew = TaskPool(line)
-    admissions = AdmissionController(settings, Router.load(settings.router))
+    task_pool = TaskPool(line)
+    admission_controller = AdmissionController(settings, Router.load(settings.router))
     origins = CorsPolicy(settings.cors)
     gateway = uuid4().hex
     ledger = open_ledger(settings.ledger, gateway, metrics.settled)
@@ -94,24 +94,24 @@ def create_app(settings: Settings, load: EngineFactory, tracing: Tracing | None 
     database = open_database(url) if url else None
     keys = None if database is None else KeyStore(database)
     guard = Authenticator([*map(Key.listed, settings.keys)], keys, asks=settings.asks_for_keys)
-    tariff = PriceModel(settings)
-    reservations = None if database is None else ReservationStore(database)
-    purse = Reservations(reservations, tariff, gateway)
+    price_model = PriceModel(settings)
+    reservation_store = None if database is None else ReservationStore(database)
+    reservations = Reservations(reservation_store, price_model, gateway)
     replays = open_idempotency_cache(database, settings.ledger, gateway)
     metrics.engine_up.set_function(lambda: host.up)
     metrics.running.set_function(lambda: line.running)
     metrics.waiting.set_function(lambda: line.waiting)
     metrics.ledger_waiting.set_function(lambda: 0 if ledger is None else ledger.waiting)
-    books = LedgerContext(tariff, UsageHistory(), ledger, settings.ledger.texts)
+    ledger_context = LedgerContext(price_model, UsageHistory(), ledger, settings.ledger.texts)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncGenerator[None, None]:
         host.start()
         async with ledger or nullcontext():
             yield
-            await crew.aclose()
+            await task_pool.aclose()
             await replays.aclose()
-            await purse.aclose()
+            await reservations.aclose()
         if database is not None:
             await database.dispose()
         await host.aclose()
@@ -127,20 +127,30 @@ def create_app(settings: Settings, load: EngineFactory, tracing: Tracing | None 
         dependencies=[Depends(origins.check), Depends(guard.check)],
     )
     app.state.host = host
-    app.state.crew = crew
+    app.state.task_pool = task_pool
     app.openapi = openapi.describe(app, settings, host)  # type: ignore[method-assign]
     _add_errors(app, metrics)
     metered = {CHAT_PATH, COMPLETIONS_PATH}
     app.add_middleware(
-        MetricsMiddleware, metrics=metrics, books=books, tracing=tracing, paths=metered
+        MetricsMiddleware,
+        metrics=metrics,
+        ledger_context=ledger_context,
+        tracing=tracing,
+        paths=metered,
     )
     app.add_middleware(HeadMiddleware)
     origins.add_to(app)
     app.add_middleware(RequestIdMiddleware)
-    chat = ChatEndpoint(settings, host, admissions, bodies, crew, purse, replays)
-    dry_run = RouteEndpoint(settings, bodies, host, admissions, tariff, books.recent)
+    chat = ChatEndpoint(
+        settings, host, admission_controller, bodies, task_pool, reservations, replays
+    )
+    dry_run = RouteEndpoint(
+        settings, bodies, host, admission_controller, price_model, ledger_context.recent
+    )
     app.post(CHAT_PATH, **openapi.CHAT.to_route())(chat.__call__)
-    completions = CompletionsEndpoint(settings, host, admissions, bodies, crew, purse, replays)
+    completions = CompletionsEndpoint(
+        settings, host, admission_controller, bodies, task_pool, reservations, replays
+    )
     app.post(COMPLETIONS_PATH, **openapi.COMPLETIONS.to_route())(completions.__call__)
     app.post(ROUTE_PATH, **openapi.ROUTE.to_route())(dry_run.__call__)
     tokenization = TokenizeEndpoint(settings, host, bodies)

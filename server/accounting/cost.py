@@ -64,8 +64,8 @@ class RequestCost:
         ends: of the choices that have ended.
     """
 
-    def __init__(self, tariff: PriceModel) -> None:
-        self._tariff = tariff
+    def __init__(self, price_model: PriceModel) -> None:
+        self._price_model = price_model
         self._stays: dict[int, EngineInterval] = {}
         self._cached: dict[int, int] = {}
         self._running: dict[int, Callable[[], ChoiceResult]] = {}
@@ -74,32 +74,32 @@ class RequestCost:
 
     def so_far(self) -> "RequestCost":
         """What it would be if every choice were broken off now."""
-        bill = RequestCost(self._tariff)
-        now = self._tariff.clock.read()
-        bill.choices_per_prompt = self.choices_per_prompt
-        bill._cached = {**self._cached}
-        bill._stays = {
+        request_cost = RequestCost(self._price_model)
+        now = self._price_model.clock.read()
+        request_cost.choices_per_prompt = self.choices_per_prompt
+        request_cost._cached = {**self._cached}
+        request_cost._stays = {
             choice: stay if stay.left is not None else replace(stay, left=now)
             for choice, stay in self._stays.items()
         }
-        bill.ends = [*self.ends, *(end() for end in self._running.values())]
-        return bill
+        request_cost.ends = [*self.ends, *(end() for end in self._running.values())]
+        return request_cost
 
     def begin(self, choice: int, so_far: Callable[[], ChoiceResult]) -> None:
         """See `Account`."""
-        self._stays[choice] = EngineInterval(self._tariff.clock.enter())
+        self._stays[choice] = EngineInterval(self._price_model.clock.enter())
         self._running[choice] = so_far
 
     def prefilled(self, choice: int, cached: int | None) -> None:
         """See `Account`."""
-        self._stays[choice].prefilled = self._tariff.clock.read()
+        self._stays[choice].prefilled = self._price_model.clock.read()
         if cached is not None:
             prompt = choice // self.choices_per_prompt
             self._cached[prompt] = min(cached, self._cached.get(prompt, cached))
 
     def stop(self, choice: int) -> None:
         """See `Account`."""
-        self._stays[choice].left = self._tariff.clock.leave()
+        self._stays[choice].left = self._price_model.clock.leave()
 
     def record(self, end: ChoiceResult) -> None:
         """See `Account`."""
@@ -118,10 +118,10 @@ class RequestCost:
 
     def cost(self, prompt_tokens: int) -> Cost | None:
         """What the choices that have ended cost; None where no price is known."""
-        tariff = self._tariff
-        if tariff.prices is not None:
-            return self._by_tokens(tariff.prices, prompt_tokens)
-        return None if tariff.compute is None else self._by_time(tariff.compute)
+        price_model = self._price_model
+        if price_model.prices is not None:
+            return self._by_tokens(price_model.prices, prompt_tokens)
+        return None if price_model.compute is None else self._by_time(price_model.compute)
 
     def _by_tokens(self, prices: Prices, prompt_tokens: int) -> Cost:
         answer = sum(end.answer_tokens for end in self.ends)

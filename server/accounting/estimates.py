@@ -37,11 +37,11 @@ class UsageHistory:
     def __init__(self) -> None:
         self._spent: dict[str, deque[UsageSample]] = {}
 
-    def note(self, label: str, bill: RequestCost, prompt_tokens: int) -> None:
+    def note(self, label: str, request_cost: RequestCost, prompt_tokens: int) -> None:
         """Take in an answered request of a tier."""
-        choices, cost = max(len(bill.ends), 1), bill.cost(prompt_tokens)
-        answer = sum(end.answer_tokens for end in bill.ends)
-        thinking = sum(end.tokens for end in bill.ends) - answer
+        choices, cost = max(len(request_cost.ends), 1), request_cost.cost(prompt_tokens)
+        answer = sum(end.answer_tokens for end in request_cost.ends)
+        thinking = sum(end.tokens for end in request_cost.ends) - answer
         spent = UsageSample(
             thinking / choices, answer / choices, None if cost is None else cost.total
         )
@@ -53,7 +53,7 @@ class UsageHistory:
 
 
 def estimate(
-    admission: Admission, tariff: PriceModel, recent: UsageHistory
+    admission: Admission, price_model: PriceModel, recent: UsageHistory
 ) -> dict[str, Any] | None:
     """What a request will probably cost, at least and at most; None where no price is known.
 
@@ -61,14 +61,14 @@ def estimate(
     range is that of the tier's last answers. What is not known is null.
     """
     spent = recent.of(admission.resolution.label)
-    if tariff.prices is not None:
-        return _by_tokens(admission, tariff.prices, spent)
-    if tariff.compute is None:
+    if price_model.prices is not None:
+        return _by_tokens(admission, price_model.prices, spent)
+    if price_model.compute is None:
         return None
     costs = [each.cost for each in spent if each.cost is not None]
     if not costs:
-        return _shown(tariff.compute.currency, None, None, None)
-    return _shown(tariff.compute.currency, min(costs), mean(costs), max(costs))
+        return _shown(price_model.compute.currency, None, None, None)
+    return _shown(price_model.compute.currency, min(costs), mean(costs), max(costs))
 
 
 def _by_tokens(

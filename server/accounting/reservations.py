@@ -59,31 +59,31 @@ class CountedReservation(Reservation):
     """What is held back for one request of a key whose limits count."""
 
     def __init__(
-        self, purse: "Reservations", key: str, held: ReservedAmount, left: Mapping[str, str]
+        self, reservations: "Reservations", key: str, held: ReservedAmount, left: Mapping[str, str]
     ) -> None:
         self.left = left
         self.held = held
         self.key = key
         self.settled = asyncio.Event()
-        self._purse = purse
+        self._reservations = reservations
         self._settling = False
 
     def leave(self) -> None:
         """See `Reservation`."""
         if not self.settled.is_set():
-            self._purse.leaving.add(self)
+            self._reservations.leaving.add(self)
 
     def settle(self, draft: DraftRecord) -> None:
         """See `Reservation`."""
         if not self._settling:
             self._settling = True
             self.held = draft.held
-            self._purse.run(self._settle(draft))
+            self._reservations.run(self._settle(draft))
 
     async def _settle(self, draft: DraftRecord) -> None:
-        await self._purse.settle(draft)
+        await self._reservations.settle(draft)
         self.settled.set()
-        self._purse.leaving.discard(self)
+        self._reservations.leaving.discard(self)
 
 
 class Reservations:
@@ -93,17 +93,19 @@ class Reservations:
         leaving: holds of requests of which nothing more is sent, and which are not settled.
     """
 
-    def __init__(self, store: ReservationStore | None, tariff: PriceModel, gateway: str) -> None:
+    def __init__(
+        self, store: ReservationStore | None, price_model: PriceModel, gateway: str
+    ) -> None:
         """Begin with nothing held back.
 
         Args:
             store: the database's; None where there is none.
-            tariff: what requests may cost.
+            price_model: what requests may cost.
             gateway: the one whose requests they are; see `Lease`.
         """
         self.leaving: set[CountedReservation] = set()
         self._store = store
-        self._tariff = tariff
+        self._price_model = price_model
         self._gateway = gateway
         self._tasks: set[asyncio.Task[None]] = set()
         self._ended: list[DraftRecord] = []
@@ -189,7 +191,7 @@ class Reservations:
         generated = sum(job.sampling.max_tokens for job in admission.jobs)
         nanos = 0
         if key.limits.spending:
-            most = self._tariff.most(admission.prompt_tokens, generated, seconds)
+            most = self._price_model.most(admission.prompt_tokens, generated, seconds)
             if most is None:
                 raise Unavailable("this key has a limit of money, and this server no prices")
             nanos = to_nanos(most)

@@ -82,18 +82,18 @@ class ChatEndpoint:
         self,
         settings: Settings,
         host: EngineSupervisor,
-        admissions: AdmissionController,
+        admission_controller: AdmissionController,
         bodies: BodyReader,
-        crew: TaskPool,
-        purse: Reservations,
+        task_pool: TaskPool,
+        reservations: Reservations,
         replays: IdempotencyCache,
     ) -> None:
         self._settings = settings
         self._host = host
-        self._admissions = admissions
+        self._admission_controller = admission_controller
         self._bodies = bodies
-        self._crew = crew
-        self._purse = purse
+        self._task_pool = task_pool
+        self._reservations = reservations
         self._replays = replays
 
     async def __call__(self, request: Request) -> Response:
@@ -104,42 +104,46 @@ class ChatEndpoint:
             BudgetError: if its budget cannot be enforced.
             EngineUnavailable: if the engine dies before the answer is there.
         """
-        terms = RequestContext.of(request, self._settings.limits)
-        self._crew.check()
+        context = RequestContext.of(request, self._settings.limits)
+        self._task_pool.check()
         body = await self._bodies.read(request)
         asked, digest = parse_chat(body), digest_of(body)
         del body  # which the answer, however long it takes, needs no more
         engine = await self._host.ready()
         return await self._replays.get_or_run(
-            request, digest, terms, lambda: self._answer(request, asked, engine, terms)
+            request, digest, context, lambda: self._answer(request, asked, engine, context)
         )
 
     async def _answer(
-        self, request: Request, asked: ChatRequest, engine: Engine, terms: RequestContext
+        self, request: Request, asked: ChatRequest, engine: Engine, context: RequestContext
     ) -> Response:
         settings = self._settings
         style = _style(asked, settings)
         _check_ids(asked, style)
         name = f"chatcmpl-{uuid.uuid4().hex}"
-        admitting = self._admissions.admit(asked, engine, name, terms.key)
-        admission = await in_time(request, terms, admitting)
-        meter: RequestObserver = request.state.meter
-        hold = await self._purse.reserve(terms.key, name, admission, terms.seconds, meter.came)
-        meter.admitted(name, engine.model.name, asked, admission, terms.name, hold)
-        terms = terms.leaving(hold.left)
+        admitting = self._admission_controller.admit(asked, engine, name, context.key)
+        admission = await in_time(request, context, admitting)
+        observer: RequestObserver = request.state.observer
+        hold = await self._reservations.reserve(
+            context.key, name, admission, context.seconds, observer.came
+        )
+        observer.admitted(name, engine.model.name, asked, admission, context.name, hold)
+        context = context.leaving(hold.left)
         completion = ChatRenderer(
             name,
             int(time.time()),
             engine.model.name,
             admission,
-            meter.bill,
+            observer.request_cost,
             style,
             engine.codec.token_bytes,
             asked.prompt_logprobs,
             bool(asked.return_token_ids),
             asked.messages[-1].unfinished().text if asked.echo else "",
         )
-        exchange = ChatResponder(asked, admission, engine, meter, self._crew, terms, completion)
+        exchange = ChatResponder(
+            asked, admission, engine, observer, self._task_pool, context, completion
+        )
         return await respond(request, exchange, settings)
 
 

@@ -54,7 +54,7 @@ class IdempotencyCache:
         self,
         request: Request,
         digest: str,
-        terms: RequestContext,
+        context: RequestContext,
         answer: Callable[[], Awaitable[Response]],
     ) -> Response:
         """The answer, made now if it was not made before.
@@ -62,7 +62,7 @@ class IdempotencyCache:
         Args:
             request: what the client sent; its header `Idempotency-Key` is its name.
             digest: of its body, which must be the same each time.
-            terms: whose it is, and until when.
+            context: whose it is, and until when.
             answer: makes the answer.
 
         Raises:
@@ -74,7 +74,7 @@ class IdempotencyCache:
         name = request.headers.get(HEADER)
         if name is None:
             return await answer()
-        store, claim = self._claim(name, digest, terms)
+        store, claim = self._claim(name, digest, context)
         kept = await self._taken(store, claim)
         if kept is not None:
             return _replay(kept, claim)
@@ -94,7 +94,7 @@ class IdempotencyCache:
         return response
 
     def _claim(
-        self, name: str, digest: str, terms: RequestContext
+        self, name: str, digest: str, context: RequestContext
     ) -> tuple[IdempotencyStore, Claim]:
         if not 0 < len(name) <= MAX_NAME:
             raise BadRequest(f"'{HEADER}' must have 1 to {MAX_NAME} characters", param=HEADER)
@@ -104,7 +104,7 @@ class IdempotencyCache:
                 "operator to set ledger.url and ledger.replay_hours",
                 param=HEADER,
             )
-        return self._store, Claim(terms.name, name, digest)
+        return self._store, Claim(context.name, name, digest)
 
     async def _taken(self, store: IdempotencyStore, claim: Claim) -> CachedResponse | None:
         """Return who has the name, as `IdempotencyStore.claim` does; one that is over does not.

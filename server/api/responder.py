@@ -67,9 +67,9 @@ class Responder(ABC):
     request: Generation
     admission: Admission
     engine: Engine
-    meter: RequestObserver
-    crew: TaskPool
-    terms: RequestContext
+    observer: RequestObserver
+    task_pool: TaskPool
+    context: RequestContext
 
     @abstractmethod
     def choice(self, job: Job, index: int) -> Choice:
@@ -94,7 +94,7 @@ class Responder(ABC):
     def events(self) -> AsyncGenerator[StreamItem | ChoiceResult, None]:
         """Generate all choices; closing this early aborts them in the engine."""
         choices = [self.choice(job, index) for index, job in enumerate(self.admission.jobs)]
-        return generate(choices, self.crew, self.meter, self.terms)
+        return generate(choices, self.task_pool, self.observer, self.context)
 
     async def whole(self) -> bytes:
         """The answer in one piece of JSON."""
@@ -109,7 +109,7 @@ class Responder(ABC):
                         self._saw(item)
                         told.append(item)
         finally:
-            await self.meter.settle()
+            await self.observer.settle()
         if any(isinstance(item, PromptLogprobs) for item in told):
             # They can be a hundred thousand, and other streams wait meanwhile.
             return await asyncio.to_thread(lambda: orjson.dumps(self.to_json(told, ends)))
@@ -117,21 +117,21 @@ class Responder(ABC):
 
     def _saw(self, item: StreamItem) -> None:
         if isinstance(item, TextDelta | ToolCallDelta):
-            self.meter.saw(item)
+            self.observer.saw(item)
 
     async def stream(self) -> AsyncGenerator[bytes, None]:
         """The answer as server-sent events; an error is the last of them."""
-        begun = self.meter.status
-        self.meter.status = CLIENT_GONE  # unless the last event is taken
+        begun = self.observer.status
+        self.observer.status = CLIENT_GONE  # unless the last event is taken
         try:
             async with aclosing(self._chunks()) as chunks:
                 async for chunk in chunks:
                     yield chunk
-            self.meter.status = begun
+            self.observer.status = begun
         except Exception as error:
             told = _tell(error)
-            self.meter.status = told.status
-            await self.meter.settle()
+            self.observer.status = told.status
+            await self.observer.settle()
             yield ErrorEvent(event(told.to_json(), name="error"))
 
     async def _chunks(self) -> AsyncGenerator[bytes, None]:
@@ -145,7 +145,7 @@ class Responder(ABC):
                 if isinstance(item, ChoiceResult):
                     ends.append(item)
                     if len(ends) == len(self.admission.jobs):
-                        await self.meter.settle()  # many a client reads no further than this
+                        await self.observer.settle()  # many a client reads no further than this
                     yield writer.finish(item)
                 else:
                     self._saw(item)
@@ -172,7 +172,7 @@ async def respond(request: Request, exchange: Responder, settings: Settings) -> 
     if not exchange.request.stream:
         return await _whole(request, exchange, headers)
     events = exchange.stream()
-    asked = coalesce(exchange.terms.event_names, exchange.request.event_names)
+    asked = coalesce(exchange.context.event_names, exchange.request.event_names)
     return SseResponse(
         events if coalesce(settings.event_names, asked) else without_names(events),
         headers=headers,
@@ -183,7 +183,7 @@ async def respond(request: Request, exchange: Responder, settings: Settings) -> 
     )
 
 
-async def in_time(request: Request, terms: RequestContext, work: Coroutine[Any, Any, T]) -> T:
+async def in_time(request: Request, context: RequestContext, work: Coroutine[Any, Any, T]) -> T:
     """What is done before there is an answer: given up if the client goes, or its time is over.
 
     Raises:
@@ -191,10 +191,10 @@ async def in_time(request: Request, terms: RequestContext, work: Coroutine[Any, 
         DeadlineExceeded: if its time is over.
     """
     try:
-        async with asyncio.timeout_at(terms.deadline):
+        async with asyncio.timeout_at(context.deadline):
             return await unless_gone(request, work)
     except TimeoutError:
-        raise terms.overdue() from None
+        raise context.overdue() from None
 
 
 async def unless_gone(request: Request, work: Coroutine[Any, Any, T]) -> T:
@@ -217,7 +217,7 @@ async def unless_gone(request: Request, work: Coroutine[Any, Any, T]) -> T:
 
 async def _whole(request: Request, exchange: Responder, headers: dict[str, str]) -> Response:
     content = await unless_gone(request, exchange.whole())
-    cost = exchange.meter.bill.cost(exchange.admission.prompt_tokens)
+    cost = exchange.observer.request_cost.cost(exchange.admission.prompt_tokens)
     if cost is not None:
         headers |= {"x-cost": f"{cost.total:f}"}
     return Response(content, media_type="application/json", headers=headers)
@@ -231,7 +231,7 @@ async def _disconnected(request: Request) -> None:
 def _headers(exchange: Responder) -> dict[str, str]:
     return {
         "x-budget-tier": exchange.admission.resolution.label,
-        **exchange.terms.left,
+        **exchange.context.left,
         **exchange.request.ignored_header(),
     }
 

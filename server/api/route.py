@@ -34,15 +34,15 @@ class RouteEndpoint:
         settings: Settings,
         bodies: BodyReader,
         host: EngineSupervisor,
-        admissions: AdmissionController,
-        tariff: PriceModel,
+        admission_controller: AdmissionController,
+        price_model: PriceModel,
         recent: UsageHistory,
     ) -> None:
         self._settings = settings
         self._bodies = bodies
         self._host = host
-        self._admissions = admissions
-        self._tariff = tariff
+        self._admission_controller = admission_controller
+        self._price_model = price_model
         self._recent = recent
 
     async def __call__(self, request: Request) -> Response:
@@ -52,11 +52,11 @@ class RouteEndpoint:
             ApiError: if it would be refused.
             BudgetError: if its budget could not be enforced.
         """
-        terms = RequestContext.of(request, self._settings.limits)
+        context = RequestContext.of(request, self._settings.limits)
         asked = parse_chat(await self._bodies.read(request))
         engine = await self._host.ready()
-        admitting = self._admissions.admit(asked, engine, "dry-run", terms.key)
-        admission = await in_time(request, terms, admitting)
+        admitting = self._admission_controller.admit(asked, engine, "dry-run", context.key)
+        admission = await in_time(request, context, admitting)
         shown = describe(admission.resolution, admission.routed)
         enforced = admission.enforced
         shown["budget"] |= {
@@ -66,7 +66,7 @@ class RouteEndpoint:
         }
         shown["clamped_by"] = admission.clamped_by
         shown["prompt_tokens"] = admission.prompt_tokens
-        shown["cost"] = estimate(admission, self._tariff, self._recent)
+        shown["cost"] = estimate(admission, self._price_model, self._recent)
         return as_json(shown, asked.ignored_header())
 
 

@@ -69,7 +69,7 @@ def serve(settings: Settings) -> int:
         # Answers end by themselves at the end of the grace; this is for whatever does not.
         timeout_graceful_shutdown=math.ceil(grace + FLUSH_SECONDS + LAST_SECONDS + 1),
     )
-    servers = [Server(config, app.state.crew.end, grace)]
+    servers = [Server(config, app.state.task_pool.end, grace)]
     if settings.auth.admin_port is not None:
         servers.append(Server(_admin_config(settings, app.state.exposition.standalone_app())))
     host: EngineSupervisor = app.state.host

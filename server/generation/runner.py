@@ -123,7 +123,7 @@ class TaskPool:
         self._line.check()
 
     async def start(
-        self, works: Sequence[Coroutine[Any, Any, ChoiceResult]], terms: RequestContext
+        self, works: Sequence[Coroutine[Any, Any, ChoiceResult]], context: RequestContext
     ) -> list[asyncio.Task[ChoiceResult]]:
         """Wait in line until all of `works` can run, and run each in a task that is kept.
 
@@ -133,7 +133,7 @@ class TaskPool:
             Unavailable: if the server ends before.
         """
         try:
-            since = await self._enter(terms, len(works))
+            since = await self._enter(context, len(works))
         except BaseException:
             for work in works:
                 work.close()
@@ -145,13 +145,13 @@ class TaskPool:
             task.add_done_callback(lambda _: self._line.leave(since))
         return tasks
 
-    async def _enter(self, terms: RequestContext, size: int) -> float:
+    async def _enter(self, context: RequestContext, size: int) -> float:
         try:
-            async with asyncio.timeout_at(terms.deadline) as limit:
+            async with asyncio.timeout_at(context.deadline) as limit:
                 with self.alarm(lambda: None if limit.expired() else limit.reschedule(0)):
-                    return await self._line.enter(terms.name, size)
+                    return await self._line.enter(context.name, size)
         except TimeoutError:
-            raise (_shutting_down() if self._over else terms.overdue()) from None
+            raise (_shutting_down() if self._over else context.overdue()) from None
 
     @contextmanager
     def alarm(self, ring: Callable[[], None]) -> Iterator[None]:
@@ -314,7 +314,7 @@ class Choice:
 
 
 async def generate(
-    choices: Sequence[Choice], crew: TaskPool, account: ChoiceObserver, terms: RequestContext
+    choices: Sequence[Choice], task_pool: TaskPool, account: ChoiceObserver, context: RequestContext
 ) -> AsyncGenerator[StreamItem | ChoiceResult, None]:
     """Run the choices side by side; what there is to tell as it comes, and each choice's end.
 
@@ -329,13 +329,15 @@ async def generate(
         DesyncError: if the engine did not enforce a budget.
     """
     queue: asyncio.Queue[StreamItem | asyncio.Task[ChoiceResult] | ApiError] = asyncio.Queue()
-    tasks = await crew.start([choice.run(queue.put_nowait, account) for choice in choices], terms)
+    tasks = await task_pool.start(
+        [choice.run(queue.put_nowait, account) for choice in choices], context
+    )
     for task in tasks:
         task.add_done_callback(queue.put_nowait)
     loop = asyncio.get_running_loop()
-    alarm = loop.call_at(terms.deadline, queue.put_nowait, terms.overdue())
+    alarm = loop.call_at(context.deadline, queue.put_nowait, context.overdue())
     try:
-        with crew.alarm(lambda: queue.put_nowait(_shutting_down())):
+        with task_pool.alarm(lambda: queue.put_nowait(_shutting_down())):
             running = len(tasks)
             while running:
                 item = await queue.get()

@@ -26,7 +26,7 @@ class ResponseRenderer:
     created: int
     model: str
     admission: Admission
-    bill: RequestCost
+    request_cost: RequestCost
 
     def envelope(self, kind: str) -> dict[str, Any]:
         """What stands in every piece of it."""
@@ -54,9 +54,9 @@ class ResponseRenderer:
         used = [end.used for end in ends]
         tokens, thinking = (sum(each) for each in zip(*used, strict=True))
         usage = _usage(prompt, TokenUsage(tokens, thinking))
-        if (cached := self.bill.cached_tokens) is not None:
+        if (cached := self.request_cost.cached_tokens) is not None:
             usage["prompt_tokens_details"] = {"cached_tokens": cached}
-        cost = self.bill.cost(prompt)
+        cost = self.request_cost.cost(prompt)
         return {"usage": usage, "cost": None if cost is None else cost.to_json()}
 
     def so_far(self, choice: int, used: TokenUsage) -> dict[str, Any]:

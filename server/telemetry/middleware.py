@@ -17,13 +17,13 @@ class MetricsMiddleware:
         self,
         app: ASGIApp,
         metrics: Metrics,
-        books: LedgerContext,
+        ledger_context: LedgerContext,
         tracing: Tracing,
         paths: Collection[str],
     ) -> None:
         self._app = app
         self._metrics = metrics
-        self._books = books
+        self._ledger_context = ledger_context
         self._tracing = tracing
         self._paths = paths
 
@@ -33,15 +33,17 @@ class MetricsMiddleware:
             await self._app(scope, receive, send)
             return
         trace = self._tracing.begin(scope)
-        meter = RequestObserver(self._metrics, self._books, scope["state"]["request_id"], trace)
-        scope["state"]["meter"] = meter
+        observer = RequestObserver(
+            self._metrics, self._ledger_context, scope["state"]["request_id"], trace
+        )
+        scope["state"]["meter"] = observer
 
         async def send_noting_status(message: Message) -> None:
             if message["type"] == "http.response.start":
-                meter.status = message["status"]
+                observer.status = message["status"]
             await send(message)
 
         try:
             await self._app(scope, receive, send_noting_status)
         finally:
-            meter.close()
+            observer.close()

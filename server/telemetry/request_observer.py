@@ -38,11 +38,11 @@ class RequestObserver:
     """
 
     def __init__(
-        self, metrics: Metrics, books: LedgerContext, request_id: str, trace: Trace
+        self, metrics: Metrics, ledger_context: LedgerContext, request_id: str, trace: Trace
     ) -> None:
         self.status = CLIENT_GONE
         self._metrics = metrics
-        self._entry = Recorder(books, request_id)
+        self._entry = Recorder(ledger_context, request_id)
         self._trace = trace
         self._tier, self._key = UNRESOLVED, EVERYBODY
         self._began = time.perf_counter()
@@ -60,9 +60,9 @@ class RequestObserver:
         return self._entry.time
 
     @property
-    def bill(self) -> RequestCost:
+    def request_cost(self) -> RequestCost:
         """What the request costs."""
-        return self._entry.bill
+        return self._entry.request_cost
 
     def admitted(
         self,
@@ -96,7 +96,7 @@ class RequestObserver:
         """See `Account`."""
         self._running += 1
         self._none_runs.clear()
-        self.bill.begin(choice, so_far)
+        self.request_cost.begin(choice, so_far)
         self._trace.began(choice)
         if self._admitted_at is not None:
             self._metrics.queue_seconds.observe(time.perf_counter() - self._admitted_at)
@@ -104,12 +104,12 @@ class RequestObserver:
 
     def prefilled(self, choice: int, cached: int | None) -> None:
         """See `Account`."""
-        self.bill.prefilled(choice, cached)
+        self.request_cost.prefilled(choice, cached)
         self._trace.prefilled(choice)
 
     def stop(self, choice: int) -> None:
         """See `Account`."""
-        self.bill.stop(choice)
+        self.request_cost.stop(choice)
 
     def saw(self, item: TextDelta | ToolCallDelta) -> None:
         """Note that there is something to tell."""
@@ -124,7 +124,7 @@ class RequestObserver:
 
     def record(self, end: ChoiceResult) -> None:
         """See `Account`."""
-        self.bill.record(end)
+        self.request_cost.record(end)
         self._trace.ended(end)
         self._metrics.record(self._tier, end, self._trace.exemplar)
         self._running -= 1
@@ -162,7 +162,7 @@ class RequestObserver:
         if self._running or not self._answered:
             return
         seconds = time.perf_counter() - self._began
-        reason = one_of(end.outcome.end_reason.value for end in self.bill.ends)
+        reason = one_of(end.outcome.end_reason.value for end in self.request_cost.ends)
         self._metrics.requests.labels(self._tier, reason, str(self.status)).inc()
         self._metrics.request_seconds.labels(self._tier).observe(seconds, self._trace.exemplar)
         self._metrics.in_flight.dec()
@@ -171,4 +171,4 @@ class RequestObserver:
             self._metrics.paid(self._tier, self._key, cost, answered, self._trace.exemplar)
         self._settle()
         self._entry.close(self.status, seconds)
-        self._trace.close(self.status, self.bill)
+        self._trace.close(self.status, self.request_cost)

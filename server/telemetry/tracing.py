@@ -59,7 +59,7 @@ class Trace:
     def ended(self, end: ChoiceResult) -> None:
         """Note that a choice is over."""
 
-    def close(self, status: int, bill: RequestCost) -> None:
+    def close(self, status: int, request_cost: RequestCost) -> None:
         """Note that the request is over."""
 
 
@@ -134,7 +134,7 @@ class SpanTrace(Trace):
         stretch = self._stretches[end.choice]
         stretch.ended, stretch.end = time.time_ns(), end
 
-    def close(self, status: int, bill: RequestCost) -> None:
+    def close(self, status: int, request_cost: RequestCost) -> None:
         """See `Trace`."""
         if self._admission is None:
             self._told("admission", self._began, time.time_ns())
@@ -143,7 +143,7 @@ class SpanTrace(Trace):
                 self._told("queue", self._admitted, time.time_ns())
             for stretch in self._stretches.values():
                 self._tell(stretch)
-            self._span.set_attributes(_known(_used(bill, self._admission)))
+            self._span.set_attributes(_known(_used(request_cost, self._admission)))
         self._span.set_attribute("http.response.status_code", status)
         if status >= HTTPStatus.INTERNAL_SERVER_ERROR:
             self._span.set_attribute("error.type", str(status))
@@ -269,9 +269,9 @@ def _answer(end: ChoiceResult) -> Attributes:
     return {"proctor.choice": end.choice, "proctor.answer.tokens": end.answer_tokens}
 
 
-def _used(bill: RequestCost, admission: Admission) -> Attributes:
-    ends: Sequence[ChoiceResult] = sorted(bill.ends, key=lambda end: end.choice)
-    cost = bill.cost(admission.prompt_tokens if ends else 0)
+def _used(request_cost: RequestCost, admission: Admission) -> Attributes:
+    ends: Sequence[ChoiceResult] = sorted(request_cost.ends, key=lambda end: end.choice)
+    cost = request_cost.cost(admission.prompt_tokens if ends else 0)
     return {
         "gen_ai.response.finish_reasons": [
             admission.finish_reason(end.finish, end.calls) for end in ends
@@ -279,7 +279,7 @@ def _used(bill: RequestCost, admission: Admission) -> Attributes:
         "gen_ai.usage.input_tokens": admission.prompt_tokens,
         "gen_ai.usage.output_tokens": sum(end.tokens for end in ends),
         "gen_ai.usage.reasoning.output_tokens": sum(end.outcome.tokens for end in ends),
-        "gen_ai.usage.cache_read.input_tokens": bill.cached_tokens,
+        "gen_ai.usage.cache_read.input_tokens": request_cost.cached_tokens,
         "proctor.cost": None if cost is None else float(cost.total),
         "proctor.currency": None if cost is None else cost.currency,
     }

@@ -38,7 +38,7 @@ def ended(choice: int, tokens: int, answer_tokens: int) -> ChoiceResult:
     return ChoiceResult(choice, Finish.STOP, outcome, (), tokens, answer_tokens, 0)
 
 
-def tariff(time: Time, per_hour: str) -> PriceModel:
+def price_model(time: Time, per_hour: str) -> PriceModel:
     return PriceModel(settings(compute={"per_hour": per_hour}), BusyClock(time))
 
 
@@ -82,14 +82,14 @@ def test_the_shares_of_concurrent_requests_add_up_to_the_machine(
     moments: list[tuple[int, int, int]], per_hour: Decimal
 ) -> None:
     time = Time()
-    paid = tariff(time, str(per_hour))
+    paid = price_model(time, str(per_hour))
     bills = [RequestCost(paid) for _ in moments]
     what: list[tuple[int, int, Any, tuple[Any, ...]]] = []
-    for at, (bill, (comes, prefill, decode)) in enumerate(zip(bills, moments, strict=True)):
+    for at, (request_cost, (comes, prefill, decode)) in enumerate(zip(bills, moments, strict=True)):
         what += [
-            (comes, 3 * at, bill.begin, (0, lambda: ended(0, 0, 0))),
-            (comes + prefill, 3 * at + 1, bill.prefilled, (0, None)),
-            (comes + prefill + decode, 3 * at + 2, bill.stop, (0,)),
+            (comes, 3 * at, request_cost.begin, (0, lambda: ended(0, 0, 0))),
+            (comes + prefill, 3 * at + 1, request_cost.prefilled, (0, None)),
+            (comes + prefill + decode, 3 * at + 2, request_cost.stop, (0,)),
         ]
     running, busy = 0, 0
     ordered = sorted(what, key=lambda event: event[:2])
@@ -98,10 +98,10 @@ def test_the_shares_of_concurrent_requests_add_up_to_the_machine(
         happens(*what_with)
         running += {0: 1, 1: 0, 2: -1}[order % 3]
         busy += (after[0] - now) if running else 0
-    for bill in bills:
-        bill.record(ended(0, 5, 2))
+    for request_cost in bills:
+        request_cost.record(ended(0, 5, 2))
 
-    costs = [bill.cost(1) for bill in bills]
+    costs = [request_cost.cost(1) for request_cost in bills]
 
     total = sum((cost.total for cost in costs if cost is not None), Decimal())
     assert None not in costs
@@ -111,7 +111,7 @@ def test_the_shares_of_concurrent_requests_add_up_to_the_machine(
 
 def test_a_machine_that_two_share_costs_each_of_them_half() -> None:
     time = Time()
-    paid = tariff(time, "3.6")  # a thousandth of a dollar a second
+    paid = price_model(time, "3.6")  # a thousandth of a dollar a second
     one, other = RequestCost(paid), RequestCost(paid)
 
     one.begin(0, lambda: ended(0, 5, 2))
@@ -119,7 +119,7 @@ def test_a_machine_that_two_share_costs_each_of_them_half() -> None:
     one.prefilled(0, None)
     other.begin(0, lambda: ended(0, 0, 0))
     time.now = 20 * SECOND  # together
-    so_far = [bill.so_far().cost(1) for bill in (one, other)]
+    so_far = [request_cost.so_far().cost(1) for request_cost in (one, other)]
     time.now = 30 * SECOND
     other.prefilled(0, None)
     other.stop(0)
@@ -144,16 +144,16 @@ def test_a_machine_that_two_share_costs_each_of_them_half() -> None:
 
 
 def test_what_runs_costs_what_it_would_if_it_were_broken_off() -> None:
-    bill = RequestCost(PriceModel(settings(prices=PRICES)))
-    bill.choices_per_prompt = 3
-    bill.begin(0, lambda: ended(0, 30, 10))
-    bill.begin(1, lambda: ended(1, 7, 0))
-    bill.prefilled(0, 4)
-    bill.record(ended(0, 50, 20))
+    request_cost = RequestCost(PriceModel(settings(prices=PRICES)))
+    request_cost.choices_per_prompt = 3
+    request_cost.begin(0, lambda: ended(0, 30, 10))
+    request_cost.begin(1, lambda: ended(1, 7, 0))
+    request_cost.prefilled(0, 4)
+    request_cost.record(ended(0, 50, 20))
 
-    so_far = bill.so_far()
+    so_far = request_cost.so_far()
 
-    assert (so_far.completion_tokens, bill.completion_tokens) == (57, 50)
+    assert (so_far.completion_tokens, request_cost.completion_tokens) == (57, 50)
     assert (so_far.cached_tokens, so_far.choices_per_prompt) == (4, 3)
     cost = so_far.cost(10)
     assert cost is not None

@@ -196,15 +196,15 @@ async def held_up(gate: Gate) -> AsyncIterator[tuple[httpx.AsyncClient, TaskPool
         httpx.AsyncClient(transport=transport, base_url="http://test") as http,
     ):
         await soon(app.state.host.loaded())
-        yield http, app.state.crew
+        yield http, app.state.task_pool
 
 
 async def test_what_is_not_answered_when_the_grace_is_over_is_a_503() -> None:
     gate = Gate(2)
-    async with held_up(gate) as (http, crew):
+    async with held_up(gate) as (http, task_pool):
         asking = asyncio.create_task(http.post(CHAT, json=body()))
         await soon(gate.reached.wait())
-        crew.end()
+        task_pool.end()
         refused = await soon(asking)
 
     assert refused.status_code == 503
@@ -214,10 +214,10 @@ async def test_what_is_not_answered_when_the_grace_is_over_is_a_503() -> None:
 
 async def test_a_stream_is_ended_by_an_error_then() -> None:
     gate = Gate(2)
-    async with held_up(gate) as (http, crew):
+    async with held_up(gate) as (http, task_pool):
         asking = asyncio.create_task(http.post(CHAT, json=body(stream=True)))
         await soon(gate.reached.wait())
-        crew.end()
+        task_pool.end()
         streamed = await soon(asking)
         metrics = (await http.get("/metrics")).text
 

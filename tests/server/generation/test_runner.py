@@ -77,26 +77,26 @@ async def test_pieces_come_first_and_then_the_end() -> None:
 
 
 async def test_a_choice_that_is_cancelled_before_it_runs_is_not_counted() -> None:
-    books, crew = Books(), TaskPool(FairQueue(9, 9))
-    items = generate([choice(FakeEngine())], crew, books, FOREVER)
+    books, task_pool = Books(), TaskPool(FairQueue(9, 9))
+    items = generate([choice(FakeEngine())], task_pool, books, FOREVER)
 
     first = asyncio.ensure_future(anext(items))
     first.cancel()
     await asyncio.gather(first, return_exceptions=True)
-    await crew.aclose()
+    await task_pool.aclose()
 
     assert books.begun == books.stopped == len(books.ends)
 
 
 async def test_a_choice_tells_how_far_it_is() -> None:
-    gate, books, crew = Gate(6), Books(), TaskPool(FairQueue(9, 9))
+    gate, books, task_pool = Gate(6), Books(), TaskPool(FairQueue(9, 9))
     engine = FakeEngine(Script(("a" * 9,), "b"), before_token=gate)
 
-    first = asyncio.ensure_future(anext(generate([choice(engine)], crew, books, FOREVER)))
+    first = asyncio.ensure_future(anext(generate([choice(engine)], task_pool, books, FOREVER)))
     await soon(gate.reached.wait())
     await first
     end = books.so_far()
-    await soon(crew.aclose())
+    await soon(task_pool.aclose())
 
     assert (end.choice, end.finish, end.tokens, end.answer_tokens) == (0, Finish.ABORT, 6, 0)
     assert (end.outcome.tokens, end.outcome.end_reason) == (6, EndReason.CANCELLED)
@@ -104,13 +104,15 @@ async def test_a_choice_tells_how_far_it_is() -> None:
 
 
 async def test_a_server_that_stops_ends_every_choice_and_keeps_the_books() -> None:
-    gate, books, crew = Gate(6), Books(), TaskPool(FairQueue(9, 9))
+    gate, books, task_pool = Gate(6), Books(), TaskPool(FairQueue(9, 9))
     engine = FakeEngine(Script(("a",), "b"), before_token=gate)
     budget = TokenBudget(continuations=3, continuation_ids=WAIT)
 
-    first = asyncio.ensure_future(anext(generate([choice(engine, budget)], crew, books, FOREVER)))
+    first = asyncio.ensure_future(
+        anext(generate([choice(engine, budget)], task_pool, books, FOREVER))
+    )
     await soon(gate.reached.wait())
-    await soon(crew.aclose())
+    await soon(task_pool.aclose())
     await first
 
     (end,) = books.ends
@@ -121,23 +123,23 @@ async def test_a_server_that_stops_ends_every_choice_and_keeps_the_books() -> No
 
 
 async def test_a_server_that_ends_answers_nothing_more() -> None:
-    gate, books, crew = Gate(0), Books(), TaskPool(FairQueue(1, 9))
+    gate, books, task_pool = Gate(0), Books(), TaskPool(FairQueue(1, 9))
     engine = FakeEngine(before_token=gate)
 
     async def ask() -> list[object]:
-        return [item async for item in generate([choice(engine)], crew, books, FOREVER)]
+        return [item async for item in generate([choice(engine)], task_pool, books, FOREVER)]
 
     running = asyncio.create_task(ask())
     await soon(gate.reached.wait())
     waiting = asyncio.create_task(ask())
     await asyncio.sleep(0)
-    crew.end()
+    task_pool.end()
     late = asyncio.create_task(ask())
 
     for asking in (running, waiting, late):
         with pytest.raises(Unavailable, match="shutting down"):
             await soon(asking)
-    await crew.aclose()
+    await task_pool.aclose()
     assert len(engine.jobs) == 1
     assert books.begun == books.stopped == len(books.ends)
 
