@@ -7,7 +7,7 @@ import pytest
 
 from proctor.server.engines.base import Job
 from proctor.server.engines.fake import FakeEngine
-from tests.server.harness import CHAT, body, client, listening, soon
+from tests.server.harness import CHAT, body, client, listening, pass_time, soon
 
 PROMPT = {"model": "fake", "prompt": "hi", "max_tokens": 4}
 PATHS = pytest.mark.parametrize(
@@ -60,7 +60,11 @@ async def test_a_client_that_goes_away_stops_what_is_done_for_it(
 async def test_time_that_is_over_stops_it_too(path: str, asked: dict[str, object]) -> None:
     engine = LookingEngine()
     async with client(engine) as http:
-        response = await soon(http.post(path, json=asked, headers={"x-request-timeout": "0.05"}))
+        sending = http.post(path, json=asked, headers={"x-request-timeout": "1000"})
+        asking = asyncio.create_task(sending)
+        await soon(engine.began.wait())
+        pass_time(1000)
+        response = await soon(asking)
 
     assert response.status_code == 504
     assert engine.stopped.is_set()
