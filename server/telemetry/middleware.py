@@ -36,7 +36,7 @@ class MetricsMiddleware:
         observer = RequestObserver(
             self._metrics, self._ledger_context, scope["state"]["request_id"], trace
         )
-        scope["state"]["meter"] = observer
+        scope["state"]["observer"] = observer
 
         async def send_noting_status(message: Message) -> None:
             if message["type"] == "http.response.start":
