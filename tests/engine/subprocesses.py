@@ -28,8 +28,8 @@ SHARED_MEMORY = Path("/dev/shm")
 LONG = {
     "model": "proctor-demo",
     "messages": [{"role": "user", "content": "Start with 7, add 5, times 3."}],
-    "min_thinking_tokens": 1900,
-    "max_thinking_tokens": 1900,
+    "min_thinking_tokens": 1500,
+    "max_thinking_tokens": 1500,
     "thinking": {"on_loop": "off"},
     "stream": True,
 }
@@ -178,16 +178,20 @@ class Stream:
     async def read(self, http: httpx.AsyncClient) -> None:
         """Read it to its end; of its events the last one is kept."""
         name = ""
-        async with http.stream("POST", CHAT, json=LONG) as response:
-            self.status = response.status_code
-            async for line in response.aiter_lines():
-                if line.startswith("event: "):
-                    name = line.removeprefix("event: ")
-                    self.begun.set()
-                elif line.startswith("data: {"):
-                    self.name, self.data = name, json.loads(line.removeprefix("data: "))
-                elif not line:
-                    name = ""
+        try:
+            async with http.stream("POST", CHAT, json=LONG) as response:
+                self.status = response.status_code
+                assert response.is_success, await response.aread()
+                async for line in response.aiter_lines():
+                    if line.startswith("event: "):
+                        name = line.removeprefix("event: ")
+                        self.begun.set()
+                    elif line.startswith("data: {"):
+                        self.name, self.data = name, json.loads(line.removeprefix("data: "))
+                    elif not line:
+                        name = ""
+        finally:
+            self.begun.set()  # or whoever waits for it would not see why it did not
 
 
 async def until(http: httpx.AsyncClient, status: int) -> None:
