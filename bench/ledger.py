@@ -98,7 +98,7 @@ async def cpu(ledger: str, requests: int, streams: int) -> float:
     app = create_app(settings, lambda: engine)
     asked = {"model": "fake", "messages": [{"role": "user", "content": "hi"}], "stream": True}
     async with app.router.lifespan_context(app):
-        await app.state.host.loaded()
+        await app.state.supervisor.loaded()
         transport = httpx.ASGITransport(app)
         async with httpx.AsyncClient(transport=transport, base_url="http://bench") as http:
 

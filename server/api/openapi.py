@@ -12,13 +12,14 @@ from functools import cache
 from inspect import getdoc
 from typing import Any
 
-from fastapi import FastAPI, Response
+from fastapi import FastAPI, Response, Security
 from fastapi.openapi.utils import get_openapi
 from pydantic import TypeAdapter
 
 from proctor.server.api.feedback import FeedbackRequest
 from proctor.server.api.idempotency import HEADER, MAX_NAME, REPLAYED, keeps_answers
 from proctor.server.api.tokenize import DetokenizeRequest, TokenizeRequest
+from proctor.server.auth.authenticator import Access, Authenticator
 from proctor.server.config.budgets import AUTO
 from proctor.server.config.limits import MIN_REQUEST_SECONDS
 from proctor.server.config.settings import Settings
@@ -136,6 +137,7 @@ class Operation:
         streams: the data of each event, where the response can be a stream.
         refuses: the errors that it can answer.
         headers: of the response, beside `x-request-id`.
+        access: what a request needs to use it.
     """
 
     id: str
@@ -145,10 +147,12 @@ class Operation:
     streams: type | None = None
     refuses: Sequence[type[ApiError]] = ALWAYS
     headers: Sequence[str] = ()
+    access: Access = Access.USER
 
-    def to_route(self) -> dict[str, Any]:
-        """The arguments of a route that is described so."""
+    def to_route(self, authenticator: Authenticator) -> dict[str, Any]:
+        """Return the arguments of `FastAPI.add_api_route` for a route of this operation."""
         return {
+            "dependencies": [Security(authenticator.authorize, scopes=[self.access.value])],
             "operation_id": self.id,
             "summary": self.summary,
             "description": f"{self.summary}.",
@@ -253,19 +257,30 @@ LIST_TIERS = Operation(
     "listTiers",
     "List the budgets that a request can name, from least to most",
     gives=responses.TierList,
+    access=Access.PUBLIC,
 )
-HEALTH = Operation("health", "Tell whether the process runs", gives=responses.Health)
+HEALTH = Operation(
+    "health", "Tell whether the process runs", gives=responses.Health, access=Access.PUBLIC
+)
 READY = Operation(
     "ready",
     "Tell whether the engine can answer",
     gives=responses.Ready,
     refuses=(*ALWAYS, Unavailable),
+    access=Access.PUBLIC,
 )
-VERSION = Operation("version", "Tell the server's version", gives=responses.Version)
+VERSION = Operation(
+    "version", "Tell the server's version", gives=responses.Version, access=Access.PUBLIC
+)
 LOAD = Operation(
     "load", "Tell how many requests are being answered", gives=responses.ServerLoad, refuses=KEYED
 )
-METRICS = Operation("metrics", "Tell Prometheus what was counted", refuses=(*KEYED, Forbidden))
+METRICS = Operation(
+    "metrics",
+    "Tell Prometheus what was counted",
+    refuses=(*KEYED, Forbidden),
+    access=Access.ADMIN,
+)
 
 
 def describe(

@@ -1,13 +1,12 @@
-"""One admitted request on its way to its answer, streamed or whole."""
+"""From an admitted request to its HTTP response, streamed or whole."""
 
 import asyncio
 import contextlib
 import logging
-from abc import ABC, abstractmethod
-from collections.abc import AsyncGenerator, Coroutine, Sequence
+from collections.abc import AsyncGenerator, Coroutine, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
 import orjson
 from fastapi import Request, Response
@@ -33,6 +32,7 @@ from proctor.server.generation.runner import (
     TaskPool,
     generate,
 )
+from proctor.server.renderers.base import ResponseRenderer
 from proctor.server.schemas.generation import Generation
 from proctor.server.telemetry.request_observer import CLIENT_GONE, RequestObserver
 from proctor.server.transport.sse import DONE, ErrorEvent, event, without_names
@@ -44,44 +44,29 @@ T = TypeVar("T")
 HEARTBEAT = ServerSentEvent(comment="thinking", sep="\n")
 
 
-class SseEncoder(Protocol):
-    """Writes what there is to tell as server-sent events; nothing where it is not told."""
-
-    def begin(self, index: int) -> bytes:
-        """A choice's first event."""
-
-    def item(self, item: StreamItem) -> bytes:
-        """What comes next."""
-
-    def finish(self, end: ChoiceResult) -> bytes:
-        """A choice's last event."""
-
-    def usage(self, ends: Sequence[ChoiceResult]) -> bytes:
-        """What the request used."""
-
-
 @dataclass(frozen=True, slots=True)
-class Responder(ABC):
-    """One admitted request on its way to an answer."""
+class Responder:
+    """One admitted request on its way to its response.
+
+    Attributes:
+        request: the request.
+        admission: its budget and jobs.
+        engine: generates its choices.
+        renderer: renders its response.
+        observer: follows it, for metrics, traces and the ledger.
+        task_pool: runs its choices.
+        context: its deadline, and the key that it came with.
+        rate_limit_headers: what its key has left.
+    """
 
     request: Generation
     admission: Admission
     engine: Engine
+    renderer: ResponseRenderer
     observer: RequestObserver
     task_pool: TaskPool
     context: RequestContext
-
-    @abstractmethod
-    def choice(self, job: Job, index: int) -> Choice:
-        """How one choice is generated."""
-
-    @abstractmethod
-    def writer(self) -> SseEncoder:
-        """How the answer is streamed."""
-
-    @abstractmethod
-    def to_json(self, told: Sequence[OutputItem], ends: Sequence[ChoiceResult]) -> dict[str, Any]:
-        """The answer in one piece."""
+    rate_limit_headers: Mapping[str, str]
 
     @property
     def counted(self) -> bool:
@@ -93,27 +78,40 @@ class Responder(ABC):
 
     def events(self) -> AsyncGenerator[StreamItem | ChoiceResult, None]:
         """Generate all choices; closing this early aborts them in the engine."""
-        choices = [self.choice(job, index) for index, job in enumerate(self.admission.jobs)]
-        return generate(choices, self.task_pool, self.observer, self.context)
+        choices = [self._choice(job, index) for index, job in enumerate(self.admission.jobs)]
+        events = generate(choices, self.task_pool, self.observer, self.context)
+        return self.renderer.transform(events)
+
+    def _choice(self, job: Job, index: int) -> Choice:
+        return Choice(
+            self.engine,
+            job,
+            index,
+            self.renderer.splitter(self.engine, job, index),
+            progress=self.renderer.reports_progress,
+            counted=self.counted,
+        )
 
     async def whole(self) -> bytes:
         """The answer in one piece of JSON."""
-        told: list[OutputItem] = []
-        ends: list[ChoiceResult] = []
+        items: list[OutputItem] = []
+        results: list[ChoiceResult] = []
         try:
             async with aclosing(self.events()) as events:
                 async for item in events:
                     if isinstance(item, ChoiceResult):
-                        ends.append(item)
+                        results.append(item)
                     elif not isinstance(item, Progress):
                         self._saw(item)
-                        told.append(item)
+                        items.append(item)
         finally:
             await self.observer.settle()
-        if any(isinstance(item, PromptLogprobs) for item in told):
+        if any(isinstance(item, PromptLogprobs) for item in items):
             # They can be a hundred thousand, and other streams wait meanwhile.
-            return await asyncio.to_thread(lambda: orjson.dumps(self.to_json(told, ends)))
-        return orjson.dumps(self.to_json(told, ends))
+            return await asyncio.to_thread(
+                lambda: orjson.dumps(self.renderer.whole(items, results))
+            )
+        return orjson.dumps(self.renderer.whole(items, results))
 
     def _saw(self, item: StreamItem) -> None:
         if isinstance(item, TextDelta | ToolCallDelta):
@@ -135,25 +133,25 @@ class Responder(ABC):
             yield ErrorEvent(event(told.to_json(), name="error"))
 
     async def _chunks(self) -> AsyncGenerator[bytes, None]:
-        writer = self.writer()
-        ends: list[ChoiceResult] = []
+        encoder = self.renderer.encoder(self.counted)
+        results: list[ChoiceResult] = []
         for index in range(len(self.admission.jobs)):
-            if begun := writer.begin(index):
+            if begun := encoder.begin(index):
                 yield begun
         async with aclosing(self.events()) as events:
             async for item in events:
                 if isinstance(item, ChoiceResult):
-                    ends.append(item)
-                    if len(ends) == len(self.admission.jobs):
+                    results.append(item)
+                    if len(results) == len(self.admission.jobs):
                         await self.observer.settle()  # many a client reads no further than this
-                    yield writer.finish(item)
+                    yield encoder.finish(item)
                 else:
                     self._saw(item)
-                    if written := writer.item(item):
+                    if written := encoder.item(item):
                         yield written
         options = self.request.stream_options
         if options is not None and options.include_usage:
-            yield writer.usage(ends)
+            yield encoder.usage(results)
         yield DONE
 
 
@@ -166,13 +164,13 @@ class SseResponse(EventSourceResponse):
             await super().__call__(scope, receive, send)
 
 
-async def respond(request: Request, exchange: Responder, settings: Settings) -> Response:
+async def respond(request: Request, responder: Responder, settings: Settings) -> Response:
     """The answer, in the way that was asked for."""
-    headers, limits = _headers(exchange), settings.limits
-    if not exchange.request.stream:
-        return await _whole(request, exchange, headers)
-    events = exchange.stream()
-    asked = coalesce(exchange.context.event_names, exchange.request.event_names)
+    headers, limits = _headers(responder), settings.limits
+    if not responder.request.stream:
+        return await _whole(request, responder, headers)
+    events = responder.stream()
+    asked = coalesce(responder.context.event_names, responder.request.event_names)
     return SseResponse(
         events if coalesce(settings.event_names, asked) else without_names(events),
         headers=headers,
@@ -215,9 +213,9 @@ async def unless_gone(request: Request, work: Coroutine[Any, Any, T]) -> T:
         gone.cancel()
 
 
-async def _whole(request: Request, exchange: Responder, headers: dict[str, str]) -> Response:
-    content = await unless_gone(request, exchange.whole())
-    cost = exchange.observer.request_cost.cost(exchange.admission.prompt_tokens)
+async def _whole(request: Request, responder: Responder, headers: dict[str, str]) -> Response:
+    content = await unless_gone(request, responder.whole())
+    cost = responder.observer.request_cost.cost(responder.admission.prompt_tokens)
     if cost is not None:
         headers |= {"x-cost": f"{cost.total:f}"}
     return Response(content, media_type="application/json", headers=headers)
@@ -228,11 +226,11 @@ async def _disconnected(request: Request) -> None:
         pass
 
 
-def _headers(exchange: Responder) -> dict[str, str]:
+def _headers(responder: Responder) -> dict[str, str]:
     return {
-        "x-budget-tier": exchange.admission.resolution.label,
-        **exchange.context.left,
-        **exchange.request.ignored_header(),
+        "x-budget-tier": responder.admission.resolution.label,
+        **responder.rate_limit_headers,
+        **responder.request.ignored_header(),
     }
 
 

@@ -8,11 +8,12 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
-from fastapi import FastAPI
+from fastapi import FastAPI, Security
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.staticfiles import StaticFiles
 
+from proctor.server.auth.authenticator import Access, Authenticator
 from proctor.server.config.settings import Settings
 
 STATIC = Path(__file__).parents[1] / "static"
@@ -43,11 +44,13 @@ class Assets(StaticFiles):
         return response
 
 
-def add_pages(app: FastAPI, settings: Settings) -> None:
+def add_pages(app: FastAPI, settings: Settings, authenticator: Authenticator) -> None:
     """Serve both pages and what they are made of."""
     assets = Assets(directory=STATIC, packages=[("fastapi_swagger", "resources")])
 
-    @app.get("/page.json", include_in_schema=False)
+    public = Security(authenticator.authorize, scopes=[Access.PUBLIC.value])
+
+    @app.get("/page.json", include_in_schema=False, dependencies=[public])
     async def page() -> dict[str, Any]:
         return settings.page.model_dump() | {"asks_for_keys": settings.asks_for_keys}
 

@@ -5,8 +5,13 @@ import logging
 import time
 from collections import OrderedDict
 from collections.abc import Sequence
+from enum import StrEnum
 
 from fastapi import Request
+from fastapi.params import Security
+from fastapi.routing import APIRoute
+from fastapi.security import SecurityScopes
+from starlette.routing import BaseRoute
 
 from proctor.server.auth.api_key import Key, hash_token, id_of
 from proctor.server.auth.store import KeyStore
@@ -25,9 +30,13 @@ MAX_KNOWN = 4096
 PATIENCE_SECONDS = 5.0
 """That a request waits for the database."""
 
-ADMIN_PATHS = ("/metrics",)
-OPEN_PATHS = ("/v1/tiers",)
-USER_PATHS = ("/v1/", "/tokenize", "/detokenize", "/load")
+
+class Access(StrEnum):
+    """What a route requires of a request, on a server that requires API keys."""
+
+    PUBLIC = "public"
+    USER = "user"
+    ADMIN = "admin"
 
 
 class Authenticator:
@@ -50,20 +59,22 @@ class Authenticator:
         self._asks = asks
         self._known: OrderedDict[str, tuple[Key, float]] = OrderedDict()
 
-    async def check(self, request: Request) -> None:
-        """Return if a request may have what it asks for; `request.state.key` is its key then.
+    async def authorize(self, request: Request, security_scopes: SecurityScopes) -> None:
+        """Set `request.state.key`, if the request may use its route.
+
+        A dependency of every route, as `Security(authenticator.authorize, scopes=[access])`.
 
         Raises:
-            Unauthorized: if it needs a key and has none that is known.
-            Forbidden: if its key does not open that.
+            Unauthorized: if the route requires a key, and the request has none that is known.
+            Forbidden: if the key lacks the scope.
             Unavailable: if the key cannot be looked up now.
         """
+        (access,) = security_scopes.scopes
         request.state.key = None
-        scope = scope_of(request.scope["path"]) if self._asks else None
-        if scope is None:
+        if not self._asks or access == Access.PUBLIC:
             return
         request.state.key = key = await self._identify(request.headers.get("authorization"))
-        if scope is Scope.ADMIN and key.scope is not Scope.ADMIN:
+        if access == Access.ADMIN and key.scope is not Scope.ADMIN:
             raise Forbidden("this needs a key of the scope 'admin'")
 
     async def _identify(self, header: str | None) -> Key:
@@ -105,10 +116,22 @@ class Authenticator:
         return kept.key
 
 
-def scope_of(path: str) -> Scope | None:
-    """What a path needs; None is nothing."""
-    if path in ADMIN_PATHS:
-        return Scope.ADMIN
-    if path in OPEN_PATHS:
+def declared_access(route: BaseRoute) -> Access | None:
+    """Return what a route declares that it requires, None if it declares nothing."""
+    if not isinstance(route, APIRoute):
         return None
-    return Scope.USER if path.startswith(USER_PATHS) else None
+    for dependency in route.dependencies:
+        if isinstance(dependency, Security):
+            (access,) = dependency.scopes or ()
+            return Access(access)
+    return None
+
+
+async def require_declaration(request: Request) -> None:
+    """Refuse requests to routes that do not declare what they require.
+
+    Raises:
+        Forbidden: if the route declares nothing.
+    """
+    if declared_access(request.scope["route"]) is None:
+        raise Forbidden("this route does not declare which keys may use it")

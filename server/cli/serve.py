@@ -71,8 +71,8 @@ def serve(settings: Settings) -> int:
     )
     servers = [Server(config, app.state.task_pool.end, grace)]
     if settings.auth.admin_port is not None:
-        servers.append(Server(_admin_config(settings, app.state.exposition.standalone_app())))
-    host: EngineSupervisor = app.state.host
+        servers.append(Server(_admin_config(settings, app.state.metrics_endpoint.standalone_app())))
+    host: EngineSupervisor = app.state.supervisor
     with reaping():
         try:
             with asyncio.Runner(loop_factory=config.get_loop_factory()) as runner:

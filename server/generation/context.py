@@ -2,8 +2,7 @@
 
 import asyncio
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 
 from fastapi import Request
 
@@ -26,14 +25,12 @@ class RequestContext:
         key: whose it is, or None where no keys are asked for.
         seconds: how long it may take.
         deadline: when that is over, by the event loop's clock.
-        left: headers that tell what the key has left.
         event_names: whether a stream's events are to have names; None if its header does not say.
     """
 
     key: Key | None
     seconds: float
     deadline: float
-    left: Mapping[str, str] = field(default_factory=dict)
     event_names: bool | None = None
 
     @classmethod
@@ -52,10 +49,6 @@ class RequestContext:
     def name(self) -> str:
         """The key's name; those who wait for the engine take turns by it."""
         return EVERYBODY if self.key is None else self.key.name
-
-    def leaving(self, left: Mapping[str, str]) -> "RequestContext":
-        """The same, once it is known what the key has left."""
-        return replace(self, left=left)
 
     def overdue(self) -> DeadlineExceeded:
         """What to say when the time is over."""

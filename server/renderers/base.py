@@ -1,25 +1,43 @@
-"""What is said of one request, whatever the shape that it is said in."""
+"""What the responses of every API share."""
 
-from collections.abc import Sequence
+from abc import ABC, abstractmethod
+from collections.abc import AsyncGenerator, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 from proctor.server.accounting.cost import RequestCost
+from proctor.server.engines.base import Engine, Job
 from proctor.server.generation.admission import Admission
-from proctor.server.generation.channels import TokenUsage
-from proctor.server.generation.runner import ChoiceResult
+from proctor.server.generation.channels import ChannelSplitter, TokenUsage
+from proctor.server.generation.runner import ChoiceResult, OutputItem, StreamItem
+
+
+class SseEncoder(Protocol):
+    """Encodes one stream as server-sent events; an empty event is not sent."""
+
+    def begin(self, index: int) -> bytes:
+        """Return the first event of a choice."""
+
+    def item(self, item: StreamItem) -> bytes:
+        """Return the event of an item of a choice."""
+
+    def finish(self, end: ChoiceResult) -> bytes:
+        """Return the last event of a choice."""
+
+    def usage(self, ends: Sequence[ChoiceResult]) -> bytes:
+        """Return the event after all choices, with the request's usage."""
 
 
 @dataclass(frozen=True, slots=True)
-class ResponseRenderer:
-    """What is the same in all that is said about one request.
+class Envelope:
+    """What every response, and every chunk of one, says about its request.
 
     Attributes:
         id: the completion's id.
-        created: unix time, in seconds.
+        created: Unix time, in seconds.
         model: the model's name.
-        admission: what was let in.
-        bill: what it costs.
+        admission: the admitted request.
+        request_cost: its cost.
     """
 
     id: str
@@ -28,7 +46,7 @@ class ResponseRenderer:
     admission: Admission
     request_cost: RequestCost
 
-    def envelope(self, kind: str) -> dict[str, Any]:
+    def of_kind(self, kind: str) -> dict[str, Any]:
         """What stands in every piece of it."""
         return {"id": self.id, "object": kind, "created": self.created, "model": self.model}
 
@@ -62,6 +80,44 @@ class ResponseRenderer:
     def so_far(self, choice: int, used: TokenUsage) -> dict[str, Any]:
         """What one choice has used, for a chunk of its own."""
         return {"usage": _usage(len(self.admission.jobs[choice].prompt_ids), used)}
+
+
+@dataclass(frozen=True, slots=True)
+class ResponseRenderer(ABC):
+    """Renders the response to one request, whole or as a stream.
+
+    Attributes:
+        envelope: what every chunk of it says.
+    """
+
+    envelope: Envelope
+
+    @abstractmethod
+    def splitter(self, engine: Engine, job: Job, index: int) -> ChannelSplitter:
+        """Return what splits the tokens of a choice into text."""
+
+    @abstractmethod
+    def encoder(self, counted: bool) -> SseEncoder:
+        """Return what encodes the response as a stream.
+
+        Args:
+            counted: whether every chunk carries the usage so far.
+        """
+
+    @abstractmethod
+    def whole(self, items: Iterable[OutputItem], results: Sequence[ChoiceResult]) -> dict[str, Any]:
+        """Return the body of a response that is not streamed."""
+
+    @property
+    def reports_progress(self) -> bool:
+        """Whether a stream reports the progress of a thinking that it does not show."""
+        return False
+
+    def transform(
+        self, events: AsyncGenerator[StreamItem | ChoiceResult, None]
+    ) -> AsyncGenerator[StreamItem | ChoiceResult, None]:
+        """Return the items of the choices as this API has them."""
+        return events
 
 
 def _usage(prompt: int, used: TokenUsage) -> dict[str, Any]:

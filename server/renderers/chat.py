@@ -1,14 +1,21 @@
 """Responses in OpenAI's shape: whole, and chunk by chunk."""
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from proctor.server.config.reasoning_format import ReasoningFormat
-from proctor.server.engines.base import TokenLogprob
+from proctor.server.engines.base import Engine, Job, TokenLogprob
 from proctor.server.engines.tool_calls import CallDelta
-from proctor.server.generation.channels import Channel, TextDelta, TokenUsage, ToolCallDelta
+from proctor.server.generation.answer_text import AnswerText
+from proctor.server.generation.channels import (
+    Channel,
+    ChannelSplitter,
+    TextDelta,
+    TokenUsage,
+    ToolCallDelta,
+)
 from proctor.server.generation.runner import (
     ChoiceResult,
     OutputItem,
@@ -18,7 +25,8 @@ from proctor.server.generation.runner import (
 )
 from proctor.server.renderers.base import ResponseRenderer
 from proctor.server.renderers.logprobs import prompt_logprobs
-from proctor.server.renderers.reasoning_format import OWN_KEYS, keys
+from proctor.server.renderers.reasoning_format import OWN_KEYS, keys, with_tags
+from proctor.server.schemas.generation import ChatRequest
 from proctor.server.transport.sse import PLACEHOLDER, SseTemplate, event
 
 LOGPROBS_KEYS = {Channel.ANSWER: "content", Channel.REASONING: "reasoning_content"}
@@ -70,28 +78,72 @@ class MessageBuilder:
 
 @dataclass(frozen=True, slots=True)
 class ChatRenderer(ResponseRenderer):
-    """The answer to a chat.
+    """Renders the answer to a chat.
 
     Attributes:
+        request: the request.
         style: where the thinking stands.
-        token_bytes: the text of a token.
-        prompt_logprobs: how many of the likeliest tokens to tell at each position of
-            the prompt; None tells nothing of it.
-        with_ids: whether to tell token ids.
-        echo: what each message begins with, before what was generated.
+        token_bytes: returns the text of a token.
     """
 
+    request: ChatRequest
     style: ReasoningFormat
     token_bytes: Callable[[int], bytes]
-    prompt_logprobs: int | None = None
-    with_ids: bool = False
-    echo: str = ""
 
-    def whole(self, told: Iterable[OutputItem], ends: Sequence[ChoiceResult]) -> dict[str, Any]:
-        """A response that is not streamed."""
-        drafts = [MessageBuilder(self.style, self.echo) for _ in ends]
+    @property
+    def reports_progress(self) -> bool:
+        """See `ResponseRenderer`."""
+        return self.style is ReasoningFormat.HIDDEN and bool(self.request.stream)
+
+    @property
+    def with_ids(self) -> bool:
+        """Whether the response carries token ids."""
+        return bool(self.request.return_token_ids)
+
+    @property
+    def echo(self) -> str:
+        """The text that each message begins with, before what is generated."""
+        return self.request.messages[-1].unfinished().text if self.request.echo else ""
+
+    def splitter(self, engine: Engine, job: Job, index: int) -> ChannelSplitter:
+        """See `ResponseRenderer`."""
+        request, tools = self.request, self.envelope.admission.tools
+        reader = None if tools is None else tools.reader()
+        answer = AnswerText(request.stop or (), reader, request.min_tokens or 0)
+        return ChannelSplitter(
+            engine.codec,
+            engine.model,
+            job,
+            index,
+            answer,
+            self._scored_channels(),
+            with_ids=self.with_ids,
+        )
+
+    def encoder(self, counted: bool) -> "ChatSseEncoder":
+        """See `ResponseRenderer`."""
+        return ChatSseEncoder(self, counted)
+
+    def transform(
+        self, events: AsyncGenerator[StreamItem | ChoiceResult, None]
+    ) -> AsyncGenerator[StreamItem | ChoiceResult, None]:
+        """See `ResponseRenderer`."""
+        return with_tags(events) if self.style is ReasoningFormat.TAGS else events
+
+    def _scored_channels(self) -> Collection[Channel]:
+        """The channels whose logprobs the response carries; never those of a hidden thinking."""
+        thinking = self.request.thinking
+        if not self.request.logprobs:
+            return ()
+        if thinking is None or not thinking.logprobs or self.style is ReasoningFormat.HIDDEN:
+            return (Channel.ANSWER,)
+        return tuple(Channel)
+
+    def whole(self, items: Iterable[OutputItem], results: Sequence[ChoiceResult]) -> dict[str, Any]:
+        """See `ResponseRenderer`."""
+        drafts = [MessageBuilder(self.style, self.echo) for _ in results]
         of_prompt: dict[str, Any] = {}
-        for item in told:
+        for item in items:
             if isinstance(item, PromptLogprobs):
                 of_prompt = self._of_prompt(item)
             else:
@@ -101,22 +153,31 @@ class ChatRenderer(ResponseRenderer):
                 "index": end.choice,
                 "message": drafts[end.choice].message(),
                 "logprobs": self._logprobs(drafts[end.choice].scores),
-                "finish_reason": self.admission.finish_reason(end.finish, end.calls),
-                "thinking": self.thinking(end),
+                "finish_reason": self.envelope.admission.finish_reason(end.finish, end.calls),
+                "thinking": self.envelope.thinking(end),
                 **self._ids(end.token_ids),
             }
-            for end in sorted(ends, key=lambda end: end.choice)
+            for end in sorted(results, key=lambda end: end.choice)
         ]
         told_of_prompt = {**of_prompt, **self._prompt_ids()}
-        envelope = self.envelope("chat.completion")
-        return {**envelope, "choices": choices, **told_of_prompt, **self.usage_and_cost(ends)}
+        envelope = self.envelope.of_kind("chat.completion")
+        return {
+            **envelope,
+            "choices": choices,
+            **told_of_prompt,
+            **self.envelope.usage_and_cost(results),
+        }
 
     def _of_prompt(self, item: PromptLogprobs) -> dict[str, Any]:
-        most = self.prompt_logprobs or 0
+        most = self.request.prompt_logprobs or 0
         return {"prompt_logprobs": prompt_logprobs(item.scores, most, self.token_bytes)}
 
     def _prompt_ids(self) -> dict[str, Any]:
-        return {"prompt_token_ids": self.admission.jobs[0].prompt_ids} if self.with_ids else {}
+        return (
+            {"prompt_token_ids": self.envelope.admission.jobs[0].prompt_ids}
+            if self.with_ids
+            else {}
+        )
 
     def _ids(self, token_ids: Sequence[int]) -> dict[str, Any]:
         return {"token_ids": token_ids} if self.with_ids else {}
@@ -152,7 +213,7 @@ class ChatRenderer(ResponseRenderer):
         chunk = self._chunk(progress.choice, {"content": ""}, progress.used)
         chunk["choices"][0]["thinking"] = {
             "tokens": progress.tokens,
-            "max_tokens": self.admission.max_thinking_tokens(progress.choice),
+            "max_tokens": self.envelope.admission.max_thinking_tokens(progress.choice),
         }
         return chunk
 
@@ -163,8 +224,8 @@ class ChatRenderer(ResponseRenderer):
         """
         chunk = self._chunk(end.choice, {"content": ""}, used)
         chunk["choices"][0] |= {
-            "finish_reason": self.admission.finish_reason(end.finish, end.calls),
-            "thinking": self.thinking(end),
+            "finish_reason": self.envelope.admission.finish_reason(end.finish, end.calls),
+            "thinking": self.envelope.thinking(end),
             **self._ids(end.token_ids[identified:]),
         }
         return chunk
@@ -172,9 +233,9 @@ class ChatRenderer(ResponseRenderer):
     def usage(self, ends: Sequence[ChoiceResult]) -> dict[str, Any]:
         """The chunk after all choices, with what they used."""
         return {
-            **self.envelope("chat.completion.chunk"),
+            **self.envelope.of_kind("chat.completion.chunk"),
             "choices": [],
-            **self.usage_and_cost(ends),
+            **self.envelope.usage_and_cost(ends),
         }
 
     def _chunk(
@@ -182,8 +243,8 @@ class ChatRenderer(ResponseRenderer):
     ) -> dict[str, Any]:
         empty = dict.fromkeys(OWN_KEYS[self.style])
         choice = {"index": index, "delta": {**empty, **delta}, "finish_reason": None}
-        chunk = {**self.envelope("chat.completion.chunk"), "choices": [choice]}
-        return chunk if used is None else chunk | self.so_far(index, used)
+        chunk = {**self.envelope.of_kind("chat.completion.chunk"), "choices": [choice]}
+        return chunk if used is None else chunk | self.envelope.so_far(index, used)
 
     def _logprobs(self, scores: Mapping[Channel, Sequence[TokenLogprob]]) -> dict[str, Any] | None:
         told = {

@@ -5,8 +5,9 @@ from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from proctor.server.engines.base import Codec, TokenLogprob
-from proctor.server.generation.channels import Channel, TextDelta, TokenUsage
+from proctor.server.engines.base import Codec, Engine, Job, TokenLogprob
+from proctor.server.generation.channels import Channel, ChannelSplitter, TextDelta, TokenUsage
+from proctor.server.generation.raw_channels import RawChannelSplitter
 from proctor.server.generation.runner import ChoiceResult, OutputItem, PromptLogprobs, StreamItem
 from proctor.server.renderers.base import ResponseRenderer
 from proctor.server.renderers.logprobs import TextLogprobs, columns, prompt_logprobs
@@ -19,64 +20,80 @@ class CompletionRenderer(ResponseRenderer):
     """What follows the prompts, in OpenAI's older shape.
 
     Attributes:
-        asked: the request.
+        request: the request.
         codec: of the engine that answers it.
         silent: tokens that have no text here.
     """
 
-    asked: CompletionRequest
+    request: CompletionRequest
     codec: Codec
     silent: Collection[int]
 
-    def whole(self, told: Iterable[OutputItem], ends: Sequence[ChoiceResult]) -> dict[str, Any]:
-        """A response that is not streamed."""
-        pieces: list[list[TextDelta]] = [[] for _ in ends]
+    def splitter(self, engine: Engine, job: Job, index: int) -> ChannelSplitter:
+        """See `ResponseRenderer`."""
+        return RawChannelSplitter(engine.codec, engine.model, job, index, self.request)
+
+    def encoder(self, counted: bool) -> "CompletionSseEncoder":
+        """See `ResponseRenderer`."""
+        return CompletionSseEncoder(self, counted)
+
+    def whole(self, items: Iterable[OutputItem], results: Sequence[ChoiceResult]) -> dict[str, Any]:
+        """See `ResponseRenderer`."""
+        pieces: list[list[TextDelta]] = [[] for _ in results]
         of_prompts: dict[int, Sequence[TokenLogprob]] = {}
-        for item in told:
+        for item in items:
             if isinstance(item, PromptLogprobs):
                 of_prompts[self._prompt(item.choice)] = item.scores
             elif isinstance(item, TextDelta):
                 pieces[item.choice].append(item)
         choices = [
             self._whole(end, pieces[end.choice], of_prompts.get(self._prompt(end.choice)))
-            for end in sorted(ends, key=lambda end: end.choice)
+            for end in sorted(results, key=lambda end: end.choice)
         ]
-        return {**self.envelope("text_completion"), "choices": choices, **self.usage_and_cost(ends)}
+        return {
+            **self.envelope.of_kind("text_completion"),
+            "choices": choices,
+            **self.envelope.usage_and_cost(results),
+        }
 
     def chunk(
         self, index: int, text: str, used: TokenUsage | None = None, **more: Any
     ) -> dict[str, Any]:
         """Some of one choice's text, and what there is to say of it."""
         choice = {"index": index, "text": text, "logprobs": None, "finish_reason": None, **more}
-        chunk = {**self.envelope("text_completion"), "choices": [choice]}
-        return chunk if used is None else chunk | self.so_far(index, used)
+        chunk = {**self.envelope.of_kind("text_completion"), "choices": [choice]}
+        return chunk if used is None else chunk | self.envelope.so_far(index, used)
 
     def ended(self, end: ChoiceResult) -> dict[str, Any]:
         """One choice's account."""
-        return {"finish_reason": end.finish.value, "thinking": self.thinking(end)}
+        return {"finish_reason": end.finish.value, "thinking": self.envelope.thinking(end)}
 
     def usage(self, ends: Sequence[ChoiceResult]) -> dict[str, Any]:
         """The chunk after all choices, with what they used."""
-        return {**self.envelope("text_completion"), "choices": [], **self.usage_and_cost(ends)}
+        return {
+            **self.envelope.of_kind("text_completion"),
+            "choices": [],
+            **self.envelope.usage_and_cost(ends),
+        }
 
     def echo(self, index: int) -> str:
         """What one choice's text begins with: its prompt, if that is wanted."""
-        if not self.asked.echo:
+        if not self.request.echo:
             return ""
-        _, written = self.asked.prompts[self._prompt(index)]
+        _, written = self.request.prompts[self._prompt(index)]
         return written if isinstance(written, str) else self.codec.decode(written)
 
     def logprobs(self, index: int) -> TextLogprobs:
         """Writes one choice's log probabilities."""
-        most, token_bytes = self.asked.logprobs or 0, self.codec.token_bytes
+        most, token_bytes = self.request.logprobs or 0, self.codec.token_bytes
         return TextLogprobs(most, token_bytes, self.silent, self.echo(index))
 
     def prompt_ids(self, index: int) -> Sequence[int]:
         """The tokens of one choice's prompt."""
-        return self.admission.jobs[index].prompt_ids
+        return self.envelope.admission.jobs[index].prompt_ids
 
     def _prompt(self, index: int) -> int:
-        return index // self.admission.choices_per_prompt
+        return index // self.envelope.admission.choices_per_prompt
 
     def _whole(
         self,
@@ -84,21 +101,21 @@ class CompletionRenderer(ResponseRenderer):
         pieces: Sequence[TextDelta],
         of_prompt: Sequence[TokenLogprob] | None,
     ) -> dict[str, Any]:
-        asked, index = self.asked, end.choice
+        request, index = self.request, end.choice
         text = self.echo(index) + "".join(piece.text for piece in pieces)
         choice: dict[str, Any] = {"index": index, "text": text, "logprobs": None}
-        if asked.logprobs is not None:
+        if request.logprobs is not None:
             logprobs, rows = self.logprobs(index), []
-            if asked.echo and of_prompt is not None:
+            if request.echo and of_prompt is not None:
                 rows = logprobs.of_prompt(self.prompt_ids(index), of_prompt)
             rows += logprobs.of_next([score for piece in pieces for score in piece.scores])
             choice["logprobs"] = columns(rows)
         choice |= self.ended(end)
-        if asked.prompt_logprobs is not None and of_prompt is not None:
+        if request.prompt_logprobs is not None and of_prompt is not None:
             choice["prompt_logprobs"] = prompt_logprobs(
-                of_prompt, asked.prompt_logprobs, self.codec.token_bytes
+                of_prompt, request.prompt_logprobs, self.codec.token_bytes
             )
-        if asked.return_token_ids:
+        if request.return_token_ids:
             choice |= {"prompt_token_ids": self.prompt_ids(index), "token_ids": end.token_ids}
         return choice
 
@@ -109,7 +126,7 @@ class CompletionSseEncoder:
     def __init__(self, completion: CompletionRenderer, counted: bool) -> None:
         self._completion = completion
         self._counted = counted
-        self._with_ids = bool(completion.asked.return_token_ids)
+        self._with_ids = bool(completion.request.return_token_ids)
         self._moulds: dict[tuple[int, Channel], SseTemplate] = {}
         self._logprobs: dict[int, TextLogprobs] = {}
         self._identified: Counter[int] = Counter()
@@ -120,7 +137,7 @@ class CompletionSseEncoder:
         more: dict[str, Any] = {}
         if self._with_ids:
             more = {"prompt_token_ids": completion.prompt_ids(index), "token_ids": []}
-        awaits_scores = completion.asked.requested_prompt_logprobs is not None
+        awaits_scores = completion.request.requested_prompt_logprobs is not None
         echo = "" if awaits_scores else completion.echo(index)
         chunk = completion.chunk(index, echo, self._nothing_used, **more)
         return event(chunk) if echo or more else b""

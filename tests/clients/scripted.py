@@ -71,7 +71,7 @@ async def busy() -> AsyncIterator[str]:
         await holding
 
     async with serving(Relenting(app, empty)) as url, httpx.AsyncClient(base_url=url) as http:
-        await app.state.host.loaded()
+        await app.state.supervisor.loaded()
         holding = asyncio.create_task(http.post(CHAT, json=body()))
         await soon(gate.reached.wait())
         try:
@@ -93,7 +93,7 @@ async def loading() -> AsyncIterator[str]:
 
     async def arrive() -> None:
         wanted.set()
-        await app.state.host.loaded()
+        await app.state.supervisor.loaded()
 
     async with serving(Relenting(app, arrive)) as url:
         try:

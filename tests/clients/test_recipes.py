@@ -50,7 +50,7 @@ def url(served: Served, tmp_path_factory: pytest.TempPathFactory) -> Iterator[st
     app = create_app(load_settings({"ledger": ledger}), lambda: Lent(served.engine))
     stack = AsyncExitStack()
     url = served.run(stack.enter_async_context(serving(app)))
-    served.run(app.state.host.loaded())
+    served.run(app.state.supervisor.loaded())
     yield url
     served.run(stack.aclose())
 

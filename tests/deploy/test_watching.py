@@ -142,13 +142,13 @@ async def watched(
     app = create_app(given, lambda: engine, tracing)
     async with (
         serving(app) as url,
-        serving(app.state.exposition.standalone_app()) as apart,
+        serving(app.state.metrics_endpoint.standalone_app()) as apart,
         httpx.AsyncClient(base_url=url, timeout=PATIENCE) as http,
         httpx.AsyncClient(base_url=apart) as metrics,
         scraping(apart, tmp_path_factory.mktemp("prometheus")) as prometheus,
     ):
         http.headers["authorization"] = f"Bearer {token}"
-        await app.state.host.loaded()
+        await app.state.supervisor.loaded()
         for _ in range(2):
             await use(http, metrics, brake)
             await _scraped(prometheus)

@@ -95,7 +95,7 @@ async def test_everyone_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
             event_hooks={"response": [assert_described]},
         ) as http,
     ):
-        engine = await app.state.host.loaded()
+        engine = await app.state.supervisor.loaded()
         assert isinstance(engine, VllmEngine)
         with monkeypatch.context() as patch:
             patch.setattr(engine._grammars, "check", slowly)

@@ -96,7 +96,7 @@ async def over(peer: str) -> AsyncIterator[Served]:
 async def gateway(served: Served) -> AsyncIterator[httpx.AsyncClient]:
     app = create_app(served.settings, lambda: served.engine)
     async with app.router.lifespan_context(app):
-        await app.state.host.loaded()
+        await app.state.supervisor.loaded()
         transport = httpx.ASGITransport(app)
         async with httpx.AsyncClient(transport=transport, base_url=served.url) as http:
             yield http

@@ -34,7 +34,7 @@ def test_a_prompt_that_was_asked_before_costs_less(served: Served, tmp_path: Pat
                 transport=transport, base_url="http://test", timeout=PATIENCE
             ) as http,
         ):
-            await app.state.host.loaded()
+            await app.state.supervisor.loaded()
             request = body(served, text, max_tokens=64, max_thinking_tokens=24)
             return [await http.post(CHAT, json=request) for _ in range(2)]
 

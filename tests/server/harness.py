@@ -41,7 +41,7 @@ async def started(engine: FakeEngine, **given: Any) -> AsyncIterator[FastAPI]:
     """An application whose engine has loaded."""
     app = create_app(settings(**given), lambda: engine)
     async with app.router.lifespan_context(app):
-        await app.state.host.loaded()
+        await app.state.supervisor.loaded()
         yield app
 
 
@@ -111,7 +111,7 @@ async def listening(engine: FakeEngine, **given: Any) -> AsyncIterator[str]:
     told = settings(**given)
     app = create_app(told, lambda: engine)
     async with serving(app, told.limits.send_timeout_seconds) as url:
-        await app.state.host.loaded()
+        await app.state.supervisor.loaded()
         yield url
 
 

@@ -34,7 +34,7 @@ async def test_health_answers_while_the_model_loads() -> None:
             assert loading.status_code == 503
             assert int(loading.headers["retry-after"]) > 0
         may_load.set()
-        await soon(app.state.host.loaded())
+        await soon(app.state.supervisor.loaded())
         assert (await http.get("/ready")).status_code == 200
         assert (await http.post(CHAT, json=body())).status_code == 200
 
@@ -50,7 +50,7 @@ async def test_a_model_that_fails_to_load(caplog: pytest.LogCaptureFixture) -> N
         httpx.AsyncClient(transport=transport, base_url="http://test") as http,
     ):
         with pytest.raises(ValueError, match="no weights"):
-            await soon(app.state.host.loaded())
+            await soon(app.state.supervisor.loaded())
         ready = await http.get("/ready")
         health = await http.get("/health")
 
@@ -68,7 +68,7 @@ async def test_a_server_told_to_stop_does_not_wait_for_the_model() -> None:
 
     app = create_app(Settings(), load)
     async with app.router.lifespan_context(app):
-        waiting = asyncio.ensure_future(app.state.host.loaded())
+        waiting = asyncio.ensure_future(app.state.supervisor.loaded())
         await asyncio.sleep(0)
     with pytest.raises(asyncio.CancelledError):
         await soon(waiting)

@@ -219,7 +219,7 @@ def test_a_bad_setting_is_named(given_settings: dict[str, Any], named: str) -> N
 
 
 def test_an_unknown_classifier_stops_the_start() -> None:
-    with pytest.raises(ConfigError, match=r"router\.classifier.*'psychic'.*linear"):
+    with pytest.raises(ConfigError, match=r"router\.classifier.*'psychic'.*ensemble"):
         Router.load(RouterSettings(classifier="psychic"))
 
 

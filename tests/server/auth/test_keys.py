@@ -11,13 +11,17 @@ from typing import Any
 import httpx
 import pytest
 from fastapi import Request
+from fastapi.routing import APIRoute
+from fastapi.security import SecurityScopes
 from sqlalchemy import select
 
 from proctor.server.accounting.ledger.store import Store
 from proctor.server.accounting.reservation_store import ReservationStore
+from proctor.server.app import create_app
 from proctor.server.auth.api_key import hash_token
-from proctor.server.auth.authenticator import Authenticator
+from proctor.server.auth.authenticator import Access, Authenticator, declared_access
 from proctor.server.auth.store import KeyStore, StoredKey
+from proctor.server.config.settings import Settings
 from proctor.server.engines.base import Job
 from proctor.server.engines.fake import FakeEngine, Script
 from proctor.server.errors import EngineUnavailable, Unavailable
@@ -183,11 +187,12 @@ async def test_so_many_keys_are_known_at_a_time(
     made = [make_key(name) for name in ("a", "b", "c")]
     for key, _ in made:
         await keys.add(key)
-    guard = Authenticator([], keys, asks=True)
+    authenticator = Authenticator([], keys, asks=True)
 
     async def check(token: str) -> None:
         headers = [(b"authorization", f"Bearer {token}".encode())]
-        await guard.check(Request({"type": "http", "path": CHAT, "headers": headers}))
+        asked = Request({"type": "http", "path": CHAT, "headers": headers})
+        await authenticator.authorize(asked, SecurityScopes([Access.USER.value]))
 
     for _, token in made:
         await check(token)
@@ -358,3 +363,44 @@ async def test_a_client_that_leaves_gives_back_what_it_held(
     assert (
         await ReservationStore(store.engine).use("team", row.time)
     ).tokens == row.prompt_tokens + row.completion_tokens
+
+
+def test_every_route_declares_what_it_requires() -> None:
+    app = create_app(Settings(), FakeEngine)
+    declared = {
+        f"{method} {route.path}": declared_access(route)
+        for route in app.routes
+        if isinstance(route, APIRoute)
+        for method in route.methods
+    }
+    assert declared == {
+        "POST /v1/chat/completions": Access.USER,
+        "POST /v1/completions": Access.USER,
+        "POST /v1/route": Access.USER,
+        "POST /v1/feedback": Access.USER,
+        "POST /tokenize": Access.USER,
+        "POST /detokenize": Access.USER,
+        "GET /tokenizer_info": Access.USER,
+        "GET /v1/models": Access.USER,
+        "GET /v1/models/{name:path}": Access.USER,
+        "GET /load": Access.USER,
+        "GET /metrics": Access.ADMIN,
+        "GET /v1/tiers": Access.PUBLIC,
+        "GET /health": Access.PUBLIC,
+        "GET /ready": Access.PUBLIC,
+        "GET /version": Access.PUBLIC,
+        "GET /page.json": Access.PUBLIC,
+    }
+    others = {route.path for route in app.routes if not isinstance(route, APIRoute)}
+    assert others == {"/", "/docs", "/openapi.json", "/static"}
+
+
+async def test_a_route_that_declares_nothing_is_closed() -> None:
+    app = create_app(Settings(), FakeEngine)
+    app.add_api_route("/v1/new", lambda: "open")
+    async with httpx.AsyncClient(
+        transport=httpx.ASGITransport(app), base_url="http://test"
+    ) as http:
+        answer = await http.get("/v1/new")
+
+    assert answer.status_code == 403

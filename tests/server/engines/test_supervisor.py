@@ -47,8 +47,8 @@ async def served(garage: Garage) -> AsyncIterator[tuple[httpx.AsyncClient, Engin
         app.router.lifespan_context(app),
         httpx.AsyncClient(transport=transport, base_url="http://test") as http,
     ):
-        await soon(app.state.host.loaded())
-        yield http, app.state.host
+        await soon(app.state.supervisor.loaded())
+        yield http, app.state.supervisor
 
 
 async def until_ready(http: httpx.AsyncClient) -> None:
@@ -135,7 +135,7 @@ async def cold(garage: Garage) -> AsyncIterator[tuple[httpx.AsyncClient, EngineS
         app.router.lifespan_context(app),
         httpx.AsyncClient(transport=transport, base_url="http://test") as http,
     ):
-        yield http, app.state.host
+        yield http, app.state.supervisor
 
 
 async def test_nobody_is_let_in_before_it_is_warm() -> None:
@@ -195,7 +195,7 @@ async def held_up(gate: Gate) -> AsyncIterator[tuple[httpx.AsyncClient, TaskPool
         app.router.lifespan_context(app),
         httpx.AsyncClient(transport=transport, base_url="http://test") as http,
     ):
-        await soon(app.state.host.loaded())
+        await soon(app.state.supervisor.loaded())
         yield http, app.state.task_pool
 
 

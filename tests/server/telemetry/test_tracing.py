@@ -71,7 +71,7 @@ async def traced(
     spans = Spans()
     app = create_app(settings(**given), lambda: engine, spans.tracing)
     async with app.router.lifespan_context(app):
-        await app.state.host.loaded()
+        await app.state.supervisor.loaded()
         transport = httpx.ASGITransport(app)
         async with httpx.AsyncClient(transport=transport, base_url="http://test") as http:
             yield http, spans
@@ -299,7 +299,7 @@ async def test_traces_are_sent_by_otlp(by: str, monkeypatch: pytest.MonkeyPatch)
         engine = FakeEngine()
         app = create_app(settings(**given), lambda: engine)
         async with serving(app) as url, httpx.AsyncClient(base_url=url) as http:
-            await app.state.host.loaded()
+            await app.state.supervisor.loaded()
             await http.post(CHAT, json=body(), headers=TRACED)
         # The server has stopped: what it had left was sent.
 

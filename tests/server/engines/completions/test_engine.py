@@ -413,7 +413,7 @@ async def test_health_of_a_server_that_is_gone() -> None:
 async def gateway(over: CompletionsEngine) -> AsyncIterator[httpx.AsyncClient]:
     app = create_app(settings(), lambda: over)
     async with app.router.lifespan_context(app):
-        await app.state.host.loaded()
+        await app.state.supervisor.loaded()
         transport = httpx.ASGITransport(app)
         async with httpx.AsyncClient(transport=transport, base_url="http://test") as http:
             yield http
