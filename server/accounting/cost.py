@@ -7,6 +7,7 @@ from decimal import Decimal
 from proctor.server.accounting.engine_time import BusyClock
 from proctor.server.config.prices import ComputePrice, Prices
 from proctor.server.config.settings import Settings
+from proctor.server.generation.observer import AdmittedRequest, RequestObserver
 from proctor.server.generation.runner import ChoiceResult
 from proctor.server.pricing import MILLION, Cost
 
@@ -56,11 +57,10 @@ class PriceModel:
         return (prompt_tokens * self.prices.prompt + max_tokens * dearest) / MILLION
 
 
-class RequestCost:
+class RequestCost(RequestObserver):
     """One request's. Its cost is whole when all its choices have ended.
 
     Attributes:
-        choices_per_prompt: how many choices in a row have the same prompt.
         ends: of the choices that have ended.
     """
 
@@ -69,14 +69,16 @@ class RequestCost:
         self._stays: dict[int, EngineInterval] = {}
         self._cached: dict[int, int] = {}
         self._running: dict[int, Callable[[], ChoiceResult]] = {}
-        self.choices_per_prompt = 1
+        self._prompt_tokens: int | None = None
+        self._choices_per_prompt = 1
         self.ends: list[ChoiceResult] = []
 
     def so_far(self) -> "RequestCost":
         """What it would be if every choice were broken off now."""
         request_cost = RequestCost(self._price_model)
         now = self._price_model.clock.read()
-        request_cost.choices_per_prompt = self.choices_per_prompt
+        request_cost._prompt_tokens = self._prompt_tokens
+        request_cost._choices_per_prompt = self._choices_per_prompt
         request_cost._cached = {**self._cached}
         request_cost._stays = {
             choice: stay if stay.left is not None else replace(stay, left=now)
@@ -85,26 +87,31 @@ class RequestCost:
         request_cost.ends = [*self.ends, *(end() for end in self._running.values())]
         return request_cost
 
-    def begin(self, choice: int, so_far: Callable[[], ChoiceResult]) -> None:
-        """See `Account`."""
+    def admitted(self, admitted: AdmittedRequest) -> None:
+        """See `RequestObserver`."""
+        self._prompt_tokens = admitted.admission.prompt_tokens
+        self._choices_per_prompt = admitted.admission.choices_per_prompt
+
+    def choice_started(self, choice: int, so_far: Callable[[], ChoiceResult]) -> None:
+        """See `RequestObserver`."""
         self._stays[choice] = EngineInterval(self._price_model.clock.enter())
         self._running[choice] = so_far
 
-    def prefilled(self, choice: int, cached: int | None) -> None:
-        """See `Account`."""
+    def first_token(self, choice: int, cached_tokens: int | None) -> None:
+        """See `RequestObserver`."""
         self._stays[choice].prefilled = self._price_model.clock.read()
-        if cached is not None:
-            prompt = choice // self.choices_per_prompt
-            self._cached[prompt] = min(cached, self._cached.get(prompt, cached))
+        if cached_tokens is not None:
+            prompt = choice // self._choices_per_prompt
+            self._cached[prompt] = min(cached_tokens, self._cached.get(prompt, cached_tokens))
 
-    def stop(self, choice: int) -> None:
-        """See `Account`."""
+    def choice_left_engine(self, choice: int) -> None:
+        """See `RequestObserver`."""
         self._stays[choice].left = self._price_model.clock.leave()
 
-    def record(self, end: ChoiceResult) -> None:
-        """See `Account`."""
-        self._running.pop(end.choice, None)
-        self.ends.append(end)
+    def choice_finished(self, result: ChoiceResult) -> None:
+        """See `RequestObserver`."""
+        self._running.pop(result.choice, None)
+        self.ends.append(result)
 
     @property
     def completion_tokens(self) -> int:
@@ -115,6 +122,13 @@ class RequestCost:
     def cached_tokens(self) -> int | None:
         """Tokens of the prompts that none of their choices had to be prefilled for, if known."""
         return sum(self._cached.values()) if self._cached else None
+
+    @property
+    def charged(self) -> Cost | None:
+        """The cost so far; None for a refused request, or where no price is known."""
+        if self._prompt_tokens is None:
+            return None
+        return self.cost(self._prompt_tokens if self.ends else 0)
 
     def cost(self, prompt_tokens: int) -> Cost | None:
         """What the choices that have ended cost; None where no price is known."""

@@ -17,7 +17,7 @@ from proctor.server.errors import (
     as_api_error,
 )
 from proctor.server.telemetry.metrics import Metrics
-from proctor.server.telemetry.request_observer import CLIENT_GONE
+from proctor.server.telemetry.request_monitor import CLIENT_GONE
 
 MAX_TOLD = 128
 

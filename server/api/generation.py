@@ -18,10 +18,11 @@ from proctor.server.engines.base import Engine
 from proctor.server.engines.supervisor import EngineSupervisor
 from proctor.server.generation.admission import Admission
 from proctor.server.generation.context import RequestContext
+from proctor.server.generation.observer import AdmittedRequest
 from proctor.server.generation.runner import TaskPool
 from proctor.server.renderers.base import Envelope, ResponseRenderer
 from proctor.server.schemas.generation import Generation
-from proctor.server.telemetry.request_observer import RequestObserver
+from proctor.server.telemetry.request_monitor import RequestMonitor
 from proctor.server.transport.bodies import BodyReader
 
 R = TypeVar("R", bound=Generation)
@@ -111,23 +112,24 @@ class GenerationEndpoint(Generic[R]):
         self, request: Request, parsed: R, engine: Engine, context: RequestContext
     ) -> Response:
         services = self._services
-        observer: RequestObserver = request.state.observer
+        monitor: RequestMonitor = request.state.monitor
         name = f"{self._api.id_prefix}-{uuid.uuid4().hex}"
         admitting = self._api.admit(parsed, engine, name, context.key)
         admission = await in_time(request, context, admitting)
         reservation = await services.reservations.reserve(
-            context.key, name, admission, context.seconds, observer.came
+            context.key, name, admission, context.seconds, monitor.came
         )
-        observer.admitted(name, engine.model.name, parsed, admission, context.name, reservation)
+        monitor.reserve(reservation)
+        monitor.admitted(AdmittedRequest(name, engine.model.name, parsed, admission, context.name))
         envelope = Envelope(
-            name, int(time.time()), engine.model.name, admission, observer.request_cost
+            name, int(time.time()), engine.model.name, admission, monitor.request_cost
         )
         responder = Responder(
             parsed,
             admission,
             engine,
             self._api.renderer(parsed, engine, envelope),
-            observer,
+            monitor,
             services.task_pool,
             context,
             reservation.left,

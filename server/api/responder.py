@@ -34,7 +34,7 @@ from proctor.server.generation.runner import (
 )
 from proctor.server.renderers.base import ResponseRenderer
 from proctor.server.schemas.generation import Generation
-from proctor.server.telemetry.request_observer import CLIENT_GONE, RequestObserver
+from proctor.server.telemetry.request_monitor import CLIENT_GONE, RequestMonitor
 from proctor.server.transport.sse import DONE, ErrorEvent, event, without_names
 
 logger = logging.getLogger(__name__)
@@ -53,7 +53,7 @@ class Responder:
         admission: its budget and jobs.
         engine: generates its choices.
         renderer: renders its response.
-        observer: follows it, for metrics, traces and the ledger.
+        monitor: follows it, for metrics, traces and the ledger.
         task_pool: runs its choices.
         context: its deadline, and the key that it came with.
         rate_limit_headers: what its key has left.
@@ -63,7 +63,7 @@ class Responder:
     admission: Admission
     engine: Engine
     renderer: ResponseRenderer
-    observer: RequestObserver
+    monitor: RequestMonitor
     task_pool: TaskPool
     context: RequestContext
     rate_limit_headers: Mapping[str, str]
@@ -79,7 +79,7 @@ class Responder:
     def events(self) -> AsyncGenerator[StreamItem | ChoiceResult, None]:
         """Generate all choices; closing this early aborts them in the engine."""
         choices = [self._choice(job, index) for index, job in enumerate(self.admission.jobs)]
-        events = generate(choices, self.task_pool, self.observer, self.context)
+        events = generate(choices, self.task_pool, self.monitor, self.context)
         return self.renderer.transform(events)
 
     def _choice(self, job: Job, index: int) -> Choice:
@@ -105,7 +105,7 @@ class Responder:
                         self._saw(item)
                         items.append(item)
         finally:
-            await self.observer.settle()
+            await self.monitor.settle()
         if any(isinstance(item, PromptLogprobs) for item in items):
             # They can be a hundred thousand, and other streams wait meanwhile.
             return await asyncio.to_thread(
@@ -115,21 +115,21 @@ class Responder:
 
     def _saw(self, item: StreamItem) -> None:
         if isinstance(item, TextDelta | ToolCallDelta):
-            self.observer.saw(item)
+            self.monitor.item(item)
 
     async def stream(self) -> AsyncGenerator[bytes, None]:
         """The answer as server-sent events; an error is the last of them."""
-        begun = self.observer.status
-        self.observer.status = CLIENT_GONE  # unless the last event is taken
+        begun = self.monitor.status
+        self.monitor.status = CLIENT_GONE  # unless the last event is taken
         try:
             async with aclosing(self._chunks()) as chunks:
                 async for chunk in chunks:
                     yield chunk
-            self.observer.status = begun
+            self.monitor.status = begun
         except Exception as error:
             told = _tell(error)
-            self.observer.status = told.status
-            await self.observer.settle()
+            self.monitor.status = told.status
+            await self.monitor.settle()
             yield ErrorEvent(event(told.to_json(), name="error"))
 
     async def _chunks(self) -> AsyncGenerator[bytes, None]:
@@ -143,7 +143,7 @@ class Responder:
                 if isinstance(item, ChoiceResult):
                     results.append(item)
                     if len(results) == len(self.admission.jobs):
-                        await self.observer.settle()  # many a client reads no further than this
+                        await self.monitor.settle()  # many a client reads no further than this
                     yield encoder.finish(item)
                 else:
                     self._saw(item)
@@ -215,7 +215,7 @@ async def unless_gone(request: Request, work: Coroutine[Any, Any, T]) -> T:
 
 async def _whole(request: Request, responder: Responder, headers: dict[str, str]) -> Response:
     content = await unless_gone(request, responder.whole())
-    cost = responder.observer.request_cost.cost(responder.admission.prompt_tokens)
+    cost = responder.monitor.request_cost.cost(responder.admission.prompt_tokens)
     if cost is not None:
         headers |= {"x-cost": f"{cost.total:f}"}
     return Response(content, media_type="application/json", headers=headers)

@@ -79,30 +79,19 @@ class ChoiceResult:
 
 
 class ChoiceObserver(Protocol):
-    """Keeps the books of one request."""
+    """What is called as choices run; see `RequestObserver`."""
 
-    def begin(self, choice: int, so_far: "Callable[[], ChoiceResult]") -> None:
-        """A choice enters the engine.
+    def choice_started(self, choice: int, so_far: "Callable[[], ChoiceResult]") -> None:
+        """A choice enters the engine."""
 
-        Args:
-            choice: which one.
-            so_far: tells what it would come to if it were broken off now, at no cost; the
-                words of the server's own in it are not known then.
-        """
+    def first_token(self, choice: int, cached_tokens: int | None) -> None:
+        """The first tokens of a choice have arrived."""
 
-    def prefilled(self, choice: int, cached: int | None) -> None:
-        """The first tokens of a choice are there.
-
-        Args:
-            choice: which one.
-            cached: tokens of its prompt that the engine had in its cache, if it says.
-        """
-
-    def stop(self, choice: int) -> None:
+    def choice_left_engine(self, choice: int) -> None:
         """A choice has left the engine."""
 
-    def record(self, end: ChoiceResult) -> None:
-        """A choice that had begun has ended, failed or been cancelled."""
+    def choice_finished(self, result: ChoiceResult) -> None:
+        """A choice has finished."""
 
 
 class TaskPool:
@@ -211,40 +200,40 @@ class Choice:
         self._told = 0
 
     async def run(
-        self, emit: Callable[[StreamItem], None], account: ChoiceObserver
+        self, emit: Callable[[StreamItem], None], observer: ChoiceObserver
     ) -> ChoiceResult:
         """Generate, and hand out each piece of text at once.
 
         Args:
             emit: takes what there is to tell.
-            account: takes how it ended.
+            observer: observes it.
 
         Raises:
             EngineUnavailable: if the engine cannot go on.
             DesyncError: if the engine did not enforce the budget.
         """
-        account.begin(self._index, self._so_far)
+        observer.choice_started(self._index, self._so_far)
         try:
             try:
-                finish = await self._generate(emit, account)
+                finish = await self._generate(emit, observer)
             finally:
-                account.stop(self._index)
+                observer.choice_left_engine(self._index)
             end = await self._end(finish)
         except (Exception, asyncio.CancelledError):
-            account.record(await self._broken_off())
+            observer.choice_finished(await self._broken_off())
             raise
-        account.record(end)
+        observer.choice_finished(end)
         return end
 
     async def _generate(
-        self, emit: Callable[[StreamItem], None], account: ChoiceObserver
+        self, emit: Callable[[StreamItem], None], observer: ChoiceObserver
     ) -> Finish:
         channels = self._channels
         finish = Finish.ABORT
         async with aclosing(self._engine.generate(self._job)) as deltas:
             async for delta in deltas:
                 if not channels.tokens:
-                    account.prefilled(self._index, delta.cached)
+                    observer.first_token(self._index, delta.cached)
                 if delta.prompt_scores is not None:
                     emit(PromptLogprobs(self._index, delta.prompt_scores))
                 for item in channels.push(delta.token_ids, delta.scores):
@@ -314,7 +303,10 @@ class Choice:
 
 
 async def generate(
-    choices: Sequence[Choice], task_pool: TaskPool, account: ChoiceObserver, context: RequestContext
+    choices: Sequence[Choice],
+    task_pool: TaskPool,
+    observer: ChoiceObserver,
+    context: RequestContext,
 ) -> AsyncGenerator[StreamItem | ChoiceResult, None]:
     """Run the choices side by side; what there is to tell as it comes, and each choice's end.
 
@@ -330,7 +322,7 @@ async def generate(
     """
     queue: asyncio.Queue[StreamItem | asyncio.Task[ChoiceResult] | ApiError] = asyncio.Queue()
     tasks = await task_pool.start(
-        [choice.run(queue.put_nowait, account) for choice in choices], context
+        [choice.run(queue.put_nowait, observer) for choice in choices], context
     )
     for task in tasks:
         task.add_done_callback(queue.put_nowait)

@@ -4,9 +4,11 @@ from collections.abc import Collection
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from proctor.server.accounting.ledger.recorder import LedgerContext
+from proctor.server.accounting.cost import RequestCost
+from proctor.server.accounting.ledger.recorder import LedgerContext, Recorder
 from proctor.server.telemetry.metrics import Metrics
-from proctor.server.telemetry.request_observer import RequestObserver
+from proctor.server.telemetry.request_metrics import RequestMetrics
+from proctor.server.telemetry.request_monitor import RequestMonitor
 from proctor.server.telemetry.tracing import Tracing
 
 
@@ -32,18 +34,19 @@ class MetricsMiddleware:
         if scope["type"] != "http" or scope["path"] not in self._paths:
             await self._app(scope, receive, send)
             return
-        trace = self._tracing.begin(scope)
-        observer = RequestObserver(
-            self._metrics, self._ledger_context, scope["state"]["request_id"], trace
-        )
-        scope["state"]["observer"] = observer
+        request_cost = RequestCost(self._ledger_context.price_model)
+        trace = self._tracing.begin(scope, request_cost)
+        recorder = Recorder(self._ledger_context, scope["state"]["request_id"], request_cost)
+        request_metrics = RequestMetrics(self._metrics, request_cost, trace)
+        monitor = RequestMonitor(request_cost, recorder, [trace, request_metrics])
+        scope["state"]["monitor"] = monitor
 
         async def send_noting_status(message: Message) -> None:
             if message["type"] == "http.response.start":
-                observer.status = message["status"]
+                monitor.status = message["status"]
             await send(message)
 
         try:
             await self._app(scope, receive, send_noting_status)
         finally:
-            observer.close()
+            monitor.close()

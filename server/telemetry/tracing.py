@@ -7,7 +7,7 @@ carried through the streams. None of them holds what was said.
 import asyncio
 import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import TYPE_CHECKING
@@ -22,9 +22,10 @@ from proctor.budget import EndReason
 from proctor.server.accounting.cost import RequestCost
 from proctor.server.config.tracing import TracingSettings
 from proctor.server.generation.admission import Admission
+from proctor.server.generation.channels import Channel, TextDelta, ToolCallDelta
+from proctor.server.generation.observer import AdmittedRequest, RequestObserver
 from proctor.server.generation.runner import ChoiceResult
 from proctor.server.schemas.completions import CompletionRequest
-from proctor.server.schemas.generation import Generation
 
 if TYPE_CHECKING:
     from opentelemetry.sdk.trace import TracerProvider
@@ -39,28 +40,10 @@ Exemplar = dict[str, str] | None
 Attributes = Mapping[str, AttributeValue | None]
 
 
-class Trace:
-    """Follows one request; this one leaves no trace."""
+class Trace(RequestObserver):
+    """Traces one request; this one leaves no trace."""
 
     exemplar: Exemplar = None
-
-    def admitted(self, name: str, model: str, asked: Generation, admission: Admission) -> None:
-        """Note what was let in; see `Meter.admitted`."""
-
-    def began(self, choice: int) -> None:
-        """Note that a choice has left the line."""
-
-    def prefilled(self, choice: int) -> None:
-        """Note that a choice's first tokens are there."""
-
-    def answers(self, choice: int) -> None:
-        """Note that the first of a choice's answer is there."""
-
-    def ended(self, end: ChoiceResult) -> None:
-        """Note that a choice is over."""
-
-    def close(self, status: int, request_cost: RequestCost) -> None:
-        """Note that the request is over."""
 
 
 NO_TRACE = Trace()
@@ -79,11 +62,12 @@ class ChoiceTimings:
 class SpanTrace(Trace):
     """One request's spans: admission with routing in it, queue, and each choice's two."""
 
-    def __init__(self, tracer: Tracer, scope: Scope) -> None:
+    def __init__(self, tracer: Tracer, scope: Scope, request_cost: RequestCost) -> None:
         self._tracer = tracer
+        self._request_cost = request_cost
         self._began = self._admitted = time.time_ns()
         self._admission: Admission | None = None
-        self._stretches: dict[int, ChoiceTimings] = {}
+        self._timings: dict[int, ChoiceTimings] = {}
         path, method = scope["path"], scope["method"]
         self._span = tracer.start_span(
             f"{method} {path}",
@@ -102,64 +86,66 @@ class SpanTrace(Trace):
         if told.trace_flags.sampled:
             self.exemplar = {"trace_id": f"{told.trace_id:032x}"}
 
-    def admitted(self, name: str, model: str, asked: Generation, admission: Admission) -> None:
-        """See `Trace`."""
+    def admitted(self, admitted: AdmittedRequest) -> None:
+        """See `RequestObserver`."""
+        admission = admitted.admission
         self._admission, self._admitted = admission, time.time_ns()
         admitting = self._told("admission", self._began, self._admitted, _granted(admission))
         if (routed := admission.routed) is not None:
             routing = {"proctor.router.level": routed.level}
             self._told("routing", routed.began, routed.ended, routing, within=admitting)
-        operation = "text_completion" if isinstance(asked, CompletionRequest) else "chat"
-        self._span.update_name(f"{operation} {model}")
+        operation = "text_completion" if isinstance(admitted.request, CompletionRequest) else "chat"
+        self._span.update_name(f"{operation} {admitted.model}")
         self._span.set_attribute("gen_ai.operation.name", operation)
-        self._span.set_attributes(_known(_asked(name, model, asked, admission)))
+        self._span.set_attributes(_known(_asked(admitted)))
 
-    def began(self, choice: int) -> None:
-        """See `Trace`."""
-        if not self._stretches:
+    def choice_started(self, choice: int, so_far: Callable[[], ChoiceResult]) -> None:
+        """See `RequestObserver`."""
+        if not self._timings:
             self._told("queue", self._admitted, time.time_ns())
-        self._stretches[choice] = ChoiceTimings()
+        self._timings[choice] = ChoiceTimings()
 
-    def prefilled(self, choice: int) -> None:
-        """See `Trace`."""
-        self._stretches[choice].prefilled = time.time_ns()
+    def first_token(self, choice: int, cached_tokens: int | None) -> None:
+        """See `RequestObserver`."""
+        self._timings[choice].prefilled = time.time_ns()
 
-    def answers(self, choice: int) -> None:
-        """See `Trace`."""
-        if self._stretches[choice].answers is None:
-            self._stretches[choice].answers = time.time_ns()
+    def item(self, item: TextDelta | ToolCallDelta) -> None:
+        """See `RequestObserver`."""
+        timings = self._timings[item.choice]
+        if item.channel is Channel.ANSWER and timings.answers is None:
+            timings.answers = time.time_ns()
 
-    def ended(self, end: ChoiceResult) -> None:
-        """See `Trace`."""
-        stretch = self._stretches[end.choice]
-        stretch.ended, stretch.end = time.time_ns(), end
+    def choice_finished(self, result: ChoiceResult) -> None:
+        """See `RequestObserver`."""
+        timings = self._timings[result.choice]
+        timings.ended, timings.end = time.time_ns(), result
 
-    def close(self, status: int, request_cost: RequestCost) -> None:
-        """See `Trace`."""
+    def finished(self, status: int, seconds: float) -> None:
+        """See `RequestObserver`."""
         if self._admission is None:
             self._told("admission", self._began, time.time_ns())
         else:
-            if not self._stretches:
+            if not self._timings:
                 self._told("queue", self._admitted, time.time_ns())
-            for stretch in self._stretches.values():
-                self._tell(stretch)
-            self._span.set_attributes(_known(_used(request_cost, self._admission)))
+            for timings in self._timings.values():
+                self._tell(timings)
+            self._span.set_attributes(_known(_used(self._request_cost, self._admission)))
         self._span.set_attribute("http.response.status_code", status)
         if status >= HTTPStatus.INTERNAL_SERVER_ERROR:
             self._span.set_attribute("error.type", str(status))
             self._span.set_status(Status(StatusCode.ERROR))
         self._span.end()
 
-    def _tell(self, stretch: ChoiceTimings) -> None:
-        end, first = stretch.end, stretch.prefilled
+    def _tell(self, timings: ChoiceTimings) -> None:
+        end, first = timings.end, timings.prefilled
         if end is None or first is None:
             return
         # What comes last may be passed on a moment after the choice's own end.
-        answers = min(stretch.answers or stretch.ended, stretch.ended)
+        answers = min(timings.answers or timings.ended, timings.ended)
         if end.outcome.end_reason is not EndReason.DISABLED:
             self._told("thinking", first, answers, _thinking(end))
-        if stretch.answers is not None:
-            self._told("answer", answers, stretch.ended, _answer(end))
+        if timings.answers is not None:
+            self._told("answer", answers, timings.ended, _answer(end))
 
     def _told(
         self,
@@ -189,9 +175,9 @@ class Tracing:
         self._provider = provider
         self._tracer = None if provider is None else provider.get_tracer("proctor")
 
-    def begin(self, scope: Scope) -> Trace:
+    def begin(self, scope: Scope, request_cost: RequestCost) -> Trace:
         """The trace of a request that has just come; it may go on a client's."""
-        return NO_TRACE if self._tracer is None else SpanTrace(self._tracer, scope)
+        return NO_TRACE if self._tracer is None else SpanTrace(self._tracer, scope, request_cost)
 
     async def aclose(self) -> None:
         """Send what is left."""
@@ -222,11 +208,12 @@ def _known(attributes: Attributes) -> dict[str, AttributeValue]:
     return {name: value for name, value in attributes.items() if value is not None}
 
 
-def _asked(name: str, model: str, asked: Generation, admission: Admission) -> Attributes:
+def _asked(admitted: AdmittedRequest) -> Attributes:
+    request, admission = admitted.request, admitted.admission
     sampling = admission.jobs[0].sampling
     return {
         "gen_ai.provider.name": PROVIDER,
-        "gen_ai.request.model": asked.model,
+        "gen_ai.request.model": request.model,
         "gen_ai.request.choice.count": len(admission.jobs),
         "gen_ai.request.max_tokens": sampling.max_tokens,
         "gen_ai.request.temperature": sampling.temperature,
@@ -234,10 +221,10 @@ def _asked(name: str, model: str, asked: Generation, admission: Admission) -> At
         "gen_ai.request.top_k": sampling.top_k,
         "gen_ai.request.frequency_penalty": sampling.frequency_penalty,
         "gen_ai.request.presence_penalty": sampling.presence_penalty,
-        "gen_ai.request.seed": asked.seed,
-        "gen_ai.request.stream": bool(asked.stream),
-        "gen_ai.response.id": name,
-        "gen_ai.response.model": model,
+        "gen_ai.request.seed": request.seed,
+        "gen_ai.request.stream": bool(request.stream),
+        "gen_ai.response.id": admitted.id,
+        "gen_ai.response.model": admitted.model,
     }
 
 
@@ -271,7 +258,7 @@ def _answer(end: ChoiceResult) -> Attributes:
 
 def _used(request_cost: RequestCost, admission: Admission) -> Attributes:
     ends: Sequence[ChoiceResult] = sorted(request_cost.ends, key=lambda end: end.choice)
-    cost = request_cost.cost(admission.prompt_tokens if ends else 0)
+    cost = request_cost.charged
     return {
         "gen_ai.response.finish_reasons": [
             admission.finish_reason(end.finish, end.calls) for end in ends

@@ -20,7 +20,7 @@ def patient(monkeypatch: pytest.MonkeyPatch) -> None:
     for module in (
         "proctor.server.auth.authenticator",
         "proctor.server.accounting.reservations",
-        "proctor.server.telemetry.request_observer",
+        "proctor.server.telemetry.request_monitor",
         "proctor.server.api.idempotency",
     ):
         monkeypatch.setattr(f"{module}.PATIENCE_SECONDS", PATIENCE)

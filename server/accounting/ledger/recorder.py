@@ -1,11 +1,10 @@
 """A request's row while the request runs."""
 
-from collections.abc import Callable, Iterable
+import time
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from http import HTTPStatus
-
-from pydantic import BaseModel
 
 from proctor.server.accounting.cost import PriceModel, RequestCost
 from proctor.server.accounting.estimates import UsageHistory
@@ -19,9 +18,9 @@ from proctor.server.accounting.ledger.records import (
 )
 from proctor.server.accounting.ledger.service import Ledger
 from proctor.server.engines.base import Finish
-from proctor.server.generation.admission import Admission
 from proctor.server.generation.channels import Channel, TextDelta, ToolCallDelta
-from proctor.server.pricing import Cost, to_nanos
+from proctor.server.generation.observer import AdmittedRequest, RequestObserver
+from proctor.server.pricing import to_nanos
 
 PROMPTS = {"messages", "prompt", "tools"}
 """The fields of a request that hold what was said."""
@@ -44,102 +43,86 @@ class LedgerContext:
     texts: bool = False
 
 
-class Recorder:
-    """Gathers what the row will hold.
+class Recorder(RequestObserver):
+    """Gathers the ledger's record of one request.
 
     Attributes:
-        bill: what the request costs.
-        first: seconds from the request to the first text of each channel.
+        time: when the request came.
+        reserved: what is reserved for it.
     """
 
-    def __init__(self, ledger_context: LedgerContext, request_id: str) -> None:
+    def __init__(
+        self, ledger_context: LedgerContext, request_id: str, request_cost: RequestCost
+    ) -> None:
+        self.time = datetime.now(UTC)
+        self.reserved = ReservedAmount(0, 0)
         self._ledger_context = ledger_context
         self._request_id = request_id
-        self._time = datetime.now(UTC)
-        self._name = self._model = self._key = self._request = ""
-        self._admission: Admission | None = None
-        self._said: dict[Channel, list[str]] = {channel: [] for channel in Channel}
-        self.request_cost = RequestCost(ledger_context.price_model)
-        self.first: dict[Channel, float] = {}
-
-    @property
-    def time(self) -> datetime:
-        """When it came."""
-        return self._time
-
-    @property
-    def cost(self) -> Cost | None:
-        """What it has cost so far; None where no price is known, or it was refused."""
-        if self._admission is None:
-            return None
-        return _cost(self._admission, self.request_cost)
+        self._request_cost = request_cost
+        self._began = time.perf_counter()
+        self._first: dict[Channel, float] = {}
+        self._admitted: AdmittedRequest | None = None
+        self._texts: dict[Channel, list[str]] = {channel: [] for channel in Channel}
 
     @property
     def ended(self) -> DraftRecord | None:
-        """What is known of it when its choices have ended, and what it took; None if refused."""
-        admission = self._admission
-        if admission is None:
+        """The record and what it took, once its choices have finished; None if refused."""
+        admitted, cost = self._admitted, self._request_cost.charged
+        if admitted is None:
             return None
-        cost, tokens = self.cost, admission.prompt_tokens + self.request_cost.completion_tokens
-        return self._draft(
-            admission, ReservedAmount(tokens, 0 if cost is None else to_nanos(cost.total))
-        )
+        tokens = admitted.admission.prompt_tokens + self._request_cost.completion_tokens
+        nanos = 0 if cost is None else to_nanos(cost.total)
+        return self._draft(admitted, ReservedAmount(tokens, nanos))
 
-    def admitted(
-        self,
-        name: str,
-        model: str,
-        asked: BaseModel,
-        admission: Admission,
-        key: str,
-        held: Callable[[], ReservedAmount],
-    ) -> None:
-        """Note what was let in; see `Meter.admitted`."""
-        self._name, self._model, self._admission, self._key = name, model, admission, key
-        self.request_cost.choices_per_prompt = admission.choices_per_prompt
-        if self._ledger_context.texts:
-            self._request = asked.model_dump_json(include=PROMPTS, exclude_unset=True)
+    def admitted(self, admitted: AdmittedRequest) -> None:
+        """See `RequestObserver`."""
+        self._admitted = admitted
         if self._ledger_context.ledger is not None:
-            self._ledger_context.ledger.begin(name, lambda: self._draft(admission, held()))
-
-    def saw(self, item: TextDelta | ToolCallDelta) -> None:
-        """Note what was said, where that is kept."""
-        if self._ledger_context.texts and isinstance(item, TextDelta):
-            self._said[item.channel].append(item.text)
-
-    def close(self, status: int, seconds: float) -> None:
-        """Hand the row over; a request that was refused has none."""
-        admission, ledger_context = self._admission, self._ledger_context
-        if admission is None:
-            return
-        if status == HTTPStatus.OK:
-            ledger_context.recent.note(
-                admission.resolution.label, self.request_cost, admission.prompt_tokens
+            self._ledger_context.ledger.begin(
+                admitted.id, lambda: self._draft(admitted, self.reserved)
             )
-        if ledger_context.ledger is not None:
-            ledger_context.ledger.put(self._row(admission, status, seconds, self.request_cost))
 
-    def _draft(self, admission: Admission, held: ReservedAmount) -> DraftRecord:
-        """What is known of it: its row, if its server is lost now."""
-        seconds = (datetime.now(UTC) - self._time).total_seconds()
-        request_cost = self.request_cost.so_far()
-        whole = len(request_cost.ends) == len(admission.jobs)
+    def item(self, item: TextDelta | ToolCallDelta) -> None:
+        """See `RequestObserver`."""
+        self._first.setdefault(item.channel, time.perf_counter() - self._began)
+        if self._ledger_context.texts and isinstance(item, TextDelta):
+            self._texts[item.channel].append(item.text)
+
+    def finished(self, status: int, seconds: float) -> None:
+        """See `RequestObserver`."""
+        admitted, context = self._admitted, self._ledger_context
+        if admitted is None:
+            return
+        admission = admitted.admission
+        if status == HTTPStatus.OK:
+            context.recent.note(
+                admission.resolution.label, self._request_cost, admission.prompt_tokens
+            )
+        if context.ledger is not None:
+            context.ledger.put(self._record(admitted, status, seconds, self._request_cost))
+
+    def _draft(self, admitted: AdmittedRequest, reserved: ReservedAmount) -> DraftRecord:
+        """The record, if the gateway is lost now."""
+        seconds = (datetime.now(UTC) - self.time).total_seconds()
+        request_cost = self._request_cost.so_far()
+        whole = len(request_cost.ends) == len(admitted.admission.jobs)
         answered = whole and all(end.finish is not Finish.ABORT for end in request_cost.ends)
         status = HTTPStatus.OK if answered else HTTPStatus.INTERNAL_SERVER_ERROR
-        row = self._row(admission, status, seconds, request_cost)
-        return DraftRecord(replace(row, texts=None, estimated=True), held)
+        record = self._record(admitted, status, seconds, request_cost)
+        return DraftRecord(replace(record, texts=None, estimated=True), reserved)
 
-    def _row(
-        self, admission: Admission, status: int, seconds: float, request_cost: RequestCost
+    def _record(
+        self, admitted: AdmittedRequest, status: int, seconds: float, request_cost: RequestCost
     ) -> LedgerRecord:
-        ends, budget = request_cost.ends, admission.resolution.asked
+        admission, ends = admitted.admission, request_cost.ends
+        budget = admission.resolution.asked
         outcomes = [end.outcome for end in ends]
         return LedgerRecord(
-            id=self._name,
+            id=admitted.id,
             request_id=self._request_id,
-            time=self._time,
-            key=self._key or None,
-            model=self._model,
+            time=self.time,
+            key=admitted.key or None,
+            model=admitted.model,
             status=status,
             tier=admission.resolution.label,
             source=admission.resolution.source.value,
@@ -158,22 +141,19 @@ class Recorder:
             continuations=sum(outcome.continuations for outcome in outcomes),
             end_reason=one_of(outcome.end_reason.value for outcome in outcomes),
             finish_reason=one_of(admission.finish_reason(end.finish, end.calls) for end in ends),
-            first_reasoning_seconds=self.first.get(Channel.REASONING),
-            first_answer_seconds=self.first.get(Channel.ANSWER),
+            first_reasoning_seconds=self._first.get(Channel.REASONING),
+            first_answer_seconds=self._first.get(Channel.ANSWER),
             seconds=seconds,
-            cost=_cost(admission, request_cost),
-            texts=self._texts(),
+            cost=request_cost.charged,
+            texts=self._recorded_texts(admitted),
         )
 
-    def _texts(self) -> RecordedTexts | None:
+    def _recorded_texts(self, admitted: AdmittedRequest) -> RecordedTexts | None:
         if not self._ledger_context.texts:
             return None
-        thinking, answer = ("".join(self._said[channel]) for channel in Channel)
-        return RecordedTexts(self._request, thinking, answer)
-
-
-def _cost(admission: Admission, request_cost: RequestCost) -> Cost | None:
-    return request_cost.cost(admission.prompt_tokens if request_cost.ends else 0)
+        thinking, answer = ("".join(self._texts[channel]) for channel in Channel)
+        request = admitted.request.model_dump_json(include=PROMPTS, exclude_unset=True)
+        return RecordedTexts(request, thinking, answer)
 
 
 def one_of(reasons: Iterable[str]) -> str:

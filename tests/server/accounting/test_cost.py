@@ -2,6 +2,7 @@
 
 from decimal import Decimal
 from itertools import pairwise
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -87,9 +88,9 @@ def test_the_shares_of_concurrent_requests_add_up_to_the_machine(
     what: list[tuple[int, int, Any, tuple[Any, ...]]] = []
     for at, (request_cost, (comes, prefill, decode)) in enumerate(zip(bills, moments, strict=True)):
         what += [
-            (comes, 3 * at, request_cost.begin, (0, lambda: ended(0, 0, 0))),
-            (comes + prefill, 3 * at + 1, request_cost.prefilled, (0, None)),
-            (comes + prefill + decode, 3 * at + 2, request_cost.stop, (0,)),
+            (comes, 3 * at, request_cost.choice_started, (0, lambda: ended(0, 0, 0))),
+            (comes + prefill, 3 * at + 1, request_cost.first_token, (0, None)),
+            (comes + prefill + decode, 3 * at + 2, request_cost.choice_left_engine, (0,)),
         ]
     running, busy = 0, 0
     ordered = sorted(what, key=lambda event: event[:2])
@@ -99,7 +100,7 @@ def test_the_shares_of_concurrent_requests_add_up_to_the_machine(
         running += {0: 1, 1: 0, 2: -1}[order % 3]
         busy += (after[0] - now) if running else 0
     for request_cost in bills:
-        request_cost.record(ended(0, 5, 2))
+        request_cost.choice_finished(ended(0, 5, 2))
 
     costs = [request_cost.cost(1) for request_cost in bills]
 
@@ -114,19 +115,19 @@ def test_a_machine_that_two_share_costs_each_of_them_half() -> None:
     paid = price_model(time, "3.6")  # a thousandth of a dollar a second
     one, other = RequestCost(paid), RequestCost(paid)
 
-    one.begin(0, lambda: ended(0, 5, 2))
+    one.choice_started(0, lambda: ended(0, 5, 2))
     time.now = 10 * SECOND  # alone
-    one.prefilled(0, None)
-    other.begin(0, lambda: ended(0, 0, 0))
+    one.first_token(0, None)
+    other.choice_started(0, lambda: ended(0, 0, 0))
     time.now = 20 * SECOND  # together
     so_far = [request_cost.so_far().cost(1) for request_cost in (one, other)]
     time.now = 30 * SECOND
-    other.prefilled(0, None)
-    other.stop(0)
+    other.first_token(0, None)
+    other.choice_left_engine(0)
     time.now = 40 * SECOND  # alone again
-    one.stop(0)
-    one.record(ended(0, 10, 4))
-    other.record(ended(0, 0, 0))
+    one.choice_left_engine(0)
+    one.choice_finished(ended(0, 10, 4))
+    other.choice_finished(ended(0, 0, 0))
     first, second = one.cost(1), other.cost(1)
 
     assert first is not None
@@ -145,17 +146,19 @@ def test_a_machine_that_two_share_costs_each_of_them_half() -> None:
 
 def test_what_runs_costs_what_it_would_if_it_were_broken_off() -> None:
     request_cost = RequestCost(PriceModel(settings(prices=PRICES)))
-    request_cost.choices_per_prompt = 3
-    request_cost.begin(0, lambda: ended(0, 30, 10))
-    request_cost.begin(1, lambda: ended(1, 7, 0))
-    request_cost.prefilled(0, 4)
-    request_cost.record(ended(0, 50, 20))
+    admission: Any = SimpleNamespace(prompt_tokens=10, choices_per_prompt=3)
+    request: Any = None
+    request_cost.admitted(AdmittedRequest("id", "model", request, admission, ""))
+    request_cost.choice_started(0, lambda: ended(0, 30, 10))
+    request_cost.choice_started(1, lambda: ended(1, 7, 0))
+    request_cost.first_token(0, 4)
+    request_cost.choice_finished(ended(0, 50, 20))
 
     so_far = request_cost.so_far()
 
     assert (so_far.completion_tokens, request_cost.completion_tokens) == (57, 50)
-    assert (so_far.cached_tokens, so_far.choices_per_prompt) == (4, 3)
-    cost = so_far.cost(10)
+    assert so_far.cached_tokens == 4
+    cost = so_far.charged
     assert cost is not None
     assert (cost.thinking, cost.answer) == (Decimal(2 * 37) / 10**6, Decimal(4 * 20) / 10**6)
 
@@ -197,7 +200,7 @@ async def test_an_estimate_learns_from_the_answers_of_its_tier() -> None:
 def test_a_price_for_tokens_and_one_for_the_machine_do_not_go_together() -> None:
     with pytest.raises(ConfigError, match="prices and compute"):
         load_settings({"prices": PRICES, "compute": {"per_hour": "2"}})
-    with pytest.raises(ConfigError, match=r"machine\.per_hour"):
+    with pytest.raises(ConfigError, match=r"compute\.per_hour"):
         load_settings({"compute": {"per_hour": "-2"}})
     with pytest.raises(ConfigError, match="cached_prompt"):
         load_settings({"prices": {**PRICES, "cached_prompt": "1.01"}})

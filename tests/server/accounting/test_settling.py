@@ -198,7 +198,7 @@ async def test_a_database_that_hangs_delays_the_last_byte_for_so_long(
     async def hang(*_: Any) -> None:
         await back.wait()
 
-    monkeypatch.setattr("proctor.server.telemetry.request_observer.PATIENCE_SECONDS", 0.01)
+    monkeypatch.setattr("proctor.server.telemetry.request_monitor.PATIENCE_SECONDS", 0.01)
     monkeypatch.setattr(ReservationStore, "settle", hang)
     async with client(FakeEngine(SCRIPT), **given) as http:
         answer = await http.post(CHAT, json=asked(CHAT), headers=bearer(token))

@@ -26,17 +26,17 @@ class Books:
         self.cached: int | None = None
         self.ends: list[ChoiceResult] = []
 
-    def begin(self, choice: int, so_far: Callable[[], ChoiceResult]) -> None:
+    def choice_started(self, choice: int, so_far: Callable[[], ChoiceResult]) -> None:
         self.begun += 1
         self.so_far = so_far
 
-    def prefilled(self, choice: int, cached: int | None) -> None:
+    def first_token(self, choice: int, cached: int | None) -> None:
         self.cached = cached
 
-    def stop(self, choice: int) -> None:
+    def choice_left_engine(self, choice: int) -> None:
         self.stopped += 1
 
-    def record(self, end: ChoiceResult) -> None:
+    def choice_finished(self, end: ChoiceResult) -> None:
         self.ends.append(end)
 
 

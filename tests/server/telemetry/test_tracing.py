@@ -19,6 +19,7 @@ from opentelemetry.semconv.attributes import error_attributes, http_attributes, 
 from opentelemetry.trace import SpanKind, StatusCode
 from prometheus_client.openmetrics.parser import text_string_to_metric_families
 
+from proctor.server.accounting.cost import PriceModel, RequestCost
 from proctor.server.app import create_app
 from proctor.server.engines.fake import FakeEngine, Script
 from proctor.server.telemetry.tracing import NO_TRACE, Tracing, open_tracing
@@ -240,7 +241,7 @@ async def test_nothing_is_traced_unless_it_is_asked_for(monkeypatch: pytest.Monk
     monkeypatch.delenv("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", raising=False)
     tracing = open_tracing(settings().tracing)
 
-    assert tracing.begin({"type": "http"}) is NO_TRACE
+    assert tracing.begin({"type": "http"}, RequestCost(PriceModel(settings()))) is NO_TRACE
     async with client(FakeEngine()) as http:
         await http.post(CHAT, json=body(), headers=TRACED)
         accept = {"accept": "application/openmetrics-text"}
