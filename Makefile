@@ -23,7 +23,7 @@ serve: $(VENV)/.engine ## install what is missing and serve the demo model (ARGS
 	@exec $(BIN)/proctor serve $(ARGS)
 
 # The report on budget/ is silent when all is well: pytest's closing line stays the last one.
-test: lint $(NODE_MODULES)/.made ## check and test everything (ARGS="-k budget")
+test: lint $(if $(ARGS),,$(NODE_MODULES)/.made) ## check and test everything (ARGS="-k budget")
 	@status=0; \
 	$(BIN)/python -m pytest --cov --cov-report=term --durations=10 $(ARGS) || status=$$?; \
 	if [ -z "$(ARGS)" ] && ! report=$$($(BIN)/coverage report --fail-under=100 \

@@ -2,8 +2,6 @@
 
 import json
 import re
-import subprocess
-import sys
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -14,7 +12,6 @@ from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).parent.parent
 FORBIDDEN = {"torchvision", "torchaudio", "torchcodec"}
-SCRIPTS = Path(sys.executable).parent
 
 
 def read(name: str) -> str:
@@ -36,19 +33,6 @@ def pins(name: str) -> dict[str, Requirement]:
 def project() -> dict[str, Any]:
     found: dict[str, Any] = tomllib.loads(read("pyproject.toml"))["project"]
     return found
-
-
-def run(*command: str) -> None:
-    done = subprocess.run([SCRIPTS / command[0], *command[1:]], cwd=ROOT, capture_output=True)
-    assert done.returncode == 0, (done.stdout + done.stderr).decode()
-
-
-def test_import_rules_hold() -> None:
-    run("lint-imports", "--no-logo", "--no-cache")
-
-
-def test_dockerfile_passes_its_linter() -> None:
-    run("hadolint", "Dockerfile")
 
 
 @pytest.mark.parametrize(
