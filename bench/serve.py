@@ -2,14 +2,15 @@
 
 import argparse
 import json
-from typing import Any
 
 import uvicorn
 from vllm import SamplingParams
 
 from server.app import create_app
 from server.engines.base import Engine, Job
+from server.engines.grammars import CheckedGrammar
 from server.engines.vllm import MarkerSource, VllmEngine
+from server.grammars.pool import GrammarPool
 from server.sections import CUSTOM
 from server.settings import Settings
 
@@ -19,8 +20,8 @@ NAME = "proctor-demo"
 class UnboundEngine(VllmEngine):
     """An engine whose requests carry no budget."""
 
-    def _params(self, job: Job) -> SamplingParams:
-        params = super()._params(job)
+    def _params(self, job: Job, grammar: CheckedGrammar | None) -> SamplingParams:
+        params = super()._params(job, grammar)
         params.extra_args = None
         return params
 
@@ -39,12 +40,13 @@ def main() -> None:
 
 
 def load(settings: Settings, without_budgets: bool) -> Engine:
-    kind: type[Any] = UnboundEngine if without_budgets else VllmEngine
+    kind = UnboundEngine if without_budgets else VllmEngine
     return kind.load(
         settings.model_path,
         name=settings.model_name,
         arguments=settings.engine,
         markers=MarkerSource(),
+        grammars=lambda config: GrammarPool(config, settings.grammars),
     )
 
 
