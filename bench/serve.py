@@ -2,7 +2,6 @@
 
 import argparse
 import json
-from typing import Any
 
 import uvicorn
 from vllm import SamplingParams
@@ -11,6 +10,8 @@ from proctor.server.app import create_app
 from proctor.server.config.budgets import CUSTOM
 from proctor.server.config.settings import Settings
 from proctor.server.engines.base import Engine, Job
+from proctor.server.engines.grammars.base import CheckedGrammar
+from proctor.server.engines.grammars.pool import GrammarPool
 from proctor.server.engines.vllm.engine import MarkerSource, VllmEngine
 
 NAME = "proctor-demo"
@@ -19,8 +20,8 @@ NAME = "proctor-demo"
 class UnboundEngine(VllmEngine):
     """An engine whose requests carry no budget."""
 
-    def _params(self, job: Job) -> SamplingParams:
-        params = super()._params(job)
+    def _params(self, job: Job, grammar: CheckedGrammar | None) -> SamplingParams:
+        params = super()._params(job, grammar)
         params.extra_args = None
         return params
 
@@ -39,12 +40,13 @@ def main() -> None:
 
 
 def load(settings: Settings, without_budgets: bool) -> Engine:
-    kind: type[Any] = UnboundEngine if without_budgets else VllmEngine
+    kind = UnboundEngine if without_budgets else VllmEngine
     return kind.load(
         settings.model_path,
         name=settings.model_name,
         arguments=settings.engine,
         markers=MarkerSource(),
+        grammars=lambda config: GrammarPool(config, settings.grammars),
     )
 
 

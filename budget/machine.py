@@ -73,7 +73,7 @@ class EndReason(StrEnum):
 class ForcedRun(NamedTuple):
     """Tokens in a row that were forced for one reason.
 
-    What stands in the place of an attempt to close begins a run of its own.
+    What stands in the place of an attempt to close begins a run of its own, as does a nudge.
 
     Attributes:
         kind: the reason.
@@ -148,6 +148,7 @@ class BudgetStateMachine:
         self._held: list[int] = []
         self._begun = b""  # by a token that is a marker's for the rest: held like a token
         self._script: list[tuple[int, Forced]] = []
+        self._begins_run = False
         self._end_reason: EndReason | None = None
         if budget.begins_with_marker:
             self.matched = self.matcher.outside
@@ -352,21 +353,23 @@ class BudgetStateMachine:
             if not self.suppresses_close or token != self.continuation[0]:
                 raise DesyncError(f"token {token} cannot stand for an attempt to close")
             self._script = [(part, Forced.CONTINUATION) for part in self.continuation]
+            self._begins_run = True
             self.continuations += 1
             self._go(Event.ATTEMPT)
         if self._script:
             expected, kind = self._script.pop(0)
             if token != expected:
                 raise DesyncError(f"token {token} came where {expected} was forced")
-            self._note_forced(kind, anew=attempted)
+            self._note_forced(kind)
 
-    def _note_forced(self, kind: Forced, *, anew: bool) -> None:
+    def _note_forced(self, kind: Forced) -> None:
         position, runs = self.length, self.forced_runs
         last = runs[-1] if runs else None
-        if last is None or anew or last.kind is not kind or last.end != position:
+        if last is None or self._begins_run or last.kind is not kind or last.end != position:
             runs.append(ForcedRun(kind, position, position + 1))
         else:
             runs[-1] = last._replace(end=position + 1)
+        self._begins_run = False
 
     @property
     def _label(self) -> Label:
@@ -477,6 +480,7 @@ class BudgetStateMachine:
         if nudge and not self.looped and not self.pending and self._fits(nudge):
             self.loop_counts[OnLoop.NUDGE] += 1
             self._script = [(token, Forced.CONTINUATION) for token in nudge]
+            self._begins_run = True
             self._go(Event.NUDGE)
             self.detector.reset()
         else:

@@ -245,6 +245,15 @@ def test_forced_tokens_are_told_by_where_they_stand() -> None:
     )
 
 
+def test_a_nudge_right_after_a_continuation_is_a_run_of_its_own() -> None:
+    budget = dataclasses.replace(NUDGED, minimum=100, continuation_ids=((2,),))
+    machine = replay(budget, ONE, [2] * 64 + [4, 5], frozenset({63}))
+    assert machine.outcome(EndReason.LENGTH).forced_runs == (
+        (Forced.CONTINUATION, 63, 64),
+        (Forced.CONTINUATION, 64, 66),
+    )
+
+
 @given(marked(), budgets(), numbers)
 def test_forced_runs_hold_each_forced_token_once(
     seen: Marked, budget: TokenBudget, wanted: list[int]

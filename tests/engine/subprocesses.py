@@ -169,7 +169,8 @@ def shared_memory(processes: list[psutil.Process]) -> set[Path]:
 class Stream:
     """One long stream: when it has begun, and how it ended."""
 
-    def __init__(self) -> None:
+    def __init__(self, choices: int = 1) -> None:
+        self._request = {**LONG, "n": choices}
         self.begun = asyncio.Event()
         self.status = 0
         self.name = ""
@@ -179,7 +180,7 @@ class Stream:
         """Read it to its end; of its events the last one is kept."""
         name = ""
         try:
-            async with http.stream("POST", CHAT, json=LONG) as response:
+            async with http.stream("POST", CHAT, json=self._request) as response:
                 self.status = response.status_code
                 assert response.is_success, await response.aread()
                 async for line in response.aiter_lines():

@@ -85,7 +85,7 @@ async def test_under_load(tmp_path: Path) -> None:
             await asyncio.to_thread(kill, server)
             ends = await asyncio.gather(asking, *reading, return_exceptions=True)
 
-    assert all(isinstance(end, httpx.TransportError) for end in ends)
+    assert all(isinstance(end, httpx.TransportError) for end in ends), ends
 
 
 async def test_while_the_model_is_loaded(tmp_path: Path) -> None:

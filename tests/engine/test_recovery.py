@@ -46,7 +46,7 @@ async def test_service_resumes(server: Server, blow: signal.Signals) -> None:
         held = shared_memory(struck)
         assert struck
         assert held
-        streams = [Stream() for _ in range(4)]
+        streams = [Stream(choices=8) for _ in range(4)]  # which take their time
         reading = asyncio.gather(*(each.read(http) for each in streams))
         await asyncio.gather(*(each.begun.wait() for each in streams))
         for victim in struck:

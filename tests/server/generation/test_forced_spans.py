@@ -62,7 +62,10 @@ def truth(
             else:
                 runs[-1].append((kind, text))
         before = kind if forced else None
+        nudges = machine.loop_counts[OnLoop.NUDGE]
         machine.advance(token, attempted)
+        if machine.loop_counts[OnLoop.NUDGE] > nudges:
+            before = None  # a nudge is a text of its own
     return [(run[0][0], "".join(text for _, text in run), len(run)) for run in runs], free
 
 
