@@ -14,7 +14,7 @@ TORCH := 2.13.0
 TORCH_CPU_INDEX := https://download.pytorch.org/whl/cpu
 PYTHONS := $(PYTHON) python3.11 python3.12 python3.13 python3 python
 
-.PHONY: help serve test lint bench lock clean
+.PHONY: help serve test lint docs bench lock clean
 
 help: ## this list
 	@sed -nE 's/^([a-z]+):.*## (.*)/make \1\t\2/p' Makefile | expand -t 14
@@ -40,6 +40,10 @@ lint: $(VENV)/.dev ## ruff, mypy, the import rules, the Dockerfile
 	$(BIN)/lint-imports --no-logo
 	$(BIN)/hadolint Dockerfile
 
+docs: $(VENV)/.dev ## generate the reference and build the documentation into site/
+	$(BIN)/python docs/generate.py
+	$(BIN)/mkdocs build --strict --quiet
+
 bench: $(VENV)/.dev ## throughput, paired against vLLM's own server
 	$(BIN)/python -m bench.throughput $(ARGS)
 
@@ -49,7 +53,7 @@ lock: $(VENV)/.dev ## renew the pinned versions and their hashes in requirements
 
 clean: ## remove the environment and all caches
 	rm -rf $(VENV) $(CLIENTS) $(NODE_MODULES) .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis \
-	  .coverage build dist ./*.egg-info
+	  .coverage build dist site ./*.egg-info
 
 # A pyenv shim can exist for a Python that is not installed, so each candidate is run.
 $(VENV)/.made:

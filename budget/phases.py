@@ -43,7 +43,7 @@ TRANSITIONS = {
 
 
 def diagram() -> str:
-    """The transitions as a Mermaid state diagram, as it stands in `docs/phases.md`."""
+    """The transitions as a Mermaid state diagram, as it stands in `docs/concepts/phases.md`."""
     lines = [
         f"    {phase} --> {following}: {event}" for (phase, event), following in TRANSITIONS.items()
     ]

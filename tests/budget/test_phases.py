@@ -4,7 +4,7 @@ from pathlib import Path
 
 from proctor.budget.phases import TRANSITIONS, Event, Phase, diagram
 
-DOCUMENT = Path(__file__).resolve().parents[2] / "docs" / "phases.md"
+DOCUMENT = Path(__file__).resolve().parents[2] / "docs" / "concepts" / "phases.md"
 
 
 def test_every_phase_can_be_left_and_every_event_happens() -> None:

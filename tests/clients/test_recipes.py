@@ -1,4 +1,4 @@
-"""The recipes of the README and of the docs, run as they are written but for the port."""
+"""The commands of the README and of the docs, run as they are written but for the port."""
 
 import json
 import re
@@ -18,7 +18,7 @@ from tests.engine.served import Served
 from tests.server.harness import serving
 
 ROOT = Path(__file__).resolve().parents[2]
-README = ROOT / "README.md"
+QUICKSTART = ROOT / "docs" / "quickstart.md"
 SECONDS = 120
 PORT = "http://127.0.0.1:8000"
 
@@ -30,8 +30,8 @@ def blocks(page: Path, language: str, about: str) -> list[str]:
 
 
 RECIPES = [
-    pytest.param(block, id=f"{page.name}-{at}")
-    for page in (README, *sorted((ROOT / "docs").glob("*.md")))
+    pytest.param(block, id=f"{page.relative_to(ROOT)}-{at}")
+    for page in (ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md")))
     for at, block in enumerate(blocks(page, "sh", "curl http"))
 ]
 
@@ -79,9 +79,9 @@ def test_every_recipe_works(recipe: str, url: str) -> None:
     assert run(recipe, url)
 
 
-def test_the_readmes_chat(url: str) -> None:
-    (recipe,) = blocks(README, "sh", "/v1/chat/completions")
-    (shown,) = blocks(README, "json", '"thinking":')
+def test_the_quickstarts_chat(url: str) -> None:
+    (recipe,) = blocks(QUICKSTART, "sh", "/v1/chat/completions")
+    (shown,) = blocks(QUICKSTART, "json", '"thinking":')
     (choice,) = run(recipe, url)["choices"]
 
     assert choice["message"]["content"]
@@ -90,9 +90,9 @@ def test_the_readmes_chat(url: str) -> None:
     assert choice["thinking"]["tokens"] <= choice["thinking"]["max_tokens"] == 64
 
 
-def test_the_readmes_dry_run(url: str) -> None:
-    (recipe,) = blocks(README, "sh", "/v1/route")
-    (shown,) = [json.loads(block) for block in blocks(README, "json", '"router":')]
+def test_the_quickstarts_dry_run(url: str) -> None:
+    (recipe,) = blocks(QUICKSTART, "sh", "/v1/route")
+    (shown,) = [json.loads(block) for block in blocks(QUICKSTART, "json", '"router":')]
     told = run(recipe, url)
 
     assert keys(told) == keys(shown)
@@ -101,8 +101,8 @@ def test_the_readmes_dry_run(url: str) -> None:
     assert told["router"]["level"] == shown["router"]["level"]
 
 
-def test_the_readmes_python(url: str) -> None:
-    (snippet,) = blocks(README, "python", "from openai import")
+def test_the_quickstarts_python(url: str) -> None:
+    (snippet,) = blocks(QUICKSTART, "python", "from openai import")
     lines = printed([sys.executable, "-c", snippet.replace(PORT, url)]).splitlines()
 
     assert len(lines) > 2

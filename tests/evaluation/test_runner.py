@@ -175,9 +175,9 @@ async def test_a_server_that_is_not_there(task: Path, capsys: pytest.CaptureFixt
     assert "cannot be reached" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("page", ["README.md", "docs/evaluation.md", "docs/results/README.md"])
+@pytest.mark.parametrize("page", ["quickstart.md", "guides/evaluate.md", "results/README.md"])
 def test_commands_of_the_docs_are_understood(page: str) -> None:
-    text = (Path(__file__).parents[2] / page).read_text().replace("\\\n", " ")
+    text = (Path(__file__).parents[2] / "docs" / page).read_text().replace("\\\n", " ")
     commands = re.findall(r"^(?:\.venv/bin/)?proctor eval (.+)$", text, re.MULTILINE)
 
     assert commands
