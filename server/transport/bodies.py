@@ -131,7 +131,7 @@ class BodyReader:
         finally:
             if reading.since is not None:
                 del self._with_room[reading]
-                self._room.free(size)
+                self._room.release(size)
                 self._hurry()
 
     async def _give_room(self, reading: Reading) -> None:
