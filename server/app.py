@@ -93,7 +93,9 @@ def create_app(settings: Settings, load: EngineFactory, tracing: Tracing | None 
     url = settings.ledger.url.get_secret_value()
     database = open_database(url) if url else None
     keys = None if database is None else KeyStore(database)
-    guard = Authenticator([*map(Key.listed, settings.keys)], keys, asks=settings.asks_for_keys)
+    guard = Authenticator(
+        [*map(Key.from_settings, settings.keys)], keys, required=settings.asks_for_keys
+    )
     price_model = PriceModel(settings)
     reservation_store = None if database is None else ReservationStore(database)
     reservations = Reservations(reservation_store, price_model, gateway)

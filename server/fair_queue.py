@@ -62,7 +62,7 @@ class FairQueue:
         if self.waiting >= self._max_waiting and self.running >= self._slots:
             seconds = min(max(1, math.ceil(self.expected_seconds)), MAX_RETRY_AFTER_SECONDS)
             raise Overloaded(
-                f"The queue is full: {self.waiting} requests are waiting. Retry after {seconds} s.",
+                f"The queue is full, with {self.waiting} requests. Try again in {seconds} s.",
                 headers={"retry-after": str(seconds)},
             )
 

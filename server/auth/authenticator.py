@@ -1,4 +1,4 @@
-"""The guard at the door: whose a request is, and whether that opens what it asks for."""
+"""Authenticates requests, and checks that the scope of the key allows the path."""
 
 import asyncio
 import logging
@@ -11,19 +11,19 @@ from fastapi import Request
 from proctor.server.auth.api_key import Key, hash_token, id_of
 from proctor.server.auth.store import KeyStore
 from proctor.server.config.access import Scope
-from proctor.server.errors import Forbidden, Unauthorized, Unavailable
+from proctor.server.errors import SOON, Forbidden, Unauthorized, Unavailable
 from proctor.server.storage.errors import reason
 
 logger = logging.getLogger(__name__)
 
-KNOWN_SECONDS = 10.0
-"""So long a key of the database is known without a look at it: a revoked one opens no longer."""
+CACHE_SECONDS = 10.0
+"""The time for which a key of the database is cached, and after which a revoked key is rejected."""
 
-MAX_KNOWN = 4096
-"""Keys of the database that are known at a time, those longest not asked for making way."""
+MAX_CACHED = 4096
+"""The maximum number of cached keys; the least recently used are evicted."""
 
 PATIENCE_SECONDS = 5.0
-"""That a request waits for the database."""
+"""The maximum time that a request waits for the database."""
 
 ADMIN_PATHS = ("/metrics",)
 OPEN_PATHS = ("/v1/tiers",)
@@ -31,82 +31,86 @@ USER_PATHS = ("/v1/", "/tokenize", "/detokenize", "/load")
 
 
 class Authenticator:
-    """Knows keys: those of the settings, and those of the database.
+    """Authenticates requests by the keys of the settings and of the database.
 
-    A key is looked up by the hash of its whole token: what is done for one that is
-    not known is the same whether there is one of its id or none.
+    Keys are looked up by the hash of the whole token, so that an unknown token takes
+    the same steps whether or not a key with its ID exists.
     """
 
-    def __init__(self, listed: Sequence[Key], store: KeyStore | None, *, asks: bool) -> None:
-        """Stand at the door.
+    def __init__(
+        self, configured: Sequence[Key], store: KeyStore | None, *, required: bool
+    ) -> None:
+        """Initialize the authenticator.
 
         Args:
-            listed: keys of the settings.
-            store: the database's; None where there is no database.
-            asks: whether a request must come with a key.
+            configured: the keys of the settings.
+            store: the keys of the database, or None if there is no database.
+            required: whether requests must have a key.
         """
-        self._listed = {key.hash: key for key in listed}
+        self._configured = {key.hash: key for key in configured}
         self._store = store
-        self._asks = asks
-        self._known: OrderedDict[str, tuple[Key, float]] = OrderedDict()
+        self._required = required
+        self._cache: OrderedDict[str, tuple[Key, float]] = OrderedDict()
 
     async def check(self, request: Request) -> None:
-        """Return if a request may have what it asks for; `request.state.key` is its key then.
+        """Check that a request may use its path, and set `request.state.key` to its key.
 
         Raises:
-            Unauthorized: if it needs a key and has none that is known.
-            Forbidden: if its key does not open that.
+            Unauthorized: if a key is required, and the request's is missing or unknown.
+            Forbidden: if the scope of the key does not allow the path.
             Unavailable: if the key cannot be looked up now.
         """
         request.state.key = None
-        scope = scope_of(request.scope["path"]) if self._asks else None
+        scope = scope_of(request.scope["path"]) if self._required else None
         if scope is None:
             return
         request.state.key = key = await self._identify(request.headers.get("authorization"))
         if scope is Scope.ADMIN and key.scope is not Scope.ADMIN:
-            raise Forbidden("this needs a key of the scope 'admin'")
+            raise Forbidden("This path requires an API key with the scope 'admin'.")
 
     async def _identify(self, header: str | None) -> Key:
-        kind, _, token = (header or "").partition(" ")
+        scheme, _, token = (header or "").partition(" ")
         token = token.strip()
-        if kind.lower() != "bearer" or not token:
-            raise Unauthorized("a key is needed, in the header 'Authorization: Bearer <key>'")
+        if scheme.lower() != "bearer" or not token:
+            raise Unauthorized(
+                "Missing API key. Send it in the header 'Authorization: Bearer <key>'."
+            )
         key = None
         if id_of(token) is not None:
             hashed = hash_token(token)
-            key = self._listed.get(hashed) or await self._find(hashed)
+            key = self._configured.get(hashed) or await self._find(hashed)
         if key is None:
-            raise Unauthorized("this key is not known: ask the operator for one")
+            raise Unauthorized("Invalid API key. Ask the server's operator for a valid one.")
         return key
 
     async def _find(self, hashed: str) -> Key | None:
         if self._store is None:
             return None
         now = time.monotonic()
-        known, seen = self._known.get(hashed, (None, 0.0))
-        if known is not None and now < seen + KNOWN_SECONDS:
-            return known
+        cached, cached_at = self._cache.get(hashed, (None, 0.0))
+        if cached is not None and now < cached_at + CACHE_SECONDS:
+            return cached
         try:
             async with asyncio.timeout(PATIENCE_SECONDS):
-                kept = await self._store.find(hashed)
-        except Exception as error:  # drivers have their own
-            if known is not None:
-                return known
-            logger.warning("keys cannot be read: %s", reason(error))
-            told = "keys cannot be looked up now: try again later"
-            raise Unavailable(told, headers={"retry-after": "5"}) from error
-        if kept is None or kept.revoked is not None:
-            self._known.pop(hashed, None)
+                stored = await self._store.find(hashed)
+        except Exception as error:  # each driver has exceptions of its own
+            if cached is not None:
+                return cached
+            logger.warning("API keys cannot be read: %s", reason(error))
+            message = "API keys cannot be looked up now. Try again later."
+            raise Unavailable(message, headers=SOON) from error
+        if stored is None or stored.revoked is not None:
+            self._cache.pop(hashed, None)
             return None
-        self._known[hashed] = (kept.key, now)
-        self._known.move_to_end(hashed)
-        if len(self._known) > MAX_KNOWN:
-            self._known.popitem(last=False)
-        return kept.key
+        self._cache[hashed] = (stored.key, now)
+        self._cache.move_to_end(hashed)
+        if len(self._cache) > MAX_CACHED:
+            self._cache.popitem(last=False)
+        return stored.key
 
 
 def scope_of(path: str) -> Scope | None:
-    """What a path needs; None is nothing."""
+    """Return the scope that a path requires, or None if it requires no key."""
     if path in ADMIN_PATHS:
         return Scope.ADMIN
     if path in OPEN_PATHS:

@@ -114,7 +114,7 @@ async def _run(settings: Settings, options: argparse.Namespace) -> None:
 
 async def _create(store: KeyStore, settings: Settings, options: argparse.Namespace) -> None:
     token = make_token()
-    key = Key.listed(_listed(settings, options, token))
+    key = Key.from_settings(_listed(settings, options, token))
     await store.add(key)
     print(token)
     print(f"The key of '{key.name}' is shown this once: only its hash is kept.", file=sys.stderr)
@@ -134,7 +134,12 @@ async def _list(store: KeyStore, reservations: ReservationStore, settings: Setti
     for column in ("requests/min", "tokens/min", "today", "this month"):
         table.add_column(column, justify="right")
     for listed in settings.keys:
-        _add(table, Key.listed(listed), "in the settings", await reservations.use(listed.name, now))
+        _add(
+            table,
+            Key.from_settings(listed),
+            "in the settings",
+            await reservations.use(listed.name, now),
+        )
     for kept in await store.all():
         _add(table, kept.key, _since(kept), await reservations.use(kept.key.name, now))
     Console(width=None if sys.stdout.isatty() else WIDE).print(table)

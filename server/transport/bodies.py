@@ -59,12 +59,12 @@ class Reading:
         """Return the error for a client whose body was not received in time."""
         if self.waits:
             return Unavailable(
-                "Too many large request bodies are being received. Retry later.", headers=SOON
+                "Too many large request bodies are being received. Try again later.", headers=SOON
             )
         if self.hurried:
             return RequestTimeout(
                 f"The request body was not received within {UNDISTURBED_SECONDS:g} s while other "
-                "requests were waiting to send theirs. Retry later.",
+                "requests were waiting to send theirs. Try again later.",
                 headers=SOON,
             )
         return RequestTimeout(f"The request body was not received within {BODY_SECONDS:g} s.")

@@ -86,7 +86,7 @@ def test_a_name_is_of_one_key(capsys: pytest.CaptureFixture[str]) -> None:
     assert keys("create", "team") == 0
     assert keys("revoke", "team") == 0
     assert keys("create", "team") == 1
-    assert "there is a key 'team' already" in capsys.readouterr().err
+    assert "A key named 'team' already exists" in capsys.readouterr().err
 
 
 def test_keys_need_a_database(
