@@ -158,7 +158,7 @@ async def test_as_many_as_come_at_a_time_take_turns(
     store: Store, url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """None of them is refused because the others have the database."""
-    monkeypatch.setattr("proctor.server.storage.database.SECONDS", 0.01)
+    monkeypatch.setattr("proctor.server.storage.database.CONNECT_SECONDS", 0.01)
     if url.startswith("postgresql"):
         monkeypatch.undo()  # there it is the time for a connection to be made
     engine = connect(url)
