@@ -197,7 +197,7 @@ async def test_an_estimate_learns_from_the_answers_of_its_tier() -> None:
 def test_a_price_for_tokens_and_one_for_the_machine_do_not_go_together() -> None:
     with pytest.raises(ConfigError, match="prices and compute"):
         load_settings({"prices": PRICES, "compute": {"per_hour": "2"}})
-    with pytest.raises(ConfigError, match=r"machine\.per_hour"):
+    with pytest.raises(ConfigError, match=r"compute\.per_hour"):
         load_settings({"compute": {"per_hour": "-2"}})
     with pytest.raises(ConfigError, match="cached_prompt"):
         load_settings({"prices": {**PRICES, "cached_prompt": "1.01"}})
