@@ -73,13 +73,13 @@ def serve(settings: Settings) -> int:
     servers = [Server(config, app.state.task_pool.end, grace)]
     if settings.auth.admin_port is not None:
         servers.append(Server(_admin_config(settings, app.state.exposition.standalone_app())))
-    host: EngineSupervisor = app.state.host
+    supervisor: EngineSupervisor = app.state.host
     with reaping():
         try:
             with asyncio.Runner(loop_factory=config.get_loop_factory()) as runner:
-                return runner.run(_run(servers, host, settings))
+                return runner.run(_run(servers, supervisor, settings))
         finally:
-            end_engines(host.loader)
+            end_engines(supervisor.loader)
 
 
 def _admin_config(settings: Settings, app: Starlette) -> uvicorn.Config:
@@ -201,12 +201,12 @@ def _exit(*_: object) -> NoReturn:
     raise SystemExit(0)
 
 
-async def _run(servers: Sequence[Server], host: EngineSupervisor, settings: Settings) -> int:
+async def _run(servers: Sequence[Server], supervisor: EngineSupervisor, settings: Settings) -> int:
     loop = asyncio.get_running_loop()
     # The handlers of the event loop would be removed with it, before the engine has ended.
     _on_signals(lambda *_: loop.call_soon_threadsafe(_stop, servers))
     try:
-        return await _serve(servers, host, settings)
+        return await _serve(servers, supervisor, settings)
     finally:
         _on_signals(signal.SIG_IGN)  # shutdown is under way
 
@@ -216,9 +216,11 @@ def _stop(servers: Sequence[Server]) -> None:
         server.stop()
 
 
-async def _serve(servers: Sequence[Server], host: EngineSupervisor, settings: Settings) -> int:
+async def _serve(
+    servers: Sequence[Server], supervisor: EngineSupervisor, settings: Settings
+) -> int:
     serving = [asyncio.create_task(server.serve()) for server in servers]
-    announcing = asyncio.create_task(_announce(servers[0], host, settings))
+    announcing = asyncio.create_task(_announce(servers[0], supervisor, settings))
     await asyncio.wait({*serving, announcing}, return_when=asyncio.FIRST_COMPLETED)
     failed = announcing.done() and not announcing.result()
     if failed or any(task.done() for task in serving):
@@ -229,13 +231,13 @@ async def _serve(servers: Sequence[Server], host: EngineSupervisor, settings: Se
     return 1 if failed else 0
 
 
-async def _announce(server: Server, host: EngineSupervisor, settings: Settings) -> bool:
+async def _announce(server: Server, supervisor: EngineSupervisor, settings: Settings) -> bool:
     """Print the progress of loading the engine, and return whether it succeeded."""
     await server.listening.wait()
     address = _address(server, settings)
     print(f"Listening on {address}; loading {settings.model_name} ...", flush=True)
     started = time.monotonic()
-    loading = asyncio.ensure_future(host.loaded())
+    loading = asyncio.ensure_future(supervisor.loaded())
     while not (await asyncio.wait({loading}, timeout=PROGRESS_SECONDS))[0]:
         print(f"  still loading, {time.monotonic() - started:.0f} s", flush=True)
     if loading.exception() is not None:
