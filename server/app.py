@@ -92,9 +92,9 @@ def create_app(
         open_idempotency_cache(database, settings.ledger, gateway),
     )
     authenticator = Authenticator(
-        [*map(Key.listed, settings.keys)],
+        [*map(Key.from_settings, settings.keys)],
         None if database is None else KeyStore(database),
-        asks=settings.asks_for_keys,
+        required=settings.asks_for_keys,
     )
     metrics.engine_up.set_function(lambda: supervisor.up)
     metrics.running.set_function(lambda: queue.running)

@@ -1,4 +1,4 @@
-"""What goes wrong, once, for bodies and for events alike."""
+"""The errors of the API, rendered as response bodies or as events of a stream."""
 
 from collections.abc import Mapping
 from typing import Any, ClassVar
@@ -6,45 +6,45 @@ from typing import Any, ClassVar
 from proctor.budget import BudgetError
 
 SOON = {"retry-after": "5"}
-"""When to try again what failed because the engine, or the server, is not there."""
+"""The header of errors that clients should retry soon: the engine or the server is unavailable."""
 
 
 class ApiError(Exception):
-    """An error that a client is told about, in OpenAI's shape.
+    """Base class of the errors that clients receive, in the format of OpenAI's API.
 
     ```
     ApiError
-    ├── BadRequest            400  a field is wrong; `param` names it
-    │   └── ContextTooLong    400  more tokens than the context holds
-    ├── Unauthorized          401  no key, or none that is known
-    ├── Forbidden             403  the key does not open this
-    │   └── ForeignPage       403  a web page that the operator has not allowed
-    ├── NotFound              404  no such path
-    │   └── UnknownModel      404  no such model
-    ├── MethodNotAllowed      405  a path that takes other methods
-    ├── RequestTimeout        408  path and headers, or the body, did not come in time
-    ├── InUse                 409  a request of the same `Idempotency-Key` is running
-    ├── BodyTooLarge          413  more bytes than the limit
-    ├── UnsupportedEncoding   415  a body in an encoding that is not known
-    ├── HeadTooLarge          431  more bytes of path and headers than the limit
-    ├── RateLimited           429  the key's requests or tokens of this minute are used up
-    │   ├── QuotaExceeded     429  the key's money of this day or month is spent
-    │   └── Overloaded        429  too many requests are waiting
-    ├── InternalError         500  a fault of ours; the log has it
-    ├── Unavailable           503  the engine cannot answer, now or any more
-    └── DeadlineExceeded      504  the time that was given is over
+    ├── BadRequest            400  invalid field, named by `param`
+    │   └── ContextTooLong    400  more tokens than the context length
+    ├── Unauthorized          401  missing or unknown API key
+    ├── Forbidden             403  API key without the required permission
+    │   └── OriginNotAllowed  403  web page of an origin that is not allowed
+    ├── NotFound              404  unknown path
+    │   └── UnknownModel      404  unknown model
+    ├── MethodNotAllowed      405  method that the path does not support
+    ├── RequestTimeout        408  path and headers, or the body, not received in time
+    ├── IdempotencyConflict   409  request with the same `Idempotency-Key` still running
+    ├── BodyTooLarge          413  body over the size limit
+    ├── UnsupportedEncoding   415  unknown content encoding of the body
+    ├── HeadersTooLarge       431  path and headers over the size limit
+    ├── RateLimited           429  requests or tokens per minute of the API key exceeded
+    │   ├── QuotaExceeded     429  spending limit of the API key per day or month exceeded
+    │   └── Overloaded        429  queue full
+    ├── InternalError         500  unexpected error, described in the log
+    ├── Unavailable           503  engine loading, failed or dead
+    └── DeadlineExceeded      504  timeout of the request or of the server exceeded
     ```
 
-    Before a response has begun it is drawn as a JSON body with its status,
-    afterwards as a server-sent `error` event.
+    Rendered as a JSON body with the status before a response has begun, and as a
+    server-sent `error` event afterwards.
 
     Attributes:
-        status: the HTTP status.
-        type: OpenAI's class of error.
-        code: OpenAI's code, where it has one.
-        reason: the label under which metrics count it.
-        param: the request's field at fault.
-        headers: what the response carries besides.
+        status: the HTTP status code.
+        type: OpenAI's error type.
+        code: OpenAI's error code, if it has one for the error.
+        reason: the label of the error in metrics.
+        param: the request field that caused the error.
+        headers: additional headers of the response.
     """
 
     status: ClassVar[int]
@@ -64,7 +64,7 @@ class ApiError(Exception):
         self.headers = dict(headers or {})
 
     def to_json(self) -> dict[str, Any]:
-        """OpenAI's error object, in its envelope."""
+        """Return the response body, in the format of OpenAI's API."""
         return {
             "error": {
                 "message": str(self),
@@ -76,26 +76,26 @@ class ApiError(Exception):
 
 
 class BadRequest(ApiError):
-    """A field is wrong."""
+    """A field is invalid."""
 
     status = 400
     reason = "bad_request"
 
 
 class ContextTooLong(BadRequest):
-    """Prompt and completion need more tokens than the context holds."""
+    """Prompt and completion need more tokens than the context length."""
 
     code = "context_length_exceeded"
     reason = "context_length"
 
-    def __init__(self, context: int, what: str, *, param: str) -> None:
-        # OpenAI's words, by which LiteLLM and others know this error from other bad requests.
-        message = f"this model's maximum context length is {context} tokens, {what}"
+    def __init__(self, context: int, details: str, *, param: str) -> None:
+        # OpenAI's wording, by which LiteLLM and others detect this error.
+        message = f"This model's maximum context length is {context} tokens, {details}"
         super().__init__(message, param=param)
 
 
 class Unauthorized(ApiError):
-    """The request has no key, or one that is not known."""
+    """The API key is missing or unknown."""
 
     status = 401
     code = "invalid_api_key"
@@ -106,7 +106,7 @@ class Unauthorized(ApiError):
 
 
 class Forbidden(ApiError):
-    """The key does not open this."""
+    """The API key lacks the required permission."""
 
     status = 403
     code = "insufficient_permissions"
@@ -114,42 +114,42 @@ class Forbidden(ApiError):
 
 
 class OriginNotAllowed(Forbidden):
-    """The request comes from a web page that may not use the server."""
+    """The request comes from a web page whose origin is not allowed."""
 
     code = "origin_not_allowed"
     reason = "origin"
 
 
 class NotFound(ApiError):
-    """There is nothing at this path."""
+    """The path does not exist."""
 
     status = 404
     reason = "not_found"
 
 
 class UnknownModel(NotFound):
-    """The model named is not the one served."""
+    """The model does not exist."""
 
     code = "model_not_found"
     reason = "unknown_model"
 
 
 class MethodNotAllowed(ApiError):
-    """The path takes other methods."""
+    """The path does not support the method."""
 
     status = 405
     reason = "method"
 
 
 class RequestTimeout(ApiError):
-    """Path and headers, or the body, did not come in time."""
+    """Path and headers, or the body, were not received in time."""
 
     status = 408
     reason = "request_timeout"
 
 
 class IdempotencyConflict(ApiError):
-    """A request of the same `Idempotency-Key` is running."""
+    """A request with the same `Idempotency-Key` is still running."""
 
     status = 409
     code = "idempotency_key_in_use"
@@ -157,28 +157,28 @@ class IdempotencyConflict(ApiError):
 
 
 class BodyTooLarge(ApiError):
-    """The body is over the limit of bytes."""
+    """The body exceeds the size limit."""
 
     status = 413
     reason = "body_too_large"
 
 
 class UnsupportedEncoding(ApiError):
-    """The body comes in a `Content-Encoding` that is not known."""
+    """The `Content-Encoding` of the body is not supported."""
 
     status = 415
     reason = "encoding"
 
 
 class HeadersTooLarge(ApiError):
-    """Path and headers are over the limit of bytes."""
+    """Path and headers exceed the size limit."""
 
     status = 431
     reason = "head_too_large"
 
 
 class RateLimited(ApiError):
-    """The key's requests or tokens of this minute are used up."""
+    """The API key's requests or tokens per minute are exceeded."""
 
     status = 429
     type = "rate_limit_error"
@@ -187,7 +187,7 @@ class RateLimited(ApiError):
 
 
 class QuotaExceeded(RateLimited):
-    """The key's money of this day or month is spent."""
+    """The API key's spending limit per day or month is exceeded."""
 
     type = "insufficient_quota"
     code = "insufficient_quota"
@@ -195,13 +195,13 @@ class QuotaExceeded(RateLimited):
 
 
 class Overloaded(RateLimited):
-    """Too many requests are waiting for the engine."""
+    """The queue of requests waiting for the engine is full."""
 
     reason = "overloaded"
 
 
 class InternalError(ApiError):
-    """A fault of ours."""
+    """An unexpected error."""
 
     status = 500
     type = "server_error"
@@ -217,7 +217,7 @@ class Unavailable(ApiError):
 
 
 class DeadlineExceeded(ApiError):
-    """The time is over that the request, or the operator, has given it."""
+    """The timeout of the request, or the server's own, is exceeded."""
 
     status = 504
     type = "server_error"
@@ -226,7 +226,10 @@ class DeadlineExceeded(ApiError):
 
 
 def as_api_error(error: Exception) -> ApiError:
-    """What to tell a client about any exception; texts of unforeseen ones are kept back."""
+    """Convert any exception to the error that a client receives.
+
+    The messages of unexpected exceptions are not sent to clients.
+    """
     match error:
         case ApiError():
             return error
@@ -235,18 +238,18 @@ def as_api_error(error: Exception) -> ApiError:
         case EngineUnavailable():
             return Unavailable(str(error), headers=SOON)
         case _:
-            return InternalError("the server failed to answer; its log says why")
+            return InternalError("Internal server error. See the server's log for details.")
 
 
 class EngineUnavailable(RuntimeError):
-    """The engine is loading, has failed, or has died; the message says which."""
+    """The engine is loading, has failed, or has died, as the message says."""
 
 
 class UnsupportedRequest(ValueError):
-    """A request that this engine cannot serve as it is.
+    """The engine does not support the request.
 
     Attributes:
-        param: the field at fault.
+        param: the field that is not supported.
     """
 
     def __init__(self, param: str, message: str) -> None:

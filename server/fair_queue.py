@@ -1,4 +1,4 @@
-"""The line in front of the engine: bounded, and fair between those who wait in it."""
+"""The request queue in front of the engine: bounded, and fair between clients."""
 
 import asyncio
 import math
@@ -9,19 +9,19 @@ from dataclasses import dataclass, field
 
 from proctor.server.errors import Overloaded
 
-MEMORY = 0.1
-"""Weight of the newest duration in the mean of them."""
+SMOOTHING = 0.1
+"""The weight of the newest duration in their exponential moving average."""
 
-LONGEST_TOLD_SECONDS = 60
+MAX_RETRY_AFTER_SECONDS = 60
 
 
 @dataclass(eq=False, slots=True)
 class Waiter:
-    """Somebody's place in the line.
+    """A request in the queue.
 
     Attributes:
-        size: how many choices want to run.
-        admitted: done once they may.
+        size: the number of slots that it needs, one per choice.
+        admitted: completed when the request is admitted.
     """
 
     size: int
@@ -31,22 +31,22 @@ class Waiter:
 
 
 class FairQueue:
-    """Lets so many choices run at a time, and so many requests wait.
+    """Limits the number of running choices and of waiting requests.
 
-    Those who wait take turns by key, each key's own in the order in which they
-    came. A request of several choices waits until all of them can run, and
-    nobody overtakes it then: many small ones could keep it waiting for ever.
+    Requests wait in one FIFO queue per key, and the keys are served round-robin. A
+    request of several choices waits until all of them can run, and no other request
+    overtakes it meanwhile: otherwise, many small ones could starve it.
     """
 
-    def __init__(self, slots: int, most_waiting: int) -> None:
-        """Begin with everything free.
+    def __init__(self, slots: int, max_waiting: int) -> None:
+        """Initialize an empty queue.
 
         Args:
-            slots: most choices at a time.
-            most_waiting: most requests in the line.
+            slots: the maximum number of choices that run at a time.
+            max_waiting: the maximum number of requests in the queue.
         """
         self._slots = slots
-        self._most_waiting = most_waiting
+        self._max_waiting = max_waiting
         self._keys: deque[Hashable] = deque()
         self._waiting: dict[Hashable, deque[Waiter]] = {}
         self._mean_seconds = 1.0
@@ -54,85 +54,91 @@ class FairQueue:
         self.waiting = 0
 
     def check(self) -> None:
-        """Return if there is room to wait, or no need to.
+        """Check that a request could run at once or wait.
 
         Raises:
-            Overloaded: if there is none.
+            Overloaded: if the queue is full.
         """
-        if self.waiting >= self._most_waiting and self.running >= self._slots:
-            told = min(max(1, math.ceil(self.expected_seconds)), LONGEST_TOLD_SECONDS)
+        if self.waiting >= self._max_waiting and self.running >= self._slots:
+            seconds = min(max(1, math.ceil(self.expected_seconds)), MAX_RETRY_AFTER_SECONDS)
             raise Overloaded(
-                f"{self.waiting} requests are waiting already: try again in {told} s",
-                headers={"retry-after": str(told)},
+                f"The queue is full, with {self.waiting} requests. Try again in {seconds} s.",
+                headers={"retry-after": str(seconds)},
             )
 
     @property
     def expected_seconds(self) -> float:
-        """How long the last in the line will wait, going by how long choices took."""
+        """The estimated wait of the last request in the queue, from recent durations."""
         return self._mean_seconds * (1 + self.waiting / self._slots)
 
     async def enter(self, key: Hashable, size: int) -> float:
-        """Wait until `size` choices may run; each of them is to `leave` when it has ended.
+        """Wait until `size` choices may run; call `leave` for each of them when it has ended.
 
         Args:
-            key: whose they are.
-            size: how many; more than there are slots run when nothing else does.
+            key: the client that the request belongs to.
+            size: the number of choices; if it exceeds the number of slots, they run
+                when nothing else does.
 
         Returns:
-            When they were let in, to be given to `leave`.
+            The time of admission, to pass to `leave`.
 
         Raises:
-            Overloaded: if there is no room to wait.
+            Overloaded: if the queue is full.
         """
         self.check()
-        place = Waiter(size)
+        waiter = Waiter(size)
         if key not in self._waiting:
             self._waiting[key] = deque()
             self._keys.append(key)
-        self._waiting[key].append(place)
+        self._waiting[key].append(waiter)
         self.waiting += 1
         self._admit()
         try:
-            # Shielded: between a cancellation and its coming here the place may still be let in.
-            await asyncio.shield(place.admitted)
+            # Shielded because the waiter may still be admitted between the cancellation and its
+            # delivery.
+            await asyncio.shield(waiter.admitted)
         except asyncio.CancelledError:
-            self._give_up(key, place)
+            self._abandon(key, waiter)
             raise
         return time.monotonic()
 
     def leave(self, since: float) -> None:
-        """A choice that was let in at `since` has ended."""
-        self._mean_seconds += MEMORY * (time.monotonic() - since - self._mean_seconds)
-        self.free(1)
+        """Release the slot of a choice that has ended, and record its duration.
 
-    def free(self, size: int) -> None:
-        """Give back so many slots, however long they were taken."""
+        Args:
+            since: the time of admission, as returned by `enter`.
+        """
+        self._mean_seconds += SMOOTHING * (time.monotonic() - since - self._mean_seconds)
+        self.release(1)
+
+    def release(self, size: int) -> None:
+        """Release slots without recording a duration."""
         self.running -= size
         self._admit()
 
-    def _give_up(self, key: Hashable, place: Waiter) -> None:
-        if place.admitted.done():
-            self.free(place.size)
+    def _abandon(self, key: Hashable, waiter: Waiter) -> None:
+        if waiter.admitted.done():
+            self.release(waiter.size)
             return
-        self._waiting[key].remove(place)
+        self._waiting[key].remove(waiter)
         self.waiting -= 1
-        self._forget_if_empty(key)
+        self._remove_if_empty(key)
         self._admit()
 
     def _admit(self) -> None:
         while self._keys:
             key = self._keys[0]
-            place = self._waiting[key][0]
-            if self.running and self.running + place.size > self._slots:
+            waiter = self._waiting[key][0]
+            if self.running and self.running + waiter.size > self._slots:
                 return
             self._waiting[key].popleft()
             self._keys.rotate(-1)
-            self._forget_if_empty(key)
+            self._remove_if_empty(key)
             self.waiting -= 1
-            self.running += place.size
-            place.admitted.set_result(None)
+            self.running += waiter.size
+            waiter.admitted.set_result(None)
 
-    def _forget_if_empty(self, key: Hashable) -> None:
+    def _remove_if_empty(self, key: Hashable) -> None:
         if not self._waiting[key]:
             del self._waiting[key]
             self._keys.remove(key)

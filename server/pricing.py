@@ -1,4 +1,4 @@
-"""What tokens cost."""
+"""Costs, computed from token counts and prices."""
 
 from dataclasses import dataclass
 from decimal import ROUND_CEILING, Decimal
@@ -10,19 +10,19 @@ from proctor.server.config.section import coalesce
 MILLION = 1_000_000
 
 NANO = Decimal("1e-9")
-"""The unit in which money is counted against limits: whole numbers, which every database adds
-up exactly. The ledger's rows have the exact cost."""
+"""The unit of amounts that count against limits: integers, which every database adds up exactly.
+The ledger's rows have the exact cost."""
 
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """What an answer costs, by its parts.
+    """The cost of a request.
 
     Attributes:
-        currency: their unit.
-        prompt: for the prompt's tokens, cached ones too.
-        thinking: for generated tokens that are not the answer's, markers among them.
-        answer: for the answer's tokens.
+        currency: the currency of the amounts.
+        prompt: the cost of the prompt's tokens, cached ones included.
+        thinking: the cost of generated tokens outside the answer, markers included.
+        answer: the cost of the answer's tokens.
     """
 
     currency: str
@@ -32,22 +32,30 @@ class Cost:
 
     @classmethod
     def of(cls, prices: Prices, prompt: int, thinking: int, answer: int, cached: int = 0) -> "Cost":
-        """The cost of so many tokens, `cached` of the prompt's among them from the cache."""
-        of_cached = coalesce(prices.prompt, prices.cached_prompt)
+        """Return the cost of these numbers of tokens.
+
+        Args:
+            prices: the prices per million tokens.
+            prompt: the number of tokens in the prompt, cached ones included.
+            thinking: the number of generated tokens outside the answer.
+            answer: the number of tokens in the answer.
+            cached: the number of prompt tokens read from the cache.
+        """
+        cached_price = coalesce(prices.prompt, prices.cached_prompt)
         return cls(
             prices.currency,
-            ((prompt - cached) * prices.prompt + cached * of_cached) / MILLION,
+            ((prompt - cached) * prices.prompt + cached * cached_price) / MILLION,
             thinking * prices.thinking / MILLION,
             answer * prices.answer / MILLION,
         )
 
     @property
     def total(self) -> Decimal:
-        """The sum of the parts."""
+        """The sum of the amounts."""
         return self.prompt + self.thinking + self.answer
 
     def to_json(self) -> dict[str, Any]:
-        """As responses show it."""
+        """Return the cost as in responses."""
         return {
             "currency": self.currency,
             "prompt": float(self.prompt),
@@ -58,18 +66,23 @@ class Cost:
 
 
 def affordable(prices: Prices, prompt: int, price: Decimal) -> int | None:
-    """Generated tokens that `price` pays for beside the prompt's, thinking or not.
+    """Return the number of tokens that can be generated, thinking or not, for a price.
+
+    Args:
+        prices: the prices per million tokens.
+        prompt: the number of tokens in the prompt, which is paid from the same price.
+        price: the price of prompt and completion together.
 
     Returns:
-        None if they cost nothing; below 0 if the prompt alone costs more.
+        None if generated tokens are free, and -1 if the prompt alone costs more.
     """
-    left = price * MILLION - prompt * prices.prompt
-    dearest = max(prices.thinking, prices.answer)
-    if left < 0:
+    remaining = price * MILLION - prompt * prices.prompt
+    highest_price = max(prices.thinking, prices.answer)
+    if remaining < 0:
         return -1
-    return int(left // dearest) if dearest else None
+    return int(remaining // highest_price) if highest_price else None
 
 
 def to_nanos(money: Decimal) -> int:
-    """Money in billionths, rounded up."""
+    """Convert an amount of money to billionths, rounded up."""
     return int((money / NANO).to_integral_value(ROUND_CEILING))

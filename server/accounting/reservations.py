@@ -16,7 +16,7 @@ from proctor.server.errors import ApiError, RateLimited, Unavailable
 from proctor.server.generation.admission import Admission
 from proctor.server.pricing import to_nanos
 from proctor.server.storage.errors import reason
-from proctor.server.storage.retry import ended, until_done
+from proctor.server.storage.retry import retry_until_done, wait_or_cancel
 
 logger = logging.getLogger(__name__)
 
@@ -205,7 +205,7 @@ class Reservations:
         async def undo() -> None:
             with contextlib.suppress(Exception):  # it may have come to the database all the same
                 await holding
-            await until_done(lambda: store.release(name))
+            await retry_until_done(lambda: store.release(name))
 
         self.run(undo())
 
@@ -218,4 +218,4 @@ class Reservations:
 
     async def aclose(self) -> None:
         """Wait for what is being given back."""
-        await ended(self._tasks, CLOSE_SECONDS)
+        await wait_or_cancel(self._tasks, CLOSE_SECONDS)

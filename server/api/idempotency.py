@@ -16,7 +16,7 @@ from proctor.server.errors import BadRequest, IdempotencyConflict, Unavailable
 from proctor.server.generation.context import RequestContext
 from proctor.server.storage.errors import reason
 from proctor.server.storage.idempotency import CachedResponse, Claim, IdempotencyStore
-from proctor.server.storage.retry import ended, until_done
+from proctor.server.storage.retry import retry_until_done, wait_or_cancel
 from proctor.server.transport.sse import DONE, ErrorEvent
 
 logger = logging.getLogger(__name__)
@@ -148,7 +148,7 @@ class IdempotencyCache:
                 return  # it is another's
         except Exception:
             logger.debug("nobody knows whether a name was taken", exc_info=True)
-        await until_done(lambda: store.give_up(claim))
+        await retry_until_done(lambda: store.give_up(claim))
 
     async def _keep(
         self, response: Response, body: bytes, store: IdempotencyStore, claim: Claim
@@ -159,7 +159,7 @@ class IdempotencyCache:
         tier = response.headers.get(TIER, "")
         kept = CachedResponse(claim.digest, response.media_type, tier, body)
         expires = datetime.now(UTC) + self._keeps
-        await _awhile(self._run(until_done(lambda: store.keep(claim, kept, expires))))
+        await _awhile(self._run(retry_until_done(lambda: store.keep(claim, kept, expires))))
 
     async def _recording(
         self, parts: AsyncIterable[Any], response: Response, store: IdempotencyStore, claim: Claim
@@ -185,7 +185,7 @@ class IdempotencyCache:
     def _free(self, store: IdempotencyStore, claim: Claim) -> asyncio.Task[None]:
         """Let the name be free again; whoever asks by it meanwhile waits for that."""
         name = (claim.key, claim.name)
-        self._freeing[name] = task = self._run(until_done(lambda: store.give_up(claim)))
+        self._freeing[name] = task = self._run(retry_until_done(lambda: store.give_up(claim)))
         task.add_done_callback(lambda _: self._freeing.pop(name, None))
         return task
 
@@ -198,7 +198,7 @@ class IdempotencyCache:
 
     async def aclose(self) -> None:
         """Wait for what is being written."""
-        await ended(self._running, CLOSE_SECONDS)
+        await wait_or_cancel(self._running, CLOSE_SECONDS)
 
 
 def digest_of(body: bytes) -> str:

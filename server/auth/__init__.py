@@ -1,1 +1,1 @@
-"""API keys: how they are stored, recognized and limited."""
+"""API keys: storage, authentication and limits."""

@@ -1,4 +1,4 @@
-"""A key: what a client shows, and what is kept of it."""
+"""API keys: the tokens that clients send, and what the server stores of them."""
 
 import hashlib
 import re
@@ -13,15 +13,15 @@ TOKEN = re.compile(rf"{PREFIX}([0-9a-f]{{8}})-[0-9a-f]{{48}}")
 
 @dataclass(frozen=True, slots=True)
 class Key:
-    """What the server knows of a key.
+    """An API key, as the server knows it.
 
     Attributes:
-        id: eight hexadecimal digits of the token, which are no secret.
-        name: what the ledger calls it.
-        scope: what it opens.
-        hash: the SHA-256 of the token, by which it is looked up. The token holds 192
-            random bits, which no slow hash has to protect.
-        limits: what requests with it may do and take.
+        id: the eight hexadecimal digits of the token that are not secret.
+        name: the name of the key in the ledger.
+        scope: the scope of the key.
+        hash: the SHA-256 of the token, by which the key is looked up. A slow hash is
+            not needed, since the token has 192 random bits.
+        limits: the limits of requests with the key.
     """
 
     id: str
@@ -31,24 +31,24 @@ class Key:
     limits: KeyLimits
 
     @classmethod
-    def listed(cls, key: ConfiguredKey) -> "Key":
-        """A key that stands in the settings."""
-        number, _, hashed = key.hash.partition(":")
+    def from_settings(cls, key: ConfiguredKey) -> "Key":
+        """Return a key that is configured in the settings."""
+        identifier, _, hashed = key.hash.partition(":")
         limits = KeyLimits(**{name: getattr(key, name) for name in KeyLimits.model_fields})
-        return cls(number, key.name, key.scope, hashed, limits)
+        return cls(identifier, key.name, key.scope, hashed, limits)
 
 
 def make_token() -> str:
-    """A new token."""
+    """Generate a token."""
     return f"{PREFIX}{secrets.token_hex(4)}-{secrets.token_hex(24)}"
 
 
 def id_of(token: str) -> str | None:
-    """The id of a token's key, None if it is no token."""
-    found = TOKEN.fullmatch(token)
-    return None if found is None else found[1]
+    """Return the ID in a token, or None if the token is malformed."""
+    match = TOKEN.fullmatch(token)
+    return None if match is None else match[1]
 
 
 def hash_token(token: str) -> str:
-    """What is kept of a token, in hexadecimal."""
+    """Return the SHA-256 of a token, in hexadecimal."""
     return hashlib.sha256(token.encode()).hexdigest()

@@ -1,4 +1,4 @@
-"""The guard at the door: whose a request is, and whether that opens what it asks for."""
+"""Authenticates requests, and checks that the scope of the key allows the path."""
 
 import asyncio
 import logging
@@ -16,19 +16,19 @@ from starlette.routing import BaseRoute
 from proctor.server.auth.api_key import Key, hash_token, id_of
 from proctor.server.auth.store import KeyStore
 from proctor.server.config.access import Scope
-from proctor.server.errors import Forbidden, Unauthorized, Unavailable
+from proctor.server.errors import SOON, Forbidden, Unauthorized, Unavailable
 from proctor.server.storage.errors import reason
 
 logger = logging.getLogger(__name__)
 
-KNOWN_SECONDS = 10.0
-"""So long a key of the database is known without a look at it: a revoked one opens no longer."""
+CACHE_SECONDS = 10.0
+"""The time for which a key of the database is cached, and after which a revoked key is rejected."""
 
-MAX_KNOWN = 4096
-"""Keys of the database that are known at a time, those longest not asked for making way."""
+MAX_CACHED = 4096
+"""The maximum number of cached keys; the least recently used are evicted."""
 
 PATIENCE_SECONDS = 5.0
-"""That a request waits for the database."""
+"""The maximum time that a request waits for the database."""
 
 
 class Access(StrEnum):
@@ -40,24 +40,26 @@ class Access(StrEnum):
 
 
 class Authenticator:
-    """Knows keys: those of the settings, and those of the database.
+    """Authenticates requests by the keys of the settings and of the database.
 
-    A key is looked up by the hash of its whole token: what is done for one that is
-    not known is the same whether there is one of its id or none.
+    Keys are looked up by the hash of the whole token, so that an unknown token takes
+    the same steps whether or not a key with its ID exists.
     """
 
-    def __init__(self, listed: Sequence[Key], store: KeyStore | None, *, asks: bool) -> None:
-        """Stand at the door.
+    def __init__(
+        self, configured: Sequence[Key], store: KeyStore | None, *, required: bool
+    ) -> None:
+        """Initialize the authenticator.
 
         Args:
-            listed: keys of the settings.
-            store: the database's; None where there is no database.
-            asks: whether a request must come with a key.
+            configured: the keys of the settings.
+            store: the keys of the database, or None if there is no database.
+            required: whether requests must have a key.
         """
-        self._listed = {key.hash: key for key in listed}
+        self._configured = {key.hash: key for key in configured}
         self._store = store
-        self._asks = asks
-        self._known: OrderedDict[str, tuple[Key, float]] = OrderedDict()
+        self._required = required
+        self._cache: OrderedDict[str, tuple[Key, float]] = OrderedDict()
 
     async def authorize(self, request: Request, security_scopes: SecurityScopes) -> None:
         """Set `request.state.key`, if the request may use its route.
@@ -71,49 +73,51 @@ class Authenticator:
         """
         (access,) = security_scopes.scopes
         request.state.key = None
-        if not self._asks or access == Access.PUBLIC:
+        if not self._required or access == Access.PUBLIC:
             return
         request.state.key = key = await self._identify(request.headers.get("authorization"))
         if access == Access.ADMIN and key.scope is not Scope.ADMIN:
-            raise Forbidden("this needs a key of the scope 'admin'")
+            raise Forbidden("This path requires an API key with the scope 'admin'.")
 
     async def _identify(self, header: str | None) -> Key:
-        kind, _, token = (header or "").partition(" ")
+        scheme, _, token = (header or "").partition(" ")
         token = token.strip()
-        if kind.lower() != "bearer" or not token:
-            raise Unauthorized("a key is needed, in the header 'Authorization: Bearer <key>'")
+        if scheme.lower() != "bearer" or not token:
+            raise Unauthorized(
+                "Missing API key. Send it in the header 'Authorization: Bearer <key>'."
+            )
         key = None
         if id_of(token) is not None:
             hashed = hash_token(token)
-            key = self._listed.get(hashed) or await self._find(hashed)
+            key = self._configured.get(hashed) or await self._find(hashed)
         if key is None:
-            raise Unauthorized("this key is not known: ask the operator for one")
+            raise Unauthorized("Invalid API key. Ask the server's operator for a valid one.")
         return key
 
     async def _find(self, hashed: str) -> Key | None:
         if self._store is None:
             return None
         now = time.monotonic()
-        known, seen = self._known.get(hashed, (None, 0.0))
-        if known is not None and now < seen + KNOWN_SECONDS:
-            return known
+        cached, cached_at = self._cache.get(hashed, (None, 0.0))
+        if cached is not None and now < cached_at + CACHE_SECONDS:
+            return cached
         try:
             async with asyncio.timeout(PATIENCE_SECONDS):
-                kept = await self._store.find(hashed)
-        except Exception as error:  # drivers have their own
-            if known is not None:
-                return known
-            logger.warning("keys cannot be read: %s", reason(error))
-            told = "keys cannot be looked up now: try again later"
-            raise Unavailable(told, headers={"retry-after": "5"}) from error
-        if kept is None or kept.revoked is not None:
-            self._known.pop(hashed, None)
+                stored = await self._store.find(hashed)
+        except Exception as error:  # each driver has exceptions of its own
+            if cached is not None:
+                return cached
+            logger.warning("API keys cannot be read: %s", reason(error))
+            message = "API keys cannot be looked up now. Try again later."
+            raise Unavailable(message, headers=SOON) from error
+        if stored is None or stored.revoked is not None:
+            self._cache.pop(hashed, None)
             return None
-        self._known[hashed] = (kept.key, now)
-        self._known.move_to_end(hashed)
-        if len(self._known) > MAX_KNOWN:
-            self._known.popitem(last=False)
-        return kept.key
+        self._cache[hashed] = (stored.key, now)
+        self._cache.move_to_end(hashed)
+        if len(self._cache) > MAX_CACHED:
+            self._cache.popitem(last=False)
+        return stored.key
 
 
 def declared_access(route: BaseRoute) -> Access | None:
@@ -134,4 +138,4 @@ async def require_declaration(request: Request) -> None:
         Forbidden: if the route declares nothing.
     """
     if declared_access(request.scope["route"]) is None:
-        raise Forbidden("this route does not declare which keys may use it")
+        raise Forbidden("This route does not declare which keys may use it.")

@@ -1,4 +1,4 @@
-"""Whether a key may have what a request may take, beside what it has had."""
+"""The rate limits and spending limits of API keys."""
 
 import math
 from dataclasses import dataclass, replace
@@ -11,17 +11,18 @@ from proctor.server.pricing import NANO, to_nanos
 
 WINDOW = timedelta(seconds=60)
 
-HELD_SECONDS = "5"
-"""After which to ask again for what is held for others; nobody knows when they end."""
+RESERVED_RETRY_SECONDS = "5"
+"""The `Retry-After` of a request that has to wait for reservations of running requests, which end
+at an unknown time."""
 
 
 @dataclass(frozen=True, slots=True)
 class WorstCase:
-    """What one request may take at most.
+    """The maximum that a request may use.
 
     Attributes:
-        tokens: of the prompt and of all its answers.
-        nanos: billionths of the currency; 0 where money is not limited.
+        tokens: the tokens of the prompt and of all answers.
+        nanos: the cost, in billionths of the currency; 0 if spending is not limited.
     """
 
     tokens: int
@@ -30,16 +31,16 @@ class WorstCase:
 
 @dataclass(frozen=True, slots=True)
 class KeyUsage:
-    """What requests with a key have taken, or may still take while they run.
+    """The usage of a key, reservations of running requests included.
 
     Attributes:
-        requests: those of the last minute.
-        tokens: theirs, and those of all that run.
-        oldest: when the first request of the last minute came.
-        day: billionths of the currency, of this day's requests, those that run included.
-        month: likewise.
-        held_of_day: what of it is held for those that run.
-        held_of_month: likewise.
+        requests: the number of requests in the last minute.
+        tokens: the tokens of those requests, and of all running ones.
+        oldest: when the first request of the last minute was received.
+        day: the spending of this day, in billionths of the currency.
+        month: the spending of this month, likewise.
+        held_of_day: the part of `day` that is reserved for running requests.
+        held_of_month: the part of `month` that is reserved for running requests.
     """
 
     requests: int
@@ -52,99 +53,107 @@ class KeyUsage:
 
 
 def check(limits: KeyLimits, use: KeyUsage, want: WorstCase, now: datetime) -> dict[str, str]:
-    """Headers that tell what is left, once the request has what it wants.
+    """Check that a request is within the limits of its key.
 
     Args:
-        limits: the key's.
-        use: what it has had.
-        want: what the request may take.
+        limits: the limits of the key.
+        use: the usage of the key so far.
+        want: the maximum that the request may use.
         now: the time.
 
+    Returns:
+        The rate-limit headers, as of after the request.
+
     Raises:
-        RateLimited: if the requests or the tokens of this minute do not allow for it, or what
-            is held for requests that run.
-        QuotaExceeded: if the money of this day or month does not.
+        RateLimited: if the requests or tokens per minute would be exceeded, or if the
+            request would be within the spending limit without the reservations of
+            running requests.
+        QuotaExceeded: if the spending limit of the day or month would be exceeded.
     """
-    headers = _told(limits, use, now)
+    headers = _headers(limits, use, now)
     _check_rates(limits, use, want, now, headers)
-    _check_money(limits, use, want, now, headers)
+    _check_spending(limits, use, want, now, headers)
     after = replace(
         use,
         requests=use.requests + 1,
         tokens=use.tokens + want.tokens,
         oldest=use.oldest or now,
     )
-    return _told(limits, after, now)
+    return _headers(limits, after, now)
 
 
 def _check_rates(
     limits: KeyLimits, use: KeyUsage, want: WorstCase, now: datetime, headers: dict[str, str]
 ) -> None:
     wait = str(math.ceil(_reset(use, now)))
-    most = limits.requests_per_minute
-    if most is not None and use.requests >= most:
+    limit = limits.requests_per_minute
+    if limit is not None and use.requests >= limit:
         raise RateLimited(
-            f"this key may send {most} requests a minute: try again in {wait} s",
+            f"Rate limit reached: this API key is limited to {limit} requests per minute. Try "
+            f"again in {wait} s.",
             headers={**headers, "retry-after": wait},
         )
-    most = limits.tokens_per_minute
-    if most is None or use.tokens + want.tokens <= most:
+    limit = limits.tokens_per_minute
+    if limit is None or use.tokens + want.tokens <= limit:
         return
-    if want.tokens > most:
+    if want.tokens > limit:
         raise RateLimited(
-            f"this request may take {want.tokens} tokens, and its key has {most} a minute: "
-            "ask for fewer by max_tokens",
+            f"Request too large: it may use {want.tokens} tokens, and its API key is limited to "
+            f"{limit} tokens per minute. Reduce max_tokens.",
             headers=headers,
         )
     raise RateLimited(
-        f"this request may take {want.tokens} tokens, and of its key's {most} a minute "
-        f"{max(0, most - use.tokens)} are left: try again in {wait} s",
+        f"Rate limit reached: the request may use {want.tokens} tokens, and "
+        f"{max(0, limit - use.tokens)} of its API key's {limit} tokens per minute are left. Try "
+        f"again in {wait} s.",
         headers={**headers, "retry-after": wait},
     )
 
 
-def _check_money(
+def _check_spending(
     limits: KeyLimits, use: KeyUsage, want: WorstCase, now: datetime, headers: dict[str, str]
 ) -> None:
-    spans = (
+    periods = (
         ("day", limits.per_day, use.day, use.held_of_day, _next_day(now)),
         ("month", limits.per_month, use.month, use.held_of_month, _next_month(now)),
     )
-    for span, most, spent, held, ends in spans:
-        if most is not None and spent + want.nanos > to_nanos(most):
-            left = max(Decimal(), most - spent * NANO)
-            if spent - held + want.nanos <= to_nanos(most):
+    for period, limit, spent, reserved, end in periods:
+        if limit is not None and spent + want.nanos > to_nanos(limit):
+            left = max(Decimal(), limit - spent * NANO)
+            shortage = (
+                f"the request may cost {want.nanos * NANO:f}, and {left:f} of its API key's "
+                f"{limit:f} per {period} are left"
+            )
+            if spent - reserved + want.nanos <= to_nanos(limit):
                 raise RateLimited(
-                    f"this request may cost {want.nanos * NANO:f}, and of the {most:f} that its "
-                    f"key may spend in a {span} {left:f} are left while {held * NANO:f} are held "
-                    "for requests that run: try again when one has ended, or ask for fewer "
-                    "tokens by max_tokens",
-                    headers={**headers, "retry-after": HELD_SECONDS},
+                    f"Spending limit reached: {shortage}, while {reserved * NANO:f} are reserved "
+                    "for running requests. Try again when one of them has ended, or reduce "
+                    "max_tokens.",
+                    headers={**headers, "retry-after": RESERVED_RETRY_SECONDS},
                 )
             raise QuotaExceeded(
-                f"this request may cost {want.nanos * NANO:f}, and of the {most:f} that its key "
-                f"may spend in a {span} {left:f} are left",
-                headers={**headers, "retry-after": str(math.ceil((ends - now).total_seconds()))},
+                f"Spending limit exceeded: {shortage}.",
+                headers={**headers, "retry-after": str(math.ceil((end - now).total_seconds()))},
             )
 
 
-def _told(limits: KeyLimits, use: KeyUsage, now: datetime) -> dict[str, str]:
-    """What is left, in OpenAI's headers."""
-    told = {}
+def _headers(limits: KeyLimits, use: KeyUsage, now: datetime) -> dict[str, str]:
+    """Return OpenAI's rate-limit headers."""
+    headers = {}
     rates = {
         "requests": (limits.requests_per_minute, use.requests),
         "tokens": (limits.tokens_per_minute, use.tokens),
     }
-    for name, (most, had) in rates.items():
-        if most is not None:
-            told[f"x-ratelimit-limit-{name}"] = str(most)
-            told[f"x-ratelimit-remaining-{name}"] = str(max(0, most - had))
-            told[f"x-ratelimit-reset-{name}"] = f"{_reset(use, now):.3f}s"
-    return told
+    for name, (limit, used) in rates.items():
+        if limit is not None:
+            headers[f"x-ratelimit-limit-{name}"] = str(limit)
+            headers[f"x-ratelimit-remaining-{name}"] = str(max(0, limit - used))
+            headers[f"x-ratelimit-reset-{name}"] = f"{_reset(use, now):.3f}s"
+    return headers
 
 
 def _reset(use: KeyUsage, now: datetime) -> float:
-    """Seconds until a part of what was taken in the last minute counts no more."""
+    """Return the seconds until the oldest usage in the window no longer counts."""
     if use.oldest is None:
         return WINDOW.total_seconds() if use.tokens else 0.0
     return max(0.0, (use.oldest + WINDOW - now).total_seconds())

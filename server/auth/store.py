@@ -1,4 +1,4 @@
-"""API keys in the ledger's database."""
+"""The API keys in the ledger's database."""
 
 import logging
 from collections.abc import Sequence
@@ -26,7 +26,7 @@ logger = logging.getLogger(__name__)
 
 
 class KeyExists(ValueError):
-    """There is a key of that name already."""
+    """A key with this name already exists."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,9 +34,9 @@ class StoredKey:
     """A key in the database.
 
     Attributes:
-        key: itself.
-        created: when it was made.
-        revoked: since when it opens nothing, or None.
+        key: the key.
+        created: when the key was created.
+        revoked: when the key was revoked, or None.
     """
 
     key: Key
@@ -45,29 +45,29 @@ class StoredKey:
 
 
 class KeyStore:
-    """API keys in a database whose tables are there."""
+    """The store of API keys, in a database whose tables exist."""
 
     def __init__(self, engine: AsyncEngine) -> None:
         self._engine = engine
 
     async def find(self, hashed: str) -> StoredKey | None:
-        """The key whose token has this hash, a revoked one too."""
+        """Return the key whose token has this hash, even if it is revoked, or None."""
         async with self._engine.connect() as connection:
-            found = (await connection.execute(select(keys).where(keys.c.hash == hashed))).first()
-        return None if found is None else _kept(found)
+            row = (await connection.execute(select(keys).where(keys.c.hash == hashed))).first()
+        return None if row is None else _from_row(row)
 
     async def all(self) -> Sequence[StoredKey]:
-        """Every key, the oldest first."""
+        """Return all keys, oldest first."""
         async with self._engine.connect() as connection:
             rows = await connection.execute(select(keys).order_by(keys.c.created))
-            return [_kept(row) for row in rows]
+            return [_from_row(row) for row in rows]
 
     async def add(self, key: Key) -> None:
-        """Keep a key.
+        """Store a key.
 
         Raises:
-            KeyExists: if one has its name, a revoked one too: what the ledger says
-                of a name is to be of one key.
+            KeyExists: if a key with its name exists, even a revoked one: a name in the
+                ledger must always mean the same key.
         """
         row = {
             "id": key.id,
@@ -81,32 +81,32 @@ class KeyStore:
             async with self._engine.begin() as connection:
                 await connection.execute(insert(keys).values(row))
         except IntegrityError:
-            raise KeyExists(f"there is a key '{key.name}' already") from None
+            raise KeyExists(f"A key named '{key.name}' already exists.") from None
 
     async def revoke(self, name: str) -> bool:
-        """Let a key open nothing any more; whether there is one that did."""
-        open_one = (keys.c.name == name) & keys.c.revoked.is_(None)
-        closing = update(keys).where(open_one).values(revoked=datetime.now(UTC))
+        """Revoke a key, and return whether there was an active key with this name."""
+        active = (keys.c.name == name) & keys.c.revoked.is_(None)
+        statement = update(keys).where(active).values(revoked=datetime.now(UTC))
         async with self._engine.begin() as connection:
-            return (await connection.execute(closing)).rowcount > 0
+            return (await connection.execute(statement)).rowcount > 0
 
 
 async def has_keys(settings: LedgerSettings) -> bool:
-    """Whether the database has keys that open anything; if it is away, it may have."""
+    """Return whether the database has active keys; True if it cannot be read."""
     url = settings.url.get_secret_value()
     if not url:
         return False
     database = open_database(url)
     try:
-        return any(kept.revoked is None for kept in await KeyStore(database).all())
-    except Exception as error:  # drivers have their own
-        logger.warning("keys cannot be read now: %s", reason(error))
+        return any(stored.revoked is None for stored in await KeyStore(database).all())
+    except Exception as error:  # each driver has exceptions of its own
+        logger.warning("API keys cannot be read: %s", reason(error))
         return True
     finally:
         await database.dispose()
 
 
-def _kept(row: Row[Any]) -> StoredKey:
+def _from_row(row: Row[Any]) -> StoredKey:
     limits = KeyLimits.model_validate_json(row.limits)
     key = Key(row.id, row.name, Scope(row.scope), row.hash, limits)
     return StoredKey(key, row.created, row.revoked)

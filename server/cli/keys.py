@@ -1,4 +1,4 @@
-"""`proctor keys …`: makes, lists and revokes keys."""
+"""The command `proctor keys`: creates, lists and revokes API keys."""
 
 import argparse
 import asyncio
@@ -24,28 +24,28 @@ from proctor.server.storage.database import open_database
 from proctor.server.storage.errors import reason
 
 LIMITS = {
-    "max_thinking_tokens": "most thinking tokens of an answer",
-    "tier": "the highest tier",
-    "requests_per_minute": "in any 60 seconds",
-    "tokens_per_minute": "in any 60 seconds, of prompts and answers",
-    "per_day": "money that it may spend in a day (UTC)",
-    "per_month": "money that it may spend in a month (UTC)",
+    "max_thinking_tokens": "maximum number of thinking tokens of an answer",
+    "tier": "highest tier",
+    "requests_per_minute": "maximum number of requests in any 60 seconds",
+    "tokens_per_minute": "maximum number of tokens of prompts and answers in any 60 seconds",
+    "per_day": "spending limit per day (UTC)",
+    "per_month": "spending limit per month (UTC)",
 }
 WIDE = 200
-"""Columns of text where no terminal sets a limit."""
+"""The width of tables, in columns, if the output is not a terminal."""
 
 
 def add_arguments(parser: argparse.ArgumentParser, config: str) -> None:
-    """Add the commands to a parser of their own.
+    """Add the subcommands to a parser.
 
     Args:
-        parser: takes them.
-        config: what `--config` is about.
+        parser: the parser of the command.
+        config: the help of `--config`.
     """
     commands = parser.add_subparsers(dest="keys_command", required=True)
-    create = commands.add_parser("create", help="make a key; it is shown this once")
-    create.add_argument("name", help="what the ledger calls it")
-    create.add_argument("--admin", action="store_true", help="for the metrics too")
+    create = commands.add_parser("create", help="create a key; it is shown only once")
+    create.add_argument("name", help="name of the key in the ledger")
+    create.add_argument("--admin", action="store_true", help="allow access to the metrics too")
     for name, text in LIMITS.items():
         create.add_argument(f"--{name.replace('_', '-')}", help=text)
     create.add_argument(
@@ -53,42 +53,42 @@ def add_arguments(parser: argparse.ArgumentParser, config: str) -> None:
         action="append",
         dest="models",
         default=[],
-        help="a name of the model by which it may be called; may be repeated",
+        help="name of the model that requests may use (default: all); may be repeated",
     )
     create.add_argument(
         "--print",
         action="store_true",
         dest="printed",
-        help="print it for proctor.toml instead of keeping it in the database",
+        help="print the key for proctor.toml instead of storing it in the database",
     )
-    commands.add_parser("list", help="list the keys, and what they have taken")
-    revoke = commands.add_parser("revoke", help="let a key open nothing any more")
-    revoke.add_argument("name", help="the key's name")
+    commands.add_parser("list", help="list the keys and their usage")
+    revoke = commands.add_parser("revoke", help="revoke a key")
+    revoke.add_argument("name", help="name of the key")
     for command in commands.choices.values():
         command.add_argument("--config", type=Path, help=config)
 
 
 def run(options: argparse.Namespace) -> int:
-    """Run the command that was chosen; the exit status.
+    """Run the selected subcommand, and return the exit status.
 
     Raises:
-        BadSettings: if there can be no keys where the ledger is said to be.
+        ConfigError: if a setting is invalid, or there is no ledger.
     """
     settings = load_settings({}, options.config)
     try:
         if options.keys_command == "create" and options.printed:
-            _print_listed(settings, options)
+            _print_configured(settings, options)
         else:
             asyncio.run(_run(settings, options))
     except ValidationError as error:
-        for wrong in error.errors():
-            print(f"proctor: {'.'.join(map(str, wrong['loc']))}: {wrong['msg']}", file=sys.stderr)
+        for each in error.errors():
+            print(f"proctor: {'.'.join(map(str, each['loc']))}: {each['msg']}", file=sys.stderr)
         return 2
     except (KeyExists, LookupError, OSError) as error:
         print(f"proctor: {error}", file=sys.stderr)
         return 1
     except SQLAlchemyError as error:
-        print(f"proctor: the ledger cannot be used now: {reason(error)}", file=sys.stderr)
+        print(f"proctor: The ledger cannot be used: {reason(error)}", file=sys.stderr)
         return 1
     return 0
 
@@ -96,7 +96,7 @@ def run(options: argparse.Namespace) -> int:
 async def _run(settings: Settings, options: argparse.Namespace) -> None:
     url = settings.ledger.url.get_secret_value()
     if not url:
-        raise ConfigError("ledger.url: it is empty, and keys are in the ledger's database")
+        raise ConfigError("ledger.url: Must be set, since keys are stored in the ledger's database")
     await prepare(url)
     database = open_database(url)
     try:
@@ -114,16 +114,16 @@ async def _run(settings: Settings, options: argparse.Namespace) -> None:
 
 async def _create(store: KeyStore, settings: Settings, options: argparse.Namespace) -> None:
     token = make_token()
-    key = Key.listed(_listed(settings, options, token))
+    key = Key.from_settings(_configured(settings, options, token))
     await store.add(key)
     print(token)
-    print(f"The key of '{key.name}' is shown this once: only its hash is kept.", file=sys.stderr)
+    print(f"This key of '{key.name}' is shown only once: only its hash is stored.", file=sys.stderr)
 
 
 async def _revoke(store: KeyStore, name: str) -> None:
     if not await store.revoke(name):
-        raise LookupError(f"no key '{name}' of the database opens anything")
-    print(f"'{name}' opens nothing any more, in 10 seconds at the latest.")
+        raise LookupError(f"No active key named '{name}' in the database.")
+    print(f"Revoked '{name}'. The key is rejected after at most 10 seconds.")
 
 
 async def _list(store: KeyStore, reservations: ReservationStore, settings: Settings) -> None:
@@ -133,29 +133,34 @@ async def _list(store: KeyStore, reservations: ReservationStore, settings: Setti
         table.add_column(column, overflow="fold")
     for column in ("requests/min", "tokens/min", "today", "this month"):
         table.add_column(column, justify="right")
-    for listed in settings.keys:
-        _add(table, Key.listed(listed), "in the settings", await reservations.use(listed.name, now))
-    for kept in await store.all():
-        _add(table, kept.key, _since(kept), await reservations.use(kept.key.name, now))
+    for configured in settings.keys:
+        _add(
+            table,
+            Key.from_settings(configured),
+            "in the settings",
+            await reservations.use(configured.name, now),
+        )
+    for stored in await store.all():
+        _add(table, stored.key, _since(stored), await reservations.use(stored.key.name, now))
     Console(width=None if sys.stdout.isatty() else WIDE).print(table)
 
 
-def _print_listed(settings: Settings, options: argparse.Namespace) -> None:
+def _print_configured(settings: Settings, options: argparse.Namespace) -> None:
     token = make_token()
-    told = _listed(settings, options, token).model_dump(mode="json", exclude_defaults=True)
+    fields = _configured(settings, options, token).model_dump(mode="json", exclude_defaults=True)
     print("[[keys]]")
-    for name, value in told.items():
+    for name, value in fields.items():
         print(f"{name} = {json.dumps(value)}")
-    print(f"The key, shown this once, whose table this is: {token}", file=sys.stderr)
+    print(f"The key, which is shown only once: {token}", file=sys.stderr)
 
 
-def _listed(settings: Settings, options: argparse.Namespace, token: str) -> ConfiguredKey:
-    """The key that was asked for.
+def _configured(settings: Settings, options: argparse.Namespace, token: str) -> ConfiguredKey:
+    """Return the key that the options describe.
 
     Raises:
-        ValidationError: if a limit makes no sense.
-        LookupError: if there is nothing here that a limit could be about.
-        KeyExists: if the settings have one of its name.
+        ValidationError: if a limit is invalid.
+        LookupError: if the server has no such tier, or no prices for a spending limit.
+        KeyExists: if the settings have a key with the same name.
     """
     limits = {name: getattr(options, name) for name in LIMITS}
     key = ConfiguredKey.model_validate(
@@ -169,28 +174,28 @@ def _listed(settings: Settings, options: argparse.Namespace, token: str) -> Conf
     )
     if key.tier is not None and settings.tier(key.tier) is None:
         names = ", ".join(tier.name for tier in settings.tiers)
-        raise LookupError(f"tier: there is no '{key.tier}', only {names}")
+        raise LookupError(f"tier: Unknown tier '{key.tier}'; tiers are {names}")
     if key.spending and not settings.priced:
-        raise LookupError("per_day, per_month: they need prices, set [prices] or [compute]")
-    if any(listed.name == key.name for listed in settings.keys):
-        raise KeyExists(f"there is a key '{key.name}' in the settings already")
+        raise LookupError("per_day, per_month: Spending limits require [prices] or [compute]")
+    if any(configured.name == key.name for configured in settings.keys):
+        raise KeyExists(f"A key named '{key.name}' already exists in the settings.")
     return key
 
 
 def _add(table: Table, key: Key, since: str, use: KeyUsage) -> None:
-    told = key.limits.model_dump(mode="json", exclude_defaults=True)
+    limits = key.limits.model_dump(mode="json", exclude_defaults=True)
     table.add_row(
         key.name,
         key.scope.value,
         since,
-        ", ".join(f"{name} {value}" for name, value in told.items()) or "none",
+        ", ".join(f"{name} {value}" for name, value in limits.items()) or "none",
         str(use.requests),
         str(use.tokens),
         *(f"{nanos * NANO:.6f}" for nanos in (use.day, use.month)),
     )
 
 
-def _since(kept: StoredKey) -> str:
-    if kept.revoked is not None:
-        return f"revoked {kept.revoked:%Y-%m-%d}"
-    return f"{kept.created:%Y-%m-%d}"
+def _since(stored: StoredKey) -> str:
+    if stored.revoked is not None:
+        return f"revoked {stored.revoked:%Y-%m-%d}"
+    return f"{stored.created:%Y-%m-%d}"

@@ -1,4 +1,4 @@
-"""`proctor ledger …`: reports, and the database's tables."""
+"""The command `proctor ledger`: reports, and migrations of the database."""
 
 import argparse
 import asyncio
@@ -26,48 +26,50 @@ from proctor.server.storage.errors import LedgerError
 from proctor.server.storage.migrate import check_version
 
 WIDE = 250
-"""Columns of text where no terminal sets a limit."""
+"""The width of tables, in columns, if the output is not a terminal."""
 
 DIGITS = 3
-"""Significant ones, of numbers in a table; CSV and JSON have them all."""
+"""The number of significant digits in tables; CSV and JSON are exact."""
 
 
 def add_arguments(parser: argparse.ArgumentParser, config: str) -> None:
-    """Add the commands to a parser of their own.
+    """Add the subcommands to a parser.
 
     Args:
-        parser: takes them.
-        config: what `--config` is about.
+        parser: the parser of the command.
+        config: the help of `--config`.
     """
     commands = parser.add_subparsers(dest="ledger_command", required=True)
-    told = commands.add_parser("report", help="tell what was spent, by day, key, tier or model")
-    told.add_argument(
+    report = commands.add_parser("report", help="report the spending by day, key, tier or model")
+    report.add_argument(
         "--by",
         type=_groups,
         default=(GroupBy.DAY, GroupBy.TIER),
         metavar="GROUPS",
-        help=f"some of {', '.join(GroupBy)}, by comma (default: day,tier)",
+        help=f"comma-separated list of {', '.join(GroupBy)} (default: day,tier)",
     )
-    told.add_argument("--since", type=date.fromisoformat, help="first day, like 2026-01-31")
-    told.add_argument("--until", type=date.fromisoformat, help="last day")
-    told.add_argument("--against", help="the tier that savings compare with (default: the last)")
-    told.add_argument("--format", choices=("table", "csv", "json"), default="table")
-    migrate = commands.add_parser("migrate", help="bring the tables to this version's")
-    for command in (told, migrate):
-        command.add_argument("--url", help="the database (default: the setting ledger.url)")
+    report.add_argument("--since", type=date.fromisoformat, help="first day, like 2026-01-31")
+    report.add_argument("--until", type=date.fromisoformat, help="last day")
+    report.add_argument(
+        "--against", help="tier to compare with for the savings (default: the last tier)"
+    )
+    report.add_argument("--format", choices=("table", "csv", "json"), default="table")
+    migrate = commands.add_parser("migrate", help="migrate the tables to the newest version")
+    for command in (report, migrate):
+        command.add_argument("--url", help="URL of the database (default: the setting ledger.url)")
         command.add_argument("--config", type=Path, help=config)
 
 
 def run(options: argparse.Namespace) -> int:
-    """Run the command that was chosen; the exit status.
+    """Run the selected subcommand, and return the exit status.
 
     Raises:
-        BadSettings: if there can be no ledger where it is said to be.
+        ConfigError: if a setting is invalid, or there is no ledger.
     """
     settings = load_settings({}, options.config)
     url = options.url or settings.ledger.url.get_secret_value()
     if not url:
-        raise ConfigError("ledger.url: it is empty, so that no ledger is kept")
+        raise ConfigError("ledger.url: Must be set, since an empty URL disables the ledger")
     try:
         if options.ledger_command == "migrate":
             asyncio.run(prepare(url))
@@ -81,19 +83,25 @@ def run(options: argparse.Namespace) -> int:
 
 def read_rows(
     url: str,
-    take: Callable[[LedgerRecord], None],
+    callback: Callable[[LedgerRecord], None],
     since: date | None = None,
     until: date | None = None,
 ) -> None:
-    """Hand over the rows of some days, one by one.
+    """Pass the rows of a range of days to a callback, one by one.
+
+    Args:
+        url: the URL of the database.
+        callback: called with each row.
+        since: the first day; None for all from the beginning.
+        until: the last day; None for all to the end.
 
     Raises:
-        BadSettings: if there can be no ledger there.
-        LedgerError: if there is none, or it is of another version.
+        ConfigError: if the URL is invalid.
+        LedgerError: if there is no ledger, or its tables have another version.
     """
     file = sqlite_file(url)
     if file is not None and not file.exists():
-        raise LedgerError(f"there is no ledger at {file}")
+        raise LedgerError(f"There is no ledger at {file}.")
     begin = None if since is None else datetime.combine(since, time(), UTC)
     end = None if until is None else datetime.combine(until + timedelta(days=1), time(), UTC)
 
@@ -102,7 +110,7 @@ def read_rows(
         try:
             await check_version(store.engine)
             async for row in store.rows(begin, end):
-                take(row)
+                callback(row)
         finally:
             await store.aclose()
 
@@ -110,27 +118,28 @@ def read_rows(
 
 
 def calibration_rows(url: str) -> list[Calibrated]:
-    """What the router is calibrated from: answers of one choice, given in a tier.
+    """Return the rows to calibrate the router with: responses with one choice and a tier.
 
     Raises:
-        BadSettings: if there can be no ledger there.
-        LedgerError: if there is none, or it is of another version.
+        ConfigError: if the URL is invalid.
+        LedgerError: if there is no ledger, or its tables have another version.
     """
-    found: list[Calibrated] = []
+    rows: list[Calibrated] = []
 
-    def take(row: LedgerRecord) -> None:
+    def add(row: LedgerRecord) -> None:
         if row.choices == 1 and row.tier != CUSTOM:
-            found.append(Calibrated(row.tier, row.thinking_tokens, row.end_reason, row.max_tokens))
+            rows.append(Calibrated(row.tier, row.thinking_tokens, row.end_reason, row.max_tokens))
 
-    read_rows(url, take)
-    return found
+    read_rows(url, add)
+    return rows
 
 
 def _groups(text: str) -> tuple[GroupBy, ...]:
     try:
         return tuple(GroupBy(name) for name in text.split(","))
     except ValueError:
-        raise argparse.ArgumentTypeError(f"'{text}' is not some of {', '.join(GroupBy)}") from None
+        message = f"'{text}' is not a comma-separated list of {', '.join(GroupBy)}"
+        raise argparse.ArgumentTypeError(message) from None
 
 
 def _report(url: str, settings: Settings, options: argparse.Namespace) -> str:
@@ -147,7 +156,7 @@ def _report(url: str, settings: Settings, options: argparse.Namespace) -> str:
 
 
 def _plain(line: ReportLine, by: Sequence[GroupBy]) -> dict[str, Any]:
-    """A line under the names of its columns; money as text, so that it stays exact."""
+    """Return a line as a dictionary by column, with money as text to keep it exact."""
     numbers = {name: getattr(line, name) for name in NUMBERS}
     exact = {
         name: f"{value:f}" if isinstance(value, Decimal) else value

@@ -1,4 +1,4 @@
-"""`proctor …`: the command line."""
+"""The command line, `proctor`."""
 
 import argparse
 import json
@@ -24,12 +24,12 @@ from proctor.server.generation.routing import Router
 from proctor.server.storage.errors import LedgerError
 
 COMMANDS = "proctor.commands"
-CONFIG = "settings (default: ./proctor.toml)"
-EVERYWHERE = "Every setting can also stand in proctor.toml or in PROCTOR_* variables."
+CONFIG = "path of the settings file (default: ./proctor.toml)"
+EPILOG = "All settings can also be set in proctor.toml or by PROCTOR_* environment variables."
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command; the exit status."""
+    """Run the command, and return the exit status."""
     options = _parser().parse_args(arguments)
     try:
         match options.command:
@@ -57,26 +57,26 @@ def _parser() -> argparse.ArgumentParser:
         prog="proctor", description="Serve a reasoning model within a thinking budget."
     )
     commands = parser.add_subparsers(dest="command", required=True)
-    _add_serve(commands.add_parser("serve", help="serve a model over HTTP", epilog=EVERYWHERE))
-    route = commands.add_parser("route", help="tell which budget a prompt would get, and why")
+    _add_serve(commands.add_parser("serve", help="serve a model over HTTP", epilog=EPILOG))
+    route = commands.add_parser("route", help="show which budget a prompt would get, and why")
     route.add_argument("--config", type=Path, help=CONFIG)
-    route.add_argument("prompt", help="what a user would ask")
+    route.add_argument("prompt", help="prompt, as a user message")
     router = commands.add_parser("router", help="train, evaluate or calibrate the router")
     router_cli.add_arguments(router)
-    keys = commands.add_parser("keys", help="make, list and revoke keys")
+    keys = commands.add_parser("keys", help="create, list and revoke API keys")
     keys_cli.add_arguments(keys, CONFIG)
-    ledger = commands.add_parser("ledger", help="tell what was spent; migrate the database")
+    ledger = commands.add_parser("ledger", help="report the spending; migrate the database")
     ledger_cli.add_arguments(ledger, CONFIG)
     for name, command in _commands().items():
         module = command.load()
-        told = (module.__doc__ or "").partition(": ")[2].strip().rstrip(".")
-        module.add_arguments(commands.add_parser(name, help=told))
+        text = (module.__doc__ or "").partition(": ")[2].strip().rstrip(".")
+        module.add_arguments(commands.add_parser(name, help=text))
     return parser
 
 
 def _commands() -> dict[str, EntryPoint]:
-    """Commands of other packages, which add arguments and execute what was chosen."""
-    return {found.name: found for found in entry_points(group=COMMANDS)}
+    """Return the commands of other packages: modules with `add_arguments` and `execute`."""
+    return {entry_point.name: entry_point for entry_point in entry_points(group=COMMANDS)}
 
 
 def _add_serve(serve: argparse.ArgumentParser) -> None:
@@ -84,37 +84,38 @@ def _add_serve(serve: argparse.ArgumentParser) -> None:
     serve.add_argument("--host", help="address to listen on (default: 127.0.0.1)")
     serve.add_argument("--port", help="port to listen on (default: 8000)")
     serve.add_argument("--model", help="path or Hugging Face name (default: the demo model)")
-    serve.add_argument("--served-model-name", help="what clients call the model")
+    serve.add_argument("--served-model-name", help="name of the model in the API")
     serve.add_argument(
         "--alias",
         action="append",
         dest="aliases",
         metavar="NAME",
-        help="another name that clients may call it by; may be repeated",
+        help="further name of the model in the API; may be repeated",
     )
     serve.add_argument(
         "--engine",
         action="append",
         type=_engine_argument,
         metavar="KEY=VALUE",
-        help="an engine argument of vLLM's, its value in JSON or plain; may be repeated",
+        help="vLLM engine argument, with its value as JSON or as plain text; may be repeated",
     )
-    serve.add_argument("--reasoning-parser", help="vLLM's parser to take the markers from")
-    serve.add_argument("--tool-call-parser", help="vLLM's parser of the model's tool calls")
-    serve.add_argument("--thinking-start", help="text that opens the thinking")
-    serve.add_argument("--thinking-end", help="text that closes the thinking")
+    serve.add_argument(
+        "--reasoning-parser", help="vLLM reasoning parser that defines the thinking markers"
+    )
+    serve.add_argument("--tool-call-parser", help="vLLM parser of the model's tool calls")
+    serve.add_argument("--thinking-start", help="text of the marker that starts the thinking")
+    serve.add_argument("--thinking-end", help="text of the marker that ends the thinking")
     serve.add_argument(
         "--reasoning-format",
         choices=[style.value for style in ReasoningFormat],
-        help="where responses carry the thinking",
+        help="where responses have the thinking",
     )
 
 
 def _settings(options: argparse.Namespace) -> Settings:
-    given = vars(options)
     flags = {
         name: value
-        for name, value in given.items()
+        for name, value in vars(options).items()
         if value is not None and name not in ("command", "config")
     }
     if "engine" in flags:
@@ -133,10 +134,10 @@ def _engine_argument(text: str) -> tuple[str, Any]:
 
 
 def _calibration_rows(ledger: str) -> Sequence[Row]:
-    """The rows of a ledger, by its URL or as a file of JSON lines.
+    """Return the rows of a ledger, given by its URL or as a file of JSON lines.
 
     Raises:
-        ValueError: if there is none.
+        ValueError: if there is no ledger, or it cannot be read.
     """
     if "://" not in ledger:
         return read_rows(Path(ledger))
@@ -147,7 +148,7 @@ def _calibration_rows(ledger: str) -> Sequence[Row]:
 
 
 def _route(settings: Settings, prompt: str) -> str:
-    """What a request of this prompt alone would get, in words."""
+    """Describe the budget that a request with this prompt would get."""
     routed = Router.load(settings.router).sort_conversation(Conversation.of(prompt))
     resolution = resolve(BudgetRequest(), settings, routed.level, ceilings(settings))
     return in_words(resolution, routed, settings.prices)

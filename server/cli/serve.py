@@ -1,4 +1,4 @@
-"""Runs the server: the start, what it says of itself, and the end."""
+"""The command `proctor serve`: runs the server, from startup to graceful shutdown."""
 
 import asyncio
 import contextlib
@@ -31,24 +31,25 @@ logger = logging.getLogger(__name__)
 
 PROGRESS_SECONDS = 10
 KEEP_ALIVE_SECONDS = 75
-"""Longer than the minute after which load balancers and clients let go of an idle connection, so
-that it is not closed under them in the moment in which they use it again."""
+"""The keep-alive timeout. It exceeds the minute after which load balancers and clients close idle
+connections, so that the server does not close one at the moment when they reuse it."""
 
 FLUSH_SECONDS = 1.0
-"""For the last of every answer to be sent; a client that has not taken it by then does not read."""
+"""The time to send the rest of each response; a client that has not read it by then is not
+reading."""
 
 LAST_SECONDS = 5.0
-"""For whatever else a request waits for then, such as a database."""
+"""The time for anything else that a request then waits for, such as a database."""
 
 ANY_HOST = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104
-"""Addresses that mean every interface, and one that a client can use instead."""
+"""Addresses of all interfaces, and the ones that a client can use instead."""
 
 
 def serve(settings: Settings) -> int:
-    """Serve until a signal comes; the exit status.
+    """Serve until a signal is received, and return the exit status.
 
     Raises:
-        BadSettings: if something that they name is not installed.
+        ConfigError: if a setting names something that is not installed.
     """
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
     os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
@@ -66,19 +67,19 @@ def serve(settings: Settings) -> int:
         access_log=False,
         log_level="warning",
         timeout_keep_alive=KEEP_ALIVE_SECONDS,
-        # Answers end by themselves at the end of the grace; this is for whatever does not.
+        # Responses end by themselves at the end of the grace period; this bounds all the rest.
         timeout_graceful_shutdown=math.ceil(grace + FLUSH_SECONDS + LAST_SECONDS + 1),
     )
     servers = [Server(config, app.state.task_pool.end, grace)]
     if settings.auth.admin_port is not None:
         servers.append(Server(_admin_config(settings, app.state.metrics_endpoint.standalone_app())))
-    host: EngineSupervisor = app.state.supervisor
+    supervisor: EngineSupervisor = app.state.supervisor
     with reaping():
         try:
             with asyncio.Runner(loop_factory=config.get_loop_factory()) as runner:
-                return runner.run(_run(servers, host, settings))
+                return runner.run(_run(servers, supervisor, settings))
         finally:
-            end_engines(host.loader)
+            end_engines(supervisor.loader)
 
 
 def _admin_config(settings: Settings, app: Starlette) -> uvicorn.Config:
@@ -96,58 +97,59 @@ def _admin_config(settings: Settings, app: Starlette) -> uvicorn.Config:
 
 
 class Server(uvicorn.Server):
-    """Says when it listens, and ends its answers when it is told to stop.
+    """A server with a `listening` event and a graceful shutdown.
 
-    uvicorn's own handler cuts everything at a second Ctrl-C, and does not wait for the
-    lifespan then: streams have no last event, and the ledger does not get its rows.
+    uvicorn's own handler cancels everything at a second Ctrl-C, and does not wait for the
+    lifespan: streams would lack their last event, and the ledger its rows.
     """
 
     def __init__(
-        self, config: uvicorn.Config, end: Callable[[], None] = lambda: None, grace: float = 0
+        self,
+        config: uvicorn.Config,
+        end_responses: Callable[[], None] = lambda: None,
+        grace: float = 0,
     ) -> None:
-        """Begin, not listening yet.
+        """Initialize the server; it does not listen yet.
 
         Args:
-            config: uvicorn's.
-            end: ends what is still being answered.
-            grace: seconds until then, once it was told to stop.
+            config: uvicorn's configuration.
+            end_responses: ends the responses in progress.
+            grace: the time in seconds between `stop` and `end_responses`.
         """
         super().__init__(config)
         self.listening = asyncio.Event()
-        self._hurried = asyncio.Event()
-        self._end = end
+        self._grace_skipped = asyncio.Event()
+        self._end_responses = end_responses
         self._grace = grace
 
     def stop(self) -> None:
-        """Answer what runs and nothing more; told so again, no longer wait for what runs."""
+        """Shut down gracefully; called again, skip the grace period."""
         if self.should_exit:
-            self._hurried.set()
+            self._grace_skipped.set()
         self.should_exit = True
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
-        """See uvicorn. Signals are for all servers of the process, see `_run`."""
+        """Capture no signals: `_run` handles them for all servers of the process."""
         yield
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """See uvicorn."""
         await super().startup(sockets)
         self.listening.set()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """See uvicorn."""
-        ending = asyncio.create_task(self._end_answers())
+        ending = asyncio.create_task(self._end_after_grace())
         try:
             await super().shutdown(sockets)
         finally:
             ending.cancel()
 
-    async def _end_answers(self) -> None:
-        """End them when the grace is over, and let go of clients that do not take the end."""
+    async def _end_after_grace(self) -> None:
+        """End responses after the grace period, and disconnect clients that do not read the end."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(self._grace):
-                await self._hurried.wait()
-        self._end()
+                await self._grace_skipped.wait()
+        self._end_responses()
         await asyncio.sleep(FLUSH_SECONDS)
         for transport in self._transports():
             if transport.get_write_buffer_size():
@@ -161,32 +163,32 @@ class Server(uvicorn.Server):
 
 
 def _prepare(ledger: str) -> None:
-    """Bring the ledger up to date; a database that is away is no reason not to serve.
+    """Migrate the ledger. The server starts even if the database is unavailable.
 
     Raises:
-        BadSettings: if it can never take rows.
+        ConfigError: if the ledger cannot be used.
     """
     if not ledger:
         return
     try:
         asyncio.run(prepare(ledger))
     except OSError as error:
-        logger.warning("%s: rows wait for it", error)
+        logger.warning("%s; rows are written later", error)
 
 
 def _check_keys(settings: Settings) -> None:
-    """Return if it is said who is let in, or only this machine can come in.
+    """Check that a server on a public address has a key, or that `auth.required` is set.
 
     Raises:
-        BadSettings: if others can, nothing was set, and there is no key.
+        ConfigError: if it has no key and the setting is missing.
     """
     if settings.auth.required is not None or not settings.asks_for_keys or settings.keys:
         return
     if not asyncio.run(has_keys(settings.ledger)):
         raise ConfigError(
-            f"host: others can reach {settings.host}, and there is no key: make one by 'proctor "
-            "keys create NAME', set auth.required = true to make one later, or set "
-            "auth.required = false to let everybody in"
+            f"host: The public address {settings.host} requires an API key. Create one with "
+            "'proctor keys create NAME', set auth.required = true to create one later, or set "
+            "auth.required = false to disable authentication"
         )
 
 
@@ -199,14 +201,14 @@ def _exit(*_: object) -> NoReturn:
     raise SystemExit(0)
 
 
-async def _run(servers: Sequence[Server], host: EngineSupervisor, settings: Settings) -> int:
+async def _run(servers: Sequence[Server], supervisor: EngineSupervisor, settings: Settings) -> int:
     loop = asyncio.get_running_loop()
-    # The loop's own handlers would be gone with it, before the engine is.
+    # The handlers of the event loop would be removed with it, before the engine has ended.
     _on_signals(lambda *_: loop.call_soon_threadsafe(_stop, servers))
     try:
-        return await _serve(servers, host, settings)
+        return await _serve(servers, supervisor, settings)
     finally:
-        _on_signals(signal.SIG_IGN)  # all is on its way
+        _on_signals(signal.SIG_IGN)  # shutdown is under way
 
 
 def _stop(servers: Sequence[Server]) -> None:
@@ -214,9 +216,11 @@ def _stop(servers: Sequence[Server]) -> None:
         server.stop()
 
 
-async def _serve(servers: Sequence[Server], host: EngineSupervisor, settings: Settings) -> int:
+async def _serve(
+    servers: Sequence[Server], supervisor: EngineSupervisor, settings: Settings
+) -> int:
     serving = [asyncio.create_task(server.serve()) for server in servers]
-    announcing = asyncio.create_task(_announce(servers[0], host, settings))
+    announcing = asyncio.create_task(_announce(servers[0], supervisor, settings))
     await asyncio.wait({*serving, announcing}, return_when=asyncio.FIRST_COMPLETED)
     failed = announcing.done() and not announcing.result()
     if failed or any(task.done() for task in serving):
@@ -227,19 +231,21 @@ async def _serve(servers: Sequence[Server], host: EngineSupervisor, settings: Se
     return 1 if failed else 0
 
 
-async def _announce(server: Server, host: EngineSupervisor, settings: Settings) -> bool:
-    """Tell how the start goes; whether it went well."""
+async def _announce(server: Server, supervisor: EngineSupervisor, settings: Settings) -> bool:
+    """Print the progress of loading the engine, and return whether it succeeded."""
     await server.listening.wait()
     address = _address(server, settings)
     print(f"Listening on {address}; loading {settings.model_name} ...", flush=True)
-    began = time.monotonic()
-    loading = asyncio.ensure_future(host.loaded())
+    started = time.monotonic()
+    loading = asyncio.ensure_future(supervisor.loaded())
     while not (await asyncio.wait({loading}, timeout=PROGRESS_SECONDS))[0]:
-        print(f"  still loading, {time.monotonic() - began:.0f} s", flush=True)
+        print(f"  still loading, {time.monotonic() - started:.0f} s", flush=True)
     if loading.exception() is not None:
         print(f"proctor: {settings.model_name} failed to load", file=sys.stderr)
         return False
-    print(f"Ready after {time.monotonic() - began:.0f} s. Try:\n\n{_example(address, settings)}\n")
+    print(
+        f"Ready after {time.monotonic() - started:.0f} s. Try:\n\n{_example(address, settings)}\n"
+    )
     sys.stdout.flush()
     return True
 

@@ -1,1 +1,1 @@
-"""Settings, from flags, `PROCTOR_*` environment variables and `proctor.toml`."""
+"""The settings, read from flags, `PROCTOR_*` environment variables and `proctor.toml`."""

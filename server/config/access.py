@@ -1,4 +1,4 @@
-"""Settings of who may use the server: API keys, their limits, and web pages."""
+"""Settings of access control: API keys, their limits, and CORS."""
 
 from decimal import Decimal
 from enum import StrEnum
@@ -14,12 +14,12 @@ Origin = Annotated[str, Field(pattern=r"^(\*|null|[a-z][a-z0-9+.-]*://[^/\s*]+)$
 
 
 class Cors(Section):
-    """Which web pages of other origins may use the server.
+    """The origins of web pages that may use the server.
 
     Attributes:
-        allow_origins: as a browser writes them, like "https://chat.example.com";
-            "*" is every page of the web.
-        allow_loopback: pages that the browser's own machine serves.
+        allow_origins: the allowed origins, as browsers write them, such as
+            "https://chat.example.com"; "*" allows all.
+        allow_loopback: whether pages served by the browser's own machine are allowed.
     """
 
     allow_origins: tuple[Origin, ...] = ()
@@ -27,24 +27,26 @@ class Cors(Section):
 
 
 class Scope(StrEnum):
-    """What a key opens."""
+    """The scope of an API key; "admin" adds the metrics."""
 
     USER = "user"
     ADMIN = "admin"
 
 
 class KeyLimits(Section):
-    """What requests with one key may do and take; None is as much as there is.
+    """The limits of an API key; None sets no limit.
 
     Attributes:
-        max_thinking_tokens: of a choice; what asks for more is cut, and told so.
-        tier: the highest tier, likewise.
-        models: names of the model by which it may be called; empty is all of them.
-        requests_per_minute: in any 60 seconds.
-        tokens_per_minute: of prompts and answers in any 60 seconds, counted from
-            when a request comes; while it runs, as many as it may take.
-        per_day: money from midnight to midnight, UTC.
-        per_month: money in a month, UTC.
+        max_thinking_tokens: the maximum number of thinking tokens of a choice. Larger
+            budgets are clamped, and the response says so.
+        tier: the highest tier; higher ones are clamped likewise.
+        models: the names of the model that requests may use; empty allows all.
+        requests_per_minute: the maximum number of requests in any 60 seconds.
+        tokens_per_minute: the maximum number of tokens of prompts and answers in any 60
+            seconds, counted from when a request is received; a running request counts
+            with the maximum that it may use.
+        per_day: the spending limit per day (UTC).
+        per_month: the spending limit per month (UTC).
     """
 
     max_thinking_tokens: Annotated[int, Field(ge=0)] | None = None
@@ -57,12 +59,12 @@ class KeyLimits(Section):
 
     @property
     def spending(self) -> bool:
-        """Whether money is limited."""
+        """Whether spending is limited."""
         return self.per_day is not None or self.per_month is not None
 
     @property
     def counted(self) -> bool:
-        """Whether what has been taken before decides over what comes next."""
+        """Whether the key has limits that depend on its usage so far."""
         rates = (self.requests_per_minute, self.tokens_per_minute)
         return self.spending or any(rate is not None for rate in rates)
 
@@ -71,12 +73,12 @@ KeyName = Annotated[str, Field(pattern="^[A-Za-z0-9][A-Za-z0-9._@-]{0,63}$")]
 
 
 class ConfiguredKey(KeyLimits):
-    """A key that stands in the settings, as `proctor keys create --print` writes it.
+    """An API key in the settings, as printed by `proctor keys create --print`.
 
     Attributes:
-        name: what the ledger calls it.
-        hash: its id and the SHA-256 of it, in hexadecimal.
-        scope: what it opens.
+        name: the name of the key in the ledger.
+        hash: the ID of the key and the SHA-256 of its token, in hexadecimal.
+        scope: the scope of the key.
     """
 
     name: KeyName
@@ -85,15 +87,15 @@ class ConfiguredKey(KeyLimits):
 
 
 class Auth(Section):
-    """Who is let in.
+    """Settings of authentication.
 
     Attributes:
-        required: whether a key is asked for; None asks for one if keys are listed
-            in the settings, or the address is not of this machine alone.
-        admin_port: where the metrics are, for whoever reaches it, and no more on
-            the server's own port; None leaves them there, for keys of the scope
-            "admin" where keys are asked for.
-        admin_host: the address of that port.
+        required: whether requests must have an API key; None requires one if the
+            settings have keys, or if the server does not bind to a loopback address.
+        admin_port: a separate port that serves the metrics, without authentication;
+            None serves them on the server's own port, where they need a key with the
+            scope "admin" if keys are required.
+        admin_host: the address that the separate port binds to.
     """
 
     required: bool | None = None

@@ -1,4 +1,4 @@
-"""Settings of budgets: the default, the tiers, and how requests are sorted into them."""
+"""Settings of budgets: the default budget, the tiers, the router and the ceilings."""
 
 import logging
 from collections.abc import Callable
@@ -19,17 +19,17 @@ from proctor.server.config.section import Section, coalesce
 logger = logging.getLogger(__name__)
 
 AUTO = "auto"
-"""In the place of a tier's name: the router chooses."""
+"""The tier name that lets the router choose the tier."""
 
 CUSTOM = "custom"
-"""What metrics and headers call a budget of no tier."""
+"""The tier name, in metrics and headers, of budgets that do not come from a tier."""
 
 
-def _texts(value: Any) -> Any:
+def _as_tuple(value: Any) -> Any:
     return (value,) if isinstance(value, str) else value
 
 
-OneOrMoreTexts = Annotated[tuple[str, ...], BeforeValidator(_texts)]
+OneOrMoreTexts = Annotated[tuple[str, ...], BeforeValidator(_as_tuple)]
 Cap = Annotated[int, Field(ge=-1)]
 
 
@@ -37,18 +37,18 @@ def _no_cap(max_tokens: int) -> int | None:
     return None if max_tokens == -1 else max_tokens
 
 
-def _checked(make: Callable[[], ThinkingBudget]) -> None:
+def _check(make_budget: Callable[[], ThinkingBudget]) -> None:
     try:
-        make()
+        make_budget()
     except BudgetError as error:
         raise ValueError(str(error)) from error
 
 
 class DefaultBudget(Section):
-    """The budget of a request that sets none and is of no tier; tiers take their texts from here.
+    """The budget of requests without a budget or a tier, and the defaults of the tiers' texts.
 
     Attributes:
-        max_tokens: -1 is no cap but the context.
+        max_tokens: the maximum number of thinking tokens; -1 for no limit but the context.
     """
 
     min_tokens: int = 0
@@ -60,12 +60,12 @@ class DefaultBudget(Section):
     landing: Landing = Landing.SENTENCE
 
     @model_validator(mode="after")
-    def _is_a_budget(self) -> "DefaultBudget":
-        _checked(self.to_budget)
+    def _is_valid_budget(self) -> "DefaultBudget":
+        _check(self.to_budget)
         return self
 
     def to_budget(self) -> ThinkingBudget:
-        """The budget itself."""
+        """Return the budget."""
         return ThinkingBudget(
             min_tokens=self.min_tokens,
             max_tokens=_no_cap(self.max_tokens),
@@ -78,15 +78,15 @@ class DefaultBudget(Section):
 
 
 class Tier(Section):
-    """A named budget; what it leaves out is as under `[budget]`.
+    """A named budget; omitted options default to those of `[budget]`.
 
     Attributes:
-        name: what requests, headers and metrics call it.
-        max_tokens: -1 is no cap but the context.
-        temperature: for requests that set none.
-        top_p: likewise.
-        max_price: most that one answer may cost, prompt included; its length is
-            cut to what that pays for.
+        name: the name in requests, headers and metrics.
+        max_tokens: the maximum number of thinking tokens; -1 for no limit but the context.
+        temperature: the temperature of requests that do not set one.
+        top_p: the `top_p` of requests that do not set one.
+        max_price: the maximum cost of an answer, prompt included; the length of the
+            answer is limited accordingly.
     """
 
     name: Annotated[str, Field(pattern="^[a-z0-9][a-z0-9._-]{0,31}$")]
@@ -102,28 +102,28 @@ class Tier(Section):
     max_price: Annotated[Decimal, Field(gt=0)] | None = None
 
     @model_validator(mode="after")
-    def _is_a_budget(self) -> "Tier":
+    def _is_valid_budget(self) -> "Tier":
         if self.name in (AUTO, CUSTOM):
-            raise ValueError(f"no tier can be called '{self.name}': it has another meaning")
-        _checked(lambda: self.to_budget(ThinkingBudget()))
+            raise ValueError(f"The tier name '{self.name}' is reserved")
+        _check(lambda: self.to_budget(ThinkingBudget()))
         return self
 
     @property
     def thinks(self) -> bool:
-        """Whether it allows any thinking."""
+        """Whether the tier allows thinking."""
         return self.max_tokens != 0
 
     @property
     def cap(self) -> float:
-        """Most thinking tokens, infinite without a cap."""
+        """The maximum number of thinking tokens, infinite without a cap."""
         return float("inf") if self.max_tokens == -1 else self.max_tokens
 
     def to_cap(self) -> int | None:
-        """Most thinking tokens, or None."""
+        """Return the maximum number of thinking tokens, or None without a cap."""
         return _no_cap(self.max_tokens)
 
     def to_budget(self, default: ThinkingBudget) -> ThinkingBudget:
-        """The budget itself, over the server's default."""
+        """Return the budget, with omitted options taken from the default budget."""
         return ThinkingBudget(
             min_tokens=self.min_tokens,
             max_tokens=_no_cap(self.max_tokens),
@@ -142,14 +142,14 @@ DEFAULT_TIERS = (
     Tier(name="high", min_tokens=256, max_tokens=8192),
     Tier(name="max", min_tokens=512, max_tokens=32768),
 )
-"""For a full-size model."""
+"""The default tiers, for a full-size model."""
 
 
 class TierNames(Section):
-    """The names of the tiers that stand for something."""
+    """A table of tier names."""
 
     def tier_of(self, key: str) -> str:
-        """The name of the tier of one of the fields."""
+        """Return the name of the tier that a field is mapped to."""
         name: str = getattr(self, key)
         return name
 
@@ -176,12 +176,12 @@ class Levels(TierNames):
 
 
 class RouterSettings(Section):
-    """How prompts are sorted into tiers.
+    """Settings of the router.
 
     Attributes:
-        classifier: an entry point of the group `proctor.classifiers`.
+        classifier: the name of an entry point of the group `proctor.classifiers`.
         levels: the tier of each level of difficulty.
-        costs: what it costs to treat a prompt of one level as one of another.
+        costs: the cost of treating a prompt of one level as one of another.
     """
 
     classifier: Annotated[str, Field(min_length=1)] = "ensemble"
@@ -190,18 +190,18 @@ class RouterSettings(Section):
 
     @field_validator("classifier")
     @classmethod
-    def _is_called_ensemble_now(cls, name: str) -> str:
+    def _rename_linear(cls, name: str) -> str:
         if name != "linear":
             return name
-        logger.warning("router.classifier: 'linear' is deprecated, use 'ensemble'")
+        logger.warning("router.classifier: 'linear' is deprecated; use 'ensemble'")
         return "ensemble"
 
 
 class Ceilings(Section):
-    """What no request may go beyond; what asks for more is cut, and told so.
+    """The limits of all requests. Larger budgets are clamped, and the response says so.
 
     Attributes:
-        max_thinking_tokens: most thinking tokens of a choice.
+        max_thinking_tokens: the maximum number of thinking tokens of a choice.
         tier: the highest tier.
     """
 

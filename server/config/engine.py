@@ -11,19 +11,19 @@ from proctor.server.config.section import Section
 
 
 class GrammarSettings(Section):
-    """What the grammar of a JSON schema, a pattern or a set of tools may cost.
+    """Limits of grammar compilation, for JSON schemas, patterns and tools.
 
-    Grammars are compiled in processes of their own first, and only those that stay
-    within these limits by the engine.
+    Grammars are first compiled in separate processes. The engine compiles only those
+    that stay within these limits.
 
     Attributes:
-        seconds: CPU time that one may take to compile.
-        memory_mib: memory that one may take meanwhile.
-        processes: grammars that take long, compiled at a time; those that do not,
-            four times as many.
-        max_waiting: that wait for a process, by turns of those who sent them; more
-            are refused with a 429.
-        cache_mib: of compiled grammars that the engine keeps.
+        seconds: the maximum CPU time for compiling a grammar.
+        memory_mib: the maximum memory for compiling a grammar.
+        processes: the number of slow grammars that are compiled at a time; for fast
+            ones, it is four times as many.
+        max_waiting: the maximum number of grammars that wait for a process, round-robin
+            over clients. When the queue is full, requests get 429.
+        cache_mib: the size of the engine's cache of compiled grammars.
     """
 
     seconds: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 20.0
@@ -34,12 +34,12 @@ class GrammarSettings(Section):
 
 
 class CompletionsServer(Section):
-    """The engine, when it is a completions server elsewhere (`kind = "completions"`).
+    """Settings of an external completions server as the engine (`kind = "completions"`).
 
     Attributes:
-        base_url: as for OpenAI's clients, up to and with `/v1`.
-        api_key: the bearer token that it wants; empty is none.
-        max_model_len: its context in tokens, for servers that do not say.
+        base_url: the base URL, as for OpenAI's clients, including `/v1`.
+        api_key: the server's bearer token; empty for none.
+        max_model_len: the context length in tokens, for servers that do not report it.
     """
 
     kind: Literal["completions"]

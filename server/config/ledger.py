@@ -11,13 +11,14 @@ from proctor.server.config.section import Section
 
 
 class LedgerSettings(Section):
-    """The ledger.
+    """Settings of the ledger.
 
     Attributes:
-        url: a database, `sqlite:///…` or `postgresql://…`; empty keeps no ledger.
-        texts: whether to keep prompts, thinking and answers too.
-        replay_hours: that an answer is kept whose request came with an
-            `Idempotency-Key`; 0 refuses such requests.
+        url: the URL of the database, `sqlite:///…` or `postgresql://…`; empty disables
+            the ledger.
+        texts: whether to also store prompts, thinking and answers.
+        replay_hours: the time for which responses to requests with an
+            `Idempotency-Key` are stored; 0 rejects such requests.
     """
 
     url: SecretStr = SecretStr("")

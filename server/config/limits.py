@@ -1,4 +1,4 @@
-"""Settings of what a request may ask for, and of how long things may take."""
+"""Settings of limits and timeouts."""
 
 from typing import Annotated
 
@@ -9,16 +9,16 @@ from pydantic import (
 from proctor.server.config.section import Section
 
 MIN_REQUEST_SECONDS = 0.01
-"""The shortest time that a request can be given: no answer is there sooner, less is a mistake."""
+"""The minimum timeout of a request: no answer takes less, so that a smaller value is a mistake."""
 
 
 class AnswerReserve(Section):
-    """How much of `max_tokens` thinking may not use.
+    """The part of `max_tokens` that is reserved for the answer.
 
     Attributes:
-        share: of `max_tokens`.
-        at_least: tokens.
-        at_most: tokens.
+        share: the reserved share of `max_tokens`.
+        at_least: the minimum number of reserved tokens.
+        at_most: the maximum number of reserved tokens.
     """
 
     share: Annotated[float, Field(ge=0, le=1)] = 0.25
@@ -27,25 +27,27 @@ class AnswerReserve(Section):
 
 
 class Limits(Section):
-    """What one request may ask for, and how long things may take.
+    """Limits and timeouts of requests.
 
     Attributes:
-        max_body_bytes: largest body.
-        max_choices: largest `n`.
-        max_running: choices in the engine at a time; those beyond wait in line, by
-            turns of those who sent them. The engine's own `max_num_seqs` should be
-            no less.
-        max_waiting: requests in the line; those beyond are refused with a 429.
-        max_request_seconds: longest time for a request, the line included;
-            clients may set a shorter one by `x-request-timeout`.
-        heartbeat_seconds: between two comments in a stream; 0 sends none.
-        send_timeout_seconds: after so long a client that takes nothing of its
-            answer is let go.
-        shutdown_grace_seconds: for running answers, once the server was told to stop.
-        stall_seconds: after so long without a sign of life, an answer or work of its
-            processes, the engine is given up and started again.
-        busy_stall_seconds: after so long without an answer it is given up even though
-            its processes work; longer than its longest step.
+        max_body_bytes: the maximum size of a request body.
+        max_choices: the maximum `n`.
+        max_running: the maximum number of choices in the engine at a time; further ones
+            wait in the queue, round-robin over clients. The engine's `max_num_seqs`
+            should be at least as large.
+        max_waiting: the maximum number of requests in the queue. When the queue is
+            full, requests get 429.
+        max_request_seconds: the timeout of a request, the time in the queue included;
+            clients may set a shorter one by the header `x-request-timeout`.
+        heartbeat_seconds: the interval between comments in a silent stream; 0 sends none.
+        send_timeout_seconds: the time after which clients that stop reading are
+            disconnected.
+        shutdown_grace_seconds: the time that running requests have to complete once the
+            server shuts down.
+        stall_seconds: the time after which the engine is restarted if it produces
+            nothing and its processes are idle.
+        busy_stall_seconds: the time after which the engine is restarted if it produces
+            nothing although its processes are busy; must exceed its longest step.
     """
 
     max_body_bytes: Annotated[int, Field(ge=1)] = 4 * 2**20

@@ -1,4 +1,4 @@
-"""Settings of the page at `/`."""
+"""Settings of the playground at `/`."""
 
 from typing import Annotated
 
@@ -10,12 +10,12 @@ from proctor.server.config.section import Section
 
 
 class Page(Section):
-    """The page at `/`.
+    """Settings of the playground at `/`.
 
     Attributes:
-        examples: prompts to try, such as suit the model.
-        remembers: whether a prompt goes with what was said before it, until
-            that is switched over on the page.
+        examples: example prompts that suit the model.
+        remembers: whether prompts are sent with the conversation so far, by default;
+            users can change it on the page.
     """
 
     examples: tuple[Annotated[str, Field(min_length=1)], ...] = (

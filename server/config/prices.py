@@ -17,14 +17,15 @@ Currency = Annotated[str, Field(pattern="^[A-Z]{3}$")]
 
 
 class Prices(Section):
-    """Prices of the model's tokens, per million.
+    """Prices per million tokens.
 
     Attributes:
-        currency: their unit.
-        prompt: of a prompt's tokens.
-        cached_prompt: of those that the engine had in its cache; None is the same price.
-        thinking: of generated tokens that are not the answer's.
-        answer: of the answer's.
+        currency: the currency, as an ISO 4217 code.
+        prompt: the price of the prompt's tokens.
+        cached_prompt: the price of prompt tokens read from the engine's cache; defaults
+            to `prompt`.
+        thinking: the price of generated tokens outside the answer.
+        answer: the price of the answer's tokens.
     """
 
     currency: Currency = "USD"
@@ -34,18 +35,18 @@ class Prices(Section):
     answer: Million
 
     @model_validator(mode="after")
-    def _cache_is_no_dearer(self) -> "Prices":
+    def _cache_is_not_more_expensive(self) -> "Prices":
         if self.cached_prompt is not None and self.cached_prompt > self.prompt:
-            raise ValueError("cached_prompt can be no dearer than prompt")
+            raise ValueError("cached_prompt must not exceed prompt")
         return self
 
 
 class ComputePrice(Section):
-    """The price of the machine that the model runs on, in the place of prices of tokens.
+    """The price of compute time, instead of prices of tokens.
 
     Attributes:
-        currency: its unit.
-        per_hour: of all its GPUs together, for an hour in which they are busy.
+        currency: the currency, as an ISO 4217 code.
+        per_hour: the price of an hour in which the engine is busy, for all GPUs together.
     """
 
     currency: Currency = "USD"

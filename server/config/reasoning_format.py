@@ -1,10 +1,10 @@
-"""Where a response carries the thinking."""
+"""The placement of the thinking in responses."""
 
 from enum import StrEnum
 
 
 class ReasoningFormat(StrEnum):
-    """Where in a response the thinking stands."""
+    """The field of a message that has the thinking; `hidden` leaves it out."""
 
     REASONING_CONTENT = "reasoning_content"
     REASONING = "reasoning"

@@ -1,4 +1,4 @@
-"""What every table of the settings is made of."""
+"""The base class of the tables of settings."""
 
 from typing import TypeVar
 
@@ -11,11 +11,11 @@ T = TypeVar("T")
 
 
 class Section(BaseModel):
-    """A table of the settings."""
+    """Base class of the tables of settings; frozen, and unknown settings are rejected."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-def coalesce(default: T, given: T | None) -> T:
-    """What is given, or else the default."""
-    return default if given is None else given
+def coalesce(default: T, value: T | None) -> T:
+    """Return the value, or the default if it is None."""
+    return default if value is None else value

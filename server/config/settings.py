@@ -1,4 +1,4 @@
-"""What an operator can set: flags over `PROCTOR_*` environment over `proctor.toml`."""
+"""The settings. Flags override `PROCTOR_*` environment variables, which override `proctor.toml`."""
 
 import logging
 import os
@@ -47,42 +47,45 @@ DEMO = Path(__file__).resolve().parents[2] / "demo"
 ModelName = Annotated[
     str, Field(max_length=MAX_NAME, pattern=r"^[^\s\x00-\x1f\x7f]([^\x00-\x1f\x7f]*\S)?$")
 ]
-"""A name that a request can give: printable, and without spaces around it."""
+"""A model name that requests can use: printable, without leading or trailing spaces."""
 
 
 class ConfigError(ValueError):
-    """A setting that cannot be used; the message names it."""
+    """A setting is invalid; the message names it."""
 
 
 class Settings(BaseSettings):
-    """Everything that can be set; read once, by `load_settings`.
+    """All settings, read once by `load_settings`.
 
     Attributes:
-        host: address to listen on.
-        port: port to listen on; 0 takes a free one.
-        model: a path or a Hugging Face name; None is the demo model.
-        served_model_name: what clients call the model; None is `model` itself.
-        aliases: other names that clients may call it by.
+        host: the address to bind to. Binds to 127.0.0.1 by default; a public address
+            requires an API key, unless `auth.required` is false.
+        port: the port to bind to; 0 selects a free one.
+        model: a path or a Hugging Face name; None for the demo model.
+        served_model_name: the name of the model in the API; defaults to `model`.
+        aliases: further names of the model that requests may use.
         engine: vLLM's engine arguments, passed on unchanged; or, with a `kind`
             of "completions", a `CompletionsServer`.
-        reasoning_parser: vLLM's reasoning parser to take the thinking markers
-            from; None finds them in the chat template.
-        tool_call_parser: vLLM's name of how the model writes tool calls; None
-            refuses tools.
-        thinking_start: the start marker's text, over any parser's.
-        thinking_end: the end marker's text, over any parser's.
-        reasoning_format: where responses carry the thinking, unless a request says.
-        event_names: whether the events of streams have names, unless a request says.
-        budget: of requests that are of no tier.
-        tiers: the named budgets, from least to most.
+        reasoning_parser: vLLM's reasoning parser that defines the thinking markers;
+            None detects them in the chat template.
+        tool_call_parser: vLLM's parser of the model's tool calls; None rejects
+            requests with tools.
+        thinking_start: the text of the start marker; overrides any parser's.
+        thinking_end: the text of the end marker; overrides any parser's.
+        reasoning_format: where responses have the thinking, unless the request
+            specifies it.
+        event_names: whether the events of streams have names, unless the request
+            specifies it.
+        budget: the budget of requests without a tier.
+        tiers: the tiers, by ascending `max_tokens`.
         efforts: the tier of each `reasoning_effort`.
-        default_tier: of a request that says nothing about its thinking: "auto"
-            lets the router choose, "custom" takes `budget`.
-        prices: None where they are not known.
-        compute: what costs are worked out from instead of `prices`.
-        machine: the old name of `compute`; deprecated.
-        auth: who is let in.
-        keys: those that are let in, beside the database's.
+        default_tier: the tier of requests that do not specify a budget; "auto" lets the
+            router choose, and "custom" uses `budget`.
+        prices: the prices of tokens, or None if they are not known.
+        compute: the price of compute time, instead of `prices`.
+        machine: the former name of `compute`; deprecated.
+        auth: settings of authentication.
+        keys: API keys, in addition to those in the database.
     """
 
     model_config = SettingsConfigDict(
@@ -122,18 +125,18 @@ class Settings(BaseSettings):
 
     @model_validator(mode="before")
     @classmethod
-    def _machine_is_called_compute_now(cls, given: dict[str, Any]) -> dict[str, Any]:
-        if given.get("machine") is None:
-            return given
-        logger.warning("[machine] is deprecated, use [compute]")
-        return {"compute": given["machine"], **given, "machine": None}
+    def _rename_machine(cls, values: dict[str, Any]) -> dict[str, Any]:
+        if values.get("machine") is None:
+            return values
+        logger.warning("[machine] is deprecated; use [compute]")
+        return {"compute": values["machine"], **values, "machine": None}
 
     @model_validator(mode="after")
-    def _names_differ(self) -> "Settings":
+    def _names_are_unique(self) -> "Settings":
         names = [self.model_name, *self.aliases]
         for name in names:
             if names.count(name) > 1:
-                raise ValueError(f"aliases: the model is called '{name}' twice")
+                raise ValueError(f"aliases: Duplicate name '{name}'")
         return self
 
     @model_validator(mode="after")
@@ -143,79 +146,83 @@ class Settings(BaseSettings):
         return self
 
     @model_validator(mode="after")
-    def _one_way_to_price(self) -> "Settings":
+    def _one_price_model(self) -> "Settings":
         if self.prices is not None and self.compute is not None:
-            raise ValueError("prices and compute: set one of them, tokens have one price")
+            raise ValueError("prices and compute are mutually exclusive")
         return self
 
     @model_validator(mode="after")
-    def _tiers_are_in_order(self) -> "Settings":
+    def _tiers_are_sorted(self) -> "Settings":
         names = [tier.name for tier in self.tiers]
         if len({*names}) < len(names):
-            raise ValueError(f"tiers: two have one name, of {', '.join(names)}")
-        for less, more in pairwise(self.tiers):
-            if less.cap > more.cap:
+            raise ValueError(f"tiers: Names must be unique, got {', '.join(names)}")
+        for tier, following in pairwise(self.tiers):
+            if tier.cap > following.cap:
                 raise ValueError(
-                    f"tiers: '{less.name}' may think more than '{more.name}': "
-                    "list them from least to most"
+                    f"tiers: '{tier.name}' has a larger max_tokens than '{following.name}': "
+                    "sort the tiers by ascending max_tokens"
                 )
         for tier in self.tiers:
             if tier.max_price is not None and self.prices is None:
-                raise ValueError(f"tiers: '{tier.name}' has a max_price, so [prices] must be set")
+                raise ValueError(f"tiers: The max_price of '{tier.name}' requires [prices]")
         return self
 
     @model_validator(mode="after")
-    def _tiers_that_are_named_exist(self) -> "Settings":
-        named = {f"efforts.{effort}": name for effort, name in self.efforts}
-        named |= {f"router.levels.{level}": name for level, name in self.router.levels}
+    def _referenced_tiers_exist(self) -> "Settings":
+        references = {f"efforts.{effort}": name for effort, name in self.efforts}
+        references |= {f"router.levels.{level}": name for level, name in self.router.levels}
         if self.default_tier not in (AUTO, CUSTOM):
-            named["default_tier"] = self.default_tier
+            references["default_tier"] = self.default_tier
         if self.ceilings.tier is not None:
-            named["ceilings.tier"] = self.ceilings.tier
-        named |= {f"keys.{key.name}.tier": key.tier for key in self.keys if key.tier is not None}
+            references["ceilings.tier"] = self.ceilings.tier
+        references |= {
+            f"keys.{key.name}.tier": key.tier for key in self.keys if key.tier is not None
+        }
         known = [tier.name for tier in self.tiers]
-        for setting, name in named.items():
+        for setting, name in references.items():
             if name not in known:
-                raise ValueError(f"{setting}: there is no tier '{name}', only {', '.join(known)}")
+                raise ValueError(f"{setting}: Unknown tier '{name}'; tiers are {', '.join(known)}")
         return self
 
     @model_validator(mode="after")
-    def _completions_server_is_whole(self) -> "Settings":
+    def _completions_server_is_valid(self) -> "Settings":
         try:
             server = self.completions_server
         except ValidationError as error:
-            wrong = [_readable(part, "engine") for part in error.errors()]
-            raise ValueError("; ".join(wrong)) from error
+            messages = [_readable(part, "engine") for part in error.errors()]
+            raise ValueError("; ".join(messages)) from error
         if server is not None and self.model is None:
-            raise ValueError("model must be set: its tokenizer is needed beside engine.base_url")
+            raise ValueError("model must be set with engine.base_url: its tokenizer is required")
         return self
 
     @model_validator(mode="after")
-    def _keys_can_be_held_to_their_limits(self) -> "Settings":
+    def _key_limits_are_enforceable(self) -> "Settings":
         names = [key.name for key in self.keys]
         for key in self.keys:
             if names.count(key.name) > 1:
-                raise ValueError(f"keys: two have the name '{key.name}'")
+                raise ValueError(f"keys: Duplicate name '{key.name}'")
             if key.counted and not self.ledger.url.get_secret_value():
-                raise ValueError(f"keys: the limits of '{key.name}' need a ledger (ledger.url)")
+                raise ValueError(f"keys: The limits of '{key.name}' require a ledger (ledger.url)")
             if key.spending and not self.priced:
-                raise ValueError(f"keys: what '{key.name}' may spend needs [prices] or [compute]")
+                raise ValueError(
+                    f"keys: The spending limits of '{key.name}' require [prices] or [compute]"
+                )
         return self
 
     def tier(self, name: str) -> Tier | None:
-        """The tier of that name, if there is one."""
+        """Return the tier with this name, or None."""
         return next((tier for tier in self.tiers if tier.name == name), None)
 
     @property
     def asks_for_keys(self) -> bool:
-        """Whether a request must come with a key."""
+        """Whether requests must have an API key."""
         if self.auth.required is not None:
             return self.auth.required
-        return bool(self.keys) or not self.listens_here_alone
+        return bool(self.keys) or not self.binds_to_loopback
 
     @property
-    def listens_here_alone(self) -> bool:
-        """Whether nothing but this machine can reach the server."""
+    def binds_to_loopback(self) -> bool:
+        """Whether the server binds to a loopback address."""
         try:
             return ip_address(self.host).is_loopback
         except ValueError:
@@ -223,28 +230,28 @@ class Settings(BaseSettings):
 
     @property
     def priced(self) -> bool:
-        """Whether costs are known."""
+        """Whether prices are set."""
         return self.prices is not None or self.compute is not None
 
     @property
     def currency(self) -> str:
-        """The unit of all costs, if there are any."""
+        """The currency of all costs; USD if no prices are set."""
         price = self.prices or self.compute
         return "USD" if price is None else price.currency
 
     @property
     def completions_server(self) -> CompletionsServer | None:
-        """The server elsewhere that generates, or None for the engine in this process."""
+        """The external completions server, or None for the embedded engine."""
         return CompletionsServer(**self.engine) if "kind" in self.engine else None
 
     @property
     def model_path(self) -> str:
-        """Where the model is: a path or a Hugging Face name."""
+        """The path or Hugging Face name of the model."""
         return self.model or str(DEMO / "model")
 
     @property
     def model_name(self) -> str:
-        """What clients call the model."""
+        """The name of the model in the API."""
         return self.served_model_name or self.model or "proctor-demo"
 
     @classmethod
@@ -256,21 +263,21 @@ class Settings(BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Read flags and environment only; `load_settings` adds the file."""
+        """Read flags and environment variables only; `load_settings` adds the file."""
         return init_settings, env_settings
 
 
 def load_settings(flags: Mapping[str, Any], config: Path | None = None) -> Settings:
-    """Read the settings; a ledger is kept unless they say otherwise.
+    """Read the settings; by default, a ledger is kept in the state folder.
 
     Args:
-        flags: what the command line set.
-        config: the TOML file; None is `PROCTOR_CONFIG`, or else
-            `./proctor.toml` if there is one.
+        flags: the flags of the command line.
+        config: the TOML file; None for `PROCTOR_CONFIG`, or else `./proctor.toml` if it
+            exists.
 
     Raises:
-        BadSettings: if a value is wrong or the file cannot be read; the
-            message names it on one line each.
+        ConfigError: if a setting is invalid or the file cannot be read; the message
+            has one line per setting.
     """
     tables = [_read_toml(path) for path in _config_files(config)]
     fallback = {"ledger": {"url": f"sqlite:///{state_folder() / 'ledger.db'}"}}
@@ -281,8 +288,8 @@ def load_settings(flags: Mapping[str, Any], config: Path | None = None) -> Setti
 
 
 def _config_files(config: Path | None) -> list[Path]:
-    if config is None and (named := os.environ.get("PROCTOR_CONFIG")):
-        config = Path(named)
+    if config is None and (path := os.environ.get("PROCTOR_CONFIG")):
+        config = Path(path)
     if config is not None:
         return [config]
     return [DEFAULT_CONFIG] if DEFAULT_CONFIG.exists() else []

@@ -1,4 +1,4 @@
-"""Settings of traces."""
+"""Settings of tracing."""
 
 from typing import Annotated
 
@@ -10,12 +10,12 @@ from proctor.server.config.section import Section
 
 
 class TracingSettings(Section):
-    """Traces of requests, for OpenTelemetry.
+    """Settings of OpenTelemetry tracing.
 
     Attributes:
-        endpoint: where to send them by OTLP over HTTP, without the `/v1/traces`
-            that is added; empty is what `OTEL_EXPORTER_OTLP_ENDPOINT` says, or
-            else nowhere.
+        endpoint: the URL of the OTLP/HTTP receiver, without `/v1/traces`, which is
+            appended; defaults to `OTEL_EXPORTER_OTLP_ENDPOINT`, and without it, tracing
+            is disabled.
     """
 
     endpoint: Annotated[str, Field(pattern="^(https?://.+)?$")] = ""

@@ -47,7 +47,7 @@ class Binder:
                 model writes calls.
             Unserved: if the model cannot be bound so.
         """
-        form, choice = request.constraint(), request.tools_wanted()
+        form, choice = request.constraint(), request.resolve_tool_choice()
         if form is None and choice is None:
             return Bound()
         if choice is not None and engine.tools is None:

@@ -1,6 +1,6 @@
-"""What the models of a request are made of.
+"""Building blocks of the request models.
 
-The text under each field is its description, in `/openapi.json` too.
+The docstring of each field is its description in `/openapi.json`.
 """
 
 from collections.abc import Iterator
@@ -12,11 +12,11 @@ from pydantic_core import CoreSchema, PydanticCustomError
 
 from proctor.server.schemas.unsupported import (
     as_header,
-    describe_lenient,
-    describe_others,
-    ignored,
+    describe_extra,
+    describe_lenient_extra,
+    ignored_names,
     is_ignored,
-    refusal,
+    rejection,
 )
 
 NULL = {"type": "null"}
@@ -30,27 +30,27 @@ CountOrNoCap = Annotated[Int, Field(ge=-1)]
 
 
 def one_as_list(value: Any) -> Any:
-    """A string as a list of one."""
+    """Wrap a string in a list, and return a list unchanged."""
     if isinstance(value, str):
         return [value]
     if isinstance(value, list):
         return value
-    raise PydanticCustomError("texts", "It should be a string or a list of strings")
+    raise PydanticCustomError("texts", "Input should be a string or a list of strings")
 
 
 def exactly_one(*names: str) -> dict[str, Any]:
-    """What a JSON schema says where one of these fields is needed, and no more than one."""
-    given = ({"required": [name], "properties": {name: {"not": NULL}}} for name in names)
-    return {"oneOf": [*given]}
+    """Return a JSON schema that requires exactly one of these fields."""
+    present = ({"required": [name], "properties": {name: {"not": NULL}}} for name in names)
+    return {"oneOf": [*present]}
 
 
 def needs(field: str, values: Any, **others: Any) -> dict[str, Any]:
-    """What a JSON schema says where a field of some values needs others of some.
+    """Return a JSON schema that makes some values of a field require values of other fields.
 
     Args:
-        field: the one that needs.
-        values: a schema of those for which it does.
-        others: schemas of the fields needed.
+        field: the name of the dependent field.
+        values: the schema of its values that have requirements.
+        others: the schemas of the required fields, by name.
     """
     return {
         "if": {"required": [field], "properties": {field: values}},
@@ -59,18 +59,17 @@ def needs(field: str, values: Any, **others: Any) -> dict[str, Any]:
 
 
 class RequestModel(BaseModel):
-    """Part of a request; fields that it does not know are refused by name."""
+    """Base class of requests and their parts; unknown fields are rejected by name."""
 
     model_config = ConfigDict(
         extra="allow", frozen=True, use_attribute_docstrings=True, populate_by_name=True
     )
 
     @model_validator(mode="after")
-    def _refuse_unknown(self) -> "RequestModel":
+    def _reject_unknown(self) -> "RequestModel":
         for name, value in (self.model_extra or {}).items():
-            if not self._passes(name, value):
-                reason = refusal(name, list(type(self).model_fields))
-                raise PydanticCustomError("field", "{reason}", {"field": name, "reason": reason})
+            if not self._accepts(name, value):
+                raise rejection(name, list(type(self).model_fields))
         return self
 
     @classmethod
@@ -78,23 +77,23 @@ class RequestModel(BaseModel):
         cls, core_schema: CoreSchema, handler: GetJsonSchemaHandler
     ) -> JsonSchemaValue:
         reference = handler(core_schema)
-        handler.resolve_ref_schema(reference).update(cls._describe_others())
+        handler.resolve_ref_schema(reference).update(cls._describe_extra())
         return reference
 
     @classmethod
-    def _describe_others(cls) -> dict[str, Any]:
-        return describe_others(cls.model_fields)
+    def _describe_extra(cls) -> dict[str, Any]:
+        return describe_extra(cls.model_fields)
 
     @classmethod
-    def _passes(cls, name: str, value: object) -> bool:
-        """Whether a field that is not known may be passed over."""
+    def _accepts(cls, name: str, value: object) -> bool:
+        """Return whether an unknown field is ignored rather than rejected."""
         return is_ignored(name, value)
 
     def _ignored(self) -> list[str]:
-        return ignored((self.model_extra or {}).items())
+        return ignored_names((self.model_extra or {}).items())
 
-    def given(self) -> dict[str, Any]:
-        """The fields that it knows and that were given, by the names that clients give them."""
+    def present_fields(self) -> dict[str, Any]:
+        """Return the known fields that are not null, by the names that clients use."""
         fields = {
             field.alias or name: getattr(self, name)
             for name, field in type(self).model_fields.items()
@@ -102,43 +101,44 @@ class RequestModel(BaseModel):
         return {name: value for name, value in fields.items() if value is not None}
 
     def ignored_fields(self) -> Iterator[str]:
-        """Paths of the fields that were given and are ignored, those of its parts too."""
+        """Yield the paths of ignored fields, those of nested models included."""
         yield from self._ignored()
         for name, value in vars(self).items():
             if isinstance(value, RequestModel):
                 yield from (f"{name}.{path}" for path in value.ignored_fields())
             elif isinstance(value, list | tuple):
-                for at, each in enumerate(value):
-                    if isinstance(each, RequestModel):
-                        yield from (f"{name}[{at}].{path}" for path in each.ignored_fields())
+                for index, item in enumerate(value):
+                    if isinstance(item, RequestModel):
+                        yield from (f"{name}[{index}].{path}" for path in item.ignored_fields())
 
     def ignored_header(self) -> dict[str, str]:
-        """The header that lists them, if there are any."""
+        """Return the header that lists the ignored fields; empty if there are none."""
         listed = as_header(self.ignored_fields())
         return {"x-ignored-fields": listed} if listed else {}
 
 
 class LenientModel(RequestModel):
-    """A part of a conversation, in which clients put members of their own.
+    """Base class of the parts of a conversation, to which clients add fields of their own.
 
-    What a client's helper adds to a message comes back with the next request: a
-    refusal would end every loop at its second turn. So members that it does not know
-    are passed over, and named in a header. They cannot be told from misspelt ones.
+    Client libraries add fields to a message and send it back with the next request, so
+    that rejecting them would break every tool loop at its second turn. Unknown fields
+    are therefore ignored, and listed in a header. They cannot be told apart from
+    misspelled ones.
 
     Attributes:
-        needed: members that are refused nevertheless, unless they are null: the
-            model would have to be told what they say.
+        rejected: unknown fields that are rejected unless they are null, because the
+            model would have to see what they say.
     """
 
-    needed: ClassVar[frozenset[str]] = frozenset()
+    rejected: ClassVar[frozenset[str]] = frozenset()
 
     @classmethod
-    def _describe_others(cls) -> dict[str, Any]:
-        return describe_lenient(cls.needed)
+    def _describe_extra(cls) -> dict[str, Any]:
+        return describe_lenient_extra(cls.rejected)
 
     @classmethod
-    def _passes(cls, name: str, value: object) -> bool:
-        return value is None or name not in cls.needed
+    def _accepts(cls, name: str, value: object) -> bool:
+        return value is None or name not in cls.rejected
 
     def _ignored(self) -> list[str]:
         return [name for name, value in (self.model_extra or {}).items() if value is not None]

@@ -1,4 +1,4 @@
-"""The request, as a client may send it."""
+"""The request models that all generation endpoints share, and the chat request."""
 
 from enum import StrEnum
 from typing import Annotated, Any, Literal
@@ -42,18 +42,20 @@ MAX_STOP_LENGTH = 256
 MAX_TEXTS = 16
 MAX_TEXT_LENGTH = 1024
 
-STREAMING = needs("stream_options", {"not": NULL}, stream={"const": True})
-SCORING = needs("top_logprobs", {"type": "integer", "minimum": 1}, logprobs={"const": True})
-CALLING = needs(
+STREAM_OPTIONS_NEED_STREAM = needs("stream_options", {"not": NULL}, stream={"const": True})
+TOP_LOGPROBS_NEED_LOGPROBS = needs(
+    "top_logprobs", {"type": "integer", "minimum": 1}, logprobs={"const": True}
+)
+TOOL_CHOICE_NEEDS_TOOLS = needs(
     "tool_choice",
     {"not": {"enum": ["none", "auto", None]}},
     tools={"type": "array", "minItems": 1},
 )
-SCORED_WHOLE: dict[str, Any] = {
+PROMPT_LOGPROBS_EXCLUDE_STREAM: dict[str, Any] = {
     "if": {"required": ["prompt_logprobs"], "properties": {"prompt_logprobs": {"not": NULL}}},
     "then": {"properties": {"stream": {"enum": [False, None]}}},
 }
-BINDING: dict[str, Any] = {
+STRUCTURED_OUTPUTS_EXCLUDE_RESPONSE_FORMAT: dict[str, Any] = {
     "if": {"required": ["structured_outputs"], "properties": {"structured_outputs": {"not": NULL}}},
     "then": {
         "properties": {
@@ -61,10 +63,10 @@ BINDING: dict[str, Any] = {
         }
     },
 }
-"""What admission checks of fields that go together, as JSON schema. Numbers that contradict each
-other it cannot say: such a request is a 400 that names both."""
+"""The checks of admission on fields that depend on each other, as JSON schemas. JSON schema cannot
+express that numbers contradict each other: such a request gets a 400 that names both fields."""
 
-KEYS_ARE_IDS: dict[str, Any] = {"propertyNames": {"pattern": "^[0-9]{1,9}$"}}
+TOKEN_ID_KEYS: dict[str, Any] = {"propertyNames": {"pattern": "^[0-9]{1,9}$"}}
 TokenId = Annotated[int, Field(ge=0, lt=2**31)]
 Stop = Annotated[Text, Field(min_length=1, max_length=MAX_STOP_LENGTH)]
 Stops = Annotated[list[Stop], Field(max_length=MAX_STOPS)]
@@ -72,17 +74,17 @@ ContinuationText = Annotated[Text, Field(min_length=1, max_length=MAX_TEXT_LENGT
 ContinuationTexts = Annotated[list[ContinuationText], Field(min_length=1, max_length=MAX_TEXTS)]
 
 
-def _few(value: Any) -> Any:
-    """See that a table is no longer than allowed, before each of its entries is looked at."""
+def _check_size(value: Any) -> Any:
+    """Check the number of entries before each of them is validated."""
     if isinstance(value, dict) and len(value) > MAX_BIASES:
         raise PydanticCustomError(
-            "long", "It should have at most {most} keys", {"most": MAX_BIASES}
+            "too_long", "Input should have at most {maximum} keys", {"maximum": MAX_BIASES}
         )
     return value
 
 
 class Effort(StrEnum):
-    """OpenAI's `reasoning_effort`, and the further levels that its peers have."""
+    """The levels of OpenAI's `reasoning_effort`, and those that other APIs add."""
 
     NONE = "none"
     MINIMAL = "minimal"
@@ -94,27 +96,27 @@ class Effort(StrEnum):
 
 
 class StreamOptions(RequestModel):
-    """How to stream."""
+    """Options for streaming responses."""
 
     include_usage: Flag | None = None
-    """Whether to send usage and cost in a chunk of their own before the end."""
+    """Whether to send a final chunk with usage and cost before `data: [DONE]`."""
     continuous_usage_stats: Flag | None = None
-    """Whether every chunk tells its choice's usage so far, too; only with `include_usage`, as
-    vLLM has it."""
+    """Whether every chunk also has the usage of its choice so far, as in vLLM. Requires
+    `include_usage`."""
 
 
 class Thinking(RequestModel):
-    """The budget's finer points."""
+    """Options of the thinking budget."""
 
     type: Literal["enabled", "disabled", "auto", "adaptive"] | None = None
-    """`disabled` is no thinking; `enabled` insists on some; `auto`, which Anthropic calls
-    `adaptive`, lets the router choose."""
+    """`disabled` turns thinking off, `enabled` requires some thinking, and `auto` (in Anthropic's
+    API, `adaptive`) lets the router choose."""
     budget_tokens: CountOrNoCap | None = None
-    """The same as `max_thinking_tokens`, as Anthropic spells it."""
+    """Alias of `max_thinking_tokens`, as in Anthropic's API."""
     min_tokens: Count | None = None
-    """The same as `min_thinking_tokens`."""
+    """Alias of `min_thinking_tokens`."""
     continuations: Annotated[Count, Field(le=MAX_CONTINUATIONS)] | None = None
-    """How many attempts to close the thinking to turn down."""
+    """The number of attempts to close the thinking that are replaced by a continuation."""
     continuation_text: (
         Annotated[
             ContinuationTexts,
@@ -124,144 +126,154 @@ class Thinking(RequestModel):
         ]
         | None
     ) = None
-    """What to inject instead: a text, or several in rotation."""
+    """The text of the continuations: a string, or several strings used in rotation."""
     wrap_up_text: Annotated[Text, Field(max_length=MAX_TEXT_LENGTH)] | None = None
-    """What to inject before a forced end; it is inside the budget."""
+    """The text to insert before a forced end of the thinking. It counts against the budget."""
     on_loop: OnLoop | None = None
-    """What to do about a thinking that repeats itself."""
+    """What to do when the thinking repeats itself."""
     landing: Landing | None = None
-    """Whether to close a thinking that runs into its maximum at the end of a sentence
-    shortly before it, or hard at it."""
+    """Where to close thinking that reaches its maximum: at the end of a sentence shortly before, or
+    exactly at the maximum."""
     logprobs: Flag | None = None
-    """Whether `logprobs` tells those of the thinking's tokens too."""
+    """Whether `logprobs` also returns the log probabilities of the thinking's tokens."""
 
 
 class Reasoning(RequestModel):
-    """OpenRouter's spelling of a budget."""
+    """The thinking budget, as in OpenRouter's API."""
 
     effort: Effort | None = None
-    """The same as `reasoning_effort`."""
+    """Alias of `reasoning_effort`."""
     max_tokens: CountOrNoCap | None = None
-    """The same as `max_thinking_tokens`."""
+    """Alias of `max_thinking_tokens`."""
     enabled: Flag | None = None
-    """The same as a `thinking.type` of `enabled` or `disabled`."""
+    """Alias of a `thinking.type` of `enabled` or `disabled`."""
     exclude: Flag | None = None
-    """Whether to leave the thinking out of the response; the model thinks all the same."""
+    """Whether to leave the thinking out of the response. The model still thinks."""
 
 
 class NvExt(RequestModel):
-    """NVIDIA's spelling of a budget."""
+    """The thinking budget, as in NVIDIA's API."""
 
     max_thinking_tokens: CountOrNoCap | None = None
-    """The same as the field of that name beside `nvext`."""
+    """Alias of the top-level field of this name."""
 
 
 class TemplateSwitches(RequestModel):
-    """The switches of chat templates that turn thinking on and off."""
+    """The variables of chat templates that turn thinking on and off."""
 
     enable_thinking: Flag | None = None
-    """The same as a `thinking.type` of `enabled` or `disabled`."""
+    """Alias of a `thinking.type` of `enabled` or `disabled`."""
     thinking: Flag | None = None
-    """The same as `enable_thinking`."""
+    """Alias of `enable_thinking`."""
 
 
 class Generation(RequestModel):
-    """What chats and completions of raw prompts can ask for alike."""
+    """The fields that chat requests and completion requests share."""
 
     model: Annotated[Text, Field(max_length=MAX_NAME)] | None = None
-    """The model's name, as `GET /v1/models` lists it; the one served if unset."""
+    """The name of the model, as listed by `GET /v1/models`. Defaults to the model that is
+    served."""
     max_thinking_tokens: CountOrNoCap | None = None
-    """Most thinking tokens of each choice; 0 is no thinking, -1 no cap but the context."""
+    """The maximum number of thinking tokens in each choice. 0 turns thinking off, and -1 sets no
+    limit but the context."""
     min_thinking_tokens: Count | None = None
-    """Fewest thinking tokens of each choice."""
+    """The minimum number of thinking tokens in each choice."""
     budget_tier: Annotated[Text, Field(max_length=MAX_NAME)] | None = None
-    """A tier's name, or `auto`: the router chooses."""
+    """The name of a tier, or `auto` to let the router choose one."""
     thinking: Thinking | None = None
-    """The budget's finer points."""
+    """Options of the thinking budget."""
     reasoning_effort: Effort | None = None
-    """Chooses a tier by the server's table."""
+    """The reasoning effort, which selects a tier by the server's configuration."""
     reasoning: Reasoning | None = None
-    """The budget as OpenRouter spells it."""
+    """The thinking budget, as in OpenRouter's API."""
     thinking_token_budget: CountOrNoCap | None = None
-    """The same as `max_thinking_tokens`, as vLLM spells it."""
+    """Alias of `max_thinking_tokens`, as in vLLM."""
     thinking_budget: CountOrNoCap | None = None
-    """The same as `max_thinking_tokens`, as Qwen spells it."""
+    """Alias of `max_thinking_tokens`, as in Qwen's API."""
     enable_thinking: Flag | None = None
-    """The same as a `thinking.type` of `enabled` or `disabled`, as Qwen spells it."""
+    """Alias of a `thinking.type` of `enabled` or `disabled`, as in Qwen's API."""
     nvext: NvExt | None = None
-    """The budget as NVIDIA spells it."""
+    """The thinking budget, as in NVIDIA's API."""
     reasoning_budget_tokens: CountOrNoCap | None = None
-    """The same as `max_thinking_tokens`, as llama.cpp spells it."""
+    """Alias of `max_thinking_tokens`, as in llama.cpp."""
     thinking_budget_tokens: CountOrNoCap | None = None
-    """The same as `max_thinking_tokens`, as llama.cpp spells it."""
+    """Alias of `max_thinking_tokens`, as in llama.cpp."""
     reasoning_max_tokens: CountOrNoCap | None = None
-    """The same as `max_thinking_tokens`."""
+    """Alias of `max_thinking_tokens`."""
     think: Flag | Effort | None = None
-    """Ollama's switch: the same as `thinking.type`, or, as a word, as `reasoning_effort`."""
+    """Alias of `thinking.type` if a boolean, or of `reasoning_effort` if a string, as in Ollama."""
     temperature: Annotated[Float, Field(ge=0, le=2)] | None = None
-    """How freely to sample; 0 always takes the likeliest token. Unset is the tier's or the
-    model's own."""
+    """The sampling temperature. Higher values make the output more random; 0 always selects the
+    most likely token. Defaults to the value of the tier or the model."""
     top_p: Annotated[Float, Field(gt=0, le=1)] | None = None
-    """Sample from the likeliest tokens that have this much probability together. Unset is the
-    tier's or the model's own."""
+    """Nucleus sampling: only the most likely tokens whose probabilities add up to `top_p` are
+    considered. Defaults to the value of the tier or the model."""
     top_k: Annotated[Int, Field(ge=-1, le=MAX_TOP_K)] | None = None
-    """Sample from so many of the likeliest tokens; -1 is all of them."""
+    """The number of most likely tokens to consider, or -1 for all."""
     min_p: Annotated[Float, Field(ge=0, le=1)] | None = None
-    """Sample only tokens of at least this share of the likeliest one's probability."""
+    """The minimum probability of a token to be considered, relative to the probability of the most
+    likely token."""
     presence_penalty: Annotated[Float, Field(ge=-2, le=2)] | None = None
-    """Taken off the logits of tokens that were generated before, thinking included."""
+    """Subtracted from the logits of tokens that have been generated, thinking included."""
     frequency_penalty: Annotated[Float, Field(ge=-2, le=2)] | None = None
-    """The same, once for each time that they were."""
+    """Subtracted from the logits of tokens once for each time that they have been generated,
+    thinking included."""
     repetition_penalty: Annotated[Float, Field(ge=0.001, le=2)] | None = None
-    """Makes tokens less likely that the prompt or the answer holds; 1 does nothing."""
+    """Penalizes tokens that occur in the prompt or in the generated text. Values above 1 make them
+    less likely; 1 has no effect."""
     logit_bias: (
         Annotated[
             dict[TokenId, Annotated[Float, Field(ge=-100, le=100)]],
-            Field(max_length=MAX_BIASES, json_schema_extra=KEYS_ARE_IDS),
-            BeforeValidator(_few),
+            Field(max_length=MAX_BIASES, json_schema_extra=TOKEN_ID_KEYS),
+            BeforeValidator(_check_size),
         ]
         | None
     ) = None
-    """Added to the logits of tokens, by id; what a budget forces, it cannot prevent."""
+    """Values to add to the logits of tokens, keyed by token ID. They do not affect tokens that the
+    budget forces."""
     seed: Int | None = None
-    """Makes the answer reproducible, as far as the hardware is."""
+    """The seed for sampling. Requests with the same seed and parameters return the same result, as
+    far as the hardware is deterministic."""
     stop: (
         Annotated[Stops, BeforeValidator(one_as_list, json_schema_input_type=Stop | Stops)] | None
     ) = None
-    """A text, or several, that end the answer and are left out of it; the thinking may
-    hold them."""
+    """A string, or several, at which the answer stops. The answer does not include it. Stop strings
+    do not apply to the thinking."""
     min_tokens: Count | None = None
-    """Fewest tokens of the answer, which neither ends nor stops before; thinking does not count."""
+    """The minimum number of tokens in the answer: before, neither an end of turn nor a stop string
+    ends it. Thinking tokens do not count."""
     ignore_eos: Flag | None = None
-    """Whether the answer goes on for as many tokens as it may have: no end of turn is sampled."""
+    """Whether to never sample an end-of-turn token, so that the answer uses all tokens that it may
+    have."""
     prompt_logprobs: Annotated[Int, Field(ge=0, le=MAX_TOP_LOGPROBS)] | None = None
-    """How many of the likeliest tokens to tell at each position of the prompt, beside the
-    prompt's own; not in streams."""
+    """The number of most likely tokens to return at each position of the prompt, in addition to the
+    prompt's own token. Not supported with `stream`."""
     return_token_ids: Flag | None = None
-    """Whether to tell the ids of the prompt's tokens and of those generated."""
+    """Whether to return the IDs of the prompt's tokens and of the generated tokens."""
     n: Annotated[Int, Field(ge=1)] | None = None
-    """Choices to generate; the server's `limits.max_choices` at most, which is 16 by default."""
+    """The number of choices to generate, at most the server's `limits.max_choices` (by default,
+    16)."""
     stream: Flag | None = None
-    """Whether to send the answer as server-sent events while it is generated."""
+    """Whether to stream the response as server-sent events while it is generated."""
     stream_options: StreamOptions | None = None
-    """How to stream; only with `stream`."""
+    """Options for streaming responses. Requires `stream`."""
     event_names: Flag | None = None
-    """Whether a stream's events have names; goes before the header `x-event-names` and the
-    server's setting."""
+    """Whether the events of a stream have names. Takes precedence over the header `x-event-names`
+    and the server's configuration."""
 
     @property
     def template_switches(self) -> TemplateSwitches:
-        """How the chat template is to be switched, where there is one."""
+        """The variables of the chat template, if there is one."""
         return TemplateSwitches()
 
     @property
     def requested_logprobs(self) -> int | None:
-        """How many of the likeliest tokens to tell at each position; None tells no scores."""
+        """The number of most likely tokens to return at each position; None for no logprobs."""
         return None
 
     @property
     def requested_prompt_logprobs(self) -> int | None:
-        """How many of them to ask for at each position of the prompt."""
+        """The number of most likely tokens to return at each position of the prompt."""
         return self.prompt_logprobs
 
 
@@ -269,82 +281,92 @@ class ChatRequest(Generation):
     """The body of `POST /v1/chat/completions`."""
 
     model_config = ConfigDict(
-        # No more of them: generators of test data fail on a schema with five.
-        json_schema_extra={"allOf": [STREAMING, SCORING, CALLING, BINDING]}
+        # Do not add a fifth: generators of test data fail on such a schema.
+        json_schema_extra={
+            "allOf": [
+                STREAM_OPTIONS_NEED_STREAM,
+                TOP_LOGPROBS_NEED_LOGPROBS,
+                TOOL_CHOICE_NEEDS_TOOLS,
+                STRUCTURED_OUTPUTS_EXCLUDE_RESPONSE_FORMAT,
+            ]
+        }
     )
 
     messages: Annotated[list[Message], Field(min_length=1, max_length=MAX_MESSAGES, fail_fast=True)]
-    """The conversation so far, oldest message first."""
+    """The messages of the conversation, oldest first."""
     chat_template_kwargs: TemplateSwitches | None = None
-    """Switches of the chat template; only those of the thinking are taken."""
+    """Variables for the chat template. Only those that control thinking are supported."""
     reasoning_format: ReasoningFormat | None = None
-    """Where in the response the thinking stands; the server has a default."""
+    """Where the response has the thinking. Defaults to the server's configuration."""
     include_reasoning: Flag | None = None
-    """Whether the response has the thinking at all, as vLLM spells it: false is the same as
+    """Whether the response includes the thinking, as in vLLM. False has the same effect as
     `reasoning.exclude`."""
     separate_reasoning: Flag | None = None
-    """Whether the thinking stands beside the content, as SGLang spells it: false is the
-    `reasoning_format` of `tags`."""
+    """Whether the thinking is separated from the content, as in SGLang. False has the same effect
+    as a `reasoning_format` of `tags`."""
     max_tokens: Annotated[Int, Field(ge=1)] | None = None
-    """The same as `max_completion_tokens`, as OpenAI once spelt it."""
+    """Alias of `max_completion_tokens`, deprecated by OpenAI."""
     max_completion_tokens: Annotated[Int, Field(ge=1)] | None = None
-    """Most tokens of each choice, thinking included; what the context leaves if unset."""
+    """The maximum number of tokens in each choice, thinking included. Defaults to the rest of the
+    context."""
     logprobs: Flag | None = None
-    """Whether to tell the log probabilities of the answer's tokens, as the model found them
-    before temperature, masks and penalties."""
+    """Whether to return the log probabilities of the answer's tokens, before temperature, logits
+    masks and penalties."""
     top_logprobs: Annotated[Int, Field(ge=0, le=MAX_TOP_LOGPROBS)] | None = None
-    """How many of the likeliest tokens to tell at each position; only with `logprobs`."""
+    """The number of most likely tokens to return at each position. Requires `logprobs`."""
     continue_final_message: Flag | None = None
-    """Whether the answer goes on with the last message, an assistant's: with its content, or
-    where it has none with its thinking."""
+    """Whether the answer continues the last message, which must be from the assistant: its content,
+    or its thinking if it has no content."""
     add_generation_prompt: Flag | None = None
-    """Whether a new message begins; false belongs to `continue_final_message`."""
+    """Whether to begin a new message; the opposite of `continue_final_message`."""
     echo: Flag | None = None
-    """Whether a message that is gone on with is told from its beginning; only with
+    """Whether the response includes the beginning of the message that it continues. Requires
     `continue_final_message`."""
     tools: Annotated[list[Tool], Field(max_length=MAX_TOOLS)] | None = None
-    """Functions that the model may call."""
+    """The functions that the model may call."""
     tool_choice: Literal["none", "auto", "required"] | NamedTool | None = None
-    """Whether it must: `auto`, which is the default, `none`, `required`, or the function that
-    it must call."""
+    """Which tools the model calls: `auto` (the default) lets the model choose, `none` disables tool
+    calls, `required` requires one or more calls, and naming a function requires that function to be
+    called."""
     parallel_tool_calls: Flag | None = None
-    """Whether it may call several at once; it may unless this is false."""
+    """Whether the model may call several functions at once. Defaults to true."""
     response_format: ResponseFormat | None = None
-    """What the answer must be; the thinking before it is free."""
+    """The format of the answer. The thinking is not constrained."""
     structured_outputs: StructuredOutputs | None = None
-    """The same, with all the forms that vLLM has."""
+    """The format of the answer, with all options of vLLM's structured outputs."""
 
     @property
     def template_switches(self) -> TemplateSwitches:
-        """See `Generation`."""
+        """The variables of the chat template."""
         return self.chat_template_kwargs or TemplateSwitches()
 
     @property
     def requested_logprobs(self) -> int | None:
-        """See `Generation`."""
+        """The number of most likely tokens to return at each position; None for no logprobs."""
         return (self.top_logprobs or 0) if self.logprobs else None
 
     def constraint(self) -> Constraint | None:
-        """What the answer is bound to, tools aside.
+        """Return the constraint of the answer's format, apart from tool calls.
 
         Raises:
-            BadRequest: if two fields contradict each other.
+            BadRequest: if both `response_format` and `structured_outputs` set one.
         """
-        outputs, form = self.structured_outputs, self.response_format
+        outputs, response_format = self.structured_outputs, self.response_format
         if outputs is None:
-            return None if form is None else form.constraint()
-        if form is not None and form.type != "text":
+            return None if response_format is None else response_format.constraint()
+        if response_format is not None and response_format.type != "text":
             raise BadRequest(
-                "'response_format' and 'structured_outputs' contradict each other: send one",
+                "'response_format' cannot be combined with 'structured_outputs'. Remove one of "
+                "them.",
                 param="response_format",
             )
         return outputs.constraint()
 
-    def tools_wanted(self) -> ToolChoice | None:
-        """What the request wants of its tools, or None if it wants no calls.
+    def resolve_tool_choice(self) -> ToolChoice | None:
+        """Return the tools and whether to call them, or None if no calls are allowed.
 
         Raises:
-            BadRequest: if its fields contradict each other.
+            BadRequest: if `tools` and `tool_choice` contradict each other.
         """
         return choose_tools(
             self.tools or [],

@@ -1,4 +1,4 @@
-"""What a request binds its answer to: tools, and the forms of structured output."""
+"""The request models of tools and structured outputs."""
 
 from typing import Annotated, Any, Literal
 
@@ -25,40 +25,42 @@ MAX_CHOICES = 1024
 MAX_CHOICE_LENGTH = 4096
 MAX_GRAMMAR = 65536
 MAX_SCHEMA_BYTES = 65536
-"""A grammar is made of it, which takes time by more than its length."""
+"""Limited because the time to compile a schema into a grammar grows faster than its length."""
 
 JSON_TYPES = 7
-"""There are no more, `integer` counted as one."""
+"""The number of types in JSON schema, `integer` included."""
 
 FunctionName = Annotated[
     str, Strict(), Field(min_length=1, max_length=MAX_FUNCTION_NAME, pattern=r"^[A-Za-z0-9_.:-]+$")
 ]
 
 
-def _bytes(schema: dict[str, Any]) -> int:
+def _size(schema: dict[str, Any]) -> int:
     try:
         return len(orjson.dumps(schema))
     except TypeError:
-        raise PydanticCustomError("schema", "Its integers should fit into 64 bits") from None
+        message = "Integers in the schema should fit into 64 bits"
+        raise PydanticCustomError("schema", message) from None
 
 
-def _is_short(schema: dict[str, Any]) -> dict[str, Any]:
-    if _bytes(schema) > MAX_SCHEMA_BYTES:
+def _check_size(schema: dict[str, Any]) -> dict[str, Any]:
+    if _size(schema) > MAX_SCHEMA_BYTES:
         limit = {"limit": MAX_SCHEMA_BYTES}
-        raise PydanticCustomError("schema", "It should be at most {limit} bytes of JSON", limit)
+        message = "The schema should have at most {limit} bytes of JSON"
+        raise PydanticCustomError("schema", message, limit)
     return schema
 
 
-def _is_of_objects(schema: dict[str, Any]) -> dict[str, Any]:
-    _bytes(schema)
+def _check_object_type(schema: dict[str, Any]) -> dict[str, Any]:
+    _size(schema)
     kind = schema.get("type", "object")
     one_of = isinstance(kind, list) and "object" in kind and len(kind) <= JSON_TYPES
     if kind != "object" and not one_of:
-        raise PydanticCustomError("schema", "Its 'type' should be 'object': arguments are one")
+        raise PydanticCustomError("schema", "The schema should have the type 'object'")
     return schema
 
 
-OF_OBJECTS: dict[str, Any] = {
+OBJECT_TYPE: dict[str, Any] = {
     "properties": {
         "type": {
             "anyOf": [
@@ -68,16 +70,16 @@ OF_OBJECTS: dict[str, Any] = {
         }
     }
 }
-"""What `_is_of_objects` checks, as JSON schema."""
+"""The check of `_check_object_type`, as a JSON schema."""
 
-SCHEMA_WHERE_IT_BELONGS: dict[str, Any] = {
+SCHEMA_MATCHES_TYPE: dict[str, Any] = {
     **needs("type", {"const": "json_schema"}, json_schema={"not": NULL}),
     "else": {"properties": {"json_schema": NULL}},
 }
 
-Schema = Annotated[dict[str, Any], AfterValidator(_is_short)]
+Schema = Annotated[dict[str, Any], AfterValidator(_check_size)]
 Parameters = Annotated[
-    dict[str, Any], AfterValidator(_is_of_objects), Field(json_schema_extra=OF_OBJECTS)
+    dict[str, Any], AfterValidator(_check_object_type), Field(json_schema_extra=OBJECT_TYPE)
 ]
 
 
@@ -85,79 +87,80 @@ class Function(LenientModel):
     """A function that the model may call."""
 
     name: FunctionName
-    """Its name."""
+    """The name of the function."""
     description: Text | None = None
-    """What it does, for the model."""
+    """A description of what the function does, for the model."""
     parameters: Parameters | None = None
-    """A JSON schema of its arguments, which are an object; none if unset."""
+    """The JSON schema of the arguments, which must be an object. Omitting it defines a function
+    without parameters."""
     strict: Flag | None = None
-    """Whether the arguments of a call that the model makes by itself must match the schema. Those
-    of a call that it must make always do."""
+    """Whether to enforce the schema when the model chooses to call the function. It is always
+    enforced when `tool_choice` requires the call."""
 
 
 class Tool(LenientModel):
-    """A tool that the model may use."""
+    """A tool that the model may call."""
 
     type: Literal["function"]
-    """The kind of tool; functions are the only one."""
+    """The type of the tool. Only `function` is supported."""
     function: Function
-    """What can be called."""
+    """The definition of the function."""
 
     def to_plain(self) -> dict[str, Any]:
-        """The tool as templates and parsers take it."""
-        return {"type": self.type, "function": self.function.given()}
+        """Return the tool for chat templates and parsers."""
+        return {"type": self.type, "function": self.function.present_fields()}
 
 
 class FunctionChoice(RequestModel):
-    """Names a function."""
+    """A function named by `tool_choice`."""
 
     name: FunctionName
-    """The name of one of the tools."""
+    """The name of the function, one of `tools`."""
 
 
 class NamedTool(RequestModel):
-    """The tool that must be called."""
+    """The tool that the model must call."""
 
     type: Literal["function"]
-    """The kind of tool."""
+    """The type of the tool. Only `function` is supported."""
     function: FunctionChoice
-    """Which one."""
+    """The function that the model must call."""
 
 
 class JsonSchema(RequestModel):
     """A JSON schema for the answer."""
 
     name: FunctionName
-    """A name for it."""
+    """The name of the schema."""
     schema_: Annotated[Schema | None, Field(alias="schema")] = None
-    """The schema; any object if unset."""
+    """The JSON schema. Defaults to any object."""
     description: Text | None = None
-    """What it is for; the model is not told."""
+    """A description of the schema. The model does not see it."""
     strict: Flag | None = None
-    """Whether the answer must match; it always must."""
+    """Whether to enforce the schema. It is always enforced."""
 
 
 class ResponseFormat(RequestModel):
-    """What the answer must be."""
+    """The format of the answer."""
 
-    model_config = ConfigDict(json_schema_extra=SCHEMA_WHERE_IT_BELONGS)
+    model_config = ConfigDict(json_schema_extra=SCHEMA_MATCHES_TYPE)
 
     type: Literal["text", "json_object", "json_schema"]
-    """Free text, any JSON object, or JSON of a schema."""
+    """The type of the format: free text, any JSON object, or JSON that matches a schema."""
     json_schema: JsonSchema | None = None
-    """The schema, for type `json_schema`."""
+    """The JSON schema. Required for the type `json_schema`, and not allowed for other types."""
 
     @model_validator(mode="after")
-    def _schema_where_it_belongs(self) -> "ResponseFormat":
+    def _schema_matches_type(self) -> "ResponseFormat":
         if (self.type == "json_schema") != (self.json_schema is not None):
-            reason = "is needed for type 'json_schema', and for no other"
+            reason = "is required for type 'json_schema', and not allowed for other types"
             raise PydanticCustomError(
                 "field", "{reason}", {"field": "json_schema", "reason": reason}
             )
         return self
 
     def constraint(self) -> Constraint | None:
-        """What it binds the answer to; text binds it to nothing."""
+        """Return the constraint of the answer, or None for free text."""
         if self.type == "text":
             return None
         schema = self.json_schema.schema_ if self.json_schema else None
@@ -167,16 +170,16 @@ class ResponseFormat(RequestModel):
 
 
 class StructuredOutputs(RequestModel):
-    """vLLM's ways to bind the answer; one of them is given."""
+    """The constraint of the answer, as in vLLM. Exactly one field is required."""
 
     model_config = ConfigDict(json_schema_extra=exactly_one(*(kind.value for kind in Kind)))
 
     json_: Annotated[Schema | None, Field(alias="json")] = None
-    """A JSON schema."""
+    """A JSON schema that the answer must match."""
     json_object: Literal[True] | None = None
-    """Any JSON object."""
+    """Whether the answer must be a JSON object."""
     regex: Annotated[Text, Field(max_length=MAX_PATTERN)] | None = None
-    """A regular expression that the whole answer matches."""
+    """A regular expression that the whole answer must match."""
     choice: (
         Annotated[
             list[Annotated[Text, Field(min_length=1, max_length=MAX_CHOICE_LENGTH)]],
@@ -184,25 +187,24 @@ class StructuredOutputs(RequestModel):
         ]
         | None
     ) = None
-    """Texts of which the answer is one."""
+    """A list of texts, one of which the answer must be."""
     grammar: Annotated[Text, Field(min_length=1, max_length=MAX_GRAMMAR)] | None = None
-    """A grammar in EBNF or Lark."""
+    """A grammar, in EBNF or Lark, that the answer must match."""
     structural_tag: Annotated[Text, Field(min_length=1, max_length=MAX_GRAMMAR)] | None = None
-    """Tags between which the answer is bound, as JSON in xgrammar's format."""
+    """A structural tag, as JSON in xgrammar's format: the answer is constrained between its
+    tags."""
 
     @model_validator(mode="after")
-    def _one_of_them(self) -> "StructuredOutputs":
-        given = self.given()
-        if len(given) != 1:
-            told = f"not {' and '.join(given)}" if given else "none is given"
-            raise PydanticCustomError(
-                "one", "It should hold one constraint, {told}", {"told": told}
-            )
+    def _exactly_one(self) -> "StructuredOutputs":
+        names = list(self.present_fields())
+        if len(names) != 1:
+            message = "Input should have exactly one constraint, got {names}"
+            raise PydanticCustomError("one", message, {"names": " and ".join(names) or "none"})
         return self
 
     def constraint(self) -> Constraint:
-        """What it binds the answer to."""
-        ((name, value),) = self.given().items()
+        """Return the constraint of the answer."""
+        ((name, value),) = self.present_fields().items()
         return Constraint(Kind(name), value, f"structured_outputs.{name}")
 
 
@@ -213,25 +215,26 @@ def choose_tools(
     *,
     parallel: bool,
 ) -> ToolChoice | None:
-    """What a request wants of its tools, or None if it wants no calls.
+    """Return the tools and whether to call them, or None if no calls are allowed.
 
     Raises:
-        BadRequest: if the choice does not go with the tools.
+        BadRequest: if two tools have the same name, or the choice contradicts the tools.
     """
     names = [tool.function.name for tool in tools]
     if len({*names}) < len(names):
-        twice = next(name for name in names if names.count(name) > 1)
-        raise BadRequest(f"'tools' has two functions of the name '{twice}'", param="tools")
+        duplicate = next(name for name in names if names.count(name) > 1)
+        message = f"'tools' has several functions named '{duplicate}'. Names must be unique."
+        raise BadRequest(message, param="tools")
     if choice == "none":
         return None
     if not tools:
         if choice in (None, "auto"):
             return None
-        raise BadRequest("'tool_choice' asks for a call, but 'tools' is empty", param="tool_choice")
+        raise BadRequest("'tool_choice' requires 'tools', which is empty.", param="tool_choice")
     named = choice.function.name if isinstance(choice, NamedTool) else None
     if named is not None and named not in names:
         raise BadRequest(
-            f"'tool_choice' names '{named}', which is not among 'tools': {', '.join(names)}",
+            f"'tool_choice' names '{named}', which is not in 'tools': {', '.join(names)}.",
             param="tool_choice",
         )
     mode = "named" if isinstance(choice, NamedTool) else choice or "auto"

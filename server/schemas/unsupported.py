@@ -1,4 +1,4 @@
-"""Fields of a request that are not served: which are harmless, and what to say of the rest."""
+"""Request fields that the server does not support: which are ignored, and errors for the rest."""
 
 import re
 from collections.abc import Collection, Iterable
@@ -6,16 +6,19 @@ from difflib import get_close_matches
 from typing import Any
 from urllib.parse import quote
 
+from pydantic_core import PydanticCustomError
+
 MAX_NAME = 64
 MAX_LISTED = 1024
-"""Characters of the header that lists ignored fields; proxies hold all headers in a few KB."""
+"""The maximum length of the header that lists ignored fields; proxies limit all headers together to
+a few KB."""
 
 MAX_PATH = 128
-LIKELY = 0.7
-"""How like a known name one must be to be taken for a misspelt one."""
+SIMILARITY = 0.7
+"""The minimum similarity to a known field for a name to count as a misspelling of it."""
 
-MORE = "..."
-"""Ends a list of ignored fields that is too long."""
+ELLIPSIS = "..."
+"""The end of a list of ignored fields that is cut off."""
 
 INDEX = re.compile(r"\[\d+\]")
 
@@ -34,7 +37,7 @@ IGNORED = frozenset(
 )
 """OpenAI's fields that do not change the answer: accepted, and listed in a header."""
 
-MEANINGLESS: dict[str, tuple[Any, ...]] = {
+NO_OP_VALUES: dict[str, tuple[Any, ...]] = {
     "add_generation_prompt": (True,),
     "add_special_tokens": (False,),
     "annotations": ([],),
@@ -59,12 +62,12 @@ MEANINGLESS: dict[str, tuple[Any, ...]] = {
     "use_beam_search": (False,),
     "verbosity": ("medium",),
 }
-"""Values that ask for nothing, mostly other servers' defaults, and so are accepted of fields that
-are refused otherwise."""
+"""Values without effect, mostly the defaults of other servers. They are accepted for fields that
+are otherwise rejected."""
 
 UNSUPPORTED = frozenset(
     {
-        *MEANINGLESS,
+        *NO_OP_VALUES,
         "audio",
         "refusal",
         "web_search_options",
@@ -83,86 +86,103 @@ MISPLACED = {
     "include_usage": "stream_options.include_usage",
     "usage": "stream_options.include_usage",
 }
-"""Fields that stand in another place."""
+"""Fields that belong elsewhere in the request."""
 
 
 def is_ignored(name: str, value: object) -> bool:
-    """Whether a field may be passed over although it is not served."""
+    """Return whether a field is accepted and ignored, although it is not supported."""
     if value is None or name in IGNORED:
         return True
     # To Python, 0 is False and 1 is True; to JSON, 0 is 0.0.
     return any(
-        value == each and isinstance(value, bool) is isinstance(each, bool)
-        for each in MEANINGLESS.get(name, ())
+        value == no_op and isinstance(value, bool) is isinstance(no_op, bool)
+        for no_op in NO_OP_VALUES.get(name, ())
     )
 
 
-def describe_others(known: Collection[str]) -> dict[str, Any]:
-    """What a JSON schema says of fields beside its own, which are `known`."""
+def describe_extra(known: Collection[str]) -> dict[str, Any]:
+    """Return JSON schema keywords for all fields but the `known` ones."""
     patterns: dict[str, Any] = {
-        _any_of(IGNORED.difference(known)): {"description": "Accepted and passed over."}
+        _any_of(IGNORED.difference(known)): {"description": "Accepted and ignored."}
     }
-    asks = "Not supported; values that ask for nothing are accepted."
     by_values: dict[str, list[str]] = {}
-    for name in MEANINGLESS.keys() - known:
-        by_values.setdefault(repr(MEANINGLESS[name]), []).append(name)
+    for name in NO_OP_VALUES.keys() - known:
+        by_values.setdefault(repr(NO_OP_VALUES[name]), []).append(name)
     for names in by_values.values():
-        values = [*MEANINGLESS[names[0]], None]
-        patterns[_any_of(names)] = {"description": asks, "enum": values}
-    unknown = {"description": "Other fields are refused by name.", "type": "null"}
+        values = [*NO_OP_VALUES[names[0]], None]
+        patterns[_any_of(names)] = {
+            "description": "Not supported. Only values without effect are accepted.",
+            "enum": values,
+        }
+    unknown = {"description": "Unknown fields are rejected.", "type": "null"}
     return {"patternProperties": patterns, "additionalProperties": unknown}
 
 
-def describe_lenient(needed: Collection[str]) -> dict[str, Any]:
-    """The same where other fields are passed over, but for those that are `needed`."""
-    passed = {"description": "Passed over, and named in the header `x-ignored-fields`."}
-    if not needed:
-        return {"additionalProperties": passed}
-    refused = {"description": "Not supported: refused unless it is null.", "type": "null"}
-    return {"patternProperties": {_any_of(needed): refused}, "additionalProperties": passed}
+def describe_lenient_extra(rejected: Collection[str]) -> dict[str, Any]:
+    """Return JSON schema keywords for a model that ignores all unknown fields but `rejected`."""
+    ignored = {"description": "Ignored, and listed in the header `x-ignored-fields`."}
+    if not rejected:
+        return {"additionalProperties": ignored}
+    unsupported = {"description": "Not supported. Must be null.", "type": "null"}
+    return {
+        "patternProperties": {_any_of(rejected): unsupported},
+        "additionalProperties": ignored,
+    }
 
 
 def _any_of(names: Iterable[str]) -> str:
     return f"^({'|'.join(sorted(names))})$"
 
 
-def ignored(extra: Iterable[tuple[str, Any]]) -> list[str]:
-    """Names of the fields that were given, mean something, and are passed over."""
+def ignored_names(extra: Iterable[tuple[str, Any]]) -> list[str]:
+    """Return the names of unsupported fields that are ignored and not null."""
     return [name for name, value in extra if name in IGNORED and value is not None]
 
 
 def as_header(paths: Iterable[str]) -> str:
-    """The paths of ignored fields as a header's value, of bounded length.
+    """Return the paths of ignored fields as a header value of bounded length.
 
-    A conversation has the same members in many places: each is listed where it stands
-    first. Names are the client's: what is no plain letter is percent-encoded.
+    The messages of a conversation often have the same extra fields: only the first
+    occurrence of each is listed. The client chooses the names, so all but ASCII
+    letters, digits and `_.-~[]$:@/` is percent-encoded.
     """
-    listed: dict[str, str] = {}
+    distinct: dict[str, str] = {}
     for path in paths:
-        listed.setdefault(INDEX.sub("[]", path), quote(path[:MAX_PATH], safe="[]$:@/")[:MAX_PATH])
-    kept: list[str] = []
-    room = MAX_LISTED - len(MORE)
-    for path in listed.values():
+        distinct.setdefault(INDEX.sub("[]", path), quote(path[:MAX_PATH], safe="[]$:@/")[:MAX_PATH])
+    listed: list[str] = []
+    room = MAX_LISTED - len(ELLIPSIS)
+    for path in distinct.values():
         room -= len(path) + len(", ")
         if room < 0:
-            return ", ".join([*kept, MORE])
-        kept.append(path)
-    return ", ".join(kept)
+            return ", ".join([*listed, ELLIPSIS])
+        listed.append(path)
+    return ", ".join(listed)
 
 
-def refusal(name: str, known: Collection[str]) -> str:
-    """What to say of a field after its name: why it is refused, and what to do instead."""
-    meant = next((each for each in known if name in each.split("_", 1)[1:]), None)
-    if meant is None and name in MISPLACED:
-        return f"is no field here: use '{MISPLACED[name]}'"
+def rejection(name: str, known: Collection[str]) -> PydanticCustomError:
+    """Return the validation error for a field that is unknown or not supported.
+
+    Args:
+        name: the name of the field.
+        known: the names of the model's fields, to suggest one of them.
+    """
+    intended = next((each for each in known if name in each.split("_", 1)[1:]), None)
+    if intended is None and name in MISPLACED:
+        return _unknown(name, f" Use '{MISPLACED[name]}' instead.")
     if name in UNSUPPORTED:
-        return "is not supported yet: leave it out"
-    likely = meant or _nearest(name, known, LIKELY)
-    if likely is None and any(part in name.lower() for part in ("think", "reason", "budget")):
-        likely = _nearest(name, [each for each in known if "_" in each], 0.0)
-    return f"is no field here: did you mean '{likely}'?" if likely else "is no field here"
+        reason = "is not supported: remove it"
+        return PydanticCustomError("field", "{reason}", {"field": name, "reason": reason})
+    similar = intended or _most_similar(name, known, SIMILARITY)
+    if similar is None and any(part in name.lower() for part in ("think", "reason", "budget")):
+        similar = _most_similar(name, [each for each in known if "_" in each], 0.0)
+    return _unknown(name, f" Did you mean '{similar}'?" if similar else "")
 
 
-def _nearest(name: str, known: Collection[str], at_least: float) -> str | None:
-    # Likeness takes time by the product of the lengths, and the client chooses the name's.
-    return next(iter(get_close_matches(name[:MAX_NAME], known, 1, at_least)), None)
+def _unknown(name: str, hint: str) -> PydanticCustomError:
+    return PydanticCustomError("unknown_field", "Unknown field", {"field": name, "hint": hint})
+
+
+def _most_similar(name: str, known: Collection[str], minimum: float) -> str | None:
+    # The comparison takes time proportional to the product of the lengths, and the client chooses
+    # the length of the name.
+    return next(iter(get_close_matches(name[:MAX_NAME], known, 1, minimum)), None)

@@ -1,1 +1,1 @@
-"""The database: connection, tables, migrations."""
+"""The database: connections, tables and migrations."""

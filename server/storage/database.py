@@ -1,4 +1,4 @@
-"""From a ledger's URL to an engine of SQLAlchemy's."""
+"""SQLAlchemy engines for the ledger's database."""
 
 import asyncio
 import logging
@@ -21,39 +21,41 @@ from proctor.server.config.settings import ConfigError
 logger = logging.getLogger(__name__)
 
 DRIVERS = {"sqlite": "aiosqlite", "postgresql": "asyncpg"}
-"""The driver of each database that a ledger can be in."""
+"""The driver of each supported database."""
 
-PAUSE_SECONDS = 0.02
-"""Between two tries to switch a file to the write-ahead log."""
+WAL_RETRY_SECONDS = 0.02
+"""The delay between two attempts to switch a file to the write-ahead log."""
 
-SECONDS = 5.0
-"""For a connection to be made, or for SQLite's lock; what takes longer is tried again."""
+CONNECT_SECONDS = 5.0
+"""The timeout for a connection, and for SQLite's lock; callers retry what takes longer."""
 
 
 def read_url(text: str) -> URL:
-    """The URL with its driver.
+    """Parse a database URL, and add the driver to it.
 
     Raises:
-        ValueError: if it is none, or of a database that a ledger cannot be in.
+        ValueError: if the URL is invalid, or of a database that is not supported.
     """
     try:
         url = make_url(text)
     except ArgumentError as error:
-        raise ValueError("it should be like sqlite:///ledger.db or postgresql://…") from error
-    kind, _, driver = url.drivername.partition("+")
+        message = "Expected a URL like sqlite:///ledger.db or postgresql://…"
+        raise ValueError(message) from error
+    kind, _, name = url.drivername.partition("+")
     kind = "postgresql" if kind == "postgres" else kind
-    wanted = DRIVERS.get(kind)
-    if wanted is None or driver not in ("", wanted):
-        raise ValueError(f"a ledger can be in sqlite or postgresql, and not in '{url.drivername}'")
+    driver = DRIVERS.get(kind)
+    if driver is None or name not in ("", driver):
+        message = f"Unsupported database '{url.drivername}': use sqlite or postgresql"
+        raise ValueError(message)
     if kind == "sqlite" and url.database in (None, "", ":memory:"):
-        raise ValueError("a ledger in SQLite needs a file: sqlite:///ledger.db")
-    if find_spec(wanted) is None:
-        raise ValueError(f"{kind} needs {wanted}: pip install 'proctor[postgres]'")
-    return url.set(drivername=f"{kind}+{wanted}")
+        raise ValueError("SQLite requires a file, like sqlite:///ledger.db")
+    if find_spec(driver) is None:
+        raise ValueError(f"{kind} requires {driver}: pip install 'proctor[postgres]'")
+    return url.set(drivername=f"{kind}+{driver}")
 
 
 def sqlite_file(text: str) -> Path | None:
-    """The file of a ledger in SQLite, None of one elsewhere; the URL may be none at all."""
+    """Return the file of a SQLite URL, or None for other and invalid URLs."""
     try:
         url = read_url(text)
     except ValueError:
@@ -62,15 +64,15 @@ def sqlite_file(text: str) -> Path | None:
 
 
 def connect(text: str, *, reads_only: bool = False) -> AsyncEngine:
-    """An engine; it connects when it is first used.
+    """Return an engine, which connects when it is first used.
 
     Args:
-        text: the ledger's URL.
-        reads_only: whether nothing is written, so that no lock is taken.
+        text: the URL of the ledger.
+        reads_only: whether nothing is written, so that SQLite's write lock is not taken.
 
     Raises:
-        ValueError: if the URL is none.
-        OSError: if the folder of a file is not there, or cannot be made.
+        ValueError: if the URL is invalid.
+        OSError: if the folder of the file does not exist, or cannot be created.
     """
     url = read_url(text)
     if url.get_backend_name() == "sqlite":
@@ -80,60 +82,60 @@ def connect(text: str, *, reads_only: bool = False) -> AsyncEngine:
             folder.chmod(0o700)
         if not folder.is_dir():
             raise FileNotFoundError(ENOENT, os.strerror(ENOENT), str(folder))
-        # SQLite takes one writer at a time. Those who wait for one connection take turns as they
-        # came; connections would each try for the lock now and then, and some never get it.
+        # SQLite allows one writer at a time. Waiting for a single connection is FIFO, while several
+        # connections would poll for the lock, and some could starve.
         engine = create_async_engine(
-            url, connect_args={"timeout": SECONDS}, pool_size=1, max_overflow=0
+            url, connect_args={"timeout": CONNECT_SECONDS}, pool_size=1, max_overflow=0
         )
         _prepare_sqlite(engine, reads_only=reads_only)
         _watch_file(engine, file, reads_only=reads_only)
         return engine
-    limits = {"timeout": SECONDS, "command_timeout": 60.0}
-    return create_async_engine(url, connect_args=limits, pool_pre_ping=True)
+    timeouts = {"timeout": CONNECT_SECONDS, "command_timeout": 60.0}
+    return create_async_engine(url, connect_args=timeouts, pool_pre_ping=True)
 
 
-def _log_ahead(cursor: Any) -> None:
+def _enable_wal(cursor: Any) -> None:
     """Switch to the write-ahead log.
 
-    SQLite would wait for a writer with a lock in its hand that the writer waits
-    for, until one of them gives up; so it is told not to wait, and asked again.
+    While SQLite waits for a writer, it holds a lock that the writer waits for, until one
+    of them times out. So the busy timeout is turned off, and the statement retried.
     """
-    tries = int(SECONDS / PAUSE_SECONDS)
+    attempts = int(CONNECT_SECONDS / WAL_RETRY_SECONDS)
     cursor.execute("PRAGMA busy_timeout=0")
-    for left in reversed(range(tries)):
+    for left in reversed(range(attempts)):
         try:
             cursor.execute("PRAGMA journal_mode=WAL")
             break
         except OperationalError:
             if not left:
                 raise
-            await_only(asyncio.sleep(PAUSE_SECONDS))
-    cursor.execute(f"PRAGMA busy_timeout={int(1000 * SECONDS)}")
+            await_only(asyncio.sleep(WAL_RETRY_SECONDS))
+    cursor.execute(f"PRAGMA busy_timeout={int(1000 * CONNECT_SECONDS)}")
 
 
 def _prepare_sqlite(engine: AsyncEngine, *, reads_only: bool) -> None:
-    """Write-ahead log, and transactions that are what they seem.
+    """Enable the write-ahead log, and transactions that begin explicitly.
 
-    A commit waits for the operating system to take it, and not for the disk: it
-    survives this process, and no slow disk holds rows up.
+    A commit waits for the operating system's cache and not for the disk: it survives a
+    crash of this process, and a slow disk does not delay rows.
     """
 
     def on_connect(connection: Any, _: Any) -> None:
-        # The driver would begin transactions when it likes, and not at all before DDL.
+        # By default, the driver begins transactions implicitly, and not at all before DDL.
         connection.isolation_level = None
         cursor = connection.cursor()
         try:
             cursor.execute("PRAGMA foreign_keys=ON")
             if not reads_only:
-                _log_ahead(cursor)
+                _enable_wal(cursor)
                 cursor.execute("PRAGMA synchronous=NORMAL")
         except BaseException:
-            connection.close()  # the pool does not know it yet
+            connection.close()  # it is not in the pool yet
             raise
         cursor.close()
 
     def on_begin(connection: Connection) -> None:
-        # The lock is waited for here: a transaction that reads first could not wait later.
+        # Wait for the write lock here: a transaction that has read cannot wait for it later.
         connection.exec_driver_sql("BEGIN" if reads_only else "BEGIN IMMEDIATE")
 
     event.listen(engine.sync_engine, "connect", on_connect)
@@ -141,9 +143,9 @@ def _prepare_sqlite(engine: AsyncEngine, *, reads_only: bool) -> None:
 
 
 def _watch_file(engine: AsyncEngine, file: Path, *, reads_only: bool) -> None:
-    """Make the file this user's alone, and notice when it is no longer there.
+    """Create the file with owner-only permissions, and reconnect when it is deleted or replaced.
 
-    SQLite goes on writing to a file that was deleted, and nobody would ever read it.
+    SQLite goes on writing to a deleted file, whose rows would be lost.
     """
 
     def on_do_connect(*_: Any) -> None:
@@ -155,8 +157,8 @@ def _watch_file(engine: AsyncEngine, file: Path, *, reads_only: bool) -> None:
 
     def on_checkout(_: Any, record: ConnectionPoolEntry, __: Any) -> None:
         if _identity(file) != record.info["file"]:
-            logger.error("the ledger's file %s was deleted or replaced: it is opened anew", file)
-            raise DisconnectionError("the file is gone")
+            logger.error("The ledger's file %s was deleted or replaced; reconnecting", file)
+            raise DisconnectionError("the file was deleted or replaced")
 
     event.listen(engine.sync_engine, "do_connect", on_do_connect)
     event.listen(engine.sync_engine, "connect", on_connect)
@@ -165,17 +167,17 @@ def _watch_file(engine: AsyncEngine, file: Path, *, reads_only: bool) -> None:
 
 def _identity(file: Path) -> tuple[int, int] | None:
     try:
-        found = file.stat()
+        status = file.stat()
     except OSError:
         return None
-    return found.st_dev, found.st_ino
+    return status.st_dev, status.st_ino
 
 
 def open_database(url: str, *, reads_only: bool = False) -> AsyncEngine:
-    """The database, not connected to yet.
+    """Return an engine for the setting `ledger.url`, which connects when it is first used.
 
     Raises:
-        BadSettings: if there can be none.
+        ConfigError: if the URL is invalid, or the folder of its file cannot be used.
     """
     try:
         return connect(url, reads_only=reads_only)

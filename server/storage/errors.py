@@ -1,39 +1,39 @@
-"""What databases refuse, told apart from what they cannot do now."""
+"""Classification of database errors into permanent and temporary ones."""
 
 from sqlalchemy.exc import DataError, IntegrityError
 
-NOT_NOW = frozenset({"53300", "57P03"})
-"""PostgreSQL's codes for too many connections, and for a server that is just starting."""
+TEMPORARY_STATES = frozenset({"53300", "57P03"})
+"""PostgreSQL's error codes for too many connections, and for a server that is starting."""
 
 
 DATA_EXCEPTION = "22"
-"""The class of PostgreSQL's codes for values that a column cannot hold."""
+"""PostgreSQL's class of error codes for values that a column cannot hold."""
 
 
 class LedgerError(RuntimeError):
-    """The ledger cannot be used as it is; the message says why."""
+    """The ledger cannot be used; the message says why."""
 
 
 class RowsRefused(ValueError):
-    """The database will never take these rows."""
+    """The database can never store these rows."""
 
 
 def is_refusal(error: Exception) -> bool:
-    """Whether a database will never take what it was given, by what its driver raises."""
+    """Return whether a driver's error means that the database can never store the values."""
     if isinstance(error, DataError | IntegrityError | UnicodeError | OverflowError):
         return True
-    # What asyncpg cannot even send has no class of its own in SQLAlchemy.
+    # SQLAlchemy has no exception class for values that asyncpg cannot encode.
     state = getattr(getattr(error, "driver_exception", None), "sqlstate", None)
     return str(state).startswith(DATA_EXCEPTION)
 
 
-def is_away(error: BaseException) -> bool:
-    """Whether a database could not be reached, and may be there later."""
-    away = isinstance(error, OSError | TimeoutError)
-    return away or getattr(error, "sqlstate", None) in NOT_NOW
+def is_unavailable(error: BaseException) -> bool:
+    """Return whether a database could not be reached, and may be available later."""
+    unreachable = isinstance(error, OSError | TimeoutError)
+    return unreachable or getattr(error, "sqlstate", None) in TEMPORARY_STATES
 
 
 def reason(error: BaseException) -> str:
-    """What went wrong, in one line, without the statement that was tried."""
-    said = getattr(error, "orig", None) or error
-    return (str(said) or type(said).__name__).split("\n", 1)[0]
+    """Return the message of an error in one line, without the SQL statement."""
+    cause = getattr(error, "orig", None) or error
+    return (str(cause) or type(cause).__name__).split("\n", 1)[0]

@@ -1,4 +1,4 @@
-"""Answers that are kept for a while, for clients that ask for one again."""
+"""Responses stored by idempotency key, for clients that repeat a request."""
 
 from dataclasses import dataclass
 from datetime import datetime
@@ -12,12 +12,12 @@ from proctor.server.storage.tables import replays
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """A request that its client can name.
+    """A request with an idempotency key.
 
     Attributes:
-        key: the name of the client's key, empty where no keys are asked for.
-        name: what the client calls the request.
-        digest: the SHA-256 of its body.
+        key: the name of the API key, empty if keys are not required.
+        name: the idempotency key.
+        digest: the SHA-256 of the request body.
     """
 
     key: str
@@ -27,13 +27,13 @@ class Claim:
 
 @dataclass(frozen=True, slots=True)
 class CachedResponse:
-    """What is known of a request of that name.
+    """The response to a request with an idempotency key.
 
     Attributes:
-        digest: of its body.
-        media_type: of its answer, or None while it runs.
-        tier: of its budget.
-        body: the answer.
+        digest: the SHA-256 of the request body.
+        media_type: the media type of the response, or None while the request is running.
+        tier: the tier of the budget.
+        body: the body of the response.
     """
 
     digest: str
@@ -43,14 +43,15 @@ class CachedResponse:
 
 
 class IdempotencyStore:
-    """Claims and answers in the ledger's database."""
+    """The store of idempotency keys and responses, in the ledger's database."""
 
     def __init__(self, engine: AsyncEngine, gateway: str) -> None:
-        """Take names for a gateway; if it is lost, others let them be free.
+        """Initialize the store of a gateway.
 
         Args:
             engine: connects to the database.
-            gateway: the one that runs the requests.
+            gateway: the gateway that runs the requests. If it is lost, other gateways
+                release its claims.
         """
         self._engine = engine
         self._gateway = gateway
@@ -59,14 +60,15 @@ class IdempotencyStore:
         self._insert = insert(replays).on_conflict_do_nothing().returning(replays.c.key)
 
     async def claim(self, claim: Claim, now: datetime) -> CachedResponse | None:
-        """Take a name for a request that is to run, unless one has it.
+        """Claim an idempotency key for a request that is about to run.
 
         Args:
             claim: the request.
             now: the time.
 
         Returns:
-            The one that has the name; None if the name was free, and is taken now.
+            The response of the request that has the key; None if the key was free, and
+            is claimed now.
         """
         row = {
             "key": claim.key,
@@ -78,32 +80,32 @@ class IdempotencyStore:
         }
         async with self._engine.begin() as connection:
             await connection.execute(delete(replays).where(replays.c.expires <= now))
-            found = None
-            while found is None:  # it may be given up between the two
+            existing = None
+            while existing is None:  # another gateway may release the key between the two
                 if (await connection.execute(self._insert.values(row))).first() is not None:
                     return None
-                found = (await connection.execute(select(replays).where(_is(claim)))).first()
-        return CachedResponse(found.digest, found.media_type, found.tier, found.body)
+                existing = (await connection.execute(select(replays).where(_is(claim)))).first()
+        return CachedResponse(existing.digest, existing.media_type, existing.tier, existing.body)
 
-    async def keep(self, claim: Claim, kept: CachedResponse, expires: datetime) -> None:
-        """Keep the answer until then, if its name was not taken by another meanwhile."""
-        done = {
-            "media_type": kept.media_type,
-            "tier": kept.tier,
-            "body": kept.body,
+    async def keep(self, claim: Claim, response: CachedResponse, expires: datetime) -> None:
+        """Store a response until it expires, unless another gateway has taken the claim over."""
+        values = {
+            "media_type": response.media_type,
+            "tier": response.tier,
+            "body": response.body,
             "gateway": None,
             "expires": expires,
         }
         async with self._engine.begin() as connection:
-            await connection.execute(update(replays).where(self._has(claim)).values(done))
+            await connection.execute(update(replays).where(self._is_own(claim)).values(values))
 
     async def give_up(self, claim: Claim) -> None:
-        """Let the name be free again: the request was not answered."""
+        """Release the key of a request that got no response."""
         async with self._engine.begin() as connection:
-            await connection.execute(delete(replays).where(self._has(claim)))
+            await connection.execute(delete(replays).where(self._is_own(claim)))
 
-    def _has(self, claim: Claim) -> ColumnElement[bool]:
-        """Whether it is still this gateway's, which may have been thought lost."""
+    def _is_own(self, claim: Claim) -> ColumnElement[bool]:
+        """Match the claim if this gateway still has it, and was not mistaken for lost."""
         return _is(claim) & (replays.c.gateway == self._gateway)
 
 

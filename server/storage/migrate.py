@@ -1,4 +1,4 @@
-"""Brings the tables of a database to the version that this server needs."""
+"""Migration of the database's tables to the version that this server requires."""
 
 from alembic.command import upgrade
 from alembic.config import Config
@@ -12,15 +12,15 @@ from proctor.server.storage.errors import LedgerError, reason
 
 MIGRATIONS = "proctor.server.storage:migrations"
 LOCK = 0x70726F63746F72
-"""PostgreSQL's advisory lock: one process migrates at a time."""
+"""The key of PostgreSQL's advisory lock, so that one process migrates at a time."""
 
 
 async def migrate(engine: AsyncEngine) -> None:
-    """Bring the tables to the newest version; do nothing where they are.
+    """Migrate the tables to the newest version, if they do not have it.
 
     Raises:
-        LedgerError: if they are of a version that this one does not know.
-        Exception: whatever keeps the database from doing so.
+        LedgerError: if the tables have a version unknown to this server.
+        Exception: any error of the database.
     """
     async with engine.begin() as connection:
         if engine.dialect.name == "postgresql":
@@ -29,20 +29,20 @@ async def migrate(engine: AsyncEngine) -> None:
 
 
 async def check_version(engine: AsyncEngine) -> None:
-    """Return if the tables are of the newest version.
+    """Check that the tables have the newest version.
 
     Raises:
-        LedgerError: if they are not, or the database cannot be read.
+        LedgerError: if they do not, or the database cannot be read.
     """
     try:
         async with engine.connect() as connection:
-            found = await connection.run_sync(_revision)
-    except Exception as error:  # drivers have their own
-        raise LedgerError(f"the ledger cannot be read: {reason(error)}") from error
-    if found != (newest := ScriptDirectory.from_config(_config()).get_current_head()):
+            version = await connection.run_sync(_revision)
+    except Exception as error:  # each driver has exceptions of its own
+        raise LedgerError(f"The ledger cannot be read: {reason(error)}") from error
+    if version != (newest := ScriptDirectory.from_config(_config()).get_current_head()):
         raise LedgerError(
-            f"the ledger's tables are of version {found or 'none'}, and {newest} is needed: "
-            "run 'proctor ledger migrate'"
+            f"The ledger's tables have version {version or 'none'}, but version {newest} is "
+            "required. Run 'proctor ledger migrate'."
         )
 
 
@@ -65,5 +65,5 @@ def _upgrade(connection: Connection) -> None:
         upgrade(config, "head")
     except CommandError as error:
         raise LedgerError(
-            f"the ledger's tables are of a version that this one does not know: {error}"
+            f"The ledger's tables have an unknown version, of a newer server: {error}"
         ) from error

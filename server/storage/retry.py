@@ -1,4 +1,4 @@
-"""What has to be written, however long the database is away."""
+"""Retrying of writes that must not be lost while the database is unavailable."""
 
 import asyncio
 import logging
@@ -9,30 +9,30 @@ from proctor.server.storage.errors import reason
 logger = logging.getLogger(__name__)
 
 FIRST_DELAY_SECONDS, LAST_DELAY_SECONDS = 0.1, 2.0
-"""Between two tries; each is twice the one before."""
+"""The first and the longest delay between two attempts; it doubles each time."""
 
 
-async def until_done(attempt: Callable[[], Awaitable[object]]) -> None:
-    """Try until it is done.
+async def retry_until_done(attempt: Callable[[], Awaitable[object]]) -> None:
+    """Retry until an attempt succeeds, with exponential backoff.
 
     Args:
-        attempt: does it, or raises; to do it twice is to do it once.
+        attempt: does the work, or raises; must be idempotent.
     """
     delay = FIRST_DELAY_SECONDS
     while True:
         try:
             await attempt()
-        except Exception as error:  # drivers have their own
-            # The lease cannot be renewed meanwhile, and warns of it once.
-            logger.info("the ledger's database is to be told later: %s", reason(error))
+        except Exception as error:  # each driver has exceptions of its own
+            # Not a warning: the lease cannot be renewed meanwhile either, and warns once.
+            logger.info("The ledger's database is written later: %s", reason(error))
             await asyncio.sleep(delay)
             delay = min(2 * delay, LAST_DELAY_SECONDS)
         else:
             return
 
 
-async def ended(tasks: Iterable[asyncio.Task[None]], seconds: float) -> None:
-    """Wait for tasks, and cancel those that go on for longer than that."""
+async def wait_or_cancel(tasks: Iterable[asyncio.Task[None]], seconds: float) -> None:
+    """Wait for tasks, and cancel those that are still running after `seconds`."""
     running = {*tasks}
     if running:
         _, late = await asyncio.wait(running, timeout=seconds)

@@ -1,4 +1,4 @@
-"""The ledger's tables, and the way between a row and its columns."""
+"""The tables of the ledger's database, and their column types."""
 
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -27,37 +27,32 @@ from sqlalchemy.types import TypeDecorator, TypeEngine
 
 
 class Money(TypeDecorator[Decimal]):
-    """An exact decimal: `NUMERIC` where the database has it, text in SQLite, which has not."""
+    """An exact decimal: `NUMERIC`, or text in SQLite, which has no exact decimals."""
 
     impl = Numeric
     cache_ok = True
 
     def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[Any]:
-        """See `TypeDecorator`."""
         exact = String(64) if dialect.name == "sqlite" else Numeric(asdecimal=True)
         return dialect.type_descriptor(exact)
 
     def process_bind_param(self, value: Decimal | None, dialect: Dialect) -> Any:
-        """See `TypeDecorator`."""
         return f"{value:f}" if value is not None and dialect.name == "sqlite" else value
 
     def process_result_value(self, value: Any, dialect: Dialect) -> Decimal | None:
-        """See `TypeDecorator`."""
         return None if value is None else Decimal(value)
 
 
 class Utc(TypeDecorator[datetime]):
-    """A moment, always told in UTC; SQLite keeps no time zone."""
+    """A time, always in UTC, since SQLite does not store time zones."""
 
     impl = DateTime(timezone=True)
     cache_ok = True
 
     def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
-        """See `TypeDecorator`."""
         return None if value is None else value.astimezone(UTC)
 
     def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
-        """See `TypeDecorator`."""
         if value is None:
             return None
         return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)

@@ -1,1 +1,1 @@
-"""HTTP below the endpoints: protocol limits, bodies, CORS, server-sent events."""
+"""HTTP below the endpoints: protocol limits, request bodies, CORS and server-sent events."""

@@ -1,4 +1,4 @@
-"""Reads requests' bodies, bounded one by one and all together."""
+"""Reading of request bodies, bounded one by one and all together."""
 
 import asyncio
 import sys
@@ -14,146 +14,146 @@ from proctor.server.fair_queue import FairQueue
 from proctor.server.transport.encodings import Identity, decoder
 
 BODY_SECONDS = 60.0
-"""For a body to come, the wait for room included."""
+"""The time limit for receiving a body, the wait for memory included."""
 
 SMALL = 64 * 2**10
-"""Bytes of a body that need no room."""
+"""The size in bytes up to which a body needs no memory reservation."""
 
 FULL_SIZED = 16
-"""Bodies of the largest size that there is room for at a time."""
+"""The number of bodies of the maximum size that fit into memory at a time."""
 
 UNDISTURBED_SECONDS = 5.0
-"""So long a body keeps its room while others wait for theirs."""
+"""The time for which a body keeps its memory although others wait for theirs."""
 
 
 @dataclass(eq=False, slots=True)
 class Reading:
-    """A body that is being read.
+    """A body that is being received.
 
     Attributes:
-        owner: whose it is.
-        size: bytes that it may come to.
-        time: until when it is read.
-        waits: whether it waits for room.
-        since: when it was given room, by the event loop's clock; None before that.
-        hurried: whether it was given less time, because others wait.
+        owner: the client that sends it.
+        size: the maximum number of bytes that it may reach.
+        timeout: the time limit.
+        waits: whether it waits for memory.
+        since: when memory was reserved, by the event loop's clock; None before.
+        hurried: whether the time limit was shortened because others wait.
     """
 
     owner: Hashable
     size: int
-    time: asyncio.Timeout
+    timeout: asyncio.Timeout
     waits: bool = False
     since: float | None = None
     hurried: bool = False
 
     def hurry(self, now: float) -> None:
-        """Have it come within `UNDISTURBED_SECONDS` of when it was given room, or at once."""
-        if self.since is None or self.hurried or self.time.expired():
+        """Shorten the time limit to `UNDISTURBED_SECONDS` after the reservation, or to now."""
+        if self.since is None or self.hurried or self.timeout.expired():
             return
-        end, until = max(now, self.since + UNDISTURBED_SECONDS), self.time.when()
-        if until is not None and end < until:
+        deadline, current = max(now, self.since + UNDISTURBED_SECONDS), self.timeout.when()
+        if current is not None and deadline < current:
             self.hurried = True
-            self.time.reschedule(end)
+            self.timeout.reschedule(deadline)
 
-    def late(self) -> ApiError:
-        """What to tell a client whose body has not come in time."""
+    def timeout_error(self) -> ApiError:
+        """Return the error for a client whose body was not received in time."""
         if self.waits:
             return Unavailable(
-                "too many large bodies are being read: try again later", headers=SOON
+                "Too many large request bodies are being received. Try again later.", headers=SOON
             )
         if self.hurried:
             return RequestTimeout(
-                f"the body did not come within {UNDISTURBED_SECONDS:g} s, and others wait to send "
-                "theirs: try again later",
+                f"The request body was not received within {UNDISTURBED_SECONDS:g} s while other "
+                "requests were waiting to send theirs. Try again later.",
                 headers=SOON,
             )
-        return RequestTimeout(f"the body did not come within {BODY_SECONDS:g} s")
+        return RequestTimeout(f"The request body was not received within {BODY_SECONDS:g} s.")
 
 
 class BodyReader:
-    """Reads bodies into memory that they share.
+    """Reads request bodies into bounded memory.
 
-    A small body is always read. One that grows larger first needs room for all that
-    it may become, and never waits again once it has that. It waits by turns of those
-    who send, and what it brings next stays with its client meanwhile. While others
-    wait, whoever has had room for the longest must be done soon.
+    Small bodies are always read. A larger body first reserves memory for its maximum
+    size, and never waits again afterwards. Reservations are granted round-robin over
+    clients; a body that waits for one is not read from its connection. While others
+    wait, the body with the oldest reservation must be complete soon.
     """
 
-    def __init__(self, at_most: int) -> None:
-        """Begin with none.
+    def __init__(self, max_bytes: int) -> None:
+        """Initialize the reader.
 
         Args:
-            at_most: bytes of one body, compressed or not.
+            max_bytes: the maximum size of a body, both compressed and decompressed.
         """
-        self._at_most = at_most
-        self._room = FairQueue(FULL_SIZED * at_most, sys.maxsize)
-        self._with_room: dict[Reading, None] = {}
+        self._max_bytes = max_bytes
+        self._memory = FairQueue(FULL_SIZED * max_bytes, sys.maxsize)
+        self._with_memory: dict[Reading, None] = {}
 
     async def read(self, request: Request) -> bytes:
-        """The whole body, decompressed and counted while it comes.
+        """Return the whole body, decompressed and checked for its size while it is received.
 
         Raises:
-            BadRequest: if it cannot be decompressed.
-            UnsupportedEncoding: if it is compressed in a way that is not known.
-            BodyTooLarge: if it is over the limit, compressed or not.
-            RequestTimeout: if it is not whole in time.
-            Unavailable: if there was no room for it in time.
-            ClientDisconnect: if the client went away.
+            BadRequest: if the body cannot be decompressed.
+            UnsupportedEncoding: if the content encoding is not supported.
+            BodyTooLarge: if the body exceeds the maximum size, compressed or decompressed.
+            RequestTimeout: if the body was not received in time.
+            Unavailable: if no memory became available in time.
+            ClientDisconnect: if the client disconnected.
         """
-        at_most = self._at_most
-        encoded = decoder(request.headers.getlist("content-encoding"))
-        length = int(request.headers.get("content-length", at_most))
-        if length > at_most:
+        maximum = self._max_bytes
+        content = decoder(request.headers.getlist("content-encoding"))
+        length = int(request.headers.get("content-length", maximum))
+        if length > maximum:
             raise self._too_large()
-        plain = isinstance(encoded, Identity)
-        size, small = (length, SMALL) if plain else (at_most, 0)
-        body, read = bytearray(), 0
+        plain = isinstance(content, Identity)
+        size, small = (length, SMALL) if plain else (maximum, 0)
+        body, received = bytearray(), 0
         async with self._reading(_owner(request), size) as reading:
             async for chunk in request.stream():
-                read += len(chunk)
+                received += len(chunk)
                 if reading.since is None and len(body) + len(chunk) > small:
-                    await self._give_room(reading)
-                body += encoded.push(chunk, at_most - len(body))
-                if max(read, len(body)) > at_most:
+                    await self._reserve(reading)
+                body += content.decompress(chunk, maximum - len(body))
+                if max(received, len(body)) > maximum:
                     raise self._too_large()
-        encoded.close()
+        content.close()
         return bytes(body)
 
     @asynccontextmanager
     async def _reading(self, owner: Hashable, size: int) -> AsyncIterator[Reading]:
-        """A body until it is whole, in bounded time; its room is given back then."""
+        """Bound the time of reading a body, and release its memory afterwards."""
         reading = Reading(owner, size, asyncio.timeout(BODY_SECONDS))
         try:
-            async with reading.time:
+            async with reading.timeout:
                 yield reading
         except TimeoutError:
-            raise reading.late() from None
+            raise reading.timeout_error() from None
         finally:
             if reading.since is not None:
-                del self._with_room[reading]
-                self._room.free(size)
+                del self._with_memory[reading]
+                self._memory.release(size)
                 self._hurry()
 
-    async def _give_room(self, reading: Reading) -> None:
+    async def _reserve(self, reading: Reading) -> None:
         loop = asyncio.get_running_loop()
         reading.waits = True
-        loop.call_soon(self._hurry)  # it waits by then, if it has to
-        await self._room.enter(reading.owner, reading.size)
+        loop.call_soon(self._hurry)  # by then, it waits if it has to
+        await self._memory.enter(reading.owner, reading.size)
         reading.waits = False
         reading.since = loop.time()
-        self._with_room[reading] = None
+        self._with_memory[reading] = None
         self._hurry()
 
     def _hurry(self) -> None:
-        if self._room.waiting and self._with_room:
-            next(iter(self._with_room)).hurry(asyncio.get_running_loop().time())
+        if self._memory.waiting and self._with_memory:
+            next(iter(self._with_memory)).hurry(asyncio.get_running_loop().time())
 
     def _too_large(self) -> BodyTooLarge:
-        return BodyTooLarge(f"the request's body is over {self._at_most} bytes: send less")
+        return BodyTooLarge(f"The request body exceeds the limit of {self._max_bytes} bytes.")
 
 
 def _owner(request: Request) -> Hashable:
-    """Who sends it: a key, or a client's address where no keys are asked for."""
+    """Return the ID of the request's key, or the client's address if keys are not required."""
     key: Key | None = request.state.key
     if key is not None:
         return key.id

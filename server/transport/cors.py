@@ -1,8 +1,8 @@
-"""Which web pages may use the server.
+"""CORS, and the rejection of requests from web pages of other origins.
 
-A browser lets any page send a request anywhere, and keeps back no more than the
-answer. To what a server does it makes no difference whether the answer is read,
-so requests that start work are refused here when they come from foreign pages.
+A browser lets any page send requests anywhere, and withholds only the response.
+Whether the response is read makes no difference to the work that a request starts,
+so such requests are rejected here if they come from origins that are not allowed.
 """
 
 import re
@@ -16,27 +16,27 @@ from proctor.server.errors import OriginNotAllowed
 
 ANY = "*"
 LOOPBACK = r"https?://(([a-z0-9_-]+\.)*localhost|127\.0\.0\.1|\[::1\])(:[1-9][0-9]{0,4})?"
-"""Origins of pages that come from the machine on which the browser runs, as browsers write them."""
+"""Origins of pages served by the machine on which the browser runs, as browsers write them."""
 
 SAFE = ("GET", "HEAD", "OPTIONS")
 EXPOSED = ("retry-after", "x-budget-tier", "x-cost", "x-ignored-fields", "x-request-id")
-"""Headers of ours that a page may read."""
+"""Proctor's headers that a page may read."""
 
-MAX_TOLD = 128
+MAX_ORIGIN = 128
 
 
 class CorsPolicy:
-    """Knows the pages that may use the server."""
+    """The policy on web pages of other origins."""
 
     def __init__(self, settings: Cors) -> None:
-        self._listed = settings.allow_origins
+        self._origins = settings.allow_origins
         self._pattern = LOOPBACK if settings.allow_loopback else None
 
     def add_to(self, app: FastAPI) -> None:
-        """Let browsers show answers to these pages."""
+        """Add the CORS middleware, so that allowed pages can read responses."""
         app.add_middleware(
             CORSMiddleware,
-            allow_origins=self._listed,
+            allow_origins=self._origins,
             allow_origin_regex=self._pattern,
             allow_methods=["GET", "HEAD", "POST"],
             allow_headers=[ANY],
@@ -44,32 +44,33 @@ class CorsPolicy:
         )
 
     async def check(self, request: Request) -> None:
-        """Return if a request comes from such a page, or starts no work, or not from a page.
+        """Check the origin of a request, unless its method is safe or no page sent it.
 
         Raises:
-            ForeignPage: otherwise.
+            OriginNotAllowed: if the origin is not allowed.
         """
         if request.method in SAFE or is_own(request.headers):
             return
         origin = request.headers.get("origin", "")
         if not self._allows(origin):
             raise OriginNotAllowed(
-                f"pages of '{origin[:MAX_TOLD]}' may not use this server: its operator can allow "
-                "them by the setting cors.allow_origins"
+                f"The origin '{origin[:MAX_ORIGIN]}' is not allowed. The server's operator can "
+                "allow it in the setting cors.allow_origins."
             )
 
     def _allows(self, origin: str) -> bool:
-        listed = ANY in self._listed or origin in self._listed
+        listed = ANY in self._origins or origin in self._origins
         return listed or (
             self._pattern is not None and re.fullmatch(self._pattern, origin) is not None
         )
 
 
 def is_own(headers: Headers) -> bool:
-    """Whether a request comes from no page, or from one of this server's own.
+    """Return whether no page sent a request, or a page of this server's own origin.
 
-    Browsers say which in `Sec-Fetch-Site`, to servers that they trust; to all
-    they say where the page is from.
+    Browsers send `Sec-Fetch-Site` to trustworthy origins only, and `Origin` to all.
+    Does not protect against DNS rebinding: a page whose host name resolves to this
+    server counts as its own.
     """
     site, origin = headers.get("sec-fetch-site"), headers.get("origin")
     if site is not None:

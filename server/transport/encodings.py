@@ -1,4 +1,4 @@
-"""Bodies that come compressed, let out no further than the limit."""
+"""Decompression of request bodies, bounded by the size limit."""
 
 import zlib
 from collections.abc import Sequence
@@ -8,39 +8,40 @@ from proctor.server.errors import BadRequest, UnsupportedEncoding
 SUPPORTED = ("gzip",)
 GZIP_NAMES = ("gzip", "x-gzip")
 GZIP = 16 + zlib.MAX_WBITS
-"""zlib's sign for gzip's header and checksum."""
+"""zlib's `wbits` for gzip headers and checksums."""
 
 
 class Identity:
-    """A body as it is."""
+    """A body that is not compressed."""
 
-    def push(self, data: bytes, most: int) -> bytes:
-        """The body's next bytes."""
+    def decompress(self, data: bytes, maximum: int) -> bytes:
+        """Return the data unchanged."""
         return data
 
     def close(self) -> None:
-        """It can end anywhere."""
+        """Accept the end of the body, which may be anywhere."""
 
 
 class Gzip:
-    """Lets gzip's bytes out as they come; there can be several members after each other."""
+    """A body compressed with gzip, in one or several members."""
 
     def __init__(self) -> None:
         self._member = zlib.decompressobj(GZIP)
         self._inside = False
 
-    def push(self, data: bytes, most: int) -> bytes:
-        """The body's next bytes, but no more than one beyond `most`.
+    def decompress(self, data: bytes, maximum: int) -> bytes:
+        """Return the next decompressed bytes, at most `maximum` + 1.
 
         Raises:
-            BadRequest: if it is no gzip.
+            BadRequest: if the data is not valid gzip.
         """
         out = bytearray()
-        while data and len(out) <= most:
+        while data and len(out) <= maximum:
             try:
-                out += self._member.decompress(data, most + 1 - len(out))
+                out += self._member.decompress(data, maximum + 1 - len(out))
             except zlib.error:
-                raise BadRequest("the body is not the gzip that its header promises") from None
+                message = "The request body is not valid gzip, as its 'content-encoding' says."
+                raise BadRequest(message) from None
             self._inside = not self._member.eof
             if self._inside:
                 data = self._member.unconsumed_tail
@@ -49,32 +50,32 @@ class Gzip:
         return bytes(out)
 
     def close(self) -> None:
-        """See that the body has come to its end.
+        """Check that the body is complete.
 
         Raises:
-            BadRequest: if it has not.
+            BadRequest: if it is truncated.
         """
         if self._inside:
-            raise BadRequest("the body's gzip breaks off before its end")
+            raise BadRequest("The gzip data of the request body is truncated.")
 
 
 def decoder(encodings: Sequence[str]) -> Identity | Gzip:
-    """What lets a body out of these encodings.
+    """Return a decoder for a body.
 
     Args:
-        encodings: the values of its headers `Content-Encoding`.
+        encodings: the values of the `Content-Encoding` headers.
 
     Raises:
-        UnsupportedEncoding: if it is any other than gzip, or several.
+        UnsupportedEncoding: if there are several encodings, or one other than gzip.
     """
-    named = [name.strip().lower() for value in encodings for name in value.split(",")]
-    named = [name for name in named if name not in ("", "identity")]
-    if not named:
+    names = [name.strip().lower() for value in encodings for name in value.split(",")]
+    names = [name for name in names if name not in ("", "identity")]
+    if not names:
         return Identity()
-    if len(named) > 1 or named[0] not in GZIP_NAMES:
+    if len(names) > 1 or names[0] not in GZIP_NAMES:
         raise UnsupportedEncoding(
-            f"the body can come plain or as {' or '.join(SUPPORTED)}, and no other "
-            "'content-encoding'",
+            f"Unsupported 'content-encoding'. Supported values are {', '.join(SUPPORTED)} and "
+            "identity.",
             param="content-encoding",
             headers={"accept-encoding": ", ".join(SUPPORTED)},
         )

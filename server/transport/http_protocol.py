@@ -1,4 +1,4 @@
-"""HTTP's protocol, with bounds on what stands around a request's body and on how long it takes."""
+"""uvicorn's HTTP protocol with limits on the size and duration of a request's path and headers."""
 
 import asyncio
 from collections.abc import Callable
@@ -16,20 +16,21 @@ from proctor.server.transport.middleware import request_id
 from proctor.server.transport.slow_clients import ClientTransport, SlowClients
 
 MAX_HEAD = 64 * 2**10
-"""Bytes of a request's path and headers together."""
+"""The maximum size in bytes of a request's path and headers together."""
 
 MAX_PIPELINED = 100
-"""Requests that wait on one connection for the answers to those before them."""
+"""The maximum number of requests on one connection that wait for earlier responses."""
 
 HEAD_SECONDS = 60.0
-"""For the path and the headers to come, from a connection's beginning or their first byte."""
+"""The time limit for receiving path and headers, from the start of the connection or their first
+byte."""
 
 LINGER_SECONDS = 30.0
-"""So long what still comes of a request is thrown away, once it has been answered."""
+"""The time for which the rest of a request is received and discarded after its response."""
 
 
 class Stage(Enum):
-    """What a connection is in the middle of receiving."""
+    """The part of a request that a connection is receiving."""
 
     NOTHING = auto()
     HEAD = auto()
@@ -37,189 +38,184 @@ class Stage(Enum):
 
 
 class LimitedHttpProtocol(HttpToolsProtocol):
-    """uvicorn's protocol, which by itself takes paths and headers of any size.
+    """uvicorn's protocol, which by itself does not limit the size of path and headers.
 
-    What it has no event for, it gathers in silence, as it does the value of a
-    header until its end: so the silence is bounded too, and so is the time.
-    Whoever is answered before its request has come whole still hears the answer.
+    The parser collects some data without calling back, such as the value of a header
+    until it is complete. Therefore the data received since the last callback is limited
+    too, and so is the time. A client that gets its response before its request is
+    complete can still read the response.
     """
 
     transport: ClientTransport
 
-    _full = False
-    _owes_turn = False
+    _writing_paused = False
+    _completion_deferred = False
     _stage = Stage.NOTHING
-    _head = 0
-    _silent = 0
-    _fault: ApiError | None = None
-    _refusal: ApiError | None = None
-    _alarm: asyncio.TimerHandle | None = None
+    _head_size = 0
+    _size_since_callback = 0
+    _parse_error: ApiError | None = None
+    _rejection: ApiError | None = None
+    _timer: asyncio.TimerHandle | None = None
 
-    def __init__(self, *args: Any, slow: SlowClients, **kwargs: Any) -> None:
-        """Stand on a new connection.
+    def __init__(self, *args: Any, slow_clients: SlowClients, **kwargs: Any) -> None:
+        """Initialize the protocol of a new connection.
 
         Args:
-            args: uvicorn's.
-            slow: watches what waits for the client.
-            kwargs: uvicorn's.
+            args: uvicorn's positional arguments.
+            slow_clients: watches the data that is buffered for the client.
+            kwargs: uvicorn's keyword arguments.
         """
         super().__init__(*args, **kwargs)
-        self._slow = slow
+        self._slow_clients = slow_clients
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """See asyncio."""
-        super().connection_made(ClientTransport(transport, self._slow, self._close))
+        super().connection_made(ClientTransport(transport, self._slow_clients, self._close))
         self._expect_head()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """See asyncio."""
-        self._stop_waiting()
-        self._slow.discard(self.transport)
+        self._stop_timer()
+        self._slow_clients.discard(self.transport)
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        """See asyncio."""
-        if self._refusal is not None or self.transport.is_closing():
+        if self._rejection is not None or self.transport.is_closing():
             return
-        self._silent += len(data)
+        self._size_since_callback += len(data)
         super().data_received(data)
-        if self._silent > MAX_HEAD and self._refusal is None:
-            self._refuse(_too_large())
-        if self._stage is Stage.NOTHING and self._alarm is None and not self._answering:
+        if self._size_since_callback > MAX_HEAD and self._rejection is None:
+            self._reject(_too_large())
+        if self._stage is Stage.NOTHING and self._timer is None and not self._responding:
             self._expect_head()
 
     def on_message_begin(self) -> None:
-        """See httptools."""
         self._stage = Stage.HEAD
-        self._head = self._silent = 0
+        self._head_size = self._size_since_callback = 0
         self._expect_head()
         super().on_message_begin()
 
     def on_headers_complete(self) -> None:
-        """See httptools."""
-        self._stop_waiting()
+        self._stop_timer()
         try:
-            self._check_turn()
+            self._check_pipeline()
             check_host(self.headers, self.parser.get_http_version())
             self.url, self.headers[:] = to_origin_form(self.url, self.headers)
         except BadRequest as error:
-            self._fault = error
+            self._parse_error = error
             raise
         super().on_headers_complete()
         self._stage = Stage.BODY
         if self.expect_100_continue:
-            # A client that is answered instead need not send its body, and may send anything.
+            # A client that gets a response instead of "100 Continue" need not send its body, so
+            # that what it sends next is ambiguous.
             self.cycle.default_headers = [*self.cycle.default_headers, CLOSE_HEADER]
 
     def on_message_complete(self) -> None:
-        """See httptools."""
         super().on_message_complete()
         self._stage = Stage.NOTHING
-        self._head = self._silent = 0
-        self._stop_waiting()
+        self._head_size = self._size_since_callback = 0
+        self._stop_timer()
         self.cycle.default_headers = self.server_state.default_headers
 
     def on_url(self, url: bytes) -> None:
-        """See httptools."""
-        self._count(len(url))
+        self._count_head(len(url))
         super().on_url(url)
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        """See httptools. The headers after a body count as well."""
-        self._count(len(name) + len(value) + len(b": \r\n"))
+        """Count the header, or the trailer after a body, and handle it."""
+        self._count_head(len(name) + len(value) + len(b": \r\n"))
         super().on_header(name, value)
 
     def on_body(self, body: bytes) -> None:
-        """See httptools."""
-        self._silent = 0
+        self._size_since_callback = 0
         super().on_body(body)
 
     def pause_writing(self) -> None:
-        """See asyncio. An answer goes on; the next request waits until this one is taken."""
-        self._full = True
+        """Let the response go on, but defer the next request until the client has read it."""
+        self._writing_paused = True
 
     def resume_writing(self) -> None:
-        """See asyncio."""
-        self._full = False
-        if self._owes_turn:
-            self._owes_turn = False
+        self._writing_paused = False
+        if self._completion_deferred:
+            self._completion_deferred = False
             self.on_response_complete()
 
     def on_response_complete(self) -> None:
-        """See uvicorn. What an answered request still brings is taken, within its time."""
-        if self._full and not self.transport.is_closing():
-            self._owes_turn = True
+        """Go on to the next request, or receive the rest of this one within its time."""
+        if self._writing_paused and not self.transport.is_closing():
+            self._completion_deferred = True
             self.flow.pause_reading()
             return
         last = not self.pipeline
         super().on_response_complete()
         if self.transport.is_closing() or not last:
             return
-        if self._refusal is not None:
-            self._send_refusal(self._refusal)
+        if self._rejection is not None:
+            self._send_rejection(self._rejection)
         elif self._stage is Stage.BODY:
-            self._wait(LINGER_SECONDS, self.transport.end)
+            self._start_timer(LINGER_SECONDS, self.transport.end)
 
     def send_400_response(self, msg: str) -> None:
-        """See uvicorn, which calls this for whatever its parser cannot take."""
-        self._refuse(self._fault or BadRequest("this is no HTTP/1.1 request"))
+        """Reject a request that uvicorn's parser cannot parse."""
+        self._reject(self._parse_error or BadRequest("Invalid HTTP/1.1 request."))
 
     def shutdown(self) -> None:
-        """See uvicorn. Nothing is waited for but answers."""
-        if self._answering:
+        """Close the connection, after the response if there is one in progress."""
+        if self._responding:
             super().shutdown()
         else:
             self.transport.end()
 
     @property
-    def _answering(self) -> bool:
+    def _responding(self) -> bool:
         return self.cycle is not None and not self.cycle.response_complete
 
     def _expect_head(self) -> None:
-        self._wait(HEAD_SECONDS, self._late)
+        self._start_timer(HEAD_SECONDS, self._on_head_timeout)
 
-    def _wait(self, seconds: float, then: Callable[[], None]) -> None:
-        self._stop_waiting()
-        self._alarm = self.loop.call_later(seconds, then)
+    def _start_timer(self, seconds: float, callback: Callable[[], None]) -> None:
+        self._stop_timer()
+        self._timer = self.loop.call_later(seconds, callback)
 
-    def _stop_waiting(self) -> None:
-        if self._alarm is not None:
-            self._alarm.cancel()
-            self._alarm = None
+    def _stop_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
 
-    def _check_turn(self) -> None:
+    def _check_pipeline(self) -> None:
         if len(self.pipeline) >= MAX_PIPELINED:
             raise BadRequest(
-                f"over {MAX_PIPELINED} requests were sent before their turn: wait for the answers"
+                f"More than {MAX_PIPELINED} pipelined requests. Wait for earlier responses before "
+                "sending more."
             )
 
-    def _late(self) -> None:
-        if self._answering:
-            self._expect_head()  # it was sent before its turn
-        elif self._head or self._silent:
-            self._refuse(RequestTimeout(f"the headers did not come within {HEAD_SECONDS:g} s"))
+    def _on_head_timeout(self) -> None:
+        if self._responding:
+            self._expect_head()  # the request was pipelined
+        elif self._head_size or self._size_since_callback:
+            message = f"The request headers were not received within {HEAD_SECONDS:g} s."
+            self._reject(RequestTimeout(message))
         else:
             self.transport.close()
 
-    def _count(self, size: int) -> None:
-        self._silent = 0
-        self._head += size
-        if self._head > MAX_HEAD:
-            self._fault = _too_large()
-            raise self._fault
+    def _count_head(self, size: int) -> None:
+        self._size_since_callback = 0
+        self._head_size += size
+        if self._head_size > MAX_HEAD:
+            self._parse_error = _too_large()
+            raise self._parse_error
 
-    def _refuse(self, error: ApiError) -> None:
-        """Answer nothing more after the requests that came before."""
-        self._refusal = error
-        self._stop_waiting()
-        earlier = self._answering
+    def _reject(self, error: ApiError) -> None:
+        """Send an error once earlier requests have their responses, and close the connection."""
+        self._rejection = error
+        self._stop_timer()
+        earlier = self._responding
         if earlier and self._stage is Stage.BODY:
             earlier = self._drop_unread()
         if not earlier and not self.transport.is_closing():
-            self._send_refusal(error)
+            self._send_rejection(error)
 
     def _drop_unread(self) -> bool:
-        """Give up the request whose body is at fault; whether there are others before it."""
+        """Drop the request whose body is invalid; return whether there are requests before it."""
         cycle = self.cycle
         cycle.disconnected = True
         cycle.message_event.set()
@@ -230,32 +226,31 @@ class LimitedHttpProtocol(HttpToolsProtocol):
             self.transport.close()
         return False
 
-    def _send_refusal(self, error: ApiError) -> None:
+    def _send_rejection(self, error: ApiError) -> None:
         self.transport.write(_response(error))
         self.transport.close()
 
     def _close(self) -> None:
-        """Close the connection, or all but what a client is still sending.
+        """Close the connection, but go on to receive what the client is still sending.
 
-        A connection that is closed on unread bytes is reset, and the answer is lost with it.
+        Closing a connection with unread data resets it, and the response is lost.
         """
-        if self._refusal is None and self._stage is Stage.NOTHING:
+        if self._rejection is None and self._stage is Stage.NOTHING:
             self.transport.end()
             return
         self.transport.write_eof()
         self.flow.resume_reading()
-        self._wait(LINGER_SECONDS, self.transport.end)
+        self._start_timer(LINGER_SECONDS, self.transport.end)
 
 
 def make_http(send_timeout: float) -> type[asyncio.Protocol]:
-    """What uvicorn makes a server's protocols with.
+    """Return the protocol factory for uvicorn's `http` option.
 
     Args:
-        send_timeout: seconds after which a client that takes nothing is let go.
+        send_timeout: seconds after which a client that reads nothing is disconnected.
     """
-    return cast(
-        "type[asyncio.Protocol]", partial(LimitedHttpProtocol, slow=SlowClients(send_timeout))
-    )
+    slow_clients = SlowClients(send_timeout)
+    return cast("type[asyncio.Protocol]", partial(LimitedHttpProtocol, slow_clients=slow_clients))
 
 
 def _response(error: ApiError) -> bytes:
@@ -270,4 +265,4 @@ def _response(error: ApiError) -> bytes:
 
 
 def _too_large() -> HeadersTooLarge:
-    return HeadersTooLarge(f"the path and headers are over {MAX_HEAD} bytes: send less")
+    return HeadersTooLarge(f"The path and headers exceed the limit of {MAX_HEAD} bytes.")

@@ -1,4 +1,4 @@
-"""Sends answers, and lets go of clients that do not take theirs."""
+"""Buffered writes to clients, and the disconnection of clients that stop reading."""
 
 import asyncio
 import contextlib
@@ -7,175 +7,169 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-MAX_UNTAKEN = 64 * 2**20
-"""Bytes that may wait for all clients together, before the slowest of them are let go."""
+MAX_BUFFERED = 64 * 2**20
+"""The bytes that may be buffered for all clients together before the slowest are disconnected."""
 
 UNDISTURBED_SECONDS = 5.0
-"""Nobody is let go who has not been slow for that long."""
+"""The time for which a client must have been slow before it may be disconnected."""
 
-LOOK_SECONDS = 1.0
-"""Between two looks at what the clients have taken."""
+CHECK_SECONDS = 1.0
+"""The interval between two checks of what the clients have read."""
 
 
 @dataclass(slots=True)
 class Pace:
-    """How fast a client takes what waits for it.
+    """The speed at which a client reads what is buffered for it.
 
     Attributes:
-        since: when it began to wait.
-        taken_before: bytes that the client had taken until then.
-        taken: bytes that it had taken at the last look.
-        moved: when it had last taken any.
+        since: when buffering began.
+        sent_before: bytes that had been sent by then.
+        sent: bytes that had been sent at the last check.
+        progressed: when bytes were last sent.
     """
 
     since: float
-    taken_before: int
-    taken: int
-    moved: float
+    sent_before: int
+    sent: int
+    progressed: float
 
-    def seconds_left(self, waiting: int, now: float) -> float:
-        """How long the rest will wait, going by how long it took until now."""
-        taken = self.taken - self.taken_before
-        return waiting * (now - self.since) / taken if taken else math.inf
+    def seconds_left(self, buffered: int, now: float) -> float:
+        """Estimate how long the client needs for the rest, from its speed so far."""
+        sent = self.sent - self.sent_before
+        return buffered * (now - self.since) / sent if sent else math.inf
 
 
 class SlowClients:
-    """Watches the connections on which answers wait for their clients; one for a server.
+    """Watches the connections that have buffered data; one instance for a server.
 
-    What is written to a connection waits in memory until its client takes it, and an
-    answer is not held up by that. Let go is a client that takes nothing for long, and,
-    where too much waits in all, whoever would need the longest for the rest.
+    Writes to a connection are buffered in memory until the client reads them, without
+    backpressure on the response. Disconnects clients that read nothing for long and, if
+    too much is buffered in all, those that would need the longest for the rest.
     """
 
     def __init__(self, seconds: float) -> None:
-        """Begin with none.
+        """Initialize with no connections.
 
         Args:
-            seconds: in which a client must take something; one that will have taken all
-                within that time may go on in any case.
+            seconds: the time after which a client that reads nothing is disconnected;
+                a client that will have read everything within it is never disconnected.
         """
         self._seconds = seconds
         self._paces: dict[ClientTransport, Pace] = {}
-        self._alarm: asyncio.TimerHandle | None = None
+        self._timer: asyncio.TimerHandle | None = None
 
     def add(self, transport: "ClientTransport") -> None:
-        """Watch a connection that was written to, until all of that is taken."""
+        """Watch a connection that was written to, until everything is sent."""
         if transport in self._paces:
             return
         loop = asyncio.get_running_loop()
-        now, taken = loop.time(), transport.taken
-        self._paces[transport] = Pace(now, taken, taken, now)
-        if self._alarm is None:
-            self._alarm = loop.call_later(LOOK_SECONDS, self._look)
+        now, sent = loop.time(), transport.sent
+        self._paces[transport] = Pace(now, sent, sent, now)
+        if self._timer is None:
+            self._timer = loop.call_later(CHECK_SECONDS, self._check)
 
     def discard(self, transport: "ClientTransport") -> None:
-        """Watch a connection no more."""
+        """Stop watching a connection."""
         self._paces.pop(transport, None)
-        if not self._paces and self._alarm is not None:
-            self._alarm.cancel()
-            self._alarm = None
+        if not self._paces and self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
 
-    def _look(self) -> None:
+    def _check(self) -> None:
         loop = asyncio.get_running_loop()
         now = loop.time()
-        self._alarm = loop.call_later(LOOK_SECONDS, self._look)
+        self._timer = loop.call_later(CHECK_SECONDS, self._check)
         for transport, pace in [*self._paces.items()]:
-            if not transport.waiting:
+            if not transport.buffered:
                 self.discard(transport)
-            elif transport.taken > pace.taken:
-                pace.taken, pace.moved = transport.taken, now
-            elif now - pace.moved >= self._seconds:
-                self._let_go(transport)
-        self._make_room(now)
+            elif transport.sent > pace.sent:
+                pace.sent, pace.progressed = transport.sent, now
+            elif now - pace.progressed >= self._seconds:
+                self._disconnect(transport)
+        self._limit_buffered(now)
 
-    def _make_room(self, now: float) -> None:
-        too_much = sum(transport.waiting for transport in self._paces) - MAX_UNTAKEN
-        if too_much <= 0:
+    def _limit_buffered(self, now: float) -> None:
+        excess = sum(transport.buffered for transport in self._paces) - MAX_BUFFERED
+        if excess <= 0:
             return
         slow = {
             transport: left
             for transport, pace in self._paces.items()
             if now - pace.since >= UNDISTURBED_SECONDS
-            and (left := pace.seconds_left(transport.waiting, now)) > self._seconds
+            and (left := pace.seconds_left(transport.buffered, now)) > self._seconds
         }
-        for transport in sorted(slow, key=lambda each: (slow[each], each.waiting), reverse=True):
-            too_much -= transport.waiting
-            self._let_go(transport)
-            if too_much <= 0:
+        for transport in sorted(slow, key=lambda each: (slow[each], each.buffered), reverse=True):
+            excess -= transport.buffered
+            self._disconnect(transport)
+            if excess <= 0:
                 return
 
-    def _let_go(self, transport: "ClientTransport") -> None:
+    def _disconnect(self, transport: "ClientTransport") -> None:
         self.discard(transport)
         transport.abort()
 
 
 class ClientTransport(asyncio.Transport):
-    """A transport that asks its protocol how to close, and knows what its client has taken."""
+    """A transport that counts what the client has read, and delegates closing to its protocol."""
 
     def __init__(
-        self, transport: asyncio.Transport, slow: SlowClients, close: Callable[[], None]
+        self, transport: asyncio.Transport, slow_clients: SlowClients, close: Callable[[], None]
     ) -> None:
-        """Stand before a transport.
+        """Wrap a transport.
 
         Args:
-            transport: the connection's own.
-            slow: watches it while something waits in it.
+            transport: the transport of the connection.
+            slow_clients: watches the connection while data is buffered.
             close: closes the connection; called once.
         """
         self._transport = transport
-        self._slow = slow
+        self._slow_clients = slow_clients
         self._close = close
         self._closing = False
         self._written = 0
 
     @property
-    def waiting(self) -> int:
-        """Bytes that were written and not yet taken."""
+    def buffered(self) -> int:
+        """Bytes that were written and not yet sent."""
         return self._transport.get_write_buffer_size()
 
     @property
-    def taken(self) -> int:
-        """Bytes that were written and taken, as far as this end can know."""
-        return self._written - self.waiting
+    def sent(self) -> int:
+        """Bytes that were written and sent, as far as this end can know."""
+        return self._written - self.buffered
 
     def get_extra_info(self, name: str, default: Any = None) -> Any:
-        """See asyncio."""
         return self._transport.get_extra_info(name, default)
 
     def is_closing(self) -> bool:
-        """See asyncio. Nothing more is answered then, though what comes may be read."""
+        """Return whether no further response is sent, although data may still be received."""
         return self._closing or self._transport.is_closing()
 
     def pause_reading(self) -> None:
-        """See asyncio."""
         self._transport.pause_reading()
 
     def resume_reading(self) -> None:
-        """See asyncio."""
         self._transport.resume_reading()
 
     def write(self, data: bytes | bytearray | memoryview) -> None:
-        """See asyncio."""
         self._written += len(data)
         self._transport.write(data)
-        self._slow.add(self)
+        self._slow_clients.add(self)
 
     def write_eof(self) -> None:
-        """See asyncio."""
         if not self._transport.is_closing():
-            with contextlib.suppress(OSError):  # it was reset, which is not known yet
+            with contextlib.suppress(OSError):  # the connection was reset, unnoticed so far
                 self._transport.write_eof()
 
     def close(self) -> None:
-        """Close in the protocol's way."""
+        """Close the connection in the way of the protocol."""
         if not self.is_closing():
             self._closing = True
             self._close()
 
     def end(self) -> None:
-        """Close once what was written has been taken, whatever still comes."""
+        """Close the connection once everything written is sent, even if data is still received."""
         self._transport.close()
 
     def abort(self) -> None:
-        """See asyncio."""
         self._transport.abort()

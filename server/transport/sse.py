@@ -9,33 +9,38 @@ import orjson
 DONE = b"data: [DONE]\n\n"
 NAME = b"event: "
 PLACEHOLDER = "\N{OBJECT REPLACEMENT CHARACTER}"
-"""Stands where a chunk's text goes."""
+"""The placeholder for the text of a chunk in an `SseTemplate`."""
 
 
 class ErrorEvent(bytes):
-    """The event that ends a stream whose answer broke off."""
+    """The event that ends a stream after an error."""
 
 
 def event(data: Any, *, name: str | None = None) -> bytes:
-    """A server-sent event."""
-    named = NAME + name.encode() + b"\n" if name else b""
-    return named + b"data: " + orjson.dumps(data) + b"\n\n"
+    """Encode an event, with its data as JSON."""
+    prefix = NAME + name.encode() + b"\n" if name else b""
+    return prefix + b"data: " + orjson.dumps(data) + b"\n\n"
 
 
 async def without_names(events: AsyncGenerator[bytes, None]) -> AsyncGenerator[bytes, None]:
-    """The same events, each of its data alone: some clients take no other lines."""
+    """Yield the events without their names, for clients that accept `data:` lines only."""
     async with aclosing(events):
         async for each in events:
             yield type(each)(each.partition(b"\n")[2]) if each.startswith(NAME) else each
 
 
 class SseTemplate:
-    """Writes events that differ in a text alone; what is constant in them is encoded once."""
+    """An encoder of events that differ in one text only; the constant parts are encoded once."""
 
     def __init__(self, chunk: Any, *, name: str) -> None:
-        """Take a chunk that has a `PLACEHOLDER` for each place of the text."""
+        """Encode the constant parts.
+
+        Args:
+            chunk: the data of the events, with `PLACEHOLDER` in each place of the text.
+            name: the name of the events.
+        """
         self._parts = event(chunk, name=name).split(orjson.dumps(PLACEHOLDER))
 
     def fill(self, text: str) -> bytes:
-        """The event of this text."""
+        """Return the event with this text."""
         return orjson.dumps(text).join(self._parts)

@@ -27,7 +27,7 @@ def patient(monkeypatch: pytest.MonkeyPatch) -> None:
     for module in ("proctor.server.accounting.reservations", "proctor.server.api.idempotency"):
         monkeypatch.setattr(f"{module}.CLOSE_SECONDS", PATIENCE)
     monkeypatch.setattr("proctor.server.accounting.ledger.lease.RETIRE_SECONDS", PATIENCE)
-    monkeypatch.setattr("proctor.server.storage.database.SECONDS", PATIENCE)
+    monkeypatch.setattr("proctor.server.storage.database.CONNECT_SECONDS", PATIENCE)
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])

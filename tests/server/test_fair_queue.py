@@ -24,7 +24,7 @@ async def waiting(line: FairQueue, key: str, size: int = 1) -> asyncio.Task[floa
 
 
 async def test_so_many_run_and_the_next_one_waits() -> None:
-    line = FairQueue(slots=2, most_waiting=9)
+    line = FairQueue(slots=2, max_waiting=9)
     since = [await soon(line.enter("a", 1)) for _ in range(2)]
     third = await waiting(line, "a")
 
@@ -35,7 +35,7 @@ async def test_so_many_run_and_the_next_one_waits() -> None:
 
 
 async def test_a_full_line_takes_nobody_more() -> None:
-    line = FairQueue(slots=1, most_waiting=2)
+    line = FairQueue(slots=1, max_waiting=2)
     since = await line.enter("a", 1)
     first, _ = await waiting(line, "a"), await waiting(line, "b")
 
@@ -49,7 +49,7 @@ async def test_a_full_line_takes_nobody_more() -> None:
 
 
 async def test_no_room_to_wait_is_no_matter_while_slots_are_free() -> None:
-    line = FairQueue(slots=1, most_waiting=0)
+    line = FairQueue(slots=1, max_waiting=0)
 
     since = await soon(line.enter("a", 1))
     with pytest.raises(Overloaded):
@@ -60,7 +60,7 @@ async def test_no_room_to_wait_is_no_matter_while_slots_are_free() -> None:
 
 
 async def test_keys_take_turns() -> None:
-    line = FairQueue(slots=1, most_waiting=99)
+    line = FairQueue(slots=1, max_waiting=99)
     since = await line.enter("greedy", 1)
     order: list[str] = []
 
@@ -79,7 +79,7 @@ async def test_keys_take_turns() -> None:
 
 
 async def test_several_choices_are_not_overtaken() -> None:
-    line = FairQueue(slots=3, most_waiting=9)
+    line = FairQueue(slots=3, max_waiting=9)
     since = [await line.enter("a", 1) for _ in range(2)]
     large, small = await waiting(line, "a", 3), await waiting(line, "b", 1)
 
@@ -91,7 +91,7 @@ async def test_several_choices_are_not_overtaken() -> None:
 
 
 async def test_more_choices_than_slots_run_alone() -> None:
-    line = FairQueue(slots=2, most_waiting=9)
+    line = FairQueue(slots=2, max_waiting=9)
 
     since = await soon(line.enter("a", 5))
     other = await waiting(line, "b")
@@ -107,7 +107,7 @@ async def test_more_choices_than_slots_run_alone() -> None:
 
 
 async def test_who_goes_away_leaves_no_gap() -> None:
-    line = FairQueue(slots=1, most_waiting=9)
+    line = FairQueue(slots=1, max_waiting=9)
     since = await line.enter("a", 1)
     gone, here = await waiting(line, "a"), await waiting(line, "b")
 
@@ -122,7 +122,7 @@ async def test_who_goes_away_leaves_no_gap() -> None:
 @given(seed=st.integers(0, 2**32), slots=st.integers(1, 4))
 async def test_whatever_happens_the_books_add_up(seed: int, slots: int) -> None:
     rng = Random(seed)
-    line = FairQueue(slots, most_waiting=6)
+    line = FairQueue(slots, max_waiting=6)
     running = 0
 
     async def visit() -> None:

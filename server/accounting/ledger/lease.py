@@ -10,7 +10,7 @@ from proctor.server.accounting.ledger.gateways import GatewayStore, Seen
 from proctor.server.accounting.ledger.process import this_process
 from proctor.server.accounting.ledger.records import DraftRecord
 from proctor.server.storage.errors import reason
-from proctor.server.storage.retry import ended
+from proctor.server.storage.retry import wait_or_cancel
 
 logger = logging.getLogger(__name__)
 
@@ -85,7 +85,7 @@ class Lease:
         self._ending.set()
         if self._task is not None:
             # Not cancelled while the database answers: its connection would outlive the event loop.
-            await ended([self._task], RETIRE_SECONDS)
+            await wait_or_cancel([self._task], RETIRE_SECONDS)
         try:
             async with asyncio.timeout(RETIRE_SECONDS):
                 await self._store.retire(self._gateway)

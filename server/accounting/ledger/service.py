@@ -12,7 +12,7 @@ from proctor.server.accounting.ledger.writer import WriteOutcome, Writer
 from proctor.server.config.ledger import LedgerSettings
 from proctor.server.config.settings import ConfigError
 from proctor.server.storage.database import open_database
-from proctor.server.storage.errors import is_away, reason
+from proctor.server.storage.errors import is_unavailable, reason
 
 logger = logging.getLogger(__name__)
 
@@ -110,7 +110,7 @@ async def prepare(url: str) -> None:
     try:
         await store.migrate()
     except Exception as error:
-        if is_away(error):
+        if is_unavailable(error):
             raise OSError(f"the ledger cannot be reached: {reason(error)}") from error
         raise ConfigError(f"ledger.url: {reason(error)} (empty: no ledger)") from error
     finally:

@@ -1,1 +1,1 @@
-"""The migrations of the tables; `proctor.server.storage.migrate` runs them."""
+"""Alembic migrations of the tables, run by `proctor.server.storage.migrate`."""

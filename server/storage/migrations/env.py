@@ -1,4 +1,4 @@
-"""What Alembic runs: the changes that are due, on the connection that it was given."""
+"""Alembic environment: runs the pending migrations on the caller's connection."""
 
 from alembic import context
 

@@ -71,7 +71,7 @@ async def test_what_runs_counts_as_much_as_it_may_take(reservations: Reservation
     key, _ = make_key(tokens_per_minute=100)
     await reservations.reserve("a", key, WorstCase(70, 0), NOON, "gateway")
 
-    with pytest.raises(RateLimited, match="30 are left"):
+    with pytest.raises(RateLimited, match="30 of its API key's 100 tokens per minute"):
         await reservations.reserve("b", key, WorstCase(40, 0), NOON, "gateway")
     await reservations.reserve("c", key, WorstCase(30, 0), NOON, "gateway")
     await reservations.release("a")
@@ -158,7 +158,7 @@ async def test_as_many_as_come_at_a_time_take_turns(
     store: Store, url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """None of them is refused because the others have the database."""
-    monkeypatch.setattr("proctor.server.storage.database.SECONDS", 0.01)
+    monkeypatch.setattr("proctor.server.storage.database.CONNECT_SECONDS", 0.01)
     if url.startswith("postgresql"):
         monkeypatch.undo()  # there it is the time for a connection to be made
     engine = connect(url)
@@ -193,7 +193,7 @@ async def test_a_hold_lasts_until_its_row_is_written(
     late = NOON + timedelta(hours=11)
     await reservations.reserve("chatcmpl-a", key, WorstCase(1, 100 * CENT), NOON, "gateway")
 
-    with pytest.raises(RateLimited, match="are held for requests that run") as refused:
+    with pytest.raises(RateLimited, match="are reserved for running requests") as refused:
         await reservations.reserve("b", key, WorstCase(1, CENT), late, "gateway")
     assert not isinstance(refused.value, QuotaExceeded)
     assert refused.value.headers["retry-after"] == "5"

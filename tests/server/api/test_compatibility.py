@@ -417,9 +417,9 @@ async def test_a_header_for_names_that_cannot_be_read() -> None:
 @pytest.mark.parametrize(
     ("fields", "hint"),
     [
-        ({"usage": {"include": True}}, "use 'stream_options.include_usage'"),
-        ({"stream": True, "stream_options": {"usage": True}}, "did you mean 'include_usage'?"),
-        ({"cache_salt": "x"}, "is no field here"),
+        ({"usage": {"include": True}}, "Use 'stream_options.include_usage'"),
+        ({"stream": True, "stream_options": {"usage": True}}, "Did you mean 'include_usage'?"),
+        ({"cache_salt": "x"}, "Unknown field 'cache_salt'."),
         ({"budget_tokens": 3}, "budget_tokens'"),
     ],
 )

@@ -79,8 +79,8 @@ async def test_an_unknown_name_in_a_request() -> None:
 @pytest.mark.parametrize(
     ("aliases", "wrong"),
     [
-        (["m"], "twice"),
-        (["a", "a"], "twice"),
+        (["m"], "Duplicate name"),
+        (["a", "a"], "Duplicate name"),
         ([""], "aliases.0"),
         ([" a"], "aliases.0"),
         (["a\n"], "aliases.0"),

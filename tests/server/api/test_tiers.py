@@ -202,7 +202,7 @@ async def test_the_default_router_knows_small_talk_from_proofs() -> None:
         ({"tiers": []}, "tiers"),
         (
             {"tiers": [{"name": "a", "max_tokens": -1}, {"name": "b", "max_tokens": 9}]},
-            "'a' may think more than 'b'",
+            "'a' has a larger max_tokens than 'b'",
         ),
         ({"tiers": PRICED}, "max_price"),
         ({"tiers": TIERS[:2]}, "efforts.medium"),

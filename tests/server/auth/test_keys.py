@@ -117,7 +117,7 @@ async def test_a_key_opens_what_its_scope_says() -> None:
 async def test_keys_of_the_database_are_known_until_they_are_revoked(
     keys: KeyStore, file: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("proctor.server.auth.authenticator.KNOWN_SECONDS", 0.0)
+    monkeypatch.setattr("proctor.server.auth.authenticator.CACHE_SECONDS", 0.0)
     key, token = make_key()
     await keys.add(key)
     async with client(FakeEngine(), auth={"required": True}, ledger={"url": file}) as http:
@@ -133,7 +133,7 @@ async def test_keys_of_the_database_are_known_until_they_are_revoked(
 async def test_a_key_is_known_while_its_database_is_away(
     keys: KeyStore, file: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("proctor.server.auth.authenticator.KNOWN_SECONDS", 0.0)
+    monkeypatch.setattr("proctor.server.auth.authenticator.CACHE_SECONDS", 0.0)
     key, token = make_key()
     await keys.add(key)
     _, stranger = make_key("other")
@@ -183,11 +183,11 @@ async def test_ids_do_not_tell_whether_they_exist(
 async def test_so_many_keys_are_known_at_a_time(
     keys: KeyStore, file: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("proctor.server.auth.authenticator.MAX_KNOWN", 2)
+    monkeypatch.setattr("proctor.server.auth.authenticator.MAX_CACHED", 2)
     made = [make_key(name) for name in ("a", "b", "c")]
     for key, _ in made:
         await keys.add(key)
-    authenticator = Authenticator([], keys, asks=True)
+    authenticator = Authenticator([], keys, required=True)
 
     async def check(token: str) -> None:
         headers = [(b"authorization", f"Bearer {token}".encode())]

@@ -37,7 +37,7 @@ def test_requests_of_a_minute_end() -> None:
     limits = KeyLimits(requests_per_minute=3)
     use = KeyUsage(3, 20, NOW - timedelta(seconds=44.5), 0, 0)
 
-    with pytest.raises(RateLimited, match="3 requests a minute: try again in 16 s") as caught:
+    with pytest.raises(RateLimited, match=r"3 requests per minute\. Try again in 16 s") as caught:
         check(limits, use, WorstCase(1, 0), NOW)
 
     assert caught.value.headers["retry-after"] == "16"
@@ -71,7 +71,7 @@ def test_money_ends_until_midnight(limits: dict[str, str], wait: int) -> None:
     use = KeyUsage(1, 20, NOW, half - 10, half - 10)
 
     assert check(KeyLimits(**limits), use, WorstCase(5, 10), NOW) == {}  # type: ignore[arg-type]
-    with pytest.raises(QuotaExceeded, match=r"0\.000000011.* 0\.000000010 are left") as caught:
+    with pytest.raises(QuotaExceeded, match=r"0\.000000011.* 0\.000000010 of its") as caught:
         check(KeyLimits(**limits), use, WorstCase(5, 11), NOW)  # type: ignore[arg-type]
 
     assert caught.value.code == "insufficient_quota"

@@ -59,7 +59,7 @@ def test_a_key_can_stand_in_the_settings(
     assert token not in told.out
     (tmp_path / "proctor.toml").write_text(told.out)
     assert keys("create", "team", "--config", str(tmp_path / "proctor.toml")) == 1
-    assert "in the settings already" in capsys.readouterr().err
+    assert "already exists in the settings" in capsys.readouterr().err
     assert keys("list", "--config", str(tmp_path / "proctor.toml")) == 0
     assert "in the settings" in capsys.readouterr().out
 
@@ -67,11 +67,11 @@ def test_a_key_can_stand_in_the_settings(
 @pytest.mark.parametrize(
     ("arguments", "status", "named"),
     [
-        (("create", "team", "--tier", "huge"), 1, "tier: there is no 'huge'"),
+        (("create", "team", "--tier", "huge"), 1, "tier: Unknown tier 'huge'"),
         (("create", "team", "--per-day", "5"), 1, "[prices] or [compute]"),
         (("create", "team", "--requests-per-minute", "0"), 2, "requests_per_minute"),
         (("create", "bad name"), 2, "name"),
-        (("revoke", "nobody"), 1, "no key 'nobody'"),
+        (("revoke", "nobody"), 1, "No active key named 'nobody'"),
     ],
 )
 def test_what_makes_no_sense_is_told(
@@ -86,7 +86,7 @@ def test_a_name_is_of_one_key(capsys: pytest.CaptureFixture[str]) -> None:
     assert keys("create", "team") == 0
     assert keys("revoke", "team") == 0
     assert keys("create", "team") == 1
-    assert "there is a key 'team' already" in capsys.readouterr().err
+    assert "A key named 'team' already exists" in capsys.readouterr().err
 
 
 def test_keys_need_a_database(

@@ -89,13 +89,13 @@ def test_the_ledger_of_the_settings_is_read(
     assert url == f"sqlite:///{tmp_path / 'service' / 'ledger.db'}"
     monkeypatch.setenv("PROCTOR_LEDGER__URL", "")
     assert main(["ledger", "report"]) == 2
-    assert "ledger.url: it is empty" in capsys.readouterr().err
+    assert "ledger.url: Must be set" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
     ("arguments", "status", "named"),
     [
-        (["report", "--url", "mysql://host/x"], 2, "not in 'mysql'"),
+        (["report", "--url", "mysql://host/x"], 2, "Unsupported database 'mysql'"),
         (["report", "--url", "postgresql://127.0.0.1:1/x"], 1, "cannot be read"),
         (["migrate", "--url", "postgresql://127.0.0.1:1/x"], 1, "cannot be reached"),
         (["migrate", "--url", "sqlite:////nowhere/at/all.db"], 2, "/nowhere/at: No such file"),

@@ -131,8 +131,8 @@ def test_names_of_before_are_taken_with_a_warning(
     assert settings.compute is not None
     assert settings.compute.per_hour == Decimal("2.5")
     assert settings.router.classifier == "ensemble"
-    assert "[machine] is deprecated, use [compute]" in caplog.text
-    assert "'linear' is deprecated, use 'ensemble'" in caplog.text
+    assert "[machine] is deprecated; use [compute]" in caplog.text
+    assert "'linear' is deprecated; use 'ensemble'" in caplog.text
 
 
 def test_names_of_before_are_taken_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -53,18 +53,18 @@ async def test_other_encodings_are_refused(encoding: str) -> None:
 
 async def test_a_bomb_goes_off_no_further_than_the_limit(monkeypatch: pytest.MonkeyPatch) -> None:
     let_out = 0
-    push = Gzip.push
+    decompress = Gzip.decompress
 
     def counted(self: Gzip, data: bytes, most: int) -> bytes:
         nonlocal let_out
-        out = push(self, data, most)
+        out = decompress(self, data, most)
         let_out += len(out)
         return out
 
     async def of_unknown_length() -> AsyncIterator[bytes]:
         yield BOMB
 
-    monkeypatch.setattr(Gzip, "push", counted)
+    monkeypatch.setattr(Gzip, "decompress", counted)
 
     assert_error(await post(BOMB, "gzip"), 413, None)
     assert let_out == 0
@@ -105,7 +105,7 @@ def test_it_lets_out_what_was_put_in(parts: list[bytes], size: int, most: int) -
     packed, plain = b"".join(map(gzip.compress, parts)), b"".join(parts)
     unpacked, out = Gzip(), b""
     for at in range(0, len(packed), size):
-        out += unpacked.push(packed[at : at + size], most - len(out))
+        out += unpacked.decompress(packed[at : at + size], most - len(out))
         if len(out) > most:
             break
 

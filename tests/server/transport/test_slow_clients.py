@@ -18,7 +18,7 @@ import pytest
 from proctor.server.engines.fake import FakeEngine, Script
 from proctor.server.transport.http_protocol import MAX_PIPELINED
 from proctor.server.transport.slow_clients import (
-    MAX_UNTAKEN,
+    MAX_BUFFERED,
     UNDISTURBED_SECONDS,
     ClientTransport,
     SlowClients,
@@ -104,7 +104,7 @@ async def test_a_client_that_has_taken_all_has_all_the_time_again() -> None:
 
 
 async def test_where_too_much_waits_the_slowest_are_let_go() -> None:
-    clients = Connections(5, MAX_UNTAKEN // 4)
+    clients = Connections(5, MAX_BUFFERED // 4)
 
     def take() -> None:
         for index, pipe in enumerate(clients.pipes):
@@ -117,8 +117,8 @@ async def test_where_too_much_waits_the_slowest_are_let_go() -> None:
 
 
 async def test_whoever_will_be_done_in_time_is_not_let_go_for_much_to_take() -> None:
-    clients = Connections(1, 2 * MAX_UNTAKEN)
-    await clients.seconds(30, lambda: clients.pipes[0].take(MAX_UNTAKEN // 20))
+    clients = Connections(1, 2 * MAX_BUFFERED)
+    await clients.seconds(30, lambda: clients.pipes[0].take(MAX_BUFFERED // 20))
     assert clients.gone == [False]
 
 
@@ -185,7 +185,7 @@ def small_buffers(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def hasty(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     """Limits by which a client that takes nothing is let go at once."""
-    monkeypatch.setattr("proctor.server.transport.slow_clients.LOOK_SECONDS", 0.05)
+    monkeypatch.setattr("proctor.server.transport.slow_clients.CHECK_SECONDS", 0.05)
     return {"send_timeout_seconds": 0.2}
 
 

@@ -1,1 +1,1 @@
-"""One module for each change."""
+"""The revisions, one module each."""

@@ -1,4 +1,4 @@
-"""Requests, and what was said in them."""
+"""Create the tables of requests and of their texts."""
 
 import sqlalchemy as sa
 from alembic import op

@@ -1,4 +1,4 @@
-"""Keys, what is held back for their requests and what they have spent; answers kept for a while."""
+"""Create the tables of API keys, reservations, spending and idempotency keys."""
 
 import sqlalchemy as sa
 from alembic import op

@@ -1,7 +1,7 @@
-"""Whose requests run: gateways that renew a lease, so that others can settle what they left.
+"""Create the table of gateways with leases, so that others can settle what a lost gateway left.
 
-Requests that run while this is done are of gateways that renew none: what is held for them, and
-their names, are let go.
+Gateways that run during this migration do not renew a lease: the reservations and idempotency keys
+of their running requests are released.
 """
 
 import sqlalchemy as sa

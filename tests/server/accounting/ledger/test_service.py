@@ -195,7 +195,7 @@ async def test_feedback_without_a_ledger() -> None:
 async def test_a_sqlite_that_is_locked_costs_no_answer_and_no_row(
     file: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("proctor.server.storage.database.SECONDS", 0.05)
+    monkeypatch.setattr("proctor.server.storage.database.CONNECT_SECONDS", 0.05)
     async with client(FakeEngine(), ledger={"url": file}) as http:
         before = (await http.post(CHAT, json=body())).json()["id"]
         assert (
