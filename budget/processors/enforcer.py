@@ -155,7 +155,7 @@ class Enforcer:
                     grid, rows[closing], demands.end[closing], demands.may_close[closing]
                 )
         if lasting is not None and len(self._eos):
-            self._bar_ends(grid, rows[lasting], demands.bars_end[lasting])
+            self._bar_ends(grid, rows[lasting], demands.bars_eos[lasting])
         # A continuation must stand for an attempt even where its character will be cut.
         continuable = (
             None
@@ -167,7 +167,7 @@ class Enforcer:
                 grid,
                 rows[near],
                 demands.incomplete_bytes[near],
-                demands.most_incomplete_bytes[near],
+                demands.max_incomplete_bytes[near],
             )
         tokens, attempted = demands.forced, self._xp.zeros_like(demands.suppresses_close)
         may = attempted
@@ -215,7 +215,7 @@ class Enforcer:
         positions = torch.as_tensor(demands.length[at])
         drawn = self._arrays.grid(self._sampling.draw(penalties.apply(chosen), slots, positions))
         ends_turn = self._xp.any(drawn[:, None] == self._eos, axis=-1)
-        attempt = ends_turn | self._completing[demands.matched[at], drawn]
+        attempt = ends_turn | self._completing[demands.matcher_state[at], drawn]
         return self._xp.where(attempt, demands.continuation[at], drawn), attempt
 
     def _end_turns(self, grid: Array, rows: Array, ends: Array, which: Array) -> None:
@@ -233,11 +233,11 @@ class Enforcer:
         grid[turn_ends] = self._xp.where(which, -INFINITE, grid[turn_ends])
 
     def _keep_whole(
-        self, grid: Array, rows: Array, incomplete_bytes: Array, most_incomplete_bytes: Array
+        self, grid: Array, rows: Array, incomplete_bytes: Array, max_incomplete_bytes: Array
     ) -> None:
         """Near the cap, mask tokens that would begin a character that it cuts in two."""
         at = rows[:, None], self._unfinished
-        splits = self._lacking[incomplete_bytes] > most_incomplete_bytes[:, None]
+        splits = self._lacking[incomplete_bytes] > max_incomplete_bytes[:, None]
         grid[at] = self._xp.where(splits, -INFINITE, grid[at])
 
     def _unmasked(

@@ -78,7 +78,7 @@ class ForcedSequences:
         if not left:
             return IDLE
         if machine.closing and machine.completes_marker:
-            return self.rest_at[machine.matched]
+            return self.rest_at[machine.matcher_state]
         if machine.closing:
             return self.close_at + len(budget.wrap_up_ids) + len(self._markers.end) - left
         if not machine.thinking:

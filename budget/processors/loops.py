@@ -6,12 +6,12 @@ A step is a pure function, so a state can be kept and folded over drafts that ma
 from typing import NamedTuple
 
 from proctor.budget.loops import (
-    COPIES,
-    COVERED,
-    COVERED_WITHOUT_WORDS,
-    ENOUGH,
-    REACH,
-    SURPRISE,
+    MIN_COPIES,
+    MIN_LENGTH,
+    MIN_LENGTH_WITHOUT_WORDS,
+    PHRASE_PENALTY,
+    THRESHOLD,
+    WINDOW,
     LoopDetector,
 )
 from proctor.budget.processors.backend import Array, ArrayBackend
@@ -27,7 +27,7 @@ class LoopState(NamedTuple):
         runs: [slots, REACH]; at index d - 1, how many tokens in a row equalled
             the one d back.
         phrase: [slots]; tokens of the phrase that has begun.
-        score: [slots]; 0 to `ENOUGH`.
+        score: [slots]; 0 to `THRESHOLD`.
         wordless: [slots]; how many tokens in a row had no letters.
     """
 
@@ -41,14 +41,14 @@ class LoopState(NamedTuple):
     def empty(cls, slots: int, arrays: ArrayBackend) -> "LoopState":
         """Slots that have taken nothing."""
         small = arrays.xp.int32
-        recent = arrays.zeros((slots, REACH), small) + _NO_TOKEN
-        runs, phrase = arrays.zeros((slots, REACH), small), arrays.zeros((slots,), small)
+        recent = arrays.zeros((slots, WINDOW), small) + _NO_TOKEN
+        runs, phrase = arrays.zeros((slots, WINDOW), small), arrays.zeros((slots,), small)
         return cls(recent, runs, phrase, arrays.zeros((slots,)), arrays.zeros((slots,)))
 
     def load(self, slot: int, detector: LoopDetector, arrays: ArrayBackend) -> None:
         """Make a slot one that has taken what `detector` has."""
-        recent, runs = [_NO_TOKEN] * REACH, [0] * REACH
-        for back, token in enumerate(reversed(detector.tokens[-REACH:])):
+        recent, runs = [_NO_TOKEN] * WINDOW, [0] * WINDOW
+        for back, token in enumerate(reversed(detector.tokens[-WINDOW:])):
             recent[back] = token
         for distance, run in detector.runs().items():
             runs[distance - 1] = run
@@ -76,10 +76,10 @@ class LoopDetectors:
     def __init__(self, arrays: ArrayBackend) -> None:
         self._arrays = arrays
         xp = arrays.xp
-        period = xp.astype(arrays.bring(list(range(1, REACH + 1))), xp.int32)
+        period = xp.astype(arrays.bring(list(range(1, WINDOW + 1))), xp.int32)
         needed = [
-            xp.where(COPIES * period > covered, COPIES * period, covered) - period
-            for covered in (COVERED, COVERED_WITHOUT_WORDS)
+            xp.where(MIN_COPIES * period > covered, MIN_COPIES * period, covered) - period
+            for covered in (MIN_LENGTH, MIN_LENGTH_WITHOUT_WORDS)
         ]
         # [2, REACH] int32: how long a run must be by period, with words and without.
         self._needed = xp.astype(xp.stack(needed), xp.int32)
@@ -93,7 +93,7 @@ class LoopDetectors:
             state: before the token.
             token: [slots] int64; token ids.
             weights: [slots] int64; what `proctor.budget.vocabulary.weights_of` gives for
-                each, or `UNKNOWN_LETTERS`.
+                each, or `UNKNOWN_WEIGHT`.
             came: [slots] bool; slots where it does not hold stay as they are.
 
         Returns:
@@ -105,21 +105,21 @@ class LoopDetectors:
         runs = (state.runs + 1) * (state.recent == newest)
         copies = xp.count_nonzero(runs > state.phrase[:, None], axis=1)
         said_often = xp.where(weights > 1, weights, 1)
-        gain = xp.where(copies > 1, said_often, xp.where(copies > 0, 1, -SURPRISE))
+        gain = xp.where(copies > 1, said_often, xp.where(copies > 0, 1, -PHRASE_PENALTY))
         score = state.score + gain
         after = LoopState(
             recent=xp.concat((newest, state.recent[:, :-1]), axis=1),
             runs=runs,
             phrase=(state.phrase + 1) * (copies > 0),
-            score=xp.where(score < 0, 0, xp.where(score > ENOUGH, ENOUGH, score)),
+            score=xp.where(score < 0, 0, xp.where(score > THRESHOLD, THRESHOLD, score)),
             wordless=(state.wordless + 1) * (weights == 0),
         )
-        looping = (after.score == ENOUGH) | self._ends_exactly(after)
+        looping = (after.score == THRESHOLD) | self._ends_exactly(after)
         return after.choose(came, state, self._arrays), looping & came
 
     def _ends_exactly(self, state: LoopState) -> Array:
         """[slots] bool: whether the tokens end in copies of something."""
         xp = self._arrays.xp
-        wordless = xp.where(state.wordless >= COVERED, 1, 0)
+        wordless = xp.where(state.wordless >= MIN_LENGTH, 1, 0)
         excess = state.runs - xp.take(self._needed, wordless, axis=0)
         return xp.max(excess, axis=1) >= 0

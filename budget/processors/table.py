@@ -20,7 +20,7 @@ from proctor.budget.processors.forced_sequences import IDLE, NO_TOKEN, ForcedSeq
 from proctor.budget.processors.loops import LoopDetectors, LoopState
 from proctor.budget.processors.marker_matcher import BatchMarkerMatcher, has_barred
 from proctor.budget.processors.vocabulary_arrays import VocabularyArrays
-from proctor.budget.vocabulary import LONGEST_TAIL, UNKNOWN_VOCABULARY, Vocabulary
+from proctor.budget.vocabulary import MAX_CONTINUATION_BYTES, UNKNOWN_VOCABULARY, Vocabulary
 
 UNLIMITED = 2**62
 
@@ -48,8 +48,8 @@ class State(NamedTuple):
 
     thinking: Array
     tokens: Array
-    matched: Array
-    answered: Array
+    matcher_state: Array
+    answer_tokens: Array
     pending: Array
     widths: Array
     continuations: Array
@@ -75,8 +75,8 @@ class State(NamedTuple):
         return cls(
             thinking=flags(),
             tokens=numbers(),
-            matched=numbers(),
-            answered=numbers(),
+            matcher_state=numbers(),
+            answer_tokens=numbers(),
             pending=numbers(),
             widths=arrays.zeros((slots, reach)),
             continuations=numbers(),
@@ -112,15 +112,15 @@ class TokenConstraints(NamedTuple):
 
     forced: Array
     barred: Array
-    bars_end: Array
+    bars_eos: Array
     may_close: Array
     suppresses_close: Array
     continuation: Array
     end: Array
-    matched: Array
+    matcher_state: Array
     length: Array
     incomplete_bytes: Array
-    most_incomplete_bytes: Array
+    max_incomplete_bytes: Array
 
 
 class BudgetTable:
@@ -192,8 +192,8 @@ class BudgetTable:
         state = self.state
         state.thinking[slot] = machine.thinking
         state.tokens[slot] = machine.tokens
-        state.matched[slot] = machine.matched
-        state.answered[slot] = machine.answered
+        state.matcher_state[slot] = machine.matcher_state
+        state.answer_tokens[slot] = machine.answer_tokens
         state.pending[slot] = machine.pending
         state.widths[slot] = self._arrays.bring(machine.last_widths(self._automaton.reach))
         state.continuations[slot] = machine.continuations
@@ -210,7 +210,7 @@ class BudgetTable:
         self._watching[slot] = budget.on_loop is not OnLoop.OFF
         self._barring[slot] = budget.answer_minimum > 0
         near = UNLIMITED if budget.maximum is None else budget.maximum - len(budget.wrap_up_ids)
-        self._near_from[slot] = near - LONGEST_TAIL
+        self._near_from[slot] = near - MAX_CONTINUATION_BYTES
         self._sum_up()
         lengths = [len(text) for text in budget.continuation_ids]
         numbers = [
@@ -292,16 +292,16 @@ class BudgetTable:
         """
         came = token >= 0
         cursor, continuations = state.cursor, state.continuations
-        matched, pending = state.matched, state.pending
+        matcher_state, pending = state.matcher_state, state.pending
         if self._guards:
             cursor = self._xp.where(attempted, self._text_at(state), cursor)
             continuations = continuations + attempted
             # The beginning of a marker that was turned down is neither marker nor thinking.
-            matched = self._xp.where(attempted, self._automaton.matcher.inside, matched)
+            matcher_state = self._xp.where(attempted, self._automaton.matcher.inside, matcher_state)
             pending = self._xp.where(attempted, 0, pending)
         cursor = cursor + (came & (cursor != IDLE))
 
-        found = self._automaton.match(matched, token)
+        found = self._automaton.match(matcher_state, token)
         crosses = came & (found.crossing != Crossing.NONE)
         crossed = crosses & (found.crossing != Crossing.STRAY)
         overlap, widths = self._overlap(state.widths, token, found.span, pending, came)
@@ -312,9 +312,9 @@ class BudgetTable:
         )
         counted = came & state.thinking
         certain = pending + 1 - overlap
-        answered = state.answered
+        answer_tokens = state.answer_tokens
         if self._bars:
-            answered = answered + self._xp.where(came & ~state.thinking, certain, 0)
+            answer_tokens = answer_tokens + self._xp.where(came & ~state.thinking, certain, 0)
         known = self._text.known(token)
         read = self._text.read(known, state.incomplete_bytes, state.partial, state.after_digit)
         loops, looping = state.loops, None
@@ -323,8 +323,8 @@ class BudgetTable:
         after = State(
             thinking=state.thinking ^ crossed,
             tokens=state.tokens + self._xp.where(counted, certain, 0),
-            matched=self._xp.where(came, next_state, state.matched),
-            answered=answered,
+            matcher_state=self._xp.where(came, next_state, state.matcher_state),
+            answer_tokens=answer_tokens,
             pending=self._xp.where(came, self._xp.where(crosses, 0, overlap), state.pending),
             widths=widths,
             continuations=continuations,
@@ -361,15 +361,15 @@ class BudgetTable:
         columns = TokenConstraints(
             forced=self._at(self._script, state.cursor),
             barred=self._barred(state),
-            bars_end=self._bars_end(state),
+            bars_eos=self._bars_end(state),
             may_close=self._free(state) & ~suppresses_close,
             suppresses_close=suppresses_close,
             continuation=self._at(self._script, self._text_at(state)),
-            end=self._take(self._end, state.matched),
-            matched=state.matched,
+            end=self._take(self._end, state.matcher_state),
+            matcher_state=state.matcher_state,
             length=state.length,
             incomplete_bytes=state.incomplete_bytes,
-            most_incomplete_bytes=self._most_missing(state),
+            max_incomplete_bytes=self._most_missing(state),
         )
         return TokenConstraints(*(self._take(column, slots) for column in columns))
 
@@ -384,20 +384,20 @@ class BudgetTable:
         return self._free(state) & ~state.loop_closed & ((state.tokens < self._minimum) | due)
 
     def _barred(self, state: State) -> Array:
-        spent = (state.tokens >= self._maximum) & self._take(self._has_barred, state.matched)
+        spent = (state.tokens >= self._maximum) & self._take(self._has_barred, state.matcher_state)
         applies = ~state.thinking & (state.cursor == IDLE) & spent
-        return self._xp.where(applies, state.matched, NO_TOKEN)
+        return self._xp.where(applies, state.matcher_state, NO_TOKEN)
 
     def _bars_end(self, state: State) -> Array:
         if not self._bars:
             return self._xp.zeros_like(state.thinking)
         answering = ~state.thinking & (state.cursor == IDLE)
-        return answering & (state.answered + state.pending < self._least_answer)
+        return answering & (state.answer_tokens + state.pending < self._least_answer)
 
     def _most_missing(self, state: State) -> Array:
         limit = self._room(state) - 1
-        close = self._free(state) & (limit < LONGEST_TAIL)
-        return self._xp.where(close, limit, LONGEST_TAIL)
+        close = self._free(state) & (limit < MAX_CONTINUATION_BYTES)
+        return self._xp.where(close, limit, MAX_CONTINUATION_BYTES)
 
     def _limit(
         self,
@@ -430,7 +430,9 @@ class BudgetTable:
         wraps = unmarked & (state.tokens + self._wrap_up <= self._maximum)
         # A half-matched marker that is completed counts for nothing: not under the minimum.
         close = self._scripts.close_at + self._xp.where(wraps, 0, self._wrap_up)
-        close = self._xp.where(~unmarked & enough, self._take(self._rest_at, state.matched), close)
+        close = self._xp.where(
+            ~unmarked & enough, self._take(self._rest_at, state.matcher_state), close
+        )
         return state._replace(cursor=self._xp.where(closes, close, state.cursor))
 
     def _nudged(self, state: State, found: Array) -> tuple[State, Array]:

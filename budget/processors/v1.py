@@ -18,7 +18,7 @@ from proctor.budget.processors.params import EngineBudget, markers_of, read
 from proctor.budget.processors.penalties import BatchPenalties, RowPenalties
 from proctor.budget.processors.table import TokenConstraints
 from proctor.budget.processors.tokenizer_vocabulary import vocabulary_of
-from proctor.budget.vocabulary import LONGEST_TAIL
+from proctor.budget.vocabulary import MAX_CONTINUATION_BYTES
 
 if TYPE_CHECKING:
     from vllm.config import VllmConfig
@@ -260,8 +260,8 @@ def _ask_for_tiles() -> None:
 def _parts(demands: TokenConstraints) -> RowMasks:
     """Exactly the rows that need it: the table is on the host."""
     bound = (demands.forced != NO_TOKEN) | demands.suppresses_close
-    near = demands.most_incomplete_bytes < LONGEST_TAIL
+    near = demands.max_incomplete_bytes < MAX_CONTINUATION_BYTES
     barred = demands.barred != NO_TOKEN
     return RowMasks(
-        demands.may_close, near, demands.suppresses_close, bound, barred, demands.bars_end
+        demands.may_close, near, demands.suppresses_close, bound, barred, demands.bars_eos
     )

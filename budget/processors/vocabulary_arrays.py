@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from proctor.budget.loops import UNKNOWN_LETTERS
+from proctor.budget.loops import UNKNOWN_WEIGHT
 from proctor.budget.processors.backend import Array, ArrayBackend
 from proctor.budget.vocabulary import ENDS, ENDS_AFTER_NO_DIGIT, IS_DIGIT, Vocabulary
 
@@ -34,7 +34,7 @@ class VocabularyArrays:
         self._xp, self._take = arrays.xp, arrays.take
         incomplete_bytes = np.array([[*after, 0] for after in vocabulary.incomplete_bytes])
         self._missing = arrays.bring(incomplete_bytes.flatten())
-        unknown = [UNKNOWN_LETTERS] * (self._size + 1 - len(vocabulary.weights))
+        unknown = [UNKNOWN_WEIGHT] * (self._size + 1 - len(vocabulary.weights))
         self._letters = arrays.bring([*vocabulary.weights, *unknown])
         traits, partial = vocabulary.traits, vocabulary.partial
         self._traits = arrays.bring(np.array([[*row, 0] for row in traits]).flatten())

@@ -73,10 +73,10 @@ def assert_equal(table: BudgetTable, slot: int, occupant: Occupant) -> None:
     machine, state = occupant.machine, table.state
     assert state.thinking[slot].item() == machine.thinking
     assert state.tokens[slot].item() == machine.tokens
-    assert state.matched[slot].item() == machine.matched
+    assert state.matcher_state[slot].item() == machine.matcher_state
     assert state.pending[slot].item() == machine.pending
     if occupant.budget.answer_minimum:
-        assert state.answered[slot].item() == machine.answered
+        assert state.answer_tokens[slot].item() == machine.answer_tokens
     assert state.continuations[slot].item() == machine.continuations
     assert state.length[slot].item() == machine.length
     assert state.looped[slot].item() == machine.looped
@@ -88,17 +88,17 @@ def assert_equal(table: BudgetTable, slot: int, occupant: Occupant) -> None:
     assert asked.forced.item() == none_as(machine.forced)
     assert asked.suppresses_close.item() == machine.suppresses_close
     assert (asked.barred.item() == NO_TOKEN) is (not machine.barred)
-    assert asked.barred.item() in (NO_TOKEN, machine.matched)
-    assert asked.bars_end.item() == machine.bars_end
+    assert asked.barred.item() in (NO_TOKEN, machine.matcher_state)
+    assert asked.bars_eos.item() == machine.bars_eos
     free = machine.thinking and machine.forced is None
     assert asked.may_close.item() == (free and not machine.suppresses_close)
-    assert asked.most_incomplete_bytes.item() == machine.most_incomplete_bytes
+    assert asked.max_incomplete_bytes.item() == machine.max_incomplete_bytes
     assert asked.length.item() == machine.length
     if machine.suppresses_close:
         assert asked.continuation.item() == machine.continuation[0]
     if machine.thinking:
         assert asked.end.item() == machine.end_token
-        assert asked.matched.item() == machine.matched
+        assert asked.matcher_state.item() == machine.matcher_state
 
 
 def demands(table: BudgetTable, slot: int) -> TokenConstraints:
@@ -113,11 +113,11 @@ def assert_masks(table: BudgetTable, slot: int, occupant: Occupant, seen: Vocabu
     splits = dict.fromkeys(range(VOCABULARY), False)
     asked = demands(table, slot)
     tokens, lacking = unfinished(seen)
-    chosen = (lacking[asked.incomplete_bytes.item()] > asked.most_incomplete_bytes.item()).tolist()
+    chosen = (lacking[asked.incomplete_bytes.item()] > asked.max_incomplete_bytes.item()).tolist()
     splits.update(zip(tokens.tolist(), chosen, strict=True))
     for token in range(VOCABULARY):
         lacks = seen.incomplete_bytes_after(machine.incomplete_bytes, token)
-        assert splits[token] == (lacks > machine.most_incomplete_bytes)
+        assert splits[token] == (lacks > machine.max_incomplete_bytes)
 
 
 @given(data=st.data())
