@@ -181,9 +181,9 @@ def come(
     state: LoopState, tokens: Sequence[int | None], arrays: ArrayBackend
 ) -> tuple[LoopState, list[bool]]:
     """Let a token come in the slots that have one."""
-    ids = arrays.bring([-1 if token is None else token for token in tokens])
+    ids = arrays.as_int64([-1 if token is None else token for token in tokens])
     said = [LETTERS[token] if token in range(len(LETTERS)) else 1 for token in tokens]
-    state, hits = LoopDetectors(arrays).step(state, ids, arrays.bring(said), ids >= 0)
+    state, hits = LoopDetectors(arrays).step(state, ids, arrays.as_int64(said), ids >= 0)
     return state, hits.tolist()
 
 
@@ -206,12 +206,12 @@ def test_the_arrays_equal_the_detectors_over_random_batches(
                 detectors[slot] = LoopDetector(LETTERS)
                 for token in data.draw(texts):
                     detectors[slot].advance(token)
-        state = state_of(detectors, arrays).choose(arrays.bring(reused) > 0, state, arrays)
+        state = state_of(detectors, arrays).where(arrays.as_int64(reused) > 0, state, arrays)
         for slot in range(SLOTS):
             if forgotten[slot]:
                 detectors[slot].reset()
         empty = LoopState.empty(SLOTS, arrays)
-        state = empty.choose(arrays.bring(forgotten) > 0, state, arrays)
+        state = empty.where(arrays.as_int64(forgotten) > 0, state, arrays)
         queues = [data.draw(texts) for _ in range(SLOTS)]
         rng = Random(data.draw(seeds))
         while any(queues):
@@ -233,7 +233,7 @@ def test_a_step_leaves_the_state_before_it_alone(arrays: ArrayBackend) -> None:
     drafted = state
     for token in [1, 2, 4]:
         drafted, _ = come(drafted, [token], arrays)
-    drafted.choose(arrays.bring([0]) > 0, state, arrays)
+    drafted.where(arrays.as_int64([0]) > 0, state, arrays)
     assert equal(state, kept)
     assert not equal(drafted, kept)
 
