@@ -23,21 +23,21 @@ BUDGET = TokenBudget(0, 10**6, opened=True, on_loop=OnLoop.CLOSE)
 
 
 def main() -> None:
-    print("| slots | advance, µs | demands, µs |\n|--:|--:|--:|")
+    print("| slots | advance, µs | constraints, µs |\n|--:|--:|--:|")
     for slots in SIZES:
         table = BudgetTable(slots, MARKERS, ArrayBackend(None))
         table.load(0, BUDGET, BudgetStateMachine(BUDGET, MARKERS))
-        advance, demands = [], []
+        advance, constraints = [], []
         for step in range(STEPS):
             tokens = np.full(slots, NO_TOKEN)
             tokens[0] = 10 + step % 90
             began = time.perf_counter()
             table.advance(tokens, np.zeros(slots, dtype=bool))
             taken = time.perf_counter()
-            table.demands(table.state, np.array([0]))
-            demands.append(time.perf_counter() - taken)
+            table.constraints(table.state, np.array([0]))
+            constraints.append(time.perf_counter() - taken)
             advance.append(taken - began)
-        print(f"| {slots} | {1e6 * median(advance):.0f} | {1e6 * median(demands):.0f} |")
+        print(f"| {slots} | {1e6 * median(advance):.0f} | {1e6 * median(constraints):.0f} |")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Thinking budgets: what they are, and how they are enforced token by token.
+"""Thinking budgets and their enforcement, token by token.
 
 Budget forcing after *s1: simple test-time scaling* (arXiv 2501.19393).
 """

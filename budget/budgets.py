@@ -1,4 +1,4 @@
-"""What a thinking budget is: as asked, in text, and as enforced, in token ids."""
+"""Thinking budgets: as requested, with texts, and as enforced, with token ids."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -11,22 +11,24 @@ from proctor.budget.matcher import MarkerMatcher, matcher_of
 from proctor.budget.vocabulary import UNKNOWN_VOCABULARY, Vocabulary
 
 MAX_CONTINUATIONS = 8
-"""s1's accuracy flattens after about six continuations and then falls."""
+"""Maximum of `continuations`: accuracy in s1 (arXiv 2501.19393) levels off after about six and
+then falls."""
 
 MAX_TEXTS = 16
 MAX_TEXT_TOKENS = 64
+"""Maximum number of continuation texts, and of tokens in a text."""
 
 NUDGE_TEXT = "\nWait, let me try a different approach.\n"
-"""Injected once into a thinking that goes round in circles."""
+"""Injected at the first loop if `on_loop` is `nudge`."""
 
-LANDING_SHARE = 8
+LANDING_DIVISOR = 8
 MAX_LANDING = 64
-"""A thinking may close at a sentence's end in the last eighth before its maximum, at most in the
-last 64 tokens."""
+"""Thinking may close at the end of a sentence in the last eighth before its maximum, but at most
+in the last 64 tokens."""
 
 
 class OnLoop(StrEnum):
-    """What to do about a thinking that repeats itself."""
+    """The action when thinking repeats itself."""
 
     CLOSE = "close"
     NUDGE = "nudge"
@@ -34,37 +36,37 @@ class OnLoop(StrEnum):
 
 
 class Landing(StrEnum):
-    """Where a thinking that runs into its maximum is closed."""
+    """Where thinking that approaches its maximum is closed."""
 
     SENTENCE = "sentence"
     HARD = "hard"
 
 
 Encode = Callable[[str], Sequence[int]]
-"""Text to token ids, without special tokens added."""
+"""Converts text to token ids, without adding special tokens."""
 
 
 @dataclass(frozen=True, slots=True)
 class ThinkingBudget:
-    """How long a model may and must think, as a person asks for it.
+    """The bounds on a model's thinking, as requested.
 
     Attributes:
-        min_tokens: fewest thinking tokens; a sooner attempt to close the
+        min_tokens: minimum of thinking tokens; an earlier attempt to close the
             thinking becomes a continuation.
-        max_tokens: most thinking tokens, wrap-up included; None is no cap but
-            the context.
-        continuations: how many attempts to close are turned into continuations
-            whatever the count of tokens (s1's `thinking_n_ignore`).
-        continuation_texts: texts injected at an attempt, in rotation.
-        wrap_up_text: text injected before a forced end, inside `max_tokens`.
-        on_loop: close a thinking that repeats itself, nudge it once first, or
-            let it be. Once a loop was closed there are no continuations.
-        landing: close at the first end of a sentence or a line in the last
-            stretch before `max_tokens`, or hard at `max_tokens`.
-        opens: open a block by force where the prompt does not open one.
+        max_tokens: maximum of thinking tokens, wrap-up included; None means that
+            only the context limits it.
+        continuations: the number of attempts to close that become continuations
+            regardless of the token count (s1's `thinking_n_ignore`).
+        continuation_texts: texts injected in place of an attempt, in rotation.
+        wrap_up_text: text injected before a forced end, within `max_tokens`.
+        on_loop: close thinking that repeats itself, nudge it once first, or do
+            nothing. After a loop is closed there are no continuations.
+        landing: close at the first end of a sentence or line shortly before
+            `max_tokens`, or exactly at `max_tokens`.
+        opens: force a thinking block open if the prompt does not open one.
 
     Raises:
-        BudgetError: if a number is out of range, the minimum is over the
+        BudgetError: if a number is out of range, the minimum exceeds the
             maximum, or a continuation text is empty.
     """
 
@@ -89,7 +91,7 @@ class ThinkingBudget:
             if self.min_tokens > self.max_tokens:
                 raise BudgetError(
                     "min_thinking_tokens",
-                    f"min_thinking_tokens ({self.min_tokens}) is over "
+                    f"min_thinking_tokens ({self.min_tokens}) must not exceed "
                     f"max_thinking_tokens ({self.max_tokens})",
                 )
         if not 0 <= self.continuations <= MAX_CONTINUATIONS:
@@ -100,7 +102,7 @@ class ThinkingBudget:
         if self.continuations and self.max_tokens == 0:
             raise BudgetError(
                 "thinking.continuations",
-                "thinking.continuations needs thinking: max_thinking_tokens is 0",
+                "thinking.continuations must be 0 because max_thinking_tokens is 0",
             )
         if not self.continuation_texts or not all(self.continuation_texts):
             raise BudgetError(
@@ -109,36 +111,36 @@ class ThinkingBudget:
         if len(self.continuation_texts) > MAX_TEXTS:
             raise BudgetError(
                 "thinking.continuation_text",
-                f"thinking.continuation_text takes at most {MAX_TEXTS} texts",
+                f"thinking.continuation_text must have at most {MAX_TEXTS} texts",
             )
 
     @property
     def disabled(self) -> bool:
-        """Whether there is to be no thinking at all."""
+        """Whether thinking is disabled."""
         return self.max_tokens == 0
 
 
 @dataclass(frozen=True, slots=True)
 class TokenBudget:
-    """A budget for one choice, in token ids: what the engine enforces.
+    """The budget of one choice in token ids, as the engine enforces it.
 
     Attributes:
-        minimum: fewest thinking tokens.
-        maximum: most thinking tokens, or None for no cap.
-        continuations: attempts to close that are turned into continuations
-            whatever the count of tokens.
-        continuation_ids: the continuations, in rotation; none of them empty.
-        wrap_up_ids: forced before a forced end; empty, or shorter than `maximum`.
+        minimum: minimum of thinking tokens.
+        maximum: maximum of thinking tokens; None means no cap.
+        continuations: the number of attempts to close that become continuations
+            regardless of the token count.
+        continuation_ids: the continuations, in rotation; none may be empty.
+        wrap_up_ids: forced before a forced end; shorter than `maximum`, or empty.
         opened: whether the prompt ends inside a thinking block.
-        capped_by_room: whether `maximum` is what the context or `max_tokens`
-            left, rather than a number that someone asked for.
-        landing: tokens before the wrap-up from which on the thinking closes at
-            the first end of a sentence or a line; 0 is never.
-        on_loop: what to do about a loop.
-        nudge_ids: forced when a loop is first found; empty unless it is nudged.
-        opens: whether the start marker is forced where the prompt opens no block.
-        bound: whether a grammar binds the answer, in which no marker counts then.
-        answer_minimum: fewest answer tokens; until then no end of turn is sampled.
+        capped_by_room: whether `maximum` follows from the context length or
+            `max_tokens` rather than from a requested number.
+        landing: the number of tokens before the wrap-up in which thinking closes
+            at the first end of a sentence or line; 0 disables it.
+        on_loop: the action when a loop is detected.
+        nudge_ids: forced at the first loop; nonempty only if `on_loop` is `nudge`.
+        opens: whether the start marker is forced if the prompt opens no block.
+        bound: whether a grammar constrains the answer, where markers are then ignored.
+        answer_minimum: minimum of answer tokens; end-of-turn tokens are masked before.
     """
 
     minimum: int = 0
@@ -158,30 +160,39 @@ class TokenBudget:
     def __post_init__(self) -> None:
         numbers = self.minimum, self.continuations, self.landing, self.answer_minimum
         if any(number < 0 for number in numbers):
-            raise BudgetError("thinking", "a budget has no negative numbers")
+            raise BudgetError("thinking", "the numbers of a budget must be 0 or more")
         if self.maximum is not None and not self.minimum <= self.maximum:
-            raise BudgetError("min_thinking_tokens", "the minimum is over the maximum")
+            raise BudgetError("min_thinking_tokens", "the minimum must not exceed the maximum")
         if self.demands_thinking and not self.continuation_ids:
-            raise BudgetError("thinking.continuation_text", "a minimum needs a continuation")
+            raise BudgetError(
+                "thinking.continuation_text",
+                "a minimum or continuations require at least one continuation text",
+            )
         if not all(self.continuation_ids):
-            raise BudgetError("thinking.continuation_text", "a continuation has no tokens")
+            raise BudgetError(
+                "thinking.continuation_text", "a continuation must have at least one token"
+            )
         if self.wrap_up_ids and (self.maximum is None or len(self.wrap_up_ids) >= self.maximum):
-            raise BudgetError("thinking.wrap_up_text", "the wrap-up does not fit the maximum")
+            raise BudgetError(
+                "thinking.wrap_up_text", "the wrap-up must have fewer tokens than the maximum"
+            )
         if bool(self.nudge_ids) is not (self.on_loop is OnLoop.NUDGE):
-            raise BudgetError("thinking.on_loop", "a nudge needs its tokens, and nothing else does")
+            raise BudgetError(
+                "thinking.on_loop", "nudge tokens must be present exactly if on_loop is nudge"
+            )
 
     @property
     def demands_thinking(self) -> bool:
-        """Whether some attempt to close the thinking may have to be turned down."""
+        """Whether attempts to close the thinking may have to be replaced by continuations."""
         return self.minimum > 0 or self.continuations > 0
 
     @property
     def begins_with_marker(self) -> bool:
-        """Whether the first tokens are the start marker, by force."""
+        """Whether generation begins with a forced start marker."""
         return not self.opened and (self.opens or self.demands_thinking)
 
     def to_wire(self) -> dict[str, Any]:
-        """Plain JSON, to travel in the engine's sampling parameters."""
+        """Return the budget as JSON-compatible data for the engine's sampling parameters."""
         return {
             "minimum": self.minimum,
             "maximum": self.maximum,
@@ -200,10 +211,10 @@ class TokenBudget:
 
     @classmethod
     def from_wire(cls, wire: Mapping[str, Any]) -> "TokenBudget":
-        """The inverse of `to_wire`.
+        """Create a budget from the result of `to_wire`.
 
         Raises:
-            BudgetError: if the mapping is not one that `to_wire` gives.
+            BudgetError: if the mapping is malformed.
         """
         try:
             fields = dict(wire)
@@ -213,20 +224,20 @@ class TokenBudget:
             fields["on_loop"] = OnLoop(fields["on_loop"])
             return cls(**fields)
         except (KeyError, TypeError, ValueError) as error:
-            raise BudgetError("thinking", f"not a token budget: {error}") from error
+            raise BudgetError("thinking", f"malformed token budget: {error}") from error
 
 
 def answer_reserve(
     max_tokens: int, share: float = 0.25, at_least: int = 16, at_most: int = 512
 ) -> int:
-    """Tokens out of `max_tokens` that thinking may not use, so that an answer follows."""
+    """Return how many of `max_tokens` are reserved for the answer."""
     return min(max_tokens, max(at_least, min(at_most, int(max_tokens * share))))
 
 
 def thinking_room(max_tokens: int, reserve: int, markers: Markers, opened: bool) -> int:
-    """Thinking tokens that `max_tokens` leaves after the answer reserve and the markers."""
-    marked = len(markers.end) + (0 if opened else len(markers.start))
-    return max(0, max_tokens - reserve - marked)
+    """Return how many of `max_tokens` are left to think after answer reserve and markers."""
+    marker_tokens = len(markers.end) + (0 if opened else len(markers.start))
+    return max(0, max_tokens - reserve - marker_tokens)
 
 
 def tokenize(
@@ -239,22 +250,31 @@ def tokenize(
     vocabulary: Vocabulary = UNKNOWN_VOCABULARY,
     may_think: bool = False,
 ) -> TokenBudget:
-    """The budget in token ids, its maximum clamped to `room` tokens.
+    """Convert a budget to token ids.
 
-    A wrap-up that does not leave a single token of thinking is left out. Where
-    there is to be no thinking, and `may_think` says that nothing in the prompt
-    keeps the model from it, a marker of several symbols opens a block that is
-    closed at once: barring the marker itself would leave others like it.
+    A wrap-up that leaves no token of thinking is dropped.
+
+    Args:
+        budget: the budget as requested.
+        encode: the tokenizer.
+        markers: the model's thinking markers.
+        opened: whether the prompt ends inside a thinking block.
+        room: thinking tokens available; clamps the maximum.
+        vocabulary: the texts of the tokens.
+        may_think: whether the model may think although thinking is disabled,
+            because the prompt does not prevent it. If a marker has several
+            symbols, a block is then opened and closed at once: masking the
+            marker would leave near misses that the model can think after.
 
     Raises:
-        BudgetError: if the minimum does not fit in `room`, or a text has no
-            tokens, too many, or holds a thinking marker.
+        BudgetError: if the minimum exceeds `room`, or a text has no tokens or
+            too many, or contains a thinking marker.
     """
     if budget.min_tokens > room:
         raise BudgetError(
             "min_thinking_tokens",
-            f"min_thinking_tokens ({budget.min_tokens}) is over the {room} thinking tokens that "
-            "max_tokens and the context leave beside the answer reserve",
+            f"min_thinking_tokens ({budget.min_tokens}) must not exceed the {room} thinking tokens "
+            "that max_tokens and the context leave after the answer reserve",
         )
     maximum = room if budget.max_tokens is None else min(budget.max_tokens, room)
     matcher = matcher_of(markers, vocabulary)
@@ -276,13 +296,13 @@ def tokenize(
         landing=landing_stretch(maximum) if budget.landing is Landing.SENTENCE else 0,
         on_loop=budget.on_loop,
         nudge_ids=tuple(encode(NUDGE_TEXT)) if budget.on_loop is OnLoop.NUDGE else (),
-        opens=budget.opens or (may_think and not maximum and matcher.spelled),
+        opens=budget.opens or (may_think and not maximum and matcher.has_multi_symbol_marker),
     )
 
 
 def landing_stretch(maximum: int) -> int:
-    """Tokens before a maximum in which a thinking may close at a sentence's end."""
-    return min(MAX_LANDING, maximum // LANDING_SHARE)
+    """Return how many tokens before a maximum thinking may close at the end of a sentence."""
+    return min(MAX_LANDING, maximum // LANDING_DIVISOR)
 
 
 def _encode_text(param: str, text: str, encode: Encode, matcher: MarkerMatcher) -> tuple[int, ...]:
@@ -292,7 +312,7 @@ def _encode_text(param: str, text: str, encode: Encode, matcher: MarkerMatcher) 
     if matcher.markers.eos & {*ids} or matcher.completes_marker(ids):
         raise BudgetError(
             param,
-            f"{param} must not hold a thinking marker or an end of turn, nor begin as the end "
-            "marker ends",
+            f"{param} must not contain a thinking marker or an end-of-turn token, nor start with "
+            "text that could complete the end marker",
         )
     return ids

@@ -1,11 +1,11 @@
-"""The one error of this package."""
+"""The exception of this package."""
 
 
 class BudgetError(ValueError):
-    """A budget that cannot be enforced as asked.
+    """A budget is invalid or cannot be enforced.
 
     Attributes:
-        param: the field at fault, in the vocabulary of the HTTP interface
+        param: the invalid field, as named in the HTTP API
             (`max_thinking_tokens`, `thinking.continuations`, ...).
     """
 

@@ -1,11 +1,11 @@
-"""The reference: one choice's thinking as a state machine over its tokens.
+"""The reference implementation of budgets: a state machine over one choice's tokens.
 
-It says what the engine must do before each token and what each token was. The
-vectorised table is held equal to it, and the gateway folds it over the streamed
-tokens for its accounting. State is a function of the tokens and of the record
-of attempts: which tokens stand where the model tried to close its thinking.
-The tokens alone cannot tell a forced "Wait" from one that the model wrote.
-The phases and the ways between them stand in `proctor.budget.phases`.
+Before each token it defines what the engine must enforce; after each token, what the
+token was. Tests hold the vectorized table equal to it, and the gateway folds it over
+the streamed tokens for its accounting. The state is a function of the tokens and the
+attempt log, the positions of tokens that replaced an attempt to close the thinking:
+the tokens alone do not distinguish a forced "Wait" from a sampled one.
+`proctor.budget.phases` lists the phases and the transitions between them.
 """
 
 from collections.abc import Iterable, Set
@@ -22,14 +22,14 @@ from proctor.budget.vocabulary import (
     ENDS,
     ENDS_AFTER_NO_DIGIT,
     IS_DIGIT,
-    LONGEST_TAIL,
+    MAX_CONTINUATION_BYTES,
     UNKNOWN_VOCABULARY,
     Vocabulary,
 )
 
 
 class Label(IntEnum):
-    """What a token is: part of the thinking, of the answer, or of neither."""
+    """Whether a token belongs to the thinking, to the answer, or to neither."""
 
     THINKING = 0
     ANSWER = 1
@@ -37,12 +37,12 @@ class Label(IntEnum):
 
 
 class Labelled(NamedTuple):
-    """A token and what it is, or text of a marker's token that is no part of the marker.
+    """A labelled token, or text beside a marker within one token.
 
     Attributes:
-        token: the token's id; None where it is such text.
-        label: what it is.
-        text: the bytes, where there is no token.
+        token: the token's id; None for such text.
+        label: its label.
+        text: the bytes, if there is no token.
     """
 
     token: int | None
@@ -51,7 +51,7 @@ class Labelled(NamedTuple):
 
 
 class Forced(StrEnum):
-    """Why a token was forced."""
+    """The reason why a token was forced."""
 
     CONTINUATION = "continuation"
     WRAP_UP = "wrap_up"
@@ -59,7 +59,7 @@ class Forced(StrEnum):
 
 
 class EndReason(StrEnum):
-    """Why thinking ended."""
+    """The reason why thinking ended."""
 
     NATURAL = "natural"
     MAX = "max"
@@ -71,14 +71,14 @@ class EndReason(StrEnum):
 
 
 class ForcedRun(NamedTuple):
-    """Tokens in a row that were forced for one reason.
+    """Consecutive tokens that were forced for one reason.
 
-    What stands in the place of an attempt to close begins a run of its own, as does a nudge.
+    A token that replaces an attempt to close starts a new run, as does a nudge.
 
     Attributes:
         kind: the reason.
-        start: position of the first among all tokens of the choice.
-        end: the position after the last.
+        start: the position of the first token in the choice.
+        end: the position after the last token.
     """
 
     kind: Forced
@@ -87,19 +87,19 @@ class ForcedRun(NamedTuple):
 
 
 class DesyncError(RuntimeError):
-    """A token differs from the one that the budget forces: it was not enforced."""
+    """A token differs from the forced one: the engine did not enforce the budget."""
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What became of one choice's thinking.
+    """The statistics of one choice's thinking.
 
     Attributes:
         tokens: thinking tokens, markers excluded.
-        forced_runs: the tokens that the server chose, in order.
-        continuations: attempts to close that were turned into continuations.
+        forced_runs: the forced tokens, in order.
+        continuations: attempts to close that became continuations.
         end_reason: why the thinking ended.
-        loops: loops that were found, by what was done about them.
+        loops: the number of loops detected, by action.
     """
 
     tokens: int
@@ -110,7 +110,7 @@ class Outcome:
 
     @property
     def forced(self) -> dict[Forced, int]:
-        """How many tokens the server chose, by kind."""
+        """The number of forced tokens by kind."""
         counts = dict.fromkeys(Forced, 0)
         for run in self.forced_runs:
             counts[run.kind] += run.end - run.start
@@ -118,10 +118,28 @@ class Outcome:
 
 
 class BudgetStateMachine:
-    """Folds one choice's tokens under one budget.
+    """The state of one choice's thinking under a budget.
 
-    Before each token, `forced`, `suppresses_close`, `barred`, `bars_end` and
-    `most_incomplete_bytes` say what must hold for it; `advance` then takes the token.
+    Before each token, `forced`, `suppresses_close`, `barred`, `bars_eos` and
+    `max_incomplete_bytes` constrain it; `advance` then takes the token.
+
+    Attributes:
+        vocabulary: the texts of the tokens.
+        matcher: the matcher of the model's markers.
+        detector: the loop detector.
+        phase: the current phase.
+        matcher_state: the current state of `matcher`.
+        length: tokens generated.
+        tokens: thinking tokens, markers excluded.
+        answer_tokens: answer tokens.
+        continuations: attempts to close that became continuations.
+        incomplete_bytes: bytes missing from the last character, 0 to 3.
+        partial: the index in `PARTIAL` of the end of the text.
+        after_digit: whether the text ends in a digit.
+        ends_sentence: whether the last token ended a sentence or line.
+        event: the last event.
+        forced_runs: the forced tokens, in order.
+        loop_counts: the number of loops detected, by action.
     """
 
     def __init__(
@@ -133,10 +151,10 @@ class BudgetStateMachine:
         self.matcher = matcher_of(markers, vocabulary)
         self.detector = LoopDetector(vocabulary.weights)
         self.phase = Phase.THINKING if budget.opened else Phase.OUTSIDE
-        self.matched = self._root(inside=budget.opened)
+        self.matcher_state = self._root(inside=budget.opened)
         self.length = 0
         self.tokens = 0
-        self.answered = 0
+        self.answer_tokens = 0
         self.continuations = 0
         self.incomplete_bytes = 0
         self.partial = 0
@@ -145,21 +163,22 @@ class BudgetStateMachine:
         self.event: Event | None = None
         self.forced_runs: list[ForcedRun] = []
         self.loop_counts = {OnLoop.NUDGE: 0, OnLoop.CLOSE: 0}
-        self._held: list[int] = []
-        self._begun = b""  # by a token that is a marker's for the rest: held like a token
+        self._pending_tokens: list[int] = []
+        # A prefix of a marker at the end of a token whose rest belongs to another marker.
+        self._pending_text = b""
         self._script: list[tuple[int, Forced]] = []
-        self._begins_run = False
+        self._starts_run = False
         self._end_reason: EndReason | None = None
         if budget.begins_with_marker:
-            self.matched = self.matcher.outside
+            self.matcher_state = self.matcher.outside
             self.phase = Phase.OPENING
             self._script = [(token, Forced.MARKER) for token in markers.start]
-        self._limit(looping=False)
+        self._enforce_limits(looping=False)
 
     @property
     def pending(self) -> int:
-        """The last tokens that may turn out to be part of a marker."""
-        return len(self._held)
+        """The number of last tokens that may turn out to be part of a marker."""
+        return len(self._pending_tokens)
 
     @property
     def thinking(self) -> bool:
@@ -168,101 +187,106 @@ class BudgetStateMachine:
 
     @property
     def closing(self) -> bool:
-        """Whether the end marker, after a wrap-up or not, is being forced."""
+        """Whether the end marker is being forced, with or without a wrap-up."""
         return self.phase is Phase.CLOSING
 
     def last_widths(self, count: int) -> list[int]:
-        """Symbols of the last tokens held, newest first; padded by ones, that count for nothing."""
-        widths = [self.matcher.width(token) for token in reversed(self._held)]
+        """Return the numbers of symbols of the pending tokens, newest first, padded with ones."""
+        widths = [self.matcher.width(token) for token in reversed(self._pending_tokens)]
         return [*widths, *[1] * count][:count]
 
     @property
     def completes_marker(self) -> bool:
-        """Whether what is being forced is the rest of an end marker that has begun."""
-        rest = self.matcher.completion(self.matched)
-        return bool(self._held) and tuple(token for token, _ in self._script) == rest
+        """Whether the forced tokens are the rest of a partial end marker."""
+        rest = self.matcher.completion(self.matcher_state)
+        return bool(self._pending_tokens) and tuple(token for token, _ in self._script) == rest
 
     @property
     def forced(self) -> int | None:
-        """The token that must come next, if there is one."""
+        """The token that must come next, if any."""
         return self._script[0][0] if self._script else None
 
     @property
     def looped(self) -> bool:
-        """Whether a loop was found, after which there is no nudge."""
+        """Whether a loop was detected, after which there is no nudge."""
         return any(self.loop_counts.values())
 
     @property
     def loop_closed(self) -> bool:
-        """Whether a loop was closed, after which no attempt to close is turned down."""
+        """Whether a loop was closed, after which attempts to close are no longer replaced."""
         return self.loop_counts[OnLoop.CLOSE] > 0
 
     @property
     def script_length(self) -> int:
-        """How many tokens from here on are already determined."""
+        """The number of tokens still to be forced."""
         return len(self._script)
 
     @property
     def closing_tokens(self) -> Set[int]:
-        """Tokens that would close the thinking here: the end marker's last, and ends of turn."""
+        """The tokens that would close the thinking: the end marker's last ones and end of turn."""
         if not self.thinking:
             return frozenset()
-        return self._markers.eos | self.matcher.closing_tokens(self.matched)
+        return self._markers.eos | self.matcher.closing_tokens(self.matcher_state)
 
     @property
     def end_token(self) -> int:
-        """The end marker's next token: what an end of turn inside the thinking becomes."""
-        return self.matcher.completion(self.matched)[0]
+        """The end marker's next token, which replaces an end of turn inside the thinking."""
+        return self.matcher.completion(self.matcher_state)[0]
 
     @property
     def suppresses_close(self) -> bool:
-        """Whether an attempt to close the thinking here becomes a continuation."""
+        """Whether an attempt to close the thinking now becomes a continuation."""
         if self.phase is not Phase.THINKING or self.loop_closed:
             return False
         return self.tokens < self._budget.minimum or self._continuation_is_due
 
     @property
     def continuation(self) -> tuple[int, ...]:
-        """The tokens that the next attempt is replaced by."""
+        """The tokens that replace the next attempt to close."""
         texts = self._budget.continuation_ids
         return texts[self.continuations % len(texts)]
 
     @property
     def barred(self) -> Set[int]:
-        """Tokens that must not come next: they would open thinking with nothing left to think."""
+        """The tokens to mask because they would open a block although the maximum is reached."""
         if self.phase is not Phase.OUTSIDE or self._budget.maximum is None:
             return frozenset()
         spent = self.tokens >= self._budget.maximum
-        return self.matcher.barred(self.matched) if spent else frozenset()
+        return self.matcher.barred(self.matcher_state) if spent else frozenset()
 
     @property
-    def bars_end(self) -> bool:
-        """Whether no end of turn may come next: the answer is not as long as it must be."""
+    def bars_eos(self) -> bool:
+        """Whether to mask end-of-turn tokens because the answer is below its minimum."""
         if self.phase is not Phase.OUTSIDE:
             return False
-        return self.answered + self.pending < self._budget.answer_minimum
+        return self.answer_tokens + self.pending < self._budget.answer_minimum
 
     @property
-    def most_incomplete_bytes(self) -> int:
-        """Most bytes that a character may still lack after the next token, to end by the cap."""
+    def max_incomplete_bytes(self) -> int:
+        """The maximum of bytes missing from the last character after the next token.
+
+        A character must be complete at the cap.
+        """
         if self.phase is not Phase.THINKING:
-            return LONGEST_TAIL
+            return MAX_CONTINUATION_BYTES
         room = self._room
-        return LONGEST_TAIL if room is None else min(LONGEST_TAIL, room - 1)
+        return MAX_CONTINUATION_BYTES if room is None else min(MAX_CONTINUATION_BYTES, room - 1)
 
     @property
     def _room(self) -> int | None:
-        """Tokens that may still be thought before the thinking must begin to close.
+        """The thinking tokens left before closing must begin; None without a maximum.
 
-        The wrap-up is left room for, unless a half-matched marker stands where
-        it would have to begin.
+        The wrap-up's tokens are subtracted, unless a partial marker is where the
+        wrap-up would have to begin.
         """
         maximum = self._budget.maximum
         if maximum is None:
             return None
         left = maximum - self.tokens - self.pending
-        before = left - len(self._budget.wrap_up_ids)
-        return before if before > 0 or (before == 0 and not self.pending) else left
+        before_wrap_up = left - len(self._budget.wrap_up_ids)
+        if before_wrap_up > 0 or (before_wrap_up == 0 and not self.pending):
+            return before_wrap_up
+        return left
 
     @property
     def _continuation_is_due(self) -> bool:
@@ -271,64 +295,69 @@ class BudgetStateMachine:
         return self._fits(self.continuation)
 
     def _fits(self, text: tuple[int, ...]) -> bool:
-        """Whether a text leaves at least one token to think before the wrap-up."""
+        """Return whether a text leaves at least one token of thinking before the wrap-up."""
         maximum = self._budget.maximum
         needed = len(text) + len(self._budget.wrap_up_ids)
         return maximum is None or self.tokens + self.pending + needed < maximum
 
     def advance(self, token: int, attempted: bool = False) -> list[Labelled]:
-        """Take the next token; give what is certain now, in order.
+        """Take the next token, and return the tokens whose labels are now certain, in order.
 
-        A token that may be part of a longer marker is held back until it is
-        known to be.
+        A token that may be part of a marker stays pending until that is decided.
 
         Args:
             token: the token's id.
-            attempted: whether it stands in the place of an attempt to close.
+            attempted: whether it replaces an attempt to close.
 
         Raises:
-            DesyncError: if another token was forced here.
+            DesyncError: if another token was forced.
         """
-        turned_down = self.turn_down() if attempted else []
+        stripped = self.release_partial_marker() if attempted else []
         self._follow_script(token, attempted)
         self.length += 1
         if token in self._markers.eos:
             return [*self.flush(), Labelled(token, Label.MARKER)]
-        step = self.matcher.step(self.matched, token)
-        self.matched = step.state
-        self._held.append(token)
-        looping = self._read(token)
+        step = self.matcher.step(self.matcher_state, token)
+        self.matcher_state = step.state
+        self._pending_tokens.append(token)
+        looping = self._follow_text(token)
         overlap = self._overlap(step.span)
-        released = self._release(len(self._held) - overlap, self._label)
+        released = self._release(len(self._pending_tokens) - overlap, self._label)
         if step.crossing:
             released += self._cross_marker(step)
-        elif self.phase is Phase.CONTINUING and self._has_said_enough:
+        elif self.phase is Phase.CONTINUING and self._is_continuation_complete:
             self._script = []
-            self._go(Event.RESUME)
-        self._limit(looping)
-        return turned_down + released
+            self._transition(Event.RESUME)
+        self._enforce_limits(looping)
+        return stripped + released
 
-    def goes_on_with(self, token: int) -> bool:
-        """Whether a token matches more of the marker that has begun."""
-        return self.matcher.step(self.matched, token).span > self.matcher.depth[self.matched]
+    def extends_marker(self, token: int) -> bool:
+        """Return whether a token extends the partial match of a marker."""
+        return (
+            self.matcher.step(self.matcher_state, token).span
+            > self.matcher.depth[self.matcher_state]
+        )
 
-    def turn_down(self) -> list[Labelled]:
-        """Give the beginning of an end marker as the marker that it would have become.
+    def release_partial_marker(self) -> list[Labelled]:
+        """Release a partial end marker, labelled as a marker.
 
-        That is what s1's loop strips: it is not of the thinking.
+        The loop of s1 (arXiv 2501.19393) strips it too: it is not part of the thinking.
         """
-        span, self.matched = self.matcher.depth[self.matched], self.matcher.root(self.matched)
+        span, self.matcher_state = (
+            self.matcher.depth[self.matcher_state],
+            self.matcher.root(self.matcher_state),
+        )
         return self._release_marker(span)
 
     def flush(self) -> list[Labelled]:
-        """Release what is held back, because no token follows."""
+        """Release all pending tokens, because no token follows."""
         if self.closing and all(kind is Forced.MARKER for _, kind in self._script):
-            return self.turn_down()
-        self.matched = self.matcher.root(self.matched)
-        return [*self._release_begun(), *self._release(len(self._held), self._label)]
+            return self.release_partial_marker()
+        self.matcher_state = self.matcher.root(self.matcher_state)
+        return [*self._release_text(), *self._release(len(self._pending_tokens), self._label)]
 
     def outcome(self, unfinished: EndReason) -> Outcome:
-        """The account of the thinking so far; `unfinished` is the reason if it is not closed."""
+        """Return the statistics so far; `unfinished` is the end reason of unclosed thinking."""
         return Outcome(
             self.tokens,
             tuple(self.forced_runs),
@@ -339,116 +368,116 @@ class BudgetStateMachine:
 
     @property
     def _reason_closed(self) -> EndReason:
-        """Why the last block was closed, or what kept all of them from the minimum."""
+        """Why the last block was closed, or why the thinking is below its minimum."""
         if self.loop_closed and self.tokens < self._budget.minimum:
             return EndReason.LOOP
         return self._end_reason or EndReason.DISABLED
 
-    def _go(self, event: Event) -> None:
+    def _transition(self, event: Event) -> None:
         self.phase = TRANSITIONS[self.phase, event]
         self.event = event
 
     def _follow_script(self, token: int, attempted: bool) -> None:
         if attempted:
             if not self.suppresses_close or token != self.continuation[0]:
-                raise DesyncError(f"token {token} cannot stand for an attempt to close")
+                raise DesyncError(f"token {token} cannot replace an attempt to close here")
             self._script = [(part, Forced.CONTINUATION) for part in self.continuation]
-            self._begins_run = True
+            self._starts_run = True
             self.continuations += 1
-            self._go(Event.ATTEMPT)
+            self._transition(Event.ATTEMPT)
         if self._script:
             expected, kind = self._script.pop(0)
             if token != expected:
-                raise DesyncError(f"token {token} came where {expected} was forced")
-            self._note_forced(kind)
+                raise DesyncError(f"token {token} was generated where {expected} was forced")
+            self._record_forced(kind)
 
-    def _note_forced(self, kind: Forced) -> None:
+    def _record_forced(self, kind: Forced) -> None:
         position, runs = self.length, self.forced_runs
         last = runs[-1] if runs else None
-        if last is None or self._begins_run or last.kind is not kind or last.end != position:
+        if last is None or self._starts_run or last.kind is not kind or last.end != position:
             runs.append(ForcedRun(kind, position, position + 1))
         else:
             runs[-1] = last._replace(end=position + 1)
-        self._begins_run = False
+        self._starts_run = False
 
     @property
     def _label(self) -> Label:
-        """What a token here is, unless it is part of a marker."""
+        """The label of a token here that is not part of a marker."""
         return Label.THINKING if self.thinking else Label.ANSWER
 
     def _root(self, *, inside: bool) -> int:
-        """The state in which nothing of a marker is matched."""
+        """Return the matcher's state with nothing matched."""
         if inside:
             return self.matcher.inside
         return self.matcher.inert if self._budget.bound else self.matcher.outside
 
     def _overlap(self, span: int) -> int:
-        """How many of the tokens held the last `span` symbols take."""
+        """Return how many of the pending tokens the last `span` symbols cover."""
         count = 0
-        while span > 0 and count < len(self._held):
+        while span > 0 and count < len(self._pending_tokens):
             count += 1
-            span -= self.matcher.width(self._held[-count])
+            span -= self.matcher.width(self._pending_tokens[-count])
         return count
 
     def _release(self, count: int, label: Label) -> list[Labelled]:
-        released = [Labelled(token, label) for token in self._held[:count]]
-        del self._held[:count]
+        released = [Labelled(token, label) for token in self._pending_tokens[:count]]
+        del self._pending_tokens[:count]
         if label is Label.THINKING:
             self.tokens += count
         elif label is Label.ANSWER:
-            self.answered += count
-        return [*self._release_begun(), *released] if count else []
+            self.answer_tokens += count
+        return [*self._release_text(), *released] if count else []
 
-    def _release_begun(self) -> list[Labelled]:
-        text, self._begun = self._begun, b""
+    def _release_text(self) -> list[Labelled]:
+        text, self._pending_text = self._pending_text, b""
         return [Labelled(None, self._label, text)] if text else []
 
     def _release_marker(self, span: int) -> list[Labelled]:
-        """Release what is held, which the last `span` symbols end with a marker's beginning."""
-        before = sum(map(self.matcher.width, self._held)) - span
+        """Release all pending tokens as a marker of `span` symbols, and any text before it."""
+        before = sum(map(self.matcher.width, self._pending_tokens)) - span
         if before < 0:
-            self._begun = self._begun[:before]
-        elif self._held:
-            self._begun += bytes(self.vocabulary.symbols(self._held[0])[:before])
-        lead = self._release_begun()
-        return lead + self._release(len(self._held), Label.MARKER)
+            self._pending_text = self._pending_text[:before]
+        elif self._pending_tokens:
+            self._pending_text += bytes(self.vocabulary.symbols(self._pending_tokens[0])[:before])
+        text = self._release_text()
+        return text + self._release(len(self._pending_tokens), Label.MARKER)
 
-    def _read(self, token: int) -> bool:
-        """Follow the text; whether what has been thought ends in a loop."""
+    def _follow_text(self, token: int) -> bool:
+        """Update the text's properties; return whether the thinking ends in a loop."""
         self.incomplete_bytes = self.vocabulary.incomplete_bytes_after(self.incomplete_bytes, token)
         traits = self.vocabulary.traits_of(token, self.partial)
         self.partial = self.vocabulary.partial_after(self.partial, token)
         ends = ENDS if self.after_digit else ENDS | ENDS_AFTER_NO_DIGIT
         self.ends_sentence = bool(traits & ends)
         self.after_digit = bool(traits & IS_DIGIT)
-        watched = self.thinking and self._budget.on_loop is not OnLoop.OFF
-        return watched and self.detector.advance(token)
+        detects_loops = self.thinking and self._budget.on_loop is not OnLoop.OFF
+        return detects_loops and self.detector.advance(token)
 
     @property
-    def _has_said_enough(self) -> bool:
-        """Whether the continuation is at its end, or its next character would not fit."""
+    def _is_continuation_complete(self) -> bool:
+        """Whether the continuation has ended, or its next character exceeds the maximum."""
         room = self._room
         if not self._script or room is None or self.incomplete_bytes:
             return not self._script
         return self.vocabulary.span([token for token, _ in self._script]) > room
 
     def _cross_marker(self, step: Step) -> list[Labelled]:
-        last = self.vocabulary.symbols(self._held[-1])
-        crossed = self._release_marker(step.span)
+        last = self.vocabulary.symbols(self._pending_tokens[-1])
+        released = self._release_marker(step.span)
         if step.crossing is not Crossing.STRAY:
             if self.thinking:
                 self._end_reason = self._reason_to_close()
-            self._go(Event.CLOSED if self.thinking else Event.OPENED)
+            self._transition(Event.CLOSED if self.thinking else Event.OPENED)
             self._script = []
         if step.crossing is Crossing.CLOSED and self._budget.bound:
-            self.matched = self.matcher.inert
-        # What comes after the marker in its token may begin another one.
-        self._begun = bytes(last[len(last) - step.rest :])
+            self.matcher_state = self.matcher.inert
+        # The rest of the token may be a prefix of another marker.
+        self._pending_text = bytes(last[len(last) - step.rest :])
         certain = step.rest - self.matcher.depth[step.state]
         if certain > 0:
-            crossed.append(Labelled(None, self._label, self._begun[:certain]))
-            self._begun = self._begun[certain:]
-        return crossed
+            released.append(Labelled(None, self._label, self._pending_text[:certain]))
+            self._pending_text = self._pending_text[certain:]
+        return released
 
     def _reason_to_close(self) -> EndReason:
         if self._budget.maximum == 0:
@@ -459,43 +488,44 @@ class BudgetStateMachine:
             return EndReason.LOOP
         return EndReason.LENGTH if self._budget.capped_by_room else EndReason.MAX
 
-    def _limit(self, looping: bool) -> None:
-        """Begin to close at the maximum or shortly before it, or to leave a loop."""
+    def _enforce_limits(self, looping: bool) -> None:
+        """Start closing at the maximum or shortly before it, or because of a loop."""
         if self.phase in (Phase.THINKING, Phase.CONTINUING) and self._room == 0:
             self._close(Event.SPENT)
         elif self.phase is Phase.THINKING and self._may_land:
             self._close(Event.LAND)
         elif self.phase is Phase.THINKING and looping:
-            self._leave_loop()
+            self._handle_loop()
 
     @property
     def _may_land(self) -> bool:
         room = self._room
-        near = room is not None and room <= self._budget.landing
-        whole = self.ends_sentence and not self.pending
-        return near and whole and self.tokens >= self._budget.minimum
+        is_near = room is not None and room <= self._budget.landing
+        at_boundary = self.ends_sentence and not self.pending
+        return is_near and at_boundary and self.tokens >= self._budget.minimum
 
-    def _leave_loop(self) -> None:
+    def _handle_loop(self) -> None:
         nudge = self._budget.nudge_ids
         if nudge and not self.looped and not self.pending and self._fits(nudge):
             self.loop_counts[OnLoop.NUDGE] += 1
             self._script = [(token, Forced.CONTINUATION) for token in nudge]
-            self._begins_run = True
-            self._go(Event.NUDGE)
+            self._starts_run = True
+            self._transition(Event.NUDGE)
             self.detector.reset()
         else:
             self.loop_counts[OnLoop.CLOSE] += 1
             self._close(Event.LOOP)
 
     def _close(self, event: Event) -> None:
-        """Force the wrap-up, where it fits, and the end marker."""
-        self._go(event)
+        """Force the wrap-up, if it fits, and the end marker."""
+        self._transition(event)
         wrap_up = self._budget.wrap_up_ids if not self.pending else ()
         if self._budget.maximum is not None and self.tokens + len(wrap_up) > self._budget.maximum:
             wrap_up = ()
-        # A half-matched marker that is completed counts for nothing: not under the minimum.
+        # The tokens of a partial marker that is completed do not count as thinking, so below
+        # the minimum the whole marker is forced instead.
         completes = self.pending and self.tokens >= self._budget.minimum
-        end = self.matcher.completion(self.matched) if completes else self._markers.end
+        end = self.matcher.completion(self.matcher_state) if completes else self._markers.end
         self._script = [(token, Forced.WRAP_UP) for token in wrap_up]
         self._script += [(token, Forced.MARKER) for token in end]
 
@@ -507,7 +537,7 @@ def replay(
     attempts: Set[int] = frozenset(),
     vocabulary: Vocabulary = UNKNOWN_VOCABULARY,
 ) -> BudgetStateMachine:
-    """A machine that has taken `tokens`; `attempts` are the positions of replaced attempts."""
+    """Create a machine and advance it by `tokens`, with replaced attempts at `attempts`."""
     machine = BudgetStateMachine(budget, markers, vocabulary)
     for position, token in enumerate(tokens):
         machine.advance(token, position in attempts)

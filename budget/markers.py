@@ -1,4 +1,4 @@
-"""The token sequences that open and close a model's thinking."""
+"""The markers that open and close a model's thinking."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -7,20 +7,21 @@ from typing import Any
 
 @dataclass(frozen=True, slots=True)
 class Markers:
-    """How a model marks its thinking, in token ids.
+    """A model's thinking markers and end-of-turn tokens.
 
     Attributes:
-        start: the sequence that opens a block, one token or more.
-        end: the sequence that closes it, one token or more.
-        eos: tokens that end the whole turn. Inside a block they count as an
-            attempt to close it, as in s1's reference loop, which stops at both.
-        start_symbols: what to look for as a start marker, in symbols (see
-            `Vocabulary.symbols`); empty is what the tokens of `start` are.
+        start: the token ids that open a thinking block; at least one.
+        end: the token ids that close it; at least one.
+        eos: token ids that end the turn. Inside a block they count as an attempt
+            to close it, as in the reference loop of s1 (arXiv 2501.19393), which
+            stops at both.
+        start_symbols: the start marker as symbols to match (see
+            `Vocabulary.symbols`); if empty, the symbols of the tokens of `start`.
         end_symbols: the same for the end marker.
 
     Raises:
-        ValueError: if a marker is empty, begins as it ends, or shares a token
-            with `eos`.
+        ValueError: if a marker is empty, a proper suffix of it is also its
+            prefix, or it contains an `eos` token.
     """
 
     start: tuple[int, ...]
@@ -31,14 +32,14 @@ class Markers:
 
     def __post_init__(self) -> None:
         if not self.start or not self.end:
-            raise ValueError("a start marker and an end marker need at least one token each")
+            raise ValueError("the start marker and the end marker must each have a token")
         if any(matched_prefix(marker[1:], marker) for marker in (self.start, self.end)):
-            raise ValueError("a thinking marker must not begin as it ends")
+            raise ValueError("a thinking marker must not start with one of its own suffixes")
         if self.eos & {*self.start, *self.end}:
-            raise ValueError("an end-of-sequence token cannot be part of a thinking marker")
+            raise ValueError("a thinking marker must not contain an end-of-sequence token")
 
     def to_wire(self) -> dict[str, list[int]]:
-        """Plain JSON, to travel in the engine's configuration."""
+        """Return the markers as JSON-compatible data for the engine's configuration."""
         return {
             "start": list(self.start),
             "end": list(self.end),
@@ -49,7 +50,7 @@ class Markers:
 
     @classmethod
     def from_wire(cls, wire: Mapping[str, Any]) -> "Markers":
-        """The inverse of `to_wire`."""
+        """Create markers from the result of `to_wire`."""
         return cls(
             tuple(wire["start"]),
             tuple(wire["end"]),
@@ -60,7 +61,7 @@ class Markers:
 
 
 def matched_prefix(tail: Sequence[int], marker: Sequence[int]) -> int:
-    """Length of the longest suffix of `tail` that is a prefix of `marker`."""
+    """Return the length of the longest suffix of `tail` that is a prefix of `marker`."""
     for length in range(min(len(tail), len(marker)), 0, -1):
         if tuple(tail[-length:]) == tuple(marker[:length]):
             return length

@@ -1,15 +1,15 @@
-"""Find thinking markers in a text, whatever tokens spell it.
+"""Matches thinking markers in a sequence of tokens, however their text is tokenized.
 
-A marker that is ordinary text can be cut into tokens in many ways, and a token
-can hold an end of it together with other text (` </`, `think`, `>.`). So markers
-are matched on symbols: the bytes of ordinary tokens, and one symbol for each
-token that stands for itself, such as a special token. The search is that of Aho
-and Corasick (Efficient string matching, 1975), stepped by whole tokens: the
-tables hold, for each state and token, where the token's symbols lead.
+A marker in ordinary text can be tokenized in many ways, and a token can contain
+part of it together with other text (` </`, `think`, `>.`). Markers are therefore
+matched on symbols: the bytes of ordinary tokens, and a single symbol for each token
+that is matched as a whole, such as a special token. The algorithm is that of Aho and
+Corasick (Efficient string matching, 1975), advanced by whole tokens: its tables
+give, for each state and token, the state after the token's symbols.
 
-Two automata share one space of states. Outside a thinking block a start marker
-opens one, and an end marker, which has nothing to close there, is a stray one.
-Inside, the end marker closes the block. A last state matches nothing any more.
+Two automata share one set of state numbers. Outside a thinking block, a start marker
+opens one, and an end marker, which closes nothing, is stray. Inside, the end marker
+closes the block. The last state, `inert`, matches nothing.
 """
 
 from collections import defaultdict, deque
@@ -32,15 +32,14 @@ class Crossing(IntEnum):
 
 
 class Step(NamedTuple):
-    """Where a token leads.
+    """The transition on a token.
 
     Attributes:
-        state: the state after it.
-        crossing: the marker that it completes.
-        span: how many of the last symbols belong to a marker or may come to;
-            where one was completed, the symbols after it in the token are
-            counted too.
-        rest: symbols of the token after a marker that it completes.
+        state: the state after the token.
+        crossing: the marker that the token completes.
+        span: how many of the last symbols belong to a marker or a partial match;
+            if a marker is completed, includes the token's symbols after it.
+        rest: the number of the token's symbols after the marker that it completes.
     """
 
     state: int
@@ -50,11 +49,11 @@ class Step(NamedTuple):
 
 
 class _Node(NamedTuple):
-    """A state of one automaton, while it is built.
+    """A node of an automaton's trie.
 
     Attributes:
-        children: the state that each symbol leads to.
-        depth: symbols of a marker that have been matched.
+        children: the next node by symbol.
+        depth: the number of marker symbols matched.
     """
 
     children: dict[int, int]
@@ -62,85 +61,88 @@ class _Node(NamedTuple):
 
 
 class _Automaton:
-    """Aho and Corasick's automaton for some patterns; its states begin at `base`."""
+    """An Aho-Corasick automaton; its node n is the matcher's state `base` + n."""
 
     def __init__(self, base: int, patterns: Sequence[tuple[Crossing, Sequence[int]]]) -> None:
         self.base = base
         self.nodes = [_Node({}, 0)]
-        self._found: dict[int, Crossing] = {}
+        self._markers_at: dict[int, Crossing] = {}
         self._fallback = [0]
         for crossing, pattern in patterns:
-            self._found[self._insert(pattern)] = crossing
+            self._markers_at[self._insert(pattern)] = crossing
         self._link()
 
     def _insert(self, pattern: Sequence[int]) -> int:
-        at = 0
+        node = 0
         for symbol in pattern:
-            if symbol not in self.nodes[at].children:
-                self.nodes[at].children[symbol] = len(self.nodes)
-                self.nodes.append(_Node({}, self.nodes[at].depth + 1))
+            if symbol not in self.nodes[node].children:
+                self.nodes[node].children[symbol] = len(self.nodes)
+                self.nodes.append(_Node({}, self.nodes[node].depth + 1))
                 self._fallback.append(0)
-            at = self.nodes[at].children[symbol]
-        return at
+            node = self.nodes[node].children[symbol]
+        return node
 
     def _link(self) -> None:
-        """Give each node its fallback: the longest proper suffix that begins a pattern."""
-        waiting = deque(self.nodes[0].children.values())
-        while waiting:
-            at = waiting.popleft()
-            for symbol, child in self.nodes[at].children.items():
-                self._fallback[child] = self.goto(self._fallback[at], symbol)
-                waiting.append(child)
-        # In the order of depth a fallback's own pattern is known by now.
-        for at in sorted(range(1, len(self.nodes)), key=lambda one: self.nodes[one].depth):
-            shorter = self.found(self._fallback[at])
-            if shorter is Crossing.OPENED or (shorter and not self.found(at)):
-                self._found[at] = shorter
+        """Set each node's fallback: the longest proper suffix that is a prefix of a pattern."""
+        queue = deque(self.nodes[0].children.values())
+        while queue:
+            node = queue.popleft()
+            for symbol, child in self.nodes[node].children.items():
+                self._fallback[child] = self.goto(self._fallback[node], symbol)
+                queue.append(child)
+        # By increasing depth, so that a fallback's own marker is known.
+        for node in sorted(range(1, len(self.nodes)), key=lambda node: self.nodes[node].depth):
+            suffix = self.marker_at(self._fallback[node])
+            if suffix is Crossing.OPENED or (suffix and not self.marker_at(node)):
+                self._markers_at[node] = suffix
 
-    def goto(self, at: int, symbol: int) -> int:
+    def goto(self, node: int, symbol: int) -> int:
         """Return the node after one more symbol."""
-        while at and symbol not in self.nodes[at].children:
-            at = self._fallback[at]
-        return self.nodes[at].children.get(symbol, 0)
+        while node and symbol not in self.nodes[node].children:
+            node = self._fallback[node]
+        return self.nodes[node].children.get(symbol, 0)
 
-    def soon_at_root(self, at: int, symbols: Sequence[int]) -> bool:
-        """Return whether symbols lead from a node where they lead from the root, without a find."""
-        root = 0
+    def rejoins_root(self, node: int, symbols: Sequence[int]) -> bool:
+        """Return whether symbols lead to the same node from `node` and the root, without a match.
+
+        If they do, the transition from the root applies to `node` too.
+        """
+        from_root = 0
         for symbol in symbols:
-            at, root = self.goto(at, symbol), self.goto(root, symbol)
-            if at == root or self.found(at):
-                return at == root and not self.found(at)
+            node, from_root = self.goto(node, symbol), self.goto(from_root, symbol)
+            if node == from_root or self.marker_at(node):
+                return node == from_root and not self.marker_at(node)
         return False
 
-    def found(self, at: int) -> Crossing:
-        """Return the marker that ends here."""
-        return self._found.get(at, Crossing.NONE)
+    def marker_at(self, node: int) -> Crossing:
+        """Return the marker that ends at a node."""
+        return self._markers_at.get(node, Crossing.NONE)
 
-    def along(self, pattern: Sequence[int]) -> list[int]:
-        """Return the nodes on the way along a pattern, without the root."""
-        at, nodes = 0, []
+    def path(self, pattern: Sequence[int]) -> list[int]:
+        """Return the nodes along a pattern, without the root."""
+        node, nodes = 0, []
         for symbol in pattern:
-            at = self.nodes[at].children[symbol]
-            nodes.append(at)
+            node = self.nodes[node].children[symbol]
+            nodes.append(node)
         return nodes
 
-    def longest_suffix(self, at: int, among: Container[int]) -> int:
-        """Return the longest suffix of a node's text that is one of some nodes, or the root."""
-        while at and at not in among:
-            at = self._fallback[at]
-        return at
+    def longest_suffix(self, node: int, among: Container[int]) -> int:
+        """Return the longest suffix of a node that is in `among`, or the root."""
+        while node and node not in among:
+            node = self._fallback[node]
+        return node
 
 
 class MarkerMatcher:
-    """The markers of a model, matched token by token.
+    """Matches a model's markers, token by token.
 
     Attributes:
         markers: the markers.
-        outside: the state outside a thinking block, with nothing matched.
-        inside: the same inside a block.
+        outside: the state outside a thinking block with nothing matched.
+        inside: the state inside a block with nothing matched.
         inert: the state that matches nothing.
-        states: how many states there are.
-        depth: for each state, how many symbols of a marker have been matched.
+        states: the number of states.
+        depth: for each state, the number of marker symbols matched.
     """
 
     def __init__(self, markers: Markers, vocabulary: Vocabulary) -> None:
@@ -149,174 +151,174 @@ class MarkerMatcher:
         self._start = _symbols(markers.start_symbols, markers.start, vocabulary)
         self._end = _symbols(markers.end_symbols, markers.end, vocabulary)
         outside = _Automaton(0, [(Crossing.STRAY, self._end), (Crossing.OPENED, self._start)])
-        # What a stray end marker may be the beginning of goes on.
-        self._openings = frozenset(outside.along(self._start)[:-1])
+        # A stray end marker may end in a prefix of a start marker, whose match goes on.
+        self._openings = frozenset(outside.path(self._start)[:-1])
         inside = _Automaton(len(outside.nodes), [(Crossing.CLOSED, self._end)])
         self.outside, self.inside = outside.base, inside.base
         self.inert = inside.base + len(inside.nodes)
         self.states = self.inert + 1
-        # After a whole marker nothing is matched, but for what a stray one may begin.
+        # After a complete marker nothing is matched, except what a stray one may begin.
         depths = [
             0
-            if automaton.found(at) and (automaton is inside or at not in self._openings)
+            if automaton.marker_at(index) and (automaton is inside or index not in self._openings)
             else node.depth
             for automaton in (outside, inside)
-            for at, node in enumerate(automaton.nodes)
+            for index, node in enumerate(automaton.nodes)
         ]
         self.depth = [*depths, 0]
-        self._modes = [outside] * len(outside.nodes) + [inside] * len(inside.nodes)
-        # What a token does in a state; what it does in the state's root stands for the rest.
+        self._automaton_of = [outside] * len(outside.nodes) + [inside] * len(inside.nodes)
+        # By state and token; tokens not listed have the transition of the state's root.
         self._steps: list[dict[int, Step]] = [{} for _ in range(self.states)]
         tokens = _Tokens(vocabulary)
         for automaton in (outside, inside):
             self._fill_root(automaton, tokens)
             self._fill_states(automaton, tokens)
-        self._completions = self._spell_ends(tokens)
-        self._barred = [self._bars(state) for state in range(self.inside)]
+        self._completions = self._completions_by_state(tokens)
+        self._barred = [self._barred_tokens(state) for state in range(self.inside)]
 
     @property
-    def spelled(self) -> bool:
-        """Whether some marker takes several symbols, so that it can be begun and left."""
+    def has_multi_symbol_marker(self) -> bool:
+        """Whether a marker has several symbols, so that it can be matched in part."""
         return any(self.depth)
 
     def step(self, state: int, token: int) -> Step:
-        """Return where a token leads from a state."""
-        found = self._steps[state].get(token)
-        if found is None:
+        """Return the transition from a state on a token."""
+        step = self._steps[state].get(token)
+        if step is None:
             root = self.root(state)
-            found = self._steps[root].get(token) or Step(root)
-        return found
+            step = self._steps[root].get(token) or Step(root)
+        return step
 
     def root(self, state: int) -> int:
-        """Return the state of the same mode in which nothing is matched."""
-        return self._modes[state].base if state < self.inert else state
+        """Return the state of the same automaton with nothing matched."""
+        return self._automaton_of[state].base if state < self.inert else state
 
     def special_steps(self, state: int) -> Mapping[int, Step]:
-        """Return the steps from a state that differ from those of its root; a root's own."""
+        """Return the transitions of a state that differ from its root's; of a root, all."""
         return self._steps[state]
 
     def width(self, token: int) -> int:
-        """Return how many symbols a token is."""
+        """Return the number of a token's symbols."""
         return len(self._vocabulary.symbols(token))
 
     def closing_tokens(self, state: int) -> frozenset[int]:
         """Return the tokens that complete the end marker inside a thinking block."""
-        both = {**self._steps[self.root(state)], **self._steps[state]}
-        return frozenset(at for at, step in both.items() if step.crossing is Crossing.CLOSED)
+        steps = {**self._steps[self.root(state)], **self._steps[state]}
+        return frozenset(token for token, step in steps.items() if step.crossing is Crossing.CLOSED)
 
     def completion(self, state: int) -> tuple[int, ...]:
         """Return tokens that complete the end marker from a state inside a block.
 
-        Where the vocabulary cannot spell the rest they are the whole marker.
+        If the vocabulary cannot spell the rest, return the whole marker.
         """
         return self._completions[state - self.inside] or self.markers.end
 
     def barred(self, state: int) -> frozenset[int]:
         """Return the tokens that match more than half of the start marker, outside a block.
 
-        A model that may not write the last token of its marker alone writes
-        something like it, and thinks all the same.
+        A model that is denied only the last token of its marker writes something
+        similar, and thinks nevertheless.
         """
         return self._barred[state] if state < self.inside else frozenset()
 
     def inside_after(self, tokens: Iterable[int]) -> bool:
-        """Return whether a text of these tokens ends inside a thinking block."""
+        """Return whether a text of these tokens, which starts outside a block, ends inside one."""
         state = self.outside
         for token in tokens:
             state = self.outside if token in self.markers.eos else self.step(state, token).state
         return state >= self.inside
 
     def completes_marker(self, tokens: Sequence[int]) -> bool:
-        """Return whether a text inside a block holds a marker, or may end one begun before it."""
+        """Return whether tokens contain a marker, or complete a partial end marker before them."""
         states = (self.outside, *range(self.inside, self.inert))
-        return any(self._crosses(state, tokens) for state in states)
+        return any(self._completes_from(state, tokens) for state in states)
 
-    def _crosses(self, state: int, tokens: Sequence[int]) -> bool:
+    def _completes_from(self, state: int, tokens: Sequence[int]) -> bool:
         for token in tokens:
             state, crossing, _, _ = self.step(state, token)
             if crossing is not Crossing.NONE:
                 return True
         return False
 
-    def _run(self, automaton: _Automaton, at: int, symbols: Sequence[int]) -> Step:
-        """Return where symbols lead from a node of an automaton."""
+    def _run(self, automaton: _Automaton, node: int, symbols: Sequence[int]) -> Step:
+        """Return the transition from a node of an automaton on a token's symbols."""
         crossing, rest, length = Crossing.NONE, 0, 0
         for count, symbol in enumerate(symbols, 1):
-            at = automaton.goto(at, symbol)
-            found = automaton.found(at)
-            if found is Crossing.NONE:
+            node = automaton.goto(node, symbol)
+            marker = automaton.marker_at(node)
+            if marker is Crossing.NONE:
                 continue
-            if found is Crossing.STRAY:
-                at = automaton.longest_suffix(at, self._openings)
+            if marker is Crossing.STRAY:
+                node = automaton.longest_suffix(node, self._openings)
             else:
-                at = 0
+                node = 0
             if crossing in (Crossing.NONE, Crossing.STRAY):
-                crossing, rest, length = found, len(symbols) - count, self._length(found)
-                automaton = self._beyond(found)
+                crossing, rest, length = marker, len(symbols) - count, self._length(marker)
+                automaton = self._automaton_after(marker)
         if crossing is Crossing.NONE:
-            return Step(automaton.base + at, span=automaton.nodes[at].depth)
-        return Step(automaton.base + at, crossing, length + rest, rest)
+            return Step(automaton.base + node, span=automaton.nodes[node].depth)
+        return Step(automaton.base + node, crossing, length + rest, rest)
 
     def _length(self, crossing: Crossing) -> int:
         return len(self._start if crossing is Crossing.OPENED else self._end)
 
-    def _beyond(self, crossing: Crossing) -> _Automaton:
-        """Return the automaton that goes on after a marker.
+    def _automaton_after(self, crossing: Crossing) -> _Automaton:
+        """Return the automaton that continues after a marker.
 
-        No vocabulary has tokens of several markers; of such a token the first counts.
+        No known vocabulary has tokens with several markers; of those only the first counts.
         """
-        return self._modes[self.inside if crossing is Crossing.OPENED else self.outside]
+        return self._automaton_of[self.inside if crossing is Crossing.OPENED else self.outside]
 
     def _fill_root(self, automaton: _Automaton, tokens: "_Tokens") -> None:
-        for token in tokens.that_hold(automaton.nodes[0].children):
+        for token in tokens.containing(automaton.nodes[0].children):
             step = self._run(automaton, 0, self._vocabulary.symbols(token))
             if step != Step(automaton.base):
                 self._steps[automaton.base][token] = step
 
     def _fill_states(self, automaton: _Automaton, tokens: "_Tokens") -> None:
         symbols = {symbol for node in automaton.nodes for symbol in node.children}
-        for at in range(1, len(automaton.nodes)):
+        for node in range(1, len(automaton.nodes)):
             for symbol in symbols:
-                if automaton.goto(at, symbol) == automaton.goto(0, symbol):
+                if automaton.goto(node, symbol) == automaton.goto(0, symbol):
                     continue
-                for token in tokens.that_begin_with(symbol):
+                for token in tokens.starting_with(symbol):
                     text = self._vocabulary.symbols(token)
-                    if not automaton.soon_at_root(at, text):
-                        self._steps[automaton.base + at][token] = self._run(automaton, at, text)
+                    if not automaton.rejoins_root(node, text):
+                        self._steps[automaton.base + node][token] = self._run(automaton, node, text)
 
-    def _spell_ends(self, tokens: "_Tokens") -> list[tuple[int, ...]]:
-        """For each state inside a block, the tokens that complete the end marker.
+    def _completions_by_state(self, tokens: "_Tokens") -> list[tuple[int, ...]]:
+        """Return, by state inside a block, the tokens that complete the end marker.
 
-        At an end of one of the marker's own tokens they are its other ones,
-        elsewhere the longest that fit. From the marker's end backwards, as each
-        token leads to a state that is known.
+        At a boundary of the marker's own tokens these are its remaining tokens;
+        elsewhere, the longest tokens that fit. Computed from the marker's end
+        backwards, so that the state after each token is known.
         """
-        canonical, at = {}, len(self._end)
+        canonical, position = {}, len(self._end)
         for count, token in enumerate(reversed(self.markers.end), 1):
-            at -= self.width(token)
-            canonical[at] = self.markers.end[-count:]
-        spelled: list[tuple[int, ...]] = [()] * (len(self._end) + 1)
-        for at in range(len(self._end) - 1, 0, -1):
-            if at in canonical:
-                spelled[at] = canonical[at]
-            elif (longest := tokens.longest(self._end[at:])) is not None:
-                after = at + self.width(longest)
-                if after == len(self._end) or spelled[after]:
-                    spelled[at] = (longest, *spelled[after])
-        return spelled
+            position -= self.width(token)
+            canonical[position] = self.markers.end[-count:]
+        completions: list[tuple[int, ...]] = [()] * (len(self._end) + 1)
+        for position in range(len(self._end) - 1, 0, -1):
+            if position in canonical:
+                completions[position] = canonical[position]
+            elif (longest := tokens.longest(self._end[position:])) is not None:
+                after = position + self.width(longest)
+                if after == len(self._end) or completions[after]:
+                    completions[position] = (longest, *completions[after])
+        return completions
 
-    def _bars(self, state: int) -> frozenset[int]:
-        far = {*self._modes[state].along(self._start)[len(self._start) // 2 :]}
-        both = {**self._steps[self.outside], **self._steps[state]}
+    def _barred_tokens(self, state: int) -> frozenset[int]:
+        second_half = {*self._automaton_of[state].path(self._start)[len(self._start) // 2 :]}
+        steps = {**self._steps[self.outside], **self._steps[state]}
         return frozenset(
             token
-            for token, step in both.items()
-            if step.crossing is Crossing.OPENED or step.state in far
+            for token, step in steps.items()
+            if step.crossing is Crossing.OPENED or step.state in second_half
         )
 
 
 class _Tokens:
-    """The tokens of a vocabulary, by their symbols."""
+    """An index of a vocabulary's tokens by symbol."""
 
     def __init__(self, vocabulary: Vocabulary) -> None:
         self._vocabulary = vocabulary
@@ -325,44 +327,44 @@ class _Tokens:
             if text:
                 self._by_first[text[0]].append(token)
 
-    def that_begin_with(self, symbol: int) -> Sequence[int]:
+    def starting_with(self, symbol: int) -> Sequence[int]:
         if symbol >= ATOM:
             return [symbol - ATOM]
         return self._by_first[symbol]
 
-    def that_hold(self, symbols: Iterable[int]) -> Iterator[int]:
-        """Give the tokens that hold one of these symbols."""
-        wanted = {*symbols}
-        yield from (symbol - ATOM for symbol in wanted if symbol >= ATOM)
-        some = [bytes([symbol]) for symbol in wanted if symbol < ATOM]
-        for token, text in enumerate(self._vocabulary.spelling if some else ()):
-            if any(one in text for one in some):
+    def containing(self, symbols: Iterable[int]) -> Iterator[int]:
+        """Yield the tokens that contain any of these symbols."""
+        distinct = {*symbols}
+        yield from (symbol - ATOM for symbol in distinct if symbol >= ATOM)
+        encoded = [bytes([symbol]) for symbol in distinct if symbol < ATOM]
+        for token, text in enumerate(self._vocabulary.spelling if encoded else ()):
+            if any(byte in text for byte in encoded):
                 yield token
 
     def longest(self, symbols: Sequence[int]) -> int | None:
-        """Return the longest token that these symbols begin with, the first of its kind."""
-        fits = [
+        """Return the longest token that is a prefix of these symbols; on a tie, the lowest id."""
+        prefixes = [
             token
-            for token in self.that_begin_with(symbols[0])
+            for token in self.starting_with(symbols[0])
             if (text := self._vocabulary.symbols(token)) == tuple(symbols[: len(text)])
         ]
-        return max(fits, key=lambda token: (self._width(token), -token), default=None)
+        return max(prefixes, key=lambda token: (self._width(token), -token), default=None)
 
     def _width(self, token: int) -> int:
         return len(self._vocabulary.symbols(token))
 
 
 def _symbols(text: Sequence[int], ids: Sequence[int], vocabulary: Vocabulary) -> tuple[int, ...]:
-    """Return a marker's symbols: its text, unless the tokens that it has are not seen to spell it.
+    """Return a marker's symbols: those of its text, or of its tokens if these do not spell it.
 
-    So it is where a tokenizer does not tell the bytes of its tokens. Some put a
-    space before a text, which is no part of the marker.
+    The latter is the case if the tokenizer does not expose its tokens' bytes. Some
+    tokenizers insert a space before a text, which is not part of the marker.
     """
-    spelled = tuple(symbol for token in ids for symbol in vocabulary.symbols(token))
-    return tuple(text) if text and spelled[-len(text) :] == tuple(text) else spelled
+    of_tokens = tuple(symbol for token in ids for symbol in vocabulary.symbols(token))
+    return tuple(text) if text and of_tokens[-len(text) :] == tuple(text) else of_tokens
 
 
 @lru_cache(maxsize=8)
 def matcher_of(markers: Markers, vocabulary: Vocabulary) -> MarkerMatcher:
-    """Return the matcher of a model; making one takes a pass over its vocabulary."""
+    """Return a model's matcher, cached because building it iterates over the vocabulary."""
     return MarkerMatcher(markers, vocabulary)

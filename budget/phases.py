@@ -1,10 +1,10 @@
-"""The phases of a choice's thinking, and every way from one to another."""
+"""The phases of a choice's thinking, and the transitions between them."""
 
 from enum import StrEnum
 
 
 class Phase(StrEnum):
-    """Where a choice stands."""
+    """The phase of a choice."""
 
     OUTSIDE = "outside"
     OPENING = "opening"
@@ -14,16 +14,16 @@ class Phase(StrEnum):
 
 
 class Event(StrEnum):
-    """What takes a choice from one phase to another."""
+    """The event that causes a transition."""
 
     OPENED = "the start marker is complete"
     CLOSED = "the end marker is complete"
-    ATTEMPT = "an attempt to close is turned down"
-    NUDGE = "a loop is found and nudged"
-    RESUME = "the continuation has been said"
+    ATTEMPT = "an attempt to close is replaced"
+    NUDGE = "a loop is detected and nudged"
+    RESUME = "the continuation is complete"
     SPENT = "the maximum is reached"
     LAND = "a sentence ends near the maximum"
-    LOOP = "a loop is found"
+    LOOP = "a loop is detected"
 
 
 TRANSITIONS = {
@@ -39,11 +39,11 @@ TRANSITIONS = {
     (Phase.CONTINUING, Event.SPENT): Phase.CLOSING,
     (Phase.CLOSING, Event.CLOSED): Phase.OUTSIDE,
 }
-"""Every event that is legal in a phase, and the phase that follows."""
+"""The next phase by phase and event; all other events are errors."""
 
 
 def diagram() -> str:
-    """The transitions as a Mermaid state diagram, as it stands in `docs/concepts/phases.md`."""
+    """Return the transitions as a Mermaid state diagram, as in `docs/concepts/phases.md`."""
     lines = [
         f"    {phase} --> {following}: {event}" for (phase, event), following in TRANSITIONS.items()
     ]

@@ -1,50 +1,52 @@
-"""What a budget must know of the text of tokens: where characters and sentences end."""
+"""The properties of tokens' texts that budgets need, such as ends of characters and sentences."""
 
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 
-LONGEST_TAIL = 3
-"""Bytes of a UTF-8 character after its first one, at most."""
+MAX_CONTINUATION_BYTES = 3
+"""Maximum number of bytes of a UTF-8 character after the first."""
 
 TERMINATORS = ".!?…。！？؟।"  # noqa: RUF001
 CLOSERS = "\"'`*_)]}»”’」』）"  # noqa: RUF001
-"""What may follow a terminator and still belong to its sentence."""
+"""Characters that may follow a terminator and still belong to its sentence."""
 
-MOST_LETTERS = 6
+MAX_WEIGHT = 6
+"""Maximum weight of a token in loop detection; see `weights_of`."""
 
 ENDS, ENDS_AFTER_NO_DIGIT, IS_DIGIT = 1, 2, 4
+"""Bits of `Vocabulary.traits`."""
 
 ATOM = 256
-"""Symbols from here on stand for one token each; below are bytes."""
+"""Symbols below are bytes; the symbol ATOM + t is the token t as a whole."""
 
 
-def _beginnings() -> Iterator[bytes]:
-    """Give every proper beginning of a terminator of several bytes, nothing at all first."""
+def _terminator_prefixes() -> Iterator[bytes]:
+    """Yield the empty prefix, then every proper prefix of a terminator of several bytes."""
     yield b""
     for terminator in TERMINATORS:
         encoded = terminator.encode()
         yield from (encoded[:length] for length in range(1, len(encoded)))
 
 
-PARTIAL = tuple(dict.fromkeys(_beginnings()))
-"""What the text can end in that a next token may complete to a terminator."""
+PARTIAL = tuple(dict.fromkeys(_terminator_prefixes()))
+"""Partial terminators: byte sequences at the end of a text that a token may complete."""
 
 
 @dataclass(frozen=True, eq=False)
 class Vocabulary:
-    """The text of each token, reduced to what a budget asks of it.
+    """The properties of each token's text; all byte strings have one byte per token id.
 
     Attributes:
-        incomplete_bytes: for 0 to 3 bytes that a character still lacks before a token,
-            the bytes that one lacks after it; one byte per token id.
-        traits: for each of `PARTIAL` that the text ends in before a token, one
-            byte per token id: a sum of `ENDS` (it ends a sentence or a line),
-            `ENDS_AFTER_NO_DIGIT` (it is a full stop, or a decimal point) and
-            `IS_DIGIT` (its text ends in a digit).
-        partial: for each of `PARTIAL` before a token, the index of the one
-            after it; one byte per token id.
-        weights: per token id, how much it says; see `weights_of`.
-        spelling: the bytes of each token; none, where it stands for itself.
+        incomplete_bytes: by the number of bytes (0 to 3) missing from the last
+            character before a token, the number missing after it.
+        traits: by the index in `PARTIAL` of the text before a token, the bitwise
+            or of `ENDS` (the token ends a sentence or line), `ENDS_AFTER_NO_DIGIT`
+            (it is a full stop, or a decimal point) and `IS_DIGIT` (its text ends
+            in a digit).
+        partial: by the index in `PARTIAL` before a token, the index after it.
+        weights: the token's weight in loop detection; see `weights_of`.
+        spelling: per token id, its bytes; empty for a token that is matched as a
+            whole.
     """
 
     incomplete_bytes: tuple[bytes, bytes, bytes, bytes] = (b"", b"", b"", b"")
@@ -57,39 +59,44 @@ class Vocabulary:
     def from_bytes(
         cls, tokens: Sequence[bytes], atoms: Collection[int] = frozenset()
     ) -> "Vocabulary":
-        """From the bytes of each token, by token id.
+        """Create a vocabulary from the bytes of each token.
 
-        If it cannot spell a character out byte by byte, none is ever asked to
-        be completed: its tokens are taken to be whole characters.
+        If no tokens complete a character byte by byte, all tokens count as whole
+        characters, because a cut character could not be completed.
 
         Args:
-            tokens: their bytes.
-            atoms: ids of tokens that stand for themselves whatever their text
-                is, as special tokens do.
+            tokens: the bytes, by token id.
+            atoms: ids of tokens that are matched as a whole whatever their text,
+                such as special tokens.
         """
-        before = range(LONGEST_TAIL + 1)
+        before = range(MAX_CONTINUATION_BYTES + 1)
         incomplete_bytes = [
-            bytes(_missing_after(lack, token) for token in tokens) for lack in before
+            bytes(_incomplete_bytes_after(missing, token) for token in tokens) for missing in before
         ]
-        if not all(lack - 1 in incomplete_bytes[lack] for lack in before[1:]):
+        if not all(missing - 1 in incomplete_bytes[missing] for missing in before[1:]):
             incomplete_bytes = [bytes(len(tokens))] * len(before)
         none, one, two, three = incomplete_bytes
         traits, partial = _traits_by_partial(tokens)
-        spelling = tuple(b"" if at in atoms else text for at, text in enumerate(tokens))
+        spelling = tuple(b"" if token in atoms else text for token, text in enumerate(tokens))
         return cls((none, one, two, three), traits, partial, weights_of(tokens), spelling)
 
     def symbols(self, token: int) -> tuple[int, ...]:
-        """Return what a token is to a search for text: its bytes, or one symbol of its own."""
+        """Return a token's symbols for text matching: its bytes, or a symbol of its own."""
         text = self.spelling[token] if token < len(self.spelling) else b""
         return tuple(text) or (ATOM + token,)
 
     def incomplete_bytes_after(self, incomplete_bytes: int, token: int) -> int:
-        """Bytes that a character lacks after `token`, if it lacked `incomplete_bytes` before it."""
-        lacking = self.incomplete_bytes[incomplete_bytes]
-        return lacking[token] if token < len(lacking) else 0
+        """Return how many bytes of a character are missing after a token.
+
+        Args:
+            incomplete_bytes: how many were missing before it, 0 to 3.
+            token: the token's id.
+        """
+        after = self.incomplete_bytes[incomplete_bytes]
+        return after[token] if token < len(after) else 0
 
     def span(self, tokens: Sequence[int]) -> int:
-        """How many of `tokens` the character takes that begins with the first; 0 if more."""
+        """Return how many of `tokens` the first character spans; 0 if it is incomplete."""
         incomplete_bytes = 0
         for count, token in enumerate(tokens, 1):
             incomplete_bytes = self.incomplete_bytes_after(incomplete_bytes, token)
@@ -98,39 +105,39 @@ class Vocabulary:
         return 0
 
     def traits_of(self, token: int, partial: int = 0) -> int:
-        """See `traits`; none for an id that has no text."""
+        """Return a token's traits; 0 for an id without a text."""
         traits = self.traits[partial]
         return traits[token] if token < len(traits) else 0
 
     def partial_after(self, partial: int, token: int) -> int:
-        """Return the index in `PARTIAL` of what the text ends in after a token."""
+        """Return the index in `PARTIAL` of the end of the text after a token."""
         partials = self.partial[partial]
         return partials[token] if token < len(partials) else 0
 
 
 UNKNOWN_VOCABULARY = Vocabulary()
-"""Tells nothing: no token ends a sentence, and each is made of whole characters."""
+"""A vocabulary without texts: no token ends a sentence, and all are whole characters."""
 
 
 def weights_of(tokens: Sequence[bytes]) -> bytes:
-    """How much each token says, by token id: its letters, at most `MOST_LETTERS`.
+    """Return a weight for each token: its number of letters, at most `MAX_WEIGHT`.
 
-    A mark that ends a sentence says as much as a long word; digits, spaces and
-    other punctuation say nothing. A letter of several bytes counts that often,
-    in whatever way its bytes are cut into tokens.
+    A sentence terminator weighs as much as a long word; digits, spaces and other
+    punctuation weigh 0. A letter of several bytes counts once per byte, however its
+    bytes are split into tokens.
     """
-    return bytes(map(_letters, tokens))
+    return bytes(map(_weight, tokens))
 
 
-def _letters(token: bytes) -> int:
+def _weight(token: bytes) -> int:
     text = token.decode(errors="replace")
     if any(mark in text for mark in TERMINATORS):
-        return MOST_LETTERS
-    weights = sum(len(char.encode()) for char in text if char.isalpha())
-    return min(MOST_LETTERS, weights + text.count("\N{REPLACEMENT CHARACTER}"))
+        return MAX_WEIGHT
+    letters = sum(len(char.encode()) for char in text if char.isalpha())
+    return min(MAX_WEIGHT, letters + text.count("\N{REPLACEMENT CHARACTER}"))
 
 
-def _missing_after(incomplete_bytes: int, token: bytes) -> int:
+def _incomplete_bytes_after(incomplete_bytes: int, token: bytes) -> int:
     for byte in token:
         if byte & 0xC0 == 0x80:
             incomplete_bytes = max(0, incomplete_bytes - 1)
@@ -146,26 +153,28 @@ def _traits_by_partial(
 ) -> tuple[tuple[bytes, ...], tuple[bytes, ...]]:
     """Return `Vocabulary.traits` and `Vocabulary.partial`.
 
-    What the text ended in before counts only for tokens that begin inside a character.
+    The text before a token matters only if the token starts inside a character.
     """
-    alone = bytes(map(_traits, tokens)), bytes(map(_partial_at_end, tokens))
-    inner = [at for at, token in enumerate(tokens) if not token or token[0] & 0xC0 == 0x80]
-    traits, partials = [alone[0]], [alone[1]]
-    for begun in PARTIAL[1:]:
-        with_traits, with_partial = bytearray(alone[0]), bytearray(alone[1])
-        for at in inner:
-            with_traits[at] = _traits(begun + tokens[at])
-            with_partial[at] = _partial_at_end(begun + tokens[at])
-        traits.append(bytes(with_traits))
-        partials.append(bytes(with_partial))
-    return tuple(traits), tuple(partials)
+    default_traits = bytes(map(_traits, tokens))
+    default_partial = bytes(map(_partial_at_end, tokens))
+    inside = [index for index, token in enumerate(tokens) if not token or token[0] & 0xC0 == 0x80]
+    all_traits, all_partials = [default_traits], [default_partial]
+    for prefix in PARTIAL[1:]:
+        traits, partial = bytearray(default_traits), bytearray(default_partial)
+        for index in inside:
+            traits[index] = _traits(prefix + tokens[index])
+            partial[index] = _partial_at_end(prefix + tokens[index])
+        all_traits.append(bytes(traits))
+        all_partials.append(bytes(partial))
+    return tuple(all_traits), tuple(all_partials)
 
 
 def _partial_at_end(text: bytes) -> int:
-    """Return the index in `PARTIAL` of the beginning of a terminator that a text ends in."""
+    """Return the index in `PARTIAL` of the partial terminator that a text ends in."""
     if not text or text[-1] < 0x80:
         return 0
-    return next((at for at, begun in enumerate(PARTIAL) if at and text.endswith(begun)), 0)
+    prefixes = enumerate(PARTIAL[1:], 1)
+    return next((index for index, prefix in prefixes if text.endswith(prefix)), 0)
 
 
 def _traits(token: bytes) -> int:

@@ -1,4 +1,4 @@
-"""Sorts prompts by how much thinking they need."""
+"""Classifies prompts by how much thinking they need."""
 
 from proctor.router.classifier import Classifier, Constant, UnknownClassifier, load
 from proctor.router.conversation import Conversation, Turn

@@ -1,10 +1,9 @@
-"""From the thinking that was used, per tier, to caps and costs. A pure function of the rows.
+"""Proposes caps and misclassification costs from the thinking tokens that each tier used.
 
-A thinking that ran into its cap would have gone on: how long is not known, only
-that it was longer. Such rows are censored. Leaving them out would make every tier
-look shorter than it is, and taking them at their cap would do the same more
-slowly. The lengths are therefore estimated by Kaplan and Meier: at each length at
-which a thinking ended by itself, the share of those still going that ended there.
+A thinking block that reached its cap would have been longer by an unknown amount:
+its length is right-censored. Dropping censored rows, or treating the cap as the
+length, would underestimate every tier. Lengths are therefore estimated with the
+Kaplan-Meier estimator, with natural ends as the events.
 """
 
 from collections import Counter
@@ -18,16 +17,17 @@ from proctor.router.prediction import LEVELS
 NATURAL = "natural"
 LOOP = "loop"
 CENSORED = frozenset({"max", "length", "stop", "cancelled"})
-"""Ends of a thinking that would have gone on. A loop is neither: no cap makes it end well."""
+"""End reasons of censored thinking. A loop is neither censored nor natural: it would not have
+ended well under any cap."""
 
-FEWEST_ENDS = 30
-"""Natural ends below which nothing is proposed for a tier."""
+MIN_NATURAL_ENDS = 30
+"""Minimum number of natural ends for a proposal."""
 
-LEAST_COST = 0.1
-"""Too much thinking is never free, whatever the sample says."""
+MIN_COST = 0.1
+"""Lower bound on the cost of too much thinking, whatever the sample."""
 
-ROOM = 0.25
-"""Where too many were cut short to see the quantile, the cap is proposed this much higher."""
+CAP_INCREASE = 0.25
+"""If the quantile lies beyond every observed length, the cap is the longest plus this fraction."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,10 +35,10 @@ class Row:
     """One choice of the ledger.
 
     Attributes:
-        tier: the tier it was given.
+        tier: the tier of its budget.
         tokens: thinking tokens.
         end_reason: why its thinking ended.
-        max_tokens: the cap it had, None for none.
+        max_tokens: the cap in effect; None means no cap.
     """
 
     tier: str
@@ -49,19 +49,19 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class Proposal:
-    """What the rows of one tier say.
+    """The statistics of one tier and the cap proposed for it.
 
     Attributes:
         tier: the tier.
-        rows: how many there were.
-        natural: the share that ended by itself.
-        capped: the share that ran into a cap.
-        looped: the share that was stopped in a loop.
-        cap: thinking tokens to propose as the maximum, None for too few rows.
-        beyond: whether the quantile lies beyond all caps that were tried, so
-            that `cap` is only the next to try.
-        spent: mean thinking tokens a row, as it was.
-        expected: mean under `cap`, at most, None for none proposed.
+        rows: the number of rows.
+        natural: the fraction that ended naturally.
+        capped: the fraction that reached the cap.
+        looped: the fraction that was stopped in a loop.
+        cap: the proposed maximum of thinking tokens; None if there are too few natural ends.
+        beyond: whether the quantile lies beyond all caps observed, so that `cap`
+            is only the next one to try.
+        spent: mean thinking tokens per row, as observed.
+        expected: upper bound on the mean under `cap`; None without a cap.
     """
 
     tier: str
@@ -76,23 +76,23 @@ class Proposal:
 
     @property
     def saving(self) -> float | None:
-        """The share of thinking tokens that `cap` saves; negative where it asks for more."""
+        """The fraction of thinking tokens that `cap` saves; negative if it needs more."""
         if self.expected is None or not self.spent:
             return None
         return 1.0 - self.expected / self.spent
 
 
 def propose(rows: Iterable[Row], quantile: float = 0.9) -> tuple[Proposal, ...]:
-    """Caps under which this share of thinkings would end by themselves, tier by tier.
+    """Return, per tier, the cap under which this fraction of thinking blocks ends naturally.
 
     Raises:
         ValueError: if the quantile is not between 0 and 1.
     """
     if not 0.0 < quantile < 1.0:
-        raise ValueError(f"a quantile lies between 0 and 1, not at {quantile}")
+        raise ValueError(f"quantile must be between 0 and 1 (exclusive), not {quantile}")
     tiers: dict[str, list[Row]] = {}
     for row in rows:
-        # Without any thinking there is nothing to learn about its length.
+        # A budget of 0 says nothing about the length of thinking.
         if row.max_tokens != 0 and row.end_reason in CENSORED | {NATURAL, LOOP}:
             tiers.setdefault(row.tier, []).append(row)
     return tuple(_propose(tier, tiers[tier], quantile) for tier in sorted(tiers))
@@ -101,12 +101,12 @@ def propose(rows: Iterable[Row], quantile: float = 0.9) -> tuple[Proposal, ...]:
 def _propose(tier: str, rows: Sequence[Row], quantile: float) -> Proposal:
     reasons = Counter(row.end_reason for row in rows)
     count = len(rows)
-    survival = survivors(rows)
+    survival = kaplan_meier(rows)
     cap, beyond = None, False
-    if reasons[NATURAL] >= FEWEST_ENDS:
-        ended = [tokens for tokens, still in survival if still <= 1.0 - quantile + 1e-9]
-        beyond = not ended
-        cap = ended[0] if ended else round(max(row.tokens for row in rows) * (1.0 + ROOM))
+    if reasons[NATURAL] >= MIN_NATURAL_ENDS:
+        caps = [tokens for tokens, surviving in survival if surviving <= 1.0 - quantile + 1e-9]
+        beyond = not caps
+        cap = caps[0] if caps else round(max(row.tokens for row in rows) * (1.0 + CAP_INCREASE))
     return Proposal(
         tier=tier,
         rows=count,
@@ -120,42 +120,43 @@ def _propose(tier: str, rows: Sequence[Row], quantile: float) -> Proposal:
     )
 
 
-def survivors(rows: Iterable[Row]) -> list[tuple[int, float]]:
-    """Kaplan and Meier's estimate: lengths of natural ends, and the share that goes on past each.
+def kaplan_meier(rows: Iterable[Row]) -> list[tuple[int, float]]:
+    """Estimate the survival function: natural lengths, and the fraction that exceeds each.
 
-    Loops are left out: they are faults, and their length is the detector's.
+    Loops are left out: they are failures, and the loop detector sets their length.
     """
     lengths = [row for row in rows if row.end_reason != LOOP]
-    ended = Counter(row.tokens for row in lengths if row.end_reason == NATURAL)
-    gone = Counter(row.tokens for row in lengths)
-    at_risk, share = len(lengths), 1.0
-    found = []
-    for tokens in sorted(gone):
-        if ended[tokens]:
-            share *= 1.0 - ended[tokens] / at_risk
-            found.append((tokens, share))
-        at_risk -= gone[tokens]
-    return found
+    natural = Counter(row.tokens for row in lengths if row.end_reason == NATURAL)
+    total = Counter(row.tokens for row in lengths)
+    at_risk, surviving = len(lengths), 1.0
+    survival = []
+    for tokens in sorted(total):
+        if natural[tokens]:
+            surviving *= 1.0 - natural[tokens] / at_risk
+            survival.append((tokens, surviving))
+        at_risk -= total[tokens]
+    return survival
 
 
 def _expected(rows: Sequence[Row], survival: Sequence[tuple[int, float]], cap: int) -> float:
-    """Mean tokens under a cap: the area under the curve up to it, and loops as they were."""
-    area, at, share = 0.0, 0, 1.0
-    for tokens, still in survival:
+    """Return mean tokens under a cap: the area under the survival function, plus loops as is."""
+    area, position, surviving = 0.0, 0, 1.0
+    for tokens, surviving_after in survival:
         if tokens >= cap:
             break
-        area += (tokens - at) * share
-        at, share = tokens, still
-    area += (cap - at) * share
+        area += (tokens - position) * surviving
+        position, surviving = tokens, surviving_after
+    area += (cap - position) * surviving
     loops = [min(row.tokens, cap) for row in rows if row.end_reason == LOOP]
     return (area * (len(rows) - len(loops)) + sum(loops)) / len(rows)
 
 
 def propose_costs(proposals: Sequence[Proposal], costs: Costs = DEFAULT_COSTS) -> Costs | None:
-    """The costs with what too much thinking cost in this traffic, None where a level lacks rows.
+    """Return `costs` with the cost of too much thinking replaced by that of this traffic.
 
-    Sending a prompt one level too high costs 1 on average. What too little
-    thinking costs cannot be read from a ledger: those costs stay as they are.
+    Costs are scaled so that sending a prompt one level too high costs 1 on average.
+    The cost of too little thinking cannot be estimated from a ledger and is kept.
+    The result is None if a level has no rows, or if thinking does not grow with the level.
     """
     spent = {proposal.tier: proposal.spent for proposal in proposals}
     spent.setdefault(LEVELS[0], 0.0)
@@ -167,7 +168,7 @@ def propose_costs(proposals: Sequence[Proposal], costs: Costs = DEFAULT_COSTS) -
         return None
     rows = [
         tuple(
-            max(LEAST_COST, round((means[sent] - means[level]) / step, 2)) if sent > level else cost
+            max(MIN_COST, round((means[sent] - means[level]) / step, 2)) if sent > level else cost
             for sent, cost in enumerate(row)
         )
         for level, row in enumerate(costs.rows)

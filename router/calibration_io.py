@@ -1,4 +1,4 @@
-"""Reads rows for calibration from JSON lines, and writes what follows from them as settings."""
+"""Reads calibration rows from JSON Lines, and formats the proposals as TOML."""
 
 import json
 from collections.abc import Sequence
@@ -10,14 +10,14 @@ from proctor.router.prediction import LEVELS
 
 
 class LedgerError(ValueError):
-    """A file that is no ledger; the message names the line."""
+    """A file of ledger rows cannot be read; the message names the line."""
 
 
 def read_rows(path: Path) -> list[Row]:
-    """Rows of `{"tier", "tokens", "end_reason", "max_tokens"}`, one JSON object to a line.
+    """Read rows of `{"tier", "tokens", "end_reason", "max_tokens"}`, one JSON object per line.
 
     Raises:
-        LedgerError: if the file cannot be read or a line lacks a field.
+        LedgerError: if the file cannot be read or a line is invalid.
     """
     try:
         lines = path.read_text("utf-8").split("\n")
@@ -28,14 +28,14 @@ def read_rows(path: Path) -> list[Row]:
         if not line.strip():
             continue
         try:
-            found = json.loads(line)
-            most = found.get("max_tokens")
+            fields = json.loads(line)
+            max_tokens = fields.get("max_tokens")
             rows.append(
                 Row(
-                    tier=str(found["tier"]),
-                    tokens=int(found["tokens"]),
-                    end_reason=str(found["end_reason"]),
-                    max_tokens=None if most is None else int(most),
+                    tier=str(fields["tier"]),
+                    tokens=int(fields["tokens"]),
+                    end_reason=str(fields["end_reason"]),
+                    max_tokens=None if max_tokens is None else int(max_tokens),
                 )
             )
         except (AttributeError, KeyError, TypeError, ValueError) as error:
@@ -44,19 +44,21 @@ def read_rows(path: Path) -> list[Row]:
 
 
 def snippet(proposals: Sequence[Proposal], costs: Costs | None) -> str:
-    """The proposals as a piece of `proctor.toml`, with the reasons as comments."""
-    lines = ["# [[tiers]] replaces the whole list: keep the other keys of yours.", ""]
-    for found in proposals:
+    """Format the proposals as a fragment of `proctor.toml`, with the statistics as comments."""
+    lines = ["# [[tiers]] replaces the whole list: copy the other keys of your tiers.", ""]
+    for proposal in proposals:
         lines += [
-            f"# {found.tier}: {found.rows} rows; {found.natural:.1%} ended by themselves, "
-            f"{found.capped:.1%} ran into the cap, {found.looped:.1%} looped",
-            *_tier(found),
+            f"# {proposal.tier}: {proposal.rows} rows; {proposal.natural:.1%} ended naturally, "
+            f"{proposal.capped:.1%} reached the cap, {proposal.looped:.1%} looped",
+            *_tier(proposal),
             "",
         ]
     if costs is None:
-        lines.append("# No costs proposed: not every level has traffic of its own, or more of it.")
+        lines.append(
+            "# No costs proposed: a level has no traffic, or high uses no more tokens than none."
+        )
     else:
-        lines += ["# What it costs to send a prompt of a level to none, low, medium, high."]
+        lines += ["# Cost of sending a prompt of each level to none, low, medium, high."]
         lines += ["[router.costs]"]
         lines += [
             f"{level} = {json.dumps(list(row))}"
@@ -65,18 +67,17 @@ def snippet(proposals: Sequence[Proposal], costs: Costs | None) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _tier(found: Proposal) -> list[str]:
-    if found.cap is None:
+def _tier(proposal: Proposal) -> list[str]:
+    if proposal.cap is None:
         return ["# Too few natural ends to propose a cap."]
     lines = []
-    if found.beyond:
+    if proposal.beyond:
+        lines.append("# The quantile lies beyond every cap observed; this is the next one to try.")
+    if proposal.saving is not None:
+        change = "saves" if proposal.saving >= 0 else "costs"
         lines.append(
-            "# The quantile lies beyond every cap that was tried; this is the next to try."
+            f"# Expected: {change} {abs(proposal.saving):.1%} of this tier's thinking tokens."
         )
-    if found.saving is not None:
-        change = "saves" if found.saving >= 0 else "costs"
-        lines.append(
-            f"# Expected: {change} {abs(found.saving):.1%} of this tier's thinking tokens."
-        )
-    # A JSON string is a TOML string too.
-    return [*lines, "[[tiers]]", f"name = {json.dumps(found.tier)}", f"max_tokens = {found.cap}"]
+    # A JSON string is also a valid TOML string.
+    name = json.dumps(proposal.tier)
+    return [*lines, "[[tiers]]", f"name = {name}", f"max_tokens = {proposal.cap}"]

@@ -1,4 +1,4 @@
-"""What a classifier is, and how one is found by name."""
+"""The classifier protocol, and loading of classifiers by name."""
 
 from dataclasses import dataclass
 from importlib.metadata import entry_points
@@ -8,14 +8,14 @@ from proctor.router.conversation import Conversation
 from proctor.router.prediction import LEVELS, Prediction, Probabilities
 
 GROUP = "proctor.classifiers"
-"""Entry points of this group are factories without arguments: classes or functions."""
+"""Entry-point group of classifier factories: classes or functions that take no arguments."""
 
 
 class Classifier(Protocol):
-    """Anything that says how hard a prompt is."""
+    """Estimates how difficult a prompt is."""
 
     def classify(self, conversation: Conversation) -> Prediction:
-        """How hard the conversation's last user turn is; never raises on any text."""
+        """Classify the last user turn of the conversation; must not raise on any text."""
         ...
 
 
@@ -24,35 +24,34 @@ class UnknownClassifier(ValueError):
 
 
 def load(name: str) -> Classifier:
-    """The classifier that is installed under a name.
+    """Create the classifier that is registered under `name`.
 
     Raises:
-        UnknownClassifier: if there is none; the message names those that are.
+        UnknownClassifier: if there is none; the message lists the installed names.
     """
     installed = entry_points(group=GROUP)
     if name not in installed.names:
         names = ", ".join(sorted(installed.names)) or "none"
-        raise UnknownClassifier(f"no classifier is called '{name}'; installed are: {names}")
+        raise UnknownClassifier(f"Unknown classifier '{name}'. Installed classifiers: {names}")
     classifier: Classifier = installed[name].load()()
     return classifier
 
 
 @dataclass(frozen=True, slots=True)
 class Constant:
-    """The classifier `constant`: every prompt is of one level.
+    """The classifier `constant`, which assigns one level to every prompt.
 
     Raises:
-        ValueError: if there is no such level.
+        ValueError: if `level` is not one of `LEVELS`.
     """
 
     level: str = "medium"
 
     def __post_init__(self) -> None:
         if self.level not in LEVELS:
-            raise ValueError(f"'{self.level}' is not one of {', '.join(LEVELS)}")
+            raise ValueError(f"level must be one of {', '.join(LEVELS)}, not '{self.level}'")
 
     def classify(self, conversation: Conversation) -> Prediction:
-        """See `Classifier`."""
         none, low, medium, high = (float(level == self.level) for level in LEVELS)
-        chances: Probabilities = (none, low, medium, high)
-        return Prediction(chances)
+        probabilities: Probabilities = (none, low, medium, high)
+        return Prediction(probabilities)

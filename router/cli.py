@@ -10,30 +10,41 @@ from proctor.router.calibration_io import LedgerError, read_rows, snippet
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the commands to a parser of their own."""
+    """Add the subcommands to `parser`."""
     commands = parser.add_subparsers(dest="router_command", required=True)
     train = commands.add_parser("train", help="train the classifier on labelled prompts")
-    train.add_argument("file", type=Path, help="labelled prompts, one JSON object to a line")
-    train.add_argument("--out", type=Path, default=Path("ensemble.npz"), help="the model to write")
-    evaluate = commands.add_parser("evaluate", help="cross-validate on labelled prompts; minutes")
-    evaluate.add_argument("file", type=Path, help="labelled prompts, one JSON object to a line")
-    calibrate = commands.add_parser("calibrate", help="propose caps and costs from what was used")
-    calibrate.add_argument(
-        "--ledger", required=True, help="rows, as JSON lines; under 'proctor' also a ledger's URL"
+    train.add_argument("file", type=Path, help="labelled prompts, one JSON object per line")
+    train.add_argument(
+        "--out", type=Path, default=Path("ensemble.npz"), help="output file (default: ensemble.npz)"
+    )
+    evaluate = commands.add_parser(
+        "evaluate", help="cross-validate on labelled prompts (takes minutes)"
+    )
+    evaluate.add_argument("file", type=Path, help="labelled prompts, one JSON object per line")
+    calibrate = commands.add_parser(
+        "calibrate", help="propose tier caps and router costs from recorded usage"
     )
     calibrate.add_argument(
-        "--quantile", type=float, default=0.9, help="share that is to end by itself (default: 0.9)"
+        "--ledger",
+        required=True,
+        help="file of rows in JSON Lines format; 'proctor router' also accepts a ledger URL",
+    )
+    calibrate.add_argument(
+        "--quantile",
+        type=float,
+        default=0.9,
+        help="fraction of thinking blocks that end naturally under the cap (default: 0.9)",
     )
 
 
 def run(options: argparse.Namespace, read: Callable[[str], Sequence[Row]] | None = None) -> int:
-    """Run the command that was chosen; the exit status.
+    """Run the selected subcommand and return the exit status.
 
     Args:
-        options: what `add_arguments` made of the command line.
-        read: takes what `--ledger` names to its rows; None reads a file.
+        options: the command line, parsed with the arguments of `add_arguments`.
+        read: reads the rows that `--ledger` names; None reads a file.
     """
-    rows_of = read or (lambda name: read_rows(Path(name)))
+    read_ledger = read or (lambda name: read_rows(Path(name)))
     try:
         match options.router_command:
             case "train":
@@ -41,7 +52,7 @@ def run(options: argparse.Namespace, read: Callable[[str], Sequence[Row]] | None
             case "evaluate":
                 _evaluate(options.file)
             case _:
-                proposals = propose(rows_of(options.ledger), options.quantile)
+                proposals = propose(read_ledger(options.ledger), options.quantile)
                 print(snippet(proposals, propose_costs(proposals)), end="")
     except (LedgerError, ValueError, ModuleNotFoundError) as error:
         print(f"proctor: {_reason(error)}", file=sys.stderr)
@@ -50,7 +61,7 @@ def run(options: argparse.Namespace, read: Callable[[str], Sequence[Row]] | None
 
 
 def _train(file: Path, out: Path) -> None:
-    # Serving needs no scikit-learn, so nothing imports it until somebody trains.
+    # Imported here because serving must not require scikit-learn.
     from proctor.router.train import train
 
     train(file, out)
@@ -65,12 +76,12 @@ def _evaluate(file: Path) -> None:
 
 def _reason(error: Exception) -> str:
     if isinstance(error, ModuleNotFoundError):
-        return f"{error}; training needs the extra: pip install 'proctor[router]'"
+        return f"{error}. Training needs the extra 'router': pip install 'proctor[router]'"
     return str(error)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run as a program of its own; the exit status."""
+    """Run the commands as a standalone program and return the exit status."""
     parser = argparse.ArgumentParser(prog="proctor router", description=__doc__)
     add_arguments(parser)
     return run(parser.parse_args(arguments))

@@ -1,17 +1,17 @@
-"""What a classifier may look at, and how much of it."""
+"""The classifier's input: the turns of a conversation, with bounds on their length."""
 
 from dataclasses import dataclass
 
 HEAD = 448
 TAIL = 192
 CUT = "\n"
-"""Of a longer text its first and last characters are read: the task stands at its beginning or
-its end, and the work stays bounded whatever is pasted between them."""
+"""Of a longer text, the first `HEAD` and last `TAIL` characters are used, joined by `CUT`: the
+task usually stands at the beginning or the end, and the work stays bounded."""
 
 
 @dataclass(frozen=True, slots=True)
 class Turn:
-    """One message: who speaks ("system", "user", "assistant", "tool") and what."""
+    """One message: its role ("system", "user", "assistant", "tool") and its text."""
 
     role: str
     text: str
@@ -19,11 +19,11 @@ class Turn:
 
 @dataclass(frozen=True, slots=True)
 class Conversation:
-    """A request as far as difficulty is concerned.
+    """The parts of a request that determine its difficulty.
 
     Attributes:
-        turns: in order; the last user turn decides, those before it are context.
-        tools: how many tools are offered.
+        turns: the messages in order; the last user turn is classified, earlier ones are context.
+        tools: the number of tools offered.
     """
 
     turns: tuple[Turn, ...]
@@ -31,31 +31,31 @@ class Conversation:
 
     @classmethod
     def of(cls, prompt: str) -> "Conversation":
-        """A conversation of a single prompt."""
+        """Return a conversation of a single user turn."""
         return cls((Turn("user", prompt),))
 
     @property
     def prompt(self) -> str:
-        """The last user turn's text, "" where there is none."""
-        at = self._decisive
-        return "" if at is None else self.turns[at].text
+        """The text of the last user turn, or "" if there is none."""
+        index = self._last_user_turn
+        return "" if index is None else self.turns[index].text
 
     @property
     def context(self) -> tuple[Turn, ...]:
-        """The user's and the assistant's turns before the prompt."""
-        before = self.turns[: self._decisive or 0]
-        return tuple(turn for turn in before if turn.role in ("user", "assistant"))
+        """The user and assistant turns before the prompt."""
+        earlier = self.turns[: self._last_user_turn or 0]
+        return tuple(turn for turn in earlier if turn.role in ("user", "assistant"))
 
     @property
-    def _decisive(self) -> int | None:
-        for at in range(len(self.turns) - 1, -1, -1):
-            if self.turns[at].role == "user":
-                return at
+    def _last_user_turn(self) -> int | None:
+        for index in range(len(self.turns) - 1, -1, -1):
+            if self.turns[index].role == "user":
+                return index
         return None
 
 
 def bounded(text: str, head: int = HEAD, tail: int = TAIL) -> str:
-    """The text, or its first `head` and last `tail` characters where it is longer."""
+    """Return the text, or its first `head` and last `tail` characters if it is longer."""
     if len(text) <= head + tail:
         return text
     return text[:head] + CUT + text[-tail:]

@@ -1,4 +1,4 @@
-"""From probabilities to a level: the one whose expected cost is least."""
+"""Chooses the level of minimum expected cost."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,20 +10,20 @@ Row = tuple[float, float, float, float]
 
 @dataclass(frozen=True, slots=True)
 class Costs:
-    """What it costs to send a prompt of one level to another's tier.
+    """The misclassification costs of the router.
 
-    Too much thinking costs tokens; too little costs the answer. A hard prompt
-    that gets no thinking at all is the dearest mistake of all.
+    Too much thinking costs tokens; too little costs a correct answer. The most
+    expensive mistake is to send a high prompt to none.
 
     Attributes:
-        none: costs of a prompt that is none, when sent to none, low, medium, high.
-        low: of one that is low.
-        medium: of one that is medium.
-        high: of one that is high.
+        none: costs of a prompt of level none, when sent to none, low, medium, high.
+        low: costs of a prompt of level low.
+        medium: costs of a prompt of level medium.
+        high: costs of a prompt of level high.
 
     Raises:
-        ValueError: if a cost is negative or not a number, or the right level
-            is not free.
+        ValueError: if a cost is negative or not finite, or the correct level
+            does not cost 0.
     """
 
     none: Row = (0.0, 1.0, 1.8, 2.6)
@@ -32,15 +32,16 @@ class Costs:
     high: Row = (6.0, 2.2, 1.0, 0.0)
 
     def __post_init__(self) -> None:
-        for at, row in enumerate(self.rows):
+        for index, row in enumerate(self.rows):
+            level = LEVELS[index]
             if len(row) != len(LEVELS) or not all(0.0 <= cost < float("inf") for cost in row):
-                raise ValueError(f"costs.{LEVELS[at]} must be {len(LEVELS)} numbers of 0 or more")
-            if row[at]:
-                raise ValueError(f"costs.{LEVELS[at]}: sending it to {LEVELS[at]} must cost 0")
+                raise ValueError(f"costs.{level} must be {len(LEVELS)} finite numbers of 0 or more")
+            if row[index]:
+                raise ValueError(f"costs.{level}: the cost of the correct level {level} must be 0")
 
     @property
     def rows(self) -> tuple[Row, Row, Row, Row]:
-        """The matrix: by the prompt's level, then by the level that is chosen."""
+        """The cost matrix: the first index is the true level, the second the chosen level."""
         return (self.none, self.low, self.medium, self.high)
 
 
@@ -48,7 +49,7 @@ DEFAULT_COSTS = Costs()
 
 
 def decide(probabilities: Sequence[float], costs: Costs = DEFAULT_COSTS) -> str:
-    """The level of least expected cost; of equals, the one with less thinking.
+    """Return the level of minimum expected cost; on a tie, the one with less thinking.
 
     Raises:
         ValueError: if there is not one probability for each of `LEVELS`.

@@ -1,4 +1,4 @@
-"""The classifier `linear`: signals and n-grams under trained weights."""
+"""The classifier `ensemble`: a trained model over signals and n-grams."""
 
 from functools import cached_property
 from importlib import resources
@@ -8,97 +8,107 @@ import numpy as np
 
 from proctor.router import ngrams, rules
 from proctor.router.conversation import Conversation
-from proctor.router.model import Floats, Model, ModelError, Parts
-from proctor.router.parsing import ParsedPrompt, parse_prompt, read_alone
+from proctor.router.model import Floats, Model, ModelError, ModelInput
+from proctor.router.parsing import ParsedPrompt, parse_prompt, parse_text
 from proctor.router.prediction import Prediction, Signal
+from proctor.router.signal_texts import text_of
 from proctor.router.signals import Features
 
-AXIS = np.array([-1.5, -0.5, 0.5, 1.5]) / 5.0
-"""From none to high: what a weight per level is worth in levels."""
+LEVEL_DIRECTION = np.array([-1.5, -0.5, 0.5, 1.5]) / 5.0
+"""Projects logits or weights per level, of shape (..., 4), onto the axis from none to high, in
+levels."""
 
-LEAST_SCORE = 0.1
-"""Under it the rules say next to nothing, and nothing is laid at their signals' door."""
+MIN_RULES_SCORE = 0.1
+"""Below this score of the rules, none of it is attributed to individual signals."""
 
 
 class Ensemble:
-    """Judges by a trained model, by default the one of the package; loaded at the first prompt."""
+    """Classifies with a trained model, by default the packaged one; loads it on first use."""
 
     def __init__(self, path: Path | None = None) -> None:
         self._path = path
 
     @cached_property
     def model(self) -> Model:
-        """The model.
+        """The trained model.
 
         Raises:
-            ModelError: if the file holds none, or one over other signals.
+            ModelError: if the file is not a model, or was trained on other features.
         """
         path = self._path or Path(
             str(resources.files("proctor.router") / "weights" / "ensemble.npz")
         )
         model = Model.load(path)
-        if tuple(model.names) != NAMES:
-            raise ModelError(f"{path} was trained on other signals: train it again")
+        if tuple(model.feature_names) != FEATURE_NAMES:
+            raise ModelError(f"{path} was trained on different features. Train the model again.")
         return model
 
     def classify(self, conversation: Conversation) -> Prediction:
-        """See `Classifier`."""
-        reading = parse_prompt(conversation)
-        seen = rules.see(reading)
-        parts = take_apart(reading, seen)
-        answers = self.model.answers(parts)
-        chances = self.model.probabilities(answers)
-        if rules.asks_on(reading, seen.values):
-            chances = (chances + self._alone(reading.earlier)) / 2.0
-        none, low, medium, high = chances.tolist()
-        evidence = _evidence(self.model, parts, answers, seen)
+        prompt = parse_prompt(conversation)
+        features = rules.extract_with_context(prompt)
+        inputs = model_input(prompt, features)
+        logits = self.model.logits(inputs)
+        probabilities = self.model.probabilities(logits)
+        if rules.is_follow_up(prompt, features.values):
+            previous = self._without_context(prompt.previous_prompt)
+            probabilities = (probabilities + previous) / 2.0
+        none, low, medium, high = probabilities.tolist()
+        evidence = _evidence(self.model, inputs, logits, features)
         return Prediction(
-            (none, low, medium, high), rules.ranked(evidence, directed=reading.directed)
+            (none, low, medium, high), rules.rank(evidence, has_directives=prompt.has_directives)
         )
 
-    def _alone(self, prompt: str) -> Floats:
-        reading = read_alone(prompt)
-        return self.model.probabilities(self.model.answers(take_apart(reading, rules.see(reading))))
+    def _without_context(self, text: str) -> Floats:
+        prompt = parse_text(text)
+        inputs = model_input(prompt, rules.extract_with_context(prompt))
+        return self.model.probabilities(self.model.logits(inputs))
 
 
-def take_apart(reading: ParsedPrompt, seen: Features) -> Parts:
-    """A prompt as the model sees it."""
-    values = [*seen.values.values(), *_score(seen)]
-    return Parts(np.array(values, np.float32), *ngrams.counts(reading.text, seen.words))
+def model_input(prompt: ParsedPrompt, features: Features) -> ModelInput:
+    """Return the arrays that the model takes for a prompt."""
+    values = [*features.values.values(), *_score_features(features)]
+    return ModelInput(np.array(values, np.float32), *ngrams.counts(prompt.text, features.words))
 
 
-def _score(seen: Features) -> list[float]:
-    """The rules' score, whole and level by level, so that weights can bend it."""
-    score = rules.score(seen.values)
-    steps = [min(1.0, max(0.0, score - step)) for step in range(len(AXIS))]
-    return [min(4.0, max(-0.5, score)), *steps]
+def _score_features(features: Features) -> list[float]:
+    """Return the rules' score, and its part in each level's interval, for a piecewise fit."""
+    score = rules.score(features.values)
+    intervals = [min(1.0, max(0.0, score - start)) for start in range(len(LEVEL_DIRECTION))]
+    return [min(4.0, max(-0.5, score)), *intervals]
 
 
-SCORES = ("the rules' score", *(f"the rules' score over {step}" for step in range(len(AXIS))))
-NAMES = (*rules.see(rules.NOTHING).values, *SCORES)
-"""The model's features: signals, then the rules' score."""
+SCORE_FEATURES = (
+    "rules_score",
+    *(f"rules_score_over_{start}" for start in range(len(LEVEL_DIRECTION))),
+)
+FEATURE_NAMES = (*rules.extract_with_context(rules.EMPTY_PROMPT).values, *SCORE_FEATURES)
+"""Identifiers of the model's features, in order: the signals, then the rules' score."""
 
-RULED = np.array([rules.WEIGHTS.get(name, 0.0) for name in NAMES[: -len(SCORES)]])
-"""What the rules give each signal."""
+RULE_WEIGHTS = np.array(
+    [rules.WEIGHTS.get(name, 0.0) for name in FEATURE_NAMES[: -len(SCORE_FEATURES)]]
+)
+"""The weight of each signal in the rules' score; 0 for signals that the rules do not use."""
 
 
-def _evidence(model: Model, parts: Parts, answers: Floats, seen: Features) -> list[Signal]:
-    """What each signal that is there adds, against its absence, and what the wording does."""
-    shares: Floats = model.shares
-    each = parts.values * (model.signal_weights @ AXIS / model.scale) * shares[0]
-    own, scores = each[: -len(SCORES)], each[-len(SCORES) :]
-    # The model also sees the rules' score, so a signal speaks through its weight there too.
-    score = rules.score(seen.values)
-    if score > LEAST_SCORE:
-        own = own + scores.sum() / score * RULED * parts.values[: -len(SCORES)]
-    strongest = np.argsort(-np.abs(own))[: rules.MOST_SIGNALS]
+def _evidence(model: Model, inputs: ModelInput, logits: Floats, features: Features) -> list[Signal]:
+    """Return what each signal contributes against its absence, then the n-grams and the trees."""
+    blend_weights: Floats = model.blend_weights
+    weights = model.signal_weights @ LEVEL_DIRECTION / model.scale
+    contributions = inputs.values * weights * blend_weights[0]
+    own = contributions[: -len(SCORE_FEATURES)]
+    scores = contributions[-len(SCORE_FEATURES) :]
+    # The rules' score is a feature too, so a signal also contributes through its rule weight.
+    score = rules.score(features.values)
+    if score > MIN_RULES_SCORE:
+        own = own + scores.sum() / score * RULE_WEIGHTS * inputs.values[: -len(SCORE_FEATURES)]
+    strongest = np.argsort(-np.abs(own))[: rules.MAX_SIGNALS]
     evidence = [
-        Signal(rules.label(NAMES[at], seen), round(weight, 3))
-        for at, weight in zip(strongest.tolist(), own[strongest].tolist(), strict=True)
+        Signal(rules.label(FEATURE_NAMES[index], features), round(weight, 3))
+        for index, weight in zip(strongest.tolist(), own[strongest].tolist(), strict=True)
         if weight
     ]
-    wording = (answers[1] - model.gram_bias) @ AXIS * shares[1]
-    together = (answers[2] - model.tree_bias) @ AXIS * shares[2]
-    evidence.append(Signal("the wording", round(float(wording), 3)))
-    evidence.append(Signal("signals together", round(float(together), 3)))
+    of_ngrams = (logits[1] - model.ngram_bias) @ LEVEL_DIRECTION * blend_weights[1]
+    of_trees = (logits[2] - model.tree_bias) @ LEVEL_DIRECTION * blend_weights[2]
+    evidence.append(Signal(text_of("ngrams"), round(float(of_ngrams), 3)))
+    evidence.append(Signal(text_of("trees"), round(float(of_trees), 3)))
     return evidence

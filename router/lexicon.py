@@ -1,4 +1,4 @@
-"""Finds the words of `lexicon.toml` in a text."""
+"""Finds the terms of `lexicon.toml` in a text."""
 
 import re
 import tomllib
@@ -11,7 +11,7 @@ from importlib import resources
 from itertools import chain
 
 _WORD = re.compile(r"[^\W\d_]+")
-_ONLY_LETTERS = {at: " " for at in range(128) if not chr(at).isalpha()}
+_NON_LETTERS_TO_SPACES = {code: " " for code in range(128) if not chr(code).isalpha()}
 
 SCRIPTS = {
     "he": ("\u0590", "\u05ff"),
@@ -25,26 +25,33 @@ SCRIPTS = {
     "ja": ("\u3040", "\u30ff"),
     "zh": ("\u4e00", "\u9fff"),
 }
-"""Languages whose terms are looked for anywhere in the text, and the first and last of the
-characters that show that a text may be in them. Other languages' terms are whole words."""
+"""Languages whose terms match as substrings, with the first and last character of their script.
+Terms of other languages match whole words."""
 
 EDGE_WORDS = 10
 EDGE_CHARACTERS = 20
-"""How much of a text counts as its beginning, and its end."""
+"""Length of a text's beginning and end; a match there is leading or trailing."""
 
-LEAST_LETTERS = 3
-"""Of the beginning of a word: shorter ones would not be found."""
+MIN_PREFIX_LENGTH = 3
+"""Minimum letters of a prefix term (`a*`): shorter ones would not be found."""
 
 
 def words_of(text: str) -> list[str]:
-    """The runs of letters in a text, in order."""
-    # Of ASCII the same, five times as fast.
-    return text.translate(_ONLY_LETTERS).split() if text.isascii() else _WORD.findall(text)
+    """Return the runs of letters in a text, in order."""
+    # For ASCII, translating is equivalent and five times as fast.
+    return text.translate(_NON_LETTERS_TO_SPACES).split() if text.isascii() else _WORD.findall(text)
 
 
 @dataclass(slots=True)
 class Hits:
-    """How often each group was found in a text, and which at its edges."""
+    """The matches in a text.
+
+    Attributes:
+        counts: the number of matches per group.
+        leading: the groups that match at the beginning.
+        trailing: the groups that match at the end.
+        terms: the first matching term per group.
+    """
 
     counts: dict[str, int] = field(default_factory=dict)
     leading: set[str] = field(default_factory=set)
@@ -60,7 +67,15 @@ class Hits:
             self.trailing.add(group)
 
     def search(self, group: str, text: str, term: str, head: int, tail: int) -> None:
-        """Add a term where it is in the text, whose edges end at `head` and begin at `tail`."""
+        """Add the occurrences of a term.
+
+        Args:
+            group: the term's group.
+            text: the text to search.
+            term: the term.
+            head: the offset at which the text's beginning ends.
+            tail: the offset at which the text's end starts.
+        """
         first = text.find(term)
         if first >= 0:
             leads, trails = first < head, text.rfind(term) >= tail
@@ -68,40 +83,48 @@ class Hits:
 
 
 class Lexicon:
-    """Groups of terms: whole words, beginnings of words (`a*`), phrases, and parts of a text."""
+    """Groups of terms: words, prefixes (`a*`), phrases, and, in some scripts, substrings."""
 
     def __init__(self, groups: dict[str, dict[str, str]]) -> None:
         self.groups = tuple(groups)
         self._words: dict[str, set[str]] = {}
-        # Beginnings by their first letters, parts by their first two characters: few are tried.
-        self._beginnings: dict[str, list[tuple[str, str]]] = {}
+        # Indexed by their first characters (prefixes by three, substrings by two), so that few
+        # have to be compared.
+        self._prefixes: dict[str, list[tuple[str, str]]] = {}
         self._phrases: dict[str, list[tuple[str, str]]] = {}
-        self._parts: dict[str, dict[str, list[tuple[str, str]]]] = {name: {} for name in SCRIPTS}
+        self._substrings: dict[str, dict[str, list[tuple[str, str]]]] = {
+            language: {} for language in SCRIPTS
+        }
         for group, languages in groups.items():
             for language, terms in languages.items():
                 for term in terms.split(", "):
-                    self._learn(group, language, term)
+                    self._add(group, language, term)
 
-    def _learn(self, group: str, language: str, term: str) -> None:
+    def _add(self, group: str, language: str, term: str) -> None:
         if language in SCRIPTS:
-            self._parts[language].setdefault(term[:2], []).append((term, group))
+            self._substrings[language].setdefault(term[:2], []).append((term, group))
             return
         words = words_of(term)
-        open_ended = term.endswith("*")
+        is_prefix = term.endswith("*")
         if len(words) > 1:
-            phrase = f" {' '.join(words)}" if open_ended else f" {' '.join(words)} "
+            phrase = f" {' '.join(words)}" if is_prefix else f" {' '.join(words)} "
             self._phrases.setdefault(words[0], []).append((phrase, group))
-        elif open_ended:
-            self._beginnings.setdefault(words[0][:LEAST_LETTERS], []).append((words[0], group))
+        elif is_prefix:
+            self._prefixes.setdefault(words[0][:MIN_PREFIX_LENGTH], []).append((words[0], group))
         else:
             self._words.setdefault(words[0], set()).add(group)
 
     def find(self, text: str, words: list[str] | None = None) -> Hits:
-        """What a text in lower case holds; `words` are its words, where they are at hand."""
+        """Return the matches in a text.
+
+        Args:
+            text: the text, in lower case.
+            words: its words, if already known.
+        """
         hits = Hits()
         self._find_words(words_of(text) if words is None else words, hits)
         if not text.isascii():
-            self._find_parts(text, hits)
+            self._find_substrings(text, hits)
         return hits
 
     def _find_words(self, words: list[str], hits: Hits) -> None:
@@ -119,41 +142,41 @@ class Lexicon:
 
     def _groups_of(self, word: str) -> set[str]:
         groups = self._words.get(word, set())
-        begun = self._beginnings.get(word[:LEAST_LETTERS])
-        if begun is None:
+        prefixes = self._prefixes.get(word[:MIN_PREFIX_LENGTH])
+        if prefixes is None:
             return groups
-        return groups.union(group for beginning, group in begun if word.startswith(beginning))
+        return groups.union(group for prefix, group in prefixes if word.startswith(prefix))
 
-    def _find_parts(self, text: str, hits: Hits) -> None:
+    def _find_substrings(self, text: str, hits: Hits) -> None:
         characters = set(text)
         for language in _languages(sorted(characters)):
-            parts = self._parts[language]
-            # A text's characters are known at once, its pairs are not.
-            near = [pair for pair in parts if characters.issuperset(pair) and pair in text]
-            for term, group in chain.from_iterable(map(parts.__getitem__, near)):
+            terms = self._substrings[language]
+            # The set of characters rules out most terms without a search of the text.
+            starts = [start for start in terms if characters.issuperset(start) and start in text]
+            for term, group in chain.from_iterable(map(terms.__getitem__, starts)):
                 hits.search(group, text, term, EDGE_CHARACTERS, len(text) - EDGE_CHARACTERS)
 
 
 def _languages(characters: Sequence[str]) -> list[str]:
-    """The languages in which a text may be that has these characters, given in order."""
-    found = []
-    for name, (first, last) in SCRIPTS.items():
-        at = bisect_left(characters, first)
-        if at < len(characters) and characters[at] <= last:
-            found.append(name)
-    # Japanese is written with Han characters too; Chinese never with kana.
-    return [name for name in found if name != "zh" or "ja" not in found]
+    """Return the languages of `SCRIPTS` that a text with these sorted characters may be in."""
+    languages = []
+    for language, (first, last) in SCRIPTS.items():
+        index = bisect_left(characters, first)
+        if index < len(characters) and characters[index] <= last:
+            languages.append(language)
+    # Japanese uses Han characters too, but Chinese never uses kana.
+    return [language for language in languages if language != "zh" or "ja" not in languages]
 
 
 @cache
 def load() -> Lexicon:
-    """The lexicon of the package."""
+    """Return the packaged lexicon."""
     return Lexicon(_groups())
 
 
 @cache
-def only(group: str) -> Lexicon:
-    """One group of it: far less to look for."""
+def load_group(group: str) -> Lexicon:
+    """Return a lexicon of one group of the packaged one, which is much faster to search."""
     return Lexicon({group: _groups()[group]})
 
 

@@ -1,7 +1,7 @@
-"""The trained model: three small models, and how their answers are put together.
+"""The trained model: a weighted blend of three classifiers, in NumPy only.
 
-Two are linear, over the signals and over hashed n-grams; the third is a sum of
-small decision trees over the signals. Everything here is NumPy.
+Two are linear, one over the signals and one over hashed n-grams; the third is a
+gradient-boosted ensemble of small decision trees over the signals.
 """
 
 from collections.abc import Mapping
@@ -16,21 +16,21 @@ Floats = NDArray[np.floating[Any]]
 Integers = NDArray[np.integer[Any]]
 
 CLIP = 4.0
-"""Scaled signals end here, so that none decides alone."""
+"""Standardized signals are clipped to ±CLIP, so that no outlier decides alone."""
 
 
 class ModelError(ValueError):
-    """A file that holds no model of this version."""
+    """A file is not a model, or was made by another version."""
 
 
 @dataclass(frozen=True, slots=True)
-class Parts:
-    """What a prompt is to the model.
+class ModelInput:
+    """The features of one prompt.
 
     Attributes:
-        values: signals and score, of shape (features,).
-        buckets: n-gram buckets that occur, of shape (n,).
-        counts: their weights, of shape (n,).
+        values: signals and rules' score, of shape (F,), float32.
+        buckets: n-gram buckets that occur, of shape (n,), integer.
+        counts: their weights, 1 + log of the frequency, of shape (n,), float32.
     """
 
     values: Floats
@@ -40,97 +40,100 @@ class Parts:
 
 @dataclass(frozen=True, slots=True)
 class Model:
-    """Arrays as trained; L is 4 levels, F features, B buckets, T complete trees of depth D.
+    """The trained arrays; L is 4 levels, F features, B buckets, T complete trees of depth D.
 
     Attributes:
-        names: (F,) the features, in order.
-        centre: (F,) their means.
-        scale: (F,) what to divide by.
-        signal_weights: (F, L).
-        signal_bias: (L,).
-        rarity: (B,) inverse document frequencies.
-        gram_weights: (B, L).
-        gram_bias: (L,).
-        tree_feature: (T * (2^D - 1),) which feature a node asks for: all roots, then all nodes
-            below them, and so on; node n of its level leads to 2n or 2n + 1 of the next.
-        tree_border: (T * (2^D - 1),) the feature's value beyond which it leads to 2n + 1.
-        tree_value: (T, 2^D) what a leaf adds to its level's logit; tree t is level t mod L's.
-        tree_bias: (L,).
-        shares: (3,) how much each of the three models counts.
-        sharpness: (1,) what the blended logits are multiplied by, to be calibrated.
+        feature_names: (F,) identifiers of the features, in order.
+        mean: (F,) float32, the features' means.
+        scale: (F,) float32, their divisors.
+        signal_weights: (F, L) float32.
+        signal_bias: (L,) float32.
+        idf: (B,) float16, inverse document frequencies.
+        ngram_weights: (B, L) float16.
+        ngram_bias: (L,) float32.
+        tree_feature: (T * (2^D - 1),) int64, the feature that a node compares: all roots, then
+            all nodes of the next depth, and so on; node n of its depth leads to 2n or 2n + 1.
+        tree_threshold: (T * (2^D - 1),) float32; a greater value of the feature leads to 2n + 1.
+        tree_value: (T, 2^D) float32, what a leaf adds to a level's logit; tree t belongs to
+            level t mod L.
+        tree_bias: (L,) float32.
+        blend_weights: (3,) float32, weights of the signals', n-grams' and trees' logits.
+        inverse_temperature: (1,) float32, calibrates the blended logits.
     """
 
-    names: NDArray[np.str_]
-    centre: Floats
+    feature_names: NDArray[np.str_]
+    mean: Floats
     scale: Floats
     signal_weights: Floats
     signal_bias: Floats
-    rarity: Floats
-    gram_weights: Floats
-    gram_bias: Floats
+    idf: Floats
+    ngram_weights: Floats
+    ngram_bias: Floats
     tree_feature: Integers
-    tree_border: Floats
+    tree_threshold: Floats
     tree_value: Floats
     tree_bias: Floats
-    shares: Floats
-    sharpness: Floats
+    blend_weights: Floats
+    inverse_temperature: Floats
 
     @classmethod
     def load(cls, path: Path) -> "Model":
         """Read a model.
 
         Raises:
-            ModelError: if the file holds none.
+            ModelError: if the file cannot be read or lacks an array.
         """
         try:
-            with np.load(path, allow_pickle=False) as stored:
-                return cls(**{field.name: stored[field.name] for field in fields(cls)})
+            with np.load(path, allow_pickle=False) as arrays:
+                return cls(**{field.name: arrays[field.name] for field in fields(cls)})
         except (OSError, KeyError, ValueError) as error:
-            raise ModelError(f"{path} holds no model: {error}") from error
+            raise ModelError(f"{path} is not a router model: {error}") from error
 
     def save(self, path: Path) -> None:
-        """Write the model; the same model gives the same bytes."""
+        """Write the model; equal models give equal bytes."""
         arrays: Mapping[str, Any] = {f.name: getattr(self, f.name) for f in fields(self)}
         with path.open("wb") as file:
             np.savez_compressed(file, **arrays)
 
-    def answers(self, parts: Parts) -> Floats:
-        """The three models' logits, of shape (3, L)."""
-        return np.array([self.of_signals(parts), self.of_grams(parts), self.of_trees(parts)])
+    def logits(self, inputs: ModelInput) -> Floats:
+        """Return the logits of the three classifiers, of shape (3, L)."""
+        return np.array(
+            [self.signal_logits(inputs), self.ngram_logits(inputs), self.tree_logits(inputs)]
+        )
 
-    def blended(self, answers: Floats) -> Floats:
-        """The three put together: logits before calibration, of shape (L,)."""
-        return np.asarray(self.shares @ answers)
+    def blend(self, logits: Floats) -> Floats:
+        """Return the weighted sum of the three, of shape (L,), before calibration."""
+        return np.asarray(self.blend_weights @ logits)
 
-    def probabilities(self, answers: Floats) -> Floats:
-        """Calibrated probabilities, of shape (L,)."""
-        return np.exp(log_softmax(self.sharpness[0] * self.blended(answers)))
+    def probabilities(self, logits: Floats) -> Floats:
+        """Return calibrated probabilities, of shape (L,)."""
+        return np.exp(log_softmax(self.inverse_temperature[0] * self.blend(logits)))
 
-    def of_signals(self, parts: Parts) -> Floats:
-        """Logits of the linear model over signals, of shape (L,)."""
-        scaled = np.clip((parts.values - self.centre) / self.scale, -CLIP, CLIP)
+    def signal_logits(self, inputs: ModelInput) -> Floats:
+        """Return the logits of the linear model over signals, of shape (L,)."""
+        scaled = np.clip((inputs.values - self.mean) / self.scale, -CLIP, CLIP)
         return np.asarray(scaled @ self.signal_weights + self.signal_bias)
 
-    def of_grams(self, parts: Parts) -> Floats:
-        """Logits of the linear model over n-grams, of shape (L,)."""
-        weighted = parts.counts * self.rarity[parts.buckets]
-        length = float(np.sqrt(weighted @ weighted)) or 1.0
-        found = self.gram_weights[parts.buckets].astype(np.float32)
-        return np.asarray(weighted @ found / length + self.gram_bias)
+    def ngram_logits(self, inputs: ModelInput) -> Floats:
+        """Return the logits of the linear model over n-grams, of shape (L,)."""
+        tf_idf = inputs.counts * self.idf[inputs.buckets]
+        norm = float(np.sqrt(tf_idf @ tf_idf)) or 1.0
+        weights = self.ngram_weights[inputs.buckets].astype(np.float32)
+        return np.asarray(tf_idf @ weights / norm + self.ngram_bias)
 
-    def of_trees(self, parts: Parts) -> Floats:
-        """Logits of the trees, of shape (L,)."""
-        level, size = 0, len(self.tree_value)
-        at = np.arange(size)
-        while level < len(self.tree_feature):
-            feature, border = self.tree_feature[level:], self.tree_border[level:]
-            at = 2 * at + (parts.values.take(feature.take(at)) > border.take(at))
-            level, size = level + size, 2 * size
-        reached = self.tree_value.take(at).reshape(-1, len(self.tree_bias))
-        return np.asarray(reached.sum(axis=0) + self.tree_bias)
+    def tree_logits(self, inputs: ModelInput) -> Floats:
+        """Return the logits of the trees, of shape (L,)."""
+        start, width = 0, len(self.tree_value)
+        nodes = np.arange(width)
+        while start < len(self.tree_feature):
+            feature, threshold = self.tree_feature[start:], self.tree_threshold[start:]
+            nodes = 2 * nodes + (inputs.values.take(feature.take(nodes)) > threshold.take(nodes))
+            start, width = start + width, 2 * width
+        leaves = self.tree_value.take(nodes).reshape(-1, len(self.tree_bias))
+        return np.asarray(leaves.sum(axis=0) + self.tree_bias)
 
 
 def log_softmax(logits: Floats) -> Floats:
-    """Logarithms of the probabilities, over the last axis."""
+    """Return the logarithm of the softmax over the last axis."""
     shifted = logits - logits.max(axis=-1, keepdims=True)
     return np.asarray(shifted - np.log(np.exp(shifted).sum(axis=-1, keepdims=True)))

@@ -1,7 +1,7 @@
-"""Takes a prompt apart: what is asked, and what the asking is about.
+"""Separates a prompt's instruction from the material that it refers to.
 
-A keyword counts where somebody asks for something. In a text that is handed over
-to be translated, inside quotation marks or in code it says nothing about the task.
+A keyword counts only in the instruction. In code, in quotations, or in a text to be
+translated it says nothing about the task.
 """
 
 import re
@@ -17,7 +17,7 @@ _QUOTES = re.compile(
     r"\"([^\"\n]{12,})\"|“([^”\n]{12,})”|„([^“”\n]{12,})[“”]|«([^»\n]{12,})»"
     r"|「([^」\n]{6,})」|『([^』\n]{6,})』|(?<!\w)'([^'\n]{20,})'(?!\w)"
 )
-_MARKS = "\"“„«「『'"
+_QUOTATION_MARKS = "\"“„«「『'"
 _CODE_LINE = re.compile(
     r"\s*(?:def |class \w+.*[:{]|import \w|from \w+ import|return\b.*[;\w)\]]$|#include|#!|@\w+"
     r"|(?:public|private|protected|static|const|let|var|func|fn|void|int|char|auto|template)\b.*[;{(=]"
@@ -25,87 +25,90 @@ _CODE_LINE = re.compile(
     r"|CREATE\b|FROM\b|WHERE\b|</?\w+[^>]*>|[}\])]+[;,]?\s*$|>>> |\$ \w|assert |print\("
     r"|[\w.\[\]]+ ?[-+*/|&]?= ?\S)"
 )
-_CODE_ENDS = (";", "{", "}", "=>", "()")
+_CODE_LINE_ENDS = (";", "{", "}", "=>", "()")
 _INDENTED = re.compile(r"(?: {4,}|\t)\S")
-_EDGE = re.compile(r"[:：\n]")
-_EDGE_WITHIN = 200
-_ASK_HEAD = 120
+_INSTRUCTION_END = re.compile(r"[:：\n]")
+_MAX_INSTRUCTION = 200
+"""Characters within which the end of an instruction before a text is searched."""
+_INSTRUCTION_HEAD = 120
+"""Characters that are searched for a verb such as "translate"."""
+
 _CONTEXT_HEAD = 600
 _CONTEXT_TAIL = 200
 
 
 @dataclass(frozen=True, slots=True)
 class ParsedPrompt:
-    """A prompt's parts, each bounded in length.
+    """The parts of a prompt, each bounded in length.
 
     Attributes:
-        text: the prompt, without words about tiers.
-        size: characters of the whole prompt.
-        ask: where somebody asks for something; the rest of `text` is material.
-        code_lines: lines that are code.
-        lines: lines that are not empty.
-        fenced: whether code is marked as such.
-        directed: whether words about tiers were left out.
-        earlier: the user's turn before, "" if there is none.
-        answered: the assistant's turn before, "" if there is none.
-        tools: how many tools are offered.
+        text: the prompt without directives about tiers.
+        size: the length of the whole prompt in characters.
+        instruction: the part of `text` that states the task, in lower case; the rest is material.
+        code_lines: the number of lines of code.
+        lines: the number of nonempty lines.
+        fenced: whether there is a fenced code block.
+        has_directives: whether directives about tiers were removed.
+        previous_prompt: the previous user turn; "" if there is none.
+        previous_answer: the previous assistant turn; "" if there is none.
+        tools: the number of tools offered.
     """
 
     text: str
     size: int
-    ask: str
+    instruction: str
     code_lines: int
     lines: int
     fenced: bool
-    directed: bool
-    earlier: str = ""
-    answered: str = ""
+    has_directives: bool
+    previous_prompt: str = ""
+    previous_answer: str = ""
     tools: int = 0
 
 
 def parse_prompt(conversation: Conversation) -> ParsedPrompt:
-    """The prompt's parts, and the turns before it as context."""
-    before = {turn.role: turn.text for turn in conversation.context}
-    return read_alone(
+    """Parse the last user turn, with the turns before it as context."""
+    previous = {turn.role: turn.text for turn in conversation.context}
+    return parse_text(
         conversation.prompt,
-        earlier=bounded(before.get("user", ""), _CONTEXT_HEAD, _CONTEXT_TAIL),
-        answered=bounded(before.get("assistant", ""), _CONTEXT_HEAD, _CONTEXT_TAIL),
+        previous_prompt=bounded(previous.get("user", ""), _CONTEXT_HEAD, _CONTEXT_TAIL),
+        previous_answer=bounded(previous.get("assistant", ""), _CONTEXT_HEAD, _CONTEXT_TAIL),
         tools=conversation.tools,
     )
 
 
-def read_alone(
-    prompt: str, *, earlier: str = "", answered: str = "", tools: int = 0
+def parse_text(
+    prompt: str, *, previous_prompt: str = "", previous_answer: str = "", tools: int = 0
 ) -> ParsedPrompt:
-    """A prompt's parts, by default without what surrounds it."""
-    # Composed and decomposed accents are the same letters; a few characters grow by it.
+    """Parse a prompt, by default without context."""
+    # NFC makes composed and decomposed accents equal. It can lengthen a text, hence both bounds.
     composed = bounded(unicodedata.normalize("NFC", bounded(prompt)))
-    text, directed = without_directives(composed.strip())
+    text, has_directives = without_directives(composed.strip())
     fences = _FENCE.findall(text)
     prose, code_lines = _without_code(_FENCE.sub("\n", text))
     return ParsedPrompt(
         text=text,
         size=len(prompt),
-        ask=_asked(prose).lower(),
+        instruction=_instruction(prose).lower(),
         code_lines=code_lines + sum(fence.count("\n") + 1 for fence in fences),
         lines=sum(1 for line in text.split("\n") if line.strip()),
         fenced=bool(fences),
-        directed=directed,
-        earlier=earlier,
-        answered=answered,
+        has_directives=has_directives,
+        previous_prompt=previous_prompt,
+        previous_answer=previous_answer,
         tools=tools,
     )
 
 
 def _without_code(text: str) -> tuple[str, int]:
-    """The lines that are not code, and how many were."""
+    """Return the lines that are not code, and the number of those that are."""
     if "\n" not in text and ";" not in text and "(" not in text:
         return text, 0
     prose: list[str] = []
     code_lines = 0
     for line in text.split("\n"):
         if (
-            line.rstrip().endswith(_CODE_ENDS)
+            line.rstrip().endswith(_CODE_LINE_ENDS)
             or _CODE_LINE.match(line)
             or (code_lines and _INDENTED.match(line))
         ):
@@ -115,19 +118,19 @@ def _without_code(text: str) -> tuple[str, int]:
     return "\n".join(prose), code_lines
 
 
-def _asked(prose: str) -> str:
-    """The prose without what is quoted, or handed over to be worked on."""
-    quoted = any(mark in prose for mark in _MARKS)
-    asked = (_QUOTES.sub(" … ", prose) if quoted else prose).strip()
-    if _transforms(asked):
-        edge = _EDGE.search(asked, 0, _EDGE_WITHIN)
-        return asked[: edge.end()] if edge else asked
-    _, broken, paragraph = asked.rpartition("\n")
-    if broken and _transforms(paragraph):
+def _instruction(prose: str) -> str:
+    """Return the prose without quotations and without a text to be transformed."""
+    quoted = any(mark in prose for mark in _QUOTATION_MARKS)
+    unquoted = (_QUOTES.sub(" … ", prose) if quoted else prose).strip()
+    if _starts_with_transform(unquoted):
+        end = _INSTRUCTION_END.search(unquoted, 0, _MAX_INSTRUCTION)
+        return unquoted[: end.end()] if end else unquoted
+    # "<text> Translate the above": the instruction may be the last paragraph.
+    _, newline, paragraph = unquoted.rpartition("\n")
+    if newline and _starts_with_transform(paragraph):
         return paragraph
-    return asked
+    return unquoted
 
 
-def _transforms(text: str) -> bool:
-    """Whether a text begins by asking for work on another text."""
-    return bool(lexicon.only("transform").find(text[:_ASK_HEAD].lower()).leading)
+def _starts_with_transform(text: str) -> bool:
+    return bool(lexicon.load_group("transform").find(text[:_INSTRUCTION_HEAD].lower()).leading)

@@ -1,21 +1,21 @@
-"""What a classifier says: how hard a prompt is, and what spoke for it."""
+"""The result of a classification: probabilities of the levels, and the evidence."""
 
 from dataclasses import dataclass
 
 LEVELS = ("none", "low", "medium", "high")
-"""Levels of difficulty, from a prompt that needs no thinking to one that needs most."""
+"""Levels of difficulty, from a prompt that needs no thinking to one that needs the most."""
 
 Probabilities = tuple[float, float, float, float]
-"""One for each of `LEVELS`; they sum to 1."""
+"""One per level of `LEVELS`; they sum to 1."""
 
 
 @dataclass(frozen=True, slots=True)
 class Signal:
-    """A piece of evidence that a person can read.
+    """A piece of evidence in human-readable form.
 
     Attributes:
-        name: what was seen, in words.
-        weight: how strongly it spoke; positive is towards more thinking.
+        name: a description of the evidence.
+        weight: its strength; positive means more thinking.
     """
 
     name: str
@@ -24,10 +24,10 @@ class Signal:
 
 @dataclass(frozen=True, slots=True)
 class Prediction:
-    """A classifier's answer.
+    """A classifier's result.
 
     Attributes:
-        probabilities: one for each of `LEVELS`.
+        probabilities: one per level of `LEVELS`.
         signals: the evidence, strongest first.
     """
 

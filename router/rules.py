@@ -1,4 +1,4 @@
-"""Judges by a table of weighted signals: nothing trained, nothing hidden."""
+"""The classifier `rules`: a table of weighted signals, without a trained model."""
 
 import math
 from collections.abc import Mapping
@@ -6,35 +6,36 @@ from itertools import pairwise
 
 from proctor.router import signals
 from proctor.router.conversation import Conversation
-from proctor.router.parsing import ParsedPrompt, parse_prompt, read_alone
+from proctor.router.parsing import ParsedPrompt, parse_prompt, parse_text
 from proctor.router.prediction import Prediction, Probabilities, Signal
+from proctor.router.signal_texts import FIRST, LAST, text_of
 
-START = 0.75
-"""The score of a prompt of which nothing is seen."""
+BASE_SCORE = 0.75
+"""The score of a prompt without any signal."""
 
 WEIGHTS = {
-    # what is asked
+    # the instruction
     "prove": 0.5,
-    "prove first": 0.4,
-    "proof of mathematics": 1.6,
-    "a proof asked first": 0.8,
+    "prove_first": 0.4,
+    "math_proof": 1.6,
+    "math_proof_first": 0.8,
     "compute": 0.4,
-    "compute first": 0.3,
+    "compute_first": 0.3,
     "optimum": 0.3,
     "higher_math": 0.9,
-    "extremes in mathematics": 1.2,
+    "math_optimum": 1.2,
     "geometry": 0.6,
     "chance": 0.5,
-    "chance with numbers": 1.0,
+    "chance_with_numbers": 1.0,
     "school_math": 0.4,
     "logic": 0.8,
     "program": 0.4,
-    "a program to be built": 1.2,
+    "build_program": 1.2,
     "debug": 0.2,
-    "code and a fault": 0.7,
+    "faulty_code": 0.7,
     "redesign": 0.7,
     "systems": 0.7,
-    "systems at fault": 1.2,
+    "faulty_system": 1.2,
     "analyse": 0.6,
     "plan": 0.6,
     "contest": 0.8,
@@ -43,111 +44,113 @@ WEIGHTS = {
     "build": 0.15,
     "explain": 0.3,
     "transform": -0.3,
-    "transform first": -0.6,
-    "work on a text": -0.8,
+    "transform_first": -0.6,
+    "edit_text": -0.8,
     "create": -0.3,
-    "fact first": -0.15,
-    "a fact and nothing more": -0.35,
-    "greet first": -0.3,
+    "fact_first": -0.15,
+    "plain_fact": -0.35,
+    "greet_first": -0.3,
     "personal": -0.15,
     "format": 0.4,
-    "form": 0.3,
+    "plain_format": 0.3,
     "playful": -0.3,
-    "playful and short": -0.4,
+    "short_playful": -0.4,
     "careful": 0.2,
     "quick": -0.2,
-    # how it is written
-    "a quantity asked of numbers": 0.9,
-    "many steps with numbers": 1.0,
-    "four numbers or more": 0.2,
-    "LaTeX": 0.7,
-    "mathematics in LaTeX": 1.0,
+    # notation and layout
+    "quantity_with_numbers": 0.9,
+    "multi_step_arithmetic": 1.0,
+    "four_or_more_numbers": 0.2,
+    "latex": 0.7,
+    "math_in_latex": 1.0,
     "powers": 0.5,
     "variables": 0.5,
     "operators": 0.3,
     "code": 0.4,
-    "length of the asking": 0.8,
-    "a few words": -0.5,
-    "short and plain": -0.5,
+    "instruction_length": 0.8,
+    "few_words": -0.5,
+    "short_plain": -0.5,
     "empty": -1.0,
     "tools": 0.2,
-    # what was said before
-    "the turn before": 0.25,
-    "short after a turn": 0.3,
-    "asks on": 1.0,
+    # context
+    "previous_turn_score": 0.25,
+    "short_follow_up": 0.3,
+    "follow_up_score": 1.0,
 }
-"""What each signal is worth, in levels: a score under 1 is none, under 2 low, under 3 medium."""
+"""Weights by signal, in levels: a score below 1 means none, below 2 low, below 3 medium."""
 
 BORDERS = (1.0, 2.0, 3.0)
 STEEPNESS = 2.5
-"""Scores at which one level gives way to the next, and how fast."""
+"""Scores between adjacent levels, and the steepness of the logistic function at each."""
 
-MOST_ASKING_ON = 40
-"""Characters up to which a question cannot be understood without the turn before."""
+MAX_FOLLOW_UP_LENGTH = 40
+"""Maximum length in characters of a question that is judged together with the turn before."""
 
-MOST_SIGNALS = 8
-"""Signals that a verdict names."""
+MAX_SIGNALS = 8
+"""Maximum number of signals in a prediction."""
 
-NOTHING = ParsedPrompt("", 0, "", 0, 0, fenced=False, directed=False)
-"""An empty prompt."""
+EMPTY_PROMPT = ParsedPrompt("", 0, "", 0, 0, fenced=False, has_directives=False)
 
 
 class Rules:
     """The classifier `rules`."""
 
     def classify(self, conversation: Conversation) -> Prediction:
-        """See `Classifier`."""
-        reading = parse_prompt(conversation)
-        seen = see(reading)
+        prompt = parse_prompt(conversation)
+        features = extract_with_context(prompt)
         evidence = [
-            Signal(label(name, seen), round(weight * seen.values[name], 3))
+            Signal(label(name, features), round(weight * features.values[name], 3))
             for name, weight in WEIGHTS.items()
-            if seen.values[name]
+            if features.values[name]
         ]
-        return Prediction(spread(score(seen.values)), ranked(evidence, directed=reading.directed))
+        return Prediction(
+            level_probabilities(score(features.values)),
+            rank(evidence, has_directives=prompt.has_directives),
+        )
 
 
-def see(reading: ParsedPrompt) -> signals.Features:
-    """The signals of a prompt, with what the rules make of the turn before."""
-    seen = signals.extract_features(reading)
-    values = seen.values
-    values["the turn before"] = values["asks on"] = 0.0
-    if reading.earlier:
-        earlier = score(see(read_alone(reading.earlier)).values)
-        values["the turn before"] = min(1.0, max(0.0, earlier / len(BORDERS)))
-        if asks_on(reading, values):
-            values["asks on"] = values["the turn before"]
-    return seen
+def extract_with_context(prompt: ParsedPrompt) -> signals.Features:
+    """Return the signals of a prompt, including the rules' score of the previous turn."""
+    features = signals.extract_features(prompt)
+    values = features.values
+    values["previous_turn_score"] = values["follow_up_score"] = 0.0
+    if prompt.previous_prompt:
+        previous_score = score(extract_with_context(parse_text(prompt.previous_prompt)).values)
+        values["previous_turn_score"] = min(1.0, max(0.0, previous_score / len(BORDERS)))
+        if is_follow_up(prompt, values):
+            values["follow_up_score"] = values["previous_turn_score"]
+    return features
 
 
-def asks_on(reading: ParsedPrompt, values: Mapping[str, float]) -> bool:
-    """Whether a prompt is so short that only the turn before says what it asks: "why?"."""
-    asks = values["explain"] or values["prove"] or values["questions"]
-    fits = len(reading.text) <= MOST_ASKING_ON and not values["greet"]
-    return bool(reading.earlier and asks and fits)
+def is_follow_up(prompt: ParsedPrompt, values: Mapping[str, float]) -> bool:
+    """Return whether a prompt is a short question about the previous turn, such as "why?"."""
+    is_question = values["explain"] or values["prove"] or values["questions"]
+    is_short = len(prompt.text) <= MAX_FOLLOW_UP_LENGTH and not values["greet"]
+    return bool(prompt.previous_prompt and is_question and is_short)
 
 
 def score(values: Mapping[str, float]) -> float:
-    """The sum that the table gives, on the scale of `BORDERS`."""
-    return START + sum(weight * values[name] for name, weight in WEIGHTS.items())
+    """Return the weighted sum of the signals, on the scale of `BORDERS`."""
+    return BASE_SCORE + sum(weight * values[name] for name, weight in WEIGHTS.items())
 
 
-def spread(at: float) -> Probabilities:
-    """Probabilities of the levels around a score."""
-    below = [0.0, *(1.0 / (1.0 + math.exp(STEEPNESS * (at - border))) for border in BORDERS), 1.0]
-    none, low, medium, high = (most - least for least, most in pairwise(below))
+def level_probabilities(score: float) -> Probabilities:
+    """Convert a score to probabilities of the levels."""
+    below = [0.0, *(1.0 / (1.0 + math.exp(STEEPNESS * (score - at))) for at in BORDERS), 1.0]
+    none, low, medium, high = (upper - lower for lower, upper in pairwise(below))
     return none, low, medium, high
 
 
-def label(name: str, seen: signals.Features) -> str:
-    """A signal's name, with the word that gave it where there is one."""
-    term = seen.terms.get(name.removesuffix(" first").removesuffix(" last"))
-    return name if term is None else f"{name} ({term})"
+def label(identifier: str, features: signals.Features) -> str:
+    """Return a signal's text, followed by the lexicon term that matched, if any."""
+    text = text_of(identifier)
+    term = features.terms.get(identifier.removesuffix(FIRST).removesuffix(LAST))
+    return text if term is None else f"{text} ({term})"
 
 
-def ranked(evidence: list[Signal], *, directed: bool) -> tuple[Signal, ...]:
-    """The strongest first, and whether words about tiers were left out."""
-    chosen = sorted(evidence, key=lambda signal: -abs(signal.weight))[:MOST_SIGNALS]
-    if directed:
-        chosen.append(Signal("words about tiers, left out", 0.0))
-    return tuple(chosen)
+def rank(evidence: list[Signal], *, has_directives: bool) -> tuple[Signal, ...]:
+    """Return the strongest signals, strongest first; a note on removed directives comes last."""
+    strongest = sorted(evidence, key=lambda signal: -abs(signal.weight))[:MAX_SIGNALS]
+    if has_directives:
+        strongest.append(Signal(text_of("directives_removed"), 0.0))
+    return tuple(strongest)

@@ -1,4 +1,4 @@
-"""What can be seen in a prompt, as numbers with names."""
+"""Extracts numeric signals from a prompt; `signal_texts` describes each to a reader."""
 
 import math
 import re
@@ -10,6 +10,7 @@ from proctor.router import lexicon
 from proctor.router.conversation import HEAD, TAIL
 from proctor.router.lexicon import Hits, words_of
 from proctor.router.parsing import ParsedPrompt
+from proctor.router.signal_texts import FIRST, LAST
 
 _NUMBER = re.compile(r"\d[\d,.]*")
 _OPERATOR = re.compile(r"[=+*/<>≤≥≠×÷±√∑∏∫∂→⇒∈∉⊂∪∩∀∃∞≡≈−]")
@@ -31,16 +32,16 @@ _SMALL_NUMBER = frozenset(
     | {"twenty", "thirty", "fifty", "hundred"}
 )
 _DENSE_PER_WORD = 1.7
-"""Characters of a script without spaces that make about a word."""
+"""Average characters per word in scripts without spaces."""
 
 
 @dataclass(frozen=True, slots=True)
 class Features:
-    """A prompt's signals.
+    """The signals of a prompt.
 
     Attributes:
-        values: one number for each of `NAMES`, about 0 to 1 where they can be.
-        terms: for a group of the lexicon, the first of its terms that was found.
+        values: a number per signal identifier, scaled to about 0 to 1.
+        terms: per lexicon group that matched, its first matching term.
         words: the words of the text, in lower case.
     """
 
@@ -49,150 +50,151 @@ class Features:
     words: list[str]
 
 
-def extract_features(reading: ParsedPrompt) -> Features:
-    """The signals of a prompt."""
-    lowered = reading.text.lower()
+def extract_features(prompt: ParsedPrompt) -> Features:
+    """Return the signals of a prompt."""
+    lowered = prompt.text.lower()
     words = words_of(lowered)
-    asking = words if reading.ask == lowered else words_of(reading.ask)
-    hits = lexicon.load().find(reading.ask, asking)
-    values = _words(hits)
-    values |= _size(reading, words, asking) | _notation(reading.text, words) | _shape(reading)
-    values |= _together(values)
+    instruction_words = words if prompt.instruction == lowered else words_of(prompt.instruction)
+    hits = lexicon.load().find(prompt.instruction, instruction_words)
+    values = _lexicon_signals(hits)
+    values |= _size_signals(prompt, words, instruction_words)
+    values |= _notation_signals(prompt.text, words) | _layout_signals(prompt)
+    values |= _combined_signals(values)
     return Features(values, hits.terms, words)
 
 
-def _log(count: float, most: float) -> float:
-    """A count on a scale from 0 to 1 that grows ever slower and ends at `most`."""
-    return math.log1p(min(count, most)) / math.log1p(most)
+def _log(count: float, maximum: float) -> float:
+    """Scale a count logarithmically to 0 to 1, where 1 is `maximum` or more."""
+    return math.log1p(min(count, maximum)) / math.log1p(maximum)
 
 
-def _words(hits: Hits) -> dict[str, float]:
-    values = dict.fromkeys(_of_words(), 0.0)
+def _lexicon_signals(hits: Hits) -> dict[str, float]:
+    values = dict.fromkeys(_lexicon_identifiers(), 0.0)
     values |= {group: _log(count, 8) for group, count in hits.counts.items()}
-    values |= {f"{group} first": 1.0 for group in hits.leading}
-    values |= {f"{group} last": 1.0 for group in hits.trailing}
+    values |= {f"{group}{FIRST}": 1.0 for group in hits.leading}
+    values |= {f"{group}{LAST}": 1.0 for group in hits.trailing}
     return values
 
 
 @cache
-def _of_words() -> tuple[str, ...]:
-    """Names of the signals that the lexicon gives, in order."""
+def _lexicon_identifiers() -> tuple[str, ...]:
     groups = lexicon.load().groups
-    return tuple(f"{group}{where}" for group in groups for where in ("", " first", " last"))
+    return tuple(f"{group}{suffix}" for group in groups for suffix in ("", FIRST, LAST))
 
 
-def _size(reading: ParsedPrompt, words: list[str], asking: list[str]) -> dict[str, float]:
-    text = reading.text
+def _size_signals(
+    prompt: ParsedPrompt, words: list[str], instruction_words: list[str]
+) -> dict[str, float]:
+    text = prompt.text
     length = _log(_length(text, words), 1000)
     return {
         "length": length,
-        "length squared": length * length,
-        "more than is read": _log(max(0, reading.size - HEAD - TAIL), 20_000),
-        "length of the asking": _log(_length(reading.ask, asking), 300),
-        "a few words": float(len(words) <= 4 and len(text) <= 40),
-        "one line of words": float(4 < len(words) <= 12),
-        "material": 1.0 - min(1.0, len(reading.ask) / max(1, len(text))),
+        "length_squared": length * length,
+        "unread_length": _log(max(0, prompt.size - HEAD - TAIL), 20_000),
+        "instruction_length": _log(_length(prompt.instruction, instruction_words), 300),
+        "few_words": float(len(words) <= 4 and len(text) <= 40),
+        "one_line": float(4 < len(words) <= 12),
+        "material_share": 1.0 - min(1.0, len(prompt.instruction) / max(1, len(text))),
         "empty": float(not text),
     }
 
 
 def _length(text: str, words: list[str]) -> float:
-    """In words, or in what would be words if the script had spaces."""
+    """Return the length in words, estimated in scripts without spaces."""
     dense = 0 if text.isascii() else sum(map(len, _DENSE.findall(text)))
     return len(words) + dense / _DENSE_PER_WORD
 
 
-def _notation(text: str, words: list[str]) -> dict[str, float]:
+def _notation_signals(text: str, words: list[str]) -> dict[str, float]:
     numbers = _NUMBER.findall(text)
-    different = set(words)
+    distinct_words = set(words)
     lengths = Counter(map(len, words))
     variables = lengths[1] - sum(map(words.count, _NO_VARIABLE)) if lengths[1] else 0
     return {
         "numbers": _log(len(numbers), 20),
-        "a number": float(len(numbers) == 1),
-        "two numbers": float(len(numbers) == 2),
-        "three numbers": float(len(numbers) == 3),
-        "four numbers or more": float(len(numbers) >= 4),
-        "different numbers": _log(len(set(numbers)), 20),
-        "sentences with numbers": _log(len(_NUMERIC_SENTENCE.findall(text)), 8),
-        "large numbers": _log(sum(len(number) >= 4 for number in numbers), 6),
-        "very long numbers": float(any(len(number) >= 10 for number in numbers)),
-        "number words": _log(len(_SMALL_NUMBER & different), 5),
-        "share of numbers": len(numbers) / (len(numbers) + len(words) + 1),
+        "one_number": float(len(numbers) == 1),
+        "two_numbers": float(len(numbers) == 2),
+        "three_numbers": float(len(numbers) == 3),
+        "four_or_more_numbers": float(len(numbers) >= 4),
+        "distinct_numbers": _log(len(set(numbers)), 20),
+        "numeric_sentences": _log(len(_NUMERIC_SENTENCE.findall(text)), 8),
+        "large_numbers": _log(sum(len(number) >= 4 for number in numbers), 6),
+        "very_long_numbers": float(any(len(number) >= 10 for number in numbers)),
+        "number_words": _log(len(_SMALL_NUMBER & distinct_words), 5),
+        "number_share": len(numbers) / (len(numbers) + len(words) + 1),
         "operators": _log(len(_OPERATOR.findall(text)) + text.count(" - "), 20),
-        "LaTeX": _log(text.count("$") + (len(_LATEX.findall(text)) if "\\" in text else 0), 40),
+        "latex": _log(text.count("$") + (len(_LATEX.findall(text)) if "\\" in text else 0), 40),
         "powers": _log(len(_POWER.findall(text)), 8),
         "variables": _log(variables, 20),
         "sentences": _log(len(_STOP.findall(text)) + 1, 20),
         "questions": _log(len(_QUESTION.findall(text)), 4),
-        "long words": sum(count for length, count in lengths.items() if length >= _LONG_WORD)
+        "long_word_share": sum(count for length, count in lengths.items() if length >= _LONG_WORD)
         / (len(words) + 1),
-        "names": _log(len(_NAME.findall(text)), 12),
-        "variety of words": len(different) / (len(words) + 3),
+        "proper_names": _log(len(_NAME.findall(text)), 12),
+        "word_variety": len(distinct_words) / (len(words) + 3),
         "commas": _log(text.count(",") + text.count("，") + text.count("、"), 12),
     }
 
 
-def _shape(reading: ParsedPrompt) -> dict[str, float]:
-    text = reading.text
+def _layout_signals(prompt: ParsedPrompt) -> dict[str, float]:
+    text = prompt.text
     size = max(1, len(text))
-    letters = text[:400]
+    head = text[:400]
     return {
-        "code": _log(reading.code_lines, 40),
-        "share of code": reading.code_lines / max(1, reading.lines),
-        "code block": float(reading.fenced),
+        "code": _log(prompt.code_lines, 40),
+        "code_share": prompt.code_lines / max(1, prompt.lines),
+        "code_block": float(prompt.fenced),
         "symbols": min(1.0, 5 * len(_SYMBOL.findall(text)) / size),
-        "options to choose from": float(len(_OPTION.findall(text)) >= 3),
-        "list items": _log(len(_BULLET.findall(text)), 12),
-        "lines": _log(reading.lines, 60),
-        "ends with a question": float(text.endswith(("?", "？", "؟"))),
-        "ends without a stop": float(bool(text) and text[-1].isalnum()),
-        "begins in lower case": float(letters[:1].islower()),
+        "answer_options": float(len(_OPTION.findall(text)) >= 3),
+        "list_items": _log(len(_BULLET.findall(text)), 12),
+        "lines": _log(prompt.lines, 60),
+        "ends_with_question": float(text.endswith(("?", "？", "؟"))),
+        "ends_without_punctuation": float(bool(text) and text[-1].isalnum()),
+        "starts_lowercase": float(head[:1].islower()),
         "exclamations": _log(text.count("!") + text.count("！"), 3),
         "emoji": float(_EMOJI.search(text) is not None),
-        "capitals": sum(map(str.isupper, letters)) / (len(letters) + 1),
-        "quotation": float(" … " in reading.ask),
-        "tools": float(reading.tools > 0),
-        "a turn before": float(bool(reading.earlier)),
-        "length of the answer before": _log(len(reading.answered), 800),
+        "capitals": sum(map(str.isupper, head)) / (len(head) + 1),
+        "quotation": float(" … " in prompt.instruction),
+        "tools": float(prompt.tools > 0),
+        "has_previous_turn": float(bool(prompt.previous_prompt)),
+        "previous_answer_length": _log(len(prompt.previous_answer), 800),
     }
 
 
-def _together(values: dict[str, float]) -> dict[str, float]:
-    """Signals that say more together than each alone."""
+def _combined_signals(values: dict[str, float]) -> dict[str, float]:
+    """Return interactions between signals."""
     mathematics = max(values["higher_math"], values["geometry"], values["chance"])
     plain = float(
         not any(
             values[name]
-            for name in ("prove", "compute", "program", "debug", "higher_math", "numbers", "LaTeX")
+            for name in ("prove", "compute", "program", "debug", "higher_math", "numbers", "latex")
         )
     )
     return {
-        "proof of mathematics": values["prove"] * max(mathematics, values["LaTeX"]),
-        "a proof asked first": values["prove first"] * mathematics,
-        "mathematics in LaTeX": mathematics * values["LaTeX"],
-        "extremes in mathematics": mathematics * values["optimum"],
-        "chance with numbers": values["chance"] * max(values["numbers"], values["number words"]),
-        "a quantity asked of numbers": max(values["quantity"], values["compute"])
-        * values["numbers"],
-        "many steps with numbers": values["sentences with numbers"] * values["relation"],
-        "one step with numbers": float(0 < values["numbers"] < 0.47) * values["quantity"],
-        "shares and multiples": values["relation"] * values["four numbers or more"],
-        "options without numbers": values["options to choose from"]
+        "math_proof": values["prove"] * max(mathematics, values["latex"]),
+        "math_proof_first": values["prove_first"] * mathematics,
+        "math_in_latex": mathematics * values["latex"],
+        "math_optimum": mathematics * values["optimum"],
+        "chance_with_numbers": values["chance"] * max(values["numbers"], values["number_words"]),
+        "quantity_with_numbers": max(values["quantity"], values["compute"]) * values["numbers"],
+        "multi_step_arithmetic": values["numeric_sentences"] * values["relation"],
+        "one_step_arithmetic": float(0 < values["numbers"] < 0.47) * values["quantity"],
+        "ratios": values["relation"] * values["four_or_more_numbers"],
+        "options_without_numbers": values["answer_options"]
         * (1.0 - min(1.0, 2 * values["numbers"])),
-        "a program to be built": values["build"] * values["program"],
-        "a difficult program": values["program"] * max(values["depth"], values["systems"]),
-        "an estimate": values["quantity"] * max(values["careful"], values["depth"]),
-        "a question for an expert": values["expert"] * max(values["depth"], values["analyse"]),
-        "a text to be made": max(values["build"], values["create"]) * (1.0 - values["program"]),
-        "code and a fault": values["debug"] * max(values["code"], values["program"]),
-        "systems at fault": values["systems"] * values["debug"],
-        "code to be written": values["program"] * (1.0 - values["share of code"]),
-        "short and plain": plain * float(values["length"] < 0.36),
+        "build_program": values["build"] * values["program"],
+        "difficult_program": values["program"] * max(values["depth"], values["systems"]),
+        "estimate": values["quantity"] * max(values["careful"], values["depth"]),
+        "expert_question": values["expert"] * max(values["depth"], values["analyse"]),
+        "write_text": max(values["build"], values["create"]) * (1.0 - values["program"]),
+        "faulty_code": values["debug"] * max(values["code"], values["program"]),
+        "faulty_system": values["systems"] * values["debug"],
+        "write_code": values["program"] * (1.0 - values["code_share"]),
+        "short_plain": plain * float(values["length"] < 0.36),
         "plain": plain,
-        "playful and short": values["playful"] * (1.0 - values["length"]),
-        "a fact and nothing more": values["fact first"] * plain,
-        "work on a text": values["transform first"] * (0.5 + values["material"]),
-        "form": values["format"] * plain,
-        "short after a turn": values["a turn before"] * (1.0 - values["length"]),
+        "short_playful": values["playful"] * (1.0 - values["length"]),
+        "plain_fact": values["fact_first"] * plain,
+        "edit_text": values["transform_first"] * (0.5 + values["material_share"]),
+        "plain_format": values["format"] * plain,
+        "short_follow_up": values["has_previous_turn"] * (1.0 - values["length"]),
     }

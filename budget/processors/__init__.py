@@ -1,1 +1,1 @@
-"""Budgets inside vLLM's running batch: the tensor table and its adapters."""
+"""Budgets in vLLM's running batch: the vectorized table and its logits processors."""

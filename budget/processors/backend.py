@@ -1,8 +1,8 @@
-"""Where the table's arrays live: with NumPy on the host, or with torch on a device.
+"""Array backends of the table: NumPy on the host, or torch on a device.
 
 Both follow the array API standard (https://data-apis.org/array-api), so that
-the table is written once. On the host NumPy costs a third of what torch does:
-the arrays are small, and what counts is the time to begin an operation.
+the table is written once. On the host NumPy takes a third of torch's time: the
+arrays are small, so the overhead per operation dominates.
 """
 
 from collections.abc import Sequence
@@ -18,41 +18,53 @@ Array = Any
 
 
 class ArrayBackend:
-    """Makes arrays in one place.
+    """Creates and combines arrays on the host or on one device.
 
     Attributes:
-        xp: the functions of the array API standard.
+        xp: the namespace of the array API standard.
     """
 
     def __init__(self, device: torch.device | None) -> None:
-        """On the host, with NumPy, if `device` is None."""
+        """Create a backend.
+
+        Args:
+            device: the device, with torch; None means the host, with NumPy.
+        """
         self._device = device
         self.xp: Any = array_api_compat.numpy if device is None else array_api_compat.torch
 
     def zeros(self, shape: tuple[int, ...], dtype: Any = None) -> Array:
-        """Zeros, int64 unless told."""
+        """Return zeros of this shape, int64 by default."""
         return self.xp.zeros(shape, dtype=dtype or self.xp.int64, device=self._device or "cpu")
 
-    def bring(self, numbers: Sequence[int] | np.ndarray) -> Array:
-        """Numbers from the host, as int64; the device is not waited for."""
-        return self.move(np.array(numbers, dtype=np.int64))
+    def as_int64(self, numbers: Sequence[int] | np.ndarray) -> Array:
+        """Return numbers as an int64 array, without waiting for the device."""
+        return self.to_device(np.array(numbers, dtype=np.int64))
 
-    def move(self, column: np.ndarray) -> Array:
-        """An array on the host, here; the device is not waited for."""
-        return column if self._device is None else async_tensor_h2d(column, device=self._device)
+    def to_device(self, array: np.ndarray) -> Array:
+        """Copy an array from the host, if necessary, without waiting for the device."""
+        return array if self._device is None else async_tensor_h2d(array, device=self._device)
 
-    def grid(self, logits: torch.Tensor) -> Array:
-        """The logits themselves, as an array to write into."""
+    def as_array(self, logits: torch.Tensor) -> Array:
+        """Return the logits as an array that shares their memory."""
         return logits.numpy() if self._device is None else logits
 
-    def take(self, column: Array, at: Array) -> Array:
-        """The elements of a one-dimensional array at some indices, [n] int64."""
-        return column.take(at) if self._device is None else self.xp.take(column, at, axis=0)
+    def take(self, array: Array, indices: Array) -> Array:
+        """Return the elements of a one-dimensional array at indices of shape [n], int64."""
+        if self._device is None:
+            return array.take(indices)
+        return self.xp.take(array, indices, axis=0)
 
-    def choose(self, condition: Array, one: Array, other: Array) -> Array:
-        """`one` in the rows where `condition` ([rows] bool) holds, `other` elsewhere.
+    def where(self, condition: Array, one: Array, other: Array) -> Array:
+        """Select rows of `one` where `condition` holds, else of `other`.
 
-        `one` is a fresh array of two dimensions, and not to be used again.
+        Args:
+            condition: [rows] bool.
+            one: [rows, columns]; may be overwritten, so it must not be used again.
+            other: [rows, columns].
+
+        Returns:
+            [rows, columns].
         """
         if self._device is not None:
             return self.xp.where(condition[:, None], one, other)

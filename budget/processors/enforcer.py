@@ -1,7 +1,12 @@
-"""What budgets do to logits, on either of vLLM's runners.
+"""Applies budgets to logits, on either of vLLM's runners.
 
-Nothing here waits for the device, and of a row's logits only the columns that
-matter are touched; a row is read in full only to draw its token.
+Nothing here waits for the device. Of a row's logits only the affected columns are
+read or written; a row is read in full only to draw its token.
+
+An attempt to close the thinking below its minimum is replaced by a continuation, which
+is the budget forcing of s1 (arXiv 2501.19393) without a second request: the token is
+drawn as the sampler would draw it, and if it is an end marker or an end of turn, the
+continuation's first token is forced in its place.
 """
 
 from dataclasses import dataclass
@@ -14,11 +19,11 @@ from proctor.budget.machine import BudgetStateMachine
 from proctor.budget.matcher import matcher_of
 from proctor.budget.processors.backend import Array, ArrayBackend
 from proctor.budget.processors.forced_sequences import NO_TOKEN
-from proctor.budget.processors.marker_matcher import barred, completing
+from proctor.budget.processors.marker_matcher import barred_table, closing_table
 from proctor.budget.processors.penalties import BatchPenalties
 from proctor.budget.processors.sampling import SamplingTable
 from proctor.budget.processors.table import BudgetTable, TokenConstraints
-from proctor.budget.processors.vocabulary_arrays import unfinished
+from proctor.budget.processors.vocabulary_arrays import incomplete_tokens
 
 if TYPE_CHECKING:
     from vllm import SamplingParams
@@ -29,70 +34,73 @@ if TYPE_CHECKING:
 
 INFINITE = float("inf")
 CERTAIN = 1e9
-"""A logit beside which no other has a chance, as in vLLM's own forcing: one write to a row, where
-filling the rest of it with -inf would take a pass over the vocabulary."""
+"""A logit that makes a token certain, as in vLLM's own forcing: one write per row, where masking
+all other columns would take a pass over the vocabulary."""
 
 
 @dataclass(frozen=True, slots=True)
 class RowMasks:
-    """Which of the held rows need what, as far as the host knows: others may be among them.
+    """Which rows may need each operation; each mask is [rows] bool, on the host.
 
-    Each is [held] bool.
+    A mask may include rows that do not need the operation: it only saves work.
 
     Attributes:
-        closing: may close their thinking.
-        near: are about to reach their maximum.
-        suppresses_close: have their attempt to close turned down.
-        bound: have a token forced.
-        barred: have tokens that must not come.
-        lasting: may not end their turn.
+        may_close: may close their thinking.
+        near_maximum: are close to their maximum.
+        suppresses_close: have attempts to close replaced by continuations.
+        forces: have a token forced.
+        bars_tokens: have tokens masked that would open a block.
+        bars_eos: have end-of-turn tokens masked.
     """
 
-    closing: np.ndarray
-    near: np.ndarray
+    may_close: np.ndarray
+    near_maximum: np.ndarray
     suppresses_close: np.ndarray
-    bound: np.ndarray
-    barred: np.ndarray
-    lasting: np.ndarray
+    forces: np.ndarray
+    bars_tokens: np.ndarray
+    bars_eos: np.ndarray
 
 
 class Enforcer:
-    """Holds rows of logits to the budgets in its table.
+    """Enforces the budgets of its table on rows of logits.
 
     Attributes:
-        table: the budgets, and where their requests stand.
+        table: the budgets and the states of their requests.
     """
 
     def __init__(
         self,
         slots: int,
         markers: "Markers",
-        known: "Vocabulary",
-        vocabulary: int,
+        vocabulary: "Vocabulary",
+        columns: int,
         table: ArrayBackend,
         logits: ArrayBackend,
     ) -> None:
-        """As large as the batch can be.
+        """Create an enforcer for a batch.
 
         Args:
-            slots: most requests at a time.
-            markers: what opens and closes a thinking.
-            known: what is known of the tokens.
-            vocabulary: columns of a row.
-            table: where the table is.
-            logits: where the logits are.
+            slots: the maximum number of requests in the batch.
+            markers: the model's thinking markers.
+            vocabulary: the texts of the tokens.
+            columns: the size of the model's vocabulary: the columns of the logits.
+            table: the backend of the table's arrays.
+            logits: the backend of the logits.
         """
-        self.table = BudgetTable(slots, markers, table, known)
+        self.table = BudgetTable(slots, markers, table, vocabulary)
         self._arrays = logits
         self._xp = logits.xp
-        self._unfinished, self._lacking = map(logits.bring, unfinished(known))
-        self._sampling = SamplingTable(slots, vocabulary)
-        self._eos = logits.bring(sorted(markers.eos))
-        matcher = matcher_of(markers, known)
-        self._completing = logits.move(completing(matcher, vocabulary))
-        self._barred = logits.bring(barred(matcher))
-        rests = map(matcher.completion, range(matcher.inside, matcher.inert))
-        self._closing = sorted({token for rest in rests for token in rest} | markers.eos)
+        incomplete, incomplete_bytes = incomplete_tokens(vocabulary)
+        self._incomplete = logits.as_int64(incomplete)
+        self._incomplete_bytes = logits.as_int64(incomplete_bytes)
+        self._sampling = SamplingTable(slots, columns)
+        self._eos = logits.as_int64(sorted(markers.eos))
+        matcher = matcher_of(markers, vocabulary)
+        self._closes = logits.to_device(closing_table(matcher, columns))
+        self._barred = logits.as_int64(barred_table(matcher))
+        completions = map(matcher.completion, range(matcher.inside, matcher.inert))
+        end_tokens = {token for completion in completions for token in completion}
+        self._closing_columns = sorted(end_tokens | markers.eos)
         self._no_penalties = BatchPenalties((), logits)
 
     def load(
@@ -102,167 +110,201 @@ class Enforcer:
         params: "SamplingParams",
         machine: BudgetStateMachine,
     ) -> None:
-        """Put a request into a slot; `machine` has taken its tokens so far."""
+        """Load a request into a slot; `machine` is the state after its tokens so far."""
         self.table.load(slot, request.budget, machine)
         self._sampling.load(slot, params, request.seed)
 
     def resize(self, slots: int) -> None:
-        """Make the table one of so many slots; what the first of them hold stays."""
+        """Change the number of slots; the contents of slots in both sizes are kept."""
         self.table = self.table.resized(slots)
 
-    def hold(
+    def apply(
         self,
         logits: torch.Tensor,
         rows: Array,
         slots: np.ndarray,
-        demands: TokenConstraints,
-        parts: RowMasks,
+        constraints: TokenConstraints,
+        masks: RowMasks,
         penalties: BatchPenalties | None = None,
     ) -> Array:
-        """Mask, draw and force, in place.
+        """Mask, draw and force tokens in place.
 
-        A token that something before us has masked, a grammar say, stays
-        masked: then the row is left to the sampler, and what it samples will
-        differ from what the budget demands.
+        A token that is masked already, for example by a grammar, stays masked: the
+        row is then left to the sampler, and its token will violate the budget.
 
         Args:
-            logits: [_, vocabulary] float32.
-            rows: [held] int64; which rows of `logits`, in ascending order.
-            slots: [held] int64, on the host; the slot of each.
-            demands: what their budgets ask, where the logits are.
-            parts: which of them need what.
-            penalties: those that the sampler will apply to these rows after us, if any.
+            logits: [_, columns] float32.
+            rows: [rows] int64; the indices of the rows in `logits`, ascending.
+            slots: [rows] int64, on the host; the slot of each row.
+            constraints: the constraints on each row, on the logits' device.
+            masks: which rows may need each operation.
+            penalties: the penalties that the sampler applies to these rows later, if any.
 
         Returns:
-            [held] bool; whether the row's token stands for an attempt to close.
+            [rows] bool; whether the row's token replaces an attempt to close.
         """
-        grid = self._arrays.grid(logits)
+        xp = self._xp
+        cells = self._arrays.as_array(logits)
         penalties = penalties or self._no_penalties
-        closing, near, suppresses_close, bound, barred, lasting = map(
-            self._these,
-            (
-                parts.closing,
-                parts.near,
-                parts.suppresses_close,
-                parts.bound,
-                parts.barred,
-                parts.lasting,
-            ),
-        )
+        closing = self._index(masks.may_close)
         if closing is not None and len(self._eos):
-            with penalties.select(parts.closing).applied(grid, rows[closing], self._closing):
-                self._end_turns(
-                    grid, rows[closing], demands.end[closing], demands.may_close[closing]
+            selected = penalties.select(masks.may_close)
+            with selected.applied(cells, rows[closing], self._closing_columns):
+                self._replace_eos(
+                    cells, rows[closing], constraints.end[closing], constraints.may_close[closing]
                 )
-        if lasting is not None and len(self._eos):
-            self._bar_ends(grid, rows[lasting], demands.bars_end[lasting])
-        # A continuation must stand for an attempt even where its character will be cut.
-        continuable = (
-            None
-            if suppresses_close is None
-            else self._unmasked(grid, rows, demands, suppresses_close)
-        )
+        answering = self._index(masks.bars_eos)
+        if answering is not None and len(self._eos):
+            self._mask_eos(cells, rows[answering], constraints.bars_eos[answering])
+        # Before masking incomplete characters: a continuation must be able to replace an attempt
+        # even if its first token is an incomplete character.
+        guarded = self._index(masks.suppresses_close)
+        if guarded is not None:
+            continuable = self._is_continuation_unmasked(cells, rows, constraints, guarded)
+        near = self._index(masks.near_maximum)
         if near is not None:
-            self._keep_whole(
-                grid,
+            self._mask_incomplete(
+                cells,
                 rows[near],
-                demands.incomplete_bytes[near],
-                demands.most_incomplete_bytes[near],
+                constraints.incomplete_bytes[near],
+                constraints.max_incomplete_bytes[near],
             )
-        tokens, attempted = demands.forced, self._xp.zeros_like(demands.suppresses_close)
-        may = attempted
-        if suppresses_close is not None:
+        tokens, attempted = constraints.forced, xp.zeros_like(constraints.suppresses_close)
+        overrides_mask = attempted
+        if guarded is not None:
             drawn, attempt = self._draw(
                 logits,
                 rows,
-                slots[parts.suppresses_close],
-                demands,
-                suppresses_close,
-                penalties.select(parts.suppresses_close),
+                slots[masks.suppresses_close],
+                constraints,
+                guarded,
+                penalties.select(masks.suppresses_close),
             )
-            which = demands.suppresses_close[suppresses_close]
-            tokens, may = self._xp.asarray(tokens, copy=True), self._xp.asarray(may, copy=True)
-            tokens[suppresses_close] = self._xp.where(which, drawn, tokens[suppresses_close])
-            attempted[suppresses_close] = attempt & which
-            may[suppresses_close] = attempt & which & continuable
-        if bound is not None:
-            done = self._force(grid, rows[bound], tokens[bound], may[bound])
-            attempted[bound] = attempted[bound] & done
+            applies = constraints.suppresses_close[guarded]
+            tokens = xp.asarray(tokens, copy=True)
+            overrides_mask = xp.asarray(overrides_mask, copy=True)
+            tokens[guarded] = xp.where(applies, drawn, tokens[guarded])
+            attempted[guarded] = attempt & applies
+            overrides_mask[guarded] = attempt & applies & continuable
+        forced = self._index(masks.forces)
+        if forced is not None:
+            done = self._force(cells, rows[forced], tokens[forced], overrides_mask[forced])
+            attempted[forced] = attempted[forced] & done
+        barred = self._index(masks.bars_tokens)
         if barred is not None:
-            self._bar(grid, rows[barred], demands.barred[barred])
+            self._mask_barred(cells, rows[barred], constraints.barred[barred])
         return attempted
 
-    def _these(self, which: np.ndarray) -> slice | Array | None:
-        """An index that chooses those rows; None if there are none."""
-        if which.all():
+    def _index(self, mask: np.ndarray) -> slice | Array | None:
+        """Return an index of the rows that a mask, [rows] bool, selects; None if it is empty."""
+        if mask.all():
             return slice(None)
-        if not which.any():
+        if not mask.any():
             return None
-        return self._arrays.move(np.flatnonzero(which))
+        return self._arrays.to_device(np.flatnonzero(mask))
 
     def _draw(
         self,
         logits: torch.Tensor,
         rows: Array,
         slots: np.ndarray,
-        demands: TokenConstraints,
-        at: slice | Array,
+        constraints: TokenConstraints,
+        index: slice | Array,
         penalties: BatchPenalties,
     ) -> tuple[Array, Array]:
-        """Draw a token for the rows `at`; an attempt to close becomes a continuation."""
-        every = len(slots) == len(logits)
-        chosen = logits if every else logits[torch.as_tensor(rows[at])]
-        positions = torch.as_tensor(demands.length[at])
-        drawn = self._arrays.grid(self._sampling.draw(penalties.apply(chosen), slots, positions))
-        ends_turn = self._xp.any(drawn[:, None] == self._eos, axis=-1)
-        attempt = ends_turn | self._completing[demands.matched[at], drawn]
-        return self._xp.where(attempt, demands.continuation[at], drawn), attempt
+        """Draw a token for the rows of an index, and replace attempts by continuations.
 
-    def _end_turns(self, grid: Array, rows: Array, ends: Array, which: Array) -> None:
-        """Inside thinking that may close, an end of turn becomes the end marker."""
-        turn_ends = rows, self._eos[:, None]
-        end, of_turn = grid[rows, ends], grid[turn_ends]
-        which = which & (end > -INFINITE)
-        likelier = self._xp.maximum(end, self._xp.max(of_turn, axis=0))
-        grid[rows, ends] = self._xp.where(which, likelier, end)
-        grid[turn_ends] = self._xp.where(which, -INFINITE, of_turn)
-
-    def _bar_ends(self, grid: Array, rows: Array, which: Array) -> None:
-        """Mask every end of turn in the rows of an answer that is too short."""
-        turn_ends = rows, self._eos[:, None]
-        grid[turn_ends] = self._xp.where(which, -INFINITE, grid[turn_ends])
-
-    def _keep_whole(
-        self, grid: Array, rows: Array, incomplete_bytes: Array, most_incomplete_bytes: Array
-    ) -> None:
-        """Near the cap, mask tokens that would begin a character that it cuts in two."""
-        at = rows[:, None], self._unfinished
-        splits = self._lacking[incomplete_bytes] > most_incomplete_bytes[:, None]
-        grid[at] = self._xp.where(splits, -INFINITE, grid[at])
-
-    def _unmasked(
-        self, grid: Array, rows: Array, demands: TokenConstraints, at: slice | Array
-    ) -> Array:
-        """[chosen] bool: in which of the rows `at` the continuation's first token may come."""
-        tokens = demands.continuation[at]
-        first = grid[rows[at], self._xp.where(tokens == NO_TOKEN, 0, tokens)]
-        return first > -INFINITE
-
-    def _force(self, grid: Array, rows: Array, tokens: Array, may: Array) -> Array:
-        """Make each row's token certain, where it has one that is not masked or that `may` be.
+        Args:
+            logits: [_, columns] float32.
+            rows: [rows] int64.
+            slots: [n] int64, on the host; the slots of the n selected rows.
+            constraints: the constraints on all rows.
+            index: selects n of the rows.
+            penalties: the penalties of the selected rows.
 
         Returns:
-            [rows] bool: where a token was made certain.
+            The tokens, [n] int64, and whether they replace an attempt, [n] bool.
         """
-        forced = tokens != NO_TOKEN
-        at = rows, self._xp.where(forced, tokens, 0)
-        logit = grid[at]
-        which = forced & ((logit > -INFINITE) | may)
-        grid[at] = self._xp.where(which, CERTAIN, logit)
-        return which
+        selects_all = len(slots) == len(logits)
+        selected = logits if selects_all else logits[torch.as_tensor(rows[index])]
+        positions = torch.as_tensor(constraints.length[index])
+        drawn = self._sampling.draw(penalties.apply(selected), slots, positions)
+        tokens = self._arrays.as_array(drawn)
+        ends_turn = self._xp.any(tokens[:, None] == self._eos, axis=-1)
+        attempt = ends_turn | self._closes[constraints.matcher_state[index], tokens]
+        return self._xp.where(attempt, constraints.continuation[index], tokens), attempt
 
-    def _bar(self, grid: Array, rows: Array, states: Array) -> None:
-        """Mask what would open a thinking block, in the rows whose state is not NO_TOKEN."""
-        which = states != NO_TOKEN
-        at = rows[:, None], self._barred[self._xp.where(which, states, 0)]
-        grid[at] = self._xp.where(which[:, None], -INFINITE, grid[at])
+    def _replace_eos(self, cells: Array, rows: Array, ends: Array, applies: Array) -> None:
+        """Move the logits of end-of-turn tokens to the end marker, where it is not masked.
+
+        Args:
+            cells: [_, columns] float32, the logits.
+            rows: [n] int64.
+            ends: [n] int64; the end marker's next token.
+            applies: [n] bool; the other rows are left as they are.
+        """
+        eos_cells = rows, self._eos[:, None]
+        end, eos = cells[rows, ends], cells[eos_cells]
+        applies = applies & (end > -INFINITE)
+        maximum = self._xp.maximum(end, self._xp.max(eos, axis=0))
+        cells[rows, ends] = self._xp.where(applies, maximum, end)
+        cells[eos_cells] = self._xp.where(applies, -INFINITE, eos)
+
+    def _mask_eos(self, cells: Array, rows: Array, applies: Array) -> None:
+        """Mask the end-of-turn tokens of rows, [n] int64, where `applies`, [n] bool, holds."""
+        eos_cells = rows, self._eos[:, None]
+        cells[eos_cells] = self._xp.where(applies, -INFINITE, cells[eos_cells])
+
+    def _mask_incomplete(
+        self, cells: Array, rows: Array, incomplete_bytes: Array, max_incomplete_bytes: Array
+    ) -> None:
+        """Mask tokens whose last character could not be completed before the maximum.
+
+        Args:
+            cells: [_, columns] float32, the logits.
+            rows: [n] int64.
+            incomplete_bytes: [n] int64; bytes missing from the last character.
+            max_incomplete_bytes: [n] int64; the maximum of bytes missing after the token.
+        """
+        incomplete_cells = rows[:, None], self._incomplete
+        cut = self._incomplete_bytes[incomplete_bytes] > max_incomplete_bytes[:, None]
+        cells[incomplete_cells] = self._xp.where(cut, -INFINITE, cells[incomplete_cells])
+
+    def _is_continuation_unmasked(
+        self, cells: Array, rows: Array, constraints: TokenConstraints, index: slice | Array
+    ) -> Array:
+        """Return, [n] bool, whether the continuation's first token is not masked in each row."""
+        tokens = constraints.continuation[index]
+        logits = cells[rows[index], self._xp.where(tokens == NO_TOKEN, 0, tokens)]
+        return logits > -INFINITE
+
+    def _force(self, cells: Array, rows: Array, tokens: Array, overrides_mask: Array) -> Array:
+        """Make tokens certain.
+
+        Args:
+            cells: [_, columns] float32, the logits.
+            rows: [n] int64.
+            tokens: [n] int64; the tokens, or NO_TOKEN.
+            overrides_mask: [n] bool; whether a token is forced although it is masked.
+
+        Returns:
+            [n] bool; whether a token was made certain.
+        """
+        has_token = tokens != NO_TOKEN
+        token_cells = rows, self._xp.where(has_token, tokens, 0)
+        logit = cells[token_cells]
+        applies = has_token & ((logit > -INFINITE) | overrides_mask)
+        cells[token_cells] = self._xp.where(applies, CERTAIN, logit)
+        return applies
+
+    def _mask_barred(self, cells: Array, rows: Array, states: Array) -> None:
+        """Mask the tokens that would open a thinking block.
+
+        Args:
+            cells: [_, columns] float32, the logits.
+            rows: [n] int64.
+            states: [n] int64; the matcher's state, or NO_TOKEN to mask nothing.
+        """
+        applies = states != NO_TOKEN
+        barred_cells = rows[:, None], self._barred[self._xp.where(applies, states, 0)]
+        cells[barred_cells] = self._xp.where(applies[:, None], -INFINITE, cells[barred_cells])

@@ -1,4 +1,8 @@
-"""Grammars in vLLM's engine: each in the backend it was checked for, and none to hold up a step."""
+"""Structured output in vLLM: each grammar uses the backend that it was validated for, with limits.
+
+vLLM fills the token bitmasks of all requests in the engine's step, so a slow grammar would
+delay every request in the batch.
+"""
 
 import concurrent.futures
 import math
@@ -26,134 +30,134 @@ from vllm.v1.structured_output.backend_types import (
 )
 from vllm.v1.structured_output.backend_xgrammar import XgrammarBackend
 
-from proctor.budget.processors.mask_threads import SHARE_SECONDS, MaskThreads
+from proctor.budget.processors.mask_threads import SECONDS_PER_CALL, MaskThreads
 from proctor.budget.processors.params import is_slow
 
 MASK_SECONDS = 0.25
-"""CPU time that a grammar may take beyond its share of each call before it is given up."""
+"""CPU time that a grammar may accumulate beyond `SECONDS_PER_CALL` before it is given up."""
 
-ANYTHING = -1
-"""32 bits of a mask that let every token through."""
+ALLOW_ALL = -1
+"""32 bits of a token bitmask that allow every token."""
 
-QUICK_THREADS = 4
+FAST_THREADS = 4
 SLOW_THREADS = 2
-QUICK_NICE = 5
+FAST_NICE = 5
 SLOW_NICE = 10
-"""Not as low as it goes: a thread that holds the interpreter's lock must get to run."""
+"""Niceness of the compiler threads; not the maximum, because a thread that holds the GIL must get
+CPU time."""
 
-MOST_THREADS = 8
-"""That one grammar is compiled with; vLLM's own number."""
+MAX_COMPILE_THREADS = 8
+"""Maximum number of threads that compile one grammar; vLLM's default."""
 
 
 class TimedGrammar(StructuredOutputGrammar):
-    """A grammar that is given up once its masks take too long: every request waits for them."""
+    """A grammar that is given up if its bitmasks take too long, since all requests wait for them.
+
+    Giving up ends the request: the grammar then rejects its tokens.
+    """
 
     def __init__(
         self,
         grammar: StructuredOutputGrammar,
         threads: MaskThreads | None = None,
-        row: torch.Tensor | None = None,
+        mask_row: torch.Tensor | None = None,
     ) -> None:
-        """Begin with no time taken.
+        """Wrap a grammar.
 
         Args:
-            grammar: the grammar itself.
-            threads: where it is called if it is to be given up in the middle of a call, or
-                else it is called at once.
-            row: its own to make masks in, as what was given up goes on to write.
+            grammar: the grammar.
+            threads: runs the calls, so that a call can be abandoned; None calls directly.
+            mask_row: a bitmask of the grammar's own, [1, words] int32, because an abandoned
+                call continues to write to it.
         """
         self._grammar = grammar
         self._threads = threads
-        self._row = row
+        self._mask_row = mask_row
         self._debt = 0.0
 
     @property
     def is_given_up(self) -> bool:
-        """Whether it has taken too much time."""
+        """Whether the grammar exceeded its CPU time."""
         return self._debt > MASK_SECONDS
 
     @property
     def error(self) -> str:
-        """Why it cannot be followed any further, if it cannot; it would let the answer end there.
+        """The grammar's error, if any; without a check, the answer would simply end there.
 
-        llguidance has limits of its own, and says in no other way that one is reached.
+        llguidance reports its own limits only in this way.
         """
         grammar = self._grammar
         return grammar.ll_matcher.get_error() if isinstance(grammar, GuidanceGrammar) else ""
 
     def accept_tokens(self, request_id: str, tokens: list[int]) -> bool:
-        """See `StructuredOutputGrammar`; False ends the request, which is how it is given up."""
+        """Advance the grammar; the result False makes vLLM end the request."""
         accepted = self._call(self._grammar.accept_tokens, request_id, tokens)
         return bool(accepted) and not self.is_given_up and not self.error
 
     def validate_tokens(self, tokens: list[int]) -> list[int]:
-        """See `StructuredOutputGrammar`."""
         return self._call(self._grammar.validate_tokens, tokens) or []
 
     def rollback(self, num_tokens: int) -> None:
-        """See `StructuredOutputGrammar`."""
         self._call(self._grammar.rollback, num_tokens)
 
     def fill_bitmask(self, bitmask: torch.Tensor, batch_index: int) -> None:
-        """See `StructuredOutputGrammar`."""
-        if self._row is None:
+        """Fill a row of the bitmask, [batch, words] int32; allow all tokens if given up."""
+        if self._mask_row is None:
             self._call(self._grammar.fill_bitmask, bitmask, batch_index)
             return
-        self._call(self._grammar.fill_bitmask, self._row, 0)
+        self._call(self._grammar.fill_bitmask, self._mask_row, 0)
         if self.is_given_up:
-            bitmask[batch_index].fill_(ANYTHING)
+            bitmask[batch_index].fill_(ALLOW_ALL)
         else:
-            bitmask[batch_index].copy_(self._row[0])
+            bitmask[batch_index].copy_(self._mask_row[0])
 
     def is_terminated(self) -> bool:
-        """See `StructuredOutputGrammar`."""
         return self._grammar.is_terminated()
 
     def reset(self) -> None:
-        """See `StructuredOutputGrammar`."""
         self._call(self._grammar.reset)
 
-    def _call(self, work: Callable[..., Any], *args: Any) -> Any:
-        """What a call to it gives; None once it is given up, and may be at work still."""
+    def _call(self, function: Callable[..., Any], *args: Any) -> Any:
+        """Call the grammar; return None if it is given up, when it may still be running."""
         if self.is_given_up:
             return None
         if self._threads is None:
-            return self._timed(work, *args)
-        given: list[Any] = []
-        if not self._threads.run(lambda: given.append(self._timed(work, *args))):
+            return self._timed(function, *args)
+        results: list[Any] = []
+        if not self._threads.run(lambda: results.append(self._timed(function, *args))):
             self._debt = math.inf
             return None
-        return given[0]
+        return results[0]
 
-    def _timed(self, work: Callable[..., Any], *args: Any) -> Any:
-        began = time.thread_time()
+    def _timed(self, function: Callable[..., Any], *args: Any) -> Any:
+        start = time.thread_time()
         try:
-            return work(*args)
+            return function(*args)
         finally:
-            self._debt = max(0.0, self._debt + time.thread_time() - began - SHARE_SECONDS)
+            self._debt = max(0.0, self._debt + time.thread_time() - start - SECONDS_PER_CALL)
 
 
-class Backends(StructuredOutputBackend):
-    """All of vLLM's backends, each made when it is first asked for.
+class GrammarBackends(StructuredOutputBackend):
+    """All of vLLM's grammar backends, each created on first use.
 
-    vLLM's own manager keeps to the backend of the first request that needs one,
-    whichever backend the later ones were checked for.
+    vLLM's own manager uses the backend of the first request for all later ones,
+    regardless of the backend that they were validated for.
     """
 
     def __init__(self, config: VllmConfig, tokenizer: Any) -> None:
         super().__init__(config, tokenizer, config.model_config.get_vocab_size())
         self._lock = threading.Lock()
-        self._made: dict[str, StructuredOutputBackend] = {}
+        self._backends: dict[str, StructuredOutputBackend] = {}
         self._threads = MaskThreads()
-        self._quick = _executor("grammars", QUICK_THREADS, QUICK_NICE)
+        self._fast = _executor("grammars", FAST_THREADS, FAST_NICE)
         self._slow = _executor("slow-grammars", SLOW_THREADS, SLOW_NICE)
 
     def begin(self, request: Request) -> "Future[StructuredOutputGrammar]":
-        """Compile a request's grammar, out of the way of others if it is known to take long."""
+        """Start compiling a request's grammar; slow grammars have threads of their own."""
         slow = request.sampling_params is not None and is_slow(request.sampling_params)
-        return (self._slow if slow else self._quick).submit(self._compile, request)
+        return (self._slow if slow else self._fast).submit(self._compile, request)
 
-    def compile_in(
+    def compile_with(
         self,
         backend: str,
         kind: StructuredOutputOptions,
@@ -161,18 +165,18 @@ class Backends(StructuredOutputBackend):
         stop_token_ids: set[int] | None,
         threads: MaskThreads | None = None,
     ) -> TimedGrammar:
-        """Compile a grammar.
+        """Compile a grammar with a backend.
 
         Args:
-            backend: vLLM's name of it.
-            kind: what `spec` is.
+            backend: vLLM's name of the backend.
+            kind: the type of `spec`.
             spec: the grammar.
-            stop_token_ids: tokens that may come when the grammar has ended, and not before.
-            threads: where it is to be followed, if others wait for its masks.
+            stop_token_ids: tokens that are allowed only when the grammar has terminated.
+            threads: runs the grammar's calls, so that they can be abandoned.
         """
         compiled = self._backend(backend).compile_grammar(kind, spec, stop_token_ids)
-        row = None if threads is None else self.allocate_token_bitmask(1)
-        return TimedGrammar(compiled, threads, row)
+        mask_row = None if threads is None else self.allocate_token_bitmask(1)
+        return TimedGrammar(compiled, threads, mask_row)
 
     def compile_grammar(
         self,
@@ -180,21 +184,20 @@ class Backends(StructuredOutputBackend):
         grammar_spec: str,
         stop_token_ids: set[int] | None = None,
     ) -> StructuredOutputGrammar:
-        """See `StructuredOutputBackend`; in the backend that the operator has set."""
-        named = self.vllm_config.structured_outputs_config.backend
-        backend = "xgrammar" if named == "auto" else named
-        return self.compile_in(backend, request_type, grammar_spec, stop_token_ids, self._threads)
+        """Compile a grammar with the configured backend."""
+        configured = self.vllm_config.structured_outputs_config.backend
+        backend = "xgrammar" if configured == "auto" else configured
+        return self.compile_with(backend, request_type, grammar_spec, stop_token_ids, self._threads)
 
     def allocate_token_bitmask(self, max_num_seqs: int) -> torch.Tensor:
-        """See `StructuredOutputBackend`."""
+        """Return a bitmask, [max_num_seqs, words] int32."""
         return xgrammar.allocate_token_bitmask(max_num_seqs, self.vocab_size)
 
     def destroy(self) -> None:
-        """See `StructuredOutputBackend`."""
-        for executor in (self._quick, self._slow):
+        for executor in (self._fast, self._slow):
             executor.shutdown(wait=True, cancel_futures=True)
         self._threads.close()
-        for backend in self._made.values():
+        for backend in self._backends.values():
             backend.destroy()  # type: ignore[no-untyped-call]
 
     def _compile(self, request: Request) -> StructuredOutputGrammar:
@@ -202,34 +205,34 @@ class Backends(StructuredOutputBackend):
         if structured is None or params is None:
             raise ValueError("the request has no grammar")
         if request.is_finished():
-            raise ValueError("nobody waits for the grammar any more")
+            raise ValueError("the request finished before its grammar was compiled")
         kind, spec = structured.structured_output_key
         backend = structured.params._backend or "xgrammar"
-        return self.compile_in(backend, kind, spec, params.all_stop_token_ids, self._threads)
+        return self.compile_with(backend, kind, spec, params.all_stop_token_ids, self._threads)
 
     def _backend(self, name: str) -> StructuredOutputBackend:
         with self._lock:
-            if name not in self._made:
-                made = BACKENDS[name](self.vllm_config, self.tokenizer, self.vocab_size)
-                self._made[name] = made
-            return self._made[name]
+            if name not in self._backends:
+                backend = BACKENDS[name](self.vllm_config, self.tokenizer, self.vocab_size)
+                self._backends[name] = backend
+            return self._backends[name]
 
 
-class FewThreads(XgrammarBackend):
-    """XGrammar with threads as the machine has cores to spare; vLLM takes eight anywhere."""
+class LimitedXgrammarBackend(XgrammarBackend):
+    """XGrammar with a quarter of the CPUs' number of threads; vLLM always uses eight."""
 
     def __post_init__(self) -> None:
         super().__post_init__()  # type: ignore[no-untyped-call]
         trivial = self.compiler.compile_grammar('root ::= "a"')
         self.compiler = xgrammar.GrammarCompiler(
             trivial.tokenizer_info,
-            max_threads=max(1, min((os.cpu_count() or 1) // 4, MOST_THREADS)),
+            max_threads=max(1, min((os.cpu_count() or 1) // 4, MAX_COMPILE_THREADS)),
             cache_limit_bytes=vllm.envs.VLLM_XGRAMMAR_CACHE_MB * 2**20,
         )
 
 
-class ManyAtOnce(GuidanceBackend):
-    """llguidance for several threads: vLLM keeps what one of them compiles where others do too."""
+class ThreadSafeGuidanceBackend(GuidanceBackend):
+    """llguidance for concurrent compilation: vLLM's backend keeps state of each on itself."""
 
     def compile_grammar(
         self,
@@ -237,35 +240,34 @@ class ManyAtOnce(GuidanceBackend):
         grammar_spec: str,
         stop_token_ids: set[int] | None = None,
     ) -> StructuredOutputGrammar:
-        """See `StructuredOutputBackend`."""
         grammar = GuidanceBackend.compile_grammar(
             copy(self), request_type, grammar_spec, stop_token_ids
         )
         if isinstance(grammar, GuidanceGrammar):
-            grammar.printed_error = True  # or else vLLM logs it with all that a client has sent
+            grammar.printed_error = True  # prevents vLLM from logging the client's grammar
         return grammar
 
 
 BACKENDS: dict[str, Callable[[VllmConfig, Any, int], StructuredOutputBackend]] = {
-    "xgrammar": FewThreads,
-    "guidance": ManyAtOnce,
+    "xgrammar": LimitedXgrammarBackend,
+    "guidance": ThreadSafeGuidanceBackend,
     "outlines": OutlinesBackend,
     "lm-format-enforcer": LMFormatEnforcerBackend,
 }
 
 
 def install() -> None:
-    """Have vLLM's engine compile its grammars by `Backends`."""
+    """Patch vLLM to compile grammars with `GrammarBackends`."""
     StructuredOutputManager.grammar_init = _grammar_init  # type: ignore[method-assign]
 
 
 def _grammar_init(self: StructuredOutputManager, request: Request) -> None:
-    """In the place of vLLM's."""
+    """Replaces `StructuredOutputManager.grammar_init`."""
     structured = request.structured_output_request
     if structured is None:
         return
-    if not isinstance(self.backend, Backends):
-        self.backend = Backends(self.vllm_config, self.tokenizer)
+    if not isinstance(self.backend, GrammarBackends):
+        self.backend = GrammarBackends(self.vllm_config, self.tokenizer)
     compiling = self.backend.begin(request)
     if not self._use_async_grammar_compilation:
         concurrent.futures.wait([compiling])
@@ -273,10 +275,10 @@ def _grammar_init(self: StructuredOutputManager, request: Request) -> None:
 
 
 def _executor(name: str, threads: int, nice: int) -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(threads, name, initializer=_be_nice, initargs=(nice,))
+    return ThreadPoolExecutor(threads, name, initializer=_set_priority, initargs=(nice,))
 
 
-def _be_nice(nice: int) -> None:
-    # On Linux a priority is a thread's own, and threads that it starts inherit it.
+def _set_priority(nice: int) -> None:
+    # On Linux, priorities apply to single threads and are inherited by the threads that they start.
     if os.uname().sysname == "Linux":
         os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), nice)

@@ -1,4 +1,4 @@
-"""Which markers a model thinks between: named, from vLLM's parsers, or from the template."""
+"""Finds a model's thinking markers: from settings, vLLM's parsers, or the chat template."""
 
 import re
 from collections.abc import Collection, Mapping
@@ -20,40 +20,47 @@ TEMPLATE_PAIRS = (
     ("<|START_THINKING|>", "<|END_THINKING|>"),
     ("<|im_start|>think", "<|im_start|>answer"),
 )
-"""Marker strings to look for in a chat template that no one named a parser for."""
+"""Markers to look for in a chat template if no parser is configured."""
 
 
-SPELLED_IN_SEVERAL_WAYS = frozenset({"olmo3"})
-"""Parsers of models that write their end marker in ordinary tokens, not always the same."""
+AMBIGUOUS_PARSERS = frozenset({"olmo3"})
+"""Parsers of models whose end marker is ordinary text with several spellings."""
 
 
 def find_marker_texts(
     tokenizer: Any, *, start: str | None, end: str | None, parser: str | None
 ) -> tuple[str, str]:
-    """The start and end marker as text: as given, else the parser's, else the template's.
+    """Return the texts of the start and end marker.
+
+    Args:
+        tokenizer: the model's tokenizer.
+        start: the setting `thinking_start`.
+        end: the setting `thinking_end`.
+        parser: the setting `reasoning_parser`, used if `start` and `end` are not set.
+            If it is not set either, the chat template is searched.
 
     Raises:
-        ValueError: if none can be found, or a named parser does not exist or
-            has none; the text says what to set.
+        ValueError: if no markers are found, or the parser does not exist or has no
+            markers; the message names the settings.
     """
     if start and end:
         return start, end
     if start or end:
         raise ValueError("thinking_start and thinking_end must be set together")
     if parser:
-        return _of_parser(tokenizer, parser)
+        return _parser_markers(tokenizer, parser)
     template = tokenizer.chat_template or ""
     for pair in TEMPLATE_PAIRS:
         if all(text in template for text in pair):
             return pair
     raise ValueError(
-        "the chat template shows no thinking markers that are known: set reasoning_parser to one "
-        "of vLLM's reasoning parsers, or set thinking_start and thinking_end"
+        "the chat template has no known thinking markers: set reasoning_parser to one of vLLM's "
+        "reasoning parsers, or set thinking_start and thinking_end"
     )
 
 
 def encode_markers(tokenizer: Any, texts: tuple[str, str], eos: Collection[int]) -> Markers:
-    """Marker texts as token ids, and as what to look for in a text of any tokens."""
+    """Encode the texts of the markers as token ids and as symbols."""
     start, end = (tuple(tokenizer.encode(text, add_special_tokens=False)) for text in texts)
     atoms = atoms_of(tokenizer)
     symbols = [_symbols(text, atoms) for text in texts]
@@ -61,7 +68,7 @@ def encode_markers(tokenizer: Any, texts: tuple[str, str], eos: Collection[int])
 
 
 def _symbols(text: str, atoms: Mapping[str, int]) -> tuple[int, ...]:
-    """A text in symbols: added tokens whole, the rest in bytes."""
+    """Convert a text to symbols: added tokens as a whole, the rest as bytes."""
     if not atoms:
         return tuple(text.encode())
     longest_first = sorted(atoms, key=len, reverse=True)
@@ -73,27 +80,27 @@ def _symbols(text: str, atoms: Mapping[str, int]) -> tuple[int, ...]:
     )
 
 
-def _of_parser(tokenizer: Any, name: str) -> tuple[str, str]:
-    if name in SPELLED_IN_SEVERAL_WAYS:
+def _parser_markers(tokenizer: Any, name: str) -> tuple[str, str]:
+    if name in AMBIGUOUS_PARSERS:
         raise ValueError(
-            f"reasoning_parser {name} has an end marker of several spellings, and a budget follows "
-            "only one: set thinking_start and thinking_end to follow that one alone"
+            f"reasoning_parser {name} has an end marker with several spellings, of which budgets "
+            "support only one: set thinking_start and thinking_end to that one"
         )
     try:
         kind = ReasoningParserManager.get_reasoning_parser(name)
     except KeyError as error:
         raise ValueError(f"reasoning_parser: {error.args[0]}") from error
     try:
-        # Some parsers have markers only where a request's template is told to think.
+        # Some parsers have markers only if the chat template enables thinking.
         parser = kind(tokenizer, chat_template_kwargs={"thinking": True, "enable_thinking": True})
     except (KeyError, RuntimeError, ValueError) as error:
         raise ValueError(
             f"reasoning_parser {name} does not fit this model ({error}): set thinking_start and "
-            "thinking_end"
+            "thinking_end instead"
         ) from error
     start, end = parser.reasoning_start_str, parser.reasoning_end_str
     if not start or not end:
         raise ValueError(
-            f"reasoning_parser {name} names no markers: set thinking_start and thinking_end"
+            f"reasoning_parser {name} has no markers: set thinking_start and thinking_end instead"
         )
     return start, end

@@ -1,4 +1,4 @@
-"""The matcher of a batch of slots as arrays: `proctor.budget.matcher.MarkerMatcher`, vectorised."""
+"""The marker matcher of a batch of slots: `proctor.budget.matcher.MarkerMatcher`, vectorized."""
 
 from typing import NamedTuple
 
@@ -13,13 +13,13 @@ _STATE_BITS, _CROSSING_BITS = 12, 2
 _SPAN_SHIFT = _STATE_BITS + _CROSSING_BITS
 
 
-class Matched(NamedTuple):
-    """What a token per slot led to; each is [slots] int64.
+class BatchStep(NamedTuple):
+    """The transitions on one token per slot; every array is [slots] int64.
 
     Attributes:
-        state: the matcher's state after it.
-        crossing: the marker that it completes, a `Crossing`.
-        span: see `Step`.
+        state: the matcher's state after the token.
+        crossing: the marker that the token completes, a `Crossing`.
+        span: see `Step.span`.
     """
 
     state: Array
@@ -28,44 +28,49 @@ class Matched(NamedTuple):
 
 
 class BatchMarkerMatcher:
-    """A model's matcher, by state and token.
+    """The transitions of a model's matcher as an array, indexed by state and token.
 
     Attributes:
-        matcher: the reference.
-        reach: how far back tokens can be part of a marker that is not complete.
+        matcher: the reference implementation.
+        reach: the maximum number of symbols, and so of tokens, in a partial marker.
     """
 
     def __init__(self, markers: Markers, vocabulary: Vocabulary, arrays: ArrayBackend) -> None:
-        """Lay the matcher out as one row of tokens per state.
+        """Build the array of transitions, [states, columns] int32, flattened.
 
         Raises:
-            ValueError: if the markers have more symbols than there is room for.
+            ValueError: if the markers have too many symbols for the packed format.
         """
         self.matcher = matcher = matcher_of(markers, vocabulary)
         if matcher.states > 1 << _STATE_BITS:
-            raise ValueError("the thinking markers are too long")
-        known = {*range(len(vocabulary.traits[0])), *markers.start, *markers.end}
-        # One more column stands for every token that no marker holds.
-        self._columns = max(known, default=0) + 2
+            raise ValueError("the thinking markers have too many symbols")
+        tokens = {*range(len(vocabulary.traits[0])), *markers.start, *markers.end}
+        # The last column represents all tokens that occur in no marker.
+        self._columns = max(tokens, default=0) + 2
         self._take, self._xp = arrays.take, arrays.xp
-        self._steps = arrays.move(_steps(matcher, self._columns).flatten())
+        self._steps = arrays.to_device(_steps(matcher, self._columns).flatten())
         widths = [len(text) or 1 for text in vocabulary.spelling]
-        self._widths = arrays.bring([*widths, *[1] * (self._columns - len(widths))])
+        self._widths = arrays.as_int64([*widths, *[1] * (self._columns - len(widths))])
         self.reach = max(matcher.depth)
 
-    def match(self, state: Array, token: Array) -> Matched:
-        """Return what a token per slot leads to; for ids that are none, what a plain text does."""
+    def step(self, state: Array, token: Array) -> BatchStep:
+        """Return the transitions on one token per slot.
+
+        Args:
+            state: [slots] int64.
+            token: [slots] int64; an invalid id is treated like a token of no marker.
+        """
         packed = self._xp.astype(
             self._take(self._steps, state * self._columns + self._column(token)), self._xp.int64
         )
-        return Matched(
+        return BatchStep(
             packed & ((1 << _STATE_BITS) - 1),
             (packed >> _STATE_BITS) & ((1 << _CROSSING_BITS) - 1),
             packed >> _SPAN_SHIFT,
         )
 
     def width(self, token: Array) -> Array:
-        """[slots] int64: how many symbols each token is."""
+        """Return the number of symbols of each token, [slots] int64, as [slots] int64."""
         return self._take(self._widths, self._column(token))
 
     def _column(self, token: Array) -> Array:
@@ -73,11 +78,11 @@ class BatchMarkerMatcher:
         return self._xp.where((token >= 0) & (token < last), token, last)
 
     def overlap(self, widths: Array, newest: Array, span: Array) -> Array:
-        """[slots] int64: how many of the last tokens the last `span` symbols take.
+        """Return how many of the last tokens the last `span` symbols cover, [slots] int64.
 
         Args:
-            widths: [slots, reach] int64; symbols of the tokens before the newest, backwards.
-            newest: [slots] int64; symbols of the newest one.
+            widths: [slots, reach] int64; symbols of the tokens before the newest, newest first.
+            newest: [slots] int64; symbols of the newest token.
             span: [slots] int64.
         """
         before = self._xp.cumulative_sum(widths, axis=1) - widths + newest[:, None]
@@ -85,31 +90,31 @@ class BatchMarkerMatcher:
         return self._xp.where(span > 0, 1 + others, 0)
 
 
-def completing(matcher: MarkerMatcher, columns: int) -> np.ndarray:
-    """[states, columns] bool: which tokens complete the end marker inside a block."""
-    found = np.zeros((matcher.states, columns), dtype=bool)
+def closing_table(matcher: MarkerMatcher, columns: int) -> np.ndarray:
+    """Return, [states, columns] bool, which tokens complete the end marker inside a block."""
+    closes = np.zeros((matcher.states, columns), dtype=bool)
     for state in range(matcher.inside, matcher.inert):
-        found[state, sorted(matcher.closing_tokens(state))] = True
-    return found
+        closes[state, sorted(matcher.closing_tokens(state))] = True
+    return closes
 
 
-def barred(matcher: MarkerMatcher) -> np.ndarray:
-    """[states, most] int64: the tokens that `MarkerMatcher.barred` gives, the first repeated.
+def barred_table(matcher: MarkerMatcher) -> np.ndarray:
+    """Return, [states, n] int64, the barred tokens by state, padded with the state's first one.
 
-    A state with none has a row of zeros; see `has_barred`.
+    The row of a state without barred tokens is zero; see `has_barred`.
     """
     rows = [sorted(matcher.barred(state)) for state in range(matcher.states)]
-    most = max(1, *map(len, rows))
-    return np.array([(row + row[:1] * most)[:most] if row else [0] * most for row in rows])
+    width = max(1, *map(len, rows))
+    return np.array([(row + row[:1] * width)[:width] if row else [0] * width for row in rows])
 
 
 def has_barred(matcher: MarkerMatcher) -> np.ndarray:
-    """[states] bool: in which states some tokens are barred."""
+    """Return, [states] bool, whether any tokens are barred in each state."""
     return np.array([bool(matcher.barred(state)) for state in range(matcher.states)])
 
 
 def _steps(matcher: MarkerMatcher, columns: int) -> np.ndarray:
-    """[states, columns] int32: the steps, packed."""
+    """Return the packed transitions, [states, columns] int32."""
     rows = np.empty((matcher.states, columns), dtype=np.int32)
     for state in range(matcher.states):
         root = matcher.root(state)

@@ -1,4 +1,4 @@
-"""Threads for calls that nobody can stop: one that takes too long is left alone with its thread."""
+"""Threads for calls that cannot be cancelled: a call that takes too long is abandoned."""
 
 import os
 import threading
@@ -7,51 +7,52 @@ from collections import deque
 from collections.abc import Callable
 from queue import Empty, SimpleQueue
 
-LOOK_SECONDS = 0.02
-"""Between two looks at how much CPU time a call has taken."""
+POLL_SECONDS = 0.02
+"""Interval at which the CPU time of a call is checked."""
 
-SHARE_SECONDS = 0.01
-"""CPU time that each call may take for good."""
+SECONDS_PER_CALL = 0.01
+"""CPU time that each call may always take."""
 
 BURST_SECONDS = 0.1
-"""CPU time that all calls together may take beyond their shares: in one step, that is."""
+"""CPU time that all calls together may take beyond that, as in one step of the engine."""
 
-RECOVERY = 0.2
-"""CPU seconds of it that come back in each second."""
+RECOVERY_RATE = 0.2
+"""Rate at which the allowance recovers, in CPU seconds per second."""
 
 
 class Allowance:
-    """CPU time for calls beyond their shares, which all of them have together.
+    """A shared allowance of CPU time for calls that exceed `SECONDS_PER_CALL`.
 
-    However many take too long at once, only so much is spent before the last of them is given up.
+    It bounds the time until the last of several slow calls is abandoned, however many there are.
     """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._seconds = BURST_SECONDS
-        self._since = time.monotonic()
+        self._updated_at = time.monotonic()
 
     def left(self) -> float:
-        """What there is of it now."""
+        """Return the CPU seconds available now."""
         with self._lock:
-            return self._recovered()
+            return self._update()
 
     def spend(self, seconds: float) -> None:
-        """Take some of it."""
+        """Deduct CPU seconds, down to 0."""
         with self._lock:
-            self._seconds = max(0.0, self._recovered() - max(0.0, seconds))
+            self._seconds = max(0.0, self._update() - max(0.0, seconds))
 
-    def _recovered(self) -> float:
+    def _update(self) -> float:
         now = time.monotonic()
-        self._seconds = min(BURST_SECONDS, self._seconds + RECOVERY * (now - self._since))
-        self._since = now
+        recovered = RECOVERY_RATE * (now - self._updated_at)
+        self._seconds = min(BURST_SECONDS, self._seconds + recovered)
+        self._updated_at = now
         return self._seconds
 
 
 class MaskThreads:
-    """Threads that calls are made in, as many as calls are made at a time.
+    """A pool of threads, one per concurrent call.
 
-    The time is that of the CPU, so that a machine with too much to do has none given up.
+    Calls are limited by CPU time, so that none is abandoned because the machine is busy.
     """
 
     def __init__(self) -> None:
@@ -59,50 +60,50 @@ class MaskThreads:
         self._allowance = Allowance()
 
     def run(self, call: Callable[[], None]) -> bool:
-        """Make a call, and wait for it.
+        """Run a call in a thread and wait for it.
 
         Args:
-            call: releases the interpreter's lock where it takes long.
+            call: the call; must release the GIL during long computations.
 
         Returns:
-            Whether it has ended. One that has not goes on, behind all else that the machine does.
+            Whether it finished. A call that did not is abandoned and continues at idle priority.
         """
         try:
             thread = self._free.pop()
         except IndexError:
             thread = MaskThread()
-        most = SHARE_SECONDS + self._allowance.left()
-        began = thread.cpu_seconds()
-        ended = thread.run(call, began + most)
-        self._allowance.spend(thread.cpu_seconds() - began - SHARE_SECONDS)
-        if ended:
+        limit = SECONDS_PER_CALL + self._allowance.left()
+        start = thread.cpu_seconds()
+        finished = thread.run(call, start + limit)
+        self._allowance.spend(thread.cpu_seconds() - start - SECONDS_PER_CALL)
+        if finished:
             self._free.append(thread)
         else:
-            thread.stand_back()
-        return ended
+            thread.abandon()
+        return finished
 
     def close(self) -> None:
-        """Let the threads end, but for those that were left alone."""
+        """Stop all threads except abandoned ones."""
         while self._free:
             self._free.pop().close()
 
 
 class MaskThread:
-    """One of them."""
+    """A thread of the pool."""
 
     def __init__(self) -> None:
-        self._asked: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
-        self._ended: SimpleQueue[BaseException | None] = SimpleQueue()
-        # A daemon, or else the process would wait for it to end.
+        self._calls: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
+        self._results: SimpleQueue[BaseException | None] = SimpleQueue()
+        # A daemon thread, because the process would wait for any other one at exit.
         self._thread = threading.Thread(target=self._serve, name="mask", daemon=True)
         self._thread.start()
 
     def run(self, call: Callable[[], None], until: float) -> bool:
-        """See `MaskThreads`; until it has taken so much CPU time in all."""
-        self._asked.put(call)
+        """Run a call; return False if the thread's total CPU time exceeds `until` seconds first."""
+        self._calls.put(call)
         while True:
             try:
-                error = self._ended.get(timeout=LOOK_SECONDS)
+                error = self._results.get(timeout=POLL_SECONDS)
             except Empty:
                 if self.cpu_seconds() > until:
                     return False
@@ -112,26 +113,26 @@ class MaskThread:
             return True
 
     def cpu_seconds(self) -> float:
-        """CPU time that it has taken since it began."""
+        """Return the CPU time of the thread since its start."""
         if self._thread.ident is None or not hasattr(time, "pthread_getcpuclockid"):
             return time.monotonic()
         return time.clock_gettime(time.pthread_getcpuclockid(self._thread.ident))
 
-    def stand_back(self) -> None:
-        """Have it go on with what nobody else wants the CPU for, and then end."""
-        self._asked.put(None)
+    def abandon(self) -> None:
+        """Continue the current call at idle priority, then stop."""
+        self._calls.put(None)
         if self._thread.native_id is not None and hasattr(os, "SCHED_IDLE"):
             os.sched_setscheduler(self._thread.native_id, os.SCHED_IDLE, os.sched_param(0))
 
     def close(self) -> None:
-        """End it after its call."""
-        self._asked.put(None)
+        """Stop the thread after the current call."""
+        self._calls.put(None)
 
     def _serve(self) -> None:
-        while (call := self._asked.get()) is not None:
+        while (call := self._calls.get()) is not None:
             try:
                 call()
-            except BaseException as error:  # whoever waits gets it
-                self._ended.put(error)
+            except BaseException as error:  # raised again in `run`
+                self._results.put(error)
             else:
-                self._ended.put(None)
+                self._results.put(None)

@@ -1,4 +1,4 @@
-"""How a budget reaches a processor: in sampling parameters, and in the engine's configuration."""
+"""Passes budgets to the processor in sampling parameters, and markers in vLLM's configuration."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -13,19 +13,19 @@ if TYPE_CHECKING:
     from vllm.config import VllmConfig
 
 KEY = "proctor"
-"""Ours in `SamplingParams.extra_args` and in vLLM's `additional_config`."""
+"""The key in `SamplingParams.extra_args` and in vLLM's `additional_config`."""
 
 SLOW = "proctor_slow_grammar"
-"""In `SamplingParams.extra_args`: that its grammar takes long to compile."""
+"""The key in `SamplingParams.extra_args` of the flag that the grammar is slow to compile."""
 
 
 @dataclass(frozen=True, slots=True)
 class EngineBudget:
-    """What a request carries to the processor.
+    """The budget of a request, as passed to the processor.
 
     Attributes:
-        key: names the request, to ask for its record of attempts.
-        seed: of the noise for tokens that the processor draws, 64 bits signed.
+        key: identifies the request when its attempts are collected.
+        seed: the seed for tokens that the processor draws, a signed 64-bit integer.
         budget: the budget in token ids.
     """
 
@@ -34,51 +34,54 @@ class EngineBudget:
     budget: TokenBudget
 
     def to_extra_args(self) -> dict[str, Any]:
-        """For `SamplingParams.extra_args`."""
+        """Return the entry of `SamplingParams.extra_args`."""
         return {KEY: {"key": self.key, "seed": self.seed, "budget": self.budget.to_wire()}}
 
 
 def read(params: "SamplingParams") -> EngineBudget | None:
-    """The budget that a request carries, if it carries one.
+    """Return the budget in a request's sampling parameters, if any.
 
     Raises:
-        BudgetError: if it is malformed, or vLLM's own budget stands beside it.
+        BudgetError: if it is malformed, or combined with vLLM's own budget.
     """
     wire = (params.extra_args or {}).get(KEY)
     if wire is None:
         return None
     if not isinstance(wire, Mapping) or not {"key", "seed", "budget"} <= wire.keys():
-        raise BudgetError("extra_args", f"extra_args.{KEY} is not a budget")
+        raise BudgetError(
+            "extra_args", f"extra_args.{KEY} must be an object with key, seed and budget"
+        )
     if params.thinking_token_budget is not None:
         raise BudgetError(
-            "thinking_token_budget", "vLLM's thinking_token_budget would override this budget"
+            "thinking_token_budget",
+            "thinking_token_budget of vLLM must not be set: it would override this budget",
         )
     budget = TokenBudget.from_wire(wire["budget"])
     return EngineBudget(str(wire["key"]), int(wire["seed"]), budget)
 
 
 def is_slow(params: "SamplingParams") -> bool:
-    """Whether a request's grammar is known to take long to compile."""
+    """Return whether a request's grammar is known to be slow to compile."""
     return bool((params.extra_args or {}).get(SLOW))
 
 
 def markers_of(config: "VllmConfig") -> Markers:
-    """The markers in vLLM's `additional_config`.
+    """Return the markers in vLLM's `additional_config`.
 
     Raises:
-        ValueError: if there are none: the processor was given without them.
+        ValueError: if there are none.
     """
-    given = config.additional_config
-    if not isinstance(given, dict) or KEY not in given:
-        raise ValueError(f"additional_config.{KEY} names no thinking markers")
-    return Markers.from_wire(given[KEY])
+    additional_config = config.additional_config
+    if not isinstance(additional_config, dict) or KEY not in additional_config:
+        raise ValueError(f"additional_config.{KEY} must contain the thinking markers")
+    return Markers.from_wire(additional_config[KEY])
 
 
 def with_markers(additional_config: object, markers: Markers) -> dict[str, Any]:
-    """An `additional_config` that carries the markers to the workers.
+    """Return `additional_config` with the markers added, for the workers.
 
     Raises:
-        ValueError: if the one given is not a mapping, and so has no place for them.
+        ValueError: if `additional_config` is not a mapping.
     """
     if not isinstance(additional_config, Mapping):
         raise ValueError("engine.additional_config must be a mapping")

@@ -1,4 +1,4 @@
-"""Where a thinking ends, for vLLM's structured output, which binds the answer alone."""
+"""A reasoning parser for vLLM, so that structured output applies to the answer only."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -12,52 +12,52 @@ from proctor.budget.processors.tokenizer_vocabulary import read_vocabulary
 from proctor.budget.vocabulary import ATOM, UNKNOWN_VOCABULARY
 
 NAME = "proctor"
-"""Ours among vLLM's reasoning parsers."""
+"""The parser's name in vLLM's registry."""
 
 
 class MarkerReasoningParser(ReasoningParser):
-    """Finds the end marker, whatever tokens spell it.
+    """Finds the end marker, however it is tokenized.
 
-    The gateway splits the two channels itself: of vLLM's interface only what
-    tells the engine when a grammar begins to hold is of use.
+    The gateway splits reasoning and answer itself. Of vLLM's interface, only the methods
+    that tell the engine when to apply a grammar are implemented.
     """
 
     def __init__(
         self, tokenizer: Any, *args: Any, markers: Mapping[str, Any], **kwargs: Any
     ) -> None:
         super().__init__(tokenizer, *args, **kwargs)
-        found = Markers.from_wire(markers)
-        known = (
-            read_vocabulary(tokenizer, len(tokenizer)) if _is_text(found) else UNKNOWN_VOCABULARY
-        )
-        self._matcher = matcher_of(found, known)
+        parsed = Markers.from_wire(markers)
+        vocabulary = UNKNOWN_VOCABULARY
+        if _has_text(parsed):
+            vocabulary = read_vocabulary(tokenizer, len(tokenizer))
+        self._matcher = matcher_of(parsed, vocabulary)
 
     def is_reasoning_end(self, input_ids: Sequence[int]) -> bool:
-        """Whether the tokens end with the end marker."""
+        """Return whether the tokens end with the end marker."""
         return self.is_reasoning_end_streaming(input_ids, input_ids[-1:])
 
     def is_reasoning_end_streaming(
         self, input_ids: Sequence[int], delta_ids: Iterable[int]
     ) -> bool:
-        """Whether an end marker comes to its end among the last tokens, `delta_ids`."""
-        fresh = len([*delta_ids])
+        """Return whether an end marker is completed in `delta_ids`, the last tokens."""
+        new_tokens = len([*delta_ids])
         matcher = self._matcher
-        # A marker has no more tokens than symbols.
-        tail = input_ids[-(fresh + max(matcher.depth)) :]
+        # A marker has at least one symbol per token, so `depth` bounds its tokens.
+        tail = input_ids[-(new_tokens + max(matcher.depth)) :]
         state, ends = matcher.inside, False
-        for at, token in enumerate(tail, fresh - len(tail)):
+        for offset, token in enumerate(tail, new_tokens - len(tail)):
             step = matcher.step(state, token)
             closes = step.crossing is Crossing.CLOSED
             state = matcher.inside if closes else step.state
-            ends = ends or (closes and at >= 0)
+            ends = ends or (closes and offset >= 0)
         return ends
 
 
-def _is_text(markers: Markers) -> bool:
-    """Whether some part of the markers may be spelled by other tokens than their own."""
+def _has_text(markers: Markers) -> bool:
+    """Return whether the markers contain ordinary text, which can be tokenized in many ways."""
     return any(symbol < ATOM for symbol in (*markers.start_symbols, *markers.end_symbols))
 
 
 ReasoningParserManager.register_module(NAME, module=MarkerReasoningParser)
-# vLLM imports this in the engine's process, before the first request.
+# vLLM imports this module in the engine's process before the first request.
 grammars.install()

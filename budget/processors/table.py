@@ -1,9 +1,9 @@
-"""The budgets of a whole batch as arrays: `proctor.budget.machine.BudgetStateMachine`, vectorised.
+"""The budgets of a batch as arrays: `proctor.budget.machine.BudgetStateMachine`, vectorized.
 
-One slot holds one request. Every operation runs over all slots at once and none
-reads a value back to the host, so a step costs the same for one row as for
-hundreds. `step` changes nothing: it gives the state that follows, so that it can
-also be folded over draft tokens that may yet be rejected.
+Each slot holds one request. Every operation applies to all slots at once and reads
+nothing back to the host, so a step costs about the same for one row as for hundreds.
+`step` is a pure function, so that it can also be applied to draft tokens that may be
+rejected later.
 """
 
 import copy
@@ -20,36 +20,38 @@ from proctor.budget.processors.forced_sequences import IDLE, NO_TOKEN, ForcedSeq
 from proctor.budget.processors.loops import LoopDetectors, LoopState
 from proctor.budget.processors.marker_matcher import BatchMarkerMatcher, has_barred
 from proctor.budget.processors.vocabulary_arrays import VocabularyArrays
-from proctor.budget.vocabulary import LONGEST_TAIL, UNKNOWN_VOCABULARY, Vocabulary
+from proctor.budget.vocabulary import MAX_CONTINUATION_BYTES, UNKNOWN_VOCABULARY, Vocabulary
 
 UNLIMITED = 2**62
+"""The maximum of a budget without one."""
 
 
 class State(NamedTuple):
-    """Where each slot stands; every array but `widths` has shape [slots].
+    """The state of each slot; the shape of each array is [slots] unless stated otherwise.
 
     Attributes:
         thinking: bool; whether the slot is inside a thinking block.
-        tokens: int64; thinking tokens so far, markers excluded.
-        matched: int64; the state of the matcher.
-        answered: int64; answer tokens so far, in slots whose answer has a minimum.
-        pending: int64; the last tokens that may turn out to be part of a marker.
-        widths: [slots, reach] int64; symbols of the last tokens, newest first.
-        continuations: int64; attempts turned into continuations.
-        length: int64; tokens generated so far.
-        cursor: int64; the cell of its scripts that comes next, 0 for none.
-        looped: bool; whether a loop was found.
+        tokens: int64; thinking tokens, markers excluded.
+        matcher_state: int64; the state of the marker matcher.
+        answer_tokens: int64; answer tokens, counted in slots whose answer has a minimum.
+        pending: int64; the number of last tokens that may turn out to be part of a marker.
+        widths: [slots, reach] int64; numbers of symbols of the last tokens, newest first.
+        continuations: int64; attempts to close that became continuations.
+        length: int64; tokens generated.
+        cursor: int64; the cell of the next forced token in the slot's row of
+            `ForcedSequences`; IDLE (0) if none is forced.
+        looped: bool; whether a loop was detected.
         loop_closed: bool; whether a loop was closed.
-        incomplete_bytes: int64; bytes that the last character still lacks.
+        incomplete_bytes: int64; bytes missing from the last character, 0 to 3.
         partial: int64; see `Vocabulary.partial`.
         after_digit: bool; whether the text ends in a digit.
-        loops: what each slot's loop detector has taken.
+        loops: the state of each slot's loop detector.
     """
 
     thinking: Array
     tokens: Array
-    matched: Array
-    answered: Array
+    matcher_state: Array
+    answer_tokens: Array
     pending: Array
     widths: Array
     continuations: Array
@@ -64,7 +66,13 @@ class State(NamedTuple):
 
     @classmethod
     def empty(cls, slots: int, reach: int, arrays: ArrayBackend) -> "State":
-        """Slots that hold nothing; `reach` is how far back markers are looked for, in symbols."""
+        """Return the state of empty slots.
+
+        Args:
+            slots: the number of slots.
+            reach: the maximum of symbols in a partial marker; see `BatchMarkerMatcher`.
+            arrays: the backend.
+        """
 
         def numbers() -> Array:
             return arrays.zeros((slots,))
@@ -75,8 +83,8 @@ class State(NamedTuple):
         return cls(
             thinking=flags(),
             tokens=numbers(),
-            matched=numbers(),
-            answered=numbers(),
+            matcher_state=numbers(),
+            answer_tokens=numbers(),
             pending=numbers(),
             widths=arrays.zeros((slots, reach)),
             continuations=numbers(),
@@ -92,42 +100,43 @@ class State(NamedTuple):
 
 
 class TokenConstraints(NamedTuple):
-    """What budgets ask of the next token of some rows; every array has shape [rows].
+    """The constraints on the next token of some rows; every array has shape [rows].
+
+    Arrays are int64 unless stated otherwise.
 
     Attributes:
-        forced: the token that must come, or NO_TOKEN.
-        barred: the matcher's state where tokens must not come that would open
-            a block with nothing left to think, or NO_TOKEN; see
-            `MarkerMatcher.barred`.
-        bars_end: bool; whether no end of turn may come.
-        may_close: bool; whether the model chooses, and may close its thinking.
+        forced: the token that must come next, or NO_TOKEN.
+        barred: the matcher's state if tokens are masked that would open a block
+            although the maximum is reached, else NO_TOKEN; see `MarkerMatcher.barred`.
+        bars_eos: bool; whether end-of-turn tokens are masked.
+        may_close: bool; whether the next token is sampled and may close the thinking.
         suppresses_close: bool; whether an attempt to close becomes a continuation.
         continuation: the first token of the next continuation.
-        end: the next token of the end marker, for a row that is thinking.
-        matched: the matcher's state.
-        length: tokens generated so far.
-        incomplete_bytes: bytes that the last character still lacks.
-        most_missing: most bytes that one may lack after the token.
+        end: the next token of the end marker, in rows that are thinking.
+        matcher_state: the matcher's state.
+        length: tokens generated.
+        incomplete_bytes: bytes missing from the last character.
+        max_incomplete_bytes: the maximum of bytes missing after the next token.
     """
 
     forced: Array
     barred: Array
-    bars_end: Array
+    bars_eos: Array
     may_close: Array
     suppresses_close: Array
     continuation: Array
     end: Array
-    matched: Array
+    matcher_state: Array
     length: Array
     incomplete_bytes: Array
-    most_incomplete_bytes: Array
+    max_incomplete_bytes: Array
 
 
 class BudgetTable:
-    """The budgets of up to `slots` requests, on any device.
+    """The budgets of up to `slots` requests, on the host or on a device.
 
     Attributes:
-        state: where they stand.
+        state: the state of each slot.
     """
 
     def __init__(
@@ -139,83 +148,87 @@ class BudgetTable:
     ) -> None:
         self._arrays = arrays
         self._xp, self._take = arrays.xp, arrays.take
-        self._text = VocabularyArrays(vocabulary, arrays)
-        self._automaton = BatchMarkerMatcher(markers, vocabulary, arrays)
+        self._vocabulary = VocabularyArrays(vocabulary, arrays)
+        self._matcher = BatchMarkerMatcher(markers, vocabulary, arrays)
         self._detectors = LoopDetectors(arrays)
-        self._scripts = scripts = ForcedSequences(markers, vocabulary)
-        self._rest_at = arrays.bring(scripts.rest_at)
-        matcher = self._automaton.matcher
+        self._layout = layout = ForcedSequences(markers, vocabulary)
+        self._completion_start = arrays.as_int64(layout.completion_start)
+        matcher = self._matcher.matcher
         ends = [
             matcher.completion(state)[0] if matcher.inside <= state < matcher.inert else NO_TOKEN
             for state in range(matcher.states)
         ]
-        self._end = arrays.bring(ends)
-        self._has_barred = arrays.move(has_barred(matcher))
+        self._end = arrays.as_int64(ends)
+        self._has_barred = arrays.to_device(has_barred(matcher))
         self._allocate(slots)
 
     def _allocate(self, slots: int) -> None:
-        """Begin with so many slots that hold nothing."""
-        arrays, scripts = self._arrays, self._scripts
-        self.state = State.empty(slots, self._automaton.reach, arrays)
+        """Replace all per-slot arrays with those of empty slots."""
+        arrays, layout = self._arrays, self._layout
+        self.state = State.empty(slots, self._matcher.reach, arrays)
 
-        # The policies, one column per slot.
+        # The numbers of the budgets, one column per slot, and views of their rows.
         self._numbers = arrays.zeros((10 + MAX_TEXTS, slots))
-        self._minimum, self._maximum, self._owed, self._wrap_up, self._landing = self._numbers[:5]
-        self._watched, self._nudge, self._text_count = self._numbers[5:8]
-        self._least_answer, self._bound = self._numbers[8:10]
-        self._text_length = self._numbers[10:]
-        self._text_count += 1
+        self._minimum, self._maximum, self._continuations = self._numbers[:3]
+        self._wrap_up_length, self._landing, self._loop_detection = self._numbers[3:6]
+        self._nudge_length, self._continuation_count = self._numbers[6:8]
+        self._answer_minimum, self._bound = self._numbers[8:10]
+        self._continuation_lengths = self._numbers[10:]
+        self._continuation_count += 1
 
-        # One row of tokens per slot, and what comes next in it.
-        self._script = arrays.zeros((slots, scripts.width)) + NO_TOKEN
-        # For each cell of a continuation, how many tokens the character that begins there takes.
-        self._span = arrays.zeros((slots, scripts.width))
-        self._slots = arrays.bring(range(slots))
-        self._row = self._slots * scripts.width
+        # [slots, width]: the tokens that can be forced, and, for each cell of a continuation,
+        # how many tokens the character spans that starts there.
+        self._sequences = arrays.zeros((slots, layout.width)) + NO_TOKEN
+        self._character_spans = arrays.zeros((slots, layout.width))
+        self._slots = arrays.as_int64(range(slots))
+        self._row_starts = self._slots * layout.width
 
-        # What the host knows of the policies, to leave out what no slot asks for.
-        self._guarding = np.zeros(slots, dtype=bool)
-        self._nudging = np.zeros(slots, dtype=bool)
-        self._watching = np.zeros(slots, dtype=bool)
-        self._barring = np.zeros(slots, dtype=bool)
-        self._near_from = np.full(slots, UNLIMITED)
-        self._guards = self._nudges = self._watches = self._bars = False
+        # Copies on the host, [slots], to skip operations that no slot needs.
+        self._demands_thinking = np.zeros(slots, dtype=bool)
+        self._has_nudge = np.zeros(slots, dtype=bool)
+        self._detects_loops = np.zeros(slots, dtype=bool)
+        self._has_answer_minimum = np.zeros(slots, dtype=bool)
+        self._near_maximum_from = np.full(slots, UNLIMITED)
+        self._any_demands_thinking = self._any_nudge = self._any_loop_detection = (
+            self._any_answer_minimum
+        ) = False
 
     def load(self, slot: int, budget: TokenBudget, machine: BudgetStateMachine) -> None:
-        """Put a request into a slot, whatever the slot held before.
+        """Load a request into a slot, replacing its contents.
 
         Args:
-            slot: index into the table.
+            slot: the index of the slot.
             budget: the request's budget.
-            machine: the reference machine, folded over the request's tokens.
+            machine: the state after the request's tokens so far.
         """
         state = self.state
         state.thinking[slot] = machine.thinking
         state.tokens[slot] = machine.tokens
-        state.matched[slot] = machine.matched
-        state.answered[slot] = machine.answered
+        state.matcher_state[slot] = machine.matcher_state
+        state.answer_tokens[slot] = machine.answer_tokens
         state.pending[slot] = machine.pending
-        state.widths[slot] = self._arrays.bring(machine.last_widths(self._automaton.reach))
+        state.widths[slot] = self._arrays.as_int64(machine.last_widths(self._matcher.reach))
         state.continuations[slot] = machine.continuations
         state.length[slot] = machine.length
-        state.cursor[slot] = self._scripts.cursor_of(budget, machine)
+        state.cursor[slot] = self._layout.cursor(budget, machine)
         state.looped[slot] = machine.looped
         state.loop_closed[slot] = machine.loop_closed
         state.incomplete_bytes[slot] = machine.incomplete_bytes
         state.partial[slot] = machine.partial
         state.after_digit[slot] = machine.after_digit
         state.loops.load(slot, machine.detector, self._arrays)
-        self._guarding[slot] = budget.demands_thinking
-        self._nudging[slot] = bool(budget.nudge_ids)
-        self._watching[slot] = budget.on_loop is not OnLoop.OFF
-        self._barring[slot] = budget.answer_minimum > 0
-        near = UNLIMITED if budget.maximum is None else budget.maximum - len(budget.wrap_up_ids)
-        self._near_from[slot] = near - LONGEST_TAIL
-        self._sum_up()
+        self._demands_thinking[slot] = budget.demands_thinking
+        self._has_nudge[slot] = bool(budget.nudge_ids)
+        self._detects_loops[slot] = budget.on_loop is not OnLoop.OFF
+        self._has_answer_minimum[slot] = budget.answer_minimum > 0
+        maximum = UNLIMITED if budget.maximum is None else budget.maximum
+        closing_from = maximum - len(budget.wrap_up_ids)
+        self._near_maximum_from[slot] = closing_from - MAX_CONTINUATION_BYTES
+        self._update_any()
         lengths = [len(text) for text in budget.continuation_ids]
         numbers = [
             budget.minimum,
-            UNLIMITED if budget.maximum is None else budget.maximum,
+            maximum,
             budget.continuations,
             len(budget.wrap_up_ids),
             budget.landing,
@@ -227,243 +240,298 @@ class BudgetTable:
             *lengths,
             *[0] * (MAX_TEXTS - len(lengths)),
         ]
-        self._numbers[:, slot] = self._arrays.bring(numbers)
-        self._script[slot] = self._arrays.bring(self._scripts.compose(budget))
+        self._numbers[:, slot] = self._arrays.as_int64(numbers)
+        self._sequences[slot] = self._arrays.as_int64(self._layout.row(budget))
         if budget.demands_thinking:
-            self._span[slot] = self._arrays.bring(self._scripts.spans(budget))
+            self._character_spans[slot] = self._arrays.as_int64(
+                self._layout.character_spans(budget)
+            )
 
     def unload(self, slot: int) -> None:
-        """Leave a slot empty: what its request asked for is no longer worked for."""
-        for asking in (self._guarding, self._nudging, self._watching, self._barring):
-            asking[slot] = False
-        self._near_from[slot] = UNLIMITED
-        self._sum_up()
+        """Empty a slot, so that no operations are run for its budget."""
+        for flags in (
+            self._demands_thinking,
+            self._has_nudge,
+            self._detects_loops,
+            self._has_answer_minimum,
+        ):
+            flags[slot] = False
+        self._near_maximum_from[slot] = UNLIMITED
+        self._update_any()
 
     def resized(self, slots: int) -> "BudgetTable":
-        """A table of so many slots; the first of them are these."""
+        """Return a table of another number of slots, with the same contents where possible."""
         other = copy.copy(self)
         other._allocate(slots)
-        both = min(slots, len(self._slots))
-        for mine, its in zip(self._by_slot(), other._by_slot(), strict=True):
-            its[:both] = mine[:both]
-        other._sum_up()
+        common = min(slots, len(self._slots))
+        for source, target in zip(self._slot_arrays(), other._slot_arrays(), strict=True):
+            target[:common] = source[:common]
+        other._update_any()
         return other
 
-    def _by_slot(self) -> list[Array]:
-        """All that is held of slots, the first axis theirs."""
+    def _slot_arrays(self) -> list[Array]:
+        """Return all per-slot arrays; the first axis of each is the slot."""
         state = [*self.state[:-1], *self.state.loops]
-        host = [self._guarding, self._nudging, self._watching, self._barring, self._near_from]
-        return [*state, self._numbers.T, self._script, self._span, *host]
+        host = [
+            self._demands_thinking,
+            self._has_nudge,
+            self._detects_loops,
+            self._has_answer_minimum,
+            self._near_maximum_from,
+        ]
+        return [*state, self._numbers.T, self._sequences, self._character_spans, *host]
 
-    def _sum_up(self) -> None:
-        self._guards = bool(self._guarding.any())
-        self._nudges = bool(self._nudging.any())
-        self._watches = bool(self._watching.any())
-        self._bars = bool(self._barring.any())
+    def _update_any(self) -> None:
+        self._any_demands_thinking = bool(self._demands_thinking.any())
+        self._any_nudge = bool(self._has_nudge.any())
+        self._any_loop_detection = bool(self._detects_loops.any())
+        self._any_answer_minimum = bool(self._has_answer_minimum.any())
 
-    def may_guard(self, slots: np.ndarray) -> np.ndarray:
-        """[chosen] bool, on the host: in which of some `slots` attempts may be turned down."""
-        return self._guarding[slots]
+    def may_suppress_close(self, slots: np.ndarray) -> np.ndarray:
+        """Return, for each of some `slots`, [n] int64, whether it may have attempts replaced.
 
-    def may_bar(self, slots: np.ndarray) -> np.ndarray:
-        """[chosen] bool, on the host: in which of some `slots` an answer has a minimum."""
-        return self._barring[slots]
+        The result is [n] bool, on the host.
+        """
+        return self._demands_thinking[slots]
 
-    def may_split(self, slots: np.ndarray, lengths: np.ndarray) -> np.ndarray:
-        """[chosen] bool, on the host: where a character may come too close to the maximum.
+    def may_bar_eos(self, slots: np.ndarray) -> np.ndarray:
+        """Return, for each of some `slots`, [n] int64, whether its answer has a minimum.
+
+        The result is [n] bool, on the host.
+        """
+        return self._has_answer_minimum[slots]
+
+    def may_split_character(self, slots: np.ndarray, lengths: np.ndarray) -> np.ndarray:
+        """Return whether a character may be cut by the maximum.
 
         Args:
-            slots: [chosen] int64.
-            lengths: [chosen] int64; how many tokens each has generated at most.
+            slots: [n] int64, on the host.
+            lengths: [n] int64, on the host; upper bounds on the tokens generated.
+
+        Returns:
+            [n] bool, on the host.
         """
-        return lengths >= self._near_from[slots]
+        return lengths >= self._near_maximum_from[slots]
 
     def advance(self, token: Array, attempted: Array) -> None:
-        """Take one token per slot: `step`, for good."""
+        """Replace the state by the one after one more token per slot; see `step`."""
         self.state = self.step(self.state, token, attempted)
 
     def step(self, state: State, token: Array, attempted: Array) -> State:
-        """The state after one more token per slot.
+        """Return the state after one more token per slot.
 
         Args:
             state: the state before.
-            token: [slots] int64; NO_TOKEN leaves a slot as it is.
-            attempted: [slots] bool; whether it stands for an attempt to close.
+            token: [slots] int64; NO_TOKEN leaves a slot unchanged.
+            attempted: [slots] bool; whether the token replaces an attempt to close.
         """
-        came = token >= 0
+        has_token = token >= 0
         cursor, continuations = state.cursor, state.continuations
-        matched, pending = state.matched, state.pending
-        if self._guards:
-            cursor = self._xp.where(attempted, self._text_at(state), cursor)
+        matcher_state, pending = state.matcher_state, state.pending
+        if self._any_demands_thinking:
+            cursor = self._xp.where(attempted, self._continuation_cell(state), cursor)
             continuations = continuations + attempted
-            # The beginning of a marker that was turned down is neither marker nor thinking.
-            matched = self._xp.where(attempted, self._automaton.matcher.inside, matched)
+            # A partial marker before a replaced attempt counts neither as marker nor as thinking.
+            matcher_state = self._xp.where(attempted, self._matcher.matcher.inside, matcher_state)
             pending = self._xp.where(attempted, 0, pending)
-        cursor = cursor + (came & (cursor != IDLE))
+        cursor = cursor + (has_token & (cursor != IDLE))
 
-        found = self._automaton.match(matched, token)
-        crosses = came & (found.crossing != Crossing.NONE)
-        crossed = crosses & (found.crossing != Crossing.STRAY)
-        overlap, widths = self._overlap(state.widths, token, found.span, pending, came)
+        step = self._matcher.step(matcher_state, token)
+        completes_marker = has_token & (step.crossing != Crossing.NONE)
+        crossed = completes_marker & (step.crossing != Crossing.STRAY)
+        overlap, widths = self._overlap(state.widths, token, step.span, pending, has_token)
         next_state = self._xp.where(
-            crossed & (found.crossing == Crossing.CLOSED) & (self._bound > 0),
-            self._automaton.matcher.inert,
-            found.state,
+            crossed & (step.crossing == Crossing.CLOSED) & (self._bound > 0),
+            self._matcher.matcher.inert,
+            step.state,
         )
-        counted = came & state.thinking
+        is_thinking = has_token & state.thinking
+        # How many tokens are no longer pending.
         certain = pending + 1 - overlap
-        answered = state.answered
-        if self._bars:
-            answered = answered + self._xp.where(came & ~state.thinking, certain, 0)
-        known = self._text.known(token)
-        read = self._text.read(known, state.incomplete_bytes, state.partial, state.after_digit)
+        answer_tokens = state.answer_tokens
+        if self._any_answer_minimum:
+            answer_tokens = answer_tokens + self._xp.where(has_token & ~state.thinking, certain, 0)
+        index = self._vocabulary.index(token)
+        traits = self._vocabulary.traits(
+            index, state.incomplete_bytes, state.partial, state.after_digit
+        )
         loops, looping = state.loops, None
-        if self._watches:
-            loops, looping = self._detectors.step(loops, token, self._text.weights(known), counted)
+        if self._any_loop_detection:
+            weights = self._vocabulary.weights(index)
+            loops, looping = self._detectors.step(loops, token, weights, is_thinking)
         after = State(
             thinking=state.thinking ^ crossed,
-            tokens=state.tokens + self._xp.where(counted, certain, 0),
-            matched=self._xp.where(came, next_state, state.matched),
-            answered=answered,
-            pending=self._xp.where(came, self._xp.where(crosses, 0, overlap), state.pending),
+            tokens=state.tokens + self._xp.where(is_thinking, certain, 0),
+            matcher_state=self._xp.where(has_token, next_state, state.matcher_state),
+            answer_tokens=answer_tokens,
+            pending=self._xp.where(
+                has_token, self._xp.where(completes_marker, 0, overlap), state.pending
+            ),
             widths=widths,
             continuations=continuations,
-            length=state.length + came,
+            length=state.length + has_token,
             cursor=cursor,
             looped=state.looped,
             loop_closed=state.loop_closed,
-            incomplete_bytes=self._xp.where(came, read.incomplete_bytes, state.incomplete_bytes),
-            partial=self._xp.where(came, read.partial, state.partial),
-            after_digit=self._xp.where(came, read.after_digit, state.after_digit),
+            incomplete_bytes=self._xp.where(
+                has_token, traits.incomplete_bytes, state.incomplete_bytes
+            ),
+            partial=self._xp.where(has_token, traits.partial, state.partial),
+            after_digit=self._xp.where(has_token, traits.after_digit, state.after_digit),
             loops=loops,
         )
-        return self._limit(after, crossed, came & read.ends, looping)
+        return self._enforce_limits(after, crossed, has_token & traits.ends, looping)
 
     def _overlap(
-        self, widths: Array, token: Array, span: Array, pending: Array, came: Array
+        self, widths: Array, token: Array, span: Array, pending: Array, has_token: Array
     ) -> tuple[Array, Array]:
-        """How many of the tokens held and the newest the last `span` symbols take.
+        """Count the pending tokens, the newest included, that the last `span` symbols cover.
+
+        Args:
+            widths: [slots, reach] int64; `State.widths` before the token.
+            token: [slots] int64.
+            span: [slots] int64.
+            pending: [slots] int64; the number of pending tokens before the token.
+            has_token: [slots] bool.
 
         Returns:
-            [slots] int64, and `State.widths` after the token.
+            The counts, [slots] int64, and `State.widths` after the token.
         """
-        if not self._automaton.reach:
+        if not self._matcher.reach:
             return self._xp.astype(span > 0, self._xp.int64), widths
-        newest = self._automaton.width(token)
-        overlap = self._automaton.overlap(widths, newest, span)
+        newest = self._matcher.width(token)
+        overlap = self._matcher.overlap(widths, newest, span)
         after = self._xp.concat((newest[:, None], widths[:, :-1]), axis=1)
-        both = self._xp.where(overlap > pending + 1, pending + 1, overlap)
-        return both, self._xp.where(came[:, None], after, widths)
+        overlap = self._xp.where(overlap > pending + 1, pending + 1, overlap)
+        return overlap, self._xp.where(has_token[:, None], after, widths)
 
-    def demands(self, state: State, slots: Array) -> TokenConstraints:
-        """What holds for the next token of some `slots`, [rows] int64."""
-        suppresses_close = self._guarded(state)
+    def constraints(self, state: State, slots: Array) -> TokenConstraints:
+        """Return the constraints on the next token of some `slots`, [rows] int64."""
+        suppresses_close = self._suppresses_close(state)
         columns = TokenConstraints(
-            forced=self._at(self._script, state.cursor),
+            forced=self._cell(self._sequences, state.cursor),
             barred=self._barred(state),
-            bars_end=self._bars_end(state),
-            may_close=self._free(state) & ~suppresses_close,
+            bars_eos=self._bars_end(state),
+            may_close=self._is_sampling(state) & ~suppresses_close,
             suppresses_close=suppresses_close,
-            continuation=self._at(self._script, self._text_at(state)),
-            end=self._take(self._end, state.matched),
-            matched=state.matched,
+            continuation=self._cell(self._sequences, self._continuation_cell(state)),
+            end=self._take(self._end, state.matcher_state),
+            matcher_state=state.matcher_state,
             length=state.length,
             incomplete_bytes=state.incomplete_bytes,
-            most_incomplete_bytes=self._most_missing(state),
+            max_incomplete_bytes=self._max_incomplete_bytes(state),
         )
         return TokenConstraints(*(self._take(column, slots) for column in columns))
 
-    def _free(self, state: State) -> Array:
-        """[slots] bool: thinking, and the model chooses the next token."""
+    def _is_sampling(self, state: State) -> Array:
+        """Return, [slots] bool, whether the next token is a sampled thinking token."""
         return state.thinking & (state.cursor == IDLE)
 
-    def _guarded(self, state: State) -> Array:
-        if not self._guards:
+    def _suppresses_close(self, state: State) -> Array:
+        if not self._any_demands_thinking:
             return self._xp.zeros_like(state.thinking)
-        due = (state.continuations < self._owed) & self._fits(state, self._length_of_text(state))
-        return self._free(state) & ~state.loop_closed & ((state.tokens < self._minimum) | due)
+        fits = self._fits(state, self._continuation_length(state))
+        due = (state.continuations < self._continuations) & fits
+        return (
+            self._is_sampling(state) & ~state.loop_closed & ((state.tokens < self._minimum) | due)
+        )
 
     def _barred(self, state: State) -> Array:
-        spent = (state.tokens >= self._maximum) & self._take(self._has_barred, state.matched)
+        spent = (state.tokens >= self._maximum) & self._take(self._has_barred, state.matcher_state)
         applies = ~state.thinking & (state.cursor == IDLE) & spent
-        return self._xp.where(applies, state.matched, NO_TOKEN)
+        return self._xp.where(applies, state.matcher_state, NO_TOKEN)
 
     def _bars_end(self, state: State) -> Array:
-        if not self._bars:
+        if not self._any_answer_minimum:
             return self._xp.zeros_like(state.thinking)
         answering = ~state.thinking & (state.cursor == IDLE)
-        return answering & (state.answered + state.pending < self._least_answer)
+        return answering & (state.answer_tokens + state.pending < self._answer_minimum)
 
-    def _most_missing(self, state: State) -> Array:
+    def _max_incomplete_bytes(self, state: State) -> Array:
         limit = self._room(state) - 1
-        close = self._free(state) & (limit < LONGEST_TAIL)
-        return self._xp.where(close, limit, LONGEST_TAIL)
+        is_limited = self._is_sampling(state) & (limit < MAX_CONTINUATION_BYTES)
+        return self._xp.where(is_limited, limit, MAX_CONTINUATION_BYTES)
 
-    def _limit(
+    def _enforce_limits(
         self,
         state: State,
         crossed: Array,
-        ends: Array,
+        ends_sentence: Array,
         looping: Array | None,
     ) -> State:
-        """Begin to close at the maximum or shortly before it, or to leave a loop."""
-        room = self._room(state)
-        over = crossed | (self._at(self._script, state.cursor) == NO_TOKEN)
-        if self._guards:
-            begin, end = self._scripts.texts_at, self._scripts.close_at
-            in_text = (state.cursor >= begin) & (state.cursor < end)
-            too_long = self._at(self._span, state.cursor) > room
-            over |= in_text & (state.incomplete_bytes == 0) & too_long
-        state = state._replace(cursor=self._xp.where(over, IDLE, state.cursor))
+        """Start closing at the maximum or shortly before it, or because of a loop.
 
-        closes = state.thinking & (state.cursor < self._scripts.close_at) & (room == 0)
-        free = self._free(state) & ~closes
-        unmarked = state.pending == 0
-        enough = state.tokens >= self._minimum
-        lands = free & ends & unmarked & (room <= self._landing) & enough
+        Args:
+            state: the state after the token.
+            crossed: [slots] bool; whether the token opened or closed a block.
+            ends_sentence: [slots] bool; whether it ends a sentence or line.
+            looping: [slots] bool; whether the thinking ends in a loop; None if no
+                slot detects loops.
+        """
+        room = self._room(state)
+        # Forcing stops at the end of the sequence, after a marker, and before a character of a
+        # continuation that does not fit the room.
+        finished = crossed | (self._cell(self._sequences, state.cursor) == NO_TOKEN)
+        if self._any_demands_thinking:
+            start, end = self._layout.continuations_start, self._layout.close_start
+            in_continuation = (state.cursor >= start) & (state.cursor < end)
+            too_long = self._cell(self._character_spans, state.cursor) > room
+            finished |= in_continuation & (state.incomplete_bytes == 0) & too_long
+        state = state._replace(cursor=self._xp.where(finished, IDLE, state.cursor))
+
+        closes = state.thinking & (state.cursor < self._layout.close_start) & (room == 0)
+        sampling = self._is_sampling(state) & ~closes
+        no_pending = state.pending == 0
+        minimum_reached = state.tokens >= self._minimum
+        near = room <= self._landing
+        lands = sampling & ends_sentence & no_pending & near & minimum_reached
         closes |= lands
         if looping is not None:
-            found = free & ~lands & looping & (self._watched > 0)
-            state, unhelped = self._nudged(state, found)
-            state = state._replace(loop_closed=state.loop_closed | unhelped)
-            closes |= unhelped
-        wraps = unmarked & (state.tokens + self._wrap_up <= self._maximum)
-        # A half-matched marker that is completed counts for nothing: not under the minimum.
-        close = self._scripts.close_at + self._xp.where(wraps, 0, self._wrap_up)
-        close = self._xp.where(~unmarked & enough, self._take(self._rest_at, state.matched), close)
-        return state._replace(cursor=self._xp.where(closes, close, state.cursor))
+            loops = sampling & ~lands & looping & (self._loop_detection > 0)
+            state, closes_loop = self._nudge(state, loops)
+            state = state._replace(loop_closed=state.loop_closed | closes_loop)
+            closes |= closes_loop
+        wraps_up = no_pending & (state.tokens + self._wrap_up_length <= self._maximum)
+        cursor = self._layout.close_start + self._xp.where(wraps_up, 0, self._wrap_up_length)
+        # The tokens of a partial marker that is completed do not count as thinking, so below
+        # the minimum the whole marker is forced instead.
+        completion = self._take(self._completion_start, state.matcher_state)
+        cursor = self._xp.where(~no_pending & minimum_reached, completion, cursor)
+        return state._replace(cursor=self._xp.where(closes, cursor, state.cursor))
 
-    def _nudged(self, state: State, found: Array) -> tuple[State, Array]:
-        """Nudge out of loops; [slots] bool: in which of those `found` to close instead."""
-        after = state._replace(looped=state.looped | found)
-        if not self._nudges:
-            return after, found
-        may = (self._nudge > 0) & ~state.looped & (state.pending == 0)
-        nudged = found & may & self._fits(state, self._nudge)
-        nothing = LoopState.empty(len(self._slots), self._arrays)
+    def _nudge(self, state: State, loops: Array) -> tuple[State, Array]:
+        """Nudge loops, [slots] bool; also return the ones to close instead, [slots] bool."""
+        after = state._replace(looped=state.looped | loops)
+        if not self._any_nudge:
+            return after, loops
+        may_nudge = (self._nudge_length > 0) & ~state.looped & (state.pending == 0)
+        nudged = loops & may_nudge & self._fits(state, self._nudge_length)
+        reset = LoopState.empty(len(self._slots), self._arrays)
         after = after._replace(
-            cursor=self._xp.where(nudged, self._scripts.nudge_at, state.cursor),
-            loops=nothing.choose(nudged, state.loops, self._arrays),
+            cursor=self._xp.where(nudged, self._layout.nudge_start, state.cursor),
+            loops=reset.where(nudged, state.loops, self._arrays),
         )
-        return after, found & ~nudged
+        return after, loops & ~nudged
 
     def _room(self, state: State) -> Array:
-        """[slots] int64: tokens that may still be thought; see `BudgetStateMachine._room`."""
+        """Return the thinking tokens left, [slots] int64; see `BudgetStateMachine._room`."""
         left = self._maximum - state.tokens - state.pending
-        before = left - self._wrap_up
-        return self._xp.where((before > 0) | ((before == 0) & (state.pending == 0)), before, left)
+        before_wrap_up = left - self._wrap_up_length
+        at_wrap_up = (before_wrap_up == 0) & (state.pending == 0)
+        return self._xp.where((before_wrap_up > 0) | at_wrap_up, before_wrap_up, left)
 
     def _fits(self, state: State, length: Array) -> Array:
-        return state.tokens + state.pending + length + self._wrap_up < self._maximum
+        return state.tokens + state.pending + length + self._wrap_up_length < self._maximum
 
-    def _text_at(self, state: State) -> Array:
-        which = state.continuations % self._text_count
-        return self._scripts.texts_at + which * self._scripts.text_width
+    def _continuation_cell(self, state: State) -> Array:
+        index = state.continuations % self._continuation_count
+        return self._layout.continuations_start + index * self._layout.continuation_width
 
-    def _length_of_text(self, state: State) -> Array:
-        which = state.continuations % self._text_count
-        cells = self._xp.reshape(self._text_length, (-1,))
-        return self._take(cells, which * len(self._slots) + self._slots)
+    def _continuation_length(self, state: State) -> Array:
+        index = state.continuations % self._continuation_count
+        lengths = self._xp.reshape(self._continuation_lengths, (-1,))
+        return self._take(lengths, index * len(self._slots) + self._slots)
 
-    def _at(self, cells: Array, cursor: Array) -> Array:
-        return self._take(self._xp.reshape(cells, (-1,)), self._row + cursor)
+    def _cell(self, cells: Array, cursor: Array) -> Array:
+        """Return the cell at the cursor in each slot's row of [slots, width], as [slots]."""
+        return self._take(self._xp.reshape(cells, (-1,)), self._row_starts + cursor)

@@ -1,4 +1,4 @@
-"""Budgets on vLLM's V1 runner, where rows are batch positions that move and swap."""
+"""The logits processor of vLLM's V1 runner, where rows are batch positions that move and swap."""
 
 from collections import OrderedDict
 from collections.abc import Mapping
@@ -18,55 +18,56 @@ from proctor.budget.processors.params import EngineBudget, markers_of, read
 from proctor.budget.processors.penalties import BatchPenalties, RowPenalties
 from proctor.budget.processors.table import TokenConstraints
 from proctor.budget.processors.tokenizer_vocabulary import vocabulary_of
-from proctor.budget.vocabulary import LONGEST_TAIL
+from proctor.budget.vocabulary import MAX_CONTINUATION_BYTES
 
 if TYPE_CHECKING:
     from vllm.config import VllmConfig
 
-FIRST_SLOTS = 16
-"""Slots that the tables begin with, and go back to when nothing runs; they double when more are
-needed. What a step costs grows with them: a lone stream would pay for a full batch."""
+MIN_SLOTS = 16
+"""Initial number of slots, which doubles on demand and is restored when no request runs. A step's
+cost grows with it, so that a single stream does not pay for a full batch."""
 
 MAX_RECORDS = 4096
-"""Records kept of requests that have left the batch and were not asked for."""
+"""Maximum number of saved records of requests that left the batch and were not collected."""
 
 
 @dataclass(slots=True)
 class RowState:
-    """A request in the batch.
+    """The state of a request in the batch.
 
     Attributes:
-        slot: its index in the tables.
-        request: what it carries in its sampling parameters.
-        output: vLLM's own list of its output tokens, which grows under us.
-        penalties: its penalties, or None if it has none.
-        seen: how many of them the table has taken.
-        record: the positions among them that stand for an attempt to close.
-        trying: whether the token now being sampled does.
+        slot: its slot in the tables.
+        request: its budget, from the sampling parameters.
+        output: its output tokens: vLLM's own list, to which the runner appends.
+        penalties: its penalties; None if it has none.
+        processed: how many of the output tokens the table has taken.
+        past_attempts: positions of the processed tokens that replaced an attempt to close.
+        is_attempt: whether the token being sampled replaces an attempt.
     """
 
     slot: int
     request: EngineBudget
     output: list[int]
     penalties: RowPenalties | None
-    seen: int
-    record: list[int]
-    trying: bool = False
+    processed: int
+    past_attempts: list[int]
+    is_attempt: bool = False
 
     @property
     def attempts(self) -> list[int]:
-        """Positions of attempts, the token being sampled included."""
-        return [*self.record, self.seen] if self.trying else list(self.record)
+        """Positions of replaced attempts, including the token being sampled."""
+        current = [self.processed] if self.is_attempt else []
+        return [*self.past_attempts, *current]
 
 
 @dataclass(frozen=True, slots=True)
 class AssignedRows:
-    """The batch between two of its changes.
+    """The rows with a budget, cached until the batch changes.
 
     Attributes:
-        rows: [held] int64, where the logits are; the rows with a budget, in ascending order.
-        slots: [held] int64, on the host; the slot of each.
-        penalties: those that the sampler will apply to the rows.
+        rows: [rows] int64, on the logits' device; indices into the logits, ascending.
+        slots: [rows] int64, on the host; the slot of each row.
+        penalties: the penalties that the sampler applies to the rows.
     """
 
     rows: Array
@@ -74,12 +75,12 @@ class AssignedRows:
     penalties: BatchPenalties
 
     @classmethod
-    def of(cls, seats: Mapping[int, RowState], logits: ArrayBackend) -> "AssignedRows":
-        """From the seats by row, in ascending order."""
+    def of(cls, rows: Mapping[int, RowState], logits: ArrayBackend) -> "AssignedRows":
+        """Collect the rows of a mapping in ascending order."""
         return cls(
-            logits.bring(list(seats)),
-            np.array([seat.slot for seat in seats.values()]),
-            BatchPenalties([seat.penalties for seat in seats.values()], logits),
+            logits.as_int64(list(rows)),
+            np.array([state.slot for state in rows.values()]),
+            BatchPenalties([state.penalties for state in rows.values()], logits),
         )
 
 
@@ -88,10 +89,10 @@ class BudgetLogitsProcessor(LogitsProcessor):
 
     @classmethod
     def validate_params(cls, params: SamplingParams) -> None:
-        """Refuse a budget that is malformed or that cannot be enforced.
+        """Reject budgets that are malformed or cannot be enforced.
 
         Raises:
-            ValueError: with the field's name.
+            ValueError: if the budget is invalid; the message names the field.
         """
         read(params)
 
@@ -99,169 +100,187 @@ class BudgetLogitsProcessor(LogitsProcessor):
         self, vllm_config: "VllmConfig", device: torch.device, is_pin_memory: bool
     ) -> None:
         if device.type == "cpu":
-            _ask_for_tiles()
+            _request_amx_permission()
         slots = vllm_config.scheduler_config.max_num_seqs
-        vocabulary = vllm_config.model_config.get_vocab_size()
+        columns = vllm_config.model_config.get_vocab_size()
         self._markers = markers_of(vllm_config)
-        self._known = vocabulary_of(vllm_config)
-        self._most_slots = slots
+        self._vocabulary = vocabulary_of(vllm_config)
+        self._max_slots = slots
         self._logits = ArrayBackend(None if device.type == "cpu" else device)
         self._enforcer = Enforcer(
-            slots, self._markers, self._known, vocabulary, ArrayBackend(None), self._logits
+            slots, self._markers, self._vocabulary, columns, ArrayBackend(None), self._logits
         )
-        self._seats: dict[int, RowState] = {}
-        self._seated: AssignedRows | None = None
+        self._rows: dict[int, RowState] = {}
+        self._assigned: AssignedRows | None = None
         self._slots = 0
         self._free: list[int] = []
-        self._begin_small()
-        self._records: OrderedDict[str, list[int]] = OrderedDict()
+        self._shrink()
+        self._saved_attempts: OrderedDict[str, list[int]] = OrderedDict()
 
     def is_argmax_invariant(self) -> bool:
-        """A forced token is not the argmax."""
+        """Return False, because a forced token need not be the argmax."""
         return False
 
     def update_state(self, batch_update: BatchUpdate | None) -> None:
-        """Follow the rows: removed, added, moved, in this order."""
+        """Apply the batch's changes in vLLM's order: removed, added, moved."""
         if batch_update is None:
             return
-        self._seated = None
+        self._assigned = None
         for row in batch_update.removed:
-            self._leave(row)
+            self._remove(row)
         for row, params, prompt, output in batch_update.added:
-            self._leave(row)
+            self._remove(row)
             request = read(params)
             if request is not None:
-                self._leave_key(request.key)
+                self._remove_key(request.key)
                 penalties = RowPenalties.of(params, prompt, output)
-                self._seats[row] = self._seat(request, params, output, penalties)
+                self._rows[row] = self._assign(request, params, output, penalties)
         for one, other, direction in batch_update.moved:
             self._move(one, other, direction)
-        self._seats = dict(sorted(self._seats.items()))
-        if not self._seats and self._slots > FIRST_SLOTS:
-            self._begin_small()
+        self._rows = dict(sorted(self._rows.items()))
+        if not self._rows and self._slots > MIN_SLOTS:
+            self._shrink()
 
     def apply(self, logits: torch.Tensor) -> torch.Tensor:
-        """Fold the tokens of the last step, then hold each row of `logits` to its budget."""
-        if not self._seats:
+        """Take the tokens of the last step, then enforce the budgets on the next ones.
+
+        Args:
+            logits: [batch, vocabulary] float32; modified in place.
+        """
+        if not self._rows:
             return logits
-        self._fold()
-        seated = self._seated = self._seated or AssignedRows.of(self._seats, self._logits)
+        self._advance_table()
+        assigned = self._assigned = self._assigned or AssignedRows.of(self._rows, self._logits)
         table = self._enforcer.table
-        asked = table.demands(table.state, seated.slots)
-        parts = _parts(asked)
-        demands = TokenConstraints(*map(self._logits.move, asked))
-        attempted = self._enforcer.hold(
-            logits, seated.rows, seated.slots, demands, parts, seated.penalties
+        on_host = table.constraints(table.state, assigned.slots)
+        masks = _masks(on_host)
+        constraints = TokenConstraints(*map(self._logits.to_device, on_host))
+        attempted = self._enforcer.apply(
+            logits, assigned.rows, assigned.slots, constraints, masks, assigned.penalties
         )
-        if parts.suppresses_close.any():
-            for seat, tries in zip(self._seats.values(), attempted.tolist(), strict=True):
-                seat.trying = tries
+        if masks.suppresses_close.any():
+            for state, is_attempt in zip(self._rows.values(), attempted.tolist(), strict=True):
+                state.is_attempt = is_attempt
         return logits
 
     def take_attempts(self, key: str) -> list[int]:
-        """Positions of a request's replaced attempts, among its output tokens; then forget them."""
-        for seat in self._seats.values():
-            if seat.request.key == key:
-                return seat.attempts
-        return self._records.pop(key, [])
+        """Return the positions, in a request's output, of tokens that replaced an attempt.
+
+        The record of a request that left the batch is removed.
+        """
+        for state in self._rows.values():
+            if state.request.key == key:
+                return state.attempts
+        return self._saved_attempts.pop(key, [])
 
     def check_slots(self) -> int:
-        """Requests that hold a slot now.
+        """Return the number of slots in use.
 
         Raises:
-            RuntimeError: if a slot is held twice, or was lost.
+            RuntimeError: if a slot is used twice or was lost.
         """
-        held = [seat.slot for seat in self._seats.values()]
-        if sorted([*held, *self._free]) != list(range(self._slots)):
-            raise RuntimeError(f"slots {held} are held and {self._free} are free")
-        return len(held)
+        slots_in_use = [state.slot for state in self._rows.values()]
+        if sorted([*slots_in_use, *self._free]) != list(range(self._slots)):
+            raise RuntimeError(
+                f"inconsistent slots: {slots_in_use} are in use and {self._free} are free, of "
+                f"{self._slots}"
+            )
+        return len(slots_in_use)
 
-    def _seat(
+    def _assign(
         self,
         request: EngineBudget,
         params: SamplingParams,
         output: list[int],
         penalties: RowPenalties | None,
     ) -> RowState:
-        record = [at for at in self._records.pop(request.key, []) if at < len(output)]
+        saved = self._saved_attempts.pop(request.key, [])
+        past_attempts = [position for position in saved if position < len(output)]
         if not self._free:
             self._grow()
         slot = self._free.pop()
-        machine = replay(request.budget, self._markers, output, frozenset(record), self._known)
+        machine = replay(
+            request.budget, self._markers, output, frozenset(past_attempts), self._vocabulary
+        )
         self._enforcer.load(slot, request, params, machine)
-        return RowState(slot, request, output, penalties, len(output), record)
+        return RowState(slot, request, output, penalties, len(output), past_attempts)
 
-    def _begin_small(self) -> None:
-        """Drop the slots that a larger batch needed; none may be held."""
-        self._slots = min(FIRST_SLOTS, self._most_slots)
+    def _shrink(self) -> None:
+        """Reset to the initial number of slots; none may be in use."""
+        self._slots = min(MIN_SLOTS, self._max_slots)
         self._free = list(range(self._slots))
         self._enforcer.resize(self._slots)
 
     def _grow(self) -> None:
-        slots = min(2 * self._slots, self._most_slots)
+        slots = min(2 * self._slots, self._max_slots)
         self._free += range(self._slots, slots)
         self._slots = slots
         self._enforcer.resize(slots)
 
-    def _leave(self, row: int) -> None:
-        """Free a row's slot, keeping its record: it may have been preempted, not finished."""
-        seat = self._seats.pop(row, None)
-        if seat is None:
+    def _remove(self, row: int) -> None:
+        """Free a row's slot and save its attempts: the request may have been preempted."""
+        state = self._rows.pop(row, None)
+        if state is None:
             return
-        self._free.append(seat.slot)
-        self._enforcer.table.unload(seat.slot)
-        if seat.request.budget.demands_thinking:
-            self._records[seat.request.key] = seat.attempts
-            if len(self._records) > MAX_RECORDS:
-                self._records.popitem(last=False)
+        self._free.append(state.slot)
+        self._enforcer.table.unload(state.slot)
+        if state.request.budget.demands_thinking:
+            self._saved_attempts[state.request.key] = state.attempts
+            if len(self._saved_attempts) > MAX_RECORDS:
+                self._saved_attempts.popitem(last=False)
 
-    def _leave_key(self, key: str) -> None:
-        """Free the row of a request that comes back while its old row still awaits a move."""
-        for row, seat in self._seats.items():
-            if seat.request.key == key:
-                self._leave(row)
+    def _remove_key(self, key: str) -> None:
+        """Free the old row of a request that is added again before that row is moved over."""
+        for row, state in self._rows.items():
+            if state.request.key == key:
+                self._remove(row)
                 return
 
     def _move(self, one: int, other: int, direction: MoveDirectionality) -> None:
         if direction is not MoveDirectionality.SWAP:
-            # vLLM takes a removed row that is filled by a move off the list of removed ones.
-            self._leave(other)
-        first, second = self._seats.pop(one, None), self._seats.pop(other, None)
+            # vLLM does not list a row as removed if a move fills it.
+            self._remove(other)
+        first, second = self._rows.pop(one, None), self._rows.pop(other, None)
         if first is not None:
-            self._seats[other] = first
+            self._rows[other] = first
         if second is not None:
-            self._seats[one] = second
+            self._rows[one] = second
 
-    def _fold(self) -> None:
-        """Give the table the tokens that came since the last step: one each, or none."""
+    def _advance_table(self) -> None:
+        """Advance the table by the tokens since the last step: at most one per request."""
         tokens = [NO_TOKEN] * self._slots
         attempted = [False] * self._slots
-        for seat in self._seats.values():
-            if len(seat.output) > seat.seen:
-                tokens[seat.slot] = seat.output[seat.seen]
-                if seat.trying:
-                    attempted[seat.slot] = True
-                    seat.record.append(seat.seen)
-                    seat.trying = False
-                seat.seen += 1
+        for state in self._rows.values():
+            if len(state.output) > state.processed:
+                tokens[state.slot] = state.output[state.processed]
+                if state.is_attempt:
+                    attempted[state.slot] = True
+                    state.past_attempts.append(state.processed)
+                    state.is_attempt = False
+                state.processed += 1
         self._enforcer.table.advance(np.array(tokens), np.array(attempted))
 
 
-def _ask_for_tiles() -> None:
-    """Have torch ask Linux for the processor's AMX tiles, where it has any.
+def _request_amx_permission() -> None:
+    """Make torch request permission for the CPU's AMX tiles from Linux, if it has any.
 
-    vLLM's attention on the CPU uses them unasked, of which its worker dies if no
-    product of matrices was large enough before the first short prompt.
+    vLLM's CPU attention uses the tiles without requesting permission, and its worker
+    crashes unless a large enough matrix product ran before the first short prompt.
     """
-    tiles = torch.ones(64, 64, dtype=torch.bfloat16)
-    torch.mm(tiles, tiles)
+    matrix = torch.ones(64, 64, dtype=torch.bfloat16)
+    torch.mm(matrix, matrix)
 
 
-def _parts(demands: TokenConstraints) -> RowMasks:
-    """Exactly the rows that need it: the table is on the host."""
-    bound = (demands.forced != NO_TOKEN) | demands.suppresses_close
-    near = demands.most_incomplete_bytes < LONGEST_TAIL
-    barred = demands.barred != NO_TOKEN
+def _masks(constraints: TokenConstraints) -> RowMasks:
+    """Return exact masks, since the table is on the host."""
+    forces = (constraints.forced != NO_TOKEN) | constraints.suppresses_close
+    near = constraints.max_incomplete_bytes < MAX_CONTINUATION_BYTES
+    barred = constraints.barred != NO_TOKEN
     return RowMasks(
-        demands.may_close, near, demands.suppresses_close, bound, barred, demands.bars_end
+        constraints.may_close,
+        near,
+        constraints.suppresses_close,
+        forces,
+        barred,
+        constraints.bars_eos,
     )

@@ -1,10 +1,10 @@
-"""Budgets on vLLM's V2 runner: state on the device, rows that are not requests, draft tokens.
+"""The logits processor of vLLM's V2 runner: state on the device, draft tokens.
 
-A request keeps its slot while it is in the batch. Under speculative decoding it
-has one row per draft token and one more, and the state before each of its rows
-is what follows from the drafts before it; how many of them are accepted shows
-only in the next step, in vLLM's own history of tokens on the device. So the
-history alone moves the table on, and `apply` never waits for the device.
+A request keeps its slot while it is in the batch. With speculative decoding it has one
+row per draft token and one more, and the state for each row is the one after the drafts
+before it. How many drafts are accepted is known only in the next step, from vLLM's own
+history of tokens on the device. Therefore only that history advances the table, and
+`apply` never waits for the device.
 """
 
 import logging
@@ -41,211 +41,263 @@ class BudgetLogitsProcessor(LogitsProcessor):
 
     @classmethod
     def validate_params(cls, sampling_params: SamplingParams) -> None:
-        """Refuse a budget that is malformed or that cannot be enforced.
+        """Reject budgets that are malformed or cannot be enforced.
 
         Raises:
-            ValueError: with the field's name.
+            ValueError: if the budget is invalid; the message names the field.
         """
         read(sampling_params)
 
     def __init__(self, vllm_config: "VllmConfig", req_states: LogitsProcRequestState) -> None:
-        """As vLLM makes it.
+        """Create the processor for a worker.
 
         Raises:
-            ValueError: if the engine has no markers, or samples in a way that
-                could not be held to a budget.
+            ValueError: if the engine has no markers, or is configured to sample in a
+                way in which budgets cannot be enforced.
         """
-        _refuse(vllm_config)
+        _check_config(vllm_config)
         slots, self._device = req_states.max_num_reqs, req_states.device
         self._requests = req_states
         self._markers = markers_of(vllm_config)
-        self._known = vocabulary_of(vllm_config)
+        self._vocabulary = vocabulary_of(vllm_config)
         arrays = ArrayBackend(self._device)
         self._enforcer = Enforcer(
-            slots, self._markers, self._known, req_states.vocab_size, arrays, arrays
+            slots, self._markers, self._vocabulary, req_states.vocab_size, arrays, arrays
         )
-        self._most_rows = vllm_config.num_speculative_tokens + 1
+        self._max_rows = vllm_config.num_speculative_tokens + 1
         self._last_token = vllm_config.model_config.max_model_len - 1
 
         self._slots = torch.arange(slots, device=self._device)
         self._prompt = torch.zeros_like(self._slots)
-        # Whether the token of a slot's row, in the last step that it was in, stands for an attempt.
-        shape = self._most_rows, slots
+        # [max_rows, slots] bool: whether the token of a slot's row, in the slot's last step,
+        # replaced an attempt.
+        shape = self._max_rows, slots
         self._attempted = torch.zeros(shape, dtype=torch.bool, device=self._device)
-        self._records = AttemptLog(slots, self._last_token + 1, self._device)
+        self._attempt_log = AttemptLog(slots, self._last_token + 1, self._device)
 
-        # What the host knows of the slots, to leave out work without waiting for the device.
+        # State on the host, to skip operations without waiting for the device.
         self._owners: dict[int, EngineBudget] = {}
-        self._coming: dict[int, tuple[EngineBudget, SamplingParams]] = {}
-        self._held = np.zeros(slots, dtype=bool)
+        self._staged: dict[int, tuple[EngineBudget, SamplingParams]] = {}
+        self._has_budget = np.zeros(slots, dtype=bool)
 
     def add_request(self, req_idx: int, sampling_params: SamplingParams) -> bool:
-        """Give the slot to a request; the tokens of the one before it are still on the device."""
-        self._leave(req_idx)
+        """Assign a slot to a request.
+
+        The previous request's tokens are still on the device, so its attempts are saved.
+        """
+        self._release(req_idx)
         request = read(sampling_params)
         if request is None:
             return False
         for slot, owner in self._owners.items():
             if owner.key == request.key:
-                self._leave(slot)
+                self._release(slot)
                 break
         self._owners[req_idx] = request
-        self._coming[req_idx] = request, sampling_params
+        self._staged[req_idx] = request, sampling_params
         return True
 
     def apply_staged_writes(self) -> None:
-        """Load the requests that were added; vLLM has put their tokens on the device by now."""
-        for slot, (request, params) in self._coming.items():
+        """Load the added requests, whose tokens vLLM has written to the device by now."""
+        for slot, (request, params) in self._staged.items():
             machine = self._rebuild(slot, request)
             if machine is None:
                 del self._owners[slot]
                 continue
             self._enforcer.load(slot, request, params, machine)
             self._prompt[slot] = int(self._requests.prompt_len.np[slot])
-            self._held[slot] = True
-        self._coming.clear()
+            self._has_budget[slot] = True
+        self._staged.clear()
 
     def apply(self, logits: torch.Tensor, ctx: LogitsContext) -> torch.Tensor:
-        """Fold the tokens of the last step, then hold each row of `logits` to its budget."""
+        """Take the tokens of the last step, then enforce the budgets on the next ones.
+
+        Args:
+            logits: [rows, vocabulary] float32; modified in place. A request with d
+                drafts has d + 1 rows.
+            ctx: the mapping of rows to slots.
+        """
         mapping = ctx.idx_mapping_np
-        here = self._held[mapping]
-        if not here.any():
+        in_batch = self._has_budget[mapping]
+        if not in_batch.any():
             return logits
-        held = self._who(mapping[here], ctx.seq_lens_upper_bound_np[: len(mapping)][here])
-        self._fold(held.slots)
+        lengths = ctx.seq_lens_upper_bound_np[: len(mapping)]
+        selected = self._select(mapping[in_batch], lengths[in_batch])
+        self._advance_table(selected.slots)
         table = self._enforcer.table
         state = table.state
-        first, drafts = self._rows(ctx, held.slots)
-        attempted = self._hold(logits, 0, first, held, state)
+        first, drafts = self._first_rows(ctx, selected.slots)
+        attempted = self._apply_to_rows(logits, 0, first, selected, state)
         if len(logits) == len(mapping):
             return logits
-        for taken in range(1, self._most_rows):
-            # A request with fewer drafts meets its last row again, in the same state.
+        for taken in range(1, self._max_rows):
+            # A request with fewer drafts repeats its last row in the same state.
             rows = first + drafts.clamp(max=taken)
             draft = torch.where(taken <= drafts, ctx.input_ids[rows].long(), NO_TOKEN)
-            # A draft that differs from the token made certain is rejected, and all after it.
+            # A draft that differs from the forced token is rejected, and so are all after it.
             attempted &= draft != NO_TOKEN
-            state = table.step(state, *self._spread(held.slots, draft, attempted))
-            attempted = self._hold(logits, taken, rows, held, state)
+            state = table.step(state, *self._scatter(selected.slots, draft, attempted))
+            attempted = self._apply_to_rows(logits, taken, rows, selected, state)
         return logits
 
     @torch.inference_mode()
     def take_attempts(self, key: str) -> list[int]:
-        """Positions of a request's replaced attempts, among its output tokens."""
+        """Return the positions, in a request's output, of tokens that replaced an attempt.
+
+        The record of a request that left the batch is removed.
+        """
         for slot, owner in self._owners.items():
             if owner.key == key:
-                self._fold(self._slots[slot : slot + 1])
-                return self._records.read(slot)
-        return self._records.take(key)
+                self._advance_table(self._slots[slot : slot + 1])
+                return self._attempt_log.read(slot)
+        return self._attempt_log.pop(key)
 
-    def _who(self, slots: np.ndarray, length: np.ndarray) -> "_Held":
-        """What the host knows of some slots; `length` is at most their tokens, prompt included."""
-        output = length - self._requests.prompt_len.np[slots]
+    def _select(self, slots: np.ndarray, lengths: np.ndarray) -> "_BudgetRows":
+        """Describe some slots as far as the host knows them.
+
+        Args:
+            slots: [n] int, on the host.
+            lengths: [n] int, on the host; upper bounds on tokens, prompt included.
+        """
+        output_lengths = lengths - self._requests.prompt_len.np[slots]
         table = self._enforcer.table
-        everywhere = np.ones(len(slots), dtype=bool)
-        near, suppresses_close = table.may_split(slots, output), table.may_guard(slots)
-        return _Held(
-            async_tensor_h2d(slots.astype(np.int64), device=self._device),
-            slots,
-            RowMasks(
-                everywhere, near, suppresses_close, everywhere, everywhere, table.may_bar(slots)
-            ),
+        unknown = np.ones(len(slots), dtype=bool)
+        masks = RowMasks(
+            may_close=unknown,
+            near_maximum=table.may_split_character(slots, output_lengths),
+            suppresses_close=table.may_suppress_close(slots),
+            forces=unknown,
+            bars_tokens=unknown,
+            bars_eos=table.may_bar_eos(slots),
         )
+        on_device = async_tensor_h2d(slots.astype(np.int64), device=self._device)
+        return _BudgetRows(on_device, slots, masks)
 
-    def _hold(
-        self, logits: torch.Tensor, taken: int, rows: torch.Tensor, held: "_Held", state: State
+    def _apply_to_rows(
+        self,
+        logits: torch.Tensor,
+        taken: int,
+        rows: torch.Tensor,
+        selected: "_BudgetRows",
+        state: State,
     ) -> torch.Tensor:
-        """Hold each request's row after `taken` drafts; [held] bool: which were attempts."""
-        demands = self._enforcer.table.demands(state, held.slots)
-        attempted = self._enforcer.hold(logits, rows, held.on_host, demands, held.parts)
-        self._attempted[taken].index_copy_(0, held.slots, attempted)
+        """Enforce the budgets on each request's row after `taken` drafts.
+
+        Args:
+            logits: [rows, vocabulary] float32; modified in place.
+            taken: the number of drafts before the rows.
+            rows: [n] int64; the row of each request.
+            selected: the n requests.
+            state: the state before the rows' tokens.
+
+        Returns:
+            [n] bool; whether the row's token replaces an attempt.
+        """
+        constraints = self._enforcer.table.constraints(state, selected.slots)
+        attempted = self._enforcer.apply(
+            logits, rows, selected.on_host, constraints, selected.masks
+        )
+        self._attempted[taken].index_copy_(0, selected.slots, attempted)
         return attempted
 
-    def _rows(self, ctx: LogitsContext, slots: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """[held] int64 each: the first row of each request, and how many drafts follow it."""
+    def _first_rows(
+        self, ctx: LogitsContext, slots: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return the first row of each of n slots, and its number of drafts, both [n] int64."""
         mapping, offset = ctx.expanded_idx_mapping.long(), ctx.expanded_local_pos.long()
         row = torch.arange(len(mapping), device=self._device)
-        nothing = torch.zeros_like(self._slots)
-        first = nothing.index_copy(0, mapping, row - offset)
-        return first[slots], nothing.scatter_reduce(0, mapping, offset, "amax")[slots]
+        zeros = torch.zeros_like(self._slots)
+        first = zeros.index_copy(0, mapping, row - offset)
+        return first[slots], zeros.scatter_reduce(0, mapping, offset, "amax")[slots]
 
-    def _fold(self, slots: torch.Tensor) -> None:
-        """Give the table the tokens that these slots got since the last step."""
+    def _advance_table(self, slots: torch.Tensor) -> None:
+        """Advance the table by the tokens of some slots, [n] int64, since their last step."""
         requests, table = self._requests, self._enforcer.table
-        begin, end = self._prompt[slots], requests.total_len.gpu[slots]
-        for row in range(self._most_rows):
+        start, end = self._prompt[slots], requests.total_len.gpu[slots]
+        for row in range(self._max_rows):
             length = table.state.length[slots]
-            at = begin + length
-            came = at < end
-            token = requests.all_token_ids.gpu[slots, at.clamp(max=self._last_token)].long()
-            attempted = came & self._attempted[row][slots]
-            self._records.note(slots, length, attempted)
-            token = torch.where(came, token, NO_TOKEN)
-            table.advance(*self._spread(slots, token, attempted))
+            position = start + length
+            has_token = position < end
+            token = requests.all_token_ids.gpu[slots, position.clamp(max=self._last_token)].long()
+            attempted = has_token & self._attempted[row][slots]
+            self._attempt_log.record(slots, length, attempted)
+            token = torch.where(has_token, token, NO_TOKEN)
+            table.advance(*self._scatter(slots, token, attempted))
 
-    def _spread(
+    def _scatter(
         self, slots: torch.Tensor, token: torch.Tensor, attempted: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """From [held] to [slots], with no token for the others."""
+        """Scatter the tokens and attempts of n slots, all [n], to all slots, [slots].
+
+        The other slots have no token.
+        """
         tokens = torch.full_like(self._slots, NO_TOKEN)
         attempts = torch.zeros_like(self._slots, dtype=torch.bool)
         return tokens.index_copy(0, slots, token), attempts.index_copy(0, slots, attempted)
 
-    def _leave(self, slot: int) -> None:
-        """Part with a slot's owner, keeping its record: it may have been preempted, not finished.
+    def _release(self, slot: int) -> None:
+        """Release a slot and save its attempts: the request may have been preempted.
 
-        The runner tells of no request that leaves, so this comes when its slot
-        is given away, before the new owner's tokens reach the device.
+        The runner does not report requests that leave, so this happens when the slot is
+        reassigned, before the new request's tokens reach the device.
         """
         owner = self._owners.pop(slot, None)
         if owner is not None and owner.budget.demands_thinking:
-            self._fold(self._slots[slot : slot + 1])
-            self._records.park(slot, owner.key)
-        self._held[slot] = False
+            self._advance_table(self._slots[slot : slot + 1])
+            self._attempt_log.save(slot, owner.key)
+        self._has_budget[slot] = False
         self._enforcer.table.unload(slot)
 
     def _rebuild(self, slot: int, request: EngineBudget) -> BudgetStateMachine | None:
-        """The machine that has taken the request's output so far, if it was preempted."""
-        begin, end = self._requests.prompt_len.np[slot], self._requests.prefill_len.np[slot]
-        record: list[int] = []
+        """Return the state after a request's output, nonempty only if it was preempted.
+
+        The result is None if the output violates the budget.
+        """
+        start, end = self._requests.prompt_len.np[slot], self._requests.prefill_len.np[slot]
+        attempts: list[int] = []
         tokens: list[int] = []
-        if end > begin:
+        if end > start:
             with gpu_sync_allowed():
-                tokens = self._requests.all_token_ids.gpu[slot, begin:end].tolist()
-                record = [at for at in self._records.take(request.key) if at < len(tokens)]
-        self._records.load(slot, record)
+                tokens = self._requests.all_token_ids.gpu[slot, start:end].tolist()
+                saved = self._attempt_log.pop(request.key)
+                attempts = [position for position in saved if position < len(tokens)]
+        self._attempt_log.load(slot, attempts)
         try:
-            return replay(request.budget, self._markers, tokens, frozenset(record), self._known)
+            return replay(
+                request.budget, self._markers, tokens, frozenset(attempts), self._vocabulary
+            )
         except DesyncError:
-            # The gateway, which folds the same tokens, will say so to the client.
+            # The gateway, which folds the same tokens, reports this to the client.
             logger.exception(
-                "request %s has left its budget, which is no longer enforced", request.key
+                "the output of request %s violates its budget, which is no longer enforced",
+                request.key,
             )
             return None
 
 
-class _Held(NamedTuple):
-    """The requests in the batch that have a budget.
+class _BudgetRows(NamedTuple):
+    """The n requests in the batch that have a budget.
 
     Attributes:
-        slots: [held] int64; the slot of each.
-        on_host: the same, on the host.
-        parts: what the host knows that they need.
+        slots: [n] int64; the slot of each request.
+        on_host: [n] int; the same, on the host.
+        masks: which of them may need each operation.
     """
 
     slots: torch.Tensor
     on_host: np.ndarray
-    parts: RowMasks
+    masks: RowMasks
 
 
-def _refuse(config: "VllmConfig") -> None:
+def _check_config(config: "VllmConfig") -> None:
     speculative = config.speculative_config
     if speculative is not None and speculative.rejection_sample_method == "synthetic":
         raise ValueError(
-            "rejection_sample_method synthetic accepts drafts whatever a budget forces"
+            "speculative_config.rejection_sample_method must not be 'synthetic', which accepts "
+            "drafts regardless of the tokens that a budget forces"
         )
     if config.parallel_config.enable_batch_sharded_sampling:
         raise ValueError(
-            "enable_batch_sharded_sampling would leave the record of a preempted request with "
-            "the rank that sampled it"
+            "enable_batch_sharded_sampling must be off: the attempt log of a preempted request "
+            "would stay with the rank that sampled it"
         )

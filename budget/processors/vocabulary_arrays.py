@@ -1,21 +1,21 @@
-"""What a vocabulary tells of the tokens of a batch of slots, as arrays."""
+"""The vocabulary as arrays, for a batch of slots."""
 
 from typing import NamedTuple
 
 import numpy as np
 
-from proctor.budget.loops import UNKNOWN_LETTERS
+from proctor.budget.loops import UNKNOWN_WEIGHT
 from proctor.budget.processors.backend import Array, ArrayBackend
 from proctor.budget.vocabulary import ENDS, ENDS_AFTER_NO_DIGIT, IS_DIGIT, Vocabulary
 
 
-class TokenTraits(NamedTuple):
-    """What the text of each slot ends in; every array has shape [slots].
+class TextTraits(NamedTuple):
+    """The traits of the end of each slot's text; every array has shape [slots].
 
     Attributes:
-        incomplete_bytes: int64; bytes that the last character still lacks.
+        incomplete_bytes: int64; bytes missing from the last character, 0 to 3.
         partial: int64; see `Vocabulary.partial`.
-        ends: bool; whether a sentence or a line ends here.
+        ends: bool; whether the last token ends a sentence or line.
         after_digit: bool; whether the text ends in a digit.
     """
 
@@ -26,48 +26,65 @@ class TokenTraits(NamedTuple):
 
 
 class VocabularyArrays:
-    """A vocabulary, by token."""
+    """The arrays of a `Vocabulary`, indexed by token."""
 
     def __init__(self, vocabulary: Vocabulary, arrays: ArrayBackend) -> None:
-        # One more token, without text, stands for those that the vocabulary does not have.
+        # One additional token, without a text, represents all unknown ones.
         self._size = len(vocabulary.traits[0])
         self._xp, self._take = arrays.xp, arrays.take
         incomplete_bytes = np.array([[*after, 0] for after in vocabulary.incomplete_bytes])
-        self._missing = arrays.bring(incomplete_bytes.flatten())
-        unknown = [UNKNOWN_LETTERS] * (self._size + 1 - len(vocabulary.weights))
-        self._letters = arrays.bring([*vocabulary.weights, *unknown])
-        traits, partial = vocabulary.traits, vocabulary.partial
-        self._traits = arrays.bring(np.array([[*row, 0] for row in traits]).flatten())
-        self._partial = arrays.bring(np.array([[*row, 0] for row in partial]).flatten())
+        self._incomplete_bytes = arrays.as_int64(incomplete_bytes.flatten())
+        unknown = [UNKNOWN_WEIGHT] * (self._size + 1 - len(vocabulary.weights))
+        self._weights = arrays.as_int64([*vocabulary.weights, *unknown])
+        traits = np.array([[*row, 0] for row in vocabulary.traits])
+        partial = np.array([[*row, 0] for row in vocabulary.partial])
+        self._traits = arrays.as_int64(traits.flatten())
+        self._partial = arrays.as_int64(partial.flatten())
 
-    def known(self, token: Array) -> Array:
-        """[slots] int64: the token, or a stand-in without text if the vocabulary lacks it."""
+    def index(self, token: Array) -> Array:
+        """Return the index of each token in the vocabulary's arrays.
+
+        Args:
+            token: [slots] int64.
+
+        Returns:
+            [slots] int64; for a token that the vocabulary lacks, one without a text.
+        """
         return self._xp.where((token >= 0) & (token < self._size), token, self._size)
 
-    def weights(self, known: Array) -> Array:
-        """[slots] int64: see `Vocabulary.weights`."""
-        return self._take(self._letters, known)
+    def weights(self, index: Array) -> Array:
+        """Return `Vocabulary.weights` of indices, [slots] int64, as [slots] int64."""
+        return self._take(self._weights, index)
 
-    def read(
-        self, known: Array, incomplete_bytes: Array, partial: Array, after_digit: Array
-    ) -> "TokenTraits":
-        """What follows a token, by what the text before it ends in."""
-        traits = self._take(self._traits, partial * (self._size + 1) + known)
-        ending = self._xp.where(after_digit, ENDS, ENDS | ENDS_AFTER_NO_DIGIT)
-        return TokenTraits(
-            incomplete_bytes=self._take(self._missing, incomplete_bytes * (self._size + 1) + known),
-            partial=self._take(self._partial, partial * (self._size + 1) + known),
-            ends=(traits & ending) != 0,
+    def traits(
+        self, index: Array, incomplete_bytes: Array, partial: Array, after_digit: Array
+    ) -> TextTraits:
+        """Return the traits of each slot's text after a token.
+
+        Args:
+            index: [slots] int64; the token's `index`.
+            incomplete_bytes: [slots] int64; the traits of the text before the token.
+            partial: [slots] int64.
+            after_digit: [slots] bool.
+        """
+        traits = self._take(self._traits, partial * (self._size + 1) + index)
+        ends = self._xp.where(after_digit, ENDS, ENDS | ENDS_AFTER_NO_DIGIT)
+        return TextTraits(
+            incomplete_bytes=self._take(
+                self._incomplete_bytes, incomplete_bytes * (self._size + 1) + index
+            ),
+            partial=self._take(self._partial, partial * (self._size + 1) + index),
+            ends=(traits & ends) != 0,
             after_digit=(traits & IS_DIGIT) != 0,
         )
 
 
-def unfinished(vocabulary: Vocabulary) -> tuple[np.ndarray, np.ndarray]:
-    """The tokens that can end inside a character.
+def incomplete_tokens(vocabulary: Vocabulary) -> tuple[np.ndarray, np.ndarray]:
+    """Return the tokens that can end inside a character.
 
     Returns:
-        [columns] int64, the tokens; [4, columns] int64, the bytes lacking after
-        each, by the bytes lacking before it.
+        The n tokens, [n] int64, and the bytes missing after each by the bytes missing
+        before it, [4, n] int64.
     """
     incomplete_bytes = np.array([[*after] for after in vocabulary.incomplete_bytes], dtype=np.int64)
     tokens = np.flatnonzero(incomplete_bytes.any(axis=0))

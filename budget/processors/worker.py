@@ -1,4 +1,4 @@
-"""What the gateway may ask of a vLLM worker, mixed into it as `worker_extension_cls`."""
+"""Methods that the gateway calls on vLLM's workers, mixed in as `worker_extension_cls`."""
 
 from typing import Any
 
@@ -6,27 +6,28 @@ from proctor.budget.processors import v1, v2
 
 
 class BudgetWorkerExtension:
-    """Reaches the processor inside the worker."""
+    """Gives access to the worker's budget processor."""
 
     model_runner: Any
 
     def take_attempts(self, key: str) -> list[int]:
-        """Positions where the request `key` had an attempt to close replaced.
+        """Return the positions, in a request's output, of tokens that replaced an attempt.
 
-        None on a worker that samples nothing: a stage of a pipeline before its
-        last.
+        The result is empty on a worker that does not sample: a pipeline stage before
+        the last.
 
         Raises:
-            RuntimeError: if this worker runs without our processor.
+            RuntimeError: if the worker has no budget processor.
         """
         processor = self._processor()
         return [] if processor is None else processor.take_attempts(key)
 
     def check_slots(self) -> int:
-        """Requests that hold a slot now, on vLLM's V1 runner, where we hand the slots out.
+        """Return the number of slots in use on vLLM's V1 runner, where the processor assigns them.
 
         Raises:
-            RuntimeError: if the books do not add up, or there is no processor.
+            RuntimeError: if the slots are inconsistent, or the worker has no budget
+                processor.
         """
         processor = self._processor()
         return processor.check_slots() if isinstance(processor, v1.BudgetLogitsProcessor) else 0
@@ -42,4 +43,4 @@ class BudgetWorkerExtension:
         for processor in processors:
             if isinstance(processor, v1.BudgetLogitsProcessor | v2.BudgetLogitsProcessor):
                 return processor
-        raise RuntimeError("the worker runs without the budget processor")
+        raise RuntimeError("the worker has no budget processor")

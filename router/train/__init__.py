@@ -1,4 +1,4 @@
-"""Trains the model of `linear`, and says how good it is. Needs scikit-learn."""
+"""Trains and cross-validates the model of the classifier `ensemble`. Requires scikit-learn."""
 
 from pathlib import Path
 
@@ -20,9 +20,9 @@ __all__ = [
 
 
 def train(path: Path, out: Path) -> None:
-    """Train on a file of prompts and write the model; the same file gives the same model.
+    """Train on a file of labelled prompts and write the model; training is deterministic.
 
     Raises:
-        TrainingDataError: if the file is not one of labelled prompts.
+        TrainingDataError: if the file is invalid.
     """
     fit(Inputs.of(read_records(path))).save(out)

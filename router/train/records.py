@@ -1,4 +1,4 @@
-"""Labelled prompts, one JSON object to a line."""
+"""Labelled prompts in JSON Lines format."""
 
 import json
 from collections.abc import Mapping
@@ -11,7 +11,7 @@ from proctor.router.prediction import LEVELS
 
 
 class TrainingDataError(ValueError):
-    """A file that cannot be trained on; the message names the line."""
+    """A file of labelled prompts is invalid; the message names the line."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,11 +20,11 @@ class Record:
 
     Attributes:
         conversation: the prompt and the turns before it.
-        level: index of its level in `LEVELS`.
-        source: where it comes from; sources are held out whole.
-        group: records that belong together and are held out together.
-        border: whether a level beside it would be as right.
-        by_hand: whether a person read and labelled it.
+        level: the index of its level in `LEVELS`.
+        source: its data source; sources are held out as a whole.
+        group: an identifier shared by related records, which are held out together.
+        border: whether an adjacent level would be equally correct.
+        by_hand: whether it was labelled by hand.
     """
 
     conversation: Conversation
@@ -36,14 +36,14 @@ class Record:
 
 
 def read_records(path: Path) -> list[Record]:
-    """The file's records, in order.
+    """Read the records of a file, in order.
 
     Raises:
-        TrainingDataError: if the file cannot be read, or a line lacks a prompt
-            or a tier.
+        TrainingDataError: if the file cannot be read, a line lacks a prompt or a
+            tier, or a level has no record.
     """
     try:
-        # Not splitlines: a prompt may hold a line separator of Unicode's.
+        # Not splitlines(): a prompt may contain a Unicode line separator.
         lines = path.read_text("utf-8").rstrip("\n").split("\n")
     except (OSError, UnicodeDecodeError) as error:
         raise TrainingDataError(f"{path}: {error}") from error
@@ -55,18 +55,18 @@ def read_records(path: Path) -> list[Record]:
             raise TrainingDataError(f"{path}, line {number}: {error!r}") from error
     missing = set(range(len(LEVELS))) - {record.level for record in records}
     if missing:
-        names = ", ".join(LEVELS[at] for at in sorted(missing))
-        raise TrainingDataError(f"{path} has no record of: {names}")
+        names = ", ".join(LEVELS[index] for index in sorted(missing))
+        raise TrainingDataError(f"{path} must have records of all levels. Missing: {names}")
     return records
 
 
-def _record(found: Mapping[str, Any], number: int) -> Record:
-    meta: Mapping[str, Any] = found.get("meta") or {}
+def _record(fields: Mapping[str, Any], number: int) -> Record:
+    meta: Mapping[str, Any] = fields.get("meta") or {}
     turns = [Turn(turn["role"], turn["content"]) for turn in meta.get("context") or ()]
     return Record(
-        conversation=Conversation((*turns, Turn("user", str(found["prompt"])))),
-        level=LEVELS.index(found["tier"]),
-        source=str(found.get("source", "")),
+        conversation=Conversation((*turns, Turn("user", str(fields["prompt"])))),
+        level=LEVELS.index(fields["tier"]),
+        source=str(fields.get("source", "")),
         group=str(meta.get("group") or number),
         border=bool(meta.get("border")),
         by_hand=meta.get("labelled") == "hand",

@@ -356,7 +356,7 @@ class FakeEngine:
         while writer.wish in machine.barred:
             writer.advance()
         wish = writer.wish
-        if machine.bars_end and wish in self.model.markers.eos:
+        if machine.bars_eos and wish in self.model.markers.eos:
             return BLANK, False
         if wish in machine.closing_tokens and machine.suppresses_close:
             writer.send_back()
@@ -366,7 +366,7 @@ class FakeEngine:
         writer.advance()
         if (
             VOCABULARY.incomplete_bytes_after(machine.incomplete_bytes, wish)
-            > machine.most_incomplete_bytes
+            > machine.max_incomplete_bytes
         ):
             # It has no room to finish this character, and drops the rest of it.
             while writer.wish in UTF8_TAIL:

@@ -165,9 +165,9 @@ class ChannelSplitter:
             and machine.thinking
             and machine.pending > 0
             and token in self._continuations
-            and not machine.goes_on_with(token)
+            and not machine.extends_marker(token)
         )
-        return [*(machine.turn_down() if turned_down else ()), *machine.advance(token)]
+        return [*(machine.release_partial_marker() if turned_down else ()), *machine.advance(token)]
 
     def stop(self) -> list[TextDelta | ToolCallDelta]:
         """What there is to tell after the text has stopped; nothing more may follow."""

@@ -53,7 +53,7 @@ async def test_a_refusal_names_the_fields(browser: Browser) -> None:
         run = await ask(page)
 
         await expect(run.get_by_role("alert")).to_have_text(
-            "The server did not take this request: min_thinking_tokens (9) is over "
+            "The server did not take this request: min_thinking_tokens (9) must not exceed "
             "max_thinking_tokens (8)."
         )
         await field(page, "Maximum").fill("10")

@@ -15,7 +15,7 @@ from typing import Protocol
 
 from tokenizers import Tokenizer
 
-from proctor.budget.loops import REACH
+from proctor.budget.loops import WINDOW
 from proctor.budget.vocabulary import weights_of
 from proctor.demo.train import MODEL
 from tests.budget.loops_texts import LOOPS, PROGRESS, mixed
@@ -95,9 +95,9 @@ def corpus(seed: int, encoder: Encoder, progress: int, looping: int) -> Iterator
 
 
 def circling(rng: Random, encoder: Encoder, family: str) -> Trace:
-    """Something that gets somewhere, and then a loop whose copies are within `REACH`."""
+    """Something that gets somewhere, and then a loop whose copies are within `WINDOW`."""
     before, loop = opening(rng, encoder), list[int]()
-    while not 0 < len(loop) <= REACH:
+    while not 0 < len(loop) <= WINDOW:
         copies = LOOPS[family](rng)
         loop = encoder.encode(next(copies))
     repeats_at = len(before) + len(loop)
@@ -107,8 +107,8 @@ def circling(rng: Random, encoder: Encoder, family: str) -> Trace:
 
 
 def verbatim(rng: Random, encoder: Encoder) -> Trace:
-    """The very same tokens over and over; every period within `REACH` is as likely."""
-    before, period, text = opening(rng, encoder), rng.randint(1, REACH), list[int]()
+    """The very same tokens over and over; every period within `WINDOW` is as likely."""
+    before, period, text = opening(rng, encoder), rng.randint(1, WINDOW), list[int]()
     while len(text) < period:
         text += encoder.encode(mixed(rng))
     at = rng.randint(0, len(text) - period)

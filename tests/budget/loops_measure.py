@@ -17,7 +17,7 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from proctor.budget.loops import ENOUGH
+from proctor.budget.loops import THRESHOLD
 from proctor.budget.processors.backend import ArrayBackend
 from proctor.budget.processors.loops import LoopDetectors, LoopState
 from proctor.demo.measure import wilson
@@ -89,7 +89,7 @@ def _first_hits(batch: Sequence[Trace], weights: bytes) -> list[list[int]]:
         state, hit = detectors.step(state, token, weight, token >= 0)
         hit &= first == _NEVER
         first[hit] = position
-        exact |= hit & (state.score < ENOUGH)
+        exact |= hit & (state.score < THRESHOLD)
     return np.stack((first, exact), axis=1).tolist()
 
 

@@ -49,17 +49,17 @@ def assert_obeys(
             assert wants in machine.closing_tokens
         elif (
             vocabulary.incomplete_bytes_after(machine.incomplete_bytes, wants)
-            > machine.most_incomplete_bytes
+            > machine.max_incomplete_bytes
         ):
             assert (
                 vocabulary.incomplete_bytes_after(machine.incomplete_bytes, token)
-                <= machine.most_incomplete_bytes
+                <= machine.max_incomplete_bytes
             )
         elif machine.thinking and not machine.suppresses_close and wants == EOS:
             assert token == machine.end_token
         elif wants in machine.barred:
             assert token not in machine.barred
-        elif wants == EOS and machine.bars_end:
+        elif wants == EOS and machine.bars_eos:
             assert token != wants
         else:
             assert token == wants

@@ -123,9 +123,9 @@ class Sampler:
             token
             for token in ((number + step) % VOCABULARY for step in range(VOCABULARY))
             if self.vocabulary.incomplete_bytes_after(machine.incomplete_bytes, token)
-            <= machine.most_incomplete_bytes
+            <= machine.max_incomplete_bytes
             and token not in machine.barred
-            and not (token == EOS and machine.bars_end)
+            and not (token == EOS and machine.bars_eos)
         )
         if machine.suppresses_close and wanted in machine.closing_tokens:
             return machine.continuation[0], True

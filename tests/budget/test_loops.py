@@ -9,30 +9,30 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from proctor.budget.loops import (
-    COPIES,
-    COVERED,
-    COVERED_WITHOUT_WORDS,
-    ENOUGH,
-    REACH,
-    SURPRISE,
+    MIN_COPIES,
+    MIN_LENGTH,
+    MIN_LENGTH_WITHOUT_WORDS,
+    PHRASE_PENALTY,
+    THRESHOLD,
+    WINDOW,
     LoopDetector,
 )
 from proctor.budget.processors.backend import ArrayBackend
 from proctor.budget.processors.loops import LoopDetectors, LoopState
-from proctor.budget.vocabulary import MOST_LETTERS, weights_of
+from proctor.budget.vocabulary import MAX_WEIGHT, weights_of
 from tests.budget.loops_corpus import DemoEncoder, Encoder, WordEncoder, corpus, demo_traces
 from tests.budget.loops_measure import find
 
-LETTERS = bytes([0, 0, 1, 4, MOST_LETTERS, MOST_LETTERS])  # other tokens count as one letter
+LETTERS = bytes([0, 0, 1, 4, MAX_WEIGHT, MAX_WEIGHT])  # other tokens count as one letter
 ALPHABET = 8
 
 
 def exact_loop(tokens: Sequence[int], weights: bytes = b"") -> bool:
     """The tail is at least four copies of something, and long enough."""
-    said = [weights[token] if token < len(weights) else 1 for token in tokens[-COVERED:]]
-    least = COVERED if any(said) else COVERED_WITHOUT_WORDS
-    for period in range(1, REACH + 1):
-        covered = max(COPIES * period, least)
+    said = [weights[token] if token < len(weights) else 1 for token in tokens[-MIN_LENGTH:]]
+    least = MIN_LENGTH if any(said) else MIN_LENGTH_WITHOUT_WORDS
+    for period in range(1, WINDOW + 1):
+        covered = max(MIN_COPIES * period, least)
         tail = tokens[-covered:]
         if len(tail) == covered and tail[period:] == tail[:-period]:
             return True
@@ -44,13 +44,13 @@ def inexact_scores(tokens: Sequence[int], weights: bytes = b"") -> list[int]:
     scores, score, begin = list[int](), 0, 0
     for end, token in enumerate(tokens, 1):
         phrase = tokens[begin:end]
-        near = range(max(0, begin - REACH), begin)
+        near = range(max(0, begin - WINDOW), begin)
         places = [at for at in near if tokens[at : at + len(phrase)] == phrase]
         if not places:
-            score, begin = max(0, score - SURPRISE), end
+            score, begin = max(0, score - PHRASE_PENALTY), end
         else:
             said = weights[token] if token < len(weights) else 1
-            score = min(ENOUGH, score + (max(1, said) if len(places) > 1 else 1))
+            score = min(THRESHOLD, score + (max(1, said) if len(places) > 1 else 1))
         scores.append(score)
     return scores
 
@@ -88,37 +88,37 @@ def test_token_by_token_is_the_definition(tokens: list[int], weights: bytes) -> 
     for end, score in enumerate(inexact_scores(tokens, weights), 1):
         hit = detector.advance(tokens[end - 1])
         assert detector.score == score
-        assert hit == (score == ENOUGH or exact_loop(tokens[:end], weights))
+        assert hit == (score == THRESHOLD or exact_loop(tokens[:end], weights))
 
 
-@given(st.integers(1, REACH), st.integers(0, 50))
+@given(st.integers(1, WINDOW), st.integers(0, 50))
 def test_an_exact_loop_is_found_as_soon_as_it_is_one(period: int, before: int) -> None:
-    loop = list(range(period)) * (2 + max(COPIES, COVERED // period))
+    loop = list(range(period)) * (2 + max(MIN_COPIES, MIN_LENGTH // period))
     detector = LoopDetector()
-    for token in range(REACH, REACH + before):
+    for token in range(WINDOW, WINDOW + before):
         assert not detector.advance(token)
     hits = [detector.advance(token) for token in loop]
-    begins = max(COPIES * period, COVERED)
+    begins = max(MIN_COPIES * period, MIN_LENGTH)
     assert all(hits[begins - 1 :])
-    assert not any(hits[: min(begins, period + ENOUGH) - 1])
+    assert not any(hits[: min(begins, period + THRESHOLD) - 1])
 
 
 def test_a_repetition_without_words_must_be_longer() -> None:
     rule = [0, 0, 0, 7]  # |---|---|---|
     wordless = bytes(8)
-    assert first_hit(rule * 100) == COVERED - 1
-    assert first_hit(rule * 100, wordless) == COVERED_WITHOUT_WORDS - 1
+    assert first_hit(rule * 100) == MIN_LENGTH - 1
+    assert first_hit(rule * 100, wordless) == MIN_LENGTH_WITHOUT_WORDS - 1
 
 
 def test_what_is_said_twice_is_not_a_loop() -> None:
-    said = list(range(REACH - 1))
-    words = bytes([MOST_LETTERS]) * REACH
+    said = list(range(WINDOW - 1))
+    words = bytes([MAX_WEIGHT]) * WINDOW
     assert first_hit([*said, *said], words) is None
     assert first_hit([*said, *said, *said], words) == 2 * len(said)
 
 
 def test_the_same_thought_with_a_changing_number_is_a_loop() -> None:
-    thought = [MOST_LETTERS] * 15
+    thought = [MAX_WEIGHT] * 15
     tokens = [token for number in range(40) for token in (*range(15), 100 + number)]
     hit = first_hit(tokens, bytes(thought))
     assert hit is not None
@@ -181,9 +181,9 @@ def come(
     state: LoopState, tokens: Sequence[int | None], arrays: ArrayBackend
 ) -> tuple[LoopState, list[bool]]:
     """Let a token come in the slots that have one."""
-    ids = arrays.bring([-1 if token is None else token for token in tokens])
+    ids = arrays.as_int64([-1 if token is None else token for token in tokens])
     said = [LETTERS[token] if token in range(len(LETTERS)) else 1 for token in tokens]
-    state, hits = LoopDetectors(arrays).step(state, ids, arrays.bring(said), ids >= 0)
+    state, hits = LoopDetectors(arrays).step(state, ids, arrays.as_int64(said), ids >= 0)
     return state, hits.tolist()
 
 
@@ -206,12 +206,12 @@ def test_the_arrays_equal_the_detectors_over_random_batches(
                 detectors[slot] = LoopDetector(LETTERS)
                 for token in data.draw(texts):
                     detectors[slot].advance(token)
-        state = state_of(detectors, arrays).choose(arrays.bring(reused) > 0, state, arrays)
+        state = state_of(detectors, arrays).where(arrays.as_int64(reused) > 0, state, arrays)
         for slot in range(SLOTS):
             if forgotten[slot]:
                 detectors[slot].reset()
         empty = LoopState.empty(SLOTS, arrays)
-        state = empty.choose(arrays.bring(forgotten) > 0, state, arrays)
+        state = empty.where(arrays.as_int64(forgotten) > 0, state, arrays)
         queues = [data.draw(texts) for _ in range(SLOTS)]
         rng = Random(data.draw(seeds))
         while any(queues):
@@ -233,7 +233,7 @@ def test_a_step_leaves_the_state_before_it_alone(arrays: ArrayBackend) -> None:
     drafted = state
     for token in [1, 2, 4]:
         drafted, _ = come(drafted, [token], arrays)
-    drafted.choose(arrays.bring([0]) > 0, state, arrays)
+    drafted.where(arrays.as_int64([0]) > 0, state, arrays)
     assert equal(state, kept)
     assert not equal(drafted, kept)
 

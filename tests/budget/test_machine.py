@@ -279,7 +279,7 @@ def test_a_block_that_opens_again_thinks_from_the_same_budget() -> None:
 def test_a_token_that_was_not_enforced_is_noticed() -> None:
     with pytest.raises(DesyncError, match="7 was forced"):
         replay(TokenBudget(maximum=1), ONE, [1, 2])
-    with pytest.raises(DesyncError, match="cannot stand for an attempt"):
+    with pytest.raises(DesyncError, match="cannot replace an attempt"):
         replay(TokenBudget(maximum=1), ONE, [1], frozenset({0}))
 
 

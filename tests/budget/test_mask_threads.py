@@ -10,8 +10,8 @@ pytest.importorskip("torch", reason="the CPU engine, which brings it, is missing
 
 from proctor.budget.processors.mask_threads import (
     BURST_SECONDS,
-    RECOVERY,
-    SHARE_SECONDS,
+    RECOVERY_RATE,
+    SECONDS_PER_CALL,
     Allowance,
     MaskThreads,
 )
@@ -88,7 +88,7 @@ def test_what_only_waits_is_waited_for(threads: MaskThreads) -> None:
     done: list[bool] = []
 
     def wait() -> None:
-        time.sleep(2 * (SHARE_SECONDS + BURST_SECONDS))
+        time.sleep(2 * (SECONDS_PER_CALL + BURST_SECONDS))
         done.append(True)
 
     assert threads.run(wait)
@@ -117,7 +117,7 @@ def test_all_calls_have_one_allowance(monkeypatch: pytest.MonkeyPatch) -> None:
     assert allowance.left() == pytest.approx(BURST_SECONDS / 2)
     allowance.spend(10)
     assert allowance.left() == 0
-    now += BURST_SECONDS / RECOVERY / 4
+    now += BURST_SECONDS / RECOVERY_RATE / 4
     assert allowance.left() == pytest.approx(BURST_SECONDS / 4)
     now += 1000
     assert allowance.left() == BURST_SECONDS

@@ -167,7 +167,7 @@ def test_an_end_marker_is_completed_with_the_longest_tokens_that_fit() -> None:
     begun = matcher.step(matcher.inside, ord("<")).state
     assert matcher.completion(begun) == (257, ord(">"))
     assert matcher.completion(matcher.step(begun, 257).state) == (ord(">"),)
-    assert matcher.spelled
+    assert matcher.has_multi_symbol_marker
 
 
 def test_of_a_token_with_two_markers_the_first_counts() -> None:

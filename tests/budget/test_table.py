@@ -12,7 +12,7 @@ from proctor.budget import BudgetStateMachine, Markers, TokenBudget, Vocabulary
 from proctor.budget.processors.backend import Array, ArrayBackend
 from proctor.budget.processors.forced_sequences import NO_TOKEN
 from proctor.budget.processors.table import BudgetTable, State, TokenConstraints
-from proctor.budget.processors.vocabulary_arrays import unfinished
+from proctor.budget.processors.vocabulary_arrays import incomplete_tokens
 from tests.budget.strategies import (
     EOS,
     VOCABULARY,
@@ -62,7 +62,7 @@ def arrays(request: pytest.FixtureRequest) -> ArrayBackend:
 
 
 def flags(arrays: ArrayBackend, which: list[bool]) -> Array:
-    return arrays.bring(which) > 0
+    return arrays.as_int64(which) > 0
 
 
 def equal(one: Array, other: Array) -> bool:
@@ -73,10 +73,10 @@ def assert_equal(table: BudgetTable, slot: int, occupant: Occupant) -> None:
     machine, state = occupant.machine, table.state
     assert state.thinking[slot].item() == machine.thinking
     assert state.tokens[slot].item() == machine.tokens
-    assert state.matched[slot].item() == machine.matched
+    assert state.matcher_state[slot].item() == machine.matcher_state
     assert state.pending[slot].item() == machine.pending
     if occupant.budget.answer_minimum:
-        assert state.answered[slot].item() == machine.answered
+        assert state.answer_tokens[slot].item() == machine.answer_tokens
     assert state.continuations[slot].item() == machine.continuations
     assert state.length[slot].item() == machine.length
     assert state.looped[slot].item() == machine.looped
@@ -84,40 +84,40 @@ def assert_equal(table: BudgetTable, slot: int, occupant: Occupant) -> None:
     assert state.incomplete_bytes[slot].item() == machine.incomplete_bytes
     assert state.partial[slot].item() == machine.partial
     assert state.after_digit[slot].item() == machine.after_digit
-    asked = demands(table, slot)
+    asked = constraints(table, slot)
     assert asked.forced.item() == none_as(machine.forced)
     assert asked.suppresses_close.item() == machine.suppresses_close
     assert (asked.barred.item() == NO_TOKEN) is (not machine.barred)
-    assert asked.barred.item() in (NO_TOKEN, machine.matched)
-    assert asked.bars_end.item() == machine.bars_end
+    assert asked.barred.item() in (NO_TOKEN, machine.matcher_state)
+    assert asked.bars_eos.item() == machine.bars_eos
     free = machine.thinking and machine.forced is None
     assert asked.may_close.item() == (free and not machine.suppresses_close)
-    assert asked.most_incomplete_bytes.item() == machine.most_incomplete_bytes
+    assert asked.max_incomplete_bytes.item() == machine.max_incomplete_bytes
     assert asked.length.item() == machine.length
     if machine.suppresses_close:
         assert asked.continuation.item() == machine.continuation[0]
     if machine.thinking:
         assert asked.end.item() == machine.end_token
-        assert asked.matched.item() == machine.matched
+        assert asked.matcher_state.item() == machine.matcher_state
 
 
-def demands(table: BudgetTable, slot: int) -> TokenConstraints:
+def constraints(table: BudgetTable, slot: int) -> TokenConstraints:
     slots = np.array([slot])
     of_torch = isinstance(table.state.tokens, torch.Tensor)
-    return table.demands(table.state, torch.from_numpy(slots) if of_torch else slots)
+    return table.constraints(table.state, torch.from_numpy(slots) if of_torch else slots)
 
 
 def assert_masks(table: BudgetTable, slot: int, occupant: Occupant, seen: Vocabulary) -> None:
     """The table masks the tokens that would begin a character which could not be completed."""
     machine = occupant.machine
     splits = dict.fromkeys(range(VOCABULARY), False)
-    asked = demands(table, slot)
-    tokens, lacking = unfinished(seen)
-    chosen = (lacking[asked.incomplete_bytes.item()] > asked.most_incomplete_bytes.item()).tolist()
+    asked = constraints(table, slot)
+    tokens, lacking = incomplete_tokens(seen)
+    chosen = (lacking[asked.incomplete_bytes.item()] > asked.max_incomplete_bytes.item()).tolist()
     splits.update(zip(tokens.tolist(), chosen, strict=True))
     for token in range(VOCABULARY):
         lacks = seen.incomplete_bytes_after(machine.incomplete_bytes, token)
-        assert splits[token] == (lacks > machine.most_incomplete_bytes)
+        assert splits[token] == (lacks > machine.max_incomplete_bytes)
 
 
 @given(data=st.data())
@@ -137,7 +137,7 @@ def test_the_table_equals_the_machine_over_random_batches(
             if occupant is not None and not occupant.over and data.draw(st.integers(0, 5)):
                 tokens[slot], attempted[slot] = occupant.step(data.draw(st.integers(0, 10**6)))
         before = [column + 0 for column in columns(table.state)]
-        taken = arrays.bring(tokens), flags(arrays, attempted)
+        taken = arrays.as_int64(tokens), flags(arrays, attempted)
         after = table.step(table.state, *taken)
         assert all(map(equal, before, columns(table.state)))
         table.advance(*taken)
@@ -173,7 +173,7 @@ def test_a_table_of_another_size_goes_on_where_this_one_stands(
         token, attempted = occupant.step(number)
         others = len(table.state.tokens) - 1
         came = [token, *[NO_TOKEN] * others], [attempted, *[False] * others]
-        table.advance(arrays.bring(came[0]), flags(arrays, came[1]))
+        table.advance(arrays.as_int64(came[0]), flags(arrays, came[1]))
         if not occupant.over:
             assert_equal(table, 0, occupant)
             assert_masks(table, 0, occupant, vocabulary)
@@ -202,7 +202,7 @@ def test_a_resumed_request_is_as_if_it_had_never_left(
     if not occupant.over:
         assert_equal(table, 0, occupant)
         token, attempted = occupant.step(after)
-        table.advance(arrays.bring([token]), flags(arrays, [attempted]))
+        table.advance(arrays.as_int64([token]), flags(arrays, [attempted]))
     if not occupant.over:
         assert_equal(table, 0, occupant)
 
@@ -233,6 +233,6 @@ def test_loops_are_left_as_the_machine_leaves_them(
         if occupant.over:
             break
         token, attempted = occupant.step(number)
-        table.advance(arrays.bring([NO_TOKEN, token]), flags(arrays, [False, attempted]))
+        table.advance(arrays.as_int64([NO_TOKEN, token]), flags(arrays, [False, attempted]))
         if not occupant.over:
             assert_equal(table, 1, occupant)

@@ -32,7 +32,7 @@ def config(seen: Markers) -> SimpleNamespace:
 @pytest.fixture(autouse=True, scope="module")
 def tables_that_grow() -> Iterator[None]:
     """From one slot on, so that every batch here outgrows its tables and falls back."""
-    with patch("proctor.budget.processors.v1.FIRST_SLOTS", 1):
+    with patch("proctor.budget.processors.v1.MIN_SLOTS", 1):
         yield
 
 
@@ -196,7 +196,7 @@ def test_what_cannot_be_enforced_is_refused_at_admission(
 def test_an_engine_without_markers_does_not_start() -> None:
     bare = config(ONE)
     bare.additional_config = {}
-    with pytest.raises(ValueError, match="no thinking markers"):
+    with pytest.raises(ValueError, match="must contain the thinking markers"):
         BudgetLogitsProcessor(bare, torch.device("cpu"), False)  # type: ignore[arg-type]
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from proctor.router.calibration import Proposal, Row, propose, propose_costs, survivors
+from proctor.router.calibration import Proposal, Row, kaplan_meier, propose, propose_costs
 from proctor.router.calibration_io import LedgerError, read_rows, snippet
 from proctor.router.decision import Costs
 
@@ -89,7 +89,7 @@ def test_survivors_by_hand() -> None:
         Row("t", 3, "natural"),
         Row("t", 3, "natural"),
     ]
-    assert survivors(rows) == [(1, 0.75), (3, 0.0)]
+    assert kaplan_meier(rows) == [(1, 0.75), (3, 0.0)]
 
 
 @pytest.mark.parametrize("quantile", [0.0, 1.0, -1.0, 7.0])

@@ -17,7 +17,9 @@ def test_classifiers_are_found_by_name(name: str, kind: type[Any]) -> None:
 
 
 def test_an_unknown_name_is_answered_with_those_that_are_installed() -> None:
-    with pytest.raises(UnknownClassifier, match=r"'oracle'; installed are: .*ensemble, rules"):
+    with pytest.raises(
+        UnknownClassifier, match=r"'oracle'. Installed classifiers: .*ensemble, rules"
+    ):
         load("oracle")
 
 
@@ -26,12 +28,12 @@ def test_where_none_is_installed_the_message_says_so(monkeypatch: pytest.MonkeyP
         names = frozenset[str]()
 
     monkeypatch.setattr(classifier, "entry_points", lambda group: Nothing())
-    with pytest.raises(UnknownClassifier, match="installed are: none"):
+    with pytest.raises(UnknownClassifier, match="Installed classifiers: none"):
         load("ensemble")
 
 
 def test_constant_says_its_level_whatever_is_asked() -> None:
     assert Constant().classify(Conversation.of("hi")).probabilities == (0.0, 0.0, 1.0, 0.0)
     assert Constant("high").classify(Conversation(())).probabilities == (0.0, 0.0, 0.0, 1.0)
-    with pytest.raises(ValueError, match="'max' is not one of none, low, medium, high"):
+    with pytest.raises(ValueError, match="must be one of none, low, medium, high, not 'max'"):
         Constant("max")

@@ -3,7 +3,7 @@ from importlib import resources
 
 import pytest
 
-from proctor.router.lexicon import EDGE_WORDS, LEAST_LETTERS, SCRIPTS, Lexicon, words_of
+from proctor.router.lexicon import EDGE_WORDS, MIN_PREFIX_LENGTH, SCRIPTS, Lexicon, words_of
 
 LEXICON = Lexicon(
     {
@@ -64,5 +64,7 @@ def test_beginnings_in_the_package_are_long_enough_to_be_found() -> None:
                     words = words_of(term)
                     assert words, term
                     assert (
-                        len(words) > 1 or not term.endswith("*") or len(words[0]) >= LEAST_LETTERS
+                        len(words) > 1
+                        or not term.endswith("*")
+                        or len(words[0]) >= MIN_PREFIX_LENGTH
                     )

@@ -9,7 +9,7 @@ import pytest
 from sklearn.ensemble import GradientBoostingClassifier
 
 from proctor.router import Conversation, cli, decide
-from proctor.router.ensemble import NAMES, Ensemble
+from proctor.router.ensemble import FEATURE_NAMES, Ensemble
 from proctor.router.model import Model, ModelError
 from proctor.router.train import TrainingDataError, cross_validate, fit, read_records, train
 from proctor.router.train.fitting import TREE_DEPTH, Inputs, fit_once, tree_arrays
@@ -50,7 +50,7 @@ def _levels(data: Path) -> list[str]:
 def test_one_source_alone_is_enough(tmp_path: Path) -> None:
     data = corpus.write(tmp_path / "data.jsonl", sources=1)
     model = fit(Inputs.of(read_records(data)))
-    assert model.sharpness > 0
+    assert model.inverse_temperature > 0
 
 
 def test_trees_are_followed_as_scikit_learn_does(trained: tuple[Path, Path]) -> None:
@@ -61,9 +61,9 @@ def test_trees_are_followed_as_scikit_learn_does(trained: tuple[Path, Path]) -> 
     ).fit(inputs.values, inputs.levels)
     model = replace(Model.load(path), **tree_arrays(trees), tree_bias=np.zeros(4, np.float32))
     for row in range(0, len(inputs.levels), 3):
-        part = inputs.part(row)
+        part = inputs.model_input(row)
         raw = trees.decision_function(part.values[None, :])[0]
-        assert model.of_trees(part) == pytest.approx(raw, abs=1e-4)
+        assert model.tree_logits(part) == pytest.approx(raw, abs=1e-4)
 
 
 def test_what_a_person_labelled_weighs_more(tmp_path: Path) -> None:
@@ -78,8 +78,8 @@ def test_what_a_person_labelled_weighs_more(tmp_path: Path) -> None:
 
     def of_high(file: Path) -> float:
         model = fit_once(Inputs.of(read_records(file)))
-        part = Inputs.of(read_records(file)).part(0)
-        return float(model.probabilities(model.answers(part))[3])
+        part = Inputs.of(read_records(file)).model_input(0)
+        return float(model.probabilities(model.logits(part))[3])
 
     assert of_high(path) > of_high(other) + 0.1
 
@@ -101,7 +101,7 @@ def test_validation_reports_every_classifier(tmp_path: Path) -> None:
         ('{"prompt": "x", "tier": "huge"}', "line 2"),
         ('{"tier": "low"}', "line 2"),
         ("[]", "line 2"),
-        ('{"prompt": "x", "tier": "low"}', "no record of: medium, high"),
+        ('{"prompt": "x", "tier": "low"}', "Missing: medium, high"),
     ],
 )
 def test_bad_training_data_is_named(line: str, reason: str, tmp_path: Path) -> None:
@@ -116,11 +116,11 @@ def test_bad_training_data_is_named(line: str, reason: str, tmp_path: Path) -> N
 def test_a_file_that_holds_no_model_is_refused(tmp_path: Path, trained: tuple[Path, Path]) -> None:
     (tmp_path / "not.npz").write_text("no model")
     for path in (tmp_path / "not.npz", tmp_path / "nowhere.npz"):
-        with pytest.raises(ModelError, match="holds no model"):
+        with pytest.raises(ModelError, match="is not a router model"):
             Ensemble(path).classify(Conversation.of("x"))
     stored = dict(np.load(trained[1]))
-    np.savez(tmp_path / "other.npz", **(stored | {"names": stored["names"][::-1]}))
-    with pytest.raises(ModelError, match="trained on other signals"):
+    np.savez(tmp_path / "other.npz", **(stored | {"feature_names": stored["feature_names"][::-1]}))
+    with pytest.raises(ModelError, match="trained on different features"):
         Ensemble(tmp_path / "other.npz").classify(Conversation.of("x"))
 
 
@@ -153,7 +153,7 @@ def test_a_missing_extra_is_named(
 
 def test_the_shipped_model_is_small_and_of_these_signals() -> None:
     assert WEIGHTS.stat().st_size < 1_000_000
-    assert tuple(Model.load(WEIGHTS).names) == NAMES
+    assert tuple(Model.load(WEIGHTS).feature_names) == FEATURE_NAMES
 
 
 @pytest.mark.skipif(not DATA.exists(), reason="the training file is not beside the repository")

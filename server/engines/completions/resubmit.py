@@ -166,7 +166,7 @@ class ResubmitLoop:
         """
         machine = self._machine
         incomplete_bytes = self._vocabulary.incomplete_bytes_after(machine.incomplete_bytes, token)
-        return token not in machine.barred and incomplete_bytes <= machine.most_incomplete_bytes
+        return token not in machine.barred and incomplete_bytes <= machine.max_incomplete_bytes
 
     def _send_back(self, strip: int) -> None:
         """Put a continuation in the place of an attempt whose last `strip` tokens are taken."""

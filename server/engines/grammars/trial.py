@@ -15,7 +15,7 @@ from vllm.sampling_params import StructuredOutputsParams
 from vllm.tokenizers import cached_tokenizer_from_config
 from vllm.v1.structured_output.request import get_structured_output_key
 
-from proctor.budget.processors.grammars import Backends, TimedGrammar
+from proctor.budget.processors.grammars import GrammarBackends, TimedGrammar
 from proctor.server.engines.grammars.backends import choose, used
 from proctor.server.engines.grammars.bounds import bound
 from proctor.server.engines.grammars.frames import Answer, Task, receive, send
@@ -38,7 +38,7 @@ class Trial:
     def __init__(self, config: VllmConfig) -> None:
         self._config = config
         self._tokenizer = cached_tokenizer_from_config(config.model_config)
-        self._backends = Backends(config, self._tokenizer)
+        self._backends = GrammarBackends(config, self._tokenizer)
         self._usable = {name for name in used(self._named) if self._warm_up(name)}
 
     def run(self, connection: socket.socket) -> None:
@@ -77,7 +77,7 @@ class Trial:
         checked = self._checked(SamplingParams(structured_outputs=form), backend)
         kind, spec = get_structured_output_key(checked)
         chosen = str(checked._backend)
-        grammar = self._backends.compile_in(chosen, kind, spec, None)
+        grammar = self._backends.compile_with(chosen, kind, spec, None)
         self._follow(grammar)
         if grammar.is_given_up:
             return Answer(out_of="steps")
@@ -103,7 +103,7 @@ class Trial:
         """Make once what a backend makes for the vocabulary; every child would have to."""
         try:
             kind, spec = get_structured_output_key(StructuredOutputsParams(json_object=True))
-            self._follow(self._backends.compile_in(backend, kind, spec, None))
+            self._follow(self._backends.compile_with(backend, kind, spec, None))
         except Exception:  # of many classes: a tokenizer that the backend cannot use
             logger.exception("no grammar can be made by %s", backend)
             return False

@@ -106,7 +106,7 @@ def masked(machine: BudgetStateMachine, vocabulary: Vocabulary) -> set[int]:
         for token in range(VOCABULARY)
         if token in machine.barred
         or vocabulary.incomplete_bytes_after(machine.incomplete_bytes, token)
-        > machine.most_incomplete_bytes
+        > machine.max_incomplete_bytes
     }
 
 
