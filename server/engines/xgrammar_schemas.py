@@ -184,6 +184,15 @@ class Rewriting:
             Inexpressible: if they speak of the same in different ways.
         """
         self._copy(len(one) + len(other))
+        for part, rest in ((one, other), (other, one)):
+            # It is about the properties beside it alone: those of the other part are additional.
+            if part.get("additionalProperties", True) in (True, {}):
+                continue
+            named = (rest.get("properties") or {}).keys() - (part.get("properties") or {}).keys()
+            if named:
+                raise Inexpressible(
+                    f"'additionalProperties' cannot be enforced beside '{min(named)}' elsewhere"
+                )
         merged = {**one, **other}
         for key in one.keys() & other.keys():
             if key in MAPS:

@@ -58,6 +58,8 @@ REFUSED: list[dict[str, Any]] = [
     {"type": "object", "properties": {"a": {"type": "number", "multipleOf": 0.5}}},
     {"type": "object", "properties": {"a": {"minimum": 3}}},
     {"type": "object", "required": ["z"], "additionalProperties": False},
+    {"type": "object", "additionalProperties": False, "anyOf": [{"required": ["z"]}]},
+    {"additionalProperties": WORD, "allOf": [{"properties": {"z": {}}}], "type": "object"},
     {"type": "object", "properties": {"a": {"type": "string", "pattern": "^(?!b)"}}},
     {"type": "object", "properties": {"a": {"type": "string", "pattern": '^"'}}},
     {"type": "object", "properties": {"a": {"type": "string", "pattern": r"^\\\\"}}},
