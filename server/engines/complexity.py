@@ -125,8 +125,8 @@ def _check_tag(tag: str, field: str) -> None:
         raise Unserved(
             field, f"'{field}' is nested more than {MAX_TAG_NESTING} levels deep"
         ) from None
-    except ValueError:
-        return  # the trial says what is wrong with it
+    except ValueError as error:
+        raise Unserved(field, f"'{field}' is not JSON: {error}") from None
     if isinstance(plain, dict | list):
         try:
             _check_parts(plain, field, MAX_TAG_NESTING)

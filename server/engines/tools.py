@@ -109,18 +109,10 @@ class VllmTools:
         """
         field = constraint.field
         refusal = f"'{field}' and '{FIELD}' do not go together: "
-        try:
-            check_complexity(constraint)
-        except Unserved as error:
-            raise Unserved(error.param, f"{refusal}{error}") from None
+        check_complexity(constraint)
         if constraint.kind is Kind.GRAMMAR and grammar_is_likely_lark(constraint.value):
             # vLLM would have xgrammar translate it, in this process.
             raise Unserved(field, f"{refusal}beside tools a grammar is in EBNF, not in Lark")
-        if constraint.kind is Kind.STRUCTURAL_TAG:
-            try:
-                orjson.loads(constraint.value)
-            except orjson.JSONDecodeError as error:
-                raise Unserved(field, f"'{field}' is not JSON: {error}") from error
         try:
             bound = self._bound(choice)
         except Unserved as error:
