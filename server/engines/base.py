@@ -244,7 +244,7 @@ class Engine(Protocol):
             owner: whose it is; where there is much to look through, owners take turns.
 
         Raises:
-            Unserved: if it cannot.
+            UnsupportedRequest: if it cannot.
             BudgetError: if its budget cannot be enforced.
         """
 

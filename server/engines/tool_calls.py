@@ -115,5 +115,5 @@ class ToolFormat(Protocol):
         """See `BoundTools`.
 
         Raises:
-            Unserved: if the format cannot do what is wanted.
+            UnsupportedRequest: if the format cannot do what is wanted.
         """

@@ -358,7 +358,7 @@ async def _checked(job: Job, engine: Engine, request: Generation, key: Key | Non
     """See that the engine takes a job; what it refuses is named as the request has it.
 
     Raises:
-        Unserved: if it does not.
+        UnsupportedRequest: if it does not.
         BudgetError: if it cannot enforce the budget.
     """
     try:

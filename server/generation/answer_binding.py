@@ -45,7 +45,7 @@ class Binder:
         Raises:
             BadRequest: if the request's fields contradict each other, or nobody said how the
                 model writes calls.
-            Unserved: if the model cannot be bound so.
+            UnsupportedRequest: if the model cannot be bound so.
         """
         form, choice = request.constraint(), request.resolve_tool_choice()
         if form is None and choice is None:

@@ -137,7 +137,8 @@ class Upstream:
         self, method: str, url: str, content: bytes | None = None
     ) -> AsyncIterator[httpx.Response]:
         """Send a request, and once more if the connection was closed before it was answered."""
-        request = self._http.build_request(method, url, content=content, headers=JSON)
+        headers = None if content is None else JSON
+        request = self._http.build_request(method, url, content=content, headers=headers)
         try:
             response = await self._http.send(request, stream=True)
         except CUT_OFF:

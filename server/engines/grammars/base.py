@@ -30,7 +30,7 @@ class Grammars(Protocol):
             owner: whose request it is; those who wait take turns by it.
 
         Raises:
-            Unserved: if it cannot be used, or costs more than it may.
+            UnsupportedRequest: if it cannot be used, or costs more than it may.
             EngineUnavailable: if nobody can say now.
         """
 

@@ -87,7 +87,7 @@ def check_complexity(constraint: Constraint) -> None:
     """See that a constraint is within the bounds.
 
     Raises:
-        Unserved: if it is not; the part at fault is named.
+        UnsupportedRequest: if it is not; the part at fault is named.
     """
     field, value = constraint.field, constraint.value
     match constraint.kind:
@@ -113,7 +113,7 @@ def check_schema(schema: Any, field: str) -> None:
         field: where the request has it.
 
     Raises:
-        Unserved: if it is not within the bounds; the part at fault is named.
+        UnsupportedRequest: if it is not within the bounds; the part at fault is named.
     """
     _check_parts(schema, field, MAX_NESTING)
 
@@ -125,8 +125,8 @@ def _check_tag(tag: str, field: str) -> None:
         raise UnsupportedRequest(
             field, f"'{field}' is nested more than {MAX_TAG_NESTING} levels deep"
         ) from None
-    except ValueError:
-        return  # the trial says what is wrong with it
+    except ValueError as error:
+        raise UnsupportedRequest(field, f"'{field}' is not JSON: {error}") from None
     if isinstance(plain, dict | list):
         try:
             _check_parts(plain, field, MAX_TAG_NESTING)

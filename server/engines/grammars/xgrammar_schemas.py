@@ -22,6 +22,12 @@ takes what stands beside it, so that what comes out can be as long as the produc
 MAPS = ("properties", "patternProperties", "$defs", "definitions")
 LISTS = ("anyOf", "oneOf", "allOf", "prefixItems")
 SINGLE = ("items", "additionalProperties", "propertyNames")
+OF_THE_REST = {
+    "additionalProperties": ("properties", "patternProperties"),
+    "items": ("prefixItems",),
+}
+"""Keywords about what no other names, and those that name something."""
+
 
 ANNOTATIONS = frozenset(
     (
@@ -184,16 +190,30 @@ class Rewriting:
             Inexpressible: if they speak of the same in different ways.
         """
         self._copy(len(one) + len(other))
+        _check_scope(one, other)
+        _check_scope(other, one)
         merged = {**one, **other}
         for key in one.keys() & other.keys():
             if key in MAPS:
-                merged[key] = self._merged(one[key], other[key])
+                merged[key] = self._united(one[key], other[key])
             elif key == "required":
                 self._copy(len(one[key]) + len(other[key]))
                 merged[key] = [*dict.fromkeys([*one[key], *other[key]])]
             elif one[key] != other[key]:
                 raise Inexpressible(f"'{key}' is said twice of the same value")
         return merged
+
+    def _united(self, one: dict[str, Any], other: dict[str, Any]) -> dict[str, Any]:
+        """All schemas of two maps by name.
+
+        Raises:
+            Inexpressible: if they have different ones of one name.
+        """
+        self._copy(len(one) + len(other))
+        for name in one.keys() & other.keys():
+            if one[name] != other[name]:
+                raise Inexpressible(f"'{name}' is said twice of the same value")
+        return {**one, **other}
 
     def _with_required(self, schema: dict[str, Any]) -> dict[str, Any]:
         """The schema, with a property for each name that is required: xgrammar knows no others."""
@@ -240,6 +260,25 @@ def _children(schema: dict[str, Any], change: Callable[[Schema], Schema]) -> dic
         if key in schema:
             changed[key] = change(schema[key])
     return changed
+
+
+def _check_scope(part: dict[str, Any], other: dict[str, Any]) -> None:
+    """See that what a part says of all the rest leaves nothing out for what the other names.
+
+    Such a keyword looks at what stands beside it in its own part, and no further.
+
+    Raises:
+        Inexpressible: if the other part names what is of the rest.
+    """
+    for keyword, naming in OF_THE_REST.items():
+        if part.get(keyword, True) in (True, {}):
+            continue
+        for key in naming:
+            named, beside = other.get(key) or (), part.get(key) or ()
+            if any(each not in beside for each in named):
+                raise Inexpressible(
+                    f"'{keyword}' cannot be enforced beside '{key}' of another part"
+                )
 
 
 def _check_node(schema: dict[str, Any]) -> None:

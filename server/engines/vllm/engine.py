@@ -210,7 +210,7 @@ class VllmEngine:
         """See `Engine`.
 
         Raises:
-            Unserved: if what the answer is bound to turns out to make no grammar.
+            UnsupportedRequest: if what the answer is bound to turns out to make no grammar.
         """
         grammar = await self._grammar(job)
         stream = self._llm.generate(
@@ -470,7 +470,7 @@ def _check_prompt_scores(job: Job, vocabulary: int) -> None:
     """Refuse prompts whose scores would take more memory than an engine should be asked for.
 
     Raises:
-        Unserved: if this is one.
+        UnsupportedRequest: if this is one.
     """
     most = MOST_PROMPT_LOGITS // vocabulary
     if job.sampling.prompt_logprobs is not None and len(job.prompt_ids) > most:

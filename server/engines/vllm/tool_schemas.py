@@ -27,7 +27,7 @@ def arguments_schema(parameters: Mapping[str, Any] | None, field: str) -> Mappin
         field: where the request has it.
 
     Raises:
-        Unserved: if no grammar can, or if it allows for what is no object.
+        UnsupportedRequest: if no grammar can, or if it allows for what is no object.
     """
     if not parameters:
         return NO_ARGUMENTS

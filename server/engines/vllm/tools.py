@@ -77,7 +77,7 @@ class VllmTools:
         """What the answer is bound to.
 
         Raises:
-            Unserved: if it cannot be.
+            UnsupportedRequest: if it cannot be.
         """
         if choice.mode != "auto":
             bound = self._bound(replace(choice, constraint=None))
@@ -105,24 +105,14 @@ class VllmTools:
         """What binds an answer that is a call or keeps to a constraint of the client's own.
 
         Raises:
-            Unserved: if the two do not go together.
+            UnsupportedRequest: if the two do not go together.
         """
         field = constraint.field
         refusal = f"'{field}' and '{FIELD}' do not go together: "
-        try:
-            check_complexity(constraint)
-        except UnsupportedRequest as error:
-            raise UnsupportedRequest(error.param, f"{refusal}{error}") from None
+        check_complexity(constraint)
         if constraint.kind is Kind.GRAMMAR and grammar_is_likely_lark(constraint.value):
             # vLLM would have xgrammar translate it, in this process.
-            raise UnsupportedRequest(
-                field, f"{refusal}beside tools a grammar is in EBNF, not in Lark"
-            )
-        if constraint.kind is Kind.STRUCTURAL_TAG:
-            try:
-                orjson.loads(constraint.value)
-            except orjson.JSONDecodeError as error:
-                raise UnsupportedRequest(field, f"'{field}' is not JSON: {error}") from error
+            raise UnsupportedRequest(field, f"{refusal}beside tools a grammar is in EBNF, not in Lark")
         try:
             bound = self._bound(choice)
         except UnsupportedRequest as error:
@@ -141,7 +131,7 @@ class VllmTools:
         """What vLLM binds the answer to.
 
         Raises:
-            Unserved: if it refuses to.
+            UnsupportedRequest: if it refuses to.
         """
         request = self._request(choice, _bound_tools(choice))
         try:
@@ -157,7 +147,7 @@ class VllmTools:
         """What vLLM's parsers need of a request: all but its messages.
 
         Raises:
-            Unserved: if vLLM refuses it.
+            UnsupportedRequest: if vLLM refuses it.
         """
         mode: Any = choice.mode
         if choice.name is not None:
@@ -212,7 +202,7 @@ def _bound_tools(choice: ToolChoice) -> list[dict[str, Any]]:
     may be made has an object.
 
     Raises:
-        Unserved: if a schema cannot be enforced.
+        UnsupportedRequest: if a schema cannot be enforced.
     """
     bound = []
     left = MAX_BYTES

@@ -84,6 +84,8 @@ def _agree(body: dict) -> None:
         _name_tools(body)
         if any((body.get("structured_outputs") or {}).get(name) for name in BESIDE_NO_TOOLS):
             del body["structured_outputs"]
+    if (body.get("structured_outputs") or {}).get("structural_tag"):
+        body["structured_outputs"]["structural_tag"] = "{}"  # any JSON, which no schema says
     for name in ("response_format", "structured_outputs"):
         if not _is_small(body.get(name)):
             del body[name]

@@ -437,7 +437,7 @@ async def test_a_form_beside_tools_is_served_or_refused_by_name(
         assert choice == "auto"
         error = response.json()["error"]
         assert error["param"] == f"structured_outputs.{kind.value}"
-        assert "tools" in error["message"] or "is not JSON" in error["message"]
+        assert kind.value in error["message"]
 
 
 @pytest.mark.parametrize(("kind", "value"), BOUND)
@@ -458,13 +458,6 @@ def test_no_form_is_looked_through_in_this_process(
 STARS = {"type": "string", "pattern": "a" + "*" * 40_000}
 
 
-def test_a_structural_tag_that_is_not_json_is_called_so(hermes: ToolFormat) -> None:
-    constraint = Constraint(Kind.STRUCTURAL_TAG, "R\u00cf", "structured_outputs.structural_tag")
-
-    with pytest.raises(UnsupportedRequest, match="is not JSON"):
-        hermes.bind(choose(ADD, constraint=constraint))
-
-
 @pytest.mark.parametrize(
     ("kind", "value", "param"),
     [
@@ -476,7 +469,7 @@ def test_a_structural_tag_that_is_not_json_is_called_so(hermes: ToolFormat) -> N
 def test_a_form_that_cannot_be_beside_tools_is_named(
     hermes: ToolFormat, kind: Kind, value: Any, param: str
 ) -> None:
-    with pytest.raises(UnsupportedRequest, match="'response_format' and 'tools'") as caught:
+    with pytest.raises(UnsupportedRequest, match="'response_format") as caught:
         hermes.bind(choose(ADD, constraint=Constraint(kind, value, "response_format")))
 
     assert caught.value.param == param

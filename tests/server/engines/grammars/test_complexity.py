@@ -180,7 +180,12 @@ def test_texts_to_choose_of_are_bounded_together() -> None:
     assert "together" in str(refused(Kind.CHOICE, ["x" * each] * 17))
 
 
-@pytest.mark.parametrize("tag", ["", "nothing", "3", "[1]", '"pattern"'])
+@pytest.mark.parametrize("tag", ["", "nothing", "R\u00cf", "{", "[" * 2000])
+def test_a_tag_that_is_not_json_is_refused(tag: str) -> None:
+    assert refused(Kind.STRUCTURAL_TAG, tag).param == "field"
+
+
+@pytest.mark.parametrize("tag", ["3", "[1]", '"pattern"'])
 def test_what_is_no_tag_is_for_others_to_refuse(tag: str) -> None:
     check_complexity(Constraint(Kind.STRUCTURAL_TAG, tag, "field"))
 

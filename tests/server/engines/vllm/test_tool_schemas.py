@@ -58,6 +58,22 @@ REFUSED: list[dict[str, Any]] = [
     {"type": "object", "properties": {"a": {"type": "number", "multipleOf": 0.5}}},
     {"type": "object", "properties": {"a": {"minimum": 3}}},
     {"type": "object", "required": ["z"], "additionalProperties": False},
+    {"type": "object", "additionalProperties": False, "anyOf": [{"required": ["z"]}]},
+    {"additionalProperties": WORD, "allOf": [{"properties": {"z": {}}}], "type": "object"},
+    {
+        "type": "object",
+        "additionalProperties": False,
+        "anyOf": [{"patternProperties": {"^z": INTEGER}}],
+    },
+    {
+        "type": "object",
+        "properties": {"a": {"type": "array", "items": False, "allOf": [{"prefixItems": [WORD]}]}},
+    },
+    {
+        "type": "object",
+        "properties": {"properties": {"type": "object"}},
+        "allOf": [{"properties": {"properties": {"required": ["z"]}}}],
+    },
     {"type": "object", "properties": {"a": {"type": "string", "pattern": "^(?!b)"}}},
     {"type": "object", "properties": {"a": {"type": "string", "pattern": '^"'}}},
     {"type": "object", "properties": {"a": {"type": "string", "pattern": r"^\\\\"}}},
