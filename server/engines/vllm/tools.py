@@ -112,7 +112,9 @@ class VllmTools:
         check_complexity(constraint)
         if constraint.kind is Kind.GRAMMAR and grammar_is_likely_lark(constraint.value):
             # vLLM would have xgrammar translate it, in this process.
-            raise UnsupportedRequest(field, f"{refusal}beside tools a grammar is in EBNF, not in Lark")
+            raise UnsupportedRequest(
+                field, f"{refusal}beside tools, grammars are in EBNF, not Lark"
+            )
         try:
             bound = self._bound(choice)
         except UnsupportedRequest as error:
