@@ -34,7 +34,7 @@ from proctor.server.auth.api_key import Key
 from proctor.server.auth.authenticator import Authenticator
 from proctor.server.auth.store import KeyStore
 from proctor.server.config.settings import Settings
-from proctor.server.engines.processes.stall import Patience
+from proctor.server.engines.processes.stall import StallTimeouts
 from proctor.server.engines.supervisor import EngineFactory, EngineSupervisor
 from proctor.server.errors import (
     ApiError,
@@ -79,7 +79,7 @@ def create_app(settings: Settings, load: EngineFactory, tracing: Tracing | None 
     limits = settings.limits
     metrics, tracing = Metrics(settings), tracing or open_tracing(settings.tracing)
     host = EngineSupervisor(
-        metrics.counting(load), Patience(limits.stall_seconds, limits.busy_stall_seconds)
+        metrics.counting(load), StallTimeouts(limits.stall_seconds, limits.busy_stall_seconds)
     )
     bodies = BodyReader(limits.max_body_bytes)
     line = FairQueue(limits.max_running, limits.max_waiting)

@@ -19,7 +19,11 @@ from proctor.server.engines.supervisor import EngineSupervisor
 from proctor.server.errors import BadRequest
 from proctor.server.generation.admission import AdmissionController
 from proctor.server.generation.answer_text import AnswerText
-from proctor.server.generation.budget_request import FieldValue, contradiction, read_shown
+from proctor.server.generation.budget_request import (
+    FieldValue,
+    contradiction,
+    read_include_reasoning,
+)
 from proctor.server.generation.channels import Channel, ChannelSplitter
 from proctor.server.generation.context import RequestContext
 from proctor.server.generation.runner import Choice, ChoiceResult, OutputItem, StreamItem, TaskPool
@@ -128,7 +132,7 @@ class ChatEndpoint:
             context.key, name, admission, context.seconds, observer.came
         )
         observer.admitted(name, engine.model.name, asked, admission, context.name, hold)
-        context = context.leaving(hold.left)
+        context = context.with_rate_limit_headers(hold.left)
         completion = ChatRenderer(
             name,
             int(time.time()),
@@ -154,7 +158,7 @@ def _style(request: ChatRequest, settings: Settings) -> ReasoningFormat:
         BadRequest: if two fields contradict each other.
     """
     given, separate = request.reasoning_format, request.separate_reasoning
-    style, shown = coalesce(settings.reasoning_format, given), read_shown(request)
+    style, shown = coalesce(settings.reasoning_format, given), read_include_reasoning(request)
     if shown is not None and shown.value is (style is ReasoningFormat.HIDDEN):
         if given is not None:
             raise contradiction(shown, FieldValue("reasoning_format", given))

@@ -98,7 +98,7 @@ class CompletionsEndpoint:
             context.key, name, admission, context.seconds, observer.came
         )
         observer.admitted(name, engine.model.name, asked, admission, context.name, hold)
-        context = context.leaving(hold.left)
+        context = context.with_rate_limit_headers(hold.left)
         completion = CompletionRenderer(
             name,
             int(time.time()),

@@ -194,7 +194,7 @@ async def in_time(request: Request, context: RequestContext, work: Coroutine[Any
         async with asyncio.timeout_at(context.deadline):
             return await unless_gone(request, work)
     except TimeoutError:
-        raise context.overdue() from None
+        raise context.timeout_error() from None
 
 
 async def unless_gone(request: Request, work: Coroutine[Any, Any, T]) -> T:
@@ -231,7 +231,7 @@ async def _disconnected(request: Request) -> None:
 def _headers(exchange: Responder) -> dict[str, str]:
     return {
         "x-budget-tier": exchange.admission.resolution.label,
-        **exchange.context.left,
+        **exchange.context.rate_limit_headers,
         **exchange.request.ignored_header(),
     }
 

@@ -11,7 +11,7 @@ from proctor.server.accounting.ledger.recorder import LedgerContext, Recorder, o
 from proctor.server.accounting.reservations import Reservation
 from proctor.server.generation.admission import Admission
 from proctor.server.generation.channels import Channel, TextDelta, ToolCallDelta
-from proctor.server.generation.context import EVERYBODY
+from proctor.server.generation.context import ANONYMOUS
 from proctor.server.generation.runner import ChoiceResult
 from proctor.server.schemas.generation import Generation
 from proctor.server.telemetry.metrics import Metrics, logger
@@ -44,7 +44,7 @@ class RequestObserver:
         self._metrics = metrics
         self._entry = Recorder(ledger_context, request_id)
         self._trace = trace
-        self._tier, self._key = UNRESOLVED, EVERYBODY
+        self._tier, self._key = UNRESOLVED, ANONYMOUS
         self._began = time.perf_counter()
         self._admitted_at: float | None = None
         self._running = 0

@@ -132,7 +132,7 @@ class Recorder:
     def _row(
         self, admission: Admission, status: int, seconds: float, request_cost: RequestCost
     ) -> LedgerRecord:
-        ends, budget = request_cost.ends, admission.resolution.asked
+        ends, budget = request_cost.ends, admission.resolution.requested
         outcomes = [end.outcome for end in ends]
         return LedgerRecord(
             id=self._name,

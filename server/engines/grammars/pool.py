@@ -76,11 +76,9 @@ class GrammarPool:
         self._restarting = asyncio.Lock()
 
     def wait(self) -> None:
-        """See `Grammars`."""
         self._forkers.wait()
 
     async def check(self, constraint: Constraint, owner: str) -> CheckedGrammar:
-        """See `Grammars`."""
         try:
             name = constraint.digest
         except RecursionError:
@@ -96,7 +94,6 @@ class GrammarPool:
         return CheckedGrammar(_params(constraint, answer), slow)
 
     def close(self) -> None:
-        """See `Grammars`."""
         self._forkers.close()
 
     async def _find(self, name: bytes, constraint: Constraint, owner: str) -> tuple[Answer, bool]:

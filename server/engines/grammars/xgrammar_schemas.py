@@ -126,7 +126,6 @@ class Rewriting:
         self._left = MAX_COPIED
 
     def expressible(self, schema: Schema) -> Schema:
-        """See `expressible`."""
         if not isinstance(schema, dict):
             return schema
         found = {key: value for key, value in schema.items() if key not in ANNOTATIONS}

@@ -76,7 +76,6 @@ class ParsedCalls:
         self._afresh = True
 
     def push(self, text: str, token_ids: Sequence[int]) -> list[str | CallDelta]:
-        """See `CallReader`."""
         hidden = [self._special[token] for token in token_ids if token in self._special]
         found: list[str | CallDelta] = []
         while (at := self._stretch.end(text, self._markup)) is not None:
@@ -90,7 +89,6 @@ class ParsedCalls:
         return found
 
     def close(self, *, cut: bool) -> list[str | CallDelta]:
-        """See `CallReader`."""
         found = self._told(self._stretch.close(self._markup, cut=cut))
         if self._blank and not self._earlier + self._stretch.told:
             found.append(self._blank)
@@ -273,11 +271,9 @@ class FirstCall:
         self._reader = reader
 
     def push(self, text: str, token_ids: Sequence[int]) -> list[str | CallDelta]:
-        """See `CallReader`."""
         return _first(self._reader.push(text, token_ids))
 
     def close(self, *, cut: bool) -> list[str | CallDelta]:
-        """See `CallReader`."""
         return _first(self._reader.close(cut=cut))
 
 

@@ -34,8 +34,12 @@ from proctor.budget.processors.params import SLOW, EngineBudget, with_markers
 from proctor.budget.processors.tokenizer_vocabulary import read_vocabulary
 from proctor.server.engines.base import Delta, Finish, Job, ModelInfo, Sampling, TokenLogprob
 from proctor.server.engines.grammars.base import CheckedGrammar, Grammars
-from proctor.server.engines.processes.engine_processes import ENDING, EngineProcesses, started
-from proctor.server.engines.processes.stall import Patience, StallDetector, Stalled, answered
+from proctor.server.engines.processes.engine_processes import (
+    SHUTTING_DOWN,
+    EngineProcesses,
+    child_engine_processes,
+)
+from proctor.server.engines.processes.stall import StallDetector, Stalled, StallTimeouts, answered
 from proctor.server.engines.tool_calls import Constraint, ToolFormat
 from proctor.server.engines.vllm.codec import VllmCodec
 from proctor.server.engines.vllm.metrics import SanitizedStatLogger
@@ -167,12 +171,12 @@ class VllmEngine:
         tools = None if tool_call_parser is None else VllmTools(tool_call_parser, tokenizer)
         found = encode_markers(tokenizer, texts, _end_of_turn(tokenizer, config))
         config.additional_config = with_markers(config.additional_config, found)
-        if ENDING.is_set():
+        if SHUTTING_DOWN.is_set():
             raise EngineUnavailable("the server is about to end")
         with contextlib.ExitStack() as undo:
             checks = grammars(config)
             undo.callback(checks.close)
-            processes = EngineProcesses(others=started())
+            processes = EngineProcesses(exclude=child_engine_processes())
             with processes.starting():
                 llm = AsyncLLM.from_vllm_config(
                     config, enable_log_requests=False, stat_loggers=[SanitizedStatLogger]
@@ -195,7 +199,6 @@ class VllmEngine:
         return engine
 
     async def check(self, job: Job, owner: str) -> None:
-        """See `Engine`."""
         _check_prompt_scores(job, self.codec.vocabulary_size)
         config, tokenizer = self._llm.vllm_config, self._llm.renderer.get_tokenizer()
         grammar = await self._grammar(job, owner)
@@ -242,7 +245,6 @@ class VllmEngine:
             await stream.aclose()
 
     async def attempts(self, job: Job) -> frozenset[int]:
-        """See `Engine`."""
         if not job.budget.demands_thinking:
             return frozenset()
         with self._waiting():
@@ -294,17 +296,15 @@ class VllmEngine:
                 del self._tasks[task]
 
     async def health(self) -> None:
-        """See `Engine`."""
         try:
             await self._llm.check_health()
         except EngineDeadError as error:
             raise EngineUnavailable(STOPPED) from error
 
     async def warm_up(self) -> None:
-        """See `Engine`."""
         await warm_up(self)
 
-    async def heartbeat(self, patience: Patience) -> None:
+    async def heartbeat(self, timeouts: StallTimeouts) -> None:
         """See `Engine`. Asks every worker, between two steps; the books are looked over too.
 
         A worker spins for a second after it was asked, so one that has nothing to do
@@ -312,14 +312,14 @@ class VllmEngine:
         """
         await self.health()
         now = time.monotonic()
-        quiet = patience.stall_seconds
+        quiet = timeouts.stall_seconds
         if self._idle:
             quiet /= 2
             if now < self._asked_at + quiet:
                 return
         self._asked_at = now
         asking = asyncio.ensure_future(self._ask_workers())
-        detector = StallDetector(quiet, patience.busy_stall_seconds)
+        detector = StallDetector(quiet, timeouts.busy_stall_seconds)
         try:
             await answered(asking, self._processes.activity, detector)
         except Stalled as error:
@@ -342,7 +342,6 @@ class VllmEngine:
             raise EngineUnavailable(f"the engine is out of order: {error}") from error
 
     async def kill(self) -> None:
-        """See `Engine`."""
         if self._running is None:
             return
         await asyncio.to_thread(self._processes.kill)
@@ -356,7 +355,6 @@ class VllmEngine:
         await self.aclose()
 
     async def aclose(self) -> None:
-        """See `Engine`."""
         if self._running is None:
             return
         llm, self._running = self._running, None

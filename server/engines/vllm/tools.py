@@ -62,7 +62,6 @@ class VllmTools:
         self._markup = _markup(parser(tokenizer, []))
 
     def bind(self, choice: ToolChoice) -> BoundTools:
-        """See `ToolFormat`."""
         constraint = self._constraint(choice)
         # Parsers tell values by the client's own schemas, whatever the arguments are bound to.
         request = self._request(replace(choice, constraint=None), choice.tools)
