@@ -33,7 +33,7 @@ from proctor.budget.processors.marker_discovery import encode_markers, find_mark
 from proctor.budget.processors.params import SLOW, EngineBudget, with_markers
 from proctor.budget.processors.tokenizer_vocabulary import read_vocabulary
 from proctor.server.engines.base import Delta, Finish, Job, ModelInfo, Sampling, TokenLogprob
-from proctor.server.engines.grammars.base import CheckedGrammar, Grammars
+from proctor.server.engines.grammars.base import CheckedGrammar, GrammarChecker
 from proctor.server.engines.processes.engine_processes import (
     SHUTTING_DOWN,
     EngineProcesses,
@@ -113,7 +113,7 @@ class VllmEngine:
         model: ModelInfo,
         codec: VllmCodec,
         tools: ToolFormat | None,
-        grammars: Grammars,
+        grammars: GrammarChecker,
         processes: EngineProcesses,
     ) -> None:
         self._running: AsyncLLM | None = llm
@@ -138,7 +138,7 @@ class VllmEngine:
         name: str,
         arguments: Mapping[str, Any],
         markers: MarkerSource,
-        grammars: Callable[[VllmConfig], Grammars],
+        grammars: Callable[[VllmConfig], GrammarChecker],
         tool_call_parser: str | None = None,
     ) -> "VllmEngine":
         """Load a model; blocks until it can answer.
