@@ -84,7 +84,7 @@ class Sampling:
         repetition_penalty: divides the logits of tokens that occur in the prompt or the output.
         logit_bias: added to the logits, by token id.
         seed: makes sampling reproducible. None draws a random seed.
-        top_logprobs: how many of the most likely tokens to report at each position beside the
+        top_logprobs: how many of the most likely tokens to report at each position, besides the
             log probability of the sampled token. None reports no log probabilities.
         prompt_logprobs: the same for each position of the prompt but the first.
         constraint: the structured output that the answer must match.
