@@ -32,7 +32,7 @@ from proctor.server.auth.api_key import Key
 from proctor.server.auth.authenticator import Authenticator, require_declaration
 from proctor.server.auth.store import KeyStore
 from proctor.server.config.settings import Settings
-from proctor.server.engines.processes.stall import Patience
+from proctor.server.engines.processes.stall import StallTimeouts
 from proctor.server.engines.supervisor import EngineFactory, EngineSupervisor
 from proctor.server.fair_queue import FairQueue
 from proctor.server.generation.admission import AdmissionController
@@ -70,7 +70,7 @@ def create_app(
     metrics, tracing = Metrics(settings), tracing or open_tracing(settings.tracing)
     supervisor = EngineSupervisor(
         metrics.counting(engine_factory),
-        Patience(limits.stall_seconds, limits.busy_stall_seconds),
+        StallTimeouts(limits.stall_seconds, limits.busy_stall_seconds),
     )
     queue = FairQueue(limits.max_running, limits.max_waiting)
     task_pool = TaskPool(queue)

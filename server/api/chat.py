@@ -8,7 +8,11 @@ from proctor.server.config.settings import Settings
 from proctor.server.engines.base import Engine
 from proctor.server.errors import BadRequest
 from proctor.server.generation.admission import Admission, AdmissionController
-from proctor.server.generation.budget_request import FieldValue, contradiction, read_shown
+from proctor.server.generation.budget_request import (
+    FieldValue,
+    contradiction,
+    read_include_reasoning,
+)
 from proctor.server.renderers.base import Envelope
 from proctor.server.renderers.chat import ChatRenderer
 from proctor.server.schemas.generation import ChatRequest
@@ -51,7 +55,7 @@ def _style(request: ChatRequest, settings: Settings) -> ReasoningFormat:
         BadRequest: if two fields contradict each other.
     """
     given, separate = request.reasoning_format, request.separate_reasoning
-    style, shown = coalesce(settings.reasoning_format, given), read_shown(request)
+    style, shown = coalesce(settings.reasoning_format, given), read_include_reasoning(request)
     if shown is not None and shown.value is (style is ReasoningFormat.HIDDEN):
         if given is not None:
             raise contradiction(shown, FieldValue("reasoning_format", given))

@@ -192,7 +192,7 @@ async def in_time(request: Request, context: RequestContext, work: Coroutine[Any
         async with asyncio.timeout_at(context.deadline):
             return await unless_gone(request, work)
     except TimeoutError:
-        raise context.overdue() from None
+        raise context.timeout_error() from None
 
 
 async def unless_gone(request: Request, work: Coroutine[Any, Any, T]) -> T:

@@ -14,7 +14,7 @@ from proctor.server.engines.supervisor import EngineSupervisor
 from proctor.server.generation.admission import AdmissionController
 from proctor.server.generation.budget_resolution import Resolution
 from proctor.server.generation.context import RequestContext
-from proctor.server.generation.routing import Routed
+from proctor.server.generation.routing import RoutingResult
 from proctor.server.pricing import Cost
 from proctor.server.schemas.parsing import parse_chat
 from proctor.server.schemas.responses import as_json
@@ -57,7 +57,7 @@ class RouteEndpoint:
         engine = await self._host.ready()
         admitting = self._admission_controller.admit(asked, engine, "dry-run", context.key)
         admission = await in_time(request, context, admitting)
-        shown = describe(admission.resolution, admission.routed)
+        shown = describe(admission.resolution, admission.routing)
         enforced = admission.enforced
         shown["budget"] |= {
             "min_tokens": enforced.minimum,
@@ -70,7 +70,7 @@ class RouteEndpoint:
         return as_json(shown, asked.ignored_header())
 
 
-def describe(resolution: Resolution, routed: Routed | None) -> dict[str, Any]:
+def describe(resolution: Resolution, routed: RoutingResult | None) -> dict[str, Any]:
     """A budget and where it came from, as JSON; without what only the engine knows."""
     budget, tier = resolution.budget, resolution.tier
     return {
@@ -89,9 +89,9 @@ def describe(resolution: Resolution, routed: Routed | None) -> dict[str, Any]:
     }
 
 
-def in_words(resolution: Resolution, routed: Routed, prices: Prices | None) -> str:
+def in_words(resolution: Resolution, routed: RoutingResult, prices: Prices | None) -> str:
     """The same, for people."""
-    budget, verdict = resolution.budget, routed.verdict
+    budget, verdict = resolution.budget, routed.prediction
     most = "no cap" if budget.max_tokens is None else f"at most {budget.max_tokens}"
     chances = zip(LEVELS, verdict.probabilities, strict=True)
     lines = [
@@ -111,8 +111,8 @@ def in_words(resolution: Resolution, routed: Routed, prices: Prices | None) -> s
     return "\n".join(lines)
 
 
-def _explain(routed: Routed) -> dict[str, Any]:
-    verdict = routed.verdict
+def _explain(routed: RoutingResult) -> dict[str, Any]:
+    verdict = routed.prediction
     return {
         "level": routed.level,
         "probabilities": {

@@ -123,7 +123,7 @@ class TokenizeEndpoint:
             ids = await _ids(asked, engine)
             strings = None
             if asked.return_token_strs:
-                strings = await asyncio.to_thread(engine.codec.names, ids)
+                strings = await asyncio.to_thread(engine.codec.convert_ids_to_tokens, ids)
         context = engine.model.context_length
         return as_json(
             Tokenized(count=len(ids), max_model_len=context, tokens=ids, token_strs=strings),
@@ -164,7 +164,7 @@ async def _ids(asked: TokenizeRequest, engine: Engine) -> list[int]:
             asked,
             engine,
             thinking=asked.thinking,
-            answering=asked.add_generation_prompt is not False,
+            add_generation_prompt=asked.add_generation_prompt is not False,
         )
         return [*prompt.ids]
     check_prompt(asked.prompt, context)

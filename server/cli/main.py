@@ -149,6 +149,6 @@ def _calibration_rows(ledger: str) -> Sequence[Row]:
 
 def _route(settings: Settings, prompt: str) -> str:
     """Describe the budget that a request with this prompt would get."""
-    routed = Router.load(settings.router).sort_conversation(Conversation.of(prompt))
+    routed = Router.load(settings.router).classify_conversation(Conversation.of(prompt))
     resolution = resolve(BudgetRequest(), settings, routed.level, ceilings(settings))
     return in_words(resolution, routed, settings.prices)

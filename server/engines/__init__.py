@@ -1,1 +1,1 @@
-"""The seam to what generates tokens, and the engines behind it."""
+"""The engine interface and its implementations."""

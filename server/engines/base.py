@@ -1,7 +1,9 @@
-"""The seam to the engine: token ids in, token ids out.
+"""The interface between the gateway and an inference engine: token ids in, token ids out.
 
-Everything above it (budget, channels, accounting) is the same whichever engine
-runs below.
+An engine implements `Engine` and provides a `Codec` for its model's chat template and
+tokenizer. Budgets, the split into reasoning and answer, and accounting are implemented above
+this interface and are the same for every engine. Structured output and tool calls, which are
+optional, are defined in `proctor.server.engines.tool_calls`.
 """
 
 from collections.abc import AsyncGenerator, Mapping, Sequence
@@ -10,12 +12,18 @@ from enum import StrEnum
 from typing import Any, NamedTuple, Protocol
 
 from proctor.budget import UNKNOWN_VOCABULARY, Markers, TokenBudget, Vocabulary
-from proctor.server.engines.processes.stall import Patience
+from proctor.server.engines.processes.stall import StallTimeouts
 from proctor.server.engines.tool_calls import Constraint, ToolFormat
 
 
 class Finish(StrEnum):
-    """Why generation ended."""
+    """Why generation ended, by vLLM's names.
+
+    Attributes:
+        STOP: an end-of-turn token was generated.
+        LENGTH: `Sampling.max_tokens` tokens were generated.
+        ABORT: the engine gave the job up.
+    """
 
     STOP = "stop"
     LENGTH = "length"
@@ -24,14 +32,16 @@ class Finish(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class ModelInfo:
-    """The served model, as far as the gateway needs to know it.
+    """The served model.
 
     Attributes:
         name: the name that clients use.
-        context_length: most tokens of prompt and completion together.
-        markers: what opens and closes its thinking.
-        created: unix time at which it was loaded, in seconds.
-        vocabulary: what its tokens' text tells a budget.
+        context_length: maximum number of tokens of prompt and completion together (vLLM's
+            `max_model_len`).
+        markers: the tokens that start and end a thinking block, and the end-of-turn tokens.
+        created: Unix time at which the model was loaded, in seconds.
+        vocabulary: what budgets need to know of the text of each token: where sentences and
+            characters end.
     """
 
     name: str
@@ -43,13 +53,13 @@ class ModelInfo:
 
 @dataclass(frozen=True, slots=True)
 class Prompt:
-    """A rendered conversation.
+    """A prompt: a rendered conversation, or one that the client wrote itself.
 
     Attributes:
         ids: its token ids.
         opened: whether it ends inside a thinking block.
-        may_think: whether it was to turn thinking off, and the template has no
-            switch for that.
+        may_think: whether thinking was to be disabled, but the chat template has no switch
+            for that, so that the model may still open a block.
     """
 
     ids: tuple[int, ...]
@@ -59,24 +69,25 @@ class Prompt:
 
 @dataclass(frozen=True, slots=True)
 class Sampling:
-    """How to sample one choice; None is the model's own default.
+    """Sampling parameters of one choice. None selects the model's own default.
 
     Attributes:
-        max_tokens: most tokens to generate: thinking, markers and answer; 0 only
-            reads the prompt, for its scores.
-        temperature: 0 is greedy.
-        top_p: the nucleus to sample from.
-        top_k: how many of the likeliest tokens to sample from; -1 is all.
-        min_p: the least probability to sample, as a share of the likeliest token's.
-        presence_penalty: taken off the logits of tokens that were generated.
-        frequency_penalty: the same, for each time that they were.
-        repetition_penalty: what logits of tokens seen, the prompt's too, are divided by.
-        logit_bias: added to the logits of tokens, by id.
-        seed: a number that makes the choice reproducible, or None.
-        top_logprobs: how many of the likeliest tokens to tell at each position
-            beside the score of the one chosen; None tells no scores.
-        prompt_logprobs: the same at each position of the prompt but its first.
-        constraint: what the answer is bound to.
+        max_tokens: maximum number of tokens to generate: thinking, markers and answer. With 0
+            the engine only prefills the prompt, for its log probabilities.
+        temperature: 0 is greedy sampling.
+        top_p: the cumulative probability of the tokens to sample from (nucleus sampling).
+        top_k: how many of the most likely tokens to sample from; -1 is all.
+        min_p: the minimum probability of a token, relative to the most likely one.
+        presence_penalty: subtracted from the logits of tokens generated so far.
+        frequency_penalty: subtracted from the logits of tokens generated so far, once for each
+            occurrence.
+        repetition_penalty: divides the logits of tokens that occur in the prompt or the output.
+        logit_bias: added to the logits, by token id.
+        seed: makes sampling reproducible. None draws a random seed.
+        top_logprobs: how many of the most likely tokens to report at each position, besides the
+            log probability of the sampled token. None reports no log probabilities.
+        prompt_logprobs: the same for each position of the prompt but the first.
+        constraint: the structured output that the answer must match.
     """
 
     max_tokens: int
@@ -99,7 +110,10 @@ class Job:
     """One choice to generate.
 
     Attributes:
-        id: unique among the jobs of this engine's lifetime.
+        id: unique among the jobs of this engine's lifetime (vLLM's request id).
+        prompt_ids: token ids of the prompt.
+        sampling: the sampling parameters.
+        budget: the thinking budget, which the engine must enforce.
     """
 
     id: str
@@ -109,14 +123,14 @@ class Job:
 
 
 class TokenLogprob(NamedTuple):
-    """How likely the model found a token, before temperature, masks and penalties.
+    """Log probabilities at one position, before temperature, logits masks and penalties.
 
     Attributes:
-        token: its id.
+        token: id of the token at this position.
         logprob: the natural logarithm of its probability.
-        top: the likeliest ids with theirs, the likeliest first.
-        rank: how many tokens are at least as likely, itself included; 0 where the
-            engine does not say.
+        top: ids and log probabilities of the most likely tokens, in descending order.
+        rank: the token's rank by probability, from 1 on: how many tokens are at least as
+            likely, itself included. 0 if the engine does not report it.
     """
 
     token: int
@@ -127,38 +141,41 @@ class TokenLogprob(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Delta:
-    """What was generated since the last delta.
+    """What was generated since the previous delta.
 
     Attributes:
-        token_ids: at least one token, but in a last delta maybe none. An end
-            of turn is among them.
-        finish: set on the last delta alone.
-        scores: one for each token, where they were asked for.
-        cached: tokens of the prompt that the engine had in its cache, on the
-            first delta; None where it does not say.
-        prompt_scores: of the prompt's tokens but the first, on the first delta,
-            where they were asked for.
+        token_ids: at least one token; only the last delta may have none. Includes the
+            end-of-turn token.
+        finish: why generation ended; only set on the last delta.
+        logprobs: one for each token, if `Sampling.top_logprobs` is set.
+        cached_tokens: on the first delta, the number of prompt tokens served from the prefix
+            cache; None if the engine does not report it.
+        prompt_logprobs: on the first delta, one for each prompt token but the first, if
+            `Sampling.prompt_logprobs` is set.
     """
 
     token_ids: Sequence[int]
     finish: Finish | None = None
-    scores: Sequence[TokenLogprob] = ()
-    cached: int | None = None
-    prompt_scores: Sequence[TokenLogprob] | None = None
+    logprobs: Sequence[TokenLogprob] = ()
+    cached_tokens: int | None = None
+    prompt_logprobs: Sequence[TokenLogprob] | None = None
 
 
 class Detokenizer(Protocol):
-    """Turns the tokens of one channel into text, a few at a time."""
+    """An incremental detokenizer for the tokens of one channel."""
 
     def push(self, token_ids: Sequence[int]) -> str:
-        """Text that is certain after these tokens: never part of a character."""
+        """Add tokens and return the text that they complete.
+
+        Never returns part of a character.
+        """
 
     def close(self) -> str:
-        """Text that was held back, because no token follows."""
+        """Return the rest of the text; no token follows."""
 
 
 class Codec(Protocol):
-    """The model's way between conversations, text and token ids."""
+    """The chat template and tokenizer of a model."""
 
     async def render(
         self,
@@ -166,133 +183,139 @@ class Codec(Protocol):
         *,
         thinking: bool,
         tools: Sequence[Mapping[str, Any]] = (),
-        answering: bool = True,
-        continuing: bool = False,
+        add_generation_prompt: bool = True,
+        continue_final_message: bool = False,
     ) -> Prompt:
-        """Apply the chat template.
+        """Apply the chat template and tokenize the result.
 
         Args:
-            messages: OpenAI chat messages, as plain data; the arguments of tool
-                calls as objects.
-            thinking: False asks the template to switch thinking off, where it
-                has such a switch.
-            tools: OpenAI's tools, as plain data.
-            answering: whether to end with the beginning of an answer.
-            continuing: whether to end inside the last message instead, an
-                assistant's: in its content, or where it has none in its thinking.
+            messages: OpenAI chat messages as plain data; the arguments of tool calls are
+                objects, not strings.
+            thinking: False disables thinking in the template, if the template has a switch
+                for that.
+            tools: OpenAI tools as plain data.
+            add_generation_prompt: whether to end with the beginning of an assistant message.
+            continue_final_message: whether to leave the last message, an assistant's, open
+                instead: the prompt ends in its content or, if it has none, in its thinking.
 
         Raises:
-            ValueError: if the template refuses the messages; the text says why.
+            ValueError: if the template rejects the messages; the message says why.
         """
 
     async def renders_tools(self) -> bool:
-        """Whether the chat template tells the model of tools."""
+        """Return whether the chat template renders the tools of a request."""
 
     @property
     def vocabulary_size(self) -> int:
-        """Every token id that the model knows is below this."""
+        """The size of the vocabulary; valid token ids are below it."""
 
     def encode(self, text: str, *, add_special_tokens: bool = False) -> list[int]:
-        """Token ids of a text.
+        """Return the token ids of a text.
 
         Args:
-            text: may hold special tokens, as they are spelled.
-            add_special_tokens: whether to add those that begin or end a text.
+            text: special tokens spelled in it are encoded as such.
+            add_special_tokens: whether to add the tokens that begin or end a sequence.
         """
 
     def decode(self, token_ids: Sequence[int]) -> str:
-        """The text of tokens, special ones included."""
+        """Return the text of tokens, special tokens included."""
 
-    def names(self, token_ids: Sequence[int]) -> list[str]:
-        """Each token as the vocabulary spells it."""
+    def convert_ids_to_tokens(self, token_ids: Sequence[int]) -> list[str]:
+        """Return each token as it is spelled in the vocabulary."""
 
     def info(self) -> Mapping[str, Any]:
-        """What the tokenizer is set to, as in its `tokenizer_config.json`: plain data."""
+        """Return the settings of `tokenizer_config.json` as plain data."""
 
     def detokenizer(self, after: Sequence[int], *, special: bool = False) -> Detokenizer:
-        """A detokenizer for tokens that follow the tokens `after`.
+        """Return a detokenizer for tokens that follow `after`.
 
         Args:
-            after: tokens that have been told already.
-            special: whether special tokens have a text too.
+            after: the preceding tokens, whose text has been emitted already.
+            special: whether to include the text of special tokens.
         """
 
     def token_bytes(self, token: int) -> bytes:
-        """The text of one token, which may be part of a character."""
+        """Return the bytes of one token, which may be part of a character."""
 
 
 class Engine(Protocol):
-    """Something that generates tokens under a budget and enforces it."""
+    """An inference engine that generates tokens and enforces thinking budgets."""
 
     @property
     def model(self) -> ModelInfo:
-        """The model served."""
+        """The served model."""
 
     @property
     def codec(self) -> Codec:
-        """Its tokenizer and template."""
+        """The model's chat template and tokenizer."""
 
     @property
     def tools(self) -> ToolFormat | None:
-        """How it writes tool calls, or None if nobody said."""
+        """The model's tool call format, or None if no parser is configured."""
 
     async def check(self, job: Job, owner: str) -> None:
-        """Return if the job can be generated as it is. To stop waiting stops the work.
+        """Return if the job can be generated as it is.
+
+        The check may take long, for instance to compile a grammar. Cancelling it stops that
+        work.
 
         Args:
             job: what to generate.
-            owner: whose it is; where there is much to look through, owners take turns.
+            owner: the name of the request's API key; checks that must wait are scheduled
+                round-robin among owners.
 
         Raises:
-            UnsupportedRequest: if it cannot.
+            UnsupportedRequest: if it cannot be generated.
             BudgetError: if its budget cannot be enforced.
         """
 
     def generate(self, job: Job) -> AsyncGenerator[Delta, None]:
-        """Generate one choice. Closing the generator aborts the job at once.
+        """Generate one choice and yield its tokens as they come.
+
+        Closing the generator aborts the job at once.
 
         Raises:
-            EngineUnavailable: if the engine cannot go on.
+            EngineUnavailable: if the engine cannot continue.
         """
 
     async def attempts(self, job: Job) -> frozenset[int]:
-        """Positions among a job's tokens where a continuation replaced an attempt to close.
+        """Return the positions where a continuation replaced an attempt to end the thinking.
 
-        To be asked once, after the job's generator has ended or was closed.
-        There may be positions beyond the tokens that were received.
+        Positions count the job's generated tokens from 0 and may lie beyond the tokens that
+        were received. Call this once per job, after its generator has ended or was closed.
 
         Raises:
-            EngineUnavailable: if the engine cannot say.
+            EngineUnavailable: if the engine cannot report them.
         """
 
     async def health(self) -> None:
-        """Return if the engine can answer.
+        """Return if the engine can serve requests.
 
         Raises:
             EngineUnavailable: if it cannot.
         """
 
     async def warm_up(self) -> None:
-        """Do once what is slow the first time, so that no client waits for it.
+        """Trigger everything that is slow on first use, so that no client waits for it.
 
         Raises:
             EngineUnavailable: if the engine does not survive it.
         """
 
-    async def heartbeat(self, patience: Patience) -> None:
-        """Return once the engine has answered, or needs not be asked yet.
+    async def heartbeat(self, timeouts: StallTimeouts) -> None:
+        """Return once the engine has responded, or if no check is due yet.
 
-        An engine that is slow but works is waited for; the caller asks again and again.
+        Called repeatedly. An engine that is slow but still makes progress is waited for.
 
         Args:
-            patience: how long it may owe the answer.
+            timeouts: how long the engine may take to respond.
 
         Raises:
-            EngineUnavailable: if it is dead or hangs.
+            EngineUnavailable: if the engine is dead or hangs.
         """
 
     async def kill(self) -> None:
-        """Put an end to an engine that is dead or hangs: its jobs fail, its processes go."""
+        """Kill an engine that is dead or hangs: fail its jobs and end its processes."""
 
     async def aclose(self) -> None:
-        """Stop the engine and give back what it holds."""
+        """Shut the engine down and release its resources."""

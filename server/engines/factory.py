@@ -1,4 +1,4 @@
-"""Makes the engine that the settings ask for."""
+"""Creates the engine that the settings select."""
 
 import math
 import os
@@ -18,7 +18,7 @@ STEP_TIMEOUT = "VLLM_EXECUTE_MODEL_TIMEOUT_SECONDS"
 
 
 def load_engine(settings: Settings) -> Engine:
-    """Load the model; blocks until it can answer.
+    """Load the model and return its engine; block until it is ready.
 
     Raises:
         ValueError: if the settings do not fit the model.
@@ -29,23 +29,23 @@ def load_engine(settings: Settings) -> Engine:
 
 
 def check_tiers(settings: Settings, context: int) -> None:
-    """See that the context holds what the operator's tiers ask for; the default ones are cut.
+    """Check that the operator's tiers fit the context. The default tiers are clamped instead.
 
     Raises:
-        BadSettings: if it does not.
+        ConfigError: if a tier does not fit.
     """
     if settings.tiers == DEFAULT_TIERS:
         return
     for tier in settings.tiers:
         if max(tier.min_tokens, tier.max_tokens) > context:
             raise ConfigError(
-                f"tiers: '{tier.name}' asks for more thinking than the context of {context} tokens "
-                "holds"
+                f"tiers: min_tokens and max_tokens of '{tier.name}' must not exceed the model's "
+                f"context of {context} tokens"
             )
 
 
 def _load(settings: Settings) -> Engine:
-    # Imported here: vLLM takes seconds to import, and a gateway without it is of use too.
+    # Imported here: importing vLLM takes seconds, and the gateway also runs without it.
     from proctor.server.engines.grammars.pool import GrammarPool
     from proctor.server.engines.vllm.engine import MarkerSource, VllmEngine
 
@@ -54,7 +54,7 @@ def _load(settings: Settings) -> Engine:
     )
     if server := settings.completions_server:
         return _load_completions(settings, server, markers)
-    # vLLM ends an engine whose step takes longer.
+    # vLLM kills an engine whose step takes longer.
     os.environ.setdefault(STEP_TIMEOUT, str(math.ceil(settings.limits.busy_stall_seconds)))
     return VllmEngine.load(
         settings.model_path,

@@ -1,7 +1,7 @@
-"""A scripted engine that enforces budgets in earnest, for tests and for authors of clients.
+"""A scripted engine that enforces budgets, for tests and for authors of clients.
 
-Its tokens are bytes, so that any character beyond ASCII spans several of them. What
-a job's answer is bound to is the script's affair: it says what it says.
+Its tokens are bytes, so that every character outside ASCII spans several of them. It ignores
+structured output: the answer is always the script's.
 """
 
 import asyncio
@@ -15,7 +15,7 @@ from typing import Any
 
 from proctor.budget import BudgetStateMachine, Markers, Vocabulary
 from proctor.server.engines.base import Delta, Finish, Job, ModelInfo, Prompt, TokenLogprob
-from proctor.server.engines.processes.stall import Patience
+from proctor.server.engines.processes.stall import StallTimeouts
 from proctor.server.engines.tool_calls import ToolFormat
 from proctor.server.errors import EngineUnavailable
 
@@ -29,37 +29,35 @@ BLANK = ord(" ")
 UTF8_TAIL = range(0x80, 0xC0)
 VOCABULARY = Vocabulary.from_bytes([bytes([byte]) for byte in range(BYTES)])
 
-Written = str | Sequence[int]
-"""A text, or token ids."""
+TextOrTokens = str | Sequence[int]
 
 
 @dataclass(frozen=True, slots=True)
 class Script:
-    """What the model has in mind.
+    """What the model generates.
 
     Attributes:
-        thinking: what it thinks before each attempt to close; it says the last
-            one again if it is sent back more often. Empty is no thinking.
+        thinking: what it thinks before each attempt to end the thinking; the last entry
+            repeats if more attempts are rejected. Empty disables thinking.
         answer: what it answers.
     """
 
-    thinking: Sequence[Written] = ("Let me see.",)
-    answer: Written = "42"
+    thinking: Sequence[TextOrTokens] = ("Let me see.",)
+    answer: TextOrTokens = "42"
 
 
 class ByteDetokenizer:
-    """Bytes to text, a character at a time."""
+    """An incremental UTF-8 decoder."""
 
     def __init__(self, special: bool = False) -> None:
         self._texts = SPELLING if special else {}
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
 
     def push(self, token_ids: Sequence[int]) -> str:
-        """See `Detokenizer`."""
         return self._decoder.decode(b"".join(map(self._bytes, token_ids)))
 
     def close(self) -> str:
-        """See `Detokenizer`. Bytes of an unfinished character are dropped."""
+        """Return nothing; the bytes of an incomplete character are dropped."""
         return ""
 
     def _bytes(self, token: int) -> bytes:
@@ -67,7 +65,7 @@ class ByteDetokenizer:
 
 
 class ByteCodec:
-    """Bytes as tokens, and a template like Qwen's."""
+    """A byte tokenizer with a chat template like Qwen's."""
 
     def __init__(self, markers: Markers, opens: bool) -> None:
         self._markers = markers
@@ -79,20 +77,19 @@ class ByteCodec:
         *,
         thinking: bool,
         tools: Sequence[Mapping[str, Any]] = (),
-        answering: bool = True,
-        continuing: bool = False,
+        add_generation_prompt: bool = True,
+        continue_final_message: bool = False,
     ) -> Prompt:
-        """See `Codec`."""
-        if continuing:
-            return await self._unfinished(messages, thinking, tools)
+        if continue_final_message:
+            return await self._render_unfinished(messages, thinking, tools)
         ids: list[int] = []
-        told = [{"role": "system", "content": json.dumps(tools)}] if tools else []
-        for message in (*told, *messages):
+        system = [{"role": "system", "content": json.dumps(tools)}] if tools else []
+        for message in (*system, *messages):
             calls = message.get("tool_calls")
-            said = f"{message['content']}{json.dumps(calls) if calls else ''}"
-            text = f"{message['role']}\n{said}"
+            content = f"{message['content']}{json.dumps(calls) if calls else ''}"
+            text = f"{message['role']}\n{content}"
             ids += [TURN, *text.encode(), END_TURN, *b"\n"]
-        if not answering:
+        if not add_generation_prompt:
             return Prompt(tuple(ids), False)
         ids += [TURN, *b"assistant\n"]
         newline = b"\n"
@@ -102,31 +99,30 @@ class ByteCodec:
             ids += [*self._markers.start, *newline]
         return Prompt(tuple(ids), thinking and self._opens)
 
-    async def _unfinished(
+    async def _render_unfinished(
         self,
         messages: Sequence[Mapping[str, Any]],
         thinking: bool,
         tools: Sequence[Mapping[str, Any]],
     ) -> Prompt:
-        if said := messages[-1]["content"]:
-            whole = await self.render(messages, thinking=thinking, tools=tools, answering=False)
+        if messages[-1]["content"]:
+            whole = await self.render(
+                messages, thinking=thinking, tools=tools, add_generation_prompt=False
+            )
             return Prompt(whole.ids[: -len((END_TURN, *b"\n"))], False)
         before = await self.render(messages[:-1], thinking=True, tools=tools)
         opening = () if before.opened else (*self._markers.start, *b"\n")
-        said = messages[-1].get("reasoning", "")
-        return Prompt((*before.ids, *opening, *said.encode()), True)
+        reasoning = messages[-1].get("reasoning", "")
+        return Prompt((*before.ids, *opening, *reasoning.encode()), True)
 
     async def renders_tools(self) -> bool:
-        """See `Codec`."""
         return True
 
     @property
     def vocabulary_size(self) -> int:
-        """See `Codec`."""
         return BYTES + len(SPECIAL)
 
     def encode(self, text: str, *, add_special_tokens: bool = False) -> list[int]:
-        """See `Codec`."""
         return [
             token
             for part in SPELLED.split(text)
@@ -134,76 +130,75 @@ class ByteCodec:
         ]
 
     def decode(self, token_ids: Sequence[int]) -> str:
-        """See `Codec`."""
         return b"".join(map(self.token_bytes, token_ids)).decode(errors="replace")
 
-    def names(self, token_ids: Sequence[int]) -> list[str]:
-        """See `Codec`."""
+    def convert_ids_to_tokens(self, token_ids: Sequence[int]) -> list[str]:
         return [self.decode([token]) for token in token_ids]
 
     def info(self) -> Mapping[str, Any]:
-        """See `Codec`."""
         return {"tokenizer_class": "ByteCodec", "eos_token": "<|im_end|>", "bos_token": None}
 
     def detokenizer(self, after: Sequence[int], *, special: bool = False) -> ByteDetokenizer:
-        """See `Codec`."""
         return ByteDetokenizer(special)
 
     def token_bytes(self, token: int) -> bytes:
-        """See `Codec`."""
         return bytes([token]) if token < BYTES else SPELLING.get(token, b"")
 
 
-class Writer:
-    """The model: which token it would choose next, were it free."""
+class ScriptedModel:
+    """The model without a budget: the token that it would sample next."""
 
     def __init__(self, script: Script, markers: Markers, opened: bool, thinks: bool) -> None:
         self._script = script
         self._markers = markers
         self._attempt = 0
         self._answering = False
-        self._ahead: deque[int] = deque()
+        self._pending: deque[int] = deque()
         if script.thinking and (opened or thinks):
-            self._ahead.extend(() if opened else markers.start)
+            self._pending.extend(() if opened else markers.start)
             self._think()
         elif opened:
-            self._ahead.extend(markers.end)
+            self._pending.extend(markers.end)
         else:
             self.answer()
 
     @property
-    def wish(self) -> int:
-        """The token that it would choose; the end of its turn, when all is said."""
-        return self._ahead[0] if self._ahead else min(self._markers.eos)
+    def next_token(self) -> int:
+        """The token that it would sample; an end of turn once the script is finished."""
+        return self._pending[0] if self._pending else min(self._markers.eos)
 
     def advance(self) -> None:
-        """Its wish was granted."""
-        if self._ahead:
-            self._ahead.popleft()
+        """Consume the next token."""
+        if self._pending:
+            self._pending.popleft()
 
-    def send_back(self) -> None:
-        """Its attempt to close the thinking was turned down."""
+    def reject_attempt(self) -> None:
+        """Continue to think: the attempt to end the thinking was rejected."""
         self._attempt += 1
-        self._ahead.clear()
+        self._pending.clear()
         self._think()
 
-    def answer(self, by_force: bool = False) -> None:
-        """Its thinking has ended; what it still had to think is dropped."""
+    def answer(self, forced: bool = False) -> None:
+        """Begin the answer: the thinking has ended. The rest of it is dropped.
+
+        Args:
+            forced: whether the end marker was forced.
+        """
         if not self._answering:
             self._answering = True
-            self._ahead = deque(_ids(self._script.answer))
-        elif by_force:
-            while self._ahead and self._ahead.popleft() != self._markers.end[-1]:
+            self._pending = deque(_ids(self._script.answer))
+        elif forced:
+            while self._pending and self._pending.popleft() != self._markers.end[-1]:
                 pass
 
     def _think(self) -> None:
         thoughts = self._script.thinking or ("",)
-        self._ahead.extend(_ids(thoughts[min(self._attempt, len(thoughts) - 1)]))
-        self._ahead.extend(self._markers.end)
+        self._pending.extend(_ids(thoughts[min(self._attempt, len(thoughts) - 1)]))
+        self._pending.extend(self._markers.end)
 
 
-def _ids(written: Written) -> Iterable[int]:
-    return written.encode() if isinstance(written, str) else written
+def _ids(content: TextOrTokens) -> Iterable[int]:
+    return content.encode() if isinstance(content, str) else content
 
 
 async def _no_wait(job: Job, position: int) -> None:
@@ -211,11 +206,11 @@ async def _no_wait(job: Job, position: int) -> None:
 
 
 class FakeEngine:
-    """Generates what scripts say, within each job's budget.
+    """An engine that generates scripts, within each job's budget.
 
     Attributes:
-        jobs: those that were begun, in order.
-        aborted: takes the id of each job whose generator was closed early.
+        jobs: the jobs started so far, in order.
+        aborted: receives the id of each job whose generator is closed early.
     """
 
     def __init__(
@@ -230,21 +225,21 @@ class FakeEngine:
         before_token: Callable[[Job, int], Awaitable[None]] = _no_wait,
         die_after: int | None = None,
         tools: ToolFormat | None = None,
-        cached: int | None = None,
+        cached_tokens: int | None = None,
     ) -> None:
-        """Make an engine.
+        """Create an engine.
 
         Args:
             script: what to generate, for every job or by job.
             name: the model's name.
             context_length: the model's context, in tokens.
-            markers: what opens and closes its thinking.
-            opens: whether its template opens the thinking.
-            tokens_per_delta: how many tokens come at once.
+            markers: the markers that start and end its thinking, and its end of turn.
+            opens: whether the chat template opens the thinking block.
+            tokens_per_delta: tokens in each delta.
             before_token: awaited before each token, with the token's position.
-            die_after: tokens of a job after which the engine is dead.
-            tools: how its scripts write tool calls.
-            cached: tokens of every prompt that are said to have been in a cache.
+            die_after: number of tokens of a job after which the engine dies.
+            tools: the tool call format of its scripts.
+            cached_tokens: what it reports as served from the prefix cache, for every prompt.
         """
         self.model = ModelInfo(name, context_length, markers, created=0, vocabulary=VOCABULARY)
         self.codec = ByteCodec(markers, opens)
@@ -256,73 +251,67 @@ class FakeEngine:
         self._before_token = before_token
         self._die_after = die_after
         self._dead = False
-        self._cached = cached
+        self._cached_tokens = cached_tokens
         self._awake = asyncio.Event()
         self._awake.set()
         self._attempts: dict[str, frozenset[int]] = {}
 
     async def check(self, job: Job, owner: str) -> None:
-        """See `Engine`."""
+        pass
 
     async def generate(self, job: Job) -> AsyncGenerator[Delta, None]:
-        """See `Engine`."""
         self.jobs.append(job)
         tokens: list[int] = []
         finished = not job.sampling.max_tokens
-        of_prompt = _prompt_scores(job)
+        prompt_logprobs = _prompt_logprobs(job)
         try:
             if finished:
                 self._attempts[job.id] = frozenset()
                 await self.health()
-                yield Delta((), Finish.LENGTH, (), self._cached, of_prompt)
+                yield Delta((), Finish.LENGTH, (), self._cached_tokens, prompt_logprobs)
             async for token, finish in self._tokens(job):
                 tokens.append(token)
                 finished = finish is not None
                 if finished or len(tokens) == self._tokens_per_delta:
-                    scores = _scores(job.sampling.top_logprobs, tokens)
-                    yield Delta(tokens, finish, scores, self._cached, of_prompt)
-                    tokens, of_prompt = [], None
+                    logprobs = _logprobs(job.sampling.top_logprobs, tokens)
+                    yield Delta(tokens, finish, logprobs, self._cached_tokens, prompt_logprobs)
+                    tokens, prompt_logprobs = [], None
         finally:
             if not finished:
                 self.aborted.put_nowait(job.id)
 
     async def attempts(self, job: Job) -> frozenset[int]:
-        """See `Engine`."""
         return self._attempts.pop(job.id)
 
     async def health(self) -> None:
-        """See `Engine`."""
         if self._dead:
             raise EngineUnavailable("the engine died")
 
     async def warm_up(self) -> None:
-        """See `Engine`."""
+        pass
 
-    async def heartbeat(self, patience: Patience) -> None:
-        """See `Engine`."""
+    async def heartbeat(self, timeouts: StallTimeouts) -> None:
         await self.health()
         try:
-            async with asyncio.timeout(patience.stall_seconds):
+            async with asyncio.timeout(timeouts.stall_seconds):
                 await self._awake.wait()
         except TimeoutError:
             raise EngineUnavailable("the engine hangs") from None
 
     async def kill(self) -> None:
-        """See `Engine`."""
         self._dead = True
         self._awake.set()
 
     async def aclose(self) -> None:
-        """See `Engine`."""
         self._dead = True
 
     def hang(self) -> None:
-        """Generate nothing more, and say nothing, until it is abandoned."""
+        """Stop generating and responding, until the engine is killed."""
         self._awake.clear()
 
     async def _tokens(self, job: Job) -> AsyncGenerator[tuple[int, Finish | None], None]:
         machine = BudgetStateMachine(job.budget, self.model.markers, VOCABULARY)
-        writer = self._writer(job)
+        model = self._scripted_model(job)
         eos = self.model.markers.eos
         for position in range(job.sampling.max_tokens):
             await self._before_token(job, position)
@@ -330,53 +319,53 @@ class FakeEngine:
             if position == self._die_after:
                 self._dead = True
             await self.health()
-            token, attempted = self._next(machine, writer)
+            token, attempted = self._next(machine, model)
             if attempted:
                 self._attempts[job.id] |= {position}
             thinking, forced = machine.thinking, machine.forced is not None
             machine.advance(token, attempted)
             if thinking and not machine.thinking:
-                writer.answer(forced)
+                model.answer(forced)
             last = position + 1 == job.sampling.max_tokens
             yield token, Finish.STOP if token in eos else Finish.LENGTH if last else None
             if token in eos:
                 return
 
-    def _writer(self, job: Job) -> Writer:
+    def _scripted_model(self, job: Job) -> ScriptedModel:
         self._attempts[job.id] = frozenset()
-        opened = job.budget.opened
-        return Writer(self._script_of(job), self.model.markers, opened, job.budget.maximum != 0)
+        thinks = job.budget.maximum != 0
+        return ScriptedModel(self._script_of(job), self.model.markers, job.budget.opened, thinks)
 
-    def _next(self, machine: BudgetStateMachine, writer: Writer) -> tuple[int, bool]:
-        """The next token, and whether it stands for an attempt to close."""
+    def _next(self, machine: BudgetStateMachine, model: ScriptedModel) -> tuple[int, bool]:
+        """Return the next token, and whether it replaces an attempt to end the thinking."""
         if machine.forced is not None:
-            if not machine.thinking:  # it opens its thinking, as it would by itself
-                writer.advance()
+            if not machine.thinking:  # the forced start marker is the script's next token too
+                model.advance()
             return machine.forced, False
-        while writer.wish in machine.barred:
-            writer.advance()
-        wish = writer.wish
-        if machine.bars_eos and wish in self.model.markers.eos:
+        while model.next_token in machine.barred:
+            model.advance()
+        token = model.next_token
+        if machine.bars_eos and token in self.model.markers.eos:
             return BLANK, False
-        if wish in machine.closing_tokens and machine.suppresses_close:
-            writer.send_back()
+        if token in machine.closing_tokens and machine.suppresses_close:
+            model.reject_attempt()
             return machine.continuation[0], True
-        if wish in machine.closing_tokens and wish in self.model.markers.eos:
+        if token in machine.closing_tokens and token in self.model.markers.eos:
             return machine.end_token, False
-        writer.advance()
+        model.advance()
         if (
-            VOCABULARY.incomplete_bytes_after(machine.incomplete_bytes, wish)
+            VOCABULARY.incomplete_bytes_after(machine.incomplete_bytes, token)
             > machine.max_incomplete_bytes
         ):
-            # It has no room to finish this character, and drops the rest of it.
-            while writer.wish in UTF8_TAIL:
-                writer.advance()
+            # The budget has no room for the whole character: drop the rest of it.
+            while model.next_token in UTF8_TAIL:
+                model.advance()
             return BLANK, False
-        return wish, False
+        return token, False
 
 
-def _scores(count: int | None, tokens: Sequence[int]) -> list[TokenLogprob]:
-    """It is certain of everything that it says; its second choices are the tokens that follow."""
+def _logprobs(count: int | None, tokens: Sequence[int]) -> list[TokenLogprob]:
+    """Give each token the probability 1; the alternatives are the token ids that follow it."""
     if count is None:
         return []
     return [
@@ -385,6 +374,6 @@ def _scores(count: int | None, tokens: Sequence[int]) -> list[TokenLogprob]:
     ]
 
 
-def _prompt_scores(job: Job) -> list[TokenLogprob] | None:
+def _prompt_logprobs(job: Job) -> list[TokenLogprob] | None:
     count = job.sampling.prompt_logprobs
-    return None if count is None else _scores(count, job.prompt_ids[1:])
+    return None if count is None else _logprobs(count, job.prompt_ids[1:])

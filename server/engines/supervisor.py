@@ -1,4 +1,4 @@
-"""Loads the engine beside the running server, watches it, and starts it again when it stops."""
+"""Loads the engine in the background, monitors it, and restarts it when it fails."""
 
 import asyncio
 import contextlib
@@ -8,75 +8,75 @@ import time
 from collections.abc import Callable
 
 from proctor.server.engines.base import Engine
-from proctor.server.engines.processes.stall import Patience
+from proctor.server.engines.processes.stall import StallTimeouts
 from proctor.server.errors import SOON, EngineUnavailable, Unavailable
 
 logger = logging.getLogger(__name__)
 
 EngineFactory = Callable[[], Engine]
-"""Makes an engine; may block for minutes, and runs in a thread of its own."""
+"""Creates an engine. It may block for minutes and runs in its own thread."""
 
 PROBE_SECONDS = 1.0
 FIRST_PAUSE_SECONDS = 1.0
 LONGEST_PAUSE_SECONDS = 60.0
-"""The pause before an engine is started again doubles with each time, up to this, until one has run
-for longer."""
+"""The upper bound of the restart backoff, which doubles with each restart. An engine that ran for
+longer than this resets it."""
 
 
 class EngineSupervisor:
-    """Holds the engine: loading, then ready; loading again if it stops; or failed for good.
+    """The engine's lifecycle: loading, ready, restarting, or failed.
 
-    An engine that cannot be loaded the first time will not be the second: that is
-    left to whoever started the server.
+    A failed first load is final, as retrying would fail the same way; restarting the server is
+    up to its process manager. Later failures restart the engine with exponential backoff.
     """
 
-    def __init__(self, load: EngineFactory, patience: Patience) -> None:
-        """Begin with no engine.
+    def __init__(self, load: EngineFactory, timeouts: StallTimeouts) -> None:
+        """Create a supervisor; `start` loads the engine.
 
         Args:
-            load: makes one.
-            patience: how long it may owe an answer before it is given up.
+            load: creates the engine.
+            timeouts: how long the engine may take to respond before it is restarted.
         """
         self._load = load
-        self._patience = patience
+        self._timeouts = timeouts
         self._first: asyncio.Future[None] | None = None
-        self._held: Engine | None = None  # until nothing is left of it
+        self._held: Engine | None = None  # loading, ready or being killed; needs `aclose`
         self._engine: Engine | None = None
         self._loader: threading.Thread | None = None
         self._watch: asyncio.Task[None] | None = None
 
     def start(self) -> None:
-        """Begin to load."""
+        """Start loading the engine."""
         self._first = asyncio.get_running_loop().create_future()
         self._watch = asyncio.create_task(self._supervise(self._first))
 
     async def loaded(self) -> Engine:
-        """Wait for the first engine.
+        """Wait until the engine has loaded for the first time, and return it.
 
         Raises:
-            Exception: whatever kept it from loading.
+            Exception: the reason why it failed to load.
         """
         if self._first is None:
-            raise RuntimeError("the host was not started")
+            raise RuntimeError("the supervisor was not started")
         await asyncio.shield(self._first)
         return self.engine
 
     @property
     def loader(self) -> threading.Thread | None:
-        """The thread that loads, or has loaded, the engine."""
+        """The thread that is loading the engine or has loaded it."""
         return self._loader
 
     @property
     def up(self) -> bool:
-        """Whether there is an engine that answers, as far as the watch has seen."""
+        """Whether the engine is ready, as of the last heartbeat."""
         return self._engine is not None
 
     @property
     def engine(self) -> Engine:
-        """The engine, if it has loaded.
+        """The engine.
 
         Raises:
-            Unavailable: if it has not.
+            Unavailable: if it is loading, restarting or failed to load.
         """
         if self._engine is not None:
             return self._engine
@@ -85,16 +85,16 @@ class EngineSupervisor:
                 "the model is still loading: try again in a few seconds", headers=SOON
             )
         if self._first.cancelled() or self._first.exception() is not None:
-            raise Unavailable("the model failed to load: the server's log says why")
+            raise Unavailable("the model failed to load: see the server's log")
         raise Unavailable(
-            "the engine has stopped and is started again: try again in a few seconds", headers=SOON
+            "the engine has stopped and is restarting: try again in a few seconds", headers=SOON
         )
 
     async def ready(self) -> Engine:
-        """The engine, if it can answer now.
+        """Return the engine if it can serve requests now.
 
         Raises:
-            Unavailable: if it is loading or has failed.
+            Unavailable: if it is loading, restarting or failed to load.
             EngineUnavailable: if it has died.
         """
         engine = self.engine
@@ -102,7 +102,7 @@ class EngineSupervisor:
         return engine
 
     async def aclose(self) -> None:
-        """Stop the engine, or stop waiting for it."""
+        """Shut the engine down, or stop waiting for it to load."""
         if self._watch is not None:
             self._watch.cancel()
             await asyncio.gather(self._watch, return_exceptions=True)
@@ -121,50 +121,50 @@ class EngineSupervisor:
                 logger.error("the model failed to load: %s", error, exc_info=error)
                 if not first.done():
                     first.set_exception(error)
-                    first.exception()  # taken here, so that asyncio does not log it once more
+                    first.exception()  # mark it as retrieved, or asyncio logs it again
                     return
             else:
                 self._engine = engine
                 if not first.done():
                     first.set_result(None)
-                why = await self._until_it_stops(engine)
+                reason = await self._until_failure(engine)
                 self._engine = None
-                logger.error("%s: it is started again", why)
-                await self._abandon(engine)
+                logger.error("%s: restarting it", reason)
+                await self._kill(engine)
             if time.monotonic() - began > LONGEST_PAUSE_SECONDS:
                 pause = FIRST_PAUSE_SECONDS
             await asyncio.sleep(pause)
             pause = min(2 * pause, LONGEST_PAUSE_SECONDS)
 
     async def _start(self) -> Engine:
-        """Load an engine and have it do once what is slow the first time."""
+        """Load an engine and warm it up."""
         engine = self._held = await self._load_in_thread()
-        stopping = asyncio.ensure_future(self._until_it_stops(engine))
-        warming = asyncio.ensure_future(engine.warm_up())
+        failure = asyncio.ensure_future(self._until_failure(engine))
+        warm_up = asyncio.ensure_future(engine.warm_up())
         try:
-            await asyncio.wait({stopping, warming}, return_when=asyncio.FIRST_COMPLETED)
-            if stopping.done():
-                raise EngineUnavailable(stopping.result())
-            await warming
+            await asyncio.wait({failure, warm_up}, return_when=asyncio.FIRST_COMPLETED)
+            if failure.done():
+                raise EngineUnavailable(failure.result())
+            await warm_up
         except Exception:
-            await self._abandon(engine)
+            await self._kill(engine)
             raise
         finally:
-            for task in (stopping, warming):
+            for task in (failure, warm_up):
                 task.cancel()
-            await asyncio.gather(stopping, warming, return_exceptions=True)
+            await asyncio.gather(failure, warm_up, return_exceptions=True)
         return engine
 
-    async def _abandon(self, engine: Engine) -> None:
+    async def _kill(self, engine: Engine) -> None:
         await engine.kill()
         self._held = None
 
-    async def _until_it_stops(self, engine: Engine) -> str:
-        """Wait until the engine is dead, or as good as dead; which of them."""
+    async def _until_failure(self, engine: Engine) -> str:
+        """Wait until the engine is dead or hangs, and return the reason."""
         while True:
             await asyncio.sleep(PROBE_SECONDS)
             try:
-                await engine.heartbeat(self._patience)
+                await engine.heartbeat(self._timeouts)
             except EngineUnavailable as error:
                 return str(error)
 
@@ -172,7 +172,7 @@ class EngineSupervisor:
         loop = asyncio.get_running_loop()
         future: asyncio.Future[Engine] = loop.create_future()
 
-        def settle(engine: Engine | None, error: Exception | None) -> None:
+        def resolve(engine: Engine | None, error: Exception | None) -> None:
             if future.cancelled():
                 return
             if engine is not None:
@@ -187,10 +187,10 @@ class EngineSupervisor:
                 engine = self._load()
             except Exception as caught:
                 error = caught
-            with contextlib.suppress(RuntimeError):  # the loop has closed: nobody waits any more
-                loop.call_soon_threadsafe(settle, engine, error)
+            with contextlib.suppress(RuntimeError):  # the loop has closed: nothing waits for it
+                loop.call_soon_threadsafe(resolve, engine, error)
 
-        # A daemon, so that a server told to stop need not wait for a model to load.
+        # A daemon thread, so that the server can exit while a model loads.
         self._loader = threading.Thread(target=work, name="engine-loader", daemon=True)
         self._loader.start()
         return await future

@@ -1,4 +1,4 @@
-"""What an answer may be bound to, and how tool calls are read out of it: the seam's second half."""
+"""The engine interface for structured output and tool calls."""
 
 import hashlib
 import json
@@ -10,7 +10,7 @@ from typing import Any, Protocol
 
 
 class Kind(StrEnum):
-    """What an answer can be bound to, by vLLM's names."""
+    """The kinds of structured output, by the names of vLLM's `StructuredOutputsParams`."""
 
     JSON = "json"
     JSON_OBJECT = "json_object"
@@ -22,11 +22,11 @@ class Kind(StrEnum):
 
 @dataclass(frozen=True)
 class Constraint:
-    """What an answer is bound to; the thinking before it is not.
+    """The structured output that an answer must match; the thinking before it is free.
 
     Attributes:
-        kind: which of the ways to say it.
-        value: a JSON schema, True, a regular expression, a list of texts, a
+        kind: how `value` describes it.
+        value: a JSON schema, True (any JSON object), a regular expression, a list of texts, a
             grammar in EBNF or Lark, or xgrammar's structural tag in JSON.
         field: the request's field that asked for it.
     """
@@ -37,23 +37,23 @@ class Constraint:
 
     @cached_property
     def digest(self) -> bytes:
-        """What two of them share that bind alike. The order of a schema's members counts.
+        """A hash of kind and value. The order of a schema's members matters.
 
         Raises:
-            RecursionError: if it is nested too deeply.
+            RecursionError: if the value is nested too deeply.
         """
         return hashlib.sha256(json.dumps([self.kind.value, self.value]).encode()).digest()
 
 
 @dataclass(frozen=True, slots=True)
 class CallDelta:
-    """Some of a tool call.
+    """A fragment of a tool call.
 
     Attributes:
-        index: which of the answer's calls.
-        id: the call's id, with its first delta alone.
-        name: the function's name, with its first delta alone.
-        arguments: the next piece of its arguments' JSON.
+        index: position of the call among those of the answer.
+        id: the call's id; only set on its first delta.
+        name: the function's name; only set on its first delta.
+        arguments: the next fragment of its arguments in JSON.
     """
 
     index: int
@@ -63,29 +63,34 @@ class CallDelta:
 
 
 class CallReader(Protocol):
-    """Takes tool calls out of one answer, token by token."""
+    """A streaming parser that separates one answer into content and tool calls."""
 
     def push(self, text: str, token_ids: Sequence[int]) -> Sequence[str | CallDelta]:
-        """The content and the calls that are certain after this text, special tokens spelled."""
-
-    def close(self, *, cut: bool) -> Sequence[str | CallDelta]:
-        """What was held back, because no text follows.
+        """Add text and return the content and calls that are certain now.
 
         Args:
-            cut: whether the answer was cut for want of tokens.
+            text: the next text of the answer, special tokens spelled out.
+            token_ids: the tokens of that text.
+        """
+
+    def close(self, *, cut: bool) -> Sequence[str | CallDelta]:
+        """Return the content and calls held back so far; no text follows.
+
+        Args:
+            cut: whether the answer was truncated at `max_tokens`.
         """
 
 
 @dataclass(frozen=True, slots=True)
 class ToolChoice:
-    """What a request wants of its tools.
+    """The tools of a request and how the model may use them.
 
     Attributes:
-        tools: OpenAI's tools, as plain data.
-        mode: "auto" or "required"; or "named", with `name`.
+        tools: OpenAI tools as plain data.
+        mode: "auto", "required" or "named", the last with `name`.
         name: the function that must be called.
-        parallel: whether there may be several calls.
-        constraint: what the answer is bound to if it is no call.
+        parallel: whether the answer may have several calls.
+        constraint: the structured output that an answer without calls must match.
     """
 
     tools: tuple[Mapping[str, Any], ...]
@@ -97,11 +102,11 @@ class ToolChoice:
 
 @dataclass(frozen=True, slots=True)
 class BoundTools:
-    """A request's tools in a model's own format.
+    """The tools of a request in the model's tool call format.
 
     Attributes:
-        constraint: what the answer is bound to, so that calls come out well formed.
-        reader: makes a reader of one answer.
+        constraint: the structured output that makes calls well-formed, or None.
+        reader: returns a reader for one answer.
     """
 
     constraint: Constraint | None
@@ -109,11 +114,11 @@ class BoundTools:
 
 
 class ToolFormat(Protocol):
-    """How a model writes tool calls."""
+    """A model's tool call format."""
 
     def bind(self, choice: ToolChoice) -> BoundTools:
-        """See `BoundTools`.
+        """Return the request's tools in this format.
 
         Raises:
-            UnsupportedRequest: if the format cannot do what is wanted.
+            UnsupportedRequest: if the format does not support the choice.
         """

@@ -1,1 +1,1 @@
-"""From a parsed request to the text of its choices: budget, prompt, jobs, channels."""
+"""From a parsed request to generated text: admission, budget, prompt, jobs and channels."""

@@ -1,4 +1,4 @@
-"""From a request to jobs that the engine can be trusted with."""
+"""Admission control: validates a request against the model and all limits, and makes its jobs."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -23,40 +23,40 @@ from proctor.server.generation.budget_resolution import (
     Resolution,
     ceilings,
     resolve,
-    wants_router,
+    uses_router,
 )
-from proctor.server.generation.context import EVERYBODY
+from proctor.server.generation.context import ANONYMOUS
 from proctor.server.generation.jobs import JobSpec, make_jobs
 from proctor.server.generation.model_names import check_model
-from proctor.server.generation.prompt import check_length, read_prompt, render, spent_before
-from proctor.server.generation.routing import Routed, Router
+from proctor.server.generation.prompt import check_length, count_prior_thinking, read_prompt, render
+from proctor.server.generation.routing import Router, RoutingResult
 from proctor.server.schemas.completions import DEFAULT_MAX_TOKENS, CompletionRequest
 from proctor.server.schemas.generation import ChatRequest, Generation
 from proctor.server.schemas.responses import Source
 
-MAX_PROMPT_SCORES = 2**17
-"""Log probabilities of prompts in one answer."""
+MAX_PROMPT_LOGPROBS = 2**17
+"""Maximum number of prompt log probabilities in one response."""
 
 
 @dataclass(frozen=True, slots=True)
 class Admission:
-    """A request that was let in.
+    """An admitted request.
 
     Attributes:
         jobs: one for each choice.
-        resolution: its budget, and where that came from.
-        routed: what the router found, or None if it was not asked.
-        clamped_by: what cut the budget that was asked for: a ceiling's owner, or
-            what `proctor.server.generation.budget_resolution` names beside them.
-        tools: what may or must be called, or None if nothing may be.
-        call_named: whether the function to call was named.
-        clamped: of each job, whether its budget was cut.
-        choices_per_prompt: how many jobs in a row have the same prompt.
+        resolution: its budget and the budget's origin.
+        routing: the router's result, or None if the router was not used.
+        clamped_by: what reduced the requested budget: the owner of a ceiling, or one of the
+            reasons in `proctor.server.generation.budget_resolution`.
+        tools: the tools in the model's format, or None if the model may not call any.
+        call_named: whether `tool_choice` names a function.
+        clamped: whether the budget was clamped, for each job.
+        choices_per_prompt: number of consecutive jobs with the same prompt.
     """
 
     jobs: tuple[Job, ...]
     resolution: Resolution
-    routed: Routed | None
+    routing: RoutingResult | None
     clamped_by: tuple[str, ...]
     tools: BoundTools | None
     call_named: bool
@@ -65,34 +65,35 @@ class Admission:
 
     @property
     def prompt_tokens(self) -> int:
-        """Tokens of the prompts, each of which its choices share."""
+        """The number of prompt tokens, each prompt counted once."""
         return sum(len(job.prompt_ids) for job in self.jobs[:: self.choices_per_prompt])
 
     @property
     def enforced(self) -> TokenBudget:
-        """What holds for the choices of the first prompt."""
+        """The enforced budget of the choices of the first prompt."""
         return self.jobs[0].budget
 
     def max_thinking_tokens(self, choice: int) -> int | None:
-        """The maximum enforced on a choice, or None if no number was asked for."""
-        asked = self.resolution.budget.max_tokens
-        return None if asked is None else self.jobs[choice].budget.maximum
+        """Return the enforced maximum of a choice, or None if the budget has no maximum."""
+        if self.resolution.budget.max_tokens is None:
+            return None
+        return self.jobs[choice].budget.maximum
 
     def finish_reason(self, finish: Finish, calls: int) -> str:
         """Return OpenAI's finish reason of a choice.
 
-        A call of the function that `tool_choice` names ends with `stop`, as OpenAI has it.
+        A call of the function that `tool_choice` names ends with `stop`, as with OpenAI.
 
         Args:
             finish: why its generation ended.
-            calls: how many tool calls it has.
+            calls: its number of tool calls.
         """
-        called = calls and finish is Finish.STOP and not self.call_named
-        return "tool_calls" if called else finish.value
+        is_tool_calls = calls and finish is Finish.STOP and not self.call_named
+        return "tool_calls" if is_tool_calls else finish.value
 
 
 class AdmissionController:
-    """Lets requests in, or not."""
+    """Admits or rejects requests."""
 
     def __init__(self, settings: Settings, router: Router) -> None:
         self._settings = settings
@@ -106,52 +107,59 @@ class AdmissionController:
     async def admit(
         self, request: ChatRequest, engine: Engine, name: str, key: Key | None
     ) -> Admission:
-        """Check a chat against the model and the limits, and make its jobs.
+        """Admit a chat completion and return its jobs.
 
         Args:
-            request: what the client sent.
-            engine: whose model, template and tokenizer it is for.
-            name: unique among the requests of this engine's lifetime.
-            key: whose it is, or None.
+            request: the client's request.
+            engine: the engine that it is for.
+            name: a request id, unique during the lifetime of this engine.
+            key: the API key, or None.
 
         Raises:
-            ApiError: if the request cannot be served.
+            ApiError: if the request is invalid or not allowed.
+            UnsupportedRequest: if the engine does not support it.
             BudgetError: if its budget cannot be enforced.
         """
         settings = self._settings
         _check(request, engine, settings, key)
         if request.top_logprobs and not request.logprobs:
-            raise BadRequest("'top_logprobs' needs 'logprobs': true", param="top_logprobs")
+            raise BadRequest("'top_logprobs' requires 'logprobs': true", param="top_logprobs")
         check_length(request, engine.model.context_length)
         continuing = _continues(request)
         if continuing:
             *before, last = request.messages
             request = request.model_copy(update={"messages": [*before, last.unfinished()]})
-        asked = read_budget_request(request)
-        bound = await self._binder.bind(request, engine)
-        routed = self._router.sort(request) if wants_router(asked, settings) else None
-        level = None if routed is None else routed.level
-        resolution = resolve(asked, settings, level, self._above(key))
-        resolution = resolution.after(await spent_before(request.messages, engine.codec))
+        budget_request = read_budget_request(request)
+        binding = await self._binder.bind(request, engine)
+        routing = self._router.classify(request) if uses_router(budget_request, settings) else None
+        level = None if routing is None else routing.level
+        resolution = resolve(budget_request, settings, level, self._ceilings_for(key))
+        spent = await count_prior_thinking(request.messages, engine.codec)
+        resolution = resolution.minus_spent(spent)
         prompt = await render(
-            request, engine, thinking=not resolution.budget.disabled, continuing=continuing
+            request,
+            engine,
+            thinking=not resolution.budget.disabled,
+            continue_final_message=continuing,
         )
         if continuing and not prompt.opened:
-            _check_free(bound.constraint)
-            resolution = _without_minimum(resolution, asked, "messages")
-        max_tokens = _tokens_asked(request)
-        draft = JobSpec(name, request, resolution, prompt, "messages", max_tokens, bound.constraint)
-        jobs, clamped_by = make_jobs(draft, engine, settings)
-        _check_scores(jobs, "prompt_logprobs")
-        await _checked(jobs[0], engine, request, key)
+            _check_unconstrained(binding.constraint)
+            resolution = _without_minimum(resolution, budget_request, "messages")
+        max_tokens = _max_tokens(request)
+        spec = JobSpec(
+            name, request, resolution, prompt, "messages", max_tokens, binding.constraint
+        )
+        jobs, clamped_by = make_jobs(spec, engine, settings)
+        _check_prompt_logprobs(jobs, "prompt_logprobs")
+        await _check_job(jobs[0], engine, request, key)
         clamped = (bool(clamped_by),) * len(jobs)
         return Admission(
             jobs,
             resolution,
-            routed,
+            routing,
             clamped_by,
-            bound.tools,
-            bound.call_named,
+            binding.tools,
+            binding.call_named,
             clamped,
             choices_per_prompt=len(jobs),
         )
@@ -159,46 +167,60 @@ class AdmissionController:
     async def admit_prompt(
         self, request: CompletionRequest, engine: Engine, name: str, key: Key | None
     ) -> Admission:
-        """The same for completions of raw prompts; the router is not asked.
+        """Admit a completion of raw prompts and return its jobs.
 
-        All the prompts are looked at before any reaches the engine.
+        Checks all prompts before any reaches the engine. The router, which classifies messages, is
+        not used. See `admit` for the arguments.
 
         Raises:
-            ApiError: if the request cannot be served.
+            ApiError: if the request is invalid or not allowed.
+            UnsupportedRequest: if the engine does not support it.
             BudgetError: if its budget cannot be enforced.
         """
         settings = self._unrouted
         _check(request, engine, settings, key)
         _check_prompts(request, settings)
-        asked = read_budget_request(request)
-        if asked.tier is not None and wants_router(asked, settings):
+        budget_request = read_budget_request(request)
+        if budget_request.tier is not None and uses_router(budget_request, settings):
             raise BadRequest(
-                f"'{asked.tier.field}' asks for the router, which reads messages: name a tier",
-                param=asked.tier.field,
+                f"'{budget_request.tier.field}' selects the router, which needs messages: name a "
+                "tier instead",
+                param=budget_request.tier.field,
             )
-        resolution = resolve(asked, settings, None, self._above(key))
-        special = request.add_special_tokens is not False
+        resolution = resolve(budget_request, settings, None, self._ceilings_for(key))
+        add_special_tokens = request.add_special_tokens is not False
         jobs: list[Job] = []
         clamped: list[bool] = []
         clamped_by: dict[str, None] = {}
-        for field, written in request.prompts:
-            prompt = await read_prompt(written, field, engine, special=special)
-            granted = resolution if prompt.opened else _without_minimum(resolution, asked, field)
-            most = request.max_tokens
-            if most is None:
-                most = _most_by_default(prompt, engine.model.context_length)
-            given = FieldValue("max_tokens", most)
-            draft = JobSpec(name, request, granted, prompt, field, given, first=len(jobs))
-            made, cut = make_jobs(draft, engine, settings)
-            await _checked(made[0], engine, request, key)
-            jobs += made
-            clamped += [bool(cut)] * len(made)
-            clamped_by |= dict.fromkeys(cut)
-        _check_scores(jobs, _scored_field(request))
+        for field, content in request.prompts:
+            prompt = await read_prompt(
+                content, field, engine, add_special_tokens=add_special_tokens
+            )
+            prompt_resolution = (
+                resolution if prompt.opened else _without_minimum(resolution, budget_request, field)
+            )
+            max_tokens = request.max_tokens
+            if max_tokens is None:
+                max_tokens = _default_max_tokens(prompt, engine.model.context_length)
+            spec = JobSpec(
+                name,
+                request,
+                prompt_resolution,
+                prompt,
+                field,
+                FieldValue("max_tokens", max_tokens),
+                first=len(jobs),
+            )
+            prompt_jobs, prompt_clamped_by = make_jobs(spec, engine, settings)
+            await _check_job(prompt_jobs[0], engine, request, key)
+            jobs += prompt_jobs
+            clamped += [bool(prompt_clamped_by)] * len(prompt_jobs)
+            clamped_by |= dict.fromkeys(prompt_clamped_by)
+        _check_prompt_logprobs(jobs, _logprobs_field(request))
         return Admission(
             tuple(jobs),
             resolution,
-            routed=None,
+            routing=None,
             clamped_by=tuple(clamped_by),
             tools=None,
             call_named=False,
@@ -206,40 +228,44 @@ class AdmissionController:
             choices_per_prompt=request.n or 1,
         )
 
-    def _above(self, key: Key | None) -> tuple[Ceiling, ...]:
+    def _ceilings_for(self, key: Key | None) -> tuple[Ceiling, ...]:
         if key is None:
             return self._ceilings
         tier = key.limits.tier
         if tier is not None and self._settings.tier(tier) is None:
-            raise Forbidden(f"this key goes up to the tier '{tier}', which this server has not")
+            raise Forbidden(f"the key's tier limit '{tier}' does not exist on this server")
         return (*self._ceilings, Ceiling("key", key.limits.max_thinking_tokens, tier))
 
 
-def _without_minimum(resolution: Resolution, asked: BudgetRequest, field: str) -> Resolution:
-    """The budget of a prompt, made of `field`, that opens no thinking: it opens none by force.
+def _without_minimum(
+    resolution: Resolution, budget_request: BudgetRequest, field: str
+) -> Resolution:
+    """Return the budget of a prompt that opens no thinking block, which is not forced open.
+
+    Args:
+        resolution: the budget of the request.
+        budget_request: the budget fields of the request.
+        field: the field of the prompt.
 
     Raises:
-        BadRequest: if the request demands some.
+        BadRequest: if the request demands thinking.
     """
-    demands = [
-        given.field
-        for given in (asked.minimum, asked.continuations, asked.enabled)
-        if given is not None and given.value
-    ]
+    demanding = (budget_request.minimum, budget_request.continuations, budget_request.enabled)
+    demands = [each.field for each in demanding if each is not None and each.value]
     budget = resolution.budget
-    # What the router found, nobody demands.
-    routed = resolution.source is Source.ROUTER
-    named = None if routed or resolution.tier is None else resolution.field
+    # A tier that the router chose is not a demand of the request.
+    routing = resolution.source is Source.ROUTER
+    named = None if routing or resolution.tier is None else resolution.field
     if named is not None and (budget.min_tokens or budget.continuations):
         demands.append(named)
     if demands:
         raise BadRequest(
-            f"'{demands[0]}' demands thinking, but '{field}' does not end inside a thinking "
-            "block: open one there, or leave it out",
+            f"'{demands[0]}' requires thinking, but '{field}' does not end inside a thinking "
+            f"block: open one there, or leave '{demands[0]}' out",
             param=demands[0],
         )
-    undemanding = replace(budget, min_tokens=0, continuations=0)
-    return resolution.limited(PROMPT, undemanding, resolution.tier)
+    without_minimum = replace(budget, min_tokens=0, continuations=0)
+    return resolution.clamped(PROMPT, without_minimum, resolution.tier)
 
 
 def _check(request: Generation, engine: Engine, settings: Settings, key: Key | None) -> None:
@@ -247,127 +273,132 @@ def _check(request: Generation, engine: Engine, settings: Settings, key: Key | N
     check_model(model, engine.model, settings.aliases, param="model")
     models = () if key is None else key.limits.models
     if models and model not in models:
-        raise Forbidden(f"this key is for {', '.join(models)}", param="model")
+        raise Forbidden(f"this key only allows the models {', '.join(models)}", param="model")
     if (request.n or 1) > settings.limits.max_choices:
-        raise BadRequest(f"'n' can be at most {settings.limits.max_choices}", param="n")
+        raise BadRequest(f"'n' must be at most {settings.limits.max_choices}", param="n")
     if request.stream_options is not None and not request.stream:
-        raise BadRequest("'stream_options' needs 'stream': true", param="stream_options")
+        raise BadRequest("'stream_options' requires 'stream': true", param="stream_options")
     if request.prompt_logprobs is not None and request.stream:
-        raise BadRequest("'prompt_logprobs' cannot be had in a stream", param="prompt_logprobs")
+        raise BadRequest(
+            "'prompt_logprobs' is not supported with 'stream': true", param="prompt_logprobs"
+        )
 
 
 def _check_prompts(request: CompletionRequest, settings: Settings) -> None:
-    choices, most = len(request.prompts) * (request.n or 1), settings.limits.max_choices
-    if choices > most:
+    choices, maximum = len(request.prompts) * (request.n or 1), settings.limits.max_choices
+    if choices > maximum:
         raise BadRequest(
-            f"'prompt' asks for {choices} choices, 'n' for each of its prompts: {most} can be had "
-            "at once",
+            f"'prompt' has too many prompts: with 'n' for each they make {choices} choices, and "
+            f"at most {maximum} are allowed",
             param="prompt",
         )
     if request.max_tokens == 0 and not (request.echo or request.prompt_logprobs is not None):
         raise BadRequest(
-            "'max_tokens' is 0, which generates nothing: ask for 'echo' or 'prompt_logprobs', or "
-            "for 1 token or more",
+            "'max_tokens' must be at least 1, unless 'echo' or 'prompt_logprobs' is set",
             param="max_tokens",
         )
 
 
 def _continues(request: ChatRequest) -> bool:
-    """Whether the answer goes on with the last message.
+    """Return whether the answer continues the last message.
 
     Raises:
-        BadRequest: if that contradicts another field, or there is nothing to go on with.
+        BadRequest: if that contradicts another field, or the last message cannot be continued.
     """
-    continues, begins = request.continue_final_message, request.add_generation_prompt
+    continues = request.continue_final_message
+    add_generation_prompt = request.add_generation_prompt
     if not continues:
-        needing = {"add_generation_prompt": begins is False, "echo": bool(request.echo)}
-        for name, needs in needing.items():
-            if needs:
-                told = "true" if getattr(request, name) else "false"
+        requires_it = {
+            "add_generation_prompt": add_generation_prompt is False,
+            "echo": bool(request.echo),
+        }
+        for name, is_set in requires_it.items():
+            if is_set:
+                value = "true" if getattr(request, name) else "false"
                 raise BadRequest(
-                    f"'{name}' is {told}, which needs 'continue_final_message': true", param=name
+                    f"'{name}': {value} requires 'continue_final_message': true", param=name
                 )
         return False
-    if begins:
+    if add_generation_prompt:
         raise contradiction(
             FieldValue("continue_final_message", True), FieldValue("add_generation_prompt", True)
         )
-    at, last = len(request.messages) - 1, request.messages[-1].unfinished()
+    index, last = len(request.messages) - 1, request.messages[-1].unfinished()
     reason = None
     if last.role != "assistant":
-        reason = f"is of the role '{last.role}', not of 'assistant'"
+        reason = f"has the role '{last.role}', not 'assistant'"
     elif last.tool_calls:
-        reason = "has tool calls, and so has ended"
+        reason = "has tool calls and is therefore complete"
     elif not (last.text or last.thought or request.messages[-1].text):
         reason = "is empty"
-    elif not last.text and not at:
-        reason = "begins the conversation with a thinking"
+    elif not last.text and not index:
+        reason = "only has reasoning and no message before it"
     if reason is not None:
         raise BadRequest(
-            f"'continue_final_message' cannot go on with 'messages[{at}]', which {reason}",
+            f"'continue_final_message' cannot continue 'messages[{index}]', which {reason}",
             param="continue_final_message",
         )
     return True
 
 
-def _check_free(constraint: Constraint | None) -> None:
-    """See that nothing binds an answer whose beginning is written already.
+def _check_unconstrained(constraint: Constraint | None) -> None:
+    """Check that an answer which the request has begun has no structured output.
 
     Raises:
-        BadRequest: if something does.
+        BadRequest: if it has.
     """
     if constraint is not None:
         raise BadRequest(
-            f"'{constraint.field}' binds the whole answer, but 'continue_final_message' goes on "
-            "with one that has begun: leave one of them out",
+            f"'{constraint.field}' constrains the whole answer, but 'continue_final_message' "
+            "continues one that has begun: leave one of them out",
             param="continue_final_message",
         )
 
 
-def _check_scores(jobs: Sequence[Job], field: str) -> None:
-    """See that the log probabilities of the prompts are not too many for one answer.
+def _check_prompt_logprobs(jobs: Sequence[Job], field: str) -> None:
+    """Check that the response has at most `MAX_PROMPT_LOGPROBS` prompt log probabilities.
 
     Raises:
-        BadRequest: if they are.
+        BadRequest: if it has more.
     """
-    scored = [(job, most) for job in jobs if (most := job.sampling.prompt_logprobs) is not None]
-    scores = sum(len(job.prompt_ids) * (most + 1) for job, most in scored)
-    if scores > MAX_PROMPT_SCORES:
+    counts = [(job, count) for job in jobs if (count := job.sampling.prompt_logprobs) is not None]
+    total = sum(len(job.prompt_ids) * (count + 1) for job, count in counts)
+    if total > MAX_PROMPT_LOGPROBS:
         raise BadRequest(
-            f"'{field}' asks for {scores} log probabilities of prompts, and {MAX_PROMPT_SCORES} "
-            "can be had at once: ask for fewer of them, or for fewer choices",
+            f"'{field}' must not request more than {MAX_PROMPT_LOGPROBS} log probabilities of "
+            f"prompts, but requests {total}: request fewer alternatives or fewer choices",
             param=field,
         )
 
 
-def _scored_field(request: CompletionRequest) -> str:
+def _logprobs_field(request: CompletionRequest) -> str:
     return "logprobs" if request.prompt_logprobs is None else "prompt_logprobs"
 
 
-def _most_by_default(prompt: Prompt, context: int) -> int:
-    """The tokens of a choice where nobody says how many.
+def _default_max_tokens(prompt: Prompt, context: int) -> int:
+    """Return the default `max_tokens` of a raw completion.
 
-    OpenAI's default is one for texts without thinking: the answer's reserve would take all of
-    it. Who opens a thinking gets what a chat gets.
+    OpenAI's default assumes no thinking: the answer reserve would take all of it. A prompt that
+    opens a thinking block therefore gets all of the context, as a chat completion does.
     """
-    left = context - len(prompt.ids)
-    return left if prompt.opened else min(DEFAULT_MAX_TOKENS, left)
+    room = context - len(prompt.ids)
+    return room if prompt.opened else min(DEFAULT_MAX_TOKENS, room)
 
 
-async def _checked(job: Job, engine: Engine, request: Generation, key: Key | None) -> None:
-    """See that the engine takes a job; what it refuses is named as the request has it.
+async def _check_job(job: Job, engine: Engine, request: Generation, key: Key | None) -> None:
+    """Check that the engine supports a job. Errors name the field as the request spells it.
 
     Raises:
         UnsupportedRequest: if it does not.
         BudgetError: if it cannot enforce the budget.
     """
     try:
-        await engine.check(job, EVERYBODY if key is None else key.name)
+        await engine.check(job, ANONYMOUS if key is None else key.name)
     except UnsupportedRequest as error:
         name = error.param
         if isinstance(request, CompletionRequest):
             name = {"top_logprobs": "logprobs"}.get(name, name)
-            name = _scored_field(request) if name == "prompt_logprobs" else name
+            name = _logprobs_field(request) if name == "prompt_logprobs" else name
         if name == "min_tokens" and request.ignore_eos:
             name = "ignore_eos"
         if name == error.param:
@@ -377,8 +408,8 @@ async def _checked(job: Job, engine: Engine, request: Generation, key: Key | Non
         ) from error
 
 
-def _tokens_asked(request: ChatRequest) -> FieldValue[int] | None:
-    """The tokens that each choice is to have, and the field that says so.
+def _max_tokens(request: ChatRequest) -> FieldValue[int] | None:
+    """Return the maximum number of tokens of each choice, with its field.
 
     Raises:
         BadRequest: if two fields contradict each other.

@@ -1,4 +1,4 @@
-"""What binds a request's answer, looked through before anything else is done for it."""
+"""Determines the structured output of a request's answer, from its fields and its tools."""
 
 import asyncio
 from concurrent.futures import ThreadPoolExecutor
@@ -15,13 +15,13 @@ THREADS = 2
 
 
 @dataclass(frozen=True, slots=True)
-class Bound:
-    """What a request's answer is bound to.
+class AnswerBinding:
+    """The structured output and the tools of a request's answer.
 
     Attributes:
-        constraint: the tools' form or the client's own; None where the answer is free.
-        tools: what may or must be called, or None if nothing may be.
-        call_named: whether the function to call was named.
+        constraint: from the tools or the request's own; None if the answer is free text.
+        tools: the tools in the model's format, or None if the model may not call any.
+        call_named: whether `tool_choice` names a function.
     """
 
     constraint: Constraint | None = None
@@ -30,43 +30,45 @@ class Bound:
 
 
 class Binder:
-    """Finds out what binds answers, in threads that nothing else waits for.
+    """Determines answer bindings, in its own thread pool.
 
-    A large set of tools takes long enough for streams to wait, and so many of them at once
-    long enough for whatever shares their threads.
+    A large set of tools takes long enough to block streams on the event loop, and many of them at
+    once would block other users of a shared thread pool.
     """
 
     def __init__(self) -> None:
         self._threads = ThreadPoolExecutor(THREADS, "binder")
 
-    async def bind(self, request: ChatRequest, engine: Engine) -> Bound:
-        """See `Bound`.
+    async def bind(self, request: ChatRequest, engine: Engine) -> AnswerBinding:
+        """Return the binding of a request's answer.
 
         Raises:
-            BadRequest: if the request's fields contradict each other, or nobody said how the
-                model writes calls.
-            UnsupportedRequest: if the model cannot be bound so.
+            BadRequest: if the request's fields contradict each other, or the server has no tool
+                call parser.
+            UnsupportedRequest: if the model's tool format does not support the request.
         """
-        form, choice = request.constraint(), request.resolve_tool_choice()
-        if form is None and choice is None:
-            return Bound()
+        constraint, choice = request.constraint(), request.resolve_tool_choice()
+        if constraint is None and choice is None:
+            return AnswerBinding()
         if choice is not None and engine.tools is None:
             raise BadRequest(
-                "this server was not told how its model writes tool calls (its setting "
-                "tool_call_parser): leave 'tools' out",
+                "'tools' is not supported: this server has no tool call parser configured "
+                "(setting tool_call_parser); leave it out",
                 param="tools",
             )
         loop = asyncio.get_running_loop()
-        bound = await loop.run_in_executor(self._threads, _bind, form, choice, engine.tools)
-        if bound.tools is not None:
+        binding = await loop.run_in_executor(self._threads, _bind, constraint, choice, engine.tools)
+        if binding.tools is not None:
             await check_tools(engine.codec)
-        return bound
+        return binding
 
 
-def _bind(form: Constraint | None, choice: ToolChoice | None, tools: ToolFormat | None) -> Bound:
+def _bind(
+    constraint: Constraint | None, choice: ToolChoice | None, tools: ToolFormat | None
+) -> AnswerBinding:
     if choice is None or tools is None:
-        if form is not None:
-            check_complexity(form)
-        return Bound(form)
+        if constraint is not None:
+            check_complexity(constraint)
+        return AnswerBinding(constraint)
     bound = tools.bind(choice)
-    return Bound(bound.constraint, bound, choice.name is not None)
+    return AnswerBinding(bound.constraint, bound, choice.name is not None)

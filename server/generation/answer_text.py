@@ -1,4 +1,4 @@
-"""An answer's text on its way out: where it begins and stops, and the tool calls in it."""
+"""Processes the text of an answer: leading newlines, stop strings and tool calls."""
 
 from collections.abc import Sequence
 
@@ -7,78 +7,85 @@ from proctor.server.generation.stop_strings import StopFinder
 
 
 class AnswerText:
-    """Folds the text of one choice's answer into content and tool calls.
+    """A filter that separates the text of one choice's answer into content and tool calls.
 
-    Newlines between the end marker and the answer are no part of it, and
-    nothing is after the first stop string, which a tool call may hold.
+    Drops newlines between the end marker and the answer, and everything from the first stop
+    string on. Stop strings inside tool calls do not count.
 
     Attributes:
-        begun: whether any text of it has come.
-        calls: how many tool calls have begun.
-        unstopped: tokens that are still to come before stop strings are looked for.
+        has_begun: whether the answer has any text so far.
+        calls: number of tool calls that have begun.
+        tokens_before_stops: number of next tokens in which stop strings are ignored, as vLLM does
+            for `min_tokens`.
     """
 
     def __init__(
-        self, stops: Sequence[str] = (), reader: CallReader | None = None, unstopped: int = 0
+        self,
+        stops: Sequence[str] = (),
+        reader: CallReader | None = None,
+        tokens_before_stops: int = 0,
     ) -> None:
         self._stops = StopFinder(stops)
         self._reader = reader
-        self.unstopped = unstopped
-        self._trimming = False
-        self.begun = False
+        self.tokens_before_stops = tokens_before_stops
+        self._trims_newlines = False
+        self.has_begun = False
         self.calls = 0
 
     @property
     def stopped(self) -> bool:
-        """Whether it has come to a stop string."""
+        """Whether a stop string was found."""
         return self._stops.found
 
     @property
-    def holds_calls(self) -> bool:
-        """Whether tool calls are looked for, which special tokens may mark."""
+    def parses_calls(self) -> bool:
+        """Whether the answer may have tool calls; special tokens may delimit them."""
         return self._reader is not None
 
     def after_marker(self) -> None:
-        """An end marker comes before the next text."""
-        self._trimming = not self.begun
+        """Drop leading newlines of the next text: an end marker comes before it."""
+        self._trims_newlines = not self.has_begun
 
     def push(self, text: str, token_ids: Sequence[int]) -> list[str | CallDelta]:
-        """What is certain after this text, which these tokens are or lead up to.
-
-        They do not reach beyond those before which there is no stop.
-        """
-        if self._trimming:
-            text = text.lstrip("\n")
-        heeds = self.unstopped < len(token_ids) or not self.unstopped
-        self.unstopped = max(0, self.unstopped - len(token_ids))
-        if text:
-            self._trimming, self.begun = False, True
-        found = [text] if self._reader is None else self._reader.push(text, token_ids)
-        return self._told(found, heeds=heeds)
-
-    def close(self, *, cut: bool = False) -> list[str | CallDelta]:
-        """What was held back, because no text follows.
+        """Add text and return the content and calls that are certain now.
 
         Args:
-            cut: whether the answer was cut for want of tokens.
+            text: the next text of the answer.
+            token_ids: the tokens that it is from; they must not extend beyond
+                `tokens_before_stops`, unless that is 0.
         """
-        told = [] if self._reader is None else self._told(self._reader.close(cut=cut))
-        held = self._stops.close()
-        return [*told, held] if held else told
+        if self._trims_newlines:
+            text = text.lstrip("\n")
+        finds_stops = self.tokens_before_stops < len(token_ids) or not self.tokens_before_stops
+        self.tokens_before_stops = max(0, self.tokens_before_stops - len(token_ids))
+        if text:
+            self._trims_newlines, self.has_begun = False, True
+        items = [text] if self._reader is None else self._reader.push(text, token_ids)
+        return self._until_stop(items, finds_stops=finds_stops)
 
-    def _told(
-        self, found: Sequence[str | CallDelta], *, heeds: bool = True
+    def close(self, *, cut: bool = False) -> list[str | CallDelta]:
+        """Return the content and calls held back so far; no text follows.
+
+        Args:
+            cut: whether the answer was truncated at `max_tokens`.
+        """
+        items = [] if self._reader is None else self._until_stop(self._reader.close(cut=cut))
+        rest = self._stops.close()
+        return [*items, rest] if rest else items
+
+    def _until_stop(
+        self, items: Sequence[str | CallDelta], *, finds_stops: bool = True
     ) -> list[str | CallDelta]:
-        """What comes before a stop string; those are looked for in the text around calls."""
-        told: list[str | CallDelta] = []
-        for item in found:
+        """Return the items before the first stop string in the content."""
+        passed: list[str | CallDelta] = []
+        for item in items:
             if self.stopped:
                 break
             if isinstance(item, str):
-                text = self._stops.push(item) if heeds else item
+                text = self._stops.push(item) if finds_stops else item
             else:
                 self.calls += item.id is not None
                 text = self._stops.close()
-            told += [text] if text else []
-            told += [item] if isinstance(item, CallDelta) else []
-        return told
+            passed += [text] if text else []
+            passed += [item] if isinstance(item, CallDelta) else []
+        return passed

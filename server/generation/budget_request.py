@@ -1,4 +1,4 @@
-"""What a request asks of the thinking, out of all the spellings that it can use."""
+"""Reads the budget fields of a request, which have several spellings."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ from proctor.server.schemas.generation import (
 
 NO_OPTIONS = Thinking()
 ROUTED = (AUTO, "adaptive")
-"""What `thinking.type` says where the router is to choose; the second is Anthropic's."""
+"""Values of `thinking.type` that select the router; "adaptive" is Anthropic's."""
 
 T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
@@ -25,7 +25,7 @@ T_co = TypeVar("T_co", covariant=True)
 
 @dataclass(frozen=True, slots=True)
 class FieldValue(Generic[T_co]):
-    """A value, and the field that gave it."""
+    """A value and the request's field that it is from."""
 
     field: str
     value: T_co
@@ -33,16 +33,16 @@ class FieldValue(Generic[T_co]):
 
 @dataclass(frozen=True, slots=True)
 class BudgetRequest:
-    """What a request says of its thinking; None where it says nothing.
+    """The budget fields of a request; None if a field is not set.
 
     Attributes:
-        maximum: thinking tokens; -1 is no cap.
-        minimum: thinking tokens.
-        continuations: attempts to close that are turned down.
+        maximum: maximum number of thinking tokens; -1 is no cap.
+        minimum: minimum number of thinking tokens.
+        continuations: number of attempts to end the thinking to reject.
         tier: a tier's name, or "auto".
-        effort: which chooses a tier.
-        enabled: whether to think at all.
-        options: texts, and what to do at the edges.
+        effort: selects a tier.
+        enabled: whether thinking is enabled.
+        options: the other options of `thinking`.
     """
 
     maximum: FieldValue[int] | None = None
@@ -55,46 +55,46 @@ class BudgetRequest:
 
     @property
     def number(self) -> FieldValue[int] | None:
-        """A number that it names; the maximum before others."""
+        """The first number that is set: maximum, minimum or continuations."""
         return self.maximum or self.minimum or self.continuations
 
 
 def read_budget_request(request: Generation) -> BudgetRequest:
-    """Read every spelling.
+    """Return the budget fields of a request, from any of their spellings.
 
     Raises:
-        BadRequest: if two fields contradict each other; both are named.
+        BadRequest: if two fields contradict each other; the message names both.
     """
     thinking = request.thinking or Thinking()
-    asked = BudgetRequest(
-        maximum=_agreed(_maxima(request)),
-        minimum=_agreed(
-            _some(
+    budget_request = BudgetRequest(
+        maximum=_unique(_maxima(request)),
+        minimum=_unique(
+            _set_fields(
                 {
                     "min_thinking_tokens": request.min_thinking_tokens,
                     "thinking.min_tokens": thinking.min_tokens,
                 }
             )
         ),
-        continuations=_agreed(_some({"thinking.continuations": thinking.continuations})),
+        continuations=_unique(_set_fields({"thinking.continuations": thinking.continuations})),
         tier=_tier(request),
-        effort=_agreed(_efforts(request)),
-        enabled=_agreed(_switches(request)),
+        effort=_unique(_efforts(request)),
+        enabled=_unique(_enabled_fields(request)),
         options=thinking,
     )
-    _check_switch(asked)
-    return asked
+    _check_enabled(budget_request)
+    return budget_request
 
 
-def read_shown(request: ChatRequest) -> FieldValue[bool] | None:
-    """Whether the response is to have the thinking; None if the request does not say.
+def read_include_reasoning(request: ChatRequest) -> FieldValue[bool] | None:
+    """Return whether the response includes the reasoning, or None if no field says so.
 
     Raises:
-        BadRequest: if two fields contradict each other; both are named.
+        BadRequest: if two fields contradict each other; the message names both.
     """
     excluded = (request.reasoning or Reasoning()).exclude
-    return _agreed(
-        _some(
+    return _unique(
+        _set_fields(
             {
                 "reasoning.exclude": None if excluded is None else not excluded,
                 "include_reasoning": request.include_reasoning,
@@ -104,16 +104,16 @@ def read_shown(request: ChatRequest) -> FieldValue[bool] | None:
 
 
 def contradiction(one: FieldValue[object], other: FieldValue[object]) -> BadRequest:
-    """The error of two fields that cannot both hold."""
+    """Return the error for two fields that contradict each other."""
     return BadRequest(
-        f"'{one.field}' is {_shown(one)}, but '{other.field}' is {_shown(other)}: "
+        f"'{one.field}' is {_format(one)}, but '{other.field}' is {_format(other)}: "
         "leave one of them out",
         param=one.field,
     )
 
 
 def _maxima(request: Generation) -> Iterator[FieldValue[int]]:
-    return _some(
+    return _set_fields(
         {
             "max_thinking_tokens": request.max_thinking_tokens,
             "thinking.budget_tokens": (request.thinking or Thinking()).budget_tokens,
@@ -136,7 +136,7 @@ def _tier(request: Generation) -> FieldValue[str] | None:
 
 
 def _efforts(request: Generation) -> Iterator[FieldValue[Effort]]:
-    return _some(
+    return _set_fields(
         {
             "reasoning_effort": request.reasoning_effort,
             "reasoning.effort": (request.reasoning or Reasoning()).effort,
@@ -145,10 +145,10 @@ def _efforts(request: Generation) -> Iterator[FieldValue[Effort]]:
     )
 
 
-def _switches(request: Generation) -> Iterator[FieldValue[bool]]:
+def _enabled_fields(request: Generation) -> Iterator[FieldValue[bool]]:
     kind = (request.thinking or Thinking()).type
     template = request.template_switches
-    return _some(
+    return _set_fields(
         {
             "thinking.type": None if kind in (None, *ROUTED) else kind == "enabled",
             "enable_thinking": request.enable_thinking,
@@ -160,36 +160,36 @@ def _switches(request: Generation) -> Iterator[FieldValue[bool]]:
     )
 
 
-def _some(values: Mapping[str, T | None]) -> Iterator[FieldValue[T]]:
+def _set_fields(values: Mapping[str, T | None]) -> Iterator[FieldValue[T]]:
     return (FieldValue(field, value) for field, value in values.items() if value is not None)
 
 
-def _agreed(given: Iterator[FieldValue[T]]) -> FieldValue[T] | None:
-    """The one value that fields of the same meaning give."""
-    first = next(given, None)
-    for other in given:
+def _unique(values: Iterator[FieldValue[T]]) -> FieldValue[T] | None:
+    """Return the value that fields of the same meaning share."""
+    first = next(values, None)
+    for other in values:
         if first is not None and other.value != first.value:
             raise contradiction(first, other)
     return first
 
 
-def _check_switch(asked: BudgetRequest) -> None:
-    """Refuse numbers that contradict the switch."""
-    if asked.enabled is None:
+def _check_enabled(request: BudgetRequest) -> None:
+    """Reject numbers that contradict `enabled`."""
+    if request.enabled is None:
         return
-    if asked.enabled.value:
-        if asked.maximum is not None and asked.maximum.value == 0:
-            raise contradiction(asked.maximum, asked.enabled)
+    if request.enabled.value:
+        if request.maximum is not None and request.maximum.value == 0:
+            raise contradiction(request.maximum, request.enabled)
         return
-    for number in (asked.maximum, asked.minimum, asked.continuations):
+    for number in (request.maximum, request.minimum, request.continuations):
         if number is not None and number.value != 0:
-            raise contradiction(number, asked.enabled)
+            raise contradiction(number, request.enabled)
 
 
-def _shown(given: FieldValue[object]) -> str:
-    """The value as the client wrote it."""
-    if not isinstance(given.value, bool):
-        return str(given.value)
-    if given.field == "thinking.type":
-        return "enabled" if given.value else "disabled"
-    return str(given.value is (given.field != "reasoning.exclude")).lower()
+def _format(field_value: FieldValue[object]) -> str:
+    """Return the value as the client has written it."""
+    if not isinstance(field_value.value, bool):
+        return str(field_value.value)
+    if field_value.field == "thinking.type":
+        return "enabled" if field_value.value else "disabled"
+    return str(field_value.value is (field_value.field != "reasoning.exclude")).lower()

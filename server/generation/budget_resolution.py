@@ -1,4 +1,4 @@
-"""From what a request asks, and a classifier says, to its budget and where that came from."""
+"""Resolves a request's budget fields, tiers, the router and ceilings to one thinking budget."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -13,23 +13,23 @@ from proctor.server.generation.budget_request import BudgetRequest, FieldValue, 
 from proctor.server.schemas.responses import Source
 
 TURN = "turn"
-"""Cuts a budget of which the same turn has spent some already."""
+"""In `clamped_by`: earlier requests of the same turn have spent part of the budget."""
 PROMPT = "prompt"
-"""Takes the minimum of a budget, where the prompt opens no thinking and nobody demands one."""
+"""In `clamped_by`: the prompt opens no thinking block, so that the default minimum is dropped."""
 ROOM = "room"
-"""Cuts a budget to what the context and `max_tokens` leave for thinking."""
+"""In `clamped_by`: the context or `max_tokens` leaves less room for thinking."""
 PRICE = "price"
-"""Cuts a budget to what the tier's price pays for."""
+"""In `clamped_by`: the tier's maximum price pays for fewer tokens."""
 
 
 @dataclass(frozen=True, slots=True)
 class Ceiling:
-    """What somebody lets nobody go beyond.
+    """Upper limits for budgets.
 
     Attributes:
-        by: who, as responses call it: "operator", "key".
-        max_thinking_tokens: most thinking tokens; None is any number.
-        tier: the name of the highest tier; None is any.
+        by: the owner of the limits, as in `clamped_by`: "operator" or "key".
+        max_thinking_tokens: maximum number of thinking tokens; None is unlimited.
+        tier: the name of the highest tier; None is unlimited.
     """
 
     by: str
@@ -38,13 +38,15 @@ class Ceiling:
 
 
 class Granted(NamedTuple):
-    """What holds of all that was asked for: less of it is a budget that was clamped.
+    """The parts of a budget that were requested; a budget with less of them is clamped.
 
     Attributes:
-        tier: that the budget is of.
-        minimum: of thinking tokens.
-        maximum: likewise; None where nobody asked for one, whatever cap there is.
-        thinks: continuations, and whether there is any thinking where the request asks for some.
+        tier: the tier of the budget.
+        minimum: minimum number of thinking tokens.
+        maximum: maximum number of thinking tokens; None if neither request nor tier sets one,
+            whatever cap applies.
+        thinks: the number of continuations, and whether there is any thinking if the request asks
+            for it.
     """
 
     tier: Tier | None
@@ -55,21 +57,21 @@ class Granted(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Resolution:
-    """A budget, and where it came from.
+    """A thinking budget and its origin.
 
     Attributes:
-        budget: what holds, as far as the room for it allows.
-        asked: what it was before anything cut it.
-        tier: the tier that it is of, or None.
-        source: what decided.
-        field: the request's field that decided, or None.
-        request: what the request says.
-        clamped_by: what cut something that was asked for, each once.
-        capped_by: what has set a cap where nobody asked for one.
+        budget: the effective budget.
+        requested: the budget before it was clamped.
+        tier: the tier of the budget, or None.
+        source: what decided the budget.
+        field: the request's field that decided it, or None.
+        request: the budget fields of the request.
+        clamped_by: what reduced something that was requested, without duplicates.
+        capped_by: what set a cap where none was requested.
     """
 
     budget: ThinkingBudget
-    asked: ThinkingBudget
+    requested: ThinkingBudget
     tier: Tier | None
     source: Source
     field: str | None
@@ -79,19 +81,19 @@ class Resolution:
 
     @property
     def label(self) -> str:
-        """The tier's name, for headers and metrics."""
+        """The tier's name or "custom", for headers and metrics."""
         return CUSTOM if self.tier is None else self.tier.name
 
     @property
-    def minimum_asked(self) -> bool:
-        """Whether the request named the minimum; any other yields where there is no room for it."""
+    def minimum_requested(self) -> bool:
+        """Whether the request sets the minimum; any other minimum is clamped to the room for it."""
         return self.request.minimum is not None
 
     @property
     def granted(self) -> Granted:
-        """What is left of what was asked for."""
+        """What remains of the requested budget."""
         budget, request = self.budget, self.request
-        capped = self.asked.max_tokens is not None or request.maximum is not None
+        capped = self.requested.max_tokens is not None or request.maximum is not None
         return Granted(
             self.tier,
             budget.min_tokens,
@@ -99,224 +101,229 @@ class Resolution:
             (budget.continuations, request.enabled is None or not budget.disabled),
         )
 
-    def limited(self, by: str, budget: ThinkingBudget, tier: Tier | None) -> "Resolution":
-        """Return it with a smaller budget, and the name of what made it so.
+    def clamped(self, by: str, budget: ThinkingBudget, tier: Tier | None) -> "Resolution":
+        """Return the resolution with a smaller budget.
 
-        A cap that nobody asked for takes nothing.
+        A cap where none was requested does not clamp anything.
+
+        Args:
+            by: what reduced the budget.
+            budget: the smaller budget.
+            tier: its tier.
         """
-        less = replace(self, budget=budget, tier=tier)
-        if less.granted != self.granted:
-            return replace(less, clamped_by=_with(self.clamped_by, by))
+        reduced = replace(self, budget=budget, tier=tier)
+        if reduced.granted != self.granted:
+            return replace(reduced, clamped_by=_union(self.clamped_by, by))
         if budget.max_tokens != self.budget.max_tokens:
-            return replace(less, capped_by=_with(self.capped_by, by))
-        return less
+            return replace(reduced, capped_by=_union(self.capped_by, by))
+        return reduced
 
-    def after(self, spent: int) -> "Resolution":
-        """Return what is left of it in a turn in which `spent` tokens were thought before."""
+    def minus_spent(self, spent: int) -> "Resolution":
+        """Return what remains in a turn whose earlier requests spent `spent` thinking tokens."""
         budget = self.budget
-        most = None if budget.max_tokens is None else max(0, budget.max_tokens - spent)
-        reduced = _reduced(budget, max(0, budget.min_tokens - spent), most)
-        left = self.limited(TURN, reduced, self.tier)
-        if left.granted.thinks == self.granted.thinks:
-            return left
-        # A cap that took nothing is spent, and so it does.
-        return replace(left, clamped_by=_with(self.clamped_by, *self.capped_by, TURN))
+        maximum = None if budget.max_tokens is None else max(0, budget.max_tokens - spent)
+        reduced = _with_bounds(budget, max(0, budget.min_tokens - spent), maximum)
+        remaining = self.clamped(TURN, reduced, self.tier)
+        if remaining.granted.thinks == self.granted.thinks:
+            return remaining
+        # Thinking is off because a cap is spent, so that the cap's owner counts as clamping too.
+        return replace(remaining, clamped_by=_union(self.clamped_by, *self.capped_by, TURN))
 
     def within(self, room: int, by: str) -> "Resolution":
-        """Return what `room` thinking tokens leave of it.
+        """Return the resolution clamped to `room` thinking tokens.
 
-        A minimum that the request named does not yield: who enforces it refuses it.
+        A minimum that the request sets is kept; `proctor.budget.tokenize` rejects it.
         """
         budget = self.budget
-        if self.minimum_asked and budget.min_tokens > room:
+        if self.minimum_requested and budget.min_tokens > room:
             return self
-        most = None if budget.max_tokens is None else min(budget.max_tokens, room)
-        reduced = _reduced(budget, min(budget.min_tokens, room), most)
+        maximum = None if budget.max_tokens is None else min(budget.max_tokens, room)
+        reduced = _with_bounds(budget, min(budget.min_tokens, room), maximum)
         if not room:
             reduced = replace(reduced, continuations=0)
-        return self.limited(by, reduced, self.tier)
+        return self.clamped(by, reduced, self.tier)
 
 
 def ceilings(settings: Settings) -> tuple[Ceiling, ...]:
-    """Those of the operator."""
+    """Return the operator's ceilings."""
     operator = settings.ceilings
     return (Ceiling("operator", operator.max_thinking_tokens, operator.tier),)
 
 
-def wants_router(asked: BudgetRequest, settings: Settings) -> bool:
-    """Whether the router is to choose the tier.
+def uses_router(request: BudgetRequest, settings: Settings) -> bool:
+    """Return whether the router chooses the tier.
 
-    It does if it is asked for by name and no effort is given, and, where it is
-    the default, if the request says nothing or no more than to think.
+    It does if the request selects it and sets no effort. If it is the default, it also does if
+    the request sets no budget fields, or only enables thinking.
     """
-    if asked.effort is not None or _forbids(asked):
+    if request.effort is not None or _disables_thinking(request):
         return False
-    if asked.tier is not None:
-        return asked.tier.value == AUTO
-    return asked.number is None and settings.default_tier == AUTO
+    if request.tier is not None:
+        return request.tier.value == AUTO
+    return request.number is None and settings.default_tier == AUTO
 
 
 def resolve(
-    asked: BudgetRequest, settings: Settings, level: str | None, above: Sequence[Ceiling]
+    request: BudgetRequest, settings: Settings, level: str | None, limits: Sequence[Ceiling]
 ) -> Resolution:
-    """The budget of a request: number over effort or tier over router over default.
+    """Return the budget of a request.
+
+    In order of precedence, it comes from numbers, an effort or a tier, the router, the default.
 
     Args:
-        asked: what the request says.
-        settings: the tiers, and what stands for what.
-        level: what the router found, one of `router.LEVELS`; needed where `wants_router`.
-        above: cut the result, and are told of.
+        request: the budget fields of the request.
+        settings: the tiers, and the tiers of efforts and levels.
+        level: the router's result, one of `router.LEVELS`; required if `uses_router` is true.
+        limits: the ceilings, which clamp the budget.
 
     Raises:
-        BadRequest: if fields contradict each other, or there is no such tier.
-        BudgetError: if the budget makes no sense.
+        BadRequest: if fields contradict each other, or the tier does not exist.
+        BudgetError: if the budget is invalid.
     """
-    tier, source, field = _choose(asked, settings, level)
-    _check_minimum(asked, tier)
-    resolution = _build(asked, settings, tier, source, field)
-    # Tiers first: a lower one has numbers of its own, which no ceiling has cut yet.
-    for ceiling in above:
-        resolution = _lowered(resolution, ceiling, settings)
-    for ceiling in above:
-        resolution = _capped(resolution, ceiling, settings)
+    tier, source, field = _choose(request, settings, level)
+    _check_minimum(request, tier)
+    resolution = _apply_tier(request, settings, tier, source, field)
+    # Tiers first: a lower tier has its own numbers, which the ceilings must cap too.
+    for ceiling in limits:
+        resolution = _lower_tier(resolution, ceiling, settings)
+    for ceiling in limits:
+        resolution = _cap_numbers(resolution, ceiling, settings)
     return resolution
 
 
-def _build(
-    asked: BudgetRequest, settings: Settings, tier: Tier | None, source: Source, field: str | None
+def _apply_tier(
+    request: BudgetRequest, settings: Settings, tier: Tier | None, source: Source, field: str | None
 ) -> Resolution:
     default = settings.budget.to_budget()
     base = default if tier is None else tier.to_budget(default)
-    budget = _override(base, asked)
-    return Resolution(budget, budget, tier, source, field, asked)
+    budget = _override(base, request)
+    return Resolution(budget, budget, tier, source, field, request)
 
 
-def _forbids(asked: BudgetRequest) -> bool:
-    """Whether a request says by itself that there is to be no thinking."""
-    switched_off = asked.enabled is not None and not asked.enabled.value
-    return switched_off or (asked.maximum is not None and asked.maximum.value == 0)
+def _disables_thinking(request: BudgetRequest) -> bool:
+    """Return whether the request itself disables thinking."""
+    is_off = request.enabled is not None and not request.enabled.value
+    return is_off or (request.maximum is not None and request.maximum.value == 0)
 
 
 def _choose(
-    asked: BudgetRequest, settings: Settings, level: str | None
+    request: BudgetRequest, settings: Settings, level: str | None
 ) -> tuple[Tier | None, Source, str | None]:
-    """The tier, what decided for it, and the field that did."""
-    named = _named(asked, settings)
+    """Return the tier, its source, and the field that decided it."""
+    named = _named_tier(request, settings)
     if named is not None:
         return named
-    if wants_router(asked, settings):
+    if uses_router(request, settings):
         if level is None:
-            raise ValueError("the router was not asked")
-        field = None if asked.tier is None else asked.tier.field
-        return _routed(asked, settings, level), Source.ROUTER, field
-    decisive = asked.number or asked.enabled
+            raise ValueError("level is required: the router chooses the tier")
+        field = None if request.tier is None else request.tier.field
+        return _routed_tier(request, settings, level), Source.ROUTER, field
+    decisive = request.number or request.enabled
     if decisive is not None:
         return None, Source.EXPLICIT, decisive.field
     return settings.tier(settings.default_tier), Source.DEFAULT, None
 
 
-def _named(asked: BudgetRequest, settings: Settings) -> tuple[Tier, Source, str] | None:
-    """The tier that the request names, by itself or by an effort."""
-    tier, effort = asked.tier, asked.effort
+def _named_tier(request: BudgetRequest, settings: Settings) -> tuple[Tier, Source, str] | None:
+    """Return the tier that the request selects by its name or by an effort."""
+    tier, effort = request.tier, request.effort
     if tier is not None and tier.value == AUTO:
         tier = None
-    by_tier = None if tier is None else _known(tier, tier.value, settings)
+    by_tier = None if tier is None else _find_tier(tier, tier.value, settings)
     by_effort = None if effort is None else settings.tier(settings.efforts.tier_of(effort.value))
     if tier is not None and effort is not None and by_tier != by_effort:
         raise contradiction(tier, effort)
     if tier is not None and by_tier is not None:
-        _check_switch(asked, by_tier, tier)
+        _check_switch(request, by_tier, tier)
         return by_tier, Source.EXPLICIT, tier.field
     if effort is not None and by_effort is not None:
-        _check_switch(asked, by_effort, effort)
+        _check_switch(request, by_effort, effort)
         return by_effort, Source.EFFORT, effort.field
     return None
 
 
-def _known(given: FieldValue[str], name: str, settings: Settings) -> Tier:
+def _find_tier(field_value: FieldValue[str], name: str, settings: Settings) -> Tier:
     tier = settings.tier(name)
     if tier is None:
-        names = ", ".join([AUTO, *(tier.name for tier in settings.tiers)])
-        raise BadRequest(
-            f"'{given.field}' can be {names}, and not '{name[:64]}'", param=given.field
-        )
+        field, names = field_value.field, ", ".join([AUTO, *(tier.name for tier in settings.tiers)])
+        raise BadRequest(f"'{field}' must be one of {names}, not '{name[:64]}'", param=field)
     return tier
 
 
-def _check_switch(asked: BudgetRequest, tier: Tier, named_by: FieldValue[object]) -> None:
-    """Refuse a switch that contradicts the tier named."""
-    if asked.enabled is not None and asked.enabled.value is not tier.thinks:
-        raise contradiction(named_by, asked.enabled)
+def _check_switch(request: BudgetRequest, tier: Tier, named_by: FieldValue[object]) -> None:
+    """Reject a request that enables or disables thinking in contradiction to its tier."""
+    if request.enabled is not None and request.enabled.value is not tier.thinks:
+        raise contradiction(named_by, request.enabled)
 
 
-def _routed(asked: BudgetRequest, settings: Settings, level: str) -> Tier:
-    """The tier of a level, or the next above that allows what the request insists on."""
-    sent_back = asked.continuations is not None and asked.continuations.value > 0
-    least = 1 if asked.enabled is not None or sent_back else 0
-    if asked.minimum is not None:
-        least = max(least, asked.minimum.value)
+def _routed_tier(request: BudgetRequest, settings: Settings, level: str) -> Tier:
+    """Return the tier of a level, or the next higher one that allows what the request demands."""
+    has_continuations = request.continuations is not None and request.continuations.value > 0
+    minimum = 1 if request.enabled is not None or has_continuations else 0
+    if request.minimum is not None:
+        minimum = max(minimum, request.minimum.value)
     chosen = settings.tiers.index(settings.tier(settings.router.levels.tier_of(level)))
     for tier in settings.tiers[chosen:]:
-        if tier.cap >= least:
+        if tier.cap >= minimum:
             return tier
     return settings.tiers[-1]
 
 
-def _check_minimum(asked: BudgetRequest, tier: Tier | None) -> None:
-    """Refuse a minimum that is over the maximum of the tier named."""
-    named_by = asked.tier or asked.effort
-    if tier is None or asked.minimum is None or asked.maximum is not None or named_by is None:
+def _check_minimum(request: BudgetRequest, tier: Tier | None) -> None:
+    """Reject a minimum that exceeds the maximum of the request's tier."""
+    named_by = request.tier or request.effort
+    if tier is None or request.minimum is None or request.maximum is not None or named_by is None:
         return
-    if asked.minimum.value > tier.cap:
-        raise contradiction(asked.minimum, named_by)
+    if request.minimum.value > tier.cap:
+        raise contradiction(request.minimum, named_by)
 
 
-def _override(base: ThinkingBudget, asked: BudgetRequest) -> ThinkingBudget:
-    """The base, with what the request says in its place."""
-    cap, minimum, options = _cap(base, asked), asked.minimum, asked.options
+def _override(base: ThinkingBudget, request: BudgetRequest) -> ThinkingBudget:
+    """Return the base with the request's fields applied."""
+    cap, minimum, options = _cap(base, request), request.minimum, request.options
     texts = options.continuation_text
     return replace(
         base,
-        min_tokens=_at_most(cap, base.min_tokens) if minimum is None else minimum.value,
+        min_tokens=_capped_at(cap, base.min_tokens) if minimum is None else minimum.value,
         max_tokens=cap,
-        continuations=_continuations(base, asked, cap),
+        continuations=_continuations(base, request, cap),
         continuation_texts=base.continuation_texts if texts is None else tuple(texts),
         wrap_up_text=coalesce(base.wrap_up_text, options.wrap_up_text),
         on_loop=coalesce(base.on_loop, options.on_loop),
         landing=coalesce(base.landing, options.landing),
-        opens=asked.enabled is not None and asked.enabled.value,
+        opens=request.enabled is not None and request.enabled.value,
     )
 
 
-def _cap(base: ThinkingBudget, asked: BudgetRequest) -> int | None:
-    if _forbids(asked):
+def _cap(base: ThinkingBudget, request: BudgetRequest) -> int | None:
+    if _disables_thinking(request):
         return 0
-    if asked.maximum is not None:
-        return None if asked.maximum.value == -1 else asked.maximum.value
-    if asked.enabled is not None and base.disabled:
+    if request.maximum is not None:
+        return None if request.maximum.value == -1 else request.maximum.value
+    if request.enabled is not None and base.disabled:
         return None
     return base.max_tokens
 
 
-def _continuations(base: ThinkingBudget, asked: BudgetRequest, cap: int | None) -> int:
-    if asked.continuations is not None:
-        return asked.continuations.value
+def _continuations(base: ThinkingBudget, request: BudgetRequest, cap: int | None) -> int:
+    if request.continuations is not None:
+        return request.continuations.value
     return 0 if cap == 0 else base.continuations
 
 
-def _lowered(resolution: Resolution, ceiling: Ceiling, settings: Settings) -> Resolution:
-    """Return the same of the ceiling's tier, where the request's is above it."""
+def _lower_tier(resolution: Resolution, ceiling: Ceiling, settings: Settings) -> Resolution:
+    """Return the resolution with the ceiling's tier, if its own is higher."""
     tier, highest = resolution.tier, _highest(ceiling, settings)
     if tier is None or highest is None or _rank(tier, settings) <= _rank(highest, settings):
         return resolution
-    asked = resolution.request
-    if asked.minimum is not None:
-        least = min(asked.minimum.value, highest.cap)
-        asked = replace(asked, minimum=FieldValue(asked.minimum.field, int(least)))
+    request = resolution.request
+    if request.minimum is not None:
+        minimum = min(request.minimum.value, highest.cap)
+        request = replace(request, minimum=FieldValue(request.minimum.field, int(minimum)))
     if not highest.thinks:
-        asked = replace(asked, continuations=None)
-    budget = _build(asked, settings, highest, resolution.source, resolution.field).budget
-    return resolution.limited(ceiling.by, budget, highest)
+        request = replace(request, continuations=None)
+    budget = _apply_tier(request, settings, highest, resolution.source, resolution.field).budget
+    return resolution.clamped(ceiling.by, budget, highest)
 
 
 def _highest(ceiling: Ceiling, settings: Settings) -> Tier | None:
@@ -327,25 +334,24 @@ def _rank(tier: Tier, settings: Settings) -> int:
     return settings.tiers.index(tier)
 
 
-def _capped(resolution: Resolution, ceiling: Ceiling, settings: Settings) -> Resolution:
-    """Return the same, no higher than the ceiling's numbers."""
+def _cap_numbers(resolution: Resolution, ceiling: Ceiling, settings: Settings) -> Resolution:
+    """Return the resolution clamped to the ceiling's numbers."""
     budget, highest = resolution.budget, _highest(ceiling, settings)
-    of_tier = None if highest is None else highest.to_cap()
-    caps = (budget.max_tokens, ceiling.max_thinking_tokens, of_tier)
-    most = min((cap for cap in caps if cap is not None), default=None)
-    reduced = _reduced(budget, _at_most(most, budget.min_tokens), most)
-    return resolution.limited(ceiling.by, reduced, resolution.tier)
+    tier_cap = None if highest is None else highest.to_cap()
+    caps = (budget.max_tokens, ceiling.max_thinking_tokens, tier_cap)
+    maximum = min((cap for cap in caps if cap is not None), default=None)
+    reduced = _with_bounds(budget, _capped_at(maximum, budget.min_tokens), maximum)
+    return resolution.clamped(ceiling.by, reduced, resolution.tier)
 
 
-def _reduced(budget: ThinkingBudget, least: int, most: int | None) -> ThinkingBudget:
-    continuations = 0 if most == 0 else budget.continuations
-    return replace(budget, min_tokens=least, max_tokens=most, continuations=continuations)
+def _with_bounds(budget: ThinkingBudget, minimum: int, maximum: int | None) -> ThinkingBudget:
+    continuations = 0 if maximum == 0 else budget.continuations
+    return replace(budget, min_tokens=minimum, max_tokens=maximum, continuations=continuations)
 
 
-def _at_most(cap: int | None, number: int) -> int:
+def _capped_at(cap: int | None, number: int) -> int:
     return number if cap is None else min(cap, number)
 
 
-def _with(names: tuple[str, ...], *more: str) -> tuple[str, ...]:
-    """Return the names with more of them, each once."""
-    return tuple(dict.fromkeys((*names, *more)))
+def _union(names: tuple[str, ...], *others: str) -> tuple[str, ...]:
+    return tuple(dict.fromkeys((*names, *others)))

@@ -1,4 +1,4 @@
-"""One choice's tokens, split into its two channels."""
+"""Splits the tokens of a choice into its two channels, reasoning and answer."""
 
 from collections import deque
 from collections.abc import Collection, Sequence
@@ -23,26 +23,29 @@ from proctor.server.generation.forced_spans import ForcedSpan, ThinkingBlock, lo
 
 
 class Channel(StrEnum):
-    """Which of a choice's two texts."""
+    """The two texts of a choice."""
 
     REASONING = "reasoning"
     ANSWER = "answer"
 
 
 class TokenUsage(NamedTuple):
-    """What one choice has used so far, in tokens."""
+    """The tokens that one choice has generated so far: all of them, and those of its thinking."""
 
     tokens: int
     thinking: int
 
 
 class TextDelta(NamedTuple):
-    """Some text of one channel of one choice.
+    """The next text of one channel of one choice.
 
     Attributes:
-        scores: of the channel's tokens since its last piece, where they are told.
-        token_ids: of the choice's tokens since its last piece, where they are told.
-        used: by its choice so far, where that is told.
+        choice: index of the choice.
+        channel: the channel that the text belongs to.
+        text: may be empty, with log probabilities.
+        scores: log probabilities of the channel's tokens since its previous delta, if requested.
+        token_ids: ids of the choice's tokens since its previous delta, if requested.
+        used: the choice's token usage so far, if requested.
     """
 
     choice: int
@@ -54,7 +57,13 @@ class TextDelta(NamedTuple):
 
 
 class ToolCallDelta(NamedTuple):
-    """Some of a tool call in one choice's answer."""
+    """The next fragment of a tool call in one choice's answer.
+
+    Attributes:
+        choice: index of the choice.
+        delta: the fragment.
+        used: the choice's token usage so far, if requested.
+    """
 
     choice: int
     delta: CallDelta
@@ -62,18 +71,21 @@ class ToolCallDelta(NamedTuple):
 
     @property
     def channel(self) -> Channel:
-        """Calls are part of the answer."""
+        """The channel of tool calls, the answer."""
         return Channel.ANSWER
 
 
 class ChannelSplitter:
-    """Folds one choice's tokens into pieces of text and tool calls, exact at the markers.
+    """Splits the tokens of one choice into text deltas and tool calls, exactly at the markers.
 
-    Where attempts to close may be turned down, the account needs the engine's
-    record of them, which is complete only at the end. Which channel a token
-    belongs to depends on the markers alone, so until then such a choice is
-    split by a machine without its budget. There the beginning of an end marker
-    that a continuation follows is taken for one that was turned down.
+    If the budget can reject attempts to end the thinking, its accounting needs the engine's record
+    of them, which is complete only after the choice has ended. The channel of a token depends on
+    the markers only, so until then a state machine without the budget splits the tokens. It takes
+    the beginning of an end marker that a continuation follows for a rejected attempt.
+
+    Attributes:
+        tokens: the choice's tokens so far.
+        answer_tokens: number of tokens in the answer so far.
     """
 
     def __init__(
@@ -86,16 +98,16 @@ class ChannelSplitter:
         scored: Collection[Channel] = (),
         with_ids: bool = False,
     ) -> None:
-        """Begin before the job's first token.
+        """Create a splitter; `push` the tokens of the job from the first on.
 
         Args:
-            codec: of the engine that generates it.
-            model: likewise.
-            job: what is generated.
-            index: which choice it is.
-            answer: takes the text of the answer.
-            scored: whose tokens' scores are told.
-            with_ids: whether the ids of its tokens are.
+            codec: the codec of the engine that generates the job.
+            model: the model of that engine.
+            job: the job.
+            index: index of the choice.
+            answer: processes the text of the answer.
+            scored: the channels for which to return log probabilities.
+            with_ids: whether to return token ids.
         """
         self._codec = codec
         self._model = model
@@ -104,12 +116,12 @@ class ChannelSplitter:
         self._answer = answer
         self._scored = scored
         self._with_ids = with_ids
-        self._identified = 0
+        self._ids_returned = 0
         self._replays = job.budget.demands_thinking
-        plain = TokenBudget(opened=job.budget.opened, bound=job.budget.bound)
+        markers_only = TokenBudget(opened=job.budget.opened, bound=job.budget.bound)
         if job.budget.begins_with_marker:
-            plain = replace(plain, opens=True)
-        budget = plain if self._replays else job.budget
+            markers_only = replace(markers_only, opens=True)
+        budget = markers_only if self._replays else job.budget
         self._machine = BudgetStateMachine(budget, model.markers, model.vocabulary)
         self._continuations = {ids[0] for ids in job.budget.continuation_ids}
         self._after: Sequence[int] = job.prompt_ids
@@ -118,74 +130,79 @@ class ChannelSplitter:
         self._labelled = 0
         self._blocks: list[ThinkingBlock] = []
         self._unlabelled: deque[TokenLogprob] = deque()
-        self._untold: list[TokenLogprob] = []
+        self._pending_logprobs: list[TokenLogprob] = []
         self.tokens: list[int] = []
         self.answer_tokens = 0
 
     @property
     def thinking_tokens(self) -> int:
-        """Thinking tokens so far."""
+        """The number of thinking tokens so far."""
         return self._machine.tokens
 
     @property
     def used(self) -> TokenUsage:
-        """Tokens so far."""
+        """The token usage so far."""
         return TokenUsage(len(self.tokens), self.thinking_tokens)
 
     @property
     def calls(self) -> int:
-        """Tool calls so far."""
+        """The number of tool calls so far."""
         return self._answer.calls
 
     @property
     def stopped(self) -> bool:
-        """Whether the answer has come to a stop string."""
+        """Whether the answer has reached a stop string."""
         return self._answer.stopped
 
     def push(
-        self, token_ids: Sequence[int], scores: Sequence[TokenLogprob] = ()
+        self, token_ids: Sequence[int], logprobs: Sequence[TokenLogprob] = ()
     ) -> list[TextDelta | ToolCallDelta]:
-        """What is certain after these tokens.
+        """Add tokens and return the text and tool calls that are certain now.
 
         Args:
-            token_ids: the next ones.
-            scores: one for each, or none at all.
+            token_ids: the next tokens.
+            logprobs: one for each token, or empty.
 
         Raises:
-            DesyncError: if the budget was not enforced, where that shows at once.
+            DesyncError: if the budget was not enforced, as far as that is visible already.
         """
         self.tokens += token_ids
-        self._unlabelled += scores
-        return self._pieces([item for token in token_ids for item in self._advance(token)])
+        self._unlabelled += logprobs
+        return self._split([item for token in token_ids for item in self._advance(token)])
 
     def _advance(self, token: int) -> list[Labelled]:
         machine = self._machine
-        turned_down = (
+        is_rejected = (
             self._replays
             and machine.thinking
             and machine.pending > 0
             and token in self._continuations
             and not machine.extends_marker(token)
         )
-        return [*(machine.release_partial_marker() if turned_down else ()), *machine.advance(token)]
+        return [*(machine.release_partial_marker() if is_rejected else ()), *machine.advance(token)]
 
     def stop(self) -> list[TextDelta | ToolCallDelta]:
-        """What there is to tell after the text has stopped; nothing more may follow."""
+        """Return the last deltas, after a stop string was found."""
         return []
 
     def close(self, *, cut: bool = False) -> list[TextDelta | ToolCallDelta]:
-        """What was held back, because no token follows.
+        """Return the text and tool calls held back so far; no token follows.
 
         Args:
-            cut: whether generation ended for want of tokens.
+            cut: whether generation ended at `max_tokens`.
         """
-        pieces = self._pieces(self._machine.flush()) + self._end_run()
-        return pieces + self._found(self._answer.close(cut=cut)) + self._last_scores()
+        deltas = self._split(self._machine.flush()) + self._close_detokenizer()
+        return deltas + self._to_deltas(self._answer.close(cut=cut)) + self._last_logprobs()
 
     def outcome(self, unfinished: EndReason, attempts: frozenset[int] | None) -> Outcome:
-        """The account of the thinking; without the record of attempts, only of its tokens.
+        """Return the outcome of the thinking.
 
-        It takes time in proportion to the tokens where attempts may be turned down.
+        Replays all tokens if the budget can reject attempts to end the thinking.
+
+        Args:
+            unfinished: the end reason if the thinking is still open.
+            attempts: the engine's record of rejected attempts; without it, the outcome only has
+                the token counts right.
 
         Raises:
             DesyncError: if the budget was not enforced.
@@ -198,51 +215,53 @@ class ChannelSplitter:
         return machine.outcome(unfinished)
 
     def forced_spans(self, outcome: Outcome) -> tuple[ForcedSpan, ...]:
-        """Where in the text of the thinking its forced tokens stand; nothing if it has no text."""
+        """Return where forced text is in the reasoning text."""
         return locate(outcome.forced_runs, self._blocks, self.tokens, self._codec)
 
-    def _pieces(self, labelled: list[Labelled]) -> list[TextDelta | ToolCallDelta]:
-        pieces: list[TextDelta | ToolCallDelta] = []
-        for label, run in groupby(labelled, key=_kind):
+    def _split(self, labelled: list[Labelled]) -> list[TextDelta | ToolCallDelta]:
+        deltas: list[TextDelta | ToolCallDelta] = []
+        for label, run in groupby(labelled, key=_token_label):
             items = [*run]
             ids = [item.token for item in items if item.token is not None]
-            scores = [self._unlabelled.popleft() for _ in ids] if self._unlabelled else []
+            logprobs = [self._unlabelled.popleft() for _ in ids] if self._unlabelled else []
             if label is None:
-                found = [one for item in items for one in self._fragment(item.label, item.text)]
+                part = [one for item in items for one in self._fragment(item.label, item.text)]
             elif label is Label.MARKER:
-                found = self._cross(ids)
+                part = self._cross_marker(ids)
             else:
-                found = self._decode(label, ids, scores)
+                part = self._decode(label, ids, logprobs)
             self._labelled += len(ids)
-            pieces += self._identify(found)
-        return pieces
+            deltas += self._attach_ids(part)
+        return deltas
 
-    def _identify(self, found: list[TextDelta | ToolCallDelta]) -> list[TextDelta | ToolCallDelta]:
-        """Give the last piece the ids of all tokens up to here that none has told."""
-        last = found[-1] if found and self._with_ids else None
+    def _attach_ids(
+        self, deltas: list[TextDelta | ToolCallDelta]
+    ) -> list[TextDelta | ToolCallDelta]:
+        """Add the ids of all tokens so far that no delta has to the last delta."""
+        last = deltas[-1] if deltas and self._with_ids else None
         if isinstance(last, TextDelta):
-            told, self._identified = self._identified, self._labelled
-            found[-1] = last._replace(token_ids=tuple(self.tokens[told : self._labelled]))
-        return found
+            start, self._ids_returned = self._ids_returned, self._labelled
+            deltas[-1] = last._replace(token_ids=tuple(self.tokens[start : self._labelled]))
+        return deltas
 
     def _fragment(self, label: Label, text: bytes) -> list[TextDelta | ToolCallDelta]:
-        """Text out of a token that is a marker's for the rest; no token of its channel."""
-        pieces = self._end_run()
-        said = text.decode(errors="ignore")
+        """Return the text next to a marker within one token, which counts for no channel."""
+        deltas = self._close_detokenizer()
+        decoded = text.decode(errors="ignore")
         self._channel = Channel.ANSWER if label is Label.ANSWER else Channel.REASONING
         if label is Label.THINKING:
-            at = self._labelled
-            self._blocks.append(ThinkingBlock((), at, at, said))
+            position = self._labelled
+            self._blocks.append(ThinkingBlock((), position, position, decoded))
         elif self._job.budget.bound:
-            return pieces  # the grammar binds from the next token on
-        return pieces + self._text(said, [])
+            return deltas  # the grammar applies from the next token on
+        return deltas + self._push_text(decoded, [])
 
     def _decode(
-        self, label: Label, ids: list[int], scores: list[TokenLogprob]
+        self, label: Label, ids: list[int], logprobs: list[TokenLogprob]
     ) -> list[TextDelta | ToolCallDelta]:
         eos = self._model.markers.eos
         if self._detokenizer is None:
-            special = label is Label.ANSWER and self._answer.holds_calls
+            special = label is Label.ANSWER and self._answer.parses_calls
             self._detokenizer = self._codec.detokenizer(self._after, special=special)
             self._channel = Channel.ANSWER if label is Label.ANSWER else Channel.REASONING
             if label is Label.THINKING:
@@ -252,57 +271,56 @@ class ChannelSplitter:
         else:
             self._blocks[-1].end += len(ids)
         if self._channel in self._scored:
-            self._untold += [score for score in scores if score.token not in eos]
+            self._pending_logprobs += [each for each in logprobs if each.token not in eos]
         ids = [token for token in ids if token not in eos]
-        return self._answered(self._detokenizer, ids)
+        return self._detokenize(self._detokenizer, ids)
 
-    def _answered(
+    def _detokenize(
         self, detokenizer: Detokenizer, ids: list[int]
     ) -> list[TextDelta | ToolCallDelta]:
-        """The text of tokens of one channel, in the steps that its readers ask for."""
-        until = self._answer.unstopped if self._channel is Channel.ANSWER else 0
+        """Return the text of tokens of one channel, detokenized in the steps that it needs."""
+        until = self._answer.tokens_before_stops if self._channel is Channel.ANSWER else 0
         steps = [ids[:until], ids[until:]] if 0 < until < len(ids) else [ids]
-        if self._answer.holds_calls:
-            # How tokens came in deltas must not matter to a parser of calls.
+        if self._answer.parses_calls:
+            # Token by token, as tool parsers may depend on how tokens are grouped in deltas.
             steps = [[token] for token in ids]
-        return [item for step in steps for item in self._text(detokenizer.push(step), step)]
+        return [item for step in steps for item in self._push_text(detokenizer.push(step), step)]
 
-    def _cross(self, marker: list[int]) -> list[TextDelta | ToolCallDelta]:
-        pieces = self._end_run() + self._last_scores()
+    def _cross_marker(self, marker: list[int]) -> list[TextDelta | ToolCallDelta]:
+        deltas = self._close_detokenizer() + self._last_logprobs()
         self._after = marker
         self._answer.after_marker()
-        return pieces
+        return deltas
 
-    def _end_run(self) -> list[TextDelta | ToolCallDelta]:
-        """Give what the detokenizer holds; the next token begins a fresh one."""
+    def _close_detokenizer(self) -> list[TextDelta | ToolCallDelta]:
         if self._detokenizer is None:
             return []
         text, self._detokenizer = self._detokenizer.close(), None
-        return self._text(text, [])
+        return self._push_text(text, [])
 
-    def _text(self, text: str, ids: Sequence[int]) -> list[TextDelta | ToolCallDelta]:
+    def _push_text(self, text: str, ids: Sequence[int]) -> list[TextDelta | ToolCallDelta]:
         if self._channel is Channel.REASONING:
-            return [self._piece(text)] if text else []
-        found = self._found(self._answer.push(text, ids))
-        if text and not self._answer.begun:  # the newlines before it are no part of it
-            self._untold.clear()
-        return found
+            return [self._text_delta(text)] if text else []
+        deltas = self._to_deltas(self._answer.push(text, ids))
+        if text and not self._answer.has_begun:  # leading newlines, which were dropped
+            self._pending_logprobs.clear()
+        return deltas
 
-    def _found(self, found: Sequence[str | CallDelta]) -> list[TextDelta | ToolCallDelta]:
+    def _to_deltas(self, items: Sequence[str | CallDelta]) -> list[TextDelta | ToolCallDelta]:
         return [
-            self._piece(item) if isinstance(item, str) else ToolCallDelta(self._index, item)
-            for item in found
+            self._text_delta(item) if isinstance(item, str) else ToolCallDelta(self._index, item)
+            for item in items
         ]
 
-    def _piece(self, text: str) -> TextDelta:
-        scores, self._untold = tuple(self._untold), []
-        return TextDelta(self._index, self._channel, text, scores)
+    def _text_delta(self, text: str) -> TextDelta:
+        logprobs, self._pending_logprobs = tuple(self._pending_logprobs), []
+        return TextDelta(self._index, self._channel, text, logprobs)
 
-    def _last_scores(self) -> list[TextDelta | ToolCallDelta]:
-        """Of tokens that no text came of, as of a character that was never finished."""
-        return [self._piece("")] if self._untold else []
+    def _last_logprobs(self) -> list[TextDelta | ToolCallDelta]:
+        """Return log probabilities of tokens without text, as of an incomplete character."""
+        return [self._text_delta("")] if self._pending_logprobs else []
 
 
-def _kind(item: Labelled) -> Label | None:
-    """A token's label; None for text that is no token."""
+def _token_label(item: Labelled) -> Label | None:
+    """Return a token's label, or None for text within a token."""
     return None if item.token is None else item.label

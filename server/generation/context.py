@@ -1,4 +1,4 @@
-"""On which terms a request is served: whose it is, and until when."""
+"""The context of a request: its API key, its deadline and its response options."""
 
 import asyncio
 import math
@@ -13,19 +13,20 @@ from proctor.server.errors import BadRequest, DeadlineExceeded
 TIMEOUT_HEADER = "x-request-timeout"
 NAMES_HEADER = "x-event-names"
 FLAGS = {"true": True, "false": False}
-EVERYBODY = ""
-"""Whose a request is, where no keys are asked for."""
+ANONYMOUS = ""
+"""The key name of requests to a server that requires no API key."""
 
 
 @dataclass(frozen=True, slots=True)
 class RequestContext:
-    """What holds for one request, whatever it asks for.
+    """The properties of a request that do not depend on its endpoint.
 
     Attributes:
-        key: whose it is, or None where no keys are asked for.
-        seconds: how long it may take.
-        deadline: when that is over, by the event loop's clock.
-        event_names: whether a stream's events are to have names; None if its header does not say.
+        key: its API key, or None if the server requires none.
+        seconds: the request's timeout.
+        deadline: the end of the timeout, by the event loop's clock.
+        event_names: whether server-sent events have names; None if the request has no header for
+            it.
     """
 
     key: Key | None
@@ -35,32 +36,31 @@ class RequestContext:
 
     @classmethod
     def of(cls, request: Request, limits: Limits) -> "RequestContext":
-        """From the request's headers and the operator's limits.
+        """Return the context of a request, from its headers and the operator's limits.
 
         Raises:
-            BadRequest: if a header of them cannot be read, or gives a time in which no
-                answer could come.
+            BadRequest: if a header is invalid, or its timeout is below `MIN_REQUEST_SECONDS`.
         """
-        seconds = min(_asked(request), limits.max_request_seconds)
+        seconds = min(_timeout(request), limits.max_request_seconds)
         deadline = asyncio.get_running_loop().time() + seconds
-        return cls(request.state.key, seconds, deadline, event_names=_names(request))
+        return cls(request.state.key, seconds, deadline, event_names=_event_names(request))
 
     @property
     def name(self) -> str:
-        """The key's name; those who wait for the engine take turns by it."""
-        return EVERYBODY if self.key is None else self.key.name
+        """The key's name, by which requests that wait for the engine are scheduled fairly."""
+        return ANONYMOUS if self.key is None else self.key.name
 
-    def overdue(self) -> DeadlineExceeded:
-        """What to say when the time is over."""
-        return DeadlineExceeded(f"the answer was not there within {self.seconds:g} s")
+    def timeout_error(self) -> DeadlineExceeded:
+        """Return the error to raise at the deadline."""
+        return DeadlineExceeded(f"the request did not finish within {self.seconds:g} s")
 
 
-def _asked(request: Request) -> float:
-    told = request.headers.get(TIMEOUT_HEADER)
-    if told is None:
+def _timeout(request: Request) -> float:
+    value = request.headers.get(TIMEOUT_HEADER)
+    if value is None:
         return math.inf
     try:
-        seconds = float(told)
+        seconds = float(value)
     except ValueError:
         seconds = math.nan
     if not seconds >= MIN_REQUEST_SECONDS:
@@ -71,10 +71,10 @@ def _asked(request: Request) -> float:
     return seconds
 
 
-def _names(request: Request) -> bool | None:
-    told = request.headers.get(NAMES_HEADER)
-    if told is None:
+def _event_names(request: Request) -> bool | None:
+    value = request.headers.get(NAMES_HEADER)
+    if value is None:
         return None
-    if told.lower() not in FLAGS:
+    if value.lower() not in FLAGS:
         raise BadRequest(f"'{NAMES_HEADER}' must be true or false", param=NAMES_HEADER)
-    return FLAGS[told.lower()]
+    return FLAGS[value.lower()]

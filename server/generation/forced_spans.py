@@ -1,4 +1,4 @@
-"""Where in the text of a thinking the server's own words stand."""
+"""Locates the text of forced tokens in the reasoning text."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -10,13 +10,13 @@ from proctor.server.engines.base import Codec
 
 @dataclass(slots=True)
 class ThinkingBlock:
-    """One stretch of thinking among the tokens of a choice.
+    """A contiguous run of thinking tokens of a choice.
 
     Attributes:
-        after: the tokens that it follows.
+        after: the tokens before it.
         start: position of its first token.
-        end: the position after its last.
-        text: what it says, where it is of a token that is a marker's for the rest.
+        end: the position after its last token.
+        text: set instead of tokens if the block is the part of a single token next to a marker.
     """
 
     after: Sequence[int]
@@ -26,14 +26,13 @@ class ThinkingBlock:
 
 
 class ForcedSpan(NamedTuple):
-    """Text that the server put into a thinking.
+    """Text that the server injected into the thinking.
 
     Attributes:
         kind: a continuation or a wrap-up.
-        start: offset of its first character in the text of the whole thinking,
-            in Unicode code points.
-        end: the offset after its last.
-        tokens: how many tokens it is.
+        start: offset of its first character in the whole reasoning text, in Unicode code points.
+        end: the offset after its last character.
+        tokens: its number of tokens.
     """
 
     kind: Forced
@@ -50,29 +49,29 @@ def locate(
     *,
     special: bool = False,
 ) -> tuple[ForcedSpan, ...]:
-    """Find the text of forced tokens.
+    """Return where the text of forced tokens is.
 
-    Where there is none it takes no time, else time in proportion to the tokens.
+    Detokenizes all thinking tokens, unless no text was forced.
 
     Args:
         runs: the forced tokens of a choice, in order.
-        blocks: its thinking.
-        tokens: all that it generated.
-        codec: turns them into text.
-        special: whether special tokens have a text too.
+        blocks: its thinking blocks.
+        tokens: all its generated tokens.
+        codec: the engine's codec.
+        special: whether the text includes special tokens.
     """
-    texts = [run for run in runs if run.kind is not Forced.MARKER]
+    text_runs = [run for run in runs if run.kind is not Forced.MARKER]
     spans: list[ForcedSpan] = []
     length = 0
-    for block in blocks if texts else ():
+    for block in blocks if text_runs else ():
         length += len(block.text)
         detokenizer = codec.detokenizer(block.after, special=special)
-        at = block.start
-        for run in texts:
+        position = block.start
+        for run in text_runs:
             if block.start <= run.start < block.end:
-                start = length + len(detokenizer.push(tokens[at : run.start]))
+                start = length + len(detokenizer.push(tokens[position : run.start]))
                 length = start + len(detokenizer.push(tokens[run.start : run.end]))
                 spans.append(ForcedSpan(run.kind, start, length, run.end - run.start))
-                at = run.end
-        length += len(detokenizer.push(tokens[at : block.end])) + len(detokenizer.close())
+                position = run.end
+        length += len(detokenizer.push(tokens[position : block.end])) + len(detokenizer.close())
     return tuple(spans)

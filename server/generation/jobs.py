@@ -1,4 +1,4 @@
-"""From a prompt and its budget to jobs: room, reserve, price, and how to sample."""
+"""Makes jobs from a prompt and its budget: room, answer reserve, price and sampling."""
 
 from dataclasses import dataclass, replace
 
@@ -23,22 +23,22 @@ from proctor.server.pricing import affordable
 from proctor.server.schemas.generation import Generation
 
 INT64_SPAN = 2**64
-INT64_LEAST = -(2**63)
+INT64_MIN = -(2**63)
 
 
 @dataclass(frozen=True, slots=True)
 class JobSpec:
-    """What a request's jobs are made of.
+    """The input of `make_jobs`.
 
     Attributes:
-        name: unique among the requests of this engine's lifetime.
-        request: what the client sent.
+        name: a request id, unique during the lifetime of the engine.
+        request: the client's request.
         resolution: the budget.
-        prompt: what it goes on from.
-        field: the request's field that the prompt was made of.
-        max_tokens: what was asked for, and by which field.
-        constraint: what the answer is bound to.
-        first: the number of its first choice among those of the request.
+        prompt: the prompt.
+        field: the request's field that the prompt is from.
+        max_tokens: the requested maximum number of tokens and its field, or None.
+        constraint: the structured output that the answer must match.
+        first: index of the first choice among those of the request.
     """
 
     name: str
@@ -52,31 +52,31 @@ class JobSpec:
 
 
 def make_jobs(
-    draft: JobSpec, engine: Engine, settings: Settings
+    spec: JobSpec, engine: Engine, settings: Settings
 ) -> tuple[tuple[Job, ...], tuple[str, ...]]:
-    """One job for each choice, and what cut the budget that was asked for.
+    """Return one job for each choice, and what clamped the requested budget.
 
     Raises:
-        BadRequest: if the context or the price does not allow for them.
+        BadRequest: if the context or the tier's maximum price is too small.
         BudgetError: if the budget cannot be enforced.
     """
-    resolution, request = draft.resolution, draft.request
-    wanted = _tokens_left(draft, engine.model.context_length)
-    max_tokens = _at_price(wanted, draft, settings.prices)
-    least = _answer_minimum(draft, max_tokens, engine.model.markers)
-    for tokens, by in ((wanted, ROOM), (max_tokens, PRICE)):
-        room = _room(draft, tokens, engine.model.markers, settings)
+    resolution, request = spec.resolution, spec.request
+    context_max_tokens = _max_tokens(spec, engine.model.context_length)
+    max_tokens = _affordable_tokens(context_max_tokens, spec, settings.prices)
+    answer_minimum = _answer_minimum(spec, max_tokens, engine.model.markers)
+    for tokens, by in ((context_max_tokens, ROOM), (max_tokens, PRICE)):
+        room = _thinking_room(spec, tokens, engine.model.markers, settings)
         resolution = resolution.within(room, by)
-    enforced = _token_budget(resolution.budget, draft.prompt, room, engine)
-    enforced = replace(enforced, answer_minimum=least)
-    if draft.constraint is not None:
-        enforced = _bound(enforced, draft.constraint)
-    sampling = _sampling(request, resolution.tier, max_tokens, draft.constraint)
+    enforced = _token_budget(resolution.budget, spec.prompt, room, engine)
+    enforced = replace(enforced, answer_minimum=answer_minimum)
+    if spec.constraint is not None:
+        enforced = _constrained(enforced, spec.constraint)
+    sampling = _sampling(request, resolution.tier, max_tokens, spec.constraint)
     jobs = tuple(
         Job(
-            f"{draft.name}-{draft.first + index}",
-            draft.prompt.ids,
-            _nth(sampling, index, streamed=bool(request.stream)),
+            f"{spec.name}-{spec.first + index}",
+            spec.prompt.ids,
+            _choice_sampling(sampling, index, streamed=bool(request.stream)),
             enforced,
         )
         for index in range(request.n or 1)
@@ -84,68 +84,72 @@ def make_jobs(
     return jobs, resolution.clamped_by
 
 
-def _tokens_left(draft: JobSpec, context: int) -> int:
-    """The tokens that each choice may have: what was asked for, or all that is left.
+def _max_tokens(spec: JobSpec, context: int) -> int:
+    """Return the tokens of each choice: as requested, or all that the context has left.
 
     Raises:
-        ContextTooLong: if the context does not hold them beside the prompt.
+        ContextTooLong: if the context does not have as many left after the prompt.
     """
-    asked = draft.max_tokens
-    left = check_room(draft.prompt.ids, context, draft.field)
-    if asked is not None and asked.value > left:
-        what = f"of which the prompt leaves {left}, and '{asked.field}' is {asked.value}"
-        raise ContextTooLong(context, f"{what}: ask for {left} or fewer", param=asked.field)
-    return left if asked is None else asked.value
+    requested = spec.max_tokens
+    left = check_room(spec.prompt.ids, context, spec.field)
+    if requested is not None and requested.value > left:
+        what = (
+            f"of which the prompt leaves {left}, but '{requested.field}' is {requested.value}: it "
+            f"must be at most {left}"
+        )
+        raise ContextTooLong(context, what, param=requested.field)
+    return left if requested is None else requested.value
 
 
-def _at_price(max_tokens: int, draft: JobSpec, prices: Prices | None) -> int:
-    """As many of `max_tokens` as the tier's price pays for.
+def _affordable_tokens(max_tokens: int, spec: JobSpec, prices: Prices | None) -> int:
+    """Return the tokens, at most `max_tokens`, that the tier's maximum price pays for.
 
     Raises:
         BadRequest: if the prompt alone costs more.
     """
-    tier = draft.resolution.tier
+    tier = spec.resolution.tier
     if tier is None or tier.max_price is None or prices is None:
         return max_tokens
-    most = affordable(prices, len(draft.prompt.ids), tier.max_price)
-    if most is not None and most < 1:
+    affordable_tokens = affordable(prices, len(spec.prompt.ids), tier.max_price)
+    if affordable_tokens is not None and affordable_tokens < 1:
         raise BadRequest(
-            f"'{draft.field}' alone costs more than the {tier.max_price} {prices.currency} that "
-            f"an answer of tier '{tier.name}' may cost: send less, or name another tier",
-            param=draft.field,
+            f"'{spec.field}' alone costs more than {tier.max_price} {prices.currency}, the "
+            f"maximum price of tier '{tier.name}': send less, or name another tier",
+            param=spec.field,
         )
-    return max_tokens if most is None else min(max_tokens, most)
+    return max_tokens if affordable_tokens is None else min(max_tokens, affordable_tokens)
 
 
-def _answer_minimum(draft: JobSpec, max_tokens: int, markers: Markers) -> int:
-    """The answer tokens before which no end of turn is sampled.
+def _answer_minimum(spec: JobSpec, max_tokens: int, markers: Markers) -> int:
+    """Return the number of answer tokens before which no end of turn is sampled.
 
     Raises:
-        BadRequest: if there are not so many, or something else decides where the answer ends.
+        BadRequest: if `max_tokens` leaves fewer, or the answer has structured output, which
+            decides where it ends.
     """
-    request, bound = draft.request, draft.constraint
-    wanted = {"min_tokens": request.min_tokens or 0, "ignore_eos": bool(request.ignore_eos)}
-    field = next((name for name, value in wanted.items() if value), None)
-    if field is not None and bound is not None:
+    request, constraint = spec.request, spec.constraint
+    options = {"min_tokens": request.min_tokens or 0, "ignore_eos": bool(request.ignore_eos)}
+    field = next((name for name, value in options.items() if value), None)
+    if field is not None and constraint is not None:
         raise BadRequest(
-            f"'{field}' cannot be had beside '{bound.field}', which says where the answer ends: "
-            "leave one of them out",
+            f"'{field}' cannot be combined with '{constraint.field}', which decides where the "
+            "answer ends: leave one of them out",
             param=field,
         )
-    most = max_tokens - (len(markers.end) if draft.prompt.opened else 0)
-    if wanted["min_tokens"] and wanted["min_tokens"] > most:
+    maximum = max_tokens - (len(markers.end) if spec.prompt.opened else 0)
+    if options["min_tokens"] and options["min_tokens"] > maximum:
         raise BadRequest(
-            f"'min_tokens' is {request.min_tokens}, but the answer can have {most} tokens at most",
+            f"'min_tokens' is {request.min_tokens}, but the answer has at most {maximum} tokens",
             param="min_tokens",
         )
-    return max_tokens if request.ignore_eos else wanted["min_tokens"]
+    return max_tokens if request.ignore_eos else options["min_tokens"]
 
 
-def _room(draft: JobSpec, max_tokens: int, markers: Markers, settings: Settings) -> int:
-    """Return the thinking tokens that `max_tokens` leaves beside the answer."""
+def _thinking_room(spec: JobSpec, max_tokens: int, markers: Markers, settings: Settings) -> int:
+    """Return the thinking tokens that `max_tokens` leaves after the answer reserve."""
     reserve = answer_reserve(max_tokens, **settings.answer_reserve.model_dump())
-    reserve = max(reserve, draft.request.min_tokens or 0)
-    return thinking_room(max_tokens, reserve, markers, draft.prompt.opened)
+    reserve = max(reserve, spec.request.min_tokens or 0)
+    return thinking_room(max_tokens, reserve, markers, spec.prompt.opened)
 
 
 def _token_budget(budget: ThinkingBudget, prompt: Prompt, room: int, engine: Engine) -> TokenBudget:
@@ -160,12 +164,12 @@ def _token_budget(budget: ThinkingBudget, prompt: Prompt, room: int, engine: Eng
     )
 
 
-def _bound(budget: TokenBudget, constraint: Constraint) -> TokenBudget:
-    """The budget of a constrained answer, which begins with a thinking unless there is to be none.
+def _constrained(budget: TokenBudget, constraint: Constraint) -> TokenBudget:
+    """Return the budget of an answer with structured output: thinking, if allowed, is forced open.
 
-    The engine binds what comes after the end marker. Whether a model that may think
-    will, it could not know before its first token, and by then an answer has begun.
-    A structural tag binds parts of an answer alone.
+    The grammar applies from the end marker on, so the engine must know before the first token
+    whether there will be one. A structural tag only constrains parts of the answer, so that
+    markers still count in the rest.
     """
     return replace(
         budget,
@@ -198,15 +202,15 @@ def _sampling(
     )
 
 
-def _nth(sampling: Sampling, index: int, *, streamed: bool) -> Sampling:
-    """The sampling of one choice; each has a seed of its own, kept within 64 bits signed.
+def _choice_sampling(sampling: Sampling, index: int, *, streamed: bool) -> Sampling:
+    """Return the sampling of one choice, which has its own seed, a signed 64-bit integer.
 
-    The prompt's scores are the first one's affair, but in a stream each choice's text begins
-    with them.
+    Only the first choice reports prompt log probabilities. In a stream all choices do, as the text
+    of each begins with the prompt's.
     """
     if index and not streamed:
         sampling = replace(sampling, prompt_logprobs=None)
     if sampling.seed is None:
         return sampling
-    seed = (sampling.seed + index - INT64_LEAST) % INT64_SPAN + INT64_LEAST
+    seed = (sampling.seed + index - INT64_MIN) % INT64_SPAN + INT64_MIN
     return replace(sampling, seed=seed)

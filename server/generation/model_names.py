@@ -1,35 +1,37 @@
-"""The names by which clients may call the model."""
+"""The names under which clients can request the model."""
 
 from collections.abc import Sequence
 
 from proctor.server.engines.base import ModelInfo
 from proctor.server.errors import UnknownModel
 
-MAX_TOLD = 64
+MAX_NAME_CHARACTERS = 64
+"""How much of an unknown name an error message repeats."""
 
 
 def names(model: ModelInfo, aliases: Sequence[str]) -> list[str]:
-    """What clients may call the model, its own name first."""
+    """Return the names that clients can use, the model's own name first."""
     return [model.name, *(alias for alias in aliases if alias != model.name)]
 
 
 def check_model(
     name: str, model: ModelInfo, aliases: Sequence[str], *, param: str | None = None
 ) -> None:
-    """Return if the model goes by this name.
+    """Return if the served model has this name.
 
     Args:
-        name: what a client calls it.
-        model: the one served.
+        name: the name in the request.
+        model: the served model.
         aliases: its other names.
-        param: the request's field that has the name.
+        param: the request's field with the name.
 
     Raises:
-        UnknownModel: if it does not; the message lists its names.
+        UnknownModel: if it does not; the message lists the valid names.
     """
     known = names(model, aliases)
     if name not in known:
-        told = ", ".join(f"'{each}'" for each in known)
+        listed = ", ".join(f"'{each}'" for each in known)
         raise UnknownModel(
-            f"there is no model '{name[:MAX_TOLD]}': this server has {told}", param=param
+            f"the model '{name[:MAX_NAME_CHARACTERS]}' does not exist: this server has {listed}",
+            param=param,
         )

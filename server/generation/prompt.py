@@ -1,4 +1,4 @@
-"""From a request's messages to the prompt."""
+"""Renders a request's messages to a prompt, and checks prompts that clients write themselves."""
 
 import asyncio
 from collections.abc import Sequence
@@ -13,26 +13,26 @@ from proctor.server.schemas.messages import Message
 from proctor.server.schemas.tools import Tool
 
 MAX_TOKEN_LENGTH = 64
-"""More bytes to a token than any real text has; beyond it none is worth tokenizing."""
+"""Bytes per token, more than any real text has. Longer input is rejected before tokenization."""
 
 
 class Conversation(Protocol):
-    """A request that has one."""
+    """A request with messages and tools."""
 
     @property
     def messages(self) -> Sequence[Message]:
-        """The oldest first."""
+        """The messages, the oldest first."""
 
     @property
     def tools(self) -> Sequence[Tool] | None:
-        """What the model may call."""
+        """The tools that the model may call."""
 
 
 def check_length(request: Conversation, context: int) -> None:
-    """See that the messages are not so long that the context cannot hold them.
+    """Check cheaply, without tokenization, that the context can hold messages and tools.
 
     Raises:
-        ContextTooLong: if they are.
+        ContextTooLong: if it cannot.
     """
     texts = [message.to_plain() for message in request.messages]
     tools = [tool.to_plain() for tool in request.tools or ()]
@@ -40,102 +40,101 @@ def check_length(request: Conversation, context: int) -> None:
 
 
 def check_prompt(prompt: str, context: int, param: str = "prompt") -> None:
-    """See that a prompt is not so long that the context cannot hold it.
+    """Check cheaply, without tokenization, that the context can hold a prompt.
 
     Raises:
-        ContextTooLong: if it is.
+        ContextTooLong: if it cannot.
     """
     _check_size(prompt.encode(), context, param)
 
 
 def check_ids(ids: Sequence[int], codec: Codec, param: str) -> None:
-    """See that the model has these tokens.
+    """Check that token ids are within the model's vocabulary.
 
     Raises:
-        BadRequest: if it has not.
+        BadRequest: if one is not.
     """
     size = codec.vocabulary_size
     if max(ids, default=0) >= size:
-        at = next(at for at, token in enumerate(ids) if token >= size)
+        index = next(index for index, token in enumerate(ids) if token >= size)
         raise BadRequest(
-            f"'{param}[{at}]' is {ids[at]}, but the model's vocabulary ends at {size - 1}",
-            param=f"{param}[{at}]",
+            f"'{param}[{index}]' is {ids[index]}, but the model's largest token id is {size - 1}",
+            param=f"{param}[{index}]",
         )
 
 
 def check_room(ids: Sequence[int], context: int, param: str) -> int:
-    """The tokens that the context has left beside these.
+    """Return how many tokens the context has left after a prompt.
 
     Raises:
-        ContextTooLong: if there are none.
+        ContextTooLong: if it has none left.
     """
     if len(ids) >= context:
-        what = f"the answer included, and '{param}' makes {len(ids)}: send less"
+        what = f"including the answer, but '{param}' has {len(ids)}: send less"
         raise ContextTooLong(context, what, param=param)
     return context - len(ids)
 
 
 def _check_size(text: bytes, context: int, param: str) -> None:
     if len(text) > context * MAX_TOKEN_LENGTH:
-        raise ContextTooLong(context, f"and '{param}' is far longer: send less", param=param)
+        raise ContextTooLong(context, f"but '{param}' is much longer: send less", param=param)
 
 
-async def spent_before(messages: Sequence[Message], codec: Codec) -> int:
-    """Thinking tokens that the assistant has spent on this turn in earlier requests.
+async def count_prior_thinking(messages: Sequence[Message], codec: Codec) -> int:
+    """Return the thinking tokens that earlier requests have spent on the current turn.
 
-    A turn begins with a user's message. What is thought in it between tool calls
-    comes back with the messages, as far as the client sends it.
+    A turn begins with a user's message. The thinking between its tool calls is counted as far as
+    the client sends it back with the messages.
     """
-    since = 0
-    for at, message in enumerate(messages):
+    turn_start = 0
+    for index, message in enumerate(messages):
         if message.role == "user":
-            since = at
-    thoughts = [message.thought for message in messages[since:] if message.thought]
+            turn_start = index
+    thoughts = [message.thought for message in messages[turn_start:] if message.thought]
     if not thoughts:
         return 0
     return await asyncio.to_thread(lambda: sum(len(codec.encode(text)) for text in thoughts))
 
 
 async def read_prompt(
-    written: str | list[int], param: str, engine: Engine, *, special: bool
+    prompt: str | list[int], param: str, engine: Engine, *, add_special_tokens: bool
 ) -> Prompt:
-    """A prompt that a client has written itself.
+    """Check and tokenize a prompt that a client has written itself.
 
     Args:
-        written: its text, or its token ids.
-        param: the path of the field that it is.
-        engine: whose tokens they are.
-        special: whether to add the tokens that begin or end a text.
+        prompt: its text or token ids.
+        param: the path of the request's field with the prompt.
+        engine: the engine that it is for.
+        add_special_tokens: whether to add the tokens that begin or end a sequence.
 
     Raises:
-        BadRequest: if it is empty, too long, or of tokens that the model does not have.
+        BadRequest: if it is empty, too long, or has token ids outside the vocabulary.
     """
     context, codec = engine.model.context_length, engine.codec
-    if isinstance(written, str):
-        check_prompt(written, context, param)
-        ids = await asyncio.to_thread(codec.encode, written, add_special_tokens=special)
+    if isinstance(prompt, str):
+        check_prompt(prompt, context, param)
+        ids = await asyncio.to_thread(codec.encode, prompt, add_special_tokens=add_special_tokens)
     else:
-        ids = written
+        ids = prompt
         check_ids(ids, codec, param)
     if not ids:
-        raise BadRequest(f"'{param}' is empty: there is nothing to go on from", param=param)
+        raise BadRequest(f"'{param}' must have at least one token", param=param)
     check_room(ids, context, param)
     matcher = matcher_of(engine.model.markers, engine.model.vocabulary)
-    # A prompt can have a million tokens: other requests' streams must not wait for it.
+    # In a thread: a prompt can have a million tokens, and must not block other streams.
     opened = await asyncio.to_thread(matcher.inside_after, ids)
     return Prompt(tuple(ids), opened)
 
 
 async def check_tools(codec: Codec) -> None:
-    """See that the model is told of tools.
+    """Check that the chat template renders tools.
 
     Raises:
-        BadRequest: if its chat template passes over them.
+        BadRequest: if it ignores them.
     """
     if not await codec.renders_tools():
         raise BadRequest(
-            "this model's chat template does not tell the model of tools: leave 'tools' out",
-            param="tools",
+            "'tools' is not supported by this model's chat template: leave it out", param="tools"
         )
 
 
@@ -144,21 +143,25 @@ async def render(
     engine: Engine,
     *,
     thinking: bool,
-    answering: bool = True,
-    continuing: bool = False,
+    add_generation_prompt: bool = True,
+    continue_final_message: bool = False,
 ) -> Prompt:
-    """The prompt that a request's messages and tools make; see `Codec.render`.
+    """Render a request's messages and tools; see `Codec.render`.
 
     Raises:
-        BadRequest: if the model's template refuses them.
+        BadRequest: if the chat template rejects them.
     """
     messages: list[dict[str, Any]] = [message.to_plain() for message in request.messages]
     tools = [tool.to_plain() for tool in request.tools or ()]
     try:
         return await engine.codec.render(
-            messages, thinking=thinking, tools=tools, answering=answering, continuing=continuing
+            messages,
+            thinking=thinking,
+            tools=tools,
+            add_generation_prompt=add_generation_prompt,
+            continue_final_message=continue_final_message,
         )
     except ValueError as error:
         raise BadRequest(
-            f"the model's chat template refuses these messages: {error}", param="messages"
+            f"the model's chat template rejects 'messages': {error}", param="messages"
         ) from error

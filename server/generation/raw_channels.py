@@ -1,4 +1,4 @@
-"""One choice's tokens as one text, for raw completions."""
+"""Splits the tokens of a raw completion, which is one text with its markers."""
 
 from itertools import groupby
 
@@ -11,49 +11,47 @@ from proctor.server.schemas.completions import CompletionRequest
 
 
 class RawChannelSplitter(ChannelSplitter):
-    """Folds one choice's tokens into one text, with the markers in it, and nothing trimmed.
+    """Turns the tokens of one choice into one text, markers included and nothing trimmed.
 
-    A piece still tells its channel; markers belong to the thinking. Stop strings
-    are looked for in the answer only. Scores are of all tokens, an end of turn too.
+    Text deltas still have a channel; markers count as reasoning. Stop strings only apply to the
+    answer. Log probabilities cover all tokens, the end-of-turn token included.
     """
 
     def __init__(
         self, codec: Codec, model: ModelInfo, job: Job, index: int, request: CompletionRequest
     ) -> None:
-        """Begin before the job's first token; see `ChannelSplitter`."""
-        answer = AnswerText(request.stop or (), unstopped=request.min_tokens or 0)
+        answer = AnswerText(request.stop or (), tokens_before_stops=request.min_tokens or 0)
         with_ids = bool(request.return_token_ids)
         super().__init__(codec, model, job, index, answer, with_ids=with_ids)
         self._raw = codec.detokenizer(job.prompt_ids, special=True)
 
     def stop(self) -> list[TextDelta | ToolCallDelta]:
-        """See `ChannelSplitter`. Tokens beyond the stop have scores, though no text."""
-        self._untold += self._unlabelled
-        return self._last_scores()
+        """Return the log probabilities of the tokens after the stop string, which have no text."""
+        self._pending_logprobs += self._unlabelled
+        return self._last_logprobs()
 
     def close(self, *, cut: bool = False) -> list[TextDelta | ToolCallDelta]:
-        """See `ChannelSplitter`."""
-        pieces = self._pieces(self._machine.flush()) + self._text(self._raw.close(), [])
-        return pieces + self._found(self._answer.close(cut=cut)) + self._last_scores()
+        deltas = self._split(self._machine.flush()) + self._push_text(self._raw.close(), [])
+        return deltas + self._to_deltas(self._answer.close(cut=cut)) + self._last_logprobs()
 
     def forced_spans(self, outcome: Outcome) -> tuple[ForcedSpan, ...]:
-        """Where in the whole text the server's own words stand."""
+        """Return where forced text is in the whole text."""
         whole = ThinkingBlock(self._job.prompt_ids, 0, len(self.tokens))
         return locate(outcome.forced_runs, [whole], self.tokens, self._codec, special=True)
 
-    def _pieces(self, labelled: list[Labelled]) -> list[TextDelta | ToolCallDelta]:
-        pieces: list[TextDelta | ToolCallDelta] = []
+    def _split(self, labelled: list[Labelled]) -> list[TextDelta | ToolCallDelta]:
+        deltas: list[TextDelta | ToolCallDelta] = []
         eos = self._model.markers.eos
         items = [(item.token, item.label) for item in labelled if item.token is not None]
         for is_answer, run in groupby(items, key=lambda item: item[1] is Label.ANSWER):
             ids = [token for token, _ in run]
             self._labelled += len(ids)
-            self._untold += [self._unlabelled.popleft() for _ in ids if self._unlabelled]
-            shown = [token for token in ids if token not in eos]
-            if not shown:
+            self._pending_logprobs += [self._unlabelled.popleft() for _ in ids if self._unlabelled]
+            visible = [token for token in ids if token not in eos]
+            if not visible:
                 continue
             if is_answer:
-                self.answer_tokens += len(shown)
+                self.answer_tokens += len(visible)
             self._channel = Channel.ANSWER if is_answer else Channel.REASONING
-            pieces += self._identify(self._answered(self._raw, shown))
-        return pieces
+            deltas += self._attach_ids(self._detokenize(self._raw, visible))
+        return deltas

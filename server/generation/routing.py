@@ -1,4 +1,4 @@
-"""The router in the gateway: from a chat request to a level of difficulty."""
+"""Runs the router's classifier on chat requests."""
 
 import time
 from dataclasses import dataclass
@@ -18,24 +18,24 @@ from proctor.server.schemas.generation import ChatRequest
 
 
 @dataclass(frozen=True, slots=True)
-class Routed:
-    """What the router found.
+class RoutingResult:
+    """The difficulty level of a request.
 
     Attributes:
         level: one of `router.LEVELS`.
-        verdict: why.
-        began: when it was asked, in nanoseconds since 1970.
-        ended: when it had found it.
+        prediction: the classifier's prediction.
+        started_ns: when classification started, in nanoseconds since the Unix epoch.
+        ended_ns: when it ended.
     """
 
     level: str
-    verdict: Prediction
-    began: int
-    ended: int
+    prediction: Prediction
+    started_ns: int
+    ended_ns: int
 
 
 class Router:
-    """Sorts requests by how much thinking they need."""
+    """Classifies requests by how much thinking they need."""
 
     def __init__(self, classifier: Classifier, settings: RouterSettings) -> None:
         self._classifier = classifier
@@ -43,27 +43,26 @@ class Router:
 
     @classmethod
     def load(cls, settings: RouterSettings) -> "Router":
-        """The router that the settings name.
+        """Return a router with the classifier that the settings name.
 
         Raises:
-            BadSettings: if no such classifier is installed.
+            ConfigError: if that classifier is not installed.
         """
         try:
             router = cls(load(settings.classifier), settings)
         except UnknownClassifier as error:
             raise ConfigError(f"router.classifier: {error}") from error
-        # Weights and word lists are read at the first prompt, which should be nobody's.
-        router.sort_conversation(Conversation.of(""))
+        # Weights and word lists are loaded on the first use; trigger that before a client does.
+        router.classify_conversation(Conversation.of(""))
         return router
 
-    def sort(self, request: ChatRequest) -> Routed:
-        """Sort by the conversation's last user turn, seen in its context."""
+    def classify(self, request: ChatRequest) -> RoutingResult:
+        """Classify a request by the last user turn, in the context of the conversation."""
         turns = tuple(Turn(message.role, message.text) for message in request.messages)
-        return self.sort_conversation(Conversation(turns, tools=len(request.tools or ())))
+        return self.classify_conversation(Conversation(turns, tools=len(request.tools or ())))
 
-    def sort_conversation(self, conversation: Conversation) -> Routed:
-        """The same, of a conversation that is no request."""
-        began = time.time_ns()
-        verdict = self._classifier.classify(conversation)
-        level = decide(verdict.probabilities, self._costs)
-        return Routed(level, verdict, began, time.time_ns())
+    def classify_conversation(self, conversation: Conversation) -> RoutingResult:
+        started_ns = time.time_ns()
+        prediction = self._classifier.classify(conversation)
+        level = decide(prediction.probabilities, self._costs)
+        return RoutingResult(level, prediction, started_ns, time.time_ns())

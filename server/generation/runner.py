@@ -1,4 +1,4 @@
-"""One request's choices, generated side by side."""
+"""Generates the choices of a request concurrently."""
 
 import asyncio
 import time
@@ -20,21 +20,22 @@ UNFINISHED = {
     Finish.LENGTH: EndReason.LENGTH,
     Finish.ABORT: EndReason.CANCELLED,
 }
-"""Why a thinking that is still open ended, by how the generation ended."""
+"""The end reason of a thinking block that is still open when generation ends."""
 
 
 PROGRESS_SECONDS = 0.5
+"""The interval of progress items."""
 
 
 class PromptLogprobs(NamedTuple):
-    """How likely one choice's prompt is: scores of its tokens but the first."""
+    """Log probabilities of the tokens of one choice's prompt, from the second token on."""
 
     choice: int
     scores: Sequence[TokenLogprob]
 
 
 class Progress(NamedTuple):
-    """How far one choice's thinking is."""
+    """The number of thinking tokens that one choice has generated so far."""
 
     choice: int
     tokens: int
@@ -42,24 +43,24 @@ class Progress(NamedTuple):
 
 
 OutputItem = TextDelta | ToolCallDelta | PromptLogprobs
-"""What is told of a choice in the end."""
+"""An item that is part of the response."""
 
 StreamItem = OutputItem | Progress
-"""What is told of a choice while it runs."""
+"""An item of a stream, while a choice runs."""
 
 
 @dataclass(frozen=True, slots=True)
 class ChoiceResult:
-    """The account of one choice.
+    """The result of one choice.
 
     Attributes:
-        choice: which one.
-        finish: why generation ended; ABORT if it was cut short from outside.
-        outcome: what became of its thinking.
-        forced_spans: where the server's own words stand in its text.
-        tokens: all generated tokens, markers and end of turn included.
-        answer_tokens: those of the answer.
-        calls: tool calls in it.
+        choice: index of the choice.
+        finish: why generation ended; ABORT if it was cancelled or failed.
+        outcome: the outcome of its thinking.
+        forced_spans: where forced text is in its text.
+        tokens: number of generated tokens, markers and end of turn included.
+        answer_tokens: number of tokens in the answer.
+        calls: number of tool calls.
         token_ids: the ids of all generated tokens.
     """
 
@@ -74,7 +75,7 @@ class ChoiceResult:
 
     @property
     def used(self) -> TokenUsage:
-        """What it has used."""
+        """The token usage of the choice."""
         return TokenUsage(self.tokens, self.outcome.tokens)
 
 
@@ -95,72 +96,72 @@ class ChoiceObserver(Protocol):
 
 
 class TaskPool:
-    """The running tasks that generate: so many at a time, and all ended by a server that stops."""
+    """The tasks that generate choices: limits their number, and ends them at shutdown."""
 
-    def __init__(self, line: FairQueue) -> None:
-        self._line = line
+    def __init__(self, queue: FairQueue) -> None:
+        self._queue = queue
         self._tasks: set[asyncio.Task[ChoiceResult]] = set()
-        self._over = False
-        self._alarms: set[Callable[[], None]] = set()
+        self._is_shut_down = False
+        self._shutdown_callbacks: set[Callable[[], None]] = set()
 
     def check(self) -> None:
-        """Return if another request can be taken.
+        """Return if the queue has room for another request.
 
         Raises:
-            Overloaded: if too many are waiting.
+            Overloaded: if it is full.
         """
-        self._line.check()
+        self._queue.check()
 
     async def start(
-        self, works: Sequence[Coroutine[Any, Any, ChoiceResult]], context: RequestContext
+        self, coroutines: Sequence[Coroutine[Any, Any, ChoiceResult]], context: RequestContext
     ) -> list[asyncio.Task[ChoiceResult]]:
-        """Wait in line until all of `works` can run, and run each in a task that is kept.
+        """Wait in the queue until all coroutines can run, and start a task for each.
 
         Raises:
-            Overloaded: if there is no room in the line.
-            DeadlineExceeded: if the time is over before they can run.
-            Unavailable: if the server ends before.
+            Overloaded: if the queue is full.
+            DeadlineExceeded: if the request's deadline passes before they can run.
+            Unavailable: if the server shuts down before they can run.
         """
         try:
-            since = await self._enter(context, len(works))
+            since = await self._enter(context, len(coroutines))
         except BaseException:
-            for work in works:
-                work.close()
+            for coroutine in coroutines:
+                coroutine.close()
             raise
-        tasks = [asyncio.create_task(work) for work in works]
+        tasks = [asyncio.create_task(coroutine) for coroutine in coroutines]
         self._tasks.update(tasks)
         for task in tasks:
             task.add_done_callback(self._tasks.discard)
-            task.add_done_callback(lambda _: self._line.leave(since))
+            task.add_done_callback(lambda _: self._queue.leave(since))
         return tasks
 
     async def _enter(self, context: RequestContext, size: int) -> float:
         try:
-            async with asyncio.timeout_at(context.deadline) as limit:
-                with self.alarm(lambda: None if limit.expired() else limit.reschedule(0)):
-                    return await self._line.enter(context.name, size)
+            async with asyncio.timeout_at(context.deadline) as timeout:
+                with self.on_shutdown(lambda: None if timeout.expired() else timeout.reschedule(0)):
+                    return await self._queue.enter(context.name, size)
         except TimeoutError:
-            raise (_shutting_down() if self._over else context.overdue()) from None
+            raise (_shutting_down() if self._is_shut_down else context.timeout_error()) from None
 
     @contextmanager
-    def alarm(self, ring: Callable[[], None]) -> Iterator[None]:
-        """Have something called when the server answers nothing more, at once if that is so."""
-        self._alarms.add(ring)
+    def on_shutdown(self, callback: Callable[[], None]) -> Iterator[None]:
+        """Call `callback` if `end` is called while the body runs, or at once if it was before."""
+        self._shutdown_callbacks.add(callback)
         try:
-            if self._over:
-                ring()
+            if self._is_shut_down:
+                callback()
             yield
         finally:
-            self._alarms.discard(ring)
+            self._shutdown_callbacks.discard(callback)
 
     def end(self) -> None:
-        """The server was told to stop, and what has not been answered by now will not be."""
-        self._over = True
-        for ring in self._alarms:
-            ring()
+        """Fail all requests that have not finished, as the server is shutting down."""
+        self._is_shut_down = True
+        for callback in self._shutdown_callbacks:
+            callback()
 
     async def aclose(self) -> None:
-        """End every task, and wait until they have."""
+        """Cancel every task and wait for them to end."""
         tasks = [*self._tasks]
         for task in tasks:
             task.cancel()
@@ -168,7 +169,7 @@ class TaskPool:
 
 
 class Choice:
-    """One job on its way through the engine."""
+    """One choice that an engine generates."""
 
     def __init__(
         self,
@@ -180,15 +181,15 @@ class Choice:
         progress: bool = False,
         counted: bool = False,
     ) -> None:
-        """Begin before the job's first token.
+        """Create a choice; `run` generates it.
 
         Args:
-            engine: what generates it.
+            engine: generates the job.
             job: what to generate.
-            index: which choice it is.
+            index: index of the choice.
             channels: splits its tokens.
-            progress: whether to tell how far its thinking is, twice a second.
-            counted: whether to tell with each piece what has been used so far.
+            progress: whether to emit the progress of its thinking, every `PROGRESS_SECONDS`.
+            counted: whether every item has the token usage so far.
         """
         self._engine = engine
         self._job = job
@@ -196,20 +197,20 @@ class Choice:
         self._channels = channels
         self._progress = progress
         self._counted = counted
-        self._told_at = 0.0
-        self._told = 0
+        self._progress_at = 0.0
+        self._progress_tokens = 0
 
     async def run(
         self, emit: Callable[[StreamItem], None], observer: ChoiceObserver
     ) -> ChoiceResult:
-        """Generate, and hand out each piece of text at once.
+        """Generate the choice, emit its items as they come, and return its result.
 
         Args:
-            emit: takes what there is to tell.
-            observer: observes it.
+            emit: receives the items.
+            observer: receives the choice's events, the result included.
 
         Raises:
-            EngineUnavailable: if the engine cannot go on.
+            EngineUnavailable: if the engine cannot continue.
             DesyncError: if the engine did not enforce the budget.
         """
         observer.choice_started(self._index, self._so_far)
@@ -218,12 +219,12 @@ class Choice:
                 finish = await self._generate(emit, observer)
             finally:
                 observer.choice_left_engine(self._index)
-            end = await self._end(finish)
+            result = await self._end(finish)
         except (Exception, asyncio.CancelledError):
-            observer.choice_finished(await self._broken_off())
+            observer.choice_finished(await self._aborted())
             raise
-        observer.choice_finished(end)
-        return end
+        observer.choice_finished(result)
+        return result
 
     async def _generate(
         self, emit: Callable[[StreamItem], None], observer: ChoiceObserver
@@ -233,20 +234,20 @@ class Choice:
         async with aclosing(self._engine.generate(self._job)) as deltas:
             async for delta in deltas:
                 if not channels.tokens:
-                    observer.first_token(self._index, delta.cached)
-                if delta.prompt_scores is not None:
-                    emit(PromptLogprobs(self._index, delta.prompt_scores))
-                for item in channels.push(delta.token_ids, delta.scores):
+                    observer.first_token(self._index, delta.cached_tokens)
+                if delta.prompt_logprobs is not None:
+                    emit(PromptLogprobs(self._index, delta.prompt_logprobs))
+                for item in channels.push(delta.token_ids, delta.logprobs):
                     emit(self._count(item))
                 if self._progress:
-                    self._tell_progress(emit)
+                    self._emit_progress(emit)
                 if channels.stopped:
                     for item in channels.stop():
                         emit(item)
                     return Finish.STOP
                 finish = delta.finish or finish
         if finish is Finish.ABORT:
-            raise EngineUnavailable("the engine gave the request up")
+            raise EngineUnavailable("the engine aborted the request")
         for item in channels.close(cut=finish is Finish.LENGTH):
             emit(self._count(item))
         return Finish.STOP if channels.stopped else finish
@@ -254,10 +255,10 @@ class Choice:
     def _count(self, item: TextDelta | ToolCallDelta | Progress) -> StreamItem:
         return item._replace(used=self._channels.used) if self._counted else item
 
-    def _tell_progress(self, emit: Callable[[StreamItem], None]) -> None:
+    def _emit_progress(self, emit: Callable[[StreamItem], None]) -> None:
         now, tokens = time.monotonic(), self._channels.thinking_tokens
-        if tokens > self._told and now >= self._told_at + PROGRESS_SECONDS:
-            self._told_at, self._told = now, tokens
+        if tokens > self._progress_tokens and now >= self._progress_at + PROGRESS_SECONDS:
+            self._progress_at, self._progress_tokens = now, tokens
             emit(self._count(Progress(self._index, tokens)))
 
     def _so_far(self) -> ChoiceResult:
@@ -273,21 +274,21 @@ class Choice:
             channels.calls,
         )
 
-    async def _broken_off(self) -> ChoiceResult:
-        """The account of a choice that did not come to its end, as far as it can be had."""
+    async def _aborted(self) -> ChoiceResult:
+        """Return the result of a choice that failed or was cancelled, as far as it is known."""
         try:
             return await self._end(Finish.ABORT)
         except Exception:
-            return self._account(Finish.ABORT, None)
+            return self._result(Finish.ABORT, None)
 
     async def _end(self, finish: Finish) -> ChoiceResult:
         attempts = await self._engine.attempts(self._job)
         if not self._job.budget.demands_thinking:
-            return self._account(finish, attempts)
-        # The other streams must not wait while a long thinking is gone through again.
-        return await asyncio.to_thread(self._account, finish, attempts)
+            return self._result(finish, attempts)
+        # In a thread: replaying a long thinking must not block other streams.
+        return await asyncio.to_thread(self._result, finish, attempts)
 
-    def _account(self, finish: Finish, attempts: frozenset[int] | None) -> ChoiceResult:
+    def _result(self, finish: Finish, attempts: frozenset[int] | None) -> ChoiceResult:
         channels = self._channels
         outcome = channels.outcome(UNFINISHED[finish], attempts)
         return ChoiceResult(
@@ -308,16 +309,16 @@ async def generate(
     observer: ChoiceObserver,
     context: RequestContext,
 ) -> AsyncGenerator[StreamItem | ChoiceResult, None]:
-    """Run the choices side by side; what there is to tell as it comes, and each choice's end.
+    """Run the choices concurrently, and yield their items as they come and their results.
 
-    Every choice runs in a task of its own: closing this generator cancels it
-    once, so that the engine is told in peace, and its account is still taken.
+    Every choice runs in its own task. Closing this generator cancels each task exactly once, so
+    that the choice can abort its job and record its result undisturbed.
 
     Raises:
-        Overloaded: if too many are waiting to run.
-        DeadlineExceeded: if the time is over.
-        Unavailable: if the server ends.
-        EngineUnavailable: if the engine cannot go on.
+        Overloaded: if the queue is full.
+        DeadlineExceeded: if the request's deadline passes.
+        Unavailable: if the server shuts down.
+        EngineUnavailable: if the engine cannot continue.
         DesyncError: if the engine did not enforce a budget.
     """
     queue: asyncio.Queue[StreamItem | asyncio.Task[ChoiceResult] | ApiError] = asyncio.Queue()
@@ -327,9 +328,9 @@ async def generate(
     for task in tasks:
         task.add_done_callback(queue.put_nowait)
     loop = asyncio.get_running_loop()
-    alarm = loop.call_at(context.deadline, queue.put_nowait, context.overdue())
+    timeout = loop.call_at(context.deadline, queue.put_nowait, context.timeout_error())
     try:
-        with task_pool.alarm(lambda: queue.put_nowait(_shutting_down())):
+        with task_pool.on_shutdown(lambda: queue.put_nowait(_shutting_down())):
             running = len(tasks)
             while running:
                 item = await queue.get()
@@ -341,7 +342,7 @@ async def generate(
                 else:
                     yield item
     finally:
-        alarm.cancel()
+        timeout.cancel()
         for task in tasks:
             task.cancel()
 

@@ -1,41 +1,46 @@
-"""Stop strings, found in text that comes piece by piece."""
+"""Stop strings in streamed text."""
 
 from collections.abc import Sequence
 
 
 class StopFinder:
-    """Passes text on up to the first stop string.
+    """A filter that passes text on up to the first stop string.
 
-    The first one is the one that ends first, so that the result does not
-    depend on how the text was cut into pieces.
+    The first stop string is the one that ends first, so that the result does not depend on how
+    the text is split into deltas.
+
+    Attributes:
+        found: whether a stop string was found.
     """
 
     def __init__(self, stops: Sequence[str]) -> None:
         self._stops = tuple(stops)
-        self._held = ""
+        self._buffer = ""
         self.found = False
 
     def push(self, text: str) -> str:
-        """Text that is certain: before any stop string, and not the beginning of one."""
+        """Add text and return what cannot be part of a stop string any more."""
         if self.found or not self._stops:
             return "" if self.found else text
-        text = self._held + text
-        hits = [(at + len(stop), at) for stop in self._stops if (at := text.find(stop)) >= 0]
-        if hits:
+        text = self._buffer + text
+        matches = [
+            (start + len(stop), start) for stop in self._stops if (start := text.find(stop)) >= 0
+        ]
+        if matches:
             self.found = True
-            return text[: min(hits)[1]]
-        certain = len(text) - max(_overlap(text, stop) for stop in self._stops)
-        self._held = text[certain:]
-        return text[:certain]
+            return text[: min(matches)[1]]
+        cut = len(text) - max(_overlap(text, stop) for stop in self._stops)
+        self._buffer = text[cut:]
+        return text[:cut]
 
     def close(self) -> str:
-        """Text that was held back, because none follows it directly."""
-        held, self._held = self._held, ""
-        return "" if self.found else held
+        """Return the rest of the text; none follows that could complete a stop string."""
+        rest, self._buffer = self._buffer, ""
+        return "" if self.found else rest
 
 
 def _overlap(text: str, stop: str) -> int:
-    """Length of the longest end of `text` that begins `stop`."""
+    """Return the length of the longest suffix of `text` that is a prefix of `stop`."""
     return next(
         (n for n in range(min(len(text), len(stop) - 1), 0, -1) if text.endswith(stop[:n])), 0
     )

@@ -13,7 +13,7 @@ from proctor.server.config.settings import Settings
 from proctor.server.engines.base import Engine
 from proctor.server.engines.supervisor import EngineFactory
 from proctor.server.generation.channels import Channel
-from proctor.server.generation.context import EVERYBODY
+from proctor.server.generation.context import ANONYMOUS
 from proctor.server.generation.runner import ChoiceResult
 from proctor.server.pricing import Cost
 from proctor.server.telemetry.tracing import Exemplar
@@ -198,7 +198,7 @@ class Metrics:
             self.continuations.labels(tier)
             if settings.priced:
                 for part in Part:
-                    self.cost.labels(tier, part.value, EVERYBODY)
+                    self.cost.labels(tier, part.value, ANONYMOUS)
         for kind in Forced:
             self.forced_tokens.labels(kind.value)
         for action in (OnLoop.CLOSE, OnLoop.NUDGE):

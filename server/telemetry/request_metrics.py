@@ -7,7 +7,7 @@ from http import HTTPStatus
 from proctor.server.accounting.cost import RequestCost
 from proctor.server.accounting.ledger.recorder import one_of
 from proctor.server.generation.channels import Channel, TextDelta, ToolCallDelta
-from proctor.server.generation.context import EVERYBODY
+from proctor.server.generation.context import ANONYMOUS
 from proctor.server.generation.observer import AdmittedRequest, RequestObserver
 from proctor.server.generation.runner import ChoiceResult
 from proctor.server.telemetry.metrics import Metrics
@@ -24,7 +24,7 @@ class RequestMetrics(RequestObserver):
         self._metrics = metrics
         self._request_cost = request_cost
         self._trace = trace
-        self._tier, self._key = UNRESOLVED, EVERYBODY
+        self._tier, self._key = UNRESOLVED, ANONYMOUS
         self._began = time.perf_counter()
         self._queued_at: float | None = None
         self._seen: set[Channel] = set()

@@ -91,9 +91,9 @@ class SpanTrace(Trace):
         admission = admitted.admission
         self._admission, self._admitted = admission, time.time_ns()
         admitting = self._told("admission", self._began, self._admitted, _granted(admission))
-        if (routed := admission.routed) is not None:
+        if (routed := admission.routing) is not None:
             routing = {"proctor.router.level": routed.level}
-            self._told("routing", routed.began, routed.ended, routing, within=admitting)
+            self._told("routing", routed.started_ns, routed.ended_ns, routing, within=admitting)
         operation = "text_completion" if isinstance(admitted.request, CompletionRequest) else "chat"
         self._span.update_name(f"{operation} {admitted.model}")
         self._span.set_attribute("gen_ai.operation.name", operation)

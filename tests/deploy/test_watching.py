@@ -138,7 +138,7 @@ async def watched(
         auth={"admin_port": 0},
     )
     tracing = Tracing(TracerProvider(shutdown_on_exit=False))
-    engine = FakeEngine(_script, cached=1, before_token=brake)
+    engine = FakeEngine(_script, cached_tokens=1, before_token=brake)
     app = create_app(given, lambda: engine, tracing)
     async with (
         serving(app) as url,

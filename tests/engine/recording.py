@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 from proctor.budget import EndReason, Outcome, replay
 from proctor.server.engines.base import Codec, Delta, Engine, Job, ModelInfo
-from proctor.server.engines.processes.stall import Patience
+from proctor.server.engines.processes.stall import StallTimeouts
 from proctor.server.engines.tool_calls import ToolFormat
 
 
@@ -60,8 +60,8 @@ class RecordingEngine:
     async def warm_up(self) -> None:
         await self._engine.warm_up()
 
-    async def heartbeat(self, patience: Patience) -> None:
-        await self._engine.heartbeat(patience)
+    async def heartbeat(self, timeouts: StallTimeouts) -> None:
+        await self._engine.heartbeat(timeouts)
 
     async def kill(self) -> None:
         await self._engine.kill()

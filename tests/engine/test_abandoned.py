@@ -15,7 +15,7 @@ from proctor.server.config.settings import load_settings
 from proctor.server.engines.base import Job, Sampling
 from proctor.server.engines.factory import load_engine
 from proctor.server.engines.grammars.base import CheckedGrammar
-from proctor.server.engines.processes.stall import Patience
+from proctor.server.engines.processes.stall import StallTimeouts
 from proctor.server.engines.tool_calls import Constraint, Kind
 from proctor.server.engines.vllm.engine import VllmEngine
 from proctor.server.errors import EngineUnavailable
@@ -65,7 +65,7 @@ ASKED: list[Callable[[VllmEngine], Coroutine[Any, Any, object]]] = [
     lambda engine: generate(engine, JOB),
     lambda engine: engine.attempts(HELD),
     lambda engine: engine.health(),
-    lambda engine: engine.heartbeat(Patience(1, 1)),
+    lambda engine: engine.heartbeat(StallTimeouts(1, 1)),
     lambda engine: engine.codec.render(MESSAGES, thinking=True),
 ]
 

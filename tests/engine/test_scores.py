@@ -228,7 +228,7 @@ async def test_scores_that_would_take_too_much_memory(
     fields: dict[str, Any],
     param: str,
 ) -> None:
-    monkeypatch.setattr(vllm, "MOST_PROMPT_LOGITS", 10 * served.engine.codec.vocabulary_size)
+    monkeypatch.setattr(vllm, "MAX_PROMPT_LOGITS", 10 * served.engine.codec.vocabulary_size)
 
     refused = await http.post(RAW, json=raw(served, [5] * 11, max_tokens=1, **fields))
     taken = await http.post(RAW, json=raw(served, [5] * 10, max_tokens=1, **fields))

@@ -20,7 +20,7 @@ from tests.engine.subprocesses import (
 
 pytestmark = pytest.mark.engine
 
-RESTARTED = "is started again"
+RESTARTED = "restarting it"
 
 
 async def test_in_the_moment_in_which_the_engine_is_killed(tmp_path: Path) -> None:

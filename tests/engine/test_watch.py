@@ -83,5 +83,5 @@ async def test_a_worker_that_is_stuck_is_given_up(server: Server, blow: signal.S
 
 
 def test_none_was_given_up_without_a_reason(server: Server) -> None:
-    given_up = [line for line in server.text.splitlines() if "is started again" in line]
+    given_up = [line for line in server.text.splitlines() if "restarting it" in line]
     assert len(given_up) == 3, given_up

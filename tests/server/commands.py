@@ -15,7 +15,7 @@ import time
 import proctor.server.cli.main
 import proctor.server.cli.serve
 from proctor.server.engines.fake import FakeEngine, Script
-from proctor.server.engines.processes.engine_processes import ENDING
+from proctor.server.engines.processes.engine_processes import SHUTTING_DOWN
 proctor.server.cli.serve.load_engine = lambda settings: {engine}
 raise SystemExit(proctor.server.cli.main.main(["serve", "--port", "0", "--model", "fake"]))
 """

@@ -115,7 +115,7 @@ class Recorder(RequestObserver):
         self, admitted: AdmittedRequest, status: int, seconds: float, request_cost: RequestCost
     ) -> LedgerRecord:
         admission, ends = admitted.admission, request_cost.ends
-        budget = admission.resolution.asked
+        budget = admission.resolution.requested
         outcomes = [end.outcome for end in ends]
         return LedgerRecord(
             id=admitted.id,

@@ -1,7 +1,4 @@
-"""How to ask a completions server for a round, and how to read tokens from what it streams.
-
-Servers differ in whether they give the ids of the tokens that they sample.
-"""
+"""Dialects of the completions API: with token ids in the stream, or with text only."""
 
 import re
 from collections.abc import Callable
@@ -12,21 +9,23 @@ from proctor.budget import DesyncError, Markers
 from proctor.server.engines.completions.resubmit import ResubmitStep
 from proctor.server.errors import EngineUnavailable
 
-MOST_CHARACTERS = 1024
-"""To a token, and more than any real one has: beyond it a server counts no tokens."""
+MAX_TOKEN_CHARACTERS = 1024
+"""Characters per token, more than any real token has. A server that sends more ignores
+`max_tokens`."""
 
-LEAST_ASKED = 8
-"""Tokens to ask for where text comes back: fewer may be less than a character."""
+MIN_MAX_TOKENS = 8
+"""The smallest `max_tokens` to request where only text comes back: fewer tokens may not complete a
+character."""
 
 
 @dataclass(frozen=True, slots=True)
 class StreamedTokens:
-    """What a server streamed at once.
+    """One event of a completion stream.
 
     Attributes:
-        text: without a stop at which it ended.
-        token_ids: None from a server that gives none.
-        finish: `stop` or `length`, in the last piece.
+        text: without the stop string at which it ended.
+        token_ids: None from a server that does not return token ids.
+        finish: `stop` or `length`; only set on the last event.
     """
 
     text: str = ""
@@ -35,97 +34,94 @@ class StreamedTokens:
 
 
 class Reader(Protocol):
-    """Makes token ids of the pieces of one round."""
+    """Converts the events of one completion to token ids."""
 
-    def read(self, piece: StreamedTokens) -> list[int]:
-        """Tokens that are certain now; all of them, once there is a finish."""
+    def read(self, event: StreamedTokens) -> list[int]:
+        """Return the tokens that are certain now; with a finish reason, all that remain."""
 
 
 class Dialect(Protocol):
-    """What a kind of server wants and gives."""
+    """The request fields and the response format of a kind of server."""
 
-    def fields(self, asked: ResubmitStep) -> dict[str, Any]:
-        """Request fields of this dialect."""
+    def fields(self, step: ResubmitStep) -> dict[str, Any]:
+        """Return the request fields that this dialect needs."""
 
-    def reader(self, asked: ResubmitStep) -> Reader:
-        """A reader for one round."""
+    def reader(self, step: ResubmitStep) -> Reader:
+        """Return a reader for the completion of one step."""
 
 
 class TokenIdDialect:
-    """A server that gives token ids, as vLLM does for `return_token_ids`."""
+    """The dialect of a server that returns token ids, as vLLM does for `return_token_ids`."""
 
     def __init__(self, markers: Markers) -> None:
-        # A marker of several tokens cannot be stopped at by ids: the stream is cut there.
+        # `stop_token_ids` cannot express a marker of several tokens: the stream is cut there.
         self._stops = list(markers.end) if len(markers.end) == 1 else []
 
-    def fields(self, asked: ResubmitStep) -> dict[str, Any]:
-        """See `Dialect`."""
+    def fields(self, step: ResubmitStep) -> dict[str, Any]:
         return {
-            "max_tokens": asked.max_tokens,
+            "max_tokens": step.max_tokens,
             "return_token_ids": True,
-            "stop_token_ids": self._stops if asked.suppresses_close else [],
+            "stop_token_ids": self._stops if step.suppresses_close else [],
         }
 
-    def reader(self, asked: ResubmitStep) -> "TokenIdDialect":
-        """See `Dialect`."""
+    def reader(self, step: ResubmitStep) -> "TokenIdDialect":
         return self
 
-    def read(self, piece: StreamedTokens) -> list[int]:
-        """See `Reader`.
+    def read(self, event: StreamedTokens) -> list[int]:
+        """Return the tokens of the event.
 
         Raises:
-            EngineUnavailable: if there are no ids although there is text.
+            EngineUnavailable: if it has text but no token ids.
         """
-        if piece.token_ids is None and piece.text:
-            raise EngineUnavailable("the completions server left out the token ids")
-        return piece.token_ids or []
+        if event.token_ids is None and event.text:
+            raise EngineUnavailable("the completions server omitted the token ids")
+        return event.token_ids or []
 
 
 class TextDialect:
-    """A server that gives text alone; its tokens are had by encoding the text again."""
+    """The dialect of a server that returns text only, which is tokenized again here."""
 
     def __init__(self, end_text: str, encode: Callable[[str], list[int]]) -> None:
         self._end_text = end_text
         self._encode = encode
 
-    def fields(self, asked: ResubmitStep) -> dict[str, Any]:
-        """See `Dialect`."""
+    def fields(self, step: ResubmitStep) -> dict[str, Any]:
         return {
-            "max_tokens": max(asked.max_tokens, LEAST_ASKED),
+            "max_tokens": max(step.max_tokens, MIN_MAX_TOKENS),
             "skip_special_tokens": False,
-            "stop": [self._end_text] if asked.suppresses_close else [],
+            "stop": [self._end_text] if step.suppresses_close else [],
         }
 
-    def reader(self, asked: ResubmitStep) -> "TextReader":
-        """See `Dialect`."""
-        return TextReader(self._encode, MOST_CHARACTERS * max(asked.max_tokens, LEAST_ASKED))
+    def reader(self, step: ResubmitStep) -> "TextReader":
+        max_tokens = max(step.max_tokens, MIN_MAX_TOKENS)
+        return TextReader(self._encode, MAX_TOKEN_CHARACTERS * max_tokens)
 
 
 class TextReader:
-    """Encodes a text that comes piece by piece, up to the last end of a word.
+    """Tokenizes streamed text, up to the end of the last complete word.
 
-    Tokenizers join no word to the space after it, so the cut changes no token.
+    No tokenizer merges a word with the space after it, so cutting there changes no token.
     """
 
-    def __init__(self, encode: Callable[[str], list[int]], most: int) -> None:
+    def __init__(self, encode: Callable[[str], list[int]], max_characters: int) -> None:
         self._encode = encode
-        self._left = most
-        self._held = ""
+        self._remaining = max_characters
+        self._buffer = ""
 
-    def read(self, piece: StreamedTokens) -> list[int]:
-        """See `Reader`.
+    def read(self, event: StreamedTokens) -> list[int]:
+        """Return the tokens of the words that the event completes.
 
         Raises:
-            DesyncError: if there is far more text than was asked for.
+            DesyncError: if there is far more text than `max_tokens` allows.
         """
-        self._left -= len(piece.text)
-        if self._left < 0:
-            raise DesyncError("the completions server does not keep to max_tokens")
-        text = self._held + piece.text
-        certain = len(text) if piece.finish else _last_end_of_word(text)
-        self._held = text[certain:]
-        return self._encode(text[:certain]) if certain else []
+        self._remaining -= len(event.text)
+        if self._remaining < 0:
+            raise DesyncError("the completions server does not respect max_tokens")
+        text = self._buffer + event.text
+        cut = len(text) if event.finish else _last_end_of_word(text)
+        self._buffer = text[cut:]
+        return self._encode(text[:cut]) if cut else []
 
 
 def _last_end_of_word(text: str) -> int:
-    return max((found.end() for found in re.finditer(r"\S(?=\s)", text)), default=0)
+    return max((match.end() for match in re.finditer(r"\S(?=\s)", text)), default=0)

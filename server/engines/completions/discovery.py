@@ -1,4 +1,4 @@
-"""What a completions server offers, found out before it is trusted with budgets."""
+"""Discovers what a completions server supports, and probes whether it can enforce budgets."""
 
 import asyncio
 import logging
@@ -17,21 +17,21 @@ from proctor.server.errors import EngineUnavailable
 logger = logging.getLogger(__name__)
 
 RETRY_SECONDS = 2.0
-CERTAIN = 100
-"""`logit_bias` of a token that is to be sampled."""
+FORCING_BIAS = 100
+"""The `logit_bias` that forces a token."""
 
 
 @dataclass(frozen=True, slots=True)
 class LocalModel:
-    """What must be known here of a model that is served elsewhere.
+    """The local parts of a model that is served elsewhere: all but its weights.
 
     Attributes:
-        codec: its tokenizer and template.
-        markers: what opens and closes its thinking.
+        codec: its chat template and tokenizer.
+        markers: its thinking markers and end-of-turn tokens.
         end_text: the end marker as text.
-        vocabulary: what its tokens' text tells a budget.
-        defaults: its own sampling settings, by the names of vLLM's parameters.
-        tools: how it writes tool calls, if that is known.
+        vocabulary: what budgets need to know of the text of each token.
+        defaults: its default sampling parameters, by vLLM's names.
+        tools: its tool call format, or None if no parser is configured.
     """
 
     codec: Codec
@@ -44,12 +44,12 @@ class LocalModel:
 
 @dataclass(frozen=True, slots=True)
 class Service:
-    """What a completions server was found to offer.
+    """The capabilities of a completions server.
 
     Attributes:
         model: the model's name there.
-        context_length: most tokens of prompt and completion together.
-        dialect: how to talk to it.
+        context_length: maximum number of tokens of prompt and completion together.
+        dialect: its dialect of the completions API.
     """
 
     model: str
@@ -60,58 +60,58 @@ class Service:
 async def discover(
     upstream: Upstream, local: LocalModel, known_as: Collection[str], context_length: int | None
 ) -> Service:
-    """Ask a server what it has, as soon as it is up, and try it out.
+    """Wait until a server is up, look its model up and probe it.
 
     Args:
         upstream: the server.
-        local: the model that it should have.
-        known_as: what the server may call it, if it has several.
-        context_length: of the model there, for servers that do not say.
+        local: the model that it should serve.
+        known_as: the names that the model may have there, if the server lists several.
+        context_length: the model's context there, for servers that do not report it.
 
     Raises:
-        ValueError: if it does not have the model, or budgets cannot be kept there.
-        Refused: if it does not let us in.
+        ValueError: if it does not serve the model, or budgets cannot be enforced over it.
+        UpstreamError: if it rejects the API key or the request.
     """
-    listed = _choose(await _listed(upstream), known_as)
-    there = listed.max_model_len
-    length = context_length or there
+    model = _choose(await _list_models(upstream), known_as)
+    limit = model.max_model_len
+    length = context_length or limit
     if length is None:
         raise ValueError(
-            "the completions server does not say how long its context is: set engine.max_model_len"
+            "the completions server does not report its context length: set engine.max_model_len"
         )
-    if there is not None and length > there:
-        raise ValueError(f"engine.max_model_len is {length}, but the server's context is {there}")
-    return Service(listed.id, length, await _probe(upstream, listed.id, local))
+    if limit is not None and length > limit:
+        raise ValueError(f"engine.max_model_len is {length}, but the server's context is {limit}")
+    return Service(model.id, length, await _probe(upstream, model.id, local))
 
 
-async def _listed(upstream: Upstream) -> list[UpstreamModel]:
-    waiting = False
+async def _list_models(upstream: Upstream) -> list[UpstreamModel]:
+    has_warned = False
     while True:
         try:
             return await upstream.models()
         except EngineUnavailable as error:
-            if not waiting:
+            if not has_warned:
                 logger.warning("waiting: %s", error)
-            waiting = True
+            has_warned = True
         await asyncio.sleep(RETRY_SECONDS)
 
 
-def _choose(listed: Sequence[UpstreamModel], known_as: Collection[str]) -> UpstreamModel:
-    for model in listed:
-        if model.id in known_as or len(listed) == 1:
+def _choose(models: Sequence[UpstreamModel], known_as: Collection[str]) -> UpstreamModel:
+    for model in models:
+        if model.id in known_as or len(models) == 1:
             return model
-    there = ", ".join(model.id for model in listed) or "none"
+    names = ", ".join(model.id for model in models) or "none"
     raise ValueError(
-        f"the completions server has these models: {there}; set served_model_name to one of them"
+        f"the completions server has these models: {names}; set served_model_name to one of them"
     )
 
 
 async def _probe(upstream: Upstream, model: str, local: LocalModel) -> Dialect:
-    """Have the server sample the end marker's first token, and see what comes back.
+    """Force the server to sample the first token of the end marker, and check what comes back.
 
-    This shows all that budgets depend on: that token ids are taken as a prompt
-    and mean the same there, that `max_tokens` and `logit_bias` are honoured,
-    and that the end of the thinking can be seen at all.
+    This checks everything that budgets depend on: that the server accepts token ids as a prompt
+    and uses the same vocabulary, that it respects `max_tokens` and `logit_bias`, and that the end
+    marker is visible in its output.
     """
     first = local.markers.end[0]
     body = {
@@ -120,16 +120,16 @@ async def _probe(upstream: Upstream, model: str, local: LocalModel) -> Dialect:
         "stream": True,
         "max_tokens": 1,
         "temperature": 0,
-        "logit_bias": {str(first): CERTAIN},
+        "logit_bias": {str(first): FORCING_BIAS},
         "return_token_ids": True,
         "skip_special_tokens": False,
     }
     ids: list[int] = []
     text = ""
-    async with aclosing(upstream.complete(body)) as pieces:
-        async for piece in pieces:
-            ids += piece.token_ids or []
-            text += piece.text
+    async with aclosing(upstream.complete(body)) as events:
+        async for event in events:
+            ids += event.token_ids or []
+            text += event.text
             if len(ids) > 1 or len(text) > len(local.end_text):
                 break
     if local.end_text.startswith(text):
@@ -138,6 +138,7 @@ async def _probe(upstream: Upstream, model: str, local: LocalModel) -> Dialect:
         if text and not ids:
             return TextDialect(local.end_text, local.codec.encode)
     raise ValueError(
-        f"budgets cannot be kept over this completions server: made to sample the token {first} "
-        f"of '{local.end_text}' once, it gave the ids {ids[:8]} and the text '{text[:80]}'"
+        "budgets cannot be enforced over this completions server: when forced to sample token "
+        f"{first} of '{local.end_text}' once, it returned the ids {ids[:8]} and the text "
+        f"'{text[:80]}'"
     )

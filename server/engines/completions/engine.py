@@ -1,4 +1,4 @@
-"""Budgets over any completions server: s1's loop of stopping and asking again, behind the seam."""
+"""The engine over a completions server: enforces budgets by s1's loop of stop and resubmit."""
 
 import asyncio
 import hashlib
@@ -12,21 +12,21 @@ from proctor.server.engines.base import Delta, Job, ModelInfo, Sampling
 from proctor.server.engines.completions.discovery import LocalModel, Service, discover
 from proctor.server.engines.completions.resubmit import ResubmitLoop, ResubmitStep
 from proctor.server.engines.completions.upstream import Upstream
-from proctor.server.engines.processes.stall import Patience
+from proctor.server.engines.processes.stall import StallTimeouts
 from proctor.server.engines.tool_calls import ToolFormat
 from proctor.server.errors import UnsupportedRequest
 
-TRUSTED_SECONDS = 1.0
-"""So long the server's word that it is well stands: every request asks for it."""
+HEALTH_CACHE_SECONDS = 1.0
+"""How long a successful health check is cached: every request makes one."""
 
-BARRED = -100
-"""`logit_bias` of a token that must not be sampled."""
+BANNING_BIAS = -100
+"""The `logit_bias` that prevents a token from being sampled."""
 
 NEUTRAL = {"temperature": 1.0, "top_p": 1.0, "top_k": -1, "min_p": 0.0}
-"""Sampling from the model as it is: servers differ in what they do where nothing is asked."""
+"""Unmodified sampling. Sent explicitly, as the defaults of servers differ."""
 
-PASSED_ON = frozenset(NEUTRAL)
-OF_THE_MODEL = PASSED_ON | {"repetition_penalty"}
+FORWARDED = frozenset(NEUTRAL)
+MODEL_DEFAULTS = FORWARDED | {"repetition_penalty"}
 
 NO_EFFECT: dict[str, Any] = {
     "presence_penalty": 0,
@@ -37,20 +37,21 @@ NO_EFFECT: dict[str, Any] = {
     "prompt_logprobs": None,
     "min_tokens": 0,
 }
-"""What rounds cannot keep to, a round knowing nothing of those before it; here it does nothing."""
+"""Parameters that are not supported, with the values that have no effect. Penalties, biases and
+minimums depend on all tokens of a choice, and the server sees each step as a new request."""
 
 
 class CompletionsEngine:
-    """Keeps budgets by rounds of completions from a server that knows none."""
+    """An engine that enforces budgets over a completions server without support for them."""
 
     def __init__(self, upstream: Upstream, service: Service, local: LocalModel, name: str) -> None:
         self._upstream = upstream
         self._service = service
         self._defaults = NEUTRAL | {
-            key: value for key, value in local.defaults.items() if key in OF_THE_MODEL
+            key: value for key, value in local.defaults.items() if key in MODEL_DEFAULTS
         }
         self._attempts: dict[str, frozenset[int]] = {}
-        self._well_until = 0.0
+        self._healthy_until = 0.0
         self.model = ModelInfo(
             name, service.context_length, local.markers, int(time.time()), local.vocabulary
         )
@@ -67,31 +68,30 @@ class CompletionsEngine:
         known_as: Collection[str],
         context_length: int | None,
     ) -> "CompletionsEngine":
-        """Find out what a server offers; blocks until it is up.
+        """Discover a server's capabilities and return an engine; block until the server is up.
 
         Args:
-            connect: makes a client of the server.
-            local: the model that it should have.
-            name: what our clients call the model.
-            known_as: what the server may call it, if it has several.
-            context_length: of the model there, for servers that do not say.
+            connect: returns a client of the server.
+            local: the model that it should serve.
+            name: the model's name for clients of the gateway.
+            known_as: the names that the model may have there, if the server lists several.
+            context_length: the model's context there, for servers that do not report it.
 
         Raises:
-            ValueError: if it does not have the model, or budgets cannot be kept there.
-            Refused: if it does not let us in.
+            ValueError: if it does not serve the model, or budgets cannot be enforced over it.
+            UpstreamError: if it rejects the API key or the request.
         """
 
-        async def look() -> Service:
+        async def connect_and_discover() -> Service:
             async with aclosing(connect()) as upstream:
                 return await discover(upstream, local, known_as, context_length)
 
-        # A connection belongs to the event loop that made it, and this one ends here.
-        return cls(connect(), asyncio.run(look()), local, name)
+        # A second client: connections are tied to their event loop, and this loop ends here.
+        return cls(connect(), asyncio.run(connect_and_discover()), local, name)
 
     async def check(self, job: Job, owner: str) -> None:
-        """See `Engine`."""
         sampling = job.sampling
-        asked = {
+        options = {
             "presence_penalty": sampling.presence_penalty,
             "frequency_penalty": sampling.frequency_penalty,
             "repetition_penalty": sampling.repetition_penalty,
@@ -100,105 +100,103 @@ class CompletionsEngine:
             "prompt_logprobs": sampling.prompt_logprobs,
             "min_tokens": job.budget.answer_minimum,
         }
-        unserved = [name for name, value in asked.items() if value not in (None, NO_EFFECT[name])]
+        unsupported = [
+            name for name, value in options.items() if value not in (None, NO_EFFECT[name])
+        ]
         if sampling.constraint is not None:
-            unserved.append(sampling.constraint.field)
-        for name in unserved:
+            unsupported.append(sampling.constraint.field)
+        for name in unsupported:
             raise UnsupportedRequest(
-                name, f"'{name}' cannot be honoured over a completions server: leave it out"
+                name, f"'{name}' is not supported over a completions server: leave it out"
             )
 
     async def generate(self, job: Job) -> AsyncGenerator[Delta, None]:
-        """See `Engine`.
+        """Generate one choice in as many completions as its budget needs.
 
         Raises:
-            DesyncError: if the server does not keep to what it was asked for.
-            Refused: if the server will not take a round.
+            EngineUnavailable: if the server cannot be reached or fails.
+            DesyncError: if the server does not respect the parameters of a completion.
+            UpstreamError: if the server rejects a completion.
         """
-        rounds = ResubmitLoop(job, self.model)
+        loop = ResubmitLoop(job, self.model)
         try:
-            while asked := rounds.plan():
-                if forced := rounds.settle():
+            while step := loop.next_step():
+                if forced := loop.pop_final_tokens():
                     yield Delta(forced)
-                async with aclosing(self._run(asked, job, rounds)) as deltas:
+                async with aclosing(self._run(step, job, loop)) as deltas:
                     async for delta in deltas:
                         yield delta
-            yield Delta(rounds.settle(), rounds.finish)
+            yield Delta(loop.pop_final_tokens(), loop.finish)
         finally:
-            if rounds.attempts:
-                self._attempts[job.id] = frozenset(rounds.attempts)
+            if loop.attempts:
+                self._attempts[job.id] = frozenset(loop.attempts)
 
     async def attempts(self, job: Job) -> frozenset[int]:
-        """See `Engine`."""
         return self._attempts.pop(job.id, frozenset())
 
     async def health(self) -> None:
-        """See `Engine`."""
-        if time.monotonic() < self._well_until:
+        if time.monotonic() < self._healthy_until:
             return
         await self._upstream.check()
-        self._well_until = time.monotonic() + TRUSTED_SECONDS
+        self._healthy_until = time.monotonic() + HEALTH_CACHE_SECONDS
 
     async def warm_up(self) -> None:
-        """See `Engine`. What runs elsewhere serves others already."""
+        """Do nothing: the server warms itself up."""
 
-    async def heartbeat(self, patience: Patience) -> None:
-        """See `Engine`. What runs elsewhere is not ours to start again."""
+    async def heartbeat(self, timeouts: StallTimeouts) -> None:
+        """Do nothing: the server cannot be restarted from here."""
 
     async def kill(self) -> None:
-        """See `Engine`."""
         await self.aclose()
 
     async def aclose(self) -> None:
-        """See `Engine`."""
         await self._upstream.aclose()
 
     async def _run(
-        self, asked: ResubmitStep, job: Job, rounds: ResubmitLoop
+        self, step: ResubmitStep, job: Job, loop: ResubmitLoop
     ) -> AsyncGenerator[Delta, None]:
-        """One round, from the request to where the budget or the server ends it."""
-        reader = self._service.dialect.reader(asked)
-        over = False
-        async with aclosing(self._upstream.complete(self._body(asked, job))) as pieces:
-            async for piece in pieces:
-                over = over or not rounds.take(reader.read(piece))
-                if piece.finish and not over:
-                    rounds.end(stopped=piece.finish == "stop")
-                    over = True
-                if certain := rounds.settle():
-                    yield Delta(certain)
-                # A server that is done is read to its end, so that its connection is kept.
-                if over and not piece.finish:
+        """Stream one completion until the budget or the server ends it."""
+        reader = self._service.dialect.reader(step)
+        is_over = False
+        async with aclosing(self._upstream.complete(self._body(step, job))) as events:
+            async for event in events:
+                is_over = is_over or not loop.push(reader.read(event))
+                if event.finish and not is_over:
+                    loop.end_step(stopped=event.finish == "stop")
+                    is_over = True
+                if token_ids := loop.pop_final_tokens():
+                    yield Delta(token_ids)
+                # After a finish reason, read to the end, so that the connection can be reused.
+                if is_over and not event.finish:
                     return
 
-    def _body(self, asked: ResubmitStep, job: Job) -> dict[str, Any]:
-        given = _given(job.sampling)
+    def _body(self, step: ResubmitStep, job: Job) -> dict[str, Any]:
+        options = _non_default(job.sampling)
         body: dict[str, Any] = {
             "model": self._service.model,
-            "prompt": asked.prompt_ids,
+            "prompt": step.prompt_ids,
             "stream": True,
             **self._defaults,
-            **{key: given[key] for key in PASSED_ON & given.keys()},
-            **self._service.dialect.fields(asked),
+            **{key: options[key] for key in FORWARDED & options.keys()},
+            **self._service.dialect.fields(step),
         }
         if job.sampling.seed is not None:
-            body["seed"] = seed_at(job.sampling.seed, asked.position)
-        if asked.barred:
-            body["logit_bias"] = {str(token): BARRED for token in asked.barred}
+            body["seed"] = seed_at(job.sampling.seed, step.position)
+        if step.barred:
+            body["logit_bias"] = {str(token): BANNING_BIAS for token in step.barred}
         return body
 
 
 def seed_at(seed: int, position: int) -> int:
-    """A seed of its own for a round that begins at `position`, 31 bits.
+    """Return the seed for the step that begins at `position`, a number of 31 bits.
 
-    With the same seed in each round the noise of the first would come again.
+    The same seed in each step would repeat the random numbers of the first.
     """
     digest = hashlib.blake2b(f"{seed}/{position}".encode(), digest_size=4).digest()
     return int.from_bytes(digest, "big") >> 1
 
 
-def _given(sampling: Sampling) -> dict[str, Any]:
-    """What a job asks for beyond the defaults."""
+def _non_default(sampling: Sampling) -> dict[str, Any]:
     return {
         field.name: value
         for field in fields(sampling)

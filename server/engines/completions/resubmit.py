@@ -1,10 +1,10 @@
-"""s1's reference loop without its I/O: what to ask a completions server for, round by round.
+"""s1's loop of stop and resubmit, without I/O: plans the requests to a completions server.
 
-A server that knows no budgets is asked to go on with the tokens so far. Where it
-stops at an attempt to close the thinking, the attempt is stripped, the
-continuation is put in its place, and the server is asked again with the longer
-prompt. What is due where, `budget.Machine` says, token by token; what a server
-gives beyond it is cut off, so that a budget is kept whatever the server does.
+Each step asks the server, which has no support for budgets, to continue the tokens so far. Where
+the model attempts to end its thinking and must not yet, the loop strips the attempt, puts a
+continuation in its place, and resubmits the longer prompt. `BudgetStateMachine` decides after each
+token what is due. Tokens beyond that are dropped, so that the budget holds whatever the server
+returns.
 """
 
 from collections.abc import Sequence
@@ -14,8 +14,8 @@ from proctor.budget import BudgetStateMachine, DesyncError, matcher_of, replay
 from proctor.server.engines.base import Finish, Job, ModelInfo
 from proctor.server.errors import EngineUnavailable
 
-MAX_ROUNDS = 256
-"""Most rounds for one job. Each of them may cost a prefill of everything so far."""
+MAX_STEPS = 256
+"""Maximum number of steps for one job. Each may cost a prefill of all tokens so far."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,9 +24,9 @@ class ResubmitStep:
 
     Attributes:
         prompt_ids: the job's prompt and all its tokens so far.
-        position: how many tokens of the job come before this round's.
-        max_tokens: most tokens of use; a budget may end the round sooner.
-        guarded: whether the server shall stop at an end marker.
+        position: number of the job's tokens before this step.
+        max_tokens: maximum number of tokens that are of use; a budget may end the step sooner.
+        suppresses_close: whether the server must stop at an end marker.
         barred: tokens that must not be sampled.
     """
 
@@ -38,12 +38,15 @@ class ResubmitStep:
 
 
 class ResubmitLoop:
-    """One job's way through its rounds.
+    """The loop for one job.
+
+    Call `next_step`, `push` the tokens of its completion until that returns False or the stream
+    ends, in which case call `end_step`, and repeat until `next_step` returns None.
 
     Attributes:
         tokens: the job's tokens so far, forced ones included.
-        attempts: positions where a continuation replaced an attempt to close.
-        finish: why generation ended, or None while it goes on.
+        attempts: positions where a continuation replaced an attempt to end the thinking.
+        finish: why generation ended, or None while it continues.
     """
 
     def __init__(self, job: Job, model: ModelInfo) -> None:
@@ -52,74 +55,76 @@ class ResubmitLoop:
         self._vocabulary = model.vocabulary
         self._matcher = matcher_of(model.markers, model.vocabulary)
         self._machine = BudgetStateMachine(job.budget, model.markers, model.vocabulary)
-        self._round: ResubmitStep | None = None
-        self._count = 0
+        self._step: ResubmitStep | None = None
+        self._steps = 0
         self._rejected: set[int] = set()
-        self._settled = 0
+        self._popped = 0
         self._fixed = 0
         self.tokens: list[int] = []
         self.attempts: set[int] = set()
         self.finish: Finish | None = None
 
-    def plan(self) -> ResubmitStep | None:
-        """Put in the tokens that are forced now, and say what to ask for; None is the end.
+    def next_step(self) -> ResubmitStep | None:
+        """Add the tokens that are forced now and return the next request, or None at the end.
 
         Raises:
-            EngineUnavailable: after `MAX_ROUNDS` rounds.
+            EngineUnavailable: after `MAX_STEPS` steps.
         """
         self._force()
         if self.finish is not None:
             return None
-        if self._count == MAX_ROUNDS:
+        if self._steps == MAX_STEPS:
             raise EngineUnavailable(
-                f"the answer took more than {MAX_ROUNDS} requests to the completions server"
+                f"the answer took more than {MAX_STEPS} requests to the completions server"
             )
-        self._count += 1
-        lasting = self._barred_from_here_on()
-        self._round = ResubmitStep(
+        self._steps += 1
+        always_barred = self._always_barred()
+        self._step = ResubmitStep(
             prompt_ids=(*self._job.prompt_ids, *self.tokens),
             position=len(self.tokens),
-            max_tokens=1 if self._rejected - lasting else self._room(),
+            max_tokens=1 if self._rejected - always_barred else self._room(),
             suppresses_close=self._machine.suppresses_close,
-            barred=lasting | self._rejected,
+            barred=always_barred | self._rejected,
         )
-        return self._round
+        return self._step
 
-    def take(self, token_ids: Sequence[int]) -> bool:
-        """Take tokens of the round; whether it goes on. What comes after its end is dropped.
+    def push(self, token_ids: Sequence[int]) -> bool:
+        """Add tokens of the current step and return whether it continues.
+
+        Tokens after the end of the step are dropped.
 
         Raises:
             DesyncError: if the server sampled a barred token.
         """
-        return all(self._take(token) for token in token_ids)
+        return all(self._push(token) for token in token_ids)
 
-    def end(self, *, stopped: bool) -> None:
-        """The server ended a round that could have gone on.
+    def end_step(self, *, stopped: bool) -> None:
+        """Handle a step that the server ended, although it could have continued.
 
         Args:
-            stopped: whether at an end of turn or an end marker, which it kept
-                to itself; else it had no more room.
+            stopped: True if the server stopped at an end of turn or an end marker that it did not
+                return, False if it reached a length limit.
 
         Raises:
-            EngineUnavailable: if the round brought nothing.
+            EngineUnavailable: if the step returned no tokens.
         """
         end_of_turn = min(self._markers.eos)
         if stopped and self._is_allowed(end_of_turn):
-            self._take(end_of_turn)
-        elif stopped:  # inside a character that the budget wants completed
+            self._push(end_of_turn)
+        elif stopped:  # within a character, which the budget requires to be completed
             self._rejected |= self._machine.closing_tokens
-        elif self._round is not None and len(self.tokens) == self._round.position:
+        elif self._step is not None and len(self.tokens) == self._step.position:
             raise EngineUnavailable("the completions server had no room for a single token")
 
-    def settle(self) -> list[int]:
-        """Tokens that have become certain since the last call.
+    def pop_final_tokens(self) -> list[int]:
+        """Return the tokens that have become final since the last call.
 
-        The beginning of an end marker is not: it goes if the marker becomes an attempt.
+        The beginning of an end marker is not final: it is stripped if the attempt is rejected.
         """
-        open_ended = self._machine.thinking and self.finish is None
-        held = self._machine.pending if open_ended else 0
-        since, self._settled = self._settled, max(self._settled, len(self.tokens) - held)
-        return self.tokens[since : self._settled]
+        is_open = self._machine.thinking and self.finish is None
+        pending = self._machine.pending if is_open else 0
+        start, self._popped = self._popped, max(self._popped, len(self.tokens) - pending)
+        return self.tokens[start : self._popped]
 
     def _room(self) -> int:
         left = self._job.sampling.max_tokens - len(self.tokens)
@@ -129,16 +134,16 @@ class ResubmitLoop:
         spent = machine.tokens + machine.pending + len(budget.wrap_up_ids)
         return min(left, max(1, budget.maximum - spent))
 
-    def _barred_from_here_on(self) -> frozenset[int]:
-        """What opens a thinking by itself, with nothing left to think."""
+    def _always_barred(self) -> frozenset[int]:
+        """Return the tokens that open a thinking block, once none is allowed any more."""
         if not self._machine.barred:
             return frozenset()
         return self._matcher.barred(self._matcher.outside)
 
-    def _take(self, token: int) -> bool:
-        machine, current = self._machine, self._round
+    def _push(self, token: int) -> bool:
+        machine, current = self._machine, self._step
         if current is None:
-            raise RuntimeError("no round was planned")
+            raise RuntimeError("push() was called before next_step()")
         if not self._is_allowed(token):
             if token in current.barred:
                 raise DesyncError(f"the completions server sampled the barred token {token}")
@@ -147,29 +152,29 @@ class ResubmitLoop:
         if token in machine.closing_tokens:
             ends_turn = token in self._markers.eos
             if machine.suppresses_close:
-                self._send_back(strip=0 if ends_turn else machine.pending)
+                self._reject_attempt(strip=0 if ends_turn else machine.pending)
                 return False
             if ends_turn:
                 self._close()
                 return False
         was_thinking = machine.thinking
         self._advance(token)
-        stops_here = current.suppresses_close and was_thinking and not machine.thinking
-        full = len(self.tokens) == current.position + current.max_tokens
-        return not stops_here and not full and machine.forced is None and self.finish is None
+        server_stops = current.suppresses_close and was_thinking and not machine.thinking
+        is_full = len(self.tokens) == current.position + current.max_tokens
+        return not server_stops and not is_full and machine.forced is None and self.finish is None
 
     def _is_allowed(self, token: int) -> bool:
-        """Whether a budget inside the engine would have let this token be sampled.
+        """Return whether a logits mask in the engine would have allowed this token.
 
-        Where it would not, it is barred and the token sampled again, until one is
-        allowed: which one it then is follows the law of a mask over all the others.
+        A token that is not allowed is barred, and the position is sampled again until an allowed
+        one comes. By rejection sampling, that has the same distribution as a logits mask.
         """
         machine = self._machine
         incomplete_bytes = self._vocabulary.incomplete_bytes_after(machine.incomplete_bytes, token)
         return token not in machine.barred and incomplete_bytes <= machine.max_incomplete_bytes
 
-    def _send_back(self, strip: int) -> None:
-        """Put a continuation in the place of an attempt whose last `strip` tokens are taken."""
+    def _reject_attempt(self, strip: int) -> None:
+        """Replace an attempt to end the thinking, the last `strip` tokens, by a continuation."""
         keep = max(self._fixed, len(self.tokens) - strip)
         if keep < len(self.tokens):
             del self.tokens[keep:]
@@ -181,7 +186,7 @@ class ResubmitLoop:
         self._fixed = len(self.tokens)
 
     def _close(self) -> None:
-        """Put the end marker in the place of an end of turn, so that an answer follows."""
+        """Replace an end of turn by the end marker, so that an answer follows."""
         machine = self._machine
         while machine.thinking and self.finish is None:
             self._advance(machine.end_token if machine.forced is None else machine.forced)

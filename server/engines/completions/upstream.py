@@ -1,4 +1,4 @@
-"""A completions server over HTTP, its faults told in the engine's own words."""
+"""An HTTP client for a completions server, which maps its failures to the engine's exceptions."""
 
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import aclosing, asynccontextmanager
@@ -11,28 +11,28 @@ from pydantic import BaseModel, ValidationError
 from proctor.server.engines.completions.dialects import StreamedTokens
 from proctor.server.errors import EngineUnavailable
 
-SILENCE_SECONDS = 600.0
-"""A server that sends nothing for so long is given up: a queue or a prefill takes its time."""
+READ_TIMEOUT_SECONDS = 600.0
+"""The timeout between two reads; long, as requests wait in the server's queue and for prefill."""
 
-IDLE_SECONDS = 2.0
-"""A connection that lay idle for longer is not used again: the server may be closing it."""
+KEEPALIVE_SECONDS = 2.0
+"""How long an idle connection is reused; after longer, the server may be closing it."""
 
 JSON = {"content-type": "application/json"}
 DATA = b"data:"
 DONE = b"[DONE]"
-CUT_OFF = (httpx.ReadError, httpx.WriteError, httpx.RemoteProtocolError)
-"""Raised where a server closes a connection that lay idle, in the moment in which it is used."""
+CONNECTION_CLOSED = (httpx.ReadError, httpx.WriteError, httpx.RemoteProtocolError)
+"""Raised if the server closes an idle connection at the moment when it is reused."""
 
-MOST_TOLD = 500
-"""Characters of the server's own words that are kept for the log."""
+MAX_DETAIL_CHARACTERS = 500
+"""How much of the server's response to an error is logged."""
 
 
 class UpstreamError(RuntimeError):
-    """The server refused what it should have taken: a fault of the settings, or of ours."""
+    """The server rejected a request (4xx), due to the settings or a bug of the gateway."""
 
 
 class UpstreamModel(BaseModel):
-    """A model, as the server lists it."""
+    """An entry of the server's list of models."""
 
     id: str
     max_model_len: int | None = None
@@ -54,11 +54,10 @@ class _Event(BaseModel):
 
 
 class Upstream:
-    """A connection to the server.
+    """A client of the server.
 
-    All of its methods raise EngineUnavailable if the server cannot be reached,
-    cannot answer now, or says what makes no sense, and Refused if it answers
-    that the request is wrong.
+    All methods raise `EngineUnavailable` if the server cannot be reached, is overloaded or fails,
+    or sends an invalid response, and `UpstreamError` if it rejects the request.
     """
 
     def __init__(
@@ -67,53 +66,54 @@ class Upstream:
         api_key: str = "",
         transport: httpx.AsyncBaseTransport | None = None,
     ) -> None:
-        """Make a client; it connects when it is first used.
+        """Create a client; it connects on first use.
 
         Args:
-            base_url: as for OpenAI's clients, up to and with `/v1`.
-            api_key: the bearer token to send; empty is none.
-            transport: in the place of a network.
+            base_url: as for OpenAI's clients, including `/v1`.
+            api_key: the bearer token; empty sends none.
+            transport: replaces the network in tests.
         """
         self._http = httpx.AsyncClient(
             base_url=base_url,
             headers={"authorization": f"Bearer {api_key}"} if api_key else None,
-            timeout=httpx.Timeout(SILENCE_SECONDS, connect=10, pool=None),
-            limits=httpx.Limits(max_connections=None, keepalive_expiry=IDLE_SECONDS),
+            timeout=httpx.Timeout(READ_TIMEOUT_SECONDS, connect=10, pool=None),
+            limits=httpx.Limits(max_connections=None, keepalive_expiry=KEEPALIVE_SECONDS),
             transport=transport,
         )
 
     async def complete(self, body: Mapping[str, Any]) -> AsyncGenerator[StreamedTokens, None]:
-        """Stream a completion. Closing the generator closes the connection, and so ends it there.
+        """Stream a completion; the last event with content has a finish reason.
 
-        The last piece that is of use has a finish.
+        Closing the generator closes the connection, on which the server aborts the completion.
         """
         finished = False
         try:
             async with self._sent("POST", "completions", orjson.dumps(body)) as response:
                 await _check(response)
-                # Read to its end, so that the connection can be used again.
+                # Read to the end, so that the connection can be reused.
                 async with aclosing(_lines(response)) as lines:
                     async for line in lines:
-                        if (piece := _parse(line)) is not None:
-                            finished = finished or piece.finish is not None
-                            yield piece
+                        if (event := _parse(line)) is not None:
+                            finished = finished or event.finish is not None
+                            yield event
         except httpx.HTTPError as error:
             raise _unavailable("cannot be reached", repr(error)) from error
         if not finished:
-            raise EngineUnavailable("the completions server broke off")
+            raise EngineUnavailable("the completions server closed the stream early")
 
     async def models(self) -> list[UpstreamModel]:
-        """The models that it serves."""
+        """Return the models that the server lists."""
         response = await self._get("models")
         await _check(response)
         try:
             return _Models.model_validate_json(response.content).data
         except ValidationError as error:
-            raise _unavailable("lists no models", str(error)[:MOST_TOLD]) from error
+            detail = str(error)[:MAX_DETAIL_CHARACTERS]
+            raise _unavailable("sent an invalid list of models", detail) from error
 
     async def check(self) -> None:
-        """Return if the server says that it is well."""
-        # `/health` is beside `/v1`; a server without one can at least say what it serves.
+        """Return if the server reports that it is healthy."""
+        # `/health` is next to `/v1`. A server without it should at least list its models.
         root = str(self._http.base_url).rstrip("/").removesuffix("/v1")
         response = await self._get(f"{root}/health")
         if response.status_code == httpx.codes.NOT_FOUND:
@@ -136,12 +136,12 @@ class Upstream:
     async def _sent(
         self, method: str, url: str, content: bytes | None = None
     ) -> AsyncIterator[httpx.Response]:
-        """Send a request, and once more if the connection was closed before it was answered."""
+        """Send a request; retry once if the connection was closed before the response."""
         headers = None if content is None else JSON
         request = self._http.build_request(method, url, content=content, headers=headers)
         try:
             response = await self._http.send(request, stream=True)
-        except CUT_OFF:
+        except CONNECTION_CLOSED:
             response = await self._http.send(request, stream=True)
         try:
             yield response
@@ -150,30 +150,34 @@ class Upstream:
 
 
 async def _lines(response: httpx.Response) -> AsyncGenerator[bytes, None]:
-    """Whole lines. httpx's own would also part them at U+2028, which JSON does not escape."""
-    held = b""
-    async for part in response.aiter_bytes():
-        *whole, held = (held + part).split(b"\n")
-        for line in whole:
+    """Yield complete lines.
+
+    httpx's `aiter_lines` also splits at U+2028, which JSON strings may contain unescaped.
+    """
+    rest = b""
+    async for chunk in response.aiter_bytes():
+        *lines, rest = (rest + chunk).split(b"\n")
+        for line in lines:
             yield line
 
 
 def _parse(line: bytes) -> StreamedTokens | None:
-    """What a line of the stream of events says, if it is of use."""
+    """Parse a line of the event stream; return None if it has no choice."""
     data = line.removeprefix(DATA).strip()
     if not line.startswith(DATA) or data == DONE:
         return None
     try:
         event = _Event.model_validate_json(data)
     except ValidationError as error:
-        raise _unavailable("sent what is no completion", str(error)[:MOST_TOLD]) from error
+        detail = str(error)[:MAX_DETAIL_CHARACTERS]
+        raise _unavailable("sent an invalid event", detail) from error
     if event.error is not None:
-        raise _unavailable("gave the request up", str(event.error)[:MOST_TOLD])
+        raise _unavailable("aborted the request", str(event.error)[:MAX_DETAIL_CHARACTERS])
     if not event.choices:
         return None
     (choice,) = event.choices[:1]
     if choice.finish_reason not in (None, "stop", "length"):
-        raise _unavailable("gave the request up", f"finish_reason: {choice.finish_reason}")
+        raise _unavailable("aborted the request", f"finish_reason: {choice.finish_reason}")
     return StreamedTokens(choice.text, choice.token_ids, choice.finish_reason)
 
 
@@ -181,14 +185,14 @@ async def _check(response: httpx.Response) -> None:
     if response.is_success:
         return
     status = response.status_code
-    told = (await response.aread())[:MOST_TOLD].decode(errors="replace")
+    detail = (await response.aread())[:MAX_DETAIL_CHARACTERS].decode(errors="replace")
     if status >= 500 or status in (httpx.codes.REQUEST_TIMEOUT, httpx.codes.TOO_MANY_REQUESTS):
-        raise _unavailable(f"answered {status}", told)
-    raise UpstreamError(f"the completions server answered {status}: {told}")
+        raise _unavailable(f"responded with status {status}", detail)
+    raise UpstreamError(f"the completions server responded with status {status}: {detail}")
 
 
-def _unavailable(what: str, told: str) -> EngineUnavailable:
-    """An error for the client, with the server's own words for the log alone."""
+def _unavailable(what: str, detail: str) -> EngineUnavailable:
+    """Return an error for the client; the detail is a note, which only goes to the log."""
     error = EngineUnavailable(f"the completions server {what}")
-    error.add_note(told)
+    error.add_note(detail)
     return error

@@ -1,1 +1,1 @@
-"""Grammar checks before the engine compiles them: bounded, in processes of their own."""
+"""Grammar checks before the engine compiles a grammar: bounded, in separate processes."""

@@ -1,14 +1,14 @@
-"""Which of vLLM's backends a grammar is for, so that it holds an answer to all that it says."""
+"""Chooses a structured output backend that enforces all of a grammar."""
 
 import json
 from collections.abc import Collection, Iterator
 from typing import Any
 
 from proctor.server.engines.grammars.xgrammar_schemas import (
-    Inexpressible,
     Schema,
-    check_heeded,
-    suits,
+    UnsupportedSchema,
+    check_enforced,
+    is_efficient,
 )
 from proctor.server.engines.tool_calls import Kind
 
@@ -17,69 +17,69 @@ XGRAMMAR = "xgrammar"
 GUIDANCE = "guidance"
 
 
-def used(named: str) -> tuple[str, ...]:
-    """The backends that an operator's setting stands for."""
-    return (XGRAMMAR, GUIDANCE) if named == AUTO else (named,)
+def candidate_backends(setting: str) -> tuple[str, ...]:
+    """Return the backends that an operator's setting allows."""
+    return (XGRAMMAR, GUIDANCE) if setting == AUTO else (setting,)
 
 
-def choose(kind: Kind, value: Any, named: str, usable: Collection[str]) -> tuple[str, ...]:
-    """The backends for a grammar, to be tried one after the other; "auto" is vLLM's choice.
+def choose(kind: Kind, value: Any, setting: str, usable: Collection[str]) -> tuple[str, ...]:
+    """Return the backends to try for a grammar, in order; "auto" leaves the choice to vLLM.
 
-    xgrammar passes over what it does not know of a schema or a pattern, and its masks can take
-    minutes where a pattern is ambiguous. llguidance refuses what it does not know, and has limits
-    of its own; but it does not know all that xgrammar does, and its masks take longer.
+    xgrammar ignores parts of a schema or a pattern that it does not support, and computing its
+    logits masks can take minutes if a pattern is ambiguous. llguidance rejects what it does not
+    support, and has its own limits, but it supports less than xgrammar and its masks take longer.
 
     Args:
-        kind: what `value` is.
+        kind: the kind of `value`.
         value: the grammar.
-        named: the operator's setting.
+        setting: the operator's setting.
         usable: the backends that can be used with this model.
 
     Raises:
-        ValueError: if none would hold an answer to all that it says.
+        ValueError: if no backend enforces all of the grammar.
     """
-    if named not in (AUTO, XGRAMMAR):
-        return (named,)
-    has_guidance = named == AUTO and GUIDANCE in usable
+    if setting not in (AUTO, XGRAMMAR):
+        return (setting,)
+    has_guidance = setting == AUTO and GUIDANCE in usable
     match kind:
         case Kind.JSON:
-            return _for_schema(value, named, has_guidance=has_guidance)
+            return _for_schema(value, setting, has_guidance=has_guidance)
         case Kind.STRUCTURAL_TAG:
             for schema in _schemas(value):
-                _check_heeded(schema)
-            return (named,)
+                _check_enforced(schema)
+            return (setting,)
         case Kind.REGEX if has_guidance:
             return (GUIDANCE,)
         case _:
-            return (named,)
+            return (setting,)
 
 
-def _for_schema(schema: Schema, named: str, *, has_guidance: bool) -> tuple[str, ...]:
+def _for_schema(schema: Schema, setting: str, *, has_guidance: bool) -> tuple[str, ...]:
     try:
-        _check_heeded(schema)
+        _check_enforced(schema)
     except ValueError:
         if not has_guidance:
             raise
         return (GUIDANCE,)
-    return (GUIDANCE, XGRAMMAR) if has_guidance and not suits(schema) else (named,)
+    return (GUIDANCE, XGRAMMAR) if has_guidance and not is_efficient(schema) else (setting,)
 
 
-def _check_heeded(schema: Schema) -> None:
-    """See that xgrammar holds an answer to all that a schema says.
+def _check_enforced(schema: Schema) -> None:
+    """Check that xgrammar enforces all of a schema.
 
     Raises:
         ValueError: if it does not.
     """
     try:
-        check_heeded(schema)
-    except Inexpressible:
+        check_enforced(schema)
+    except UnsupportedSchema:
         raise
     except (AttributeError, TypeError, KeyError, RecursionError):
-        raise ValueError("it is no JSON schema") from None
+        raise ValueError("it is not a JSON schema") from None
 
 
 def _schemas(tag: str) -> Iterator[Schema]:
-    """The schemas within a structural tag; none where it is none, which vLLM finds out."""
+    """Yield the schemas in a structural tag; none if it is invalid, which vLLM reports."""
     try:
         parts = [json.loads(tag)]
     except (ValueError, RecursionError):

@@ -1,4 +1,4 @@
-"""What looks grammars through before an engine in this process compiles them."""
+"""The interface of the grammar check that precedes compilation in the engine."""
 
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -11,34 +11,35 @@ class CheckedGrammar:
     """A grammar that the engine may compile.
 
     Attributes:
-        params: vLLM's `StructuredOutputsParams` for it, with the backend that it is for.
-        slow: whether it takes long.
+        params: vLLM's `StructuredOutputsParams` for it, with the backend set.
+        slow: whether it takes long to compile.
     """
 
     params: Any
     slow: bool
 
 
-class Grammars(Protocol):
-    """Knows which grammars the engine may compile."""
+class GrammarChecker(Protocol):
+    """Decides which grammars the engine may compile."""
 
     async def check(self, constraint: Constraint, owner: str) -> CheckedGrammar:
-        """The grammar of a constraint, if it can be used. To stop waiting stops the work.
+        """Return the checked grammar of a constraint. Cancelling the call stops the check.
 
         Args:
-            constraint: what an answer is to be bound to.
-            owner: whose request it is; those who wait take turns by it.
+            constraint: the structured output.
+            owner: the name of the request's API key; checks that wait are scheduled round-robin
+                among owners.
 
         Raises:
-            UnsupportedRequest: if it cannot be used, or costs more than it may.
-            EngineUnavailable: if nobody can say now.
+            UnsupportedRequest: if the grammar is invalid or exceeds the limits.
+            EngineUnavailable: if the check cannot run now.
         """
 
     def wait(self) -> None:
-        """Block until it can say.
+        """Block until checks can run.
 
         Raises:
-            RuntimeError: if it never can.
+            RuntimeError: if the processes failed to start.
         """
 
     def close(self) -> None:

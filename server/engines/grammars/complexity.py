@@ -1,7 +1,7 @@
-"""Bounds on a constraint by its text alone, before any process tries it.
+"""Limits on structured output that only depend on its text, checked before any compilation.
 
-They keep out what no answer needs and compilers choke on. What is within them may still cost
-too much: that is for a trial to find out.
+They reject what no answer needs and what makes grammar compilers overflow. A grammar within the
+limits may still be too expensive, which its trial compilation finds out.
 """
 
 import json
@@ -14,39 +14,39 @@ from proctor.server.engines.tool_calls import Constraint, Kind
 from proctor.server.errors import UnsupportedRequest
 
 MAX_PATTERN = 4096
-"""Characters of a regular expression. The longest in wide use, of URLs and dates, have 500."""
+"""Characters of a regular expression. The longest in wide use, for URLs and dates, have 500."""
 
 MAX_CHOICES_LENGTH = 65536
-"""Characters of all the texts that an answer is one of: a grammar is made of them."""
+"""Characters of all choices together: they are compiled to one grammar."""
 
 MAX_GROUPS = 64
-"""Groups within each other, and repetitions of one thing (`a**`): compilers recurse over them."""
+"""Nesting depth of groups and of repetition operators (`a**`), over which compilers recurse."""
 
 MAX_REPEATED = 10_000
-"""Characters that counted repetitions add when they are written out; `(ab){3}` adds 4. Those
-within others multiply, so that a pattern of 40 characters can stand for ten billion."""
+"""Characters that counted repetitions add when they are expanded; `(ab){3}` adds 4. Nested
+repetitions multiply, so that a pattern of 40 characters can stand for ten billion."""
 
 MAX_NESTING = 64
-"""Objects and lists of a schema within each other. vLLM takes no more."""
+"""Nesting depth of objects and lists in a schema, which is vLLM's limit."""
 
 MAX_TAG_NESTING = 80
-"""The same of a structural tag, which has schemas within it."""
+"""Nesting depth of objects and lists in a structural tag, which contains schemas."""
 
 MAX_PARTS = 32768
-"""Objects and lists of a schema in all; one of 64 KB has no more."""
+"""Number of objects and lists in a schema; a schema of 64 KB has no more."""
 
 MAX_PATH = 128
 MAX_DIGITS = 9
-TOO_OFTEN: int = 10**MAX_DIGITS
+TOO_MANY: int = 10**MAX_DIGITS
 
-WHERE = {"response_format": "response_format.json_schema.schema"}
-"""Where a field has its schema, if not in itself."""
+SCHEMA_PATHS = {"response_format": "response_format.json_schema.schema"}
+"""The path of the schema in a field that is not the schema itself."""
 
 DATA = frozenset(("const", "default", "enum", "example", "examples"))
-"""Keywords of a schema beneath which is no schema."""
+"""Keywords whose values are data, not schemas."""
 
 TABLES = frozenset(("$defs", "definitions", "dependentSchemas", "patternProperties", "properties"))
-"""Keywords of a schema whose values are schemas by name."""
+"""Keywords whose values are maps of names to schemas."""
 
 COMMON = r"""
     (?P<one> \\. | \[ (?: \\. | [^\]\\] )*+ \]? )
@@ -62,20 +62,19 @@ OF_GRAMMARS = r"""
 """
 PATTERN = re.compile(COMMON, re.VERBOSE | re.DOTALL)
 GRAMMAR = re.compile(f"{OF_GRAMMARS} | {COMMON}", re.VERBOSE | re.DOTALL)
-"""The parts of a text that matter, each found in time linear in its length; Lark repeats by
-`~ 1..3` too."""
+"""The tokens of a pattern or a grammar, matched in linear time; Lark also repeats by `~ 1..3`."""
 
 TEXTS = {"pattern": PATTERN, "grammar": GRAMMAR}
-"""What is a pattern or a grammar within a schema or a structural tag, by its key."""
+"""The keys of patterns and grammars in a schema or a structural tag."""
 
 
 class Node(NamedTuple):
-    """An object or a list within a constraint.
+    """An object or a list in a constraint.
 
     Attributes:
-        path: where it stands.
-        value: what it is.
-        table: the keyword whose value it is, where its keys are names rather than keywords.
+        path: its path from the request's field.
+        value: the object or list.
+        table: if its keys are names instead of keywords, the keyword that it is the value of.
     """
 
     path: str
@@ -84,20 +83,22 @@ class Node(NamedTuple):
 
 
 def check_complexity(constraint: Constraint) -> None:
-    """See that a constraint is within the bounds.
+    """Check that a constraint is within the limits.
 
     Raises:
-        UnsupportedRequest: if it is not; the part at fault is named.
+        UnsupportedRequest: if it is not; the error names the invalid part.
     """
     field, value = constraint.field, constraint.value
     match constraint.kind:
         case Kind.JSON:
-            check_schema(value, WHERE.get(field, field))
+            check_schema(value, SCHEMA_PATHS.get(field, field))
         case Kind.REGEX:
             _check_text(value, field, PATTERN)
         case Kind.CHOICE if sum(map(len, value)) > MAX_CHOICES_LENGTH:
             raise UnsupportedRequest(
-                field, f"'{field}' has texts of more than {MAX_CHOICES_LENGTH} characters together"
+                field,
+                f"the choices of '{field}' must not have more than {MAX_CHOICES_LENGTH} "
+                "characters together",
             )
         case Kind.GRAMMAR:
             _check_text(value, field, GRAMMAR)
@@ -106,14 +107,14 @@ def check_complexity(constraint: Constraint) -> None:
 
 
 def check_schema(schema: Any, field: str) -> None:
-    """The same for a JSON schema.
+    """Check that a JSON schema is within the limits.
 
     Args:
         schema: the schema.
-        field: where the request has it.
+        field: its path in the request.
 
     Raises:
-        UnsupportedRequest: if it is not within the bounds; the part at fault is named.
+        UnsupportedRequest: if it is not; the error names the invalid part.
     """
     _check_parts(schema, field, MAX_NESTING)
 
@@ -123,39 +124,42 @@ def _check_tag(tag: str, field: str) -> None:
         plain = json.loads(tag)
     except RecursionError:
         raise UnsupportedRequest(
-            field, f"'{field}' is nested more than {MAX_TAG_NESTING} levels deep"
+            field, f"'{field}' must not be nested more than {MAX_TAG_NESTING} levels deep"
         ) from None
     except ValueError as error:
         raise UnsupportedRequest(field, f"'{field}' is not JSON: {error}") from None
     if isinstance(plain, dict | list):
         try:
             _check_parts(plain, field, MAX_TAG_NESTING)
-        except UnsupportedRequest as error:  # within a text, which is the request's field
+        except UnsupportedRequest as error:
+            # The path leads into the tag, which is a string: `param` names the string's field.
             raise UnsupportedRequest(field, str(error)) from None
 
 
-def _check_parts(whole: Any, field: str, most: int) -> None:
-    """See that the patterns of what is nested are within the bounds, and so is its size."""
-    level, seen = [Node(field, whole)], 1
-    for _ in range(most):
-        inner = (part for node in level for part in _inner(node))
-        level = [*islice(inner, MAX_PARTS - seen + 1)]
-        seen += len(level)
-        if seen > MAX_PARTS:
+def _check_parts(root: Any, field: str, max_nesting: int) -> None:
+    """Check the nesting and the size of an object or list, and all patterns in it."""
+    level, count = [Node(field, root)], 1
+    for _ in range(max_nesting):
+        children = (child for node in level for child in _children(node))
+        level = [*islice(children, MAX_PARTS - count + 1)]
+        count += len(level)
+        if count > MAX_PARTS:
             raise UnsupportedRequest(
-                field, f"'{field}' has more than {MAX_PARTS} objects and lists"
+                field, f"'{field}' must not have more than {MAX_PARTS} objects and lists"
             )
         if not level:
             return
-    raise UnsupportedRequest(field, f"'{field}' is nested more than {most} levels deep")
+    raise UnsupportedRequest(
+        field, f"'{field}' must not be nested more than {max_nesting} levels deep"
+    )
 
 
-def _inner(node: Node) -> Iterator[Node]:
-    """The objects and lists that one holds; its patterns are looked at."""
+def _children(node: Node) -> Iterator[Node]:
+    """Yield the objects and lists in a node, and check the node's patterns."""
     if isinstance(node.value, list):
-        for at, each in enumerate(node.value):
+        for index, each in enumerate(node.value):
             if isinstance(each, dict | list):
-                yield Node(f"{node.path}[{at}]"[:MAX_PATH], each)
+                yield Node(f"{node.path}[{index}]"[:MAX_PATH], each)
         return
     for name, value in node.value.items():
         path = f"{node.path}.{name}"[:MAX_PATH]
@@ -170,47 +174,50 @@ def _inner(node: Node) -> Iterator[Node]:
             _check_text(value, path, TEXTS[name])
 
 
-def _check_text(text: str, path: str, parts: re.Pattern[str]) -> None:
-    """See that a pattern or a grammar is within the bounds."""
-    if parts is PATTERN and len(text) > MAX_PATTERN:
+def _check_text(text: str, path: str, token_pattern: re.Pattern[str]) -> None:
+    """Check a pattern or a grammar."""
+    if token_pattern is PATTERN and len(text) > MAX_PATTERN:
         raise UnsupportedRequest(
-            path, f"'{path}' is a pattern of more than {MAX_PATTERN} characters"
+            path, f"the pattern '{path}' must not have more than {MAX_PATTERN} characters"
         )
-    groups: list[int] = []
-    size = last = stacked = 0
-    for part in parts.finditer(text):
-        match part.lastgroup:
+    # `group_starts` has the expanded size before each open group, `last_size` the expanded size of
+    # the expression that a repetition would repeat.
+    group_starts: list[int] = []
+    size = last_size = stacked_repetitions = 0
+    for token in token_pattern.finditer(text):
+        match token.lastgroup:
             case "repeats" | "times":
-                stacked += 1
-                times = _times(part.group())
-                size += last * (times - 1)
-                last *= times
+                stacked_repetitions += 1
+                times = _times(token.group())
+                size += last_size * (times - 1)
+                last_size *= times
                 if size > len(text) + MAX_REPEATED:
                     raise UnsupportedRequest(
                         path,
-                        f"'{path}' repeats too much: written out, its counted repetitions may "
-                        f"add {MAX_REPEATED} characters",
+                        f"'{path}' repeats too much: expanded, its counted repetitions must not "
+                        f"add more than {MAX_REPEATED} characters",
                     )
-            case "closes" if groups:
-                last, stacked = size - groups.pop(), 0
+            case "closes" if group_starts:
+                last_size, stacked_repetitions = size - group_starts.pop(), 0
             case "blank":
                 pass
             case "opens":
-                groups.append(size)
-                last = stacked = 0
+                group_starts.append(size)
+                last_size = stacked_repetitions = 0
             case kind:
-                last = part.end() - part.start() if kind == "text" else 1
-                size += part.end() - part.start() if kind in ("text", "plain") else 1
-                stacked = 0
-        if len(groups) + stacked > MAX_GROUPS:
+                last_size = token.end() - token.start() if kind == "text" else 1
+                size += token.end() - token.start() if kind in ("text", "plain") else 1
+                stacked_repetitions = 0
+        if len(group_starts) + stacked_repetitions > MAX_GROUPS:
             raise UnsupportedRequest(
-                path, f"'{path}' has groups and repetitions nested more than {MAX_GROUPS} deep"
+                path,
+                f"'{path}' must not have groups and repetitions nested more than {MAX_GROUPS} deep",
             )
 
 
 def _times(repetition: str) -> int:
-    """How often a repetition has its part written out."""
+    """Return how often a repetition operator repeats its operand when it is expanded."""
     numbers: list[str] = re.findall(r"\d+", repetition)
     if any(len(number) > MAX_DIGITS for number in numbers):
-        return TOO_OFTEN
+        return TOO_MANY
     return max((int(number) for number in numbers), default=1) or 1

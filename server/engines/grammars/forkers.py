@@ -1,4 +1,4 @@
-"""The process that forks, with what its children do, and how it is reached."""
+"""The fork server's process, and the handle by which the gateway uses it."""
 
 import gc
 import multiprocessing
@@ -6,65 +6,65 @@ import signal
 import socket
 from typing import Any
 
-from proctor.server.engines.grammars.forking import BEGIN, Forking, hang_up
+from proctor.server.engines.grammars.forking import FORK, ForkServer, shut_down_and_close
 from proctor.server.engines.grammars.trial import Trial
 from proctor.server.engines.processes.engine_processes import interrupts_blocked
 
 SPAWN = multiprocessing.get_context("spawn")
 READY = b"r"
-FAREWELL_SECONDS = 5.0
+EXIT_SECONDS = 5.0
 
 
 def serve(control: socket.socket, config: Any) -> None:
-    """Run in the process."""
+    """Run the fork server in its process."""
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     trial = Trial(config)
-    gc.freeze()  # or else a collection in a child copies all that they share
+    gc.freeze()  # a garbage collection in a child would copy the pages that it shares
     control.sendall(READY)
-    Forking(control, trial.run).run()
+    ForkServer(control, trial.run).run()
 
 
-class Forkers:
-    """Such a process, from the outside."""
+class ForkServerProcess:
+    """A handle of the fork server's process."""
 
     def __init__(self, config: Any) -> None:
-        """Start it; `wait` until it can be used."""
-        self._control, theirs = socket.socketpair()
+        """Start the process; `wait` blocks until it is ready."""
+        self._control, remote = socket.socketpair()
         self._process = SPAWN.Process(
-            target=serve, args=(theirs, config), name="grammars", daemon=True
+            target=serve, args=(remote, config), name="grammars", daemon=True
         )
-        with interrupts_blocked():  # whoever started it ends it
+        with interrupts_blocked():  # on Ctrl-C, the gateway ends the process
             self._process.start()
-        theirs.close()
+        remote.close()
 
     def wait(self) -> None:
-        """Block until it can fork.
+        """Block until the process is ready.
 
         Raises:
-            RuntimeError: if it never will.
+            RuntimeError: if it failed to start.
         """
         if self._control.recv(len(READY)) != READY:
-            raise RuntimeError("the process that compiles grammars did not start")
+            raise RuntimeError("the process that checks grammars failed to start")
 
-    def begin(self) -> socket.socket:
-        """A connection to a new child; closing it ends the child.
+    def fork(self) -> socket.socket:
+        """Fork a child and return a connection to it. Closing the connection ends the child.
 
         Raises:
-            OSError: if the process is gone.
+            OSError: if the process has died.
         """
-        ours, theirs = socket.socketpair()
-        with theirs:
+        local, remote = socket.socketpair()
+        with remote:
             try:
-                socket.send_fds(self._control, [BEGIN], [theirs.fileno()])
+                socket.send_fds(self._control, [FORK], [remote.fileno()])
             except OSError:
-                ours.close()
+                local.close()
                 raise
-        return ours
+        return local
 
     def close(self) -> None:
-        """End it, and its children."""
-        hang_up(self._control)
-        self._process.join(FAREWELL_SECONDS)
+        """End the process and its children."""
+        shut_down_and_close(self._control)
+        self._process.join(EXIT_SECONDS)
         if self._process.is_alive():
             self._process.kill()
             self._process.join()

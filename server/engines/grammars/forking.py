@@ -1,7 +1,7 @@
-"""The loop of a process that has all of vLLM loaded, and forks a child for each grammar.
+"""The fork server: a process with vLLM loaded that forks a child for each grammar check.
 
-A child is ended when it is over its limits or nobody waits for it any more, and
-takes all that it holds with it.
+A child is killed when it exceeds its limits or nothing waits for its result any more. Its memory
+is freed with it.
 """
 
 import contextlib
@@ -11,20 +11,20 @@ import signal
 import socket
 from collections.abc import Callable
 
-from proctor.server.engines.grammars.frames import Answer, send
+from proctor.server.engines.grammars.frames import CheckResult, send
 
-BEGIN = b"b"
+FORK = b"b"
 
 
-class Forking:
-    """The loop of that process: one thread, so that a fork is safe."""
+class ForkServer:
+    """The loop of the fork server. The process has a single thread, so that forking is safe."""
 
     def __init__(self, control: socket.socket, work: Callable[[socket.socket], None]) -> None:
-        """Begin with no child.
+        """Create a fork server without children.
 
         Args:
-            control: hands over a connection for each child, and has its end when all is over.
-            work: what a child does with its connection.
+            control: receives one connection for each child; the loop ends at its EOF.
+            work: runs in the child, with its connection.
         """
         self._control = control
         self._work = work
@@ -32,36 +32,38 @@ class Forking:
         self._poll = select.poll()
 
     def run(self) -> None:
-        """Fork until there is nobody left to fork for."""
-        awake, wake = os.pipe2(os.O_NONBLOCK)
+        """Run until the control connection is closed."""
+        # SIGCHLD wakes the poll up through a pipe.
+        wakeup_read, wakeup_write = os.pipe2(os.O_NONBLOCK)
         signal.signal(signal.SIGCHLD, lambda *_: None)
-        signal.set_wakeup_fd(wake)
+        signal.set_wakeup_fd(wakeup_write)
         self._poll.register(self._control, select.POLLIN)
-        self._poll.register(awake, select.POLLIN)
+        self._poll.register(wakeup_read, select.POLLIN)
         while True:
             for descriptor, _ in self._poll.poll():
-                if descriptor == awake:
-                    os.read(awake, 4096)
+                if descriptor == wakeup_read:
+                    os.read(wakeup_read, 4096)
                 elif descriptor != self._control.fileno():
                     self._kill(descriptor)
-                elif not self._begin():
+                elif not self._fork():
                     return self._kill_all()
             self._reap()
 
-    def _begin(self) -> bool:
-        told, descriptors, _, _ = socket.recv_fds(self._control, len(BEGIN), 1)
-        if not told:
+    def _fork(self) -> bool:
+        """Fork a child for the next connection; return False at the end of the control channel."""
+        message, descriptors, _, _ = socket.recv_fds(self._control, len(FORK), 1)
+        if not message:
             return False
         connection = socket.socket(fileno=descriptors[0])
         child = os.fork()
         if child == 0:
-            self._be_child(connection)
+            self._run_child(connection)
         self._children[child] = connection
-        # No event but the end of the other side, which poll always tells.
+        # Without an event mask, poll still reports that the other side has hung up.
         self._poll.register(connection, 0)
         return True
 
-    def _be_child(self, connection: socket.socket) -> None:
+    def _run_child(self, connection: socket.socket) -> None:
         status = 1
         try:
             signal.set_wakeup_fd(-1)
@@ -75,7 +77,7 @@ class Forking:
             os._exit(status)
 
     def _kill(self, descriptor: int) -> None:
-        """Nobody waits for this one any more."""
+        """Kill the child whose connection was closed."""
         self._poll.unregister(descriptor)
         for child, connection in self._children.items():
             if connection.fileno() == descriptor:
@@ -92,26 +94,26 @@ class Forking:
                 continue
             if status:
                 with contextlib.suppress(OSError):
-                    send(connection, _what_ended(os.waitstatus_to_exitcode(status)))
-            with contextlib.suppress(KeyError):  # it was killed, and is let go already
+                    send(connection, _result_of(os.waitstatus_to_exitcode(status)))
+            with contextlib.suppress(KeyError):  # `_kill` has unregistered it already
                 self._poll.unregister(connection)
             connection.close()
             del self._children[child]
 
 
-def _what_ended(code: int) -> Answer:
-    """Why a child has no answer of its own, by how it ended."""
+def _result_of(code: int) -> CheckResult:
+    """Return the result of a child that ended without sending one, by its exit code."""
     match -code:
         case signal.SIGPROF:
-            return Answer(out_of="time")
+            return CheckResult(exceeded="time")
         case signal.SIGABRT | signal.SIGKILL:
-            return Answer(out_of="memory")
+            return CheckResult(exceeded="memory")
         case _:
-            return Answer(refused="no grammar can be made of it")
+            return CheckResult(refused="it cannot be compiled to a grammar")
 
 
-def hang_up(connection: socket.socket) -> None:
-    """Close a connection, whatever other process was forked with it open."""
+def shut_down_and_close(connection: socket.socket) -> None:
+    """Close a connection, even if another process was forked while it was open."""
     with contextlib.suppress(OSError):
         connection.shutdown(socket.SHUT_RDWR)
     connection.close()

@@ -1,4 +1,4 @@
-"""What the pool, the process that forks and its children tell each other."""
+"""The messages between the grammar pool, the fork server and its children."""
 
 import json
 import socket
@@ -12,72 +12,73 @@ LENGTH = struct.Struct("!Q")
 
 
 @dataclass(frozen=True, slots=True)
-class Task:
-    """A grammar to try.
+class CheckRequest:
+    """A grammar to check.
 
     Attributes:
-        kind: vLLM's name for what `value` is.
+        kind: the kind of `value`, by vLLM's name.
         value: the grammar.
-        seconds: CPU time that it may take.
-        mebibytes: memory that it may take.
-        nice: how far to stand back behind other processes.
+        seconds: limit of CPU time.
+        memory_mib: limit of memory.
+        nice: increment of the process's niceness.
     """
 
     kind: str
     value: Any
     seconds: float
-    mebibytes: int
+    memory_mib: int
     nice: int
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
-    """What became of it.
+class CheckResult:
+    """The result of a check.
 
     Attributes:
-        backend: vLLM's name of the backend for it; None where it cannot be used.
-        rewritten: the grammar that stands for it, where it is another.
+        backend: the backend to use, by vLLM's name; None if the grammar cannot be used.
+        rewritten: the grammar by which vLLM replaces it, if it does.
         refused: why it cannot be used.
-        out_of: what it has used up: "time" to compile, "memory", or the time of "steps".
+        exceeded: the limit that it exceeded: "time" or "memory" to compile, or the time to compute
+            the logits mask of some of its "steps".
     """
 
     backend: str | None = None
     rewritten: str | None = None
     refused: str | None = None
-    out_of: str | None = None
+    exceeded: str | None = None
 
 
-def pack(message: Task | Answer) -> bytes:
-    """A message with its length before it."""
+def pack(message: CheckRequest | CheckResult) -> bytes:
+    """Return a message as bytes, with its length as a prefix."""
     body = json.dumps(asdict(message)).encode()
     return LENGTH.pack(len(body)) + body
 
 
 def unpack(body: bytes, kind: type[T]) -> T:
-    """The message."""
+    """Return the message of a body without its length prefix."""
     return kind(**json.loads(body))
 
 
-def send(connection: socket.socket, message: Task | Answer) -> None:
-    """Send a message; blocks."""
+def send(connection: socket.socket, message: CheckRequest | CheckResult) -> None:
+    """Send a message, blocking."""
     connection.sendall(pack(message))
 
 
 def receive(connection: socket.socket, kind: type[T]) -> T:
-    """Receive a message; blocks.
+    """Receive a message, blocking.
 
     Raises:
-        EOFError: if none comes.
+        EOFError: if the connection is closed before a whole message.
     """
-    (length,) = LENGTH.unpack(_exactly(connection, LENGTH.size))
-    return unpack(_exactly(connection, length), kind)
+    (length,) = LENGTH.unpack(_receive_exactly(connection, LENGTH.size))
+    return unpack(_receive_exactly(connection, length), kind)
 
 
-def _exactly(connection: socket.socket, length: int) -> bytes:
-    parts = bytearray()
-    while len(parts) < length:
-        part = connection.recv(min(length - len(parts), 2**20))
-        if not part:
+def _receive_exactly(connection: socket.socket, length: int) -> bytes:
+    received = bytearray()
+    while len(received) < length:
+        chunk = connection.recv(min(length - len(received), 2**20))
+        if not chunk:
             raise EOFError
-        parts += part
-    return bytes(parts)
+        received += chunk
+    return bytes(received)

@@ -1,4 +1,4 @@
-"""Looks grammars through, in bounds, by turns, and each of them once."""
+"""The grammar pool: checks grammars within limits, fairly scheduled, and caches the results."""
 
 import asyncio
 import contextlib
@@ -13,8 +13,8 @@ from vllm.sampling_params import StructuredOutputsParams
 
 from proctor.server.config.engine import GrammarSettings
 from proctor.server.engines.grammars.base import CheckedGrammar
-from proctor.server.engines.grammars.forkers import Forkers
-from proctor.server.engines.grammars.frames import LENGTH, Answer, Task, pack, unpack
+from proctor.server.engines.grammars.forkers import ForkServerProcess
+from proctor.server.engines.grammars.frames import LENGTH, CheckRequest, CheckResult, pack, unpack
 from proctor.server.engines.tool_calls import Constraint
 from proctor.server.errors import EngineUnavailable, UnsupportedRequest
 from proctor.server.fair_queue import FairQueue
@@ -22,194 +22,197 @@ from proctor.server.fair_queue import FairQueue
 logger = logging.getLogger(__name__)
 
 QUICK_SECONDS = 0.1
-"""CPU time for a first try. What takes longer is begun again behind others that do."""
+"""CPU time of the first attempt. A grammar that takes longer is restarted in the slow queue."""
 
 QUICK_PER_PROCESS = 4
-"""First tries at a time: they share the CPU, so that a short one need not wait for a long one."""
+"""Concurrent first attempts per process: they share the CPU, so that a short one need not wait for
+a long one."""
 
 QUICK_NICE = 3
 SLOW_NICE = 10
 
-MAX_KEPT_BYTES = 32 * 2**20
-"""Of answers about grammars; a compiled grammar is kept by the engine."""
+MAX_CACHE_BYTES = 32 * 2**20
+"""Size of the cache of check results; compiled grammars are cached by the engine."""
 
-KEPT_OVERHEAD = 512
+ENTRY_OVERHEAD = 512
 
 
 @dataclass(slots=True)
-class Running:
-    """A grammar that is being tried.
+class RunningCheck:
+    """A check that is running.
 
     Attributes:
-        task: the trial.
-        waiting: how many wait for it.
+        task: the check.
+        waiters: number of requests that wait for it.
     """
 
-    task: "asyncio.Task[tuple[Answer, bool]]"
-    waiting: int = 0
+    task: asyncio.Task[tuple[CheckResult, bool]]
+    waiters: int = 0
 
 
 class GrammarPool:
-    """The processes, the lines in front of them, and what they have found before."""
+    """The `GrammarChecker` that checks grammars in separate processes."""
 
     def __init__(self, config: Any, settings: GrammarSettings) -> None:
-        """Start the processes; `wait` until they can be used.
+        """Start the processes; `wait` blocks until they are ready.
 
         Args:
             config: the engine's `VllmConfig`.
             settings: the limits.
         """
-        # Read by these processes and by the engine's, which is started after them. Limits of CPU
-        # time hold already: vLLM's own is on the clock, and depends on how busy the machine is.
+        # Read by these processes and by the engine's, which start later. The limits here are of
+        # CPU time; vLLM's own is wall-clock time, which depends on the load of the machine.
         os.environ.setdefault("VLLM_REGEX_COMPILATION_TIMEOUT_S", "0")
         os.environ.setdefault("VLLM_XGRAMMAR_CACHE_MB", str(settings.cache_mib))
-        # It writes whole grammars of clients to the log.
+        # llguidance would log whole grammars of clients.
         os.environ.setdefault("LLGUIDANCE_LOG_LEVEL", "0")
         self._config = config
         self._settings = settings
-        self._forkers = Forkers(config)
+        self._fork_server = ForkServerProcess(config)
         processes = settings.processes
         self._quick = FairQueue(processes * QUICK_PER_PROCESS, settings.max_waiting)
         self._slow = FairQueue(processes, settings.max_waiting)
-        self._running: dict[bytes, Running] = {}
-        self._found = Found(MAX_KEPT_BYTES)
+        self._running: dict[bytes, RunningCheck] = {}
+        self._cache = ResultCache(MAX_CACHE_BYTES)
         self._restarting = asyncio.Lock()
 
     def wait(self) -> None:
-        """See `Grammars`."""
-        self._forkers.wait()
+        self._fork_server.wait()
 
     async def check(self, constraint: Constraint, owner: str) -> CheckedGrammar:
-        """See `Grammars`."""
         try:
-            name = constraint.digest
+            digest = constraint.digest
         except RecursionError:
             raise UnsupportedRequest(
                 constraint.field, f"'{constraint.field}' is nested too deeply"
             ) from None
-        found = self._found.get(name)
-        if found is None:
-            found = await self._find(name, constraint, owner)
-        answer, slow = found
-        if answer.backend is None:
-            raise UnsupportedRequest(constraint.field, f"'{constraint.field}': {self._why(answer)}")
-        return CheckedGrammar(_params(constraint, answer), slow)
+        entry = self._cache.get(digest)
+        if entry is None:
+            entry = await self._check_once(digest, constraint, owner)
+        result, slow = entry
+        if result.backend is None:
+            raise UnsupportedRequest(
+                constraint.field, f"'{constraint.field}': {self._reason(result)}"
+            )
+        return CheckedGrammar(_params(constraint, result), slow)
 
     def close(self) -> None:
-        """See `Grammars`."""
-        self._forkers.close()
+        self._fork_server.close()
 
-    async def _find(self, name: bytes, constraint: Constraint, owner: str) -> tuple[Answer, bool]:
-        """Try it, together with all who ask for the same; none of them left ends it."""
-        running = self._running.get(name)
+    async def _check_once(
+        self, digest: bytes, constraint: Constraint, owner: str
+    ) -> tuple[CheckResult, bool]:
+        """Check a grammar once for all concurrent callers; cancel when the last one leaves."""
+        running = self._running.get(digest)
         if running is None:
-            running = Running(asyncio.create_task(self._try(name, constraint, owner)))
-            self._running[name] = running
-        running.waiting += 1
+            running = RunningCheck(asyncio.create_task(self._check(digest, constraint, owner)))
+            self._running[digest] = running
+        running.waiters += 1
         try:
             return await asyncio.shield(running.task)
         finally:
-            running.waiting -= 1
-            if not running.waiting:
+            running.waiters -= 1
+            if not running.waiters:
                 running.task.cancel()
-                del self._running[name]
+                del self._running[digest]
 
-    async def _try(self, name: bytes, constraint: Constraint, owner: str) -> tuple[Answer, bool]:
-        quick = min(QUICK_SECONDS, self._settings.seconds)
-        answer = await self._ask_in(self._quick, self._task(constraint, quick, QUICK_NICE), owner)
-        slow = answer.out_of == "time"
+    async def _check(
+        self, digest: bytes, constraint: Constraint, owner: str
+    ) -> tuple[CheckResult, bool]:
+        request = self._request(constraint, min(QUICK_SECONDS, self._settings.seconds), QUICK_NICE)
+        result = await self._run_queued(self._quick, request, owner)
+        slow = result.exceeded == "time"
         if slow:
-            task = self._task(constraint, self._settings.seconds, SLOW_NICE)
-            answer = await self._ask_in(self._slow, task, owner)
-        self._found.put(name, (answer, slow))
-        return answer, slow
+            request = self._request(constraint, self._settings.seconds, SLOW_NICE)
+            result = await self._run_queued(self._slow, request, owner)
+        self._cache.put(digest, (result, slow))
+        return result, slow
 
-    def _task(self, constraint: Constraint, seconds: float, nice: int) -> Task:
+    def _request(self, constraint: Constraint, seconds: float, nice: int) -> CheckRequest:
         memory = self._settings.memory_mib
-        return Task(constraint.kind.value, constraint.value, seconds, memory, nice)
+        return CheckRequest(constraint.kind.value, constraint.value, seconds, memory, nice)
 
-    async def _ask_in(self, line: FairQueue, task: Task, owner: str) -> Answer:
-        since = await line.enter(owner, 1)
+    async def _run_queued(self, queue: FairQueue, request: CheckRequest, owner: str) -> CheckResult:
+        since = await queue.enter(owner, 1)
         try:
-            return await self._ask(task)
+            return await self._run(request)
         finally:
-            line.leave(since)
+            queue.leave(since)
 
-    async def _ask(self, task: Task) -> Answer:
+    async def _run(self, request: CheckRequest) -> CheckResult:
         try:
-            connection = self._forkers.begin()
+            connection = self._fork_server.fork()
         except OSError:
             await self._restart()
-            connection = self._forkers.begin()
+            connection = self._fork_server.fork()
         reader, writer = await asyncio.open_connection(sock=connection)
         try:
-            writer.write(pack(task))
+            writer.write(pack(request))
             (length,) = LENGTH.unpack(await reader.readexactly(LENGTH.size))
-            return unpack(await reader.readexactly(length), Answer)
+            return unpack(await reader.readexactly(length), CheckResult)
         except (asyncio.IncompleteReadError, OSError) as error:
-            raise EngineUnavailable("the process that compiles grammars is gone") from error
+            raise EngineUnavailable("the process that checks grammars has died") from error
         finally:
-            with contextlib.suppress(OSError):  # told even if another process has it open
+            # A shutdown reaches the child even if another process still has the socket open.
+            with contextlib.suppress(OSError):
                 connection.shutdown(socket.SHUT_RDWR)
             writer.transport.abort()
 
     async def _restart(self) -> None:
-        gone = self._forkers
+        dead = self._fork_server
         async with self._restarting:
-            if self._forkers is gone:
-                logger.error("the process that compiles grammars is gone: it is started again")
-                await asyncio.to_thread(gone.close)
-                self._forkers = await asyncio.to_thread(Forkers, self._config)
+            if self._fork_server is dead:
+                logger.error("the process that checks grammars has died: restarting it")
+                await asyncio.to_thread(dead.close)
+                self._fork_server = await asyncio.to_thread(ForkServerProcess, self._config)
 
-    def _why(self, answer: Answer) -> str:
+    def _reason(self, result: CheckResult) -> str:
         settings = self._settings
-        match answer.out_of:
+        match result.exceeded:
             case "time":
-                used = f"more than {settings.seconds:g} s of CPU time to compile"
+                cost = f"more than {settings.seconds:g} s of CPU time to compile"
             case "memory":
-                used = f"more than {settings.memory_mib} MiB of memory to compile"
+                cost = f"more than {settings.memory_mib} MiB of memory to compile"
             case "steps":
-                used = "too long to follow from token to token"
+                cost = "too long to compute a logits mask"
             case _:
-                return answer.refused or "no grammar can be made of it"
-        return f"its grammar takes {used}: make it smaller or simpler"
+                return result.refused or "it cannot be compiled to a grammar"
+        return f"its grammar takes {cost}: make it smaller or simpler"
 
 
-class Found:
-    """Answers about grammars, the latest of them."""
+class ResultCache:
+    """An LRU cache of check results, bounded by size. Values have whether the check was slow."""
 
-    def __init__(self, most_bytes: int) -> None:
-        self._most = most_bytes
+    def __init__(self, max_bytes: int) -> None:
+        self._max_bytes = max_bytes
         self._bytes = 0
-        self._kept: OrderedDict[bytes, tuple[Answer, bool]] = OrderedDict()
+        self._entries: OrderedDict[bytes, tuple[CheckResult, bool]] = OrderedDict()
 
-    def get(self, name: bytes) -> tuple[Answer, bool] | None:
-        """What was found, if it is still known."""
-        found = self._kept.get(name)
-        if found is not None:
-            self._kept.move_to_end(name)
-        return found
+    def get(self, digest: bytes) -> tuple[CheckResult, bool] | None:
+        entry = self._entries.get(digest)
+        if entry is not None:
+            self._entries.move_to_end(digest)
+        return entry
 
-    def put(self, name: bytes, found: tuple[Answer, bool]) -> None:
-        """Keep what was found."""
-        if name in self._kept:
-            self._bytes -= _size(self._kept.pop(name))
-        self._kept[name] = found
-        self._bytes += _size(found)
-        while self._bytes > self._most:
-            _, oldest = self._kept.popitem(last=False)
+    def put(self, digest: bytes, entry: tuple[CheckResult, bool]) -> None:
+        if digest in self._entries:
+            self._bytes -= _size(self._entries.pop(digest))
+        self._entries[digest] = entry
+        self._bytes += _size(entry)
+        while self._bytes > self._max_bytes:
+            _, oldest = self._entries.popitem(last=False)
             self._bytes -= _size(oldest)
 
 
-def _size(found: tuple[Answer, bool]) -> int:
-    answer, _ = found
-    return KEPT_OVERHEAD + 4 * len(answer.rewritten or "") + 4 * len(answer.refused or "")
+def _size(entry: tuple[CheckResult, bool]) -> int:
+    result, _ = entry
+    return ENTRY_OVERHEAD + 4 * len(result.rewritten or "") + 4 * len(result.refused or "")
 
 
-def _params(constraint: Constraint, answer: Answer) -> StructuredOutputsParams:
+def _params(constraint: Constraint, result: CheckResult) -> StructuredOutputsParams:
     kind, value = constraint.kind.value, constraint.value
-    if answer.rewritten is not None:
-        kind, value = "grammar", answer.rewritten
+    if result.rewritten is not None:
+        kind, value = "grammar", result.rewritten
     params = StructuredOutputsParams(**{kind: value})
-    params._backend = answer.backend
+    params._backend = result.backend
     return params

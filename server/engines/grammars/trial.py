@@ -1,4 +1,4 @@
-"""What a grammar would cost the engine, found out in a process that may be lost over it."""
+"""Trial compilation of grammars, in a child process that may die of it."""
 
 import contextlib
 import logging
@@ -16,107 +16,110 @@ from vllm.tokenizers import cached_tokenizer_from_config
 from vllm.v1.structured_output.request import get_structured_output_key
 
 from proctor.budget.processors.grammars import GrammarBackends, TimedGrammar
-from proctor.server.engines.grammars.backends import choose, used
-from proctor.server.engines.grammars.bounds import bound
-from proctor.server.engines.grammars.frames import Answer, Task, receive, send
+from proctor.server.engines.grammars.backends import candidate_backends, choose
+from proctor.server.engines.grammars.bounds import apply_limits
+from proctor.server.engines.grammars.frames import CheckRequest, CheckResult, receive, send
 from proctor.server.engines.tool_calls import Kind
 
 logger = logging.getLogger(__name__)
 
 STEPS = 48
-"""Tokens of an answer that are tried."""
+"""Number of tokens for which the logits mask is computed."""
 
 OUT_OF_MEMORY = ("bad_alloc", "memory allocation", "Cannot allocate memory")
-NO_GRAMMAR = "no grammar can be made of it"
-MAX_TOLD = 300
-"""Characters of why a grammar cannot be used."""
+NO_GRAMMAR = "it cannot be compiled to a grammar"
+MAX_REASON_CHARACTERS = 300
 
 
 class Trial:
-    """Tries grammars as the engine would use them, by vLLM's own functions."""
+    """Compiles grammars and takes steps in them as the engine would, with vLLM's functions."""
 
     def __init__(self, config: VllmConfig) -> None:
         self._config = config
         self._tokenizer = cached_tokenizer_from_config(config.model_config)
         self._backends = GrammarBackends(config, self._tokenizer)
-        self._usable = {name for name in used(self._named) if self._warm_up(name)}
+        self._usable = {name for name in candidate_backends(self._backend) if self._warm_up(name)}
 
     def run(self, connection: socket.socket) -> None:
-        """Try what the connection asks for, within its limits."""
-        task = receive(connection, Task)
+        """Handle the request of one connection, within its limits."""
+        request = receive(connection, CheckRequest)
         logging.getLogger("vllm").setLevel(logging.CRITICAL)  # it logs what clients send
-        bound(task)
-        answer = self.try_out(task)
+        apply_limits(request)
+        result = self.check_grammar(request)
         signal.setitimer(signal.ITIMER_PROF, 0)
-        send(connection, answer)
+        send(connection, result)
 
-    def try_out(self, task: Task) -> Answer:
-        """Check a grammar, compile it, and take a few steps in it."""
+    def check_grammar(self, request: CheckRequest) -> CheckResult:
+        """Validate and compile a grammar, and take up to `STEPS` steps in it."""
         try:
-            return self._try_out(task)
+            return self._check(request)
         except MemoryError:
-            return Answer(out_of="memory")
+            return CheckResult(exceeded="memory")
         except (KeyboardInterrupt, SystemExit):
             raise
-        except BaseException as error:  # a panic of a grammar library in Rust is no `Exception`
+        except BaseException as error:  # a panic in a Rust library is not an `Exception`
             text = BaseException.__str__(error)
             if any(sign in text for sign in OUT_OF_MEMORY):
-                return Answer(out_of="memory")
-            ours = isinstance(error, VLLMClientError | ValueError)
-            return _refusal(text if ours and text else NO_GRAMMAR)
+                return CheckResult(exceeded="memory")
+            is_expected = isinstance(error, VLLMClientError | ValueError)
+            return _refusal(text if is_expected and text else NO_GRAMMAR)
 
-    def _try_out(self, task: Task) -> Answer:
-        *others, last = choose(Kind(task.kind), task.value, self._named, self._usable)
+    def _check(self, request: CheckRequest) -> CheckResult:
+        *others, last = choose(Kind(request.kind), request.value, self._backend, self._usable)
         for backend in others:
-            with contextlib.suppress(VLLMClientError, ValueError):  # how a backend refuses one
-                return self._try_in(backend, task)
-        return self._try_in(last, task)
+            with contextlib.suppress(VLLMClientError, ValueError):  # the backend rejects it
+                return self._check_in(backend, request)
+        return self._check_in(last, request)
 
-    def _try_in(self, backend: str, task: Task) -> Answer:
-        form = StructuredOutputsParams(**{task.kind: task.value})
-        checked = self._checked(SamplingParams(structured_outputs=form), backend)
-        kind, spec = get_structured_output_key(checked)
-        chosen = str(checked._backend)
+    def _check_in(self, backend: str, request: CheckRequest) -> CheckResult:
+        params = StructuredOutputsParams(**{request.kind: request.value})
+        validated = self._validate(SamplingParams(structured_outputs=params), backend)
+        kind, spec = get_structured_output_key(validated)
+        chosen = str(validated._backend)
         grammar = self._backends.compile_with(chosen, kind, spec, None)
-        self._follow(grammar)
+        self._walk(grammar)
         if grammar.is_given_up:
-            return Answer(out_of="steps")
+            return CheckResult(exceeded="steps")
         if grammar.error:
             return _refusal(grammar.error.partition("\n")[0])
-        return Answer(backend=chosen, rewritten=_rewritten(task, checked))
+        return CheckResult(backend=chosen, rewritten=_rewritten(request, validated))
 
-    def _checked(self, params: SamplingParams, backend: str) -> StructuredOutputsParams:
-        """What vLLM makes of it for a backend."""
+    def _validate(self, params: SamplingParams, backend: str) -> StructuredOutputsParams:
+        """Return the parameters as validated, and perhaps rewritten, by vLLM for a backend."""
         config = copy(self._config.structured_outputs_config)
         config.backend = cast(Any, backend)
         params._validate_structured_outputs(self._config.model_config, config, self._tokenizer)
-        checked = params.structured_outputs
-        if checked is None or checked._backend is None:
-            raise ValueError("vLLM names no backend for it")
-        return checked
+        validated = params.structured_outputs
+        if validated is None or validated._backend is None:
+            raise ValueError("vLLM has no backend for it")
+        return validated
 
     @property
-    def _named(self) -> str:
+    def _backend(self) -> str:
+        """The operator's setting, which may be "auto"."""
         return self._config.structured_outputs_config.backend
 
     def _warm_up(self, backend: str) -> bool:
-        """Make once what a backend makes for the vocabulary; every child would have to."""
+        """Initialize a backend for the vocabulary once, before the children are forked.
+
+        Returns whether the backend can be used with this tokenizer.
+        """
         try:
             kind, spec = get_structured_output_key(StructuredOutputsParams(json_object=True))
-            self._follow(self._backends.compile_with(backend, kind, spec, None))
-        except Exception:  # of many classes: a tokenizer that the backend cannot use
-            logger.exception("no grammar can be made by %s", backend)
+            self._walk(self._backends.compile_with(backend, kind, spec, None))
+        except Exception:  # backends raise many classes for a tokenizer that they do not support
+            logger.exception("the structured output backend %s cannot be used", backend)
             return False
         return True
 
-    def _follow(self, grammar: TimedGrammar) -> None:
-        """Take some way through the grammar.
+    def _walk(self, grammar: TimedGrammar) -> None:
+        """Compute logits masks and accept random allowed tokens, for up to `STEPS` tokens.
 
         Raises:
-            ValueError: if it leads nowhere.
+            ValueError: if no token is allowed.
         """
         bitmask = self._backends.allocate_token_bitmask(1)
-        draw = np.random.default_rng(0)
+        rng = np.random.default_rng(0)
         for _ in range(STEPS):
             if grammar.is_given_up or grammar.is_terminated():
                 break
@@ -125,14 +128,14 @@ class Trial:
             allowed = np.flatnonzero(bits[: self._backends.vocab_size])
             if not len(allowed):
                 raise ValueError("no text matches it")
-            grammar.accept_tokens("trial", [int(draw.choice(allowed))])
+            grammar.accept_tokens("trial", [int(rng.choice(allowed))])
 
 
-def _refusal(text: str) -> Answer:
-    """Why it cannot be used, in a line: libraries tell whole grammars."""
-    return Answer(refused=" ".join(text.split())[:MAX_TOLD])
+def _refusal(text: str) -> CheckResult:
+    """Return a result with the reason on one line, shortened: libraries quote whole grammars."""
+    return CheckResult(refused=" ".join(text.split())[:MAX_REASON_CHARACTERS])
 
 
-def _rewritten(task: Task, checked: StructuredOutputsParams) -> str | None:
-    """The grammar that vLLM has put in the place of what was asked for, if it has."""
-    return checked.grammar if checked.grammar != task.value else None
+def _rewritten(request: CheckRequest, validated: StructuredOutputsParams) -> str | None:
+    """Return the grammar by which vLLM has replaced the request's, if it has."""
+    return validated.grammar if validated.grammar != request.value else None

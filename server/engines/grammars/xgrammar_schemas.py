@@ -1,6 +1,6 @@
-"""JSON schemas as xgrammar needs them: it passes over what it does not know.
+"""JSON schemas for xgrammar, which ignores keywords that it does not support.
 
-What it would pass over is said in other words, or found out.
+A schema with such keywords is rewritten to an equivalent one, or rejected.
 """
 
 import re
@@ -13,21 +13,20 @@ Schema = Any
 """A JSON schema: an object, or true or false."""
 
 MAX_BYTES = 65536
-"""A grammar is made of it, which takes time by more than its length."""
+"""Maximum length of a schema: compilation time grows faster than linearly."""
 
 MAX_COPIED = 2**20
-"""Bytes, and members, that may be copied to say a schema in other words. Each branch of `anyOf`
-takes what stands beside it, so that what comes out can be as long as the product of the two."""
+"""Maximum number of bytes and members copied to rewrite a schema. The keywords next to `anyOf` are
+copied into each of its branches, so that the result can be as long as the product of the two."""
 
-MAPS = ("properties", "patternProperties", "$defs", "definitions")
-LISTS = ("anyOf", "oneOf", "allOf", "prefixItems")
-SINGLE = ("items", "additionalProperties", "propertyNames")
-OF_THE_REST = {
+SCHEMA_MAPS = ("properties", "patternProperties", "$defs", "definitions")
+SCHEMA_LISTS = ("anyOf", "oneOf", "allOf", "prefixItems")
+SUBSCHEMAS = ("items", "additionalProperties", "propertyNames")
+SIBLINGS = {
     "additionalProperties": ("properties", "patternProperties"),
     "items": ("prefixItems",),
 }
-"""Keywords about what no other names, and those that name something."""
-
+"""Keywords that apply to everything that these siblings do not name."""
 
 ANNOTATIONS = frozenset(
     (
@@ -46,7 +45,7 @@ ANNOTATIONS = frozenset(
         "writeOnly",
     )
 )
-"""Keywords that say nothing of what is valid; `format` is one, by JSON Schema's own rule."""
+"""Keywords that do not affect validity; `format` is one by default in JSON Schema."""
 
 DEFINITIONS = frozenset(["$defs", "definitions"])
 ALTERNATIVES = ("anyOf", "oneOf")
@@ -66,274 +65,277 @@ UNENFORCED = frozenset(
         "unevaluatedItems",
     )
 )
-"""Keywords that xgrammar passes over."""
+"""Keywords that xgrammar ignores."""
 
-OF_NUMBERS = frozenset(["minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum"])
-OF_STRINGS = frozenset(["minLength", "maxLength", "pattern"])
-"""What xgrammar counts slowly, 1,000 characters in 12 s with a vocabulary of 150,000 tokens, and
-lets write control characters into a string as they are."""
+NUMBER_BOUNDS = frozenset(["minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum"])
+STRING_BOUNDS = frozenset(["minLength", "maxLength", "pattern"])
+"""Keywords that xgrammar enforces slowly (1,000 characters take 12 s with a vocabulary of 150,000
+tokens) and incorrectly: it allows unescaped control characters in such strings."""
 
 
 TYPES = frozenset(("array", "boolean", "integer", "null", "number", "object", "string"))
 
 MAX_ITEMS = 64
-"""Most items that xgrammar counts quickly."""
+"""Maximum number of items that xgrammar counts fast."""
 
 INEXACT = re.compile(r'\(\?[=!<]|["\x00-\x1f]|\\[\\cfnrtuvx0]')
-"""What xgrammar makes something else of in a pattern: it passes over what looks ahead, and writes
-quotes, backslashes and control characters into a string as they are."""
+"""Parts of patterns that xgrammar misinterprets: it ignores lookaround, and does not escape quotes,
+backslashes and control characters in the string."""
 
 
-class Inexpressible(ValueError):
-    """A schema that xgrammar does not hold an answer to; the text says why."""
+class UnsupportedSchema(ValueError):
+    """A schema that xgrammar cannot enforce; the message says why."""
 
 
-def expressible(schema: Schema) -> Schema:
-    """Return a schema that xgrammar holds an answer to, and that is no wider than this one.
-
-    Raises:
-        Inexpressible: if there is none.
-        RecursionError: if it is nested too deeply.
-    """
-    return Rewriting().expressible(schema)
-
-
-def check_heeded(schema: Schema) -> None:
-    """See that xgrammar holds an answer to all that a schema says, as it stands.
+def rewrite(schema: Schema) -> Schema:
+    """Return a schema that xgrammar enforces, and that allows nothing which `schema` does not.
 
     Raises:
-        Inexpressible: if it does not.
+        UnsupportedSchema: if there is none.
+        RecursionError: if the schema is nested too deeply.
     """
-    if expressible(schema) != without_annotations(schema):
-        raise Inexpressible(
-            "what its 'anyOf', 'oneOf', 'allOf' or 'required' says beside the rest "
-            "cannot be enforced"
+    return SchemaRewriter().rewrite(schema)
+
+
+def check_enforced(schema: Schema) -> None:
+    """Check that xgrammar enforces all of a schema without a rewrite.
+
+    Raises:
+        UnsupportedSchema: if it does not.
+    """
+    if rewrite(schema) != without_annotations(schema):
+        raise UnsupportedSchema(
+            "its 'anyOf', 'oneOf', 'allOf' or 'required' cannot be enforced together with the "
+            "other keywords"
         )
 
 
-def suits(schema: Schema) -> bool:
-    """Whether xgrammar is quick with a schema and writes its strings right, as its text tells."""
+def is_efficient(schema: Schema) -> bool:
+    """Return whether xgrammar compiles a schema fast and escapes its strings correctly."""
     if isinstance(schema, list):
-        return all(map(suits, schema))
+        return all(map(is_efficient, schema))
     if not isinstance(schema, dict):
         return True
-    if any(isinstance(schema.get(name), int | str) for name in OF_STRINGS):
+    if any(isinstance(schema.get(name), int | str) for name in STRING_BOUNDS):
         return False
     counts = (schema.get(name) for name in ("minItems", "maxItems"))
     if any(isinstance(count, int) and count > MAX_ITEMS for count in counts):
         return False
-    return not schema.get("patternProperties") and all(map(suits, schema.values()))
+    return not schema.get("patternProperties") and all(map(is_efficient, schema.values()))
 
 
-class Rewriting:
-    """Says a schema in other words, as long as it does not become too long for that."""
+class SchemaRewriter:
+    """Rewrites a schema, within a limit on the number of copied members."""
 
     def __init__(self) -> None:
-        self._left = MAX_COPIED
+        self._remaining = MAX_COPIED
 
-    def expressible(self, schema: Schema) -> Schema:
-        """See `expressible`."""
+    def rewrite(self, schema: Schema) -> Schema:
         if not isinstance(schema, dict):
             return schema
-        found = {key: value for key, value in schema.items() if key not in ANNOTATIONS}
-        for key in sorted(UNENFORCED & found.keys()):
-            raise Inexpressible(f"'{key}' cannot be enforced")
-        found = self._merged_all(found)
-        found = _children(found, self.expressible)
-        _check_node(found)
-        return self._with_required(self._distributed(found))
+        node = {key: value for key, value in schema.items() if key not in ANNOTATIONS}
+        for key in sorted(UNENFORCED & node.keys()):
+            raise UnsupportedSchema(f"'{key}' cannot be enforced")
+        node = self._merge_all_of(node)
+        node = _map_subschemas(node, self.rewrite)
+        _check_node(node)
+        return self._add_required_properties(self._distribute(node))
 
-    def _merged_all(self, schema: dict[str, Any]) -> dict[str, Any]:
-        """The schema, with what is in `allOf` beside the rest."""
+    def _merge_all_of(self, schema: dict[str, Any]) -> dict[str, Any]:
+        """Merge the parts of `allOf` with the other keywords."""
         parts = schema.get("allOf")
         if not isinstance(parts, list):
             return schema
-        whole = {key: value for key, value in schema.items() if key != "allOf"}
+        merged = {key: value for key, value in schema.items() if key != "allOf"}
         for part in parts:
             if not isinstance(part, dict):
-                raise Inexpressible("'allOf' holds what is no object")
+                raise UnsupportedSchema("every part of 'allOf' must be an object")
             plain = {key: value for key, value in part.items() if key not in ANNOTATIONS}
-            whole = self._merged(whole, self._merged_all(plain))
-        return whole
+            merged = self._merge(merged, self._merge_all_of(plain))
+        return merged
 
-    def _distributed(self, schema: dict[str, Any]) -> dict[str, Any]:
-        """The schema, with what stands beside `anyOf` inside each of its branches.
+    def _distribute(self, schema: dict[str, Any]) -> dict[str, Any]:
+        """Move the keywords next to `anyOf` or `oneOf` into each of its branches.
 
-        xgrammar reads `oneOf` as `anyOf`, and nothing beside them.
+        xgrammar treats `oneOf` as `anyOf` and ignores the keywords next to either.
         """
-        given = [key for key in ALTERNATIVES if key in schema]
-        if not given:
-            return _with_narrowed_enum(schema)
-        if len(given) > 1:
-            raise Inexpressible("'anyOf' and 'oneOf' cannot be enforced beside each other")
-        kept = {key: value for key, value in schema.items() if key in DEFINITIONS}
-        beside = {key: schema[key] for key in schema if key not in (*DEFINITIONS, *given)}
-        branches = schema[given[0]]
+        alternatives = [key for key in ALTERNATIVES if key in schema]
+        if not alternatives:
+            return _narrow_enum(schema)
+        if len(alternatives) > 1:
+            raise UnsupportedSchema("'anyOf' and 'oneOf' cannot be enforced together")
+        definitions = {key: value for key, value in schema.items() if key in DEFINITIONS}
+        siblings = {key: schema[key] for key in schema if key not in (*DEFINITIONS, *alternatives)}
+        branches = schema[alternatives[0]]
         if not isinstance(branches, list):
             return schema
-        if beside:
-            self._copy(len(orjson.dumps(beside)) * len(branches))
-            branches = [self._branch(beside, branch) for branch in branches]
-        return {**kept, "anyOf": branches}
+        if siblings:
+            self._count_copied(len(orjson.dumps(siblings)) * len(branches))
+            branches = [self._merge_branch(siblings, branch) for branch in branches]
+        return {**definitions, "anyOf": branches}
 
-    def _branch(self, beside: dict[str, Any], branch: Schema) -> dict[str, Any]:
+    def _merge_branch(self, siblings: dict[str, Any], branch: Schema) -> dict[str, Any]:
         if not isinstance(branch, dict):
-            raise Inexpressible("'anyOf' holds what is no object")
-        merged = self._merged(beside, branch)
+            raise UnsupportedSchema("every branch of 'anyOf' must be an object")
+        merged = self._merge(siblings, branch)
         _check_node(merged)
-        return self._with_required(self._distributed(merged))
+        return self._add_required_properties(self._distribute(merged))
 
-    def _merged(self, one: dict[str, Any], other: dict[str, Any]) -> dict[str, Any]:
-        """Both at once.
+    def _merge(self, one: dict[str, Any], other: dict[str, Any]) -> dict[str, Any]:
+        """Return a schema that has the keywords of both.
 
         Raises:
-            Inexpressible: if they speak of the same in different ways.
+            UnsupportedSchema: if they have different values for a keyword.
         """
-        self._copy(len(one) + len(other))
+        self._count_copied(len(one) + len(other))
         _check_scope(one, other)
         _check_scope(other, one)
         merged = {**one, **other}
         for key in one.keys() & other.keys():
-            if key in MAPS:
-                merged[key] = self._united(one[key], other[key])
+            if key in SCHEMA_MAPS:
+                merged[key] = self._union(one[key], other[key])
             elif key == "required":
-                self._copy(len(one[key]) + len(other[key]))
+                self._count_copied(len(one[key]) + len(other[key]))
                 merged[key] = [*dict.fromkeys([*one[key], *other[key]])]
             elif one[key] != other[key]:
-                raise Inexpressible(f"'{key}' is said twice of the same value")
+                raise UnsupportedSchema(f"'{key}' has two different values for the same schema")
         return merged
 
-    def _united(self, one: dict[str, Any], other: dict[str, Any]) -> dict[str, Any]:
-        """All schemas of two maps by name.
+    def _union(self, one: dict[str, Any], other: dict[str, Any]) -> dict[str, Any]:
+        """Unite two maps of schemas by name.
 
         Raises:
-            Inexpressible: if they have different ones of one name.
+            UnsupportedSchema: if they have different schemas of one name.
         """
-        self._copy(len(one) + len(other))
+        self._count_copied(len(one) + len(other))
         for name in one.keys() & other.keys():
             if one[name] != other[name]:
-                raise Inexpressible(f"'{name}' is said twice of the same value")
+                raise UnsupportedSchema(f"'{name}' is set twice for the same value")
         return {**one, **other}
 
-    def _with_required(self, schema: dict[str, Any]) -> dict[str, Any]:
-        """The schema, with a property for each name that is required: xgrammar knows no others."""
+    def _add_required_properties(self, schema: dict[str, Any]) -> dict[str, Any]:
+        """Add a property for each required name; xgrammar ignores names without a property."""
         required, properties = schema.get("required"), schema.get("properties") or {}
         if not isinstance(required, list) or not isinstance(properties, dict):
             return schema
-        self._copy(len(required) + len(properties))
+        self._count_copied(len(required) + len(properties))
         missing = [name for name in required if name not in properties]
         if not missing:
             return schema
-        rest = schema.get("additionalProperties", {})
-        if rest is False:
-            raise Inexpressible(f"it requires '{missing[0]}', and allows for no such property")
-        return {**schema, "properties": {**properties, **dict.fromkeys(missing, rest)}}
+        additional = schema.get("additionalProperties", {})
+        if additional is False:
+            raise UnsupportedSchema(f"it requires the property '{missing[0]}', but forbids it")
+        return {**schema, "properties": {**properties, **dict.fromkeys(missing, additional)}}
 
-    def _copy(self, size: int) -> None:
-        """Account for what is copied, or gone through.
+    def _count_copied(self, size: int) -> None:
+        """Count bytes or members that are copied or visited.
 
         Raises:
-            Inexpressible: if it has become too much.
+            UnsupportedSchema: if there are more than `MAX_COPIED`.
         """
-        self._left -= size
-        if self._left < 0:
-            raise Inexpressible("it is too long with what stands beside 'anyOf' in each branch")
+        self._remaining -= size
+        if self._remaining < 0:
+            raise UnsupportedSchema(
+                "it is too long once the keywords next to 'anyOf' are copied to each branch"
+            )
 
 
 def without_annotations(schema: Schema) -> Schema:
-    """Return a schema without the keywords that say nothing of what is valid."""
+    """Return a schema without the keywords that do not affect validity."""
     if not isinstance(schema, dict):
         return schema
     plain = {key: value for key, value in schema.items() if key not in ANNOTATIONS}
-    return _children(plain, without_annotations)
+    return _map_subschemas(plain, without_annotations)
 
 
-def _children(schema: dict[str, Any], change: Callable[[Schema], Schema]) -> dict[str, Any]:
-    changed = dict(schema)
-    for key in MAPS:
+def _map_subschemas(schema: dict[str, Any], function: Callable[[Schema], Schema]) -> dict[str, Any]:
+    mapped = dict(schema)
+    for key in SCHEMA_MAPS:
         if isinstance(schema.get(key), dict):
-            changed[key] = {name: change(part) for name, part in schema[key].items()}
-    for key in LISTS:
+            mapped[key] = {name: function(part) for name, part in schema[key].items()}
+    for key in SCHEMA_LISTS:
         if isinstance(schema.get(key), list):
-            changed[key] = [change(part) for part in schema[key]]
-    for key in SINGLE:
+            mapped[key] = [function(part) for part in schema[key]]
+    for key in SUBSCHEMAS:
         if key in schema:
-            changed[key] = change(schema[key])
-    return changed
+            mapped[key] = function(schema[key])
+    return mapped
 
 
 def _check_scope(part: dict[str, Any], other: dict[str, Any]) -> None:
-    """See that what a part says of all the rest leaves nothing out for what the other names.
+    """Check that merging does not change what a keyword such as `additionalProperties` covers.
 
-    Such a keyword looks at what stands beside it in its own part, and no further.
+    Such a keyword applies to what its siblings do not name; the other part's are no siblings.
 
     Raises:
-        Inexpressible: if the other part names what is of the rest.
+        UnsupportedSchema: if the other part names something that it applies to.
     """
-    for keyword, naming in OF_THE_REST.items():
+    for keyword, naming in SIBLINGS.items():
         if part.get(keyword, True) in (True, {}):
             continue
         for key in naming:
             named, beside = other.get(key) or (), part.get(key) or ()
             if any(each not in beside for each in named):
-                raise Inexpressible(
-                    f"'{keyword}' cannot be enforced beside '{key}' of another part"
+                raise UnsupportedSchema(
+                    f"'{keyword}' cannot be enforced next to '{key}' of another part"
                 )
 
 
 def _check_node(schema: dict[str, Any]) -> None:
-    """See that xgrammar takes every keyword of one schema into account.
+    """Check that xgrammar enforces every keyword of one schema, without its subschemas.
 
     Raises:
-        Inexpressible: if it does not.
+        UnsupportedSchema: if it does not.
     """
     reference = schema.get("$ref")
     if reference is not None and not str(reference).startswith("#"):
-        raise Inexpressible(f"the '$ref' to '{reference}' leads out of it")
+        raise UnsupportedSchema(f"'$ref' must be local, not '{reference}'")
     if schema.get("uniqueItems"):
-        raise Inexpressible("'uniqueItems' cannot be enforced")
-    if "multipleOf" in schema and (schema.get("type") != "integer" or OF_NUMBERS & schema.keys()):
-        raise Inexpressible("'multipleOf' can be enforced of integers without bounds alone")
+        raise UnsupportedSchema("'uniqueItems' cannot be enforced")
+    if "multipleOf" in schema and (
+        schema.get("type") != "integer" or NUMBER_BOUNDS & schema.keys()
+    ):
+        raise UnsupportedSchema("'multipleOf' can only be enforced for integers without bounds")
     if "pattern" in schema and {"minLength", "maxLength"} & schema.keys():
-        raise Inexpressible("'pattern' cannot be enforced beside a length")
+        raise UnsupportedSchema("'pattern' cannot be enforced together with a length")
     for pattern in (schema.get("pattern"), *(schema.get("patternProperties") or ())):
         if isinstance(pattern, str) and INEXACT.search(pattern):
-            raise Inexpressible(f"the pattern '{pattern}' cannot be enforced")
+            raise UnsupportedSchema(f"the pattern '{pattern}' cannot be enforced")
     names = {"propertyNames", "patternProperties"} & schema.keys()
     if names and len({*names, *{"properties", "required"} & schema.keys()}) > 1:
-        raise Inexpressible(f"'{min(names)}' cannot be enforced beside other keywords")
+        raise UnsupportedSchema(f"'{min(names)}' cannot be enforced together with other keywords")
     if len(schema.get("patternProperties") or ()) > 1:
-        raise Inexpressible("'patternProperties' can have one pattern")
-    fixed = {"type", "enum", "const", "$ref", *LISTS} & schema.keys()
-    loose = (OF_NUMBERS | OF_STRINGS) & schema.keys()
-    if loose and not fixed:
-        raise Inexpressible(f"'{min(loose)}' needs a 'type' beside it")
+        raise UnsupportedSchema("'patternProperties' must not have more than one pattern")
+    typed = {"type", "enum", "const", "$ref", *SCHEMA_LISTS} & schema.keys()
+    bounds = (NUMBER_BOUNDS | STRING_BOUNDS) & schema.keys()
+    if bounds and not typed:
+        raise UnsupportedSchema(f"'{min(bounds)}' requires a 'type'")
     for key in ("$ref", "enum", "const"):
         if key in schema and (others := _asserted(schema) - {key, "type"}):
-            raise Inexpressible(f"'{key}' cannot be enforced beside '{min(others)}'")
+            raise UnsupportedSchema(f"'{key}' cannot be enforced together with '{min(others)}'")
     if "$ref" in schema and "type" in schema:
-        raise Inexpressible("'$ref' cannot be enforced beside 'type'")
+        raise UnsupportedSchema("'$ref' cannot be enforced together with 'type'")
 
 
 def _asserted(schema: dict[str, Any]) -> set[str]:
     return {*schema} - DEFINITIONS
 
 
-def _with_narrowed_enum(schema: dict[str, Any]) -> dict[str, Any]:
-    """The schema, without the values of its `enum` that its `type` does not allow."""
+def _narrow_enum(schema: dict[str, Any]) -> dict[str, Any]:
+    """Remove the values of `enum` that `type` does not allow."""
     kind, values = schema.get("type"), schema.get("enum", [schema.get("const")])
     if kind is None or not {"enum", "const"} & schema.keys() or not isinstance(values, list):
         return schema
     kinds = TYPES & ({kind} if isinstance(kind, str) else {*kind})
-    left = [value for value in values if any(_is_of(value, each) for each in kinds)]
-    if not left:
-        raise Inexpressible("no value of its 'enum' is of its 'type'")
-    if len(left) == len(values):
+    allowed = [value for value in values if any(_has_type(value, each) for each in kinds)]
+    if not allowed:
+        raise UnsupportedSchema("no value of its 'enum' has its 'type'")
+    if len(allowed) == len(values):
         return schema
-    return {"enum": left, **{key: schema[key] for key in DEFINITIONS & schema.keys()}}
+    return {"enum": allowed, **{key: schema[key] for key in DEFINITIONS & schema.keys()}}
 
 
-def _is_of(value: Any, kind: str) -> bool:
+def _has_type(value: Any, kind: str) -> bool:
     if isinstance(value, bool) or value is None:
         return kind == ("null" if value is None else "boolean")
     if isinstance(value, float):

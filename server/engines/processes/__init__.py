@@ -1,1 +1,1 @@
-"""The engine's processes: liveness, and how they end with their server."""
+"""The engine's processes: activity, stall detection, and how they end with the server."""

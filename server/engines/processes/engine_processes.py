@@ -1,4 +1,4 @@
-"""The processes of an engine: whether they work, and how they end with their server."""
+"""The processes of an engine: their activity, and how they end with the server."""
 
 import contextlib
 import logging
@@ -21,40 +21,40 @@ from proctor.server.engines.processes.process_tree import (
 )
 from proctor.server.engines.processes.stall import Activity
 
-NAMES = ("EngineCore", "VLLM_DP_Coordinator")
-"""What vLLM calls the processes that it starts from this one; workers are children of theirs."""
+PROCESS_NAMES = ("EngineCore", "VLLM_DP_Coordinator")
+"""Name prefixes of the processes that vLLM starts from this one; its workers are their children."""
 
 WAITING_TO_RUN = (psutil.STATUS_RUNNING, psutil.STATUS_DISK_SLEEP)
 STOPPED = (psutil.STATUS_STOPPED, psutil.STATUS_TRACING_STOP)
 NOTE_SECONDS = 0.5
 
 TRACKED = {"psm_": "shared_memory", "sem.": "semaphore"}
-"""How files of shared memory begin that Python's resource tracker knows of, and as what."""
+"""Resource types of Python's resource tracker, by the prefix of the shared memory file's name."""
 
-ENDING = threading.Event()
-"""Set once this process is about to end: no engine is to be started any more."""
+SHUTTING_DOWN = threading.Event()
+"""Set once this process is about to exit: no engine may start any more."""
 
 
 class EngineProcesses(ProcessTree):
-    """The processes that vLLM started from this one, with all their descendants."""
+    """The processes that vLLM started from this one, and all their descendants."""
 
-    def __init__(self, others: Iterable[BaseProcess] = ()) -> None:
-        """Begin with none.
+    def __init__(self, exclude: Iterable[BaseProcess] = ()) -> None:
+        """Create an empty tree.
 
         Args:
-            others: processes that are another engine's.
+            exclude: processes of another engine.
         """
         super().__init__(self._roots, _forget)
-        self._others = frozenset(others)
+        self._exclude = frozenset(exclude)
 
     @contextlib.contextmanager
     def starting(self) -> Iterator[None]:
-        """Note them again and again, beside what starts them; if that fails, they are ended."""
+        """Track the processes while the body starts them; kill them if it raises."""
         done = threading.Event()
 
         def work() -> None:
             while not done.wait(NOTE_SECONDS):
-                self.note()
+                self.refresh()
 
         thread = threading.Thread(target=work, name="engine-processes", daemon=True)
         thread.start()
@@ -67,11 +67,11 @@ class EngineProcesses(ProcessTree):
         finally:
             done.set()
             thread.join()
-            self.note()
+            self.refresh()
 
     def activity(self) -> Activity:
-        """What they have done so far, and whether they can go on."""
-        alive = self.note()
+        """Return a snapshot of their activity."""
+        alive = self.refresh()
         return Activity(
             cpu_seconds=sum(map(_cpu_seconds, alive)),
             runnable=any(map(_is_runnable, alive)),
@@ -79,7 +79,6 @@ class EngineProcesses(ProcessTree):
         )
 
     def kill(self) -> None:
-        """See `ProcessTree`."""
         super().kill()
         for child in self._children():
             child.join(KILL_POLL_SECONDS)
@@ -90,37 +89,39 @@ class EngineProcesses(ProcessTree):
                 yield psutil.Process(child.pid)
 
     def _children(self) -> list[BaseProcess]:
-        return [child for child in started() if child not in self._others]
+        return [child for child in child_engine_processes() if child not in self._exclude]
 
 
 @contextlib.contextmanager
 def interrupts_blocked() -> Iterator[None]:
-    """Block Ctrl-C for the processes that this thread starts, which inherit that.
+    """Block SIGINT in the processes that this thread starts; they inherit the signal mask.
 
-    A terminal sends it to all of its processes, and vLLM's would end at once, while this one has
-    answers to finish.
+    Ctrl-C in a terminal goes to the whole process group, and vLLM's processes would exit at once,
+    while this process still has responses to finish.
     """
-    resource_tracker.ensure_running()  # its start, which comes with the first process, unblocks it
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    # The resource tracker starts with the first child process, and its start unblocks SIGINT.
+    resource_tracker.ensure_running()
+    previous = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield
     finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        signal.pthread_sigmask(signal.SIG_SETMASK, previous)
 
 
-def started() -> list[BaseProcess]:
-    """The processes of engines that are children of this one."""
-    return [child for child in multiprocessing.active_children() if child.name.startswith(NAMES)]
+def child_engine_processes() -> list[BaseProcess]:
+    """Return the child processes of this process that belong to engines."""
+    children = multiprocessing.active_children()
+    return [child for child in children if child.name.startswith(PROCESS_NAMES)]
 
 
 def end_engines(loader: threading.Thread | None) -> None:
-    """Put an end to every engine of this process, which is about to end itself.
+    """Kill every engine of this process before the process exits.
 
     Args:
-        loader: the thread that may be loading one.
+        loader: the thread that may be loading an engine.
     """
-    ENDING.set()
-    # An engine that fails to start, because it is killed here, is nobody's concern any more.
+    SHUTTING_DOWN.set()
+    # An engine that is killed while it starts logs errors that mislead.
     logging.getLogger("vllm").setLevel(logging.CRITICAL)
     processes = EngineProcesses()
     deadline = time.monotonic() + KILL_SECONDS
@@ -131,7 +132,7 @@ def end_engines(loader: threading.Thread | None) -> None:
 
 
 def _cpu_seconds(process: psutil.Process) -> float:
-    """The processor's time that it took, with that of its children that have ended."""
+    """Return the CPU time of a process, that of its terminated children included."""
     try:
         return float(sum(process.cpu_times()[:4]))
     except psutil.Error:
@@ -139,12 +140,12 @@ def _cpu_seconds(process: psutil.Process) -> float:
 
 
 def _is_runnable(process: psutil.Process) -> bool:
-    """Whether any of its threads runs, waits for a core, or waits for a disk."""
+    """Return whether any of its threads runs, or waits for a core or a disk."""
     if status_of(process) in WAITING_TO_RUN:
         return True
     for path in Path(f"/proc/{process.pid}/task").glob("*/stat"):
         with contextlib.suppress(OSError):
-            # The name before it, in parentheses, may hold anything.
+            # The command name comes before the state, in parentheses, and may contain anything.
             state = path.read_bytes().rpartition(b") ")[2][:1]
             if state in (b"R", b"D"):
                 return True
@@ -152,7 +153,7 @@ def _is_runnable(process: psutil.Process) -> bool:
 
 
 def _forget(name: str) -> None:
-    """Tell Python's resource tracker, which would report it as leaked when the server ends."""
+    """Unregister a removed file from Python's resource tracker, which would report it as leaked."""
     for prefix, kind in TRACKED.items():
         if name.startswith(prefix):
             resource_tracker.unregister(f"/{name.removeprefix('sem.')}", kind)

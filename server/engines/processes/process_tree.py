@@ -1,6 +1,6 @@
-"""Processes with all that they have started: how they end, and what they leave behind.
+"""Process trees: killing processes, their descendants and the shared memory that they leave.
 
-Nothing heavy is imported here: a process that ends others takes this along.
+The reaper process imports this module, so its imports must stay light.
 """
 
 import contextlib
@@ -18,14 +18,14 @@ KILL_POLL_SECONDS = 0.02
 
 SHARED_MEMORY = Path("/dev/shm")  # noqa: S108
 PREFIXES = ("psm_", "sem.loky-", "sem.mp-", "nccl-")
-"""How files of shared memory begin that a process makes for itself and its like."""
+"""Name prefixes of the shared memory files that vLLM's and PyTorch's processes create."""
 
 
 class ProcessTree:
-    """Some processes with all their descendants, and the shared memory that they hold.
+    """Processes, all their descendants, and the shared memory that they hold.
 
-    They are noted while they live: one whose parent was killed is a child of nobody
-    that we know, and shared memory whose maker was killed is listed nowhere.
+    Both are recorded while the processes live: a process whose parent was killed can no longer
+    be found as a descendant, and the shared memory of a killed process is listed nowhere.
     """
 
     def __init__(
@@ -33,11 +33,11 @@ class ProcessTree:
         find: Callable[[], Iterable[psutil.Process]],
         forget: Callable[[str], None] = lambda name: None,
     ) -> None:
-        """Begin with none.
+        """Create an empty tree.
 
         Args:
-            find: finds the processes whose descendants count too.
-            forget: is given the name of shared memory that was given back.
+            find: returns the root processes.
+            forget: called with the name of each shared memory file that was removed.
         """
         self._find = find
         self._forget = forget
@@ -45,36 +45,36 @@ class ProcessTree:
         self._segments: set[str] = set()
         self._lock = threading.Lock()
 
-    def note(self) -> list[psutil.Process]:
-        """Look for new processes and shared memory; return the processes that live."""
+    def refresh(self) -> list[psutil.Process]:
+        """Record new processes and shared memory, and return the processes that are alive."""
         with self._lock:
             self._known.update(_with_descendants(self._find()))
             self._known = {process for process in self._known if _is_alive(process)}
             for process in self._known:
                 self._segments.update(_segments_of(process.pid))
-            # What this process has too it will give back itself.
+            # This process releases what it maps itself.
             self._segments.difference_update(_segments_of(os.getpid()))
             return [*self._known]
 
     def kill(self) -> None:
-        """Put an end to all of them, and to the shared memory that they held.
+        """Kill all processes and remove the shared memory that they held.
 
-        They are not asked to end: a process that hangs would not.
+        Sends SIGKILL without SIGTERM before it, which a process that hangs would ignore.
         """
         deadline = time.monotonic() + KILL_SECONDS
-        # One that is in the kernel's hands may not end in time; nothing more can be done about it.
-        while (alive := self.note()) and time.monotonic() < deadline:
+        # A process in uninterruptible sleep may outlive the deadline; nothing can be done about it.
+        while (alive := self.refresh()) and time.monotonic() < deadline:
             for process in alive:
                 _signal(process, signal.SIGSTOP)
             time.sleep(KILL_POLL_SECONDS)
-            # None of them can share anything now that is not noted.
-            for process in self.note():
+            # Stopped processes cannot create shared memory that this refresh would miss.
+            for process in self.refresh():
                 _signal(process, signal.SIGKILL)
             time.sleep(KILL_POLL_SECONDS)
         self._clear()
 
     def _clear(self) -> None:
-        """Give back shared memory whose makers are gone without having done so."""
+        """Remove the shared memory that killed processes have left."""
         with self._lock:
             for name in self._segments:
                 with contextlib.suppress(FileNotFoundError):
@@ -85,7 +85,7 @@ class ProcessTree:
 
 
 def status_of(process: psutil.Process) -> str:
-    """Return psutil's word for what a process does; one that is gone is a zombie."""
+    """Return psutil's status of a process; one that is gone counts as a zombie."""
     try:
         return str(process.status())
     except psutil.NoSuchProcess:
@@ -109,9 +109,9 @@ def _is_alive(process: psutil.Process) -> bool:
 
 
 def _segments_of(pid: int) -> Iterator[str]:
-    """The names of the shared memory that a process has mapped.
+    """Return the names of the shared memory files that a process has mapped.
 
-    They are found by their inodes: a semaphore gets its name after it was mapped.
+    Matches by inode, as a semaphore gets its final name after it was mapped.
     """
     try:
         maps = Path(f"/proc/{pid}/maps").read_text()

@@ -1,8 +1,8 @@
-"""Ends what a gateway leaves behind that was killed: a process of its own, which waits for that.
+"""The reaper: a process that kills the orphaned processes of a gateway that was killed.
 
-An engine's processes do not end with their parent. This one learns of the gateway's end,
-however it comes, by the end of its standard input, and ends every process that bears the
-gateway's mark: a variable of the environment, which all that it starts inherit.
+An engine's processes do not end with their parent. The reaper detects the gateway's end, whatever
+its cause, by EOF on its own standard input. It then kills every process that carries the gateway's
+mark, an environment variable that all descendants of the gateway inherit.
 """
 
 import contextlib
@@ -22,24 +22,25 @@ from proctor.server.engines.processes.process_tree import ProcessTree
 
 MARK = "_PROCTOR_GATEWAY"
 KEEP_ENVIRONMENT = {"SPT_NOENV": "1"}
-"""Or else a process that gives itself a title, as vLLM's do, writes it over its environment."""
+"""Keeps setproctitle, which vLLM's processes use, from overwriting the environment with the
+title."""
 
-DONE = b"done"
-"""What a gateway says that ends by itself."""
+CLEAN_EXIT = b"done"
+"""Written to the reaper by a gateway that exits by itself."""
 
 SETTLE_SECONDS = 1.0
-"""That is looked on after a gateway was killed: what it was starting just then, or what its
-engine was, has no environment of its own for a moment."""
+"""How long to keep searching after a gateway was killed: a process that is just being started
+has no environment of its own for a moment."""
 
 POLL_SECONDS = 0.1
-FAREWELL_SECONDS = 30.0
+EXIT_SECONDS = 30.0
 
 
 @contextlib.contextmanager
 def reaping() -> Iterator[None]:
-    """End what this process has started and left behind, once it is gone; from here on."""
-    # First, so that it has no mark: it ends by itself after all others, and gives back what they
-    # shared and nobody has mapped.
+    """Run a reaper for the processes that this process starts in the body."""
+    # Started before the mark is set, so that the reaper spares the resource tracker: it exits
+    # after all others, and removes shared memory that no process has mapped.
     resource_tracker.ensure_running()
     mark = secrets.token_hex(16)
     reaper = subprocess.Popen(  # noqa: S603
@@ -47,7 +48,7 @@ def reaping() -> Iterator[None]:
         stdin=subprocess.PIPE,
         stdout=subprocess.DEVNULL,
         env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
-        start_new_session=True,  # Ctrl-C in a terminal is not for it
+        start_new_session=True,  # so that Ctrl-C in a terminal does not reach it
     )
     os.environ.update({MARK: mark, **KEEP_ENVIRONMENT})
     try:
@@ -55,21 +56,22 @@ def reaping() -> Iterator[None]:
     finally:
         del os.environ[MARK]
         with contextlib.suppress(subprocess.TimeoutExpired):
-            reaper.communicate(DONE, FAREWELL_SECONDS)
+            reaper.communicate(CLEAN_EXIT, EXIT_SECONDS)
 
 
 def main() -> None:
-    """Wait for the gateway's end, and for that of all its processes."""
+    """Wait for the gateway to end, then kill the processes that it left."""
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, signal.SIG_IGN)  # told to everybody; it ends with the gateway
+        # These may be sent to every process of a container; the reaper must outlive the gateway.
+        signal.signal(number, signal.SIG_IGN)
     (mark,) = sys.argv[1:]
-    by_itself = sys.stdin.buffer.read() == DONE
-    settled = time.monotonic() + (0 if by_itself else SETTLE_SECONDS)
-    left = ProcessTree(partial(_marked, mark))
-    left.kill()
-    while time.monotonic() < settled:
+    is_clean = sys.stdin.buffer.read() == CLEAN_EXIT
+    deadline = time.monotonic() + (0 if is_clean else SETTLE_SECONDS)
+    orphans = ProcessTree(partial(_marked, mark))
+    orphans.kill()
+    while time.monotonic() < deadline:
         time.sleep(POLL_SECONDS)
-        left.kill()
+        orphans.kill()
 
 
 def _marked(mark: str) -> Iterator[psutil.Process]:

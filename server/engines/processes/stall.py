@@ -1,4 +1,4 @@
-"""Tells an engine that hangs from one that works, by evidence."""
+"""Detects an engine that hangs, by the CPU time and the thread states of its processes."""
 
 import asyncio
 import time
@@ -8,25 +8,26 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 SAMPLES = 16
-"""How often an engine that owes an answer is looked at within the time that it may do nothing."""
+"""How often the processes are sampled within `StallTimeouts.stall_seconds`."""
 
-LEAST_CPU = 0.05
-"""Of a core: an engine that hangs takes less, though it still reads what clients send it."""
+MIN_CPU = 0.05
+"""CPU time as a share of one core. A hanging engine uses less, although it still reads the
+requests that clients send."""
 
-LEAST_RUNNABLE = 0.25
-"""Of the looks: an engine that works finds itself able to run, or running, more often."""
+MIN_RUNNABLE = 0.25
+"""Share of the samples in which some thread can run. A working engine is above it."""
 
 
 class Stalled(RuntimeError):
-    """The engine is to be given up; the message says why."""
+    """The engine hangs and must be killed; the message says why."""
 
 
 @dataclass(frozen=True, slots=True)
-class Patience:
-    """How long an engine may owe an answer.
+class StallTimeouts:
+    """How long an engine may take to respond.
 
     Attributes:
-        stall_seconds: while its processes do nothing.
+        stall_seconds: while its processes are idle.
         busy_stall_seconds: while they work.
     """
 
@@ -35,12 +36,12 @@ class Patience:
 
 
 class Activity(NamedTuple):
-    """What an engine's processes have done.
+    """A snapshot of an engine's processes.
 
     Attributes:
-        cpu_seconds: the processor's time that they have taken since they began.
-        runnable: whether any of their threads runs, waits for a core or for a disk.
-        stopped: whether any of them was stopped by a signal or a debugger.
+        cpu_seconds: CPU time that they have used since they started.
+        runnable: whether any of their threads runs, or waits for a core or a disk.
+        stopped: whether any of them is stopped by a signal or a debugger.
     """
 
     cpu_seconds: float
@@ -48,7 +49,7 @@ class Activity(NamedTuple):
     stopped: bool
 
 
-class _Look(NamedTuple):
+class _Sample(NamedTuple):
     seconds: float
     cpu: float
     runnable: bool
@@ -56,80 +57,80 @@ class _Look(NamedTuple):
 
 
 class StallDetector:
-    """Follows an engine that owes an answer, from look to look.
+    """Decides from samples of its processes whether an engine that has not responded hangs.
 
-    Time counts only as far as it was looked at: while this process itself does not
-    get to run, the engine's answer may be there and is not seen.
+    Long gaps between samples count in part only: while this process itself is not scheduled,
+    the response may have arrived unnoticed.
     """
 
-    def __init__(self, quiet_seconds: float, busy_seconds: float) -> None:
-        """Begin with the question.
+    def __init__(self, idle_seconds: float, busy_seconds: float) -> None:
+        """Start when the request is sent to the engine.
 
         Args:
-            quiet_seconds: after so long without work it hangs.
-            busy_seconds: after so long without an answer it hangs, whatever it does.
+            idle_seconds: time without activity after which the engine counts as hanging.
+            busy_seconds: time without a response after which it does, whatever its activity.
         """
-        self.interval = quiet_seconds / SAMPLES
-        self._quiet_seconds = quiet_seconds
+        self.interval = idle_seconds / SAMPLES
+        self._idle_seconds = idle_seconds
         self._busy_seconds = busy_seconds
         self._cpu: float | None = None
         self._waited = 0.0
-        self._looks: deque[_Look] = deque()
+        self._samples: deque[_Sample] = deque()
         self._span = 0.0
 
-    def look(self, seconds: float, activity: Activity) -> str | None:
-        """Return why the engine is to be given up, or None.
+    def add(self, seconds: float, activity: Activity) -> str | None:
+        """Add a sample and return why the engine counts as hanging, or None.
 
         Args:
-            seconds: since the look before, or the question.
+            seconds: time since the previous sample, or since the request was sent.
             activity: of its processes.
         """
         seconds = min(seconds, 2 * self.interval)
         before, self._cpu = self._cpu, activity.cpu_seconds
         cpu = 0.0 if before is None else max(0.0, activity.cpu_seconds - before)
         self._waited += seconds
-        self._add(_Look(seconds, cpu, activity.runnable, activity.stopped))
-        if self._span >= self._quiet_seconds and (why := self._hang()):
-            return why
+        self._append(_Sample(seconds, cpu, activity.runnable, activity.stopped))
+        if self._span >= self._idle_seconds and (reason := self._stall_reason()):
+            return reason
         if self._waited >= self._busy_seconds:
-            return f"the engine was busy for {self._waited:.0f} s without an answer"
+            return f"the engine was busy for {self._waited:.0f} s without responding"
         return None
 
-    def _add(self, look: _Look) -> None:
-        self._looks.append(look)
-        self._span += look.seconds
-        while self._span - self._looks[0].seconds >= self._quiet_seconds:
-            self._span -= self._looks.popleft().seconds
+    def _append(self, sample: _Sample) -> None:
+        self._samples.append(sample)
+        self._span += sample.seconds
+        while self._span - self._samples[0].seconds >= self._idle_seconds:
+            self._span -= self._samples.popleft().seconds
 
-    def _hang(self) -> str | None:
-        if all(look.stopped for look in self._looks):
+    def _stall_reason(self) -> str | None:
+        if all(sample.stopped for sample in self._samples):
             return f"a process of the engine was stopped for {self._span:.0f} s"
-        cpu = sum(look.cpu for look in self._looks)
-        runnable = sum(look.runnable for look in self._looks)
-        if cpu < LEAST_CPU * self._span and runnable < LEAST_RUNNABLE * len(self._looks):
-            return f"the engine did nothing for {self._span:.1f} s and owes an answer"
+        cpu = sum(sample.cpu for sample in self._samples)
+        runnable = sum(sample.runnable for sample in self._samples)
+        if cpu < MIN_CPU * self._span and runnable < MIN_RUNNABLE * len(self._samples):
+            return f"the engine was idle for {self._span:.1f} s without responding"
         return None
 
 
-async def answered(
-    asking: asyncio.Future[None], activity: Callable[[], Activity], detector: StallDetector
+async def wait_unless_stalled(
+    response: asyncio.Future[None], activity: Callable[[], Activity], detector: StallDetector
 ) -> None:
-    """Wait for an answer as long as there is evidence that the engine works.
+    """Wait for the engine's response while its processes show activity.
 
     Args:
-        asking: is done with the answer.
-        activity: looks at the engine's processes; may block, and runs in a thread.
-        detector: begins with the question.
+        response: done when the engine has responded.
+        activity: samples the engine's processes; it may block and runs in a thread.
+        detector: a fresh detector.
 
     Raises:
         Stalled: if the engine hangs.
     """
-    looked_at = time.monotonic()
-    while not (await asyncio.wait({asking}, timeout=detector.interval))[0]:
-        seen = await asyncio.to_thread(activity)
+    sampled_at = time.monotonic()
+    while not (await asyncio.wait({response}, timeout=detector.interval))[0]:
+        sample = await asyncio.to_thread(activity)
         now = time.monotonic()
-        why = detector.look(now - looked_at, seen)
-        looked_at = now
-        if why is not None and not asking.done():
-            raise Stalled(why)
-    await asking
+        reason = detector.add(now - sampled_at, sample)
+        sampled_at = now
+        if reason is not None and not response.done():
+            raise Stalled(reason)
+    await response

@@ -1,1 +1,1 @@
-"""vLLM in the server's own process."""
+"""vLLM embedded in the server's process."""

@@ -1,4 +1,4 @@
-"""Tool calls, read out of one answer by vLLM's parsers."""
+"""Streaming extraction of tool calls from an answer, with vLLM's parsers."""
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
@@ -18,37 +18,37 @@ EMPTY_OBJECT = "{}"
 
 @dataclass(frozen=True, slots=True)
 class Markup:
-    """What a format puts around each call, as far as it is known.
+    """The delimiters of calls in a tool call format, as far as they are known.
 
     Attributes:
-        begin: comes before a call; None if it is not known.
-        end: comes after each, so that the next one can be read afresh; None if
-            calls are not apart.
+        begin: precedes a call; None if unknown.
+        end: follows each call, so that the next one can be parsed independently; None if calls
+            have no individual delimiters.
     """
 
     begin: str | None = None
     end: str | None = None
 
-    def begins(self, text: str, held: str) -> bool:
-        """Whether a call begins in a text, or may in what a parser holds back of its end.
+    def begins(self, text: str, rest: str) -> bool:
+        """Return whether a call begins in a text, or possibly in the rest that a parser holds back.
 
-        One character of a beginning is more likely to be text.
+        A single character of the delimiter does not count, as it is more likely to be text.
         """
         begin = self.begin
-        return begin is None or begin in text or (len(held) > 1 and begin.startswith(held))
+        return begin is None or begin in text or (len(rest) > 1 and begin.startswith(rest))
 
 
-class ParsedCalls:
-    """Reads an answer in pieces, each with a parser of its own where calls are apart.
+class VllmCallReader:
+    """A `CallReader` over vLLM's parsers, with one parser per call if calls have end delimiters.
 
-    vLLM's parsers read a stream and a whole answer by different rules. Here both are
-    read as a stream, token by token, so that the outcome is a matter of the tokens alone.
+    vLLM's parsers parse a stream and a whole answer by different rules. This reader always parses
+    a stream, token by token, so that the result only depends on the tokens.
 
-    - A call is begun once it has a name and the first brace of its arguments.
-    - What was to be a call and was never begun is content, markup and all, unless the
-      answer was cut there.
-    - Special tokens are shown to the parser, and left out of the content.
-    - Whitespace around calls is no content.
+    - A call begins once it has a name and the first brace of its arguments.
+    - Text that looks like a call but never begins one is content, delimiters included, unless the
+      answer is truncated in it.
+    - Special tokens are passed to the parser and left out of the content.
+    - Whitespace around calls is not content.
     """
 
     def __init__(
@@ -58,64 +58,62 @@ class ParsedCalls:
         special: Mapping[int, str],
         markup: Markup,
     ) -> None:
-        """Begin before an answer's first token.
+        """Create a reader; `push` the text of the answer from its beginning on.
 
         Args:
-            make: makes a parser.
-            request: as the parser wants it.
-            special: the text of each special token.
-            markup: around each call.
+            make: returns a new parser.
+            request: the request, as the parser needs it.
+            special: the text of each special token, by id.
+            markup: the delimiters of calls.
         """
         self._make = make
         self._request = request
         self._special = special
         self._markup = markup
-        self._stretch = Stretch(make, request)
-        self._blank = ""
-        self._earlier = 0
-        self._afresh = True
+        self._segment = CallSegment(make, request)
+        self._whitespace = ""
+        self._earlier_calls = 0
+        self._at_boundary = True
 
     def push(self, text: str, token_ids: Sequence[int]) -> list[str | CallDelta]:
-        """See `CallReader`."""
-        hidden = [self._special[token] for token in token_ids if token in self._special]
-        found: list[str | CallDelta] = []
-        while (at := self._stretch.end(text, self._markup)) is not None:
-            found += self._told(self._stretch.push(text[:at], token_ids, hidden))
-            found += self._told(self._stretch.close(self._markup, cut=False))
-            self._earlier += self._stretch.told
-            self._stretch = Stretch(self._make, self._request)
-            text, token_ids, hidden = text[at:], (), []
+        special = [self._special[token] for token in token_ids if token in self._special]
+        items: list[str | CallDelta] = []
+        while (end := self._segment.end(text, self._markup)) is not None:
+            items += self._number(self._segment.push(text[:end], token_ids, special))
+            items += self._number(self._segment.close(self._markup, cut=False))
+            self._earlier_calls += self._segment.call_count
+            self._segment = CallSegment(self._make, self._request)
+            text, token_ids, special = text[end:], (), []
         if text or token_ids:
-            found += self._told(self._stretch.push(text, token_ids, hidden))
-        return found
+            items += self._number(self._segment.push(text, token_ids, special))
+        return items
 
     def close(self, *, cut: bool) -> list[str | CallDelta]:
-        """See `CallReader`."""
-        found = self._told(self._stretch.close(self._markup, cut=cut))
-        if self._blank and not self._earlier + self._stretch.told:
-            found.append(self._blank)
-        return found
+        items = self._number(self._segment.close(self._markup, cut=cut))
+        if self._whitespace and not self._earlier_calls + self._segment.call_count:
+            items.append(self._whitespace)
+        return items
 
-    def _told(self, found: Sequence[str | CallDelta]) -> list[str | CallDelta]:
-        """With calls numbered from the answer's beginning, and no whitespace around them."""
-        told: list[str | CallDelta] = []
-        for item in found:
+    def _number(self, items: Sequence[str | CallDelta]) -> list[str | CallDelta]:
+        """Number the calls from the beginning of the answer, and drop whitespace around them."""
+        numbered: list[str | CallDelta] = []
+        for item in items:
             if isinstance(item, CallDelta):
-                self._afresh, self._blank = True, ""
-                told.append(replace(item, index=self._earlier + item.index))
-            elif self._afresh and not item.strip():
-                self._blank += item
+                self._at_boundary, self._whitespace = True, ""
+                numbered.append(replace(item, index=self._earlier_calls + item.index))
+            elif self._at_boundary and not item.strip():
+                self._whitespace += item
             else:
-                told.append(self._blank + item)
-                self._afresh, self._blank = False, ""
-        return told
+                numbered.append(self._whitespace + item)
+                self._at_boundary, self._whitespace = False, ""
+        return numbered
 
 
-class Stretch:
-    """Some of an answer, read by one parser.
+class CallSegment:
+    """A part of an answer that is parsed by one parser.
 
     Attributes:
-        told: how many calls have been passed on.
+        call_count: number of calls that have begun.
     """
 
     def __init__(self, make: Callable[[], Parser], request: ChatCompletionRequest) -> None:
@@ -125,63 +123,63 @@ class Stretch:
         self._raw = ""
         self._plain = ""
         self._content = ""
-        self._hidden: list[str] = []
-        self._calls: dict[int, Begun] = {}
+        self._special: list[str] = []
+        self._calls: dict[int, OpenCall] = {}
         self._failed = False
-        self.told = 0
+        self.call_count = 0
 
     def end(self, text: str, markup: Markup) -> int | None:
-        """Where in the text that follows the first call of this stretch is over."""
+        """Return where in the next text the first call of this segment ends, or None."""
         if markup.begin is None or markup.end is None:
             return None
         raw = self._raw + text
-        begun = raw.find(markup.begin)
-        over = raw.find(markup.end, begun + len(markup.begin)) if begun >= 0 else -1
-        return None if over < 0 else over + len(markup.end) - len(self._raw)
+        begin = raw.find(markup.begin)
+        end = raw.find(markup.end, begin + len(markup.begin)) if begin >= 0 else -1
+        return None if end < 0 else end + len(markup.end) - len(self._raw)
 
     def push(
-        self, text: str, token_ids: Sequence[int], hidden: Sequence[str]
+        self, text: str, token_ids: Sequence[int], special: Sequence[str]
     ) -> list[str | CallDelta]:
-        """What is certain after this text, in which the `hidden` ones are special tokens."""
+        """Add text, with the special tokens in it, and return what is certain now."""
         self._raw += text
-        self._plain += _without(text, [*hidden])
-        self._hidden += hidden
+        self._plain += _without(text, [*special])
+        self._special += special
         return self._parse(text, token_ids, finished=False)
 
     def close(self, markup: Markup, *, cut: bool) -> list[str | CallDelta]:
-        """What was held back, because no text follows."""
+        """Return what was held back; no text follows."""
         if not self._raw:
             return []
-        found = self._parse("", (), finished=True)
+        items = self._parse("", (), finished=True)
         current = self._calls[max(self._calls)] if self._calls else None
         if current is not None:
-            found += self._placed(current, current.close(cut=cut))
-        return found if self.told else [*found, *self._unread(markup, cut=cut)]
+            items += self._index(current, current.close(cut=cut))
+        return items if self.call_count else [*items, *self._unparsed(markup, cut=cut)]
 
-    def _unread(self, markup: Markup, *, cut: bool) -> Sequence[str | CallDelta]:
-        """What the parser held back to the end, and began no call with."""
+    def _unparsed(self, markup: Markup, *, cut: bool) -> Sequence[str | CallDelta]:
+        """Return the text that the parser held back without beginning a call."""
         rest = self._plain.removeprefix(self._content)
-        # Where calls are apart, each has been read from its beginning to its end.
-        if rest and markup.end is None and (found := self._read_whole()):
-            return found
+        # With end delimiters, each call was parsed from its beginning to its end already.
+        if rest and markup.end is None and (items := self._parse_whole()):
+            return items
         if cut and not self._failed and markup.begins(self._raw, rest):
             return []
         return [rest] if rest and self._plain.startswith(self._content) else []
 
-    def _read_whole(self) -> list[str | CallDelta]:
-        """Calls that the parser finds in the whole text: some find none in a stream."""
+    def _parse_whole(self) -> list[str | CallDelta]:
+        """Parse the whole text at once, as some parsers do not find calls in a stream."""
         try:
             _, content, calls = self._make().parse(self._raw, self._request, enable_auto_tools=True)
         except Exception as error:
             _log(error)
             return []
-        found: list[str | CallDelta] = []
+        items: list[str | CallDelta] = []
         for call in calls or []:
-            begun = Begun()
-            found += self._placed(begun, begun.push(call.id, call.name, call.arguments))
-        if found and content and not self._content:
-            found.insert(0, self._shown(content))
-        return found
+            open_call = OpenCall()
+            items += self._index(open_call, open_call.push(call.id, call.name, call.arguments))
+        if items and content and not self._content:
+            items.insert(0, self._without_special(content))
+        return items
 
     def _parse(
         self, text: str, token_ids: Sequence[int], *, finished: bool
@@ -193,69 +191,68 @@ class Stretch:
                 text, [*token_ids], self._request, prompt_token_ids=[], finished=finished
             )
         except Exception as error:
-            # What a model writes is no fault of the request's, whatever a parser makes of it.
+            # The request must not fail over what the model generated.
             _log(error)
             self._failed = True
             return []
         if delta is None:
             return []
-        found: list[str | CallDelta] = []
-        if delta.content and (shown := self._shown(delta.content)):
-            self._content += shown
-            found.append(shown)
+        items: list[str | CallDelta] = []
+        if delta.content and (content := self._without_special(delta.content)):
+            self._content += content
+            items.append(content)
         for call in delta.tool_calls or []:
-            found += self._call(call)
-        return found
+            items += self._call(call)
+        return items
 
-    def _shown(self, content: str) -> str:
-        """The content without the special tokens in it."""
-        return _without(content, self._hidden)
+    def _without_special(self, content: str) -> str:
+        return _without(content, self._special)
 
     def _call(self, delta: Any) -> list[CallDelta]:
-        self._hidden.clear()
-        found: list[CallDelta] = []
+        self._special.clear()
+        deltas: list[CallDelta] = []
         if delta.index not in self._calls:
             if self._calls:
                 last = self._calls[max(self._calls)]
-                found += self._placed(last, last.close(cut=False))
-            self._calls[delta.index] = Begun()
+                deltas += self._index(last, last.close(cut=False))
+            self._calls[delta.index] = OpenCall()
         name = delta.function.name if delta.function else None
         arguments = (delta.function.arguments if delta.function else None) or ""
         call = self._calls[delta.index]
-        return found + self._placed(call, call.push(delta.id, name, arguments))
+        return deltas + self._index(call, call.push(delta.id, name, arguments))
 
-    def _placed(self, call: "Begun", deltas: Sequence[CallDelta]) -> list[CallDelta]:
-        """What there is of a call, which has its place among them once it is passed on."""
+    def _index(self, call: "OpenCall", deltas: Sequence[CallDelta]) -> list[CallDelta]:
+        """Set the index of a call's deltas; the call gets its index with its first delta."""
         if deltas and deltas[0].id is not None:
-            call.place = self.told
-            self.told += 1
-        return [replace(delta, index=call.place) for delta in deltas]
+            call.index = self.call_count
+            self.call_count += 1
+        return [replace(delta, index=call.index) for delta in deltas]
 
 
-class Begun:
-    """One call of a stretch.
+class OpenCall:
+    """One call of a segment.
 
     Attributes:
-        place: which of the calls that are passed on it is, or -1 while it is not.
+        index: its index among the calls of the segment that have begun, or -1 before it begins.
     """
 
     def __init__(self) -> None:
         self._id: str | None = None
         self._name: str | None = None
         self._arguments = ""
-        self.place = -1
+        self.index = -1
 
     def push(self, call_id: str | None, name: str | None, arguments: str) -> list[CallDelta]:
-        """What is certain of it: nothing before its name and the first brace."""
-        if self.place >= 0:
-            return [CallDelta(self.place, None, None, arguments)] if arguments else []
+        """Return what is certain: nothing before the name and the first brace of the arguments."""
+        if self.index >= 0:
+            return [CallDelta(self.index, None, None, arguments)] if arguments else []
         self._id, self._name = call_id or self._id, name or self._name
         self._arguments += arguments
         return self._begin() if self._arguments.lstrip().startswith("{") else []
 
     def close(self, *, cut: bool) -> list[CallDelta]:
-        """The rest of it: a call without arguments has an empty object of them, if not cut."""
-        if self.place >= 0 or self._arguments.strip():
+        """Return the rest: a call without arguments gets an empty object, unless truncated."""
+        if self.index >= 0 or self._arguments.strip():
             return []
         self._arguments = "" if cut else EMPTY_OBJECT
         return self._begin()
@@ -266,34 +263,32 @@ class Begun:
         return [CallDelta(0, self._id or make_tool_call_id(), self._name, self._arguments)]
 
 
-class FirstCall:
-    """Passes on the first call alone, for a request that wants no parallel ones."""
+class FirstCallReader:
+    """A `CallReader` that only returns the first call, for requests without parallel calls."""
 
-    def __init__(self, reader: ParsedCalls) -> None:
+    def __init__(self, reader: VllmCallReader) -> None:
         self._reader = reader
 
     def push(self, text: str, token_ids: Sequence[int]) -> list[str | CallDelta]:
-        """See `CallReader`."""
         return _first(self._reader.push(text, token_ids))
 
     def close(self, *, cut: bool) -> list[str | CallDelta]:
-        """See `CallReader`."""
         return _first(self._reader.close(cut=cut))
 
 
-def _first(found: Sequence[str | CallDelta]) -> list[str | CallDelta]:
-    return [item for item in found if isinstance(item, str) or item.index == 0]
+def _first(items: Sequence[str | CallDelta]) -> list[str | CallDelta]:
+    return [item for item in items if isinstance(item, str) or item.index == 0]
 
 
 def _log(error: Exception) -> None:
-    """Say that a parser failed; its message can hold what the model wrote."""
+    """Log that a parser failed, without its message, which may quote the answer."""
     logger.warning("a tool parser failed on an answer: %s", type(error).__name__)
 
 
-def _without(text: str, spelled: list[str]) -> str:
-    """The text without what is spelled here, once each; what was found is taken off the list."""
-    for each in [*spelled]:
+def _without(text: str, special: list[str]) -> str:
+    """Remove one occurrence of each special token; removed tokens are removed from the list too."""
+    for each in [*special]:
         if each in text:
             text = text.replace(each, "", 1)
-            spelled.remove(each)
+            special.remove(each)
     return text

@@ -1,4 +1,4 @@
-"""vLLM's renderer and detokenizers, behind the seam's `Codec`."""
+"""The `Codec` implementation over vLLM's renderer and detokenizers."""
 
 import asyncio
 import re
@@ -18,16 +18,17 @@ from proctor.server.engines.base import Prompt
 from proctor.server.errors import EngineUnavailable
 
 SPLIT = "\ue000"
-"""A private-use character that marks where text must not be read as a special token."""
+"""A private-use character inserted into special tokens in user text, so that they are not
+tokenized as such."""
 
-SWITCHES = ("enable_thinking", "thinking")
-"""What chat templates call their switch of the thinking; they pass over what they do not know."""
+THINKING_SWITCHES = ("enable_thinking", "thinking")
+"""The variables by which chat templates switch thinking; templates ignore unknown variables."""
 
 END = "\ue001"
-"""Another one, which marks where an unfinished message ends."""
+"""A private-use character appended to an unfinished message, to find its end in the prompt."""
 
-OF_FILES = ("vocab_file", "merges_file", "tokenizer_file", "name_or_path", "is_local")
-"""Settings of a tokenizer that tell of the machine that it was read on."""
+FILE_SETTINGS = ("vocab_file", "merges_file", "tokenizer_file", "name_or_path", "is_local")
+"""Tokenizer settings that reveal paths of this machine."""
 
 PROBE = ({"role": "user", "content": "hi"},)
 PROBE_TOOL = {
@@ -37,7 +38,7 @@ PROBE_TOOL = {
 
 
 class VllmDetokenizer:
-    """vLLM's incremental detokenizer, for one channel."""
+    """A `Detokenizer` over vLLM's incremental detokenizer."""
 
     def __init__(self, tokenizer: Any, after: Sequence[int], special: bool) -> None:
         request = EngineCoreRequest(
@@ -54,12 +55,11 @@ class VllmDetokenizer:
         self._inner = IncrementalDetokenizer.from_new_request(tokenizer, request)
 
     def push(self, token_ids: Sequence[int]) -> str:
-        """See `Detokenizer`."""
         self._inner.update(list(token_ids), stop_terminated=False)
         return self._inner.get_next_output_text(finished=False, delta=True)
 
     def close(self) -> str:
-        """See `Detokenizer`. Bytes of an unfinished character are dropped."""
+        """Return the rest of the text; the bytes of an incomplete character are dropped."""
         return self._inner.get_next_output_text(finished=True, delta=True)
 
 
@@ -76,7 +76,7 @@ class VllmCodec:
         self._closed = False
 
     def close(self) -> None:
-        """Render nothing more: the renderer's threads are about to end."""
+        """Make `render` fail from now on, as the renderer's threads are about to end."""
         self._closed = True
 
     async def render(
@@ -85,39 +85,46 @@ class VllmCodec:
         *,
         thinking: bool,
         tools: Sequence[Mapping[str, Any]] = (),
-        answering: bool = True,
-        continuing: bool = False,
+        add_generation_prompt: bool = True,
+        continue_final_message: bool = False,
     ) -> Prompt:
-        """See `Codec`. Special tokens typed into a message or a tool stay plain text.
+        """Apply the chat template and tokenize the result; see `Codec` for the arguments.
+
+        Special tokens that are spelled in a message or a tool are tokenized as plain text.
 
         Raises:
-            EngineUnavailable: if the engine that it belongs to has stopped.
+            ValueError: if the template rejects the messages.
+            EngineUnavailable: if the engine has stopped.
         """
         kwargs: dict[str, Any] = (
             {"tools": [self._escape_special_tokens(tool) for tool in tools]} if tools else {}
         )
-        plain: list[Any] = [self._escape_special_tokens(message) for message in messages]
+        escaped: list[Any] = [self._escape_special_tokens(message) for message in messages]
         may_think = False
-        if continuing:
-            text, opened = await self._unfinished(plain, kwargs, thinking)
+        if continue_final_message:
+            text, opened = await self._render_unfinished(escaped, kwargs, thinking)
         else:
-            kwargs["add_generation_prompt"] = answering
-            text = await self._apply(plain, kwargs, thinking)
+            kwargs["add_generation_prompt"] = add_generation_prompt
+            text = await self._apply(escaped, kwargs, thinking)
             opened = text.rstrip().endswith(self._start_marker)
-            if answering and not thinking and not opened:
-                may_think = text == await self._apply(plain, kwargs, thinking=True)
-        # A prompt can be megabytes long: other requests' streams must not wait for it.
+            if add_generation_prompt and not thinking and not opened:
+                may_think = text == await self._apply(escaped, kwargs, thinking=True)
+        # In a thread: a prompt can be megabytes long, and must not block other streams.
         ids = await asyncio.to_thread(self._encode_rendered, text)
         return Prompt(tuple(ids), opened, may_think)
 
     async def _apply(self, messages: list[Any], kwargs: dict[str, Any], thinking: bool) -> str:
-        """The text that the template makes, with its thinking switched on or off."""
+        """Return the output of the template, with thinking switched on or off."""
         if self._closed:
             raise EngineUnavailable("the engine stopped")
-        given = {**dict.fromkeys(SWITCHES, thinking), **kwargs, "tokenize": False}
+        template_kwargs = {
+            **dict.fromkeys(THINKING_SWITCHES, thinking),
+            **kwargs,
+            "tokenize": False,
+        }
         try:
             _, prompt = await self._renderer.render_messages_async(
-                messages, ChatParams(chat_template_kwargs=given)
+                messages, ChatParams(chat_template_kwargs=template_kwargs)
             )
         except (VLLMClientError, ValueError) as error:
             raise ValueError(str(error)) from error
@@ -127,76 +134,74 @@ class VllmCodec:
             raise
         return str(prompt.get("prompt"))
 
-    async def _unfinished(
+    async def _render_unfinished(
         self, messages: list[Any], kwargs: dict[str, Any], thinking: bool
     ) -> tuple[str, bool]:
-        """The text up to where the last message ends, and whether that is inside its thinking.
+        """Return the text up to the end of the last message, and whether that is in its thinking.
 
-        A thinking goes on where the template begins one; few templates show that of an answer
-        that has not begun.
+        A message with reasoning only is put after the generation prompt, as few templates render
+        the reasoning of a message without content.
         """
         *before, last = messages
         if last["content"]:
-            begun = {**last, "content": last["content"] + END}
-            whole = {**kwargs, "add_generation_prompt": False}
-            text = await self._apply([*before, begun], whole, thinking)
+            marked = {**last, "content": last["content"] + END}
+            kwargs = {**kwargs, "add_generation_prompt": False}
+            text = await self._apply([*before, marked], kwargs, thinking)
             if END not in text:
-                raise ValueError("it leaves out the content of the last one")
+                raise ValueError("it omits the content of the last message")
             text = text[: text.rindex(END)]
             return text, text.rstrip().endswith(self._start_marker)
-        prompted = {**kwargs, "add_generation_prompt": True}
-        text = await self._apply(before, prompted, thinking=True)
+        kwargs = {**kwargs, "add_generation_prompt": True}
+        text = await self._apply(before, kwargs, thinking=True)
         if not text.rstrip().endswith(self._start_marker):
             text += f"{self._start_marker}\n"
         return text + last.get("reasoning", ""), True
 
     async def renders_tools(self) -> bool:
-        """See `Codec`. A template does if a tool makes a difference to what it renders."""
+        """Return whether a tool changes the output of the template."""
         if self._renders_tools is None:
             try:
-                without = await self.render(PROBE, thinking=True)
-                given = await self.render(PROBE, thinking=True, tools=[PROBE_TOOL])
-                self._renders_tools = given != without
-            except ValueError:  # it refuses them here, and will say why where they are wanted
+                without_tools = await self.render(PROBE, thinking=True)
+                with_tools = await self.render(PROBE, thinking=True, tools=[PROBE_TOOL])
+                self._renders_tools = with_tools != without_tools
+            except ValueError:  # `render` then reports the error for the request's own messages
                 self._renders_tools = True
         return self._renders_tools
 
     @property
     def vocabulary_size(self) -> int:
-        """See `Codec`."""
         size: int = self._renderer.model_config.get_vocab_size()
         return size
 
     def encode(self, text: str, *, add_special_tokens: bool = False) -> list[int]:
-        """See `Codec`."""
         ids: list[int] = self._tokenizer.encode(text, add_special_tokens=add_special_tokens)
         return ids
 
     def decode(self, token_ids: Sequence[int]) -> str:
-        """See `Codec`."""
         return str(self._tokenizer.decode(list(token_ids), skip_special_tokens=False))
 
-    def names(self, token_ids: Sequence[int]) -> list[str]:
-        """See `Codec`. Ids that the tokenizer does not use have no name."""
-        return [name or "" for name in self._tokenizer.convert_ids_to_tokens(list(token_ids))]
+    def convert_ids_to_tokens(self, token_ids: Sequence[int]) -> list[str]:
+        """Return each token as spelled in the vocabulary; unused ids give an empty string."""
+        return [token or "" for token in self._tokenizer.convert_ids_to_tokens(list(token_ids))]
 
     def info(self) -> dict[str, Any]:
-        """See `Codec`: as vLLM's server tells it, but for what says where the files are."""
-        set_to = getattr(self._tokenizer, "init_kwargs", None) or {}
-        told = {name: _plain(value) for name, value in set_to.items() if name not in OF_FILES}
-        told["tokenizer_class"] = type(self._tokenizer).__name__
+        """Return the tokenizer's settings as vLLM's server does, but without its file paths."""
+        settings = getattr(self._tokenizer, "init_kwargs", None) or {}
+        info = {
+            name: _plain(value) for name, value in settings.items() if name not in FILE_SETTINGS
+        }
+        info["tokenizer_class"] = type(self._tokenizer).__name__
         template = getattr(self._tokenizer, "chat_template", None)
-        return told | {"chat_template": template} if isinstance(template, str) else told
+        return info | {"chat_template": template} if isinstance(template, str) else info
 
     def _encode_rendered(self, text: str) -> list[int]:
         return [token for part in text.split(SPLIT) for token in self.encode(part)]
 
     def detokenizer(self, after: Sequence[int], *, special: bool = False) -> VllmDetokenizer:
-        """See `Codec`."""
         return VllmDetokenizer(self._tokenizer, after, special)
 
     def token_bytes(self, token: int) -> bytes:
-        """See `Codec`. A tokenizer that does not tell its bytes gives the token's text."""
+        """Return the bytes of one token, or of its text if the tokenizer does not provide them."""
         if token < len(self._bytes):
             return self._bytes[token]
         return self.decode([token]).encode()
@@ -206,7 +211,7 @@ class VllmCodec:
         return token_bytes(self._tokenizer)
 
     def _escape_special_tokens(self, value: Any) -> Any:
-        """Mark special tokens inside a message's texts, so that they are encoded in two halves."""
+        """Insert `SPLIT` into special tokens in strings, so that they are encoded in two halves."""
         if isinstance(value, Mapping):
             return {
                 self._escape_special_tokens(key): part
@@ -218,14 +223,14 @@ class VllmCodec:
             return [self._escape_special_tokens(part) for part in value]
         if isinstance(value, str) and self._special is not None:
             return self._special.sub(
-                lambda found: found[0][0] + SPLIT + found[0][1:],
+                lambda match: match[0][0] + SPLIT + match[0][1:],
                 value.replace(SPLIT, "").replace(END, ""),
             )
         return value
 
 
 def _plain(value: Any) -> Any:
-    """A setting of a tokenizer as JSON has it; an added token is its text."""
+    """Convert a tokenizer setting to plain JSON data; an added token becomes its text."""
     if isinstance(value, Mapping):
         return {str(key): _plain(each) for key, each in value.items()}
     if isinstance(value, list | tuple):
@@ -236,5 +241,5 @@ def _plain(value: Any) -> Any:
 
 
 def _fits(value: object) -> bool:
-    """Whether this is an integer that JSON's writers take."""
+    """Return whether this is an integer that fits 64 bits, the limit of orjson."""
     return isinstance(value, int) and abs(value) < 2**63

@@ -1,4 +1,4 @@
-"""vLLM in this server's own process, behind the seam."""
+"""The engine over an embedded vLLM `AsyncLLM`."""
 
 import asyncio
 import contextlib
@@ -33,9 +33,18 @@ from proctor.budget.processors.marker_discovery import encode_markers, find_mark
 from proctor.budget.processors.params import SLOW, EngineBudget, with_markers
 from proctor.budget.processors.tokenizer_vocabulary import read_vocabulary
 from proctor.server.engines.base import Delta, Finish, Job, ModelInfo, Sampling, TokenLogprob
-from proctor.server.engines.grammars.base import CheckedGrammar, Grammars
-from proctor.server.engines.processes.engine_processes import ENDING, EngineProcesses, started
-from proctor.server.engines.processes.stall import Patience, StallDetector, Stalled, answered
+from proctor.server.engines.grammars.base import CheckedGrammar, GrammarChecker
+from proctor.server.engines.processes.engine_processes import (
+    SHUTTING_DOWN,
+    EngineProcesses,
+    child_engine_processes,
+)
+from proctor.server.engines.processes.stall import (
+    StallDetector,
+    Stalled,
+    StallTimeouts,
+    wait_unless_stalled,
+)
 from proctor.server.engines.tool_calls import Constraint, ToolFormat
 from proctor.server.engines.vllm.codec import VllmCodec
 from proctor.server.engines.vllm.metrics import SanitizedStatLogger
@@ -49,9 +58,9 @@ PROCESSORS = {
     False: "proctor.budget.processors.v1:BudgetLogitsProcessor",
     True: "proctor.budget.processors.v2:BudgetLogitsProcessor",
 }
-"""The processor by whether vLLM uses its V2 runner."""
+"""The logits processor, by whether vLLM uses its V2 model runner."""
 WORKER_EXTENSION = "proctor.budget.processors.worker.BudgetWorkerExtension"
-OURS = ("logits_processors", "worker_extension_cls", "reasoning_parser")
+RESERVED_ARGUMENTS = ("logits_processors", "worker_extension_cls", "reasoning_parser")
 
 SAME_NAMES = (
     "temperature",
@@ -64,26 +73,30 @@ SAME_NAMES = (
     "logit_bias",
     "seed",
 )
-"""Settings that vLLM calls as we do."""
+"""Sampling parameters that have the same name in vLLM."""
 
-FAREWELL_SECONDS = 5.0
+OUTPUT_HANDLER_SECONDS = 5.0
+"""How long to wait for vLLM's output handler to fail the requests of a dead engine."""
 
 STOPPED = "the engine stopped"
 
 FAILED = "error"
-"""vLLM's word for a request that it could not go on with."""
+"""vLLM's finish reason of a request that failed."""
 
-MOST_PROMPT_LOGITS = 2**29
-"""Logits that the scores of one prompt may take: vLLM holds those of all its tokens at once, as
-32-bit floats and twice over."""
+MAX_PROMPT_LOGITS = 2**29
+"""Maximum number of logits for the log probabilities of one prompt: vLLM holds those of all tokens
+at once, as two copies of 32-bit floats."""
 
-LEAST_LOGPROB = -9999.0
-"""Stands for minus infinity, which JSON does not have; vLLM's server says the same."""
+MIN_LOGPROB = -9999.0
+"""Replaces minus infinity, which JSON does not have; vLLM's server uses the same value."""
 
 
 @dataclass(frozen=True, slots=True)
 class MarkerSource:
-    """Where to take the thinking markers from; all unset is from the chat template."""
+    """The source of the thinking markers: their texts, or the name of a reasoning parser of vLLM.
+
+    If nothing is set, the markers are discovered in the chat template.
+    """
 
     start: str | None = None
     end: str | None = None
@@ -91,9 +104,9 @@ class MarkerSource:
 
 
 class CheckedParams(SamplingParams):
-    """Sampling parameters whose grammar has been looked through.
+    """Sampling parameters whose structured output has been validated already.
 
-    vLLM would do that again when the job enters it, on the event loop.
+    vLLM would validate it again for each request, on the event loop.
     """
 
     def _validate_structured_outputs(self, *_: Any) -> None:
@@ -101,7 +114,7 @@ class CheckedParams(SamplingParams):
 
 
 class VllmEngine:
-    """An `AsyncLLM` whose own logits processor enforces the budgets."""
+    """An engine over `AsyncLLM`, with a logits processor that enforces budgets."""
 
     def __init__(
         self,
@@ -109,7 +122,7 @@ class VllmEngine:
         model: ModelInfo,
         codec: VllmCodec,
         tools: ToolFormat | None,
-        grammars: Grammars,
+        grammars: GrammarChecker,
         processes: EngineProcesses,
     ) -> None:
         self._running: AsyncLLM | None = llm
@@ -119,9 +132,9 @@ class VllmEngine:
         runner = llm.vllm_config.use_v2_model_runner
         self._processor = pkgutil.resolve_name(PROCESSORS[runner])
         self._markers = model.markers.to_wire()
-        self._asked_at = time.monotonic()
+        self._last_check = time.monotonic()
         self._tasks: Counter[asyncio.Task[Any]] = Counter()
-        self._left: weakref.WeakSet[asyncio.Task[Any]] = weakref.WeakSet()
+        self._cancelled: weakref.WeakSet[asyncio.Task[Any]] = weakref.WeakSet()
         self.model = model
         self.codec = codec
         self.tools = tools
@@ -134,69 +147,69 @@ class VllmEngine:
         name: str,
         arguments: Mapping[str, Any],
         markers: MarkerSource,
-        grammars: Callable[[VllmConfig], Grammars],
+        grammars: Callable[[VllmConfig], GrammarChecker],
         tool_call_parser: str | None = None,
     ) -> "VllmEngine":
-        """Load a model; blocks until it can answer.
+        """Load a model; block until it can serve requests.
 
         Args:
             model: a path or a Hugging Face name.
-            name: what clients call it.
+            name: the name that clients use.
             arguments: vLLM's engine arguments, passed on unchanged.
-            markers: where its thinking markers come from.
-            grammars: makes what looks its grammars through.
-            tool_call_parser: vLLM's name of how it writes tool calls; None is
-                that it does not.
+            markers: the source of the thinking markers.
+            grammars: returns the grammar checker for an engine configuration.
+            tool_call_parser: the name of vLLM's tool parser, or None without tool calls.
 
         Raises:
-            ValueError: if an argument would take the budgets out of our hands,
-                the markers cannot be found, or there is no such parser.
+            ValueError: if an argument conflicts with the enforcement of budgets, the markers
+                cannot be found, or the parser does not exist.
+            EngineUnavailable: if the server is shutting down.
         """
-        # Budgets have not been seen on a GPU with the V2 runner, which vLLM would choose there.
+        # vLLM would choose the V2 model runner on a GPU, where budgets are not tested with it.
         os.environ.setdefault("VLLM_USE_V2_MODEL_RUNNER", "0")
-        # A fork of a process with threads is not safe, and would hold this one's sockets open when
-        # it is gone.
+        # Forking a process with threads is not safe, and the child would keep this process's
+        # sockets open after its end.
         os.environ["VLLM_WORKER_MULTIPROC_METHOD"] = "spawn"
         config = _engine_config(model, name, arguments)
         config.model_config.logits_processors = [PROCESSORS[config.use_v2_model_runner]]
-        _bind_answers_alone(config, arguments)
+        _configure_structured_outputs(config, arguments)
         tokenizer = cached_tokenizer_from_config(config.model_config)
         texts = find_marker_texts(
             tokenizer, start=markers.start, end=markers.end, parser=markers.parser
         )
         tools = None if tool_call_parser is None else VllmTools(tool_call_parser, tokenizer)
-        found = encode_markers(tokenizer, texts, _end_of_turn(tokenizer, config))
-        config.additional_config = with_markers(config.additional_config, found)
-        if ENDING.is_set():
-            raise EngineUnavailable("the server is about to end")
+        token_markers = encode_markers(tokenizer, texts, _end_of_turn(tokenizer, config))
+        config.additional_config = with_markers(config.additional_config, token_markers)
+        if SHUTTING_DOWN.is_set():
+            raise EngineUnavailable("the server is shutting down")
         with contextlib.ExitStack() as undo:
-            checks = grammars(config)
-            undo.callback(checks.close)
-            processes = EngineProcesses(others=started())
+            grammar_checker = grammars(config)
+            undo.callback(grammar_checker.close)
+            processes = EngineProcesses(exclude=child_engine_processes())
             with processes.starting():
                 llm = AsyncLLM.from_vllm_config(
                     config, enable_log_requests=False, stat_loggers=[SanitizedStatLogger]
                 )
             undo.callback(llm.shutdown)
-            checks.wait()
+            grammar_checker.wait()
             undo.pop_all()
         info = ModelInfo(
             name,
             config.model_config.max_model_len,
-            found,
+            token_markers,
             int(time.time()),
             read_vocabulary(tokenizer, config.model_config.get_vocab_size()),
         )
-        engine = cls(llm, info, VllmCodec(llm.renderer, texts[0]), tools, checks, processes)
-        # Or else each full collection looks through all of vLLM while every stream waits.
+        codec = VllmCodec(llm.renderer, texts[0])
+        engine = cls(llm, info, codec, tools, grammar_checker, processes)
+        # Keeps full garbage collections, which block every stream, from traversing all of vLLM.
         freeze_gc_heap()
-        # Or else vLLM parses several environment variables for each token that it hands out.
+        # vLLM otherwise parses several environment variables for each generated token.
         enable_envs_cache()
         return engine
 
     async def check(self, job: Job, owner: str) -> None:
-        """See `Engine`."""
-        _check_prompt_scores(job, self.codec.vocabulary_size)
+        _check_prompt_logprobs(job, self.codec.vocabulary_size)
         config, tokenizer = self._llm.vllm_config, self._llm.renderer.get_tokenizer()
         grammar = await self._grammar(job, owner)
         try:
@@ -204,13 +217,14 @@ class VllmEngine:
             self._processor.validate_params(params)
             _verify(params, config, tokenizer)
         except VLLMClientError as error:
-            raise _unserved(error, job.sampling.constraint) from error
+            raise _unsupported(error, job.sampling.constraint) from error
 
     async def generate(self, job: Job) -> AsyncGenerator[Delta, None]:
-        """See `Engine`.
+        """Generate one choice; closing the generator aborts the request in vLLM.
 
         Raises:
-            UnsupportedRequest: if what the answer is bound to turns out to make no grammar.
+            EngineUnavailable: if the engine cannot continue.
+            UnsupportedRequest: if the engine fails to compile or follow the grammar.
         """
         grammar = await self._grammar(job)
         stream = self._llm.generate(
@@ -221,57 +235,60 @@ class VllmEngine:
             reasoning_parser_kwargs={"markers": self._markers},
         )
         try:
-            with self._waiting("the engine stopped while generating"):
+            with self._fail_if_killed("the engine stopped while generating"):
                 async for output in stream:
                     completion = output.outputs[0]
                     reason = completion.finish_reason
                     if reason == FAILED:
                         raise _failed(job.sampling.constraint)
                     finish = Finish(reason) if reason else None
-                    scores = _scores(completion, job.sampling)
-                    of_prompt = None
+                    logprobs = _logprobs(completion, job.sampling)
+                    prompt_logprobs = None
                     if output.prompt_logprobs:
-                        # Thousands of them, while other streams wait.
-                        of_prompt = await asyncio.to_thread(_prompt_scores, job, output)
-                    cached = output.num_cached_tokens
+                        # In a thread: there can be thousands, and they must not block streams.
+                        prompt_logprobs = await asyncio.to_thread(_prompt_logprobs, job, output)
+                    cached_tokens = output.num_cached_tokens
                     if not job.sampling.max_tokens:
-                        yield Delta((), Finish.LENGTH, (), cached, of_prompt)
+                        yield Delta((), Finish.LENGTH, (), cached_tokens, prompt_logprobs)
                         return
-                    yield Delta(completion.token_ids, finish, scores, cached, of_prompt)
+                    yield Delta(
+                        completion.token_ids, finish, logprobs, cached_tokens, prompt_logprobs
+                    )
         finally:
             await stream.aclose()
 
     async def attempts(self, job: Job) -> frozenset[int]:
-        """See `Engine`."""
         if not job.budget.demands_thinking:
             return frozenset()
-        with self._waiting():
-            # `collective_rpc` would ask the first data-parallel engine alone.
+        with self._fail_if_killed():
+            # `AsyncLLM.collective_rpc` only reaches the first data-parallel engine.
             per_engine = await self._llm.engine_core.call_utility_all_async(
                 "collective_rpc", "take_attempts", None, (job.id,), None
             )
-        return frozenset(at for workers in per_engine for record in workers for at in record)
+        return frozenset(
+            position for workers in per_engine for record in workers for position in record
+        )
 
     @property
     def _llm(self) -> AsyncLLM:
         """The running engine.
 
         Raises:
-            EngineUnavailable: if it was given up or stopped.
+            EngineUnavailable: if it was killed or shut down.
         """
         if self._running is None:
             raise EngineUnavailable(STOPPED)
         return self._running
 
     @contextlib.contextmanager
-    def _waiting(self, told: str = STOPPED) -> Iterator[None]:
-        """Waits for the engine, which may be given up without a word to this one.
+    def _fail_if_killed(self, message: str = STOPPED) -> Iterator[None]:
+        """Fail the current task if the engine is killed while the body waits for it.
 
-        vLLM tells those who wait for tokens that its engine is dead, but not who
-        comes in that moment, nor who waits for something else.
+        vLLM notifies the requests that wait for tokens when its engine dies, but neither those
+        that arrive at that moment nor other calls. `kill` cancels their tasks.
 
         Raises:
-            EngineUnavailable: if it is, with the text `told`.
+            EngineUnavailable: with `message`, if the engine is dead or killed.
         """
         task = asyncio.current_task()
         if self._running is None or task is None:
@@ -280,58 +297,62 @@ class VllmEngine:
         try:
             yield
         except asyncio.CancelledError:
-            if task not in self._left:
+            if task not in self._cancelled:
                 raise
             task.uncancel()
-            raise EngineUnavailable(told) from None
+            raise EngineUnavailable(message) from None
         except (EngineDeadError, EngineGenerateError):
-            # Not chained: vLLM raises one exception in every stream, whose traceback has
-            # grown by all of them each time that it is written to the log.
-            raise EngineUnavailable(told) from None
+            # Not chained: vLLM raises the same exception object in every stream, so that its
+            # traceback grows with each of them.
+            raise EngineUnavailable(message) from None
         finally:
             self._tasks[task] -= 1
             if not self._tasks[task]:
                 del self._tasks[task]
 
     async def health(self) -> None:
-        """See `Engine`."""
         try:
             await self._llm.check_health()
         except EngineDeadError as error:
             raise EngineUnavailable(STOPPED) from error
 
     async def warm_up(self) -> None:
-        """See `Engine`."""
         await warm_up(self)
 
-    async def heartbeat(self, patience: Patience) -> None:
-        """See `Engine`. Asks every worker, between two steps; the books are looked over too.
+    async def heartbeat(self, timeouts: StallTimeouts) -> None:
+        """Call every worker between two steps, which also checks its budget slots.
 
-        A worker spins for a second after it was asked, so one that has nothing to do
-        is let alone for half of the patience, and has the other half to answer.
+        A worker busy-waits for a second after each call. An idle engine is therefore only checked
+        once per half of `stall_seconds`, and has the other half to respond.
+
+        Args:
+            timeouts: how long the engine may take to respond.
+
+        Raises:
+            EngineUnavailable: if it is dead, hangs, or its slots are inconsistent.
         """
         await self.health()
         now = time.monotonic()
-        quiet = patience.stall_seconds
+        idle_seconds = timeouts.stall_seconds
         if self._idle:
-            quiet /= 2
-            if now < self._asked_at + quiet:
+            idle_seconds /= 2
+            if now < self._last_check + idle_seconds:
                 return
-        self._asked_at = now
-        asking = asyncio.ensure_future(self._ask_workers())
-        detector = StallDetector(quiet, patience.busy_stall_seconds)
+        self._last_check = now
+        response = asyncio.ensure_future(self._check_workers())
+        detector = StallDetector(idle_seconds, timeouts.busy_stall_seconds)
         try:
-            await answered(asking, self._processes.activity, detector)
+            await wait_unless_stalled(response, self._processes.activity, detector)
         except Stalled as error:
             raise EngineUnavailable(str(error)) from error
         finally:
-            asking.cancel()
+            response.cancel()
 
     @property
     def _idle(self) -> bool:
         return not self._llm.output_processor.has_unfinished_requests()
 
-    async def _ask_workers(self) -> None:
+    async def _check_workers(self) -> None:
         try:
             await self._llm.collective_rpc("check_slots")
         except EngineUnavailable:
@@ -339,24 +360,22 @@ class VllmEngine:
         except EngineDeadError as error:
             raise EngineUnavailable(STOPPED) from error
         except Exception as error:
-            raise EngineUnavailable(f"the engine is out of order: {error}") from error
+            raise EngineUnavailable(f"the engine's check failed: {error}") from error
 
     async def kill(self) -> None:
-        """See `Engine`."""
         if self._running is None:
             return
         await asyncio.to_thread(self._processes.kill)
-        handler = self._running.output_handler
-        if handler is not None:
-            # It tells every job that the engine is dead.
-            await asyncio.wait({handler}, timeout=FAREWELL_SECONDS)
-        self._left.update(self._tasks)
-        for task in self._left:
+        output_handler = self._running.output_handler
+        if output_handler is not None:
+            # It fails the requests that wait for tokens; the other tasks are cancelled below.
+            await asyncio.wait({output_handler}, timeout=OUTPUT_HANDLER_SECONDS)
+        self._cancelled.update(self._tasks)
+        for task in self._cancelled:
             task.cancel()
         await self.aclose()
 
     async def aclose(self) -> None:
-        """See `Engine`."""
         if self._running is None:
             return
         llm, self._running = self._running, None
@@ -371,13 +390,13 @@ class VllmEngine:
 
     def _params(self, job: Job, grammar: CheckedGrammar | None) -> SamplingParams:
         sampling = job.sampling
-        asked = {name: getattr(sampling, name) for name in SAME_NAMES}
+        options = {name: getattr(sampling, name) for name in SAME_NAMES}
         seed = secrets.randbits(63) if sampling.seed is None else sampling.seed
-        # The model's own defaults can hold any of these, a most number of tokens too.
+        # The defaults of the model's generation config can have any of these, max_tokens included.
         params = {
             **self._defaults,
-            **{key: to for key, to in asked.items() if to is not None},
-            "max_tokens": max(1, sampling.max_tokens),  # vLLM generates one at the least
+            **{name: value for name, value in options.items() if value is not None},
+            "max_tokens": max(1, sampling.max_tokens),  # vLLM always generates at least one
             "logprobs": sampling.top_logprobs,
             "prompt_logprobs": sampling.prompt_logprobs,
             "detokenize": False,
@@ -386,15 +405,18 @@ class VllmEngine:
         extra = EngineBudget(job.id, seed, job.budget).to_extra_args()
         if grammar is None:
             return SamplingParams(**params, extra_args=extra)
-        bound = {"structured_outputs": grammar.params, "extra_args": {**extra, SLOW: grammar.slow}}
-        return CheckedParams(**params, **bound)
+        return CheckedParams(
+            **params,
+            structured_outputs=grammar.params,
+            extra_args={**extra, SLOW: grammar.slow},
+        )
 
 
 def _verify(params: SamplingParams, config: VllmConfig, tokenizer: Any) -> None:
-    """Have vLLM look the parameters through; see `CheckedParams` for their grammar.
+    """Have vLLM validate the parameters, except structured output, see `CheckedParams`.
 
     Raises:
-        VLLMClientError: if it refuses them, or fails on them.
+        VLLMClientError: if they are invalid.
     """
     try:
         params.verify(
@@ -406,32 +428,32 @@ def _verify(params: SamplingParams, config: VllmConfig, tokenizer: Any) -> None:
     except VLLMClientError:
         raise
     except Exception as error:
-        raise VLLMValidationError("vLLM cannot make anything of its value") from error
+        raise VLLMValidationError("vLLM cannot process a sampling parameter") from error
 
 
 def _engine_config(model: str, name: str, arguments: Mapping[str, Any]) -> VllmConfig:
-    for ours in OURS:
-        if ours in arguments:
-            raise ValueError(f"engine.{ours} is set by the server itself: leave it out")
-    given: dict[str, Any] = {
+    for argument in RESERVED_ARGUMENTS:
+        if argument in arguments:
+            raise ValueError(f"engine.{argument} is set by the server: leave it out")
+    engine_args: dict[str, Any] = {
         "model": model,
         "served_model_name": name,
         "disable_log_stats": False,
         **arguments,
     }
-    # A seeded request whose prefill is split kills vLLM's CPU engine ("CPU
-    # Generator does not use offset"), so no prefill is split there.
-    if current_platform.is_cpu() and given.setdefault("enable_chunked_prefill", False):
+    # On the CPU, a seeded request with a chunked prefill kills vLLM's engine ("CPU Generator does
+    # not use offset").
+    if current_platform.is_cpu() and engine_args.setdefault("enable_chunked_prefill", False):
         raise ValueError("engine.enable_chunked_prefill must be false on the CPU")
-    given["worker_extension_cls"] = WORKER_EXTENSION
-    return AsyncEngineArgs(**given).create_engine_config()
+    engine_args["worker_extension_cls"] = WORKER_EXTENSION
+    return AsyncEngineArgs(**engine_args).create_engine_config()
 
 
-def _bind_answers_alone(config: VllmConfig, arguments: Mapping[str, Any]) -> None:
-    """Have grammars hold from the end of the thinking, and JSON come without free whitespace.
+def _configure_structured_outputs(config: VllmConfig, arguments: Mapping[str, Any]) -> None:
+    """Apply grammars from the end of the thinking on, and allow no free whitespace in JSON.
 
-    With it a model that has lost its way can break lines until its tokens run out. vLLM
-    itself lets this be set only beside a named backend.
+    With free whitespace, a confused model can emit newlines until `max_tokens`. Set directly, as
+    vLLM's arguments only accept `disable_any_whitespace` with an explicit backend.
     """
     structured = config.structured_outputs_config
     structured.reasoning_parser = reasoning.NAME
@@ -441,59 +463,59 @@ def _bind_answers_alone(config: VllmConfig, arguments: Mapping[str, Any]) -> Non
 
 
 def _end_of_turn(tokenizer: Any, config: VllmConfig) -> set[int]:
-    """Every token at which vLLM ends a turn: the tokenizer's, and the generation config's."""
-    listed = config.model_config.try_get_generation_config().get("eos_token_id", [])
-    return {tokenizer.eos_token_id, *([listed] if isinstance(listed, int) else listed)} - {None}
+    """Return the tokens that end a turn: the tokenizer's and the generation config's."""
+    eos = config.model_config.try_get_generation_config().get("eos_token_id", [])
+    return {tokenizer.eos_token_id, *([eos] if isinstance(eos, int) else eos)} - {None}
 
 
-def _scores(completion: CompletionOutput, sampling: Sampling) -> list[TokenLogprob]:
+def _logprobs(completion: CompletionOutput, sampling: Sampling) -> list[TokenLogprob]:
     if sampling.top_logprobs is None or completion.logprobs is None:
         return []
     pairs = zip(completion.token_ids, completion.logprobs, strict=True)
-    return [_score(token, found or {}, sampling.top_logprobs) for token, found in pairs]
+    return [_logprob(token, by_id or {}, sampling.top_logprobs) for token, by_id in pairs]
 
 
-def _prompt_scores(job: Job, output: RequestOutput) -> list[TokenLogprob]:
-    most = job.sampling.prompt_logprobs or 0
+def _prompt_logprobs(job: Job, output: RequestOutput) -> list[TokenLogprob]:
+    count = job.sampling.prompt_logprobs or 0
     pairs = zip(job.prompt_ids[1:], (output.prompt_logprobs or [])[1:], strict=True)
-    return [_score(token, found or {}, most) for token, found in pairs]
+    return [_logprob(token, by_id or {}, count) for token, by_id in pairs]
 
 
-def _score(token: int, found: Mapping[int, Logprob], most: int) -> TokenLogprob:
-    ranked = sorted(found.items(), key=lambda item: item[1].rank or 0)
-    top = [(other, _finite(score.logprob)) for other, score in ranked[:most]]
-    own = found[token]
+def _logprob(token: int, by_id: Mapping[int, Logprob], count: int) -> TokenLogprob:
+    ranked = sorted(by_id.items(), key=lambda item: item[1].rank or 0)
+    top = [(other, _finite(entry.logprob)) for other, entry in ranked[:count]]
+    own = by_id[token]
     return TokenLogprob(token, _finite(own.logprob), tuple(top), own.rank or 0)
 
 
-def _check_prompt_scores(job: Job, vocabulary: int) -> None:
-    """Refuse prompts whose scores would take more memory than an engine should be asked for.
+def _check_prompt_logprobs(job: Job, vocabulary_size: int) -> None:
+    """Reject prompts whose log probabilities would take too much memory.
 
     Raises:
-        UnsupportedRequest: if this is one.
+        UnsupportedRequest: if the prompt is too long for them.
     """
-    most = MOST_PROMPT_LOGITS // vocabulary
-    if job.sampling.prompt_logprobs is not None and len(job.prompt_ids) > most:
+    max_tokens = MAX_PROMPT_LOGITS // vocabulary_size
+    if job.sampling.prompt_logprobs is not None and len(job.prompt_ids) > max_tokens:
         raise UnsupportedRequest(
             "prompt_logprobs",
-            f"log probabilities can be had of prompts of {most} tokens at most, and this one "
-            f"has {len(job.prompt_ids)}",
+            f"'prompt_logprobs' is only supported for prompts of at most {max_tokens} tokens, and "
+            f"this one has {len(job.prompt_ids)}",
         )
 
 
 def _finite(logprob: float) -> float:
-    return max(logprob, LEAST_LOGPROB)
+    return max(logprob, MIN_LOGPROB)
 
 
 def _failed(constraint: Constraint | None) -> Exception:
-    """Why the engine failed one request and goes on with the rest."""
+    """Return the error for a single request that the engine failed."""
     if constraint is None:
         return EngineUnavailable("the engine failed this request")
-    return UnsupportedRequest(constraint.field, f"the engine cannot follow '{constraint.field}'")
+    return UnsupportedRequest(constraint.field, f"the engine cannot enforce '{constraint.field}'")
 
 
-def _unserved(error: VLLMClientError, constraint: Constraint | None) -> UnsupportedRequest:
-    """What vLLM will not take, under the name that our clients have for it."""
+def _unsupported(error: VLLMClientError, constraint: Constraint | None) -> UnsupportedRequest:
+    """Return the error for a parameter that vLLM rejects, with the field's name in `Sampling`."""
     field = getattr(error, "parameter", None)
     if field is None and constraint is not None:
         field = constraint.field

@@ -1,4 +1,4 @@
-"""vLLM's own metrics, without times that never passed."""
+"""vLLM's Prometheus metrics, without invalid negative times."""
 
 from dataclasses import replace
 from typing import Any
@@ -10,11 +10,11 @@ TIMES = ("queued_time", "prefill_time", "inference_time", "decode_time")
 
 
 class SanitizedStatLogger(PrometheusStatLogger):
-    """vLLM's logger to Prometheus.
+    """vLLM's `PrometheusStatLogger`, with negative times of finished requests set to 0.
 
-    A request that ends before it was scheduled, as one with a bad grammar does, waited in
-    vLLM's books from the moment it came until the clock's zero. One such makes a sum negative,
-    which is no counter to OpenMetrics, and looks to `rate()` like a reset.
+    For a request that ends before it was scheduled, for instance due to a bad grammar, vLLM
+    computes the queued time from its arrival to the clock's zero. A single negative time can make
+    a sum negative, which is invalid for an OpenMetrics counter and looks like a reset to `rate()`.
     """
 
     def record(
@@ -24,7 +24,7 @@ class SanitizedStatLogger(PrometheusStatLogger):
         *rest: Any,
         **named: Any,
     ) -> None:
-        """Count an iteration."""
+        """Record the statistics of an iteration."""
         if iteration_stats is not None:
             iteration_stats.finished_requests = [
                 without_impossible_times(finished) for finished in iteration_stats.finished_requests
@@ -33,6 +33,6 @@ class SanitizedStatLogger(PrometheusStatLogger):
 
 
 def without_impossible_times(finished: FinishedRequestStats) -> FinishedRequestStats:
-    """The same, where times below zero are none."""
-    impossible: dict[str, Any] = {name: 0.0 for name in TIMES if getattr(finished, name) < 0}
-    return replace(finished, **impossible) if impossible else finished
+    """Return the statistics with negative times set to 0."""
+    negative: dict[str, Any] = {name: 0.0 for name in TIMES if getattr(finished, name) < 0}
+    return replace(finished, **negative) if negative else finished

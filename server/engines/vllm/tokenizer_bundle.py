@@ -1,4 +1,4 @@
-"""What the gateway itself needs of a model that is served elsewhere: all but its weights."""
+"""Loads the local parts of a model that is served elsewhere: all but its weights."""
 
 from vllm.config import ModelConfig, VllmConfig
 from vllm.engine.arg_utils import AsyncEngineArgs
@@ -15,17 +15,16 @@ from proctor.server.engines.vllm.tools import VllmTools
 def load_local(
     model: str, markers: MarkerSource, tool_call_parser: str | None = None
 ) -> LocalModel:
-    """Read a model's tokenizer, template and settings.
+    """Load a model's tokenizer, chat template and settings.
 
     Args:
         model: a path or a Hugging Face name.
-        markers: where its thinking markers come from.
-        tool_call_parser: vLLM's name of how it writes tool calls; None is that
-            it does not.
+        markers: the source of its thinking markers.
+        tool_call_parser: the name of vLLM's tool parser, or None without tool calls.
 
     Raises:
-        ValueError: if the markers cannot be found, the model has no end of turn,
-            or there is no such parser.
+        ValueError: if the markers cannot be found, the model has no end-of-sequence token, or the
+            parser does not exist.
     """
     config = AsyncEngineArgs(model=model).create_model_config()
     renderer = renderer_from_config(VllmConfig(model_config=config))
@@ -35,7 +34,9 @@ def load_local(
     )
     eos = _end_of_turn(tokenizer.eos_token_id, config)
     if not eos:
-        raise ValueError("the model has no end-of-sequence token: rounds could not end")
+        raise ValueError(
+            "the model has no end-of-sequence token, which budgets over a completions server need"
+        )
     return LocalModel(
         codec=VllmCodec(renderer, texts[0]),
         markers=encode_markers(tokenizer, texts, eos),
@@ -50,7 +51,7 @@ def load_local(
     )
 
 
-def _end_of_turn(of_tokenizer: int | None, config: ModelConfig) -> set[int]:
-    """Every token at which servers end a turn: the tokenizer's, and the generation config's."""
-    listed = config.try_get_generation_config().get("eos_token_id", [])
-    return {of_tokenizer, *([listed] if isinstance(listed, int) else listed)} - {None}
+def _end_of_turn(tokenizer_eos: int | None, config: ModelConfig) -> set[int]:
+    """Return the tokens that end a turn: the tokenizer's and the generation config's."""
+    config_eos = config.try_get_generation_config().get("eos_token_id", [])
+    return {tokenizer_eos, *([config_eos] if isinstance(config_eos, int) else config_eos)} - {None}

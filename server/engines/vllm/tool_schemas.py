@@ -1,4 +1,4 @@
-"""The schema that the arguments of a tool call are bound to."""
+"""The schema that constrains the arguments of a tool call."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -8,9 +8,9 @@ import orjson
 from proctor.server.engines.grammars.complexity import check_schema
 from proctor.server.engines.grammars.xgrammar_schemas import (
     MAX_BYTES,
-    Inexpressible,
     Schema,
-    expressible,
+    UnsupportedSchema,
+    rewrite,
     without_annotations,
 )
 from proctor.server.errors import UnsupportedRequest
@@ -20,51 +20,51 @@ NO_ARGUMENTS: Mapping[str, Any] = {"type": "object", "properties": {}}
 
 
 def arguments_schema(parameters: Mapping[str, Any] | None, field: str) -> Mapping[str, Any]:
-    """Return a schema that a grammar can hold arguments to, no wider than a function's own.
+    """Return a schema that a grammar can enforce, no wider than the function's own.
 
     Args:
         parameters: the function's own schema.
-        field: where the request has it.
+        field: its path in the request.
 
     Raises:
-        UnsupportedRequest: if no grammar can, or if it allows for what is no object.
+        UnsupportedRequest: if no grammar can enforce it, or it allows anything but objects.
     """
     if not parameters:
         return NO_ARGUMENTS
     check_schema(parameters, field)
     try:
         _check_length(without_annotations(dict(parameters)))
-        schema = expressible(dict(parameters))
-        found: dict[str, Any] = _Objects(schema).alone(schema)
-        _check_length(found)
-        return found
-    except Inexpressible as error:
+        schema = rewrite(dict(parameters))
+        object_schema: dict[str, Any] = _ObjectsOnly(schema).restrict(schema)
+        _check_length(object_schema)
+        return object_schema
+    except UnsupportedSchema as error:
         raise UnsupportedRequest(
-            field, f"'{field}' cannot bind a call's arguments: {error}"
+            field, f"'{field}' cannot constrain a call's arguments: {error}"
         ) from None
     except RecursionError:
         raise UnsupportedRequest(field, f"'{field}' has references nested too deeply") from None
     except (AttributeError, TypeError, ValueError, KeyError):
-        raise UnsupportedRequest(field, f"'{field}' is no JSON schema") from None
+        raise UnsupportedRequest(field, f"'{field}' is not a JSON schema") from None
 
 
 def _check_length(schema: Schema) -> None:
     if len(orjson.dumps(schema)) > MAX_BYTES:
-        raise Inexpressible(f"it is longer than {MAX_BYTES} bytes, descriptions aside")
+        raise UnsupportedSchema(f"it is longer than {MAX_BYTES} bytes without descriptions")
 
 
-class _Objects:
-    """Sees that all that a schema allows for is an object, each reference looked at once."""
+class _ObjectsOnly:
+    """Checks that a schema only allows objects; visits each reference once."""
 
     def __init__(self, root: dict[str, Any]) -> None:
         self._root = root
         self._seen: dict[str, bool] = {}
 
-    def alone(self, schema: Schema) -> Schema:
-        """The schema, if all that it allows for is an object.
+    def restrict(self, schema: Schema) -> Schema:
+        """Return the schema restricted to objects.
 
         Raises:
-            Inexpressible: if it is not.
+            UnsupportedSchema: if it also allows other values.
         """
         if isinstance(schema, dict):
             kind = schema.get("type")
@@ -73,24 +73,24 @@ class _Objects:
             if "$ref" in schema and self._leads_to_objects(schema["$ref"]):
                 return schema
             if isinstance(branches := schema.get("anyOf"), list):
-                return {**schema, "anyOf": [self.alone(each) for each in branches]}
+                return {**schema, "anyOf": [self.restrict(each) for each in branches]}
             asserted = {"enum", "const", "$ref", "items", "prefixItems"} & schema.keys()
             if kind is None and not asserted:
                 return {**schema, "type": "object"}
-        raise Inexpressible("it should describe an object")
+        raise UnsupportedSchema("it must describe an object")
 
     def _leads_to_objects(self, reference: str) -> bool:
         if reference not in self._seen:
-            self._seen[reference] = False  # until it is known: it may lead to itself
-            target = self._resolved(reference)
-            self._seen[reference] = self.alone(target) == target
+            self._seen[reference] = False  # for now: the reference may be recursive
+            target = self._resolve(reference)
+            self._seen[reference] = self.restrict(target) == target
         return self._seen[reference]
 
-    def _resolved(self, reference: str) -> Schema:
-        found: Any = self._root
+    def _resolve(self, reference: str) -> Schema:
+        target: Any = self._root
         for part in reference.removeprefix("#").split("/")[1:]:
             name = part.replace("~1", "/").replace("~0", "~")
-            found = found.get(name) if isinstance(found, dict) else None
-        if found is None:
-            raise Inexpressible(f"there is nothing at its '$ref' to '{reference}'")
-        return found
+            target = target.get(name) if isinstance(target, dict) else None
+        if target is None:
+            raise UnsupportedSchema(f"its '$ref' to '{reference}' does not exist")
+        return target

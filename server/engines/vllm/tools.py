@@ -1,4 +1,4 @@
-"""vLLM's tool parsers, behind the seam's `ToolFormat`."""
+"""The `ToolFormat` implementation over vLLM's tool parsers."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -18,34 +18,34 @@ from vllm.v1.structured_output.utils import grammar_is_likely_lark
 from proctor.server.engines.grammars.complexity import check_complexity
 from proctor.server.engines.grammars.xgrammar_schemas import MAX_BYTES as MAX_SCHEMA_BYTES
 from proctor.server.engines.tool_calls import BoundTools, CallReader, Constraint, Kind, ToolChoice
-from proctor.server.engines.vllm.call_reader import FirstCall, Markup, ParsedCalls
+from proctor.server.engines.vllm.call_reader import FirstCallReader, Markup, VllmCallReader
 from proctor.server.engines.vllm.tool_schemas import ANY_OBJECT, arguments_schema
 from proctor.server.errors import UnsupportedRequest
 
 FIELD = "tools"
 
 MAX_BYTES = 4 * MAX_SCHEMA_BYTES
-"""Of the schemas that calls are bound to, all together; 128 tools of 20 parameters take less."""
+"""Total size of the schemas of a request's tools; 128 tools of 20 parameters take less."""
 
-# vLLM has xgrammar look a form beside tools through, here in this process, which a hostile one
-# ends. Whether the two go together is found out where that does no harm, as for any grammar.
+# vLLM compiles structured output that is combined with tools with xgrammar in this process, which a
+# hostile schema can kill. The check of the resulting grammar, in a separate process, covers it.
 abstract_parser._xgrammar_supports = lambda structured_outputs: True
 
 
 class VllmTools:
-    """How a model writes tool calls, by the name of vLLM's parser."""
+    """A model's tool call format, defined by one of vLLM's tool parsers."""
 
     def __init__(self, name: str, tokenizer: Any, *, binds: bool = True) -> None:
-        """Look the parser up.
+        """Look up the parser.
 
         Args:
-            name: of vLLM's parser.
-            tokenizer: the model's.
-            binds: whether the engine can bind answers; calls that may be made
-                are read out of the answer where it cannot.
+            name: the name of vLLM's parser.
+            tokenizer: the model's tokenizer.
+            binds: whether the engine supports structured output; if not, optional calls are
+                parsed without constraining the answer.
 
         Raises:
-            ValueError: if vLLM has none of that name, or it does not go with the tokenizer.
+            ValueError: if vLLM has no parser of that name, or it does not fit the tokenizer.
         """
         try:
             parser = ParserManager.get_parser(
@@ -54,7 +54,7 @@ class VllmTools:
         except TypeError as error:
             raise ValueError(f"tool_call_parser '{name}': {error}") from error
         if parser is None:
-            raise ValueError("tool_call_parser is empty")
+            raise ValueError("tool_call_parser must not be empty")
         self._parser = parser
         self._tokenizer = tokenizer
         self._binds = binds
@@ -62,114 +62,117 @@ class VllmTools:
         self._markup = _markup(parser(tokenizer, []))
 
     def bind(self, choice: ToolChoice) -> BoundTools:
-        """See `ToolFormat`."""
         constraint = self._constraint(choice)
-        # Parsers tell values by the client's own schemas, whatever the arguments are bound to.
+        # Parsers convert values by the client's own schemas, not by those of the constraint.
         request = self._request(replace(choice, constraint=None), choice.tools)
 
         def reader() -> CallReader:
-            calls = ParsedCalls(lambda: self._make(request), request, self._special, self._markup)
-            return calls if choice.parallel else FirstCall(calls)
+            calls = VllmCallReader(
+                lambda: self._make(request), request, self._special, self._markup
+            )
+            return calls if choice.parallel else FirstCallReader(calls)
 
         return BoundTools(constraint, reader)
 
     def _constraint(self, choice: ToolChoice) -> Constraint | None:
-        """What the answer is bound to.
+        """Return the structured output of the answer.
 
         Raises:
-            UnsupportedRequest: if it cannot be.
+            UnsupportedRequest: if the format cannot be constrained as requested.
         """
         if choice.mode != "auto":
             bound = self._bound(replace(choice, constraint=None))
             if bound is None:
                 raise UnsupportedRequest(
                     "tool_choice",
-                    "this model's tool format cannot be made to call: 'tool_choice' is 'auto' or "
-                    "'none' here",
+                    "'tool_choice' must be 'auto' or 'none': this model's tool format does not "
+                    "support forced calls",
                 )
             return bound
         if choice.constraint is not None:
-            return self._beside(choice, choice.constraint)
-        strict = next((at for at, tool in enumerate(choice.tools) if _is_strict(tool)), None)
+            return self._combine(choice, choice.constraint)
+        strict = next((index for index, tool in enumerate(choice.tools) if _is_strict(tool)), None)
         if strict is None and not self._binds:
             return None
         bound = self._bound(choice)
         if bound is None and strict is not None:
             raise UnsupportedRequest(
                 f"{FIELD}[{strict}].function.strict",
-                "this model's tool format cannot hold a call to its schema: leave 'strict' out",
+                "'strict' is not supported: this model's tool format cannot enforce the schema of "
+                "a call; leave it out",
             )
         return bound
 
-    def _beside(self, choice: ToolChoice, constraint: Constraint) -> Constraint:
-        """What binds an answer that is a call or keeps to a constraint of the client's own.
+    def _combine(self, choice: ToolChoice, constraint: Constraint) -> Constraint:
+        """Return the structured output of an answer that is either a call or matches `constraint`.
 
         Raises:
-            UnsupportedRequest: if the two do not go together.
+            UnsupportedRequest: if the two cannot be combined.
         """
         field = constraint.field
-        refusal = f"'{field}' and '{FIELD}' do not go together: "
+        refusal = f"'{field}' and '{FIELD}' cannot be combined: "
         check_complexity(constraint)
         if constraint.kind is Kind.GRAMMAR and grammar_is_likely_lark(constraint.value):
-            # vLLM would have xgrammar translate it, in this process.
+            # vLLM would convert it with xgrammar in this process.
             raise UnsupportedRequest(
-                field, f"{refusal}beside tools, grammars are in EBNF, not Lark"
+                field, f"{refusal}with tools, a grammar must be in EBNF, not in Lark"
             )
         try:
             bound = self._bound(choice)
         except UnsupportedRequest as error:
-            if error.param != FIELD:  # the tools alone are at fault
+            if error.param != FIELD:  # the tools are invalid by themselves
                 raise
             raise UnsupportedRequest(field, f"{refusal}{error}") from None
         if bound is None or bound.kind is not Kind.STRUCTURAL_TAG:
             raise UnsupportedRequest(
                 field,
-                f"{refusal}xgrammar cannot bind an answer to this value beside calls in this "
-                "model's tool format",
+                f"{refusal}xgrammar does not support this value together with this model's tool "
+                "format",
             )
         return replace(bound, field=field)
 
     def _bound(self, choice: ToolChoice) -> Constraint | None:
-        """What vLLM binds the answer to.
+        """Return the structured output that vLLM derives from the tools, if any.
 
         Raises:
-            UnsupportedRequest: if it refuses to.
+            UnsupportedRequest: if vLLM rejects them.
         """
         request = self._request(choice, _bound_tools(choice))
         try:
             parser = self._make(request)
-            # Or else a form beside calls that may be made binds the answer to itself alone.
+            # At other levels, structured output would replace optional calls instead of being an
+            # alternative to them.
             parser.tool_strict_level = ToolStrictLevel.FUNCTION
             parser.adjust_request(request)
             return _read_constraint(request.extract_structured_outputs())
-        except Exception as error:  # of many classes, over what a client has sent
-            raise UnsupportedRequest(FIELD, f"vLLM refuses '{FIELD}': {_reason(error)}") from error
+        except Exception as error:  # parsers raise many classes for a client's schemas
+            raise UnsupportedRequest(FIELD, f"vLLM rejects '{FIELD}': {_reason(error)}") from error
 
     def _request(self, choice: ToolChoice, tools: Sequence[Any]) -> ChatCompletionRequest:
-        """What vLLM's parsers need of a request: all but its messages.
+        """Return the request that vLLM's parsers need, without messages.
 
         Raises:
-            UnsupportedRequest: if vLLM refuses it.
+            UnsupportedRequest: if vLLM rejects it.
         """
-        mode: Any = choice.mode
+        tool_choice: Any = choice.mode
         if choice.name is not None:
-            mode = {"type": "function", "function": {"name": choice.name}}
-        given: dict[str, Any] = {
+            tool_choice = {"type": "function", "function": {"name": choice.name}}
+        fields: dict[str, Any] = {
             "messages": [],
             "tools": [*tools],
-            "tool_choice": mode,
+            "tool_choice": tool_choice,
             "parallel_tool_calls": choice.parallel,
         }
-        form = choice.constraint
+        constraint = choice.constraint
         try:
-            request = ChatCompletionRequest.model_validate(given)
-            if form is not None:  # validated, xgrammar would look it through
+            request = ChatCompletionRequest.model_validate(fields)
+            if constraint is not None:  # set later, as validation would compile it with xgrammar
                 request.structured_outputs = StructuredOutputsParams(
-                    **{form.kind.value: form.value}
+                    **{constraint.kind.value: constraint.value}
                 )
             return request
-        except Exception as error:  # pydantic's own, and vLLM's, which pydantic lets pass
-            raise UnsupportedRequest(FIELD, f"vLLM refuses '{FIELD}': {_reason(error)}") from error
+        except Exception as error:  # vLLM's validators raise other classes than pydantic's
+            raise UnsupportedRequest(FIELD, f"vLLM rejects '{FIELD}': {_reason(error)}") from error
 
     def _make(self, request: ChatCompletionRequest) -> Parser:
         tools: list[Any] = [*(request.tools or ())]
@@ -177,7 +180,7 @@ class VllmTools:
 
 
 def _markup(parser: Parser) -> Markup:
-    """What is known of a parser's format."""
+    """Return the delimiters of calls, as far as the parser defines them."""
     inner = parser.tool_parser
     begin = getattr(inner, "tool_call_start_token", None)
     if isinstance(inner, Hermes2ProToolParser):
@@ -186,7 +189,7 @@ def _markup(parser: Parser) -> Markup:
 
 
 def _special_tokens(tokenizer: Any) -> dict[int, str]:
-    """The text of each token that is no text."""
+    """Return the text of each special token, by id."""
     added = getattr(tokenizer, "added_tokens_decoder", {})
     special = {token: str(each.content) for token, each in added.items() if each.special}
     ids = getattr(tokenizer, "all_special_ids", ())
@@ -198,37 +201,36 @@ def _is_strict(tool: Mapping[str, Any]) -> bool:
 
 
 def _bound_tools(choice: ToolChoice) -> list[dict[str, Any]]:
-    """The tools, with the schemas that their calls are bound to.
+    """Return the tools with the schemas that constrain their calls.
 
-    A call that must be made has its function's schema, as has a strict one. One that
-    may be made has an object.
+    Forced and strict calls are constrained to the function's schema, optional ones to any object.
 
     Raises:
         UnsupportedRequest: if a schema cannot be enforced.
     """
-    bound = []
-    left = MAX_BYTES
-    for at, tool in enumerate(choice.tools):
+    bound_tools = []
+    remaining_bytes = MAX_BYTES
+    for index, tool in enumerate(choice.tools):
         function = tool["function"]
         schema: Mapping[str, Any] = ANY_OBJECT
-        forced = choice.mode == "required" or choice.name == function["name"]
-        if forced or (choice.mode == "auto" and _is_strict(tool)):
-            field = f"{FIELD}[{at}].function.parameters"
+        is_forced = choice.mode == "required" or choice.name == function["name"]
+        if is_forced or (choice.mode == "auto" and _is_strict(tool)):
+            field = f"{FIELD}[{index}].function.parameters"
             schema = arguments_schema(function.get("parameters"), field)
-            left -= len(orjson.dumps(schema))
-            if left < 0:
+            remaining_bytes -= len(orjson.dumps(schema))
+            if remaining_bytes < 0:
                 raise UnsupportedRequest(
                     FIELD,
-                    f"the schemas that calls of '{FIELD}' are bound to are longer than {MAX_BYTES} "
-                    "bytes together, descriptions aside",
+                    f"the schemas of '{FIELD}' must not be longer than {MAX_BYTES} bytes together, "
+                    "without descriptions",
                 )
-        told = {"name": function["name"], "parameters": dict(schema), "strict": True}
-        bound.append({"type": "function", "function": told})
-    return bound
+        bound = {"name": function["name"], "parameters": dict(schema), "strict": True}
+        bound_tools.append({"type": "function", "function": bound})
+    return bound_tools
 
 
 def _reason(error: Exception) -> str:
-    """Why vLLM refuses something, without what it adds for its own clients."""
+    """Return the reason of vLLM's error, without what it adds for its own clients."""
     if isinstance(error, ValidationError):
         return "; ".join(str(each["msg"]) for each in error.errors(include_url=False))
     return Exception.__str__(error)
@@ -237,24 +239,24 @@ def _reason(error: Exception) -> str:
 def _read_constraint(bound: StructuredOutputsParams | None) -> Constraint | None:
     for kind in Kind:
         if bound is not None and (value := getattr(bound, kind.value)) is not None:
-            tag = kind is Kind.STRUCTURAL_TAG
-            return Constraint(kind, _without_free_whitespace(value) if tag else value, FIELD)
+            is_tag = kind is Kind.STRUCTURAL_TAG
+            return Constraint(kind, _limit_whitespace(value) if is_tag else value, FIELD)
     return None
 
 
-def _without_free_whitespace(structural_tag: str) -> str:
-    """The tag, so that a model that has lost its way cannot break lines until its tokens run out.
+def _limit_whitespace(structural_tag: str) -> str:
+    """Limit whitespace between JSON tokens to one space.
 
-    What stands between two tokens of JSON is then a space at most.
+    A confused model could otherwise emit newlines until `max_tokens`.
     """
 
-    def bounded(part: Any) -> Any:
+    def limit(part: Any) -> Any:
         if isinstance(part, list):
-            return [bounded(each) for each in part]
+            return [limit(each) for each in part]
         if not isinstance(part, dict):
             return part
         if part.get("type") == "json_schema":
             return {**part, "max_whitespace_cnt": 1}
-        return {key: bounded(each) for key, each in part.items()}
+        return {key: limit(each) for key, each in part.items()}
 
-    return json.dumps(bounded(json.loads(structural_tag)))
+    return json.dumps(limit(json.loads(structural_tag)))

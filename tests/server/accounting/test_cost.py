@@ -45,7 +45,7 @@ def price_model(time: Time, per_hour: str) -> PriceModel:
 
 
 async def test_cached_tokens_have_their_own_price() -> None:
-    async with client(FakeEngine(cached=7), prices=PRICES) as http:
+    async with client(FakeEngine(cached_tokens=7), prices=PRICES) as http:
         response = await http.post(CHAT, json=body(n=2))
     async with client(FakeEngine(), prices=PRICES) as http:
         unsaid = (await http.post(CHAT, json=body())).json()

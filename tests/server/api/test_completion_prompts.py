@@ -88,7 +88,7 @@ async def test_a_list_costs_what_its_prompts_cost() -> None:
     script = Script((), "four")
     prompts = ["12345", "123"]
 
-    async with client(FakeEngine(script, cached=2), prices=prices) as http:
+    async with client(FakeEngine(script, cached_tokens=2), prices=prices) as http:
         told = (await http.post(COMPLETIONS, json=asked(prompts, n=2))).json()
 
     usage = told["usage"]

@@ -234,7 +234,7 @@ def test_costs_decide() -> None:
         costs = Costs(high=(none_to_high, 1, 1, 0))
         return (
             Router(Unsure(), RouterSettings(costs=costs))
-            .sort_conversation(Conversation.of("?"))
+            .classify_conversation(Conversation.of("?"))
             .level
         )
 

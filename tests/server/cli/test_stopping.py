@@ -33,7 +33,7 @@ TALKATIVE = f"""FakeEngine(
 )"""
 """An engine that gives more than the buffers of a connection hold."""
 
-LOADING = "([*iter(lambda: ENDING.is_set() or time.sleep(0.01), True)], FakeEngine())[1]"
+LOADING = "([*iter(lambda: SHUTTING_DOWN.is_set() or time.sleep(0.01), True)], FakeEngine())[1]"
 """An engine that loads until the server ends."""
 
 

@@ -13,7 +13,7 @@ from proctor.server.config.budgets import AUTO, CUSTOM
 from proctor.server.config.settings import Settings
 from proctor.server.errors import ApiError
 from proctor.server.generation.budget_request import read_budget_request
-from proctor.server.generation.budget_resolution import Ceiling, Resolution, resolve, wants_router
+from proctor.server.generation.budget_resolution import Ceiling, Resolution, resolve, uses_router
 from proctor.server.schemas.generation import ChatRequest
 from proctor.server.schemas.responses import Source
 
@@ -81,7 +81,7 @@ def resolved(
 ) -> Resolution:
     request = ChatRequest.model_validate({"model": "m", "messages": MESSAGES, **merged(*parts)})
     asked, known = read_budget_request(request), Settings(**settings)
-    return resolve(asked, known, level if wants_router(asked, known) else None, above)
+    return resolve(asked, known, level if uses_router(asked, known) else None, above)
 
 
 def contradictions() -> list[tuple[str, str, dict[str, Any]]]:
@@ -143,7 +143,7 @@ def test_a_maximum_by_any_name(field: str, number: int) -> None:
 def test_a_minimum_by_any_name(field: str) -> None:
     found = resolved(MINIMA[field](9))
     assert (found.budget.min_tokens, found.budget.max_tokens) == (9, None)
-    assert found.minimum_asked
+    assert found.minimum_requested
     assert found.field == field
 
 
@@ -294,8 +294,8 @@ def test_a_cap_that_nobody_asked_for_is_named_once_it_takes_something() -> None:
     fields = {"thinking": {"continuations": 1}}
     capped = resolved(fields, default_tier="custom", above=(Ceiling("key", 30),))
     assert capped.clamped_by == ()
-    assert capped.after(29).clamped_by == ()
-    assert capped.after(30).clamped_by == ("key", "turn")
+    assert capped.minus_spent(29).clamped_by == ()
+    assert capped.minus_spent(30).clamped_by == ("key", "turn")
 
 
 def test_everybody_who_cut_is_told_of() -> None:
@@ -347,7 +347,7 @@ def test_a_switch_that_a_ceiling_overrules_is_told_of() -> None:
 
 def test_a_minimum_that_the_turn_has_partly_met_is_told_of() -> None:
     def left(fields: dict[str, Any], spent: int) -> tuple[int, tuple[str, ...]]:
-        found = resolved(fields, default_tier="custom").after(spent)
+        found = resolved(fields, default_tier="custom").minus_spent(spent)
         return found.budget.min_tokens, found.clamped_by
 
     assert left({"min_thinking_tokens": 60}, 0) == (60, ())

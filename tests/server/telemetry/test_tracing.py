@@ -87,7 +87,7 @@ def parent(span: ReadableSpan) -> int | None:
 
 
 async def test_a_span_for_each_part_of_a_request() -> None:
-    engine = FakeEngine(Script(("abc",), "de"), cached=2)
+    engine = FakeEngine(Script(("abc",), "de"), cached_tokens=2)
     async with traced(engine, default_tier="auto", prices=PRICES) as (http, spans):
         said = {"role": "user", "content": "Prove that there are infinitely many primes."}
         asked = body(temperature=0.5, max_tokens=2000, messages=[said])

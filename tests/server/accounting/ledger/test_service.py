@@ -33,7 +33,7 @@ def file(tmp_path: Path) -> str:
 
 
 async def test_an_answer_leaves_a_row(url: str) -> None:
-    engine = FakeEngine(Script(("abc",), "de"), cached=3)
+    engine = FakeEngine(Script(("abc",), "de"), cached_tokens=3)
     given = {"tiers": TIERS, "prices": PRICES, "ledger": {"url": url}, **NAMES, **ROUTED}
     async with client(engine, **given) as http:
         headers = {"x-request-id": "mine"}

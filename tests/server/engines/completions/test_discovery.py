@@ -65,7 +65,7 @@ async def test_a_server_that_gives_text_is_known_by_trying() -> None:
     ],
 )
 async def test_a_server_that_cannot_keep_budgets_is_refused(answer: Answer) -> None:
-    with pytest.raises(ValueError, match="budgets cannot be kept"):
+    with pytest.raises(ValueError, match="budgets cannot be enforced"):
         await discover(connect(answer), LOCAL, (), None)
 
 
@@ -105,7 +105,7 @@ async def test_a_server_that_is_not_up_yet_is_waited_for(
 
     assert (await discover(upstream, LOCAL, (), None)).context_length == 9
     assert [record.message for record in caplog.records] == [
-        "waiting: the completions server answered 503"
+        "waiting: the completions server responded with status 503"
     ]
 
 

@@ -395,7 +395,7 @@ async def test_the_word_of_the_server_stands_for_a_while(monkeypatch: pytest.Mon
     monkeypatch.setattr(over._upstream, "check", check)
     await over.health()
     assert not checks
-    monkeypatch.setattr(over, "_well_until", 0.0)
+    monkeypatch.setattr(over, "_healthy_until", 0.0)
     await over.health()
     assert checks
 

@@ -19,7 +19,7 @@ from proctor.budget import (
     replay,
 )
 from proctor.server.engines.base import Finish, Job, ModelInfo, Sampling
-from proctor.server.engines.completions.resubmit import MAX_ROUNDS, ResubmitLoop, ResubmitStep
+from proctor.server.engines.completions.resubmit import MAX_STEPS, ResubmitLoop, ResubmitStep
 from proctor.server.errors import EngineUnavailable
 from tests.budget.strategies import EOS, VOCABULARY, WORDS, budgets, markers, vocabularies
 
@@ -83,18 +83,18 @@ def model(markers: Markers, vocabulary: Vocabulary = UNKNOWN_VOCABULARY) -> Mode
 def run(server: Server, job: Job, of: ModelInfo) -> Ran:
     rounds = ResubmitLoop(job, of)
     settled: list[int] = []
-    while asked := rounds.plan():
+    while asked := rounds.next_step():
         assert asked.prompt_ids == (*job.prompt_ids, *rounds.tokens)
-        settled += rounds.settle()
+        settled += rounds.pop_final_tokens()
         ids, stopped = server.complete(asked, of.markers)
         for at in range(0, len(ids), server.chunk):
-            if not rounds.take(ids[at : at + server.chunk]):
+            if not rounds.push(ids[at : at + server.chunk]):
                 break
-            settled += rounds.settle()
+            settled += rounds.pop_final_tokens()
         else:
-            rounds.end(stopped=stopped)
-        settled += rounds.settle()
-    settled += rounds.settle()
+            rounds.end_step(stopped=stopped)
+        settled += rounds.pop_final_tokens()
+    settled += rounds.pop_final_tokens()
     assert settled == rounds.tokens
     return Ran(rounds.tokens, frozenset(rounds.attempts), rounds.finish)
 
@@ -176,23 +176,23 @@ WAIT = ((5,),)
 def test_an_attempt_is_stripped_with_all_of_its_marker() -> None:
     rounds = ResubmitLoop(job(TokenBudget(continuations=1, continuation_ids=WAIT)), model(TAGS))
 
-    rounds.plan()
-    assert rounds.take([1, 8])
-    assert rounds.settle() == [1]
-    assert not rounds.take([9, 1])
-    asked = rounds.plan()
+    rounds.next_step()
+    assert rounds.push([1, 8])
+    assert rounds.pop_final_tokens() == [1]
+    assert not rounds.push([9, 1])
+    asked = rounds.next_step()
 
     assert asked is not None
     assert asked.prompt_ids == (0, 1, 1, 5)
-    assert rounds.settle() == [5]
+    assert rounds.pop_final_tokens() == [5]
     assert rounds.attempts == {1}
 
 
 def test_an_end_of_turn_takes_nothing_else_with_it() -> None:
     rounds = ResubmitLoop(job(TokenBudget(continuations=1, continuation_ids=WAIT)), model(TAGS))
 
-    rounds.plan()
-    rounds.take([1, 8, EOS])
+    rounds.next_step()
+    rounds.push([1, 8, EOS])
 
     assert rounds.tokens == [1, 8, 5]
 
@@ -201,10 +201,10 @@ def test_a_marker_begun_by_a_continuation_is_not_stripped_of_it() -> None:
     budget = TokenBudget(continuations=2, continuation_ids=((5, 8),))
     rounds = ResubmitLoop(job(budget), model(TAGS))
 
-    rounds.plan()
-    rounds.take([1, EOS])
-    rounds.plan()
-    rounds.take([9])
+    rounds.next_step()
+    rounds.push([1, EOS])
+    rounds.next_step()
+    rounds.push([9])
 
     assert rounds.tokens == [1, 5, 8, 5]
 
@@ -212,9 +212,9 @@ def test_a_marker_begun_by_a_continuation_is_not_stripped_of_it() -> None:
 def test_an_end_of_turn_inside_the_thinking_becomes_the_end_marker() -> None:
     rounds = ResubmitLoop(job(TokenBudget()), model(TAGS))
 
-    rounds.plan()
-    assert not rounds.take([1, EOS])
-    asked = rounds.plan()
+    rounds.next_step()
+    assert not rounds.push([1, EOS])
+    asked = rounds.next_step()
 
     assert rounds.tokens == [1, 8, 9]
     assert asked is not None
@@ -226,11 +226,11 @@ def test_no_round_asks_for_more_than_the_budget_leaves() -> None:
     rounds = ResubmitLoop(job(budget), model(SINGLE))
     asked: list[int] = []
 
-    while (current := rounds.plan()) and len(asked) < 4:
+    while (current := rounds.next_step()) and len(asked) < 4:
         asked.append(current.max_tokens)
-        rounds.take([4, END] if current.position < 8 else [4] * 4)
+        rounds.push([4, END] if current.position < 8 else [4] * 4)
         if current.position >= 8:
-            rounds.end(stopped=False)
+            rounds.end_step(stopped=False)
 
     assert asked == [18, 16, 14, 12]
 
@@ -238,23 +238,23 @@ def test_no_round_asks_for_more_than_the_budget_leaves() -> None:
 def test_a_barred_token_that_comes_all_the_same() -> None:
     rounds = ResubmitLoop(job(TokenBudget(maximum=0)), model(SINGLE))
 
-    asked = rounds.plan()
+    asked = rounds.next_step()
 
     assert asked is not None
     assert asked.barred == {THINK}
     with pytest.raises(DesyncError, match="barred"):
-        rounds.take([THINK])
+        rounds.push([THINK])
 
 
 def test_a_start_marker_of_several_tokens_is_barred_at_its_end_alone() -> None:
     marked = Markers((6, 7), (8,), frozenset({EOS}))
     rounds = ResubmitLoop(job(TokenBudget(maximum=0, opened=False)), model(marked))
 
-    first = rounds.plan()
-    assert not rounds.take([7, 6, 7])
-    second = rounds.plan()
-    rounds.take([1])
-    third = rounds.plan()
+    first = rounds.next_step()
+    assert not rounds.push([7, 6, 7])
+    second = rounds.next_step()
+    rounds.push([1])
+    third = rounds.next_step()
 
     assert first is not None
     assert second is not None
@@ -268,24 +268,24 @@ def test_a_start_marker_of_several_tokens_is_barred_at_its_end_alone() -> None:
 def test_a_round_that_brings_nothing() -> None:
     rounds = ResubmitLoop(job(TokenBudget()), model(SINGLE))
 
-    rounds.plan()
+    rounds.next_step()
 
     with pytest.raises(EngineUnavailable, match="no room"):
-        rounds.end(stopped=False)
+        rounds.end_step(stopped=False)
 
 
 def test_rounds_have_an_end() -> None:
     budget = TokenBudget(minimum=10_000, continuation_ids=WAIT)
     rounds = ResubmitLoop(job(budget, 20_000), model(SINGLE))
 
-    for _ in range(MAX_ROUNDS):
-        rounds.plan()
-        rounds.take([END])
+    for _ in range(MAX_STEPS):
+        rounds.next_step()
+        rounds.push([END])
 
-    with pytest.raises(EngineUnavailable, match=str(MAX_ROUNDS)):
-        rounds.plan()
+    with pytest.raises(EngineUnavailable, match=str(MAX_STEPS)):
+        rounds.next_step()
 
 
 def test_tokens_without_a_round() -> None:
-    with pytest.raises(RuntimeError, match="planned"):
-        ResubmitLoop(job(TokenBudget()), model(SINGLE)).take([1])
+    with pytest.raises(RuntimeError, match="next_step"):
+        ResubmitLoop(job(TokenBudget()), model(SINGLE)).push([1])

@@ -17,8 +17,8 @@ from vllm.sampling_params import StructuredOutputsParams
 from vllm.v1.structured_output.request import get_structured_output_key
 
 from proctor.server.config.settings import DEMO
-from proctor.server.engines.grammars.backends import choose, used
-from proctor.server.engines.grammars.frames import Answer, Task
+from proctor.server.engines.grammars.backends import candidate_backends, choose
+from proctor.server.engines.grammars.frames import CheckRequest, CheckResult
 from proctor.server.engines.grammars.trial import Trial
 from proctor.server.engines.tool_calls import Kind
 from tests.server.engines.vllm.test_tool_schemas import INTEGER, WORD, leaves, nested
@@ -71,7 +71,10 @@ MORE: list[Any] = [
 ]
 
 
-REASONS = "can(not)? be enforced|needs a 'type'|no JSON schema|no value|no object|leads out"
+REASONS = (
+    "can(not| only)? be enforced|requires a 'type'|a JSON schema|no value|must be an object"
+    "|must be local"
+)
 
 
 def in_tag(schema: Any) -> str:
@@ -112,8 +115,8 @@ def test_patterns_are_for_llguidance() -> None:
 @pytest.mark.parametrize("kind", Kind)
 def test_what_the_operator_names_is_what_is_used(kind: Kind) -> None:
     assert choose(kind, {"not": {}}, "outlines", ("outlines",)) == ("outlines",)
-    assert used("outlines") == ("outlines",)
-    assert used("auto") == BOTH
+    assert candidate_backends("outlines") == ("outlines",)
+    assert candidate_backends("auto") == BOTH
 
 
 @pytest.mark.parametrize("tag", ["", "nothing", "3", '{"json_schema": 3}', "[" * 2000])
@@ -130,8 +133,8 @@ def trial() -> Trial:
     return Trial(config)
 
 
-def tried(trial: Trial, kind: Kind, value: Any) -> Answer:
-    return trial.try_out(Task(kind.value, value, seconds=0, mebibytes=0, nice=0))
+def tried(trial: Trial, kind: Kind, value: Any) -> CheckResult:
+    return trial.check_grammar(CheckRequest(kind.value, value, seconds=0, memory_mib=0, nice=0))
 
 
 def written(trial: Trial, schema: Any, backend: str, rng: Random) -> str | None:

@@ -10,30 +10,30 @@ from multiprocessing import get_context
 
 import pytest
 
-from proctor.server.engines.grammars.bounds import STACK_BYTES, bound
-from proctor.server.engines.grammars.forking import BEGIN, Forking, hang_up
-from proctor.server.engines.grammars.frames import Answer, Task, receive, send
+from proctor.server.engines.grammars.bounds import STACK_BYTES, apply_limits
+from proctor.server.engines.grammars.forking import FORK, ForkServer, shut_down_and_close
+from proctor.server.engines.grammars.frames import CheckRequest, CheckResult, receive, send
 
 PATIENCE = 120
 
 
 def child(connection: socket.socket) -> None:
-    task = receive(connection, Task)
+    task = receive(connection, CheckRequest)
     if task.kind == "echo":
-        send(connection, Answer(backend=task.value))
+        send(connection, CheckResult(backend=task.value))
     elif task.kind == "die":
         os.kill(os.getpid(), task.value)
     elif task.kind == "stack":
-        bound(task)
-        send(connection, Answer(backend=str(resource.getrlimit(resource.RLIMIT_STACK)[0])))
+        apply_limits(task)
+        send(connection, CheckResult(backend=str(resource.getrlimit(resource.RLIMIT_STACK)[0])))
     elif task.kind == "hold":
-        bound(task)
+        apply_limits(task)
         try:
             bytearray(task.value * 2**20)
         except MemoryError:
-            send(connection, Answer(out_of="memory"))
+            send(connection, CheckResult(exceeded="memory"))
     else:
-        bound(task)
+        apply_limits(task)
         connection.sendall(b"!")
         while True:
             pass
@@ -41,10 +41,10 @@ def child(connection: socket.socket) -> None:
 
 def serve(control: socket.socket, others: socket.socket) -> None:
     others.close()
-    Forking(control, child).run()
+    ForkServer(control, child).run()
 
 
-Begin = Callable[[Task], socket.socket]
+Begin = Callable[[CheckRequest], socket.socket]
 
 
 @pytest.fixture(scope="module")
@@ -54,46 +54,48 @@ def begin() -> Iterator[Begin]:
     process.start()
     theirs.close()
 
-    def begin(task: Task) -> socket.socket:
+    def begin(task: CheckRequest) -> socket.socket:
         mine, its = socket.socketpair()
         mine.settimeout(PATIENCE)
         with its:
-            socket.send_fds(ours, [BEGIN], [its.fileno()])
+            socket.send_fds(ours, [FORK], [its.fileno()])
         send(mine, task)
         return mine
 
     try:
         yield begin
     finally:
-        hang_up(ours)
+        shut_down_and_close(ours)
         process.join(PATIENCE)
         assert process.exitcode == 0
 
 
-def task(kind: str, value: object = None, seconds: float = 60, mebibytes: int = 64) -> Task:
-    return Task(kind, value, seconds, mebibytes, nice=0)
+def task(
+    kind: str, value: object = None, seconds: float = 60, memory_mib: int = 64
+) -> CheckRequest:
+    return CheckRequest(kind, value, seconds, memory_mib, nice=0)
 
 
 def test_a_child_answers(begin: Begin) -> None:
     with begin(task("echo", "a")) as one, begin(task("echo", "b")) as other:
-        assert receive(other, Answer).backend == "b"
-        assert receive(one, Answer).backend == "a"
+        assert receive(other, CheckResult).backend == "b"
+        assert receive(one, CheckResult).backend == "a"
 
 
 def test_a_child_that_computes_too_long_is_ended(begin: Begin) -> None:
     with begin(task("spin", seconds=0.05)) as spinning:
         assert spinning.recv(1) == b"!"
-        assert receive(spinning, Answer) == Answer(out_of="time")
+        assert receive(spinning, CheckResult) == CheckResult(exceeded="time")
 
 
 def test_a_child_that_takes_too_much_memory_is_told_of(begin: Begin) -> None:
-    with begin(task("hold", 256, mebibytes=64)) as holding:
-        assert receive(holding, Answer) == Answer(out_of="memory")
+    with begin(task("hold", 256, memory_mib=64)) as holding:
+        assert receive(holding, CheckResult) == CheckResult(exceeded="memory")
 
 
 def test_a_child_has_less_of_a_stack_than_the_engine(begin: Begin) -> None:
     with begin(task("stack")) as child:
-        assert receive(child, Answer).backend == str(STACK_BYTES)
+        assert receive(child, CheckResult).backend == str(STACK_BYTES)
     default, _ = resource.getrlimit(resource.RLIMIT_STACK)
     assert default == resource.RLIM_INFINITY or default >= 2 * STACK_BYTES
 
@@ -101,14 +103,16 @@ def test_a_child_has_less_of_a_stack_than_the_engine(begin: Begin) -> None:
 @pytest.mark.parametrize(
     ("number", "answer"),
     [
-        (signal.SIGKILL, Answer(out_of="memory")),
-        (signal.SIGABRT, Answer(out_of="memory")),
-        (signal.SIGSEGV, Answer(refused="no grammar can be made of it")),
+        (signal.SIGKILL, CheckResult(exceeded="memory")),
+        (signal.SIGABRT, CheckResult(exceeded="memory")),
+        (signal.SIGSEGV, CheckResult(refused="it cannot be compiled to a grammar")),
     ],
 )
-def test_a_child_that_dies_is_told_of(begin: Begin, number: signal.Signals, answer: Answer) -> None:
+def test_a_child_that_dies_is_told_of(
+    begin: Begin, number: signal.Signals, answer: CheckResult
+) -> None:
     with begin(task("die", int(number))) as dying:
-        assert receive(dying, Answer) == answer
+        assert receive(dying, CheckResult) == answer
 
 
 def test_a_child_that_nobody_waits_for_is_ended(begin: Begin) -> None:
@@ -116,12 +120,12 @@ def test_a_child_that_nobody_waits_for_is_ended(begin: Begin) -> None:
     spinning.recv(1)
     forked_meanwhile = begin(task("spin"))
     forked_meanwhile.recv(1)
-    hang_up(spinning)
+    shut_down_and_close(spinning)
 
     # The others are not touched, and new ones are begun.
     with begin(task("echo", "still here")) as asked:
-        assert receive(asked, Answer).backend == "still here"
-    hang_up(forked_meanwhile)
+        assert receive(asked, CheckResult).backend == "still here"
+    shut_down_and_close(forked_meanwhile)
 
 
 def test_all_children_end_with_it() -> None:
@@ -132,11 +136,11 @@ def test_all_children_end_with_it() -> None:
     mine, its = socket.socketpair()
     mine.settimeout(PATIENCE)
     with its:
-        socket.send_fds(ours, [BEGIN], [its.fileno()])
+        socket.send_fds(ours, [FORK], [its.fileno()])
     send(mine, task("spin"))
     mine.recv(1)
 
-    threading.Thread(target=hang_up, args=(ours,)).start()
+    threading.Thread(target=shut_down_and_close, args=(ours,)).start()
 
     with mine:
         assert mine.recv(1) == b""  # the end of the last process that holds the other side
@@ -152,7 +156,7 @@ def test_a_child_whose_parent_was_killed_keeps_its_limit() -> None:
     mine, its = socket.socketpair()
     mine.settimeout(PATIENCE)
     with its:
-        socket.send_fds(ours, [BEGIN], [its.fileno()])
+        socket.send_fds(ours, [FORK], [its.fileno()])
     send(mine, task("spin", seconds=0.5))
 
     with mine, ours:

@@ -18,8 +18,8 @@ from proctor.server.config.engine import GrammarSettings
 from proctor.server.config.settings import DEMO
 from proctor.server.engines.fake import FakeEngine
 from proctor.server.engines.grammars.base import CheckedGrammar
-from proctor.server.engines.grammars.frames import Answer
-from proctor.server.engines.grammars.pool import Found, GrammarPool, _size
+from proctor.server.engines.grammars.frames import CheckResult
+from proctor.server.engines.grammars.pool import GrammarPool, ResultCache, _size
 from proctor.server.engines.tool_calls import Constraint, Kind
 from proctor.server.engines.vllm.tools import VllmTools
 from proctor.server.errors import BadRequest, EngineUnavailable, Overloaded, UnsupportedRequest
@@ -88,7 +88,7 @@ def shared() -> Iterator[GrammarPool]:
 
 @pytest.fixture
 async def pool(shared: GrammarPool) -> AsyncIterator[GrammarPool]:
-    shared._found = Found(2**20)
+    shared._cache = ResultCache(2**20)
     yield shared
     assert not shared._running
     assert not shared._quick.running + shared._slow.running
@@ -96,12 +96,12 @@ async def pool(shared: GrammarPool) -> AsyncIterator[GrammarPool]:
 
 async def test_a_grammar_is_checked_once(pool: GrammarPool) -> None:
     first = await pool.check(constraint(SMALL), "")
-    forks = pool._forkers.begin
-    pool._forkers.begin = None  # type: ignore[method-assign, assignment]
+    forks = pool._fork_server.fork
+    pool._fork_server.fork = None  # type: ignore[method-assign, assignment]
     try:
         again = await pool.check(Constraint(Kind.JSON, dict(SMALL), "another.field"), "other")
     finally:
-        pool._forkers.begin = forks  # type: ignore[method-assign]
+        pool._fork_server.fork = forks  # type: ignore[method-assign]
 
     assert (first.params._backend, first.slow) == ("xgrammar", False)
     assert again.params == first.params
@@ -112,7 +112,7 @@ async def test_the_order_of_members_makes_another_grammar(pool: GrammarPool) -> 
     await pool.check(constraint({"properties": members}), "")
     await pool.check(constraint({"properties": dict(reversed(members.items()))}), "")
 
-    assert len(pool._found._kept) == 2
+    assert len(pool._cache._entries) == 2
 
 
 async def test_what_takes_too_long_is_refused_by_name_and_remembered(pool: GrammarPool) -> None:
@@ -121,7 +121,7 @@ async def test_what_takes_too_long_is_refused_by_name_and_remembered(pool: Gramm
             await pool.check(constraint(counting(200, 100)), "")
         assert refused.value.param == FIELD
 
-    assert len(pool._found._kept) == 1
+    assert len(pool._cache._entries) == 1
 
 
 async def test_a_grammar_may_take_longer_than_the_first_try(pool: GrammarPool) -> None:
@@ -271,7 +271,7 @@ async def test_it_is_stopped_when_nobody_waits_any_more(
         asyncio.create_task(pool.check(constraint(counting(200, 90)), owner))
         for owner in ("one", "other")
     ]
-    forking = psutil.Process(pool._forkers._process.pid)
+    forking = psutil.Process(pool._fork_server._process.pid)
     await until(lambda: bool(pool._slow.running and forking.children()))
     assert len(pool._running) == 1
     both[0].cancel()
@@ -335,7 +335,7 @@ async def test_the_process_is_started_again_if_it_dies(
     monkeypatch.setattr(pool, "_settings", GrammarSettings(seconds=600))
     asking = asyncio.create_task(pool.check(constraint(counting(200, 50)), ""))
     await until(lambda: bool(pool._slow.running))
-    process = psutil.Process(pool._forkers._process.pid)
+    process = psutil.Process(pool._fork_server._process.pid)
     process.suspend()  # or else it forks between the look for its children and its end
     await until(lambda: process.status() == psutil.STATUS_STOPPED)
     for each in [*process.children(), process]:
@@ -346,10 +346,10 @@ async def test_the_process_is_started_again_if_it_dies(
 
 
 def test_the_oldest_answers_are_forgotten() -> None:
-    size = _size((Answer("xgrammar"), False))
-    found = Found(2 * size)
+    size = _size((CheckResult("xgrammar"), False))
+    found = ResultCache(2 * size)
     for name in (b"a", b"b", b"a", b"c"):
         if found.get(name) is None:
-            found.put(name, (Answer("xgrammar"), False))
+            found.put(name, (CheckResult("xgrammar"), False))
 
     assert [name for name in (b"a", b"b", b"c") if found.get(name)] == [b"a", b"c"]

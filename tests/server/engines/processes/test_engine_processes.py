@@ -18,13 +18,16 @@ from typing import Any
 import psutil
 import pytest
 
-from proctor.server.engines.processes.engine_processes import EngineProcesses, started
+from proctor.server.engines.processes.engine_processes import (
+    EngineProcesses,
+    child_engine_processes,
+)
 from proctor.server.engines.processes.stall import (
     SAMPLES,
     Activity,
     StallDetector,
     Stalled,
-    answered,
+    wait_unless_stalled,
 )
 
 PATIENCE = 60
@@ -64,7 +67,7 @@ def engine(
 ) -> Iterator[tuple[EngineProcesses, BaseProcess, Any]]:
     """A process that has vLLM's name, those of it that are known, and what it said."""
     ours, theirs = SPAWN.Pipe()
-    processes = EngineProcesses(others=started())
+    processes = EngineProcesses(exclude=child_engine_processes())
     child = SPAWN.Process(target=work, args=(theirs,), name="EngineCore")
     child.start()
     try:
@@ -109,7 +112,7 @@ def test_one_that_was_stopped_is_seen_to_be() -> None:
 
 def test_a_child_without_its_parent_is_ended_too() -> None:
     with engine(have_spun) as (processes, child, orphan):
-        processes.note()
+        processes.refresh()
         child.kill()
         child.join()
         assert psutil.pid_exists(orphan)
@@ -121,7 +124,7 @@ def test_what_a_killed_process_shared_is_given_back() -> None:
     with engine(share) as (processes, child, (memory, semaphore)):
         files = [Path("/dev/shm") / memory, Path(f"/dev/shm/sem.{semaphore.removeprefix('/')}")]
         assert all(file.exists() for file in files)
-        processes.note()
+        processes.refresh()
         child.kill()
         child.join()
         processes.kill()
@@ -141,7 +144,7 @@ def test_one_that_is_not_started_in_full_leaves_nothing() -> None:
 
 def test_ctrl_c_is_blocked_in_what_is_started_and_nowhere_else() -> None:
     ours, theirs = SPAWN.Pipe()
-    processes = EngineProcesses(others=started())
+    processes = EngineProcesses(exclude=child_engine_processes())
     child = SPAWN.Process(target=sleep, args=(theirs,), name="EngineCore")
     with processes.starting():
         child.start()
@@ -189,14 +192,14 @@ async def given_up(processes: EngineProcesses) -> str:
     """Why an engine is given up that never answers."""
     asking: asyncio.Future[None] = asyncio.get_running_loop().create_future()
     with pytest.raises(Stalled) as caught:
-        await answered(asking, processes.activity, StallDetector(1.0, 5.0))
+        await wait_unless_stalled(asking, processes.activity, StallDetector(1.0, 5.0))
     return str(caught.value)
 
 
 async def test_beside_busy_loops_a_deadlock_is_found() -> None:
     with busy_cores(), engine(sleep) as (processes, _, _):
         until(lambda: not processes.activity().runnable)
-        assert "did nothing" in await given_up(processes)
+        assert "was idle" in await given_up(processes)
 
 
 @pytest.mark.parametrize("work", [spin, have_spun])
@@ -224,7 +227,7 @@ async def test_an_answer_that_comes_late_is_an_answer() -> None:
             return processes.activity()
 
         loop = asyncio.get_running_loop()
-        await answered(asking, activity, StallDetector(1.0, PATIENCE))
+        await wait_unless_stalled(asking, activity, StallDetector(1.0, PATIENCE))
 
     assert looks >= 2 * SAMPLES
 
