@@ -56,7 +56,7 @@ async def test_loglikelihoods(served: Served, tmp_path: Path) -> None:
 
     jobs = [served.engine.recordings[job].job for job in set(served.engine.recordings) - begun]
     assert len(jobs) == len((TASK / "starts.jsonl").read_text().splitlines()) * 2
-    assert {job.sampling.prompt_alternatives for job in jobs} == {1}
+    assert {job.sampling.prompt_logprobs for job in jobs} == {1}
     assert score(tmp_path, "starts", "acc,none") == 1
 
 

@@ -68,7 +68,7 @@ async def test_prompt_logprobs_of_a_chat() -> None:
     assert len(told["prompt_logprobs"]) == len(ids)
     assert second[str(ids[1])] == {"logprob": 0.0, "rank": 1, "decoded_token": chr(ids[1])}
     assert len(second) == 2
-    assert [job.sampling.prompt_alternatives for job in engine.jobs] == [2, None]
+    assert [job.sampling.prompt_logprobs for job in engine.jobs] == [2, None]
 
 
 @pytest.mark.parametrize(

@@ -142,7 +142,7 @@ def written(trial: Trial, schema: Any, backend: str, rng: Random) -> str | None:
     kind, spec = get_structured_output_key(StructuredOutputsParams(json=schema))
     backends, tokenizer = trial._backends, trial._tokenizer
     eos = tokenizer.eos_token_id
-    grammar = backends.compile_in(backend, kind, spec, {eos})
+    grammar = backends.compile_with(backend, kind, spec, {eos})
     bitmask = backends.allocate_token_bitmask(1)
     tokens: list[int] = []
     while len(tokens) < LONGEST:

@@ -16,12 +16,12 @@ MALFORMED = SamplingParams(extra_args={KEY: {"minimum": "many"}})
 
 def test_the_v1_runner_refuses_a_malformed_budget() -> None:
     validate_logits_processors_parameters([PROCESSORS[False]], SamplingParams())
-    with pytest.raises(VLLMValidationError, match="not a budget"):
+    with pytest.raises(VLLMValidationError, match="must be an object"):
         validate_logits_processors_parameters([PROCESSORS[False]], MALFORMED)
 
 
 def test_the_v2_runner_refuses_a_malformed_budget() -> None:
     validate = build_custom_logits_processors_params_validator([PROCESSORS[True]])
     validate(SamplingParams())
-    with pytest.raises(VLLMValidationError, match="not a budget"):
+    with pytest.raises(VLLMValidationError, match="must be an object"):
         validate(MALFORMED)
