@@ -7,6 +7,7 @@ version go the hashes of all files that its index has of it, for any platform. I
 """
 
 import json
+import platform
 import subprocess
 import sys
 import tempfile
@@ -79,6 +80,7 @@ def hashes(versions: dict[str, str]) -> dict[str, list[str]]:
     """Asks uv for the hashes of every file of these versions; pip tells those of one file only."""
     pins = "".join(f"{name}=={version}\n" for name, version in versions.items())
     uv = [sys.executable, "-m", "uv", "pip", "compile", "--quiet", "--universal", "--no-deps"]
+    uv += ["--python-version", platform.python_version()]  # pip resolved for this one
     shown = subprocess.run(
         [*uv, "--generate-hashes", "--no-annotate", "--no-header", "-"],
         input=pins,
