@@ -8,19 +8,21 @@ from uuid import uuid4
 from fastapi import Depends, FastAPI, Response
 
 from proctor.server.accounting.cost import PriceModel
-from proctor.server.accounting.estimates import UsageHistory
 from proctor.server.accounting.ledger.recorder import LedgerContext
-from proctor.server.accounting.ledger.service import open_ledger
+from proctor.server.accounting.ledger.service import Ledger, open_ledger
 from proctor.server.accounting.reservation_store import ReservationStore
 from proctor.server.accounting.reservations import Reservations
+from proctor.server.accounting.usage_history import UsageHistory
+from proctor.server.admission.controller import AdmissionController
+from proctor.server.admission.routing import Router
 from proctor.server.api import openapi
 from proctor.server.api.chat import ChatApi
 from proctor.server.api.completions import CompletionsApi
 from proctor.server.api.errors import add_error_handlers
 from proctor.server.api.feedback import FeedbackEndpoint
-from proctor.server.api.generation import GenerationEndpoint, Services
+from proctor.server.api.generation.endpoint import GenerationEndpoint, Services
+from proctor.server.api.generation.idempotency import open_idempotency_cache
 from proctor.server.api.health import HealthEndpoints
-from proctor.server.api.idempotency import open_idempotency_cache
 from proctor.server.api.metrics import MetricsEndpoint
 from proctor.server.api.models import ModelsEndpoint
 from proctor.server.api.openapi import Operation
@@ -35,8 +37,6 @@ from proctor.server.config.settings import Settings
 from proctor.server.engines.processes.stall import StallTimeouts
 from proctor.server.engines.supervisor import EngineFactory, EngineSupervisor
 from proctor.server.fair_queue import FairQueue
-from proctor.server.generation.admission import AdmissionController
-from proctor.server.generation.routing import Router
 from proctor.server.generation.runner import TaskPool
 from proctor.server.storage.database import open_database
 from proctor.server.telemetry.metrics import Metrics
@@ -139,7 +139,7 @@ def create_app(
     app.add_middleware(HeadMiddleware)
     cors.add_to(app)
     app.add_middleware(RequestIdMiddleware)
-    _add_routes(app, authenticator, services, metrics, ledger_context)
+    _add_routes(app, authenticator, services, metrics, ledger_context, ledger)
     add_pages(app, settings, authenticator)
     return app
 
@@ -150,6 +150,7 @@ def _add_routes(
     services: Services,
     metrics: Metrics,
     ledger_context: LedgerContext,
+    ledger: Ledger | None,
 ) -> None:
     settings, supervisor, bodies = services.settings, services.supervisor, services.body_reader
     admission = AdmissionController(settings, Router.load(settings.router))
@@ -174,7 +175,7 @@ def _add_routes(
         "POST",
         "/v1/feedback",
         openapi.FEEDBACK,
-        FeedbackEndpoint(bodies, ledger_context.ledger).__call__,
+        FeedbackEndpoint(bodies, ledger).__call__,
     )
     add("GET", "/v1/models", openapi.LIST_MODELS, models.list_models)
     add("GET", "/v1/models/{name:path}", openapi.GET_MODEL, models.get_model)

@@ -5,6 +5,9 @@ from typing import Any, ClassVar
 
 from proctor.budget import BudgetError
 
+CLIENT_GONE = 499
+"""The status of a request whose client disconnected, as in nginx."""
+
 SOON = {"retry-after": "5"}
 """The header of errors that clients should retry soon: the engine or the server is unavailable."""
 

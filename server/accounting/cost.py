@@ -7,8 +7,7 @@ from decimal import Decimal
 from proctor.server.accounting.engine_time import BusyClock
 from proctor.server.config.prices import ComputePrice, Prices
 from proctor.server.config.settings import Settings
-from proctor.server.generation.observer import AdmittedRequest, RequestObserver
-from proctor.server.generation.runner import ChoiceResult
+from proctor.server.generation.base import AdmittedRequest, ChoiceResult, RequestObserver
 from proctor.server.pricing import MILLION, Cost
 
 HOUR = 3_600_000_000_000
@@ -124,6 +123,11 @@ class RequestCost(RequestObserver):
         return sum(self._cached.values()) if self._cached else None
 
     @property
+    def answer_tokens(self) -> int:
+        """The number of answer tokens of the choices that have finished."""
+        return sum(result.answer_tokens for result in self.ends)
+
+    @property
     def charged(self) -> Cost | None:
         """The cost so far; None for a refused request, or where no price is known."""
         if self._prompt_tokens is None:
@@ -138,8 +142,8 @@ class RequestCost(RequestObserver):
         return None if price_model.compute is None else self._by_time(price_model.compute)
 
     def _by_tokens(self, prices: Prices, prompt_tokens: int) -> Cost:
-        answer = sum(end.answer_tokens for end in self.ends)
-        thinking = sum(end.tokens for end in self.ends) - answer
+        answer = self.answer_tokens
+        thinking = self.completion_tokens - answer
         return Cost.of(prices, prompt_tokens, thinking, answer, self.cached_tokens or 0)
 
     def _by_time(self, price: ComputePrice) -> Cost:

@@ -1,55 +1,15 @@
 """What an answer will cost, told before it is given."""
 
-from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass
 from decimal import Decimal
 from statistics import mean
 from typing import Any
 
-from proctor.server.accounting.cost import PriceModel, RequestCost
+from proctor.server.accounting.cost import PriceModel
+from proctor.server.accounting.usage_history import UsageHistory, UsageSample
 from proctor.server.config.prices import Prices
-from proctor.server.generation.admission import Admission
+from proctor.server.generation.base import Admission
 from proctor.server.pricing import Cost
-
-KEPT = 256
-"""Answers of each tier that an expectation is taken from."""
-
-
-@dataclass(frozen=True, slots=True)
-class UsageSample:
-    """What one answered request spent.
-
-    Attributes:
-        thinking: tokens that are not the answer's, a choice.
-        answer: tokens of the answer, a choice.
-        cost: of the whole request, None where no price is known.
-    """
-
-    thinking: float
-    answer: float
-    cost: Decimal | None
-
-
-class UsageHistory:
-    """The last answers of each tier."""
-
-    def __init__(self) -> None:
-        self._spent: dict[str, deque[UsageSample]] = {}
-
-    def note(self, label: str, request_cost: RequestCost, prompt_tokens: int) -> None:
-        """Take in an answered request of a tier."""
-        choices, cost = max(len(request_cost.ends), 1), request_cost.cost(prompt_tokens)
-        answer = sum(end.answer_tokens for end in request_cost.ends)
-        thinking = sum(end.tokens for end in request_cost.ends) - answer
-        spent = UsageSample(
-            thinking / choices, answer / choices, None if cost is None else cost.total
-        )
-        self._spent.setdefault(label, deque(maxlen=KEPT)).append(spent)
-
-    def of(self, label: str) -> Sequence[UsageSample]:
-        """The last answers of a tier."""
-        return self._spent.get(label, ())
 
 
 def estimate(
@@ -60,7 +20,7 @@ def estimate(
     Where the machine has the price nothing bounds the cost beforehand, so its
     range is that of the tier's last answers. What is not known is null.
     """
-    spent = recent.of(admission.resolution.label)
+    spent = recent.samples(admission.resolution.label)
     if price_model.prices is not None:
         return _by_tokens(admission, price_model.prices, spent)
     if price_model.compute is None:

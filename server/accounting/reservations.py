@@ -13,7 +13,7 @@ from proctor.server.accounting.reservation_store import ReservationStore
 from proctor.server.auth.api_key import Key
 from proctor.server.auth.rate_limits import WorstCase
 from proctor.server.errors import ApiError, RateLimited, Unavailable
-from proctor.server.generation.admission import Admission
+from proctor.server.generation.base import Admission
 from proctor.server.pricing import to_nanos
 from proctor.server.storage.errors import reason
 from proctor.server.storage.retry import retry_until_done, wait_or_cancel

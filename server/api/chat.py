@@ -1,18 +1,19 @@
 """`POST /v1/chat/completions`: from a conversation to its answer."""
 
-from proctor.server.api.generation import GenerationApi
+from proctor.server.admission.budget_request import (
+    FieldValue,
+    contradiction,
+    read_include_reasoning,
+)
+from proctor.server.admission.controller import AdmissionController
+from proctor.server.api.generation.endpoint import GenerationApi
 from proctor.server.auth.api_key import Key
 from proctor.server.config.reasoning_format import ReasoningFormat
 from proctor.server.config.section import coalesce
 from proctor.server.config.settings import Settings
 from proctor.server.engines.base import Engine
 from proctor.server.errors import BadRequest
-from proctor.server.generation.admission import Admission, AdmissionController
-from proctor.server.generation.budget_request import (
-    FieldValue,
-    contradiction,
-    read_include_reasoning,
-)
+from proctor.server.generation.base import Admission
 from proctor.server.renderers.base import Envelope
 from proctor.server.renderers.chat import ChatRenderer
 from proctor.server.schemas.generation import ChatRequest
@@ -26,6 +27,7 @@ class ChatApi(GenerationApi[ChatRequest]):
     """Conversations, and the message that comes next."""
 
     id_prefix = "chatcmpl"
+    operation = "chat"
 
     def __init__(self, settings: Settings, admission_controller: AdmissionController) -> None:
         self._settings = settings

@@ -1,9 +1,10 @@
 """`POST /v1/completions`: from raw prompts to what follows them."""
 
-from proctor.server.api.generation import GenerationApi
+from proctor.server.admission.controller import AdmissionController
+from proctor.server.api.generation.endpoint import GenerationApi
 from proctor.server.auth.api_key import Key
 from proctor.server.engines.base import Engine
-from proctor.server.generation.admission import Admission, AdmissionController
+from proctor.server.generation.base import Admission
 from proctor.server.renderers.base import Envelope
 from proctor.server.renderers.completions import CompletionRenderer
 from proctor.server.schemas.completions import CompletionRequest
@@ -14,6 +15,7 @@ class CompletionsApi(GenerationApi[CompletionRequest]):
     """Raw prompts, and the text that follows them."""
 
     id_prefix = "cmpl"
+    operation = "text_completion"
 
     def __init__(self, admission_controller: AdmissionController) -> None:
         self._admission_controller = admission_controller

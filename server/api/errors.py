@@ -9,6 +9,7 @@ from starlette.types import Scope
 
 from proctor.budget import BudgetError
 from proctor.server.errors import (
+    CLIENT_GONE,
     ApiError,
     EngineUnavailable,
     MethodNotAllowed,
@@ -17,7 +18,6 @@ from proctor.server.errors import (
     as_api_error,
 )
 from proctor.server.telemetry.metrics import Metrics
-from proctor.server.telemetry.request_monitor import CLIENT_GONE
 
 MAX_TOLD = 128
 

@@ -1,49 +1,20 @@
 """`POST /v1/feedback`: how right an answer was, attached to its row in the ledger."""
 
 import logging
-from typing import Annotated
 
 import orjson
 from fastapi import Request, Response
-from pydantic import ConfigDict, Field, model_validator
-from pydantic_core import PydanticCustomError
 
 from proctor.server.accounting.ledger.service import Ledger
 from proctor.server.auth.api_key import Key
 from proctor.server.config.access import Scope
-from proctor.server.config.limits import MAX_NAME
 from proctor.server.errors import BadRequest, NotFound, Unavailable
-from proctor.server.schemas.base import Flag, Float, RequestModel, Text, exactly_one
+from proctor.server.schemas.feedback import FeedbackRequest
 from proctor.server.schemas.parsing import parse
 from proctor.server.storage.errors import reason
 from proctor.server.transport.bodies import BodyReader
 
 logger = logging.getLogger(__name__)
-
-
-class FeedbackRequest(RequestModel):
-    """What became of an answer: `correct` or `score`."""
-
-    model_config = ConfigDict(json_schema_extra=exactly_one("correct", "score"))
-
-    request_id: Annotated[Text, Field(min_length=1, max_length=MAX_NAME)]
-    """The completion's `id`, or the response's `x-request-id` if it was used once."""
-    correct: Flag | None = None
-    """Whether the answer was right."""
-    score: Annotated[Float, Field(ge=0, le=1)] | None = None
-    """How right it was: 1 is right, 0 is wrong."""
-
-    @model_validator(mode="after")
-    def _one_outcome(self) -> "FeedbackRequest":
-        if (self.correct is None) == (self.score is None):
-            reason = "or 'score' is needed, and not both"
-            raise PydanticCustomError("field", "{reason}", {"field": "correct", "reason": reason})
-        return self
-
-    @property
-    def outcome(self) -> float:
-        """How right the answer was, from 0 to 1."""
-        return float(bool(self.correct)) if self.score is None else self.score
 
 
 class FeedbackEndpoint:

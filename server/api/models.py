@@ -5,9 +5,9 @@ from typing import Annotated
 
 from fastapi import Path, Response
 
+from proctor.server.admission.model_names import check_model, names
 from proctor.server.engines.base import ModelInfo
 from proctor.server.engines.supervisor import EngineSupervisor
-from proctor.server.generation.model_names import check_model, names
 from proctor.server.schemas.responses import ModelCard, ModelList, as_json
 
 

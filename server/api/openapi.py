@@ -16,9 +16,7 @@ from fastapi import FastAPI, Response, Security
 from fastapi.openapi.utils import get_openapi
 from pydantic import TypeAdapter
 
-from proctor.server.api.feedback import FeedbackRequest
-from proctor.server.api.idempotency import HEADER, MAX_NAME, REPLAYED, keeps_answers
-from proctor.server.api.tokenize import DetokenizeRequest, TokenizeRequest
+from proctor.server.api.generation.idempotency import HEADER, MAX_NAME, REPLAYED, keeps_answers
 from proctor.server.auth.authenticator import Access, Authenticator
 from proctor.server.config.budgets import AUTO
 from proctor.server.config.limits import MIN_REQUEST_SECONDS
@@ -43,11 +41,13 @@ from proctor.server.errors import (
     UnknownModel,
     UnsupportedEncoding,
 )
-from proctor.server.generation.channels import Channel
+from proctor.server.generation.base import Channel
 from proctor.server.generation.context import FLAGS, NAMES_HEADER, TIMEOUT_HEADER
 from proctor.server.schemas import responses
 from proctor.server.schemas.completions import CompletionRequest
+from proctor.server.schemas.feedback import FeedbackRequest
 from proctor.server.schemas.generation import ChatRequest
+from proctor.server.schemas.tokenization import DetokenizeRequest, TokenizeRequest
 
 JSON = "application/json"
 EVENTS = "text/event-stream"

@@ -6,15 +6,16 @@ from fastapi import Request, Response
 
 from proctor.router import LEVELS
 from proctor.server.accounting.cost import PriceModel
-from proctor.server.accounting.estimates import UsageHistory, estimate
-from proctor.server.api.responder import in_time
+from proctor.server.accounting.estimates import estimate
+from proctor.server.accounting.usage_history import UsageHistory
+from proctor.server.admission.controller import AdmissionController
+from proctor.server.api.generation.responder import in_time
 from proctor.server.config.prices import Prices
 from proctor.server.config.settings import Settings
 from proctor.server.engines.supervisor import EngineSupervisor
-from proctor.server.generation.admission import AdmissionController
-from proctor.server.generation.budget_resolution import Resolution
+from proctor.server.generation.base import RoutingResult
 from proctor.server.generation.context import RequestContext
-from proctor.server.generation.routing import RoutingResult
+from proctor.server.generation.resolution import Resolution
 from proctor.server.pricing import Cost
 from proctor.server.schemas.parsing import parse_chat
 from proctor.server.schemas.responses import as_json

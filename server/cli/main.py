@@ -12,15 +12,15 @@ from proctor.router import Conversation
 from proctor.router import cli as router_cli
 from proctor.router.calibration import Row
 from proctor.router.calibration_io import read_rows
+from proctor.server.admission.budget_request import BudgetRequest
+from proctor.server.admission.budget_resolution import ceilings, resolve
+from proctor.server.admission.routing import Router
 from proctor.server.api.route import in_words
 from proctor.server.cli import keys as keys_cli
 from proctor.server.cli import ledger as ledger_cli
 from proctor.server.cli.serve import serve
 from proctor.server.config.reasoning_format import ReasoningFormat
 from proctor.server.config.settings import ConfigError, Settings, load_settings
-from proctor.server.generation.budget_request import BudgetRequest
-from proctor.server.generation.budget_resolution import ceilings, resolve
-from proctor.server.generation.routing import Router
 from proctor.server.storage.errors import LedgerError
 
 COMMANDS = "proctor.commands"

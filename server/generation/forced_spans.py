@@ -8,6 +8,22 @@ from proctor.budget import Forced, ForcedRun
 from proctor.server.engines.base import Codec
 
 
+class ForcedSpan(NamedTuple):
+    """Text that the server injected into the thinking.
+
+    Attributes:
+        kind: a continuation or a wrap-up.
+        start: offset of its first character in the whole reasoning text, in Unicode code points.
+        end: the offset after its last character.
+        tokens: its number of tokens.
+    """
+
+    kind: Forced
+    start: int
+    end: int
+    tokens: int
+
+
 @dataclass(slots=True)
 class ThinkingBlock:
     """A contiguous run of thinking tokens of a choice.
@@ -23,22 +39,6 @@ class ThinkingBlock:
     start: int
     end: int
     text: str = ""
-
-
-class ForcedSpan(NamedTuple):
-    """Text that the server injected into the thinking.
-
-    Attributes:
-        kind: a continuation or a wrap-up.
-        start: offset of its first character in the whole reasoning text, in Unicode code points.
-        end: the offset after its last character.
-        tokens: its number of tokens.
-    """
-
-    kind: Forced
-    start: int
-    end: int
-    tokens: int
 
 
 def locate(

@@ -5,7 +5,8 @@ from itertools import groupby
 from proctor.budget import Label, Labelled, Outcome
 from proctor.server.engines.base import Codec, Job, ModelInfo
 from proctor.server.generation.answer_text import AnswerText
-from proctor.server.generation.channels import Channel, ChannelSplitter, TextDelta, ToolCallDelta
+from proctor.server.generation.base import Channel, TextDelta, ToolCallDelta
+from proctor.server.generation.channels import ChannelSplitter
 from proctor.server.generation.forced_spans import ForcedSpan, ThinkingBlock, locate
 from proctor.server.schemas.completions import CompletionRequest
 

@@ -4,16 +4,23 @@ import asyncio
 import time
 from collections.abc import AsyncGenerator, Callable, Coroutine, Iterator, Sequence
 from contextlib import aclosing, contextmanager
-from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol
+from typing import Any
 
 from proctor.budget import EndReason, Outcome
-from proctor.server.engines.base import Engine, Finish, Job, TokenLogprob
+from proctor.server.engines.base import Engine, Finish, Job
 from proctor.server.errors import SOON, ApiError, EngineUnavailable, Unavailable
 from proctor.server.fair_queue import FairQueue
-from proctor.server.generation.channels import ChannelSplitter, TextDelta, TokenUsage, ToolCallDelta
+from proctor.server.generation.base import (
+    ChoiceResult,
+    Progress,
+    PromptLogprobs,
+    RequestObserver,
+    StreamItem,
+    TextDelta,
+    ToolCallDelta,
+)
+from proctor.server.generation.channels import ChannelSplitter
 from proctor.server.generation.context import RequestContext
-from proctor.server.generation.forced_spans import ForcedSpan
 
 UNFINISHED = {
     Finish.STOP: EndReason.STOP,
@@ -25,74 +32,6 @@ UNFINISHED = {
 
 PROGRESS_SECONDS = 0.5
 """The interval of progress items."""
-
-
-class PromptLogprobs(NamedTuple):
-    """Log probabilities of the tokens of one choice's prompt, from the second token on."""
-
-    choice: int
-    scores: Sequence[TokenLogprob]
-
-
-class Progress(NamedTuple):
-    """The number of thinking tokens that one choice has generated so far."""
-
-    choice: int
-    tokens: int
-    used: TokenUsage | None = None
-
-
-OutputItem = TextDelta | ToolCallDelta | PromptLogprobs
-"""An item that is part of the response."""
-
-StreamItem = OutputItem | Progress
-"""An item of a stream, while a choice runs."""
-
-
-@dataclass(frozen=True, slots=True)
-class ChoiceResult:
-    """The result of one choice.
-
-    Attributes:
-        choice: index of the choice.
-        finish: why generation ended; ABORT if it was cancelled or failed.
-        outcome: the outcome of its thinking.
-        forced_spans: where forced text is in its text.
-        tokens: number of generated tokens, markers and end of turn included.
-        answer_tokens: number of tokens in the answer.
-        calls: number of tool calls.
-        token_ids: the ids of all generated tokens.
-    """
-
-    choice: int
-    finish: Finish
-    outcome: Outcome
-    forced_spans: tuple[ForcedSpan, ...]
-    tokens: int
-    answer_tokens: int
-    calls: int
-    token_ids: Sequence[int] = ()
-
-    @property
-    def used(self) -> TokenUsage:
-        """The token usage of the choice."""
-        return TokenUsage(self.tokens, self.outcome.tokens)
-
-
-class ChoiceObserver(Protocol):
-    """What is called as choices run; see `RequestObserver`."""
-
-    def choice_started(self, choice: int, so_far: "Callable[[], ChoiceResult]") -> None:
-        """A choice enters the engine."""
-
-    def first_token(self, choice: int, cached_tokens: int | None) -> None:
-        """The first tokens of a choice have arrived."""
-
-    def choice_left_engine(self, choice: int) -> None:
-        """A choice has left the engine."""
-
-    def choice_finished(self, result: ChoiceResult) -> None:
-        """A choice has finished."""
 
 
 class TaskPool:
@@ -201,7 +140,7 @@ class Choice:
         self._progress_tokens = 0
 
     async def run(
-        self, emit: Callable[[StreamItem], None], observer: ChoiceObserver
+        self, emit: Callable[[StreamItem], None], observer: RequestObserver
     ) -> ChoiceResult:
         """Generate the choice, emit its items as they come, and return its result.
 
@@ -227,7 +166,7 @@ class Choice:
         return result
 
     async def _generate(
-        self, emit: Callable[[StreamItem], None], observer: ChoiceObserver
+        self, emit: Callable[[StreamItem], None], observer: RequestObserver
     ) -> Finish:
         channels = self._channels
         finish = Finish.ABORT
@@ -306,7 +245,7 @@ class Choice:
 async def generate(
     choices: Sequence[Choice],
     task_pool: TaskPool,
-    observer: ChoiceObserver,
+    observer: RequestObserver,
     context: RequestContext,
 ) -> AsyncGenerator[StreamItem | ChoiceResult, None]:
     """Run the choices concurrently, and yield their items as they come and their results.

@@ -7,9 +7,14 @@ from typing import Any, Protocol
 
 from proctor.server.accounting.cost import RequestCost
 from proctor.server.engines.base import Engine, Job
-from proctor.server.generation.admission import Admission
-from proctor.server.generation.channels import ChannelSplitter, TokenUsage
-from proctor.server.generation.runner import ChoiceResult, OutputItem, StreamItem
+from proctor.server.generation.base import (
+    Admission,
+    ChoiceResult,
+    OutputItem,
+    StreamItem,
+    TokenUsage,
+)
+from proctor.server.generation.channels import ChannelSplitter
 
 
 class SseEncoder(Protocol):

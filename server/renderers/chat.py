@@ -9,20 +9,18 @@ from proctor.server.config.reasoning_format import ReasoningFormat
 from proctor.server.engines.base import Engine, Job, TokenLogprob
 from proctor.server.engines.tool_calls import CallDelta
 from proctor.server.generation.answer_text import AnswerText
-from proctor.server.generation.channels import (
+from proctor.server.generation.base import (
     Channel,
-    ChannelSplitter,
-    TextDelta,
-    TokenUsage,
-    ToolCallDelta,
-)
-from proctor.server.generation.runner import (
     ChoiceResult,
     OutputItem,
     Progress,
     PromptLogprobs,
     StreamItem,
+    TextDelta,
+    TokenUsage,
+    ToolCallDelta,
 )
+from proctor.server.generation.channels import ChannelSplitter
 from proctor.server.renderers.base import ResponseRenderer
 from proctor.server.renderers.logprobs import prompt_logprobs
 from proctor.server.renderers.reasoning_format import OWN_KEYS, keys, with_tags

@@ -6,9 +6,17 @@ from dataclasses import dataclass
 from typing import Any
 
 from proctor.server.engines.base import Codec, Engine, Job, TokenLogprob
-from proctor.server.generation.channels import Channel, ChannelSplitter, TextDelta, TokenUsage
+from proctor.server.generation.base import (
+    Channel,
+    ChoiceResult,
+    OutputItem,
+    PromptLogprobs,
+    StreamItem,
+    TextDelta,
+    TokenUsage,
+)
+from proctor.server.generation.channels import ChannelSplitter
 from proctor.server.generation.raw_channels import RawChannelSplitter
-from proctor.server.generation.runner import ChoiceResult, OutputItem, PromptLogprobs, StreamItem
 from proctor.server.renderers.base import ResponseRenderer
 from proctor.server.renderers.logprobs import TextLogprobs, columns, prompt_logprobs
 from proctor.server.schemas.completions import CompletionRequest

@@ -3,8 +3,7 @@
 from collections.abc import AsyncGenerator
 
 from proctor.server.config.reasoning_format import ReasoningFormat
-from proctor.server.generation.channels import Channel, TextDelta, TokenUsage
-from proctor.server.generation.runner import ChoiceResult, StreamItem
+from proctor.server.generation.base import Channel, ChoiceResult, StreamItem, TextDelta, TokenUsage
 from proctor.server.schemas.messages import CLOSE_TAG, OPEN_TAG
 
 REASONING_KEYS = {

@@ -12,9 +12,8 @@ from proctor.server.config.budgets import CUSTOM
 from proctor.server.config.settings import Settings
 from proctor.server.engines.base import Engine
 from proctor.server.engines.supervisor import EngineFactory
-from proctor.server.generation.channels import Channel
+from proctor.server.generation.base import Channel, ChoiceResult
 from proctor.server.generation.context import ANONYMOUS
-from proctor.server.generation.runner import ChoiceResult
 from proctor.server.pricing import Cost
 from proctor.server.telemetry.tracing import Exemplar
 

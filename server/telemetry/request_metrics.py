@@ -6,10 +6,15 @@ from http import HTTPStatus
 
 from proctor.server.accounting.cost import RequestCost
 from proctor.server.accounting.ledger.recorder import one_of
-from proctor.server.generation.channels import Channel, TextDelta, ToolCallDelta
+from proctor.server.generation.base import (
+    AdmittedRequest,
+    Channel,
+    ChoiceResult,
+    RequestObserver,
+    TextDelta,
+    ToolCallDelta,
+)
 from proctor.server.generation.context import ANONYMOUS
-from proctor.server.generation.observer import AdmittedRequest, RequestObserver
-from proctor.server.generation.runner import ChoiceResult
 from proctor.server.telemetry.metrics import Metrics
 from proctor.server.telemetry.tracing import Trace
 

@@ -9,20 +9,23 @@ from datetime import datetime
 from proctor.server.accounting.cost import RequestCost
 from proctor.server.accounting.ledger.recorder import Recorder
 from proctor.server.accounting.reservations import Reservation
-from proctor.server.generation.channels import TextDelta, ToolCallDelta
-from proctor.server.generation.observer import AdmittedRequest, RequestObserver
-from proctor.server.generation.runner import ChoiceResult
+from proctor.server.errors import CLIENT_GONE
+from proctor.server.generation.base import (
+    AdmittedRequest,
+    ChoiceResult,
+    RequestObserver,
+    ResponseObserver,
+    TextDelta,
+    ToolCallDelta,
+)
 
 logger = logging.getLogger(__name__)
 
 PATIENCE_SECONDS = 5.0
 """Longest wait of a response's last byte until the rest of its reservation is released."""
 
-CLIENT_GONE = 499
-"""The status of a request whose client went away, as nginx has it."""
 
-
-class RequestMonitor(RequestObserver):
+class RequestMonitor(ResponseObserver):
     """Follows one request, and passes what happens on to a list of observers.
 
     Attributes:
@@ -99,7 +102,7 @@ class RequestMonitor(RequestObserver):
         self._finish_if_over()
 
     async def settle(self) -> None:
-        """Release what the request reserved and did not use, before its last byte is sent.
+        """See `ResponseObserver`.
 
         Waits until cancelled choices have finished and the database has answered, for
         `PATIENCE_SECONDS` at most. What is not settled by then is settled with the record.

@@ -21,11 +21,15 @@ from starlette.types import Scope
 from proctor.budget import EndReason
 from proctor.server.accounting.cost import RequestCost
 from proctor.server.config.tracing import TracingSettings
-from proctor.server.generation.admission import Admission
-from proctor.server.generation.channels import Channel, TextDelta, ToolCallDelta
-from proctor.server.generation.observer import AdmittedRequest, RequestObserver
-from proctor.server.generation.runner import ChoiceResult
-from proctor.server.schemas.completions import CompletionRequest
+from proctor.server.generation.base import (
+    Admission,
+    AdmittedRequest,
+    Channel,
+    ChoiceResult,
+    RequestObserver,
+    TextDelta,
+    ToolCallDelta,
+)
 
 if TYPE_CHECKING:
     from opentelemetry.sdk.trace import TracerProvider
@@ -94,9 +98,8 @@ class SpanTrace(Trace):
         if (routed := admission.routing) is not None:
             routing = {"proctor.router.level": routed.level}
             self._told("routing", routed.started_ns, routed.ended_ns, routing, within=admitting)
-        operation = "text_completion" if isinstance(admitted.request, CompletionRequest) else "chat"
-        self._span.update_name(f"{operation} {admitted.model}")
-        self._span.set_attribute("gen_ai.operation.name", operation)
+        self._span.update_name(f"{admitted.operation} {admitted.model}")
+        self._span.set_attribute("gen_ai.operation.name", admitted.operation)
         self._span.set_attributes(_known(_asked(admitted)))
 
     def choice_started(self, choice: int, so_far: Callable[[], ChoiceResult]) -> None:
@@ -209,11 +212,11 @@ def _known(attributes: Attributes) -> dict[str, AttributeValue]:
 
 
 def _asked(admitted: AdmittedRequest) -> Attributes:
-    request, admission = admitted.request, admitted.admission
+    admission = admitted.admission
     sampling = admission.jobs[0].sampling
     return {
         "gen_ai.provider.name": PROVIDER,
-        "gen_ai.request.model": request.model,
+        "gen_ai.request.model": admitted.requested_model,
         "gen_ai.request.choice.count": len(admission.jobs),
         "gen_ai.request.max_tokens": sampling.max_tokens,
         "gen_ai.request.temperature": sampling.temperature,
@@ -221,8 +224,8 @@ def _asked(admitted: AdmittedRequest) -> Attributes:
         "gen_ai.request.top_k": sampling.top_k,
         "gen_ai.request.frequency_penalty": sampling.frequency_penalty,
         "gen_ai.request.presence_penalty": sampling.presence_penalty,
-        "gen_ai.request.seed": request.seed,
-        "gen_ai.request.stream": bool(request.stream),
+        "gen_ai.request.seed": sampling.seed,
+        "gen_ai.request.stream": admitted.stream,
         "gen_ai.response.id": admitted.id,
         "gen_ai.response.model": admitted.model,
     }

@@ -1,10 +1,14 @@
 """Server-sent events."""
 
+import contextlib
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from typing import Any
 
 import orjson
+from sse_starlette import EventSourceResponse
+from sse_starlette.sse import SendTimeoutError
+from starlette.types import Receive, Scope, Send
 
 DONE = b"data: [DONE]\n\n"
 NAME = b"event: "
@@ -44,3 +48,11 @@ class SseTemplate:
     def fill(self, text: str) -> bytes:
         """Return the event with this text."""
         return orjson.dumps(text).join(self._parts)
+
+
+class SseResponse(EventSourceResponse):
+    """A response of server-sent events, which disconnects clients that stop reading."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        with contextlib.suppress(SendTimeoutError):
+            await super().__call__(scope, receive, send)

@@ -21,10 +21,13 @@ def patient(monkeypatch: pytest.MonkeyPatch) -> None:
         "proctor.server.auth.authenticator",
         "proctor.server.accounting.reservations",
         "proctor.server.telemetry.request_monitor",
-        "proctor.server.api.idempotency",
+        "proctor.server.api.generation.idempotency",
     ):
         monkeypatch.setattr(f"{module}.PATIENCE_SECONDS", PATIENCE)
-    for module in ("proctor.server.accounting.reservations", "proctor.server.api.idempotency"):
+    for module in (
+        "proctor.server.accounting.reservations",
+        "proctor.server.api.generation.idempotency",
+    ):
         monkeypatch.setattr(f"{module}.CLOSE_SECONDS", PATIENCE)
     monkeypatch.setattr("proctor.server.accounting.ledger.lease.RETIRE_SECONDS", PATIENCE)
     monkeypatch.setattr("proctor.server.storage.database.CONNECT_SECONDS", PATIENCE)

@@ -7,19 +7,24 @@ from datetime import UTC, datetime
 from http import HTTPStatus
 
 from proctor.server.accounting.cost import PriceModel, RequestCost
-from proctor.server.accounting.estimates import UsageHistory
 from proctor.server.accounting.ledger.records import (
     MIXED,
     NOT_STARTED,
     DraftRecord,
     LedgerRecord,
     RecordedTexts,
+    RecordSink,
     ReservedAmount,
 )
-from proctor.server.accounting.ledger.service import Ledger
+from proctor.server.accounting.usage_history import UsageHistory, UsageSample
 from proctor.server.engines.base import Finish
-from proctor.server.generation.channels import Channel, TextDelta, ToolCallDelta
-from proctor.server.generation.observer import AdmittedRequest, RequestObserver
+from proctor.server.generation.base import (
+    AdmittedRequest,
+    Channel,
+    RequestObserver,
+    TextDelta,
+    ToolCallDelta,
+)
 from proctor.server.pricing import to_nanos
 
 PROMPTS = {"messages", "prompt", "tools"}
@@ -39,7 +44,7 @@ class LedgerContext:
 
     price_model: PriceModel
     recent: UsageHistory
-    ledger: Ledger | None = None
+    ledger: RecordSink | None = None
     texts: bool = False
 
 
@@ -95,11 +100,19 @@ class Recorder(RequestObserver):
             return
         admission = admitted.admission
         if status == HTTPStatus.OK:
-            context.recent.note(
-                admission.resolution.label, self._request_cost, admission.prompt_tokens
-            )
+            context.recent.add(admission.resolution.label, self._usage(admission.prompt_tokens))
         if context.ledger is not None:
             context.ledger.put(self._record(admitted, status, seconds, self._request_cost))
+
+    def _usage(self, prompt_tokens: int) -> UsageSample:
+        request_cost = self._request_cost
+        choices, cost = max(len(request_cost.ends), 1), request_cost.cost(prompt_tokens)
+        thinking = request_cost.completion_tokens - request_cost.answer_tokens
+        return UsageSample(
+            thinking / choices,
+            request_cost.answer_tokens / choices,
+            None if cost is None else cost.total,
+        )
 
     def _draft(self, admitted: AdmittedRequest, reserved: ReservedAmount) -> DraftRecord:
         """The record, if the gateway is lost now."""
@@ -136,7 +149,7 @@ class Recorder(RequestObserver):
             cached_tokens=request_cost.cached_tokens,
             thinking_tokens=sum(outcome.tokens for outcome in outcomes),
             forced_tokens=sum(sum(outcome.forced.values()) for outcome in outcomes),
-            answer_tokens=sum(end.answer_tokens for end in ends),
+            answer_tokens=request_cost.answer_tokens,
             completion_tokens=request_cost.completion_tokens,
             continuations=sum(outcome.continuations for outcome in outcomes),
             end_reason=one_of(outcome.end_reason.value for outcome in outcomes),

@@ -1,10 +1,10 @@
 """One row of the ledger, and what is known of it while its request runs."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cache
-from typing import Any
+from typing import Any, Protocol
 
 from pydantic import TypeAdapter
 
@@ -142,6 +142,21 @@ class DraftRecord:
 
     row: LedgerRecord
     held: ReservedAmount
+
+
+class RecordSink(Protocol):
+    """Receives the records of requests."""
+
+    def begin(self, row_id: str, draft: Callable[[], DraftRecord]) -> None:
+        """Register a request that runs, until its record is `put`.
+
+        Args:
+            row_id: the `id` of its record.
+            draft: returns what is known of it now.
+        """
+
+    def put(self, row: LedgerRecord) -> None:
+        """Add a record; never blocks."""
 
 
 COSTS = ("currency", "cost_prompt", "cost_thinking", "cost_answer")

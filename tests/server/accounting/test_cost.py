@@ -16,8 +16,7 @@ from proctor.server.config.prices import ComputePrice
 from proctor.server.config.settings import ConfigError, load_settings
 from proctor.server.engines.base import Finish
 from proctor.server.engines.fake import MARKERS, FakeEngine, Script
-from proctor.server.generation.observer import AdmittedRequest
-from proctor.server.generation.runner import ChoiceResult
+from proctor.server.generation.base import AdmittedRequest, ChoiceResult
 from tests.server.harness import CHAT, body, client, events, settings
 
 ROUTE = "/v1/route"

@@ -6,11 +6,11 @@ import httpx
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from proctor.server.api.tokenize import TokenizeRequest
 from proctor.server.config.budgets import CUSTOM
 from proctor.server.engines.fake import FakeEngine
 from proctor.server.schemas.completions import CompletionRequest
 from proctor.server.schemas.generation import ChatRequest, Thinking
+from proctor.server.schemas.tokenization import TokenizeRequest
 from tests.server.harness import CHAT, body, client
 
 ROUTE = "/v1/route"

@@ -8,12 +8,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from proctor.router import Conversation, Costs, Prediction
+from proctor.server.admission.routing import Router
 from proctor.server.config.budgets import RouterSettings
 from proctor.server.config.prices import Prices
 from proctor.server.config.settings import ConfigError, Settings, load_settings
 from proctor.server.engines.factory import check_tiers
 from proctor.server.engines.fake import FakeEngine, Script
-from proctor.server.generation.routing import Router
 from proctor.server.pricing import Cost, affordable
 from tests.server.harness import CHAT, body, client, events
 

@@ -9,11 +9,12 @@ from hypothesis import strategies as st
 
 from proctor.budget import BudgetError, OnLoop
 from proctor.router import LEVELS
+from proctor.server.admission.budget_request import read_budget_request
+from proctor.server.admission.budget_resolution import Ceiling, resolve, uses_router
 from proctor.server.config.budgets import AUTO, CUSTOM
 from proctor.server.config.settings import Settings
 from proctor.server.errors import ApiError
-from proctor.server.generation.budget_request import read_budget_request
-from proctor.server.generation.budget_resolution import Ceiling, Resolution, resolve, uses_router
+from proctor.server.generation.resolution import Resolution
 from proctor.server.schemas.generation import ChatRequest
 from proctor.server.schemas.responses import Source
 

@@ -9,7 +9,8 @@ from proctor.budget import DesyncError, EndReason, Markers, TokenBudget, Vocabul
 from proctor.server.engines.base import Job, ModelInfo, Sampling
 from proctor.server.engines.fake import END_THINK, END_TURN, MARKERS, THINK, ByteCodec
 from proctor.server.generation.answer_text import AnswerText
-from proctor.server.generation.channels import Channel, ChannelSplitter, TextDelta
+from proctor.server.generation.base import Channel, TextDelta
+from proctor.server.generation.channels import ChannelSplitter
 
 LONG = Markers(tuple(b"<think>"), tuple(b"</think>"), frozenset({END_TURN}))
 

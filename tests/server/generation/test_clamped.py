@@ -12,13 +12,13 @@ from hypothesis import strategies as st
 
 from proctor.budget import BudgetError
 from proctor.router import LEVELS
+from proctor.server.admission.controller import AdmissionController
+from proctor.server.admission.routing import Router
 from proctor.server.auth.api_key import Key
 from proctor.server.config.budgets import RouterSettings
 from proctor.server.config.settings import Settings
 from proctor.server.engines.fake import FakeEngine
 from proctor.server.errors import ApiError
-from proctor.server.generation.admission import AdmissionController
-from proctor.server.generation.routing import Router
 from proctor.server.schemas.generation import ChatRequest
 from tests.server.accounting.ledger.making import rows_at
 from tests.server.auth.making import bearer, listed, make_key

@@ -18,7 +18,8 @@ from proctor.server.engines.fake import (
     Script,
 )
 from proctor.server.generation.answer_text import AnswerText
-from proctor.server.generation.channels import Channel, ChannelSplitter, TextDelta
+from proctor.server.generation.base import Channel, TextDelta
+from proctor.server.generation.channels import ChannelSplitter
 from proctor.server.generation.forced_spans import ForcedSpan
 from tests.server.harness import CHAT, body, client, events
 

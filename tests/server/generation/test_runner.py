@@ -10,9 +10,10 @@ from proctor.server.engines.fake import FakeEngine, Script
 from proctor.server.errors import EngineUnavailable, Unavailable
 from proctor.server.fair_queue import FairQueue
 from proctor.server.generation.answer_text import AnswerText
-from proctor.server.generation.channels import Channel, ChannelSplitter, TextDelta
+from proctor.server.generation.base import Channel, ChoiceResult, TextDelta
+from proctor.server.generation.channels import ChannelSplitter
 from proctor.server.generation.context import RequestContext
-from proctor.server.generation.runner import Choice, ChoiceResult, TaskPool, generate
+from proctor.server.generation.runner import Choice, TaskPool, generate
 from tests.server.harness import CHAT, Gate, body, client, events, soon
 
 WAIT = (tuple(b"Wait"),)

@@ -14,6 +14,7 @@ pytest.importorskip("vllm", reason="the CPU engine is not installed")
 from vllm.engine.arg_utils import AsyncEngineArgs
 from vllm.tokenizers import cached_tokenizer_from_config
 
+from proctor.server.admission.answer_binding import Binder
 from proctor.server.config.engine import GrammarSettings
 from proctor.server.config.settings import DEMO
 from proctor.server.engines.fake import FakeEngine
@@ -24,7 +25,6 @@ from proctor.server.engines.tool_calls import Constraint, Kind
 from proctor.server.engines.vllm.tools import VllmTools
 from proctor.server.errors import BadRequest, EngineUnavailable, Overloaded, UnsupportedRequest
 from proctor.server.fair_queue import FairQueue
-from proctor.server.generation.answer_binding import Binder
 from proctor.server.schemas.parsing import parse_chat
 from tests import hostile_constraints
 from tests.server.harness import body

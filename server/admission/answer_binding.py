@@ -4,11 +4,11 @@ import asyncio
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
+from proctor.server.admission.prompt import check_tools
 from proctor.server.engines.base import Engine
 from proctor.server.engines.grammars.complexity import check_complexity
 from proctor.server.engines.tool_calls import BoundTools, Constraint, ToolChoice, ToolFormat
 from proctor.server.errors import BadRequest
-from proctor.server.generation.prompt import check_tools
 from proctor.server.schemas.generation import ChatRequest
 
 THREADS = 2

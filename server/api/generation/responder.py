@@ -1,7 +1,6 @@
 """From an admitted request to its HTTP response, streamed or whole."""
 
 import asyncio
-import contextlib
 import logging
 from collections.abc import AsyncGenerator, Coroutine, Mapping
 from contextlib import aclosing
@@ -10,32 +9,29 @@ from typing import Any, TypeVar
 
 import orjson
 from fastapi import Request, Response
-from sse_starlette import EventSourceResponse, ServerSentEvent
-from sse_starlette.sse import SendTimeoutError
+from sse_starlette import ServerSentEvent
 from starlette.requests import ClientDisconnect
-from starlette.types import Receive, Scope, Send
 
 from proctor.server.config.section import coalesce
 from proctor.server.config.settings import Settings
 from proctor.server.engines.base import Engine, Job
-from proctor.server.errors import ApiError, Unavailable, as_api_error
-from proctor.server.generation.admission import Admission
-from proctor.server.generation.channels import TextDelta, ToolCallDelta
-from proctor.server.generation.context import RequestContext
-from proctor.server.generation.runner import (
-    Choice,
+from proctor.server.errors import CLIENT_GONE, ApiError, Unavailable, as_api_error
+from proctor.server.generation.base import (
+    Admission,
     ChoiceResult,
     OutputItem,
     Progress,
     PromptLogprobs,
+    ResponseObserver,
     StreamItem,
-    TaskPool,
-    generate,
+    TextDelta,
+    ToolCallDelta,
 )
+from proctor.server.generation.context import RequestContext
+from proctor.server.generation.runner import Choice, TaskPool, generate
 from proctor.server.renderers.base import ResponseRenderer
 from proctor.server.schemas.generation import Generation
-from proctor.server.telemetry.request_monitor import CLIENT_GONE, RequestMonitor
-from proctor.server.transport.sse import DONE, ErrorEvent, event, without_names
+from proctor.server.transport.sse import DONE, ErrorEvent, SseResponse, event, without_names
 
 logger = logging.getLogger(__name__)
 
@@ -53,7 +49,7 @@ class Responder:
         admission: its budget and jobs.
         engine: generates its choices.
         renderer: renders its response.
-        monitor: follows it, for metrics, traces and the ledger.
+        observer: follows it, for metrics, traces and the ledger.
         task_pool: runs its choices.
         context: its deadline, and the key that it came with.
         rate_limit_headers: what its key has left.
@@ -63,7 +59,7 @@ class Responder:
     admission: Admission
     engine: Engine
     renderer: ResponseRenderer
-    monitor: RequestMonitor
+    observer: ResponseObserver
     task_pool: TaskPool
     context: RequestContext
     rate_limit_headers: Mapping[str, str]
@@ -79,7 +75,7 @@ class Responder:
     def events(self) -> AsyncGenerator[StreamItem | ChoiceResult, None]:
         """Generate all choices; closing this early aborts them in the engine."""
         choices = [self._choice(job, index) for index, job in enumerate(self.admission.jobs)]
-        events = generate(choices, self.task_pool, self.monitor, self.context)
+        events = generate(choices, self.task_pool, self.observer, self.context)
         return self.renderer.transform(events)
 
     def _choice(self, job: Job, index: int) -> Choice:
@@ -105,7 +101,7 @@ class Responder:
                         self._saw(item)
                         items.append(item)
         finally:
-            await self.monitor.settle()
+            await self.observer.settle()
         if any(isinstance(item, PromptLogprobs) for item in items):
             # They can be a hundred thousand, and other streams wait meanwhile.
             return await asyncio.to_thread(
@@ -115,21 +111,21 @@ class Responder:
 
     def _saw(self, item: StreamItem) -> None:
         if isinstance(item, TextDelta | ToolCallDelta):
-            self.monitor.item(item)
+            self.observer.item(item)
 
     async def stream(self) -> AsyncGenerator[bytes, None]:
         """The answer as server-sent events; an error is the last of them."""
-        begun = self.monitor.status
-        self.monitor.status = CLIENT_GONE  # unless the last event is taken
+        begun = self.observer.status
+        self.observer.status = CLIENT_GONE  # unless the last event is taken
         try:
             async with aclosing(self._chunks()) as chunks:
                 async for chunk in chunks:
                     yield chunk
-            self.monitor.status = begun
+            self.observer.status = begun
         except Exception as error:
             told = _tell(error)
-            self.monitor.status = told.status
-            await self.monitor.settle()
+            self.observer.status = told.status
+            await self.observer.settle()
             yield ErrorEvent(event(told.to_json(), name="error"))
 
     async def _chunks(self) -> AsyncGenerator[bytes, None]:
@@ -143,7 +139,7 @@ class Responder:
                 if isinstance(item, ChoiceResult):
                     results.append(item)
                     if len(results) == len(self.admission.jobs):
-                        await self.monitor.settle()  # many a client reads no further than this
+                        await self.observer.settle()  # many a client reads no further than this
                     yield encoder.finish(item)
                 else:
                     self._saw(item)
@@ -153,15 +149,6 @@ class Responder:
         if options is not None and options.include_usage:
             yield encoder.usage(results)
         yield DONE
-
-
-class SseResponse(EventSourceResponse):
-    """Server-sent events; a client that takes none is let go without ado."""
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """See ASGI."""
-        with contextlib.suppress(SendTimeoutError):
-            await super().__call__(scope, receive, send)
 
 
 async def respond(request: Request, responder: Responder, settings: Settings) -> Response:
@@ -215,7 +202,7 @@ async def unless_gone(request: Request, work: Coroutine[Any, Any, T]) -> T:
 
 async def _whole(request: Request, responder: Responder, headers: dict[str, str]) -> Response:
     content = await unless_gone(request, responder.whole())
-    cost = responder.monitor.request_cost.cost(responder.admission.prompt_tokens)
+    cost = responder.renderer.envelope.request_cost.cost(responder.admission.prompt_tokens)
     if cost is not None:
         headers |= {"x-cost": f"{cost.total:f}"}
     return Response(content, media_type="application/json", headers=headers)

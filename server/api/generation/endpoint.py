@@ -10,15 +10,14 @@ from typing import Any, ClassVar, Generic, TypeVar
 from fastapi import Request, Response
 
 from proctor.server.accounting.reservations import Reservations
-from proctor.server.api.idempotency import IdempotencyCache, digest_of
-from proctor.server.api.responder import Responder, in_time, respond
+from proctor.server.api.generation.idempotency import IdempotencyCache, digest_of
+from proctor.server.api.generation.responder import Responder, in_time, respond
 from proctor.server.auth.api_key import Key
 from proctor.server.config.settings import Settings
 from proctor.server.engines.base import Engine
 from proctor.server.engines.supervisor import EngineSupervisor
-from proctor.server.generation.admission import Admission
+from proctor.server.generation.base import Admission, AdmittedRequest
 from proctor.server.generation.context import RequestContext
-from proctor.server.generation.observer import AdmittedRequest
 from proctor.server.generation.runner import TaskPool
 from proctor.server.renderers.base import Envelope, ResponseRenderer
 from proctor.server.schemas.generation import Generation
@@ -33,9 +32,11 @@ class GenerationApi(ABC, Generic[R]):
 
     Attributes:
         id_prefix: how the ids of its responses begin.
+        operation: its name in traces, after OpenTelemetry's `gen_ai.operation.name`.
     """
 
     id_prefix: ClassVar[str]
+    operation: ClassVar[str]
 
     @abstractmethod
     def parse(self, body: bytes) -> R:
@@ -120,7 +121,18 @@ class GenerationEndpoint(Generic[R]):
             context.key, name, admission, context.seconds, monitor.came
         )
         monitor.reserve(reservation)
-        monitor.admitted(AdmittedRequest(name, engine.model.name, parsed, admission, context.name))
+        monitor.admitted(
+            AdmittedRequest(
+                name,
+                self._api.operation,
+                engine.model.name,
+                parsed.model,
+                parsed,
+                bool(parsed.stream),
+                admission,
+                context.name,
+            )
+        )
         envelope = Envelope(
             name, int(time.time()), engine.model.name, admission, monitor.request_cost
         )

@@ -1,95 +1,35 @@
 """Admission control: validates a request against the model and all limits, and makes its jobs."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
-from proctor.budget import TokenBudget
-from proctor.server.auth.api_key import Key
-from proctor.server.config.budgets import AUTO, CUSTOM
-from proctor.server.config.settings import Settings
-from proctor.server.engines.base import Engine, Finish, Job, Prompt
-from proctor.server.engines.tool_calls import BoundTools, Constraint
-from proctor.server.errors import BadRequest, Forbidden, UnsupportedRequest
-from proctor.server.generation.answer_binding import Binder
-from proctor.server.generation.budget_request import (
+from proctor.server.admission.answer_binding import Binder
+from proctor.server.admission.budget_request import (
     BudgetRequest,
     FieldValue,
     contradiction,
     read_budget_request,
 )
-from proctor.server.generation.budget_resolution import (
-    PROMPT,
-    Ceiling,
-    Resolution,
-    ceilings,
-    resolve,
-    uses_router,
-)
+from proctor.server.admission.budget_resolution import Ceiling, ceilings, resolve, uses_router
+from proctor.server.admission.jobs import JobSpec, make_jobs
+from proctor.server.admission.model_names import check_model
+from proctor.server.admission.prompt import check_length, count_prior_thinking, read_prompt, render
+from proctor.server.admission.routing import Router
+from proctor.server.auth.api_key import Key
+from proctor.server.config.budgets import AUTO, CUSTOM
+from proctor.server.config.settings import Settings
+from proctor.server.engines.base import Engine, Job, Prompt
+from proctor.server.engines.tool_calls import Constraint
+from proctor.server.errors import BadRequest, Forbidden, UnsupportedRequest
+from proctor.server.generation.base import Admission
 from proctor.server.generation.context import ANONYMOUS
-from proctor.server.generation.jobs import JobSpec, make_jobs
-from proctor.server.generation.model_names import check_model
-from proctor.server.generation.prompt import check_length, count_prior_thinking, read_prompt, render
-from proctor.server.generation.routing import Router, RoutingResult
+from proctor.server.generation.resolution import PROMPT, Resolution
 from proctor.server.schemas.completions import DEFAULT_MAX_TOKENS, CompletionRequest
 from proctor.server.schemas.generation import ChatRequest, Generation
 from proctor.server.schemas.responses import Source
 
 MAX_PROMPT_LOGPROBS = 2**17
 """Maximum number of prompt log probabilities in one response."""
-
-
-@dataclass(frozen=True, slots=True)
-class Admission:
-    """An admitted request.
-
-    Attributes:
-        jobs: one for each choice.
-        resolution: its budget and the budget's origin.
-        routing: the router's result, or None if the router was not used.
-        clamped_by: what reduced the requested budget: the owner of a ceiling, or one of the
-            reasons in `proctor.server.generation.budget_resolution`.
-        tools: the tools in the model's format, or None if the model may not call any.
-        call_named: whether `tool_choice` names a function.
-        clamped: whether the budget was clamped, for each job.
-        choices_per_prompt: number of consecutive jobs with the same prompt.
-    """
-
-    jobs: tuple[Job, ...]
-    resolution: Resolution
-    routing: RoutingResult | None
-    clamped_by: tuple[str, ...]
-    tools: BoundTools | None
-    call_named: bool
-    clamped: tuple[bool, ...]
-    choices_per_prompt: int
-
-    @property
-    def prompt_tokens(self) -> int:
-        """The number of prompt tokens, each prompt counted once."""
-        return sum(len(job.prompt_ids) for job in self.jobs[:: self.choices_per_prompt])
-
-    @property
-    def enforced(self) -> TokenBudget:
-        """The enforced budget of the choices of the first prompt."""
-        return self.jobs[0].budget
-
-    def max_thinking_tokens(self, choice: int) -> int | None:
-        """Return the enforced maximum of a choice, or None if the budget has no maximum."""
-        if self.resolution.budget.max_tokens is None:
-            return None
-        return self.jobs[choice].budget.maximum
-
-    def finish_reason(self, finish: Finish, calls: int) -> str:
-        """Return OpenAI's finish reason of a choice.
-
-        A call of the function that `tool_choice` names ends with `stop`, as with OpenAI.
-
-        Args:
-            finish: why its generation ended.
-            calls: its number of tool calls.
-        """
-        is_tool_calls = calls and finish is Finish.STOP and not self.call_named
-        return "tool_calls" if is_tool_calls else finish.value
 
 
 class AdmissionController:

@@ -10,14 +10,13 @@ from typing import Any
 from fastapi import Request, Response
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from proctor.server.api.responder import SseResponse
 from proctor.server.config.ledger import LedgerSettings
 from proctor.server.errors import BadRequest, IdempotencyConflict, Unavailable
 from proctor.server.generation.context import RequestContext
 from proctor.server.storage.errors import reason
 from proctor.server.storage.idempotency import CachedResponse, Claim, IdempotencyStore
 from proctor.server.storage.retry import retry_until_done, wait_or_cancel
-from proctor.server.transport.sse import DONE, ErrorEvent
+from proctor.server.transport.sse import DONE, ErrorEvent, SseResponse
 
 logger = logging.getLogger(__name__)
 

@@ -1,12 +1,10 @@
 """Runs the router's classifier on chat requests."""
 
 import time
-from dataclasses import dataclass
 
 from proctor.router import (
     Classifier,
     Conversation,
-    Prediction,
     Turn,
     UnknownClassifier,
     decide,
@@ -14,24 +12,8 @@ from proctor.router import (
 )
 from proctor.server.config.budgets import RouterSettings
 from proctor.server.config.settings import ConfigError
+from proctor.server.generation.base import RoutingResult
 from proctor.server.schemas.generation import ChatRequest
-
-
-@dataclass(frozen=True, slots=True)
-class RoutingResult:
-    """The difficulty level of a request.
-
-    Attributes:
-        level: one of `router.LEVELS`.
-        prediction: the classifier's prediction.
-        started_ns: when classification started, in nanoseconds since the Unix epoch.
-        ended_ns: when it ended.
-    """
-
-    level: str
-    prediction: Prediction
-    started_ns: int
-    ended_ns: int
 
 
 class Router:

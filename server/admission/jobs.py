@@ -10,15 +10,15 @@ from proctor.budget import (
     thinking_room,
     tokenize,
 )
+from proctor.server.admission.budget_request import FieldValue
+from proctor.server.admission.prompt import check_room
 from proctor.server.config.budgets import Tier
 from proctor.server.config.prices import Prices
 from proctor.server.config.settings import Settings
 from proctor.server.engines.base import Engine, Job, Prompt, Sampling
 from proctor.server.engines.tool_calls import Constraint, Kind
 from proctor.server.errors import BadRequest, ContextTooLong
-from proctor.server.generation.budget_request import FieldValue
-from proctor.server.generation.budget_resolution import PRICE, ROOM, Resolution
-from proctor.server.generation.prompt import check_room
+from proctor.server.generation.resolution import PRICE, ROOM, Resolution
 from proctor.server.pricing import affordable
 from proctor.server.schemas.generation import Generation
 

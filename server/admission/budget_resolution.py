@@ -2,24 +2,15 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import NamedTuple
 
 from proctor.budget import ThinkingBudget
-from proctor.server.config.budgets import AUTO, CUSTOM, Tier
+from proctor.server.admission.budget_request import BudgetRequest, FieldValue, contradiction
+from proctor.server.config.budgets import AUTO, Tier
 from proctor.server.config.section import coalesce
 from proctor.server.config.settings import Settings
 from proctor.server.errors import BadRequest
-from proctor.server.generation.budget_request import BudgetRequest, FieldValue, contradiction
+from proctor.server.generation.resolution import RequestedParts, Resolution, with_bounds
 from proctor.server.schemas.responses import Source
-
-TURN = "turn"
-"""In `clamped_by`: earlier requests of the same turn have spent part of the budget."""
-PROMPT = "prompt"
-"""In `clamped_by`: the prompt opens no thinking block, so that the default minimum is dropped."""
-ROOM = "room"
-"""In `clamped_by`: the context or `max_tokens` leaves less room for thinking."""
-PRICE = "price"
-"""In `clamped_by`: the tier's maximum price pays for fewer tokens."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,113 +26,6 @@ class Ceiling:
     by: str
     max_thinking_tokens: int | None = None
     tier: str | None = None
-
-
-class Granted(NamedTuple):
-    """The parts of a budget that were requested; a budget with less of them is clamped.
-
-    Attributes:
-        tier: the tier of the budget.
-        minimum: minimum number of thinking tokens.
-        maximum: maximum number of thinking tokens; None if neither request nor tier sets one,
-            whatever cap applies.
-        thinks: the number of continuations, and whether there is any thinking if the request asks
-            for it.
-    """
-
-    tier: Tier | None
-    minimum: int
-    maximum: int | None
-    thinks: tuple[int, bool]
-
-
-@dataclass(frozen=True, slots=True)
-class Resolution:
-    """A thinking budget and its origin.
-
-    Attributes:
-        budget: the effective budget.
-        requested: the budget before it was clamped.
-        tier: the tier of the budget, or None.
-        source: what decided the budget.
-        field: the request's field that decided it, or None.
-        request: the budget fields of the request.
-        clamped_by: what reduced something that was requested, without duplicates.
-        capped_by: what set a cap where none was requested.
-    """
-
-    budget: ThinkingBudget
-    requested: ThinkingBudget
-    tier: Tier | None
-    source: Source
-    field: str | None
-    request: BudgetRequest
-    clamped_by: tuple[str, ...] = ()
-    capped_by: tuple[str, ...] = ()
-
-    @property
-    def label(self) -> str:
-        """The tier's name or "custom", for headers and metrics."""
-        return CUSTOM if self.tier is None else self.tier.name
-
-    @property
-    def minimum_requested(self) -> bool:
-        """Whether the request sets the minimum; any other minimum is clamped to the room for it."""
-        return self.request.minimum is not None
-
-    @property
-    def granted(self) -> Granted:
-        """What remains of the requested budget."""
-        budget, request = self.budget, self.request
-        capped = self.requested.max_tokens is not None or request.maximum is not None
-        return Granted(
-            self.tier,
-            budget.min_tokens,
-            budget.max_tokens if capped else None,
-            (budget.continuations, request.enabled is None or not budget.disabled),
-        )
-
-    def clamped(self, by: str, budget: ThinkingBudget, tier: Tier | None) -> "Resolution":
-        """Return the resolution with a smaller budget.
-
-        A cap where none was requested does not clamp anything.
-
-        Args:
-            by: what reduced the budget.
-            budget: the smaller budget.
-            tier: its tier.
-        """
-        reduced = replace(self, budget=budget, tier=tier)
-        if reduced.granted != self.granted:
-            return replace(reduced, clamped_by=_union(self.clamped_by, by))
-        if budget.max_tokens != self.budget.max_tokens:
-            return replace(reduced, capped_by=_union(self.capped_by, by))
-        return reduced
-
-    def minus_spent(self, spent: int) -> "Resolution":
-        """Return what remains in a turn whose earlier requests spent `spent` thinking tokens."""
-        budget = self.budget
-        maximum = None if budget.max_tokens is None else max(0, budget.max_tokens - spent)
-        reduced = _with_bounds(budget, max(0, budget.min_tokens - spent), maximum)
-        remaining = self.clamped(TURN, reduced, self.tier)
-        if remaining.granted.thinks == self.granted.thinks:
-            return remaining
-        # Thinking is off because a cap is spent, so that the cap's owner counts as clamping too.
-        return replace(remaining, clamped_by=_union(self.clamped_by, *self.capped_by, TURN))
-
-    def within(self, room: int, by: str) -> "Resolution":
-        """Return the resolution clamped to `room` thinking tokens.
-
-        A minimum that the request sets is kept; `proctor.budget.tokenize` rejects it.
-        """
-        budget = self.budget
-        if self.minimum_requested and budget.min_tokens > room:
-            return self
-        maximum = None if budget.max_tokens is None else min(budget.max_tokens, room)
-        reduced = _with_bounds(budget, min(budget.min_tokens, room), maximum)
-        if not room:
-            reduced = replace(reduced, continuations=0)
-        return self.clamped(by, reduced, self.tier)
 
 
 def ceilings(settings: Settings) -> tuple[Ceiling, ...]:
@@ -185,7 +69,7 @@ def resolve(
     resolution = _apply_tier(request, settings, tier, source, field)
     # Tiers first: a lower tier has its own numbers, which the ceilings must cap too.
     for ceiling in limits:
-        resolution = _lower_tier(resolution, ceiling, settings)
+        resolution = _lower_tier(resolution, request, ceiling, settings)
     for ceiling in limits:
         resolution = _cap_numbers(resolution, ceiling, settings)
     return resolution
@@ -197,7 +81,10 @@ def _apply_tier(
     default = settings.budget.to_budget()
     base = default if tier is None else tier.to_budget(default)
     budget = _override(base, request)
-    return Resolution(budget, budget, tier, source, field, request)
+    parts = RequestedParts(
+        request.minimum is not None, request.maximum is not None, request.enabled is not None
+    )
+    return Resolution(budget, budget, tier, source, field, parts)
 
 
 def _disables_thinking(request: BudgetRequest) -> bool:
@@ -311,12 +198,13 @@ def _continuations(base: ThinkingBudget, request: BudgetRequest, cap: int | None
     return 0 if cap == 0 else base.continuations
 
 
-def _lower_tier(resolution: Resolution, ceiling: Ceiling, settings: Settings) -> Resolution:
+def _lower_tier(
+    resolution: Resolution, request: BudgetRequest, ceiling: Ceiling, settings: Settings
+) -> Resolution:
     """Return the resolution with the ceiling's tier, if its own is higher."""
     tier, highest = resolution.tier, _highest(ceiling, settings)
     if tier is None or highest is None or _rank(tier, settings) <= _rank(highest, settings):
         return resolution
-    request = resolution.request
     if request.minimum is not None:
         minimum = min(request.minimum.value, highest.cap)
         request = replace(request, minimum=FieldValue(request.minimum.field, int(minimum)))
@@ -340,18 +228,9 @@ def _cap_numbers(resolution: Resolution, ceiling: Ceiling, settings: Settings) -
     tier_cap = None if highest is None else highest.to_cap()
     caps = (budget.max_tokens, ceiling.max_thinking_tokens, tier_cap)
     maximum = min((cap for cap in caps if cap is not None), default=None)
-    reduced = _with_bounds(budget, _capped_at(maximum, budget.min_tokens), maximum)
+    reduced = with_bounds(budget, _capped_at(maximum, budget.min_tokens), maximum)
     return resolution.clamped(ceiling.by, reduced, resolution.tier)
-
-
-def _with_bounds(budget: ThinkingBudget, minimum: int, maximum: int | None) -> ThinkingBudget:
-    continuations = 0 if maximum == 0 else budget.continuations
-    return replace(budget, min_tokens=minimum, max_tokens=maximum, continuations=continuations)
 
 
 def _capped_at(cap: int | None, number: int) -> int:
     return number if cap is None else min(cap, number)
-
-
-def _union(names: tuple[str, ...], *others: str) -> tuple[str, ...]:
-    return tuple(dict.fromkeys((*names, *others)))

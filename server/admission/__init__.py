@@ -1,0 +1,1 @@
+"""Admission control: checks requests, resolves their budgets and makes their jobs."""

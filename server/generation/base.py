@@ -1,0 +1,274 @@
+"""The types that describe a request from its admission to its response, and its observers."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import NamedTuple
+
+from proctor.budget import Outcome, TokenBudget
+from proctor.router import Prediction
+from proctor.server.engines.base import Finish, Job, TokenLogprob
+from proctor.server.engines.tool_calls import BoundTools, CallDelta
+from proctor.server.generation.forced_spans import ForcedSpan
+from proctor.server.generation.resolution import Resolution
+from proctor.server.schemas.base import RequestModel
+
+
+@dataclass(frozen=True, slots=True)
+class RoutingResult:
+    """The difficulty level of a request.
+
+    Attributes:
+        level: one of `router.LEVELS`.
+        prediction: the classifier's prediction.
+        started_ns: when classification started, in nanoseconds since the Unix epoch.
+        ended_ns: when it ended.
+    """
+
+    level: str
+    prediction: Prediction
+    started_ns: int
+    ended_ns: int
+
+
+@dataclass(frozen=True, slots=True)
+class Admission:
+    """An admitted request.
+
+    Attributes:
+        jobs: one for each choice.
+        resolution: its budget and the budget's origin.
+        routing: the router's result, or None if the router was not used.
+        clamped_by: what reduced the requested budget: the owner of a ceiling, or one of the
+            reasons in `proctor.server.admission.budget_resolution`.
+        tools: the tools in the model's format, or None if the model may not call any.
+        call_named: whether `tool_choice` names a function.
+        clamped: whether the budget was clamped, for each job.
+        choices_per_prompt: number of consecutive jobs with the same prompt.
+    """
+
+    jobs: tuple[Job, ...]
+    resolution: Resolution
+    routing: RoutingResult | None
+    clamped_by: tuple[str, ...]
+    tools: BoundTools | None
+    call_named: bool
+    clamped: tuple[bool, ...]
+    choices_per_prompt: int
+
+    @property
+    def prompt_tokens(self) -> int:
+        """The number of prompt tokens, each prompt counted once."""
+        return sum(len(job.prompt_ids) for job in self.jobs[:: self.choices_per_prompt])
+
+    @property
+    def enforced(self) -> TokenBudget:
+        """The enforced budget of the choices of the first prompt."""
+        return self.jobs[0].budget
+
+    def max_thinking_tokens(self, choice: int) -> int | None:
+        """Return the enforced maximum of a choice, or None if the budget has no maximum."""
+        if self.resolution.budget.max_tokens is None:
+            return None
+        return self.jobs[choice].budget.maximum
+
+    def finish_reason(self, finish: Finish, calls: int) -> str:
+        """Return OpenAI's finish reason of a choice.
+
+        A call of the function that `tool_choice` names ends with `stop`, as with OpenAI.
+
+        Args:
+            finish: why its generation ended.
+            calls: its number of tool calls.
+        """
+        is_tool_calls = calls and finish is Finish.STOP and not self.call_named
+        return "tool_calls" if is_tool_calls else finish.value
+
+
+@dataclass(frozen=True, slots=True)
+class AdmittedRequest:
+    """A request that was admitted, as its observers see it.
+
+    Attributes:
+        id: the completion's id.
+        operation: `chat` or `text_completion`, after OpenTelemetry's `gen_ai.operation.name`.
+        model: the model's name.
+        requested_model: the model's name in the request; it may be an alias.
+        request: the client's request.
+        stream: whether the response is streamed.
+        admission: its budget and jobs.
+        key: the name of its key, empty where no keys are required.
+    """
+
+    id: str
+    operation: str
+    model: str
+    requested_model: str | None
+    request: RequestModel
+    stream: bool
+    admission: Admission
+    key: str
+
+
+class Channel(StrEnum):
+    """The two texts of a choice."""
+
+    REASONING = "reasoning"
+    ANSWER = "answer"
+
+
+class TokenUsage(NamedTuple):
+    """The tokens that one choice has generated so far: all of them, and those of its thinking."""
+
+    tokens: int
+    thinking: int
+
+
+class TextDelta(NamedTuple):
+    """The next text of one channel of one choice.
+
+    Attributes:
+        choice: index of the choice.
+        channel: the channel that the text belongs to.
+        text: may be empty, with log probabilities.
+        scores: log probabilities of the channel's tokens since its previous delta, if requested.
+        token_ids: ids of the choice's tokens since its previous delta, if requested.
+        used: the choice's token usage so far, if requested.
+    """
+
+    choice: int
+    channel: Channel
+    text: str
+    scores: tuple[TokenLogprob, ...] = ()
+    token_ids: tuple[int, ...] = ()
+    used: TokenUsage | None = None
+
+
+class ToolCallDelta(NamedTuple):
+    """The next fragment of a tool call in one choice's answer.
+
+    Attributes:
+        choice: index of the choice.
+        delta: the fragment.
+        used: the choice's token usage so far, if requested.
+    """
+
+    choice: int
+    delta: CallDelta
+    used: TokenUsage | None = None
+
+    @property
+    def channel(self) -> Channel:
+        """The channel of tool calls, the answer."""
+        return Channel.ANSWER
+
+
+class PromptLogprobs(NamedTuple):
+    """Log probabilities of the tokens of one choice's prompt, from the second token on."""
+
+    choice: int
+    scores: Sequence[TokenLogprob]
+
+
+class Progress(NamedTuple):
+    """The number of thinking tokens that one choice has generated so far."""
+
+    choice: int
+    tokens: int
+    used: TokenUsage | None = None
+
+
+OutputItem = TextDelta | ToolCallDelta | PromptLogprobs
+"""An item that is part of the response."""
+
+StreamItem = OutputItem | Progress
+"""An item of a stream, while a choice runs."""
+
+
+@dataclass(frozen=True, slots=True)
+class ChoiceResult:
+    """The result of one choice.
+
+    Attributes:
+        choice: index of the choice.
+        finish: why generation ended; ABORT if it was cancelled or failed.
+        outcome: the outcome of its thinking.
+        forced_spans: where forced text is in its text.
+        tokens: number of generated tokens, markers and end of turn included.
+        answer_tokens: number of tokens in the answer.
+        calls: number of tool calls.
+        token_ids: the ids of all generated tokens.
+    """
+
+    choice: int
+    finish: Finish
+    outcome: Outcome
+    forced_spans: tuple[ForcedSpan, ...]
+    tokens: int
+    answer_tokens: int
+    calls: int
+    token_ids: Sequence[int] = ()
+
+    @property
+    def used(self) -> TokenUsage:
+        """The token usage of the choice."""
+        return TokenUsage(self.tokens, self.outcome.tokens)
+
+
+class RequestObserver:
+    """Follows one request; each method is called when something happens, and does nothing here.
+
+    A refused request is only `finished`. A choice that starts always finishes, also when it
+    fails or is cancelled, and may do so after the response has ended, but before `finished`.
+    """
+
+    def admitted(self, admitted: AdmittedRequest) -> None:
+        """The request was admitted."""
+
+    def choice_started(self, choice: int, so_far: Callable[[], ChoiceResult]) -> None:
+        """A choice enters the engine.
+
+        Args:
+            choice: which one.
+            so_far: returns what its result would be if it were cancelled now, without the
+                spans of forced text.
+        """
+
+    def first_token(self, choice: int, cached_tokens: int | None) -> None:
+        """The first tokens of a choice have arrived.
+
+        Args:
+            choice: which one.
+            cached_tokens: tokens of its prompt from the prefix cache, if the engine reports them.
+        """
+
+    def choice_left_engine(self, choice: int) -> None:
+        """A choice has left the engine."""
+
+    def item(self, item: TextDelta | ToolCallDelta) -> None:
+        """Text or a tool call is about to be sent."""
+
+    def choice_finished(self, result: ChoiceResult) -> None:
+        """A choice has finished."""
+
+    def finished(self, status: int, seconds: float) -> None:
+        """The response has ended, and every choice has finished.
+
+        Args:
+            status: the HTTP status, or what broke the response off.
+            seconds: from the first byte of the request.
+        """
+
+
+class ResponseObserver(RequestObserver):
+    """Follows one request until the last byte of its response.
+
+    Attributes:
+        status: the HTTP status that the request counts under; of a response that breaks off, that
+            of the error.
+    """
+
+    status: int
+
+    async def settle(self) -> None:
+        """Release what the request has reserved and not used, before its last byte is sent."""
