@@ -28,7 +28,7 @@ from proctor.budget.processors.enforcer import Enforcer, RowMasks
 from proctor.budget.processors.forced_sequences import NO_TOKEN
 from proctor.budget.processors.params import EngineBudget, markers_of, read
 from proctor.budget.processors.table import State
-from proctor.budget.processors.tokenizer_vocabulary import vocabulary_of
+from proctor.budget.processors.tokenizer.vocabulary import vocabulary_of
 
 if TYPE_CHECKING:
     from vllm.config import VllmConfig

@@ -16,9 +16,9 @@ from vllm.v1.request import Request, RequestStatus
 from vllm.v1.structured_output import StructuredOutputManager, backend_guidance
 from vllm.v1.structured_output.backend_types import StructuredOutputGrammar
 
-from proctor.budget.processors import grammars
-from proctor.budget.processors.mask_threads import MaskThreads
 from proctor.budget.processors.params import SLOW
+from proctor.budget.processors.structured_outputs import grammars
+from proctor.budget.processors.structured_outputs.mask_threads import MaskThreads
 from proctor.demo.train import MODEL
 from tests.waiting import PATIENCE
 

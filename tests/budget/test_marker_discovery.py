@@ -11,12 +11,12 @@ from transformers import PreTrainedTokenizerFast
 from vllm.reasoning import ReasoningParserManager
 
 from proctor.budget import BudgetStateMachine, EndReason, Markers, TokenBudget
-from proctor.budget.processors.marker_discovery import (
+from proctor.budget.processors.structured_outputs.reasoning_parser import NAME
+from proctor.budget.processors.tokenizer.marker_discovery import (
     TEMPLATE_PAIRS,
     encode_markers,
     find_marker_texts,
 )
-from proctor.budget.processors.reasoning import NAME
 
 THINK = ("<think>", "</think>")
 FAMILIES = {

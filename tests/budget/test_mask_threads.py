@@ -8,7 +8,7 @@ import pytest
 
 pytest.importorskip("torch", reason="the CPU engine, which brings it, is missing")
 
-from proctor.budget.processors.mask_threads import (
+from proctor.budget.processors.structured_outputs.mask_threads import (
     BURST_SECONDS,
     RECOVERY_RATE,
     SECONDS_PER_CALL,
@@ -106,10 +106,9 @@ def test_threads_end_when_they_are_let_go(threads: MaskThreads) -> None:
         time.sleep(0.01)
 
 
-def test_all_calls_have_one_allowance(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_all_calls_have_one_allowance() -> None:
     now = 100.0
-    monkeypatch.setattr("proctor.budget.processors.mask_threads.time.monotonic", lambda: now)
-    allowance = Allowance()
+    allowance = Allowance(clock=lambda: now)
     assert allowance.left() == BURST_SECONDS
     allowance.spend(-1)
     assert allowance.left() == BURST_SECONDS

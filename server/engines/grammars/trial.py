@@ -15,7 +15,7 @@ from vllm.sampling_params import StructuredOutputsParams
 from vllm.tokenizers import cached_tokenizer_from_config
 from vllm.v1.structured_output.request import get_structured_output_key
 
-from proctor.budget.processors.grammars import GrammarBackends, TimedGrammar
+from proctor.budget.processors.structured_outputs.grammars import GrammarBackends, TimedGrammar
 from proctor.server.engines.grammars.backends import candidate_backends, choose
 from proctor.server.engines.grammars.bounds import apply_limits
 from proctor.server.engines.grammars.frames import CheckRequest, CheckResult, receive, send

@@ -13,7 +13,7 @@ from vllm.sampling_params import SamplingParams
 from vllm.v1.engine import EngineCoreRequest
 from vllm.v1.engine.detokenizer import IncrementalDetokenizer
 
-from proctor.budget.processors.tokenizer_vocabulary import token_bytes
+from proctor.budget.processors.tokenizer.vocabulary import token_bytes
 from proctor.server.engines.base import Prompt
 from proctor.server.errors import EngineUnavailable
 

@@ -28,10 +28,10 @@ from vllm.utils.gc_utils import freeze_gc_heap
 from vllm.v1.engine.async_llm import AsyncLLM
 from vllm.v1.engine.exceptions import EngineDeadError, EngineGenerateError
 
-from proctor.budget.processors import reasoning
-from proctor.budget.processors.marker_discovery import encode_markers, find_marker_texts
 from proctor.budget.processors.params import SLOW, EngineBudget, with_markers
-from proctor.budget.processors.tokenizer_vocabulary import read_vocabulary
+from proctor.budget.processors.structured_outputs import reasoning_parser
+from proctor.budget.processors.tokenizer.marker_discovery import encode_markers, find_marker_texts
+from proctor.budget.processors.tokenizer.vocabulary import read_vocabulary
 from proctor.server.engines.base import Delta, Finish, Job, ModelInfo, Sampling, TokenLogprob
 from proctor.server.engines.grammars.base import CheckedGrammar, GrammarChecker
 from proctor.server.engines.processes.engine_processes import (
@@ -456,8 +456,8 @@ def _configure_structured_outputs(config: VllmConfig, arguments: Mapping[str, An
     vLLM's arguments only accept `disable_any_whitespace` with an explicit backend.
     """
     structured = config.structured_outputs_config
-    structured.reasoning_parser = reasoning.NAME
-    structured.reasoning_parser_plugin = reasoning.__name__
+    structured.reasoning_parser = reasoning_parser.NAME
+    structured.reasoning_parser_plugin = reasoning_parser.__name__
     if "structured_outputs_config" not in arguments:
         structured.disable_any_whitespace = True
 

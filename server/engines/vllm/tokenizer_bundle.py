@@ -4,8 +4,8 @@ from vllm.config import ModelConfig, VllmConfig
 from vllm.engine.arg_utils import AsyncEngineArgs
 from vllm.renderers import renderer_from_config
 
-from proctor.budget.processors.marker_discovery import encode_markers, find_marker_texts
-from proctor.budget.processors.tokenizer_vocabulary import read_vocabulary
+from proctor.budget.processors.tokenizer.marker_discovery import encode_markers, find_marker_texts
+from proctor.budget.processors.tokenizer.vocabulary import read_vocabulary
 from proctor.server.engines.completions.discovery import LocalModel
 from proctor.server.engines.vllm.codec import VllmCodec
 from proctor.server.engines.vllm.engine import MarkerSource

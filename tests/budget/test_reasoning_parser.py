@@ -6,7 +6,9 @@ from hypothesis import strategies as st
 
 from proctor.budget import Markers
 
-reasoning = pytest.importorskip("proctor.budget.processors.reasoning", reason="no vLLM")
+reasoning = pytest.importorskip(
+    "proctor.budget.processors.structured_outputs.reasoning_parser", reason="no vLLM"
+)
 
 END = (7, 8, 9)
 tokens = st.lists(st.integers(5, 10), max_size=30)

@@ -26,10 +26,11 @@ class Allowance:
     It bounds the time until the last of several slow calls is abandoned, however many there are.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
         self._lock = threading.Lock()
         self._seconds = BURST_SECONDS
-        self._updated_at = time.monotonic()
+        self._updated_at = clock()
 
     def left(self) -> float:
         """Return the CPU seconds available now."""
@@ -42,7 +43,7 @@ class Allowance:
             self._seconds = max(0.0, self._update() - max(0.0, seconds))
 
     def _update(self) -> float:
-        now = time.monotonic()
+        now = self._clock()
         recovered = RECOVERY_RATE * (now - self._updated_at)
         self._seconds = min(BURST_SECONDS, self._seconds + recovered)
         self._updated_at = now

@@ -7,7 +7,7 @@ from typing import Any
 from vllm.reasoning import ReasoningParserManager
 
 from proctor.budget.markers import Markers
-from proctor.budget.processors.tokenizer_vocabulary import atoms_of
+from proctor.budget.processors.tokenizer.vocabulary import atoms_of
 from proctor.budget.vocabulary import ATOM
 
 TEMPLATE_PAIRS = (

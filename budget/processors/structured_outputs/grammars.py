@@ -30,8 +30,8 @@ from vllm.v1.structured_output.backend_types import (
 )
 from vllm.v1.structured_output.backend_xgrammar import XgrammarBackend
 
-from proctor.budget.processors.mask_threads import SECONDS_PER_CALL, MaskThreads
 from proctor.budget.processors.params import is_slow
+from proctor.budget.processors.structured_outputs.mask_threads import SECONDS_PER_CALL, MaskThreads
 
 MASK_SECONDS = 0.25
 """CPU time that a grammar may accumulate beyond `SECONDS_PER_CALL` before it is given up."""

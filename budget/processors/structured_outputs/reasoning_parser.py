@@ -7,8 +7,8 @@ from vllm.reasoning import ReasoningParser, ReasoningParserManager
 
 from proctor.budget.markers import Markers
 from proctor.budget.matcher import Crossing, matcher_of
-from proctor.budget.processors import grammars
-from proctor.budget.processors.tokenizer_vocabulary import read_vocabulary
+from proctor.budget.processors.structured_outputs import grammars
+from proctor.budget.processors.tokenizer.vocabulary import read_vocabulary
 from proctor.budget.vocabulary import ATOM, UNKNOWN_VOCABULARY
 
 NAME = "proctor"

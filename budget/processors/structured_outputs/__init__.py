@@ -1,0 +1,1 @@
+"""Structured outputs beside a thinking budget: grammars whose masks are timed, in threads."""

@@ -1,0 +1,1 @@
+"""What the processors need of a tokenizer: its vocabulary and its markers."""
