@@ -3,8 +3,7 @@ from typing import Any
 import httpx
 import pytest
 
-from proctor.server.engines.fake import BYTES, END_TURN, THINK, FakeEngine
-from proctor.server.generation.resolution import TURN
+from proctor.server.engines.fake import BYTES, END_TURN, THINK, TURN, FakeEngine
 from proctor.server.schemas.completions import MAX_TOKENS
 from tests.server.api.test_errors import assert_error
 from tests.server.harness import CHAT, body, client
