@@ -73,7 +73,7 @@ async def test_a_full_server_says_when_to_try_again(browser: Browser) -> None:
         run = await ask(page)
 
         await expect(run.get_by_role("alert")).to_contain_text("The server has too much to do")
-        await expect(run.get_by_role("alert")).to_contain_text("try again in 1 s")
+        await expect(run.get_by_role("alert")).to_contain_text("Try again in 1 s")
         gate.opened.set()
         await soon(busy)
         await run.get_by_role("button", name="Try again", exact=True).click()

@@ -148,7 +148,9 @@ def test_what_runs_costs_what_it_would_if_it_were_broken_off() -> None:
     request_cost = RequestCost(PriceModel(settings(prices=PRICES)))
     admission: Any = SimpleNamespace(prompt_tokens=10, choices_per_prompt=3)
     request: Any = None
-    request_cost.admitted(AdmittedRequest("id", "model", request, admission, ""))
+    request_cost.admitted(
+        AdmittedRequest("id", "chat", "model", None, request, False, admission, "")
+    )
     request_cost.choice_started(0, lambda: ended(0, 30, 10))
     request_cost.choice_started(1, lambda: ended(1, 7, 0))
     request_cost.first_token(0, 4)
