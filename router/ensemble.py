@@ -6,13 +6,13 @@ from pathlib import Path
 
 import numpy as np
 
-from proctor.router import ngrams, rules
 from proctor.router.conversation import Conversation
+from proctor.router.features import ngrams, rules
+from proctor.router.features.parsing import ParsedPrompt, parse_prompt, parse_text
+from proctor.router.features.signal_texts import text_of
+from proctor.router.features.signals import Features
 from proctor.router.model import Floats, Model, ModelError, ModelInput
-from proctor.router.parsing import ParsedPrompt, parse_prompt, parse_text
 from proctor.router.prediction import Prediction, Signal
-from proctor.router.signal_texts import text_of
-from proctor.router.signals import Features
 
 LEVEL_DIRECTION = np.array([-1.5, -0.5, 0.5, 1.5]) / 5.0
 """Projects logits or weights per level, of shape (..., 4), onto the axis from none to high, in

@@ -4,11 +4,11 @@ import math
 from collections.abc import Mapping
 from itertools import pairwise
 
-from proctor.router import signals
 from proctor.router.conversation import Conversation
-from proctor.router.parsing import ParsedPrompt, parse_prompt, parse_text
+from proctor.router.features import signals
+from proctor.router.features.parsing import ParsedPrompt, parse_prompt, parse_text
+from proctor.router.features.signal_texts import FIRST, LAST, text_of
 from proctor.router.prediction import Prediction, Probabilities, Signal
-from proctor.router.signal_texts import FIRST, LAST, text_of
 
 BASE_SCORE = 0.75
 """The score of a prompt without any signal."""

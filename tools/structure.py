@@ -1,7 +1,8 @@
 """Measure how the code is laid out: `python -m tools.structure`.
 
-Prints a Markdown table: lines of functions, files per folder, the longest chain of imports, how
-many of the project's modules a module imports, and the shares of comments and docstrings.
+Prints a Markdown table: lines of functions, files per folder, the longest chain of imports in one
+package, how many of the project's modules a module imports, and the shares of comments and
+docstrings.
 `docs/decisions/` quotes it.
 """
 
@@ -58,12 +59,17 @@ def _graph() -> grimp.ImportGraph:
 
 
 def longest_chain() -> list[str]:
-    """Return the longest chain of modules of which each imports the next."""
+    """Return the longest chain of modules, of one package, of which each imports the next."""
     graph = _graph()
 
     @cache
     def below(module: str) -> tuple[str, ...]:
-        imported = graph.find_modules_directly_imported_by(module)
+        package = ".".join(module.split(".")[:2])
+        imported = [
+            other
+            for other in graph.find_modules_directly_imported_by(module)
+            if other == package or other.startswith(package + ".")
+        ]
         return (module, *max(map(below, sorted(imported)), key=len, default=()))
 
     return list(max(map(below, sorted(graph.modules)), key=len))

@@ -14,9 +14,9 @@ from sklearn.model_selection import GroupKFold
 
 from proctor.router import rules
 from proctor.router.ensemble import FEATURE_NAMES, SCORE_FEATURES, model_input
+from proctor.router.features.ngrams import BUCKETS
+from proctor.router.features.parsing import parse_prompt
 from proctor.router.model import CLIP, Model, ModelInput, log_softmax
-from proctor.router.ngrams import BUCKETS
-from proctor.router.parsing import parse_prompt
 from proctor.router.prediction import LEVELS
 from proctor.router.train.records import Record
 

@@ -15,8 +15,8 @@ from pathlib import Path
 import numpy as np
 
 from proctor.router.ensemble import FEATURE_NAMES
+from proctor.router.features.signal_texts import text_of
 from proctor.router.model import Model, ModelError
-from proctor.router.signal_texts import text_of
 
 ARRAYS = {
     "names": "feature_names",

@@ -1,6 +1,6 @@
 import pytest
 
-from proctor.router.directives import without_directives
+from proctor.router.features.directives import without_directives
 
 TASKS = ["What is the capital of Peru?", "Prove that there are infinitely many primes.", "hi there"]
 DIRECTIVES = [

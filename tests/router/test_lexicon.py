@@ -3,7 +3,13 @@ from importlib import resources
 
 import pytest
 
-from proctor.router.lexicon import EDGE_WORDS, MIN_PREFIX_LENGTH, SCRIPTS, Lexicon, words_of
+from proctor.router.features.lexicon import (
+    EDGE_WORDS,
+    MIN_PREFIX_LENGTH,
+    SCRIPTS,
+    Lexicon,
+    words_of,
+)
 
 LEXICON = Lexicon(
     {
@@ -55,7 +61,7 @@ def test_words_are_runs_of_letters(text: str) -> None:
 
 def test_beginnings_in_the_package_are_long_enough_to_be_found() -> None:
     groups = tomllib.loads(
-        resources.files("proctor.router").joinpath("lexicon.toml").read_text("utf-8")
+        resources.files("proctor.router.features").joinpath("lexicon.toml").read_text("utf-8")
     )
     for languages in groups.values():
         for language, terms in languages.items():

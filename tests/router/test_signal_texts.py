@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from proctor.router.ensemble import FEATURE_NAMES, Ensemble
+from proctor.router.features.signal_texts import TEXTS, text_of
 from proctor.router.model import Model, ModelError
-from proctor.router.signal_texts import TEXTS, text_of
 from proctor.router.train.rename_features import ARRAYS, rename_features
 
 

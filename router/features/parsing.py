@@ -8,9 +8,9 @@ import re
 import unicodedata
 from dataclasses import dataclass
 
-from proctor.router import lexicon
 from proctor.router.conversation import Conversation, bounded
-from proctor.router.directives import without_directives
+from proctor.router.features import lexicon
+from proctor.router.features.directives import without_directives
 
 _FENCE = re.compile(r"```[^\n]*\n(.*?)(?:```|\Z)", re.DOTALL)
 _QUOTES = re.compile(

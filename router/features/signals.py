@@ -6,11 +6,11 @@ from collections import Counter
 from dataclasses import dataclass
 from functools import cache
 
-from proctor.router import lexicon
 from proctor.router.conversation import HEAD, TAIL
-from proctor.router.lexicon import Hits, words_of
-from proctor.router.parsing import ParsedPrompt
-from proctor.router.signal_texts import FIRST, LAST
+from proctor.router.features import lexicon
+from proctor.router.features.lexicon import Hits, words_of
+from proctor.router.features.parsing import ParsedPrompt
+from proctor.router.features.signal_texts import FIRST, LAST
 
 _NUMBER = re.compile(r"\d[\d,.]*")
 _OPERATOR = re.compile(r"[=+*/<>≤≥≠×÷±√∑∏∫∂→⇒∈∉⊂∪∩∀∃∞≡≈−]")

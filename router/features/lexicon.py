@@ -183,5 +183,5 @@ def load_group(group: str) -> Lexicon:
 @cache
 def _groups() -> dict[str, dict[str, str]]:
     return tomllib.loads(
-        resources.files("proctor.router").joinpath("lexicon.toml").read_text("utf-8")
+        resources.files("proctor.router.features").joinpath("lexicon.toml").read_text("utf-8")
     )

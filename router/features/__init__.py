@@ -1,0 +1,1 @@
+"""The features of a prompt: its parsed instruction, signals and n-grams."""
