@@ -6,8 +6,9 @@ from pathlib import Path
 
 import numpy as np
 
+from proctor.router import rules
 from proctor.router.conversation import Conversation
-from proctor.router.features import ngrams, rules
+from proctor.router.features import ngrams
 from proctor.router.features.parsing import ParsedPrompt, parse_prompt, parse_text
 from proctor.router.features.signal_texts import text_of
 from proctor.router.features.signals import Features
