@@ -7,7 +7,12 @@ from collections.abc import Sequence
 import pytest
 
 from proctor.server.accounting.ledger.records import LedgerRecord
-from proctor.server.accounting.ledger.writer import BATCH, LAST_DELAY_SECONDS, WriteOutcome, Writer
+from proctor.server.accounting.ledger.writer import (
+    BATCH_SIZE,
+    LAST_DELAY_SECONDS,
+    WriteOutcome,
+    Writer,
+)
 from proctor.server.storage.errors import RowsRefused
 from tests.server.accounting.ledger.making import row
 from tests.server.harness import soon
@@ -55,7 +60,7 @@ class Rows:
 async def test_rows_are_written_in_order_and_in_batches() -> None:
     sink, fates = Rows(), Counter[WriteOutcome]()
     writer = Writer(sink, lambda fate: fates.update([fate]))
-    rows = [row(number) for number in range(3 * BATCH + 1)]
+    rows = [row(number) for number in range(3 * BATCH_SIZE + 1)]
     for each in rows:
         writer.put(each)  # before it was started, too
     writer.start()
@@ -65,7 +70,7 @@ async def test_rows_are_written_in_order_and_in_batches() -> None:
     await soon(writer.aclose())
 
     assert sink.rows == [*rows, row("last")]
-    assert [len(batch) for batch in sink.batches] == [BATCH] * 3 + [1, 1]
+    assert [len(batch) for batch in sink.batches] == [BATCH_SIZE] * 3 + [1, 1]
     assert fates == {WriteOutcome.WRITTEN: len(rows) + 1}
     assert (writer.waiting, sink.migrated) == (0, 1)
 
