@@ -75,8 +75,8 @@ def create_app(
     queue = FairQueue(limits.max_running, limits.max_waiting)
     task_pool = TaskPool(queue)
     ledger = open_ledger(settings.ledger, gateway, metrics.count_row)
-    # Not the connection of the ledger: requests that wait for the database must not delay rows and
-    # the renewal of the lease.
+    # Separate from the ledger's own connections, so that requests that wait for the database do not
+    # delay rows and the renewal of the lease.
     url = settings.ledger.url.get_secret_value()
     database = open_database(url) if url else None
     price_model = PriceModel(settings)

@@ -42,7 +42,7 @@ class ReservationStore:
             return _to_usage((await connection.execute(_usage_query(key, now))).one())
 
     async def reserve(
-        self, request_id: str, key: Key, worst_case: WorstCase, now: datetime, gateway: str
+        self, record_id: str, key: Key, worst_case: WorstCase, now: datetime, gateway: str
     ) -> dict[str, str]:
         """Reserve the worst case of a request, until its row is written.
 
@@ -51,7 +51,7 @@ class ReservationStore:
         actual spending (`Store.write`), so that a request is counted exactly once at any time.
 
         Args:
-            request_id: the `id` of the request's row.
+            record_id: the `id` of the request's record.
             key: the key of the request.
             worst_case: the maximum that the request may use.
             now: when the request was received.
@@ -62,9 +62,9 @@ class ReservationStore:
             The rate-limit headers.
 
         Raises:
-            RateLimited: if a rate limit would be exceeded, or if the spending limit would
-                not be without the reservations of running requests.
-            QuotaExceeded: if a spending limit would be exceeded.
+            RateLimited: if a rate limit would be exceeded, or a spending limit only because of
+                the reservations of running requests.
+            QuotaExceeded: if a spending limit would be exceeded by the spending itself.
         """
         async with self._engine.begin() as connection:
             if self._engine.dialect.name == "postgresql":
@@ -74,7 +74,7 @@ class ReservationStore:
             usage = _to_usage((await connection.execute(_usage_query(key.name, now))).one())
             headers = check(key.limits, usage, worst_case, now)
             row = {
-                "id": request_id,
+                "id": record_id,
                 "key": key.name,
                 "gateway": gateway,
                 "placed": now,
@@ -99,7 +99,7 @@ class ReservationStore:
         tokens = case((holds.c.placed > now - WINDOW, bindparam("used_tokens")), else_=0)
         statement = (
             update(holds)
-            .where(holds.c.id == bindparam("request_id"))
+            .where(holds.c.id == bindparam("record_id"))
             .values(
                 tokens=tokens,
                 nanos=bindparam("used_nanos"),
@@ -109,7 +109,7 @@ class ReservationStore:
         )
         parameters = [
             {
-                "request_id": draft.record.id,
+                "record_id": draft.record.id,
                 "used_tokens": draft.reserved.tokens,
                 "used_nanos": draft.reserved.nanos,
                 "draft_json": draft.record.to_json(),
@@ -119,10 +119,10 @@ class ReservationStore:
         async with self._engine.begin() as connection:
             await connection.execute(statement, parameters)
 
-    async def release(self, request_id: str) -> None:
+    async def release(self, record_id: str) -> None:
         """Delete the reservation of a request that will have no row."""
         async with self._engine.begin() as connection:
-            await connection.execute(delete(holds).where(holds.c.id == request_id))
+            await connection.execute(delete(holds).where(holds.c.id == record_id))
 
 
 def _usage_query(key: str, now: datetime) -> Select[Any]:

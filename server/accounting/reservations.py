@@ -1,4 +1,4 @@
-"""Reservations of requests: their worst case is reserved first, and the unused part released."""
+"""Reserves the worst case of requests before they run, and releases what they have not used."""
 
 import asyncio
 import contextlib
@@ -90,7 +90,7 @@ class CountedReservation(Reservation):
 
 
 class Reservations:
-    """Makes and settles the reservations of a gateway's requests.
+    """Creates and settles the reservations of a gateway's requests.
 
     Attributes:
         unsettled: the reservations that are not settled although the response has ended.
@@ -115,7 +115,7 @@ class Reservations:
         self._settle_lock = asyncio.Lock()
 
     async def reserve(
-        self, key: Key | None, request_id: str, admission: Admission, seconds: float, now: datetime
+        self, key: Key | None, record_id: str, admission: Admission, seconds: float, now: datetime
     ) -> Reservation:
         """Reserve the worst case of a request.
 
@@ -123,15 +123,15 @@ class Reservations:
 
         Args:
             key: the key of the request, if it has one.
-            request_id: the `id` of the request's row.
+            record_id: the `id` of the request's row.
             admission: the jobs of the request.
             seconds: the time that the request may take.
             now: when the request was received, the `time` of its row.
 
         Raises:
-            RateLimited: if a rate limit would be exceeded, or if the spending limit would
-                not be without the reservations of running requests.
-            QuotaExceeded: if a spending limit would be exceeded.
+            RateLimited: if a rate limit would be exceeded, or a spending limit only because of
+                the reservations of running requests.
+            QuotaExceeded: if a spending limit would be exceeded by the spending itself.
             Unavailable: if the limits cannot be checked now.
         """
         if key is None or not key.limits.counted:
@@ -143,7 +143,7 @@ class Reservations:
         worst_case = self._worst_case(key, admission, seconds)
         unsettled = self._unsettled(key)
         try:
-            headers = await self._reserve(self._store, request_id, key, worst_case, now)
+            headers = await self._reserve(self._store, record_id, key, worst_case, now)
         except RateLimited:
             # Requests whose response has ended release their reservations soon: wait for them, and
             # try once more.
@@ -154,7 +154,7 @@ class Reservations:
                 async with asyncio.timeout(PATIENCE_SECONDS):
                     for reservation in unsettled:
                         await reservation.settled.wait()
-            headers = await self._reserve(self._store, request_id, key, worst_case, now)
+            headers = await self._reserve(self._store, record_id, key, worst_case, now)
         amount = ReservedAmount(worst_case.tokens, worst_case.nanos)
         return CountedReservation(self, key.name, amount, headers)
 
@@ -180,13 +180,13 @@ class Reservations:
     async def _reserve(
         self,
         store: ReservationStore,
-        request_id: str,
+        record_id: str,
         key: Key,
         worst_case: WorstCase,
         now: datetime,
     ) -> Mapping[str, str]:
         reserving = asyncio.ensure_future(
-            store.reserve(request_id, key, worst_case, now, self._gateway)
+            store.reserve(record_id, key, worst_case, now, self._gateway)
         )
         try:
             # Shielded, since a transaction that is cancelled may or may not have been committed.
@@ -195,7 +195,7 @@ class Reservations:
         except ApiError:
             raise
         except BaseException as error:
-            self._undo(store, reserving, request_id)
+            self._undo(store, reserving, record_id)
             if not isinstance(error, Exception):
                 raise
             logger.warning("The limits of API keys cannot be checked: %s", reason(error))
@@ -222,14 +222,14 @@ class Reservations:
         self,
         store: ReservationStore,
         reserving: "asyncio.Future[dict[str, str]]",
-        request_id: str,
+        record_id: str,
     ) -> None:
         """Release the reservation of an abandoned request, once its transaction has ended."""
 
         async def undo() -> None:
             with contextlib.suppress(Exception):  # may have been committed all the same
                 await reserving
-            await retry_until_done(lambda: store.release(request_id))
+            await retry_until_done(lambda: store.release(record_id))
 
         self.run(undo())
 

@@ -71,9 +71,9 @@ class Recorder(RequestObserver):
 
     @property
     def settlement(self) -> DraftRecord | None:
-        """The draft with the actual usage instead of the reserved amount; None if rejected.
+        """The draft of the record with the actual usage in place of the reserved amount.
 
-        Exact once all choices have finished.
+        Complete once all choices have finished; None if the request was rejected.
         """
         admitted, cost = self._admitted, self._request_cost.charged_cost
         if admitted is None:

@@ -148,11 +148,11 @@ class DraftRecord:
 class RecordSink(Protocol):
     """Receives the records of requests."""
 
-    def begin(self, request_id: str, draft: Callable[[], DraftRecord]) -> None:
+    def begin(self, record_id: str, draft: Callable[[], DraftRecord]) -> None:
         """Register a running request, until its record is `put`.
 
         Args:
-            request_id: the `id` of its record.
+            record_id: the `id` of its record.
             draft: returns the draft of its record as of now.
         """
 

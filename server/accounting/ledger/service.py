@@ -48,14 +48,14 @@ class Ledger:
         """The number of queued rows."""
         return self._writer.waiting
 
-    def begin(self, request_id: str, draft: Callable[[], DraftRecord]) -> None:
+    def begin(self, record_id: str, draft: Callable[[], DraftRecord]) -> None:
         """Register a running request, until its record is `put`.
 
         Args:
-            request_id: the `id` of its record.
+            record_id: the `id` of its record.
             draft: returns the draft of its record as of now.
         """
-        self._drafts[request_id] = draft
+        self._drafts[record_id] = draft
 
     def put(self, record: LedgerRecord) -> None:
         """Add a record, without blocking."""

@@ -73,11 +73,11 @@ class Store:
         by_id = {record.id: record for record in records}
         rows = [to_columns(record) for record in records]
         inserted = {*await connection.scalars(self._insert_requests, rows)}
-        spending = _spending(record for name, record in by_id.items() if name in inserted)
+        spending = _spending(record for record in by_id.values() if record.id in inserted)
         existing = [
             record
-            for name, record in by_id.items()
-            if name not in inserted and not record.estimated
+            for record in by_id.values()
+            if record.id not in inserted and not record.estimated
         ]
         if existing:
             spending.update(await self._replace_estimates(connection, existing))
@@ -117,7 +117,7 @@ class Store:
             key: the name of the key whose requests are considered; None for all requests.
 
         Returns:
-            The number of rows with that ID, at most 2. The score is set if it is 1.
+            The number of rows with that ID, at most 2. The score is only set if it is 1.
         """
         matches = or_(requests.c.id == request_id, requests.c.request_id == request_id)
         if key is not None:
