@@ -23,7 +23,7 @@ import httpx
 
 from proctor.server.accounting.ledger.records import LedgerRecord
 from proctor.server.accounting.ledger.store import Store
-from proctor.server.accounting.ledger.writer import BATCH, Writer
+from proctor.server.accounting.ledger.writer import BATCH_SIZE, Writer
 from proctor.server.app import create_app
 from proctor.server.config.budgets import CUSTOM
 from proctor.server.config.ledger import LedgerSettings
@@ -72,7 +72,7 @@ async def costs(url: str, rounds: int) -> tuple[float, float, float]:
     """Microseconds for a row: to put it, of the loop to write it, and until it is written."""
     store = Store(connect(url))
     await store.migrate()
-    rows = [row(number) for number in range(rounds * BATCH)]
+    rows = [row(number) for number in range(rounds * BATCH_SIZE)]
     writer = Writer(store)
     begun = time.perf_counter()
     for each in rows:

@@ -1,4 +1,4 @@
-"""The gateway as an ASGI application: builds its parts and adds its routes."""
+"""The ASGI application: creates its parts and adds its routes."""
 
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager, nullcontext
@@ -55,28 +55,28 @@ Endpoint = Callable[..., Awaitable[Response]]
 def create_app(
     settings: Settings, engine_factory: EngineFactory, tracing: Tracing | None = None
 ) -> FastAPI:
-    """Return the application; its engine begins to load when it is started.
+    """Create the application, which starts to load the engine when it is started.
 
     Args:
-        settings: everything that an operator can set.
-        engine_factory: makes the engine; may block, and runs in a thread.
-        tracing: makes the traces; None is what the settings ask for.
+        settings: the settings of the server.
+        engine_factory: creates the engine; may block, and runs in a thread.
+        tracing: creates the traces; None creates it from the settings.
 
     Raises:
-        ConfigError: if the classifier that they name is not installed, or the
-            ledger cannot be where they say.
+        ConfigError: if the router's classifier is not installed, or the URL of the ledger
+            cannot be used.
     """
     limits, gateway = settings.limits, uuid4().hex
     metrics, tracing = Metrics(settings), tracing or open_tracing(settings.tracing)
     supervisor = EngineSupervisor(
-        metrics.counting(engine_factory),
+        metrics.count_starts(engine_factory),
         StallTimeouts(limits.stall_seconds, limits.busy_stall_seconds),
     )
     queue = FairQueue(limits.max_running, limits.max_waiting)
     task_pool = TaskPool(queue)
-    ledger = open_ledger(settings.ledger, gateway, metrics.settled)
-    # Apart from the ledger's own: requests that wait for the database must not keep the lease or
-    # the rows from it.
+    ledger = open_ledger(settings.ledger, gateway, metrics.count_row)
+    # Separate from the ledger's own connections, so that requests that wait for the database do not
+    # delay rows and the renewal of the lease.
     url = settings.ledger.url.get_secret_value()
     database = open_database(url) if url else None
     price_model = PriceModel(settings)
@@ -157,7 +157,12 @@ def _add_routes(
     chat = GenerationEndpoint(ChatApi(settings, admission), services)
     completions = GenerationEndpoint(CompletionsApi(admission), services)
     route = RouteEndpoint(
-        settings, bodies, supervisor, admission, ledger_context.price_model, ledger_context.recent
+        settings,
+        bodies,
+        supervisor,
+        admission,
+        ledger_context.price_model,
+        ledger_context.usage_history,
     )
     tokenize = TokenizeEndpoint(settings, supervisor, bodies)
     models = ModelsEndpoint(supervisor, settings.aliases)

@@ -1,1 +1,1 @@
-"""Cost of each request, reservations against a key's limits, and the ledger."""
+"""The cost of requests, reservations against the limits of API keys, and the ledger."""

@@ -1,4 +1,4 @@
-"""What each request costs: by its tokens, or by its share of the machine's time."""
+"""The cost of requests, by their tokens or by their share of the engine's time."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -10,132 +10,141 @@ from proctor.server.config.settings import Settings
 from proctor.server.generation.base import AdmittedRequest, ChoiceResult, RequestObserver
 from proctor.server.pricing import MILLION, Cost
 
-HOUR = 3_600_000_000_000
-"""Nanoseconds."""
+HOUR_NS = 3_600_000_000_000
+"""An hour in nanoseconds."""
 
-SMALLEST = Decimal("1e-12")
-"""To which the parts of a machine's cost are rounded."""
+COST_QUANTUM = Decimal("1e-12")
+"""The parts of a cost by engine time are rounded to multiples of this amount."""
 
 
 @dataclass(slots=True)
 class EngineInterval:
-    """One choice's way through the engine, in readings of the busy clock."""
+    """The time that one choice spends in the engine, in readings of the busy clock.
+
+    Attributes:
+        entered: when the choice entered the engine.
+        first_token: when its prompt was prefilled, or None before that.
+        left: when the choice left the engine, or None while it runs.
+    """
 
     entered: Decimal
-    prefilled: Decimal | None = None
+    first_token: Decimal | None = None
     left: Decimal | None = None
 
 
 class PriceModel:
-    """How answers are paid for; one for a server."""
+    """The prices of a server, and the clock that divides the engine's time among choices."""
 
     def __init__(self, settings: Settings, clock: BusyClock | None = None) -> None:
-        """Take it from the settings.
+        """Initialize the price model.
 
         Args:
-            settings: those with the prices.
-            clock: shares out the engine's time; None is one of its own.
+            settings: the settings with the prices.
+            clock: divides the engine's time among choices; None creates one.
         """
         self.prices = settings.prices
         self.compute = settings.compute
         self.clock = clock or BusyClock()
 
-    def most(self, prompt_tokens: int, max_tokens: int, seconds: float) -> Decimal | None:
-        """What a request can cost at most; None where no price is known.
+    def worst_case(self, prompt_tokens: int, max_tokens: int, seconds: float) -> Decimal | None:
+        """Return the maximum cost of a request, or None if there are no prices.
 
         Args:
-            prompt_tokens: of its prompt.
-            max_tokens: that all its choices together may generate.
-            seconds: that it may take, of which the machine may be busy with it alone.
+            prompt_tokens: the number of tokens in its prompt.
+            max_tokens: the number of tokens that all its choices together may generate.
+            seconds: the time that the request may take; in the worst case, the engine is
+                busy with this request alone.
         """
         if self.compute is not None:
             return self.compute.per_hour * Decimal(seconds) / 3600
         if self.prices is None:
             return None
-        dearest = max(self.prices.thinking, self.prices.answer)
-        return (prompt_tokens * self.prices.prompt + max_tokens * dearest) / MILLION
+        highest_price = max(self.prices.thinking, self.prices.answer)
+        return (prompt_tokens * self.prices.prompt + max_tokens * highest_price) / MILLION
 
 
 class RequestCost(RequestObserver):
-    """One request's. Its cost is whole when all its choices have ended.
+    """The cost of one request, which is complete when all its choices have finished.
 
     Attributes:
-        ends: of the choices that have ended.
+        results: the results of the choices that have finished.
     """
 
     def __init__(self, price_model: PriceModel) -> None:
         self._price_model = price_model
-        self._stays: dict[int, EngineInterval] = {}
+        self._intervals: dict[int, EngineInterval] = {}
         self._cached: dict[int, int] = {}
         self._running: dict[int, Callable[[], ChoiceResult]] = {}
         self._prompt_tokens: int | None = None
         self._choices_per_prompt = 1
-        self.ends: list[ChoiceResult] = []
+        self.results: list[ChoiceResult] = []
 
-    def so_far(self) -> "RequestCost":
-        """What it would be if every choice were broken off now."""
+    def snapshot(self) -> "RequestCost":
+        """Return the cost as if all running choices were cancelled now."""
         request_cost = RequestCost(self._price_model)
         now = self._price_model.clock.read()
         request_cost._prompt_tokens = self._prompt_tokens
         request_cost._choices_per_prompt = self._choices_per_prompt
         request_cost._cached = {**self._cached}
-        request_cost._stays = {
-            choice: stay if stay.left is not None else replace(stay, left=now)
-            for choice, stay in self._stays.items()
+        request_cost._intervals = {
+            choice: interval if interval.left is not None else replace(interval, left=now)
+            for choice, interval in self._intervals.items()
         }
-        request_cost.ends = [*self.ends, *(end() for end in self._running.values())]
+        request_cost.results = [*self.results, *(so_far() for so_far in self._running.values())]
         return request_cost
 
     def admitted(self, admitted: AdmittedRequest) -> None:
-        """See `RequestObserver`."""
         self._prompt_tokens = admitted.admission.prompt_tokens
         self._choices_per_prompt = admitted.admission.choices_per_prompt
 
     def choice_started(self, choice: int, so_far: Callable[[], ChoiceResult]) -> None:
-        """See `RequestObserver`."""
-        self._stays[choice] = EngineInterval(self._price_model.clock.enter())
+        self._intervals[choice] = EngineInterval(self._price_model.clock.enter())
         self._running[choice] = so_far
 
     def first_token(self, choice: int, cached_tokens: int | None) -> None:
-        """See `RequestObserver`."""
-        self._stays[choice].prefilled = self._price_model.clock.read()
+        self._intervals[choice].first_token = self._price_model.clock.read()
         if cached_tokens is not None:
             prompt = choice // self._choices_per_prompt
             self._cached[prompt] = min(cached_tokens, self._cached.get(prompt, cached_tokens))
 
     def choice_left_engine(self, choice: int) -> None:
-        """See `RequestObserver`."""
-        self._stays[choice].left = self._price_model.clock.leave()
+        self._intervals[choice].left = self._price_model.clock.leave()
 
     def choice_finished(self, result: ChoiceResult) -> None:
-        """See `RequestObserver`."""
         self._running.pop(result.choice, None)
-        self.ends.append(result)
+        self.results.append(result)
 
     @property
     def completion_tokens(self) -> int:
-        """Those of the choices that have ended."""
-        return sum(end.tokens for end in self.ends)
+        """The number of generated tokens of the choices that have finished."""
+        return sum(result.tokens for result in self.results)
 
     @property
     def cached_tokens(self) -> int | None:
-        """Tokens of the prompts that none of their choices had to be prefilled for, if known."""
+        """The number of prompt tokens that every choice read from the cache, or None if unknown."""
         return sum(self._cached.values()) if self._cached else None
 
     @property
     def answer_tokens(self) -> int:
         """The number of answer tokens of the choices that have finished."""
-        return sum(result.answer_tokens for result in self.ends)
+        return sum(result.answer_tokens for result in self.results)
 
     @property
-    def charged(self) -> Cost | None:
-        """The cost so far; None for a refused request, or where no price is known."""
+    def charged_cost(self) -> Cost | None:
+        """The cost so far, or None if the request was rejected or there are no prices.
+
+        The prompt costs nothing until a choice has finished.
+        """
         if self._prompt_tokens is None:
             return None
-        return self.cost(self._prompt_tokens if self.ends else 0)
+        return self.cost(self._prompt_tokens if self.results else 0)
 
     def cost(self, prompt_tokens: int) -> Cost | None:
-        """What the choices that have ended cost; None where no price is known."""
+        """Return the cost of the choices that have finished, or None if there are no prices.
+
+        Args:
+            prompt_tokens: the number of prompt tokens to charge.
+        """
         price_model = self._price_model
         if price_model.prices is not None:
             return self._by_tokens(price_model.prices, prompt_tokens)
@@ -147,16 +156,21 @@ class RequestCost(RequestObserver):
         return Cost.of(prices, prompt_tokens, thinking, answer, self.cached_tokens or 0)
 
     def _by_time(self, price: ComputePrice) -> Cost:
-        """The prompt's part ends with the first tokens; every token after them costs the same."""
+        """Return the cost by engine time.
+
+        The time until the first tokens counts as prompt; the rest is divided equally among
+        the generated tokens.
+        """
         prompt = thinking = answer = Decimal()
-        for end in self.ends:
-            stay = self._stays[end.choice]
-            left = stay.entered if stay.left is None else stay.left
-            first = left if stay.prefilled is None else stay.prefilled
-            prompt += first - stay.entered
-            of_answer = (left - first) * end.answer_tokens / max(end.tokens, 1)
-            answer += of_answer
-            thinking += left - first - of_answer
-        rate = price.per_hour / HOUR
-        parts = ((share * rate).quantize(SMALLEST) for share in (prompt, thinking, answer))
+        for result in self.results:
+            interval = self._intervals[result.choice]
+            left = interval.entered if interval.left is None else interval.left
+            first_token = left if interval.first_token is None else interval.first_token
+            prompt += first_token - interval.entered
+            decode = left - first_token
+            answer_share = decode * result.answer_tokens / max(result.tokens, 1)
+            answer += answer_share
+            thinking += decode - answer_share
+        rate = price.per_hour / HOUR_NS
+        parts = ((share * rate).quantize(COST_QUANTUM) for share in (prompt, thinking, answer))
         return Cost(price.currency, *parts)

@@ -1,4 +1,4 @@
-"""Shares of the engine's busy time."""
+"""Division of the engine's busy time among the choices that run at the same time."""
 
 import time
 from collections.abc import Callable
@@ -6,40 +6,40 @@ from decimal import Decimal
 
 
 class BusyClock:
-    """Runs at 1/n of the speed of time while n choices are in the engine, and stands when none is.
+    """A clock that advances at 1/n of real time while n choices are in the engine, else not at all.
 
-    What it advances between a choice's way in and its way out is that choice's
-    share of the engine's time: at each instant the time is divided equally
-    among those that run, so that the shares of all add up to the busy time.
+    A choice's share of the engine's time is the difference between the readings when it
+    leaves and when it enters: at each instant the time is divided equally among the
+    running choices, so that all shares add up to the busy time.
     """
 
     def __init__(self, now: Callable[[], int] = time.monotonic_ns) -> None:
-        """Begin with an idle engine.
+        """Initialize the clock of an idle engine.
 
         Args:
-            now: the time in nanoseconds.
+            now: returns the time in nanoseconds.
         """
         self._now = now
-        self._at = now()
+        self._last_read = now()
         self._running = 0
-        self._share = Decimal()
+        self._reading = Decimal()
 
     def enter(self) -> Decimal:
-        """A choice enters the engine; what the clock shows, in nanoseconds."""
-        share = self.read()
+        """Count a choice that enters the engine, and return the reading in nanoseconds."""
+        reading = self.read()
         self._running += 1
-        return share
+        return reading
 
     def leave(self) -> Decimal:
-        """A choice leaves it; what the clock shows."""
-        share = self.read()
+        """Count a choice that leaves the engine, and return the reading in nanoseconds."""
+        reading = self.read()
         self._running -= 1
-        return share
+        return reading
 
     def read(self) -> Decimal:
-        """What the clock shows."""
+        """Return the reading in nanoseconds."""
         now = self._now()
         if self._running:
-            self._share += Decimal(now - self._at) / self._running
-        self._at = now
-        return self._share
+            self._reading += Decimal(now - self._last_read) / self._running
+        self._last_read = now
+        return self._reading

@@ -1,4 +1,4 @@
-"""What an answer will cost, told before it is given."""
+"""Estimates of what a request will cost."""
 
 from collections.abc import Sequence
 from decimal import Decimal
@@ -13,47 +13,50 @@ from proctor.server.pricing import Cost
 
 
 def estimate(
-    admission: Admission, price_model: PriceModel, recent: UsageHistory
+    admission: Admission, price_model: PriceModel, usage_history: UsageHistory
 ) -> dict[str, Any] | None:
-    """What a request will probably cost, at least and at most; None where no price is known.
+    """Return the minimum, expected and maximum cost of a request, or None if there are no prices.
 
-    Where the machine has the price nothing bounds the cost beforehand, so its
-    range is that of the tier's last answers. What is not known is null.
+    With a price of compute time, nothing bounds the cost in advance, so the minimum and
+    the maximum are those of recent requests of the tier. Unknown values are None.
     """
-    spent = recent.samples(admission.resolution.label)
+    samples = usage_history.samples(admission.resolution.label)
     if price_model.prices is not None:
-        return _by_tokens(admission, price_model.prices, spent)
+        return _by_tokens(admission, price_model.prices, samples)
     if price_model.compute is None:
         return None
-    costs = [each.cost for each in spent if each.cost is not None]
+    costs = [sample.cost for sample in samples if sample.cost is not None]
     if not costs:
-        return _shown(price_model.compute.currency, None, None, None)
-    return _shown(price_model.compute.currency, min(costs), mean(costs), max(costs))
+        return _to_json(price_model.compute.currency, None, None, None)
+    return _to_json(price_model.compute.currency, min(costs), mean(costs), max(costs))
 
 
 def _by_tokens(
-    admission: Admission, prices: Prices, spent: Sequence[UsageSample]
+    admission: Admission, prices: Prices, samples: Sequence[UsageSample]
 ) -> dict[str, Any]:
     job, prompt, choices = admission.jobs[0], admission.prompt_tokens, len(admission.jobs)
-    thinking, tokens = job.budget.maximum or 0, job.sampling.max_tokens
+    max_thinking, max_tokens = job.budget.maximum or 0, job.sampling.max_tokens
 
-    def cost(thinks: int, answers: int, cached: int = 0) -> Decimal:
-        return Cost.of(prices, prompt, choices * thinks, choices * answers, cached).total
+    def cost(thinking: int, answer: int, cached: int = 0) -> Decimal:
+        return Cost.of(prices, prompt, choices * thinking, choices * answer, cached).total
 
-    # The dearest answer thinks as long as it may where thinking is dearer, else as little.
-    dearest = thinking if prices.thinking > prices.answer else job.budget.minimum
-    least, most = cost(job.budget.minimum, 1, prompt), cost(dearest, tokens - dearest)
-    if not spent:
-        return _shown(prices.currency, least, None, most)
+    # The most expensive response uses all of the thinking budget if thinking costs more than the
+    # answer, else as little as possible.
+    worst_thinking = max_thinking if prices.thinking > prices.answer else job.budget.minimum
+    minimum = cost(job.budget.minimum, 1, prompt)
+    maximum = cost(worst_thinking, max_tokens - worst_thinking)
+    if not samples:
+        return _to_json(prices.currency, minimum, None, maximum)
     expected = cost(
-        round(mean(each.thinking for each in spent)), round(mean(each.answer for each in spent))
+        round(mean(sample.thinking for sample in samples)),
+        round(mean(sample.answer for sample in samples)),
     )
-    return _shown(prices.currency, least, min(max(least, expected), most), most)
+    return _to_json(prices.currency, minimum, min(max(minimum, expected), maximum), maximum)
 
 
-def _shown(
-    currency: str, least: Decimal | None, expected: Decimal | None, most: Decimal | None
+def _to_json(
+    currency: str, minimum: Decimal | None, expected: Decimal | None, maximum: Decimal | None
 ) -> dict[str, Any]:
-    told = {"least": least, "expected": expected, "most": most}
-    costs = {name: None if cost is None else float(cost) for name, cost in told.items()}
-    return {"currency": currency, **costs}
+    costs = {"least": minimum, "expected": expected, "most": maximum}
+    as_floats = {name: None if cost is None else float(cost) for name, cost in costs.items()}
+    return {"currency": currency, **as_floats}

@@ -1,4 +1,4 @@
-"""What keys have used and reserved: one transaction decides, whichever gateway asks."""
+"""The usage and reservations of API keys, in the database that all gateways share."""
 
 from collections.abc import Iterable
 from datetime import UTC, date, datetime, time
@@ -26,147 +26,151 @@ from proctor.server.storage.tables import holds, requests, spend
 
 
 class ReservationStore:
-    """What keys have used, and what is reserved for their running requests, in a database."""
+    """The usage of API keys, and the reservations of their running requests."""
 
     def __init__(self, engine: AsyncEngine) -> None:
         self._engine = engine
 
-    async def use(self, name: str, now: datetime) -> KeyUsage:
-        """What requests with a key have taken until now."""
-        async with self._engine.connect() as connection:
-            return _use((await connection.execute(_used(name, now))).one())
-
-    async def reserve(
-        self, row_id: str, key: Key, want: WorstCase, now: datetime, gateway: str
-    ) -> dict[str, str]:
-        """Hold back what a request may take, until its row is written.
-
-        Of several requests, whichever gateway they come by, each sees what the others
-        hold. The row's transaction takes the hold away and books what was really spent
-        (`Store.write`), so that a request is counted once at every moment.
+    async def usage(self, key: str, now: datetime) -> KeyUsage:
+        """Return the usage of a key until now, reservations included.
 
         Args:
-            row_id: the request's, which its row will have.
-            key: whose it is.
-            want: what the request may take.
+            key: the name of the key.
             now: the time.
-            gateway: the one that runs it; if it is lost, others settle what it held.
+        """
+        async with self._engine.connect() as connection:
+            return _to_usage((await connection.execute(_usage_query(key, now))).one())
+
+    async def reserve(
+        self, record_id: str, key: Key, worst_case: WorstCase, now: datetime, gateway: str
+    ) -> dict[str, str]:
+        """Reserve the worst case of a request, until its row is written.
+
+        Concurrent requests see each other's reservations, whichever gateway they go
+        through. The transaction that writes the row deletes the reservation and adds the
+        actual spending (`Store.write`), so that a request is counted exactly once at any time.
+
+        Args:
+            record_id: the `id` of the request's record.
+            key: the key of the request.
+            worst_case: the maximum that the request may use.
+            now: when the request was received.
+            gateway: the gateway that runs the request; if it is lost, another one settles
+                its reservations.
 
         Returns:
-            Headers that tell what is left.
+            The rate-limit headers.
 
         Raises:
-            RateLimited: if there is not enough left.
-            QuotaExceeded: if there is not enough money left.
+            RateLimited: if a rate limit would be exceeded, or a spending limit only because of
+                the reservations of running requests.
+            QuotaExceeded: if a spending limit would be exceeded by the spending itself.
         """
         async with self._engine.begin() as connection:
             if self._engine.dialect.name == "postgresql":
-                # SQLite lets one transaction write at a time, and this is one that will.
-                one_at_a_time = text("SELECT pg_advisory_xact_lock(hashtextextended(:key, 0))")
-                await connection.execute(one_at_a_time, {"key": key.name})
-            used = _use((await connection.execute(_used(key.name, now))).one())
-            told = check(key.limits, used, want, now)
+                # Serialize the transactions of a key. SQLite allows one writer at a time anyway.
+                lock = text("SELECT pg_advisory_xact_lock(hashtextextended(:key, 0))")
+                await connection.execute(lock, {"key": key.name})
+            usage = _to_usage((await connection.execute(_usage_query(key.name, now))).one())
+            headers = check(key.limits, usage, worst_case, now)
             row = {
-                "id": row_id,
+                "id": record_id,
                 "key": key.name,
                 "gateway": gateway,
                 "placed": now,
-                "tokens": want.tokens,
-                "nanos": want.nanos,
+                "tokens": worst_case.tokens,
+                "nanos": worst_case.nanos,
             }
             await connection.execute(insert(holds).values(row))
-        return told
+        return headers
 
-    async def settle(self, ended: Iterable[DraftRecord], now: datetime) -> None:
-        """Hold back no more for requests that have ended than what they took.
+    async def settle(self, drafts: Iterable[DraftRecord], now: datetime) -> None:
+        """Reduce the reservations of finished requests to their actual usage.
 
-        That much is held until their rows are written. It is counted as the rows will
-        be: the tokens of a request that came more than a minute ago count no more.
+        The usage stays reserved until the rows are written, and counts in the same way as
+        the rows will: the tokens of a request that was received more than a minute ago no
+        longer count.
 
         Args:
-            ended: what is known of each, and what it took; one that has a row is passed over.
+            drafts: the drafts and actual usage of the requests; those that already have a
+                row are skipped.
             now: the time.
         """
-        recent = case((holds.c.placed > now - WINDOW, bindparam("taken_tokens")), else_=0)
-        settling = (
+        tokens = case((holds.c.placed > now - WINDOW, bindparam("used_tokens")), else_=0)
+        statement = (
             update(holds)
-            .where(holds.c.id == bindparam("row_id"))
+            .where(holds.c.id == bindparam("record_id"))
             .values(
-                tokens=recent,
-                nanos=bindparam("taken_nanos"),
+                tokens=tokens,
+                nanos=bindparam("used_nanos"),
                 settled=true(),
-                draft=bindparam("as_of_now"),
+                draft=bindparam("draft_json"),
             )
         )
-        settled = [
+        parameters = [
             {
-                "row_id": each.row.id,
-                "taken_tokens": each.held.tokens,
-                "taken_nanos": each.held.nanos,
-                "as_of_now": each.row.to_json(),
+                "record_id": draft.record.id,
+                "used_tokens": draft.reserved.tokens,
+                "used_nanos": draft.reserved.nanos,
+                "draft_json": draft.record.to_json(),
             }
-            for each in sorted(ended, key=lambda each: each.row.id)
+            for draft in sorted(drafts, key=lambda draft: draft.record.id)
         ]
         async with self._engine.begin() as connection:
-            await connection.execute(settling, settled)
+            await connection.execute(statement, parameters)
 
-    async def release(self, row_id: str) -> None:
-        """Give back what was held for a request that will have no row."""
+    async def release(self, record_id: str) -> None:
+        """Delete the reservation of a request that will have no row."""
         async with self._engine.begin() as connection:
-            await connection.execute(delete(holds).where(holds.c.id == row_id))
+            await connection.execute(delete(holds).where(holds.c.id == record_id))
 
 
-def _used(name: str, now: datetime) -> Select[Any]:
-    """What a key has had, in one statement, which sees the database at one moment.
+def _usage_query(key: str, now: datetime) -> Select[Any]:
+    """Return the query of a key's usage.
 
-    A request that ends meanwhile is a hold or a row in it, never both or neither.
+    A single statement sees one snapshot of the database, in which a request that finishes
+    meanwhile is either a reservation or a row.
     """
-    since = now - WINDOW
+    window_start = now - WINDOW
     today = now.date()
-    recent = (requests.c.key == name) & (requests.c.time > since)
-    held = holds.c.key == name
-    tokens = requests.c.prompt_tokens + requests.c.completion_tokens
     month = today.replace(day=1)
-    in_month = (spend.c.key == name) & (spend.c.day >= month)
-    parts = {
-        "rows": select(func.count()).select_from(requests).where(recent),
-        "row_tokens": select(func.sum(tokens)).where(recent),
-        "row_oldest": select(func.min(requests.c.time)).where(recent),
-        "fresh": select(func.count()).select_from(holds).where(held & (holds.c.placed > since)),
-        "held_tokens": select(func.sum(holds.c.tokens)).where(held),
-        "held_oldest": select(func.min(holds.c.placed)).where(held & (holds.c.placed > since)),
-        # What a request costs is spent on the day on which it came.
-        "held_today": select(func.sum(holds.c.nanos)).where(
-            held & (holds.c.placed >= _midnight(today))
+    recent_rows = (requests.c.key == key) & (requests.c.time > window_start)
+    row_tokens = requests.c.prompt_tokens + requests.c.completion_tokens
+    reserved = holds.c.key == key
+    recently_reserved = reserved & (holds.c.placed > window_start)
+    # The cost of a request counts on the day when the request was received.
+    reserved_today = reserved & (holds.c.placed >= _midnight(today))
+    reserved_this_month = reserved & (holds.c.placed >= _midnight(month))
+    spent = spend.c.key == key
+    columns = {
+        "row_count": select(func.count()).select_from(requests).where(recent_rows),
+        "row_tokens": select(func.sum(row_tokens)).where(recent_rows),
+        "oldest_row": select(func.min(requests.c.time)).where(recent_rows),
+        "reservation_count": select(func.count()).select_from(holds).where(recently_reserved),
+        "reserved_tokens": select(func.sum(holds.c.tokens)).where(reserved),
+        "oldest_reservation": select(func.min(holds.c.placed)).where(recently_reserved),
+        "reserved_today": select(func.sum(holds.c.nanos)).where(reserved_today),
+        "reserved_this_month": select(func.sum(holds.c.nanos)).where(reserved_this_month),
+        "running_today": select(func.sum(holds.c.nanos)).where(reserved_today & ~holds.c.settled),
+        "running_this_month": select(func.sum(holds.c.nanos)).where(
+            reserved_this_month & ~holds.c.settled
         ),
-        "held_in_month": select(func.sum(holds.c.nanos)).where(
-            held & (holds.c.placed >= _midnight(month))
-        ),
-        "runs_today": select(func.sum(holds.c.nanos)).where(
-            held & (holds.c.placed >= _midnight(today)) & ~holds.c.settled
-        ),
-        "runs_in_month": select(func.sum(holds.c.nanos)).where(
-            held & (holds.c.placed >= _midnight(month)) & ~holds.c.settled
-        ),
-        "day": select(func.sum(spend.c.nanos)).where(
-            (spend.c.key == name) & (spend.c.day == today)
-        ),
-        "month": select(func.sum(spend.c.nanos)).where(in_month),
+        "spent_today": select(func.sum(spend.c.nanos)).where(spent & (spend.c.day == today)),
+        "spent_this_month": select(func.sum(spend.c.nanos)).where(spent & (spend.c.day >= month)),
     }
-    return select(*(part.scalar_subquery().label(label) for label, part in parts.items()))
+    return select(*(column.scalar_subquery().label(name) for name, column in columns.items()))
 
 
-def _use(row: Row[Any]) -> KeyUsage:
-    found = row._mapping
-    moments = [found[name] for name in ("row_oldest", "held_oldest") if found[name] is not None]
+def _to_usage(row: Row[Any]) -> KeyUsage:
+    times = (row.oldest_row, row.oldest_reservation)
     return KeyUsage(
-        requests=found["rows"] + found["fresh"],
-        tokens=int(found["row_tokens"] or 0) + int(found["held_tokens"] or 0),
-        oldest=min(moments, default=None),
-        day=int(found["day"] or 0) + int(found["held_today"] or 0),
-        month=int(found["month"] or 0) + int(found["held_in_month"] or 0),
-        held_of_day=int(found["runs_today"] or 0),
-        held_of_month=int(found["runs_in_month"] or 0),
+        requests=row.row_count + row.reservation_count,
+        tokens=int(row.row_tokens or 0) + int(row.reserved_tokens or 0),
+        oldest=min(filter(None, times), default=None),
+        day=int(row.spent_today or 0) + int(row.reserved_today or 0),
+        month=int(row.spent_this_month or 0) + int(row.reserved_this_month or 0),
+        held_of_day=int(row.running_today or 0),
+        held_of_month=int(row.running_this_month or 0),
     )
 
 

@@ -1,4 +1,4 @@
-"""What a request may take is held back before it runs, and what it did not take is given back."""
+"""Reserves the worst case of requests before they run, and releases what they have not used."""
 
 import asyncio
 import contextlib
@@ -12,7 +12,7 @@ from proctor.server.accounting.ledger.records import DraftRecord, ReservedAmount
 from proctor.server.accounting.reservation_store import ReservationStore
 from proctor.server.auth.api_key import Key
 from proctor.server.auth.rate_limits import WorstCase
-from proctor.server.errors import ApiError, RateLimited, Unavailable
+from proctor.server.errors import SOON, ApiError, RateLimited, Unavailable
 from proctor.server.generation.base import Admission
 from proctor.server.pricing import to_nanos
 from proctor.server.storage.errors import reason
@@ -21,201 +21,225 @@ from proctor.server.storage.retry import retry_until_done, wait_or_cancel
 logger = logging.getLogger(__name__)
 
 PATIENCE_SECONDS = 5.0
-"""That a request waits for the database."""
+"""The maximum time that a request waits for the database."""
 
 CLOSE_SECONDS = 5.0
-"""For what is still to be given back when the server stops; a lease that ends does the rest."""
+"""The maximum time that a stopping server spends on releasing reservations. What is left is settled
+when its lease ends."""
 
-NOTHING = ReservedAmount(0, 0)
+NOTHING_RESERVED = ReservedAmount(0, 0)
 
 
 class Reservation:
-    """What is held back for one request; for this one nothing is.
+    """The reservation of one request; this base class reserves nothing.
 
     Attributes:
-        left: headers that tell what its key has left.
-        held: how much it is.
-        settled: set once what the request did not take is given back, or cannot be.
+        rate_limit_headers: the rate-limit headers of the response.
+        amount: the reserved amount.
+        settled: set when the unused part has been released, or cannot be.
     """
 
     def __init__(self) -> None:
-        self.left: Mapping[str, str] = {}
-        self.held = NOTHING
+        self.rate_limit_headers: Mapping[str, str] = {}
+        self.amount = NOTHING_RESERVED
         self.settled = asyncio.Event()
         self.settled.set()
 
-    def leave(self) -> None:
-        """Note that nothing more is sent of the request, whether it is settled or not."""
+    def response_ended(self) -> None:
+        """Note that the response has ended, whether or not the reservation is settled."""
 
     def settle(self, draft: DraftRecord) -> None:
-        """Begin to give back what the request did not take, once.
+        """Start to release the unused part; only the first call has an effect.
 
         Args:
-            draft: what is known of it, and what it took.
+            draft: the draft of the request's record, and its actual usage.
         """
 
 
 class CountedReservation(Reservation):
-    """What is held back for one request of a key whose limits count."""
+    """The reservation of a request whose key has limits that depend on its usage."""
 
     def __init__(
-        self, reservations: "Reservations", key: str, held: ReservedAmount, left: Mapping[str, str]
+        self,
+        reservations: "Reservations",
+        key: str,
+        amount: ReservedAmount,
+        rate_limit_headers: Mapping[str, str],
     ) -> None:
-        self.left = left
-        self.held = held
+        self.rate_limit_headers = rate_limit_headers
+        self.amount = amount
         self.key = key
         self.settled = asyncio.Event()
         self._reservations = reservations
         self._settling = False
 
-    def leave(self) -> None:
-        """See `Reservation`."""
+    def response_ended(self) -> None:
         if not self.settled.is_set():
-            self._reservations.leaving.add(self)
+            self._reservations.unsettled.add(self)
 
     def settle(self, draft: DraftRecord) -> None:
-        """See `Reservation`."""
         if not self._settling:
             self._settling = True
-            self.held = draft.held
+            self.amount = draft.reserved
             self._reservations.run(self._settle(draft))
 
     async def _settle(self, draft: DraftRecord) -> None:
         await self._reservations.settle(draft)
         self.settled.set()
-        self._reservations.leaving.discard(self)
+        self._reservations.unsettled.discard(self)
 
 
 class Reservations:
-    """Holds back what requests may take of what their keys have left.
+    """Creates and settles the reservations of a gateway's requests.
 
     Attributes:
-        leaving: holds of requests of which nothing more is sent, and which are not settled.
+        unsettled: the reservations that are not settled although the response has ended.
     """
 
     def __init__(
         self, store: ReservationStore | None, price_model: PriceModel, gateway: str
     ) -> None:
-        """Begin with nothing held back.
+        """Initialize the reservations.
 
         Args:
-            store: the database's; None where there is none.
-            price_model: what requests may cost.
-            gateway: the one whose requests they are; see `Lease`.
+            store: the reservations in the database, or None if there is no database.
+            price_model: the prices, for the worst case of requests.
+            gateway: the ID of this gateway; see `Lease`.
         """
-        self.leaving: set[CountedReservation] = set()
+        self.unsettled: set[CountedReservation] = set()
         self._store = store
         self._price_model = price_model
         self._gateway = gateway
         self._tasks: set[asyncio.Task[None]] = set()
-        self._ended: list[DraftRecord] = []
-        self._writing = asyncio.Lock()
+        self._to_settle: list[DraftRecord] = []
+        self._settle_lock = asyncio.Lock()
 
     async def reserve(
-        self, key: Key | None, name: str, admission: Admission, seconds: float, now: datetime
+        self, key: Key | None, record_id: str, admission: Admission, seconds: float, now: datetime
     ) -> Reservation:
-        """Hold back what a request may take at most, until it is settled.
+        """Reserve the worst case of a request.
 
-        Nothing is held for a key whose limits do not count anything.
+        Nothing is reserved if the key has no limits that depend on its usage.
 
         Args:
-            key: whose the request is.
-            name: the request's, the `id` of its row.
-            admission: what it was granted.
-            seconds: how long it may take.
-            now: when it came, the `time` of its row.
+            key: the key of the request, if it has one.
+            record_id: the `id` of the request's row.
+            admission: the jobs of the request.
+            seconds: the time that the request may take.
+            now: when the request was received, the `time` of its row.
 
         Raises:
-            RateLimited: if there is not enough left.
-            QuotaExceeded: if there is not enough money left.
-            Unavailable: if that cannot be known now.
+            RateLimited: if a rate limit would be exceeded, or a spending limit only because of
+                the reservations of running requests.
+            QuotaExceeded: if a spending limit would be exceeded by the spending itself.
+            Unavailable: if the limits cannot be checked now.
         """
         if key is None or not key.limits.counted:
             return Reservation()
         if self._store is None:
-            raise Unavailable("this key has limits, and this server no ledger to count in")
-        want = self._want(key, admission, seconds)
-        leaving = self._leaving(key)
+            raise Unavailable(
+                "This API key has limits, which the server cannot check without a ledger."
+            )
+        worst_case = self._worst_case(key, admission, seconds)
+        unsettled = self._unsettled(key)
         try:
-            left = await self._reserve(self._store, name, key, want, now)
+            headers = await self._reserve(self._store, record_id, key, worst_case, now)
         except RateLimited:
-            # Those whose clients have left are no reason to refuse what their end leaves room for.
-            leaving |= self._leaving(key)
-            if not leaving:
+            # Requests whose response has ended release their reservations soon: wait for them, and
+            # try once more.
+            unsettled |= self._unsettled(key)
+            if not unsettled:
                 raise
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(PATIENCE_SECONDS):
-                    for hold in leaving:
-                        await hold.settled.wait()
-            left = await self._reserve(self._store, name, key, want, now)
-        return CountedReservation(self, key.name, ReservedAmount(want.tokens, want.nanos), left)
+                    for reservation in unsettled:
+                        await reservation.settled.wait()
+            headers = await self._reserve(self._store, record_id, key, worst_case, now)
+        amount = ReservedAmount(worst_case.tokens, worst_case.nanos)
+        return CountedReservation(self, key.name, amount, headers)
 
     async def settle(self, draft: DraftRecord) -> None:
-        """Give back what a request that has ended did not take.
+        """Release the part of a reservation that a finished request has not used.
 
-        Those that end while others are settled are settled next, together. Where it
-        fails, the request's row settles it.
+        Requests that finish while others are being settled are settled together in the next
+        transaction. After a failure, the request's row settles its reservation.
         """
-        self._ended.append(draft)
-        async with self._writing:
-            ended, self._ended = self._ended, []
-            if not ended or self._store is None:
+        self._to_settle.append(draft)
+        async with self._settle_lock:
+            drafts, self._to_settle = self._to_settle, []
+            if not drafts or self._store is None:
                 return
             try:
-                await self._store.settle(ended, datetime.now(UTC))
-            except Exception as error:  # drivers have their own
-                logger.warning("holds are left for the ledger to settle: %s", reason(error))
+                await self._store.settle(drafts, datetime.now(UTC))
+            except Exception as error:  # each driver has exceptions of its own
+                logger.warning(
+                    "Reservations cannot be settled before their rows are written: %s",
+                    reason(error),
+                )
 
     async def _reserve(
-        self, store: ReservationStore, name: str, key: Key, want: WorstCase, now: datetime
+        self,
+        store: ReservationStore,
+        record_id: str,
+        key: Key,
+        worst_case: WorstCase,
+        now: datetime,
     ) -> Mapping[str, str]:
-        holding = asyncio.ensure_future(store.reserve(name, key, want, now, self._gateway))
+        reserving = asyncio.ensure_future(
+            store.reserve(record_id, key, worst_case, now, self._gateway)
+        )
         try:
-            # Shielded: nobody knows how far a transaction that is cancelled has come.
+            # Shielded, since a transaction that is cancelled may or may not have been committed.
             async with asyncio.timeout(PATIENCE_SECONDS):
-                return await asyncio.shield(holding)
+                return await asyncio.shield(reserving)
         except ApiError:
             raise
         except BaseException as error:
-            self._undo(store, holding, name)
+            self._undo(store, reserving, record_id)
             if not isinstance(error, Exception):
                 raise
-            logger.warning("what keys have left cannot be read: %s", reason(error))
-            told = "what this key has left cannot be known now: try again later"
-            raise Unavailable(told, headers={"retry-after": "5"}) from error
+            logger.warning("The limits of API keys cannot be checked: %s", reason(error))
+            message = "The limits of this API key cannot be checked now. Try again later."
+            raise Unavailable(message, headers=SOON) from error
 
-    def _leaving(self, key: Key) -> set[CountedReservation]:
-        return {hold for hold in self.leaving if hold.key == key.name}
+    def _unsettled(self, key: Key) -> set[CountedReservation]:
+        return {reservation for reservation in self.unsettled if reservation.key == key.name}
 
-    def _want(self, key: Key, admission: Admission, seconds: float) -> WorstCase:
-        generated = sum(job.sampling.max_tokens for job in admission.jobs)
+    def _worst_case(self, key: Key, admission: Admission, seconds: float) -> WorstCase:
+        max_tokens = sum(job.sampling.max_tokens for job in admission.jobs)
         nanos = 0
         if key.limits.spending:
-            most = self._price_model.most(admission.prompt_tokens, generated, seconds)
-            if most is None:
-                raise Unavailable("this key has a limit of money, and this server no prices")
-            nanos = to_nanos(most)
-        return WorstCase(admission.prompt_tokens + generated, nanos)
+            cost = self._price_model.worst_case(admission.prompt_tokens, max_tokens, seconds)
+            if cost is None:
+                raise Unavailable(
+                    "This API key has a spending limit, which the server cannot check without "
+                    "prices."
+                )
+            nanos = to_nanos(cost)
+        return WorstCase(admission.prompt_tokens + max_tokens, nanos)
 
     def _undo(
-        self, store: ReservationStore, holding: "asyncio.Future[dict[str, str]]", name: str
+        self,
+        store: ReservationStore,
+        reserving: "asyncio.Future[dict[str, str]]",
+        record_id: str,
     ) -> None:
-        """Release a hold that nobody waits for any more, once it is known whether it was made."""
+        """Release the reservation of an abandoned request, once its transaction has ended."""
 
         async def undo() -> None:
-            with contextlib.suppress(Exception):  # it may have come to the database all the same
-                await holding
-            await retry_until_done(lambda: store.release(name))
+            with contextlib.suppress(Exception):  # may have been committed all the same
+                await reserving
+            await retry_until_done(lambda: store.release(record_id))
 
         self.run(undo())
 
     def run(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
-        """Work that goes on when the request that it is for is over."""
+        """Run a coroutine in a task that may outlive its request."""
         task = asyncio.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return task
 
     async def aclose(self) -> None:
-        """Wait for what is being given back."""
+        """Wait for reservations that are being settled or released."""
         await wait_or_cancel(self._tasks, CLOSE_SECONDS)

@@ -1,4 +1,4 @@
-"""What recent requests of each tier have used."""
+"""The usage of recent requests of each tier."""
 
 from collections import deque
 from collections.abc import Sequence
@@ -6,17 +6,17 @@ from dataclasses import dataclass
 from decimal import Decimal
 
 MAX_SAMPLES = 256
-"""The number of requests of each tier that are kept."""
+"""The number of samples that are kept for each tier."""
 
 
 @dataclass(frozen=True, slots=True)
 class UsageSample:
-    """What one successful request used.
+    """The usage of one successful request.
 
     Attributes:
-        thinking: number of tokens that are not part of the answer, per choice.
-        answer: number of answer tokens, per choice.
-        cost: the cost of the whole request; None if there are no prices.
+        thinking: the number of tokens outside the answer, per choice.
+        answer: the number of answer tokens, per choice.
+        cost: the cost of the whole request, or None if there are no prices.
     """
 
     thinking: float
@@ -35,5 +35,5 @@ class UsageHistory:
         self._samples.setdefault(tier, deque(maxlen=MAX_SAMPLES)).append(sample)
 
     def samples(self, tier: str) -> Sequence[UsageSample]:
-        """Return the requests of a tier, from the oldest on."""
+        """Return the samples of a tier, oldest first."""
         return self._samples.get(tier, ())

@@ -138,10 +138,10 @@ async def _list(store: KeyStore, reservations: ReservationStore, settings: Setti
             table,
             Key.from_settings(configured),
             "in the settings",
-            await reservations.use(configured.name, now),
+            await reservations.usage(configured.name, now),
         )
     for stored in await store.all():
-        _add(table, stored.key, _since(stored), await reservations.use(stored.key.name, now))
+        _add(table, stored.key, _since(stored), await reservations.usage(stored.key.name, now))
     Console(width=None if sys.stdout.isatty() else WIDE).print(table)
 
 

@@ -17,7 +17,7 @@ from rich.table import Table
 
 from proctor.router.calibration import Row as Calibrated
 from proctor.server.accounting.ledger.records import LedgerRecord
-from proctor.server.accounting.ledger.report import NUMBERS, GroupBy, Report, ReportLine
+from proctor.server.accounting.ledger.report import VALUE_COLUMNS, GroupBy, Report, ReportLine
 from proctor.server.accounting.ledger.service import open_store, prepare
 from proctor.server.config.budgets import CUSTOM
 from proctor.server.config.settings import ConfigError, Settings, load_settings
@@ -157,7 +157,7 @@ def _report(url: str, settings: Settings, options: argparse.Namespace) -> str:
 
 def _plain(line: ReportLine, by: Sequence[GroupBy]) -> dict[str, Any]:
     """Return a line as a dictionary by column, with money as text to keep it exact."""
-    numbers = {name: getattr(line, name) for name in NUMBERS}
+    numbers = {name: getattr(line, name) for name in VALUE_COLUMNS}
     exact = {
         name: f"{value:f}" if isinstance(value, Decimal) else value
         for name, value in numbers.items()
@@ -167,7 +167,7 @@ def _plain(line: ReportLine, by: Sequence[GroupBy]) -> dict[str, Any]:
 
 def _csv(lines: Sequence[ReportLine], by: Sequence[GroupBy]) -> str:
     text = io.StringIO()
-    writer = csv.DictWriter(text, [*by, *NUMBERS], lineterminator="\n")
+    writer = csv.DictWriter(text, [*by, *VALUE_COLUMNS], lineterminator="\n")
     writer.writeheader()
     writer.writerows(_plain(line, by) for line in lines)
     return text.getvalue()
@@ -177,10 +177,10 @@ def _table(lines: Sequence[ReportLine], by: Sequence[GroupBy]) -> str:
     table = Table(box=None)
     for group in by:
         table.add_column(group, overflow="fold")
-    for name in NUMBERS:
+    for name in VALUE_COLUMNS:
         table.add_column(name.replace("_", " "), justify="right", overflow="fold")
     for line in lines:
-        table.add_row(*line.group, *(_shown(getattr(line, name)) for name in NUMBERS))
+        table.add_row(*line.group, *(_shown(getattr(line, name)) for name in VALUE_COLUMNS))
     text = io.StringIO()
     console = Console(file=text, width=None if sys.stdout.isatty() else WIDE)
     console.print(table)

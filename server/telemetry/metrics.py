@@ -1,6 +1,5 @@
-"""What Prometheus is told; every label comes from a closed set."""
+"""The metrics for Prometheus. The values of every label are from a closed set."""
 
-import logging
 from collections.abc import Sequence
 from enum import StrEnum
 
@@ -17,16 +16,13 @@ from proctor.server.generation.context import ANONYMOUS
 from proctor.server.pricing import Cost
 from proctor.server.telemetry.tracing import Exemplar
 
-logger = logging.getLogger(__name__)
+TOKEN_BUCKETS = (0, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192, 16384, 32768, 65536)
+SECONDS_BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600)
+COST_BUCKETS = tuple(digit * 10**exponent for exponent in range(-6, 2) for digit in (1, 2, 5))
 
 
-TOKENS = (0, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192, 16384, 32768, 65536)
-SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600)
-MONEY = tuple(digit * 10**exponent for exponent in range(-6, 2) for digit in (1, 2, 5))
-
-
-class Part(StrEnum):
-    """What a cost is for; see `Cost`."""
+class CostPart(StrEnum):
+    """The parts of a cost; see `Cost`."""
 
     PROMPT = "prompt"
     THINKING = "thinking"
@@ -34,54 +30,55 @@ class Part(StrEnum):
 
 
 class Metrics:
-    """One gateway's metrics.
+    """The metrics of one gateway.
 
     Attributes:
-        registry: holds them, apart from those of the process.
+        registry: the registry of these metrics; those of the process are in another one.
     """
 
     def __init__(self, settings: Settings) -> None:
-        """Make them; whatever can be counted from the start stands at 0.
+        """Register the metrics, with all series that are known in advance at 0.
 
         Args:
-            settings: those with the tiers and the prices.
+            settings: the settings with the tiers and the prices.
         """
         self.registry = registry = CollectorRegistry()
-        self.in_flight = Gauge("proctor_in_flight", "Requests being answered.", registry=registry)
-        self.waiting = Gauge("proctor_waiting", "Requests in line.", registry=registry)
+        self.in_flight = Gauge("proctor_in_flight", "Requests being processed.", registry=registry)
+        self.waiting = Gauge("proctor_waiting", "Requests in the queue.", registry=registry)
         self.running = Gauge("proctor_running", "Choices in the engine.", registry=registry)
         self.engine_up = Gauge(
-            "proctor_engine_up", "Whether the engine can answer.", registry=registry
+            "proctor_engine_up", "Whether the engine is ready.", registry=registry
         )
         self.engine_starts = Counter(
-            "proctor_engine_starts", "Times that the engine was loaded.", registry=registry
+            "proctor_engine_starts", "Attempts to load the engine.", registry=registry
         )
         self.rejected = Counter(
-            "proctor_rejected", "Requests refused.", ["reason"], registry=registry
+            "proctor_rejected", "Rejected requests.", ["reason"], registry=registry
         )
         self.clamped = Counter(
-            "proctor_budget_clamped", "Requests whose budget was cut.", registry=registry
+            "proctor_budget_clamped", "Requests whose budget was clamped.", registry=registry
         )
         self.routed = Counter(
             "proctor_routed",
-            "Requests by the tier that they were given, and by what decided.",
+            "Admitted requests by tier, and by what selected it.",
             ["tier", "source"],
             registry=registry,
         )
         self.requests = Counter(
             "proctor_requests",
-            "Requests answered or refused.",
+            "Completed and rejected requests.",
             ["tier", "end_reason", "status"],
             registry=registry,
         )
-        self.queue_seconds = self._seconds("queue_seconds", "From being let in to the engine.")
-        self.request_seconds = self._seconds("request_seconds", "Of a whole request.", ["tier"])
-        self.first = {
+        self.queue_seconds = self._seconds("queue_seconds", "Time in the queue.")
+        self.request_seconds = self._seconds("request_seconds", "Duration of a request.", ["tier"])
+        self.time_to_first = {
             Channel.REASONING: self._seconds(
-                "time_to_first_reasoning_seconds", "From request to first thinking."
+                "time_to_first_reasoning_seconds", "Time from the request to the first thinking."
             ),
             Channel.ANSWER: self._seconds(
-                "time_to_first_answer_seconds", "From request to first text of the answer."
+                "time_to_first_answer_seconds",
+                "Time from the request to the first text of the answer.",
             ),
         }
         self.thinking_tokens = self._tokens(
@@ -89,124 +86,127 @@ class Metrics:
         )
         self.answer_tokens = self._tokens("answer_tokens", "Answer tokens of a choice.", ["tier"])
         self.forced_tokens = Counter(
-            "proctor_forced_tokens", "Tokens that the server chose.", ["kind"], registry=registry
+            "proctor_forced_tokens", "Forced tokens.", ["kind"], registry=registry
         )
         self.loops = Counter(
             "proctor_loops",
-            "Thinking that was found to repeat itself.",
+            "Detected loops in the thinking.",
             ["action"],
             registry=registry,
         )
         self.continuations = Counter(
             "proctor_continuations",
-            "Attempts to close the thinking that were turned down.",
+            "Rejected attempts to close the thinking.",
             ["tier"],
             registry=registry,
         )
         self.ledger_rows = Counter(
             "proctor_ledger_rows",
-            "Rows of the ledger, by what became of them.",
+            "Rows of the ledger, by the outcome of writing them.",
             ["fate"],
             registry=registry,
         )
         self.ledger_waiting = Gauge(
-            "proctor_ledger_waiting", "Rows that are not written yet.", registry=registry
+            "proctor_ledger_waiting", "Queued rows of the ledger.", registry=registry
         )
-        self._caps(settings)
-        self._costs(settings)
-        self._begin(settings)
+        self._add_tier_caps(settings)
+        self._add_costs(settings)
+        self._initialize_series(settings)
 
     @property
     def load(self) -> int:
-        """Requests being answered."""
+        """The number of requests being processed."""
         (gauge,) = self.in_flight.collect()
         return int(gauge.samples[0].value)
 
-    def paid(self, tier: str, key: str, cost: Cost, answered: bool, exemplar: Exemplar) -> None:
-        """Count what a request has cost.
+    def record_cost(
+        self, tier: str, key: str, cost: Cost, answered: bool, exemplar: Exemplar
+    ) -> None:
+        """Record the cost of a request.
 
         Args:
-            tier: the one that it was of.
-            key: the name of whose it is; operators make keys, clients do not.
-            cost: what it has cost.
-            answered: whether it came to its end.
-            exemplar: what names its trace.
+            tier: the tier of the request.
+            key: the name of its key. Only operators create keys, so the set of names is closed.
+            cost: the cost of the request.
+            answered: whether the request was answered in full.
+            exemplar: the labels of its trace.
         """
-        for part in Part:
+        for part in CostPart:
             self.cost.labels(tier, part.value, key).inc(float(getattr(cost, part.value)))
         if answered:
             self.cost_per_answer.labels(tier).observe(float(cost.total), exemplar)
 
-    def record(self, tier: str, end: ChoiceResult, exemplar: Exemplar) -> None:
-        """Count one choice of a tier that has ended, however it did."""
-        outcome = end.outcome
-        thought = self.thinking_tokens.labels(tier, outcome.end_reason.value)
-        thought.observe(outcome.tokens, exemplar)
-        self.answer_tokens.labels(tier).observe(end.answer_tokens, exemplar)
+    def record_choice(self, tier: str, result: ChoiceResult, exemplar: Exemplar) -> None:
+        """Record a choice of a tier that has finished, also if it failed or was cancelled."""
+        outcome = result.outcome
+        thinking_tokens = self.thinking_tokens.labels(tier, outcome.end_reason.value)
+        thinking_tokens.observe(outcome.tokens, exemplar)
+        self.answer_tokens.labels(tier).observe(result.answer_tokens, exemplar)
         self.continuations.labels(tier).inc(outcome.continuations)
         for kind, count in outcome.forced.items():
             self.forced_tokens.labels(kind.value).inc(count)
         for action, count in outcome.loops.items():
             self.loops.labels(action.value).inc(count)
 
-    def counting(self, load: EngineFactory) -> EngineFactory:
-        """The same, and each time is counted."""
+    def count_starts(self, engine_factory: EngineFactory) -> EngineFactory:
+        """Return an engine factory that also counts its calls."""
 
         def counted() -> Engine:
             self.engine_starts.inc()
-            return load()
+            return engine_factory()
 
         return counted
 
-    def settled(self, fate: WriteOutcome) -> None:
+    def count_row(self, outcome: WriteOutcome) -> None:
         """Count a row of the ledger."""
-        self.ledger_rows.labels(fate.value).inc()
+        self.ledger_rows.labels(outcome.value).inc()
 
-    def _caps(self, settings: Settings) -> None:
+    def _add_tier_caps(self, settings: Settings) -> None:
         caps = Gauge(
             "proctor_tier_max_thinking_tokens",
-            "Most thinking tokens of a tier; infinite without a cap.",
+            "Maximum thinking tokens of a tier; infinite without a cap.",
             ["tier"],
             registry=self.registry,
         )
         for tier in settings.tiers:
             caps.labels(tier.name).set(tier.cap)
 
-    def _costs(self, settings: Settings) -> None:
+    def _add_costs(self, settings: Settings) -> None:
         unit = settings.currency.lower()
         self.cost = Counter(
             f"proctor_cost_{unit}",
-            "What requests have cost; a request without a key has an empty one.",
+            "Cost of requests; the key of requests without one is empty.",
             ["tier", "part", "key"],
             registry=self.registry,
         )
         self.cost_per_answer = Histogram(
             f"proctor_cost_per_answer_{unit}",
-            "What a request cost that was answered in full.",
+            "Cost of a request that was answered in full.",
             ["tier"],
-            buckets=MONEY,
+            buckets=COST_BUCKETS,
             registry=self.registry,
         )
 
-    def _begin(self, settings: Settings) -> None:
-        """Make the series that are there before anything happens.
-
-        A rate is not to miss the first time that something does.
-        """
+    def _initialize_series(self, settings: Settings) -> None:
+        """Create series at 0, since a rate misses the event that creates its series."""
         for tier in (CUSTOM, *(tier.name for tier in settings.tiers)):
             self.continuations.labels(tier)
             if settings.priced:
-                for part in Part:
+                for part in CostPart:
                     self.cost.labels(tier, part.value, ANONYMOUS)
         for kind in Forced:
             self.forced_tokens.labels(kind.value)
         for action in (OnLoop.CLOSE, OnLoop.NUDGE):
             self.loops.labels(action.value)
-        for fate in WriteOutcome:
-            self.ledger_rows.labels(fate.value)
+        for outcome in WriteOutcome:
+            self.ledger_rows.labels(outcome.value)
 
-    def _seconds(self, name: str, text: str, labels: Sequence[str] = ()) -> Histogram:
-        return Histogram(f"proctor_{name}", text, labels, buckets=SECONDS, registry=self.registry)
+    def _seconds(self, name: str, description: str, labels: Sequence[str] = ()) -> Histogram:
+        return Histogram(
+            f"proctor_{name}", description, labels, buckets=SECONDS_BUCKETS, registry=self.registry
+        )
 
-    def _tokens(self, name: str, text: str, labels: Sequence[str]) -> Histogram:
-        return Histogram(f"proctor_{name}", text, labels, buckets=TOKENS, registry=self.registry)
+    def _tokens(self, name: str, description: str, labels: Sequence[str]) -> Histogram:
+        return Histogram(
+            f"proctor_{name}", description, labels, buckets=TOKEN_BUCKETS, registry=self.registry
+        )

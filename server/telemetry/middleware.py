@@ -1,4 +1,4 @@
-"""Measures requests, as plain ASGI."""
+"""ASGI middleware that attaches a monitor to each request."""
 
 from collections.abc import Collection
 
@@ -13,7 +13,7 @@ from proctor.server.telemetry.tracing import Tracing
 
 
 class MetricsMiddleware:
-    """Measures every request to some paths, from its first byte to its last."""
+    """Measures requests to the given paths, from their first byte to the last of the response."""
 
     def __init__(
         self,
@@ -30,23 +30,22 @@ class MetricsMiddleware:
         self._paths = paths
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """See ASGI."""
         if scope["type"] != "http" or scope["path"] not in self._paths:
             await self._app(scope, receive, send)
             return
         request_cost = RequestCost(self._ledger_context.price_model)
-        trace = self._tracing.begin(scope, request_cost)
+        trace = self._tracing.start(scope, request_cost)
         recorder = Recorder(self._ledger_context, scope["state"]["request_id"], request_cost)
         request_metrics = RequestMetrics(self._metrics, request_cost, trace)
         monitor = RequestMonitor(request_cost, recorder, [trace, request_metrics])
         scope["state"]["monitor"] = monitor
 
-        async def send_noting_status(message: Message) -> None:
+        async def send_and_note_status(message: Message) -> None:
             if message["type"] == "http.response.start":
                 monitor.status = message["status"]
             await send(message)
 
         try:
-            await self._app(scope, receive, send_noting_status)
+            await self._app(scope, receive, send_and_note_status)
         finally:
             monitor.close()

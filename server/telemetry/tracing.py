@@ -1,13 +1,13 @@
-"""Traces of requests for OpenTelemetry: where the time of each went, and what it was granted.
+"""OpenTelemetry traces of requests: their timing, budgets and usage.
 
-Spans are made when they end, from times that were noted on the way, so that nothing is
-carried through the streams. None of them holds what was said.
+Spans are created when they end, from recorded times, so that no span context has to be passed
+through the streams. Spans contain no text of prompts or answers.
 """
 
 import asyncio
 import os
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import TYPE_CHECKING
@@ -39,13 +39,17 @@ ENDPOINT_VARIABLES = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_
 TRACES_PATH = "/v1/traces"
 
 Exemplar = dict[str, str] | None
-"""What a metric's sample names, so that a trace is found from there."""
+"""The labels of a metric's sample that link it to a trace."""
 
 Attributes = Mapping[str, AttributeValue | None]
 
 
 class Trace(RequestObserver):
-    """Traces one request; this one leaves no trace."""
+    """The trace of one request; this base class creates no spans.
+
+    Attributes:
+        exemplar: the labels that link samples of metrics to the trace, or None.
+    """
 
     exemplar: Exemplar = None
 
@@ -55,21 +59,32 @@ NO_TRACE = Trace()
 
 @dataclass(slots=True)
 class ChoiceTimings:
-    """One choice's times, in nanoseconds since 1970, and how it ended."""
+    """The times of one choice, in nanoseconds since the Unix epoch, and its result.
 
-    prefilled: int | None = None
-    answers: int | None = None
+    Attributes:
+        first_token: when its first tokens arrived, or None before that.
+        first_answer: when the first text or tool call of its answer was sent, or None.
+        ended: when the choice finished.
+        result: its result, or None before that.
+    """
+
+    first_token: int | None = None
+    first_answer: int | None = None
     ended: int = 0
-    end: ChoiceResult | None = None
+    result: ChoiceResult | None = None
 
 
 class SpanTrace(Trace):
-    """One request's spans: admission with routing in it, queue, and each choice's two."""
+    """The spans of one request.
+
+    The children of its root span are "admission" (with a child "routing"), "queue", and for
+    each choice "thinking" and "answer".
+    """
 
     def __init__(self, tracer: Tracer, scope: Scope, request_cost: RequestCost) -> None:
         self._tracer = tracer
         self._request_cost = request_cost
-        self._began = self._admitted = time.time_ns()
+        self._started = self._admitted = time.time_ns()
         self._admission: Admission | None = None
         self._timings: dict[int, ChoiceTimings] = {}
         path, method = scope["path"], scope["method"]
@@ -83,116 +98,116 @@ class SpanTrace(Trace):
                 "url.path": path,
                 "url.scheme": scope["scheme"],
             },
-            start_time=self._began,
+            start_time=self._started,
         )
         self._context = set_span_in_context(self._span)
-        told = self._span.get_span_context()
-        if told.trace_flags.sampled:
-            self.exemplar = {"trace_id": f"{told.trace_id:032x}"}
+        span_context = self._span.get_span_context()
+        if span_context.trace_flags.sampled:
+            self.exemplar = {"trace_id": f"{span_context.trace_id:032x}"}
 
     def admitted(self, admitted: AdmittedRequest) -> None:
-        """See `RequestObserver`."""
         admission = admitted.admission
         self._admission, self._admitted = admission, time.time_ns()
-        admitting = self._told("admission", self._began, self._admitted, _granted(admission))
-        if (routed := admission.routing) is not None:
-            routing = {"proctor.router.level": routed.level}
-            self._told("routing", routed.started_ns, routed.ended_ns, routing, within=admitting)
+        span = self._add_span(
+            "admission", self._started, self._admitted, _admission_attributes(admission)
+        )
+        if (routing := admission.routing) is not None:
+            level = {"proctor.router.level": routing.level}
+            self._add_span("routing", routing.started_ns, routing.ended_ns, level, parent=span)
         self._span.update_name(f"{admitted.operation} {admitted.model}")
         self._span.set_attribute("gen_ai.operation.name", admitted.operation)
-        self._span.set_attributes(_known(_asked(admitted)))
+        self._span.set_attributes(_without_none(_request_attributes(admitted)))
 
     def choice_started(self, choice: int, so_far: Callable[[], ChoiceResult]) -> None:
-        """See `RequestObserver`."""
         if not self._timings:
-            self._told("queue", self._admitted, time.time_ns())
+            self._add_span("queue", self._admitted, time.time_ns())
         self._timings[choice] = ChoiceTimings()
 
     def first_token(self, choice: int, cached_tokens: int | None) -> None:
-        """See `RequestObserver`."""
-        self._timings[choice].prefilled = time.time_ns()
+        self._timings[choice].first_token = time.time_ns()
 
     def item(self, item: TextDelta | ToolCallDelta) -> None:
-        """See `RequestObserver`."""
         timings = self._timings[item.choice]
-        if item.channel is Channel.ANSWER and timings.answers is None:
-            timings.answers = time.time_ns()
+        if item.channel is Channel.ANSWER and timings.first_answer is None:
+            timings.first_answer = time.time_ns()
 
     def choice_finished(self, result: ChoiceResult) -> None:
-        """See `RequestObserver`."""
         timings = self._timings[result.choice]
-        timings.ended, timings.end = time.time_ns(), result
+        timings.ended, timings.result = time.time_ns(), result
 
     def finished(self, status: int, seconds: float) -> None:
-        """See `RequestObserver`."""
         if self._admission is None:
-            self._told("admission", self._began, time.time_ns())
+            self._add_span("admission", self._started, time.time_ns())
         else:
             if not self._timings:
-                self._told("queue", self._admitted, time.time_ns())
+                self._add_span("queue", self._admitted, time.time_ns())
             for timings in self._timings.values():
-                self._tell(timings)
-            self._span.set_attributes(_known(_used(self._request_cost, self._admission)))
+                self._add_choice_spans(timings)
+            usage = _usage_attributes(self._request_cost, self._admission)
+            self._span.set_attributes(_without_none(usage))
         self._span.set_attribute("http.response.status_code", status)
         if status >= HTTPStatus.INTERNAL_SERVER_ERROR:
             self._span.set_attribute("error.type", str(status))
             self._span.set_status(Status(StatusCode.ERROR))
         self._span.end()
 
-    def _tell(self, timings: ChoiceTimings) -> None:
-        end, first = timings.end, timings.prefilled
-        if end is None or first is None:
+    def _add_choice_spans(self, timings: ChoiceTimings) -> None:
+        result, first_token = timings.result, timings.first_token
+        if result is None or first_token is None:
             return
-        # What comes last may be passed on a moment after the choice's own end.
-        answers = min(timings.answers or timings.ended, timings.ended)
-        if end.outcome.end_reason is not EndReason.DISABLED:
-            self._told("thinking", first, answers, _thinking(end))
-        if timings.answers is not None:
-            self._told("answer", answers, timings.ended, _answer(end))
+        # The last text of a choice may be sent shortly after the choice has finished.
+        first_answer = min(timings.first_answer or timings.ended, timings.ended)
+        if result.outcome.end_reason is not EndReason.DISABLED:
+            self._add_span("thinking", first_token, first_answer, _thinking_attributes(result))
+        if timings.first_answer is not None:
+            self._add_span("answer", first_answer, timings.ended, _answer_attributes(result))
 
-    def _told(
+    def _add_span(
         self,
         name: str,
-        began: int,
+        started: int,
         ended: int,
         attributes: Attributes | None = None,
-        within: Span | None = None,
+        parent: Span | None = None,
     ) -> Span:
-        context = self._context if within is None else set_span_in_context(within)
+        context = self._context if parent is None else set_span_in_context(parent)
         span = self._tracer.start_span(
-            name, context=context, attributes=_known(attributes or {}), start_time=began
+            name, context=context, attributes=_without_none(attributes or {}), start_time=started
         )
         span.end(ended)
         return span
 
 
 class Tracing:
-    """Makes the traces of a server."""
+    """Creates the traces of a server's requests."""
 
     def __init__(self, provider: "TracerProvider | None" = None) -> None:
-        """Begin with no trace.
+        """Initialize tracing.
 
         Args:
-            provider: where spans go; None makes no traces.
+            provider: receives the spans; None disables tracing.
         """
         self._provider = provider
         self._tracer = None if provider is None else provider.get_tracer("proctor")
 
-    def begin(self, scope: Scope, request_cost: RequestCost) -> Trace:
-        """The trace of a request that has just come; it may go on a client's."""
+    def start(self, scope: Scope, request_cost: RequestCost) -> Trace:
+        """Start the trace of a request, within the client's trace if there is one."""
         return NO_TRACE if self._tracer is None else SpanTrace(self._tracer, scope, request_cost)
 
     async def aclose(self) -> None:
-        """Send what is left."""
+        """Export the remaining spans, and shut down."""
         if self._provider is not None:
             await asyncio.to_thread(self._provider.shutdown)
 
 
 def open_tracing(settings: TracingSettings) -> Tracing:
-    """What the settings or OpenTelemetry's own variables ask for; no traces without an endpoint."""
+    """Return tracing to the endpoint in the settings or OpenTelemetry's environment variables.
+
+    Without an endpoint, tracing is disabled.
+    """
     if not settings.endpoint and not any(map(os.environ.get, ENDPOINT_VARIABLES)):
         return Tracing()
-    # Imported here: it takes its time, and most servers trace nothing.
+    # Imported here, since the import is slow and tracing is disabled by default.
     from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
     from opentelemetry.sdk.resources import OTELResourceDetector, Resource
     from opentelemetry.sdk.trace import TracerProvider
@@ -200,18 +215,18 @@ def open_tracing(settings: TracingSettings) -> Tracing:
 
     endpoint = settings.endpoint.rstrip("/")
     exporter = OTLPSpanExporter(endpoint + TRACES_PATH if endpoint else None)
-    named = Resource.create().merge(Resource({"service.name": "proctor"}))
-    resource = named.merge(OTELResourceDetector().detect())
+    default = Resource.create().merge(Resource({"service.name": "proctor"}))
+    resource = default.merge(OTELResourceDetector().detect())
     provider = TracerProvider(resource=resource, shutdown_on_exit=False)
     provider.add_span_processor(BatchSpanProcessor(exporter))
     return Tracing(provider)
 
 
-def _known(attributes: Attributes) -> dict[str, AttributeValue]:
+def _without_none(attributes: Attributes) -> dict[str, AttributeValue]:
     return {name: value for name, value in attributes.items() if value is not None}
 
 
-def _asked(admitted: AdmittedRequest) -> Attributes:
+def _request_attributes(admitted: AdmittedRequest) -> Attributes:
     admission = admitted.admission
     sampling = admission.jobs[0].sampling
     return {
@@ -231,7 +246,7 @@ def _asked(admitted: AdmittedRequest) -> Attributes:
     }
 
 
-def _granted(admission: Admission) -> Attributes:
+def _admission_attributes(admission: Admission) -> Attributes:
     resolution, enforced = admission.resolution, admission.enforced
     return {
         "proctor.tier": resolution.label,
@@ -243,10 +258,10 @@ def _granted(admission: Admission) -> Attributes:
     }
 
 
-def _thinking(end: ChoiceResult) -> Attributes:
-    outcome = end.outcome
+def _thinking_attributes(result: ChoiceResult) -> Attributes:
+    outcome = result.outcome
     return {
-        "proctor.choice": end.choice,
+        "proctor.choice": result.choice,
         "proctor.thinking.tokens": outcome.tokens,
         "proctor.thinking.forced_tokens": sum(outcome.forced.values()),
         "proctor.thinking.continuations": outcome.continuations,
@@ -255,20 +270,20 @@ def _thinking(end: ChoiceResult) -> Attributes:
     }
 
 
-def _answer(end: ChoiceResult) -> Attributes:
-    return {"proctor.choice": end.choice, "proctor.answer.tokens": end.answer_tokens}
+def _answer_attributes(result: ChoiceResult) -> Attributes:
+    return {"proctor.choice": result.choice, "proctor.answer.tokens": result.answer_tokens}
 
 
-def _used(request_cost: RequestCost, admission: Admission) -> Attributes:
-    ends: Sequence[ChoiceResult] = sorted(request_cost.ends, key=lambda end: end.choice)
-    cost = request_cost.charged
+def _usage_attributes(request_cost: RequestCost, admission: Admission) -> Attributes:
+    results = sorted(request_cost.results, key=lambda result: result.choice)
+    cost = request_cost.charged_cost
     return {
         "gen_ai.response.finish_reasons": [
-            admission.finish_reason(end.finish, end.calls) for end in ends
+            admission.finish_reason(result.finish, result.calls) for result in results
         ],
         "gen_ai.usage.input_tokens": admission.prompt_tokens,
-        "gen_ai.usage.output_tokens": sum(end.tokens for end in ends),
-        "gen_ai.usage.reasoning.output_tokens": sum(end.outcome.tokens for end in ends),
+        "gen_ai.usage.output_tokens": sum(result.tokens for result in results),
+        "gen_ai.usage.reasoning.output_tokens": sum(result.outcome.tokens for result in results),
         "gen_ai.usage.cache_read.input_tokens": request_cost.cached_tokens,
         "proctor.cost": None if cost is None else float(cost.total),
         "proctor.currency": None if cost is None else cost.currency,

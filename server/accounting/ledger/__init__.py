@@ -1,1 +1,1 @@
-"""The ledger: one row per admitted request, written in batches, reported by `proctor ledger`."""
+"""The ledger: one row for each admitted request, written in batches; and its reports."""

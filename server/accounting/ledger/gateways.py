@@ -1,4 +1,4 @@
-"""The gateways that share a ledger's database: who lives, and what the others left."""
+"""The leases of the gateways that share a database, and the takeover of lost gateways."""
 
 import logging
 from collections.abc import Mapping, Sequence
@@ -18,14 +18,14 @@ from proctor.server.storage.tables import gateways, holds, replays
 logger = logging.getLogger(__name__)
 
 
-class Seen(NamedTuple):
-    """A gateway as it was seen.
+class ObservedGateway(NamedTuple):
+    """A gateway, as last read from the database.
 
     Attributes:
-        id: its own.
-        beat: how many times it had renewed its lease; None if it has no lease, and left
-            something all the same.
-        process: which it is, if it has a lease.
+        id: the ID of the gateway.
+        beat: the number of times that it has renewed its lease; None if it has no lease,
+            but has left reservations or idempotency keys.
+        process: the process of the gateway, or None if it has no lease.
     """
 
     id: str
@@ -34,38 +34,45 @@ class Seen(NamedTuple):
 
 
 class GatewayStore:
-    """Leases in the ledger's database."""
+    """The leases of gateways, in the database of the ledger."""
 
     def __init__(self, store: Store) -> None:
-        """Keep them beside the rows of a store."""
+        """Initialize the store.
+
+        Args:
+            store: the rows of the ledger, in the same database.
+        """
         self._store = store
         kind = store.engine.dialect.name
         insert = sqlite.insert if kind == "sqlite" else postgresql.insert
-        leasing = insert(gateways)
-        renewed = {"beat": leasing.excluded.beat}
-        self._lease = leasing.on_conflict_do_update(index_elements=["id"], set_=renewed)
-        drafting = insert(holds)
-        # What was settled beside this is newer, and stays; but a hold that was taken away, by
-        # whoever thought this gateway lost, is put back.
-        drafted = {"gateway": drafting.excluded.gateway, "draft": drafting.excluded.draft}
-        self._draft = drafting.on_conflict_do_update(
-            index_elements=["id"], set_=drafted, where=~holds.c.settled
+        insert_lease = insert(gateways)
+        new_beat = {"beat": insert_lease.excluded.beat}
+        self._upsert_lease = insert_lease.on_conflict_do_update(
+            index_elements=["id"], set_=new_beat
+        )
+        insert_draft = insert(holds)
+        # A reservation that was settled meanwhile is more recent, and stays. One that was deleted,
+        # because another gateway considered this one lost, is inserted again.
+        new_draft = {"gateway": insert_draft.excluded.gateway, "draft": insert_draft.excluded.draft}
+        self._upsert_draft = insert_draft.on_conflict_do_update(
+            index_elements=["id"], set_=new_draft, where=~holds.c.settled
         )
 
     async def migrate(self) -> None:
-        """See `Store`."""
+        """Migrate the tables to the newest version."""
         await self._store.migrate()
 
     async def renew(
         self, gateway: str, process: Process, beat: int, drafts: Sequence[DraftRecord]
     ) -> None:
-        """Renew a lease, and keep what is known of its gateway's requests.
+        """Renew the lease of a gateway, and store the drafts of its running requests.
 
         Args:
-            gateway: whose it is.
-            process: which that is.
-            beat: how many times it was renewed before.
-            drafts: of the requests that run. None of them may have a row before this is done.
+            gateway: the ID of the gateway.
+            process: the process of the gateway.
+            beat: the number of this renewal.
+            drafts: the drafts of the running requests. None of their rows may be written
+                before this method returns.
         """
         lease = {
             "id": gateway,
@@ -74,86 +81,89 @@ class GatewayStore:
             "birth": process.birth,
             "beat": beat,
         }
-        running = [_columns(gateway, draft) for draft in drafts]
+        rows = [_to_row(gateway, draft) for draft in drafts]
         async with self._store.engine.begin() as connection:
-            await connection.execute(self._lease, lease)
-            if running:
-                await connection.execute(self._draft, sorted(running, key=itemgetter("id")))
+            await connection.execute(self._upsert_lease, lease)
+            if rows:
+                # Sorted, so that concurrent transactions cannot deadlock.
+                await connection.execute(self._upsert_draft, sorted(rows, key=itemgetter("id")))
 
-    async def others(self, gateway: str) -> list[Seen]:
-        """Every gateway that has a lease or left something, but one."""
-        named = union(
+    async def others(self, gateway: str) -> list[ObservedGateway]:
+        """Return the other gateways that have a lease, or have left something."""
+        ids = union(
             select(gateways.c.id),
             select(holds.c.gateway),
             select(replays.c.gateway).where(replays.c.gateway.is_not(None)),
         ).subquery()
-        wanted = (
-            select(named.c.id.label("name"), gateways)
-            .select_from(named.outerjoin(gateways, named.c.id == gateways.c.id))
-            .where(named.c.id != gateway)
+        query = (
+            select(ids.c.id.label("name"), gateways)
+            .select_from(ids.outerjoin(gateways, ids.c.id == gateways.c.id))
+            .where(ids.c.id != gateway)
         )
         async with self._store.engine.connect() as connection:
-            return [_seen(row._mapping) for row in await connection.execute(wanted)]
+            return [_from_row(row._mapping) for row in await connection.execute(query)]
 
-    async def take_over(self, lost: Seen) -> int:
-        """Settle what a gateway left: of several who try, one does.
+    async def take_over(self, lost: ObservedGateway) -> int:
+        """Settle what a lost gateway has left. Of several gateways that try, one succeeds.
 
-        Its requests get their rows, as they were when it last told of them; nothing is held
-        for them any more, and the names that clients gave them are free.
+        The last drafts of its requests are written as rows, its reservations are deleted,
+        and its unfinished idempotency keys are released.
 
         Args:
-            lost: the gateway, as it was seen last; if it has renewed its lease since then,
-                nothing is done.
+            lost: the gateway, as it was last observed. If it has renewed its lease since
+                then, nothing happens.
 
         Returns:
-            How many of its requests have such a row.
+            The number of rows that were written.
         """
         async with self._store.engine.begin() as connection:
             if lost.beat is not None:
-                same = (gateways.c.id == lost.id) & (gateways.c.beat == lost.beat)
-                if not (await connection.execute(delete(gateways).where(same))).rowcount:
+                is_unchanged = (gateways.c.id == lost.id) & (gateways.c.beat == lost.beat)
+                if not (await connection.execute(delete(gateways).where(is_unchanged))).rowcount:
                     return 0
             return await self._settle(connection, lost.id)
 
     async def retire(self, gateway: str) -> None:
-        """End a lease, and settle what its gateway may have left."""
+        """Delete the lease of a gateway, and settle what it may have left."""
         async with self._store.engine.begin() as connection:
             await connection.execute(delete(gateways).where(gateways.c.id == gateway))
             await self._settle(connection, gateway)
 
     async def _settle(self, connection: AsyncConnection, gateway: str) -> int:
-        left = delete(holds).where(holds.c.gateway == gateway).returning(holds.c.draft)
-        drafts = [draft for draft in await connection.scalars(left) if draft is not None]
+        statement = delete(holds).where(holds.c.gateway == gateway).returning(holds.c.draft)
+        drafts = [draft for draft in await connection.scalars(statement) if draft is not None]
         for draft in drafts:
-            await self._enter(connection, LedgerRecord.from_json(draft))
+            await self._insert(connection, LedgerRecord.from_json(draft))
         await connection.execute(delete(replays).where(replays.c.gateway == gateway))
         return len(drafts)
 
-    async def _enter(self, connection: AsyncConnection, row: LedgerRecord) -> None:
+    async def _insert(self, connection: AsyncConnection, record: LedgerRecord) -> None:
         try:
             async with connection.begin_nested():
-                await self._store.enter(connection, [row])
+                await self._store.insert(connection, [record])
         except Exception as error:
             if not is_refusal(error):
                 raise
-            logger.error("the ledger's database refuses the row of %s: %s", row.id, reason(error))
+            logger.error(
+                "The ledger's database rejects the row of %s: %s", record.id, reason(error)
+            )
 
 
-def _columns(gateway: str, draft: DraftRecord) -> dict[str, Any]:
-    row = draft.row
+def _to_row(gateway: str, draft: DraftRecord) -> dict[str, Any]:
+    record = draft.record
     return {
-        "id": row.id,
-        "key": row.key or "",
+        "id": record.id,
+        "key": record.key or "",
         "gateway": gateway,
-        "placed": row.time,
-        "tokens": draft.held.tokens,
-        "nanos": draft.held.nanos,
-        "draft": row.to_json(),
+        "placed": record.time,
+        "tokens": draft.reserved.tokens,
+        "nanos": draft.reserved.nanos,
+        "draft": record.to_json(),
     }
 
 
-def _seen(found: Mapping[Any, Any]) -> Seen:
-    if found["beat"] is None:
-        return Seen(found["name"], None, None)
-    process = Process(found["host"], found["pid"], found["birth"])
-    return Seen(found["name"], found["beat"], process)
+def _from_row(row: Mapping[Any, Any]) -> ObservedGateway:
+    if row["beat"] is None:
+        return ObservedGateway(row["name"], None, None)
+    process = Process(row["host"], row["pid"], row["birth"])
+    return ObservedGateway(row["name"], row["beat"], process)

@@ -1,4 +1,4 @@
-"""A gateway says that it lives, again and again, and settles what others left that do not."""
+"""Renews the lease of a gateway, and takes over gateways that are lost."""
 
 import asyncio
 import contextlib
@@ -6,7 +6,7 @@ import logging
 import time
 from collections.abc import Awaitable, Callable, Iterable
 
-from proctor.server.accounting.ledger.gateways import GatewayStore, Seen
+from proctor.server.accounting.ledger.gateways import GatewayStore, ObservedGateway
 from proctor.server.accounting.ledger.process import this_process
 from proctor.server.accounting.ledger.records import DraftRecord
 from proctor.server.storage.errors import reason
@@ -14,117 +14,122 @@ from proctor.server.storage.retry import wait_or_cancel
 
 logger = logging.getLogger(__name__)
 
-BEAT_SECONDS = 2.0
-"""Between two times; what a gateway generates after the last one before it is killed is lost."""
+RENEW_SECONDS = 2.0
+"""The interval between renewals. If a gateway is killed, what it has generated since the last
+renewal is not recorded."""
 
-LOST_SECONDS = 30.0
-"""A gateway elsewhere that was seen not to renew its lease for so long is lost. One on this
-machine is as soon as its process has ended, and is not as long as that runs or was stopped."""
+LEASE_SECONDS = 30.0
+"""The time without a renewal after which a gateway on another machine is lost. A gateway on this
+machine is lost as soon as its process has ended, and never while the process runs or is stopped."""
 
 RETIRE_SECONDS = 5.0
-"""For the last words of a gateway that ends."""
+"""The maximum time that a stopping gateway spends on ending its lease."""
 
 
-class Watch:
-    """Follows other gateways from look to look.
+class FailureDetector:
+    """Finds lost gateways, from observations at intervals.
 
-    What counts is how long a lease was *seen* unchanged, by this process's own clock: clocks
-    differ from machine to machine, and while the database is away nobody can renew.
+    What counts is how long this process has *observed* a lease without a change, by its own
+    clock: the clocks of machines differ, and no gateway can renew its lease while the
+    database is unavailable.
     """
 
     def __init__(self, now: Callable[[], float] = time.monotonic) -> None:
         self._now = now
-        self._since: dict[Seen, float] = {}
+        self._since: dict[ObservedGateway, float] = {}
 
-    def lost(self, seen: Iterable[Seen]) -> list[Seen]:
-        """Those of them that are lost."""
+    def lost(self, observed: Iterable[ObservedGateway]) -> list[ObservedGateway]:
+        """Return the gateways that are lost, out of all that were observed now."""
         now = self._now()
-        self._since = {each: self._since.get(each, now) for each in seen}
-        return [each for each, since in self._since.items() if _is_lost(each, now - since)]
+        self._since = {gateway: self._since.get(gateway, now) for gateway in observed}
+        return [gateway for gateway, since in self._since.items() if _is_lost(gateway, now - since)]
 
-    def blink(self) -> None:
-        """Forget how long: they could not be seen."""
+    def reset(self) -> None:
+        """Forget all observations, since the database was unavailable."""
         self._since.clear()
 
 
 class Lease:
-    """One gateway's."""
+    """The lease of one gateway."""
 
     def __init__(
         self,
         store: GatewayStore,
         gateway: str,
         drafts: Callable[[], list[DraftRecord]],
-        alone: Callable[[Callable[[], Awaitable[None]]], Awaitable[None]],
+        run_exclusively: Callable[[Callable[[], Awaitable[None]]], Awaitable[None]],
     ) -> None:
-        """Begin without one.
+        """Initialize the lease, which begins when it is started.
 
         Args:
-            store: where leases are.
-            gateway: whose it is.
-            drafts: the requests that run.
-            alone: does some work while none of their rows is written.
+            store: the leases in the database.
+            gateway: the ID of the gateway.
+            drafts: returns the drafts of the running requests.
+            run_exclusively: runs a function while none of their rows is written.
         """
         self._store = store
         self._gateway = gateway
         self._drafts = drafts
-        self._alone = alone
+        self._run_exclusively = run_exclusively
         self._process = this_process()
         self._beat = 0
-        self._watch = Watch()
+        self._failure_detector = FailureDetector()
         self._failing = False
-        self._ending = asyncio.Event()
+        self._closing = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
 
     def start(self) -> None:
-        """Begin to renew it."""
+        """Start to renew the lease."""
         self._task = asyncio.create_task(self._run())
 
     async def aclose(self) -> None:
-        """Let go of it, with all that this gateway may have left."""
-        self._ending.set()
+        """End the lease, and settle what this gateway may have left."""
+        self._closing.set()
         if self._task is not None:
             # Not cancelled while the database answers: its connection would outlive the event loop.
             await wait_or_cancel([self._task], RETIRE_SECONDS)
         try:
             async with asyncio.timeout(RETIRE_SECONDS):
                 await self._store.retire(self._gateway)
-        except Exception as error:  # drivers have their own
-            logger.warning("what is left is for other gateways to settle: %s", reason(error))
+        except Exception as error:  # each driver has exceptions of its own
+            logger.warning(
+                "The lease cannot be ended; other gateways will settle what is left: %s",
+                reason(error),
+            )
 
     async def _run(self) -> None:
-        while not self._ending.is_set():
+        while not self._closing.is_set():
             try:
-                await self._alone(self._renew)
-                await self._look()
+                await self._run_exclusively(self._renew)
+                await self._take_over_lost()
             except Exception as error:
-                self._watch.blink()
+                self._failure_detector.reset()
                 if not self._failing:
-                    logger.warning("the gateway's lease cannot be renewed: %s", reason(error))
+                    logger.warning("The gateway's lease cannot be renewed: %s", reason(error))
                 self._failing = True
             else:
                 self._failing = False
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(BEAT_SECONDS):
-                    await self._ending.wait()
+                async with asyncio.timeout(RENEW_SECONDS):
+                    await self._closing.wait()
 
     async def _renew(self) -> None:
-        if self._failing:  # whatever is there now may have no tables yet
+        if self._failing:  # the database may be a new one, without tables
             await self._store.migrate()
         self._beat += 1
         await self._store.renew(self._gateway, self._process, self._beat, self._drafts())
 
-    async def _look(self) -> None:
-        for lost in self._watch.lost(await self._store.others(self._gateway)):
+    async def _take_over_lost(self) -> None:
+        for lost in self._failure_detector.lost(await self._store.others(self._gateway)):
             rows = await self._store.take_over(lost)
             logger.warning(
-                "gateway %s is gone: %d of its requests are settled as it last told of them",
+                "Gateway %s is lost; %d of its requests were recorded from their last drafts",
                 lost.id,
                 rows,
             )
 
 
-def _is_lost(seen: Seen, seconds: float) -> bool:
-    if seen.process is not None and seen.process.is_here:
-        return seen.process.is_gone
-    return seconds >= LOST_SECONDS
+def _is_lost(gateway: ObservedGateway, seconds: float) -> bool:
+    if gateway.process is not None and gateway.process.is_local:
+        return gateway.process.has_ended
+    return seconds >= LEASE_SECONDS

@@ -1,4 +1,4 @@
-"""A request's row while the request runs."""
+"""Records one request for the ledger, while it runs."""
 
 import time
 from collections.abc import Iterable
@@ -27,52 +27,55 @@ from proctor.server.generation.base import (
 )
 from proctor.server.pricing import to_nanos
 
-PROMPTS = {"messages", "prompt", "tools"}
-"""The fields of a request that hold what was said."""
+PROMPT_FIELDS = {"messages", "prompt", "tools"}
+"""The fields of a request that contain its texts."""
 
 
 @dataclass(frozen=True, slots=True)
 class LedgerContext:
-    """What every request is entered into.
+    """What the recorders of all requests share.
 
     Attributes:
-        tariff: how it is paid for.
-        recent: what the last answers took.
-        ledger: takes its row, if there is one.
-        texts: whether rows hold what was said.
+        price_model: the prices of the server.
+        usage_history: receives the usage of successful requests.
+        ledger: receives the records, or None if there is no ledger.
+        record_texts: whether records include texts.
     """
 
     price_model: PriceModel
-    recent: UsageHistory
+    usage_history: UsageHistory
     ledger: RecordSink | None = None
-    texts: bool = False
+    record_texts: bool = False
 
 
 class Recorder(RequestObserver):
-    """Gathers the ledger's record of one request.
+    """Builds the ledger's record of one request.
 
     Attributes:
-        time: when the request came.
-        reserved: what is reserved for it.
+        received_at: when the request was received.
+        reserved: what is reserved for the request.
     """
 
     def __init__(
         self, ledger_context: LedgerContext, request_id: str, request_cost: RequestCost
     ) -> None:
-        self.time = datetime.now(UTC)
+        self.received_at = datetime.now(UTC)
         self.reserved = ReservedAmount(0, 0)
         self._ledger_context = ledger_context
         self._request_id = request_id
         self._request_cost = request_cost
-        self._began = time.perf_counter()
-        self._first: dict[Channel, float] = {}
+        self._started = time.perf_counter()
+        self._first_seconds: dict[Channel, float] = {}
         self._admitted: AdmittedRequest | None = None
         self._texts: dict[Channel, list[str]] = {channel: [] for channel in Channel}
 
     @property
-    def ended(self) -> DraftRecord | None:
-        """The record and what it took, once its choices have finished; None if refused."""
-        admitted, cost = self._admitted, self._request_cost.charged
+    def settlement(self) -> DraftRecord | None:
+        """The draft of the record with the actual usage in place of the reserved amount.
+
+        Complete once all choices have finished; None if the request was rejected.
+        """
+        admitted, cost = self._admitted, self._request_cost.charged_cost
         if admitted is None:
             return None
         tokens = admitted.admission.prompt_tokens + self._request_cost.completion_tokens
@@ -80,7 +83,6 @@ class Recorder(RequestObserver):
         return self._draft(admitted, ReservedAmount(tokens, nanos))
 
     def admitted(self, admitted: AdmittedRequest) -> None:
-        """See `RequestObserver`."""
         self._admitted = admitted
         if self._ledger_context.ledger is not None:
             self._ledger_context.ledger.begin(
@@ -88,25 +90,24 @@ class Recorder(RequestObserver):
             )
 
     def item(self, item: TextDelta | ToolCallDelta) -> None:
-        """See `RequestObserver`."""
-        self._first.setdefault(item.channel, time.perf_counter() - self._began)
-        if self._ledger_context.texts and isinstance(item, TextDelta):
+        self._first_seconds.setdefault(item.channel, time.perf_counter() - self._started)
+        if self._ledger_context.record_texts and isinstance(item, TextDelta):
             self._texts[item.channel].append(item.text)
 
     def finished(self, status: int, seconds: float) -> None:
-        """See `RequestObserver`."""
         admitted, context = self._admitted, self._ledger_context
         if admitted is None:
             return
         admission = admitted.admission
         if status == HTTPStatus.OK:
-            context.recent.add(admission.resolution.label, self._usage(admission.prompt_tokens))
+            sample = self._usage_sample(admission.prompt_tokens)
+            context.usage_history.add(admission.resolution.label, sample)
         if context.ledger is not None:
             context.ledger.put(self._record(admitted, status, seconds, self._request_cost))
 
-    def _usage(self, prompt_tokens: int) -> UsageSample:
+    def _usage_sample(self, prompt_tokens: int) -> UsageSample:
         request_cost = self._request_cost
-        choices, cost = max(len(request_cost.ends), 1), request_cost.cost(prompt_tokens)
+        choices, cost = max(len(request_cost.results), 1), request_cost.cost(prompt_tokens)
         thinking = request_cost.completion_tokens - request_cost.answer_tokens
         return UsageSample(
             thinking / choices,
@@ -115,11 +116,12 @@ class Recorder(RequestObserver):
         )
 
     def _draft(self, admitted: AdmittedRequest, reserved: ReservedAmount) -> DraftRecord:
-        """The record, if the gateway is lost now."""
-        seconds = (datetime.now(UTC) - self.time).total_seconds()
-        request_cost = self._request_cost.so_far()
-        whole = len(request_cost.ends) == len(admitted.admission.jobs)
-        answered = whole and all(end.finish is not Finish.ABORT for end in request_cost.ends)
+        """Return the record that others write if this gateway is lost now."""
+        seconds = (datetime.now(UTC) - self.received_at).total_seconds()
+        request_cost = self._request_cost.snapshot()
+        results = request_cost.results
+        complete = len(results) == len(admitted.admission.jobs)
+        answered = complete and all(result.finish is not Finish.ABORT for result in results)
         status = HTTPStatus.OK if answered else HTTPStatus.INTERNAL_SERVER_ERROR
         record = self._record(admitted, status, seconds, request_cost)
         return DraftRecord(replace(record, texts=None, estimated=True), reserved)
@@ -127,13 +129,13 @@ class Recorder(RequestObserver):
     def _record(
         self, admitted: AdmittedRequest, status: int, seconds: float, request_cost: RequestCost
     ) -> LedgerRecord:
-        admission, ends = admitted.admission, request_cost.ends
+        admission, results = admitted.admission, request_cost.results
         budget = admission.resolution.requested
-        outcomes = [end.outcome for end in ends]
+        outcomes = [result.outcome for result in results]
         return LedgerRecord(
             id=admitted.id,
             request_id=self._request_id,
-            time=self.time,
+            time=self.received_at,
             key=admitted.key or None,
             model=admitted.model,
             status=status,
@@ -152,24 +154,26 @@ class Recorder(RequestObserver):
             answer_tokens=request_cost.answer_tokens,
             completion_tokens=request_cost.completion_tokens,
             continuations=sum(outcome.continuations for outcome in outcomes),
-            end_reason=one_of(outcome.end_reason.value for outcome in outcomes),
-            finish_reason=one_of(admission.finish_reason(end.finish, end.calls) for end in ends),
-            first_reasoning_seconds=self._first.get(Channel.REASONING),
-            first_answer_seconds=self._first.get(Channel.ANSWER),
+            end_reason=shared_reason(outcome.end_reason.value for outcome in outcomes),
+            finish_reason=shared_reason(
+                admission.finish_reason(result.finish, result.calls) for result in results
+            ),
+            first_reasoning_seconds=self._first_seconds.get(Channel.REASONING),
+            first_answer_seconds=self._first_seconds.get(Channel.ANSWER),
             seconds=seconds,
-            cost=request_cost.charged,
+            cost=request_cost.charged_cost,
             texts=self._recorded_texts(admitted),
         )
 
     def _recorded_texts(self, admitted: AdmittedRequest) -> RecordedTexts | None:
-        if not self._ledger_context.texts:
+        if not self._ledger_context.record_texts:
             return None
         thinking, answer = ("".join(self._texts[channel]) for channel in Channel)
-        request = admitted.request.model_dump_json(include=PROMPTS, exclude_unset=True)
+        request = admitted.request.model_dump_json(include=PROMPT_FIELDS, exclude_unset=True)
         return RecordedTexts(request, thinking, answer)
 
 
-def one_of(reasons: Iterable[str]) -> str:
-    """The one reason that all choices share, or a word that says that there is none."""
-    found = {*reasons}
-    return found.pop() if len(found) == 1 else MIXED if found else NOT_STARTED
+def shared_reason(reasons: Iterable[str]) -> str:
+    """Return the reason that all choices share, or `MIXED` or `NOT_STARTED` if there is none."""
+    distinct = {*reasons}
+    return distinct.pop() if len(distinct) == 1 else MIXED if distinct else NOT_STARTED

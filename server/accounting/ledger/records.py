@@ -1,4 +1,4 @@
-"""One row of the ledger, and what is known of it while its request runs."""
+"""The record of a request in the ledger, and its draft while the request runs."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -12,20 +12,20 @@ from proctor.server.pricing import Cost
 from proctor.server.storage.tables import requests
 
 MIXED = "mixed"
-"""In the place of a reason, where a request's choices had different ones."""
+"""Stands for the reason if the choices of a request have different ones."""
 
 NOT_STARTED = "none"
-"""In the place of a reason, where no choice had begun."""
+"""Stands for the reason if no choice was started."""
 
 
 @dataclass(frozen=True, slots=True)
 class RecordedTexts:
-    """What was said; kept only where the operator turned it on.
+    """The texts of a request, which are only stored if the setting `ledger.texts` is on.
 
     Attributes:
         request: the messages and tools, as JSON.
-        thinking: of all choices, one after the other.
-        answer: likewise.
+        thinking: the thinking of all choices, concatenated.
+        answer: the answers of all choices, concatenated.
     """
 
     request: str
@@ -35,41 +35,42 @@ class RecordedTexts:
 
 @dataclass(frozen=True, slots=True)
 class LedgerRecord:
-    """One request that was let in: finished, failed or cancelled.
+    """The record of one admitted request: finished, failed or cancelled.
 
     Attributes:
-        id: the completion's id, as the response gives it.
-        request_id: the `x-request-id`, which a client may use twice.
-        time: when the request came, UTC.
-        key: whose it was, None where no keys are asked for.
-        model: the model's name.
-        status: the HTTP status; 499 if the client went away, and what broke the
-            answer off where it had begun.
-        tier: the tier's name, or "custom".
-        source: what decided it: "explicit", "effort", "router" or "default".
-        asked_min_tokens: the budget before anything cut it.
-        asked_max_tokens: likewise; None is no cap.
-        min_tokens: the budget that held.
-        max_tokens: likewise.
-        clamped_by: what cut it, by comma; empty if nothing did.
-        choices: how many answers were asked for. What follows is of all of them.
-        prompt_tokens: of the prompt, which they share.
-        cached_tokens: those of them that the engine had in its cache, if it says.
-        thinking_tokens: markers excluded.
-        forced_tokens: tokens that the server chose.
-        answer_tokens: of the answers.
-        completion_tokens: everything generated, markers and ends of turn too.
-        continuations: attempts to close that were turned down.
+        id: the completion's id, as in the response.
+        request_id: the `x-request-id`, which a client may repeat.
+        time: when the request was received, in UTC.
+        key: the name of its key, or None if no keys are required.
+        model: the name of the model.
+        status: the HTTP status: 499 if the client disconnected; if a response broke off
+            after it had begun, that of the error.
+        tier: the name of the tier, or "custom".
+        source: what selected the tier: "explicit", "effort", "router" or "default".
+        asked_min_tokens: the minimum of the budget before clamping.
+        asked_max_tokens: the maximum of the budget before clamping, or None for no cap.
+        min_tokens: the enforced minimum.
+        max_tokens: the enforced maximum.
+        clamped_by: what clamped the budget, comma-separated; empty if nothing did.
+        choices: the number of choices. The fields below are of all choices together.
+        prompt_tokens: the number of tokens in the prompt, which the choices share.
+        cached_tokens: the number of prompt tokens read from the engine's cache, or None
+            if the engine does not report it.
+        thinking_tokens: the number of thinking tokens, without markers.
+        forced_tokens: the number of tokens that the server forced.
+        answer_tokens: the number of answer tokens.
+        completion_tokens: the number of generated tokens, markers and end of turn included.
+        continuations: the number of rejected attempts to close the thinking.
         end_reason: why the thinking ended.
-        finish_reason: why generation ended; "abort" if it was cut short from outside.
-        first_reasoning_seconds: from the request to the first thinking.
-        first_answer_seconds: from the request to the first of the answer.
-        seconds: from the request to its end.
-        cost: by its parts; None where no price was set.
-        score: how right it was, from 0 to 1, as feedback said.
-        estimated: whether its gateway was lost while it ran, so that it is as of the last
-            time that the gateway told.
-        texts: what was said, where that is kept.
+        finish_reason: why generation ended; "abort" if it was cancelled or failed.
+        first_reasoning_seconds: the time from the request to the first thinking.
+        first_answer_seconds: the time from the request to the first text of the answer.
+        seconds: the duration of the request.
+        cost: the cost, or None if there are no prices.
+        score: the score of the answer from feedback, from 0 to 1.
+        estimated: whether the gateway was lost while the request ran, so that the record
+            is the last draft of the gateway.
+        texts: the texts of the request, if they are stored.
     """
 
     id: str
@@ -104,27 +105,27 @@ class LedgerRecord:
     texts: RecordedTexts | None = None
 
     def to_json(self) -> str:
-        """Write it down, to be read by `from_json`."""
-        return _rows().dump_json(self).decode()
+        """Serialize the record to JSON."""
+        return _adapter().dump_json(self).decode()
 
     @staticmethod
     def from_json(text: str) -> "LedgerRecord":
-        """Read what `to_json` wrote."""
-        return _rows().validate_json(text)
+        """Deserialize a record from the JSON of `to_json`."""
+        return _adapter().validate_json(text)
 
 
 @cache
-def _rows() -> TypeAdapter[LedgerRecord]:
+def _adapter() -> TypeAdapter[LedgerRecord]:
     return TypeAdapter(LedgerRecord)
 
 
 @dataclass(frozen=True, slots=True)
 class ReservedAmount:
-    """What one request took, once all its choices have ended.
+    """The part of a key's limits that is reserved for a request.
 
     Attributes:
-        tokens: of the prompt and of all its answers.
-        nanos: billionths of the currency; 0 where no price is known.
+        tokens: the tokens of the prompt and of all answers.
+        nanos: the cost, in billionths of the currency; 0 if there are no prices.
     """
 
     tokens: int
@@ -133,63 +134,65 @@ class ReservedAmount:
 
 @dataclass(frozen=True, slots=True)
 class DraftRecord:
-    """A request that runs.
+    """The draft of a running request's record.
 
     Attributes:
-        row: as it would be if it ended now.
-        held: back for it, of what its key has left.
+        record: the record as if the request had ended now.
+        reserved: what is reserved for the request.
     """
 
-    row: LedgerRecord
-    held: ReservedAmount
+    record: LedgerRecord
+    reserved: ReservedAmount
 
 
 class RecordSink(Protocol):
     """Receives the records of requests."""
 
-    def begin(self, row_id: str, draft: Callable[[], DraftRecord]) -> None:
-        """Register a request that runs, until its record is `put`.
+    def begin(self, record_id: str, draft: Callable[[], DraftRecord]) -> None:
+        """Register a running request, until its record is `put`.
 
         Args:
-            row_id: the `id` of its record.
-            draft: returns what is known of it now.
+            record_id: the `id` of its record.
+            draft: returns the draft of its record as of now.
         """
 
-    def put(self, row: LedgerRecord) -> None:
-        """Add a record; never blocks."""
+    def put(self, record: LedgerRecord) -> None:
+        """Add a record, without blocking."""
 
 
-COSTS = ("currency", "cost_prompt", "cost_thinking", "cost_answer")
+COST_COLUMNS = ("currency", "cost_prompt", "cost_thinking", "cost_answer")
 
 
-PLAIN = tuple(column.name for column in requests.columns if column.name not in COSTS)
-"""Columns that a `LedgerRecord` has under the same name."""
+SHARED_COLUMNS = tuple(
+    column.name for column in requests.columns if column.name not in COST_COLUMNS
+)
+"""The columns that are named like the attributes of `LedgerRecord`."""
 
 
 NUL = "\0"
-"""No database takes it in a text."""
+"""Removed from texts, since databases do not support it there."""
 
 
-def to_columns(row: LedgerRecord) -> dict[str, Any]:
-    """A row as `requests` has it."""
-    cost = row.cost
-    columns = {name: getattr(row, name) for name in PLAIN}
+def to_columns(record: LedgerRecord) -> dict[str, Any]:
+    """Return a record as a row of the table `requests`."""
+    cost = record.cost
+    columns = {name: getattr(record, name) for name in SHARED_COLUMNS}
     parts = (
-        (None,) * len(COSTS)
+        (None,) * len(COST_COLUMNS)
         if cost is None
         else (cost.currency, cost.prompt, cost.thinking, cost.answer)
     )
-    return columns | dict(zip(COSTS, parts, strict=True))
+    return columns | dict(zip(COST_COLUMNS, parts, strict=True))
 
 
-def text_columns(row: LedgerRecord, said: RecordedTexts) -> dict[str, str]:
-    """What was said, as `texts` has it."""
-    columns = {"request": said.request, "thinking": said.thinking, "answer": said.answer}
-    return {"id": row.id} | {name: text.replace(NUL, "") for name, text in columns.items()}
+def text_columns(record: LedgerRecord, texts: RecordedTexts) -> dict[str, str]:
+    """Return the texts of a record as a row of the table `texts`."""
+    columns = {"request": texts.request, "thinking": texts.thinking, "answer": texts.answer}
+    return {"id": record.id} | {name: text.replace(NUL, "") for name, text in columns.items()}
 
 
 def from_columns(columns: Mapping[str, Any]) -> LedgerRecord:
-    """The row of some columns of `requests`; without what was said."""
-    currency, *parts = (columns[name] for name in COSTS)
+    """Return the record of a row of the table `requests`, without texts."""
+    currency, *parts = (columns[name] for name in COST_COLUMNS)
     cost = None if currency is None else Cost(currency, *parts)
-    return LedgerRecord(**{name: columns[name] for name in PLAIN}, cost=cost)
+    return LedgerRecord(**{name: columns[name] for name in SHARED_COLUMNS}, cost=cost)

@@ -1,4 +1,4 @@
-"""What the rows of a ledger come to. A pure function of the rows."""
+"""Reports: the rows of a ledger, summed by group."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
@@ -14,7 +14,7 @@ OK = 200
 
 
 class GroupBy(StrEnum):
-    """What rows can be grouped by."""
+    """The columns that rows can be grouped by."""
 
     DAY = "day"
     KEY = "key"
@@ -24,27 +24,29 @@ class GroupBy(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class ReportLine:
-    """The rows of one group.
+    """The sums of the rows of one group.
 
     Attributes:
-        group: the values that they were grouped by, in the order asked for.
-        requests: how many rows.
-        answered: how many of them were answered in full.
-        prompt_tokens: of all rows, as all tokens here.
-        cached_tokens: of the prompts', those that came from the engine's cache.
-        thinking_tokens: markers excluded.
-        answer_tokens: of the answers.
-        thinking_share: of thinking and answers together; None where there was neither.
-        saved_tokens: thinking tokens less than if each choice had thought as long
-            as a mean one of the tier compared with; None without such rows.
-        currency: of the costs; rows of different currencies are in different groups.
-        cost: of all rows together; None where none has a price, as the next two.
-        cost_p50: of an answered request, the median.
-        cost_p95: likewise, the 95th percentile.
-        graded: rows with an outcome.
-        correct: the sum of their scores.
-        cost_per_correct: what graded rows cost for each right answer; None
-            where nothing was right, or one of them has no price.
+        group: the values of the columns that the rows are grouped by.
+        requests: the number of rows.
+        answered: the number of rows with status 200.
+        prompt_tokens: the prompt tokens of all rows.
+        cached_tokens: the prompt tokens that were read from the engine's cache.
+        thinking_tokens: the thinking tokens of all rows, without markers.
+        answer_tokens: the answer tokens of all rows.
+        thinking_share: the share of thinking in thinking and answers together; None if
+            both are zero.
+        saved_tokens: the thinking tokens saved in answered requests, compared with the
+            mean per choice of the baseline tier; None if that tier has no answered requests.
+        currency: the currency of the costs; rows of different currencies are in different
+            groups.
+        cost: the cost of all rows; None if no row has a cost.
+        cost_p50: the median cost of an answered request, or None.
+        cost_p95: the 95th percentile of the cost of an answered request, or None.
+        graded: the number of rows with a score.
+        correct: the sum of the scores.
+        cost_per_correct: the cost of the rows with a score per correct answer; None if
+            nothing was correct, or one of the rows has no cost.
     """
 
     group: tuple[str, ...]
@@ -65,13 +67,13 @@ class ReportLine:
     cost_per_correct: Decimal | None
 
 
-NUMBERS = tuple(column.name for column in fields(ReportLine) if column.name != "group")
-"""The columns of a report after those that it is grouped by."""
+VALUE_COLUMNS = tuple(column.name for column in fields(ReportLine) if column.name != "group")
+"""The columns of a report, apart from those that it is grouped by."""
 
 
 @dataclass(slots=True)
-class Sums:
-    """One group while its rows come in."""
+class GroupSums:
+    """The sums of one group, to which rows are added."""
 
     requests: int = 0
     answered: int = 0
@@ -89,7 +91,7 @@ class Sums:
     graded_cost: Decimal = Decimal()
 
     def add(self, row: LedgerRecord) -> None:
-        """Take in a row."""
+        """Add a row."""
         self.requests += 1
         self.prompt_tokens += row.prompt_tokens
         self.cached_tokens += row.cached_tokens or 0
@@ -104,9 +106,9 @@ class Sums:
             if row.status == OK:
                 self.costs.append(row.cost.total)
         if row.score is not None:
-            self._set_score(row, row.score)
+            self._add_score(row, row.score)
 
-    def _set_score(self, row: LedgerRecord, score: float) -> None:
+    def _add_score(self, row: LedgerRecord, score: float) -> None:
         self.graded += 1
         self.correct += Fraction(score)
         if row.cost is None:
@@ -116,39 +118,39 @@ class Sums:
 
     @property
     def cost_per_correct(self) -> Decimal | None:
-        """What graded rows cost for each right answer, if that can be said."""
+        """The cost of the rows with a score per correct answer, see `ReportLine`."""
         if not self.correct or self.unpriced:
             return None
         return self.graded_cost * self.correct.denominator / self.correct.numerator
 
 
 class Report:
-    """Adds rows up by group, as they come."""
+    """Sums rows by group, as they are added."""
 
-    def __init__(self, by: Sequence[GroupBy], against: str) -> None:
-        """Begin without rows.
+    def __init__(self, by: Sequence[GroupBy], baseline_tier: str) -> None:
+        """Initialize the report.
 
         Args:
-            by: what to group them by.
-            against: the tier that `saved_tokens` compares with.
+            by: the columns to group the rows by.
+            baseline_tier: the tier that `saved_tokens` compares with.
         """
         self._by = by
-        self._against = against
-        self._groups: dict[tuple[tuple[str, ...], str], Sums] = {}
-        self._most = Sums()
+        self._baseline_tier = baseline_tier
+        self._groups: dict[tuple[tuple[str, ...], str], GroupSums] = {}
+        self._baseline = GroupSums()
 
     def add(self, row: LedgerRecord) -> None:
-        """Take in a row."""
-        group = tuple(_value(row, each) for each in self._by)
+        """Add a row."""
+        group = tuple(_value(row, column) for column in self._by)
         currency = "" if row.cost is None else row.cost.currency
-        self._groups.setdefault((group, currency), Sums()).add(row)
-        if row.tier == self._against:
-            self._most.add(row)
+        self._groups.setdefault((group, currency), GroupSums()).add(row)
+        if row.tier == self._baseline_tier:
+            self._baseline.add(row)
 
     def lines(self) -> list[ReportLine]:
-        """The groups, sorted."""
-        most = self._most
-        mean = Fraction(most.answered_thinking, most.choices) if most.choices else None
+        """Return the lines of all groups, sorted by group and currency."""
+        baseline = self._baseline
+        mean = Fraction(baseline.answered_thinking, baseline.choices) if baseline.choices else None
         return [
             _line(*key, sums, mean) for key, sums in sorted(self._groups.items(), key=itemgetter(0))
         ]
@@ -166,7 +168,9 @@ def _value(row: LedgerRecord, by: GroupBy) -> str:
             return row.model
 
 
-def _line(group: tuple[str, ...], currency: str, sums: Sums, most: Fraction | None) -> ReportLine:
+def _line(
+    group: tuple[str, ...], currency: str, sums: GroupSums, baseline_mean: Fraction | None
+) -> ReportLine:
     generated = sums.thinking_tokens + sums.answer_tokens
     costs = sorted(sums.costs)
     return ReportLine(
@@ -179,7 +183,9 @@ def _line(group: tuple[str, ...], currency: str, sums: Sums, most: Fraction | No
         answer_tokens=sums.answer_tokens,
         thinking_share=sums.thinking_tokens / generated if generated else None,
         saved_tokens=(
-            None if most is None else round(most * sums.choices - sums.answered_thinking)
+            None
+            if baseline_mean is None
+            else round(baseline_mean * sums.choices - sums.answered_thinking)
         ),
         currency=currency or None,
         cost=sums.total,
@@ -192,7 +198,10 @@ def _line(group: tuple[str, ...], currency: str, sums: Sums, most: Fraction | No
 
 
 def percentile(ordered: Sequence[Decimal], percent: int) -> Decimal | None:
-    """The least of some ordered values that so many percent of them do not exceed."""
+    """Return a percentile of ordered values by the nearest-rank method, or None if there are none.
+
+    This is the smallest value that at least `percent` percent of the values do not exceed.
+    """
     if not ordered:
         return None
     return ordered[max(ceil(len(ordered) * percent / 100), 1) - 1]

@@ -17,17 +17,21 @@ from proctor.server.storage.errors import is_unavailable, reason
 logger = logging.getLogger(__name__)
 
 PATIENCE_SECONDS = 5.0
-"""That a request waits for rows on their way to the database."""
+"""The maximum time that feedback waits for queued rows and the database."""
 
 
 class Ledger:
-    """Takes rows and outcomes, from entering the context to leaving it."""
+    """Accepts records and scores; an async context manager that runs the writer and the lease."""
 
-    def __init__(self, store: Store, gateway: str, tell: Callable[[WriteOutcome], None]) -> None:
+    def __init__(
+        self, store: Store, gateway: str, on_outcome: Callable[[WriteOutcome], None]
+    ) -> None:
         self._store = store
         self._drafts: dict[str, Callable[[], DraftRecord]] = {}
-        self._writer = Writer(store, tell)
-        self._lease = Lease(GatewayStore(store), gateway, self._running, self._writer.alone)
+        self._writer = Writer(store, on_outcome)
+        self._lease = Lease(
+            GatewayStore(store), gateway, self._current_drafts, self._writer.run_exclusively
+        )
 
     async def __aenter__(self) -> "Ledger":
         self._writer.start()
@@ -41,77 +45,79 @@ class Ledger:
 
     @property
     def waiting(self) -> int:
-        """Rows that are not written yet."""
+        """The number of queued rows."""
         return self._writer.waiting
 
-    def begin(self, row_id: str, draft: Callable[[], DraftRecord]) -> None:
-        """Know of a request that runs, until its row is put.
+    def begin(self, record_id: str, draft: Callable[[], DraftRecord]) -> None:
+        """Register a running request, until its record is `put`.
 
         Args:
-            row_id: the `id` that its row will have.
-            draft: tells what is known of it.
+            record_id: the `id` of its record.
+            draft: returns the draft of its record as of now.
         """
-        self._drafts[row_id] = draft
+        self._drafts[record_id] = draft
 
-    def put(self, row: LedgerRecord) -> None:
-        """Take a row; never waits."""
-        self._drafts.pop(row.id, None)
-        self._writer.put(row)
+    def put(self, record: LedgerRecord) -> None:
+        """Add a record, without blocking."""
+        self._drafts.pop(record.id, None)
+        self._writer.put(record)
 
-    def _running(self) -> list[DraftRecord]:
+    def _current_drafts(self) -> list[DraftRecord]:
         return [draft() for draft in self._drafts.values()]
 
-    async def set_score(self, request_id: str, score: float, of: str | None = None) -> int:
-        """Attach an outcome to a request that was answered; see `Store.grade`.
+    async def set_score(self, request_id: str, score: float, key: str | None = None) -> int:
+        """Set the score of a request, see `Store.set_score`.
 
         Raises:
-            TimeoutError: if the database is away.
-            Exception: whatever else keeps it from being written.
+            TimeoutError: if the database does not respond in time.
+            Exception: if the database fails; each driver has exceptions of its own.
         """
         async with asyncio.timeout(PATIENCE_SECONDS):
             await self._writer.flush()
-            return await self._store.set_score(request_id, score, of)
+            return await self._store.set_score(request_id, score, key)
 
 
 def open_ledger(
-    settings: LedgerSettings, gateway: str, tell: Callable[[WriteOutcome], None]
+    settings: LedgerSettings, gateway: str, on_outcome: Callable[[WriteOutcome], None]
 ) -> Ledger | None:
-    """The ledger that the settings ask for, if they do.
+    """Return the ledger of the settings, or None if it is disabled.
 
     Args:
-        settings: where it is.
-        gateway: which of those that share it this one is.
-        tell: is told what became of each row.
+        settings: the settings of the ledger.
+        gateway: the ID of this gateway, among those that share the ledger.
+        on_outcome: called with the outcome of each row.
 
     Raises:
-        BadSettings: if it cannot be there.
+        ConfigError: if the URL is invalid, or the folder of its file cannot be used.
     """
     url = settings.url.get_secret_value()
-    return Ledger(open_store(url), gateway, tell) if url else None
+    return Ledger(open_store(url), gateway, on_outcome) if url else None
 
 
 def open_store(url: str, *, reads_only: bool = False) -> Store:
-    """A ledger's database, not connected to yet.
+    """Return the store of a ledger's URL, which connects when it is first used.
 
     Raises:
-        BadSettings: if there can be none.
+        ConfigError: if the URL is invalid, or the folder of its file cannot be used.
     """
     return Store(open_database(url, reads_only=reads_only))
 
 
 async def prepare(url: str) -> None:
-    """Bring a ledger's database up to date.
+    """Migrate the database of a ledger.
 
     Raises:
-        BadSettings: if it can never take rows.
-        OSError: if it cannot be reached.
+        ConfigError: if the database cannot be used as a ledger.
+        OSError: if the database is unavailable.
     """
     store = open_store(url)
     try:
         await store.migrate()
     except Exception as error:
         if is_unavailable(error):
-            raise OSError(f"the ledger cannot be reached: {reason(error)}") from error
-        raise ConfigError(f"ledger.url: {reason(error)} (empty: no ledger)") from error
+            raise OSError(f"The ledger cannot be reached: {reason(error)}") from error
+        raise ConfigError(
+            f"ledger.url: {reason(error)} (an empty URL disables the ledger)"
+        ) from error
     finally:
         await store.aclose()

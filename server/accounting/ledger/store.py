@@ -1,4 +1,4 @@
-"""The database behind the ledger."""
+"""The rows of the ledger, in its database."""
 
 from collections import Counter
 from collections.abc import AsyncGenerator, Iterable, Sequence
@@ -21,133 +21,142 @@ from proctor.server.storage.tables import holds, requests, spend, texts
 
 
 class Store:
-    """Rows in a database.
+    """The rows of the ledger.
 
     Attributes:
-        engine: connects to it.
+        engine: the SQLAlchemy engine of the database.
     """
 
     def __init__(self, engine: AsyncEngine) -> None:
         self.engine = engine
         kind = engine.dialect.name
         insert = sqlite.insert if kind == "sqlite" else postgresql.insert
-        # A batch is written again where nobody knows whether it was: its rows are there once.
-        adding = insert(requests).on_conflict_do_nothing()
-        self._insert_requests = adding.returning(requests.c.id)
+        # Idempotent: a batch is written again if it is unknown whether it was committed.
+        insert_requests = insert(requests).on_conflict_do_nothing()
+        self._insert_requests = insert_requests.returning(requests.c.id)
         self._insert_texts = insert(texts).on_conflict_do_nothing()
-        spending = insert(spend)
-        more = {"nanos": spend.c.nanos + spending.excluded.nanos}
-        self._add_spend = spending.on_conflict_do_update(index_elements=["key", "day"], set_=more)
+        insert_spend = insert(spend)
+        new_nanos = {"nanos": spend.c.nanos + insert_spend.excluded.nanos}
+        self._add_spend = insert_spend.on_conflict_do_update(
+            index_elements=["key", "day"], set_=new_nanos
+        )
 
     async def migrate(self) -> None:
-        """Bring the tables to the newest version; see `storage.migrate`."""
+        """Migrate the tables to the newest version, see `storage.migrate`."""
         await migrate(self.engine)
 
-    async def write(self, rows: Sequence[LedgerRecord]) -> None:
-        """Add rows, all or none; those that are there already stay as they are.
+    async def write(self, records: Sequence[LedgerRecord]) -> None:
+        """Add records, in one transaction; those that already have a row are skipped.
 
-        What was held back for them is given back, and what they cost is spent. A row that
-        was estimated when this gateway was thought lost is replaced.
+        Their reservations are deleted, and their costs added to the spending of their keys.
+        The estimated row of a gateway that was considered lost is replaced.
 
         Raises:
-            RowsRefused: if one of them can never be written.
-            Exception: whatever keeps the database from taking them now.
+            RowsRefused: if one of the rows can never be stored.
+            Exception: if the database fails; each driver has exceptions of its own.
         """
-        said = [text_columns(row, row.texts) for row in rows if row.texts is not None]
+        text_rows = [
+            text_columns(record, record.texts) for record in records if record.texts is not None
+        ]
         try:
             async with self.engine.begin() as connection:
-                await self.enter(connection, rows)
-                if said:
-                    await connection.execute(self._insert_texts, said)
+                await self.insert(connection, records)
+                if text_rows:
+                    await connection.execute(self._insert_texts, text_rows)
         except Exception as error:
             if is_refusal(error):
                 raise RowsRefused(reason(error)) from error
             raise
 
-    async def enter(self, connection: AsyncConnection, rows: Sequence[LedgerRecord]) -> None:
-        """Do what `write` does, in a transaction that runs."""
-        by_id = {row.id: row for row in rows}
-        columns = [to_columns(row) for row in rows]
-        inserted = {*await connection.scalars(self._insert_requests, columns)}
-        spent = _spent(row for name, row in by_id.items() if name in inserted)
-        known = [row for name, row in by_id.items() if name not in inserted and not row.estimated]
-        if known:
-            spent.update(await self._replace(connection, known))
+    async def insert(self, connection: AsyncConnection, records: Sequence[LedgerRecord]) -> None:
+        """Add records as `write` does, without texts, in the transaction of the caller."""
+        by_id = {record.id: record for record in records}
+        rows = [to_columns(record) for record in records]
+        inserted = {*await connection.scalars(self._insert_requests, rows)}
+        spending = _spending(record for record in by_id.values() if record.id in inserted)
+        existing = [
+            record
+            for record in by_id.values()
+            if record.id not in inserted and not record.estimated
+        ]
+        if existing:
+            spending.update(await self._replace_estimates(connection, existing))
         await connection.execute(delete(holds).where(holds.c.id.in_([*by_id])))
-        if spent:
-            # Sorted, so that two gateways that write at a time cannot wait for each other.
-            adding = [
+        if spending:
+            # Sorted, so that the transactions of two gateways cannot deadlock.
+            spend_rows = [
                 {"key": key, "day": day, "nanos": nanos}
-                for (key, day), nanos in sorted(spent.items())
+                for (key, day), nanos in sorted(spending.items())
             ]
-            await connection.execute(self._add_spend, adding)
+            await connection.execute(self._add_spend, spend_rows)
 
-    async def _replace(
-        self, connection: AsyncConnection, rows: Sequence[LedgerRecord]
+    async def _replace_estimates(
+        self, connection: AsyncConnection, records: Sequence[LedgerRecord]
     ) -> Counter[tuple[str, date]]:
-        """Replace those of these rows that were estimated; what that adds to the days."""
-        is_one = requests.c.id.in_([row.id for row in rows]) & requests.c.estimated
-        found = await connection.execute(select(requests).where(is_one).with_for_update())
-        old = {row.id: row for row in (from_columns(dict(each._mapping)) for each in found)}
-        new = [row for row in rows if row.id in old]
+        """Replace the rows that were estimated, and return the change of the spending."""
+        is_estimate = requests.c.id.in_([record.id for record in records]) & requests.c.estimated
+        result = await connection.execute(select(requests).where(is_estimate).with_for_update())
+        old = {record.id: record for record in (from_columns(dict(row._mapping)) for row in result)}
+        new = [record for record in records if record.id in old]
         if new:
-            columns = [to_columns(row) | {"row_id": row.id} for row in new]
-            for each in columns:
-                del each["id"], each["score"]
-            replacing = update(requests).where(requests.c.id == bindparam("row_id"))
-            await connection.execute(replacing, columns)
-        spent = _spent(new)
-        spent.subtract(_spent(old.values()))
-        return spent
+            rows = [to_columns(record) | {"row_id": record.id} for record in new]
+            for row in rows:
+                del row["id"], row["score"]
+            statement = update(requests).where(requests.c.id == bindparam("row_id"))
+            await connection.execute(statement, rows)
+        spending = _spending(new)
+        spending.subtract(_spending(old.values()))
+        return spending
 
-    async def set_score(self, request_id: str, score: float, of: str | None = None) -> int:
-        """Attach an outcome to a request.
+    async def set_score(self, request_id: str, score: float, key: str | None = None) -> int:
+        """Set the score of a request.
 
         Args:
-            request_id: a row's `id`, or its `request_id` if no other row has it.
-            score: how right the answer was, from 0 to 1.
-            of: the name of the key whose requests are meant; None is anybody's.
+            request_id: the `id` of a row, or its `request_id` if that is unique.
+            score: the score of the answer, from 0 to 1.
+            key: the name of the key whose requests are considered; None for all requests.
 
         Returns:
-            How many rows have that id; the outcome is attached if it is one.
+            The number of rows with that ID, at most 2. The score is only set if it is 1.
         """
-        named = or_(requests.c.id == request_id, requests.c.request_id == request_id)
-        if of is not None:
-            named &= requests.c.key == of
+        matches = or_(requests.c.id == request_id, requests.c.request_id == request_id)
+        if key is not None:
+            matches &= requests.c.key == key
         async with self.engine.begin() as connection:
-            found = (await connection.scalars(select(requests.c.id).where(named).limit(2))).all()
-            if len(found) == 1:
-                graded = update(requests).where(requests.c.id == found[0]).values(score=score)
-                await connection.execute(graded)
-        return len(found)
+            ids = (await connection.scalars(select(requests.c.id).where(matches).limit(2))).all()
+            if len(ids) == 1:
+                statement = update(requests).where(requests.c.id == ids[0]).values(score=score)
+                await connection.execute(statement)
+        return len(ids)
 
     async def rows(
         self, since: datetime | None = None, until: datetime | None = None
     ) -> AsyncGenerator[LedgerRecord, None]:
-        """The rows of a span of time, in order; without what was said.
+        """Yield the records of a range of time, oldest first, without texts.
 
         Args:
-            since: the earliest that is wanted.
-            until: the earliest after it that is not.
+            since: the start of the range, inclusive; None for no limit.
+            until: the end of the range, exclusive; None for no limit.
         """
-        wanted = select(requests).order_by(requests.c.time)
+        query = select(requests).order_by(requests.c.time)
         if since is not None:
-            wanted = wanted.where(requests.c.time >= since)
+            query = query.where(requests.c.time >= since)
         if until is not None:
-            wanted = wanted.where(requests.c.time < until)
+            query = query.where(requests.c.time < until)
         async with self.engine.connect() as connection:
-            async for columns in await connection.stream(wanted):
-                yield from_columns(dict(columns._mapping))
+            async for row in await connection.stream(query):
+                yield from_columns(dict(row._mapping))
 
     async def aclose(self) -> None:
-        """Let go of the database."""
+        """Close the connections to the database."""
         await self.engine.dispose()
 
 
-def _spent(rows: Iterable[LedgerRecord]) -> Counter[tuple[str, date]]:
-    """What rows add to the days of their keys."""
-    found: Counter[tuple[str, date]] = Counter()
-    for row in rows:
-        if row.key is not None and row.cost is not None:
-            found[row.key, row.time.astimezone(UTC).date()] += to_nanos(row.cost.total)
-    return found
+def _spending(records: Iterable[LedgerRecord]) -> Counter[tuple[str, date]]:
+    """Return the sum of the costs in nanos, by key and day."""
+    spending: Counter[tuple[str, date]] = Counter()
+    for record in records:
+        if record.key is not None and record.cost is not None:
+            day = record.time.astimezone(UTC).date()
+            spending[record.key, day] += to_nanos(record.cost.total)
+    return spending

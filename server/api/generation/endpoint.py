@@ -118,7 +118,7 @@ class GenerationEndpoint(Generic[R]):
         admitting = self._api.admit(parsed, engine, name, context.key)
         admission = await in_time(request, context, admitting)
         reservation = await services.reservations.reserve(
-            context.key, name, admission, context.seconds, monitor.came
+            context.key, name, admission, context.seconds, monitor.received_at
         )
         monitor.reserve(reservation)
         monitor.admitted(
@@ -144,6 +144,6 @@ class GenerationEndpoint(Generic[R]):
             monitor,
             services.task_pool,
             context,
-            reservation.left,
+            reservation.rate_limit_headers,
         )
         return await respond(request, responder, services.settings)

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from proctor.budget import BudgetStateMachine, EndReason, TokenBudget
-from proctor.server.accounting.cost import HOUR, SMALLEST, PriceModel, RequestCost
+from proctor.server.accounting.cost import COST_QUANTUM, HOUR_NS, PriceModel, RequestCost
 from proctor.server.accounting.engine_time import BusyClock
 from proctor.server.config.prices import ComputePrice
 from proctor.server.config.settings import ConfigError, load_settings
@@ -107,7 +107,7 @@ def test_the_shares_of_concurrent_requests_add_up_to_the_machine(
     total = sum((cost.total for cost in costs if cost is not None), Decimal())
     assert None not in costs
     assert all(part >= 0 for cost in costs if cost for part in (cost.prompt, cost.thinking))
-    assert abs(total - busy * per_hour / HOUR) <= 3 * len(bills) * SMALLEST
+    assert abs(total - busy * per_hour / HOUR_NS) <= 3 * len(bills) * COST_QUANTUM
 
 
 def test_a_machine_that_two_share_costs_each_of_them_half() -> None:
@@ -120,7 +120,7 @@ def test_a_machine_that_two_share_costs_each_of_them_half() -> None:
     one.first_token(0, None)
     other.choice_started(0, lambda: ended(0, 0, 0))
     time.now = 20 * SECOND  # together
-    so_far = [request_cost.so_far().cost(1) for request_cost in (one, other)]
+    snapshots = [request_cost.snapshot().cost(1) for request_cost in (one, other)]
     time.now = 30 * SECOND
     other.first_token(0, None)
     other.choice_left_engine(0)
@@ -138,7 +138,7 @@ def test_a_machine_that_two_share_costs_each_of_them_half() -> None:
         Decimal("0.008"),
     )
     assert (second.prompt, second.total) == (Decimal("0.010"), Decimal("0.010"))
-    assert [cost.total for cost in so_far if cost is not None] == [
+    assert [cost.total for cost in snapshots if cost is not None] == [
         Decimal("0.015"),  # of its prompt alone, and of its tokens half
         Decimal("0.005"),
     ]
@@ -156,11 +156,11 @@ def test_what_runs_costs_what_it_would_if_it_were_broken_off() -> None:
     request_cost.first_token(0, 4)
     request_cost.choice_finished(ended(0, 50, 20))
 
-    so_far = request_cost.so_far()
+    snapshot = request_cost.snapshot()
 
-    assert (so_far.completion_tokens, request_cost.completion_tokens) == (57, 50)
-    assert so_far.cached_tokens == 4
-    cost = so_far.charged
+    assert (snapshot.completion_tokens, request_cost.completion_tokens) == (57, 50)
+    assert snapshot.cached_tokens == 4
+    cost = snapshot.charged_cost
     assert cost is not None
     assert (cost.thinking, cost.answer) == (Decimal(2 * 37) / 10**6, Decimal(4 * 20) / 10**6)
 

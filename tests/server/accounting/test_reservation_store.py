@@ -88,20 +88,20 @@ async def test_a_row_settles_its_hold_once(
         await reservations.reserve(
             f"chatcmpl-{name}", key, WorstCase(100, 30 * CENT), NOON, "gateway"
         )
-    held = await reservations.use("team", NOON)
+    held = await reservations.usage("team", NOON)
     assert (held.requests, held.tokens, held.day, held.month) == (2, 200, 60 * CENT, 60 * CENT)
 
     ended = row("a", key="team", cost=cost("0.1"))
     for _ in range(2):  # as after a commit of which nobody heard
         await store.write([ended, row("other", cost=cost("5"))])
 
-    use = await reservations.use("team", NOON)
-    assert (use.requests, use.tokens, use.day, use.month) == (2, 152, 40 * CENT, 40 * CENT)
+    usage = await reservations.usage("team", NOON)
+    assert (usage.requests, usage.tokens, usage.day, usage.month) == (2, 152, 40 * CENT, 40 * CENT)
     await store.write([row("b", key="team", cost=None), row("c", key="team", cost=cost("0.2"))])
-    use = await reservations.use("team", NOON)
-    assert (use.requests, use.tokens, use.day) == (3, 156, 30 * CENT)
+    usage = await reservations.usage("team", NOON)
+    assert (usage.requests, usage.tokens, usage.day) == (3, 156, 30 * CENT)
     assert await count_holds(url) == 0
-    tomorrow = await reservations.use("team", NOON + timedelta(days=1))
+    tomorrow = await reservations.usage("team", NOON + timedelta(days=1))
     assert (tomorrow.requests, tomorrow.tokens, tomorrow.day, tomorrow.month) == (0, 0, 0, 0)
 
 
@@ -115,10 +115,10 @@ async def test_what_ended_counts_as_its_row_will(
         )
 
     await reservations.settle([took("a", 52, 10 * CENT), took("unknown", 1, 1)], NOON)
-    settled = await reservations.use("team", NOON)
+    settled = await reservations.usage("team", NOON)
     await store.write([row("a", key="team", cost=cost("0.1"))])
     await reservations.settle([took("a", 52, 10 * CENT)], NOON)  # too late
-    written = await reservations.use("team", NOON)
+    written = await reservations.usage("team", NOON)
 
     assert settled == written
     assert (settled.requests, settled.tokens, settled.day) == (2, 152, 40 * CENT)
@@ -131,9 +131,9 @@ async def test_what_ended_after_a_minute_counts_no_tokens(reservations: Reservat
         await reservations.reserve(name, key, WorstCase(100, 0), NOON, "gateway")
     await reservations.settle([took("ended", 52, 0)], now)
 
-    use = await reservations.use("team", now)
+    usage = await reservations.usage("team", now)
 
-    assert (use.requests, use.tokens) == (0, 100)
+    assert (usage.requests, usage.tokens) == (0, 100)
 
 
 async def test_a_request_is_of_the_day_on_which_it_came(
@@ -144,13 +144,13 @@ async def test_a_request_is_of_the_day_on_which_it_came(
     after = before + 2 * SECOND
     await reservations.reserve("chatcmpl-a", key, WorstCase(100, 30 * CENT), before, "gateway")
 
-    runs = [await reservations.use("team", now) for now in (before, after)]
+    runs = [await reservations.usage("team", now) for now in (before, after)]
     await reservations.settle([took("a", 52, 10 * CENT)], after)
-    ended = [await reservations.use("team", now) for now in (before, after)]
+    ended = [await reservations.usage("team", now) for now in (before, after)]
     await store.write([row("a", key="team", time=before, cost=cost("0.1"))])
-    written = [await reservations.use("team", now) for now in (before, after)]
+    written = [await reservations.usage("team", now) for now in (before, after)]
 
-    assert [(use.day, use.month) for use in runs] == [(30 * CENT, 30 * CENT), (0, 0)]
+    assert [(usage.day, usage.month) for usage in runs] == [(30 * CENT, 30 * CENT), (0, 0)]
     assert ended == written
 
 
@@ -169,17 +169,17 @@ async def test_as_many_as_come_at_a_time_take_turns(
         for number in range(100)
     )
     await asyncio.gather(*holding)
-    use = await reservations.use("team", NOON)
+    usage = await reservations.usage("team", NOON)
     await engine.dispose()
 
-    assert use.requests == 100
+    assert usage.requests == 100
 
 
 async def test_january_is_over_in_february(reservations: ReservationStore, store: Store) -> None:
     await store.write([row("a", key="team", cost=cost("0.1"))])
 
-    last = await reservations.use("team", NOON + timedelta(hours=11))
-    first = await reservations.use("team", NOON + timedelta(hours=13))
+    last = await reservations.usage("team", NOON + timedelta(hours=11))
+    first = await reservations.usage("team", NOON + timedelta(hours=13))
 
     assert (last.day, last.month) == (10 * CENT, 10 * CENT)
     assert (first.day, first.month) == (0, 0)
@@ -220,10 +220,10 @@ async def test_many_at_a_time_cannot_overspend(url: str, store: Store) -> None:
         return True
 
     ran = sum(await asyncio.gather(*(run(number) for number in range(60))))
-    use = await gateways[0].use("team", NOON)
+    usage = await gateways[0].usage("team", NOON)
     for engine in engines:
         await engine.dispose()
 
-    assert use.day == ran * 5 * CENT <= 100 * CENT
+    assert usage.day == ran * 5 * CENT <= 100 * CENT
     assert 14 <= ran <= 20
     assert await count_holds(url) == 0

@@ -184,10 +184,10 @@ async def test_what_cannot_be_settled_is_when_its_row_is_written(
     assert (answer.status_code, refused.status_code) == (200, 429)
     (row,) = await rows_at(url)
     engine = connect(url)
-    use = await ReservationStore(engine).use("team", row.time)
+    usage = await ReservationStore(engine).usage("team", row.time)
     await engine.dispose()
     assert row.cost is not None
-    assert use.day == to_nanos(row.cost.total)
+    assert usage.day == to_nanos(row.cost.total)
 
 
 async def test_a_database_that_hangs_delays_the_last_byte_for_so_long(

@@ -361,7 +361,7 @@ async def test_a_client_that_leaves_gives_back_what_it_held(
     (row,) = await rows_at(file)
     assert row.status == 499
     assert (
-        await ReservationStore(store.engine).use("team", row.time)
+        await ReservationStore(store.engine).usage("team", row.time)
     ).tokens == row.prompt_tokens + row.completion_tokens
 
 

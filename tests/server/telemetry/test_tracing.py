@@ -241,7 +241,7 @@ async def test_nothing_is_traced_unless_it_is_asked_for(monkeypatch: pytest.Monk
     monkeypatch.delenv("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", raising=False)
     tracing = open_tracing(settings().tracing)
 
-    assert tracing.begin({"type": "http"}, RequestCost(PriceModel(settings()))) is NO_TRACE
+    assert tracing.start({"type": "http"}, RequestCost(PriceModel(settings()))) is NO_TRACE
     async with client(FakeEngine()) as http:
         await http.post(CHAT, json=body(), headers=TRACED)
         accept = {"accept": "application/openmetrics-text"}

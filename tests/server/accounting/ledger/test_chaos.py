@@ -41,7 +41,7 @@ import asyncio, random
 import proctor.server.cli.main, proctor.server.accounting.ledger.lease, proctor.server.cli.serve
 from proctor.server.engines.fake import FakeEngine, Script
 
-proctor.server.accounting.ledger.lease.BEAT_SECONDS = 0.1
+proctor.server.accounting.ledger.lease.RENEW_SECONDS = 0.1
 
 async def work(job, position):
     # Long enough to be killed in the middle.

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from sqlalchemy import func, select
 
-from proctor.server.accounting.ledger.gateways import GatewayStore, Seen
+from proctor.server.accounting.ledger.gateways import GatewayStore, ObservedGateway
 from proctor.server.accounting.ledger.process import this_process
 from proctor.server.accounting.ledger.records import DraftRecord, LedgerRecord, ReservedAmount
 from proctor.server.accounting.ledger.store import Store
@@ -26,7 +26,7 @@ CENT = 10**7
 """In billionths."""
 
 PROCESS = this_process()
-LEFT = Seen("lost", 2, PROCESS)
+LEFT = ObservedGateway("lost", 2, PROCESS)
 
 
 @pytest.fixture
@@ -64,7 +64,7 @@ async def test_what_ran_is_charged_as_it_was_last_told(
     await reservations.reserve("chatcmpl-a", key, WorstCase(100, 90 * CENT), NOON, "lost")
     await leases.renew("lost", PROCESS, 1, [draft("a", "0.01")])
     await leases.renew("lost", PROCESS, 2, [draft("a", "0.30"), draft("b", "0.05", key=None)])
-    assert (await reservations.use("team", NOON)).day == 90 * CENT
+    assert (await reservations.usage("team", NOON)).day == 90 * CENT
     assert await leases.others("this") == [LEFT]
 
     assert await leases.take_over(LEFT) == 2
@@ -72,8 +72,8 @@ async def test_what_ran_is_charged_as_it_was_last_told(
     rows = {each.id: each for each in await rows_at(url)}
     assert [each.estimated for each in rows.values()] == [True, True]
     assert rows["chatcmpl-a"].cost == cost("0.30")
-    use = await reservations.use("team", NOON)
-    assert (use.day, use.held_of_day) == (30 * CENT, 0)
+    usage = await reservations.usage("team", NOON)
+    assert (usage.day, usage.held_of_day) == (30 * CENT, 0)
     assert await left(url) == {"gateways": 0, "holds": 0, "replays": 0}
     assert await leases.others("this") == []
 
@@ -91,7 +91,7 @@ async def test_one_of_several_settles_it(
         await each.aclose()
 
     assert sorted(settled) == [0, 0, 0, 1]
-    assert (await reservations.use("team", NOON)).day == 30 * CENT
+    assert (await reservations.usage("team", NOON)).day == 30 * CENT
 
 
 async def test_a_gateway_that_has_told_since_is_left_alone(
@@ -104,7 +104,7 @@ async def test_a_gateway_that_has_told_since_is_left_alone(
     assert await leases.take_over(LEFT) == 0
 
     assert await rows_at(url) == []
-    assert (await reservations.use("team", NOON)).day == 90 * CENT
+    assert (await reservations.usage("team", NOON)).day == 90 * CENT
 
 
 async def test_the_true_row_replaces_the_estimate(
@@ -122,7 +122,7 @@ async def test_the_true_row_replaces_the_estimate(
 
     (kept,) = [each for each in await rows_at(url) if each.id == "chatcmpl-a"]
     assert kept == replace(true, score=1.0)
-    assert (await reservations.use("team", NOON)).day == 43 * CENT
+    assert (await reservations.usage("team", NOON)).day == 43 * CENT
 
 
 async def test_a_true_row_is_not_replaced_by_an_estimate(
@@ -133,10 +133,10 @@ async def test_a_true_row_is_not_replaced_by_an_estimate(
     await store.write([row("a", key="team", cost=cost("0.42"))])
     await leases.renew("lost", PROCESS, 3, [])
 
-    await leases.take_over(Seen("lost", 3, PROCESS))
+    await leases.take_over(ObservedGateway("lost", 3, PROCESS))
 
     assert [each.cost for each in await rows_at(url)] == [cost("0.42")]
-    assert (await reservations.use("team", NOON)).day == 42 * CENT
+    assert (await reservations.usage("team", NOON)).day == 42 * CENT
 
 
 async def test_whoever_was_thought_lost_holds_again_what_it_held(
@@ -148,12 +148,12 @@ async def test_whoever_was_thought_lost_holds_again_what_it_held(
     await leases.take_over(LEFT)
 
     await leases.renew("lost", PROCESS, 3, [draft("a", "0.40", 90)])
-    again = await reservations.use("team", NOON)
+    again = await reservations.usage("team", NOON)
     await store.write([row("a", key="team", cost=cost("0.42"))])
-    use = await reservations.use("team", NOON)
+    usage = await reservations.usage("team", NOON)
 
     assert again.held_of_day == 90 * CENT  # on the safe side, beside the estimate
-    assert (use.day, use.held_of_day) == (42 * CENT, 0)
+    assert (usage.day, usage.held_of_day) == (42 * CENT, 0)
 
 
 async def test_a_renewal_leaves_what_was_settled(
@@ -163,14 +163,14 @@ async def test_a_renewal_leaves_what_was_settled(
     key, _ = make_key(per_day=1)
     await reservations.reserve("chatcmpl-a", key, WorstCase(100, 90 * CENT), NOON, "lost")
     ended = draft("a", "0.10", status=200, completion_tokens=77)
-    await reservations.settle([replace(ended, held=ReservedAmount(52, 10 * CENT))], NOON)
+    await reservations.settle([replace(ended, reserved=ReservedAmount(52, 10 * CENT))], NOON)
 
     await leases.renew("lost", PROCESS, 2, [draft("a", "0.05", 90)])
-    assert (await reservations.use("team", NOON)).day == 10 * CENT
+    assert (await reservations.usage("team", NOON)).day == 10 * CENT
     await leases.take_over(LEFT)
 
-    assert await rows_at(url) == [ended.row]
-    assert (await reservations.use("team", NOON)).day == 10 * CENT
+    assert await rows_at(url) == [ended.record]
+    assert (await reservations.usage("team", NOON)).day == 10 * CENT
 
 
 async def test_what_was_left_without_a_lease_is_seen(
@@ -189,9 +189,12 @@ async def test_what_was_left_without_a_lease_is_seen(
     free = await names.claim(Claim("team", "mine", "1" * 64), NOON)
     await engine.dispose()
 
-    assert sorted(seen) == [Seen("claiming", None, None), Seen("holding", None, None)]
+    assert sorted(seen) == [
+        ObservedGateway("claiming", None, None),
+        ObservedGateway("holding", None, None),
+    ]
     assert free is None
-    assert (await reservations.use("team", NOON)).day == 0
+    assert (await reservations.usage("team", NOON)).day == 0
 
 
 async def test_names_of_answers_stay(leases: GatewayStore, url: str) -> None:
@@ -222,7 +225,7 @@ async def test_whoever_was_thought_lost_touches_no_name_of_anothers(
     claim, later = Claim("team", "mine", "0" * 64), NOON + timedelta(hours=3)
     kept = CachedResponse("0" * 64, "application/json", "low", b"true")
     await names.claim(claim, NOON)
-    await leases.take_over(Seen("lost", None, None))
+    await leases.take_over(ObservedGateway("lost", None, None))
     assert await others.claim(claim, NOON) is None
 
     await names.keep(claim, replace(kept, body=b"false"), later)
@@ -250,7 +253,7 @@ async def test_a_gateway_that_ends_leaves_nothing(
     await leases.retire("this")
 
     assert [each.id for each in await rows_at(url)] == ["chatcmpl-this"]
-    assert (await reservations.use("team", NOON)).day == 42 * CENT
+    assert (await reservations.usage("team", NOON)).day == 42 * CENT
     assert await left(url) == {"gateways": 1, "holds": 1, "replays": 0}
 
 
@@ -269,7 +272,7 @@ async def test_a_row_that_the_database_refuses_keeps_no_other(
 
 async def test_a_draft_is_the_row_that_it_was(leases: GatewayStore, url: str) -> None:
     told: LedgerRecord = replace(
-        draft("a", "0.000000000001").row,
+        draft("a", "0.000000000001").record,
         key='team \u2028 \\ "',
         max_tokens=None,
         cost=replace(cost("0.1"), prompt=Decimal("1e-12")),

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 from sqlalchemy import select, update
 
-from proctor.server.accounting.ledger.gateways import GatewayStore, Seen
-from proctor.server.accounting.ledger.lease import LOST_SECONDS, Watch
+from proctor.server.accounting.ledger.gateways import GatewayStore, ObservedGateway
+from proctor.server.accounting.ledger.lease import LEASE_SECONDS, FailureDetector
 from proctor.server.accounting.ledger.process import Process, this_process
 from proctor.server.accounting.ledger.records import LedgerRecord
 from proctor.server.accounting.ledger.store import Store
@@ -48,56 +48,58 @@ def time() -> Time:
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("proctor.server.accounting.ledger.lease.BEAT_SECONDS", 0.02)
+    monkeypatch.setattr("proctor.server.accounting.ledger.lease.RENEW_SECONDS", 0.02)
 
 
 def test_one_elsewhere_is_lost_when_its_lease_was_seen_unchanged_for_so_long(time: Time) -> None:
-    watch = Watch(time)
-    seen = Seen("a", 1, ELSEWHERE)
+    detector = FailureDetector(time)
+    seen = ObservedGateway("a", 1, ELSEWHERE)
 
-    assert watch.lost([seen]) == []
-    time.now = LOST_SECONDS - 1
-    assert watch.lost([seen]) == []
-    time.now = LOST_SECONDS
-    assert watch.lost([seen]) == [seen]
+    assert detector.lost([seen]) == []
+    time.now = LEASE_SECONDS - 1
+    assert detector.lost([seen]) == []
+    time.now = LEASE_SECONDS
+    assert detector.lost([seen]) == [seen]
 
 
 def test_one_that_renews_its_lease_is_not_lost(time: Time) -> None:
-    watch = Watch(time)
+    detector = FailureDetector(time)
     for beat in range(10):
-        time.now = beat * (LOST_SECONDS - 1)
-        assert watch.lost([Seen("a", beat, ELSEWHERE)]) == []
+        time.now = beat * (LEASE_SECONDS - 1)
+        assert detector.lost([ObservedGateway("a", beat, ELSEWHERE)]) == []
 
 
 def test_the_time_counts_in_which_it_could_be_seen(time: Time) -> None:
     """While the database is away nobody can renew a lease."""
-    watch = Watch(time)
-    seen = Seen("a", 1, ELSEWHERE)
-    assert watch.lost([seen]) == []
-    time.now = LOST_SECONDS - 1
-    watch.blink()
-    time.now = 2 * LOST_SECONDS
-    assert watch.lost([seen]) == []
-    assert watch.lost([]) == []
-    time.now = 3 * LOST_SECONDS
-    assert watch.lost([seen]) == []
+    detector = FailureDetector(time)
+    seen = ObservedGateway("a", 1, ELSEWHERE)
+    assert detector.lost([seen]) == []
+    time.now = LEASE_SECONDS - 1
+    detector.reset()
+    time.now = 2 * LEASE_SECONDS
+    assert detector.lost([seen]) == []
+    assert detector.lost([]) == []
+    time.now = 3 * LEASE_SECONDS
+    assert detector.lost([seen]) == []
 
 
 def test_one_on_this_machine_is_lost_when_its_process_has_ended(time: Time) -> None:
-    watch = Watch(time)
+    detector = FailureDetector(time)
 
-    assert watch.lost([Seen("a", 1, GONE), Seen("b", 1, HERE)]) == [Seen("a", 1, GONE)]
-    time.now = 1000 * LOST_SECONDS
-    assert watch.lost([Seen("b", 1, HERE)]) == []
+    assert detector.lost([ObservedGateway("a", 1, GONE), ObservedGateway("b", 1, HERE)]) == [
+        ObservedGateway("a", 1, GONE)
+    ]
+    time.now = 1000 * LEASE_SECONDS
+    assert detector.lost([ObservedGateway("b", 1, HERE)]) == []
 
 
 def test_what_nobody_has_a_lease_for_is_lost_in_time(time: Time) -> None:
-    watch = Watch(time)
-    seen = Seen("a", None, None)
+    detector = FailureDetector(time)
+    seen = ObservedGateway("a", None, None)
 
-    assert watch.lost([seen]) == []
-    time.now = LOST_SECONDS
-    assert watch.lost([seen]) == [seen]
+    assert detector.lost([seen]) == []
+    time.now = LEASE_SECONDS
+    assert detector.lost([seen]) == [seen]
 
 
 async def until(holds: Callable[[], Awaitable[bool]]) -> None:
@@ -135,7 +137,7 @@ async def test_a_request_that_runs_is_told_of_as_it_goes(url: str, store: Store)
         await soon(gate.reached.wait())
         await told(store, 9)
         (draft,) = await drafts(store)
-        use = await reservations.use("team", draft.time)
+        usage = await reservations.usage("team", draft.time)
         gate.opened.set()
         answer = (await asking).json()
 
@@ -145,7 +147,7 @@ async def test_a_request_that_runs_is_told_of_as_it_goes(url: str, store: Store)
     assert draft.cost is not None
     assert draft.cost.total * 1000 == draft.completion_tokens
     assert (draft.finish_reason, draft.end_reason) == ("abort", "cancelled")
-    assert use.held_of_day == 120 * 10**6
+    assert usage.held_of_day == 120 * 10**6
     (row,) = await rows_at(url)
     assert (row.estimated, row.status, row.texts) == (False, 200, None)
     assert row.completion_tokens > draft.completion_tokens
@@ -195,9 +197,9 @@ async def test_a_gateway_settles_what_another_left(
     rows = {row.id: row for row in await rows_at(url)}
     assert {row.estimated for row in rows.values()} == {False}
     assert rows[late.json()["id"]].completion_tokens > estimate.completion_tokens
-    use = await reservations.use("team", estimate.time)
+    usage = await reservations.usage("team", estimate.time)
     taken = sum(row.completion_tokens for row in rows.values())
-    assert (use.day, use.held_of_day) == (taken * 10**6, 0)
+    assert (usage.day, usage.held_of_day) == (taken * 10**6, 0)
 
 
 @contextlib.contextmanager
@@ -256,4 +258,4 @@ async def test_a_gateway_that_ends_without_its_database_says_so(
     async with client(FakeEngine(), ledger={"url": f"sqlite:///{tmp_path / 'ledger.db'}"}) as http:
         assert (await http.post(CHAT, json=body())).status_code == 200
 
-    assert "for other gateways to settle: away" in caplog.text
+    assert "other gateways will settle what is left: away" in caplog.text

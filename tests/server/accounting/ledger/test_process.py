@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from proctor.server.accounting.ledger import process
-from proctor.server.accounting.ledger.process import Process, birth_of, this_process
+from proctor.server.accounting.ledger.process import Process, start_time_of, this_process
 
 pytestmark = pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="needs /proc")
 
@@ -18,47 +18,47 @@ pytestmark = pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="ne
 def test_this_one_lives() -> None:
     this = this_process()
 
-    assert this.is_here
-    assert not this.is_gone
+    assert this.is_local
+    assert not this.has_ended
     assert this == this_process()
 
 
 def test_one_that_was_stopped_lives_until_it_is_killed() -> None:
     child = subprocess.Popen(["/bin/sleep", "600"])
     try:
-        seen = Process(this_process().host, child.pid, birth_of(child.pid) or 0)
+        seen = Process(this_process().host, child.pid, start_time_of(child.pid) or 0)
         child.send_signal(signal.SIGSTOP)
-        assert not seen.is_gone
+        assert not seen.has_ended
         child.kill()
         # Dead, and not taken away yet: nothing of it can go on.
         os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)
-        assert seen.is_gone
+        assert seen.has_ended
     finally:
         child.kill()
         child.wait()
-    assert seen.is_gone
-    assert birth_of(child.pid) is None
+    assert seen.has_ended
+    assert start_time_of(child.pid) is None
 
 
 def test_an_id_that_is_used_again_is_another_process() -> None:
     this = this_process()
 
-    assert replace(this, birth=this.birth - 1).is_gone
+    assert replace(this, birth=this.birth - 1).has_ended
 
 
 def test_of_a_process_elsewhere_nothing_is_certain() -> None:
     elsewhere = Process("another boot pid:[1]", 1, 1)
 
-    assert not elsewhere.is_here
-    assert not elsewhere.is_gone
+    assert not elsewhere.is_local
+    assert not elsewhere.has_ended
 
 
 def test_a_machine_that_has_no_name_is_elsewhere_to_all(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(process, "BOOT", Path("/nowhere"))
+    monkeypatch.setattr(process, "BOOT_ID_FILE", Path("/nowhere"))
     monkeypatch.setattr(process, "this_host", process.this_host.__wrapped__)
 
     assert process.this_host() == ""
-    assert not this_process().is_here
+    assert not this_process().is_local
 
 
 def test_a_name_may_hold_anything(tmp_path: Path) -> None:
@@ -66,6 +66,6 @@ def test_a_name_may_hold_anything(tmp_path: Path) -> None:
     program.symlink_to(sys.executable)
     child = subprocess.Popen([program, "-c", "input()"], stdin=subprocess.PIPE)
     try:
-        assert (birth_of(child.pid) or 0) >= this_process().birth
+        assert (start_time_of(child.pid) or 0) >= this_process().birth
     finally:
         child.communicate(b"\n")

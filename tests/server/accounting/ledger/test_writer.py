@@ -7,7 +7,12 @@ from collections.abc import Sequence
 import pytest
 
 from proctor.server.accounting.ledger.records import LedgerRecord
-from proctor.server.accounting.ledger.writer import BATCH, LAST_DELAY_SECONDS, WriteOutcome, Writer
+from proctor.server.accounting.ledger.writer import (
+    BATCH_SIZE,
+    LAST_DELAY_SECONDS,
+    WriteOutcome,
+    Writer,
+)
 from proctor.server.storage.errors import RowsRefused
 from tests.server.accounting.ledger.making import row
 from tests.server.harness import soon
@@ -53,9 +58,9 @@ class Rows:
 
 
 async def test_rows_are_written_in_order_and_in_batches() -> None:
-    sink, fates = Rows(), Counter[WriteOutcome]()
-    writer = Writer(sink, lambda fate: fates.update([fate]))
-    rows = [row(number) for number in range(3 * BATCH + 1)]
+    sink, outcomes = Rows(), Counter[WriteOutcome]()
+    writer = Writer(sink, lambda outcome: outcomes.update([outcome]))
+    rows = [row(number) for number in range(3 * BATCH_SIZE + 1)]
     for each in rows:
         writer.put(each)  # before it was started, too
     writer.start()
@@ -65,8 +70,8 @@ async def test_rows_are_written_in_order_and_in_batches() -> None:
     await soon(writer.aclose())
 
     assert sink.rows == [*rows, row("last")]
-    assert [len(batch) for batch in sink.batches] == [BATCH] * 3 + [1, 1]
-    assert fates == {WriteOutcome.WRITTEN: len(rows) + 1}
+    assert [len(batch) for batch in sink.batches] == [BATCH_SIZE] * 3 + [1, 1]
+    assert outcomes == {WriteOutcome.WRITTEN: len(rows) + 1}
     assert (writer.waiting, sink.migrated) == (0, 1)
 
 
@@ -118,9 +123,9 @@ async def test_a_database_that_is_away_at_the_start_is_migrated_later() -> None:
 async def test_a_row_that_is_refused_takes_no_other_with_it(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    sink, fates = Rows(), Counter[WriteOutcome]()
+    sink, outcomes = Rows(), Counter[WriteOutcome]()
     sink.refused = {row(2).id}
-    writer = Writer(sink, lambda fate: fates.update([fate]))
+    writer = Writer(sink, lambda outcome: outcomes.update([outcome]))
     writer.start()
     for number in range(4):
         writer.put(row(number))
@@ -128,13 +133,13 @@ async def test_a_row_that_is_refused_takes_no_other_with_it(
     await soon(writer.aclose())
 
     assert sink.rows == [row(0), row(1), row(3)]
-    assert fates == {WriteOutcome.WRITTEN: 3, WriteOutcome.REFUSED: 1}
+    assert outcomes == {WriteOutcome.WRITTEN: 3, WriteOutcome.REFUSED: 1}
     assert row(2).id in caplog.text
 
 
 async def test_what_exceeds_the_queue_is_dropped_and_told(caplog: pytest.LogCaptureFixture) -> None:
-    sink, fates = Rows(), Counter[WriteOutcome]()
-    writer = Writer(sink, lambda fate: fates.update([fate]), capacity=3)
+    sink, outcomes = Rows(), Counter[WriteOutcome]()
+    writer = Writer(sink, lambda outcome: outcomes.update([outcome]), capacity=3)
     for number in range(5):
         writer.put(row(number))
     writer.start()
@@ -142,7 +147,7 @@ async def test_what_exceeds_the_queue_is_dropped_and_told(caplog: pytest.LogCapt
     await soon(writer.aclose())
 
     assert sink.rows == [row(0), row(1), row(2)]
-    assert fates == {WriteOutcome.WRITTEN: 3, WriteOutcome.DROPPED: 2}
+    assert outcomes == {WriteOutcome.WRITTEN: 3, WriteOutcome.DROPPED: 2}
     assert caplog.text.count("queue is full") == 1
 
 
@@ -150,15 +155,15 @@ async def test_what_cannot_be_written_at_the_end_is_told(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("proctor.server.accounting.ledger.writer.CLOSE_SECONDS", 0.01)
-    sink, fates = Rows(), Counter[WriteOutcome]()
+    sink, outcomes = Rows(), Counter[WriteOutcome]()
     sink.away_for = float("inf")
-    writer = Writer(sink, lambda fate: fates.update([fate]), sleep=sink.sleep)
+    writer = Writer(sink, lambda outcome: outcomes.update([outcome]), sleep=sink.sleep)
     writer.start()
     writer.put(row(1))
 
     await soon(writer.aclose())
 
-    assert fates == {WriteOutcome.DROPPED: 1}
+    assert outcomes == {WriteOutcome.DROPPED: 1}
     assert "1 rows of the ledger could not be written" in caplog.text
 
 
