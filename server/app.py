@@ -127,7 +127,7 @@ def create_app(
     app.state.supervisor = supervisor
     app.state.task_pool = task_pool
     app.state.metrics_endpoint = MetricsEndpoint(metrics.registry)
-    app.openapi = openapi.describe(app, settings, supervisor)  # type: ignore[method-assign]
+    app.openapi = openapi.custom_openapi(app, settings, supervisor)  # type: ignore[method-assign]
     add_error_handlers(app, metrics)
     app.add_middleware(
         MetricsMiddleware,
