@@ -152,14 +152,19 @@ def _add_routes(
     ledger_context: LedgerContext,
     ledger: Ledger | None,
 ) -> None:
-    settings, supervisor, bodies = services.settings, services.supervisor, services.body_reader
+    settings, supervisor, body_reader = services.settings, services.supervisor, services.body_reader
     admission = AdmissionController(settings, Router.load(settings.router))
     chat = GenerationEndpoint(ChatApi(settings, admission), services)
     completions = GenerationEndpoint(CompletionsApi(admission), services)
     route = RouteEndpoint(
-        settings, bodies, supervisor, admission, ledger_context.price_model, ledger_context.recent
+        settings,
+        body_reader,
+        supervisor,
+        admission,
+        ledger_context.price_model,
+        ledger_context.recent,
     )
-    tokenize = TokenizeEndpoint(settings, supervisor, bodies)
+    tokenize = TokenizeEndpoint(settings, supervisor, body_reader)
     models = ModelsEndpoint(supervisor, settings.aliases)
     health = HealthEndpoints(supervisor, metrics, app.version)
 
@@ -175,7 +180,7 @@ def _add_routes(
         "POST",
         "/v1/feedback",
         openapi.FEEDBACK,
-        FeedbackEndpoint(bodies, ledger).__call__,
+        FeedbackEndpoint(body_reader, ledger).__call__,
     )
     add("GET", "/v1/models", openapi.LIST_MODELS, models.list_models)
     add("GET", "/v1/models/{name:path}", openapi.GET_MODEL, models.get_model)
