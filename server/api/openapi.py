@@ -89,7 +89,9 @@ RATE_LIMIT_HEADERS = tuple(
     for value in ("limit", "remaining", "reset")
 )
 HEADERS |= dict.fromkeys(
-    RATE_LIMIT_HEADERS, "The rate limit of the API key, if it has one, as in OpenAI's API."
+    RATE_LIMIT_HEADERS,
+    "The limit of the API key, if it has one, what remains of it, or the time until it resets, as "
+    "in OpenAI's API.",
 )
 
 ERROR_HEADERS = {
@@ -197,7 +199,7 @@ class Operation:
 
 CHAT = Operation(
     "createChatCompletion",
-    "Create a chat completion, with thinking within a budget",
+    "Create a chat completion with a thinking budget",
     request=ChatRequest,
     response=responses.ChatCompletion,
     chunk=responses.ChatCompletionChunk,
@@ -206,7 +208,7 @@ CHAT = Operation(
 )
 COMPLETIONS = Operation(
     "createCompletion",
-    "Create a text completion, with thinking within a budget if the prompt opens a thinking block",
+    "Create a text completion, with a thinking budget if the prompt opens a thinking block",
     request=CompletionRequest,
     response=responses.TextCompletion,
     chunk=responses.TextCompletionChunk,
@@ -291,7 +293,7 @@ LOAD = Operation(
 )
 METRICS = Operation(
     "metrics",
-    "Get the metrics, for Prometheus",
+    "Get metrics in the format of Prometheus or OpenMetrics",
     errors=(*KEY_ERRORS, Forbidden),
     access=Access.ADMIN,
 )

@@ -44,7 +44,7 @@ class TokenizeRequest(RequestModel):
     """The messages of a conversation, which the chat template renders as a prompt."""
     add_special_tokens: Flag | None = None
     """Whether to add the special tokens that begin or end a text. Defaults to true for a prompt.
-    Not supported for messages, as the chat template adds them."""
+    Must not be true for messages, as the chat template adds them."""
     return_token_strs: Flag | None = None
     """Whether to also return the tokens as spelled in the vocabulary."""
     add_generation_prompt: Flag | None = None
