@@ -127,7 +127,7 @@ def create_app(
     app.state.supervisor = supervisor
     app.state.task_pool = task_pool
     app.state.metrics_endpoint = MetricsEndpoint(metrics.registry)
-    app.openapi = openapi.describe(app, settings, supervisor)  # type: ignore[method-assign]
+    app.openapi = openapi.custom_openapi(app, settings, supervisor)  # type: ignore[method-assign]
     add_error_handlers(app, metrics)
     app.add_middleware(
         MetricsMiddleware,
@@ -152,19 +152,19 @@ def _add_routes(
     ledger_context: LedgerContext,
     ledger: Ledger | None,
 ) -> None:
-    settings, supervisor, bodies = services.settings, services.supervisor, services.body_reader
+    settings, supervisor, body_reader = services.settings, services.supervisor, services.body_reader
     admission = AdmissionController(settings, Router.load(settings.router))
     chat = GenerationEndpoint(ChatApi(settings, admission), services)
     completions = GenerationEndpoint(CompletionsApi(admission), services)
     route = RouteEndpoint(
         settings,
-        bodies,
+        body_reader,
         supervisor,
         admission,
         ledger_context.price_model,
         ledger_context.usage_history,
     )
-    tokenize = TokenizeEndpoint(settings, supervisor, bodies)
+    tokenize = TokenizeEndpoint(settings, supervisor, body_reader)
     models = ModelsEndpoint(supervisor, settings.aliases)
     health = HealthEndpoints(supervisor, metrics, app.version)
 
@@ -180,7 +180,7 @@ def _add_routes(
         "POST",
         "/v1/feedback",
         openapi.FEEDBACK,
-        FeedbackEndpoint(bodies, ledger).__call__,
+        FeedbackEndpoint(body_reader, ledger).__call__,
     )
     add("GET", "/v1/models", openapi.LIST_MODELS, models.list_models)
     add("GET", "/v1/models/{name:path}", openapi.GET_MODEL, models.get_model)

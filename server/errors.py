@@ -22,7 +22,7 @@ class ApiError(Exception):
     ├── Unauthorized          401  missing or unknown API key
     ├── Forbidden             403  API key without the required permission
     │   └── OriginNotAllowed  403  web page of an origin that is not allowed
-    ├── NotFound              404  unknown path
+    ├── NotFound              404  unknown path or resource
     │   └── UnknownModel      404  unknown model
     ├── MethodNotAllowed      405  method that the path does not support
     ├── RequestTimeout        408  path and headers, or the body, not received in time
@@ -124,7 +124,7 @@ class OriginNotAllowed(Forbidden):
 
 
 class NotFound(ApiError):
-    """The path does not exist."""
+    """The path, or the resource that the request names, does not exist."""
 
     status = 404
     reason = "not_found"

@@ -1,1 +1,1 @@
-"""HTTP endpoints, one file each, and what they share."""
+"""The HTTP endpoints, one file each, and the parts that they share."""

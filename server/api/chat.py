@@ -1,4 +1,4 @@
-"""`POST /v1/chat/completions`: from a conversation to its answer."""
+"""`POST /v1/chat/completions`."""
 
 from proctor.server.admission.budget_request import (
     FieldValue,
@@ -19,12 +19,12 @@ from proctor.server.renderers.chat import ChatRenderer
 from proctor.server.schemas.generation import ChatRequest
 from proctor.server.schemas.parsing import parse_chat
 
-SEPARATE = ReasoningFormat.REASONING_CONTENT
-"""Where the thinking stands if a request wants it beside the content, and the default does not."""
+SEPARATED = ReasoningFormat.REASONING_CONTENT
+"""The format for requests that want the thinking separated, where the default does not do so."""
 
 
 class ChatApi(GenerationApi[ChatRequest]):
-    """Conversations, and the message that comes next."""
+    """The API of chat completions: a conversation in, the next message out."""
 
     id_prefix = "chatcmpl"
     operation = "chat"
@@ -34,53 +34,51 @@ class ChatApi(GenerationApi[ChatRequest]):
         self._admission_controller = admission_controller
 
     def parse(self, body: bytes) -> ChatRequest:
-        """See `GenerationApi`."""
         return parse_chat(body)
 
     async def admit(
         self, request: ChatRequest, engine: Engine, name: str, key: Key | None
     ) -> Admission:
-        """See `GenerationApi`."""
-        _check_ids(request, _style(request, self._settings))
+        _check_token_ids(request, _reasoning_format(request, self._settings))
         return await self._admission_controller.admit(request, engine, name, key)
 
     def renderer(self, request: ChatRequest, engine: Engine, envelope: Envelope) -> ChatRenderer:
-        """See `GenerationApi`."""
-        style = _style(request, self._settings)
-        return ChatRenderer(envelope, request, style, engine.codec.token_bytes)
+        reasoning_format = _reasoning_format(request, self._settings)
+        return ChatRenderer(envelope, request, reasoning_format, engine.codec.token_bytes)
 
 
-def _style(request: ChatRequest, settings: Settings) -> ReasoningFormat:
-    """Where the thinking stands.
+def _reasoning_format(request: ChatRequest, settings: Settings) -> ReasoningFormat:
+    """Return where the response has the thinking.
 
     Raises:
         BadRequest: if two fields contradict each other.
     """
-    given, separate = request.reasoning_format, request.separate_reasoning
-    style, shown = coalesce(settings.reasoning_format, given), read_include_reasoning(request)
-    if shown is not None and shown.value is (style is ReasoningFormat.HIDDEN):
-        if given is not None:
-            raise contradiction(shown, FieldValue("reasoning_format", given))
-        style = SEPARATE if shown.value else ReasoningFormat.HIDDEN
-    if separate is None or separate is not (style is ReasoningFormat.TAGS):
-        return style
-    told = FieldValue("separate_reasoning", separate)
-    if given is not None:
-        raise contradiction(told, FieldValue("reasoning_format", given))
-    if style is ReasoningFormat.HIDDEN and shown is not None:
-        raise contradiction(told, shown)
-    return SEPARATE if separate else ReasoningFormat.TAGS
+    requested, separate = request.reasoning_format, request.separate_reasoning
+    resolved = coalesce(settings.reasoning_format, requested)
+    include = read_include_reasoning(request)
+    if include is not None and include.value is (resolved is ReasoningFormat.HIDDEN):
+        if requested is not None:
+            raise contradiction(include, FieldValue("reasoning_format", requested))
+        resolved = SEPARATED if include.value else ReasoningFormat.HIDDEN
+    if separate is None or separate is not (resolved is ReasoningFormat.TAGS):
+        return resolved
+    separate_field = FieldValue("separate_reasoning", separate)
+    if requested is not None:
+        raise contradiction(separate_field, FieldValue("reasoning_format", requested))
+    if resolved is ReasoningFormat.HIDDEN and include is not None:
+        raise contradiction(separate_field, include)
+    return SEPARATED if separate else ReasoningFormat.TAGS
 
 
-def _check_ids(request: ChatRequest, style: ReasoningFormat) -> None:
-    """See that token ids tell nothing that is hidden.
+def _check_token_ids(request: ChatRequest, reasoning_format: ReasoningFormat) -> None:
+    """Check that token ids do not reveal hidden thinking.
 
     Raises:
         BadRequest: if they would.
     """
-    if style is ReasoningFormat.HIDDEN and request.return_token_ids:
+    if reasoning_format is ReasoningFormat.HIDDEN and request.return_token_ids:
         raise BadRequest(
-            "'return_token_ids' would tell the thinking, which is hidden: leave it out, or show "
-            "the thinking with 'reasoning_format'",
+            "'return_token_ids' is not supported while the thinking is hidden, as the ids would "
+            "reveal it. Remove it, or include the thinking with 'reasoning_format'.",
             param="return_token_ids",
         )

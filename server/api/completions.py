@@ -1,4 +1,4 @@
-"""`POST /v1/completions`: from raw prompts to what follows them."""
+"""`POST /v1/completions`."""
 
 from proctor.server.admission.controller import AdmissionController
 from proctor.server.api.generation.endpoint import GenerationApi
@@ -12,7 +12,7 @@ from proctor.server.schemas.parsing import parse
 
 
 class CompletionsApi(GenerationApi[CompletionRequest]):
-    """Raw prompts, and the text that follows them."""
+    """The API of completions: raw prompts in, text out."""
 
     id_prefix = "cmpl"
     operation = "text_completion"
@@ -21,17 +21,14 @@ class CompletionsApi(GenerationApi[CompletionRequest]):
         self._admission_controller = admission_controller
 
     def parse(self, body: bytes) -> CompletionRequest:
-        """See `GenerationApi`."""
         return parse(body, CompletionRequest)
 
     async def admit(
         self, request: CompletionRequest, engine: Engine, name: str, key: Key | None
     ) -> Admission:
-        """See `GenerationApi`."""
         return await self._admission_controller.admit_prompt(request, engine, name, key)
 
     def renderer(
         self, request: CompletionRequest, engine: Engine, envelope: Envelope
     ) -> CompletionRenderer:
-        """See `GenerationApi`."""
         return CompletionRenderer(envelope, request, engine.codec, engine.model.markers.eos)

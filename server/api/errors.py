@@ -1,4 +1,4 @@
-"""Error responses."""
+"""Exception handlers, which render every error as a response in the format of OpenAI's API."""
 
 import orjson
 from fastapi import FastAPI, Request, Response
@@ -19,53 +19,54 @@ from proctor.server.errors import (
 )
 from proctor.server.telemetry.metrics import Metrics
 
-MAX_TOLD = 128
+MAX_PATH_LENGTH = 128
+"""The maximum number of characters of a path in an error message."""
 
 
 def add_error_handlers(app: FastAPI, metrics: Metrics) -> None:
-    """Answer every error in OpenAI's shape, with its status and headers."""
+    """Add the handlers of all errors to the application."""
 
-    async def refuse(request: Request, error: Exception) -> Response:
-        told = as_api_error(error)
-        metrics.rejected.labels(told.reason).inc()
+    async def error_response(request: Request, error: Exception) -> Response:
+        api_error = as_api_error(error)
+        metrics.rejected.labels(api_error.reason).inc()
         return Response(
-            orjson.dumps(told.to_json()),
-            told.status,
-            told.headers,
+            orjson.dumps(api_error.to_json()),
+            api_error.status,
+            api_error.headers,
             media_type="application/json",
         )
 
-    async def no_method(request: Request, _: Exception) -> Response:
-        headers = {"allow": ", ".join(_methods_at(app, request.scope))}
+    async def method_not_allowed(request: Request, _: Exception) -> Response:
+        methods = ", ".join(_allowed_methods(app, request.scope))
+        headers = {"allow": methods}
         if request.method == "OPTIONS":
             return Response(status_code=204, headers=headers)
-        message = f"{_path(request)} does not take {request.method}"
-        return await refuse(request, MethodNotAllowed(message, headers=headers))
+        message = f"Method Not Allowed: {_path(request)} supports {methods}, not {request.method}."
+        return await error_response(request, MethodNotAllowed(message, headers=headers))
 
-    async def no_path(request: Request, _: Exception) -> Response:
-        return await refuse(request, NotFound(f"there is nothing at {_path(request)}"))
+    async def not_found(request: Request, _: Exception) -> Response:
+        return await error_response(request, NotFound(f"Not Found: {_path(request)}"))
 
-    async def gone(_: Request, error: Exception) -> Response:
+    async def client_disconnected(request: Request, error: Exception) -> Response:
         return Response(status_code=CLIENT_GONE)
 
-    for known in (ApiError, BudgetError, EngineUnavailable, UnsupportedRequest):
-        app.add_exception_handler(known, refuse)
-    # Starlette's own stands around all other middleware: its answer would have no headers of CORS,
-    # and count under no status.
-    app.add_middleware(ServerErrorMiddleware, handler=refuse)
-    app.add_exception_handler(NotFound.status, no_path)
-    app.add_exception_handler(MethodNotAllowed.status, no_method)
-    app.add_exception_handler(ClientDisconnect, gone)
+    for kind in (ApiError, BudgetError, EngineUnavailable, UnsupportedRequest):
+        app.add_exception_handler(kind, error_response)
+    # Inside the other middleware, unlike Starlette's own, whose responses would have no CORS
+    # headers and would be missing from the metrics of statuses.
+    app.add_middleware(ServerErrorMiddleware, handler=error_response)
+    app.add_exception_handler(NotFound.status, not_found)
+    app.add_exception_handler(MethodNotAllowed.status, method_not_allowed)
+    app.add_exception_handler(ClientDisconnect, client_disconnected)
 
 
 def _path(request: Request) -> str:
-    """The path as it came; the request's URL would take the client's word for the host."""
+    """Return the shortened path, without the host, which is whatever the client sent."""
     path: str = request.scope["path"]
-    return path[:MAX_TOLD]
+    return path[:MAX_PATH_LENGTH]
 
 
-def _methods_at(app: FastAPI, scope: Scope) -> list[str]:
-    """The methods that a path takes."""
+def _allowed_methods(app: FastAPI, scope: Scope) -> list[str]:
     routes = [route for route in app.routes if route.matches(scope)[0] is not Match.NONE]
     methods = {method for route in routes for method in getattr(route, "methods", None) or ("GET",)}
     return sorted(methods | {"HEAD"} if "GET" in methods else methods)

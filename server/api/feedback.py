@@ -1,4 +1,4 @@
-"""`POST /v1/feedback`: how right an answer was, attached to its row in the ledger."""
+"""`POST /v1/feedback`: records in the ledger how correct an answer was."""
 
 import logging
 
@@ -18,43 +18,45 @@ logger = logging.getLogger(__name__)
 
 
 class FeedbackEndpoint:
-    """The endpoint."""
+    """The endpoint of `POST /v1/feedback`."""
 
-    def __init__(self, bodies: BodyReader, ledger: Ledger | None) -> None:
-        self._bodies = bodies
+    def __init__(self, body_reader: BodyReader, ledger: Ledger | None) -> None:
+        self._body_reader = body_reader
         self._ledger = ledger
 
     async def __call__(self, request: Request) -> Response:
-        """Attach an outcome to an answer; one that was attached before is replaced.
+        """Record the outcome of an answer, in place of an earlier one.
 
         Raises:
             ApiError: if there is no such answer, or the ledger cannot be written now.
         """
-        given = parse(await self._bodies.read(request), FeedbackRequest)
+        feedback = parse(await self._body_reader.read(request), FeedbackRequest)
+        request_id = feedback.request_id
         if self._ledger is None:
-            raise NotFound("this server keeps no ledger: its setting ledger.url is empty")
-        found = await _set_score(self._ledger, given, _of(request.state.key))
-        if not found:
-            raise NotFound(f"the ledger has no request '{given.request_id}'", param="request_id")
-        if found > 1:
+            raise NotFound("This server has no ledger, as its setting ledger.url is empty.")
+        matches = await _set_score(self._ledger, feedback, _owner(request.state.key))
+        if not matches:
+            raise NotFound(f"The ledger has no request '{request_id}'.", param="request_id")
+        if matches > 1:
             raise BadRequest(
-                "'request_id' was used for several requests: give the completion's id instead",
+                "'request_id' matches several requests. Use the 'id' of the completion instead.",
                 param="request_id",
             )
-        told = {"request_id": given.request_id, "score": given.outcome}
-        return Response(orjson.dumps(told), media_type="application/json")
+        content = {"request_id": request_id, "score": feedback.outcome}
+        return Response(orjson.dumps(content), media_type="application/json")
 
 
-def _of(key: Key | None) -> str | None:
-    """Whose answers a key may speak of, None if anybody's."""
+def _owner(key: Key | None) -> str | None:
+    """Return the name of the key whose requests may be scored, or None for those of all keys."""
     return None if key is None or key.scope is Scope.ADMIN else key.name
 
 
-async def _set_score(ledger: Ledger, given: FeedbackRequest, of: str | None) -> int:
+async def _set_score(ledger: Ledger, feedback: FeedbackRequest, owner: str | None) -> int:
+    """Set the score of a request, and return the number of requests that match."""
     try:
-        return await ledger.set_score(given.request_id, given.outcome, of)
+        return await ledger.set_score(feedback.request_id, feedback.outcome, owner)
     except Exception as error:
-        logger.warning("feedback could not be written: %s", reason(error))
+        logger.warning("feedback cannot be written: %s", reason(error))
         raise Unavailable(
-            "the ledger cannot be written now: try again later", headers={"retry-after": "5"}
+            "The ledger cannot be written now. Try again later.", headers={"retry-after": "5"}
         ) from error

@@ -1,4 +1,4 @@
-"""`GET /health`, `/ready`, `/version` and `/load`: what load balancers and benchmarks ask."""
+"""`GET /health`, `/ready`, `/version` and `/load`."""
 
 from fastapi import Response
 
@@ -8,7 +8,7 @@ from proctor.server.telemetry.metrics import Metrics
 
 
 class HealthEndpoints:
-    """The endpoints."""
+    """The endpoints of liveness, readiness, version and load."""
 
     def __init__(self, supervisor: EngineSupervisor, metrics: Metrics, version: str) -> None:
         self._supervisor = supervisor
@@ -16,11 +16,11 @@ class HealthEndpoints:
         self._version = version
 
     async def health(self) -> Response:
-        """Return 200 while the process runs."""
+        """Return 200 while the process runs (liveness)."""
         return as_json(Health(status="ok"))
 
     async def ready(self) -> Response:
-        """Return 200 while the engine can answer.
+        """Return 200 while the engine can generate (readiness).
 
         Raises:
             Unavailable: while it loads or restarts.
@@ -30,9 +30,8 @@ class HealthEndpoints:
         return as_json(Ready(status="ready"))
 
     async def version(self) -> Response:
-        """Return the server's version."""
         return as_json(Version(version=self._version))
 
     async def load(self) -> Response:
-        """Return how many requests are being answered."""
+        """Return the number of requests that are running or waiting."""
         return as_json(ServerLoad(server_load=self._metrics.load))

@@ -1,4 +1,4 @@
-"""What `/metrics` says: the gateway's metrics, and those of the engine in this process."""
+"""`GET /metrics`: the metrics of the gateway, and of the engine in this process."""
 
 from collections.abc import Iterator
 
@@ -16,38 +16,45 @@ OPENMETRICS = "application/openmetrics-text"
 
 
 class CombinedCollector(Collector):
-    """Several registries as one."""
+    """Combines several registries into one."""
 
     def __init__(self, *registries: CollectorRegistry) -> None:
         self._registries = registries
 
     def collect(self) -> Iterator[Metric]:
-        """See `Collector`."""
         for registry in self._registries:
             yield from registry.collect()
 
 
 class MetricsEndpoint:
-    """The endpoint."""
+    """The endpoint of `GET /metrics`."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
-        """Tell of the gateway's own metrics, and of vLLM's and the process's beside them."""
+        """Initialize the endpoint.
+
+        Args:
+            registry: the gateway's own metrics. Those in the default registry, vLLM's and the
+                process's, are added.
+        """
         self._all = CombinedCollector(registry, REGISTRY)
 
     async def __call__(self, request: Request) -> Response:
-        """Metrics, for Prometheus, in the format that it asks for: OpenMetrics has exemplars."""
+        """Return the metrics in the format that the `accept` header requests.
+
+        OpenMetrics includes exemplars; the text format does not.
+        """
         body, content_type = expose(self._all, request.headers.get("accept", ""))
         return Response(body, headers={"content-type": content_type})
 
     def standalone_app(self) -> Starlette:
-        """An application of nothing else, for a port of its own."""
+        """Return an application that serves only this endpoint, for a separate port."""
         return Starlette(routes=[Route("/metrics", self.__call__)])
 
 
 def expose(metrics: Collector, accept: str) -> tuple[bytes, str]:
-    """Metrics in the format that a request's header asks for; the text, and its content type."""
+    """Return the metrics in the format that an `accept` header requests, and its content type."""
     encode, content_type = choose_encoder(accept)
     if content_type.startswith(OPENMETRICS):
-        # The encoder that was chosen writes `vllm_` for `vllm:`, which needs no escape.
+        # The encoder that choose_encoder returns would escape the colon in names like `vllm:…`.
         return openmetrics(metrics, ALLOWUTF8), content_type  # type: ignore[no-untyped-call]
     return encode(metrics), content_type

@@ -1,4 +1,4 @@
-"""`GET /v1/models`: the model served, under each of its names."""
+"""`GET /v1/models`: the model that is served, under each of its names."""
 
 from collections.abc import Sequence
 from typing import Annotated
@@ -12,28 +12,33 @@ from proctor.server.schemas.responses import ModelCard, ModelList, as_json
 
 
 class ModelsEndpoint:
-    """The endpoints."""
+    """The endpoints of `/v1/models`."""
 
-    def __init__(self, host: EngineSupervisor, aliases: Sequence[str]) -> None:
-        self._host = host
+    def __init__(self, supervisor: EngineSupervisor, aliases: Sequence[str]) -> None:
+        self._supervisor = supervisor
         self._aliases = aliases
 
     async def list_models(self) -> Response:
-        """List the model served, under each of its names."""
-        model = self._host.engine.model
-        cards = [_describe(model, name) for name in names(model, self._aliases)]
+        """Return one entry for each name of the model."""
+        model = self._supervisor.engine.model
+        cards = [_to_card(model, name) for name in names(model, self._aliases)]
         return as_json(ModelList(object="list", data=cards))
 
     async def get_model(
-        self, name: Annotated[str, Path(description="One of its names; it may hold slashes.")]
+        self,
+        name: Annotated[str, Path(description="A name of the model. It may contain slashes.")],
     ) -> Response:
-        """Tell of one model."""
-        model = self._host.engine.model
+        """Return the model under one of its names.
+
+        Raises:
+            UnknownModel: if the model has another name.
+        """
+        model = self._supervisor.engine.model
         check_model(name, model, self._aliases)
-        return as_json(_describe(model, name))
+        return as_json(_to_card(model, name))
 
 
-def _describe(model: ModelInfo, name: str) -> ModelCard:
+def _to_card(model: ModelInfo, name: str) -> ModelCard:
     return {
         "id": name,
         "object": "model",

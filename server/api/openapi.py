@@ -1,8 +1,8 @@
-"""The API's own description: `/openapi.json`.
+"""`/openapi.json`, the OpenAPI description of the API.
 
-Bodies are parsed and written by our own hands, so the framework does not know
-them; each route is described here by the classes of what it takes, gives and
-refuses, whose own words are the document's.
+The endpoints parse request bodies and render responses themselves, so that FastAPI does not
+know their types. Here each operation declares its request, response and error classes, whose
+docstrings are the descriptions in the document.
 """
 
 from collections.abc import Callable, Sequence
@@ -16,7 +16,12 @@ from fastapi import FastAPI, Response, Security
 from fastapi.openapi.utils import get_openapi
 from pydantic import TypeAdapter
 
-from proctor.server.api.generation.idempotency import HEADER, MAX_NAME, REPLAYED, keeps_answers
+from proctor.server.api.generation.idempotency import (
+    HEADER,
+    MAX_KEY_LENGTH,
+    REPLAYED_HEADER,
+    caches_responses,
+)
 from proctor.server.auth.authenticator import Access, Authenticator
 from proctor.server.config.budgets import AUTO
 from proctor.server.config.limits import MIN_REQUEST_SECONDS
@@ -50,102 +55,107 @@ from proctor.server.schemas.generation import ChatRequest
 from proctor.server.schemas.tokenization import DetokenizeRequest, TokenizeRequest
 
 JSON = "application/json"
-EVENTS = "text/event-stream"
-BODY = "JSON, plain or with `Content-Encoding: gzip`."
-METRIC_TEXTS = ("text/plain", "application/openmetrics-text")
+EVENT_STREAM = "text/event-stream"
+BODY_DESCRIPTION = "JSON, optionally compressed with `Content-Encoding: gzip`."
+METRICS_MEDIA_TYPES = ("text/plain", "application/openmetrics-text")
 
-ALWAYS = (BadRequest, MethodNotAllowed, RequestTimeout, HeadersTooLarge, InternalError)
-"""What every path refuses; the first is for what is no HTTP."""
+COMMON_ERRORS = (BadRequest, MethodNotAllowed, RequestTimeout, HeadersTooLarge, InternalError)
+"""The errors of every operation. Without a request body, a 400 is for invalid HTTP."""
 
-KEYED = (*ALWAYS, Unauthorized, Unavailable)
-"""What a path refuses that needs a key, where keys are asked for."""
+KEY_ERRORS = (*COMMON_ERRORS, Unauthorized, Unavailable)
+"""The errors of operations that require an API key, on servers that have keys."""
 
-WORK = (*KEYED, Forbidden, UnknownModel, BodyTooLarge, UnsupportedEncoding)
-"""What a path refuses that takes a body."""
+BODY_ERRORS = (*KEY_ERRORS, Forbidden, UnknownModel, BodyTooLarge, UnsupportedEncoding)
+"""The errors of operations with a request body."""
 
-ANSWER = (*WORK, IdempotencyConflict, RateLimited, DeadlineExceeded)
-"""What a path refuses that generates."""
+GENERATION_ERRORS = (*BODY_ERRORS, IdempotencyConflict, RateLimited, DeadlineExceeded)
+"""The errors of operations that generate."""
 
 HEADERS = {
-    "x-request-id": "The request's own header of that name, made safe, or a fresh id.",
-    "x-budget-tier": "The tier of the budget; `custom` for a budget of no tier.",
-    "x-ignored-fields": "Fields of the request that were passed over, if there are any.",
-    "x-cost": "What the answer cost, in the prices' currency; not in streams.",
-    REPLAYED: "`true` if the answer was there already; see `Idempotency-Key`.",
-    "retry-after": "Seconds after which to try again, if that is worth while.",
-    "allow": "The methods that the path takes.",
-    "accept-encoding": "How a body may be compressed.",
-    "www-authenticate": "`Bearer`: a key goes into the header `Authorization`.",
+    "x-request-id": "The request's `x-request-id` without unsafe characters, or a new ID.",
+    "x-budget-tier": "The tier of the budget, or `custom` if the budget does not come from a tier.",
+    "x-ignored-fields": "The request fields that were ignored, if any.",
+    "x-cost": "The cost of the request, in the currency of the server's prices; not in streams.",
+    REPLAYED_HEADER: "`true` if the response is a stored one, by `Idempotency-Key`.",
+    "retry-after": "The number of seconds after which to retry, if a retry may succeed.",
+    "allow": "The methods that the path supports.",
+    "accept-encoding": "The supported content encodings of request bodies.",
+    "www-authenticate": "`Bearer`: send an API key in the header `Authorization`.",
 }
 
-LEFT = tuple(
-    f"x-ratelimit-{what}-{rate}"
-    for rate in ("requests", "tokens")
-    for what in ("limit", "remaining", "reset")
+RATE_LIMIT_HEADERS = tuple(
+    f"x-ratelimit-{value}-{unit}"
+    for unit in ("requests", "tokens")
+    for value in ("limit", "remaining", "reset")
 )
-HEADERS |= dict.fromkeys(LEFT, "What the key has left, where it has limits; as OpenAI's.")
+HEADERS |= dict.fromkeys(
+    RATE_LIMIT_HEADERS,
+    "The limit of the API key, if it has one, what remains of it, or the time until it resets, as "
+    "in OpenAI's API.",
+)
 
-OWN_HEADERS = {
+ERROR_HEADERS = {
     401: ("www-authenticate",),
     405: ("allow",),
     415: ("accept-encoding",),
     409: ("retry-after",),
-    429: ("retry-after", *LEFT),
+    429: ("retry-after", *RATE_LIMIT_HEADERS),
     503: ("retry-after",),
 }
-"""Of errors, by their status."""
+"""The headers of error responses, by status."""
 
 REQUEST_ID = {
     "name": "x-request-id",
     "in": "header",
-    "description": "An id that the response repeats, as far as it is made of letters, digits and "
-    "`._:-`, 128 characters at most.",
+    "description": "An ID for the request, which the response repeats. Characters other than "
+    "letters, digits and `._:-` are removed, and at most 128 are kept.",
     "schema": {"type": "string"},
 }
 TIMEOUT = {
     "name": TIMEOUT_HEADER,
     "in": "header",
-    "description": "Seconds that the answer may take; the server's `limits.max_request_seconds` "
-    "at most.",
+    "description": "The timeout of the request in seconds, at most the server's "
+    "`limits.max_request_seconds`.",
     "schema": {"type": "number", "minimum": MIN_REQUEST_SECONDS},
 }
 EVENT_NAMES = {
     "name": NAMES_HEADER,
     "in": "header",
-    "description": "Whether a stream's events have names; for clients that cannot set the field "
-    "`event_names`, which goes first.",
+    "description": "Whether the events of a stream have names, for clients that cannot set the "
+    "field `event_names`, which takes precedence.",
     "schema": {"type": "string", "enum": [*FLAGS]},
 }
 IDEMPOTENCY_KEY = {
     "name": HEADER,
     "in": "header",
-    "description": "A name of the client's own for this request: sent again under it, the same "
-    "body gets the answer that is there, for as long as the server keeps it.",
-    "schema": {"type": "string", "minLength": 1, "maxLength": MAX_NAME},
+    "description": "A unique key for the request, chosen by the client. If a request is repeated "
+    "with the same key and body, the server returns the stored response, for as long as the "
+    "server stores it.",
+    "schema": {"type": "string", "minLength": 1, "maxLength": MAX_KEY_LENGTH},
 }
 
 
 @dataclass(frozen=True, slots=True)
 class Operation:
-    """What one method of one path does.
+    """An operation: a method of a path.
 
     Attributes:
-        id: a name for it, in code that is made from the description.
-        summary: what it does, in a line.
-        takes: the body.
-        gives: the response, or None where it is metrics.
-        streams: the data of each event, where the response can be a stream.
-        refuses: the errors that it can answer.
-        headers: of the response, beside `x-request-id`.
-        access: what a request needs to use it.
+        id: the name of the operation in generated client code.
+        summary: a one-line description.
+        request: the request model, or None if requests have no body.
+        response: the response model, or None for metrics.
+        chunk: the model of the data of each event, or None if the response is never a stream.
+        errors: the possible errors.
+        headers: the headers of a successful response, in addition to `x-request-id`.
+        access: what the operation requires of a request.
     """
 
     id: str
     summary: str
-    takes: type | None = None
-    gives: type | None = None
-    streams: type | None = None
-    refuses: Sequence[type[ApiError]] = ALWAYS
+    request: type | None = None
+    response: type | None = None
+    chunk: type | None = None
+    errors: Sequence[type[ApiError]] = COMMON_ERRORS
     headers: Sequence[str] = ()
     access: Access = Access.USER
 
@@ -158,190 +168,198 @@ class Operation:
             "description": f"{self.summary}.",
             "response_model": None,
             "response_class": Response,
-            "responses": {200: self._answer(), **_refusals(self.refuses)},
-            "openapi_extra": self._asked(),
+            "responses": {200: self._success(), **_error_responses(self.errors)},
+            "openapi_extra": self._request_extra(),
         }
 
-    def _asked(self) -> dict[str, Any]:
-        asked: dict[str, Any] = {"parameters": [REQUEST_ID]}
-        if self.takes is not None:
-            asked["requestBody"] = {
-                "description": BODY,
+    def _request_extra(self) -> dict[str, Any]:
+        extra: dict[str, Any] = {"parameters": [REQUEST_ID]}
+        if self.request is not None:
+            extra["requestBody"] = {
+                "description": BODY_DESCRIPTION,
                 "required": True,
-                "content": _content(self.takes),
+                "content": _content(self.request),
             }
-        if DeadlineExceeded in self.refuses:
-            asked["parameters"] = [REQUEST_ID, TIMEOUT]
-        if self.streams is not None:
-            asked["parameters"] += [EVENT_NAMES, IDEMPOTENCY_KEY]
-        return asked
+        if DeadlineExceeded in self.errors:
+            extra["parameters"] = [REQUEST_ID, TIMEOUT]
+        if self.chunk is not None:
+            extra["parameters"] += [EVENT_NAMES, IDEMPOTENCY_KEY]
+        return extra
 
-    def _answer(self) -> dict[str, Any]:
+    def _success(self) -> dict[str, Any]:
         headers = _headers("x-request-id", *self.headers)
-        if self.gives is None:
-            content = {kind: {"schema": {"type": "string"}} for kind in METRIC_TEXTS}
+        if self.response is None:
+            content = {kind: {"schema": {"type": "string"}} for kind in METRICS_MEDIA_TYPES}
             return {"description": self.summary, "content": content, "headers": headers}
-        content = _content(self.gives)
-        if self.streams is not None:
-            content[EVENTS] = {"schema": _stream(self.streams)}
-        return {"description": getdoc(self.gives), "content": content, "headers": headers}
+        content = _content(self.response)
+        if self.chunk is not None:
+            content[EVENT_STREAM] = {"schema": _event_schema(self.chunk)}
+        return {"description": getdoc(self.response), "content": content, "headers": headers}
 
 
 CHAT = Operation(
     "createChatCompletion",
-    "Answer a conversation, thinking within a budget",
-    takes=ChatRequest,
-    gives=responses.ChatCompletion,
-    streams=responses.ChatCompletionChunk,
-    refuses=ANSWER,
-    headers=("x-budget-tier", "x-cost", "x-ignored-fields", REPLAYED, *LEFT),
+    "Create a chat completion with a thinking budget",
+    request=ChatRequest,
+    response=responses.ChatCompletion,
+    chunk=responses.ChatCompletionChunk,
+    errors=GENERATION_ERRORS,
+    headers=("x-budget-tier", "x-cost", "x-ignored-fields", REPLAYED_HEADER, *RATE_LIMIT_HEADERS),
 )
 COMPLETIONS = Operation(
     "createCompletion",
-    "Go on from a raw prompt, thinking within a budget if it opens a thinking block",
-    takes=CompletionRequest,
-    gives=responses.TextCompletion,
-    streams=responses.TextCompletionChunk,
-    refuses=ANSWER,
-    headers=("x-budget-tier", "x-cost", "x-ignored-fields", REPLAYED, *LEFT),
+    "Create a text completion, with a thinking budget if the prompt opens a thinking block",
+    request=CompletionRequest,
+    response=responses.TextCompletion,
+    chunk=responses.TextCompletionChunk,
+    errors=GENERATION_ERRORS,
+    headers=("x-budget-tier", "x-cost", "x-ignored-fields", REPLAYED_HEADER, *RATE_LIMIT_HEADERS),
 )
 ROUTE = Operation(
     "route",
-    "Tell what budget a chat request would get, and why; nothing is generated",
-    takes=ChatRequest,
-    gives=responses.RouteReport,
-    refuses=(*WORK, Overloaded, DeadlineExceeded),
+    "Explain the thinking budget that a chat request would get, without generating",
+    request=ChatRequest,
+    response=responses.RouteReport,
+    errors=(*BODY_ERRORS, Overloaded, DeadlineExceeded),
     headers=("x-ignored-fields",),
 )
 FEEDBACK = Operation(
     "giveFeedback",
-    "Tell how right an answer was; the ledger keeps it with the request",
-    takes=FeedbackRequest,
-    gives=responses.Feedback,
-    refuses=(*KEYED, Forbidden, NotFound, BodyTooLarge, UnsupportedEncoding),
+    "Record in the ledger how correct an answer was",
+    request=FeedbackRequest,
+    response=responses.Feedback,
+    errors=(*KEY_ERRORS, Forbidden, NotFound, BodyTooLarge, UnsupportedEncoding),
 )
 TOKENIZE = Operation(
     "tokenize",
-    "Turn a prompt or messages into token ids",
-    takes=TokenizeRequest,
-    gives=responses.Tokenized,
-    refuses=WORK,
+    "Convert a prompt or messages to token IDs",
+    request=TokenizeRequest,
+    response=responses.Tokenized,
+    errors=BODY_ERRORS,
     headers=("x-ignored-fields",),
 )
 DETOKENIZE = Operation(
     "detokenize",
-    "Turn token ids into text",
-    takes=DetokenizeRequest,
-    gives=responses.Detokenized,
-    refuses=WORK,
+    "Convert token IDs to text",
+    request=DetokenizeRequest,
+    response=responses.Detokenized,
+    errors=BODY_ERRORS,
 )
 TOKENIZER_INFO = Operation(
     "tokenizerInfo",
-    "Tell what the tokenizer is set to, its chat template included",
-    gives=responses.TokenizerInfo,
-    refuses=KEYED,
+    "Get the tokenizer's configuration, including its chat template",
+    response=responses.TokenizerInfo,
+    errors=KEY_ERRORS,
 )
 LIST_MODELS = Operation(
     "listModels",
-    "List the model served, under each of its names",
-    gives=responses.ModelList,
-    refuses=KEYED,
+    "List the model that is served, under each of its names",
+    response=responses.ModelList,
+    errors=KEY_ERRORS,
 )
 GET_MODEL = Operation(
     "retrieveModel",
-    "Tell of one model",
-    gives=responses.ModelCard,
-    refuses=(*KEYED, UnknownModel),
+    "Get the model under one of its names",
+    response=responses.ModelCard,
+    errors=(*KEY_ERRORS, UnknownModel),
 )
 LIST_TIERS = Operation(
     "listTiers",
-    "List the budgets that a request can name, from least to most",
-    gives=responses.TierList,
+    "List the tiers, the named thinking budgets that requests can use",
+    response=responses.TierList,
     access=Access.PUBLIC,
 )
 HEALTH = Operation(
-    "health", "Tell whether the process runs", gives=responses.Health, access=Access.PUBLIC
+    "health",
+    "Check whether the process runs (liveness)",
+    response=responses.Health,
+    access=Access.PUBLIC,
 )
 READY = Operation(
     "ready",
-    "Tell whether the engine can answer",
-    gives=responses.Ready,
-    refuses=(*ALWAYS, Unavailable),
+    "Check whether the engine can generate (readiness)",
+    response=responses.Ready,
+    errors=(*COMMON_ERRORS, Unavailable),
     access=Access.PUBLIC,
 )
 VERSION = Operation(
-    "version", "Tell the server's version", gives=responses.Version, access=Access.PUBLIC
+    "version", "Get the version of the server", response=responses.Version, access=Access.PUBLIC
 )
 LOAD = Operation(
-    "load", "Tell how many requests are being answered", gives=responses.ServerLoad, refuses=KEYED
+    "load",
+    "Get the number of requests that are running or waiting",
+    response=responses.ServerLoad,
+    errors=KEY_ERRORS,
 )
 METRICS = Operation(
     "metrics",
-    "Tell Prometheus what was counted",
-    refuses=(*KEYED, Forbidden),
+    "Get metrics in the format of Prometheus or OpenMetrics",
+    errors=(*KEY_ERRORS, Forbidden),
     access=Access.ADMIN,
 )
 
 
-def describe(
-    app: FastAPI, settings: Settings, host: EngineSupervisor
+def custom_openapi(
+    app: FastAPI, settings: Settings, supervisor: EngineSupervisor
 ) -> Callable[[], dict[str, Any]]:
-    """A function that gives the description of this very server, made when it is asked for."""
+    """Return the function for `app.openapi`, which builds the document of this server lazily."""
 
     @cache
-    def written(vocabulary: int | None) -> dict[str, Any]:
-        return _narrowed(document(app), settings, vocabulary)
+    def build(vocabulary_size: int | None) -> dict[str, Any]:
+        return _specialize(document(app), settings, vocabulary_size)
 
     def openapi() -> dict[str, Any]:
-        vocabulary = host.engine.codec.vocabulary_size if host.up else None
-        if app.openapi_schema is None or vocabulary is not None:
-            app.openapi_schema = written(vocabulary)
+        vocabulary_size = supervisor.engine.codec.vocabulary_size if supervisor.up else None
+        if app.openapi_schema is None or vocabulary_size is not None:
+            app.openapi_schema = build(vocabulary_size)
         return app.openapi_schema
 
     return openapi
 
 
 def document(app: FastAPI) -> dict[str, Any]:
-    """The description of any server: what depends on settings and model, it says in words."""
+    """Return the document of any server, which does not depend on its settings and model."""
     schema = get_openapi(title=app.title, version=app.version, routes=app.routes)
     schema["components"] = {"schemas": deepcopy(_schemas()[1])}
     for path in schema["paths"].values():
         for operation in path.values():
-            operation["responses"].pop("422", None)  # a bad request is a 400 here
+            operation["responses"].pop("422", None)  # an invalid request is a 400 here
     return schema
 
 
-def _narrowed(schema: dict[str, Any], settings: Settings, vocabulary: int | None) -> dict[str, Any]:
-    """The same, with what this server's settings and its model allow."""
+def _specialize(
+    schema: dict[str, Any], settings: Settings, vocabulary_size: int | None
+) -> dict[str, Any]:
+    """Restrict the document to what this server's settings and its model allow."""
     schemas = schema["components"]["schemas"]
     tiers = [tier.name for tier in settings.tiers]
-    for kind, names in ((ChatRequest, [*tiers, AUTO]), (CompletionRequest, tiers)):
-        fields = schemas[kind.__name__]["properties"]
+    for model, names in ((ChatRequest, [*tiers, AUTO]), (CompletionRequest, tiers)):
+        fields = schemas[model.__name__]["properties"]
         fields["budget_tier"]["anyOf"][0] = {"type": "string", "enum": names}
         fields["n"]["anyOf"][0]["maximum"] = settings.limits.max_choices
-    if vocabulary is not None:
+    if vocabulary_size is not None:
         tokens = schemas[DetokenizeRequest.__name__]["properties"]["tokens"]
-        tokens["items"] |= {"maximum": vocabulary - 1}
+        tokens["items"] |= {"maximum": vocabulary_size - 1}
         tokens["items"].pop("exclusiveMaximum", None)
-    if not keeps_answers(settings.ledger):
+    if not caches_responses(settings.ledger):
         for path in schema["paths"].values():
             for operation in path.values():
-                told = operation.get("parameters", [])
-                operation["parameters"] = [each for each in told if each["name"] != HEADER]
+                parameters = operation.get("parameters", [])
+                operation["parameters"] = [each for each in parameters if each["name"] != HEADER]
     return schema
 
 
 @cache
 def _schemas() -> tuple[dict[type, dict[str, Any]], dict[str, Any]]:
-    """The schema of each class, as a reference, and what they refer to."""
-    described: list[type] = [
+    """Return a reference to the schema of each class, and the definitions they refer to."""
+    models: list[type] = [
         ChatRequest,
         CompletionRequest,
         TokenizeRequest,
         DetokenizeRequest,
         FeedbackRequest,
     ]
-    described += [
+    models += [
         responses.ChatCompletion,
         responses.ChatCompletionChunk,
         responses.Detokenized,
@@ -360,51 +378,51 @@ def _schemas() -> tuple[dict[type, dict[str, Any]], dict[str, Any]]:
         responses.Version,
         responses.ServerLoad,
     ]
-    found, schema = TypeAdapter.json_schemas(
-        [(kind, "validation", TypeAdapter(kind)) for kind in described],
+    references, schema = TypeAdapter.json_schemas(
+        [(model, "validation", TypeAdapter(model)) for model in models],
         ref_template="#/components/schemas/{model}",
     )
-    return {kind: found[kind, "validation"] for kind in described}, schema["$defs"]
+    return {model: references[model, "validation"] for model in models}, schema["$defs"]
 
 
-def _content(kind: type) -> dict[str, Any]:
-    return {JSON: {"schema": _schemas()[0][kind]}}
+def _content(model: type) -> dict[str, Any]:
+    return {JSON: {"schema": _schemas()[0][model]}}
 
 
-def _stream(chunk: type) -> dict[str, Any]:
-    """What each event is, as descriptions before OpenAPI 3.2 have it."""
-    told = {
+def _event_schema(chunk: type) -> dict[str, Any]:
+    """Return the schema of each event, in the way of OpenAPI versions before 3.2."""
+    data = {
         "type": "string",
         "contentMediaType": JSON,
         "contentSchema": {"anyOf": [_schemas()[0][chunk], _schemas()[0][responses.Error]]},
     }
-    # An event without a name is of the type `message`, as browsers and other readers have it.
+    # In browsers and other SSE clients, an event without a name has the type `message`.
     names = [*(channel.value for channel in Channel), "message", "error"]
     name = {"type": "string", "enum": names}
     return {
         "type": "object",
         "description": (
-            "A server-sent event. Its name is its channel, `reasoning` or `answer`; a choice's "
-            "last one has none, nor have the first one of a chat's choice and the one that tells "
-            "what was used. Each has a chunk as its data, but the very last one, which has "
-            "`[DONE]`. An error is an event of the name `error`, after which no other comes. No "
-            "event has a name where `event_names` is false."
+            "A server-sent event. Its data is a chunk, or `[DONE]` in the last event of the "
+            "stream. Events with generated text or tool calls are named after their channel, "
+            "`reasoning` or `answer`. Other chunks have no name: those before and after the text "
+            "of a choice, the progress of hidden thinking, and the usage. An error is an event "
+            "named `error`, and ends the stream. If `event_names` is false, no event has a name."
         ),
-        "properties": {"event": name, "data": {"anyOf": [{"const": "[DONE]"}, told]}},
+        "properties": {"event": name, "data": {"anyOf": [{"const": "[DONE]"}, data]}},
         "required": ["data"],
     }
 
 
-def _refusals(errors: Sequence[type[ApiError]]) -> dict[int | str, dict[str, Any]]:
-    told: dict[int | str, dict[str, Any]] = {}
+def _error_responses(errors: Sequence[type[ApiError]]) -> dict[int | str, dict[str, Any]]:
+    described: dict[int | str, dict[str, Any]] = {}
     for error in sorted(errors, key=lambda error: error.status):
-        own = OWN_HEADERS.get(error.status, ())
-        told[error.status] = {
+        headers = ERROR_HEADERS.get(error.status, ())
+        described[error.status] = {
             "description": getdoc(error),
             "content": _content(responses.Error),
-            "headers": _headers("x-request-id", *own),
+            "headers": _headers("x-request-id", *headers),
         }
-    return told
+    return described
 
 
 def _headers(*names: str) -> dict[str, Any]:

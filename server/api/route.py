@@ -1,4 +1,4 @@
-"""`POST /v1/route`: what a chat request would get, and why; nothing is generated."""
+"""`POST /v1/route`: explains the budget that a chat request would get, without generating."""
 
 from typing import Any
 
@@ -9,7 +9,7 @@ from proctor.server.accounting.cost import PriceModel
 from proctor.server.accounting.estimates import estimate
 from proctor.server.accounting.usage_history import UsageHistory
 from proctor.server.admission.controller import AdmissionController
-from proctor.server.api.generation.responder import in_time
+from proctor.server.api.generation.responder import with_deadline
 from proctor.server.config.prices import Prices
 from proctor.server.config.settings import Settings
 from proctor.server.engines.supervisor import EngineSupervisor
@@ -21,58 +21,58 @@ from proctor.server.schemas.parsing import parse_chat
 from proctor.server.schemas.responses import as_json
 from proctor.server.transport.bodies import BodyReader
 
-STRONGEST = 5
-"""Signals that are shown."""
+MAX_SIGNALS = 5
+"""The number of the strongest signals to return."""
 
 WEIGHT_DIGITS = 3
 
 
 class RouteEndpoint:
-    """The endpoint."""
+    """The endpoint of `POST /v1/route`."""
 
     def __init__(
         self,
         settings: Settings,
-        bodies: BodyReader,
-        host: EngineSupervisor,
+        body_reader: BodyReader,
+        supervisor: EngineSupervisor,
         admission_controller: AdmissionController,
         price_model: PriceModel,
-        recent: UsageHistory,
+        usage_history: UsageHistory,
     ) -> None:
         self._settings = settings
-        self._bodies = bodies
-        self._host = host
+        self._body_reader = body_reader
+        self._supervisor = supervisor
         self._admission_controller = admission_controller
         self._price_model = price_model
-        self._recent = recent
+        self._usage_history = usage_history
 
     async def __call__(self, request: Request) -> Response:
-        """Route one request.
+        """Return the budget of a chat request, and an estimate of its cost.
 
         Raises:
-            ApiError: if it would be refused.
+            ApiError: if the request would be rejected.
             BudgetError: if its budget could not be enforced.
         """
         context = RequestContext.of(request, self._settings.limits)
-        asked = parse_chat(await self._bodies.read(request))
-        engine = await self._host.ready()
-        admitting = self._admission_controller.admit(asked, engine, "dry-run", context.key)
-        admission = await in_time(request, context, admitting)
-        shown = describe(admission.resolution, admission.routing)
+        chat_request = parse_chat(await self._body_reader.read(request))
+        engine = await self._supervisor.ready()
+        admitting = self._admission_controller.admit(chat_request, engine, "dry-run", context.key)
+        admission = await with_deadline(request, context, admitting)
+        report = to_json(admission.resolution, admission.routing)
         enforced = admission.enforced
-        shown["budget"] |= {
+        report["budget"] |= {
             "min_tokens": enforced.minimum,
             "max_tokens": enforced.maximum,
             "continuations": enforced.continuations,
         }
-        shown["clamped_by"] = admission.clamped_by
-        shown["prompt_tokens"] = admission.prompt_tokens
-        shown["cost"] = estimate(admission, self._price_model, self._recent)
-        return as_json(shown, asked.ignored_header())
+        report["clamped_by"] = admission.clamped_by
+        report["prompt_tokens"] = admission.prompt_tokens
+        report["cost"] = estimate(admission, self._price_model, self._usage_history)
+        return as_json(report, chat_request.ignored_header())
 
 
-def describe(resolution: Resolution, routed: RoutingResult | None) -> dict[str, Any]:
-    """A budget and where it came from, as JSON; without what only the engine knows."""
+def to_json(resolution: Resolution, routing: RoutingResult | None) -> dict[str, Any]:
+    """Return a budget and its origin as JSON, without the fields that depend on the engine."""
     budget, tier = resolution.budget, resolution.tier
     return {
         "tier": None if tier is None else tier.name,
@@ -86,42 +86,44 @@ def describe(resolution: Resolution, routed: RoutingResult | None) -> dict[str, 
             "landing": budget.landing.value,
         },
         "clamped_by": resolution.clamped_by,
-        "router": None if routed is None else _explain(routed),
+        "router": None if routing is None else _router_json(routing),
     }
 
 
-def in_words(resolution: Resolution, routed: RoutingResult, prices: Prices | None) -> str:
-    """The same, for people."""
-    budget, verdict = resolution.budget, routed.prediction
-    most = "no cap" if budget.max_tokens is None else f"at most {budget.max_tokens}"
-    chances = zip(LEVELS, verdict.probabilities, strict=True)
+def format_text(resolution: Resolution, routing: RoutingResult, prices: Prices | None) -> str:
+    """Return a budget and its origin as text, for `proctor route`."""
+    budget, prediction = resolution.budget, routing.prediction
+    maximum = "no maximum" if budget.max_tokens is None else f"at most {budget.max_tokens} tokens"
+    probabilities = zip(LEVELS, prediction.probabilities, strict=True)
     lines = [
         f"tier      {resolution.label} (decided by the {resolution.source.value})",
-        f"thinking  at least {budget.min_tokens}, {most} tokens",
-        f"level     {routed.level}: "
-        + ", ".join(f"{level} {chance:.0%}" for level, chance in chances),
+        f"thinking  at least {budget.min_tokens}, {maximum}",
+        f"level     {routing.level}: "
+        + ", ".join(f"{level} {probability:.0%}" for level, probability in probabilities),
     ]
     if prices is not None and budget.max_tokens is not None:
-        spans = [Cost.of(prices, 0, n, 0).thinking for n in (budget.min_tokens, budget.max_tokens)]
-        least, dearest = (f"{cost:f}" for cost in spans)
-        lines.append(f"cost      {least} to {dearest} {prices.currency} for the thinking")
-    shown = verdict.signals[:STRONGEST]
-    lines += [f"  {signal.weight:+.2f}  {signal.name}" for signal in shown]
+        low, high = (
+            f"{Cost.of(prices, 0, tokens, 0).thinking:f}"
+            for tokens in (budget.min_tokens, budget.max_tokens)
+        )
+        lines.append(f"cost      {low} to {high} {prices.currency} for the thinking")
+    signals = prediction.signals[:MAX_SIGNALS]
+    lines += [f"  {signal.weight:+.2f}  {signal.name}" for signal in signals]
     if resolution.clamped_by:
         lines.append(f"clamped by {', '.join(resolution.clamped_by)}")
     return "\n".join(lines)
 
 
-def _explain(routed: RoutingResult) -> dict[str, Any]:
-    verdict = routed.prediction
+def _router_json(routing: RoutingResult) -> dict[str, Any]:
+    prediction = routing.prediction
     return {
-        "level": routed.level,
+        "level": routing.level,
         "probabilities": {
-            level: round(chance, WEIGHT_DIGITS)
-            for level, chance in zip(LEVELS, verdict.probabilities, strict=True)
+            level: round(probability, WEIGHT_DIGITS)
+            for level, probability in zip(LEVELS, prediction.probabilities, strict=True)
         },
         "signals": [
             {"name": signal.name, "weight": round(signal.weight, WEIGHT_DIGITS)}
-            for signal in verdict.signals[:STRONGEST]
+            for signal in prediction.signals[:MAX_SIGNALS]
         ],
     }

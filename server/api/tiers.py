@@ -1,4 +1,4 @@
-"""`GET /v1/tiers`: the budgets that have a name."""
+"""`GET /v1/tiers`: the named budgets."""
 
 from fastapi import Response
 
@@ -8,21 +8,21 @@ from proctor.server.schemas.responses import TierCard, TierList, as_json
 
 
 class TiersEndpoint:
-    """The endpoint."""
+    """The endpoint of `GET /v1/tiers`."""
 
     def __init__(self, settings: Settings) -> None:
-        self._told: TierList = {
+        self._tiers: TierList = {
             "object": "list",
             "default_tier": settings.default_tier,
-            "data": [_describe(tier) for tier in settings.tiers],
+            "data": [_to_card(tier) for tier in settings.tiers],
         }
 
     async def list_tiers(self) -> Response:
-        """List the budgets that a request can name, from least to most."""
-        return as_json(self._told)
+        """Return the tiers, by ascending budget."""
+        return as_json(self._tiers)
 
 
-def _describe(tier: Tier) -> TierCard:
+def _to_card(tier: Tier) -> TierCard:
     return {
         "name": tier.name,
         "min_tokens": tier.min_tokens,

@@ -1,4 +1,4 @@
-"""`POST /tokenize` and `POST /detokenize`: between text and token ids, in vLLM's shape."""
+"""`POST /tokenize`, `POST /detokenize` and `GET /tokenizer_info`, in the format of vLLM's API."""
 
 import asyncio
 
@@ -20,78 +20,80 @@ from proctor.server.schemas.responses import Detokenized, Tokenized, as_json
 from proctor.server.schemas.tokenization import DetokenizeRequest, TokenizeRequest
 from proctor.server.transport.bodies import BodyReader
 
-AT_ONCE = 2
-"""Requests that are worked on; a long one keeps a core busy that answers need too."""
+MAX_CONCURRENT = 2
+"""The maximum number of concurrent tokenizations, as long ones take CPU time from generation."""
 
 
 class TokenizeEndpoint:
-    """The endpoints."""
+    """The endpoints of the tokenizer."""
 
-    def __init__(self, settings: Settings, host: EngineSupervisor, bodies: BodyReader) -> None:
+    def __init__(
+        self, settings: Settings, supervisor: EngineSupervisor, body_reader: BodyReader
+    ) -> None:
         self._settings = settings
-        self._host = host
-        self._bodies = bodies
-        self._turns = asyncio.Semaphore(AT_ONCE)
+        self._supervisor = supervisor
+        self._body_reader = body_reader
+        self._semaphore = asyncio.Semaphore(MAX_CONCURRENT)
 
     async def tokenize(self, request: Request) -> Response:
-        """Turn a prompt or messages into token ids.
+        """Convert a prompt or messages to token ids.
 
         Raises:
-            ApiError: if the request is refused.
+            ApiError: if the request is rejected.
         """
-        asked = parse(await self._bodies.read(request), TokenizeRequest)
-        engine = self._engine(asked.model)
-        async with self._turns:
-            ids = await _ids(asked, engine)
+        body = parse(await self._body_reader.read(request), TokenizeRequest)
+        engine = self._engine(body.model)
+        async with self._semaphore:
+            ids = await _encode(body, engine)
             strings = None
-            if asked.return_token_strs:
+            if body.return_token_strs:
                 strings = await asyncio.to_thread(engine.codec.convert_ids_to_tokens, ids)
         context = engine.model.context_length
         return as_json(
             Tokenized(count=len(ids), max_model_len=context, tokens=ids, token_strs=strings),
-            asked.ignored_header(),
+            body.ignored_header(),
         )
 
     async def detokenize(self, request: Request) -> Response:
-        """Turn token ids into text.
+        """Convert token ids to text.
 
         Raises:
-            ApiError: if the request is refused.
+            ApiError: if the request is rejected.
         """
-        asked = parse(await self._bodies.read(request), DetokenizeRequest)
-        codec = self._engine(asked.model).codec
-        check_ids(asked.tokens, codec, "tokens")
-        async with self._turns:
-            text = await asyncio.to_thread(codec.decode, asked.tokens)
+        body = parse(await self._body_reader.read(request), DetokenizeRequest)
+        codec = self._engine(body.model).codec
+        check_ids(body.tokens, codec, "tokens")
+        async with self._semaphore:
+            text = await asyncio.to_thread(codec.decode, body.tokens)
         return as_json(Detokenized(prompt=text))
 
     async def info(self) -> Response:
-        """Tell what the tokenizer is set to."""
-        return as_json(self._host.engine.codec.info())
+        """Return the configuration of the tokenizer."""
+        return as_json(self._supervisor.engine.codec.info())
 
     def _engine(self, name: str | None) -> Engine:
-        engine = self._host.engine
+        engine = self._supervisor.engine
         if name is not None:
             check_model(name, engine.model, self._settings.aliases, param="model")
         return engine
 
 
-async def _ids(asked: TokenizeRequest, engine: Engine) -> list[int]:
+async def _encode(request: TokenizeRequest, engine: Engine) -> list[int]:
     context = engine.model.context_length
-    if asked.prompt is None:
-        check_length(asked, context)
-        if asked.tools:
+    if request.prompt is None:
+        check_length(request, context)
+        if request.tools:
             await check_tools(engine.codec)
         prompt = await render(
-            asked,
+            request,
             engine,
-            thinking=asked.thinking,
-            add_generation_prompt=asked.add_generation_prompt is not False,
+            thinking=request.thinking,
+            add_generation_prompt=request.add_generation_prompt is not False,
         )
         return [*prompt.ids]
-    check_prompt(asked.prompt, context)
+    check_prompt(request.prompt, context)
     return await asyncio.to_thread(
         engine.codec.encode,
-        asked.prompt,
-        add_special_tokens=asked.add_special_tokens is not False,
+        request.prompt,
+        add_special_tokens=request.add_special_tokens is not False,
     )

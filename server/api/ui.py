@@ -1,7 +1,7 @@
-"""What a browser is shown: the page at `/`, and the API's description at `/docs`.
+"""The web pages: the playground at `/`, and Swagger UI at `/docs`.
 
-All of it comes from this server, and neither page runs anything else. Swagger UI is taken as it
-lies in the package fastapi-swagger, which carries each release of it.
+All their files are served by this server, and a content security policy blocks everything else.
+Swagger UI comes from the package fastapi-swagger, which has its files.
 """
 
 from collections.abc import Awaitable, Callable
@@ -35,23 +35,22 @@ SWAGGER_HEADERS = {
 
 
 class Assets(StaticFiles):
-    """Files that a browser may ask for again, but not run otherwise than they are meant."""
+    """Static files with security headers. Browsers cache them, and revalidate before each use."""
 
     def file_response(self, *args: Any, **kwargs: Any) -> Response:
-        """See Starlette."""
         response = super().file_response(*args, **kwargs)
         response.headers.update(HEADERS)
         return response
 
 
 def add_pages(app: FastAPI, settings: Settings, authenticator: Authenticator) -> None:
-    """Serve both pages and what they are made of."""
+    """Add the routes of both pages and their files."""
     assets = Assets(directory=STATIC, packages=[("fastapi_swagger", "resources")])
 
     public = Security(authenticator.authorize, scopes=[Access.PUBLIC.value])
 
     @app.get("/page.json", include_in_schema=False, dependencies=[public])
-    async def page() -> dict[str, Any]:
+    async def page_settings() -> dict[str, Any]:
         return settings.page.model_dump() | {"asks_for_keys": settings.asks_for_keys}
 
     app.mount("/static", assets)

@@ -15,7 +15,7 @@ from proctor.router.calibration_io import read_rows
 from proctor.server.admission.budget_request import BudgetRequest
 from proctor.server.admission.budget_resolution import ceilings, resolve
 from proctor.server.admission.routing import Router
-from proctor.server.api.route import in_words
+from proctor.server.api.route import format_text
 from proctor.server.cli import keys as keys_cli
 from proctor.server.cli import ledger as ledger_cli
 from proctor.server.cli.serve import serve
@@ -151,4 +151,4 @@ def _route(settings: Settings, prompt: str) -> str:
     """Describe the budget that a request with this prompt would get."""
     routed = Router.load(settings.router).classify_conversation(Conversation.of(prompt))
     resolution = resolve(BudgetRequest(), settings, routed.level, ceilings(settings))
-    return in_words(resolution, routed, settings.prices)
+    return format_text(resolution, routed, settings.prices)

@@ -118,7 +118,7 @@ class Choice:
         channels: ChannelSplitter,
         *,
         progress: bool = False,
-        counted: bool = False,
+        continuous_usage: bool = False,
     ) -> None:
         """Create a choice; `run` generates it.
 
@@ -128,14 +128,14 @@ class Choice:
             index: index of the choice.
             channels: splits its tokens.
             progress: whether to emit the progress of its thinking, every `PROGRESS_SECONDS`.
-            counted: whether every item has the token usage so far.
+            continuous_usage: whether every item has the token usage so far.
         """
         self._engine = engine
         self._job = job
         self._index = index
         self._channels = channels
         self._progress = progress
-        self._counted = counted
+        self._continuous_usage = continuous_usage
         self._progress_at = 0.0
         self._progress_tokens = 0
 
@@ -177,7 +177,7 @@ class Choice:
                 if delta.prompt_logprobs is not None:
                     emit(PromptLogprobs(self._index, delta.prompt_logprobs))
                 for item in channels.push(delta.token_ids, delta.logprobs):
-                    emit(self._count(item))
+                    emit(self._with_usage(item))
                 if self._progress:
                     self._emit_progress(emit)
                 if channels.stopped:
@@ -188,17 +188,17 @@ class Choice:
         if finish is Finish.ABORT:
             raise EngineUnavailable("the engine aborted the request")
         for item in channels.close(cut=finish is Finish.LENGTH):
-            emit(self._count(item))
+            emit(self._with_usage(item))
         return Finish.STOP if channels.stopped else finish
 
-    def _count(self, item: TextDelta | ToolCallDelta | Progress) -> StreamItem:
-        return item._replace(used=self._channels.used) if self._counted else item
+    def _with_usage(self, item: TextDelta | ToolCallDelta | Progress) -> StreamItem:
+        return item._replace(used=self._channels.used) if self._continuous_usage else item
 
     def _emit_progress(self, emit: Callable[[StreamItem], None]) -> None:
         now, tokens = time.monotonic(), self._channels.thinking_tokens
         if tokens > self._progress_tokens and now >= self._progress_at + PROGRESS_SECONDS:
             self._progress_at, self._progress_tokens = now, tokens
-            emit(self._count(Progress(self._index, tokens)))
+            emit(self._with_usage(Progress(self._index, tokens)))
 
     def _so_far(self) -> ChoiceResult:
         channels = self._channels

@@ -1,1 +1,1 @@
-"""Response bodies and stream chunks, in the shape of each API."""
+"""Response bodies and stream chunks, in the format of each API."""

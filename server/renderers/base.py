@@ -1,4 +1,4 @@
-"""What the responses of every API share."""
+"""The base of the renderers, which turn the results of a request into its response."""
 
 from abc import ABC, abstractmethod
 from collections.abc import AsyncGenerator, Iterable, Sequence
@@ -18,31 +18,31 @@ from proctor.server.generation.channels import ChannelSplitter
 
 
 class SseEncoder(Protocol):
-    """Encodes one stream as server-sent events; an empty event is not sent."""
+    """Encodes a stream as server-sent events. Empty events are not sent."""
 
     def begin(self, index: int) -> bytes:
         """Return the first event of a choice."""
 
     def item(self, item: StreamItem) -> bytes:
-        """Return the event of an item of a choice."""
+        """Return the event of an item of a choice, empty if the response does not have the item."""
 
-    def finish(self, end: ChoiceResult) -> bytes:
+    def finish(self, result: ChoiceResult) -> bytes:
         """Return the last event of a choice."""
 
-    def usage(self, ends: Sequence[ChoiceResult]) -> bytes:
+    def usage(self, results: Sequence[ChoiceResult]) -> bytes:
         """Return the event after all choices, with the request's usage."""
 
 
 @dataclass(frozen=True, slots=True)
 class Envelope:
-    """What every response, and every chunk of one, says about its request.
+    """The fields that responses and their chunks have in common.
 
     Attributes:
         id: the completion's id.
-        created: Unix time, in seconds.
+        created: the Unix time of the request, in seconds.
         model: the model's name.
         admission: the admitted request.
-        request_cost: its cost.
+        request_cost: the cost of the request.
     """
 
     id: str
@@ -51,84 +51,89 @@ class Envelope:
     admission: Admission
     request_cost: RequestCost
 
-    def of_kind(self, kind: str) -> dict[str, Any]:
-        """What stands in every piece of it."""
-        return {"id": self.id, "object": kind, "created": self.created, "model": self.model}
+    def common_fields(self, object_type: str) -> dict[str, Any]:
+        """Return the fields that a response and all its chunks have."""
+        return {"id": self.id, "object": object_type, "created": self.created, "model": self.model}
 
-    def thinking(self, end: ChoiceResult) -> dict[str, Any]:
-        """What became of one choice's thinking."""
-        outcome, tier = end.outcome, self.admission.resolution.tier
+    def thinking(self, result: ChoiceResult) -> dict[str, Any]:
+        """Return the `thinking` object of a choice."""
+        outcome, tier = result.outcome, self.admission.resolution.tier
         return {
             "tier": None if tier is None else tier.name,
-            "min_tokens": self.admission.jobs[end.choice].budget.minimum,
-            "max_tokens": self.admission.max_thinking_tokens(end.choice),
+            "min_tokens": self.admission.jobs[result.choice].budget.minimum,
+            "max_tokens": self.admission.max_thinking_tokens(result.choice),
             "tokens": outcome.tokens,
             "forced_tokens": sum(outcome.forced.values()),
-            "forced_spans": [span._asdict() for span in end.forced_spans],
+            "forced_spans": [span._asdict() for span in result.forced_spans],
             "continuations": outcome.continuations,
             "loops": sum(outcome.loops.values()),
             "end_reason": outcome.end_reason.value,
-            "clamped": self.admission.clamped[end.choice],
+            "clamped": self.admission.clamped[result.choice],
         }
 
-    def usage_and_cost(self, ends: Sequence[ChoiceResult]) -> dict[str, Any]:
-        """What was used, and what it costs."""
-        prompt = self.admission.prompt_tokens
-        used = [end.used for end in ends]
-        tokens, thinking = (sum(each) for each in zip(*used, strict=True))
-        usage = _usage(prompt, TokenUsage(tokens, thinking))
+    def usage_and_cost(self, results: Sequence[ChoiceResult]) -> dict[str, Any]:
+        """Return the `usage` and `cost` of the whole request."""
+        prompt_tokens = self.admission.prompt_tokens
+        used = [result.used for result in results]
+        tokens, thinking = (sum(counts) for counts in zip(*used, strict=True))
+        usage = _usage(prompt_tokens, TokenUsage(tokens, thinking))
         if (cached := self.request_cost.cached_tokens) is not None:
             usage["prompt_tokens_details"] = {"cached_tokens": cached}
-        cost = self.request_cost.cost(prompt)
+        cost = self.request_cost.cost(prompt_tokens)
         return {"usage": usage, "cost": None if cost is None else cost.to_json()}
 
-    def so_far(self, choice: int, used: TokenUsage) -> dict[str, Any]:
-        """What one choice has used, for a chunk of its own."""
+    def choice_usage(self, choice: int, used: TokenUsage) -> dict[str, Any]:
+        """Return the `usage` of one choice so far, for its chunks."""
         return {"usage": _usage(len(self.admission.jobs[choice].prompt_ids), used)}
 
 
 @dataclass(frozen=True, slots=True)
 class ResponseRenderer(ABC):
-    """Renders the response to one request, whole or as a stream.
+    """Renders the response to one request, streamed or not.
 
     Attributes:
-        envelope: what every chunk of it says.
+        envelope: the fields that all chunks have in common.
     """
 
     envelope: Envelope
 
     @abstractmethod
     def splitter(self, engine: Engine, job: Job, index: int) -> ChannelSplitter:
-        """Return what splits the tokens of a choice into text."""
+        """Return the splitter of the tokens of a choice."""
 
     @abstractmethod
-    def encoder(self, counted: bool) -> SseEncoder:
-        """Return what encodes the response as a stream.
+    def encoder(self, continuous_usage: bool) -> SseEncoder:
+        """Return the encoder of a streamed response.
 
         Args:
-            counted: whether every chunk carries the usage so far.
+            continuous_usage: whether every chunk has the usage of its choice so far.
         """
 
     @abstractmethod
-    def whole(self, items: Iterable[OutputItem], results: Sequence[ChoiceResult]) -> dict[str, Any]:
-        """Return the body of a response that is not streamed."""
+    def body(self, items: Iterable[OutputItem], results: Sequence[ChoiceResult]) -> dict[str, Any]:
+        """Return the body of a response that is not streamed.
+
+        Args:
+            items: the items of all choices, in the order of each choice.
+            results: the results of the choices.
+        """
 
     @property
     def reports_progress(self) -> bool:
-        """Whether a stream reports the progress of a thinking that it does not show."""
+        """Whether a stream reports the progress of thinking that it does not include."""
         return False
 
     def transform(
         self, events: AsyncGenerator[StreamItem | ChoiceResult, None]
     ) -> AsyncGenerator[StreamItem | ChoiceResult, None]:
-        """Return the items of the choices as this API has them."""
+        """Return the items of the choices as they appear in the response."""
         return events
 
 
-def _usage(prompt: int, used: TokenUsage) -> dict[str, Any]:
+def _usage(prompt_tokens: int, used: TokenUsage) -> dict[str, Any]:
     return {
-        "prompt_tokens": prompt,
+        "prompt_tokens": prompt_tokens,
         "completion_tokens": used.tokens,
-        "total_tokens": prompt + used.tokens,
+        "total_tokens": prompt_tokens + used.tokens,
         "completion_tokens_details": {"reasoning_tokens": used.thinking},
     }

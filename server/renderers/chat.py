@@ -1,4 +1,4 @@
-"""Responses in OpenAI's shape: whole, and chunk by chunk."""
+"""Renders the responses of `POST /v1/chat/completions`."""
 
 from collections import Counter
 from collections.abc import AsyncGenerator, Callable, Collection, Iterable, Mapping, Sequence
@@ -23,45 +23,45 @@ from proctor.server.generation.base import (
 from proctor.server.generation.channels import ChannelSplitter
 from proctor.server.renderers.base import ResponseRenderer
 from proctor.server.renderers.logprobs import prompt_logprobs
-from proctor.server.renderers.reasoning_format import OWN_KEYS, keys, with_tags
+from proctor.server.renderers.reasoning_format import NULLABLE_KEYS, message_keys, with_tags
 from proctor.server.schemas.generation import ChatRequest
 from proctor.server.transport.sse import PLACEHOLDER, SseTemplate, event
 
 LOGPROBS_KEYS = {Channel.ANSWER: "content", Channel.REASONING: "reasoning_content"}
-"""Where in `logprobs` a channel's tokens stand."""
+"""The key of each channel's tokens in `logprobs`."""
 
 
 class MessageBuilder:
-    """One choice's message while it is put together.
+    """Builds the message of one choice.
 
     Attributes:
-        scores: of each channel's tokens.
+        scores: the log probabilities of each channel's tokens.
     """
 
-    def __init__(self, style: ReasoningFormat, begun: str = "") -> None:
-        """Begin a message.
+    def __init__(self, reasoning_format: ReasoningFormat, echo: str = "") -> None:
+        """Start a message.
 
         Args:
-            style: where its thinking stands.
-            begun: what its content begins with.
+            reasoning_format: where the message has the thinking.
+            echo: the beginning of the content, before the generated text.
         """
-        self._style = style
-        self._texts: dict[str, list[str]] = {"content": [begun]}
-        self._texts |= {key: [] for key in OWN_KEYS[style]}
+        self._reasoning_format = reasoning_format
+        self._texts: dict[str, list[str]] = {"content": [echo]}
+        self._texts |= {key: [] for key in NULLABLE_KEYS[reasoning_format]}
         self._calls: list[dict[str, Any]] = []
         self.scores: dict[Channel, list[TokenLogprob]] = {channel: [] for channel in Channel}
 
     def add(self, item: TextDelta | ToolCallDelta) -> None:
-        """Take what comes next."""
+        """Add the next item."""
         if isinstance(item, ToolCallDelta):
             self._add_call(item.delta)
             return
-        for key in keys(item.channel, self._style):
+        for key in message_keys(item.channel, self._reasoning_format):
             self._texts[key].append(item.text)
         self.scores[item.channel] += item.scores
 
     def message(self) -> dict[str, Any]:
-        """The message, in OpenAI's shape; its content is null where it is calls alone."""
+        """Return the message; its content is null if it has tool calls only."""
         texts = {key: "".join(parts) or None for key, parts in self._texts.items()}
         if not self._calls:
             return {"role": "assistant", **texts, "content": texts["content"] or ""}
@@ -76,35 +76,34 @@ class MessageBuilder:
 
 @dataclass(frozen=True, slots=True)
 class ChatRenderer(ResponseRenderer):
-    """Renders the answer to a chat.
+    """Renders the response to a chat request.
 
     Attributes:
         request: the request.
-        style: where the thinking stands.
-        token_bytes: returns the text of a token.
+        reasoning_format: where the response has the thinking.
+        token_bytes: returns the bytes of a token.
     """
 
     request: ChatRequest
-    style: ReasoningFormat
+    reasoning_format: ReasoningFormat
     token_bytes: Callable[[int], bytes]
 
     @property
     def reports_progress(self) -> bool:
-        """See `ResponseRenderer`."""
-        return self.style is ReasoningFormat.HIDDEN and bool(self.request.stream)
+        """Whether the response is streamed, without its thinking."""
+        return self.reasoning_format is ReasoningFormat.HIDDEN and bool(self.request.stream)
 
     @property
     def with_ids(self) -> bool:
-        """Whether the response carries token ids."""
+        """Whether the response has token ids."""
         return bool(self.request.return_token_ids)
 
     @property
     def echo(self) -> str:
-        """The text that each message begins with, before what is generated."""
+        """The beginning of each message, before the generated text."""
         return self.request.messages[-1].unfinished().text if self.request.echo else ""
 
     def splitter(self, engine: Engine, job: Job, index: int) -> ChannelSplitter:
-        """See `ResponseRenderer`."""
         request, tools = self.request, self.envelope.admission.tools
         reader = None if tools is None else tools.reader()
         answer = AnswerText(request.stop or (), reader, request.min_tokens or 0)
@@ -118,57 +117,54 @@ class ChatRenderer(ResponseRenderer):
             with_ids=self.with_ids,
         )
 
-    def encoder(self, counted: bool) -> "ChatSseEncoder":
-        """See `ResponseRenderer`."""
-        return ChatSseEncoder(self, counted)
+    def encoder(self, continuous_usage: bool) -> "ChatSseEncoder":
+        return ChatSseEncoder(self, continuous_usage)
 
     def transform(
         self, events: AsyncGenerator[StreamItem | ChoiceResult, None]
     ) -> AsyncGenerator[StreamItem | ChoiceResult, None]:
-        """See `ResponseRenderer`."""
-        return with_tags(events) if self.style is ReasoningFormat.TAGS else events
+        return with_tags(events) if self.reasoning_format is ReasoningFormat.TAGS else events
 
     def _scored_channels(self) -> Collection[Channel]:
-        """The channels whose logprobs the response carries; never those of a hidden thinking."""
+        """Return the channels whose logprobs the response has, never those of hidden thinking."""
         thinking = self.request.thinking
         if not self.request.logprobs:
             return ()
-        if thinking is None or not thinking.logprobs or self.style is ReasoningFormat.HIDDEN:
+        is_hidden = self.reasoning_format is ReasoningFormat.HIDDEN
+        if thinking is None or not thinking.logprobs or is_hidden:
             return (Channel.ANSWER,)
         return tuple(Channel)
 
-    def whole(self, items: Iterable[OutputItem], results: Sequence[ChoiceResult]) -> dict[str, Any]:
-        """See `ResponseRenderer`."""
-        drafts = [MessageBuilder(self.style, self.echo) for _ in results]
-        of_prompt: dict[str, Any] = {}
+    def body(self, items: Iterable[OutputItem], results: Sequence[ChoiceResult]) -> dict[str, Any]:
+        builders = [MessageBuilder(self.reasoning_format, self.echo) for _ in results]
+        prompt_fields: dict[str, Any] = {}
         for item in items:
             if isinstance(item, PromptLogprobs):
-                of_prompt = self._of_prompt(item)
+                prompt_fields = self._prompt_logprobs(item)
             else:
-                drafts[item.choice].add(item)
+                builders[item.choice].add(item)
         choices = [
             {
-                "index": end.choice,
-                "message": drafts[end.choice].message(),
-                "logprobs": self._logprobs(drafts[end.choice].scores),
-                "finish_reason": self.envelope.admission.finish_reason(end.finish, end.calls),
-                "thinking": self.envelope.thinking(end),
-                **self._ids(end.token_ids),
+                "index": result.choice,
+                "message": builders[result.choice].message(),
+                "logprobs": self._logprobs(builders[result.choice].scores),
+                "finish_reason": self.envelope.admission.finish_reason(result.finish, result.calls),
+                "thinking": self.envelope.thinking(result),
+                **self._token_ids(result.token_ids),
             }
-            for end in sorted(results, key=lambda end: end.choice)
+            for result in sorted(results, key=lambda result: result.choice)
         ]
-        told_of_prompt = {**of_prompt, **self._prompt_ids()}
-        envelope = self.envelope.of_kind("chat.completion")
         return {
-            **envelope,
+            **self.envelope.common_fields("chat.completion"),
             "choices": choices,
-            **told_of_prompt,
+            **prompt_fields,
+            **self._prompt_ids(),
             **self.envelope.usage_and_cost(results),
         }
 
-    def _of_prompt(self, item: PromptLogprobs) -> dict[str, Any]:
-        most = self.request.prompt_logprobs or 0
-        return {"prompt_logprobs": prompt_logprobs(item.scores, most, self.token_bytes)}
+    def _prompt_logprobs(self, item: PromptLogprobs) -> dict[str, Any]:
+        num_top = self.request.prompt_logprobs or 0
+        return {"prompt_logprobs": prompt_logprobs(item.scores, num_top, self.token_bytes)}
 
     def _prompt_ids(self) -> dict[str, Any]:
         return (
@@ -177,37 +173,38 @@ class ChatRenderer(ResponseRenderer):
             else {}
         )
 
-    def _ids(self, token_ids: Sequence[int]) -> dict[str, Any]:
+    def _token_ids(self, token_ids: Sequence[int]) -> dict[str, Any]:
         return {"token_ids": token_ids} if self.with_ids else {}
 
-    def role(self, index: int, used: TokenUsage | None) -> dict[str, Any]:
-        """A choice's first chunk."""
+    def role_chunk(self, index: int, used: TokenUsage | None) -> dict[str, Any]:
+        """Return the first chunk of a choice."""
         chunk = self._chunk(index, {"role": "assistant", "content": ""}, used)
         return {**chunk, **self._prompt_ids()}
 
-    def begun(self, index: int, used: TokenUsage | None) -> dict[str, Any]:
-        """A chunk of what a choice's message begins with."""
+    def echo_chunk(self, index: int, used: TokenUsage | None) -> dict[str, Any]:
+        """Return the chunk with the beginning of a choice's message."""
         return self._chunk(index, {"content": self.echo}, used)
 
-    def text(self, index: int, channel: Channel) -> dict[str, Any]:
-        """A chunk of text, with a hole where the text goes."""
-        return self._chunk(index, dict.fromkeys(keys(channel, self.style), PLACEHOLDER))
+    def text_template(self, index: int, channel: Channel) -> dict[str, Any]:
+        """Return a chunk with `PLACEHOLDER` in place of the text."""
+        keys = message_keys(channel, self.reasoning_format)
+        return self._chunk(index, dict.fromkeys(keys, PLACEHOLDER))
 
-    def piece(self, piece: TextDelta) -> dict[str, Any]:
-        """A chunk of text, with its tokens' scores or ids, and what has been used, where told."""
-        delta = dict.fromkeys(keys(piece.channel, self.style), piece.text)
-        chunk = self._chunk(piece.choice, delta, piece.used)
-        if piece.scores:
-            chunk["choices"][0]["logprobs"] = self._logprobs({piece.channel: piece.scores})
-        chunk["choices"][0] |= self._ids(piece.token_ids)
+    def text_chunk(self, delta: TextDelta) -> dict[str, Any]:
+        """Return a chunk of text, with its tokens' scores, its ids and the usage, if requested."""
+        keys = message_keys(delta.channel, self.reasoning_format)
+        chunk = self._chunk(delta.choice, dict.fromkeys(keys, delta.text), delta.used)
+        if delta.scores:
+            chunk["choices"][0]["logprobs"] = self._logprobs({delta.channel: delta.scores})
+        chunk["choices"][0] |= self._token_ids(delta.token_ids)
         return chunk
 
-    def call(self, call: ToolCallDelta) -> dict[str, Any]:
-        """A chunk of a tool call."""
+    def call_chunk(self, call: ToolCallDelta) -> dict[str, Any]:
+        """Return a chunk of a tool call."""
         return self._chunk(call.choice, {"tool_calls": [_call_delta(call.delta)]}, call.used)
 
-    def progress(self, progress: Progress) -> dict[str, Any]:
-        """A chunk that tells how far a thinking is that is not shown."""
+    def progress_chunk(self, progress: Progress) -> dict[str, Any]:
+        """Return a chunk with the progress of hidden thinking."""
         chunk = self._chunk(progress.choice, {"content": ""}, progress.used)
         chunk["choices"][0]["thinking"] = {
             "tokens": progress.tokens,
@@ -215,42 +212,50 @@ class ChatRenderer(ResponseRenderer):
         }
         return chunk
 
-    def finish(self, end: ChoiceResult, used: TokenUsage | None, identified: int) -> dict[str, Any]:
-        """A choice's last chunk, after the ids of so many of its tokens.
+    def last_chunk(
+        self, result: ChoiceResult, used: TokenUsage | None, ids_sent: int
+    ) -> dict[str, Any]:
+        """Return the last chunk of a choice.
 
-        Its content is empty: DeepSeek's own loop adds it up unasked.
+        Its content is an empty string, as DeepSeek's example code concatenates it
+        unconditionally.
+
+        Args:
+            result: the result of the choice.
+            used: the usage of the choice, if requested.
+            ids_sent: number of its token ids in earlier chunks.
         """
-        chunk = self._chunk(end.choice, {"content": ""}, used)
+        chunk = self._chunk(result.choice, {"content": ""}, used)
         chunk["choices"][0] |= {
-            "finish_reason": self.envelope.admission.finish_reason(end.finish, end.calls),
-            "thinking": self.envelope.thinking(end),
-            **self._ids(end.token_ids[identified:]),
+            "finish_reason": self.envelope.admission.finish_reason(result.finish, result.calls),
+            "thinking": self.envelope.thinking(result),
+            **self._token_ids(result.token_ids[ids_sent:]),
         }
         return chunk
 
-    def usage(self, ends: Sequence[ChoiceResult]) -> dict[str, Any]:
-        """The chunk after all choices, with what they used."""
+    def usage_chunk(self, results: Sequence[ChoiceResult]) -> dict[str, Any]:
+        """Return the chunk after all choices, with the usage of the request."""
         return {
-            **self.envelope.of_kind("chat.completion.chunk"),
+            **self.envelope.common_fields("chat.completion.chunk"),
             "choices": [],
-            **self.envelope.usage_and_cost(ends),
+            **self.envelope.usage_and_cost(results),
         }
 
     def _chunk(
         self, index: int, delta: dict[str, Any], used: TokenUsage | None = None
     ) -> dict[str, Any]:
-        empty = dict.fromkeys(OWN_KEYS[self.style])
-        choice = {"index": index, "delta": {**empty, **delta}, "finish_reason": None}
-        chunk = {**self.envelope.of_kind("chat.completion.chunk"), "choices": [choice]}
-        return chunk if used is None else chunk | self.envelope.so_far(index, used)
+        nulls = dict.fromkeys(NULLABLE_KEYS[self.reasoning_format])
+        choice = {"index": index, "delta": {**nulls, **delta}, "finish_reason": None}
+        chunk = {**self.envelope.common_fields("chat.completion.chunk"), "choices": [choice]}
+        return chunk if used is None else chunk | self.envelope.choice_usage(index, used)
 
     def _logprobs(self, scores: Mapping[Channel, Sequence[TokenLogprob]]) -> dict[str, Any] | None:
-        told = {
-            LOGPROBS_KEYS[channel]: [self._logprob(score) for score in of_channel]
-            for channel, of_channel in scores.items()
-            if of_channel
+        logprobs = {
+            LOGPROBS_KEYS[channel]: [self._logprob(score) for score in channel_scores]
+            for channel, channel_scores in scores.items()
+            if channel_scores
         }
-        return told or None
+        return logprobs or None
 
     def _logprob(self, score: TokenLogprob) -> dict[str, Any]:
         top = [self._candidate(token, logprob) for token, logprob in score.top]
@@ -262,64 +267,60 @@ class ChatRenderer(ResponseRenderer):
 
 
 class ChatSseEncoder:
-    """Writes it as server-sent events."""
+    """Encodes the response to a chat request as server-sent events."""
 
-    def __init__(self, completion: ChatRenderer, counted: bool) -> None:
-        """Begin a stream.
+    def __init__(self, renderer: ChatRenderer, continuous_usage: bool) -> None:
+        """Initialize the encoder of a stream.
 
         Args:
-            completion: what is told.
-            counted: whether every chunk tells what its choice has used.
+            renderer: renders the chunks.
+            continuous_usage: whether every chunk has the usage of its choice so far.
         """
-        self._completion = completion
-        self._counted = counted
-        self._moulds: dict[tuple[int, Channel], SseTemplate] = {}
-        self._identified: Counter[int] = Counter()
+        self._renderer = renderer
+        self._continuous_usage = continuous_usage
+        self._templates: dict[tuple[int, Channel], SseTemplate] = {}
+        self._ids_sent: Counter[int] = Counter()
 
     def begin(self, index: int) -> bytes:
-        """See `Writer`."""
-        used = TokenUsage(0, 0) if self._counted else None
-        first = event(self._completion.role(index, used))
-        if not self._completion.echo:
+        used = TokenUsage(0, 0) if self._continuous_usage else None
+        first = event(self._renderer.role_chunk(index, used))
+        if not self._renderer.echo:
             return first
-        return first + event(self._completion.begun(index, used), name=Channel.ANSWER.value)
+        return first + event(self._renderer.echo_chunk(index, used), name=Channel.ANSWER.value)
 
     def item(self, item: StreamItem) -> bytes:
-        """See `Writer`. The event is named after its channel; there is none if that is hidden."""
         match item:
             case ToolCallDelta():
-                return event(self._completion.call(item), name=item.channel.value)
+                return event(self._renderer.call_chunk(item), name=item.channel.value)
             case Progress():
-                return event(self._completion.progress(item))
+                return event(self._renderer.progress_chunk(item))
             case PromptLogprobs():
                 return b""
-            case _ if not keys(item.channel, self._completion.style):
+            case _ if not message_keys(item.channel, self._renderer.reasoning_format):
                 return b""
             case TextDelta(scores=(), used=None, token_ids=()):
-                return self._mould(item.choice, item.channel).fill(item.text)
+                return self._template(item.choice, item.channel).fill(item.text)
             case _:
-                self._identified[item.choice] += len(item.token_ids)
-                return event(self._completion.piece(item), name=item.channel.value)
+                self._ids_sent[item.choice] += len(item.token_ids)
+                return event(self._renderer.text_chunk(item), name=item.channel.value)
 
-    def finish(self, end: ChoiceResult) -> bytes:
-        """See `Writer`."""
-        used = end.used if self._counted else None
-        return event(self._completion.finish(end, used, self._identified[end.choice]))
+    def finish(self, result: ChoiceResult) -> bytes:
+        used = result.used if self._continuous_usage else None
+        return event(self._renderer.last_chunk(result, used, self._ids_sent[result.choice]))
 
-    def usage(self, ends: Sequence[ChoiceResult]) -> bytes:
-        """See `Writer`."""
-        return event(self._completion.usage(ends))
+    def usage(self, results: Sequence[ChoiceResult]) -> bytes:
+        return event(self._renderer.usage_chunk(results))
 
-    def _mould(self, index: int, channel: Channel) -> SseTemplate:
-        mould = self._moulds.get((index, channel))
-        if mould is None:
-            mould = SseTemplate(self._completion.text(index, channel), name=channel.value)
-            self._moulds[index, channel] = mould
-        return mould
+    def _template(self, index: int, channel: Channel) -> SseTemplate:
+        template = self._templates.get((index, channel))
+        if template is None:
+            template = SseTemplate(self._renderer.text_template(index, channel), name=channel.value)
+            self._templates[index, channel] = template
+        return template
 
 
 def _call_delta(delta: CallDelta) -> dict[str, Any]:
-    """OpenAI's shape: its id, type and name come once."""
+    """Return a delta of a tool call, whose id, type and name are in its first delta only."""
     function: dict[str, Any] = {"arguments": delta.arguments}
     if delta.id is None:
         return {"index": delta.index, "function": function}

@@ -1,4 +1,4 @@
-"""Responses of `POST /v1/completions`: whole, and chunk by chunk."""
+"""Renders the responses of `POST /v1/completions`."""
 
 from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
@@ -25,178 +25,186 @@ from proctor.server.transport.sse import PLACEHOLDER, SseTemplate, event
 
 @dataclass(frozen=True, slots=True)
 class CompletionRenderer(ResponseRenderer):
-    """What follows the prompts, in OpenAI's older shape.
+    """Renders the response to a completion request.
 
     Attributes:
         request: the request.
-        codec: of the engine that answers it.
-        silent: tokens that have no text here.
+        codec: the codec of the engine that generates the response.
+        invisible: tokens that are not part of the text.
     """
 
     request: CompletionRequest
     codec: Codec
-    silent: Collection[int]
+    invisible: Collection[int]
 
     def splitter(self, engine: Engine, job: Job, index: int) -> ChannelSplitter:
-        """See `ResponseRenderer`."""
         return RawChannelSplitter(engine.codec, engine.model, job, index, self.request)
 
-    def encoder(self, counted: bool) -> "CompletionSseEncoder":
-        """See `ResponseRenderer`."""
-        return CompletionSseEncoder(self, counted)
+    def encoder(self, continuous_usage: bool) -> "CompletionSseEncoder":
+        return CompletionSseEncoder(self, continuous_usage)
 
-    def whole(self, items: Iterable[OutputItem], results: Sequence[ChoiceResult]) -> dict[str, Any]:
-        """See `ResponseRenderer`."""
-        pieces: list[list[TextDelta]] = [[] for _ in results]
-        of_prompts: dict[int, Sequence[TokenLogprob]] = {}
+    def body(self, items: Iterable[OutputItem], results: Sequence[ChoiceResult]) -> dict[str, Any]:
+        deltas: list[list[TextDelta]] = [[] for _ in results]
+        prompt_scores: dict[int, Sequence[TokenLogprob]] = {}
         for item in items:
             if isinstance(item, PromptLogprobs):
-                of_prompts[self._prompt(item.choice)] = item.scores
+                prompt_scores[self._prompt_index(item.choice)] = item.scores
             elif isinstance(item, TextDelta):
-                pieces[item.choice].append(item)
+                deltas[item.choice].append(item)
         choices = [
-            self._whole(end, pieces[end.choice], of_prompts.get(self._prompt(end.choice)))
-            for end in sorted(results, key=lambda end: end.choice)
+            self._choice(
+                result,
+                deltas[result.choice],
+                prompt_scores.get(self._prompt_index(result.choice)),
+            )
+            for result in sorted(results, key=lambda result: result.choice)
         ]
         return {
-            **self.envelope.of_kind("text_completion"),
+            **self.envelope.common_fields("text_completion"),
             "choices": choices,
             **self.envelope.usage_and_cost(results),
         }
 
     def chunk(
-        self, index: int, text: str, used: TokenUsage | None = None, **more: Any
+        self, index: int, text: str, used: TokenUsage | None = None, **fields: Any
     ) -> dict[str, Any]:
-        """Some of one choice's text, and what there is to say of it."""
-        choice = {"index": index, "text": text, "logprobs": None, "finish_reason": None, **more}
-        chunk = {**self.envelope.of_kind("text_completion"), "choices": [choice]}
-        return chunk if used is None else chunk | self.envelope.so_far(index, used)
+        """Return a chunk of one choice.
 
-    def ended(self, end: ChoiceResult) -> dict[str, Any]:
-        """One choice's account."""
-        return {"finish_reason": end.finish.value, "thinking": self.envelope.thinking(end)}
+        Args:
+            index: index of the choice.
+            text: the text of the chunk.
+            used: the usage of the choice so far, if requested.
+            **fields: further fields of the choice.
+        """
+        choice = {"index": index, "text": text, "logprobs": None, "finish_reason": None, **fields}
+        chunk = {**self.envelope.common_fields("text_completion"), "choices": [choice]}
+        return chunk if used is None else chunk | self.envelope.choice_usage(index, used)
 
-    def usage(self, ends: Sequence[ChoiceResult]) -> dict[str, Any]:
-        """The chunk after all choices, with what they used."""
+    def finish_fields(self, result: ChoiceResult) -> dict[str, Any]:
+        """Return the fields that a choice has when it is finished."""
+        return {"finish_reason": result.finish.value, "thinking": self.envelope.thinking(result)}
+
+    def usage_chunk(self, results: Sequence[ChoiceResult]) -> dict[str, Any]:
+        """Return the chunk after all choices, with the usage of the request."""
         return {
-            **self.envelope.of_kind("text_completion"),
+            **self.envelope.common_fields("text_completion"),
             "choices": [],
-            **self.envelope.usage_and_cost(ends),
+            **self.envelope.usage_and_cost(results),
         }
 
     def echo(self, index: int) -> str:
-        """What one choice's text begins with: its prompt, if that is wanted."""
+        """Return the beginning of a choice's text: its prompt if the request has `echo`."""
         if not self.request.echo:
             return ""
-        _, written = self.request.prompts[self._prompt(index)]
-        return written if isinstance(written, str) else self.codec.decode(written)
+        _, prompt = self.request.prompts[self._prompt_index(index)]
+        return prompt if isinstance(prompt, str) else self.codec.decode(prompt)
 
-    def logprobs(self, index: int) -> TextLogprobs:
-        """Writes one choice's log probabilities."""
-        most, token_bytes = self.request.logprobs or 0, self.codec.token_bytes
-        return TextLogprobs(most, token_bytes, self.silent, self.echo(index))
+    def text_logprobs(self, index: int) -> TextLogprobs:
+        """Return the converter of one choice's log probabilities."""
+        num_top, token_bytes = self.request.logprobs or 0, self.codec.token_bytes
+        return TextLogprobs(num_top, token_bytes, self.invisible, self.echo(index))
 
     def prompt_ids(self, index: int) -> Sequence[int]:
-        """The tokens of one choice's prompt."""
+        """Return the token ids of one choice's prompt."""
         return self.envelope.admission.jobs[index].prompt_ids
 
-    def _prompt(self, index: int) -> int:
+    def _prompt_index(self, index: int) -> int:
         return index // self.envelope.admission.choices_per_prompt
 
-    def _whole(
+    def _choice(
         self,
-        end: ChoiceResult,
-        pieces: Sequence[TextDelta],
-        of_prompt: Sequence[TokenLogprob] | None,
+        result: ChoiceResult,
+        deltas: Sequence[TextDelta],
+        prompt_scores: Sequence[TokenLogprob] | None,
     ) -> dict[str, Any]:
-        request, index = self.request, end.choice
-        text = self.echo(index) + "".join(piece.text for piece in pieces)
+        request, index = self.request, result.choice
+        text = self.echo(index) + "".join(delta.text for delta in deltas)
         choice: dict[str, Any] = {"index": index, "text": text, "logprobs": None}
         if request.logprobs is not None:
-            logprobs, rows = self.logprobs(index), []
-            if request.echo and of_prompt is not None:
-                rows = logprobs.of_prompt(self.prompt_ids(index), of_prompt)
-            rows += logprobs.of_next([score for piece in pieces for score in piece.scores])
+            logprobs, rows = self.text_logprobs(index), []
+            if request.echo and prompt_scores is not None:
+                rows = logprobs.prompt_rows(self.prompt_ids(index), prompt_scores)
+            rows += logprobs.next_rows([score for delta in deltas for score in delta.scores])
             choice["logprobs"] = columns(rows)
-        choice |= self.ended(end)
-        if request.prompt_logprobs is not None and of_prompt is not None:
+        choice |= self.finish_fields(result)
+        if request.prompt_logprobs is not None and prompt_scores is not None:
             choice["prompt_logprobs"] = prompt_logprobs(
-                of_prompt, request.prompt_logprobs, self.codec.token_bytes
+                prompt_scores, request.prompt_logprobs, self.codec.token_bytes
             )
         if request.return_token_ids:
-            choice |= {"prompt_token_ids": self.prompt_ids(index), "token_ids": end.token_ids}
+            choice |= {"prompt_token_ids": self.prompt_ids(index), "token_ids": result.token_ids}
         return choice
 
 
 class CompletionSseEncoder:
-    """Writes it as server-sent events, named after their channel."""
+    """Encodes the response to a completion request as server-sent events."""
 
-    def __init__(self, completion: CompletionRenderer, counted: bool) -> None:
-        self._completion = completion
-        self._counted = counted
-        self._with_ids = bool(completion.request.return_token_ids)
-        self._moulds: dict[tuple[int, Channel], SseTemplate] = {}
+    def __init__(self, renderer: CompletionRenderer, continuous_usage: bool) -> None:
+        self._renderer = renderer
+        self._continuous_usage = continuous_usage
+        self._with_ids = bool(renderer.request.return_token_ids)
+        self._templates: dict[tuple[int, Channel], SseTemplate] = {}
         self._logprobs: dict[int, TextLogprobs] = {}
-        self._identified: Counter[int] = Counter()
+        self._ids_sent: Counter[int] = Counter()
 
     def begin(self, index: int) -> bytes:
-        """See `Writer`. The prompt, where it is told and its log probabilities need not come."""
-        completion = self._completion
-        more: dict[str, Any] = {}
+        """Return an event with the echoed prompt or the prompt's token ids, if requested.
+
+        If the echoed prompt has log probabilities, it is sent with them, by `item`.
+        """
+        renderer = self._renderer
+        fields: dict[str, Any] = {}
         if self._with_ids:
-            more = {"prompt_token_ids": completion.prompt_ids(index), "token_ids": []}
-        awaits_scores = completion.request.requested_prompt_logprobs is not None
-        echo = "" if awaits_scores else completion.echo(index)
-        chunk = completion.chunk(index, echo, self._nothing_used, **more)
-        return event(chunk) if echo or more else b""
+            fields = {"prompt_token_ids": renderer.prompt_ids(index), "token_ids": []}
+        awaits_scores = renderer.request.requested_prompt_logprobs is not None
+        echo = "" if awaits_scores else renderer.echo(index)
+        chunk = renderer.chunk(index, echo, self._no_usage, **fields)
+        return event(chunk) if echo or fields else b""
 
     def item(self, item: StreamItem) -> bytes:
-        """See `Writer`."""
         if isinstance(item, PromptLogprobs):
             return self._prompt(item)
         if not isinstance(item, TextDelta):
             return b""
         if not (item.scores or item.token_ids or item.used):
-            return self._mould(item).fill(item.text)
-        more: dict[str, Any] = {}
+            return self._template(item).fill(item.text)
+        fields: dict[str, Any] = {}
         if item.scores:
-            more["logprobs"] = columns(self._logprobs_of(item.choice).of_next(item.scores))
+            fields["logprobs"] = columns(self._logprobs_of(item.choice).next_rows(item.scores))
         if self._with_ids:
-            more["token_ids"] = item.token_ids
-            self._identified[item.choice] += len(item.token_ids)
-        chunk = self._completion.chunk(item.choice, item.text, item.used, **more)
+            fields["token_ids"] = item.token_ids
+            self._ids_sent[item.choice] += len(item.token_ids)
+        chunk = self._renderer.chunk(item.choice, item.text, item.used, **fields)
         return event(chunk, name=item.channel.value)
 
-    def finish(self, end: ChoiceResult) -> bytes:
-        """See `Writer`."""
-        more = self._completion.ended(end)
+    def finish(self, result: ChoiceResult) -> bytes:
+        fields = self._renderer.finish_fields(result)
         if self._with_ids:
-            more["token_ids"] = end.token_ids[self._identified[end.choice] :]
-        used = end.used if self._counted else None
-        return event(self._completion.chunk(end.choice, "", used, **more))
+            fields["token_ids"] = result.token_ids[self._ids_sent[result.choice] :]
+        used = result.used if self._continuous_usage else None
+        return event(self._renderer.chunk(result.choice, "", used, **fields))
 
-    def usage(self, ends: Sequence[ChoiceResult]) -> bytes:
-        """See `Writer`."""
-        return event(self._completion.usage(ends))
+    def usage(self, results: Sequence[ChoiceResult]) -> bytes:
+        return event(self._renderer.usage_chunk(results))
 
     def _prompt(self, item: PromptLogprobs) -> bytes:
-        index, completion = item.choice, self._completion
-        rows = self._logprobs_of(index).of_prompt(completion.prompt_ids(index), item.scores)
-        echo, logprobs = completion.echo(index), columns(rows)
-        return event(completion.chunk(index, echo, self._nothing_used, logprobs=logprobs))
+        index, renderer = item.choice, self._renderer
+        rows = self._logprobs_of(index).prompt_rows(renderer.prompt_ids(index), item.scores)
+        echo, logprobs = renderer.echo(index), columns(rows)
+        return event(renderer.chunk(index, echo, self._no_usage, logprobs=logprobs))
 
     @property
-    def _nothing_used(self) -> TokenUsage | None:
-        return TokenUsage(0, 0) if self._counted else None
+    def _no_usage(self) -> TokenUsage | None:
+        return TokenUsage(0, 0) if self._continuous_usage else None
 
     def _logprobs_of(self, index: int) -> TextLogprobs:
         if index not in self._logprobs:
-            self._logprobs[index] = self._completion.logprobs(index)
+            self._logprobs[index] = self._renderer.text_logprobs(index)
         return self._logprobs[index]
 
-    def _mould(self, piece: TextDelta) -> SseTemplate:
-        key = (piece.choice, piece.channel)
-        if key not in self._moulds:
-            chunk = self._completion.chunk(piece.choice, PLACEHOLDER)
-            self._moulds[key] = SseTemplate(chunk, name=piece.channel.value)
-        return self._moulds[key]
+    def _template(self, delta: TextDelta) -> SseTemplate:
+        key = (delta.choice, delta.channel)
+        if key not in self._templates:
+            chunk = self._renderer.chunk(delta.choice, PLACEHOLDER)
+            self._templates[key] = SseTemplate(chunk, name=delta.channel.value)
+        return self._templates[key]

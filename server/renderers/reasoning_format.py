@@ -1,4 +1,4 @@
-"""How a choice's two texts appear in a response, by the format that was asked for."""
+"""Where a response has the thinking and the answer, by `reasoning_format`."""
 
 from collections.abc import AsyncGenerator
 
@@ -13,31 +13,32 @@ REASONING_KEYS = {
     ReasoningFormat.TAGS: ("content",),
     ReasoningFormat.HIDDEN: (),
 }
-"""The keys of a message or delta that carry the thinking."""
+"""The keys of a message or delta that have the text of the thinking."""
 
-OWN_KEYS = {
-    style: tuple(key for key in carrying if key != "content") or ("reasoning_content",)
-    for style, carrying in REASONING_KEYS.items()
+NULLABLE_KEYS = {
+    reasoning_format: tuple(key for key in keys if key != "content") or ("reasoning_content",)
+    for reasoning_format, keys in REASONING_KEYS.items()
 }
-"""Those that are null where there is no thinking: many clients read them unasked."""
+"""The keys that are null where there is no thinking, as many clients read them unconditionally."""
 
 
-def keys(channel: Channel, style: ReasoningFormat) -> tuple[str, ...]:
-    """The keys of a message or delta that carry this channel."""
-    return ("content",) if channel is Channel.ANSWER else REASONING_KEYS[style]
+def message_keys(channel: Channel, reasoning_format: ReasoningFormat) -> tuple[str, ...]:
+    """Return the keys of a message or delta that have the text of a channel."""
+    return ("content",) if channel is Channel.ANSWER else REASONING_KEYS[reasoning_format]
 
 
 async def with_tags(
     events: AsyncGenerator[StreamItem | ChoiceResult, None],
 ) -> AsyncGenerator[StreamItem | ChoiceResult, None]:
-    """The same events, with `<think>` and `</think>` around the thinking."""
-    thinking: dict[int, TokenUsage | None] = {}
+    """Yield the events with `<think>` and `</think>` around the thinking."""
+    open_choices: dict[int, TokenUsage | None] = {}
     async for event in events:
         choice = event.choice
         if isinstance(event, TextDelta) and event.channel is Channel.REASONING:
-            opened, thinking[choice] = choice in thinking, event.used
-            yield event if opened else event._replace(text=OPEN_TAG + event.text)
+            is_open, open_choices[choice] = choice in open_choices, event.used
+            yield event if is_open else event._replace(text=OPEN_TAG + event.text)
             continue
-        if choice in thinking:
-            yield TextDelta(choice, Channel.REASONING, CLOSE_TAG, used=thinking.pop(choice))
+        if choice in open_choices:
+            used = open_choices.pop(choice)
+            yield TextDelta(choice, Channel.REASONING, CLOSE_TAG, used=used)
         yield event

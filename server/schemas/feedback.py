@@ -1,4 +1,4 @@
-"""The request model of feedback."""
+"""The request model of `POST /v1/feedback`."""
 
 from typing import Annotated
 
@@ -10,25 +10,25 @@ from proctor.server.schemas.base import Flag, Float, RequestModel, Text, exactly
 
 
 class FeedbackRequest(RequestModel):
-    """What became of an answer: `correct` or `score`."""
+    """The body of `POST /v1/feedback`: how correct an answer was, as `correct` or `score`."""
 
     model_config = ConfigDict(json_schema_extra=exactly_one("correct", "score"))
 
     request_id: Annotated[Text, Field(min_length=1, max_length=MAX_NAME)]
-    """The completion's `id`, or the response's `x-request-id` if it was used once."""
+    """The `id` of the completion, or the `x-request-id` of the response if it is unique."""
     correct: Flag | None = None
-    """Whether the answer was right."""
+    """Whether the answer was correct."""
     score: Annotated[Float, Field(ge=0, le=1)] | None = None
-    """How right it was: 1 is right, 0 is wrong."""
+    """How correct the answer was, from 0 (wrong) to 1 (right)."""
 
     @model_validator(mode="after")
-    def _one_outcome(self) -> "FeedbackRequest":
+    def _check_one_outcome(self) -> "FeedbackRequest":
         if (self.correct is None) == (self.score is None):
-            reason = "or 'score' is needed, and not both"
+            reason = "or 'score' is required, but not both"
             raise PydanticCustomError("field", "{reason}", {"field": "correct", "reason": reason})
         return self
 
     @property
     def outcome(self) -> float:
-        """How right the answer was, from 0 to 1."""
+        """How correct the answer was, from 0 (wrong) to 1 (right)."""
         return float(bool(self.correct)) if self.score is None else self.score

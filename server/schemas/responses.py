@@ -29,9 +29,9 @@ class ResponseSchema(TypedDict):
     """Base class of responses and their parts; no other fields are allowed."""
 
 
-def as_json(shape: Mapping[str, object], headers: Mapping[str, str] | None = None) -> Response:
+def as_json(content: Mapping[str, object], headers: Mapping[str, str] | None = None) -> Response:
     """Return a JSON response with this content."""
-    return Response(orjson.dumps(shape), media_type="application/json", headers=headers)
+    return Response(orjson.dumps(content), media_type="application/json", headers=headers)
 
 
 class ErrorDetail(ResponseSchema):

@@ -12,7 +12,7 @@ from proctor.server.schemas.generation import MAX_MESSAGES, TemplateSwitches
 from proctor.server.schemas.messages import Message
 from proctor.server.schemas.tools import MAX_TOOLS, Tool
 
-ONE_OF_THEM: dict[str, Any] = {
+PROMPT_OR_MESSAGES: dict[str, Any] = {
     "oneOf": [
         {
             "required": ["prompt"],
@@ -31,37 +31,38 @@ ONE_OF_THEM: dict[str, Any] = {
 
 
 class TokenizeRequest(RequestModel):
-    """The body of `POST /tokenize`: a prompt, or the messages of a conversation."""
+    """The body of `POST /tokenize`: either a prompt or the messages of a conversation."""
 
-    model_config = ConfigDict(json_schema_extra=ONE_OF_THEM)
+    model_config = ConfigDict(json_schema_extra=PROMPT_OR_MESSAGES)
 
     model: Annotated[Text, Field(max_length=MAX_NAME)] | None = None
-    """The model's name, as `GET /v1/models` lists it; it may be left out."""
+    """The name of the model, as listed by `GET /v1/models`. Defaults to the model that is
+    served."""
     prompt: Text | None = None
-    """A text, in which special tokens may be spelled."""
+    """A text, which may contain special tokens."""
     messages: Annotated[tuple[Message, ...], Field(max_length=MAX_MESSAGES)] = ()
-    """A conversation, instead of a prompt; the chat template makes the prompt."""
+    """The messages of a conversation, which the chat template renders as a prompt."""
     add_special_tokens: Flag | None = None
-    """Whether to add the tokens that begin or end a text. By default they are added to a prompt;
-    to messages they are not, for that is the template's part."""
+    """Whether to add the special tokens that begin or end a text. Defaults to true for a prompt.
+    Must not be true for messages, as the chat template adds them."""
     return_token_strs: Flag | None = None
-    """Whether to tell the tokens as the vocabulary spells them, too."""
+    """Whether to also return the tokens as spelled in the vocabulary."""
     add_generation_prompt: Flag | None = None
-    """Whether to end the messages with the beginning of an answer; it is so by default."""
+    """Whether to end the prompt with the beginning of a new message. Defaults to true."""
     continue_final_message: Literal[False] | None = None
-    """The last message always ends as the template has it."""
+    """Must be false: continuing the last message is not supported."""
     chat_template_kwargs: TemplateSwitches | None = None
-    """Switches of the chat template; only those of the thinking are taken."""
+    """Variables for the chat template. Only those that control thinking are supported."""
     tools: Annotated[list[Tool], Field(max_length=MAX_TOOLS)] | None = None
-    """Functions that the model may call, of which the template tells it."""
+    """The functions that the model may call, which the chat template adds to the prompt."""
 
     @model_validator(mode="after")
-    def _one_of_them(self) -> "TokenizeRequest":
+    def _check_prompt_or_messages(self) -> "TokenizeRequest":
         if (self.prompt is None) == (not self.messages):
-            reason = "is required, or 'messages' in its place"
+            reason = "or 'messages' is required, but not both"
             raise PydanticCustomError("field", "{reason}", {"field": "prompt", "reason": reason})
         if self.messages and self.add_special_tokens:
-            reason = "cannot be had with 'messages': the chat template adds them"
+            reason = "is not supported with 'messages', as the chat template adds special tokens"
             raise PydanticCustomError(
                 "field", "{reason}", {"field": "add_special_tokens", "reason": reason}
             )
@@ -69,7 +70,7 @@ class TokenizeRequest(RequestModel):
 
     @property
     def thinking(self) -> bool:
-        """Whether the template is to leave thinking on."""
+        """Whether the chat template turns thinking on."""
         switches = self.chat_template_kwargs or TemplateSwitches()
         return False not in (switches.enable_thinking, switches.thinking)
 
@@ -78,6 +79,7 @@ class DetokenizeRequest(RequestModel):
     """The body of `POST /detokenize`."""
 
     model: Annotated[Text, Field(max_length=MAX_NAME)] | None = None
-    """The model's name, as `GET /v1/models` lists it; it may be left out."""
+    """The name of the model, as listed by `GET /v1/models`. Defaults to the model that is
+    served."""
     tokens: TokenIds
-    """Ids of tokens in the model's vocabulary."""
+    """The IDs of the tokens."""

@@ -1,11 +1,11 @@
 import { readEvents } from "./sse.js";
 
-/** Where the API is, wherever this page is served from. */
+/** The base URL of the API, relative to the URL of this page. */
 export const BASE = new URL("v1", document.baseURI).href;
 
 let key = "";
 
-/** Send this key from now on; an empty one is none. It is kept nowhere but in this page. */
+/** Send this API key with requests, or none if it is empty. It is not stored outside this page. */
 export function useKey(token) {
   key = token.trim();
 }
@@ -14,11 +14,11 @@ export function hasKey() {
   return key !== "";
 }
 
-/** The server said no, or could not be asked. `kind` says which way, `words.js` what of it. */
+/** The server rejected a request, or could not be reached; `explain` returns a text about it. */
 export class Failure extends Error {
   /**
    * @param {"refused" | "unreachable" | "lost" | "broken"} kind
-   * @param {{message?: string, status?: number, retryAfter?: number | null}} told
+   * @param {{message?: string, status?: number, retryAfter?: number | null}} details
    */
   constructor(kind, { message = "", status = 0, retryAfter = null } = {}) {
     super(message);
@@ -28,19 +28,19 @@ export class Failure extends Error {
   }
 }
 
-/** What the server holds at a path of this page's own. */
+/** Get JSON from a path relative to this page. */
 export async function getJson(path) {
-  return (await ask(path, {})).json();
+  return (await send(path, {})).json();
 }
 
-/** What this request would get, and why. */
+/** Get the budget that a chat request would get. */
 export async function route(body, signal) {
-  return (await ask("v1/route", post(body, signal))).json();
+  return (await send("v1/route", post(body, signal))).json();
 }
 
-/** The answer's chunks. Fails unless they come to their end. */
+/** Yield the chunks of a streamed response. Throws a `Failure` if the stream is incomplete. */
 export async function* streamChat(body, signal) {
-  const response = await ask("v1/chat/completions", post(body, signal));
+  const response = await send("v1/chat/completions", post(body, signal));
   let ended = false;
   try {
     for await (const data of readEvents(response.body)) {
@@ -61,7 +61,7 @@ function post(body, signal) {
   return { method: "POST", headers, body: JSON.stringify(body), signal };
 }
 
-async function ask(path, options) {
+async function send(path, options) {
   let response;
   const headers = hasKey() ? { ...options.headers, authorization: `Bearer ${key}` } : options.headers;
   try {
@@ -71,15 +71,15 @@ async function ask(path, options) {
     throw new Failure("unreachable");
   }
   if (response.ok) return response;
-  const message = await response.json().then((told) => told.error.message, () => "");
+  const message = await response.json().then(({ error }) => error.message, () => "");
   const retryAfter = seconds(response.headers.get("retry-after"));
   throw new Failure("refused", { message, status: response.status, retryAfter });
 }
 
-/** `Retry-After`, a number of seconds or a date, as seconds from now. */
+/** Convert a `Retry-After` header, a number of seconds or a date, to seconds from now. */
 function seconds(header) {
   if (header === null) return null;
-  const given = Number(header);
-  const wait = Number.isNaN(given) ? (Date.parse(header) - Date.now()) / 1000 : given;
+  const number = Number(header);
+  const wait = Number.isNaN(number) ? (Date.parse(header) - Date.now()) / 1000 : number;
   return Number.isNaN(wait) ? null : Math.max(0, Math.ceil(wait));
 }

@@ -2,5 +2,5 @@ SwaggerUIBundle({
   url: "openapi.json",
   dom_id: "#api",
   deepLinking: true,
-  validatorUrl: null, // the validator is another host's
+  validatorUrl: null, // the default is a validator on another host
 });

@@ -1,60 +1,60 @@
-import { END_REASONS, money, number, often, seconds, tokens } from "./words.js";
+import { END_REASONS, money, number, plural, seconds, tokens } from "./words.js";
 
 /**
- * What there is to say of a run that came to its end, as pairs of a name and a text.
+ * The facts about a finished run, as pairs of a name and a text.
  *
  * @param thinking the choice's `thinking` object
  * @param usage the chunk with `usage` and `cost`
- * @param routed the dry run's answer, or null
- * @param elapsed seconds that it took
+ * @param routed the response of `POST /v1/route`, or null
+ * @param elapsed the duration of the run in seconds
  */
 export function endFacts(thinking, { usage, cost }, routed, elapsed) {
-  const most = routed?.budget.max_tokens ?? thinking.max_tokens;
+  const maximum = routed?.budget.max_tokens ?? thinking.max_tokens;
   return [
-    ["Why the thinking ended", END_REASONS[thinking.end_reason](most)],
-    ["Thinking", thinkingTold(thinking)],
-    ["Budget", budgetTold(thinking, routed)],
-    ["In all", usageTold(usage, elapsed)],
-    ["Cost", cost ? costTold(cost) : "unknown: the server has no prices"],
+    ["End reason", END_REASONS[thinking.end_reason](maximum)],
+    ["Thinking", describeThinking(thinking)],
+    ["Budget", describeAppliedBudget(thinking, routed)],
+    ["Usage", describeUsage(usage, elapsed)],
+    ["Cost", cost ? describeCost(cost) : "unknown: the server has no prices set"],
   ];
 }
 
-function thinkingTold(thinking) {
+function describeThinking(thinking) {
   const { tokens: all, forced_tokens: forced, forced_spans: spans, continuations, loops } = thinking;
   if (all === 0) return "none";
   const inside = spans.reduce((sum, span) => sum + span.tokens, 0);
   const parts = [`${tokens(all)}: ${number(all - inside)} sampled, ${number(inside)} forced`];
-  if (continuations) parts.push(`sent back ${often(continuations)}`);
-  if (loops) parts.push(`found to repeat itself ${often(loops)}`);
+  if (continuations) parts.push(plural(continuations, "continuation"));
+  if (loops) parts.push(`${plural(loops, "loop")} detected`);
   if (forced > inside) parts.push("the end marker was forced");
   return parts.join("; ");
 }
 
-function budgetTold({ tier, clamped }, routed) {
-  const parts = [tier ? `tier ${tier}` : "of no tier"];
+function describeAppliedBudget({ tier, clamped }, routed) {
+  const parts = [tier ? `tier ${tier}` : "no tier"];
   if (routed?.router) {
     const { level, probabilities } = routed.router;
-    const chance = Math.round(100 * probabilities[level]);
-    parts[0] += `, by the router (it gives “${level}” ${chance}%)`;
+    const percentage = Math.round(100 * probabilities[level]);
+    parts[0] += `, chosen by the router (level “${level}”, ${percentage}%)`;
   }
   if (routed) {
-    const { min_tokens: least, max_tokens: most } = routed.budget;
-    parts.push(least ? `${number(least)} to ${tokens(most)}` : `at most ${tokens(most)}`);
+    const { min_tokens: minimum, max_tokens: maximum } = routed.budget;
+    parts.push(minimum ? `${number(minimum)} to ${tokens(maximum)}` : `at most ${tokens(maximum)}`);
   }
-  if (clamped) parts.push(`cut by ${routed?.clamped_by.join(" and ") || "the server"}`);
+  if (clamped) parts.push(`clamped by ${routed?.clamped_by.join(" and ") || "the server"}`);
   return parts.join("; ");
 }
 
-function usageTold({ prompt_tokens: prompt, completion_tokens: completion }, elapsed) {
+function describeUsage({ prompt_tokens: prompt, completion_tokens: completion }, elapsed) {
   const rate = Math.round(completion / elapsed);
   return (
-    `${number(prompt)} tokens of prompt; ${number(completion)} generated in ` +
-    `${seconds(elapsed)}, ${number(rate)} a second`
+    `${plural(prompt, "prompt token")}; ${number(completion)} generated in ` +
+    `${seconds(elapsed)} (${number(rate)} tokens/s)`
   );
 }
 
-function costTold({ currency, prompt, thinking, answer, total }) {
+function describeCost({ currency, prompt, thinking, answer, total }) {
   const parts = Object.entries({ prompt, thinking, answer });
-  const told = parts.map(([name, amount]) => `${name} ${money(amount, currency)}`).join(", ");
-  return `${money(total, currency)} (${told})`;
+  const details = parts.map(([name, amount]) => `${name} ${money(amount, currency)}`).join(", ");
+  return `${money(total, currency)} (${details})`;
 }

@@ -3,7 +3,7 @@ import { chatBody, history } from "./request.js";
 import { Run } from "./run.js";
 import { Settings } from "./settings.js";
 import { RunView, textElement } from "./view.js";
-import { describeBudget, explain } from "./words.js";
+import { describeBudget, explain, PAGE_FAILED } from "./words.js";
 
 const POLL_MS = 2000;
 
@@ -21,11 +21,11 @@ async function start() {
   settings = new Settings(tiers.data, tiers.default_tier, page.remembers);
   find("#key").hidden = !page.asks_for_keys;
   find("#examples").append(...page.examples.map(exampleButton));
-  await learnModel();
+  await loadModel();
 }
 
-/** The served model's name; waits for a model that is still loading. */
-async function learnModel() {
+/** Show the name of the model; polls while the model is loading. */
+async function loadModel() {
   try {
     model = (await getJson("v1/models")).data[0].id;
     find("#model").textContent = model;
@@ -34,7 +34,7 @@ async function learnModel() {
   } catch (error) {
     if (!(error instanceof Failure)) throw error;
     find("#notice").textContent = explain(error);
-    setTimeout(learnModel, POLL_MS);
+    setTimeout(loadModel, POLL_MS);
   }
 }
 
@@ -58,10 +58,10 @@ function send() {
   find("#new-chat").hidden = false;
   const turn = { prompt: text, runs: [] };
   const element = addTurn(text);
-  const before = settings.remembers ? turns : [];
+  const previous = settings.remembers ? turns : [];
   turns = [...turns, turn];
   const runs = settings.budgets.map((budget, side) => {
-    const messages = [...history(before, side), { role: "user", content: text }];
+    const messages = [...history(previous, side), { role: "user", content: text }];
     return { budget, body: chatBody(model, messages, budget, settings.sampling) };
   });
   element.querySelector(".runs").dataset.count = runs.length;
@@ -77,22 +77,22 @@ function addTurn(text) {
   return element;
 }
 
-/** Run one side of a turn, in the place of what stood there. */
+/** Run one side of a turn, in place of its previous run if it is retried. */
 async function run(turn, side, element, budget, body) {
-  const place = element.querySelector(".runs");
-  const mark = place.dataset.count > 1 ? `${"AB"[side]}: ` : "";
-  const view = new RunView(mark + describeBudget(budget));
-  const old = place.children[side];
-  if (old) old.replaceWith(view.element);
-  else place.append(view.element);
-  const going = new Run(body, view);
-  turn.runs[side] = going;
-  setRunning([...running, going]);
-  await going.go(() => {
+  const container = element.querySelector(".runs");
+  const prefix = container.dataset.count > 1 ? `${"AB"[side]}: ` : "";
+  const view = new RunView(prefix + describeBudget(budget));
+  const previous = container.children[side];
+  if (previous) previous.replaceWith(view.element);
+  else container.append(view.element);
+  const current = new Run(body, view);
+  turn.runs[side] = current;
+  setRunning([...running, current]);
+  await current.start(() => {
     run(turn, side, element, budget, body);
     prompt.focus();
   });
-  setRunning(running.filter((other) => other !== going));
+  setRunning(running.filter((other) => other !== current));
 }
 
 function setRunning(runs) {
@@ -105,7 +105,7 @@ function stop() {
   for (const each of running) each.stop();
 }
 
-function startAnew() {
+function newChat() {
   stop();
   turns = [];
   find("#turns").replaceChildren();
@@ -131,14 +131,13 @@ find("#stop").addEventListener("click", () => {
   prompt.focus();
 });
 find("#key input").addEventListener("input", ({ target }) => useKey(target.value));
-find("#new-chat").addEventListener("click", startAnew);
+find("#new-chat").addEventListener("click", newChat);
 find("#settings").open = !narrow.matches;
 narrow.addEventListener("change", () => {
   find("#settings").open = !narrow.matches;
 });
 find("#send").disabled = true;
 start().catch((error) => {
-  find("#notice").textContent =
-    error instanceof Failure ? explain(error) : "This page failed; the browser's console says where.";
+  find("#notice").textContent = error instanceof Failure ? explain(error) : PAGE_FAILED;
   throw error;
 });

@@ -1,12 +1,12 @@
 import { number, tokens } from "./words.js";
 
-/** Thinking tokens against the minimum and the cap. */
+/** The number of thinking tokens, between the minimum and the maximum. */
 export class Meter {
   #bar;
   #count;
   #scale;
-  #least = 0;
-  #most = null;
+  #minimum = 0;
+  #maximum = null;
 
   constructor(section) {
     this.#bar = section.querySelector(".meter");
@@ -14,28 +14,30 @@ export class Meter {
     this.#scale = section.querySelector(".scale");
   }
 
-  /** What holds for this thinking, once it is known. */
-  limits(least, most) {
-    this.#least = least;
-    this.#most = most;
-    this.#bar.hidden = this.#scale.hidden = !most;
-    const mark = this.#bar.querySelector(".least");
-    mark.hidden = !least;
-    mark.style.insetInlineStart = `${(100 * least) / most}%`;
-    this.#scale.querySelector(".scale-least").textContent = least ? `at least ${number(least)}` : "";
-    this.#scale.querySelector(".scale-most").textContent = `at most ${number(most)}`;
-    this.#bar.setAttribute("aria-valuemax", most);
+  /** Set the budget, once it is known. */
+  limits(minimum, maximum) {
+    this.#minimum = minimum;
+    this.#maximum = maximum;
+    this.#bar.hidden = this.#scale.hidden = !maximum;
+    const mark = this.#bar.querySelector(".minimum");
+    mark.hidden = !minimum;
+    mark.style.insetInlineStart = `${(100 * minimum) / maximum}%`;
+    const low = minimum ? `at least ${number(minimum)}` : "";
+    this.#scale.querySelector(".scale-minimum").textContent = low;
+    this.#scale.querySelector(".scale-maximum").textContent = `at most ${number(maximum)}`;
+    this.#bar.setAttribute("aria-valuemax", maximum);
   }
 
-  /** How far it is; what is counted in pieces of text is not exact. */
+  /** Show the number of tokens used, which is approximate unless `exact`. */
   show(used, exact) {
-    const told = exact ? tokens(used) : `about ${tokens(used)}`;
-    this.#count.textContent = told;
-    if (!this.#most) return;
-    this.#bar.querySelector(".used").style.inlineSize = `${Math.min(100, (100 * used) / this.#most)}%`;
-    this.#bar.classList.toggle("short", used < this.#least);
-    this.#bar.setAttribute("aria-valuenow", Math.min(used, this.#most));
-    const least = this.#least ? `, at least ${number(this.#least)}` : "";
-    this.#bar.setAttribute("aria-valuetext", `${told}${least}, at most ${number(this.#most)}`);
+    const count = exact ? tokens(used) : `about ${tokens(used)}`;
+    this.#count.textContent = count;
+    if (!this.#maximum) return;
+    const share = Math.min(100, (100 * used) / this.#maximum);
+    this.#bar.querySelector(".used").style.inlineSize = `${share}%`;
+    this.#bar.classList.toggle("short", used < this.#minimum);
+    this.#bar.setAttribute("aria-valuenow", Math.min(used, this.#maximum));
+    const minimum = this.#minimum ? `, at least ${number(this.#minimum)}` : "";
+    this.#bar.setAttribute("aria-valuetext", `${count}${minimum}, at most ${number(this.#maximum)}`);
   }
 }

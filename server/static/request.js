@@ -1,12 +1,12 @@
-import { given } from "./settings.js";
+import { withoutNulls } from "./settings.js";
 
-/** The body of a chat request. */
+/** Build the body of a chat request. */
 export function chatBody(model, messages, { tier, minimum, maximum, continuations }, sampling) {
   return {
     model,
     messages,
     budget_tier: tier,
-    ...given({
+    ...withoutNulls({
       min_thinking_tokens: minimum,
       max_thinking_tokens: maximum,
       thinking: continuations === null ? null : { continuations },
@@ -19,8 +19,8 @@ export function chatBody(model, messages, { tier, minimum, maximum, continuation
 }
 
 /**
- * The conversation so far as messages, as one side of it goes: a prompt that ran under two budgets
- * has two answers, and each side follows its own.
+ * Build the messages of the conversation so far, for one side of a comparison: a prompt that ran
+ * under two budgets has two answers, and each side continues from its own.
  */
 export function history(turns, side) {
   return turns.flatMap(({ prompt, runs }) => {

@@ -1,16 +1,16 @@
 import { BASE, Failure, hasKey, route, streamChat } from "./api.js";
 import { endFacts } from "./facts.js";
 import { asCurl, asPython } from "./snippets.js";
-import { explain, seconds } from "./words.js";
+import { explain, PAGE_FAILED, seconds } from "./words.js";
 
 const TICK_MS = 100;
 
-/** One prompt under one budget: from the request to the end of its answer. */
+/** One prompt under one budget, from the request to the end of the response. */
 export class Run {
   #body;
   #view;
   #abort = new AbortController();
-  #pieces = { reasoning: 0, answer: 0 };
+  #deltas = { reasoning: 0, answer: 0 };
   #routed = null;
   #ended = null;
   #usage = null;
@@ -25,40 +25,40 @@ export class Run {
     this.#abort.abort();
   }
 
-  /** Comes back when it is over, whichever way. */
-  async go(retry) {
+  /** Run until the response is complete, stopped or failed; never rejects for a `Failure`. */
+  async start(retry) {
     const view = this.#view;
-    const began = performance.now();
-    const clock = setInterval(() => this.#tick(began), TICK_MS);
-    const asked = [BASE, this.#body, hasKey()];
-    view.showCode(asCurl(...asked), asPython(...asked));
+    const startedAt = performance.now();
+    const clock = setInterval(() => this.#tick(startedAt), TICK_MS);
+    const request = [BASE, this.#body, hasKey()];
+    view.showCode(asCurl(...request), asPython(...request));
     try {
-      await this.#follow();
+      await this.#receive();
       view.phase = "done";
     } catch (error) {
-      this.#break(error, retry);
+      this.#fail(error, retry);
     }
     clearInterval(clock);
-    this.#tick(began);
-    if (this.#usage) this.#conclude((performance.now() - began) / 1000);
+    this.#tick(startedAt);
+    if (this.#usage) this.#conclude((performance.now() - startedAt) / 1000);
   }
 
-  async #follow() {
+  async #receive() {
     const { signal } = this.#abort;
     for await (const chunk of streamChat(this.#body, signal)) {
-      this.#routed ??= this.#learnLimits(signal);
+      this.#routed ??= this.#fetchLimits(signal);
       if (chunk.usage) this.#usage = chunk;
       for (const choice of chunk.choices) {
         if (choice.thinking) this.#ended = choice;
-        const { reasoning_content: thought, content } = choice.delta;
-        if (thought) this.#think(thought);
-        if (content) this.#say(content);
+        const { reasoning_content: thinking, content } = choice.delta;
+        if (thinking) this.#addThinking(thinking);
+        if (content) this.#addAnswer(content);
       }
     }
   }
 
-  /** The minimum and the cap, by a dry run of the request that is under way. */
-  async #learnLimits(signal) {
+  /** Show the minimum and the maximum, from `POST /v1/route` with the same request. */
+  async #fetchLimits(signal) {
     try {
       const routed = await route(this.#body, signal);
       if (routed.router) this.#view.tier = routed.tier;
@@ -66,31 +66,31 @@ export class Run {
       this.#showUsed();
       return routed;
     } catch {
-      return null; // the meter does without
+      return null; // the page works without them
     }
   }
 
-  #think(text) {
-    if (++this.#pieces.reasoning === 1) this.#view.phase = "thinking";
-    this.#view.think(text);
+  #addThinking(text) {
+    if (++this.#deltas.reasoning === 1) this.#view.phase = "thinking";
+    this.#view.addThinking(text);
     this.#showUsed();
   }
 
-  /** The exact count comes at the end; until then a piece of text is taken for a token. */
+  /** Show the number of thinking tokens: until the exact one arrives, the number of deltas. */
   #showUsed() {
     const exact = this.#ended?.thinking.tokens;
-    this.#view.used(exact ?? this.#pieces.reasoning, exact !== undefined);
+    this.#view.used(exact ?? this.#deltas.reasoning, exact !== undefined);
   }
 
-  #say(text) {
-    if (++this.#pieces.answer === 1) this.#view.phase = "answering";
+  #addAnswer(text) {
+    if (++this.#deltas.answer === 1) this.#view.phase = "answering";
     this.answer += text;
-    this.#view.answer(text);
+    this.#view.addAnswer(text);
   }
 
-  #tick(began) {
-    const pieces = this.#pieces.reasoning + this.#pieces.answer;
-    this.#showClock((performance.now() - began) / 1000, pieces, "about ");
+  #tick(startedAt) {
+    const deltas = this.#deltas.reasoning + this.#deltas.answer;
+    this.#showClock((performance.now() - startedAt) / 1000, deltas, "about ");
   }
 
   #showClock(elapsed, tokens, about = "") {
@@ -98,14 +98,14 @@ export class Run {
     this.#view.clock = seconds(elapsed) + rate;
   }
 
-  #break(error, retry) {
+  #fail(error, retry) {
     if (this.#abort.signal.aborted) {
       this.#view.phase = "stopped";
     } else if (error instanceof Failure) {
-      const begun = this.#pieces.reasoning + this.#pieces.answer > 0;
+      const begun = this.#deltas.reasoning + this.#deltas.answer > 0;
       this.#view.fail(explain(error, begun), error.retryAfter, retry);
     } else {
-      this.#view.fail("This page failed; the browser's console says where.", null, retry);
+      this.#view.fail(PAGE_FAILED, null, retry);
       throw error;
     }
   }
@@ -116,6 +116,6 @@ export class Run {
     this.#showUsed();
     this.#view.mark(thinking.forced_spans);
     const routed = await this.#routed;
-    this.#view.tell(endFacts(thinking, this.#usage, routed, elapsed));
+    this.#view.showFacts(endFacts(thinking, this.#usage, routed, elapsed));
   }
 }

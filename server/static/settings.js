@@ -3,10 +3,10 @@ import { describeBudget, number } from "./words.js";
 const STEPS = 100;
 const FALLBACK_TOP = 4096;
 
-/** The controls: one budget or two, and how to sample. */
+/** The controls: one budget or two, and sampling. */
 export class Settings {
   #form = document.querySelector("#settings-form");
-  #told = document.querySelector("#settings-told");
+  #summary = document.querySelector("#settings-summary");
   #budgets = [];
 
   /** @param {{name: string, min_tokens: number, max_tokens: number, continuations: number}[]} tiers */
@@ -28,27 +28,27 @@ export class Settings {
     return this.#form.elements.compare.checked;
   }
 
-  /** Whether a prompt goes with what was said before it. */
+  /** Whether prompts are sent with the previous messages. */
   get remembers() {
     return this.#form.elements.remembers.checked;
   }
 
-  /** The budgets to run under: one, or two side by side. */
+  /** The budgets of the next prompt: one, or two to compare. */
   get budgets() {
     return this.#budgets.slice(0, this.compares ? 2 : 1).map((controls) => controls.read());
   }
 
-  /** Temperature and seed, where they are given. */
+  /** Temperature and seed, if they are set. */
   get sampling() {
     const { temperature, seed } = this.#form.elements;
-    return given({ temperature: amount(temperature), seed: amount(seed) });
+    return withoutNulls({ temperature: amount(temperature), seed: amount(seed) });
   }
 
   #show() {
     const [first, second] = this.#budgets;
-    first.element.querySelector("legend").classList.toggle("unseen", !this.compares);
+    first.element.querySelector("legend").classList.toggle("visually-hidden", !this.compares);
     second.element.hidden = !this.compares;
-    this.#told.textContent = this.budgets.map(describeBudget).join(" / ");
+    this.#summary.textContent = this.budgets.map(describeBudget).join(" / ");
     for (const controls of this.#budgets) controls.show();
   }
 }
@@ -59,7 +59,7 @@ class BudgetControls {
 
   constructor(mark, tiers, chosen) {
     this.#tiers = tiers;
-    this.#top = Math.max(...tiers.map(({ max_tokens: most }) => most ?? 0)) || FALLBACK_TOP;
+    this.#top = Math.max(...tiers.map(({ max_tokens: maximum }) => maximum ?? 0)) || FALLBACK_TOP;
     const copy = document.querySelector("#budget-template").content.cloneNode(true);
     this.element = copy.querySelector("fieldset");
     this.element.querySelector("legend").textContent = `Budget ${mark}`;
@@ -83,26 +83,26 @@ class BudgetControls {
     };
   }
 
-  /** What is left open shows what the tier has there. */
+  /** Show the values of the tier in fields that are empty. */
   show() {
-    const { min_tokens: least, max_tokens: most, continuations } = this.#tier;
-    this.#showAmount("minimum", least, 0);
-    this.#showAmount("maximum", most, this.#top);
+    const { min_tokens: minimum, max_tokens: maximum, continuations } = this.#tier;
+    this.#showAmount("minimum", minimum, 0);
+    this.#showAmount("maximum", maximum, this.#top);
     this.#field("continuations").placeholder = continuations ?? "auto";
   }
 
-  #showAmount(name, ofTier, fallback) {
+  #showAmount(name, tierValue, fallback) {
     const field = this.#field(name);
     const slider = this.element.querySelector(`[data-name=${name}] [type=range]`);
-    const shown = amount(field) ?? ofTier ?? fallback;
-    const tokens = shown < 0 ? this.#top : shown;
-    field.placeholder = ofTier === null ? "auto" : ofTier < 0 ? "no cap" : ofTier;
+    const value = amount(field) ?? tierValue ?? fallback;
+    const tokens = value < 0 ? this.#top : value;
+    field.placeholder = tierValue === null ? "auto" : tierValue < 0 ? "no maximum" : tierValue;
     slider.classList.toggle("open", field.value === "");
     slider.value = Math.round(STEPS * Math.sqrt(Math.min(1, tokens / this.#top)));
-    slider.setAttribute("aria-valuetext", shown < 0 ? "no cap" : `${number(shown)} tokens`);
+    slider.setAttribute("aria-valuetext", value < 0 ? "no maximum" : `${number(value)} tokens`);
   }
 
-  /** Fine steps where budgets are small; two digits are enough anywhere. */
+  /** The amount at a step of a slider, with finer steps for small budgets, to two digits. */
   #amountAt(step) {
     if (step === STEPS) return this.#top;
     return Number((this.#top * (step / STEPS) ** 2).toPrecision(2));
@@ -118,13 +118,13 @@ class BudgetControls {
   }
 }
 
-/** The number in a field, or null where there is none. */
+/** The number in a field, or null if it is empty. */
 function amount(field) {
   return Number.isNaN(field.valueAsNumber) ? null : field.valueAsNumber;
 }
 
-/** The fields of an object that are not null. */
-export function given(fields) {
+/** An object without the fields that are null. */
+export function withoutNulls(fields) {
   return Object.fromEntries(Object.entries(fields).filter(([, value]) => value !== null));
 }
 

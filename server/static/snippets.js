@@ -1,4 +1,4 @@
-/** The same request as code that runs as it stands. */
+/** The request as code that can be run unchanged. */
 
 const STANDARD = ["model", "messages", "temperature", "seed", "stream", "stream_options"];
 
@@ -14,10 +14,10 @@ export function asCurl(base, body, keyed) {
 
 export function asPython(base, body, keyed) {
   const fields = Object.entries(body);
-  const own = fields.filter(([name]) => STANDARD.includes(name));
+  const standard = fields.filter(([name]) => STANDARD.includes(name));
   const extra = Object.fromEntries(fields.filter(([name]) => !STANDARD.includes(name)));
-  const given = [...own, ["extra_body", extra]];
-  const lines = given.map(([name, value]) => `    ${name}=${literal(value, 1)},`);
+  const keywords = [...standard, ["extra_body", extra]];
+  const lines = keywords.map(([name, value]) => `    ${name}=${literal(value, 1)},`);
   const key = keyed ? 'os.environ["PROCTOR_KEY"]' : '"unused"';
   return `${keyed ? "import os\n\n" : ""}from openai import OpenAI
 
@@ -32,7 +32,7 @@ print()
 `;
 }
 
-/** A value of JSON as Python writes it. */
+/** A JSON value as a Python literal. */
 function literal(value, depth) {
   if (value === null) return "None";
   if (typeof value === "boolean") return value ? "True" : "False";

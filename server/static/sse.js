@@ -1,20 +1,19 @@
 /**
- * Reads the data of server-sent events; their names, which a server may leave out, and comments
- * are passed over.
- * Lines end in \n alone, as Proctor writes them.
+ * Yield the data of server-sent events, without their names and comments.
+ * Lines must end with \n, as Proctor sends them.
  *
  * @param {ReadableStream<Uint8Array>} bytes
  */
 export async function* readEvents(bytes) {
   const reader = bytes.pipeThrough(new TextDecoderStream()).getReader();
   let text = "";
-  let over = false;
+  let done = false;
   try {
     for (;;) {
-      const { value, done } = await reader.read();
-      over = done;
-      if (over) return;
-      const blocks = (text + value).split("\n\n");
+      const result = await reader.read();
+      done = result.done;
+      if (done) return;
+      const blocks = (text + result.value).split("\n\n");
       text = blocks.pop();
       for (const block of blocks) {
         const data = readData(block);
@@ -22,7 +21,7 @@ export async function* readEvents(bytes) {
       }
     }
   } finally {
-    if (!over) reader.cancel().catch(() => {}); // it may have failed already
+    if (!done) reader.cancel().catch(() => {}); // the stream may have failed already
   }
 }
 

@@ -1,11 +1,11 @@
 import { Meter } from "./meter.js";
 import { STATUS } from "./words.js";
 
-let made = 0;
+let views = 0;
 
-/** What is shown of one run. Text of the model goes in as text nodes only. */
+/** The view of one run. The model's text is inserted as text nodes only. */
 export class RunView {
-  #thought;
+  #thinking;
   #answer;
   #meter;
 
@@ -14,7 +14,7 @@ export class RunView {
     this.element = copy.querySelector(".run");
     this.#find("h2").textContent = title;
     this.element.setAttribute("aria-label", `Answer under ${title}`);
-    this.#thought = this.#find(".thought");
+    this.#thinking = this.#find(".thought");
     this.#answer = this.#find(".answer-text");
     this.#meter = new Meter(this.#find(".thinking"));
     this.#makeToggle();
@@ -42,41 +42,42 @@ export class RunView {
     this.#find(".clock").textContent = text;
   }
 
-  think(text) {
-    const pane = this.#thought;
-    const follows = pane.scrollHeight - pane.scrollTop - pane.clientHeight < 40;
+  addThinking(text) {
+    const pane = this.#thinking;
+    const isAtEnd = pane.scrollHeight - pane.scrollTop - pane.clientHeight < 40;
     pane.append(text);
-    if (follows) pane.scrollTop = pane.scrollHeight;
+    if (isAtEnd) pane.scrollTop = pane.scrollHeight;
   }
 
-  answer(text) {
+  addAnswer(text) {
     this.#answer.append(text);
   }
 
-  limits(least, most) {
-    this.#meter.limits(least, most);
+  limits(minimum, maximum) {
+    this.#meter.limits(minimum, maximum);
   }
 
   used(tokens, exact) {
     this.#meter.show(tokens, exact);
   }
 
-  /** Mark what the server put into the thinking; offsets count code points. */
+  /** Highlight text that the server inserted into the thinking; offsets are in code points. */
   mark(spans) {
-    const points = [...this.#thought.textContent];
+    const points = [...this.#thinking.textContent];
     const parts = [];
-    let at = 0;
+    let position = 0;
     for (const { kind, start, end } of spans) {
-      parts.push(points.slice(at, start).join(""), forced(kind, points.slice(start, end).join("")));
-      at = end;
+      parts.push(points.slice(position, start).join(""));
+      parts.push(forced(kind, points.slice(start, end).join("")));
+      position = end;
     }
-    const { scrollTop } = this.#thought;
-    this.#thought.replaceChildren(...parts, points.slice(at).join(""));
-    this.#thought.scrollTop = scrollTop;
+    const { scrollTop } = this.#thinking;
+    this.#thinking.replaceChildren(...parts, points.slice(position).join(""));
+    this.#thinking.scrollTop = scrollTop;
   }
 
   /** @param {[string, string][]} facts */
-  tell(facts) {
+  showFacts(facts) {
     const list = this.#find(".facts");
     list.replaceChildren(
       ...facts.map(([name, value]) => {
@@ -95,10 +96,10 @@ export class RunView {
     this.#find(".request").hidden = false;
   }
 
-  /** What went wrong; `wait` is how many seconds to let pass before another try. */
-  fail(words, wait, retry) {
+  /** Show an error, and a button that retries after `wait` seconds. */
+  fail(message, wait, retry) {
     this.phase = "failed";
-    this.#find(".error").textContent = words;
+    this.#find(".error").textContent = message;
     const button = this.#find(".retry");
     button.hidden = false;
     button.onclick = retry;
@@ -111,11 +112,11 @@ export class RunView {
 
   #makeToggle() {
     const toggle = this.#find(".toggle");
-    this.#thought.id = `thought-${++made}`;
-    toggle.setAttribute("aria-controls", this.#thought.id);
+    this.#thinking.id = `thought-${++views}`;
+    toggle.setAttribute("aria-controls", this.#thinking.id);
     toggle.addEventListener("click", () => {
-      this.#thought.hidden = !this.#thought.hidden;
-      toggle.setAttribute("aria-expanded", String(!this.#thought.hidden));
+      this.#thinking.hidden = !this.#thinking.hidden;
+      toggle.setAttribute("aria-expanded", String(!this.#thinking.hidden));
     });
   }
 }
@@ -123,7 +124,8 @@ export class RunView {
 function forced(kind, text) {
   const mark = textElement("mark", text);
   mark.dataset.kind = kind;
-  mark.title = kind === "wrap_up" ? "Wrap-up, put in by the server" : "Continuation, put in by the server";
+  const name = kind === "wrap_up" ? "Wrap-up" : "Continuation";
+  mark.title = `${name} inserted by the server`;
   return mark;
 }
 
@@ -145,7 +147,7 @@ async function copyCode(button) {
     await navigator.clipboard.writeText(code.textContent);
     button.textContent = "Copied";
   } catch {
-    // Browsers give pages without TLS no clipboard: the text is selected, to be copied by hand.
+    // Without TLS, browsers do not offer the clipboard. Select the text, to be copied manually.
     getSelection().selectAllChildren(code);
     button.textContent = "Selected";
   }

@@ -1,13 +1,13 @@
-/** What the page says, in words. */
+/** The texts of the page. */
 
 export const END_REASONS = {
-  natural: () => "The model closed its thinking by itself.",
-  max: (most) => `It came to its maximum of ${tokens(most)}.`,
-  loop: () => "It went round in circles, so the server closed it.",
-  length: () => "The context, or the request's length, left no more room.",
-  stop: () => "The turn ended in the middle of it.",
-  cancelled: () => "It was cancelled.",
-  disabled: () => "There was to be no thinking.",
+  natural: () => "The model ended its thinking on its own.",
+  max: (maximum) => `The thinking reached its maximum of ${tokens(maximum)}.`,
+  loop: () => "The thinking repeated itself, so the server ended it.",
+  length: () => "The context or the request's token limit was exhausted.",
+  stop: () => "The model ended its turn while thinking.",
+  cancelled: () => "The request was cancelled.",
+  disabled: () => "Thinking was disabled.",
 };
 
 export const STATUS = {
@@ -15,60 +15,61 @@ export const STATUS = {
   thinking: "Thinking.",
   answering: "Answering.",
   done: "Done.",
-  stopped: "Stopped by you. What had come by then is kept.",
+  stopped: "Stopped. The text received so far is kept.",
   failed: "",
 };
 
-/** Why there is no answer, or only part of one, and when to try again where that is known. */
+export const PAGE_FAILED = "This page failed. See the browser's console for details.";
+
+/** Why a response failed, and when to try again if that is known. */
 export function explain(failure, begun = false) {
-  const words = reason(failure, begun);
+  const text = reason(failure, begun);
   const { retryAfter } = failure;
-  const told = !retryAfter || /try again/i.test(words);
-  return told ? words : `${words} Try again in ${retryAfter} s.`;
+  const isExplained = !retryAfter || /try again/i.test(text);
+  return isExplained ? text : `${text} Try again in ${retryAfter} s.`;
 }
 
 function reason(failure, begun) {
   switch (failure.kind) {
     case "unreachable":
-      return "The server cannot be reached. Is it running?";
+      return "Cannot reach the server. Is it running?";
     case "lost":
       return begun
-        ? "The connection was lost. What had come by then is kept."
-        : "The connection was lost before anything came.";
+        ? "The connection was lost. The text received so far is kept."
+        : "The connection was lost before any text was received.";
     case "broken":
-      return `The server broke the answer off: ${sentence(failure.message)}`;
+      return `The response failed: ${sentence(failure.message)}`;
     default:
       return refusal(failure);
   }
 }
 
 function refusal({ status, message }) {
-  const because = message ? `: ${sentence(message)}` : ".";
-  if (status === 429) return `The server has too much to do just now${because}`;
-  if (status === 503) return `The server cannot answer yet${because}`;
-  if (status === 401 || status === 403) return `The server does not let this page in${because}`;
-  if (status >= 500) return `The server failed${because}`;
-  return `The server did not take this request${because}`;
+  const details = message ? `: ${sentence(message)}` : ".";
+  if (status === 429) return `Too many requests${details}`;
+  if (status === 503) return `The server is not ready${details}`;
+  if (status === 401 || status === 403) return `Access denied${details}`;
+  if (status >= 500) return `Server error${details}`;
+  return `The server rejected the request${details}`;
 }
 
 function sentence(text) {
   return /[.!?]$/.test(text) ? text : `${text}.`;
 }
 
-/** How often, after "sent back". */
-export function often(count) {
-  return count === 1 ? "once" : `${count} times`;
+export function tokens(count) {
+  return plural(count, "token");
 }
 
-export function tokens(count) {
-  return `${number(count)} ${count === 1 ? "token" : "tokens"}`;
+export function plural(count, noun) {
+  return `${number(count)} ${noun}${count === 1 ? "" : "s"}`;
 }
 
 export function number(count) {
   return count.toLocaleString("en");
 }
 
-/** A duration: tenths matter while it is short. */
+/** A duration, with tenths of a second if it is short. */
 export function seconds(count) {
   return `${count.toFixed(count < 100 ? 1 : 0)} s`;
 }
@@ -77,11 +78,11 @@ export function money(amount, currency) {
   return `${amount.toLocaleString("en", { maximumSignificantDigits: 3 })} ${currency}`;
 }
 
-/** What a budget asks for, in a few words. */
+/** A short description of a requested budget. */
 export function describeBudget({ tier, minimum, maximum, continuations }) {
   const parts = [`tier ${tier}`];
   if (minimum !== null) parts.push(`at least ${number(minimum)}`);
-  if (maximum !== null) parts.push(maximum < 0 ? "no cap" : `at most ${number(maximum)}`);
-  if (continuations !== null) parts.push(`sent back ${often(continuations)}`);
+  if (maximum !== null) parts.push(maximum < 0 ? "no maximum" : `at most ${number(maximum)}`);
+  if (continuations !== null) parts.push(plural(continuations, "continuation"));
   return parts.join(", ");
 }

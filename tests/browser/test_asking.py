@@ -24,19 +24,19 @@ async def test_thinking_and_answer_are_apart(browser: Browser) -> None:
         run = await ask(page)
         told = await facts(run)
 
-        await expect(run.get_by_role("group", name="The thinking's text")).to_have_text(
+        await expect(run.get_by_role("group", name="Text of the thinking")).to_have_text(
             "Let me see."
         )
         await expect(run.get_by_role("group", name="Answer")).to_have_text("It is 42.")
         await expect(run.get_by_role("status")).to_have_text("Done.")
 
-    assert told["Why the thinking ended"] == "The model closed its thinking by itself."
+    assert told["End reason"] == "The model ended its thinking on its own."
     assert told["Thinking"] == "11 tokens: 11 sampled, 0 forced"
     assert told["Budget"] == "tier low; at most 512 tokens"
     assert re.fullmatch(
-        r"\d+ tokens of prompt; 22 generated in \d+\.\d s, [\d,]+ a second", told["In all"]
+        r"\d+ prompt tokens; 22 generated in \d+\.\d s \([\d,]+ tokens/s\)", told["Usage"]
     )
-    assert told["Cost"] == "unknown: the server has no prices"
+    assert told["Cost"] == "unknown: the server has no prices set"
 
 
 async def test_it_tells_how_the_thinking_goes(browser: Browser) -> None:
@@ -55,14 +55,14 @@ async def test_it_tells_how_the_thinking_goes(browser: Browser) -> None:
         )
         await expect(meter).to_have_attribute("aria-valuenow", "5")
         await expect(meter).to_have_attribute("aria-valuemax", "20")
-        box, used, least = [
-            await run.locator(part).bounding_box() for part in (".meter", ".used", ".least")
+        box, used, minimum = [
+            await run.locator(part).bounding_box() for part in (".meter", ".used", ".minimum")
         ]
         assert box
         assert used
-        assert least
+        assert minimum
         assert used["width"] == pytest.approx(box["width"] / 4, abs=1)
-        assert least["x"] - box["x"] == pytest.approx(box["width"] / 2, abs=1)
+        assert minimum["x"] - box["x"] == pytest.approx(box["width"] / 2, abs=1)
         await expect(run.locator(".clock")).to_have_text(
             re.compile(r"^\d+\.\d s, about \d+ tokens/s$")
         )
@@ -92,7 +92,7 @@ async def test_a_lower_cap_shortens_the_thinking(browser: Browser) -> None:
         assert 0 < cap < 200
         await expect(first.locator(".thought")).to_have_text(COUNTING[:200])
         await expect(second.locator(".thought")).to_have_text(COUNTING[:cap])
-    assert told["Why the thinking ended"] == f"It came to its maximum of {cap} tokens."
+    assert told["End reason"] == f"The thinking reached its maximum of {cap} tokens."
     assert told["Thinking"] == f"{cap} tokens: {cap} sampled, 0 forced; the end marker was forced"
 
 
@@ -107,13 +107,13 @@ async def test_what_the_server_put_in_is_marked(browser: Browser) -> None:
         told = await facts(run)
 
         await expect(run.locator("mark")).to_have_text(["Wait", "So 🙂"])
-        await expect(run.get_by_title("Continuation, put in by the server")).to_have_text("Wait")
-        await expect(run.get_by_title("Wrap-up, put in by the server")).to_have_text("So 🙂")
+        await expect(run.get_by_title("Continuation inserted by the server")).to_have_text("Wait")
+        await expect(run.get_by_title("Wrap-up inserted by the server")).to_have_text("So 🙂")
         thought = re.compile("^☃🙂 one. Wait0 1 2.*So 🙂$")
         await expect(run.locator(".thought")).to_have_text(thought)
     forced = len("Wait") + len("So 🙂".encode())
     assert told["Thinking"] == (
-        f"60 tokens: {60 - forced} sampled, {forced} forced; sent back once; "
+        f"60 tokens: {60 - forced} sampled, {forced} forced; 1 continuation; "
         "the end marker was forced"
     )
 
@@ -127,7 +127,7 @@ async def test_the_router_chooses_first_of_all(browser: Browser) -> None:
         told = await facts(run)
 
         await expect(run.get_by_role("heading")).to_have_text("tier auto (high)")
-    assert re.match(r"tier high, by the router \(it gives “high” \d+%\)", told["Budget"])
+    assert re.match(r"tier high, chosen by the router \(level “high”, \d+%\)", told["Budget"])
 
 
 async def test_what_the_tier_leaves_shows_in_the_fields(browser: Browser) -> None:
@@ -202,7 +202,7 @@ async def test_what_was_said_before_is_sent_if_that_is_wanted(
     engine = FakeEngine(Script(("x",), "It is 42."))
     given = {"page": {"remembers": not remembers}}
     async with opened(browser, engine, given=given) as page:
-        await page.get_by_role("switch", name="Send what was said before").click()
+        await page.get_by_role("switch", name="Send previous messages").click()
         for text in ("first", "second"):
             await facts(await ask(page, text))
         await page.get_by_role("button", name="New chat").click()
@@ -237,7 +237,7 @@ async def test_the_demo_model_thinks_before_your_eyes(browser: Browser, served: 
 
         await expect(run.locator("mark").first).to_have_text("Wait")
         await expect(run.locator(".answer-text")).to_have_text("The answer is 35.")
-        assert "sent back" in told["Thinking"]
+        assert "continuation" in told["Thinking"]
         await choose(page, "none")
         await field(page, "Continuations").fill("")
         hasty = await ask(page, await page.locator(".prompt").inner_text())

@@ -83,7 +83,7 @@ async def test_a_key_opens_the_page_and_is_in_no_code(
     engine = FakeEngine(Script(("so",), "42"))
     async with opened(browser, engine, given={"keys": [key]}) as page:
         notice = page.locator("#notice")
-        await expect(notice).to_contain_text("does not let this page in: Missing API key")
+        await expect(notice).to_contain_text("Access denied: Missing API key")
         await expect(page.get_by_role("button", name="Send")).to_be_disabled()
         await page.get_by_label("Key", exact=True).fill(token)
         await choose(page, "low")

@@ -39,7 +39,7 @@ async def test_stop_aborts_in_the_engine(browser: Browser, way: str, budgets: in
 
         assert aborted == {job.id for job in engine.jobs}
         await expect(runs.get_by_role("status")).to_have_text(
-            ["Stopped by you. What had come by then is kept."] * budgets
+            ["Stopped. The text received so far is kept."] * budgets
         )
         await expect(runs.locator(".thought")).to_have_text(["thinki"] * budgets)
         await expect(page.get_by_role("button", name="Send")).to_be_visible()
@@ -53,7 +53,7 @@ async def test_a_refusal_names_the_fields(browser: Browser) -> None:
         run = await ask(page)
 
         await expect(run.get_by_role("alert")).to_have_text(
-            "The server did not take this request: min_thinking_tokens (9) must not exceed "
+            "The server rejected the request: min_thinking_tokens (9) must not exceed "
             "max_thinking_tokens (8)."
         )
         await field(page, "Maximum").fill("10")
@@ -72,7 +72,7 @@ async def test_a_full_server_says_when_to_try_again(browser: Browser) -> None:
         await soon(gate.reached.wait())
         run = await ask(page)
 
-        await expect(run.get_by_role("alert")).to_contain_text("The server has too much to do")
+        await expect(run.get_by_role("alert")).to_contain_text("Too many requests: ")
         await expect(run.get_by_role("alert")).to_contain_text("Try again in 1 s")
         gate.opened.set()
         await soon(busy)
@@ -90,9 +90,7 @@ async def test_a_busy_proxy_says_so_too(browser: Browser) -> None:
         await page.route(f"**{CHAT}", refuse)
         run = await ask(page)
 
-        await expect(run.get_by_role("alert")).to_have_text(
-            "The server has too much to do just now. Try again in 7 s."
-        )
+        await expect(run.get_by_role("alert")).to_have_text("Too many requests. Try again in 7 s.")
         again = run.locator(".retry")
         await expect(again).to_have_text("Try again in 7 s")
         await expect(again).to_be_disabled()
@@ -113,7 +111,7 @@ async def test_a_model_that_loads_is_waited_for(browser: Browser) -> None:
         await page.goto(url)
 
         await expect(page.locator("#notice")).to_have_text(
-            "The server cannot answer yet: the model is still loading."
+            "The server is not ready: the model is still loading."
         )
         await expect(page.get_by_role("button", name="Send")).to_be_disabled()
         await page.unroute("**/v1/models")
@@ -126,15 +124,15 @@ async def test_an_engine_that_dies_says_so_and_what_came_is_kept(browser: Browse
         await choose(page, "low")
         run = await ask(page)
 
-        await expect(run.get_by_role("alert")).to_contain_text("The server broke the answer off: ")
+        await expect(run.get_by_role("alert")).to_contain_text("The response failed: ")
         await expect(run.locator(".thought")).to_have_text("Let")
 
 
 @pytest.mark.parametrize(
     ("position", "words"),
     [
-        (0, "The connection was lost before anything came."),
-        (3, "The connection was lost. What had come by then is kept."),
+        (0, "The connection was lost before any text was received."),
+        (3, "The connection was lost. The text received so far is kept."),
     ],
 )
 async def test_a_lost_connection_says_so(browser: Browser, position: int, words: str) -> None:
@@ -165,7 +163,7 @@ async def test_a_server_that_is_gone_is_named(browser: Browser) -> None:
         run = await ask(page)
 
         await expect(run.get_by_role("alert")).to_have_text(
-            "The server cannot be reached. Is it running?"
+            "Cannot reach the server. Is it running?"
         )
 
 

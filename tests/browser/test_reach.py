@@ -85,7 +85,7 @@ async def test_all_of_it_works_by_keyboard(browser: Browser) -> None:
         await expect(page.get_by_role("button", name="Send")).to_be_enabled()
         press = page.keyboard.press
         await press("Tab")
-        await expect(page.get_by_role("link", name="To the prompt")).to_be_focused()
+        await expect(page.get_by_role("link", name="Skip to prompt")).to_be_focused()
         for _ in range(4):
             await press("Tab")
         await expect(page.get_by_role("radio", name="auto").first).to_be_focused()

@@ -1,1 +1,1 @@
-"""The endpoints that generate: from the body of a request to its response."""
+"""The parts that all generation endpoints share."""

@@ -1,4 +1,4 @@
-"""What the endpoints that generate share: from a request's body to its response."""
+"""The base of the generation endpoints: from the body of a request to its response."""
 
 import time
 import uuid
@@ -11,7 +11,7 @@ from fastapi import Request, Response
 
 from proctor.server.accounting.reservations import Reservations
 from proctor.server.api.generation.idempotency import IdempotencyCache, digest_of
-from proctor.server.api.generation.responder import Responder, in_time, respond
+from proctor.server.api.generation.responder import Responder, respond, with_deadline
 from proctor.server.auth.api_key import Key
 from proctor.server.config.settings import Settings
 from proctor.server.engines.base import Engine
@@ -28,11 +28,11 @@ R = TypeVar("R", bound=Generation)
 
 
 class GenerationApi(ABC, Generic[R]):
-    """What one API that generates has of its own: its requests and its responses.
+    """The parts of a generation API that differ between endpoints: requests and responses.
 
     Attributes:
-        id_prefix: how the ids of its responses begin.
-        operation: its name in traces, after OpenTelemetry's `gen_ai.operation.name`.
+        id_prefix: the prefix of the ids of its responses.
+        operation: the operation in traces, after OpenTelemetry's `gen_ai.operation.name`.
     """
 
     id_prefix: ClassVar[str]
@@ -50,7 +50,7 @@ class GenerationApi(ABC, Generic[R]):
     def admit(
         self, request: R, engine: Engine, name: str, key: Key | None
     ) -> Coroutine[Any, Any, Admission]:
-        """Check a request against the model and the limits, and make its jobs.
+        """Check a request against the model and the limits, and create its jobs.
 
         Raises:
             ApiError: if it cannot be served.
@@ -59,20 +59,20 @@ class GenerationApi(ABC, Generic[R]):
 
     @abstractmethod
     def renderer(self, request: R, engine: Engine, envelope: Envelope) -> ResponseRenderer:
-        """Return what renders the response to an admitted request."""
+        """Return the renderer of the response to an admitted request."""
 
 
 @dataclass(frozen=True, slots=True)
 class Services:
-    """What every endpoint that generates uses.
+    """The services that all generation endpoints use.
 
     Attributes:
-        settings: the server's.
-        supervisor: has the engine.
-        body_reader: reads requests' bodies.
-        task_pool: runs choices.
-        reservations: reserves what requests may use of their keys' limits.
-        idempotency_cache: replays the response to a request that is sent again.
+        settings: the settings of the server.
+        supervisor: supervises the engine.
+        body_reader: reads request bodies.
+        task_pool: runs the choices.
+        reservations: reserves the worst case of each request within the limits of its key.
+        idempotency_cache: replays the responses to repeated requests.
     """
 
     settings: Settings
@@ -84,17 +84,17 @@ class Services:
 
 
 class GenerationEndpoint(Generic[R]):
-    """An endpoint that generates."""
+    """A generation endpoint."""
 
     def __init__(self, api: GenerationApi[R], services: Services) -> None:
         self._api = api
         self._services = services
 
     async def __call__(self, request: Request) -> Response:
-        """Respond to one request.
+        """Respond to a request.
 
         Raises:
-            ApiError: if it is refused.
+            ApiError: if the request is rejected.
             BudgetError: if its budget cannot be enforced.
             EngineUnavailable: if the engine dies before the response begins.
         """
@@ -103,7 +103,7 @@ class GenerationEndpoint(Generic[R]):
         services.task_pool.check()
         body = await services.body_reader.read(request)
         parsed, digest = self._api.parse(body), digest_of(body)
-        del body  # which the answer, however long it takes, needs no more
+        del body  # frees its memory while the response is generated
         engine = await services.supervisor.ready()
         return await services.idempotency_cache.get_or_run(
             request, digest, context, lambda: self._respond(request, parsed, engine, context)
@@ -114,16 +114,16 @@ class GenerationEndpoint(Generic[R]):
     ) -> Response:
         services = self._services
         monitor: RequestMonitor = request.state.monitor
-        name = f"{self._api.id_prefix}-{uuid.uuid4().hex}"
-        admitting = self._api.admit(parsed, engine, name, context.key)
-        admission = await in_time(request, context, admitting)
+        completion_id = f"{self._api.id_prefix}-{uuid.uuid4().hex}"
+        admitting = self._api.admit(parsed, engine, completion_id, context.key)
+        admission = await with_deadline(request, context, admitting)
         reservation = await services.reservations.reserve(
-            context.key, name, admission, context.seconds, monitor.received_at
+            context.key, completion_id, admission, context.seconds, monitor.received_at
         )
         monitor.reserve(reservation)
         monitor.admitted(
             AdmittedRequest(
-                name,
+                completion_id,
                 self._api.operation,
                 engine.model.name,
                 parsed.model,
@@ -134,7 +134,7 @@ class GenerationEndpoint(Generic[R]):
             )
         )
         envelope = Envelope(
-            name, int(time.time()), engine.model.name, admission, monitor.request_cost
+            completion_id, int(time.time()), engine.model.name, admission, monitor.request_cost
         )
         responder = Responder(
             parsed,

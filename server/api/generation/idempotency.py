@@ -1,4 +1,4 @@
-"""`Idempotency-Key`: a request that is sent again gets the answer that it got."""
+"""Idempotency keys: a repeated request gets the response of the first one."""
 
 import asyncio
 import hashlib
@@ -21,199 +21,209 @@ from proctor.server.transport.sse import DONE, ErrorEvent, SseResponse
 logger = logging.getLogger(__name__)
 
 HEADER = "idempotency-key"
-REPLAYED = "idempotent-replayed"
-TIER = "x-budget-tier"
-MAX_NAME = 255
-MAX_KEPT = 2**20
-"""Bytes of an answer; a longer one is not kept, and made again."""
+REPLAYED_HEADER = "idempotent-replayed"
+TIER_HEADER = "x-budget-tier"
+MAX_KEY_LENGTH = 255
+MAX_CACHED_BYTES = 2**20
+"""The maximum size of a cached response; requests with longer ones run again when repeated."""
 
 PATIENCE_SECONDS = 5.0
-"""That a request waits for the database."""
+"""The maximum time that a request waits for the database."""
 
 CLOSE_SECONDS = 5.0
-"""For what is still to be written when the server stops; a lease that ends does the rest."""
+"""The maximum time for pending writes at shutdown. Claims that remain are released when the
+gateway's lease expires."""
 
 
 class IdempotencyCache:
-    """Answers each request that has a name once, and again from what was kept."""
+    """Runs each request with an idempotency key once, and replays its response afterwards."""
 
-    def __init__(self, store: IdempotencyStore | None, keeps: timedelta) -> None:
-        """Keep answers in a store.
+    def __init__(self, store: IdempotencyStore | None, lifetime: timedelta) -> None:
+        """Initialize the cache.
 
         Args:
-            store: the database's; None refuses requests that have a name.
-            keeps: for how long.
+            store: the store of the responses, or None to reject requests with an idempotency key.
+            lifetime: how long responses are cached.
         """
         self._store = store
-        self._keeps = keeps
-        self._running: set[asyncio.Task[None]] = set()
-        self._freeing: dict[tuple[str, str], asyncio.Task[None]] = {}
+        self._lifetime = lifetime
+        self._background: set[asyncio.Task[None]] = set()
+        self._releases: dict[tuple[str, str], asyncio.Task[None]] = {}
 
     async def get_or_run(
         self,
         request: Request,
         digest: str,
         context: RequestContext,
-        answer: Callable[[], Awaitable[Response]],
+        run: Callable[[], Awaitable[Response]],
     ) -> Response:
-        """The answer, made now if it was not made before.
+        """Return the cached response, or run the request and cache its response.
 
         Args:
-            request: what the client sent; its header `Idempotency-Key` is its name.
-            digest: of its body, which must be the same each time.
-            context: whose it is, and until when.
-            answer: makes the answer.
+            request: the HTTP request; its header `Idempotency-Key` is its idempotency key.
+            digest: the digest of its body, which must be the same for each use of the key.
+            context: its API key and deadline.
+            run: generates the response.
 
         Raises:
-            BadRequest: if the name is of a request with another body.
-            InUse: if that request is running.
-            Unavailable: if that cannot be known now.
-            ApiError: whatever `answer` raises; the name is free then.
+            BadRequest: if the key is invalid, or was used for a request with another body.
+            IdempotencyConflict: if the request with this key is still running.
+            Unavailable: if the database does not answer.
+            ApiError: if `run` raises it; the idempotency key is released then.
         """
-        name = request.headers.get(HEADER)
-        if name is None:
-            return await answer()
-        store, claim = self._claim(name, digest, context)
-        kept = await self._taken(store, claim)
-        if kept is not None:
-            return _replay(kept, claim)
+        key = request.headers.get(HEADER)
+        if key is None:
+            return await run()
+        store, claim = self._check(key, digest, context)
+        cached = await self._claim(store, claim)
+        if cached is not None:
+            return _replay(cached, claim)
         try:
-            response = await answer()
+            response = await run()
         except Exception:
-            await _awhile(self._free(store, claim))
+            await _wait_briefly(self._release(store, claim))
             raise
         except BaseException:
-            self._free(store, claim)
+            self._release(store, claim)
             raise
         if isinstance(response, SseResponse):
-            parts = response.body_iterator
-            response.body_iterator = self._recording(parts, response, store, claim)
+            chunks = response.body_iterator
+            response.body_iterator = self._record(chunks, response, store, claim)
         else:
-            await self._keep(response, bytes(response.body), store, claim)
+            await self._save(response, bytes(response.body), store, claim)
         return response
 
-    def _claim(
-        self, name: str, digest: str, context: RequestContext
+    def _check(
+        self, key: str, digest: str, context: RequestContext
     ) -> tuple[IdempotencyStore, Claim]:
-        if not 0 < len(name) <= MAX_NAME:
-            raise BadRequest(f"'{HEADER}' must have 1 to {MAX_NAME} characters", param=HEADER)
+        if not 0 < len(key) <= MAX_KEY_LENGTH:
+            raise BadRequest(
+                f"'{HEADER}' must have 1 to {MAX_KEY_LENGTH} characters.", param=HEADER
+            )
         if self._store is None:
             raise BadRequest(
-                f"'{HEADER}' needs a ledger, in which answers are kept: leave it out, or ask the "
-                "operator to set ledger.url and ledger.replay_hours",
+                f"'{HEADER}' is not supported, as this server has no ledger or does not store "
+                "responses. Remove the header, or ask the operator to set ledger.url and "
+                "ledger.replay_hours.",
                 param=HEADER,
             )
-        return self._store, Claim(context.name, name, digest)
+        return self._store, Claim(context.name, key, digest)
 
-    async def _taken(self, store: IdempotencyStore, claim: Claim) -> CachedResponse | None:
-        """Return who has the name, as `IdempotencyStore.claim` does; one that is over does not.
+    async def _claim(self, store: IdempotencyStore, claim: Claim) -> CachedResponse | None:
+        """Claim an idempotency key, as `IdempotencyStore.claim` does, within `PATIENCE_SECONDS`.
 
         Raises:
-            Unavailable: if the database does not say.
+            Unavailable: if the database does not answer.
         """
-        claiming = asyncio.ensure_future(self._claimed(store, claim))
+        claiming = asyncio.ensure_future(self._claim_or_wait(store, claim))
         try:
-            # Shielded: nobody knows how far a transaction that is cancelled has come.
+            # Shielded: a cancelled transaction may have been committed or not.
             async with asyncio.timeout(PATIENCE_SECONDS):
                 return await asyncio.shield(claiming)
         except BaseException as error:
-            self._run(self._undo(store, claiming, claim))
+            self._run_in_background(self._undo_claim(store, claiming, claim))
             if not isinstance(error, Exception):
                 raise
-            logger.warning("kept answers cannot be used: %s", reason(error))
-            told = f"'{HEADER}' cannot be looked up now: try again later"
-            raise Unavailable(told, headers={"retry-after": "5"}) from error
+            logger.warning("stored responses cannot be read: %s", reason(error))
+            message = f"'{HEADER}' cannot be looked up now. Try again later."
+            raise Unavailable(message, headers={"retry-after": "5"}) from error
 
-    async def _claimed(self, store: IdempotencyStore, claim: Claim) -> CachedResponse | None:
-        freeing = self._freeing.get((claim.key, claim.name))
-        kept = await store.claim(claim, datetime.now(UTC))
-        if kept is None or kept.media_type is not None:
-            return kept
-        freeing = self._freeing.get((claim.key, claim.name)) or freeing
-        if freeing is None:
-            return kept
-        await asyncio.wait([freeing])
+    async def _claim_or_wait(self, store: IdempotencyStore, claim: Claim) -> CachedResponse | None:
+        """Claim an idempotency key, after its release if it is being released."""
+        release = self._releases.get((claim.key, claim.name))
+        cached = await store.claim(claim, datetime.now(UTC))
+        if cached is None or cached.media_type is not None:
+            return cached
+        release = self._releases.get((claim.key, claim.name)) or release
+        if release is None:
+            return cached
+        await asyncio.wait([release])
         return await store.claim(claim, datetime.now(UTC))
 
-    async def _undo(
+    async def _undo_claim(
         self,
         store: IdempotencyStore,
         claiming: "asyncio.Future[CachedResponse | None]",
         claim: Claim,
     ) -> None:
-        """Let a name be free that nobody waits for any more, if it was taken after all."""
+        """Release an idempotency key if the claim, which nothing waits for, succeeds after all."""
         try:
             if await claiming is not None:
-                return  # it is another's
+                return  # another request has the key
         except Exception:
-            logger.debug("nobody knows whether a name was taken", exc_info=True)
+            logger.debug("a claim failed, and may have been committed", exc_info=True)
         await retry_until_done(lambda: store.give_up(claim))
 
-    async def _keep(
+    async def _save(
         self, response: Response, body: bytes, store: IdempotencyStore, claim: Claim
     ) -> None:
-        if response.status_code != 200 or len(body) > MAX_KEPT:
-            await _awhile(self._free(store, claim))
+        if response.status_code != 200 or len(body) > MAX_CACHED_BYTES:
+            await _wait_briefly(self._release(store, claim))
             return
-        tier = response.headers.get(TIER, "")
-        kept = CachedResponse(claim.digest, response.media_type, tier, body)
-        expires = datetime.now(UTC) + self._keeps
-        await _awhile(self._run(retry_until_done(lambda: store.keep(claim, kept, expires))))
+        tier = response.headers.get(TIER_HEADER, "")
+        cached = CachedResponse(claim.digest, response.media_type, tier, body)
+        expires = datetime.now(UTC) + self._lifetime
+        saving = retry_until_done(lambda: store.keep(claim, cached, expires))
+        await _wait_briefly(self._run_in_background(saving))
 
-    async def _recording(
-        self, parts: AsyncIterable[Any], response: Response, store: IdempotencyStore, claim: Claim
+    async def _record(
+        self, chunks: AsyncIterable[Any], response: Response, store: IdempotencyStore, claim: Claim
     ) -> AsyncIterator[Any]:
-        """The parts of a stream, kept before the last of them is sent, or their name is free."""
-        body = bytearray()
-        whole = False
-        try:
-            async for part in parts:
-                if len(body) <= MAX_KEPT:
-                    body += part
-                if part == DONE:
-                    whole = True
-                    await self._keep(response, bytes(body), store, claim)
-                elif isinstance(part, ErrorEvent):
-                    whole = True
-                    await _awhile(self._free(store, claim))
-                yield part
-        finally:
-            if not whole:
-                self._free(store, claim)
+        """Yield the chunks of a stream; save the stream before its last chunk is sent.
 
-    def _free(self, store: IdempotencyStore, claim: Claim) -> asyncio.Task[None]:
-        """Let the name be free again; whoever asks by it meanwhile waits for that."""
+        If the stream fails or is closed early, the idempotency key is released instead.
+        """
+        body = bytearray()
+        is_settled = False
+        try:
+            async for chunk in chunks:
+                if len(body) <= MAX_CACHED_BYTES:
+                    body += chunk
+                if chunk == DONE:
+                    is_settled = True
+                    await self._save(response, bytes(body), store, claim)
+                elif isinstance(chunk, ErrorEvent):
+                    is_settled = True
+                    await _wait_briefly(self._release(store, claim))
+                yield chunk
+        finally:
+            if not is_settled:
+                self._release(store, claim)
+
+    def _release(self, store: IdempotencyStore, claim: Claim) -> asyncio.Task[None]:
+        """Release an idempotency key; requests that claim it in the meantime wait for that."""
         name = (claim.key, claim.name)
-        self._freeing[name] = task = self._run(retry_until_done(lambda: store.give_up(claim)))
-        task.add_done_callback(lambda _: self._freeing.pop(name, None))
+        task = self._run_in_background(retry_until_done(lambda: store.give_up(claim)))
+        self._releases[name] = task
+        task.add_done_callback(lambda _: self._releases.pop(name, None))
         return task
 
-    def _run(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
-        """Work that goes on when the client that it is for has gone."""
-        task = asyncio.create_task(work)
-        self._running.add(task)
-        task.add_done_callback(self._running.discard)
+    def _run_in_background(self, coroutine: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        """Start a task that is not cancelled if the client disconnects."""
+        task = asyncio.create_task(coroutine)
+        self._background.add(task)
+        task.add_done_callback(self._background.discard)
         return task
 
     async def aclose(self) -> None:
-        """Wait for what is being written."""
-        await wait_or_cancel(self._running, CLOSE_SECONDS)
+        """Wait for pending writes, for `CLOSE_SECONDS` at most."""
+        await wait_or_cancel(self._background, CLOSE_SECONDS)
 
 
 def digest_of(body: bytes) -> str:
-    """What is kept of a body, to know it again."""
+    """Return the SHA-256 of a request body, which identifies repeated requests."""
     return hashlib.sha256(body).hexdigest()
 
 
 def open_idempotency_cache(
     database: AsyncEngine | None, settings: LedgerSettings, gateway: str
 ) -> IdempotencyCache:
-    """Keep answers in the ledger's database, if there is one and they are to be kept.
+    """Return a cache in the ledger's database, which is disabled without a ledger.
 
     Args:
-        database: connects to it; None where there is no ledger.
-        settings: for how long answers are kept.
-        gateway: which of those that share the database this one is.
+        database: connects to the database, or None if there is no ledger.
+        settings: how long responses are cached; 0 hours disable the cache.
+        gateway: the ID of this gateway among those that share the database.
     """
     store = None
     if database is not None and settings.replay_hours:
@@ -221,25 +231,26 @@ def open_idempotency_cache(
     return IdempotencyCache(store, timedelta(hours=settings.replay_hours))
 
 
-def keeps_answers(settings: LedgerSettings) -> bool:
-    """Whether answers are kept."""
+def caches_responses(settings: LedgerSettings) -> bool:
+    """Return whether responses are cached, and idempotency keys supported."""
     return bool(settings.url.get_secret_value() and settings.replay_hours)
 
 
-async def _awhile(task: "asyncio.Task[None]") -> None:
-    """Wait for what is being written; not for long, it is written all the same."""
+async def _wait_briefly(task: "asyncio.Task[None]") -> None:
+    """Wait for a write for `PATIENCE_SECONDS` at most; it continues in the background."""
     await asyncio.wait({task}, timeout=PATIENCE_SECONDS)
 
 
-def _replay(kept: CachedResponse, claim: Claim) -> Response:
-    if kept.digest != claim.digest:
+def _replay(cached: CachedResponse, claim: Claim) -> Response:
+    if cached.digest != claim.digest:
         raise BadRequest(
-            f"'{HEADER}' was used for another request: take a new one for each", param=HEADER
+            f"'{HEADER}' was used for a request with another body. Use a new key for each request.",
+            param=HEADER,
         )
-    if kept.media_type is None:
+    if cached.media_type is None:
         raise IdempotencyConflict(
-            f"the request of this '{HEADER}' is running: try again later",
+            f"The request with this '{HEADER}' is still running. Try again later.",
             headers={"retry-after": "1"},
         )
-    headers = {REPLAYED: "true", TIER: kept.tier}
-    return Response(kept.body, media_type=kept.media_type, headers=headers)
+    headers = {REPLAYED_HEADER: "true", TIER_HEADER: cached.tier}
+    return Response(cached.body, media_type=cached.media_type, headers=headers)

@@ -1,4 +1,4 @@
-"""From an admitted request to its HTTP response, streamed or whole."""
+"""Builds the HTTP response to an admitted request, streamed or not."""
 
 import asyncio
 import logging
@@ -38,21 +38,22 @@ logger = logging.getLogger(__name__)
 T = TypeVar("T")
 
 HEARTBEAT = ServerSentEvent(comment="thinking", sep="\n")
+"""The comment that keeps idle connections open."""
 
 
 @dataclass(frozen=True, slots=True)
 class Responder:
-    """One admitted request on its way to its response.
+    """Generates the response to an admitted request.
 
     Attributes:
         request: the request.
-        admission: its budget and jobs.
-        engine: generates its choices.
-        renderer: renders its response.
-        observer: follows it, for metrics, traces and the ledger.
-        task_pool: runs its choices.
-        context: its deadline, and the key that it came with.
-        rate_limit_headers: what its key has left.
+        admission: the request's budget and jobs.
+        engine: generates the choices.
+        renderer: renders the response.
+        observer: follows the request, for metrics, traces and the ledger.
+        task_pool: runs the choices.
+        context: the request's deadline and API key.
+        rate_limit_headers: headers about the remaining limits of the key.
     """
 
     request: Generation
@@ -65,15 +66,15 @@ class Responder:
     rate_limit_headers: Mapping[str, str]
 
     @property
-    def counted(self) -> bool:
-        """Whether every chunk of the stream tells what has been used so far."""
+    def continuous_usage(self) -> bool:
+        """Whether every chunk of the stream has the usage so far."""
         options = self.request.stream_options
         return options is not None and bool(
             options.include_usage and options.continuous_usage_stats
         )
 
     def events(self) -> AsyncGenerator[StreamItem | ChoiceResult, None]:
-        """Generate all choices; closing this early aborts them in the engine."""
+        """Generate all choices. Closing the generator early aborts them in the engine."""
         choices = [self._choice(job, index) for index, job in enumerate(self.admission.jobs)]
         events = generate(choices, self.task_pool, self.observer, self.context)
         return self.renderer.transform(events)
@@ -85,11 +86,11 @@ class Responder:
             index,
             self.renderer.splitter(self.engine, job, index),
             progress=self.renderer.reports_progress,
-            counted=self.counted,
+            continuous_usage=self.continuous_usage,
         )
 
-    async def whole(self) -> bytes:
-        """The answer in one piece of JSON."""
+    async def body(self) -> bytes:
+        """Generate the choices, and return the body of the response as JSON."""
         items: list[OutputItem] = []
         results: list[ChoiceResult] = []
         try:
@@ -98,53 +99,51 @@ class Responder:
                     if isinstance(item, ChoiceResult):
                         results.append(item)
                     elif not isinstance(item, Progress):
-                        self._saw(item)
+                        self._observe(item)
                         items.append(item)
         finally:
             await self.observer.settle()
         if any(isinstance(item, PromptLogprobs) for item in items):
-            # They can be a hundred thousand, and other streams wait meanwhile.
-            return await asyncio.to_thread(
-                lambda: orjson.dumps(self.renderer.whole(items, results))
-            )
-        return orjson.dumps(self.renderer.whole(items, results))
+            # In a thread: there can be 100,000 of them, which must not block other streams.
+            return await asyncio.to_thread(lambda: orjson.dumps(self.renderer.body(items, results)))
+        return orjson.dumps(self.renderer.body(items, results))
 
-    def _saw(self, item: StreamItem) -> None:
+    def _observe(self, item: StreamItem) -> None:
         if isinstance(item, TextDelta | ToolCallDelta):
             self.observer.item(item)
 
     async def stream(self) -> AsyncGenerator[bytes, None]:
-        """The answer as server-sent events; an error is the last of them."""
-        begun = self.observer.status
-        self.observer.status = CLIENT_GONE  # unless the last event is taken
+        """Generate the choices, and yield server-sent events. An error is the last event."""
+        status = self.observer.status
+        self.observer.status = CLIENT_GONE  # unless the client receives the last event
         try:
             async with aclosing(self._chunks()) as chunks:
                 async for chunk in chunks:
                     yield chunk
-            self.observer.status = begun
+            self.observer.status = status
         except Exception as error:
-            told = _tell(error)
-            self.observer.status = told.status
+            api_error = _to_api_error(error)
+            self.observer.status = api_error.status
             await self.observer.settle()
-            yield ErrorEvent(event(told.to_json(), name="error"))
+            yield ErrorEvent(event(api_error.to_json(), name="error"))
 
     async def _chunks(self) -> AsyncGenerator[bytes, None]:
-        encoder = self.renderer.encoder(self.counted)
+        encoder = self.renderer.encoder(self.continuous_usage)
         results: list[ChoiceResult] = []
         for index in range(len(self.admission.jobs)):
-            if begun := encoder.begin(index):
-                yield begun
+            if first := encoder.begin(index):
+                yield first
         async with aclosing(self.events()) as events:
             async for item in events:
                 if isinstance(item, ChoiceResult):
                     results.append(item)
                     if len(results) == len(self.admission.jobs):
-                        await self.observer.settle()  # many a client reads no further than this
+                        await self.observer.settle()  # many clients stop reading after this event
                     yield encoder.finish(item)
                 else:
-                    self._saw(item)
-                    if written := encoder.item(item):
-                        yield written
+                    self._observe(item)
+                    if encoded := encoder.item(item):
+                        yield encoded
         options = self.request.stream_options
         if options is not None and options.include_usage:
             yield encoder.usage(results)
@@ -152,14 +151,14 @@ class Responder:
 
 
 async def respond(request: Request, responder: Responder, settings: Settings) -> Response:
-    """The answer, in the way that was asked for."""
+    """Return the response, streamed if the request has `stream`."""
     headers, limits = _headers(responder), settings.limits
     if not responder.request.stream:
-        return await _whole(request, responder, headers)
+        return await _complete_response(request, responder, headers)
     events = responder.stream()
-    asked = coalesce(responder.context.event_names, responder.request.event_names)
+    event_names = coalesce(responder.context.event_names, responder.request.event_names)
     return SseResponse(
-        events if coalesce(settings.event_names, asked) else without_names(events),
+        events if coalesce(settings.event_names, event_names) else without_names(events),
         headers=headers,
         sep="\n",
         ping=limits.heartbeat_seconds,
@@ -168,40 +167,44 @@ async def respond(request: Request, responder: Responder, settings: Settings) ->
     )
 
 
-async def in_time(request: Request, context: RequestContext, work: Coroutine[Any, Any, T]) -> T:
-    """What is done before there is an answer: given up if the client goes, or its time is over.
+async def with_deadline(
+    request: Request, context: RequestContext, coroutine: Coroutine[Any, Any, T]
+) -> T:
+    """Run a coroutine, cancelled at the request's deadline or if the client disconnects.
 
     Raises:
-        ClientDisconnect: if the client has gone away.
-        DeadlineExceeded: if its time is over.
+        ClientDisconnect: if the client disconnects.
+        DeadlineExceeded: if the deadline passes.
     """
     try:
         async with asyncio.timeout_at(context.deadline):
-            return await unless_gone(request, work)
+            return await or_disconnect(request, coroutine)
     except TimeoutError:
         raise context.timeout_error() from None
 
 
-async def unless_gone(request: Request, work: Coroutine[Any, Any, T]) -> T:
-    """What the work gives; it is given up at once if the client goes away.
+async def or_disconnect(request: Request, coroutine: Coroutine[Any, Any, T]) -> T:
+    """Run a coroutine, cancelled as soon as the client disconnects.
 
     Raises:
-        ClientDisconnect: if the client has gone away.
+        ClientDisconnect: if the client disconnects.
     """
-    working = asyncio.create_task(work)
-    gone = asyncio.create_task(_disconnected(request))
+    task = asyncio.create_task(coroutine)
+    disconnect = asyncio.create_task(_disconnected(request))
     try:
-        await asyncio.wait({working, gone}, return_when=asyncio.FIRST_COMPLETED)
-        if not working.done():
+        await asyncio.wait({task, disconnect}, return_when=asyncio.FIRST_COMPLETED)
+        if not task.done():
             raise ClientDisconnect
-        return working.result()
+        return task.result()
     finally:
-        working.cancel()
-        gone.cancel()
+        task.cancel()
+        disconnect.cancel()
 
 
-async def _whole(request: Request, responder: Responder, headers: dict[str, str]) -> Response:
-    content = await unless_gone(request, responder.whole())
+async def _complete_response(
+    request: Request, responder: Responder, headers: dict[str, str]
+) -> Response:
+    content = await or_disconnect(request, responder.body())
     cost = responder.renderer.envelope.request_cost.cost(responder.admission.prompt_tokens)
     if cost is not None:
         headers |= {"x-cost": f"{cost.total:f}"}
@@ -221,9 +224,9 @@ def _headers(responder: Responder) -> dict[str, str]:
     }
 
 
-def _tell(error: Exception) -> ApiError:
-    """What the client is told; what is a fault of ours, the log is told too."""
-    told = as_api_error(error)
-    if told.status >= 500 and not isinstance(error, Unavailable):
-        logger.error("an answer broke off: %s", error, exc_info=error)
-    return told
+def _to_api_error(error: Exception) -> ApiError:
+    """Convert an exception that ends a stream; log it if it is the server's fault."""
+    api_error = as_api_error(error)
+    if api_error.status >= 500 and not isinstance(error, Unavailable):
+        logger.error("a stream failed: %s", error, exc_info=error)
+    return api_error

@@ -184,7 +184,7 @@ def test_offsets_count_characters(text: str, cuts: list[int]) -> None:
 
     begins = [offsets.next(byte) for byte in text.encode()]
 
-    assert offsets.at == len(text)
+    assert offsets.end == len(text)
     assert begins == [at for at, letter in enumerate(text) for _ in letter.encode()]
 
 
@@ -192,12 +192,12 @@ def test_tokens_that_a_tokenizer_puts_before_a_prompt_have_no_place_in_it() -> N
     codec = ByteCodec(FakeEngine().model.markers, opens=True)
     logprobs = TextLogprobs(1, codec.token_bytes, (), "ab")
 
-    rows = logprobs.of_prompt(
+    rows = logprobs.prompt_rows(
         [END_TURN, *b"ab"], [TokenLogprob(ord(each), -1.0, ()) for each in "ab"]
     )
 
     assert columns(rows)["text_offset"] == [0, 0, 1]
-    assert columns(logprobs.of_next([TokenLogprob(33, -1.0, ())]))["text_offset"] == [2]
+    assert columns(logprobs.next_rows([TokenLogprob(33, -1.0, ())]))["text_offset"] == [2]
 
 
 async def test_prompt_logprobs() -> None:

@@ -176,7 +176,7 @@ async def test_a_client_that_leaves_can_ask_again(ledger: dict[str, Any]) -> Non
 async def test_an_answer_that_is_too_long_is_not_kept(
     ledger: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("proctor.server.api.generation.idempotency.MAX_KEPT", 10)
+    monkeypatch.setattr("proctor.server.api.generation.idempotency.MAX_CACHED_BYTES", 10)
     engine = FakeEngine(ANSWER)
     async with client(engine, **ledger) as http:
         await http.post(CHAT, json=body(), headers=named())

@@ -205,7 +205,9 @@ async def test_methods(path: str, methods: str) -> None:
         metrics = await http.get("/metrics")
 
     assert (told.status_code, told.content, told.headers["allow"]) == (204, b"", methods)
-    assert assert_error(refused, 405, None)["message"] == f"{path} does not take DELETE"
+    assert assert_error(refused, 405, None)["message"] == (
+        f"Method Not Allowed: {path} supports {methods}, not DELETE."
+    )
     assert refused.headers["allow"] == methods
     assert_error(nothing, 404, None)
     assert 'proctor_rejected_total{reason="method"} 1.0' in metrics.text
