@@ -16,6 +16,7 @@ from proctor.server.accounting.usage_history import UsageHistory
 from proctor.server.admission.controller import AdmissionController
 from proctor.server.admission.routing import Router
 from proctor.server.api import openapi
+from proctor.server.api.bodies import BodyReader
 from proctor.server.api.chat import ChatApi
 from proctor.server.api.completions import CompletionsApi
 from proctor.server.api.errors import add_error_handlers
@@ -42,7 +43,6 @@ from proctor.server.storage.database import open_database
 from proctor.server.telemetry.metrics import Metrics
 from proctor.server.telemetry.middleware import MetricsMiddleware
 from proctor.server.telemetry.tracing import Tracing, open_tracing
-from proctor.server.transport.bodies import BodyReader
 from proctor.server.transport.cors import CorsPolicy
 from proctor.server.transport.middleware import HeadMiddleware, RequestIdMiddleware
 

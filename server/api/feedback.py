@@ -6,13 +6,13 @@ import orjson
 from fastapi import Request, Response
 
 from proctor.server.accounting.ledger.service import Ledger
+from proctor.server.api.bodies import BodyReader
 from proctor.server.auth.api_key import Key
 from proctor.server.config.access import Scope
 from proctor.server.errors import BadRequest, NotFound, Unavailable
 from proctor.server.schemas.feedback import FeedbackRequest
 from proctor.server.schemas.parsing import parse
 from proctor.server.storage.errors import reason
-from proctor.server.transport.bodies import BodyReader
 
 logger = logging.getLogger(__name__)
 

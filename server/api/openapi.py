@@ -23,6 +23,7 @@ from proctor.server.api.generation.idempotency import (
     caches_responses,
 )
 from proctor.server.auth.authenticator import Access, Authenticator
+from proctor.server.channels.deltas import Channel
 from proctor.server.config.budgets import AUTO
 from proctor.server.config.limits import MIN_REQUEST_SECONDS
 from proctor.server.config.settings import Settings
@@ -46,7 +47,6 @@ from proctor.server.errors import (
     UnknownModel,
     UnsupportedEncoding,
 )
-from proctor.server.generation.base import Channel
 from proctor.server.generation.context import FLAGS, NAMES_HEADER, TIMEOUT_HEADER
 from proctor.server.schemas import responses
 from proctor.server.schemas.completions import CompletionRequest

@@ -9,6 +9,7 @@ from proctor.server.accounting.cost import PriceModel
 from proctor.server.accounting.estimates import estimate
 from proctor.server.accounting.usage_history import UsageHistory
 from proctor.server.admission.controller import AdmissionController
+from proctor.server.api.bodies import BodyReader
 from proctor.server.api.generation.responder import with_deadline
 from proctor.server.config.prices import Prices
 from proctor.server.config.settings import Settings
@@ -19,7 +20,6 @@ from proctor.server.generation.resolution import Resolution
 from proctor.server.pricing import Cost
 from proctor.server.schemas.parsing import parse_chat
 from proctor.server.schemas.responses import as_json
-from proctor.server.transport.bodies import BodyReader
 
 MAX_SIGNALS = 5
 """The number of the strongest signals to return."""

@@ -12,13 +12,13 @@ from proctor.server.admission.prompt import (
     check_tools,
     render,
 )
+from proctor.server.api.bodies import BodyReader
 from proctor.server.config.settings import Settings
 from proctor.server.engines.base import Engine
 from proctor.server.engines.supervisor import EngineSupervisor
 from proctor.server.schemas.parsing import parse
 from proctor.server.schemas.responses import Detokenized, Tokenized, as_json
 from proctor.server.schemas.tokenization import DetokenizeRequest, TokenizeRequest
-from proctor.server.transport.bodies import BodyReader
 
 MAX_CONCURRENT = 2
 """The maximum number of concurrent tokenizations, as long ones take CPU time from generation."""

@@ -2,14 +2,14 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from enum import StrEnum
 from typing import NamedTuple
 
 from proctor.budget import Outcome, TokenBudget
 from proctor.router import Prediction
+from proctor.server.channels.deltas import TextDelta, TokenUsage, ToolCallDelta
+from proctor.server.channels.forced_spans import ForcedSpan
 from proctor.server.engines.base import Finish, Job, TokenLogprob
-from proctor.server.engines.tool_calls import BoundTools, CallDelta
-from proctor.server.generation.forced_spans import ForcedSpan
+from proctor.server.engines.tool_calls import BoundTools
 from proctor.server.generation.resolution import Resolution
 from proctor.server.schemas.base import RequestModel
 
@@ -108,59 +108,6 @@ class AdmittedRequest:
     stream: bool
     admission: Admission
     key: str
-
-
-class Channel(StrEnum):
-    """The two texts of a choice."""
-
-    REASONING = "reasoning"
-    ANSWER = "answer"
-
-
-class TokenUsage(NamedTuple):
-    """The tokens that one choice has generated so far: all of them, and those of its thinking."""
-
-    tokens: int
-    thinking: int
-
-
-class TextDelta(NamedTuple):
-    """The next text of one channel of one choice.
-
-    Attributes:
-        choice: index of the choice.
-        channel: the channel that the text belongs to.
-        text: may be empty, with log probabilities.
-        scores: log probabilities of the channel's tokens since its previous delta, if requested.
-        token_ids: ids of the choice's tokens since its previous delta, if requested.
-        used: the choice's token usage so far, if requested.
-    """
-
-    choice: int
-    channel: Channel
-    text: str
-    scores: tuple[TokenLogprob, ...] = ()
-    token_ids: tuple[int, ...] = ()
-    used: TokenUsage | None = None
-
-
-class ToolCallDelta(NamedTuple):
-    """The next fragment of a tool call in one choice's answer.
-
-    Attributes:
-        choice: index of the choice.
-        delta: the fragment.
-        used: the choice's token usage so far, if requested.
-    """
-
-    choice: int
-    delta: CallDelta
-    used: TokenUsage | None = None
-
-    @property
-    def channel(self) -> Channel:
-        """The channel of tool calls, the answer."""
-        return Channel.ANSWER
 
 
 class PromptLogprobs(NamedTuple):

@@ -7,6 +7,8 @@ from contextlib import aclosing, contextmanager
 from typing import Any
 
 from proctor.budget import EndReason, Outcome
+from proctor.server.channels.deltas import TextDelta, ToolCallDelta
+from proctor.server.channels.splitter import ChannelSplitter
 from proctor.server.engines.base import Engine, Finish, Job
 from proctor.server.errors import SOON, ApiError, EngineUnavailable, Unavailable
 from proctor.server.fair_queue import FairQueue
@@ -16,10 +18,7 @@ from proctor.server.generation.base import (
     PromptLogprobs,
     RequestObserver,
     StreamItem,
-    TextDelta,
-    ToolCallDelta,
 )
-from proctor.server.generation.channels import ChannelSplitter
 from proctor.server.generation.context import RequestContext
 
 UNFINISHED = {

@@ -6,15 +6,10 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from proctor.server.accounting.cost import RequestCost
+from proctor.server.channels.deltas import TokenUsage
+from proctor.server.channels.splitter import ChannelSplitter
 from proctor.server.engines.base import Engine, Job
-from proctor.server.generation.base import (
-    Admission,
-    ChoiceResult,
-    OutputItem,
-    StreamItem,
-    TokenUsage,
-)
-from proctor.server.generation.channels import ChannelSplitter
+from proctor.server.generation.base import Admission, ChoiceResult, OutputItem, StreamItem
 
 
 class SseEncoder(Protocol):

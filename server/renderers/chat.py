@@ -5,22 +5,19 @@ from collections.abc import AsyncGenerator, Callable, Collection, Iterable, Mapp
 from dataclasses import dataclass
 from typing import Any
 
+from proctor.server.channels.answer_text import AnswerText
+from proctor.server.channels.deltas import Channel, TextDelta, TokenUsage, ToolCallDelta
+from proctor.server.channels.splitter import ChannelSplitter
 from proctor.server.config.reasoning_format import ReasoningFormat
 from proctor.server.engines.base import Engine, Job, TokenLogprob
 from proctor.server.engines.tool_calls import CallDelta
-from proctor.server.generation.answer_text import AnswerText
 from proctor.server.generation.base import (
-    Channel,
     ChoiceResult,
     OutputItem,
     Progress,
     PromptLogprobs,
     StreamItem,
-    TextDelta,
-    TokenUsage,
-    ToolCallDelta,
 )
-from proctor.server.generation.channels import ChannelSplitter
 from proctor.server.renderers.base import ResponseRenderer
 from proctor.server.renderers.logprobs import prompt_logprobs
 from proctor.server.renderers.reasoning_format import NULLABLE_KEYS, message_keys, with_tags

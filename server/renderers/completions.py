@@ -5,18 +5,11 @@ from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from proctor.server.channels.deltas import Channel, TextDelta, TokenUsage
+from proctor.server.channels.raw_splitter import RawChannelSplitter
+from proctor.server.channels.splitter import ChannelSplitter
 from proctor.server.engines.base import Codec, Engine, Job, TokenLogprob
-from proctor.server.generation.base import (
-    Channel,
-    ChoiceResult,
-    OutputItem,
-    PromptLogprobs,
-    StreamItem,
-    TextDelta,
-    TokenUsage,
-)
-from proctor.server.generation.channels import ChannelSplitter
-from proctor.server.generation.raw_channels import RawChannelSplitter
+from proctor.server.generation.base import ChoiceResult, OutputItem, PromptLogprobs, StreamItem
 from proctor.server.renderers.base import ResponseRenderer
 from proctor.server.renderers.logprobs import TextLogprobs, columns, prompt_logprobs
 from proctor.server.schemas.completions import CompletionRequest

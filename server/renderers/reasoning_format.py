@@ -2,8 +2,9 @@
 
 from collections.abc import AsyncGenerator
 
+from proctor.server.channels.deltas import Channel, TextDelta, TokenUsage
 from proctor.server.config.reasoning_format import ReasoningFormat
-from proctor.server.generation.base import Channel, ChoiceResult, StreamItem, TextDelta, TokenUsage
+from proctor.server.generation.base import ChoiceResult, StreamItem
 from proctor.server.schemas.messages import CLOSE_TAG, OPEN_TAG
 
 REASONING_KEYS = {

@@ -7,11 +7,12 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from proctor.budget import Forced, OnLoop
 from proctor.server.accounting.ledger.writer import WriteOutcome
+from proctor.server.channels.deltas import Channel
 from proctor.server.config.budgets import CUSTOM
 from proctor.server.config.settings import Settings
 from proctor.server.engines.base import Engine
 from proctor.server.engines.supervisor import EngineFactory
-from proctor.server.generation.base import Channel, ChoiceResult
+from proctor.server.generation.base import ChoiceResult
 from proctor.server.generation.context import ANONYMOUS
 from proctor.server.pricing import Cost
 from proctor.server.telemetry.tracing import Exemplar

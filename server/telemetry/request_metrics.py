@@ -6,14 +6,8 @@ from http import HTTPStatus
 
 from proctor.server.accounting.cost import RequestCost
 from proctor.server.accounting.ledger.recorder import shared_reason
-from proctor.server.generation.base import (
-    AdmittedRequest,
-    Channel,
-    ChoiceResult,
-    RequestObserver,
-    TextDelta,
-    ToolCallDelta,
-)
+from proctor.server.channels.deltas import Channel, TextDelta, ToolCallDelta
+from proctor.server.generation.base import AdmittedRequest, ChoiceResult, RequestObserver
 from proctor.server.generation.context import ANONYMOUS
 from proctor.server.telemetry.metrics import Metrics
 from proctor.server.telemetry.tracing import Trace

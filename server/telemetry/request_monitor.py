@@ -9,14 +9,13 @@ from datetime import datetime
 from proctor.server.accounting.cost import RequestCost
 from proctor.server.accounting.ledger.recorder import Recorder
 from proctor.server.accounting.reservations import Reservation
+from proctor.server.channels.deltas import TextDelta, ToolCallDelta
 from proctor.server.errors import CLIENT_GONE
 from proctor.server.generation.base import (
     AdmittedRequest,
     ChoiceResult,
     RequestObserver,
     ResponseObserver,
-    TextDelta,
-    ToolCallDelta,
 )
 
 logger = logging.getLogger(__name__)

@@ -20,16 +20,9 @@ from starlette.types import Scope
 
 from proctor.budget import EndReason
 from proctor.server.accounting.cost import RequestCost
+from proctor.server.channels.deltas import Channel, TextDelta, ToolCallDelta
 from proctor.server.config.tracing import TracingSettings
-from proctor.server.generation.base import (
-    Admission,
-    AdmittedRequest,
-    Channel,
-    ChoiceResult,
-    RequestObserver,
-    TextDelta,
-    ToolCallDelta,
-)
+from proctor.server.generation.base import Admission, AdmittedRequest, ChoiceResult, RequestObserver
 
 if TYPE_CHECKING:
     from opentelemetry.sdk.trace import TracerProvider

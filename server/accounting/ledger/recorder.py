@@ -17,14 +17,9 @@ from proctor.server.accounting.ledger.records import (
     ReservedAmount,
 )
 from proctor.server.accounting.usage_history import UsageHistory, UsageSample
+from proctor.server.channels.deltas import Channel, TextDelta, ToolCallDelta
 from proctor.server.engines.base import Finish
-from proctor.server.generation.base import (
-    AdmittedRequest,
-    Channel,
-    RequestObserver,
-    TextDelta,
-    ToolCallDelta,
-)
+from proctor.server.generation.base import AdmittedRequest, RequestObserver
 from proctor.server.pricing import to_nanos
 
 PROMPT_FIELDS = {"messages", "prompt", "tools"}

@@ -10,6 +10,7 @@ from typing import Any, ClassVar, Generic, TypeVar
 from fastapi import Request, Response
 
 from proctor.server.accounting.reservations import Reservations
+from proctor.server.api.bodies import BodyReader
 from proctor.server.api.generation.idempotency import IdempotencyCache, digest_of
 from proctor.server.api.generation.responder import Responder, respond, with_deadline
 from proctor.server.auth.api_key import Key
@@ -22,7 +23,6 @@ from proctor.server.generation.runner import TaskPool
 from proctor.server.renderers.base import Envelope, ResponseRenderer
 from proctor.server.schemas.generation import Generation
 from proctor.server.telemetry.request_monitor import RequestMonitor
-from proctor.server.transport.bodies import BodyReader
 
 R = TypeVar("R", bound=Generation)
 

@@ -12,6 +12,7 @@ from fastapi import Request, Response
 from sse_starlette import ServerSentEvent
 from starlette.requests import ClientDisconnect
 
+from proctor.server.channels.deltas import TextDelta, ToolCallDelta
 from proctor.server.config.section import coalesce
 from proctor.server.config.settings import Settings
 from proctor.server.engines.base import Engine, Job
@@ -24,8 +25,6 @@ from proctor.server.generation.base import (
     PromptLogprobs,
     ResponseObserver,
     StreamItem,
-    TextDelta,
-    ToolCallDelta,
 )
 from proctor.server.generation.context import RequestContext
 from proctor.server.generation.runner import Choice, TaskPool, generate

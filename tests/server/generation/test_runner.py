@@ -5,13 +5,14 @@ from collections.abc import AsyncGenerator, Callable
 import pytest
 
 from proctor.budget import DesyncError, EndReason, TokenBudget
+from proctor.server.channels.answer_text import AnswerText
+from proctor.server.channels.deltas import Channel, TextDelta
+from proctor.server.channels.splitter import ChannelSplitter
 from proctor.server.engines.base import Delta, Finish, Job, Sampling
 from proctor.server.engines.fake import FakeEngine, Script
 from proctor.server.errors import EngineUnavailable, Unavailable
 from proctor.server.fair_queue import FairQueue
-from proctor.server.generation.answer_text import AnswerText
-from proctor.server.generation.base import Channel, ChoiceResult, TextDelta
-from proctor.server.generation.channels import ChannelSplitter
+from proctor.server.generation.base import ChoiceResult
 from proctor.server.generation.context import RequestContext
 from proctor.server.generation.runner import Choice, TaskPool, generate
 from tests.server.harness import CHAT, Gate, body, client, events, soon

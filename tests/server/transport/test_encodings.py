@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from proctor.server.api.encodings import Gzip
 from proctor.server.engines.fake import FakeEngine
-from proctor.server.transport.encodings import Gzip
 from tests.server.api.test_errors import assert_error
 from tests.server.harness import CHAT, body, client
 

@@ -92,7 +92,7 @@ async def test_a_head_that_does_not_come(monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 async def test_a_body_that_trickles(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("proctor.server.transport.bodies.BODY_SECONDS", 0.2)
+    monkeypatch.setattr("proctor.server.api.bodies.BODY_SECONDS", 0.2)
     head = b"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\ncontent-length: 100\r\n\r\n"
     async with listening(FakeEngine()) as url, httpx.AsyncClient(base_url=url) as http:
         assert_error(await converse(url, head + b'{"model"'), 408, None)

@@ -10,13 +10,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from proctor.budget import TokenBudget
+from proctor.server.channels.answer_text import AnswerText
+from proctor.server.channels.deltas import TextDelta, ToolCallDelta
+from proctor.server.channels.splitter import ChannelSplitter
 from proctor.server.config.reasoning_format import ReasoningFormat
 from proctor.server.engines.base import Job, ModelInfo, Sampling
 from proctor.server.engines.fake import END_THINK, END_TURN, MARKERS, SPECIAL, TURN, ByteCodec
 from proctor.server.engines.tool_calls import CallDelta, ToolChoice, ToolFormat
-from proctor.server.generation.answer_text import AnswerText
-from proctor.server.generation.base import TextDelta, ToolCallDelta
-from proctor.server.generation.channels import ChannelSplitter
 from proctor.server.renderers.chat import MessageBuilder
 from tests.server.engines.vllm.tool_formats import FORMATS, PARTS, TOOLS, Spelled
 

@@ -14,11 +14,11 @@ from proctor.budget import (
     TokenBudget,
     replay,
 )
+from proctor.server.channels.answer_text import AnswerText
+from proctor.server.channels.deltas import Channel, TextDelta, TokenUsage, ToolCallDelta
+from proctor.server.channels.forced_spans import ForcedSpan, ThinkingBlock, locate
 from proctor.server.engines.base import Codec, Detokenizer, Job, ModelInfo, TokenLogprob
 from proctor.server.engines.tool_calls import CallDelta
-from proctor.server.generation.answer_text import AnswerText
-from proctor.server.generation.base import Channel, TextDelta, TokenUsage, ToolCallDelta
-from proctor.server.generation.forced_spans import ForcedSpan, ThinkingBlock, locate
 
 
 class ChannelSplitter:

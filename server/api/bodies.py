@@ -8,10 +8,10 @@ from dataclasses import dataclass
 
 from fastapi import Request
 
+from proctor.server.api.encodings import Identity, decoder
 from proctor.server.auth.api_key import Key
 from proctor.server.errors import SOON, ApiError, BodyTooLarge, RequestTimeout, Unavailable
 from proctor.server.fair_queue import FairQueue
-from proctor.server.transport.encodings import Identity, decoder
 
 BODY_SECONDS = 60.0
 """The time limit for receiving a body, the wait for memory included."""

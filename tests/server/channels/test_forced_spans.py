@@ -6,6 +6,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from proctor.budget import BudgetStateMachine, EndReason, Forced, OnLoop, ThinkingBudget, tokenize
+from proctor.server.channels.answer_text import AnswerText
+from proctor.server.channels.deltas import Channel, TextDelta
+from proctor.server.channels.forced_spans import ForcedSpan
+from proctor.server.channels.splitter import ChannelSplitter
 from proctor.server.engines.base import Job, Sampling
 from proctor.server.engines.fake import (
     BYTES,
@@ -17,10 +21,6 @@ from proctor.server.engines.fake import (
     FakeEngine,
     Script,
 )
-from proctor.server.generation.answer_text import AnswerText
-from proctor.server.generation.base import Channel, TextDelta
-from proctor.server.generation.channels import ChannelSplitter
-from proctor.server.generation.forced_spans import ForcedSpan
 from tests.server.harness import CHAT, body, client, events
 
 text = st.text(st.characters(exclude_characters="<>/", codec="utf-8"), max_size=12)

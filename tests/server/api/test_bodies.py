@@ -12,8 +12,8 @@ import httpx
 import pytest
 from fastapi import Request
 
+from proctor.server.api.bodies import FULL_SIZED, SMALL, UNDISTURBED_SECONDS, BodyReader
 from proctor.server.errors import ApiError, RequestTimeout, Unavailable
-from proctor.server.transport.bodies import FULL_SIZED, SMALL, UNDISTURBED_SECONDS, BodyReader
 from tests.server.apart import listening_apart
 from tests.server.harness import CHAT, body, pass_time, soon
 
@@ -186,7 +186,7 @@ async def test_a_body_that_gets_no_room_is_told_to_come_again(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     async with full() as (bodies, clients):
-        monkeypatch.setattr("proctor.server.transport.bodies.BODY_SECONDS", UNDISTURBED_SECONDS / 2)
+        monkeypatch.setattr("proctor.server.api.bodies.BODY_SECONDS", UNDISTURBED_SECONDS / 2)
         waiting = Client(bodies)
         await waiting.send(b"y" * (SMALL + 1))
         pass_time(UNDISTURBED_SECONDS / 2)

@@ -3,11 +3,11 @@
 from itertools import groupby
 
 from proctor.budget import Label, Labelled, Outcome
+from proctor.server.channels.answer_text import AnswerText
+from proctor.server.channels.deltas import Channel, TextDelta, ToolCallDelta
+from proctor.server.channels.forced_spans import ForcedSpan, ThinkingBlock, locate
+from proctor.server.channels.splitter import ChannelSplitter
 from proctor.server.engines.base import Codec, Job, ModelInfo
-from proctor.server.generation.answer_text import AnswerText
-from proctor.server.generation.base import Channel, TextDelta, ToolCallDelta
-from proctor.server.generation.channels import ChannelSplitter
-from proctor.server.generation.forced_spans import ForcedSpan, ThinkingBlock, locate
 from proctor.server.schemas.completions import CompletionRequest
 
 

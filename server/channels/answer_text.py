@@ -2,8 +2,8 @@
 
 from collections.abc import Sequence
 
+from proctor.server.channels.stop_strings import StopFinder
 from proctor.server.engines.tool_calls import CallDelta, CallReader
-from proctor.server.generation.stop_strings import StopFinder
 
 
 class AnswerText:

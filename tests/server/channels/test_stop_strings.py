@@ -1,7 +1,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proctor.server.generation.stop_strings import StopFinder
+from proctor.server.channels.stop_strings import StopFinder
 
 texts = st.text(alphabet="abc", max_size=20)
 stop_lists = st.lists(st.text(alphabet="abc", min_size=1, max_size=4), max_size=3)

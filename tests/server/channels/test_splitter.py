@@ -6,11 +6,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from proctor.budget import DesyncError, EndReason, Markers, TokenBudget, Vocabulary
+from proctor.server.channels.answer_text import AnswerText
+from proctor.server.channels.deltas import Channel, TextDelta
+from proctor.server.channels.splitter import ChannelSplitter
 from proctor.server.engines.base import Job, ModelInfo, Sampling
 from proctor.server.engines.fake import END_THINK, END_TURN, MARKERS, THINK, ByteCodec
-from proctor.server.generation.answer_text import AnswerText
-from proctor.server.generation.base import Channel, TextDelta
-from proctor.server.generation.channels import ChannelSplitter
 
 LONG = Markers(tuple(b"<think>"), tuple(b"</think>"), frozenset({END_TURN}))
 

@@ -2,8 +2,8 @@
 
 import pytest
 
+from proctor.server.channels.answer_text import AnswerText
 from proctor.server.engines.fake import FakeEngine, Script
-from proctor.server.generation.answer_text import AnswerText
 from tests.server.harness import CHAT, body, client, events
 
 
