@@ -1,8 +1,8 @@
-"""Measure how the code is laid out: `python -m tools.structure`.
+"""Measure the structure of the code: `python -m tools.structure`.
 
-Prints a Markdown table: lines of functions, files per folder, the longest chain of imports, how
-many of the project's modules a module imports, and the shares of comments and docstrings.
-`docs/decisions/` quotes it.
+Prints a Markdown table: lines per function, files per folder, the longest import chain, imports of
+the project's own modules per module, and the shares of comments and docstrings.
+Quoted in `docs/decisions/`.
 """
 
 import ast
@@ -30,19 +30,19 @@ def main() -> None:
 
 
 def measure() -> dict[str, str]:
-    """Return every figure, by its name."""
+    """Return each figure, formatted, by name."""
     files = [path for name in PACKAGES for path in sorted((ROOT / name).rglob("*.py"))]
     functions = [function for path in files for function in _functions(path)]
     lines = sorted((function.end_lineno or 0) - function.lineno + 1 for function in functions)
     documented = sum(ast.get_docstring(function) is not None for function in functions)
     folders = Counter(path.parent for path in files)
-    folder, most = folders.most_common(1)[0]
+    folder, file_count = folders.most_common(1)[0]
     chain = longest_chain()
     return {
         "function lines: median / p95 / max": (
             f"{statistics.median(lines):g} / {lines[int(0.95 * len(lines))]} / {lines[-1]}"
         ),
-        "most files in one folder": f"{most} ({folder.relative_to(ROOT)})",
+        "most files in one folder": f"{file_count} ({folder.relative_to(ROOT)})",
         "longest import chain": f"{len(chain)} ({chain[0]} to {chain[-1]})",
         "imports of own modules per module": f"{_imports_per_module():.1f}",
         "comments, % of lines": f"{_comment_share(files):.1f}",
@@ -58,15 +58,15 @@ def _graph() -> grimp.ImportGraph:
 
 
 def longest_chain() -> list[str]:
-    """Return the longest chain of modules of which each imports the next."""
+    """Return the longest chain of modules in which each imports the next."""
     graph = _graph()
 
     @cache
-    def below(module: str) -> tuple[str, ...]:
+    def chain_from(module: str) -> tuple[str, ...]:
         imported = graph.find_modules_directly_imported_by(module)
-        return (module, *max(map(below, sorted(imported)), key=len, default=()))
+        return (module, *max(map(chain_from, sorted(imported)), key=len, default=()))
 
-    return list(max(map(below, sorted(graph.modules)), key=len))
+    return list(max(map(chain_from, sorted(graph.modules)), key=len))
 
 
 def _imports_per_module() -> float:
