@@ -64,7 +64,9 @@ def longest_chain() -> list[str]:
     @cache
     def chain_from(module: str) -> tuple[str, ...]:
         imported = graph.find_modules_directly_imported_by(module)
-        return (module, *max(map(chain_from, sorted(imported)), key=len, default=()))
+        chains = [chain_from(each) for each in sorted(imported)]
+        longest = max(chains, key=len, default=())
+        return (module, *longest)
 
     return list(max(map(chain_from, sorted(graph.modules)), key=len))
 
