@@ -65,10 +65,10 @@ def longest_chain() -> list[str]:
     def chain_from(module: str) -> tuple[str, ...]:
         imported = graph.find_modules_directly_imported_by(module)
         chains = [chain_from(each) for each in sorted(imported)]
-        longest = max(chains, key=len, default=())
-        return (module, *longest)
+        return (module, *max(chains, key=len)) if chains else (module,)
 
-    return list(max(map(chain_from, sorted(graph.modules)), key=len))
+    longest = max(map(chain_from, sorted(graph.modules)), key=len)
+    return list(longest)
 
 
 def _imports_per_module() -> float:
