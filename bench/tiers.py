@@ -17,7 +17,7 @@ from dataclasses import dataclass
 
 import httpx
 
-from proctor.demo.lessons import APOLOGY, off_prompt
+from proctor.demo.lessons import APOLOGY, off_domain_prompt
 from proctor.demo.measure import questions
 from proctor.demo.world import last_integer
 
@@ -59,7 +59,7 @@ def mix(count: int) -> list[Task]:
         for kind, (min_steps, max_steps) in kinds.items()
         for question in questions(count, min_steps, max_steps, SEED)
     ]
-    return [Task("elsewhere", off_prompt(rng), None) for _ in range(count)] + sums
+    return [Task("elsewhere", off_domain_prompt(rng), None) for _ in range(count)] + sums
 
 
 async def send(url: str, tasks: Sequence[Task], tier: str) -> list[Answer]:
@@ -89,15 +89,15 @@ async def send(url: str, tasks: Sequence[Task], tier: str) -> list[Answer]:
 def row(tier: str, answers: Sequence[Answer]) -> str:
     """Format a row of the table."""
     kinds = dict.fromkeys(answer.task.kind for answer in answers)
-    shares = []
+    share_cells = []
     for kind in kinds:
         of_kind = [answer.right for answer in answers if answer.task.kind == kind]
-        shares.append(f"{sum(of_kind) / len(of_kind):.1%}")
+        share_cells.append(f"{sum(of_kind) / len(of_kind):.1%}")
     right, tokens = (
         sum(answer.right for answer in answers),
         sum(answer.tokens for answer in answers),
     )
-    cells = [*shares, f"{right / len(answers):.1%}", f"{tokens / len(answers):.0f}"]
+    cells = [*share_cells, f"{right / len(answers):.1%}", f"{tokens / len(answers):.0f}"]
     return f"| {tier} | {' | '.join(cells)} | {tokens / max(1, right):.0f} |"
 
 
