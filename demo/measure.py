@@ -90,24 +90,26 @@ class RequestRefused(Exception):
 class Client:
     """Sends questions to a server, with a maximum of concurrent requests."""
 
-    def __init__(self, client: httpx.AsyncClient, model: str, streams: int) -> None:
-        self.client = client
+    def __init__(self, http: httpx.AsyncClient, model: str, streams: int) -> None:
+        self.http = http
         self.model = model
         self.semaphore = asyncio.Semaphore(streams)
 
     async def point(
-        self, label: str, asked: Sequence[Question], temperature: float, extra: Mapping[str, Any]
+        self, label: str, problems: Sequence[Question], temperature: float, extra: Mapping[str, Any]
     ) -> Point:
         """Send all questions with the same budget fields."""
         replies = await asyncio.gather(
-            *(self.ask(q, temperature, seed, extra) for seed, q in enumerate(asked))
+            *(self.ask(q, temperature, seed, extra) for seed, q in enumerate(problems))
         )
         right = sum(
             last_integer(reply.content) == question.problem.answer
-            for question, reply in zip(asked, replies, strict=True)
+            for question, reply in zip(problems, replies, strict=True)
         )
         tokens = sum(reply.tokens for reply in replies) / max(1, len(replies))
-        return Point(label, right, len(asked), tokens, tuple(reply.thinking for reply in replies))
+        return Point(
+            label, right, len(problems), tokens, tuple(reply.thinking for reply in replies)
+        )
 
     async def ask(
         self, question: Question, temperature: float, seed: int, extra: Mapping[str, Any]
@@ -122,7 +124,7 @@ class Client:
         if temperature > 0:
             body["seed"] = seed
         async with self.semaphore:
-            response = await self.client.post("/v1/chat/completions", json=body)
+            response = await self.http.post("/v1/chat/completions", json=body)
         if response.is_error:
             raise RequestRefused(f"{response.status_code}: {response.text}")
         reply = response.json()
@@ -145,12 +147,12 @@ async def measure(base_url: str, model: str, count: int, streams: int, seed: int
     console = Console()
     chains, single = questions(count, 3, 8, seed), questions(count, 1, 1, seed)
     limits = httpx.Limits(max_connections=streams)
-    async with httpx.AsyncClient(base_url=base_url, timeout=600, limits=limits) as client:
-        client = Client(client, model, streams)
+    async with httpx.AsyncClient(base_url=base_url, timeout=600, limits=limits) as http:
+        client = Client(http, model, streams)
         for temperature in TEMPERATURES:
             for title, rows in settings(temperature).items():
-                asked = [(label, chains, extra) for label, extra in rows]
-                *_, last = await run_table(console, client, title, asked, temperature)
+                points = [(label, chains, extra) for label, extra in rows]
+                *_, last = await run_table(console, client, title, points, temperature)
                 if "continuations" in title:
                     console.print(recheck_table(last.traces, title))
             off = {"max_thinking_tokens": 0}
@@ -170,8 +172,8 @@ async def run_table(
     points: list[Point] = []
     with Progress(console=console, transient=True) as progress:
         task = progress.add_task(title, total=len(rows))
-        for label, asked, extra in rows:
-            points.append(await client.point(label, asked, temperature, extra))
+        for label, problems, extra in rows:
+            points.append(await client.point(label, problems, temperature, extra))
             table.add_row(*points[-1].cells)
             progress.advance(task)
     console.print(table)
