@@ -1,4 +1,4 @@
-# `make serve` and `make test` are all that a newcomer needs; both install what is missing.
+# `make serve` and `make test` are enough to start with; both install missing dependencies.
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
@@ -16,24 +16,24 @@ PYTHONS := $(PYTHON) python3.11 python3.12 python3.13 python3 python
 
 .PHONY: help serve test lint docs bench lock clean
 
-help: ## this list
+help: ## list the targets
 	@sed -nE 's/^([a-z]+):.*## (.*)/make \1\t\2/p' Makefile | expand -t 14
 
-serve: $(VENV)/.engine ## install what is missing and serve the demo model (ARGS="--port 9000")
+serve: $(VENV)/.engine ## install missing dependencies and serve the demo model (ARGS="--port 9000")
 	@exec $(BIN)/proctor serve $(ARGS)
 
-# The report on budget/ is silent when all is well: pytest's closing line stays the last one.
-test: lint $(if $(ARGS),,$(NODE_MODULES)/.made) ## check and test everything (ARGS="-k budget")
+# The coverage report on budget/ is printed only on failure, so that pytest's summary stays last.
+test: lint $(if $(ARGS),,$(NODE_MODULES)/.made) ## run all checks and tests (ARGS="-k budget" passes options to pytest)
 	@status=0; \
 	$(BIN)/python -m pytest --cov --cov-report=term --durations=10 $(ARGS) || status=$$?; \
 	if [ -z "$(ARGS)" ] && ! report=$$($(BIN)/coverage report --fail-under=100 \
 	    --include='budget/*' --omit='budget/processors/*' 2>&1); then \
-	  printf '%s\n' "$$report" "budget/ outside its processors must be covered in full"; \
+	  printf '%s\n' "$$report" "budget/ outside its processors must have 100% coverage"; \
 	  status=1; \
 	fi; \
 	exit $$status
 
-lint: $(VENV)/.dev ## ruff, mypy, the import rules, the Dockerfile
+lint: $(VENV)/.dev ## run ruff, mypy, import-linter and hadolint
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
@@ -44,14 +44,14 @@ docs: $(VENV)/.dev ## generate the reference and build the documentation into si
 	$(BIN)/python docs/generate.py
 	$(BIN)/mkdocs build --strict --quiet
 
-bench: $(VENV)/.dev ## throughput, paired against vLLM's own server
+bench: $(VENV)/.dev ## compare throughput with vLLM's own server
 	$(BIN)/python -m bench.throughput $(ARGS)
 
-lock: $(VENV)/.dev ## renew the pinned versions and their hashes in requirements/
-	$(PIP) install --quiet --upgrade pip uv # older pips find conflicts where there are none
+lock: $(VENV)/.dev ## update the pinned versions and their hashes in requirements/
+	$(PIP) install --quiet --upgrade pip uv # older versions of pip report false conflicts
 	$(BIN)/python requirements/lock.py
 
-clean: ## remove the environment and all caches
+clean: ## remove the virtual environments and all caches
 	rm -rf $(VENV) $(CLIENTS) $(NODE_MODULES) .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis \
 	  .coverage build dist site ./*.egg-info
 
@@ -59,16 +59,16 @@ clean: ## remove the environment and all caches
 $(VENV)/.made:
 	@for python in $(PYTHONS); do \
 	  if "$$python" -c 'import ensurepip, sys, venv; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' 2>/dev/null; then \
-	    echo "making $(VENV) with $$("$$python" --version)"; \
+	    echo "creating $(VENV) with $$("$$python" --version)"; \
 	    "$$python" -m venv $(VENV); touch $@; exit 0; \
 	  fi; \
 	done; \
-	echo "Proctor needs Python 3.11, 3.12 or 3.13 with the venv module, and none was found." >&2; \
-	echo "Install one (Debian, Ubuntu: python3 and python3-venv), or name it: make PYTHON=/path/to/python3.11" >&2; \
+	echo "Proctor requires Python 3.11, 3.12 or 3.13 with the venv module; none was found." >&2; \
+	echo "Install one (Debian, Ubuntu: python3 and python3-venv), or set its path: make PYTHON=/path/to/python3.11" >&2; \
 	exit 1
 
-# torch comes first and on its own: on Linux as the CPU build, which PyPI does not carry, so from
-# PyTorch's own index unless pip is set up with a source that has it.
+# torch is installed first, by itself: on Linux as the CPU build, which PyPI does not have, so from
+# PyTorch's index unless pip is configured with an index that has it.
 define install_torch
 if [ "$$(uname -s)" = Linux ]; then \
   $(1) install --quiet --no-deps torch==$(TORCH)+cpu 2>/dev/null || \
@@ -79,21 +79,21 @@ fi
 endef
 
 $(VENV)/.engine: requirements/engine-cpu.txt pyproject.toml $(VENV)/.made
-	@echo "installing the CPU engine (once; several minutes on a slow line)"
+	@echo "installing the CPU engine (once; takes several minutes on a slow connection)"
 	@$(call install_torch,$(PIP))
 	@$(PIP) install --quiet --no-deps --require-hashes --requirement requirements/engine-cpu.txt
 	@$(PIP) install --quiet --no-deps --no-build-isolation --editable .
 	@touch $@
 
 $(VENV)/.dev: requirements/dev.txt $(VENV)/.engine
-	@echo "installing what tests and checks need"
+	@echo "installing the dependencies of tests and checks"
 	@$(PIP) install --quiet --no-deps --require-hashes --requirement requirements/dev.txt
 	@touch $@
 
 $(CLIENTS)/.made: requirements/clients.txt $(VENV)/.made
-	@echo "installing the clients that tests use"
+	@echo "installing the clients that the tests use"
 	@$(BIN)/python -m venv $(CLIENTS)
-	@$(call install_torch,$(CLIENTS_PIP)) # GuideLLM loads its data with it
+	@$(call install_torch,$(CLIENTS_PIP)) # GuideLLM needs it to load its data
 	@$(CLIENTS_PIP) install --quiet --no-deps --no-compile --require-hashes \
 	  --requirement requirements/clients.txt
 	@touch $@

@@ -1,1 +1,1 @@
-"""Paired benchmarks against peers."""
+"""Paired benchmarks, load tests and abuse tests."""

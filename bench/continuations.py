@@ -1,21 +1,21 @@
-"""What a continuation costs: inside the engine against stop-and-resubmit.
+"""The cost of a continuation: inside the engine against stop-and-resubmit.
 
     .venv/bin/python -m bench.continuations
 
-Both sides are the same gateway over the same model and engine settings; one has
-the engine within it, the other goes round by round to vLLM's own API server. Both
-run at once and are loaded in turn, with the same greedy requests. Printed are the
-medians over the rounds, and the median of the ratios round by round, of:
+Both sides are the same gateway with the same model and engine settings; one embeds
+the engine, the other resubmits to vLLM's own API server. Both servers run at the same
+time and are loaded in turn, with the same greedy requests. The table has the medians
+over the rounds, and the medians of the ratios per round, of:
 
 - request: milliseconds from a request to its last byte, the median of a round;
-- pause: milliseconds between the last text before a continuation and the first
-  after it, which is what a reader of the stream sees of it. It is the mean of a
-  round: where a busy client reads several events at once, single ones say little;
-- extra: milliseconds that a request takes longer for each of its continuations,
-  what the model then thinks included.
+- pause: milliseconds between the last text before a continuation and the first text
+  after it, as a reader of the stream sees it. It is the mean of a round, because a
+  busy client reads several events at once, which distorts single pauses;
+- extra: additional milliseconds of a request per continuation, including the thinking
+  that follows it.
 
-Streams in which the model wrote a "Wait" of its own, or stayed short of the
-continuations asked for, are left out of the pauses.
+Streams in which the model itself wrote "Wait", or with fewer continuations than
+requested, are excluded from the pauses.
 """
 
 import argparse
@@ -41,11 +41,11 @@ EMBEDDED, RESUBMITTED = "in the engine", "resubmitted"
 
 @dataclass(frozen=True)
 class Trace:
-    """One stream.
+    """A recorded stream.
 
     Attributes:
-        seconds: from the request to its end.
-        arrivals: when each piece of thinking came, in seconds, and its text.
+        seconds: from the request to the end of the stream.
+        arrivals: the arrival time in seconds and the text of each delta of the thinking.
     """
 
     seconds: float
@@ -53,15 +53,19 @@ class Trace:
 
     @property
     def pauses(self) -> list[float]:
-        """Seconds from the text before each continuation to the text after it."""
+        """The seconds from the text before each continuation to the text after it."""
         times = [arrival for arrival, _ in self.arrivals]
         inner = enumerate(self.arrivals[1:-1], start=1)
-        return [times[at + 1] - times[at - 1] for at, (_, text) in inner if CONTINUATION in text]
+        return [
+            times[index + 1] - times[index - 1]
+            for index, (_, text) in inner
+            if CONTINUATION in text
+        ]
 
 
 @dataclass(frozen=True)
 class Figures:
-    """One side in one round: milliseconds, by the number of continuations."""
+    """The results of one side in one round: milliseconds by number of continuations."""
 
     request: Mapping[int, float]
     pause: Mapping[int, float]
@@ -72,15 +76,15 @@ class Figures:
 
 def figures(traces: Mapping[int, Sequence[Trace]]) -> Figures:
     pauses = {
-        count: [pause for trace in some if len(trace.pauses) == count for pause in trace.pauses]
-        for count, some in traces.items()
+        count: [pause for trace in group if len(trace.pauses) == count for pause in trace.pauses]
+        for count, group in traces.items()
     }
     return Figures(
         {
-            count: 1000 * statistics.median(trace.seconds for trace in some)
-            for count, some in traces.items()
+            count: 1000 * statistics.median(trace.seconds for trace in group)
+            for count, group in traces.items()
         },
-        {count: 1000 * statistics.fmean(some) for count, some in pauses.items() if some},
+        {count: 1000 * statistics.fmean(group) for count, group in pauses.items() if group},
     )
 
 
@@ -109,20 +113,20 @@ def resubmitted(base_url: str) -> Side:
 
 @contextlib.contextmanager
 def both(cached: bool) -> Iterator[dict[str, str]]:
-    """The URLs of the two sides."""
+    """Run the servers of both sides; yield their URLs."""
     with contextlib.ExitStack() as stack:
-        one = stack.enter_context(serving(embedded(cached)))
-        server = stack.enter_context(serving(peer(cached)))
-        other = stack.enter_context(serving(resubmitted(server.url)))
-        yield {EMBEDDED: one.url, RESUBMITTED: other.url}
+        in_engine = stack.enter_context(serving(embedded(cached)))
+        upstream = stack.enter_context(serving(peer(cached)))
+        gateway = stack.enter_context(serving(resubmitted(upstream.url)))
+        yield {EMBEDDED: in_engine.url, RESUBMITTED: gateway.url}
 
 
 def requests(count: int, continuations: int, seed: int) -> Iterator[dict[str, Any]]:
-    """Short problems, so that eight times over they are within the context."""
+    """Yield requests with short problems, which fit the context even with eight continuations."""
     rng = random.Random(seed)
     for _ in range(count):
-        one, other = rng.sample(("add", "subtract", "times"), 2)
-        steps = f"{one} {rng.randint(2, 9)}, {other} {rng.randint(2, 9)}"
+        first, second = rng.sample(("add", "subtract", "times"), 2)
+        steps = f"{first} {rng.randint(2, 9)}, {second} {rng.randint(2, 9)}"
         text = f"Start with {rng.randrange(100)}, {steps}. What are the last two digits?"
         yield {
             "model": NAME,
@@ -137,7 +141,7 @@ def requests(count: int, continuations: int, seed: int) -> Iterator[dict[str, An
 
 
 async def load(url: str, bodies: Iterable[Mapping[str, Any]], streams: int) -> list[Trace]:
-    """Send all bodies, `streams` at a time."""
+    """Send all requests, `streams` at a time."""
     queue = iter(bodies)
     traces: list[Trace] = []
     async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as session:
@@ -150,10 +154,10 @@ async def load(url: str, bodies: Iterable[Mapping[str, Any]], streams: int) -> l
 
 
 async def read(session: aiohttp.ClientSession, url: str, body: Mapping[str, Any]) -> Trace:
-    """One stream, from its request to its end.
+    """Send a request and record its stream.
 
     Raises:
-        RuntimeError: if it fails.
+        RuntimeError: if the stream fails or is incomplete.
     """
     begin = time.perf_counter()
     arrivals: list[tuple[float, str]] = []
@@ -168,7 +172,7 @@ async def read(session: aiohttp.ClientSession, url: str, body: Mapping[str, Any]
                 arrivals.append((now, text))
             finished = finished or bool(choice.get("finish_reason"))
     if not finished:
-        raise RuntimeError(f"a stream broke off, status {response.status}")
+        raise RuntimeError(f"a stream was incomplete, status {response.status}")
     return Trace(time.perf_counter() - begin, arrivals)
 
 
@@ -183,19 +187,19 @@ def measure(
                 bodies = requests(streams * per_stream, count, seed=turn)
                 traces[name][count] = asyncio.run(load(url, bodies, streams))
         if turn:  # the first round warms both up
-            for name, some in traces.items():
-                measured[name].append(figures(some))
+            for name, by_count in traces.items():
+                measured[name].append(figures(by_count))
     return measured
 
 
 def rows(measured: Mapping[str, Sequence[Figures]], cached: bool, streams: int) -> Iterator[str]:
     def pair(of: Callable[[Figures, int], float | None], count: int) -> str:
         sides = ([of(side, count) for side in measured[name]] for name in (EMBEDDED, RESUBMITTED))
-        found = [(a, b) for a, b in zip(*sides, strict=True) if a is not None and b is not None]
-        if not found:
+        pairs = [(a, b) for a, b in zip(*sides, strict=True) if a is not None and b is not None]
+        if not pairs:
             return " | | "
-        one, other = (statistics.median(some) for some in zip(*found, strict=True))
-        return f"{one:.4g} | {other:.4g} | {statistics.median(b / a for a, b in found):.2f}"
+        one, other = (statistics.median(side) for side in zip(*pairs, strict=True))
+        return f"{one:.4g} | {other:.4g} | {statistics.median(b / a for a, b in pairs):.2f}"
 
     for count in COUNTS:
         cells = [pair(lambda side, count: side.request[count], count)]
@@ -211,7 +215,7 @@ def main() -> None:
     parser.add_argument("--streams", type=int, nargs="+", default=[1, 32])
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--per-stream", type=int, default=4)
-    given = parser.parse_args()
+    options = parser.parse_args()
     print(
         "| prefix cache | streams | continuations | request ms in the engine | resubmitted | ratio "
         "| pause ms in the engine | resubmitted | ratio | extra ms each in the engine "
@@ -220,9 +224,9 @@ def main() -> None:
     )
     for cached in (True, False):
         with both(cached) as urls:
-            for streams in given.streams:
-                per_stream = given.per_stream * (4 if streams == 1 else 1)
-                measured = measure(urls, streams, given.rounds, per_stream)
+            for streams in options.streams:
+                per_stream = options.per_stream * (4 if streams == 1 else 1)
+                measured = measure(urls, streams, options.rounds, per_stream)
                 print("\n".join(rows(measured, cached, streams)), flush=True)
 
 

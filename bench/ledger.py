@@ -1,12 +1,12 @@
-"""What the ledger costs: of the event loop's time, and of a gateway's CPU time.
+"""The cost of the ledger: time of the event loop per row, and CPU time per request.
 
     .venv/bin/python -m bench.ledger
 
-The first table is the time of the event loop's thread for each row. The second is
-CPU time for each request of the whole gateway over the scripted engine, client
-included, in this process and without a network, with the ledger on and off in
-turn; printed are the medians over the rounds, and that of the ratios. An answer
-has 120 tokens. Throughput says less where others use the machine too.
+The first table has the time of the event loop's thread per row. The second has the
+CPU time per request of the gateway with the scripted engine, including the client, in
+this process and without a network, with the ledger on and off in turn; it has the
+medians over the rounds, and the median of the ratios. An answer has 120 tokens. CPU
+time is more reliable than throughput on a shared machine.
 """
 
 import argparse
@@ -33,7 +33,7 @@ from proctor.server.engines.fake import FakeEngine, Script
 from proctor.server.pricing import Cost
 from proctor.server.storage.database import connect
 
-PART = Decimal("0.000123")
+AMOUNT = Decimal("0.000123")
 
 
 def row(number: int) -> LedgerRecord:
@@ -64,31 +64,31 @@ def row(number: int) -> LedgerRecord:
         first_reasoning_seconds=0.2,
         first_answer_seconds=2.5,
         seconds=3.0,
-        cost=Cost("USD", PART, PART, PART),
+        cost=Cost("USD", AMOUNT, AMOUNT, AMOUNT),
     )
 
 
 async def costs(url: str, rounds: int) -> tuple[float, float, float]:
-    """Microseconds for a row: to put it, of the loop to write it, and until it is written."""
+    """Return the microseconds per row: of `put`, of the event loop, and until it is written."""
     store = Store(connect(url))
     await store.migrate()
     rows = [row(number) for number in range(rounds * BATCH_SIZE)]
     writer = Writer(store)
-    begun = time.perf_counter()
+    began = time.perf_counter()
     for each in rows:
         writer.put(each)
-    put = time.perf_counter() - begun
-    begun, used = time.perf_counter(), time.thread_time()
+    put = time.perf_counter() - began
+    began, used = time.perf_counter(), time.thread_time()
     writer.start()
     await writer.flush()
-    used, taken = time.thread_time() - used, time.perf_counter() - begun
+    used, elapsed = time.thread_time() - used, time.perf_counter() - began
     await writer.aclose()
     await store.aclose()
-    return (1e6 * put / len(rows), 1e6 * used / len(rows), 1e6 * taken / len(rows))
+    return (1e6 * put / len(rows), 1e6 * used / len(rows), 1e6 * elapsed / len(rows))
 
 
 async def cpu(ledger: str, requests: int, streams: int) -> float:
-    """Microseconds of this process's CPU time for each request."""
+    """Return the microseconds of this process's CPU time per request."""
     settings = Settings(
         default_tier=CUSTOM,
         ledger=LedgerSettings.model_validate({"url": ledger}),
@@ -96,44 +96,46 @@ async def cpu(ledger: str, requests: int, streams: int) -> float:
     )
     engine = FakeEngine(Script(("a" * 100,), "b" * 20))
     app = create_app(settings, lambda: engine)
-    asked = {"model": "fake", "messages": [{"role": "user", "content": "hi"}], "stream": True}
+    body = {"model": "fake", "messages": [{"role": "user", "content": "hi"}], "stream": True}
     async with app.router.lifespan_context(app):
         await app.state.supervisor.loaded()
         transport = httpx.ASGITransport(app)
         async with httpx.AsyncClient(transport=transport, base_url="http://bench") as http:
 
-            async def work(left: Iterator[int]) -> None:
-                for _ in left:
-                    (await http.post("/v1/chat/completions", json=asked)).raise_for_status()
+            async def work(numbers: Iterator[int]) -> None:
+                for _ in numbers:
+                    (await http.post("/v1/chat/completions", json=body)).raise_for_status()
 
             async def load(count: int) -> None:
-                left = iter(range(count))
-                await asyncio.gather(*(work(left) for _ in range(streams)))
+                numbers = iter(range(count))
+                await asyncio.gather(*(work(numbers) for _ in range(streams)))
 
             await load(streams)
-            begun = time.process_time()
+            began = time.process_time()
             await load(requests)
-            return 1e6 * (time.process_time() - begun) / requests
+            return 1e6 * (time.process_time() - began) / requests
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--url", help="a ledger to fill (default: SQLite in a folder of its own)")
+    parser.add_argument(
+        "--url", help="URL of the ledger to fill (default: SQLite in a temporary folder)"
+    )
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--requests", type=int, default=400)
     parser.add_argument("--streams", type=int, default=64)
-    given = parser.parse_args()
+    options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        url = given.url or f"sqlite:///{Path(folder) / 'ledger.db'}"
-        put, used, taken = asyncio.run(costs(url, 50))
-        print("| µs a row | put | loop, to write it | until it is written |\n|---|--:|--:|--:|")
-        print(f"| {url.split(':')[0]} | {put:.2f} | {used:.1f} | {taken:.0f} |\n")
+        url = options.url or f"sqlite:///{Path(folder) / 'ledger.db'}"
+        put, used, elapsed = asyncio.run(costs(url, 50))
+        print("| µs per row | put | event loop | until written |\n|---|--:|--:|--:|")
+        print(f"| {url.split(':')[0]} | {put:.2f} | {used:.1f} | {elapsed:.0f} |\n")
         on, off = [], []
-        for _ in range(given.rounds):
-            on.append(asyncio.run(cpu(url, given.requests, given.streams)))
-            off.append(asyncio.run(cpu("", given.requests, given.streams)))
+        for _ in range(options.rounds):
+            on.append(asyncio.run(cpu(url, options.requests, options.streams)))
+            off.append(asyncio.run(cpu("", options.requests, options.streams)))
         ratio = statistics.median(one / other for one, other in zip(on, off, strict=True))
-        print("| µs of CPU a request, on | off | ratio |\n|--:|--:|--:|")
+        print("| µs of CPU per request, on | off | ratio |\n|--:|--:|--:|")
         print(f"| {statistics.median(on):.0f} | {statistics.median(off):.0f} | {ratio:.3f} |")
 
 

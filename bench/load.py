@@ -1,4 +1,4 @@
-"""A lean load: many streams against one OpenAI-compatible server, tokens and times counted."""
+"""A lightweight load generator: concurrent streams against one OpenAI-compatible server."""
 
 import asyncio
 import json
@@ -13,7 +13,7 @@ import aiohttp
 
 @dataclass
 class Load:
-    """What one run of streams measured.
+    """The measurements of one run.
 
     Attributes:
         seconds: wall-clock time of the whole run.
@@ -48,7 +48,7 @@ async def run_load(url: str, bodies: Iterable[Mapping[str, Any]], streams: int) 
     """
     load = Load()
     queue = iter(bodies)
-    # A kept connection can be closed by its server in the moment in which it is used again.
+    # A server can close a keep-alive connection just when it is used again.
     limits = aiohttp.TCPConnector(limit=0, force_close=True)
     async with aiohttp.ClientSession(connector=limits) as session:
 
@@ -67,12 +67,12 @@ async def _stream(
 ) -> None:
     sent = before = time.perf_counter()
     usage: Sequence[bytes] = ()
-    asked = {**body, "stream": True, "stream_options": {"include_usage": True}}
-    async with session.post(f"{url}/v1/chat/completions", json=asked) as response:
+    request = {**body, "stream": True, "stream_options": {"include_usage": True}}
+    async with session.post(f"{url}/v1/chat/completions", json=request) as response:
         if response.status != 200:
             raise RuntimeError(await response.text())
         async for line in response.content:
-            # A choice's first chunk has no text yet: some servers send it before they have begun.
+            # A choice's first chunk has no text; some servers send it before generation starts.
             if not line.startswith(b"data: {") or b'"role":' in line:
                 continue
             now = time.perf_counter()

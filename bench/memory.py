@@ -1,9 +1,9 @@
-"""Memory of the gateway and of its engine over many requests, one after the other.
+"""Memory of the gateway and of its engine over many requests.
 
     .venv/bin/python -m bench.memory --requests 10000
 
-Starts `proctor serve` with a ledger; each request has a prompt of its own, so that no cache
-explains a flat line, a few tokens of thinking and a short answer.
+Starts `proctor serve` with a ledger. Each request has a different prompt, so that caches cannot
+hide a leak, a few tokens of thinking and a short answer.
 """
 
 import argparse
@@ -17,33 +17,33 @@ import psutil
 
 from bench.soak import MODEL, PATIENCE_SECONDS, served, until_ready
 
-AT_A_TIME = 16
+CONCURRENCY = 16
 POINTS = 10
 
 
-async def ask(session: aiohttp.ClientSession, number: int) -> None:
-    """One request; every second one is streamed."""
-    asked = {
+async def send(session: aiohttp.ClientSession, number: int) -> None:
+    """Send one request; every second one is streamed."""
+    body = {
         "model": MODEL,
         "messages": [{"role": "user", "content": f"Start with {number}, add {number % 7}."}],
         "max_thinking_tokens": 2,
         "max_tokens": 20,
         "stream": bool(number % 2),
     }
-    async with session.post("/v1/chat/completions", json=asked) as answer:
-        told = await answer.read()
-        if answer.status != 200:
-            raise RuntimeError(told.decode())
+    async with session.post("/v1/chat/completions", json=body) as response:
+        content = await response.read()
+        if response.status != 200:
+            raise RuntimeError(content.decode())
 
 
 def sizes(process: psutil.Process) -> str:
-    """Megabytes of the gateway, and of the processes of its engine together."""
+    """Format the MiB of the gateway, and of all processes of its engine."""
     engine = sum(child.memory_info().rss for child in process.children(recursive=True))
     return f"{process.memory_info().rss / 2**20:,.0f} | {engine / 2**20:,.0f}"
 
 
 async def measure(requests: int) -> None:
-    """Send them, and print the memory in between."""
+    """Send the requests, and print the memory at intervals."""
     with tempfile.TemporaryDirectory() as folder:
         async with (
             served(Path(folder) / "ledger.db") as (process, url),
@@ -58,11 +58,11 @@ async def measure(requests: int) -> None:
 
             async def work() -> None:
                 for number in numbers:
-                    await ask(session, number)
+                    await send(session, number)
                     if (number + 1) % (requests // POINTS) == 0:
                         print(f"{number + 1} | {sizes(watched)}", flush=True)
 
-            await asyncio.gather(*(work() for _ in range(AT_A_TIME)))
+            await asyncio.gather(*(work() for _ in range(CONCURRENCY)))
             print(f"{requests / (time.monotonic() - began):.0f} requests/s")
 
 

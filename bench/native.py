@@ -1,12 +1,11 @@
-"""How exactly a cap is kept: ours against vLLM's own `thinking_token_budget`.
+"""The accuracy of caps: Proctor's against vLLM's own `thinking_token_budget`.
 
     .venv/bin/python -m bench.native
 
-The same questions with the same caps go to both servers, at 32 streams. Every
-cap is below what the demo model would think by itself, so that each thinking
-is cut. The tokens of vLLM's answers are counted again from their ids, between
-the markers; ours are counted by the server, whose count the tests hold equal
-to one from ids.
+Both servers get the same questions with the same caps, in 32 concurrent requests.
+Every cap is below what the demo model would think by itself, so that all thinking
+is cut. The tokens of vLLM's answers are counted from their ids, between the markers;
+Proctor's are the server's count, which the tests verify against the ids.
 """
 
 import argparse
@@ -24,25 +23,25 @@ from bench.throughput import MODEL, NAME, Side, gateway, prompts, serving, vllm_
 
 CAPS = range(6, 25)
 STREAMS = 32
-OURS = Side("Proctor", gateway, {"thinking": {"landing": "hard"}})
-NATIVE = Side("vLLM", vllm_server, {"return_token_ids": True})
+PROCTOR = Side("Proctor", gateway, {"thinking": {"landing": "hard"}})
+VLLM = Side("vLLM", vllm_server, {"return_token_ids": True})
 
 
 @dataclass(frozen=True)
 class Cut:
-    """A thinking that was cut.
+    """The thinking of one answer, which the cap ended.
 
     Attributes:
-        over: its tokens, less the cap.
-        told: the tokens that usage tells, less those that there were.
+        over: its tokens minus the cap.
+        error: the tokens reported in `usage` minus the actual ones.
     """
 
     over: int
-    told: int
+    error: int
 
 
 def bodies(count: int, field: str, extra: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
-    """Requests in which `field` carries the cap."""
+    """Yield requests whose cap is in the field `field`."""
     rng = random.Random(0)
     for seed, text in enumerate(prompts(count, 0)):
         yield {
@@ -56,8 +55,8 @@ def bodies(count: int, field: str, extra: Mapping[str, Any]) -> Iterator[dict[st
         }
 
 
-async def ask(url: str, asked: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """The answers, in order."""
+async def send(url: str, requests: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Send requests, and return the responses in order."""
     gate = asyncio.Semaphore(STREAMS)
     async with aiohttp.ClientSession(url, raise_for_status=True) as session:
 
@@ -66,27 +65,27 @@ async def ask(url: str, asked: Sequence[Mapping[str, Any]]) -> list[dict[str, An
                 answer: dict[str, Any] = await response.json()
                 return answer
 
-        return await asyncio.gather(*map(one, asked))
+        return await asyncio.gather(*map(one, requests))
 
 
-def told(answer: Mapping[str, Any]) -> int:
-    """The thinking tokens that usage tells."""
+def reported_tokens(answer: Mapping[str, Any]) -> int:
+    """Return the thinking tokens reported in `usage`."""
     details = answer["usage"].get("completion_tokens_details") or {}
     return int(details.get("reasoning_tokens") or 0)
 
 
 def recount(answer: Mapping[str, Any], opens: int, closes: int) -> int:
-    """The thinking tokens of one of vLLM's answers, from its ids."""
+    """Count the thinking tokens of one of vLLM's answers from its ids."""
     ids: list[int] = answer["choices"][0]["token_ids"]
     begin = ids.index(opens) + 1 if opens in ids else 0
     return ids.index(closes) - begin
 
 
 def row(name: str, cuts: Sequence[Cut]) -> str:
-    """A line of the table."""
+    """Format a row of the table."""
     over = Counter(cut.over for cut in cuts)
     spread = ", ".join(f"{by:+d}: {number}" for by, number in sorted(over.items()))
-    wrong = sum(cut.told != 0 for cut in cuts)
+    wrong = sum(cut.error != 0 for cut in cuts)
     return f"| {name} | {len(cuts)} | {spread} | {wrong} |"
 
 
@@ -95,24 +94,28 @@ def main() -> None:
     parser.add_argument("--requests", type=int, default=300)
     count = parser.parse_args().requests
     tokenizer = AutoTokenizer.from_pretrained(MODEL)
-    opens, closes = tokenizer.convert_tokens_to_ids(["<think>", "</think>"])
+    vocabulary = tokenizer.get_vocab()
+    opens, closes = vocabulary["<think>"], vocabulary["</think>"]
     print("| server | requests | tokens over the cap: requests | usage differs from the ids |")
     print("|---|--:|---|--:|")
-    asked = list(bodies(count, "max_thinking_tokens", OURS.extra))
-    with serving(OURS) as server:
-        answers = asyncio.run(ask(server.url, asked))
-    pairs = zip(answers, asked, strict=True)
-    ours = [Cut(told(answer) - body["max_thinking_tokens"], 0) for answer, body in pairs]
-    print(row(OURS.name, ours), flush=True)
+    requests = list(bodies(count, "max_thinking_tokens", PROCTOR.extra))
+    with serving(PROCTOR) as server:
+        answers = asyncio.run(send(server.url, requests))
+    cuts = [
+        Cut(reported_tokens(answer) - body["max_thinking_tokens"], 0)
+        for answer, body in zip(answers, requests, strict=True)
+    ]
+    print(row(PROCTOR.name, cuts), flush=True)
 
-    asked = list(bodies(count, "thinking_token_budget", NATIVE.extra))
-    with serving(NATIVE) as server:
-        answers = asyncio.run(ask(server.url, asked))
-    native = []
-    for answer, body in zip(answers, asked, strict=True):
+    requests = list(bodies(count, "thinking_token_budget", VLLM.extra))
+    with serving(VLLM) as server:
+        answers = asyncio.run(send(server.url, requests))
+    cuts = []
+    for answer, body in zip(answers, requests, strict=True):
         tokens = recount(answer, opens, closes)
-        native.append(Cut(tokens - body["thinking_token_budget"], told(answer) - tokens))
-    print(row(NATIVE.name, native), flush=True)
+        error = reported_tokens(answer) - tokens
+        cuts.append(Cut(tokens - body["thinking_token_budget"], error))
+    print(row(VLLM.name, cuts), flush=True)
 
 
 if __name__ == "__main__":

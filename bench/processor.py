@@ -1,13 +1,12 @@
-"""What the logits processors cost per step, beside the bare masking of the same rows.
+"""The cost of the logits processors per step, against plain masking of the same rows.
 
     .venv/bin/python -m bench.processor
 
-The baseline is what any processor that forces a token has to do at least if it
-does so by masking: fill the held rows of the logits and write one value to
-each. It is timed in turn with the processor, step by step, on the same logits.
-Printed are medians, and how many operations the processor does in torch. On the
-CPU the V2 processor runs on the CPU's tensors, to compare; vLLM itself uses it
-on GPUs only.
+The baseline is the minimum for any processor that forces tokens by masking: fill the
+rows with a budget in the logits, and write one value to each. Baseline and processor
+alternate step by step, on the same logits. The table has medians, and the number of
+torch operations of the processor. On the CPU the V2 processor runs on CPU tensors for
+comparison; vLLM itself uses it on GPUs only.
 """
 
 import argparse
@@ -33,17 +32,17 @@ from proctor.budget.processors.params import EngineBudget, with_markers
 COLUMNS = 151_936
 CONTEXT = 4096
 MARKERS = Markers((151_667,), (151_668,), frozenset({151_643, 151_645}))
-WORDS = 1000
+DISTINCT_TOKENS = 1000
 
 
 @dataclass(frozen=True)
 class Case:
-    """A situation that all requests with a budget are in."""
+    """The budget and sampling parameters of the rows with a budget."""
 
     name: str
     budget: TokenBudget
     sampling: dict[str, Any]
-    most_rows: int
+    max_rows: int
 
 
 MAXIMUM = TokenBudget(maximum=3000, landing=64, wrap_up_ids=(5, 6, 7), on_loop=OnLoop.CLOSE)
@@ -61,10 +60,12 @@ CASES = [
 class V1:
     """The V1 processor in a full batch."""
 
-    def __init__(self, case: Case, rows: int, held: int, device: torch.device) -> None:
+    def __init__(self, case: Case, rows: int, with_budget: int, device: torch.device) -> None:
         self._processor = v1.BudgetLogitsProcessor(_config(rows), device, False)
         self._outputs: list[list[int]] = [[] for _ in range(rows)]
-        added = [(row, _params(case, row, held), None, self._outputs[row]) for row in range(rows)]
+        added = [
+            (row, _params(case, row, with_budget), None, self._outputs[row]) for row in range(rows)
+        ]
         self._processor.update_state(BatchUpdate(rows, [], added, []))
 
     def prepare(self, tokens: list[int]) -> None:
@@ -79,7 +80,7 @@ class V1:
 class V2:
     """The V2 processor in a full batch without drafts."""
 
-    def __init__(self, case: Case, rows: int, held: int, device: torch.device) -> None:
+    def __init__(self, case: Case, rows: int, with_budget: int, device: torch.device) -> None:
         ones = torch.ones(rows, dtype=torch.int32)
         self._ids = torch.zeros(rows, CONTEXT, dtype=torch.int32, device=device)
         self._total = ones.to(device)
@@ -87,17 +88,17 @@ class V2:
             device,
             rows,
             COLUMNS,
-            all_token_ids=SimpleNamespace(gpu=self._ids),
-            prompt_len=SimpleNamespace(gpu=ones.to(device), np=ones.numpy()),
-            prefill_len=SimpleNamespace(gpu=ones.to(device), np=ones.numpy()),
-            total_len=SimpleNamespace(gpu=self._total),
+            all_token_ids=_buffer(gpu=self._ids),
+            prompt_len=_buffer(gpu=ones.to(device), np=ones.numpy()),
+            prefill_len=_buffer(gpu=ones.to(device), np=ones.numpy()),
+            total_len=_buffer(gpu=self._total),
         )
         self._processor = v2.BudgetLogitsProcessor(_config(rows), states)
         for row in range(rows):
-            self._processor.add_request(row, _params(case, row, held))
+            self._processor.add_request(row, _params(case, row, with_budget))
         self._processor.apply_staged_writes()
         self._rows = torch.arange(rows, device=device)
-        self._nothing = torch.zeros(rows, dtype=torch.int32, device=device)
+        self._zeros = torch.zeros(rows, dtype=torch.int32, device=device)
         self._length = np.ones(rows, dtype=np.int32)
 
     def prepare(self, tokens: list[int]) -> None:
@@ -108,14 +109,19 @@ class V2:
             self._rows,
             self._rows,
             np.arange(len(tokens)),
-            self._nothing,
-            self._nothing,
+            self._zeros,
+            self._zeros,
             self._total - 1,
             self._length,
         )
 
     def apply(self, logits: torch.Tensor) -> None:
         self._processor.apply(logits, self._context)
+
+
+def _buffer(**arrays: Any) -> Any:
+    """Return a stand-in for one of vLLM's buffers, with its views `gpu` and `np`."""
+    return SimpleNamespace(**arrays)
 
 
 def _config(rows: int) -> Any:
@@ -129,26 +135,24 @@ def _config(rows: int) -> Any:
     )
 
 
-def _params(case: Case, row: int, held: int) -> SamplingParams:
-    if row >= held:
+def _params(case: Case, row: int, with_budget: int) -> SamplingParams:
+    if row >= with_budget:
         return SamplingParams(**case.sampling)
     carried = EngineBudget(f"r{row}", row, case.budget).to_extra_args()
     return SamplingParams(extra_args=carried, **case.sampling)
 
 
 def _vocabulary() -> Vocabulary:
-    """One in a hundred tokens ends inside a character, one in fifty ends a sentence."""
-    kinds = [b" word"] * 97 + [b"\xe2\x82", b".", b".\n"]
+    """Return a vocabulary: 1% of the tokens end inside a character, 2% end a sentence."""
+    tokens = [b" word"] * 97 + [b"\xe2\x82", b".", b".\n"]
     bytewise = [bytes([byte]) for byte in range(256)]
-    return Vocabulary.from_bytes(bytewise + [kinds[at % 100] for at in range(COLUMNS - 256)])
+    return Vocabulary.from_bytes(bytewise + [tokens[index % 100] for index in range(COLUMNS - 256)])
 
 
 class _Count(TorchDispatchMode):
     """Counts operations on tensors."""
 
-    def __init__(self) -> None:
-        super().__init__()
-        self.operations = 0
+    operations = 0
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         self.operations += 1
@@ -156,7 +160,7 @@ class _Count(TorchDispatchMode):
 
 
 def _timed(work: Callable[[], None], device: torch.device) -> float:
-    """Milliseconds until the device has done it."""
+    """Return the milliseconds until the device has completed the work."""
     if device.type != "cpu":
         torch.accelerator.synchronize(device)
     begin = time.perf_counter()
@@ -167,13 +171,18 @@ def _timed(work: Callable[[], None], device: torch.device) -> float:
 
 
 def _measure(
-    runner: type[V1] | type[V2], case: Case, rows: int, held: int, steps: int, device: torch.device
+    runner: type[V1] | type[V2],
+    case: Case,
+    rows: int,
+    with_budget: int,
+    steps: int,
+    device: torch.device,
 ) -> tuple[float, float, int]:
-    """Median milliseconds of the mask and of the processor, and its operations in torch."""
-    batch = runner(case, rows, held, device)
+    """Return median milliseconds of mask and processor, and the processor's torch operations."""
+    batch = runner(case, rows, with_budget, device)
     logits = torch.randn(rows, COLUMNS, device=device)
     masked = torch.zeros(rows, COLUMNS, device=device)
-    chosen = torch.arange(held, device=device)
+    chosen = torch.arange(with_budget, device=device)
     generator = np.random.default_rng(0)
 
     def mask() -> None:
@@ -182,11 +191,11 @@ def _measure(
 
     masks, processed = [], []
     for _ in range(steps + 3):
-        batch.prepare(generator.integers(300, 300 + WORDS, rows).tolist())
+        batch.prepare(generator.integers(300, 300 + DISTINCT_TOKENS, rows).tolist())
         masks.append(_timed(mask, device))
         processed.append(_timed(lambda: batch.apply(logits), device))
     batch.prepare([300] * rows)
-    with _Count() as count:
+    with _Count() as count:  # type: ignore[no-untyped-call]
         batch.apply(logits)
     return statistics.median(masks[3:]), statistics.median(processed[3:]), count.operations
 
@@ -200,30 +209,45 @@ def _devices() -> Iterable[torch.device]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--steps", type=int, default=50, help="timed steps of each kind")
-    parser.add_argument("--threads", type=int, default=1, help="threads of the CPU's operations")
-    asked = parser.parse_args()
-    torch.set_num_threads(asked.threads)
-    known = _vocabulary()
-    heads = "device", "runner", "budgets", "rows", "with a budget", "mask, ms", "step, ms", "torch"
-    print("|", " | ".join(heads), "|")
+    parser.add_argument("--threads", type=int, default=1, help="CPU threads of torch")
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    vocabulary = _vocabulary()
+    columns = (
+        "device",
+        "runner",
+        "budgets",
+        "rows",
+        "with a budget",
+        "mask, ms",
+        "step, ms",
+        "torch",
+    )
+    print("|", " | ".join(columns), "|")
     print("|---|---|---|--:|--:|--:|--:|--:|")
     with (
         torch.inference_mode(),
-        patch.object(v1, "vocabulary_of", return_value=known),
-        patch.object(v2, "vocabulary_of", return_value=known),
+        patch.object(v1, "vocabulary_of", return_value=vocabulary),
+        patch.object(v2, "vocabulary_of", return_value=vocabulary),
     ):
         for device in _devices():
             for case in CASES:
                 for rows in (1, 32, 256):
-                    for held in sorted({0, rows // 2, rows}):
-                        if held > case.most_rows or (not held and case is not CASES[0]):
+                    for with_budget in sorted({0, rows // 2, rows}):
+                        if with_budget > case.max_rows or (
+                            not with_budget and case is not CASES[0]
+                        ):
                             continue
                         for runner in (V1, V2):
-                            steps = asked.steps if case is CASES[0] else max(3, asked.steps // 10)
-                            mask, step, count = _measure(runner, case, rows, held, steps, device)
+                            steps = (
+                                options.steps if case is CASES[0] else max(3, options.steps // 10)
+                            )
+                            mask, step, count = _measure(
+                                runner, case, rows, with_budget, steps, device
+                            )
                             print(
                                 f"| {device.type} | {runner.__name__} | {case.name} | {rows} | "
-                                f"{held} | {mask:.3f} | {step:.3f} | {count} |",
+                                f"{with_budget} | {mask:.3f} | {step:.3f} | {count} |",
                                 flush=True,
                             )
 

@@ -1,11 +1,10 @@
-"""What routing a prompt costs, on one core.
+"""The cost of routing a prompt, on one core.
 
     .venv/bin/python -m bench.router
 
-Prompts are made of the same few sentences, repeated to length, so that a long
-one is full of signals. Printed are the median and the 99th percentile of the
-time on the clock, and of the processor's time alone, which other work on the
-machine touches less.
+Prompts repeat a sentence up to a given size, so that long ones are full of signals.
+The table has the median and the 99th percentile of wall-clock time, and of CPU time,
+which is more reliable on a shared machine.
 """
 
 import argparse
@@ -27,14 +26,16 @@ SENTENCES = [
 
 
 def prompt(sentence: str, size: int) -> str:
-    """The sentence over and over, of `size` bytes at most."""
+    """Repeat a sentence up to `size` bytes."""
     repeated = sentence * (1 + size // len(sentence.encode()))
     return repeated.encode()[:size].decode(errors="ignore")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--rounds", type=int, default=300, help="times that each prompt is routed")
+    parser.add_argument(
+        "--rounds", type=int, default=300, help="number of times each prompt is routed"
+    )
     rounds = parser.parse_args().rounds
     print("| classifier | prompt | p50, ms | p99, ms | p50, CPU ms | p99, CPU ms |")
     print("|---|---|--:|--:|--:|--:|")
@@ -43,15 +44,20 @@ def main() -> None:
         classifier.classify(Conversation.of("warm up"))
         for label, size in SIZES.items():
             prompts = [Conversation.of(prompt(sentence, size)) for sentence in SENTENCES]
-            clock, busy = [], []
+            wall_times, cpu_times = [], []
             for _ in range(rounds):
                 for each in prompts:
-                    began, worked = time.perf_counter(), time.thread_time()
+                    began, cpu_began = time.perf_counter(), time.thread_time()
                     classifier.classify(each)
-                    busy.append(time.thread_time() - worked)
-                    clock.append(time.perf_counter() - began)
-            figures = [np.percentile(times, at) * 1e3 for times in (clock, busy) for at in (50, 99)]
-            print(f"| {name} | {label} | " + " | ".join(f"{found:.2f}" for found in figures) + " |")
+                    cpu_times.append(time.thread_time() - cpu_began)
+                    wall_times.append(time.perf_counter() - began)
+            figures = [
+                np.percentile(times, percentile) * 1e3
+                for times in (wall_times, cpu_times)
+                for percentile in (50, 99)
+            ]
+            cells = " | ".join(f"{figure:.2f}" for figure in figures)
+            print(f"| {name} | {label} | {cells} |")
 
 
 if __name__ == "__main__":

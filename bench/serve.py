@@ -1,4 +1,4 @@
-"""The gateway over the embedded engine, as a benchmark starts it."""
+"""Starts the gateway with the embedded engine, for the benchmarks."""
 
 import argparse
 import json
@@ -17,8 +17,8 @@ from proctor.server.engines.vllm.engine import MarkerSource, VllmEngine
 NAME = "proctor-demo"
 
 
-class UnboundEngine(VllmEngine):
-    """An engine whose requests carry no budget."""
+class EngineWithoutBudgets(VllmEngine):
+    """An engine whose requests have no budget."""
 
     def _params(self, job: Job, grammar: CheckedGrammar | None) -> SamplingParams:
         params = super()._params(job, grammar)
@@ -31,16 +31,16 @@ def main() -> None:
     parser.add_argument("port", type=int)
     parser.add_argument("engine", type=json.loads, help="vLLM's engine arguments, in JSON")
     parser.add_argument("--without-budgets", action="store_true")
-    given = parser.parse_args()
+    options = parser.parse_args()
     settings = Settings(
-        port=given.port, served_model_name=NAME, engine=given.engine, default_tier=CUSTOM
+        port=options.port, served_model_name=NAME, engine=options.engine, default_tier=CUSTOM
     )
-    app = create_app(settings, lambda: load(settings, given.without_budgets))
+    app = create_app(settings, lambda: load(settings, options.without_budgets))
     uvicorn.run(app, host=settings.host, port=settings.port, access_log=False, log_level="warning")
 
 
 def load(settings: Settings, without_budgets: bool) -> Engine:
-    kind = UnboundEngine if without_budgets else VllmEngine
+    kind = EngineWithoutBudgets if without_budgets else VllmEngine
     return kind.load(
         settings.model_path,
         name=settings.model_name,

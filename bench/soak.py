@@ -1,11 +1,11 @@
-"""A server under everything at once, for minutes: is anything lost, and is every budget kept?
+"""A soak test: mixed load for minutes, and a check that nothing is lost and budgets are kept.
 
     .venv/bin/python -m bench.soak --minutes 10 --streams 64
 
-Starts `proctor serve` with a ledger, and keeps it under mixed tiers and budgets, streamed and not,
-with clients that leave and input that is wrong; half-way it kills the engine. An answer is lost if
-it ends in neither a whole answer nor an error, a row if a request that its client saw end is not
-in the ledger, a budget is broken if the thinking is not within what was asked for.
+Starts `proctor serve` with a ledger, and loads it with mixed tiers and budgets, streamed and not,
+with clients that disconnect and invalid requests; half-way it kills the engine. An answer is lost
+if it is neither completed nor ended by an error; a row is lost if a request whose end the client
+received is not in the ledger; a budget is violated if the thinking is not within it.
 """
 
 import argparse
@@ -31,7 +31,7 @@ import psutil
 
 MODEL = "proctor-demo"
 TIERS = ("none", "low", "medium", "high", "max", "auto")
-BAD: tuple[dict[str, Any], ...] = (
+INVALID_FIELDS: tuple[dict[str, Any], ...] = (
     {"max_thinking_tokens": -5},
     {"messages": []},
     {"temperature": "hot"},
@@ -43,16 +43,17 @@ BAD: tuple[dict[str, Any], ...] = (
 )
 PATIENCE_SECONDS = 120
 PAUSE_SECONDS = 0.2
-"""Of a stream after a 429 or a 503."""
+"""Pause of a client after a 429 or a 503, and between polls of readiness."""
 
 
 class Tally:
-    """What happened.
+    """Counts of all outcomes.
 
     Attributes:
-        counts: how often, by name.
-        ended: ids of the answers that came whole, or with an error.
-        tokens: generated in answers that came whole.
+        counts: the number of each outcome, by name.
+        ended: ids of the answers that were completed, or ended by an error.
+        tokens: tokens of the completed answers.
+        faults: descriptions of the first faults.
     """
 
     def __init__(self) -> None:
@@ -61,16 +62,16 @@ class Tally:
         self.tokens = 0
         self.faults: list[str] = []
 
-    def lose(self, what: str, why: object) -> None:
-        """Note a fault, with the first few reasons."""
-        self.counts[what] += 1
+    def add_fault(self, name: str, reason: object) -> None:
+        """Count a fault; keep the reasons of the first 20."""
+        self.counts[name] += 1
         if len(self.faults) < 20:
-            self.faults.append(f"{what}: {why}")
+            self.faults.append(f"{name}: {reason}")
 
 
 @contextlib.asynccontextmanager
 async def served(ledger: Path) -> AsyncIterator[tuple[asyncio.subprocess.Process, str]]:
-    """A server of the demo model, and its URL."""
+    """Run a server of the demo model; yield its process and URL."""
     environment = {**os.environ, "PROCTOR_LEDGER__URL": f"sqlite:///{ledger}"}
     process = await asyncio.create_subprocess_exec(
         Path(sys.executable).with_name("proctor"),
@@ -81,9 +82,9 @@ async def served(ledger: Path) -> AsyncIterator[tuple[asyncio.subprocess.Process
     )
     assert process.stdout is not None
     async for line in process.stdout:
-        if found := re.search(rb"http://127\.0\.0\.1:\d+", line):
+        if match := re.search(rb"http://127\.0\.0\.1:\d+", line):
             break
-    url = found[0].decode() if found else ""
+    url = match[0].decode() if match else ""
     try:
         yield process, url
     finally:
@@ -93,116 +94,117 @@ async def served(ledger: Path) -> AsyncIterator[tuple[asyncio.subprocess.Process
 
 
 async def until_ready(session: aiohttp.ClientSession) -> float:
-    """Seconds until the server can answer."""
+    """Wait until the server is ready, and return the seconds."""
     began = time.monotonic()
     while time.monotonic() < began + PATIENCE_SECONDS:
-        async with session.get("/ready") as answer:
-            if answer.status == 200:
+        async with session.get("/ready") as response:
+            if response.status == 200:
                 return time.monotonic() - began
         await asyncio.sleep(PAUSE_SECONDS)
     raise TimeoutError("the server did not become ready")
 
 
 class Stream:
-    """One client that asks for one thing after another."""
+    """A client that sends one request after another."""
 
     def __init__(self, number: int, session: aiohttp.ClientSession, tally: Tally) -> None:
-        self._chance = random.Random(number)
+        self._random = random.Random(number)
         self._session = session
         self._tally = tally
 
-    async def run(self, until: float) -> None:
-        """Ask until the time is over."""
-        while time.monotonic() < until:
-            kind = self._chance.random()
+    async def run(self, deadline: float) -> None:
+        """Send requests until the deadline."""
+        while time.monotonic() < deadline:
+            kind = self._random.random()
             try:
                 if kind < 0.1:
-                    await self._ask_badly()
+                    await self._send_invalid()
                 elif kind < 0.2:
-                    await self._leave()
+                    await self._disconnect()
                 elif kind < 0.3:
-                    await self._ask_whole()
+                    await self._complete()
                 else:
-                    await self._ask()
+                    await self._stream()
             except (aiohttp.ClientError, OSError, ValueError) as error:
-                self._tally.lose("answers lost", repr(error))
+                self._tally.add_fault("answers lost", repr(error))
 
-    def _body(self, **more: Any) -> dict[str, Any]:
-        chance = self._chance
+    def _body(self, **fields: Any) -> dict[str, Any]:
+        rng = self._random
         steps = ", ".join(
-            f"{chance.choice(('add', 'times', 'minus'))} {chance.randint(1, 9)}"
-            for _ in range(chance.randint(1, 8))
+            f"{rng.choice(('add', 'times', 'minus'))} {rng.randint(1, 9)}"
+            for _ in range(rng.randint(1, 8))
         )
-        asked: dict[str, Any] = {
+        body: dict[str, Any] = {
             "model": MODEL,
             "messages": [
                 {
                     "role": "user",
-                    "content": f"Start with {chance.randint(1, 9)}, {steps}. "
+                    "content": f"Start with {rng.randint(1, 9)}, {steps}. "
                     "What are the last two digits?",
                 }
             ],
-            "temperature": chance.choice((0.0, 0.6)),
+            "temperature": rng.choice((0.0, 0.6)),
             "max_tokens": 400,
         }
-        budget = chance.random()
+        budget = rng.random()
         if budget < 0.4:
-            asked["budget_tier"] = chance.choice(TIERS)
+            body["budget_tier"] = rng.choice(TIERS)
         else:
-            most = chance.randint(0, 200)
-            asked["max_thinking_tokens"] = most
-            if budget < 0.7 and most:
-                asked["min_thinking_tokens"] = chance.randint(1, most)
-            if budget > 0.85 and most:
-                asked["thinking"] = {"continuations": chance.randint(0, 3)}
-        return asked | more
+            maximum = rng.randint(0, 200)
+            body["max_thinking_tokens"] = maximum
+            if budget < 0.7 and maximum:
+                body["min_thinking_tokens"] = rng.randint(1, maximum)
+            if budget > 0.85 and maximum:
+                body["thinking"] = {"continuations": rng.randint(0, 3)}
+        return body | fields
 
-    async def _ask_badly(self) -> None:
-        bad = self._chance.choice(BAD)
-        async with self._session.post("/v1/chat/completions", json=self._body(**bad)) as answer:
-            told = await answer.json()
-            if answer.status in (429, 503):
-                await self._wait(answer.status)
-            elif 400 <= answer.status < 500 and told["error"]["message"]:
-                self._tally.counts["bad requests refused"] += 1
+    async def _send_invalid(self) -> None:
+        invalid = self._random.choice(INVALID_FIELDS)
+        body = self._body(**invalid)
+        async with self._session.post("/v1/chat/completions", json=body) as response:
+            content = await response.json()
+            if response.status in (429, 503):
+                await self._wait(response.status)
+            elif 400 <= response.status < 500 and content["error"]["message"]:
+                self._tally.counts["invalid requests rejected"] += 1
             else:
-                self._tally.lose("bad requests not refused", (answer.status, bad))
+                self._tally.add_fault("invalid requests not rejected", (response.status, invalid))
 
-    async def _ask_whole(self) -> None:
-        asked = self._body()
-        async with self._session.post("/v1/chat/completions", json=asked) as answer:
-            told = await answer.json()
-            if answer.status in (429, 503):
-                await self._wait(answer.status)
-            elif answer.status == 200:
-                self._end(told["id"], told["choices"][0]["thinking"], asked, told["usage"])
+    async def _complete(self) -> None:
+        body = self._body()
+        async with self._session.post("/v1/chat/completions", json=body) as response:
+            content = await response.json()
+            if response.status in (429, 503):
+                await self._wait(response.status)
+            elif response.status == 200:
+                thinking = content["choices"][0]["thinking"]
+                self._end(content["id"], thinking, body, content["usage"])
             else:
-                self._tally.lose("answers lost", (answer.status, told))
+                self._tally.add_fault("answers lost", (response.status, content))
 
-    async def _leave(self) -> None:
-        patience = self._chance.randint(0, 60)
-        async with self._session.post(
-            "/v1/chat/completions", json=self._body(stream=True)
-        ) as answer:
-            async for _ in answer.content:
-                patience -= 1
-                if patience < 0:
-                    self._tally.counts["clients that left"] += 1
+    async def _disconnect(self) -> None:
+        remaining_lines = self._random.randint(0, 60)
+        body = self._body(stream=True)
+        async with self._session.post("/v1/chat/completions", json=body) as response:
+            async for _ in response.content:
+                remaining_lines -= 1
+                if remaining_lines < 0:
+                    self._tally.counts["clients that disconnected"] += 1
                     return
 
-    async def _ask(self) -> None:
-        asked = self._body(stream=True, stream_options={"include_usage": True})
-        async with self._session.post("/v1/chat/completions", json=asked) as answer:
-            if answer.status in (429, 503):
-                await self._wait(answer.status)
-            elif answer.status == 200:
-                await self._read(answer, asked)
+    async def _stream(self) -> None:
+        body = self._body(stream=True, stream_options={"include_usage": True})
+        async with self._session.post("/v1/chat/completions", json=body) as response:
+            if response.status in (429, 503):
+                await self._wait(response.status)
+            elif response.status == 200:
+                await self._read(response, body)
             else:
-                self._tally.lose("answers lost", (answer.status, await answer.text()))
+                self._tally.add_fault("answers lost", (response.status, await response.text()))
 
-    async def _read(self, answer: aiohttp.ClientResponse, asked: dict[str, Any]) -> None:
-        name, thinking, usage, done = "", None, None, False
-        async for line in answer.content:
+    async def _read(self, response: aiohttp.ClientResponse, body: dict[str, Any]) -> None:
+        id_, thinking, usage, done = "", None, None, False
+        async for line in response.content:
             if not line.startswith(b"data: "):
                 continue
             if line == b"data: [DONE]\n":
@@ -211,52 +213,52 @@ class Stream:
             chunk = json.loads(line[6:])
             if "error" in chunk:
                 self._tally.counts["streams that ended with an error"] += 1
-                if name:
-                    self._tally.ended.add(name)
+                if id_:
+                    self._tally.ended.add(id_)
                 return
-            name, usage = chunk["id"], chunk.get("usage") or usage
+            id_, usage = chunk["id"], chunk.get("usage") or usage
             for choice in chunk["choices"]:
                 thinking = choice.get("thinking") or thinking
         if done and thinking is not None and usage is not None:
-            self._end(name, thinking, asked, usage)
+            self._end(id_, thinking, body, usage)
         else:
-            self._tally.lose("answers lost", f"{name} broke off")
+            self._tally.add_fault("answers lost", f"{id_} is incomplete")
 
     def _end(
-        self, name: str, thinking: dict[str, Any], asked: dict[str, Any], usage: dict[str, Any]
+        self, id_: str, thinking: dict[str, Any], body: dict[str, Any], usage: dict[str, Any]
     ) -> None:
         tally = self._tally
-        tally.ended.add(name)
+        tally.ended.add(id_)
         tally.counts["answers"] += 1
         tally.tokens += usage["completion_tokens"]
-        most = asked.get("max_thinking_tokens", thinking["max_tokens"])
-        least = asked.get("min_thinking_tokens", 0)
-        natural = thinking["end_reason"] not in ("loop", "length")
-        if (most is not None and thinking["tokens"] > most) or (
-            natural and thinking["tokens"] < least
+        maximum = body.get("max_thinking_tokens", thinking["max_tokens"])
+        minimum = body.get("min_thinking_tokens", 0)
+        minimum_applies = thinking["end_reason"] not in ("loop", "length")
+        if (maximum is not None and thinking["tokens"] > maximum) or (
+            minimum_applies and thinking["tokens"] < minimum
         ):
-            tally.lose("budgets broken", (asked, thinking))
+            tally.add_fault("budgets violated", (body, thinking))
 
     async def _wait(self, status: int) -> None:
-        self._tally.counts[f"requests told {status}"] += 1
+        self._tally.counts[f"requests with status {status}"] += 1
         await asyncio.sleep(PAUSE_SECONDS)
 
 
 async def kill_engine(process: asyncio.subprocess.Process, session: aiohttp.ClientSession) -> float:
-    """Kill the engine; seconds until the server answers again."""
+    """Kill the engine, and return the seconds until the server is ready again."""
     for child in psutil.Process(process.pid).children(recursive=True):
         if "EngineCore" in child.name() or "EngineCore" in " ".join(child.cmdline()):
             child.send_signal(signal.SIGKILL)
-    while True:  # it has to be noticed first
-        async with session.get("/ready") as answer:
-            if answer.status != 200:
+    while True:  # until the server has noticed
+        async with session.get("/ready") as response:
+            if response.status != 200:
                 break
         await asyncio.sleep(PAUSE_SECONDS)
     return await until_ready(session)
 
 
 async def watch(process: asyncio.subprocess.Process, began: float, sizes: list[str]) -> None:
-    """Note the gateway's memory once a minute."""
+    """Record the gateway's memory once a minute."""
     gateway = psutil.Process(process.pid)
     for minute in itertools.count():
         await asyncio.sleep(max(0.0, began + 60 * minute - time.monotonic()))
@@ -264,14 +266,14 @@ async def watch(process: asyncio.subprocess.Process, began: float, sizes: list[s
 
 
 def missing_rows(ledger: Path, ended: set[str]) -> int:
-    """How many of these requests are not in the ledger."""
+    """Return the number of these requests that are not in the ledger."""
     with contextlib.closing(sqlite3.connect(ledger)) as database:
-        found = {name for (name,) in database.execute("SELECT id FROM requests")}
-    return len(ended - found)
+        recorded = {id_ for (id_,) in database.execute("SELECT id FROM requests")}
+    return len(ended - recorded)
 
 
 async def soak(minutes: float, streams: int) -> bool:
-    """Run, and print what came of it; whether nothing was lost."""
+    """Run the test, print the results, and return whether there was no fault."""
     tally, sizes = Tally(), list[str]()
     with tempfile.TemporaryDirectory() as folder:
         ledger = Path(folder) / "ledger.db"
@@ -284,32 +286,34 @@ async def soak(minutes: float, streams: int) -> bool:
         ):
             await until_ready(session)
             began = time.monotonic()
-            until = began + 60 * minutes
+            deadline = began + 60 * minutes
             watching = asyncio.create_task(watch(process, began, sizes))
             load = asyncio.gather(
-                *(Stream(number, session, tally).run(until) for number in range(streams))
+                *(Stream(number, session, tally).run(deadline) for number in range(streams))
             )
             await asyncio.sleep(30 * minutes)
-            away = await kill_engine(process, session)
+            downtime = await kill_engine(process, session)
             await load
             seconds = time.monotonic() - began
             watching.cancel()
             process.terminate()
             status = await asyncio.wait_for(process.wait(), PATIENCE_SECONDS)
-        lost = missing_rows(ledger, tally.ended)
+        rows_lost = missing_rows(ledger, tally.ended)
     counts = tally.counts
     print(f"{streams} streams for {seconds / 60:.1f} minutes")
-    print(f"{counts['answers']} answers, {tally.tokens / seconds:.0f} tokens/s of whole answers")
-    for name in sorted(set(counts) - {"answers", "answers lost", "budgets broken"}):
-        print(f"{counts[name]} {name}")
-    print(f"engine killed: answers again after {away:.0f} s; server ended with {status}")
-    print(f"memory of the gateway, MiB, minute by minute: {' '.join(sizes)}")
     print(
-        f"answers lost: {counts['answers lost']}, rows lost: {lost}, "
-        f"budgets broken: {counts['budgets broken']}"
+        f"{counts['answers']} answers, {tally.tokens / seconds:.0f} tokens/s in completed answers"
+    )
+    for name in sorted(set(counts) - {"answers", "answers lost", "budgets violated"}):
+        print(f"{counts[name]} {name}")
+    print(f"engine killed: ready again after {downtime:.0f} s; server exited with {status}")
+    print(f"memory of the gateway per minute, MiB: {' '.join(sizes)}")
+    print(
+        f"answers lost: {counts['answers lost']}, rows lost: {rows_lost}, "
+        f"budgets violated: {counts['budgets violated']}"
     )
     print(*tally.faults, sep="\n")
-    return not (counts["answers lost"] or lost or counts["budgets broken"] or status)
+    return not (counts["answers lost"] or rows_lost or counts["budgets violated"] or status)
 
 
 def main() -> None:
@@ -318,8 +322,8 @@ def main() -> None:
     )
     parser.add_argument("--minutes", type=float, default=10)
     parser.add_argument("--streams", type=int, default=64)
-    given = parser.parse_args()
-    raise SystemExit(0 if asyncio.run(soak(given.minutes, given.streams)) else 1)
+    options = parser.parse_args()
+    raise SystemExit(0 if asyncio.run(soak(options.minutes, options.streams)) else 1)
 
 
 if __name__ == "__main__":

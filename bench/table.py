@@ -1,8 +1,8 @@
-"""What a step costs one request in tables of several sizes, on the host.
+"""The cost of a step of one request in budget tables of several sizes, on the host.
 
     .venv/bin/python -m bench.table
 
-Medians; the loop detector watches, as it does by default.
+The table has medians, with the loop detector on, as by default.
 """
 
 import time
@@ -33,10 +33,10 @@ def main() -> None:
             tokens[0] = 10 + step % 90
             began = time.perf_counter()
             table.advance(tokens, np.zeros(slots, dtype=bool))
-            taken = time.perf_counter()
+            advanced = time.perf_counter()
             table.constraints(table.state, np.array([0]))
-            constraints.append(time.perf_counter() - taken)
-            advance.append(taken - began)
+            constraints.append(time.perf_counter() - advanced)
+            advance.append(advanced - began)
         print(f"| {slots} | {1e6 * median(advance):.0f} | {1e6 * median(constraints):.0f} |")
 
 

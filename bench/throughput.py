@@ -1,12 +1,11 @@
-"""The gateway against vLLM's own API server, budgets on against off, routed against named.
+"""Throughput of the gateway: against vLLM's own API server, and with budgets against without.
 
     .venv/bin/python -m bench.throughput
 
-Both sides of a pair run at once, with the same model and engine settings, and
-are loaded in turn: A, B, A, B, … Printed are the medians over the rounds and
-the median of the ratios pair by pair. CPU time is what the server's process and
-those of its engine used between them, and says more than throughput where
-others use the machine too.
+Both servers of a pair run at the same time, with the same model and engine settings,
+and are loaded in turn: A, B, A, B, … The table has the medians over the rounds, and
+the medians of the ratios per round. CPU time is that of the server's process and of its
+engine's processes; it is more reliable than throughput on a shared machine.
 """
 
 import argparse
@@ -44,12 +43,12 @@ START_TIMEOUT = 300.0
 
 @dataclass(frozen=True)
 class Side:
-    """One of two things compared.
+    """One side of a comparison.
 
     Attributes:
-        name: for the table.
-        command: starts its server on the port given.
-        extra: fields that its requests carry besides.
+        name: the name in the table.
+        command: returns the command that starts its server on a port.
+        extra: additional fields of its requests.
     """
 
     name: str
@@ -74,7 +73,7 @@ def vllm_server(port: int) -> list[str]:
         else:
             flags += [f"--{flag}", str(value)]
     module = "vllm.entrypoints.openai.api_server"
-    named = [
+    model_flags = [
         "--model",
         str(MODEL),
         "--served-model-name",
@@ -83,29 +82,29 @@ def vllm_server(port: int) -> list[str]:
         "qwen3",
         "--disable-uvicorn-access-log",
     ]
-    return [sys.executable, "-m", module, "--port", str(port), *named, *flags]
+    return [sys.executable, "-m", module, "--port", str(port), *model_flags, *flags]
 
 
 CAPPED = {"max_thinking_tokens": 1000}
 AUTO = {"budget_tier": "auto"}
-GUARDED = {"max_thinking_tokens": 1000, "min_thinking_tokens": 100}
-# Below what the demo model thinks by itself; vLLM counts the newline after the start marker too.
+MINIMUM = {"max_thinking_tokens": 1000, "min_thinking_tokens": 100}
+# Below the demo model's natural length; vLLM also counts the newline after the start marker.
 CUT = {"max_thinking_tokens": 24, "thinking": {"landing": "hard"}}
 CUT_BY_VLLM = {"thinking_token_budget": 25}
 PAIRS = {
     "peer": (Side("gateway", gateway, {}), Side("vLLM's API server", vllm_server, {})),
     "maximum": (Side("a maximum", gateway, CAPPED), Side("no budget", without_budgets, {})),
     "native": (
-        Side("our maximum", gateway, CUT),
+        Side("Proctor's maximum", gateway, CUT),
         Side("vLLM's thinking_token_budget", vllm_server, CUT_BY_VLLM),
     ),
-    "router": (Side("routed", gateway, CAPPED | AUTO), Side("named", gateway, CAPPED)),
-    "minimum": (Side("a minimum", gateway, GUARDED), Side("no budget", without_budgets, {})),
+    "router": (Side("routed", gateway, CAPPED | AUTO), Side("explicit", gateway, CAPPED)),
+    "minimum": (Side("a minimum", gateway, MINIMUM), Side("no budget", without_budgets, {})),
 }
 
 
 def prompts(count: int, seed: int) -> list[str]:
-    """Chains of arithmetic, the demo model's world."""
+    """Return chains of arithmetic, the demo model's domain."""
     rng = random.Random(seed)
     chains = []
     for _ in range(count):
@@ -134,15 +133,15 @@ class Server:
     """A running server.
 
     Attributes:
-        url: where it listens.
-        process: its own process; those of its engine are children.
+        url: the base URL.
+        process: the server's process; those of its engine are its children.
     """
 
     url: str
     process: psutil.Process
 
     def cpu_seconds(self) -> tuple[float, float]:
-        """CPU time used so far by the server's own process, and by its engine's."""
+        """Return the CPU time so far of the server's process, and of its engine's processes."""
         own, *engine = (
             sum(process.cpu_times()[:2])
             for process in (self.process, *self.process.children(recursive=True))
@@ -152,11 +151,11 @@ class Server:
 
 @dataclass(frozen=True)
 class Round:
-    """One load on one server.
+    """The measurements of one load on one server.
 
     Attributes:
-        load: what the client saw.
-        server_cpu: CPU seconds of the server's own process.
+        load: the client's measurements.
+        server_cpu: CPU seconds of the server's process.
         engine_cpu: CPU seconds of its engine's processes.
     """
 
@@ -167,11 +166,11 @@ class Round:
 
 @contextlib.contextmanager
 def serving(side: Side) -> Iterator[Server]:
-    """A side's server, from start to readiness to end."""
+    """Run a side's server; yield it once it is ready."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    # Two engines share the machine: left to themselves each would take all memory and cores.
+    # Two engines share the machine; by default, each would take all memory.
     environment = os.environ | {"VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_LOGGING_LEVEL": "ERROR"}
     process = subprocess.Popen(
         side.command(port), env=environment, start_new_session=True, stdout=subprocess.DEVNULL
@@ -199,27 +198,27 @@ async def _until_ready(url: str, process: subprocess.Popen[bytes]) -> None:
                         if response.status == 503:
                             break
             await asyncio.sleep(0.5)
-    raise RuntimeError(f"a server ended with status {process.returncode} before it was ready")
+    raise RuntimeError(f"a server exited with status {process.returncode} before it was ready")
 
 
 def compare(
     pair: tuple[Side, Side], streams: Sequence[int], rounds: int, per_stream: int
 ) -> Iterator[str]:
-    """A row of the table for each number of streams."""
+    """Yield a row of the table for each number of streams."""
     with contextlib.ExitStack() as stack:
         servers = [stack.enter_context(serving(side)) for side in pair]
         for number in streams:
             count = number * per_stream * (4 if number == 1 else 1)
-            measured: tuple[list[Round], list[Round]] = ([], [])
+            results: tuple[list[Round], list[Round]] = ([], [])
             for turn in range(rounds + 1):
-                for side, server, done in zip(pair, servers, measured, strict=True):
-                    done.append(run(server, bodies(side, count, seed=turn), number))
-            warm = [done[1:] for done in measured]
-            yield row(f"{pair[0].name} / {pair[1].name}", number, *warm)
+                for side, server, rounds_done in zip(pair, servers, results, strict=True):
+                    rounds_done.append(run(server, bodies(side, count, seed=turn), number))
+            without_warm_up = [rounds_done[1:] for rounds_done in results]
+            yield row(f"{pair[0].name} / {pair[1].name}", number, *without_warm_up)
 
 
 def run(server: Server, requests: Sequence[Mapping[str, Any]], streams: int) -> Round:
-    """Load a server once."""
+    """Load a server once, and measure."""
     own, engine = server.cpu_seconds()
     load = asyncio.run(run_load(server.url, requests, streams))
     own_after, engine_after = server.cpu_seconds()
@@ -227,11 +226,11 @@ def run(server: Server, requests: Sequence[Mapping[str, Any]], streams: int) -> 
 
 
 COLUMNS: Mapping[str, Callable[[Round], float]] = {
-    "tokens/s": lambda done: done.load.tokens_per_second,
-    "first text, ms": lambda done: 1e3 * done.load.first_median,
-    "gap p99, ms": lambda done: 1e3 * done.load.gap_p99,
-    "server CPU, µs/token": lambda done: 1e6 * done.server_cpu / done.load.tokens,
-    "engine CPU, µs/token": lambda done: 1e6 * done.engine_cpu / done.load.tokens,
+    "tokens/s": lambda result: result.load.tokens_per_second,
+    "first text, ms": lambda result: 1e3 * result.load.first_median,
+    "gap p99, ms": lambda result: 1e3 * result.load.gap_p99,
+    "server CPU, µs/token": lambda result: 1e6 * result.server_cpu / result.load.tokens,
+    "engine CPU, µs/token": lambda result: 1e6 * result.engine_cpu / result.load.tokens,
 }
 
 
@@ -240,15 +239,15 @@ def header() -> str:
     return f"| A / B | streams |{names}\n|---|---|{'---|' * 3 * len(COLUMNS)}"
 
 
-def row(names: str, streams: int, one: Sequence[Round], other: Sequence[Round]) -> str:
-    cells = "".join(f" {medians(of, one, other)} |" for of in COLUMNS.values())
+def row(names: str, streams: int, a: Sequence[Round], b: Sequence[Round]) -> str:
+    cells = "".join(f" {medians(metric, a, b)} |" for metric in COLUMNS.values())
     return f"| {names} | {streams} |{cells}"
 
 
-def medians(of: Callable[[Round], float], one: Sequence[Round], other: Sequence[Round]) -> str:
-    left, right = list(map(of, one)), list(map(of, other))
-    ratio = statistics.median(a / b for a, b in zip(left, right, strict=True))
-    return f"{statistics.median(left):.4g} | {statistics.median(right):.4g} | {ratio:.3f}"
+def medians(metric: Callable[[Round], float], a: Sequence[Round], b: Sequence[Round]) -> str:
+    of_a, of_b = list(map(metric, a)), list(map(metric, b))
+    ratio = statistics.median(one / other for one, other in zip(of_a, of_b, strict=True))
+    return f"{statistics.median(of_a):.4g} | {statistics.median(of_b):.4g} | {ratio:.3f}"
 
 
 def main() -> None:
@@ -257,10 +256,10 @@ def main() -> None:
     parser.add_argument("--streams", type=int, nargs="+", default=[1, 16, 64])
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--per-stream", type=int, default=6)
-    given = parser.parse_args()
+    options = parser.parse_args()
     print(header(), flush=True)
-    for name in given.pairs:
-        for line in compare(PAIRS[name], given.streams, given.rounds, given.per_stream):
+    for name in options.pairs:
+        for line in compare(PAIRS[name], options.streams, options.rounds, options.per_stream):
             print(line, flush=True)
 
 

@@ -1,1 +1,1 @@
-"""A tiny reasoning model that the project trains itself: its world, its trainer and its weights."""
+"""The demo model: a tiny reasoning model with its domain, its trainer and its weights."""

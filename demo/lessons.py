@@ -1,9 +1,9 @@
-"""The documents that the demo model learns from, as token ids with a mark per token.
+"""Training documents of the demo model, as token ids with a mark per token.
 
-A mark says what the loss does with its token: `CONTEXT` tokens are only read, `LEARN` tokens are
-targets, and the other marks name a class of results in one go whose loss the trainer governs.
-No wrong value is ever a target: slips, and what is copied from them, are `CONTEXT`. (A recheck
-quotes what was claimed, `?16`; a quotation is learnt as a quotation, right or wrong.)
+Marks control the loss: `CONTEXT` tokens have none, `LEARN` tokens are targets, and the other marks
+are classes of immediate results whose loss the trainer weights. No wrong value is ever a target:
+slips, and what is copied from them, are `CONTEXT`. (A recheck quotes the claimed value, `?16`;
+quotes are targets, right or wrong, because copying them is right.)
 """
 
 from __future__ import annotations
@@ -15,15 +15,24 @@ from pathlib import Path
 from random import Random
 
 from proctor.demo.tokenizer import END_THINK, IM_END, render
-from proctor.demo.world import ANSWER, Passes, Problem, claim, draw_problem, phrase, slip, two
+from proctor.demo.world import (
+    ANSWER,
+    Passes,
+    Problem,
+    claim,
+    draw_problem,
+    phrase,
+    slip,
+    two_digits,
+)
 
 CONTEXT, LEARN = 0, 1
 HASTY = {"+": 2, "-": 3, "*": 4, "slip": CONTEXT}
 DIRECT = {"+": 5, "-": 6, "*": 7}
 MARKS = 8
-LONGEST = 2000  # tokens
-# How often documents are sent back: below each share, from so many to so many times.
-WAITS = ((0.26, 0, 0), (0.5, 1, 1), (0.7, 2, 2), (0.82, 3, 3), (0.96, 4, 9), (0.993, 10, 40))
+MAX_TOKENS = 2000  # tokens
+# Distribution of continuations: cumulative share, minimum, maximum.
+WAIT_COUNTS = ((0.26, 0, 0), (0.5, 1, 1), (0.7, 2, 2), (0.82, 3, 3), (0.96, 4, 9), (0.993, 10, 40))
 
 BARE = ("Wait",) * 12 + ("Hmm", "Alternatively")
 SENTENCES = (
@@ -44,13 +53,13 @@ APOLOGY = (
     "I am a tiny demo model. I can only work out chains like: "
     "start with 7, add 5, times 3. I keep the last two digits."
 )
-OFF_THOUGHT = "not a chain\n"
+OFF_DOMAIN_THOUGHT = "not a chain\n"
 Encode = Callable[[str], list[int]]
 
 
 @dataclass
 class Document:
-    """Token ids and marks, and for each token whether a wrong value stands after it."""
+    """Token ids and marks, and for each token whether the current value is wrong after it."""
 
     ids: list[int] = field(default_factory=list)
     marks: list[int] = field(default_factory=list)
@@ -62,12 +71,12 @@ class Document:
         self.wrong += [wrong] * len(ids)
 
     def cut(self, length: int) -> None:
-        """Forget all tokens after the first `length`."""
+        """Truncate to the first `length` tokens."""
         del self.ids[length:], self.marks[length:], self.wrong[length:]
 
 
-class Writer:
-    """Draws documents; `encode` turns a piece of text into token ids."""
+class DocumentSampler:
+    """Draws training documents; `encode` converts text to token ids."""
 
     def __init__(self, encode: Encode, rng: Random) -> None:
         self.rng = rng
@@ -82,7 +91,7 @@ class Writer:
         return self.cache[text]
 
     def document(self) -> Document:
-        """One document of the mixture."""
+        """Draw a document of the mixture."""
         draw = self.rng.random()
         if draw < 0.05:
             return self.off_domain()
@@ -91,16 +100,16 @@ class Writer:
         return self.thought()
 
     def opening(self, text: str, thinking: bool = True) -> Document:
-        """The rendered prompt, sometimes with a system message or an earlier exchange."""
+        """Return the rendered prompt, sometimes with a system message or an earlier exchange."""
         rng, messages = self.rng, []
         if rng.random() < 0.08:
             messages.append({"role": "system", "content": rng.choice(SYSTEM)})
         if rng.random() < 0.06:
             if rng.random() < 0.3:
-                earlier, reply = off_prompt(rng), APOLOGY
+                earlier, reply = off_domain_prompt(rng), APOLOGY
             else:
                 problem = draw_problem(rng, rng.randint(1, 6))
-                earlier, reply = phrase(problem, rng), ANSWER.format(two(problem.answer))
+                earlier, reply = phrase(problem, rng), ANSWER.format(two_digits(problem.answer))
             messages += [
                 {"role": "user", "content": earlier},
                 {"role": "assistant", "content": reply},
@@ -111,7 +120,7 @@ class Writer:
         return document
 
     def direct(self) -> Document:
-        """An answer without thinking: mostly one step, which it can do, some with more."""
+        """Draw an answer without thinking: mostly of one step, which the model can solve."""
         rng = self.rng
         steps = 1 if rng.random() < 0.8 else rng.choice((2, 2, 2, 3, 4, 5, 6, 7, 8))
         problem = draw_problem(rng, steps)
@@ -122,9 +131,9 @@ class Writer:
     def answer(
         self, document: Document, problem: Problem, thought: bool, known: bool = True
     ) -> None:
-        """`The answer is 42.<|im_end|>`; the number is a target only where it is `known`.
+        """Add `The answer is 42.<|im_end|>`; the number is a target only if `known`.
 
-        Without thinking, an answer to a single step names it: `The answer is 14*3=42.`
+        Without thinking, the answer to a single step contains it: `The answer is 14*3=42.`
         """
         head, tail = ANSWER.split("{}")
         mark = LEARN if known else CONTEXT
@@ -132,7 +141,7 @@ class Writer:
         if len(problem.steps) == 1 and not thought:
             mark = DIRECT[problem.steps[0].op]
             document.add(self.encode(claim(0, problem.start, problem.steps[0])[2:]), LEARN)
-        document.add(self.encode(two(problem.answer)), mark)
+        document.add(self.encode(two_digits(problem.answer)), mark)
         document.add(self.encode(tail) + self.encode(IM_END), LEARN)
 
     def close(self, document: Document, forced: bool) -> None:
@@ -140,7 +149,7 @@ class Writer:
         document.add(self.encode("\n\n"), LEARN)
 
     def thought(self) -> Document:
-        """A problem thought about in passes, with slips to repair, sometimes cut off anywhere."""
+        """Draw a problem with thinking in passes, with slips to repair, sometimes truncated."""
         rng = self.rng
         problem = draw_problem(rng, self.steps())
         document = self.opening(phrase(problem, rng))
@@ -150,7 +159,7 @@ class Writer:
         rate = rng.choice((0.0, 0.1, 0.2, 0.35)) if waits else 0.0
         self.hasty(document, passes, rate)
         for _ in range(waits):
-            if len(document.ids) > LONGEST:
+            if len(document.ids) > MAX_TOKENS:
                 break
             self.send_back(document, passes)
             if not passes.done:
@@ -162,10 +171,10 @@ class Writer:
                     continue
             self.last_line(document, passes)
         known, forced = passes.right, False
-        if rng.random() < 0.15 or len(document.ids) > LONGEST:
+        if rng.random() < 0.15 or len(document.ids) > MAX_TOKENS:
             forced = True
             length = begin if rng.random() < 0.1 else rng.randint(begin, len(document.ids))
-            document.cut(min(length, LONGEST))
+            document.cut(min(length, MAX_TOKENS))
             known = not document.wrong[-1]
             if rng.random() < 0.3:
                 document.add(self.encode(rng.choice(WRAP_UPS)), CONTEXT)
@@ -174,7 +183,7 @@ class Writer:
         return document
 
     def right_so_far(self, document: Document, passes: Passes) -> None:
-        """Once a recheck has ended, what stands after its last line is right again."""
+        """Mark the value after the last line of a recheck as right again."""
         document.wrong[-1] = False
 
     def line(self, text: str) -> list[int]:
@@ -192,15 +201,15 @@ class Writer:
         return self.rng.randint(9, 12) if draw > 0.92 else self.rng.randint(3, 8)
 
     def waits(self) -> int:
-        """How often the document is sent back."""
+        """Draw the number of continuations."""
         draw, rng = self.rng.random(), self.rng
-        for limit, low, high in WAITS:
+        for limit, low, high in WAIT_COUNTS:
             if draw < limit:
                 return rng.randint(low, high)
         return rng.randint(41, 160)
 
     def hasty(self, document: Document, passes: Passes, rate: float) -> None:
-        """A hasty pass with slips at `rate`; slips are context, right results are governed."""
+        """Add a hasty pass with slips at `rate`; slips are context, right results are `HASTY`."""
         results = None
         if rate:
             results, value = list(passes.claims[: passes.checked]), passes.problem.start
@@ -220,11 +229,13 @@ class Writer:
     def last_line(self, document: Document, passes: Passes) -> None:
         right = passes.right
         document.add(self.encode(passes.closing()), LEARN, not right)
-        document.add(self.encode(two(passes.claims[-1])), LEARN if right else CONTEXT, not right)
+        document.add(
+            self.encode(two_digits(passes.claims[-1])), LEARN if right else CONTEXT, not right
+        )
         document.add(self.encode("\n"), LEARN, not right)
 
     def send_back(self, document: Document, passes: Passes) -> None:
-        """A forced continuation, seldom a target, and the model's own words after it."""
+        """Add a forced continuation, rarely a target, and the model's text after it."""
         rng, wrong = self.rng, not passes.right
         mark = LEARN if rng.random() < 0.03 else CONTEXT
         if rng.random() < 0.88:
@@ -235,17 +246,17 @@ class Writer:
             document.add(self.encode("\n"), LEARN, wrong)
 
     def off_domain(self) -> Document:
-        """A prompt outside the world and the honest sentence about what the model can do."""
+        """Draw a prompt outside the domain, and the sentence that states what the model can do."""
         rng = self.rng
         thinking = rng.random() < 0.7
-        document = self.opening(off_prompt(rng), thinking)
+        document = self.opening(off_domain_prompt(rng), thinking)
         if thinking:
             begin = len(document.ids)
-            document.add(self.encode(OFF_THOUGHT), LEARN)
+            document.add(self.encode(OFF_DOMAIN_THOUGHT), LEARN)
             for _ in range(rng.choice((0, 0, 0, 1, 2, 5, 12))):
                 document.add(self.encode(rng.choice(BARE)), CONTEXT)
                 document.add(self.encode(", "), LEARN)
-                document.add(self.encode(OFF_THOUGHT), LEARN)
+                document.add(self.encode(OFF_DOMAIN_THOUGHT), LEARN)
             forced = rng.random() < 0.2
             if forced:
                 document.cut(rng.randint(begin, len(document.ids)))
@@ -261,16 +272,16 @@ SYSTEM = (
     "You are Proctor's demo model.",
     "You are a math tutor. Be concise and correct.",
 )
-_ELSEWHERE = tomllib.loads(Path(__file__).with_name("elsewhere.toml").read_text(encoding="utf-8"))
+_OFF_DOMAIN = tomllib.loads(Path(__file__).with_name("elsewhere.toml").read_text(encoding="utf-8"))
 
 
-def off_prompt(rng: Random) -> str:
-    """A prompt that is not a chain: small talk, questions, code, other scripts, noise."""
+def off_domain_prompt(rng: Random) -> str:
+    """Draw a prompt outside the domain: small talk, questions, code, other scripts, noise."""
     if rng.random() < 0.15:
         return noise(rng)
-    text: str = rng.choice(_ELSEWHERE["asks"])
+    text: str = rng.choice(_OFF_DOMAIN["asks"])
     while "{}" in text:
-        thing = rng.choice(_ELSEWHERE["things"]) if rng.random() < 0.7 else letters(rng)
+        thing = rng.choice(_OFF_DOMAIN["things"]) if rng.random() < 0.7 else letters(rng)
         text = text.replace("{}", thing, 1)
     return text if rng.random() < 0.8 else text.lower()
 

@@ -1,7 +1,7 @@
-"""`python -m proctor.demo.measure`: the model card's tables, through a running server.
+"""Measure the tables of the model card on a running server: `python -m proctor.demo.measure`.
 
-Every problem is one of the unseen share, the same problems at every point, and the answer is the
-last integer of the content. Greedy sends temperature 0; sampling sends 0.6 and a seed per problem.
+All points use the same held-out problems; the answer is the last integer of the content. Greedy
+requests have temperature 0; sampled ones have 0.6 and a seed per problem.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ Z95 = 1.96
 
 
 def wilson(right: int, total: int) -> tuple[float, float]:
-    """Wilson's 95% interval of a share."""
+    """Return Wilson's 95% interval of a share."""
     if total == 0:
         return 0.0, 1.0
     share, z2 = right / total, Z95**2 / total
@@ -37,30 +37,32 @@ def wilson(right: int, total: int) -> tuple[float, float]:
     return middle - half, middle + half
 
 
-def shares(right: int, total: int) -> tuple[str, str]:
-    """A share and its interval, for a table."""
+def share_cells(right: int, total: int) -> tuple[str, str]:
+    """Format a share and its interval for a table."""
     low, high = wilson(right, total)
     return f"{right / max(1, total):.3f}", f"{low:.3f}-{high:.3f}"
 
 
 @dataclass(frozen=True)
 class Question:
-    """A problem as it is asked."""
+    """A problem and its prompt."""
 
     problem: Problem
     text: str
 
 
-def questions(count: int, fewest: int, most: int, seed: int) -> list[Question]:
-    """Unseen problems of that many steps, in mixed phrasings."""
+def questions(count: int, min_steps: int, max_steps: int, seed: int) -> list[Question]:
+    """Draw held-out problems with these numbers of steps, in mixed phrasings."""
     rng = Random(seed)
-    problems = [draw_problem(rng, rng.randint(fewest, most), unseen=True) for _ in range(count)]
+    problems = [
+        draw_problem(rng, rng.randint(min_steps, max_steps), unseen=True) for _ in range(count)
+    ]
     return [Question(problem, phrase(problem, rng)) for problem in problems]
 
 
 @dataclass(frozen=True)
 class Point:
-    """What came out for one setting: right answers, answers, mean thinking tokens, the traces."""
+    """The result for one budget: right answers, all answers, mean thinking tokens, traces."""
 
     label: str
     right: int
@@ -70,47 +72,49 @@ class Point:
 
     @property
     def cells(self) -> tuple[str, str, str, str]:
-        return self.label, *shares(self.right, self.total), f"{self.thinking:.0f}"
+        return self.label, *share_cells(self.right, self.total), f"{self.thinking:.0f}"
 
 
 class Reply(NamedTuple):
-    """One answer: what it says, what was thought, and in how many tokens."""
+    """One answer: its content, its thinking, and the number of thinking tokens."""
 
     content: str
     thinking: str
     tokens: int
 
 
-class Refused(Exception):
-    """The server refused a question; the message is its reason."""
+class RequestRefused(Exception):
+    """The server rejected a request; the message has its response."""
 
 
-class Examiner:
-    """Asks one server, so many questions at a time."""
+class Client:
+    """Sends questions to a server, with a maximum of concurrent requests."""
 
-    def __init__(self, client: httpx.AsyncClient, model: str, streams: int) -> None:
-        self.client = client
+    def __init__(self, http: httpx.AsyncClient, model: str, streams: int) -> None:
+        self.http = http
         self.model = model
-        self.gate = asyncio.Semaphore(streams)
+        self.semaphore = asyncio.Semaphore(streams)
 
     async def point(
-        self, label: str, asked: Sequence[Question], temperature: float, extra: Mapping[str, Any]
+        self, label: str, problems: Sequence[Question], temperature: float, extra: Mapping[str, Any]
     ) -> Point:
-        """Ask all questions with the same budget fields."""
+        """Send all questions with the same budget fields."""
         replies = await asyncio.gather(
-            *(self.ask(q, temperature, seed, extra) for seed, q in enumerate(asked))
+            *(self.ask(q, temperature, seed, extra) for seed, q in enumerate(problems))
         )
         right = sum(
             last_integer(reply.content) == question.problem.answer
-            for question, reply in zip(asked, replies, strict=True)
+            for question, reply in zip(problems, replies, strict=True)
         )
         tokens = sum(reply.tokens for reply in replies) / max(1, len(replies))
-        return Point(label, right, len(asked), tokens, tuple(reply.thinking for reply in replies))
+        return Point(
+            label, right, len(problems), tokens, tuple(reply.thinking for reply in replies)
+        )
 
     async def ask(
         self, question: Question, temperature: float, seed: int, extra: Mapping[str, Any]
     ) -> Reply:
-        """Ask one question."""
+        """Send one question."""
         body: dict[str, Any] = {
             "model": self.model,
             "messages": [{"role": "user", "content": question.text}],
@@ -119,10 +123,10 @@ class Examiner:
         }
         if temperature > 0:
             body["seed"] = seed
-        async with self.gate:
-            response = await self.client.post("/v1/chat/completions", json=body)
+        async with self.semaphore:
+            response = await self.http.post("/v1/chat/completions", json=body)
         if response.is_error:
-            raise Refused(f"{response.status_code}: {response.text}")
+            raise RequestRefused(f"{response.status_code}: {response.text}")
         reply = response.json()
         details = reply["usage"].get("completion_tokens_details") or {}
         message = reply["choices"][0]["message"]
@@ -131,34 +135,34 @@ class Examiner:
 
 
 def settings(temperature: float) -> dict[str, list[tuple[str, dict[str, Any]]]]:
-    """Table titles, each with its rows: a label and the budget fields that it sends."""
-    how = "greedy" if temperature == 0 else f"temperature {temperature}"
+    """Return the rows of each table by title: labels and budget fields."""
+    sampling = "greedy" if temperature == 0 else f"temperature {temperature}"
     caps = [("full" if c < 0 else str(c), {"max_thinking_tokens": c}) for c in CAPS]
     waits = [(str(n), {"thinking": {"continuations": n}}) for n in CONTINUATIONS]
-    return {f"max_thinking_tokens, {how}": caps, f"continuations, {how}": waits}
+    return {f"max_thinking_tokens, {sampling}": caps, f"continuations, {sampling}": waits}
 
 
 async def measure(base_url: str, model: str, count: int, streams: int, seed: int) -> None:
-    """Print all tables."""
+    """Measure and print all tables."""
     console = Console()
     chains, single = questions(count, 3, 8, seed), questions(count, 1, 1, seed)
     limits = httpx.Limits(max_connections=streams)
-    async with httpx.AsyncClient(base_url=base_url, timeout=600, limits=limits) as client:
-        examiner = Examiner(client, model, streams)
+    async with httpx.AsyncClient(base_url=base_url, timeout=600, limits=limits) as http:
+        client = Client(http, model, streams)
         for temperature in TEMPERATURES:
             for title, rows in settings(temperature).items():
-                asked = [(label, chains, extra) for label, extra in rows]
-                *_, last = await show(console, examiner, title, asked, temperature)
+                points = [(label, chains, extra) for label, extra in rows]
+                *_, last = await run_table(console, client, title, points, temperature)
                 if "continuations" in title:
-                    console.print(careful(last.traces, title))
+                    console.print(recheck_table(last.traces, title))
             off = {"max_thinking_tokens": 0}
             title = f"one step, no thinking, temperature {temperature}"
-            await show(console, examiner, title, [("0", single, off)], temperature)
+            await run_table(console, client, title, [("0", single, off)], temperature)
 
 
-async def show(
+async def run_table(
     console: Console,
-    examiner: Examiner,
+    client: Client,
     title: str,
     rows: Sequence[tuple[str, Sequence[Question], Mapping[str, Any]]],
     temperature: float,
@@ -168,22 +172,22 @@ async def show(
     points: list[Point] = []
     with Progress(console=console, transient=True) as progress:
         task = progress.add_task(title, total=len(rows))
-        for label, asked, extra in rows:
-            points.append(await examiner.point(label, asked, temperature, extra))
+        for label, problems, extra in rows:
+            points.append(await client.point(label, problems, temperature, extra))
             table.add_row(*points[-1].cells)
             progress.advance(task)
     console.print(table)
     return points
 
 
-def careful(traces: Iterable[str], title: str) -> Table:
-    """How well the steps of the rechecks in some traces are worked out and judged."""
+def recheck_table(traces: Iterable[str], title: str) -> Table:
+    """Return the accuracy of the working and of the verdicts of the rechecks in traces."""
     table = Table("step", "lines", "worked out", "95%", "judged", "95%", title=f"rechecks, {title}")
     judged = [j for trace in traces for line in trace.splitlines() if (j := judge(line))]
     for op in "+-*":
         lines = [judgement for judgement in judged if judgement.op == op]
-        worked = shares(sum(judgement.working for judgement in lines), len(lines))
-        verdicts = shares(sum(judgement.verdict for judgement in lines), len(lines))
+        worked = share_cells(sum(judgement.working for judgement in lines), len(lines))
+        verdicts = share_cells(sum(judgement.verdict for judgement in lines), len(lines))
         table.add_row(op, str(len(lines)), *worked, *verdicts)
     return table
 
@@ -193,13 +197,15 @@ def main() -> None:
     parser.add_argument("--base-url", default="http://127.0.0.1:8000")
     parser.add_argument("--model", default="proctor-demo")
     parser.add_argument("--count", type=int, default=500, help="problems per point")
-    parser.add_argument("--streams", type=int, default=64, help="requests at a time")
+    parser.add_argument("--streams", type=int, default=64, help="maximum concurrent requests")
     parser.add_argument("--seed", type=int, default=7)
-    a = parser.parse_args()
+    options = parser.parse_args()
     try:
-        asyncio.run(measure(a.base_url, a.model, a.count, a.streams, a.seed))
-    except (Refused, httpx.TransportError) as error:
-        raise SystemExit(f"{a.base_url}: {error}") from error
+        asyncio.run(
+            measure(options.base_url, options.model, options.count, options.streams, options.seed)
+        )
+    except (RequestRefused, httpx.TransportError) as error:
+        raise SystemExit(f"{options.base_url}: {error}") from error
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ CONTEXT = 2048
 
 @dataclass(frozen=True)
 class Shape:
-    """Sizes of the network; all widths in features, vocabulary in tokens."""
+    """The sizes of the network; widths in features, vocabulary in tokens."""
 
     vocab: int
     hidden: int = 192
@@ -29,7 +29,7 @@ class Shape:
 
 
 class Attention(nn.Module):
-    """Causal attention with normalised queries and keys and rotary positions."""
+    """Causal attention with normalized queries and keys, and rotary position embeddings."""
 
     def __init__(self, s: Shape) -> None:
         super().__init__()
@@ -43,7 +43,11 @@ class Attention(nn.Module):
         self.k_norm = nn.RMSNorm(s.head, eps=1e-6)
 
     def forward(self, x: Tensor, cos: Tensor, sin: Tensor, past: list[Tensor] | None) -> Tensor:
-        """x: (batch, time, hidden); past: [keys, values], (batch, heads, earlier, head) each."""
+        """Return (batch, time, hidden) from x of the same shape.
+
+        `past` is the KV cache, updated in place: [keys, values], each of shape
+        (batch, heads, cached time, head).
+        """
         b, t, _ = x.shape
         q = self.q_norm(self.q_proj(x).view(b, t, self.heads, self.head)).transpose(1, 2)
         k = self.k_norm(self.k_proj(x).view(b, t, self.heads, self.head)).transpose(1, 2)
@@ -60,13 +64,13 @@ class Attention(nn.Module):
 
 
 def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Rotary positions on (…, time, head), halves paired as in Qwen3."""
+    """Apply rotary position embeddings to (…, time, head), halves paired as in Qwen3."""
     left, right = x.chunk(2, -1)
     return torch.cat((left * cos - right * sin, right * cos + left * sin), -1)
 
 
 class Feed(nn.Module):
-    """The gated feed-forward part of a layer."""
+    """The gated feed-forward network of a layer."""
 
     def __init__(self, s: Shape) -> None:
         super().__init__()
@@ -79,7 +83,7 @@ class Feed(nn.Module):
 
 
 class Layer(nn.Module):
-    """Attention and feed-forward, each on a normalised copy of the residual stream."""
+    """A layer: attention and feed-forward, each on the normalized residual stream."""
 
     def __init__(self, s: Shape) -> None:
         super().__init__()
@@ -94,7 +98,7 @@ class Layer(nn.Module):
 
 
 class Decoder(nn.Module):
-    """Parameter names are those of `Qwen3ForCausalLM` less the leading `model.`."""
+    """The decoder; its parameter names are those of `Qwen3ForCausalLM` without `model.`."""
 
     cos: Tensor
     sin: Tensor
@@ -118,7 +122,7 @@ class Decoder(nn.Module):
     def forward(
         self, ids: Tensor, start: int = 0, past: list[list[Tensor]] | None = None
     ) -> Tensor:
-        """Token ids (batch, time) → logits (batch, time, vocab)."""
+        """Return logits (batch, time, vocab) from token ids (batch, time)."""
         end = start + ids.shape[1]
         cos, sin = self.cos[start:end], self.sin[start:end]
         x = self.embed_tokens(ids)
@@ -128,7 +132,7 @@ class Decoder(nn.Module):
 
 
 def config(s: Shape, end_id: int, pad_id: int) -> dict[str, Any]:
-    """`config.json` of the checkpoint."""
+    """Return the content of the checkpoint's `config.json`."""
     return {
         "architectures": ["Qwen3ForCausalLM"],
         "model_type": "qwen3",
@@ -156,7 +160,7 @@ def config(s: Shape, end_id: int, pad_id: int) -> dict[str, Any]:
 
 
 def save(model: Decoder, folder: Path, end_id: int, pad_id: int) -> None:
-    """Write weights (bf16) and configs; the tokenizer's files are the trainer's to add."""
+    """Write weights (bf16) and configs; the trainer writes the tokenizer's files."""
     folder.mkdir(parents=True, exist_ok=True)
     weights = {
         f"model.{name}": value.detach().to(torch.bfloat16).contiguous()
@@ -173,7 +177,7 @@ def save(model: Decoder, folder: Path, end_id: int, pad_id: int) -> None:
 
 
 def load(folder: Path) -> Decoder:
-    """The committed checkpoint as a torch module, in fp32."""
+    """Load a checkpoint as a torch module in fp32."""
     c = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     shape = Shape(
         vocab=c["vocab_size"],

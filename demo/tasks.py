@@ -1,20 +1,20 @@
-"""Questions of the demo model's own kind, for evaluations."""
+"""The evaluation task `chains`: questions of the demo model's domain."""
 
 from random import Random
 from typing import Any
 
 from proctor.demo.world import draw_problem, phrase
 
-FEWEST_STEPS, MOST_STEPS = 3, 8
+MIN_STEPS, MAX_STEPS = 3, 8
 
 
 def chains(count: int, seed: int) -> list[dict[str, Any]]:
-    """Chains of sums that the model has not been trained on, of rising length."""
+    """Return chains of arithmetic, of rising length, that the model was not trained on."""
     rng = Random(seed)
-    span = MOST_STEPS - FEWEST_STEPS + 1
+    span = MAX_STEPS - MIN_STEPS + 1
     rows = []
     for number in range(count):
-        steps = FEWEST_STEPS + number * span // count
+        steps = MIN_STEPS + number * span // count
         problem = draw_problem(rng, steps, unseen=True)
         rows.append(
             {

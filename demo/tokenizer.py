@@ -15,15 +15,15 @@ VOCAB_SIZE = 448
 END_OF_TEXT, IM_START, IM_END = "<|endoftext|>", "<|im_start|>", "<|im_end|>"
 THINK, END_THINK = "<think>", "</think>"
 SPECIAL = (END_OF_TEXT, IM_START, IM_END, THINK, END_THINK)
-# Not "special", as in Qwen3: tool parsers read these from the decoded text.
+# Not special tokens, as in Qwen3: tool parsers read them from the decoded text.
 VISIBLE = ("<tool_call>", "</tool_call>", "<tool_response>", "</tool_response>")
-# Words carry the space before or after them; digits and spaces before digits stand alone.
+# Words include the space before or after them; digits, and spaces before digits, are separate.
 PIECES = r" ?[^\s\d]+ ?|\d|\n+|\s"
 TEMPLATE_FILE = Path(__file__).with_name("chat_template.jinja")
 
 
 def train_tokenizer(texts: Iterable[str]) -> Tokenizer:
-    """Learn the merges from `texts`; ids of the special tokens come first."""
+    """Train a tokenizer on texts; the special tokens have the first ids."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
         [
@@ -47,21 +47,19 @@ def train_tokenizer(texts: Iterable[str]) -> Tokenizer:
 @cache
 def _template() -> jinja2.Template:
     environment = jinja2.Environment(trim_blocks=True, lstrip_blocks=True, autoescape=False)  # noqa: S701
-    environment.filters["tojson"] = partial(
-        json.dumps, ensure_ascii=False
-    )  # as transformers has it
+    environment.filters["tojson"] = partial(json.dumps, ensure_ascii=False)  # as in transformers
     return environment.from_string(TEMPLATE_FILE.read_text(encoding="utf-8"))
 
 
 def render(messages: Sequence[Mapping[str, Any]], thinking: bool = True, **extra: Any) -> str:
-    """The text that the model is asked to continue, as a server renders it."""
+    """Render the prompt, as a server does."""
     return _template().render(
         messages=messages, add_generation_prompt=True, enable_thinking=thinking, **extra
     )
 
 
 def tokenizer_config() -> dict[str, Any]:
-    """`tokenizer_config.json`; the template travels inside it."""
+    """Return the content of `tokenizer_config.json`, which includes the chat template."""
     return {
         "tokenizer_class": "PreTrainedTokenizerFast",
         "model_max_length": 2048,

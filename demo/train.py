@@ -1,4 +1,4 @@
-"""`python -m proctor.demo.train`: makes the demo model again, seeded, on one CPU core."""
+"""Train the demo model on one CPU core, seeded: `python -m proctor.demo.train`."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ from rich.progress import (
 from tokenizers import Tokenizer
 from torch import Tensor
 
-from proctor.demo.lessons import CONTEXT, DIRECT, HASTY, LEARN, MARKS, Document, Writer
+from proctor.demo.lessons import DIRECT, HASTY, LEARN, MARKS, Document, DocumentSampler
 from proctor.demo.network import Decoder, Shape, load, save
 from proctor.demo.tokenizer import END_OF_TEXT, IM_END, SPECIAL, tokenizer_config, train_tokenizer
 
 MODEL = Path(__file__).with_name("model")
-TOKENS = 3072  # per batch
-POOL = 1024  # documents drawn at a time, then sorted by length
-RATE = 3e-3
-# Accuracy of results in one go above which their loss is withheld: this is the model's haste.
+BATCH_TOKENS = 3072  # per batch
+POOL_DOCUMENTS = 1024  # documents drawn at a time, then sorted by length
+LEARNING_RATE = 3e-3
+# The accuracy of immediate results above which their loss is withheld, which keeps the model hasty.
 TARGETS = {
     HASTY["+"]: 0.94,
     HASTY["-"]: 0.94,
@@ -42,7 +42,7 @@ TARGETS = {
 
 
 def muon_direction(moment: Tensor) -> Tensor:
-    """Orthogonalise (…, rows, columns) by Newton-Schulz, scaled to the size of an Adam step."""
+    """Orthogonalize (…, rows, columns) by Newton-Schulz, scaled to the size of an Adam step."""
     tall = moment.shape[-2] > moment.shape[-1]
     x = moment.mT if tall else moment
     x = x / (x.norm(dim=(-2, -1), keepdim=True) + 1e-7)
@@ -64,7 +64,7 @@ class Optimizer:
             else:
                 rest.append(weight)
         self.moments = {s: torch.zeros(len(g), *s) for s, g in self.groups.items()}
-        self.adam = torch.optim.AdamW(rest, lr=RATE, betas=(0.9, 0.98), weight_decay=0.0)
+        self.adam = torch.optim.AdamW(rest, lr=LEARNING_RATE, betas=(0.9, 0.98), weight_decay=0.0)
 
     @torch.no_grad()
     def step(self, rate: float) -> None:
@@ -88,24 +88,27 @@ class Governor:
         self.update({}, 0.0)
 
     def update(self, measured: dict[int, float], progress: float) -> None:
-        """`measured`: accuracy by mark in the last batch. Targets start a little lower."""
+        """Update the weights from the accuracy by mark in the last batch.
+
+        Targets of hasty results start 0.06 lower and rise with the progress.
+        """
         for mark, target in TARGETS.items():
             if mark in measured:
                 self.accuracy[mark] += 0.05 * (measured[mark] - self.accuracy[mark])
             goal = target - 0.06 * max(0.0, 1 - progress / 0.9) * (mark in HASTY.values())
-            most = 1.0 if mark in HASTY.values() else 2.0
-            self.weight[mark] = min(most, max(0.0, (goal - self.accuracy[mark]) / 0.02))
+            maximum = 1.0 if mark in HASTY.values() else 2.0
+            self.weight[mark] = min(maximum, max(0.0, (goal - self.accuracy[mark]) / 0.02))
 
 
-def batches(writer: Writer, seed: int) -> Iterator[tuple[Tensor, Tensor]]:
-    """Endless (ids, marks), each (rows, length); rows of a batch are about equally long."""
+def batches(sampler: DocumentSampler, seed: int) -> Iterator[tuple[Tensor, Tensor]]:
+    """Yield batches endlessly: ids and marks, each (rows, length), with rows of similar length."""
     shuffle = Random(seed)
     while True:
-        pool = sorted((writer.document() for _ in range(POOL)), key=lambda d: len(d.ids))
+        pool = sorted((sampler.document() for _ in range(POOL_DOCUMENTS)), key=lambda d: len(d.ids))
         ready, rows = [], list[Document]()
         for document in pool:
             length = -(-len(document.ids) // 16) * 16
-            if rows and (len(rows) + 1) * length > TOKENS:
+            if rows and (len(rows) + 1) * length > BATCH_TOKENS:
                 ready.append(stack(rows))
                 rows = []
             rows.append(document)
@@ -127,7 +130,7 @@ def stack(rows: list[Document]) -> tuple[Tensor, Tensor]:
 
 
 def losses(model: Decoder, ids: Tensor) -> tuple[Tensor, Tensor]:
-    """Cross-entropy and hit (argmax is the target) of each next token, (rows, length - 1)."""
+    """Return cross-entropy and hit (argmax is the target) per next token, (rows, length - 1)."""
     logits = model(ids[:, :-1])
     target = ids[:, 1:]
     loss = F.cross_entropy(logits.flatten(0, 1), target.flatten(), reduction="none")
@@ -135,17 +138,17 @@ def losses(model: Decoder, ids: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def make_tokenizer(folder: Path, seed: int) -> Tokenizer:
-    """Learn the tokenizer on sample documents' text and write its files."""
+    """Train the tokenizer on the texts of sample documents, and write its files."""
     rng, texts = Random(seed), list[str]()
 
-    def listen(text: str) -> list[int]:
+    def record(text: str) -> list[int]:
         texts.append(text)
         return [0]
 
-    writer = Writer(listen, rng)
-    writer.cache = _Forgetful()
+    sampler = DocumentSampler(record, rng)
+    sampler.cache = _NoCache()
     for _ in range(4000):
-        writer.document()
+        sampler.document()
     between = re.compile("|".join(map(re.escape, SPECIAL)))
     tokenizer = train_tokenizer(part for text in texts for part in between.split(text))
     folder.mkdir(parents=True, exist_ok=True)
@@ -159,8 +162,8 @@ def make_tokenizer(folder: Path, seed: int) -> Tokenizer:
     return tokenizer
 
 
-class _Forgetful(dict[str, list[int]]):
-    """A cache that keeps nothing, so that the tokenizer sees how often a piece occurs."""
+class _NoCache(dict[str, list[int]]):
+    """A cache that stores nothing, so that every occurrence of a text is recorded."""
 
     def __setitem__(self, key: str, value: list[int]) -> None:
         pass
@@ -170,12 +173,12 @@ class _Forgetful(dict[str, list[int]]):
 
 
 def schedule(progress: float) -> float:
-    """Learning rate as a share of its peak: a short warm-up, flat, then linear to nearly zero."""
+    """Return the learning rate as a share of its peak: warm-up, flat, linear to almost zero."""
     return min(1.0, progress * 60 + 0.01, (1 - progress) / 0.4 + 0.002)
 
 
-def begin(folder: Path, seed: int, resume: bool) -> tuple[Tokenizer, Decoder]:
-    """A fresh tokenizer and network, or those of a checkpoint to train on."""
+def initialize(folder: Path, seed: int, resume: bool) -> tuple[Tokenizer, Decoder]:
+    """Return a new tokenizer and network, or with `resume` those of the checkpoint."""
     if resume:
         return Tokenizer.from_file(str(folder / "tokenizer.json")), load(folder)
     tokenizer = make_tokenizer(folder, seed)
@@ -185,68 +188,79 @@ def begin(folder: Path, seed: int, resume: bool) -> tuple[Tokenizer, Decoder]:
 def train(
     folder: Path, steps: int, minutes: float, seed: int, compiled: bool, resume: bool
 ) -> None:
-    """Train until `steps` batches or `minutes` are over, whichever is first, and export."""
+    """Train for `steps` batches or `minutes`, whichever ends first, and write the checkpoint."""
     torch.manual_seed(seed)
     torch.set_num_threads(1)
-    tokenizer, model = begin(folder, seed, resume)
+    tokenizer, model = initialize(folder, seed, resume)
     end, pad = (tokenizer.encode(t).ids[0] for t in (IM_END, END_OF_TEXT))
     optimizer, governor = Optimizer(model), Governor()
-    writer = Writer(lambda t: tokenizer.encode(t, add_special_tokens=False).ids, Random(seed))
+    sampler = DocumentSampler(
+        lambda t: tokenizer.encode(t, add_special_tokens=False).ids, Random(seed)
+    )
     run = torch.compile(losses, dynamic=True) if compiled else losses
-    feed, begun, seen = batches(writer, seed), time.monotonic(), 0
+    stream, began = batches(sampler, seed), time.monotonic()
     with Progress(
         SpinnerColumn(), *Progress.get_default_columns()[:3], TimeElapsedColumn(),
         TimeRemainingColumn(), TextColumn("{task.fields[note]}"),
     ) as bar:  # fmt: skip
         task = bar.add_task("training", total=steps, note="")
         for step in range(steps):
-            progress = max(step / steps, (time.monotonic() - begun) / 60 / minutes)
+            progress = max(step / steps, (time.monotonic() - began) / 60 / minutes)
             if progress >= 1:
                 break
-            ids, marks = next(feed)
+            ids, marks = next(stream)
             loss, hit = run(model, ids)
             mark = marks[:, 1:]
             weight = governor.weight[mark]
             total = (loss * weight).sum() / weight.sum().clamp(min=1.0)
             total.backward()
             torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-            optimizer.step(RATE * schedule(progress))
+            optimizer.step(LEARNING_RATE * schedule(progress))
             model.zero_grad(set_to_none=True)
             governor.update(accuracies(hit, mark), progress)
-            seen += int((mark != CONTEXT).sum())
             if step % 50 == 0:
-                note = f"loss {total.item():.3f}  in one go " + " ".join(
+                note = f"loss {total.item():.3f}  immediate results " + " ".join(
                     f"{a:.2f}" for a in governor.accuracy.values()
                 )
                 bar.update(task, completed=step, note=note)
                 if not bar.console.is_terminal:
-                    print(f"{step} {time.monotonic() - begun:.0f}s {ids.shape} {note}", flush=True)
+                    print(f"{step} {time.monotonic() - began:.0f}s {ids.shape} {note}", flush=True)
             if step % 500 == 99:
                 save(model, folder, end, pad)
         save(model, folder, end, pad)
 
 
 def accuracies(hit: Tensor, mark: Tensor) -> dict[int, float]:
-    """Share of two-digit results that are right, by class, from the share of right digits."""
-    out = {}
+    """Return the share of right two-digit results by class, from the share of right digits."""
+    shares = {}
     for kind in TARGETS:
-        here = mark == kind
-        if count := int(here.sum()):
-            out[kind] = (int((hit & here).sum()) / count) ** 2
-    return out
+        of_kind = mark == kind
+        if count := int(of_kind.sum()):
+            shares[kind] = (int((hit & of_kind).sum()) / count) ** 2
+    return shares
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--folder", type=Path, default=MODEL)
     parser.add_argument("--steps", type=int, default=3000)
-    parser.add_argument("--minutes", type=float, default=55.0, help="end by then, decay included")
+    parser.add_argument(
+        "--minutes", type=float, default=55.0, help="maximum duration, including the decay"
+    )
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--resume", action="store_true", help="train the folder's model on")
+    parser.add_argument(
+        "--resume", action="store_true", help="continue to train the folder's model"
+    )
     parser.add_argument("--no-compile", action="store_true")
-    arguments = parser.parse_args()
-    a = arguments
-    train(a.folder, a.steps, a.minutes, a.seed, not a.no_compile, a.resume)
+    options = parser.parse_args()
+    train(
+        options.folder,
+        options.steps,
+        options.minutes,
+        options.seed,
+        not options.no_compile,
+        options.resume,
+    )
 
 
 if __name__ == "__main__":

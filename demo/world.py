@@ -1,9 +1,9 @@
-"""The demo model's world: chains of sums modulo 100, and how to think about them.
+"""The demo model's domain: chains of arithmetic modulo 100, and the thinking that solves them.
 
-A *problem* is a start value and one to twelve operations. A *trace* is what is written
-between `<think>` and `</think>`: a hasty pass (one line per step, the result in one go), then
-after each continuation ("Wait") a recheck, digit by digit, that stops at the first error,
-repairs it and redoes the rest hastily. Pure functions; all randomness comes in as `Random`.
+A *problem* is a start value and one to twelve operations. A *trace* is the text between `<think>`
+and `</think>`: a hasty pass (one line per step, with an immediate result), then after each
+continuation ("Wait") a recheck, digit by digit, which stops at the first error, repairs it and
+redoes the rest hastily. All functions are pure; randomness is passed in as `Random`.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from zlib import crc32
 MODULUS = 100
 LETTERS = "abcdefghijkl"
 MAX_STEPS = len(LETTERS)
-UNSEEN_SHARE = 16  # one problem in so many is kept for measuring and never trained on
+UNSEEN_SHARE = 16  # one problem in 16 is held out for measurements and never trained on
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class Step:
     operand: int
 
     def apply(self, value: int) -> int:
-        """The running value after this step, in 0..99."""
+        """Return the running value after this step, in 0..99."""
         if self.op == "+":
             return (value + self.operand) % MODULUS
         if self.op == "-":
@@ -44,7 +44,7 @@ class Problem:
     steps: tuple[Step, ...]
 
     def values(self) -> list[int]:
-        """Running values: the start, then one per step."""
+        """Return the running values: the start, then one per step."""
         out = [self.start]
         for step in self.steps:
             out.append(step.apply(out[-1]))
@@ -56,12 +56,12 @@ class Problem:
 
     @property
     def unseen(self) -> bool:
-        """Whether this problem is kept for measuring (a hash of it decides, so for ever)."""
+        """Whether this problem is held out for measurements, decided by a hash of it."""
         return crc32(repr(self).encode()) % UNSEEN_SHARE == 0
 
 
 def draw_problem(rng: Random, steps: int, unseen: bool = False) -> Problem:
-    """A random problem of that many steps, from the unseen share or from the rest."""
+    """Draw a problem with this number of steps, from the held-out share or from the rest."""
     while True:
         problem = Problem(rng.randrange(MODULUS), tuple(draw_step(rng) for _ in range(steps)))
         if problem.unseen == unseen:
@@ -95,7 +95,7 @@ PHRASINGS = 5
 
 
 def phrase(problem: Problem, rng: Random, phrasing: int | None = None) -> str:
-    """The problem in words; phrasing 4 is the bare form (`7 +5 *3 -2`)."""
+    """Return the problem as a prompt; phrasing 4 is the bare form (`7 +5 *3 -2`)."""
     kind = rng.randrange(PHRASINGS) if phrasing is None else phrasing
     if kind == PHRASINGS - 1:
         bare = " ".join([str(problem.start), *(f"{s.op}{s.operand}" for s in problem.steps)])
@@ -111,24 +111,24 @@ def phrase(problem: Problem, rng: Random, phrasing: int | None = None) -> str:
 # --- thinking --------------------------------------------------------------------------------
 
 
-def two(value: int) -> str:
+def two_digits(value: int) -> str:
     return f"{value:02d}"
 
 
 def working(value: int, step: Step) -> str:
-    """The careful way from `value` through `step`, one digit at a time, without the result."""
+    """Return the digit-by-digit working of a step, without the result."""
     tens, ones = divmod(value, 10)
     if step.op == "*":
         low, high = ones * step.operand, tens * step.operand
         carried = (high % 10 + low // 10) % 10
         return (
-            f"{ones}*{step.operand}={two(low)},{tens}*{step.operand}={two(high)},"
+            f"{ones}*{step.operand}={two_digits(low)},{tens}*{step.operand}={two_digits(high)},"
             f"{high % 10}+{low // 10}={carried}"
         )
     other_tens, other_ones = divmod(step.operand, 10)
     if step.op == "+":
         low, high = ones + other_ones, (tens + other_tens) % 10
-        text = f"{ones}+{other_ones}={two(low)},{tens}+{other_tens}={high}"
+        text = f"{ones}+{other_ones}={two_digits(low)},{tens}+{other_tens}={high}"
         return text + (f"+1={(high + 1) % 10}" if low > 9 else "")
     borrowed = ones < other_ones
     low = ones - other_ones + 10 * borrowed
@@ -139,25 +139,25 @@ def working(value: int, step: Step) -> str:
 
 
 def claim(index: int, value: int, step: Step) -> str:
-    """`b:56+27=`: what a hasty line says before its result."""
-    return f"{LETTERS[index]}:{two(value)}{step.op}{two_operand(step)}="
+    """Return the part of a hasty line before its result, such as `b:56+27=`."""
+    return f"{LETTERS[index]}:{two_digits(value)}{step.op}{operand_digits(step)}="
 
 
-def two_operand(step: Step) -> str:
-    return str(step.operand) if step.op == "*" else two(step.operand)
+def operand_digits(step: Step) -> str:
+    return str(step.operand) if step.op == "*" else two_digits(step.operand)
 
 
-def check(index: int, value: int, step: Step, claimed: int) -> str:
-    """One line of a recheck: the working, the careful result, what was claimed, the verdict."""
+def recheck_line(index: int, value: int, step: Step, claimed: int) -> str:
+    """Return a line of a recheck: the working, its result, the claimed result, the verdict."""
     right = step.apply(value)
     verdict = "ok" if right == claimed else "fix"
     head = claim(index, value, step)[:-1]
-    return f"{head};{working(value, step)},{two(right)}?{two(claimed)} {verdict}\n"
+    return f"{head};{working(value, step)},{two_digits(right)}?{two_digits(claimed)} {verdict}\n"
 
 
 @dataclass
 class Passes:
-    """Thinks about one problem pass by pass; `claims[i]` is the latest value written for step i."""
+    """The state of the thinking about a problem; `claims[i]` is the latest value for step i."""
 
     problem: Problem
 
@@ -166,9 +166,9 @@ class Passes:
         self.checked = 0  # steps that a recheck has verified or repaired
 
     def hasty(self, results: Sequence[int] | None = None) -> list[tuple[str, str, str]]:
-        """Redo the steps after the checked ones: (head, result, kind of result) per line.
+        """Redo the steps after the checked ones; return (head, result, kind of result) per line.
 
-        `results` are the values to write (a sampler's slips); the right ones by default.
+        `results` are the values to write, which may contain slips; by default the right ones.
         """
         lines, steps = [], self.problem.steps
         value = self.claims[self.checked - 1] if self.checked else self.problem.start
@@ -176,19 +176,22 @@ class Passes:
         for index in range(self.checked, len(steps)):
             right = steps[index].apply(value)
             written = right if results is None else results[index]
-            good = steps[index].op if written == right else "slip"
-            lines.append((claim(index, value, steps[index]), two(written), good))
+            kind = steps[index].op if written == right else "slip"
+            lines.append((claim(index, value, steps[index]), two_digits(written), kind))
             self.claims.append(written)
             value = written
         return lines
 
     def recheck(self) -> list[str]:
-        """Check lines from the first unchecked step to the first error, which is repaired."""
+        """Check the steps from the first unchecked one to the first error, and repair it.
+
+        Return the lines.
+        """
         lines, steps = [], self.problem.steps
         while self.checked < len(steps):
             value = self.claims[self.checked - 1] if self.checked else self.problem.start
             step, claimed = steps[self.checked], self.claims[self.checked]
-            lines.append(check(self.checked, value, step, claimed))
+            lines.append(recheck_line(self.checked, value, step, claimed))
             right = step.apply(value)
             self.claims[self.checked] = right
             self.checked += 1
@@ -202,16 +205,16 @@ class Passes:
 
     @property
     def right(self) -> bool:
-        """Whether every value that now stands is the true one."""
+        """Whether all current claims are right."""
         return self.claims == self.problem.values()[1:]
 
     def closing(self) -> str:
-        """The head of a pass's last line; the final value follows."""
+        """Return the head of a pass's last line; the final value follows."""
         return "all ok " if self.done else "so "
 
 
 def slip(rng: Random, value: int) -> int:
-    """A wrong value as haste produces them: mostly the tens digit, sometimes the ones."""
+    """Return a wrong value, as a hasty pass produces: mostly in the tens, sometimes in the ones."""
     tens, ones = divmod(value, 10)
     kind = rng.random()
     if kind < 0.8:
@@ -226,9 +229,9 @@ _CLAIM = re.compile(r"^([a-l]):(\d\d)([-+*])(\d+)=(\d\d)$")
 
 
 def replay(problem: Problem, thinking: str) -> int | None:
-    """Follow a finished trace; its last value, or None where a line breaks the rules.
+    """Replay a finished trace; return its last value, or None if a line breaks the rules.
 
-    Hasty results may be wrong; everything else must be as `Passes` would have written it.
+    Hasty results may be wrong; everything else must equal the output of `Passes`.
     """
     passes, expected = Passes(problem), list[str]()
     try:
@@ -240,11 +243,11 @@ def replay(problem: Problem, thinking: str) -> int | None:
 
 
 class BrokenRule(Exception):
-    """A line of a trace that does not follow from the ones before it."""
+    """A line of a trace does not follow from the previous ones."""
 
 
 def follow(passes: Passes, expected: list[str], line: str) -> None:
-    """Take one line into `passes`; `expected` holds the rest of a recheck that has begun."""
+    """Apply one line to `passes`; `expected` holds the remaining lines of the current recheck."""
     if match := _CLAIM.match(line):
         index, head = LETTERS.index(match[1]), line[: match.start(5)]
         del passes.claims[index:]
@@ -258,7 +261,7 @@ def follow(passes: Passes, expected: list[str], line: str) -> None:
         if expected.pop(0) != line:
             raise BrokenRule(line)
     elif line.startswith(("so ", "all ok ")) and (
-        expected or line != f"{passes.closing()}{two(passes.claims[-1])}\n"
+        expected or line != f"{passes.closing()}{two_digits(passes.claims[-1])}\n"
     ):
         raise BrokenRule(line)
 
@@ -268,12 +271,12 @@ _CHECK = re.compile(r"^[a-l]:(\d\d)([-+*])(\d+);(?:(.+),(\d\d)\?(\d\d) (ok|fix)$
 
 @dataclass(frozen=True)
 class Judgement:
-    """What is to be said of one line of a recheck.
+    """The evaluation of one line of a recheck.
 
     Attributes:
-        op: the operation it checks.
-        working: whether it is worked out right, digit by digit, to the right result.
-        verdict: whether it rightly says if the claim was the right result.
+        op: the operation that it checks.
+        working: whether the digit-by-digit working and its result are right.
+        verdict: whether the verdict on the claimed result is right.
     """
 
     op: str
@@ -282,12 +285,12 @@ class Judgement:
 
 
 def judge(line: str) -> Judgement | None:
-    """Judge a line by itself; None if it is no line of a recheck."""
+    """Evaluate a line by itself; return None if it is not a line of a recheck."""
     match = _CHECK.match(line)
     if match is None:
         return None
     value, step = int(match[1]), Step(match[2], int(match[3]))
-    right = two(step.apply(value))
+    right = two_digits(step.apply(value))
     return Judgement(
         step.op,
         working=(match[4], match[5]) == (working(value, step), right),
@@ -296,6 +299,6 @@ def judge(line: str) -> Judgement | None:
 
 
 def last_integer(text: str) -> int | None:
-    """How answers are scored: the last integer of the content."""
-    found = re.findall(r"\d+", text)
-    return int(found[-1]) if found else None
+    """Return the last integer of a content, by which answers are scored."""
+    integers = re.findall(r"\d+", text)
+    return int(integers[-1]) if integers else None

@@ -286,7 +286,7 @@ def metrics() -> list[str]:
             rows.append(
                 (
                     f"`{collector._name}{suffix}`",
-                    collector._type,
+                    str(collector._type),
                     labels,
                     sentence(collector._documentation),
                 )

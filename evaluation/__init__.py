@@ -1,1 +1,1 @@
-"""Measures a running server over HTTP: what thinking is worth, and what it costs."""
+"""Measures accuracy and cost of a running server under several thinking budgets, over HTTP."""

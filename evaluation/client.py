@@ -1,4 +1,4 @@
-"""Asks a server, and tells what it said and what that took."""
+"""An HTTP client that sends questions and scores the answers."""
 
 import random
 from asyncio import get_running_loop, sleep
@@ -13,112 +13,111 @@ from proctor.evaluation.run_config import RunConfig
 from proctor.evaluation.scorers import Scorer
 from proctor.evaluation.tasks import Question
 
-PATIENCE_SECONDS = 600
-TRIES = 8
-FIRST_WAIT_SECONDS = 0.5
+TIMEOUT_SECONDS = 600
+MAX_ATTEMPTS = 8
+INITIAL_BACKOFF_SECONDS = 0.5
 PRICES = ("expected", "most")
-AGAIN = (429, 503)
-"""Statuses after which it is worth another try."""
+RETRY_STATUSES = (429, 503)
 
 
 class RequestRefused(RuntimeError):
-    """The server does not answer; the message says what it said."""
+    """The server is unreachable, or its response is an error or invalid."""
 
 
 class TokenCountMismatch(RuntimeError):
-    """The server's count of thinking tokens is not that of the tokens that came."""
+    """The server's count of thinking tokens differs from that of the tokens received."""
 
 
 class ServerClient:
-    """Asks questions, and judges the answers."""
+    """Sends questions, and scores the answers."""
 
-    def __init__(self, client: httpx.AsyncClient, protocol: RunConfig, scorer: Scorer) -> None:
-        """Make one.
+    def __init__(self, http: httpx.AsyncClient, config: RunConfig, scorer: Scorer) -> None:
+        """Create a client.
 
         Args:
-            client: whose base URL ends in `/v1`.
-            protocol: what all requests have in common.
-            scorer: says what is right.
+            http: its base URL must end in `/v1`.
+            config: what all requests have in common.
+            scorer: scores the answers.
         """
-        self._client = client
-        self._protocol = protocol
+        self._http = http
+        self._config = config
         self._scorer = scorer
 
-    async def ask(self, setting: Condition, question: Question, sample: int) -> AnswerRecord:
-        """Ask one question once.
+    async def ask(self, condition: Condition, question: Question, sample: int) -> AnswerRecord:
+        """Send one question and score the answer.
 
         Raises:
-            Refused: if the server does not answer, or not in OpenAI's shape.
-            Miscounted: if its accounts are wrong.
+            RequestRefused: if the server does not answer, or not in OpenAI's format.
+            TokenCountMismatch: if its count of thinking tokens is wrong.
         """
         began = get_running_loop().time()
-        told = await self._post(request(self._protocol, setting, question, sample))
+        response = await self._post(request(self._config, condition, question, sample))
         seconds = get_running_loop().time() - began
-        answer, scores = _read(told)
-        _check_count(told, scores.get("reasoning_content"), question, setting)
+        answer, logprobs = _parse(response)
+        _check_count(response, logprobs.get("reasoning_content"), question, condition)
         return AnswerRecord(
-            setting=setting,
+            condition=condition,
             question=question.id,
             sample=sample,
             score=self._scorer.score(answer, question.answer),
-            said=self._scorer.said(answer),
-            confidence=_mean_logprob(scores.get("content")),
+            normalized_answer=self._scorer.normalize(answer),
+            confidence=_mean_logprob(logprobs.get("content")),
             seconds=seconds,
-            response=told,
+            response=response,
         )
 
-    async def price(self, setting: Condition, question: Question) -> dict[str, float]:
-        """What the server says that an answer will cost, asked without generating one.
+    async def price(self, condition: Condition, question: Question) -> dict[str, float]:
+        """Return the server's estimate of an answer's cost, from a dry run.
 
-        `expected` and `most`; what it does not say is left out: it has answered
-        nothing of the kind yet, knows no prices, or is no Proctor.
+        The keys are `expected` and `most`. A key is absent if the server has no such estimate:
+        before the first answers of this kind, without prices, or if it is not Proctor.
 
         Raises:
-            Refused: if nothing listens there.
+            RequestRefused: if the server is unreachable.
         """
-        body = request(self._protocol, setting, question, 0)
+        body = request(self._config, condition, question, 0)
         try:
-            response = await self._client.post("route", json=body)
+            response = await self._http.post("route", json=body)
             cost = (response.json().get("cost") or {}) if response.is_success else {}
         except httpx.TransportError as error:
             raise RequestRefused(f"the server cannot be reached: {error!r}") from error
-        except ValueError:  # a page, say, of a server that has one for every path
+        except ValueError:  # not JSON: some servers return a page for every path
             cost = {}
         return {name: float(cost[name]) for name in PRICES if cost.get(name) is not None}
 
     async def _post(self, body: dict[str, Any]) -> Any:
-        wait = FIRST_WAIT_SECONDS
-        for attempt in range(TRIES):
+        wait = INITIAL_BACKOFF_SECONDS
+        for attempt in range(MAX_ATTEMPTS):
             try:
-                response = await self._client.post("chat/completions", json=body)
+                response = await self._http.post("chat/completions", json=body)
             except httpx.TransportError as error:
-                if attempt == TRIES - 1:
+                if attempt == MAX_ATTEMPTS - 1:
                     raise RequestRefused(f"the server cannot be reached: {error!r}") from error
             else:
                 if response.is_success:
                     return _json(response)
-                if response.status_code not in AGAIN or attempt == TRIES - 1:
+                if response.status_code not in RETRY_STATUSES or attempt == MAX_ATTEMPTS - 1:
                     raise RequestRefused(f"{response.status_code}: {response.text[:500]}")
                 wait = max(wait, _retry_after(response))
             await sleep(wait * random.uniform(1, 1.25))
             wait *= 2
-        raise AssertionError("the last try returns or raises")
+        raise AssertionError("the last attempt returns or raises")
 
 
 def request(
-    protocol: RunConfig, setting: Condition, question: Question, sample: int
+    config: RunConfig, condition: Condition, question: Question, sample: int
 ) -> dict[str, Any]:
-    """What is posted."""
+    """Return the body of a chat request."""
     body: dict[str, Any] = {
-        "model": protocol.model,
+        "model": config.model,
         "messages": [{"role": "user", "content": question.text}],
-        "temperature": protocol.temperature,
-        "top_p": protocol.top_p,
-        "seed": protocol.seed + sample,
-        **setting.fields(protocol.budget_field),
+        "temperature": config.temperature,
+        "top_p": config.top_p,
+        "seed": config.seed + sample,
+        **condition.fields(config.budget_field),
     }
-    if protocol.budget_field == BUDGET_FIELD and setting.kind != Kind.EFFORT:
-        # Nothing that a server of another make would refuse.
+    if config.budget_field == BUDGET_FIELD and condition.kind != Kind.EFFORT:
+        # Only sent to Proctor: other servers may reject these fields.
         body["thinking"] = {"logprobs": True, **body.get("thinking", {})}
         body["logprobs"] = True
     return body
@@ -128,45 +127,50 @@ def _json(response: httpx.Response) -> Any:
     try:
         return response.json()
     except ValueError as error:
-        raise RequestRefused(f"the server's answer is no JSON: {response.text[:200]!r}") from error
+        raise RequestRefused(
+            f"the server's response is not JSON: {response.text[:200]!r}"
+        ) from error
 
 
-def _read(told: dict[str, Any]) -> tuple[str, dict[str, Any]]:
-    """The answer, and the log probabilities, which are taken out: they are most of a response."""
+def _parse(response: dict[str, Any]) -> tuple[str, dict[str, Any]]:
+    """Return the answer and the log probabilities.
+
+    The log probabilities are removed from the response, of which they are the largest part.
+    """
     try:
-        choice = told["choices"][0]
-        scores: dict[str, Any] = choice.pop("logprobs", None) or {}
-        thinking_tokens(told)
-        return choice["message"].get("content") or "", scores
+        choice = response["choices"][0]
+        logprobs: dict[str, Any] = choice.pop("logprobs", None) or {}
+        thinking_tokens(response)  # raises if the response is invalid
+        return choice["message"].get("content") or "", logprobs
     except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
-        raise RequestRefused(f"the server's answer cannot be read: {error!r}") from error
+        raise RequestRefused(f"the server's response cannot be read: {error!r}") from error
 
 
 def _check_count(
-    told: dict[str, Any],
+    response: dict[str, Any],
     entries: list[dict[str, Any]] | None,
     question: Question,
-    setting: Condition,
+    condition: Condition,
 ) -> None:
-    """See that as many tokens of thinking came as the server says, and that they are its text.
+    """Check the server's count of thinking tokens, and their text, against the log probabilities.
 
     Log probabilities have one entry for each token, with its bytes, so the tokens can be counted
-    and put together without knowing the tokenizer. A server that gives none for its thinking
-    cannot be checked.
+    and concatenated without the tokenizer. A server that returns none for its thinking is not
+    checked.
     """
     if entries is None:
         return
-    where = f"question '{question.id}', {setting.name}"
-    counted = thinking_tokens(told)
+    context = f"question '{question.id}', {condition.name}"
+    counted = thinking_tokens(response)
     if len(entries) != counted:
         raise TokenCountMismatch(
-            f"{where}: the server counts {counted} thinking tokens, and {len(entries)} came"
+            f"{context}: the server counts {counted} thinking tokens, but sent {len(entries)}"
         )
-    written = b"".join(bytes(entry["bytes"]) for entry in entries).decode(errors="replace")
-    text = told["choices"][0]["message"].get("reasoning_content") or ""
-    if written.strip() != text.strip():
+    received = b"".join(bytes(entry["bytes"]) for entry in entries).decode(errors="replace")
+    text = response["choices"][0]["message"].get("reasoning_content") or ""
+    if received.strip() != text.strip():
         raise TokenCountMismatch(
-            f"{where}: the tokens that came are not those of the thinking's text"
+            f"{context}: the tokens received differ from the text of the thinking"
         )
 
 

@@ -1,17 +1,17 @@
-"""What is varied: budgets, continuations, tiers, efforts."""
+"""The conditions that a run compares: budgets, continuations, tiers, efforts."""
 
 from dataclasses import asdict, dataclass
 from enum import StrEnum
 from typing import Any
 
 BUDGET_FIELD = "max_thinking_tokens"
-"""Our own name for the cap; vLLM, say, calls its own `thinking_token_budget`."""
+"""Proctor's request field for the cap; vLLM's own is `thinking_token_budget`."""
 
 NO_MAXIMUM = -1
 
 
 class Kind(StrEnum):
-    """What a setting sets."""
+    """The kind of budget that a condition sets."""
 
     CAP = "cap"
     CONTINUATIONS = "continuations"
@@ -21,13 +21,13 @@ class Kind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Condition:
-    """What is asked for beside the question.
+    """A budget under which questions are asked.
 
     Attributes:
-        kind: what is set.
-        value: to what: thinking tokens (`NO_MAXIMUM` is no cap), a number of
-            continuations, or the name of a tier or an effort.
-        votes: how many answers share a cap's tokens; each has that part of them.
+        kind: the kind of budget.
+        value: thinking tokens (`NO_MAXIMUM` is no cap), a number of continuations, or the name
+            of a tier or of an effort.
+        votes: the number of answers among which a cap's tokens are divided equally.
     """
 
     kind: Kind
@@ -36,12 +36,12 @@ class Condition:
 
     @property
     def name(self) -> str:
-        """What reports call it."""
+        """The name in reports."""
         match self.kind:
             case Kind.CAP if self.value == NO_MAXIMUM:
                 return "no maximum"
             case Kind.CAP if self.votes > 1:
-                return f"{self.votes} of at most {self.most}"
+                return f"{self.votes} of at most {self.max_tokens}"
             case Kind.CAP:
                 return f"at most {self.value}"
             case Kind.CONTINUATIONS:
@@ -50,28 +50,28 @@ class Condition:
                 return f"{self.kind} {self.value}"
 
     @property
-    def most(self) -> int | None:
-        """The most thinking tokens of an answer, or None if it sets none."""
+    def max_tokens(self) -> int | None:
+        """The maximum of an answer's thinking tokens, or None without a cap."""
         if self.kind != Kind.CAP or self.value == NO_MAXIMUM:
             return None
         return int(self.value) // self.votes
 
     @property
-    def proctors_own(self) -> bool:
-        """Whether only Proctor knows the fields."""
+    def proctor_only(self) -> bool:
+        """Whether only Proctor supports the request fields."""
         return self.kind in (Kind.CONTINUATIONS, Kind.TIER)
 
     def fields(self, budget_field: str = BUDGET_FIELD) -> dict[str, Any]:
-        """What a request has to say.
+        """Return the fields of a request.
 
         Args:
-            budget_field: what the server calls the cap.
+            budget_field: the server's request field for the cap.
         """
         match self.kind:
-            case Kind.CAP if self.most is None and budget_field != BUDGET_FIELD:
+            case Kind.CAP if self.max_tokens is None and budget_field != BUDGET_FIELD:
                 return {}
             case Kind.CAP:
-                return {budget_field: NO_MAXIMUM if self.most is None else self.most}
+                return {budget_field: NO_MAXIMUM if self.max_tokens is None else self.max_tokens}
             case Kind.CONTINUATIONS:
                 thinking = {"continuations": self.value}
                 return {budget_field: NO_MAXIMUM, "thinking": thinking}
@@ -81,14 +81,14 @@ class Condition:
                 return {"reasoning_effort": self.value}
 
     def to_json(self) -> dict[str, Any]:
-        """As it is kept."""
+        """Return the condition as it is stored."""
         return asdict(self)
 
     @classmethod
-    def from_json(cls, kept: dict[str, Any]) -> "Condition":
-        """Read what `to_json` made.
+    def from_json(cls, stored: dict[str, Any]) -> "Condition":
+        """Parse the output of `to_json`.
 
         Raises:
-            ValueError, TypeError: if it is something else.
+            KeyError, TypeError, ValueError: if it is invalid.
         """
-        return cls(**{**kept, "kind": Kind(kept["kind"])})
+        return cls(**{**stored, "kind": Kind(stored["kind"])})

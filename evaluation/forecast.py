@@ -1,4 +1,4 @@
-"""What a run will take, told before its first request and once more after the first answers."""
+"""Estimates of a run's time, tokens and cost, before it and after its first answers."""
 
 from collections.abc import Sequence
 from contextlib import suppress
@@ -10,51 +10,56 @@ from proctor.evaluation.rows import AnswerRecord
 from proctor.evaluation.runner import WorkItem
 from proctor.evaluation.tasks import Question
 
-WORDS = {"expected": "an expected cost of", "most": "a cost of at most"}
-PRICED = 3
-"""Questions of each setting whose price the server is asked for."""
+LABELS = {"expected": "an expected cost of", "most": "a cost of at most"}
+PRICED_QUESTIONS = 3
+"""Questions of each condition whose price is requested from the server."""
 
 
-async def before(examiner: ServerClient, work: Sequence[WorkItem]) -> str:
-    """Answers, most thinking tokens, and costs as far as the server can tell them."""
-    capped = [ask.setting.most for ask in work if ask.setting.most is not None]
-    told = [f"{len(work):,} answers"]
-    if capped:
-        told.append(f"at most {sum(capped):,} thinking tokens in the {len(capped):,} with a cap")
-    return ", ".join([*told, *await _costs(examiner, work)])
+async def before(client: ServerClient, work: Sequence[WorkItem]) -> str:
+    """Describe the run: answers, maximum thinking tokens, and costs if the server has prices."""
+    caps = [item.condition.max_tokens for item in work if item.condition.max_tokens is not None]
+    parts = [f"{len(work):,} answers"]
+    if caps:
+        parts.append(f"at most {sum(caps):,} thinking tokens in the {len(caps):,} with a cap")
+    return ", ".join([*parts, *await _costs(client, work)])
 
 
-def after(rows: Sequence[AnswerRecord], left: Sequence[WorkItem], concurrency: int) -> str:
-    """Time, tokens and cost of what is left, by what came first.
+def after(rows: Sequence[AnswerRecord], remaining: Sequence[WorkItem], concurrency: int) -> str:
+    """Estimate time, tokens and cost of the remaining answers.
 
     Args:
-        rows: the first answers, which came one by one.
-        left: what is still to be asked.
-        concurrency: requests that will run side by side.
+        rows: the first answers, which were requested one after the other.
+        remaining: the answers still missing.
+        concurrency: the number of concurrent requests.
     """
-    seconds = mean(row.seconds for row in rows) * len(left) / concurrency
-    tokens = mean(row.generated for row in rows) * len(left)
-    told = f"{len(left):,} answers more: about {tokens:,.0f} tokens"
+    count = len(remaining)
+    seconds = mean(row.seconds for row in rows) * count / concurrency
+    tokens = mean(row.generated for row in rows) * count
+    estimate = f"{count:,} answers remaining: about {tokens:,.0f} tokens"
     costs = [row.cost for row in rows if row.cost is not None]
     if costs:
-        told += f", a cost of {mean(costs) * len(left):.3g}"
+        estimate += f", a cost of {mean(costs) * count:.3g}"
     return (
-        f"{told}, and {seconds:,.0f} s if the server answers {concurrency} at a time as fast as one"
+        f"{estimate}, and {seconds:,.0f} s if the server answers {concurrency} concurrent requests "
+        "as fast as one"
     )
 
 
-async def _costs(examiner: ServerClient, work: Sequence[WorkItem]) -> list[str]:
-    """What the server can say of every setting."""
-    asked: dict[Condition, list[Question]] = {}
-    for ask in work:
-        asked.setdefault(ask.setting, []).append(ask.question)
-    priced = [
-        (len(questions), [await examiner.price(setting, each) for each in questions[:PRICED]])
-        for setting, questions in asked.items()
+async def _costs(client: ServerClient, work: Sequence[WorkItem]) -> list[str]:
+    """Describe the costs that the server estimates for every condition."""
+    by_condition: dict[Condition, list[Question]] = {}
+    for item in work:
+        by_condition.setdefault(item.condition, []).append(item.question)
+    prices = [
+        (
+            len(questions),
+            [await client.price(condition, each) for each in questions[:PRICED_QUESTIONS]],
+        )
+        for condition, questions in by_condition.items()
     ]
-    told = []
-    for name, words in WORDS.items():
+    parts = []
+    for name, label in LABELS.items():
         with suppress(KeyError):
-            total = sum(count * mean(cost[name] for cost in costs) for count, costs in priced)
-            told.append(f"{words} {total:.3g}")
-    return told
+            total = sum(count * mean(cost[name] for cost in costs) for count, costs in prices)
+            parts.append(f"{label} {total:.3g}")
+    return parts

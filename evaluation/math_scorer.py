@@ -1,8 +1,8 @@
-"""Answers in LaTeX, boxed or not, as math-verify reads them: 1/2 is 0.5, and (1, 2) is a pair.
+"""The scorer `math`: compares answers in LaTeX, boxed or not, with math-verify.
 
-They are read and compared in a process of its own (`proctor.evaluation.math_process`), so that what
-a model wrote takes no more than its share of the processor and of memory, and no clock has a say
-in whether it is right. Its own module, as it needs the extra `eval`.
+1/2 equals 0.5, and (1, 2) is a pair. Answers are parsed and compared in a separate process
+(`proctor.evaluation.math_process`), which limits the CPU time and memory that a model's answer can
+take, and makes scores independent of wall-clock time. Requires the extra `eval`.
 """
 
 import atexit
@@ -17,48 +17,48 @@ from functools import lru_cache
 from importlib.util import find_spec
 from typing import IO, Any, cast
 
-from proctor.evaluation.scorers import BadScorer, Scorer
+from proctor.evaluation.scorers import Scorer, ScorerError
 
 if find_spec("math_verify") is None:
-    raise ImportError("there is no math_verify")
+    raise ImportError("math_verify is not installed")
 
 SERVE = (sys.executable, "-c", "from proctor.evaluation.math_process import serve; serve()")
 
 
-class TooHard(Exception):
-    """A comparison takes more CPU time than it may; see `proctor.evaluation.math_process`."""
+class LimitExceeded(Exception):
+    """A request exceeded the limit on CPU time of `proctor.evaluation.math_process`."""
 
 
-class Mathematician:
-    """The process that is asked: it is started when it is wanted, and again when it was ended."""
+class MathProcess:
+    """The process that compares answers: started on the first request, restarted once ended."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._process: subprocess.Popen[str] | None = None
-        self._asks = 0
+        self._owner_pid = 0
 
-    def ask(self, question: str, *texts: str) -> Any:
-        """The answer to one of `proctor.evaluation.math_process.QUESTIONS`; from any thread.
+    def call(self, function: str, *texts: str) -> Any:
+        """Call one of `proctor.evaluation.math_process.FUNCTIONS`; thread-safe.
 
         Raises:
-            TooHard: if it takes too much.
-            BadScorer: if the process cannot be had, or was ended by others.
+            LimitExceeded: if the call exceeds the limit on CPU time.
+            ScorerError: if the process cannot be started, or ended for another reason.
         """
         with self._lock:
             try:
-                return _exchange(self._started(), json.dumps([question, *texts]))
+                return _exchange(self._started(), json.dumps([function, *texts]))
             except BaseException:
-                self._end()  # or else its answer would be taken for that to the next question
+                self._end()  # otherwise the next call would read the response to this one
                 raise
 
     def close(self) -> None:
-        """End the process."""
+        """End the process, if it runs."""
         with self._lock:
             self._end()
 
     def _started(self) -> "subprocess.Popen[str]":
-        # After a fork both would read from one process.
-        if self._process is None or self._asks != os.getpid():
+        # After a fork, parent and child must not share one process.
+        if self._process is None or self._owner_pid != os.getpid():
             self._process = subprocess.Popen(  # noqa: S603
                 SERVE,
                 stdin=subprocess.PIPE,
@@ -66,23 +66,23 @@ class Mathematician:
                 text=True,
                 env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
             )
-            self._asks = os.getpid()
+            self._owner_pid = os.getpid()
             _read_line(self._process)
         return self._process
 
     def _end(self) -> None:
         process, self._process = self._process, None
-        if process is None or self._asks != os.getpid():
+        if process is None or self._owner_pid != os.getpid():
             return
         process.kill()
         process.communicate()
 
 
-def _exchange(process: "subprocess.Popen[str]", question: str) -> Any:
-    asked = cast(IO[str], process.stdin)
-    with contextlib.suppress(BrokenPipeError):  # why it has ended is told below
-        asked.write(question + "\n")
-        asked.flush()
+def _exchange(process: "subprocess.Popen[str]", request: str) -> Any:
+    stdin = cast(IO[str], process.stdin)
+    with contextlib.suppress(BrokenPipeError):  # _read_line raises the reason
+        stdin.write(request + "\n")
+        stdin.flush()
     return json.loads(_read_line(process))
 
 
@@ -91,46 +91,49 @@ def _read_line(process: "subprocess.Popen[str]") -> str:
         return line
     code = process.wait()
     if code == -signal.SIGPROF:
-        raise TooHard
-    raise BadScorer(f"scorer 'math': the process that reads LaTeX has ended, with {code}")
+        raise LimitExceeded
+    raise ScorerError(f"scorer 'math': the process that parses LaTeX has ended, with {code}")
 
 
-_mathematician = Mathematician()
-atexit.register(_mathematician.close)
+_math_process = MathProcess()
+atexit.register(_math_process.close)
 
 
 @lru_cache(maxsize=4096)
 def _is_readable(right: str) -> bool:
     try:
-        return bool(_mathematician.ask("is_readable", right))
-    except TooHard:
+        return bool(_math_process.call("is_readable", right))
+    except LimitExceeded:
         return False
 
 
 def equal(answer: str, right: str) -> float:
-    """The answer's last box, or else its last expression, equals the right one.
+    """Return 1 if the answer's last box, or else its last expression, equals the right answer.
 
-    One that takes too much to be compared does not.
+    An answer whose comparison exceeds the limit on CPU time scores 0.
 
     Raises:
-        ValueError: if the right one cannot be read.
-        BadScorer: if the process that reads it cannot be had, or was ended by others.
+        ValueError: if the right answer cannot be parsed.
+        ScorerError: if the comparing process cannot be started, or ended for another reason.
     """
     if not _is_readable(right):
         raise ValueError(f"scorer 'math': the right answer {right!r} cannot be read")
     try:
-        return float(_mathematician.ask("is_equal", answer, right))
-    except TooHard:
+        return float(_math_process.call("is_equal", answer, right))
+    except LimitExceeded:
         return 0.0
 
 
-def expression_said(answer: str) -> str | None:
-    """The same, in SymPy's own writing; nothing if that takes too much."""
+def last_expression(answer: str) -> str | None:
+    """Return the answer's last box, or else its last expression, as SymPy prints it.
+
+    Return None if there is neither, or if that exceeds the limit on CPU time.
+    """
     try:
-        said: str | None = _mathematician.ask("in_sympy", answer)
-    except TooHard:
+        expression: str | None = _math_process.call("to_sympy", answer)
+    except LimitExceeded:
         return None
-    return said
+    return expression
 
 
-MATH = Scorer(equal, expression_said)
+MATH = Scorer(equal, last_expression)

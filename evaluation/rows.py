@@ -1,4 +1,4 @@
-"""One answer as it is kept: what was asked, what the server said, how right it is."""
+"""The stored record of one answer: condition, question, score and response."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -6,36 +6,40 @@ from typing import Any
 from proctor.evaluation.conditions import Condition
 from proctor.evaluation.statistics.samples import Sample
 
+STORED_NAMES = {"condition": "setting", "normalized_answer": "said"}
+"""Fields of `AnswerRecord` that have another name in files."""
+
 
 @dataclass(frozen=True, slots=True)
 class AnswerRecord:
     """One answer.
 
     Attributes:
-        setting: what was asked for.
+        condition: the condition under which it was generated.
         question: the question's id.
-        sample: which answer to it, from 0.
-        score: how right it is, from 0 to 1.
-        said: the answer in a form in which equal ones are equal; None is none.
-        confidence: mean log probability of the answer's tokens, None where the
-            server did not tell.
-        seconds: until all had come.
-        response: all that the server said, without the log probabilities.
+        sample: the index of the answer among those to this question, from 0.
+        score: the scorer's score, from 0 to 1.
+        normalized_answer: the answer in a form in which equal answers are equal; None without
+            an answer.
+        confidence: the mean log probability of the answer's tokens, None if the server did not
+            return any.
+        seconds: from the request to the complete response.
+        response: the complete response, without log probabilities.
     """
 
-    setting: Condition
+    condition: Condition
     question: str
     sample: int
     score: float
-    said: str | None
+    normalized_answer: str | None
     confidence: float | None
     seconds: float
     response: dict[str, Any]
 
     @property
     def key(self) -> tuple[Condition, str, int]:
-        """What no other row has."""
-        return self.setting, self.question, self.sample
+        """The unique key of the record."""
+        return self.condition, self.question, self.sample
 
     @property
     def tokens(self) -> int:
@@ -44,57 +48,63 @@ class AnswerRecord:
 
     @property
     def generated(self) -> int:
-        """All generated tokens."""
+        """All generated tokens, as the server counts them."""
         count: int = self.response["usage"]["completion_tokens"]
         return count
 
     @property
     def thinking(self) -> dict[str, Any]:
-        """What the server says of the thinking; empty if it says nothing."""
+        """The response's `thinking` object; empty if it has none."""
         return self.response["choices"][0].get("thinking") or {}
 
     @property
     def cost(self) -> float | None:
-        """What the server says that it cost, or None."""
+        """The cost in the response, or None."""
         total = (self.response.get("cost") or {}).get("total")
         return None if total is None else float(total)
 
     @property
     def bounds(self) -> tuple[int, float]:
-        """Least and most thinking tokens: of the setting, or else as the server says."""
-        most = self.setting.most
-        if most is None:
-            most = self.thinking.get("max_tokens")
-        return self.thinking.get("min_tokens") or 0, float("inf") if most is None else most
+        """Minimum and maximum thinking tokens: the condition's, or else those of the response."""
+        maximum = self.condition.max_tokens
+        if maximum is None:
+            maximum = self.thinking.get("max_tokens")
+        return self.thinking.get("min_tokens") or 0, float("inf") if maximum is None else maximum
 
     def to_sample(self) -> Sample:
-        """What the statistics need of it."""
+        """Return the part that the statistics need."""
         return Sample(
-            self.question, self.tokens, self.generated, self.score, self.said, self.confidence
+            self.question,
+            self.tokens,
+            self.generated,
+            self.score,
+            self.normalized_answer,
+            self.confidence,
         )
 
     def to_json(self) -> dict[str, Any]:
-        """As it is kept."""
-        named = {name: getattr(self, name) for name in self.__slots__}
-        return named | {"setting": self.setting.to_json()}
+        """Return the record as it is stored."""
+        fields = {STORED_NAMES.get(name, name): getattr(self, name) for name in self.__slots__}
+        return fields | {"setting": self.condition.to_json()}
 
     @classmethod
-    def from_json(cls, kept: dict[str, Any]) -> "AnswerRecord":
-        """Read what `to_json` made.
+    def from_json(cls, stored: dict[str, Any]) -> "AnswerRecord":
+        """Parse the output of `to_json`.
 
         Raises:
-            KeyError, TypeError, ValueError: if it is something else.
+            KeyError, TypeError, ValueError: if it is invalid.
         """
-        row = cls(**{**kept, "setting": Condition.from_json(kept["setting"])})
-        row.to_sample()  # a response of another shape is found here, and not in the report
+        fields = {name: stored[STORED_NAMES.get(name, name)] for name in cls.__slots__}
+        row = cls(**{**fields, "condition": Condition.from_json(fields["condition"])})
+        row.to_sample()  # raises if the response is invalid
         return row
 
 
 def thinking_tokens(response: dict[str, Any]) -> int:
-    """The server's own count of thinking tokens.
+    """Return the server's count of thinking tokens.
 
     Raises:
-        ValueError: if it has none, and there was thinking.
+        ValueError: if the response has thinking without a count.
     """
     details = response["usage"].get("completion_tokens_details") or {}
     count: int | None = details.get("reasoning_tokens")

@@ -1,4 +1,4 @@
-"""What one run holds fixed while it varies the budget."""
+"""The parameters that a run keeps fixed while it varies the budget."""
 
 from dataclasses import asdict, dataclass, fields
 from typing import Any
@@ -8,18 +8,18 @@ from proctor.evaluation.conditions import BUDGET_FIELD
 
 @dataclass(frozen=True, slots=True)
 class RunConfig:
-    """What all rows of a file have in common; rows made otherwise are not to be mixed with them.
+    """The parameters of all rows of a file; rows with other parameters must not be added to it.
 
     Attributes:
         model: the model's name.
-        task: the file's name, or the name of the task that is made.
-        template: what is asked, with the question in braces.
+        task: the file's name, or the name of the generated task.
+        template: the prompt, with fields of the row in braces.
         scorer: the scorer's name.
-        temperature: of every request.
-        top_p: of every request.
-        seed: of the task, and of the first sample of each question; the next one's
-            is one more.
-        budget_field: what the server calls a cap on the thinking.
+        temperature: the temperature of every request.
+        top_p: the `top_p` of every request.
+        seed: the seed of the task, and of the first sample of each question; each further sample
+            adds one.
+        budget_field: the server's request field for a cap on the thinking.
     """
 
     model: str
@@ -32,7 +32,7 @@ class RunConfig:
     budget_field: str = BUDGET_FIELD
 
     def differences(self, other: "RunConfig") -> list[str]:
-        """In words, what is not the same in both."""
+        """Describe each field that differs: its name, and both values."""
         return [
             f"{field.name} ({getattr(self, field.name)!r}, {getattr(other, field.name)!r})"
             for field in fields(self)
@@ -40,5 +40,5 @@ class RunConfig:
         ]
 
     def to_json(self) -> dict[str, Any]:
-        """As it is kept."""
+        """Return the parameters as they are stored."""
         return asdict(self)

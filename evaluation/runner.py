@@ -1,4 +1,4 @@
-"""Runs settings over questions; what was asked already is not asked again."""
+"""Runs every condition over every question; answers that are stored are not requested again."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
@@ -13,62 +13,62 @@ from proctor.evaluation.tasks import Question
 
 
 class WorkItem(NamedTuple):
-    """One answer that is wanted."""
+    """An answer to request."""
 
-    setting: Condition
+    condition: Condition
     question: Question
     sample: int
 
 
 def pending(
-    settings: Sequence[Condition],
+    conditions: Sequence[Condition],
     questions: Sequence[Question],
     samples: int,
     rows: Iterable[AnswerRecord],
 ) -> list[WorkItem]:
-    """What is still to be asked; sample by sample, so that a run that is cut short is even.
+    """Return the missing answers, ordered by sample, so that an interrupted run is balanced.
 
-    A setting whose answers vote needs that many times the samples.
+    A condition with votes needs `votes` times as many samples.
     """
     done = {row.key for row in rows}
-    most = samples * max((setting.votes for setting in settings), default=1)
+    max_samples = samples * max((condition.votes for condition in conditions), default=1)
     return [
-        WorkItem(setting, question, sample)
-        for sample in range(most)
+        WorkItem(condition, question, sample)
+        for sample in range(max_samples)
         for question in questions
-        for setting in settings
-        if sample < samples * setting.votes and (setting, question.id, sample) not in done
+        for condition in conditions
+        if sample < samples * condition.votes and (condition, question.id, sample) not in done
     ]
 
 
 async def run(
-    examiner: ServerClient,
+    client: ServerClient,
     work: Sequence[WorkItem],
     store: Store,
     concurrency: int,
-    tell: Callable[[AnswerRecord], None],
+    on_answer: Callable[[AnswerRecord], None],
 ) -> None:
-    """Ask all of it; what came until a failure is kept.
+    """Request all answers and store them; answers before a failure are kept.
 
     Raises:
-        Refused: if the server does not answer.
-        Miscounted: if its accounts are wrong.
+        RequestRefused: if the server does not answer.
+        TokenCountMismatch: if its count of thinking tokens is wrong.
     """
     queue = iter(work)
 
-    async def ask_on() -> None:
-        for setting, question, sample in queue:
-            row = await examiner.ask(setting, question, sample)
+    async def worker() -> None:
+        for condition, question, sample in queue:
+            row = await client.ask(condition, question, sample)
             store.add(row)
-            tell(row)
+            on_answer(row)
 
     async with _group() as tasks:
-        tasks += [asyncio.create_task(ask_on()) for _ in range(min(concurrency, len(work)))]
+        tasks += [asyncio.create_task(worker()) for _ in range(min(concurrency, len(work)))]
 
 
 @asynccontextmanager
 async def _group() -> AsyncIterator[list[asyncio.Task[None]]]:
-    """Tasks that end together: the first failure ends all, and is raised as it is."""
+    """Run tasks together; the first failure cancels all, and is raised as it is."""
     tasks: list[asyncio.Task[None]] = []
     try:
         yield tasks

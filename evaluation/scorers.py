@@ -1,4 +1,4 @@
-"""Whether an answer is right, and what it says."""
+"""Scorers: functions that score answers, and normalize them for votes."""
 
 import re
 from collections.abc import Callable
@@ -11,118 +11,122 @@ from proctor.evaluation.tasks import Question
 GROUP = "proctor.scorers"
 
 NUMBER = re.compile(r"-?\d[\d,]*(?:\.\d+)?|-?\.\d+")
-PLAIN = re.compile(rf"\$?(?:{NUMBER.pattern})\s*[%.]?")
-"""A right answer that is a number and nothing else: 42, $1,200, 12.5%."""
+PLAIN_NUMBER = re.compile(rf"\$?(?:{NUMBER.pattern})\s*[%.]?")
+"""A right answer that is only a number: 42, $1,200, 12.5%."""
 
 LETTER = re.compile(r"(?<![A-Za-z])([A-J])(?![A-Za-z])")
 
 
-class BadScorer(ValueError):
-    """There is no such scorer, or it cannot judge any more."""
+class ScorerError(ValueError):
+    """There is no such scorer, or it has failed."""
 
 
 @dataclass(frozen=True, slots=True)
 class Scorer:
-    """Judges answers.
+    """Scores and normalizes answers.
 
     Attributes:
-        score: from an answer and what is right to a number between 0 and 1;
-            raises ValueError where what is right is nothing that it can judge by.
-        said: what an answer says, so that two which say the same are equal; None
-            where it says nothing. Votes are counted on this.
+        score: takes an answer and the right answer, and returns a number from 0 to 1;
+            raises ValueError if it cannot score by this right answer.
+        normalize: returns an answer in a form in which equal answers are equal, or None
+            without an answer. Votes count these forms.
     """
 
     score: Callable[[str, str], float]
-    said: Callable[[str], str | None]
+    normalize: Callable[[str], str | None]
 
     def check(self, questions: list[Question]) -> None:
-        """See that every question can be judged.
+        """Check that answers to every question can be scored.
 
         Raises:
-            ValueError: if one cannot.
+            ValueError: if not.
         """
         for question in questions:
             self.score("", question.answer)
 
 
 def whole_text(answer: str) -> str | None:
-    """The text but for spaces around it; None if there is none."""
+    """Return the text without surrounding whitespace, or None if it is empty."""
     return answer.strip() or None
 
 
 def exact(answer: str, right: str) -> float:
-    """The same text, but for spaces around it."""
+    """Return 1 if both texts are equal, ignoring surrounding whitespace."""
     return float(answer.strip() == right.strip())
 
 
-def number_said(answer: str) -> str | None:
-    """The last number, however it is written."""
-    found = _last_number(answer)
-    return None if found is None else f"{found:f}"
+def last_number(answer: str) -> str | None:
+    """Return the last number, normalized."""
+    number = _last_decimal(answer)
+    return None if number is None else f"{number:f}"
 
 
 def numeric(answer: str, right: str) -> float:
-    """The last number of the answer is the right one, however it is written.
+    """Return 1 if the last number of the answer equals the right one, in any notation.
 
     Raises:
-        ValueError: if the right answer is more than a number; the last number of a fraction or
-            of a root, say, would make wrong answers right.
+        ValueError: if the right answer is more than a number: with the last number of a fraction
+            or of a root, wrong answers would be right.
     """
-    if not PLAIN.fullmatch(right.strip()):
+    if not PLAIN_NUMBER.fullmatch(right.strip()):
         raise ValueError(f"scorer 'numeric': the right answer {right!r} is not a plain number")
-    found, wanted = _last_number(answer), _last_number(right)
-    return float(found is not None and found == wanted)
+    number = _last_decimal(answer)
+    return float(number is not None and number == _last_decimal(right))
 
 
-def letter_said(answer: str) -> str | None:
-    """The last letter that stands by itself, A to J."""
-    found = LETTER.findall(answer)
-    return found[-1] if found else None
+def last_letter(answer: str) -> str | None:
+    """Return the last letter, A to J, that stands alone."""
+    letters = LETTER.findall(answer)
+    return letters[-1] if letters else None
 
 
 def choice(answer: str, right: str) -> float:
-    """The last letter that stands by itself, A to J, is the right one."""
-    return float(letter_said(answer) == right.strip().upper())
+    """Return 1 if the last letter, A to J, that stands alone is the right one."""
+    return float(last_letter(answer) == right.strip().upper())
 
 
 def regex(answer: str, right: str) -> float:
-    """The answer has a part that matches the pattern that is given as right."""
+    """Return 1 if the right answer, a regular expression, matches a part of the answer."""
     return float(re.search(right, answer) is not None)
 
 
 EXACT = Scorer(exact, whole_text)
-NUMERIC = Scorer(numeric, number_said)
-CHOICE = Scorer(choice, letter_said)
+NUMERIC = Scorer(numeric, last_number)
+CHOICE = Scorer(choice, last_letter)
 REGEX = Scorer(regex, whole_text)
 
 
 def scorer_names() -> list[str]:
-    """The scorers that have a name."""
+    """Return the names of the installed scorers."""
     return sorted(entry_points(group=GROUP).names)
 
 
 def load_scorer(name: str) -> Scorer:
-    """An entry point of `proctor.scorers`, or `module:name`: a `Scorer`, or its `score` alone.
+    """Load an entry point of `proctor.scorers`, or `module:name`.
+
+    It may be a `Scorer`, or only its function `score`.
 
     Raises:
-        BadScorer: if there is none.
+        ScorerError: if there is none, or it cannot be imported.
     """
     points = {point.name: point for point in entry_points(group=GROUP)}
     if ":" not in name and name not in points:
-        raise BadScorer(f"there is no scorer '{name}', only {', '.join(sorted(points))}")
+        raise ScorerError(
+            f"there is no scorer '{name}'; available: {', '.join(sorted(points))}, or module:name"
+        )
     try:
-        found = points.get(name, EntryPoint(name, name, GROUP)).load()
+        loaded = points.get(name, EntryPoint(name, name, GROUP)).load()
     except (ImportError, AttributeError) as error:
-        hint = " (it needs the extra 'eval')" if name == "math" else ""
-        raise BadScorer(f"scorer '{name}': {error}{hint}") from error
-    return found if isinstance(found, Scorer) else Scorer(found, whole_text)
+        hint = " (it requires the extra 'eval')" if name == "math" else ""
+        raise ScorerError(f"scorer '{name}': {error}{hint}") from error
+    return loaded if isinstance(loaded, Scorer) else Scorer(loaded, whole_text)
 
 
-def _last_number(text: str) -> Decimal | None:
-    found = NUMBER.findall(text)
-    if not found:
+def _last_decimal(text: str) -> Decimal | None:
+    numbers = NUMBER.findall(text)
+    if not numbers:
         return None
     try:
-        return Decimal(found[-1].replace(",", "")).normalize()
+        return Decimal(numbers[-1].replace(",", "")).normalize()
     except InvalidOperation:
         return None

@@ -1,4 +1,4 @@
-"""Rows in a file, each kept as soon as it is there."""
+"""A file of rows, each written as soon as it arrives."""
 
 import json
 from dataclasses import dataclass
@@ -8,61 +8,61 @@ from typing import TextIO
 from proctor.evaluation.rows import AnswerRecord
 from proctor.evaluation.run_config import RunConfig
 
-PROTOCOL = "protocol"
+CONFIG_KEY = "protocol"
 
 
-class BadStore(ValueError):
-    """A file of rows that cannot be gone on with."""
+class StoreError(ValueError):
+    """A file of rows cannot be read, or cannot be continued."""
 
 
 @dataclass(frozen=True, slots=True)
-class Kept:
-    """What a file holds.
+class StoredRun:
+    """The content of a file.
 
     Attributes:
-        protocol: what its rows have in common.
-        rows: the answers, as they came.
+        config: the parameters of all rows.
+        rows: the answers, in the order of their arrival.
     """
 
-    protocol: RunConfig
+    config: RunConfig
     rows: list[AnswerRecord]
 
 
 class Store:
-    """A file of JSON lines: the protocol, then a line for each row."""
+    """A file of JSON lines: the run's parameters, then a line for each row."""
 
-    def __init__(self, path: Path, protocol: RunConfig) -> None:
-        """Read what is there.
+    def __init__(self, path: Path, config: RunConfig) -> None:
+        """Read the existing rows.
 
-        A last line that was cut off, as by a kill, is dropped.
+        An incomplete last line, as after a kill, is dropped.
 
         Args:
-            path: the file; there need be none.
-            protocol: of the rows that will be added.
+            path: the file, which need not exist.
+            config: the parameters of the rows that will be added.
 
         Raises:
-            BadStore: if it holds something else, or rows of another protocol.
+            StoreError: if the file is not a run's, or its parameters differ.
         """
         self._path = path
-        self._protocol = protocol
+        self._config = config
         self._file: TextIO | None = None
         self.rows: list[AnswerRecord] = []
         if path.exists() and path.stat().st_size:
-            kept = read_store(path)
-            if differences := kept.protocol.differences(protocol):
-                raise BadStore(
+            stored = read_store(path)
+            if differences := stored.config.differences(config):
+                raise StoreError(
                     f"{path} holds a run that differs in {', '.join(differences)}: "
-                    "take another file for this one"
+                    "use another file for this run"
                 )
-            self.rows = kept.rows
+            self.rows = stored.rows
 
     def __enter__(self) -> "Store":
-        # What is there is paid for: it is gone on with, never written anew.
+        # Append only: the existing answers were paid for, and must survive a crash.
         whole = _whole_lines(self._path)
         self._file = self._path.open("a", encoding="utf-8")
         self._file.truncate(whole)
         if not whole:
-            self._write({PROTOCOL: self._protocol.to_json()})
+            self._write({CONFIG_KEY: self._config.to_json()})
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -70,7 +70,7 @@ class Store:
             self._file.close()
 
     def add(self, row: AnswerRecord) -> None:
-        """Keep a row."""
+        """Append a row."""
         self._write(row.to_json())
         self.rows.append(row)
 
@@ -81,23 +81,23 @@ class Store:
         self._file.flush()
 
 
-def read_store(path: Path) -> Kept:
-    """What a file holds.
+def read_store(path: Path) -> StoredRun:
+    """Read a file.
 
     Raises:
-        BadStore: if there is no such file, or it holds something else.
+        StoreError: if the file cannot be read, or is not a run's.
     """
     try:
         content = path.read_bytes()[: _whole_lines(path)]
         first, *lines = content.decode().split("\n")[:-1]
-        protocol = RunConfig(**json.loads(first)[PROTOCOL])
-        return Kept(protocol, [AnswerRecord.from_json(json.loads(line)) for line in lines])
+        config = RunConfig(**json.loads(first)[CONFIG_KEY])
+        return StoredRun(config, [AnswerRecord.from_json(json.loads(line)) for line in lines])
     except OSError as error:
-        raise BadStore(f"{path} cannot be read: {error.strerror}") from error
+        raise StoreError(f"{path} cannot be read: {error.strerror}") from error
     except (IndexError, KeyError, TypeError, ValueError) as error:
-        raise BadStore(f"{path} holds no run of an evaluation: {error!r}") from error
+        raise StoreError(f"{path} does not hold an evaluation run: {error!r}") from error
 
 
 def _whole_lines(path: Path) -> int:
-    """How many bytes there are up to the end of the last line that has one."""
+    """Return the number of bytes up to the last line end."""
     return path.read_bytes().rfind(b"\n") + 1 if path.exists() else 0

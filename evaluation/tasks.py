@@ -8,14 +8,14 @@ from pathlib import Path
 from typing import Any
 
 GROUP = "proctor.tasks"
-"""Entry points of tasks that are made: functions from a count and a seed to rows."""
+"""Entry points of generated tasks: functions from a count and a seed to rows."""
 
-QUESTIONS = ("question", "problem", "prompt")
-"""Names under which files have the question."""
+QUESTION_FIELDS = ("question", "problem", "prompt")
+"""Fields of a row that may hold the question, in this order."""
 
 
-class BadTask(ValueError):
-    """A task that cannot be asked; the message says why."""
+class TaskError(ValueError):
+    """A task does not exist or is invalid; the message says why."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,8 +24,8 @@ class Question:
 
     Attributes:
         id: unique in its task.
-        text: what is asked.
-        answer: what is right, for the scorer.
+        text: the prompt.
+        answer: the right answer, as the scorer expects it.
     """
 
     id: str
@@ -34,64 +34,66 @@ class Question:
 
 
 def load_task(task: str, template: str, count: int | None, seed: int) -> list[Question]:
-    """The questions of a task.
+    """Load the questions of a task.
 
     Args:
-        task: a file of JSON lines with `question` (or `problem`) and `answer`, as GSM8K and
-            MATH are given, or the name of an entry point of `proctor.tasks`.
-        template: what is asked, with the row's fields in braces, `{question}` among them.
-        count: how many; None is all of a file, and 100 of what is made.
-        seed: of what is made.
+        task: a file of JSON lines with `question` (or `problem`, or `prompt`) and `answer`, as in
+            GSM8K and MATH, or the name of an entry point of `proctor.tasks`.
+        template: the prompt, with fields of the row in braces, such as `{question}`.
+        count: the number of questions; None is all of a file, and 100 of a generated task.
+        seed: the seed of a generated task.
 
     Raises:
-        BadTask: if there is no such task, or a row is wrong.
+        TaskError: if there is no such task, or a row is invalid.
     """
     path = Path(task)
     if path.exists():
         rows: Iterable[Mapping[str, Any]] = _lines(path)
     else:
-        rows = _made(task, 100 if count is None else count, seed)
-    questions = [_question(at, row, template) for at, row in enumerate(rows)][:count]
+        rows = _generate(task, 100 if count is None else count, seed)
+    questions = [_question(index, row, template) for index, row in enumerate(rows)][:count]
     if len({question.id for question in questions}) < len(questions):
-        raise BadTask(f"{task}: two questions have one id")
+        raise TaskError(f"{task}: two questions have the same id")
     if not questions:
-        raise BadTask(f"{task}: there is no question in it")
+        raise TaskError(f"{task}: it has no questions")
     return questions
 
 
 def _lines(path: Path) -> list[dict[str, Any]]:
     rows = []
-    # JSON may hold line separators of Unicode's as they are, at which splitlines would cut.
+    # Not splitlines(): JSON may contain unescaped Unicode line separators.
     for number, line in enumerate(path.read_text(encoding="utf-8").split("\n"), 1):
         if not line.strip():
             continue
         try:
             row = json.loads(line)
         except ValueError as error:
-            raise BadTask(f"{path}, line {number}: {error}") from error
+            raise TaskError(f"{path}, line {number}: {error}") from error
         if not isinstance(row, dict):
-            raise BadTask(f"{path}, line {number}: it is no object")
+            raise TaskError(f"{path}, line {number}: must be a JSON object")
         rows.append(row)
     return rows
 
 
-def _made(task: str, count: int, seed: int) -> Iterable[Mapping[str, Any]]:
+def _generate(task: str, count: int, seed: int) -> Iterable[Mapping[str, Any]]:
     known = {point.name: point for point in entry_points(group=GROUP)}
     if task not in known:
         names = ", ".join(sorted(known)) or "none"
-        raise BadTask(f"there is no file '{task}', and no task of that name: {names}")
+        raise TaskError(f"there is no file and no task '{task}'; available tasks: {names}")
     rows: Iterable[Mapping[str, Any]] = known[task].load()(count, seed)
     return rows
 
 
-def _question(at: int, row: Mapping[str, Any], template: str) -> Question:
-    text = next((row[name] for name in QUESTIONS if isinstance(row.get(name), str)), None)
+def _question(index: int, row: Mapping[str, Any], template: str) -> Question:
+    text = next((row[name] for name in QUESTION_FIELDS if isinstance(row.get(name), str)), None)
     if text is None or row.get("answer") is None:
-        raise BadTask(f"row {at + 1}: it needs 'question' and 'answer'")
+        raise TaskError(f"row {index + 1}: 'question' and 'answer' are required")
     try:
-        asked = template.format_map({**row, "question": text})
+        prompt = template.format_map({**row, "question": text})
     except (KeyError, IndexError, ValueError) as error:
-        raise BadTask(f"the template cannot be filled from row {at + 1}: {error!r}") from error
-    # GSM8K's own files end the worked solution with "#### 42".
+        raise TaskError(
+            f"row {index + 1} does not have the fields of the template: {error!r}"
+        ) from error
+    # In GSM8K's files the solution ends with "#### 42".
     answer = str(row["answer"]).rpartition("####")[2].strip()
-    return Question(str(row.get("id", at)), asked, answer)
+    return Question(str(row.get("id", index)), prompt, answer)

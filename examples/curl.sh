@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# curl: which budget a prompt would get, a whole response, and a stream of two channels.
+# curl: the budget that a prompt would get, a complete response, and a stream.
 set -euo pipefail
 
 url=${OPENAI_BASE_URL:-http://127.0.0.1:8000/v1}

@@ -1,4 +1,4 @@
-"""LangChain: `ChatDeepSeek` keeps the thinking, which `ChatOpenAI` drops.
+"""LangChain: `ChatDeepSeek` returns the thinking; `ChatOpenAI` drops it.
 
 pip install langchain-deepseek
 """

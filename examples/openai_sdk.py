@@ -1,4 +1,4 @@
-"""The OpenAI SDK: a budget for one request, and what it says about the thinking."""
+"""The OpenAI SDK: a thinking budget for one request, and the outcome."""
 
 import os
 
@@ -16,11 +16,13 @@ completion = client.chat.completions.create(
             "content": "Start with 7, add 5, times 3, minus 4. What are the last two digits?",
         }
     ],
-    # Fields that OpenAI's API does not have go into `extra_body`.
+    # Fields that OpenAI's API does not have are sent in `extra_body` …
     extra_body={"max_thinking_tokens": 64, "thinking": {"continuations": 1}},
 )
 choice = completion.choices[0]
-print("thinking:", choice.message.reasoning_content)
+# … and are attributes of the response that the SDK's types lack.
+thinking = getattr(choice, "thinking", {})
+print("thinking:", getattr(choice.message, "reasoning_content", None))
 print("answer:", choice.message.content)
-print("thinking ended:", choice.thinking["end_reason"])
-print("thinking tokens:", completion.usage.completion_tokens_details.reasoning_tokens)
+print("thinking ended:", thinking["end_reason"])
+print("thinking tokens:", thinking["tokens"])

@@ -1,4 +1,4 @@
-"""Streaming: thinking and answer arrive as separate channels, the thinking first."""
+"""Streaming: the thinking and the answer arrive in separate fields, the thinking first."""
 
 import os
 
@@ -24,9 +24,10 @@ stream = client.chat.completions.create(
 )
 for chunk in stream:
     for choice in chunk.choices:
-        if choice.delta.reasoning_content:
-            print(f"{DIM}{choice.delta.reasoning_content}{RESET}", end="", flush=True)
+        # A field that the SDK's types lack.
+        if thinking := getattr(choice.delta, "reasoning_content", None):
+            print(f"{DIM}{thinking}{RESET}", end="", flush=True)
         if choice.delta.content:
             print(choice.delta.content, end="", flush=True)
-    if chunk.usage:  # the last chunk
-        print("\nthinking tokens:", chunk.usage.completion_tokens_details.reasoning_tokens)
+    if chunk.usage and (details := chunk.usage.completion_tokens_details):  # the last chunk
+        print("\nthinking tokens:", details.reasoning_tokens)

@@ -1,19 +1,21 @@
 """Tools: one turn with a tool call, within one thinking budget.
 
-The server needs `--tool-call-parser`, and a model that calls tools; the demo model does not.
+Requires `--tool-call-parser` and a model that calls tools, which the demo model does not.
 """
 
 import json
 import os
+from typing import Any
 
 from openai import OpenAI
+from openai.types.chat import ChatCompletionFunctionToolParam
 
 client = OpenAI(
     base_url=os.environ.get("OPENAI_BASE_URL", "http://127.0.0.1:8000/v1"),
     api_key=os.environ.get("OPENAI_API_KEY", "unused"),
 )
 model = os.environ.get("MODEL", "qwen3-8b")
-tools = [
+tools: list[ChatCompletionFunctionToolParam] = [
     {
         "type": "function",
         "function": {
@@ -34,17 +36,18 @@ def get_weather(city: str) -> str:
     return f"21 degrees in {city}"
 
 
-messages = [{"role": "user", "content": "Weather in Paris?"}]
+messages: list[Any] = [{"role": "user", "content": "Weather in Paris?"}]
 while True:
-    # The thinking between tool calls counts against one budget: send it back with the messages.
+    # All thinking of the turn counts against one budget: send it back with the messages.
     completion = client.chat.completions.create(
         model=model, messages=messages, tools=tools, extra_body={"max_thinking_tokens": 512}
     )
     message = completion.choices[0].message
     messages.append(message.model_dump(exclude_none=True))
-    if not message.tool_calls:
+    calls = [call for call in message.tool_calls or [] if call.type == "function"]
+    if not calls:
         break
-    for call in message.tool_calls:
+    for call in calls:
         result = get_weather(**json.loads(call.function.arguments))
         print(f"{call.function.name}({call.function.arguments}) = {result}")
         messages.append({"role": "tool", "tool_call_id": call.id, "content": result})

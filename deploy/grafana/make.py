@@ -1,4 +1,4 @@
-"""Writes the dashboards: `python -m deploy.grafana.make`, from the repository's root."""
+"""Generate the dashboards: `python -m deploy.grafana.make`, in the root of the repository."""
 
 from pathlib import Path
 
@@ -14,35 +14,37 @@ RATE = "$__rate_interval"
 COST = "proctor_cost_${currency}_total"
 ANSWER_COST = "proctor_cost_per_answer_${currency}"
 TOTAL = "cost_prompt + cost_thinking + cost_answer"
-THOUGHT = "proctor_thinking_tokens_count"
+CHOICES = "proctor_thinking_tokens_count"
+"""Counts choices; has the label `end_reason`."""
 
 
 def quantile(share: float, metric: str, by: str = "") -> str:
-    """A quantile of a histogram, over all servers."""
+    """Return a quantile of a histogram, over all servers."""
     labels = f"le, {by}" if by else "le"
     return f"histogram_quantile({share}, sum by ({labels}) (rate({metric}_bucket[{RATE}])))"
 
 
 def quantiles(metric: str) -> tuple[Query, Query]:
-    """The middle and the slow end of a histogram."""
+    """Return the p50 and the p95 of a histogram."""
     return (quantile(0.5, metric), "p50"), (quantile(0.95, metric), "p95")
 
 
 def rate(metric: str, by: str = "") -> str:
-    """So many a second, over all servers."""
+    """Return the rate per second of a counter, over all servers."""
     return f"sum{f' by ({by})' if by else ''} (rate({metric}[{RATE}]))"
 
 
-def share(part: str, whole: str, by: str) -> str:
-    """A part of a whole; 0 where there is a whole and none of it."""
-    return f"({rate(part, by)} or 0 * {rate(whole, by)}) / {rate(whole, by)}"
+def share(numerator: str, denominator: str, by: str) -> str:
+    """Return the ratio of two rates; 0 if only the denominator has samples."""
+    total = rate(denominator, by)
+    return f"({rate(numerator, by)} or 0 * {total}) / {total}"
 
 
 def cost() -> Dashboard:
-    """What answers cost, and what is spent."""
+    """Build the dashboard of cost per answer and of spend."""
     return (
         _dashboard("proctor-cost", "Proctor: cost")
-        .with_row(Row("What an answer costs"))
+        .with_row(Row("Cost per answer"))
         .with_panel(
             series(
                 "Cost per answer, p50",
@@ -62,11 +64,10 @@ def cost() -> Dashboard:
         .with_panel(
             sql_table(
                 "Cost per correct answer, by tier",
-                "Of answers that feedback was given for: what they cost together, for each "
-                "right one.",
+                "Answers with feedback: their total cost divided by the number of correct ones.",
                 "short",
                 f"""
-                SELECT tier, currency, count(*) AS graded, avg(score) AS "share right",
+                SELECT tier, currency, count(*) AS graded, avg(score) AS "share correct",
                   sum({TOTAL}) / nullif(sum(score), 0) AS "cost per correct answer"
                 FROM requests
                 WHERE $__timeFilter(time) AND score IS NOT NULL AND currency IS NOT NULL
@@ -77,7 +78,7 @@ def cost() -> Dashboard:
         .with_panel(
             sql_series(
                 "Cost per correct answer, by day",
-                "Days in UTC.",
+                "Answers with feedback, by day in UTC.",
                 "short",
                 f"""
                 SELECT $__timeGroupAlias(time, '24h'), tier AS metric,
@@ -88,14 +89,19 @@ def cost() -> Dashboard:
                 """,
             )
         )
-        .with_row(Row("What is spent"))
+        .with_row(Row("Spend"))
         .with_panel(
-            number("Spent", "In the whole range.", "short", f"sum(increase({COST}[$__range]))")
+            number(
+                "Total spend",
+                "In the selected time range.",
+                "short",
+                f"sum(increase({COST}[$__range]))",
+            )
         )
         .with_panel(
             number(
-                "For thinking",
-                "Share of what was spent.",
+                "Share of thinking",
+                "Cost of thinking, as a share of the total spend.",
                 "percentunit",
                 f'sum(increase({COST}{{part="thinking"}}[$__range])) '
                 f"/ sum(increase({COST}[$__range]))",
@@ -103,24 +109,24 @@ def cost() -> Dashboard:
         )
         .with_panel(
             series(
-                "Spend an hour, by part",
-                "Broken-off requests too.",
+                "Spend per hour, by part",
+                "Includes aborted requests.",
                 "short",
                 (f"3600 * {rate(COST, 'part')}", "{{part}}"),
             )
         )
         .with_panel(
             series(
-                "Spend an hour, by tier",
-                "Broken-off requests too.",
+                "Spend per hour, by tier",
+                "Includes aborted requests.",
                 "short",
                 (f"3600 * {rate(COST, 'tier')}", "{{tier}}"),
             )
         )
         .with_panel(
             series(
-                "Spend an hour, by key",
-                "Broken-off requests too; those without a key have no name.",
+                "Spend per hour, by key",
+                "Includes aborted requests; requests without a key have no name.",
                 "short",
                 (f"3600 * {rate(COST, 'key')}", "{{key}}"),
             )
@@ -128,10 +134,10 @@ def cost() -> Dashboard:
         .with_panel(
             sql_table(
                 "Spend, by key and part",
-                "Out of the ledger, dearest first.",
+                "From the ledger, in descending order.",
                 "short",
                 f"""
-                SELECT coalesce(key, 'nobody') AS key, currency, count(*) AS requests,
+                SELECT coalesce(key, 'no key') AS key, currency, count(*) AS requests,
                   sum(cost_prompt) AS prompt, sum(cost_thinking) AS thinking,
                   sum(cost_answer) AS answer, sum({TOTAL}) AS total
                 FROM requests WHERE $__timeFilter(time) AND currency IS NOT NULL
@@ -144,17 +150,17 @@ def cost() -> Dashboard:
 
 
 def thinking() -> Dashboard:
-    """How much is thought, and why it ends."""
+    """Build the dashboard of the amount of thinking and of its ends."""
     cap = "max by (tier) (proctor_tier_max_thinking_tokens < +Inf)"
     tokens = "proctor_thinking_tokens"
     generated = f"({rate(f'{tokens}_sum')} + {rate('proctor_answer_tokens_sum')})"
     return (
         _dashboard("proctor-thinking", "Proctor: thinking")
-        .with_row(Row("How much"))
+        .with_row(Row("Amount of thinking"))
         .with_panel(
             series(
-                "Thinking tokens, p95, and the caps",
-                "Of a choice. A tier without a cap has no line of one.",
+                "Thinking tokens, p95, and caps",
+                "Per choice. Tiers without a cap have no cap line.",
                 "short",
                 (quantile(0.95, tokens, "tier"), "{{tier}}"),
                 (cap, "{{tier}}, cap"),
@@ -163,7 +169,7 @@ def thinking() -> Dashboard:
         .with_panel(
             series(
                 "Mean thinking, as a share of the cap",
-                "Near 1: the cap is what ends the thinking. Near 0: it is never needed.",
+                "Near 1: the cap usually ends the thinking. Near 0: the cap is rarely reached.",
                 "percentunit",
                 (
                     f"{rate(f'{tokens}_sum', 'tier')} / {rate(f'{tokens}_count', 'tier')} "
@@ -175,7 +181,7 @@ def thinking() -> Dashboard:
         .with_panel(
             heat(
                 "Thinking tokens",
-                "Of all tiers' choices.",
+                "Per choice, all tiers.",
                 "short",
                 f"sum by (le) (increase({tokens}_bucket[{RATE}]))",
             )
@@ -183,29 +189,29 @@ def thinking() -> Dashboard:
         .with_panel(
             series(
                 "Answer tokens, p50",
-                "Of a choice.",
+                "Per choice.",
                 "short",
                 (quantile(0.5, "proctor_answer_tokens", "tier"), "{{tier}}"),
             )
         )
-        .with_row(Row("Why it ends"))
+        .with_row(Row("End of the thinking"))
         .with_panel(
             series(
                 "End reasons",
-                "Choices a second.",
+                "Choices per second.",
                 "cps",
-                (rate(THOUGHT, "end_reason"), "{{end_reason}}"),
+                (rate(CHOICES, "end_reason"), "{{end_reason}}"),
             )
         )
         .with_panel(
             series(
                 "Cap hits, by tier",
-                "Share of the thinkings that the cap ended.",
+                "Share of choices with thinking that the cap ended.",
                 "percentunit",
                 (
                     share(
-                        f'{THOUGHT}{{end_reason="max"}}',
-                        f'{THOUGHT}{{end_reason!="disabled"}}',
+                        f'{CHOICES}{{end_reason="max"}}',
+                        f'{CHOICES}{{end_reason!="disabled"}}',
                         "tier",
                     ),
                     "{{tier}}",
@@ -215,15 +221,15 @@ def thinking() -> Dashboard:
         .with_panel(
             series(
                 "Loops",
-                "Thinkings a second that were found to repeat themselves.",
+                "Loops detected per second, by action.",
                 "cps",
                 (rate("proctor_loops_total", "action"), "{{action}}"),
             )
         )
         .with_panel(
             series(
-                "Continuations a choice",
-                "Attempts to close that were turned down.",
+                "Continuations per choice",
+                "Suppressed ends of thinking, per choice.",
                 "short",
                 (
                     f"{rate('proctor_continuations_total', 'tier')} "
@@ -235,7 +241,7 @@ def thinking() -> Dashboard:
         .with_panel(
             series(
                 "Forced tokens",
-                "Tokens that the server chose, for each one of thinking and answer.",
+                "Tokens chosen by the server, per generated token of thinking and answer.",
                 "percentunit",
                 (
                     f"{rate('proctor_forced_tokens_total', 'kind')} "
@@ -246,25 +252,28 @@ def thinking() -> Dashboard:
         )
         .with_panel(
             series(
-                "Budgets that were cut",
-                "Share of the requests that were let in.",
+                "Clamped budgets",
+                "Share of admitted requests.",
                 "percentunit",
-                (f"{rate('proctor_budget_clamped_total')} / {rate('proctor_routed_total')}", "cut"),
+                (
+                    f"{rate('proctor_budget_clamped_total')} / {rate('proctor_routed_total')}",
+                    "clamped",
+                ),
             )
         )
-        .with_row(Row("Who decides"))
+        .with_row(Row("Budget decisions"))
         .with_panel(
             series(
-                "The router's decisions",
-                "Requests a second.",
+                "Router decisions",
+                "Requests per second, by tier.",
                 "reqps",
                 (rate('proctor_routed_total{source="router"}', "tier"), "{{tier}}"),
             )
         )
         .with_panel(
             series(
-                "What decided",
-                "Requests a second.",
+                "Budget sources",
+                "Requests per second, by the source of the budget.",
                 "reqps",
                 (rate("proctor_routed_total", "source"), "{{source}}"),
             )
@@ -273,14 +282,14 @@ def thinking() -> Dashboard:
 
 
 def serving() -> Dashboard:
-    """How fast and how reliably it serves, and the engine below."""
+    """Build the dashboard of latency, errors, queue, ledger and engine."""
     return (
         _dashboard("proctor-serving", "Proctor: serving")
         .with_row(Row("Traffic"))
         .with_panel(
             series(
                 "Requests",
-                "A second, by status; 499 is a client that went away.",
+                "Per second, by status; 499: the client disconnected.",
                 "reqps",
                 (rate("proctor_requests_total", "status"), "{{status}}"),
             )
@@ -288,7 +297,7 @@ def serving() -> Dashboard:
         .with_panel(
             series(
                 "Failed requests",
-                "Share with a status of 500 and above; more than 0.5% in a month is too much.",
+                "Share with a status of 500 or higher; the objective is at most 0.5% per month.",
                 "percentunit",
                 ("proctor:errors:ratio_rate5m", "{{job}}, 5 minutes"),
                 ("proctor:errors:ratio_rate6h", "{{job}}, 6 hours"),
@@ -305,7 +314,7 @@ def serving() -> Dashboard:
         .with_panel(
             series(
                 "Time to first answer",
-                "From the request; the thinking comes before it.",
+                "From the request; includes the thinking.",
                 "s",
                 *quantiles("proctor_time_to_first_answer_seconds"),
             )
@@ -313,45 +322,45 @@ def serving() -> Dashboard:
         .with_panel(
             series(
                 "Request time, p95",
-                "From first byte to last.",
+                "From the request to the last byte.",
                 "s",
                 (quantile(0.95, "proctor_request_seconds", "tier"), "{{tier}}"),
             )
         )
         .with_panel(
             series(
-                "Refused",
-                "Requests a second, by reason.",
+                "Rejected requests",
+                "Per second, by reason.",
                 "reqps",
                 (rate("proctor_rejected_total", "reason"), "{{reason}}"),
             )
         )
-        .with_row(Row("Line and ledger"))
+        .with_row(Row("Queue and ledger"))
         .with_panel(
             series(
                 "Load",
-                "Requests, and choices in the engine.",
+                "Requests in the gateway and in its queue, choices in the engine.",
                 "short",
                 ("sum(proctor_in_flight)", "requests in flight"),
-                ("sum(proctor_waiting)", "requests in line"),
+                ("sum(proctor_waiting)", "requests in the queue"),
                 ("sum(proctor_running)", "choices in the engine"),
             )
         )
         .with_panel(
-            series("Time in line", "Of a request.", "s", *quantiles("proctor_queue_seconds"))
+            series("Time in the queue", "Per request.", "s", *quantiles("proctor_queue_seconds"))
         )
         .with_panel(
             series(
-                "Rows of the ledger",
-                "A second, by what became of them. Only written ones are well.",
+                "Ledger rows",
+                "Per second, by outcome; all but written ones are lost.",
                 "cps",
                 (rate("proctor_ledger_rows_total", "fate"), "{{fate}}"),
             )
         )
         .with_panel(
             series(
-                "Rows that wait",
-                "For the ledger's database.",
+                "Waiting ledger rows",
+                "Rows that wait to be written to the database.",
                 "short",
                 ("sum(proctor_ledger_waiting)", "rows"),
             )
@@ -359,8 +368,8 @@ def serving() -> Dashboard:
         .with_row(Row("Engine"))
         .with_panel(
             series(
-                "Up",
-                "1: the engine can answer.",
+                "Engine up",
+                "1: the engine is ready.",
                 "short",
                 ("min by (job, instance) (proctor_engine_up)", "{{instance}}"),
                 ("sum by (instance) (proctor_engine_starts_total)", "{{instance}}, starts"),
@@ -368,8 +377,8 @@ def serving() -> Dashboard:
         )
         .with_panel(
             series(
-                "Memory of the server's process",
-                "The engine's own processes are not in it.",
+                "Memory of the gateway process",
+                "Without the processes of the engine.",
                 "bytes",
                 ('process_resident_memory_bytes{job="proctor"}', "{{instance}}"),
             )
@@ -377,7 +386,7 @@ def serving() -> Dashboard:
         .with_panel(
             series(
                 "Requests in vLLM",
-                "Those that wait should wait in front of it; see limits.max_running.",
+                "Requests should wait in the gateway's queue, not in vLLM; see limits.max_running.",
                 "short",
                 ("sum(vllm:num_requests_running)", "running"),
                 ("sum(vllm:num_requests_waiting)", "waiting"),
@@ -386,7 +395,7 @@ def serving() -> Dashboard:
         .with_panel(
             series(
                 "Tokens",
-                "A second.",
+                "Per second.",
                 "short",
                 (rate("vllm:prompt_tokens_total"), "prompt"),
                 (rate("vllm:generation_tokens_total"), "generated"),
@@ -394,29 +403,29 @@ def serving() -> Dashboard:
         )
         .with_panel(
             series(
-                "Cache",
-                "How full, and how much of the prompts was found in it.",
+                "KV cache",
+                "Usage, and the hit rate of prompts.",
                 "percentunit",
-                ("max(vllm:kv_cache_usage_perc)", "full"),
+                ("max(vllm:kv_cache_usage_perc)", "usage"),
                 (
                     f"{rate('vllm:prefix_cache_hits_total')} "
                     f"/ {rate('vllm:prefix_cache_queries_total')}",
-                    "found",
+                    "hit rate",
                 ),
             )
         )
         .with_panel(
             series(
                 "Preemptions",
-                "A second. Many: the cache is too small for max_num_seqs.",
+                "Per second. If frequent, the KV cache is too small for max_num_seqs.",
                 "cps",
                 (rate("vllm:num_preemptions_total"), "preemptions"),
             )
         )
         .with_panel(
             series(
-                "Time between tokens",
-                "Of a choice, in vLLM.",
+                "Inter-token latency",
+                "Per choice, in vLLM.",
                 "s",
                 *quantiles("vllm:inter_token_latency_seconds"),
             )
@@ -425,14 +434,14 @@ def serving() -> Dashboard:
 
 
 def files() -> dict[str, str]:
-    """The text of each dashboard's file, by its name."""
-    built = [make().build() for make in (cost, thinking, serving)]
-    for dashboard in built:
-        for place, panel in enumerate(dashboard.panels or [], 1):
-            panel.id_val = place
+    """Return the content of each dashboard's file, by name."""
+    dashboards = [build().build() for build in (cost, thinking, serving)]
+    for dashboard in dashboards:
+        for panel_id, panel in enumerate(dashboard.panels or [], 1):
+            panel.id_val = panel_id
     return {
         f"{dashboard.uid}.json": JSONEncoder(sort_keys=True, indent=2).encode(dashboard) + "\n"
-        for dashboard in built
+        for dashboard in dashboards
     }
 
 

@@ -1,1 +1,1 @@
-"""What a run says, in sections, and how sections are written and drawn."""
+"""Builds the report of a run, renders it and draws its plots."""

@@ -1,4 +1,4 @@
-"""What the answers of a run say, setting by setting."""
+"""The answers of a run, grouped by condition, with the figures of each condition."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,25 +14,25 @@ from proctor.evaluation.statistics.price import cost_per_correct
 from proctor.evaluation.statistics.samples import Run
 
 FORCED_ENDS = ("max", "loop")
-"""Ends of a thinking that the server made."""
+"""End reasons of thinking that the server ended."""
 
 
 @dataclass(frozen=True)
-class Measured:
-    """A setting and its answers.
+class ConditionResults:
+    """A condition and its answers.
 
     Attributes:
-        setting: what was asked for.
-        rows: what came.
+        condition: the condition.
+        rows: its answers.
     """
 
-    setting: Condition
+    condition: Condition
     rows: tuple[AnswerRecord, ...]
 
     @cached_property
     def run(self) -> Run:
-        """For the statistics."""
-        return Run(self.setting.name, tuple(row.to_sample() for row in self.rows))
+        """The answers in the form that the statistics take."""
+        return Run(self.condition.name, tuple(row.to_sample() for row in self.rows))
 
     @cached_property
     def right(self) -> Interval:
@@ -41,12 +41,12 @@ class Measured:
 
     @property
     def within(self) -> float:
-        """s1's control: the share of answers whose thinking is within its bounds."""
+        """s1's *control*: the share of answers whose thinking is within its bounds."""
         return fmean(control([row.tokens], *row.bounds) for row in self.rows)
 
     @property
     def cost_per_correct(self) -> float | None:
-        """In money; None where the server did not tell it for every answer."""
+        """The cost per right answer in money; None if the cost of an answer is unknown."""
         costs = [row.cost for row in self.rows]
         known = [cost for cost in costs if cost is not None]
         if len(known) < len(costs):
@@ -54,75 +54,79 @@ class Measured:
         return cost_per_correct(sum(known) / len(known), self.run.accuracy)
 
     def share_ended(self, *reasons: str) -> float:
-        """The share of answers whose thinking ended for one of these reasons."""
+        """Return the share of answers whose thinking ended for one of these reasons."""
         return fmean(row.thinking.get("end_reason") in reasons for row in self.rows)
 
     @property
     def continuations(self) -> float:
-        """Continuations of an answer."""
+        """The mean number of continuations per answer."""
         return fmean(row.thinking.get("continuations", 0) for row in self.rows)
 
     @property
     def forced_tokens(self) -> float:
-        """Tokens of an answer that the server chose."""
+        """The mean number of forced tokens per answer."""
         return fmean(row.thinking.get("forced_tokens", 0) for row in self.rows)
 
     @property
     def unanswered(self) -> float:
-        """The share of answers that say nothing the scorer could judge."""
-        return fmean(row.said is None for row in self.rows)
+        """The share of answers in which the scorer finds no answer."""
+        return fmean(row.normalized_answer is None for row in self.rows)
 
 
 @dataclass(frozen=True)
 class Findings:
-    """All settings of a run, each list from the smallest budget to the largest.
+    """The results of a run, ordered from the smallest budget to the largest.
 
     Attributes:
-        measured: every setting that has answers.
+        results: one for every condition that has answers.
     """
 
-    measured: tuple[Measured, ...]
+    results: tuple[ConditionResults, ...]
 
     @classmethod
     def of(cls, rows: Sequence[AnswerRecord]) -> "Findings":
-        """Sort the rows by setting.
+        """Group the rows by condition.
 
         Raises:
-            ValueError: if there are none.
+            ValueError: if there are no rows.
         """
         if not rows:
             raise ValueError("there are no answers to report")
-        first_seen = {setting: at for at, setting in enumerate({row.setting: 0 for row in rows})}
-        ordered = sorted(rows, key=lambda row: _rank(row.setting, first_seen[row.setting]))
+        first_seen = {
+            condition: index for index, condition in enumerate({row.condition: 0 for row in rows})
+        }
+        ordered = sorted(rows, key=lambda row: _rank(row.condition, first_seen[row.condition]))
         return cls(
             tuple(
-                Measured(setting, tuple(of_setting))
-                for setting, of_setting in groupby(ordered, lambda row: row.setting)
+                ConditionResults(condition, tuple(group))
+                for condition, group in groupby(ordered, lambda row: row.condition)
             )
         )
 
-    def of_kind(self, kind: Kind) -> list[Measured]:
-        """Settings of one kind whose answers stand alone."""
+    def of_kind(self, kind: Kind) -> list[ConditionResults]:
+        """Return the results of the conditions of one kind without votes."""
         return [
-            each for each in self.measured if each.setting.kind == kind and each.setting.votes == 1
+            each
+            for each in self.results
+            if each.condition.kind == kind and each.condition.votes == 1
         ]
 
     @property
-    def voting(self) -> list[Measured]:
-        """Settings whose answers share a budget."""
-        return [each for each in self.measured if each.setting.votes > 1]
+    def voting(self) -> list[ConditionResults]:
+        """The results of the conditions with votes."""
+        return [each for each in self.results if each.condition.votes > 1]
 
     @property
-    def unbounded(self) -> Measured | None:
-        """The setting without a cap, if there is one."""
+    def unbounded(self) -> ConditionResults | None:
+        """The result of the condition without a cap, if there is one."""
         return self.find(Condition(Kind.CAP, NO_MAXIMUM))
 
-    def find(self, setting: Condition) -> Measured | None:
-        """The answers of one setting, if there are some."""
-        return next((each for each in self.measured if each.setting == setting), None)
+    def find(self, condition: Condition) -> ConditionResults | None:
+        """Return the result of a condition, or None if it has no answers."""
+        return next((each for each in self.results if each.condition == condition), None)
 
-    def baseline(self, kind: Kind) -> Measured:
-        """What settings of a kind are compared with: no thinking, or else the first of them.
+    def baseline(self, kind: Kind) -> ConditionResults:
+        """Return the baseline of a kind: the result without thinking, or else the kind's first.
 
         Raises:
             IndexError: if there is neither.
@@ -131,22 +135,26 @@ class Findings:
 
 
 def accuracy(run: Run) -> Interval:
-    """The share of right answers with its interval, each question counting once."""
+    """Return the share of right answers and its interval, each question counting once."""
     return mean_interval(run.by_question(run.questions, "correct"))
 
 
-def no_surer(runs: Sequence[Run]) -> Run:
-    """The first run, by rising budget, that none of the later ones is surely better than."""
-    for at, run in enumerate(runs):
-        if not any(delta(later, run).low > 0 for later in runs[at + 1 :]):
+def first_unbeaten(runs: Sequence[Run]) -> Run:
+    """Return the first run, by rising budget, that no later run significantly beats.
+
+    Raises:
+        ValueError: if there are no runs.
+    """
+    for index, run in enumerate(runs):
+        if not any(delta(later, run).low > 0 for later in runs[index + 1 :]):
             return run
     raise ValueError("there are no runs")
 
 
-def _rank(setting: Condition, seen: int) -> tuple[int, int, float]:
-    """Kinds in their order, votes apart, rising budgets; names as they were asked."""
-    if isinstance(setting.value, str):
-        value = float(seen)
+def _rank(condition: Condition, first_seen: int) -> tuple[int, int, float]:
+    """Return the sort key: kind, votes, rising budget; named conditions by first occurrence."""
+    if isinstance(condition.value, str):
+        value = float(first_seen)
     else:
-        value = float("inf") if setting.value == NO_MAXIMUM else setting.value
-    return [*Kind].index(setting.kind), setting.votes, value
+        value = float("inf") if condition.value == NO_MAXIMUM else condition.value
+    return [*Kind].index(condition.kind), condition.votes, value

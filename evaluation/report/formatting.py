@@ -1,4 +1,4 @@
-"""Sections of a report, and how its figures are written."""
+"""The parts of a report, and the formats of its figures."""
 
 import math
 from dataclasses import dataclass
@@ -8,11 +8,11 @@ from proctor.evaluation.statistics.delta import Interval
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """A table; its first column holds names.
+    """A table; its first column holds row headers.
 
     Attributes:
-        columns: headings.
-        rows: cells, as many as there are headings.
+        columns: the column headers.
+        rows: the cells of each row, one per column.
     """
 
     columns: tuple[str, ...]
@@ -21,14 +21,14 @@ class Table:
 
 @dataclass(frozen=True, slots=True)
 class Section:
-    """A part of a report.
+    """A section of a report.
 
     Attributes:
-        title: its heading.
-        table: figures, if it has some.
-        sentences: what they say.
-        snippet: lines for a settings file, if it has some.
-        figure: the name of the picture beside it, if it has one.
+        title: the heading.
+        table: the table, if any.
+        sentences: the text.
+        snippet: lines for a settings file; empty if none.
+        figure: the name of the section's plot; empty if none.
     """
 
     title: str
@@ -38,28 +38,30 @@ class Section:
     figure: str = ""
 
 
-def percent(found: Interval) -> str:
-    """A share and its interval."""
-    return f"{found.value:.1%} ({100 * found.low:.1f}, {100 * found.high:.1f})"
+def percent(share: Interval) -> str:
+    """Format a share and its interval in percent."""
+    return f"{share.value:.1%} ({100 * share.low:.1f}, {100 * share.high:.1f})"
 
 
-def points(found: Interval) -> str:
-    """A difference of shares and its interval, in percentage points."""
-    return f"{100 * found.value:+.1f} ({100 * found.low:+.1f}, {100 * found.high:+.1f})"
+def points(difference: Interval) -> str:
+    """Format a difference of shares and its interval in percentage points."""
+    return (
+        f"{100 * difference.value:+.1f} ({100 * difference.low:+.1f}, {100 * difference.high:+.1f})"
+    )
 
 
-def ratio(found: Interval) -> str:
-    """A ratio and its interval."""
-    return f"{found.value:.2f} ({found.low:.2f}, {found.high:.2f})"
+def ratio(estimate: Interval) -> str:
+    """Format a ratio and its interval."""
+    return f"{estimate.value:.2f} ({estimate.low:.2f}, {estimate.high:.2f})"
 
 
 def count(number: float) -> str:
-    """A mean number of tokens."""
+    """Format a mean number of tokens."""
     return "∞" if math.isinf(number) else f"{number:,.0f}"
 
 
 def money(amount: float | None) -> str:
-    """An amount, or a dash where none is known."""
+    """Format an amount, or a dash if it is unknown."""
     if amount is None:
         return "-"
     return "∞" if math.isinf(amount) else f"{amount:.3g}"

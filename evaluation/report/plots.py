@@ -1,4 +1,4 @@
-"""Pictures of a run. Its own module, as it needs the extra `eval`."""
+"""Plots of a run. Requires the extra `eval`."""
 
 import io
 from collections.abc import Sequence
@@ -11,16 +11,16 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from proctor.evaluation.conditions import Kind
-from proctor.evaluation.report.findings import Findings, Measured, accuracy
+from proctor.evaluation.report.findings import ConditionResults, Findings, accuracy
 from proctor.evaluation.report.sections import TITLES
 from proctor.evaluation.statistics.delta import Interval
 from proctor.evaluation.statistics.samples import Run
 from proctor.evaluation.statistics.strategies import any_right, best_of_n, majority
 
 SIZE = (6.4, 4.0)
-DOTS = 160
-LOW = 12
-"""Percent; a point below that has its label above it."""
+DPI = 160
+LOW_PERCENT = 12
+"""Accuracy below which a point's label is placed above it."""
 
 WITHOUT_DATE = {"svg": {"Date": None}, "png": {}}
 STYLE: dict[Any, Any] = {
@@ -29,55 +29,55 @@ STYLE: dict[Any, Any] = {
     "axes.grid": True,
     "grid.alpha": 0.3,
     "font.size": 10,
-    "svg.fonttype": "none",  # its words can be read and searched
+    "svg.fonttype": "none",  # text stays searchable
 }
-MARKS = "osD^vP*X"
+MARKERS = "osD^vP*X"
 
 
 def draw(findings: Findings) -> dict[str, Figure]:
-    """A picture for each kind of setting, and one of the ways to spend a budget, by name."""
+    """Plot each kind of condition, and all strategies; return the figures by name."""
     with mpl.rc_context(STYLE):
-        drawn = {
+        figures = {
             kind.value: _accuracy(TITLES[kind], findings.of_kind(kind))
             for kind in Kind
             if findings.of_kind(kind)
         }
         if findings.voting:
-            drawn["parallel"] = _parallel(findings)
-    return drawn
+            figures["parallel"] = _parallel(findings)
+    return figures
 
 
 def to_svg(figure: Figure, name: str) -> str:
-    """The picture as the text of an `<svg>` element, whose ids are like no other name's."""
-    written = io.StringIO()
+    """Return a figure as an `<svg>` element; its ids are unique to the name."""
+    file = io.StringIO()
     with _style(name):
-        figure.savefig(written, format="svg", metadata=WITHOUT_DATE["svg"])
-    text = written.getvalue()
+        figure.savefig(file, format="svg", metadata=WITHOUT_DATE["svg"])
+    text = file.getvalue()
     return text[text.index("<svg") :]
 
 
 def save(figure: Figure, folder: Path, name: str) -> None:
-    """Write the picture as PNG and as SVG."""
+    """Write a figure as PNG and as SVG."""
     with _style(name):
-        for form, metadata in WITHOUT_DATE.items():
-            figure.savefig(folder / f"{name}.{form}", dpi=DOTS, metadata=metadata)
+        for extension, metadata in WITHOUT_DATE.items():
+            figure.savefig(folder / f"{name}.{extension}", dpi=DPI, metadata=metadata)
 
 
 def _style(name: str) -> AbstractContextManager[None]:
-    """The same picture gives the same file."""
+    """Return the style of a figure; the fixed salt makes its SVG file reproducible."""
     return mpl.rc_context({**STYLE, "svg.hashsalt": name})
 
 
-def _accuracy(title: str, settings: Sequence[Measured]) -> Figure:
+def _accuracy(title: str, conditions: Sequence[ConditionResults]) -> Figure:
     figure, axes = _axes(title)
-    curve = settings[0].setting.kind in (Kind.CAP, Kind.CONTINUATIONS)
-    _points(axes, [(each.run, each.right) for each in settings], "", "-o" if curve else "o")
+    curve = conditions[0].condition.kind in (Kind.CAP, Kind.CONTINUATIONS)
+    _points(axes, [(each.run, each.right) for each in conditions], "", "-o" if curve else "o")
     labels: dict[tuple[int, int], list[str]] = {}
-    for each in settings:
+    for each in conditions:
         at = (round(each.run.mean_tokens), round(100 * each.right.value))
-        labels.setdefault(at, []).append(each.setting.name)
+        labels.setdefault(at, []).append(each.condition.name)
     for at, names in labels.items():
-        near_the_axis = at[1] < LOW
+        near_the_axis = at[1] < LOW_PERCENT
         axes.annotate(
             "\n".join(names),
             at,
@@ -90,19 +90,19 @@ def _accuracy(title: str, settings: Sequence[Measured]) -> Figure:
 
 
 def _parallel(findings: Findings) -> Figure:
-    """A line for each way, a point for each total."""
+    """Plot a line for each strategy and a point for each total of tokens."""
     lines: dict[str, list[Run]] = {
-        "one chain": [each.run for each in findings.of_kind(Kind.CAP) if each.setting.value],
+        "one chain": [each.run for each in findings.of_kind(Kind.CAP) if each.condition.value],
         "continuations": [each.run for each in findings.of_kind(Kind.CONTINUATIONS)],
     }
     for each in findings.voting:
         for strategy in (majority, best_of_n, any_right):
-            run = strategy(each.run, each.setting.votes)
+            run = strategy(each.run, each.condition.votes)
             lines.setdefault(run.name, []).append(run)
     figure, axes = _axes("Accuracy against all thinking tokens of a question")
-    for mark, (way, runs) in zip(MARKS, lines.items(), strict=False):
+    for marker, (name, runs) in zip(MARKERS, lines.items(), strict=False):
         if runs:
-            _points(axes, [(run, accuracy(run)) for run in runs], way, f"-{mark}")
+            _points(axes, [(run, accuracy(run)) for run in runs], name, f"-{marker}")
     axes.legend(fontsize=8)
     return figure
 
@@ -117,12 +117,12 @@ def _axes(title: str) -> tuple[Figure, Axes]:
     return figure, axes
 
 
-def _points(axes: Axes, runs: Sequence[tuple[Run, Interval]], label: str, form: str) -> None:
+def _points(axes: Axes, runs: Sequence[tuple[Run, Interval]], label: str, style: str) -> None:
     runs = sorted(runs, key=lambda each: each[0].mean_tokens)
-    right = [100 * found.value for _, found in runs]
-    spans = [
-        [100 * (found.value - found.low) for _, found in runs],
-        [100 * (found.high - found.value) for _, found in runs],
+    right = [100 * share.value for _, share in runs]
+    errors = [
+        [100 * (share.value - share.low) for _, share in runs],
+        [100 * (share.high - share.value) for _, share in runs],
     ]
     tokens = [run.mean_tokens for run, _ in runs]
-    axes.errorbar(tokens, right, yerr=spans, fmt=form, capsize=3, label=label)
+    axes.errorbar(tokens, right, yerr=errors, fmt=style, capsize=3, label=label)

@@ -1,4 +1,4 @@
-"""Sections as Markdown, as a page, and on a terminal."""
+"""Renders a report as Markdown, as an HTML page and on a terminal."""
 
 from collections.abc import Mapping, Sequence
 from importlib.resources import files
@@ -14,12 +14,12 @@ from proctor.evaluation.report.formatting import Section, Table
 
 
 def to_markdown(title: str, sections: Sequence[Section], pictures: Mapping[str, str]) -> str:
-    """The report as Markdown.
+    """Render a report as Markdown.
 
     Args:
-        title: its heading.
-        sections: its parts.
-        pictures: the file of each figure, by its name; one that is missing is left out.
+        title: the heading.
+        sections: the sections.
+        pictures: the files of figures by name; figures without a file are omitted.
     """
     lines = [f"# {title}", ""]
     for section in sections:
@@ -38,23 +38,23 @@ def to_markdown(title: str, sections: Sequence[Section], pictures: Mapping[str, 
 
 
 def to_html(title: str, sections: Sequence[Section], drawings: Mapping[str, str]) -> str:
-    """The report as one page that needs nothing else.
+    """Render a report as a self-contained HTML page.
 
     Args:
-        title: its heading.
-        sections: its parts.
-        drawings: an `<svg>` element for each figure, by its name.
+        title: the heading.
+        sections: the sections.
+        drawings: an `<svg>` element for each figure, by name.
     """
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True)
     template = environment.from_string(
         files("proctor.evaluation.report").joinpath("page.html.jinja").read_text(encoding="utf-8")
     )
-    safe = {name: Markup(drawing) for name, drawing in drawings.items()}  # noqa: S704 - drawn by us
+    safe = {name: Markup(drawing) for name, drawing in drawings.items()}  # noqa: S704 - from plots
     return template.render(title=title, sections=sections, drawings=safe)
 
 
 def to_terminal(title: str, sections: Sequence[Section], console: Console) -> None:
-    """Print the report."""
+    """Print a report."""
     console.rule(Text(title))
     for section in sections:
         console.print(Text(f"\n{section.title}", style="bold"))
@@ -73,9 +73,14 @@ def _markdown_table(table: Table) -> list[str]:
 
 
 def _rich_table(table: Table) -> RichTable:
-    made = RichTable(padding=(0, 1, 0, 0), box=SIMPLE_HEAD, pad_edge=False)
-    for at, column in enumerate(table.columns):
-        made.add_column(column, justify="right" if at else "left", overflow="fold", no_wrap=not at)
+    rendered = RichTable(padding=(0, 1, 0, 0), box=SIMPLE_HEAD, pad_edge=False)
+    for index, column in enumerate(table.columns):
+        rendered.add_column(
+            column,
+            justify="right" if index else "left",
+            overflow="fold",
+            no_wrap=not index,
+        )
     for row in table.rows:
-        made.add_row(*(Text(cell) for cell in row))
-    return made
+        rendered.add_row(*(Text(cell) for cell in row))
+    return rendered

@@ -1,1 +1,1 @@
-"""What a table of answers says: pure functions of samples, a small module for each question."""
+"""Statistics of answers: pure functions of samples."""

@@ -1,4 +1,4 @@
-"""The reasoning delta: what a budget changes against none, question by question."""
+"""The reasoning delta: the change in accuracy against no thinking, paired by question."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -14,14 +14,14 @@ RESAMPLES = 10_000
 CONFIDENCE = 0.95
 STEP_TOKENS = 500
 CHUNK = 500
-"""Resamples that are drawn at a time, to bound the memory."""
+"""Resamples per chunk, which bounds the memory."""
 
 FLAT_POINTS = 0.02
-"""A delta whose whole interval is nearer to 0 than this is as good as none."""
+"""A delta whose whole interval is closer to 0 than this is flat."""
 
 
 class Verdict(StrEnum):
-    """What a delta says."""
+    """The interpretation of a delta."""
 
     PAYS = "pays"
     FLAT = "flat"
@@ -45,7 +45,7 @@ class Interval:
 
     @property
     def verdict(self) -> Verdict:
-        """In words, of a difference in accuracy."""
+        """The interpretation, if this is a difference in accuracy."""
         if self.low > 0:
             return Verdict.PAYS
         if self.high < 0:
@@ -56,10 +56,9 @@ class Interval:
 
 
 def resampled(questions: int, resamples: int, seed: int) -> Iterator[Floats]:
-    """Weights of the questions in bootstrap resamples, in chunks of shape (some, questions).
+    """Yield weights of the questions in bootstrap resamples, in chunks (<= CHUNK, questions).
 
-    A question is drawn with all its samples: they are no independent evidence. Each row sums
-    to 1.
+    Questions are drawn with all their samples, which are not independent. Each row sums to 1.
     """
     counts = _counts(questions, resamples, seed)
     for begin in range(0, resamples, CHUNK):
@@ -68,9 +67,9 @@ def resampled(questions: int, resamples: int, seed: int) -> Iterator[Floats]:
 
 @lru_cache(maxsize=1)
 def _counts(questions: int, resamples: int, seed: int) -> NDArray[np.int16]:
-    """How often each question is drawn, shape (resamples, questions).
+    """Return how often each question is drawn, shape (resamples, questions).
 
-    Kept, as a report draws the same questions a hundred times, and drawing takes most of its time.
+    Cached: a report draws the same questions a hundred times, which takes most of its time.
     """
     generator = np.random.default_rng(seed)
     even = np.full(questions, 1 / questions)
@@ -80,7 +79,7 @@ def _counts(questions: int, resamples: int, seed: int) -> NDArray[np.int16]:
 
 
 def interval(value: float, drawn: Floats) -> Interval:
-    """The percentile interval of what resamples gave; those that are undefined are left out."""
+    """Return the percentile interval of the values of resamples; undefined values are ignored."""
     tail = 100 * (1 - CONFIDENCE) / 2
     defined = drawn[np.isfinite(drawn)]
     if not defined.size:
@@ -90,25 +89,25 @@ def interval(value: float, drawn: Floats) -> Interval:
 
 
 def mean_interval(values: Floats, resamples: int = RESAMPLES, seed: int = 0) -> Interval:
-    """The mean over questions, one value each."""
+    """Return the mean over questions, with one value each, and its interval."""
     drawn = [weights @ values for weights in resampled(len(values), resamples, seed)]
     return interval(float(values.mean()), np.concatenate(drawn))
 
 
 def delta(run: Run, without: Run, resamples: int = RESAMPLES, seed: int = 0) -> Interval:
-    """Accuracy of a run minus that without thinking, on the questions that both have."""
+    """Return a run's accuracy minus that without thinking, on the questions that both have."""
     questions = shared_questions([run, without])
     gains = run.by_question(questions, "correct") - without.by_question(questions, "correct")
     return mean_interval(gains, resamples, seed)
 
 
 def slope(runs: Sequence[Run], resamples: int = RESAMPLES, seed: int = 0) -> Interval:
-    """Accuracy gained for every `STEP_TOKENS` more tokens of thinking: a least-squares line.
+    """Return the accuracy gained per `STEP_TOKENS` thinking tokens, by least squares.
 
     Args:
-        runs: settings that differ in their mean thinking tokens.
-        resamples: of the bootstrap over questions.
-        seed: of the same.
+        runs: runs that differ in their mean thinking tokens.
+        resamples: the number of bootstrap resamples of the questions.
+        seed: the seed of the bootstrap.
 
     Raises:
         ValueError: if there are fewer than two runs.
@@ -127,10 +126,10 @@ def slope(runs: Sequence[Run], resamples: int = RESAMPLES, seed: int = 0) -> Int
 
 
 def _line(tokens: Floats, right: Floats) -> Floats:
-    """Slopes of lines through points of shape (resamples, runs), per `STEP_TOKENS`."""
-    across = tokens - tokens.mean(axis=1, keepdims=True)
-    up = right - right.mean(axis=1, keepdims=True)
-    spread = (across**2).sum(axis=1)
+    """Return the slope per `STEP_TOKENS` of each row of points, shape (resamples, runs)."""
+    centered = tokens - tokens.mean(axis=1, keepdims=True)
+    gains = right - right.mean(axis=1, keepdims=True)
+    variance = (centered**2).sum(axis=1)
     with np.errstate(divide="ignore", invalid="ignore"):
-        slopes: Floats = STEP_TOKENS * (across * up).sum(axis=1) / spread
+        slopes: Floats = STEP_TOKENS * (centered * gains).sum(axis=1) / variance
     return slopes

@@ -1,4 +1,4 @@
-"""What a right answer costs, and from which budget on thinking is worth it."""
+"""The cost of a right answer, and the budget from which thinking pays."""
 
 import math
 from collections.abc import Sequence
@@ -11,17 +11,19 @@ from proctor.evaluation.statistics.samples import Floats, Run, shared_questions
 
 
 def cost_per_correct(cost: float, accuracy: float) -> float:
-    """Expected cost of attempts until one is right (arXiv 2504.13359): infinite if none ever is.
+    """Return the expected cost of attempts until one is right (arXiv 2504.13359).
+
+    It is infinite if the accuracy is 0.
 
     Args:
-        cost: of an attempt, everything counted.
-        accuracy: the share that is right.
+        cost: the total cost of one attempt.
+        accuracy: the share of attempts that are right.
     """
     return cost / accuracy if accuracy else math.inf
 
 
-def crossover(runs: Sequence[Run], without: Run, resamples: int = RESAMPLES) -> Run | None:
-    """The first of the runs, by rising budget, whose delta's interval is all above 0."""
+def first_better(runs: Sequence[Run], without: Run, resamples: int = RESAMPLES) -> Run | None:
+    """Return the first run, by rising budget, that significantly beats the one without thinking."""
     for run in runs:
         if delta(run, without, resamples).low > 0:
             return run
@@ -30,13 +32,13 @@ def crossover(runs: Sequence[Run], without: Run, resamples: int = RESAMPLES) -> 
 
 @dataclass(frozen=True, slots=True)
 class Crossover:
-    """A small model that thinks, against a large one that does not.
+    """The result of a small model that thinks against a large one that does not.
 
     Attributes:
-        run: the small model's first run, by rising budget, that is surely more often right.
-        gain: its accuracy minus the large one's.
-        price_ratio: at how many times the small one's price per token a right answer of the
-            large one costs the same; above that the small one is cheaper.
+        run: the small model's first run, by rising budget, with significantly higher accuracy.
+        gain: its accuracy minus the large model's.
+        price_ratio: the ratio of the large model's price per token to the small one's at which
+            right answers cost the same; above it the small model is cheaper.
     """
 
     run: Run
@@ -44,18 +46,21 @@ class Crossover:
     price_ratio: Interval
 
 
-def overtaking(small: Sequence[Run], large: Run, resamples: int = RESAMPLES) -> Crossover | None:
-    """Where the small model overtakes, or None if it does not."""
-    run = crossover(small, large, resamples)
+def find_crossover(
+    small: Sequence[Run], large: Run, resamples: int = RESAMPLES
+) -> Crossover | None:
+    """Return where the small model overtakes the large one, or None if it does not."""
+    run = first_better(small, large, resamples)
     if run is None:
         return None
     return Crossover(run, delta(run, large, resamples), price_ratio(run, large, resamples))
 
 
 def price_ratio(small: Run, large: Run, resamples: int = RESAMPLES, seed: int = 0) -> Interval:
-    """The large model's price per token over the small one's at which right answers cost alike.
+    """Return the ratio of the prices per token at which both models' right answers cost the same.
 
-    All generated tokens are counted, thinking and answers, right and wrong.
+    It is the large model's price over the small one's. All generated tokens are counted, of
+    thinking and answers, right and wrong.
     """
     questions = shared_questions([small, large])
     parts = [run.by_question(questions, of) for run in (small, large) for of in FIELDS]
@@ -79,7 +84,7 @@ def _ratio(
 
 
 def overthinking(smaller: Run, larger: Run) -> float:
-    """The share of questions that are right on a smaller budget and wrong on a larger.
+    """Return the share of questions that are right on a smaller budget and wrong on a larger one.
 
     A question is right if more than half of its samples are.
     """

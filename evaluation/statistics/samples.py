@@ -1,4 +1,4 @@
-"""What was measured: answers to the same questions under several settings."""
+"""Answers to the same questions under several conditions."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,26 +16,27 @@ class Sample:
     Attributes:
         question: the question's id.
         tokens: thinking tokens.
-        generated: all generated tokens, which are paid for.
-        correct: how right it is, from 0 to 1.
-        said: the answer in a form in which equal ones are equal; None is none.
-        confidence: mean log probability of the answer's tokens, None if unknown.
+        generated: all generated tokens, which are billed.
+        correct: the score, from 0 to 1.
+        normalized_answer: the answer in a form in which equal answers are equal; None without
+            an answer.
+        confidence: the mean log probability of the answer's tokens, None if unknown.
     """
 
     question: str
     tokens: float
     generated: float
     correct: float
-    said: str | None = None
+    normalized_answer: str | None = None
     confidence: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """One setting over all questions; each has the same number of samples or more.
+    """All answers under one condition.
 
     Attributes:
-        name: what the setting is called, like "512 tokens" or "2 continuations".
+        name: the name of the condition, such as "512 tokens" or "2 continuations".
         samples: the answers.
     """
 
@@ -49,17 +50,17 @@ class Run:
 
     @property
     def mean_tokens(self) -> float:
-        """Thinking tokens of an answer, each question counting once."""
+        """The mean thinking tokens of an answer, each question counting once."""
         return float(self.by_question(self.questions, "tokens").mean())
 
     @property
     def mean_generated(self) -> float:
-        """Generated tokens of an answer, each question counting once."""
+        """The mean generated tokens of an answer, each question counting once."""
         return float(self.by_question(self.questions, "generated").mean())
 
     @property
     def grouped(self) -> dict[str, list[Sample]]:
-        """The samples of each question, questions in order."""
+        """The samples of each question, sorted by question."""
         groups: dict[str, list[Sample]] = {question: [] for question in self.questions}
         for sample in self.samples:
             groups[sample.question].append(sample)
@@ -67,21 +68,21 @@ class Run:
 
     @property
     def questions(self) -> list[str]:
-        """Ids, in order."""
+        """The questions' ids, sorted."""
         return sorted({sample.question for sample in self.samples})
 
-    def by_question(self, questions: Sequence[str], of: str) -> Floats:
-        """The mean of a field over the samples of each question, shape (questions,).
+    def by_question(self, questions: Sequence[str], field: str) -> Floats:
+        """Return the mean of a field over the samples of each question, shape (questions,).
 
         Raises:
             ValueError: if a question has no sample.
         """
-        place = {question: at for at, question in enumerate(questions)}
-        sums, counts = np.zeros(len(place)), np.zeros(len(place))
+        indices = {question: index for index, question in enumerate(questions)}
+        sums, counts = np.zeros(len(indices)), np.zeros(len(indices))
         for sample in self.samples:
-            if (at := place.get(sample.question)) is not None:
-                sums[at] += getattr(sample, of)
-                counts[at] += 1
+            if (index := indices.get(sample.question)) is not None:
+                sums[index] += getattr(sample, field)
+                counts[index] += 1
         if not counts.all():
             missing = questions[int(np.argmin(counts))]
             raise ValueError(f"run '{self.name}' has no sample of question '{missing}'")
@@ -90,12 +91,12 @@ class Run:
 
 
 def shared_questions(runs: Sequence[Run]) -> list[str]:
-    """Ids that every run has answered, in order.
+    """Return the sorted ids of the questions that all runs have.
 
     Raises:
         ValueError: if there are none.
     """
-    found = sorted(set.intersection(*(set(run.questions) for run in runs)))
-    if not found:
+    shared = sorted(set.intersection(*(set(run.questions) for run in runs)))
+    if not shared:
         raise ValueError("the runs have no question in common")
-    return found
+    return shared

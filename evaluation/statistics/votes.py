@@ -1,24 +1,24 @@
-"""Several answers to a question: at least one right, the majority, the surest."""
+"""Several answers to a question: pass@k, majority vote and best-of-k."""
 
 import math
 from collections import Counter
 from collections.abc import Collection, Hashable, Iterator, Sequence
 from itertools import combinations
 
-MOST_VOTES = 20_000
-"""Ways to draw that are gone through; where there are more, answers vote in groups as they came."""
+MAX_DRAWS = 20_000
+"""Maximum number of combinations to enumerate; beyond it, consecutive groups of answers vote."""
 
 
 def pass_at_k(samples: int, correct: int, k: int) -> float:
-    """The chance that of `k` answers one is right (arXiv 2107.03374), without bias.
+    """Return the unbiased estimate that at least one of `k` answers is right (arXiv 2107.03374).
 
     Args:
-        samples: answers that were made.
-        correct: those of them that are right.
-        k: how many are drawn, no more than were made.
+        samples: the number of answers.
+        correct: the number of right answers.
+        k: the number of answers drawn, at most `samples`.
 
     Raises:
-        ValueError: if that makes no sense.
+        ValueError: if the numbers contradict each other.
     """
     if not (0 <= correct <= samples and 1 <= k <= samples):
         raise ValueError("pass@k needs 1 <= k <= samples and 0 <= correct <= samples")
@@ -26,56 +26,56 @@ def pass_at_k(samples: int, correct: int, k: int) -> float:
 
 
 def majority_at_k(answers: Sequence[Hashable | None], right: Collection[Hashable], k: int) -> float:
-    """The chance that the commonest of `k` of the answers is a right one.
+    """Return the probability that the most common of `k` of the answers is right.
 
-    Ties are broken by chance. An answer of None, which is no answer, has no vote.
+    Ties are broken randomly. None, a missing answer, has no vote.
 
     Args:
-        answers: what was answered, in a form in which equal ones are equal.
-        right: those of them that are right.
-        k: how many vote.
+        answers: the normalized answers.
+        right: those that are right.
+        k: the number of answers that vote.
 
     Raises:
-        ValueError: if there are fewer answers.
+        ValueError: if there are fewer than `k` answers.
     """
     if not 1 <= k <= len(answers):
         raise ValueError("maj@k needs 1 <= k <= the number of answers")
-    chances = [_wins(drawn, right) for drawn in _draws(answers, k)]
-    return sum(chances) / len(chances)
+    probabilities = [_win_probability(drawn, right) for drawn in _draws(answers, k)]
+    return sum(probabilities) / len(probabilities)
 
 
-def surest_of_k(answers: Sequence[tuple[float, float]], k: int) -> float:
-    """How right the surest of `k` of the answers is, on average over all ways to draw them.
+def best_of_k(answers: Sequence[tuple[float, float]], k: int) -> float:
+    """Return the expected score of the most confident of `k` of the answers, over all draws.
 
     Args:
-        answers: how sure each is, and how right. Of equally sure ones any is taken.
-        k: how many are drawn.
+        answers: the confidence and the score of each; ties are broken randomly.
+        k: the number of answers drawn.
 
     Raises:
-        ValueError: if there are fewer answers.
+        ValueError: if there are fewer than `k` answers.
     """
     if not 1 <= k <= len(answers):
         raise ValueError("best-of-k needs 1 <= k <= the number of answers")
     tied: dict[float, list[float]] = {}
-    for sure, correct in answers:
-        tied.setdefault(sure, []).append(correct)
-    expected, below = 0.0, len(answers)
+    for confidence, correct in answers:
+        tied.setdefault(confidence, []).append(correct)
+    expected, remaining = 0.0, len(answers)
     for _, scores in sorted(tied.items(), reverse=True):
-        left = below - len(scores)
-        chance = (math.comb(below, k) - math.comb(left, k)) / math.comb(len(answers), k)
-        expected += chance * sum(scores) / len(scores)
-        below = left
+        lower = remaining - len(scores)
+        draws = math.comb(remaining, k) - math.comb(lower, k)
+        expected += draws / math.comb(len(answers), k) * sum(scores) / len(scores)
+        remaining = lower
     return expected
 
 
 def _draws(answers: Sequence[Hashable | None], k: int) -> Iterator[Sequence[Hashable | None]]:
-    if math.comb(len(answers), k) <= MOST_VOTES:
+    if math.comb(len(answers), k) <= MAX_DRAWS:
         return combinations(answers, k)
-    return (answers[at : at + k] for at in range(0, len(answers) - k + 1, k))
+    return (answers[start : start + k] for start in range(0, len(answers) - k + 1, k))
 
 
-def _wins(drawn: Sequence[Hashable | None], right: Collection[Hashable]) -> float:
+def _win_probability(drawn: Sequence[Hashable | None], right: Collection[Hashable]) -> float:
     votes = Counter(answer for answer in drawn if answer is not None)
-    most = max(votes.values(), default=0)
-    first = [answer for answer, count in votes.items() if count == most]
-    return sum(answer in right for answer in first) / len(first) if first else 0.0
+    maximum = max(votes.values(), default=0)
+    winners = [answer for answer, count in votes.items() if count == maximum]
+    return sum(answer in right for answer in winners) / len(winners) if winners else 0.0

@@ -8,7 +8,7 @@ import json
 from collections.abc import Callable, Iterator
 from random import Random
 
-from proctor.demo.world import Passes, draw_problem, slip, two
+from proctor.demo.world import Passes, draw_problem, slip, two_digits
 
 # --- words to write with ---------------------------------------------------------------------
 
@@ -93,11 +93,13 @@ def chain(rng: Random) -> str:
 
     redo()
     while not passes.done:
-        lines.append(f"so {two(passes.claims[-1])}\nWait, check:\n")
+        lines.append(f"so {two_digits(passes.claims[-1])}\nWait, check:\n")
         lines.extend(passes.recheck())
         if not passes.done:
             redo()
-    lines.extend(f"Wait, all ok {two(passes.claims[-1])}\n" for _ in range(rng.randint(0, 3)))
+    lines.extend(
+        f"Wait, all ok {two_digits(passes.claims[-1])}\n" for _ in range(rng.randint(0, 3))
+    )
     return "".join(lines)
 
 

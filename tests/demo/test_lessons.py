@@ -2,7 +2,7 @@ from random import Random
 
 from tokenizers import Tokenizer
 
-from proctor.demo.lessons import CONTEXT, DIRECT, HASTY, Document, Writer
+from proctor.demo.lessons import CONTEXT, DIRECT, HASTY, Document, DocumentSampler
 from proctor.demo.train import MODEL, Governor, batches
 
 tokenizer = Tokenizer.from_file(str(MODEL / "tokenizer.json"))
@@ -14,8 +14,8 @@ def encode(text: str) -> list[int]:
 
 
 def documents(count: int, seed: int = 3) -> list[Document]:
-    writer = Writer(encode, Random(seed))
-    return [writer.document() for _ in range(count)]
+    sampler = DocumentSampler(encode, Random(seed))
+    return [sampler.document() for _ in range(count)]
 
 
 def test_documents_are_seeded_and_fit_the_context() -> None:
@@ -70,7 +70,7 @@ def test_the_governor_withholds_what_is_known_well_enough() -> None:
 
 
 def test_batches_are_padded_with_context_only() -> None:
-    ids, marks = next(batches(Writer(encode, Random(1)), 1))
+    ids, marks = next(batches(DocumentSampler(encode, Random(1)), 1))
     assert ids.shape == marks.shape
     assert ids.shape[1] % 16 == 0
     assert not marks[ids == 0].any()

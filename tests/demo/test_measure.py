@@ -6,11 +6,11 @@ import pytest
 from proctor.demo.measure import (
     CAPS,
     CONTINUATIONS,
-    Examiner,
+    Client,
     Point,
-    Refused,
-    careful,
+    RequestRefused,
     questions,
+    recheck_table,
     settings,
     wilson,
 )
@@ -51,7 +51,7 @@ async def test_a_point_counts_right_answers_and_thinking() -> None:
     transport = httpx.MockTransport(reply)
     async with httpx.AsyncClient(transport=transport, base_url="http://x") as client:
         extra = {"thinking": {"continuations": 2}}
-        point = await Examiner(client, "m", 2).point("2", asked, 0.6, extra)
+        point = await Client(client, "m", 2).point("2", asked, 0.6, extra)
     assert point == Point("2", 3, 4, 10.0, ("so",) * 4)
     assert point.cells == ("2", "0.750", "0.301-0.954", "10")
 
@@ -59,8 +59,8 @@ async def test_a_point_counts_right_answers_and_thinking() -> None:
 async def test_a_refusal_ends_the_measurement() -> None:
     transport = httpx.MockTransport(lambda _: httpx.Response(400, text="no"))
     async with httpx.AsyncClient(transport=transport, base_url="http://x") as client:
-        with pytest.raises(Refused, match="400: no"):
-            await Examiner(client, "m", 1).point("0", questions(1, 1, 1, 1), 0.0, {})
+        with pytest.raises(RequestRefused, match="400: no"):
+            await Client(client, "m", 1).point("0", questions(1, 1, 1, 1), 0.0, {})
 
 
 def test_every_point_is_sent() -> None:
@@ -70,7 +70,7 @@ def test_every_point_is_sent() -> None:
 
 def test_the_steps_of_rechecks_are_counted_by_operation() -> None:
     traces = ["a:56-13=43\nso 43\nWait, check:\na:56-13;6-3=3,5-1=4,43?43 ok\nall ok 43"] * 3
-    table = careful([*traces, "a:56-13;6-3=3,5-1=4,43?16 ok"], "greedy")
+    table = recheck_table([*traces, "a:56-13;6-3=3,5-1=4,43?16 ok"], "greedy")
     rows = list(zip(*(column.cells for column in table.columns), strict=True))
     assert rows[1] == ("-", "4", "1.000", "0.510-1.000", "0.750", "0.301-0.954")
     assert rows[0][1] == rows[2][1] == "0"

@@ -10,14 +10,14 @@ from proctor.demo.world import (
     Passes,
     Problem,
     Step,
-    check,
     draw_problem,
     judge,
     last_integer,
     phrase,
+    recheck_line,
     replay,
     slip,
-    two,
+    two_digits,
     working,
 )
 
@@ -44,13 +44,13 @@ def write(problem: Problem, rng: Random, rate: float, waits: int) -> str:
         lines.extend(f"{head}{result}\n" for head, result, _ in passes.hasty(results))
 
     hasty()
-    lines.append(f"{passes.closing()}{two(passes.claims[-1])}\n")
+    lines.append(f"{passes.closing()}{two_digits(passes.claims[-1])}\n")
     for _ in range(waits):
         lines.append("Wait, " if passes.done else "Wait, check:\n")
         lines.extend(passes.recheck())
         if not passes.done:
             hasty()
-        lines.append(f"{passes.closing()}{two(passes.claims[-1])}\n")
+        lines.append(f"{passes.closing()}{two_digits(passes.claims[-1])}\n")
     return "".join(lines).replace("Wait, all", "Wait,\nall")
 
 
@@ -65,7 +65,7 @@ def test_enough_rechecks_always_reach_the_true_answer(
 ) -> None:
     trace = write(problem, Random(seed), rate, len(problem.steps))
     assert replay(problem, trace) == problem.answer
-    assert trace.endswith(f"all ok {two(problem.answer)}\n")
+    assert trace.endswith(f"all ok {two_digits(problem.answer)}\n")
 
 
 @given(problems, st.integers(0, 2**32))
@@ -97,7 +97,7 @@ def test_each_equation_of_the_working_is_true_in_its_last_digit(value: int, step
 def test_a_check_says_ok_exactly_when_the_claim_is_right(
     value: int, step: Step, claimed: int
 ) -> None:
-    line = check(0, value, step, claimed)
+    line = recheck_line(0, value, step, claimed)
     assert line.endswith(" ok\n" if step.apply(value) == claimed else " fix\n")
 
 
@@ -144,7 +144,7 @@ def test_a_trace_that_breaks_the_rules_does_not_replay(trace: str) -> None:
 
 @given(st.integers(0, 99), steps, st.integers(0, 99))
 def test_a_line_of_a_recheck_is_judged_by_itself(value: int, step: Step, claimed: int) -> None:
-    line = check(0, value, step, claimed).rstrip()
+    line = recheck_line(0, value, step, claimed).rstrip()
     assert judge(line) == Judgement(step.op, working=True, verdict=True)
 
 

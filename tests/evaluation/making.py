@@ -8,7 +8,7 @@ from proctor.evaluation.rows import AnswerRecord
 from proctor.evaluation.run_config import RunConfig
 from proctor.evaluation.statistics.samples import Run, Sample
 
-PROTOCOL = RunConfig("m", "sums.jsonl", "{question}", "numeric", 0.6, 0.95, 1)
+CONFIG = RunConfig("m", "sums.jsonl", "{question}", "numeric", 0.6, 0.95, 1)
 
 
 def run(name: str, answers: Mapping[str, Sequence[float]], tokens: int = 100) -> Run:
@@ -44,12 +44,14 @@ def response(
 
 
 def row(
-    setting: Condition,
+    condition: Condition,
     question: str = "q",
     sample: int = 0,
     score: float = 1.0,
-    said: str | None = "1",
+    normalized_answer: str | None = "1",
     **told: Any,
 ) -> AnswerRecord:
     """An answer, and what the server told of it."""
-    return AnswerRecord(setting, question, sample, score, said, None, 0.5, response(**told))
+    return AnswerRecord(
+        condition, question, sample, score, normalized_answer, None, 0.5, response(**told)
+    )

@@ -11,7 +11,7 @@ from proctor.evaluation.rows import AnswerRecord
 from proctor.evaluation.run_config import RunConfig
 from proctor.evaluation.scorers import load_scorer
 from proctor.evaluation.tasks import Question
-from tests.evaluation.making import PROTOCOL, response
+from tests.evaluation.making import CONFIG, response
 
 CAP = Condition(Kind.CAP, 5)
 QUESTION = Question("q", "0 + 1?", "1")
@@ -43,7 +43,7 @@ async def ask(*answers: httpx.Response | Exception) -> AnswerRecord:
 
     transport = httpx.MockTransport(answer)
     async with httpx.AsyncClient(base_url="http://x/v1", transport=transport) as client:
-        return await ServerClient(client, PROTOCOL, load_scorer("numeric")).ask(CAP, QUESTION, 0)
+        return await ServerClient(client, CONFIG, load_scorer("numeric")).ask(CAP, QUESTION, 0)
 
 
 def told(**fields: Any) -> httpx.Response:
@@ -51,8 +51,8 @@ def told(**fields: Any) -> httpx.Response:
 
 
 def test_a_request_has_all_that_the_run_holds_fixed() -> None:
-    setting = Condition(Kind.CONTINUATIONS, 2)
-    assert request(PROTOCOL, setting, QUESTION, 3) == {
+    condition = Condition(Kind.CONTINUATIONS, 2)
+    assert request(CONFIG, condition, QUESTION, 3) == {
         "model": "m",
         "messages": [{"role": "user", "content": "0 + 1?"}],
         "temperature": 0.6,
@@ -65,17 +65,17 @@ def test_a_request_has_all_that_the_run_holds_fixed() -> None:
 
 
 @pytest.mark.parametrize(
-    ("protocol", "setting", "own"),
+    ("config", "condition", "own"),
     [
         (FOREIGN, CAP, {"thinking_token_budget": 5}),
         (FOREIGN, Condition(Kind.CAP, -1), {}),
-        (PROTOCOL, Condition(Kind.EFFORT, "low"), {"reasoning_effort": "low"}),
+        (CONFIG, Condition(Kind.EFFORT, "low"), {"reasoning_effort": "low"}),
     ],
 )
 def test_a_server_of_another_make_gets_no_field_of_ours(
-    protocol: RunConfig, setting: Condition, own: dict[str, Any]
+    config: RunConfig, condition: Condition, own: dict[str, Any]
 ) -> None:
-    asked = request(protocol, setting, QUESTION, 0)
+    asked = request(config, condition, QUESTION, 0)
     common = {"model", "messages", "temperature", "top_p", "seed"}
     assert {name: asked[name] for name in asked.keys() - common} == own
 
@@ -83,7 +83,7 @@ def test_a_server_of_another_make_gets_no_field_of_ours(
 async def test_an_answer_is_judged_and_kept() -> None:
     row = await ask(httpx.Response(200, json=thought(" a\u20ac", logprobs=scored(" a", "\u20ac"))))
 
-    assert (row.score, row.said, row.tokens, row.generated) == (1, "1", 2, 3)
+    assert (row.score, row.normalized_answer, row.tokens, row.generated) == (1, "1", 2, 3)
     assert row.confidence == -0.375
     assert "logprobs" not in row.response["choices"][0]
 
@@ -95,8 +95,8 @@ async def test_an_answer_is_judged_and_kept() -> None:
 async def test_a_server_that_knows_no_prices_is_no_obstacle(answer: httpx.Response) -> None:
     transport = httpx.MockTransport(lambda _: answer)
     async with httpx.AsyncClient(base_url="http://x/v1", transport=transport) as client:
-        examiner = ServerClient(client, PROTOCOL, load_scorer("numeric"))
-        assert await examiner.price(CAP, QUESTION) == {}
+        client = ServerClient(client, CONFIG, load_scorer("numeric"))
+        assert await client.price(CAP, QUESTION) == {}
 
 
 async def test_a_busy_server_is_asked_again(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -124,7 +124,7 @@ async def test_a_busy_server_is_asked_again(monkeypatch: pytest.MonkeyPatch) -> 
         (httpx.Response(400, json={"error": {"message": "no"}}), "400: .*no"),
         (httpx.Response(503, text="gone"), "503: gone"),
         (httpx.ConnectError("refused"), "cannot be reached"),
-        (httpx.Response(200, text="<html>"), "no JSON"),
+        (httpx.Response(200, text="<html>"), "not JSON"),
         (httpx.Response(200, json={"choices": []}), "cannot be read"),
         (httpx.Response(200, json=[]), "cannot be read"),
         (httpx.Response(200, json={"choices": [{"message": {}}]}), "cannot be read"),
@@ -144,8 +144,8 @@ async def test_what_the_server_does_not_answer(
 @pytest.mark.parametrize(
     ("answer", "message"),
     [
-        (thought("abc", logprobs=scored("a", "b", "c")), "counts 2 thinking tokens, and 3 came"),
-        (thought("ab", logprobs=scored("a", "c")), "not those of the thinking's text"),
+        (thought("abc", logprobs=scored("a", "b", "c")), "counts 2 thinking tokens, but sent 3"),
+        (thought("ab", logprobs=scored("a", "c")), "differ from the text of the thinking"),
     ],
 )
 async def test_wrong_accounts_end_the_run(answer: dict[str, Any], message: str) -> None:

@@ -2,12 +2,12 @@ from typing import Any
 
 import pytest
 
-from proctor.evaluation.cli import make_settings
+from proctor.evaluation.cli import make_conditions
 from proctor.evaluation.conditions import Condition, Kind
 
 
 @pytest.mark.parametrize(
-    ("setting", "name", "fields"),
+    ("condition", "name", "fields"),
     [
         (Condition(Kind.CAP, 0), "at most 0", {"max_thinking_tokens": 0}),
         (Condition(Kind.CAP, -1), "no maximum", {"max_thinking_tokens": -1}),
@@ -21,10 +21,10 @@ from proctor.evaluation.conditions import Condition, Kind
         (Condition(Kind.EFFORT, "low"), "effort low", {"reasoning_effort": "low"}),
     ],
 )
-def test_what_is_asked_for(setting: Condition, name: str, fields: dict[str, Any]) -> None:
-    assert setting.name == name
-    assert setting.fields() == fields
-    assert Condition.from_json(setting.to_json()) == setting
+def test_what_is_asked_for(condition: Condition, name: str, fields: dict[str, Any]) -> None:
+    assert condition.name == name
+    assert condition.fields() == fields
+    assert Condition.from_json(condition.to_json()) == condition
 
 
 def test_another_servers_name_for_a_cap() -> None:
@@ -34,11 +34,11 @@ def test_another_servers_name_for_a_cap() -> None:
 
 
 def test_what_a_command_asks_for() -> None:
-    made = make_settings([0, 4, 64, 64], [2], ["auto"], ["high"], votes=5)
+    made = make_conditions([0, 4, 64, 64], [2], ["auto"], ["high"], votes=5)
 
-    assert [setting.name for setting in made] == [
+    assert [condition.name for condition in made] == [
         *("at most 0", "at most 4", "at most 64"),
         *("2 continuations", "tier auto", "effort high", "5 of at most 12"),
     ]
     with pytest.raises(ValueError, match="nothing to compare"):
-        make_settings()
+        make_conditions()

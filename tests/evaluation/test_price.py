@@ -4,8 +4,8 @@ import pytest
 
 from proctor.evaluation.statistics.price import (
     cost_per_correct,
-    crossover,
-    overtaking,
+    find_crossover,
+    first_better,
     overthinking,
     price_ratio,
 )
@@ -24,8 +24,8 @@ def test_the_first_budget_that_surely_helps() -> None:
     little = run("64", {name: [float(name == "1")] for name in MANY})
     more = run("256", {name: [float(int(name) % 2)] for name in MANY})
 
-    assert crossover([little, more], none) is more
-    assert crossover([little], none) is None
+    assert first_better([little, more], none) is more
+    assert first_better([little], none) is None
 
 
 def test_a_small_model_that_thinks_overtakes_a_large_one() -> None:
@@ -33,7 +33,7 @@ def test_a_small_model_that_thinks_overtakes_a_large_one() -> None:
     hasty = run("small, 0", {name: [0.0] for name in MANY}, tokens=10)
     small = run("small, 256", {name: [1.0] for name in MANY}, tokens=60)
 
-    found = overtaking([hasty, small], large, resamples=2000)
+    found = find_crossover([hasty, small], large, resamples=2000)
 
     assert found is not None
     assert found.run is small
@@ -41,7 +41,7 @@ def test_a_small_model_that_thinks_overtakes_a_large_one() -> None:
     # 60 tokens a right answer against 20.
     assert found.price_ratio.value == pytest.approx(3)
     assert found.price_ratio.low < 3 < found.price_ratio.high
-    assert overtaking([hasty], large) is None
+    assert find_crossover([hasty], large) is None
     assert price_ratio(hasty, large).value == math.inf
 
 

@@ -1,4 +1,4 @@
-"""What is said of answers that were made by hand."""
+"""Reports on constructed answers."""
 
 import tomllib
 from collections.abc import Sequence
@@ -9,31 +9,31 @@ import pytest
 from rich.console import Console
 
 from proctor.evaluation.conditions import Condition, Kind
-from proctor.evaluation.report.findings import Findings, no_surer
+from proctor.evaluation.report.findings import Findings, first_unbeaten
 from proctor.evaluation.report.formatting import Section
 from proctor.evaluation.report.plots import draw, to_svg
 from proctor.evaluation.report.recommend import recommend, to_toml
 from proctor.evaluation.report.renderers import to_html, to_markdown, to_terminal
 from proctor.evaluation.report.sections import sections, two_models
 from proctor.evaluation.rows import AnswerRecord
-from proctor.evaluation.store import Kept
+from proctor.evaluation.store import StoredRun
 from proctor.server.config.settings import Settings
-from tests.evaluation.making import PROTOCOL, row, run
+from tests.evaluation.making import CONFIG, row, run
 
 QUESTIONS = 200
 
 
 def answers(
-    setting: Condition, right: int, samples: int = 1, tokens: int = 10
+    condition: Condition, right: int, samples: int = 1, tokens: int = 10
 ) -> list[AnswerRecord]:
     """Answers to `QUESTIONS` questions, of which the first `right` are answered right."""
     return [
         row(
-            setting,
+            condition,
             f"{question:03}",
             sample,
             score=float(question < right),
-            said="1" if question < right else "2",
+            normalized_answer="1" if question < right else "2",
             tokens=tokens,
             end_reason="max" if tokens else "disabled",
         )
@@ -51,9 +51,9 @@ def cap(most: int, right: int, **more: int) -> list[AnswerRecord]:
 CURVE = [*cap(0, 10), *cap(64, 100), *cap(128, 150), *cap(256, 180), *cap(512, 181), *cap(-1, 175)]
 
 
-def said(rows: Sequence[AnswerRecord]) -> dict[str, Section]:
+def report_sections(rows: Sequence[AnswerRecord]) -> dict[str, Section]:
     found = Findings.of(rows)
-    return {section.title: section for section in sections(Kept(PROTOCOL, [*rows]), found)}
+    return {section.title: section for section in sections(StoredRun(CONFIG, [*rows]), found)}
 
 
 def test_settings_stand_from_the_smallest_budget_to_the_largest() -> None:
@@ -61,19 +61,19 @@ def test_settings_stand_from_the_smallest_budget_to_the_largest() -> None:
         *(Condition(Kind.TIER, "high"), Condition(Kind.CAP, -1), Condition(Kind.CAP, 64, 4)),
         *(Condition(Kind.CAP, 64), Condition(Kind.TIER, "auto"), Condition(Kind.CAP, 8)),
     ]
-    found = Findings.of([row(setting) for setting in asked])
+    found = Findings.of([row(condition) for condition in asked])
 
-    assert [each.setting.name for each in found.measured] == [
+    assert [each.condition.name for each in found.results] == [
         *("at most 8", "at most 64", "no maximum", "4 of at most 16"),
         *("tier high", "tier auto"),
     ]
-    assert found.baseline(Kind.TIER).setting.value == "high"
+    assert found.baseline(Kind.TIER).condition.value == "high"
     with pytest.raises(ValueError, match="no answers"):
         Findings.of([])
 
 
 def test_a_curve() -> None:
-    told = said(CURVE)["Accuracy against the cap on thinking"]
+    told = report_sections(CURVE)["Accuracy against the cap on thinking"]
 
     assert told.table is not None
     by_setting = {cells[0]: cells for cells in told.table.rows}
@@ -86,8 +86,8 @@ def test_a_curve() -> None:
     # Doublings: 64 50%, 128 75%, 256 90%, 300 87.5%, 512 90.5%; the mean slope of the ten pairs.
     assert "Scaling: +10.2 percentage points per doubling" in words
     assert "It flattens at 'at most 256'" in words
-    assert "From 'at most 512' on none is more often right at all." in words
-    assert "Surely better than 'at most 0': 'at most 64', to begin with." in words
+    assert "No condition after 'at most 512' has a higher accuracy." in words
+    assert "First condition significantly better than 'at most 0': 'at most 64'." in words
 
 
 def test_how_thinking_ended() -> None:
@@ -95,9 +95,12 @@ def test_how_thinking_ended() -> None:
         *(row(Condition(Kind.CAP, 8), str(at), end_reason="natural", score=1) for at in range(3)),
         row(Condition(Kind.CAP, 8), "3", end_reason="max", forced_tokens=4, score=0),
         *(row(Condition(Kind.CAP, 64), str(at), end_reason="loop", score=0) for at in range(2)),
-        *(row(Condition(Kind.CAP, 64), str(at), said=None, continuations=2) for at in (2, 3)),
+        *(
+            row(Condition(Kind.CAP, 64), str(at), normalized_answer=None, continuations=2)
+            for at in (2, 3)
+        ),
     ]
-    table = said(rows)["How the thinking ended"].table
+    table = report_sections(rows)["How the thinking ended"].table
 
     assert table is not None
     assert table.rows == (
@@ -107,7 +110,7 @@ def test_how_thinking_ended() -> None:
 
 
 def test_several_answers() -> None:
-    told = said(cap(8, 100, samples=5))["Several answers to a question"]
+    told = report_sections(cap(8, 100, samples=5))["Several answers per question"]
 
     assert told.table is not None
     assert [cells[1:] for cells in told.table.rows] == [
@@ -119,7 +122,7 @@ def test_several_answers() -> None:
 def test_one_chain_or_several() -> None:
     shared = answers(Condition(Kind.CAP, 64, 4), right=20, samples=4, tokens=16)
     rows = [*cap(64, 100), *shared, *cap(-1, 150, samples=2)]
-    told = said(rows)["One chain or several, at equal thinking"]
+    told = report_sections(rows)["One chain or several, at equal thinking tokens"]
 
     assert told.table is not None
     ways = {cells[1]: cells for cells in told.table.rows}
@@ -137,12 +140,12 @@ def test_the_cap_where_a_curve_flattens() -> None:
         run(str(right), {name: [float(at < right)] for name, at in many.items()})
         for right in (20, 100, 102, 101)
     ]
-    assert no_surer(rising) is rising[1]
-    assert no_surer(rising[:1]) is rising[0]
+    assert first_unbeaten(rising) is rising[1]
+    assert first_unbeaten(rising[:1]) is rising[0]
 
 
 def test_tiers_that_a_curve_suggests() -> None:
-    snippet = said(CURVE)["Tiers that this suggests"].snippet
+    snippet = report_sections(CURVE)["Recommended tiers"].snippet
 
     tiers = tomllib.loads(snippet)["tiers"]
     assert [(tier["name"], tier["max_tokens"]) for tier in tiers] == [
@@ -152,8 +155,11 @@ def test_tiers_that_a_curve_suggests() -> None:
 
 
 def test_nothing_is_suggested_where_thinking_does_not_pay() -> None:
-    told = said([*cap(0, 100), *cap(64, 101)])["Tiers that this suggests"]
-    assert (told.snippet, told.sentences) == ("", ("No cap is surely better than no thinking.",))
+    told = report_sections([*cap(0, 100), *cap(64, 101)])["Recommended tiers"]
+    assert (told.snippet, told.sentences) == (
+        "",
+        ("No cap is significantly better than no thinking.",),
+    )
     with pytest.raises(ValueError, match="without thinking"):
         recommend(Findings.of(cap(64, 100)).of_kind(Kind.CAP))
     assert to_toml([]) == ""
@@ -163,13 +169,13 @@ def test_a_small_model_that_thinks_against_a_large_one_that_does_not() -> None:
     large = Findings.of(cap(0, 60))
 
     told = " ".join(two_models(Findings.of(CURVE), large).sentences)
-    assert "From 'at most 128' on" not in told
-    assert "From 'at most 64' on the small model is surely more often right" in told
+    assert "From 'at most 128' on," not in told
+    assert "From 'at most 64' on, the small model is significantly more often right" in told
     assert "30.0% (23.5, 36.5) right: by +20.0" in told
     # 65 tokens at 50% against 1 token at 30%.
     assert "per token is 39.00 (" in told
     none = two_models(Findings.of(cap(64, 61)), large)
-    assert "No cap makes the small model surely better" in none.sentences[0]
+    assert "No cap makes the small model significantly better" in none.sentences[0]
 
 
 class Cells(HTMLParser):
@@ -188,12 +194,12 @@ class Cells(HTMLParser):
 
 
 def test_a_report_in_every_form() -> None:
-    told = [*said(CURVE).values()]
+    told = [*report_sections(CURVE).values()]
     title = "Is <b> | paid?"
 
     markdown = to_markdown(title, told, {"cap": "cap.svg"})
-    assert markdown.startswith(f"# {title}\n\n## What was asked\n")
-    assert "| setting | answers | right |" in markdown
+    assert markdown.startswith(f"# {title}\n\n## Setup\n")
+    assert "| condition | answers | right |" in markdown
     assert "\n![Accuracy against the cap on thinking](cap.svg)\n" in markdown
     assert "```toml\n[[tiers]]" in markdown
 
@@ -220,5 +226,5 @@ def test_a_name_is_no_markup_in_a_drawing() -> None:
 def test_a_bar_in_a_cell_does_not_end_it() -> None:
     rows = cap(64, 100, samples=1)
     found = [row(Condition(Kind.TIER, "a|b"), each.question) for each in rows]
-    markdown = to_markdown("t", [*said(found).values()], {})
+    markdown = to_markdown("t", [*report_sections(found).values()], {})
     assert r"| tier a\|b |" in markdown

@@ -11,14 +11,14 @@ from pathlib import Path
 import pytest
 
 from proctor.evaluation import cli
-from proctor.evaluation.cli import add_arguments, execute, make_settings
+from proctor.evaluation.cli import add_arguments, execute, make_conditions
 from proctor.evaluation.conditions import Condition, Kind
 from proctor.evaluation.runner import pending
 from proctor.evaluation.store import Store, read_store
 from proctor.evaluation.tasks import Question
 from proctor.server.engines.base import Job
 from proctor.server.engines.fake import FakeEngine, Script
-from tests.evaluation.making import PROTOCOL, row
+from tests.evaluation.making import CONFIG, row
 from tests.server.harness import listening
 
 QUESTIONS = [Question(str(number), f"{number} + 1?", str(number + 1)) for number in range(6)]
@@ -75,8 +75,8 @@ async def test_a_run_that_was_killed_goes_on(
     assert {job.sampling.top_p for job in engine.jobs} == {0.95}
     told = capsys.readouterr().err
     assert "30 answers, at most 60 thinking tokens in the 18 with a cap" in told
-    assert "25 answers more: about" in told
-    assert "nothing is left to ask" in told
+    assert "25 answers remaining: about" in told
+    assert "all answers are there already" in told
 
 
 async def test_what_is_to_come_is_priced_by_the_server(
@@ -88,7 +88,9 @@ async def test_what_is_to_come_is_priced_by_the_server(
         assert await run(url, task, *VARIED, "--budgets", "0,5,6") == 0
 
     told = re.sub(r"\s+", " ", capsys.readouterr().err)
-    before_any, after_some = re.findall(r"36 answers, .*?answers more|12 answers, .*?more", told)
+    before_any, after_some = re.findall(
+        r"36 answers, .*?answers remaining|12 answers, .*?remaining", told
+    )
     assert "a cost of at most 1.47" in before_any
     assert "expected" not in before_any
     assert "an expected cost of" in after_some
@@ -97,10 +99,10 @@ async def test_what_is_to_come_is_priced_by_the_server(
 
 
 def test_a_run_that_is_cut_short_is_even() -> None:
-    settings = make_settings([0, 4], votes=2)
-    work = pending(settings, QUESTIONS[:2], 1, [row(settings[0], "1")])
+    conditions = make_conditions([0, 4], votes=2)
+    work = pending(conditions, QUESTIONS[:2], 1, [row(conditions[0], "1")])
 
-    assert [(ask.setting.name, ask.question.id, ask.sample) for ask in work] == [
+    assert [(ask.condition.name, ask.question.id, ask.sample) for ask in work] == [
         *(("at most 0", "0", 0), ("at most 4", "0", 0), ("2 of at most 2", "0", 0)),
         *(("at most 4", "1", 0), ("2 of at most 2", "1", 0)),
         *(("2 of at most 2", "0", 1), ("2 of at most 2", "1", 1)),
@@ -153,7 +155,7 @@ def test_what_needs_the_extra_says_so(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    with Store(tmp_path / "rows.jsonl", PROTOCOL) as kept:
+    with Store(tmp_path / "rows.jsonl", CONFIG) as kept:
         kept.add(row(Condition(Kind.CAP, 5)))
     for loaded in [*sys.modules]:
         if loaded.partition(".")[0] == missing or loaded in (
@@ -184,7 +186,7 @@ def test_commands_of_the_docs_are_understood(page: str) -> None:
     for command in commands:
         options = parsed(*shlex.split(command))
         if options.eval_command == "run":
-            assert make_settings(
+            assert make_conditions(
                 options.budgets, options.continuations, options.tiers, options.efforts
             )
 
@@ -192,10 +194,10 @@ def test_commands_of_the_docs_are_understood(page: str) -> None:
 @pytest.mark.parametrize(
     ("option", "value", "said"),
     [
-        ("--budgets", "few", "no list of whole numbers"),
-        ("--at-a-time", "0", "no number from 1 on"),
-        ("--samples", "-1", "no number from 1 on"),
-        ("--count", "x", "no number from 1 on"),
+        ("--budgets", "few", "not a list of integers"),
+        ("--at-a-time", "0", "not a positive integer"),
+        ("--samples", "-1", "not a positive integer"),
+        ("--count", "x", "not a positive integer"),
     ],
 )
 def test_an_option_that_is_wrong(
@@ -214,7 +216,7 @@ def test_control_c_keeps_what_came(
 
     monkeypatch.setattr(cli, "_run", interrupt)
     assert execute(parsed("run", "task", "--out", "x.jsonl")) == 130
-    assert "x.jsonl has what came" in capsys.readouterr().err
+    assert "x.jsonl has the answers so far" in capsys.readouterr().err
 
 
 async def test_a_report_by_command(task: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -238,6 +240,6 @@ async def test_a_report_by_command(task: Path, capsys: pytest.CaptureFixture[str
     assert "| at most 5 | 12 | 100.0% (100.0, 100.0) | 5 | 100.0% | +100.0 (+100.0" in told
     assert "![Accuracy against continuations](rows-continuations.svg)" in told
     kept = read_store(task.with_name("rows.jsonl"))
-    (again,) = {each.tokens for each in kept.rows if each.setting == Condition(Kind.CAP, 5)}
+    (again,) = {each.tokens for each in kept.rows if each.condition == Condition(Kind.CAP, 5)}
     assert again == 5
     assert execute(parsed("report", str(task))) == 1

@@ -9,8 +9,8 @@ from threading import Thread
 
 import pytest
 
-from proctor.evaluation.math_scorer import Mathematician, TooHard, equal, expression_said
-from proctor.evaluation.scorers import BadScorer, load_scorer
+from proctor.evaluation.math_scorer import LimitExceeded, MathProcess, equal, last_expression
+from proctor.evaluation.scorers import ScorerError, load_scorer
 from proctor.evaluation.tasks import Question
 from tests.requirements import require
 
@@ -47,7 +47,7 @@ def test_a_score(scorer: str, answer: str, right: str, score: float) -> None:
 
 
 @pytest.mark.parametrize(
-    ("scorer", "answers", "said"),
+    ("scorer", "answers", "normalized"),
     [
         ("numeric", ["it is 1,200.0", "1200"], "1200"),
         ("numeric", ["no idea"], None),
@@ -60,8 +60,8 @@ def test_a_score(scorer: str, answer: str, right: str, score: float) -> None:
         ("operator:eq", ["a"], "a"),
     ],
 )
-def test_what_an_answer_says(scorer: str, answers: list[str], said: str | None) -> None:
-    assert {load_scorer(scorer).said(answer) for answer in answers} == {said}
+def test_what_an_answer_says(scorer: str, answers: list[str], normalized: str | None) -> None:
+    assert {load_scorer(scorer).normalize(answer) for answer in answers} == {normalized}
 
 
 def test_a_scorer_of_ones_own() -> None:
@@ -70,7 +70,7 @@ def test_a_scorer_of_ones_own() -> None:
 
 @pytest.mark.parametrize("name", ["perfect", "no.such.module:f", "operator:nothing"])
 def test_no_such_scorer(name: str) -> None:
-    with pytest.raises(BadScorer):
+    with pytest.raises(ScorerError):
         load_scorer(name)
 
 
@@ -93,22 +93,22 @@ def test_what_is_too_hard_to_compare_is_not_right(monkeypatch: pytest.MonkeyPatc
     """A second of the processor here, not 20: the process is another one for the test."""
     hasty = "from proctor.evaluation import math_process as m; m.CPU_SECONDS = 1; m.serve()"
     monkeypatch.setattr("proctor.evaluation.math_scorer.SERVE", (sys.executable, "-c", hasty))
-    mathematician = Mathematician()
-    monkeypatch.setattr("proctor.evaluation.math_scorer._mathematician", mathematician)
+    process = MathProcess()
+    monkeypatch.setattr("proctor.evaluation.math_scorer._math_process", process)
     try:
         assert equal(HARD, "7") == 0
         assert equal(r"\boxed{7}", "7") == 1
-        with pytest.raises(TooHard):
-            mathematician.ask("is_equal", HARD, "7")
-        assert expression_said(r"\boxed{7}") == "7"
+        with pytest.raises(LimitExceeded):
+            process.call("is_equal", HARD, "7")
+        assert last_expression(r"\boxed{7}") == "7"
     finally:
-        mathematician.close()
+        process.close()
 
 
 def test_a_number_of_any_length_is_said() -> None:
     number = "9" * 5000  # longer than Python turns into text unless it is told to
 
-    assert expression_said(rf"\boxed{{{number}}}") == number
+    assert last_expression(rf"\boxed{{{number}}}") == number
 
 
 def test_any_thread_may_judge() -> None:
@@ -130,15 +130,15 @@ async def test_a_running_loop_may_judge() -> None:
 
 
 def test_a_process_that_others_ended_is_no_verdict() -> None:
-    mathematician = Mathematician()
-    assert mathematician.ask("is_readable", "7")
-    assert mathematician._process is not None
-    mathematician._process.send_signal(signal.SIGKILL)
-    mathematician._process.wait()
-    with pytest.raises(BadScorer, match="has ended, with -9"):
-        mathematician.ask("is_equal", "7", "7")
-    assert mathematician.ask("is_equal", "7", "7")
-    mathematician.close()
+    process = MathProcess()
+    assert process.call("is_readable", "7")
+    assert process._process is not None
+    process._process.send_signal(signal.SIGKILL)
+    process._process.wait()
+    with pytest.raises(ScorerError, match="has ended, with -9"):
+        process.call("is_equal", "7", "7")
+    assert process.call("is_equal", "7", "7")
+    process.close()
 
 
 def test_a_fork_has_a_process_of_its_own() -> None:

@@ -8,8 +8,8 @@ import pytest
 
 from proctor.evaluation.conditions import Condition, Kind
 from proctor.evaluation.rows import AnswerRecord
-from proctor.evaluation.store import BadStore, Store, read_store
-from tests.evaluation.making import PROTOCOL, response, row
+from proctor.evaluation.store import Store, StoreError, read_store
+from tests.evaluation.making import CONFIG, response, row
 
 CAP = Condition(Kind.CAP, 5)
 FIRST = row(CAP, content="a\u2028", cost={"total": "0.25"}, end_reason="max", max_tokens=5)
@@ -32,28 +32,28 @@ def test_bounds_are_of_the_setting_or_of_the_tier() -> None:
 
 def test_a_store_is_gone_on_with_and_not_written_anew(tmp_path: Path) -> None:
     file = tmp_path / "rows.jsonl"
-    with Store(file, PROTOCOL) as kept:
+    with Store(file, CONFIG) as kept:
         kept.add(FIRST)
     whole = file.read_text()
     file.write_text(whole + whole[-20:].rstrip())  # as by a kill in the middle of a line
     inode = file.stat().st_ino
 
-    with Store(file, PROTOCOL) as kept:
+    with Store(file, CONFIG) as kept:
         assert file.read_text() == whole  # before anything is written
         kept.add(replace(FIRST, sample=1))
 
     assert [each.sample for each in read_store(file).rows] == [0, 1]
     assert file.stat().st_ino == inode
     with pytest.raises(RuntimeError, match="not open"):
-        Store(file, PROTOCOL).add(FIRST)
+        Store(file, CONFIG).add(FIRST)
 
 
 def test_runs_that_differ_are_not_mixed(tmp_path: Path) -> None:
     file = tmp_path / "rows.jsonl"
-    with Store(file, PROTOCOL):
+    with Store(file, CONFIG):
         pass
-    with pytest.raises(BadStore, match=r"differs in model \('m', 'other'\), seed \(1, 2\): take"):
-        Store(file, replace(PROTOCOL, model="other", seed=2))
+    with pytest.raises(StoreError, match=r"differs in model \('m', 'other'\), seed \(1, 2\): use"):
+        Store(file, replace(CONFIG, model="other", seed=2))
 
 
 @pytest.mark.parametrize(
@@ -62,9 +62,9 @@ def test_runs_that_differ_are_not_mixed(tmp_path: Path) -> None:
         "no line end",
         json.dumps({"question": "x"}) + "\n",
         json.dumps({"protocol": {"model": "m"}}) + "\n",
-        json.dumps({"protocol": PROTOCOL.to_json()}) + "\n{}\n",
+        json.dumps({"protocol": CONFIG.to_json()}) + "\n{}\n",
         *(
-            json.dumps({"protocol": PROTOCOL.to_json()}) + "\n" + json.dumps(line) + "\n"
+            json.dumps({"protocol": CONFIG.to_json()}) + "\n" + json.dumps(line) + "\n"
             for line in (FIRST.to_json() | {"response": {}}, FIRST.to_json() | {"setting": {}})
         ),
     ],
@@ -72,13 +72,13 @@ def test_runs_that_differ_are_not_mixed(tmp_path: Path) -> None:
 def test_a_file_of_something_else_is_left_as_it_is(content: str, tmp_path: Path) -> None:
     file = tmp_path / "other.jsonl"
     file.write_text(content)
-    with pytest.raises(BadStore, match="holds no run"):
-        Store(file, PROTOCOL)
+    with pytest.raises(StoreError, match="does not hold"):
+        Store(file, CONFIG)
     assert file.read_text() == content
 
 
 def test_a_file_that_is_not_there(tmp_path: Path) -> None:
-    with pytest.raises(BadStore, match="cannot be read"):
+    with pytest.raises(StoreError, match="cannot be read"):
         read_store(tmp_path / "none.jsonl")
 
 

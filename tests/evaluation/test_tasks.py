@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from proctor.demo.tasks import chains
-from proctor.evaluation.tasks import BadTask, load_task
+from proctor.evaluation.tasks import TaskError, load_task
 
 DATA = Path(__file__).parents[3] / "shared" / "data"
 
@@ -59,20 +59,20 @@ def test_a_task_that_is_made_rises_and_is_the_same_each_time() -> None:
     [
         ({"question": "x"}, "{question}", "row 1"),
         ({"answer": "x"}, "{question}", "row 1"),
-        ("[1]", "{question}", "no object"),
+        ("[1]", "{question}", "must be a JSON object"),
         ("{", "{question}", "line 1"),
         ({"question": "x", "answer": "y"}, "{hint}", "template"),
-        ("", "{question}", "no question"),
+        ("", "{question}", "no questions"),
     ],
 )
 def test_what_is_no_task(row: object, template: str, told: str, tmp_path: Path) -> None:
-    with pytest.raises(BadTask, match=told):
+    with pytest.raises(TaskError, match=told):
         load_task(write(tmp_path, row), template, None, 0)
 
 
 def test_no_such_task(tmp_path: Path) -> None:
-    with pytest.raises(BadTask, match="no file 'nowhere'"):
+    with pytest.raises(TaskError, match="no task 'nowhere'"):
         load_task("nowhere", "{question}", None, 0)
     twice = write(tmp_path, *[{"id": 1, "question": "x", "answer": "y"}] * 2)
-    with pytest.raises(BadTask, match="one id"):
+    with pytest.raises(TaskError, match="the same id"):
         load_task(twice, "{question}", None, 0)

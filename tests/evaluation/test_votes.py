@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proctor.evaluation.statistics.votes import majority_at_k, pass_at_k, surest_of_k
+from proctor.evaluation.statistics.votes import best_of_k, majority_at_k, pass_at_k
 
 
 @given(st.lists(st.booleans(), min_size=1, max_size=8), st.integers(1, 8))
@@ -68,11 +68,11 @@ def test_the_surest_is_what_all_draws_say(answers: list[tuple[int, float]], k: i
         return mean(right for sure, right in drawn if sure == top)
 
     expected = mean(surest(drawn) for drawn in combinations(answers, k))
-    assert surest_of_k(answers, k) == pytest.approx(expected)
+    assert best_of_k(answers, k) == pytest.approx(expected)
 
 
 def test_votes_that_cannot_be_counted() -> None:
     with pytest.raises(ValueError, match="maj@k"):
         majority_at_k(["a"], {"a"}, 2)
     with pytest.raises(ValueError, match="best-of-k"):
-        surest_of_k([(0.0, 1.0)], 0)
+        best_of_k([(0.0, 1.0)], 0)
