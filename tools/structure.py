@@ -1,15 +1,8 @@
 """Measure the structure of the code: `python -m tools.structure`.
 
-    """Return the longest chain of modules of one package, in which each imports the next."""
-    graph = _graph()
-
-    @cache
-    def chain_from(module: str) -> tuple[str, ...]:
-        package = ".".join(module.split(".")[:2])
-        imported = graph.find_modules_directly_imported_by(module)
-        inside = [each for each in sorted(imported) if each.startswith(f"{package}.")]
-        chains = [chain_from(each) for each in inside]
-        return (module, *max(chains, key=len)) if chains else (module,)
+Prints a Markdown table: lines of functions, files per folder, the longest chain of imports in one
+package, how many of the project's modules a module imports, and the shares of comments and
+docstrings. `docs/decisions/` quotes it.
 """
 
 import ast
