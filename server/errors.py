@@ -1,9 +1,14 @@
 """The errors of the API, rendered as response bodies or as events of a stream."""
 
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import ClassVar, Literal
 
 from proctor.budget import BudgetError
+
+ErrorType = Literal[
+    "invalid_request_error", "rate_limit_error", "insufficient_quota", "server_error"
+]
+"""OpenAI's error types."""
 
 CLIENT_GONE = 499
 """The status of a request whose client disconnected, as in nginx."""
@@ -51,7 +56,7 @@ class ApiError(Exception):
     """
 
     status: ClassVar[int]
-    type: ClassVar[str] = "invalid_request_error"
+    type: ClassVar[ErrorType] = "invalid_request_error"
     code: ClassVar[str | None] = None
     reason: ClassVar[str]
 
@@ -65,17 +70,6 @@ class ApiError(Exception):
         super().__init__(message)
         self.param = param
         self.headers = dict(headers or {})
-
-    def to_json(self) -> dict[str, Any]:
-        """Return the response body, in the format of OpenAI's API."""
-        return {
-            "error": {
-                "message": str(self),
-                "type": self.type,
-                "param": self.param,
-                "code": self.code,
-            }
-        }
 
 
 class BadRequest(ApiError):
@@ -184,7 +178,7 @@ class RateLimited(ApiError):
     """The API key's requests or tokens per minute are exceeded."""
 
     status = 429
-    type = "rate_limit_error"
+    type: ClassVar[ErrorType] = "rate_limit_error"
     code = "rate_limit_exceeded"
     reason = "rate"
 
@@ -192,7 +186,7 @@ class RateLimited(ApiError):
 class QuotaExceeded(RateLimited):
     """The API key's spending limit per day or month is exceeded."""
 
-    type = "insufficient_quota"
+    type: ClassVar[ErrorType] = "insufficient_quota"
     code = "insufficient_quota"
     reason = "quota"
 
@@ -207,7 +201,7 @@ class InternalError(ApiError):
     """An unexpected error."""
 
     status = 500
-    type = "server_error"
+    type: ClassVar[ErrorType] = "server_error"
     reason = "internal"
 
 
@@ -215,7 +209,7 @@ class Unavailable(ApiError):
     """The engine is loading, has failed, or has died."""
 
     status = 503
-    type = "server_error"
+    type: ClassVar[ErrorType] = "server_error"
     reason = "unavailable"
 
 
@@ -223,7 +217,7 @@ class DeadlineExceeded(ApiError):
     """The timeout of the request, or the server's own, is exceeded."""
 
     status = 504
-    type = "server_error"
+    type: ClassVar[ErrorType] = "server_error"
     code = "timeout"
     reason = "deadline"
 

@@ -2,7 +2,6 @@
 
 from dataclasses import dataclass
 from decimal import ROUND_CEILING, Decimal
-from typing import Any
 
 from proctor.server.config.prices import Prices
 from proctor.server.config.section import coalesce
@@ -53,16 +52,6 @@ class Cost:
     def total(self) -> Decimal:
         """The sum of the amounts."""
         return self.prompt + self.thinking + self.answer
-
-    def to_json(self) -> dict[str, Any]:
-        """Return the cost as in responses."""
-        return {
-            "currency": self.currency,
-            "prompt": float(self.prompt),
-            "thinking": float(self.thinking),
-            "answer": float(self.answer),
-            "total": float(self.total),
-        }
 
 
 def affordable(prices: Prices, prompt: int, price: Decimal) -> int | None:

@@ -3,18 +3,18 @@
 from collections.abc import Sequence
 from decimal import Decimal
 from statistics import mean
-from typing import Any
 
 from proctor.server.accounting.cost import PriceModel
 from proctor.server.accounting.usage_history import UsageHistory, UsageSample
 from proctor.server.config.prices import Prices
 from proctor.server.generation.base import Admission
 from proctor.server.pricing import Cost
+from proctor.server.schemas.responses import Estimate
 
 
 def estimate(
     admission: Admission, price_model: PriceModel, usage_history: UsageHistory
-) -> dict[str, Any] | None:
+) -> Estimate | None:
     """Return the minimum, expected and maximum cost of a request, or None if there are no prices.
 
     With a price of compute time, nothing bounds the cost in advance, so the minimum and
@@ -31,9 +31,7 @@ def estimate(
     return _to_json(price_model.compute.currency, min(costs), mean(costs), max(costs))
 
 
-def _by_tokens(
-    admission: Admission, prices: Prices, samples: Sequence[UsageSample]
-) -> dict[str, Any]:
+def _by_tokens(admission: Admission, prices: Prices, samples: Sequence[UsageSample]) -> Estimate:
     job, prompt, choices = admission.jobs[0], admission.prompt_tokens, len(admission.jobs)
     max_thinking, max_tokens = job.budget.maximum or 0, job.sampling.max_tokens
 
@@ -56,7 +54,8 @@ def _by_tokens(
 
 def _to_json(
     currency: str, minimum: Decimal | None, expected: Decimal | None, maximum: Decimal | None
-) -> dict[str, Any]:
-    costs = {"least": minimum, "expected": expected, "most": maximum}
-    as_floats = {name: None if cost is None else float(cost) for name, cost in costs.items()}
-    return {"currency": currency, **as_floats}
+) -> Estimate:
+    least, mean_cost, most = (
+        None if cost is None else float(cost) for cost in (minimum, expected, maximum)
+    )
+    return {"currency": currency, "least": least, "expected": mean_cost, "most": most}

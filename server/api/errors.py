@@ -17,6 +17,7 @@ from proctor.server.errors import (
     UnsupportedRequest,
     as_api_error,
 )
+from proctor.server.schemas.responses import to_error
 from proctor.server.telemetry.metrics import Metrics
 
 MAX_PATH_LENGTH = 128
@@ -30,7 +31,7 @@ def add_error_handlers(app: FastAPI, metrics: Metrics) -> None:
         api_error = as_api_error(error)
         metrics.rejected.labels(api_error.reason).inc()
         return Response(
-            orjson.dumps(api_error.to_json()),
+            orjson.dumps(to_error(api_error)),
             api_error.status,
             api_error.headers,
             media_type="application/json",

@@ -2,7 +2,6 @@
 
 import logging
 
-import orjson
 from fastapi import Request, Response
 
 from proctor.server.accounting.ledger.service import Ledger
@@ -12,6 +11,7 @@ from proctor.server.config.access import Scope
 from proctor.server.errors import BadRequest, NotFound, Unavailable
 from proctor.server.schemas.feedback import FeedbackRequest
 from proctor.server.schemas.parsing import parse
+from proctor.server.schemas.responses import Feedback, as_json
 from proctor.server.storage.errors import reason
 
 logger = logging.getLogger(__name__)
@@ -42,8 +42,7 @@ class FeedbackEndpoint:
                 "'request_id' matches several requests. Use the 'id' of the completion instead.",
                 param="request_id",
             )
-        content = {"request_id": request_id, "score": feedback.outcome}
-        return Response(orjson.dumps(content), media_type="application/json")
+        return as_json(Feedback(request_id=request_id, score=feedback.outcome))
 
 
 def _owner(key: Key | None) -> str | None:

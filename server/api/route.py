@@ -1,7 +1,5 @@
 """`POST /v1/route`: explains the budget that a chat request would get, without generating."""
 
-from typing import Any
-
 from fastapi import Request, Response
 
 from proctor.router import LEVELS
@@ -14,12 +12,12 @@ from proctor.server.api.generation.responder import with_deadline
 from proctor.server.config.prices import Prices
 from proctor.server.config.settings import Settings
 from proctor.server.engines.supervisor import EngineSupervisor
-from proctor.server.generation.base import RoutingResult
+from proctor.server.generation.base import Admission, RoutingResult
 from proctor.server.generation.context import RequestContext
 from proctor.server.generation.resolution import Resolution
 from proctor.server.pricing import Cost
 from proctor.server.schemas.parsing import parse_chat
-from proctor.server.schemas.responses import as_json
+from proctor.server.schemas.responses import Estimate, RouteReport, RouterReport, as_json
 
 MAX_SIGNALS = 5
 """The number of the strongest signals to return."""
@@ -58,35 +56,28 @@ class RouteEndpoint:
         engine = await self._supervisor.ready()
         admitting = self._admission_controller.admit(chat_request, engine, "dry-run", context.key)
         admission = await with_deadline(request, context, admitting)
-        report = to_json(admission.resolution, admission.routing)
-        enforced = admission.enforced
-        report["budget"] |= {
+        cost = estimate(admission, self._price_model, self._usage_history)
+        return as_json(_to_report(admission, cost), chat_request.ignored_header())
+
+
+def _to_report(admission: Admission, cost: Estimate | None) -> RouteReport:
+    resolution, enforced = admission.resolution, admission.enforced
+    tier, budget, routing = resolution.tier, resolution.budget, admission.routing
+    return {
+        "tier": None if tier is None else tier.name,
+        "source": resolution.source,
+        "field": resolution.field,
+        "budget": {
             "min_tokens": enforced.minimum,
             "max_tokens": enforced.maximum,
             "continuations": enforced.continuations,
-        }
-        report["clamped_by"] = admission.clamped_by
-        report["prompt_tokens"] = admission.prompt_tokens
-        report["cost"] = estimate(admission, self._price_model, self._usage_history)
-        return as_json(report, chat_request.ignored_header())
-
-
-def to_json(resolution: Resolution, routing: RoutingResult | None) -> dict[str, Any]:
-    """Return a budget and its origin as JSON, without the fields that depend on the engine."""
-    budget, tier = resolution.budget, resolution.tier
-    return {
-        "tier": None if tier is None else tier.name,
-        "source": resolution.source.value,
-        "field": resolution.field,
-        "budget": {
-            "min_tokens": budget.min_tokens,
-            "max_tokens": budget.max_tokens,
-            "continuations": budget.continuations,
-            "on_loop": budget.on_loop.value,
-            "landing": budget.landing.value,
+            "on_loop": budget.on_loop,
+            "landing": budget.landing,
         },
-        "clamped_by": resolution.clamped_by,
-        "router": None if routing is None else _router_json(routing),
+        "clamped_by": admission.clamped_by,
+        "router": None if routing is None else _to_router_report(routing),
+        "prompt_tokens": admission.prompt_tokens,
+        "cost": cost,
     }
 
 
@@ -114,7 +105,7 @@ def format_text(resolution: Resolution, routing: RoutingResult, prices: Prices |
     return "\n".join(lines)
 
 
-def _router_json(routing: RoutingResult) -> dict[str, Any]:
+def _to_router_report(routing: RoutingResult) -> RouterReport:
     prediction = routing.prediction
     return {
         "level": routing.level,

@@ -72,17 +72,16 @@ class Admission:
             return None
         return self.jobs[choice].budget.maximum
 
-    def finish_reason(self, finish: Finish, calls: int) -> str:
-        """Return OpenAI's finish reason of a choice.
+    def ends_with_calls(self, result: "ChoiceResult") -> bool:
+        """Return whether OpenAI's finish reason of a choice is `tool_calls`.
 
         A call of the function that `tool_choice` names ends with `stop`, as with OpenAI.
-
-        Args:
-            finish: why its generation ended.
-            calls: its number of tool calls.
         """
-        is_tool_calls = calls and finish is Finish.STOP and not self.call_named
-        return "tool_calls" if is_tool_calls else finish.value
+        return result.calls > 0 and result.finish is Finish.STOP and not self.call_named
+
+    def finish_reason(self, result: "ChoiceResult") -> str:
+        """Return OpenAI's finish reason of a choice, or `abort` if it was cancelled or failed."""
+        return "tool_calls" if self.ends_with_calls(result) else result.finish.value
 
 
 @dataclass(frozen=True, slots=True)

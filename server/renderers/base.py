@@ -1,15 +1,36 @@
 """The base of the renderers, which turn the results of a request into its response."""
 
 from abc import ABC, abstractmethod
-from collections.abc import AsyncGenerator, Iterable, Sequence
+from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Literal, Protocol
 
+from proctor.budget import Forced
 from proctor.server.accounting.cost import RequestCost
 from proctor.server.channels.deltas import TokenUsage
+from proctor.server.channels.forced_spans import ForcedSpan
 from proctor.server.channels.splitter import ChannelSplitter
-from proctor.server.engines.base import Engine, Job
+from proctor.server.engines.base import Engine, Finish, Job
 from proctor.server.generation.base import Admission, ChoiceResult, OutputItem, StreamItem
+from proctor.server.schemas.responses import (
+    CostReport,
+    FinishReason,
+    ForcedText,
+    ThinkingReport,
+    Usage,
+)
+
+FINISH_REASONS: Mapping[Finish, Literal["stop", "length"]] = {
+    Finish.STOP: "stop",
+    Finish.LENGTH: "length",
+}
+"""OpenAI's finish reasons; a cancelled choice has no response."""
+
+FORCED_KINDS: Mapping[Forced, Literal["continuation", "wrap_up"]] = {
+    Forced.CONTINUATION: "continuation",
+    Forced.WRAP_UP: "wrap_up",
+}
+"""The kinds of forced text; markers are not part of the text."""
 
 
 class SseEncoder(Protocol):
@@ -46,11 +67,13 @@ class Envelope:
     admission: Admission
     request_cost: RequestCost
 
-    def common_fields(self, object_type: str) -> dict[str, Any]:
-        """Return the fields that a response and all its chunks have."""
-        return {"id": self.id, "object": object_type, "created": self.created, "model": self.model}
+    def finish_reason(self, result: ChoiceResult) -> FinishReason:
+        """Return OpenAI's finish reason of a choice that has finished."""
+        if self.admission.ends_with_calls(result):
+            return "tool_calls"
+        return FINISH_REASONS[result.finish]
 
-    def thinking(self, result: ChoiceResult) -> dict[str, Any]:
+    def thinking(self, result: ChoiceResult) -> ThinkingReport:
         """Return the `thinking` object of a choice."""
         outcome, tier = result.outcome, self.admission.resolution.tier
         return {
@@ -59,27 +82,38 @@ class Envelope:
             "max_tokens": self.admission.max_thinking_tokens(result.choice),
             "tokens": outcome.tokens,
             "forced_tokens": sum(outcome.forced.values()),
-            "forced_spans": [span._asdict() for span in result.forced_spans],
+            "forced_spans": [_to_forced_text(span) for span in result.forced_spans],
             "continuations": outcome.continuations,
             "loops": sum(outcome.loops.values()),
-            "end_reason": outcome.end_reason.value,
+            "end_reason": outcome.end_reason,
             "clamped": self.admission.clamped[result.choice],
         }
 
-    def usage_and_cost(self, results: Sequence[ChoiceResult]) -> dict[str, Any]:
-        """Return the `usage` and `cost` of the whole request."""
-        prompt_tokens = self.admission.prompt_tokens
+    def usage(self, results: Sequence[ChoiceResult]) -> Usage:
+        """Return the `usage` of the whole request."""
         used = [result.used for result in results]
         tokens, thinking = (sum(counts) for counts in zip(*used, strict=True))
-        usage = _usage(prompt_tokens, TokenUsage(tokens, thinking))
+        usage = _usage(self.admission.prompt_tokens, TokenUsage(tokens, thinking))
         if (cached := self.request_cost.cached_tokens) is not None:
             usage["prompt_tokens_details"] = {"cached_tokens": cached}
-        cost = self.request_cost.cost(prompt_tokens)
-        return {"usage": usage, "cost": None if cost is None else cost.to_json()}
+        return usage
 
-    def choice_usage(self, choice: int, used: TokenUsage) -> dict[str, Any]:
+    def choice_usage(self, choice: int, used: TokenUsage) -> Usage:
         """Return the `usage` of one choice so far, for its chunks."""
-        return {"usage": _usage(len(self.admission.jobs[choice].prompt_ids), used)}
+        return _usage(len(self.admission.jobs[choice].prompt_ids), used)
+
+    def cost(self) -> CostReport | None:
+        """Return the `cost` of the whole request, or None if there are no prices."""
+        cost = self.request_cost.cost(self.admission.prompt_tokens)
+        if cost is None:
+            return None
+        return {
+            "currency": cost.currency,
+            "prompt": float(cost.prompt),
+            "thinking": float(cost.thinking),
+            "answer": float(cost.answer),
+            "total": float(cost.total),
+        }
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +139,9 @@ class ResponseRenderer(ABC):
         """
 
     @abstractmethod
-    def body(self, items: Iterable[OutputItem], results: Sequence[ChoiceResult]) -> dict[str, Any]:
+    def body(
+        self, items: Iterable[OutputItem], results: Sequence[ChoiceResult]
+    ) -> Mapping[str, object]:
         """Return the body of a response that is not streamed.
 
         Args:
@@ -125,10 +161,19 @@ class ResponseRenderer(ABC):
         return events
 
 
-def _usage(prompt_tokens: int, used: TokenUsage) -> dict[str, Any]:
+def _usage(prompt_tokens: int, used: TokenUsage) -> Usage:
     return {
         "prompt_tokens": prompt_tokens,
         "completion_tokens": used.tokens,
         "total_tokens": prompt_tokens + used.tokens,
         "completion_tokens_details": {"reasoning_tokens": used.thinking},
+    }
+
+
+def _to_forced_text(span: ForcedSpan) -> ForcedText:
+    return {
+        "kind": FORCED_KINDS[span.kind],
+        "start": span.start,
+        "end": span.end,
+        "tokens": span.tokens,
     }

@@ -3,7 +3,6 @@
 from collections import Counter
 from collections.abc import AsyncGenerator, Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from proctor.server.channels.answer_text import AnswerText
 from proctor.server.channels.deltas import Channel, TextDelta, TokenUsage, ToolCallDelta
@@ -20,12 +19,28 @@ from proctor.server.generation.base import (
 )
 from proctor.server.renderers.base import ResponseRenderer
 from proctor.server.renderers.logprobs import prompt_logprobs
-from proctor.server.renderers.reasoning_format import NULLABLE_KEYS, message_keys, with_tags
+from proctor.server.renderers.reasoning_format import (
+    NULLABLE_KEYS,
+    MessageKey,
+    message_keys,
+    with_tags,
+)
+from proctor.server.schemas import responses
 from proctor.server.schemas.generation import ChatRequest
+from proctor.server.schemas.responses import (
+    AnswerCall,
+    AnswerMessage,
+    Candidate,
+    ChatChoice,
+    ChatCompletion,
+    ChatCompletionChunk,
+    ChunkChoice,
+    FunctionDelta,
+    Logprobs,
+    MessageDelta,
+    TokenScore,
+)
 from proctor.server.transport.sse import PLACEHOLDER, SseTemplate, event
-
-LOGPROBS_KEYS = {Channel.ANSWER: "content", Channel.REASONING: "reasoning_content"}
-"""The key of each channel's tokens in `logprobs`."""
 
 
 class MessageBuilder:
@@ -43,9 +58,10 @@ class MessageBuilder:
             echo: the beginning of the content, before the generated text.
         """
         self._reasoning_format = reasoning_format
-        self._texts: dict[str, list[str]] = {"content": [echo]}
-        self._texts |= {key: [] for key in NULLABLE_KEYS[reasoning_format]}
-        self._calls: list[dict[str, Any]] = []
+        self._texts: dict[MessageKey, list[str]] = {"content": [echo]}
+        for key in NULLABLE_KEYS[reasoning_format]:
+            self._texts[key] = []
+        self._calls: list[AnswerCall] = []
         self.scores: dict[Channel, list[TokenLogprob]] = {channel: [] for channel in Channel}
 
     def add(self, item: TextDelta | ToolCallDelta) -> None:
@@ -57,17 +73,25 @@ class MessageBuilder:
             self._texts[key].append(item.text)
         self.scores[item.channel] += item.scores
 
-    def message(self) -> dict[str, Any]:
+    def message(self) -> AnswerMessage:
         """Return the message; its content is null if it has tool calls only."""
-        texts = {key: "".join(parts) or None for key, parts in self._texts.items()}
-        if not self._calls:
-            return {"role": "assistant", **texts, "content": texts["content"] or ""}
-        return {"role": "assistant", **texts, "tool_calls": self._calls}
+        content = "".join(self._texts["content"])
+        message: AnswerMessage = {"role": "assistant", "content": content}
+        for key in NULLABLE_KEYS[self._reasoning_format]:
+            message[key] = "".join(self._texts[key]) or None
+        if self._calls:
+            message["content"] = content or None
+            message["tool_calls"] = self._calls
+        return message
 
     def _add_call(self, delta: CallDelta) -> None:
-        if delta.index == len(self._calls):
-            function = {"name": delta.name, "arguments": ""}
-            self._calls.append({"id": delta.id, "type": "function", "function": function})
+        if delta.id is not None and delta.name is not None:
+            call: AnswerCall = {
+                "id": delta.id,
+                "type": "function",
+                "function": {"name": delta.name, "arguments": ""},
+            }
+            self._calls.append(call)
         self._calls[delta.index]["function"]["arguments"] += delta.arguments
 
 
@@ -132,86 +156,93 @@ class ChatRenderer(ResponseRenderer):
             return (Channel.ANSWER,)
         return tuple(Channel)
 
-    def body(self, items: Iterable[OutputItem], results: Sequence[ChoiceResult]) -> dict[str, Any]:
+    def body(self, items: Iterable[OutputItem], results: Sequence[ChoiceResult]) -> ChatCompletion:
         builders = [MessageBuilder(self.reasoning_format, self.echo) for _ in results]
-        prompt_fields: dict[str, Any] = {}
+        prompt_scores: Sequence[TokenLogprob] | None = None
         for item in items:
             if isinstance(item, PromptLogprobs):
-                prompt_fields = self._prompt_logprobs(item)
+                prompt_scores = item.scores
             else:
                 builders[item.choice].add(item)
-        choices = [
-            {
-                "index": result.choice,
-                "message": builders[result.choice].message(),
-                "logprobs": self._logprobs(builders[result.choice].scores),
-                "finish_reason": self.envelope.admission.finish_reason(result.finish, result.calls),
-                "thinking": self.envelope.thinking(result),
-                **self._token_ids(result.token_ids),
-            }
-            for result in sorted(results, key=lambda result: result.choice)
-        ]
-        return {
-            **self.envelope.common_fields("chat.completion"),
-            "choices": choices,
-            **prompt_fields,
-            **self._prompt_ids(),
-            **self.envelope.usage_and_cost(results),
+        envelope = self.envelope
+        completion: ChatCompletion = {
+            "id": envelope.id,
+            "object": "chat.completion",
+            "created": envelope.created,
+            "model": envelope.model,
+            "choices": [
+                self._choice(result, builders[result.choice])
+                for result in sorted(results, key=lambda result: result.choice)
+            ],
+            "usage": envelope.usage(results),
+            "cost": envelope.cost(),
         }
+        if prompt_scores is not None:
+            num_top = self.request.prompt_logprobs or 0
+            completion["prompt_logprobs"] = prompt_logprobs(
+                prompt_scores, num_top, self.token_bytes
+            )
+        if self.with_ids:
+            completion["prompt_token_ids"] = self._prompt_ids
+        return completion
 
-    def _prompt_logprobs(self, item: PromptLogprobs) -> dict[str, Any]:
-        num_top = self.request.prompt_logprobs or 0
-        return {"prompt_logprobs": prompt_logprobs(item.scores, num_top, self.token_bytes)}
+    def _choice(self, result: ChoiceResult, builder: MessageBuilder) -> ChatChoice:
+        choice: ChatChoice = {
+            "index": result.choice,
+            "message": builder.message(),
+            "logprobs": self._logprobs(builder.scores),
+            "finish_reason": self.envelope.finish_reason(result),
+            "thinking": self.envelope.thinking(result),
+        }
+        if self.with_ids:
+            choice["token_ids"] = result.token_ids
+        return choice
 
-    def _prompt_ids(self) -> dict[str, Any]:
-        return (
-            {"prompt_token_ids": self.envelope.admission.jobs[0].prompt_ids}
-            if self.with_ids
-            else {}
-        )
+    @property
+    def _prompt_ids(self) -> Sequence[int]:
+        return self.envelope.admission.jobs[0].prompt_ids
 
-    def _token_ids(self, token_ids: Sequence[int]) -> dict[str, Any]:
-        return {"token_ids": token_ids} if self.with_ids else {}
-
-    def role_chunk(self, index: int, used: TokenUsage | None) -> dict[str, Any]:
+    def role_chunk(self, index: int, used: TokenUsage | None) -> ChatCompletionChunk:
         """Return the first chunk of a choice."""
-        chunk = self._chunk(index, {"role": "assistant", "content": ""}, used)
-        return {**chunk, **self._prompt_ids()}
-
-    def echo_chunk(self, index: int, used: TokenUsage | None) -> dict[str, Any]:
-        """Return the chunk with the beginning of a choice's message."""
-        return self._chunk(index, {"content": self.echo}, used)
-
-    def text_template(self, index: int, channel: Channel) -> dict[str, Any]:
-        """Return a chunk with `PLACEHOLDER` in place of the text."""
-        keys = message_keys(channel, self.reasoning_format)
-        return self._chunk(index, dict.fromkeys(keys, PLACEHOLDER))
-
-    def text_chunk(self, delta: TextDelta) -> dict[str, Any]:
-        """Return a chunk of text, with its tokens' scores, its ids and the usage, if requested."""
-        keys = message_keys(delta.channel, self.reasoning_format)
-        chunk = self._chunk(delta.choice, dict.fromkeys(keys, delta.text), delta.used)
-        if delta.scores:
-            chunk["choices"][0]["logprobs"] = self._logprobs({delta.channel: delta.scores})
-        chunk["choices"][0] |= self._token_ids(delta.token_ids)
+        chunk = self._chunk(self._choice_delta(index, {"role": "assistant", "content": ""}), used)
+        if self.with_ids:
+            chunk["prompt_token_ids"] = self._prompt_ids
         return chunk
 
-    def call_chunk(self, call: ToolCallDelta) -> dict[str, Any]:
-        """Return a chunk of a tool call."""
-        return self._chunk(call.choice, {"tool_calls": [_call_delta(call.delta)]}, call.used)
+    def echo_chunk(self, index: int, used: TokenUsage | None) -> ChatCompletionChunk:
+        """Return the chunk with the beginning of a choice's message."""
+        return self._chunk(self._choice_delta(index, {"content": self.echo}), used)
 
-    def progress_chunk(self, progress: Progress) -> dict[str, Any]:
+    def text_template(self, index: int, channel: Channel) -> ChatCompletionChunk:
+        """Return a chunk with `PLACEHOLDER` in place of the text."""
+        return self._chunk(self._choice_delta(index, self._text(channel, PLACEHOLDER)))
+
+    def text_chunk(self, delta: TextDelta) -> ChatCompletionChunk:
+        """Return a chunk of text, with its tokens' scores, its ids and the usage, if requested."""
+        choice = self._choice_delta(delta.choice, self._text(delta.channel, delta.text))
+        if delta.scores:
+            choice["logprobs"] = self._logprobs({delta.channel: delta.scores})
+        if self.with_ids:
+            choice["token_ids"] = delta.token_ids
+        return self._chunk(choice, delta.used)
+
+    def call_chunk(self, call: ToolCallDelta) -> ChatCompletionChunk:
+        """Return a chunk of a tool call."""
+        delta: MessageDelta = {"tool_calls": [_call_delta(call.delta)]}
+        return self._chunk(self._choice_delta(call.choice, delta), call.used)
+
+    def progress_chunk(self, progress: Progress) -> ChatCompletionChunk:
         """Return a chunk with the progress of hidden thinking."""
-        chunk = self._chunk(progress.choice, {"content": ""}, progress.used)
-        chunk["choices"][0]["thinking"] = {
+        choice = self._choice_delta(progress.choice, {"content": ""})
+        choice["thinking"] = {
             "tokens": progress.tokens,
             "max_tokens": self.envelope.admission.max_thinking_tokens(progress.choice),
         }
-        return chunk
+        return self._chunk(choice, progress.used)
 
     def last_chunk(
         self, result: ChoiceResult, used: TokenUsage | None, ids_sent: int
-    ) -> dict[str, Any]:
+    ) -> ChatCompletionChunk:
         """Return the last chunk of a choice.
 
         Its content is an empty string, as DeepSeek's example code concatenates it
@@ -222,43 +253,64 @@ class ChatRenderer(ResponseRenderer):
             used: the usage of the choice, if requested.
             ids_sent: number of its token ids in earlier chunks.
         """
-        chunk = self._chunk(result.choice, {"content": ""}, used)
-        chunk["choices"][0] |= {
-            "finish_reason": self.envelope.admission.finish_reason(result.finish, result.calls),
-            "thinking": self.envelope.thinking(result),
-            **self._token_ids(result.token_ids[ids_sent:]),
-        }
+        choice = self._choice_delta(result.choice, {"content": ""})
+        choice["finish_reason"] = self.envelope.finish_reason(result)
+        choice["thinking"] = self.envelope.thinking(result)
+        if self.with_ids:
+            choice["token_ids"] = result.token_ids[ids_sent:]
+        return self._chunk(choice, used)
+
+    def usage_chunk(self, results: Sequence[ChoiceResult]) -> ChatCompletionChunk:
+        """Return the chunk after all choices, with the usage of the request."""
+        chunk = self._empty_chunk()
+        chunk["usage"] = self.envelope.usage(results)
+        chunk["cost"] = self.envelope.cost()
         return chunk
 
-    def usage_chunk(self, results: Sequence[ChoiceResult]) -> dict[str, Any]:
-        """Return the chunk after all choices, with the usage of the request."""
+    def _text(self, channel: Channel, text: str) -> MessageDelta:
+        delta: MessageDelta = {}
+        for key in message_keys(channel, self.reasoning_format):
+            delta[key] = text
+        return delta
+
+    def _choice_delta(self, index: int, delta: MessageDelta) -> ChunkChoice:
+        whole: MessageDelta = {}
+        for key in NULLABLE_KEYS[self.reasoning_format]:
+            whole[key] = None
+        whole.update(delta)
+        return {"index": index, "delta": whole, "finish_reason": None}
+
+    def _chunk(self, choice: ChunkChoice, used: TokenUsage | None = None) -> ChatCompletionChunk:
+        chunk = self._empty_chunk()
+        chunk["choices"] = [choice]
+        if used is not None:
+            chunk["usage"] = self.envelope.choice_usage(choice["index"], used)
+        return chunk
+
+    def _empty_chunk(self) -> ChatCompletionChunk:
+        envelope = self.envelope
         return {
-            **self.envelope.common_fields("chat.completion.chunk"),
+            "id": envelope.id,
+            "object": "chat.completion.chunk",
+            "created": envelope.created,
+            "model": envelope.model,
             "choices": [],
-            **self.envelope.usage_and_cost(results),
         }
 
-    def _chunk(
-        self, index: int, delta: dict[str, Any], used: TokenUsage | None = None
-    ) -> dict[str, Any]:
-        nulls = dict.fromkeys(NULLABLE_KEYS[self.reasoning_format])
-        choice = {"index": index, "delta": {**nulls, **delta}, "finish_reason": None}
-        chunk = {**self.envelope.common_fields("chat.completion.chunk"), "choices": [choice]}
-        return chunk if used is None else chunk | self.envelope.choice_usage(index, used)
-
-    def _logprobs(self, scores: Mapping[Channel, Sequence[TokenLogprob]]) -> dict[str, Any] | None:
-        logprobs = {
-            LOGPROBS_KEYS[channel]: [self._logprob(score) for score in channel_scores]
-            for channel, channel_scores in scores.items()
-            if channel_scores
-        }
+    def _logprobs(self, scores: Mapping[Channel, Sequence[TokenLogprob]]) -> Logprobs | None:
+        logprobs: Logprobs = {}
+        if answer := scores.get(Channel.ANSWER):
+            logprobs["content"] = [self._token_score(score) for score in answer]
+        if thinking := scores.get(Channel.REASONING):
+            logprobs["reasoning_content"] = [self._token_score(score) for score in thinking]
         return logprobs or None
 
-    def _logprob(self, score: TokenLogprob) -> dict[str, Any]:
+    def _token_score(self, score: TokenLogprob) -> TokenScore:
+        candidate = self._candidate(score.token, score.logprob)
         top = [self._candidate(token, logprob) for token, logprob in score.top]
-        return {**self._candidate(score.token, score.logprob), "top_logprobs": top}
+        return {**candidate, "top_logprobs": top}
 
-    def _candidate(self, token: int, logprob: float) -> dict[str, Any]:
+    def _candidate(self, token: int, logprob: float) -> Candidate:
         text = self.token_bytes(token)
         return {"token": text.decode(errors="replace"), "logprob": logprob, "bytes": [*text]}
 
@@ -316,10 +368,12 @@ class ChatSseEncoder:
         return template
 
 
-def _call_delta(delta: CallDelta) -> dict[str, Any]:
+def _call_delta(delta: CallDelta) -> responses.CallDelta:
     """Return a delta of a tool call, whose id, type and name are in its first delta only."""
-    function: dict[str, Any] = {"arguments": delta.arguments}
-    if delta.id is None:
-        return {"index": delta.index, "function": function}
-    function["name"] = delta.name
-    return {"index": delta.index, "id": delta.id, "type": "function", "function": function}
+    function: FunctionDelta = {"arguments": delta.arguments}
+    call: responses.CallDelta = {"index": delta.index, "function": function}
+    if delta.id is not None and delta.name is not None:
+        call["id"] = delta.id
+        call["type"] = "function"
+        function["name"] = delta.name
+    return call

@@ -3,16 +3,17 @@
 from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from proctor.server.channels.deltas import Channel, TextDelta, TokenUsage
 from proctor.server.channels.raw_splitter import RawChannelSplitter
 from proctor.server.channels.splitter import ChannelSplitter
 from proctor.server.engines.base import Codec, Engine, Job, TokenLogprob
 from proctor.server.generation.base import ChoiceResult, OutputItem, PromptLogprobs, StreamItem
-from proctor.server.renderers.base import ResponseRenderer
+from proctor.server.renderers.base import FINISH_REASONS, ResponseRenderer
 from proctor.server.renderers.logprobs import TextLogprobs, columns, prompt_logprobs
+from proctor.server.schemas import responses
 from proctor.server.schemas.completions import CompletionRequest
+from proctor.server.schemas.responses import TextChoice, TextCompletion, TextCompletionChunk
 from proctor.server.transport.sse import PLACEHOLDER, SseTemplate, event
 
 
@@ -36,7 +37,7 @@ class CompletionRenderer(ResponseRenderer):
     def encoder(self, continuous_usage: bool) -> "CompletionSseEncoder":
         return CompletionSseEncoder(self, continuous_usage)
 
-    def body(self, items: Iterable[OutputItem], results: Sequence[ChoiceResult]) -> dict[str, Any]:
+    def body(self, items: Iterable[OutputItem], results: Sequence[ChoiceResult]) -> TextCompletion:
         deltas: list[list[TextDelta]] = [[] for _ in results]
         prompt_scores: dict[int, Sequence[TokenLogprob]] = {}
         for item in items:
@@ -44,45 +45,63 @@ class CompletionRenderer(ResponseRenderer):
                 prompt_scores[self._prompt_index(item.choice)] = item.scores
             elif isinstance(item, TextDelta):
                 deltas[item.choice].append(item)
-        choices = [
-            self._choice(
-                result,
-                deltas[result.choice],
-                prompt_scores.get(self._prompt_index(result.choice)),
-            )
-            for result in sorted(results, key=lambda result: result.choice)
-        ]
+        envelope = self.envelope
         return {
-            **self.envelope.common_fields("text_completion"),
-            "choices": choices,
-            **self.envelope.usage_and_cost(results),
+            "id": envelope.id,
+            "object": "text_completion",
+            "created": envelope.created,
+            "model": envelope.model,
+            "choices": [
+                self._choice(
+                    result,
+                    deltas[result.choice],
+                    prompt_scores.get(self._prompt_index(result.choice)),
+                )
+                for result in sorted(results, key=lambda result: result.choice)
+            ],
+            "usage": envelope.usage(results),
+            "cost": envelope.cost(),
+        }
+
+    def choice_delta(self, index: int, text: str) -> responses.TextDelta:
+        """Return the next fragment of a choice's text, for a chunk."""
+        return {"index": index, "text": text, "logprobs": None, "finish_reason": None}
+
+    def last_delta(self, result: ChoiceResult) -> responses.TextDelta:
+        """Return the last fragment of a choice, without text."""
+        return {
+            "index": result.choice,
+            "text": "",
+            "logprobs": None,
+            "finish_reason": FINISH_REASONS[result.finish],
+            "thinking": self.envelope.thinking(result),
         }
 
     def chunk(
-        self, index: int, text: str, used: TokenUsage | None = None, **fields: Any
-    ) -> dict[str, Any]:
-        """Return a chunk of one choice.
+        self, choice: responses.TextDelta, used: TokenUsage | None = None
+    ) -> TextCompletionChunk:
+        """Return a chunk with a fragment of one choice, and its usage so far, if requested."""
+        chunk = self._empty_chunk()
+        chunk["choices"] = [choice]
+        if used is not None:
+            chunk["usage"] = self.envelope.choice_usage(choice["index"], used)
+        return chunk
 
-        Args:
-            index: index of the choice.
-            text: the text of the chunk.
-            used: the usage of the choice so far, if requested.
-            **fields: further fields of the choice.
-        """
-        choice = {"index": index, "text": text, "logprobs": None, "finish_reason": None, **fields}
-        chunk = {**self.envelope.common_fields("text_completion"), "choices": [choice]}
-        return chunk if used is None else chunk | self.envelope.choice_usage(index, used)
-
-    def finish_fields(self, result: ChoiceResult) -> dict[str, Any]:
-        """Return the fields that a choice has when it is finished."""
-        return {"finish_reason": result.finish.value, "thinking": self.envelope.thinking(result)}
-
-    def usage_chunk(self, results: Sequence[ChoiceResult]) -> dict[str, Any]:
+    def usage_chunk(self, results: Sequence[ChoiceResult]) -> TextCompletionChunk:
         """Return the chunk after all choices, with the usage of the request."""
+        chunk = self._empty_chunk()
+        chunk["usage"] = self.envelope.usage(results)
+        chunk["cost"] = self.envelope.cost()
+        return chunk
+
+    def _empty_chunk(self) -> TextCompletionChunk:
+        envelope = self.envelope
         return {
-            **self.envelope.common_fields("text_completion"),
+            "id": envelope.id,
+            "object": "text_completion",
+            "created": envelope.created,
+            "model": envelope.model,
             "choices": [],
-            **self.envelope.usage_and_cost(results),
         }
 
     def echo(self, index: int) -> str:
@@ -109,23 +128,28 @@ class CompletionRenderer(ResponseRenderer):
         result: ChoiceResult,
         deltas: Sequence[TextDelta],
         prompt_scores: Sequence[TokenLogprob] | None,
-    ) -> dict[str, Any]:
+    ) -> TextChoice:
         request, index = self.request, result.choice
-        text = self.echo(index) + "".join(delta.text for delta in deltas)
-        choice: dict[str, Any] = {"index": index, "text": text, "logprobs": None}
+        choice: TextChoice = {
+            "index": index,
+            "text": self.echo(index) + "".join(delta.text for delta in deltas),
+            "logprobs": None,
+            "finish_reason": FINISH_REASONS[result.finish],
+            "thinking": self.envelope.thinking(result),
+        }
         if request.logprobs is not None:
             logprobs, rows = self.text_logprobs(index), []
             if request.echo and prompt_scores is not None:
                 rows = logprobs.prompt_rows(self.prompt_ids(index), prompt_scores)
             rows += logprobs.next_rows([score for delta in deltas for score in delta.scores])
             choice["logprobs"] = columns(rows)
-        choice |= self.finish_fields(result)
         if request.prompt_logprobs is not None and prompt_scores is not None:
             choice["prompt_logprobs"] = prompt_logprobs(
                 prompt_scores, request.prompt_logprobs, self.codec.token_bytes
             )
         if request.return_token_ids:
-            choice |= {"prompt_token_ids": self.prompt_ids(index), "token_ids": result.token_ids}
+            choice["prompt_token_ids"] = self.prompt_ids(index)
+            choice["token_ids"] = result.token_ids
         return choice
 
 
@@ -146,13 +170,15 @@ class CompletionSseEncoder:
         If the echoed prompt has log probabilities, it is sent with them, by `item`.
         """
         renderer = self._renderer
-        fields: dict[str, Any] = {}
-        if self._with_ids:
-            fields = {"prompt_token_ids": renderer.prompt_ids(index), "token_ids": []}
         awaits_scores = renderer.request.requested_prompt_logprobs is not None
         echo = "" if awaits_scores else renderer.echo(index)
-        chunk = renderer.chunk(index, echo, self._no_usage, **fields)
-        return event(chunk) if echo or fields else b""
+        if not (echo or self._with_ids):
+            return b""
+        choice = renderer.choice_delta(index, echo)
+        if self._with_ids:
+            choice["prompt_token_ids"] = renderer.prompt_ids(index)
+            choice["token_ids"] = []
+        return event(renderer.chunk(choice, self._no_usage))
 
     def item(self, item: StreamItem) -> bytes:
         if isinstance(item, PromptLogprobs):
@@ -161,21 +187,20 @@ class CompletionSseEncoder:
             return b""
         if not (item.scores or item.token_ids or item.used):
             return self._template(item).fill(item.text)
-        fields: dict[str, Any] = {}
+        choice = self._renderer.choice_delta(item.choice, item.text)
         if item.scores:
-            fields["logprobs"] = columns(self._logprobs_of(item.choice).next_rows(item.scores))
+            choice["logprobs"] = columns(self._logprobs_of(item.choice).next_rows(item.scores))
         if self._with_ids:
-            fields["token_ids"] = item.token_ids
+            choice["token_ids"] = item.token_ids
             self._ids_sent[item.choice] += len(item.token_ids)
-        chunk = self._renderer.chunk(item.choice, item.text, item.used, **fields)
-        return event(chunk, name=item.channel.value)
+        return event(self._renderer.chunk(choice, item.used), name=item.channel.value)
 
     def finish(self, result: ChoiceResult) -> bytes:
-        fields = self._renderer.finish_fields(result)
+        choice = self._renderer.last_delta(result)
         if self._with_ids:
-            fields["token_ids"] = result.token_ids[self._ids_sent[result.choice] :]
+            choice["token_ids"] = result.token_ids[self._ids_sent[result.choice] :]
         used = result.used if self._continuous_usage else None
-        return event(self._renderer.chunk(result.choice, "", used, **fields))
+        return event(self._renderer.chunk(choice, used))
 
     def usage(self, results: Sequence[ChoiceResult]) -> bytes:
         return event(self._renderer.usage_chunk(results))
@@ -183,8 +208,9 @@ class CompletionSseEncoder:
     def _prompt(self, item: PromptLogprobs) -> bytes:
         index, renderer = item.choice, self._renderer
         rows = self._logprobs_of(index).prompt_rows(renderer.prompt_ids(index), item.scores)
-        echo, logprobs = renderer.echo(index), columns(rows)
-        return event(renderer.chunk(index, echo, self._no_usage, logprobs=logprobs))
+        choice = renderer.choice_delta(index, renderer.echo(index))
+        choice["logprobs"] = columns(rows)
+        return event(renderer.chunk(choice, self._no_usage))
 
     @property
     def _no_usage(self) -> TokenUsage | None:
@@ -198,6 +224,6 @@ class CompletionSseEncoder:
     def _template(self, delta: TextDelta) -> SseTemplate:
         key = (delta.choice, delta.channel)
         if key not in self._templates:
-            chunk = self._renderer.chunk(delta.choice, PLACEHOLDER)
+            chunk = self._renderer.chunk(self._renderer.choice_delta(delta.choice, PLACEHOLDER))
             self._templates[key] = SseTemplate(chunk, name=delta.channel.value)
         return self._templates[key]

@@ -1,9 +1,11 @@
 """Log probabilities in the formats of OpenAI's legacy completions API and of vLLM."""
 
 from collections.abc import Callable, Collection, Sequence
-from typing import Any
+from typing import NamedTuple
 
 from proctor.server.engines.base import TokenLogprob
+from proctor.server.schemas import responses
+from proctor.server.schemas.responses import PromptCandidate
 
 TokenBytes = Callable[[int], bytes]
 
@@ -15,7 +17,7 @@ def token_text(token: int, token_bytes: TokenBytes) -> str:
 
 def prompt_logprobs(
     scores: Sequence[TokenLogprob], num_top: int, token_bytes: TokenBytes
-) -> list[Any]:
+) -> responses.PromptLogprobs:
     """Return the log probabilities of a prompt in vLLM's format.
 
     Each entry is keyed by token id; the entry of the first token, which follows nothing, is null.
@@ -26,10 +28,10 @@ def prompt_logprobs(
         token_bytes: returns the bytes of a token.
     """
 
-    def candidate(token: int, logprob: float, rank: int) -> dict[str, Any]:
+    def candidate(token: int, logprob: float, rank: int) -> PromptCandidate:
         return {"logprob": logprob, "rank": rank, "decoded_token": token_text(token, token_bytes)}
 
-    def position(score: TokenLogprob) -> dict[str, Any]:
+    def position(score: TokenLogprob) -> dict[str, PromptCandidate]:
         candidates = {str(score.token): candidate(score.token, score.logprob, score.rank)}
         for rank, (token, logprob) in enumerate(score.top[:num_top], 1):
             candidates.setdefault(str(token), candidate(token, logprob, rank))
@@ -73,10 +75,13 @@ def _is_continuation(byte: int) -> bool:
     return byte & 0xC0 == 0x80
 
 
-TokenRow = tuple[str, float | None, dict[str, float] | None, int]
-"""The log probabilities of one token, in the order of `COLUMNS`."""
+class TokenRow(NamedTuple):
+    """The log probabilities of one token; None for the first token of a prompt."""
 
-COLUMNS = ("tokens", "token_logprobs", "top_logprobs", "text_offset")
+    token: str
+    logprob: float | None
+    top: dict[str, float] | None
+    offset: int
 
 
 class TextLogprobs:
@@ -110,7 +115,9 @@ class TextLogprobs:
         unaligned = [offsets.next(token) for token in token_ids]
         shift = len(self._echo) - offsets.end
         first, *rest = [max(0, offset + shift) for offset in unaligned]
-        rows: list[TokenRow] = [(token_text(token_ids[0], self._token_bytes), None, None, first)]
+        rows: list[TokenRow] = [
+            TokenRow(token_text(token_ids[0], self._token_bytes), None, None, first)
+        ]
         return rows + [self._row(score, offset) for score, offset in zip(scores, rest, strict=True)]
 
     def next_rows(self, scores: Sequence[TokenLogprob]) -> list[TokenRow]:
@@ -122,9 +129,14 @@ class TextLogprobs:
         top = {token: score.logprob}
         for other, logprob in score.top[: self._num_top]:
             top.setdefault(token_text(other, self._token_bytes), logprob)
-        return token, score.logprob, top, offset
+        return TokenRow(token, score.logprob, top, offset)
 
 
-def columns(rows: Sequence[TokenRow]) -> dict[str, list[Any]]:
+def columns(rows: Sequence[TokenRow]) -> responses.TextLogprobs:
     """Return rows as the `logprobs` object of OpenAI's legacy format, one list per column."""
-    return {name: [row[column] for row in rows] for column, name in enumerate(COLUMNS)}
+    return {
+        "tokens": [row.token for row in rows],
+        "token_logprobs": [row.logprob for row in rows],
+        "top_logprobs": [row.top for row in rows],
+        "text_offset": [row.offset for row in rows],
+    }

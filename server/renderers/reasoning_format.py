@@ -1,13 +1,17 @@
 """Where a response has the thinking and the answer, by `reasoning_format`."""
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Mapping
+from typing import Literal
 
 from proctor.server.channels.deltas import Channel, TextDelta, TokenUsage
 from proctor.server.config.reasoning_format import ReasoningFormat
 from proctor.server.generation.base import ChoiceResult, StreamItem
 from proctor.server.schemas.messages import CLOSE_TAG, OPEN_TAG
 
-REASONING_KEYS = {
+ReasoningKey = Literal["reasoning_content", "reasoning"]
+MessageKey = Literal["content", "reasoning_content", "reasoning"]
+
+REASONING_KEYS: Mapping[ReasoningFormat, tuple[MessageKey, ...]] = {
     ReasoningFormat.REASONING_CONTENT: ("reasoning_content",),
     ReasoningFormat.REASONING: ("reasoning",),
     ReasoningFormat.BOTH: ("reasoning_content", "reasoning"),
@@ -16,14 +20,17 @@ REASONING_KEYS = {
 }
 """The keys of a message or delta that have the text of the thinking."""
 
-NULLABLE_KEYS = {
-    reasoning_format: tuple(key for key in keys if key != "content") or ("reasoning_content",)
-    for reasoning_format, keys in REASONING_KEYS.items()
+NULLABLE_KEYS: Mapping[ReasoningFormat, tuple[ReasoningKey, ...]] = {
+    ReasoningFormat.REASONING_CONTENT: ("reasoning_content",),
+    ReasoningFormat.REASONING: ("reasoning",),
+    ReasoningFormat.BOTH: ("reasoning_content", "reasoning"),
+    ReasoningFormat.TAGS: ("reasoning_content",),
+    ReasoningFormat.HIDDEN: ("reasoning_content",),
 }
 """The keys that are null where there is no thinking, as many clients read them unconditionally."""
 
 
-def message_keys(channel: Channel, reasoning_format: ReasoningFormat) -> tuple[str, ...]:
+def message_keys(channel: Channel, reasoning_format: ReasoningFormat) -> tuple[MessageKey, ...]:
     """Return the keys of a message or delta that have the text of a channel."""
     return ("content",) if channel is Channel.ANSWER else REASONING_KEYS[reasoning_format]
 

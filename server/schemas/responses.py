@@ -3,7 +3,7 @@
 The docstring of each field is its description in `/openapi.json`.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from enum import StrEnum
 from typing import Literal, NotRequired
 
@@ -13,6 +13,7 @@ from pydantic import with_config
 from typing_extensions import TypedDict
 
 from proctor.budget import EndReason, Landing, OnLoop
+from proctor.server.errors import ApiError, ErrorType
 
 
 class Source(StrEnum):
@@ -39,7 +40,7 @@ class ErrorDetail(ResponseSchema):
 
     message: str
     """A description of the error, and how to fix it."""
-    type: Literal["invalid_request_error", "rate_limit_error", "insufficient_quota", "server_error"]
+    type: ErrorType
     """The kind of error: an invalid request, too many requests, a key whose spending limit is
     exhausted, or a server error."""
     param: str | None
@@ -53,6 +54,18 @@ class Error(ResponseSchema):
 
     error: ErrorDetail
     """The details of the error."""
+
+
+def to_error(error: ApiError) -> Error:
+    """Return the response body of an error."""
+    return {
+        "error": {
+            "message": str(error),
+            "type": error.type,
+            "param": error.param,
+            "code": error.code,
+        }
+    }
 
 
 class CalledFunction(ResponseSchema):
@@ -98,7 +111,7 @@ class Candidate(ResponseSchema):
     """The text of the token."""
     logprob: float
     """The natural logarithm of the token's probability, or -9999 if the probability is zero."""
-    bytes: list[int]
+    bytes: Sequence[int]
     """The UTF-8 bytes of the token's text, since a token may be part of a character."""
 
 
@@ -109,7 +122,7 @@ class TokenScore(ResponseSchema):
     """The text of the token."""
     logprob: float
     """The natural logarithm of the token's probability, or -9999 if the probability is zero."""
-    bytes: list[int]
+    bytes: Sequence[int]
     """The UTF-8 bytes of the token's text, since a token may be part of a character."""
     top_logprobs: list[Candidate]
     """The most likely tokens at this position, as many as requested."""
@@ -151,7 +164,7 @@ class TextLogprobs(ResponseSchema):
     top_logprobs: list[dict[str, float] | None]
     """The log probabilities of the most likely tokens at each position and of the token itself,
     keyed by the text of the token."""
-    text_offset: list[int]
+    text_offset: Sequence[int]
     """The offset of each token in the text of the choice, in Unicode code points."""
 
 
@@ -266,7 +279,7 @@ class ChatChoice(ResponseSchema):
     """Why the model stopped generating tokens."""
     thinking: ThinkingReport
     """How the thinking budget was applied."""
-    token_ids: NotRequired[list[int]]
+    token_ids: NotRequired[Sequence[int]]
     """The IDs of all generated tokens, with `return_token_ids`."""
 
 
@@ -286,7 +299,7 @@ class ChatCompletion(ResponseSchema):
     prompt_logprobs: NotRequired[PromptLogprobs]
     """Log probabilities of the prompt's tokens, with `prompt_logprobs`: keyed by token ID, and null
     for the first token."""
-    prompt_token_ids: NotRequired[list[int]]
+    prompt_token_ids: NotRequired[Sequence[int]]
     """The IDs of the prompt's tokens, with `return_token_ids`."""
     usage: Usage
     """Token usage of the request."""
@@ -345,7 +358,7 @@ class ChunkChoice(ResponseSchema):
     thinking: NotRequired[ThinkingReport | ThinkingProgress]
     """How the thinking budget was applied, in the last chunk of the choice; before, the progress of
     thinking that is not part of the response."""
-    token_ids: NotRequired[list[int]]
+    token_ids: NotRequired[Sequence[int]]
     """The IDs of the tokens in the delta, with `return_token_ids`."""
 
 
@@ -362,7 +375,7 @@ class ChatCompletionChunk(ResponseSchema):
     """The name of the model that is served, even if the request used an alias."""
     choices: list[ChunkChoice]
     """The choices with new content; empty in the final usage chunk."""
-    prompt_token_ids: NotRequired[list[int]]
+    prompt_token_ids: NotRequired[Sequence[int]]
     """The IDs of the prompt's tokens, with `return_token_ids`, in the first chunk of a choice."""
     usage: NotRequired[Usage]
     """Token usage of the request, with `stream_options.include_usage`, in a final chunk of its own.
@@ -387,9 +400,9 @@ class TextChoice(ResponseSchema):
     prompt_logprobs: NotRequired[PromptLogprobs]
     """Log probabilities of the prompt's tokens, with `prompt_logprobs`: keyed by token ID, and null
     for the first token."""
-    prompt_token_ids: NotRequired[list[int]]
+    prompt_token_ids: NotRequired[Sequence[int]]
     """The IDs of the prompt's tokens, with `return_token_ids`."""
-    token_ids: NotRequired[list[int]]
+    token_ids: NotRequired[Sequence[int]]
     """The IDs of all generated tokens, with `return_token_ids`."""
 
 
@@ -425,9 +438,9 @@ class TextDelta(ResponseSchema):
     """Why the model stopped generating tokens, in the last chunk of the choice; null before."""
     thinking: NotRequired[ThinkingReport]
     """How the thinking budget was applied, in the last chunk of the choice."""
-    prompt_token_ids: NotRequired[list[int]]
+    prompt_token_ids: NotRequired[Sequence[int]]
     """The IDs of the prompt's tokens, with `return_token_ids`, in the first chunk of the choice."""
-    token_ids: NotRequired[list[int]]
+    token_ids: NotRequired[Sequence[int]]
     """The IDs of the tokens in the fragment, with `return_token_ids`."""
 
 
@@ -513,7 +526,7 @@ class RouteReport(ResponseSchema):
     """The request field that set the budget, or null if none did."""
     budget: BudgetReport
     """The budget, as it would be enforced."""
-    clamped_by: list[str]
+    clamped_by: Sequence[str]
     """What would reduce the requested budget: `operator`, `key`, `turn`, `prompt`, `room` or
     `price`."""
     router: RouterReport | None
@@ -595,7 +608,7 @@ class Tokenized(ResponseSchema):
     """The number of tokens."""
     max_model_len: int
     """The maximum number of tokens of prompt and completion together."""
-    tokens: list[int]
+    tokens: Sequence[int]
     """The IDs of the tokens."""
     token_strs: list[str] | None
     """The tokens as spelled in the vocabulary, or null if not requested."""

@@ -271,9 +271,7 @@ def _usage_attributes(request_cost: RequestCost, admission: Admission) -> Attrib
     results = sorted(request_cost.results, key=lambda result: result.choice)
     cost = request_cost.charged_cost
     return {
-        "gen_ai.response.finish_reasons": [
-            admission.finish_reason(result.finish, result.calls) for result in results
-        ],
+        "gen_ai.response.finish_reasons": [admission.finish_reason(result) for result in results],
         "gen_ai.usage.input_tokens": admission.prompt_tokens,
         "gen_ai.usage.output_tokens": sum(result.tokens for result in results),
         "gen_ai.usage.reasoning.output_tokens": sum(result.outcome.tokens for result in results),

@@ -11,6 +11,7 @@ from uvicorn.protocols.http.flow_control import CLOSE_HEADER
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from proctor.server.errors import ApiError, BadRequest, HeadersTooLarge, RequestTimeout
+from proctor.server.schemas.responses import to_error
 from proctor.server.transport.host_header import check_host, to_origin_form
 from proctor.server.transport.middleware import request_id
 from proctor.server.transport.slow_clients import ClientTransport, SlowClients
@@ -254,7 +255,7 @@ def make_http(send_timeout: float) -> type[asyncio.Protocol]:
 
 
 def _response(error: ApiError) -> bytes:
-    body = orjson.dumps(error.to_json())
+    body = orjson.dumps(to_error(error))
     lines = (
         b"content-type: application/json",
         b"content-length: %d" % len(body),

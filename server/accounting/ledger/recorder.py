@@ -150,9 +150,7 @@ class Recorder(RequestObserver):
             completion_tokens=request_cost.completion_tokens,
             continuations=sum(outcome.continuations for outcome in outcomes),
             end_reason=shared_reason(outcome.end_reason.value for outcome in outcomes),
-            finish_reason=shared_reason(
-                admission.finish_reason(result.finish, result.calls) for result in results
-            ),
+            finish_reason=shared_reason(admission.finish_reason(result) for result in results),
             first_reasoning_seconds=self._first_seconds.get(Channel.REASONING),
             first_answer_seconds=self._first_seconds.get(Channel.ANSWER),
             seconds=seconds,

@@ -30,6 +30,7 @@ from proctor.server.generation.context import RequestContext
 from proctor.server.generation.runner import Choice, TaskPool, generate
 from proctor.server.renderers.base import ResponseRenderer
 from proctor.server.schemas.generation import Generation
+from proctor.server.schemas.responses import to_error
 from proctor.server.transport.sse import DONE, ErrorEvent, SseResponse, event, without_names
 
 logger = logging.getLogger(__name__)
@@ -124,7 +125,7 @@ class Responder:
             api_error = _to_api_error(error)
             self.observer.status = api_error.status
             await self.observer.settle()
-            yield ErrorEvent(event(api_error.to_json(), name="error"))
+            yield ErrorEvent(event(to_error(api_error), name="error"))
 
     async def _chunks(self) -> AsyncGenerator[bytes, None]:
         encoder = self.renderer.encoder(self.continuous_usage)
