@@ -90,7 +90,8 @@ def _first_hits(batch: Sequence[Trace], weights: bytes) -> list[list[int]]:
         hit &= first == _NEVER
         first[hit] = position
         exact |= hit & (state.score < THRESHOLD)
-    return np.stack((first, exact), axis=1).tolist()
+    positions: list[list[int]] = np.stack((first, exact), axis=1).tolist()
+    return positions
 
 
 def share(found: int, total: int) -> str:

@@ -19,11 +19,12 @@ from proctor.server.auth.api_key import hash_token, id_of, make_token
 from proctor.server.engines.base import Job
 from proctor.server.engines.fake import FakeEngine, Script
 from proctor.server.telemetry.tracing import Tracing
-from tests.deploy.prometheus import PATIENCE, Prometheus, scraping
+from tests.deploy.prometheus import Prometheus, scraping
 from tests.deploy.shipped import DEPLOY, Query, alerts, always, queries, rules
 from tests.engine.served import Served
 from tests.server.accounting.ledger.postgres import USER, Cluster
 from tests.server.harness import CHAT, body, serving, settings
+from tests.waiting import PATIENCE
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 

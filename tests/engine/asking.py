@@ -10,7 +10,8 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from proctor.budget.budgets import NUDGE_TEXT, OnLoop
 from tests.engine.prompts import chain
-from tests.engine.served import PATIENCE, Served
+from tests.engine.served import Served
+from tests.waiting import PATIENCE
 
 CHAT = "/v1/chat/completions"
 

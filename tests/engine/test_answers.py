@@ -12,7 +12,8 @@ import pytest
 
 from tests.engine.asking import CHAT, ask, body
 from tests.engine.prompts import chain
-from tests.engine.served import PATIENCE, Served
+from tests.engine.served import Served
+from tests.waiting import PATIENCE
 
 pytestmark = pytest.mark.engine
 

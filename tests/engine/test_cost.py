@@ -11,8 +11,9 @@ from proctor.server.app import create_app
 from proctor.server.engines.base import Engine
 from tests.engine.asking import CHAT, body
 from tests.engine.prompts import chain
-from tests.engine.served import PATIENCE, Served
+from tests.engine.served import Served
 from tests.server.accounting.ledger.making import rows_at
+from tests.waiting import PATIENCE
 
 pytestmark = pytest.mark.engine
 

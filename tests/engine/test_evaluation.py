@@ -11,7 +11,8 @@ from proctor.evaluation.conditions import Kind
 from proctor.evaluation.report.findings import Findings
 from proctor.evaluation.store import read_store
 from proctor.server.cli.main import main
-from tests.engine.served import PATIENCE, Served
+from tests.engine.served import Served
+from tests.waiting import PATIENCE
 
 pytestmark = pytest.mark.engine
 

@@ -7,7 +7,8 @@ import httpx
 import pytest
 
 from tests.engine.asking import CHAT, ask, body
-from tests.engine.served import PATIENCE, Served
+from tests.engine.served import Served
+from tests.waiting import PATIENCE
 
 pytestmark = pytest.mark.engine
 

@@ -9,7 +9,8 @@ import pytest
 
 from proctor.server.engines.vllm import engine as vllm
 from tests.engine.asking import body
-from tests.engine.served import PATIENCE, Served
+from tests.engine.served import Served
+from tests.waiting import PATIENCE
 
 pytestmark = pytest.mark.engine
 

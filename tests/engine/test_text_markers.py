@@ -13,7 +13,8 @@ import pytest
 from proctor.budget import EndReason
 from tests.engine.asking import ask, body
 from tests.engine.prompts import chain
-from tests.engine.served import PATIENCE, Served, serving
+from tests.engine.served import Served, serving
+from tests.waiting import PATIENCE
 
 pytestmark = pytest.mark.engine
 

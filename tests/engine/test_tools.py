@@ -9,7 +9,8 @@ import jsonschema
 import pytest
 
 from tests.engine.asking import CHAT, body
-from tests.engine.served import PATIENCE, Served
+from tests.engine.served import Served
+from tests.waiting import PATIENCE
 
 pytestmark = pytest.mark.engine
 

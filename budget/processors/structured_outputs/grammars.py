@@ -198,7 +198,7 @@ class GrammarBackends(StructuredOutputBackend):
             executor.shutdown(wait=True, cancel_futures=True)
         self._threads.close()
         for backend in self._backends.values():
-            backend.destroy()  # type: ignore[no-untyped-call]
+            backend.destroy()
 
     def _compile(self, request: Request) -> StructuredOutputGrammar:
         structured, params = request.structured_output_request, request.sampling_params
