@@ -11,6 +11,8 @@ NODE_MODULES := tests/clients/js/node_modules
 PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input
 CLIENTS_PIP := $(CLIENTS)/bin/python -m pip --disable-pip-version-check --no-input
 TORCH := 2.13.0
+# The whole run in two processes, by file: most of its time, servers start and clients wait.
+WORKERS := $(if $(ARGS),,--numprocesses=2 --dist=loadfile)
 TORCH_CPU_INDEX := https://download.pytorch.org/whl/cpu
 PYTHONS := $(PYTHON) python3.11 python3.12 python3.13 python3 python
 
@@ -25,7 +27,7 @@ serve: $(VENV)/.engine ## install missing dependencies and serve the demo model 
 # The coverage report on budget/ is printed only on failure, so that pytest's summary stays last.
 test: lint $(if $(ARGS),,$(NODE_MODULES)/.made) ## run all checks and tests (ARGS="-k budget" passes options to pytest)
 	@status=0; \
-	$(BIN)/python -m pytest --cov --cov-report=term --durations=10 $(ARGS) || status=$$?; \
+	$(BIN)/python -m pytest --cov --cov-report=term --durations=10 $(WORKERS) $(ARGS) || status=$$?; \
 	if [ -z "$(ARGS)" ] && ! report=$$($(BIN)/coverage report --fail-under=100 \
 	    --include='budget/*' --omit='budget/processors/*' 2>&1); then \
 	  printf '%s\n' "$$report" "budget/ outside its processors must have 100% coverage"; \
