@@ -23,6 +23,7 @@ class ApiError(Exception):
     ```
     ApiError
     ├── BadRequest            400  invalid field, named by `param`
+    │   ├── ConflictingFields 400  two fields that contradict each other
     │   └── ContextTooLong    400  more tokens than the context length
     ├── Unauthorized          401  missing or unknown API key
     ├── Forbidden             403  API key without the required permission
@@ -77,6 +78,16 @@ class BadRequest(ApiError):
 
     status = 400
     reason = "bad_request"
+
+
+class ConflictingFields(BadRequest):
+    """Two fields contradict each other."""
+
+    def __init__(self, field: str, value: str, other: str, other_value: str) -> None:
+        super().__init__(
+            f"'{field}' is {value}, but '{other}' is {other_value}: leave one of them out",
+            param=field,
+        )
 
 
 class ContextTooLong(BadRequest):

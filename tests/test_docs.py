@@ -1,7 +1,10 @@
 """The documentation: generated pages, links, paths, and the length of the README."""
 
 import importlib.util
+import os
 import re
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
@@ -120,3 +123,16 @@ def test_decisions_are_linked_by_their_number(page: Path) -> None:
     assert text.startswith(f"# {number}. ")
     for other, target in re.findall(r"\[decision (\d+)\]\(([^)]+)\)", text):
         assert Path(target).name.startswith(f"{int(other):04}-")
+
+
+def test_the_site_is_built_without_a_warning(tmp_path: Path) -> None:
+    built = subprocess.run(
+        [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", tmp_path],
+        cwd=ROOT,
+        env=os.environ | {"NO_MKDOCS_2_WARNING": "1"},
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+    assert built.returncode == 0, built.stderr
+    assert (tmp_path / "quickstart.html").is_file()

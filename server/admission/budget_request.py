@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 from proctor.server.config.budgets import AUTO
-from proctor.server.errors import BadRequest
+from proctor.server.errors import ConflictingFields
 from proctor.server.schemas.generation import (
     ChatRequest,
     Effort,
@@ -63,7 +63,7 @@ def read_budget_request(request: Generation) -> BudgetRequest:
     """Return the budget fields of a request, from any of their spellings.
 
     Raises:
-        BadRequest: if two fields contradict each other; the message names both.
+        ConflictingFields: if two fields contradict each other.
     """
     thinking = request.thinking or Thinking()
     budget_request = BudgetRequest(
@@ -90,7 +90,7 @@ def read_include_reasoning(request: ChatRequest) -> FieldValue[bool] | None:
     """Return whether the response includes the reasoning, or None if no field says so.
 
     Raises:
-        BadRequest: if two fields contradict each other; the message names both.
+        ConflictingFields: if two fields contradict each other.
     """
     excluded = (request.reasoning or Reasoning()).exclude
     return _unique(
@@ -103,13 +103,9 @@ def read_include_reasoning(request: ChatRequest) -> FieldValue[bool] | None:
     )
 
 
-def contradiction(one: FieldValue[object], other: FieldValue[object]) -> BadRequest:
+def conflict(one: FieldValue[object], other: FieldValue[object]) -> ConflictingFields:
     """Return the error for two fields that contradict each other."""
-    return BadRequest(
-        f"'{one.field}' is {_format(one)}, but '{other.field}' is {_format(other)}: "
-        "leave one of them out",
-        param=one.field,
-    )
+    return ConflictingFields(one.field, _format(one), other.field, _format(other))
 
 
 def _maxima(request: Generation) -> Iterator[FieldValue[int]]:
@@ -169,7 +165,7 @@ def _unique(values: Iterator[FieldValue[T]]) -> FieldValue[T] | None:
     first = next(values, None)
     for other in values:
         if first is not None and other.value != first.value:
-            raise contradiction(first, other)
+            raise conflict(first, other)
     return first
 
 
@@ -179,11 +175,11 @@ def _check_enabled(request: BudgetRequest) -> None:
         return
     if request.enabled.value:
         if request.maximum is not None and request.maximum.value == 0:
-            raise contradiction(request.maximum, request.enabled)
+            raise conflict(request.maximum, request.enabled)
         return
     for number in (request.maximum, request.minimum, request.continuations):
         if number is not None and number.value != 0:
-            raise contradiction(number, request.enabled)
+            raise conflict(number, request.enabled)
 
 
 def _format(field_value: FieldValue[object]) -> str:

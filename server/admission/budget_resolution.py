@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from proctor.budget import ThinkingBudget
-from proctor.server.admission.budget_request import BudgetRequest, FieldValue, contradiction
+from proctor.server.admission.budget_request import BudgetRequest, FieldValue, conflict
 from proctor.server.config.budgets import AUTO, Tier
 from proctor.server.config.section import coalesce
 from proctor.server.config.settings import Settings
@@ -119,7 +119,7 @@ def _named_tier(request: BudgetRequest, settings: Settings) -> tuple[Tier, Sourc
     by_tier = None if tier is None else _find_tier(tier, tier.value, settings)
     by_effort = None if effort is None else settings.tier(settings.efforts.tier_of(effort.value))
     if tier is not None and effort is not None and by_tier != by_effort:
-        raise contradiction(tier, effort)
+        raise conflict(tier, effort)
     if tier is not None and by_tier is not None:
         _check_switch(request, by_tier, tier)
         return by_tier, Source.EXPLICIT, tier.field
@@ -140,7 +140,7 @@ def _find_tier(field_value: FieldValue[str], name: str, settings: Settings) -> T
 def _check_switch(request: BudgetRequest, tier: Tier, named_by: FieldValue[object]) -> None:
     """Reject a request that enables or disables thinking in contradiction to its tier."""
     if request.enabled is not None and request.enabled.value is not tier.thinks:
-        raise contradiction(named_by, request.enabled)
+        raise conflict(named_by, request.enabled)
 
 
 def _routed_tier(request: BudgetRequest, settings: Settings, level: str) -> Tier:
@@ -162,7 +162,7 @@ def _check_minimum(request: BudgetRequest, tier: Tier | None) -> None:
     if tier is None or request.minimum is None or request.maximum is not None or named_by is None:
         return
     if request.minimum.value > tier.cap:
-        raise contradiction(request.minimum, named_by)
+        raise conflict(request.minimum, named_by)
 
 
 def _override(base: ThinkingBudget, request: BudgetRequest) -> ThinkingBudget:

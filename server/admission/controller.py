@@ -7,7 +7,7 @@ from proctor.server.admission.answer_binding import Binder
 from proctor.server.admission.budget_request import (
     BudgetRequest,
     FieldValue,
-    contradiction,
+    conflict,
     read_budget_request,
 )
 from proctor.server.admission.budget_resolution import Ceiling, ceilings, resolve, uses_router
@@ -260,7 +260,7 @@ def _continues(request: ChatRequest) -> bool:
                 )
         return False
     if add_generation_prompt:
-        raise contradiction(
+        raise conflict(
             FieldValue("continue_final_message", True), FieldValue("add_generation_prompt", True)
         )
     index, last = len(request.messages) - 1, request.messages[-1].unfinished()
@@ -352,13 +352,11 @@ def _max_tokens(request: ChatRequest) -> FieldValue[int] | None:
     """Return the maximum number of tokens of each choice, with its field.
 
     Raises:
-        BadRequest: if two fields contradict each other.
+        ConflictingFields: if two fields contradict each other.
     """
     one, other = request.max_completion_tokens, request.max_tokens
     if one is not None and other is not None and one != other:
-        raise contradiction(
-            FieldValue("max_completion_tokens", one), FieldValue("max_tokens", other)
-        )
+        raise conflict(FieldValue("max_completion_tokens", one), FieldValue("max_tokens", other))
     if one is not None:
         return FieldValue("max_completion_tokens", one)
     return None if other is None else FieldValue("max_tokens", other)

@@ -2,7 +2,7 @@
 
 from proctor.server.admission.budget_request import (
     FieldValue,
-    contradiction,
+    conflict,
     read_include_reasoning,
 )
 from proctor.server.admission.controller import AdmissionController
@@ -51,22 +51,22 @@ def _reasoning_format(request: ChatRequest, settings: Settings) -> ReasoningForm
     """Return where the response has the thinking.
 
     Raises:
-        BadRequest: if two fields contradict each other.
+        ConflictingFields: if two fields contradict each other.
     """
     requested, separate = request.reasoning_format, request.separate_reasoning
     resolved = coalesce(settings.reasoning_format, requested)
     include = read_include_reasoning(request)
     if include is not None and include.value is (resolved is ReasoningFormat.HIDDEN):
         if requested is not None:
-            raise contradiction(include, FieldValue("reasoning_format", requested))
+            raise conflict(include, FieldValue("reasoning_format", requested))
         resolved = SEPARATED if include.value else ReasoningFormat.HIDDEN
     if separate is None or separate is not (resolved is ReasoningFormat.TAGS):
         return resolved
     separate_field = FieldValue("separate_reasoning", separate)
     if requested is not None:
-        raise contradiction(separate_field, FieldValue("reasoning_format", requested))
+        raise conflict(separate_field, FieldValue("reasoning_format", requested))
     if resolved is ReasoningFormat.HIDDEN and include is not None:
-        raise contradiction(separate_field, include)
+        raise conflict(separate_field, include)
     return SEPARATED if separate else ReasoningFormat.TAGS
 
 
