@@ -17,9 +17,9 @@ from tests.server.api.test_errors import assert_error
 from tests.server.harness import CHAT, body, client
 
 PLAIN = orjson.dumps(body())
-PACKED = gzip.compress(PLAIN)
+PACKED = gzip.compress(PLAIN, mtime=0)
 LIMIT = 5000
-BOMB = gzip.compress(b" " * 10**8)
+BOMB = gzip.compress(b" " * 10**8, mtime=0)
 
 
 async def post(content: Any, encoding: str, **headers: str) -> httpx.Response:
