@@ -13,7 +13,7 @@ from proctor.server.engines.base import Job
 from proctor.server.engines.fake import FakeEngine
 from proctor.server.errors import Overloaded
 from proctor.server.fair_queue import FairQueue
-from tests.server.harness import CHAT, Gate, body, client, events, pass_time, soon
+from tests.server.harness import CHAT, Gate, advance_clock, body, client, parse_events, with_timeout
 
 
 async def waiting(line: FairQueue, key: str, size: int = 1) -> asyncio.Task[float]:
@@ -25,12 +25,12 @@ async def waiting(line: FairQueue, key: str, size: int = 1) -> asyncio.Task[floa
 
 async def test_so_many_run_and_the_next_one_waits() -> None:
     line = FairQueue(slots=2, max_waiting=9)
-    since = [await soon(line.enter("a", 1)) for _ in range(2)]
+    since = [await with_timeout(line.enter("a", 1)) for _ in range(2)]
     third = await waiting(line, "a")
 
     assert (line.running, line.waiting, third.done()) == (2, 1, False)
     line.leave(since[0])
-    await soon(third)
+    await with_timeout(third)
     assert (line.running, line.waiting) == (2, 0)
 
 
@@ -44,14 +44,14 @@ async def test_a_full_line_takes_nobody_more() -> None:
 
     assert int(refused.value.headers["retry-after"]) >= 1
     line.leave(since)
-    await soon(first)
+    await with_timeout(first)
     await waiting(line, "c")
 
 
 async def test_no_room_to_wait_is_no_matter_while_slots_are_free() -> None:
     line = FairQueue(slots=1, max_waiting=0)
 
-    since = await soon(line.enter("a", 1))
+    since = await with_timeout(line.enter("a", 1))
     with pytest.raises(Overloaded):
         line.check()
     line.leave(since)
@@ -72,7 +72,7 @@ async def test_keys_take_turns() -> None:
     tasks = [asyncio.create_task(work(key)) for key in ["greedy"] * 5 + ["modest"] * 2]
     await asyncio.sleep(0)
     line.leave(since)
-    await soon(asyncio.gather(*tasks))
+    await with_timeout(asyncio.gather(*tasks))
 
     assert order[:4] in (["greedy", "modest"] * 2, ["modest", "greedy"] * 2)
     assert Counter(order) == {"greedy": 5, "modest": 2}
@@ -86,14 +86,14 @@ async def test_several_choices_are_not_overtaken() -> None:
     assert not small.done()
     for each in since:
         line.leave(each)
-    await soon(large)
+    await with_timeout(large)
     assert not small.done()
 
 
 async def test_more_choices_than_slots_run_alone() -> None:
     line = FairQueue(slots=2, max_waiting=9)
 
-    since = await soon(line.enter("a", 5))
+    since = await with_timeout(line.enter("a", 5))
     other = await waiting(line, "b")
 
     assert (line.running, line.waiting) == (5, 1)
@@ -102,7 +102,7 @@ async def test_more_choices_than_slots_run_alone() -> None:
     assert (line.running, line.waiting) == (2, 1)
     for _ in range(2):
         line.leave(since)
-    await soon(other)
+    await with_timeout(other)
     assert line.running == 1
 
 
@@ -115,7 +115,7 @@ async def test_who_goes_away_leaves_no_gap() -> None:
     await asyncio.gather(gone, return_exceptions=True)
     line.leave(since)
 
-    await soon(here)
+    await with_timeout(here)
     assert (line.running, line.waiting) == (1, 0)
 
 
@@ -147,7 +147,7 @@ async def test_whatever_happens_the_books_add_up(seed: int, slots: int) -> None:
         for _ in range(rng.randint(0, 3)):
             await asyncio.sleep(0)
         task.cancel()
-    done = await soon(asyncio.gather(*tasks, return_exceptions=True))
+    done = await with_timeout(asyncio.gather(*tasks, return_exceptions=True))
 
     assert not [each for each in done if isinstance(each, AssertionError)]
     assert (line.running, line.waiting, line._keys, line._waiting) == (0, 0, type(line._keys)(), {})
@@ -162,11 +162,11 @@ async def test_beyond_the_line_is_a_429() -> None:
     engine = FakeEngine(before_token=gate)
     async with client(engine, limits={"max_running": 1, "max_waiting": 1}) as http:
         running = asyncio.create_task(ask(http))
-        await soon(gate.reached.wait())
+        await with_timeout(gate.reached.wait())
         others = {asyncio.create_task(ask(http)) for _ in range(2)}
         (first,), (second,) = await asyncio.wait(others, return_when=asyncio.FIRST_COMPLETED)
         gate.opened.set()
-        answers = await soon(asyncio.gather(running, second))
+        answers = await with_timeout(asyncio.gather(running, second))
 
     refused = first.result()
     assert [answer.status_code for answer in answers] == [200, 200]
@@ -179,7 +179,7 @@ async def test_beyond_the_line_is_a_429() -> None:
 async def test_time_runs_out(stream: bool) -> None:
     async def too_long(_: Job, position: int) -> None:
         if position == 3:
-            pass_time(61)
+            advance_clock(61)
             await asyncio.Event().wait()
 
     engine = FakeEngine(before_token=too_long)
@@ -187,11 +187,11 @@ async def test_time_runs_out(stream: bool) -> None:
         response = await http.post(
             CHAT, json=body(stream=stream), headers={"x-request-timeout": "60"}
         )
-        name = await soon(engine.aborted.get())
+        name = await with_timeout(engine.aborted.get())
 
     assert name == engine.jobs[0].id
     if stream:
-        last = events(response.text)[-1]
+        last = parse_events(response.text)[-1]
         assert (last.name, last.data["error"]["code"]) == ("error", "timeout")
     else:
         assert response.status_code == 504
@@ -202,10 +202,10 @@ async def test_time_runs_out_in_the_line() -> None:
     engine = FakeEngine(before_token=gate)
     async with client(engine, limits={"max_running": 1}) as http:
         running = asyncio.create_task(ask(http))
-        await soon(gate.reached.wait())
+        await with_timeout(gate.reached.wait())
         late = await ask(http, **{"x-request-timeout": "0.05"})
         gate.opened.set()
-        answer = await soon(running)
+        answer = await with_timeout(running)
         after = await ask(http)
 
     assert late.status_code == 504

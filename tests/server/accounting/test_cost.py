@@ -17,7 +17,7 @@ from proctor.server.config.settings import ConfigError, load_settings
 from proctor.server.engines.base import Finish
 from proctor.server.engines.fake import MARKERS, FakeEngine, Script
 from proctor.server.generation.base import AdmittedRequest, ChoiceResult
-from tests.server.harness import CHAT, body, client, events, settings
+from tests.server.harness import CHAT, body, client, parse_events, settings
 
 ROUTE = "/v1/route"
 PRICES = {"prompt": "1", "cached_prompt": "0.25", "thinking": "2", "answer": "4"}
@@ -176,7 +176,7 @@ async def test_a_machine_has_a_price_too() -> None:
     cost = whole.json()["cost"]
     assert cost["total"] > 0
     assert float(whole.headers["x-cost"]) == cost["total"]
-    usages = [event.data["cost"] for event in events(streamed) if "cost" in event.data]
+    usages = [event.data["cost"] for event in parse_events(streamed) if "cost" in event.data]
     assert usages[0]["total"] > 0
     totals = [cost["total"], usages[0]["total"]]
     assert unknown == {"currency": "USD", "least": None, "expected": None, "most": None}

@@ -16,8 +16,8 @@ from proctor.server.auth.store import KeyExists, KeyStore
 from proctor.server.errors import QuotaExceeded, RateLimited
 from proctor.server.storage.database import connect
 from proctor.server.storage.tables import holds
-from tests.server.accounting.ledger.making import NOON, cost, row
-from tests.server.auth.making import make_key
+from tests.server.accounting.ledger.records import NOON, make_cost, make_record
+from tests.server.auth.keys import make_key
 
 SECOND = timedelta(seconds=1)
 CENT = 10**7
@@ -38,7 +38,7 @@ async def reservations(url: str, store: Store) -> AsyncIterator[ReservationStore
 
 def took(name: str, tokens: int, nanos: int) -> DraftRecord:
     """A request that has ended."""
-    return DraftRecord(row(name, estimated=True), ReservedAmount(tokens, nanos))
+    return DraftRecord(make_record(name, estimated=True), ReservedAmount(tokens, nanos))
 
 
 async def count_holds(url: str) -> int:
@@ -91,13 +91,18 @@ async def test_a_row_settles_its_hold_once(
     held = await reservations.usage("team", NOON)
     assert (held.requests, held.tokens, held.day, held.month) == (2, 200, 60 * CENT, 60 * CENT)
 
-    ended = row("a", key="team", cost=cost("0.1"))
+    ended = make_record("a", key="team", cost=make_cost("0.1"))
     for _ in range(2):  # as after a commit of which nobody heard
-        await store.write([ended, row("other", cost=cost("5"))])
+        await store.write([ended, make_record("other", cost=make_cost("5"))])
 
     usage = await reservations.usage("team", NOON)
     assert (usage.requests, usage.tokens, usage.day, usage.month) == (2, 152, 40 * CENT, 40 * CENT)
-    await store.write([row("b", key="team", cost=None), row("c", key="team", cost=cost("0.2"))])
+    await store.write(
+        [
+            make_record("b", key="team", cost=None),
+            make_record("c", key="team", cost=make_cost("0.2")),
+        ]
+    )
     usage = await reservations.usage("team", NOON)
     assert (usage.requests, usage.tokens, usage.day) == (3, 156, 30 * CENT)
     assert await count_holds(url) == 0
@@ -116,7 +121,7 @@ async def test_what_ended_counts_as_its_row_will(
 
     await reservations.settle([took("a", 52, 10 * CENT), took("unknown", 1, 1)], NOON)
     settled = await reservations.usage("team", NOON)
-    await store.write([row("a", key="team", cost=cost("0.1"))])
+    await store.write([make_record("a", key="team", cost=make_cost("0.1"))])
     await reservations.settle([took("a", 52, 10 * CENT)], NOON)  # too late
     written = await reservations.usage("team", NOON)
 
@@ -147,7 +152,7 @@ async def test_a_request_is_of_the_day_on_which_it_came(
     runs = [await reservations.usage("team", now) for now in (before, after)]
     await reservations.settle([took("a", 52, 10 * CENT)], after)
     ended = [await reservations.usage("team", now) for now in (before, after)]
-    await store.write([row("a", key="team", time=before, cost=cost("0.1"))])
+    await store.write([make_record("a", key="team", time=before, cost=make_cost("0.1"))])
     written = [await reservations.usage("team", now) for now in (before, after)]
 
     assert [(usage.day, usage.month) for usage in runs] == [(30 * CENT, 30 * CENT), (0, 0)]
@@ -176,7 +181,7 @@ async def test_as_many_as_come_at_a_time_take_turns(
 
 
 async def test_january_is_over_in_february(reservations: ReservationStore, store: Store) -> None:
-    await store.write([row("a", key="team", cost=cost("0.1"))])
+    await store.write([make_record("a", key="team", cost=make_cost("0.1"))])
 
     last = await reservations.usage("team", NOON + timedelta(hours=11))
     first = await reservations.usage("team", NOON + timedelta(hours=13))
@@ -197,7 +202,7 @@ async def test_a_hold_lasts_until_its_row_is_written(
         await reservations.reserve("b", key, WorstCase(1, CENT), late, "gateway")
     assert not isinstance(refused.value, QuotaExceeded)
     assert refused.value.headers["retry-after"] == "5"
-    await store.write([row("a", key="team", cost=cost("0.99"))])
+    await store.write([make_record("a", key="team", cost=make_cost("0.99"))])
     await reservations.reserve("b", key, WorstCase(1, CENT), late, "gateway")
 
 
@@ -216,7 +221,7 @@ async def test_many_at_a_time_cannot_overspend(url: str, store: Store) -> None:
         except RateLimited:
             return False
         await asyncio.sleep(0)
-        await store.write([row(number, key="team", cost=cost("0.05"))])
+        await store.write([make_record(number, key="team", cost=make_cost("0.05"))])
         return True
 
     ran = sum(await asyncio.gather(*(run(number) for number in range(60))))

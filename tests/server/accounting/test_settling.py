@@ -18,9 +18,9 @@ from proctor.server.engines.fake import FakeEngine, Script
 from proctor.server.errors import EngineUnavailable
 from proctor.server.pricing import to_nanos
 from proctor.server.storage.database import connect
-from tests.server.accounting.ledger.making import rows_at
-from tests.server.auth.making import bearer, make_key
-from tests.server.harness import CHAT, Gate, body, client, listening, soon
+from tests.server.accounting.ledger.records import read_records
+from tests.server.auth.keys import bearer, make_key
+from tests.server.harness import CHAT, Gate, body, client, running_server, with_timeout
 
 COMPLETIONS = "/v1/completions"
 SCRIPT = Script(("abc",), "de")
@@ -64,11 +64,11 @@ async def test_what_is_not_taken_is_there_for_the_next_request(
             await http.post(path, json=asked(path, stream=stream), headers=bearer(token))
             for _ in range(3)
         ]
-        assert await rows_at(url) == []
+        assert await read_records(url) == []
 
     assert [answer.status_code for answer in answers] == [200] * 3, answers[1].text
     left = [int(answer.headers["x-ratelimit-remaining-tokens"]) for answer in answers]
-    rows = await rows_at(url)
+    rows = await read_records(url)
     took = rows[0].prompt_tokens + rows[0].completion_tokens
     assert left[0] - left[1] == left[1] - left[2] == took < TOKENS
 
@@ -77,7 +77,7 @@ async def test_a_client_may_read_no_further_than_the_end_of_the_last_choice(
     given: dict[str, Any], token: str
 ) -> None:
     async with (
-        listening(FakeEngine(SCRIPT), **given) as at,
+        running_server(FakeEngine(SCRIPT), **given) as at,
         httpx.AsyncClient(base_url=at, headers=bearer(token), timeout=300) as http,
     ):
         for _ in range(3):
@@ -143,11 +143,11 @@ async def test_a_client_that_left_is_waited_for(
 ) -> None:
     gate = Gate(5)
     async with (
-        listening(FakeEngine(Script(("x" * 20,), "y"), before_token=gate), **given) as at,
+        running_server(FakeEngine(Script(("x" * 20,), "y"), before_token=gate), **given) as at,
         httpx.AsyncClient(base_url=at, headers=bearer(token), timeout=300) as http,
     ):
         leaving = asyncio.create_task(http.post(CHAT, json=asked(CHAT, stream=stream)))
-        await soon(gate.reached.wait())
+        await with_timeout(gate.reached.wait())
         leaving.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await leaving
@@ -155,7 +155,7 @@ async def test_a_client_that_left_is_waited_for(
         answer = await http.post(CHAT, json=asked(CHAT))
 
     assert answer.status_code == 200, answer.text
-    assert {row.status for row in await rows_at(url)} == {200, 499}
+    assert {row.status for row in await read_records(url)} == {200, 499}
 
 
 async def test_a_request_that_contradicts_itself_holds_nothing(
@@ -167,7 +167,7 @@ async def test_a_request_that_contradicts_itself_holds_nothing(
             answer = await http.post(CHAT, json=asked(CHAT, **contradicting), headers=bearer(token))
             assert answer.status_code == 400
 
-    assert await rows_at(url) == []
+    assert await read_records(url) == []
 
 
 async def test_what_cannot_be_settled_is_when_its_row_is_written(
@@ -182,7 +182,7 @@ async def test_what_cannot_be_settled_is_when_its_row_is_written(
         refused = await http.post(CHAT, json=asked(CHAT), headers=bearer(token))
 
     assert (answer.status_code, refused.status_code) == (200, 429)
-    (row,) = await rows_at(url)
+    (row,) = await read_records(url)
     engine = connect(url)
     usage = await ReservationStore(engine).usage("team", row.time)
     await engine.dispose()

@@ -7,7 +7,7 @@ import pytest
 
 from proctor.server.engines.base import Job
 from proctor.server.engines.fake import FakeEngine
-from tests.server.harness import CHAT, body, client, listening, pass_time, soon
+from tests.server.harness import CHAT, advance_clock, body, client, running_server, with_timeout
 
 PROMPT = {"model": "fake", "prompt": "hi", "max_tokens": 4}
 PATHS = pytest.mark.parametrize(
@@ -44,11 +44,11 @@ async def test_a_client_that_goes_away_stops_what_is_done_for_it(
     path: str, asked: dict[str, object]
 ) -> None:
     engine = LookingEngine()
-    async with listening(engine) as url, httpx.AsyncClient(base_url=url) as http:
+    async with running_server(engine) as url, httpx.AsyncClient(base_url=url) as http:
         asking = asyncio.create_task(http.post(path, json=asked))
-        await soon(engine.began.wait())
+        await with_timeout(engine.began.wait())
         asking.cancel()
-        await soon(engine.stopped.wait())
+        await with_timeout(engine.stopped.wait())
         metrics = (await http.get("/metrics")).text
 
     assert engine.owners == [""]
@@ -62,9 +62,9 @@ async def test_time_that_is_over_stops_it_too(path: str, asked: dict[str, object
     async with client(engine) as http:
         sending = http.post(path, json=asked, headers={"x-request-timeout": "1000"})
         asking = asyncio.create_task(sending)
-        await soon(engine.began.wait())
-        pass_time(1000)
-        response = await soon(asking)
+        await with_timeout(engine.began.wait())
+        advance_clock(1000)
+        response = await with_timeout(asking)
 
     assert response.status_code == 504
     assert engine.stopped.is_set()

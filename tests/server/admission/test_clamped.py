@@ -20,9 +20,9 @@ from proctor.server.config.settings import Settings
 from proctor.server.engines.fake import FakeEngine
 from proctor.server.errors import ApiError
 from proctor.server.schemas.generation import ChatRequest
-from tests.server.accounting.ledger.making import rows_at
-from tests.server.auth.making import bearer, listed, make_key
-from tests.server.harness import CHAT, body, client, events, settings
+from tests.server.accounting.ledger.records import read_records
+from tests.server.auth.keys import bearer, configured_key, make_key
+from tests.server.harness import CHAT, body, client, parse_events, settings
 
 PRICES = {"prompt": 0, "thinking": 1000, "answer": 1000}
 """A thousandth of a dollar for each token."""
@@ -221,7 +221,7 @@ async def test_every_account_of_a_request_says_the_same(
     maximum: int,
     by: str,
 ) -> None:
-    key, token = listed(**limits)
+    key, token = configured_key(**limits)
     url = f"sqlite:///{tmp_path / 'ledger.db'}"
     known = {"tiers": TIERS, **OTHER_NAMES, **given, "keys": [key], "ledger": {"url": url}}
     async with client(FakeEngine(), **known) as http:
@@ -229,9 +229,9 @@ async def test_every_account_of_a_request_says_the_same(
         whole = await http.post(CHAT, json=body(**fields))
         streamed = await http.post(CHAT, json=body(**fields, stream=True))
         route = (await http.post("/v1/route", json=body(**fields))).json()
-    rows = await rows_at(url)
+    rows = await read_records(url)
 
-    choices = [event.choice for event in events(streamed.text) if event.data != "[DONE]"]
+    choices = [event.choice for event in parse_events(streamed.text) if event.data != "[DONE]"]
     told = [choice["thinking"] for choice in choices if "thinking" in choice]
     for thinking in (whole.json()["choices"][0]["thinking"], *told):
         assert thinking["clamped"] is bool(by)

@@ -7,7 +7,7 @@ import pytest
 from proctor.server.engines.base import Job
 from proctor.server.engines.fake import SPELLING, FakeEngine, Script
 from tests.server.api.test_errors import assert_error
-from tests.server.harness import CHAT, body, client, events
+from tests.server.harness import CHAT, body, client, parse_events
 
 USER = {"role": "user", "content": "hi"}
 GO_ON = {"continue_final_message": True, "add_generation_prompt": False}
@@ -109,7 +109,7 @@ async def test_an_echo_whole_and_streamed() -> None:
     asked = fields({"content": "The "}, echo=True)
     async with client(FakeEngine(Script((), "answer"))) as http:
         whole = (await http.post(CHAT, json=asked)).json()
-        told = events((await http.post(CHAT, json=asked | {"stream": True})).text)[:-1]
+        told = parse_events((await http.post(CHAT, json=asked | {"stream": True})).text)[:-1]
 
     assert whole["choices"][0]["message"]["content"] == "The answer"
     assert whole["usage"]["completion_tokens"] == len("answer") + 1

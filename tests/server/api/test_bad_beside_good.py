@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from proctor.server.engines.fake import FakeEngine, Script
 from proctor.server.schemas.generation import ChatRequest
-from tests.server.harness import CHAT, body, listening, soon
+from tests.server.harness import CHAT, body, running_server, with_timeout
 
 GOOD = 4
 """Streams that run beside each bad request."""
@@ -139,9 +139,9 @@ class Beside:
         streams = [asyncio.create_task(self._ask(number)) for number in range(GOOD)]
         reader, writer = await asyncio.open_connection(url.host, url.port)
         writer.write(raw)
-        answer = await soon(reader.read())
+        answer = await with_timeout(reader.read())
         writer.close()
-        assert await soon(asyncio.gather(*streams)) == self._alone
+        assert await with_timeout(asyncio.gather(*streams)) == self._alone
         start, _, rest = answer.partition(b"\r\n\r\n")
         status = int(start.split(b" ", 2)[1])
         return status, json.loads(rest) if rest[:1] == b"{" else {}
@@ -169,7 +169,7 @@ async def beside() -> AsyncIterator[Beside]:
 
     engine = FakeEngine(lambda job: Script(("abcdefgh" * 5,), "answer"), before_token=take_turns)
     async with (
-        listening(engine, limits=LIMITS) as url,
+        running_server(engine, limits=LIMITS) as url,
         httpx.AsyncClient(base_url=url) as http,
         Beside(http) as streams,
     ):

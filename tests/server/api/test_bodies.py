@@ -14,8 +14,8 @@ from fastapi import Request
 
 from proctor.server.api.bodies import FULL_SIZED, SMALL, UNDISTURBED_SECONDS, BodyReader
 from proctor.server.errors import ApiError, RequestTimeout, Unavailable
-from tests.server.apart import listening_apart
-from tests.server.harness import CHAT, body, pass_time, soon
+from tests.server.gateway_process import gateway_process
+from tests.server.harness import CHAT, advance_clock, body, with_timeout
 
 LARGEST = 8 * SMALL
 MIB = 2**20
@@ -52,7 +52,7 @@ class Client:
 
     async def refused(self) -> ApiError:
         with pytest.raises(ApiError) as caught:
-            await soon(self.reading)
+            await with_timeout(self.reading)
         return caught.value
 
 
@@ -85,7 +85,7 @@ async def test_a_small_body_needs_no_room() -> None:
             await small.send(b"x" * (SMALL // 2))
         await small.send(b"", last=True)
 
-        assert await soon(small.reading) == b"x" * SMALL
+        assert await with_timeout(small.reading) == b"x" * SMALL
         assert not waiting.reading.done()
         waiting.reading.cancel()
 
@@ -97,11 +97,11 @@ async def test_a_large_body_waits_for_room_and_its_client_with_it() -> None:
             await waiting.send(b"y" * (SMALL + 1))
         assert waiting.untaken == 2
         await clients[3].send(b"", last=True)
-        assert len(await soon(clients[3].reading)) == SMALL + 1
+        assert len(await with_timeout(clients[3].reading)) == SMALL + 1
         await settled()
         assert waiting.untaken == 0
         await waiting.send(b"", last=True)
-        assert await soon(waiting.reading) == b"y" * 3 * (SMALL + 1)
+        assert await with_timeout(waiting.reading) == b"y" * 3 * (SMALL + 1)
 
 
 async def test_a_body_that_tells_its_length_takes_no_more_room_than_that() -> None:
@@ -110,7 +110,7 @@ async def test_a_body_that_tells_its_length_takes_no_more_room_than_that() -> No
     clients = [Client(bodies, **{"content-length": length}) for _ in range(2 * FULL_SIZED + 1)]
     for each in clients:
         await each.send(b"x" * (LARGEST // 2), last=True)
-        assert len(await soon(each.reading)) == LARGEST // 2
+        assert len(await with_timeout(each.reading)) == LARGEST // 2
     clients = [Client(bodies, **{"content-length": length}) for _ in range(2 * FULL_SIZED + 1)]
     for each in clients:
         for _ in range(2):
@@ -130,14 +130,14 @@ async def test_what_is_compressed_has_room_before_it_is_let_out(encoding: str) -
         await waiting.send(packed, last=True)
         assert not waiting.reading.done()
         await clients[0].leave()
-        assert await soon(waiting.reading) == b"x" * LARGEST
+        assert await with_timeout(waiting.reading) == b"x" * LARGEST
 
 
 async def test_whoever_has_had_room_for_long_makes_way() -> None:
     async with full() as (bodies, clients):
-        pass_time(UNDISTURBED_SECONDS + 1)
+        advance_clock(UNDISTURBED_SECONDS + 1)
         await clients[0].send(b"", last=True)
-        await soon(clients[0].reading)
+        await with_timeout(clients[0].reading)
         late = Client(bodies)
         await late.send(b"x" * (SMALL + 1))
         assert not any(each.reading.done() for each in clients[1:])  # nobody waits
@@ -145,7 +145,7 @@ async def test_whoever_has_had_room_for_long_makes_way() -> None:
         waiting = Client(bodies)
         await waiting.send(b"y" * (SMALL + 1), last=True)
         error = await clients[1].refused()
-        assert len(await soon(waiting.reading)) == SMALL + 1
+        assert len(await with_timeout(waiting.reading)) == SMALL + 1
         assert not any(each.reading.done() for each in [*clients[2:], late])
         late.reading.cancel()
 
@@ -157,12 +157,12 @@ async def test_room_is_had_for_a_time_in_any_case() -> None:
     async with full() as (bodies, clients):
         waiting = Client(bodies)
         await waiting.send(b"y" * (SMALL + 1), last=True)
-        pass_time(UNDISTURBED_SECONDS - 1)
+        advance_clock(UNDISTURBED_SECONDS - 1)
         await settled()
         assert not any(each.reading.done() for each in clients)
-        pass_time(1)
+        advance_clock(1)
         assert isinstance(await clients[0].refused(), RequestTimeout)
-        assert len(await soon(waiting.reading)) == SMALL + 1
+        assert len(await with_timeout(waiting.reading)) == SMALL + 1
         await settled()
         assert not any(each.reading.done() for each in clients[1:])
 
@@ -176,10 +176,10 @@ async def test_those_who_wait_take_turns() -> None:
         for each in clients[:2]:
             await each.leave()
 
-        assert len(await soon(one.reading)) == SMALL + 1
+        assert len(await with_timeout(one.reading)) == SMALL + 1
         for each in clients[2:]:
             await each.leave()
-        await soon(asyncio.gather(*(each.reading for each in many)))
+        await with_timeout(asyncio.gather(*(each.reading for each in many)))
 
 
 async def test_a_body_that_gets_no_room_is_told_to_come_again(
@@ -189,7 +189,7 @@ async def test_a_body_that_gets_no_room_is_told_to_come_again(
         monkeypatch.setattr("proctor.server.api.bodies.BODY_SECONDS", UNDISTURBED_SECONDS / 2)
         waiting = Client(bodies)
         await waiting.send(b"y" * (SMALL + 1))
-        pass_time(UNDISTURBED_SECONDS / 2)
+        advance_clock(UNDISTURBED_SECONDS / 2)
         error = await waiting.refused()
         assert not any(each.reading.done() for each in clients)
 
@@ -204,7 +204,7 @@ async def test_who_goes_away_waits_no_more() -> None:
             await each.send(b"y" * (SMALL + 1), last=True)
         gone.reading.cancel()
         await clients[0].leave()
-        assert len(await soon(waiting.reading)) == SMALL + 1
+        assert len(await with_timeout(waiting.reading)) == SMALL + 1
 
 
 async def hold_open(url: str, size: int) -> socket.socket:
@@ -222,16 +222,16 @@ async def hold_open(url: str, size: int) -> socket.socket:
 async def test_many_open_bodies_share_their_memory() -> None:
     size, unsent = 4 * MIB, b"x" * (4 * MIB - 1)
 
-    async with listening_apart() as server, httpx.AsyncClient(base_url=server.url) as http:
+    async with gateway_process() as server, httpx.AsyncClient(base_url=server.url) as http:
         assert (await http.post(CHAT, json=body())).status_code == 200
-        before = server.resident
+        before = server.resident_bytes
         held = [await hold_open(server.url, size) for _ in range(150)]
         loop = asyncio.get_running_loop()
         sending = [asyncio.create_task(loop.sock_sendall(each, unsent)) for each in held]
         most = taken = 0
         while taken < FULL_SIZED:
-            assert (await soon(http.post(CHAT, json=body()))).status_code == 200
-            most = max(most, server.resident)
+            assert (await with_timeout(http.post(CHAT, json=body()))).status_code == 200
+            most = max(most, server.resident_bytes)
             taken = sum(each.done() for each in sending)
         for each in sending:
             each.cancel()

@@ -9,7 +9,7 @@ import pytest
 from proctor.server.engines.fake import FakeEngine, Script
 from proctor.server.schemas.unsupported import MAX_LISTED, as_header
 from tests.server.api.test_errors import assert_error
-from tests.server.harness import CHAT, added_up, body, client, events
+from tests.server.harness import CHAT, body, client, merge_deltas, parse_events
 
 USER = {"role": "user", "content": "hi"}
 COMPLETIONS = "/v1/completions"
@@ -285,7 +285,7 @@ async def test_other_servers_words_for_where_the_thinking_stands(
     response = await post(body(**fields, stream=stream), reasoning_format=default)
 
     if stream:
-        told = added_up(event.choice["delta"] for event in events(response.text)[:-1])
+        told = merge_deltas(event.choice["delta"] for event in parse_events(response.text)[:-1])
     else:
         told = response.json()["choices"][0]["message"]
     assert told == {"role": "assistant", **message}
@@ -329,7 +329,7 @@ async def test_the_fields_of_the_thinking_are_in_every_delta(style: str, path: s
 
     own = {"reasoning": ["reasoning"], "both": ["reasoning_content", "reasoning"]}
     for name in own.get(style, ["reasoning_content"]):
-        for event in events(streamed.text)[:-1]:
+        for event in parse_events(streamed.text)[:-1]:
             delta = event.choice["delta"]
             assert (delta[name] is None) is (event.name != "reasoning" or style == "tags")
         assert whole["message"][name] == (
@@ -346,7 +346,7 @@ async def test_usage_in_every_chunk(path: str, size: int) -> None:
     engine = FakeEngine(Script(("hm",), "42"), tokens_per_delta=size)
 
     async with client(engine) as http:
-        got = [event.data for event in events((await http.post(path, json=asked)).text)[:-1]]
+        got = [event.data for event in parse_events((await http.post(path, json=asked)).text)[:-1]]
 
     *chunks, last = got
     for index in (0, 1):
@@ -365,7 +365,7 @@ async def test_usage_in_every_chunk_of_other_formats() -> None:
     options = {"include_usage": True, "continuous_usage_stats": True}
     for style in ("tags", "hidden"):
         asked = body(stream=True, stream_options=options, reasoning_format=style, logprobs=True)
-        got = [event.data for event in events((await post(asked)).text)[:-1]]
+        got = [event.data for event in parse_events((await post(asked)).text)[:-1]]
         counts = [chunk["usage"]["completion_tokens"] for chunk in got]
         assert (counts, counts[-1]) == (sorted(counts), 6)
 
@@ -374,7 +374,7 @@ async def test_usage_in_every_chunk_of_other_formats() -> None:
 async def test_no_usage_in_every_chunk_unless_asked(options: dict[str, Any]) -> None:
     response = await post(body(stream=True, stream_options=options))
 
-    told = ["usage" in event.data for event in events(response.text)[:-1]]
+    told = ["usage" in event.data for event in parse_events(response.text)[:-1]]
     assert told == [False] * (len(told) - 1) + ["include_usage" in options]
 
 

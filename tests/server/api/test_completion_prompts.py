@@ -22,7 +22,7 @@ from proctor.server.engines.fake import (
 from proctor.server.renderers.logprobs import TextLogprobs, TextOffsets, columns
 from tests.server.api.test_completions import COMPLETIONS, OPEN, RAW, SCRIPT, asked, post
 from tests.server.api.test_errors import assert_error
-from tests.server.harness import client, events
+from tests.server.harness import client, parse_events
 
 
 async def ask(fields: dict[str, Any], script: Script = SCRIPT, **settings: Any) -> Any:
@@ -65,7 +65,7 @@ async def test_each_prompt_is_answered_as_if_it_had_come_alone() -> None:
 async def test_a_batch_is_streamed_by_index() -> None:
     fields = asked([OPEN, "hi"], n=2, stream=True, stream_options={"include_usage": True})
 
-    told = events((await post(FakeEngine(SCRIPT), fields)).text)
+    told = parse_events((await post(FakeEngine(SCRIPT), fields)).text)
 
     texts = dict.fromkeys(range(4), "")
     for one in told[:-2]:
@@ -151,7 +151,7 @@ async def test_a_stream_tells_what_a_whole_answer_tells(
         return await post(engine, fields | more)
 
     whole = (await answered()).json()["choices"]
-    told = events((await answered(stream=True)).text)[:-1]
+    told = parse_events((await answered(stream=True)).text)[:-1]
 
     for choice in whole:
         mine = [one.choice for one in told if one.choice["index"] == choice["index"]]

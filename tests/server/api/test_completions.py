@@ -8,7 +8,7 @@ import pytest
 
 from proctor.server.engines.fake import BYTES, END_THINK, THINK, FakeEngine, Script
 from tests.server.api.test_errors import assert_error
-from tests.server.harness import CHAT, Gate, client, events, listening, soon
+from tests.server.harness import CHAT, Gate, client, parse_events, running_server, with_timeout
 from tests.server.test_app import samples
 
 COMPLETIONS = "/v1/completions"
@@ -164,7 +164,7 @@ async def test_sixteen_tokens_by_default() -> None:
 async def test_a_stream() -> None:
     fields = asked(stream=True, n=2, stream_options={"include_usage": True})
 
-    told = events((await post(FakeEngine(SCRIPT), fields)).text)
+    told = parse_events((await post(FakeEngine(SCRIPT), fields)).text)
 
     for index in range(2):
         mine = [one for one in told[:-2] if one.choice["index"] == index]
@@ -180,14 +180,14 @@ async def test_a_stream() -> None:
 
 async def test_a_character_of_several_tokens_comes_whole() -> None:
     script = Script(("🤔",), "é")
-    told = events((await post(FakeEngine(script), asked(stream=True))).text)
+    told = parse_events((await post(FakeEngine(script), asked(stream=True))).text)
 
     assert [one.choice["text"] for one in told[:-1]] == ["🤔", "</think>", "é", ""]
 
 
 async def test_the_openai_sdk() -> None:
     async with (
-        listening(FakeEngine(SCRIPT)) as url,
+        running_server(FakeEngine(SCRIPT)) as url,
         openai.AsyncOpenAI(base_url=f"{url}/v1", api_key="none") as sdk,
     ):
         whole = await sdk.completions.create(model="fake", prompt=OPEN, max_tokens=500)
@@ -202,13 +202,13 @@ async def test_the_openai_sdk() -> None:
 async def test_a_client_that_goes_away() -> None:
     gate = Gate(3)
     engine = FakeEngine(SCRIPT, before_token=gate)
-    async with listening(engine) as url:
+    async with running_server(engine) as url:
         async with httpx.AsyncClient(base_url=url) as http:
             waiting = http.stream("POST", COMPLETIONS, json=asked(stream=True))
             async with waiting as response:
                 assert response.status_code == 200
-                await soon(gate.reached.wait())
-        assert await soon(engine.aborted.get()) == engine.jobs[0].id
+                await with_timeout(gate.reached.wait())
+        assert await with_timeout(engine.aborted.get()) == engine.jobs[0].id
 
 
 @pytest.mark.parametrize(
@@ -346,6 +346,6 @@ async def test_an_engine_that_dies() -> None:
     streamed = await post(FakeEngine(SCRIPT, die_after=3), asked(stream=True))
 
     assert_error(whole, 503, None)
-    last = events(streamed.text)[-1]
+    last = parse_events(streamed.text)[-1]
     assert last.name == "error"
     assert last.data["error"]["type"] == "server_error"

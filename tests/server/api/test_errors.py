@@ -6,7 +6,7 @@ import pytest
 
 from proctor.server.engines.base import Prompt
 from proctor.server.engines.fake import FakeEngine
-from tests.server.harness import CHAT, body, client, started
+from tests.server.harness import CHAT, body, client, running_app
 
 TEXT = {"role": "user", "content": "hi"}
 CALL = {"id": "x", "type": "function", "function": {"name": "add", "arguments": "{}"}}
@@ -324,7 +324,7 @@ class Broken(FakeEngine):
 
 async def test_an_unforeseen_error_tells_nothing_but_its_request_id() -> None:
     headers = {"x-request-id": "mine", "origin": "http://localhost:5173"}
-    async with started(Broken()) as app:
+    async with running_app(Broken()) as app:
         transport = httpx.ASGITransport(app, raise_app_exceptions=False)
         async with httpx.AsyncClient(transport=transport, base_url="http://test") as http:
             response = await http.post(CHAT, json=body(), headers=headers)

@@ -5,7 +5,7 @@ import asyncio
 from proctor.server.engines.base import Job
 from proctor.server.engines.fake import FakeEngine
 from tests.server.api.test_errors import assert_error
-from tests.server.harness import CHAT, body, client, soon
+from tests.server.harness import CHAT, body, client, with_timeout
 
 
 async def test_the_version_is_the_descriptions() -> None:
@@ -29,10 +29,10 @@ async def test_the_load_is_what_is_being_answered() -> None:
     async with client(FakeEngine(before_token=hold)) as http:
         idle = (await http.get("/load")).json()
         asking = [asyncio.ensure_future(http.post(CHAT, json=body(n=2))) for _ in range(3)]
-        await soon(all_begun.wait())
+        await with_timeout(all_begun.wait())
         busy = (await http.get("/load")).json()
         opened.set()
-        await soon(asyncio.gather(*asking))
+        await with_timeout(asyncio.gather(*asking))
         after = (await http.get("/load")).json()
 
     assert idle == after == {"server_load": 0}

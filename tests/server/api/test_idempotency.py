@@ -14,9 +14,9 @@ from proctor.server.engines.base import Job
 from proctor.server.engines.fake import FakeEngine, Script
 from proctor.server.errors import EngineUnavailable
 from proctor.server.storage.idempotency import Claim, IdempotencyStore
-from tests.server.accounting.ledger.making import rows_at
-from tests.server.auth.making import bearer, listed
-from tests.server.harness import CHAT, Gate, body, client, listening, soon
+from tests.server.accounting.ledger.records import read_records
+from tests.server.auth.keys import bearer, configured_key
+from tests.server.harness import CHAT, Gate, body, client, running_server, with_timeout
 
 ANSWER = Script(("abc",), "de")
 
@@ -49,7 +49,7 @@ async def test_the_same_request_has_one_answer(
     assert "idempotent-replayed" not in first.headers
     assert other.content != first.content
     assert len(engine.jobs) == 2
-    assert len(await rows_at(ledger["ledger"]["url"])) == 2
+    assert len(await read_records(ledger["ledger"]["url"])) == 2
 
 
 async def test_a_request_is_the_same_packed_and_plain(ledger: dict[str, Any]) -> None:
@@ -73,7 +73,7 @@ async def test_another_request_of_the_same_name_is_refused(ledger: dict[str, Any
 
 
 async def test_a_name_is_its_keys_own(ledger: dict[str, Any]) -> None:
-    (one, token), (two, other) = listed("one"), listed("two")
+    (one, token), (two, other) = configured_key("one"), configured_key("two")
     engine = FakeEngine(ANSWER)
     async with client(engine, keys=[one, two], **ledger) as http:
         answers = [
@@ -90,7 +90,7 @@ async def test_a_request_that_runs_is_not_run_beside_itself(ledger: dict[str, An
     engine = FakeEngine(ANSWER, before_token=gate)
     async with client(engine, **ledger) as http:
         first = asyncio.create_task(http.post(CHAT, json=body(), headers=named()))
-        await soon(gate.reached.wait())
+        await with_timeout(gate.reached.wait())
         refused = await http.post(CHAT, json=body(), headers=named())
         gate.opened.set()
         answer = await first
@@ -158,11 +158,11 @@ async def test_a_client_that_leaves_can_ask_again(ledger: dict[str, Any]) -> Non
     gate = Gate(2)
     engine = FakeEngine(ANSWER, before_token=gate)
     async with (
-        listening(engine, **ledger) as url,
+        running_server(engine, **ledger) as url,
         httpx.AsyncClient(base_url=url) as http,
     ):
         leaving = asyncio.create_task(http.post(CHAT, json=body(stream=True), headers=named()))
-        await soon(gate.reached.wait())
+        await with_timeout(gate.reached.wait())
         leaving.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await leaving
@@ -257,7 +257,7 @@ async def test_a_name_is_free_when_a_database_that_was_away_is_back(
     engine = FakeEngine(ANSWER, before_token=break_off)
     async with client(engine, **ledger) as http:
         assert (await http.post(CHAT, json=body(), headers=named())).status_code == 503
-        await soon(freed.wait())
+        await with_timeout(freed.wait())
         again = await http.post(CHAT, json=body(), headers=named())
 
     assert "gone" in again.text
@@ -285,7 +285,7 @@ async def test_a_name_that_was_taken_too_late_is_free_again(
             patch.setattr("proctor.server.api.generation.idempotency.PATIENCE_SECONDS", 0.01)
             refused = await http.post(CHAT, json=body(), headers=named())
             gate.set()
-            await soon(freed.wait())
+            await with_timeout(freed.wait())
         answer = await http.post(CHAT, json=body(), headers=named())
 
     assert refused.status_code == 503

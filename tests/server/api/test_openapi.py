@@ -7,8 +7,8 @@ from jsonschema import Draft202012Validator, ValidationError
 
 from proctor.server.app import create_app
 from proctor.server.engines.fake import FakeEngine
-from tests.server.described import assert_described, document, validator
 from tests.server.harness import CHAT, body, client, settings
+from tests.server.openapi_check import assert_matches_openapi, document, validator
 
 POSTS = {CHAT, "/v1/completions", "/v1/route", "/tokenize", "/detokenize"}
 GETS = {"/v1/models", "/v1/models/{name}", "/health", "/ready", "/metrics"}
@@ -237,6 +237,6 @@ async def test_an_answer_that_is_not_described_is_noticed() -> None:
     listed["data"][0]["secret"] = 1
 
     with pytest.raises(ValidationError, match="secret"):
-        await assert_described(httpx.Response(200, json=listed, request=answer.request))
+        await assert_matches_openapi(httpx.Response(200, json=listed, request=answer.request))
     with pytest.raises(AssertionError, match="418"):
-        await assert_described(httpx.Response(418, json={}, request=answer.request))
+        await assert_matches_openapi(httpx.Response(418, json={}, request=answer.request))

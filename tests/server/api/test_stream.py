@@ -7,7 +7,17 @@ import pytest
 
 from proctor.server.engines.fake import FakeEngine, Script
 from proctor.server.transport.sse import ErrorEvent, event, without_names
-from tests.server.harness import CHAT, Event, Gate, added_up, body, client, events, listening, soon
+from tests.server.harness import (
+    CHAT,
+    Event,
+    Gate,
+    body,
+    client,
+    merge_deltas,
+    parse_events,
+    running_server,
+    with_timeout,
+)
 
 
 async def stream(engine: FakeEngine, **fields: Any) -> list[Event]:
@@ -15,7 +25,7 @@ async def stream(engine: FakeEngine, **fields: Any) -> list[Event]:
         response = await http.post(CHAT, json=body(stream=True, **fields))
     assert response.status_code == 200, response.text
     assert response.headers["content-type"].startswith("text/event-stream")
-    return events(response.text)
+    return parse_events(response.text)
 
 
 async def test_the_contract() -> None:
@@ -61,7 +71,7 @@ async def test_a_stream_adds_up_to_the_whole_response(style: str) -> None:
         streamed = await http.post(CHAT, json={**asked, "stream": True})
         whole = await http.post(CHAT, json=asked)
 
-    message = added_up(event.choice["delta"] for event in events(streamed.text)[:-1])
+    message = merge_deltas(event.choice["delta"] for event in parse_events(streamed.text)[:-1])
     assert message == whole.json()["choices"][0]["message"]
 
 
@@ -70,9 +80,9 @@ async def test_choices_stream_side_by_side() -> None:
     engine = FakeEngine(lambda job: Script(("ab",), job.id[-1]), before_token=gate)
 
     asking = asyncio.ensure_future(stream(engine, n=3))
-    await soon(gate.reached.wait())
+    await with_timeout(gate.reached.wait())
     gate.opened.set()
-    got = await soon(asking)
+    got = await with_timeout(asking)
 
     choices = [event.choice for event in got[:-1]]
     assert [choice["index"] for choice in choices[:3]] == [0, 1, 2]
@@ -110,12 +120,12 @@ async def test_text_comes_as_soon_as_it_is_there() -> None:
     engine = FakeEngine(Script(("abc",), "x"), before_token=gate)
 
     async with (
-        listening(engine) as url,
+        running_server(engine) as url,
         httpx.AsyncClient(base_url=url) as http,
         http.stream("POST", CHAT, json=body(stream=True)) as response,
     ):
         lines = response.aiter_lines()
-        while '"b"' not in await soon(anext(lines)):
+        while '"b"' not in await with_timeout(anext(lines)):
             pass
         assert not gate.opened.is_set()
         gate.opened.set()
@@ -129,12 +139,12 @@ async def test_comments_keep_a_silent_stream_alive() -> None:
     limits = {"heartbeat_seconds": 0.01}
 
     async with (
-        listening(FakeEngine(before_token=gate), limits=limits) as url,
+        running_server(FakeEngine(before_token=gate), limits=limits) as url,
         httpx.AsyncClient(base_url=url) as http,
         http.stream("POST", CHAT, json=body(stream=True)) as response,
     ):
         lines = response.aiter_lines()
-        while not (await soon(anext(lines))).startswith(":"):
+        while not (await with_timeout(anext(lines))).startswith(":"):
             pass
         gate.opened.set()
         rest = [line async for line in lines]

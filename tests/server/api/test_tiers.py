@@ -15,7 +15,7 @@ from proctor.server.config.settings import ConfigError, Settings, load_settings
 from proctor.server.engines.factory import check_tiers
 from proctor.server.engines.fake import FakeEngine, Script
 from proctor.server.pricing import Cost, affordable
-from tests.server.harness import CHAT, body, client, events
+from tests.server.harness import CHAT, body, client, parse_events
 
 ROUTE = "/v1/route"
 PRICES = {"prompt": "1", "thinking": "2", "answer": "4"}
@@ -72,7 +72,7 @@ async def test_a_stream_tells_its_tier_too() -> None:
         response = await http.post(CHAT, json=asked("hi", reasoning_effort="low", stream=True))
 
     assert response.headers["x-budget-tier"] == "low"
-    told = [event.choice for event in events(response.text) if event.data != "[DONE]"]
+    told = [event.choice for event in parse_events(response.text) if event.data != "[DONE]"]
     assert [choice["thinking"]["tier"] for choice in told if "thinking" in choice] == ["low"]
 
 
@@ -121,7 +121,9 @@ async def test_an_answer_costs_its_parts() -> None:
     assert cost["total"] == pytest.approx(parts)
     tokens = cost["thinking"] / 2e-6 + cost["answer"] / 4e-6
     assert tokens == pytest.approx(usage["completion_tokens"])
-    assert [event.data["cost"] for event in events(streamed) if "cost" in event.data] == [cost]
+    assert [event.data["cost"] for event in parse_events(streamed) if "cost" in event.data] == [
+        cost
+    ]
 
 
 async def test_a_tier_never_costs_more_than_its_price() -> None:

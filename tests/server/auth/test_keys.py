@@ -28,9 +28,9 @@ from proctor.server.errors import EngineUnavailable, Unavailable
 from proctor.server.pricing import to_nanos
 from proctor.server.storage.database import connect
 from proctor.server.storage.tables import holds, spend
-from tests.server.accounting.ledger.making import rows_at
-from tests.server.auth.making import bearer, listed, make_key
-from tests.server.harness import CHAT, Gate, body, client, listening, soon
+from tests.server.accounting.ledger.records import read_records
+from tests.server.auth.keys import bearer, configured_key, make_key
+from tests.server.harness import CHAT, Gate, body, client, running_server, with_timeout
 
 PRICES = {"prompt": 0, "thinking": 1000, "answer": 1000}
 """A thousandth of a dollar for each token."""
@@ -80,8 +80,8 @@ async def test_nobody_is_asked_where_no_keys_are() -> None:
     [None, "", "Bearer", "Bearer nonsense", "Basic dXNlcjpwYXNz", "Bearer {other}", "Bearer ☃"],
 )
 async def test_no_key_is_a_401(method: str, path: str, header: str | None) -> None:
-    key, _ = listed()
-    _, other = listed()
+    key, _ = configured_key()
+    _, other = configured_key()
     told = {} if header is None else {"authorization": header.format(other=other).encode()}
     engine = FakeEngine()
     async with client(engine, keys=[key]) as http:
@@ -96,13 +96,13 @@ async def test_no_key_is_a_401(method: str, path: str, header: str | None) -> No
 
 @pytest.mark.parametrize("path", ["/health", "/ready", "/", "/docs", "/page.json", "/v1/tiers"])
 async def test_some_things_are_open(path: str) -> None:
-    async with client(FakeEngine(), keys=[listed()[0]]) as http:
+    async with client(FakeEngine(), keys=[configured_key()[0]]) as http:
         assert (await http.get(path)).status_code == 200
 
 
 async def test_a_key_opens_what_its_scope_says() -> None:
-    user, token = listed()
-    admin, master = listed("root", "admin")
+    user, token = configured_key()
+    admin, master = configured_key("root", "admin")
     async with client(FakeEngine(), keys=[user, admin]) as http:
         answer = await http.post(CHAT, json=body(), headers=bearer(token))
         refused = await http.get("/metrics", headers=bearer(token))
@@ -126,7 +126,7 @@ async def test_keys_of_the_database_are_known_until_they_are_revoked(
         refused = await http.post(CHAT, json=body(), headers=bearer(token))
 
     assert (answer.status_code, refused.status_code) == (200, 401)
-    (row,) = await rows_at(file)
+    (row,) = await read_records(file)
     assert row.key == "team"
 
 
@@ -157,7 +157,7 @@ async def test_ids_do_not_tell_whether_they_exist(
 ) -> None:
     kept, used = make_key()
     await keys.add(kept)
-    shown, listed_token = listed("listed")
+    shown, listed_token = configured_key("listed")
     looked_up: list[str] = []
     find = KeyStore.find
 
@@ -204,8 +204,8 @@ async def test_so_many_keys_are_known_at_a_time(
 
 
 async def test_a_keys_ceilings_cut_what_is_asked_for() -> None:
-    capped, token = listed(max_thinking_tokens=5)
-    low, other = listed("low", tier="low")
+    capped, token = configured_key(max_thinking_tokens=5)
+    low, other = configured_key("low", tier="low")
     async with client(FakeEngine(), keys=[capped, low]) as http:
         answers = [
             await http.post(CHAT, json=body(**asked), headers=bearer(shown))
@@ -225,7 +225,7 @@ async def test_a_keys_ceilings_cut_what_is_asked_for() -> None:
 
 
 async def test_a_key_is_for_its_models() -> None:
-    key, token = listed(models=["fast"])
+    key, token = configured_key(models=["fast"])
     async with client(FakeEngine(), keys=[key], aliases=["fast"]) as http:
         answer = await http.post(CHAT, json=body(model="fast"), headers=bearer(token))
         refused = await http.post(CHAT, json=body(), headers=bearer(token))
@@ -236,7 +236,7 @@ async def test_a_key_is_for_its_models() -> None:
 
 
 async def test_rates_are_told_and_kept(file: str, keys: KeyStore) -> None:
-    key, token = listed(requests_per_minute=2, tokens_per_minute=1000)
+    key, token = configured_key(requests_per_minute=2, tokens_per_minute=1000)
     async with client(FakeEngine(), keys=[key], ledger={"url": file}) as http:
         answers = [
             await http.post(CHAT, json=body(max_tokens=50), headers=bearer(token)) for _ in range(3)
@@ -254,7 +254,7 @@ async def test_rates_are_told_and_kept(file: str, keys: KeyStore) -> None:
 async def test_a_request_that_is_too_dear_is_refused_before_it_runs(
     file: str, keys: KeyStore
 ) -> None:
-    key, token = listed(per_day="0.05")
+    key, token = configured_key(per_day="0.05")
     engine = FakeEngine(Script(("abc",), "de"))
     given = {"keys": [key], "ledger": {"url": file}, "prices": PRICES}
     async with client(engine, **given) as http:
@@ -269,8 +269,8 @@ async def test_a_request_that_is_too_dear_is_refused_before_it_runs(
 
 
 async def test_a_key_speaks_of_its_own_answers(file: str, keys: KeyStore) -> None:
-    both = {name: listed(name) for name in ("one", "two")}
-    admin, master = listed("root", "admin")
+    both = {name: configured_key(name) for name in ("one", "two")}
+    admin, master = configured_key("root", "admin")
     given = {"keys": [admin, *(key for key, _ in both.values())], "ledger": {"url": file}}
     async with client(FakeEngine(), **given) as http:
         answer = await http.post(CHAT, json=body(), headers=bearer(both["one"][1]))
@@ -319,14 +319,14 @@ async def test_a_hundred_at_a_time_cannot_overspend_nor_leak(
             engine = FakeEngine(
                 Script(("x" * 20,), "y" * 20), before_token=break_off if gateway == 2 else pause
             )
-            at = await stack.enter_async_context(listening(engine, **given))
+            at = await stack.enter_async_context(running_server(engine, **given))
             clients.append(await stack.enter_async_context(httpx.AsyncClient(base_url=at)))
         assert await ask(clients[2], 1) == 503  # while there is money for it
         statuses = await asyncio.gather(
             *(ask(clients[number % 3], number) for number in range(100))
         )
 
-    rows = await rows_at(url)
+    rows = await read_records(url)
     engine = connect(url)
     async with engine.connect() as connection:
         left = (await connection.execute(select(holds.c.id))).all()
@@ -349,16 +349,16 @@ async def test_a_client_that_leaves_gives_back_what_it_held(
     engine = FakeEngine(Script(("x" * 20,), "y"), before_token=gate)
     given = {"ledger": {"url": file}, "auth": {"required": True}}
     async with (
-        listening(engine, **given) as url,
+        running_server(engine, **given) as url,
         httpx.AsyncClient(base_url=url, headers=bearer(token)) as http,
     ):
         leaving = asyncio.create_task(http.post(CHAT, json=body(max_tokens=50, stream=True)))
-        await soon(gate.reached.wait())
+        await with_timeout(gate.reached.wait())
         leaving.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await leaving
 
-    (row,) = await rows_at(file)
+    (row,) = await read_records(file)
     assert row.status == 499
     assert (
         await ReservationStore(store.engine).usage("team", row.time)

@@ -4,7 +4,7 @@ import pytest
 
 from proctor.server.channels.answer_text import AnswerText
 from proctor.server.engines.fake import FakeEngine, Script
-from tests.server.harness import CHAT, body, client, events
+from tests.server.harness import CHAT, body, client, parse_events
 
 
 def test_nothing_comes_after_a_stop() -> None:
@@ -35,7 +35,7 @@ async def test_a_hidden_thinking_tells_how_far_it_is() -> None:
 
     told = [
         event.choice["thinking"]
-        for event in events(response.text)
+        for event in parse_events(response.text)
         if event.data != "[DONE]" and "thinking" in event.choice
     ]
     *progress, last = told
@@ -49,7 +49,9 @@ async def test_the_telling_is_spread_out_in_time(monkeypatch: pytest.MonkeyPatch
     async with client(FakeEngine(Script(("abcd",), "42"))) as http:
         response = await http.post(CHAT, json=body(stream=True, reasoning_format="hidden"))
 
-    told = [e.choice["thinking"] for e in events(response.text)[:-1] if "thinking" in e.choice]
+    told = [
+        e.choice["thinking"] for e in parse_events(response.text)[:-1] if "thinking" in e.choice
+    ]
     assert [each["tokens"] for each in told] == [1, 2, 3, 4, 4]
 
 
@@ -57,5 +59,5 @@ async def test_no_progress_where_the_thinking_is_seen() -> None:
     async with client(FakeEngine()) as http:
         response = await http.post(CHAT, json=body(stream=True))
 
-    told = [e for e in events(response.text) if e.data != "[DONE]" and "thinking" in e.choice]
+    told = [e for e in parse_events(response.text) if e.data != "[DONE]" and "thinking" in e.choice]
     assert len(told) == 1

@@ -21,7 +21,7 @@ from proctor.server.engines.fake import (
     FakeEngine,
     Script,
 )
-from tests.server.harness import CHAT, body, client, events
+from tests.server.harness import CHAT, body, client, parse_events
 
 text = st.text(st.characters(exclude_characters="<>/", codec="utf-8"), max_size=12)
 some_text = text.filter(bool)
@@ -143,7 +143,7 @@ async def test_every_format_tells_them(style: str, streamed: bool) -> None:
     async with client(FakeEngine(Script(("thinking away",)))) as http:
         response = await http.post(CHAT, json=asked)
 
-    choice = events(response.text)[-2].choice if streamed else response.json()["choices"][0]
+    choice = parse_events(response.text)[-2].choice if streamed else response.json()["choices"][0]
     assert choice["thinking"]["forced_spans"] == [
         {"kind": "wrap_up", "start": 6, "end": 10, "tokens": 6}
     ]

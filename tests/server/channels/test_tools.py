@@ -10,7 +10,7 @@ import pytest
 from proctor.server.engines.fake import FakeEngine, Script
 from proctor.server.engines.tool_calls import Constraint, Kind, ToolChoice, ToolFormat
 from proctor.server.errors import UnsupportedRequest
-from tests.server.harness import CHAT, body, client, events
+from tests.server.harness import CHAT, body, client, parse_events
 
 tools_module = pytest.importorskip(
     "proctor.server.engines.vllm.tools",
@@ -82,7 +82,7 @@ async def test_calls_are_streamed_piece_by_piece(hermes: ToolFormat) -> None:
 
     calls: list[Any] = []
     content = ""
-    for event in events(response.text):
+    for event in parse_events(response.text):
         if event.data == "[DONE]":
             continue
         delta = event.choice["delta"]
@@ -100,7 +100,7 @@ async def test_calls_are_streamed_piece_by_piece(hermes: ToolFormat) -> None:
     assert content == "Two calls.\n"
     assert arguments_of(calls) == [("add", {"a": 1}), ("multiply", {"a": "☃"})]
     assert all(each["pieces"] > 3 for each in calls)
-    assert events(response.text)[-2].choice["finish_reason"] == "tool_calls"
+    assert parse_events(response.text)[-2].choice["finish_reason"] == "tool_calls"
 
 
 @pytest.mark.parametrize("stream", [False, True])

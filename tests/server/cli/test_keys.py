@@ -10,9 +10,9 @@ import pytest
 
 from proctor.server.cli.main import main
 from proctor.server.config.settings import Settings
-from tests.server.auth.making import bearer
-from tests.server.cli.test_serve import read_until, serving
+from tests.server.auth.keys import bearer
 from tests.server.harness import CHAT, body
+from tests.server.serve_process import read_until, serve_process
 from tests.waiting import PATIENCE
 
 TOKEN = re.compile(r"sk-proctor-[0-9a-f]{8}-[0-9a-f]{48}")
@@ -132,7 +132,7 @@ def test_a_served_key_opens_the_server_and_metrics_have_a_port(
         port = probe.getsockname()[1]
     monkeypatch.setenv("PROCTOR_AUTH__REQUIRED", "true")
     monkeypatch.setenv("PROCTOR_AUTH__ADMIN_PORT", str(port))
-    with serving("FakeEngine()") as process:
+    with serve_process("FakeEngine()") as process:
         url = read_until(process, r"http://127\.0\.0\.1:\d+")
         read_until(process, f"curl {url}{CHAT}")
         refused = httpx.post(url + CHAT, json=body())

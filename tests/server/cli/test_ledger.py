@@ -14,13 +14,13 @@ from proctor.server.accounting.ledger.store import Store
 from proctor.server.cli.main import main
 from proctor.server.config.settings import load_settings
 from proctor.server.storage.database import connect
-from tests.server.accounting.ledger.making import NOON, cost, row
+from tests.server.accounting.ledger.records import NOON, make_cost, make_record
 
 DAYS = [
-    row(1, tier="low", cost=cost("0.1"), score=1.0),
-    row(2, tier="max", cost=cost("0.0000005"), thinking_tokens=300),
-    row(3, tier="low", cost=cost("0.2"), time=NOON + timedelta(days=1)),
-    row(4, tier="low", time=NOON + timedelta(days=2)),
+    make_record(1, tier="low", cost=make_cost("0.1"), score=1.0),
+    make_record(2, tier="max", cost=make_cost("0.0000005"), thinking_tokens=300),
+    make_record(3, tier="low", cost=make_cost("0.2"), time=NOON + timedelta(days=1)),
+    make_record(4, tier="low", time=NOON + timedelta(days=2)),
 ]
 
 
@@ -129,10 +129,10 @@ def test_no_server_starts_with_a_ledger_that_can_never_be_written(
 def test_the_router_is_calibrated_from_a_ledger(
     url: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    natural = [row(n, tier="high", thinking_tokens=n) for n in range(1, 101)]
+    natural = [make_record(n, tier="high", thinking_tokens=n) for n in range(1, 101)]
     others = [
-        row("a", tier="custom", thinking_tokens=9999),
-        row("b", tier="high", thinking_tokens=9999, choices=2),
+        make_record("a", tier="custom", thinking_tokens=9999),
+        make_record("b", tier="high", thinking_tokens=9999, choices=2),
     ]
     fill(url, [*natural, *others])
     lines = [

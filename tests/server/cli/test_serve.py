@@ -5,14 +5,14 @@ import httpx
 import pytest
 
 from proctor.server.cli.main import main
-from tests.server.commands import read_until, ready, serving
 from tests.server.harness import CHAT, body
+from tests.server.serve_process import read_until, serve_process, wait_until_ready
 from tests.waiting import PATIENCE
 
 
 @pytest.mark.parametrize("by", [signal.SIGTERM, signal.SIGINT])
 def test_serves_until_told_to_stop(by: signal.Signals) -> None:
-    with serving("FakeEngine()") as process:
+    with serve_process("FakeEngine()") as process:
         url = read_until(process, r"http://127\.0\.0\.1:\d+")
         read_until(process, f"curl {url}{CHAT}")
         assert httpx.post(url + CHAT, json=body()).status_code == 200
@@ -25,8 +25,8 @@ def test_serves_until_told_to_stop(by: signal.Signals) -> None:
 
 def test_a_running_stream_is_finished_before_the_end() -> None:
     engine = "FakeEngine(before_token=lambda job, at: __import__('asyncio').sleep(0.02))"
-    with serving(engine) as process:
-        url = ready(process)
+    with serve_process(engine) as process:
+        url = wait_until_ready(process)
         with httpx.stream("POST", url + CHAT, json=body(stream=True)) as response:
             lines = response.iter_lines()
             next(lines)
@@ -38,7 +38,7 @@ def test_a_running_stream_is_finished_before_the_end() -> None:
 
 
 def test_a_model_that_does_not_load_ends_the_command() -> None:
-    with serving("(_ for _ in ()).throw(ValueError('no such weights'))") as process:
+    with serve_process("(_ for _ in ()).throw(ValueError('no such weights'))") as process:
         _, complaints = process.communicate(timeout=PATIENCE)
 
     assert process.returncode == 1

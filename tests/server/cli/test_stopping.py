@@ -15,8 +15,8 @@ import httpx
 import orjson
 import pytest
 
-from tests.server.commands import read_until, ready, serving
-from tests.server.harness import CHAT, body, events, listener
+from tests.server.harness import CHAT, body, listening_socket, parse_events
+from tests.server.serve_process import read_until, serve_process, wait_until_ready
 from tests.waiting import PATIENCE
 
 INT, TERM = signal.SIGINT, signal.SIGTERM
@@ -48,7 +48,7 @@ def waiting_for_ever(
         "DEFAULT_TIER": "custom",
         **settings,
     }
-    with serving(engine, known) as process:
+    with serve_process(engine, known) as process:
         yield process
 
 
@@ -86,7 +86,7 @@ def statuses(file: Path) -> list[int]:
 
 def assert_cut_short(text: str) -> None:
     """See that a stream had begun, and ends with the error that says why it ends."""
-    *told, last = events(text)
+    *told, last = parse_events(text)
     assert any(event.name == "reasoning" for event in told)
     assert last.name == "error"
     assert "shutting down" in last.data["error"]["message"]
@@ -98,7 +98,7 @@ def test_a_second_signal_ends_what_runs_as_the_end_of_the_grace_does(
 ) -> None:
     file = tmp_path / "ledger.db"
     with waiting_for_ever(file) as process:
-        url = ready(process)
+        url = wait_until_ready(process)
         with httpx.stream("POST", url + CHAT, json=body(stream=True), timeout=PATIENCE) as response:
             stop(process, url, by)
             assert_cut_short(response.read().decode())
@@ -110,7 +110,7 @@ def test_a_second_signal_ends_what_runs_as_the_end_of_the_grace_does(
 def test_the_end_of_the_grace_ends_it_by_itself(tmp_path: Path) -> None:
     file = tmp_path / "ledger.db"
     with waiting_for_ever(file, LIMITS__SHUTDOWN_GRACE_SECONDS=1) as process:
-        url = ready(process)
+        url = wait_until_ready(process)
         with httpx.stream("POST", url + CHAT, json=body(stream=True), timeout=PATIENCE) as response:
             process.send_signal(TERM)
             assert_cut_short(response.read().decode())
@@ -121,10 +121,10 @@ def test_the_end_of_the_grace_ends_it_by_itself(tmp_path: Path) -> None:
 
 def test_a_second_server_of_the_process_changes_nothing(tmp_path: Path) -> None:
     file = tmp_path / "ledger.db"
-    with listener() as bound:
+    with listening_socket() as bound:
         port = bound.getsockname()[1]
     with waiting_for_ever(file, AUTH__ADMIN_PORT=port) as process:
-        url = ready(process)
+        url = wait_until_ready(process)
         with httpx.stream("POST", url + CHAT, json=body(stream=True), timeout=PATIENCE) as response:
             stop(process, url, (INT, INT))
             assert_cut_short(response.read().decode())
@@ -136,7 +136,7 @@ def test_a_second_server_of_the_process_changes_nothing(tmp_path: Path) -> None:
 def test_a_client_that_does_not_read_is_not_waited_for(tmp_path: Path) -> None:
     file = tmp_path / "ledger.db"
     with waiting_for_ever(file, TALKATIVE) as process, socket.socket() as client:
-        url = ready(process)
+        url = wait_until_ready(process)
         where = urlsplit(url)
         client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         client.connect((where.hostname, where.port))

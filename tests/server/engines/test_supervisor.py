@@ -13,7 +13,7 @@ from proctor.server.engines.fake import FakeEngine, Script
 from proctor.server.engines.supervisor import EngineSupervisor
 from proctor.server.errors import EngineUnavailable
 from proctor.server.generation.runner import TaskPool
-from tests.server.harness import CHAT, Gate, body, events, settings, soon
+from tests.server.harness import CHAT, Gate, body, parse_events, settings, with_timeout
 
 STALL = {"stall_seconds": 0.05}
 
@@ -47,7 +47,7 @@ async def served(garage: Garage) -> AsyncIterator[tuple[httpx.AsyncClient, Engin
         app.router.lifespan_context(app),
         httpx.AsyncClient(transport=transport, base_url="http://test") as http,
     ):
-        await soon(app.state.supervisor.loaded())
+        await with_timeout(app.state.supervisor.loaded())
         yield http, app.state.supervisor
 
 
@@ -67,7 +67,7 @@ async def test_an_engine_that_dies_is_started_again() -> None:
         await until_ready(http)
         again = await http.post(CHAT, json=body())
 
-    assert events(broken.text)[-1].name == "error"
+    assert parse_events(broken.text)[-1].name == "error"
     assert refused.status_code == 503
     assert again.status_code == 200
     assert garage.made == 2
@@ -79,14 +79,14 @@ async def test_an_engine_that_hangs_is_given_up() -> None:
     garage = Garage(hanging, FakeEngine())
     async with served(garage) as (http, _):
         stuck = asyncio.create_task(http.post(CHAT, json=body(stream=True)))
-        await soon(gate.reached.wait())
+        await with_timeout(gate.reached.wait())
         hanging.hang()
         gate.opened.set()
-        ended = await soon(stuck)
+        ended = await with_timeout(stuck)
         await until_ready(http)
         again = await http.post(CHAT, json=body())
 
-    assert events(ended.text)[-1].name == "error"
+    assert parse_events(ended.text)[-1].name == "error"
     assert again.status_code == 200
 
 
@@ -141,11 +141,11 @@ async def cold(garage: Garage) -> AsyncIterator[tuple[httpx.AsyncClient, EngineS
 async def test_nobody_is_let_in_before_it_is_warm() -> None:
     engine = Cold()
     async with cold(Garage(engine)) as (http, host):
-        await soon(engine.warming.wait())
+        await with_timeout(engine.warming.wait())
         early = await http.get("/ready")
         asked = await http.post(CHAT, json=body())
         engine.warm.set()
-        await soon(host.loaded())
+        await with_timeout(host.loaded())
         answer = await http.post(CHAT, json=body())
 
     assert (early.status_code, asked.status_code) == (503, 503)
@@ -156,10 +156,10 @@ async def test_nobody_is_let_in_before_it_is_warm() -> None:
 async def test_one_that_hangs_while_it_warms_up_has_failed_to_load() -> None:
     engine = Cold()
     async with cold(Garage(engine)) as (http, host):
-        await soon(engine.warming.wait())
+        await with_timeout(engine.warming.wait())
         engine.hang()
         with pytest.raises(EngineUnavailable):
-            await soon(host.loaded())
+            await with_timeout(host.loaded())
         refused = await http.get("/ready")
 
     assert refused.status_code == 503
@@ -170,7 +170,7 @@ async def test_one_that_is_started_again_is_warmed_up_too() -> None:
     again = Cold()
     async with served(Garage(FakeEngine(Script(("abc",), "d"), die_after=2), again)) as (http, _):
         await http.post(CHAT, json=body())
-        await soon(again.warming.wait())
+        await with_timeout(again.warming.wait())
         refused = await http.get("/ready")
         again.warm.set()
         await until_ready(http)
@@ -181,7 +181,7 @@ async def test_one_that_is_started_again_is_warmed_up_too() -> None:
 async def test_a_server_that_stops_while_it_warms_up_closes_the_engine() -> None:
     engine = Cold()
     async with cold(Garage(engine)):
-        await soon(engine.warming.wait())
+        await with_timeout(engine.warming.wait())
 
     with pytest.raises(EngineUnavailable):
         await engine.health()
@@ -195,7 +195,7 @@ async def held_up(gate: Gate) -> AsyncIterator[tuple[httpx.AsyncClient, TaskPool
         app.router.lifespan_context(app),
         httpx.AsyncClient(transport=transport, base_url="http://test") as http,
     ):
-        await soon(app.state.supervisor.loaded())
+        await with_timeout(app.state.supervisor.loaded())
         yield http, app.state.task_pool
 
 
@@ -203,9 +203,9 @@ async def test_what_is_not_answered_when_the_grace_is_over_is_a_503() -> None:
     gate = Gate(2)
     async with held_up(gate) as (http, task_pool):
         asking = asyncio.create_task(http.post(CHAT, json=body()))
-        await soon(gate.reached.wait())
+        await with_timeout(gate.reached.wait())
         task_pool.end()
-        refused = await soon(asking)
+        refused = await with_timeout(asking)
 
     assert refused.status_code == 503
     assert refused.headers["retry-after"]
@@ -216,12 +216,12 @@ async def test_a_stream_is_ended_by_an_error_then() -> None:
     gate = Gate(2)
     async with held_up(gate) as (http, task_pool):
         asking = asyncio.create_task(http.post(CHAT, json=body(stream=True)))
-        await soon(gate.reached.wait())
+        await with_timeout(gate.reached.wait())
         task_pool.end()
-        streamed = await soon(asking)
+        streamed = await with_timeout(asking)
         metrics = (await http.get("/metrics")).text
 
-    *told, last = events(streamed.text)
+    *told, last = parse_events(streamed.text)
     assert told
     assert last.name == "error"
     assert last.data["error"]["type"] == "server_error"

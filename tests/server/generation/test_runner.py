@@ -15,7 +15,7 @@ from proctor.server.fair_queue import FairQueue
 from proctor.server.generation.base import ChoiceResult
 from proctor.server.generation.context import RequestContext
 from proctor.server.generation.runner import Choice, TaskPool, generate
-from tests.server.harness import CHAT, Gate, body, client, events, soon
+from tests.server.harness import CHAT, Gate, body, client, parse_events, with_timeout
 
 WAIT = (tuple(b"Wait"),)
 FOREVER = RequestContext(None, math.inf, math.inf)
@@ -95,10 +95,10 @@ async def test_a_choice_tells_how_far_it_is() -> None:
     engine = FakeEngine(Script(("a" * 9,), "b"), before_token=gate)
 
     first = asyncio.ensure_future(anext(generate([choice(engine)], task_pool, books, FOREVER)))
-    await soon(gate.reached.wait())
+    await with_timeout(gate.reached.wait())
     await first
     end = books.so_far()
-    await soon(task_pool.aclose())
+    await with_timeout(task_pool.aclose())
 
     assert (end.choice, end.finish, end.tokens, end.answer_tokens) == (0, Finish.ABORT, 6, 0)
     assert (end.outcome.tokens, end.outcome.end_reason) == (6, EndReason.CANCELLED)
@@ -113,8 +113,8 @@ async def test_a_server_that_stops_ends_every_choice_and_keeps_the_books() -> No
     first = asyncio.ensure_future(
         anext(generate([choice(engine, budget)], task_pool, books, FOREVER))
     )
-    await soon(gate.reached.wait())
-    await soon(task_pool.aclose())
+    await with_timeout(gate.reached.wait())
+    await with_timeout(task_pool.aclose())
     await first
 
     (end,) = books.ends
@@ -132,7 +132,7 @@ async def test_a_server_that_ends_answers_nothing_more() -> None:
         return [item async for item in generate([choice(engine)], task_pool, books, FOREVER)]
 
     running = asyncio.create_task(ask())
-    await soon(gate.reached.wait())
+    await with_timeout(gate.reached.wait())
     waiting = asyncio.create_task(ask())
     await asyncio.sleep(0)
     task_pool.end()
@@ -140,7 +140,7 @@ async def test_a_server_that_ends_answers_nothing_more() -> None:
 
     for asking in (running, waiting, late):
         with pytest.raises(Unavailable, match="shutting down"):
-            await soon(asking)
+            await with_timeout(asking)
     await task_pool.aclose()
     assert len(engine.jobs) == 1
     assert books.begun == books.stopped == len(books.ends)
@@ -174,5 +174,5 @@ async def test_a_budget_that_was_not_enforced_is_an_error_and_not_an_answer() ->
     async with client(Disobedient()) as http:
         response = await http.post(CHAT, json=body(stream=True, max_thinking_tokens=2))
 
-    last = events(response.text)[-1]
+    last = parse_events(response.text)[-1]
     assert (last.name, last.data["error"]["type"]) == ("error", "server_error")

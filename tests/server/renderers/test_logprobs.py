@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from proctor.server.engines.fake import FakeEngine, Script
-from tests.server.harness import CHAT, added_up, body, client, events
+from tests.server.harness import CHAT, body, client, merge_deltas, parse_events
 
 SCRIPT = Script(("Hm é.",), "\n\nIt is ☃.")
 
@@ -17,11 +17,11 @@ async def ask(**fields: Any) -> tuple[dict[str, Any], str]:
     if not fields.get("stream"):
         return response.json()["choices"][0], response.text
     told: dict[str, list[Any]] = {}
-    choices = [event.choice for event in events(response.text)[:-1]]
+    choices = [event.choice for event in parse_events(response.text)[:-1]]
     for choice in choices:
         for key, scores in (choice.get("logprobs") or {}).items():
             told.setdefault(key, []).extend(scores)
-    texts = added_up(choice["delta"] for choice in choices)
+    texts = merge_deltas(choice["delta"] for choice in choices)
     return {"message": texts, "logprobs": told or None}, response.text
 
 

@@ -7,7 +7,7 @@ import pytest
 from proctor.server.engines.fake import END_THINK, END_TURN, FakeEngine, Script
 from tests.server.api.test_completions import COMPLETIONS, asked
 from tests.server.api.test_errors import assert_error
-from tests.server.harness import CHAT, body, client, events
+from tests.server.harness import CHAT, body, client, parse_events
 
 SCRIPT = Script(("one ☃",), "\n\nIt is 4.")
 IDS = [*"one ☃".encode(), END_THINK, *b"\n\nIt is 4.", END_TURN]
@@ -20,7 +20,7 @@ async def test_ids_whole_and_streamed(style: str, tokens_per_delta: int) -> None
     fields = body(return_token_ids=True, n=2, reasoning_format=style)
     async with client(engine) as http:
         whole = (await http.post(CHAT, json=fields)).json()
-        told = events((await http.post(CHAT, json=fields | {"stream": True})).text)[:-1]
+        told = parse_events((await http.post(CHAT, json=fields | {"stream": True})).text)[:-1]
 
     assert whole["prompt_token_ids"] == [*engine.jobs[0].prompt_ids]
     assert [choice["token_ids"] for choice in whole["choices"]] == [IDS, IDS]

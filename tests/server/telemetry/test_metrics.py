@@ -13,7 +13,7 @@ from prometheus_client.parser import text_string_to_metric_families as parse_tex
 
 from proctor.server.api.metrics import expose
 from proctor.server.engines.fake import FakeEngine, Script
-from tests.server.harness import CHAT, Gate, body, client, listening, soon
+from tests.server.harness import CHAT, Gate, body, client, running_server, with_timeout
 from tests.waiting import PATIENCE
 
 PRICES = {"prompt": "1", "thinking": "2", "answer": "4"}
@@ -85,17 +85,17 @@ async def test_the_line_and_the_engine_are_told() -> None:
     gate = Gate(1)
     engine = FakeEngine(before_token=gate)
     async with (
-        listening(engine, limits={"max_running": 1}) as url,
+        running_server(engine, limits={"max_running": 1}) as url,
         httpx.AsyncClient(base_url=url) as http,
     ):
         asking = [asyncio.create_task(http.post(CHAT, json=body())) for _ in range(3)]
-        await soon(gate.reached.wait())
+        await with_timeout(gate.reached.wait())
         async with asyncio.timeout(PATIENCE):
             while await metric(http, "waiting") != 2:
                 pass
         running = await metric(http, "running")
         gate.opened.set()
-        await soon(asyncio.gather(*asking))
+        await with_timeout(asyncio.gather(*asking))
         after = await metric(http, "running"), await metric(http, "waiting")
         queued = await metric(http, "queue_seconds_count")
         up = await metric(http, "engine_up"), await metric(http, "engine_starts_total")

@@ -23,7 +23,7 @@ from proctor.server.accounting.cost import PriceModel, RequestCost
 from proctor.server.app import create_app
 from proctor.server.engines.fake import FakeEngine, Script
 from proctor.server.telemetry.tracing import NO_TRACE, Tracing, open_tracing
-from tests.server.harness import CHAT, Gate, body, client, serving, settings, soon
+from tests.server.harness import CHAT, Gate, body, client, serve_app, settings, with_timeout
 
 RAW = "/v1/completions"
 TRACE_ID = "4bf92f3577b34da6a3ce929d0e0e4736"
@@ -181,12 +181,12 @@ async def test_a_request_that_is_turned_away_from_the_line_ends_there() -> None:
     gate = Gate(0)
     async with traced(FakeEngine(before_token=gate), limits={"max_running": 1}) as (http, spans):
         first = asyncio.create_task(http.post(CHAT, json=body()))
-        await soon(gate.reached.wait())
+        await with_timeout(gate.reached.wait())
         late = await http.post(CHAT, json=body(), headers={"x-request-timeout": "0.05"})
         traced_late = {span.name for span in spans.all if span.kind is not SpanKind.SERVER}
         queued = [span for span in spans.all if span.name == "queue"]
         gate.opened.set()
-        await soon(first)
+        await with_timeout(first)
 
     assert late.status_code == 504
     assert "thinking" not in traced_late
@@ -299,7 +299,7 @@ async def test_traces_are_sent_by_otlp(by: str, monkeypatch: pytest.MonkeyPatch)
             monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", receiver.url)
         engine = FakeEngine()
         app = create_app(settings(**given), lambda: engine)
-        async with serving(app) as url, httpx.AsyncClient(base_url=url) as http:
+        async with serve_app(app) as url, httpx.AsyncClient(base_url=url) as http:
             await app.state.supervisor.loaded()
             await http.post(CHAT, json=body(), headers=TRACED)
         # The server has stopped: what it had left was sent.

@@ -13,7 +13,7 @@ from proctor.server.config.settings import ConfigError, load_settings
 from proctor.server.engines.fake import FakeEngine
 from proctor.server.transport.cors import LOOPBACK
 from tests.server.api.test_errors import assert_error
-from tests.server.harness import CHAT, body, client, listening
+from tests.server.harness import CHAT, body, client, running_server
 
 APP = "https://app.example.com"
 EVIL = "https://evil.example.com"
@@ -215,7 +215,7 @@ async def test_methods(path: str, methods: str) -> None:
 
 @pytest.mark.parametrize("path", ["/health", "/ready", "/v1/models", "/v1/models/x", "/metrics"])
 async def test_a_head_is_a_get_without_its_body(path: str) -> None:
-    async with listening(FakeEngine()) as url, httpx.AsyncClient(base_url=url) as http:
+    async with running_server(FakeEngine()) as url, httpx.AsyncClient(base_url=url) as http:
         head, get = await http.head(path), await http.get(path)
 
     assert head.content == b""

@@ -13,7 +13,7 @@ from proctor.server.engines.fake import FakeEngine
 from proctor.server.errors import BadRequest
 from proctor.server.transport.host_header import check_host, to_origin_form
 from tests.server.api.test_errors import assert_error
-from tests.server.harness import CHAT, listening, soon
+from tests.server.harness import CHAT, running_server, with_timeout
 from tests.server.transport.test_http_limits import converse
 
 LETTERS = {*b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-._~!$&'()*+,;="}
@@ -75,7 +75,7 @@ def is_name(value: bytes) -> bool:
 )
 @pytest.mark.parametrize("path", [b"/health", b"/nowhere", b"http://a/health"])
 async def test_a_request_that_does_not_name_one_host(hosts: list[bytes], path: bytes) -> None:
-    async with listening(FakeEngine()) as url, httpx.AsyncClient(base_url=url) as http:
+    async with running_server(FakeEngine()) as url, httpx.AsyncClient(base_url=url) as http:
         answer = await converse(url, request(b"GET " + path + b" HTTP/1.1", *hosts))
         assert "'host'" in assert_error(answer, 400, "host")["message"]
         assert answer.headers["connection"] == "close"
@@ -86,7 +86,7 @@ async def test_a_request_that_does_not_name_one_host(hosts: list[bytes], path: b
     "host", [b"a", b"a:80", b"a:", b"a_b.c-d:1", b"127.0.0.1:8000", b"[::1]:8000", b"%41"]
 )
 async def test_a_request_that_names_one(host: bytes) -> None:
-    async with listening(FakeEngine()) as url:
+    async with running_server(FakeEngine()) as url:
         assert (await converse(url, request(b"GET /health HTTP/1.1", host))).status_code == 200
 
 
@@ -94,7 +94,7 @@ async def test_a_request_that_names_one(host: bytes) -> None:
     ("hosts", "status"), [([], 200), ([b"a"], 200), ([b"a", b"b"], 400), ([b"a b"], 400)]
 )
 async def test_before_http_1_1_no_host_is_needed(hosts: list[bytes], status: int) -> None:
-    async with listening(FakeEngine()) as url:
+    async with running_server(FakeEngine()) as url:
         answer = await converse(url, request(b"GET /health HTTP/1.0", *hosts))
 
     assert answer.status_code == status
@@ -117,7 +117,7 @@ async def test_before_http_1_1_no_host_is_needed(hosts: list[bytes], status: int
     ],
 )
 async def test_the_forms_of_a_target(target: bytes, status: int) -> None:
-    async with listening(FakeEngine()) as url:
+    async with running_server(FakeEngine()) as url:
         answer = await converse(url, request(b"GET " + target + b" HTTP/1.1", b"a"))
 
     assert answer.status_code == status
@@ -125,7 +125,7 @@ async def test_the_forms_of_a_target(target: bytes, status: int) -> None:
 
 @pytest.mark.parametrize(("origin", "status"), [(b"a.example", 400), (b"b.example", 403)])
 async def test_the_host_in_a_url_holds_over_the_header(origin: bytes, status: int) -> None:
-    async with listening(FakeEngine()) as url:
+    async with running_server(FakeEngine()) as url:
         answer = await converse(
             url,
             b"POST http://a.example" + CHAT.encode() + b" HTTP/1.1\r\nHost: b.example\r\n"
@@ -136,13 +136,13 @@ async def test_the_host_in_a_url_holds_over_the_header(origin: bytes, status: in
 
 
 async def test_each_request_of_a_connection_needs_a_host() -> None:
-    async with listening(FakeEngine()) as url:
+    async with running_server(FakeEngine()) as url:
         address = urlsplit(url)
         reader, writer = await asyncio.open_connection(address.hostname, address.port)
         writer.write(request(b"GET /health HTTP/1.1", b"a"))
-        first = await soon(reader.readuntil(b'{"status":"ok"}'))
+        first = await with_timeout(reader.readuntil(b'{"status":"ok"}'))
         writer.write(request(b"GET /health HTTP/1.1"))
-        second = await soon(reader.read())
+        second = await with_timeout(reader.read())
         writer.close()
 
     assert first.startswith(b"HTTP/1.1 200 ")

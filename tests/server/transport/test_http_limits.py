@@ -10,7 +10,7 @@ import pytest
 from proctor.server.engines.fake import FakeEngine
 from proctor.server.transport.http_protocol import MAX_HEAD
 from tests.server.api.test_errors import assert_error
-from tests.server.harness import CHAT, Gate, body, client, listening, soon
+from tests.server.harness import CHAT, Gate, body, client, running_server, with_timeout
 
 GET = b"GET /health HTTP/1.1\r\nhost: x\r\n"
 CHUNKED = b"POST /v1/route HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n"
@@ -25,9 +25,9 @@ async def converse(url: str, *parts: bytes) -> httpx.Response:
     for part in parts:
         writer.write(part)
         await writer.drain()
-    status, *lines = (await soon(reader.readuntil(b"\r\n\r\n"))).decode().split("\r\n")[:-2]
+    status, *lines = (await with_timeout(reader.readuntil(b"\r\n\r\n"))).decode().split("\r\n")[:-2]
     fields = dict(line.split(": ", 1) for line in lines)
-    content = await soon(reader.readexactly(int(fields["content-length"])))
+    content = await with_timeout(reader.readexactly(int(fields["content-length"])))
     writer.close()
     return httpx.Response(int(status.split()[1]), headers=fields, content=content)
 
@@ -45,7 +45,7 @@ async def converse(url: str, *parts: bytes) -> httpx.Response:
     ],
 )
 async def test_a_head_over_the_limit(parts: list[bytes]) -> None:
-    async with listening(FakeEngine()) as url, httpx.AsyncClient(base_url=url) as http:
+    async with running_server(FakeEngine()) as url, httpx.AsyncClient(base_url=url) as http:
         assert_error(await converse(url, *parts), 431, None)
         assert (await http.get("/health")).status_code == 200
 
@@ -54,7 +54,7 @@ async def test_a_head_within_the_limit() -> None:
     long = b"a: " + b"x" * (MAX_HEAD - 1000) + b"\r\n"
     last = b"connection: close\r\n\r\n"
 
-    async with listening(FakeEngine()) as url:
+    async with running_server(FakeEngine()) as url:
         at_once = await converse(url, GET + long + last)
         in_pieces = await converse(url, *(bytes([byte]) for byte in GET), long, last)
 
@@ -64,7 +64,7 @@ async def test_a_head_within_the_limit() -> None:
 async def test_the_limit_is_of_one_request() -> None:
     long = {"a": "x" * (MAX_HEAD // 2)}
 
-    async with listening(FakeEngine()) as url, httpx.AsyncClient(base_url=url) as http:
+    async with running_server(FakeEngine()) as url, httpx.AsyncClient(base_url=url) as http:
         for _ in range(4):
             assert (await http.get("/health", headers=long)).status_code == 200
         big = body(messages=[{"role": "user", "content": "x" * 10**6}])
@@ -75,16 +75,16 @@ async def test_a_head_that_does_not_come(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setattr("proctor.server.transport.http_protocol.HEAD_SECONDS", 0.2)
     gate = Gate(2)
     async with (
-        listening(FakeEngine(before_token=gate)) as url,
+        running_server(FakeEngine(before_token=gate)) as url,
         httpx.AsyncClient(base_url=url) as http,
     ):
         running = asyncio.create_task(http.post(CHAT, json=body()))
-        await soon(gate.reached.wait())
+        await with_timeout(gate.reached.wait())
         assert_error(await converse(url, GET), 408, None)
         assert_error(await converse(url, GET + b"a: "), 408, None)
         address = urlsplit(url)
         reader, writer = await asyncio.open_connection(address.hostname, address.port)
-        assert await soon(reader.read()) == b""  # what says nothing at all is let go
+        assert await with_timeout(reader.read()) == b""  # what says nothing at all is let go
         writer.close()
         gate.opened.set()
         assert (await running).status_code == 200
@@ -94,7 +94,7 @@ async def test_a_head_that_does_not_come(monkeypatch: pytest.MonkeyPatch) -> Non
 async def test_a_body_that_trickles(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("proctor.server.api.bodies.BODY_SECONDS", 0.2)
     head = b"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\ncontent-length: 100\r\n\r\n"
-    async with listening(FakeEngine()) as url, httpx.AsyncClient(base_url=url) as http:
+    async with running_server(FakeEngine()) as url, httpx.AsyncClient(base_url=url) as http:
         assert_error(await converse(url, head + b'{"model"'), 408, None)
         assert (await http.post(CHAT, json=body())).status_code == 200
 
@@ -113,7 +113,7 @@ async def test_a_body_that_trickles(monkeypatch: pytest.MonkeyPatch) -> None:
     ],
 )
 async def test_what_is_not_http(raw: bytes) -> None:
-    async with listening(FakeEngine()) as url, httpx.AsyncClient(base_url=url) as http:
+    async with running_server(FakeEngine()) as url, httpx.AsyncClient(base_url=url) as http:
         response = await converse(url, raw)
         assert_error(response, 400, None)
         assert response.headers["x-request-id"]
@@ -121,7 +121,7 @@ async def test_what_is_not_http(raw: bytes) -> None:
 
 
 async def test_a_client_hears_that_its_body_is_over_the_limit() -> None:
-    async with listening(FakeEngine()) as url, httpx.AsyncClient(base_url=url) as http:
+    async with running_server(FakeEngine()) as url, httpx.AsyncClient(base_url=url) as http:
         assert_error(await http.post(CHAT, content=MEGABYTE * 20), 413, None)
         assert (await http.post(CHAT, json=body())).status_code == 200
 

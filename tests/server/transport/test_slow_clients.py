@@ -24,10 +24,19 @@ from proctor.server.transport.slow_clients import (
     SlowClients,
 )
 from tests.server import harness
-from tests.server.accounting.ledger.making import rows_at
-from tests.server.apart import listening_apart
+from tests.server.accounting.ledger.records import read_records
 from tests.server.api.test_errors import assert_error
-from tests.server.harness import CHAT, Gate, added_up, body, events, listening, pass_time, soon
+from tests.server.gateway_process import gateway_process
+from tests.server.harness import (
+    CHAT,
+    Gate,
+    advance_clock,
+    body,
+    merge_deltas,
+    parse_events,
+    running_server,
+    with_timeout,
+)
 from tests.server.transport.test_unread_bodies import GET, HEALTHY, answer, connected, post
 
 MIB = 2**20
@@ -74,7 +83,7 @@ class Connections:
         """Let time pass, and do something in every second of it."""
         for _ in range(count):
             each()
-            pass_time(1.001)
+            advance_clock(1.001)
             await asyncio.sleep(0)
             await asyncio.sleep(0)
 
@@ -151,7 +160,7 @@ async def part_of(connection: socket.socket, until: bytes | None) -> bytes:
     """What a client gets until this comes, or its connection ends."""
     loop = asyncio.get_running_loop()
     got = bytearray()
-    while part := await soon(loop.sock_recv(connection, 2**12)):
+    while part := await with_timeout(loop.sock_recv(connection, 2**12)):
         got += part
         if until is not None and got.endswith(until):
             break
@@ -170,16 +179,15 @@ def unchunked(content: bytes) -> bytes:
 
 @pytest.fixture(autouse=True)
 def small_buffers(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The system takes little that a client does not."""
+    """Keep the server's socket buffers small, so that unread data waits in the server."""
+    listening_socket = harness.listening_socket
 
-    bind = harness.listener
+    def with_small_buffer() -> socket.socket:
+        listener = listening_socket()
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+        return listener
 
-    def listener() -> socket.socket:
-        made = bind()
-        made.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
-        return made
-
-    monkeypatch.setattr(harness, "listener", listener)
+    monkeypatch.setattr(harness, "listening_socket", with_small_buffer)
 
 
 @pytest.fixture
@@ -214,12 +222,12 @@ async def test_what_nobody_takes_is_generated_no_further(
     wanted = SCORED if path == CHAT else raw
     sent = asked(path, stream=True, **wanted)
 
-    async with listening(engine, limits=hasty, ledger=ledger) as url, deaf(url, sent):
-        await soon(gate.reached.wait())
-        aborted = await soon(engine.aborted.get())
+    async with running_server(engine, limits=hasty, ledger=ledger) as url, deaf(url, sent):
+        await with_timeout(gate.reached.wait())
+        aborted = await with_timeout(engine.aborted.get())
 
     assert aborted == engine.jobs[0].id
-    (row,) = await rows_at(ledger["url"])
+    (row,) = await read_records(ledger["url"])
     assert (row.status, row.finish_reason, row.completion_tokens) == (499, "abort", 1000)
 
 
@@ -237,11 +245,11 @@ async def test_what_nobody_takes_is_dropped(
     engine = FakeEngine(LONG, context_length=10**5)
 
     async with (
-        listening(engine, limits=hasty) as url,
+        running_server(engine, limits=hasty) as url,
         deaf(url, sent) as connection,
         httpx.AsyncClient(base_url=url) as http,
     ):
-        await soon(let_go.wait())
+        await with_timeout(let_go.wait())
         got = await all_of(connection)
         assert (await http.get("/health")).status_code == 200
 
@@ -254,19 +262,19 @@ async def test_who_is_behind_holds_nobody_up_and_loses_nothing() -> None:
     engine = FakeEngine(LONG, before_token=gate, context_length=10**5)
 
     async with (
-        listening(engine) as url,
+        running_server(engine) as url,
         deaf(url, asked(stream=True, **SCORED)) as connection,
         httpx.AsyncClient(base_url=url) as http,
     ):
-        await soon(gate.reached.wait())  # all is generated, though nothing was taken
+        await with_timeout(gate.reached.wait())  # all is generated, though nothing was taken
         gate.opened.set()
         whole = await http.post(CHAT, json=body(**SCORED))
         got = await part_of(connection, until=b"0\r\n\r\n")
 
     head, _, chunked = got.partition(b"\r\n\r\n")
     assert b"chunked" in head
-    told = events(unchunked(chunked).decode())
-    message = added_up(event.choice["delta"] for event in told[:-1])
+    told = parse_events(unchunked(chunked).decode())
+    message = merge_deltas(event.choice["delta"] for event in told[:-1])
     assert message == whole.json()["choices"][0]["message"]
     scored = [event.choice["logprobs"] for event in told[:-1] if "logprobs" in event.choice]
     of_answer = [each for logprobs in scored for each in logprobs.get("content", ())]
@@ -278,7 +286,7 @@ async def test_the_next_answer_waits_until_this_one_is_taken() -> None:
     count = 50
 
     async with (
-        listening(FakeEngine()) as url,
+        running_server(FakeEngine()) as url,
         httpx.AsyncClient(base_url=url) as http,
         deaf(url, OPENAPI * count + GET) as connection,
     ):
@@ -290,12 +298,12 @@ async def test_the_next_answer_waits_until_this_one_is_taken() -> None:
 
 
 async def test_only_so_many_requests_wait_on_a_connection() -> None:
-    async with listening(FakeEngine()) as url, connected(url) as (reader, writer):
+    async with running_server(FakeEngine()) as url, connected(url) as (reader, writer):
         writer.write(GET * 9 * MAX_PIPELINED)
         for _ in range(MAX_PIPELINED + 1):
             assert (await answer(reader)).content == HEALTHY
         error = assert_error(await answer(reader), 400, None)
-        assert await soon(reader.read()) == b""
+        assert await with_timeout(reader.read()) == b""
 
     assert str(MAX_PIPELINED) in error["message"]
 
@@ -305,16 +313,16 @@ async def test_many_who_take_nothing_do_not_fill_the_memory() -> None:
     wanted = asked(stream=True, max_tokens=2 * text, **SCORED)
     engine = f"Script((), 'y' * {text})"
 
-    async with listening_apart(engine) as server, httpx.AsyncClient(base_url=server.url) as http:
+    async with gateway_process(engine) as server, httpx.AsyncClient(base_url=server.url) as http:
         assert (await http.post(CHAT, json=body(**SCORED))).status_code == 200
         whole = len((await http.get("/openapi.json")).content)
-        before = server.resident
+        before = server.resident_bytes
         async with AsyncExitStack() as clients:
             for sent in [wanted, OPENAPI * 90] * count:
                 await clients.enter_async_context(deaf(server.url, sent))
             while "proctor_in_flight 0.0" not in (await http.get("/metrics")).text:
                 pass
-            grown = server.resident - before
+            grown = server.resident_bytes - before
 
     assert count * 90 * whole > 150 * MIB
     assert grown < 100 * MIB

@@ -13,7 +13,7 @@ import pytest
 
 from proctor.server.engines.fake import FakeEngine
 from tests.server.api.test_errors import assert_error
-from tests.server.harness import CHAT, Gate, body, listening, soon
+from tests.server.harness import CHAT, Gate, body, running_server, with_timeout
 from tests.waiting import PATIENCE
 
 LARGE = 2**24
@@ -42,9 +42,9 @@ def post(path: str, *headers: bytes) -> bytes:
 
 async def answer(reader: asyncio.StreamReader) -> httpx.Response:
     """The next answer of a connection."""
-    status, *lines = (await soon(reader.readuntil(b"\r\n\r\n"))).decode().split("\r\n")[:-2]
+    status, *lines = (await with_timeout(reader.readuntil(b"\r\n\r\n"))).decode().split("\r\n")[:-2]
     headers = httpx.Headers([tuple(line.split(": ", 1)) for line in lines])
-    content = await soon(reader.readexactly(int(headers.get("content-length", 0))))
+    content = await with_timeout(reader.readexactly(int(headers.get("content-length", 0))))
     return httpx.Response(int(status.split()[1]), headers=headers, content=content)
 
 
@@ -97,16 +97,16 @@ async def test_a_client_that_sends_on_hears_why_it_is_refused(
         headers = {**headers, "connection": "close"}
 
     async with (
-        listening(FakeEngine(before_token=gate), **given) as url,
+        running_server(FakeEngine(before_token=gate), **given) as url,
         httpx.AsyncClient(base_url=url) as http,
     ):
         running = asyncio.create_task(http.post(CHAT, json=body()))
         if status == 429:
-            await soon(gate.reached.wait())
+            await with_timeout(gate.reached.wait())
         asking = asyncio.to_thread(send_all_then_read, url, path, headers, chunked)
-        told, content = await soon(asking)
+        told, content = await with_timeout(asking)
         gate.opened.set()
-        await soon(running)
+        await with_timeout(running)
 
     assert told == status
     assert set(orjson.loads(content)["error"]) == {"message", "type", "param", "code"}
@@ -115,15 +115,15 @@ async def test_a_client_that_sends_on_hears_why_it_is_refused(
 async def test_a_connection_that_closes_is_open_for_what_is_being_sent() -> None:
     head = post(CHAT, b"connection: close", b"content-length: %d" % LARGE)
 
-    async with listening(FakeEngine()) as url, connected(url) as (reader, writer):
+    async with running_server(FakeEngine()) as url, connected(url) as (reader, writer):
         writer.write(head)
         refused = await answer(reader)
-        ended = await soon(reader.read())
+        ended = await with_timeout(reader.read())
         for piece in pieces():
             writer.write(piece)
-            await soon(writer.drain())
+            await with_timeout(writer.drain())
         writer.write(GET)  # one request too many
-        rest = await soon(reader.read())
+        rest = await with_timeout(reader.read())
 
     assert_error(refused, 413, None)
     assert refused.headers["connection"] == "close"
@@ -136,12 +136,12 @@ async def test_what_is_left_of_a_body_is_no_request(chunked: bool) -> None:
     framing = b"transfer-encoding: chunked" if chunked else b"content-length: %d" % len(inside)
     sent = b"%x\r\n%b\r\n0\r\n\r\n" % (len(inside), inside) if chunked else inside
 
-    async with listening(FakeEngine()) as url, connected(url) as (reader, writer):
+    async with running_server(FakeEngine()) as url, connected(url) as (reader, writer):
         writer.write(post("/nowhere", framing))
         assert_error(await answer(reader), 404, None)
         writer.write(sent + post("/elsewhere", b"content-length: 0", b"connection: close"))
         second = await answer(reader)
-        rest = await soon(reader.read())
+        rest = await with_timeout(reader.read())
 
     assert "/elsewhere" in assert_error(second, 404, None)["message"]
     assert rest == b""
@@ -161,17 +161,17 @@ async def test_a_body_without_end_is_read_for_so_long(
     monkeypatch.setattr("proctor.server.transport.http_protocol.LINGER_SECONDS", 0.2)
     headers = [b"transfer-encoding: chunked", *([b"connection: close"] if closing else [])]
 
-    async with listening(FakeEngine()) as url, connected(url) as (reader, writer):
+    async with running_server(FakeEngine()) as url, connected(url) as (reader, writer):
         writer.write(post("/nowhere", *headers))
         assert_error(await answer(reader), 404, None)
         with pytest.raises(ConnectionError):
-            await soon(send_for_ever(writer))
+            await with_timeout(send_for_ever(writer))
 
 
 async def test_a_connection_is_kept_after_a_body_that_was_not_wanted(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    async with listening(FakeEngine()) as url, connected(url) as (reader, writer):
+    async with running_server(FakeEngine()) as url, connected(url) as (reader, writer):
         for _ in range(3):
             writer.write(post("/nowhere", b"content-length: 10"))
             assert_error(await answer(reader), 404, None)
@@ -181,11 +181,11 @@ async def test_a_connection_is_kept_after_a_body_that_was_not_wanted(
         assert_error(await answer(reader), 404, None)
         monkeypatch.setattr("proctor.server.transport.http_protocol.HEAD_SECONDS", 0.2)
         writer.write(b"0123456789")
-        assert await soon(reader.read()) == b""  # nothing more comes
+        assert await with_timeout(reader.read()) == b""  # nothing more comes
 
 
 async def test_empty_lines_keep_no_connection_open(monkeypatch: pytest.MonkeyPatch) -> None:
-    async with listening(FakeEngine()) as url, connected(url) as (reader, writer):
+    async with running_server(FakeEngine()) as url, connected(url) as (reader, writer):
         writer.write(GET)
         assert (await answer(reader)).content == HEALTHY
         monkeypatch.setattr("proctor.server.transport.http_protocol.HEAD_SECONDS", 0.2)
@@ -199,11 +199,11 @@ async def test_empty_lines_keep_no_connection_open(monkeypatch: pytest.MonkeyPat
 async def test_who_waits_for_leave_to_send_is_refused_at_once(path: str, status: int) -> None:
     head = post(path, b"content-length: %d" % LARGE, b"expect: 100-continue")
 
-    async with listening(FakeEngine()) as url, connected(url) as (reader, writer):
+    async with running_server(FakeEngine()) as url, connected(url) as (reader, writer):
         writer.write(head)
         refused = await answer(reader)
         writer.write(GET)  # it takes the body for not wanted: what is it then?
-        rest = await soon(reader.read())
+        rest = await with_timeout(reader.read())
 
     assert_error(refused, status, None)
     assert refused.headers["connection"] == "close"
@@ -214,10 +214,13 @@ async def test_who_waits_for_leave_to_send_gets_it() -> None:
     sent = b'{"model": "fake", "messages": [{"role": "user", "content": "hi"}]}'
     head = post(CHAT, b"content-length: %d" % len(sent), b"expect: 100-continue")
 
-    async with listening(FakeEngine()) as url, connected(url) as (reader, writer):
+    async with running_server(FakeEngine()) as url, connected(url) as (reader, writer):
         for _ in range(2):
             writer.write(head)
-            assert await soon(reader.readuntil(b"\r\n\r\n")) == b"HTTP/1.1 100 Continue\r\n\r\n"
+            assert (
+                await with_timeout(reader.readuntil(b"\r\n\r\n"))
+                == b"HTTP/1.1 100 Continue\r\n\r\n"
+            )
             writer.write(sent)
             told = await answer(reader)
             assert told.status_code == 200
@@ -236,16 +239,16 @@ async def test_a_request_that_is_none_is_refused_in_its_turn(
     chat = post(CHAT, b"content-length: %d" % len(asked)) + asked
 
     async with (
-        listening(FakeEngine(before_token=gate)) as url,
+        running_server(FakeEngine(before_token=gate)) as url,
         connected(url) as (reader, writer),
     ):
         writer.write(chat * before + bad)
-        await soon(gate.reached.wait())
+        await with_timeout(gate.reached.wait())
         gate.opened.set()
         for _ in range(before):
             assert (await answer(reader)).status_code == 200
         assert_error(await answer(reader), 400, param)
-        assert await soon(reader.read()) == b""
+        assert await with_timeout(reader.read()) == b""
 
 
 async def test_a_body_that_goes_wrong_takes_no_answer_from_others() -> None:
@@ -255,12 +258,12 @@ async def test_a_body_that_goes_wrong_takes_no_answer_from_others() -> None:
     broken = post(CHAT, b"transfer-encoding: chunked") + b"zz\r\n"
 
     async with (
-        listening(FakeEngine(before_token=gate)) as url,
+        running_server(FakeEngine(before_token=gate)) as url,
         connected(url) as (reader, writer),
     ):
         writer.write(chat + broken)
-        await soon(gate.reached.wait())
+        await with_timeout(gate.reached.wait())
         gate.opened.set()
         assert (await answer(reader)).status_code == 200
         assert_error(await answer(reader), 400, None)
-        assert await soon(reader.read()) == b""
+        assert await with_timeout(reader.read()) == b""

@@ -29,10 +29,10 @@ from proctor.server.auth.store import KeyStore
 from proctor.server.pricing import to_nanos
 from proctor.server.storage.database import connect
 from proctor.server.storage.tables import gateways, holds, replays, requests, spend
-from tests.server.accounting.ledger.making import rows_at
 from tests.server.accounting.ledger.postgres import Cluster
-from tests.server.auth.making import bearer, make_key
-from tests.server.harness import CHAT, body, events
+from tests.server.accounting.ledger.records import read_records
+from tests.server.auth.keys import bearer, make_key
+from tests.server.harness import CHAT, body, parse_events
 from tests.waiting import PATIENCE
 
 ROOT = Path(__file__).resolve().parents[4]
@@ -161,7 +161,7 @@ def note(history: History, name: str, answer: httpx.Response) -> bool:
             history.spent.set()
         return False
     if answer.headers["content-type"].startswith("text/event-stream"):
-        told = [event.data for event in events(answer.text)]
+        told = [event.data for event in parse_events(answer.text)]
         if told[-1] != "[DONE]":
             return False
         told_last = told[-2]
@@ -229,7 +229,7 @@ async def test_what_a_killed_gateway_generated_is_charged(url: str) -> None:
 
             await until(answered)
 
-    (estimate,) = [row for row in await rows_at(url) if row.estimated]
+    (estimate,) = [row for row in await read_records(url) if row.estimated]
     async with store.engine.connect() as connection:
         spent = await connection.scalar(select(func.sum(spend.c.nanos)))
     await store.aclose()
@@ -237,7 +237,7 @@ async def test_what_a_killed_gateway_generated_is_charged(url: str) -> None:
     assert estimate.completion_tokens >= seen > 0
     assert estimate.cost is not None
     assert estimate.cost.total == estimate.completion_tokens * TOKEN_COST
-    costs = [row.cost.total for row in await rows_at(url) if row.cost is not None]
+    costs = [row.cost.total for row in await read_records(url) if row.cost is not None]
     assert spent == to_nanos(sum(costs, Decimal()))
 
 
@@ -275,7 +275,7 @@ async def test_nothing_is_overspent_lost_or_left(postgres: Cluster, seed: int) -
             assert gateway.process is not None
             assert await asyncio.wait_for(gateway.process.wait(), PATIENCE) == 0
 
-    rows = {row.id: row for row in await rows_at(url)}
+    rows = {row.id: row for row in await read_records(url)}
     assert len(history.answers) > ANSWERS // 4
     # Each answer that came is in the ledger as it came, even if its server was killed then.
     for name, tokens in history.answers.items():

@@ -19,8 +19,8 @@ from proctor.server.auth.rate_limits import WorstCase
 from proctor.server.storage.database import connect
 from proctor.server.storage.idempotency import CachedResponse, Claim, IdempotencyStore
 from proctor.server.storage.tables import gateways, holds, replays
-from tests.server.accounting.ledger.making import NOON, cost, row, rows_at
-from tests.server.auth.making import make_key
+from tests.server.accounting.ledger.records import NOON, make_cost, make_record, read_records
+from tests.server.auth.keys import make_key
 
 CENT = 10**7
 """In billionths."""
@@ -43,7 +43,9 @@ def leases(store: Store) -> GatewayStore:
 
 def draft(name: str, spent: str, held: int = 0, **given: Any) -> DraftRecord:
     told: dict[str, Any] = {"key": "team", "status": 500, "estimated": True, **given}
-    return DraftRecord(row(name, cost=cost(spent), **told), ReservedAmount(held, held * CENT))
+    return DraftRecord(
+        make_record(name, cost=make_cost(spent), **told), ReservedAmount(held, held * CENT)
+    )
 
 
 async def left(url: str) -> dict[str, int]:
@@ -69,9 +71,9 @@ async def test_what_ran_is_charged_as_it_was_last_told(
 
     assert await leases.take_over(LEFT) == 2
 
-    rows = {each.id: each for each in await rows_at(url)}
+    rows = {each.id: each for each in await read_records(url)}
     assert [each.estimated for each in rows.values()] == [True, True]
-    assert rows["chatcmpl-a"].cost == cost("0.30")
+    assert rows["chatcmpl-a"].cost == make_cost("0.30")
     usage = await reservations.usage("team", NOON)
     assert (usage.day, usage.held_of_day) == (30 * CENT, 0)
     assert await left(url) == {"gateways": 0, "holds": 0, "replays": 0}
@@ -103,7 +105,7 @@ async def test_a_gateway_that_has_told_since_is_left_alone(
 
     assert await leases.take_over(LEFT) == 0
 
-    assert await rows_at(url) == []
+    assert await read_records(url) == []
     assert (await reservations.usage("team", NOON)).day == 90 * CENT
 
 
@@ -115,12 +117,12 @@ async def test_the_true_row_replaces_the_estimate(
     await leases.renew("lost", PROCESS, 2, [draft("a", "0.30")])
     await leases.take_over(LEFT)
     await store.set_score("chatcmpl-a", 1.0)
-    true = row("a", key="team", cost=cost("0.42"), completion_tokens=77)
+    true = make_record("a", key="team", cost=make_cost("0.42"), completion_tokens=77)
 
     for _ in range(2):  # as after a commit of which nobody heard
-        await store.write([true, row("other", key="team", cost=cost("0.01"))])
+        await store.write([true, make_record("other", key="team", cost=make_cost("0.01"))])
 
-    (kept,) = [each for each in await rows_at(url) if each.id == "chatcmpl-a"]
+    (kept,) = [each for each in await read_records(url) if each.id == "chatcmpl-a"]
     assert kept == replace(true, score=1.0)
     assert (await reservations.usage("team", NOON)).day == 43 * CENT
 
@@ -130,12 +132,12 @@ async def test_a_true_row_is_not_replaced_by_an_estimate(
 ) -> None:
     """The gateway was killed between its row and its next renewal, or told late."""
     await leases.renew("lost", PROCESS, 2, [draft("a", "0.30")])
-    await store.write([row("a", key="team", cost=cost("0.42"))])
+    await store.write([make_record("a", key="team", cost=make_cost("0.42"))])
     await leases.renew("lost", PROCESS, 3, [])
 
     await leases.take_over(ObservedGateway("lost", 3, PROCESS))
 
-    assert [each.cost for each in await rows_at(url)] == [cost("0.42")]
+    assert [each.cost for each in await read_records(url)] == [make_cost("0.42")]
     assert (await reservations.usage("team", NOON)).day == 42 * CENT
 
 
@@ -149,7 +151,7 @@ async def test_whoever_was_thought_lost_holds_again_what_it_held(
 
     await leases.renew("lost", PROCESS, 3, [draft("a", "0.40", 90)])
     again = await reservations.usage("team", NOON)
-    await store.write([row("a", key="team", cost=cost("0.42"))])
+    await store.write([make_record("a", key="team", cost=make_cost("0.42"))])
     usage = await reservations.usage("team", NOON)
 
     assert again.held_of_day == 90 * CENT  # on the safe side, beside the estimate
@@ -169,7 +171,7 @@ async def test_a_renewal_leaves_what_was_settled(
     assert (await reservations.usage("team", NOON)).day == 10 * CENT
     await leases.take_over(LEFT)
 
-    assert await rows_at(url) == [ended.record]
+    assert await read_records(url) == [ended.record]
     assert (await reservations.usage("team", NOON)).day == 10 * CENT
 
 
@@ -252,7 +254,7 @@ async def test_a_gateway_that_ends_leaves_nothing(
 
     await leases.retire("this")
 
-    assert [each.id for each in await rows_at(url)] == ["chatcmpl-this"]
+    assert [each.id for each in await read_records(url)] == ["chatcmpl-this"]
     assert (await reservations.usage("team", NOON)).day == 42 * CENT
     assert await left(url) == {"gateways": 1, "holds": 1, "replays": 0}
 
@@ -265,7 +267,7 @@ async def test_a_row_that_the_database_refuses_keeps_no_other(
 
     await leases.take_over(LEFT)
 
-    kept = {each.id for each in await rows_at(url)}
+    kept = {each.id for each in await read_records(url)}
     assert "chatcmpl-a" in kept
     assert (await left(url))["holds"] == 0
 
@@ -275,9 +277,9 @@ async def test_a_draft_is_the_row_that_it_was(leases: GatewayStore, url: str) ->
         draft("a", "0.000000000001").record,
         key='team \u2028 \\ "',
         max_tokens=None,
-        cost=replace(cost("0.1"), prompt=Decimal("1e-12")),
+        cost=replace(make_cost("0.1"), prompt=Decimal("1e-12")),
     )
     await leases.renew("lost", PROCESS, 2, [DraftRecord(told, ReservedAmount(0, 0))])
     await leases.take_over(LEFT)
 
-    assert await rows_at(url) == [told]
+    assert await read_records(url) == [told]

@@ -19,9 +19,9 @@ from proctor.server.accounting.reservation_store import ReservationStore
 from proctor.server.auth.store import KeyStore
 from proctor.server.engines.fake import FakeEngine, Script
 from proctor.server.storage.tables import gateways, holds
-from tests.server.accounting.ledger.making import rows_at
-from tests.server.auth.making import bearer, make_key
-from tests.server.harness import CHAT, Gate, body, client, soon
+from tests.server.accounting.ledger.records import read_records
+from tests.server.auth.keys import bearer, make_key
+from tests.server.harness import CHAT, Gate, body, client, with_timeout
 from tests.waiting import PATIENCE
 
 HERE = this_process()
@@ -134,7 +134,7 @@ async def test_a_request_that_runs_is_told_of_as_it_goes(url: str, store: Store)
     async with client(engine, **given) as http:
         asked = body(n=2, max_tokens=60)
         asking = asyncio.create_task(http.post(CHAT, json=asked, headers=bearer(token)))
-        await soon(gate.reached.wait())
+        await with_timeout(gate.reached.wait())
         await told(store, 9)
         (draft,) = await drafts(store)
         usage = await reservations.usage("team", draft.time)
@@ -148,7 +148,7 @@ async def test_a_request_that_runs_is_told_of_as_it_goes(url: str, store: Store)
     assert draft.cost.total * 1000 == draft.completion_tokens
     assert (draft.finish_reason, draft.end_reason) == ("abort", "cancelled")
     assert usage.held_of_day == 120 * 10**6
-    (row,) = await rows_at(url)
+    (row,) = await read_records(url)
     assert (row.estimated, row.status, row.texts) == (False, 200, None)
     assert row.completion_tokens > draft.completion_tokens
 
@@ -170,7 +170,7 @@ async def test_a_gateway_settles_what_another_left(
         client(FakeEngine(Script(("x",), "y")), **given) as other,
     ):
         asking = asyncio.create_task(lost.post(CHAT, json=asked, headers=headers))
-        await soon(gate.reached.wait())
+        await with_timeout(gate.reached.wait())
         await told(store, 9)
         refused = await other.post(CHAT, json=asked, headers=bearer(token))
         running = await other.post(CHAT, json=asked, headers=headers)
@@ -178,10 +178,10 @@ async def test_a_gateway_settles_what_another_left(
             await end(store)
 
             async def settled() -> bool:
-                return bool(await rows_at(url))
+                return bool(await read_records(url))
 
             await until(settled)
-            (estimate,) = await rows_at(url)
+            (estimate,) = await read_records(url)
             answer = await other.post(CHAT, json=asked, headers=headers)
         gate.opened.set()
         late = await asking
@@ -194,7 +194,7 @@ async def test_a_gateway_settles_what_another_left(
     assert answer.status_code == 200, answer.text
     # It had not ended: the row that it writes in the end is the true one, and is paid for.
     assert late.status_code == 200
-    rows = {row.id: row for row in await rows_at(url)}
+    rows = {row.id: row for row in await read_records(url)}
     assert {row.estimated for row in rows.values()} == {False}
     assert rows[late.json()["id"]].completion_tokens > estimate.completion_tokens
     usage = await reservations.usage("team", estimate.time)
@@ -241,11 +241,11 @@ async def test_a_database_that_was_away_loses_nobody(
 
     monkeypatch.setattr(GatewayStore, "renew", away_at_first)
     async with client(FakeEngine(), ledger={"url": url}) as http:
-        await soon(told.wait())
+        await with_timeout(told.wait())
         assert (await http.post(CHAT, json=body())).status_code == 200
 
     assert len([r for r in caplog.records if "lease cannot be renewed: away" in r.message]) == 1
-    assert len(await rows_at(url)) == 1
+    assert len(await read_records(url)) == 1
 
 
 async def test_a_gateway_that_ends_without_its_database_says_so(

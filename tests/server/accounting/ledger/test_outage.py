@@ -14,9 +14,9 @@ from pathlib import Path
 import httpx
 
 from proctor.server.storage.database import sqlite_file
-from tests.server.accounting.ledger.making import rows_at
 from tests.server.accounting.ledger.postgres import Cluster
-from tests.server.harness import CHAT, FakeEngine, body, client, soon
+from tests.server.accounting.ledger.records import read_records
+from tests.server.harness import CHAT, FakeEngine, body, client, with_timeout
 from tests.waiting import PATIENCE
 
 ROOT = Path(__file__).resolve().parents[4]
@@ -78,7 +78,7 @@ async def written(url: str, names: set[str]) -> None:
     """Wait until these rows are there, under load."""
     async with asyncio.timeout(PATIENCE):
         while True:
-            if names <= {row.id for row in await rows_at(url)}:
+            if names <= {row.id for row in await read_records(url)}:
                 return
             await asyncio.sleep(0.05)
 
@@ -102,7 +102,7 @@ async def test_a_killed_server_loses_no_row_that_was_written(url: str) -> None:
         process.send_signal(signal.SIGKILL)
         await asyncio.gather(*clients)
 
-    kept = [row.id for row in await rows_at(url)]
+    kept = [row.id for row in await read_records(url)]
 
     assert len(old) >= ENOUGH
     assert old <= {*kept}
@@ -121,7 +121,7 @@ async def test_a_stopped_server_loses_no_row(url: str) -> None:
         await asyncio.gather(*clients)
         assert await asyncio.wait_for(process.wait(), PATIENCE) == 0
 
-    assert {*answered} <= {row.id for row in await rows_at(url)}
+    assert {*answered} <= {row.id for row in await read_records(url)}
 
 
 async def test_a_database_that_is_down_costs_no_answer_and_no_row(postgres: Cluster) -> None:
@@ -132,7 +132,7 @@ async def test_a_database_that_is_down_costs_no_answer_and_no_row(postgres: Clus
         told = await http.post("/v1/feedback", json={"request_id": before, **feedback})
         await asyncio.to_thread(postgres.stop)
         try:
-            answers = await soon(
+            answers = await with_timeout(
                 asyncio.gather(*(http.post(CHAT, json=body()) for _ in range(100)))
             )
             unsaid = await http.post("/v1/feedback", json={"request_id": before, **feedback})
@@ -143,7 +143,7 @@ async def test_a_database_that_is_down_costs_no_answer_and_no_row(postgres: Clus
     assert {answer.status_code for answer in answers} == {200}
     assert unsaid.status_code == 503
     ids = {before, *(answer.json()["id"] for answer in answers)}
-    assert {row.id for row in await rows_at(url)} == ids
+    assert {row.id for row in await read_records(url)} == ids
 
 
 async def test_a_server_starts_without_its_database(postgres: Cluster) -> None:
@@ -160,4 +160,4 @@ async def test_a_server_starts_without_its_database(postgres: Cluster) -> None:
         with contextlib.suppress(AssertionError):  # it runs
             await asyncio.to_thread(postgres.start)
 
-    assert [row.id for row in await rows_at(url)] == [answer["id"]]
+    assert [row.id for row in await read_records(url)] == [answer["id"]]

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from proctor.server.accounting.ledger.records import LedgerRecord
 from proctor.server.accounting.ledger.report import GroupBy, Report, ReportLine, percentile
-from tests.server.accounting.ledger.making import NOON, cost, row
+from tests.server.accounting.ledger.records import NOON, make_cost, make_record
 
 
 def lines(rows: list[LedgerRecord], *by: GroupBy, against: str = "max") -> list[ReportLine]:
@@ -21,10 +21,10 @@ def lines(rows: list[LedgerRecord], *by: GroupBy, against: str = "max") -> list[
 def test_rows_are_added_up_by_group() -> None:
     found = lines(
         [
-            row(1, tier="low", cost=cost("0.1"), cached_tokens=4),
-            row(2, tier="high", cost=cost("0.5"), thinking_tokens=90),
-            row(3, tier="low", cost=cost("0.2"), status=499, answer_tokens=0),
-            row(4, tier="low", time=NOON + timedelta(days=1), key="team"),
+            make_record(1, tier="low", cost=make_cost("0.1"), cached_tokens=4),
+            make_record(2, tier="high", cost=make_cost("0.5"), thinking_tokens=90),
+            make_record(3, tier="low", cost=make_cost("0.2"), status=499, answer_tokens=0),
+            make_record(4, tier="low", time=NOON + timedelta(days=1), key="team"),
         ],
         GroupBy.DAY,
         GroupBy.TIER,
@@ -51,14 +51,20 @@ def test_rows_are_added_up_by_group() -> None:
 
 
 def test_an_unknown_cost_is_not_nothing() -> None:
-    free, unknown = lines([row(1, cost=cost("0"), tier="a"), row(2, tier="b")], GroupBy.TIER)
+    free, unknown = lines(
+        [make_record(1, cost=make_cost("0"), tier="a"), make_record(2, tier="b")], GroupBy.TIER
+    )
 
     assert (free.cost, free.cost_p95) == (0, 0)
     assert (unknown.cost, unknown.cost_p95) == (None, None)
 
 
 def test_two_currencies_are_not_added() -> None:
-    rows = [row(1, cost=cost("1", "EUR")), row(2, cost=cost("2", "USD")), row(3, model="other")]
+    rows = [
+        make_record(1, cost=make_cost("1", "EUR")),
+        make_record(2, cost=make_cost("2", "USD")),
+        make_record(3, model="other"),
+    ]
 
     found = [(line.group, line.currency, line.cost) for line in lines(rows, GroupBy.MODEL)]
 
@@ -71,11 +77,13 @@ def test_two_currencies_are_not_added() -> None:
 
 def test_savings_are_against_a_mean_choice_of_the_tier_compared_with() -> None:
     rows = [
-        row(1, tier="max", thinking_tokens=100),
-        row(2, tier="max", thinking_tokens=500, choices=2),
-        row(3, tier="max", thinking_tokens=9, status=499),  # nobody knows how long it would be
-        row(4, tier="low", thinking_tokens=30),
-        row(5, tier="low", thinking_tokens=80, choices=3),
+        make_record(1, tier="max", thinking_tokens=100),
+        make_record(2, tier="max", thinking_tokens=500, choices=2),
+        make_record(
+            3, tier="max", thinking_tokens=9, status=499
+        ),  # nobody knows how long it would be
+        make_record(4, tier="low", thinking_tokens=30),
+        make_record(5, tier="low", thinking_tokens=80, choices=3),
     ]
 
     low, most = lines(rows, GroupBy.TIER)
@@ -89,13 +97,13 @@ def test_savings_are_against_a_mean_choice_of_the_tier_compared_with() -> None:
 def test_a_right_answer_costs_what_all_graded_ones_cost_together() -> None:
     (line,) = lines(
         [
-            row(1, cost=cost("0.3"), score=1.0),
-            row(2, cost=cost("0.4"), score=0.0),
-            row(3, cost=cost("0.2"), score=0.5),
-            row(4, cost=cost("9")),
+            make_record(1, cost=make_cost("0.3"), score=1.0),
+            make_record(2, cost=make_cost("0.4"), score=0.0),
+            make_record(3, cost=make_cost("0.2"), score=0.5),
+            make_record(4, cost=make_cost("9")),
         ]
     )
-    (wrong,) = lines([row(1, cost=cost("0.3"), score=0.0)])
+    (wrong,) = lines([make_record(1, cost=make_cost("0.3"), score=0.0)])
 
     assert (line.graded, line.correct) == (3, 1.5)
     assert line.cost_per_correct == Decimal("0.6")

@@ -15,8 +15,16 @@ from proctor.server.config.paths import state_folder
 from proctor.server.engines.fake import FakeEngine, Script
 from proctor.server.storage.database import connect
 from proctor.server.storage.tables import texts
-from tests.server.accounting.ledger.making import rows_at
-from tests.server.harness import CHAT, Gate, body, client, events, listening, soon
+from tests.server.accounting.ledger.records import read_records
+from tests.server.harness import (
+    CHAT,
+    Gate,
+    body,
+    client,
+    parse_events,
+    running_server,
+    with_timeout,
+)
 
 FEEDBACK = "/v1/feedback"
 PRICES = {"prompt": "1", "cached_prompt": "0.5", "thinking": "2", "answer": "4"}
@@ -40,7 +48,7 @@ async def test_an_answer_leaves_a_row(url: str) -> None:
         response = await http.post(CHAT, json=body(budget_tier="high"), headers=headers)
     answer = response.json()
 
-    (row,) = await rows_at(url)
+    (row,) = await read_records(url)
 
     usage = answer["usage"]
     assert (row.id, row.request_id, row.model, row.key) == (answer["id"], "mine", "fake", None)
@@ -72,9 +80,9 @@ async def test_choices_and_cuts_are_told(file: str) -> None:
         asked = body(max_thinking_tokens=10, min_thinking_tokens=1, n=2, stream=True)
         streamed = await http.post(CHAT, json=asked)
 
-    (row,) = await rows_at(file)
+    (row,) = await read_records(file)
 
-    assert row.id == events(streamed.text)[0].data["id"]
+    assert row.id == parse_events(streamed.text)[0].data["id"]
     assert (row.tier, row.source, row.choices) == ("custom", "explicit", 2)
     assert (row.asked_max_tokens, row.max_tokens, row.clamped_by) == (10, 6, "operator")
     assert (row.asked_min_tokens, row.min_tokens) == (1, 1)
@@ -86,14 +94,14 @@ async def test_a_client_that_goes_away_leaves_a_row(file: str) -> None:
     gate = Gate(5)
     engine = FakeEngine(Script(("thinking away",), "x"), before_token=gate)
     given = {"prices": PRICES, "ledger": {"url": file}}
-    async with listening(engine, **given) as url, httpx.AsyncClient(base_url=url) as http:
+    async with running_server(engine, **given) as url, httpx.AsyncClient(base_url=url) as http:
         asked = http.build_request("POST", CHAT, json=body(stream=True))
         response = await http.send(asked, stream=True)
-        await soon(gate.reached.wait())
+        await with_timeout(gate.reached.wait())
         await response.aclose()
-        await soon(engine.aborted.get())
+        await with_timeout(engine.aborted.get())
 
-    (row,) = await rows_at(file)
+    (row,) = await read_records(file)
 
     assert (row.status, row.end_reason, row.finish_reason) == (499, "cancelled", "abort")
     assert (row.thinking_tokens, row.answer_tokens, row.first_answer_seconds) == (5, 0, None)
@@ -106,7 +114,7 @@ async def test_an_engine_that_dies_leaves_a_row(file: str, streamed: bool) -> No
     async with client(FakeEngine(die_after=3), ledger={"url": file}) as http:
         await http.post(CHAT, json=body(stream=streamed))
 
-    (row,) = await rows_at(file)
+    (row,) = await read_records(file)
 
     assert (row.status, row.thinking_tokens, row.finish_reason) == (503, 3, "abort")
 
@@ -117,7 +125,7 @@ async def test_what_is_refused_leaves_no_row(file: str) -> None:
         assert (await http.post(CHAT, json=body(max_thinking_tokens=-7))).status_code == 400
         let_in = (await http.post(CHAT, json=body())).json()["id"]
 
-    assert [row.id for row in await rows_at(file)] == [let_in]
+    assert [row.id for row in await read_records(file)] == [let_in]
 
 
 async def test_nothing_that_was_said_is_in_the_database(file: str, tmp_path: Path) -> None:
@@ -126,7 +134,7 @@ async def test_nothing_that_was_said_is_in_the_database(file: str, tmp_path: Pat
     async with client(engine, ledger={"url": file}) as http:
         await http.post(CHAT, json=body(messages=secret))
 
-    (row,) = await rows_at(file)
+    (row,) = await read_records(file)
     written = (tmp_path / "ledger.db").read_bytes()
     assert row.id.encode() in written
     assert b"secret" not in written
@@ -158,7 +166,7 @@ async def test_feedback_finds_the_row_of_an_answer_just_given(url: str) -> None:
 
     assert told.json() == {"request_id": first, "score": 1.0}
     assert again.status_code == 200
-    assert {row.score for row in await rows_at(url)} == {1.0, 0.25}
+    assert {row.score for row in await read_records(url)} == {1.0, 0.25}
 
 
 @pytest.mark.parametrize(
@@ -203,7 +211,9 @@ async def test_a_sqlite_that_is_locked_costs_no_answer_and_no_row(
         ).status_code == 200
         lock = sqlite3.connect(tmp_path / "ledger.db", isolation_level=None)
         lock.execute("BEGIN EXCLUSIVE")
-        answers = await soon(asyncio.gather(*(http.post(CHAT, json=body()) for _ in range(20))))
+        answers = await with_timeout(
+            asyncio.gather(*(http.post(CHAT, json=body()) for _ in range(20)))
+        )
         monkeypatch.setattr("proctor.server.accounting.ledger.service.PATIENCE_SECONDS", 0.3)
         unsaid = await http.post(FEEDBACK, json={"request_id": before, "correct": False})
         waiting = (await http.get("/metrics")).text
@@ -215,7 +225,7 @@ async def test_a_sqlite_that_is_locked_costs_no_answer_and_no_row(
     assert "proctor_ledger_waiting 20.0" in waiting
     assert (unsaid.status_code, unsaid.headers["retry-after"]) == (503, "5")
     ids = {before, *(answer.json()["id"] for answer in answers)}
-    assert {row.id for row in await rows_at(file)} == ids
+    assert {row.id for row in await read_records(file)} == ids
     assert 'proctor_ledger_rows_total{fate="written"} 1.0' in metrics
 
 
@@ -265,5 +275,5 @@ async def test_a_file_that_was_deleted_is_begun_anew(
         told = await http.post(FEEDBACK, json={"request_id": second, "correct": True})
 
     assert told.status_code == 200, told.text
-    assert [row.id for row in await rows_at(url)] == [second]
+    assert [row.id for row in await read_records(url)] == [second]
     assert "was deleted or replaced" in caplog.text

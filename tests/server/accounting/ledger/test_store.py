@@ -23,8 +23,8 @@ from proctor.server.storage.database import connect, read_url, sqlite_file
 from proctor.server.storage.errors import LedgerError, RowsRefused
 from proctor.server.storage.migrate import check_version
 from proctor.server.storage.tables import metadata, requests, texts
-from tests.server.accounting.ledger.making import NOON, cost, row
-from tests.server.harness import soon
+from tests.server.accounting.ledger.records import NOON, make_cost, make_record
+from tests.server.harness import with_timeout
 
 Read = Callable[..., AsyncIterator[LedgerRecord]]
 
@@ -89,7 +89,7 @@ async def test_what_goes_in_comes_out(url: str, rows: list[LedgerRecord]) -> Non
 
 async def test_money_is_exact(store: Store) -> None:
     tenth = Decimal("0.100000000000000000000001")
-    await store.write([row(n, cost=Cost("USD", tenth, tenth, tenth)) for n in range(10)])
+    await store.write([make_record(n, cost=Cost("USD", tenth, tenth, tenth)) for n in range(10)])
 
     total = sum([row.cost.total async for row in store.rows() if row.cost], Decimal())
 
@@ -111,25 +111,25 @@ async def test_many_can_migrate_at_once(url: str) -> None:
     stores = [Store(connect(url)) for _ in range(4)]
 
     await asyncio.gather(*(store.migrate() for store in stores))
-    await stores[0].write([row(1)])
+    await stores[0].write([make_record(1)])
     await stores[3].migrate()
 
-    assert [found async for found in stores[1].rows()] == [row(1)]
+    assert [found async for found in stores[1].rows()] == [make_record(1)]
     await asyncio.gather(*(store.aclose() for store in stores))
 
 
 async def test_a_batch_can_be_written_twice(store: Store) -> None:
-    await store.write([row(1), row(2)])
-    await store.write([row(1, status=500), row(3)])
+    await store.write([make_record(1), make_record(2)])
+    await store.write([make_record(1, status=500), make_record(3)])
 
     assert {found.id: found.status async for found in store.rows()} == {
-        row(number).id: 200 for number in (1, 2, 3)
+        make_record(number).id: 200 for number in (1, 2, 3)
     }
 
 
 async def test_rows_are_read_by_time_and_in_order(store: Store) -> None:
     hours = [timedelta(hours=hour) for hour in range(4)]
-    await store.write([row(n, time=NOON + hour) for n, hour in enumerate(reversed(hours))])
+    await store.write([make_record(n, time=NOON + hour) for n, hour in enumerate(reversed(hours))])
     elsewhere = timezone(timedelta(hours=5))
 
     whole = [found.time async for found in store.rows()]
@@ -142,20 +142,20 @@ async def test_rows_are_read_by_time_and_in_order(store: Store) -> None:
 
 async def test_texts_stand_beside_the_row(store: Store, url: str) -> None:
     said = RecordedTexts('{"messages": []}', "hm\0m", "grüß dich \U0001f600")
-    await store.write([row(1, texts=said), row(2)])
+    await store.write([make_record(1, texts=said), make_record(2)])
 
     engine = connect(url)
     async with engine.connect() as connection:
         kept = (await connection.execute(texts.select())).all()
     await engine.dispose()
 
-    assert kept == [(row(1).id, '{"messages": []}', "hmm", "grüß dich \U0001f600")]
-    assert [found async for found in store.rows()] == [row(1), row(2)]
+    assert kept == [(make_record(1).id, '{"messages": []}', "hmm", "grüß dich \U0001f600")]
+    assert [found async for found in store.rows()] == [make_record(1), make_record(2)]
 
 
 async def test_an_outcome_finds_its_row(store: Store) -> None:
-    again = replace(row(2), id="chatcmpl-again")
-    await store.write([row(1), row(2), again])
+    again = replace(make_record(2), id="chatcmpl-again")
+    await store.write([make_record(1), make_record(2), again])
 
     assert await store.set_score("chatcmpl-1", 1.0) == 1
     assert await store.set_score("request-1", 0.25) == 1
@@ -176,7 +176,7 @@ async def test_what_no_database_takes_is_refused_and_not_tried_again(
     store: Store, wrong: dict[str, Any]
 ) -> None:
     with pytest.raises(RowsRefused):
-        await store.write([row(1), row(2, **wrong)])
+        await store.write([make_record(1), make_record(2, **wrong)])
 
     assert [found async for found in store.rows()] == []
 
@@ -200,15 +200,15 @@ async def test_tables_of_another_version_are_named(url: str) -> None:
 
 
 async def test_reading_takes_no_lock_from_writing(store: Store, url: str) -> None:
-    await store.write([row(number) for number in range(300)])
+    await store.write([make_record(number) for number in range(300)])
     reader = Store(connect(url, reads_only=True))
     rows = reader.rows()
     first = await anext(rows)
 
-    await soon(store.write([row("late")]))
+    await with_timeout(store.write([make_record("late")]))
 
-    assert first.id == row(0).id or first in [row(number) for number in range(300)]
-    assert row("late") not in [found async for found in rows]
+    assert first.id == make_record(0).id or first in [make_record(number) for number in range(300)]
+    assert make_record("late") not in [found async for found in rows]
     await reader.aclose()
 
 
@@ -237,4 +237,4 @@ def test_urls_take_the_driver_that_is_wanted(tmp_path: Path) -> None:
 
 
 def test_costs_are_told_apart_from_none() -> None:
-    assert row(1, cost=cost("0")).cost != row(1).cost
+    assert make_record(1, cost=make_cost("0")).cost != make_record(1).cost

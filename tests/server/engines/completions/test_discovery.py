@@ -14,23 +14,23 @@ from proctor.server.engines.completions.discovery import discover
 from proctor.server.engines.completions.engine import CompletionsEngine
 from proctor.server.engines.completions.upstream import Upstream
 from proctor.server.engines.fake import END_THINK
-from tests.server.engines.completions.upstream import (
+from tests.server.engines.completions.fake_upstream import (
     DONE,
     END,
     LOCAL,
-    Answer,
+    Handler,
     connect,
     event,
-    gone,
     runaway,
     stream,
+    unreachable,
 )
 from tests.server.harness import settings
 
 COMPLETIONS = {"kind": "completions", "base_url": "http://upstream/v1", "api_key": "s3cret"}
 
 
-def probed(*tokens: int, text: str = END) -> Answer:
+def probed(*tokens: int, text: str = END) -> Handler:
     def answer(body: dict[str, Any]) -> httpx.Response:
         assert body["logit_bias"] == {str(END_THINK): 100}
         ids = {"token_ids": tokens} if tokens else {}
@@ -64,16 +64,16 @@ async def test_a_server_that_gives_text_is_known_by_trying() -> None:
         runaway,
     ],
 )
-async def test_a_server_that_cannot_keep_budgets_is_refused(answer: Answer) -> None:
+async def test_a_server_that_cannot_keep_budgets_is_refused(answer: Handler) -> None:
     with pytest.raises(ValueError, match="budgets cannot be enforced"):
         await discover(connect(answer), LOCAL, (), None)
 
 
 async def test_a_context_that_is_not_known_or_not_there() -> None:
     with pytest.raises(ValueError, match=r"set engine\.max_model_len"):
-        await discover(connect(gone, max_model_len=None), LOCAL, (), None)
+        await discover(connect(unreachable, max_model_len=None), LOCAL, (), None)
     with pytest.raises(ValueError, match="4096"):
-        await discover(connect(gone), LOCAL, (), 5000)
+        await discover(connect(unreachable), LOCAL, (), 5000)
 
 
 async def test_which_of_several_models() -> None:

@@ -23,32 +23,32 @@ from proctor.server.engines.completions.upstream import Upstream, UpstreamError
 from proctor.server.engines.fake import END_THINK, END_TURN, THINK
 from proctor.server.engines.tool_calls import Constraint, Kind
 from proctor.server.errors import EngineUnavailable, UnsupportedRequest
-from tests.server.engines.completions.upstream import (
+from tests.server.engines.completions.fake_upstream import (
     DONE,
     END,
     IDS,
     LOCAL,
     TEXTS,
-    Answer,
+    Handler,
     Script,
     TextScript,
     engine,
     event,
     generate,
-    given,
-    gone,
     job,
     runaway,
     stream,
+    token_event,
+    unreachable,
 )
 from tests.server.harness import (
     CHAT,
     QuietServer,
     body,
-    events,
-    listener,
+    listening_socket,
+    parse_events,
     settings,
-    soon,
+    with_timeout,
 )
 
 WAIT = (tuple(b"Wait"),)
@@ -64,7 +64,7 @@ async def test_an_attempt_is_stripped_and_the_server_asked_again() -> None:
     assert tokens == [*b"aWaitb", END_THINK, *b"ok", END_TURN]
     assert finish is Finish.STOP
     assert script.prompts() == [[1, 2], [1, 2, *b"aWait"]]
-    assert [asked["stop_token_ids"] for asked in script.asked] == [[END_THINK], []]
+    assert [asked["stop_token_ids"] for asked in script.requests] == [[END_THINK], []]
     assert await over.attempts(asked) == {1}
     assert await over.attempts(asked) == frozenset()
 
@@ -80,7 +80,7 @@ async def test_the_budget_of_each_round_is_what_the_ones_before_left() -> None:
 
     tokens, _ = await generate(engine(script), job(100, **budget))
 
-    assert [asked["max_tokens"] for asked in script.asked] == [16, 8, 100 - 21]
+    assert [asked["max_tokens"] for asked in script.requests] == [16, 8, 100 - 21]
     assert bytes(tokens[:20]) == b"aaaaWaitbbbbbbbbDone"
     assert tokens[20:] == [END_THINK, *b"ok", END_TURN]
 
@@ -91,7 +91,7 @@ async def test_a_thinking_that_ends_by_itself_needs_no_other_round() -> None:
     tokens, _ = await generate(engine(script), job(maximum=50))
 
     assert tokens == [*b"a", END_THINK, *b"ok", END_TURN]
-    assert len(script.asked) == 1
+    assert len(script.requests) == 1
 
 
 async def test_an_end_of_turn_in_the_thinking_is_no_end() -> None:
@@ -107,7 +107,7 @@ async def test_no_thinking_is_opened_when_none_is_left() -> None:
 
     await generate(engine(script), job(maximum=0))
 
-    assert script.asked[0]["logit_bias"] == {str(THINK): -100}
+    assert script.requests[0]["logit_bias"] == {str(THINK): -100}
 
 
 async def test_how_it_samples() -> None:
@@ -116,7 +116,7 @@ async def test_how_it_samples() -> None:
     asked = job(sampling={"temperature": 0.5}, continuations=1, continuation_ids=WAIT)
     await generate(engine(script), asked)
 
-    for sent in script.asked:
+    for sent in script.requests:
         assert (sent["temperature"], sent["top_p"]) == (0.5, 1.0)
         assert (sent["top_k"], sent["min_p"]) == (20, 0.0)
         assert "min_tokens" not in sent
@@ -127,7 +127,7 @@ async def test_each_round_has_a_seed_of_its_own_and_always_the_same() -> None:
         script = Script([[*b"a", END_THINK], [END_THINK, END_TURN]])
         asked = job(sampling={"seed": 7}, continuations=1, continuation_ids=WAIT)
         await generate(engine(script), asked)
-        return [sent["seed"] for sent in script.asked]
+        return [sent["seed"] for sent in script.requests]
 
     one, other = await seeds()
 
@@ -141,7 +141,7 @@ async def test_without_a_seed_the_server_has_its_own() -> None:
 
     await generate(engine(script), job(opened=False))
 
-    assert "seed" not in script.asked[0]
+    assert "seed" not in script.requests[0]
 
 
 BOUND = Constraint(Kind.REGEX, "a", "structured_outputs.regex")
@@ -186,8 +186,8 @@ async def test_texts_for_token_ids() -> None:
     assert tokens == [*b"a bcWaitb c ", END_THINK, *b"\n\nIt is 42.", END_TURN]
     assert finish is Finish.STOP
     assert await over.attempts(asked) == {4}
-    assert [asked["stop"] for asked in script.asked] == [[END], []]
-    assert not script.asked[0]["skip_special_tokens"]
+    assert [asked["stop"] for asked in script.requests] == [[END], []]
+    assert not script.requests[0]["skip_special_tokens"]
 
 
 async def test_texts_come_word_by_word() -> None:
@@ -213,26 +213,26 @@ def silent(body: dict[str, Any]) -> httpx.Response:
 @pytest.mark.parametrize(
     "answer",
     [
-        gone,
+        unreachable,
         silent,
         lambda _: httpx.Response(500, text="at 10.0.0.7"),
         lambda _: httpx.Response(503),
         lambda _: httpx.Response(429),
         lambda _: stream(),
-        lambda _: stream(given(1), DONE),
-        lambda _: stream(given(1), b"data: {"),
-        lambda _: stream(given(1), b"data: {\n\n"),
-        lambda _: stream(given(1), httpx.ReadError("10.0.0.7")),
-        lambda _: stream(given(1), httpx.RemoteProtocolError("10.0.0.7")),
-        lambda _: stream(given(1), b'data: {"error": {"message": "at 10.0.0.7"}}\n\n'),
-        lambda _: stream(given(1, finish="abort")),
+        lambda _: stream(token_event(1), DONE),
+        lambda _: stream(token_event(1), b"data: {"),
+        lambda _: stream(token_event(1), b"data: {\n\n"),
+        lambda _: stream(token_event(1), httpx.ReadError("10.0.0.7")),
+        lambda _: stream(token_event(1), httpx.RemoteProtocolError("10.0.0.7")),
+        lambda _: stream(token_event(1), b'data: {"error": {"message": "at 10.0.0.7"}}\n\n'),
+        lambda _: stream(token_event(1, finish="abort")),
         lambda _: stream(b'data: {"choices": [{"text": "", "token_ids": "1"}]}\n\n'),
         lambda _: stream(event(text="a"), DONE),
         lambda _: stream(event(text="", token_ids=[], finish_reason="length")),
         lambda _: httpx.Response(200, json={"choices": [{"text": "whole"}]}),
     ],
 )
-async def test_a_server_that_fails(answer: Answer) -> None:
+async def test_a_server_that_fails(answer: Handler) -> None:
     over = engine(answer)
 
     with pytest.raises(EngineUnavailable) as failure:
@@ -248,7 +248,7 @@ async def test_a_server_that_refuses(status: int) -> None:
 
 
 async def test_a_server_that_gives_more_than_it_was_asked_for_is_cut_off() -> None:
-    replies = iter([stream(*[given(97, 97)] * 50), stream(given(*b"okok"))])
+    replies = iter([stream(*[token_event(97, 97)] * 50), stream(token_event(*b"okok"))])
 
     tokens, finish = await generate(engine(lambda _: next(replies)), job(8, maximum=3))
 
@@ -263,7 +263,10 @@ async def test_a_server_that_gives_text_without_end() -> None:
 
 async def test_a_server_that_gives_less_than_it_was_asked_for_is_asked_again() -> None:
     replies = iter(
-        [stream(given(*b"ab", finish="length")), stream(given(*b"c", END_TURN, finish="stop"))]
+        [
+            stream(token_event(*b"ab", finish="length")),
+            stream(token_event(*b"c", END_TURN, finish="stop")),
+        ]
     )
 
     tokens, _ = await generate(engine(lambda _: next(replies)), job(opened=False))
@@ -283,8 +286,8 @@ async def test_lines_are_parted_at_newlines_alone() -> None:
 
 async def test_another_request_does_not_notice() -> None:
     answers = {
-        1: stream(given(5), httpx.ReadError("cut")),
-        3: stream(given(7, END_TURN, finish="stop")),
+        1: stream(token_event(5), httpx.ReadError("cut")),
+        3: stream(token_event(7, END_TURN, finish="stop")),
     }
     over = engine(lambda body: answers[body["prompt"][0]])
     one = Job("one", (1,), Sampling(9), TokenBudget(opened=False))
@@ -305,7 +308,7 @@ async def test_a_job_that_is_given_up_ends_its_stream() -> None:
         async def parts() -> AsyncIterator[bytes]:
             try:
                 while True:
-                    yield given(97)
+                    yield token_event(97)
                     await asyncio.sleep(0.001)
             finally:
                 ended.set()
@@ -319,13 +322,13 @@ async def test_a_job_that_is_given_up_ends_its_stream() -> None:
         over = CompletionsEngine(upstream, Service("there", 4096, IDS), LOCAL, "fake")
         async with aclosing(over.generate(job())) as deltas:
             await anext(deltas)
-        await soon(ended.wait())
+        await with_timeout(ended.wait())
         await over.aclose()
 
 
 @asynccontextmanager
 async def running(app: Starlette) -> AsyncIterator[str]:
-    with listener() as bound:
+    with listening_socket() as bound:
         server = QuietServer(uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=1))
         serving = asyncio.create_task(server.serve(sockets=[bound]))
         yield f"http://127.0.0.1:{bound.getsockname()[1]}"
@@ -378,14 +381,14 @@ async def test_a_connection_that_is_closed_in_the_moment_of_its_use_is_made_anew
 
 
 async def test_health_is_the_servers_own() -> None:
-    await engine(gone).health()
-    await engine(gone, health=404).health()
+    await engine(unreachable).health()
+    await engine(unreachable, health=404).health()
     with pytest.raises(EngineUnavailable, match="503"):
-        await engine(gone, health=503).health()
+        await engine(unreachable, health=503).health()
 
 
 async def test_the_word_of_the_server_stands_for_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
-    over = engine(gone)
+    over = engine(unreachable)
     await over.health()
     checks: list[str] = []
 
@@ -457,27 +460,27 @@ async def test_stop_strings_leave_the_thinking_alone() -> None:
 
     assert response.json()["choices"][0]["message"]["reasoning_content"] == "a.b"
     assert response.json()["choices"][0]["message"]["content"] == "c"
-    assert "stop" not in script.asked[0]
+    assert "stop" not in script.requests[0]
 
 
 @pytest.mark.parametrize(
-    ("answer", "status"), [(gone, 503), (lambda _: httpx.Response(401, text="who?"), 500)]
+    ("answer", "status"), [(unreachable, 503), (lambda _: httpx.Response(401, text="who?"), 500)]
 )
-async def test_errors_of_the_server_in_the_gateways_words(answer: Answer, status: int) -> None:
+async def test_errors_of_the_server_in_the_gateways_words(answer: Handler, status: int) -> None:
     async with gateway(engine(answer)) as http:
         http._transport.raise_app_exceptions = False  # type: ignore[attr-defined]
         whole = await http.post(CHAT, json=body())
         streamed = await http.post(CHAT, json=body(stream=True))
 
     assert whole.status_code == status
-    last = events(streamed.text)[-1]
+    last = parse_events(streamed.text)[-1]
     assert last.name == "error"
     assert last.data == whole.json()
     assert "who?" not in streamed.text
 
 
 async def test_readiness_is_the_servers() -> None:
-    async with gateway(engine(gone, health=503)) as http:
+    async with gateway(engine(unreachable, health=503)) as http:
         response = await http.get("/ready")
 
     assert response.status_code == 503

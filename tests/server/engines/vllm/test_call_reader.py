@@ -18,7 +18,7 @@ from proctor.server.engines.base import Job, ModelInfo, Sampling
 from proctor.server.engines.fake import END_THINK, END_TURN, MARKERS, SPECIAL, TURN, ByteCodec
 from proctor.server.engines.tool_calls import CallDelta, ToolChoice, ToolFormat
 from proctor.server.renderers.chat import MessageBuilder
-from tests.server.engines.vllm.tool_formats import FORMATS, PARTS, TOOLS, Spelled
+from tests.server.engines.vllm.tool_formats import FORMATS, PARTS, TOOLS, FormatTokenizer
 
 tools_module = pytest.importorskip(
     "proctor.server.engines.vllm.tools",
@@ -271,7 +271,7 @@ def test_arguments_come_piece_by_piece(hermes: ToolFormat) -> None:
 
 
 def in_format(name: str, text: str, *, cut: bool = False) -> tuple[str, list[tuple[str, str]]]:
-    tokenizer = Spelled()
+    tokenizer = FormatTokenizer()
     reader = tools_module.VllmTools(name, tokenizer).bind(ANY).reader()
     found: list[str | CallDelta] = []
     for token in tokenizer.encode(text):
@@ -306,7 +306,7 @@ def test_text_in_every_format_is_text(name: str) -> None:
 @pytest.mark.parametrize("name", FORMATS)
 @pytest.mark.parametrize("cut", [False, True])
 def test_what_breaks_off_in_any_format_breaks_nothing(name: str, cut: bool) -> None:
-    tokenizer = Spelled()
+    tokenizer = FormatTokenizer()
     tokens = tokenizer.encode(FORMATS[name])
     for length in range(len(tokens)):
         content, calls = in_format(name, tokenizer.decode(tokens[:length]), cut=cut)

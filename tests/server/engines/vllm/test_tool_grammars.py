@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from proctor.server.engines.tool_calls import Kind, ToolChoice
-from tests.server.engines.vllm.tool_formats import FORMATS, TOOLS, Spelled
+from tests.server.engines.vllm.tool_formats import FORMATS, TOOLS, FormatTokenizer
 
 tools_module = pytest.importorskip(
     "proctor.server.engines.vllm.tools",
@@ -23,7 +23,7 @@ ELSEWHERE = {"llama4_json": "<|python_tag|>", "minimax_m2": "\n"}
 
 def grammar(name: str, mode: str, function: str | None = None) -> Any:
     choice = ToolChoice(TOOLS, mode, function, True, None)
-    constraint = tools_module.VllmTools(name, Spelled()).bind(choice).constraint
+    constraint = tools_module.VllmTools(name, FormatTokenizer()).bind(choice).constraint
     if constraint is None or constraint.kind is not Kind.STRUCTURAL_TAG:
         return None
     vocabulary = [bytes([byte]) for byte in range(256)]
