@@ -10,6 +10,7 @@ from typing import Any
 import httpx
 import pytest
 
+from proctor.server.accounting.ledger import writer
 from proctor.server.accounting.ledger.store import Store
 from proctor.server.accounting.reservation_store import ReservationStore
 from proctor.server.auth.store import KeyStore
@@ -18,6 +19,7 @@ from proctor.server.engines.fake import FakeEngine, Script
 from proctor.server.errors import EngineUnavailable
 from proctor.server.pricing import to_nanos
 from proctor.server.storage.database import connect
+from proctor.server.telemetry import request_monitor
 from tests.server.accounting.ledger.records import read_records
 from tests.server.auth.keys import bearer, make_key
 from tests.server.harness import CHAT, Gate, body, client, running_server, with_timeout
@@ -33,7 +35,7 @@ TOKENS = 130
 
 @pytest.fixture(autouse=True)
 def no_rows(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("proctor.server.accounting.ledger.writer.LINGER_SECONDS", 3600)
+    monkeypatch.setattr(writer, "LINGER_SECONDS", 3600)
 
 
 @pytest.fixture
@@ -198,7 +200,7 @@ async def test_a_database_that_hangs_delays_the_last_byte_for_so_long(
     async def hang(*_: Any) -> None:
         await back.wait()
 
-    monkeypatch.setattr("proctor.server.telemetry.request_monitor.PATIENCE_SECONDS", 0.01)
+    monkeypatch.setattr(request_monitor, "PATIENCE_SECONDS", 0.01)
     monkeypatch.setattr(ReservationStore, "settle", hang)
     async with client(FakeEngine(SCRIPT), **given) as http:
         answer = await http.post(CHAT, json=asked(CHAT), headers=bearer(token))

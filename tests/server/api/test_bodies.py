@@ -186,7 +186,7 @@ async def test_a_body_that_gets_no_room_is_told_to_come_again(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     async with full() as (bodies, clients):
-        monkeypatch.setattr("proctor.server.api.bodies.BODY_SECONDS", UNDISTURBED_SECONDS / 2)
+        monkeypatch.setattr(bodies, "BODY_SECONDS", UNDISTURBED_SECONDS / 2)
         waiting = Client(bodies)
         await waiting.send(b"y" * (SMALL + 1))
         advance_clock(UNDISTURBED_SECONDS / 2)

@@ -10,6 +10,7 @@ import orjson
 import pytest
 
 from proctor.server.accounting.ledger.store import Store
+from proctor.server.api.generation import idempotency
 from proctor.server.engines.base import Job
 from proctor.server.engines.fake import FakeEngine, Script
 from proctor.server.errors import EngineUnavailable
@@ -176,7 +177,7 @@ async def test_a_client_that_leaves_can_ask_again(ledger: dict[str, Any]) -> Non
 async def test_an_answer_that_is_too_long_is_not_kept(
     ledger: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("proctor.server.api.generation.idempotency.MAX_CACHED_BYTES", 10)
+    monkeypatch.setattr(idempotency, "MAX_CACHED_BYTES", 10)
     engine = FakeEngine(ANSWER)
     async with client(engine, **ledger) as http:
         await http.post(CHAT, json=body(), headers=named())
@@ -219,10 +220,10 @@ async def test_a_database_that_is_away_is_told(
     async def claim_and_lose(store: IdempotencyStore, *given: Any) -> Any:
         """It is away from then on; until then it may take its time."""
         claimed = await claim(store, *given)
-        monkeypatch.setattr("proctor.server.api.generation.idempotency.PATIENCE_SECONDS", 0.1)
+        monkeypatch.setattr(idempotency, "PATIENCE_SECONDS", 0.1)
         return claimed
 
-    monkeypatch.setattr("proctor.server.api.generation.idempotency.CLOSE_SECONDS", 0.1)
+    monkeypatch.setattr(idempotency, "CLOSE_SECONDS", 0.1)
     monkeypatch.setattr(IdempotencyStore, "claim", claim_and_lose)
 
     engine = FakeEngine(ANSWER)
@@ -282,7 +283,7 @@ async def test_a_name_that_was_taken_too_late_is_free_again(
     async with client(FakeEngine(ANSWER), **ledger) as http:
         with monkeypatch.context() as patch:
             patch.setattr(IdempotencyStore, "claim", late)
-            patch.setattr("proctor.server.api.generation.idempotency.PATIENCE_SECONDS", 0.01)
+            patch.setattr(idempotency, "PATIENCE_SECONDS", 0.01)
             refused = await http.post(CHAT, json=body(), headers=named())
             gate.set()
             await with_timeout(freed.wait())

@@ -18,6 +18,7 @@ from sqlalchemy import select
 from proctor.server.accounting.ledger.store import Store
 from proctor.server.accounting.reservation_store import ReservationStore
 from proctor.server.app import create_app
+from proctor.server.auth import authenticator
 from proctor.server.auth.api_key import hash_token
 from proctor.server.auth.authenticator import Access, Authenticator, declared_access
 from proctor.server.auth.store import KeyStore, StoredKey
@@ -117,7 +118,7 @@ async def test_a_key_opens_what_its_scope_says() -> None:
 async def test_keys_of_the_database_are_known_until_they_are_revoked(
     keys: KeyStore, file: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("proctor.server.auth.authenticator.CACHE_SECONDS", 0.0)
+    monkeypatch.setattr(authenticator, "CACHE_SECONDS", 0.0)
     key, token = make_key()
     await keys.add(key)
     async with client(FakeEngine(), auth={"required": True}, ledger={"url": file}) as http:
@@ -133,7 +134,7 @@ async def test_keys_of_the_database_are_known_until_they_are_revoked(
 async def test_a_key_is_known_while_its_database_is_away(
     keys: KeyStore, file: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("proctor.server.auth.authenticator.CACHE_SECONDS", 0.0)
+    monkeypatch.setattr(authenticator, "CACHE_SECONDS", 0.0)
     key, token = make_key()
     await keys.add(key)
     _, stranger = make_key("other")
@@ -183,16 +184,15 @@ async def test_ids_do_not_tell_whether_they_exist(
 async def test_so_many_keys_are_known_at_a_time(
     keys: KeyStore, file: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("proctor.server.auth.authenticator.MAX_CACHED", 2)
     made = [make_key(name) for name in ("a", "b", "c")]
     for key, _ in made:
         await keys.add(key)
-    authenticator = Authenticator([], keys, required=True)
+    bounded = Authenticator([], keys, required=True, max_cached=2)
 
     async def check(token: str) -> None:
         headers = [(b"authorization", f"Bearer {token}".encode())]
         asked = Request({"type": "http", "path": CHAT, "headers": headers})
-        await authenticator.authorize(asked, SecurityScopes([Access.USER.value]))
+        await bounded.authorize(asked, SecurityScopes([Access.USER.value]))
 
     for _, token in made:
         await check(token)

@@ -4,6 +4,7 @@ import pytest
 
 from proctor.server.channels.answer_text import AnswerText
 from proctor.server.engines.fake import FakeEngine, Script
+from proctor.server.generation import runner
 from tests.server.harness import CHAT, body, client, parse_events
 
 
@@ -45,7 +46,7 @@ async def test_a_hidden_thinking_tells_how_far_it_is() -> None:
 
 
 async def test_the_telling_is_spread_out_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("proctor.server.generation.runner.PROGRESS_SECONDS", 0)
+    monkeypatch.setattr(runner, "PROGRESS_SECONDS", 0)
     async with client(FakeEngine(Script(("abcd",), "42"))) as http:
         response = await http.post(CHAT, json=body(stream=True, reasoning_format="hidden"))
 

@@ -16,6 +16,7 @@ tools_module = pytest.importorskip(
     "proctor.server.engines.vllm.tools",
     reason="the CPU engine, whose tool parsers these are, is missing",
 )
+xgrammar = pytest.importorskip("xgrammar", reason="the CPU engine, which brings it, is missing")
 
 
 class Tokenizer:
@@ -445,14 +446,14 @@ def test_no_form_is_looked_through_in_this_process(
     hermes: ToolFormat, kind: Kind, value: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The libraries that would can end it: 40,000 stars did."""
-    looked_through: list[Any] = []
+    parsed: list[Any] = []
     for name in ("ebnf", "json_schema", "lark", "regex", "structural_tag"):
-        monkeypatch.setattr(f"xgrammar.Grammar.from_{name}", looked_through.append)
+        monkeypatch.setattr(xgrammar.Grammar, f"from_{name}", parsed.append)
 
     with contextlib.suppress(UnsupportedRequest):
         hermes.bind(choose(ADD, constraint=Constraint(kind, value, "field")))
 
-    assert not looked_through
+    assert not parsed
 
 
 STARS = {"type": "string", "pattern": "a" + "*" * 40_000}

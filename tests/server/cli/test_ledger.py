@@ -4,6 +4,7 @@ import asyncio
 import csv
 import io
 import json
+import signal
 from datetime import timedelta
 from pathlib import Path
 
@@ -118,7 +119,7 @@ def test_no_server_starts_with_a_ledger_that_can_never_be_written(
     file.write_bytes(b"this is no database at all, by no means" * 100)
     monkeypatch.setenv("PROCTOR_LEDGER__URL", f"sqlite:///{file}")
     # Each is set when a server starts, and must not outlast the test.
-    monkeypatch.setattr("proctor.server.cli.serve.signal.signal", lambda *_: None)
+    monkeypatch.setattr(signal, "signal", lambda *_: None)
     monkeypatch.setenv("VLLM_LOGGING_LEVEL", "ERROR")
 
     assert main(["serve", "--model", "fake", "--port", "0"]) == 2

@@ -8,6 +8,7 @@ import httpx
 import pytest
 
 from proctor.server.app import create_app
+from proctor.server.engines import supervisor
 from proctor.server.engines.base import Engine
 from proctor.server.engines.fake import FakeEngine, Script
 from proctor.server.engines.supervisor import EngineSupervisor
@@ -20,8 +21,8 @@ STALL = {"stall_seconds": 0.05}
 
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("proctor.server.engines.supervisor.PROBE_SECONDS", 0.01)
-    monkeypatch.setattr("proctor.server.engines.supervisor.FIRST_PAUSE_SECONDS", 0.01)
+    monkeypatch.setattr(supervisor, "PROBE_SECONDS", 0.01)
+    monkeypatch.setattr(supervisor, "FIRST_PAUSE_SECONDS", 0.01)
 
 
 class Garage:

@@ -7,7 +7,9 @@ import httpx
 import orjson
 import pytest
 
+from proctor.server.api import bodies
 from proctor.server.engines.fake import FakeEngine
+from proctor.server.transport import http_protocol
 from proctor.server.transport.http_protocol import MAX_HEAD
 from tests.server.api.test_errors import assert_error
 from tests.server.harness import CHAT, Gate, body, client, running_server, with_timeout
@@ -72,7 +74,7 @@ async def test_the_limit_is_of_one_request() -> None:
 
 
 async def test_a_head_that_does_not_come(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("proctor.server.transport.http_protocol.HEAD_SECONDS", 0.2)
+    monkeypatch.setattr(http_protocol, "HEAD_SECONDS", 0.2)
     gate = Gate(2)
     async with (
         running_server(FakeEngine(before_token=gate)) as url,
@@ -92,7 +94,7 @@ async def test_a_head_that_does_not_come(monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 async def test_a_body_that_trickles(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("proctor.server.api.bodies.BODY_SECONDS", 0.2)
+    monkeypatch.setattr(bodies, "BODY_SECONDS", 0.2)
     head = b"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\ncontent-length: 100\r\n\r\n"
     async with running_server(FakeEngine()) as url, httpx.AsyncClient(base_url=url) as http:
         assert_error(await converse(url, head + b'{"model"'), 408, None)

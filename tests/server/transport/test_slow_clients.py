@@ -16,6 +16,7 @@ import orjson
 import pytest
 
 from proctor.server.engines.fake import FakeEngine, Script
+from proctor.server.transport import slow_clients
 from proctor.server.transport.http_protocol import MAX_PIPELINED
 from proctor.server.transport.slow_clients import (
     MAX_BUFFERED,
@@ -193,7 +194,7 @@ def small_buffers(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def hasty(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     """Limits by which a client that takes nothing is let go at once."""
-    monkeypatch.setattr("proctor.server.transport.slow_clients.CHECK_SECONDS", 0.05)
+    monkeypatch.setattr(slow_clients, "CHECK_SECONDS", 0.05)
     return {"send_timeout_seconds": 0.2}
 
 

@@ -12,6 +12,7 @@ import orjson
 import pytest
 
 from proctor.server.engines.fake import FakeEngine
+from proctor.server.transport import http_protocol
 from tests.server.api.test_errors import assert_error
 from tests.server.harness import CHAT, Gate, body, running_server, with_timeout
 from tests.waiting import PATIENCE
@@ -158,7 +159,7 @@ async def send_for_ever(writer: asyncio.StreamWriter) -> None:
 async def test_a_body_without_end_is_read_for_so_long(
     monkeypatch: pytest.MonkeyPatch, closing: bool
 ) -> None:
-    monkeypatch.setattr("proctor.server.transport.http_protocol.LINGER_SECONDS", 0.2)
+    monkeypatch.setattr(http_protocol, "LINGER_SECONDS", 0.2)
     headers = [b"transfer-encoding: chunked", *([b"connection: close"] if closing else [])]
 
     async with running_server(FakeEngine()) as url, connected(url) as (reader, writer):
@@ -179,7 +180,7 @@ async def test_a_connection_is_kept_after_a_body_that_was_not_wanted(
             assert (await answer(reader)).content == HEALTHY
         writer.write(post("/nowhere", b"content-length: 10"))
         assert_error(await answer(reader), 404, None)
-        monkeypatch.setattr("proctor.server.transport.http_protocol.HEAD_SECONDS", 0.2)
+        monkeypatch.setattr(http_protocol, "HEAD_SECONDS", 0.2)
         writer.write(b"0123456789")
         assert await with_timeout(reader.read()) == b""  # nothing more comes
 
@@ -188,7 +189,7 @@ async def test_empty_lines_keep_no_connection_open(monkeypatch: pytest.MonkeyPat
     async with running_server(FakeEngine()) as url, connected(url) as (reader, writer):
         writer.write(GET)
         assert (await answer(reader)).content == HEALTHY
-        monkeypatch.setattr("proctor.server.transport.http_protocol.HEAD_SECONDS", 0.2)
+        monkeypatch.setattr(http_protocol, "HEAD_SECONDS", 0.2)
         writer.write(b"\r\n")
         assert_error(await answer(reader), 408, None)
 

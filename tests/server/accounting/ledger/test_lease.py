@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from sqlalchemy import select, update
 
+from proctor.server.accounting.ledger import lease
 from proctor.server.accounting.ledger.gateways import GatewayStore, ObservedGateway
 from proctor.server.accounting.ledger.lease import LEASE_SECONDS, FailureDetector
 from proctor.server.accounting.ledger.process import Process, this_process
@@ -48,7 +49,7 @@ def time() -> Time:
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("proctor.server.accounting.ledger.lease.RENEW_SECONDS", 0.02)
+    monkeypatch.setattr(lease, "RENEW_SECONDS", 0.02)
 
 
 def test_one_elsewhere_is_lost_when_its_lease_was_seen_unchanged_for_so_long(time: Time) -> None:

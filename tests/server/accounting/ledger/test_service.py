@@ -11,8 +11,10 @@ import httpx
 import pytest
 from sqlalchemy import select
 
+from proctor.server.accounting.ledger import service
 from proctor.server.config.paths import state_folder
 from proctor.server.engines.fake import FakeEngine, Script
+from proctor.server.storage import database
 from proctor.server.storage.database import connect
 from proctor.server.storage.tables import texts
 from tests.server.accounting.ledger.records import read_records
@@ -203,7 +205,7 @@ async def test_feedback_without_a_ledger() -> None:
 async def test_a_sqlite_that_is_locked_costs_no_answer_and_no_row(
     file: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("proctor.server.storage.database.CONNECT_SECONDS", 0.05)
+    monkeypatch.setattr(database, "CONNECT_SECONDS", 0.05)
     async with client(FakeEngine(), ledger={"url": file}) as http:
         before = (await http.post(CHAT, json=body())).json()["id"]
         assert (
@@ -214,7 +216,7 @@ async def test_a_sqlite_that_is_locked_costs_no_answer_and_no_row(
         answers = await with_timeout(
             asyncio.gather(*(http.post(CHAT, json=body()) for _ in range(20)))
         )
-        monkeypatch.setattr("proctor.server.accounting.ledger.service.PATIENCE_SECONDS", 0.3)
+        monkeypatch.setattr(service, "PATIENCE_SECONDS", 0.3)
         unsaid = await http.post(FEEDBACK, json={"request_id": before, "correct": False})
         waiting = (await http.get("/metrics")).text
         lock.rollback()

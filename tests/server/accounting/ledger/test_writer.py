@@ -152,12 +152,13 @@ async def test_what_exceeds_the_queue_is_dropped_and_told(caplog: pytest.LogCapt
 
 
 async def test_what_cannot_be_written_at_the_end_is_told(
-    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
-    monkeypatch.setattr("proctor.server.accounting.ledger.writer.CLOSE_SECONDS", 0.01)
     sink, outcomes = Rows(), Counter[WriteOutcome]()
     sink.away_for = float("inf")
-    writer = Writer(sink, lambda outcome: outcomes.update([outcome]), sleep=sink.sleep)
+    writer = Writer(
+        sink, lambda outcome: outcomes.update([outcome]), sleep=sink.sleep, close_seconds=0.01
+    )
     writer.start()
     writer.put(make_record(1))
 
@@ -168,9 +169,8 @@ async def test_what_cannot_be_written_at_the_end_is_told(
 
 
 @pytest.mark.parametrize("steps", range(8))
-async def test_it_ends_whenever_it_is_told_to(steps: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("proctor.server.accounting.ledger.writer.CLOSE_SECONDS", 0)
-    writer = Writer(Rows())
+async def test_it_ends_whenever_it_is_told_to(steps: int) -> None:
+    writer = Writer(Rows(), close_seconds=0)
     writer.start()
     for _ in range(4):
         await asyncio.sleep(0)
