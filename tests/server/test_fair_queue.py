@@ -150,7 +150,9 @@ async def test_whatever_happens_the_books_add_up(seed: int, slots: int) -> None:
     done = await with_timeout(asyncio.gather(*tasks, return_exceptions=True))
 
     assert not [each for each in done if isinstance(each, AssertionError)]
-    assert (line.running, line.waiting, line._keys, line._waiting) == (0, 0, type(line._keys)(), {})
+    assert (line.running, line.waiting, line.waiting_keys) == (0, 0, 0)
+    await with_timeout(line.enter("a", 1))  # no leftover of another key is in its way
+    assert (line.running, line.waiting, line.waiting_keys) == (1, 0, 0)
 
 
 async def ask(http: httpx.AsyncClient, **headers: str) -> httpx.Response:

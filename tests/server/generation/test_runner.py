@@ -55,9 +55,11 @@ class Resigning(FakeEngine):
     """An engine that gives up jobs of its own accord."""
 
     async def generate(self, job: Job) -> AsyncGenerator[Delta, None]:
-        self._attempts[job.id] = frozenset()
         yield Delta(list(b"a"))
         yield Delta([], Finish.ABORT)
+
+    async def attempts(self, job: Job) -> frozenset[int]:
+        return frozenset()
 
 
 def choice(engine: FakeEngine, budget: TokenBudget | None = None) -> Choice:

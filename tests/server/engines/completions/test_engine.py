@@ -387,20 +387,23 @@ async def test_health_is_the_servers_own() -> None:
         await engine(unreachable, health=503).health()
 
 
-async def test_the_word_of_the_server_stands_for_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
-    over = engine(unreachable)
-    await over.health()
-    checks: list[str] = []
+@pytest.mark.parametrize(("cache_seconds", "requests"), [(600, 1), (0, 2)])
+async def test_a_health_check_is_repeated_once_the_last_one_expires(
+    cache_seconds: float, requests: int
+) -> None:
+    paths: list[str] = []
 
-    async def check() -> None:
-        checks.append("asked")
+    def handle(request: httpx.Request) -> httpx.Response:
+        paths.append(request.url.path)
+        return httpx.Response(200)
 
-    monkeypatch.setattr(over._upstream, "check", check)
-    await over.health()
-    assert not checks
-    monkeypatch.setattr(over, "_healthy_until", 0.0)
-    await over.health()
-    assert checks
+    upstream = Upstream("http://upstream/v1", "", httpx.MockTransport(handle))
+    service = Service("there", 4096, IDS)
+    cached = CompletionsEngine(upstream, service, LOCAL, "fake", health_cache_seconds=cache_seconds)
+    await cached.health()
+    await cached.health()
+
+    assert paths == ["/health"] * requests
 
 
 async def test_health_of_a_server_that_is_gone() -> None:
@@ -413,11 +416,13 @@ async def test_health_of_a_server_that_is_gone() -> None:
 
 
 @asynccontextmanager
-async def gateway(over: CompletionsEngine) -> AsyncIterator[httpx.AsyncClient]:
+async def gateway(
+    over: CompletionsEngine, *, raise_app_exceptions: bool = True
+) -> AsyncIterator[httpx.AsyncClient]:
     app = create_app(settings(), lambda: over)
     async with app.router.lifespan_context(app):
         await app.state.supervisor.loaded()
-        transport = httpx.ASGITransport(app)
+        transport = httpx.ASGITransport(app, raise_app_exceptions=raise_app_exceptions)
         async with httpx.AsyncClient(transport=transport, base_url="http://test") as http:
             yield http
 
@@ -467,8 +472,7 @@ async def test_stop_strings_leave_the_thinking_alone() -> None:
     ("answer", "status"), [(unreachable, 503), (lambda _: httpx.Response(401, text="who?"), 500)]
 )
 async def test_errors_of_the_server_in_the_gateways_words(answer: Handler, status: int) -> None:
-    async with gateway(engine(answer)) as http:
-        http._transport.raise_app_exceptions = False  # type: ignore[attr-defined]
+    async with gateway(engine(answer), raise_app_exceptions=False) as http:
         whole = await http.post(CHAT, json=body())
         streamed = await http.post(CHAT, json=body(stream=True))
 

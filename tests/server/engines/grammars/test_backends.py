@@ -140,7 +140,7 @@ def tried(trial: Trial, kind: Kind, value: Any) -> CheckResult:
 def written(trial: Trial, schema: Any, backend: str, rng: Random) -> str | None:
     """What a model that writes at random may write; None if it comes to no end."""
     kind, spec = get_structured_output_key(StructuredOutputsParams(json=schema))
-    backends, tokenizer = trial._backends, trial._tokenizer
+    backends, tokenizer = trial.backends, trial.tokenizer
     eos = tokenizer.eos_token_id
     grammar = backends.compile_with(backend, kind, spec, {eos})
     bitmask = backends.allocate_token_bitmask(1)
