@@ -110,7 +110,7 @@ async def test_every_response_has_a_request_id() -> None:
     assert len({*others, ""}) == 3
 
 
-async def test_the_description_names_the_fields() -> None:
+async def test_the_openapi_document_has_the_fields() -> None:
     async with client(FakeEngine()) as http:
         described = (await http.get("/openapi.json")).json()
 
@@ -173,6 +173,6 @@ async def test_metrics() -> None:
     assert value("time_to_first_answer_seconds_count") == 4
 
 
-async def test_metrics_of_the_process_stand_beside() -> None:
+async def test_metrics_include_those_of_the_process() -> None:
     async with client(FakeEngine()) as http:
         assert "python_info" in (await http.get("/metrics")).text

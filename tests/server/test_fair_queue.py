@@ -23,7 +23,7 @@ async def waiting(line: FairQueue, key: str, size: int = 1) -> asyncio.Task[floa
     return task
 
 
-async def test_so_many_run_and_the_next_one_waits() -> None:
+async def test_requests_beyond_the_slots_wait() -> None:
     line = FairQueue(slots=2, max_waiting=9)
     since = [await with_timeout(line.enter("a", 1)) for _ in range(2)]
     third = await waiting(line, "a")
@@ -34,7 +34,7 @@ async def test_so_many_run_and_the_next_one_waits() -> None:
     assert (line.running, line.waiting) == (2, 0)
 
 
-async def test_a_full_line_takes_nobody_more() -> None:
+async def test_a_full_queue_refuses_requests() -> None:
     line = FairQueue(slots=1, max_waiting=2)
     since = await line.enter("a", 1)
     first, _ = await waiting(line, "a"), await waiting(line, "b")
@@ -48,7 +48,7 @@ async def test_a_full_line_takes_nobody_more() -> None:
     await waiting(line, "c")
 
 
-async def test_no_room_to_wait_is_no_matter_while_slots_are_free() -> None:
+async def test_free_slots_are_used_even_without_room_in_the_queue() -> None:
     line = FairQueue(slots=1, max_waiting=0)
 
     since = await with_timeout(line.enter("a", 1))
@@ -59,7 +59,7 @@ async def test_no_room_to_wait_is_no_matter_while_slots_are_free() -> None:
     line.check()
 
 
-async def test_keys_take_turns() -> None:
+async def test_keys_are_served_round_robin() -> None:
     line = FairQueue(slots=1, max_waiting=99)
     since = await line.enter("greedy", 1)
     order: list[str] = []
@@ -106,7 +106,7 @@ async def test_more_choices_than_slots_run_alone() -> None:
     assert line.running == 1
 
 
-async def test_who_goes_away_leaves_no_gap() -> None:
+async def test_a_cancelled_request_leaves_the_queue() -> None:
     line = FairQueue(slots=1, max_waiting=9)
     since = await line.enter("a", 1)
     gone, here = await waiting(line, "a"), await waiting(line, "b")
@@ -120,7 +120,7 @@ async def test_who_goes_away_leaves_no_gap() -> None:
 
 
 @given(seed=st.integers(0, 2**32), slots=st.integers(1, 4))
-async def test_whatever_happens_the_books_add_up(seed: int, slots: int) -> None:
+async def test_counts_are_consistent_after_any_sequence_of_events(seed: int, slots: int) -> None:
     rng = Random(seed)
     line = FairQueue(slots, max_waiting=6)
     running = 0
@@ -159,7 +159,7 @@ async def ask(http: httpx.AsyncClient, **headers: str) -> httpx.Response:
     return await http.post(CHAT, json=body(), headers=headers)
 
 
-async def test_beyond_the_line_is_a_429() -> None:
+async def test_a_request_beyond_the_queue_gets_a_429() -> None:
     gate = Gate(1)
     engine = FakeEngine(before_token=gate)
     async with client(engine, limits={"max_running": 1, "max_waiting": 1}) as http:
@@ -178,7 +178,7 @@ async def test_beyond_the_line_is_a_429() -> None:
 
 
 @pytest.mark.parametrize("stream", [False, True])
-async def test_time_runs_out(stream: bool) -> None:
+async def test_the_timeout_ends_a_running_request(stream: bool) -> None:
     async def too_long(_: Job, position: int) -> None:
         if position == 3:
             advance_clock(61)
@@ -199,7 +199,7 @@ async def test_time_runs_out(stream: bool) -> None:
         assert response.status_code == 504
 
 
-async def test_time_runs_out_in_the_line() -> None:
+async def test_the_timeout_applies_in_the_queue() -> None:
     gate = Gate(1)
     engine = FakeEngine(before_token=gate)
     async with client(engine, limits={"max_running": 1}) as http:
@@ -215,14 +215,14 @@ async def test_time_runs_out_in_the_line() -> None:
     assert len(engine.jobs) == 2
 
 
-async def test_the_operator_has_the_last_word_on_time() -> None:
+async def test_the_operators_timeout_caps_the_requests() -> None:
     engine = FakeEngine(before_token=Gate(3))
     async with client(engine, limits={"max_request_seconds": 0.05}) as http:
         assert (await ask(http, **{"x-request-timeout": "60"})).status_code == 504
 
 
 @pytest.mark.parametrize("told", ["soon", "0", "-1", "nan", "", "1e-9", "0.009"])
-async def test_a_time_that_is_none(told: str) -> None:
+async def test_an_invalid_timeout_is_refused(told: str) -> None:
     async with client(FakeEngine()) as http:
         response = await ask(http, **{"x-request-timeout": told})
 

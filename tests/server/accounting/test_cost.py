@@ -57,7 +57,7 @@ async def test_cached_tokens_have_their_own_price() -> None:
     assert unsaid["cost"]["prompt"] == pytest.approx(prompt / 1e6)
 
 
-async def test_the_header_says_the_total_without_an_exponent() -> None:
+async def test_the_x_cost_header_has_no_exponent() -> None:
     async with client(FakeEngine(), prices=PRICES) as http:
         whole = await http.post(CHAT, json=body())
         streamed = await http.post(CHAT, json=body(stream=True))
@@ -79,7 +79,7 @@ MOMENTS = st.lists(
 
 
 @given(moments=MOMENTS, per_hour=st.decimals("0", "1000", places=2))
-def test_the_shares_of_concurrent_requests_add_up_to_the_machine(
+def test_the_costs_of_concurrent_requests_add_up_to_the_busy_time(
     moments: list[tuple[int, int, int]], per_hour: Decimal
 ) -> None:
     time = Time()
@@ -110,7 +110,7 @@ def test_the_shares_of_concurrent_requests_add_up_to_the_machine(
     assert abs(total - busy * per_hour / HOUR_NS) <= 3 * len(bills) * COST_QUANTUM
 
 
-def test_a_machine_that_two_share_costs_each_of_them_half() -> None:
+def test_two_concurrent_requests_share_the_engines_time() -> None:
     time = Time()
     paid = price_model(time, "3.6")  # a thousandth of a dollar a second
     one, other = RequestCost(paid), RequestCost(paid)
@@ -144,7 +144,7 @@ def test_a_machine_that_two_share_costs_each_of_them_half() -> None:
     ]
 
 
-def test_what_runs_costs_what_it_would_if_it_were_broken_off() -> None:
+def test_the_snapshot_of_a_running_request_has_its_cost_so_far() -> None:
     request_cost = RequestCost(PriceModel(settings(prices=PRICES)))
     admission: Any = SimpleNamespace(prompt_tokens=10, choices_per_prompt=3)
     request: Any = None
@@ -165,7 +165,7 @@ def test_what_runs_costs_what_it_would_if_it_were_broken_off() -> None:
     assert (cost.thinking, cost.answer) == (Decimal(2 * 37) / 10**6, Decimal(4 * 20) / 10**6)
 
 
-async def test_a_machine_has_a_price_too() -> None:
+async def test_compute_time_has_a_price() -> None:
     async with client(FakeEngine(Script(("abc",), "de")), compute={"per_hour": 3600}) as http:
         unknown = (await http.post(ROUTE, json=body())).json()["cost"]
         whole = await http.post(CHAT, json=body())
@@ -184,7 +184,7 @@ async def test_a_machine_has_a_price_too() -> None:
     assert known["expected"] == pytest.approx(sum(totals) / 2)
 
 
-async def test_an_estimate_learns_from_the_answers_of_its_tier() -> None:
+async def test_estimates_follow_the_recent_costs_of_a_tier() -> None:
     async with client(FakeEngine(Script(("abc",), "de")), prices=PRICES) as http:
         before = (await http.post(ROUTE, json=body())).json()["cost"]
         cost = (await http.post(CHAT, json=body())).json()["cost"]
@@ -199,7 +199,7 @@ async def test_an_estimate_learns_from_the_answers_of_its_tier() -> None:
     assert twice["expected"] == pytest.approx(2 * cost["total"] - cost["prompt"])
 
 
-def test_a_price_for_tokens_and_one_for_the_machine_do_not_go_together() -> None:
+def test_prices_and_compute_exclude_each_other() -> None:
     with pytest.raises(ConfigError, match="prices and compute"):
         load_settings({"prices": PRICES, "compute": {"per_hour": "2"}})
     with pytest.raises(ConfigError, match=r"compute\.per_hour"):

@@ -50,7 +50,7 @@ async def count_holds(url: str) -> int:
     return found
 
 
-async def test_a_key_is_kept_and_revoked(keys: KeyStore) -> None:
+async def test_a_key_is_stored_and_revoked(keys: KeyStore) -> None:
     key, token = make_key(per_day="20", models=["a"], max_thinking_tokens=7)
     await keys.add(key)
 
@@ -68,7 +68,7 @@ async def test_a_key_is_kept_and_revoked(keys: KeyStore) -> None:
     assert await keys.find(hash_token("another")) is None
 
 
-async def test_what_runs_counts_as_much_as_it_may_take(reservations: ReservationStore) -> None:
+async def test_running_requests_count_with_their_worst_case(reservations: ReservationStore) -> None:
     key, _ = make_key(tokens_per_minute=100)
     await reservations.reserve("a", key, WorstCase(70, 0), NOON, "gateway")
 
@@ -81,7 +81,7 @@ async def test_what_runs_counts_as_much_as_it_may_take(reservations: Reservation
     assert told["x-ratelimit-remaining-tokens"] == "60"
 
 
-async def test_a_row_settles_its_hold_once(
+async def test_a_row_settles_its_reservation_once(
     reservations: ReservationStore, store: Store, url: str
 ) -> None:
     key, _ = make_key(requests_per_minute=9, per_day=1, per_month=2)
@@ -111,7 +111,7 @@ async def test_a_row_settles_its_hold_once(
     assert (tomorrow.requests, tomorrow.tokens, tomorrow.day, tomorrow.month) == (0, 0, 0, 0)
 
 
-async def test_what_ended_counts_as_its_row_will(
+async def test_a_settled_reservation_counts_like_its_row(
     reservations: ReservationStore, store: Store
 ) -> None:
     key, _ = make_key(requests_per_minute=9, per_day=1, per_month=2)
@@ -130,7 +130,9 @@ async def test_what_ended_counts_as_its_row_will(
     assert (settled.requests, settled.tokens, settled.day) == (2, 152, 40 * CENT)
 
 
-async def test_what_ended_after_a_minute_counts_no_tokens(reservations: ReservationStore) -> None:
+async def test_tokens_settled_after_a_minute_are_not_counted(
+    reservations: ReservationStore,
+) -> None:
     key, _ = make_key(tokens_per_minute=200)
     now = NOON + timedelta(seconds=61)
     for name in ("chatcmpl-ended", "chatcmpl-running"):
@@ -142,7 +144,7 @@ async def test_what_ended_after_a_minute_counts_no_tokens(reservations: Reservat
     assert (usage.requests, usage.tokens) == (0, 100)
 
 
-async def test_a_request_is_of_the_day_on_which_it_came(
+async def test_a_request_counts_for_the_day_on_which_it_arrived(
     reservations: ReservationStore, store: Store
 ) -> None:
     key, _ = make_key(per_day=1, per_month=2)
@@ -160,7 +162,7 @@ async def test_a_request_is_of_the_day_on_which_it_came(
     assert ended == written
 
 
-async def test_as_many_as_come_at_a_time_take_turns(
+async def test_concurrent_reservations_wait_for_the_database(
     store: Store, url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """None of them is refused because the others have the database."""
@@ -180,7 +182,9 @@ async def test_as_many_as_come_at_a_time_take_turns(
     assert usage.requests == 100
 
 
-async def test_january_is_over_in_february(reservations: ReservationStore, store: Store) -> None:
+async def test_usage_is_reset_with_the_day_and_the_month(
+    reservations: ReservationStore, store: Store
+) -> None:
     await store.write([make_record("a", key="team", cost=make_cost("0.1"))])
 
     last = await reservations.usage("team", NOON + timedelta(hours=11))
@@ -190,7 +194,7 @@ async def test_january_is_over_in_february(reservations: ReservationStore, store
     assert (first.day, first.month) == (0, 0)
 
 
-async def test_a_hold_lasts_until_its_row_is_written(
+async def test_a_reservation_lasts_until_its_row_is_written(
     reservations: ReservationStore, store: Store
 ) -> None:
     """However long the database was away meanwhile."""
@@ -206,7 +210,7 @@ async def test_a_hold_lasts_until_its_row_is_written(
     await reservations.reserve("b", key, WorstCase(1, CENT), late, "gateway")
 
 
-async def test_many_at_a_time_cannot_overspend(url: str, store: Store) -> None:
+async def test_concurrent_requests_cannot_overspend(url: str, store: Store) -> None:
     key, _ = make_key(per_day=1, requests_per_minute=1000)
     engines = [connect(url) for _ in range(4)]
     gateways = [ReservationStore(engine) for engine in engines]

@@ -58,7 +58,7 @@ def asked(path: str, **fields: Any) -> dict[str, Any]:
 
 @pytest.mark.parametrize("path", [CHAT, COMPLETIONS])
 @pytest.mark.parametrize("stream", [False, True])
-async def test_what_is_not_taken_is_there_for_the_next_request(
+async def test_unused_tokens_are_available_to_the_next_request(
     path: str, stream: bool, given: dict[str, Any], token: str, url: str
 ) -> None:
     async with client(FakeEngine(SCRIPT), **given) as http:
@@ -75,7 +75,7 @@ async def test_what_is_not_taken_is_there_for_the_next_request(
     assert left[0] - left[1] == left[1] - left[2] == took < TOKENS
 
 
-async def test_a_client_may_read_no_further_than_the_end_of_the_last_choice(
+async def test_reservations_are_settled_before_the_last_choice_is_sent(
     given: dict[str, Any], token: str
 ) -> None:
     async with (
@@ -94,7 +94,7 @@ async def test_a_client_may_read_no_further_than_the_end_of_the_last_choice(
                         break
 
 
-async def test_another_gateway_knows_at_once(given: dict[str, Any], token: str) -> None:
+async def test_other_gateways_see_the_settlement_at_once(given: dict[str, Any], token: str) -> None:
     async with (
         client(FakeEngine(SCRIPT), **given) as one,
         client(FakeEngine(SCRIPT), **given) as other,
@@ -106,7 +106,7 @@ async def test_another_gateway_knows_at_once(given: dict[str, Any], token: str) 
 
 @pytest.mark.parametrize("path", [CHAT, COMPLETIONS])
 @pytest.mark.parametrize("stream", [False, True])
-async def test_what_broke_off_holds_nothing(
+async def test_a_failed_request_keeps_no_reservation(
     path: str, stream: bool, given: dict[str, Any], token: str
 ) -> None:
     async def break_off(job: Job, position: int) -> None:
@@ -126,7 +126,7 @@ async def test_what_broke_off_holds_nothing(
 
 
 @pytest.mark.parametrize("stream", [False, True])
-async def test_what_took_too_long_holds_nothing(
+async def test_a_request_that_timed_out_keeps_no_reservation(
     stream: bool, given: dict[str, Any], token: str
 ) -> None:
     async with client(FakeEngine(SCRIPT, before_token=Gate(3)), **given) as http:
@@ -140,7 +140,7 @@ async def test_what_took_too_long_holds_nothing(
 
 
 @pytest.mark.parametrize("stream", [False, True])
-async def test_a_client_that_left_is_waited_for(
+async def test_the_next_request_waits_for_the_settlement_of_a_disconnected_one(
     stream: bool, given: dict[str, Any], token: str, url: str
 ) -> None:
     gate = Gate(5)
@@ -160,7 +160,7 @@ async def test_a_client_that_left_is_waited_for(
     assert {row.status for row in await read_records(url)} == {200, 499}
 
 
-async def test_a_request_that_contradicts_itself_holds_nothing(
+async def test_a_refused_request_keeps_no_reservation(
     given: dict[str, Any], token: str, url: str
 ) -> None:
     contradicting = {"reasoning_format": "tags", "reasoning": {"exclude": True}}
@@ -172,7 +172,7 @@ async def test_a_request_that_contradicts_itself_holds_nothing(
     assert await read_records(url) == []
 
 
-async def test_what_cannot_be_settled_is_when_its_row_is_written(
+async def test_a_failed_settlement_is_made_up_for_by_the_row(
     given: dict[str, Any], token: str, url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def away(*_: Any) -> None:
@@ -192,7 +192,7 @@ async def test_what_cannot_be_settled_is_when_its_row_is_written(
     assert usage.day == to_nanos(row.cost.total)
 
 
-async def test_a_database_that_hangs_delays_the_last_byte_for_so_long(
+async def test_a_hanging_database_delays_the_last_byte_by_a_limited_time(
     given: dict[str, Any], token: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     back = asyncio.Event()

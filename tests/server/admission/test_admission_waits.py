@@ -40,9 +40,7 @@ class LookingEngine(FakeEngine):
 
 
 @PATHS
-async def test_a_client_that_goes_away_stops_what_is_done_for_it(
-    path: str, asked: dict[str, object]
-) -> None:
+async def test_a_disconnect_cancels_the_admission(path: str, asked: dict[str, object]) -> None:
     engine = LookingEngine()
     async with running_server(engine) as url, httpx.AsyncClient(base_url=url) as http:
         asking = asyncio.create_task(http.post(path, json=asked))
@@ -57,7 +55,7 @@ async def test_a_client_that_goes_away_stops_what_is_done_for_it(
 
 
 @PATHS
-async def test_time_that_is_over_stops_it_too(path: str, asked: dict[str, object]) -> None:
+async def test_the_timeout_cancels_the_admission(path: str, asked: dict[str, object]) -> None:
     engine = LookingEngine()
     async with client(engine) as http:
         sending = http.post(path, json=asked, headers={"x-request-timeout": "1000"})

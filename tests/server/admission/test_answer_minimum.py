@@ -22,7 +22,7 @@ async def post(fields: dict[str, Any], script: Script, path: str = CHAT) -> Any:
 
 @pytest.mark.parametrize("thinking", [(), ("Let me see.",), ("a" * 60,)])
 @pytest.mark.parametrize("least", [1, 2, 9, 40])
-async def test_an_answer_has_as_many_tokens_as_it_must(thinking: tuple[str], least: int) -> None:
+async def test_an_answer_has_at_least_min_tokens(thinking: tuple[str], least: int) -> None:
     fields = body(min_tokens=least, max_thinking_tokens=20, max_tokens=90)
 
     engine, told = await post(fields, Script(thinking, "42"))
@@ -35,7 +35,7 @@ async def test_an_answer_has_as_many_tokens_as_it_must(thinking: tuple[str], lea
     assert usage["completion_tokens"] > least
 
 
-async def test_a_minimum_is_kept_out_of_the_thinking() -> None:
+async def test_the_thinking_leaves_room_for_min_tokens() -> None:
     """The thinking leaves room for it, though the reserve is smaller."""
     fields = body(min_tokens=50, max_tokens=90)
 
@@ -47,7 +47,7 @@ async def test_a_minimum_is_kept_out_of_the_thinking() -> None:
 
 
 @pytest.mark.parametrize("more", [{}, {"min_thinking_tokens": 30}, {"max_thinking_tokens": 0}])
-async def test_an_answer_that_does_not_end(more: dict[str, Any]) -> None:
+async def test_ignore_eos_generates_up_to_max_tokens(more: dict[str, Any]) -> None:
     fields = body(ignore_eos=True, max_tokens=120, return_token_ids=True, **more)
 
     _, told = await post(fields, Script(("Let me see.",), "42"))
@@ -59,7 +59,7 @@ async def test_an_answer_that_does_not_end(more: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize("prompt", [OPEN, "hi"])
-async def test_raw_prompts_too(prompt: str) -> None:
+async def test_ignore_eos_with_raw_prompts(prompt: str) -> None:
     fields = asked(prompt, ignore_eos=True, max_tokens=60)
 
     _, told = await post(fields, Script(("so",), "42"), COMPLETIONS)
@@ -70,7 +70,7 @@ async def test_raw_prompts_too(prompt: str) -> None:
 
 @pytest.mark.parametrize("tokens_per_delta", [1, 2, 3, 7])
 @pytest.mark.parametrize("least", [0, 3, 4])
-async def test_stops_are_found_once_there_is_enough(tokens_per_delta: int, least: int) -> None:
+async def test_stop_strings_apply_after_min_tokens(tokens_per_delta: int, least: int) -> None:
     script = Script(("so",), "a.bc.d.e")
     fields = body(min_tokens=least, stop=".")
     async with client(FakeEngine(script, tokens_per_delta=tokens_per_delta)) as http:
@@ -88,7 +88,7 @@ def fields_of(fields: dict[str, Any]) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("fields", [{"min_tokens": 0}, {"ignore_eos": False}, {}])
-async def test_what_asks_for_nothing(fields: dict[str, Any]) -> None:
+async def test_values_without_effect_set_no_minimum(fields: dict[str, Any]) -> None:
     engine, told = await post(body(**fields), Script((), "42"))
 
     assert told["choices"][0]["message"]["content"] == "42"
@@ -111,7 +111,7 @@ async def test_what_asks_for_nothing(fields: dict[str, Any]) -> None:
         ),
     ],
 )
-async def test_a_bad_field_is_named(fields: dict[str, Any], param: str) -> None:
+async def test_an_invalid_field_is_named(fields: dict[str, Any], param: str) -> None:
     engine = FakeEngine()
     async with client(engine) as http:
         assert_error(await http.post(CHAT, json=body(**fields)), 400, param)

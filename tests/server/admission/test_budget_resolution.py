@@ -120,7 +120,7 @@ def contradictions() -> list[tuple[str, str, dict[str, Any]]]:
 
 
 @pytest.mark.parametrize(("first", "second", "fields"), contradictions())
-def test_fields_that_contradict_each_other_are_both_named(
+def test_contradicting_fields_are_both_named(
     first: str, second: str, fields: dict[str, Any]
 ) -> None:
     with pytest.raises(ApiError) as refused:
@@ -172,7 +172,7 @@ def test_the_router_decides_where_nothing_else_does(fields: dict[str, Any], leve
     assert (found.label, found.source) == (level, Source.ROUTER)
 
 
-def test_spellings_that_agree_are_one() -> None:
+def test_spellings_with_the_same_value_are_accepted() -> None:
     fields = merged(*(spell(64) for spell in MAXIMA.values()))
     assert resolved(fields).budget.max_tokens == 64
     assert resolved({"budget_tier": "low", "reasoning_effort": "minimal"}).label == "low"
@@ -194,7 +194,7 @@ def test_spellings_that_agree_are_one() -> None:
         ({"budget_tier": "medium", "min_thinking_tokens": 7}, 7, 2048, "medium", "explicit"),
     ],
 )
-def test_a_number_comes_before_a_tier_and_a_tier_before_the_router(
+def test_numbers_override_tiers_and_tiers_override_the_router(
     fields: dict[str, Any], minimum: int, maximum: int, label: str, source: str
 ) -> None:
     found = resolved(fields)
@@ -202,19 +202,19 @@ def test_a_number_comes_before_a_tier_and_a_tier_before_the_router(
     assert (found.label, found.source) == (label, source)
 
 
-def test_a_minimum_over_every_tier_is_refused() -> None:
+def test_a_minimum_above_every_tier_is_refused() -> None:
     with pytest.raises(ApiError, match="min_thinking_tokens"):
         resolved({"budget_tier": "auto", "min_thinking_tokens": 10**6})
 
 
-def test_a_default_tier_can_be_named() -> None:
+def test_a_default_tier_can_be_set() -> None:
     assert resolved(default_tier="low").source is Source.DEFAULT
     assert resolved(default_tier="low").label == "low"
     assert resolved(default_tier=CUSTOM, budget={"max_tokens": 9}).budget.max_tokens == 9
     assert resolved({"budget_tier": AUTO}, default_tier="low").source is Source.ROUTER
 
 
-def test_the_finer_points_go_over_the_tier() -> None:
+def test_thinking_options_override_those_of_the_tier() -> None:
     tiers = [{"name": "only", "max_tokens": 99, "on_loop": "off", "continuation_text": "Hm"}]
     settings = {
         "tiers": tiers,
@@ -247,7 +247,7 @@ def test_the_finer_points_go_over_the_tier() -> None:
         ({"budget_tier": "low"}, {"max_thinking_tokens": 0}, 0, "low", ("key",)),
     ],
 )
-def test_ceilings_cut_and_are_told_of(
+def test_ceilings_clamp_and_are_reported(
     fields: dict[str, Any],
     ceiling: dict[str, Any],
     maximum: int,
@@ -258,7 +258,7 @@ def test_ceilings_cut_and_are_told_of(
     assert (found.budget.max_tokens, found.label, found.clamped_by) == (maximum, label, told)
 
 
-def test_below_a_ceiling_the_lower_tier_holds_in_full() -> None:
+def test_a_ceiling_tier_replaces_a_higher_tier_in_full() -> None:
     fields = {"budget_tier": "max", "min_thinking_tokens": 4000}
     ceiling = (Ceiling("key", tier="low"),)
     assert resolved({"budget_tier": "max"}, above=ceiling).budget.min_tokens == 0
@@ -269,14 +269,14 @@ def test_below_a_ceiling_the_lower_tier_holds_in_full() -> None:
     assert (cut.label, cut.clamped_by) == ("low", ("key",))
 
 
-def test_no_continuations_asked_for_demand_no_thinking() -> None:
+def test_zero_continuations_do_not_demand_thinking() -> None:
     fields = {"budget_tier": "auto", "thinking": {"continuations": 0}}
     assert resolved(fields, level="none").label == "none"
     fields = {"budget_tier": "auto", "thinking": {"continuations": 1}}
     assert resolved(fields, level="none").label == "low"
 
 
-def test_a_lower_tier_does_not_lift_another_ceiling() -> None:
+def test_a_ceiling_tier_does_not_lift_another_ceiling() -> None:
     above = (Ceiling("operator", 50), Ceiling("key", tier="low"))
     for ordered in (above, above[::-1]):
         found = resolved({"budget_tier": "high"}, above=ordered)
@@ -284,14 +284,14 @@ def test_a_lower_tier_does_not_lift_another_ceiling() -> None:
         assert (found.label, found.clamped_by) == ("low", ("key", "operator"))
 
 
-def test_a_ceiling_without_thinking_cuts_continuations_too() -> None:
+def test_a_ceiling_without_thinking_removes_continuations() -> None:
     fields = {"budget_tier": "high", "thinking": {"continuations": 2}}
     found = resolved(fields, above=(Ceiling("key", tier="none"),))
     assert (found.budget.continuations, found.budget.max_tokens) == (0, 0)
     assert found.clamped_by == ("key",)
 
 
-def test_a_cap_that_nobody_asked_for_is_named_once_it_takes_something() -> None:
+def test_a_ceiling_on_an_unlimited_budget_is_reported_once_it_has_an_effect() -> None:
     fields = {"thinking": {"continuations": 1}}
     capped = resolved(fields, default_tier="custom", above=(Ceiling("key", 30),))
     assert capped.clamped_by == ()
@@ -299,7 +299,7 @@ def test_a_cap_that_nobody_asked_for_is_named_once_it_takes_something() -> None:
     assert capped.minus_spent(30).clamped_by == ("key", "turn")
 
 
-def test_everybody_who_cut_is_told_of() -> None:
+def test_every_ceiling_that_clamps_is_reported() -> None:
     above = (Ceiling("operator", 60), Ceiling("key", 50))
     assert resolved({"max_thinking_tokens": 70}, above=above).clamped_by == ("operator", "key")
 
@@ -319,7 +319,7 @@ spellings = st.one_of(
     level=st.sampled_from(LEVELS),
     ceiling=st.none() | st.integers(0, 40_000),
 )
-def test_whatever_is_asked_is_refused_or_kept(
+def test_requested_budgets_are_granted_or_refused(
     fields: list[dict[str, Any]], level: str, ceiling: int | None
 ) -> None:
     try:
@@ -339,14 +339,14 @@ def test_whatever_is_asked_is_refused_or_kept(
         assert asked.enabled.value is not budget.disabled
 
 
-def test_a_switch_that_a_ceiling_overrules_is_told_of() -> None:
+def test_enabling_thinking_against_a_ceiling_is_reported_as_clamped() -> None:
     fields = {"thinking": {"type": "enabled"}}
     for most, told in ((0, ("key",)), (50, ())):
         above = (Ceiling("key", max_thinking_tokens=most),)
         assert resolved(fields, above=above, default_tier="custom").clamped_by == told
 
 
-def test_a_minimum_that_the_turn_has_partly_met_is_told_of() -> None:
+def test_a_minimum_partly_met_earlier_in_the_turn_is_reported_as_clamped() -> None:
     def left(fields: dict[str, Any], spent: int) -> tuple[int, tuple[str, ...]]:
         found = resolved(fields, default_tier="custom").minus_spent(spent)
         return found.budget.min_tokens, found.clamped_by

@@ -170,7 +170,7 @@ def figures(granted: Granted, asked: Granted, fields: dict[str, Any]) -> tuple[o
 
 
 @given(fields=requests, default=defaults, given=limits)
-def test_a_budget_is_called_clamped_exactly_when_less_is_granted_than_asked(
+def test_clamped_is_reported_exactly_when_less_is_granted_than_requested(
     fields: dict[str, Any], default: dict[str, Any], given: Limits
 ) -> None:
     try:
@@ -212,7 +212,7 @@ def test_a_budget_is_called_clamped_exactly_when_less_is_granted_than_asked(
         ),
     ],
 )
-async def test_every_account_of_a_request_says_the_same(
+async def test_responses_dry_run_and_ledger_agree_on_the_clamp(
     tmp_path: Path,
     fields: dict[str, Any],
     given: dict[str, Any],
@@ -261,7 +261,7 @@ async def test_every_account_of_a_request_says_the_same(
         ),
     ],
 )
-async def test_a_prompt_that_opens_no_thinking_takes_the_minimum_of_the_default(
+async def test_a_prompt_without_thinking_drops_the_default_minimum(
     path: str, fields: dict[str, Any]
 ) -> None:
     clamped = []
@@ -275,7 +275,7 @@ async def test_a_prompt_that_opens_no_thinking_takes_the_minimum_of_the_default(
     assert clamped == [False, True]
 
 
-async def test_a_dry_run_tells_the_continuations_that_are_left() -> None:
+async def test_a_dry_run_reports_the_remaining_continuations() -> None:
     fields = body(thinking={"continuations": 2}, max_tokens=17)
     async with client(FakeEngine()) as http:
         shown = (await http.post("/v1/route", json=fields)).json()

@@ -32,7 +32,7 @@ async def post(asked: dict[str, Any], script: Script, **engine: Any) -> tuple[Jo
     return job, response.json()
 
 
-async def test_an_answer_goes_on() -> None:
+async def test_an_answer_is_continued() -> None:
     job, told = await post(fields({"content": "The answer "}), Script((), "is 4."))
 
     assert prompt(job).endswith("<|im_start|>assistant\nThe answer ")
@@ -41,7 +41,7 @@ async def test_an_answer_goes_on() -> None:
     assert told["choices"][0]["thinking"]["end_reason"] == "disabled"
 
 
-async def test_without_saying_that_no_message_begins() -> None:
+async def test_add_generation_prompt_may_be_omitted() -> None:
     asked = fields({"content": "The"})
     del asked["add_generation_prompt"]
 
@@ -60,7 +60,7 @@ async def test_without_saying_that_no_message_begins() -> None:
         {"content": "<think>so far"},
     ],
 )
-async def test_a_thinking_goes_on(last: dict[str, Any], opens: bool) -> None:
+async def test_a_thinking_is_continued(last: dict[str, Any], opens: bool) -> None:
     asked = fields(last, max_thinking_tokens=20)
 
     job, told = await post(asked, Script((", so good " * 9,), "4"), opens=opens)
@@ -73,14 +73,14 @@ async def test_a_thinking_goes_on(last: dict[str, Any], opens: bool) -> None:
 
 
 @pytest.mark.parametrize("content", ["<think>", "<think>\n"])
-async def test_a_thinking_that_has_not_begun(content: str) -> None:
+async def test_an_empty_thinking_is_continued(content: str) -> None:
     job, told = await post(fields({"content": content}), Script(("so",), "4"))
 
     assert prompt(job).endswith("<|im_start|>assistant\n<think>\n")
     assert told["choices"][0]["message"]["reasoning_content"] == "so"
 
 
-async def test_a_whole_thinking_is_over() -> None:
+async def test_a_closed_thinking_is_not_continued() -> None:
     last = {"content": "<think>\nso\n</think>\n\nThe", "reasoning_content": None}
 
     job, _ = await post(fields(last), Script((), "re"))
@@ -90,7 +90,7 @@ async def test_a_whole_thinking_is_over() -> None:
 
 
 @pytest.mark.parametrize("default", ["auto", "high", "custom"])
-async def test_what_nobody_demands_is_no_hindrance(default: str) -> None:
+async def test_default_budgets_do_not_prevent_a_continuation(default: str) -> None:
     engine = FakeEngine(Script((), "re"))
     hard = "Prove that there are infinitely many primes of the form 4k+3."
     asked = fields({"content": "The"}) | {
@@ -105,7 +105,7 @@ async def test_what_nobody_demands_is_no_hindrance(default: str) -> None:
     assert not any(job.budget.demands_thinking for job in engine.jobs)
 
 
-async def test_an_echo_whole_and_streamed() -> None:
+async def test_echo_repeats_the_message_whole_and_streamed() -> None:
     asked = fields({"content": "The "}, echo=True)
     async with client(FakeEngine(Script((), "answer"))) as http:
         whole = (await http.post(CHAT, json=asked)).json()
@@ -147,7 +147,7 @@ async def test_an_echo_whole_and_streamed() -> None:
         ),
     ],
 )
-async def test_a_contradiction_is_named(asked: dict[str, Any], param: str) -> None:
+async def test_contradicting_fields_are_named(asked: dict[str, Any], param: str) -> None:
     engine = FakeEngine()
     async with client(engine) as http:
         assert_error(await http.post(CHAT, json=asked), 400, param)
@@ -157,7 +157,7 @@ async def test_a_contradiction_is_named(asked: dict[str, Any], param: str) -> No
 @pytest.mark.parametrize(
     "asked", [body(add_generation_prompt=True), body(continue_final_message=False, echo=False)]
 )
-async def test_what_asks_for_nothing(asked: dict[str, Any]) -> None:
+async def test_values_without_effect_are_accepted(asked: dict[str, Any]) -> None:
     _, told = await post(asked, Script((), "4"))
 
     assert told["choices"][0]["message"]["content"] == "4"

@@ -185,14 +185,14 @@ def assert_told(status: int, told: dict[str, Any]) -> None:
 
 @pytest.mark.asyncio(loop_scope="module")
 @pytest.mark.parametrize("name", ADVISORIES)
-async def test_what_has_hurt_others_is_refused(name: str, beside: Beside) -> None:
+async def test_requests_known_from_advisories_are_refused(name: str, beside: Beside) -> None:
     assert_told(*await beside.send(ADVISORIES[name]))
 
 
 @pytest.mark.asyncio(loop_scope="module")
 @settings(suppress_health_check=[HealthCheck.too_slow], max_examples=40)
 @given(fields=bad_fields)
-async def test_fields_that_are_wrong(fields: dict[str, Any], beside: Beside) -> None:
+async def test_invalid_fields_are_refused(fields: dict[str, Any], beside: Beside) -> None:
     status, told = await beside.send(asking(**fields))
 
     if status != 200:  # a few of them are right after all
@@ -202,7 +202,7 @@ async def test_fields_that_are_wrong(fields: dict[str, Any], beside: Beside) -> 
 @pytest.mark.asyncio(loop_scope="module")
 @settings(suppress_health_check=[HealthCheck.too_slow], max_examples=40)
 @given(raw=bad_bytes)
-async def test_bodies_that_are_no_request(raw: bytes, beside: Beside) -> None:
+async def test_invalid_bodies_are_refused(raw: bytes, beside: Beside) -> None:
     assert_told(*await beside.send(chat(raw)))
 
 

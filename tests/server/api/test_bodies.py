@@ -76,7 +76,7 @@ async def full(name: str = "a") -> AsyncIterator[tuple[BodyReader, list[Client]]
         await asyncio.gather(*(each.reading for each in clients), return_exceptions=True)
 
 
-async def test_a_small_body_needs_no_room() -> None:
+async def test_a_small_body_needs_no_reservation() -> None:
     async with full() as (bodies, _):
         waiting = Client(bodies)
         await waiting.send(b"x" * (SMALL + 1))
@@ -90,7 +90,7 @@ async def test_a_small_body_needs_no_room() -> None:
         waiting.reading.cancel()
 
 
-async def test_a_large_body_waits_for_room_and_its_client_with_it() -> None:
+async def test_a_large_body_is_not_read_while_it_waits_for_memory() -> None:
     async with full() as (bodies, clients):
         waiting = Client(bodies)
         for _ in range(3):
@@ -104,7 +104,7 @@ async def test_a_large_body_waits_for_room_and_its_client_with_it() -> None:
         assert await with_timeout(waiting.reading) == b"y" * 3 * (SMALL + 1)
 
 
-async def test_a_body_that_tells_its_length_takes_no_more_room_than_that() -> None:
+async def test_a_body_with_a_content_length_reserves_only_that() -> None:
     bodies = BodyReader(LARGEST)
     length = str(LARGEST // 2)
     clients = [Client(bodies, **{"content-length": length}) for _ in range(2 * FULL_SIZED + 1)]
@@ -122,7 +122,7 @@ async def test_a_body_that_tells_its_length_takes_no_more_room_than_that() -> No
 
 
 @pytest.mark.parametrize("encoding", ["gzip", "x-gzip"])
-async def test_what_is_compressed_has_room_before_it_is_let_out(encoding: str) -> None:
+async def test_a_compressed_body_reserves_memory_before_it_is_decompressed(encoding: str) -> None:
     packed = gzip.compress(b"x" * LARGEST)
 
     async with full() as (bodies, clients):
@@ -133,7 +133,7 @@ async def test_what_is_compressed_has_room_before_it_is_let_out(encoding: str) -
         assert await with_timeout(waiting.reading) == b"x" * LARGEST
 
 
-async def test_whoever_has_had_room_for_long_makes_way() -> None:
+async def test_an_old_reservation_times_out_when_others_wait() -> None:
     async with full() as (bodies, clients):
         advance_clock(UNDISTURBED_SECONDS + 1)
         await clients[0].send(b"", last=True)
@@ -153,7 +153,7 @@ async def test_whoever_has_had_room_for_long_makes_way() -> None:
     assert error.headers["retry-after"]
 
 
-async def test_room_is_had_for_a_time_in_any_case() -> None:
+async def test_a_new_reservation_is_kept_undisturbed_for_a_while() -> None:
     async with full() as (bodies, clients):
         waiting = Client(bodies)
         await waiting.send(b"y" * (SMALL + 1), last=True)
@@ -167,7 +167,7 @@ async def test_room_is_had_for_a_time_in_any_case() -> None:
         assert not any(each.reading.done() for each in clients[1:])
 
 
-async def test_those_who_wait_take_turns() -> None:
+async def test_waiting_clients_are_served_round_robin() -> None:
     async with full("a") as (bodies, clients):
         many = [Client(bodies, "a") for _ in range(9)]
         one = Client(bodies, "b")
@@ -182,7 +182,7 @@ async def test_those_who_wait_take_turns() -> None:
         await with_timeout(asyncio.gather(*(each.reading for each in many)))
 
 
-async def test_a_body_that_gets_no_room_is_told_to_come_again(
+async def test_a_body_that_gets_no_memory_is_a_503_with_retry_after(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     async with full() as (bodies, clients):
@@ -197,7 +197,7 @@ async def test_a_body_that_gets_no_room_is_told_to_come_again(
     assert error.headers["retry-after"]
 
 
-async def test_who_goes_away_waits_no_more() -> None:
+async def test_a_disconnected_client_leaves_the_queue() -> None:
     async with full() as (bodies, clients):
         gone, waiting = Client(bodies), Client(bodies)
         for each in (gone, waiting):

@@ -72,7 +72,7 @@ ADDED = [
 
 
 @pytest.mark.parametrize("path", [CHAT, "/v1/route", "/tokenize"])
-async def test_what_helpers_add_to_a_history_is_passed_over_and_named(path: str) -> None:
+async def test_members_that_clients_add_to_a_history_are_ignored_and_named(path: str) -> None:
     fields = {"messages": HISTORY} if path == "/tokenize" else body(messages=HISTORY)
 
     response = await post(fields, path)
@@ -81,7 +81,7 @@ async def test_what_helpers_add_to_a_history_is_passed_over_and_named(path: str)
     assert response.headers[LISTED].split(", ") == ADDED
 
 
-async def test_members_that_are_added_do_not_reach_the_model() -> None:
+async def test_ignored_members_do_not_reach_the_prompt() -> None:
     tool = {"type": "function", "function": {"name": "f", "parameters": {"type": "object"}}}
     marked = {**tool, "cache_control": {}, "function": {**tool["function"], "defer_loading": True}}
     plain = [{**USER}, {"role": "assistant", "content": "so", "tool_calls": [call()]}]
@@ -122,13 +122,13 @@ async def test_members_that_are_added_do_not_reach_the_model() -> None:
         ),
     ],
 )
-async def test_what_the_model_would_have_to_be_told_is_still_refused(
+async def test_members_with_a_meaning_for_the_model_are_refused(
     message: dict[str, Any], param: str
 ) -> None:
     assert_error(await post(body(messages=[message])), 400, param)
 
 
-async def test_a_member_that_many_messages_have_is_named_once() -> None:
+async def test_an_ignored_member_of_many_messages_is_named_once() -> None:
     messages = [{**USER, "parsed": at, f"m{at % 3}": 1} for at in range(500)]
 
     listed = (await post({"messages": messages}, "/tokenize", limits={})).headers[LISTED]
@@ -146,14 +146,14 @@ async def test_a_member_that_many_messages_have_is_named_once() -> None:
         ("", ""),
     ],
 )
-async def test_names_in_the_header_are_made_safe(name: str, listed: str) -> None:
+async def test_names_in_the_header_are_percent_encoded(name: str, listed: str) -> None:
     response = await post(body(messages=[{**USER, name: 1}]))
 
     assert response.headers[LISTED] == f"messages[0].{listed}"
     assert "set-cookie" not in response.headers
 
 
-async def test_the_header_is_of_bounded_length() -> None:
+async def test_the_header_has_a_bounded_length() -> None:
     message = {**USER, **{f"member_{at}": 1 for at in range(1000)}, "☃" * 10**5: 1}
 
     listed = (await post(body(messages=[message]))).headers[LISTED]
@@ -185,7 +185,7 @@ NOTHING = {
 }
 
 
-async def test_values_that_ask_for_nothing() -> None:
+async def test_values_without_effect_are_accepted() -> None:
     response = await post(body(**NOTHING))
     only_chats = ("separate_reasoning", "include_reasoning", "stream_reasoning")
     asked = {name: value for name, value in NOTHING.items() if name not in only_chats}
@@ -195,7 +195,7 @@ async def test_values_that_ask_for_nothing() -> None:
     assert LISTED not in response.headers
 
 
-async def test_an_integer_may_be_written_with_a_point() -> None:
+async def test_integral_floats_are_accepted_as_integers() -> None:
     fields = {"max_tokens": 100.0, "n": 2.0, "seed": -1.0, "max_thinking_tokens": 1.0}
     answer = (await post(body(**fields))).json()
     text = await post({"tokens": [104.0, 105]}, "/detokenize")
@@ -223,7 +223,7 @@ async def test_an_integer_may_be_written_with_a_point() -> None:
         ("stop_token_ids", [3]),
     ],
 )
-async def test_values_that_ask_for_something_are_refused(name: str, value: Any) -> None:
+async def test_values_with_an_effect_are_refused(name: str, value: Any) -> None:
     assert_error(await post(body(**{name: value})), 400, name)
 
 
@@ -279,7 +279,7 @@ NOWHERE = {"content": "42", "reasoning_content": None}
     ],
 )
 @pytest.mark.parametrize("stream", [False, True])
-async def test_other_servers_words_for_where_the_thinking_stands(
+async def test_other_servers_fields_for_the_reasoning_format(
     default: str, fields: dict[str, Any], message: dict[str, Any], stream: bool
 ) -> None:
     response = await post(body(**fields, stream=stream), reasoning_format=default)
@@ -308,7 +308,9 @@ async def test_other_servers_words_for_where_the_thinking_stands(
         ),
     ],
 )
-async def test_words_that_contradict_each_other(fields: dict[str, Any], names: list[str]) -> None:
+async def test_contradicting_reasoning_formats_are_both_named(
+    fields: dict[str, Any], names: list[str]
+) -> None:
     response = await post(body(**fields))
 
     assert response.status_code == 400
@@ -390,7 +392,7 @@ async def test_no_usage_in_every_chunk_unless_asked(options: dict[str, Any]) -> 
     ],
 )
 @pytest.mark.parametrize("path", [CHAT, COMPLETIONS])
-async def test_names_of_events(
+async def test_event_names_can_be_turned_off_and_on(
     path: str, setting: bool, header: str | None, field: bool | None, named: bool
 ) -> None:
     fields = {"prompt": "hi<think>", "max_tokens": 50} if path == COMPLETIONS else body()
@@ -407,7 +409,7 @@ async def test_names_of_events(
     assert '"error"' in blocks[-1]
 
 
-async def test_a_header_for_names_that_cannot_be_read() -> None:
+async def test_an_invalid_event_names_header_is_refused() -> None:
     async with client(FakeEngine()) as http:
         response = await http.post(CHAT, json=body(), headers={"x-event-names": "no"})
 
@@ -423,14 +425,14 @@ async def test_a_header_for_names_that_cannot_be_read() -> None:
         ({"budget_tokens": 3}, "budget_tokens'"),
     ],
 )
-async def test_hints(fields: dict[str, Any], hint: str) -> None:
+async def test_errors_contain_hints(fields: dict[str, Any], hint: str) -> None:
     message = (await post(body(**fields))).json()["error"]["message"]
 
     assert hint in message
     assert "messages" not in message
 
 
-async def test_every_bad_key_of_a_bias_is_named() -> None:
+async def test_every_invalid_key_of_a_logit_bias_is_named() -> None:
     bad: dict[str, float] = {"1": 1, "x": 1, "-3": 1, "2": 300, "99999999999": 1}
     error = assert_error(await post(body(logit_bias=bad)), 400, "logit_bias.x")
 

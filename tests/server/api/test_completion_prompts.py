@@ -35,7 +35,7 @@ def plain(ids: list[int]) -> str:
     return b"".join(SPELLING.get(token) or bytes([token]) for token in ids).decode()
 
 
-async def test_each_prompt_is_answered_as_if_it_had_come_alone() -> None:
+async def test_each_prompt_of_a_list_is_completed_as_if_alone() -> None:
     prompts = [OPEN, "hi", [THINK, *b"so"], [*b"ho"]]
     fields = {"n": 2, "seed": 7, "max_thinking_tokens": 5, "echo": True}
     together, alone = FakeEngine(SCRIPT), FakeEngine(SCRIPT)
@@ -74,7 +74,7 @@ async def test_a_batch_is_streamed_by_index() -> None:
     assert told[-2].data["usage"]["prompt_tokens"] == 23 + 2
 
 
-async def test_one_bad_prompt_lets_none_reach_the_engine() -> None:
+async def test_one_invalid_prompt_refuses_the_whole_list() -> None:
     engine = FakeEngine(SCRIPT)
 
     response = await post(engine, asked(["hi", "ho", [1, 2, BYTES + 4]]))
@@ -99,7 +99,7 @@ async def test_a_list_costs_what_its_prompts_cost() -> None:
 
 
 @pytest.mark.parametrize("prompt", ["☃ and <think>", [*b"ab", END_TURN]])
-async def test_an_echo(prompt: Any) -> None:
+async def test_echo_repeats_the_prompt(prompt: Any) -> None:
     told = await ask(asked(prompt, echo=True, max_tokens=4), Script((), "four"))
 
     text = prompt if isinstance(prompt, str) else plain(prompt)
@@ -108,7 +108,7 @@ async def test_an_echo(prompt: Any) -> None:
     assert told["choices"][0]["logprobs"] is None
 
 
-async def test_nothing_but_the_prompt() -> None:
+async def test_echo_with_max_tokens_zero_scores_the_prompt() -> None:
     engine = FakeEngine(SCRIPT)
     fields = asked("h☃", echo=True, max_tokens=0, logprobs=2)
 
@@ -124,7 +124,7 @@ async def test_nothing_but_the_prompt() -> None:
     assert engine.aborted.empty()
 
 
-async def test_what_loglikelihood_asks_for() -> None:
+async def test_loglikelihood_requests_of_lm_eval() -> None:
     """One token more than the prompt has, though it may be the end of the turn."""
     fields = asked([[*b"ab"], [*b"abc"]], echo=True, max_tokens=1, logprobs=1)
 
@@ -140,7 +140,7 @@ async def test_what_loglikelihood_asks_for() -> None:
 @pytest.mark.parametrize("stop", [None, "is"])
 @pytest.mark.parametrize("echo", [False, True])
 @pytest.mark.parametrize("tokens_per_delta", [1, 3])
-async def test_a_stream_tells_what_a_whole_answer_tells(
+async def test_a_stream_adds_up_to_the_whole_response(
     stop: str | None, echo: bool, tokens_per_delta: int
 ) -> None:
     script = Script(("one ☃ is",), "\n\nIt is ☃.")
@@ -166,7 +166,7 @@ async def test_a_stream_tells_what_a_whole_answer_tells(
         assert len(choice["logprobs"]["tokens"]) == length
 
 
-async def test_offsets_are_in_the_text() -> None:
+async def test_text_offsets_point_into_the_text() -> None:
     script = Script(("one ☃",), "It is é.")
     choice = (await ask(asked(OPEN, logprobs=0, echo=True), script))["choices"][0]
 
@@ -179,7 +179,7 @@ async def test_offsets_are_in_the_text() -> None:
 
 
 @given(st.text(), st.lists(st.integers(0, 3)))
-def test_offsets_count_characters(text: str, cuts: list[int]) -> None:
+def test_text_offsets_count_characters(text: str, cuts: list[int]) -> None:
     offsets = TextOffsets(lambda token: bytes([token]), ())
 
     begins = [offsets.next(byte) for byte in text.encode()]
@@ -188,7 +188,7 @@ def test_offsets_count_characters(text: str, cuts: list[int]) -> None:
     assert begins == [at for at, letter in enumerate(text) for _ in letter.encode()]
 
 
-def test_tokens_that_a_tokenizer_puts_before_a_prompt_have_no_place_in_it() -> None:
+def test_tokens_added_before_a_prompt_have_offset_zero() -> None:
     codec = ByteCodec(FakeEngine().model.markers, opens=True)
     logprobs = TextLogprobs(1, codec.token_bytes, (), "ab")
 
@@ -214,7 +214,7 @@ async def test_prompt_logprobs() -> None:
     assert asked_for == [1, None, 1, None]
 
 
-async def test_no_scores_without_being_asked_for() -> None:
+async def test_no_logprobs_unless_requested() -> None:
     engine = FakeEngine(SCRIPT)
 
     await post(engine, asked(OPEN, echo=True, n=2))
@@ -224,7 +224,7 @@ async def test_no_scores_without_being_asked_for() -> None:
 
 
 @pytest.mark.parametrize(("prompt", "tokens"), [(OPEN, len(RAW) + 40), ("hi", 16)])
-async def test_a_prompt_that_opens_a_thinking_gets_what_a_chat_gets(
+async def test_a_prompt_that_opens_a_thinking_has_the_default_max_tokens_of_a_chat(
     prompt: str, tokens: int
 ) -> None:
     engine = FakeEngine(Script(("x" * 30,), "y" * 99), context_length=200)
@@ -238,7 +238,7 @@ async def test_a_prompt_that_opens_a_thinking_gets_what_a_chat_gets(
     assert told["choices"][0]["finish_reason"] == ("stop" if opened else "length")
 
 
-async def test_sixteen_tokens_of_a_thinking_prompt_are_its_answer() -> None:
+async def test_a_small_max_tokens_is_spent_on_the_answer() -> None:
     told = await ask(asked(OPEN, max_tokens=16, max_thinking_tokens=8), Script(("xx",), "y" * 99))
 
     choice = told["choices"][0]
@@ -246,7 +246,7 @@ async def test_sixteen_tokens_of_a_thinking_prompt_are_its_answer() -> None:
     assert choice["thinking"]["clamped"]
 
 
-async def test_an_abandoned_list_is_aborted_as_a_whole() -> None:
+async def test_a_failed_list_is_aborted_as_a_whole() -> None:
     engine = FakeEngine(SCRIPT, die_after=2)
 
     response = await post(engine, asked(["hi", OPEN]))
@@ -256,7 +256,7 @@ async def test_an_abandoned_list_is_aborted_as_a_whole() -> None:
 
 
 @pytest.mark.parametrize("end", [END_THINK, END_TURN])
-async def test_a_list_of_ids_beside_texts(end: int) -> None:
+async def test_a_list_may_mix_token_ids_and_texts(end: int) -> None:
     told = await ask(asked(["hi", [*b"a", end]], max_tokens=4), Script((), "four"))
 
     assert [choice["text"] for choice in told["choices"]] == ["four", "four"]

@@ -63,7 +63,7 @@ async def test_a_whole_response() -> None:
     assert usage["prompt_tokens"] == len(OPEN) - len("<|im_start|>" * 2 + "<|im_end|><think>") + 4
 
 
-async def test_the_same_tokens_as_a_chat() -> None:
+async def test_a_rendered_chat_prompt_gives_the_same_tokens_as_the_chat() -> None:
     chat, raw = FakeEngine(SCRIPT), FakeEngine(SCRIPT)
     budget = {"max_thinking_tokens": 9, "min_thinking_tokens": 8, "seed": 3, "temperature": 0.5}
 
@@ -107,13 +107,13 @@ async def test_a_prompt_that_ends_inside_a_thinking(prompt: Any) -> None:
     assert choice["thinking"]["end_reason"] == "max"
 
 
-async def test_no_thinking_closes_the_block_at_once() -> None:
+async def test_a_maximum_of_zero_closes_the_thinking_at_once() -> None:
     assert (await ask(asked(max_thinking_tokens=0)))["choices"][0]["text"] == (
         "</think>\n\nIt is 4."
     )
 
 
-async def test_continuations_stand_in_the_text() -> None:
+async def test_continuations_are_part_of_the_text() -> None:
     choice = (await ask(asked(thinking={"continuations": 2})))["choices"][0]
 
     text, thinking = choice["text"], choice["thinking"]
@@ -133,7 +133,7 @@ async def test_a_thinking_that_the_model_opens_itself() -> None:
 
 
 @pytest.mark.parametrize("tokens_per_delta", [1, 3])
-async def test_stops_are_of_the_answer(tokens_per_delta: int) -> None:
+async def test_stop_strings_apply_to_the_answer_only(tokens_per_delta: int) -> None:
     engine = FakeEngine(
         Script(("a stop b",), "go on, stop here"), tokens_per_delta=tokens_per_delta
     )
@@ -145,7 +145,7 @@ async def test_stops_are_of_the_answer(tokens_per_delta: int) -> None:
     assert engine.aborted.get_nowait() == engine.jobs[0].id
 
 
-async def test_sixteen_tokens_by_default() -> None:
+async def test_max_tokens_is_sixteen_by_default() -> None:
     fields = {"model": "fake", "prompt": "hi"}
 
     answer = await ask(fields, Script((), "x" * 99))
@@ -178,7 +178,7 @@ async def test_a_stream() -> None:
     assert told[-1].data == "[DONE]"
 
 
-async def test_a_character_of_several_tokens_comes_whole() -> None:
+async def test_a_character_of_several_tokens_is_streamed_whole() -> None:
     script = Script(("🤔",), "é")
     told = parse_events((await post(FakeEngine(script), asked(stream=True))).text)
 
@@ -199,7 +199,7 @@ async def test_the_openai_sdk() -> None:
     assert whole.choices[0].text == "".join(pieces) == RAW
 
 
-async def test_a_client_that_goes_away() -> None:
+async def test_a_disconnect_aborts_the_job() -> None:
     gate = Gate(3)
     engine = FakeEngine(SCRIPT, before_token=gate)
     async with running_server(engine) as url:
@@ -273,7 +273,7 @@ async def test_a_client_that_goes_away() -> None:
         ({"prompt": "hi", "reasoning_effort": "high"}, "reasoning_effort"),
     ],
 )
-async def test_a_bad_field_is_named(fields: dict[str, Any], param: str) -> None:
+async def test_an_invalid_field_is_named(fields: dict[str, Any], param: str) -> None:
     engine = FakeEngine()
 
     assert_error(await post(engine, {**asked(), **fields}), 400, param)
@@ -285,7 +285,7 @@ async def test_a_bad_field_is_named(fields: dict[str, Any], param: str) -> None:
     [{}, {"max_thinking_tokens": 3}, {"budget_tier": "low"}, {"min_thinking_tokens": 0}],
 )
 @pytest.mark.parametrize("default", ["auto", "custom", "low", "high"])
-async def test_what_demands_nothing_opens_nothing(default: str, fields: dict[str, Any]) -> None:
+async def test_defaults_do_not_open_a_thinking(default: str, fields: dict[str, Any]) -> None:
     engine = FakeEngine(Script((), "there"))
     settings = {"default_tier": default, "budget": {"min_tokens": 2, "continuations": 1}}
 
@@ -298,14 +298,14 @@ async def test_what_demands_nothing_opens_nothing(default: str, fields: dict[str
 @pytest.mark.parametrize(
     ("default", "label"), [("auto", "custom"), ("custom", "custom"), ("low", "low")]
 )
-async def test_the_router_is_not_asked(default: str, label: str) -> None:
+async def test_raw_prompts_are_not_routed(default: str, label: str) -> None:
     answer = await post(FakeEngine(SCRIPT), asked(), default_tier=default)
 
     assert answer.headers["x-budget-tier"] == label
     assert answer.json()["choices"][0]["text"] == RAW
 
 
-async def test_no_op_fields_of_old_clients() -> None:
+async def test_fields_without_effect_are_accepted() -> None:
     old = {"echo": False, "best_of": 1, "suffix": None, "logprobs": None, "user": "me"}
 
     response = await post(FakeEngine(SCRIPT), asked(**old))
@@ -331,7 +331,7 @@ async def test_metrics() -> None:
     assert value("time_to_first_reasoning_seconds_count") == 1
 
 
-async def test_a_price() -> None:
+async def test_the_cost_of_a_completion() -> None:
     prices = {"prompt": 1, "thinking": 2, "answer": 3}
 
     answer = await ask(asked(), prices=prices)
@@ -341,7 +341,7 @@ async def test_a_price() -> None:
     assert cost["answer"] == pytest.approx(3 * len("\n\nIt is 4.") / 10**6)
 
 
-async def test_an_engine_that_dies() -> None:
+async def test_a_dead_engine_is_a_503_or_an_error_event() -> None:
     whole = await post(FakeEngine(SCRIPT, die_after=3), asked())
     streamed = await post(FakeEngine(SCRIPT, die_after=3), asked(stream=True))
 

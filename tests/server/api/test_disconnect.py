@@ -10,7 +10,7 @@ from tests.server.harness import CHAT, Gate, body, running_app, running_server, 
 
 
 @pytest.mark.parametrize("streamed", [False, True])
-async def test_a_client_that_goes_away_aborts_its_jobs(streamed: bool) -> None:
+async def test_a_disconnect_aborts_the_jobs(streamed: bool) -> None:
     gate = Gate(5)
     engine = FakeEngine(Script(("thinking away",), "x"), before_token=gate)
 
@@ -34,7 +34,7 @@ async def test_a_client_that_goes_away_aborts_its_jobs(streamed: bool) -> None:
     assert 'proctor_thinking_tokens_sum{end_reason="cancelled",tier="custom"} 10.0' in metrics
 
 
-async def test_a_cancelled_request_is_counted_as_such() -> None:
+async def test_a_cancelled_request_is_counted_as_cancelled() -> None:
     gate = Gate(1)
 
     async with (
@@ -53,7 +53,7 @@ async def test_a_cancelled_request_is_counted_as_such() -> None:
     assert counted in metrics
 
 
-async def test_a_client_that_takes_nothing_is_let_go() -> None:
+async def test_a_client_that_reads_nothing_is_disconnected() -> None:
     engine = FakeEngine(Script(("Let me see.",), "42"), before_token=Gate(6))
     asked = [{"type": "http.request", "body": orjson.dumps(body(stream=True))}]
     scope = {"type": "http", "method": "POST", "path": CHAT, "headers": [], "query_string": b""}

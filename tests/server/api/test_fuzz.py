@@ -74,13 +74,13 @@ async def test_a_dry_run_refuses_what_a_chat_refuses(fields: dict[str, Any]) -> 
 
 @settings(suppress_health_check=[HealthCheck.too_slow], max_examples=150)
 @given(fields=plausible | st.dictionaries(names, anything, max_size=4))
-async def test_bodies_that_are_nearly_right(fields: dict[str, Any]) -> None:
+async def test_nearly_valid_bodies(fields: dict[str, Any]) -> None:
     async with client(FakeEngine()) as http:
         await assert_sane(http, await http.post(CHAT, json=body(**fields)))
 
 
 @given(raw=st.binary())
-async def test_bytes(raw: bytes) -> None:
+async def test_arbitrary_bytes(raw: bytes) -> None:
     async with client(FakeEngine()) as http:
         await assert_sane(http, await http.post(CHAT, content=raw))
 

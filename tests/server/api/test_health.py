@@ -8,7 +8,7 @@ from tests.server.api.test_errors import assert_error
 from tests.server.harness import CHAT, body, client, with_timeout
 
 
-async def test_the_version_is_the_descriptions() -> None:
+async def test_the_version_is_that_of_the_openapi_document() -> None:
     async with client(FakeEngine()) as http:
         told = (await http.get("/version")).json()
         described = (await http.get("/openapi.json")).json()
@@ -16,7 +16,7 @@ async def test_the_version_is_the_descriptions() -> None:
     assert told == {"version": described["info"]["version"]}
 
 
-async def test_the_load_is_what_is_being_answered() -> None:
+async def test_the_load_is_the_number_of_running_requests() -> None:
     begun: set[str] = set()
     all_begun, opened = asyncio.Event(), asyncio.Event()
 
@@ -47,7 +47,7 @@ async def test_the_tokenizer() -> None:
     assert told["eos_token"] == "<|im_end|>"
 
 
-async def test_who_needs_a_key() -> None:
+async def test_load_and_tokenizer_info_need_a_key() -> None:
     async with client(FakeEngine(), auth={"required": True}) as http:
         assert (await http.get("/version")).status_code == 200
         for path in ("/load", "/tokenizer_info"):

@@ -33,7 +33,7 @@ async def ledger(url: str, store: Store) -> dict[str, Any]:
 
 @pytest.mark.parametrize("path", [CHAT, "/v1/completions"])
 @pytest.mark.parametrize("stream", [False, True])
-async def test_the_same_request_has_one_answer(
+async def test_a_repeated_request_gets_the_same_response(
     path: str, stream: bool, ledger: dict[str, Any]
 ) -> None:
     asked = body(stream=stream) if path == CHAT else {"model": "fake", "prompt": "x"}
@@ -53,7 +53,7 @@ async def test_the_same_request_has_one_answer(
     assert len(await read_records(ledger["ledger"]["url"])) == 2
 
 
-async def test_a_request_is_the_same_packed_and_plain(ledger: dict[str, Any]) -> None:
+async def test_compression_does_not_change_the_request(ledger: dict[str, Any]) -> None:
     plain = orjson.dumps(body())
     async with client(FakeEngine(ANSWER), **ledger) as http:
         first = await http.post(CHAT, content=plain, headers=named())
@@ -64,7 +64,9 @@ async def test_a_request_is_the_same_packed_and_plain(ledger: dict[str, Any]) ->
     assert again.headers["idempotent-replayed"] == "true"
 
 
-async def test_another_request_of_the_same_name_is_refused(ledger: dict[str, Any]) -> None:
+async def test_a_different_request_with_the_same_idempotency_key_is_refused(
+    ledger: dict[str, Any],
+) -> None:
     async with client(FakeEngine(ANSWER), **ledger) as http:
         await http.post(CHAT, json=body(), headers=named())
         refused = await http.post(CHAT, json=body(seed=1), headers=named())
@@ -73,7 +75,7 @@ async def test_another_request_of_the_same_name_is_refused(ledger: dict[str, Any
     assert refused.json()["error"]["param"] == "idempotency-key"
 
 
-async def test_a_name_is_its_keys_own(ledger: dict[str, Any]) -> None:
+async def test_idempotency_keys_are_scoped_to_the_api_key(ledger: dict[str, Any]) -> None:
     (one, token), (two, other) = configured_key("one"), configured_key("two")
     engine = FakeEngine(ANSWER)
     async with client(engine, keys=[one, two], **ledger) as http:
@@ -86,7 +88,7 @@ async def test_a_name_is_its_keys_own(ledger: dict[str, Any]) -> None:
     assert len(engine.jobs) == 2
 
 
-async def test_a_request_that_runs_is_not_run_beside_itself(ledger: dict[str, Any]) -> None:
+async def test_a_request_that_is_still_running_gets_a_409(ledger: dict[str, Any]) -> None:
     gate = Gate(2)
     engine = FakeEngine(ANSWER, before_token=gate)
     async with client(engine, **ledger) as http:
@@ -104,7 +106,7 @@ async def test_a_request_that_runs_is_not_run_beside_itself(ledger: dict[str, An
 
 
 @pytest.mark.parametrize("stream", [False, True])
-async def test_what_failed_can_be_tried_again(stream: bool, ledger: dict[str, Any]) -> None:
+async def test_a_failed_request_can_be_retried(stream: bool, ledger: dict[str, Any]) -> None:
     failing = [True]
 
     async def break_off(_: Job, position: int) -> None:
@@ -122,7 +124,7 @@ async def test_what_failed_can_be_tried_again(stream: bool, ledger: dict[str, An
     assert answer.status_code == 200
 
 
-async def test_what_was_refused_leaves_its_name_free(ledger: dict[str, Any]) -> None:
+async def test_a_refused_request_releases_its_idempotency_key(ledger: dict[str, Any]) -> None:
     contradicting = {"reasoning_format": "tags", "reasoning": {"exclude": True}}
     async with client(FakeEngine(ANSWER), **ledger) as http:
         refused = await http.post(CHAT, json=body(**contradicting), headers=named())
@@ -132,7 +134,7 @@ async def test_what_was_refused_leaves_its_name_free(ledger: dict[str, Any]) -> 
 
 
 @pytest.mark.parametrize("stream", [False, True])
-async def test_a_name_is_free_before_the_last_of_a_failure_is_sent(
+async def test_the_idempotency_key_is_released_before_a_failure_is_fully_sent(
     stream: bool, ledger: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """However long the database takes over it."""
@@ -155,7 +157,7 @@ async def test_a_name_is_free_before_the_last_of_a_failure_is_sent(
             assert len(freed) == number + 1
 
 
-async def test_a_client_that_leaves_can_ask_again(ledger: dict[str, Any]) -> None:
+async def test_a_request_can_be_retried_after_a_disconnect(ledger: dict[str, Any]) -> None:
     gate = Gate(2)
     engine = FakeEngine(ANSWER, before_token=gate)
     async with (
@@ -174,7 +176,7 @@ async def test_a_client_that_leaves_can_ask_again(ledger: dict[str, Any]) -> Non
     assert answer.text.endswith("data: [DONE]\n\n")
 
 
-async def test_an_answer_that_is_too_long_is_not_kept(
+async def test_a_response_that_is_too_long_is_not_cached(
     ledger: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(idempotency, "MAX_CACHED_BYTES", 10)
@@ -196,7 +198,7 @@ async def test_an_answer_that_is_too_long_is_not_kept(
         ({}, "x" * 256, 400),
     ],
 )
-async def test_a_name_that_cannot_be_kept_is_refused(
+async def test_an_idempotency_key_that_cannot_be_stored_is_refused(
     given: dict[str, Any], name: str, status: int, url: str
 ) -> None:
     settings = {"ledger": {"url": url, **given}} if given else {}
@@ -209,7 +211,7 @@ async def test_a_name_that_cannot_be_kept_is_refused(
     assert engine.jobs == []
 
 
-async def test_a_database_that_is_away_is_told(
+async def test_a_database_outage_is_a_503_or_an_uncached_response(
     ledger: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     claim = IdempotencyStore.claim
@@ -238,7 +240,7 @@ async def test_a_database_that_is_away_is_told(
 
 
 @pytest.mark.parametrize("away_for", [1, 3])
-async def test_a_name_is_free_when_a_database_that_was_away_is_back(
+async def test_the_idempotency_key_is_released_after_a_database_outage(
     ledger: dict[str, Any], monkeypatch: pytest.MonkeyPatch, away_for: int
 ) -> None:
     give_up, left = IdempotencyStore.give_up, [away_for]
@@ -264,7 +266,7 @@ async def test_a_name_is_free_when_a_database_that_was_away_is_back(
     assert "gone" in again.text
 
 
-async def test_a_name_that_was_taken_too_late_is_free_again(
+async def test_a_claim_that_commits_after_the_timeout_is_released(
     ledger: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its transaction commits when nobody waits for it any more."""

@@ -67,7 +67,7 @@ def operations() -> Iterator[tuple[str, dict[str, Any]]]:
             yield path, operation
 
 
-async def test_it_is_served_with_what_this_server_allows() -> None:
+async def test_the_served_document_has_the_limits_of_the_server() -> None:
     tiers = [{"name": "less", "max_tokens": 8}, {"name": "more", "max_tokens": 80}]
     given = {"tiers": tiers, "efforts": EFFORTS, "router": {"levels": LEVELS}}
     async with client(FakeEngine(), limits={"max_choices": 3}, **given) as http:
@@ -90,7 +90,7 @@ async def test_it_is_served_with_what_this_server_allows() -> None:
     }
 
 
-async def test_what_is_served_before_the_model_is_there_knows_no_vocabulary() -> None:
+async def test_before_the_model_is_loaded_the_vocabulary_is_unknown() -> None:
     app = create_app(settings(), FakeEngine)
     async with httpx.AsyncClient(
         transport=httpx.ASGITransport(app), base_url="http://test"
@@ -101,7 +101,7 @@ async def test_what_is_served_before_the_model_is_there_knows_no_vocabulary() ->
     assert ids["exclusiveMaximum"] == 2**31
 
 
-def test_it_is_whole() -> None:
+def test_every_operation_and_reference_is_complete() -> None:
     told = dict(operations())
     assert told.keys() >= POSTS | GETS
     assert len({operation["operationId"] for operation in told.values()}) == len(told)
@@ -120,7 +120,7 @@ def test_it_is_whole() -> None:
         Draft202012Validator.check_schema(schema)
 
 
-def test_every_field_says_what_it_means() -> None:
+def test_every_field_has_a_description() -> None:
     silent = [
         f"{name}.{field}"
         for name, schema in schemas().items()
@@ -131,7 +131,7 @@ def test_every_field_says_what_it_means() -> None:
     assert silent == []
 
 
-def test_every_field_of_a_request_says_its_range() -> None:
+def test_every_request_field_has_bounds() -> None:
     unbounded = set()
     for name in of_requests():
         for field, told in schemas()[name].get("properties", {}).items():
@@ -196,7 +196,9 @@ def test_every_field_of_a_request_says_its_range() -> None:
         ({"n": 2.0}, True),
     ],
 )
-async def test_it_knows_good_requests_from_bad_ones(fields: dict[str, Any], valid: bool) -> None:
+async def test_the_chat_schema_agrees_with_the_validation(
+    fields: dict[str, Any], valid: bool
+) -> None:
     asked = body(**fields)
 
     async with client(FakeEngine()) as http:
@@ -218,7 +220,7 @@ async def test_it_knows_good_requests_from_bad_ones(fields: dict[str, Any], vali
         ("/v1/feedback", "FeedbackRequest", {"correct": True, "score": None}, True),
     ],
 )
-async def test_it_knows_other_good_requests_from_bad_ones(
+async def test_other_request_schemas_agree_with_the_validation(
     path: str, name: str, asked: dict[str, Any], valid: bool
 ) -> None:
     needed = {"request_id": "x"} if name == "FeedbackRequest" else {"prompt": "hi"}
@@ -230,7 +232,7 @@ async def test_it_knows_other_good_requests_from_bad_ones(
     assert validator(schemas()[name]).is_valid({**needed, **asked}) is valid
 
 
-async def test_an_answer_that_is_not_described_is_noticed() -> None:
+async def test_undocumented_responses_are_detected() -> None:
     async with client(FakeEngine()) as http:
         answer = await http.get("/v1/models")
     listed = answer.json()

@@ -28,7 +28,7 @@ async def stream(engine: FakeEngine, **fields: Any) -> list[Event]:
     return parse_events(response.text)
 
 
-async def test_the_contract() -> None:
+async def test_the_chunks_of_a_stream() -> None:
     engine = FakeEngine(Script(("é",), "\n\n☃"), tokens_per_delta=2)
 
     role, thought, answer, finish, usage, done = await stream(
@@ -59,7 +59,7 @@ async def test_the_contract() -> None:
     assert len({chunk.data["id"] for chunk in chunks}) == 1
 
 
-async def test_usage_comes_only_where_it_was_asked_for() -> None:
+async def test_usage_is_sent_only_if_requested() -> None:
     assert not any("usage" in event.data for event in await stream(FakeEngine()))
 
 
@@ -75,7 +75,7 @@ async def test_a_stream_adds_up_to_the_whole_response(style: str) -> None:
     assert message == whole.json()["choices"][0]["message"]
 
 
-async def test_choices_stream_side_by_side() -> None:
+async def test_choices_are_streamed_concurrently() -> None:
     gate = Gate(2)
     engine = FakeEngine(lambda job: Script(("ab",), job.id[-1]), before_token=gate)
 
@@ -102,7 +102,7 @@ async def test_an_engine_that_dies_ends_the_stream_with_an_error_event() -> None
     assert got[-1].data["error"]["type"] == "server_error"
 
 
-async def test_a_fault_of_ours_ends_the_stream_without_its_text() -> None:
+async def test_an_internal_error_ends_the_stream_without_details() -> None:
     engine = FakeEngine()
 
     async def fail(_: Any) -> frozenset[int]:
@@ -115,7 +115,7 @@ async def test_a_fault_of_ours_ends_the_stream_without_its_text() -> None:
     assert "secret" not in got[-1].data["error"]["message"]
 
 
-async def test_text_comes_as_soon_as_it_is_there() -> None:
+async def test_text_is_streamed_without_delay() -> None:
     gate = Gate(2)
     engine = FakeEngine(Script(("abc",), "x"), before_token=gate)
 
@@ -134,7 +134,7 @@ async def test_text_comes_as_soon_as_it_is_there() -> None:
     assert rest[-2] == "data: [DONE]"
 
 
-async def test_comments_keep_a_silent_stream_alive() -> None:
+async def test_heartbeats_keep_a_silent_stream_alive() -> None:
     gate = Gate(0)
     limits = {"heartbeat_seconds": 0.01}
 
@@ -152,7 +152,7 @@ async def test_comments_keep_a_silent_stream_alive() -> None:
     assert rest[-2] == "data: [DONE]"
 
 
-async def test_a_failure_without_its_name_is_still_one() -> None:
+async def test_an_error_event_without_a_name_is_still_an_error_event() -> None:
     async def broken() -> AsyncGenerator[bytes, None]:
         yield event({"a": 1}, name="reasoning")
         yield ErrorEvent(event({"error": {}}, name="error"))

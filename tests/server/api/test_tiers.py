@@ -48,7 +48,7 @@ def _by_length(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("_by_length")
-async def test_a_request_that_says_nothing_is_routed() -> None:
+async def test_a_request_without_a_budget_is_routed() -> None:
     async with client(FakeEngine(), default_tier="auto", tiers=TIERS) as http:
         easy = await http.post(CHAT, json=asked("hi"))
         hard = await http.post(CHAT, json=asked("a prompt that is hard because it is long"))
@@ -67,7 +67,7 @@ async def test_a_request_that_says_nothing_is_routed() -> None:
 
 
 @pytest.mark.usefixtures("_by_length")
-async def test_a_stream_tells_its_tier_too() -> None:
+async def test_a_stream_has_its_tier() -> None:
     async with client(FakeEngine(), tiers=TIERS) as http:
         response = await http.post(CHAT, json=asked("hi", reasoning_effort="low", stream=True))
 
@@ -76,7 +76,7 @@ async def test_a_stream_tells_its_tier_too() -> None:
     assert [choice["thinking"]["tier"] for choice in told if "thinking" in choice] == ["low"]
 
 
-async def test_a_minimum_of_a_tier_yields_where_there_is_no_room() -> None:
+async def test_the_minimum_of_a_tier_is_clamped_where_there_is_no_room() -> None:
     async with client(FakeEngine(), tiers=TIERS) as http:
         given_by_tier = await http.post(CHAT, json=body(budget_tier="high", max_tokens=20))
         named = await http.post(CHAT, json=body(min_thinking_tokens=8, max_tokens=20))
@@ -88,7 +88,7 @@ async def test_a_minimum_of_a_tier_yields_where_there_is_no_room() -> None:
     assert named.json()["error"]["param"] == "min_thinking_tokens"
 
 
-async def test_a_tier_has_sampling_of_its_own() -> None:
+async def test_a_tier_has_its_own_sampling_parameters() -> None:
     engine = FakeEngine()
     async with client(engine, tiers=TIERS) as http:
         await http.post(CHAT, json=body(budget_tier="medium"))
@@ -99,7 +99,7 @@ async def test_a_tier_has_sampling_of_its_own() -> None:
     assert seen == [(0.3, 0.5), (1, 1), (None, None)]
 
 
-async def test_the_operators_ceiling_cuts() -> None:
+async def test_the_operators_ceiling_clamps() -> None:
     async with client(FakeEngine(), ceilings={"max_thinking_tokens": 5}) as http:
         response = await http.post(CHAT, json=body(max_thinking_tokens=9))
 
@@ -107,7 +107,7 @@ async def test_the_operators_ceiling_cuts() -> None:
     assert (thinking["max_tokens"], thinking["clamped"]) == (5, True)
 
 
-async def test_an_answer_costs_its_parts() -> None:
+async def test_the_cost_is_the_sum_of_its_parts() -> None:
     engine = FakeEngine(Script(("abc",), "de"))
     async with client(engine, prices=PRICES) as http:
         whole = (await http.post(CHAT, json=body())).json()
@@ -126,7 +126,7 @@ async def test_an_answer_costs_its_parts() -> None:
     ]
 
 
-async def test_a_tier_never_costs_more_than_its_price() -> None:
+async def test_a_tier_never_costs_more_than_its_max_price() -> None:
     engine = FakeEngine(Script(("a" * 500,), "b" * 500))
     async with client(engine, tiers=PRICED, prices=PRICES) as http:
         held = (await http.post(CHAT, json=body(budget_tier="max"))).json()
@@ -146,7 +146,7 @@ async def test_a_tier_never_costs_more_than_its_price() -> None:
     prices=st.tuples(*[st.decimals("0", "100", places=4)] * 3),
     share=st.floats(0, 1),
 )
-def test_what_is_affordable_is_afforded(
+def test_affordable_tokens_stay_within_the_price(
     prompt: int, price: Decimal, prices: tuple[Decimal, ...], share: float
 ) -> None:
     named = Prices(prompt=prices[0], thinking=prices[1], answer=prices[2])
@@ -163,7 +163,7 @@ def test_what_is_affordable_is_afforded(
 
 
 @pytest.mark.usefixtures("_by_length")
-async def test_a_dry_run_tells_what_a_request_would_get() -> None:
+async def test_a_dry_run_reports_what_a_request_would_get() -> None:
     engine = FakeEngine()
     async with client(engine, default_tier="auto", tiers=TIERS, prices=PRICES) as http:
         response = await http.post(ROUTE, json=asked("a prompt that is hard because it is long"))
@@ -183,7 +183,7 @@ async def test_a_dry_run_tells_what_a_request_would_get() -> None:
     assert bad.status_code == 400
 
 
-async def test_the_default_router_knows_small_talk_from_proofs() -> None:
+async def test_the_default_router_separates_small_talk_from_proofs() -> None:
     proof = "Prove that the square root of every prime is irrational."
     async with client(FakeEngine(), default_tier="auto") as http:
         easy = (await http.post(ROUTE, json=asked("hello there"))).json()
@@ -215,17 +215,17 @@ async def test_the_default_router_knows_small_talk_from_proofs() -> None:
         ({"prices": {"prompt": "-1", "thinking": "1", "answer": "1"}}, "prices.prompt"),
     ],
 )
-def test_a_bad_setting_is_named(given_settings: dict[str, Any], named: str) -> None:
+def test_an_invalid_setting_is_named(given_settings: dict[str, Any], named: str) -> None:
     with pytest.raises(ConfigError, match=named):
         load_settings(given_settings)
 
 
-def test_an_unknown_classifier_stops_the_start() -> None:
+def test_an_unknown_classifier_is_a_config_error() -> None:
     with pytest.raises(ConfigError, match=r"router\.classifier.*'psychic'.*ensemble"):
         Router.load(RouterSettings(classifier="psychic"))
 
 
-def test_costs_decide() -> None:
+def test_the_router_minimizes_the_expected_cost() -> None:
     verdict = Prediction((0.9, 0.0, 0.0, 0.1))
 
     class Unsure:
@@ -244,7 +244,7 @@ def test_costs_decide() -> None:
     assert level(1000.0) != "none"
 
 
-def test_tiers_of_the_operators_must_fit_the_context() -> None:
+def test_configured_tiers_must_fit_the_context() -> None:
     fitting = Settings(tiers=TIERS)  # type: ignore[arg-type]
     check_tiers(fitting, 4000)
     with pytest.raises(ConfigError, match="'max'"):

@@ -55,7 +55,7 @@ def keys(store: Store) -> KeyStore:
     return KeyStore(store.engine)
 
 
-async def test_nobody_is_asked_where_no_keys_are() -> None:
+async def test_without_keys_authentication_is_off() -> None:
     async with client(FakeEngine()) as http:
         answer = await http.post(CHAT, json=body(), headers=bearer("whatever"))
 
@@ -80,7 +80,9 @@ async def test_nobody_is_asked_where_no_keys_are() -> None:
     "header",
     [None, "", "Bearer", "Bearer nonsense", "Basic dXNlcjpwYXNz", "Bearer {other}", "Bearer ☃"],
 )
-async def test_no_key_is_a_401(method: str, path: str, header: str | None) -> None:
+async def test_a_missing_or_invalid_key_is_a_401(
+    method: str, path: str, header: str | None
+) -> None:
     key, _ = configured_key()
     _, other = configured_key()
     told = {} if header is None else {"authorization": header.format(other=other).encode()}
@@ -96,12 +98,12 @@ async def test_no_key_is_a_401(method: str, path: str, header: str | None) -> No
 
 
 @pytest.mark.parametrize("path", ["/health", "/ready", "/", "/docs", "/page.json", "/v1/tiers"])
-async def test_some_things_are_open(path: str) -> None:
+async def test_public_paths_need_no_key(path: str) -> None:
     async with client(FakeEngine(), keys=[configured_key()[0]]) as http:
         assert (await http.get(path)).status_code == 200
 
 
-async def test_a_key_opens_what_its_scope_says() -> None:
+async def test_the_scope_of_a_key_is_enforced() -> None:
     user, token = configured_key()
     admin, master = configured_key("root", "admin")
     async with client(FakeEngine(), keys=[user, admin]) as http:
@@ -115,7 +117,7 @@ async def test_a_key_opens_what_its_scope_says() -> None:
     assert refused.json()["error"]["code"] == "insufficient_permissions"
 
 
-async def test_keys_of_the_database_are_known_until_they_are_revoked(
+async def test_keys_of_the_database_are_valid_until_they_are_revoked(
     keys: KeyStore, file: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(authenticator, "CACHE_SECONDS", 0.0)
@@ -131,7 +133,7 @@ async def test_keys_of_the_database_are_known_until_they_are_revoked(
     assert row.key == "team"
 
 
-async def test_a_key_is_known_while_its_database_is_away(
+async def test_a_cached_key_is_valid_while_the_database_is_unavailable(
     keys: KeyStore, file: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(authenticator, "CACHE_SECONDS", 0.0)
@@ -153,7 +155,7 @@ async def test_a_key_is_known_while_its_database_is_away(
     assert unknown.headers["retry-after"] == "5"
 
 
-async def test_ids_do_not_tell_whether_they_exist(
+async def test_responses_do_not_reveal_which_key_ids_exist(
     keys: KeyStore, file: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     kept, used = make_key()
@@ -181,7 +183,7 @@ async def test_ids_do_not_tell_whether_they_exist(
     assert looked_up == [hash_token(token) for token in tokens]
 
 
-async def test_so_many_keys_are_known_at_a_time(
+async def test_the_cache_of_keys_is_bounded(
     keys: KeyStore, file: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     made = [make_key(name) for name in ("a", "b", "c")]
@@ -203,7 +205,7 @@ async def test_so_many_keys_are_known_at_a_time(
         await check(made[0][1])
 
 
-async def test_a_keys_ceilings_cut_what_is_asked_for() -> None:
+async def test_the_ceilings_of_a_key_clamp_budgets() -> None:
     capped, token = configured_key(max_thinking_tokens=5)
     low, other = configured_key("low", tier="low")
     async with client(FakeEngine(), keys=[capped, low]) as http:
@@ -224,7 +226,7 @@ async def test_a_keys_ceilings_cut_what_is_asked_for() -> None:
     assert routed.json()["clamped_by"] == ["key"]
 
 
-async def test_a_key_is_for_its_models() -> None:
+async def test_a_key_is_limited_to_its_models() -> None:
     key, token = configured_key(models=["fast"])
     async with client(FakeEngine(), keys=[key], aliases=["fast"]) as http:
         answer = await http.post(CHAT, json=body(model="fast"), headers=bearer(token))
@@ -235,7 +237,7 @@ async def test_a_key_is_for_its_models() -> None:
     assert refused.json()["error"]["param"] == "model"
 
 
-async def test_rates_are_told_and_kept(file: str, keys: KeyStore) -> None:
+async def test_rate_limits_are_enforced_and_reported(file: str, keys: KeyStore) -> None:
     key, token = configured_key(requests_per_minute=2, tokens_per_minute=1000)
     async with client(FakeEngine(), keys=[key], ledger={"url": file}) as http:
         answers = [
@@ -251,7 +253,7 @@ async def test_rates_are_told_and_kept(file: str, keys: KeyStore) -> None:
     assert streamed.status_code == 429
 
 
-async def test_a_request_that_is_too_dear_is_refused_before_it_runs(
+async def test_a_request_that_could_exceed_the_quota_is_refused_before_it_runs(
     file: str, keys: KeyStore
 ) -> None:
     key, token = configured_key(per_day="0.05")
@@ -268,7 +270,7 @@ async def test_a_request_that_is_too_dear_is_refused_before_it_runs(
     assert len(engine.jobs) == 1
 
 
-async def test_a_key_speaks_of_its_own_answers(file: str, keys: KeyStore) -> None:
+async def test_feedback_is_limited_to_the_keys_own_requests(file: str, keys: KeyStore) -> None:
     both = {name: configured_key(name) for name in ("one", "two")}
     admin, master = configured_key("root", "admin")
     given = {"keys": [admin, *(key for key, _ in both.values())], "ledger": {"url": file}}
@@ -284,7 +286,7 @@ async def test_a_key_speaks_of_its_own_answers(file: str, keys: KeyStore) -> Non
 
 
 @pytest.mark.parametrize("kind", ["sqlite", "postgresql"])
-async def test_a_hundred_at_a_time_cannot_overspend_nor_leak(
+async def test_a_hundred_concurrent_requests_neither_overspend_nor_leak_reservations(
     kind: str, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
     """Three gateways on one database; some clients leave, some answers break off."""
@@ -340,7 +342,7 @@ async def test_a_hundred_at_a_time_cannot_overspend_nor_leak(
     assert {200, 429} <= {*statuses}
 
 
-async def test_a_client_that_leaves_gives_back_what_it_held(
+async def test_the_reservation_of_a_disconnected_client_is_released(
     file: str, keys: KeyStore, store: Store
 ) -> None:
     key, token = make_key(tokens_per_minute=100)
@@ -395,7 +397,7 @@ def test_every_route_declares_what_it_requires() -> None:
     assert others == {"/", "/docs", "/openapi.json", "/static"}
 
 
-async def test_a_route_that_declares_nothing_is_closed() -> None:
+async def test_a_route_without_a_declaration_is_forbidden() -> None:
     app = create_app(Settings(), FakeEngine)
     app.add_api_route("/v1/new", lambda: "open")
     async with httpx.AsyncClient(

@@ -8,7 +8,7 @@ from proctor.server.generation import runner
 from tests.server.harness import CHAT, body, client, parse_events
 
 
-def test_nothing_comes_after_a_stop() -> None:
+def test_text_ends_at_a_stop_string() -> None:
     answer = AnswerText(["END"])
 
     told = answer.push("It is 4E", []) + answer.push("ND 5", []) + answer.close()
@@ -17,7 +17,7 @@ def test_nothing_comes_after_a_stop() -> None:
     assert answer.stopped
 
 
-def test_newlines_before_an_answer_are_dropped_however_they_come() -> None:
+def test_leading_newlines_of_an_answer_are_dropped() -> None:
     answer = AnswerText()
     answer.after_marker()
 
@@ -26,7 +26,7 @@ def test_newlines_before_an_answer_are_dropped_however_they_come() -> None:
     assert told == [[], [], ["It"], ["\n\n"]]
 
 
-async def test_a_hidden_thinking_tells_how_far_it_is() -> None:
+async def test_a_hidden_thinking_reports_progress() -> None:
     engine = FakeEngine(Script(("Let me see.",), "42"))
     async with client(engine) as http:
         response = await http.post(
@@ -45,7 +45,7 @@ async def test_a_hidden_thinking_tells_how_far_it_is() -> None:
     assert "see" not in response.text
 
 
-async def test_the_telling_is_spread_out_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_progress_is_reported_at_intervals(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(runner, "PROGRESS_SECONDS", 0)
     async with client(FakeEngine(Script(("abcd",), "42"))) as http:
         response = await http.post(CHAT, json=body(stream=True, reasoning_format="hidden"))
@@ -56,7 +56,7 @@ async def test_the_telling_is_spread_out_in_time(monkeypatch: pytest.MonkeyPatch
     assert [each["tokens"] for each in told] == [1, 2, 3, 4, 4]
 
 
-async def test_no_progress_where_the_thinking_is_seen() -> None:
+async def test_no_progress_where_the_thinking_is_visible() -> None:
     async with client(FakeEngine()) as http:
         response = await http.post(CHAT, json=body(stream=True))
 

@@ -87,7 +87,7 @@ def split(text: str, spans: Sequence[ForcedSpan]) -> tuple[list[str], str]:
     opens=st.booleans(),
     size=st.integers(1, 9),
 )
-def test_spans_hold_what_was_forced_and_nothing_else(
+def test_spans_cover_exactly_the_forced_text(
     budget: ThinkingBudget, thoughts: list[str], opens: bool, size: int
 ) -> None:
     script = Script(thoughts, "answer")
@@ -115,7 +115,7 @@ def test_spans_hold_what_was_forced_and_nothing_else(
     assert (told, between) == (forced, free)
 
 
-async def test_blocks_are_one_text() -> None:
+async def test_spans_count_from_the_start_of_all_thinking() -> None:
     thoughts = ("é one",)
     again = [*b"two", THINK, *"☃ three".encode(), END_THINK, *b"four"]
     thinking = {"continuations": 1, "continuation_text": "Wait"}
@@ -132,7 +132,7 @@ async def test_blocks_are_one_text() -> None:
 
 @pytest.mark.parametrize("style", ["reasoning_content", "reasoning", "both", "tags", "hidden"])
 @pytest.mark.parametrize("streamed", [False, True])
-async def test_every_format_tells_them(style: str, streamed: bool) -> None:
+async def test_every_reasoning_format_has_spans(style: str, streamed: bool) -> None:
     asked = body(
         max_thinking_tokens=12,
         thinking={"wrap_up_text": "☃ so", "landing": "hard"},

@@ -59,7 +59,7 @@ def arguments_of(calls: list[Any]) -> list[tuple[str, Any]]:
     return [(c["function"]["name"], json.loads(c["function"]["arguments"])) for c in calls]
 
 
-async def test_calls_are_taken_out_of_the_answer(hermes: ToolFormat) -> None:
+async def test_calls_are_removed_from_the_content(hermes: ToolFormat) -> None:
     response = await ask(engine(hermes, TWO))
 
     (choice,) = response.json()["choices"]
@@ -105,14 +105,16 @@ async def test_calls_are_streamed_piece_by_piece(hermes: ToolFormat) -> None:
 
 
 @pytest.mark.parametrize("stream", [False, True])
-async def test_without_parallel_calls_there_is_one(hermes: ToolFormat, stream: bool) -> None:
+async def test_parallel_tool_calls_false_limits_to_one_call(
+    hermes: ToolFormat, stream: bool
+) -> None:
     response = await ask(engine(hermes, TWO), stream=stream, parallel_tool_calls=False)
 
     assert "add" in response.text
     assert "multiply" not in response.text
 
 
-async def test_no_calls_where_none_are_wanted(hermes: ToolFormat) -> None:
+async def test_tool_choice_none_leaves_calls_in_the_content(hermes: ToolFormat) -> None:
     response = await ask(engine(hermes, TWO), tool_choice="none")
 
     (choice,) = response.json()["choices"]
@@ -128,9 +130,7 @@ async def test_no_calls_where_none_are_wanted(hermes: ToolFormat) -> None:
         ({"type": "function", "function": {"name": "add"}}, "stop"),
     ],
 )
-async def test_a_call_that_must_be_made_is_bound(
-    hermes: ToolFormat, choice: Any, finish: str
-) -> None:
+async def test_a_forced_call_is_constrained(hermes: ToolFormat, choice: Any, finish: str) -> None:
     over = engine(hermes, call("add", a=1))
 
     response = await ask(over, tool_choice=choice)
@@ -141,13 +141,13 @@ async def test_a_call_that_must_be_made_is_bound(
     assert response.json()["choices"][0]["finish_reason"] == finish
 
 
-async def test_a_call_that_was_cut_is_no_call_to_make(hermes: ToolFormat) -> None:
+async def test_a_truncated_call_finishes_with_length(hermes: ToolFormat) -> None:
     response = await ask(engine(hermes, call("add", a=1)), max_tokens=40, max_thinking_tokens=2)
 
     assert response.json()["choices"][0]["finish_reason"] == "length"
 
 
-async def test_tools_are_told_to_the_model_and_to_the_router(hermes: ToolFormat) -> None:
+async def test_tools_reach_the_prompt_and_the_router(hermes: ToolFormat) -> None:
     over = engine(hermes, "42")
     async with client(over, default_tier="auto") as http:
         with_tools = await http.post("/v1/route", json=body(tools=[ADD]))
@@ -169,7 +169,7 @@ async def test_a_server_without_a_parser_refuses_tools() -> None:
     assert harmless.status_code == 200
 
 
-async def test_results_go_back_to_the_model(hermes: ToolFormat) -> None:
+async def test_tool_results_reach_the_prompt(hermes: ToolFormat) -> None:
     over = engine(hermes, "It is 12.")
     asked = {
         "id": "call-1",
@@ -194,7 +194,7 @@ async def test_results_go_back_to_the_model(hermes: ToolFormat) -> None:
     "arguments",
     ["", "nothing", "[1]", '{"a": NaN}', f'{{"a": {9**40}}}', '{"a": "\\ud800"}', "[" * 300],
 )
-async def test_arguments_that_are_no_object_are_an_empty_one(
+async def test_invalid_arguments_are_rendered_as_an_empty_object(
     hermes: ToolFormat, arguments: str
 ) -> None:
     over = engine(hermes, "It is 12.")
@@ -212,7 +212,7 @@ async def test_arguments_that_are_no_object_are_an_empty_one(
     assert '"arguments": {}' in prompt
 
 
-async def test_a_turn_has_one_budget_however_often_calls_break_it(hermes: ToolFormat) -> None:
+async def test_a_turn_has_one_budget_across_its_tool_calls(hermes: ToolFormat) -> None:
     asked = {"id": "1", "function": {"name": "add", "arguments": "{}"}}
     earlier = {"role": "user", "content": "Before."}
     conversation = [
@@ -236,7 +236,7 @@ async def test_a_turn_has_one_budget_however_often_calls_break_it(hermes: ToolFo
     assert [results[cap]["tokens"] for cap in (12, 3)] == [0, 0]
 
 
-async def test_a_minimum_that_the_turn_has_had_is_had(hermes: ToolFormat) -> None:
+async def test_earlier_thinking_of_the_turn_counts_towards_the_minimum(hermes: ToolFormat) -> None:
     conversation = [
         {"role": "user", "content": "Add."},
         {"role": "assistant", "content": "", "thinking": "123456"},
@@ -247,7 +247,7 @@ async def test_a_minimum_that_the_turn_has_had_is_had(hermes: ToolFormat) -> Non
         assert over.jobs[0].budget.minimum == left
 
 
-def test_a_format_beside_tools_leaves_both_possible(hermes: ToolFormat) -> None:
+def test_a_response_format_with_tools_allows_both(hermes: ToolFormat) -> None:
     schema = Constraint(Kind.JSON, {"type": "integer"}, "response_format")
 
     bound = hermes.bind(ToolChoice((ADD,), "auto", None, True, schema)).constraint
@@ -302,7 +302,7 @@ def test_a_forced_call_has_its_schema_whatever_strict_says(
 
 
 @pytest.mark.parametrize(("strict", "schema"), [(False, {"type": "object"}), (True, SCHEMA)])
-def test_a_call_that_may_be_made_has_an_object(
+def test_an_optional_call_has_its_schema_only_if_strict(
     hermes: ToolFormat, strict: bool, schema: dict[str, Any]
 ) -> None:
     bound = hermes.bind(choose(tool("add", strict=strict))).constraint
@@ -311,7 +311,7 @@ def test_a_call_that_may_be_made_has_an_object(
 
 
 @pytest.mark.parametrize("parameters", [None, {}])
-def test_a_function_without_parameters_has_no_arguments(
+def test_a_function_without_parameters_gets_an_empty_object(
     hermes: ToolFormat, parameters: dict[str, Any] | None
 ) -> None:
     given = tool("add")
@@ -322,7 +322,7 @@ def test_a_function_without_parameters_has_no_arguments(
     assert bound_arguments(bound)[0] == {"type": "object", "properties": {}}
 
 
-def test_a_set_of_one_bad_schema_names_it(hermes: ToolFormat) -> None:
+def test_the_unsupported_schema_of_several_is_named(hermes: ToolFormat) -> None:
     bad = tool("bad")
     bad["function"]["parameters"] = {"type": "object", "not": {"required": ["a"]}}
 
@@ -336,7 +336,9 @@ def test_a_set_of_one_bad_schema_names_it(hermes: ToolFormat) -> None:
 
 
 @pytest.mark.parametrize("kind", ["integer", ["integer", "null"], None, 5])
-async def test_parameters_that_are_no_object_are_refused(hermes: ToolFormat, kind: Any) -> None:
+async def test_parameters_of_another_type_than_object_are_refused(
+    hermes: ToolFormat, kind: Any
+) -> None:
     given = tool("add")
     given["function"]["parameters"] = {"type": kind}
     async with client(engine(hermes, "42")) as http:
@@ -346,7 +348,7 @@ async def test_parameters_that_are_no_object_are_refused(hermes: ToolFormat, kin
     assert response.json()["error"]["param"] == "tools[0].function.parameters"
 
 
-async def test_a_tool_is_described_at_any_length(hermes: ToolFormat) -> None:
+async def test_descriptions_of_tools_may_be_long(hermes: ToolFormat) -> None:
     long = "x" * 18_780
     given = tool("add", description=long)
     given["function"]["parameters"] = {
@@ -374,7 +376,7 @@ async def test_too_many_tools_are_refused_by_name(hermes: ToolFormat) -> None:
 
 
 @pytest.mark.parametrize("choice", ["auto", "required"])
-async def test_tools_that_the_template_passes_over_are_refused(
+async def test_tools_that_the_template_ignores_are_refused(
     hermes: ToolFormat, monkeypatch: pytest.MonkeyPatch, choice: str
 ) -> None:
     over = engine(hermes, "42")
@@ -419,7 +421,7 @@ BOUND: list[tuple[Kind, Any]] = [
 
 @pytest.mark.parametrize(("kind", "value"), BOUND)
 @pytest.mark.parametrize("choice", ["auto", "required", "named"])
-async def test_a_form_beside_tools_is_served_or_refused_by_name(
+async def test_structured_outputs_with_tools_are_served_or_refused_by_name(
     hermes: ToolFormat, choice: str, kind: Kind, value: Any
 ) -> None:
     named = {"type": "function", "function": {"name": "add"}}
@@ -442,7 +444,7 @@ async def test_a_form_beside_tools_is_served_or_refused_by_name(
 
 
 @pytest.mark.parametrize(("kind", "value"), BOUND)
-def test_no_form_is_looked_through_in_this_process(
+def test_grammars_are_not_parsed_in_this_process(
     hermes: ToolFormat, kind: Kind, value: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The libraries that would can end it: 40,000 stars did."""
@@ -467,7 +469,7 @@ STARS = {"type": "string", "pattern": "a" + "*" * 40_000}
         (Kind.REGEX, "(" * 99, "response_format"),
     ],
 )
-def test_a_form_that_cannot_be_beside_tools_is_named(
+def test_a_constraint_unsupported_with_tools_is_named(
     hermes: ToolFormat, kind: Kind, value: Any, param: str
 ) -> None:
     with pytest.raises(UnsupportedRequest, match="'response_format") as caught:
@@ -476,7 +478,7 @@ def test_a_form_that_cannot_be_beside_tools_is_named(
     assert caught.value.param == param
 
 
-def test_what_a_form_beside_tools_turns_out_to_be_is_its_own_fault(hermes: ToolFormat) -> None:
+def test_errors_of_a_constraint_with_tools_name_its_field(hermes: ToolFormat) -> None:
     form = Constraint(Kind.REGEX, "a+", "structured_outputs.regex")
 
     bound = hermes.bind(choose(ADD, constraint=form)).constraint
@@ -485,7 +487,7 @@ def test_what_a_form_beside_tools_turns_out_to_be_is_its_own_fault(hermes: ToolF
     assert bound.field == "structured_outputs.regex"
 
 
-def test_schemas_are_bounded_together(hermes: ToolFormat) -> None:
+def test_the_total_size_of_schemas_is_bounded(hermes: ToolFormat) -> None:
     member = {"type": "string", "enum": [f"{i:06}" for i in range(6000)]}
     large = {"type": "object", "properties": {"a": member}}
     tools = [tool(f"f{i}", parameters=large, strict=True) for i in range(6)]
@@ -496,7 +498,7 @@ def test_schemas_are_bounded_together(hermes: ToolFormat) -> None:
     assert caught.value.param == "tools"
 
 
-def test_what_an_engine_cannot_bind_it_reads() -> None:
+def test_without_constraints_optional_calls_are_only_parsed() -> None:
     unbound = tools_module.VllmTools("hermes", Tokenizer(), binds=False)
 
     assert unbound.bind(choose(ADD)).constraint is None
@@ -504,7 +506,7 @@ def test_what_an_engine_cannot_bind_it_reads() -> None:
     assert unbound.bind(choose(tool("add", strict=True))).constraint is not None
 
 
-def test_a_format_without_tags_binds_nothing_in_secret() -> None:
+def test_a_format_without_a_grammar_refuses_forced_and_strict_calls() -> None:
     free = tools_module.VllmTools("gemma4", Tokenizer())
 
     assert free.bind(choose(ADD)).constraint is None

@@ -29,7 +29,7 @@ def keys(*arguments: str) -> int:
     return main(["keys", *arguments])
 
 
-def test_a_key_is_made_listed_and_revoked(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_key_is_created_listed_and_revoked(capsys: pytest.CaptureFixture[str]) -> None:
     assert (
         keys("create", "team", "--requests-per-minute", "3", "--model", "a", "--tier", "low") == 0
     )
@@ -46,7 +46,7 @@ def test_a_key_is_made_listed_and_revoked(capsys: pytest.CaptureFixture[str]) ->
     assert "revoked" in capsys.readouterr().out
 
 
-def test_a_key_can_stand_in_the_settings(
+def test_a_key_can_be_printed_for_the_settings(
     capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     assert keys("create", "team", "--admin", "--max-thinking-tokens", "9", "--print") == 0
@@ -74,7 +74,7 @@ def test_a_key_can_stand_in_the_settings(
         (("revoke", "nobody"), 1, "No active key named 'nobody'"),
     ],
 )
-def test_what_makes_no_sense_is_told(
+def test_invalid_arguments_are_refused(
     arguments: tuple[str, ...], status: int, named: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     config = () if "huge" in arguments else ("--config", "/dev/null")
@@ -82,7 +82,7 @@ def test_what_makes_no_sense_is_told(
     assert named in capsys.readouterr().err
 
 
-def test_a_name_is_of_one_key(capsys: pytest.CaptureFixture[str]) -> None:
+def test_names_of_keys_are_unique(capsys: pytest.CaptureFixture[str]) -> None:
     assert keys("create", "team") == 0
     assert keys("revoke", "team") == 0
     assert keys("create", "team") == 1
@@ -99,9 +99,7 @@ def test_keys_need_a_database(
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.0.2.1", "example.com"])
-def test_a_server_that_others_can_reach_needs_keys(
-    host: str, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_public_address_requires_keys(host: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["serve", "--host", host]) == 2
     assert "proctor keys create" in capsys.readouterr().err
 
@@ -119,11 +117,11 @@ def test_a_server_that_others_can_reach_needs_keys(
         ({"keys": [{"name": "a", "hash": f"{'0' * 8}:{'0' * 64}"}]}, True),
     ],
 )
-def test_when_keys_are_asked_for(given: dict[str, object], asks: bool) -> None:
+def test_which_settings_require_keys(given: dict[str, object], asks: bool) -> None:
     assert Settings(**given).asks_for_keys is asks  # type: ignore[arg-type]
 
 
-def test_a_served_key_opens_the_server_and_metrics_have_a_port(
+def test_a_server_with_keys_and_an_admin_port(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert keys("create", "team") == 0

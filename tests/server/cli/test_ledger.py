@@ -102,7 +102,7 @@ def test_the_ledger_of_the_settings_is_read(
         (["migrate", "--url", "sqlite:////nowhere/at/all.db"], 2, "/nowhere/at: No such file"),
     ],
 )
-def test_a_ledger_that_cannot_be_used_is_told(
+def test_an_unusable_ledger_is_reported(
     arguments: list[str], status: int, named: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["ledger", *arguments]) == status
@@ -112,7 +112,7 @@ def test_a_ledger_that_cannot_be_used_is_told(
     assert complaint.count("\n") == 1
 
 
-def test_no_server_starts_with_a_ledger_that_can_never_be_written(
+def test_serve_refuses_a_file_that_is_not_a_database(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     file = tmp_path / "no.db"

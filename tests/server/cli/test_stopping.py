@@ -93,7 +93,7 @@ def assert_cut_short(text: str) -> None:
 
 
 @pytest.mark.parametrize("by", [*PAIRS, (INT, INT, INT)])
-def test_a_second_signal_ends_what_runs_as_the_end_of_the_grace_does(
+def test_a_second_signal_ends_running_requests(
     by: tuple[signal.Signals, ...], tmp_path: Path
 ) -> None:
     file = tmp_path / "ledger.db"
@@ -107,7 +107,7 @@ def test_a_second_signal_ends_what_runs_as_the_end_of_the_grace_does(
     assert statuses(file) == [503]
 
 
-def test_the_end_of_the_grace_ends_it_by_itself(tmp_path: Path) -> None:
+def test_the_end_of_the_grace_period_ends_running_requests(tmp_path: Path) -> None:
     file = tmp_path / "ledger.db"
     with waiting_for_ever(file, LIMITS__SHUTDOWN_GRACE_SECONDS=1) as process:
         url = wait_until_ready(process)
@@ -119,7 +119,7 @@ def test_the_end_of_the_grace_ends_it_by_itself(tmp_path: Path) -> None:
     assert statuses(file) == [503]
 
 
-def test_a_second_server_of_the_process_changes_nothing(tmp_path: Path) -> None:
+def test_a_second_signal_works_with_an_admin_port(tmp_path: Path) -> None:
     file = tmp_path / "ledger.db"
     with listening_socket() as bound:
         port = bound.getsockname()[1]
@@ -133,7 +133,7 @@ def test_a_second_server_of_the_process_changes_nothing(tmp_path: Path) -> None:
     assert statuses(file) == [503]
 
 
-def test_a_client_that_does_not_read_is_not_waited_for(tmp_path: Path) -> None:
+def test_the_server_does_not_wait_for_a_client_that_does_not_read(tmp_path: Path) -> None:
     file = tmp_path / "ledger.db"
     with waiting_for_ever(file, TALKATIVE) as process, socket.socket() as client:
         url = wait_until_ready(process)
@@ -149,7 +149,7 @@ def test_a_client_that_does_not_read_is_not_waited_for(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("by", [(INT,), (TERM,), *PAIRS])
-def test_an_engine_that_loads_is_not_waited_for(
+def test_the_server_does_not_wait_for_a_loading_engine(
     by: tuple[signal.Signals, ...], tmp_path: Path
 ) -> None:
     with waiting_for_ever(tmp_path / "ledger.db", LOADING) as process:

@@ -23,14 +23,14 @@ async def generate(engine: FakeEngine, asked: Job) -> tuple[list[int], Finish | 
     return tokens, finish
 
 
-async def test_says_its_script() -> None:
+async def test_the_script_is_generated() -> None:
     tokens, finish = await generate(FakeEngine(Script(("hm",), "ok")), job())
 
     assert tokens == [*b"hm", END_THINK, *b"ok", END_TURN]
     assert finish is Finish.STOP
 
 
-async def test_is_sent_back_and_thinks_its_next_thought() -> None:
+async def test_each_continuation_is_followed_by_the_next_thought() -> None:
     engine = FakeEngine(Script(("a", "b"), "ok"))
     asked = job(continuations=3, continuation_ids=WAIT)
 
@@ -52,7 +52,7 @@ async def test_an_end_of_turn_inside_the_thinking_closes_it() -> None:
     assert tokens == [*b"hm", END_THINK, *b"ok", END_TURN]
 
 
-async def test_dies_for_good() -> None:
+async def test_a_dead_engine_stays_dead() -> None:
     engine = FakeEngine(die_after=2)
 
     with pytest.raises(EngineUnavailable):

@@ -60,7 +60,7 @@ async def until_ready(http: httpx.AsyncClient) -> None:
             await asyncio.sleep(0.01)
 
 
-async def test_an_engine_that_dies_is_started_again() -> None:
+async def test_a_dead_engine_is_restarted() -> None:
     garage = Garage(FakeEngine(Script(("abc",), "d"), die_after=2), FakeEngine())
     async with served(garage) as (http, _):
         broken = await http.post(CHAT, json=body(stream=True))
@@ -74,7 +74,7 @@ async def test_an_engine_that_dies_is_started_again() -> None:
     assert garage.made == 2
 
 
-async def test_an_engine_that_hangs_is_given_up() -> None:
+async def test_a_hanging_engine_is_restarted() -> None:
     gate = Gate(2)
     hanging = FakeEngine(Script(("abc",), "d"), before_token=gate)
     garage = Garage(hanging, FakeEngine())
@@ -91,7 +91,9 @@ async def test_an_engine_that_hangs_is_given_up() -> None:
     assert again.status_code == 200
 
 
-async def test_it_is_tried_again_until_it_loads(caplog: pytest.LogCaptureFixture) -> None:
+async def test_restarting_is_retried_until_the_engine_loads(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     fault = OSError("no memory")
     garage = Garage(FakeEngine(), fault, fault, FakeEngine())
     async with served(garage) as (http, host):
@@ -103,7 +105,7 @@ async def test_it_is_tried_again_until_it_loads(caplog: pytest.LogCaptureFixture
     assert "no memory" in caplog.text
 
 
-async def test_a_server_that_stops_starts_nothing_again() -> None:
+async def test_a_stopping_server_restarts_nothing() -> None:
     garage = Garage(FakeEngine(), FakeEngine())
     async with served(garage) as (_, host):
         pass
@@ -139,7 +141,7 @@ async def cold(garage: Garage) -> AsyncIterator[tuple[httpx.AsyncClient, EngineS
         yield http, app.state.supervisor
 
 
-async def test_nobody_is_let_in_before_it_is_warm() -> None:
+async def test_requests_are_refused_until_the_engine_is_warm() -> None:
     engine = Cold()
     async with cold(Garage(engine)) as (http, host):
         await with_timeout(engine.warming.wait())
@@ -154,7 +156,7 @@ async def test_nobody_is_let_in_before_it_is_warm() -> None:
     assert answer.status_code == 200
 
 
-async def test_one_that_hangs_while_it_warms_up_has_failed_to_load() -> None:
+async def test_an_engine_that_hangs_in_warm_up_has_failed_to_load() -> None:
     engine = Cold()
     async with cold(Garage(engine)) as (http, host):
         await with_timeout(engine.warming.wait())
@@ -167,7 +169,7 @@ async def test_one_that_hangs_while_it_warms_up_has_failed_to_load() -> None:
     assert "failed to load" in refused.json()["error"]["message"]
 
 
-async def test_one_that_is_started_again_is_warmed_up_too() -> None:
+async def test_a_restarted_engine_is_warmed_up() -> None:
     again = Cold()
     async with served(Garage(FakeEngine(Script(("abc",), "d"), die_after=2), again)) as (http, _):
         await http.post(CHAT, json=body())
@@ -179,7 +181,7 @@ async def test_one_that_is_started_again_is_warmed_up_too() -> None:
     assert refused.status_code == 503
 
 
-async def test_a_server_that_stops_while_it_warms_up_closes_the_engine() -> None:
+async def test_stopping_during_warm_up_closes_the_engine() -> None:
     engine = Cold()
     async with cold(Garage(engine)):
         await with_timeout(engine.warming.wait())
@@ -200,7 +202,7 @@ async def held_up(gate: Gate) -> AsyncIterator[tuple[httpx.AsyncClient, TaskPool
         yield http, app.state.task_pool
 
 
-async def test_what_is_not_answered_when_the_grace_is_over_is_a_503() -> None:
+async def test_requests_unanswered_at_the_end_of_the_grace_period_get_a_503() -> None:
     gate = Gate(2)
     async with held_up(gate) as (http, task_pool):
         asking = asyncio.create_task(http.post(CHAT, json=body()))
@@ -213,7 +215,7 @@ async def test_what_is_not_answered_when_the_grace_is_over_is_a_503() -> None:
     assert "shutting down" in refused.json()["error"]["message"]
 
 
-async def test_a_stream_is_ended_by_an_error_then() -> None:
+async def test_streams_get_an_error_event_at_the_end_of_the_grace_period() -> None:
     gate = Gate(2)
     async with held_up(gate) as (http, task_pool):
         asking = asyncio.create_task(http.post(CHAT, json=body(stream=True)))

@@ -68,7 +68,7 @@ def choice(engine: FakeEngine, budget: TokenBudget | None = None) -> Choice:
     return Choice(engine, job, 0, channels, progress=False)
 
 
-async def test_pieces_come_first_and_then_the_end() -> None:
+async def test_deltas_are_followed_by_the_result() -> None:
     books, engine = Books(), FakeEngine(Script(("a",), "b"))
 
     items = [
@@ -92,7 +92,7 @@ async def test_a_choice_that_is_cancelled_before_it_runs_is_not_counted() -> Non
     assert books.begun == books.stopped == len(books.ends)
 
 
-async def test_a_choice_tells_how_far_it_is() -> None:
+async def test_a_running_choice_reports_its_result_so_far() -> None:
     gate, books, task_pool = Gate(6), Books(), TaskPool(FairQueue(9, 9))
     engine = FakeEngine(Script(("a" * 9,), "b"), before_token=gate)
 
@@ -107,7 +107,7 @@ async def test_a_choice_tells_how_far_it_is() -> None:
     assert [each.tokens for each in books.ends] == [6]
 
 
-async def test_a_server_that_stops_ends_every_choice_and_keeps_the_books() -> None:
+async def test_closing_the_pool_ends_running_choices_and_reports_their_results() -> None:
     gate, books, task_pool = Gate(6), Books(), TaskPool(FairQueue(9, 9))
     engine = FakeEngine(Script(("a",), "b"), before_token=gate)
     budget = TokenBudget(continuations=3, continuation_ids=WAIT)
@@ -126,7 +126,7 @@ async def test_a_server_that_stops_ends_every_choice_and_keeps_the_books() -> No
     assert end.outcome.end_reason is EndReason.CANCELLED
 
 
-async def test_a_server_that_ends_answers_nothing_more() -> None:
+async def test_after_end_running_and_waiting_and_new_requests_are_refused() -> None:
     gate, books, task_pool = Gate(0), Books(), TaskPool(FairQueue(1, 9))
     engine = FakeEngine(before_token=gate)
 
@@ -156,7 +156,7 @@ async def test_a_server_that_ends_answers_nothing_more() -> None:
         (FakeEngine(die_after=2), EngineUnavailable),
     ],
 )
-async def test_a_choice_that_fails_is_in_the_books(
+async def test_a_choice_that_fails_is_reported_as_aborted(
     engine: FakeEngine, error: type[Exception]
 ) -> None:
     books = Books()

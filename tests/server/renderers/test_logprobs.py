@@ -30,7 +30,7 @@ def text_of(scores: list[Any]) -> str:
 
 
 @pytest.mark.parametrize("stream", [False, True])
-async def test_the_answers_tokens_and_no_others(stream: bool) -> None:
+async def test_logprobs_cover_the_answer_only(stream: bool) -> None:
     choice, _ = await ask(logprobs=True, top_logprobs=2, stream=stream)
 
     assert set(choice["logprobs"]) == {"content"}
@@ -50,7 +50,7 @@ async def test_the_answers_tokens_and_no_others(stream: bool) -> None:
 
 @pytest.mark.parametrize("stream", [False, True])
 @pytest.mark.parametrize("style", ["reasoning_content", "tags"])
-async def test_the_thinkings_too_on_request(stream: bool, style: str) -> None:
+async def test_logprobs_cover_the_thinking_on_request(stream: bool, style: str) -> None:
     choice, _ = await ask(
         logprobs=True, thinking={"logprobs": True}, stream=stream, reasoning_format=style
     )
@@ -69,7 +69,7 @@ async def test_the_thinkings_too_on_request(stream: bool, style: str) -> None:
         {"include_reasoning": False},
     ],
 )
-async def test_a_hidden_thinking_has_no_scores(stream: bool, hidden: dict[str, Any]) -> None:
+async def test_a_hidden_thinking_has_no_logprobs(stream: bool, hidden: dict[str, Any]) -> None:
     choice, text = await ask(
         logprobs=True, top_logprobs=2, thinking={"logprobs": True}, stream=stream, **hidden
     )
@@ -82,7 +82,7 @@ async def test_a_hidden_thinking_has_no_scores(stream: bool, hidden: dict[str, A
 
 
 @pytest.mark.parametrize("stream", [False, True])
-async def test_none_unless_asked(stream: bool) -> None:
+async def test_no_logprobs_unless_requested(stream: bool) -> None:
     choice, text = await ask(stream=stream)
 
     assert choice["logprobs"] is None

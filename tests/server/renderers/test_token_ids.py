@@ -15,7 +15,7 @@ IDS = [*"one ☃".encode(), END_THINK, *b"\n\nIt is 4.", END_TURN]
 
 @pytest.mark.parametrize("style", ["reasoning_content", "both", "tags"])
 @pytest.mark.parametrize("tokens_per_delta", [1, 4])
-async def test_ids_whole_and_streamed(style: str, tokens_per_delta: int) -> None:
+async def test_token_ids_whole_and_streamed(style: str, tokens_per_delta: int) -> None:
     engine = FakeEngine(SCRIPT, tokens_per_delta=tokens_per_delta)
     fields = body(return_token_ids=True, n=2, reasoning_format=style)
     async with client(engine) as http:
@@ -32,7 +32,7 @@ async def test_ids_whole_and_streamed(style: str, tokens_per_delta: int) -> None
         assert content == whole["choices"][index]["message"]["content"]
 
 
-async def test_nothing_is_told_unasked() -> None:
+async def test_no_token_ids_unless_requested() -> None:
     async with client(FakeEngine(SCRIPT)) as http:
         chat = (await http.post(CHAT, json=body())).json()
         streamed = (await http.post(CHAT, json=body(stream=True))).text
@@ -46,7 +46,7 @@ async def test_nothing_is_told_unasked() -> None:
 @pytest.mark.parametrize(
     "hides", [{"reasoning_format": "hidden"}, {"reasoning": {"exclude": True}}]
 )
-async def test_a_hidden_thinking_is_told_in_no_ids(hides: dict[str, Any]) -> None:
+async def test_token_ids_with_a_hidden_thinking_are_refused(hides: dict[str, Any]) -> None:
     engine = FakeEngine(SCRIPT)
     async with client(engine) as http:
         assert_error(
@@ -81,6 +81,6 @@ async def test_prompt_logprobs_of_a_chat() -> None:
         ({"return_token_ids": 1}, "return_token_ids"),
     ],
 )
-async def test_a_bad_field_is_named(fields: dict[str, Any], param: str) -> None:
+async def test_an_invalid_field_is_named(fields: dict[str, Any], param: str) -> None:
     async with client(FakeEngine()) as http:
         assert_error(await http.post(CHAT, json=body(**fields)), 400, param)

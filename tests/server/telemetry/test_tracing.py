@@ -136,7 +136,7 @@ async def test_a_span_for_each_part_of_a_request() -> None:
     assert told(spans.named("answer"))["proctor.answer.tokens"] == 2
 
 
-async def test_names_are_those_of_the_conventions_and_nothing_said_is_told() -> None:
+async def test_attributes_follow_the_conventions_and_contain_no_text() -> None:
     async with traced(FakeEngine(Script(("hush",), "secret"))) as (http, spans):
         asked = body(messages=[{"role": "user", "content": "whisper"}], seed=3, top_p=0.5, top_k=4)
         await http.post(CHAT, json=asked)
@@ -149,7 +149,7 @@ async def test_names_are_those_of_the_conventions_and_nothing_said_is_told() -> 
     assert "text_completion fake" in {span.name for span in spans.all}
 
 
-async def test_each_choice_has_its_own() -> None:
+async def test_each_choice_has_its_own_thinking_and_answer_span() -> None:
     async with traced(FakeEngine()) as (http, spans):
         await http.post(CHAT, json=body(n=2, stream=True))
 
@@ -160,7 +160,7 @@ async def test_each_choice_has_its_own() -> None:
     spans.named("queue")
 
 
-async def test_without_thinking_there_is_no_span_of_it() -> None:
+async def test_without_thinking_there_is_no_thinking_span() -> None:
     async with traced(FakeEngine()) as (http, spans):
         await http.post(CHAT, json=body(max_thinking_tokens=0))
 
@@ -168,7 +168,7 @@ async def test_without_thinking_there_is_no_span_of_it() -> None:
     spans.named("answer")
 
 
-async def test_a_refused_request_ends_in_admission() -> None:
+async def test_a_refused_request_has_no_span_after_admission() -> None:
     async with traced(FakeEngine()) as (http, spans):
         await http.post(CHAT, json=body(model="other"))
 
@@ -177,7 +177,7 @@ async def test_a_refused_request_ends_in_admission() -> None:
     assert spans.root.status.status_code is StatusCode.UNSET  # the fault is the client's
 
 
-async def test_a_request_that_is_turned_away_from_the_line_ends_there() -> None:
+async def test_a_request_that_times_out_in_the_queue_has_no_span_after_it() -> None:
     gate = Gate(0)
     async with traced(FakeEngine(before_token=gate), limits={"max_running": 1}) as (http, spans):
         first = asyncio.create_task(http.post(CHAT, json=body()))
@@ -193,7 +193,7 @@ async def test_a_request_that_is_turned_away_from_the_line_ends_there() -> None:
     assert len(queued) == 2
 
 
-async def test_an_engine_that_dies_is_an_error() -> None:
+async def test_a_dead_engine_sets_the_error_status() -> None:
     async with traced(FakeEngine(Script(("abcdef",)), die_after=3)) as (http, spans):
         await http.post(CHAT, json=body())
 
@@ -212,7 +212,7 @@ async def test_a_client_that_does_not_sample_is_not_traced() -> None:
     assert "trace_id" not in metrics.text
 
 
-async def test_samples_name_their_trace() -> None:
+async def test_openmetrics_exemplars_have_the_trace_id() -> None:
     async with traced(FakeEngine(), prices=PRICES) as (http, _):
         await http.post(CHAT, json=body(), headers=TRACED)
         accept = {"accept": "application/openmetrics-text; version=1.0.0"}
@@ -236,7 +236,7 @@ async def test_samples_name_their_trace() -> None:
     assert TRACE_ID not in plain.text
 
 
-async def test_nothing_is_traced_unless_it_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_tracing_is_off_by_default(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("OTEL_EXPORTER_OTLP_ENDPOINT", raising=False)
     monkeypatch.delenv("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", raising=False)
     tracing = open_tracing(settings().tracing)
@@ -290,7 +290,7 @@ def receiving() -> Iterator[Receiver]:
 
 
 @pytest.mark.parametrize("by", ["setting", "variable"])
-async def test_traces_are_sent_by_otlp(by: str, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_traces_are_exported_over_otlp(by: str, monkeypatch: pytest.MonkeyPatch) -> None:
     with receiving() as receiver:
         given: dict[str, Any] = {}
         if by == "setting":
@@ -318,7 +318,7 @@ async def test_traces_are_sent_by_otlp(by: str, monkeypatch: pytest.MonkeyPatch)
     assert {span.trace_id.hex() for span in spans} == {TRACE_ID}
 
 
-async def test_a_receiver_that_is_away_harms_nobody(
+async def test_an_unreachable_collector_does_not_affect_requests(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_TIMEOUT", "1")

@@ -74,7 +74,9 @@ def is_name(value: bytes) -> bool:
     ],
 )
 @pytest.mark.parametrize("path", [b"/health", b"/nowhere", b"http://a/health"])
-async def test_a_request_that_does_not_name_one_host(hosts: list[bytes], path: bytes) -> None:
+async def test_a_request_without_exactly_one_valid_host_is_refused(
+    hosts: list[bytes], path: bytes
+) -> None:
     async with running_server(FakeEngine()) as url, httpx.AsyncClient(base_url=url) as http:
         answer = await converse(url, request(b"GET " + path + b" HTTP/1.1", *hosts))
         assert "'host'" in assert_error(answer, 400, "host")["message"]
@@ -85,7 +87,7 @@ async def test_a_request_that_does_not_name_one_host(hosts: list[bytes], path: b
 @pytest.mark.parametrize(
     "host", [b"a", b"a:80", b"a:", b"a_b.c-d:1", b"127.0.0.1:8000", b"[::1]:8000", b"%41"]
 )
-async def test_a_request_that_names_one(host: bytes) -> None:
+async def test_a_valid_host_is_accepted(host: bytes) -> None:
     async with running_server(FakeEngine()) as url:
         assert (await converse(url, request(b"GET /health HTTP/1.1", host))).status_code == 200
 
@@ -93,7 +95,7 @@ async def test_a_request_that_names_one(host: bytes) -> None:
 @pytest.mark.parametrize(
     ("hosts", "status"), [([], 200), ([b"a"], 200), ([b"a", b"b"], 400), ([b"a b"], 400)]
 )
-async def test_before_http_1_1_no_host_is_needed(hosts: list[bytes], status: int) -> None:
+async def test_http_1_0_needs_no_host(hosts: list[bytes], status: int) -> None:
     async with running_server(FakeEngine()) as url:
         answer = await converse(url, request(b"GET /health HTTP/1.0", *hosts))
 
@@ -116,7 +118,7 @@ async def test_before_http_1_1_no_host_is_needed(hosts: list[bytes], status: int
         (b"*", 404),
     ],
 )
-async def test_the_forms_of_a_target(target: bytes, status: int) -> None:
+async def test_request_targets_in_all_forms(target: bytes, status: int) -> None:
     async with running_server(FakeEngine()) as url:
         answer = await converse(url, request(b"GET " + target + b" HTTP/1.1", b"a"))
 
@@ -124,7 +126,9 @@ async def test_the_forms_of_a_target(target: bytes, status: int) -> None:
 
 
 @pytest.mark.parametrize(("origin", "status"), [(b"a.example", 400), (b"b.example", 403)])
-async def test_the_host_in_a_url_holds_over_the_header(origin: bytes, status: int) -> None:
+async def test_the_host_of_an_absolute_target_overrides_the_header(
+    origin: bytes, status: int
+) -> None:
     async with running_server(FakeEngine()) as url:
         answer = await converse(
             url,
@@ -135,7 +139,7 @@ async def test_the_host_in_a_url_holds_over_the_header(origin: bytes, status: in
     assert answer.status_code == status  # a page of its own may ask, though not for nothing
 
 
-async def test_each_request_of_a_connection_needs_a_host() -> None:
+async def test_every_request_of_a_connection_needs_a_host() -> None:
     async with running_server(FakeEngine()) as url:
         address = urlsplit(url)
         reader, writer = await asyncio.open_connection(address.hostname, address.port)
@@ -153,7 +157,7 @@ async def test_each_request_of_a_connection_needs_a_host() -> None:
 @example(b"[::1]:8000")
 @example(b"[::1%1]")
 @example(b"a\n")
-def test_only_what_the_grammar_takes_is_a_host(value: bytes) -> None:
+def test_hosts_are_valid_exactly_by_the_rfc_grammar(value: bytes) -> None:
     try:
         check_host([(b"host", value)], "1.1")
     except BadRequest:
@@ -163,7 +167,7 @@ def test_only_what_the_grammar_takes_is_a_host(value: bytes) -> None:
 
 
 @given(st.binary(max_size=30), st.sampled_from([b"", b"http://", b"HTTPS://", b"http://a"]))
-def test_a_target_keeps_what_follows_the_host(rest: bytes, scheme: bytes) -> None:
+def test_the_path_of_an_absolute_target_is_kept(rest: bytes, scheme: bytes) -> None:
     others = [(b"a", b"1"), (b"host", b"b"), (b"b", b"2")]
     try:
         target, headers = to_origin_form(scheme + rest, others)

@@ -46,13 +46,13 @@ async def converse(url: str, *parts: bytes) -> httpx.Response:
         pytest.param([CHUNKED, b"2;" + MEGABYTE], id="a chunk's extension"),
     ],
 )
-async def test_a_head_over_the_limit(parts: list[bytes]) -> None:
+async def test_headers_over_the_limit(parts: list[bytes]) -> None:
     async with running_server(FakeEngine()) as url, httpx.AsyncClient(base_url=url) as http:
         assert_error(await converse(url, *parts), 431, None)
         assert (await http.get("/health")).status_code == 200
 
 
-async def test_a_head_within_the_limit() -> None:
+async def test_headers_within_the_limit() -> None:
     long = b"a: " + b"x" * (MAX_HEAD - 1000) + b"\r\n"
     last = b"connection: close\r\n\r\n"
 
@@ -63,7 +63,7 @@ async def test_a_head_within_the_limit() -> None:
     assert at_once.status_code == in_pieces.status_code == 200
 
 
-async def test_the_limit_is_of_one_request() -> None:
+async def test_the_limit_applies_to_each_request() -> None:
     long = {"a": "x" * (MAX_HEAD // 2)}
 
     async with running_server(FakeEngine()) as url, httpx.AsyncClient(base_url=url) as http:
@@ -73,7 +73,7 @@ async def test_the_limit_is_of_one_request() -> None:
         assert_error(await http.post(CHAT, json=big), 400, "messages")
 
 
-async def test_a_head_that_does_not_come(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_incomplete_headers_time_out(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(http_protocol, "HEAD_SECONDS", 0.2)
     gate = Gate(2)
     async with (
@@ -93,7 +93,7 @@ async def test_a_head_that_does_not_come(monkeypatch: pytest.MonkeyPatch) -> Non
         assert (await http.get("/health")).status_code == 200
 
 
-async def test_a_body_that_trickles(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_slow_body_times_out(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(bodies, "BODY_SECONDS", 0.2)
     head = b"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\ncontent-length: 100\r\n\r\n"
     async with running_server(FakeEngine()) as url, httpx.AsyncClient(base_url=url) as http:
@@ -114,7 +114,7 @@ async def test_a_body_that_trickles(monkeypatch: pytest.MonkeyPatch) -> None:
         CHUNKED + b"zz\r\n",
     ],
 )
-async def test_what_is_not_http(raw: bytes) -> None:
+async def test_invalid_http_is_a_400(raw: bytes) -> None:
     async with running_server(FakeEngine()) as url, httpx.AsyncClient(base_url=url) as http:
         response = await converse(url, raw)
         assert_error(response, 400, None)
@@ -122,7 +122,7 @@ async def test_what_is_not_http(raw: bytes) -> None:
         assert (await http.get("/health")).status_code == 200
 
 
-async def test_a_client_hears_that_its_body_is_over_the_limit() -> None:
+async def test_a_client_receives_the_413_for_its_large_body() -> None:
     async with running_server(FakeEngine()) as url, httpx.AsyncClient(base_url=url) as http:
         assert_error(await http.post(CHAT, content=MEGABYTE * 20), 413, None)
         assert (await http.post(CHAT, json=body())).status_code == 200
@@ -136,7 +136,7 @@ async def test_a_client_hears_that_its_body_is_over_the_limit() -> None:
         '"metadata":{' + f'"{LONG}":1,"{LONG}":2' + "}",
     ],
 )
-async def test_a_field_that_is_given_twice(fields: str) -> None:
+async def test_a_duplicate_field_is_refused(fields: str) -> None:
     raw = f'{{"model":"fake","messages":[{{"role":"user","content":"x"}}],{fields}}}'
 
     async with client(FakeEngine()) as http:
@@ -158,7 +158,7 @@ async def test_a_field_that_is_given_twice(fields: str) -> None:
         ("\\ufffe\\uffff", 200),
     ],
 )
-async def test_texts_that_are_hardly_any(text: str, status: int) -> None:
+async def test_unusual_characters_in_texts(text: str, status: int) -> None:
     raw = f'{{"model":"fake","messages":[{{"role":"user","content":"{text}"}}]}}'
 
     async with client(FakeEngine()) as http:
@@ -171,7 +171,7 @@ async def test_texts_that_are_hardly_any(text: str, status: int) -> None:
 
 @pytest.mark.parametrize("depth", [100, 250, 10**5])
 @pytest.mark.parametrize("field", ["metadata", "thinking", "messages"])
-async def test_values_within_values(field: str, depth: int) -> None:
+async def test_deeply_nested_values_are_refused(field: str, depth: int) -> None:
     nested = '{"a":' * depth + "1" + "}" * depth
     asked = {"model": "fake", "messages": [{"role": "user", "content": "x"}]}
     plain = ",".join(

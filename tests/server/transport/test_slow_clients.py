@@ -93,7 +93,7 @@ class Connections:
         return [pipe.aborted for pipe in self.pipes]
 
 
-async def test_a_client_that_takes_nothing_is_let_go() -> None:
+async def test_a_client_that_reads_nothing_is_disconnected() -> None:
     clients = Connections(2, 100)
     await clients.seconds(int(SECONDS) - 1, lambda: clients.pipes[1].take(1))
     assert clients.gone == [False, False]
@@ -101,7 +101,7 @@ async def test_a_client_that_takes_nothing_is_let_go() -> None:
     assert clients.gone == [True, False]
 
 
-async def test_a_client_that_has_taken_all_has_all_the_time_again() -> None:
+async def test_the_timeout_restarts_once_everything_is_read() -> None:
     clients = Connections(1, 100)
     await clients.seconds(50)
     clients.pipes[0].take(100)
@@ -113,7 +113,7 @@ async def test_a_client_that_has_taken_all_has_all_the_time_again() -> None:
     assert clients.gone == [True]
 
 
-async def test_where_too_much_waits_the_slowest_are_let_go() -> None:
+async def test_the_slowest_clients_are_disconnected_when_too_much_is_buffered() -> None:
     clients = Connections(5, MAX_BUFFERED // 4)
 
     def take() -> None:
@@ -126,7 +126,7 @@ async def test_where_too_much_waits_the_slowest_are_let_go() -> None:
     assert clients.gone == [True] + [False] * 4
 
 
-async def test_whoever_will_be_done_in_time_is_not_let_go_for_much_to_take() -> None:
+async def test_a_steady_reader_of_a_large_response_is_not_disconnected() -> None:
     clients = Connections(1, 2 * MAX_BUFFERED)
     await clients.seconds(30, lambda: clients.pipes[0].take(MAX_BUFFERED // 20))
     assert clients.gone == [False]
@@ -213,7 +213,7 @@ def let_go(monkeypatch: pytest.MonkeyPatch) -> asyncio.Event:
 
 
 @pytest.mark.parametrize("path", [CHAT, "/v1/completions"])
-async def test_what_nobody_takes_is_generated_no_further(
+async def test_generation_stops_when_the_client_does_not_read(
     path: str, hasty: dict[str, Any], tmp_path: Path
 ) -> None:
     gate = Gate(1000)
@@ -240,7 +240,7 @@ async def test_what_nobody_takes_is_generated_no_further(
         pytest.param(OPENAPI * 90, b"}", id="many answers"),
     ],
 )
-async def test_what_nobody_takes_is_dropped(
+async def test_unread_responses_are_dropped(
     sent: bytes, last: bytes, hasty: dict[str, Any], let_go: asyncio.Event
 ) -> None:
     engine = FakeEngine(LONG, context_length=10**5)
@@ -258,7 +258,7 @@ async def test_what_nobody_takes_is_dropped(
     assert not got.endswith(last)
 
 
-async def test_who_is_behind_holds_nobody_up_and_loses_nothing() -> None:
+async def test_a_slow_reader_delays_nobody_and_loses_nothing() -> None:
     gate = Gate(1500)
     engine = FakeEngine(LONG, before_token=gate, context_length=10**5)
 
@@ -283,7 +283,7 @@ async def test_who_is_behind_holds_nobody_up_and_loses_nothing() -> None:
     assert told[-1].data == "[DONE]"
 
 
-async def test_the_next_answer_waits_until_this_one_is_taken() -> None:
+async def test_pipelined_responses_wait_for_the_previous_one() -> None:
     count = 50
 
     async with (
@@ -298,7 +298,7 @@ async def test_the_next_answer_waits_until_this_one_is_taken() -> None:
     assert got.count(whole) == count
 
 
-async def test_only_so_many_requests_wait_on_a_connection() -> None:
+async def test_pipelined_requests_are_limited() -> None:
     async with running_server(FakeEngine()) as url, connected(url) as (reader, writer):
         writer.write(GET * 9 * MAX_PIPELINED)
         for _ in range(MAX_PIPELINED + 1):
@@ -309,7 +309,7 @@ async def test_only_so_many_requests_wait_on_a_connection() -> None:
     assert str(MAX_PIPELINED) in error["message"]
 
 
-async def test_many_who_take_nothing_do_not_fill_the_memory() -> None:
+async def test_many_clients_that_do_not_read_use_bounded_memory() -> None:
     count, text = 15, 500
     wanted = asked(stream=True, max_tokens=2 * text, **SCORED)
     engine = f"Script((), 'y' * {text})"

@@ -85,7 +85,7 @@ REFUSED: list[tuple[int, str, dict[str, str], dict[str, Any]]] = [
 @pytest.mark.parametrize(
     ("status", "path", "headers", "given"), REFUSED, ids=[str(each[0]) for each in REFUSED]
 )
-async def test_a_client_that_sends_on_hears_why_it_is_refused(
+async def test_a_client_that_keeps_sending_receives_the_refusal(
     status: int,
     path: str,
     headers: dict[str, str],
@@ -113,7 +113,7 @@ async def test_a_client_that_sends_on_hears_why_it_is_refused(
     assert set(orjson.loads(content)["error"]) == {"message", "type", "param", "code"}
 
 
-async def test_a_connection_that_closes_is_open_for_what_is_being_sent() -> None:
+async def test_a_closing_connection_still_reads_the_body() -> None:
     head = post(CHAT, b"connection: close", b"content-length: %d" % LARGE)
 
     async with running_server(FakeEngine()) as url, connected(url) as (reader, writer):
@@ -132,7 +132,7 @@ async def test_a_connection_that_closes_is_open_for_what_is_being_sent() -> None
 
 
 @pytest.mark.parametrize("chunked", [False, True])
-async def test_what_is_left_of_a_body_is_no_request(chunked: bool) -> None:
+async def test_the_rest_of_a_body_is_not_parsed_as_a_request(chunked: bool) -> None:
     inside = GET * 1000
     framing = b"transfer-encoding: chunked" if chunked else b"content-length: %d" % len(inside)
     sent = b"%x\r\n%b\r\n0\r\n\r\n" % (len(inside), inside) if chunked else inside
@@ -156,7 +156,7 @@ async def send_for_ever(writer: asyncio.StreamWriter) -> None:
 
 
 @pytest.mark.parametrize("closing", [False, True])
-async def test_a_body_without_end_is_read_for_so_long(
+async def test_reading_an_endless_body_is_limited_in_time(
     monkeypatch: pytest.MonkeyPatch, closing: bool
 ) -> None:
     monkeypatch.setattr(http_protocol, "LINGER_SECONDS", 0.2)
@@ -169,7 +169,7 @@ async def test_a_body_without_end_is_read_for_so_long(
             await with_timeout(send_for_ever(writer))
 
 
-async def test_a_connection_is_kept_after_a_body_that_was_not_wanted(
+async def test_a_connection_is_kept_after_an_unread_body(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     async with running_server(FakeEngine()) as url, connected(url) as (reader, writer):
@@ -185,7 +185,7 @@ async def test_a_connection_is_kept_after_a_body_that_was_not_wanted(
         assert await with_timeout(reader.read()) == b""  # nothing more comes
 
 
-async def test_empty_lines_keep_no_connection_open(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_empty_lines_do_not_keep_a_connection_open(monkeypatch: pytest.MonkeyPatch) -> None:
     async with running_server(FakeEngine()) as url, connected(url) as (reader, writer):
         writer.write(GET)
         assert (await answer(reader)).content == HEALTHY
@@ -197,7 +197,7 @@ async def test_empty_lines_keep_no_connection_open(monkeypatch: pytest.MonkeyPat
 @pytest.mark.parametrize(
     ("path", "status"), [("/nowhere", 404), ("/health", 405), (CHAT, 413), ("/v1/route", 413)]
 )
-async def test_who_waits_for_leave_to_send_is_refused_at_once(path: str, status: int) -> None:
+async def test_expect_100_continue_is_refused_at_once(path: str, status: int) -> None:
     head = post(path, b"content-length: %d" % LARGE, b"expect: 100-continue")
 
     async with running_server(FakeEngine()) as url, connected(url) as (reader, writer):
@@ -211,7 +211,7 @@ async def test_who_waits_for_leave_to_send_is_refused_at_once(path: str, status:
     assert rest == b""
 
 
-async def test_who_waits_for_leave_to_send_gets_it() -> None:
+async def test_expect_100_continue_is_granted() -> None:
     sent = b'{"model": "fake", "messages": [{"role": "user", "content": "hi"}]}'
     head = post(CHAT, b"content-length: %d" % len(sent), b"expect: 100-continue")
 
@@ -232,7 +232,7 @@ async def test_who_waits_for_leave_to_send_gets_it() -> None:
     ("bad", "param"), [(b"HELLO\r\n\r\n", None), (b"GET / HTTP/1.1\r\n\r\n", "host")]
 )
 @pytest.mark.parametrize("before", [1, 3])
-async def test_a_request_that_is_none_is_refused_in_its_turn(
+async def test_a_pipelined_invalid_request_is_refused_in_order(
     bad: bytes, param: str | None, before: int
 ) -> None:
     gate = Gate(1)
@@ -252,7 +252,7 @@ async def test_a_request_that_is_none_is_refused_in_its_turn(
         assert await with_timeout(reader.read()) == b""
 
 
-async def test_a_body_that_goes_wrong_takes_no_answer_from_others() -> None:
+async def test_an_invalid_pipelined_body_does_not_affect_earlier_responses() -> None:
     gate = Gate(1)
     asked = b'{"model": "fake", "messages": [{"role": "user", "content": "hi"}]}'
     chat = post(CHAT, b"content-length: %d" % len(asked)) + asked

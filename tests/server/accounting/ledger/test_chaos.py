@@ -204,7 +204,7 @@ async def opened(url: str, per_day: Decimal) -> tuple[Store, str]:
     return store, token
 
 
-async def test_what_a_killed_gateway_generated_is_charged(url: str) -> None:
+async def test_tokens_generated_by_a_killed_gateway_are_charged(url: str) -> None:
     store, token = await opened(url, TOKEN_COST * 2_000)
     asked = body(max_tokens=900, stream=True)
     headers = bearer(token) | {"idempotency-key": "mine"}
@@ -249,7 +249,9 @@ async def drafted(store: Store, tokens: int) -> bool:
 
 
 @pytest.mark.parametrize("seed", [1, 2])
-async def test_nothing_is_overspent_lost_or_left(postgres: Cluster, seed: int) -> None:
+async def test_kills_and_outages_cause_no_overspending_and_lose_no_row(
+    postgres: Cluster, seed: int
+) -> None:
     url = postgres.create(f"chaos{seed}")
     most = TOKEN_COST * MOST_TOKENS * ANSWERS / 2
     store, token = await opened(url, most)

@@ -59,7 +59,7 @@ async def left(url: str) -> dict[str, int]:
     return counts
 
 
-async def test_what_ran_is_charged_as_it_was_last_told(
+async def test_running_requests_are_charged_by_their_last_draft(
     reservations: ReservationStore, leases: GatewayStore, url: str
 ) -> None:
     key, _ = make_key(per_day=1)
@@ -80,7 +80,7 @@ async def test_what_ran_is_charged_as_it_was_last_told(
     assert await leases.others("this") == []
 
 
-async def test_one_of_several_settles_it(
+async def test_only_one_of_several_gateways_settles_a_lost_one(
     reservations: ReservationStore, leases: GatewayStore, url: str
 ) -> None:
     key, _ = make_key(per_day=1)
@@ -96,7 +96,7 @@ async def test_one_of_several_settles_it(
     assert (await reservations.usage("team", NOON)).day == 30 * CENT
 
 
-async def test_a_gateway_that_has_told_since_is_left_alone(
+async def test_a_gateway_that_has_renewed_since_is_not_taken_over(
     reservations: ReservationStore, leases: GatewayStore, url: str
 ) -> None:
     key, _ = make_key(per_day=1)
@@ -109,7 +109,7 @@ async def test_a_gateway_that_has_told_since_is_left_alone(
     assert (await reservations.usage("team", NOON)).day == 90 * CENT
 
 
-async def test_the_true_row_replaces_the_estimate(
+async def test_the_final_row_replaces_the_estimate(
     reservations: ReservationStore, leases: GatewayStore, store: Store, url: str
 ) -> None:
     key, _ = make_key(per_day=1)
@@ -127,7 +127,7 @@ async def test_the_true_row_replaces_the_estimate(
     assert (await reservations.usage("team", NOON)).day == 43 * CENT
 
 
-async def test_a_true_row_is_not_replaced_by_an_estimate(
+async def test_a_final_row_is_not_replaced_by_an_estimate(
     reservations: ReservationStore, leases: GatewayStore, store: Store, url: str
 ) -> None:
     """The gateway was killed between its row and its next renewal, or told late."""
@@ -141,7 +141,7 @@ async def test_a_true_row_is_not_replaced_by_an_estimate(
     assert (await reservations.usage("team", NOON)).day == 42 * CENT
 
 
-async def test_whoever_was_thought_lost_holds_again_what_it_held(
+async def test_a_gateway_wrongly_thought_lost_reserves_again(
     reservations: ReservationStore, leases: GatewayStore, store: Store
 ) -> None:
     key, _ = make_key(per_day=1)
@@ -158,7 +158,7 @@ async def test_whoever_was_thought_lost_holds_again_what_it_held(
     assert (usage.day, usage.held_of_day) == (42 * CENT, 0)
 
 
-async def test_a_renewal_leaves_what_was_settled(
+async def test_a_renewal_does_not_change_what_was_settled(
     reservations: ReservationStore, leases: GatewayStore, url: str
 ) -> None:
     """What ended was told exactly, and may have been on its way beside an older draft."""
@@ -175,7 +175,7 @@ async def test_a_renewal_leaves_what_was_settled(
     assert (await reservations.usage("team", NOON)).day == 10 * CENT
 
 
-async def test_what_was_left_without_a_lease_is_seen(
+async def test_reservations_and_claims_without_a_lease_are_found(
     reservations: ReservationStore, leases: GatewayStore, url: str
 ) -> None:
     key, _ = make_key(per_day=1)
@@ -199,7 +199,9 @@ async def test_what_was_left_without_a_lease_is_seen(
     assert (await reservations.usage("team", NOON)).day == 0
 
 
-async def test_names_of_answers_stay(leases: GatewayStore, url: str) -> None:
+async def test_idempotency_keys_of_completed_responses_are_kept(
+    leases: GatewayStore, url: str
+) -> None:
     engine = connect(url)
     names, others = IdempotencyStore(engine, "lost"), IdempotencyStore(engine, "other")
     answered, running = (Claim("team", name, "0" * 64) for name in ("answered", "running"))
@@ -219,7 +221,7 @@ async def test_names_of_answers_stay(leases: GatewayStore, url: str) -> None:
     await engine.dispose()
 
 
-async def test_whoever_was_thought_lost_touches_no_name_of_anothers(
+async def test_a_gateway_wrongly_thought_lost_does_not_release_anothers_idempotency_key(
     leases: GatewayStore, url: str
 ) -> None:
     engine = connect(url)
@@ -242,7 +244,7 @@ async def test_whoever_was_thought_lost_touches_no_name_of_anothers(
     await engine.dispose()
 
 
-async def test_a_gateway_that_ends_leaves_nothing(
+async def test_a_gateway_that_exits_leaves_nothing(
     reservations: ReservationStore, leases: GatewayStore, url: str
 ) -> None:
     key, _ = make_key(per_day=1)
@@ -259,7 +261,7 @@ async def test_a_gateway_that_ends_leaves_nothing(
     assert await left(url) == {"gateways": 1, "holds": 1, "replays": 0}
 
 
-async def test_a_row_that_the_database_refuses_keeps_no_other(
+async def test_a_refused_draft_does_not_affect_the_others(
     reservations: ReservationStore, leases: GatewayStore, url: str
 ) -> None:
     huge = draft("huge", "0.30", cached_tokens=2**70)
@@ -272,7 +274,7 @@ async def test_a_row_that_the_database_refuses_keeps_no_other(
     assert (await left(url))["holds"] == 0
 
 
-async def test_a_draft_is_the_row_that_it_was(leases: GatewayStore, url: str) -> None:
+async def test_a_draft_is_settled_unchanged(leases: GatewayStore, url: str) -> None:
     told: LedgerRecord = replace(
         draft("a", "0.000000000001").record,
         key='team \u2028 \\ "',

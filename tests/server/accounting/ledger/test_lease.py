@@ -52,7 +52,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lease, "RENEW_SECONDS", 0.02)
 
 
-def test_one_elsewhere_is_lost_when_its_lease_was_seen_unchanged_for_so_long(time: Time) -> None:
+def test_a_remote_gateway_is_lost_when_its_lease_expires(time: Time) -> None:
     detector = FailureDetector(time)
     seen = ObservedGateway("a", 1, ELSEWHERE)
 
@@ -63,14 +63,14 @@ def test_one_elsewhere_is_lost_when_its_lease_was_seen_unchanged_for_so_long(tim
     assert detector.lost([seen]) == [seen]
 
 
-def test_one_that_renews_its_lease_is_not_lost(time: Time) -> None:
+def test_a_gateway_that_renews_its_lease_is_not_lost(time: Time) -> None:
     detector = FailureDetector(time)
     for beat in range(10):
         time.now = beat * (LEASE_SECONDS - 1)
         assert detector.lost([ObservedGateway("a", beat, ELSEWHERE)]) == []
 
 
-def test_the_time_counts_in_which_it_could_be_seen(time: Time) -> None:
+def test_time_without_the_database_does_not_count(time: Time) -> None:
     """While the database is away nobody can renew a lease."""
     detector = FailureDetector(time)
     seen = ObservedGateway("a", 1, ELSEWHERE)
@@ -84,7 +84,7 @@ def test_the_time_counts_in_which_it_could_be_seen(time: Time) -> None:
     assert detector.lost([seen]) == []
 
 
-def test_one_on_this_machine_is_lost_when_its_process_has_ended(time: Time) -> None:
+def test_a_local_gateway_is_lost_when_its_process_has_ended(time: Time) -> None:
     detector = FailureDetector(time)
 
     assert detector.lost([ObservedGateway("a", 1, GONE), ObservedGateway("b", 1, HERE)]) == [
@@ -94,7 +94,7 @@ def test_one_on_this_machine_is_lost_when_its_process_has_ended(time: Time) -> N
     assert detector.lost([ObservedGateway("b", 1, HERE)]) == []
 
 
-def test_what_nobody_has_a_lease_for_is_lost_in_time(time: Time) -> None:
+def test_a_gateway_without_a_lease_is_lost_after_the_lease_time(time: Time) -> None:
     detector = FailureDetector(time)
     seen = ObservedGateway("a", None, None)
 
@@ -125,7 +125,7 @@ async def told(store: Store, tokens: int) -> None:
     await until(so_far)
 
 
-async def test_a_request_that_runs_is_told_of_as_it_goes(url: str, store: Store) -> None:
+async def test_running_requests_are_drafted_as_they_progress(url: str, store: Store) -> None:
     reservations = ReservationStore(store.engine)
     key, token = make_key(per_day="1")
     await KeyStore(store.engine).add(key)
@@ -154,7 +154,7 @@ async def test_a_request_that_runs_is_told_of_as_it_goes(url: str, store: Store)
     assert row.completion_tokens > draft.completion_tokens
 
 
-async def test_a_gateway_settles_what_another_left(
+async def test_a_gateway_settles_the_requests_of_a_lost_one(
     url: str, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Both share this process: one is made to look as if it had ended, and goes on later."""
@@ -228,7 +228,7 @@ def seemingly_ended(
         yield end
 
 
-async def test_a_database_that_was_away_loses_nobody(
+async def test_a_database_outage_loses_no_gateway(
     url: str, store: Store, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     renew, away, told = GatewayStore.renew, [3], asyncio.Event()
@@ -249,7 +249,7 @@ async def test_a_database_that_was_away_loses_nobody(
     assert len(await read_records(url)) == 1
 
 
-async def test_a_gateway_that_ends_without_its_database_says_so(
+async def test_retiring_without_the_database_is_logged(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     async def away(*_: Any) -> None:

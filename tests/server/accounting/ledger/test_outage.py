@@ -124,7 +124,7 @@ async def test_a_stopped_server_loses_no_row(url: str) -> None:
     assert {*answered} <= {row.id for row in await read_records(url)}
 
 
-async def test_a_database_that_is_down_costs_no_answer_and_no_row(postgres: Cluster) -> None:
+async def test_a_database_outage_loses_no_response_and_no_row(postgres: Cluster) -> None:
     url = postgres.create("outage")
     feedback = {"correct": True}
     async with client(FakeEngine(), ledger={"url": url}) as http:

@@ -18,7 +18,7 @@ def lines(rows: list[LedgerRecord], *by: GroupBy, against: str = "max") -> list[
     return report.lines()
 
 
-def test_rows_are_added_up_by_group() -> None:
+def test_rows_are_summed_by_group() -> None:
     found = lines(
         [
             make_record(1, tier="low", cost=make_cost("0.1"), cached_tokens=4),
@@ -50,7 +50,7 @@ def test_rows_are_added_up_by_group() -> None:
     assert (unpriced.currency, unpriced.cost, unpriced.cost_p50) == (None, None, None)
 
 
-def test_an_unknown_cost_is_not_nothing() -> None:
+def test_an_unknown_cost_is_not_zero() -> None:
     free, unknown = lines(
         [make_record(1, cost=make_cost("0"), tier="a"), make_record(2, tier="b")], GroupBy.TIER
     )
@@ -75,7 +75,7 @@ def test_two_currencies_are_not_added() -> None:
     ]
 
 
-def test_savings_are_against_a_mean_choice_of_the_tier_compared_with() -> None:
+def test_savings_are_against_the_mean_choice_of_the_reference_tier() -> None:
     rows = [
         make_record(1, tier="max", thinking_tokens=100),
         make_record(2, tier="max", thinking_tokens=500, choices=2),
@@ -94,7 +94,7 @@ def test_savings_are_against_a_mean_choice_of_the_tier_compared_with() -> None:
     assert unknown.saved_tokens is None
 
 
-def test_a_right_answer_costs_what_all_graded_ones_cost_together() -> None:
+def test_the_cost_per_correct_answer_includes_all_graded_ones() -> None:
     (line,) = lines(
         [
             make_record(1, cost=make_cost("0.3"), score=1.0),
@@ -111,7 +111,7 @@ def test_a_right_answer_costs_what_all_graded_ones_cost_together() -> None:
 
 
 @given(values=st.lists(st.integers(0, 1000), min_size=1), percent=st.integers(1, 100))
-def test_percentiles_are_values_that_few_exceed(values: list[int], percent: int) -> None:
+def test_percentiles_are_nearest_ranks(values: list[int], percent: int) -> None:
     ordered = sorted(map(Decimal, values))
 
     found = percentile(ordered, percent)

@@ -42,7 +42,7 @@ def file(tmp_path: Path) -> str:
     return f"sqlite:///{tmp_path / 'ledger.db'}"
 
 
-async def test_an_answer_leaves_a_row(url: str) -> None:
+async def test_a_response_is_recorded(url: str) -> None:
     engine = FakeEngine(Script(("abc",), "de"), cached_tokens=3)
     given = {"tiers": TIERS, "prices": PRICES, "ledger": {"url": url}, **NAMES, **ROUTED}
     async with client(engine, **given) as http:
@@ -73,7 +73,7 @@ async def test_an_answer_leaves_a_row(url: str) -> None:
     assert (row.score, row.texts) == (None, None)
 
 
-async def test_choices_and_cuts_are_told(file: str) -> None:
+async def test_choices_and_clamps_are_recorded(file: str) -> None:
     def script(job: object) -> Script:
         return Script(("a",), "x") if getattr(job, "id", "").endswith("0") else Script(("a" * 20,))
 
@@ -92,7 +92,7 @@ async def test_choices_and_cuts_are_told(file: str) -> None:
     assert row.cost is None
 
 
-async def test_a_client_that_goes_away_leaves_a_row(file: str) -> None:
+async def test_a_disconnect_is_recorded(file: str) -> None:
     gate = Gate(5)
     engine = FakeEngine(Script(("thinking away",), "x"), before_token=gate)
     given = {"prices": PRICES, "ledger": {"url": file}}
@@ -112,7 +112,7 @@ async def test_a_client_that_goes_away_leaves_a_row(file: str) -> None:
 
 
 @pytest.mark.parametrize("streamed", [False, True])
-async def test_an_engine_that_dies_leaves_a_row(file: str, streamed: bool) -> None:
+async def test_an_engine_failure_is_recorded(file: str, streamed: bool) -> None:
     async with client(FakeEngine(die_after=3), ledger={"url": file}) as http:
         await http.post(CHAT, json=body(stream=streamed))
 
@@ -121,7 +121,7 @@ async def test_an_engine_that_dies_leaves_a_row(file: str, streamed: bool) -> No
     assert (row.status, row.thinking_tokens, row.finish_reason) == (503, 3, "abort")
 
 
-async def test_what_is_refused_leaves_no_row(file: str) -> None:
+async def test_refused_requests_are_not_recorded(file: str) -> None:
     async with client(FakeEngine(), ledger={"url": file}) as http:
         assert (await http.post(CHAT, json=body(model="other"))).status_code == 404
         assert (await http.post(CHAT, json=body(max_thinking_tokens=-7))).status_code == 400
@@ -130,7 +130,7 @@ async def test_what_is_refused_leaves_no_row(file: str) -> None:
     assert [row.id for row in await read_records(file)] == [let_in]
 
 
-async def test_nothing_that_was_said_is_in_the_database(file: str, tmp_path: Path) -> None:
+async def test_texts_are_not_stored_by_default(file: str, tmp_path: Path) -> None:
     secret = [{"role": "user", "content": "my secret question"}]
     engine = FakeEngine(Script(("a secret thought",), "a secret answer"))
     async with client(engine, ledger={"url": file}) as http:
@@ -143,7 +143,7 @@ async def test_nothing_that_was_said_is_in_the_database(file: str, tmp_path: Pat
 
 
 @pytest.mark.parametrize("streamed", [False, True])
-async def test_what_was_said_is_kept_where_that_is_turned_on(file: str, streamed: bool) -> None:
+async def test_texts_are_stored_if_enabled(file: str, streamed: bool) -> None:
     engine = FakeEngine(Script(("a thought",), "an answer"))
     async with client(engine, ledger={"url": file, "texts": True}) as http:
         await http.post(CHAT, json=body(stream=streamed, temperature=0))
@@ -159,7 +159,7 @@ async def test_what_was_said_is_kept_where_that_is_turned_on(file: str, streamed
     ]
 
 
-async def test_feedback_finds_the_row_of_an_answer_just_given(url: str) -> None:
+async def test_feedback_finds_the_row_of_a_response_just_sent(url: str) -> None:
     async with client(FakeEngine(), ledger={"url": url}) as http:
         first = (await http.post(CHAT, json=body())).json()["id"]
         told = await http.post(FEEDBACK, json={"request_id": first, "correct": True})
@@ -183,7 +183,7 @@ async def test_feedback_finds_the_row_of_an_answer_just_given(url: str) -> None:
         ({"correct": True}, 400, "request_id"),
     ],
 )
-async def test_feedback_that_fits_nothing(
+async def test_invalid_feedback_is_refused(
     file: str, fields: dict[str, object], status: int, param: str
 ) -> None:
     async with client(FakeEngine(), ledger={"url": file}) as http:
@@ -202,7 +202,7 @@ async def test_feedback_without_a_ledger() -> None:
     assert "ledger.url" in response.json()["error"]["message"]
 
 
-async def test_a_sqlite_that_is_locked_costs_no_answer_and_no_row(
+async def test_a_locked_sqlite_file_loses_no_response_and_no_row(
     file: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(database, "CONNECT_SECONDS", 0.05)
@@ -231,7 +231,9 @@ async def test_a_sqlite_that_is_locked_costs_no_answer_and_no_row(
     assert 'proctor_ledger_rows_total{fate="written"} 1.0' in metrics
 
 
-async def test_a_ledger_is_its_users_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_the_ledger_is_only_accessible_to_its_user(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
     monkeypatch.delenv("STATE_DIRECTORY", raising=False)
     folder = state_folder()
@@ -246,7 +248,7 @@ async def test_a_ledger_is_its_users_own(tmp_path: Path, monkeypatch: pytest.Mon
     assert {"ledger.db", "ledger.db-wal"} <= {*modes}
 
 
-async def test_the_mode_of_a_file_that_an_operator_made_stays(tmp_path: Path) -> None:
+async def test_the_mode_of_an_existing_file_is_kept(tmp_path: Path) -> None:
     file = tmp_path / "ledger.db"
     file.touch(0o640)
     async with client(FakeEngine(), ledger={"url": f"sqlite:///{file}"}) as http:
@@ -261,7 +263,7 @@ def delete_all(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("replaced", [False, True])
-async def test_a_file_that_was_deleted_is_begun_anew(
+async def test_a_deleted_file_is_created_again(
     tmp_path: Path, replaced: bool, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Rows do not go to a file that nobody can open any more."""

@@ -74,7 +74,7 @@ async def all_of(read: Read) -> list[LedgerRecord]:
 
 @given(rows=st.lists(ROWS, min_size=1, max_size=5))
 @settings(max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture])
-async def test_what_goes_in_comes_out(url: str, rows: list[LedgerRecord]) -> None:
+async def test_records_are_read_as_they_were_written(url: str, rows: list[LedgerRecord]) -> None:
     rows = [replace(row, id=uuid4().hex) for row in rows]  # every example is in one database
     store = Store(connect(url))
     try:
@@ -96,7 +96,7 @@ async def test_money_is_exact(store: Store) -> None:
     assert total == 30 * tenth
 
 
-async def test_the_tables_are_what_the_migrations_make(store: Store, url: str) -> None:
+async def test_the_migrations_create_the_declared_tables(store: Store, url: str) -> None:
     def differences(connection: Connection) -> list[object]:
         return [*compare_metadata(MigrationContext.configure(connection), metadata)]
 
@@ -107,7 +107,7 @@ async def test_the_tables_are_what_the_migrations_make(store: Store, url: str) -
     assert {field.name for field in fields(LedgerRecord)} - {"cost", "texts"} < {*requests.c.keys()}
 
 
-async def test_many_can_migrate_at_once(url: str) -> None:
+async def test_concurrent_migrations_succeed(url: str) -> None:
     stores = [Store(connect(url)) for _ in range(4)]
 
     await asyncio.gather(*(store.migrate() for store in stores))
@@ -118,7 +118,7 @@ async def test_many_can_migrate_at_once(url: str) -> None:
     await asyncio.gather(*(store.aclose() for store in stores))
 
 
-async def test_a_batch_can_be_written_twice(store: Store) -> None:
+async def test_writing_a_batch_twice_keeps_the_first_rows(store: Store) -> None:
     await store.write([make_record(1), make_record(2)])
     await store.write([make_record(1, status=500), make_record(3)])
 
@@ -140,7 +140,7 @@ async def test_rows_are_read_by_time_and_in_order(store: Store) -> None:
     assert part == [NOON + hours[1], NOON + hours[2]]
 
 
-async def test_texts_stand_beside_the_row(store: Store, url: str) -> None:
+async def test_texts_are_stored_in_their_own_table(store: Store, url: str) -> None:
     said = RecordedTexts('{"messages": []}', "hm\0m", "grüß dich \U0001f600")
     await store.write([make_record(1, texts=said), make_record(2)])
 
@@ -153,7 +153,7 @@ async def test_texts_stand_beside_the_row(store: Store, url: str) -> None:
     assert [found async for found in store.rows()] == [make_record(1), make_record(2)]
 
 
-async def test_an_outcome_finds_its_row(store: Store) -> None:
+async def test_scores_are_set_by_id_or_request_id(store: Store) -> None:
     again = replace(make_record(2), id="chatcmpl-again")
     await store.write([make_record(1), make_record(2), again])
 
@@ -172,7 +172,7 @@ async def test_an_outcome_finds_its_row(store: Store) -> None:
 @pytest.mark.parametrize(
     "wrong", [{"model": None}, {"thinking_tokens": 2**70}, {"model": "\ud800"}]
 )
-async def test_what_no_database_takes_is_refused_and_not_tried_again(
+async def test_rows_that_no_database_accepts_are_refused(
     store: Store, wrong: dict[str, Any]
 ) -> None:
     with pytest.raises(RowsRefused):
@@ -199,7 +199,7 @@ async def test_tables_of_another_version_are_named(url: str) -> None:
     await store.aclose()
 
 
-async def test_reading_takes_no_lock_from_writing(store: Store, url: str) -> None:
+async def test_reading_does_not_block_writing(store: Store, url: str) -> None:
     await store.write([make_record(number) for number in range(300)])
     reader = Store(connect(url, reads_only=True))
     rows = reader.rows()
@@ -222,13 +222,13 @@ async def test_reading_takes_no_lock_from_writing(store: Store, url: str) -> Non
         ("sqlite:///:memory:", "requires a file"),
     ],
 )
-def test_a_url_that_is_none(text: str, named: str) -> None:
+def test_an_invalid_url_is_refused(text: str, named: str) -> None:
     with pytest.raises(ValueError, match=named):
         read_url(text)
     assert sqlite_file(text) is None
 
 
-def test_urls_take_the_driver_that_is_wanted(tmp_path: Path) -> None:
+def test_urls_get_the_asynchronous_driver(tmp_path: Path) -> None:
     assert read_url("sqlite:////a.db").drivername == "sqlite+aiosqlite"
     assert read_url("postgres://h/d").drivername == "postgresql+asyncpg"
     assert read_url("postgresql+asyncpg://h/d").drivername == "postgresql+asyncpg"
@@ -236,5 +236,5 @@ def test_urls_take_the_driver_that_is_wanted(tmp_path: Path) -> None:
     assert sqlite_file("postgresql://h/d") is None
 
 
-def test_costs_are_told_apart_from_none() -> None:
+def test_a_zero_cost_differs_from_an_unknown_one() -> None:
     assert make_record(1, cost=make_cost("0")).cost != make_record(1).cost

@@ -75,7 +75,7 @@ async def test_rows_are_written_in_order_and_in_batches() -> None:
     assert (writer.waiting, sink.migrated) == (0, 1)
 
 
-async def test_a_row_is_written_without_being_asked_for() -> None:
+async def test_a_row_is_written_without_a_flush() -> None:
     sink = Rows()
     writer = Writer(sink)
     writer.start()
@@ -87,7 +87,7 @@ async def test_a_row_is_written_without_being_asked_for() -> None:
     await writer.aclose()
 
 
-async def test_a_minute_without_a_database_costs_no_row(caplog: pytest.LogCaptureFixture) -> None:
+async def test_an_outage_of_a_minute_loses_no_row(caplog: pytest.LogCaptureFixture) -> None:
     sink = Rows()
     writer = Writer(sink, sleep=sink.sleep)
     writer.start()
@@ -107,7 +107,7 @@ async def test_a_minute_without_a_database_costs_no_row(caplog: pytest.LogCaptur
     assert [record.levelname for record in caplog.records] == ["WARNING", "WARNING"]
 
 
-async def test_a_database_that_is_away_at_the_start_is_migrated_later() -> None:
+async def test_a_database_unavailable_at_the_start_is_migrated_later() -> None:
     sink = Rows()
     sink.away_for = 5.0
     writer = Writer(sink, sleep=sink.sleep)
@@ -120,7 +120,7 @@ async def test_a_database_that_is_away_at_the_start_is_migrated_later() -> None:
     assert (sink.migrated, sink.rows) == (1, [make_record(1)])
 
 
-async def test_a_row_that_is_refused_takes_no_other_with_it(
+async def test_a_refused_row_does_not_affect_the_others(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     sink, outcomes = Rows(), Counter[WriteOutcome]()
@@ -137,7 +137,9 @@ async def test_a_row_that_is_refused_takes_no_other_with_it(
     assert make_record(2).id in caplog.text
 
 
-async def test_what_exceeds_the_queue_is_dropped_and_told(caplog: pytest.LogCaptureFixture) -> None:
+async def test_rows_beyond_the_capacity_are_dropped_and_logged(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     sink, outcomes = Rows(), Counter[WriteOutcome]()
     writer = Writer(sink, lambda outcome: outcomes.update([outcome]), capacity=3)
     for number in range(5):
@@ -151,7 +153,7 @@ async def test_what_exceeds_the_queue_is_dropped_and_told(caplog: pytest.LogCapt
     assert caplog.text.count("queue is full") == 1
 
 
-async def test_what_cannot_be_written_at_the_end_is_told(
+async def test_rows_unwritten_at_the_end_are_logged(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     sink, outcomes = Rows(), Counter[WriteOutcome]()
@@ -169,7 +171,7 @@ async def test_what_cannot_be_written_at_the_end_is_told(
 
 
 @pytest.mark.parametrize("steps", range(8))
-async def test_it_ends_whenever_it_is_told_to(steps: int) -> None:
+async def test_closing_ends_the_writer_at_any_moment(steps: int) -> None:
     writer = Writer(Rows(), close_seconds=0)
     writer.start()
     for _ in range(4):

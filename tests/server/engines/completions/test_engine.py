@@ -54,7 +54,7 @@ from tests.server.harness import (
 WAIT = (tuple(b"Wait"),)
 
 
-async def test_an_attempt_is_stripped_and_the_server_asked_again() -> None:
+async def test_an_attempt_is_stripped_and_the_prompt_resubmitted() -> None:
     script = Script([[*b"a", END_THINK], [*b"b", END_THINK, *b"ok", END_TURN]])
     over = engine(script)
     asked = job(continuations=1, continuation_ids=WAIT)
@@ -69,7 +69,7 @@ async def test_an_attempt_is_stripped_and_the_server_asked_again() -> None:
     assert await over.attempts(asked) == frozenset()
 
 
-async def test_the_budget_of_each_round_is_what_the_ones_before_left() -> None:
+async def test_each_step_gets_the_budget_that_earlier_steps_left() -> None:
     script = Script([[*b"aaaa", END_THINK], [*b"b" * 99], [*b"ok", END_TURN]])
     budget: dict[str, Any] = {
         "maximum": 20,
@@ -85,7 +85,7 @@ async def test_the_budget_of_each_round_is_what_the_ones_before_left() -> None:
     assert tokens[20:] == [END_THINK, *b"ok", END_TURN]
 
 
-async def test_a_thinking_that_ends_by_itself_needs_no_other_round() -> None:
+async def test_a_natural_end_of_thinking_needs_no_second_step() -> None:
     script = Script([[*b"a", END_THINK, *b"ok", END_TURN]])
 
     tokens, _ = await generate(engine(script), job(maximum=50))
@@ -94,7 +94,7 @@ async def test_a_thinking_that_ends_by_itself_needs_no_other_round() -> None:
     assert len(script.requests) == 1
 
 
-async def test_an_end_of_turn_in_the_thinking_is_no_end() -> None:
+async def test_an_end_of_turn_in_the_thinking_becomes_an_end_marker() -> None:
     script = Script([[*b"a", END_TURN], [*b"ok", END_TURN]])
 
     tokens, _ = await generate(engine(script), job())
@@ -102,7 +102,7 @@ async def test_an_end_of_turn_in_the_thinking_is_no_end() -> None:
     assert tokens == [*b"a", END_THINK, *b"ok", END_TURN]
 
 
-async def test_no_thinking_is_opened_when_none_is_left() -> None:
+async def test_the_start_marker_is_biased_away_when_no_budget_is_left() -> None:
     script = Script([[*b"ok", END_TURN]])
 
     await generate(engine(script), job(maximum=0))
@@ -110,7 +110,7 @@ async def test_no_thinking_is_opened_when_none_is_left() -> None:
     assert script.requests[0]["logit_bias"] == {str(THINK): -100}
 
 
-async def test_how_it_samples() -> None:
+async def test_every_step_gets_the_sampling_parameters() -> None:
     script = Script([[*b"a", END_THINK], [END_THINK, END_TURN]])
 
     asked = job(sampling={"temperature": 0.5}, continuations=1, continuation_ids=WAIT)
@@ -122,7 +122,7 @@ async def test_how_it_samples() -> None:
         assert "min_tokens" not in sent
 
 
-async def test_each_round_has_a_seed_of_its_own_and_always_the_same() -> None:
+async def test_the_seeds_of_steps_differ_and_are_reproducible() -> None:
     async def seeds() -> list[int]:
         script = Script([[*b"a", END_THINK], [END_THINK, END_TURN]])
         asked = job(sampling={"seed": 7}, continuations=1, continuation_ids=WAIT)
@@ -136,7 +136,7 @@ async def test_each_round_has_a_seed_of_its_own_and_always_the_same() -> None:
     assert all(0 <= seed < 2**31 for seed in (one, other))
 
 
-async def test_without_a_seed_the_server_has_its_own() -> None:
+async def test_without_a_seed_none_is_sent() -> None:
     script = Script([[END_TURN]])
 
     await generate(engine(script), job(opened=False))
@@ -161,14 +161,14 @@ BOUND = Constraint(Kind.REGEX, "a", "structured_outputs.regex")
         ),
     ],
 )
-async def test_what_rounds_cannot_honour_is_refused_by_name(sampling: Sampling, field: str) -> None:
+async def test_unsupported_fields_are_refused_by_name(sampling: Sampling, field: str) -> None:
     with pytest.raises(UnsupportedRequest) as refused:
         await engine(Script([])).check(Job("job", (1,), sampling, TokenBudget()), "")
 
     assert refused.value.param == field
 
 
-async def test_what_does_nothing_is_no_matter() -> None:
+async def test_unsupported_fields_with_neutral_values_are_accepted() -> None:
     neutral = Sampling(
         9, presence_penalty=0, frequency_penalty=0, repetition_penalty=1, logit_bias={}
     )
@@ -176,7 +176,7 @@ async def test_what_does_nothing_is_no_matter() -> None:
     await engine(Script([])).check(Job("job", (1,), neutral, TokenBudget()), "")
 
 
-async def test_texts_for_token_ids() -> None:
+async def test_budgets_over_a_server_that_returns_text() -> None:
     script = TextScript(["a bc" + END, f"b c {END}\n\nIt is 42."])
     over = engine(script, TEXTS)
     asked = job(minimum=6, continuation_ids=WAIT)
@@ -190,7 +190,7 @@ async def test_texts_for_token_ids() -> None:
     assert not script.requests[0]["skip_special_tokens"]
 
 
-async def test_texts_come_word_by_word() -> None:
+async def test_text_is_tokenized_word_by_word() -> None:
     over = engine(TextScript(["ab cd  ef g"]), TEXTS)
 
     deltas = [[*delta.token_ids] async for delta in over.generate(job(opened=False))]
@@ -198,7 +198,7 @@ async def test_texts_come_word_by_word() -> None:
     assert deltas == [[*b"ab"], [*b" cd"], [*b"  ef"], [*b" g", END_TURN], []]
 
 
-async def test_texts_longer_than_the_budget_are_cut() -> None:
+async def test_text_beyond_the_budget_is_cut() -> None:
     script = TextScript(["a" * 99, "ok"])
 
     tokens, _ = await generate(engine(script, TEXTS), job(maximum=2))
@@ -232,7 +232,7 @@ def silent(body: dict[str, Any]) -> httpx.Response:
         lambda _: httpx.Response(200, json={"choices": [{"text": "whole"}]}),
     ],
 )
-async def test_a_server_that_fails(answer: Handler) -> None:
+async def test_failures_of_the_server_make_the_engine_unavailable(answer: Handler) -> None:
     over = engine(answer)
 
     with pytest.raises(EngineUnavailable) as failure:
@@ -242,12 +242,12 @@ async def test_a_server_that_fails(answer: Handler) -> None:
 
 
 @pytest.mark.parametrize("status", [302, 400, 401, 404])
-async def test_a_server_that_refuses(status: int) -> None:
+async def test_refusals_of_the_server_are_raised_with_their_status(status: int) -> None:
     with pytest.raises(UpstreamError, match=str(status)):
         await generate(engine(lambda _: httpx.Response(status, text="no")), job())
 
 
-async def test_a_server_that_gives_more_than_it_was_asked_for_is_cut_off() -> None:
+async def test_tokens_beyond_max_tokens_are_cut() -> None:
     replies = iter([stream(*[token_event(97, 97)] * 50), stream(token_event(*b"okok"))])
 
     tokens, finish = await generate(engine(lambda _: next(replies)), job(8, maximum=3))
@@ -256,12 +256,12 @@ async def test_a_server_that_gives_more_than_it_was_asked_for_is_cut_off() -> No
     assert finish is Finish.LENGTH
 
 
-async def test_a_server_that_gives_text_without_end() -> None:
+async def test_endless_text_is_a_desync() -> None:
     with pytest.raises(DesyncError, match="max_tokens"):
         await generate(engine(runaway, TEXTS), job(20))
 
 
-async def test_a_server_that_gives_less_than_it_was_asked_for_is_asked_again() -> None:
+async def test_a_short_reply_is_continued_by_another_step() -> None:
     replies = iter(
         [
             stream(token_event(*b"ab", finish="length")),
@@ -274,7 +274,7 @@ async def test_a_server_that_gives_less_than_it_was_asked_for_is_asked_again() -
     assert tokens == [*b"abc", END_TURN]
 
 
-async def test_lines_are_parted_at_newlines_alone() -> None:
+async def test_event_lines_are_split_at_newlines_only() -> None:
     text = "a\u2028b\u0085c\x0cd"
     raw = event(text=text, token_ids=[1, END_TURN], finish_reason="stop")
     halves = raw[: len(raw) // 2], raw[len(raw) // 2 :].replace(b"\n", b"\r\n")
@@ -284,7 +284,7 @@ async def test_lines_are_parted_at_newlines_alone() -> None:
     assert tokens == [1, END_TURN]
 
 
-async def test_another_request_does_not_notice() -> None:
+async def test_a_failure_does_not_affect_concurrent_requests() -> None:
     answers = {
         1: stream(token_event(5), httpx.ReadError("cut")),
         3: stream(token_event(7, END_TURN, finish="stop")),
@@ -301,7 +301,7 @@ async def test_another_request_does_not_notice() -> None:
     assert fine == ([7, END_TURN], Finish.STOP)
 
 
-async def test_a_job_that_is_given_up_ends_its_stream() -> None:
+async def test_closing_a_generation_closes_its_stream() -> None:
     ended = asyncio.Event()
 
     async def endless(request: Request) -> StreamingResponse:
@@ -336,7 +336,7 @@ async def running(app: Starlette) -> AsyncIterator[str]:
         await serving
 
 
-async def test_a_connection_is_used_again() -> None:
+async def test_connections_are_reused_between_steps() -> None:
     """One that was cut would not be: the pool keeps those alone that were read to their end."""
     ports: set[int] = set()
     script = Script([[*b"a", END_THINK], [*b"b", END_THINK], [END_THINK, *b"ok", END_TURN]])
@@ -358,7 +358,7 @@ async def test_a_connection_is_used_again() -> None:
     assert len(ports) == 1
 
 
-async def test_a_connection_that_is_closed_in_the_moment_of_its_use_is_made_anew() -> None:
+async def test_a_connection_that_closes_when_it_is_reused_is_replaced() -> None:
     """As by a server whose time for idle connections is over just then."""
     heads: list[bytes] = []
 
@@ -380,7 +380,7 @@ async def test_a_connection_that_is_closed_in_the_moment_of_its_use_is_made_anew
     assert len(heads) == 5
 
 
-async def test_health_is_the_servers_own() -> None:
+async def test_health_follows_the_servers_health_endpoint() -> None:
     await engine(unreachable).health()
     await engine(unreachable, health=404).health()
     with pytest.raises(EngineUnavailable, match="503"):
@@ -406,7 +406,7 @@ async def test_a_health_check_is_repeated_once_the_last_one_expires(
     assert paths == ["/health"] * requests
 
 
-async def test_health_of_a_server_that_is_gone() -> None:
+async def test_an_unreachable_server_is_unhealthy() -> None:
     def refuse(request: httpx.Request) -> httpx.Response:
         raise httpx.ConnectError("refused")
 
@@ -427,7 +427,7 @@ async def gateway(
             yield http
 
 
-async def test_the_gateway_over_it() -> None:
+async def test_a_chat_through_the_gateway() -> None:
     replies = [[*b"hm", END_THINK], [*b"no", END_THINK, *b"42", END_TURN]]
 
     async with gateway(engine(Script(replies))) as http:
@@ -443,7 +443,7 @@ async def test_the_gateway_over_it() -> None:
     assert answer["usage"]["completion_tokens"] == 12
 
 
-async def test_a_raw_prompt_over_it() -> None:
+async def test_a_raw_prompt_through_the_gateway() -> None:
     script = Script([[*b"a", END_THINK], [*b"b", END_THINK, *b"ok", END_TURN]])
     asked = {"model": "fake", "prompt": "x<think>", "max_tokens": 99}
 
@@ -457,7 +457,7 @@ async def test_a_raw_prompt_over_it() -> None:
     assert script.prompts()[0] == told["tokens"] == [*b"x", THINK]
 
 
-async def test_stop_strings_leave_the_thinking_alone() -> None:
+async def test_stop_strings_do_not_apply_to_the_thinking() -> None:
     script = Script([[*b"a.b", END_THINK, *b"c.d", END_TURN]])
 
     async with gateway(engine(script)) as http:
@@ -471,7 +471,7 @@ async def test_stop_strings_leave_the_thinking_alone() -> None:
 @pytest.mark.parametrize(
     ("answer", "status"), [(unreachable, 503), (lambda _: httpx.Response(401, text="who?"), 500)]
 )
-async def test_errors_of_the_server_in_the_gateways_words(answer: Handler, status: int) -> None:
+async def test_errors_of_the_server_are_not_passed_on(answer: Handler, status: int) -> None:
     async with gateway(engine(answer), raise_app_exceptions=False) as http:
         whole = await http.post(CHAT, json=body())
         streamed = await http.post(CHAT, json=body(stream=True))
@@ -483,7 +483,7 @@ async def test_errors_of_the_server_in_the_gateways_words(answer: Handler, statu
     assert "who?" not in streamed.text
 
 
-async def test_readiness_is_the_servers() -> None:
+async def test_readiness_follows_the_servers_health() -> None:
     async with gateway(engine(unreachable, health=503)) as http:
         response = await http.get("/ready")
 

@@ -148,7 +148,7 @@ def job(budget: TokenBudget, max_tokens: int = 60) -> Job:
 
 
 @given(server=servers, budget=budgets(), vocabulary=vocabularies(), max_tokens=st.integers(1, 60))
-def test_rounds_give_what_enforcement_in_the_engine_gives(
+def test_steps_yield_the_same_tokens_as_enforcement_in_the_engine(
     server: Server, budget: TokenBudget, vocabulary: Vocabulary, max_tokens: int
 ) -> None:
     asked, of = job(budget, max_tokens), model(SINGLE, vocabulary)
@@ -173,7 +173,7 @@ TAGS = Markers((7,), (8, 9), frozenset({EOS}))
 WAIT = ((5,),)
 
 
-def test_an_attempt_is_stripped_with_all_of_its_marker() -> None:
+def test_an_attempt_is_stripped_with_its_whole_marker() -> None:
     rounds = ResubmitLoop(job(TokenBudget(continuations=1, continuation_ids=WAIT)), model(TAGS))
 
     rounds.next_step()
@@ -188,7 +188,7 @@ def test_an_attempt_is_stripped_with_all_of_its_marker() -> None:
     assert rounds.attempts == {1}
 
 
-def test_an_end_of_turn_takes_nothing_else_with_it() -> None:
+def test_stripping_an_end_of_turn_keeps_the_tokens_before_it() -> None:
     rounds = ResubmitLoop(job(TokenBudget(continuations=1, continuation_ids=WAIT)), model(TAGS))
 
     rounds.next_step()
@@ -197,7 +197,7 @@ def test_an_end_of_turn_takes_nothing_else_with_it() -> None:
     assert rounds.tokens == [1, 8, 5]
 
 
-def test_a_marker_begun_by_a_continuation_is_not_stripped_of_it() -> None:
+def test_the_part_of_a_marker_in_a_continuation_is_not_stripped() -> None:
     budget = TokenBudget(continuations=2, continuation_ids=((5, 8),))
     rounds = ResubmitLoop(job(budget), model(TAGS))
 
@@ -221,7 +221,7 @@ def test_an_end_of_turn_inside_the_thinking_becomes_the_end_marker() -> None:
     assert asked.max_tokens == 60 - 3
 
 
-def test_no_round_asks_for_more_than_the_budget_leaves() -> None:
+def test_no_step_requests_more_tokens_than_the_budget_leaves() -> None:
     budget = TokenBudget(10, 20, continuation_ids=WAIT, wrap_up_ids=(2, 3))
     rounds = ResubmitLoop(job(budget), model(SINGLE))
     asked: list[int] = []
@@ -235,7 +235,7 @@ def test_no_round_asks_for_more_than_the_budget_leaves() -> None:
     assert asked == [18, 16, 14, 12]
 
 
-def test_a_barred_token_that_comes_all_the_same() -> None:
+def test_receiving_a_barred_token_is_a_desync() -> None:
     rounds = ResubmitLoop(job(TokenBudget(maximum=0)), model(SINGLE))
 
     asked = rounds.next_step()
@@ -265,7 +265,7 @@ def test_a_start_marker_of_several_tokens_is_barred_at_its_end_alone() -> None:
     assert rounds.tokens == [7, 6, 1]
 
 
-def test_a_round_that_brings_nothing() -> None:
+def test_an_empty_step_is_an_error() -> None:
     rounds = ResubmitLoop(job(TokenBudget()), model(SINGLE))
 
     rounds.next_step()
@@ -274,7 +274,7 @@ def test_a_round_that_brings_nothing() -> None:
         rounds.end_step(stopped=False)
 
 
-def test_rounds_have_an_end() -> None:
+def test_the_number_of_steps_is_limited() -> None:
     budget = TokenBudget(minimum=10_000, continuation_ids=WAIT)
     rounds = ResubmitLoop(job(budget, 20_000), model(SINGLE))
 
@@ -286,6 +286,6 @@ def test_rounds_have_an_end() -> None:
         rounds.next_step()
 
 
-def test_tokens_without_a_round() -> None:
+def test_tokens_outside_a_step_are_an_error() -> None:
     with pytest.raises(RuntimeError, match="next_step"):
         ResubmitLoop(job(TokenBudget()), model(SINGLE)).push([1])

@@ -88,12 +88,12 @@ def test_a_child_that_computes_too_long_is_ended(begin: Begin) -> None:
         assert receive(spinning, CheckResult) == CheckResult(exceeded="time")
 
 
-def test_a_child_that_takes_too_much_memory_is_told_of(begin: Begin) -> None:
+def test_a_child_that_exceeds_its_memory_is_reported(begin: Begin) -> None:
     with begin(task("hold", 256, memory_mib=64)) as holding:
         assert receive(holding, CheckResult) == CheckResult(exceeded="memory")
 
 
-def test_a_child_has_less_of_a_stack_than_the_engine(begin: Begin) -> None:
+def test_the_stack_of_a_child_is_smaller_than_the_engines(begin: Begin) -> None:
     with begin(task("stack")) as child:
         assert receive(child, CheckResult).backend == str(STACK_BYTES)
     default, _ = resource.getrlimit(resource.RLIMIT_STACK)
@@ -108,14 +108,14 @@ def test_a_child_has_less_of_a_stack_than_the_engine(begin: Begin) -> None:
         (signal.SIGSEGV, CheckResult(refused="it cannot be compiled to a grammar")),
     ],
 )
-def test_a_child_that_dies_is_told_of(
+def test_the_death_of_a_child_is_reported(
     begin: Begin, number: signal.Signals, answer: CheckResult
 ) -> None:
     with begin(task("die", int(number))) as dying:
         assert receive(dying, CheckResult) == answer
 
 
-def test_a_child_that_nobody_waits_for_is_ended(begin: Begin) -> None:
+def test_a_child_whose_connection_closes_is_ended(begin: Begin) -> None:
     spinning = begin(task("spin"))
     spinning.recv(1)
     forked_meanwhile = begin(task("spin"))
@@ -128,7 +128,7 @@ def test_a_child_that_nobody_waits_for_is_ended(begin: Begin) -> None:
     shut_down_and_close(forked_meanwhile)
 
 
-def test_all_children_end_with_it() -> None:
+def test_all_children_end_with_the_fork_server() -> None:
     ours, theirs = socket.socketpair()
     process = get_context("spawn").Process(target=serve, args=(theirs, ours))
     process.start()
@@ -148,7 +148,7 @@ def test_all_children_end_with_it() -> None:
     assert process.exitcode == 0
 
 
-def test_a_child_whose_parent_was_killed_keeps_its_limit() -> None:
+def test_the_time_limit_of_a_child_outlives_the_fork_server() -> None:
     ours, theirs = socket.socketpair()
     process = get_context("spawn").Process(target=serve, args=(theirs, ours))
     process.start()

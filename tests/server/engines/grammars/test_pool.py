@@ -117,7 +117,7 @@ async def test_a_grammar_is_checked_once(
     assert again.params == first.params
 
 
-async def test_the_order_of_members_makes_another_grammar(
+async def test_the_order_of_properties_makes_another_grammar(
     pool: GrammarPool, cache: ResultCache
 ) -> None:
     members = {"a": {"type": "integer"}, "b": {"type": "integer"}}
@@ -127,7 +127,7 @@ async def test_the_order_of_members_makes_another_grammar(
     assert len(cache) == 2
 
 
-async def test_what_takes_too_long_is_refused_by_name_and_remembered(
+async def test_a_grammar_beyond_the_time_limit_is_refused_by_name_and_cached(
     pool: GrammarPool, cache: ResultCache
 ) -> None:
     for _ in range(2):
@@ -138,7 +138,7 @@ async def test_what_takes_too_long_is_refused_by_name_and_remembered(
     assert len(cache) == 1
 
 
-async def test_a_grammar_may_take_longer_than_the_first_try(pool: GrammarPool) -> None:
+async def test_a_grammar_may_take_longer_than_the_quick_attempt(pool: GrammarPool) -> None:
     checked = await pool.check(constraint(counting(60, 30)), "")
 
     assert checked.params._backend == "xgrammar"
@@ -268,7 +268,7 @@ async def test_a_hostile_request_is_served_or_refused_by_name(
     assert named is None or re.split(r"[.[]", named)[0] in fields
 
 
-async def test_each_grammar_has_the_backend_that_can_do_it(pool: GrammarPool) -> None:
+async def test_each_grammar_gets_a_backend_that_supports_it(pool: GrammarPool) -> None:
     one = await pool.check(constraint({"type": "integer", "multipleOf": 7}), "")
     other = await pool.check(constraint(["yes", "no"], Kind.CHOICE), "")
 
@@ -277,7 +277,7 @@ async def test_each_grammar_has_the_backend_that_can_do_it(pool: GrammarPool) ->
     assert other.params.grammar == 'root ::= "yes" | "no"'
 
 
-async def test_it_is_stopped_when_nobody_waits_any_more(
+async def test_a_check_is_cancelled_when_its_last_waiter_leaves(
     pool: GrammarPool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(pool, "settings", GrammarSettings(seconds=600))
@@ -315,7 +315,7 @@ async def test_owners_take_turns(pool: GrammarPool) -> None:
     assert before < len(many) - 1
 
 
-async def test_others_are_served_while_many_take_long(
+async def test_quick_checks_are_served_while_slow_ones_run(
     pool: GrammarPool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(pool, "settings", GrammarSettings(seconds=600))
@@ -329,7 +329,7 @@ async def test_others_are_served_while_many_take_long(
     await given_up(pool, many)
 
 
-async def test_too_many_that_wait_are_refused(
+async def test_checks_beyond_the_queue_are_refused(
     pool: GrammarPool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(pool, "settings", GrammarSettings(seconds=600))
@@ -343,7 +343,7 @@ async def test_too_many_that_wait_are_refused(
     await given_up(pool, many)
 
 
-async def test_the_process_is_started_again_if_it_dies(
+async def test_the_fork_server_is_restarted_if_it_dies(
     pool: GrammarPool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(pool, "settings", GrammarSettings(seconds=600))
@@ -359,7 +359,7 @@ async def test_the_process_is_started_again_if_it_dies(
     assert (await pool.check(constraint(SMALL), "")).params
 
 
-def test_the_oldest_answers_are_forgotten() -> None:
+def test_the_least_recently_used_results_are_evicted() -> None:
     results = ResultCache(2 * ENTRY_OVERHEAD)
     for name in (b"a", b"b", b"a", b"c"):
         if results.get(name) is None:

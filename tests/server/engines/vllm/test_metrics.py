@@ -17,7 +17,9 @@ def finish(stats: IterationStats, state: RequestStateStats) -> None:
     stats.update_from_finished_request(FinishReason.ERROR, "request", 5, 10, state)
 
 
-def test_a_request_that_was_never_scheduled_took_no_time(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_times_of_a_request_that_was_never_scheduled_are_zero(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     told: list[Any] = []
     monkeypatch.setattr(PrometheusStatLogger, "record", lambda *given: told.append(given[2]))
     stats = IterationStats()

@@ -42,7 +42,7 @@ def forced(name: str) -> str:
 
 
 @pytest.mark.parametrize("name", FORMATS)
-def test_a_call_that_may_be_made_is_an_object_of_a_function_there_is(name: str) -> None:
+def test_an_optional_call_must_name_an_existing_function(name: str) -> None:
     compiled = grammar(name, "auto")
 
     assert (compiled is not None) == (name in BOUND)
@@ -54,9 +54,7 @@ def test_a_call_that_may_be_made_is_an_object_of_a_function_there_is(name: str) 
 
 @pytest.mark.parametrize("name", sorted(BOUND))
 @pytest.mark.parametrize(("mode", "function"), [("required", None), ("named", "add")])
-def test_a_call_that_must_be_made_has_its_schema(
-    name: str, mode: str, function: str | None
-) -> None:
+def test_a_forced_call_must_match_its_schema(name: str, mode: str, function: str | None) -> None:
     compiled = grammar(name, mode, function)
 
     assert accepts(compiled, forced(name))

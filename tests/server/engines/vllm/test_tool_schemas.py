@@ -108,7 +108,7 @@ def written(schema: Any, rng: Random) -> list[str]:
 
 
 @pytest.mark.parametrize("parameters", SERVED)
-def test_arguments_match(parameters: dict[str, Any] | None) -> None:
+def test_generated_arguments_match_the_schema(parameters: dict[str, Any] | None) -> None:
     texts = written(arguments_schema(parameters, "parameters"), Random(1))
 
     assert texts
@@ -119,14 +119,14 @@ def test_arguments_match(parameters: dict[str, Any] | None) -> None:
 
 
 @pytest.mark.parametrize("parameters", REFUSED)
-def test_what_cannot_be_enforced_is_refused(parameters: dict[str, Any]) -> None:
+def test_schemas_that_cannot_be_enforced_are_refused(parameters: dict[str, Any]) -> None:
     with pytest.raises(UnsupportedRequest) as caught:
         arguments_schema(parameters, "tools[0].function.parameters")
 
     assert caught.value.param == "tools[0].function.parameters"
 
 
-def test_what_is_nested_without_end_is_refused() -> None:
+def test_deeply_nested_schemas_are_refused() -> None:
     deep: dict[str, Any] = {}
     for _ in range(10_000):
         deep = {"items": deep}
@@ -142,7 +142,7 @@ def alternatives(levels: int, last: Any) -> dict[str, Any]:
     return {"$ref": names[0], "$defs": {**pairs, f"d{levels}": last}}
 
 
-def test_references_are_followed_once() -> None:
+def test_each_reference_is_followed_once() -> None:
     assert arguments_schema(alternatives(60, A), "parameters")
     with pytest.raises(UnsupportedRequest, match="object"):
         arguments_schema(alternatives(60, {"type": "integer"}), "parameters")
@@ -150,7 +150,7 @@ def test_references_are_followed_once() -> None:
         arguments_schema({"$ref": "#/$defs/a", "$defs": {"a": {"$ref": "#/$defs/a"}}}, "parameters")
 
 
-def test_a_long_way_of_references_is_refused() -> None:
+def test_a_long_chain_of_references_is_refused() -> None:
     way = {f"d{i}": {"$ref": f"#/$defs/d{i + 1}"} for i in range(1500)}
     with pytest.raises(UnsupportedRequest, match="nested"):
         arguments_schema({"$ref": "#/$defs/d0", "$defs": {**way, "d1500": A}}, "parameters")
@@ -168,12 +168,12 @@ BESIDE: list[dict[str, Any]] = [
 
 
 @pytest.mark.parametrize("schema", BESIDE)
-def test_what_stands_beside_branches_is_not_copied_without_end(schema: dict[str, Any]) -> None:
+def test_merging_siblings_into_branches_is_bounded(schema: dict[str, Any]) -> None:
     with pytest.raises(UnsupportedRequest, match="too long"):
         arguments_schema({"type": "object", **schema}, "parameters")
 
 
-def test_what_is_too_long_is_refused_before_it_is_said_otherwise() -> None:
+def test_long_schemas_are_refused_before_they_are_rewritten() -> None:
     with pytest.raises(UnsupportedRequest, match="longer than 65536 bytes"):
         arguments_schema({"properties": {f"p{i}": {} for i in range(9000)}}, "parameters")
     many = {f"p{i}": {"description": "x" * 99} for i in range(900)}
@@ -229,7 +229,7 @@ def nested(inner: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
 
 
 @given(schema=st.recursive(leaves, nested, max_leaves=6), seed=st.integers(0, 1000))
-def test_arguments_match_any_schema(schema: Any, seed: int) -> None:
+def test_generated_arguments_match_any_schema(schema: Any, seed: int) -> None:
     assume(isinstance(schema, dict))
     parameters = {**schema, "$defs": {"D": {"type": "object", "properties": {"d": INTEGER}}}}
     try:
