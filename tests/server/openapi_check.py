@@ -7,7 +7,7 @@ from typing import Any
 
 import httpx
 import orjson
-from jsonschema import Draft202012Validator
+from jsonschema import Draft202012Validator  # type: ignore[import-untyped]
 
 from proctor.server.api import openapi
 from proctor.server.app import create_app

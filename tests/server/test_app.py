@@ -94,11 +94,11 @@ async def test_models() -> None:
 
 
 @pytest.mark.parametrize(
-    ("given", "echoed"),
+    ("sent", "echoed"),
     [("abc-1.2:3_X", "abc-1.2:3_X"), ("a b\n<é>c", "abc"), ("x" * 500, "x" * 128)],
 )
-def test_a_request_id_is_made_safe(given: str, echoed: str) -> None:
-    assert request_id(given) == echoed
+def test_a_request_id_is_made_safe(sent: str, echoed: str) -> None:
+    assert request_id(sent) == echoed
 
 
 async def test_every_response_has_a_request_id() -> None:

@@ -1,4 +1,4 @@
-"""The line in front of the engine."""
+"""The request queue in front of the engine."""
 
 import asyncio
 from collections import Counter
@@ -17,7 +17,7 @@ from tests.server.harness import CHAT, Gate, advance_clock, body, client, parse_
 
 
 async def waiting(line: FairQueue, key: str, size: int = 1) -> asyncio.Task[float]:
-    """Somebody who has had the time to get into the line."""
+    """Start a task that enters the queue, and let it run."""
     task = asyncio.create_task(line.enter(key, size))
     await asyncio.sleep(0)
     return task
@@ -151,7 +151,7 @@ async def test_counts_are_consistent_after_any_sequence_of_events(seed: int, slo
 
     assert not [each for each in done if isinstance(each, AssertionError)]
     assert (line.running, line.waiting, line.waiting_keys) == (0, 0, 0)
-    await with_timeout(line.enter("a", 1))  # no leftover of another key is in its way
+    await with_timeout(line.enter("a", 1))  # nothing left of earlier keys blocks it
     assert (line.running, line.waiting, line.waiting_keys) == (1, 0, 0)
 
 
@@ -221,10 +221,10 @@ async def test_the_operators_timeout_caps_the_requests() -> None:
         assert (await ask(http, **{"x-request-timeout": "60"})).status_code == 504
 
 
-@pytest.mark.parametrize("told", ["soon", "0", "-1", "nan", "", "1e-9", "0.009"])
-async def test_an_invalid_timeout_is_refused(told: str) -> None:
+@pytest.mark.parametrize("seconds", ["soon", "0", "-1", "nan", "", "1e-9", "0.009"])
+async def test_an_invalid_timeout_is_refused(seconds: str) -> None:
     async with client(FakeEngine()) as http:
-        response = await ask(http, **{"x-request-timeout": told})
+        response = await ask(http, **{"x-request-timeout": seconds})
 
     assert response.status_code == 400
     assert response.json()["error"]["param"] == "x-request-timeout"

@@ -1,4 +1,4 @@
-"""What answers cost: by tokens, or by their shares of the machine's time."""
+"""Costs of responses: by tokens, or by their shares of the engine's time."""
 
 from decimal import Decimal
 from itertools import pairwise
@@ -25,7 +25,7 @@ SECOND = 1_000_000_000
 
 
 class Time:
-    """A time that a test sets."""
+    """A clock that a test sets."""
 
     def __init__(self) -> None:
         self.now = 0
@@ -47,14 +47,14 @@ async def test_cached_tokens_have_their_own_price() -> None:
     async with client(FakeEngine(cached_tokens=7), prices=PRICES) as http:
         response = await http.post(CHAT, json=body(n=2))
     async with client(FakeEngine(), prices=PRICES) as http:
-        unsaid = (await http.post(CHAT, json=body())).json()
+        without_cache = (await http.post(CHAT, json=body())).json()
 
-    told = response.json()
-    prompt = told["usage"]["prompt_tokens"]
-    assert told["usage"]["prompt_tokens_details"] == {"cached_tokens": 7}
-    assert told["cost"]["prompt"] == pytest.approx((prompt - 7 + 7 * 0.25) / 1e6)
-    assert "prompt_tokens_details" not in unsaid["usage"]
-    assert unsaid["cost"]["prompt"] == pytest.approx(prompt / 1e6)
+    answer = response.json()
+    prompt = answer["usage"]["prompt_tokens"]
+    assert answer["usage"]["prompt_tokens_details"] == {"cached_tokens": 7}
+    assert answer["cost"]["prompt"] == pytest.approx((prompt - 7 + 7 * 0.25) / 1e6)
+    assert "prompt_tokens_details" not in without_cache["usage"]
+    assert without_cache["cost"]["prompt"] == pytest.approx(prompt / 1e6)
 
 
 async def test_the_x_cost_header_has_no_exponent() -> None:
@@ -64,9 +64,9 @@ async def test_the_x_cost_header_has_no_exponent() -> None:
     async with client(FakeEngine()) as http:
         unpriced = await http.post(CHAT, json=body())
 
-    told = whole.headers["x-cost"]
-    assert float(told) == whole.json()["cost"]["total"]
-    assert set(told) <= set("0123456789.")
+    header = whole.headers["x-cost"]
+    assert float(header) == whole.json()["cost"]["total"]
+    assert set(header) <= set("0123456789.")
     assert "x-cost" not in streamed.headers
     assert "x-cost" not in unpriced.headers
     assert unpriced.json()["cost"] is None
@@ -75,7 +75,7 @@ async def test_the_x_cost_header_has_no_exponent() -> None:
 MOMENTS = st.lists(
     st.tuples(st.integers(0, 10**12), st.integers(0, 10**11), st.integers(0, 10**11)), min_size=1
 )
-"""Of each choice: when it comes, and how long its prompt and its tokens take, in nanoseconds."""
+"""Of each choice: its arrival, and the time for its prompt and its tokens, in nanoseconds."""
 
 
 @given(moments=MOMENTS, per_hour=st.decimals("0", "1000", places=2))
@@ -112,7 +112,7 @@ def test_the_costs_of_concurrent_requests_add_up_to_the_busy_time(
 
 def test_two_concurrent_requests_share_the_engines_time() -> None:
     time = Time()
-    paid = price_model(time, "3.6")  # a thousandth of a dollar a second
+    paid = price_model(time, "3.6")  # a thousandth of a dollar per second
     one, other = RequestCost(paid), RequestCost(paid)
 
     one.choice_started(0, lambda: ended(0, 5, 2))
@@ -124,7 +124,7 @@ def test_two_concurrent_requests_share_the_engines_time() -> None:
     time.now = 30 * SECOND
     other.first_token(0, None)
     other.choice_left_engine(0)
-    time.now = 40 * SECOND  # alone again
+    time.now = 40 * SECOND  # again alone
     one.choice_left_engine(0)
     one.choice_finished(ended(0, 10, 4))
     other.choice_finished(ended(0, 0, 0))
@@ -139,7 +139,7 @@ def test_two_concurrent_requests_share_the_engines_time() -> None:
     )
     assert (second.prompt, second.total) == (Decimal("0.010"), Decimal("0.010"))
     assert [cost.total for cost in snapshots if cost is not None] == [
-        Decimal("0.015"),  # of its prompt alone, and of its tokens half
+        Decimal("0.015"),  # the prompt alone, and half of the time for its tokens
         Decimal("0.005"),
     ]
 

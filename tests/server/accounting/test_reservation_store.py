@@ -1,4 +1,4 @@
-"""Keys and holds in both kinds of databases."""
+"""API keys and reservations, in SQLite and in PostgreSQL."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -22,7 +22,7 @@ from tests.server.auth.keys import make_key
 
 SECOND = timedelta(seconds=1)
 CENT = 10**7
-"""In billionths."""
+"""In billionths of the currency."""
 
 
 @pytest.fixture
@@ -38,7 +38,7 @@ async def reservations(url: str, store: Store) -> AsyncIterator[ReservationStore
 
 
 def took(name: str, tokens: int, nanos: int) -> DraftRecord:
-    """A request that has ended."""
+    """Return the draft of a request that has ended."""
     return DraftRecord(make_record(name, estimated=True), ReservedAmount(tokens, nanos))
 
 
@@ -76,9 +76,9 @@ async def test_running_requests_count_with_their_worst_case(reservations: Reserv
         await reservations.reserve("b", key, WorstCase(40, 0), NOON, "gateway")
     await reservations.reserve("c", key, WorstCase(30, 0), NOON, "gateway")
     await reservations.release("a")
-    told = await reservations.reserve("d", key, WorstCase(10, 0), NOON, "gateway")
+    headers = await reservations.reserve("d", key, WorstCase(10, 0), NOON, "gateway")
 
-    assert told["x-ratelimit-remaining-tokens"] == "60"
+    assert headers["x-ratelimit-remaining-tokens"] == "60"
 
 
 async def test_a_row_settles_its_reservation_once(
@@ -93,7 +93,7 @@ async def test_a_row_settles_its_reservation_once(
     assert (held.requests, held.tokens, held.day, held.month) == (2, 200, 60 * CENT, 60 * CENT)
 
     ended = make_record("a", key="team", cost=make_cost("0.1"))
-    for _ in range(2):  # as after a commit of which nobody heard
+    for _ in range(2):  # as after a commit whose confirmation was lost
         await store.write([ended, make_record("other", cost=make_cost("5"))])
 
     usage = await reservations.usage("team", NOON)
@@ -165,7 +165,7 @@ async def test_a_request_counts_for_the_day_on_which_it_arrived(
 async def test_concurrent_reservations_wait_for_the_database(
     store: Store, url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """None of them is refused because the others have the database."""
+    """None fails because others are using the database."""
     if url.startswith("sqlite"):  # PostgreSQL needs the time to connect
         monkeypatch.setattr(database, "CONNECT_SECONDS", 0.01)
     engine = connect(url)
@@ -197,7 +197,7 @@ async def test_usage_is_reset_with_the_day_and_the_month(
 async def test_a_reservation_lasts_until_its_row_is_written(
     reservations: ReservationStore, store: Store
 ) -> None:
-    """However long the database was away meanwhile."""
+    """However long the database was unavailable in between."""
     key, _ = make_key(per_day=1)
     late = NOON + timedelta(hours=11)
     await reservations.reserve("chatcmpl-a", key, WorstCase(1, 100 * CENT), NOON, "gateway")
@@ -216,7 +216,7 @@ async def test_concurrent_requests_cannot_overspend(url: str, store: Store) -> N
     gateways = [ReservationStore(engine) for engine in engines]
 
     async def run(number: int) -> bool:
-        """A request that settles, by way of another gateway's writer."""
+        """Reserve, and write the row as another gateway would; return whether it was admitted."""
         gateway = gateways[number % len(gateways)]
         try:
             await gateway.reserve(

@@ -1,4 +1,4 @@
-"""What is done before there is an answer: stopped when the client goes, or its time is over."""
+"""Admission is cancelled when the client disconnects or the timeout expires."""
 
 import asyncio
 
@@ -11,7 +11,7 @@ from tests.server.harness import CHAT, advance_clock, body, client, running_serv
 
 PROMPT = {"model": "fake", "prompt": "hi", "max_tokens": 4}
 PATHS = pytest.mark.parametrize(
-    ("path", "asked"),
+    ("path", "fields"),
     [
         (CHAT, body()),
         (CHAT, body(stream=True)),
@@ -22,7 +22,7 @@ PATHS = pytest.mark.parametrize(
 
 
 class LookingEngine(FakeEngine):
-    """An engine that never comes to an end with looking a request through."""
+    """An engine whose check of a request never returns."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -40,12 +40,12 @@ class LookingEngine(FakeEngine):
 
 
 @PATHS
-async def test_a_disconnect_cancels_the_admission(path: str, asked: dict[str, object]) -> None:
+async def test_a_disconnect_cancels_the_admission(path: str, fields: dict[str, object]) -> None:
     engine = LookingEngine()
     async with running_server(engine) as url, httpx.AsyncClient(base_url=url) as http:
-        asking = asyncio.create_task(http.post(path, json=asked))
+        sending = asyncio.create_task(http.post(path, json=fields))
         await with_timeout(engine.began.wait())
-        asking.cancel()
+        sending.cancel()
         await with_timeout(engine.stopped.wait())
         metrics = (await http.get("/metrics")).text
 
@@ -55,10 +55,10 @@ async def test_a_disconnect_cancels_the_admission(path: str, asked: dict[str, ob
 
 
 @PATHS
-async def test_the_timeout_cancels_the_admission(path: str, asked: dict[str, object]) -> None:
+async def test_the_timeout_cancels_the_admission(path: str, fields: dict[str, object]) -> None:
     engine = LookingEngine()
     async with client(engine) as http:
-        sending = http.post(path, json=asked, headers={"x-request-timeout": "1000"})
+        sending = http.post(path, json=fields, headers={"x-request-timeout": "1000"})
         asking = asyncio.create_task(sending)
         await with_timeout(engine.began.wait())
         advance_clock(1000)

@@ -1,4 +1,4 @@
-"""What happens at a budget's edges: landing, loops, and characters near the cap."""
+"""Edges of a budget: landing, loops, and characters at the maximum."""
 
 from random import Random
 from string import ascii_letters
@@ -15,7 +15,7 @@ ROUND = "round and "
 
 
 async def ask(script: Script, **fields: Any) -> tuple[dict[str, Any], str]:
-    """The only choice, and the metrics afterwards."""
+    """Return the only choice, and the metrics afterwards."""
     async with client(FakeEngine(script)) as http:
         response = await http.post(CHAT, json=body(**fields))
         assert response.status_code == 200, response.text

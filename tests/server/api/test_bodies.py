@@ -1,4 +1,4 @@
-"""Bodies that are being read share bounded memory, and nobody keeps it from others."""
+"""Request bodies that are being read share bounded memory, fairly."""
 
 import asyncio
 import gzip
@@ -12,6 +12,7 @@ import httpx
 import pytest
 from fastapi import Request
 
+from proctor.server.api import bodies as bodies_module
 from proctor.server.api.bodies import FULL_SIZED, SMALL, UNDISTURBED_SECONDS, BodyReader
 from proctor.server.errors import ApiError, RequestTimeout, Unavailable
 from tests.server.gateway_process import gateway_process
@@ -22,7 +23,7 @@ MIB = 2**20
 
 
 class Client:
-    """Sends one body, piece by piece."""
+    """A client that sends one body in chunks."""
 
     def __init__(self, bodies: BodyReader, name: str = "a", **headers: str) -> None:
         self._messages: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
@@ -37,17 +38,17 @@ class Client:
         self.reading = asyncio.create_task(bodies.read(self._request))
 
     async def send(self, data: bytes, *, last: bool = False) -> None:
-        """Send, and give the server the time to take it."""
+        """Send a chunk, and let the server read it."""
         self._messages.put_nowait({"type": "http.request", "body": data, "more_body": not last})
-        await settled()
+        await run_pending_tasks()
 
     async def leave(self) -> None:
         self._messages.put_nowait({"type": "http.disconnect"})
-        await settled()
+        await run_pending_tasks()
 
     @property
-    def untaken(self) -> int:
-        """Pieces that the server has not asked for."""
+    def unread(self) -> int:
+        """The number of chunks that the server has not read."""
         return self._messages.qsize()
 
     async def refused(self) -> ApiError:
@@ -56,14 +57,14 @@ class Client:
         return caught.value
 
 
-async def settled() -> None:
+async def run_pending_tasks() -> None:
     for _ in range(20):
         await asyncio.sleep(0)
 
 
 @asynccontextmanager
-async def full(name: str = "a") -> AsyncIterator[tuple[BodyReader, list[Client]]]:
-    """All room, had by clients of one name that send no more."""
+async def full_memory(name: str = "a") -> AsyncIterator[tuple[BodyReader, list[Client]]]:
+    """Yield a reader whose memory is fully reserved by clients that stopped sending."""
     bodies = BodyReader(LARGEST)
     clients = [Client(bodies, name) for _ in range(FULL_SIZED)]
     for each in clients:
@@ -77,7 +78,7 @@ async def full(name: str = "a") -> AsyncIterator[tuple[BodyReader, list[Client]]
 
 
 async def test_a_small_body_needs_no_reservation() -> None:
-    async with full() as (bodies, _):
+    async with full_memory() as (bodies, _):
         waiting = Client(bodies)
         await waiting.send(b"x" * (SMALL + 1))
         small = Client(bodies)
@@ -91,15 +92,15 @@ async def test_a_small_body_needs_no_reservation() -> None:
 
 
 async def test_a_large_body_is_not_read_while_it_waits_for_memory() -> None:
-    async with full() as (bodies, clients):
+    async with full_memory() as (bodies, clients):
         waiting = Client(bodies)
         for _ in range(3):
             await waiting.send(b"y" * (SMALL + 1))
-        assert waiting.untaken == 2
+        assert waiting.unread == 2
         await clients[3].send(b"", last=True)
         assert len(await with_timeout(clients[3].reading)) == SMALL + 1
-        await settled()
-        assert waiting.untaken == 0
+        await run_pending_tasks()
+        assert waiting.unread == 0
         await waiting.send(b"", last=True)
         assert await with_timeout(waiting.reading) == b"y" * 3 * (SMALL + 1)
 
@@ -116,7 +117,7 @@ async def test_a_body_with_a_content_length_reserves_only_that() -> None:
         for _ in range(2):
             await each.send(b"x" * (SMALL + 1))
 
-    assert [each.untaken for each in clients] == [0] * 2 * FULL_SIZED + [1]
+    assert [each.unread for each in clients] == [0] * 2 * FULL_SIZED + [1]
     for each in clients:
         each.reading.cancel()
 
@@ -125,7 +126,7 @@ async def test_a_body_with_a_content_length_reserves_only_that() -> None:
 async def test_a_compressed_body_reserves_memory_before_it_is_decompressed(encoding: str) -> None:
     packed = gzip.compress(b"x" * LARGEST)
 
-    async with full() as (bodies, clients):
+    async with full_memory() as (bodies, clients):
         waiting = Client(bodies, **{"content-encoding": encoding})
         await waiting.send(packed, last=True)
         assert not waiting.reading.done()
@@ -134,13 +135,13 @@ async def test_a_compressed_body_reserves_memory_before_it_is_decompressed(encod
 
 
 async def test_an_old_reservation_times_out_when_others_wait() -> None:
-    async with full() as (bodies, clients):
+    async with full_memory() as (bodies, clients):
         advance_clock(UNDISTURBED_SECONDS + 1)
         await clients[0].send(b"", last=True)
         await with_timeout(clients[0].reading)
         late = Client(bodies)
         await late.send(b"x" * (SMALL + 1))
-        assert not any(each.reading.done() for each in clients[1:])  # nobody waits
+        assert not any(each.reading.done() for each in clients[1:])  # no request is waiting
 
         waiting = Client(bodies)
         await waiting.send(b"y" * (SMALL + 1), last=True)
@@ -154,21 +155,21 @@ async def test_an_old_reservation_times_out_when_others_wait() -> None:
 
 
 async def test_a_new_reservation_is_kept_undisturbed_for_a_while() -> None:
-    async with full() as (bodies, clients):
+    async with full_memory() as (bodies, clients):
         waiting = Client(bodies)
         await waiting.send(b"y" * (SMALL + 1), last=True)
         advance_clock(UNDISTURBED_SECONDS - 1)
-        await settled()
+        await run_pending_tasks()
         assert not any(each.reading.done() for each in clients)
         advance_clock(1)
         assert isinstance(await clients[0].refused(), RequestTimeout)
         assert len(await with_timeout(waiting.reading)) == SMALL + 1
-        await settled()
+        await run_pending_tasks()
         assert not any(each.reading.done() for each in clients[1:])
 
 
 async def test_waiting_clients_are_served_round_robin() -> None:
-    async with full("a") as (bodies, clients):
+    async with full_memory("a") as (bodies, clients):
         many = [Client(bodies, "a") for _ in range(9)]
         one = Client(bodies, "b")
         for each in [*many, one]:
@@ -185,8 +186,8 @@ async def test_waiting_clients_are_served_round_robin() -> None:
 async def test_a_body_that_gets_no_memory_is_a_503_with_retry_after(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    async with full() as (bodies, clients):
-        monkeypatch.setattr(bodies, "BODY_SECONDS", UNDISTURBED_SECONDS / 2)
+    async with full_memory() as (bodies, clients):
+        monkeypatch.setattr(bodies_module, "BODY_SECONDS", UNDISTURBED_SECONDS / 2)
         waiting = Client(bodies)
         await waiting.send(b"y" * (SMALL + 1))
         advance_clock(UNDISTURBED_SECONDS / 2)
@@ -198,7 +199,7 @@ async def test_a_body_that_gets_no_memory_is_a_503_with_retry_after(
 
 
 async def test_a_disconnected_client_leaves_the_queue() -> None:
-    async with full() as (bodies, clients):
+    async with full_memory() as (bodies, clients):
         gone, waiting = Client(bodies), Client(bodies)
         for each in (gone, waiting):
             await each.send(b"y" * (SMALL + 1), last=True)
@@ -208,7 +209,7 @@ async def test_a_disconnected_client_leaves_the_queue() -> None:
 
 
 async def hold_open(url: str, size: int) -> socket.socket:
-    """A connection whose body lacks its last byte, if the server takes that much of it."""
+    """Open a connection, and send the headers of a POST request with a body of `size` bytes."""
     address = urlsplit(url)
     loop = asyncio.get_running_loop()
     made = socket.socket()

@@ -122,10 +122,10 @@ async def test_disabled_thinking_uses_the_chat_template() -> None:
 )
 @pytest.mark.parametrize("by", ["request", "setting"])
 async def test_reasoning_formats(style: str, message: dict[str, str], by: str) -> None:
-    given = {"reasoning_format": style}
+    fields = {"reasoning_format": style}
     engine = FakeEngine(Script(("a",), "b"))
 
-    answer = await ask(engine, given) if by == "request" else await ask(engine, {}, **given)
+    answer = await ask(engine, fields) if by == "request" else await ask(engine, {}, **fields)
 
     assert answer["choices"][0]["message"] == {"role": "assistant", **message}
     assert answer["choices"][0]["thinking"]["tokens"] == 1
@@ -172,10 +172,10 @@ async def test_a_stop_string_ends_the_answer_and_aborts_the_job(tokens_per_delta
 async def test_sampling_reaches_the_engine() -> None:
     engine = FakeEngine()
 
-    given = {"temperature": 0, "top_p": 0.5, "seed": 7, "max_completion_tokens": 99}
+    sampling = {"temperature": 0, "top_p": 0.5, "seed": 7, "max_completion_tokens": 99}
 
     async with client(engine) as http:
-        await http.post(CHAT, json=body(**given))
+        await http.post(CHAT, json=body(**sampling))
         await http.post(CHAT, json=body())
 
     first, second = (job.sampling for job in engine.jobs)

@@ -1,4 +1,4 @@
-"""Requests that other servers take: they pass here too, and what is passed over is named."""
+"""Requests for other servers are accepted, and ignored fields are listed."""
 
 import re
 from typing import Any
@@ -20,8 +20,8 @@ def call(**more: Any) -> dict[str, Any]:
     return {"id": "a", "type": "function", "function": {"name": "f", "arguments": "{}"}, **more}
 
 
-async def post(fields: dict[str, Any], path: str = CHAT, **given: Any) -> httpx.Response:
-    async with client(FakeEngine(Script(("hm",), "42")), **given) as http:
+async def post(fields: dict[str, Any], path: str = CHAT, **overrides: Any) -> httpx.Response:
+    async with client(FakeEngine(Script(("hm",), "42")), **overrides) as http:
         return await http.post(path, json=fields)
 
 
@@ -188,8 +188,8 @@ NOTHING = {
 async def test_values_without_effect_are_accepted() -> None:
     response = await post(body(**NOTHING))
     only_chats = ("separate_reasoning", "include_reasoning", "stream_reasoning")
-    asked = {name: value for name, value in NOTHING.items() if name not in only_chats}
-    raw = await post({"prompt": "hi", **asked}, COMPLETIONS)
+    request = {name: value for name, value in NOTHING.items() if name not in only_chats}
+    raw = await post({"prompt": "hi", **request}, COMPLETIONS)
 
     assert response.status_code == raw.status_code == 200, response.text + raw.text
     assert LISTED not in response.headers
@@ -228,12 +228,12 @@ async def test_values_with_an_effect_are_refused(name: str, value: Any) -> None:
 
 
 async def test_the_model_can_be_left_out() -> None:
-    asked = {"messages": [USER]}
+    request = {"messages": [USER]}
 
     answers = [
-        await post(asked),
-        await post({**asked, "model": None}),
-        await post(asked, "/v1/route"),
+        await post(request),
+        await post({**request, "model": None}),
+        await post(request, "/v1/route"),
     ]
     answers.append(await post({"prompt": "hi"}, COMPLETIONS))
 
@@ -285,10 +285,10 @@ async def test_other_servers_fields_for_the_reasoning_format(
     response = await post(body(**fields, stream=stream), reasoning_format=default)
 
     if stream:
-        told = merge_deltas(event.choice["delta"] for event in parse_events(response.text)[:-1])
+        received = merge_deltas(event.choice["delta"] for event in parse_events(response.text)[:-1])
     else:
-        told = response.json()["choices"][0]["message"]
-    assert told == {"role": "assistant", **message}
+        received = response.json()["choices"][0]["message"]
+    assert received == {"role": "assistant", **message}
 
 
 @pytest.mark.parametrize(
@@ -323,11 +323,11 @@ STYLES = ["reasoning_content", "reasoning", "both", "tags", "hidden"]
 @pytest.mark.parametrize("style", STYLES)
 @pytest.mark.parametrize("path", ["thinks", "does not"])
 async def test_the_fields_of_the_thinking_are_in_every_delta(style: str, path: str) -> None:
-    asked = body(reasoning_format=style, stream=True)
+    request = body(reasoning_format=style, stream=True)
     script = Script(("hm",) if path == "thinks" else (), "42")
     async with client(FakeEngine(script, opens=path == "thinks")) as http:
-        streamed = await http.post(CHAT, json=asked)
-        whole = (await http.post(CHAT, json={**asked, "stream": False})).json()["choices"][0]
+        streamed = await http.post(CHAT, json=request)
+        whole = (await http.post(CHAT, json={**request, "stream": False})).json()["choices"][0]
 
     own = {"reasoning": ["reasoning"], "both": ["reasoning_content", "reasoning"]}
     for name in own.get(style, ["reasoning_content"]):
@@ -344,11 +344,13 @@ async def test_the_fields_of_the_thinking_are_in_every_delta(style: str, path: s
 async def test_usage_in_every_chunk(path: str, size: int) -> None:
     options = {"include_usage": True, "continuous_usage_stats": True}
     prompt = {"prompt": "hi<think>"} if path == COMPLETIONS else {"messages": [USER]}
-    asked = {**prompt, "n": 2, "stream": True, "stream_options": options, "max_tokens": 100}
+    request = {**prompt, "n": 2, "stream": True, "stream_options": options, "max_tokens": 100}
     engine = FakeEngine(Script(("hm",), "42"), tokens_per_delta=size)
 
     async with client(engine) as http:
-        got = [event.data for event in parse_events((await http.post(path, json=asked)).text)[:-1]]
+        got = [
+            event.data for event in parse_events((await http.post(path, json=request)).text)[:-1]
+        ]
 
     *chunks, last = got
     for index in (0, 1):
@@ -366,8 +368,8 @@ async def test_usage_in_every_chunk(path: str, size: int) -> None:
 async def test_usage_in_every_chunk_of_other_formats() -> None:
     options = {"include_usage": True, "continuous_usage_stats": True}
     for style in ("tags", "hidden"):
-        asked = body(stream=True, stream_options=options, reasoning_format=style, logprobs=True)
-        got = [event.data for event in parse_events((await post(asked)).text)[:-1]]
+        request = body(stream=True, stream_options=options, reasoning_format=style, logprobs=True)
+        got = [event.data for event in parse_events((await post(request)).text)[:-1]]
         counts = [chunk["usage"]["completion_tokens"] for chunk in got]
         assert (counts, counts[-1]) == (sorted(counts), 6)
 
@@ -376,8 +378,8 @@ async def test_usage_in_every_chunk_of_other_formats() -> None:
 async def test_no_usage_in_every_chunk_unless_asked(options: dict[str, Any]) -> None:
     response = await post(body(stream=True, stream_options=options))
 
-    told = ["usage" in event.data for event in parse_events(response.text)[:-1]]
-    assert told == [False] * (len(told) - 1) + ["include_usage" in options]
+    has_usage = ["usage" in event.data for event in parse_events(response.text)[:-1]]
+    assert has_usage == [False] * (len(has_usage) - 1) + ["include_usage" in options]
 
 
 @pytest.mark.parametrize(

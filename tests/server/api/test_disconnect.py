@@ -55,12 +55,12 @@ async def test_a_cancelled_request_is_counted_as_cancelled() -> None:
 
 async def test_a_client_that_reads_nothing_is_disconnected() -> None:
     engine = FakeEngine(Script(("Let me see.",), "42"), before_token=Gate(6))
-    asked = [{"type": "http.request", "body": orjson.dumps(body(stream=True))}]
+    messages = [{"type": "http.request", "body": orjson.dumps(body(stream=True))}]
     scope = {"type": "http", "method": "POST", "path": CHAT, "headers": [], "query_string": b""}
     sent = 0
 
     async def receive() -> Any:
-        return asked.pop() if asked else await asyncio.Event().wait()
+        return messages.pop() if messages else await asyncio.Event().wait()
 
     async def send(_: Any) -> None:
         nonlocal sent

@@ -14,7 +14,7 @@ ADD = {"type": "function", "function": {"name": "add"}}
 
 
 def assert_error(response: httpx.Response, status: int, param: str | None) -> dict[str, Any]:
-    """The error, after a look at its shape."""
+    """Check the shape of an error response, and return its error."""
     assert response.status_code == status, response.text
     assert set(response.json()) == {"error"}
     error: dict[str, Any] = response.json()["error"]
@@ -331,7 +331,7 @@ async def test_an_unexpected_error_reveals_only_its_request_id() -> None:
     assert response.status_code == 500
     assert "secret" not in response.text
     assert response.headers["x-request-id"] == "mine"
-    # A page must be able to read that it failed, and why.
+    # A web page must be able to read the error.
     assert response.headers["access-control-allow-origin"] == headers["origin"]
     assert 'proctor_rejected_total{reason="internal"} 1.0' in metrics
     assert re.search(r'proctor_requests_total{[^}]*status="500"[^}]*} 1.0', metrics)

@@ -1,4 +1,4 @@
-"""What tools that measure servers ask beside answers: version, load, tokenizer."""
+"""Endpoints for benchmark tools: version, load, tokenizer."""
 
 import asyncio
 
@@ -10,10 +10,10 @@ from tests.server.harness import CHAT, body, client, with_timeout
 
 async def test_the_version_is_that_of_the_openapi_document() -> None:
     async with client(FakeEngine()) as http:
-        told = (await http.get("/version")).json()
+        answer = (await http.get("/version")).json()
         described = (await http.get("/openapi.json")).json()
 
-    assert told == {"version": described["info"]["version"]}
+    assert answer == {"version": described["info"]["version"]}
 
 
 async def test_the_load_is_the_number_of_running_requests() -> None:
@@ -41,10 +41,10 @@ async def test_the_load_is_the_number_of_running_requests() -> None:
 
 async def test_the_tokenizer() -> None:
     async with client(FakeEngine()) as http:
-        told = (await http.get("/tokenizer_info")).json()
+        answer = (await http.get("/tokenizer_info")).json()
 
-    assert told["tokenizer_class"] == "ByteCodec"
-    assert told["eos_token"] == "<|im_end|>"
+    assert answer["tokenizer_class"] == "ByteCodec"
+    assert answer["eos_token"] == "<|im_end|>"
 
 
 async def test_load_and_tokenizer_info_need_a_key() -> None:

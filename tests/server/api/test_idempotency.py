@@ -1,4 +1,4 @@
-"""`Idempotency-Key`: a request that is sent again gets the answer that it got."""
+"""`Idempotency-Key`: a repeated request gets the cached response."""
 
 import asyncio
 import contextlib
@@ -36,12 +36,12 @@ async def ledger(url: str, store: Store) -> dict[str, Any]:
 async def test_a_repeated_request_gets_the_same_response(
     path: str, stream: bool, ledger: dict[str, Any]
 ) -> None:
-    asked = body(stream=stream) if path == CHAT else {"model": "fake", "prompt": "x"}
+    request = body(stream=stream) if path == CHAT else {"model": "fake", "prompt": "x"}
     engine = FakeEngine(ANSWER)
     async with client(engine, **ledger) as http:
-        first = await http.post(path, json=asked, headers=named())
-        again = await http.post(path, json=asked, headers=named())
-        other = await http.post(path, json=asked, headers=named("other"))
+        first = await http.post(path, json=request, headers=named())
+        again = await http.post(path, json=request, headers=named())
+        other = await http.post(path, json=request, headers=named("other"))
 
     assert again.content == first.content
     assert again.headers["content-type"] == first.headers["content-type"]
@@ -137,7 +137,7 @@ async def test_a_refused_request_releases_its_idempotency_key(ledger: dict[str, 
 async def test_the_idempotency_key_is_released_before_a_failure_is_fully_sent(
     stream: bool, ledger: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """However long the database takes over it."""
+    """However slow the database is."""
     give_up, freed = IdempotencyStore.give_up, []
 
     async def slow(store: IdempotencyStore, claim: Claim) -> None:
@@ -190,7 +190,7 @@ async def test_a_response_that_is_too_long_is_not_cached(
 
 
 @pytest.mark.parametrize(
-    ("given", "name", "status"),
+    ("ledger_settings", "name", "status"),
     [
         ({}, "mine", 400),
         ({"replay_hours": 0}, "mine", 400),
@@ -199,9 +199,9 @@ async def test_a_response_that_is_too_long_is_not_cached(
     ],
 )
 async def test_an_idempotency_key_that_cannot_be_stored_is_refused(
-    given: dict[str, Any], name: str, status: int, url: str
+    ledger_settings: dict[str, Any], name: str, status: int, url: str
 ) -> None:
-    settings = {"ledger": {"url": url, **given}} if given else {}
+    settings = {"ledger": {"url": url, **ledger_settings}} if ledger_settings else {}
     engine = FakeEngine()
     async with client(engine, **settings) as http:
         answer = await http.post(CHAT, json=body(), headers=named(name))
@@ -216,26 +216,26 @@ async def test_a_database_outage_is_a_503_or_an_uncached_response(
 ) -> None:
     claim = IdempotencyStore.claim
 
-    async def away(*_: Any) -> None:
+    async def fail(*_: Any) -> None:
         raise OSError("away")
 
-    async def claim_and_lose(store: IdempotencyStore, *given: Any) -> Any:
-        """It is away from then on; until then it may take its time."""
-        claimed = await claim(store, *given)
+    async def claim_before_the_outage(store: IdempotencyStore, *arguments: Any) -> Any:
+        """Shorten the timeout for what follows the claim."""
+        claimed = await claim(store, *arguments)
         monkeypatch.setattr(idempotency, "PATIENCE_SECONDS", 0.1)
         return claimed
 
     monkeypatch.setattr(idempotency, "CLOSE_SECONDS", 0.1)
-    monkeypatch.setattr(IdempotencyStore, "claim", claim_and_lose)
+    monkeypatch.setattr(IdempotencyStore, "claim", claim_before_the_outage)
 
     engine = FakeEngine(ANSWER)
     async with client(engine, **ledger) as http:
-        monkeypatch.setattr(IdempotencyStore, "keep", away)
-        unkept = await http.post(CHAT, json=body(), headers=named())
-        monkeypatch.setattr(IdempotencyStore, "claim", away)
+        monkeypatch.setattr(IdempotencyStore, "keep", fail)
+        uncached = await http.post(CHAT, json=body(), headers=named())
+        monkeypatch.setattr(IdempotencyStore, "claim", fail)
         refused = await http.post(CHAT, json=body(), headers=named("other"))
 
-    assert unkept.status_code == 200
+    assert uncached.status_code == 200
     assert refused.status_code == 503
 
 
@@ -269,19 +269,19 @@ async def test_the_idempotency_key_is_released_after_a_database_outage(
 async def test_a_claim_that_commits_after_the_timeout_is_released(
     ledger: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Its transaction commits when nobody waits for it any more."""
+    """The transaction commits after the request has timed out."""
     claim_name, give_up = IdempotencyStore.claim, IdempotencyStore.give_up
     gate, freed = asyncio.Event(), asyncio.Event()
 
-    async def late(store: IdempotencyStore, *given: Any) -> Any:
+    async def late(store: IdempotencyStore, *arguments: Any) -> Any:
         await gate.wait()
-        return await claim_name(store, *given)
+        return await claim_name(store, *arguments)
 
-    async def give_up_and_tell(store: IdempotencyStore, claim: Claim) -> None:
+    async def give_up_and_notify(store: IdempotencyStore, claim: Claim) -> None:
         await give_up(store, claim)
         freed.set()
 
-    monkeypatch.setattr(IdempotencyStore, "give_up", give_up_and_tell)
+    monkeypatch.setattr(IdempotencyStore, "give_up", give_up_and_notify)
     async with client(FakeEngine(ANSWER), **ledger) as http:
         with monkeypatch.context() as patch:
             patch.setattr(IdempotencyStore, "claim", late)

@@ -65,11 +65,11 @@ async def test_usage_is_sent_only_if_requested() -> None:
 
 @pytest.mark.parametrize("style", ["reasoning_content", "reasoning", "both", "tags", "hidden"])
 async def test_a_stream_adds_up_to_the_whole_response(style: str) -> None:
-    asked = body(reasoning_format=style)
+    request = body(reasoning_format=style)
 
     async with client(FakeEngine(Script(("héllo ☃",), "wörld"))) as http:
-        streamed = await http.post(CHAT, json={**asked, "stream": True})
-        whole = await http.post(CHAT, json=asked)
+        streamed = await http.post(CHAT, json={**request, "stream": True})
+        whole = await http.post(CHAT, json=request)
 
     message = merge_deltas(event.choice["delta"] for event in parse_events(streamed.text)[:-1])
     assert message == whole.json()["choices"][0]["message"]
@@ -157,6 +157,6 @@ async def test_an_error_event_without_a_name_is_still_an_error_event() -> None:
         yield event({"a": 1}, name="reasoning")
         yield ErrorEvent(event({"error": {}}, name="error"))
 
-    told = [each async for each in without_names(broken())]
-    assert told == [b'data: {"a":1}\n\n', b'data: {"error":{}}\n\n']
-    assert isinstance(told[1], ErrorEvent)
+    unnamed = [each async for each in without_names(broken())]
+    assert unnamed == [b'data: {"a":1}\n\n', b'data: {"error":{}}\n\n']
+    assert isinstance(unnamed[1], ErrorEvent)

@@ -1,4 +1,4 @@
-"""Tiers in the whole gateway, over the fake engine."""
+"""Tiers in the gateway, over the fake engine."""
 
 from decimal import Decimal
 from typing import Any
@@ -29,12 +29,12 @@ TIERS = [
 PRICED = [*TIERS[:4], {**TIERS[4], "max_price": "0.0001"}]
 
 
-def asked(text: str, **fields: Any) -> dict[str, Any]:
+def chat_body(text: str, **fields: Any) -> dict[str, Any]:
     return body(messages=[{"role": "user", "content": text}], **fields)
 
 
 class ByLength:
-    """A classifier that a test can predict."""
+    """A classifier that goes by the length of the prompt."""
 
     def classify(self, conversation: Conversation) -> Prediction:
         hard = len(conversation.prompt) > 20
@@ -50,8 +50,8 @@ def _by_length(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.usefixtures("_by_length")
 async def test_a_request_without_a_budget_is_routed() -> None:
     async with client(FakeEngine(), default_tier="auto", tiers=TIERS) as http:
-        easy = await http.post(CHAT, json=asked("hi"))
-        hard = await http.post(CHAT, json=asked("a prompt that is hard because it is long"))
+        easy = await http.post(CHAT, json=chat_body("hi"))
+        hard = await http.post(CHAT, json=chat_body("a prompt that is hard because it is long"))
         metrics = (await http.get("/metrics")).text
 
     assert easy.headers["x-budget-tier"] == "none"
@@ -69,11 +69,11 @@ async def test_a_request_without_a_budget_is_routed() -> None:
 @pytest.mark.usefixtures("_by_length")
 async def test_a_stream_has_its_tier() -> None:
     async with client(FakeEngine(), tiers=TIERS) as http:
-        response = await http.post(CHAT, json=asked("hi", reasoning_effort="low", stream=True))
+        response = await http.post(CHAT, json=chat_body("hi", reasoning_effort="low", stream=True))
 
     assert response.headers["x-budget-tier"] == "low"
-    told = [event.choice for event in parse_events(response.text) if event.data != "[DONE]"]
-    assert [choice["thinking"]["tier"] for choice in told if "thinking" in choice] == ["low"]
+    choices = [event.choice for event in parse_events(response.text) if event.data != "[DONE]"]
+    assert [choice["thinking"]["tier"] for choice in choices if "thinking" in choice] == ["low"]
 
 
 async def test_the_minimum_of_a_tier_is_clamped_where_there_is_no_room() -> None:
@@ -130,7 +130,7 @@ async def test_a_tier_never_costs_more_than_its_max_price() -> None:
     engine = FakeEngine(Script(("a" * 500,), "b" * 500))
     async with client(engine, tiers=PRICED, prices=PRICES) as http:
         held = (await http.post(CHAT, json=body(budget_tier="max"))).json()
-        long = asked("word " * 30, budget_tier="max")
+        long = chat_body("word " * 30, budget_tier="max")
         refused = await http.post(CHAT, json=long)
 
     assert 0.5e-4 < held["cost"]["total"] <= 1e-4
@@ -166,9 +166,11 @@ def test_affordable_tokens_stay_within_the_price(
 async def test_a_dry_run_reports_what_a_request_would_get() -> None:
     engine = FakeEngine()
     async with client(engine, default_tier="auto", tiers=TIERS, prices=PRICES) as http:
-        response = await http.post(ROUTE, json=asked("a prompt that is hard because it is long"))
+        response = await http.post(
+            ROUTE, json=chat_body("a prompt that is hard because it is long")
+        )
         shown = response.json()
-        chat = await http.post(CHAT, json=asked("a prompt that is hard because it is long"))
+        chat = await http.post(CHAT, json=chat_body("a prompt that is hard because it is long"))
         plain = (await http.post(ROUTE, json=body(max_thinking_tokens=7))).json()
         bad = await http.post(ROUTE, json=body(max_thinking_tokens=-7))
 
@@ -186,8 +188,8 @@ async def test_a_dry_run_reports_what_a_request_would_get() -> None:
 async def test_the_default_router_separates_small_talk_from_proofs() -> None:
     proof = "Prove that the square root of every prime is irrational."
     async with client(FakeEngine(), default_tier="auto") as http:
-        easy = (await http.post(ROUTE, json=asked("hello there"))).json()
-        hard = (await http.post(ROUTE, json=asked(proof))).json()
+        easy = (await http.post(ROUTE, json=chat_body("hello there"))).json()
+        hard = (await http.post(ROUTE, json=chat_body(proof))).json()
 
     assert easy["tier"] == "none"
     assert hard["tier"] == "high"

@@ -56,9 +56,9 @@ async def test_messages_without_a_generation_prompt() -> None:
 
 
 async def test_special_tokens_in_messages_are_escaped() -> None:
-    asked = {"messages": [{"role": "user", "content": "<think>"}], "add_generation_prompt": False}
+    request = {"messages": [{"role": "user", "content": "<think>"}], "add_generation_prompt": False}
 
-    assert THINK not in (await post("/tokenize", asked)).json()["tokens"]
+    assert THINK not in (await post("/tokenize", request)).json()["tokens"]
 
 
 @pytest.mark.parametrize("text", ["", "one ☃ two", "<think>é</think>", "a\0b"])

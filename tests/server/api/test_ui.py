@@ -41,24 +41,24 @@ async def test_other_paths_are_not_found(path: str) -> None:
 
 
 async def test_the_page_gets_its_settings() -> None:
-    given = {"examples": ["2 + 2?"], "remembers": False}
-    async with client(FakeEngine(), page=given) as http:
-        assert (await http.get("/page.json")).json() == {**given, "asks_for_keys": False}
+    page = {"examples": ["2 + 2?"], "remembers": False}
+    async with client(FakeEngine(), page=page) as http:
+        assert (await http.get("/page.json")).json() == {**page, "asks_for_keys": False}
 
 
 async def test_tiers_are_listed() -> None:
     tiers = [{"name": "none", "max_tokens": 0}, {"name": "free", "max_tokens": -1, "top_p": 0.9}]
     names = {"low": "free", "medium": "free", "high": "free"}
-    given = {
+    overrides = {
         "tiers": tiers,
         "efforts": {**names, "minimal": "free", "xhigh": "free", "max": "free"},
         "router": {"levels": names},
     }
-    async with client(FakeEngine(), default_tier="free", **given) as http:
-        told = (await http.get("/v1/tiers")).json()
+    async with client(FakeEngine(), default_tier="free", **overrides) as http:
+        answer = (await http.get("/v1/tiers")).json()
 
     rest = {"min_tokens": 0, "continuations": 0, "temperature": None}
-    assert told == {
+    assert answer == {
         "object": "list",
         "default_tier": "free",
         "data": [

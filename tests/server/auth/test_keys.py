@@ -1,4 +1,4 @@
-"""Keys at the gateway: who is let in, and how far."""
+"""API keys: authentication, scopes, ceilings, rate limits and quotas."""
 
 import asyncio
 import contextlib
@@ -85,10 +85,10 @@ async def test_a_missing_or_invalid_key_is_a_401(
 ) -> None:
     key, _ = configured_key()
     _, other = configured_key()
-    told = {} if header is None else {"authorization": header.format(other=other).encode()}
+    headers = {} if header is None else {"authorization": header.format(other=other).encode()}
     engine = FakeEngine()
     async with client(engine, keys=[key]) as http:
-        answer = await http.request(method, path, headers=told)  # type: ignore[arg-type]
+        answer = await http.request(method, path, headers=headers)  # type: ignore[arg-type]
 
     assert answer.status_code == 401
     assert answer.json()["error"]["code"] == "invalid_api_key"
@@ -186,23 +186,23 @@ async def test_responses_do_not_reveal_which_key_ids_exist(
 async def test_the_cache_of_keys_is_bounded(
     keys: KeyStore, file: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    made = [make_key(name) for name in ("a", "b", "c")]
-    for key, _ in made:
+    keys_and_tokens = [make_key(name) for name in ("a", "b", "c")]
+    for key, _ in keys_and_tokens:
         await keys.add(key)
     bounded = Authenticator([], keys, required=True, max_cached=2)
 
     async def check(token: str) -> None:
         headers = [(b"authorization", f"Bearer {token}".encode())]
-        asked = Request({"type": "http", "path": CHAT, "headers": headers})
-        await bounded.authorize(asked, SecurityScopes([Access.USER.value]))
+        request = Request({"type": "http", "path": CHAT, "headers": headers})
+        await bounded.authorize(request, SecurityScopes([Access.USER.value]))
 
-    for _, token in made:
+    for _, token in keys_and_tokens:
         await check(token)
     monkeypatch.setattr(KeyStore, "find", None)
-    for _, token in made[1:]:
+    for _, token in keys_and_tokens[1:]:
         await check(token)
     with pytest.raises(Unavailable):
-        await check(made[0][1])
+        await check(keys_and_tokens[0][1])
 
 
 async def test_the_ceilings_of_a_key_clamp_budgets() -> None:
@@ -210,8 +210,8 @@ async def test_the_ceilings_of_a_key_clamp_budgets() -> None:
     low, other = configured_key("low", tier="low")
     async with client(FakeEngine(), keys=[capped, low]) as http:
         answers = [
-            await http.post(CHAT, json=body(**asked), headers=bearer(shown))
-            for asked, shown in (
+            await http.post(CHAT, json=body(**fields), headers=bearer(shown))
+            for fields, shown in (
                 ({"max_thinking_tokens": 50}, token),
                 ({"budget_tier": "high"}, other),
             )
@@ -258,8 +258,8 @@ async def test_a_request_that_could_exceed_the_quota_is_refused_before_it_runs(
 ) -> None:
     key, token = configured_key(per_day="0.05")
     engine = FakeEngine(Script(("abc",), "de"))
-    given = {"keys": [key], "ledger": {"url": file}, "prices": PRICES}
-    async with client(engine, **given) as http:
+    overrides = {"keys": [key], "ledger": {"url": file}, "prices": PRICES}
+    async with client(engine, **overrides) as http:
         refused = await http.post(CHAT, json=body(max_tokens=51), headers=bearer(token))
         answer = await http.post(CHAT, json=body(max_tokens=50), headers=bearer(token))
 
@@ -273,12 +273,12 @@ async def test_a_request_that_could_exceed_the_quota_is_refused_before_it_runs(
 async def test_feedback_is_limited_to_the_keys_own_requests(file: str, keys: KeyStore) -> None:
     both = {name: configured_key(name) for name in ("one", "two")}
     admin, master = configured_key("root", "admin")
-    given = {"keys": [admin, *(key for key, _ in both.values())], "ledger": {"url": file}}
-    async with client(FakeEngine(), **given) as http:
+    overrides = {"keys": [admin, *(key for key, _ in both.values())], "ledger": {"url": file}}
+    async with client(FakeEngine(), **overrides) as http:
         answer = await http.post(CHAT, json=body(), headers=bearer(both["one"][1]))
-        told = {"request_id": answer.json()["id"], "correct": True}
+        feedback = {"request_id": answer.json()["id"], "correct": True}
         statuses = [
-            (await http.post("/v1/feedback", json=told, headers=bearer(token))).status_code
+            (await http.post("/v1/feedback", json=feedback, headers=bearer(token))).status_code
             for token in (both["two"][1], both["one"][1], master)
         ]
 
@@ -289,7 +289,7 @@ async def test_feedback_is_limited_to_the_keys_own_requests(file: str, keys: Key
 async def test_a_hundred_concurrent_requests_neither_overspend_nor_leak_reservations(
     kind: str, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
-    """Three gateways on one database; some clients leave, some answers break off."""
+    """Three gateways share one database; some clients disconnect, some responses fail."""
     url = f"sqlite:///{tmp_path / 'ledger.db'}"
     if kind == "postgresql":
         url = request.getfixturevalue("postgres").create("overspend")
@@ -297,7 +297,7 @@ async def test_a_hundred_concurrent_requests_neither_overspend_nor_leak_reservat
     await store.migrate()
     key, token = make_key(per_day=1)
     await KeyStore(store.engine).add(key)
-    given = {"ledger": {"url": url}, "prices": PRICES, "auth": {"required": True}}
+    overrides = {"ledger": {"url": url}, "prices": PRICES, "auth": {"required": True}}
 
     async def pause(_: Job, position: int) -> None:
         await asyncio.sleep(0.001)
@@ -307,11 +307,11 @@ async def test_a_hundred_concurrent_requests_neither_overspend_nor_leak_reservat
             raise EngineUnavailable("gone")
 
     async def ask(http: httpx.AsyncClient, number: int) -> int:
-        asked = body(max_tokens=60, stream=number % 2 == 0)
-        sending = http.post(CHAT, json=asked, headers=bearer(token), timeout=60)
+        chat = body(max_tokens=60, stream=number % 2 == 0)
+        sending = http.post(CHAT, json=chat, headers=bearer(token), timeout=60)
         if number % 5:
             return (await sending).status_code
-        with contextlib.suppress(TimeoutError):  # a client that leaves
+        with contextlib.suppress(TimeoutError):  # a client that disconnects
             await asyncio.wait_for(sending, 0.05 * (number % 7))
         return 0
 
@@ -321,9 +321,9 @@ async def test_a_hundred_concurrent_requests_neither_overspend_nor_leak_reservat
             engine = FakeEngine(
                 Script(("x" * 20,), "y" * 20), before_token=break_off if gateway == 2 else pause
             )
-            at = await stack.enter_async_context(running_server(engine, **given))
+            at = await stack.enter_async_context(running_server(engine, **overrides))
             clients.append(await stack.enter_async_context(httpx.AsyncClient(base_url=at)))
-        assert await ask(clients[2], 1) == 503  # while there is money for it
+        assert await ask(clients[2], 1) == 503  # while the quota allows it
         statuses = await asyncio.gather(
             *(ask(clients[number % 3], number) for number in range(100))
         )
@@ -349,9 +349,9 @@ async def test_the_reservation_of_a_disconnected_client_is_released(
     await keys.add(key)
     gate = Gate(5)
     engine = FakeEngine(Script(("x" * 20,), "y"), before_token=gate)
-    given = {"ledger": {"url": file}, "auth": {"required": True}}
+    overrides = {"ledger": {"url": file}, "auth": {"required": True}}
     async with (
-        running_server(engine, **given) as url,
+        running_server(engine, **overrides) as url,
         httpx.AsyncClient(base_url=url, headers=bearer(token)) as http,
     ):
         leaving = asyncio.create_task(http.post(CHAT, json=body(max_tokens=50, stream=True)))

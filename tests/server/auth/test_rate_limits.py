@@ -58,7 +58,7 @@ def test_tokens_per_minute_are_limited(had: int, wanted: int, passes: bool) -> N
         return
     with pytest.raises(RateLimited) as caught:
         check(limits, use, WorstCase(wanted, 0), NOW)
-    # No waiting helps a request that is larger than all that the key has.
+    # A request that is larger than the whole limit cannot succeed later.
     assert ("retry-after" in caught.value.headers) is (wanted <= 100)
 
 

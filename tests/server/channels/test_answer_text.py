@@ -1,4 +1,4 @@
-"""What an answer's text becomes, and how far a hidden thinking is."""
+"""The text of the answer, and the progress of a hidden thinking."""
 
 import pytest
 
@@ -11,9 +11,9 @@ from tests.server.harness import CHAT, body, client, parse_events
 def test_text_ends_at_a_stop_string() -> None:
     answer = AnswerText(["END"])
 
-    told = answer.push("It is 4E", []) + answer.push("ND 5", []) + answer.close()
+    items = answer.push("It is 4E", []) + answer.push("ND 5", []) + answer.close()
 
-    assert "".join(str(item) for item in told) == "It is 4"
+    assert "".join(str(item) for item in items) == "It is 4"
     assert answer.stopped
 
 
@@ -21,9 +21,9 @@ def test_leading_newlines_of_an_answer_are_dropped() -> None:
     answer = AnswerText()
     answer.after_marker()
 
-    told = [answer.push(text, []) for text in ("\n", "\n", "\nIt", "\n\n")]
+    items = [answer.push(text, []) for text in ("\n", "\n", "\nIt", "\n\n")]
 
-    assert told == [[], [], ["It"], ["\n\n"]]
+    assert items == [[], [], ["It"], ["\n\n"]]
 
 
 async def test_a_hidden_thinking_reports_progress() -> None:
@@ -34,12 +34,12 @@ async def test_a_hidden_thinking_reports_progress() -> None:
             json=body(stream=True, reasoning_format="hidden", max_thinking_tokens=50),
         )
 
-    told = [
+    reports = [
         event.choice["thinking"]
         for event in parse_events(response.text)
         if event.data != "[DONE]" and "thinking" in event.choice
     ]
-    *progress, last = told
+    *progress, last = reports
     assert progress == [{"tokens": 1, "max_tokens": 50}]
     assert last["tokens"] == len("Let me see.")
     assert "see" not in response.text
@@ -50,15 +50,17 @@ async def test_progress_is_reported_at_intervals(monkeypatch: pytest.MonkeyPatch
     async with client(FakeEngine(Script(("abcd",), "42"))) as http:
         response = await http.post(CHAT, json=body(stream=True, reasoning_format="hidden"))
 
-    told = [
+    reports = [
         e.choice["thinking"] for e in parse_events(response.text)[:-1] if "thinking" in e.choice
     ]
-    assert [each["tokens"] for each in told] == [1, 2, 3, 4, 4]
+    assert [each["tokens"] for each in reports] == [1, 2, 3, 4, 4]
 
 
 async def test_no_progress_where_the_thinking_is_visible() -> None:
     async with client(FakeEngine()) as http:
         response = await http.post(CHAT, json=body(stream=True))
 
-    told = [e for e in parse_events(response.text) if e.data != "[DONE]" and "thinking" in e.choice]
-    assert len(told) == 1
+    reports = [
+        e for e in parse_events(response.text) if e.data != "[DONE]" and "thinking" in e.choice
+    ]
+    assert len(reports) == 1

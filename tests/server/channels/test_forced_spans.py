@@ -43,9 +43,9 @@ def budgets(draw: st.DrawFn) -> ThinkingBudget:
 def truth(
     job: Job, tokens: Sequence[int], attempts: frozenset[int]
 ) -> tuple[list[tuple[Forced, str, int]], str]:
-    """The texts that were forced, with their tokens, and what was thought freely between them.
+    """Return the forced texts with their numbers of tokens, and the sampled text between them.
 
-    Text is its last token's: a character that the maximum cut in two comes to light with the next.
+    Text belongs to its last token: a character that the maximum splits appears with the next.
     """
     machine, reader = BudgetStateMachine(job.budget, MARKERS, VOCABULARY), ByteDetokenizer()
     runs: list[list[tuple[Forced, str]]] = []
@@ -66,12 +66,12 @@ def truth(
         nudges = machine.loop_counts[OnLoop.NUDGE]
         machine.advance(token, attempted)
         if machine.loop_counts[OnLoop.NUDGE] > nudges:
-            before = None  # a nudge is a text of its own
+            before = None  # a nudge is a separate span
     return [(run[0][0], "".join(text for _, text in run), len(run)) for run in runs], free
 
 
 def split(text: str, spans: Sequence[ForcedSpan]) -> tuple[list[str], str]:
-    """The text in the spans, and the text between them."""
+    """Return the texts in the spans, and the text between them."""
     inside, between, at = [], "", 0
     for span in spans:
         assert at <= span.start <= span.end <= len(text)
@@ -98,10 +98,10 @@ def test_spans_cover_exactly_the_forced_text(
     channels = ChannelSplitter(codec, engine.model, job, 0, AnswerText())
 
     async def run() -> list[TextDelta]:
-        told = [
+        reported = [
             item async for delta in engine.generate(job) for item in channels.push(delta.token_ids)
         ]
-        return [item for item in told + channels.close() if isinstance(item, TextDelta)]
+        return [item for item in reported + channels.close() if isinstance(item, TextDelta)]
 
     pieces = asyncio.run(run())
     thinking = "".join(piece.text for piece in pieces if piece.channel is Channel.REASONING)
@@ -111,8 +111,8 @@ def test_spans_cover_exactly_the_forced_text(
 
     forced, free = truth(job, channels.tokens, attempts)
     inside, between = split(thinking, spans)
-    told = [(span.kind, text, span.tokens) for span, text in zip(spans, inside, strict=True)]
-    assert (told, between) == (forced, free)
+    reported = [(span.kind, text, span.tokens) for span, text in zip(spans, inside, strict=True)]
+    assert (reported, between) == (forced, free)
 
 
 async def test_spans_count_from_the_start_of_all_thinking() -> None:
@@ -133,7 +133,7 @@ async def test_spans_count_from_the_start_of_all_thinking() -> None:
 @pytest.mark.parametrize("style", ["reasoning_content", "reasoning", "both", "tags", "hidden"])
 @pytest.mark.parametrize("streamed", [False, True])
 async def test_every_reasoning_format_has_spans(style: str, streamed: bool) -> None:
-    asked = body(
+    request = body(
         max_thinking_tokens=12,
         thinking={"wrap_up_text": "☃ so", "landing": "hard"},
         reasoning_format=style,
@@ -141,7 +141,7 @@ async def test_every_reasoning_format_has_spans(style: str, streamed: bool) -> N
     )
 
     async with client(FakeEngine(Script(("thinking away",)))) as http:
-        response = await http.post(CHAT, json=asked)
+        response = await http.post(CHAT, json=request)
 
     choice = parse_events(response.text)[-2].choice if streamed else response.json()["choices"][0]
     assert choice["thinking"]["forced_spans"] == [

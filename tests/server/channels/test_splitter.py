@@ -24,7 +24,7 @@ def channels(
 
 
 def texts(pieces: list[TextDelta]) -> tuple[str, str]:
-    """The reasoning and the answer."""
+    """Return the reasoning and the answer."""
     of = dict.fromkeys(Channel, "")
     for piece in pieces:
         of[piece.channel] += piece.text
@@ -136,7 +136,7 @@ TEXT = Markers((0, 2, 3), (0, 1, 2, 3), frozenset({99}), tuple(b"<t>"), tuple(b"
 
 
 class PieceCodec(ByteCodec):
-    """Tokens of several bytes each."""
+    """A codec whose tokens have several bytes each."""
 
     def detokenizer(self, after: Sequence[int], *, special: bool = False) -> Any:
         return PieceDetokenizer()
@@ -157,7 +157,7 @@ def spelled(budget: TokenBudget) -> ChannelSplitter:
 
 
 def cut(text: bytes, choose: Sequence[int]) -> list[int]:
-    """A text in tokens, one of the ways that there are."""
+    """Tokenize a text in one of the possible ways."""
     tokens: list[int] = []
     for choice in choose:
         fits = [at for at, piece in enumerate(SPELLED.spelling) if text.startswith(piece)]
@@ -169,7 +169,7 @@ def cut(text: bytes, choose: Sequence[int]) -> list[int]:
 
 
 def split_at_markers(text: str, inside: bool) -> tuple[str, str]:
-    """The reasoning and the answer, by the plainest way to read them."""
+    """Return the reasoning and the answer, by a simple reference implementation."""
     reasoning = answer = ""
     while text:
         if inside:
@@ -179,8 +179,8 @@ def split_at_markers(text: str, inside: bool) -> tuple[str, str]:
         else:
             at = {marker: text.find(marker) for marker in ("<t>", "</t>") if marker in text}
             marker = min(at, key=at.__getitem__, default="")
-            said, _, text = text.partition(marker) if marker else (text, "", "")
-            answer += said
+            content, _, text = text.partition(marker) if marker else (text, "", "")
+            answer += content
             inside = marker == "<t>"
     return reasoning, answer
 
@@ -196,14 +196,26 @@ def test_the_texts_do_not_depend_on_the_tokenization(
 ) -> None:
     whole = b"".join(parts)
 
-    told = texts(fold(spelled(TokenBudget(opened=opened)), cut(whole, choose), size))
+    split = texts(fold(spelled(TokenBudget(opened=opened)), cut(whole, choose), size))
 
-    assert told == split_at_markers(whole.decode(), opened)
+    assert split == split_at_markers(whole.decode(), opened)
 
 
 def test_a_rejected_partial_end_marker_is_neither_shown_nor_counted() -> None:
     budget = TokenBudget(minimum=5, continuation_ids=((12,),), opened=True)
-    tokens = [12, 10, 2, 12, 12, 12, 12, 12, 4, 5, 12]  # "a </t" turned down, "aaaaa</t>a"
+    tokens = [
+        12,
+        10,
+        2,
+        12,
+        12,
+        12,
+        12,
+        12,
+        4,
+        5,
+        12,
+    ]  # "a </t", which is rejected, then "aaaaa</t>a"
     split = spelled(budget)
 
     reasoning, answer = texts(fold(split, tokens))

@@ -1,4 +1,4 @@
-"""Tools from a request to its answer, over scripted calls in the format of vLLM's own parser."""
+"""Tools from the request to the response, over scripted calls in a format of vLLM's parsers."""
 
 import contextlib
 import json
@@ -20,7 +20,7 @@ xgrammar = pytest.importorskip("xgrammar", reason="the CPU engine, which brings 
 
 
 class Tokenizer:
-    """As much of a tokenizer as the parser asks for."""
+    """The part of a tokenizer that the parser uses."""
 
     def get_vocab(self) -> dict[str, int]:
         return {}
@@ -38,8 +38,8 @@ def tool(name: str, **fields: Any) -> dict[str, Any]:
 
 
 def call(name: str, /, **arguments: Any) -> str:
-    told = json.dumps({"name": name, "arguments": arguments}, ensure_ascii=False)
-    return f"<tool_call>\n{told}\n</tool_call>"
+    content = json.dumps({"name": name, "arguments": arguments}, ensure_ascii=False)
+    return f"<tool_call>\n{content}\n</tool_call>"
 
 
 ADD = tool("add")
@@ -155,8 +155,10 @@ async def test_tools_reach_the_prompt_and_the_router(hermes: ToolFormat) -> None
         await http.post(CHAT, json=body(tools=[ADD]))
 
     assert b'"add"' in bytes(token for token in over.jobs[0].prompt_ids if token < 256)
-    told = [told.json()["router"]["probabilities"] for told in (with_tools, without)]
-    assert told[0] != told[1]
+    probabilities = [
+        probabilities.json()["router"]["probabilities"] for probabilities in (with_tools, without)
+    ]
+    assert probabilities[0] != probabilities[1]
 
 
 async def test_a_server_without_a_parser_refuses_tools() -> None:
@@ -171,14 +173,14 @@ async def test_a_server_without_a_parser_refuses_tools() -> None:
 
 async def test_tool_results_reach_the_prompt(hermes: ToolFormat) -> None:
     over = engine(hermes, "It is 12.")
-    asked = {
+    tool_call = {
         "id": "call-1",
         "type": "function",
         "function": {"name": "add", "arguments": '{"a": 1}'},
     }
     conversation = [
         {"role": "user", "content": "Add."},
-        {"role": "assistant", "content": None, "tool_calls": [asked]},
+        {"role": "assistant", "content": None, "tool_calls": [tool_call]},
         {"role": "tool", "tool_call_id": "call-1", "content": "12"},
     ]
 
@@ -198,10 +200,10 @@ async def test_invalid_arguments_are_rendered_as_an_empty_object(
     hermes: ToolFormat, arguments: str
 ) -> None:
     over = engine(hermes, "It is 12.")
-    asked = {"id": "call-1", "function": {"name": "add", "arguments": arguments}}
+    tool_call = {"id": "call-1", "function": {"name": "add", "arguments": arguments}}
     conversation = [
         {"role": "user", "content": "Add."},
-        {"role": "assistant", "tool_calls": [asked]},
+        {"role": "assistant", "tool_calls": [tool_call]},
         {"role": "tool", "tool_call_id": "call-1", "content": "12"},
     ]
 
@@ -213,15 +215,15 @@ async def test_invalid_arguments_are_rendered_as_an_empty_object(
 
 
 async def test_a_turn_has_one_budget_across_its_tool_calls(hermes: ToolFormat) -> None:
-    asked = {"id": "1", "function": {"name": "add", "arguments": "{}"}}
+    tool_call = {"id": "1", "function": {"name": "add", "arguments": "{}"}}
     earlier = {"role": "user", "content": "Before."}
     conversation = [
         earlier,
         {"role": "assistant", "content": "It is 3.", "reasoning_content": "x" * 50},
         {"role": "user", "content": "Add."},
-        {"role": "assistant", "tool_calls": [asked], "reasoning_content": "12345678"},
+        {"role": "assistant", "tool_calls": [tool_call], "reasoning_content": "12345678"},
         {"role": "tool", "tool_call_id": "1", "content": "12"},
-        {"role": "assistant", "tool_calls": [asked], "reasoning": "1234"},
+        {"role": "assistant", "tool_calls": [tool_call], "reasoning": "1234"},
         {"role": "tool", "tool_call_id": "1", "content": "13"},
     ]
     script = Script(("y" * 100,), "42")
@@ -241,10 +243,10 @@ async def test_earlier_thinking_of_the_turn_counts_towards_the_minimum(hermes: T
         {"role": "user", "content": "Add."},
         {"role": "assistant", "content": "", "thinking": "123456"},
     ]
-    for asked, left in ((10, 4), (5, 0)):
+    for minimum, remaining in ((10, 4), (5, 0)):
         over = engine(hermes, "42")
-        await ask(over, messages=conversation, min_thinking_tokens=asked)
-        assert over.jobs[0].budget.minimum == left
+        await ask(over, messages=conversation, min_thinking_tokens=minimum)
+        assert over.jobs[0].budget.minimum == remaining
 
 
 def test_a_response_format_with_tools_allows_both(hermes: ToolFormat) -> None:
@@ -263,13 +265,13 @@ def test_an_unknown_parser_is_named() -> None:
         tools_module.VllmTools("hermès", Tokenizer())
 
 
-def choose(*tools: dict[str, Any], mode: str = "auto", **given: Any) -> ToolChoice:
-    given = {"name": None, "parallel": True, "constraint": None, **given}
-    return ToolChoice(tools, mode, **given)
+def choose(*tools: dict[str, Any], mode: str = "auto", **options: Any) -> ToolChoice:
+    options = {"name": None, "parallel": True, "constraint": None, **options}
+    return ToolChoice(tools, mode, **options)
 
 
 def bound_arguments(constraint: Constraint | None) -> list[Any]:
-    """The schemas in a structural tag."""
+    """Return the JSON schemas in a structural tag."""
     assert constraint is not None
     assert constraint.kind is Kind.STRUCTURAL_TAG
 
@@ -314,21 +316,21 @@ def test_an_optional_call_has_its_schema_only_if_strict(
 def test_a_function_without_parameters_gets_an_empty_object(
     hermes: ToolFormat, parameters: dict[str, Any] | None
 ) -> None:
-    given = tool("add")
-    given["function"]["parameters"] = parameters
+    function = tool("add")
+    function["function"]["parameters"] = parameters
 
-    bound = hermes.bind(choose(given, mode="required")).constraint
+    bound = hermes.bind(choose(function, mode="required")).constraint
 
     assert bound_arguments(bound)[0] == {"type": "object", "properties": {}}
 
 
 def test_the_unsupported_schema_of_several_is_named(hermes: ToolFormat) -> None:
-    bad = tool("bad")
-    bad["function"]["parameters"] = {"type": "object", "not": {"required": ["a"]}}
+    unsupported = tool("bad")
+    unsupported["function"]["parameters"] = {"type": "object", "not": {"required": ["a"]}}
 
     with pytest.raises(UnsupportedRequest) as caught:
-        hermes.bind(choose(ADD, bad, mode="required"))
-    allowed = hermes.bind(choose(ADD, bad)).constraint
+        hermes.bind(choose(ADD, unsupported, mode="required"))
+    allowed = hermes.bind(choose(ADD, unsupported)).constraint
 
     assert caught.value.param == "tools[1].function.parameters"
     assert "'not'" in str(caught.value)
@@ -339,10 +341,10 @@ def test_the_unsupported_schema_of_several_is_named(hermes: ToolFormat) -> None:
 async def test_parameters_of_another_type_than_object_are_refused(
     hermes: ToolFormat, kind: Any
 ) -> None:
-    given = tool("add")
-    given["function"]["parameters"] = {"type": kind}
+    function = tool("add")
+    function["function"]["parameters"] = {"type": kind}
     async with client(engine(hermes, "42")) as http:
-        response = await http.post(CHAT, json=body(tools=[given]))
+        response = await http.post(CHAT, json=body(tools=[function]))
 
     assert response.status_code == 400
     assert response.json()["error"]["param"] == "tools[0].function.parameters"
@@ -350,15 +352,15 @@ async def test_parameters_of_another_type_than_object_are_refused(
 
 async def test_descriptions_of_tools_may_be_long(hermes: ToolFormat) -> None:
     long = "x" * 18_780
-    given = tool("add", description=long)
-    given["function"]["parameters"] = {
+    function = tool("add", description=long)
+    function["function"]["parameters"] = {
         "type": "object",
         "properties": {"a": {"type": "integer", "description": long * 4}},
     }
     over = FakeEngine(Script(("Hm",), "42"), tools=hermes, context_length=500_000)
     async with client(over) as http:
         responses = [
-            await http.post(CHAT, json=body(tools=[given], tool_choice=choice))
+            await http.post(CHAT, json=body(tools=[function], tool_choice=choice))
             for choice in ("auto", "required")
         ]
 
@@ -386,11 +388,11 @@ async def test_tools_that_the_template_ignores_are_refused(
 
     monkeypatch.setattr(over.codec, "renders_tools", never)
     async with client(over) as http:
-        asked = body(tools=[ADD], tool_choice=choice)
+        request = body(tools=[ADD], tool_choice=choice)
         refused = [
-            await http.post(CHAT, json=asked),
-            await http.post("/v1/route", json=asked),
-            await http.post("/tokenize", json={"messages": asked["messages"], "tools": [ADD]}),
+            await http.post(CHAT, json=request),
+            await http.post("/v1/route", json=request),
+            await http.post("/tokenize", json={"messages": request["messages"], "tools": [ADD]}),
         ]
         harmless = await http.post(CHAT, json=body(tools=[ADD], tool_choice="none"))
 
@@ -447,7 +449,7 @@ async def test_structured_outputs_with_tools_are_served_or_refused_by_name(
 def test_grammars_are_not_parsed_in_this_process(
     hermes: ToolFormat, kind: Kind, value: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The libraries that would can end it: 40,000 stars did."""
+    """The parsing libraries can crash the process: a pattern of 40,000 stars did."""
     parsed: list[Any] = []
     for name in ("ebnf", "json_schema", "lark", "regex", "structural_tag"):
         monkeypatch.setattr(xgrammar.Grammar, f"from_{name}", parsed.append)

@@ -1,4 +1,4 @@
-"""`proctor keys`, and a server that is told to let nobody in."""
+"""`proctor keys`, and servers that require keys."""
 
 import re
 import socket
@@ -37,10 +37,10 @@ def test_a_key_is_created_listed_and_revoked(capsys: pytest.CaptureFixture[str])
     assert TOKEN.fullmatch(token)
 
     assert keys("list") == 0
-    told = capsys.readouterr().out
-    assert "requests_per_minute 3" in told
-    assert "tier low" in told
-    assert token not in told
+    output = capsys.readouterr().out
+    assert "requests_per_minute 3" in output
+    assert "tier low" in output
+    assert token not in output
     assert keys("revoke", "team") == 0
     assert keys("list") == 0
     assert "revoked" in capsys.readouterr().out
@@ -50,14 +50,14 @@ def test_a_key_can_be_printed_for_the_settings(
     capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     assert keys("create", "team", "--admin", "--max-thinking-tokens", "9", "--print") == 0
-    told = capsys.readouterr()
-    (token,) = TOKEN.findall(told.err)
-    settings = Settings(**tomllib.loads(told.out))
+    output = capsys.readouterr()
+    (token,) = TOKEN.findall(output.err)
+    settings = Settings(**tomllib.loads(output.out))
 
     (listed,) = settings.keys
     assert (listed.name, listed.scope, listed.max_thinking_tokens) == ("team", "admin", 9)
-    assert token not in told.out
-    (tmp_path / "proctor.toml").write_text(told.out)
+    assert token not in output.out
+    (tmp_path / "proctor.toml").write_text(output.out)
     assert keys("create", "team", "--config", str(tmp_path / "proctor.toml")) == 1
     assert "already exists in the settings" in capsys.readouterr().err
     assert keys("list", "--config", str(tmp_path / "proctor.toml")) == 0
@@ -105,7 +105,7 @@ def test_a_public_address_requires_keys(host: str, capsys: pytest.CaptureFixture
 
 
 @pytest.mark.parametrize(
-    ("given", "asks"),
+    ("fields", "required"),
     [
         ({}, False),
         ({"host": "localhost"}, False),
@@ -117,8 +117,8 @@ def test_a_public_address_requires_keys(host: str, capsys: pytest.CaptureFixture
         ({"keys": [{"name": "a", "hash": f"{'0' * 8}:{'0' * 64}"}]}, True),
     ],
 )
-def test_which_settings_require_keys(given: dict[str, object], asks: bool) -> None:
-    assert Settings(**given).asks_for_keys is asks  # type: ignore[arg-type]
+def test_which_settings_require_keys(fields: dict[str, object], required: bool) -> None:
+    assert Settings(**fields).asks_for_keys is required  # type: ignore[arg-type]
 
 
 def test_a_server_with_keys_and_an_admin_port(

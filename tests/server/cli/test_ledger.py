@@ -118,7 +118,7 @@ def test_serve_refuses_a_file_that_is_not_a_database(
     file = tmp_path / "no.db"
     file.write_bytes(b"this is no database at all, by no means" * 100)
     monkeypatch.setenv("PROCTOR_LEDGER__URL", f"sqlite:///{file}")
-    # Each is set when a server starts, and must not outlast the test.
+    # A starting server sets both, and they must not outlast the test.
     monkeypatch.setattr(signal, "signal", lambda *_: None)
     monkeypatch.setenv("VLLM_LOGGING_LEVEL", "ERROR")
 

@@ -1,4 +1,4 @@
-"""An engine that stops is started again, and nobody waits for one that hangs."""
+"""The supervisor restarts engines that die or hang."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -20,13 +20,13 @@ STALL = {"stall_seconds": 0.05}
 
 
 @pytest.fixture(autouse=True)
-def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+def short_intervals(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(supervisor, "PROBE_SECONDS", 0.01)
     monkeypatch.setattr(supervisor, "FIRST_PAUSE_SECONDS", 0.01)
 
 
-class Garage:
-    """Makes engines, one after the other; tells when the next one is made."""
+class EngineSequence:
+    """An engine factory that returns the given engines in order, or raises."""
 
     def __init__(self, *engines: FakeEngine | Exception) -> None:
         self._left = list(engines)
@@ -41,8 +41,10 @@ class Garage:
 
 
 @asynccontextmanager
-async def served(garage: Garage) -> AsyncIterator[tuple[httpx.AsyncClient, EngineSupervisor]]:
-    app = create_app(settings(limits=STALL), garage)
+async def supervised_server(
+    engines: EngineSequence,
+) -> AsyncIterator[tuple[httpx.AsyncClient, EngineSupervisor]]:
+    app = create_app(settings(limits=STALL), engines)
     transport = httpx.ASGITransport(app)
     async with (
         app.router.lifespan_context(app),
@@ -61,8 +63,8 @@ async def until_ready(http: httpx.AsyncClient) -> None:
 
 
 async def test_a_dead_engine_is_restarted() -> None:
-    garage = Garage(FakeEngine(Script(("abc",), "d"), die_after=2), FakeEngine())
-    async with served(garage) as (http, _):
+    engines = EngineSequence(FakeEngine(Script(("abc",), "d"), die_after=2), FakeEngine())
+    async with supervised_server(engines) as (http, _):
         broken = await http.post(CHAT, json=body(stream=True))
         refused = await http.get("/ready")
         await until_ready(http)
@@ -71,14 +73,14 @@ async def test_a_dead_engine_is_restarted() -> None:
     assert parse_events(broken.text)[-1].name == "error"
     assert refused.status_code == 503
     assert again.status_code == 200
-    assert garage.made == 2
+    assert engines.made == 2
 
 
 async def test_a_hanging_engine_is_restarted() -> None:
     gate = Gate(2)
     hanging = FakeEngine(Script(("abc",), "d"), before_token=gate)
-    garage = Garage(hanging, FakeEngine())
-    async with served(garage) as (http, _):
+    engines = EngineSequence(hanging, FakeEngine())
+    async with supervised_server(engines) as (http, _):
         stuck = asyncio.create_task(http.post(CHAT, json=body(stream=True)))
         await with_timeout(gate.reached.wait())
         hanging.hang()
@@ -95,29 +97,29 @@ async def test_restarting_is_retried_until_the_engine_loads(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     fault = OSError("no memory")
-    garage = Garage(FakeEngine(), fault, fault, FakeEngine())
-    async with served(garage) as (http, host):
-        await host.engine.aclose()  # as good as dead
+    engines = EngineSequence(FakeEngine(), fault, fault, FakeEngine())
+    async with supervised_server(engines) as (http, host):
+        await host.engine.aclose()  # a closed engine counts as dead
         assert (await http.get("/ready")).status_code == 503
         await until_ready(http)
 
-    assert garage.made == 4
+    assert engines.made == 4
     assert "no memory" in caplog.text
 
 
 async def test_a_stopping_server_restarts_nothing() -> None:
-    garage = Garage(FakeEngine(), FakeEngine())
-    async with served(garage) as (_, host):
+    engines = EngineSequence(FakeEngine(), FakeEngine())
+    async with supervised_server(engines) as (_, host):
         pass
     await asyncio.sleep(0.05)
 
-    assert garage.made == 1
+    assert engines.made == 1
     with pytest.raises(RuntimeError):
         await host.engine.health()
 
 
-class Cold(FakeEngine):
-    """An engine that warms up until it is told to go on."""
+class SlowWarmUpEngine(FakeEngine):
+    """An engine whose warm-up blocks until `warm` is set."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -131,8 +133,10 @@ class Cold(FakeEngine):
 
 
 @asynccontextmanager
-async def cold(garage: Garage) -> AsyncIterator[tuple[httpx.AsyncClient, EngineSupervisor]]:
-    app = create_app(settings(limits=STALL), garage)
+async def loading_server(
+    engines: EngineSequence,
+) -> AsyncIterator[tuple[httpx.AsyncClient, EngineSupervisor]]:
+    app = create_app(settings(limits=STALL), engines)
     transport = httpx.ASGITransport(app)
     async with (
         app.router.lifespan_context(app),
@@ -142,23 +146,23 @@ async def cold(garage: Garage) -> AsyncIterator[tuple[httpx.AsyncClient, EngineS
 
 
 async def test_requests_are_refused_until_the_engine_is_warm() -> None:
-    engine = Cold()
-    async with cold(Garage(engine)) as (http, host):
+    engine = SlowWarmUpEngine()
+    async with loading_server(EngineSequence(engine)) as (http, host):
         await with_timeout(engine.warming.wait())
         early = await http.get("/ready")
-        asked = await http.post(CHAT, json=body())
+        refused = await http.post(CHAT, json=body())
         engine.warm.set()
         await with_timeout(host.loaded())
         answer = await http.post(CHAT, json=body())
 
-    assert (early.status_code, asked.status_code) == (503, 503)
-    assert asked.headers["retry-after"]
+    assert (early.status_code, refused.status_code) == (503, 503)
+    assert refused.headers["retry-after"]
     assert answer.status_code == 200
 
 
 async def test_an_engine_that_hangs_in_warm_up_has_failed_to_load() -> None:
-    engine = Cold()
-    async with cold(Garage(engine)) as (http, host):
+    engine = SlowWarmUpEngine()
+    async with loading_server(EngineSequence(engine)) as (http, host):
         await with_timeout(engine.warming.wait())
         engine.hang()
         with pytest.raises(EngineUnavailable):
@@ -170,8 +174,10 @@ async def test_an_engine_that_hangs_in_warm_up_has_failed_to_load() -> None:
 
 
 async def test_a_restarted_engine_is_warmed_up() -> None:
-    again = Cold()
-    async with served(Garage(FakeEngine(Script(("abc",), "d"), die_after=2), again)) as (http, _):
+    again = SlowWarmUpEngine()
+    async with supervised_server(
+        EngineSequence(FakeEngine(Script(("abc",), "d"), die_after=2), again)
+    ) as (http, _):
         await http.post(CHAT, json=body())
         await with_timeout(again.warming.wait())
         refused = await http.get("/ready")
@@ -182,8 +188,8 @@ async def test_a_restarted_engine_is_warmed_up() -> None:
 
 
 async def test_stopping_during_warm_up_closes_the_engine() -> None:
-    engine = Cold()
-    async with cold(Garage(engine)):
+    engine = SlowWarmUpEngine()
+    async with loading_server(EngineSequence(engine)):
         await with_timeout(engine.warming.wait())
 
     with pytest.raises(EngineUnavailable):
@@ -191,7 +197,7 @@ async def test_stopping_during_warm_up_closes_the_engine() -> None:
 
 
 @asynccontextmanager
-async def held_up(gate: Gate) -> AsyncIterator[tuple[httpx.AsyncClient, TaskPool]]:
+async def blocked_server(gate: Gate) -> AsyncIterator[tuple[httpx.AsyncClient, TaskPool]]:
     app = create_app(settings(), lambda: FakeEngine(before_token=gate))
     transport = httpx.ASGITransport(app)
     async with (
@@ -204,7 +210,7 @@ async def held_up(gate: Gate) -> AsyncIterator[tuple[httpx.AsyncClient, TaskPool
 
 async def test_requests_unanswered_at_the_end_of_the_grace_period_get_a_503() -> None:
     gate = Gate(2)
-    async with held_up(gate) as (http, task_pool):
+    async with blocked_server(gate) as (http, task_pool):
         asking = asyncio.create_task(http.post(CHAT, json=body()))
         await with_timeout(gate.reached.wait())
         task_pool.end()
@@ -217,15 +223,15 @@ async def test_requests_unanswered_at_the_end_of_the_grace_period_get_a_503() ->
 
 async def test_streams_get_an_error_event_at_the_end_of_the_grace_period() -> None:
     gate = Gate(2)
-    async with held_up(gate) as (http, task_pool):
+    async with blocked_server(gate) as (http, task_pool):
         asking = asyncio.create_task(http.post(CHAT, json=body(stream=True)))
         await with_timeout(gate.reached.wait())
         task_pool.end()
         streamed = await with_timeout(asking)
         metrics = (await http.get("/metrics")).text
 
-    *told, last = parse_events(streamed.text)
-    assert told
+    *earlier, last = parse_events(streamed.text)
+    assert earlier
     assert last.name == "error"
     assert last.data["error"]["type"] == "server_error"
     assert "shutting down" in last.data["error"]["message"]

@@ -1,4 +1,4 @@
-"""The scores of tokens, where they are asked for."""
+"""Log probabilities of chats."""
 
 from typing import Any
 
@@ -11,18 +11,18 @@ SCRIPT = Script(("Hm é.",), "\n\nIt is ☃.")
 
 
 async def ask(**fields: Any) -> tuple[dict[str, Any], str]:
-    """The first choice's message and all its log probabilities, streamed or not, and the stream."""
+    """Return the first choice with its log probabilities, streamed or not, and the raw response."""
     async with client(FakeEngine(SCRIPT)) as http:
         response = await http.post(CHAT, json=body(**fields))
     if not fields.get("stream"):
         return response.json()["choices"][0], response.text
-    told: dict[str, list[Any]] = {}
+    logprobs: dict[str, list[Any]] = {}
     choices = [event.choice for event in parse_events(response.text)[:-1]]
     for choice in choices:
         for key, scores in (choice.get("logprobs") or {}).items():
-            told.setdefault(key, []).extend(scores)
+            logprobs.setdefault(key, []).extend(scores)
     texts = merge_deltas(choice["delta"] for choice in choices)
-    return {"message": texts, "logprobs": told or None}, response.text
+    return {"message": texts, "logprobs": logprobs or None}, response.text
 
 
 def text_of(scores: list[Any]) -> str:

@@ -1,4 +1,4 @@
-"""What `/metrics` says beside what `test_app` counts: costs, the queue, the engine, the formats."""
+"""`/metrics` beyond test_app.py: costs, the queue, the engine, the formats."""
 
 import asyncio
 from typing import Any
@@ -21,7 +21,7 @@ OPENMETRICS = {"accept": "application/openmetrics-text; version=1.0.0"}
 
 
 async def metric(http: httpx.AsyncClient, name: str, **labels: str) -> float | None:
-    """One sample, or None if there is no such series."""
+    """Return the value of a sample, or None if there is no such series."""
     for family in parse_text((await http.get("/metrics")).text):
         for sample in family.samples:
             if sample.name == f"proctor_{name}" and sample.labels == labels:
@@ -163,12 +163,12 @@ def test_the_names_of_vllms_metrics_are_unchanged(accept: str) -> None:
 
 async def test_clients_cannot_create_label_values() -> None:
     headers = dict.fromkeys(("authorization", "x-request-id", "user-agent"), "strange")
-    asked: list[dict[str, Any]] = [
+    requests: list[dict[str, Any]] = [
         {name: "strange"}
         for name in ("budget_tier", "model", "reasoning_effort", "user", "stop", "think")
     ]
     async with client(FakeEngine(), prices=PRICES) as http:
-        for fields in asked:
+        for fields in requests:
             await http.post(CHAT, json=body(**fields), headers=headers)
         await http.get("/strange", headers=headers)
         text = (await http.get("/metrics")).text

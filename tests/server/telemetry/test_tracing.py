@@ -1,4 +1,4 @@
-"""Traces: spans in memory, and over OTLP to a receiver on this machine."""
+"""Traces: spans in memory, and exported over OTLP to a local receiver."""
 
 import asyncio
 import re
@@ -36,11 +36,11 @@ KNOWN = {
     for name, value in vars(module).items()
     if name.isupper()
 }
-"""Attributes that OpenTelemetry's conventions name."""
+"""The attributes of OpenTelemetry's semantic conventions."""
 
 
 class Spans:
-    """What was traced."""
+    """Collects the spans of a tracer."""
 
     def __init__(self) -> None:
         self._kept = InMemorySpanExporter()
@@ -67,10 +67,10 @@ Traced = tuple[httpx.AsyncClient, Spans]
 
 @asynccontextmanager
 async def traced(
-    engine: FakeEngine, **given: Any
+    engine: FakeEngine, **overrides: Any
 ) -> AsyncIterator[tuple[httpx.AsyncClient, Spans]]:
     spans = Spans()
-    app = create_app(settings(**given), lambda: engine, spans.tracing)
+    app = create_app(settings(**overrides), lambda: engine, spans.tracing)
     async with app.router.lifespan_context(app):
         await app.state.supervisor.loaded()
         transport = httpx.ASGITransport(app)
@@ -78,7 +78,7 @@ async def traced(
             yield http, spans
 
 
-def told(span: ReadableSpan) -> dict[str, Any]:
+def attributes_of(span: ReadableSpan) -> dict[str, Any]:
     return dict(span.attributes or {})
 
 
@@ -89,9 +89,9 @@ def parent(span: ReadableSpan) -> int | None:
 async def test_a_span_for_each_part_of_a_request() -> None:
     engine = FakeEngine(Script(("abc",), "de"), cached_tokens=2)
     async with traced(engine, default_tier="auto", prices=PRICES) as (http, spans):
-        said = {"role": "user", "content": "Prove that there are infinitely many primes."}
-        asked = body(temperature=0.5, max_tokens=2000, messages=[said])
-        answer = (await http.post(CHAT, json=asked, headers=TRACED)).json()
+        message = {"role": "user", "content": "Prove that there are infinitely many primes."}
+        request = body(temperature=0.5, max_tokens=2000, messages=[message])
+        answer = (await http.post(CHAT, json=request, headers=TRACED)).json()
 
     root, admission = spans.root, spans.named("admission")
     assert root.name == "chat fake"
@@ -109,7 +109,7 @@ async def test_a_span_for_each_part_of_a_request() -> None:
     assert times == sorted(times)
     assert times[-1] <= (root.end_time or 0)
     usage, thinking = answer["usage"], answer["choices"][0]["thinking"]
-    attributes = told(root)
+    attributes = attributes_of(root)
     assert attributes["gen_ai.operation.name"] == "chat"
     assert attributes["gen_ai.provider.name"] == "proctor"
     assert attributes["gen_ai.request.model"] == attributes["gen_ai.response.model"] == "fake"
@@ -123,9 +123,9 @@ async def test_a_span_for_each_part_of_a_request() -> None:
     assert attributes["gen_ai.response.finish_reasons"] == ("stop",)
     assert attributes["proctor.cost"] == pytest.approx(answer["cost"]["total"])
     assert attributes["http.response.status_code"] == 200
-    assert told(admission)["proctor.tier"] == thinking["tier"]
-    assert told(admission)["proctor.source"] == "router"
-    assert told(spans.named("thinking")) == {
+    assert attributes_of(admission)["proctor.tier"] == thinking["tier"]
+    assert attributes_of(admission)["proctor.source"] == "router"
+    assert attributes_of(spans.named("thinking")) == {
         "proctor.choice": 0,
         "proctor.thinking.tokens": thinking["tokens"],
         "proctor.thinking.forced_tokens": thinking["forced_tokens"],
@@ -133,17 +133,19 @@ async def test_a_span_for_each_part_of_a_request() -> None:
         "proctor.thinking.loops": thinking["loops"],
         "proctor.thinking.end_reason": thinking["end_reason"],
     }
-    assert told(spans.named("answer"))["proctor.answer.tokens"] == 2
+    assert attributes_of(spans.named("answer"))["proctor.answer.tokens"] == 2
 
 
 async def test_attributes_follow_the_conventions_and_contain_no_text() -> None:
     async with traced(FakeEngine(Script(("hush",), "secret"))) as (http, spans):
-        asked = body(messages=[{"role": "user", "content": "whisper"}], seed=3, top_p=0.5, top_k=4)
-        await http.post(CHAT, json=asked)
+        request = body(
+            messages=[{"role": "user", "content": "whisper"}], seed=3, top_p=0.5, top_k=4
+        )
+        await http.post(CHAT, json=request)
         await http.post(RAW, json={"model": "fake", "prompt": "whisper"})
 
     for span in spans.all:
-        for name, value in told(span).items():
+        for name, value in attributes_of(span).items():
             assert name in KNOWN or name.startswith("proctor."), name
             assert not re.search("hush|secret|whisper", str(value))
     assert "text_completion fake" in {span.name for span in spans.all}
@@ -153,10 +155,12 @@ async def test_each_choice_has_its_own_thinking_and_answer_span() -> None:
     async with traced(FakeEngine()) as (http, spans):
         await http.post(CHAT, json=body(n=2, stream=True))
 
-    choices = [told(span)["proctor.choice"] for span in spans.all if span.name == "thinking"]
-    answers = [told(span)["proctor.choice"] for span in spans.all if span.name == "answer"]
+    choices = [
+        attributes_of(span)["proctor.choice"] for span in spans.all if span.name == "thinking"
+    ]
+    answers = [attributes_of(span)["proctor.choice"] for span in spans.all if span.name == "answer"]
     assert sorted(choices) == sorted(answers) == [0, 1]
-    assert told(spans.root)["gen_ai.response.finish_reasons"] == ("stop", "stop")
+    assert attributes_of(spans.root)["gen_ai.response.finish_reasons"] == ("stop", "stop")
     spans.named("queue")
 
 
@@ -173,8 +177,10 @@ async def test_a_refused_request_has_no_span_after_admission() -> None:
         await http.post(CHAT, json=body(model="other"))
 
     assert {span.name for span in spans.all} == {f"POST {CHAT}", "admission"}
-    assert told(spans.root)["http.response.status_code"] == 404
-    assert spans.root.status.status_code is StatusCode.UNSET  # the fault is the client's
+    assert attributes_of(spans.root)["http.response.status_code"] == 404
+    assert (
+        spans.root.status.status_code is StatusCode.UNSET
+    )  # a client error does not set the error status
 
 
 async def test_a_request_that_times_out_in_the_queue_has_no_span_after_it() -> None:
@@ -198,8 +204,8 @@ async def test_a_dead_engine_sets_the_error_status() -> None:
         await http.post(CHAT, json=body())
 
     assert spans.root.status.status_code is StatusCode.ERROR
-    assert told(spans.root)["error.type"] == "503"
-    assert told(spans.named("thinking"))["proctor.thinking.end_reason"] == "cancelled"
+    assert attributes_of(spans.root)["error.type"] == "503"
+    assert attributes_of(spans.named("thinking"))["proctor.thinking.end_reason"] == "cancelled"
 
 
 async def test_a_client_that_does_not_sample_is_not_traced() -> None:
@@ -249,7 +255,7 @@ async def test_tracing_is_off_by_default(monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 class Receiver(HTTPServer):
-    """Takes traces by OTLP over HTTP."""
+    """A receiver of OTLP over HTTP."""
 
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), Intake)
@@ -261,7 +267,7 @@ class Receiver(HTTPServer):
 
 
 class Intake(BaseHTTPRequestHandler):
-    """What is said to a receiver."""
+    """Handles the requests to a receiver."""
 
     server: Receiver
 
@@ -292,17 +298,17 @@ def receiving() -> Iterator[Receiver]:
 @pytest.mark.parametrize("by", ["setting", "variable"])
 async def test_traces_are_exported_over_otlp(by: str, monkeypatch: pytest.MonkeyPatch) -> None:
     with receiving() as receiver:
-        given: dict[str, Any] = {}
+        overrides: dict[str, Any] = {}
         if by == "setting":
-            given["tracing"] = {"endpoint": receiver.url}
+            overrides["tracing"] = {"endpoint": receiver.url}
         else:
             monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", receiver.url)
         engine = FakeEngine()
-        app = create_app(settings(**given), lambda: engine)
+        app = create_app(settings(**overrides), lambda: engine)
         async with serve_app(app) as url, httpx.AsyncClient(base_url=url) as http:
             await app.state.supervisor.loaded()
             await http.post(CHAT, json=body(), headers=TRACED)
-        # The server has stopped: what it had left was sent.
+        # The server has stopped, and has flushed its spans.
 
     assert {path for path, _ in receiver.requests} == {"/v1/traces"}
     resources = [item for _, request in receiver.requests for item in request.resource_spans]

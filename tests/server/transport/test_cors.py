@@ -23,7 +23,7 @@ CLOSED = {"allow_loopback": False}
 
 
 async def ask(origin: str | None, cors: dict[str, Any], **headers: str) -> httpx.Response:
-    """A chat, as a page of that origin asks for it without leave."""
+    """Send a chat request as a page of that origin does without a preflight."""
     if origin is not None:
         headers["origin"] = origin
     async with client(FakeEngine(), cors=cors) as http:
@@ -88,7 +88,7 @@ async def test_other_origins_are_refused(origin: str, cors: dict[str, Any]) -> N
 
 
 def is_of_loopback(origin: str) -> bool:
-    """Whether a browser writes the origin of a page from its own machine so."""
+    """Return whether this is a loopback origin as browsers serialize it."""
     try:
         parts = urlsplit(origin)
         host = parts.hostname or ""
@@ -160,14 +160,14 @@ async def test_health_is_open_to_all_origins() -> None:
 
 @pytest.mark.parametrize(("origin", "status"), [(APP, 200), (EVIL, 400)])
 async def test_preflight_requests(origin: str, status: int) -> None:
-    asked = {
+    headers = {
         "origin": origin,
         "access-control-request-method": "POST",
         "access-control-request-headers": "authorization,content-type,x-stainless-lang",
     }
 
     async with client(FakeEngine(), cors=ALLOWED) as http:
-        answer = await http.options(CHAT, headers=asked)
+        answer = await http.options(CHAT, headers=headers)
 
     assert answer.status_code == status
     assert answer.headers.get("access-control-allow-origin") == (APP if origin == APP else None)
@@ -199,17 +199,17 @@ def test_an_invalid_origin_is_a_config_error(origin: str) -> None:
 )
 async def test_options_and_405_list_the_methods(path: str, methods: str) -> None:
     async with client(FakeEngine()) as http:
-        told = await http.options(path)
+        options = await http.options(path)
         refused = await http.delete(path)
-        nothing = await http.options("/nowhere")
+        unknown = await http.options("/nowhere")
         metrics = await http.get("/metrics")
 
-    assert (told.status_code, told.content, told.headers["allow"]) == (204, b"", methods)
+    assert (options.status_code, options.content, options.headers["allow"]) == (204, b"", methods)
     assert assert_error(refused, 405, None)["message"] == (
         f"Method Not Allowed: {path} supports {methods}, not DELETE."
     )
     assert refused.headers["allow"] == methods
-    assert_error(nothing, 404, None)
+    assert_error(unknown, 404, None)
     assert 'proctor_rejected_total{reason="method"} 1.0' in metrics.text
 
 

@@ -1,4 +1,4 @@
-"""Bodies that come compressed."""
+"""Compressed request bodies."""
 
 import gzip
 import zlib
@@ -23,9 +23,9 @@ BOMB = gzip.compress(b" " * 10**8)
 
 
 async def post(content: Any, encoding: str, **headers: str) -> httpx.Response:
-    told = {"content-encoding": encoding, **headers}
+    all_headers = {"content-encoding": encoding, **headers}
     async with client(FakeEngine(), limits={"max_body_bytes": LIMIT}) as http:
-        return await http.post(CHAT, content=content, headers=told)
+        return await http.post(CHAT, content=content, headers=all_headers)
 
 
 @pytest.mark.parametrize("encoding", ["gzip", "GZIP", "x-gzip", " gzip", "identity, gzip"])

@@ -1,4 +1,4 @@
-"""Which host a request names, and that it names one."""
+"""Validation of the host that a request names."""
 
 import asyncio
 from ipaddress import IPv6Address
@@ -26,7 +26,7 @@ def request(line: bytes, *hosts: bytes) -> bytes:
 
 
 def is_host(value: bytes) -> bool:
-    """Whether this is `uri-host [":" port]` of RFC 3986, by its rules one by one."""
+    """Return whether this is `uri-host [":" port]` of RFC 3986, by its grammar rules."""
     if value.startswith(b"["):
         inside, closed, rest = value[1:].partition(b"]")
         try:
@@ -136,7 +136,9 @@ async def test_the_host_of_an_absolute_target_overrides_the_header(
             b"Origin: http://" + origin + b"\r\nContent-Length: 2\r\n\r\n{}",
         )
 
-    assert answer.status_code == status  # a page of its own may ask, though not for nothing
+    assert (
+        answer.status_code == status
+    )  # the same origin passes, and the empty request is then refused
 
 
 async def test_every_request_of_a_connection_needs_a_host() -> None:

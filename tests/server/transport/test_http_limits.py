@@ -1,4 +1,4 @@
-"""What a request can carry is bounded, and what is beyond the bounds harms nobody else."""
+"""Limits of a request; exceeding them does not affect other requests."""
 
 import asyncio
 from urllib.parse import urlsplit
@@ -21,7 +21,7 @@ LONG = "k" * 10**5
 
 
 async def converse(url: str, *parts: bytes) -> httpx.Response:
-    """What the server answers to these bytes."""
+    """Send raw bytes, and return the response."""
     address = urlsplit(url)
     reader, writer = await asyncio.open_connection(address.hostname, address.port)
     for part in parts:
@@ -86,7 +86,7 @@ async def test_incomplete_headers_time_out(monkeypatch: pytest.MonkeyPatch) -> N
         assert_error(await converse(url, GET + b"a: "), 408, None)
         address = urlsplit(url)
         reader, writer = await asyncio.open_connection(address.hostname, address.port)
-        assert await with_timeout(reader.read()) == b""  # what says nothing at all is let go
+        assert await with_timeout(reader.read()) == b""  # a connection without a request is closed
         writer.close()
         gate.opened.set()
         assert (await running).status_code == 200
@@ -173,9 +173,9 @@ async def test_unusual_characters_in_texts(text: str, status: int) -> None:
 @pytest.mark.parametrize("field", ["metadata", "thinking", "messages"])
 async def test_deeply_nested_values_are_refused(field: str, depth: int) -> None:
     nested = '{"a":' * depth + "1" + "}" * depth
-    asked = {"model": "fake", "messages": [{"role": "user", "content": "x"}]}
+    request = {"model": "fake", "messages": [{"role": "user", "content": "x"}]}
     plain = ",".join(
-        f'"{key}":{orjson.dumps(to).decode()}' for key, to in asked.items() if key != field
+        f'"{key}":{orjson.dumps(to).decode()}' for key, to in request.items() if key != field
     )
     async with client(FakeEngine()) as http:
         response = await http.post(CHAT, content=f'{{{plain},"{field}":{nested}}}')

@@ -1,4 +1,4 @@
-"""Requests that are answered before they have come whole: the answer arrives all the same."""
+"""Responses sent before the request body was read completely reach the client."""
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator
@@ -18,7 +18,7 @@ from tests.server.harness import CHAT, Gate, body, running_server, with_timeout
 from tests.waiting import PATIENCE
 
 LARGE = 2**24
-"""More than the sockets between a client and a server hold."""
+"""More bytes than the socket buffers between a client and a server hold."""
 
 PIECE = b"x" * 2**16
 GET = b"GET /health HTTP/1.1\r\nhost: x\r\n\r\n"
@@ -27,7 +27,7 @@ HEALTHY = b'{"status":"ok"}'
 
 @asynccontextmanager
 async def connected(url: str) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
-    """A connection, and nothing said on it."""
+    """Open a connection."""
     address = urlsplit(url)
     reader, writer = await asyncio.open_connection(address.hostname, address.port)
     try:
@@ -42,7 +42,7 @@ def post(path: str, *headers: bytes) -> bytes:
 
 
 async def answer(reader: asyncio.StreamReader) -> httpx.Response:
-    """The next answer of a connection."""
+    """Read the next response of a connection."""
     status, *lines = (await with_timeout(reader.readuntil(b"\r\n\r\n"))).decode().split("\r\n")[:-2]
     headers = httpx.Headers([tuple(line.split(": ", 1)) for line in lines])
     content = await with_timeout(reader.readexactly(int(headers.get("content-length", 0))))
@@ -57,7 +57,7 @@ def pieces() -> Iterator[bytes]:
 def send_all_then_read(
     url: str, path: str, headers: dict[str, str], chunked: bool
 ) -> tuple[int, bytes]:
-    """What a client hears that does not listen before it has sent everything."""
+    """Send everything before reading, and return the status and the body of the response."""
     address = urlsplit(url)
     connection = HTTPConnection(str(address.hostname), address.port, timeout=PATIENCE)
     sent = pieces() if chunked else b"x" * LARGE
@@ -83,13 +83,13 @@ REFUSED: list[tuple[int, str, dict[str, str], dict[str, Any]]] = [
 @pytest.mark.parametrize("chunked", [False, True])
 @pytest.mark.parametrize("closing", [False, True])
 @pytest.mark.parametrize(
-    ("status", "path", "headers", "given"), REFUSED, ids=[str(each[0]) for each in REFUSED]
+    ("status", "path", "headers", "overrides"), REFUSED, ids=[str(each[0]) for each in REFUSED]
 )
 async def test_a_client_that_keeps_sending_receives_the_refusal(
     status: int,
     path: str,
     headers: dict[str, str],
-    given: dict[str, Any],
+    overrides: dict[str, Any],
     closing: bool,
     chunked: bool,
 ) -> None:
@@ -98,18 +98,18 @@ async def test_a_client_that_keeps_sending_receives_the_refusal(
         headers = {**headers, "connection": "close"}
 
     async with (
-        running_server(FakeEngine(before_token=gate), **given) as url,
+        running_server(FakeEngine(before_token=gate), **overrides) as url,
         httpx.AsyncClient(base_url=url) as http,
     ):
         running = asyncio.create_task(http.post(CHAT, json=body()))
         if status == 429:
             await with_timeout(gate.reached.wait())
         asking = asyncio.to_thread(send_all_then_read, url, path, headers, chunked)
-        told, content = await with_timeout(asking)
+        received, content = await with_timeout(asking)
         gate.opened.set()
         await with_timeout(running)
 
-    assert told == status
+    assert received == status
     assert set(orjson.loads(content)["error"]) == {"message", "type", "param", "code"}
 
 
@@ -182,7 +182,7 @@ async def test_a_connection_is_kept_after_an_unread_body(
         assert_error(await answer(reader), 404, None)
         monkeypatch.setattr(http_protocol, "HEAD_SECONDS", 0.2)
         writer.write(b"0123456789")
-        assert await with_timeout(reader.read()) == b""  # nothing more comes
+        assert await with_timeout(reader.read()) == b""  # no further request arrives
 
 
 async def test_empty_lines_do_not_keep_a_connection_open(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -203,7 +203,7 @@ async def test_expect_100_continue_is_refused_at_once(path: str, status: int) ->
     async with running_server(FakeEngine()) as url, connected(url) as (reader, writer):
         writer.write(head)
         refused = await answer(reader)
-        writer.write(GET)  # it takes the body for not wanted: what is it then?
+        writer.write(GET)  # after the refusal, this could be the body or a new request
         rest = await with_timeout(reader.read())
 
     assert_error(refused, status, None)
@@ -223,9 +223,9 @@ async def test_expect_100_continue_is_granted() -> None:
                 == b"HTTP/1.1 100 Continue\r\n\r\n"
             )
             writer.write(sent)
-            told = await answer(reader)
-            assert told.status_code == 200
-            assert "connection" not in told.headers
+            response = await answer(reader)
+            assert response.status_code == 200
+            assert "connection" not in response.headers
 
 
 @pytest.mark.parametrize(
@@ -236,8 +236,8 @@ async def test_a_pipelined_invalid_request_is_refused_in_order(
     bad: bytes, param: str | None, before: int
 ) -> None:
     gate = Gate(1)
-    asked = b'{"model": "fake", "messages": [{"role": "user", "content": "hi"}]}'
-    chat = post(CHAT, b"content-length: %d" % len(asked)) + asked
+    content = b'{"model": "fake", "messages": [{"role": "user", "content": "hi"}]}'
+    chat = post(CHAT, b"content-length: %d" % len(content)) + content
 
     async with (
         running_server(FakeEngine(before_token=gate)) as url,
@@ -254,8 +254,8 @@ async def test_a_pipelined_invalid_request_is_refused_in_order(
 
 async def test_an_invalid_pipelined_body_does_not_affect_earlier_responses() -> None:
     gate = Gate(1)
-    asked = b'{"model": "fake", "messages": [{"role": "user", "content": "hi"}]}'
-    chat = post(CHAT, b"content-length: %d" % len(asked)) + asked
+    content = b'{"model": "fake", "messages": [{"role": "user", "content": "hi"}]}'
+    chat = post(CHAT, b"content-length: %d" % len(content)) + content
     broken = post(CHAT, b"transfer-encoding: chunked") + b"zz\r\n"
 
     async with (

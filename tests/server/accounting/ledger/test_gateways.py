@@ -1,4 +1,4 @@
-"""What a lost gateway left is settled once, and whoever was thought lost in error goes on."""
+"""The requests of a lost gateway are settled once; one wrongly thought lost can continue."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -23,10 +23,10 @@ from tests.server.accounting.ledger.records import NOON, make_cost, make_record,
 from tests.server.auth.keys import make_key
 
 CENT = 10**7
-"""In billionths."""
+"""In billionths of the currency."""
 
 PROCESS = this_process()
-LEFT = ObservedGateway("lost", 2, PROCESS)
+LOST = ObservedGateway("lost", 2, PROCESS)
 
 
 @pytest.fixture
@@ -41,15 +41,15 @@ def leases(store: Store) -> GatewayStore:
     return GatewayStore(store)
 
 
-def draft(name: str, spent: str, held: int = 0, **given: Any) -> DraftRecord:
-    told: dict[str, Any] = {"key": "team", "status": 500, "estimated": True, **given}
+def draft(name: str, spent: str, held: int = 0, **fields: Any) -> DraftRecord:
+    values: dict[str, Any] = {"key": "team", "status": 500, "estimated": True, **fields}
     return DraftRecord(
-        make_record(name, cost=make_cost(spent), **told), ReservedAmount(held, held * CENT)
+        make_record(name, cost=make_cost(spent), **values), ReservedAmount(held, held * CENT)
     )
 
 
-async def left(url: str) -> dict[str, int]:
-    """How many rows the tables have that are empty when nothing runs."""
+async def count_leftovers(url: str) -> dict[str, int]:
+    """Count the rows of the tables that are empty when no request runs."""
     engine = connect(url)
     counts = {}
     async with engine.connect() as connection:
@@ -67,16 +67,16 @@ async def test_running_requests_are_charged_by_their_last_draft(
     await leases.renew("lost", PROCESS, 1, [draft("a", "0.01")])
     await leases.renew("lost", PROCESS, 2, [draft("a", "0.30"), draft("b", "0.05", key=None)])
     assert (await reservations.usage("team", NOON)).day == 90 * CENT
-    assert await leases.others("this") == [LEFT]
+    assert await leases.others("this") == [LOST]
 
-    assert await leases.take_over(LEFT) == 2
+    assert await leases.take_over(LOST) == 2
 
     rows = {each.id: each for each in await read_records(url)}
     assert [each.estimated for each in rows.values()] == [True, True]
     assert rows["chatcmpl-a"].cost == make_cost("0.30")
     usage = await reservations.usage("team", NOON)
     assert (usage.day, usage.held_of_day) == (30 * CENT, 0)
-    assert await left(url) == {"gateways": 0, "holds": 0, "replays": 0}
+    assert await count_leftovers(url) == {"gateways": 0, "holds": 0, "replays": 0}
     assert await leases.others("this") == []
 
 
@@ -88,7 +88,7 @@ async def test_only_one_of_several_gateways_settles_a_lost_one(
     await leases.renew("lost", PROCESS, 2, [draft("a", "0.30")])
     stores = [Store(connect(url)) for _ in range(4)]
 
-    settled = await asyncio.gather(*(GatewayStore(each).take_over(LEFT) for each in stores))
+    settled = await asyncio.gather(*(GatewayStore(each).take_over(LOST) for each in stores))
     for each in stores:
         await each.aclose()
 
@@ -103,7 +103,7 @@ async def test_a_gateway_that_has_renewed_since_is_not_taken_over(
     await reservations.reserve("chatcmpl-a", key, WorstCase(100, 90 * CENT), NOON, "lost")
     await leases.renew("lost", PROCESS, 3, [draft("a", "0.30")])
 
-    assert await leases.take_over(LEFT) == 0
+    assert await leases.take_over(LOST) == 0
 
     assert await read_records(url) == []
     assert (await reservations.usage("team", NOON)).day == 90 * CENT
@@ -115,11 +115,11 @@ async def test_the_final_row_replaces_the_estimate(
     key, _ = make_key(per_day=1)
     await reservations.reserve("chatcmpl-a", key, WorstCase(100, 90 * CENT), NOON, "lost")
     await leases.renew("lost", PROCESS, 2, [draft("a", "0.30")])
-    await leases.take_over(LEFT)
+    await leases.take_over(LOST)
     await store.set_score("chatcmpl-a", 1.0)
     true = make_record("a", key="team", cost=make_cost("0.42"), completion_tokens=77)
 
-    for _ in range(2):  # as after a commit of which nobody heard
+    for _ in range(2):  # as after a commit whose confirmation was lost
         await store.write([true, make_record("other", key="team", cost=make_cost("0.01"))])
 
     (kept,) = [each for each in await read_records(url) if each.id == "chatcmpl-a"]
@@ -130,7 +130,7 @@ async def test_the_final_row_replaces_the_estimate(
 async def test_a_final_row_is_not_replaced_by_an_estimate(
     reservations: ReservationStore, leases: GatewayStore, store: Store, url: str
 ) -> None:
-    """The gateway was killed between its row and its next renewal, or told late."""
+    """The gateway was killed between its row and its next renewal, or renewed late."""
     await leases.renew("lost", PROCESS, 2, [draft("a", "0.30")])
     await store.write([make_record("a", key="team", cost=make_cost("0.42"))])
     await leases.renew("lost", PROCESS, 3, [])
@@ -147,21 +147,21 @@ async def test_a_gateway_wrongly_thought_lost_reserves_again(
     key, _ = make_key(per_day=1)
     await reservations.reserve("chatcmpl-a", key, WorstCase(100, 90 * CENT), NOON, "lost")
     await leases.renew("lost", PROCESS, 2, [draft("a", "0.30", 90)])
-    await leases.take_over(LEFT)
+    await leases.take_over(LOST)
 
     await leases.renew("lost", PROCESS, 3, [draft("a", "0.40", 90)])
     again = await reservations.usage("team", NOON)
     await store.write([make_record("a", key="team", cost=make_cost("0.42"))])
     usage = await reservations.usage("team", NOON)
 
-    assert again.held_of_day == 90 * CENT  # on the safe side, beside the estimate
+    assert again.held_of_day == 90 * CENT  # in addition to the estimate, to be on the safe side
     assert (usage.day, usage.held_of_day) == (42 * CENT, 0)
 
 
 async def test_a_renewal_does_not_change_what_was_settled(
     reservations: ReservationStore, leases: GatewayStore, url: str
 ) -> None:
-    """What ended was told exactly, and may have been on its way beside an older draft."""
+    """A settlement may be concurrent with the renewal of an older draft."""
     key, _ = make_key(per_day=1)
     await reservations.reserve("chatcmpl-a", key, WorstCase(100, 90 * CENT), NOON, "lost")
     ended = draft("a", "0.10", status=200, completion_tokens=77)
@@ -169,7 +169,7 @@ async def test_a_renewal_does_not_change_what_was_settled(
 
     await leases.renew("lost", PROCESS, 2, [draft("a", "0.05", 90)])
     assert (await reservations.usage("team", NOON)).day == 10 * CENT
-    await leases.take_over(LEFT)
+    await leases.take_over(LOST)
 
     assert await read_records(url) == [ended.record]
     assert (await reservations.usage("team", NOON)).day == 10 * CENT
@@ -212,8 +212,8 @@ async def test_idempotency_keys_of_completed_responses_are_kept(
     await leases.renew("lost", PROCESS, 2, [])
 
     late = NOON + timedelta(hours=2)
-    assert await others.claim(running, late) is not None  # as long as its gateway lives
-    await leases.take_over(LEFT)
+    assert await others.claim(running, late) is not None  # as long as its gateway is alive
+    await leases.take_over(LOST)
 
     assert await others.claim(answered, NOON) == kept
     assert await others.claim(running, NOON) is None
@@ -258,7 +258,7 @@ async def test_a_gateway_that_exits_leaves_nothing(
 
     assert [each.id for each in await read_records(url)] == ["chatcmpl-this"]
     assert (await reservations.usage("team", NOON)).day == 42 * CENT
-    assert await left(url) == {"gateways": 1, "holds": 1, "replays": 0}
+    assert await count_leftovers(url) == {"gateways": 1, "holds": 1, "replays": 0}
 
 
 async def test_a_refused_draft_does_not_affect_the_others(
@@ -267,21 +267,21 @@ async def test_a_refused_draft_does_not_affect_the_others(
     huge = draft("huge", "0.30", cached_tokens=2**70)
     await leases.renew("lost", PROCESS, 2, [huge, draft("a", "0.30")])
 
-    await leases.take_over(LEFT)
+    await leases.take_over(LOST)
 
     kept = {each.id for each in await read_records(url)}
     assert "chatcmpl-a" in kept
-    assert (await left(url))["holds"] == 0
+    assert (await count_leftovers(url))["holds"] == 0
 
 
 async def test_a_draft_is_settled_unchanged(leases: GatewayStore, url: str) -> None:
-    told: LedgerRecord = replace(
+    record: LedgerRecord = replace(
         draft("a", "0.000000000001").record,
         key='team \u2028 \\ "',
         max_tokens=None,
         cost=replace(make_cost("0.1"), prompt=Decimal("1e-12")),
     )
-    await leases.renew("lost", PROCESS, 2, [DraftRecord(told, ReservedAmount(0, 0))])
-    await leases.take_over(LEFT)
+    await leases.renew("lost", PROCESS, 2, [DraftRecord(record, ReservedAmount(0, 0))])
+    await leases.take_over(LOST)
 
-    assert await read_records(url) == [told]
+    assert await read_records(url) == [record]

@@ -1,4 +1,4 @@
-"""Whether a process lives, as others on its machine see it."""
+"""Liveness of a process, as seen by other processes."""
 
 import os
 import signal
@@ -30,7 +30,7 @@ def test_a_stopped_process_is_alive_until_it_is_killed() -> None:
         child.send_signal(signal.SIGSTOP)
         assert not seen.has_ended
         child.kill()
-        # Dead, and not taken away yet: nothing of it can go on.
+        # A zombie counts as ended: it does not run any more.
         os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)
         assert seen.has_ended
     finally:

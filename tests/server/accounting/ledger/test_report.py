@@ -1,4 +1,4 @@
-"""What rows come to."""
+"""Totals, percentiles and savings of a report."""
 
 from datetime import timedelta
 from decimal import Decimal
@@ -41,7 +41,7 @@ def test_rows_are_summed_by_group() -> None:
     assert (low.requests, low.answered) == (2, 1)
     assert (low.prompt_tokens, low.cached_tokens) == (20, 4)
     assert (low.thinking_tokens, low.answer_tokens) == (60, 10)
-    # What was cancelled cost something, and is no answer.
+    # A cancelled request has a cost, but does not count as answered.
     assert (low.cost, low.cost_p50, low.cost_p95) == (
         Decimal("0.3"),
         Decimal("0.1"),
@@ -79,9 +79,7 @@ def test_savings_are_against_the_mean_choice_of_the_reference_tier() -> None:
     rows = [
         make_record(1, tier="max", thinking_tokens=100),
         make_record(2, tier="max", thinking_tokens=500, choices=2),
-        make_record(
-            3, tier="max", thinking_tokens=9, status=499
-        ),  # nobody knows how long it would be
+        make_record(3, tier="max", thinking_tokens=9, status=499),  # its full length is unknown
         make_record(4, tier="low", thinking_tokens=30),
         make_record(5, tier="low", thinking_tokens=80, choices=3),
     ]

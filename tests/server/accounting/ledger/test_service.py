@@ -1,4 +1,4 @@
-"""The rows that requests to the gateway leave, and the outcomes that are attached to them."""
+"""Rows of requests to the gateway, and feedback on them."""
 
 import asyncio
 import json
@@ -44,8 +44,8 @@ def file(tmp_path: Path) -> str:
 
 async def test_a_response_is_recorded(url: str) -> None:
     engine = FakeEngine(Script(("abc",), "de"), cached_tokens=3)
-    given = {"tiers": TIERS, "prices": PRICES, "ledger": {"url": url}, **NAMES, **ROUTED}
-    async with client(engine, **given) as http:
+    overrides = {"tiers": TIERS, "prices": PRICES, "ledger": {"url": url}, **NAMES, **ROUTED}
+    async with client(engine, **overrides) as http:
         headers = {"x-request-id": "mine"}
         response = await http.post(CHAT, json=body(budget_tier="high"), headers=headers)
     answer = response.json()
@@ -77,10 +77,10 @@ async def test_choices_and_clamps_are_recorded(file: str) -> None:
     def script(job: object) -> Script:
         return Script(("a",), "x") if getattr(job, "id", "").endswith("0") else Script(("a" * 20,))
 
-    given = {"tiers": TIERS, "ceilings": {"max_thinking_tokens": 6}, **NAMES, **ROUTED}
-    async with client(FakeEngine(script), ledger={"url": file}, **given) as http:
-        asked = body(max_thinking_tokens=10, min_thinking_tokens=1, n=2, stream=True)
-        streamed = await http.post(CHAT, json=asked)
+    overrides = {"tiers": TIERS, "ceilings": {"max_thinking_tokens": 6}, **NAMES, **ROUTED}
+    async with client(FakeEngine(script), ledger={"url": file}, **overrides) as http:
+        request = body(max_thinking_tokens=10, min_thinking_tokens=1, n=2, stream=True)
+        streamed = await http.post(CHAT, json=request)
 
     (row,) = await read_records(file)
 
@@ -95,10 +95,10 @@ async def test_choices_and_clamps_are_recorded(file: str) -> None:
 async def test_a_disconnect_is_recorded(file: str) -> None:
     gate = Gate(5)
     engine = FakeEngine(Script(("thinking away",), "x"), before_token=gate)
-    given = {"prices": PRICES, "ledger": {"url": file}}
-    async with running_server(engine, **given) as url, httpx.AsyncClient(base_url=url) as http:
-        asked = http.build_request("POST", CHAT, json=body(stream=True))
-        response = await http.send(asked, stream=True)
+    overrides = {"prices": PRICES, "ledger": {"url": file}}
+    async with running_server(engine, **overrides) as url, httpx.AsyncClient(base_url=url) as http:
+        request = http.build_request("POST", CHAT, json=body(stream=True))
+        response = await http.send(request, stream=True)
         await with_timeout(gate.reached.wait())
         await response.aclose()
         await with_timeout(engine.aborted.get())
@@ -150,24 +150,24 @@ async def test_texts_are_stored_if_enabled(file: str, streamed: bool) -> None:
 
     database = connect(file, reads_only=True)
     async with database.connect() as connection:
-        kept = (await connection.execute(select(*list(texts.c)[1:]))).all()
+        stored = (await connection.execute(select(*list(texts.c)[1:]))).all()
     await database.dispose()
 
-    asked = {"messages": [{"role": "user", "content": [{"type": "text", "text": "hi"}]}]}
-    assert [(json.loads(request), *said) for request, *said in kept] == [
-        (asked, "a thought", "an answer")
+    expected = {"messages": [{"role": "user", "content": [{"type": "text", "text": "hi"}]}]}
+    assert [(json.loads(request), *output) for request, *output in stored] == [
+        (expected, "a thought", "an answer")
     ]
 
 
 async def test_feedback_finds_the_row_of_a_response_just_sent(url: str) -> None:
     async with client(FakeEngine(), ledger={"url": url}) as http:
         first = (await http.post(CHAT, json=body())).json()["id"]
-        told = await http.post(FEEDBACK, json={"request_id": first, "correct": True})
+        by_id = await http.post(FEEDBACK, json={"request_id": first, "correct": True})
         second = (await http.post(CHAT, json=body())).headers["x-request-id"]
-        again = await http.post(FEEDBACK, json={"request_id": second, "score": 0.25})
+        by_request_id = await http.post(FEEDBACK, json={"request_id": second, "score": 0.25})
 
-    assert told.json() == {"request_id": first, "score": 1.0}
-    assert again.status_code == 200
+    assert by_id.json() == {"request_id": first, "score": 1.0}
+    assert by_request_id.status_code == 200
     assert {row.score for row in await read_records(url)} == {1.0, 0.25}
 
 
@@ -217,7 +217,7 @@ async def test_a_locked_sqlite_file_loses_no_response_and_no_row(
             asyncio.gather(*(http.post(CHAT, json=body()) for _ in range(20)))
         )
         monkeypatch.setattr(service, "PATIENCE_SECONDS", 0.3)
-        unsaid = await http.post(FEEDBACK, json={"request_id": before, "correct": False})
+        rejected = await http.post(FEEDBACK, json={"request_id": before, "correct": False})
         waiting = (await http.get("/metrics")).text
         lock.rollback()
         lock.close()
@@ -225,7 +225,7 @@ async def test_a_locked_sqlite_file_loses_no_response_and_no_row(
 
     assert {answer.status_code for answer in answers} == {200}
     assert "proctor_ledger_waiting 20.0" in waiting
-    assert (unsaid.status_code, unsaid.headers["retry-after"]) == (503, "5")
+    assert (rejected.status_code, rejected.headers["retry-after"]) == (503, "5")
     ids = {before, *(answer.json()["id"] for answer in answers)}
     assert {row.id for row in await read_records(file)} == ids
     assert 'proctor_ledger_rows_total{fate="written"} 1.0' in metrics
@@ -266,7 +266,7 @@ def delete_all(folder: Path) -> None:
 async def test_a_deleted_file_is_created_again(
     tmp_path: Path, replaced: bool, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Rows do not go to a file that nobody can open any more."""
+    """Rows are not written to a file that was unlinked."""
     file = tmp_path / "ledger.db"
     url = f"sqlite:///{file}"
     async with client(FakeEngine(), ledger={"url": url}) as http:
@@ -276,8 +276,8 @@ async def test_a_deleted_file_is_created_again(
         if replaced:
             file.touch()
         second = (await http.post(CHAT, json=body())).json()["id"]
-        told = await http.post(FEEDBACK, json={"request_id": second, "correct": True})
+        feedback = await http.post(FEEDBACK, json={"request_id": second, "correct": True})
 
-    assert told.status_code == 200, told.text
+    assert feedback.status_code == 200, feedback.text
     assert [row.id for row in await read_records(url)] == [second]
     assert "was deleted or replaced" in caplog.text

@@ -1,4 +1,4 @@
-"""Rows in a database and out again, in SQLite and in PostgreSQL."""
+"""Writing and reading records in SQLite and in PostgreSQL."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
@@ -75,7 +75,7 @@ async def all_of(read: Read) -> list[LedgerRecord]:
 @given(rows=st.lists(ROWS, min_size=1, max_size=5))
 @settings(max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture])
 async def test_records_are_read_as_they_were_written(url: str, rows: list[LedgerRecord]) -> None:
-    rows = [replace(row, id=uuid4().hex) for row in rows]  # every example is in one database
+    rows = [replace(row, id=uuid4().hex) for row in rows]  # all examples share one database
     store = Store(connect(url))
     try:
         await store.migrate()
@@ -141,15 +141,15 @@ async def test_rows_are_read_by_time_and_in_order(store: Store) -> None:
 
 
 async def test_texts_are_stored_in_their_own_table(store: Store, url: str) -> None:
-    said = RecordedTexts('{"messages": []}', "hm\0m", "grüß dich \U0001f600")
-    await store.write([make_record(1, texts=said), make_record(2)])
+    recorded = RecordedTexts('{"messages": []}', "hm\0m", "grüß dich \U0001f600")
+    await store.write([make_record(1, texts=recorded), make_record(2)])
 
     engine = connect(url)
     async with engine.connect() as connection:
-        kept = (await connection.execute(texts.select())).all()
+        stored = (await connection.execute(texts.select())).all()
     await engine.dispose()
 
-    assert kept == [(make_record(1).id, '{"messages": []}', "hmm", "grüß dich \U0001f600")]
+    assert stored == [(make_record(1).id, '{"messages": []}', "hmm", "grüß dich \U0001f600")]
     assert [found async for found in store.rows()] == [make_record(1), make_record(2)]
 
 

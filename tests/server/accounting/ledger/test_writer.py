@@ -1,4 +1,4 @@
-"""The queue and its batches, over a sink that a test controls."""
+"""The writer's queue and batches, over a sink that a test controls."""
 
 import asyncio
 from collections import Counter
@@ -20,7 +20,7 @@ from tests.waiting import PATIENCE
 
 
 class Rows:
-    """A sink that keeps rows, is away while it is told so, and has rows that it never takes."""
+    """A sink that can be made unavailable for a time, and can reject rows."""
 
     def __init__(self) -> None:
         self.batches: list[list[LedgerRecord]] = []
@@ -62,7 +62,7 @@ async def test_rows_are_written_in_order_and_in_batches() -> None:
     writer = Writer(sink, lambda outcome: outcomes.update([outcome]))
     rows = [make_record(number) for number in range(3 * BATCH_SIZE + 1)]
     for each in rows:
-        writer.put(each)  # before it was started, too
+        writer.put(each)  # also before the writer is started
     writer.start()
 
     await with_timeout(writer.flush())
@@ -95,7 +95,7 @@ async def test_an_outage_of_a_minute_loses_no_row(caplog: pytest.LogCaptureFixtu
     await with_timeout(writer.flush())
 
     sink.away_for = 60.0
-    rows = [make_record(number) for number in range(60 * 500)]  # 500 requests a second
+    rows = [make_record(number) for number in range(60 * 500)]  # 500 requests per second
     for each in rows:
         writer.put(each)
     await with_timeout(writer.flush())

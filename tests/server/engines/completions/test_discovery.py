@@ -1,4 +1,4 @@
-"""What is found out about a completions server before it is trusted."""
+"""Discovery of a completions server's capabilities."""
 
 import re
 from typing import Any

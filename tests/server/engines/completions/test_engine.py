@@ -1,4 +1,4 @@
-"""The engine over a scripted completions server, its faults included."""
+"""The engine over a scripted completions server, including failures."""
 
 import asyncio
 import contextlib
@@ -57,16 +57,16 @@ WAIT = (tuple(b"Wait"),)
 async def test_an_attempt_is_stripped_and_the_prompt_resubmitted() -> None:
     script = Script([[*b"a", END_THINK], [*b"b", END_THINK, *b"ok", END_TURN]])
     over = engine(script)
-    asked = job(continuations=1, continuation_ids=WAIT)
+    requested = job(continuations=1, continuation_ids=WAIT)
 
-    tokens, finish = await generate(over, asked)
+    tokens, finish = await generate(over, requested)
 
     assert tokens == [*b"aWaitb", END_THINK, *b"ok", END_TURN]
     assert finish is Finish.STOP
     assert script.prompts() == [[1, 2], [1, 2, *b"aWait"]]
-    assert [asked["stop_token_ids"] for asked in script.requests] == [[END_THINK], []]
-    assert await over.attempts(asked) == {1}
-    assert await over.attempts(asked) == frozenset()
+    assert [requested["stop_token_ids"] for requested in script.requests] == [[END_THINK], []]
+    assert await over.attempts(requested) == {1}
+    assert await over.attempts(requested) == frozenset()
 
 
 async def test_each_step_gets_the_budget_that_earlier_steps_left() -> None:
@@ -80,7 +80,7 @@ async def test_each_step_gets_the_budget_that_earlier_steps_left() -> None:
 
     tokens, _ = await generate(engine(script), job(100, **budget))
 
-    assert [asked["max_tokens"] for asked in script.requests] == [16, 8, 100 - 21]
+    assert [request["max_tokens"] for request in script.requests] == [16, 8, 100 - 21]
     assert bytes(tokens[:20]) == b"aaaaWaitbbbbbbbbDone"
     assert tokens[20:] == [END_THINK, *b"ok", END_TURN]
 
@@ -113,8 +113,8 @@ async def test_the_start_marker_is_biased_away_when_no_budget_is_left() -> None:
 async def test_every_step_gets_the_sampling_parameters() -> None:
     script = Script([[*b"a", END_THINK], [END_THINK, END_TURN]])
 
-    asked = job(sampling={"temperature": 0.5}, continuations=1, continuation_ids=WAIT)
-    await generate(engine(script), asked)
+    requested = job(sampling={"temperature": 0.5}, continuations=1, continuation_ids=WAIT)
+    await generate(engine(script), requested)
 
     for sent in script.requests:
         assert (sent["temperature"], sent["top_p"]) == (0.5, 1.0)
@@ -125,8 +125,8 @@ async def test_every_step_gets_the_sampling_parameters() -> None:
 async def test_the_seeds_of_steps_differ_and_are_reproducible() -> None:
     async def seeds() -> list[int]:
         script = Script([[*b"a", END_THINK], [END_THINK, END_TURN]])
-        asked = job(sampling={"seed": 7}, continuations=1, continuation_ids=WAIT)
-        await generate(engine(script), asked)
+        requested = job(sampling={"seed": 7}, continuations=1, continuation_ids=WAIT)
+        await generate(engine(script), requested)
         return [sent["seed"] for sent in script.requests]
 
     one, other = await seeds()
@@ -179,14 +179,14 @@ async def test_unsupported_fields_with_neutral_values_are_accepted() -> None:
 async def test_budgets_over_a_server_that_returns_text() -> None:
     script = TextScript(["a bc" + END, f"b c {END}\n\nIt is 42."])
     over = engine(script, TEXTS)
-    asked = job(minimum=6, continuation_ids=WAIT)
+    requested = job(minimum=6, continuation_ids=WAIT)
 
-    tokens, finish = await generate(over, asked)
+    tokens, finish = await generate(over, requested)
 
     assert tokens == [*b"a bcWaitb c ", END_THINK, *b"\n\nIt is 42.", END_TURN]
     assert finish is Finish.STOP
-    assert await over.attempts(asked) == {4}
-    assert [asked["stop"] for asked in script.requests] == [[END], []]
+    assert await over.attempts(requested) == {4}
+    assert [requested["stop"] for requested in script.requests] == [[END], []]
     assert not script.requests[0]["skip_special_tokens"]
 
 
@@ -337,7 +337,7 @@ async def running(app: Starlette) -> AsyncIterator[str]:
 
 
 async def test_connections_are_reused_between_steps() -> None:
-    """One that was cut would not be: the pool keeps those alone that were read to their end."""
+    """The pool only keeps connections whose response was read to its end."""
     ports: set[int] = set()
     script = Script([[*b"a", END_THINK], [*b"b", END_THINK], [END_THINK, *b"ok", END_TURN]])
 
@@ -359,7 +359,7 @@ async def test_connections_are_reused_between_steps() -> None:
 
 
 async def test_a_connection_that_closes_when_it_is_reused_is_replaced() -> None:
-    """As by a server whose time for idle connections is over just then."""
+    """As by a server whose keep-alive timeout expires at that moment."""
     heads: list[bytes] = []
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -367,7 +367,7 @@ async def test_a_connection_that_closes_when_it_is_reused_is_replaced() -> None:
             for healthy in (True, False):
                 heads.append(await reader.readuntil(b"\r\n\r\n"))
                 if not healthy:
-                    return  # without an answer
+                    return  # without a response
                 writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok")
                 await writer.drain()
 
@@ -445,16 +445,16 @@ async def test_a_chat_through_the_gateway() -> None:
 
 async def test_a_raw_prompt_through_the_gateway() -> None:
     script = Script([[*b"a", END_THINK], [*b"b", END_THINK, *b"ok", END_TURN]])
-    asked = {"model": "fake", "prompt": "x<think>", "max_tokens": 99}
+    request = {"model": "fake", "prompt": "x<think>", "max_tokens": 99}
 
     async with gateway(engine(script)) as http:
         budget = {"thinking": {"continuations": 1}}
-        answer = (await http.post("/v1/completions", json={**asked, **budget})).json()
-        told = (await http.post("/tokenize", json={"prompt": "x<think>"})).json()
+        answer = (await http.post("/v1/completions", json={**request, **budget})).json()
+        data = (await http.post("/tokenize", json={"prompt": "x<think>"})).json()
 
     assert answer["choices"][0]["text"] == "aWaitb</think>ok"
     assert answer["choices"][0]["thinking"]["continuations"] == 1
-    assert script.prompts()[0] == told["tokens"] == [*b"x", THINK]
+    assert script.prompts()[0] == data["tokens"] == [*b"x", THINK]
 
 
 async def test_stop_strings_do_not_apply_to_the_thinking() -> None:

@@ -1,4 +1,4 @@
-"""Which backend a grammar is tried in, and that it holds an answer to all of it there."""
+"""Which backend a grammar is tried in, and that it enforces the whole grammar."""
 
 import json
 from random import Random
@@ -23,7 +23,7 @@ from proctor.server.engines.grammars.trial import Trial
 from proctor.server.engines.tool_calls import Kind
 from tests.server.engines.vllm.test_tool_schemas import INTEGER, WORD, leaves, nested
 
-# vLLM gives XGrammar an argument that it has no more use for.
+# vLLM passes XGrammar a deprecated argument.
 pytestmark = pytest.mark.filterwarnings("ignore:max_rollback_tokens:DeprecationWarning")
 
 BOTH = ("xgrammar", "guidance")
@@ -138,7 +138,7 @@ def tried(trial: Trial, kind: Kind, value: Any) -> CheckResult:
 
 
 def written(trial: Trial, schema: Any, backend: str, rng: Random) -> str | None:
-    """What a model that writes at random may write; None if it comes to no end."""
+    """Return a random text of the grammar, or None if it does not end."""
     kind, spec = get_structured_output_key(StructuredOutputsParams(json=schema))
     backends, tokenizer = trial.backends, trial.tokenizer
     eos = tokenizer.eos_token_id

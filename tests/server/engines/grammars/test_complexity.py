@@ -1,4 +1,4 @@
-"""What is refused of a constraint by its text alone, and what is not."""
+"""Which constraints are refused by their text alone."""
 
 import json
 from contextlib import suppress
@@ -126,9 +126,9 @@ def test_the_error_names_the_path_in_the_schema(schema: dict[str, Any], path: st
     in_it = "response_format.json_schema.schema."
     assert refused(Kind.JSON, schema, "response_format").param == in_it + path
     tag = json.dumps({"format": {"type": "json_schema", "json_schema": schema}})
-    told = refused(Kind.STRUCTURAL_TAG, tag, "structured_outputs.structural_tag")
-    assert told.param == "structured_outputs.structural_tag"
-    assert f"format.json_schema.{path}" in str(told)
+    error = refused(Kind.STRUCTURAL_TAG, tag, "structured_outputs.structural_tag")
+    assert error.param == "structured_outputs.structural_tag"
+    assert f"format.json_schema.{path}" in str(error)
 
 
 def test_pattern_properties_are_checked() -> None:
@@ -201,7 +201,7 @@ def test_any_text_is_accepted_or_refused(kind: Kind, text: str) -> None:
 
 
 def repetitions(inner: st.SearchStrategy[tuple[str, int]]) -> st.SearchStrategy[tuple[str, int]]:
-    """Patterns, with the characters that they have when they are written out."""
+    """Build patterns, with their lengths when all repetitions are expanded."""
     counts = st.tuples(st.integers(0, 40), st.integers(1, 40)).map(sorted)
     counted = st.tuples(inner, counts).map(
         lambda made: (f"({made[0][0]}){{{made[1][0]},{made[1][1]}}}", made[0][1] * made[1][1])

@@ -1,4 +1,4 @@
-"""The process that forks a child for each task, with children that need no engine."""
+"""The fork server, with children that need no engine."""
 
 import os
 import resource
@@ -122,9 +122,9 @@ def test_a_child_whose_connection_closes_is_ended(begin: Begin) -> None:
     forked_meanwhile.recv(1)
     shut_down_and_close(spinning)
 
-    # The others are not touched, and new ones are begun.
-    with begin(task("echo", "still here")) as asked:
-        assert receive(asked, CheckResult).backend == "still here"
+    # The other children keep running, and new ones can be forked.
+    with begin(task("echo", "still here")) as connection:
+        assert receive(connection, CheckResult).backend == "still here"
     shut_down_and_close(forked_meanwhile)
 
 
@@ -143,7 +143,7 @@ def test_all_children_end_with_the_fork_server() -> None:
     threading.Thread(target=shut_down_and_close, args=(ours,)).start()
 
     with mine:
-        assert mine.recv(1) == b""  # the end of the last process that holds the other side
+        assert mine.recv(1) == b""  # the last process that held the other end has exited
     process.join(PATIENCE)
     assert process.exitcode == 0
 
@@ -163,4 +163,4 @@ def test_the_time_limit_of_a_child_outlives_the_fork_server() -> None:
         assert mine.recv(1) == b"!"
         process.kill()
         process.join(PATIENCE)
-        assert mine.recv(1) == b""  # the child has ended: nobody else has the other side
+        assert mine.recv(1) == b""  # the child has ended: no other process holds the other end

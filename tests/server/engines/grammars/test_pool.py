@@ -1,4 +1,4 @@
-"""Grammars looked through, with vLLM's own backends on the demo model's vocabulary."""
+"""Grammar checks with vLLM's own backends on the demo model's vocabulary."""
 
 import asyncio
 import json
@@ -37,7 +37,7 @@ SMALL = {"type": "object", "properties": {"a": {"type": "integer"}}}
 
 
 def counting(properties: int, least: int) -> dict[str, Any]:
-    """A schema whose grammar takes long to make: any half of its members are there."""
+    """Return a schema that takes long to compile: any half of its properties may be present."""
     members = {f"p{i}": {"type": "integer"} for i in range(properties)}
     return {
         "type": "object",
@@ -254,18 +254,18 @@ async def test_a_hostile_request_is_served_or_refused_by_name(
     fields = hostile_constraints.HOSTILE[form]
     request = body(**fields)
     try:
-        asked = parse_chat(json.dumps(request).encode())
-        bound = await Binder().bind(asked, engine)
+        parsed = parse_chat(json.dumps(request).encode())
+        bound = await Binder().bind(parsed, engine)
         assert bound.constraint is not None
-        found = await pool.check(bound.constraint, "")
+        checked = await pool.check(bound.constraint, "")
     except (BadRequest, UnsupportedRequest) as refused:
-        named = refused.param
+        param = refused.param
     else:
-        assert found.params._backend
+        assert checked.params._backend
         return
-    # What is nested too deeply to be read at all is no field's.
-    assert named is not None or form == "200 levels"
-    assert named is None or re.split(r"[.[]", named)[0] in fields
+    # An error about nesting that prevents parsing names no field.
+    assert param is not None or form == "200 levels"
+    assert param is None or re.split(r"[.[]", param)[0] in fields
 
 
 async def test_each_grammar_gets_a_backend_that_supports_it(pool: GrammarPool) -> None:
@@ -311,7 +311,7 @@ async def test_owners_take_turns(pool: GrammarPool) -> None:
     before = done.index("one")
     await asyncio.gather(*many)
 
-    # Behind those that run, not behind all that came before.
+    # It waits for running checks only, not for all that were queued earlier.
     assert before < len(many) - 1
 
 
@@ -350,7 +350,7 @@ async def test_the_fork_server_is_restarted_if_it_dies(
     asking = asyncio.create_task(pool.check(constraint(counting(200, 50)), ""))
     await until(lambda: bool(pool.slow_queue.running))
     process = psutil.Process(pool.pid)
-    process.suspend()  # or else it forks between the look for its children and its end
+    process.suspend()  # or it could fork between listing its children and being killed
     await until(lambda: process.status() == psutil.STATUS_STOPPED)
     for each in [*process.children(), process]:
         each.kill()

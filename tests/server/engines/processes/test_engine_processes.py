@@ -1,4 +1,4 @@
-"""Processes that stand in for an engine's: what is seen of them, and what they leave behind."""
+"""Stand-ins for an engine's processes: their activity, and the removal of what they leave."""
 
 import asyncio
 import contextlib
@@ -35,26 +35,26 @@ SPAWN = multiprocessing.get_context("spawn")
 
 
 def sleep(pipe: Connection) -> None:
-    """Say that it is there, and do nothing."""
+    """Report the start, and sleep."""
     pipe.send(None)
     time.sleep(PATIENCE)
 
 
 def spin(pipe: Connection) -> None:
-    """Say that it is there, and work in vain."""
+    """Report the start, and use CPU time."""
     pipe.send(None)
     while True:
         pass
 
 
 def have_spun(pipe: Connection) -> None:
-    """Have a child work, as a compiler does."""
+    """Start a child that uses CPU time, as for a compiler."""
     with subprocess.Popen([sys.executable, "-c", "while True: pass"]) as child:
         pipe.send(child.pid)
 
 
 def share(pipe: Connection) -> None:
-    """Hold shared memory and a named semaphore, and never give them back."""
+    """Hold shared memory and a named semaphore without releasing them."""
     memory = shared_memory.SharedMemory(create=True, size=1)
     lock = SPAWN.Lock()
     pipe.send((memory.name, lock._semlock.name))  # type: ignore[attr-defined]
@@ -65,7 +65,7 @@ def share(pipe: Connection) -> None:
 def engine(
     work: Callable[[Connection], None],
 ) -> Iterator[tuple[EngineProcesses, BaseProcess, Any]]:
-    """A process that has vLLM's name, those of it that are known, and what it said."""
+    """Start a process with vLLM's name; yield those tracked, the process and its message."""
     ours, theirs = SPAWN.Pipe()
     processes = EngineProcesses(exclude=child_engine_processes())
     child = SPAWN.Process(target=work, args=(theirs,), name="EngineCore")
@@ -178,7 +178,7 @@ def test_the_processes_of_another_engine_are_spared() -> None:
 
 @contextlib.contextmanager
 def busy_cores() -> Iterator[None]:
-    """Two loops that want all of the processor's time."""
+    """Run two loops that keep all cores busy."""
     loops = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(2)]
     try:
         yield
@@ -189,7 +189,7 @@ def busy_cores() -> Iterator[None]:
 
 
 async def given_up(processes: EngineProcesses) -> str:
-    """Why an engine is given up that never answers."""
+    """Return the reason why an engine that never answers is considered stalled."""
     asking: asyncio.Future[None] = asyncio.get_running_loop().create_future()
     with pytest.raises(Stalled) as caught:
         await wait_unless_stalled(asking, processes.activity, StallDetector(1.0, 5.0))

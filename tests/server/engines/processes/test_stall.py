@@ -1,4 +1,4 @@
-"""An engine that works is told apart from one that hangs, whatever its processes look like."""
+"""The stall detector distinguishes a working engine from a hanging one."""
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -13,7 +13,7 @@ INTERVAL = QUIET / SAMPLES
 def verdict(
     *activities: Activity, seconds: float = INTERVAL, busy: float = BUSY
 ) -> tuple[str | None, int]:
-    """Why it is given up, and after how many looks."""
+    """Return the reason of the stall, and the number of samples until it was detected."""
     detector = StallDetector(QUIET, busy)
     for number, activity in enumerate(activities, start=1):
         if why := detector.add(seconds, activity):
@@ -24,7 +24,7 @@ def verdict(
 def steady(
     looks: int, share: float = 0.0, runnable: bool = False, stopped: bool = False
 ) -> list[Activity]:
-    """As it looks with so much of a core."""
+    """Return the activity of a process with a constant share of a core."""
     return [
         Activity(number * share * INTERVAL, runnable, stopped) for number in range(1, looks + 1)
     ]

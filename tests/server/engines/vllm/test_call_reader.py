@@ -1,4 +1,4 @@
-"""One reader of tool calls for streams and whole answers, over vLLM's own parsers."""
+"""The reader of tool calls, for streams and whole responses, over vLLM's own parsers."""
 
 import json
 from collections.abc import Iterator, Sequence
@@ -30,7 +30,7 @@ BEGIN, END = "<tool_call>", "</tool_call>"
 
 
 class Bytes:
-    """The fake engine's tokenizer, as much as the parsers ask for."""
+    """The part of the fake engine's tokenizer that the parsers use."""
 
     def __init__(self) -> None:
         self.added_tokens_decoder = {
@@ -48,8 +48,8 @@ def hermes() -> ToolFormat:
 
 
 def call(name: str, **arguments: Any) -> str:
-    told = json.dumps({"name": name, "arguments": arguments}, ensure_ascii=False)
-    return f"{BEGIN}\n{told}\n{END}"
+    content = json.dumps({"name": name, "arguments": arguments}, ensure_ascii=False)
+    return f"{BEGIN}\n{content}\n{END}"
 
 
 def read(
@@ -60,28 +60,28 @@ def read(
     *,
     cut: bool = False,
 ) -> tuple[dict[str, Any], list[TextDelta | ToolCallDelta]]:
-    """The message that these tokens make, however many of them come at once, and its deltas."""
+    """Return the message of these tokens, read in deltas of the given sizes, and its items."""
     answer = AnswerText(stops, hermes.bind(ANY).reader())
     model = ModelInfo("bytes", 4096, MARKERS, created=0)
     job = Job("job", (1,), Sampling(100), TokenBudget(opened=False))
     channels = ChannelSplitter(ByteCodec(MARKERS, opens=False), model, job, 0, answer)
-    told: list[TextDelta | ToolCallDelta] = []
+    deltas: list[TextDelta | ToolCallDelta] = []
     at = 0
     while at < len(tokens) and not channels.stopped:
         size = next(sizes)
-        told += channels.push(tokens[at : at + size])
+        deltas += channels.push(tokens[at : at + size])
         at += size
     if not channels.stopped:
-        told += channels.close(cut=cut)
+        deltas += channels.close(cut=cut)
     draft = MessageBuilder(ReasoningFormat.REASONING_CONTENT)
-    for item in told:
+    for item in deltas:
         draft.add(item)
     message = draft.message()
     calls = message.pop("tool_calls", [])
     assert answer.calls == len(calls)
     assert len({each.pop("id") for each in calls}) == len(calls)
     functions = [(each["function"]["name"], each["function"]["arguments"]) for each in calls]
-    return {"content": message["content"] or "", "calls": functions}, told
+    return {"content": message["content"] or "", "calls": functions}, deltas
 
 
 def forever(sizes: Sequence[int]) -> Iterator[int]:
@@ -156,14 +156,14 @@ def test_truncation_keeps_the_calls_before_it(
     found, _ = read(hermes, tokens[:length], forever([3]), cut=True)
 
     complete = sum(end <= length for end in ends)
-    told = [(name, json.loads(args)) for name, args in found["calls"][:complete]]
-    assert told == calls[:complete]
+    parsed = [(name, json.loads(args)) for name, args in found["calls"][:complete]]
+    assert parsed == calls[:complete]
     assert len(found["calls"]) <= complete + 1
-    for (name, arguments), (asked, all_of_it) in zip(
+    for (name, arguments), (expected_name, expected_arguments) in zip(
         found["calls"][complete:], calls[complete:], strict=False
     ):
-        assert name == asked
-        assert json.dumps(all_of_it, ensure_ascii=False).startswith(arguments.rstrip("}"))
+        assert name == expected_name
+        assert json.dumps(expected_arguments, ensure_ascii=False).startswith(arguments.rstrip("}"))
     assert f"{text}<".startswith(found["content"])
     assert BEGIN not in found["content"]
 
@@ -265,9 +265,9 @@ def test_special_tokens_are_not_content(hermes: ToolFormat) -> None:
 
 
 def test_arguments_come_piece_by_piece(hermes: ToolFormat) -> None:
-    _, told = read(hermes, THREE[0].encode(), forever([1]))
+    _, deltas = read(hermes, THREE[0].encode(), forever([1]))
 
-    assert len([item for item in told if isinstance(item, ToolCallDelta)]) > 3
+    assert len([item for item in deltas if isinstance(item, ToolCallDelta)]) > 3
 
 
 def in_format(name: str, text: str, *, cut: bool = False) -> tuple[str, list[tuple[str, str]]]:

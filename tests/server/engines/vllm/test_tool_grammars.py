@@ -1,4 +1,4 @@
-"""What binds an answer to calls, in each format that has a grammar for them."""
+"""The grammars that constrain answers to tool calls, in each format that has one."""
 
 from typing import Any
 
@@ -18,7 +18,7 @@ BOUND = {
     *("longcat", "minimax_m2", "qwen3_coder", "qwen3_xml"),
 }
 ELSEWHERE = {"llama4_json": "<|python_tag|>", "minimax_m2": "\n"}
-"""What a forced call does without there, or begins with."""
+"""The prefix that a forced call lacks in these formats, or starts with."""
 
 
 def grammar(name: str, mode: str, function: str | None = None) -> Any:
