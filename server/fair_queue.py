@@ -67,6 +67,11 @@ class FairQueue:
             )
 
     @property
+    def waiting_keys(self) -> int:
+        """The number of keys that have requests in the queue."""
+        return len(self._waiting)
+
+    @property
     def expected_seconds(self) -> float:
         """The estimated wait of the last request in the queue, from recent durations."""
         return self._mean_seconds * (1 + self.waiting / self._slots)

@@ -47,7 +47,12 @@ class Authenticator:
     """
 
     def __init__(
-        self, configured: Sequence[Key], store: KeyStore | None, *, required: bool
+        self,
+        configured: Sequence[Key],
+        store: KeyStore | None,
+        *,
+        required: bool,
+        max_cached: int = MAX_CACHED,
     ) -> None:
         """Initialize the authenticator.
 
@@ -55,10 +60,12 @@ class Authenticator:
             configured: the keys of the settings.
             store: the keys of the database, or None if there is no database.
             required: whether requests must have a key.
+            max_cached: the maximum number of cached keys of the database.
         """
         self._configured = {key.hash: key for key in configured}
         self._store = store
         self._required = required
+        self._max_cached = max_cached
         self._cache: OrderedDict[str, tuple[Key, float]] = OrderedDict()
 
     async def authorize(self, request: Request, security_scopes: SecurityScopes) -> None:
@@ -115,7 +122,7 @@ class Authenticator:
             return None
         self._cache[hashed] = (stored.key, now)
         self._cache.move_to_end(hashed)
-        if len(self._cache) > MAX_CACHED:
+        if len(self._cache) > self._max_cached:
             self._cache.popitem(last=False)
         return stored.key
 

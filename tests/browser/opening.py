@@ -10,7 +10,7 @@ import httpx
 from playwright.async_api import Browser, ConsoleMessage, Page, Request, expect
 
 from proctor.server.engines.fake import FakeEngine
-from tests.server.harness import listening
+from tests.server.harness import running_server
 from tests.waiting import PATIENCE
 
 PATIENCE_MS = 1000 * PATIENCE
@@ -94,7 +94,7 @@ async def opened(
 ) -> AsyncIterator[Page]:
     """The same, of a server of its own over a scripted engine, with settings as `given`."""
     async with (
-        listening(engine, **(given or {})) as url,
+        running_server(engine, **(given or {})) as url,
         browsing(browser, url, path, **context) as page,
     ):
         yield page

@@ -10,7 +10,7 @@ from proctor.server.engines.fake import FakeEngine, Script
 from tests.browser.opening import browsing, opened
 from tests.browser.using import ask, choose, facts, field
 from tests.engine.served import Served
-from tests.server.harness import Gate, soon
+from tests.server.harness import Gate, with_timeout
 
 pytestmark = pytest.mark.asyncio(loop_scope="package")
 
@@ -46,7 +46,7 @@ async def test_it_tells_how_the_thinking_goes(browser: Browser) -> None:
         await field(page, "Minimum").fill("10")
         await field(page, "Maximum").fill("20")
         run = await ask(page)
-        await soon(gate.reached.wait())
+        await with_timeout(gate.reached.wait())
         meter = run.get_by_role("meter")
 
         await expect(run.get_by_role("status")).to_have_text("Thinking.")

@@ -10,8 +10,8 @@ from proctor.server.engines.base import Job
 from proctor.server.engines.fake import FakeEngine, Script
 from tests.browser.opening import opened
 from tests.browser.using import ask, choose, facts, field
-from tests.server.auth.making import listed
-from tests.server.harness import soon
+from tests.server.auth.keys import configured_key
+from tests.server.harness import with_timeout
 from tests.waiting import PATIENCE
 
 pytestmark = pytest.mark.asyncio(loop_scope="package")
@@ -78,7 +78,7 @@ async def test_python_asks_the_same(browser: Browser) -> None:
 async def test_a_key_opens_the_page_and_is_in_no_code(
     browser: Browser, language: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    key, token = listed()
+    key, token = configured_key()
     monkeypatch.setenv("PROCTOR_KEY", token)
     engine = FakeEngine(Script(("so",), "42"))
     async with opened(browser, engine, given={"keys": [key]}) as page:
@@ -121,4 +121,4 @@ async def test_without_a_clipboard_it_is_selected(browser: Browser) -> None:
         await expect(figure.get_by_role("button")).to_have_text("Selected")
         selected = await page.evaluate("getSelection().toString()")
         assert selected.startswith("curl --no-buffer")
-        assert await soon(figure.locator("pre").text_content()) == selected
+        assert await with_timeout(figure.locator("pre").text_content()) == selected

@@ -10,7 +10,7 @@ from playwright.async_api import Browser, Route, expect
 from proctor.server.engines.fake import FakeEngine, Script
 from tests.browser.opening import browsing, opened, relayed
 from tests.browser.using import ask, choose, facts, field
-from tests.server.harness import CHAT, Gate, body, listening, soon
+from tests.server.harness import CHAT, Gate, body, running_server, with_timeout
 
 pytestmark = pytest.mark.asyncio(loop_scope="package")
 
@@ -35,7 +35,7 @@ async def test_stop_aborts_in_the_engine(browser: Browser, way: str, budgets: in
             await page.get_by_role("button", name="Stop").click()
         else:
             await page.keyboard.press("Escape")
-        aborted = {await soon(engine.aborted.get()) for _ in range(budgets)}
+        aborted = {await with_timeout(engine.aborted.get()) for _ in range(budgets)}
 
         assert aborted == {job.id for job in engine.jobs}
         await expect(runs.get_by_role("status")).to_have_text(
@@ -69,13 +69,13 @@ async def test_a_full_server_says_when_to_try_again(browser: Browser) -> None:
         httpx.AsyncClient(base_url=page.url) as other,
     ):
         busy = asyncio.create_task(other.post(CHAT, json=body()))
-        await soon(gate.reached.wait())
+        await with_timeout(gate.reached.wait())
         run = await ask(page)
 
         await expect(run.get_by_role("alert")).to_contain_text("Too many requests: ")
         await expect(run.get_by_role("alert")).to_contain_text("Try again in 1 s")
         gate.opened.set()
-        await soon(busy)
+        await with_timeout(busy)
         await run.get_by_role("button", name="Try again", exact=True).click()
         await facts(run)
         await expect(page.locator(".run")).to_have_count(1)
@@ -106,7 +106,7 @@ async def test_a_model_that_loads_is_waited_for(browser: Browser) -> None:
         error: dict[str, Any] = {"error": {"message": "the model is still loading"}}
         await route.fulfill(status=503, json=error)
 
-    async with listening(FakeEngine()) as url, browsing(browser, url, "/docs") as page:
+    async with running_server(FakeEngine()) as url, browsing(browser, url, "/docs") as page:
         await page.route("**/v1/models", load)
         await page.goto(url)
 
@@ -139,7 +139,7 @@ async def test_a_lost_connection_says_so(browser: Browser, position: int, words:
     gate = Gate(position)
     engine = FakeEngine(Script(("Let me see.",), "x"), before_token=gate)
     async with (
-        listening(engine) as url,
+        running_server(engine) as url,
         relayed(url) as relay,
         browsing(browser, relay.url) as page,
     ):
@@ -157,7 +157,7 @@ async def test_a_lost_connection_says_so(browser: Browser, position: int, words:
 
 
 async def test_a_server_that_is_gone_is_named(browser: Browser) -> None:
-    async with listening(FakeEngine()) as url, browsing(browser, url) as page:
+    async with running_server(FakeEngine()) as url, browsing(browser, url) as page:
         await expect(page.get_by_role("button", name="Send")).to_be_enabled()
         await page.route(f"**{CHAT}", lambda route: route.abort("connectionrefused"))
         run = await ask(page)
@@ -188,7 +188,7 @@ async def test_whatever_is_written_is_text(browser: Browser) -> None:
 
 
 async def test_scripts_of_others_do_not_run(browser: Browser) -> None:
-    async with listening(FakeEngine()) as url:
+    async with running_server(FakeEngine()) as url:
         context = await browser.new_context()
         page = await context.new_page()
         await page.goto(url)

@@ -9,7 +9,7 @@ from playwright.async_api import Browser, Page, expect
 from proctor.server.engines.fake import FakeEngine, Script
 from tests.browser.opening import opened
 from tests.browser.using import ask, choose, facts, field
-from tests.server.harness import Gate, soon
+from tests.server.harness import Gate, with_timeout
 
 pytestmark = pytest.mark.asyncio(loop_scope="package")
 
@@ -137,7 +137,7 @@ async def test_a_pane_follows_the_thinking_unless_it_was_scrolled_back(browser: 
     async with opened(browser, engine, viewport=DESKTOP) as page:
         await choose(page, "low")
         run = await ask(page)
-        await soon(gate.reached.wait())
+        await with_timeout(gate.reached.wait())
         pane = run.locator(".thought")
         await expect(pane).to_contain_text("line 23")
         below = "pane => pane.scrollHeight - pane.clientHeight - pane.scrollTop"

@@ -6,7 +6,7 @@ import pytest
 
 from tests.clients import scripted as scripts
 from tests.engine.served import NO_ENGINE
-from tests.server.harness import listening
+from tests.server.harness import running_server
 
 collect_ignore = ["python"]  # these run in an environment of their own: test_apart.py
 
@@ -15,5 +15,5 @@ collect_ignore = ["python"]  # these run in an environment of their own: test_ap
 async def scripted() -> AsyncIterator[str]:
     """The URL of a server whose engine follows a script."""
     pytest.importorskip("vllm", reason=f"{NO_ENGINE}, and with it the tool parsers")
-    async with listening(scripts.engine()) as url:
+    async with running_server(scripts.engine()) as url:
         yield url

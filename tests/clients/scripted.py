@@ -13,7 +13,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from proctor.server.app import create_app
 from proctor.server.engines.base import Job
 from proctor.server.engines.fake import FakeEngine, Script
-from tests.server.harness import CHAT, Gate, body, serving, settings, soon
+from tests.server.harness import CHAT, Gate, body, serve_app, settings, with_timeout
 
 THOUGHT = "Let me see."
 ANSWER = "The answer is 42."
@@ -70,10 +70,10 @@ async def busy() -> AsyncIterator[str]:
         gate.opened.set()
         await holding
 
-    async with serving(Relenting(app, empty)) as url, httpx.AsyncClient(base_url=url) as http:
+    async with serve_app(Relenting(app, empty)) as url, httpx.AsyncClient(base_url=url) as http:
         await app.state.supervisor.loaded()
         holding = asyncio.create_task(http.post(CHAT, json=body()))
-        await soon(gate.reached.wait())
+        await with_timeout(gate.reached.wait())
         try:
             yield url
         finally:
@@ -95,7 +95,7 @@ async def loading() -> AsyncIterator[str]:
         wanted.set()
         await app.state.supervisor.loaded()
 
-    async with serving(Relenting(app, arrive)) as url:
+    async with serve_app(Relenting(app, arrive)) as url:
         try:
             yield url
         finally:

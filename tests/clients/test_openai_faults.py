@@ -14,7 +14,7 @@ from pydantic import BaseModel
 
 from proctor.server.engines.fake import FakeEngine, Script
 from tests.clients.scripted import THOUGHT, busy, loading
-from tests.server.harness import Gate, body, listening, soon
+from tests.server.harness import Gate, body, running_server, with_timeout
 from tests.waiting import PATIENCE
 
 WEATHER: Any = {
@@ -101,7 +101,7 @@ async def test_errors(
 
 
 async def test_an_error_in_a_stream() -> None:
-    async with listening(FakeEngine(die_after=2)) as url, client(url) as sdk:
+    async with running_server(FakeEngine(die_after=2)) as url, client(url) as sdk:
         stream = await sdk.chat.completions.create(**body(), stream=True)
         with pytest.raises(openai.APIError, match="the engine died"):
             async for _ in stream:
@@ -110,7 +110,7 @@ async def test_an_error_in_a_stream() -> None:
 
 async def test_an_error_in_an_accumulated_stream() -> None:
     async with (
-        listening(FakeEngine(die_after=2)) as url,
+        running_server(FakeEngine(die_after=2)) as url,
         client(url) as sdk,
         sdk.chat.completions.stream(**body()) as stream,
     ):
@@ -130,7 +130,7 @@ async def test_a_deadline(sdk: openai.AsyncOpenAI) -> None:
 
 
 async def test_a_server_that_is_not_there() -> None:
-    async with listening(FakeEngine()) as url:
+    async with running_server(FakeEngine()) as url:
         pass
     async with client(url, max_retries=0) as sdk:
         with pytest.raises(openai.APIConnectionError):
@@ -243,7 +243,7 @@ async def test_deepseeks_own_loops(sdk: openai.AsyncOpenAI, text: str) -> None:
 
 
 async def test_a_model_that_does_not_think_has_the_field_too() -> None:
-    async with listening(FakeEngine(Script((), "42"), opens=False)) as url, client(url) as sdk:
+    async with running_server(FakeEngine(Script((), "42"), opens=False)) as url, client(url) as sdk:
         message: Any = (await sdk.chat.completions.create(**body())).choices[0].message
         stream: Any = await sdk.chat.completions.create(**body(), stream=True)
         assert message.reasoning_content is None
@@ -265,21 +265,21 @@ async def test_cancelling_aborts() -> None:
     gate = Gate(3)
     engine = FakeEngine(before_token=gate)
 
-    async with listening(engine) as url, client(url) as sdk:
+    async with running_server(engine) as url, client(url) as sdk:
         asking = asyncio.ensure_future(sdk.chat.completions.create(**body()))
-        await soon(gate.reached.wait())
+        await with_timeout(gate.reached.wait())
         asking.cancel()
-        assert await soon(engine.aborted.get()) == engine.jobs[0].id
+        assert await with_timeout(engine.aborted.get()) == engine.jobs[0].id
 
 
 async def test_a_timeout_aborts() -> None:
     gate = Gate(3)
     engine = FakeEngine(before_token=gate)
 
-    async with listening(engine) as url, client(url, max_retries=0) as sdk:
+    async with running_server(engine) as url, client(url, max_retries=0) as sdk:
         while not gate.reached.is_set():
             with pytest.raises(openai.APITimeoutError):
                 await sdk.chat.completions.create(
                     **body(), timeout=httpx.Timeout(PATIENCE, read=0.3)
                 )
-        assert await soon(engine.aborted.get()) in {job.id for job in engine.jobs}
+        assert await with_timeout(engine.aborted.get()) in {job.id for job in engine.jobs}

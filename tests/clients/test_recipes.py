@@ -15,7 +15,7 @@ from proctor.server.app import create_app
 from proctor.server.config.settings import load_settings
 from tests.engine.recording import RecordingEngine
 from tests.engine.served import Served
-from tests.server.harness import serving
+from tests.server.harness import serve_app
 
 ROOT = Path(__file__).resolve().parents[2]
 QUICKSTART = ROOT / "docs" / "quickstart.md"
@@ -49,7 +49,7 @@ def url(served: Served, tmp_path_factory: pytest.TempPathFactory) -> Iterator[st
     ledger = {"url": f"sqlite:///{tmp_path_factory.mktemp('ledger') / 'ledger.db'}"}
     app = create_app(load_settings({"ledger": ledger}), lambda: Lent(served.engine))
     stack = AsyncExitStack()
-    url = served.run(stack.enter_async_context(serving(app)))
+    url = served.run(stack.enter_async_context(serve_app(app)))
     served.run(app.state.supervisor.loaded())
     yield url
     served.run(stack.aclose())

@@ -13,7 +13,7 @@ import yaml
 from proctor.server.config.settings import Settings
 from proctor.server.engines.fake import FakeEngine
 from tests.deploy.shipped import DEPLOY
-from tests.server.harness import listening
+from tests.server.harness import running_server
 
 ROOT = DEPLOY.parent
 FILE = ROOT / "docker-compose.yml"
@@ -125,7 +125,7 @@ async def _checked(command: list[str], url: str) -> int:
 async def test_a_health_check_works(command: list[str]) -> None:
     assert command[0].startswith("python")
     assert command[1] == "-c"
-    async with listening(FakeEngine()) as url:
+    async with running_server(FakeEngine()) as url:
         assert await _checked(command, url) == 0
 
     assert await _checked(command, url) != 0
@@ -134,7 +134,7 @@ async def test_a_health_check_works(command: list[str]) -> None:
 @pytest.mark.parametrize("name", GATEWAYS)
 async def test_a_gateway_whose_engine_is_gone_is_not_healthy(name: str) -> None:
     engine = FakeEngine()
-    async with listening(engine) as url:
+    async with running_server(engine) as url:
         await engine.aclose()
         assert await _checked(SERVICES[name]["healthcheck"]["test"][1:], url) != 0
 

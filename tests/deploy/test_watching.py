@@ -23,7 +23,7 @@ from tests.deploy.prometheus import Prometheus, scraping
 from tests.deploy.shipped import DEPLOY, Query, alerts, always, queries, rules
 from tests.engine.served import Served
 from tests.server.accounting.ledger.postgres import USER, Cluster
-from tests.server.harness import CHAT, body, serving, settings
+from tests.server.harness import CHAT, body, serve_app, settings
 from tests.waiting import PATIENCE
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -142,8 +142,8 @@ async def watched(
     engine = FakeEngine(_script, cached_tokens=1, before_token=brake)
     app = create_app(given, lambda: engine, tracing)
     async with (
-        serving(app) as url,
-        serving(app.state.metrics_endpoint.standalone_app()) as apart,
+        serve_app(app) as url,
+        serve_app(app.state.metrics_endpoint.standalone_app()) as apart,
         httpx.AsyncClient(base_url=url, timeout=PATIENCE) as http,
         httpx.AsyncClient(base_url=apart) as metrics,
         scraping(apart, tmp_path_factory.mktemp("prometheus")) as prometheus,

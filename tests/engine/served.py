@@ -19,7 +19,7 @@ from proctor.server.config.budgets import CUSTOM
 from proctor.server.config.settings import Settings, load_settings
 from proctor.server.engines.base import Engine
 from tests.engine.recording import RecordingEngine
-from tests.server.harness import listener
+from tests.server.harness import listening_socket
 from tests.waiting import PATIENCE
 
 NO_ENGINE = "the CPU engine is not installed"
@@ -115,7 +115,7 @@ def _serving(**given: Any) -> Iterator[Served]:
         return loaded[0]
 
     app = create_app(settings, load)
-    with listener() as bound:
+    with listening_socket() as bound:
         server = ThreadServer(
             uvicorn.Config(
                 app, log_level="warning", access_log=False, timeout_keep_alive=KEEP_ALIVE_SECONDS

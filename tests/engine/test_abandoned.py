@@ -21,8 +21,8 @@ from proctor.server.engines.vllm.engine import VllmEngine
 from proctor.server.errors import EngineUnavailable
 from tests.engine.asking import CHAT
 from tests.engine.served import START_SECONDS, metrics_kept
-from tests.server.described import assert_described
-from tests.server.harness import soon
+from tests.server.harness import with_timeout
+from tests.server.openapi_check import assert_matches_openapi
 
 pytestmark = pytest.mark.engine
 
@@ -92,7 +92,7 @@ async def test_everyone_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
         httpx.AsyncClient(
             transport=httpx.ASGITransport(app),
             base_url="http://test",
-            event_hooks={"response": [assert_described]},
+            event_hooks={"response": [assert_matches_openapi]},
         ) as http,
     ):
         engine = await app.state.supervisor.loaded()
@@ -100,10 +100,10 @@ async def test_everyone_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
         with monkeypatch.context() as patch:
             patch.setattr(engine._grammars, "check", slowly)
             checking = asyncio.create_task(http.post(CHAT, json=CHATTING | JSON))
-            await soon(entered.wait())
+            await with_timeout(entered.wait())
             await engine.kill()
             opened.set()
-            late = await soon(checking)
+            late = await with_timeout(checking)
         refused = [late, *[await http.post(path, json=body) for path, body in REQUESTS]]
         for ask in ASKED:
             with pytest.raises(EngineUnavailable):

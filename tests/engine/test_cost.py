@@ -12,7 +12,7 @@ from proctor.server.engines.base import Engine
 from tests.engine.asking import CHAT, body
 from tests.engine.prompts import chain
 from tests.engine.served import Served
-from tests.server.accounting.ledger.making import rows_at
+from tests.server.accounting.ledger.records import read_records
 from tests.waiting import PATIENCE
 
 pytestmark = pytest.mark.engine
@@ -40,7 +40,7 @@ def test_a_prompt_that_was_asked_before_costs_less(served: Served, tmp_path: Pat
             return [await http.post(CHAT, json=request) for _ in range(2)]
 
     first, second = served.run(ask())
-    rows = served.run(rows_at(url))
+    rows = served.run(read_records(url))
 
     usages = [response.json()["usage"] for response in (first, second)]
     cached = [usage["prompt_tokens_details"]["cached_tokens"] for usage in usages]

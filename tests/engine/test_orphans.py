@@ -20,8 +20,8 @@ from tests.engine.subprocesses import (
     titled,
     until_gone,
 )
-from tests.server.engines.processes.left_behind import bearers, reaper_of
-from tests.server.harness import listener
+from tests.server.engines.processes.gateway_children import find_reaper, processes_with_mark
+from tests.server.harness import listening_socket
 
 pytestmark = pytest.mark.engine
 
@@ -37,14 +37,14 @@ HOSTILE: dict[str, Any] = {
 
 def kill(server: Server) -> None:
     """Kill it, and see that nothing is left of it."""
-    _, mark = reaper_of(server.process)
+    _, mark = find_reaper(server.process)
     left = server.children()
     held = shared_memory([server.process, *left])
-    assert len(bearers(mark)) > 1
+    assert len(processes_with_mark(mark)) > 1
     server.process.kill()
     server.process.wait()
     until_gone(left)
-    assert bearers(mark) == []
+    assert processes_with_mark(mark) == []
     assert not {path for path in held if path.exists()}
 
 
@@ -59,7 +59,7 @@ def compiling(server: Server) -> bool:
 
 
 async def test_a_gateway_with_nothing_to_do_and_the_one_after_it(tmp_path: Path) -> None:
-    with listener() as bound:
+    with listening_socket() as bound:
         port = bound.getsockname()[1]
     with serving(tmp_path, port=port) as server:
         kill(server.ready())

@@ -19,7 +19,7 @@ from proctor.evaluation.tasks import Question
 from proctor.server.engines.base import Job
 from proctor.server.engines.fake import FakeEngine, Script
 from tests.evaluation.making import CONFIG, row
-from tests.server.harness import listening
+from tests.server.harness import running_server
 
 QUESTIONS = [Question(str(number), f"{number} + 1?", str(number + 1)) for number in range(6)]
 VARIED = ("--budgets", "0,5", "--continuations", "1", "--samples", "2")
@@ -61,7 +61,7 @@ async def test_a_run_that_was_killed_goes_on(
 ) -> None:
     file = task.with_name("rows.jsonl")
     engine = FakeEngine(script)
-    async with listening(engine) as url:
+    async with running_server(engine) as url:
         assert await run(url, task, "--budgets", "0", "--seed", "1") == 0
         with file.open("a") as cut:  # as by a kill in the middle of a line
             cut.write('{"setting": {"kind"')
@@ -83,7 +83,7 @@ async def test_what_is_to_come_is_priced_by_the_server(
     task: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     prices = {"prompt": "1", "thinking": "10", "answer": "10"}
-    async with listening(FakeEngine(script), prices=prices) as url:
+    async with running_server(FakeEngine(script), prices=prices) as url:
         assert await run(url, task, *VARIED) == 0
         assert await run(url, task, *VARIED, "--budgets", "0,5,6") == 0
 
@@ -115,7 +115,7 @@ async def test_what_cannot_be_scored_ends_the_run_before_it_asks(
     task = tmp_path / "task.jsonl"
     task.write_text('{"question": "1/4?", "answer": "\\\\frac{1}{4}"}\n')
     engine = FakeEngine(script)
-    async with listening(engine) as url:
+    async with running_server(engine) as url:
         assert await run(url, task, "--budgets", "0") == 1
 
     assert "plain number" in capsys.readouterr().err
@@ -135,7 +135,7 @@ async def test_what_cannot_be_scored_ends_the_run_before_it_asks(
 async def test_what_ends_a_run(
     given: tuple[str, ...], said: str, task: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    async with listening(FakeEngine(script)) as url:
+    async with running_server(FakeEngine(script)) as url:
         assert await run(url, task, *given) == 1
     assert said in capsys.readouterr().err
 
@@ -220,7 +220,7 @@ def test_control_c_keeps_what_came(
 
 
 async def test_a_report_by_command(task: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    async with listening(FakeEngine(script)) as url:
+    async with running_server(FakeEngine(script)) as url:
         assert await run(url, task, *VARIED, "--votes", "2") == 0
     rows, folder = str(task.with_name("rows.jsonl")), task.with_name("report")
 

@@ -1,4 +1,4 @@
-"""Databases for ledgers."""
+"""Databases of the ledger, and timeouts for busy machines."""
 
 from collections.abc import AsyncIterator
 from itertools import count
@@ -6,8 +6,14 @@ from pathlib import Path
 
 import pytest
 
+from proctor.server.accounting import reservations
+from proctor.server.accounting.ledger import lease
 from proctor.server.accounting.ledger.store import Store
+from proctor.server.api.generation import idempotency
+from proctor.server.auth import authenticator
+from proctor.server.storage import database
 from proctor.server.storage.database import connect
+from proctor.server.telemetry import request_monitor
 from tests.server.accounting.ledger.postgres import Cluster
 from tests.waiting import PATIENCE
 
@@ -15,37 +21,29 @@ NUMBERS = count()
 
 
 @pytest.fixture(autouse=True)
-def patient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Databases are waited for as long as a busy machine takes over them."""
-    for module in (
-        "proctor.server.auth.authenticator",
-        "proctor.server.accounting.reservations",
-        "proctor.server.telemetry.request_monitor",
-        "proctor.server.api.generation.idempotency",
-    ):
-        monkeypatch.setattr(f"{module}.PATIENCE_SECONDS", PATIENCE)
-    for module in (
-        "proctor.server.accounting.reservations",
-        "proctor.server.api.generation.idempotency",
-    ):
-        monkeypatch.setattr(f"{module}.CLOSE_SECONDS", PATIENCE)
-    monkeypatch.setattr("proctor.server.accounting.ledger.lease.RETIRE_SECONDS", PATIENCE)
-    monkeypatch.setattr("proctor.server.storage.database.CONNECT_SECONDS", PATIENCE)
+def long_timeouts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Extend the timeouts of the database: on a busy machine it may be slow."""
+    for module in (authenticator, reservations, request_monitor, idempotency):
+        monkeypatch.setattr(module, "PATIENCE_SECONDS", PATIENCE)
+    for module in (reservations, idempotency):
+        monkeypatch.setattr(module, "CLOSE_SECONDS", PATIENCE)
+    monkeypatch.setattr(lease, "RETIRE_SECONDS", PATIENCE)
+    monkeypatch.setattr(database, "CONNECT_SECONDS", PATIENCE)
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
 def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    """The URL of an empty database, in each kind."""
+    """The URL of an empty database, of each supported kind."""
     if request.param == "sqlite":
         return f"sqlite:///{tmp_path / 'ledger.db'}"
-    running: Cluster = request.getfixturevalue("postgres")
-    return running.create(f"ledger{next(NUMBERS)}")
+    cluster: Cluster = request.getfixturevalue("postgres")
+    return cluster.create(f"ledger{next(NUMBERS)}")
 
 
 @pytest.fixture
 async def store(url: str) -> AsyncIterator[Store]:
-    """A store whose tables are there."""
-    made = Store(connect(url))
-    await made.migrate()
-    yield made
-    await made.aclose()
+    """A store whose tables have been created."""
+    migrated = Store(connect(url))
+    await migrated.migrate()
+    yield migrated
+    await migrated.aclose()

@@ -1,4 +1,4 @@
-"""A gateway over a fake engine, in this process or on a port of this machine."""
+"""A gateway over a fake engine, called in process or over a loopback port."""
 
 import asyncio
 import contextlib
@@ -20,72 +20,71 @@ from proctor.server.config.settings import Settings
 from proctor.server.engines.base import Job
 from proctor.server.engines.fake import FakeEngine
 from proctor.server.transport.http_protocol import make_http
-from tests.server.described import assert_described
+from tests.server.openapi_check import assert_matches_openapi
 from tests.waiting import PATIENCE
 
 CHAT = "/v1/chat/completions"
 
 
-def settings(**given: Any) -> Settings:
-    """Settings from nothing but `given`; a request that names no budget gets none."""
-    return Settings(**{"default_tier": CUSTOM, **given})
+def settings(**overrides: Any) -> Settings:
+    """Return settings whose default tier is `custom`, so that no budget applies by default."""
+    return Settings(**{"default_tier": CUSTOM, **overrides})
 
 
 def body(**fields: Any) -> dict[str, Any]:
-    """A request, with more fields or others."""
+    """Return the body of a chat request, with `fields` over the defaults."""
     return {"model": "fake", "messages": [{"role": "user", "content": "hi"}], **fields}
 
 
 @asynccontextmanager
-async def started(engine: FakeEngine, **given: Any) -> AsyncIterator[FastAPI]:
-    """An application whose engine has loaded."""
-    app = create_app(settings(**given), lambda: engine)
+async def running_app(engine: FakeEngine, **overrides: Any) -> AsyncIterator[FastAPI]:
+    """Run an application, and wait until its engine has loaded."""
+    app = create_app(settings(**overrides), lambda: engine)
     async with app.router.lifespan_context(app):
         await app.state.supervisor.loaded()
         yield app
 
 
 @asynccontextmanager
-async def client(engine: FakeEngine, **given: Any) -> AsyncIterator[httpx.AsyncClient]:
-    """A client that calls the application without a network; streams come whole.
+async def client(engine: FakeEngine, **overrides: Any) -> AsyncIterator[httpx.AsyncClient]:
+    """Yield a client that calls an application over ASGI; streams arrive at once, complete.
 
-    Every answer is held against what the server says of itself.
+    Every response is validated against the OpenAPI document.
     """
     async with (
-        started(engine, **given) as app,
+        running_app(engine, **overrides) as app,
         httpx.AsyncClient(
             transport=httpx.ASGITransport(app),
             base_url="http://test",
-            event_hooks={"response": [assert_described]},
+            event_hooks={"response": [assert_matches_openapi]},
         ) as http,
     ):
         yield http
 
 
 class QuietServer(uvicorn.Server):
-    """A server that leaves the test run's signal handlers alone."""
+    """A server that does not replace the test run's signal handlers."""
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
         yield
 
 
-def listener() -> socket.socket:
-    """A socket to serve from, on a loopback port.
+def listening_socket() -> socket.socket:
+    """Return a socket that listens on a free loopback port.
 
-    It is told its protocol: asyncio turns Nagle's algorithm off for TCP, and takes a socket
-    without a protocol for something else.
+    Its protocol is explicit: asyncio disables Nagle's algorithm only where the protocol is TCP.
     """
-    made = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
-    made.bind(("127.0.0.1", 0))
-    made.listen()
-    return made
+    listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+    listener.bind(("127.0.0.1", 0))
+    listener.listen()
+    return listener
 
 
 @asynccontextmanager
-async def serving(app: ASGIApp, send_timeout: float = PATIENCE) -> AsyncIterator[str]:
-    """The base URL of an application on a loopback port."""
-    with listener() as bound:
+async def serve_app(app: ASGIApp, send_timeout: float = PATIENCE) -> AsyncIterator[str]:
+    """Serve an application on a loopback port, and yield its base URL."""
+    with listening_socket() as listener:
         config = uvicorn.Config(
             app,
             http=make_http(send_timeout),
@@ -94,8 +93,8 @@ async def serving(app: ASGIApp, send_timeout: float = PATIENCE) -> AsyncIterator
             timeout_graceful_shutdown=1,
         )
         server = QuietServer(config)
-        task = asyncio.create_task(server.serve(sockets=[bound]))
-        url = f"http://127.0.0.1:{bound.getsockname()[1]}"
+        task = asyncio.create_task(server.serve(sockets=[listener]))
+        url = f"http://127.0.0.1:{listener.getsockname()[1]}"
         async with httpx.AsyncClient(base_url=url) as http:
             await http.get("/health")
         try:
@@ -106,18 +105,18 @@ async def serving(app: ASGIApp, send_timeout: float = PATIENCE) -> AsyncIterator
 
 
 @asynccontextmanager
-async def listening(engine: FakeEngine, **given: Any) -> AsyncIterator[str]:
-    """The base URL of a server on a loopback port."""
-    told = settings(**given)
-    app = create_app(told, lambda: engine)
-    async with serving(app, told.limits.send_timeout_seconds) as url:
+async def running_server(engine: FakeEngine, **overrides: Any) -> AsyncIterator[str]:
+    """Serve a gateway whose engine has loaded, and yield its base URL."""
+    server_settings = settings(**overrides)
+    app = create_app(server_settings, lambda: engine)
+    async with serve_app(app, server_settings.limits.send_timeout_seconds) as url:
         await app.state.supervisor.loaded()
         yield url
 
 
 @dataclass(frozen=True)
 class Event:
-    """One server-sent event."""
+    """A server-sent event."""
 
     name: str | None
     data: Any
@@ -127,21 +126,21 @@ class Event:
         return self.data["choices"][0]
 
 
-def events(text: str) -> list[Event]:
-    """The events of a stream; comments are passed over."""
-    found = []
+def parse_events(text: str) -> list[Event]:
+    """Parse a stream of server-sent events; comments are skipped."""
+    events = []
     for block in text.removesuffix("\n\n").split("\n\n"):
         lines = [line.split(": ", 1) for line in block.split("\n") if not line.startswith(":")]
         if not lines:
             continue
         fields = dict(lines)
         data = fields["data"]
-        found.append(Event(fields.get("event"), data if data == "[DONE]" else orjson.loads(data)))
-    return found
+        events.append(Event(fields.get("event"), data if data == "[DONE]" else orjson.loads(data)))
+    return events
 
 
-def added_up(deltas: Iterable[dict[str, Any]]) -> dict[str, Any]:
-    """The texts of a stream's deltas, as clients add them up; what has no text stays null."""
+def merge_deltas(deltas: Iterable[dict[str, Any]]) -> dict[str, Any]:
+    """Concatenate the texts of a stream's deltas by field; a field without text stays None."""
     texts: dict[str, Any] = {}
     for delta in deltas:
         for key, text in delta.items():
@@ -149,20 +148,25 @@ def added_up(deltas: Iterable[dict[str, Any]]) -> dict[str, Any]:
     return texts
 
 
-async def soon(awaitable: Any) -> Any:
-    """What must happen, and without delay."""
+async def with_timeout(awaitable: Any) -> Any:
+    """Await something that must not hang."""
     return await asyncio.wait_for(awaitable, PATIENCE)
 
 
-def pass_time(seconds: float) -> None:
-    """Let time pass at once, by the running loop's clock: what waits for it need not."""
+def advance_clock(seconds: float) -> None:
+    """Advance the clock of the running event loop, so that its timers fire early."""
     loop = asyncio.get_running_loop()
     now = loop.time
     loop.time = lambda: now() + seconds  # type: ignore[method-assign]
 
 
 class Gate:
-    """Holds an engine up before one of each job's tokens."""
+    """A `before_token` hook that blocks each job at one position until it is opened.
+
+    Attributes:
+        reached: set when a job is at the position.
+        opened: lets the jobs continue.
+    """
 
     def __init__(self, position: int) -> None:
         self._position = position

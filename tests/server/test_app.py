@@ -11,7 +11,7 @@ from proctor.server.config.settings import Settings
 from proctor.server.engines.base import Engine
 from proctor.server.engines.fake import FakeEngine, Script
 from proctor.server.transport.middleware import request_id
-from tests.server.harness import CHAT, body, client, soon
+from tests.server.harness import CHAT, body, client, with_timeout
 
 
 async def test_health_answers_while_the_model_loads() -> None:
@@ -34,7 +34,7 @@ async def test_health_answers_while_the_model_loads() -> None:
             assert loading.status_code == 503
             assert int(loading.headers["retry-after"]) > 0
         may_load.set()
-        await soon(app.state.supervisor.loaded())
+        await with_timeout(app.state.supervisor.loaded())
         assert (await http.get("/ready")).status_code == 200
         assert (await http.post(CHAT, json=body())).status_code == 200
 
@@ -50,7 +50,7 @@ async def test_a_model_that_fails_to_load(caplog: pytest.LogCaptureFixture) -> N
         httpx.AsyncClient(transport=transport, base_url="http://test") as http,
     ):
         with pytest.raises(ValueError, match="no weights"):
-            await soon(app.state.supervisor.loaded())
+            await with_timeout(app.state.supervisor.loaded())
         ready = await http.get("/ready")
         health = await http.get("/health")
 
@@ -71,7 +71,7 @@ async def test_a_server_told_to_stop_does_not_wait_for_the_model() -> None:
         waiting = asyncio.ensure_future(app.state.supervisor.loaded())
         await asyncio.sleep(0)
     with pytest.raises(asyncio.CancelledError):
-        await soon(waiting)
+        await with_timeout(waiting)
     may_load.set()
 
 
@@ -94,11 +94,11 @@ async def test_models() -> None:
 
 
 @pytest.mark.parametrize(
-    ("given", "echoed"),
+    ("sent", "echoed"),
     [("abc-1.2:3_X", "abc-1.2:3_X"), ("a b\n<é>c", "abc"), ("x" * 500, "x" * 128)],
 )
-def test_a_request_id_is_made_safe(given: str, echoed: str) -> None:
-    assert request_id(given) == echoed
+def test_a_request_id_is_made_safe(sent: str, echoed: str) -> None:
+    assert request_id(sent) == echoed
 
 
 async def test_every_response_has_a_request_id() -> None:
@@ -110,7 +110,7 @@ async def test_every_response_has_a_request_id() -> None:
     assert len({*others, ""}) == 3
 
 
-async def test_the_description_names_the_fields() -> None:
+async def test_the_openapi_document_has_the_fields() -> None:
     async with client(FakeEngine()) as http:
         described = (await http.get("/openapi.json")).json()
 
@@ -173,6 +173,6 @@ async def test_metrics() -> None:
     assert value("time_to_first_answer_seconds_count") == 4
 
 
-async def test_metrics_of_the_process_stand_beside() -> None:
+async def test_metrics_include_those_of_the_process() -> None:
     async with client(FakeEngine()) as http:
         assert "python_info" in (await http.get("/metrics")).text

@@ -1,4 +1,4 @@
-"""The line in front of the engine."""
+"""The request queue in front of the engine."""
 
 import asyncio
 from collections import Counter
@@ -13,28 +13,28 @@ from proctor.server.engines.base import Job
 from proctor.server.engines.fake import FakeEngine
 from proctor.server.errors import Overloaded
 from proctor.server.fair_queue import FairQueue
-from tests.server.harness import CHAT, Gate, body, client, events, pass_time, soon
+from tests.server.harness import CHAT, Gate, advance_clock, body, client, parse_events, with_timeout
 
 
 async def waiting(line: FairQueue, key: str, size: int = 1) -> asyncio.Task[float]:
-    """Somebody who has had the time to get into the line."""
+    """Start a task that enters the queue, and let it run."""
     task = asyncio.create_task(line.enter(key, size))
     await asyncio.sleep(0)
     return task
 
 
-async def test_so_many_run_and_the_next_one_waits() -> None:
+async def test_requests_beyond_the_slots_wait() -> None:
     line = FairQueue(slots=2, max_waiting=9)
-    since = [await soon(line.enter("a", 1)) for _ in range(2)]
+    since = [await with_timeout(line.enter("a", 1)) for _ in range(2)]
     third = await waiting(line, "a")
 
     assert (line.running, line.waiting, third.done()) == (2, 1, False)
     line.leave(since[0])
-    await soon(third)
+    await with_timeout(third)
     assert (line.running, line.waiting) == (2, 0)
 
 
-async def test_a_full_line_takes_nobody_more() -> None:
+async def test_a_full_queue_refuses_requests() -> None:
     line = FairQueue(slots=1, max_waiting=2)
     since = await line.enter("a", 1)
     first, _ = await waiting(line, "a"), await waiting(line, "b")
@@ -44,14 +44,14 @@ async def test_a_full_line_takes_nobody_more() -> None:
 
     assert int(refused.value.headers["retry-after"]) >= 1
     line.leave(since)
-    await soon(first)
+    await with_timeout(first)
     await waiting(line, "c")
 
 
-async def test_no_room_to_wait_is_no_matter_while_slots_are_free() -> None:
+async def test_free_slots_are_used_even_without_room_in_the_queue() -> None:
     line = FairQueue(slots=1, max_waiting=0)
 
-    since = await soon(line.enter("a", 1))
+    since = await with_timeout(line.enter("a", 1))
     with pytest.raises(Overloaded):
         line.check()
     line.leave(since)
@@ -59,7 +59,7 @@ async def test_no_room_to_wait_is_no_matter_while_slots_are_free() -> None:
     line.check()
 
 
-async def test_keys_take_turns() -> None:
+async def test_keys_are_served_round_robin() -> None:
     line = FairQueue(slots=1, max_waiting=99)
     since = await line.enter("greedy", 1)
     order: list[str] = []
@@ -72,7 +72,7 @@ async def test_keys_take_turns() -> None:
     tasks = [asyncio.create_task(work(key)) for key in ["greedy"] * 5 + ["modest"] * 2]
     await asyncio.sleep(0)
     line.leave(since)
-    await soon(asyncio.gather(*tasks))
+    await with_timeout(asyncio.gather(*tasks))
 
     assert order[:4] in (["greedy", "modest"] * 2, ["modest", "greedy"] * 2)
     assert Counter(order) == {"greedy": 5, "modest": 2}
@@ -86,14 +86,14 @@ async def test_several_choices_are_not_overtaken() -> None:
     assert not small.done()
     for each in since:
         line.leave(each)
-    await soon(large)
+    await with_timeout(large)
     assert not small.done()
 
 
 async def test_more_choices_than_slots_run_alone() -> None:
     line = FairQueue(slots=2, max_waiting=9)
 
-    since = await soon(line.enter("a", 5))
+    since = await with_timeout(line.enter("a", 5))
     other = await waiting(line, "b")
 
     assert (line.running, line.waiting) == (5, 1)
@@ -102,11 +102,11 @@ async def test_more_choices_than_slots_run_alone() -> None:
     assert (line.running, line.waiting) == (2, 1)
     for _ in range(2):
         line.leave(since)
-    await soon(other)
+    await with_timeout(other)
     assert line.running == 1
 
 
-async def test_who_goes_away_leaves_no_gap() -> None:
+async def test_a_cancelled_request_leaves_the_queue() -> None:
     line = FairQueue(slots=1, max_waiting=9)
     since = await line.enter("a", 1)
     gone, here = await waiting(line, "a"), await waiting(line, "b")
@@ -115,12 +115,12 @@ async def test_who_goes_away_leaves_no_gap() -> None:
     await asyncio.gather(gone, return_exceptions=True)
     line.leave(since)
 
-    await soon(here)
+    await with_timeout(here)
     assert (line.running, line.waiting) == (1, 0)
 
 
 @given(seed=st.integers(0, 2**32), slots=st.integers(1, 4))
-async def test_whatever_happens_the_books_add_up(seed: int, slots: int) -> None:
+async def test_counts_are_consistent_after_any_sequence_of_events(seed: int, slots: int) -> None:
     rng = Random(seed)
     line = FairQueue(slots, max_waiting=6)
     running = 0
@@ -147,26 +147,28 @@ async def test_whatever_happens_the_books_add_up(seed: int, slots: int) -> None:
         for _ in range(rng.randint(0, 3)):
             await asyncio.sleep(0)
         task.cancel()
-    done = await soon(asyncio.gather(*tasks, return_exceptions=True))
+    done = await with_timeout(asyncio.gather(*tasks, return_exceptions=True))
 
     assert not [each for each in done if isinstance(each, AssertionError)]
-    assert (line.running, line.waiting, line._keys, line._waiting) == (0, 0, type(line._keys)(), {})
+    assert (line.running, line.waiting, line.waiting_keys) == (0, 0, 0)
+    await with_timeout(line.enter("a", 1))  # nothing left of earlier keys blocks it
+    assert (line.running, line.waiting, line.waiting_keys) == (1, 0, 0)
 
 
 async def ask(http: httpx.AsyncClient, **headers: str) -> httpx.Response:
     return await http.post(CHAT, json=body(), headers=headers)
 
 
-async def test_beyond_the_line_is_a_429() -> None:
+async def test_a_request_beyond_the_queue_gets_a_429() -> None:
     gate = Gate(1)
     engine = FakeEngine(before_token=gate)
     async with client(engine, limits={"max_running": 1, "max_waiting": 1}) as http:
         running = asyncio.create_task(ask(http))
-        await soon(gate.reached.wait())
+        await with_timeout(gate.reached.wait())
         others = {asyncio.create_task(ask(http)) for _ in range(2)}
         (first,), (second,) = await asyncio.wait(others, return_when=asyncio.FIRST_COMPLETED)
         gate.opened.set()
-        answers = await soon(asyncio.gather(running, second))
+        answers = await with_timeout(asyncio.gather(running, second))
 
     refused = first.result()
     assert [answer.status_code for answer in answers] == [200, 200]
@@ -176,10 +178,10 @@ async def test_beyond_the_line_is_a_429() -> None:
 
 
 @pytest.mark.parametrize("stream", [False, True])
-async def test_time_runs_out(stream: bool) -> None:
+async def test_the_timeout_ends_a_running_request(stream: bool) -> None:
     async def too_long(_: Job, position: int) -> None:
         if position == 3:
-            pass_time(61)
+            advance_clock(61)
             await asyncio.Event().wait()
 
     engine = FakeEngine(before_token=too_long)
@@ -187,25 +189,25 @@ async def test_time_runs_out(stream: bool) -> None:
         response = await http.post(
             CHAT, json=body(stream=stream), headers={"x-request-timeout": "60"}
         )
-        name = await soon(engine.aborted.get())
+        name = await with_timeout(engine.aborted.get())
 
     assert name == engine.jobs[0].id
     if stream:
-        last = events(response.text)[-1]
+        last = parse_events(response.text)[-1]
         assert (last.name, last.data["error"]["code"]) == ("error", "timeout")
     else:
         assert response.status_code == 504
 
 
-async def test_time_runs_out_in_the_line() -> None:
+async def test_the_timeout_applies_in_the_queue() -> None:
     gate = Gate(1)
     engine = FakeEngine(before_token=gate)
     async with client(engine, limits={"max_running": 1}) as http:
         running = asyncio.create_task(ask(http))
-        await soon(gate.reached.wait())
+        await with_timeout(gate.reached.wait())
         late = await ask(http, **{"x-request-timeout": "0.05"})
         gate.opened.set()
-        answer = await soon(running)
+        answer = await with_timeout(running)
         after = await ask(http)
 
     assert late.status_code == 504
@@ -213,16 +215,16 @@ async def test_time_runs_out_in_the_line() -> None:
     assert len(engine.jobs) == 2
 
 
-async def test_the_operator_has_the_last_word_on_time() -> None:
+async def test_the_operators_timeout_caps_the_requests() -> None:
     engine = FakeEngine(before_token=Gate(3))
     async with client(engine, limits={"max_request_seconds": 0.05}) as http:
         assert (await ask(http, **{"x-request-timeout": "60"})).status_code == 504
 
 
-@pytest.mark.parametrize("told", ["soon", "0", "-1", "nan", "", "1e-9", "0.009"])
-async def test_a_time_that_is_none(told: str) -> None:
+@pytest.mark.parametrize("seconds", ["soon", "0", "-1", "nan", "", "1e-9", "0.009"])
+async def test_an_invalid_timeout_is_refused(seconds: str) -> None:
     async with client(FakeEngine()) as http:
-        response = await ask(http, **{"x-request-timeout": told})
+        response = await ask(http, **{"x-request-timeout": seconds})
 
     assert response.status_code == 400
     assert response.json()["error"]["param"] == "x-request-timeout"

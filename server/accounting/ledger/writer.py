@@ -63,7 +63,7 @@ class Writer:
     A row is written after `LINGER_SECONDS` and the time of a commit. While the database is
     unavailable, rows stay in the queue, and are retried until they are written. Rows are
     only dropped if the queue is full, newest first, or if a stopping server cannot write
-    them within `CLOSE_SECONDS`; both are logged and counted.
+    them within `close_seconds`; both are logged and counted.
     """
 
     def __init__(
@@ -73,6 +73,7 @@ class Writer:
         *,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
         capacity: int = CAPACITY,
+        close_seconds: float = CLOSE_SECONDS,
     ) -> None:
         """Initialize the writer, which writes once it is started.
 
@@ -81,11 +82,13 @@ class Writer:
             on_outcome: called with the outcome of each row.
             sleep: waits between two attempts.
             capacity: the maximum number of queued rows.
+            close_seconds: the maximum time for writing the queue when the writer is closed.
         """
         self._sink = sink
         self._on_outcome = on_outcome
         self._sleep = sleep
         self._capacity = capacity
+        self._close_seconds = close_seconds
         self._queue: deque[LedgerRecord] = deque()
         self._accepted = 0
         self._completed = 0
@@ -137,13 +140,13 @@ class Writer:
     async def aclose(self) -> None:
         """Write the queue, and stop."""
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(CLOSE_SECONDS):
+            async with asyncio.timeout(self._close_seconds):
                 await self.flush()
         if self._task is not None:
             # Wait for a running transaction: a connection that is cancelled in the middle of one
             # would be closed after the event loop.
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(CLOSE_SECONDS):
+                async with asyncio.timeout(self._close_seconds):
                     await self._write_lock.acquire()
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)

@@ -44,13 +44,31 @@ minimums depend on all tokens of a choice, and the server sees each step as a ne
 class CompletionsEngine:
     """An engine that enforces budgets over a completions server without support for them."""
 
-    def __init__(self, upstream: Upstream, service: Service, local: LocalModel, name: str) -> None:
+    def __init__(
+        self,
+        upstream: Upstream,
+        service: Service,
+        local: LocalModel,
+        name: str,
+        *,
+        health_cache_seconds: float = HEALTH_CACHE_SECONDS,
+    ) -> None:
+        """Initialize the engine.
+
+        Args:
+            upstream: the client of the server.
+            service: the server's capabilities.
+            local: the model that the server runs.
+            name: the model's name for clients of the gateway.
+            health_cache_seconds: how long a successful health check is valid.
+        """
         self._upstream = upstream
         self._service = service
         self._defaults = NEUTRAL | {
             key: value for key, value in local.defaults.items() if key in MODEL_DEFAULTS
         }
         self._attempts: dict[str, frozenset[int]] = {}
+        self._health_cache_seconds = health_cache_seconds
         self._healthy_until = 0.0
         self.model = ModelInfo(
             name, service.context_length, local.markers, int(time.time()), local.vocabulary
@@ -138,7 +156,7 @@ class CompletionsEngine:
         if time.monotonic() < self._healthy_until:
             return
         await self._upstream.check()
-        self._healthy_until = time.monotonic() + HEALTH_CACHE_SECONDS
+        self._healthy_until = time.monotonic() + self._health_cache_seconds
 
     async def warm_up(self) -> None:
         """Do nothing: the server warms itself up."""

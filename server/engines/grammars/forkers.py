@@ -37,6 +37,11 @@ class ForkServerProcess:
             self._process.start()
         remote.close()
 
+    @property
+    def pid(self) -> int | None:
+        """The ID of the process."""
+        return self._process.pid
+
     def wait(self) -> None:
         """Block until the process is ready.
 

@@ -35,6 +35,7 @@ MAX_CACHE_BYTES = 32 * 2**20
 """Size of the cache of check results; compiled grammars are cached by the engine."""
 
 ENTRY_OVERHEAD = 512
+"""The estimated size in bytes of a cached result without its texts."""
 
 
 @dataclass(slots=True)
@@ -51,14 +52,23 @@ class RunningCheck:
 
 
 class GrammarPool:
-    """The `GrammarChecker` that checks grammars in separate processes."""
+    """The `GrammarChecker` that checks grammars in separate processes.
 
-    def __init__(self, config: Any, settings: GrammarSettings) -> None:
+    Attributes:
+        settings: the limits of each check.
+        quick_queue: the queue of first attempts.
+        slow_queue: the queue of grammars that took longer than `QUICK_SECONDS`.
+    """
+
+    def __init__(
+        self, config: Any, settings: GrammarSettings, *, cache: "ResultCache | None" = None
+    ) -> None:
         """Start the processes; `wait` blocks until they are ready.
 
         Args:
             config: the engine's `VllmConfig`.
             settings: the limits.
+            cache: of the results; None creates one of `MAX_CACHE_BYTES`.
         """
         # Read by these processes and by the engine's, which start later. The limits here are of
         # CPU time; vLLM's own is wall-clock time, which depends on the load of the machine.
@@ -67,14 +77,24 @@ class GrammarPool:
         # llguidance would log whole grammars of clients.
         os.environ.setdefault("LLGUIDANCE_LOG_LEVEL", "0")
         self._config = config
-        self._settings = settings
+        self.settings = settings
         self._fork_server = ForkServerProcess(config)
         processes = settings.processes
-        self._quick = FairQueue(processes * QUICK_PER_PROCESS, settings.max_waiting)
-        self._slow = FairQueue(processes, settings.max_waiting)
+        self.quick_queue = FairQueue(processes * QUICK_PER_PROCESS, settings.max_waiting)
+        self.slow_queue = FairQueue(processes, settings.max_waiting)
         self._running: dict[bytes, RunningCheck] = {}
-        self._cache = ResultCache(MAX_CACHE_BYTES)
+        self._cache = ResultCache(MAX_CACHE_BYTES) if cache is None else cache
         self._restarting = asyncio.Lock()
+
+    @property
+    def checks(self) -> int:
+        """The number of distinct grammars that are being checked, those in a queue included."""
+        return len(self._running)
+
+    @property
+    def pid(self) -> int | None:
+        """The ID of the process that forks a child for each check."""
+        return self._fork_server.pid
 
     def wait(self) -> None:
         self._fork_server.wait()
@@ -119,17 +139,17 @@ class GrammarPool:
     async def _check(
         self, digest: bytes, constraint: Constraint, owner: str
     ) -> tuple[CheckResult, bool]:
-        request = self._request(constraint, min(QUICK_SECONDS, self._settings.seconds), QUICK_NICE)
-        result = await self._run_queued(self._quick, request, owner)
+        request = self._request(constraint, min(QUICK_SECONDS, self.settings.seconds), QUICK_NICE)
+        result = await self._run_queued(self.quick_queue, request, owner)
         slow = result.exceeded == "time"
         if slow:
-            request = self._request(constraint, self._settings.seconds, SLOW_NICE)
-            result = await self._run_queued(self._slow, request, owner)
+            request = self._request(constraint, self.settings.seconds, SLOW_NICE)
+            result = await self._run_queued(self.slow_queue, request, owner)
         self._cache.put(digest, (result, slow))
         return result, slow
 
     def _request(self, constraint: Constraint, seconds: float, nice: int) -> CheckRequest:
-        memory = self._settings.memory_mib
+        memory = self.settings.memory_mib
         return CheckRequest(constraint.kind.value, constraint.value, seconds, memory, nice)
 
     async def _run_queued(self, queue: FairQueue, request: CheckRequest, owner: str) -> CheckResult:
@@ -167,7 +187,7 @@ class GrammarPool:
                 self._fork_server = await asyncio.to_thread(ForkServerProcess, self._config)
 
     def _reason(self, result: CheckResult) -> str:
-        settings = self._settings
+        settings = self.settings
         match result.exceeded:
             case "time":
                 cost = f"more than {settings.seconds:g} s of CPU time to compile"
@@ -188,6 +208,9 @@ class ResultCache:
         self._bytes = 0
         self._entries: OrderedDict[bytes, tuple[CheckResult, bool]] = OrderedDict()
 
+    def __len__(self) -> int:
+        return len(self._entries)
+
     def get(self, digest: bytes) -> tuple[CheckResult, bool] | None:
         entry = self._entries.get(digest)
         if entry is not None:
@@ -202,6 +225,11 @@ class ResultCache:
         while self._bytes > self._max_bytes:
             _, oldest = self._entries.popitem(last=False)
             self._bytes -= _size(oldest)
+
+    def clear(self) -> None:
+        """Remove all results."""
+        self._entries.clear()
+        self._bytes = 0
 
 
 def _size(entry: tuple[CheckResult, bool]) -> int:

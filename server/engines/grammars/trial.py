@@ -32,12 +32,17 @@ MAX_REASON_CHARACTERS = 300
 
 
 class Trial:
-    """Compiles grammars and takes steps in them as the engine would, with vLLM's functions."""
+    """Compiles grammars and takes steps in them as the engine would, with vLLM's functions.
+
+    Attributes:
+        tokenizer: the model's tokenizer.
+        backends: the compilers of grammars, one per backend.
+    """
 
     def __init__(self, config: VllmConfig) -> None:
         self._config = config
-        self._tokenizer = cached_tokenizer_from_config(config.model_config)
-        self._backends = GrammarBackends(config, self._tokenizer)
+        self.tokenizer = cached_tokenizer_from_config(config.model_config)
+        self.backends = GrammarBackends(config, self.tokenizer)
         self._usable = {name for name in candidate_backends(self._backend) if self._warm_up(name)}
 
     def run(self, connection: socket.socket) -> None:
@@ -76,7 +81,7 @@ class Trial:
         validated = self._validate(SamplingParams(structured_outputs=params), backend)
         kind, spec = get_structured_output_key(validated)
         chosen = str(validated._backend)
-        grammar = self._backends.compile_with(chosen, kind, spec, None)
+        grammar = self.backends.compile_with(chosen, kind, spec, None)
         self._walk(grammar)
         if grammar.is_given_up:
             return CheckResult(exceeded="steps")
@@ -88,7 +93,7 @@ class Trial:
         """Return the parameters as validated, and perhaps rewritten, by vLLM for a backend."""
         config = copy(self._config.structured_outputs_config)
         config.backend = cast(Any, backend)
-        params._validate_structured_outputs(self._config.model_config, config, self._tokenizer)
+        params._validate_structured_outputs(self._config.model_config, config, self.tokenizer)
         validated = params.structured_outputs
         if validated is None or validated._backend is None:
             raise ValueError("vLLM has no backend for it")
@@ -106,7 +111,7 @@ class Trial:
         """
         try:
             kind, spec = get_structured_output_key(StructuredOutputsParams(json_object=True))
-            self._walk(self._backends.compile_with(backend, kind, spec, None))
+            self._walk(self.backends.compile_with(backend, kind, spec, None))
         except Exception:  # backends raise many classes for a tokenizer that they do not support
             logger.exception("the structured output backend %s cannot be used", backend)
             return False
@@ -118,14 +123,14 @@ class Trial:
         Raises:
             ValueError: if no token is allowed.
         """
-        bitmask = self._backends.allocate_token_bitmask(1)
+        bitmask = self.backends.allocate_token_bitmask(1)
         rng = np.random.default_rng(0)
         for _ in range(STEPS):
             if grammar.is_given_up or grammar.is_terminated():
                 break
             grammar.fill_bitmask(bitmask, 0)
             bits = np.unpackbits(bitmask.numpy()[0].view(np.uint8), bitorder="little")
-            allowed = np.flatnonzero(bits[: self._backends.vocab_size])
+            allowed = np.flatnonzero(bits[: self.backends.vocab_size])
             if not len(allowed):
                 raise ValueError("no text matches it")
             grammar.accept_tokens("trial", [int(rng.choice(allowed))])

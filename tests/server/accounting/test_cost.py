@@ -1,4 +1,4 @@
-"""What answers cost: by tokens, or by their shares of the machine's time."""
+"""Costs of responses: by tokens, or by their shares of the engine's time."""
 
 from decimal import Decimal
 from itertools import pairwise
@@ -17,7 +17,7 @@ from proctor.server.config.settings import ConfigError, load_settings
 from proctor.server.engines.base import Finish
 from proctor.server.engines.fake import MARKERS, FakeEngine, Script
 from proctor.server.generation.base import AdmittedRequest, ChoiceResult
-from tests.server.harness import CHAT, body, client, events, settings
+from tests.server.harness import CHAT, body, client, parse_events, settings
 
 ROUTE = "/v1/route"
 PRICES = {"prompt": "1", "cached_prompt": "0.25", "thinking": "2", "answer": "4"}
@@ -25,7 +25,7 @@ SECOND = 1_000_000_000
 
 
 class Time:
-    """A time that a test sets."""
+    """A clock that a test sets."""
 
     def __init__(self) -> None:
         self.now = 0
@@ -47,26 +47,26 @@ async def test_cached_tokens_have_their_own_price() -> None:
     async with client(FakeEngine(cached_tokens=7), prices=PRICES) as http:
         response = await http.post(CHAT, json=body(n=2))
     async with client(FakeEngine(), prices=PRICES) as http:
-        unsaid = (await http.post(CHAT, json=body())).json()
+        without_cache = (await http.post(CHAT, json=body())).json()
 
-    told = response.json()
-    prompt = told["usage"]["prompt_tokens"]
-    assert told["usage"]["prompt_tokens_details"] == {"cached_tokens": 7}
-    assert told["cost"]["prompt"] == pytest.approx((prompt - 7 + 7 * 0.25) / 1e6)
-    assert "prompt_tokens_details" not in unsaid["usage"]
-    assert unsaid["cost"]["prompt"] == pytest.approx(prompt / 1e6)
+    answer = response.json()
+    prompt = answer["usage"]["prompt_tokens"]
+    assert answer["usage"]["prompt_tokens_details"] == {"cached_tokens": 7}
+    assert answer["cost"]["prompt"] == pytest.approx((prompt - 7 + 7 * 0.25) / 1e6)
+    assert "prompt_tokens_details" not in without_cache["usage"]
+    assert without_cache["cost"]["prompt"] == pytest.approx(prompt / 1e6)
 
 
-async def test_the_header_says_the_total_without_an_exponent() -> None:
+async def test_the_x_cost_header_has_no_exponent() -> None:
     async with client(FakeEngine(), prices=PRICES) as http:
         whole = await http.post(CHAT, json=body())
         streamed = await http.post(CHAT, json=body(stream=True))
     async with client(FakeEngine()) as http:
         unpriced = await http.post(CHAT, json=body())
 
-    told = whole.headers["x-cost"]
-    assert float(told) == whole.json()["cost"]["total"]
-    assert set(told) <= set("0123456789.")
+    header = whole.headers["x-cost"]
+    assert float(header) == whole.json()["cost"]["total"]
+    assert set(header) <= set("0123456789.")
     assert "x-cost" not in streamed.headers
     assert "x-cost" not in unpriced.headers
     assert unpriced.json()["cost"] is None
@@ -75,11 +75,11 @@ async def test_the_header_says_the_total_without_an_exponent() -> None:
 MOMENTS = st.lists(
     st.tuples(st.integers(0, 10**12), st.integers(0, 10**11), st.integers(0, 10**11)), min_size=1
 )
-"""Of each choice: when it comes, and how long its prompt and its tokens take, in nanoseconds."""
+"""Of each choice: its arrival, and the time for its prompt and its tokens, in nanoseconds."""
 
 
 @given(moments=MOMENTS, per_hour=st.decimals("0", "1000", places=2))
-def test_the_shares_of_concurrent_requests_add_up_to_the_machine(
+def test_the_costs_of_concurrent_requests_add_up_to_the_busy_time(
     moments: list[tuple[int, int, int]], per_hour: Decimal
 ) -> None:
     time = Time()
@@ -110,9 +110,9 @@ def test_the_shares_of_concurrent_requests_add_up_to_the_machine(
     assert abs(total - busy * per_hour / HOUR_NS) <= 3 * len(bills) * COST_QUANTUM
 
 
-def test_a_machine_that_two_share_costs_each_of_them_half() -> None:
+def test_two_concurrent_requests_share_the_engines_time() -> None:
     time = Time()
-    paid = price_model(time, "3.6")  # a thousandth of a dollar a second
+    paid = price_model(time, "3.6")  # a thousandth of a dollar per second
     one, other = RequestCost(paid), RequestCost(paid)
 
     one.choice_started(0, lambda: ended(0, 5, 2))
@@ -124,7 +124,7 @@ def test_a_machine_that_two_share_costs_each_of_them_half() -> None:
     time.now = 30 * SECOND
     other.first_token(0, None)
     other.choice_left_engine(0)
-    time.now = 40 * SECOND  # alone again
+    time.now = 40 * SECOND  # again alone
     one.choice_left_engine(0)
     one.choice_finished(ended(0, 10, 4))
     other.choice_finished(ended(0, 0, 0))
@@ -139,12 +139,12 @@ def test_a_machine_that_two_share_costs_each_of_them_half() -> None:
     )
     assert (second.prompt, second.total) == (Decimal("0.010"), Decimal("0.010"))
     assert [cost.total for cost in snapshots if cost is not None] == [
-        Decimal("0.015"),  # of its prompt alone, and of its tokens half
+        Decimal("0.015"),  # the prompt alone, and half of the time for its tokens
         Decimal("0.005"),
     ]
 
 
-def test_what_runs_costs_what_it_would_if_it_were_broken_off() -> None:
+def test_the_snapshot_of_a_running_request_has_its_cost_so_far() -> None:
     request_cost = RequestCost(PriceModel(settings(prices=PRICES)))
     admission: Any = SimpleNamespace(prompt_tokens=10, choices_per_prompt=3)
     request: Any = None
@@ -165,7 +165,7 @@ def test_what_runs_costs_what_it_would_if_it_were_broken_off() -> None:
     assert (cost.thinking, cost.answer) == (Decimal(2 * 37) / 10**6, Decimal(4 * 20) / 10**6)
 
 
-async def test_a_machine_has_a_price_too() -> None:
+async def test_compute_time_has_a_price() -> None:
     async with client(FakeEngine(Script(("abc",), "de")), compute={"per_hour": 3600}) as http:
         unknown = (await http.post(ROUTE, json=body())).json()["cost"]
         whole = await http.post(CHAT, json=body())
@@ -176,7 +176,7 @@ async def test_a_machine_has_a_price_too() -> None:
     cost = whole.json()["cost"]
     assert cost["total"] > 0
     assert float(whole.headers["x-cost"]) == cost["total"]
-    usages = [event.data["cost"] for event in events(streamed) if "cost" in event.data]
+    usages = [event.data["cost"] for event in parse_events(streamed) if "cost" in event.data]
     assert usages[0]["total"] > 0
     totals = [cost["total"], usages[0]["total"]]
     assert unknown == {"currency": "USD", "least": None, "expected": None, "most": None}
@@ -184,7 +184,7 @@ async def test_a_machine_has_a_price_too() -> None:
     assert known["expected"] == pytest.approx(sum(totals) / 2)
 
 
-async def test_an_estimate_learns_from_the_answers_of_its_tier() -> None:
+async def test_estimates_follow_the_recent_costs_of_a_tier() -> None:
     async with client(FakeEngine(Script(("abc",), "de")), prices=PRICES) as http:
         before = (await http.post(ROUTE, json=body())).json()["cost"]
         cost = (await http.post(CHAT, json=body())).json()["cost"]
@@ -199,7 +199,7 @@ async def test_an_estimate_learns_from_the_answers_of_its_tier() -> None:
     assert twice["expected"] == pytest.approx(2 * cost["total"] - cost["prompt"])
 
 
-def test_a_price_for_tokens_and_one_for_the_machine_do_not_go_together() -> None:
+def test_prices_and_compute_exclude_each_other() -> None:
     with pytest.raises(ConfigError, match="prices and compute"):
         load_settings({"prices": PRICES, "compute": {"per_hour": "2"}})
     with pytest.raises(ConfigError, match=r"compute\.per_hour"):

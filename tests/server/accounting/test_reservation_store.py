@@ -1,4 +1,4 @@
-"""Keys and holds in both kinds of databases."""
+"""API keys and reservations, in SQLite and in PostgreSQL."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -14,14 +14,15 @@ from proctor.server.auth.api_key import hash_token
 from proctor.server.auth.rate_limits import WorstCase
 from proctor.server.auth.store import KeyExists, KeyStore
 from proctor.server.errors import QuotaExceeded, RateLimited
+from proctor.server.storage import database
 from proctor.server.storage.database import connect
 from proctor.server.storage.tables import holds
-from tests.server.accounting.ledger.making import NOON, cost, row
-from tests.server.auth.making import make_key
+from tests.server.accounting.ledger.records import NOON, make_cost, make_record
+from tests.server.auth.keys import make_key
 
 SECOND = timedelta(seconds=1)
 CENT = 10**7
-"""In billionths."""
+"""In billionths of the currency."""
 
 
 @pytest.fixture
@@ -37,8 +38,8 @@ async def reservations(url: str, store: Store) -> AsyncIterator[ReservationStore
 
 
 def took(name: str, tokens: int, nanos: int) -> DraftRecord:
-    """A request that has ended."""
-    return DraftRecord(row(name, estimated=True), ReservedAmount(tokens, nanos))
+    """Return the draft of a request that has ended."""
+    return DraftRecord(make_record(name, estimated=True), ReservedAmount(tokens, nanos))
 
 
 async def count_holds(url: str) -> int:
@@ -49,7 +50,7 @@ async def count_holds(url: str) -> int:
     return found
 
 
-async def test_a_key_is_kept_and_revoked(keys: KeyStore) -> None:
+async def test_a_key_is_stored_and_revoked(keys: KeyStore) -> None:
     key, token = make_key(per_day="20", models=["a"], max_thinking_tokens=7)
     await keys.add(key)
 
@@ -67,7 +68,7 @@ async def test_a_key_is_kept_and_revoked(keys: KeyStore) -> None:
     assert await keys.find(hash_token("another")) is None
 
 
-async def test_what_runs_counts_as_much_as_it_may_take(reservations: ReservationStore) -> None:
+async def test_running_requests_count_with_their_worst_case(reservations: ReservationStore) -> None:
     key, _ = make_key(tokens_per_minute=100)
     await reservations.reserve("a", key, WorstCase(70, 0), NOON, "gateway")
 
@@ -75,12 +76,12 @@ async def test_what_runs_counts_as_much_as_it_may_take(reservations: Reservation
         await reservations.reserve("b", key, WorstCase(40, 0), NOON, "gateway")
     await reservations.reserve("c", key, WorstCase(30, 0), NOON, "gateway")
     await reservations.release("a")
-    told = await reservations.reserve("d", key, WorstCase(10, 0), NOON, "gateway")
+    headers = await reservations.reserve("d", key, WorstCase(10, 0), NOON, "gateway")
 
-    assert told["x-ratelimit-remaining-tokens"] == "60"
+    assert headers["x-ratelimit-remaining-tokens"] == "60"
 
 
-async def test_a_row_settles_its_hold_once(
+async def test_a_row_settles_its_reservation_once(
     reservations: ReservationStore, store: Store, url: str
 ) -> None:
     key, _ = make_key(requests_per_minute=9, per_day=1, per_month=2)
@@ -91,13 +92,18 @@ async def test_a_row_settles_its_hold_once(
     held = await reservations.usage("team", NOON)
     assert (held.requests, held.tokens, held.day, held.month) == (2, 200, 60 * CENT, 60 * CENT)
 
-    ended = row("a", key="team", cost=cost("0.1"))
-    for _ in range(2):  # as after a commit of which nobody heard
-        await store.write([ended, row("other", cost=cost("5"))])
+    ended = make_record("a", key="team", cost=make_cost("0.1"))
+    for _ in range(2):  # as after a commit whose confirmation was lost
+        await store.write([ended, make_record("other", cost=make_cost("5"))])
 
     usage = await reservations.usage("team", NOON)
     assert (usage.requests, usage.tokens, usage.day, usage.month) == (2, 152, 40 * CENT, 40 * CENT)
-    await store.write([row("b", key="team", cost=None), row("c", key="team", cost=cost("0.2"))])
+    await store.write(
+        [
+            make_record("b", key="team", cost=None),
+            make_record("c", key="team", cost=make_cost("0.2")),
+        ]
+    )
     usage = await reservations.usage("team", NOON)
     assert (usage.requests, usage.tokens, usage.day) == (3, 156, 30 * CENT)
     assert await count_holds(url) == 0
@@ -105,7 +111,7 @@ async def test_a_row_settles_its_hold_once(
     assert (tomorrow.requests, tomorrow.tokens, tomorrow.day, tomorrow.month) == (0, 0, 0, 0)
 
 
-async def test_what_ended_counts_as_its_row_will(
+async def test_a_settled_reservation_counts_like_its_row(
     reservations: ReservationStore, store: Store
 ) -> None:
     key, _ = make_key(requests_per_minute=9, per_day=1, per_month=2)
@@ -116,7 +122,7 @@ async def test_what_ended_counts_as_its_row_will(
 
     await reservations.settle([took("a", 52, 10 * CENT), took("unknown", 1, 1)], NOON)
     settled = await reservations.usage("team", NOON)
-    await store.write([row("a", key="team", cost=cost("0.1"))])
+    await store.write([make_record("a", key="team", cost=make_cost("0.1"))])
     await reservations.settle([took("a", 52, 10 * CENT)], NOON)  # too late
     written = await reservations.usage("team", NOON)
 
@@ -124,7 +130,9 @@ async def test_what_ended_counts_as_its_row_will(
     assert (settled.requests, settled.tokens, settled.day) == (2, 152, 40 * CENT)
 
 
-async def test_what_ended_after_a_minute_counts_no_tokens(reservations: ReservationStore) -> None:
+async def test_tokens_settled_after_a_minute_are_not_counted(
+    reservations: ReservationStore,
+) -> None:
     key, _ = make_key(tokens_per_minute=200)
     now = NOON + timedelta(seconds=61)
     for name in ("chatcmpl-ended", "chatcmpl-running"):
@@ -136,7 +144,7 @@ async def test_what_ended_after_a_minute_counts_no_tokens(reservations: Reservat
     assert (usage.requests, usage.tokens) == (0, 100)
 
 
-async def test_a_request_is_of_the_day_on_which_it_came(
+async def test_a_request_counts_for_the_day_on_which_it_arrived(
     reservations: ReservationStore, store: Store
 ) -> None:
     key, _ = make_key(per_day=1, per_month=2)
@@ -147,20 +155,19 @@ async def test_a_request_is_of_the_day_on_which_it_came(
     runs = [await reservations.usage("team", now) for now in (before, after)]
     await reservations.settle([took("a", 52, 10 * CENT)], after)
     ended = [await reservations.usage("team", now) for now in (before, after)]
-    await store.write([row("a", key="team", time=before, cost=cost("0.1"))])
+    await store.write([make_record("a", key="team", time=before, cost=make_cost("0.1"))])
     written = [await reservations.usage("team", now) for now in (before, after)]
 
     assert [(usage.day, usage.month) for usage in runs] == [(30 * CENT, 30 * CENT), (0, 0)]
     assert ended == written
 
 
-async def test_as_many_as_come_at_a_time_take_turns(
+async def test_concurrent_reservations_wait_for_the_database(
     store: Store, url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """None of them is refused because the others have the database."""
-    monkeypatch.setattr("proctor.server.storage.database.CONNECT_SECONDS", 0.01)
-    if url.startswith("postgresql"):
-        monkeypatch.undo()  # there it is the time for a connection to be made
+    """None fails because others are using the database."""
+    if url.startswith("sqlite"):  # PostgreSQL needs the time to connect
+        monkeypatch.setattr(database, "CONNECT_SECONDS", 0.01)
     engine = connect(url)
     reservations = ReservationStore(engine)
     key, _ = make_key(requests_per_minute=1000)
@@ -175,8 +182,10 @@ async def test_as_many_as_come_at_a_time_take_turns(
     assert usage.requests == 100
 
 
-async def test_january_is_over_in_february(reservations: ReservationStore, store: Store) -> None:
-    await store.write([row("a", key="team", cost=cost("0.1"))])
+async def test_usage_is_reset_with_the_day_and_the_month(
+    reservations: ReservationStore, store: Store
+) -> None:
+    await store.write([make_record("a", key="team", cost=make_cost("0.1"))])
 
     last = await reservations.usage("team", NOON + timedelta(hours=11))
     first = await reservations.usage("team", NOON + timedelta(hours=13))
@@ -185,10 +194,10 @@ async def test_january_is_over_in_february(reservations: ReservationStore, store
     assert (first.day, first.month) == (0, 0)
 
 
-async def test_a_hold_lasts_until_its_row_is_written(
+async def test_a_reservation_lasts_until_its_row_is_written(
     reservations: ReservationStore, store: Store
 ) -> None:
-    """However long the database was away meanwhile."""
+    """However long the database was unavailable in between."""
     key, _ = make_key(per_day=1)
     late = NOON + timedelta(hours=11)
     await reservations.reserve("chatcmpl-a", key, WorstCase(1, 100 * CENT), NOON, "gateway")
@@ -197,17 +206,17 @@ async def test_a_hold_lasts_until_its_row_is_written(
         await reservations.reserve("b", key, WorstCase(1, CENT), late, "gateway")
     assert not isinstance(refused.value, QuotaExceeded)
     assert refused.value.headers["retry-after"] == "5"
-    await store.write([row("a", key="team", cost=cost("0.99"))])
+    await store.write([make_record("a", key="team", cost=make_cost("0.99"))])
     await reservations.reserve("b", key, WorstCase(1, CENT), late, "gateway")
 
 
-async def test_many_at_a_time_cannot_overspend(url: str, store: Store) -> None:
+async def test_concurrent_requests_cannot_overspend(url: str, store: Store) -> None:
     key, _ = make_key(per_day=1, requests_per_minute=1000)
     engines = [connect(url) for _ in range(4)]
     gateways = [ReservationStore(engine) for engine in engines]
 
     async def run(number: int) -> bool:
-        """A request that settles, by way of another gateway's writer."""
+        """Reserve, and write the row as another gateway would; return whether it was admitted."""
         gateway = gateways[number % len(gateways)]
         try:
             await gateway.reserve(
@@ -216,7 +225,7 @@ async def test_many_at_a_time_cannot_overspend(url: str, store: Store) -> None:
         except RateLimited:
             return False
         await asyncio.sleep(0)
-        await store.write([row(number, key="team", cost=cost("0.05"))])
+        await store.write([make_record(number, key="team", cost=make_cost("0.05"))])
         return True
 
     ran = sum(await asyncio.gather(*(run(number) for number in range(60))))

@@ -1,6 +1,6 @@
-"""What a request did not take is its key's again as soon as the request is over.
+"""The unused part of a reservation is released as soon as the request ends.
 
-No row is written while these tests ask, so that whatever waits for one fails.
+No row is written during these tests, so that whatever depends on one fails.
 """
 
 import asyncio
@@ -10,6 +10,7 @@ from typing import Any
 import httpx
 import pytest
 
+from proctor.server.accounting.ledger import writer
 from proctor.server.accounting.ledger.store import Store
 from proctor.server.accounting.reservation_store import ReservationStore
 from proctor.server.auth.store import KeyStore
@@ -18,9 +19,10 @@ from proctor.server.engines.fake import FakeEngine, Script
 from proctor.server.errors import EngineUnavailable
 from proctor.server.pricing import to_nanos
 from proctor.server.storage.database import connect
-from tests.server.accounting.ledger.making import rows_at
-from tests.server.auth.making import bearer, make_key
-from tests.server.harness import CHAT, Gate, body, client, listening, soon
+from proctor.server.telemetry import request_monitor
+from tests.server.accounting.ledger.records import read_records
+from tests.server.auth.keys import bearer, make_key
+from tests.server.harness import CHAT, Gate, body, client, running_server, with_timeout
 
 COMPLETIONS = "/v1/completions"
 SCRIPT = Script(("abc",), "de")
@@ -28,61 +30,61 @@ PRICES = {"prompt": 0, "thinking": 1000, "answer": 1000}
 """A thousandth of a dollar for each token."""
 
 TOKENS = 130
-"""That each request may take; it takes far fewer."""
+"""The maximum of each request, which uses far fewer."""
 
 
 @pytest.fixture(autouse=True)
 def no_rows(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("proctor.server.accounting.ledger.writer.LINGER_SECONDS", 3600)
+    monkeypatch.setattr(writer, "LINGER_SECONDS", 3600)
 
 
 @pytest.fixture
 async def token(url: str, store: Store) -> str:
-    """Of a key that can pay for a little more than one request at a time."""
+    """The token of a key whose limits allow a little more than one request at a time."""
     key, made = make_key(per_day="0.2", tokens_per_minute=260)
     await KeyStore(store.engine).add(key)
     return made
 
 
 @pytest.fixture
-def given(url: str, token: str) -> dict[str, Any]:
+def overrides(url: str, token: str) -> dict[str, Any]:
     return {"ledger": {"url": url}, "prices": PRICES, "auth": {"required": True}}
 
 
-def asked(path: str, **fields: Any) -> dict[str, Any]:
+def request_body(path: str, **fields: Any) -> dict[str, Any]:
     fields = {"max_tokens": TOKENS, **fields}
     return body(**fields) if path == CHAT else {"model": "fake", "prompt": "x", **fields}
 
 
 @pytest.mark.parametrize("path", [CHAT, COMPLETIONS])
 @pytest.mark.parametrize("stream", [False, True])
-async def test_what_is_not_taken_is_there_for_the_next_request(
-    path: str, stream: bool, given: dict[str, Any], token: str, url: str
+async def test_unused_tokens_are_available_to_the_next_request(
+    path: str, stream: bool, overrides: dict[str, Any], token: str, url: str
 ) -> None:
-    async with client(FakeEngine(SCRIPT), **given) as http:
+    async with client(FakeEngine(SCRIPT), **overrides) as http:
         answers = [
-            await http.post(path, json=asked(path, stream=stream), headers=bearer(token))
+            await http.post(path, json=request_body(path, stream=stream), headers=bearer(token))
             for _ in range(3)
         ]
-        assert await rows_at(url) == []
+        assert await read_records(url) == []
 
     assert [answer.status_code for answer in answers] == [200] * 3, answers[1].text
     left = [int(answer.headers["x-ratelimit-remaining-tokens"]) for answer in answers]
-    rows = await rows_at(url)
+    rows = await read_records(url)
     took = rows[0].prompt_tokens + rows[0].completion_tokens
     assert left[0] - left[1] == left[1] - left[2] == took < TOKENS
 
 
-async def test_a_client_may_read_no_further_than_the_end_of_the_last_choice(
-    given: dict[str, Any], token: str
+async def test_reservations_are_settled_before_the_last_choice_is_sent(
+    overrides: dict[str, Any], token: str
 ) -> None:
     async with (
-        listening(FakeEngine(SCRIPT), **given) as at,
+        running_server(FakeEngine(SCRIPT), **overrides) as at,
         httpx.AsyncClient(base_url=at, headers=bearer(token), timeout=300) as http,
     ):
         for _ in range(3):
             async with http.stream(
-                "POST", CHAT, json=asked(CHAT, n=2, max_tokens=TOKENS // 2, stream=True)
+                "POST", CHAT, json=request_body(CHAT, n=2, max_tokens=TOKENS // 2, stream=True)
             ) as answer:
                 assert answer.status_code == 200
                 ended = 0
@@ -92,31 +94,33 @@ async def test_a_client_may_read_no_further_than_the_end_of_the_last_choice(
                         break
 
 
-async def test_another_gateway_knows_at_once(given: dict[str, Any], token: str) -> None:
+async def test_other_gateways_see_the_settlement_at_once(
+    overrides: dict[str, Any], token: str
+) -> None:
     async with (
-        client(FakeEngine(SCRIPT), **given) as one,
-        client(FakeEngine(SCRIPT), **given) as other,
+        client(FakeEngine(SCRIPT), **overrides) as one,
+        client(FakeEngine(SCRIPT), **overrides) as other,
     ):
         for http in (one, other) * 2:
-            answer = await http.post(CHAT, json=asked(CHAT), headers=bearer(token))
+            answer = await http.post(CHAT, json=request_body(CHAT), headers=bearer(token))
             assert answer.status_code == 200, answer.text
 
 
 @pytest.mark.parametrize("path", [CHAT, COMPLETIONS])
 @pytest.mark.parametrize("stream", [False, True])
-async def test_what_broke_off_holds_nothing(
-    path: str, stream: bool, given: dict[str, Any], token: str
+async def test_a_failed_request_keeps_no_reservation(
+    path: str, stream: bool, overrides: dict[str, Any], token: str
 ) -> None:
     async def break_off(job: Job, position: int) -> None:
         if position == 2 and job.id.endswith("0"):
             raise EngineUnavailable("gone")
 
     engine = FakeEngine(Script(("x" * 20,), "y"), before_token=break_off)
-    async with client(engine, **given) as http:
+    async with client(engine, **overrides) as http:
         for _ in range(3):
             answer = await http.post(
                 path,
-                json=asked(path, n=2, max_tokens=TOKENS // 2, stream=stream),
+                json=request_body(path, n=2, max_tokens=TOKENS // 2, stream=stream),
                 headers=bearer(token),
             )
             assert answer.status_code == (200 if stream else 503), answer.text
@@ -124,65 +128,67 @@ async def test_what_broke_off_holds_nothing(
 
 
 @pytest.mark.parametrize("stream", [False, True])
-async def test_what_took_too_long_holds_nothing(
-    stream: bool, given: dict[str, Any], token: str
+async def test_a_request_that_timed_out_keeps_no_reservation(
+    stream: bool, overrides: dict[str, Any], token: str
 ) -> None:
-    async with client(FakeEngine(SCRIPT, before_token=Gate(3)), **given) as http:
+    async with client(FakeEngine(SCRIPT, before_token=Gate(3)), **overrides) as http:
         for _ in range(3):
             answer = await http.post(
                 CHAT,
-                json=asked(CHAT, stream=stream),
+                json=request_body(CHAT, stream=stream),
                 headers={**bearer(token), "x-request-timeout": "0.05"},
             )
             assert "timeout" in answer.text
 
 
 @pytest.mark.parametrize("stream", [False, True])
-async def test_a_client_that_left_is_waited_for(
-    stream: bool, given: dict[str, Any], token: str, url: str
+async def test_the_next_request_waits_for_the_settlement_of_a_disconnected_one(
+    stream: bool, overrides: dict[str, Any], token: str, url: str
 ) -> None:
     gate = Gate(5)
     async with (
-        listening(FakeEngine(Script(("x" * 20,), "y"), before_token=gate), **given) as at,
+        running_server(FakeEngine(Script(("x" * 20,), "y"), before_token=gate), **overrides) as at,
         httpx.AsyncClient(base_url=at, headers=bearer(token), timeout=300) as http,
     ):
-        leaving = asyncio.create_task(http.post(CHAT, json=asked(CHAT, stream=stream)))
-        await soon(gate.reached.wait())
+        leaving = asyncio.create_task(http.post(CHAT, json=request_body(CHAT, stream=stream)))
+        await with_timeout(gate.reached.wait())
         leaving.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await leaving
         gate.opened.set()
-        answer = await http.post(CHAT, json=asked(CHAT))
+        answer = await http.post(CHAT, json=request_body(CHAT))
 
     assert answer.status_code == 200, answer.text
-    assert {row.status for row in await rows_at(url)} == {200, 499}
+    assert {row.status for row in await read_records(url)} == {200, 499}
 
 
-async def test_a_request_that_contradicts_itself_holds_nothing(
-    given: dict[str, Any], token: str, url: str
+async def test_a_refused_request_keeps_no_reservation(
+    overrides: dict[str, Any], token: str, url: str
 ) -> None:
     contradicting = {"reasoning_format": "tags", "reasoning": {"exclude": True}}
-    async with client(FakeEngine(SCRIPT), **given) as http:
+    async with client(FakeEngine(SCRIPT), **overrides) as http:
         for _ in range(3):
-            answer = await http.post(CHAT, json=asked(CHAT, **contradicting), headers=bearer(token))
+            answer = await http.post(
+                CHAT, json=request_body(CHAT, **contradicting), headers=bearer(token)
+            )
             assert answer.status_code == 400
 
-    assert await rows_at(url) == []
+    assert await read_records(url) == []
 
 
-async def test_what_cannot_be_settled_is_when_its_row_is_written(
-    given: dict[str, Any], token: str, url: str, monkeypatch: pytest.MonkeyPatch
+async def test_a_failed_settlement_is_made_up_for_by_the_row(
+    overrides: dict[str, Any], token: str, url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def away(*_: Any) -> None:
         raise OSError("away")
 
     monkeypatch.setattr(ReservationStore, "settle", away)
-    async with client(FakeEngine(SCRIPT), **given) as http:
-        answer = await http.post(CHAT, json=asked(CHAT), headers=bearer(token))
-        refused = await http.post(CHAT, json=asked(CHAT), headers=bearer(token))
+    async with client(FakeEngine(SCRIPT), **overrides) as http:
+        answer = await http.post(CHAT, json=request_body(CHAT), headers=bearer(token))
+        refused = await http.post(CHAT, json=request_body(CHAT), headers=bearer(token))
 
     assert (answer.status_code, refused.status_code) == (200, 429)
-    (row,) = await rows_at(url)
+    (row,) = await read_records(url)
     engine = connect(url)
     usage = await ReservationStore(engine).usage("team", row.time)
     await engine.dispose()
@@ -190,18 +196,18 @@ async def test_what_cannot_be_settled_is_when_its_row_is_written(
     assert usage.day == to_nanos(row.cost.total)
 
 
-async def test_a_database_that_hangs_delays_the_last_byte_for_so_long(
-    given: dict[str, Any], token: str, monkeypatch: pytest.MonkeyPatch
+async def test_a_hanging_database_delays_the_last_byte_by_a_limited_time(
+    overrides: dict[str, Any], token: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     back = asyncio.Event()
 
     async def hang(*_: Any) -> None:
         await back.wait()
 
-    monkeypatch.setattr("proctor.server.telemetry.request_monitor.PATIENCE_SECONDS", 0.01)
+    monkeypatch.setattr(request_monitor, "PATIENCE_SECONDS", 0.01)
     monkeypatch.setattr(ReservationStore, "settle", hang)
-    async with client(FakeEngine(SCRIPT), **given) as http:
-        answer = await http.post(CHAT, json=asked(CHAT), headers=bearer(token))
+    async with client(FakeEngine(SCRIPT), **overrides) as http:
+        answer = await http.post(CHAT, json=request_body(CHAT), headers=bearer(token))
         back.set()
 
     assert answer.status_code == 200

@@ -1,4 +1,4 @@
-"""What is done before there is an answer: stopped when the client goes, or its time is over."""
+"""Admission is cancelled when the client disconnects or the timeout expires."""
 
 import asyncio
 
@@ -7,11 +7,11 @@ import pytest
 
 from proctor.server.engines.base import Job
 from proctor.server.engines.fake import FakeEngine
-from tests.server.harness import CHAT, body, client, listening, pass_time, soon
+from tests.server.harness import CHAT, advance_clock, body, client, running_server, with_timeout
 
 PROMPT = {"model": "fake", "prompt": "hi", "max_tokens": 4}
 PATHS = pytest.mark.parametrize(
-    ("path", "asked"),
+    ("path", "fields"),
     [
         (CHAT, body()),
         (CHAT, body(stream=True)),
@@ -22,7 +22,7 @@ PATHS = pytest.mark.parametrize(
 
 
 class LookingEngine(FakeEngine):
-    """An engine that never comes to an end with looking a request through."""
+    """An engine whose check of a request never returns."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -40,15 +40,13 @@ class LookingEngine(FakeEngine):
 
 
 @PATHS
-async def test_a_client_that_goes_away_stops_what_is_done_for_it(
-    path: str, asked: dict[str, object]
-) -> None:
+async def test_a_disconnect_cancels_the_admission(path: str, fields: dict[str, object]) -> None:
     engine = LookingEngine()
-    async with listening(engine) as url, httpx.AsyncClient(base_url=url) as http:
-        asking = asyncio.create_task(http.post(path, json=asked))
-        await soon(engine.began.wait())
-        asking.cancel()
-        await soon(engine.stopped.wait())
+    async with running_server(engine) as url, httpx.AsyncClient(base_url=url) as http:
+        sending = asyncio.create_task(http.post(path, json=fields))
+        await with_timeout(engine.began.wait())
+        sending.cancel()
+        await with_timeout(engine.stopped.wait())
         metrics = (await http.get("/metrics")).text
 
     assert engine.owners == [""]
@@ -57,14 +55,14 @@ async def test_a_client_that_goes_away_stops_what_is_done_for_it(
 
 
 @PATHS
-async def test_time_that_is_over_stops_it_too(path: str, asked: dict[str, object]) -> None:
+async def test_the_timeout_cancels_the_admission(path: str, fields: dict[str, object]) -> None:
     engine = LookingEngine()
     async with client(engine) as http:
-        sending = http.post(path, json=asked, headers={"x-request-timeout": "1000"})
+        sending = http.post(path, json=fields, headers={"x-request-timeout": "1000"})
         asking = asyncio.create_task(sending)
-        await soon(engine.began.wait())
-        pass_time(1000)
-        response = await soon(asking)
+        await with_timeout(engine.began.wait())
+        advance_clock(1000)
+        response = await with_timeout(asking)
 
     assert response.status_code == 504
     assert engine.stopped.is_set()

@@ -1,4 +1,4 @@
-"""What happens at a budget's edges: landing, loops, and characters near the cap."""
+"""Edges of a budget: landing, loops, and characters at the maximum."""
 
 from random import Random
 from string import ascii_letters
@@ -15,7 +15,7 @@ ROUND = "round and "
 
 
 async def ask(script: Script, **fields: Any) -> tuple[dict[str, Any], str]:
-    """The only choice, and the metrics afterwards."""
+    """Return the only choice, and the metrics afterwards."""
     async with client(FakeEngine(script)) as http:
         response = await http.post(CHAT, json=body(**fields))
         assert response.status_code == 200, response.text
@@ -29,7 +29,7 @@ async def ask(script: Script, **fields: Any) -> tuple[dict[str, Any], str]:
         ("hard", "One. Two is here. Three is too. F"),
     ],
 )
-async def test_a_thinking_that_runs_into_its_maximum_lands(landing: str, thought: str) -> None:
+async def test_a_thinking_at_its_maximum_lands(landing: str, thought: str) -> None:
     choice, _ = await ask(
         Script((SENTENCES,), "42"), max_thinking_tokens=33, thinking={"landing": landing}
     )
@@ -47,7 +47,7 @@ async def test_a_landing_leaves_room_for_the_wrap_up() -> None:
 
 
 @pytest.mark.parametrize("cap", range(1, 10))
-async def test_no_character_is_begun_that_the_cap_would_cut(cap: int) -> None:
+async def test_no_character_is_cut_by_the_maximum(cap: int) -> None:
     choice, _ = await ask(Script(("🤔" * 4,), "42"), max_thinking_tokens=cap)
     assert choice["message"].get("reasoning_content", "").rstrip() == "🤔" * (cap // 4)
     assert choice["thinking"]["tokens"] == cap
@@ -94,7 +94,7 @@ async def test_a_loop_is_the_reason_if_a_later_block_misses_the_minimum() -> Non
     assert (thinking["end_reason"], thinking["loops"]) == ("loop", 1)
 
 
-async def test_a_minimum_that_was_cut_is_told_of() -> None:
+async def test_a_reduced_minimum_is_reported_as_clamped() -> None:
     settings = {"budget": {"min_tokens": 300}, "default_tier": "custom"}
     async with client(FakeEngine(Script((SENTENCES,), "42")), **settings) as http:
         response = await http.post(CHAT, json=body(max_tokens=100))
@@ -103,7 +103,7 @@ async def test_a_minimum_that_was_cut_is_told_of() -> None:
     assert thinking["clamped"] is True
 
 
-async def test_a_loop_can_be_let_be() -> None:
+async def test_loop_detection_can_be_turned_off() -> None:
     choice, _ = await ask(Script((ROUND * 50,), "42"), thinking={"on_loop": "off"})
     assert choice["message"]["reasoning_content"] == ROUND * 50
     assert choice["thinking"]["end_reason"] == "natural"

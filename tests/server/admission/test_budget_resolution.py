@@ -1,4 +1,4 @@
-"""From every spelling of a budget to the budget that holds."""
+"""Resolution of the budget fields, in all their spellings, to a budget."""
 
 from itertools import combinations, product
 from typing import Any
@@ -63,7 +63,7 @@ EFFORT_TIERS = {
 
 
 def merged(*parts: dict[str, Any]) -> dict[str, Any]:
-    """Fields of one request; objects of one name are merged."""
+    """Merge fields into one request; objects with the same name are merged."""
     whole: dict[str, Any] = {}
     for part in parts:
         for name, value in part.items():
@@ -77,16 +77,21 @@ def merged(*parts: dict[str, Any]) -> dict[str, Any]:
 def resolved(
     *parts: dict[str, Any],
     level: str = "medium",
-    above: tuple[Ceiling, ...] = (),
+    ceilings: tuple[Ceiling, ...] = (),
     **settings: Any,
 ) -> Resolution:
     request = ChatRequest.model_validate({"model": "m", "messages": MESSAGES, **merged(*parts)})
-    asked, known = read_budget_request(request), Settings(**settings)
-    return resolve(asked, known, level if uses_router(asked, known) else None, above)
+    requested, server_settings = read_budget_request(request), Settings(**settings)
+    return resolve(
+        requested,
+        server_settings,
+        level if uses_router(requested, server_settings) else None,
+        ceilings,
+    )
 
 
 def contradictions() -> list[tuple[str, str, dict[str, Any]]]:
-    """Every two fields that cannot both hold, and a request that has both."""
+    """Return all pairs of fields that contradict each other, with a request that has both."""
     rows = []
 
     def add(ones: dict[str, Any], one: object, others: dict[str, Any], other: object) -> None:
@@ -120,7 +125,7 @@ def contradictions() -> list[tuple[str, str, dict[str, Any]]]:
 
 
 @pytest.mark.parametrize(("first", "second", "fields"), contradictions())
-def test_fields_that_contradict_each_other_are_both_named(
+def test_contradicting_fields_are_both_named(
     first: str, second: str, fields: dict[str, Any]
 ) -> None:
     with pytest.raises(ApiError) as refused:
@@ -172,7 +177,7 @@ def test_the_router_decides_where_nothing_else_does(fields: dict[str, Any], leve
     assert (found.label, found.source) == (level, Source.ROUTER)
 
 
-def test_spellings_that_agree_are_one() -> None:
+def test_spellings_with_the_same_value_are_accepted() -> None:
     fields = merged(*(spell(64) for spell in MAXIMA.values()))
     assert resolved(fields).budget.max_tokens == 64
     assert resolved({"budget_tier": "low", "reasoning_effort": "minimal"}).label == "low"
@@ -194,7 +199,7 @@ def test_spellings_that_agree_are_one() -> None:
         ({"budget_tier": "medium", "min_thinking_tokens": 7}, 7, 2048, "medium", "explicit"),
     ],
 )
-def test_a_number_comes_before_a_tier_and_a_tier_before_the_router(
+def test_numbers_override_tiers_and_tiers_override_the_router(
     fields: dict[str, Any], minimum: int, maximum: int, label: str, source: str
 ) -> None:
     found = resolved(fields)
@@ -202,19 +207,19 @@ def test_a_number_comes_before_a_tier_and_a_tier_before_the_router(
     assert (found.label, found.source) == (label, source)
 
 
-def test_a_minimum_over_every_tier_is_refused() -> None:
+def test_a_minimum_above_every_tier_is_refused() -> None:
     with pytest.raises(ApiError, match="min_thinking_tokens"):
         resolved({"budget_tier": "auto", "min_thinking_tokens": 10**6})
 
 
-def test_a_default_tier_can_be_named() -> None:
+def test_a_default_tier_can_be_set() -> None:
     assert resolved(default_tier="low").source is Source.DEFAULT
     assert resolved(default_tier="low").label == "low"
     assert resolved(default_tier=CUSTOM, budget={"max_tokens": 9}).budget.max_tokens == 9
     assert resolved({"budget_tier": AUTO}, default_tier="low").source is Source.ROUTER
 
 
-def test_the_finer_points_go_over_the_tier() -> None:
+def test_thinking_options_override_those_of_the_tier() -> None:
     tiers = [{"name": "only", "max_tokens": 99, "on_loop": "off", "continuation_text": "Hm"}]
     settings = {
         "tiers": tiers,
@@ -231,7 +236,7 @@ def test_the_finer_points_go_over_the_tier() -> None:
 
 
 @pytest.mark.parametrize(
-    ("fields", "ceiling", "maximum", "label", "told"),
+    ("fields", "ceiling", "maximum", "label", "clamped_by"),
     [
         ({"max_thinking_tokens": 90}, {"max_thinking_tokens": 50}, 50, "custom", ("key",)),
         ({"max_thinking_tokens": -1}, {"max_thinking_tokens": 50}, 50, "custom", ("key",)),
@@ -247,61 +252,61 @@ def test_the_finer_points_go_over_the_tier() -> None:
         ({"budget_tier": "low"}, {"max_thinking_tokens": 0}, 0, "low", ("key",)),
     ],
 )
-def test_ceilings_cut_and_are_told_of(
+def test_ceilings_clamp_and_are_reported(
     fields: dict[str, Any],
     ceiling: dict[str, Any],
     maximum: int,
     label: str,
-    told: tuple[str, ...],
+    clamped_by: tuple[str, ...],
 ) -> None:
-    found = resolved(fields, above=(Ceiling("key", **ceiling),))
-    assert (found.budget.max_tokens, found.label, found.clamped_by) == (maximum, label, told)
+    found = resolved(fields, ceilings=(Ceiling("key", **ceiling),))
+    assert (found.budget.max_tokens, found.label, found.clamped_by) == (maximum, label, clamped_by)
 
 
-def test_below_a_ceiling_the_lower_tier_holds_in_full() -> None:
+def test_a_ceiling_tier_replaces_a_higher_tier_in_full() -> None:
     fields = {"budget_tier": "max", "min_thinking_tokens": 4000}
     ceiling = (Ceiling("key", tier="low"),)
-    assert resolved({"budget_tier": "max"}, above=ceiling).budget.min_tokens == 0
-    assert resolved(fields, above=ceiling).budget.min_tokens == 512
+    assert resolved({"budget_tier": "max"}, ceilings=ceiling).budget.min_tokens == 0
+    assert resolved(fields, ceilings=ceiling).budget.min_tokens == 512
     wide = {"budget_tier": "max", "max_thinking_tokens": 9000, "min_thinking_tokens": 400}
-    cut = resolved(wide, above=ceiling)
+    cut = resolved(wide, ceilings=ceiling)
     assert (cut.budget.min_tokens, cut.budget.max_tokens) == (400, 512)
     assert (cut.label, cut.clamped_by) == ("low", ("key",))
 
 
-def test_no_continuations_asked_for_demand_no_thinking() -> None:
+def test_zero_continuations_do_not_demand_thinking() -> None:
     fields = {"budget_tier": "auto", "thinking": {"continuations": 0}}
     assert resolved(fields, level="none").label == "none"
     fields = {"budget_tier": "auto", "thinking": {"continuations": 1}}
     assert resolved(fields, level="none").label == "low"
 
 
-def test_a_lower_tier_does_not_lift_another_ceiling() -> None:
+def test_a_ceiling_tier_does_not_lift_another_ceiling() -> None:
     above = (Ceiling("operator", 50), Ceiling("key", tier="low"))
     for ordered in (above, above[::-1]):
-        found = resolved({"budget_tier": "high"}, above=ordered)
+        found = resolved({"budget_tier": "high"}, ceilings=ordered)
         assert (found.budget.min_tokens, found.budget.max_tokens) == (0, 50)
         assert (found.label, found.clamped_by) == ("low", ("key", "operator"))
 
 
-def test_a_ceiling_without_thinking_cuts_continuations_too() -> None:
+def test_a_ceiling_without_thinking_removes_continuations() -> None:
     fields = {"budget_tier": "high", "thinking": {"continuations": 2}}
-    found = resolved(fields, above=(Ceiling("key", tier="none"),))
+    found = resolved(fields, ceilings=(Ceiling("key", tier="none"),))
     assert (found.budget.continuations, found.budget.max_tokens) == (0, 0)
     assert found.clamped_by == ("key",)
 
 
-def test_a_cap_that_nobody_asked_for_is_named_once_it_takes_something() -> None:
+def test_a_ceiling_on_an_unlimited_budget_is_reported_once_it_has_an_effect() -> None:
     fields = {"thinking": {"continuations": 1}}
-    capped = resolved(fields, default_tier="custom", above=(Ceiling("key", 30),))
+    capped = resolved(fields, default_tier="custom", ceilings=(Ceiling("key", 30),))
     assert capped.clamped_by == ()
     assert capped.minus_spent(29).clamped_by == ()
     assert capped.minus_spent(30).clamped_by == ("key", "turn")
 
 
-def test_everybody_who_cut_is_told_of() -> None:
+def test_every_ceiling_that_clamps_is_reported() -> None:
     above = (Ceiling("operator", 60), Ceiling("key", 50))
-    assert resolved({"max_thinking_tokens": 70}, above=above).clamped_by == ("operator", "key")
+    assert resolved({"max_thinking_tokens": 70}, ceilings=above).clamped_by == ("operator", "key")
 
 
 spellings = st.one_of(
@@ -319,34 +324,36 @@ spellings = st.one_of(
     level=st.sampled_from(LEVELS),
     ceiling=st.none() | st.integers(0, 40_000),
 )
-def test_whatever_is_asked_is_refused_or_kept(
+def test_requested_budgets_are_granted_or_refused(
     fields: list[dict[str, Any]], level: str, ceiling: int | None
 ) -> None:
     try:
-        found = resolved(*fields, level=level, above=(Ceiling("operator", ceiling),))
+        resolution = resolved(*fields, level=level, ceilings=(Ceiling("operator", ceiling),))
     except (ApiError, BudgetError):
         return
     request = ChatRequest.model_validate({"model": "m", "messages": MESSAGES, **merged(*fields)})
-    asked, budget = read_budget_request(request), found.budget
-    most = float("inf") if budget.max_tokens is None else budget.max_tokens
-    assert budget.min_tokens <= most
-    assert ceiling is None or most <= ceiling
-    if asked.maximum is not None and not found.clamped_by:
-        assert budget.max_tokens == (None if asked.maximum.value == -1 else asked.maximum.value)
-    if asked.minimum is not None and not found.clamped_by:
-        assert budget.min_tokens == min(asked.minimum.value, most)
-    if asked.enabled is not None and not found.clamped_by:
-        assert asked.enabled.value is not budget.disabled
+    requested, budget = read_budget_request(request), resolution.budget
+    maximum = float("inf") if budget.max_tokens is None else budget.max_tokens
+    assert budget.min_tokens <= maximum
+    assert ceiling is None or maximum <= ceiling
+    if requested.maximum is not None and not resolution.clamped_by:
+        assert budget.max_tokens == (
+            None if requested.maximum.value == -1 else requested.maximum.value
+        )
+    if requested.minimum is not None and not resolution.clamped_by:
+        assert budget.min_tokens == min(requested.minimum.value, maximum)
+    if requested.enabled is not None and not resolution.clamped_by:
+        assert requested.enabled.value is not budget.disabled
 
 
-def test_a_switch_that_a_ceiling_overrules_is_told_of() -> None:
+def test_enabling_thinking_against_a_ceiling_is_reported_as_clamped() -> None:
     fields = {"thinking": {"type": "enabled"}}
-    for most, told in ((0, ("key",)), (50, ())):
-        above = (Ceiling("key", max_thinking_tokens=most),)
-        assert resolved(fields, above=above, default_tier="custom").clamped_by == told
+    for maximum, clamped_by in ((0, ("key",)), (50, ())):
+        above = (Ceiling("key", max_thinking_tokens=maximum),)
+        assert resolved(fields, ceilings=above, default_tier="custom").clamped_by == clamped_by
 
 
-def test_a_minimum_that_the_turn_has_partly_met_is_told_of() -> None:
+def test_a_minimum_partly_met_earlier_in_the_turn_is_reported_as_clamped() -> None:
     def left(fields: dict[str, Any], spent: int) -> tuple[int, tuple[str, ...]]:
         found = resolved(fields, default_tier="custom").minus_spent(spent)
         return found.budget.min_tokens, found.clamped_by

@@ -1,4 +1,4 @@
-"""What is said of a budget that was cut: that it was, and by what."""
+"""Whether a budget is reported as clamped, and by what."""
 
 import asyncio
 from collections.abc import Collection
@@ -20,9 +20,9 @@ from proctor.server.config.settings import Settings
 from proctor.server.engines.fake import FakeEngine
 from proctor.server.errors import ApiError
 from proctor.server.schemas.generation import ChatRequest
-from tests.server.accounting.ledger.making import rows_at
-from tests.server.auth.making import bearer, listed, make_key
-from tests.server.harness import CHAT, body, client, events, settings
+from tests.server.accounting.ledger.records import read_records
+from tests.server.auth.keys import bearer, configured_key, make_key
+from tests.server.harness import CHAT, body, client, parse_events, settings
 
 PRICES = {"prompt": 0, "thinking": 1000, "answer": 1000}
 """A thousandth of a dollar for each token."""
@@ -48,14 +48,14 @@ HUGE = 10**6
 
 @dataclass(frozen=True)
 class Limits:
-    """All that can cut a budget.
+    """Everything that can clamp a budget.
 
     Attributes:
         operator: the operator's ceilings.
-        key: those of the key.
-        turn: tokens that the turn has thought before.
-        room: tokens of the answer; None is as many as the context holds.
-        price: thousandths of a dollar that an answer of any tier may cost.
+        key: the ceilings of the key.
+        turn: thinking tokens of earlier messages of the turn.
+        room: `max_tokens`; None leaves the context's.
+        price: `max_price` of every tier, in thousandths of a dollar.
     """
 
     operator: dict[str, Any]
@@ -65,22 +65,22 @@ class Limits:
     price: int | None
 
     def only(self, names: Collection[str]) -> "Limits":
-        """Those of these names, and no other."""
+        """Return a copy with only the limits of these names."""
         none = Limits({}, {}, 0, None, None)
         return replace(none, **{name: getattr(self, name) for name in names})
 
 
 @dataclass(frozen=True)
 class Granted:
-    """What holds for a request.
+    """The budget that was granted to a request.
 
     Attributes:
         tier: the name of its tier.
-        minimum: of thinking tokens.
-        maximum: likewise; None where there is no number.
-        continuations: that hold.
-        clamped: what the response says.
-        clamped_by: what the dry run and the ledger say.
+        minimum: the minimum of thinking tokens.
+        maximum: the maximum of thinking tokens; None if unlimited.
+        continuations: the number of continuations.
+        clamped: as in the response.
+        clamped_by: as in the dry run and the ledger.
     """
 
     tier: str
@@ -122,23 +122,25 @@ defaults = st.fixed_dictionaries(
 )
 
 
-def grant(fields: dict[str, Any], default: dict[str, Any], given: Limits) -> Granted:
-    """What a request gets."""
+def grant(fields: dict[str, Any], default: dict[str, Any], bounds: Limits) -> Granted:
+    """Return the budget that a request is granted."""
     tiers = TIERS
-    if given.price is not None:
-        price = f"{given.price * 1e-3:.3f}"
+    if bounds.price is not None:
+        price = f"{bounds.price * 1e-3:.3f}"
         tiers = [{**tier, "max_price": price} for tier in tiers]
-    known = settings(tiers=tiers, prices=PRICES, ceilings=given.operator, **OTHER_NAMES, **default)
-    key, _ = make_key(**given.key)
-    asked = body(**fields, messages=_messages(given.turn))
-    if given.room is not None:
-        asked["max_tokens"] = given.room
-    return asyncio.run(_admit(asked, known, key))
+    server_settings = settings(
+        tiers=tiers, prices=PRICES, ceilings=bounds.operator, **OTHER_NAMES, **default
+    )
+    key, _ = make_key(**bounds.key)
+    request = body(**fields, messages=_messages(bounds.turn))
+    if bounds.room is not None:
+        request["max_tokens"] = bounds.room
+    return asyncio.run(_admit(request, server_settings, key))
 
 
-async def _admit(asked: dict[str, Any], known: Settings, key: Key) -> Granted:
-    admission = await AdmissionController(known, ROUTER).admit(
-        ChatRequest.model_validate(asked), FakeEngine(context_length=HUGE), "x", key
+async def _admit(request: dict[str, Any], server_settings: Settings, key: Key) -> Granted:
+    admission = await AdmissionController(server_settings, ROUTER).admit(
+        ChatRequest.model_validate(request), FakeEngine(context_length=HUGE), "x", key
     )
     enforced = admission.enforced
     return Granted(
@@ -157,9 +159,9 @@ def _messages(spent: int) -> list[dict[str, Any]]:
     return [{"role": "user", "content": "hi"}, {**before, **thought}, after]
 
 
-def figures(granted: Granted, asked: Granted, fields: dict[str, Any]) -> tuple[object, ...]:
-    """What was granted of all that was asked for; a maximum, where there is none, was not."""
-    capped = asked.maximum is not None or "max_thinking_tokens" in fields
+def figures(granted: Granted, requested: Granted, fields: dict[str, Any]) -> tuple[object, ...]:
+    """Return what was granted of the request; an unlimited maximum is left out if not requested."""
+    capped = requested.maximum is not None or "max_thinking_tokens" in fields
     return (
         granted.tier,
         granted.minimum,
@@ -169,25 +171,25 @@ def figures(granted: Granted, asked: Granted, fields: dict[str, Any]) -> tuple[o
     )
 
 
-@given(fields=requests, default=defaults, given=limits)
-def test_a_budget_is_called_clamped_exactly_when_less_is_granted_than_asked(
-    fields: dict[str, Any], default: dict[str, Any], given: Limits
+@given(fields=requests, default=defaults, bounds=limits)
+def test_clamped_is_reported_exactly_when_less_is_granted_than_requested(
+    fields: dict[str, Any], default: dict[str, Any], bounds: Limits
 ) -> None:
     try:
-        asked = grant(fields, default, given.only(()))
-        granted = grant(fields, default, given)
+        requested = grant(fields, default, bounds.only(()))
+        granted = grant(fields, default, bounds)
     except (ApiError, BudgetError):
         assume(False)
-    less = figures(granted, asked, fields) != figures(asked, asked, fields)
+    less = figures(granted, requested, fields) != figures(requested, requested, fields)
     assert (granted.clamped, bool(granted.clamped_by)) == (less, less)
-    assert not asked.clamped
-    alone = grant(fields, default, given.only(granted.clamped_by))
-    assert figures(alone, asked, fields) == figures(granted, asked, fields)
+    assert not requested.clamped
+    alone = grant(fields, default, bounds.only(granted.clamped_by))
+    assert figures(alone, requested, fields) == figures(granted, requested, fields)
     assert alone.clamped_by == granted.clamped_by
 
 
 @pytest.mark.parametrize(
-    ("fields", "given", "limits", "minimum", "maximum", "by"),
+    ("fields", "overrides", "limits", "minimum", "maximum", "by"),
     [
         ({"min_thinking_tokens": 9}, {}, {"max_thinking_tokens": 5}, 5, 5, "key"),
         ({"budget_tier": "high"}, {}, {"max_thinking_tokens": 5}, 5, 5, "key"),
@@ -212,28 +214,34 @@ def test_a_budget_is_called_clamped_exactly_when_less_is_granted_than_asked(
         ),
     ],
 )
-async def test_every_account_of_a_request_says_the_same(
+async def test_responses_dry_run_and_ledger_agree_on_the_clamp(
     tmp_path: Path,
     fields: dict[str, Any],
-    given: dict[str, Any],
+    overrides: dict[str, Any],
     limits: dict[str, Any],
     minimum: int,
     maximum: int,
     by: str,
 ) -> None:
-    key, token = listed(**limits)
+    key, token = configured_key(**limits)
     url = f"sqlite:///{tmp_path / 'ledger.db'}"
-    known = {"tiers": TIERS, **OTHER_NAMES, **given, "keys": [key], "ledger": {"url": url}}
-    async with client(FakeEngine(), **known) as http:
+    server_settings = {
+        "tiers": TIERS,
+        **OTHER_NAMES,
+        **overrides,
+        "keys": [key],
+        "ledger": {"url": url},
+    }
+    async with client(FakeEngine(), **server_settings) as http:
         http.headers.update(bearer(token))
         whole = await http.post(CHAT, json=body(**fields))
         streamed = await http.post(CHAT, json=body(**fields, stream=True))
         route = (await http.post("/v1/route", json=body(**fields))).json()
-    rows = await rows_at(url)
+    rows = await read_records(url)
 
-    choices = [event.choice for event in events(streamed.text) if event.data != "[DONE]"]
-    told = [choice["thinking"] for choice in choices if "thinking" in choice]
-    for thinking in (whole.json()["choices"][0]["thinking"], *told):
+    choices = [event.choice for event in parse_events(streamed.text) if event.data != "[DONE]"]
+    streamed_thinking = [choice["thinking"] for choice in choices if "thinking" in choice]
+    for thinking in (whole.json()["choices"][0]["thinking"], *streamed_thinking):
         assert thinking["clamped"] is bool(by)
         assert (thinking["min_tokens"], thinking["max_tokens"]) == (minimum, maximum)
     budget = route["budget"]
@@ -241,7 +249,7 @@ async def test_every_account_of_a_request_says_the_same(
     assert ",".join(route["clamped_by"]) == by
     for row in rows:
         assert (row.min_tokens, row.max_tokens, row.clamped_by) == (minimum, maximum, by)
-    assert (len(told), len(rows)) == (1, 2)
+    assert (len(streamed_thinking), len(rows)) == (1, 2)
 
 
 @pytest.mark.parametrize(
@@ -261,7 +269,7 @@ async def test_every_account_of_a_request_says_the_same(
         ),
     ],
 )
-async def test_a_prompt_that_opens_no_thinking_takes_the_minimum_of_the_default(
+async def test_a_prompt_without_thinking_drops_the_default_minimum(
     path: str, fields: dict[str, Any]
 ) -> None:
     clamped = []
@@ -275,7 +283,7 @@ async def test_a_prompt_that_opens_no_thinking_takes_the_minimum_of_the_default(
     assert clamped == [False, True]
 
 
-async def test_a_dry_run_tells_the_continuations_that_are_left() -> None:
+async def test_a_dry_run_reports_the_remaining_continuations() -> None:
     fields = body(thinking={"continuations": 2}, max_tokens=17)
     async with client(FakeEngine()) as http:
         shown = (await http.post("/v1/route", json=fields)).json()

@@ -1,4 +1,4 @@
-"""The names that users rely on: paths, parameters, fields and metrics, as a sorted list of lines.
+"""The names that users rely on: paths, parameters, fields and metrics, as sorted lines.
 
 python -m tests.server.api.surface > tests/server/api/data/surface.txt
 """

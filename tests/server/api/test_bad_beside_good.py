@@ -1,4 +1,4 @@
-"""Bad input beside good traffic: each bad request hears what is wrong, and no good one notices."""
+"""Invalid requests are refused with a clear error, and do not affect concurrent valid ones."""
 
 import asyncio
 import json
@@ -13,17 +13,17 @@ from hypothesis import strategies as st
 
 from proctor.server.engines.fake import FakeEngine, Script
 from proctor.server.schemas.generation import ChatRequest
-from tests.server.harness import CHAT, body, listening, soon
+from tests.server.harness import CHAT, body, running_server, with_timeout
 
 GOOD = 4
-"""Streams that run beside each bad request."""
+"""Streams that run during each invalid request."""
 
 LIMITS = {"max_body_bytes": 2**16}
 POST = b"POST %s HTTP/1.1" % CHAT.encode()
 
 
 def chat(raw: bytes, *, head: bytes = b"") -> bytes:
-    """A chat request of these bytes, as they go over the wire."""
+    """Return a chat request with this body, as raw HTTP."""
     return (
         b"POST " + CHAT.encode() + b" HTTP/1.1\r\nHost: x\r\nConnection: close\r\n"
         b"Content-Type: application/json\r\n"
@@ -34,22 +34,22 @@ def chat(raw: bytes, *, head: bytes = b"") -> bytes:
 
 
 def asking(**fields: Any) -> bytes:
-    """A chat request that has these fields."""
+    """Return a chat request with these fields, as raw HTTP."""
     return chat(json.dumps(body(**fields)).encode())
 
 
 def prompting(prompt: Any) -> bytes:
-    """A completion of such a prompt."""
+    """Return a completion request with this prompt, as raw HTTP."""
     raw = chat(json.dumps({"model": "fake", "prompt": prompt}).encode())
     return raw.replace(CHAT.encode(), b"/v1/completions", 1)
 
 
 def head(line: bytes, *headers: bytes) -> bytes:
-    """A request without a body."""
+    """Return a request without a body, as raw HTTP."""
     return b"\r\n".join([line, b"Host: x", b"Connection: close", *headers, b"", b""])
 
 
-# What the model and its grammars alone can tell: tests/engine/test_answers.py.
+# What depends on the model and its grammars is in tests/engine/test_answers.py.
 ADVISORIES = {
     "negative tokens": asking(logit_bias={"-1": 1}),
     "more biases than any model takes": asking(logit_bias={str(token): 1 for token in range(2000)}),
@@ -120,7 +120,7 @@ bad_bytes = st.binary(max_size=200) | st.text(max_size=50).map(str.encode)
 
 
 class Beside:
-    """Good streams that run all the time, and what they said alone."""
+    """Runs valid streams during each request, and compares them with those of an idle server."""
 
     def __init__(self, http: httpx.AsyncClient) -> None:
         self._http = http
@@ -134,32 +134,32 @@ class Beside:
         pass
 
     async def send(self, raw: bytes) -> tuple[int, dict[str, Any]]:
-        """Send bytes while all streams run: the answer's status and body."""
+        """Send bytes while all streams run; return the response's status and body."""
         url = self._http.base_url
         streams = [asyncio.create_task(self._ask(number)) for number in range(GOOD)]
         reader, writer = await asyncio.open_connection(url.host, url.port)
         writer.write(raw)
-        answer = await soon(reader.read())
+        answer = await with_timeout(reader.read())
         writer.close()
-        assert await soon(asyncio.gather(*streams)) == self._alone
+        assert await with_timeout(asyncio.gather(*streams)) == self._alone
         start, _, rest = answer.partition(b"\r\n\r\n")
         status = int(start.split(b" ", 2)[1])
         return status, json.loads(rest) if rest[:1] == b"{" else {}
 
     async def _ask(self, number: int) -> str:
-        """What a stream says, without what is its own each time."""
-        asked = body(
+        """Return the chunks of a stream without ids and times."""
+        request = body(
             messages=[{"role": "user", "content": f"question {number}"}],
             stream=True,
             max_thinking_tokens=20 + number,
         )
-        told = []
-        async with self._http.stream("POST", CHAT, json=asked) as answer:
+        chunks = []
+        async with self._http.stream("POST", CHAT, json=request) as answer:
             async for line in answer.aiter_lines():
                 if line.startswith("data: {"):
                     chunk = json.loads(line.removeprefix("data: "))
-                    told.append(json.dumps([chunk["choices"], chunk.get("usage")]))
-        return "\n".join(told)
+                    chunks.append(json.dumps([chunk["choices"], chunk.get("usage")]))
+        return "\n".join(chunks)
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
@@ -169,40 +169,40 @@ async def beside() -> AsyncIterator[Beside]:
 
     engine = FakeEngine(lambda job: Script(("abcdefgh" * 5,), "answer"), before_token=take_turns)
     async with (
-        listening(engine, limits=LIMITS) as url,
+        running_server(engine, limits=LIMITS) as url,
         httpx.AsyncClient(base_url=url) as http,
         Beside(http) as streams,
     ):
         yield streams
 
 
-def assert_told(status: int, told: dict[str, Any]) -> None:
-    """A clear no: whose fault it is, and what."""
-    assert 400 <= status < 500, told
-    assert told["error"]["type"] == "invalid_request_error"
-    assert len(told["error"]["message"]) > 10
+def assert_told(status: int, answer: dict[str, Any]) -> None:
+    """Check that a response is a client error with a message."""
+    assert 400 <= status < 500, answer
+    assert answer["error"]["type"] == "invalid_request_error"
+    assert len(answer["error"]["message"]) > 10
 
 
 @pytest.mark.asyncio(loop_scope="module")
 @pytest.mark.parametrize("name", ADVISORIES)
-async def test_what_has_hurt_others_is_refused(name: str, beside: Beside) -> None:
+async def test_requests_known_from_advisories_are_refused(name: str, beside: Beside) -> None:
     assert_told(*await beside.send(ADVISORIES[name]))
 
 
 @pytest.mark.asyncio(loop_scope="module")
 @settings(suppress_health_check=[HealthCheck.too_slow], max_examples=40)
 @given(fields=bad_fields)
-async def test_fields_that_are_wrong(fields: dict[str, Any], beside: Beside) -> None:
-    status, told = await beside.send(asking(**fields))
+async def test_invalid_fields_are_refused(fields: dict[str, Any], beside: Beside) -> None:
+    status, answer = await beside.send(asking(**fields))
 
-    if status != 200:  # a few of them are right after all
-        assert_told(status, told)
+    if status != 200:  # a few of them happen to be valid
+        assert_told(status, answer)
 
 
 @pytest.mark.asyncio(loop_scope="module")
 @settings(suppress_health_check=[HealthCheck.too_slow], max_examples=40)
 @given(raw=bad_bytes)
-async def test_bodies_that_are_no_request(raw: bytes, beside: Beside) -> None:
+async def test_invalid_bodies_are_refused(raw: bytes, beside: Beside) -> None:
     assert_told(*await beside.send(chat(raw)))
 
 

@@ -1,4 +1,4 @@
-"""Bodies that are being read share bounded memory, and nobody keeps it from others."""
+"""Request bodies that are being read share bounded memory, fairly."""
 
 import asyncio
 import gzip
@@ -12,17 +12,18 @@ import httpx
 import pytest
 from fastapi import Request
 
+from proctor.server.api import bodies as bodies_module
 from proctor.server.api.bodies import FULL_SIZED, SMALL, UNDISTURBED_SECONDS, BodyReader
 from proctor.server.errors import ApiError, RequestTimeout, Unavailable
-from tests.server.apart import listening_apart
-from tests.server.harness import CHAT, body, pass_time, soon
+from tests.server.gateway_process import gateway_process
+from tests.server.harness import CHAT, advance_clock, body, with_timeout
 
 LARGEST = 8 * SMALL
 MIB = 2**20
 
 
 class Client:
-    """Sends one body, piece by piece."""
+    """A client that sends one body in chunks."""
 
     def __init__(self, bodies: BodyReader, name: str = "a", **headers: str) -> None:
         self._messages: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
@@ -37,33 +38,33 @@ class Client:
         self.reading = asyncio.create_task(bodies.read(self._request))
 
     async def send(self, data: bytes, *, last: bool = False) -> None:
-        """Send, and give the server the time to take it."""
+        """Send a chunk, and let the server read it."""
         self._messages.put_nowait({"type": "http.request", "body": data, "more_body": not last})
-        await settled()
+        await run_pending_tasks()
 
     async def leave(self) -> None:
         self._messages.put_nowait({"type": "http.disconnect"})
-        await settled()
+        await run_pending_tasks()
 
     @property
-    def untaken(self) -> int:
-        """Pieces that the server has not asked for."""
+    def unread(self) -> int:
+        """The number of chunks that the server has not read."""
         return self._messages.qsize()
 
     async def refused(self) -> ApiError:
         with pytest.raises(ApiError) as caught:
-            await soon(self.reading)
+            await with_timeout(self.reading)
         return caught.value
 
 
-async def settled() -> None:
+async def run_pending_tasks() -> None:
     for _ in range(20):
         await asyncio.sleep(0)
 
 
 @asynccontextmanager
-async def full(name: str = "a") -> AsyncIterator[tuple[BodyReader, list[Client]]]:
-    """All room, had by clients of one name that send no more."""
+async def full_memory(name: str = "a") -> AsyncIterator[tuple[BodyReader, list[Client]]]:
+    """Yield a reader whose memory is fully reserved by clients that stopped sending."""
     bodies = BodyReader(LARGEST)
     clients = [Client(bodies, name) for _ in range(FULL_SIZED)]
     for each in clients:
@@ -76,8 +77,8 @@ async def full(name: str = "a") -> AsyncIterator[tuple[BodyReader, list[Client]]
         await asyncio.gather(*(each.reading for each in clients), return_exceptions=True)
 
 
-async def test_a_small_body_needs_no_room() -> None:
-    async with full() as (bodies, _):
+async def test_a_small_body_needs_no_reservation() -> None:
+    async with full_memory() as (bodies, _):
         waiting = Client(bodies)
         await waiting.send(b"x" * (SMALL + 1))
         small = Client(bodies)
@@ -85,67 +86,67 @@ async def test_a_small_body_needs_no_room() -> None:
             await small.send(b"x" * (SMALL // 2))
         await small.send(b"", last=True)
 
-        assert await soon(small.reading) == b"x" * SMALL
+        assert await with_timeout(small.reading) == b"x" * SMALL
         assert not waiting.reading.done()
         waiting.reading.cancel()
 
 
-async def test_a_large_body_waits_for_room_and_its_client_with_it() -> None:
-    async with full() as (bodies, clients):
+async def test_a_large_body_is_not_read_while_it_waits_for_memory() -> None:
+    async with full_memory() as (bodies, clients):
         waiting = Client(bodies)
         for _ in range(3):
             await waiting.send(b"y" * (SMALL + 1))
-        assert waiting.untaken == 2
+        assert waiting.unread == 2
         await clients[3].send(b"", last=True)
-        assert len(await soon(clients[3].reading)) == SMALL + 1
-        await settled()
-        assert waiting.untaken == 0
+        assert len(await with_timeout(clients[3].reading)) == SMALL + 1
+        await run_pending_tasks()
+        assert waiting.unread == 0
         await waiting.send(b"", last=True)
-        assert await soon(waiting.reading) == b"y" * 3 * (SMALL + 1)
+        assert await with_timeout(waiting.reading) == b"y" * 3 * (SMALL + 1)
 
 
-async def test_a_body_that_tells_its_length_takes_no_more_room_than_that() -> None:
+async def test_a_body_with_a_content_length_reserves_only_that() -> None:
     bodies = BodyReader(LARGEST)
     length = str(LARGEST // 2)
     clients = [Client(bodies, **{"content-length": length}) for _ in range(2 * FULL_SIZED + 1)]
     for each in clients:
         await each.send(b"x" * (LARGEST // 2), last=True)
-        assert len(await soon(each.reading)) == LARGEST // 2
+        assert len(await with_timeout(each.reading)) == LARGEST // 2
     clients = [Client(bodies, **{"content-length": length}) for _ in range(2 * FULL_SIZED + 1)]
     for each in clients:
         for _ in range(2):
             await each.send(b"x" * (SMALL + 1))
 
-    assert [each.untaken for each in clients] == [0] * 2 * FULL_SIZED + [1]
+    assert [each.unread for each in clients] == [0] * 2 * FULL_SIZED + [1]
     for each in clients:
         each.reading.cancel()
 
 
 @pytest.mark.parametrize("encoding", ["gzip", "x-gzip"])
-async def test_what_is_compressed_has_room_before_it_is_let_out(encoding: str) -> None:
+async def test_a_compressed_body_reserves_memory_before_it_is_decompressed(encoding: str) -> None:
     packed = gzip.compress(b"x" * LARGEST)
 
-    async with full() as (bodies, clients):
+    async with full_memory() as (bodies, clients):
         waiting = Client(bodies, **{"content-encoding": encoding})
         await waiting.send(packed, last=True)
         assert not waiting.reading.done()
         await clients[0].leave()
-        assert await soon(waiting.reading) == b"x" * LARGEST
+        assert await with_timeout(waiting.reading) == b"x" * LARGEST
 
 
-async def test_whoever_has_had_room_for_long_makes_way() -> None:
-    async with full() as (bodies, clients):
-        pass_time(UNDISTURBED_SECONDS + 1)
+async def test_an_old_reservation_times_out_when_others_wait() -> None:
+    async with full_memory() as (bodies, clients):
+        advance_clock(UNDISTURBED_SECONDS + 1)
         await clients[0].send(b"", last=True)
-        await soon(clients[0].reading)
+        await with_timeout(clients[0].reading)
         late = Client(bodies)
         await late.send(b"x" * (SMALL + 1))
-        assert not any(each.reading.done() for each in clients[1:])  # nobody waits
+        assert not any(each.reading.done() for each in clients[1:])  # no request is waiting
 
         waiting = Client(bodies)
         await waiting.send(b"y" * (SMALL + 1), last=True)
         error = await clients[1].refused()
-        assert len(await soon(waiting.reading)) == SMALL + 1
+        assert len(await with_timeout(waiting.reading)) == SMALL + 1
         assert not any(each.reading.done() for each in [*clients[2:], late])
         late.reading.cancel()
 
@@ -153,22 +154,22 @@ async def test_whoever_has_had_room_for_long_makes_way() -> None:
     assert error.headers["retry-after"]
 
 
-async def test_room_is_had_for_a_time_in_any_case() -> None:
-    async with full() as (bodies, clients):
+async def test_a_new_reservation_is_kept_undisturbed_for_a_while() -> None:
+    async with full_memory() as (bodies, clients):
         waiting = Client(bodies)
         await waiting.send(b"y" * (SMALL + 1), last=True)
-        pass_time(UNDISTURBED_SECONDS - 1)
-        await settled()
+        advance_clock(UNDISTURBED_SECONDS - 1)
+        await run_pending_tasks()
         assert not any(each.reading.done() for each in clients)
-        pass_time(1)
+        advance_clock(1)
         assert isinstance(await clients[0].refused(), RequestTimeout)
-        assert len(await soon(waiting.reading)) == SMALL + 1
-        await settled()
+        assert len(await with_timeout(waiting.reading)) == SMALL + 1
+        await run_pending_tasks()
         assert not any(each.reading.done() for each in clients[1:])
 
 
-async def test_those_who_wait_take_turns() -> None:
-    async with full("a") as (bodies, clients):
+async def test_waiting_clients_are_served_round_robin() -> None:
+    async with full_memory("a") as (bodies, clients):
         many = [Client(bodies, "a") for _ in range(9)]
         one = Client(bodies, "b")
         for each in [*many, one]:
@@ -176,20 +177,20 @@ async def test_those_who_wait_take_turns() -> None:
         for each in clients[:2]:
             await each.leave()
 
-        assert len(await soon(one.reading)) == SMALL + 1
+        assert len(await with_timeout(one.reading)) == SMALL + 1
         for each in clients[2:]:
             await each.leave()
-        await soon(asyncio.gather(*(each.reading for each in many)))
+        await with_timeout(asyncio.gather(*(each.reading for each in many)))
 
 
-async def test_a_body_that_gets_no_room_is_told_to_come_again(
+async def test_a_body_that_gets_no_memory_is_a_503_with_retry_after(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    async with full() as (bodies, clients):
-        monkeypatch.setattr("proctor.server.api.bodies.BODY_SECONDS", UNDISTURBED_SECONDS / 2)
+    async with full_memory() as (bodies, clients):
+        monkeypatch.setattr(bodies_module, "BODY_SECONDS", UNDISTURBED_SECONDS / 2)
         waiting = Client(bodies)
         await waiting.send(b"y" * (SMALL + 1))
-        pass_time(UNDISTURBED_SECONDS / 2)
+        advance_clock(UNDISTURBED_SECONDS / 2)
         error = await waiting.refused()
         assert not any(each.reading.done() for each in clients)
 
@@ -197,18 +198,18 @@ async def test_a_body_that_gets_no_room_is_told_to_come_again(
     assert error.headers["retry-after"]
 
 
-async def test_who_goes_away_waits_no_more() -> None:
-    async with full() as (bodies, clients):
+async def test_a_disconnected_client_leaves_the_queue() -> None:
+    async with full_memory() as (bodies, clients):
         gone, waiting = Client(bodies), Client(bodies)
         for each in (gone, waiting):
             await each.send(b"y" * (SMALL + 1), last=True)
         gone.reading.cancel()
         await clients[0].leave()
-        assert len(await soon(waiting.reading)) == SMALL + 1
+        assert len(await with_timeout(waiting.reading)) == SMALL + 1
 
 
 async def hold_open(url: str, size: int) -> socket.socket:
-    """A connection whose body lacks its last byte, if the server takes that much of it."""
+    """Open a connection, and send the headers of a POST request with a body of `size` bytes."""
     address = urlsplit(url)
     loop = asyncio.get_running_loop()
     made = socket.socket()
@@ -222,16 +223,16 @@ async def hold_open(url: str, size: int) -> socket.socket:
 async def test_many_open_bodies_share_their_memory() -> None:
     size, unsent = 4 * MIB, b"x" * (4 * MIB - 1)
 
-    async with listening_apart() as server, httpx.AsyncClient(base_url=server.url) as http:
+    async with gateway_process() as server, httpx.AsyncClient(base_url=server.url) as http:
         assert (await http.post(CHAT, json=body())).status_code == 200
-        before = server.resident
+        before = server.resident_bytes
         held = [await hold_open(server.url, size) for _ in range(150)]
         loop = asyncio.get_running_loop()
         sending = [asyncio.create_task(loop.sock_sendall(each, unsent)) for each in held]
         most = taken = 0
         while taken < FULL_SIZED:
-            assert (await soon(http.post(CHAT, json=body()))).status_code == 200
-            most = max(most, server.resident)
+            assert (await with_timeout(http.post(CHAT, json=body()))).status_code == 200
+            most = max(most, server.resident_bytes)
             taken = sum(each.done() for each in sending)
         for each in sending:
             each.cancel()

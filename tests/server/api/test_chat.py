@@ -74,7 +74,9 @@ async def test_a_whole_response() -> None:
         ({"max_thinking_tokens": 10**6}, {"clamped": True, "end_reason": "natural"}),
     ],
 )
-async def test_budgets(fields: dict[str, Any], expected: dict[str, Any]) -> None:
+async def test_budgets_are_enforced_and_reported(
+    fields: dict[str, Any], expected: dict[str, Any]
+) -> None:
     answer = await ask(FakeEngine(SCRIPT), fields)
 
     thinking = answer["choices"][0]["thinking"]
@@ -83,7 +85,7 @@ async def test_budgets(fields: dict[str, Any], expected: dict[str, Any]) -> None
     assert answer["choices"][0]["message"]["content"]
 
 
-async def test_a_model_that_opens_its_thinking_itself() -> None:
+async def test_a_model_that_opens_its_thinking() -> None:
     engine = FakeEngine(SCRIPT, opens=False)
 
     forced = (await ask(engine, {"min_thinking_tokens": 8}))["choices"][0]
@@ -99,7 +101,7 @@ async def test_a_model_that_does_not_think() -> None:
     assert choice["thinking"]["end_reason"] == "disabled"
 
 
-async def test_no_thinking_uses_the_templates_own_switch() -> None:
+async def test_disabled_thinking_uses_the_chat_template() -> None:
     engine = FakeEngine(SCRIPT)
 
     await ask(engine, {"max_thinking_tokens": 0})
@@ -120,16 +122,16 @@ async def test_no_thinking_uses_the_templates_own_switch() -> None:
 )
 @pytest.mark.parametrize("by", ["request", "setting"])
 async def test_reasoning_formats(style: str, message: dict[str, str], by: str) -> None:
-    given = {"reasoning_format": style}
+    fields = {"reasoning_format": style}
     engine = FakeEngine(Script(("a",), "b"))
 
-    answer = await ask(engine, given) if by == "request" else await ask(engine, {}, **given)
+    answer = await ask(engine, fields) if by == "request" else await ask(engine, {}, **fields)
 
     assert answer["choices"][0]["message"] == {"role": "assistant", **message}
     assert answer["choices"][0]["thinking"]["tokens"] == 1
 
 
-async def test_tags_stand_around_a_second_thinking_too() -> None:
+async def test_tags_enclose_every_thinking_block() -> None:
     script = Script(("",), [*b"x", THINK, *b"more", END_THINK, *b"y"])
 
     answer = await ask(FakeEngine(script), {"reasoning_format": "tags", "max_tokens": 20})
@@ -137,7 +139,7 @@ async def test_tags_stand_around_a_second_thinking_too() -> None:
     assert answer["choices"][0]["message"]["content"] == "x<think>mor</think>y"
 
 
-async def test_choices_have_jobs_and_seeds_of_their_own() -> None:
+async def test_each_choice_has_its_own_job_and_seed() -> None:
     engine = FakeEngine(lambda job: Script(("a",), f"seed {job.sampling.seed}"))
 
     answer = await ask(engine, {"n": 3, "seed": 2**63 - 2})
@@ -170,10 +172,10 @@ async def test_a_stop_string_ends_the_answer_and_aborts_the_job(tokens_per_delta
 async def test_sampling_reaches_the_engine() -> None:
     engine = FakeEngine()
 
-    given = {"temperature": 0, "top_p": 0.5, "seed": 7, "max_completion_tokens": 99}
+    sampling = {"temperature": 0, "top_p": 0.5, "seed": 7, "max_completion_tokens": 99}
 
     async with client(engine) as http:
-        await http.post(CHAT, json=body(**given))
+        await http.post(CHAT, json=body(**sampling))
         await http.post(CHAT, json=body())
 
     first, second = (job.sampling for job in engine.jobs)
@@ -223,7 +225,7 @@ async def test_the_default_budget() -> None:
     assert (await thinking(max_thinking_tokens=-1))["max_tokens"] is None
 
 
-async def test_enabled_thinks_although_the_default_does_not() -> None:
+async def test_enabled_thinking_overrides_a_default_of_none() -> None:
     fields = {"thinking": {"type": "enabled"}}
 
     answer = await ask(FakeEngine(SCRIPT), fields, budget={"max_tokens": 0})

@@ -1,4 +1,4 @@
-"""Requests that other servers take: they pass here too, and what is passed over is named."""
+"""Requests for other servers are accepted, and ignored fields are listed."""
 
 import re
 from typing import Any
@@ -9,7 +9,7 @@ import pytest
 from proctor.server.engines.fake import FakeEngine, Script
 from proctor.server.schemas.unsupported import MAX_LISTED, as_header
 from tests.server.api.test_errors import assert_error
-from tests.server.harness import CHAT, added_up, body, client, events
+from tests.server.harness import CHAT, body, client, merge_deltas, parse_events
 
 USER = {"role": "user", "content": "hi"}
 COMPLETIONS = "/v1/completions"
@@ -20,8 +20,8 @@ def call(**more: Any) -> dict[str, Any]:
     return {"id": "a", "type": "function", "function": {"name": "f", "arguments": "{}"}, **more}
 
 
-async def post(fields: dict[str, Any], path: str = CHAT, **given: Any) -> httpx.Response:
-    async with client(FakeEngine(Script(("hm",), "42")), **given) as http:
+async def post(fields: dict[str, Any], path: str = CHAT, **overrides: Any) -> httpx.Response:
+    async with client(FakeEngine(Script(("hm",), "42")), **overrides) as http:
         return await http.post(path, json=fields)
 
 
@@ -72,7 +72,7 @@ ADDED = [
 
 
 @pytest.mark.parametrize("path", [CHAT, "/v1/route", "/tokenize"])
-async def test_what_helpers_add_to_a_history_is_passed_over_and_named(path: str) -> None:
+async def test_members_that_clients_add_to_a_history_are_ignored_and_named(path: str) -> None:
     fields = {"messages": HISTORY} if path == "/tokenize" else body(messages=HISTORY)
 
     response = await post(fields, path)
@@ -81,7 +81,7 @@ async def test_what_helpers_add_to_a_history_is_passed_over_and_named(path: str)
     assert response.headers[LISTED].split(", ") == ADDED
 
 
-async def test_members_that_are_added_do_not_reach_the_model() -> None:
+async def test_ignored_members_do_not_reach_the_prompt() -> None:
     tool = {"type": "function", "function": {"name": "f", "parameters": {"type": "object"}}}
     marked = {**tool, "cache_control": {}, "function": {**tool["function"], "defer_loading": True}}
     plain = [{**USER}, {"role": "assistant", "content": "so", "tool_calls": [call()]}]
@@ -122,13 +122,13 @@ async def test_members_that_are_added_do_not_reach_the_model() -> None:
         ),
     ],
 )
-async def test_what_the_model_would_have_to_be_told_is_still_refused(
+async def test_members_with_a_meaning_for_the_model_are_refused(
     message: dict[str, Any], param: str
 ) -> None:
     assert_error(await post(body(messages=[message])), 400, param)
 
 
-async def test_a_member_that_many_messages_have_is_named_once() -> None:
+async def test_an_ignored_member_of_many_messages_is_named_once() -> None:
     messages = [{**USER, "parsed": at, f"m{at % 3}": 1} for at in range(500)]
 
     listed = (await post({"messages": messages}, "/tokenize", limits={})).headers[LISTED]
@@ -146,14 +146,14 @@ async def test_a_member_that_many_messages_have_is_named_once() -> None:
         ("", ""),
     ],
 )
-async def test_names_in_the_header_are_made_safe(name: str, listed: str) -> None:
+async def test_names_in_the_header_are_percent_encoded(name: str, listed: str) -> None:
     response = await post(body(messages=[{**USER, name: 1}]))
 
     assert response.headers[LISTED] == f"messages[0].{listed}"
     assert "set-cookie" not in response.headers
 
 
-async def test_the_header_is_of_bounded_length() -> None:
+async def test_the_header_has_a_bounded_length() -> None:
     message = {**USER, **{f"member_{at}": 1 for at in range(1000)}, "☃" * 10**5: 1}
 
     listed = (await post(body(messages=[message]))).headers[LISTED]
@@ -185,17 +185,17 @@ NOTHING = {
 }
 
 
-async def test_values_that_ask_for_nothing() -> None:
+async def test_values_without_effect_are_accepted() -> None:
     response = await post(body(**NOTHING))
     only_chats = ("separate_reasoning", "include_reasoning", "stream_reasoning")
-    asked = {name: value for name, value in NOTHING.items() if name not in only_chats}
-    raw = await post({"prompt": "hi", **asked}, COMPLETIONS)
+    request = {name: value for name, value in NOTHING.items() if name not in only_chats}
+    raw = await post({"prompt": "hi", **request}, COMPLETIONS)
 
     assert response.status_code == raw.status_code == 200, response.text + raw.text
     assert LISTED not in response.headers
 
 
-async def test_an_integer_may_be_written_with_a_point() -> None:
+async def test_integral_floats_are_accepted_as_integers() -> None:
     fields = {"max_tokens": 100.0, "n": 2.0, "seed": -1.0, "max_thinking_tokens": 1.0}
     answer = (await post(body(**fields))).json()
     text = await post({"tokens": [104.0, 105]}, "/detokenize")
@@ -223,17 +223,17 @@ async def test_an_integer_may_be_written_with_a_point() -> None:
         ("stop_token_ids", [3]),
     ],
 )
-async def test_values_that_ask_for_something_are_refused(name: str, value: Any) -> None:
+async def test_values_with_an_effect_are_refused(name: str, value: Any) -> None:
     assert_error(await post(body(**{name: value})), 400, name)
 
 
 async def test_the_model_can_be_left_out() -> None:
-    asked = {"messages": [USER]}
+    request = {"messages": [USER]}
 
     answers = [
-        await post(asked),
-        await post({**asked, "model": None}),
-        await post(asked, "/v1/route"),
+        await post(request),
+        await post({**request, "model": None}),
+        await post(request, "/v1/route"),
     ]
     answers.append(await post({"prompt": "hi"}, COMPLETIONS))
 
@@ -279,16 +279,16 @@ NOWHERE = {"content": "42", "reasoning_content": None}
     ],
 )
 @pytest.mark.parametrize("stream", [False, True])
-async def test_other_servers_words_for_where_the_thinking_stands(
+async def test_other_servers_fields_for_the_reasoning_format(
     default: str, fields: dict[str, Any], message: dict[str, Any], stream: bool
 ) -> None:
     response = await post(body(**fields, stream=stream), reasoning_format=default)
 
     if stream:
-        told = added_up(event.choice["delta"] for event in events(response.text)[:-1])
+        received = merge_deltas(event.choice["delta"] for event in parse_events(response.text)[:-1])
     else:
-        told = response.json()["choices"][0]["message"]
-    assert told == {"role": "assistant", **message}
+        received = response.json()["choices"][0]["message"]
+    assert received == {"role": "assistant", **message}
 
 
 @pytest.mark.parametrize(
@@ -308,7 +308,9 @@ async def test_other_servers_words_for_where_the_thinking_stands(
         ),
     ],
 )
-async def test_words_that_contradict_each_other(fields: dict[str, Any], names: list[str]) -> None:
+async def test_contradicting_reasoning_formats_are_both_named(
+    fields: dict[str, Any], names: list[str]
+) -> None:
     response = await post(body(**fields))
 
     assert response.status_code == 400
@@ -321,15 +323,15 @@ STYLES = ["reasoning_content", "reasoning", "both", "tags", "hidden"]
 @pytest.mark.parametrize("style", STYLES)
 @pytest.mark.parametrize("path", ["thinks", "does not"])
 async def test_the_fields_of_the_thinking_are_in_every_delta(style: str, path: str) -> None:
-    asked = body(reasoning_format=style, stream=True)
+    request = body(reasoning_format=style, stream=True)
     script = Script(("hm",) if path == "thinks" else (), "42")
     async with client(FakeEngine(script, opens=path == "thinks")) as http:
-        streamed = await http.post(CHAT, json=asked)
-        whole = (await http.post(CHAT, json={**asked, "stream": False})).json()["choices"][0]
+        streamed = await http.post(CHAT, json=request)
+        whole = (await http.post(CHAT, json={**request, "stream": False})).json()["choices"][0]
 
     own = {"reasoning": ["reasoning"], "both": ["reasoning_content", "reasoning"]}
     for name in own.get(style, ["reasoning_content"]):
-        for event in events(streamed.text)[:-1]:
+        for event in parse_events(streamed.text)[:-1]:
             delta = event.choice["delta"]
             assert (delta[name] is None) is (event.name != "reasoning" or style == "tags")
         assert whole["message"][name] == (
@@ -342,11 +344,13 @@ async def test_the_fields_of_the_thinking_are_in_every_delta(style: str, path: s
 async def test_usage_in_every_chunk(path: str, size: int) -> None:
     options = {"include_usage": True, "continuous_usage_stats": True}
     prompt = {"prompt": "hi<think>"} if path == COMPLETIONS else {"messages": [USER]}
-    asked = {**prompt, "n": 2, "stream": True, "stream_options": options, "max_tokens": 100}
+    request = {**prompt, "n": 2, "stream": True, "stream_options": options, "max_tokens": 100}
     engine = FakeEngine(Script(("hm",), "42"), tokens_per_delta=size)
 
     async with client(engine) as http:
-        got = [event.data for event in events((await http.post(path, json=asked)).text)[:-1]]
+        got = [
+            event.data for event in parse_events((await http.post(path, json=request)).text)[:-1]
+        ]
 
     *chunks, last = got
     for index in (0, 1):
@@ -364,8 +368,8 @@ async def test_usage_in_every_chunk(path: str, size: int) -> None:
 async def test_usage_in_every_chunk_of_other_formats() -> None:
     options = {"include_usage": True, "continuous_usage_stats": True}
     for style in ("tags", "hidden"):
-        asked = body(stream=True, stream_options=options, reasoning_format=style, logprobs=True)
-        got = [event.data for event in events((await post(asked)).text)[:-1]]
+        request = body(stream=True, stream_options=options, reasoning_format=style, logprobs=True)
+        got = [event.data for event in parse_events((await post(request)).text)[:-1]]
         counts = [chunk["usage"]["completion_tokens"] for chunk in got]
         assert (counts, counts[-1]) == (sorted(counts), 6)
 
@@ -374,8 +378,8 @@ async def test_usage_in_every_chunk_of_other_formats() -> None:
 async def test_no_usage_in_every_chunk_unless_asked(options: dict[str, Any]) -> None:
     response = await post(body(stream=True, stream_options=options))
 
-    told = ["usage" in event.data for event in events(response.text)[:-1]]
-    assert told == [False] * (len(told) - 1) + ["include_usage" in options]
+    has_usage = ["usage" in event.data for event in parse_events(response.text)[:-1]]
+    assert has_usage == [False] * (len(has_usage) - 1) + ["include_usage" in options]
 
 
 @pytest.mark.parametrize(
@@ -390,7 +394,7 @@ async def test_no_usage_in_every_chunk_unless_asked(options: dict[str, Any]) -> 
     ],
 )
 @pytest.mark.parametrize("path", [CHAT, COMPLETIONS])
-async def test_names_of_events(
+async def test_event_names_can_be_turned_off_and_on(
     path: str, setting: bool, header: str | None, field: bool | None, named: bool
 ) -> None:
     fields = {"prompt": "hi<think>", "max_tokens": 50} if path == COMPLETIONS else body()
@@ -407,7 +411,7 @@ async def test_names_of_events(
     assert '"error"' in blocks[-1]
 
 
-async def test_a_header_for_names_that_cannot_be_read() -> None:
+async def test_an_invalid_event_names_header_is_refused() -> None:
     async with client(FakeEngine()) as http:
         response = await http.post(CHAT, json=body(), headers={"x-event-names": "no"})
 
@@ -423,14 +427,14 @@ async def test_a_header_for_names_that_cannot_be_read() -> None:
         ({"budget_tokens": 3}, "budget_tokens'"),
     ],
 )
-async def test_hints(fields: dict[str, Any], hint: str) -> None:
+async def test_errors_contain_hints(fields: dict[str, Any], hint: str) -> None:
     message = (await post(body(**fields))).json()["error"]["message"]
 
     assert hint in message
     assert "messages" not in message
 
 
-async def test_every_bad_key_of_a_bias_is_named() -> None:
+async def test_every_invalid_key_of_a_logit_bias_is_named() -> None:
     bad: dict[str, float] = {"1": 1, "x": 1, "-3": 1, "2": 300, "99999999999": 1}
     error = assert_error(await post(body(logit_bias=bad)), 400, "logit_bias.x")
 

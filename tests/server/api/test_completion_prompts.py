@@ -1,4 +1,4 @@
-"""Lists of raw prompts, and what is told of prompts and texts beside the texts."""
+"""Lists of raw prompts; echo, logprobs and token ids."""
 
 import asyncio
 from typing import Any
@@ -20,9 +20,9 @@ from proctor.server.engines.fake import (
     Script,
 )
 from proctor.server.renderers.logprobs import TextLogprobs, TextOffsets, columns
-from tests.server.api.test_completions import COMPLETIONS, OPEN, RAW, SCRIPT, asked, post
+from tests.server.api.test_completions import COMPLETIONS, OPEN, RAW, SCRIPT, completion_body, post
 from tests.server.api.test_errors import assert_error
-from tests.server.harness import client, events
+from tests.server.harness import client, parse_events
 
 
 async def ask(fields: dict[str, Any], script: Script = SCRIPT, **settings: Any) -> Any:
@@ -35,21 +35,21 @@ def plain(ids: list[int]) -> str:
     return b"".join(SPELLING.get(token) or bytes([token]) for token in ids).decode()
 
 
-async def test_each_prompt_is_answered_as_if_it_had_come_alone() -> None:
+async def test_each_prompt_of_a_list_is_completed_as_if_alone() -> None:
     prompts = [OPEN, "hi", [THINK, *b"so"], [*b"ho"]]
     fields = {"n": 2, "seed": 7, "max_thinking_tokens": 5, "echo": True}
     together, alone = FakeEngine(SCRIPT), FakeEngine(SCRIPT)
 
-    told = (await post(together, asked(prompts, **fields))).json()
+    batch = (await post(together, completion_body(prompts, **fields))).json()
     async with client(alone) as http:
         answers = [
-            (await http.post(COMPLETIONS, json=asked(prompt, **fields))).json()
+            (await http.post(COMPLETIONS, json=completion_body(prompt, **fields))).json()
             for prompt in prompts
         ]
 
     choices = [choice for answer in answers for choice in answer["choices"]]
-    assert [choice["index"] for choice in told["choices"]] == [*range(8)]
-    for ours, theirs in zip(told["choices"], choices, strict=True):
+    assert [choice["index"] for choice in batch["choices"]] == [*range(8)]
+    for ours, theirs in zip(batch["choices"], choices, strict=True):
         assert ours | {"index": 0} == theirs | {"index": 0}
     for ours, theirs in zip(together.jobs, alone.jobs, strict=True):
         assert (ours.prompt_ids, ours.sampling, ours.budget) == (
@@ -59,25 +59,25 @@ async def test_each_prompt_is_answered_as_if_it_had_come_alone() -> None:
         )
     assert len({job.id for job in together.jobs}) == 8
     for name in ("prompt_tokens", "completion_tokens", "total_tokens"):
-        assert told["usage"][name] == sum(answer["usage"][name] for answer in answers)
+        assert batch["usage"][name] == sum(answer["usage"][name] for answer in answers)
 
 
 async def test_a_batch_is_streamed_by_index() -> None:
-    fields = asked([OPEN, "hi"], n=2, stream=True, stream_options={"include_usage": True})
+    fields = completion_body([OPEN, "hi"], n=2, stream=True, stream_options={"include_usage": True})
 
-    told = events((await post(FakeEngine(SCRIPT), fields)).text)
+    events = parse_events((await post(FakeEngine(SCRIPT), fields)).text)
 
     texts = dict.fromkeys(range(4), "")
-    for one in told[:-2]:
+    for one in events[:-2]:
         texts[one.choice["index"]] += one.choice["text"]
     assert texts == {0: RAW, 1: RAW, 2: "<think>" + RAW, 3: "<think>" + RAW}
-    assert told[-2].data["usage"]["prompt_tokens"] == 23 + 2
+    assert events[-2].data["usage"]["prompt_tokens"] == 23 + 2
 
 
-async def test_one_bad_prompt_lets_none_reach_the_engine() -> None:
+async def test_one_invalid_prompt_refuses_the_whole_list() -> None:
     engine = FakeEngine(SCRIPT)
 
-    response = await post(engine, asked(["hi", "ho", [1, 2, BYTES + 4]]))
+    response = await post(engine, completion_body(["hi", "ho", [1, 2, BYTES + 4]]))
 
     assert_error(response, 400, "prompt[2][2]")
     assert not engine.jobs
@@ -89,48 +89,48 @@ async def test_a_list_costs_what_its_prompts_cost() -> None:
     prompts = ["12345", "123"]
 
     async with client(FakeEngine(script, cached_tokens=2), prices=prices) as http:
-        told = (await http.post(COMPLETIONS, json=asked(prompts, n=2))).json()
+        answer = (await http.post(COMPLETIONS, json=completion_body(prompts, n=2))).json()
 
-    usage = told["usage"]
+    usage = answer["usage"]
     assert usage["prompt_tokens"] == 8
     assert usage["prompt_tokens_details"] == {"cached_tokens": 4}
-    assert told["cost"]["prompt"] == pytest.approx((4 * 10 + 4 * 1) / 10**6)
-    assert told["cost"]["answer"] == pytest.approx(4 * 4 * 3 / 10**6)
+    assert answer["cost"]["prompt"] == pytest.approx((4 * 10 + 4 * 1) / 10**6)
+    assert answer["cost"]["answer"] == pytest.approx(4 * 4 * 3 / 10**6)
 
 
 @pytest.mark.parametrize("prompt", ["☃ and <think>", [*b"ab", END_TURN]])
-async def test_an_echo(prompt: Any) -> None:
-    told = await ask(asked(prompt, echo=True, max_tokens=4), Script((), "four"))
+async def test_echo_repeats_the_prompt(prompt: Any) -> None:
+    answer = await ask(completion_body(prompt, echo=True, max_tokens=4), Script((), "four"))
 
     text = prompt if isinstance(prompt, str) else plain(prompt)
-    assert told["choices"][0]["text"].startswith(text)
-    assert len(told["choices"][0]["text"]) > len(text)
-    assert told["choices"][0]["logprobs"] is None
+    assert answer["choices"][0]["text"].startswith(text)
+    assert len(answer["choices"][0]["text"]) > len(text)
+    assert answer["choices"][0]["logprobs"] is None
 
 
-async def test_nothing_but_the_prompt() -> None:
+async def test_echo_with_max_tokens_zero_scores_the_prompt() -> None:
     engine = FakeEngine(SCRIPT)
-    fields = asked("h☃", echo=True, max_tokens=0, logprobs=2)
+    fields = completion_body("h☃", echo=True, max_tokens=0, logprobs=2)
 
-    told = (await post(engine, fields)).json()
+    answer = (await post(engine, fields)).json()
 
-    choice, logprobs = told["choices"][0], told["choices"][0]["logprobs"]
+    choice, logprobs = answer["choices"][0], answer["choices"][0]["logprobs"]
     assert (choice["text"], choice["finish_reason"]) == ("h☃", "length")
     assert logprobs["tokens"] == ["h", "\ufffd", "\ufffd", "\ufffd"]
     assert logprobs["token_logprobs"] == [None, 0.0, 0.0, 0.0]
     assert logprobs["text_offset"] == [0, 1, 1, 1]
     assert logprobs["top_logprobs"][0] is None
-    assert (told["usage"]["completion_tokens"], told["usage"]["prompt_tokens"]) == (0, 4)
+    assert (answer["usage"]["completion_tokens"], answer["usage"]["prompt_tokens"]) == (0, 4)
     assert engine.aborted.empty()
 
 
-async def test_what_loglikelihood_asks_for() -> None:
-    """One token more than the prompt has, though it may be the end of the turn."""
-    fields = asked([[*b"ab"], [*b"abc"]], echo=True, max_tokens=1, logprobs=1)
+async def test_loglikelihood_requests_of_lm_eval() -> None:
+    """One token is generated beyond the prompt, even if it is the end of the turn."""
+    fields = completion_body([[*b"ab"], [*b"abc"]], echo=True, max_tokens=1, logprobs=1)
 
-    told = await ask(fields, Script((), ""))
+    answer = await ask(fields, Script((), ""))
 
-    for choice, length in zip(told["choices"], (2, 3), strict=True):
+    for choice, length in zip(answer["choices"], (2, 3), strict=True):
         logprobs = choice["logprobs"]
         assert {len(column) for column in logprobs.values()} == {length + 1}
         assert logprobs["tokens"][-1] == "<|im_end|>"
@@ -140,21 +140,23 @@ async def test_what_loglikelihood_asks_for() -> None:
 @pytest.mark.parametrize("stop", [None, "is"])
 @pytest.mark.parametrize("echo", [False, True])
 @pytest.mark.parametrize("tokens_per_delta", [1, 3])
-async def test_a_stream_tells_what_a_whole_answer_tells(
+async def test_a_stream_adds_up_to_the_whole_response(
     stop: str | None, echo: bool, tokens_per_delta: int
 ) -> None:
     script = Script(("one ☃ is",), "\n\nIt is ☃.")
-    fields = asked([OPEN, "hi"], n=2, logprobs=2, echo=echo, stop=stop, return_token_ids=True)
+    fields = completion_body(
+        [OPEN, "hi"], n=2, logprobs=2, echo=echo, stop=stop, return_token_ids=True
+    )
 
     async def answered(**more: Any) -> httpx.Response:
         engine = FakeEngine(script, tokens_per_delta=tokens_per_delta)
         return await post(engine, fields | more)
 
     whole = (await answered()).json()["choices"]
-    told = events((await answered(stream=True)).text)[:-1]
+    events = parse_events((await answered(stream=True)).text)[:-1]
 
     for choice in whole:
-        mine = [one.choice for one in told if one.choice["index"] == choice["index"]]
+        mine = [one.choice for one in events if one.choice["index"] == choice["index"]]
         logprobs = [part["logprobs"] for part in mine if part["logprobs"]]
         for name, column in choice["logprobs"].items():
             assert [each for part in logprobs for each in part[name]] == column
@@ -166,9 +168,9 @@ async def test_a_stream_tells_what_a_whole_answer_tells(
         assert len(choice["logprobs"]["tokens"]) == length
 
 
-async def test_offsets_are_in_the_text() -> None:
+async def test_text_offsets_point_into_the_text() -> None:
     script = Script(("one ☃",), "It is é.")
-    choice = (await ask(asked(OPEN, logprobs=0, echo=True), script))["choices"][0]
+    choice = (await ask(completion_body(OPEN, logprobs=0, echo=True), script))["choices"][0]
 
     logprobs = choice["logprobs"]
     for token, offset in zip(logprobs["tokens"], logprobs["text_offset"], strict=True):
@@ -179,7 +181,7 @@ async def test_offsets_are_in_the_text() -> None:
 
 
 @given(st.text(), st.lists(st.integers(0, 3)))
-def test_offsets_count_characters(text: str, cuts: list[int]) -> None:
+def test_text_offsets_count_characters(text: str, cuts: list[int]) -> None:
     offsets = TextOffsets(lambda token: bytes([token]), ())
 
     begins = [offsets.next(byte) for byte in text.encode()]
@@ -188,7 +190,7 @@ def test_offsets_count_characters(text: str, cuts: list[int]) -> None:
     assert begins == [at for at, letter in enumerate(text) for _ in letter.encode()]
 
 
-def test_tokens_that_a_tokenizer_puts_before_a_prompt_have_no_place_in_it() -> None:
+def test_tokens_added_before_a_prompt_have_offset_zero() -> None:
     codec = ByteCodec(FakeEngine().model.markers, opens=True)
     logprobs = TextLogprobs(1, codec.token_bytes, (), "ab")
 
@@ -202,7 +204,7 @@ def test_tokens_that_a_tokenizer_puts_before_a_prompt_have_no_place_in_it() -> N
 
 async def test_prompt_logprobs() -> None:
     engine = FakeEngine(Script((), "four"))
-    fields = asked(["ab", "a"], n=2, prompt_logprobs=1, logprobs=0)
+    fields = completion_body(["ab", "a"], n=2, prompt_logprobs=1, logprobs=0)
 
     choices = (await post(engine, fields)).json()["choices"]
 
@@ -214,49 +216,51 @@ async def test_prompt_logprobs() -> None:
     assert asked_for == [1, None, 1, None]
 
 
-async def test_no_scores_without_being_asked_for() -> None:
+async def test_no_logprobs_unless_requested() -> None:
     engine = FakeEngine(SCRIPT)
 
-    await post(engine, asked(OPEN, echo=True, n=2))
+    await post(engine, completion_body(OPEN, echo=True, n=2))
 
     assert {job.sampling.prompt_logprobs for job in engine.jobs} == {None}
     assert {job.sampling.top_logprobs for job in engine.jobs} == {None}
 
 
 @pytest.mark.parametrize(("prompt", "tokens"), [(OPEN, len(RAW) + 40), ("hi", 16)])
-async def test_a_prompt_that_opens_a_thinking_gets_what_a_chat_gets(
+async def test_a_prompt_that_opens_a_thinking_has_the_default_max_tokens_of_a_chat(
     prompt: str, tokens: int
 ) -> None:
     engine = FakeEngine(Script(("x" * 30,), "y" * 99), context_length=200)
 
-    told = (await post(engine, {"model": "fake", "prompt": prompt})).json()
+    answer = (await post(engine, {"model": "fake", "prompt": prompt})).json()
 
     (job,) = engine.jobs
     opened = job.budget.opened
     assert job.sampling.max_tokens == (200 - len(job.prompt_ids) if opened else 16)
-    assert told["choices"][0]["thinking"]["tokens"] == (30 if opened else 0)
-    assert told["choices"][0]["finish_reason"] == ("stop" if opened else "length")
+    assert answer["choices"][0]["thinking"]["tokens"] == (30 if opened else 0)
+    assert answer["choices"][0]["finish_reason"] == ("stop" if opened else "length")
 
 
-async def test_sixteen_tokens_of_a_thinking_prompt_are_its_answer() -> None:
-    told = await ask(asked(OPEN, max_tokens=16, max_thinking_tokens=8), Script(("xx",), "y" * 99))
+async def test_a_small_max_tokens_is_spent_on_the_answer() -> None:
+    answer = await ask(
+        completion_body(OPEN, max_tokens=16, max_thinking_tokens=8), Script(("xx",), "y" * 99)
+    )
 
-    choice = told["choices"][0]
+    choice = answer["choices"][0]
     assert choice["text"] == "</think>" + "y" * 15
     assert choice["thinking"]["clamped"]
 
 
-async def test_an_abandoned_list_is_aborted_as_a_whole() -> None:
+async def test_a_failed_list_is_aborted_as_a_whole() -> None:
     engine = FakeEngine(SCRIPT, die_after=2)
 
-    response = await post(engine, asked(["hi", OPEN]))
+    response = await post(engine, completion_body(["hi", OPEN]))
 
     assert response.status_code == 503
     await asyncio.wait_for(engine.aborted.get(), 10)
 
 
 @pytest.mark.parametrize("end", [END_THINK, END_TURN])
-async def test_a_list_of_ids_beside_texts(end: int) -> None:
-    told = await ask(asked(["hi", [*b"a", end]], max_tokens=4), Script((), "four"))
+async def test_a_list_may_mix_token_ids_and_texts(end: int) -> None:
+    answer = await ask(completion_body(["hi", [*b"a", end]], max_tokens=4), Script((), "four"))
 
-    assert [choice["text"] for choice in told["choices"]] == ["four", "four"]
+    assert [choice["text"] for choice in answer["choices"]] == ["four", "four"]

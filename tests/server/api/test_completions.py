@@ -8,7 +8,7 @@ import pytest
 
 from proctor.server.engines.fake import BYTES, END_THINK, THINK, FakeEngine, Script
 from tests.server.api.test_errors import assert_error
-from tests.server.harness import CHAT, Gate, client, events, listening, soon
+from tests.server.harness import CHAT, Gate, client, parse_events, running_server, with_timeout
 from tests.server.test_app import samples
 
 COMPLETIONS = "/v1/completions"
@@ -17,7 +17,7 @@ SCRIPT = Script(("one ☃", "two", "three"), "\n\nIt is 4.")
 RAW = "one ☃</think>\n\nIt is 4."
 
 
-def asked(prompt: Any = OPEN, **fields: Any) -> dict[str, Any]:
+def completion_body(prompt: Any = OPEN, **fields: Any) -> dict[str, Any]:
     return {"model": "fake", "prompt": prompt, "max_tokens": 500, **fields}
 
 
@@ -33,7 +33,7 @@ async def ask(fields: dict[str, Any], script: Script = SCRIPT, **settings: Any) 
 
 
 async def test_a_whole_response() -> None:
-    answer = await ask(asked())
+    answer = await ask(completion_body())
 
     assert answer["object"] == "text_completion"
     assert answer["id"].startswith("cmpl-")
@@ -63,15 +63,15 @@ async def test_a_whole_response() -> None:
     assert usage["prompt_tokens"] == len(OPEN) - len("<|im_start|>" * 2 + "<|im_end|><think>") + 4
 
 
-async def test_the_same_tokens_as_a_chat() -> None:
+async def test_a_rendered_chat_prompt_gives_the_same_tokens_as_the_chat() -> None:
     chat, raw = FakeEngine(SCRIPT), FakeEngine(SCRIPT)
     budget = {"max_thinking_tokens": 9, "min_thinking_tokens": 8, "seed": 3, "temperature": 0.5}
 
     async with client(chat) as http:
         messages = [{"role": "user", "content": "hi"}]
         body = {"model": "fake", "messages": messages, "max_tokens": 500, **budget}
-        told = (await http.post(CHAT, json=body)).json()["choices"][0]
-    response = await post(raw, asked([*chat.jobs[0].prompt_ids], **budget))
+        chat_choice = (await http.post(CHAT, json=body)).json()["choices"][0]
+    response = await post(raw, completion_body([*chat.jobs[0].prompt_ids], **budget))
 
     (ours,), (theirs,) = raw.jobs, chat.jobs
     assert (ours.prompt_ids, ours.sampling, ours.budget) == (
@@ -80,8 +80,8 @@ async def test_the_same_tokens_as_a_chat() -> None:
         theirs.budget,
     )
     choice = response.json()["choices"][0]
-    assert choice["thinking"] == told["thinking"]
-    assert choice["text"].startswith(told["message"]["reasoning_content"] + "</think>")
+    assert choice["thinking"] == chat_choice["thinking"]
+    assert choice["text"].startswith(chat_choice["message"]["reasoning_content"] + "</think>")
 
 
 @pytest.mark.parametrize(
@@ -89,7 +89,7 @@ async def test_the_same_tokens_as_a_chat() -> None:
 )
 async def test_a_prompt_that_opens_no_thinking(prompt: Any) -> None:
     engine = FakeEngine(Script((), "there"))
-    choice = (await post(engine, asked(prompt))).json()["choices"][0]
+    choice = (await post(engine, completion_body(prompt))).json()["choices"][0]
 
     assert choice["text"] == "there"
     assert choice["thinking"]["end_reason"] == "disabled"
@@ -100,21 +100,23 @@ async def test_a_prompt_that_opens_no_thinking(prompt: Any) -> None:
 @pytest.mark.parametrize("prompt", ["<think>", "a<think>\nso far", [THINK, *b"so far"]])
 async def test_a_prompt_that_ends_inside_a_thinking(prompt: Any) -> None:
     engine = FakeEngine(SCRIPT)
-    choice = (await post(engine, asked(prompt, max_thinking_tokens=3))).json()["choices"][0]
+    choice = (await post(engine, completion_body(prompt, max_thinking_tokens=3))).json()["choices"][
+        0
+    ]
 
     assert engine.jobs[0].budget.opened
     assert choice["text"] == "one</think>\n\nIt is 4."
     assert choice["thinking"]["end_reason"] == "max"
 
 
-async def test_no_thinking_closes_the_block_at_once() -> None:
-    assert (await ask(asked(max_thinking_tokens=0)))["choices"][0]["text"] == (
+async def test_a_maximum_of_zero_closes_the_thinking_at_once() -> None:
+    assert (await ask(completion_body(max_thinking_tokens=0)))["choices"][0]["text"] == (
         "</think>\n\nIt is 4."
     )
 
 
-async def test_continuations_stand_in_the_text() -> None:
-    choice = (await ask(asked(thinking={"continuations": 2})))["choices"][0]
+async def test_continuations_are_part_of_the_text() -> None:
+    choice = (await ask(completion_body(thinking={"continuations": 2})))["choices"][0]
 
     text, thinking = choice["text"], choice["thinking"]
     assert text == "one ☃WaittwoWaitthree</think>\n\nIt is 4."
@@ -126,26 +128,26 @@ async def test_continuations_stand_in_the_text() -> None:
 async def test_a_thinking_that_the_model_opens_itself() -> None:
     script = Script((), [*b"so ", THINK, *b"hm", END_THINK, *b"4"])
 
-    choice = (await ask(asked("hi"), script))["choices"][0]
+    choice = (await ask(completion_body("hi"), script))["choices"][0]
 
     assert choice["text"] == "so <think>hm</think>4"
     assert choice["thinking"]["tokens"] == 2
 
 
 @pytest.mark.parametrize("tokens_per_delta", [1, 3])
-async def test_stops_are_of_the_answer(tokens_per_delta: int) -> None:
+async def test_stop_strings_apply_to_the_answer_only(tokens_per_delta: int) -> None:
     engine = FakeEngine(
         Script(("a stop b",), "go on, stop here"), tokens_per_delta=tokens_per_delta
     )
 
-    choice = (await post(engine, asked(stop="stop"))).json()["choices"][0]
+    choice = (await post(engine, completion_body(stop="stop"))).json()["choices"][0]
 
     assert choice["text"] == "a stop b</think>go on, "
     assert choice["finish_reason"] == "stop"
     assert engine.aborted.get_nowait() == engine.jobs[0].id
 
 
-async def test_sixteen_tokens_by_default() -> None:
+async def test_max_tokens_is_sixteen_by_default() -> None:
     fields = {"model": "fake", "prompt": "hi"}
 
     answer = await ask(fields, Script((), "x" * 99))
@@ -162,32 +164,32 @@ async def test_sixteen_tokens_by_default() -> None:
 
 
 async def test_a_stream() -> None:
-    fields = asked(stream=True, n=2, stream_options={"include_usage": True})
+    fields = completion_body(stream=True, n=2, stream_options={"include_usage": True})
 
-    told = events((await post(FakeEngine(SCRIPT), fields)).text)
+    events = parse_events((await post(FakeEngine(SCRIPT), fields)).text)
 
     for index in range(2):
-        mine = [one for one in told[:-2] if one.choice["index"] == index]
+        mine = [one for one in events[:-2] if one.choice["index"] == index]
         assert "".join(one.choice["text"] for one in mine) == RAW
         assert {one.name for one in mine[:-1]} == {"reasoning", "answer"}
         answer = "".join(one.choice["text"] for one in mine if one.name == "answer")
         assert answer == "\n\nIt is 4."
         assert (mine[-1].name, mine[-1].choice["finish_reason"]) == (None, "stop")
         assert mine[-1].choice["thinking"]["tokens"] == 7
-    assert told[-2].data["usage"]["completion_tokens_details"] == {"reasoning_tokens": 14}
-    assert told[-1].data == "[DONE]"
+    assert events[-2].data["usage"]["completion_tokens_details"] == {"reasoning_tokens": 14}
+    assert events[-1].data == "[DONE]"
 
 
-async def test_a_character_of_several_tokens_comes_whole() -> None:
+async def test_a_character_of_several_tokens_is_streamed_whole() -> None:
     script = Script(("🤔",), "é")
-    told = events((await post(FakeEngine(script), asked(stream=True))).text)
+    events = parse_events((await post(FakeEngine(script), completion_body(stream=True))).text)
 
-    assert [one.choice["text"] for one in told[:-1]] == ["🤔", "</think>", "é", ""]
+    assert [one.choice["text"] for one in events[:-1]] == ["🤔", "</think>", "é", ""]
 
 
 async def test_the_openai_sdk() -> None:
     async with (
-        listening(FakeEngine(SCRIPT)) as url,
+        running_server(FakeEngine(SCRIPT)) as url,
         openai.AsyncOpenAI(base_url=f"{url}/v1", api_key="none") as sdk,
     ):
         whole = await sdk.completions.create(model="fake", prompt=OPEN, max_tokens=500)
@@ -199,16 +201,16 @@ async def test_the_openai_sdk() -> None:
     assert whole.choices[0].text == "".join(pieces) == RAW
 
 
-async def test_a_client_that_goes_away() -> None:
+async def test_a_disconnect_aborts_the_job() -> None:
     gate = Gate(3)
     engine = FakeEngine(SCRIPT, before_token=gate)
-    async with listening(engine) as url:
+    async with running_server(engine) as url:
         async with httpx.AsyncClient(base_url=url) as http:
-            waiting = http.stream("POST", COMPLETIONS, json=asked(stream=True))
+            waiting = http.stream("POST", COMPLETIONS, json=completion_body(stream=True))
             async with waiting as response:
                 assert response.status_code == 200
-                await soon(gate.reached.wait())
-        assert await soon(engine.aborted.get()) == engine.jobs[0].id
+                await with_timeout(gate.reached.wait())
+        assert await with_timeout(engine.aborted.get()) == engine.jobs[0].id
 
 
 @pytest.mark.parametrize(
@@ -273,10 +275,10 @@ async def test_a_client_that_goes_away() -> None:
         ({"prompt": "hi", "reasoning_effort": "high"}, "reasoning_effort"),
     ],
 )
-async def test_a_bad_field_is_named(fields: dict[str, Any], param: str) -> None:
+async def test_an_invalid_field_is_named(fields: dict[str, Any], param: str) -> None:
     engine = FakeEngine()
 
-    assert_error(await post(engine, {**asked(), **fields}), 400, param)
+    assert_error(await post(engine, {**completion_body(), **fields}), 400, param)
     assert not engine.jobs
 
 
@@ -285,11 +287,11 @@ async def test_a_bad_field_is_named(fields: dict[str, Any], param: str) -> None:
     [{}, {"max_thinking_tokens": 3}, {"budget_tier": "low"}, {"min_thinking_tokens": 0}],
 )
 @pytest.mark.parametrize("default", ["auto", "custom", "low", "high"])
-async def test_what_demands_nothing_opens_nothing(default: str, fields: dict[str, Any]) -> None:
+async def test_defaults_do_not_open_a_thinking(default: str, fields: dict[str, Any]) -> None:
     engine = FakeEngine(Script((), "there"))
     settings = {"default_tier": default, "budget": {"min_tokens": 2, "continuations": 1}}
 
-    answer = (await post(engine, asked("hi", **fields), **settings)).json()
+    answer = (await post(engine, completion_body("hi", **fields), **settings)).json()
 
     assert answer["choices"][0]["text"] == "there"
     assert not engine.jobs[0].budget.demands_thinking
@@ -298,17 +300,17 @@ async def test_what_demands_nothing_opens_nothing(default: str, fields: dict[str
 @pytest.mark.parametrize(
     ("default", "label"), [("auto", "custom"), ("custom", "custom"), ("low", "low")]
 )
-async def test_the_router_is_not_asked(default: str, label: str) -> None:
-    answer = await post(FakeEngine(SCRIPT), asked(), default_tier=default)
+async def test_raw_prompts_are_not_routed(default: str, label: str) -> None:
+    answer = await post(FakeEngine(SCRIPT), completion_body(), default_tier=default)
 
     assert answer.headers["x-budget-tier"] == label
     assert answer.json()["choices"][0]["text"] == RAW
 
 
-async def test_no_op_fields_of_old_clients() -> None:
+async def test_fields_without_effect_are_accepted() -> None:
     old = {"echo": False, "best_of": 1, "suffix": None, "logprobs": None, "user": "me"}
 
-    response = await post(FakeEngine(SCRIPT), asked(**old))
+    response = await post(FakeEngine(SCRIPT), completion_body(**old))
 
     assert response.status_code == 200
     assert response.headers["x-ignored-fields"] == "user"
@@ -316,8 +318,8 @@ async def test_no_op_fields_of_old_clients() -> None:
 
 async def test_metrics() -> None:
     async with client(FakeEngine(SCRIPT)) as http:
-        await http.post(COMPLETIONS, json=asked(max_thinking_tokens=3))
-        await http.post(COMPLETIONS, json=asked(model="other"))
+        await http.post(COMPLETIONS, json=completion_body(max_thinking_tokens=3))
+        await http.post(COMPLETIONS, json=completion_body(model="other"))
         seen = samples((await http.get("/metrics")).text)
 
     def value(name: str, **labels: str) -> float:
@@ -331,21 +333,21 @@ async def test_metrics() -> None:
     assert value("time_to_first_reasoning_seconds_count") == 1
 
 
-async def test_a_price() -> None:
+async def test_the_cost_of_a_completion() -> None:
     prices = {"prompt": 1, "thinking": 2, "answer": 3}
 
-    answer = await ask(asked(), prices=prices)
+    answer = await ask(completion_body(), prices=prices)
 
     cost = answer["cost"]
     assert cost["thinking"] == pytest.approx(2 * (7 + 2) / 10**6)
     assert cost["answer"] == pytest.approx(3 * len("\n\nIt is 4.") / 10**6)
 
 
-async def test_an_engine_that_dies() -> None:
-    whole = await post(FakeEngine(SCRIPT, die_after=3), asked())
-    streamed = await post(FakeEngine(SCRIPT, die_after=3), asked(stream=True))
+async def test_a_dead_engine_is_a_503_or_an_error_event() -> None:
+    whole = await post(FakeEngine(SCRIPT, die_after=3), completion_body())
+    streamed = await post(FakeEngine(SCRIPT, die_after=3), completion_body(stream=True))
 
     assert_error(whole, 503, None)
-    last = events(streamed.text)[-1]
+    last = parse_events(streamed.text)[-1]
     assert last.name == "error"
     assert last.data["error"]["type"] == "server_error"

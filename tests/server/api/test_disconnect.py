@@ -6,42 +6,45 @@ import orjson
 import pytest
 
 from proctor.server.engines.fake import FakeEngine, Script
-from tests.server.harness import CHAT, Gate, body, listening, soon, started
+from tests.server.harness import CHAT, Gate, body, running_app, running_server, with_timeout
 
 
 @pytest.mark.parametrize("streamed", [False, True])
-async def test_a_client_that_goes_away_aborts_its_jobs(streamed: bool) -> None:
+async def test_a_disconnect_aborts_the_jobs(streamed: bool) -> None:
     gate = Gate(5)
     engine = FakeEngine(Script(("thinking away",), "x"), before_token=gate)
 
-    async with listening(engine) as url, httpx.AsyncClient(base_url=url) as http:
+    async with running_server(engine) as url, httpx.AsyncClient(base_url=url) as http:
         request = http.build_request("POST", CHAT, json=body(stream=streamed, n=2))
         if streamed:
             response = await http.send(request, stream=True)
-            await soon(gate.reached.wait())
+            await with_timeout(gate.reached.wait())
             await response.aclose()
         else:
             leaving = asyncio.create_task(http.send(request))
-            await soon(gate.reached.wait())
+            await with_timeout(gate.reached.wait())
             leaving.cancel()
-        aborted = {await soon(engine.aborted.get()), await soon(engine.aborted.get())}
+        aborted = {
+            await with_timeout(engine.aborted.get()),
+            await with_timeout(engine.aborted.get()),
+        }
         metrics = (await http.get("/metrics")).text
 
     assert aborted == {job.id for job in engine.jobs}
     assert 'proctor_thinking_tokens_sum{end_reason="cancelled",tier="custom"} 10.0' in metrics
 
 
-async def test_a_cancelled_request_is_counted_as_such() -> None:
+async def test_a_cancelled_request_is_counted_as_cancelled() -> None:
     gate = Gate(1)
 
     async with (
-        listening(FakeEngine(before_token=gate)) as url,
+        running_server(FakeEngine(before_token=gate)) as url,
         httpx.AsyncClient(base_url=url) as http,
     ):
         response = await http.send(
             http.build_request("POST", CHAT, json=body(stream=True)), stream=True
         )
-        await soon(gate.reached.wait())
+        await with_timeout(gate.reached.wait())
         await response.aclose()
         counted = 'proctor_requests_total{end_reason="cancelled",status="499",tier="custom"} 1.0'
         while "proctor_in_flight 0.0" not in (metrics := (await http.get("/metrics")).text):
@@ -50,14 +53,14 @@ async def test_a_cancelled_request_is_counted_as_such() -> None:
     assert counted in metrics
 
 
-async def test_a_client_that_takes_nothing_is_let_go() -> None:
+async def test_a_client_that_reads_nothing_is_disconnected() -> None:
     engine = FakeEngine(Script(("Let me see.",), "42"), before_token=Gate(6))
-    asked = [{"type": "http.request", "body": orjson.dumps(body(stream=True))}]
+    messages = [{"type": "http.request", "body": orjson.dumps(body(stream=True))}]
     scope = {"type": "http", "method": "POST", "path": CHAT, "headers": [], "query_string": b""}
     sent = 0
 
     async def receive() -> Any:
-        return asked.pop() if asked else await asyncio.Event().wait()
+        return messages.pop() if messages else await asyncio.Event().wait()
 
     async def send(_: Any) -> None:
         nonlocal sent
@@ -65,8 +68,8 @@ async def test_a_client_that_takes_nothing_is_let_go() -> None:
         if sent > 3:
             await asyncio.Event().wait()
 
-    async with started(engine, limits={"send_timeout_seconds": 0.05}) as app:
-        await soon(app(scope, receive, send))
-        name = await soon(engine.aborted.get())
+    async with running_app(engine, limits={"send_timeout_seconds": 0.05}) as app:
+        await with_timeout(app(scope, receive, send))
+        name = await with_timeout(engine.aborted.get())
 
     assert name == engine.jobs[0].id

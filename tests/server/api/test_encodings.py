@@ -1,4 +1,4 @@
-"""Bodies that come compressed."""
+"""Compressed request bodies."""
 
 import gzip
 import zlib
@@ -23,9 +23,9 @@ BOMB = gzip.compress(b" " * 10**8, mtime=0)
 
 
 async def post(content: Any, encoding: str, **headers: str) -> httpx.Response:
-    told = {"content-encoding": encoding, **headers}
+    all_headers = {"content-encoding": encoding, **headers}
     async with client(FakeEngine(), limits={"max_body_bytes": LIMIT}) as http:
-        return await http.post(CHAT, content=content, headers=told)
+        return await http.post(CHAT, content=content, headers=all_headers)
 
 
 @pytest.mark.parametrize("encoding", ["gzip", "GZIP", "x-gzip", " gzip", "identity, gzip"])
@@ -51,7 +51,9 @@ async def test_other_encodings_are_refused(encoding: str) -> None:
     assert response.headers["accept-encoding"] == "gzip"
 
 
-async def test_a_bomb_goes_off_no_further_than_the_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_compression_bomb_is_decompressed_up_to_the_limit(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     let_out = 0
     decompress = Gzip.decompress
 
@@ -72,7 +74,7 @@ async def test_a_bomb_goes_off_no_further_than_the_limit(monkeypatch: pytest.Mon
     assert let_out == LIMIT + 1
 
 
-async def test_members_of_nothing_are_counted_too() -> None:
+async def test_empty_gzip_members_count_towards_the_limit() -> None:
     assert_error(await post(gzip.compress(b"") * 1000, "gzip"), 413, None)
 
 
@@ -88,7 +90,7 @@ async def test_members_of_nothing_are_counted_too() -> None:
         b"\x1f\x8b",
     ],
 )
-async def test_what_is_no_gzip(content: bytes) -> None:
+async def test_invalid_gzip_is_refused(content: bytes) -> None:
     assert "gzip" in assert_error(await post(content, "gzip"), 400, None)["message"]
 
 
@@ -101,7 +103,9 @@ async def test_an_empty_body() -> None:
     size=st.integers(1, 60),
     most=st.integers(0, 300),
 )
-def test_it_lets_out_what_was_put_in(parts: list[bytes], size: int, most: int) -> None:
+def test_decompression_restores_the_data_in_any_chunks(
+    parts: list[bytes], size: int, most: int
+) -> None:
     packed, plain = b"".join(map(gzip.compress, parts)), b"".join(parts)
     unpacked, out = Gzip(), b""
     for at in range(0, len(packed), size):

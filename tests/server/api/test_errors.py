@@ -6,7 +6,7 @@ import pytest
 
 from proctor.server.engines.base import Prompt
 from proctor.server.engines.fake import FakeEngine
-from tests.server.harness import CHAT, body, client, started
+from tests.server.harness import CHAT, body, client, running_app
 
 TEXT = {"role": "user", "content": "hi"}
 CALL = {"id": "x", "type": "function", "function": {"name": "add", "arguments": "{}"}}
@@ -14,7 +14,7 @@ ADD = {"type": "function", "function": {"name": "add"}}
 
 
 def assert_error(response: httpx.Response, status: int, param: str | None) -> dict[str, Any]:
-    """The error, after a look at its shape."""
+    """Check the shape of an error response, and return its error."""
     assert response.status_code == status, response.text
     assert set(response.json()) == {"error"}
     error: dict[str, Any] = response.json()["error"]
@@ -146,7 +146,7 @@ def assert_error(response: httpx.Response, status: int, param: str | None) -> di
         ({"chat_template": "{{ 1 }}"}, "chat_template"),
     ],
 )
-async def test_a_bad_field_is_named(fields: dict[str, Any], param: str) -> None:
+async def test_an_invalid_field_is_named(fields: dict[str, Any], param: str) -> None:
     async with client(FakeEngine()) as http:
         response = await http.post(CHAT, json={**body(), **fields})
 
@@ -172,9 +172,7 @@ async def test_a_bad_field_is_named(fields: dict[str, Any], param: str) -> None:
         ({"thinking": {"budget": 5}}, ["thinking.budget", "budget_tokens"]),
     ],
 )
-async def test_a_message_names_all_that_it_is_about(
-    fields: dict[str, Any], names: list[str]
-) -> None:
+async def test_messages_name_all_fields_involved(fields: dict[str, Any], names: list[str]) -> None:
     async with client(FakeEngine()) as http:
         response = await http.post(CHAT, json=body(**fields))
 
@@ -198,13 +196,13 @@ async def test_a_message_names_all_that_it_is_about(
         b'{"n": ' + b"9" * 5000 + b"}",
     ],
 )
-async def test_a_body_that_is_no_request(raw: bytes) -> None:
+async def test_a_body_that_is_not_a_json_object(raw: bytes) -> None:
     async with client(FakeEngine()) as http:
         assert_error(await http.post(CHAT, content=raw), 400, None)
 
 
 @pytest.mark.parametrize("number", ["NaN", "Infinity", "-Infinity", "1e999"])
-async def test_a_number_that_is_none(number: str) -> None:
+async def test_a_number_that_json_does_not_have(number: str) -> None:
     raw = '{"model":"fake","messages":[{"role":"user","content":"x"}],"temperature":%s}'
 
     async with client(FakeEngine()) as http:
@@ -213,7 +211,7 @@ async def test_a_number_that_is_none(number: str) -> None:
     assert_error(response, 400, "temperature")
 
 
-async def test_an_error_does_not_repeat_what_is_long() -> None:
+async def test_errors_do_not_repeat_long_input() -> None:
     async with client(FakeEngine()) as http:
         for fields in ({"thinking_" * 10**5: 1}, {"model": "m" * 10**6}, {"x" * 10**6: 1}):
             response = await http.post(CHAT, json={**body(), **fields})
@@ -221,7 +219,7 @@ async def test_an_error_does_not_repeat_what_is_long() -> None:
             assert len(response.content) < 1000
 
 
-async def test_another_model() -> None:
+async def test_an_unknown_model_is_a_404() -> None:
     async with client(FakeEngine()) as http:
         response = await http.post(CHAT, json=body(model="gpt-9"))
         found = await http.get("/v1/models/fake")
@@ -233,7 +231,7 @@ async def test_another_model() -> None:
 
 
 @pytest.mark.parametrize("length", [64, 10_000])
-async def test_messages_that_do_not_fit(length: int) -> None:
+async def test_messages_longer_than_the_context(length: int) -> None:
     async with client(FakeEngine(context_length=64)) as http:
         long = {"role": "user", "content": "x" * length}
         response = await http.post(CHAT, json=body(messages=[long]))
@@ -249,7 +247,7 @@ async def test_more_tokens_than_the_context_holds(name: str) -> None:
     assert assert_error(response, 400, name)["code"] == "context_length_exceeded"
 
 
-async def test_a_template_that_refuses() -> None:
+async def test_an_error_of_the_chat_template_is_a_400() -> None:
     engine = FakeEngine()
 
     async def refuse(*_: Any, **__: Any) -> Prompt:
@@ -290,7 +288,7 @@ async def test_paths_and_methods() -> None:
     assert response.headers["allow"] == "POST"
 
 
-async def test_an_engine_that_dies_before_the_answer_is_there() -> None:
+async def test_an_engine_that_dies_is_a_503() -> None:
     async with client(FakeEngine(die_after=3)) as http:
         dying = await http.post(CHAT, json=body())
         dead = await http.post(CHAT, json=body(stream=True))
@@ -303,7 +301,7 @@ async def test_an_engine_that_dies_before_the_answer_is_there() -> None:
     assert health.status_code == 200
 
 
-async def test_fields_that_do_not_change_the_answer_are_listed() -> None:
+async def test_ignored_fields_are_listed() -> None:
     harmless = {"tools": [], "tool_choice": "auto", "frequency_penalty": 0, "logit_bias": None}
     fields = {"user": "me", "store": False, "stream": True, **harmless}
 
@@ -322,9 +320,9 @@ class Broken(FakeEngine):
         raise ZeroDivisionError("a secret of the server's")
 
 
-async def test_an_unforeseen_error_tells_nothing_but_its_request_id() -> None:
+async def test_an_unexpected_error_reveals_only_its_request_id() -> None:
     headers = {"x-request-id": "mine", "origin": "http://localhost:5173"}
-    async with started(Broken()) as app:
+    async with running_app(Broken()) as app:
         transport = httpx.ASGITransport(app, raise_app_exceptions=False)
         async with httpx.AsyncClient(transport=transport, base_url="http://test") as http:
             response = await http.post(CHAT, json=body(), headers=headers)
@@ -333,7 +331,7 @@ async def test_an_unforeseen_error_tells_nothing_but_its_request_id() -> None:
     assert response.status_code == 500
     assert "secret" not in response.text
     assert response.headers["x-request-id"] == "mine"
-    # A page must be able to read that it failed, and why.
+    # A web page must be able to read the error.
     assert response.headers["access-control-allow-origin"] == headers["origin"]
     assert 'proctor_rejected_total{reason="internal"} 1.0' in metrics
     assert re.search(r'proctor_requests_total{[^}]*status="500"[^}]*} 1.0', metrics)

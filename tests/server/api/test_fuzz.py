@@ -1,4 +1,4 @@
-"""Whatever comes in, a client's fault is a 4xx in OpenAI's shape, and never a 5xx."""
+"""Arbitrary input is answered with a 4xx in OpenAI's format, and never with a 5xx."""
 
 from typing import Any
 
@@ -62,9 +62,9 @@ async def assert_sane(http: httpx.AsyncClient, response: httpx.Response) -> None
 @settings(suppress_health_check=[HealthCheck.too_slow], max_examples=100)
 @given(fields=plausible | st.dictionaries(names, anything, max_size=4))
 async def test_a_dry_run_refuses_what_a_chat_refuses(fields: dict[str, Any]) -> None:
-    asked = body(**fields)
+    request = body(**fields)
     async with client(FakeEngine(), default_tier="auto") as http:
-        chat, route = await http.post(CHAT, json=asked), await http.post(ROUTE, json=asked)
+        chat, route = await http.post(CHAT, json=request), await http.post(ROUTE, json=request)
     assert route.status_code == chat.status_code
     if route.status_code == 200:
         assert chat.headers["x-budget-tier"] == (route.json()["tier"] or CUSTOM)
@@ -74,13 +74,13 @@ async def test_a_dry_run_refuses_what_a_chat_refuses(fields: dict[str, Any]) -> 
 
 @settings(suppress_health_check=[HealthCheck.too_slow], max_examples=150)
 @given(fields=plausible | st.dictionaries(names, anything, max_size=4))
-async def test_bodies_that_are_nearly_right(fields: dict[str, Any]) -> None:
+async def test_nearly_valid_bodies(fields: dict[str, Any]) -> None:
     async with client(FakeEngine()) as http:
         await assert_sane(http, await http.post(CHAT, json=body(**fields)))
 
 
 @given(raw=st.binary())
-async def test_bytes(raw: bytes) -> None:
+async def test_arbitrary_bytes(raw: bytes) -> None:
     async with client(FakeEngine()) as http:
         await assert_sane(http, await http.post(CHAT, content=raw))
 
@@ -102,5 +102,5 @@ others = st.sampled_from(
 )
 async def test_prompts_and_tokens(path: str, fields: dict[str, Any], more: dict[str, Any]) -> None:
     async with client(FakeEngine()) as http:
-        asked = {"model": "fake", **fields, **more}
-        await assert_sane(http, await http.post(path, json=asked))
+        request = {"model": "fake", **fields, **more}
+        await assert_sane(http, await http.post(path, json=request))

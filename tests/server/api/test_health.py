@@ -1,22 +1,22 @@
-"""What tools that measure servers ask beside answers: version, load, tokenizer."""
+"""Endpoints for benchmark tools: version, load, tokenizer."""
 
 import asyncio
 
 from proctor.server.engines.base import Job
 from proctor.server.engines.fake import FakeEngine
 from tests.server.api.test_errors import assert_error
-from tests.server.harness import CHAT, body, client, soon
+from tests.server.harness import CHAT, body, client, with_timeout
 
 
-async def test_the_version_is_the_descriptions() -> None:
+async def test_the_version_is_that_of_the_openapi_document() -> None:
     async with client(FakeEngine()) as http:
-        told = (await http.get("/version")).json()
+        answer = (await http.get("/version")).json()
         described = (await http.get("/openapi.json")).json()
 
-    assert told == {"version": described["info"]["version"]}
+    assert answer == {"version": described["info"]["version"]}
 
 
-async def test_the_load_is_what_is_being_answered() -> None:
+async def test_the_load_is_the_number_of_running_requests() -> None:
     begun: set[str] = set()
     all_begun, opened = asyncio.Event(), asyncio.Event()
 
@@ -29,10 +29,10 @@ async def test_the_load_is_what_is_being_answered() -> None:
     async with client(FakeEngine(before_token=hold)) as http:
         idle = (await http.get("/load")).json()
         asking = [asyncio.ensure_future(http.post(CHAT, json=body(n=2))) for _ in range(3)]
-        await soon(all_begun.wait())
+        await with_timeout(all_begun.wait())
         busy = (await http.get("/load")).json()
         opened.set()
-        await soon(asyncio.gather(*asking))
+        await with_timeout(asyncio.gather(*asking))
         after = (await http.get("/load")).json()
 
     assert idle == after == {"server_load": 0}
@@ -41,13 +41,13 @@ async def test_the_load_is_what_is_being_answered() -> None:
 
 async def test_the_tokenizer() -> None:
     async with client(FakeEngine()) as http:
-        told = (await http.get("/tokenizer_info")).json()
+        answer = (await http.get("/tokenizer_info")).json()
 
-    assert told["tokenizer_class"] == "ByteCodec"
-    assert told["eos_token"] == "<|im_end|>"
+    assert answer["tokenizer_class"] == "ByteCodec"
+    assert answer["eos_token"] == "<|im_end|>"
 
 
-async def test_who_needs_a_key() -> None:
+async def test_load_and_tokenizer_info_need_a_key() -> None:
     async with client(FakeEngine(), auth={"required": True}) as http:
         assert (await http.get("/version")).status_code == 200
         for path in ("/load", "/tokenizer_info"):

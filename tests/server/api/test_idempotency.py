@@ -1,4 +1,4 @@
-"""`Idempotency-Key`: a request that is sent again gets the answer that it got."""
+"""`Idempotency-Key`: a repeated request gets the cached response."""
 
 import asyncio
 import contextlib
@@ -10,13 +10,14 @@ import orjson
 import pytest
 
 from proctor.server.accounting.ledger.store import Store
+from proctor.server.api.generation import idempotency
 from proctor.server.engines.base import Job
 from proctor.server.engines.fake import FakeEngine, Script
 from proctor.server.errors import EngineUnavailable
 from proctor.server.storage.idempotency import Claim, IdempotencyStore
-from tests.server.accounting.ledger.making import rows_at
-from tests.server.auth.making import bearer, listed
-from tests.server.harness import CHAT, Gate, body, client, listening, soon
+from tests.server.accounting.ledger.records import read_records
+from tests.server.auth.keys import bearer, configured_key
+from tests.server.harness import CHAT, Gate, body, client, running_server, with_timeout
 
 ANSWER = Script(("abc",), "de")
 
@@ -32,15 +33,15 @@ async def ledger(url: str, store: Store) -> dict[str, Any]:
 
 @pytest.mark.parametrize("path", [CHAT, "/v1/completions"])
 @pytest.mark.parametrize("stream", [False, True])
-async def test_the_same_request_has_one_answer(
+async def test_a_repeated_request_gets_the_same_response(
     path: str, stream: bool, ledger: dict[str, Any]
 ) -> None:
-    asked = body(stream=stream) if path == CHAT else {"model": "fake", "prompt": "x"}
+    request = body(stream=stream) if path == CHAT else {"model": "fake", "prompt": "x"}
     engine = FakeEngine(ANSWER)
     async with client(engine, **ledger) as http:
-        first = await http.post(path, json=asked, headers=named())
-        again = await http.post(path, json=asked, headers=named())
-        other = await http.post(path, json=asked, headers=named("other"))
+        first = await http.post(path, json=request, headers=named())
+        again = await http.post(path, json=request, headers=named())
+        other = await http.post(path, json=request, headers=named("other"))
 
     assert again.content == first.content
     assert again.headers["content-type"] == first.headers["content-type"]
@@ -49,10 +50,10 @@ async def test_the_same_request_has_one_answer(
     assert "idempotent-replayed" not in first.headers
     assert other.content != first.content
     assert len(engine.jobs) == 2
-    assert len(await rows_at(ledger["ledger"]["url"])) == 2
+    assert len(await read_records(ledger["ledger"]["url"])) == 2
 
 
-async def test_a_request_is_the_same_packed_and_plain(ledger: dict[str, Any]) -> None:
+async def test_compression_does_not_change_the_request(ledger: dict[str, Any]) -> None:
     plain = orjson.dumps(body())
     async with client(FakeEngine(ANSWER), **ledger) as http:
         first = await http.post(CHAT, content=plain, headers=named())
@@ -63,7 +64,9 @@ async def test_a_request_is_the_same_packed_and_plain(ledger: dict[str, Any]) ->
     assert again.headers["idempotent-replayed"] == "true"
 
 
-async def test_another_request_of_the_same_name_is_refused(ledger: dict[str, Any]) -> None:
+async def test_a_different_request_with_the_same_idempotency_key_is_refused(
+    ledger: dict[str, Any],
+) -> None:
     async with client(FakeEngine(ANSWER), **ledger) as http:
         await http.post(CHAT, json=body(), headers=named())
         refused = await http.post(CHAT, json=body(seed=1), headers=named())
@@ -72,8 +75,8 @@ async def test_another_request_of_the_same_name_is_refused(ledger: dict[str, Any
     assert refused.json()["error"]["param"] == "idempotency-key"
 
 
-async def test_a_name_is_its_keys_own(ledger: dict[str, Any]) -> None:
-    (one, token), (two, other) = listed("one"), listed("two")
+async def test_idempotency_keys_are_scoped_to_the_api_key(ledger: dict[str, Any]) -> None:
+    (one, token), (two, other) = configured_key("one"), configured_key("two")
     engine = FakeEngine(ANSWER)
     async with client(engine, keys=[one, two], **ledger) as http:
         answers = [
@@ -85,12 +88,12 @@ async def test_a_name_is_its_keys_own(ledger: dict[str, Any]) -> None:
     assert len(engine.jobs) == 2
 
 
-async def test_a_request_that_runs_is_not_run_beside_itself(ledger: dict[str, Any]) -> None:
+async def test_a_request_that_is_still_running_gets_a_409(ledger: dict[str, Any]) -> None:
     gate = Gate(2)
     engine = FakeEngine(ANSWER, before_token=gate)
     async with client(engine, **ledger) as http:
         first = asyncio.create_task(http.post(CHAT, json=body(), headers=named()))
-        await soon(gate.reached.wait())
+        await with_timeout(gate.reached.wait())
         refused = await http.post(CHAT, json=body(), headers=named())
         gate.opened.set()
         answer = await first
@@ -103,7 +106,7 @@ async def test_a_request_that_runs_is_not_run_beside_itself(ledger: dict[str, An
 
 
 @pytest.mark.parametrize("stream", [False, True])
-async def test_what_failed_can_be_tried_again(stream: bool, ledger: dict[str, Any]) -> None:
+async def test_a_failed_request_can_be_retried(stream: bool, ledger: dict[str, Any]) -> None:
     failing = [True]
 
     async def break_off(_: Job, position: int) -> None:
@@ -121,7 +124,7 @@ async def test_what_failed_can_be_tried_again(stream: bool, ledger: dict[str, An
     assert answer.status_code == 200
 
 
-async def test_what_was_refused_leaves_its_name_free(ledger: dict[str, Any]) -> None:
+async def test_a_refused_request_releases_its_idempotency_key(ledger: dict[str, Any]) -> None:
     contradicting = {"reasoning_format": "tags", "reasoning": {"exclude": True}}
     async with client(FakeEngine(ANSWER), **ledger) as http:
         refused = await http.post(CHAT, json=body(**contradicting), headers=named())
@@ -131,10 +134,10 @@ async def test_what_was_refused_leaves_its_name_free(ledger: dict[str, Any]) -> 
 
 
 @pytest.mark.parametrize("stream", [False, True])
-async def test_a_name_is_free_before_the_last_of_a_failure_is_sent(
+async def test_the_idempotency_key_is_released_before_a_failure_is_fully_sent(
     stream: bool, ledger: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """However long the database takes over it."""
+    """However slow the database is."""
     give_up, freed = IdempotencyStore.give_up, []
 
     async def slow(store: IdempotencyStore, claim: Claim) -> None:
@@ -154,15 +157,15 @@ async def test_a_name_is_free_before_the_last_of_a_failure_is_sent(
             assert len(freed) == number + 1
 
 
-async def test_a_client_that_leaves_can_ask_again(ledger: dict[str, Any]) -> None:
+async def test_a_request_can_be_retried_after_a_disconnect(ledger: dict[str, Any]) -> None:
     gate = Gate(2)
     engine = FakeEngine(ANSWER, before_token=gate)
     async with (
-        listening(engine, **ledger) as url,
+        running_server(engine, **ledger) as url,
         httpx.AsyncClient(base_url=url) as http,
     ):
         leaving = asyncio.create_task(http.post(CHAT, json=body(stream=True), headers=named()))
-        await soon(gate.reached.wait())
+        await with_timeout(gate.reached.wait())
         leaving.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await leaving
@@ -173,10 +176,10 @@ async def test_a_client_that_leaves_can_ask_again(ledger: dict[str, Any]) -> Non
     assert answer.text.endswith("data: [DONE]\n\n")
 
 
-async def test_an_answer_that_is_too_long_is_not_kept(
+async def test_a_response_that_is_too_long_is_not_cached(
     ledger: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("proctor.server.api.generation.idempotency.MAX_CACHED_BYTES", 10)
+    monkeypatch.setattr(idempotency, "MAX_CACHED_BYTES", 10)
     engine = FakeEngine(ANSWER)
     async with client(engine, **ledger) as http:
         await http.post(CHAT, json=body(), headers=named())
@@ -187,7 +190,7 @@ async def test_an_answer_that_is_too_long_is_not_kept(
 
 
 @pytest.mark.parametrize(
-    ("given", "name", "status"),
+    ("ledger_settings", "name", "status"),
     [
         ({}, "mine", 400),
         ({"replay_hours": 0}, "mine", 400),
@@ -195,10 +198,10 @@ async def test_an_answer_that_is_too_long_is_not_kept(
         ({}, "x" * 256, 400),
     ],
 )
-async def test_a_name_that_cannot_be_kept_is_refused(
-    given: dict[str, Any], name: str, status: int, url: str
+async def test_an_idempotency_key_that_cannot_be_stored_is_refused(
+    ledger_settings: dict[str, Any], name: str, status: int, url: str
 ) -> None:
-    settings = {"ledger": {"url": url, **given}} if given else {}
+    settings = {"ledger": {"url": url, **ledger_settings}} if ledger_settings else {}
     engine = FakeEngine()
     async with client(engine, **settings) as http:
         answer = await http.post(CHAT, json=body(), headers=named(name))
@@ -208,36 +211,36 @@ async def test_a_name_that_cannot_be_kept_is_refused(
     assert engine.jobs == []
 
 
-async def test_a_database_that_is_away_is_told(
+async def test_a_database_outage_is_a_503_or_an_uncached_response(
     ledger: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     claim = IdempotencyStore.claim
 
-    async def away(*_: Any) -> None:
+    async def fail(*_: Any) -> None:
         raise OSError("away")
 
-    async def claim_and_lose(store: IdempotencyStore, *given: Any) -> Any:
-        """It is away from then on; until then it may take its time."""
-        claimed = await claim(store, *given)
-        monkeypatch.setattr("proctor.server.api.generation.idempotency.PATIENCE_SECONDS", 0.1)
+    async def claim_before_the_outage(store: IdempotencyStore, *arguments: Any) -> Any:
+        """Shorten the timeout for what follows the claim."""
+        claimed = await claim(store, *arguments)
+        monkeypatch.setattr(idempotency, "PATIENCE_SECONDS", 0.1)
         return claimed
 
-    monkeypatch.setattr("proctor.server.api.generation.idempotency.CLOSE_SECONDS", 0.1)
-    monkeypatch.setattr(IdempotencyStore, "claim", claim_and_lose)
+    monkeypatch.setattr(idempotency, "CLOSE_SECONDS", 0.1)
+    monkeypatch.setattr(IdempotencyStore, "claim", claim_before_the_outage)
 
     engine = FakeEngine(ANSWER)
     async with client(engine, **ledger) as http:
-        monkeypatch.setattr(IdempotencyStore, "keep", away)
-        unkept = await http.post(CHAT, json=body(), headers=named())
-        monkeypatch.setattr(IdempotencyStore, "claim", away)
+        monkeypatch.setattr(IdempotencyStore, "keep", fail)
+        uncached = await http.post(CHAT, json=body(), headers=named())
+        monkeypatch.setattr(IdempotencyStore, "claim", fail)
         refused = await http.post(CHAT, json=body(), headers=named("other"))
 
-    assert unkept.status_code == 200
+    assert uncached.status_code == 200
     assert refused.status_code == 503
 
 
 @pytest.mark.parametrize("away_for", [1, 3])
-async def test_a_name_is_free_when_a_database_that_was_away_is_back(
+async def test_the_idempotency_key_is_released_after_a_database_outage(
     ledger: dict[str, Any], monkeypatch: pytest.MonkeyPatch, away_for: int
 ) -> None:
     give_up, left = IdempotencyStore.give_up, [away_for]
@@ -257,35 +260,35 @@ async def test_a_name_is_free_when_a_database_that_was_away_is_back(
     engine = FakeEngine(ANSWER, before_token=break_off)
     async with client(engine, **ledger) as http:
         assert (await http.post(CHAT, json=body(), headers=named())).status_code == 503
-        await soon(freed.wait())
+        await with_timeout(freed.wait())
         again = await http.post(CHAT, json=body(), headers=named())
 
     assert "gone" in again.text
 
 
-async def test_a_name_that_was_taken_too_late_is_free_again(
+async def test_a_claim_that_commits_after_the_timeout_is_released(
     ledger: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Its transaction commits when nobody waits for it any more."""
+    """The transaction commits after the request has timed out."""
     claim_name, give_up = IdempotencyStore.claim, IdempotencyStore.give_up
     gate, freed = asyncio.Event(), asyncio.Event()
 
-    async def late(store: IdempotencyStore, *given: Any) -> Any:
+    async def late(store: IdempotencyStore, *arguments: Any) -> Any:
         await gate.wait()
-        return await claim_name(store, *given)
+        return await claim_name(store, *arguments)
 
-    async def give_up_and_tell(store: IdempotencyStore, claim: Claim) -> None:
+    async def give_up_and_notify(store: IdempotencyStore, claim: Claim) -> None:
         await give_up(store, claim)
         freed.set()
 
-    monkeypatch.setattr(IdempotencyStore, "give_up", give_up_and_tell)
+    monkeypatch.setattr(IdempotencyStore, "give_up", give_up_and_notify)
     async with client(FakeEngine(ANSWER), **ledger) as http:
         with monkeypatch.context() as patch:
             patch.setattr(IdempotencyStore, "claim", late)
-            patch.setattr("proctor.server.api.generation.idempotency.PATIENCE_SECONDS", 0.01)
+            patch.setattr(idempotency, "PATIENCE_SECONDS", 0.01)
             refused = await http.post(CHAT, json=body(), headers=named())
             gate.set()
-            await soon(freed.wait())
+            await with_timeout(freed.wait())
         answer = await http.post(CHAT, json=body(), headers=named())
 
     assert refused.status_code == 503

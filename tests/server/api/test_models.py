@@ -7,7 +7,7 @@ import pytest
 from proctor.server.config.settings import ConfigError, load_settings
 from proctor.server.engines.fake import FakeEngine
 from tests.server.api.test_errors import assert_error
-from tests.server.harness import CHAT, body, client, listening
+from tests.server.harness import CHAT, body, client, running_server
 
 NAMES = ["fake", "org/fake-1", "a b%2F?#é"]
 
@@ -25,7 +25,7 @@ async def test_every_name_is_listed() -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
-async def test_every_name_is_served_and_the_answer_has_the_models_own(name: str) -> None:
+async def test_every_name_is_served_and_responses_have_the_models_own(name: str) -> None:
     async with aliased() as http:
         whole = await http.post(CHAT, json=body(model=name))
         streamed = await http.post(CHAT, json=body(model=name, stream=True))
@@ -35,9 +35,9 @@ async def test_every_name_is_served_and_the_answer_has_the_models_own(name: str)
 
 
 @pytest.mark.parametrize("name", NAMES)
-async def test_every_name_is_found_as_a_client_writes_it(name: str) -> None:
+async def test_the_openai_sdk_finds_every_name(name: str) -> None:
     async with (
-        listening(FakeEngine(), aliases=NAMES[1:]) as url,
+        running_server(FakeEngine(), aliases=NAMES[1:]) as url,
         openai.AsyncOpenAI(base_url=f"{url}/v1", api_key="none") as sdk,
     ):
         found = await sdk.models.retrieve(name)
@@ -49,7 +49,7 @@ async def test_every_name_is_found_as_a_client_writes_it(name: str) -> None:
     "path", ["org/fake-1", "org%2Ffake-1", "org%2ffake-1", "%6Frg/fake-1", "a%20b%252F%3F%23%C3%A9"]
 )
 async def test_a_name_in_a_path_may_be_encoded(path: str) -> None:
-    async with listening(FakeEngine(), aliases=NAMES[1:]) as url, httpx.AsyncClient() as http:
+    async with running_server(FakeEngine(), aliases=NAMES[1:]) as url, httpx.AsyncClient() as http:
         response = await http.get(f"{url}/v1/models/{path}")
 
     assert response.status_code == 200
@@ -59,8 +59,8 @@ async def test_a_name_in_a_path_may_be_encoded(path: str) -> None:
 @pytest.mark.parametrize(
     "path", ["", "other", "fake/", "/fake", "FAKE", "org", "%00", "%FF", "x" * 9999]
 )
-async def test_an_unknown_name_is_told_those_that_there_are(path: str) -> None:
-    async with listening(FakeEngine(), aliases=["mine"]) as url, httpx.AsyncClient() as http:
+async def test_the_error_for_an_unknown_name_lists_the_names(path: str) -> None:
+    async with running_server(FakeEngine(), aliases=["mine"]) as url, httpx.AsyncClient() as http:
         response = await http.get(f"{url}/v1/models/{path}")
 
     error = assert_error(response, 404, None)
@@ -89,6 +89,6 @@ async def test_an_unknown_name_in_a_request() -> None:
         ("a", "aliases"),
     ],
 )
-def test_names_that_cannot_be(aliases: Any, wrong: str) -> None:
+def test_invalid_aliases_are_refused(aliases: Any, wrong: str) -> None:
     with pytest.raises(ConfigError, match=wrong):
         load_settings({"model": "m", "aliases": aliases})

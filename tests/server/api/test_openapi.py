@@ -7,8 +7,8 @@ from jsonschema import Draft202012Validator, ValidationError
 
 from proctor.server.app import create_app
 from proctor.server.engines.fake import FakeEngine
-from tests.server.described import assert_described, document, validator
 from tests.server.harness import CHAT, body, client, settings
+from tests.server.openapi_check import assert_matches_openapi, document, validator
 
 POSTS = {CHAT, "/v1/completions", "/v1/route", "/tokenize", "/detokenize"}
 GETS = {"/v1/models", "/v1/models/{name}", "/health", "/ready", "/metrics"}
@@ -28,7 +28,7 @@ UNBOUNDED = {
     "CompletionRequest.prompt",
     "TokenizeRequest.prompt",
 }
-"""Texts that nothing but the limits on bodies and on the context bound."""
+"""Texts that are only bounded by the limits on bodies and on the context."""
 
 
 def schemas() -> dict[str, Any]:
@@ -37,7 +37,7 @@ def schemas() -> dict[str, Any]:
 
 
 def walk(value: Any) -> Iterator[dict[str, Any]]:
-    """Every object within a JSON value."""
+    """Yield every object within a JSON value."""
     if isinstance(value, dict):
         yield value
     inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
@@ -46,7 +46,7 @@ def walk(value: Any) -> Iterator[dict[str, Any]]:
 
 
 def of_requests() -> set[str]:
-    """The names of the schemas that requests are made of."""
+    """Return the names of the schemas that requests consist of."""
     bodies = [
         operation["requestBody"] for _, operation in operations() if "requestBody" in operation
     ]
@@ -67,10 +67,10 @@ def operations() -> Iterator[tuple[str, dict[str, Any]]]:
             yield path, operation
 
 
-async def test_it_is_served_with_what_this_server_allows() -> None:
+async def test_the_served_document_has_the_limits_of_the_server() -> None:
     tiers = [{"name": "less", "max_tokens": 8}, {"name": "more", "max_tokens": 80}]
-    given = {"tiers": tiers, "efforts": EFFORTS, "router": {"levels": LEVELS}}
-    async with client(FakeEngine(), limits={"max_choices": 3}, **given) as http:
+    overrides = {"tiers": tiers, "efforts": EFFORTS, "router": {"levels": LEVELS}}
+    async with client(FakeEngine(), limits={"max_choices": 3}, **overrides) as http:
         served = (await http.get("/openapi.json")).json()
 
     parts, whole = served["components"]["schemas"], schemas()
@@ -90,7 +90,7 @@ async def test_it_is_served_with_what_this_server_allows() -> None:
     }
 
 
-async def test_what_is_served_before_the_model_is_there_knows_no_vocabulary() -> None:
+async def test_before_the_model_is_loaded_the_vocabulary_is_unknown() -> None:
     app = create_app(settings(), FakeEngine)
     async with httpx.AsyncClient(
         transport=httpx.ASGITransport(app), base_url="http://test"
@@ -101,11 +101,11 @@ async def test_what_is_served_before_the_model_is_there_knows_no_vocabulary() ->
     assert ids["exclusiveMaximum"] == 2**31
 
 
-def test_it_is_whole() -> None:
-    told = dict(operations())
-    assert told.keys() >= POSTS | GETS
-    assert len({operation["operationId"] for operation in told.values()}) == len(told)
-    for path, operation in told.items():
+def test_every_operation_and_reference_is_complete() -> None:
+    by_path = dict(operations())
+    assert by_path.keys() >= POSTS | GETS
+    assert len({operation["operationId"] for operation in by_path.values()}) == len(by_path)
+    for path, operation in by_path.items():
         assert operation["summary"], path
         assert "Raises" not in operation["description"]
         for parameter in operation.get("parameters", []):
@@ -120,28 +120,28 @@ def test_it_is_whole() -> None:
         Draft202012Validator.check_schema(schema)
 
 
-def test_every_field_says_what_it_means() -> None:
-    silent = [
+def test_every_field_has_a_description() -> None:
+    undescribed = [
         f"{name}.{field}"
         for name, schema in schemas().items()
-        for field, told in schema.get("properties", {}).items()
-        if not told.get("description")
+        for field, field_schema in schema.get("properties", {}).items()
+        if not field_schema.get("description")
     ]
     assert "max_thinking_tokens" in schemas()["ChatRequest"]["properties"]
-    assert silent == []
+    assert undescribed == []
 
 
-def test_every_field_of_a_request_says_its_range() -> None:
+def test_every_request_field_has_bounds() -> None:
     unbounded = set()
     for name in of_requests():
-        for field, told in schemas()[name].get("properties", {}).items():
-            for part in walk(told):
+        for field, field_schema in schemas()[name].get("properties", {}).items():
+            for part in walk(field_schema):
                 kind, closed = part.get("type"), "enum" in part or "const" in part
                 if kind in ("integer", "number"):
-                    least = {"minimum", "exclusiveMinimum"} & part.keys()
-                    most = {"maximum", "exclusiveMaximum"} & part.keys()
-                    assert least, (name, field)
-                    assert most, (name, field)
+                    lower = {"minimum", "exclusiveMinimum"} & part.keys()
+                    upper = {"maximum", "exclusiveMaximum"} & part.keys()
+                    assert lower, (name, field)
+                    assert upper, (name, field)
                 elif kind == "array":
                     assert "maxItems" in part, (name, field)
                 elif kind == "string" and not closed and "maxLength" not in part:
@@ -196,17 +196,19 @@ def test_every_field_of_a_request_says_its_range() -> None:
         ({"n": 2.0}, True),
     ],
 )
-async def test_it_knows_good_requests_from_bad_ones(fields: dict[str, Any], valid: bool) -> None:
-    asked = body(**fields)
+async def test_the_chat_schema_agrees_with_the_validation(
+    fields: dict[str, Any], valid: bool
+) -> None:
+    request = body(**fields)
 
     async with client(FakeEngine()) as http:
-        assert ((await http.post(CHAT, json=asked)).status_code == 200) is valid
+        assert ((await http.post(CHAT, json=request)).status_code == 200) is valid
 
-    assert validator(schemas()["ChatRequest"]).is_valid(asked) is valid
+    assert validator(schemas()["ChatRequest"]).is_valid(request) is valid
 
 
 @pytest.mark.parametrize(
-    ("path", "name", "asked", "valid"),
+    ("path", "name", "fields", "valid"),
     [
         ("/v1/completions", "CompletionRequest", {"reasoning": {"exclude": True}}, False),
         ("/v1/completions", "CompletionRequest", {"reasoning": {"exclude": False}}, True),
@@ -218,25 +220,25 @@ async def test_it_knows_good_requests_from_bad_ones(fields: dict[str, Any], vali
         ("/v1/feedback", "FeedbackRequest", {"correct": True, "score": None}, True),
     ],
 )
-async def test_it_knows_other_good_requests_from_bad_ones(
-    path: str, name: str, asked: dict[str, Any], valid: bool
+async def test_other_request_schemas_agree_with_the_validation(
+    path: str, name: str, fields: dict[str, Any], valid: bool
 ) -> None:
-    needed = {"request_id": "x"} if name == "FeedbackRequest" else {"prompt": "hi"}
+    required = {"request_id": "x"} if name == "FeedbackRequest" else {"prompt": "hi"}
 
     async with client(FakeEngine()) as http:
-        status = (await http.post(path, json={**needed, **asked})).status_code
+        status = (await http.post(path, json={**required, **fields})).status_code
 
     assert (status != 400) is valid
-    assert validator(schemas()[name]).is_valid({**needed, **asked}) is valid
+    assert validator(schemas()[name]).is_valid({**required, **fields}) is valid
 
 
-async def test_an_answer_that_is_not_described_is_noticed() -> None:
+async def test_undocumented_responses_are_detected() -> None:
     async with client(FakeEngine()) as http:
         answer = await http.get("/v1/models")
     listed = answer.json()
     listed["data"][0]["secret"] = 1
 
     with pytest.raises(ValidationError, match="secret"):
-        await assert_described(httpx.Response(200, json=listed, request=answer.request))
+        await assert_matches_openapi(httpx.Response(200, json=listed, request=answer.request))
     with pytest.raises(AssertionError, match="418"):
-        await assert_described(httpx.Response(418, json={}, request=answer.request))
+        await assert_matches_openapi(httpx.Response(418, json={}, request=answer.request))

@@ -7,7 +7,17 @@ import pytest
 
 from proctor.server.engines.fake import FakeEngine, Script
 from proctor.server.transport.sse import ErrorEvent, event, without_names
-from tests.server.harness import CHAT, Event, Gate, added_up, body, client, events, listening, soon
+from tests.server.harness import (
+    CHAT,
+    Event,
+    Gate,
+    body,
+    client,
+    merge_deltas,
+    parse_events,
+    running_server,
+    with_timeout,
+)
 
 
 async def stream(engine: FakeEngine, **fields: Any) -> list[Event]:
@@ -15,10 +25,10 @@ async def stream(engine: FakeEngine, **fields: Any) -> list[Event]:
         response = await http.post(CHAT, json=body(stream=True, **fields))
     assert response.status_code == 200, response.text
     assert response.headers["content-type"].startswith("text/event-stream")
-    return events(response.text)
+    return parse_events(response.text)
 
 
-async def test_the_contract() -> None:
+async def test_the_chunks_of_a_stream() -> None:
     engine = FakeEngine(Script(("é",), "\n\n☃"), tokens_per_delta=2)
 
     role, thought, answer, finish, usage, done = await stream(
@@ -49,30 +59,30 @@ async def test_the_contract() -> None:
     assert len({chunk.data["id"] for chunk in chunks}) == 1
 
 
-async def test_usage_comes_only_where_it_was_asked_for() -> None:
+async def test_usage_is_sent_only_if_requested() -> None:
     assert not any("usage" in event.data for event in await stream(FakeEngine()))
 
 
 @pytest.mark.parametrize("style", ["reasoning_content", "reasoning", "both", "tags", "hidden"])
 async def test_a_stream_adds_up_to_the_whole_response(style: str) -> None:
-    asked = body(reasoning_format=style)
+    request = body(reasoning_format=style)
 
     async with client(FakeEngine(Script(("héllo ☃",), "wörld"))) as http:
-        streamed = await http.post(CHAT, json={**asked, "stream": True})
-        whole = await http.post(CHAT, json=asked)
+        streamed = await http.post(CHAT, json={**request, "stream": True})
+        whole = await http.post(CHAT, json=request)
 
-    message = added_up(event.choice["delta"] for event in events(streamed.text)[:-1])
+    message = merge_deltas(event.choice["delta"] for event in parse_events(streamed.text)[:-1])
     assert message == whole.json()["choices"][0]["message"]
 
 
-async def test_choices_stream_side_by_side() -> None:
+async def test_choices_are_streamed_concurrently() -> None:
     gate = Gate(2)
     engine = FakeEngine(lambda job: Script(("ab",), job.id[-1]), before_token=gate)
 
     asking = asyncio.ensure_future(stream(engine, n=3))
-    await soon(gate.reached.wait())
+    await with_timeout(gate.reached.wait())
     gate.opened.set()
-    got = await soon(asking)
+    got = await with_timeout(asking)
 
     choices = [event.choice for event in got[:-1]]
     assert [choice["index"] for choice in choices[:3]] == [0, 1, 2]
@@ -92,7 +102,7 @@ async def test_an_engine_that_dies_ends_the_stream_with_an_error_event() -> None
     assert got[-1].data["error"]["type"] == "server_error"
 
 
-async def test_a_fault_of_ours_ends_the_stream_without_its_text() -> None:
+async def test_an_internal_error_ends_the_stream_without_details() -> None:
     engine = FakeEngine()
 
     async def fail(_: Any) -> frozenset[int]:
@@ -105,17 +115,17 @@ async def test_a_fault_of_ours_ends_the_stream_without_its_text() -> None:
     assert "secret" not in got[-1].data["error"]["message"]
 
 
-async def test_text_comes_as_soon_as_it_is_there() -> None:
+async def test_text_is_streamed_without_delay() -> None:
     gate = Gate(2)
     engine = FakeEngine(Script(("abc",), "x"), before_token=gate)
 
     async with (
-        listening(engine) as url,
+        running_server(engine) as url,
         httpx.AsyncClient(base_url=url) as http,
         http.stream("POST", CHAT, json=body(stream=True)) as response,
     ):
         lines = response.aiter_lines()
-        while '"b"' not in await soon(anext(lines)):
+        while '"b"' not in await with_timeout(anext(lines)):
             pass
         assert not gate.opened.is_set()
         gate.opened.set()
@@ -124,17 +134,17 @@ async def test_text_comes_as_soon_as_it_is_there() -> None:
     assert rest[-2] == "data: [DONE]"
 
 
-async def test_comments_keep_a_silent_stream_alive() -> None:
+async def test_heartbeats_keep_a_silent_stream_alive() -> None:
     gate = Gate(0)
     limits = {"heartbeat_seconds": 0.01}
 
     async with (
-        listening(FakeEngine(before_token=gate), limits=limits) as url,
+        running_server(FakeEngine(before_token=gate), limits=limits) as url,
         httpx.AsyncClient(base_url=url) as http,
         http.stream("POST", CHAT, json=body(stream=True)) as response,
     ):
         lines = response.aiter_lines()
-        while not (await soon(anext(lines))).startswith(":"):
+        while not (await with_timeout(anext(lines))).startswith(":"):
             pass
         gate.opened.set()
         rest = [line async for line in lines]
@@ -142,11 +152,11 @@ async def test_comments_keep_a_silent_stream_alive() -> None:
     assert rest[-2] == "data: [DONE]"
 
 
-async def test_a_failure_without_its_name_is_still_one() -> None:
+async def test_an_error_event_without_a_name_is_still_an_error_event() -> None:
     async def broken() -> AsyncGenerator[bytes, None]:
         yield event({"a": 1}, name="reasoning")
         yield ErrorEvent(event({"error": {}}, name="error"))
 
-    told = [each async for each in without_names(broken())]
-    assert told == [b'data: {"a":1}\n\n', b'data: {"error":{}}\n\n']
-    assert isinstance(told[1], ErrorEvent)
+    unnamed = [each async for each in without_names(broken())]
+    assert unnamed == [b'data: {"a":1}\n\n', b'data: {"error":{}}\n\n']
+    assert isinstance(unnamed[1], ErrorEvent)

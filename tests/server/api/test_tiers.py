@@ -1,4 +1,4 @@
-"""Tiers in the whole gateway, over the fake engine."""
+"""Tiers in the gateway, over the fake engine."""
 
 from decimal import Decimal
 from typing import Any
@@ -15,7 +15,7 @@ from proctor.server.config.settings import ConfigError, Settings, load_settings
 from proctor.server.engines.factory import check_tiers
 from proctor.server.engines.fake import FakeEngine, Script
 from proctor.server.pricing import Cost, affordable
-from tests.server.harness import CHAT, body, client, events
+from tests.server.harness import CHAT, body, client, parse_events
 
 ROUTE = "/v1/route"
 PRICES = {"prompt": "1", "thinking": "2", "answer": "4"}
@@ -29,12 +29,12 @@ TIERS = [
 PRICED = [*TIERS[:4], {**TIERS[4], "max_price": "0.0001"}]
 
 
-def asked(text: str, **fields: Any) -> dict[str, Any]:
+def chat_body(text: str, **fields: Any) -> dict[str, Any]:
     return body(messages=[{"role": "user", "content": text}], **fields)
 
 
 class ByLength:
-    """A classifier that a test can predict."""
+    """A classifier that goes by the length of the prompt."""
 
     def classify(self, conversation: Conversation) -> Prediction:
         hard = len(conversation.prompt) > 20
@@ -48,10 +48,10 @@ def _by_length(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("_by_length")
-async def test_a_request_that_says_nothing_is_routed() -> None:
+async def test_a_request_without_a_budget_is_routed() -> None:
     async with client(FakeEngine(), default_tier="auto", tiers=TIERS) as http:
-        easy = await http.post(CHAT, json=asked("hi"))
-        hard = await http.post(CHAT, json=asked("a prompt that is hard because it is long"))
+        easy = await http.post(CHAT, json=chat_body("hi"))
+        hard = await http.post(CHAT, json=chat_body("a prompt that is hard because it is long"))
         metrics = (await http.get("/metrics")).text
 
     assert easy.headers["x-budget-tier"] == "none"
@@ -67,16 +67,16 @@ async def test_a_request_that_says_nothing_is_routed() -> None:
 
 
 @pytest.mark.usefixtures("_by_length")
-async def test_a_stream_tells_its_tier_too() -> None:
+async def test_a_stream_has_its_tier() -> None:
     async with client(FakeEngine(), tiers=TIERS) as http:
-        response = await http.post(CHAT, json=asked("hi", reasoning_effort="low", stream=True))
+        response = await http.post(CHAT, json=chat_body("hi", reasoning_effort="low", stream=True))
 
     assert response.headers["x-budget-tier"] == "low"
-    told = [event.choice for event in events(response.text) if event.data != "[DONE]"]
-    assert [choice["thinking"]["tier"] for choice in told if "thinking" in choice] == ["low"]
+    choices = [event.choice for event in parse_events(response.text) if event.data != "[DONE]"]
+    assert [choice["thinking"]["tier"] for choice in choices if "thinking" in choice] == ["low"]
 
 
-async def test_a_minimum_of_a_tier_yields_where_there_is_no_room() -> None:
+async def test_the_minimum_of_a_tier_is_clamped_where_there_is_no_room() -> None:
     async with client(FakeEngine(), tiers=TIERS) as http:
         given_by_tier = await http.post(CHAT, json=body(budget_tier="high", max_tokens=20))
         named = await http.post(CHAT, json=body(min_thinking_tokens=8, max_tokens=20))
@@ -88,7 +88,7 @@ async def test_a_minimum_of_a_tier_yields_where_there_is_no_room() -> None:
     assert named.json()["error"]["param"] == "min_thinking_tokens"
 
 
-async def test_a_tier_has_sampling_of_its_own() -> None:
+async def test_a_tier_has_its_own_sampling_parameters() -> None:
     engine = FakeEngine()
     async with client(engine, tiers=TIERS) as http:
         await http.post(CHAT, json=body(budget_tier="medium"))
@@ -99,7 +99,7 @@ async def test_a_tier_has_sampling_of_its_own() -> None:
     assert seen == [(0.3, 0.5), (1, 1), (None, None)]
 
 
-async def test_the_operators_ceiling_cuts() -> None:
+async def test_the_operators_ceiling_clamps() -> None:
     async with client(FakeEngine(), ceilings={"max_thinking_tokens": 5}) as http:
         response = await http.post(CHAT, json=body(max_thinking_tokens=9))
 
@@ -107,7 +107,7 @@ async def test_the_operators_ceiling_cuts() -> None:
     assert (thinking["max_tokens"], thinking["clamped"]) == (5, True)
 
 
-async def test_an_answer_costs_its_parts() -> None:
+async def test_the_cost_is_the_sum_of_its_parts() -> None:
     engine = FakeEngine(Script(("abc",), "de"))
     async with client(engine, prices=PRICES) as http:
         whole = (await http.post(CHAT, json=body())).json()
@@ -121,14 +121,16 @@ async def test_an_answer_costs_its_parts() -> None:
     assert cost["total"] == pytest.approx(parts)
     tokens = cost["thinking"] / 2e-6 + cost["answer"] / 4e-6
     assert tokens == pytest.approx(usage["completion_tokens"])
-    assert [event.data["cost"] for event in events(streamed) if "cost" in event.data] == [cost]
+    assert [event.data["cost"] for event in parse_events(streamed) if "cost" in event.data] == [
+        cost
+    ]
 
 
-async def test_a_tier_never_costs_more_than_its_price() -> None:
+async def test_a_tier_never_costs_more_than_its_max_price() -> None:
     engine = FakeEngine(Script(("a" * 500,), "b" * 500))
     async with client(engine, tiers=PRICED, prices=PRICES) as http:
         held = (await http.post(CHAT, json=body(budget_tier="max"))).json()
-        long = asked("word " * 30, budget_tier="max")
+        long = chat_body("word " * 30, budget_tier="max")
         refused = await http.post(CHAT, json=long)
 
     assert 0.5e-4 < held["cost"]["total"] <= 1e-4
@@ -144,7 +146,7 @@ async def test_a_tier_never_costs_more_than_its_price() -> None:
     prices=st.tuples(*[st.decimals("0", "100", places=4)] * 3),
     share=st.floats(0, 1),
 )
-def test_what_is_affordable_is_afforded(
+def test_affordable_tokens_stay_within_the_price(
     prompt: int, price: Decimal, prices: tuple[Decimal, ...], share: float
 ) -> None:
     named = Prices(prompt=prices[0], thinking=prices[1], answer=prices[2])
@@ -161,12 +163,14 @@ def test_what_is_affordable_is_afforded(
 
 
 @pytest.mark.usefixtures("_by_length")
-async def test_a_dry_run_tells_what_a_request_would_get() -> None:
+async def test_a_dry_run_reports_what_a_request_would_get() -> None:
     engine = FakeEngine()
     async with client(engine, default_tier="auto", tiers=TIERS, prices=PRICES) as http:
-        response = await http.post(ROUTE, json=asked("a prompt that is hard because it is long"))
+        response = await http.post(
+            ROUTE, json=chat_body("a prompt that is hard because it is long")
+        )
         shown = response.json()
-        chat = await http.post(CHAT, json=asked("a prompt that is hard because it is long"))
+        chat = await http.post(CHAT, json=chat_body("a prompt that is hard because it is long"))
         plain = (await http.post(ROUTE, json=body(max_thinking_tokens=7))).json()
         bad = await http.post(ROUTE, json=body(max_thinking_tokens=-7))
 
@@ -181,11 +185,11 @@ async def test_a_dry_run_tells_what_a_request_would_get() -> None:
     assert bad.status_code == 400
 
 
-async def test_the_default_router_knows_small_talk_from_proofs() -> None:
+async def test_the_default_router_separates_small_talk_from_proofs() -> None:
     proof = "Prove that the square root of every prime is irrational."
     async with client(FakeEngine(), default_tier="auto") as http:
-        easy = (await http.post(ROUTE, json=asked("hello there"))).json()
-        hard = (await http.post(ROUTE, json=asked(proof))).json()
+        easy = (await http.post(ROUTE, json=chat_body("hello there"))).json()
+        hard = (await http.post(ROUTE, json=chat_body(proof))).json()
 
     assert easy["tier"] == "none"
     assert hard["tier"] == "high"
@@ -213,17 +217,17 @@ async def test_the_default_router_knows_small_talk_from_proofs() -> None:
         ({"prices": {"prompt": "-1", "thinking": "1", "answer": "1"}}, "prices.prompt"),
     ],
 )
-def test_a_bad_setting_is_named(given_settings: dict[str, Any], named: str) -> None:
+def test_an_invalid_setting_is_named(given_settings: dict[str, Any], named: str) -> None:
     with pytest.raises(ConfigError, match=named):
         load_settings(given_settings)
 
 
-def test_an_unknown_classifier_stops_the_start() -> None:
+def test_an_unknown_classifier_is_a_config_error() -> None:
     with pytest.raises(ConfigError, match=r"router\.classifier.*'psychic'.*ensemble"):
         Router.load(RouterSettings(classifier="psychic"))
 
 
-def test_costs_decide() -> None:
+def test_the_router_minimizes_the_expected_cost() -> None:
     verdict = Prediction((0.9, 0.0, 0.0, 0.1))
 
     class Unsure:
@@ -242,7 +246,7 @@ def test_costs_decide() -> None:
     assert level(1000.0) != "none"
 
 
-def test_tiers_of_the_operators_must_fit_the_context() -> None:
+def test_configured_tiers_must_fit_the_context() -> None:
     fitting = Settings(tiers=TIERS)  # type: ignore[arg-type]
     check_tiers(fitting, 4000)
     with pytest.raises(ConfigError, match="'max'"):

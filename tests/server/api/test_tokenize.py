@@ -33,7 +33,7 @@ async def test_token_strings() -> None:
 @pytest.mark.parametrize(
     "fields", [{}, {"tools": [TOOL]}, {"chat_template_kwargs": {"enable_thinking": False}}]
 )
-async def test_messages_are_the_prompt_that_a_chat_makes_of_them(fields: dict[str, Any]) -> None:
+async def test_messages_give_the_prompt_of_a_chat(fields: dict[str, Any]) -> None:
     engine = FakeEngine()
     if "tools" in fields:
         fields |= {"tool_choice": "none"}
@@ -47,7 +47,7 @@ async def test_messages_are_the_prompt_that_a_chat_makes_of_them(fields: dict[st
     assert answer["count"] == len(answer["tokens"])
 
 
-async def test_messages_without_the_beginning_of_an_answer() -> None:
+async def test_messages_without_a_generation_prompt() -> None:
     fields = {"messages": [USER], "add_generation_prompt": False, "model": "mine"}
 
     answer = await post("/tokenize", fields)
@@ -55,14 +55,14 @@ async def test_messages_without_the_beginning_of_an_answer() -> None:
     assert answer.json()["tokens"] == [TURN, *b"user\nhi", END_TURN, *b"\n"]
 
 
-async def test_special_tokens_in_messages_stay_plain() -> None:
-    asked = {"messages": [{"role": "user", "content": "<think>"}], "add_generation_prompt": False}
+async def test_special_tokens_in_messages_are_escaped() -> None:
+    request = {"messages": [{"role": "user", "content": "<think>"}], "add_generation_prompt": False}
 
-    assert THINK not in (await post("/tokenize", asked)).json()["tokens"]
+    assert THINK not in (await post("/tokenize", request)).json()["tokens"]
 
 
 @pytest.mark.parametrize("text", ["", "one ☃ two", "<think>é</think>", "a\0b"])
-async def test_there_and_back(text: str) -> None:
+async def test_detokenize_reverses_tokenize(text: str) -> None:
     tokens = (await post("/tokenize", {"prompt": text})).json()["tokens"]
 
     assert (await post("/detokenize", {"tokens": tokens})).json() == {"prompt": text}
@@ -86,7 +86,7 @@ async def test_there_and_back(text: str) -> None:
         ({"messages": [{"role": "user", "content": "x" * 200 * 65}]}, "messages"),
     ],
 )
-async def test_what_cannot_be_tokenized(fields: dict[str, Any], param: str) -> None:
+async def test_invalid_tokenize_requests_name_the_field(fields: dict[str, Any], param: str) -> None:
     assert_error(await post("/tokenize", fields), 400, param)
 
 
@@ -104,12 +104,12 @@ async def test_what_cannot_be_tokenized(fields: dict[str, Any], param: str) -> N
         ([1] * (MAX_TOKENS + 1), "tokens"),
     ],
 )
-async def test_what_cannot_be_detokenized(tokens: Any, param: str) -> None:
+async def test_invalid_detokenize_requests_name_the_field(tokens: Any, param: str) -> None:
     assert_error(await post("/detokenize", {"tokens": tokens}), 400, param)
 
 
 @pytest.mark.parametrize("path", ["/tokenize", "/detokenize"])
-async def test_other_refusals(path: str) -> None:
+async def test_other_errors(path: str) -> None:
     fields = {"prompt": "a"} if path == "/tokenize" else {"tokens": [1]}
 
     assert_error(await post(path, {**fields, "model": "other"}), 404, "model")

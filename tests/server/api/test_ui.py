@@ -17,7 +17,7 @@ STRICT = "default-src 'self'; object-src 'none'; base-uri 'none'; form-action 'n
         ("/static/swagger-ui-bundle.js", "text/javascript; charset=utf-8"),
     ],
 )
-async def test_files_are_what_they_are_and_run_nothing_else(path: str, media_type: str) -> None:
+async def test_files_have_their_media_type_and_a_strict_policy(path: str, media_type: str) -> None:
     async with client(FakeEngine()) as http:
         got = await http.get(path)
         again = await http.get(path, headers={"if-none-match": got.headers["etag"]})
@@ -32,7 +32,7 @@ async def test_files_are_what_they_are_and_run_nothing_else(path: str, media_typ
 
 
 @pytest.mark.parametrize("path", ["/static/nothing.js", "/static/../app.py", "/static/", "/docs/"])
-async def test_there_is_nothing_else(path: str) -> None:
+async def test_other_paths_are_not_found(path: str) -> None:
     async with client(FakeEngine()) as http:
         got = await http.get(path)
 
@@ -40,25 +40,25 @@ async def test_there_is_nothing_else(path: str) -> None:
     assert got.json()["error"]["type"] == "invalid_request_error"
 
 
-async def test_the_page_shows_what_the_operator_says() -> None:
-    given = {"examples": ["2 + 2?"], "remembers": False}
-    async with client(FakeEngine(), page=given) as http:
-        assert (await http.get("/page.json")).json() == {**given, "asks_for_keys": False}
+async def test_the_page_gets_its_settings() -> None:
+    page = {"examples": ["2 + 2?"], "remembers": False}
+    async with client(FakeEngine(), page=page) as http:
+        assert (await http.get("/page.json")).json() == {**page, "asks_for_keys": False}
 
 
-async def test_the_tiers_are_the_operators() -> None:
+async def test_tiers_are_listed() -> None:
     tiers = [{"name": "none", "max_tokens": 0}, {"name": "free", "max_tokens": -1, "top_p": 0.9}]
     names = {"low": "free", "medium": "free", "high": "free"}
-    given = {
+    overrides = {
         "tiers": tiers,
         "efforts": {**names, "minimal": "free", "xhigh": "free", "max": "free"},
         "router": {"levels": names},
     }
-    async with client(FakeEngine(), default_tier="free", **given) as http:
-        told = (await http.get("/v1/tiers")).json()
+    async with client(FakeEngine(), default_tier="free", **overrides) as http:
+        answer = (await http.get("/v1/tiers")).json()
 
     rest = {"min_tokens": 0, "continuations": 0, "temperature": None}
-    assert told == {
+    assert answer == {
         "object": "list",
         "default_tier": "free",
         "data": [

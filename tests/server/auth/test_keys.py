@@ -1,4 +1,4 @@
-"""Keys at the gateway: who is let in, and how far."""
+"""API keys: authentication, scopes, ceilings, rate limits and quotas."""
 
 import asyncio
 import contextlib
@@ -18,6 +18,7 @@ from sqlalchemy import select
 from proctor.server.accounting.ledger.store import Store
 from proctor.server.accounting.reservation_store import ReservationStore
 from proctor.server.app import create_app
+from proctor.server.auth import authenticator
 from proctor.server.auth.api_key import hash_token
 from proctor.server.auth.authenticator import Access, Authenticator, declared_access
 from proctor.server.auth.store import KeyStore, StoredKey
@@ -28,9 +29,9 @@ from proctor.server.errors import EngineUnavailable, Unavailable
 from proctor.server.pricing import to_nanos
 from proctor.server.storage.database import connect
 from proctor.server.storage.tables import holds, spend
-from tests.server.accounting.ledger.making import rows_at
-from tests.server.auth.making import bearer, listed, make_key
-from tests.server.harness import CHAT, Gate, body, client, listening, soon
+from tests.server.accounting.ledger.records import read_records
+from tests.server.auth.keys import bearer, configured_key, make_key
+from tests.server.harness import CHAT, Gate, body, client, running_server, with_timeout
 
 PRICES = {"prompt": 0, "thinking": 1000, "answer": 1000}
 """A thousandth of a dollar for each token."""
@@ -54,7 +55,7 @@ def keys(store: Store) -> KeyStore:
     return KeyStore(store.engine)
 
 
-async def test_nobody_is_asked_where_no_keys_are() -> None:
+async def test_without_keys_authentication_is_off() -> None:
     async with client(FakeEngine()) as http:
         answer = await http.post(CHAT, json=body(), headers=bearer("whatever"))
 
@@ -79,13 +80,15 @@ async def test_nobody_is_asked_where_no_keys_are() -> None:
     "header",
     [None, "", "Bearer", "Bearer nonsense", "Basic dXNlcjpwYXNz", "Bearer {other}", "Bearer ☃"],
 )
-async def test_no_key_is_a_401(method: str, path: str, header: str | None) -> None:
-    key, _ = listed()
-    _, other = listed()
-    told = {} if header is None else {"authorization": header.format(other=other).encode()}
+async def test_a_missing_or_invalid_key_is_a_401(
+    method: str, path: str, header: str | None
+) -> None:
+    key, _ = configured_key()
+    _, other = configured_key()
+    headers = {} if header is None else {"authorization": header.format(other=other).encode()}
     engine = FakeEngine()
     async with client(engine, keys=[key]) as http:
-        answer = await http.request(method, path, headers=told)  # type: ignore[arg-type]
+        answer = await http.request(method, path, headers=headers)  # type: ignore[arg-type]
 
     assert answer.status_code == 401
     assert answer.json()["error"]["code"] == "invalid_api_key"
@@ -95,14 +98,14 @@ async def test_no_key_is_a_401(method: str, path: str, header: str | None) -> No
 
 
 @pytest.mark.parametrize("path", ["/health", "/ready", "/", "/docs", "/page.json", "/v1/tiers"])
-async def test_some_things_are_open(path: str) -> None:
-    async with client(FakeEngine(), keys=[listed()[0]]) as http:
+async def test_public_paths_need_no_key(path: str) -> None:
+    async with client(FakeEngine(), keys=[configured_key()[0]]) as http:
         assert (await http.get(path)).status_code == 200
 
 
-async def test_a_key_opens_what_its_scope_says() -> None:
-    user, token = listed()
-    admin, master = listed("root", "admin")
+async def test_the_scope_of_a_key_is_enforced() -> None:
+    user, token = configured_key()
+    admin, master = configured_key("root", "admin")
     async with client(FakeEngine(), keys=[user, admin]) as http:
         answer = await http.post(CHAT, json=body(), headers=bearer(token))
         refused = await http.get("/metrics", headers=bearer(token))
@@ -114,10 +117,10 @@ async def test_a_key_opens_what_its_scope_says() -> None:
     assert refused.json()["error"]["code"] == "insufficient_permissions"
 
 
-async def test_keys_of_the_database_are_known_until_they_are_revoked(
+async def test_keys_of_the_database_are_valid_until_they_are_revoked(
     keys: KeyStore, file: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("proctor.server.auth.authenticator.CACHE_SECONDS", 0.0)
+    monkeypatch.setattr(authenticator, "CACHE_SECONDS", 0.0)
     key, token = make_key()
     await keys.add(key)
     async with client(FakeEngine(), auth={"required": True}, ledger={"url": file}) as http:
@@ -126,14 +129,14 @@ async def test_keys_of_the_database_are_known_until_they_are_revoked(
         refused = await http.post(CHAT, json=body(), headers=bearer(token))
 
     assert (answer.status_code, refused.status_code) == (200, 401)
-    (row,) = await rows_at(file)
+    (row,) = await read_records(file)
     assert row.key == "team"
 
 
-async def test_a_key_is_known_while_its_database_is_away(
+async def test_a_cached_key_is_valid_while_the_database_is_unavailable(
     keys: KeyStore, file: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("proctor.server.auth.authenticator.CACHE_SECONDS", 0.0)
+    monkeypatch.setattr(authenticator, "CACHE_SECONDS", 0.0)
     key, token = make_key()
     await keys.add(key)
     _, stranger = make_key("other")
@@ -152,12 +155,12 @@ async def test_a_key_is_known_while_its_database_is_away(
     assert unknown.headers["retry-after"] == "5"
 
 
-async def test_ids_do_not_tell_whether_they_exist(
+async def test_responses_do_not_reveal_which_key_ids_exist(
     keys: KeyStore, file: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     kept, used = make_key()
     await keys.add(kept)
-    shown, listed_token = listed("listed")
+    shown, listed_token = configured_key("listed")
     looked_up: list[str] = []
     find = KeyStore.find
 
@@ -180,36 +183,35 @@ async def test_ids_do_not_tell_whether_they_exist(
     assert looked_up == [hash_token(token) for token in tokens]
 
 
-async def test_so_many_keys_are_known_at_a_time(
+async def test_the_cache_of_keys_is_bounded(
     keys: KeyStore, file: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("proctor.server.auth.authenticator.MAX_CACHED", 2)
-    made = [make_key(name) for name in ("a", "b", "c")]
-    for key, _ in made:
+    keys_and_tokens = [make_key(name) for name in ("a", "b", "c")]
+    for key, _ in keys_and_tokens:
         await keys.add(key)
-    authenticator = Authenticator([], keys, required=True)
+    bounded = Authenticator([], keys, required=True, max_cached=2)
 
     async def check(token: str) -> None:
         headers = [(b"authorization", f"Bearer {token}".encode())]
-        asked = Request({"type": "http", "path": CHAT, "headers": headers})
-        await authenticator.authorize(asked, SecurityScopes([Access.USER.value]))
+        request = Request({"type": "http", "path": CHAT, "headers": headers})
+        await bounded.authorize(request, SecurityScopes([Access.USER.value]))
 
-    for _, token in made:
+    for _, token in keys_and_tokens:
         await check(token)
     monkeypatch.setattr(KeyStore, "find", None)
-    for _, token in made[1:]:
+    for _, token in keys_and_tokens[1:]:
         await check(token)
     with pytest.raises(Unavailable):
-        await check(made[0][1])
+        await check(keys_and_tokens[0][1])
 
 
-async def test_a_keys_ceilings_cut_what_is_asked_for() -> None:
-    capped, token = listed(max_thinking_tokens=5)
-    low, other = listed("low", tier="low")
+async def test_the_ceilings_of_a_key_clamp_budgets() -> None:
+    capped, token = configured_key(max_thinking_tokens=5)
+    low, other = configured_key("low", tier="low")
     async with client(FakeEngine(), keys=[capped, low]) as http:
         answers = [
-            await http.post(CHAT, json=body(**asked), headers=bearer(shown))
-            for asked, shown in (
+            await http.post(CHAT, json=body(**fields), headers=bearer(shown))
+            for fields, shown in (
                 ({"max_thinking_tokens": 50}, token),
                 ({"budget_tier": "high"}, other),
             )
@@ -224,8 +226,8 @@ async def test_a_keys_ceilings_cut_what_is_asked_for() -> None:
     assert routed.json()["clamped_by"] == ["key"]
 
 
-async def test_a_key_is_for_its_models() -> None:
-    key, token = listed(models=["fast"])
+async def test_a_key_is_limited_to_its_models() -> None:
+    key, token = configured_key(models=["fast"])
     async with client(FakeEngine(), keys=[key], aliases=["fast"]) as http:
         answer = await http.post(CHAT, json=body(model="fast"), headers=bearer(token))
         refused = await http.post(CHAT, json=body(), headers=bearer(token))
@@ -235,8 +237,8 @@ async def test_a_key_is_for_its_models() -> None:
     assert refused.json()["error"]["param"] == "model"
 
 
-async def test_rates_are_told_and_kept(file: str, keys: KeyStore) -> None:
-    key, token = listed(requests_per_minute=2, tokens_per_minute=1000)
+async def test_rate_limits_are_enforced_and_reported(file: str, keys: KeyStore) -> None:
+    key, token = configured_key(requests_per_minute=2, tokens_per_minute=1000)
     async with client(FakeEngine(), keys=[key], ledger={"url": file}) as http:
         answers = [
             await http.post(CHAT, json=body(max_tokens=50), headers=bearer(token)) for _ in range(3)
@@ -251,13 +253,13 @@ async def test_rates_are_told_and_kept(file: str, keys: KeyStore) -> None:
     assert streamed.status_code == 429
 
 
-async def test_a_request_that_is_too_dear_is_refused_before_it_runs(
+async def test_a_request_that_could_exceed_the_quota_is_refused_before_it_runs(
     file: str, keys: KeyStore
 ) -> None:
-    key, token = listed(per_day="0.05")
+    key, token = configured_key(per_day="0.05")
     engine = FakeEngine(Script(("abc",), "de"))
-    given = {"keys": [key], "ledger": {"url": file}, "prices": PRICES}
-    async with client(engine, **given) as http:
+    overrides = {"keys": [key], "ledger": {"url": file}, "prices": PRICES}
+    async with client(engine, **overrides) as http:
         refused = await http.post(CHAT, json=body(max_tokens=51), headers=bearer(token))
         answer = await http.post(CHAT, json=body(max_tokens=50), headers=bearer(token))
 
@@ -268,15 +270,15 @@ async def test_a_request_that_is_too_dear_is_refused_before_it_runs(
     assert len(engine.jobs) == 1
 
 
-async def test_a_key_speaks_of_its_own_answers(file: str, keys: KeyStore) -> None:
-    both = {name: listed(name) for name in ("one", "two")}
-    admin, master = listed("root", "admin")
-    given = {"keys": [admin, *(key for key, _ in both.values())], "ledger": {"url": file}}
-    async with client(FakeEngine(), **given) as http:
+async def test_feedback_is_limited_to_the_keys_own_requests(file: str, keys: KeyStore) -> None:
+    both = {name: configured_key(name) for name in ("one", "two")}
+    admin, master = configured_key("root", "admin")
+    overrides = {"keys": [admin, *(key for key, _ in both.values())], "ledger": {"url": file}}
+    async with client(FakeEngine(), **overrides) as http:
         answer = await http.post(CHAT, json=body(), headers=bearer(both["one"][1]))
-        told = {"request_id": answer.json()["id"], "correct": True}
+        feedback = {"request_id": answer.json()["id"], "correct": True}
         statuses = [
-            (await http.post("/v1/feedback", json=told, headers=bearer(token))).status_code
+            (await http.post("/v1/feedback", json=feedback, headers=bearer(token))).status_code
             for token in (both["two"][1], both["one"][1], master)
         ]
 
@@ -284,10 +286,10 @@ async def test_a_key_speaks_of_its_own_answers(file: str, keys: KeyStore) -> Non
 
 
 @pytest.mark.parametrize("kind", ["sqlite", "postgresql"])
-async def test_a_hundred_at_a_time_cannot_overspend_nor_leak(
+async def test_a_hundred_concurrent_requests_neither_overspend_nor_leak_reservations(
     kind: str, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
-    """Three gateways on one database; some clients leave, some answers break off."""
+    """Three gateways share one database; some clients disconnect, some responses fail."""
     url = f"sqlite:///{tmp_path / 'ledger.db'}"
     if kind == "postgresql":
         url = request.getfixturevalue("postgres").create("overspend")
@@ -295,7 +297,7 @@ async def test_a_hundred_at_a_time_cannot_overspend_nor_leak(
     await store.migrate()
     key, token = make_key(per_day=1)
     await KeyStore(store.engine).add(key)
-    given = {"ledger": {"url": url}, "prices": PRICES, "auth": {"required": True}}
+    overrides = {"ledger": {"url": url}, "prices": PRICES, "auth": {"required": True}}
 
     async def pause(_: Job, position: int) -> None:
         await asyncio.sleep(0.001)
@@ -305,11 +307,11 @@ async def test_a_hundred_at_a_time_cannot_overspend_nor_leak(
             raise EngineUnavailable("gone")
 
     async def ask(http: httpx.AsyncClient, number: int) -> int:
-        asked = body(max_tokens=60, stream=number % 2 == 0)
-        sending = http.post(CHAT, json=asked, headers=bearer(token), timeout=60)
+        chat = body(max_tokens=60, stream=number % 2 == 0)
+        sending = http.post(CHAT, json=chat, headers=bearer(token), timeout=60)
         if number % 5:
             return (await sending).status_code
-        with contextlib.suppress(TimeoutError):  # a client that leaves
+        with contextlib.suppress(TimeoutError):  # a client that disconnects
             await asyncio.wait_for(sending, 0.05 * (number % 7))
         return 0
 
@@ -319,14 +321,14 @@ async def test_a_hundred_at_a_time_cannot_overspend_nor_leak(
             engine = FakeEngine(
                 Script(("x" * 20,), "y" * 20), before_token=break_off if gateway == 2 else pause
             )
-            at = await stack.enter_async_context(listening(engine, **given))
+            at = await stack.enter_async_context(running_server(engine, **overrides))
             clients.append(await stack.enter_async_context(httpx.AsyncClient(base_url=at)))
-        assert await ask(clients[2], 1) == 503  # while there is money for it
+        assert await ask(clients[2], 1) == 503  # while the quota allows it
         statuses = await asyncio.gather(
             *(ask(clients[number % 3], number) for number in range(100))
         )
 
-    rows = await rows_at(url)
+    rows = await read_records(url)
     engine = connect(url)
     async with engine.connect() as connection:
         left = (await connection.execute(select(holds.c.id))).all()
@@ -340,25 +342,25 @@ async def test_a_hundred_at_a_time_cannot_overspend_nor_leak(
     assert {200, 429} <= {*statuses}
 
 
-async def test_a_client_that_leaves_gives_back_what_it_held(
+async def test_the_reservation_of_a_disconnected_client_is_released(
     file: str, keys: KeyStore, store: Store
 ) -> None:
     key, token = make_key(tokens_per_minute=100)
     await keys.add(key)
     gate = Gate(5)
     engine = FakeEngine(Script(("x" * 20,), "y"), before_token=gate)
-    given = {"ledger": {"url": file}, "auth": {"required": True}}
+    overrides = {"ledger": {"url": file}, "auth": {"required": True}}
     async with (
-        listening(engine, **given) as url,
+        running_server(engine, **overrides) as url,
         httpx.AsyncClient(base_url=url, headers=bearer(token)) as http,
     ):
         leaving = asyncio.create_task(http.post(CHAT, json=body(max_tokens=50, stream=True)))
-        await soon(gate.reached.wait())
+        await with_timeout(gate.reached.wait())
         leaving.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await leaving
 
-    (row,) = await rows_at(file)
+    (row,) = await read_records(file)
     assert row.status == 499
     assert (
         await ReservationStore(store.engine).usage("team", row.time)
@@ -395,7 +397,7 @@ def test_every_route_declares_what_it_requires() -> None:
     assert others == {"/", "/docs", "/openapi.json", "/static"}
 
 
-async def test_a_route_that_declares_nothing_is_closed() -> None:
+async def test_a_route_without_a_declaration_is_forbidden() -> None:
     app = create_app(Settings(), FakeEngine)
     app.add_api_route("/v1/new", lambda: "open")
     async with httpx.AsyncClient(

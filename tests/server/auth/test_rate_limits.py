@@ -15,11 +15,11 @@ NOTHING = KeyUsage(0, 0, None, 0, 0)
 BILLION = 10**9
 
 
-def test_a_key_without_limits_is_told_nothing() -> None:
+def test_a_key_without_limits_gets_no_headers() -> None:
     assert check(KeyLimits(), NOTHING, WorstCase(10**9, 0), NOW) == {}
 
 
-def test_what_is_left_is_told_as_openai_does() -> None:
+def test_the_headers_are_those_of_openai() -> None:
     limits = KeyLimits(requests_per_minute=3, tokens_per_minute=100)
     use = KeyUsage(1, 20, NOW - timedelta(seconds=45), 0, 0)
 
@@ -33,7 +33,7 @@ def test_what_is_left_is_told_as_openai_does() -> None:
     }
 
 
-def test_requests_of_a_minute_end() -> None:
+def test_requests_per_minute_are_limited() -> None:
     limits = KeyLimits(requests_per_minute=3)
     use = KeyUsage(3, 20, NOW - timedelta(seconds=44.5), 0, 0)
 
@@ -49,7 +49,7 @@ def test_requests_of_a_minute_end() -> None:
     ("had", "wanted", "passes"),
     [(0, 100, True), (0, 101, False), (60, 40, True), (60, 41, False), (120, 1, False)],
 )
-def test_tokens_of_a_minute_end(had: int, wanted: int, passes: bool) -> None:
+def test_tokens_per_minute_are_limited(had: int, wanted: int, passes: bool) -> None:
     limits = KeyLimits(tokens_per_minute=100)
     use = KeyUsage(1, had, NOW, 0, 0)
 
@@ -58,7 +58,7 @@ def test_tokens_of_a_minute_end(had: int, wanted: int, passes: bool) -> None:
         return
     with pytest.raises(RateLimited) as caught:
         check(limits, use, WorstCase(wanted, 0), NOW)
-    # No waiting helps a request that is larger than all that the key has.
+    # A request that is larger than the whole limit cannot succeed later.
     assert ("retry-after" in caught.value.headers) is (wanted <= 100)
 
 
@@ -66,7 +66,7 @@ def test_tokens_of_a_minute_end(had: int, wanted: int, passes: bool) -> None:
     ("limits", "wait"),
     [({"per_day": "0.5"}, 30), ({"per_month": "0.5"}, 30)],
 )
-def test_money_ends_until_midnight(limits: dict[str, str], wait: int) -> None:
+def test_quotas_reset_at_midnight(limits: dict[str, str], wait: int) -> None:
     half = BILLION // 2
     use = KeyUsage(1, 20, NOW, half - 10, half - 10)
 
@@ -78,7 +78,7 @@ def test_money_ends_until_midnight(limits: dict[str, str], wait: int) -> None:
     assert caught.value.headers["retry-after"] == str(wait)
 
 
-def test_a_month_ends_with_its_last_day() -> None:
+def test_monthly_quotas_reset_after_the_last_day_of_the_month() -> None:
     begun = datetime(2026, 12, 31, 12, tzinfo=UTC)
     with pytest.raises(QuotaExceeded) as caught:
         check(
@@ -95,9 +95,7 @@ def test_a_month_ends_with_its_last_day() -> None:
     st.integers(1, 50),
     st.lists(st.tuples(st.integers(0, 20), st.integers(0, 20)), max_size=40),
 )
-def test_whatever_is_let_in_stays_within_the_limits(
-    most: int, wants: list[tuple[int, int]]
-) -> None:
+def test_admitted_requests_stay_within_the_limits(most: int, wants: list[tuple[int, int]]) -> None:
     limits = KeyLimits(
         requests_per_minute=most,
         tokens_per_minute=4 * most,
@@ -120,6 +118,6 @@ def test_whatever_is_let_in_stays_within_the_limits(
 
 
 @given(st.decimals(0, 10**6, places=15))
-def test_money_is_rounded_up_to_billionths(money: Decimal) -> None:
+def test_amounts_are_rounded_up_to_billionths(money: Decimal) -> None:
     nanos = to_nanos(money)
     assert 0 <= nanos - money * BILLION < 1

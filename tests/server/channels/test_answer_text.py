@@ -1,31 +1,32 @@
-"""What an answer's text becomes, and how far a hidden thinking is."""
+"""The text of the answer, and the progress of a hidden thinking."""
 
 import pytest
 
 from proctor.server.channels.answer_text import AnswerText
 from proctor.server.engines.fake import FakeEngine, Script
-from tests.server.harness import CHAT, body, client, events
+from proctor.server.generation import runner
+from tests.server.harness import CHAT, body, client, parse_events
 
 
-def test_nothing_comes_after_a_stop() -> None:
+def test_text_ends_at_a_stop_string() -> None:
     answer = AnswerText(["END"])
 
-    told = answer.push("It is 4E", []) + answer.push("ND 5", []) + answer.close()
+    items = answer.push("It is 4E", []) + answer.push("ND 5", []) + answer.close()
 
-    assert "".join(str(item) for item in told) == "It is 4"
+    assert "".join(str(item) for item in items) == "It is 4"
     assert answer.stopped
 
 
-def test_newlines_before_an_answer_are_dropped_however_they_come() -> None:
+def test_leading_newlines_of_an_answer_are_dropped() -> None:
     answer = AnswerText()
     answer.after_marker()
 
-    told = [answer.push(text, []) for text in ("\n", "\n", "\nIt", "\n\n")]
+    items = [answer.push(text, []) for text in ("\n", "\n", "\nIt", "\n\n")]
 
-    assert told == [[], [], ["It"], ["\n\n"]]
+    assert items == [[], [], ["It"], ["\n\n"]]
 
 
-async def test_a_hidden_thinking_tells_how_far_it_is() -> None:
+async def test_a_hidden_thinking_reports_progress() -> None:
     engine = FakeEngine(Script(("Let me see.",), "42"))
     async with client(engine) as http:
         response = await http.post(
@@ -33,29 +34,33 @@ async def test_a_hidden_thinking_tells_how_far_it_is() -> None:
             json=body(stream=True, reasoning_format="hidden", max_thinking_tokens=50),
         )
 
-    told = [
+    reports = [
         event.choice["thinking"]
-        for event in events(response.text)
+        for event in parse_events(response.text)
         if event.data != "[DONE]" and "thinking" in event.choice
     ]
-    *progress, last = told
+    *progress, last = reports
     assert progress == [{"tokens": 1, "max_tokens": 50}]
     assert last["tokens"] == len("Let me see.")
     assert "see" not in response.text
 
 
-async def test_the_telling_is_spread_out_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("proctor.server.generation.runner.PROGRESS_SECONDS", 0)
+async def test_progress_is_reported_at_intervals(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(runner, "PROGRESS_SECONDS", 0)
     async with client(FakeEngine(Script(("abcd",), "42"))) as http:
         response = await http.post(CHAT, json=body(stream=True, reasoning_format="hidden"))
 
-    told = [e.choice["thinking"] for e in events(response.text)[:-1] if "thinking" in e.choice]
-    assert [each["tokens"] for each in told] == [1, 2, 3, 4, 4]
+    reports = [
+        e.choice["thinking"] for e in parse_events(response.text)[:-1] if "thinking" in e.choice
+    ]
+    assert [each["tokens"] for each in reports] == [1, 2, 3, 4, 4]
 
 
-async def test_no_progress_where_the_thinking_is_seen() -> None:
+async def test_no_progress_where_the_thinking_is_visible() -> None:
     async with client(FakeEngine()) as http:
         response = await http.post(CHAT, json=body(stream=True))
 
-    told = [e for e in events(response.text) if e.data != "[DONE]" and "thinking" in e.choice]
-    assert len(told) == 1
+    reports = [
+        e for e in parse_events(response.text) if e.data != "[DONE]" and "thinking" in e.choice
+    ]
+    assert len(reports) == 1

@@ -21,7 +21,7 @@ from proctor.server.engines.fake import (
     FakeEngine,
     Script,
 )
-from tests.server.harness import CHAT, body, client, events
+from tests.server.harness import CHAT, body, client, parse_events
 
 text = st.text(st.characters(exclude_characters="<>/", codec="utf-8"), max_size=12)
 some_text = text.filter(bool)
@@ -43,9 +43,9 @@ def budgets(draw: st.DrawFn) -> ThinkingBudget:
 def truth(
     job: Job, tokens: Sequence[int], attempts: frozenset[int]
 ) -> tuple[list[tuple[Forced, str, int]], str]:
-    """The texts that were forced, with their tokens, and what was thought freely between them.
+    """Return the forced texts with their numbers of tokens, and the sampled text between them.
 
-    Text is its last token's: a character that the maximum cut in two comes to light with the next.
+    Text belongs to its last token: a character that the maximum splits appears with the next.
     """
     machine, reader = BudgetStateMachine(job.budget, MARKERS, VOCABULARY), ByteDetokenizer()
     runs: list[list[tuple[Forced, str]]] = []
@@ -66,12 +66,12 @@ def truth(
         nudges = machine.loop_counts[OnLoop.NUDGE]
         machine.advance(token, attempted)
         if machine.loop_counts[OnLoop.NUDGE] > nudges:
-            before = None  # a nudge is a text of its own
+            before = None  # a nudge is a separate span
     return [(run[0][0], "".join(text for _, text in run), len(run)) for run in runs], free
 
 
 def split(text: str, spans: Sequence[ForcedSpan]) -> tuple[list[str], str]:
-    """The text in the spans, and the text between them."""
+    """Return the texts in the spans, and the text between them."""
     inside, between, at = [], "", 0
     for span in spans:
         assert at <= span.start <= span.end <= len(text)
@@ -87,7 +87,7 @@ def split(text: str, spans: Sequence[ForcedSpan]) -> tuple[list[str], str]:
     opens=st.booleans(),
     size=st.integers(1, 9),
 )
-def test_spans_hold_what_was_forced_and_nothing_else(
+def test_spans_cover_exactly_the_forced_text(
     budget: ThinkingBudget, thoughts: list[str], opens: bool, size: int
 ) -> None:
     script = Script(thoughts, "answer")
@@ -98,10 +98,10 @@ def test_spans_hold_what_was_forced_and_nothing_else(
     channels = ChannelSplitter(codec, engine.model, job, 0, AnswerText())
 
     async def run() -> list[TextDelta]:
-        told = [
+        reported = [
             item async for delta in engine.generate(job) for item in channels.push(delta.token_ids)
         ]
-        return [item for item in told + channels.close() if isinstance(item, TextDelta)]
+        return [item for item in reported + channels.close() if isinstance(item, TextDelta)]
 
     pieces = asyncio.run(run())
     thinking = "".join(piece.text for piece in pieces if piece.channel is Channel.REASONING)
@@ -111,11 +111,11 @@ def test_spans_hold_what_was_forced_and_nothing_else(
 
     forced, free = truth(job, channels.tokens, attempts)
     inside, between = split(thinking, spans)
-    told = [(span.kind, text, span.tokens) for span, text in zip(spans, inside, strict=True)]
-    assert (told, between) == (forced, free)
+    reported = [(span.kind, text, span.tokens) for span, text in zip(spans, inside, strict=True)]
+    assert (reported, between) == (forced, free)
 
 
-async def test_blocks_are_one_text() -> None:
+async def test_spans_count_from_the_start_of_all_thinking() -> None:
     thoughts = ("é one",)
     again = [*b"two", THINK, *"☃ three".encode(), END_THINK, *b"four"]
     thinking = {"continuations": 1, "continuation_text": "Wait"}
@@ -132,8 +132,8 @@ async def test_blocks_are_one_text() -> None:
 
 @pytest.mark.parametrize("style", ["reasoning_content", "reasoning", "both", "tags", "hidden"])
 @pytest.mark.parametrize("streamed", [False, True])
-async def test_every_format_tells_them(style: str, streamed: bool) -> None:
-    asked = body(
+async def test_every_reasoning_format_has_spans(style: str, streamed: bool) -> None:
+    request = body(
         max_thinking_tokens=12,
         thinking={"wrap_up_text": "☃ so", "landing": "hard"},
         reasoning_format=style,
@@ -141,9 +141,9 @@ async def test_every_format_tells_them(style: str, streamed: bool) -> None:
     )
 
     async with client(FakeEngine(Script(("thinking away",)))) as http:
-        response = await http.post(CHAT, json=asked)
+        response = await http.post(CHAT, json=request)
 
-    choice = events(response.text)[-2].choice if streamed else response.json()["choices"][0]
+    choice = parse_events(response.text)[-2].choice if streamed else response.json()["choices"][0]
     assert choice["thinking"]["forced_spans"] == [
         {"kind": "wrap_up", "start": 6, "end": 10, "tokens": 6}
     ]

@@ -24,7 +24,7 @@ def channels(
 
 
 def texts(pieces: list[TextDelta]) -> tuple[str, str]:
-    """The reasoning and the answer."""
+    """Return the reasoning and the answer."""
     of = dict.fromkeys(Channel, "")
     for piece in pieces:
         of[piece.channel] += piece.text
@@ -46,7 +46,7 @@ words = st.text(st.characters(exclude_characters="<", codec="utf-8"))
     size=st.integers(1, 9),
     markers=st.sampled_from([MARKERS, LONG]),
 )
-def test_texts_come_back_exactly(thought: str, answer: str, size: int, markers: Markers) -> None:
+def test_texts_are_split_exactly(thought: str, answer: str, size: int, markers: Markers) -> None:
     tokens = [*thought.encode(), *markers.end, *answer.encode(), END_TURN]
 
     assert texts(fold(channels(markers=markers), tokens, size)) == (thought, answer.lstrip("\n"))
@@ -68,7 +68,7 @@ def test_bytes_on_both_sides_of_a_marker_never_make_a_character() -> None:
     assert "☃" not in answer
 
 
-def test_what_begins_like_a_marker_and_is_none_is_text() -> None:
+def test_an_incomplete_marker_is_text() -> None:
     tokens = [*b"a</thing", *LONG.end, *b"b<thinks", END_TURN]
 
     split = channels(markers=LONG)
@@ -77,13 +77,13 @@ def test_what_begins_like_a_marker_and_is_none_is_text() -> None:
     assert split.outcome(EndReason.STOP, frozenset()).tokens == len("a</thing")
 
 
-def test_thinking_may_open_again() -> None:
+def test_thinking_may_reopen_after_the_answer_began() -> None:
     tokens = [*b"one", END_THINK, *b"\n\ntwo\n", THINK, *b"three", END_THINK, *b"\nfour", END_TURN]
 
     assert texts(fold(channels(), tokens)) == ("onethree", "two\n\nfour")
 
 
-def test_a_stop_counts_in_the_answer_only() -> None:
+def test_stop_strings_apply_to_the_answer_only() -> None:
     split = channels(stops=["\n", "stop"])
 
     pieces = fold(split, [*b"st\nop stop", END_THINK, *b"\n\nfull stop here"])
@@ -92,14 +92,14 @@ def test_a_stop_counts_in_the_answer_only() -> None:
     assert split.stopped
 
 
-def test_a_stop_is_found_in_what_was_held_back_for_a_marker() -> None:
+def test_a_stop_string_is_found_in_text_held_back_for_a_marker() -> None:
     split = channels(TokenBudget(opened=False), LONG, stops=["<th"])
 
     assert texts(fold(split, [*b"x<th"])) == ("", "x")
     assert split.stopped
 
 
-def test_an_unfinished_thinking_is_accounted_for() -> None:
+def test_an_unfinished_thinking_is_counted() -> None:
     split = channels(markers=LONG)
     fold(split, [*b"abc</th"])
 
@@ -117,12 +117,12 @@ def test_without_a_record_of_attempts_the_tokens_are_still_counted() -> None:
     assert split.outcome(EndReason.CANCELLED, frozenset({1})).continuations == 1
 
 
-def test_a_budget_that_was_not_enforced_is_told() -> None:
+def test_exceeding_the_budget_is_a_desync() -> None:
     with pytest.raises(DesyncError):
         fold(channels(TokenBudget(maximum=2)), [*b"abc", END_THINK])
 
 
-def test_a_minimum_that_was_not_enforced_is_told_at_the_end() -> None:
+def test_missing_the_minimum_is_a_desync_at_the_end() -> None:
     split = channels(TokenBudget(minimum=9, maximum=12, continuation_ids=((1,),)))
     fold(split, [*b"abc"] * 5)
 
@@ -136,7 +136,7 @@ TEXT = Markers((0, 2, 3), (0, 1, 2, 3), frozenset({99}), tuple(b"<t>"), tuple(b"
 
 
 class PieceCodec(ByteCodec):
-    """Tokens of several bytes each."""
+    """A codec whose tokens have several bytes each."""
 
     def detokenizer(self, after: Sequence[int], *, special: bool = False) -> Any:
         return PieceDetokenizer()
@@ -157,7 +157,7 @@ def spelled(budget: TokenBudget) -> ChannelSplitter:
 
 
 def cut(text: bytes, choose: Sequence[int]) -> list[int]:
-    """A text in tokens, one of the ways that there are."""
+    """Tokenize a text in one of the possible ways."""
     tokens: list[int] = []
     for choice in choose:
         fits = [at for at, piece in enumerate(SPELLED.spelling) if text.startswith(piece)]
@@ -169,7 +169,7 @@ def cut(text: bytes, choose: Sequence[int]) -> list[int]:
 
 
 def split_at_markers(text: str, inside: bool) -> tuple[str, str]:
-    """The reasoning and the answer, by the plainest way to read them."""
+    """Return the reasoning and the answer, by a simple reference implementation."""
     reasoning = answer = ""
     while text:
         if inside:
@@ -179,8 +179,8 @@ def split_at_markers(text: str, inside: bool) -> tuple[str, str]:
         else:
             at = {marker: text.find(marker) for marker in ("<t>", "</t>") if marker in text}
             marker = min(at, key=at.__getitem__, default="")
-            said, _, text = text.partition(marker) if marker else (text, "", "")
-            answer += said
+            content, _, text = text.partition(marker) if marker else (text, "", "")
+            answer += content
             inside = marker == "<t>"
     return reasoning, answer
 
@@ -191,19 +191,31 @@ def split_at_markers(text: str, inside: bool) -> tuple[str, str]:
     choose=st.lists(st.integers(0, 9), max_size=30),
     size=st.integers(1, 5),
 )
-def test_the_texts_do_not_depend_on_how_they_were_cut_into_tokens(
+def test_the_texts_do_not_depend_on_the_tokenization(
     parts: list[bytes], opened: bool, choose: list[int], size: int
 ) -> None:
     whole = b"".join(parts)
 
-    told = texts(fold(spelled(TokenBudget(opened=opened)), cut(whole, choose), size))
+    split = texts(fold(spelled(TokenBudget(opened=opened)), cut(whole, choose), size))
 
-    assert told == split_at_markers(whole.decode(), opened)
+    assert split == split_at_markers(whole.decode(), opened)
 
 
-def test_a_half_end_marker_that_is_turned_down_is_neither_shown_nor_counted() -> None:
+def test_a_rejected_partial_end_marker_is_neither_shown_nor_counted() -> None:
     budget = TokenBudget(minimum=5, continuation_ids=((12,),), opened=True)
-    tokens = [12, 10, 2, 12, 12, 12, 12, 12, 4, 5, 12]  # "a </t" turned down, "aaaaa</t>a"
+    tokens = [
+        12,
+        10,
+        2,
+        12,
+        12,
+        12,
+        12,
+        12,
+        4,
+        5,
+        12,
+    ]  # "a </t", which is rejected, then "aaaaa</t>a"
     split = spelled(budget)
 
     reasoning, answer = texts(fold(split, tokens))

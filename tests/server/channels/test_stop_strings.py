@@ -14,7 +14,7 @@ def run(stops: list[str], pieces: list[str]) -> tuple[str, bool]:
 
 
 @given(stops=stop_lists, pieces=st.lists(texts))
-def test_the_cut_does_not_depend_on_the_pieces(stops: list[str], pieces: list[str]) -> None:
+def test_the_result_does_not_depend_on_the_pieces(stops: list[str], pieces: list[str]) -> None:
     whole = "".join(pieces)
 
     assert run(stops, pieces) == run(stops, [whole]) == run(stops, list(whole))

@@ -1,4 +1,4 @@
-"""Tools from a request to its answer, over scripted calls in the format of vLLM's own parser."""
+"""Tools from the request to the response, over scripted calls in a format of vLLM's parsers."""
 
 import contextlib
 import json
@@ -10,16 +10,17 @@ import pytest
 from proctor.server.engines.fake import FakeEngine, Script
 from proctor.server.engines.tool_calls import Constraint, Kind, ToolChoice, ToolFormat
 from proctor.server.errors import UnsupportedRequest
-from tests.server.harness import CHAT, body, client, events
+from tests.server.harness import CHAT, body, client, parse_events
 
 tools_module = pytest.importorskip(
     "proctor.server.engines.vllm.tools",
     reason="the CPU engine, whose tool parsers these are, is missing",
 )
+xgrammar = pytest.importorskip("xgrammar", reason="the CPU engine, which brings it, is missing")
 
 
 class Tokenizer:
-    """As much of a tokenizer as the parser asks for."""
+    """The part of a tokenizer that the parser uses."""
 
     def get_vocab(self) -> dict[str, int]:
         return {}
@@ -37,8 +38,8 @@ def tool(name: str, **fields: Any) -> dict[str, Any]:
 
 
 def call(name: str, /, **arguments: Any) -> str:
-    told = json.dumps({"name": name, "arguments": arguments}, ensure_ascii=False)
-    return f"<tool_call>\n{told}\n</tool_call>"
+    content = json.dumps({"name": name, "arguments": arguments}, ensure_ascii=False)
+    return f"<tool_call>\n{content}\n</tool_call>"
 
 
 ADD = tool("add")
@@ -58,7 +59,7 @@ def arguments_of(calls: list[Any]) -> list[tuple[str, Any]]:
     return [(c["function"]["name"], json.loads(c["function"]["arguments"])) for c in calls]
 
 
-async def test_calls_are_taken_out_of_the_answer(hermes: ToolFormat) -> None:
+async def test_calls_are_removed_from_the_content(hermes: ToolFormat) -> None:
     response = await ask(engine(hermes, TWO))
 
     (choice,) = response.json()["choices"]
@@ -82,7 +83,7 @@ async def test_calls_are_streamed_piece_by_piece(hermes: ToolFormat) -> None:
 
     calls: list[Any] = []
     content = ""
-    for event in events(response.text):
+    for event in parse_events(response.text):
         if event.data == "[DONE]":
             continue
         delta = event.choice["delta"]
@@ -100,18 +101,20 @@ async def test_calls_are_streamed_piece_by_piece(hermes: ToolFormat) -> None:
     assert content == "Two calls.\n"
     assert arguments_of(calls) == [("add", {"a": 1}), ("multiply", {"a": "☃"})]
     assert all(each["pieces"] > 3 for each in calls)
-    assert events(response.text)[-2].choice["finish_reason"] == "tool_calls"
+    assert parse_events(response.text)[-2].choice["finish_reason"] == "tool_calls"
 
 
 @pytest.mark.parametrize("stream", [False, True])
-async def test_without_parallel_calls_there_is_one(hermes: ToolFormat, stream: bool) -> None:
+async def test_parallel_tool_calls_false_limits_to_one_call(
+    hermes: ToolFormat, stream: bool
+) -> None:
     response = await ask(engine(hermes, TWO), stream=stream, parallel_tool_calls=False)
 
     assert "add" in response.text
     assert "multiply" not in response.text
 
 
-async def test_no_calls_where_none_are_wanted(hermes: ToolFormat) -> None:
+async def test_tool_choice_none_leaves_calls_in_the_content(hermes: ToolFormat) -> None:
     response = await ask(engine(hermes, TWO), tool_choice="none")
 
     (choice,) = response.json()["choices"]
@@ -127,9 +130,7 @@ async def test_no_calls_where_none_are_wanted(hermes: ToolFormat) -> None:
         ({"type": "function", "function": {"name": "add"}}, "stop"),
     ],
 )
-async def test_a_call_that_must_be_made_is_bound(
-    hermes: ToolFormat, choice: Any, finish: str
-) -> None:
+async def test_a_forced_call_is_constrained(hermes: ToolFormat, choice: Any, finish: str) -> None:
     over = engine(hermes, call("add", a=1))
 
     response = await ask(over, tool_choice=choice)
@@ -140,13 +141,13 @@ async def test_a_call_that_must_be_made_is_bound(
     assert response.json()["choices"][0]["finish_reason"] == finish
 
 
-async def test_a_call_that_was_cut_is_no_call_to_make(hermes: ToolFormat) -> None:
+async def test_a_truncated_call_finishes_with_length(hermes: ToolFormat) -> None:
     response = await ask(engine(hermes, call("add", a=1)), max_tokens=40, max_thinking_tokens=2)
 
     assert response.json()["choices"][0]["finish_reason"] == "length"
 
 
-async def test_tools_are_told_to_the_model_and_to_the_router(hermes: ToolFormat) -> None:
+async def test_tools_reach_the_prompt_and_the_router(hermes: ToolFormat) -> None:
     over = engine(hermes, "42")
     async with client(over, default_tier="auto") as http:
         with_tools = await http.post("/v1/route", json=body(tools=[ADD]))
@@ -154,8 +155,10 @@ async def test_tools_are_told_to_the_model_and_to_the_router(hermes: ToolFormat)
         await http.post(CHAT, json=body(tools=[ADD]))
 
     assert b'"add"' in bytes(token for token in over.jobs[0].prompt_ids if token < 256)
-    told = [told.json()["router"]["probabilities"] for told in (with_tools, without)]
-    assert told[0] != told[1]
+    probabilities = [
+        probabilities.json()["router"]["probabilities"] for probabilities in (with_tools, without)
+    ]
+    assert probabilities[0] != probabilities[1]
 
 
 async def test_a_server_without_a_parser_refuses_tools() -> None:
@@ -168,16 +171,16 @@ async def test_a_server_without_a_parser_refuses_tools() -> None:
     assert harmless.status_code == 200
 
 
-async def test_results_go_back_to_the_model(hermes: ToolFormat) -> None:
+async def test_tool_results_reach_the_prompt(hermes: ToolFormat) -> None:
     over = engine(hermes, "It is 12.")
-    asked = {
+    tool_call = {
         "id": "call-1",
         "type": "function",
         "function": {"name": "add", "arguments": '{"a": 1}'},
     }
     conversation = [
         {"role": "user", "content": "Add."},
-        {"role": "assistant", "content": None, "tool_calls": [asked]},
+        {"role": "assistant", "content": None, "tool_calls": [tool_call]},
         {"role": "tool", "tool_call_id": "call-1", "content": "12"},
     ]
 
@@ -193,14 +196,14 @@ async def test_results_go_back_to_the_model(hermes: ToolFormat) -> None:
     "arguments",
     ["", "nothing", "[1]", '{"a": NaN}', f'{{"a": {9**40}}}', '{"a": "\\ud800"}', "[" * 300],
 )
-async def test_arguments_that_are_no_object_are_an_empty_one(
+async def test_invalid_arguments_are_rendered_as_an_empty_object(
     hermes: ToolFormat, arguments: str
 ) -> None:
     over = engine(hermes, "It is 12.")
-    asked = {"id": "call-1", "function": {"name": "add", "arguments": arguments}}
+    tool_call = {"id": "call-1", "function": {"name": "add", "arguments": arguments}}
     conversation = [
         {"role": "user", "content": "Add."},
-        {"role": "assistant", "tool_calls": [asked]},
+        {"role": "assistant", "tool_calls": [tool_call]},
         {"role": "tool", "tool_call_id": "call-1", "content": "12"},
     ]
 
@@ -211,16 +214,16 @@ async def test_arguments_that_are_no_object_are_an_empty_one(
     assert '"arguments": {}' in prompt
 
 
-async def test_a_turn_has_one_budget_however_often_calls_break_it(hermes: ToolFormat) -> None:
-    asked = {"id": "1", "function": {"name": "add", "arguments": "{}"}}
+async def test_a_turn_has_one_budget_across_its_tool_calls(hermes: ToolFormat) -> None:
+    tool_call = {"id": "1", "function": {"name": "add", "arguments": "{}"}}
     earlier = {"role": "user", "content": "Before."}
     conversation = [
         earlier,
         {"role": "assistant", "content": "It is 3.", "reasoning_content": "x" * 50},
         {"role": "user", "content": "Add."},
-        {"role": "assistant", "tool_calls": [asked], "reasoning_content": "12345678"},
+        {"role": "assistant", "tool_calls": [tool_call], "reasoning_content": "12345678"},
         {"role": "tool", "tool_call_id": "1", "content": "12"},
-        {"role": "assistant", "tool_calls": [asked], "reasoning": "1234"},
+        {"role": "assistant", "tool_calls": [tool_call], "reasoning": "1234"},
         {"role": "tool", "tool_call_id": "1", "content": "13"},
     ]
     script = Script(("y" * 100,), "42")
@@ -235,18 +238,18 @@ async def test_a_turn_has_one_budget_however_often_calls_break_it(hermes: ToolFo
     assert [results[cap]["tokens"] for cap in (12, 3)] == [0, 0]
 
 
-async def test_a_minimum_that_the_turn_has_had_is_had(hermes: ToolFormat) -> None:
+async def test_earlier_thinking_of_the_turn_counts_towards_the_minimum(hermes: ToolFormat) -> None:
     conversation = [
         {"role": "user", "content": "Add."},
         {"role": "assistant", "content": "", "thinking": "123456"},
     ]
-    for asked, left in ((10, 4), (5, 0)):
+    for minimum, remaining in ((10, 4), (5, 0)):
         over = engine(hermes, "42")
-        await ask(over, messages=conversation, min_thinking_tokens=asked)
-        assert over.jobs[0].budget.minimum == left
+        await ask(over, messages=conversation, min_thinking_tokens=minimum)
+        assert over.jobs[0].budget.minimum == remaining
 
 
-def test_a_format_beside_tools_leaves_both_possible(hermes: ToolFormat) -> None:
+def test_a_response_format_with_tools_allows_both(hermes: ToolFormat) -> None:
     schema = Constraint(Kind.JSON, {"type": "integer"}, "response_format")
 
     bound = hermes.bind(ToolChoice((ADD,), "auto", None, True, schema)).constraint
@@ -262,13 +265,13 @@ def test_an_unknown_parser_is_named() -> None:
         tools_module.VllmTools("hermès", Tokenizer())
 
 
-def choose(*tools: dict[str, Any], mode: str = "auto", **given: Any) -> ToolChoice:
-    given = {"name": None, "parallel": True, "constraint": None, **given}
-    return ToolChoice(tools, mode, **given)
+def choose(*tools: dict[str, Any], mode: str = "auto", **options: Any) -> ToolChoice:
+    options = {"name": None, "parallel": True, "constraint": None, **options}
+    return ToolChoice(tools, mode, **options)
 
 
 def bound_arguments(constraint: Constraint | None) -> list[Any]:
-    """The schemas in a structural tag."""
+    """Return the JSON schemas in a structural tag."""
     assert constraint is not None
     assert constraint.kind is Kind.STRUCTURAL_TAG
 
@@ -301,7 +304,7 @@ def test_a_forced_call_has_its_schema_whatever_strict_says(
 
 
 @pytest.mark.parametrize(("strict", "schema"), [(False, {"type": "object"}), (True, SCHEMA)])
-def test_a_call_that_may_be_made_has_an_object(
+def test_an_optional_call_has_its_schema_only_if_strict(
     hermes: ToolFormat, strict: bool, schema: dict[str, Any]
 ) -> None:
     bound = hermes.bind(choose(tool("add", strict=strict))).constraint
@@ -310,24 +313,24 @@ def test_a_call_that_may_be_made_has_an_object(
 
 
 @pytest.mark.parametrize("parameters", [None, {}])
-def test_a_function_without_parameters_has_no_arguments(
+def test_a_function_without_parameters_gets_an_empty_object(
     hermes: ToolFormat, parameters: dict[str, Any] | None
 ) -> None:
-    given = tool("add")
-    given["function"]["parameters"] = parameters
+    function = tool("add")
+    function["function"]["parameters"] = parameters
 
-    bound = hermes.bind(choose(given, mode="required")).constraint
+    bound = hermes.bind(choose(function, mode="required")).constraint
 
     assert bound_arguments(bound)[0] == {"type": "object", "properties": {}}
 
 
-def test_a_set_of_one_bad_schema_names_it(hermes: ToolFormat) -> None:
-    bad = tool("bad")
-    bad["function"]["parameters"] = {"type": "object", "not": {"required": ["a"]}}
+def test_the_unsupported_schema_of_several_is_named(hermes: ToolFormat) -> None:
+    unsupported = tool("bad")
+    unsupported["function"]["parameters"] = {"type": "object", "not": {"required": ["a"]}}
 
     with pytest.raises(UnsupportedRequest) as caught:
-        hermes.bind(choose(ADD, bad, mode="required"))
-    allowed = hermes.bind(choose(ADD, bad)).constraint
+        hermes.bind(choose(ADD, unsupported, mode="required"))
+    allowed = hermes.bind(choose(ADD, unsupported)).constraint
 
     assert caught.value.param == "tools[1].function.parameters"
     assert "'not'" in str(caught.value)
@@ -335,27 +338,29 @@ def test_a_set_of_one_bad_schema_names_it(hermes: ToolFormat) -> None:
 
 
 @pytest.mark.parametrize("kind", ["integer", ["integer", "null"], None, 5])
-async def test_parameters_that_are_no_object_are_refused(hermes: ToolFormat, kind: Any) -> None:
-    given = tool("add")
-    given["function"]["parameters"] = {"type": kind}
+async def test_parameters_of_another_type_than_object_are_refused(
+    hermes: ToolFormat, kind: Any
+) -> None:
+    function = tool("add")
+    function["function"]["parameters"] = {"type": kind}
     async with client(engine(hermes, "42")) as http:
-        response = await http.post(CHAT, json=body(tools=[given]))
+        response = await http.post(CHAT, json=body(tools=[function]))
 
     assert response.status_code == 400
     assert response.json()["error"]["param"] == "tools[0].function.parameters"
 
 
-async def test_a_tool_is_described_at_any_length(hermes: ToolFormat) -> None:
+async def test_descriptions_of_tools_may_be_long(hermes: ToolFormat) -> None:
     long = "x" * 18_780
-    given = tool("add", description=long)
-    given["function"]["parameters"] = {
+    function = tool("add", description=long)
+    function["function"]["parameters"] = {
         "type": "object",
         "properties": {"a": {"type": "integer", "description": long * 4}},
     }
     over = FakeEngine(Script(("Hm",), "42"), tools=hermes, context_length=500_000)
     async with client(over) as http:
         responses = [
-            await http.post(CHAT, json=body(tools=[given], tool_choice=choice))
+            await http.post(CHAT, json=body(tools=[function], tool_choice=choice))
             for choice in ("auto", "required")
         ]
 
@@ -373,7 +378,7 @@ async def test_too_many_tools_are_refused_by_name(hermes: ToolFormat) -> None:
 
 
 @pytest.mark.parametrize("choice", ["auto", "required"])
-async def test_tools_that_the_template_passes_over_are_refused(
+async def test_tools_that_the_template_ignores_are_refused(
     hermes: ToolFormat, monkeypatch: pytest.MonkeyPatch, choice: str
 ) -> None:
     over = engine(hermes, "42")
@@ -383,11 +388,11 @@ async def test_tools_that_the_template_passes_over_are_refused(
 
     monkeypatch.setattr(over.codec, "renders_tools", never)
     async with client(over) as http:
-        asked = body(tools=[ADD], tool_choice=choice)
+        request = body(tools=[ADD], tool_choice=choice)
         refused = [
-            await http.post(CHAT, json=asked),
-            await http.post("/v1/route", json=asked),
-            await http.post("/tokenize", json={"messages": asked["messages"], "tools": [ADD]}),
+            await http.post(CHAT, json=request),
+            await http.post("/v1/route", json=request),
+            await http.post("/tokenize", json={"messages": request["messages"], "tools": [ADD]}),
         ]
         harmless = await http.post(CHAT, json=body(tools=[ADD], tool_choice="none"))
 
@@ -418,7 +423,7 @@ BOUND: list[tuple[Kind, Any]] = [
 
 @pytest.mark.parametrize(("kind", "value"), BOUND)
 @pytest.mark.parametrize("choice", ["auto", "required", "named"])
-async def test_a_form_beside_tools_is_served_or_refused_by_name(
+async def test_structured_outputs_with_tools_are_served_or_refused_by_name(
     hermes: ToolFormat, choice: str, kind: Kind, value: Any
 ) -> None:
     named = {"type": "function", "function": {"name": "add"}}
@@ -441,18 +446,18 @@ async def test_a_form_beside_tools_is_served_or_refused_by_name(
 
 
 @pytest.mark.parametrize(("kind", "value"), BOUND)
-def test_no_form_is_looked_through_in_this_process(
+def test_grammars_are_not_parsed_in_this_process(
     hermes: ToolFormat, kind: Kind, value: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The libraries that would can end it: 40,000 stars did."""
-    looked_through: list[Any] = []
+    """The parsing libraries can crash the process: a pattern of 40,000 stars did."""
+    parsed: list[Any] = []
     for name in ("ebnf", "json_schema", "lark", "regex", "structural_tag"):
-        monkeypatch.setattr(f"xgrammar.Grammar.from_{name}", looked_through.append)
+        monkeypatch.setattr(xgrammar.Grammar, f"from_{name}", parsed.append)
 
     with contextlib.suppress(UnsupportedRequest):
         hermes.bind(choose(ADD, constraint=Constraint(kind, value, "field")))
 
-    assert not looked_through
+    assert not parsed
 
 
 STARS = {"type": "string", "pattern": "a" + "*" * 40_000}
@@ -466,7 +471,7 @@ STARS = {"type": "string", "pattern": "a" + "*" * 40_000}
         (Kind.REGEX, "(" * 99, "response_format"),
     ],
 )
-def test_a_form_that_cannot_be_beside_tools_is_named(
+def test_a_constraint_unsupported_with_tools_is_named(
     hermes: ToolFormat, kind: Kind, value: Any, param: str
 ) -> None:
     with pytest.raises(UnsupportedRequest, match="'response_format") as caught:
@@ -475,7 +480,7 @@ def test_a_form_that_cannot_be_beside_tools_is_named(
     assert caught.value.param == param
 
 
-def test_what_a_form_beside_tools_turns_out_to_be_is_its_own_fault(hermes: ToolFormat) -> None:
+def test_errors_of_a_constraint_with_tools_name_its_field(hermes: ToolFormat) -> None:
     form = Constraint(Kind.REGEX, "a+", "structured_outputs.regex")
 
     bound = hermes.bind(choose(ADD, constraint=form)).constraint
@@ -484,7 +489,7 @@ def test_what_a_form_beside_tools_turns_out_to_be_is_its_own_fault(hermes: ToolF
     assert bound.field == "structured_outputs.regex"
 
 
-def test_schemas_are_bounded_together(hermes: ToolFormat) -> None:
+def test_the_total_size_of_schemas_is_bounded(hermes: ToolFormat) -> None:
     member = {"type": "string", "enum": [f"{i:06}" for i in range(6000)]}
     large = {"type": "object", "properties": {"a": member}}
     tools = [tool(f"f{i}", parameters=large, strict=True) for i in range(6)]
@@ -495,7 +500,7 @@ def test_schemas_are_bounded_together(hermes: ToolFormat) -> None:
     assert caught.value.param == "tools"
 
 
-def test_what_an_engine_cannot_bind_it_reads() -> None:
+def test_without_constraints_optional_calls_are_only_parsed() -> None:
     unbound = tools_module.VllmTools("hermes", Tokenizer(), binds=False)
 
     assert unbound.bind(choose(ADD)).constraint is None
@@ -503,7 +508,7 @@ def test_what_an_engine_cannot_bind_it_reads() -> None:
     assert unbound.bind(choose(tool("add", strict=True))).constraint is not None
 
 
-def test_a_format_without_tags_binds_nothing_in_secret() -> None:
+def test_a_format_without_a_grammar_refuses_forced_and_strict_calls() -> None:
     free = tools_module.VllmTools("gemma4", Tokenizer())
 
     assert free.bind(choose(ADD)).constraint is None

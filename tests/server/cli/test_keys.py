@@ -1,4 +1,4 @@
-"""`proctor keys`, and a server that is told to let nobody in."""
+"""`proctor keys`, and servers that require keys."""
 
 import re
 import socket
@@ -10,9 +10,9 @@ import pytest
 
 from proctor.server.cli.main import main
 from proctor.server.config.settings import Settings
-from tests.server.auth.making import bearer
-from tests.server.cli.test_serve import read_until, serving
+from tests.server.auth.keys import bearer
 from tests.server.harness import CHAT, body
+from tests.server.serve_process import read_until, serve_process
 from tests.waiting import PATIENCE
 
 TOKEN = re.compile(r"sk-proctor-[0-9a-f]{8}-[0-9a-f]{48}")
@@ -29,7 +29,7 @@ def keys(*arguments: str) -> int:
     return main(["keys", *arguments])
 
 
-def test_a_key_is_made_listed_and_revoked(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_key_is_created_listed_and_revoked(capsys: pytest.CaptureFixture[str]) -> None:
     assert (
         keys("create", "team", "--requests-per-minute", "3", "--model", "a", "--tier", "low") == 0
     )
@@ -37,27 +37,27 @@ def test_a_key_is_made_listed_and_revoked(capsys: pytest.CaptureFixture[str]) ->
     assert TOKEN.fullmatch(token)
 
     assert keys("list") == 0
-    told = capsys.readouterr().out
-    assert "requests_per_minute 3" in told
-    assert "tier low" in told
-    assert token not in told
+    output = capsys.readouterr().out
+    assert "requests_per_minute 3" in output
+    assert "tier low" in output
+    assert token not in output
     assert keys("revoke", "team") == 0
     assert keys("list") == 0
     assert "revoked" in capsys.readouterr().out
 
 
-def test_a_key_can_stand_in_the_settings(
+def test_a_key_can_be_printed_for_the_settings(
     capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     assert keys("create", "team", "--admin", "--max-thinking-tokens", "9", "--print") == 0
-    told = capsys.readouterr()
-    (token,) = TOKEN.findall(told.err)
-    settings = Settings(**tomllib.loads(told.out))
+    output = capsys.readouterr()
+    (token,) = TOKEN.findall(output.err)
+    settings = Settings(**tomllib.loads(output.out))
 
     (listed,) = settings.keys
     assert (listed.name, listed.scope, listed.max_thinking_tokens) == ("team", "admin", 9)
-    assert token not in told.out
-    (tmp_path / "proctor.toml").write_text(told.out)
+    assert token not in output.out
+    (tmp_path / "proctor.toml").write_text(output.out)
     assert keys("create", "team", "--config", str(tmp_path / "proctor.toml")) == 1
     assert "already exists in the settings" in capsys.readouterr().err
     assert keys("list", "--config", str(tmp_path / "proctor.toml")) == 0
@@ -74,7 +74,7 @@ def test_a_key_can_stand_in_the_settings(
         (("revoke", "nobody"), 1, "No active key named 'nobody'"),
     ],
 )
-def test_what_makes_no_sense_is_told(
+def test_invalid_arguments_are_refused(
     arguments: tuple[str, ...], status: int, named: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     config = () if "huge" in arguments else ("--config", "/dev/null")
@@ -82,7 +82,7 @@ def test_what_makes_no_sense_is_told(
     assert named in capsys.readouterr().err
 
 
-def test_a_name_is_of_one_key(capsys: pytest.CaptureFixture[str]) -> None:
+def test_names_of_keys_are_unique(capsys: pytest.CaptureFixture[str]) -> None:
     assert keys("create", "team") == 0
     assert keys("revoke", "team") == 0
     assert keys("create", "team") == 1
@@ -99,15 +99,13 @@ def test_keys_need_a_database(
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.0.2.1", "example.com"])
-def test_a_server_that_others_can_reach_needs_keys(
-    host: str, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_public_address_requires_keys(host: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["serve", "--host", host]) == 2
     assert "proctor keys create" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
-    ("given", "asks"),
+    ("fields", "required"),
     [
         ({}, False),
         ({"host": "localhost"}, False),
@@ -119,11 +117,11 @@ def test_a_server_that_others_can_reach_needs_keys(
         ({"keys": [{"name": "a", "hash": f"{'0' * 8}:{'0' * 64}"}]}, True),
     ],
 )
-def test_when_keys_are_asked_for(given: dict[str, object], asks: bool) -> None:
-    assert Settings(**given).asks_for_keys is asks  # type: ignore[arg-type]
+def test_which_settings_require_keys(fields: dict[str, object], required: bool) -> None:
+    assert Settings(**fields).asks_for_keys is required  # type: ignore[arg-type]
 
 
-def test_a_served_key_opens_the_server_and_metrics_have_a_port(
+def test_a_server_with_keys_and_an_admin_port(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert keys("create", "team") == 0
@@ -132,7 +130,7 @@ def test_a_served_key_opens_the_server_and_metrics_have_a_port(
         port = probe.getsockname()[1]
     monkeypatch.setenv("PROCTOR_AUTH__REQUIRED", "true")
     monkeypatch.setenv("PROCTOR_AUTH__ADMIN_PORT", str(port))
-    with serving("FakeEngine()") as process:
+    with serve_process("FakeEngine()") as process:
         url = read_until(process, r"http://127\.0\.0\.1:\d+")
         read_until(process, f"curl {url}{CHAT}")
         refused = httpx.post(url + CHAT, json=body())

@@ -4,6 +4,7 @@ import asyncio
 import csv
 import io
 import json
+import signal
 from datetime import timedelta
 from pathlib import Path
 
@@ -14,13 +15,13 @@ from proctor.server.accounting.ledger.store import Store
 from proctor.server.cli.main import main
 from proctor.server.config.settings import load_settings
 from proctor.server.storage.database import connect
-from tests.server.accounting.ledger.making import NOON, cost, row
+from tests.server.accounting.ledger.records import NOON, make_cost, make_record
 
 DAYS = [
-    row(1, tier="low", cost=cost("0.1"), score=1.0),
-    row(2, tier="max", cost=cost("0.0000005"), thinking_tokens=300),
-    row(3, tier="low", cost=cost("0.2"), time=NOON + timedelta(days=1)),
-    row(4, tier="low", time=NOON + timedelta(days=2)),
+    make_record(1, tier="low", cost=make_cost("0.1"), score=1.0),
+    make_record(2, tier="max", cost=make_cost("0.0000005"), thinking_tokens=300),
+    make_record(3, tier="low", cost=make_cost("0.2"), time=NOON + timedelta(days=1)),
+    make_record(4, tier="low", time=NOON + timedelta(days=2)),
 ]
 
 
@@ -101,7 +102,7 @@ def test_the_ledger_of_the_settings_is_read(
         (["migrate", "--url", "sqlite:////nowhere/at/all.db"], 2, "/nowhere/at: No such file"),
     ],
 )
-def test_a_ledger_that_cannot_be_used_is_told(
+def test_an_unusable_ledger_is_reported(
     arguments: list[str], status: int, named: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["ledger", *arguments]) == status
@@ -111,14 +112,14 @@ def test_a_ledger_that_cannot_be_used_is_told(
     assert complaint.count("\n") == 1
 
 
-def test_no_server_starts_with_a_ledger_that_can_never_be_written(
+def test_serve_refuses_a_file_that_is_not_a_database(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     file = tmp_path / "no.db"
     file.write_bytes(b"this is no database at all, by no means" * 100)
     monkeypatch.setenv("PROCTOR_LEDGER__URL", f"sqlite:///{file}")
-    # Each is set when a server starts, and must not outlast the test.
-    monkeypatch.setattr("proctor.server.cli.serve.signal.signal", lambda *_: None)
+    # A starting server sets both, and they must not outlast the test.
+    monkeypatch.setattr(signal, "signal", lambda *_: None)
     monkeypatch.setenv("VLLM_LOGGING_LEVEL", "ERROR")
 
     assert main(["serve", "--model", "fake", "--port", "0"]) == 2
@@ -129,10 +130,10 @@ def test_no_server_starts_with_a_ledger_that_can_never_be_written(
 def test_the_router_is_calibrated_from_a_ledger(
     url: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    natural = [row(n, tier="high", thinking_tokens=n) for n in range(1, 101)]
+    natural = [make_record(n, tier="high", thinking_tokens=n) for n in range(1, 101)]
     others = [
-        row("a", tier="custom", thinking_tokens=9999),
-        row("b", tier="high", thinking_tokens=9999, choices=2),
+        make_record("a", tier="custom", thinking_tokens=9999),
+        make_record("b", tier="high", thinking_tokens=9999, choices=2),
     ]
     fill(url, [*natural, *others])
     lines = [

@@ -5,14 +5,14 @@ import httpx
 import pytest
 
 from proctor.server.cli.main import main
-from tests.server.commands import read_until, ready, serving
 from tests.server.harness import CHAT, body
+from tests.server.serve_process import read_until, serve_process, wait_until_ready
 from tests.waiting import PATIENCE
 
 
 @pytest.mark.parametrize("by", [signal.SIGTERM, signal.SIGINT])
-def test_serves_until_told_to_stop(by: signal.Signals) -> None:
-    with serving("FakeEngine()") as process:
+def test_serve_stops_at_a_signal(by: signal.Signals) -> None:
+    with serve_process("FakeEngine()") as process:
         url = read_until(process, r"http://127\.0\.0\.1:\d+")
         read_until(process, f"curl {url}{CHAT}")
         assert httpx.post(url + CHAT, json=body()).status_code == 200
@@ -25,8 +25,8 @@ def test_serves_until_told_to_stop(by: signal.Signals) -> None:
 
 def test_a_running_stream_is_finished_before_the_end() -> None:
     engine = "FakeEngine(before_token=lambda job, at: __import__('asyncio').sleep(0.02))"
-    with serving(engine) as process:
-        url = ready(process)
+    with serve_process(engine) as process:
+        url = wait_until_ready(process)
         with httpx.stream("POST", url + CHAT, json=body(stream=True)) as response:
             lines = response.iter_lines()
             next(lines)
@@ -37,8 +37,8 @@ def test_a_running_stream_is_finished_before_the_end() -> None:
     assert process.returncode == 0
 
 
-def test_a_model_that_does_not_load_ends_the_command() -> None:
-    with serving("(_ for _ in ()).throw(ValueError('no such weights'))") as process:
+def test_a_model_that_fails_to_load_ends_the_command() -> None:
+    with serve_process("(_ for _ in ()).throw(ValueError('no such weights'))") as process:
         _, complaints = process.communicate(timeout=PATIENCE)
 
     assert process.returncode == 1
@@ -55,7 +55,7 @@ def test_a_model_that_does_not_load_ends_the_command() -> None:
         (["--model", "a", "--alias", "b", "--alias", "a"], "aliases"),
     ],
 )
-def test_a_bad_setting_ends_the_command_with_its_name(
+def test_an_invalid_setting_ends_the_command_and_is_named(
     arguments: list[str],
     named: str,
     capsys: pytest.CaptureFixture[str],
@@ -74,7 +74,9 @@ def test_a_bad_setting_ends_the_command_with_its_name(
 
 
 @pytest.mark.parametrize("argument", ["dtype", "=x"])
-def test_an_engine_argument_that_is_none(argument: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_invalid_engine_argument_is_refused(
+    argument: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     with pytest.raises(SystemExit):
         main(["serve", "--engine", argument])
 

@@ -1,4 +1,4 @@
-"""A server that is told to stop, once or twice: what becomes of its answers, and of their rows."""
+"""A server that is stopped by one or two signals: its responses, and their rows."""
 
 import signal
 import socket
@@ -15,14 +15,14 @@ import httpx
 import orjson
 import pytest
 
-from tests.server.commands import read_until, ready, serving
-from tests.server.harness import CHAT, body, events, listener
+from tests.server.harness import CHAT, body, listening_socket, parse_events
+from tests.server.serve_process import read_until, serve_process, wait_until_ready
 from tests.waiting import PATIENCE
 
 INT, TERM = signal.SIGINT, signal.SIGTERM
 PAIRS = [(INT, INT), (TERM, INT), (INT, TERM), (TERM, TERM)]
 HELD_UP = "FakeEngine(before_token=lambda job, at: asyncio.sleep({} * (at == 3)))"
-"""An engine that gives three tokens."""
+"""An engine that blocks after three tokens."""
 
 TALKATIVE = f"""FakeEngine(
     Script(("x" * 99_999,), ""),
@@ -31,29 +31,29 @@ TALKATIVE = f"""FakeEngine(
     ),
     context_length=10**6,
 )"""
-"""An engine that gives more than the buffers of a connection hold."""
+"""An engine that generates more than the buffers of a connection hold."""
 
 LOADING = "([*iter(lambda: SHUTTING_DOWN.is_set() or time.sleep(0.01), True)], FakeEngine())[1]"
-"""An engine that loads until the server ends."""
+"""An engine that loads until the server shuts down."""
 
 
 @contextmanager
 def waiting_for_ever(
     file: Path, engine: str = HELD_UP.format(PATIENCE), **settings: object
 ) -> Iterator["subprocess.Popen[str]"]:
-    """A server that waits for its answers for longer than anything here takes."""
+    """Run a server whose grace period is longer than any test."""
     known = {
         "LIMITS__SHUTDOWN_GRACE_SECONDS": 2 * PATIENCE,
         "LEDGER__URL": f"sqlite:///{file}",
         "DEFAULT_TIER": "custom",
         **settings,
     }
-    with serving(engine, known) as process:
+    with serve_process(engine, known) as process:
         yield process
 
 
 def until_refused(url: str) -> None:
-    """Until nobody listens there any more."""
+    """Wait until connections are refused."""
     where = urlsplit(url)
     deadline = time.monotonic() + PATIENCE
     while time.monotonic() < deadline:
@@ -65,7 +65,7 @@ def until_refused(url: str) -> None:
 
 
 def stop(process: "subprocess.Popen[str]", url: str, by: Sequence[signal.Signals]) -> None:
-    """Tell it to stop; the second time once it has taken notice of the first."""
+    """Send the signals in order; the others after the first has closed the listening socket."""
     process.send_signal(by[0])
     until_refused(url)
     for again in by[1:]:
@@ -73,32 +73,32 @@ def stop(process: "subprocess.Popen[str]", url: str, by: Sequence[signal.Signals
 
 
 def ended(process: "subprocess.Popen[str]") -> tuple[int, str]:
-    """How it has ended, and what it complained of."""
+    """Return the exit status of the server, and its error output."""
     _, complaints = process.communicate(timeout=PATIENCE)
     return process.returncode, complaints
 
 
 def statuses(file: Path) -> list[int]:
-    """Those of the ledger's rows."""
+    """Return the statuses of the ledger's rows."""
     with sqlite3.connect(file) as database:
         return [status for (status,) in database.execute("SELECT status FROM requests")]
 
 
 def assert_cut_short(text: str) -> None:
-    """See that a stream had begun, and ends with the error that says why it ends."""
-    *told, last = events(text)
-    assert any(event.name == "reasoning" for event in told)
+    """Check that a stream has begun, and ends with the error about the shutdown."""
+    *earlier, last = parse_events(text)
+    assert any(event.name == "reasoning" for event in earlier)
     assert last.name == "error"
     assert "shutting down" in last.data["error"]["message"]
 
 
 @pytest.mark.parametrize("by", [*PAIRS, (INT, INT, INT)])
-def test_a_second_signal_ends_what_runs_as_the_end_of_the_grace_does(
+def test_a_second_signal_ends_running_requests(
     by: tuple[signal.Signals, ...], tmp_path: Path
 ) -> None:
     file = tmp_path / "ledger.db"
     with waiting_for_ever(file) as process:
-        url = ready(process)
+        url = wait_until_ready(process)
         with httpx.stream("POST", url + CHAT, json=body(stream=True), timeout=PATIENCE) as response:
             stop(process, url, by)
             assert_cut_short(response.read().decode())
@@ -107,10 +107,10 @@ def test_a_second_signal_ends_what_runs_as_the_end_of_the_grace_does(
     assert statuses(file) == [503]
 
 
-def test_the_end_of_the_grace_ends_it_by_itself(tmp_path: Path) -> None:
+def test_the_end_of_the_grace_period_ends_running_requests(tmp_path: Path) -> None:
     file = tmp_path / "ledger.db"
     with waiting_for_ever(file, LIMITS__SHUTDOWN_GRACE_SECONDS=1) as process:
-        url = ready(process)
+        url = wait_until_ready(process)
         with httpx.stream("POST", url + CHAT, json=body(stream=True), timeout=PATIENCE) as response:
             process.send_signal(TERM)
             assert_cut_short(response.read().decode())
@@ -119,12 +119,12 @@ def test_the_end_of_the_grace_ends_it_by_itself(tmp_path: Path) -> None:
     assert statuses(file) == [503]
 
 
-def test_a_second_server_of_the_process_changes_nothing(tmp_path: Path) -> None:
+def test_a_second_signal_works_with_an_admin_port(tmp_path: Path) -> None:
     file = tmp_path / "ledger.db"
-    with listener() as bound:
+    with listening_socket() as bound:
         port = bound.getsockname()[1]
     with waiting_for_ever(file, AUTH__ADMIN_PORT=port) as process:
-        url = ready(process)
+        url = wait_until_ready(process)
         with httpx.stream("POST", url + CHAT, json=body(stream=True), timeout=PATIENCE) as response:
             stop(process, url, (INT, INT))
             assert_cut_short(response.read().decode())
@@ -133,10 +133,10 @@ def test_a_second_server_of_the_process_changes_nothing(tmp_path: Path) -> None:
     assert statuses(file) == [503]
 
 
-def test_a_client_that_does_not_read_is_not_waited_for(tmp_path: Path) -> None:
+def test_the_server_does_not_wait_for_a_client_that_does_not_read(tmp_path: Path) -> None:
     file = tmp_path / "ledger.db"
     with waiting_for_ever(file, TALKATIVE) as process, socket.socket() as client:
-        url = ready(process)
+        url = wait_until_ready(process)
         where = urlsplit(url)
         client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         client.connect((where.hostname, where.port))
@@ -149,7 +149,7 @@ def test_a_client_that_does_not_read_is_not_waited_for(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("by", [(INT,), (TERM,), *PAIRS])
-def test_an_engine_that_loads_is_not_waited_for(
+def test_the_server_does_not_wait_for_a_loading_engine(
     by: tuple[signal.Signals, ...], tmp_path: Path
 ) -> None:
     with waiting_for_ever(tmp_path / "ledger.db", LOADING) as process:
@@ -158,7 +158,7 @@ def test_an_engine_that_loads_is_not_waited_for(
         assert ended(process) == (0, "")
 
 
-def _request(asked: dict[str, Any]) -> bytes:
-    sent = orjson.dumps(asked)
-    head = f"POST {CHAT} HTTP/1.1\r\nhost: localhost\r\ncontent-length: {len(sent)}\r\n\r\n"
-    return head.encode() + sent
+def _request(fields: dict[str, Any]) -> bytes:
+    content = orjson.dumps(fields)
+    head = f"POST {CHAT} HTTP/1.1\r\nhost: localhost\r\ncontent-length: {len(content)}\r\n\r\n"
+    return head.encode() + content

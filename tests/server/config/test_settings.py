@@ -19,7 +19,7 @@ def write(path: Path, text: str) -> Path:
     return path
 
 
-def test_nothing_set() -> None:
+def test_defaults() -> None:
     settings = load_settings({})
 
     assert (settings.host, settings.port) == ("127.0.0.1", 8000)
@@ -27,7 +27,9 @@ def test_nothing_set() -> None:
     assert settings.model_name == "proctor-demo"
 
 
-def test_flags_over_environment_over_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_flags_override_the_environment_and_it_overrides_the_file(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     write(tmp_path / "proctor.toml", 'host = "file"\nport = 1\nmodel = "file"')
     monkeypatch.setenv("PROCTOR_PORT", "2")
     monkeypatch.setenv("PROCTOR_MODEL", "environment")
@@ -51,7 +53,7 @@ def test_tables_are_merged_key_by_key(monkeypatch: pytest.MonkeyPatch, tmp_path:
     assert (settings.budget.min_tokens, settings.budget.max_tokens) == (3, 30)
 
 
-def test_a_file_can_be_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_the_path_of_the_file_can_be_set(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     write(tmp_path / "proctor.toml", "port = 1")
     named = write(tmp_path / "named.toml", "port = 2")
     other = write(tmp_path / "other.toml", "port = 3")
@@ -103,24 +105,26 @@ def test_a_bad_value_is_named(tmp_path: Path, text: str, named: str) -> None:
         load_settings({})
 
 
-def test_an_environment_that_is_no_json(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_environment_variable_with_invalid_json_is_refused(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setenv("PROCTOR_ENGINE", "{")
 
     with pytest.raises(ConfigError, match="engine"):
         load_settings({})
 
 
-def test_a_file_that_is_not_there(tmp_path: Path) -> None:
+def test_a_missing_file_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="nowhere"):
         load_settings({}, tmp_path / "nowhere.toml")
 
 
-def test_settings_do_not_change() -> None:
+def test_settings_are_frozen() -> None:
     with pytest.raises(ValueError, match="frozen"):
         Settings().port = 1  # type: ignore[misc]
 
 
-def test_names_of_before_are_taken_with_a_warning(
+def test_deprecated_names_are_accepted_with_a_warning(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     file = tmp_path / "proctor.toml"
@@ -135,7 +139,7 @@ def test_names_of_before_are_taken_with_a_warning(
     assert "'linear' is deprecated; use 'ensemble'" in caplog.text
 
 
-def test_names_of_before_are_taken_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_deprecated_names_are_accepted_in_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PROCTOR_MACHINE__PER_HOUR", "2.5")
 
     settings = load_settings({})

@@ -14,30 +14,30 @@ def job(max_tokens: int = 200, **budget: object) -> Job:
     return Job("job", (1,), Sampling(max_tokens), TokenBudget(**budget))  # type: ignore[arg-type]
 
 
-async def generate(engine: FakeEngine, asked: Job) -> tuple[list[int], Finish | None]:
+async def generate(engine: FakeEngine, job: Job) -> tuple[list[int], Finish | None]:
     tokens: list[int] = []
     finish = None
-    async for delta in engine.generate(asked):
+    async for delta in engine.generate(job):
         tokens += delta.token_ids
         finish = delta.finish
     return tokens, finish
 
 
-async def test_says_its_script() -> None:
+async def test_the_script_is_generated() -> None:
     tokens, finish = await generate(FakeEngine(Script(("hm",), "ok")), job())
 
     assert tokens == [*b"hm", END_THINK, *b"ok", END_TURN]
     assert finish is Finish.STOP
 
 
-async def test_is_sent_back_and_thinks_its_next_thought() -> None:
+async def test_each_continuation_is_followed_by_the_next_thought() -> None:
     engine = FakeEngine(Script(("a", "b"), "ok"))
-    asked = job(continuations=3, continuation_ids=WAIT)
+    requested = job(continuations=3, continuation_ids=WAIT)
 
-    tokens, _ = await generate(engine, asked)
+    tokens, _ = await generate(engine, requested)
 
     assert bytes(tokens[: tokens.index(END_THINK)]) == b"aWaitbHmbWaitb"
-    assert await engine.attempts(asked) == {1, 6, 9}
+    assert await engine.attempts(requested) == {1, 6, 9}
 
 
 async def test_stops_at_max_tokens() -> None:
@@ -52,7 +52,7 @@ async def test_an_end_of_turn_inside_the_thinking_closes_it() -> None:
     assert tokens == [*b"hm", END_THINK, *b"ok", END_TURN]
 
 
-async def test_dies_for_good() -> None:
+async def test_a_dead_engine_stays_dead() -> None:
     engine = FakeEngine(die_after=2)
 
     with pytest.raises(EngineUnavailable):
@@ -66,7 +66,7 @@ async def test_every_thinking_is_within_its_budget(data: st.DataObject) -> None:
     maximum = data.draw(st.none() | st.integers(0, 30))
     minimum = data.draw(st.integers(0, 30 if maximum is None else maximum))
     opened = data.draw(st.booleans())
-    asked = job(
+    requested = job(
         minimum=minimum,
         maximum=maximum,
         continuations=data.draw(st.integers(0, 3)) if maximum != 0 else 0,
@@ -76,9 +76,9 @@ async def test_every_thinking_is_within_its_budget(data: st.DataObject) -> None:
     thoughts = data.draw(st.lists(st.text(max_size=20), min_size=1, max_size=4))
     engine = FakeEngine(Script(thoughts, "ok"), opens=opened)
 
-    tokens, finish = await generate(engine, asked)
+    tokens, finish = await generate(engine, requested)
 
-    machine = replay(asked.budget, MARKERS, tokens, await engine.attempts(asked))
+    machine = replay(requested.budget, MARKERS, tokens, await engine.attempts(requested))
     assert finish is Finish.STOP
     assert minimum <= machine.tokens
     assert maximum is None or machine.tokens <= maximum

@@ -1,4 +1,4 @@
-"""An engine that stops is started again, and nobody waits for one that hangs."""
+"""The supervisor restarts engines that die or hang."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -8,24 +8,25 @@ import httpx
 import pytest
 
 from proctor.server.app import create_app
+from proctor.server.engines import supervisor
 from proctor.server.engines.base import Engine
 from proctor.server.engines.fake import FakeEngine, Script
 from proctor.server.engines.supervisor import EngineSupervisor
 from proctor.server.errors import EngineUnavailable
 from proctor.server.generation.runner import TaskPool
-from tests.server.harness import CHAT, Gate, body, events, settings, soon
+from tests.server.harness import CHAT, Gate, body, parse_events, settings, with_timeout
 
 STALL = {"stall_seconds": 0.05}
 
 
 @pytest.fixture(autouse=True)
-def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("proctor.server.engines.supervisor.PROBE_SECONDS", 0.01)
-    monkeypatch.setattr("proctor.server.engines.supervisor.FIRST_PAUSE_SECONDS", 0.01)
+def short_intervals(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(supervisor, "PROBE_SECONDS", 0.01)
+    monkeypatch.setattr(supervisor, "FIRST_PAUSE_SECONDS", 0.01)
 
 
-class Garage:
-    """Makes engines, one after the other; tells when the next one is made."""
+class EngineSequence:
+    """An engine factory that returns the given engines in order, or raises."""
 
     def __init__(self, *engines: FakeEngine | Exception) -> None:
         self._left = list(engines)
@@ -40,14 +41,16 @@ class Garage:
 
 
 @asynccontextmanager
-async def served(garage: Garage) -> AsyncIterator[tuple[httpx.AsyncClient, EngineSupervisor]]:
-    app = create_app(settings(limits=STALL), garage)
+async def supervised_server(
+    engines: EngineSequence,
+) -> AsyncIterator[tuple[httpx.AsyncClient, EngineSupervisor]]:
+    app = create_app(settings(limits=STALL), engines)
     transport = httpx.ASGITransport(app)
     async with (
         app.router.lifespan_context(app),
         httpx.AsyncClient(transport=transport, base_url="http://test") as http,
     ):
-        await soon(app.state.supervisor.loaded())
+        await with_timeout(app.state.supervisor.loaded())
         yield http, app.state.supervisor
 
 
@@ -59,62 +62,64 @@ async def until_ready(http: httpx.AsyncClient) -> None:
             await asyncio.sleep(0.01)
 
 
-async def test_an_engine_that_dies_is_started_again() -> None:
-    garage = Garage(FakeEngine(Script(("abc",), "d"), die_after=2), FakeEngine())
-    async with served(garage) as (http, _):
+async def test_a_dead_engine_is_restarted() -> None:
+    engines = EngineSequence(FakeEngine(Script(("abc",), "d"), die_after=2), FakeEngine())
+    async with supervised_server(engines) as (http, _):
         broken = await http.post(CHAT, json=body(stream=True))
         refused = await http.get("/ready")
         await until_ready(http)
         again = await http.post(CHAT, json=body())
 
-    assert events(broken.text)[-1].name == "error"
+    assert parse_events(broken.text)[-1].name == "error"
     assert refused.status_code == 503
     assert again.status_code == 200
-    assert garage.made == 2
+    assert engines.made == 2
 
 
-async def test_an_engine_that_hangs_is_given_up() -> None:
+async def test_a_hanging_engine_is_restarted() -> None:
     gate = Gate(2)
     hanging = FakeEngine(Script(("abc",), "d"), before_token=gate)
-    garage = Garage(hanging, FakeEngine())
-    async with served(garage) as (http, _):
+    engines = EngineSequence(hanging, FakeEngine())
+    async with supervised_server(engines) as (http, _):
         stuck = asyncio.create_task(http.post(CHAT, json=body(stream=True)))
-        await soon(gate.reached.wait())
+        await with_timeout(gate.reached.wait())
         hanging.hang()
         gate.opened.set()
-        ended = await soon(stuck)
+        ended = await with_timeout(stuck)
         await until_ready(http)
         again = await http.post(CHAT, json=body())
 
-    assert events(ended.text)[-1].name == "error"
+    assert parse_events(ended.text)[-1].name == "error"
     assert again.status_code == 200
 
 
-async def test_it_is_tried_again_until_it_loads(caplog: pytest.LogCaptureFixture) -> None:
+async def test_restarting_is_retried_until_the_engine_loads(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     fault = OSError("no memory")
-    garage = Garage(FakeEngine(), fault, fault, FakeEngine())
-    async with served(garage) as (http, host):
-        await host.engine.aclose()  # as good as dead
+    engines = EngineSequence(FakeEngine(), fault, fault, FakeEngine())
+    async with supervised_server(engines) as (http, host):
+        await host.engine.aclose()  # a closed engine counts as dead
         assert (await http.get("/ready")).status_code == 503
         await until_ready(http)
 
-    assert garage.made == 4
+    assert engines.made == 4
     assert "no memory" in caplog.text
 
 
-async def test_a_server_that_stops_starts_nothing_again() -> None:
-    garage = Garage(FakeEngine(), FakeEngine())
-    async with served(garage) as (_, host):
+async def test_a_stopping_server_restarts_nothing() -> None:
+    engines = EngineSequence(FakeEngine(), FakeEngine())
+    async with supervised_server(engines) as (_, host):
         pass
     await asyncio.sleep(0.05)
 
-    assert garage.made == 1
+    assert engines.made == 1
     with pytest.raises(RuntimeError):
         await host.engine.health()
 
 
-class Cold(FakeEngine):
-    """An engine that warms up until it is told to go on."""
+class SlowWarmUpEngine(FakeEngine):
+    """An engine whose warm-up blocks until `warm` is set."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -128,8 +133,10 @@ class Cold(FakeEngine):
 
 
 @asynccontextmanager
-async def cold(garage: Garage) -> AsyncIterator[tuple[httpx.AsyncClient, EngineSupervisor]]:
-    app = create_app(settings(limits=STALL), garage)
+async def loading_server(
+    engines: EngineSequence,
+) -> AsyncIterator[tuple[httpx.AsyncClient, EngineSupervisor]]:
+    app = create_app(settings(limits=STALL), engines)
     transport = httpx.ASGITransport(app)
     async with (
         app.router.lifespan_context(app),
@@ -138,39 +145,41 @@ async def cold(garage: Garage) -> AsyncIterator[tuple[httpx.AsyncClient, EngineS
         yield http, app.state.supervisor
 
 
-async def test_nobody_is_let_in_before_it_is_warm() -> None:
-    engine = Cold()
-    async with cold(Garage(engine)) as (http, host):
-        await soon(engine.warming.wait())
+async def test_requests_are_refused_until_the_engine_is_warm() -> None:
+    engine = SlowWarmUpEngine()
+    async with loading_server(EngineSequence(engine)) as (http, host):
+        await with_timeout(engine.warming.wait())
         early = await http.get("/ready")
-        asked = await http.post(CHAT, json=body())
+        refused = await http.post(CHAT, json=body())
         engine.warm.set()
-        await soon(host.loaded())
+        await with_timeout(host.loaded())
         answer = await http.post(CHAT, json=body())
 
-    assert (early.status_code, asked.status_code) == (503, 503)
-    assert asked.headers["retry-after"]
+    assert (early.status_code, refused.status_code) == (503, 503)
+    assert refused.headers["retry-after"]
     assert answer.status_code == 200
 
 
-async def test_one_that_hangs_while_it_warms_up_has_failed_to_load() -> None:
-    engine = Cold()
-    async with cold(Garage(engine)) as (http, host):
-        await soon(engine.warming.wait())
+async def test_an_engine_that_hangs_in_warm_up_has_failed_to_load() -> None:
+    engine = SlowWarmUpEngine()
+    async with loading_server(EngineSequence(engine)) as (http, host):
+        await with_timeout(engine.warming.wait())
         engine.hang()
         with pytest.raises(EngineUnavailable):
-            await soon(host.loaded())
+            await with_timeout(host.loaded())
         refused = await http.get("/ready")
 
     assert refused.status_code == 503
     assert "failed to load" in refused.json()["error"]["message"]
 
 
-async def test_one_that_is_started_again_is_warmed_up_too() -> None:
-    again = Cold()
-    async with served(Garage(FakeEngine(Script(("abc",), "d"), die_after=2), again)) as (http, _):
+async def test_a_restarted_engine_is_warmed_up() -> None:
+    again = SlowWarmUpEngine()
+    async with supervised_server(
+        EngineSequence(FakeEngine(Script(("abc",), "d"), die_after=2), again)
+    ) as (http, _):
         await http.post(CHAT, json=body())
-        await soon(again.warming.wait())
+        await with_timeout(again.warming.wait())
         refused = await http.get("/ready")
         again.warm.set()
         await until_ready(http)
@@ -178,51 +187,51 @@ async def test_one_that_is_started_again_is_warmed_up_too() -> None:
     assert refused.status_code == 503
 
 
-async def test_a_server_that_stops_while_it_warms_up_closes_the_engine() -> None:
-    engine = Cold()
-    async with cold(Garage(engine)):
-        await soon(engine.warming.wait())
+async def test_stopping_during_warm_up_closes_the_engine() -> None:
+    engine = SlowWarmUpEngine()
+    async with loading_server(EngineSequence(engine)):
+        await with_timeout(engine.warming.wait())
 
     with pytest.raises(EngineUnavailable):
         await engine.health()
 
 
 @asynccontextmanager
-async def held_up(gate: Gate) -> AsyncIterator[tuple[httpx.AsyncClient, TaskPool]]:
+async def blocked_server(gate: Gate) -> AsyncIterator[tuple[httpx.AsyncClient, TaskPool]]:
     app = create_app(settings(), lambda: FakeEngine(before_token=gate))
     transport = httpx.ASGITransport(app)
     async with (
         app.router.lifespan_context(app),
         httpx.AsyncClient(transport=transport, base_url="http://test") as http,
     ):
-        await soon(app.state.supervisor.loaded())
+        await with_timeout(app.state.supervisor.loaded())
         yield http, app.state.task_pool
 
 
-async def test_what_is_not_answered_when_the_grace_is_over_is_a_503() -> None:
+async def test_requests_unanswered_at_the_end_of_the_grace_period_get_a_503() -> None:
     gate = Gate(2)
-    async with held_up(gate) as (http, task_pool):
+    async with blocked_server(gate) as (http, task_pool):
         asking = asyncio.create_task(http.post(CHAT, json=body()))
-        await soon(gate.reached.wait())
+        await with_timeout(gate.reached.wait())
         task_pool.end()
-        refused = await soon(asking)
+        refused = await with_timeout(asking)
 
     assert refused.status_code == 503
     assert refused.headers["retry-after"]
     assert "shutting down" in refused.json()["error"]["message"]
 
 
-async def test_a_stream_is_ended_by_an_error_then() -> None:
+async def test_streams_get_an_error_event_at_the_end_of_the_grace_period() -> None:
     gate = Gate(2)
-    async with held_up(gate) as (http, task_pool):
+    async with blocked_server(gate) as (http, task_pool):
         asking = asyncio.create_task(http.post(CHAT, json=body(stream=True)))
-        await soon(gate.reached.wait())
+        await with_timeout(gate.reached.wait())
         task_pool.end()
-        streamed = await soon(asking)
+        streamed = await with_timeout(asking)
         metrics = (await http.get("/metrics")).text
 
-    *told, last = events(streamed.text)
-    assert told
+    *earlier, last = parse_events(streamed.text)
+    assert earlier
     assert last.name == "error"
     assert last.data["error"]["type"] == "server_error"
     assert "shutting down" in last.data["error"]["message"]

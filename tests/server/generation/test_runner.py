@@ -12,16 +12,16 @@ from proctor.server.engines.base import Delta, Finish, Job, Sampling
 from proctor.server.engines.fake import FakeEngine, Script
 from proctor.server.errors import EngineUnavailable, Unavailable
 from proctor.server.fair_queue import FairQueue
-from proctor.server.generation.base import ChoiceResult
+from proctor.server.generation.base import ChoiceResult, RequestObserver
 from proctor.server.generation.context import RequestContext
 from proctor.server.generation.runner import Choice, TaskPool, generate
-from tests.server.harness import CHAT, Gate, body, client, events, soon
+from tests.server.harness import CHAT, Gate, body, client, parse_events, with_timeout
 
 WAIT = (tuple(b"Wait"),)
 FOREVER = RequestContext(None, math.inf, math.inf)
 
 
-class Books:
+class RecordingObserver(RequestObserver):
     def __init__(self) -> None:
         self.begun = 0
         self.stopped = 0
@@ -32,18 +32,18 @@ class Books:
         self.begun += 1
         self.so_far = so_far
 
-    def first_token(self, choice: int, cached: int | None) -> None:
-        self.cached = cached
+    def first_token(self, choice: int, cached_tokens: int | None) -> None:
+        self.cached = cached_tokens
 
     def choice_left_engine(self, choice: int) -> None:
         self.stopped += 1
 
-    def choice_finished(self, end: ChoiceResult) -> None:
-        self.ends.append(end)
+    def choice_finished(self, result: ChoiceResult) -> None:
+        self.ends.append(result)
 
 
-class Disobedient(FakeEngine):
-    """An engine that does not look at the budget."""
+class BudgetIgnoringEngine(FakeEngine):
+    """An engine that ignores the budget."""
 
     async def generate(self, job: Job) -> AsyncGenerator[Delta, None]:
         free = Job(job.id, job.prompt_ids, job.sampling, TokenBudget())
@@ -51,13 +51,15 @@ class Disobedient(FakeEngine):
             yield delta
 
 
-class Resigning(FakeEngine):
-    """An engine that gives up jobs of its own accord."""
+class AbortingEngine(FakeEngine):
+    """An engine that aborts its jobs."""
 
     async def generate(self, job: Job) -> AsyncGenerator[Delta, None]:
-        self._attempts[job.id] = frozenset()
         yield Delta(list(b"a"))
         yield Delta([], Finish.ABORT)
+
+    async def attempts(self, job: Job) -> frozenset[int]:
+        return frozenset()
 
 
 def choice(engine: FakeEngine, budget: TokenBudget | None = None) -> Choice:
@@ -66,73 +68,74 @@ def choice(engine: FakeEngine, budget: TokenBudget | None = None) -> Choice:
     return Choice(engine, job, 0, channels, progress=False)
 
 
-async def test_pieces_come_first_and_then_the_end() -> None:
-    books, engine = Books(), FakeEngine(Script(("a",), "b"))
+async def test_deltas_are_followed_by_the_result() -> None:
+    observer, engine = RecordingObserver(), FakeEngine(Script(("a",), "b"))
 
     items = [
-        item async for item in generate([choice(engine)], TaskPool(FairQueue(9, 9)), books, FOREVER)
+        item
+        async for item in generate([choice(engine)], TaskPool(FairQueue(9, 9)), observer, FOREVER)
     ]
 
     assert items[:-1] == [TextDelta(0, Channel.REASONING, "a"), TextDelta(0, Channel.ANSWER, "b")]
-    assert [items[-1]] == books.ends
-    assert (books.ends[0].tokens, books.ends[0].answer_tokens) == (4, 1)
+    assert [items[-1]] == observer.ends
+    assert (observer.ends[0].tokens, observer.ends[0].answer_tokens) == (4, 1)
 
 
 async def test_a_choice_that_is_cancelled_before_it_runs_is_not_counted() -> None:
-    books, task_pool = Books(), TaskPool(FairQueue(9, 9))
-    items = generate([choice(FakeEngine())], task_pool, books, FOREVER)
+    observer, task_pool = RecordingObserver(), TaskPool(FairQueue(9, 9))
+    items = generate([choice(FakeEngine())], task_pool, observer, FOREVER)
 
     first = asyncio.ensure_future(anext(items))
     first.cancel()
     await asyncio.gather(first, return_exceptions=True)
     await task_pool.aclose()
 
-    assert books.begun == books.stopped == len(books.ends)
+    assert observer.begun == observer.stopped == len(observer.ends)
 
 
-async def test_a_choice_tells_how_far_it_is() -> None:
-    gate, books, task_pool = Gate(6), Books(), TaskPool(FairQueue(9, 9))
+async def test_a_running_choice_reports_its_result_so_far() -> None:
+    gate, observer, task_pool = Gate(6), RecordingObserver(), TaskPool(FairQueue(9, 9))
     engine = FakeEngine(Script(("a" * 9,), "b"), before_token=gate)
 
-    first = asyncio.ensure_future(anext(generate([choice(engine)], task_pool, books, FOREVER)))
-    await soon(gate.reached.wait())
+    first = asyncio.ensure_future(anext(generate([choice(engine)], task_pool, observer, FOREVER)))
+    await with_timeout(gate.reached.wait())
     await first
-    end = books.so_far()
-    await soon(task_pool.aclose())
+    end = observer.so_far()
+    await with_timeout(task_pool.aclose())
 
     assert (end.choice, end.finish, end.tokens, end.answer_tokens) == (0, Finish.ABORT, 6, 0)
     assert (end.outcome.tokens, end.outcome.end_reason) == (6, EndReason.CANCELLED)
-    assert [each.tokens for each in books.ends] == [6]
+    assert [each.tokens for each in observer.ends] == [6]
 
 
-async def test_a_server_that_stops_ends_every_choice_and_keeps_the_books() -> None:
-    gate, books, task_pool = Gate(6), Books(), TaskPool(FairQueue(9, 9))
+async def test_closing_the_pool_ends_running_choices_and_reports_their_results() -> None:
+    gate, observer, task_pool = Gate(6), RecordingObserver(), TaskPool(FairQueue(9, 9))
     engine = FakeEngine(Script(("a",), "b"), before_token=gate)
     budget = TokenBudget(continuations=3, continuation_ids=WAIT)
 
     first = asyncio.ensure_future(
-        anext(generate([choice(engine, budget)], task_pool, books, FOREVER))
+        anext(generate([choice(engine, budget)], task_pool, observer, FOREVER))
     )
-    await soon(gate.reached.wait())
-    await soon(task_pool.aclose())
+    await with_timeout(gate.reached.wait())
+    await with_timeout(task_pool.aclose())
     await first
 
-    (end,) = books.ends
+    (end,) = observer.ends
     assert engine.aborted.get_nowait() == "job"
     assert end.finish is Finish.ABORT
     assert (end.outcome.tokens, end.outcome.continuations) == (6, 1)
     assert end.outcome.end_reason is EndReason.CANCELLED
 
 
-async def test_a_server_that_ends_answers_nothing_more() -> None:
-    gate, books, task_pool = Gate(0), Books(), TaskPool(FairQueue(1, 9))
+async def test_after_end_running_and_waiting_and_new_requests_are_refused() -> None:
+    gate, observer, task_pool = Gate(0), RecordingObserver(), TaskPool(FairQueue(1, 9))
     engine = FakeEngine(before_token=gate)
 
     async def ask() -> list[object]:
-        return [item async for item in generate([choice(engine)], task_pool, books, FOREVER)]
+        return [item async for item in generate([choice(engine)], task_pool, observer, FOREVER)]
 
     running = asyncio.create_task(ask())
-    await soon(gate.reached.wait())
+    await with_timeout(gate.reached.wait())
     waiting = asyncio.create_task(ask())
     await asyncio.sleep(0)
     task_pool.end()
@@ -140,39 +143,42 @@ async def test_a_server_that_ends_answers_nothing_more() -> None:
 
     for asking in (running, waiting, late):
         with pytest.raises(Unavailable, match="shutting down"):
-            await soon(asking)
+            await with_timeout(asking)
     await task_pool.aclose()
     assert len(engine.jobs) == 1
-    assert books.begun == books.stopped == len(books.ends)
+    assert observer.begun == observer.stopped == len(observer.ends)
 
 
 @pytest.mark.parametrize(
     ("engine", "error"),
     [
-        (Disobedient(), DesyncError),
-        (Resigning(), EngineUnavailable),
+        (BudgetIgnoringEngine(), DesyncError),
+        (AbortingEngine(), EngineUnavailable),
         (FakeEngine(die_after=2), EngineUnavailable),
     ],
 )
-async def test_a_choice_that_fails_is_in_the_books(
+async def test_a_choice_that_fails_is_reported_as_aborted(
     engine: FakeEngine, error: type[Exception]
 ) -> None:
-    books = Books()
+    observer = RecordingObserver()
 
     with pytest.raises(error):
         _ = [
             item
             async for item in generate(
-                [choice(engine, TokenBudget(maximum=3))], TaskPool(FairQueue(9, 9)), books, FOREVER
+                [choice(engine, TokenBudget(maximum=3))],
+                TaskPool(FairQueue(9, 9)),
+                observer,
+                FOREVER,
             )
         ]
 
-    assert [end.finish for end in books.ends] == [Finish.ABORT]
+    assert [end.finish for end in observer.ends] == [Finish.ABORT]
 
 
 async def test_a_budget_that_was_not_enforced_is_an_error_and_not_an_answer() -> None:
-    async with client(Disobedient()) as http:
+    async with client(BudgetIgnoringEngine()) as http:
         response = await http.post(CHAT, json=body(stream=True, max_thinking_tokens=2))
 
-    last = events(response.text)[-1]
+    last = parse_events(response.text)[-1]
     assert (last.name, last.data["error"]["type"]) == ("error", "server_error")

@@ -1,28 +1,28 @@
-"""The scores of tokens, where they are asked for."""
+"""Log probabilities of chats."""
 
 from typing import Any
 
 import pytest
 
 from proctor.server.engines.fake import FakeEngine, Script
-from tests.server.harness import CHAT, added_up, body, client, events
+from tests.server.harness import CHAT, body, client, merge_deltas, parse_events
 
 SCRIPT = Script(("Hm é.",), "\n\nIt is ☃.")
 
 
 async def ask(**fields: Any) -> tuple[dict[str, Any], str]:
-    """The first choice's message and all its log probabilities, streamed or not, and the stream."""
+    """Return the first choice with its log probabilities, streamed or not, and the raw response."""
     async with client(FakeEngine(SCRIPT)) as http:
         response = await http.post(CHAT, json=body(**fields))
     if not fields.get("stream"):
         return response.json()["choices"][0], response.text
-    told: dict[str, list[Any]] = {}
-    choices = [event.choice for event in events(response.text)[:-1]]
+    logprobs: dict[str, list[Any]] = {}
+    choices = [event.choice for event in parse_events(response.text)[:-1]]
     for choice in choices:
         for key, scores in (choice.get("logprobs") or {}).items():
-            told.setdefault(key, []).extend(scores)
-    texts = added_up(choice["delta"] for choice in choices)
-    return {"message": texts, "logprobs": told or None}, response.text
+            logprobs.setdefault(key, []).extend(scores)
+    texts = merge_deltas(choice["delta"] for choice in choices)
+    return {"message": texts, "logprobs": logprobs or None}, response.text
 
 
 def text_of(scores: list[Any]) -> str:
@@ -30,7 +30,7 @@ def text_of(scores: list[Any]) -> str:
 
 
 @pytest.mark.parametrize("stream", [False, True])
-async def test_the_answers_tokens_and_no_others(stream: bool) -> None:
+async def test_logprobs_cover_the_answer_only(stream: bool) -> None:
     choice, _ = await ask(logprobs=True, top_logprobs=2, stream=stream)
 
     assert set(choice["logprobs"]) == {"content"}
@@ -50,7 +50,7 @@ async def test_the_answers_tokens_and_no_others(stream: bool) -> None:
 
 @pytest.mark.parametrize("stream", [False, True])
 @pytest.mark.parametrize("style", ["reasoning_content", "tags"])
-async def test_the_thinkings_too_on_request(stream: bool, style: str) -> None:
+async def test_logprobs_cover_the_thinking_on_request(stream: bool, style: str) -> None:
     choice, _ = await ask(
         logprobs=True, thinking={"logprobs": True}, stream=stream, reasoning_format=style
     )
@@ -69,7 +69,7 @@ async def test_the_thinkings_too_on_request(stream: bool, style: str) -> None:
         {"include_reasoning": False},
     ],
 )
-async def test_a_hidden_thinking_has_no_scores(stream: bool, hidden: dict[str, Any]) -> None:
+async def test_a_hidden_thinking_has_no_logprobs(stream: bool, hidden: dict[str, Any]) -> None:
     choice, text = await ask(
         logprobs=True, top_logprobs=2, thinking={"logprobs": True}, stream=stream, **hidden
     )
@@ -82,7 +82,7 @@ async def test_a_hidden_thinking_has_no_scores(stream: bool, hidden: dict[str, A
 
 
 @pytest.mark.parametrize("stream", [False, True])
-async def test_none_unless_asked(stream: bool) -> None:
+async def test_no_logprobs_unless_requested(stream: bool) -> None:
     choice, text = await ask(stream=stream)
 
     assert choice["logprobs"] is None

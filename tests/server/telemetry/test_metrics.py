@@ -1,4 +1,4 @@
-"""What `/metrics` says beside what `test_app` counts: costs, the queue, the engine, the formats."""
+"""`/metrics` beyond test_app.py: costs, the queue, the engine, the formats."""
 
 import asyncio
 from typing import Any
@@ -13,7 +13,7 @@ from prometheus_client.parser import text_string_to_metric_families as parse_tex
 
 from proctor.server.api.metrics import expose
 from proctor.server.engines.fake import FakeEngine, Script
-from tests.server.harness import CHAT, Gate, body, client, listening, soon
+from tests.server.harness import CHAT, Gate, body, client, running_server, with_timeout
 from tests.waiting import PATIENCE
 
 PRICES = {"prompt": "1", "thinking": "2", "answer": "4"}
@@ -21,7 +21,7 @@ OPENMETRICS = {"accept": "application/openmetrics-text; version=1.0.0"}
 
 
 async def metric(http: httpx.AsyncClient, name: str, **labels: str) -> float | None:
-    """One sample, or None if there is no such series."""
+    """Return the value of a sample, or None if there is no such series."""
     for family in parse_text((await http.get("/metrics")).text):
         for sample in family.samples:
             if sample.name == f"proctor_{name}" and sample.labels == labels:
@@ -49,7 +49,7 @@ async def test_costs_are_counted_by_tier_and_part() -> None:
     assert other == 0
 
 
-async def test_a_machine_s_price_is_counted_too() -> None:
+async def test_costs_by_compute_time_are_counted() -> None:
     machine = {"currency": "EUR", "per_hour": "3600000"}
     async with client(FakeEngine(), machine=machine) as http:
         cost = (await http.post(CHAT, json=body())).json()["cost"]
@@ -69,7 +69,7 @@ async def test_without_a_price_no_cost_is_counted() -> None:
     assert "proctor_cost_per_answer_usd_count{" not in text
 
 
-async def test_an_answer_that_breaks_off_is_paid_but_is_no_answer() -> None:
+async def test_a_failed_answer_is_charged_but_not_counted_as_an_answer() -> None:
     engine = FakeEngine(Script(("a" * 10,), "42"), die_after=4)
     async with client(engine, prices=PRICES) as http:
         response = await http.post(CHAT, json=body())
@@ -81,21 +81,21 @@ async def test_an_answer_that_breaks_off_is_paid_but_is_no_answer() -> None:
     assert count is None
 
 
-async def test_the_line_and_the_engine_are_told() -> None:
+async def test_metrics_show_the_queue_and_the_engine() -> None:
     gate = Gate(1)
     engine = FakeEngine(before_token=gate)
     async with (
-        listening(engine, limits={"max_running": 1}) as url,
+        running_server(engine, limits={"max_running": 1}) as url,
         httpx.AsyncClient(base_url=url) as http,
     ):
         asking = [asyncio.create_task(http.post(CHAT, json=body())) for _ in range(3)]
-        await soon(gate.reached.wait())
+        await with_timeout(gate.reached.wait())
         async with asyncio.timeout(PATIENCE):
             while await metric(http, "waiting") != 2:
                 pass
         running = await metric(http, "running")
         gate.opened.set()
-        await soon(asyncio.gather(*asking))
+        await with_timeout(asyncio.gather(*asking))
         after = await metric(http, "running"), await metric(http, "waiting")
         queued = await metric(http, "queue_seconds_count")
         up = await metric(http, "engine_up"), await metric(http, "engine_starts_total")
@@ -106,7 +106,7 @@ async def test_the_line_and_the_engine_are_told() -> None:
     assert up == (1, 1)
 
 
-async def test_the_tiers_caps_are_told() -> None:
+async def test_metrics_show_the_maximum_of_each_tier() -> None:
     tiers: list[dict[str, Any]] = [
         {"name": "none", "max_tokens": 0},
         {"name": "low", "max_tokens": 9},
@@ -123,7 +123,7 @@ async def test_the_tiers_caps_are_told() -> None:
     assert caps == [0, 9, float("inf")]
 
 
-async def test_what_has_not_happened_yet_stands_at_zero() -> None:
+async def test_counters_start_at_zero() -> None:
     async with client(FakeEngine()) as http:
         assert await metric(http, "loops_total", action="close") == 0
         assert await metric(http, "forced_tokens_total", kind="wrap_up") == 0
@@ -131,7 +131,7 @@ async def test_what_has_not_happened_yet_stands_at_zero() -> None:
         assert await metric(http, "continuations_total", tier="max") == 0
 
 
-async def test_both_formats_tell_the_same() -> None:
+async def test_both_formats_have_the_same_samples() -> None:
     async with client(FakeEngine()) as http:
         await http.post(CHAT, json=body())
         plain = await http.get("/metrics")
@@ -152,7 +152,7 @@ async def test_both_formats_tell_the_same() -> None:
 
 
 @pytest.mark.parametrize("accept", ["", OPENMETRICS["accept"], "application/openmetrics-text"])
-def test_names_stay_as_vllm_has_them(accept: str) -> None:
+def test_the_names_of_vllms_metrics_are_unchanged(accept: str) -> None:
     registry = CollectorRegistry()
     Gauge("vllm:num_requests_running", "Running.", registry=registry)
 
@@ -161,14 +161,14 @@ def test_names_stay_as_vllm_has_them(accept: str) -> None:
     assert b"\nvllm:num_requests_running 0.0\n" in body
 
 
-async def test_no_client_makes_a_series_of_its_own() -> None:
+async def test_clients_cannot_create_label_values() -> None:
     headers = dict.fromkeys(("authorization", "x-request-id", "user-agent"), "strange")
-    asked: list[dict[str, Any]] = [
+    requests: list[dict[str, Any]] = [
         {name: "strange"}
         for name in ("budget_tier", "model", "reasoning_effort", "user", "stop", "think")
     ]
     async with client(FakeEngine(), prices=PRICES) as http:
-        for fields in asked:
+        for fields in requests:
             await http.post(CHAT, json=body(**fields), headers=headers)
         await http.get("/strange", headers=headers)
         text = (await http.get("/metrics")).text

@@ -1,4 +1,4 @@
-"""Traces: spans in memory, and over OTLP to a receiver on this machine."""
+"""Traces: spans in memory, and exported over OTLP to a local receiver."""
 
 import asyncio
 import re
@@ -23,7 +23,7 @@ from proctor.server.accounting.cost import PriceModel, RequestCost
 from proctor.server.app import create_app
 from proctor.server.engines.fake import FakeEngine, Script
 from proctor.server.telemetry.tracing import NO_TRACE, Tracing, open_tracing
-from tests.server.harness import CHAT, Gate, body, client, serving, settings, soon
+from tests.server.harness import CHAT, Gate, body, client, serve_app, settings, with_timeout
 
 RAW = "/v1/completions"
 TRACE_ID = "4bf92f3577b34da6a3ce929d0e0e4736"
@@ -36,11 +36,11 @@ KNOWN = {
     for name, value in vars(module).items()
     if name.isupper()
 }
-"""Attributes that OpenTelemetry's conventions name."""
+"""The attributes of OpenTelemetry's semantic conventions."""
 
 
 class Spans:
-    """What was traced."""
+    """Collects the spans of a tracer."""
 
     def __init__(self) -> None:
         self._kept = InMemorySpanExporter()
@@ -67,10 +67,10 @@ Traced = tuple[httpx.AsyncClient, Spans]
 
 @asynccontextmanager
 async def traced(
-    engine: FakeEngine, **given: Any
+    engine: FakeEngine, **overrides: Any
 ) -> AsyncIterator[tuple[httpx.AsyncClient, Spans]]:
     spans = Spans()
-    app = create_app(settings(**given), lambda: engine, spans.tracing)
+    app = create_app(settings(**overrides), lambda: engine, spans.tracing)
     async with app.router.lifespan_context(app):
         await app.state.supervisor.loaded()
         transport = httpx.ASGITransport(app)
@@ -78,7 +78,7 @@ async def traced(
             yield http, spans
 
 
-def told(span: ReadableSpan) -> dict[str, Any]:
+def attributes_of(span: ReadableSpan) -> dict[str, Any]:
     return dict(span.attributes or {})
 
 
@@ -89,9 +89,9 @@ def parent(span: ReadableSpan) -> int | None:
 async def test_a_span_for_each_part_of_a_request() -> None:
     engine = FakeEngine(Script(("abc",), "de"), cached_tokens=2)
     async with traced(engine, default_tier="auto", prices=PRICES) as (http, spans):
-        said = {"role": "user", "content": "Prove that there are infinitely many primes."}
-        asked = body(temperature=0.5, max_tokens=2000, messages=[said])
-        answer = (await http.post(CHAT, json=asked, headers=TRACED)).json()
+        message = {"role": "user", "content": "Prove that there are infinitely many primes."}
+        request = body(temperature=0.5, max_tokens=2000, messages=[message])
+        answer = (await http.post(CHAT, json=request, headers=TRACED)).json()
 
     root, admission = spans.root, spans.named("admission")
     assert root.name == "chat fake"
@@ -109,7 +109,7 @@ async def test_a_span_for_each_part_of_a_request() -> None:
     assert times == sorted(times)
     assert times[-1] <= (root.end_time or 0)
     usage, thinking = answer["usage"], answer["choices"][0]["thinking"]
-    attributes = told(root)
+    attributes = attributes_of(root)
     assert attributes["gen_ai.operation.name"] == "chat"
     assert attributes["gen_ai.provider.name"] == "proctor"
     assert attributes["gen_ai.request.model"] == attributes["gen_ai.response.model"] == "fake"
@@ -123,9 +123,9 @@ async def test_a_span_for_each_part_of_a_request() -> None:
     assert attributes["gen_ai.response.finish_reasons"] == ("stop",)
     assert attributes["proctor.cost"] == pytest.approx(answer["cost"]["total"])
     assert attributes["http.response.status_code"] == 200
-    assert told(admission)["proctor.tier"] == thinking["tier"]
-    assert told(admission)["proctor.source"] == "router"
-    assert told(spans.named("thinking")) == {
+    assert attributes_of(admission)["proctor.tier"] == thinking["tier"]
+    assert attributes_of(admission)["proctor.source"] == "router"
+    assert attributes_of(spans.named("thinking")) == {
         "proctor.choice": 0,
         "proctor.thinking.tokens": thinking["tokens"],
         "proctor.thinking.forced_tokens": thinking["forced_tokens"],
@@ -133,34 +133,38 @@ async def test_a_span_for_each_part_of_a_request() -> None:
         "proctor.thinking.loops": thinking["loops"],
         "proctor.thinking.end_reason": thinking["end_reason"],
     }
-    assert told(spans.named("answer"))["proctor.answer.tokens"] == 2
+    assert attributes_of(spans.named("answer"))["proctor.answer.tokens"] == 2
 
 
-async def test_names_are_those_of_the_conventions_and_nothing_said_is_told() -> None:
+async def test_attributes_follow_the_conventions_and_contain_no_text() -> None:
     async with traced(FakeEngine(Script(("hush",), "secret"))) as (http, spans):
-        asked = body(messages=[{"role": "user", "content": "whisper"}], seed=3, top_p=0.5, top_k=4)
-        await http.post(CHAT, json=asked)
+        request = body(
+            messages=[{"role": "user", "content": "whisper"}], seed=3, top_p=0.5, top_k=4
+        )
+        await http.post(CHAT, json=request)
         await http.post(RAW, json={"model": "fake", "prompt": "whisper"})
 
     for span in spans.all:
-        for name, value in told(span).items():
+        for name, value in attributes_of(span).items():
             assert name in KNOWN or name.startswith("proctor."), name
             assert not re.search("hush|secret|whisper", str(value))
     assert "text_completion fake" in {span.name for span in spans.all}
 
 
-async def test_each_choice_has_its_own() -> None:
+async def test_each_choice_has_its_own_thinking_and_answer_span() -> None:
     async with traced(FakeEngine()) as (http, spans):
         await http.post(CHAT, json=body(n=2, stream=True))
 
-    choices = [told(span)["proctor.choice"] for span in spans.all if span.name == "thinking"]
-    answers = [told(span)["proctor.choice"] for span in spans.all if span.name == "answer"]
+    choices = [
+        attributes_of(span)["proctor.choice"] for span in spans.all if span.name == "thinking"
+    ]
+    answers = [attributes_of(span)["proctor.choice"] for span in spans.all if span.name == "answer"]
     assert sorted(choices) == sorted(answers) == [0, 1]
-    assert told(spans.root)["gen_ai.response.finish_reasons"] == ("stop", "stop")
+    assert attributes_of(spans.root)["gen_ai.response.finish_reasons"] == ("stop", "stop")
     spans.named("queue")
 
 
-async def test_without_thinking_there_is_no_span_of_it() -> None:
+async def test_without_thinking_there_is_no_thinking_span() -> None:
     async with traced(FakeEngine()) as (http, spans):
         await http.post(CHAT, json=body(max_thinking_tokens=0))
 
@@ -168,38 +172,40 @@ async def test_without_thinking_there_is_no_span_of_it() -> None:
     spans.named("answer")
 
 
-async def test_a_refused_request_ends_in_admission() -> None:
+async def test_a_refused_request_has_no_span_after_admission() -> None:
     async with traced(FakeEngine()) as (http, spans):
         await http.post(CHAT, json=body(model="other"))
 
     assert {span.name for span in spans.all} == {f"POST {CHAT}", "admission"}
-    assert told(spans.root)["http.response.status_code"] == 404
-    assert spans.root.status.status_code is StatusCode.UNSET  # the fault is the client's
+    assert attributes_of(spans.root)["http.response.status_code"] == 404
+    assert (
+        spans.root.status.status_code is StatusCode.UNSET
+    )  # a client error does not set the error status
 
 
-async def test_a_request_that_is_turned_away_from_the_line_ends_there() -> None:
+async def test_a_request_that_times_out_in_the_queue_has_no_span_after_it() -> None:
     gate = Gate(0)
     async with traced(FakeEngine(before_token=gate), limits={"max_running": 1}) as (http, spans):
         first = asyncio.create_task(http.post(CHAT, json=body()))
-        await soon(gate.reached.wait())
+        await with_timeout(gate.reached.wait())
         late = await http.post(CHAT, json=body(), headers={"x-request-timeout": "0.05"})
         traced_late = {span.name for span in spans.all if span.kind is not SpanKind.SERVER}
         queued = [span for span in spans.all if span.name == "queue"]
         gate.opened.set()
-        await soon(first)
+        await with_timeout(first)
 
     assert late.status_code == 504
     assert "thinking" not in traced_late
     assert len(queued) == 2
 
 
-async def test_an_engine_that_dies_is_an_error() -> None:
+async def test_a_dead_engine_sets_the_error_status() -> None:
     async with traced(FakeEngine(Script(("abcdef",)), die_after=3)) as (http, spans):
         await http.post(CHAT, json=body())
 
     assert spans.root.status.status_code is StatusCode.ERROR
-    assert told(spans.root)["error.type"] == "503"
-    assert told(spans.named("thinking"))["proctor.thinking.end_reason"] == "cancelled"
+    assert attributes_of(spans.root)["error.type"] == "503"
+    assert attributes_of(spans.named("thinking"))["proctor.thinking.end_reason"] == "cancelled"
 
 
 async def test_a_client_that_does_not_sample_is_not_traced() -> None:
@@ -212,7 +218,7 @@ async def test_a_client_that_does_not_sample_is_not_traced() -> None:
     assert "trace_id" not in metrics.text
 
 
-async def test_samples_name_their_trace() -> None:
+async def test_openmetrics_exemplars_have_the_trace_id() -> None:
     async with traced(FakeEngine(), prices=PRICES) as (http, _):
         await http.post(CHAT, json=body(), headers=TRACED)
         accept = {"accept": "application/openmetrics-text; version=1.0.0"}
@@ -236,7 +242,7 @@ async def test_samples_name_their_trace() -> None:
     assert TRACE_ID not in plain.text
 
 
-async def test_nothing_is_traced_unless_it_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_tracing_is_off_by_default(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("OTEL_EXPORTER_OTLP_ENDPOINT", raising=False)
     monkeypatch.delenv("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", raising=False)
     tracing = open_tracing(settings().tracing)
@@ -249,7 +255,7 @@ async def test_nothing_is_traced_unless_it_is_asked_for(monkeypatch: pytest.Monk
 
 
 class Receiver(HTTPServer):
-    """Takes traces by OTLP over HTTP."""
+    """A receiver of OTLP over HTTP."""
 
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), Intake)
@@ -261,7 +267,7 @@ class Receiver(HTTPServer):
 
 
 class Intake(BaseHTTPRequestHandler):
-    """What is said to a receiver."""
+    """Handles the requests to a receiver."""
 
     server: Receiver
 
@@ -290,19 +296,19 @@ def receiving() -> Iterator[Receiver]:
 
 
 @pytest.mark.parametrize("by", ["setting", "variable"])
-async def test_traces_are_sent_by_otlp(by: str, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_traces_are_exported_over_otlp(by: str, monkeypatch: pytest.MonkeyPatch) -> None:
     with receiving() as receiver:
-        given: dict[str, Any] = {}
+        overrides: dict[str, Any] = {}
         if by == "setting":
-            given["tracing"] = {"endpoint": receiver.url}
+            overrides["tracing"] = {"endpoint": receiver.url}
         else:
             monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", receiver.url)
         engine = FakeEngine()
-        app = create_app(settings(**given), lambda: engine)
-        async with serving(app) as url, httpx.AsyncClient(base_url=url) as http:
+        app = create_app(settings(**overrides), lambda: engine)
+        async with serve_app(app) as url, httpx.AsyncClient(base_url=url) as http:
             await app.state.supervisor.loaded()
             await http.post(CHAT, json=body(), headers=TRACED)
-        # The server has stopped: what it had left was sent.
+        # The server has stopped, and has flushed its spans.
 
     assert {path for path, _ in receiver.requests} == {"/v1/traces"}
     resources = [item for _, request in receiver.requests for item in request.resource_spans]
@@ -318,7 +324,7 @@ async def test_traces_are_sent_by_otlp(by: str, monkeypatch: pytest.MonkeyPatch)
     assert {span.trace_id.hex() for span in spans} == {TRACE_ID}
 
 
-async def test_a_receiver_that_is_away_harms_nobody(
+async def test_an_unreachable_collector_does_not_affect_requests(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_TIMEOUT", "1")

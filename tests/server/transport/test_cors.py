@@ -13,7 +13,7 @@ from proctor.server.config.settings import ConfigError, load_settings
 from proctor.server.engines.fake import FakeEngine
 from proctor.server.transport.cors import LOOPBACK
 from tests.server.api.test_errors import assert_error
-from tests.server.harness import CHAT, body, client, listening
+from tests.server.harness import CHAT, body, client, running_server
 
 APP = "https://app.example.com"
 EVIL = "https://evil.example.com"
@@ -23,7 +23,7 @@ CLOSED = {"allow_loopback": False}
 
 
 async def ask(origin: str | None, cors: dict[str, Any], **headers: str) -> httpx.Response:
-    """A chat, as a page of that origin asks for it without leave."""
+    """Send a chat request as a page of that origin does without a preflight."""
     if origin is not None:
         headers["origin"] = origin
     async with client(FakeEngine(), cors=cors) as http:
@@ -44,7 +44,7 @@ async def ask(origin: str | None, cors: dict[str, Any], **headers: str) -> httpx
         ("http://localhost:5173", ALLOWED),
     ],
 )
-async def test_an_allowed_page(origin: str, cors: dict[str, Any]) -> None:
+async def test_an_allowed_origin(origin: str, cors: dict[str, Any]) -> None:
     answer = await ask(origin, cors)
 
     assert answer.status_code == 200
@@ -78,7 +78,7 @@ async def test_an_allowed_page(origin: str, cors: dict[str, Any]) -> None:
         ("", {}),
     ],
 )
-async def test_a_foreign_page_starts_no_work(origin: str, cors: dict[str, Any]) -> None:
+async def test_other_origins_are_refused(origin: str, cors: dict[str, Any]) -> None:
     answer = await ask(origin, cors)
 
     error = assert_error(answer, 403, None)
@@ -88,7 +88,7 @@ async def test_a_foreign_page_starts_no_work(origin: str, cors: dict[str, Any]) 
 
 
 def is_of_loopback(origin: str) -> bool:
-    """Whether a browser writes the origin of a page from its own machine so."""
+    """Return whether this is a loopback origin as browsers serialize it."""
     try:
         parts = urlsplit(origin)
         host = parts.hostname or ""
@@ -123,7 +123,7 @@ SIGNS = ["?", "#", "/", "@", "\\", ":", ".", "%2e", "\n", "\t", " ", "\u00b9", "
 @example("http://", "127.0.0.2")
 @example("http://", "localhost:99999")
 @example("http://", "[0:0:0:0:0:0:0:1]")
-def test_what_passes_as_loopback(scheme: str, rest: str) -> None:
+def test_loopback_origins_are_recognized(scheme: str, rest: str) -> None:
     origin = scheme + rest
     found = re.fullmatch(LOOPBACK, origin) is not None
     assert found == is_of_loopback(origin)
@@ -144,13 +144,13 @@ def test_what_passes_as_loopback(scheme: str, rest: str) -> None:
         ("http://localhost:1", {"sec-fetch-site": "cross-site"}, 200),
     ],
 )
-async def test_pages_of_its_own_and_clients_that_are_no_pages(
+async def test_same_origin_pages_and_other_clients_are_allowed(
     origin: str | None, headers: dict[str, str], status: int
 ) -> None:
     assert (await ask(origin, {}, **headers)).status_code == status
 
 
-async def test_what_starts_no_work_is_for_everybody() -> None:
+async def test_health_is_open_to_all_origins() -> None:
     async with client(FakeEngine()) as http:
         answer = await http.get("/health", headers={"origin": EVIL})
 
@@ -159,15 +159,15 @@ async def test_what_starts_no_work_is_for_everybody() -> None:
 
 
 @pytest.mark.parametrize(("origin", "status"), [(APP, 200), (EVIL, 400)])
-async def test_what_a_browser_asks_beforehand(origin: str, status: int) -> None:
-    asked = {
+async def test_preflight_requests(origin: str, status: int) -> None:
+    headers = {
         "origin": origin,
         "access-control-request-method": "POST",
         "access-control-request-headers": "authorization,content-type,x-stainless-lang",
     }
 
     async with client(FakeEngine(), cors=ALLOWED) as http:
-        answer = await http.options(CHAT, headers=asked)
+        answer = await http.options(CHAT, headers=headers)
 
     assert answer.status_code == status
     assert answer.headers.get("access-control-allow-origin") == (APP if origin == APP else None)
@@ -179,7 +179,7 @@ async def test_what_a_browser_asks_beforehand(origin: str, status: int) -> None:
 @pytest.mark.parametrize(
     "origin", ["app.example.com", APP + "/", "http://*.example.com", "", "a b"]
 )
-def test_an_origin_that_is_none(origin: str) -> None:
+def test_an_invalid_origin_is_a_config_error(origin: str) -> None:
     with pytest.raises(ConfigError, match="allow_origins"):
         load_settings({"cors": {"allow_origins": [origin]}})
 
@@ -197,25 +197,25 @@ def test_an_origin_that_is_none(origin: str) -> None:
         ("/openapi.json", "GET, HEAD"),
     ],
 )
-async def test_methods(path: str, methods: str) -> None:
+async def test_options_and_405_list_the_methods(path: str, methods: str) -> None:
     async with client(FakeEngine()) as http:
-        told = await http.options(path)
+        options = await http.options(path)
         refused = await http.delete(path)
-        nothing = await http.options("/nowhere")
+        unknown = await http.options("/nowhere")
         metrics = await http.get("/metrics")
 
-    assert (told.status_code, told.content, told.headers["allow"]) == (204, b"", methods)
+    assert (options.status_code, options.content, options.headers["allow"]) == (204, b"", methods)
     assert assert_error(refused, 405, None)["message"] == (
         f"Method Not Allowed: {path} supports {methods}, not DELETE."
     )
     assert refused.headers["allow"] == methods
-    assert_error(nothing, 404, None)
+    assert_error(unknown, 404, None)
     assert 'proctor_rejected_total{reason="method"} 1.0' in metrics.text
 
 
 @pytest.mark.parametrize("path", ["/health", "/ready", "/v1/models", "/v1/models/x", "/metrics"])
-async def test_a_head_is_a_get_without_its_body(path: str) -> None:
-    async with listening(FakeEngine()) as url, httpx.AsyncClient(base_url=url) as http:
+async def test_head_is_get_without_a_body(path: str) -> None:
+    async with running_server(FakeEngine()) as url, httpx.AsyncClient(base_url=url) as http:
         head, get = await http.head(path), await http.get(path)
 
     assert head.content == b""
@@ -225,7 +225,7 @@ async def test_a_head_is_a_get_without_its_body(path: str) -> None:
         assert head.headers["content-length"] == get.headers["content-length"]
 
 
-async def test_a_head_of_what_takes_none() -> None:
+async def test_head_of_a_post_path_is_a_405() -> None:
     async with client(FakeEngine()) as http:
         head = await http.head(CHAT)
 

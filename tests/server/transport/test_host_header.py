@@ -1,4 +1,4 @@
-"""Which host a request names, and that it names one."""
+"""Validation of the host that a request names."""
 
 import asyncio
 from ipaddress import IPv6Address
@@ -13,7 +13,7 @@ from proctor.server.engines.fake import FakeEngine
 from proctor.server.errors import BadRequest
 from proctor.server.transport.host_header import check_host, to_origin_form
 from tests.server.api.test_errors import assert_error
-from tests.server.harness import CHAT, listening, soon
+from tests.server.harness import CHAT, running_server, with_timeout
 from tests.server.transport.test_http_limits import converse
 
 LETTERS = {*b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-._~!$&'()*+,;="}
@@ -26,7 +26,7 @@ def request(line: bytes, *hosts: bytes) -> bytes:
 
 
 def is_host(value: bytes) -> bool:
-    """Whether this is `uri-host [":" port]` of RFC 3986, by its rules one by one."""
+    """Return whether this is `uri-host [":" port]` of RFC 3986, by its grammar rules."""
     if value.startswith(b"["):
         inside, closed, rest = value[1:].partition(b"]")
         try:
@@ -74,8 +74,10 @@ def is_name(value: bytes) -> bool:
     ],
 )
 @pytest.mark.parametrize("path", [b"/health", b"/nowhere", b"http://a/health"])
-async def test_a_request_that_does_not_name_one_host(hosts: list[bytes], path: bytes) -> None:
-    async with listening(FakeEngine()) as url, httpx.AsyncClient(base_url=url) as http:
+async def test_a_request_without_exactly_one_valid_host_is_refused(
+    hosts: list[bytes], path: bytes
+) -> None:
+    async with running_server(FakeEngine()) as url, httpx.AsyncClient(base_url=url) as http:
         answer = await converse(url, request(b"GET " + path + b" HTTP/1.1", *hosts))
         assert "'host'" in assert_error(answer, 400, "host")["message"]
         assert answer.headers["connection"] == "close"
@@ -85,16 +87,16 @@ async def test_a_request_that_does_not_name_one_host(hosts: list[bytes], path: b
 @pytest.mark.parametrize(
     "host", [b"a", b"a:80", b"a:", b"a_b.c-d:1", b"127.0.0.1:8000", b"[::1]:8000", b"%41"]
 )
-async def test_a_request_that_names_one(host: bytes) -> None:
-    async with listening(FakeEngine()) as url:
+async def test_a_valid_host_is_accepted(host: bytes) -> None:
+    async with running_server(FakeEngine()) as url:
         assert (await converse(url, request(b"GET /health HTTP/1.1", host))).status_code == 200
 
 
 @pytest.mark.parametrize(
     ("hosts", "status"), [([], 200), ([b"a"], 200), ([b"a", b"b"], 400), ([b"a b"], 400)]
 )
-async def test_before_http_1_1_no_host_is_needed(hosts: list[bytes], status: int) -> None:
-    async with listening(FakeEngine()) as url:
+async def test_http_1_0_needs_no_host(hosts: list[bytes], status: int) -> None:
+    async with running_server(FakeEngine()) as url:
         answer = await converse(url, request(b"GET /health HTTP/1.0", *hosts))
 
     assert answer.status_code == status
@@ -116,33 +118,37 @@ async def test_before_http_1_1_no_host_is_needed(hosts: list[bytes], status: int
         (b"*", 404),
     ],
 )
-async def test_the_forms_of_a_target(target: bytes, status: int) -> None:
-    async with listening(FakeEngine()) as url:
+async def test_request_targets_in_all_forms(target: bytes, status: int) -> None:
+    async with running_server(FakeEngine()) as url:
         answer = await converse(url, request(b"GET " + target + b" HTTP/1.1", b"a"))
 
     assert answer.status_code == status
 
 
 @pytest.mark.parametrize(("origin", "status"), [(b"a.example", 400), (b"b.example", 403)])
-async def test_the_host_in_a_url_holds_over_the_header(origin: bytes, status: int) -> None:
-    async with listening(FakeEngine()) as url:
+async def test_the_host_of_an_absolute_target_overrides_the_header(
+    origin: bytes, status: int
+) -> None:
+    async with running_server(FakeEngine()) as url:
         answer = await converse(
             url,
             b"POST http://a.example" + CHAT.encode() + b" HTTP/1.1\r\nHost: b.example\r\n"
             b"Origin: http://" + origin + b"\r\nContent-Length: 2\r\n\r\n{}",
         )
 
-    assert answer.status_code == status  # a page of its own may ask, though not for nothing
+    assert (
+        answer.status_code == status
+    )  # the same origin passes, and the empty request is then refused
 
 
-async def test_each_request_of_a_connection_needs_a_host() -> None:
-    async with listening(FakeEngine()) as url:
+async def test_every_request_of_a_connection_needs_a_host() -> None:
+    async with running_server(FakeEngine()) as url:
         address = urlsplit(url)
         reader, writer = await asyncio.open_connection(address.hostname, address.port)
         writer.write(request(b"GET /health HTTP/1.1", b"a"))
-        first = await soon(reader.readuntil(b'{"status":"ok"}'))
+        first = await with_timeout(reader.readuntil(b'{"status":"ok"}'))
         writer.write(request(b"GET /health HTTP/1.1"))
-        second = await soon(reader.read())
+        second = await with_timeout(reader.read())
         writer.close()
 
     assert first.startswith(b"HTTP/1.1 200 ")
@@ -153,7 +159,7 @@ async def test_each_request_of_a_connection_needs_a_host() -> None:
 @example(b"[::1]:8000")
 @example(b"[::1%1]")
 @example(b"a\n")
-def test_only_what_the_grammar_takes_is_a_host(value: bytes) -> None:
+def test_hosts_are_valid_exactly_by_the_rfc_grammar(value: bytes) -> None:
     try:
         check_host([(b"host", value)], "1.1")
     except BadRequest:
@@ -163,7 +169,7 @@ def test_only_what_the_grammar_takes_is_a_host(value: bytes) -> None:
 
 
 @given(st.binary(max_size=30), st.sampled_from([b"", b"http://", b"HTTPS://", b"http://a"]))
-def test_a_target_keeps_what_follows_the_host(rest: bytes, scheme: bytes) -> None:
+def test_the_path_of_an_absolute_target_is_kept(rest: bytes, scheme: bytes) -> None:
     others = [(b"a", b"1"), (b"host", b"b"), (b"b", b"2")]
     try:
         target, headers = to_origin_form(scheme + rest, others)

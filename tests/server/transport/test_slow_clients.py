@@ -1,4 +1,4 @@
-"""What waits for clients that do not take it is bounded, and those who take it lose nothing."""
+"""Data buffered for slow clients is bounded, and clients that read lose nothing."""
 
 import asyncio
 import contextlib
@@ -16,6 +16,7 @@ import orjson
 import pytest
 
 from proctor.server.engines.fake import FakeEngine, Script
+from proctor.server.transport import slow_clients
 from proctor.server.transport.http_protocol import MAX_PIPELINED
 from proctor.server.transport.slow_clients import (
     MAX_BUFFERED,
@@ -24,10 +25,19 @@ from proctor.server.transport.slow_clients import (
     SlowClients,
 )
 from tests.server import harness
-from tests.server.accounting.ledger.making import rows_at
-from tests.server.apart import listening_apart
+from tests.server.accounting.ledger.records import read_records
 from tests.server.api.test_errors import assert_error
-from tests.server.harness import CHAT, Gate, added_up, body, events, listening, pass_time, soon
+from tests.server.gateway_process import gateway_process
+from tests.server.harness import (
+    CHAT,
+    Gate,
+    advance_clock,
+    body,
+    merge_deltas,
+    parse_events,
+    running_server,
+    with_timeout,
+)
 from tests.server.transport.test_unread_bodies import GET, HEALTHY, answer, connected, post
 
 MIB = 2**20
@@ -38,7 +48,7 @@ SCORED = {"logprobs": True, "top_logprobs": 20, "thinking": {"logprobs": True}}
 
 
 class Pipe(asyncio.Transport):
-    """A connection whose client takes as much as it is told to."""
+    """A transport whose client reads when a test says so."""
 
     def __init__(self) -> None:
         self.waiting = 0
@@ -61,7 +71,7 @@ class Pipe(asyncio.Transport):
 
 
 class Connections:
-    """Some connections of one server."""
+    """Several connections of one server."""
 
     def __init__(self, count: int, waiting: int) -> None:
         slow = SlowClients(SECONDS)
@@ -71,10 +81,10 @@ class Connections:
             each.write(bytes(waiting))
 
     async def seconds(self, count: int, each: Callable[[], None] = lambda: None) -> None:
-        """Let time pass, and do something in every second of it."""
+        """Advance the clock second by second, and call `each` in every second."""
         for _ in range(count):
             each()
-            pass_time(1.001)
+            advance_clock(1.001)
             await asyncio.sleep(0)
             await asyncio.sleep(0)
 
@@ -83,7 +93,7 @@ class Connections:
         return [pipe.aborted for pipe in self.pipes]
 
 
-async def test_a_client_that_takes_nothing_is_let_go() -> None:
+async def test_a_client_that_reads_nothing_is_disconnected() -> None:
     clients = Connections(2, 100)
     await clients.seconds(int(SECONDS) - 1, lambda: clients.pipes[1].take(1))
     assert clients.gone == [False, False]
@@ -91,7 +101,7 @@ async def test_a_client_that_takes_nothing_is_let_go() -> None:
     assert clients.gone == [True, False]
 
 
-async def test_a_client_that_has_taken_all_has_all_the_time_again() -> None:
+async def test_the_timeout_restarts_once_everything_is_read() -> None:
     clients = Connections(1, 100)
     await clients.seconds(50)
     clients.pipes[0].take(100)
@@ -103,7 +113,7 @@ async def test_a_client_that_has_taken_all_has_all_the_time_again() -> None:
     assert clients.gone == [True]
 
 
-async def test_where_too_much_waits_the_slowest_are_let_go() -> None:
+async def test_the_slowest_clients_are_disconnected_when_too_much_is_buffered() -> None:
     clients = Connections(5, MAX_BUFFERED // 4)
 
     def take() -> None:
@@ -116,15 +126,15 @@ async def test_where_too_much_waits_the_slowest_are_let_go() -> None:
     assert clients.gone == [True] + [False] * 4
 
 
-async def test_whoever_will_be_done_in_time_is_not_let_go_for_much_to_take() -> None:
+async def test_a_steady_reader_of_a_large_response_is_not_disconnected() -> None:
     clients = Connections(1, 2 * MAX_BUFFERED)
     await clients.seconds(30, lambda: clients.pipes[0].take(MAX_BUFFERED // 20))
     assert clients.gone == [False]
 
 
 @asynccontextmanager
-async def deaf(url: str, sent: bytes) -> AsyncIterator[socket.socket]:
-    """A client that sends this, and does not read."""
+async def non_reading_client(url: str, sent: bytes) -> AsyncIterator[socket.socket]:
+    """Connect a client that sends `sent`, and does not read."""
     address = urlsplit(url)
     loop = asyncio.get_running_loop()
     with socket.socket() as made:
@@ -135,31 +145,31 @@ async def deaf(url: str, sent: bytes) -> AsyncIterator[socket.socket]:
         yield made
 
 
-def asked(path: str = CHAT, **fields: Any) -> bytes:
+def raw_request(path: str = CHAT, **fields: Any) -> bytes:
     content = orjson.dumps(fields if "prompt" in fields else body(**fields))
     return post(path, b"content-length: %d" % len(content)) + content
 
 
-async def all_of(connection: socket.socket) -> bytes:
-    """What a client gets until the end of its connection, however that comes."""
+async def read_all(connection: socket.socket) -> bytes:
+    """Read until the connection is closed or reset."""
     with contextlib.suppress(ConnectionError):
-        return await part_of(connection, until=None)
+        return await read_until(connection, until=None)
     return b""
 
 
-async def part_of(connection: socket.socket, until: bytes | None) -> bytes:
-    """What a client gets until this comes, or its connection ends."""
+async def read_until(connection: socket.socket, until: bytes | None) -> bytes:
+    """Read until the data ends with `until`, or the connection is closed."""
     loop = asyncio.get_running_loop()
     got = bytearray()
-    while part := await soon(loop.sock_recv(connection, 2**12)):
+    while part := await with_timeout(loop.sock_recv(connection, 2**12)):
         got += part
         if until is not None and got.endswith(until):
             break
     return bytes(got)
 
 
-def unchunked(content: bytes) -> bytes:
-    """What is in the chunks of a body."""
+def decode_chunks(content: bytes) -> bytes:
+    """Decode a chunked body."""
     whole = bytearray()
     while content:
         size, _, content = content.partition(b"\r\n")
@@ -170,151 +180,153 @@ def unchunked(content: bytes) -> bytes:
 
 @pytest.fixture(autouse=True)
 def small_buffers(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The system takes little that a client does not."""
+    """Keep the server's socket buffers small, so that unread data waits in the server."""
+    listening_socket = harness.listening_socket
 
-    bind = harness.listener
+    def with_small_buffer() -> socket.socket:
+        listener = listening_socket()
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+        return listener
 
-    def listener() -> socket.socket:
-        made = bind()
-        made.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
-        return made
-
-    monkeypatch.setattr(harness, "listener", listener)
+    monkeypatch.setattr(harness, "listening_socket", with_small_buffer)
 
 
 @pytest.fixture
-def hasty(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
-    """Limits by which a client that takes nothing is let go at once."""
-    monkeypatch.setattr("proctor.server.transport.slow_clients.CHECK_SECONDS", 0.05)
+def short_timeout(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """Limits that disconnect a client that does not read after 0.2 seconds."""
+    monkeypatch.setattr(slow_clients, "CHECK_SECONDS", 0.05)
     return {"send_timeout_seconds": 0.2}
 
 
 @pytest.fixture
-def let_go(monkeypatch: pytest.MonkeyPatch) -> asyncio.Event:
-    """Set once a client has been let go."""
-    done = asyncio.Event()
+def disconnected(monkeypatch: pytest.MonkeyPatch) -> asyncio.Event:
+    """Set once a client has been disconnected."""
+    disconnected = asyncio.Event()
     abort = ClientTransport.abort
 
-    def told(self: ClientTransport) -> None:
-        done.set()
+    def notify_and_abort(self: ClientTransport) -> None:
+        disconnected.set()
         abort(self)
 
-    monkeypatch.setattr(ClientTransport, "abort", told)
-    return done
+    monkeypatch.setattr(ClientTransport, "abort", notify_and_abort)
+    return disconnected
 
 
 @pytest.mark.parametrize("path", [CHAT, "/v1/completions"])
-async def test_what_nobody_takes_is_generated_no_further(
-    path: str, hasty: dict[str, Any], tmp_path: Path
+async def test_generation_stops_when_the_client_does_not_read(
+    path: str, short_timeout: dict[str, Any], tmp_path: Path
 ) -> None:
     gate = Gate(1000)
     engine = FakeEngine(LONG, before_token=gate, context_length=10**5)
     ledger = {"url": f"sqlite:///{tmp_path / 'ledger.db'}"}
     raw = {"model": "fake", "prompt": "hi", "logprobs": 5, "max_tokens": 5000}
     wanted = SCORED if path == CHAT else raw
-    sent = asked(path, stream=True, **wanted)
+    sent = raw_request(path, stream=True, **wanted)
 
-    async with listening(engine, limits=hasty, ledger=ledger) as url, deaf(url, sent):
-        await soon(gate.reached.wait())
-        aborted = await soon(engine.aborted.get())
+    async with (
+        running_server(engine, limits=short_timeout, ledger=ledger) as url,
+        non_reading_client(url, sent),
+    ):
+        await with_timeout(gate.reached.wait())
+        aborted = await with_timeout(engine.aborted.get())
 
     assert aborted == engine.jobs[0].id
-    (row,) = await rows_at(ledger["url"])
+    (row,) = await read_records(ledger["url"])
     assert (row.status, row.finish_reason, row.completion_tokens) == (499, "abort", 1000)
 
 
 @pytest.mark.parametrize(
     ("sent", "last"),
     [
-        pytest.param(asked(**SCORED), b"}", id="a whole answer"),
-        pytest.param(asked(stream=True, **SCORED), b"0\r\n\r\n", id="a stream"),
+        pytest.param(raw_request(**SCORED), b"}", id="a whole answer"),
+        pytest.param(raw_request(stream=True, **SCORED), b"0\r\n\r\n", id="a stream"),
         pytest.param(OPENAPI * 90, b"}", id="many answers"),
     ],
 )
-async def test_what_nobody_takes_is_dropped(
-    sent: bytes, last: bytes, hasty: dict[str, Any], let_go: asyncio.Event
+async def test_unread_responses_are_dropped(
+    sent: bytes, last: bytes, short_timeout: dict[str, Any], disconnected: asyncio.Event
 ) -> None:
     engine = FakeEngine(LONG, context_length=10**5)
 
     async with (
-        listening(engine, limits=hasty) as url,
-        deaf(url, sent) as connection,
+        running_server(engine, limits=short_timeout) as url,
+        non_reading_client(url, sent) as connection,
         httpx.AsyncClient(base_url=url) as http,
     ):
-        await soon(let_go.wait())
-        got = await all_of(connection)
+        await with_timeout(disconnected.wait())
+        got = await read_all(connection)
         assert (await http.get("/health")).status_code == 200
 
     assert got.startswith(b"HTTP/1.1 200 ")
     assert not got.endswith(last)
 
 
-async def test_who_is_behind_holds_nobody_up_and_loses_nothing() -> None:
+async def test_a_slow_reader_delays_nobody_and_loses_nothing() -> None:
     gate = Gate(1500)
     engine = FakeEngine(LONG, before_token=gate, context_length=10**5)
 
     async with (
-        listening(engine) as url,
-        deaf(url, asked(stream=True, **SCORED)) as connection,
+        running_server(engine) as url,
+        non_reading_client(url, raw_request(stream=True, **SCORED)) as connection,
         httpx.AsyncClient(base_url=url) as http,
     ):
-        await soon(gate.reached.wait())  # all is generated, though nothing was taken
+        await with_timeout(gate.reached.wait())  # everything is generated although nothing was read
         gate.opened.set()
         whole = await http.post(CHAT, json=body(**SCORED))
-        got = await part_of(connection, until=b"0\r\n\r\n")
+        got = await read_until(connection, until=b"0\r\n\r\n")
 
     head, _, chunked = got.partition(b"\r\n\r\n")
     assert b"chunked" in head
-    told = events(unchunked(chunked).decode())
-    message = added_up(event.choice["delta"] for event in told[:-1])
+    events = parse_events(decode_chunks(chunked).decode())
+    message = merge_deltas(event.choice["delta"] for event in events[:-1])
     assert message == whole.json()["choices"][0]["message"]
-    scored = [event.choice["logprobs"] for event in told[:-1] if "logprobs" in event.choice]
+    scored = [event.choice["logprobs"] for event in events[:-1] if "logprobs" in event.choice]
     of_answer = [each for logprobs in scored for each in logprobs.get("content", ())]
     assert of_answer == whole.json()["choices"][0]["logprobs"]["content"]
-    assert told[-1].data == "[DONE]"
+    assert events[-1].data == "[DONE]"
 
 
-async def test_the_next_answer_waits_until_this_one_is_taken() -> None:
+async def test_pipelined_responses_wait_for_the_previous_one() -> None:
     count = 50
 
     async with (
-        listening(FakeEngine()) as url,
+        running_server(FakeEngine()) as url,
         httpx.AsyncClient(base_url=url) as http,
-        deaf(url, OPENAPI * count + GET) as connection,
+        non_reading_client(url, OPENAPI * count + GET) as connection,
     ):
         whole = (await http.get("/openapi.json")).content
-        got = await part_of(connection, until=HEALTHY)
+        got = await read_until(connection, until=HEALTHY)
 
     assert len(whole) > 2**16
     assert got.count(whole) == count
 
 
-async def test_only_so_many_requests_wait_on_a_connection() -> None:
-    async with listening(FakeEngine()) as url, connected(url) as (reader, writer):
+async def test_pipelined_requests_are_limited() -> None:
+    async with running_server(FakeEngine()) as url, connected(url) as (reader, writer):
         writer.write(GET * 9 * MAX_PIPELINED)
         for _ in range(MAX_PIPELINED + 1):
             assert (await answer(reader)).content == HEALTHY
         error = assert_error(await answer(reader), 400, None)
-        assert await soon(reader.read()) == b""
+        assert await with_timeout(reader.read()) == b""
 
     assert str(MAX_PIPELINED) in error["message"]
 
 
-async def test_many_who_take_nothing_do_not_fill_the_memory() -> None:
+async def test_many_clients_that_do_not_read_use_bounded_memory() -> None:
     count, text = 15, 500
-    wanted = asked(stream=True, max_tokens=2 * text, **SCORED)
+    wanted = raw_request(stream=True, max_tokens=2 * text, **SCORED)
     engine = f"Script((), 'y' * {text})"
 
-    async with listening_apart(engine) as server, httpx.AsyncClient(base_url=server.url) as http:
+    async with gateway_process(engine) as server, httpx.AsyncClient(base_url=server.url) as http:
         assert (await http.post(CHAT, json=body(**SCORED))).status_code == 200
         whole = len((await http.get("/openapi.json")).content)
-        before = server.resident
+        before = server.resident_bytes
         async with AsyncExitStack() as clients:
             for sent in [wanted, OPENAPI * 90] * count:
-                await clients.enter_async_context(deaf(server.url, sent))
+                await clients.enter_async_context(non_reading_client(server.url, sent))
             while "proctor_in_flight 0.0" not in (await http.get("/metrics")).text:
                 pass
-            grown = server.resident - before
+            grown = server.resident_bytes - before
 
     assert count * 90 * whole > 150 * MIB
     assert grown < 100 * MIB

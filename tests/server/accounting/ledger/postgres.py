@@ -1,4 +1,4 @@
-"""A PostgreSQL of the tests' own, on a Unix socket and a port of this machine."""
+"""A PostgreSQL server for the tests, on a Unix socket and a loopback port."""
 
 import contextlib
 import os
@@ -19,22 +19,22 @@ USER = "postgres"
 
 
 def find_binaries() -> Path | None:
-    """Where Debian's package puts them, or the folder of those on the path."""
+    """Return the folder of Debian's package, else that of `initdb` on the path, else None."""
     folders = sorted(Path("/usr/lib/postgresql").glob("*/bin"))
     if folders:
         return folders[-1]
-    found = shutil.which("initdb")
-    return None if found is None else Path(found).parent
+    initdb = shutil.which("initdb")
+    return None if initdb is None else Path(initdb).parent
 
 
 @dataclass(frozen=True)
 class Cluster:
-    """One cluster.
+    """A database cluster.
 
     Attributes:
         binaries: the folder of PostgreSQL's programs.
-        folder: holds its data.
-        port: where it listens.
+        folder: the folder of its data, its log and its socket.
+        port: the port that it listens on.
     """
 
     binaries: Path
@@ -42,62 +42,62 @@ class Cluster:
     port: int
 
     def run(self, program: str, *arguments: str) -> None:
-        # PostgreSQL will not run as root.
+        # PostgreSQL refuses to run as root.
         user = ["runuser", "-u", USER, "--"] if os.geteuid() == 0 else []
         command = [*user, str(self.binaries / program), *arguments]
-        done = subprocess.run(
+        completed = subprocess.run(
             command, cwd="/", stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, check=False
         )
-        assert done.returncode == 0, done.stderr.decode()
+        assert completed.returncode == 0, completed.stderr.decode()
 
-    def make(self) -> None:
+    def initialize(self) -> None:
         trust = ("--auth=trust", f"--username={USER}", "--encoding=UTF8", "--no-sync")
         self.run("initdb", "--pgdata", str(self.folder / "data"), *trust)
 
     def start(self) -> None:
-        # Its crashes are not the machine's, so nothing need wait for the disk.
+        # Tests stop the server and never the machine, so nothing needs to reach the disk.
         options = f"-p {self.port} -c listen_addresses=127.0.0.1 -k {self.folder} -c fsync=off"
         log = ("--log", str(self.folder / "log"))
         self.run("pg_ctl", "start", "-w", "-D", str(self.folder / "data"), *log, "-o", options)
 
     def stop(self) -> None:
-        """Stop it as a crash does."""
+        """Stop the server immediately, as in a crash."""
         self.run("pg_ctl", "stop", "-w", "-m", "immediate", "-D", str(self.folder / "data"))
 
     def create(self, name: str) -> str:
-        """The URL of a new database."""
+        """Create a database, and return its URL."""
         self.run("createdb", "-h", "127.0.0.1", "-p", str(self.port), "-U", USER, name)
         return f"postgresql://{USER}@127.0.0.1:{self.port}/{name}"
 
 
 @contextlib.contextmanager
 def cluster(binaries: Path) -> Iterator[Cluster]:
-    """A running cluster, removed at the end."""
+    """Run a new cluster, and remove it at the end."""
     with socket.create_server(("127.0.0.1", 0)) as probe:
         port = probe.getsockname()[1]
-    # pytest's own folders cannot be entered by the user that PostgreSQL runs as.
+    # The user that PostgreSQL runs as cannot enter pytest's own folders.
     folder = Path(tempfile.mkdtemp(prefix="proctor-postgres-"))
     try:
         if os.geteuid() == 0:
             owner = pwd.getpwnam(USER)
             os.chown(folder, owner.pw_uid, owner.pw_gid)
-        made = Cluster(binaries, folder, port)
-        made.make()
-        made.start()
+        started = Cluster(binaries, folder, port)
+        started.initialize()
+        started.start()
         try:
-            yield made
+            yield started
         finally:
             with contextlib.suppress(AssertionError):  # a test may have stopped it
-                made.stop()
+                started.stop()
     finally:
         shutil.rmtree(folder)
 
 
 @pytest.fixture(scope="session")
 def postgres() -> Iterator[Cluster]:
-    """One cluster for the whole run."""
+    """One cluster for the whole test run."""
     binaries = find_binaries()
     require(binaries, "PostgreSQL (Debian's package postgresql)")
     assert binaries is not None
-    with cluster(binaries) as running:
-        yield running
+    with cluster(binaries) as started:
+        yield started

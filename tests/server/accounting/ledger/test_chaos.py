@@ -1,9 +1,9 @@
-"""Two gateways on one PostgreSQL that are killed, stopped and cut off, and what is left of it.
+"""Two gateways on one PostgreSQL are killed, stopped and cut off from it.
 
-A key has money for some two hundred answers. Clients spend it all by both gateways, name every
-request and ask again by that name until it is answered, while gateways and the database go away
-and come back. Whatever happened: the key has spent no more than it may, every answer that came is
-in the ledger once as it came, and nothing is held or claimed in the end.
+The quota of a key pays for a limited number of responses. Clients use it up through both gateways,
+give every request an idempotency key, and retry it until it succeeds, while the gateways and the
+database fail and recover. Afterwards, the key has not overspent, every complete response is in the
+ledger exactly once, and no reservation or claim is left.
 """
 
 import asyncio
@@ -29,10 +29,10 @@ from proctor.server.auth.store import KeyStore
 from proctor.server.pricing import to_nanos
 from proctor.server.storage.database import connect
 from proctor.server.storage.tables import gateways, holds, replays, requests, spend
-from tests.server.accounting.ledger.making import rows_at
 from tests.server.accounting.ledger.postgres import Cluster
-from tests.server.auth.making import bearer, make_key
-from tests.server.harness import CHAT, body, events
+from tests.server.accounting.ledger.records import read_records
+from tests.server.auth.keys import bearer, make_key
+from tests.server.harness import CHAT, body, parse_events
 from tests.waiting import PATIENCE
 
 ROOT = Path(__file__).resolve().parents[4]
@@ -55,23 +55,23 @@ proctor.server.cli.serve.load_engine = lambda settings: FakeEngine(script, befor
 raise SystemExit(proctor.server.cli.main.main(["serve", "--port", "0", "--model", "fake"]))
 """
 TOKEN_COST = Decimal("0.001")
-MOST_TOKENS = 64
+MAX_TOKENS = 64
 ANSWERS = 120
-"""That the key has money for, if each takes half of what it may."""
+"""The responses that the key's quota pays for, if each uses half of its maximum."""
 
 CLIENTS = 8
-BETWEEN = 8
-"""Answers, or requests that could not be answered, from one event to the next."""
+TRIES_BETWEEN_EVENTS = 8
+"""Responses and failed attempts between two events."""
 
 
 @dataclass
 class Gateway:
-    """One of the two, whichever process it is at the time."""
+    """One of the two gateways; its process changes when it is restarted."""
 
     url: str = ""
     process: asyncio.subprocess.Process | None = None
 
-    def tell(self, number: signal.Signals) -> None:
+    def send_signal(self, number: signal.Signals) -> None:
         assert self.process is not None
         self.process.send_signal(number)
 
@@ -80,32 +80,32 @@ class Gateway:
             sys.executable, "-c", SERVER, stdout=asyncio.subprocess.PIPE, env=environment
         )
         assert process.stdout is not None
-        said = ""
-        while "curl" not in said:
+        output = ""
+        while "curl" not in output:
             line = (await asyncio.wait_for(process.stdout.readline(), PATIENCE)).decode()
             assert line, "the server ended"
-            said += line
-        found = re.search(r"http://127\.0\.0\.1:\d+", said)
+            output += line
+        found = re.search(r"http://127\.0\.0\.1:\d+", output)
         assert found is not None
         self.url = found[0]
 
     async def end(self) -> None:
         if self.process is not None and self.process.returncode is None:
             with contextlib.suppress(ProcessLookupError):
-                self.tell(signal.SIGCONT)
-                self.tell(signal.SIGKILL)
+                self.send_signal(signal.SIGCONT)
+                self.send_signal(signal.SIGKILL)
             await self.process.wait()
 
 
 @dataclass
 class History:
-    """What clients saw.
+    """What the clients observed.
 
     Attributes:
-        answers: tokens of each answer that came whole, by its id.
-        names: the answers that each name brought.
-        tries: how often anything was tried.
-        spent: set when the key has no more money.
+        answers: the completion tokens of each complete response, by its id.
+        names: the ids of the responses to each idempotency key.
+        tries: the number of attempts.
+        spent: set when the key's quota is exhausted.
     """
 
     answers: dict[str, int] = field(default_factory=dict)
@@ -113,8 +113,8 @@ class History:
     tries: int = 0
     spent: asyncio.Event = field(default_factory=asyncio.Event)
 
-    async def more(self, count: int) -> None:
-        """Wait until so many more tries have ended."""
+    async def wait_for_tries(self, count: int) -> None:
+        """Wait for a number of further attempts."""
         wanted = self.tries + count
         await until(lambda: asyncio.sleep(0, self.tries >= wanted or self.spent.is_set()))
 
@@ -132,48 +132,48 @@ async def spend_all(
     history: History,
     headers: dict[str, str],
 ) -> None:
-    """Ask until the key has no more money, each request until it is answered."""
+    """Send requests until the quota is exhausted, and retry each until it succeeds."""
     rng = Random(number)
-    asked = 0
+    sent = 0
     while not history.spent.is_set():
-        asked += 1
-        name = f"{number}-{asked}"
+        sent += 1
+        name = f"{number}-{sent}"
         stream = rng.random() < 0.5
         options = {"include_usage": True} if stream else None
-        request = body(max_tokens=MOST_TOKENS, stream=stream, stream_options=options)
+        request = body(max_tokens=MAX_TOKENS, stream=stream, stream_options=options)
         while not history.spent.is_set():
             gateway = rng.choice(both)
             with contextlib.suppress(httpx.HTTPError):
                 named = headers | {"idempotency-key": name}
                 answer = await http.post(gateway.url + CHAT, json=request, headers=named)
-                if note(history, name, answer):
+                if record(history, name, answer):
                     break
             history.tries += 1
             await asyncio.sleep(0.02)
 
 
-def note(history: History, name: str, answer: httpx.Response) -> bool:
-    """Note what came; whether it was a whole answer."""
+def record(history: History, name: str, response: httpx.Response) -> bool:
+    """Record a response; return whether it was complete and successful."""
     history.tries += 1
-    if answer.status_code != 200:
-        assert answer.status_code in (409, 429, 503), answer.text
-        if answer.json()["error"]["code"] == "insufficient_quota":
+    if response.status_code != 200:
+        assert response.status_code in (409, 429, 503), response.text
+        if response.json()["error"]["code"] == "insufficient_quota":
             history.spent.set()
         return False
-    if answer.headers["content-type"].startswith("text/event-stream"):
-        told = [event.data for event in events(answer.text)]
-        if told[-1] != "[DONE]":
+    if response.headers["content-type"].startswith("text/event-stream"):
+        data = [event.data for event in parse_events(response.text)]
+        if data[-1] != "[DONE]":
             return False
-        told_last = told[-2]
+        last = data[-2]
     else:
-        told_last = orjson.loads(answer.content)
-    history.answers[told_last["id"]] = told_last["usage"]["completion_tokens"]
-    history.names.setdefault(name, set()).add(told_last["id"])
+        last = orjson.loads(response.content)
+    history.answers[last["id"]] = last["usage"]["completion_tokens"]
+    history.names.setdefault(name, set()).add(last["id"])
     return True
 
 
 @asynccontextmanager
-async def two(environment: dict[str, str]) -> AsyncIterator[list[Gateway]]:
+async def two_gateways(environment: dict[str, str]) -> AsyncIterator[list[Gateway]]:
     async with AsyncExitStack() as stack:
         both = [Gateway(), Gateway()]
         for gateway in both:
@@ -195,8 +195,8 @@ def environment_of(url: str) -> dict[str, str]:
     }
 
 
-async def opened(url: str, per_day: Decimal) -> tuple[Store, str]:
-    """A ledger with one key, and its token."""
+async def create_ledger(url: str, per_day: Decimal) -> tuple[Store, str]:
+    """Create a ledger with one key; return it and the key's token."""
     key, token = make_key(per_day=str(per_day))
     store = Store(connect(url))
     await store.migrate()
@@ -204,32 +204,32 @@ async def opened(url: str, per_day: Decimal) -> tuple[Store, str]:
     return store, token
 
 
-async def test_what_a_killed_gateway_generated_is_charged(url: str) -> None:
-    store, token = await opened(url, TOKEN_COST * 2_000)
-    asked = body(max_tokens=900, stream=True)
+async def test_tokens_generated_by_a_killed_gateway_are_charged(url: str) -> None:
+    store, token = await create_ledger(url, TOKEN_COST * 2_000)
+    request = body(max_tokens=900, stream=True)
     headers = bearer(token) | {"idempotency-key": "mine"}
-    async with two(environment_of(url)) as (killed, other):
+    async with two_gateways(environment_of(url)) as (killed, other):
         seen = 0
         with contextlib.suppress(httpx.HTTPError):
             async with (
                 httpx.AsyncClient(base_url=killed.url) as http,
-                http.stream("POST", CHAT, json=asked, headers=headers) as answer,
+                http.stream("POST", CHAT, json=request, headers=headers) as answer,
             ):
                 async for line in answer.aiter_lines():
                     seen += '"reasoning_content":"x' in line
-                    if seen and await drafted(store, seen):
+                    if seen and await has_draft(store, seen):
                         break
-                killed.tell(signal.SIGKILL)
+                killed.send_signal(signal.SIGKILL)
         async with httpx.AsyncClient(base_url=other.url) as http:
 
             async def answered() -> bool:
-                """Whether the name is free."""
-                again = await http.post(CHAT, json=asked, headers=headers)
+                """Return whether the idempotency key has been released."""
+                again = await http.post(CHAT, json=request, headers=headers)
                 return again.status_code == 200
 
             await until(answered)
 
-    (estimate,) = [row for row in await rows_at(url) if row.estimated]
+    (estimate,) = [row for row in await read_records(url) if row.estimated]
     async with store.engine.connect() as connection:
         spent = await connection.scalar(select(func.sum(spend.c.nanos)))
     await store.aclose()
@@ -237,33 +237,35 @@ async def test_what_a_killed_gateway_generated_is_charged(url: str) -> None:
     assert estimate.completion_tokens >= seen > 0
     assert estimate.cost is not None
     assert estimate.cost.total == estimate.completion_tokens * TOKEN_COST
-    costs = [row.cost.total for row in await rows_at(url) if row.cost is not None]
+    costs = [row.cost.total for row in await read_records(url) if row.cost is not None]
     assert spent == to_nanos(sum(costs, Decimal()))
 
 
-async def drafted(store: Store, tokens: int) -> bool:
-    """Whether a gateway has told that a request of its has come so far."""
+async def has_draft(store: Store, tokens: int) -> bool:
+    """Return whether a draft with at least so many completion tokens is stored."""
     async with store.engine.connect() as connection:
         drafts = await connection.scalars(select(holds.c.draft))
         return any(orjson.loads(draft)["completion_tokens"] >= tokens for draft in drafts if draft)
 
 
 @pytest.mark.parametrize("seed", [1, 2])
-async def test_nothing_is_overspent_lost_or_left(postgres: Cluster, seed: int) -> None:
+async def test_kills_and_outages_cause_no_overspending_and_lose_no_row(
+    postgres: Cluster, seed: int
+) -> None:
     url = postgres.create(f"chaos{seed}")
-    most = TOKEN_COST * MOST_TOKENS * ANSWERS / 2
-    store, token = await opened(url, most)
+    most = TOKEN_COST * MAX_TOKENS * ANSWERS / 2
+    store, token = await create_ledger(url, most)
     environment = environment_of(url)
     history, rng = History(), Random(seed)
-    async with two(environment) as both, httpx.AsyncClient() as http:
+    async with two_gateways(environment) as both, httpx.AsyncClient() as http:
         clients = [
             asyncio.create_task(spend_all(number, http, both, history, bearer(token)))
             for number in range(CLIENTS)
         ]
         try:
             for event in rng.sample(["kill", "kill", "stop", "stop", "outage", "outage"], 6):
-                await history.more(BETWEEN)
-                await happens(event, rng.choice(both), history, environment, postgres, store)
+                await history.wait_for_tries(TRIES_BETWEEN_EVENTS)
+                await trigger(event, rng.choice(both), history, environment, postgres, store)
             async with asyncio.timeout(PATIENCE):
                 await asyncio.gather(*clients)
         finally:
@@ -271,22 +273,22 @@ async def test_nothing_is_overspent_lost_or_left(postgres: Cluster, seed: int) -
                 client.cancel()
             await asyncio.gather(*clients, return_exceptions=True)
         for gateway in both:
-            gateway.tell(signal.SIGTERM)
+            gateway.send_signal(signal.SIGTERM)
             assert gateway.process is not None
             assert await asyncio.wait_for(gateway.process.wait(), PATIENCE) == 0
 
-    rows = {row.id: row for row in await rows_at(url)}
+    rows = {row.id: row for row in await read_records(url)}
     assert len(history.answers) > ANSWERS // 4
-    # Each answer that came is in the ledger as it came, even if its server was killed then.
+    # Every complete response is in the ledger, even if its gateway was killed afterwards.
     for name, tokens in history.answers.items():
         row = rows[name]
         assert (row.status, row.finish_reason) == (200, "stop")
         assert row.completion_tokens == tokens
         assert row.cost is not None
         assert row.cost.total == tokens * TOKEN_COST
-    # Those who asked again by a name that was answered got that answer.
+    # A retry with the same idempotency key got the same response.
     assert all(len(ids) == 1 for ids in history.names.values())
-    # What was spent is what the rows cost, and no more than there was.
+    # The spent amount equals the costs of the rows, and is within the quota.
     costs = [to_nanos(row.cost.total) for row in rows.values() if row.cost is not None]
     async with store.engine.connect() as connection:
         spent = await connection.scalar(select(func.sum(spend.c.nanos)))
@@ -301,10 +303,10 @@ async def test_nothing_is_overspent_lost_or_left(postgres: Cluster, seed: int) -
     assert left == [0, 0, 0]
 
 
-async def written(store: Store, history: History) -> None:
-    """Wait, under load, until the ledger has what came while the database was away.
+async def wait_until_written(store: Store, history: History) -> None:
+    """Wait, under load, until the ledger has the responses that were sent during the outage.
 
-    Whoever kills a gateway before loses that: it is nowhere else.
+    A gateway that is killed earlier loses those rows, which are only in its memory.
     """
     old = {*history.answers}
 
@@ -315,7 +317,7 @@ async def written(store: Store, history: History) -> None:
     await until(all_there)
 
 
-async def happens(
+async def trigger(
     event: str,
     gateway: Gateway,
     history: History,
@@ -325,15 +327,15 @@ async def happens(
 ) -> None:
     match event:
         case "kill":
-            await written(store, history)
+            await wait_until_written(store, history)
             await gateway.end()
-            await history.more(BETWEEN)
+            await history.wait_for_tries(TRIES_BETWEEN_EVENTS)
             await gateway.start(environment)
         case "stop":
-            gateway.tell(signal.SIGSTOP)
+            gateway.send_signal(signal.SIGSTOP)
             await asyncio.sleep(0.5)
-            gateway.tell(signal.SIGCONT)
+            gateway.send_signal(signal.SIGCONT)
         case "outage":
             await asyncio.to_thread(database.stop)
-            await history.more(BETWEEN)
+            await history.wait_for_tries(TRIES_BETWEEN_EVENTS)
             await asyncio.to_thread(database.start)

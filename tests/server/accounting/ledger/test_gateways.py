@@ -1,4 +1,4 @@
-"""What a lost gateway left is settled once, and whoever was thought lost in error goes on."""
+"""The requests of a lost gateway are settled once; one wrongly thought lost can continue."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -19,14 +19,14 @@ from proctor.server.auth.rate_limits import WorstCase
 from proctor.server.storage.database import connect
 from proctor.server.storage.idempotency import CachedResponse, Claim, IdempotencyStore
 from proctor.server.storage.tables import gateways, holds, replays
-from tests.server.accounting.ledger.making import NOON, cost, row, rows_at
-from tests.server.auth.making import make_key
+from tests.server.accounting.ledger.records import NOON, make_cost, make_record, read_records
+from tests.server.auth.keys import make_key
 
 CENT = 10**7
-"""In billionths."""
+"""In billionths of the currency."""
 
 PROCESS = this_process()
-LEFT = ObservedGateway("lost", 2, PROCESS)
+LOST = ObservedGateway("lost", 2, PROCESS)
 
 
 @pytest.fixture
@@ -41,13 +41,15 @@ def leases(store: Store) -> GatewayStore:
     return GatewayStore(store)
 
 
-def draft(name: str, spent: str, held: int = 0, **given: Any) -> DraftRecord:
-    told: dict[str, Any] = {"key": "team", "status": 500, "estimated": True, **given}
-    return DraftRecord(row(name, cost=cost(spent), **told), ReservedAmount(held, held * CENT))
+def draft(name: str, spent: str, held: int = 0, **fields: Any) -> DraftRecord:
+    values: dict[str, Any] = {"key": "team", "status": 500, "estimated": True, **fields}
+    return DraftRecord(
+        make_record(name, cost=make_cost(spent), **values), ReservedAmount(held, held * CENT)
+    )
 
 
-async def left(url: str) -> dict[str, int]:
-    """How many rows the tables have that are empty when nothing runs."""
+async def count_leftovers(url: str) -> dict[str, int]:
+    """Count the rows of the tables that are empty when no request runs."""
     engine = connect(url)
     counts = {}
     async with engine.connect() as connection:
@@ -57,7 +59,7 @@ async def left(url: str) -> dict[str, int]:
     return counts
 
 
-async def test_what_ran_is_charged_as_it_was_last_told(
+async def test_running_requests_are_charged_by_their_last_draft(
     reservations: ReservationStore, leases: GatewayStore, url: str
 ) -> None:
     key, _ = make_key(per_day=1)
@@ -65,20 +67,20 @@ async def test_what_ran_is_charged_as_it_was_last_told(
     await leases.renew("lost", PROCESS, 1, [draft("a", "0.01")])
     await leases.renew("lost", PROCESS, 2, [draft("a", "0.30"), draft("b", "0.05", key=None)])
     assert (await reservations.usage("team", NOON)).day == 90 * CENT
-    assert await leases.others("this") == [LEFT]
+    assert await leases.others("this") == [LOST]
 
-    assert await leases.take_over(LEFT) == 2
+    assert await leases.take_over(LOST) == 2
 
-    rows = {each.id: each for each in await rows_at(url)}
+    rows = {each.id: each for each in await read_records(url)}
     assert [each.estimated for each in rows.values()] == [True, True]
-    assert rows["chatcmpl-a"].cost == cost("0.30")
+    assert rows["chatcmpl-a"].cost == make_cost("0.30")
     usage = await reservations.usage("team", NOON)
     assert (usage.day, usage.held_of_day) == (30 * CENT, 0)
-    assert await left(url) == {"gateways": 0, "holds": 0, "replays": 0}
+    assert await count_leftovers(url) == {"gateways": 0, "holds": 0, "replays": 0}
     assert await leases.others("this") == []
 
 
-async def test_one_of_several_settles_it(
+async def test_only_one_of_several_gateways_settles_a_lost_one(
     reservations: ReservationStore, leases: GatewayStore, url: str
 ) -> None:
     key, _ = make_key(per_day=1)
@@ -86,7 +88,7 @@ async def test_one_of_several_settles_it(
     await leases.renew("lost", PROCESS, 2, [draft("a", "0.30")])
     stores = [Store(connect(url)) for _ in range(4)]
 
-    settled = await asyncio.gather(*(GatewayStore(each).take_over(LEFT) for each in stores))
+    settled = await asyncio.gather(*(GatewayStore(each).take_over(LOST) for each in stores))
     for each in stores:
         await each.aclose()
 
@@ -94,72 +96,72 @@ async def test_one_of_several_settles_it(
     assert (await reservations.usage("team", NOON)).day == 30 * CENT
 
 
-async def test_a_gateway_that_has_told_since_is_left_alone(
+async def test_a_gateway_that_has_renewed_since_is_not_taken_over(
     reservations: ReservationStore, leases: GatewayStore, url: str
 ) -> None:
     key, _ = make_key(per_day=1)
     await reservations.reserve("chatcmpl-a", key, WorstCase(100, 90 * CENT), NOON, "lost")
     await leases.renew("lost", PROCESS, 3, [draft("a", "0.30")])
 
-    assert await leases.take_over(LEFT) == 0
+    assert await leases.take_over(LOST) == 0
 
-    assert await rows_at(url) == []
+    assert await read_records(url) == []
     assert (await reservations.usage("team", NOON)).day == 90 * CENT
 
 
-async def test_the_true_row_replaces_the_estimate(
+async def test_the_final_row_replaces_the_estimate(
     reservations: ReservationStore, leases: GatewayStore, store: Store, url: str
 ) -> None:
     key, _ = make_key(per_day=1)
     await reservations.reserve("chatcmpl-a", key, WorstCase(100, 90 * CENT), NOON, "lost")
     await leases.renew("lost", PROCESS, 2, [draft("a", "0.30")])
-    await leases.take_over(LEFT)
+    await leases.take_over(LOST)
     await store.set_score("chatcmpl-a", 1.0)
-    true = row("a", key="team", cost=cost("0.42"), completion_tokens=77)
+    true = make_record("a", key="team", cost=make_cost("0.42"), completion_tokens=77)
 
-    for _ in range(2):  # as after a commit of which nobody heard
-        await store.write([true, row("other", key="team", cost=cost("0.01"))])
+    for _ in range(2):  # as after a commit whose confirmation was lost
+        await store.write([true, make_record("other", key="team", cost=make_cost("0.01"))])
 
-    (kept,) = [each for each in await rows_at(url) if each.id == "chatcmpl-a"]
+    (kept,) = [each for each in await read_records(url) if each.id == "chatcmpl-a"]
     assert kept == replace(true, score=1.0)
     assert (await reservations.usage("team", NOON)).day == 43 * CENT
 
 
-async def test_a_true_row_is_not_replaced_by_an_estimate(
+async def test_a_final_row_is_not_replaced_by_an_estimate(
     reservations: ReservationStore, leases: GatewayStore, store: Store, url: str
 ) -> None:
-    """The gateway was killed between its row and its next renewal, or told late."""
+    """The gateway was killed between its row and its next renewal, or renewed late."""
     await leases.renew("lost", PROCESS, 2, [draft("a", "0.30")])
-    await store.write([row("a", key="team", cost=cost("0.42"))])
+    await store.write([make_record("a", key="team", cost=make_cost("0.42"))])
     await leases.renew("lost", PROCESS, 3, [])
 
     await leases.take_over(ObservedGateway("lost", 3, PROCESS))
 
-    assert [each.cost for each in await rows_at(url)] == [cost("0.42")]
+    assert [each.cost for each in await read_records(url)] == [make_cost("0.42")]
     assert (await reservations.usage("team", NOON)).day == 42 * CENT
 
 
-async def test_whoever_was_thought_lost_holds_again_what_it_held(
+async def test_a_gateway_wrongly_thought_lost_reserves_again(
     reservations: ReservationStore, leases: GatewayStore, store: Store
 ) -> None:
     key, _ = make_key(per_day=1)
     await reservations.reserve("chatcmpl-a", key, WorstCase(100, 90 * CENT), NOON, "lost")
     await leases.renew("lost", PROCESS, 2, [draft("a", "0.30", 90)])
-    await leases.take_over(LEFT)
+    await leases.take_over(LOST)
 
     await leases.renew("lost", PROCESS, 3, [draft("a", "0.40", 90)])
     again = await reservations.usage("team", NOON)
-    await store.write([row("a", key="team", cost=cost("0.42"))])
+    await store.write([make_record("a", key="team", cost=make_cost("0.42"))])
     usage = await reservations.usage("team", NOON)
 
-    assert again.held_of_day == 90 * CENT  # on the safe side, beside the estimate
+    assert again.held_of_day == 90 * CENT  # in addition to the estimate, to be on the safe side
     assert (usage.day, usage.held_of_day) == (42 * CENT, 0)
 
 
-async def test_a_renewal_leaves_what_was_settled(
+async def test_a_renewal_does_not_change_what_was_settled(
     reservations: ReservationStore, leases: GatewayStore, url: str
 ) -> None:
-    """What ended was told exactly, and may have been on its way beside an older draft."""
+    """A settlement may be concurrent with the renewal of an older draft."""
     key, _ = make_key(per_day=1)
     await reservations.reserve("chatcmpl-a", key, WorstCase(100, 90 * CENT), NOON, "lost")
     ended = draft("a", "0.10", status=200, completion_tokens=77)
@@ -167,13 +169,13 @@ async def test_a_renewal_leaves_what_was_settled(
 
     await leases.renew("lost", PROCESS, 2, [draft("a", "0.05", 90)])
     assert (await reservations.usage("team", NOON)).day == 10 * CENT
-    await leases.take_over(LEFT)
+    await leases.take_over(LOST)
 
-    assert await rows_at(url) == [ended.record]
+    assert await read_records(url) == [ended.record]
     assert (await reservations.usage("team", NOON)).day == 10 * CENT
 
 
-async def test_what_was_left_without_a_lease_is_seen(
+async def test_reservations_and_claims_without_a_lease_are_found(
     reservations: ReservationStore, leases: GatewayStore, url: str
 ) -> None:
     key, _ = make_key(per_day=1)
@@ -197,7 +199,9 @@ async def test_what_was_left_without_a_lease_is_seen(
     assert (await reservations.usage("team", NOON)).day == 0
 
 
-async def test_names_of_answers_stay(leases: GatewayStore, url: str) -> None:
+async def test_idempotency_keys_of_completed_responses_are_kept(
+    leases: GatewayStore, url: str
+) -> None:
     engine = connect(url)
     names, others = IdempotencyStore(engine, "lost"), IdempotencyStore(engine, "other")
     answered, running = (Claim("team", name, "0" * 64) for name in ("answered", "running"))
@@ -208,8 +212,8 @@ async def test_names_of_answers_stay(leases: GatewayStore, url: str) -> None:
     await leases.renew("lost", PROCESS, 2, [])
 
     late = NOON + timedelta(hours=2)
-    assert await others.claim(running, late) is not None  # as long as its gateway lives
-    await leases.take_over(LEFT)
+    assert await others.claim(running, late) is not None  # as long as its gateway is alive
+    await leases.take_over(LOST)
 
     assert await others.claim(answered, NOON) == kept
     assert await others.claim(running, NOON) is None
@@ -217,7 +221,7 @@ async def test_names_of_answers_stay(leases: GatewayStore, url: str) -> None:
     await engine.dispose()
 
 
-async def test_whoever_was_thought_lost_touches_no_name_of_anothers(
+async def test_a_gateway_wrongly_thought_lost_does_not_release_anothers_idempotency_key(
     leases: GatewayStore, url: str
 ) -> None:
     engine = connect(url)
@@ -240,7 +244,7 @@ async def test_whoever_was_thought_lost_touches_no_name_of_anothers(
     await engine.dispose()
 
 
-async def test_a_gateway_that_ends_leaves_nothing(
+async def test_a_gateway_that_exits_leaves_nothing(
     reservations: ReservationStore, leases: GatewayStore, url: str
 ) -> None:
     key, _ = make_key(per_day=1)
@@ -252,32 +256,32 @@ async def test_a_gateway_that_ends_leaves_nothing(
 
     await leases.retire("this")
 
-    assert [each.id for each in await rows_at(url)] == ["chatcmpl-this"]
+    assert [each.id for each in await read_records(url)] == ["chatcmpl-this"]
     assert (await reservations.usage("team", NOON)).day == 42 * CENT
-    assert await left(url) == {"gateways": 1, "holds": 1, "replays": 0}
+    assert await count_leftovers(url) == {"gateways": 1, "holds": 1, "replays": 0}
 
 
-async def test_a_row_that_the_database_refuses_keeps_no_other(
+async def test_a_refused_draft_does_not_affect_the_others(
     reservations: ReservationStore, leases: GatewayStore, url: str
 ) -> None:
     huge = draft("huge", "0.30", cached_tokens=2**70)
     await leases.renew("lost", PROCESS, 2, [huge, draft("a", "0.30")])
 
-    await leases.take_over(LEFT)
+    await leases.take_over(LOST)
 
-    kept = {each.id for each in await rows_at(url)}
+    kept = {each.id for each in await read_records(url)}
     assert "chatcmpl-a" in kept
-    assert (await left(url))["holds"] == 0
+    assert (await count_leftovers(url))["holds"] == 0
 
 
-async def test_a_draft_is_the_row_that_it_was(leases: GatewayStore, url: str) -> None:
-    told: LedgerRecord = replace(
+async def test_a_draft_is_settled_unchanged(leases: GatewayStore, url: str) -> None:
+    record: LedgerRecord = replace(
         draft("a", "0.000000000001").record,
         key='team \u2028 \\ "',
         max_tokens=None,
-        cost=replace(cost("0.1"), prompt=Decimal("1e-12")),
+        cost=replace(make_cost("0.1"), prompt=Decimal("1e-12")),
     )
-    await leases.renew("lost", PROCESS, 2, [DraftRecord(told, ReservedAmount(0, 0))])
-    await leases.take_over(LEFT)
+    await leases.renew("lost", PROCESS, 2, [DraftRecord(record, ReservedAmount(0, 0))])
+    await leases.take_over(LOST)
 
-    assert await rows_at(url) == [told]
+    assert await read_records(url) == [record]

@@ -1,4 +1,4 @@
-"""What becomes of rows when the server is killed, or its database."""
+"""Rows when the server or its database is killed or stopped."""
 
 import asyncio
 import contextlib
@@ -14,9 +14,9 @@ from pathlib import Path
 import httpx
 
 from proctor.server.storage.database import sqlite_file
-from tests.server.accounting.ledger.making import rows_at
 from tests.server.accounting.ledger.postgres import Cluster
-from tests.server.harness import CHAT, FakeEngine, body, client, soon
+from tests.server.accounting.ledger.records import read_records
+from tests.server.harness import CHAT, FakeEngine, body, client, with_timeout
 from tests.waiting import PATIENCE
 
 ROOT = Path(__file__).resolve().parents[4]
@@ -34,27 +34,27 @@ proctor.server.cli.serve.load_engine = lambda settings: FakeEngine(
 raise SystemExit(proctor.server.cli.main.main(["serve", "--port", "0", "--model", "fake"]))
 """
 STREAMS = 16
-ENOUGH = 64
-"""Answers that must have come before anything happens."""
+MIN_ANSWERS = 64
+"""The number of responses before the server is killed or stopped."""
 
 
 @asynccontextmanager
 async def serving(ledger: str) -> AsyncIterator[tuple[asyncio.subprocess.Process, str]]:
-    """A server in a process of its own, and its URL."""
+    """Run a server in a separate process; yield the process and its URL."""
     environment = os.environ | {"PYTHONPATH": str(ROOT), "PROCTOR_LEDGER__URL": ledger}
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-c", SERVER, stdout=asyncio.subprocess.PIPE, env=environment
     )
     try:
         assert process.stdout is not None
-        said = ""
-        while "curl" not in said:
+        output = ""
+        while "curl" not in output:
             line = (await asyncio.wait_for(process.stdout.readline(), PATIENCE)).decode()
             assert line, "the server ended"
-            said += line
-        found = re.search(r"http://127\.0\.0\.1:\d+", said)
-        assert found is not None
-        yield process, found[0]
+            output += line
+        url = re.search(r"http://127\.0\.0\.1:\d+", output)
+        assert url is not None
+        yield process, url[0]
     finally:
         with contextlib.suppress(ProcessLookupError):
             process.kill()
@@ -62,7 +62,7 @@ async def serving(ledger: str) -> AsyncIterator[tuple[asyncio.subprocess.Process
 
 
 async def load(url: str, answered: list[str]) -> None:
-    """Ask without a pause, and note each answer whose last byte has come, until one breaks off."""
+    """Send requests without a pause until one fails, and collect the ids of complete responses."""
     async with httpx.AsyncClient(base_url=url) as http:
         while True:
             try:
@@ -74,37 +74,37 @@ async def load(url: str, answered: list[str]) -> None:
                 answered.append(text.split('"id":"', 1)[1].split('"', 1)[0])
 
 
-async def written(url: str, names: set[str]) -> None:
-    """Wait until these rows are there, under load."""
+async def wait_until_written(url: str, names: set[str]) -> None:
+    """Wait, under load, until these rows are written."""
     async with asyncio.timeout(PATIENCE):
         while True:
-            if names <= {row.id for row in await rows_at(url)}:
+            if names <= {row.id for row in await read_records(url)}:
                 return
             await asyncio.sleep(0.05)
 
 
-async def answers(answered: list[str], clients: list[asyncio.Task[None]]) -> None:
-    """Wait until there is something to lose."""
+async def wait_for_answers(answered: list[str], clients: list[asyncio.Task[None]]) -> None:
+    """Wait for `MIN_ANSWERS` complete responses."""
     async with asyncio.timeout(PATIENCE):
-        while len(answered) < ENOUGH:
+        while len(answered) < MIN_ANSWERS:
             await asyncio.wait(clients, timeout=0.05)
 
 
 async def test_a_killed_server_loses_no_row_that_was_written(url: str) -> None:
-    """Rows are written while others come: nobody has to wait for the load to end."""
+    """Rows are written under load, not only once it ends."""
     answered: list[str] = []
     async with serving(url) as (process, server):
         clients = [asyncio.create_task(load(server, answered)) for _ in range(STREAMS)]
-        await answers(answered, clients)
+        await wait_for_answers(answered, clients)
         old = {*answered}
-        await written(url, old)
+        await wait_until_written(url, old)
         assert not any(each.done() for each in clients), "there was no load at the end"
         process.send_signal(signal.SIGKILL)
         await asyncio.gather(*clients)
 
-    kept = [row.id for row in await rows_at(url)]
+    kept = [row.id for row in await read_records(url)]
 
-    assert len(old) >= ENOUGH
+    assert len(old) >= MIN_ANSWERS
     assert old <= {*kept}
     assert len(kept) == len({*kept})
     if (file := sqlite_file(url)) is not None:
@@ -116,34 +116,34 @@ async def test_a_stopped_server_loses_no_row(url: str) -> None:
     answered: list[str] = []
     async with serving(url) as (process, server):
         clients = [asyncio.create_task(load(server, answered)) for _ in range(STREAMS)]
-        await answers(answered, clients)
+        await wait_for_answers(answered, clients)
         process.send_signal(signal.SIGTERM)
         await asyncio.gather(*clients)
         assert await asyncio.wait_for(process.wait(), PATIENCE) == 0
 
-    assert {*answered} <= {row.id for row in await rows_at(url)}
+    assert {*answered} <= {row.id for row in await read_records(url)}
 
 
-async def test_a_database_that_is_down_costs_no_answer_and_no_row(postgres: Cluster) -> None:
+async def test_a_database_outage_loses_no_response_and_no_row(postgres: Cluster) -> None:
     url = postgres.create("outage")
     feedback = {"correct": True}
     async with client(FakeEngine(), ledger={"url": url}) as http:
         before = (await http.post(CHAT, json=body())).json()["id"]
-        told = await http.post("/v1/feedback", json={"request_id": before, **feedback})
+        accepted = await http.post("/v1/feedback", json={"request_id": before, **feedback})
         await asyncio.to_thread(postgres.stop)
         try:
-            answers = await soon(
+            answers = await with_timeout(
                 asyncio.gather(*(http.post(CHAT, json=body()) for _ in range(100)))
             )
-            unsaid = await http.post("/v1/feedback", json={"request_id": before, **feedback})
+            rejected = await http.post("/v1/feedback", json={"request_id": before, **feedback})
         finally:
             await asyncio.to_thread(postgres.start)
 
-    assert told.status_code == 200
+    assert accepted.status_code == 200
     assert {answer.status_code for answer in answers} == {200}
-    assert unsaid.status_code == 503
+    assert rejected.status_code == 503
     ids = {before, *(answer.json()["id"] for answer in answers)}
-    assert {row.id for row in await rows_at(url)} == ids
+    assert {row.id for row in await read_records(url)} == ids
 
 
 async def test_a_server_starts_without_its_database(postgres: Cluster) -> None:
@@ -157,7 +157,7 @@ async def test_a_server_starts_without_its_database(postgres: Cluster) -> None:
             process.send_signal(signal.SIGTERM)
             assert await asyncio.wait_for(process.wait(), PATIENCE) == 0
     finally:
-        with contextlib.suppress(AssertionError):  # it runs
+        with contextlib.suppress(AssertionError):  # it is already running
             await asyncio.to_thread(postgres.start)
 
-    assert [row.id for row in await rows_at(url)] == [answer["id"]]
+    assert [row.id for row in await read_records(url)] == [answer["id"]]

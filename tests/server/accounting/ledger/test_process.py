@@ -1,4 +1,4 @@
-"""Whether a process lives, as others on its machine see it."""
+"""Liveness of a process, as seen by other processes."""
 
 import os
 import signal
@@ -15,7 +15,7 @@ from proctor.server.accounting.ledger.process import Process, start_time_of, thi
 pytestmark = pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="needs /proc")
 
 
-def test_this_one_lives() -> None:
+def test_this_process_is_alive() -> None:
     this = this_process()
 
     assert this.is_local
@@ -23,14 +23,14 @@ def test_this_one_lives() -> None:
     assert this == this_process()
 
 
-def test_one_that_was_stopped_lives_until_it_is_killed() -> None:
+def test_a_stopped_process_is_alive_until_it_is_killed() -> None:
     child = subprocess.Popen(["/bin/sleep", "600"])
     try:
         seen = Process(this_process().host, child.pid, start_time_of(child.pid) or 0)
         child.send_signal(signal.SIGSTOP)
         assert not seen.has_ended
         child.kill()
-        # Dead, and not taken away yet: nothing of it can go on.
+        # A zombie counts as ended: it does not run any more.
         os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)
         assert seen.has_ended
     finally:
@@ -40,20 +40,20 @@ def test_one_that_was_stopped_lives_until_it_is_killed() -> None:
     assert start_time_of(child.pid) is None
 
 
-def test_an_id_that_is_used_again_is_another_process() -> None:
+def test_a_reused_pid_is_another_process() -> None:
     this = this_process()
 
     assert replace(this, birth=this.birth - 1).has_ended
 
 
-def test_of_a_process_elsewhere_nothing_is_certain() -> None:
+def test_a_process_on_another_host_is_never_known_to_have_ended() -> None:
     elsewhere = Process("another boot pid:[1]", 1, 1)
 
     assert not elsewhere.is_local
     assert not elsewhere.has_ended
 
 
-def test_a_machine_that_has_no_name_is_elsewhere_to_all(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_host_without_a_boot_id_is_never_local(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(process, "BOOT_ID_FILE", Path("/nowhere"))
     monkeypatch.setattr(process, "this_host", process.this_host.__wrapped__)
 
@@ -61,7 +61,7 @@ def test_a_machine_that_has_no_name_is_elsewhere_to_all(monkeypatch: pytest.Monk
     assert not this_process().is_local
 
 
-def test_a_name_may_hold_anything(tmp_path: Path) -> None:
+def test_process_names_may_contain_any_characters(tmp_path: Path) -> None:
     program = tmp_path / ") Z 1 (x"
     program.symlink_to(sys.executable)
     child = subprocess.Popen([program, "-c", "input()"], stdin=subprocess.PIPE)

@@ -1,4 +1,4 @@
-"""The rows that requests to the gateway leave, and the outcomes that are attached to them."""
+"""Rows of requests to the gateway, and feedback on them."""
 
 import asyncio
 import json
@@ -11,12 +11,22 @@ import httpx
 import pytest
 from sqlalchemy import select
 
+from proctor.server.accounting.ledger import service
 from proctor.server.config.paths import state_folder
 from proctor.server.engines.fake import FakeEngine, Script
+from proctor.server.storage import database
 from proctor.server.storage.database import connect
 from proctor.server.storage.tables import texts
-from tests.server.accounting.ledger.making import rows_at
-from tests.server.harness import CHAT, Gate, body, client, events, listening, soon
+from tests.server.accounting.ledger.records import read_records
+from tests.server.harness import (
+    CHAT,
+    Gate,
+    body,
+    client,
+    parse_events,
+    running_server,
+    with_timeout,
+)
 
 FEEDBACK = "/v1/feedback"
 PRICES = {"prompt": "1", "cached_prompt": "0.5", "thinking": "2", "answer": "4"}
@@ -32,15 +42,15 @@ def file(tmp_path: Path) -> str:
     return f"sqlite:///{tmp_path / 'ledger.db'}"
 
 
-async def test_an_answer_leaves_a_row(url: str) -> None:
+async def test_a_response_is_recorded(url: str) -> None:
     engine = FakeEngine(Script(("abc",), "de"), cached_tokens=3)
-    given = {"tiers": TIERS, "prices": PRICES, "ledger": {"url": url}, **NAMES, **ROUTED}
-    async with client(engine, **given) as http:
+    overrides = {"tiers": TIERS, "prices": PRICES, "ledger": {"url": url}, **NAMES, **ROUTED}
+    async with client(engine, **overrides) as http:
         headers = {"x-request-id": "mine"}
         response = await http.post(CHAT, json=body(budget_tier="high"), headers=headers)
     answer = response.json()
 
-    (row,) = await rows_at(url)
+    (row,) = await read_records(url)
 
     usage = answer["usage"]
     assert (row.id, row.request_id, row.model, row.key) == (answer["id"], "mine", "fake", None)
@@ -63,18 +73,18 @@ async def test_an_answer_leaves_a_row(url: str) -> None:
     assert (row.score, row.texts) == (None, None)
 
 
-async def test_choices_and_cuts_are_told(file: str) -> None:
+async def test_choices_and_clamps_are_recorded(file: str) -> None:
     def script(job: object) -> Script:
         return Script(("a",), "x") if getattr(job, "id", "").endswith("0") else Script(("a" * 20,))
 
-    given = {"tiers": TIERS, "ceilings": {"max_thinking_tokens": 6}, **NAMES, **ROUTED}
-    async with client(FakeEngine(script), ledger={"url": file}, **given) as http:
-        asked = body(max_thinking_tokens=10, min_thinking_tokens=1, n=2, stream=True)
-        streamed = await http.post(CHAT, json=asked)
+    overrides = {"tiers": TIERS, "ceilings": {"max_thinking_tokens": 6}, **NAMES, **ROUTED}
+    async with client(FakeEngine(script), ledger={"url": file}, **overrides) as http:
+        request = body(max_thinking_tokens=10, min_thinking_tokens=1, n=2, stream=True)
+        streamed = await http.post(CHAT, json=request)
 
-    (row,) = await rows_at(file)
+    (row,) = await read_records(file)
 
-    assert row.id == events(streamed.text)[0].data["id"]
+    assert row.id == parse_events(streamed.text)[0].data["id"]
     assert (row.tier, row.source, row.choices) == ("custom", "explicit", 2)
     assert (row.asked_max_tokens, row.max_tokens, row.clamped_by) == (10, 6, "operator")
     assert (row.asked_min_tokens, row.min_tokens) == (1, 1)
@@ -82,18 +92,18 @@ async def test_choices_and_cuts_are_told(file: str) -> None:
     assert row.cost is None
 
 
-async def test_a_client_that_goes_away_leaves_a_row(file: str) -> None:
+async def test_a_disconnect_is_recorded(file: str) -> None:
     gate = Gate(5)
     engine = FakeEngine(Script(("thinking away",), "x"), before_token=gate)
-    given = {"prices": PRICES, "ledger": {"url": file}}
-    async with listening(engine, **given) as url, httpx.AsyncClient(base_url=url) as http:
-        asked = http.build_request("POST", CHAT, json=body(stream=True))
-        response = await http.send(asked, stream=True)
-        await soon(gate.reached.wait())
+    overrides = {"prices": PRICES, "ledger": {"url": file}}
+    async with running_server(engine, **overrides) as url, httpx.AsyncClient(base_url=url) as http:
+        request = http.build_request("POST", CHAT, json=body(stream=True))
+        response = await http.send(request, stream=True)
+        await with_timeout(gate.reached.wait())
         await response.aclose()
-        await soon(engine.aborted.get())
+        await with_timeout(engine.aborted.get())
 
-    (row,) = await rows_at(file)
+    (row,) = await read_records(file)
 
     assert (row.status, row.end_reason, row.finish_reason) == (499, "cancelled", "abort")
     assert (row.thinking_tokens, row.answer_tokens, row.first_answer_seconds) == (5, 0, None)
@@ -102,63 +112,63 @@ async def test_a_client_that_goes_away_leaves_a_row(file: str) -> None:
 
 
 @pytest.mark.parametrize("streamed", [False, True])
-async def test_an_engine_that_dies_leaves_a_row(file: str, streamed: bool) -> None:
+async def test_an_engine_failure_is_recorded(file: str, streamed: bool) -> None:
     async with client(FakeEngine(die_after=3), ledger={"url": file}) as http:
         await http.post(CHAT, json=body(stream=streamed))
 
-    (row,) = await rows_at(file)
+    (row,) = await read_records(file)
 
     assert (row.status, row.thinking_tokens, row.finish_reason) == (503, 3, "abort")
 
 
-async def test_what_is_refused_leaves_no_row(file: str) -> None:
+async def test_refused_requests_are_not_recorded(file: str) -> None:
     async with client(FakeEngine(), ledger={"url": file}) as http:
         assert (await http.post(CHAT, json=body(model="other"))).status_code == 404
         assert (await http.post(CHAT, json=body(max_thinking_tokens=-7))).status_code == 400
         let_in = (await http.post(CHAT, json=body())).json()["id"]
 
-    assert [row.id for row in await rows_at(file)] == [let_in]
+    assert [row.id for row in await read_records(file)] == [let_in]
 
 
-async def test_nothing_that_was_said_is_in_the_database(file: str, tmp_path: Path) -> None:
+async def test_texts_are_not_stored_by_default(file: str, tmp_path: Path) -> None:
     secret = [{"role": "user", "content": "my secret question"}]
     engine = FakeEngine(Script(("a secret thought",), "a secret answer"))
     async with client(engine, ledger={"url": file}) as http:
         await http.post(CHAT, json=body(messages=secret))
 
-    (row,) = await rows_at(file)
+    (row,) = await read_records(file)
     written = (tmp_path / "ledger.db").read_bytes()
     assert row.id.encode() in written
     assert b"secret" not in written
 
 
 @pytest.mark.parametrize("streamed", [False, True])
-async def test_what_was_said_is_kept_where_that_is_turned_on(file: str, streamed: bool) -> None:
+async def test_texts_are_stored_if_enabled(file: str, streamed: bool) -> None:
     engine = FakeEngine(Script(("a thought",), "an answer"))
     async with client(engine, ledger={"url": file, "texts": True}) as http:
         await http.post(CHAT, json=body(stream=streamed, temperature=0))
 
     database = connect(file, reads_only=True)
     async with database.connect() as connection:
-        kept = (await connection.execute(select(*list(texts.c)[1:]))).all()
+        stored = (await connection.execute(select(*list(texts.c)[1:]))).all()
     await database.dispose()
 
-    asked = {"messages": [{"role": "user", "content": [{"type": "text", "text": "hi"}]}]}
-    assert [(json.loads(request), *said) for request, *said in kept] == [
-        (asked, "a thought", "an answer")
+    expected = {"messages": [{"role": "user", "content": [{"type": "text", "text": "hi"}]}]}
+    assert [(json.loads(request), *output) for request, *output in stored] == [
+        (expected, "a thought", "an answer")
     ]
 
 
-async def test_feedback_finds_the_row_of_an_answer_just_given(url: str) -> None:
+async def test_feedback_finds_the_row_of_a_response_just_sent(url: str) -> None:
     async with client(FakeEngine(), ledger={"url": url}) as http:
         first = (await http.post(CHAT, json=body())).json()["id"]
-        told = await http.post(FEEDBACK, json={"request_id": first, "correct": True})
+        by_id = await http.post(FEEDBACK, json={"request_id": first, "correct": True})
         second = (await http.post(CHAT, json=body())).headers["x-request-id"]
-        again = await http.post(FEEDBACK, json={"request_id": second, "score": 0.25})
+        by_request_id = await http.post(FEEDBACK, json={"request_id": second, "score": 0.25})
 
-    assert told.json() == {"request_id": first, "score": 1.0}
-    assert again.status_code == 200
-    assert {row.score for row in await rows_at(url)} == {1.0, 0.25}
+    assert by_id.json() == {"request_id": first, "score": 1.0}
+    assert by_request_id.status_code == 200
+    assert {row.score for row in await read_records(url)} == {1.0, 0.25}
 
 
 @pytest.mark.parametrize(
@@ -173,7 +183,7 @@ async def test_feedback_finds_the_row_of_an_answer_just_given(url: str) -> None:
         ({"correct": True}, 400, "request_id"),
     ],
 )
-async def test_feedback_that_fits_nothing(
+async def test_invalid_feedback_is_refused(
     file: str, fields: dict[str, object], status: int, param: str
 ) -> None:
     async with client(FakeEngine(), ledger={"url": file}) as http:
@@ -192,10 +202,10 @@ async def test_feedback_without_a_ledger() -> None:
     assert "ledger.url" in response.json()["error"]["message"]
 
 
-async def test_a_sqlite_that_is_locked_costs_no_answer_and_no_row(
+async def test_a_locked_sqlite_file_loses_no_response_and_no_row(
     file: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("proctor.server.storage.database.CONNECT_SECONDS", 0.05)
+    monkeypatch.setattr(database, "CONNECT_SECONDS", 0.05)
     async with client(FakeEngine(), ledger={"url": file}) as http:
         before = (await http.post(CHAT, json=body())).json()["id"]
         assert (
@@ -203,9 +213,11 @@ async def test_a_sqlite_that_is_locked_costs_no_answer_and_no_row(
         ).status_code == 200
         lock = sqlite3.connect(tmp_path / "ledger.db", isolation_level=None)
         lock.execute("BEGIN EXCLUSIVE")
-        answers = await soon(asyncio.gather(*(http.post(CHAT, json=body()) for _ in range(20))))
-        monkeypatch.setattr("proctor.server.accounting.ledger.service.PATIENCE_SECONDS", 0.3)
-        unsaid = await http.post(FEEDBACK, json={"request_id": before, "correct": False})
+        answers = await with_timeout(
+            asyncio.gather(*(http.post(CHAT, json=body()) for _ in range(20)))
+        )
+        monkeypatch.setattr(service, "PATIENCE_SECONDS", 0.3)
+        rejected = await http.post(FEEDBACK, json={"request_id": before, "correct": False})
         waiting = (await http.get("/metrics")).text
         lock.rollback()
         lock.close()
@@ -213,13 +225,15 @@ async def test_a_sqlite_that_is_locked_costs_no_answer_and_no_row(
 
     assert {answer.status_code for answer in answers} == {200}
     assert "proctor_ledger_waiting 20.0" in waiting
-    assert (unsaid.status_code, unsaid.headers["retry-after"]) == (503, "5")
+    assert (rejected.status_code, rejected.headers["retry-after"]) == (503, "5")
     ids = {before, *(answer.json()["id"] for answer in answers)}
-    assert {row.id for row in await rows_at(file)} == ids
+    assert {row.id for row in await read_records(file)} == ids
     assert 'proctor_ledger_rows_total{fate="written"} 1.0' in metrics
 
 
-async def test_a_ledger_is_its_users_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_the_ledger_is_only_accessible_to_its_user(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
     monkeypatch.delenv("STATE_DIRECTORY", raising=False)
     folder = state_folder()
@@ -234,7 +248,7 @@ async def test_a_ledger_is_its_users_own(tmp_path: Path, monkeypatch: pytest.Mon
     assert {"ledger.db", "ledger.db-wal"} <= {*modes}
 
 
-async def test_the_mode_of_a_file_that_an_operator_made_stays(tmp_path: Path) -> None:
+async def test_the_mode_of_an_existing_file_is_kept(tmp_path: Path) -> None:
     file = tmp_path / "ledger.db"
     file.touch(0o640)
     async with client(FakeEngine(), ledger={"url": f"sqlite:///{file}"}) as http:
@@ -249,10 +263,10 @@ def delete_all(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("replaced", [False, True])
-async def test_a_file_that_was_deleted_is_begun_anew(
+async def test_a_deleted_file_is_created_again(
     tmp_path: Path, replaced: bool, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Rows do not go to a file that nobody can open any more."""
+    """Rows are not written to a file that was unlinked."""
     file = tmp_path / "ledger.db"
     url = f"sqlite:///{file}"
     async with client(FakeEngine(), ledger={"url": url}) as http:
@@ -262,8 +276,8 @@ async def test_a_file_that_was_deleted_is_begun_anew(
         if replaced:
             file.touch()
         second = (await http.post(CHAT, json=body())).json()["id"]
-        told = await http.post(FEEDBACK, json={"request_id": second, "correct": True})
+        feedback = await http.post(FEEDBACK, json={"request_id": second, "correct": True})
 
-    assert told.status_code == 200, told.text
-    assert [row.id for row in await rows_at(url)] == [second]
+    assert feedback.status_code == 200, feedback.text
+    assert [row.id for row in await read_records(url)] == [second]
     assert "was deleted or replaced" in caplog.text

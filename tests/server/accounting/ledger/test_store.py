@@ -1,4 +1,4 @@
-"""Rows in a database and out again, in SQLite and in PostgreSQL."""
+"""Writing and reading records in SQLite and in PostgreSQL."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
@@ -23,8 +23,8 @@ from proctor.server.storage.database import connect, read_url, sqlite_file
 from proctor.server.storage.errors import LedgerError, RowsRefused
 from proctor.server.storage.migrate import check_version
 from proctor.server.storage.tables import metadata, requests, texts
-from tests.server.accounting.ledger.making import NOON, cost, row
-from tests.server.harness import soon
+from tests.server.accounting.ledger.records import NOON, make_cost, make_record
+from tests.server.harness import with_timeout
 
 Read = Callable[..., AsyncIterator[LedgerRecord]]
 
@@ -74,8 +74,8 @@ async def all_of(read: Read) -> list[LedgerRecord]:
 
 @given(rows=st.lists(ROWS, min_size=1, max_size=5))
 @settings(max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture])
-async def test_what_goes_in_comes_out(url: str, rows: list[LedgerRecord]) -> None:
-    rows = [replace(row, id=uuid4().hex) for row in rows]  # every example is in one database
+async def test_records_are_read_as_they_were_written(url: str, rows: list[LedgerRecord]) -> None:
+    rows = [replace(row, id=uuid4().hex) for row in rows]  # all examples share one database
     store = Store(connect(url))
     try:
         await store.migrate()
@@ -89,14 +89,14 @@ async def test_what_goes_in_comes_out(url: str, rows: list[LedgerRecord]) -> Non
 
 async def test_money_is_exact(store: Store) -> None:
     tenth = Decimal("0.100000000000000000000001")
-    await store.write([row(n, cost=Cost("USD", tenth, tenth, tenth)) for n in range(10)])
+    await store.write([make_record(n, cost=Cost("USD", tenth, tenth, tenth)) for n in range(10)])
 
     total = sum([row.cost.total async for row in store.rows() if row.cost], Decimal())
 
     assert total == 30 * tenth
 
 
-async def test_the_tables_are_what_the_migrations_make(store: Store, url: str) -> None:
+async def test_the_migrations_create_the_declared_tables(store: Store, url: str) -> None:
     def differences(connection: Connection) -> list[object]:
         return [*compare_metadata(MigrationContext.configure(connection), metadata)]
 
@@ -107,29 +107,29 @@ async def test_the_tables_are_what_the_migrations_make(store: Store, url: str) -
     assert {field.name for field in fields(LedgerRecord)} - {"cost", "texts"} < {*requests.c.keys()}
 
 
-async def test_many_can_migrate_at_once(url: str) -> None:
+async def test_concurrent_migrations_succeed(url: str) -> None:
     stores = [Store(connect(url)) for _ in range(4)]
 
     await asyncio.gather(*(store.migrate() for store in stores))
-    await stores[0].write([row(1)])
+    await stores[0].write([make_record(1)])
     await stores[3].migrate()
 
-    assert [found async for found in stores[1].rows()] == [row(1)]
+    assert [found async for found in stores[1].rows()] == [make_record(1)]
     await asyncio.gather(*(store.aclose() for store in stores))
 
 
-async def test_a_batch_can_be_written_twice(store: Store) -> None:
-    await store.write([row(1), row(2)])
-    await store.write([row(1, status=500), row(3)])
+async def test_writing_a_batch_twice_keeps_the_first_rows(store: Store) -> None:
+    await store.write([make_record(1), make_record(2)])
+    await store.write([make_record(1, status=500), make_record(3)])
 
     assert {found.id: found.status async for found in store.rows()} == {
-        row(number).id: 200 for number in (1, 2, 3)
+        make_record(number).id: 200 for number in (1, 2, 3)
     }
 
 
 async def test_rows_are_read_by_time_and_in_order(store: Store) -> None:
     hours = [timedelta(hours=hour) for hour in range(4)]
-    await store.write([row(n, time=NOON + hour) for n, hour in enumerate(reversed(hours))])
+    await store.write([make_record(n, time=NOON + hour) for n, hour in enumerate(reversed(hours))])
     elsewhere = timezone(timedelta(hours=5))
 
     whole = [found.time async for found in store.rows()]
@@ -140,22 +140,22 @@ async def test_rows_are_read_by_time_and_in_order(store: Store) -> None:
     assert part == [NOON + hours[1], NOON + hours[2]]
 
 
-async def test_texts_stand_beside_the_row(store: Store, url: str) -> None:
-    said = RecordedTexts('{"messages": []}', "hm\0m", "grüß dich \U0001f600")
-    await store.write([row(1, texts=said), row(2)])
+async def test_texts_are_stored_in_their_own_table(store: Store, url: str) -> None:
+    recorded = RecordedTexts('{"messages": []}', "hm\0m", "grüß dich \U0001f600")
+    await store.write([make_record(1, texts=recorded), make_record(2)])
 
     engine = connect(url)
     async with engine.connect() as connection:
-        kept = (await connection.execute(texts.select())).all()
+        stored = (await connection.execute(texts.select())).all()
     await engine.dispose()
 
-    assert kept == [(row(1).id, '{"messages": []}', "hmm", "grüß dich \U0001f600")]
-    assert [found async for found in store.rows()] == [row(1), row(2)]
+    assert stored == [(make_record(1).id, '{"messages": []}', "hmm", "grüß dich \U0001f600")]
+    assert [found async for found in store.rows()] == [make_record(1), make_record(2)]
 
 
-async def test_an_outcome_finds_its_row(store: Store) -> None:
-    again = replace(row(2), id="chatcmpl-again")
-    await store.write([row(1), row(2), again])
+async def test_scores_are_set_by_id_or_request_id(store: Store) -> None:
+    again = replace(make_record(2), id="chatcmpl-again")
+    await store.write([make_record(1), make_record(2), again])
 
     assert await store.set_score("chatcmpl-1", 1.0) == 1
     assert await store.set_score("request-1", 0.25) == 1
@@ -172,11 +172,11 @@ async def test_an_outcome_finds_its_row(store: Store) -> None:
 @pytest.mark.parametrize(
     "wrong", [{"model": None}, {"thinking_tokens": 2**70}, {"model": "\ud800"}]
 )
-async def test_what_no_database_takes_is_refused_and_not_tried_again(
+async def test_rows_that_no_database_accepts_are_refused(
     store: Store, wrong: dict[str, Any]
 ) -> None:
     with pytest.raises(RowsRefused):
-        await store.write([row(1), row(2, **wrong)])
+        await store.write([make_record(1), make_record(2, **wrong)])
 
     assert [found async for found in store.rows()] == []
 
@@ -199,16 +199,16 @@ async def test_tables_of_another_version_are_named(url: str) -> None:
     await store.aclose()
 
 
-async def test_reading_takes_no_lock_from_writing(store: Store, url: str) -> None:
-    await store.write([row(number) for number in range(300)])
+async def test_reading_does_not_block_writing(store: Store, url: str) -> None:
+    await store.write([make_record(number) for number in range(300)])
     reader = Store(connect(url, reads_only=True))
     rows = reader.rows()
     first = await anext(rows)
 
-    await soon(store.write([row("late")]))
+    await with_timeout(store.write([make_record("late")]))
 
-    assert first.id == row(0).id or first in [row(number) for number in range(300)]
-    assert row("late") not in [found async for found in rows]
+    assert first.id == make_record(0).id or first in [make_record(number) for number in range(300)]
+    assert make_record("late") not in [found async for found in rows]
     await reader.aclose()
 
 
@@ -222,13 +222,13 @@ async def test_reading_takes_no_lock_from_writing(store: Store, url: str) -> Non
         ("sqlite:///:memory:", "requires a file"),
     ],
 )
-def test_a_url_that_is_none(text: str, named: str) -> None:
+def test_an_invalid_url_is_refused(text: str, named: str) -> None:
     with pytest.raises(ValueError, match=named):
         read_url(text)
     assert sqlite_file(text) is None
 
 
-def test_urls_take_the_driver_that_is_wanted(tmp_path: Path) -> None:
+def test_urls_get_the_asynchronous_driver(tmp_path: Path) -> None:
     assert read_url("sqlite:////a.db").drivername == "sqlite+aiosqlite"
     assert read_url("postgres://h/d").drivername == "postgresql+asyncpg"
     assert read_url("postgresql+asyncpg://h/d").drivername == "postgresql+asyncpg"
@@ -236,5 +236,5 @@ def test_urls_take_the_driver_that_is_wanted(tmp_path: Path) -> None:
     assert sqlite_file("postgresql://h/d") is None
 
 
-def test_costs_are_told_apart_from_none() -> None:
-    assert row(1, cost=cost("0")).cost != row(1).cost
+def test_a_zero_cost_differs_from_an_unknown_one() -> None:
+    assert make_record(1, cost=make_cost("0")).cost != make_record(1).cost

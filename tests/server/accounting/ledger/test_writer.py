@@ -1,4 +1,4 @@
-"""The queue and its batches, over a sink that a test controls."""
+"""The writer's queue and batches, over a sink that a test controls."""
 
 import asyncio
 from collections import Counter
@@ -14,13 +14,13 @@ from proctor.server.accounting.ledger.writer import (
     Writer,
 )
 from proctor.server.storage.errors import RowsRefused
-from tests.server.accounting.ledger.making import row
-from tests.server.harness import soon
+from tests.server.accounting.ledger.records import make_record
+from tests.server.harness import with_timeout
 from tests.waiting import PATIENCE
 
 
 class Rows:
-    """A sink that keeps rows, is away while it is told so, and has rows that it never takes."""
+    """A sink that can be made unavailable for a time, and can reject rows."""
 
     def __init__(self) -> None:
         self.batches: list[list[LedgerRecord]] = []
@@ -60,121 +60,123 @@ class Rows:
 async def test_rows_are_written_in_order_and_in_batches() -> None:
     sink, outcomes = Rows(), Counter[WriteOutcome]()
     writer = Writer(sink, lambda outcome: outcomes.update([outcome]))
-    rows = [row(number) for number in range(3 * BATCH_SIZE + 1)]
+    rows = [make_record(number) for number in range(3 * BATCH_SIZE + 1)]
     for each in rows:
-        writer.put(each)  # before it was started, too
+        writer.put(each)  # also before the writer is started
     writer.start()
 
-    await soon(writer.flush())
-    writer.put(row("last"))
-    await soon(writer.aclose())
+    await with_timeout(writer.flush())
+    writer.put(make_record("last"))
+    await with_timeout(writer.aclose())
 
-    assert sink.rows == [*rows, row("last")]
+    assert sink.rows == [*rows, make_record("last")]
     assert [len(batch) for batch in sink.batches] == [BATCH_SIZE] * 3 + [1, 1]
     assert outcomes == {WriteOutcome.WRITTEN: len(rows) + 1}
     assert (writer.waiting, sink.migrated) == (0, 1)
 
 
-async def test_a_row_is_written_without_being_asked_for() -> None:
+async def test_a_row_is_written_without_a_flush() -> None:
     sink = Rows()
     writer = Writer(sink)
     writer.start()
-    writer.put(row(1))
+    writer.put(make_record(1))
 
-    await soon(sink.written.wait())
+    await with_timeout(sink.written.wait())
 
-    assert sink.rows == [row(1)]
+    assert sink.rows == [make_record(1)]
     await writer.aclose()
 
 
-async def test_a_minute_without_a_database_costs_no_row(caplog: pytest.LogCaptureFixture) -> None:
+async def test_an_outage_of_a_minute_loses_no_row(caplog: pytest.LogCaptureFixture) -> None:
     sink = Rows()
     writer = Writer(sink, sleep=sink.sleep)
     writer.start()
-    writer.put(row("before"))
-    await soon(writer.flush())
+    writer.put(make_record("before"))
+    await with_timeout(writer.flush())
 
     sink.away_for = 60.0
-    rows = [row(number) for number in range(60 * 500)]  # 500 requests a second
+    rows = [make_record(number) for number in range(60 * 500)]  # 500 requests per second
     for each in rows:
         writer.put(each)
-    await soon(writer.flush())
+    await with_timeout(writer.flush())
     await writer.aclose()
 
-    assert sink.rows == [row("before"), *rows]
+    assert sink.rows == [make_record("before"), *rows]
     assert 60 <= sum(sink.slept) < 60 + LAST_DELAY_SECONDS
     assert max(sink.slept) == LAST_DELAY_SECONDS
     assert [record.levelname for record in caplog.records] == ["WARNING", "WARNING"]
 
 
-async def test_a_database_that_is_away_at_the_start_is_migrated_later() -> None:
+async def test_a_database_unavailable_at_the_start_is_migrated_later() -> None:
     sink = Rows()
     sink.away_for = 5.0
     writer = Writer(sink, sleep=sink.sleep)
     writer.start()
-    writer.put(row(1))
+    writer.put(make_record(1))
 
-    await soon(writer.flush())
+    await with_timeout(writer.flush())
     await writer.aclose()
 
-    assert (sink.migrated, sink.rows) == (1, [row(1)])
+    assert (sink.migrated, sink.rows) == (1, [make_record(1)])
 
 
-async def test_a_row_that_is_refused_takes_no_other_with_it(
+async def test_a_refused_row_does_not_affect_the_others(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     sink, outcomes = Rows(), Counter[WriteOutcome]()
-    sink.refused = {row(2).id}
+    sink.refused = {make_record(2).id}
     writer = Writer(sink, lambda outcome: outcomes.update([outcome]))
     writer.start()
     for number in range(4):
-        writer.put(row(number))
+        writer.put(make_record(number))
 
-    await soon(writer.aclose())
+    await with_timeout(writer.aclose())
 
-    assert sink.rows == [row(0), row(1), row(3)]
+    assert sink.rows == [make_record(0), make_record(1), make_record(3)]
     assert outcomes == {WriteOutcome.WRITTEN: 3, WriteOutcome.REFUSED: 1}
-    assert row(2).id in caplog.text
+    assert make_record(2).id in caplog.text
 
 
-async def test_what_exceeds_the_queue_is_dropped_and_told(caplog: pytest.LogCaptureFixture) -> None:
+async def test_rows_beyond_the_capacity_are_dropped_and_logged(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     sink, outcomes = Rows(), Counter[WriteOutcome]()
     writer = Writer(sink, lambda outcome: outcomes.update([outcome]), capacity=3)
     for number in range(5):
-        writer.put(row(number))
+        writer.put(make_record(number))
     writer.start()
 
-    await soon(writer.aclose())
+    await with_timeout(writer.aclose())
 
-    assert sink.rows == [row(0), row(1), row(2)]
+    assert sink.rows == [make_record(0), make_record(1), make_record(2)]
     assert outcomes == {WriteOutcome.WRITTEN: 3, WriteOutcome.DROPPED: 2}
     assert caplog.text.count("queue is full") == 1
 
 
-async def test_what_cannot_be_written_at_the_end_is_told(
-    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+async def test_rows_unwritten_at_the_end_are_logged(
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
-    monkeypatch.setattr("proctor.server.accounting.ledger.writer.CLOSE_SECONDS", 0.01)
     sink, outcomes = Rows(), Counter[WriteOutcome]()
     sink.away_for = float("inf")
-    writer = Writer(sink, lambda outcome: outcomes.update([outcome]), sleep=sink.sleep)
+    writer = Writer(
+        sink, lambda outcome: outcomes.update([outcome]), sleep=sink.sleep, close_seconds=0.01
+    )
     writer.start()
-    writer.put(row(1))
+    writer.put(make_record(1))
 
-    await soon(writer.aclose())
+    await with_timeout(writer.aclose())
 
     assert outcomes == {WriteOutcome.DROPPED: 1}
     assert "1 rows of the ledger could not be written" in caplog.text
 
 
 @pytest.mark.parametrize("steps", range(8))
-async def test_it_ends_whenever_it_is_told_to(steps: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("proctor.server.accounting.ledger.writer.CLOSE_SECONDS", 0)
-    writer = Writer(Rows())
+async def test_closing_ends_the_writer_at_any_moment(steps: int) -> None:
+    writer = Writer(Rows(), close_seconds=0)
     writer.start()
     for _ in range(4):
         await asyncio.sleep(0)
-    writer.put(row(1))
+    writer.put(make_record(1))
     flushing = asyncio.create_task(writer.flush())
     for _ in range(steps):
         await asyncio.sleep(0)

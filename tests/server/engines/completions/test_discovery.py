@@ -1,4 +1,4 @@
-"""What is found out about a completions server before it is trusted."""
+"""Discovery of a completions server's capabilities."""
 
 import re
 from typing import Any
@@ -14,23 +14,23 @@ from proctor.server.engines.completions.discovery import discover
 from proctor.server.engines.completions.engine import CompletionsEngine
 from proctor.server.engines.completions.upstream import Upstream
 from proctor.server.engines.fake import END_THINK
-from tests.server.engines.completions.upstream import (
+from tests.server.engines.completions.fake_upstream import (
     DONE,
     END,
     LOCAL,
-    Answer,
+    Handler,
     connect,
     event,
-    gone,
     runaway,
     stream,
+    unreachable,
 )
 from tests.server.harness import settings
 
 COMPLETIONS = {"kind": "completions", "base_url": "http://upstream/v1", "api_key": "s3cret"}
 
 
-def probed(*tokens: int, text: str = END) -> Answer:
+def probed(*tokens: int, text: str = END) -> Handler:
     def answer(body: dict[str, Any]) -> httpx.Response:
         assert body["logit_bias"] == {str(END_THINK): 100}
         ids = {"token_ids": tokens} if tokens else {}
@@ -39,14 +39,14 @@ def probed(*tokens: int, text: str = END) -> Answer:
     return answer
 
 
-async def test_a_server_that_gives_ids_is_known_by_trying() -> None:
+async def test_a_server_that_returns_token_ids_is_detected() -> None:
     service = await discover(connect(probed(END_THINK)), LOCAL, (), None)
 
     assert (service.model, service.context_length) == ("there", 4096)
     assert isinstance(service.dialect, TokenIdDialect)
 
 
-async def test_a_server_that_gives_text_is_known_by_trying() -> None:
+async def test_a_server_that_returns_text_is_detected() -> None:
     service = await discover(connect(probed(), max_model_len=None), LOCAL, (), 99)
 
     assert service.context_length == 99
@@ -64,19 +64,19 @@ async def test_a_server_that_gives_text_is_known_by_trying() -> None:
         runaway,
     ],
 )
-async def test_a_server_that_cannot_keep_budgets_is_refused(answer: Answer) -> None:
+async def test_a_server_over_which_budgets_cannot_be_enforced_is_refused(answer: Handler) -> None:
     with pytest.raises(ValueError, match="budgets cannot be enforced"):
         await discover(connect(answer), LOCAL, (), None)
 
 
-async def test_a_context_that_is_not_known_or_not_there() -> None:
+async def test_an_unknown_or_too_large_context_is_refused() -> None:
     with pytest.raises(ValueError, match=r"set engine\.max_model_len"):
-        await discover(connect(gone, max_model_len=None), LOCAL, (), None)
+        await discover(connect(unreachable, max_model_len=None), LOCAL, (), None)
     with pytest.raises(ValueError, match="4096"):
-        await discover(connect(gone), LOCAL, (), 5000)
+        await discover(connect(unreachable), LOCAL, (), 5000)
 
 
-async def test_which_of_several_models() -> None:
+async def test_one_of_several_models_is_chosen_by_its_name() -> None:
     def handle(request: httpx.Request) -> httpx.Response:
         if request.method == "POST":
             return probed(END_THINK)(orjson.loads(request.content))
@@ -109,7 +109,7 @@ async def test_a_server_that_is_not_up_yet_is_waited_for(
     ]
 
 
-def test_load_asks_once_and_keeps_a_client_of_its_own() -> None:
+def test_load_uses_one_client_for_discovery_and_another_afterwards() -> None:
     made: list[Upstream] = []
 
     def make() -> Upstream:
@@ -140,7 +140,7 @@ def test_settings_of_a_completions_server() -> None:
         ({"max_model_len": 0}, "engine.max_model_len"),
     ],
 )
-def test_a_bad_setting_of_a_completions_server_is_named(wrong: Any, named: str) -> None:
+def test_an_invalid_setting_of_a_completions_server_is_named(wrong: Any, named: str) -> None:
     with pytest.raises(ConfigError, match=f"^{re.escape(named)}: "):
         load_settings({"model": "m", "engine": COMPLETIONS | wrong})
 

@@ -1,4 +1,4 @@
-"""The engine over a scripted completions server, its faults included."""
+"""The engine over a scripted completions server, including failures."""
 
 import asyncio
 import contextlib
@@ -23,53 +23,53 @@ from proctor.server.engines.completions.upstream import Upstream, UpstreamError
 from proctor.server.engines.fake import END_THINK, END_TURN, THINK
 from proctor.server.engines.tool_calls import Constraint, Kind
 from proctor.server.errors import EngineUnavailable, UnsupportedRequest
-from tests.server.engines.completions.upstream import (
+from tests.server.engines.completions.fake_upstream import (
     DONE,
     END,
     IDS,
     LOCAL,
     TEXTS,
-    Answer,
+    Handler,
     Script,
     TextScript,
     engine,
     event,
     generate,
-    given,
-    gone,
     job,
     runaway,
     stream,
+    token_event,
+    unreachable,
 )
 from tests.server.harness import (
     CHAT,
     QuietServer,
     body,
-    events,
-    listener,
+    listening_socket,
+    parse_events,
     settings,
-    soon,
+    with_timeout,
 )
 
 WAIT = (tuple(b"Wait"),)
 
 
-async def test_an_attempt_is_stripped_and_the_server_asked_again() -> None:
+async def test_an_attempt_is_stripped_and_the_prompt_resubmitted() -> None:
     script = Script([[*b"a", END_THINK], [*b"b", END_THINK, *b"ok", END_TURN]])
     over = engine(script)
-    asked = job(continuations=1, continuation_ids=WAIT)
+    requested = job(continuations=1, continuation_ids=WAIT)
 
-    tokens, finish = await generate(over, asked)
+    tokens, finish = await generate(over, requested)
 
     assert tokens == [*b"aWaitb", END_THINK, *b"ok", END_TURN]
     assert finish is Finish.STOP
     assert script.prompts() == [[1, 2], [1, 2, *b"aWait"]]
-    assert [asked["stop_token_ids"] for asked in script.asked] == [[END_THINK], []]
-    assert await over.attempts(asked) == {1}
-    assert await over.attempts(asked) == frozenset()
+    assert [requested["stop_token_ids"] for requested in script.requests] == [[END_THINK], []]
+    assert await over.attempts(requested) == {1}
+    assert await over.attempts(requested) == frozenset()
 
 
-async def test_the_budget_of_each_round_is_what_the_ones_before_left() -> None:
+async def test_each_step_gets_the_budget_that_earlier_steps_left() -> None:
     script = Script([[*b"aaaa", END_THINK], [*b"b" * 99], [*b"ok", END_TURN]])
     budget: dict[str, Any] = {
         "maximum": 20,
@@ -80,21 +80,21 @@ async def test_the_budget_of_each_round_is_what_the_ones_before_left() -> None:
 
     tokens, _ = await generate(engine(script), job(100, **budget))
 
-    assert [asked["max_tokens"] for asked in script.asked] == [16, 8, 100 - 21]
+    assert [request["max_tokens"] for request in script.requests] == [16, 8, 100 - 21]
     assert bytes(tokens[:20]) == b"aaaaWaitbbbbbbbbDone"
     assert tokens[20:] == [END_THINK, *b"ok", END_TURN]
 
 
-async def test_a_thinking_that_ends_by_itself_needs_no_other_round() -> None:
+async def test_a_natural_end_of_thinking_needs_no_second_step() -> None:
     script = Script([[*b"a", END_THINK, *b"ok", END_TURN]])
 
     tokens, _ = await generate(engine(script), job(maximum=50))
 
     assert tokens == [*b"a", END_THINK, *b"ok", END_TURN]
-    assert len(script.asked) == 1
+    assert len(script.requests) == 1
 
 
-async def test_an_end_of_turn_in_the_thinking_is_no_end() -> None:
+async def test_an_end_of_turn_in_the_thinking_becomes_an_end_marker() -> None:
     script = Script([[*b"a", END_TURN], [*b"ok", END_TURN]])
 
     tokens, _ = await generate(engine(script), job())
@@ -102,32 +102,32 @@ async def test_an_end_of_turn_in_the_thinking_is_no_end() -> None:
     assert tokens == [*b"a", END_THINK, *b"ok", END_TURN]
 
 
-async def test_no_thinking_is_opened_when_none_is_left() -> None:
+async def test_the_start_marker_is_biased_away_when_no_budget_is_left() -> None:
     script = Script([[*b"ok", END_TURN]])
 
     await generate(engine(script), job(maximum=0))
 
-    assert script.asked[0]["logit_bias"] == {str(THINK): -100}
+    assert script.requests[0]["logit_bias"] == {str(THINK): -100}
 
 
-async def test_how_it_samples() -> None:
+async def test_every_step_gets_the_sampling_parameters() -> None:
     script = Script([[*b"a", END_THINK], [END_THINK, END_TURN]])
 
-    asked = job(sampling={"temperature": 0.5}, continuations=1, continuation_ids=WAIT)
-    await generate(engine(script), asked)
+    requested = job(sampling={"temperature": 0.5}, continuations=1, continuation_ids=WAIT)
+    await generate(engine(script), requested)
 
-    for sent in script.asked:
+    for sent in script.requests:
         assert (sent["temperature"], sent["top_p"]) == (0.5, 1.0)
         assert (sent["top_k"], sent["min_p"]) == (20, 0.0)
         assert "min_tokens" not in sent
 
 
-async def test_each_round_has_a_seed_of_its_own_and_always_the_same() -> None:
+async def test_the_seeds_of_steps_differ_and_are_reproducible() -> None:
     async def seeds() -> list[int]:
         script = Script([[*b"a", END_THINK], [END_THINK, END_TURN]])
-        asked = job(sampling={"seed": 7}, continuations=1, continuation_ids=WAIT)
-        await generate(engine(script), asked)
-        return [sent["seed"] for sent in script.asked]
+        requested = job(sampling={"seed": 7}, continuations=1, continuation_ids=WAIT)
+        await generate(engine(script), requested)
+        return [sent["seed"] for sent in script.requests]
 
     one, other = await seeds()
 
@@ -136,12 +136,12 @@ async def test_each_round_has_a_seed_of_its_own_and_always_the_same() -> None:
     assert all(0 <= seed < 2**31 for seed in (one, other))
 
 
-async def test_without_a_seed_the_server_has_its_own() -> None:
+async def test_without_a_seed_none_is_sent() -> None:
     script = Script([[END_TURN]])
 
     await generate(engine(script), job(opened=False))
 
-    assert "seed" not in script.asked[0]
+    assert "seed" not in script.requests[0]
 
 
 BOUND = Constraint(Kind.REGEX, "a", "structured_outputs.regex")
@@ -161,14 +161,14 @@ BOUND = Constraint(Kind.REGEX, "a", "structured_outputs.regex")
         ),
     ],
 )
-async def test_what_rounds_cannot_honour_is_refused_by_name(sampling: Sampling, field: str) -> None:
+async def test_unsupported_fields_are_refused_by_name(sampling: Sampling, field: str) -> None:
     with pytest.raises(UnsupportedRequest) as refused:
         await engine(Script([])).check(Job("job", (1,), sampling, TokenBudget()), "")
 
     assert refused.value.param == field
 
 
-async def test_what_does_nothing_is_no_matter() -> None:
+async def test_unsupported_fields_with_neutral_values_are_accepted() -> None:
     neutral = Sampling(
         9, presence_penalty=0, frequency_penalty=0, repetition_penalty=1, logit_bias={}
     )
@@ -176,21 +176,21 @@ async def test_what_does_nothing_is_no_matter() -> None:
     await engine(Script([])).check(Job("job", (1,), neutral, TokenBudget()), "")
 
 
-async def test_texts_for_token_ids() -> None:
+async def test_budgets_over_a_server_that_returns_text() -> None:
     script = TextScript(["a bc" + END, f"b c {END}\n\nIt is 42."])
     over = engine(script, TEXTS)
-    asked = job(minimum=6, continuation_ids=WAIT)
+    requested = job(minimum=6, continuation_ids=WAIT)
 
-    tokens, finish = await generate(over, asked)
+    tokens, finish = await generate(over, requested)
 
     assert tokens == [*b"a bcWaitb c ", END_THINK, *b"\n\nIt is 42.", END_TURN]
     assert finish is Finish.STOP
-    assert await over.attempts(asked) == {4}
-    assert [asked["stop"] for asked in script.asked] == [[END], []]
-    assert not script.asked[0]["skip_special_tokens"]
+    assert await over.attempts(requested) == {4}
+    assert [requested["stop"] for requested in script.requests] == [[END], []]
+    assert not script.requests[0]["skip_special_tokens"]
 
 
-async def test_texts_come_word_by_word() -> None:
+async def test_text_is_tokenized_word_by_word() -> None:
     over = engine(TextScript(["ab cd  ef g"]), TEXTS)
 
     deltas = [[*delta.token_ids] async for delta in over.generate(job(opened=False))]
@@ -198,7 +198,7 @@ async def test_texts_come_word_by_word() -> None:
     assert deltas == [[*b"ab"], [*b" cd"], [*b"  ef"], [*b" g", END_TURN], []]
 
 
-async def test_texts_longer_than_the_budget_are_cut() -> None:
+async def test_text_beyond_the_budget_is_cut() -> None:
     script = TextScript(["a" * 99, "ok"])
 
     tokens, _ = await generate(engine(script, TEXTS), job(maximum=2))
@@ -213,26 +213,26 @@ def silent(body: dict[str, Any]) -> httpx.Response:
 @pytest.mark.parametrize(
     "answer",
     [
-        gone,
+        unreachable,
         silent,
         lambda _: httpx.Response(500, text="at 10.0.0.7"),
         lambda _: httpx.Response(503),
         lambda _: httpx.Response(429),
         lambda _: stream(),
-        lambda _: stream(given(1), DONE),
-        lambda _: stream(given(1), b"data: {"),
-        lambda _: stream(given(1), b"data: {\n\n"),
-        lambda _: stream(given(1), httpx.ReadError("10.0.0.7")),
-        lambda _: stream(given(1), httpx.RemoteProtocolError("10.0.0.7")),
-        lambda _: stream(given(1), b'data: {"error": {"message": "at 10.0.0.7"}}\n\n'),
-        lambda _: stream(given(1, finish="abort")),
+        lambda _: stream(token_event(1), DONE),
+        lambda _: stream(token_event(1), b"data: {"),
+        lambda _: stream(token_event(1), b"data: {\n\n"),
+        lambda _: stream(token_event(1), httpx.ReadError("10.0.0.7")),
+        lambda _: stream(token_event(1), httpx.RemoteProtocolError("10.0.0.7")),
+        lambda _: stream(token_event(1), b'data: {"error": {"message": "at 10.0.0.7"}}\n\n'),
+        lambda _: stream(token_event(1, finish="abort")),
         lambda _: stream(b'data: {"choices": [{"text": "", "token_ids": "1"}]}\n\n'),
         lambda _: stream(event(text="a"), DONE),
         lambda _: stream(event(text="", token_ids=[], finish_reason="length")),
         lambda _: httpx.Response(200, json={"choices": [{"text": "whole"}]}),
     ],
 )
-async def test_a_server_that_fails(answer: Answer) -> None:
+async def test_failures_of_the_server_make_the_engine_unavailable(answer: Handler) -> None:
     over = engine(answer)
 
     with pytest.raises(EngineUnavailable) as failure:
@@ -242,13 +242,13 @@ async def test_a_server_that_fails(answer: Answer) -> None:
 
 
 @pytest.mark.parametrize("status", [302, 400, 401, 404])
-async def test_a_server_that_refuses(status: int) -> None:
+async def test_refusals_of_the_server_are_raised_with_their_status(status: int) -> None:
     with pytest.raises(UpstreamError, match=str(status)):
         await generate(engine(lambda _: httpx.Response(status, text="no")), job())
 
 
-async def test_a_server_that_gives_more_than_it_was_asked_for_is_cut_off() -> None:
-    replies = iter([stream(*[given(97, 97)] * 50), stream(given(*b"okok"))])
+async def test_tokens_beyond_max_tokens_are_cut() -> None:
+    replies = iter([stream(*[token_event(97, 97)] * 50), stream(token_event(*b"okok"))])
 
     tokens, finish = await generate(engine(lambda _: next(replies)), job(8, maximum=3))
 
@@ -256,14 +256,17 @@ async def test_a_server_that_gives_more_than_it_was_asked_for_is_cut_off() -> No
     assert finish is Finish.LENGTH
 
 
-async def test_a_server_that_gives_text_without_end() -> None:
+async def test_endless_text_is_a_desync() -> None:
     with pytest.raises(DesyncError, match="max_tokens"):
         await generate(engine(runaway, TEXTS), job(20))
 
 
-async def test_a_server_that_gives_less_than_it_was_asked_for_is_asked_again() -> None:
+async def test_a_short_reply_is_continued_by_another_step() -> None:
     replies = iter(
-        [stream(given(*b"ab", finish="length")), stream(given(*b"c", END_TURN, finish="stop"))]
+        [
+            stream(token_event(*b"ab", finish="length")),
+            stream(token_event(*b"c", END_TURN, finish="stop")),
+        ]
     )
 
     tokens, _ = await generate(engine(lambda _: next(replies)), job(opened=False))
@@ -271,7 +274,7 @@ async def test_a_server_that_gives_less_than_it_was_asked_for_is_asked_again() -
     assert tokens == [*b"abc", END_TURN]
 
 
-async def test_lines_are_parted_at_newlines_alone() -> None:
+async def test_event_lines_are_split_at_newlines_only() -> None:
     text = "a\u2028b\u0085c\x0cd"
     raw = event(text=text, token_ids=[1, END_TURN], finish_reason="stop")
     halves = raw[: len(raw) // 2], raw[len(raw) // 2 :].replace(b"\n", b"\r\n")
@@ -281,10 +284,10 @@ async def test_lines_are_parted_at_newlines_alone() -> None:
     assert tokens == [1, END_TURN]
 
 
-async def test_another_request_does_not_notice() -> None:
+async def test_a_failure_does_not_affect_concurrent_requests() -> None:
     answers = {
-        1: stream(given(5), httpx.ReadError("cut")),
-        3: stream(given(7, END_TURN, finish="stop")),
+        1: stream(token_event(5), httpx.ReadError("cut")),
+        3: stream(token_event(7, END_TURN, finish="stop")),
     }
     over = engine(lambda body: answers[body["prompt"][0]])
     one = Job("one", (1,), Sampling(9), TokenBudget(opened=False))
@@ -298,14 +301,14 @@ async def test_another_request_does_not_notice() -> None:
     assert fine == ([7, END_TURN], Finish.STOP)
 
 
-async def test_a_job_that_is_given_up_ends_its_stream() -> None:
+async def test_closing_a_generation_closes_its_stream() -> None:
     ended = asyncio.Event()
 
     async def endless(request: Request) -> StreamingResponse:
         async def parts() -> AsyncIterator[bytes]:
             try:
                 while True:
-                    yield given(97)
+                    yield token_event(97)
                     await asyncio.sleep(0.001)
             finally:
                 ended.set()
@@ -319,13 +322,13 @@ async def test_a_job_that_is_given_up_ends_its_stream() -> None:
         over = CompletionsEngine(upstream, Service("there", 4096, IDS), LOCAL, "fake")
         async with aclosing(over.generate(job())) as deltas:
             await anext(deltas)
-        await soon(ended.wait())
+        await with_timeout(ended.wait())
         await over.aclose()
 
 
 @asynccontextmanager
 async def running(app: Starlette) -> AsyncIterator[str]:
-    with listener() as bound:
+    with listening_socket() as bound:
         server = QuietServer(uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=1))
         serving = asyncio.create_task(server.serve(sockets=[bound]))
         yield f"http://127.0.0.1:{bound.getsockname()[1]}"
@@ -333,8 +336,8 @@ async def running(app: Starlette) -> AsyncIterator[str]:
         await serving
 
 
-async def test_a_connection_is_used_again() -> None:
-    """One that was cut would not be: the pool keeps those alone that were read to their end."""
+async def test_connections_are_reused_between_steps() -> None:
+    """The pool only keeps connections whose response was read to its end."""
     ports: set[int] = set()
     script = Script([[*b"a", END_THINK], [*b"b", END_THINK], [END_THINK, *b"ok", END_TURN]])
 
@@ -355,8 +358,8 @@ async def test_a_connection_is_used_again() -> None:
     assert len(ports) == 1
 
 
-async def test_a_connection_that_is_closed_in_the_moment_of_its_use_is_made_anew() -> None:
-    """As by a server whose time for idle connections is over just then."""
+async def test_a_connection_that_closes_when_it_is_reused_is_replaced() -> None:
+    """As by a server whose keep-alive timeout expires at that moment."""
     heads: list[bytes] = []
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -364,7 +367,7 @@ async def test_a_connection_that_is_closed_in_the_moment_of_its_use_is_made_anew
             for healthy in (True, False):
                 heads.append(await reader.readuntil(b"\r\n\r\n"))
                 if not healthy:
-                    return  # without an answer
+                    return  # without a response
                 writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok")
                 await writer.drain()
 
@@ -377,30 +380,33 @@ async def test_a_connection_that_is_closed_in_the_moment_of_its_use_is_made_anew
     assert len(heads) == 5
 
 
-async def test_health_is_the_servers_own() -> None:
-    await engine(gone).health()
-    await engine(gone, health=404).health()
+async def test_health_follows_the_servers_health_endpoint() -> None:
+    await engine(unreachable).health()
+    await engine(unreachable, health=404).health()
     with pytest.raises(EngineUnavailable, match="503"):
-        await engine(gone, health=503).health()
+        await engine(unreachable, health=503).health()
 
 
-async def test_the_word_of_the_server_stands_for_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
-    over = engine(gone)
-    await over.health()
-    checks: list[str] = []
+@pytest.mark.parametrize(("cache_seconds", "requests"), [(600, 1), (0, 2)])
+async def test_a_health_check_is_repeated_once_the_last_one_expires(
+    cache_seconds: float, requests: int
+) -> None:
+    paths: list[str] = []
 
-    async def check() -> None:
-        checks.append("asked")
+    def handle(request: httpx.Request) -> httpx.Response:
+        paths.append(request.url.path)
+        return httpx.Response(200)
 
-    monkeypatch.setattr(over._upstream, "check", check)
-    await over.health()
-    assert not checks
-    monkeypatch.setattr(over, "_healthy_until", 0.0)
-    await over.health()
-    assert checks
+    upstream = Upstream("http://upstream/v1", "", httpx.MockTransport(handle))
+    service = Service("there", 4096, IDS)
+    cached = CompletionsEngine(upstream, service, LOCAL, "fake", health_cache_seconds=cache_seconds)
+    await cached.health()
+    await cached.health()
+
+    assert paths == ["/health"] * requests
 
 
-async def test_health_of_a_server_that_is_gone() -> None:
+async def test_an_unreachable_server_is_unhealthy() -> None:
     def refuse(request: httpx.Request) -> httpx.Response:
         raise httpx.ConnectError("refused")
 
@@ -410,16 +416,18 @@ async def test_health_of_a_server_that_is_gone() -> None:
 
 
 @asynccontextmanager
-async def gateway(over: CompletionsEngine) -> AsyncIterator[httpx.AsyncClient]:
+async def gateway(
+    over: CompletionsEngine, *, raise_app_exceptions: bool = True
+) -> AsyncIterator[httpx.AsyncClient]:
     app = create_app(settings(), lambda: over)
     async with app.router.lifespan_context(app):
         await app.state.supervisor.loaded()
-        transport = httpx.ASGITransport(app)
+        transport = httpx.ASGITransport(app, raise_app_exceptions=raise_app_exceptions)
         async with httpx.AsyncClient(transport=transport, base_url="http://test") as http:
             yield http
 
 
-async def test_the_gateway_over_it() -> None:
+async def test_a_chat_through_the_gateway() -> None:
     replies = [[*b"hm", END_THINK], [*b"no", END_THINK, *b"42", END_TURN]]
 
     async with gateway(engine(Script(replies))) as http:
@@ -435,21 +443,21 @@ async def test_the_gateway_over_it() -> None:
     assert answer["usage"]["completion_tokens"] == 12
 
 
-async def test_a_raw_prompt_over_it() -> None:
+async def test_a_raw_prompt_through_the_gateway() -> None:
     script = Script([[*b"a", END_THINK], [*b"b", END_THINK, *b"ok", END_TURN]])
-    asked = {"model": "fake", "prompt": "x<think>", "max_tokens": 99}
+    request = {"model": "fake", "prompt": "x<think>", "max_tokens": 99}
 
     async with gateway(engine(script)) as http:
         budget = {"thinking": {"continuations": 1}}
-        answer = (await http.post("/v1/completions", json={**asked, **budget})).json()
-        told = (await http.post("/tokenize", json={"prompt": "x<think>"})).json()
+        answer = (await http.post("/v1/completions", json={**request, **budget})).json()
+        data = (await http.post("/tokenize", json={"prompt": "x<think>"})).json()
 
     assert answer["choices"][0]["text"] == "aWaitb</think>ok"
     assert answer["choices"][0]["thinking"]["continuations"] == 1
-    assert script.prompts()[0] == told["tokens"] == [*b"x", THINK]
+    assert script.prompts()[0] == data["tokens"] == [*b"x", THINK]
 
 
-async def test_stop_strings_leave_the_thinking_alone() -> None:
+async def test_stop_strings_do_not_apply_to_the_thinking() -> None:
     script = Script([[*b"a.b", END_THINK, *b"c.d", END_TURN]])
 
     async with gateway(engine(script)) as http:
@@ -457,27 +465,26 @@ async def test_stop_strings_leave_the_thinking_alone() -> None:
 
     assert response.json()["choices"][0]["message"]["reasoning_content"] == "a.b"
     assert response.json()["choices"][0]["message"]["content"] == "c"
-    assert "stop" not in script.asked[0]
+    assert "stop" not in script.requests[0]
 
 
 @pytest.mark.parametrize(
-    ("answer", "status"), [(gone, 503), (lambda _: httpx.Response(401, text="who?"), 500)]
+    ("answer", "status"), [(unreachable, 503), (lambda _: httpx.Response(401, text="who?"), 500)]
 )
-async def test_errors_of_the_server_in_the_gateways_words(answer: Answer, status: int) -> None:
-    async with gateway(engine(answer)) as http:
-        http._transport.raise_app_exceptions = False  # type: ignore[attr-defined]
+async def test_errors_of_the_server_are_not_passed_on(answer: Handler, status: int) -> None:
+    async with gateway(engine(answer), raise_app_exceptions=False) as http:
         whole = await http.post(CHAT, json=body())
         streamed = await http.post(CHAT, json=body(stream=True))
 
     assert whole.status_code == status
-    last = events(streamed.text)[-1]
+    last = parse_events(streamed.text)[-1]
     assert last.name == "error"
     assert last.data == whole.json()
     assert "who?" not in streamed.text
 
 
-async def test_readiness_is_the_servers() -> None:
-    async with gateway(engine(gone, health=503)) as http:
+async def test_readiness_follows_the_servers_health() -> None:
+    async with gateway(engine(unreachable, health=503)) as http:
         response = await http.get("/ready")
 
     assert response.status_code == 503

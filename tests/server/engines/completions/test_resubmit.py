@@ -1,4 +1,4 @@
-"""The loop of rounds against the reference machine, over servers of all manners."""
+"""The resubmit loop compared with the reference state machine, over servers that differ."""
 
 import zlib
 from collections.abc import Sequence, Set
@@ -28,24 +28,24 @@ SINGLE = Markers((THINK,), (END,), frozenset({EOS}))
 
 
 def wish(salt: int, ids: Sequence[int], barred: Set[int] = frozenset()) -> int:
-    """The token that a greedy model of no sense chooses after `ids`."""
+    """Return the token that a pseudorandom greedy model chooses after `ids`."""
     scores = {zlib.crc32(bytes([salt, *ids, token])): token for token in range(VOCABULARY)}
     left = [scores[key] for key in sorted(scores) if scores[key] not in barred]
-    # A forced text that ends inside a character, as no real one does, can leave no way on.
+    # Forced text that ends inside a character, which no real one does, can bar all tokens.
     return left[0] if left else reject()
 
 
 @dataclass(frozen=True)
 class Server:
-    """A completions server, and how it behaves.
+    """A simulated completions server.
 
     Attributes:
-        salt: of its model.
-        stops: whether it stops at the end marker when asked to.
-        keeps_stops: whether it keeps the token at which it stopped to itself.
-        surplus: tokens that it gives beyond those asked for.
-        most: tokens that it gives in a round, whatever it is asked for.
-        chunk: tokens that come at once.
+        salt: the seed of its model.
+        stops: whether it honours the end marker as a stop token.
+        keeps_stops: whether it leaves out the token at which it stopped.
+        surplus: the number of tokens that it returns beyond `max_tokens`.
+        most: the maximum number of tokens per reply.
+        chunk: the number of tokens per delta.
     """
 
     salt: int
@@ -55,14 +55,14 @@ class Server:
     most: int = 99
     chunk: int = 1
 
-    def complete(self, asked: ResubmitStep, markers: Markers) -> tuple[list[int], bool]:
-        """The tokens of a round, and whether they ended at a stop."""
+    def complete(self, step: ResubmitStep, markers: Markers) -> tuple[list[int], bool]:
+        """Return the tokens of a reply, and whether it ended at a stop token."""
         ids: list[int] = []
         stops = set(markers.eos)
-        if self.stops and asked.suppresses_close and len(markers.end) == 1:
+        if self.stops and step.suppresses_close and len(markers.end) == 1:
             stops |= {*markers.end}
-        while len(ids) < min(self.most, asked.max_tokens + self.surplus):
-            token = wish(self.salt, (*asked.prompt_ids, *ids), asked.barred)
+        while len(ids) < min(self.most, step.max_tokens + self.surplus):
+            token = wish(self.salt, (*step.prompt_ids, *ids), step.barred)
             if token in stops:
                 return ids + [token] * (not self.keeps_stops), True
             ids.append(token)
@@ -83,10 +83,10 @@ def model(markers: Markers, vocabulary: Vocabulary = UNKNOWN_VOCABULARY) -> Mode
 def run(server: Server, job: Job, of: ModelInfo) -> Ran:
     rounds = ResubmitLoop(job, of)
     settled: list[int] = []
-    while asked := rounds.next_step():
-        assert asked.prompt_ids == (*job.prompt_ids, *rounds.tokens)
+    while step := rounds.next_step():
+        assert step.prompt_ids == (*job.prompt_ids, *rounds.tokens)
         settled += rounds.pop_final_tokens()
-        ids, stopped = server.complete(asked, of.markers)
+        ids, stopped = server.complete(step, of.markers)
         for at in range(0, len(ids), server.chunk):
             if not rounds.push(ids[at : at + server.chunk]):
                 break
@@ -100,7 +100,7 @@ def run(server: Server, job: Job, of: ModelInfo) -> Ran:
 
 
 def masked(machine: BudgetStateMachine, vocabulary: Vocabulary) -> set[int]:
-    """Tokens that an engine would not let be sampled now."""
+    """Return the tokens that an engine would mask in this state."""
     return {
         token
         for token in range(VOCABULARY)
@@ -111,7 +111,7 @@ def masked(machine: BudgetStateMachine, vocabulary: Vocabulary) -> set[int]:
 
 
 def reference(salt: int, job: Job, of: ModelInfo) -> Ran:
-    """The same model with the budget enforced token by token, as inside an engine."""
+    """Run the same model with the budget enforced token by token, as inside an engine."""
     machine = BudgetStateMachine(job.budget, of.markers, of.vocabulary)
     tokens: list[int] = []
     attempts: set[int] = set()
@@ -148,12 +148,12 @@ def job(budget: TokenBudget, max_tokens: int = 60) -> Job:
 
 
 @given(server=servers, budget=budgets(), vocabulary=vocabularies(), max_tokens=st.integers(1, 60))
-def test_rounds_give_what_enforcement_in_the_engine_gives(
+def test_steps_yield_the_same_tokens_as_enforcement_in_the_engine(
     server: Server, budget: TokenBudget, vocabulary: Vocabulary, max_tokens: int
 ) -> None:
-    asked, of = job(budget, max_tokens), model(SINGLE, vocabulary)
+    requested, of = job(budget, max_tokens), model(SINGLE, vocabulary)
 
-    assert run(server, asked, of) == reference(server.salt, asked, of)
+    assert run(server, requested, of) == reference(server.salt, requested, of)
 
 
 @given(server=servers, budget=budgets(), marked=markers(), vocabulary=vocabularies())
@@ -173,22 +173,22 @@ TAGS = Markers((7,), (8, 9), frozenset({EOS}))
 WAIT = ((5,),)
 
 
-def test_an_attempt_is_stripped_with_all_of_its_marker() -> None:
+def test_an_attempt_is_stripped_with_its_whole_marker() -> None:
     rounds = ResubmitLoop(job(TokenBudget(continuations=1, continuation_ids=WAIT)), model(TAGS))
 
     rounds.next_step()
     assert rounds.push([1, 8])
     assert rounds.pop_final_tokens() == [1]
     assert not rounds.push([9, 1])
-    asked = rounds.next_step()
+    step = rounds.next_step()
 
-    assert asked is not None
-    assert asked.prompt_ids == (0, 1, 1, 5)
+    assert step is not None
+    assert step.prompt_ids == (0, 1, 1, 5)
     assert rounds.pop_final_tokens() == [5]
     assert rounds.attempts == {1}
 
 
-def test_an_end_of_turn_takes_nothing_else_with_it() -> None:
+def test_stripping_an_end_of_turn_keeps_the_tokens_before_it() -> None:
     rounds = ResubmitLoop(job(TokenBudget(continuations=1, continuation_ids=WAIT)), model(TAGS))
 
     rounds.next_step()
@@ -197,7 +197,7 @@ def test_an_end_of_turn_takes_nothing_else_with_it() -> None:
     assert rounds.tokens == [1, 8, 5]
 
 
-def test_a_marker_begun_by_a_continuation_is_not_stripped_of_it() -> None:
+def test_the_part_of_a_marker_in_a_continuation_is_not_stripped() -> None:
     budget = TokenBudget(continuations=2, continuation_ids=((5, 8),))
     rounds = ResubmitLoop(job(budget), model(TAGS))
 
@@ -214,34 +214,34 @@ def test_an_end_of_turn_inside_the_thinking_becomes_the_end_marker() -> None:
 
     rounds.next_step()
     assert not rounds.push([1, EOS])
-    asked = rounds.next_step()
+    step = rounds.next_step()
 
     assert rounds.tokens == [1, 8, 9]
-    assert asked is not None
-    assert asked.max_tokens == 60 - 3
+    assert step is not None
+    assert step.max_tokens == 60 - 3
 
 
-def test_no_round_asks_for_more_than_the_budget_leaves() -> None:
+def test_no_step_requests_more_tokens_than_the_budget_leaves() -> None:
     budget = TokenBudget(10, 20, continuation_ids=WAIT, wrap_up_ids=(2, 3))
     rounds = ResubmitLoop(job(budget), model(SINGLE))
-    asked: list[int] = []
+    requested: list[int] = []
 
-    while (current := rounds.next_step()) and len(asked) < 4:
-        asked.append(current.max_tokens)
+    while (current := rounds.next_step()) and len(requested) < 4:
+        requested.append(current.max_tokens)
         rounds.push([4, END] if current.position < 8 else [4] * 4)
         if current.position >= 8:
             rounds.end_step(stopped=False)
 
-    assert asked == [18, 16, 14, 12]
+    assert requested == [18, 16, 14, 12]
 
 
-def test_a_barred_token_that_comes_all_the_same() -> None:
+def test_receiving_a_barred_token_is_a_desync() -> None:
     rounds = ResubmitLoop(job(TokenBudget(maximum=0)), model(SINGLE))
 
-    asked = rounds.next_step()
+    step = rounds.next_step()
 
-    assert asked is not None
-    assert asked.barred == {THINK}
+    assert step is not None
+    assert step.barred == {THINK}
     with pytest.raises(DesyncError, match="barred"):
         rounds.push([THINK])
 
@@ -265,7 +265,7 @@ def test_a_start_marker_of_several_tokens_is_barred_at_its_end_alone() -> None:
     assert rounds.tokens == [7, 6, 1]
 
 
-def test_a_round_that_brings_nothing() -> None:
+def test_an_empty_step_is_an_error() -> None:
     rounds = ResubmitLoop(job(TokenBudget()), model(SINGLE))
 
     rounds.next_step()
@@ -274,7 +274,7 @@ def test_a_round_that_brings_nothing() -> None:
         rounds.end_step(stopped=False)
 
 
-def test_rounds_have_an_end() -> None:
+def test_the_number_of_steps_is_limited() -> None:
     budget = TokenBudget(minimum=10_000, continuation_ids=WAIT)
     rounds = ResubmitLoop(job(budget, 20_000), model(SINGLE))
 
@@ -286,6 +286,6 @@ def test_rounds_have_an_end() -> None:
         rounds.next_step()
 
 
-def test_tokens_without_a_round() -> None:
+def test_tokens_outside_a_step_are_an_error() -> None:
     with pytest.raises(RuntimeError, match="next_step"):
         ResubmitLoop(job(TokenBudget()), model(SINGLE)).push([1])

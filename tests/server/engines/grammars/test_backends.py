@@ -1,4 +1,4 @@
-"""Which backend a grammar is tried in, and that it holds an answer to all of it there."""
+"""Which backend a grammar is tried in, and that it enforces the whole grammar."""
 
 import json
 from random import Random
@@ -23,7 +23,7 @@ from proctor.server.engines.grammars.trial import Trial
 from proctor.server.engines.tool_calls import Kind
 from tests.server.engines.vllm.test_tool_schemas import INTEGER, WORD, leaves, nested
 
-# vLLM gives XGrammar an argument that it has no more use for.
+# vLLM passes XGrammar a deprecated argument.
 pytestmark = pytest.mark.filterwarnings("ignore:max_rollback_tokens:DeprecationWarning")
 
 BOTH = ("xgrammar", "guidance")
@@ -84,20 +84,20 @@ def in_tag(schema: Any) -> str:
 
 
 @pytest.mark.parametrize("schema", PLAIN)
-def test_xgrammar_takes_what_it_holds_to(schema: Any) -> None:
+def test_xgrammar_gets_schemas_that_it_enforces(schema: Any) -> None:
     assert choose(Kind.JSON, schema, "auto", BOTH) == ("auto",)
     assert choose(Kind.STRUCTURAL_TAG, in_tag(schema), "auto", BOTH) == ("auto",)
 
 
 @pytest.mark.parametrize("schema", LONG)
-def test_llguidance_is_asked_first_for_what_takes_xgrammar_long(schema: Any) -> None:
+def test_llguidance_comes_first_where_xgrammar_is_slow(schema: Any) -> None:
     assert choose(Kind.JSON, schema, "auto", BOTH) == ("guidance", "xgrammar")
     assert choose(Kind.JSON, schema, "auto", ("xgrammar",)) == ("auto",)
     assert choose(Kind.JSON, schema, "xgrammar", ("xgrammar",)) == ("xgrammar",)
 
 
 @pytest.mark.parametrize("schema", MORE)
-def test_xgrammar_does_not_get_what_it_would_pass_over(schema: Any) -> None:
+def test_xgrammar_does_not_get_keywords_that_it_ignores(schema: Any) -> None:
     assert choose(Kind.JSON, schema, "auto", BOTH) == ("guidance",)
     for named, usable in (("auto", ("xgrammar",)), ("xgrammar", ("xgrammar",))):
         with pytest.raises(ValueError, match=REASONS):
@@ -106,21 +106,21 @@ def test_xgrammar_does_not_get_what_it_would_pass_over(schema: Any) -> None:
         choose(Kind.STRUCTURAL_TAG, in_tag(schema), "auto", BOTH)
 
 
-def test_patterns_are_for_llguidance() -> None:
+def test_llguidance_gets_patterns() -> None:
     assert choose(Kind.REGEX, "a", "auto", BOTH) == ("guidance",)
     assert choose(Kind.REGEX, "a", "auto", ("xgrammar",)) == ("auto",)
     assert choose(Kind.REGEX, "a", "xgrammar", ("xgrammar",)) == ("xgrammar",)
 
 
 @pytest.mark.parametrize("kind", Kind)
-def test_what_the_operator_names_is_what_is_used(kind: Kind) -> None:
+def test_the_operators_backend_is_used(kind: Kind) -> None:
     assert choose(kind, {"not": {}}, "outlines", ("outlines",)) == ("outlines",)
     assert candidate_backends("outlines") == ("outlines",)
     assert candidate_backends("auto") == BOTH
 
 
 @pytest.mark.parametrize("tag", ["", "nothing", "3", '{"json_schema": 3}', "[" * 2000])
-def test_what_is_no_tag_is_for_vllm_to_refuse(tag: str) -> None:
+def test_invalid_structural_tags_are_left_to_vllm(tag: str) -> None:
     assert choose(Kind.STRUCTURAL_TAG, tag, "auto", BOTH) == ("auto",)
 
 
@@ -138,9 +138,9 @@ def tried(trial: Trial, kind: Kind, value: Any) -> CheckResult:
 
 
 def written(trial: Trial, schema: Any, backend: str, rng: Random) -> str | None:
-    """What a model that writes at random may write; None if it comes to no end."""
+    """Return a random text of the grammar, or None if it does not end."""
     kind, spec = get_structured_output_key(StructuredOutputsParams(json=schema))
-    backends, tokenizer = trial._backends, trial._tokenizer
+    backends, tokenizer = trial.backends, trial.tokenizer
     eos = tokenizer.eos_token_id
     grammar = backends.compile_with(backend, kind, spec, {eos})
     bitmask = backends.allocate_token_bitmask(1)
@@ -201,11 +201,11 @@ def test_answers_are_valid_by_any_schema(trial: Trial, schema: Any, seed: int) -
 
 
 @pytest.mark.parametrize("grammar", ["root ::= a\na ::= b\nb ::= a", 'root ::= root "a"'])
-def test_what_leads_nowhere_is_refused(trial: Trial, grammar: str) -> None:
+def test_a_grammar_without_any_text_is_refused(trial: Trial, grammar: str) -> None:
     assert tried(trial, Kind.GRAMMAR, grammar).refused == "no text matches it"
 
 
-def test_what_llguidance_gives_up_is_refused_in_a_line(trial: Trial) -> None:
+def test_errors_of_llguidance_are_shortened_to_one_line(trial: Trial) -> None:
     refused = tried(trial, Kind.REGEX, "(.*.*)*" * 200).refused
     assert refused == "lexer error: too many expressions constructed"
     refused = tried(trial, Kind.REGEX, "a" * 4000 + "(").refused

@@ -1,4 +1,4 @@
-"""What is refused of a constraint by its text alone, and what is not."""
+"""Which constraints are refused by their text alone."""
 
 import json
 from contextlib import suppress
@@ -61,13 +61,13 @@ def refused(kind: Kind, value: Any, field: str = "field") -> UnsupportedRequest:
 
 
 @pytest.mark.parametrize("pattern", ORDINARY)
-def test_ordinary_patterns_are_let_through(pattern: str) -> None:
+def test_ordinary_patterns_are_accepted(pattern: str) -> None:
     check_complexity(Constraint(Kind.REGEX, pattern, "field"))
     check_complexity(Constraint(Kind.JSON, {"type": "string", "pattern": pattern}, "field"))
 
 
 @pytest.mark.parametrize("grammar", GRAMMARS)
-def test_ordinary_grammars_are_let_through(grammar: str) -> None:
+def test_ordinary_grammars_are_accepted(grammar: str) -> None:
     check_complexity(Constraint(Kind.GRAMMAR, grammar, "field"))
 
 
@@ -87,7 +87,7 @@ def test_ordinary_grammars_are_let_through(grammar: str) -> None:
         ("(" * (MAX_GROUPS + 1), "nested more than"),
     ],
 )
-def test_what_no_answer_needs_is_refused_by_name(pattern: str, why: str) -> None:
+def test_complex_patterns_are_refused_by_name(pattern: str, why: str) -> None:
     assert why in str(refused(Kind.REGEX, pattern))
     error = refused(Kind.JSON, {"items": [{"pattern": pattern}]})
     assert why in str(error)
@@ -104,7 +104,7 @@ def test_what_no_answer_needs_is_refused_by_name(pattern: str, why: str) -> None
         ("root ::= " + "(" * 99 + '"a"', "nested more than"),
     ],
 )
-def test_so_are_grammars(grammar: str, why: str) -> None:
+def test_complex_grammars_are_refused(grammar: str, why: str) -> None:
     assert why in str(refused(Kind.GRAMMAR, grammar))
 
 
@@ -122,16 +122,16 @@ STARS = "a" * (MAX_PATTERN + 1)
         ({"propertyNames": {"pattern": STARS}}, "propertyNames.pattern"),
     ],
 )
-def test_a_schema_is_told_where(schema: dict[str, Any], path: str) -> None:
+def test_the_error_names_the_path_in_the_schema(schema: dict[str, Any], path: str) -> None:
     in_it = "response_format.json_schema.schema."
     assert refused(Kind.JSON, schema, "response_format").param == in_it + path
     tag = json.dumps({"format": {"type": "json_schema", "json_schema": schema}})
-    told = refused(Kind.STRUCTURAL_TAG, tag, "structured_outputs.structural_tag")
-    assert told.param == "structured_outputs.structural_tag"
-    assert f"format.json_schema.{path}" in str(told)
+    error = refused(Kind.STRUCTURAL_TAG, tag, "structured_outputs.structural_tag")
+    assert error.param == "structured_outputs.structural_tag"
+    assert f"format.json_schema.{path}" in str(error)
 
 
-def test_patterns_of_names_are_patterns() -> None:
+def test_pattern_properties_are_checked() -> None:
     error = refused(Kind.JSON, {"patternProperties": {"a{99999}": {}}})
     assert error.param == "field.patternProperties.a{99999}"
 
@@ -145,11 +145,11 @@ def test_patterns_of_names_are_patterns() -> None:
         {"examples": [[[[[]]]]] * 99},
     ],
 )
-def test_values_are_no_patterns(schema: dict[str, Any]) -> None:
+def test_values_are_not_checked_as_patterns(schema: dict[str, Any]) -> None:
     check_complexity(Constraint(Kind.JSON, schema, "field"))
 
 
-def test_paths_are_of_bounded_length() -> None:
+def test_paths_in_errors_have_a_bounded_length() -> None:
     schema = {"properties": {"x" * 9999: {"pattern": STARS}}}
     with pytest.raises(UnsupportedRequest) as caught:
         check_complexity(Constraint(Kind.JSON, schema, "response_format"))
@@ -170,11 +170,11 @@ def test_nesting_is_bounded() -> None:
     assert "levels deep" in str(refused(Kind.STRUCTURAL_TAG, "[" * 99 + "]" * 99))
 
 
-def test_parts_are_counted() -> None:
+def test_the_number_of_subschemas_is_bounded() -> None:
     assert "objects and lists" in str(refused(Kind.JSON, {"anyOf": [{}] * 40_000}))
 
 
-def test_texts_to_choose_of_are_bounded_together() -> None:
+def test_the_total_length_of_choices_is_bounded() -> None:
     each = MAX_CHOICES_LENGTH // 16
     check_complexity(Constraint(Kind.CHOICE, ["x" * each] * 16, "field"))
     assert "together" in str(refused(Kind.CHOICE, ["x" * each] * 17))
@@ -186,7 +186,7 @@ def test_a_tag_that_is_not_json_is_refused(tag: str) -> None:
 
 
 @pytest.mark.parametrize("tag", ["3", "[1]", '"pattern"'])
-def test_what_is_no_tag_is_for_others_to_refuse(tag: str) -> None:
+def test_invalid_structural_tags_are_left_to_vllm(tag: str) -> None:
     check_complexity(Constraint(Kind.STRUCTURAL_TAG, tag, "field"))
 
 
@@ -195,13 +195,13 @@ KINDS = st.sampled_from([Kind.REGEX, Kind.GRAMMAR, Kind.STRUCTURAL_TAG])
 
 
 @given(kind=KINDS, text=SIGNS | st.text())
-def test_any_text_is_let_through_or_refused(kind: Kind, text: str) -> None:
+def test_any_text_is_accepted_or_refused(kind: Kind, text: str) -> None:
     with suppress(UnsupportedRequest):
         check_complexity(Constraint(kind, text, "field"))
 
 
 def repetitions(inner: st.SearchStrategy[tuple[str, int]]) -> st.SearchStrategy[tuple[str, int]]:
-    """Patterns, with the characters that they have when they are written out."""
+    """Build patterns, with their lengths when all repetitions are expanded."""
     counts = st.tuples(st.integers(0, 40), st.integers(1, 40)).map(sorted)
     counted = st.tuples(inner, counts).map(
         lambda made: (f"({made[0][0]}){{{made[1][0]},{made[1][1]}}}", made[0][1] * made[1][1])
@@ -214,7 +214,7 @@ PATTERNS = st.recursive(st.sampled_from([("a", 1), (r"\(", 1), ("[({]", 1)]), re
 
 
 @given(made=PATTERNS)
-def test_repetitions_are_counted_as_they_are_written_out(made: tuple[str, int]) -> None:
+def test_nested_repetitions_are_multiplied(made: tuple[str, int]) -> None:
     pattern, size = made
     constraint = Constraint(Kind.REGEX, pattern, "field")
     if size > 2 * MAX_REPEATED:
@@ -224,7 +224,7 @@ def test_repetitions_are_counted_as_they_are_written_out(made: tuple[str, int]) 
 
 
 @pytest.mark.parametrize("path", [CHAT, "/v1/route"])
-async def test_a_request_is_told_before_anything_is_asked_of_the_engine(path: str) -> None:
+async def test_complexity_is_checked_before_the_engine_is_involved(path: str) -> None:
     engine = FakeEngine()
     schema = {"properties": {"a": {"type": "string", "pattern": "a" + "*" * 40_000}}}
     form = {"type": "json_schema", "json_schema": {"name": "x", "schema": schema}}

@@ -1,4 +1,4 @@
-"""The process that forks a child for each task, with children that need no engine."""
+"""The fork server, with children that need no engine."""
 
 import os
 import resource
@@ -88,12 +88,12 @@ def test_a_child_that_computes_too_long_is_ended(begin: Begin) -> None:
         assert receive(spinning, CheckResult) == CheckResult(exceeded="time")
 
 
-def test_a_child_that_takes_too_much_memory_is_told_of(begin: Begin) -> None:
+def test_a_child_that_exceeds_its_memory_is_reported(begin: Begin) -> None:
     with begin(task("hold", 256, memory_mib=64)) as holding:
         assert receive(holding, CheckResult) == CheckResult(exceeded="memory")
 
 
-def test_a_child_has_less_of_a_stack_than_the_engine(begin: Begin) -> None:
+def test_the_stack_of_a_child_is_smaller_than_the_engines(begin: Begin) -> None:
     with begin(task("stack")) as child:
         assert receive(child, CheckResult).backend == str(STACK_BYTES)
     default, _ = resource.getrlimit(resource.RLIMIT_STACK)
@@ -108,27 +108,27 @@ def test_a_child_has_less_of_a_stack_than_the_engine(begin: Begin) -> None:
         (signal.SIGSEGV, CheckResult(refused="it cannot be compiled to a grammar")),
     ],
 )
-def test_a_child_that_dies_is_told_of(
+def test_the_death_of_a_child_is_reported(
     begin: Begin, number: signal.Signals, answer: CheckResult
 ) -> None:
     with begin(task("die", int(number))) as dying:
         assert receive(dying, CheckResult) == answer
 
 
-def test_a_child_that_nobody_waits_for_is_ended(begin: Begin) -> None:
+def test_a_child_whose_connection_closes_is_ended(begin: Begin) -> None:
     spinning = begin(task("spin"))
     spinning.recv(1)
     forked_meanwhile = begin(task("spin"))
     forked_meanwhile.recv(1)
     shut_down_and_close(spinning)
 
-    # The others are not touched, and new ones are begun.
-    with begin(task("echo", "still here")) as asked:
-        assert receive(asked, CheckResult).backend == "still here"
+    # The other children keep running, and new ones can be forked.
+    with begin(task("echo", "still here")) as connection:
+        assert receive(connection, CheckResult).backend == "still here"
     shut_down_and_close(forked_meanwhile)
 
 
-def test_all_children_end_with_it() -> None:
+def test_all_children_end_with_the_fork_server() -> None:
     ours, theirs = socket.socketpair()
     process = get_context("spawn").Process(target=serve, args=(theirs, ours))
     process.start()
@@ -143,12 +143,12 @@ def test_all_children_end_with_it() -> None:
     threading.Thread(target=shut_down_and_close, args=(ours,)).start()
 
     with mine:
-        assert mine.recv(1) == b""  # the end of the last process that holds the other side
+        assert mine.recv(1) == b""  # the last process that held the other end has exited
     process.join(PATIENCE)
     assert process.exitcode == 0
 
 
-def test_a_child_whose_parent_was_killed_keeps_its_limit() -> None:
+def test_the_time_limit_of_a_child_outlives_the_fork_server() -> None:
     ours, theirs = socket.socketpair()
     process = get_context("spawn").Process(target=serve, args=(theirs, ours))
     process.start()
@@ -163,4 +163,4 @@ def test_a_child_whose_parent_was_killed_keeps_its_limit() -> None:
         assert mine.recv(1) == b"!"
         process.kill()
         process.join(PATIENCE)
-        assert mine.recv(1) == b""  # the child has ended: nobody else has the other side
+        assert mine.recv(1) == b""  # the child has ended: no other process holds the other end

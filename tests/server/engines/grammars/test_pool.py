@@ -1,4 +1,4 @@
-"""Grammars looked through, with vLLM's own backends on the demo model's vocabulary."""
+"""Grammar checks with vLLM's own backends on the demo model's vocabulary."""
 
 import asyncio
 import json
@@ -11,6 +11,7 @@ import pytest
 
 pytest.importorskip("vllm", reason="the CPU engine is not installed")
 
+from vllm.config import VllmConfig
 from vllm.engine.arg_utils import AsyncEngineArgs
 from vllm.tokenizers import cached_tokenizer_from_config
 
@@ -19,8 +20,9 @@ from proctor.server.config.engine import GrammarSettings
 from proctor.server.config.settings import DEMO
 from proctor.server.engines.fake import FakeEngine
 from proctor.server.engines.grammars.base import CheckedGrammar
+from proctor.server.engines.grammars.forkers import ForkServerProcess
 from proctor.server.engines.grammars.frames import CheckResult
-from proctor.server.engines.grammars.pool import GrammarPool, ResultCache, _size
+from proctor.server.engines.grammars.pool import ENTRY_OVERHEAD, GrammarPool, ResultCache
 from proctor.server.engines.tool_calls import Constraint, Kind
 from proctor.server.engines.vllm.tools import VllmTools
 from proctor.server.errors import BadRequest, EngineUnavailable, Overloaded, UnsupportedRequest
@@ -35,7 +37,7 @@ SMALL = {"type": "object", "properties": {"a": {"type": "integer"}}}
 
 
 def counting(properties: int, least: int) -> dict[str, Any]:
-    """A schema whose grammar takes long to make: any half of its members are there."""
+    """Return a schema that takes long to compile: any half of its properties may be present."""
     members = {f"p{i}": {"type": "integer"} for i in range(properties)}
     return {
         "type": "object",
@@ -66,65 +68,77 @@ async def given_up(pool: GrammarPool, many: list[asyncio.Task[CheckedGrammar]]) 
     for task in many:
         task.cancel()
     await asyncio.gather(*many, return_exceptions=True)
-    await until(lambda: not pool._slow.running + pool._quick.running)
+    await until(lambda: not pool.slow_queue.running + pool.quick_queue.running)
 
 
-def make(**settings: Any) -> GrammarPool:
+@pytest.fixture(scope="module")
+def config() -> VllmConfig:
     config = AsyncEngineArgs(
         model=str(DEMO / "model"), enable_chunked_prefill=False
     ).create_engine_config()
     config.structured_outputs_config.disable_any_whitespace = True
-    pool = GrammarPool(config, GrammarSettings(**settings))
-    pool.wait()
-    return pool
+    return config
 
 
 @pytest.fixture(scope="module")
-def shared() -> Iterator[GrammarPool]:
-    pool = make(seconds=0.5, memory_mib=256)
+def shared_cache() -> ResultCache:
+    return ResultCache(2**20)
+
+
+@pytest.fixture(scope="module")
+def shared(config: VllmConfig, shared_cache: ResultCache) -> Iterator[GrammarPool]:
+    pool = GrammarPool(config, GrammarSettings(seconds=0.5, memory_mib=256), cache=shared_cache)
+    pool.wait()
     yield pool
     pool.close()
 
 
 @pytest.fixture
-async def pool(shared: GrammarPool) -> AsyncIterator[GrammarPool]:
-    shared._cache = ResultCache(2**20)
+def cache(shared_cache: ResultCache) -> ResultCache:
+    shared_cache.clear()
+    return shared_cache
+
+
+@pytest.fixture
+async def pool(shared: GrammarPool, cache: ResultCache) -> AsyncIterator[GrammarPool]:
     yield shared
-    assert not shared._running
-    assert not shared._quick.running + shared._slow.running
+    assert not shared.checks
+    assert not shared.quick_queue.running + shared.slow_queue.running
 
 
-async def test_a_grammar_is_checked_once(pool: GrammarPool) -> None:
+async def test_a_grammar_is_checked_once(
+    pool: GrammarPool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     first = await pool.check(constraint(SMALL), "")
-    forks = pool._fork_server.fork
-    pool._fork_server.fork = None  # type: ignore[method-assign, assignment]
-    try:
-        again = await pool.check(Constraint(Kind.JSON, dict(SMALL), "another.field"), "other")
-    finally:
-        pool._fork_server.fork = forks  # type: ignore[method-assign]
+    monkeypatch.setattr(ForkServerProcess, "fork", None)
+    again = await pool.check(Constraint(Kind.JSON, dict(SMALL), "another.field"), "other")
 
     assert (first.params._backend, first.slow) == ("xgrammar", False)
     assert again.params == first.params
 
 
-async def test_the_order_of_members_makes_another_grammar(pool: GrammarPool) -> None:
+async def test_the_order_of_properties_makes_another_grammar(
+    pool: GrammarPool, cache: ResultCache
+) -> None:
     members = {"a": {"type": "integer"}, "b": {"type": "integer"}}
     await pool.check(constraint({"properties": members}), "")
     await pool.check(constraint({"properties": dict(reversed(members.items()))}), "")
 
-    assert len(pool._cache._entries) == 2
+    assert len(cache) == 2
 
 
-async def test_what_takes_too_long_is_refused_by_name_and_remembered(pool: GrammarPool) -> None:
+async def test_a_grammar_beyond_the_time_limit_is_refused_by_name_and_cached(
+    pool: GrammarPool, cache: ResultCache
+) -> None:
     for _ in range(2):
         with pytest.raises(UnsupportedRequest, match=f"'{FIELD}': .*0.5 s of CPU time") as refused:
             await pool.check(constraint(counting(200, 100)), "")
         assert refused.value.param == FIELD
 
-    assert len(pool._cache._entries) == 1
+    assert len(cache) == 1
 
 
-async def test_a_grammar_may_take_longer_than_the_first_try(pool: GrammarPool) -> None:
+async def test_a_grammar_may_take_longer_than_the_quick_attempt(pool: GrammarPool) -> None:
     checked = await pool.check(constraint(counting(60, 30)), "")
 
     assert checked.params._backend == "xgrammar"
@@ -227,9 +241,9 @@ async def test_a_hostile_grammar_is_served_or_refused_by_name(pool: GrammarPool,
 
 
 @pytest.fixture(scope="module")
-def engine(shared: GrammarPool) -> FakeEngine:
-    """An engine that has tools, for the model of the pool."""
-    tokenizer = cached_tokenizer_from_config(shared._config.model_config)
+def engine(config: VllmConfig) -> FakeEngine:
+    """Return an engine with tools, for the model of the pool."""
+    tokenizer = cached_tokenizer_from_config(config.model_config)
     return FakeEngine(tools=VllmTools("hermes", tokenizer))
 
 
@@ -240,21 +254,21 @@ async def test_a_hostile_request_is_served_or_refused_by_name(
     fields = hostile_constraints.HOSTILE[form]
     request = body(**fields)
     try:
-        asked = parse_chat(json.dumps(request).encode())
-        bound = await Binder().bind(asked, engine)
+        parsed = parse_chat(json.dumps(request).encode())
+        bound = await Binder().bind(parsed, engine)
         assert bound.constraint is not None
-        found = await pool.check(bound.constraint, "")
+        checked = await pool.check(bound.constraint, "")
     except (BadRequest, UnsupportedRequest) as refused:
-        named = refused.param
+        param = refused.param
     else:
-        assert found.params._backend
+        assert checked.params._backend
         return
-    # What is nested too deeply to be read at all is no field's.
-    assert named is not None or form == "200 levels"
-    assert named is None or re.split(r"[.[]", named)[0] in fields
+    # An error about nesting that prevents parsing names no field.
+    assert param is not None or form == "200 levels"
+    assert param is None or re.split(r"[.[]", param)[0] in fields
 
 
-async def test_each_grammar_has_the_backend_that_can_do_it(pool: GrammarPool) -> None:
+async def test_each_grammar_gets_a_backend_that_supports_it(pool: GrammarPool) -> None:
     one = await pool.check(constraint({"type": "integer", "multipleOf": 7}), "")
     other = await pool.check(constraint(["yes", "no"], Kind.CHOICE), "")
 
@@ -263,24 +277,24 @@ async def test_each_grammar_has_the_backend_that_can_do_it(pool: GrammarPool) ->
     assert other.params.grammar == 'root ::= "yes" | "no"'
 
 
-async def test_it_is_stopped_when_nobody_waits_any_more(
+async def test_a_check_is_cancelled_when_its_last_waiter_leaves(
     pool: GrammarPool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(pool, "_settings", GrammarSettings(seconds=600))
+    monkeypatch.setattr(pool, "settings", GrammarSettings(seconds=600))
     both = [
         asyncio.create_task(pool.check(constraint(counting(200, 90)), owner))
         for owner in ("one", "other")
     ]
-    forking = psutil.Process(pool._fork_server._process.pid)
-    await until(lambda: bool(pool._slow.running and forking.children()))
-    assert len(pool._running) == 1
+    forking = psutil.Process(pool.pid)
+    await until(lambda: bool(pool.slow_queue.running and forking.children()))
+    assert pool.checks == 1
     both[0].cancel()
     await asyncio.gather(both[0], return_exceptions=True)
-    assert len(pool._running) == 1
+    assert pool.checks == 1
     both[1].cancel()
     await asyncio.gather(both[1], return_exceptions=True)
     await until(lambda: not forking.children())
-    await until(lambda: not (pool._slow.running))
+    await until(lambda: not pool.slow_queue.running)
 
 
 async def test_owners_take_turns(pool: GrammarPool) -> None:
@@ -292,34 +306,34 @@ async def test_owners_take_turns(pool: GrammarPool) -> None:
         done.append(owner)
 
     many = [asyncio.create_task(ask("many", number)) for number in range(8)]
-    await until(lambda: bool(pool._slow.running))
+    await until(lambda: bool(pool.slow_queue.running))
     await ask("one", 20)
     before = done.index("one")
     await asyncio.gather(*many)
 
-    # Behind those that run, not behind all that came before.
+    # It waits for running checks only, not for all that were queued earlier.
     assert before < len(many) - 1
 
 
-async def test_others_are_served_while_many_take_long(
+async def test_quick_checks_are_served_while_slow_ones_run(
     pool: GrammarPool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(pool, "_settings", GrammarSettings(seconds=600))
+    monkeypatch.setattr(pool, "settings", GrammarSettings(seconds=600))
     many = [
         asyncio.create_task(pool.check(constraint(counting(200, 70 - number)), ""))
         for number in range(8)
     ]
-    await until(lambda: bool(pool._slow.running))
+    await until(lambda: bool(pool.slow_queue.running))
     assert await pool.check(constraint({"type": "object", "maxProperties": 1}), "")
     assert not any(task.done() for task in many)
     await given_up(pool, many)
 
 
-async def test_too_many_that_wait_are_refused(
+async def test_checks_beyond_the_queue_are_refused(
     pool: GrammarPool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(pool, "_settings", GrammarSettings(seconds=600))
-    monkeypatch.setattr(pool, "_slow", FairQueue(1, 1))
+    monkeypatch.setattr(pool, "settings", GrammarSettings(seconds=600))
+    monkeypatch.setattr(pool, "slow_queue", FairQueue(1, 1))
     many = [
         asyncio.create_task(pool.check(constraint(counting(200, 60 - number)), ""))
         for number in range(7)
@@ -329,14 +343,14 @@ async def test_too_many_that_wait_are_refused(
     await given_up(pool, many)
 
 
-async def test_the_process_is_started_again_if_it_dies(
+async def test_the_fork_server_is_restarted_if_it_dies(
     pool: GrammarPool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(pool, "_settings", GrammarSettings(seconds=600))
+    monkeypatch.setattr(pool, "settings", GrammarSettings(seconds=600))
     asking = asyncio.create_task(pool.check(constraint(counting(200, 50)), ""))
-    await until(lambda: bool(pool._slow.running))
-    process = psutil.Process(pool._fork_server._process.pid)
-    process.suspend()  # or else it forks between the look for its children and its end
+    await until(lambda: bool(pool.slow_queue.running))
+    process = psutil.Process(pool.pid)
+    process.suspend()  # or it could fork between listing its children and being killed
     await until(lambda: process.status() == psutil.STATUS_STOPPED)
     for each in [*process.children(), process]:
         each.kill()
@@ -345,11 +359,10 @@ async def test_the_process_is_started_again_if_it_dies(
     assert (await pool.check(constraint(SMALL), "")).params
 
 
-def test_the_oldest_answers_are_forgotten() -> None:
-    size = _size((CheckResult("xgrammar"), False))
-    found = ResultCache(2 * size)
+def test_the_least_recently_used_results_are_evicted() -> None:
+    results = ResultCache(2 * ENTRY_OVERHEAD)
     for name in (b"a", b"b", b"a", b"c"):
-        if found.get(name) is None:
-            found.put(name, (CheckResult("xgrammar"), False))
+        if results.get(name) is None:
+            results.put(name, (CheckResult("xgrammar"), False))
 
-    assert [name for name in (b"a", b"b", b"c") if found.get(name)] == [b"a", b"c"]
+    assert [name for name in (b"a", b"b", b"c") if results.get(name)] == [b"a", b"c"]

@@ -1,4 +1,4 @@
-"""Processes that stand in for an engine's: what is seen of them, and what they leave behind."""
+"""Stand-ins for an engine's processes: their activity, and the removal of what they leave."""
 
 import asyncio
 import contextlib
@@ -35,26 +35,26 @@ SPAWN = multiprocessing.get_context("spawn")
 
 
 def sleep(pipe: Connection) -> None:
-    """Say that it is there, and do nothing."""
+    """Report the start, and sleep."""
     pipe.send(None)
     time.sleep(PATIENCE)
 
 
 def spin(pipe: Connection) -> None:
-    """Say that it is there, and work in vain."""
+    """Report the start, and use CPU time."""
     pipe.send(None)
     while True:
         pass
 
 
 def have_spun(pipe: Connection) -> None:
-    """Have a child work, as a compiler does."""
+    """Start a child that uses CPU time, as for a compiler."""
     with subprocess.Popen([sys.executable, "-c", "while True: pass"]) as child:
         pipe.send(child.pid)
 
 
 def share(pipe: Connection) -> None:
-    """Hold shared memory and a named semaphore, and never give them back."""
+    """Hold shared memory and a named semaphore without releasing them."""
     memory = shared_memory.SharedMemory(create=True, size=1)
     lock = SPAWN.Lock()
     pipe.send((memory.name, lock._semlock.name))  # type: ignore[attr-defined]
@@ -65,7 +65,7 @@ def share(pipe: Connection) -> None:
 def engine(
     work: Callable[[Connection], None],
 ) -> Iterator[tuple[EngineProcesses, BaseProcess, Any]]:
-    """A process that has vLLM's name, those of it that are known, and what it said."""
+    """Start a process with vLLM's name; yield those tracked, the process and its message."""
     ours, theirs = SPAWN.Pipe()
     processes = EngineProcesses(exclude=child_engine_processes())
     child = SPAWN.Process(target=work, args=(theirs,), name="EngineCore")
@@ -87,7 +87,7 @@ def until(wanted: Callable[[], bool]) -> None:
         time.sleep(0.01)
 
 
-def test_one_that_sleeps_does_nothing() -> None:
+def test_a_sleeping_process_has_no_activity() -> None:
     with engine(sleep) as (processes, _, _):
         until(lambda: not processes.activity().runnable)
         looks = [processes.activity() for _ in range(10)]
@@ -97,20 +97,20 @@ def test_one_that_sleeps_does_nothing() -> None:
 
 
 @pytest.mark.parametrize("work", [spin, have_spun])
-def test_one_that_works_is_seen_to(work: Callable[[Connection], None]) -> None:
+def test_the_cpu_time_of_a_working_process_is_seen(work: Callable[[Connection], None]) -> None:
     with engine(work) as (processes, _, _):
         before = processes.activity()
         until(lambda: processes.activity().cpu_seconds >= before.cpu_seconds + 0.1)
         assert processes.activity().runnable
 
 
-def test_one_that_was_stopped_is_seen_to_be() -> None:
+def test_a_stopped_process_is_detected() -> None:
     with engine(spin) as (processes, child, _):
         os.kill(child.pid or 0, signal.SIGSTOP)
         until(lambda: processes.activity().stopped)
 
 
-def test_a_child_without_its_parent_is_ended_too() -> None:
+def test_an_orphaned_child_is_ended() -> None:
     with engine(have_spun) as (processes, child, orphan):
         processes.refresh()
         child.kill()
@@ -120,7 +120,7 @@ def test_a_child_without_its_parent_is_ended_too() -> None:
         until(lambda: not is_alive(orphan))
 
 
-def test_what_a_killed_process_shared_is_given_back() -> None:
+def test_shared_memory_of_a_killed_process_is_removed() -> None:
     with engine(share) as (processes, child, (memory, semaphore)):
         files = [Path("/dev/shm") / memory, Path(f"/dev/shm/sem.{semaphore.removeprefix('/')}")]
         assert all(file.exists() for file in files)
@@ -132,7 +132,7 @@ def test_what_a_killed_process_shared_is_given_back() -> None:
     assert not any(file.exists() for file in files)
 
 
-def test_one_that_is_not_started_in_full_leaves_nothing() -> None:
+def test_a_failed_start_leaves_no_process_and_no_shared_memory() -> None:
     with engine(share) as (processes, child, (memory, semaphore)):
         files = [Path("/dev/shm") / memory, Path(f"/dev/shm/sem.{semaphore.removeprefix('/')}")]
         with pytest.raises(OSError, match="no memory"), processes.starting():
@@ -142,7 +142,7 @@ def test_one_that_is_not_started_in_full_leaves_nothing() -> None:
     assert not any(file.exists() for file in files)
 
 
-def test_ctrl_c_is_blocked_in_what_is_started_and_nowhere_else() -> None:
+def test_sigint_is_blocked_in_started_processes_only() -> None:
     ours, theirs = SPAWN.Pipe()
     processes = EngineProcesses(exclude=child_engine_processes())
     child = SPAWN.Process(target=sleep, args=(theirs,), name="EngineCore")
@@ -159,7 +159,7 @@ def test_ctrl_c_is_blocked_in_what_is_started_and_nowhere_else() -> None:
     assert signal.SIGINT not in signal.pthread_sigmask(signal.SIG_BLOCK, [])
 
 
-def test_what_this_process_has_too_is_left_alone() -> None:
+def test_shared_memory_that_this_process_has_mapped_is_kept() -> None:
     with engine(share) as (processes, child, (memory, _)):
         ours = shared_memory.SharedMemory(memory)
         processes.kill()
@@ -169,7 +169,7 @@ def test_what_this_process_has_too_is_left_alone() -> None:
         ours.unlink()
 
 
-def test_another_engine_is_left_alone() -> None:
+def test_the_processes_of_another_engine_are_spared() -> None:
     with engine(sleep) as (_, other, _):
         with engine(sleep) as (processes, _, _):
             processes.kill()
@@ -178,7 +178,7 @@ def test_another_engine_is_left_alone() -> None:
 
 @contextlib.contextmanager
 def busy_cores() -> Iterator[None]:
-    """Two loops that want all of the processor's time."""
+    """Run two loops that keep all cores busy."""
     loops = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(2)]
     try:
         yield
@@ -189,32 +189,32 @@ def busy_cores() -> Iterator[None]:
 
 
 async def given_up(processes: EngineProcesses) -> str:
-    """Why an engine is given up that never answers."""
+    """Return the reason why an engine that never answers is considered stalled."""
     asking: asyncio.Future[None] = asyncio.get_running_loop().create_future()
     with pytest.raises(Stalled) as caught:
         await wait_unless_stalled(asking, processes.activity, StallDetector(1.0, 5.0))
     return str(caught.value)
 
 
-async def test_beside_busy_loops_a_deadlock_is_found() -> None:
+async def test_a_deadlock_is_detected_on_a_busy_machine() -> None:
     with busy_cores(), engine(sleep) as (processes, _, _):
         until(lambda: not processes.activity().runnable)
         assert "was idle" in await given_up(processes)
 
 
 @pytest.mark.parametrize("work", [spin, have_spun])
-async def test_beside_busy_loops_work_is_waited_for(work: Callable[[Connection], None]) -> None:
+async def test_work_is_waited_for_on_a_busy_machine(work: Callable[[Connection], None]) -> None:
     with busy_cores(), engine(work) as (processes, _, _):
         assert "busy" in await given_up(processes)
 
 
-async def test_beside_busy_loops_a_stopped_process_is_found() -> None:
+async def test_a_stopped_process_is_detected_on_a_busy_machine() -> None:
     with busy_cores(), engine(spin) as (processes, child, _):
         os.kill(child.pid or 0, signal.SIGSTOP)
         assert "stopped" in await given_up(processes)
 
 
-async def test_an_answer_that_comes_late_is_an_answer() -> None:
+async def test_a_late_response_is_accepted() -> None:
     with busy_cores(), engine(spin) as (processes, _, _):
         asking: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         looks = 0

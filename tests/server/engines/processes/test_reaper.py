@@ -1,4 +1,4 @@
-"""A gateway that is killed: what it has started ends, whatever state it is in, and nothing else."""
+"""When a gateway is killed, the reaper ends its children in every state, and no other process."""
 
 import contextlib
 import os
@@ -13,8 +13,12 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.server.engines.processes import left_behind
-from tests.server.engines.processes.left_behind import bearers, is_gone, reaper_of
+from tests.server.engines.processes import gateway_children
+from tests.server.engines.processes.gateway_children import (
+    find_reaper,
+    has_exited,
+    processes_with_mark,
+)
 from tests.waiting import PATIENCE
 
 ROOT = Path(__file__).resolve().parents[4]
@@ -22,37 +26,37 @@ ROOT = Path(__file__).resolve().parents[4]
 
 @dataclass(frozen=True)
 class Gateway:
-    """A process that has started some others.
+    """A stand-in for a gateway, with its children.
 
     Attributes:
-        process: its own.
-        told: what it says of them.
-        reaper: what waits for its end.
-        mark: which all of them bear.
+        process: the stand-in itself.
+        output: the words that it printed about its children.
+        reaper: its reaper.
+        mark: the environment variable's value that the children carry.
     """
 
     process: "subprocess.Popen[str]"
-    told: list[str]
+    output: list[str]
     reaper: psutil.Process
     mark: str
 
     @property
     def started(self) -> list[psutil.Process]:
-        """The processes that it has named."""
-        return [psutil.Process(int(pid)) for pid in self.told if pid.isdecimal()]
+        """The child processes that it has printed."""
+        return [psutil.Process(int(pid)) for pid in self.output if pid.isdecimal()]
 
     def kill(self) -> None:
-        """Kill it, and wait until its reaper has done its work."""
+        """Kill the stand-in, and wait until its reaper has exited."""
         self.process.kill()
         self.process.wait()
-        until(lambda: is_gone(self.reaper))
+        until(lambda: has_exited(self.reaper))
 
 
 @contextlib.contextmanager
 def gateway(state: Callable[[], list[object]]) -> Iterator[Gateway]:
-    """A gateway that has started processes in some state."""
+    """Start a stand-in whose children are in a state."""
     process = subprocess.Popen(
-        [sys.executable, "-m", left_behind.__name__, state.__name__],
+        [sys.executable, "-m", gateway_children.__name__, state.__name__],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
@@ -62,16 +66,16 @@ def gateway(state: Callable[[], list[object]]) -> Iterator[Gateway]:
     with process:
         try:
             assert process.stdout is not None
-            told = process.stdout.readline().split()
-            reaper, mark = reaper_of(psutil.Process(process.pid))
-            yield Gateway(process, told, reaper, mark)
+            output = process.stdout.readline().split()
+            reaper, mark = find_reaper(psutil.Process(process.pid))
+            yield Gateway(process, output, reaper, mark)
         finally:
             process.kill()
 
 
-def until(holds: Callable[[], bool]) -> None:
+def until(condition: Callable[[], bool]) -> None:
     deadline = time.monotonic() + PATIENCE
-    while not holds():
+    while not condition():
         assert time.monotonic() < deadline
         time.sleep(0.01)
 
@@ -79,71 +83,71 @@ def until(holds: Callable[[], bool]) -> None:
 @pytest.mark.parametrize(
     "state",
     [
-        left_behind.sleeping,
-        left_behind.spinning,
-        left_behind.stopped,
-        left_behind.deaf,
-        left_behind.apart,
-        left_behind.orphaned,
-        left_behind.stripped,
+        gateway_children.sleeping,
+        gateway_children.busy,
+        gateway_children.stopped,
+        gateway_children.signals_blocked,
+        gateway_children.own_session,
+        gateway_children.orphaned,
+        gateway_children.empty_environment,
     ],
 )
-def test_what_a_killed_gateway_has_started_ends(state: Callable[[], list[object]]) -> None:
-    with gateway(state) as struck:
-        left = struck.started
-        assert left
-        assert not any(map(is_gone, left))
-        struck.kill()
+def test_the_children_of_a_killed_gateway_are_ended(state: Callable[[], list[object]]) -> None:
+    with gateway(state) as killed:
+        children = killed.started
+        assert children
+        assert not any(map(has_exited, children))
+        killed.kill()
 
-    assert all(map(is_gone, left))
+    assert all(map(has_exited, children))
 
 
 @pytest.mark.parametrize("_", range(3))
-def test_what_it_was_just_starting_ends_too(_: int) -> None:
-    with gateway(left_behind.breeding) as struck:
-        until(lambda: len(bearers(struck.mark)) > 3)
-        struck.kill()
+def test_children_that_were_just_being_started_are_ended(_: int) -> None:
+    with gateway(gateway_children.starting_continuously) as killed:
+        until(lambda: len(processes_with_mark(killed.mark)) > 3)
+        killed.kill()
 
-    assert bearers(struck.mark) == []
+    assert processes_with_mark(killed.mark) == []
 
 
-def test_what_they_shared_is_given_back() -> None:
-    with gateway(left_behind.sharing) as struck:
-        _, *files = map(Path, struck.told)
+def test_shared_memory_of_the_children_is_removed() -> None:
+    with gateway(gateway_children.shared_memory_held) as killed:
+        _, *files = map(Path, killed.output)
         assert all(file.exists() for file in files)
-        struck.kill()
+        killed.kill()
 
     assert not any(file.exists() for file in files)
 
 
-def test_what_bears_another_mark_or_none_is_left_alone() -> None:
-    with gateway(left_behind.strangers) as struck:
-        others = struck.started
-        struck.kill()
+def test_processes_with_another_mark_or_none_are_spared() -> None:
+    with gateway(gateway_children.other_marks) as killed:
+        others = killed.started
+        killed.kill()
 
-    assert not any(map(is_gone, others))
+    assert not any(map(has_exited, others))
     for other in others:
         other.kill()
 
 
-def test_a_gateway_that_ends_by_itself_waits_for_what_it_left_to_end() -> None:
-    with gateway(left_behind.sleeping) as ending:
-        left = ending.started
+def test_a_gateway_that_exits_by_itself_waits_for_its_children_to_end() -> None:
+    with gateway(gateway_children.sleeping) as ending:
+        children = ending.started
         ending.process.communicate(timeout=PATIENCE)
 
     assert ending.process.returncode == 0
-    assert all(map(is_gone, [*left, ending.reaper]))
+    assert all(map(has_exited, [*children, ending.reaper]))
 
 
-def test_it_waits_for_the_gateways_end_whatever_it_is_told() -> None:
-    with gateway(left_behind.sleeping) as struck:
-        left = struck.started
-        until(lambda: ignores(struck.reaper, signal.SIGHUP))
+def test_the_reaper_ignores_signals_until_the_gateway_ends() -> None:
+    with gateway(gateway_children.sleeping) as killed:
+        children = killed.started
+        until(lambda: ignores(killed.reaper, signal.SIGHUP))
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-            struck.reaper.send_signal(number)
-        struck.kill()
+            killed.reaper.send_signal(number)
+        killed.kill()
 
-    assert all(map(is_gone, left))
+    assert all(map(has_exited, children))
 
 
 def ignores(process: psutil.Process, number: signal.Signals) -> bool:
@@ -155,6 +159,6 @@ def ignores(process: psutil.Process, number: signal.Signals) -> bool:
     return bool(int(line.split()[1], 16) >> (number - 1) & 1)
 
 
-def test_ctrl_c_in_a_terminal_is_not_for_it() -> None:
-    with gateway(left_behind.nothing) as living:
-        assert os.getsid(living.reaper.pid) == living.reaper.pid != os.getsid(living.process.pid)
+def test_ctrl_c_in_a_terminal_does_not_reach_the_reaper() -> None:
+    with gateway(gateway_children.no_children) as running:
+        assert os.getsid(running.reaper.pid) == running.reaper.pid != os.getsid(running.process.pid)

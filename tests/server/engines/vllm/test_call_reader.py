@@ -1,4 +1,4 @@
-"""One reader of tool calls for streams and whole answers, over vLLM's own parsers."""
+"""The reader of tool calls, for streams and whole responses, over vLLM's own parsers."""
 
 import json
 from collections.abc import Iterator, Sequence
@@ -18,7 +18,7 @@ from proctor.server.engines.base import Job, ModelInfo, Sampling
 from proctor.server.engines.fake import END_THINK, END_TURN, MARKERS, SPECIAL, TURN, ByteCodec
 from proctor.server.engines.tool_calls import CallDelta, ToolChoice, ToolFormat
 from proctor.server.renderers.chat import MessageBuilder
-from tests.server.engines.vllm.tool_formats import FORMATS, PARTS, TOOLS, Spelled
+from tests.server.engines.vllm.tool_formats import FORMATS, PARTS, TOOLS, FormatTokenizer
 
 tools_module = pytest.importorskip(
     "proctor.server.engines.vllm.tools",
@@ -30,7 +30,7 @@ BEGIN, END = "<tool_call>", "</tool_call>"
 
 
 class Bytes:
-    """The fake engine's tokenizer, as much as the parsers ask for."""
+    """The part of the fake engine's tokenizer that the parsers use."""
 
     def __init__(self) -> None:
         self.added_tokens_decoder = {
@@ -48,8 +48,8 @@ def hermes() -> ToolFormat:
 
 
 def call(name: str, **arguments: Any) -> str:
-    told = json.dumps({"name": name, "arguments": arguments}, ensure_ascii=False)
-    return f"{BEGIN}\n{told}\n{END}"
+    content = json.dumps({"name": name, "arguments": arguments}, ensure_ascii=False)
+    return f"{BEGIN}\n{content}\n{END}"
 
 
 def read(
@@ -60,28 +60,28 @@ def read(
     *,
     cut: bool = False,
 ) -> tuple[dict[str, Any], list[TextDelta | ToolCallDelta]]:
-    """The message that these tokens make, however many of them come at once, and its deltas."""
+    """Return the message of these tokens, read in deltas of the given sizes, and its items."""
     answer = AnswerText(stops, hermes.bind(ANY).reader())
     model = ModelInfo("bytes", 4096, MARKERS, created=0)
     job = Job("job", (1,), Sampling(100), TokenBudget(opened=False))
     channels = ChannelSplitter(ByteCodec(MARKERS, opens=False), model, job, 0, answer)
-    told: list[TextDelta | ToolCallDelta] = []
+    deltas: list[TextDelta | ToolCallDelta] = []
     at = 0
     while at < len(tokens) and not channels.stopped:
         size = next(sizes)
-        told += channels.push(tokens[at : at + size])
+        deltas += channels.push(tokens[at : at + size])
         at += size
     if not channels.stopped:
-        told += channels.close(cut=cut)
+        deltas += channels.close(cut=cut)
     draft = MessageBuilder(ReasoningFormat.REASONING_CONTENT)
-    for item in told:
+    for item in deltas:
         draft.add(item)
     message = draft.message()
     calls = message.pop("tool_calls", [])
     assert answer.calls == len(calls)
     assert len({each.pop("id") for each in calls}) == len(calls)
     functions = [(each["function"]["name"], each["function"]["arguments"]) for each in calls]
-    return {"content": message["content"] or "", "calls": functions}, told
+    return {"content": message["content"] or "", "calls": functions}, deltas
 
 
 def forever(sizes: Sequence[int]) -> Iterator[int]:
@@ -113,7 +113,7 @@ answers = st.lists(marked, max_size=9).map(lambda parts: [t for part in parts fo
     stops=st.lists(st.sampled_from(["N", "No call.", '"', "{", END, "1", "\n\n"]), max_size=2),
     cut=st.booleans(),
 )
-def test_how_tokens_come_does_not_matter(
+def test_the_message_does_not_depend_on_the_size_of_deltas(
     hermes: ToolFormat, tokens: list[int], sizes: list[int], stops: list[str], cut: bool
 ) -> None:
     one_by_one, _ = read(hermes, tokens, forever([1]), stops, cut=cut)
@@ -146,7 +146,7 @@ def test_how_tokens_come_does_not_matter(
     ),
     length=st.integers(0, 400),
 )
-def test_a_cut_leaves_what_came_before_it(
+def test_truncation_keeps_the_calls_before_it(
     hermes: ToolFormat, text: str, calls: list[tuple[str, dict[str, Any]]], length: int
 ) -> None:
     written = [call(name, **arguments) for name, arguments in calls]
@@ -156,14 +156,14 @@ def test_a_cut_leaves_what_came_before_it(
     found, _ = read(hermes, tokens[:length], forever([3]), cut=True)
 
     complete = sum(end <= length for end in ends)
-    told = [(name, json.loads(args)) for name, args in found["calls"][:complete]]
-    assert told == calls[:complete]
+    parsed = [(name, json.loads(args)) for name, args in found["calls"][:complete]]
+    assert parsed == calls[:complete]
     assert len(found["calls"]) <= complete + 1
-    for (name, arguments), (asked, all_of_it) in zip(
+    for (name, arguments), (expected_name, expected_arguments) in zip(
         found["calls"][complete:], calls[complete:], strict=False
     ):
-        assert name == asked
-        assert json.dumps(all_of_it, ensure_ascii=False).startswith(arguments.rstrip("}"))
+        assert name == expected_name
+        assert json.dumps(expected_arguments, ensure_ascii=False).startswith(arguments.rstrip("}"))
     assert f"{text}<".startswith(found["content"])
     assert BEGIN not in found["content"]
 
@@ -171,7 +171,7 @@ def test_a_cut_leaves_what_came_before_it(
 THREE = [call("add", a=1), call("multiply", a=2), call("add", a=3)]
 
 
-def test_a_cut_call_is_a_call_and_complete_ones_are_whole(hermes: ToolFormat) -> None:
+def test_a_truncated_call_is_reported_after_complete_ones(hermes: ToolFormat) -> None:
     text = "Three.\n" + "\n".join(THREE)
 
     found = whole(hermes, text[: text.rindex("3")], cut=True)
@@ -195,7 +195,7 @@ def test_a_cut_call_is_a_call_and_complete_ones_are_whole(hermes: ToolFormat) ->
         (f'{BEGIN}\n{{"name": "add", "arguments": {{"a": 1}}}}\n</tool', [("add", '{"a": 1}')]),
     ],
 )
-def test_markup_of_a_cut_call_is_never_content(
+def test_markup_of_a_truncated_call_is_never_content(
     hermes: ToolFormat, written: str, calls: list[Any]
 ) -> None:
     found = whole(hermes, f"Now.\n{written}", cut=True)
@@ -203,7 +203,7 @@ def test_markup_of_a_cut_call_is_never_content(
     assert found == {"content": "Now.\n", "calls": calls}
 
 
-def test_text_that_only_looks_like_a_call_at_a_cut_is_text(hermes: ToolFormat) -> None:
+def test_a_truncated_text_that_resembles_a_call_is_text(hermes: ToolFormat) -> None:
     assert whole(hermes, "3 <", cut=True) == {"content": "3 <", "calls": []}
 
 
@@ -239,7 +239,7 @@ def test_a_call_without_arguments_has_an_empty_object_of_them(hermes: ToolFormat
 
 
 @pytest.mark.parametrize("stop", ['"a"', END, BEGIN, "{", "add", "\n<tool_call>"])
-def test_stop_strings_are_not_looked_for_in_calls(hermes: ToolFormat, stop: str) -> None:
+def test_stop_strings_do_not_apply_to_calls(hermes: ToolFormat, stop: str) -> None:
     text = "Three.\n" + "\n".join(THREE)
 
     found = whole(hermes, text, [stop])
@@ -256,7 +256,7 @@ def test_a_stop_string_in_the_text_ends_the_answer(hermes: ToolFormat) -> None:
     assert whole(hermes, text, ["e.Tw"])["content"] == "One.Two."
 
 
-def test_special_tokens_are_no_content(hermes: ToolFormat) -> None:
+def test_special_tokens_are_not_content(hermes: ToolFormat) -> None:
     tokens = [TURN, *b"It is <|im_end|> ", END_THINK, *b"4.\n", TURN, *THREE[0].encode(), END_TURN]
 
     found, _ = read(hermes, tokens, forever([1]))
@@ -265,13 +265,13 @@ def test_special_tokens_are_no_content(hermes: ToolFormat) -> None:
 
 
 def test_arguments_come_piece_by_piece(hermes: ToolFormat) -> None:
-    _, told = read(hermes, THREE[0].encode(), forever([1]))
+    _, deltas = read(hermes, THREE[0].encode(), forever([1]))
 
-    assert len([item for item in told if isinstance(item, ToolCallDelta)]) > 3
+    assert len([item for item in deltas if isinstance(item, ToolCallDelta)]) > 3
 
 
 def in_format(name: str, text: str, *, cut: bool = False) -> tuple[str, list[tuple[str, str]]]:
-    tokenizer = Spelled()
+    tokenizer = FormatTokenizer()
     reader = tools_module.VllmTools(name, tokenizer).bind(ANY).reader()
     found: list[str | CallDelta] = []
     for token in tokenizer.encode(text):
@@ -289,14 +289,14 @@ def in_format(name: str, text: str, *, cut: bool = False) -> tuple[str, list[tup
 
 
 @pytest.mark.parametrize("name", FORMATS)
-def test_every_format_is_read(name: str) -> None:
+def test_every_format_is_parsed(name: str) -> None:
     content, [(function, arguments)] = in_format(name, FORMATS[name])
 
     assert (content, function, json.loads(arguments)) == ("", "add", {"a": 1})
 
 
 @pytest.mark.parametrize("name", FORMATS)
-def test_text_in_every_format_is_text(name: str) -> None:
+def test_text_without_calls_is_text_in_every_format(name: str) -> None:
     text = "Hello <b> a [1] {x}.\n\nBye."
 
     assert in_format(name, text) == (text, [])
@@ -305,8 +305,8 @@ def test_text_in_every_format_is_text(name: str) -> None:
 
 @pytest.mark.parametrize("name", FORMATS)
 @pytest.mark.parametrize("cut", [False, True])
-def test_what_breaks_off_in_any_format_breaks_nothing(name: str, cut: bool) -> None:
-    tokenizer = Spelled()
+def test_truncation_is_handled_in_every_format(name: str, cut: bool) -> None:
+    tokenizer = FormatTokenizer()
     tokens = tokenizer.encode(FORMATS[name])
     for length in range(len(tokens)):
         content, calls = in_format(name, tokenizer.decode(tokens[:length]), cut=cut)

@@ -1,4 +1,4 @@
-"""vLLM's own metrics, where a request ended before it was scheduled."""
+"""vLLM's metrics of a request that ended before it was scheduled."""
 
 from typing import Any
 
@@ -17,9 +17,13 @@ def finish(stats: IterationStats, state: RequestStateStats) -> None:
     stats.update_from_finished_request(FinishReason.ERROR, "request", 5, 10, state)
 
 
-def test_a_request_that_was_never_scheduled_took_no_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    told: list[Any] = []
-    monkeypatch.setattr(PrometheusStatLogger, "record", lambda *given: told.append(given[2]))
+def test_times_of_a_request_that_was_never_scheduled_are_zero(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    recorded: list[Any] = []
+    monkeypatch.setattr(
+        PrometheusStatLogger, "record", lambda *arguments: recorded.append(arguments[2])
+    )
     stats = IterationStats()
     finish(stats, RequestStateStats(queued_ts=5000.0))
     finish(stats, RequestStateStats(queued_ts=5000.0, scheduled_ts=5001.0))
@@ -33,6 +37,6 @@ def test_a_request_that_was_never_scheduled_took_no_time(monkeypatch: pytest.Mon
 
     assert [
         (each.queued_time, each.prefill_time, each.inference_time, each.decode_time)
-        for each in told[0].finished_requests
+        for each in recorded[0].finished_requests
     ] == [(0, 0, 0, 0), (1, 0, 0, 0), (1, 2, 6, 4)]
-    assert told[1] is None
+    assert recorded[1] is None

@@ -1,4 +1,4 @@
-"""vLLM finds the processor of either runner by the name that the server gives it."""
+"""vLLM loads the logits processors of both runners by their configured names."""
 
 import pytest
 from vllm import SamplingParams

@@ -1,11 +1,11 @@
-"""What binds an answer to calls, in each format that has a grammar for them."""
+"""The grammars that constrain answers to tool calls, in each format that has one."""
 
 from typing import Any
 
 import pytest
 
 from proctor.server.engines.tool_calls import Kind, ToolChoice
-from tests.server.engines.vllm.tool_formats import FORMATS, TOOLS, Spelled
+from tests.server.engines.vllm.tool_formats import FORMATS, TOOLS, FormatTokenizer
 
 tools_module = pytest.importorskip(
     "proctor.server.engines.vllm.tools",
@@ -18,12 +18,12 @@ BOUND = {
     *("longcat", "minimax_m2", "qwen3_coder", "qwen3_xml"),
 }
 ELSEWHERE = {"llama4_json": "<|python_tag|>", "minimax_m2": "\n"}
-"""What a forced call does without there, or begins with."""
+"""The prefix that a forced call lacks in these formats, or starts with."""
 
 
 def grammar(name: str, mode: str, function: str | None = None) -> Any:
     choice = ToolChoice(TOOLS, mode, function, True, None)
-    constraint = tools_module.VllmTools(name, Spelled()).bind(choice).constraint
+    constraint = tools_module.VllmTools(name, FormatTokenizer()).bind(choice).constraint
     if constraint is None or constraint.kind is not Kind.STRUCTURAL_TAG:
         return None
     vocabulary = [bytes([byte]) for byte in range(256)]
@@ -42,7 +42,7 @@ def forced(name: str) -> str:
 
 
 @pytest.mark.parametrize("name", FORMATS)
-def test_a_call_that_may_be_made_is_an_object_of_a_function_there_is(name: str) -> None:
+def test_an_optional_call_must_name_an_existing_function(name: str) -> None:
     compiled = grammar(name, "auto")
 
     assert (compiled is not None) == (name in BOUND)
@@ -54,9 +54,7 @@ def test_a_call_that_may_be_made_is_an_object_of_a_function_there_is(name: str) 
 
 @pytest.mark.parametrize("name", sorted(BOUND))
 @pytest.mark.parametrize(("mode", "function"), [("required", None), ("named", "add")])
-def test_a_call_that_must_be_made_has_its_schema(
-    name: str, mode: str, function: str | None
-) -> None:
+def test_a_forced_call_must_match_its_schema(name: str, mode: str, function: str | None) -> None:
     compiled = grammar(name, mode, function)
 
     assert accepts(compiled, forced(name))

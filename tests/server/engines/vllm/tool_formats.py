@@ -15,9 +15,9 @@ CALLS, CALL, SEPARATOR, CALL_ENDS, CALLS_END = (
     f"<{BAR}tool▁{name}{BAR}>"
     for name in ("calls▁begin", "call▁begin", "sep", "call▁end", "calls▁end")
 )
-"""DeepSeek's."""
+"""The special tokens of DeepSeek."""
 
-SPELLED = [
+SPECIAL_TOKENS = [
     *("[TOOL_CALLS]", "[ARGS]", "[CALL_ID]", "<|python_tag|>", "<|tool_call|>"),
     *(CALLS, CALL, SEPARATOR, CALL_ENDS, CALLS_END, "<tool_call>", "</tool_call>"),
     *("<|tool_calls_section_begin|>", "<|tool_calls_section_end|>", "<|tool_call_begin|>"),
@@ -26,14 +26,14 @@ SPELLED = [
     *("</arg_key>", "<arg_value>", "</arg_value>", "<minimax:tool_call>", "</minimax:tool_call>"),
     *("<seed:tool_call>", "</seed:tool_call>", "<longcat_tool_call>", "</longcat_tool_call>"),
 ]
-PARTS = re.compile("(" + "|".join(map(re.escape, SPELLED)) + ")")
+PARTS = re.compile("(" + "|".join(map(re.escape, SPECIAL_TOKENS)) + ")")
 
 
-class Spelled:
-    """A tokenizer that has every format's own tokens, all special, and characters."""
+class FormatTokenizer:
+    """A tokenizer of characters and the special tokens of all formats."""
 
     def __init__(self) -> None:
-        self.added = dict(enumerate(SPELLED, 0x110000))
+        self.added = dict(enumerate(SPECIAL_TOKENS, 0x110000))
         self.added_tokens_decoder = {
             token: SimpleNamespace(content=text, special=True) for token, text in self.added.items()
         }

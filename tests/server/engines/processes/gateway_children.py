@@ -1,7 +1,8 @@
-"""What a gateway leaves behind that is killed, and something that stands in for one.
+"""A stand-in for a gateway that has started child processes in various states.
 
-`python -m tests.server.engines.processes.left_behind STATE` starts processes, says which, and ends
-at the end of its input; the first functions here are its states.
+`python -m tests.server.engines.processes.gateway_children STATE` starts the children of one state,
+prints their ids, and exits at the end of its input. The states are the public functions before
+`find_reaper`.
 """
 
 import contextlib
@@ -21,7 +22,7 @@ from proctor.server.engines.processes.reaper import MARK, reaping
 
 SECONDS = 600
 SLEEP = f"import time; time.sleep({SECONDS})"
-DEAF = f"import signal; signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals()); {SLEEP}"
+BLOCK_SIGNALS = "import signal; signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())"
 PARENT = f"""
 import subprocess, sys
 child = subprocess.Popen([sys.executable, "-c", "{SLEEP}"], stdout=subprocess.DEVNULL)
@@ -30,7 +31,7 @@ print(child.pid, flush=True)
 SPAWN = get_context("spawn")
 
 
-def nothing() -> list[object]:
+def no_children() -> list[object]:
     return []
 
 
@@ -38,15 +39,15 @@ def sleeping() -> list[object]:
     return [_start(SLEEP) for _ in range(3)]
 
 
-def spinning() -> list[object]:
+def busy() -> list[object]:
     return [_start("while True: pass")]
 
 
-def deaf() -> list[object]:
-    return [_start(DEAF)]
+def signals_blocked() -> list[object]:
+    return [_start(f"{BLOCK_SIGNALS}; {SLEEP}")]
 
 
-def apart() -> list[object]:
+def own_session() -> list[object]:
     return [_start(SLEEP, start_new_session=True)]
 
 
@@ -63,66 +64,66 @@ def orphaned() -> list[object]:
     return [int(parent.stdout)]
 
 
-def stripped() -> list[object]:
-    """One whose environment was emptied, but whose parent is there."""
+def empty_environment() -> list[object]:
+    """Start a process, and a child of it whose environment is empty."""
     code = PARENT.replace("stdout=", "env={}, stdout=") + SLEEP
     parent = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
     assert parent.stdout is not None
     return [parent.pid, int(parent.stdout.readline())]
 
 
-def breeding() -> list[object]:
-    """More and more of them, as fast as can be."""
+def starting_continuously() -> list[object]:
+    """Start processes without end, as fast as possible."""
 
-    def breed() -> None:
+    def start_all() -> None:
         while True:
             _start(SLEEP)
 
-    threading.Thread(target=breed, daemon=True).start()
+    threading.Thread(target=start_all, daemon=True).start()
     return [_start(SLEEP)]
 
 
-def sharing() -> list[object]:
-    """One that holds shared memory and a semaphore; their files are told after it."""
+def shared_memory_held() -> list[object]:
+    """Start a process that holds shared memory and a semaphore; their files follow its id."""
     ours, theirs = SPAWN.Pipe()
     child = SPAWN.Process(target=_share, args=(theirs,), daemon=True)
     child.start()
     return [child.pid, *ours.recv()]
 
 
-def strangers() -> list[object]:
-    """One that bears no mark, and one that bears another gateway's."""
+def other_marks() -> list[object]:
+    """Start processes without a mark, with an empty one, and with that of another gateway."""
     unmarked = {name: value for name, value in os.environ.items() if name != MARK}
     marks: list[dict[str, str]] = [{}, {MARK: ""}, {MARK: os.environ[MARK] + "0"}]
     return [_start(SLEEP, env=unmarked | mark) for mark in marks]
 
 
-def reaper_of(gateway: psutil.Process) -> tuple[psutil.Process, str]:
-    """The process that waits for a gateway's end, and the mark that it looks for."""
+def find_reaper(gateway: psutil.Process) -> tuple[psutil.Process, str]:
+    """Return the reaper of a gateway, and the mark that it searches for."""
     (reaper,) = [child for child in gateway.children() if reaping.__module__ in child.cmdline()]
     return reaper, reaper.cmdline()[-1]
 
 
-def bearers(mark: str) -> list[psutil.Process]:
-    """All processes of this machine that bear a mark."""
-    found = []
+def processes_with_mark(mark: str) -> list[psutil.Process]:
+    """Return all processes of this machine that carry a mark."""
+    processes = []
     for process in psutil.process_iter():
         with contextlib.suppress(psutil.Error):
-            if process.environ().get(MARK) == mark and not is_gone(process):
-                found.append(process)
-    return found
+            if process.environ().get(MARK) == mark and not has_exited(process):
+                processes.append(process)
+    return processes
 
 
-def is_gone(process: psutil.Process) -> bool:
+def has_exited(process: psutil.Process) -> bool:
     try:
         return not process.is_running() or process.status() == psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
         return True
 
 
-def _start(code: str, **given: object) -> int:
+def _start(code: str, **options: object) -> int:
     command = [sys.executable, "-c", code]
-    return subprocess.Popen(command, stdout=subprocess.DEVNULL, **given).pid  # type: ignore[call-overload, no-any-return]
+    return subprocess.Popen(command, stdout=subprocess.DEVNULL, **options).pid  # type: ignore[call-overload, no-any-return]
 
 
 def _share(pipe: Connection) -> None:

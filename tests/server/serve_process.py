@@ -1,4 +1,4 @@
-"""`proctor serve` over a fake engine, in a process of its own."""
+"""`proctor serve` over a fake engine, in a separate process."""
 
 import os
 import re
@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
-WITH_A_FAKE = """
+SCRIPT = """
 import asyncio
 import time
 import proctor.server.cli.main
@@ -22,18 +22,18 @@ raise SystemExit(proctor.server.cli.main.main(["serve", "--port", "0", "--model"
 
 
 @contextmanager
-def serving(
+def serve_process(
     engine: str, settings: Mapping[str, object] | None = None
 ) -> Iterator["subprocess.Popen[str]"]:
-    """A server, which may not be ready yet.
+    """Start a server, without waiting until it is ready.
 
     Args:
-        engine: makes its engine, in Python.
-        settings: by their names in the environment, without their prefix.
+        engine: a Python expression for its engine.
+        settings: environment variables, without their prefix.
     """
-    command = [sys.executable, "-c", WITH_A_FAKE.format(engine=engine)]
-    told = {f"PROCTOR_{name}": str(value) for name, value in (settings or {}).items()}
-    environment = {**os.environ, **told, "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-c", SCRIPT.format(engine=engine)]
+    variables = {f"PROCTOR_{name}": str(value) for name, value in (settings or {}).items()}
+    environment = {**os.environ, **variables, "PYTHONPATH": str(ROOT)}
     with subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
     ) as process:
@@ -44,16 +44,16 @@ def serving(
 
 
 def read_until(process: "subprocess.Popen[str]", pattern: str) -> str:
-    """What matches the pattern in what the server says, once it has."""
+    """Read the server's output up to a match of the pattern, and return the match."""
     assert process.stdout is not None
     for line in process.stdout:
-        if found := re.search(pattern, line):
-            return found[0]
-    raise AssertionError(f"no {pattern!r} was said")
+        if match := re.search(pattern, line):
+            return match[0]
+    raise AssertionError(f"The output ended without {pattern!r}")
 
 
-def ready(process: "subprocess.Popen[str]") -> str:
-    """The URL of a server, once it is ready."""
+def wait_until_ready(process: "subprocess.Popen[str]") -> str:
+    """Return the base URL of a server, once it is ready."""
     url = read_until(process, r"http://127\.0\.0\.1:\d+")
     read_until(process, "curl")
     return url

@@ -1,4 +1,4 @@
-"""Rows, and servers to kill."""
+"""Records of the ledger for tests."""
 
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -12,13 +12,13 @@ from proctor.server.storage.database import connect
 NOON = datetime(2026, 1, 31, 12, tzinfo=UTC)
 
 
-def cost(total: str, currency: str = "USD") -> Cost:
+def make_cost(total: str, currency: str = "USD") -> Cost:
     return Cost(currency, Decimal(0), Decimal(total), Decimal(0))
 
 
-def row(name: object, **given: Any) -> LedgerRecord:
-    """A plain row, with some of it as given."""
-    plain: dict[str, Any] = {
+def make_record(name: object, **fields: Any) -> LedgerRecord:
+    """Return a record whose ids are derived from `name`, with `fields` over the defaults."""
+    defaults: dict[str, Any] = {
         "id": f"chatcmpl-{name}",
         "request_id": f"request-{name}",
         "time": NOON,
@@ -47,13 +47,13 @@ def row(name: object, **given: Any) -> LedgerRecord:
         "seconds": 0.3,
         "cost": None,
     }
-    return LedgerRecord(**{**plain, **given})
+    return LedgerRecord(**{**defaults, **fields})
 
 
-async def rows_at(url: str) -> list[LedgerRecord]:
-    """All rows of a ledger."""
+async def read_records(url: str) -> list[LedgerRecord]:
+    """Return all records of a ledger."""
     store = Store(connect(url, reads_only=True))
     try:
-        return [row async for row in store.rows()]
+        return [record async for record in store.rows()]
     finally:
         await store.aclose()
