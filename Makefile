@@ -16,7 +16,7 @@ WORKERS := $(if $(ARGS),,--numprocesses=2 --dist=loadfile)
 TORCH_CPU_INDEX := https://download.pytorch.org/whl/cpu
 PYTHONS := $(PYTHON) python3.11 python3.12 python3.13 python3 python
 
-.PHONY: help serve test lint docs bench lock clean
+.PHONY: help serve test quick lint docs bench lock clean
 
 help: ## list the targets
 	@sed -nE 's/^([a-z]+):.*## (.*)/make \1\t\2/p' Makefile | expand -t 14
@@ -34,6 +34,11 @@ test: lint $(if $(ARGS),,$(NODE_MODULES)/.made) ## run all checks and tests (ARG
 	  status=1; \
 	fi; \
 	exit $$status
+
+quick: $(VENV)/.dev ## run the tests that need no engine and do not take long, with fewer examples each
+	@$(BIN)/python -m pytest --quiet --numprocesses=2 --dist=loadfile -m "not engine and not slow" \
+	  --hypothesis-profile=quick tests/budget tests/demo tests/evaluation tests/router tests/server \
+	  tests/test_docs.py tests/test_ground.py $(ARGS)
 
 lint: $(VENV)/.dev ## run ruff, mypy, import-linter and hadolint
 	$(BIN)/ruff check .

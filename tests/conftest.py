@@ -13,6 +13,7 @@ pytest_plugins = ["tests.engine.served", "tests.server.accounting.ledger.postgre
 
 # A first call pays for imports and lazy set-up, so time per example says nothing.
 settings.register_profile("proctor", deadline=None)
+settings.register_profile("quick", deadline=None, max_examples=20)
 settings.load_profile("proctor")
 
 # Where nothing else is said, httpx waits 5 s for an answer; on a busy machine one may take longer.

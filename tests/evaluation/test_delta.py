@@ -13,6 +13,8 @@ from proctor.evaluation.statistics.delta import (
 from proctor.evaluation.statistics.samples import Run, Sample, shared_questions
 from tests.evaluation.making import run
 
+pytestmark = pytest.mark.slow
+
 REPETITIONS = 1000
 QUESTIONS = 120
 

@@ -15,6 +15,8 @@ from proctor.router.train import TrainingDataError, cross_validate, fit, read_re
 from proctor.router.train.fitting import TREE_DEPTH, Inputs, fit_once, tree_arrays
 from tests.router import corpus
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[2]
 DATA = ROOT.parent / "shared" / "data" / "prompts_train.jsonl"
 WEIGHTS = ROOT / "router" / "weights" / "ensemble.npz"

@@ -24,6 +24,8 @@ from tests.server.accounting.ledger.records import read_records
 from tests.server.auth.keys import bearer, make_key
 from tests.server.harness import CHAT, Gate, body, client, running_server, with_timeout
 
+pytestmark = pytest.mark.slow
+
 COMPLETIONS = "/v1/completions"
 SCRIPT = Script(("abc",), "de")
 PRICES = {"prompt": 0, "thinking": 1000, "answer": 1000}

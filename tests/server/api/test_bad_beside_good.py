@@ -15,6 +15,8 @@ from proctor.server.engines.fake import FakeEngine, Script
 from proctor.server.schemas.generation import ChatRequest
 from tests.server.harness import CHAT, body, running_server, with_timeout
 
+pytestmark = pytest.mark.slow
+
 GOOD = 4
 """Streams that run during each invalid request."""
 

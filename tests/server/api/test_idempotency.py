@@ -19,6 +19,8 @@ from tests.server.accounting.ledger.records import read_records
 from tests.server.auth.keys import bearer, configured_key
 from tests.server.harness import CHAT, Gate, body, client, running_server, with_timeout
 
+pytestmark = pytest.mark.slow
+
 ANSWER = Script(("abc",), "de")
 
 

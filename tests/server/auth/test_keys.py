@@ -33,6 +33,8 @@ from tests.server.accounting.ledger.records import read_records
 from tests.server.auth.keys import bearer, configured_key, make_key
 from tests.server.harness import CHAT, Gate, body, client, running_server, with_timeout
 
+pytestmark = pytest.mark.slow
+
 PRICES = {"prompt": 0, "thinking": 1000, "answer": 1000}
 """A thousandth of a dollar for each token."""
 

@@ -9,6 +9,8 @@ from tests.server.harness import CHAT, body
 from tests.server.serve_process import read_until, serve_process, wait_until_ready
 from tests.waiting import PATIENCE
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.mark.parametrize("by", [signal.SIGTERM, signal.SIGINT])
 def test_serve_stops_at_a_signal(by: signal.Signals) -> None:

@@ -19,6 +19,8 @@ from tests.server.harness import CHAT, body, listening_socket, parse_events
 from tests.server.serve_process import read_until, serve_process, wait_until_ready
 from tests.waiting import PATIENCE
 
+pytestmark = pytest.mark.slow
+
 INT, TERM = signal.SIGINT, signal.SIGTERM
 PAIRS = [(INT, INT), (TERM, INT), (INT, TERM), (TERM, TERM)]
 HELD_UP = "FakeEngine(before_token=lambda job, at: asyncio.sleep({} * (at == 3)))"

@@ -14,6 +14,8 @@ from proctor.server.transport.http_protocol import MAX_HEAD
 from tests.server.api.test_errors import assert_error
 from tests.server.harness import CHAT, Gate, body, client, running_server, with_timeout
 
+pytestmark = pytest.mark.slow
+
 GET = b"GET /health HTTP/1.1\r\nhost: x\r\n"
 CHUNKED = b"POST /v1/route HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n"
 MEGABYTE = b"x" * 2**20

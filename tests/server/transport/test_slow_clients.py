@@ -40,6 +40,8 @@ from tests.server.harness import (
 )
 from tests.server.transport.test_unread_bodies import GET, HEALTHY, answer, connected, post
 
+pytestmark = pytest.mark.slow
+
 MIB = 2**20
 SECONDS = 60.0
 LONG = Script(("".join(Random(7).choices(ascii_letters, k=500)),), "y" * 1001)

@@ -17,6 +17,8 @@ from tests.server.api.test_errors import assert_error
 from tests.server.harness import CHAT, Gate, body, running_server, with_timeout
 from tests.waiting import PATIENCE
 
+pytestmark = pytest.mark.slow
+
 LARGE = 2**24
 """More bytes than the socket buffers between a client and a server hold."""
 

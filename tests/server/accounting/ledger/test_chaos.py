@@ -41,6 +41,8 @@ import asyncio, random
 import proctor.server.cli.main, proctor.server.accounting.ledger.lease, proctor.server.cli.serve
 from proctor.server.engines.fake import FakeEngine, Script
 
+pytestmark = pytest.mark.slow
+
 proctor.server.accounting.ledger.lease.RENEW_SECONDS = 0.1
 
 async def work(job, position):

@@ -14,6 +14,8 @@ from proctor.server.engines.grammars.bounds import STACK_BYTES, apply_limits
 from proctor.server.engines.grammars.forking import FORK, ForkServer, shut_down_and_close
 from proctor.server.engines.grammars.frames import CheckRequest, CheckResult, receive, send
 
+pytestmark = pytest.mark.slow
+
 PATIENCE = 120
 
 

@@ -31,6 +31,8 @@ from proctor.server.schemas.parsing import parse_chat
 from tests import hostile_constraints
 from tests.server.harness import body
 
+pytestmark = pytest.mark.slow
+
 FIELD = "response_format"
 PATIENCE = 300
 SMALL = {"type": "object", "properties": {"a": {"type": "integer"}}}

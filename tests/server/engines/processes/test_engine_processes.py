@@ -30,6 +30,8 @@ from proctor.server.engines.processes.stall import (
     wait_unless_stalled,
 )
 
+pytestmark = pytest.mark.slow
+
 PATIENCE = 60
 SPAWN = multiprocessing.get_context("spawn")
 

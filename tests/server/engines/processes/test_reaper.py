@@ -21,6 +21,8 @@ from tests.server.engines.processes.gateway_children import (
 )
 from tests.waiting import PATIENCE
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).resolve().parents[4]
 
 
