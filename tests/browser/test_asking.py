@@ -9,7 +9,7 @@ from proctor.server.config.prices import Prices
 from proctor.server.engines.fake import FakeEngine, Script
 from tests.browser.opening import browsing, opened
 from tests.browser.using import ask, choose, facts, field
-from tests.engine.served import Served
+from tests.engine.gateway import Gateway
 from tests.server.harness import Gate, with_timeout
 
 pytestmark = pytest.mark.asyncio(loop_scope="package")
@@ -226,8 +226,10 @@ async def test_an_example_is_ready_to_be_asked(browser: Browser) -> None:
         await expect(page.get_by_label("Your prompt")).to_be_focused()
 
 
-async def test_the_demo_model_thinks_before_your_eyes(browser: Browser, served: Served) -> None:
-    async with browsing(browser, served.url) as page:
+async def test_the_demo_model_thinks_before_your_eyes(
+    browser: Browser, vllm_gateway: Gateway
+) -> None:
+    async with browsing(browser, vllm_gateway.url) as page:
         await page.locator("#examples button").first.click()
         await field(page, "Continuations").fill("2")
         await page.get_by_label("Temperature").fill("0")

@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator
 import pytest
 
 from tests.clients import scripted as scripts
-from tests.engine.served import NO_ENGINE
+from tests.engine.gateway import NO_ENGINE
 from tests.server.harness import running_server
 
 collect_ignore = ["python"]  # these run in an environment of their own: test_apart.py

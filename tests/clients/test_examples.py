@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.clients.apart import BIN, CLIENTS, run
-from tests.engine.served import Served
+from tests.engine.gateway import Gateway
 from tests.requirements import require
 
 EXAMPLES = CLIENTS.parents[1] / "examples"
@@ -19,8 +19,8 @@ LANGUAGES = (".py", ".mjs", ".sh")
 @pytest.mark.parametrize(
     ("name", "programs"), [("openai_sdk", HERE), ("streaming", HERE), ("langchain_chat", BIN)]
 )
-async def test_python(name: str, programs: Path, served: Served) -> None:
-    environment = {"OPENAI_BASE_URL": f"{served.url}/v1"}
+async def test_python(name: str, programs: Path, vllm_gateway: Gateway) -> None:
+    environment = {"OPENAI_BASE_URL": f"{vllm_gateway.url}/v1"}
     printed = await run(["python", f"{name}.py"], EXAMPLES, programs, **environment)
 
     assert "The answer is" in printed
@@ -37,19 +37,19 @@ async def test_tools(scripted: str) -> None:
     assert answer == "answer: It is 21 degrees."
 
 
-async def test_javascript(served: Served, tmp_path: Path) -> None:
+async def test_javascript(vllm_gateway: Gateway, tmp_path: Path) -> None:
     require(NODE_MODULES.exists(), f"{NODE_MODULES.name} (`make test` makes it)")
     # Node looks for packages beside the file that imports them.
     (tmp_path / "node_modules").symlink_to(NODE_MODULES)
     name = shutil.copy(EXAMPLES / "vercel_ai.mjs", tmp_path)
-    printed = await run(["node", name], tmp_path, OPENAI_BASE_URL=f"{served.url}/v1")
+    printed = await run(["node", name], tmp_path, OPENAI_BASE_URL=f"{vllm_gateway.url}/v1")
 
     assert "The answer is" in printed
     assert 0 < int(printed.split()[-1]) <= 64
 
 
-async def test_curl(served: Served) -> None:
-    environment = {"OPENAI_BASE_URL": f"{served.url}/v1"}
+async def test_curl(vllm_gateway: Gateway) -> None:
+    environment = {"OPENAI_BASE_URL": f"{vllm_gateway.url}/v1"}
     printed = await run(["bash", "curl.sh"], EXAMPLES, Path("/bin"), **environment)
 
     assert '"source":' in printed

@@ -10,9 +10,9 @@ import openai
 import pytest
 from pydantic import BaseModel, Field
 
-from tests.engine.asking import until_idle
+from tests.engine.client import until_idle
+from tests.engine.gateway import Gateway
 from tests.engine.prompts import chain
-from tests.engine.served import Served
 from tests.waiting import PATIENCE
 
 BUDGET = {"max_thinking_tokens": 40, "thinking": {"landing": "hard"}}
@@ -35,16 +35,16 @@ class Add(BaseModel):
 
 
 @pytest.fixture
-async def sdk(served: Served) -> AsyncIterator[openai.AsyncOpenAI]:
-    async with openai.AsyncOpenAI(base_url=f"{served.url}/v1", api_key="none") as client:
+async def sdk(vllm_gateway: Gateway) -> AsyncIterator[openai.AsyncOpenAI]:
+    async with openai.AsyncOpenAI(base_url=f"{vllm_gateway.url}/v1", api_key="none") as client:
         yield client
 
 
 @pytest.fixture
-def asked(served: Served) -> dict[str, Any]:
+def asked(vllm_gateway: Gateway) -> dict[str, Any]:
     """A request that has one answer."""
     return {
-        "model": served.engine.model.name,
+        "model": vllm_gateway.engine.model.name,
         "messages": [{"role": "user", "content": chain(Random(6), 6)}],
         "temperature": 0,
         "extra_body": BUDGET,
@@ -156,8 +156,13 @@ async def test_log_probabilities(sdk: openai.AsyncOpenAI, asked: dict[str, Any])
     assert {len(score.top_logprobs) for score in scored} == {2}
 
 
-async def test_completions(sdk: openai.AsyncOpenAI, served: Served) -> None:
-    asked = {"model": served.engine.model.name, "prompt": "so 3", "max_tokens": 8, "temperature": 0}
+async def test_completions(sdk: openai.AsyncOpenAI, vllm_gateway: Gateway) -> None:
+    asked = {
+        "model": vllm_gateway.engine.model.name,
+        "prompt": "so 3",
+        "max_tokens": 8,
+        "temperature": 0,
+    }
     whole = (await sdk.completions.create(**asked)).choices[0].text
     stream = await sdk.completions.create(**asked, stream=True)
 
@@ -165,9 +170,9 @@ async def test_completions(sdk: openai.AsyncOpenAI, served: Served) -> None:
     assert "".join([c.text async for chunk in stream for c in chunk.choices]) == whole
 
 
-async def test_the_blocking_client(served: Served, asked: dict[str, Any]) -> None:
+async def test_the_blocking_client(vllm_gateway: Gateway, asked: dict[str, Any]) -> None:
     def ask() -> None:
-        with openai.OpenAI(base_url=f"{served.url}/v1", api_key="none") as client:
+        with openai.OpenAI(base_url=f"{vllm_gateway.url}/v1", api_key="none") as client:
             whole = client.chat.completions.create(**asked)
             assert_whole(whole)
             chunks = client.chat.completions.create(**asked, stream=True)
@@ -190,43 +195,43 @@ async def test_an_effort_chooses_a_tier(sdk: openai.AsyncOpenAI, asked: dict[str
     assert thinking["tokens"] <= thinking["max_tokens"]
 
 
-async def test_models(sdk: openai.AsyncOpenAI, served: Served) -> None:
-    name = served.engine.model.name
+async def test_models(sdk: openai.AsyncOpenAI, vllm_gateway: Gateway) -> None:
+    name = vllm_gateway.engine.model.name
     assert name in [model.id async for model in sdk.models.list()]
     assert (await sdk.models.retrieve(name)).id == name
 
 
 async def test_a_cancelled_request_leaves_the_engine(
-    served: Served, sdk: openai.AsyncOpenAI, asked: dict[str, Any]
+    vllm_gateway: Gateway, sdk: openai.AsyncOpenAI, asked: dict[str, Any]
 ) -> None:
-    begun = set(served.engine.recordings)
+    begun = set(vllm_gateway.engine.recordings)
     asking = asyncio.ensure_future(sdk.chat.completions.create(**asked | {"extra_body": LONG}))
-    job = await first_token(served, begun)
+    job = await first_token(vllm_gateway, begun)
     asking.cancel()
-    async with httpx.AsyncClient(base_url=served.url) as http:
+    async with httpx.AsyncClient(base_url=vllm_gateway.url) as http:
         await until_idle(http)
-    assert len(served.engine.recordings[job].tokens) < LONG["min_thinking_tokens"]
+    assert len(vllm_gateway.engine.recordings[job].tokens) < LONG["min_thinking_tokens"]
 
 
 async def test_a_stream_left_by_its_reader_leaves_the_engine(
-    served: Served, sdk: openai.AsyncOpenAI, asked: dict[str, Any]
+    vllm_gateway: Gateway, sdk: openai.AsyncOpenAI, asked: dict[str, Any]
 ) -> None:
-    begun = set(served.engine.recordings)
+    begun = set(vllm_gateway.engine.recordings)
     asked |= {"extra_body": LONG}
     async with sdk.chat.completions.stream(**asked) as stream:
-        job = await first_token(served, begun)
+        job = await first_token(vllm_gateway, begun)
         async for _ in stream:
             break
-    async with httpx.AsyncClient(base_url=served.url) as http:
+    async with httpx.AsyncClient(base_url=vllm_gateway.url) as http:
         await until_idle(http)
-    assert len(served.engine.recordings[job].tokens) < LONG["min_thinking_tokens"]
+    assert len(vllm_gateway.engine.recordings[job].tokens) < LONG["min_thinking_tokens"]
 
 
-async def first_token(served: Served, begun: set[str]) -> str:
+async def first_token(gateway: Gateway, begun: set[str]) -> str:
     """The id of the job that was begun since, once the engine has given a token of it."""
     async with asyncio.timeout(PATIENCE):
         while True:
-            for job in set(served.engine.recordings) - begun:
-                if served.engine.recordings[job].tokens:
+            for job in set(gateway.engine.recordings) - begun:
+                if gateway.engine.recordings[job].tokens:
                     return job
             await asyncio.sleep(0.005)

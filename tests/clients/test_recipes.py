@@ -13,8 +13,8 @@ import pytest
 
 from proctor.server.app import create_app
 from proctor.server.config.settings import load_settings
-from tests.engine.recording import RecordingEngine
-from tests.engine.served import Served
+from tests.engine.gateway import Gateway
+from tests.engine.recording_engine import RecordingEngine
 from tests.server.harness import serve_app
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -44,15 +44,15 @@ class Lent(RecordingEngine):
 
 
 @pytest.fixture(scope="module")
-def url(served: Served, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def url(vllm_gateway: Gateway, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """What `make serve` serves, over the engine that is there already."""
     ledger = {"url": f"sqlite:///{tmp_path_factory.mktemp('ledger') / 'ledger.db'}"}
-    app = create_app(load_settings({"ledger": ledger}), lambda: Lent(served.engine))
+    app = create_app(load_settings({"ledger": ledger}), lambda: Lent(vllm_gateway.engine))
     stack = AsyncExitStack()
-    url = served.run(stack.enter_async_context(serve_app(app)))
-    served.run(app.state.supervisor.loaded())
+    url = vllm_gateway.run(stack.enter_async_context(serve_app(app)))
+    vllm_gateway.run(app.state.supervisor.loaded())
     yield url
-    served.run(stack.aclose())
+    vllm_gateway.run(stack.aclose())
 
 
 def printed(command: list[str]) -> str:
