@@ -1,4 +1,4 @@
-"""One browser for all of these tests; each has a fresh context in it, and a server of its own."""
+"""One browser for all tests; each opens a new context, and usually starts its own gateway."""
 
 import shutil
 from collections.abc import AsyncIterator

@@ -1,16 +1,16 @@
-"""The API's page at `/docs`, which needs nothing from elsewhere."""
+"""The API reference at `/docs`, which loads nothing from other hosts."""
 
 import pytest
 from playwright.async_api import Browser, expect
 
 from proctor.server.engines.fake import FakeEngine
-from tests.browser.opening import opened
+from tests.browser.pages import open_gateway_page
 
 pytestmark = pytest.mark.asyncio(loop_scope="package")
 
 
-async def test_it_describes_and_can_be_tried(browser: Browser) -> None:
-    async with opened(browser, FakeEngine(), "/docs") as page:
+async def test_an_operation_can_be_tried(browser: Browser) -> None:
+    async with open_gateway_page(browser, FakeEngine(), "/docs") as page:
         await expect(page.get_by_text("/v1/chat/completions", exact=True)).to_be_visible()
         tiers = page.locator(".opblock").filter(has_text="/v1/tiers")
         await tiers.get_by_role("button").first.click()

@@ -1,19 +1,19 @@
-"""What the clients' tests share."""
+"""Fixtures of the tests with clients."""
 
 from collections.abc import AsyncIterator
 
 import pytest
 
-from tests.clients import scripted as scripts
-from tests.engine.served import NO_ENGINE
+from tests.clients.scripted_servers import scripted_engine
+from tests.engine.gateway import NO_ENGINE
 from tests.server.harness import running_server
 
-collect_ignore = ["python"]  # these run in an environment of their own: test_apart.py
+collect_ignore = ["python"]  # run in their own environment by test_isolated_clients.py
 
 
 @pytest.fixture
-async def scripted() -> AsyncIterator[str]:
+async def scripted_url() -> AsyncIterator[str]:
     """The URL of a server whose engine follows a script."""
     pytest.importorskip("vllm", reason=f"{NO_ENGINE}, and with it the tool parsers")
-    async with running_server(scripts.engine()) as url:
+    async with running_server(scripted_engine()) as url:
         yield url

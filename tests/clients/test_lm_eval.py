@@ -1,10 +1,10 @@
-"""lm-evaluation-harness, on tasks of the project's own."""
+"""lm-evaluation-harness, on two small tasks."""
 
 import json
 from pathlib import Path
 
-from tests.clients.apart import CLIENTS, run
-from tests.engine.served import Served
+from tests.clients.client_process import CLIENTS, run
+from tests.engine.gateway import Gateway
 
 TASK = CLIENTS / "lm_eval"
 QUESTIONS = len((TASK / "sums.jsonl").read_text().splitlines())
@@ -12,11 +12,11 @@ CAP = 64
 TOKENIZER = CLIENTS.parent.parent / "demo" / "model"
 
 
-async def test_a_task_within_a_budget(served: Served, tmp_path: Path) -> None:
-    begun = set(served.engine.recordings)
+async def test_chat_completions_with_a_budget(vllm_gateway: Gateway, tmp_path: Path) -> None:
+    earlier = set(vllm_gateway.engine.recordings)
     model = {
-        "model": served.engine.model.name,
-        "base_url": f"{served.url}/v1/chat/completions",
+        "model": vllm_gateway.engine.model.name,
+        "base_url": f"{vllm_gateway.url}/v1/chat/completions",
         "num_concurrent": "8",
     }
     await run(
@@ -30,45 +30,48 @@ async def test_a_task_within_a_budget(served: Served, tmp_path: Path) -> None:
         HF_HOME=str(tmp_path),
     )
 
-    jobs = set(served.engine.recordings) - begun
-    thought = [len(served.engine.thinking_ids(job)) for job in jobs]
+    jobs = set(vllm_gateway.engine.recordings) - earlier
+    thinking_tokens = [len(vllm_gateway.engine.thinking_ids(job)) for job in jobs]
     assert score(tmp_path) >= 0.75
     assert len(jobs) == QUESTIONS
-    assert 0 < max(thought) <= CAP
-    assert {served.engine.recordings[job].job.budget.maximum for job in jobs} == {CAP}
+    assert 0 < max(thinking_tokens) <= CAP
+    assert {vllm_gateway.engine.recordings[job].job.budget.maximum for job in jobs} == {CAP}
 
 
-async def test_completions_that_are_generated(served: Served, tmp_path: Path) -> None:
-    begun = set(served.engine.recordings)
+async def test_raw_completions(vllm_gateway: Gateway, tmp_path: Path) -> None:
+    earlier = set(vllm_gateway.engine.recordings)
     kwargs = "max_thinking_tokens=0,max_gen_toks=64"
-    await evaluate(served, "sums", tmp_path, "--gen_kwargs", kwargs, "--apply_chat_template")
+    await evaluate(vllm_gateway, "sums", tmp_path, "--gen_kwargs", kwargs, "--apply_chat_template")
 
-    jobs = set(served.engine.recordings) - begun
+    jobs = set(vllm_gateway.engine.recordings) - earlier
     assert len(jobs) == QUESTIONS
-    assert {served.engine.recordings[job].job.sampling.max_tokens for job in jobs} == {64}
+    assert {vllm_gateway.engine.recordings[job].job.sampling.max_tokens for job in jobs} == {64}
     assert 0 <= score(tmp_path) <= 1
 
 
-async def test_loglikelihoods(served: Served, tmp_path: Path) -> None:
-    """The model begins to reckon with the number that it is given."""
-    begun = set(served.engine.recordings)
-    await evaluate(served, "starts", tmp_path)
+async def test_loglikelihoods(vllm_gateway: Gateway, tmp_path: Path) -> None:
+    """The model begins its calculation with the number in the question."""
+    earlier = set(vllm_gateway.engine.recordings)
+    await evaluate(vllm_gateway, "starts", tmp_path)
 
-    jobs = [served.engine.recordings[job].job for job in set(served.engine.recordings) - begun]
+    jobs = [
+        vllm_gateway.engine.recordings[job].job
+        for job in set(vllm_gateway.engine.recordings) - earlier
+    ]
     assert len(jobs) == len((TASK / "starts.jsonl").read_text().splitlines()) * 2
     assert {job.sampling.prompt_logprobs for job in jobs} == {1}
     assert score(tmp_path, "starts", "acc,none") == 1
 
 
-async def evaluate(served: Served, task: str, folder: Path, *more: str) -> None:
-    """Run a task over raw prompts of token ids, as they come from the model's own tokenizer."""
+async def evaluate(gateway: Gateway, task: str, folder: Path, *more: str) -> None:
+    """Run a task with raw prompts of token ids, from the model's tokenizer."""
     model = {
-        "model": served.engine.model.name,
-        "base_url": f"{served.url}/v1/completions",
+        "model": gateway.engine.model.name,
+        "base_url": f"{gateway.url}/v1/completions",
         "tokenizer_backend": "huggingface",
         "tokenizer": str(TOKENIZER),
         "num_concurrent": "4",
-        "max_length": str(served.engine.model.context_length),
+        "max_length": str(gateway.engine.model.context_length),
     }
     await run(
         [
@@ -82,7 +85,7 @@ async def evaluate(served: Served, task: str, folder: Path, *more: str) -> None:
 
 
 def score(folder: Path, task: str = "sums", metric: str = "exact_match,last-number") -> float:
-    """A metric in the results that were written there."""
-    (written,) = folder.rglob("results_*.json")
-    found: float = json.loads(written.read_text())["results"][task][metric]
-    return found
+    """Return a metric from the results in a folder."""
+    (results,) = folder.rglob("results_*.json")
+    value: float = json.loads(results.read_text())["results"][task][metric]
+    return value

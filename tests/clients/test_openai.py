@@ -10,9 +10,9 @@ import openai
 import pytest
 from pydantic import BaseModel, Field
 
-from tests.engine.asking import until_idle
+from tests.engine.client import until_idle
+from tests.engine.gateway import Gateway
 from tests.engine.prompts import chain
-from tests.engine.served import Served
 from tests.waiting import PATIENCE
 
 BUDGET = {"max_thinking_tokens": 40, "thinking": {"landing": "hard"}}
@@ -21,7 +21,7 @@ WITH_USAGE = {"include_usage": True}
 
 
 class Result(BaseModel):
-    """What the answer is to look like."""
+    """The schema of the answer."""
 
     digits: int = Field(ge=0, le=99)
     sure: bool
@@ -35,24 +35,24 @@ class Add(BaseModel):
 
 
 @pytest.fixture
-async def sdk(served: Served) -> AsyncIterator[openai.AsyncOpenAI]:
-    async with openai.AsyncOpenAI(base_url=f"{served.url}/v1", api_key="none") as client:
+async def sdk(vllm_gateway: Gateway) -> AsyncIterator[openai.AsyncOpenAI]:
+    async with openai.AsyncOpenAI(base_url=f"{vllm_gateway.url}/v1", api_key="none") as client:
         yield client
 
 
 @pytest.fixture
-def asked(served: Served) -> dict[str, Any]:
-    """A request that has one answer."""
+def fields(vllm_gateway: Gateway) -> dict[str, Any]:
+    """The fields of a request with a deterministic answer."""
     return {
-        "model": served.engine.model.name,
+        "model": vllm_gateway.engine.model.name,
         "messages": [{"role": "user", "content": chain(Random(6), 6)}],
         "temperature": 0,
         "extra_body": BUDGET,
     }
 
 
-def assert_whole(completion: Any) -> None:
-    """Thinking and answer are where they belong, and the budget was kept."""
+def assert_complete(completion: Any) -> None:
+    """Check the thinking, the answer and the budget of a completion."""
     (choice,) = completion.choices
     assert choice.message.reasoning_content.startswith("a:")
     assert choice.message.content.startswith("The answer is")
@@ -60,54 +60,54 @@ def assert_whole(completion: Any) -> None:
     assert completion.usage.completion_tokens_details.reasoning_tokens == 40
 
 
-async def test_create(sdk: openai.AsyncOpenAI, asked: dict[str, Any]) -> None:
-    completion = await sdk.chat.completions.create(**asked)
+async def test_create(sdk: openai.AsyncOpenAI, fields: dict[str, Any]) -> None:
+    completion = await sdk.chat.completions.create(**fields)
 
-    assert_whole(completion)
+    assert_complete(completion)
     thinking = getattr(completion.choices[0], "thinking")  # noqa: B009
     assert (thinking["tokens"], thinking["end_reason"]) == (40, "max")
 
 
-async def test_a_stream_says_what_a_whole_answer_says(
-    sdk: openai.AsyncOpenAI, asked: dict[str, Any]
+async def test_a_stream_equals_the_complete_answer(
+    sdk: openai.AsyncOpenAI, fields: dict[str, Any]
 ) -> None:
-    whole = (await sdk.chat.completions.create(**asked)).choices[0]
-    thought = answer = ""
-    stream = await sdk.chat.completions.create(**asked, stream=True, stream_options=WITH_USAGE)
+    whole = (await sdk.chat.completions.create(**fields)).choices[0]
+    thinking = answer = ""
+    stream = await sdk.chat.completions.create(**fields, stream=True, stream_options=WITH_USAGE)
     async for chunk in stream:
         for choice in chunk.choices:
-            thinks = getattr(choice.delta, "reasoning_content")  # noqa: B009
-            assert not (choice.delta.content and thinks)
-            thought += thinks or ""
+            reasoning = getattr(choice.delta, "reasoning_content")  # noqa: B009
+            assert not (choice.delta.content and reasoning)
+            thinking += reasoning or ""
             answer += choice.delta.content or ""
 
-    assert thought == getattr(whole.message, "reasoning_content")  # noqa: B009
+    assert thinking == getattr(whole.message, "reasoning_content")  # noqa: B009
     assert answer == whole.message.content
     assert chunk.usage is not None
     assert chunk.usage.completion_tokens_details is not None
     assert chunk.usage.completion_tokens_details.reasoning_tokens == 40
 
 
-async def test_the_accumulator_says_what_a_whole_answer_says(
-    sdk: openai.AsyncOpenAI, asked: dict[str, Any]
+async def test_the_accumulator_equals_the_complete_answer(
+    sdk: openai.AsyncOpenAI, fields: dict[str, Any]
 ) -> None:
-    whole = (await sdk.chat.completions.create(**asked)).choices[0]
-    said = ""
-    async with sdk.chat.completions.stream(**asked, stream_options=WITH_USAGE) as stream:
+    whole = (await sdk.chat.completions.create(**fields)).choices[0]
+    content = ""
+    async with sdk.chat.completions.stream(**fields, stream_options=WITH_USAGE) as stream:
         async for event in stream:
             if event.type == "content.delta":
-                said += event.delta
-                assert event.snapshot == said
+                content += event.delta
+                assert event.snapshot == content
         final = await stream.get_final_completion()
 
-    assert_whole(final)
-    assert said == final.choices[0].message.content == whole.message.content
-    thought = getattr(final.choices[0].message, "reasoning_content")  # noqa: B009
-    assert thought == getattr(whole.message, "reasoning_content")  # noqa: B009
+    assert_complete(final)
+    assert content == final.choices[0].message.content == whole.message.content
+    thinking = getattr(final.choices[0].message, "reasoning_content")  # noqa: B009
+    assert thinking == getattr(whole.message, "reasoning_content")  # noqa: B009
 
 
-async def test_parse(sdk: openai.AsyncOpenAI, asked: dict[str, Any]) -> None:
-    completion = await sdk.chat.completions.parse(**asked, response_format=Result)
+async def test_parse(sdk: openai.AsyncOpenAI, fields: dict[str, Any]) -> None:
+    completion = await sdk.chat.completions.parse(**fields, response_format=Result)
 
     (choice,) = completion.choices
     assert isinstance(choice.message.parsed, Result)
@@ -115,8 +115,8 @@ async def test_parse(sdk: openai.AsyncOpenAI, asked: dict[str, Any]) -> None:
     assert getattr(choice.message, "reasoning_content").startswith("a:")  # noqa: B009
 
 
-async def test_a_parsed_stream(sdk: openai.AsyncOpenAI, asked: dict[str, Any]) -> None:
-    async with sdk.chat.completions.stream(**asked, response_format=Result) as stream:
+async def test_a_parsed_stream(sdk: openai.AsyncOpenAI, fields: dict[str, Any]) -> None:
+    async with sdk.chat.completions.stream(**fields, response_format=Result) as stream:
         parts = [event.parsed async for event in stream if event.type == "content.delta"]
         final = await stream.get_final_completion()
 
@@ -126,107 +126,112 @@ async def test_a_parsed_stream(sdk: openai.AsyncOpenAI, asked: dict[str, Any]) -
 
 
 @pytest.mark.parametrize("named", [True, False])
-async def test_tools(sdk: openai.AsyncOpenAI, asked: dict[str, Any], named: bool) -> None:
+async def test_tools(sdk: openai.AsyncOpenAI, fields: dict[str, Any], named: bool) -> None:
     tools = [openai.pydantic_function_tool(Add)]
-    which = {"type": "function", "function": {"name": "Add"}} if named else "required"
-    # More calls than one, and the tiny model would not come to an end.
-    tools_asked = {"tools": tools, "tool_choice": which, "parallel_tool_calls": False}
-    completion = await sdk.chat.completions.parse(**asked, **tools_asked)
+    choice = {"type": "function", "function": {"name": "Add"}} if named else "required"
+    # With parallel calls, the tiny model would not stop.
+    tool_fields = {"tools": tools, "tool_choice": choice, "parallel_tool_calls": False}
+    completion = await sdk.chat.completions.parse(**fields, **tool_fields)
 
     (call,) = completion.choices[0].message.tool_calls or []
     assert isinstance(call.function.parsed_arguments, Add)
     assert call.id
-    async with sdk.chat.completions.stream(**asked, **tools_asked) as stream:
-        done = [e async for e in stream if e.type == "tool_calls.function.arguments.done"]
+    async with sdk.chat.completions.stream(**fields, **tool_fields) as stream:
+        events = [e async for e in stream if e.type == "tool_calls.function.arguments.done"]
         final = await stream.get_final_completion()
     (streamed,) = final.choices[0].message.tool_calls or []
     arguments = call.function.parsed_arguments
-    assert [event.parsed_arguments for event in done] == [arguments]
+    assert [event.parsed_arguments for event in events] == [arguments]
     assert streamed.function.parsed_arguments == arguments
     assert final.choices[0].finish_reason == completion.choices[0].finish_reason
 
 
-async def test_log_probabilities(sdk: openai.AsyncOpenAI, asked: dict[str, Any]) -> None:
-    completion = await sdk.chat.completions.create(**asked, logprobs=True, top_logprobs=2)
+async def test_log_probabilities(sdk: openai.AsyncOpenAI, fields: dict[str, Any]) -> None:
+    completion = await sdk.chat.completions.create(**fields, logprobs=True, top_logprobs=2)
 
     (choice,) = completion.choices
     assert choice.logprobs is not None
-    scored = choice.logprobs.content or []
-    assert choice.message.content in "".join(score.token for score in scored)
-    assert {len(score.top_logprobs) for score in scored} == {2}
+    logprobs = choice.logprobs.content or []
+    assert choice.message.content in "".join(entry.token for entry in logprobs)
+    assert {len(entry.top_logprobs) for entry in logprobs} == {2}
 
 
-async def test_completions(sdk: openai.AsyncOpenAI, served: Served) -> None:
-    asked = {"model": served.engine.model.name, "prompt": "so 3", "max_tokens": 8, "temperature": 0}
-    whole = (await sdk.completions.create(**asked)).choices[0].text
-    stream = await sdk.completions.create(**asked, stream=True)
+async def test_completions(sdk: openai.AsyncOpenAI, vllm_gateway: Gateway) -> None:
+    fields = {
+        "model": vllm_gateway.engine.model.name,
+        "prompt": "so 3",
+        "max_tokens": 8,
+        "temperature": 0,
+    }
+    whole = (await sdk.completions.create(**fields)).choices[0].text
+    stream = await sdk.completions.create(**fields, stream=True)
 
     assert whole
     assert "".join([c.text async for chunk in stream for c in chunk.choices]) == whole
 
 
-async def test_the_blocking_client(served: Served, asked: dict[str, Any]) -> None:
-    def ask() -> None:
-        with openai.OpenAI(base_url=f"{served.url}/v1", api_key="none") as client:
-            whole = client.chat.completions.create(**asked)
-            assert_whole(whole)
-            chunks = client.chat.completions.create(**asked, stream=True)
-            said = "".join(chunk.choices[0].delta.content or "" for chunk in chunks)
-            assert said == whole.choices[0].message.content
-            with client.chat.completions.stream(**asked, stream_options=WITH_USAGE) as stream:
-                assert_whole(stream.get_final_completion())
-            parsed = client.chat.completions.parse(**asked, response_format=Result)
+async def test_the_blocking_client(vllm_gateway: Gateway, fields: dict[str, Any]) -> None:
+    def call_all() -> None:
+        with openai.OpenAI(base_url=f"{vllm_gateway.url}/v1", api_key="none") as client:
+            whole = client.chat.completions.create(**fields)
+            assert_complete(whole)
+            chunks = client.chat.completions.create(**fields, stream=True)
+            content = "".join(chunk.choices[0].delta.content or "" for chunk in chunks)
+            assert content == whole.choices[0].message.content
+            with client.chat.completions.stream(**fields, stream_options=WITH_USAGE) as stream:
+                assert_complete(stream.get_final_completion())
+            parsed = client.chat.completions.parse(**fields, response_format=Result)
             assert isinstance(parsed.choices[0].message.parsed, Result)
 
-    await asyncio.to_thread(ask)
+    await asyncio.to_thread(call_all)
 
 
-async def test_an_effort_chooses_a_tier(sdk: openai.AsyncOpenAI, asked: dict[str, Any]) -> None:
-    del asked["extra_body"]
-    raw = await sdk.chat.completions.with_raw_response.create(**asked, reasoning_effort="low")
+async def test_an_effort_selects_a_tier(sdk: openai.AsyncOpenAI, fields: dict[str, Any]) -> None:
+    del fields["extra_body"]
+    raw = await sdk.chat.completions.with_raw_response.create(**fields, reasoning_effort="low")
 
     assert raw.headers["x-budget-tier"] == "low"
     thinking = getattr(raw.parse().choices[0], "thinking")  # noqa: B009
     assert thinking["tokens"] <= thinking["max_tokens"]
 
 
-async def test_models(sdk: openai.AsyncOpenAI, served: Served) -> None:
-    name = served.engine.model.name
+async def test_models(sdk: openai.AsyncOpenAI, vllm_gateway: Gateway) -> None:
+    name = vllm_gateway.engine.model.name
     assert name in [model.id async for model in sdk.models.list()]
     assert (await sdk.models.retrieve(name)).id == name
 
 
-async def test_a_cancelled_request_leaves_the_engine(
-    served: Served, sdk: openai.AsyncOpenAI, asked: dict[str, Any]
+async def test_a_cancelled_request_is_aborted_in_the_engine(
+    vllm_gateway: Gateway, sdk: openai.AsyncOpenAI, fields: dict[str, Any]
 ) -> None:
-    begun = set(served.engine.recordings)
-    asking = asyncio.ensure_future(sdk.chat.completions.create(**asked | {"extra_body": LONG}))
-    job = await first_token(served, begun)
-    asking.cancel()
-    async with httpx.AsyncClient(base_url=served.url) as http:
+    earlier = set(vllm_gateway.engine.recordings)
+    request = asyncio.ensure_future(sdk.chat.completions.create(**fields | {"extra_body": LONG}))
+    job = await first_token(vllm_gateway, earlier)
+    request.cancel()
+    async with httpx.AsyncClient(base_url=vllm_gateway.url) as http:
         await until_idle(http)
-    assert len(served.engine.recordings[job].tokens) < LONG["min_thinking_tokens"]
+    assert len(vllm_gateway.engine.recordings[job].tokens) < LONG["min_thinking_tokens"]
 
 
-async def test_a_stream_left_by_its_reader_leaves_the_engine(
-    served: Served, sdk: openai.AsyncOpenAI, asked: dict[str, Any]
+async def test_an_abandoned_stream_is_aborted_in_the_engine(
+    vllm_gateway: Gateway, sdk: openai.AsyncOpenAI, fields: dict[str, Any]
 ) -> None:
-    begun = set(served.engine.recordings)
-    asked |= {"extra_body": LONG}
-    async with sdk.chat.completions.stream(**asked) as stream:
-        job = await first_token(served, begun)
+    earlier = set(vllm_gateway.engine.recordings)
+    fields |= {"extra_body": LONG}
+    async with sdk.chat.completions.stream(**fields) as stream:
+        job = await first_token(vllm_gateway, earlier)
         async for _ in stream:
             break
-    async with httpx.AsyncClient(base_url=served.url) as http:
+    async with httpx.AsyncClient(base_url=vllm_gateway.url) as http:
         await until_idle(http)
-    assert len(served.engine.recordings[job].tokens) < LONG["min_thinking_tokens"]
+    assert len(vllm_gateway.engine.recordings[job].tokens) < LONG["min_thinking_tokens"]
 
 
-async def first_token(served: Served, begun: set[str]) -> str:
-    """The id of the job that was begun since, once the engine has given a token of it."""
+async def first_token(gateway: Gateway, earlier: set[str]) -> str:
+    """Wait for the first token of a new job, and return the id of the job."""
     async with asyncio.timeout(PATIENCE):
         while True:
-            for job in set(served.engine.recordings) - begun:
-                if served.engine.recordings[job].tokens:
+            for job in set(gateway.engine.recordings) - earlier:
+                if gateway.engine.recordings[job].tokens:
                     return job
             await asyncio.sleep(0.005)

@@ -21,7 +21,7 @@ from proctor.server.engines.fake import FakeEngine, Script
 from proctor.server.telemetry.tracing import Tracing
 from tests.deploy.prometheus import Prometheus, scraping
 from tests.deploy.shipped import DEPLOY, Query, alerts, always, queries, rules
-from tests.engine.served import Served
+from tests.engine.gateway import Gateway
 from tests.server.accounting.ledger.postgres import USER, Cluster
 from tests.server.harness import CHAT, body, serve_app, settings
 from tests.waiting import PATIENCE
@@ -253,13 +253,13 @@ async def test_samples_lead_to_their_traces(watched: Watched) -> None:
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def watched_engine(
-    served: Served, tmp_path_factory: pytest.TempPathFactory
+    vllm_gateway: Gateway, tmp_path_factory: pytest.TempPathFactory
 ) -> AsyncIterator[Prometheus]:
     """The real engine, used twice with a scrape between."""
     asked = body(model="proctor-demo", max_thinking_tokens=16, max_tokens=64)
     async with (
-        httpx.AsyncClient(base_url=served.url, timeout=PATIENCE) as http,
-        scraping(served.url, tmp_path_factory.mktemp("prometheus")) as prometheus,
+        httpx.AsyncClient(base_url=vllm_gateway.url, timeout=PATIENCE) as http,
+        scraping(vllm_gateway.url, tmp_path_factory.mktemp("prometheus")) as prometheus,
     ):
         for _ in range(2):
             await asyncio.gather(*(http.post(CHAT, json=asked) for _ in range(3)))

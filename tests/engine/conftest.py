@@ -1,7 +1,7 @@
-"""Everything here needs the engine."""
+"""Skips all tests in this folder if vLLM is not installed."""
 
 import pytest
 
-from tests.engine.served import NO_ENGINE
+from tests.engine.gateway import NO_ENGINE
 
 pytest.importorskip("vllm", reason=NO_ENGINE)

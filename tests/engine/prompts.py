@@ -1,4 +1,4 @@
-"""Prompts from the demo model's world, of any length, without its code."""
+"""Prompts of any length in the language of the demo model, without the code of `demo/`."""
 
 from random import Random
 
@@ -6,7 +6,7 @@ WORDS = {"+": "add", "-": "subtract", "*": "times"}
 
 
 def chain(rng: Random, steps: int) -> str:
-    """A chain of arithmetic in plain words."""
+    """Return a question about a chain of arithmetic, in words."""
     parts = [f"Start with {rng.randrange(100)}"]
     for _ in range(steps):
         op = rng.choice("+-*")

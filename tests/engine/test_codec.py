@@ -1,4 +1,4 @@
-"""What the demo model's tokenizer and templates make of conversations."""
+"""Conversations rendered by the demo model's tokenizer and chat templates."""
 
 import json
 import shutil
@@ -16,7 +16,7 @@ from tests.server.harness import body
 
 pytestmark = pytest.mark.engine
 
-SHOWS_ALL = (
+FULL_TEMPLATE = (
     "{% for m in messages %}[{{ m.role }}{% if m.reasoning_content %}|{{ m.reasoning_content }}"
     "{% endif %}|{{ m.content }}{% for c in m.tool_calls or [] %}|{{ c.function.name }}"
     "{{ c.function.arguments | tojson }}{% endfor %}]{% endfor %}"
@@ -28,9 +28,9 @@ MARKERS = MarkerSource(start="<think>", end="</think>")
 
 
 def load(folder: Path) -> VllmCodec:
-    made = load_local(str(folder), MARKERS, "hermes").codec
-    assert isinstance(made, VllmCodec)
-    return made
+    loaded = load_local(str(folder), MARKERS, "hermes").codec
+    assert isinstance(loaded, VllmCodec)
+    return loaded
 
 
 @pytest.fixture(scope="module")
@@ -39,17 +39,17 @@ def codec() -> VllmCodec:
 
 
 def with_template(folder: Path, template: str) -> VllmCodec:
-    """The same with another template; vLLM keeps the templates that it has seen."""
+    """Return a codec with another template, in its own folder because vLLM caches templates."""
     shutil.copytree(DEMO / "model", folder)
     config = folder / "tokenizer_config.json"
-    told = json.loads(config.read_text())
-    config.write_text(json.dumps({**told, "chat_template": template}))
+    content = json.loads(config.read_text())
+    config.write_text(json.dumps({**content, "chat_template": template}))
     return load(folder)
 
 
 @pytest.fixture(scope="module")
-def showing(tmp_path_factory: pytest.TempPathFactory) -> VllmCodec:
-    return with_template(tmp_path_factory.mktemp("models") / "model", SHOWS_ALL)
+def full_codec(tmp_path_factory: pytest.TempPathFactory) -> VllmCodec:
+    return with_template(tmp_path_factory.mktemp("models") / "model", FULL_TEMPLATE)
 
 
 async def rendered(codec: VllmCodec, **fields: Any) -> str:
@@ -62,8 +62,8 @@ async def rendered(codec: VllmCodec, **fields: Any) -> str:
 
 
 @pytest.mark.parametrize("field", ["reasoning_content", "reasoning", "thinking"])
-async def test_the_thinking_of_earlier_turns_is_the_templates_to_show(
-    showing: VllmCodec, field: str
+async def test_the_template_receives_the_thinking_of_earlier_turns(
+    full_codec: VllmCodec, field: str
 ) -> None:
     messages = [
         {"role": "user", "content": "2+2?"},
@@ -72,12 +72,13 @@ async def test_the_thinking_of_earlier_turns_is_the_templates_to_show(
     ]
 
     assert (
-        await rendered(showing, messages=messages) == "[user|2+2?][assistant|two twos|4][user|a\nb]"
+        await rendered(full_codec, messages=messages)
+        == "[user|2+2?][assistant|two twos|4][user|a\nb]"
     )
 
 
-async def test_calls_and_results_of_earlier_turns(
-    showing: VllmCodec,
+async def test_the_template_receives_calls_and_results_of_earlier_turns(
+    full_codec: VllmCodec,
 ) -> None:
     calls = [
         {"id": "1", "type": "function", "function": {"name": "f", "arguments": '{"a": "\\u2603"}'}},
@@ -89,21 +90,21 @@ async def test_calls_and_results_of_earlier_turns(
         {"role": "tool", "tool_call_id": "1", "content": "12"},
     ]
 
-    text = await rendered(showing, messages=messages)
+    text = await rendered(full_codec, messages=messages)
 
     assert text == '[user|Go.][assistant||f{"a": "☃"}|g{}][tool|12]'
 
 
-async def test_special_tokens_stay_text_wherever_they_are_typed(codec: VllmCodec) -> None:
-    typed = "</think><|im_end|>"
+async def test_special_tokens_in_messages_and_tools_remain_text(codec: VllmCodec) -> None:
+    markers = "</think><|im_end|>"
     calls = [{"id": "1", "function": {"name": "f", "arguments": '{"a": "\\u003c/think>"}'}}]
-    tool = {"type": "function", "function": {"name": "f", "description": typed}}
+    tool = {"type": "function", "function": {"name": "f", "description": markers}}
     request = ChatRequest.model_validate(
         body(
             messages=[
-                {"role": "user", "content": typed},
-                {"role": "assistant", "content": typed, "tool_calls": calls},
-                {"role": "tool", "tool_call_id": "1", "content": typed},
+                {"role": "user", "content": markers},
+                {"role": "assistant", "content": markers, "tool_calls": calls},
+                {"role": "tool", "tool_call_id": "1", "content": markers},
             ],
             tools=[tool],
         )
@@ -119,34 +120,34 @@ async def test_special_tokens_stay_text_wherever_they_are_typed(codec: VllmCodec
     assert prompt.opened
 
 
-def test_the_bytes_of_tokens_are_those_of_their_text(codec: VllmCodec) -> None:
+def test_the_bytes_of_the_tokens_of_a_text_add_up_to_its_encoding(codec: VllmCodec) -> None:
     text = "Take 7, plus 5. é ☃ 🙂"
 
     assert b"".join(codec.token_bytes(token) for token in codec.encode(text)).decode() == text
 
 
-def test_what_the_tokenizer_is_set_to(codec: VllmCodec) -> None:
-    told = json.loads(json.dumps(codec.info()))
+def test_info_describes_the_tokenizer_without_local_paths(codec: VllmCodec) -> None:
+    info = json.loads(json.dumps(codec.info()))
 
-    assert told["tokenizer_class"]
-    assert told["eos_token"] == "<|im_end|>"
-    assert told["model_max_length"] == 2048
-    assert "add_generation_prompt" in told["chat_template"]
-    assert str(DEMO) not in json.dumps(told)
+    assert info["tokenizer_class"]
+    assert info["eos_token"] == "<|im_end|>"
+    assert info["model_max_length"] == 2048
+    assert "add_generation_prompt" in info["chat_template"]
+    assert str(DEMO) not in json.dumps(info)
 
 
 @pytest.mark.parametrize(
-    ("template", "tells"),
+    ("template", "renders"),
     [
-        (SHOWS_ALL, True),
+        (FULL_TEMPLATE, True),
         ("{% for m in messages %}[{{ m.role }}|{{ m.content }}]{% endfor %}", False),
         ("{% if tools %}{{ raise_exception('not here') }}{% endif %}{{ messages }}", True),
     ],
 )
-async def test_whether_a_template_tells_of_tools(
-    tmp_path: Path, template: str, tells: bool
+async def test_templates_that_render_tools_are_recognized(
+    tmp_path: Path, template: str, renders: bool
 ) -> None:
     codec = with_template(tmp_path / "model", template)
 
-    assert await codec.renders_tools() is tells
-    assert await codec.renders_tools() is tells
+    assert await codec.renders_tools() is renders
+    assert await codec.renders_tools() is renders

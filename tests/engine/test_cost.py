@@ -1,4 +1,4 @@
-"""What the real engine tells of its cache, and what answers cost by it."""
+"""Cached prompt tokens reported by the real engine, and their cost."""
 
 from decimal import Decimal
 from pathlib import Path
@@ -9,25 +9,25 @@ import pytest
 
 from proctor.server.app import create_app
 from proctor.server.engines.base import Engine
-from tests.engine.asking import CHAT, body
+from tests.engine.client import CHAT, body
+from tests.engine.gateway import Gateway
 from tests.engine.prompts import chain
-from tests.engine.served import Served
 from tests.server.accounting.ledger.records import read_records
 from tests.waiting import PATIENCE
 
 pytestmark = pytest.mark.engine
 
 
-def test_a_prompt_that_was_asked_before_costs_less(served: Served, tmp_path: Path) -> None:
+def test_cached_prompt_tokens_cost_less(vllm_gateway: Gateway, tmp_path: Path) -> None:
     url = f"sqlite:///{tmp_path / 'ledger.db'}"
     prices = {"prompt": "10", "cached_prompt": "1", "thinking": "20", "answer": "40"}
-    fields = {**served.settings.model_dump(), "prices": prices, "ledger": {"url": url}}
-    settings = type(served.settings).model_validate(fields)
-    app = create_app(settings, lambda: Kept(served.engine))
+    fields = {**vllm_gateway.settings.model_dump(), "prices": prices, "ledger": {"url": url}}
+    settings = type(vllm_gateway.settings).model_validate(fields)
+    app = create_app(settings, lambda: KeptOpen(vllm_gateway.engine))
     rng = Random(5)
-    text = " ".join(chain(rng, 10) for _ in range(8))  # more than one of the cache's blocks
+    text = " ".join(chain(rng, 10) for _ in range(8))  # longer than a block of the cache
 
-    async def ask() -> list[httpx.Response]:
+    async def send_twice() -> list[httpx.Response]:
         transport = httpx.ASGITransport(app)
         async with (
             app.router.lifespan_context(app),
@@ -36,11 +36,11 @@ def test_a_prompt_that_was_asked_before_costs_less(served: Served, tmp_path: Pat
             ) as http,
         ):
             await app.state.supervisor.loaded()
-            request = body(served, text, max_tokens=64, max_thinking_tokens=24)
+            request = body(vllm_gateway, text, max_tokens=64, max_thinking_tokens=24)
             return [await http.post(CHAT, json=request) for _ in range(2)]
 
-    first, second = served.run(ask())
-    rows = served.run(read_records(url))
+    first, second = vllm_gateway.run(send_twice())
+    rows = vllm_gateway.run(read_records(url))
 
     usages = [response.json()["usage"] for response in (first, second)]
     cached = [usage["prompt_tokens_details"]["cached_tokens"] for usage in usages]
@@ -54,8 +54,8 @@ def test_a_prompt_that_was_asked_before_costs_less(served: Served, tmp_path: Pat
         assert row.completion_tokens == usage["completion_tokens"]
 
 
-class Kept:
-    """An engine that outlives the application."""
+class KeptOpen:
+    """An engine that the application does not close."""
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine

@@ -1,4 +1,4 @@
-"""Grammars that take long, or never end, beside requests that are as they should be."""
+"""Grammars that compile slowly or never, concurrent with ordinary requests."""
 
 import asyncio
 import json
@@ -8,9 +8,9 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.engine.asking import CHAT, body
+from tests.engine.client import CHAT, body
+from tests.engine.gateway import Gateway
 from tests.engine.prompts import chain
-from tests.engine.served import Served
 from tests.waiting import PATIENCE
 
 pytestmark = pytest.mark.engine
@@ -23,7 +23,7 @@ SCHEMA = {
 }
 
 
-def counting(k: int) -> dict[str, Any]:
+def counting_schema(k: int) -> dict[str, Any]:
     properties = {f"p{i}": {"type": "integer"} for i in range(200)}
     return {
         "type": "object",
@@ -33,38 +33,43 @@ def counting(k: int) -> dict[str, Any]:
     }
 
 
-def asked(served: Served, **fields: Any) -> dict[str, Any]:
-    return body(served, chain(Random(3), 3), max_thinking_tokens=8, max_tokens=64, **fields)
+def request(gateway: Gateway, **fields: Any) -> dict[str, Any]:
+    return body(gateway, chain(Random(3), 3), max_thinking_tokens=8, max_tokens=64, **fields)
 
 
-async def test_good_requests_are_served_beside_hostile_grammars(served: Served) -> None:
-    async with httpx.AsyncClient(base_url=served.url, timeout=PATIENCE) as http:
+async def test_hostile_grammars_do_not_block_good_requests(
+    vllm_gateway: Gateway,
+) -> None:
+    async with httpx.AsyncClient(base_url=vllm_gateway.url, timeout=PATIENCE) as http:
         hostile = [
             asyncio.create_task(
-                http.post(CHAT, json=asked(served, structured_outputs={"json": counting(k)}))
+                http.post(
+                    CHAT,
+                    json=request(vllm_gateway, structured_outputs={"json": counting_schema(k)}),
+                )
             )
             for k in range(8)
         ]
-        any_object, of_schema, plain = await asyncio.gather(
-            http.post(CHAT, json=asked(served, response_format={"type": "json_object"})),
-            http.post(CHAT, json=asked(served, structured_outputs={"json": SCHEMA})),
-            http.post(CHAT, json=asked(served)),
+        any_object, with_schema, plain = await asyncio.gather(
+            http.post(CHAT, json=request(vllm_gateway, response_format={"type": "json_object"})),
+            http.post(CHAT, json=request(vllm_gateway, structured_outputs={"json": SCHEMA})),
+            http.post(CHAT, json=request(vllm_gateway)),
         )
-        left, stayed = hostile[1:], hostile[0]
-        for task in left:
+        cancelled, remaining = hostile[1:], hostile[0]
+        for task in cancelled:
             task.cancel()
-        await asyncio.gather(*left, return_exceptions=True)
-        refused = await stayed
+        await asyncio.gather(*cancelled, return_exceptions=True)
+        refused = await remaining
 
-    assert [r.status_code for r in (any_object, of_schema, plain)] == [200, 200, 200]
-    answer = of_schema.json()["choices"][0]["message"]["content"]
+    assert [r.status_code for r in (any_object, with_schema, plain)] == [200, 200, 200]
+    answer = with_schema.json()["choices"][0]["message"]["content"]
     assert set(json.loads(answer)) == {"digits"}
-    if refused.status_code != 200:  # a machine that compiles it in time may serve it
+    if refused.status_code != 200:  # a fast machine may compile it within the limit
         assert refused.status_code == 400
         assert refused.json()["error"]["param"] == "structured_outputs.json"
 
 
-FORMS: list[dict[str, Any]] = [
+CONSTRAINTS: list[dict[str, Any]] = [
     {"regex": "a{0,48000}" * 50},
     {"regex": "(((((((a?b?)?c?)?d?)?e?)?f?)?g?)?h?)*"},
     {"json": {"type": "string", "maxLength": 10**6}},
@@ -79,26 +84,28 @@ FORMS: list[dict[str, Any]] = [
 ]
 
 
-@pytest.mark.parametrize("form", FORMS, ids=lambda form: json.dumps(form)[:40])
-async def test_every_form_is_an_answer_or_a_400_by_name(
-    served: Served, form: dict[str, Any]
+@pytest.mark.parametrize("constraint", CONSTRAINTS, ids=lambda each: json.dumps(each)[:40])
+async def test_every_constraint_is_answered_or_a_400_that_names_it(
+    vllm_gateway: Gateway, constraint: dict[str, Any]
 ) -> None:
-    async with httpx.AsyncClient(base_url=served.url, timeout=PATIENCE) as http:
-        response = await http.post(CHAT, json=asked(served, structured_outputs=form))
+    async with httpx.AsyncClient(base_url=vllm_gateway.url, timeout=PATIENCE) as http:
+        response = await http.post(CHAT, json=request(vllm_gateway, structured_outputs=constraint))
 
     if response.status_code == 200:
         assert response.json()["choices"][0]["finish_reason"] in ("stop", "length")
     else:
         assert response.status_code == 400
-        assert response.json()["error"]["param"] == f"structured_outputs.{next(iter(form))}"
+        assert response.json()["error"]["param"] == f"structured_outputs.{next(iter(constraint))}"
 
 
-async def test_each_grammar_holds_whichever_backend_came_first(served: Served) -> None:
-    """vLLM alone keeps to the first one, and lets a form through that it does not know."""
+async def test_each_grammar_is_enforced_whichever_backend_came_first(vllm_gateway: Gateway) -> None:
+    """vLLM by itself keeps the first backend, and accepts constraints that it does not support."""
     sevens = {"json": {"type": "integer", "multipleOf": 7, "minimum": 7, "maximum": 98}}
-    async with httpx.AsyncClient(base_url=served.url, timeout=PATIENCE) as http:
+    async with httpx.AsyncClient(base_url=vllm_gateway.url, timeout=PATIENCE) as http:
         for _ in range(2):
-            one = await http.post(CHAT, json=asked(served, structured_outputs=sevens))
-            other = await http.post(CHAT, json=asked(served, structured_outputs={"json": SCHEMA}))
-            assert int(one.json()["choices"][0]["message"]["content"]) % 7 == 0
-            assert set(json.loads(other.json()["choices"][0]["message"]["content"])) == {"digits"}
+            first = await http.post(CHAT, json=request(vllm_gateway, structured_outputs=sevens))
+            second = await http.post(
+                CHAT, json=request(vllm_gateway, structured_outputs={"json": SCHEMA})
+            )
+            assert int(first.json()["choices"][0]["message"]["content"]) % 7 == 0
+            assert set(json.loads(second.json()["choices"][0]["message"]["content"])) == {"digits"}

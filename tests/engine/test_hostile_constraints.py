@@ -1,4 +1,4 @@
-"""Every hostile constraint there is a name for, sent to a real server that serves others beside."""
+"""Hostile constraints sent to a real server, concurrent with ordinary requests."""
 
 import asyncio
 import json
@@ -12,43 +12,43 @@ import jsonschema
 import psutil
 import pytest
 
-from tests.engine.asking import CHAT, until_idle
+from tests.engine.client import CHAT, until_idle
 from tests.engine.prompts import chain
-from tests.engine.subprocesses import PATIENCE, Server, is_gone, serving
+from tests.engine.serve_process import PATIENCE, Server, is_gone, serve_process
 from tests.hostile_constraints import HOSTILE, TWO_HUNDRED, Fields, form, tools
 
 pytestmark = pytest.mark.engine
 
-SECONDS = 2
-"""CPU time for a grammar here, so that what takes longer is known soon."""
+GRAMMAR_SECONDS = 2
+"""The CPU time limit of a grammar; small, so that slow ones are refused soon."""
 
-AT_ONCE = 6
-LONGEST_STAY = 0.5
-"""Seconds after which clients that leave have left."""
+CONCURRENCY = 6
+MAX_STAY_SECONDS = 0.5
+"""The longest time after which a client disconnects."""
 
-NOT_ASKED_BEFORE = (
+UNCACHED = (
     form({**TWO_HUNDRED, "minProperties": 99, "maxProperties": 151}),
     form({**TWO_HUNDRED, "minProperties": 98, "maxProperties": 152}),
     tools({**TWO_HUNDRED, "minProperties": 97, "maxProperties": 153}),
 )
-"""Grammars that take long, and of which nothing is known yet: what is found is remembered."""
+"""Slow grammars that no other test sends, because results are cached."""
 
-HELD = ("multiples of 5", "multiples of 7", "allOf with enum")
-ENDS = ("stop", "length", "tool_calls")
+ENFORCED = ("multiples of 5", "multiples of 7", "allOf with enum")
+FINISH_REASONS = ("stop", "length", "tool_calls")
 
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    # A machine with too much to do is no engine that hangs.
+    # On a busy machine, a slow engine must not count as stalled.
     env = {
-        "PROCTOR_GRAMMARS__SECONDS": str(SECONDS),
+        "PROCTOR_GRAMMARS__SECONDS": str(GRAMMAR_SECONDS),
         "PROCTOR_LIMITS__STALL_SECONDS": str(PATIENCE),
     }
-    with serving(tmp_path_factory.mktemp("server"), env=env) as server:
+    with serve_process(tmp_path_factory.mktemp("server"), env=env) as server:
         yield server.ready()
 
 
-def asked(fields: Fields, number: int = 3, **more: Any) -> dict[str, Any]:
+def request_body(fields: Fields, number: int = 3, **more: Any) -> dict[str, Any]:
     return {
         "model": "proctor-demo",
         "messages": [{"role": "user", "content": chain(Random(number), 3)}],
@@ -60,15 +60,15 @@ def asked(fields: Fields, number: int = 3, **more: Any) -> dict[str, Any]:
 
 
 class Bystanders:
-    """Clients that want nothing odd, while others do."""
+    """Clients that send ordinary requests."""
 
     def __init__(self, http: httpx.AsyncClient) -> None:
         self._http = http
-        self.served = 0
+        self.rounds = 0
 
     async def plain(self, number: int) -> str:
-        """A stream's text."""
-        request = asked({}, number, temperature=0, max_thinking_tokens=200, stream=True)
+        """Return the text of a stream."""
+        request = request_body({}, number, temperature=0, max_thinking_tokens=200, stream=True)
         text = ""
         async with self._http.stream("POST", CHAT, json={**request, "max_tokens": 400}) as response:
             assert response.status_code == 200
@@ -81,109 +81,112 @@ class Bystanders:
 
     async def any_object(self) -> None:
         form = {"response_format": {"type": "json_object"}}
-        response = await self._http.post(CHAT, json=asked(form))
+        response = await self._http.post(CHAT, json=request_body(form))
         assert response.status_code == 200, response.text
 
-    async def signs(self) -> None:
-        """What a load balancer and whoever restarts the process look at."""
+    async def probes(self) -> None:
+        """Check the liveness and readiness probes."""
         for path in ("/health", "/ready"):
             response = await self._http.get(path)
             assert response.status_code == 200, response.text
 
-    async def again_and_again(self, alone: dict[int, str]) -> None:
-        """One after the other, until they are told to stop."""
+    async def repeat(self, expected: dict[int, str]) -> None:
+        """Send these requests one after the other until cancelled."""
         while True:
-            for number, text in alone.items():
+            for number, text in expected.items():
                 assert await self.plain(number) == text
                 await self.any_object()
-                await self.signs()
-                self.served += 1
+                await self.probes()
+                self.rounds += 1
 
 
-async def leave(http: httpx.AsyncClient, fields: Fields, seconds: float) -> None:
-    """Ask, and be gone before there is an answer, as a rule."""
+async def send_and_disconnect(http: httpx.AsyncClient, fields: Fields, seconds: float) -> None:
+    """Send a request, and disconnect, usually before the response."""
     try:
         async with asyncio.timeout(seconds):
-            await http.post(CHAT, json=asked(fields))
+            await http.post(CHAT, json=request_body(fields))
     except TimeoutError:
         pass
 
 
-async def check(http: httpx.AsyncClient, name: str) -> None:
-    """See that one is answered, or refused by name."""
+async def assert_answered_or_refused(http: httpx.AsyncClient, name: str) -> None:
+    """Check that a constraint is answered, or refused with a 400 that names its field."""
     fields = HOSTILE[name]
-    response = await http.post(CHAT, json=asked(fields))
-    told = response.json()
+    response = await http.post(CHAT, json=request_body(fields))
+    result = response.json()
     if response.status_code == 200:
-        for choice in told["choices"]:
-            assert choice["finish_reason"] in ENDS, (name, choice)
-        if name in HELD and told["choices"][0]["finish_reason"] == "stop":
-            answer = json.loads(told["choices"][0]["message"]["content"])
+        for choice in result["choices"]:
+            assert choice["finish_reason"] in FINISH_REASONS, (name, choice)
+        if name in ENFORCED and result["choices"][0]["finish_reason"] == "stop":
+            answer = json.loads(result["choices"][0]["message"]["content"])
             jsonschema.validate(answer, fields["response_format"]["json_schema"]["schema"])
         return
-    assert response.status_code == 400, (name, told)
-    named, code = told["error"]["param"], told["error"]["code"]
-    if named is None:
-        assert name == "200 levels"  # nested too deeply to be read at all
+    assert response.status_code == 400, (name, result)
+    param, code = result["error"]["param"], result["error"]["code"]
+    if param is None:
+        assert name == "200 levels"  # nested too deeply to be parsed
     elif code == "context_length_exceeded":
-        assert "tools" in fields  # which are part of the prompt, and of a short context
+        assert "tools" in fields  # they are part of the prompt, and the context is short
     else:
-        assert re.split(r"[.[]", named)[0] in fields, (name, told)
+        assert re.split(r"[.[]", param)[0] in fields, (name, result)
 
 
-def compiling(process: psutil.Process) -> bool:
-    """Whether a process is one that was forked for a grammar."""
+def is_grammar_worker(process: psutil.Process) -> bool:
+    """Return whether a process was forked to compile a grammar."""
     try:
         return process.nice() > 0
     except psutil.NoSuchProcess:
         return False
 
 
-async def in_turns(work: list[Coroutine[Any, Any, None]]) -> None:
-    """All of it, some at a time."""
-    free = asyncio.Semaphore(AT_ONCE)
+async def run_concurrently(coroutines: list[Coroutine[Any, Any, None]]) -> None:
+    """Run coroutines, at most `CONCURRENCY` at a time."""
+    slots = asyncio.Semaphore(CONCURRENCY)
 
-    async def one(each: Coroutine[Any, Any, None]) -> None:
-        async with free:
-            await each
+    async def run_in_slot(coroutine: Coroutine[Any, Any, None]) -> None:
+        async with slots:
+            await coroutine
 
     async with asyncio.TaskGroup() as group:
-        for each in work:
-            group.create_task(one(each))
+        for coroutine in coroutines:
+            group.create_task(run_in_slot(coroutine))
 
 
-async def test_all_of_them_are_answered_or_refused_and_nobody_else_is_hurt(server: Server) -> None:
+async def test_hostile_constraints_do_not_affect_other_requests(server: Server) -> None:
     before = {process.pid for process in server.engine()}
     rng = Random(7)
     limits = httpx.Limits(max_connections=None)
     async with httpx.AsyncClient(base_url=server.url, timeout=PATIENCE, limits=limits) as http:
         bystanders = Bystanders(http)
-        alone = {number: await bystanders.plain(number) for number in (11, 12)}
-        work = [check(http, name) for name in HOSTILE]
-        work += [leave(http, each, rng.random() * LONGEST_STAY) for each in HOSTILE.values()]
+        expected = {number: await bystanders.plain(number) for number in (11, 12)}
+        work = [assert_answered_or_refused(http, name) for name in HOSTILE]
+        work += [
+            send_and_disconnect(http, each, rng.random() * MAX_STAY_SECONDS)
+            for each in HOSTILE.values()
+        ]
         rng.shuffle(work)
         async with asyncio.TaskGroup() as group:
-            beside = group.create_task(bystanders.again_and_again(alone))
-            await in_turns(work)
-            beside.cancel()
-        await bystanders.signs()
-        assert {number: await bystanders.plain(number) for number in alone} == alone
+            others = group.create_task(bystanders.repeat(expected))
+            await run_concurrently(work)
+            others.cancel()
+        await bystanders.probes()
+        assert {number: await bystanders.plain(number) for number in expected} == expected
         await until_idle(http)
 
-    assert bystanders.served
+    assert bystanders.rounds
     assert before
     assert {process.pid for process in server.engine()} == before
     assert not is_gone(server.process)
 
 
-async def test_it_ends_when_it_is_told_to_while_they_run(server: Server) -> None:
+async def test_the_server_stops_while_hostile_constraints_compile(server: Server) -> None:
     async with httpx.AsyncClient(base_url=server.url, timeout=PATIENCE) as http:
-        asking = [
-            asyncio.create_task(http.post(CHAT, json=asked(fields))) for fields in NOT_ASKED_BEFORE
+        requests = [
+            asyncio.create_task(http.post(CHAT, json=request_body(fields))) for fields in UNCACHED
         ]
         async with asyncio.timeout(PATIENCE):
-            while not any(map(compiling, server.children())):  # noqa: ASYNC110
+            while not any(map(is_grammar_worker, server.children())):  # noqa: ASYNC110
                 await asyncio.sleep(0.01)
         server.process.terminate()
         assert await asyncio.to_thread(server.process.wait, PATIENCE) == 0, server.text
-        await asyncio.gather(*asking, return_exceptions=True)
+        await asyncio.gather(*requests, return_exceptions=True)

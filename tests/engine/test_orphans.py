@@ -1,4 +1,4 @@
-"""`proctor serve` is killed: its engine, and all else that it has started, ends with it."""
+"""If `proctor serve` is killed, its engine and all its other child processes end."""
 
 import asyncio
 import contextlib
@@ -9,15 +9,15 @@ import httpx
 import psutil
 import pytest
 
-from tests.engine.asking import CHAT
-from tests.engine.subprocesses import (
+from tests.engine.client import CHAT
+from tests.engine.serve_process import (
     PATIENCE,
     SHORT,
     Server,
     Stream,
-    serving,
+    has_title,
+    serve_process,
     shared_memory,
-    titled,
     until_gone,
 )
 from tests.server.engines.processes.gateway_children import find_reaper, processes_with_mark
@@ -25,45 +25,45 @@ from tests.server.harness import listening_socket
 
 pytestmark = pytest.mark.engine
 
-FOR_HOURS = {"PROCTOR_GRAMMARS__SECONDS": "10000", "PROCTOR_GRAMMARS__MEMORY_MIB": "4096"}
-HOSTILE: dict[str, Any] = {
+UNLIMITED_GRAMMARS = {"PROCTOR_GRAMMARS__SECONDS": "10000", "PROCTOR_GRAMMARS__MEMORY_MIB": "4096"}
+SLOW_SCHEMA: dict[str, Any] = {
     "type": "object",
     "properties": {f"p{i}": {"type": "integer"} for i in range(400)},
     "minProperties": 200,
     "maxProperties": 300,
 }
-"""The grammar of this takes minutes to compile."""
+"""Its grammar takes minutes to compile."""
 
 
-def kill(server: Server) -> None:
-    """Kill it, and see that nothing is left of it."""
+def kill_and_assert_nothing_left(server: Server) -> None:
+    """Kill a server, and check that no process or shared memory is left."""
     _, mark = find_reaper(server.process)
-    left = server.children()
-    held = shared_memory([server.process, *left])
+    children = server.children()
+    segments = shared_memory([server.process, *children])
     assert len(processes_with_mark(mark)) > 1
     server.process.kill()
     server.process.wait()
-    until_gone(left)
+    until_gone(children)
     assert processes_with_mark(mark) == []
-    assert not {path for path in held if path.exists()}
+    assert not {path for path in segments if path.exists()}
 
 
 def compiling(server: Server) -> bool:
-    """Whether something compiles a grammar that takes long."""
+    """Return whether a child process has compiled a grammar for more than a second."""
     for child in server.children():
         with contextlib.suppress(psutil.Error):
-            apart = child.ppid() != server.process.pid and not titled(child, "")
-            if apart and child.cpu_times().user > 1:
+            is_worker = child.ppid() != server.process.pid and not has_title(child, "")
+            if is_worker and child.cpu_times().user > 1:
                 return True
     return False
 
 
-async def test_a_gateway_with_nothing_to_do_and_the_one_after_it(tmp_path: Path) -> None:
-    with listening_socket() as bound:
-        port = bound.getsockname()[1]
-    with serving(tmp_path, port=port) as server:
-        kill(server.ready())
-    with serving(tmp_path, port=port) as again:
+async def test_an_idle_gateway_is_killed_and_its_port_is_reused(tmp_path: Path) -> None:
+    with listening_socket() as listener:
+        port = listener.getsockname()[1]
+    with serve_process(tmp_path, port=port) as server:
+        kill_and_assert_nothing_left(server.ready())
+    with serve_process(tmp_path, port=port) as again:
         async with httpx.AsyncClient(base_url=again.ready().url, timeout=PATIENCE) as http:
             answer = await http.post(CHAT, json=SHORT)
 
@@ -71,27 +71,27 @@ async def test_a_gateway_with_nothing_to_do_and_the_one_after_it(tmp_path: Path)
     assert answer.json()["choices"][0]["message"]["content"]
 
 
-async def test_under_load(tmp_path: Path) -> None:
-    with serving(tmp_path, env=FOR_HOURS) as server:
+async def test_a_gateway_under_load_is_killed(tmp_path: Path) -> None:
+    with serve_process(tmp_path, env=UNLIMITED_GRAMMARS) as server:
         async with httpx.AsyncClient(base_url=server.ready().url, timeout=PATIENCE) as http:
-            bound = {**SHORT, "structured_outputs": {"json": HOSTILE}}
-            asking = asyncio.ensure_future(http.post(CHAT, json=bound))
+            constrained = {**SHORT, "structured_outputs": {"json": SLOW_SCHEMA}}
+            slow_request = asyncio.ensure_future(http.post(CHAT, json=constrained))
             async with asyncio.timeout(PATIENCE):
                 while not compiling(server):  # noqa: ASYNC110
                     await asyncio.sleep(0.05)
             streams = [Stream() for _ in range(4)]
             reading = [asyncio.ensure_future(each.read(http)) for each in streams]
             await asyncio.gather(*(each.begun.wait() for each in streams))
-            await asyncio.to_thread(kill, server)
-            ends = await asyncio.gather(asking, *reading, return_exceptions=True)
+            await asyncio.to_thread(kill_and_assert_nothing_left, server)
+            ends = await asyncio.gather(slow_request, *reading, return_exceptions=True)
 
     assert all(isinstance(end, httpx.TransportError) for end in ends), ends
 
 
-async def test_while_the_model_is_loaded(tmp_path: Path) -> None:
-    with serving(tmp_path) as server:
+async def test_a_gateway_is_killed_while_it_loads_the_model(tmp_path: Path) -> None:
+    with serve_process(tmp_path) as server:
         server.core()
-        kill(server)
-    with serving(tmp_path) as server:
+        kill_and_assert_nothing_left(server)
+    with serve_process(tmp_path) as server:
         server.worker()
-        kill(server)
+        kill_and_assert_nothing_left(server)

@@ -1,4 +1,4 @@
-"""`proctor serve` while its engine is killed, hangs, and while it is told to stop."""
+"""`proctor serve` when its engine is killed or hangs, and when it gets SIGTERM."""
 
 import asyncio
 import signal
@@ -7,17 +7,17 @@ from collections.abc import Iterator
 import httpx
 import pytest
 
-from tests.engine.asking import CHAT
-from tests.engine.subprocesses import (
+from tests.engine.client import CHAT
+from tests.engine.serve_process import (
     PATIENCE,
     SHORT,
     Server,
     Stream,
-    ended_cleanly,
     is_gone,
-    serving,
+    serve_process,
     shared_memory,
-    until,
+    stop_cleanly,
+    until_status,
 )
 
 pytestmark = pytest.mark.engine
@@ -25,36 +25,38 @@ pytestmark = pytest.mark.engine
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """A server that every test here strikes, and that the last one ends."""
-    with serving(tmp_path_factory.mktemp("server")) as server:
+    """A server shared by these tests; the last one stops it."""
+    with serve_process(tmp_path_factory.mktemp("server")) as server:
         yield server.ready()
 
 
-async def test_an_engine_that_hangs_is_noticed_though_nobody_asks(server: Server) -> None:
+async def test_a_hanging_engine_is_detected_without_requests(server: Server) -> None:
     async with httpx.AsyncClient(base_url=server.url, timeout=PATIENCE) as http:
-        await until(http, 200)
-        for victim in server.engine():
-            victim.send_signal(signal.SIGSTOP)
-        await until(http, 503)
+        await until_status(http, 200)
+        for process in server.engine():
+            process.send_signal(signal.SIGSTOP)
+        await until_status(http, 503)
 
 
-@pytest.mark.parametrize("blow", [signal.SIGKILL, signal.SIGSTOP])
-async def test_service_resumes(server: Server, blow: signal.Signals) -> None:
+@pytest.mark.parametrize("signal_number", [signal.SIGKILL, signal.SIGSTOP])
+async def test_a_killed_or_hanging_engine_is_restarted(
+    server: Server, signal_number: signal.Signals
+) -> None:
     async with httpx.AsyncClient(base_url=server.url, timeout=PATIENCE) as http:
-        await until(http, 200)
-        struck = server.engine()
-        held = shared_memory(struck)
-        assert struck
-        assert held
-        streams = [Stream(choices=8) for _ in range(4)]  # which take their time
+        await until_status(http, 200)
+        processes = server.engine()
+        segments = shared_memory(processes)
+        assert processes
+        assert segments
+        streams = [Stream(choices=8) for _ in range(4)]  # enough that they are still running
         reading = asyncio.gather(*(each.read(http) for each in streams))
         await asyncio.gather(*(each.begun.wait() for each in streams))
-        for victim in struck:
-            victim.send_signal(blow)
-        await until(http, 503)
+        for process in processes:
+            process.send_signal(signal_number)
+        await until_status(http, 503)
         refused = await http.post(CHAT, json=SHORT)
         await asyncio.wait_for(reading, PATIENCE)
-        await until(http, 200)
+        await until_status(http, 200)
         answer = await http.post(CHAT, json=SHORT)
 
     assert refused.status_code == 503
@@ -64,19 +66,19 @@ async def test_service_resumes(server: Server, blow: signal.Signals) -> None:
     assert all(each.data["error"]["type"] == "server_error" for each in streams)
     assert answer.status_code == 200
     assert answer.json()["choices"][0]["message"]["content"]
-    assert all(map(is_gone, struck))
-    assert not {path for path in held if path.exists()}
+    assert all(map(is_gone, processes))
+    assert not {path for path in segments if path.exists()}
 
 
-async def test_a_server_told_to_stop_ends_what_runs(server: Server) -> None:
+async def test_sigterm_lets_a_running_stream_finish(server: Server) -> None:
     async with httpx.AsyncClient(base_url=server.url, timeout=PATIENCE) as http:
-        await until(http, 200)
+        await until_status(http, 200)
         running = Stream()
         reading = asyncio.create_task(running.read(http))
         await running.begun.wait()
-        ending = asyncio.create_task(ended_cleanly(server, set(), len(server.text)))
+        stopping = asyncio.create_task(stop_cleanly(server, set(), len(server.text)))
         await reading
-        await ending
+        await stopping
 
     assert (running.status, running.name) == (200, "")
     assert running.data["choices"][0]["finish_reason"] in ("stop", "length")

@@ -1,4 +1,4 @@
-"""A server told to stop, in whatever state its engine is, leaves nothing behind."""
+"""A server that is stopped leaves no process or shared memory, whatever state its engine is in."""
 
 import asyncio
 import os
@@ -8,13 +8,13 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.engine.subprocesses import (
+from tests.engine.serve_process import (
     PATIENCE,
     Stream,
-    ended_cleanly,
     is_gone,
-    serving,
+    serve_process,
     shared_memory,
+    stop_cleanly,
     until_gone,
 )
 
@@ -23,43 +23,43 @@ pytestmark = pytest.mark.engine
 RESTARTED = "restarting it"
 
 
-async def test_in_the_moment_in_which_the_engine_is_killed(tmp_path: Path) -> None:
-    with serving(tmp_path) as server:
+async def test_sigterm_right_after_the_engine_was_killed(tmp_path: Path) -> None:
+    with serve_process(tmp_path) as server:
         server.ready()
-        struck = server.engine()
-        held = shared_memory(struck)
+        processes = server.engine()
+        segments = shared_memory(processes)
         server.core().send_signal(signal.SIGKILL)
-        await ended_cleanly(server, held)
+        await stop_cleanly(server, segments)
 
-        assert all(map(is_gone, struck))
+        assert all(map(is_gone, processes))
 
 
-async def test_while_a_killed_engine_is_started_again(tmp_path: Path) -> None:
-    with serving(tmp_path) as server:
+async def test_sigterm_while_a_killed_engine_restarts(tmp_path: Path) -> None:
+    with serve_process(tmp_path) as server:
         server.ready()
-        struck = server.engine()
-        held = shared_memory(struck)
+        processes = server.engine()
+        segments = shared_memory(processes)
         server.core().send_signal(signal.SIGKILL)
-        server.said(RESTARTED)
-        again = server.core()
-        await ended_cleanly(server, held)
+        server.wait_for_output(RESTARTED)
+        restarted = server.core()
+        await stop_cleanly(server, segments)
 
-        assert all(map(is_gone, [*struck, again]))
+        assert all(map(is_gone, [*processes, restarted]))
 
 
-async def test_while_it_loads_for_the_first_time(tmp_path: Path) -> None:
-    with serving(tmp_path) as server:
+async def test_sigterm_while_the_engine_loads(tmp_path: Path) -> None:
+    with serve_process(tmp_path) as server:
         loading = server.core()
-        await ended_cleanly(server, set())
+        await stop_cleanly(server, set())
 
         assert is_gone(loading)
 
 
-async def test_ctrl_c_in_a_terminal_reaches_the_engine_only_when_the_answers_are_there(
+async def test_ctrl_c_reaches_the_engine_only_after_the_answers(
     tmp_path: Path,
 ) -> None:
     env = {"PROCTOR_LIMITS__SHUTDOWN_GRACE_SECONDS": str(PATIENCE)}
-    with serving(tmp_path, env=env) as server:
+    with serve_process(tmp_path, env=env) as server:
         async with httpx.AsyncClient(base_url=server.ready().url, timeout=PATIENCE) as http:
             running = Stream()
             reading = asyncio.create_task(running.read(http))

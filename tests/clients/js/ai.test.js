@@ -1,4 +1,4 @@
-// Vercel's AI SDK, by `@ai-sdk/openai-compatible`.
+// The Vercel AI SDK, with `@ai-sdk/openai-compatible`.
 
 import assert from "node:assert/strict";
 import { test } from "node:test";
@@ -55,7 +55,7 @@ test("streamText shows reasoning parts, then text parts", async () => {
   assert.equal(usage.outputTokenDetails.reasoningTokens, thinks);
 });
 
-test("an effort chooses a tier", async () => {
+test("an effort selects a tier", async () => {
   const { response } = await generateText({
     ...sum,
     providerOptions: { proctor: { reasoningEffort: "low" } },
@@ -71,14 +71,14 @@ test("structured output", async () => {
 });
 
 test("tools", async () => {
-  const asking = {
+  const options = {
     model: model(scripted),
     prompt: "Weather in two cities?",
     tools: { get_weather: weather },
     stopWhen: isStepCount(3),
   };
-  const streamed = streamText(asking);
-  for (const result of [await generateText(asking), streamed]) {
+  const streamed = streamText(options);
+  for (const result of [await generateText(options), streamed]) {
     const [first, last] = await result.steps;
     assert.deepEqual(first.toolCalls.map(({ input }) => input.city), ["Paris", "Oslo"]);
     assert.deepEqual(first.toolResults.map(({ output }) => output), ["21 in Paris", "21 in Oslo"]);
@@ -88,19 +88,20 @@ test("tools", async () => {
   }
 });
 
-test("a conversation goes on", async () => {
-  const asking = { model: model(scripted), tools: { get_weather: weather }, stopWhen: isStepCount(3) };
+test("messages can be sent back", async () => {
+  const tools = { get_weather: weather };
+  const options = { model: model(scripted), tools, stopWhen: isStepCount(3) };
   const messages = [];
   for (const content of ["Weather in two cities?", "Weather in Paris?"]) {
     messages.push({ role: "user", content });
-    const { text, response } = await generateText({ ...asking, messages });
+    const { text, response } = await generateText({ ...options, messages });
     assert.equal(text, "It is 21 degrees.");
     messages.push(...response.messages);
   }
   const cached = { openaiCompatible: { cache_control: { type: "ephemeral" } } };
   messages.push({ role: "user", content: [{ type: "text", text: "hi", providerOptions: cached }] });
 
-  assert.equal((await generateText({ ...asking, messages })).text, "The answer is 42.");
+  assert.equal((await generateText({ ...options, messages })).text, "The answer is 42.");
 });
 
 test("errors", async () => {
@@ -114,17 +115,17 @@ test("errors", async () => {
   });
 });
 
-test("a stream that is left is ended", async () => {
-  const leaving = new AbortController();
+test("an abandoned stream is aborted", async () => {
+  const controller = new AbortController();
   const { stream } = streamText({
     model: model(scripted),
     prompt: "hold",
-    abortSignal: leaving.signal,
+    abortSignal: controller.signal,
   });
   const kinds = [];
   for await (const part of stream) {
     kinds.push(part.type);
-    if (part.type === "text-delta") leaving.abort();
+    if (part.type === "text-delta") controller.abort();
   }
 
   assert.equal(kinds.at(-1), "abort");

@@ -21,16 +21,16 @@ const weather = {
 
 const sdk = (server, options) =>
   new OpenAI({ baseURL: server.url, apiKey: "none", ...options }).chat.completions;
-const asked = (server, content, fields) => ({
+const request = (server, content, fields) => ({
   model: server.model,
   messages: [{ role: "user", content }],
   temperature: 0,
   ...fields,
 });
-const sum = (fields) => asked(real, chain, { ...budget, ...fields });
+const sum = (fields) => request(real, chain, { ...budget, ...fields });
 const withUsage = { stream_options: { include_usage: true } };
 
-function assertWhole({ choices: [choice], usage }) {
+function assertComplete({ choices: [choice], usage }) {
   assert.match(choice.message.content, /^The answer is/);
   assert.equal(choice.finish_reason, "stop");
   assert.equal(choice.thinking.tokens, thinks);
@@ -40,46 +40,46 @@ function assertWhole({ choices: [choice], usage }) {
 test("create", async () => {
   const completion = await sdk(real).create(sum());
 
-  assertWhole(completion);
+  assertComplete(completion);
   assert.match(completion.choices[0].message.reasoning_content, /^a:/);
 });
 
-test("a stream says what a whole answer says", async () => {
+test("a stream equals the complete answer", async () => {
   const { message } = (await sdk(real).create(sum())).choices[0];
-  let thought = "";
+  let thinking = "";
   let answer = "";
   let last;
   for await (const chunk of await sdk(real).create(sum({ stream: true, ...withUsage }))) {
-    thought += chunk.choices[0]?.delta.reasoning_content ?? "";
+    thinking += chunk.choices[0]?.delta.reasoning_content ?? "";
     answer += chunk.choices[0]?.delta.content ?? "";
     last = chunk;
   }
 
-  assert.equal(thought, message.reasoning_content);
+  assert.equal(thinking, message.reasoning_content);
   assert.equal(answer, message.content);
   assert.equal(last.usage.completion_tokens_details.reasoning_tokens, thinks);
 });
 
-test("the accumulator says what a whole answer says", async () => {
+test("the accumulator equals the complete answer", async () => {
   const { message } = (await sdk(real).create(sum())).choices[0];
-  let said = "";
-  // The accumulator adds up OpenAI's own fields; of others it keeps the last delta.
-  let thought = "";
+  let received = "";
+  // The accumulator concatenates only OpenAI's own fields, and keeps the last delta of others.
+  let thinking = "";
   const stream = sdk(real)
     .stream(sum(withUsage))
-    .on("content", (delta) => (said += delta))
-    .on("chunk", ({ choices }) => (thought += choices[0]?.delta.reasoning_content ?? ""));
+    .on("content", (delta) => (received += delta))
+    .on("chunk", ({ choices }) => (thinking += choices[0]?.delta.reasoning_content ?? ""));
 
-  assertWhole(await stream.finalChatCompletion());
+  assertComplete(await stream.finalChatCompletion());
   assert.equal(await stream.finalContent(), message.content);
-  assert.equal(said, message.content);
-  assert.equal(thought, message.reasoning_content);
+  assert.equal(received, message.content);
+  assert.equal(thinking, message.reasoning_content);
 });
 
 test("parse", async () => {
-  const shaped = sum({ response_format: zodResponseFormat(Result, "result") });
-  const whole = await sdk(real).parse(shaped);
-  const streamed = await sdk(real).stream(shaped).finalChatCompletion();
+  const structured = sum({ response_format: zodResponseFormat(Result, "result") });
+  const whole = await sdk(real).parse(structured);
+  const streamed = await sdk(real).stream(structured).finalChatCompletion();
 
   assert.ok(Result.parse(whole.choices[0].message.parsed));
   assert.deepEqual(streamed.choices[0].message.parsed, whole.choices[0].message.parsed);
@@ -101,19 +101,19 @@ test("tools that must be called", async () => {
   }
 });
 
-test("tools that are run", async () => {
-  const question = asked(scripted, "Weather in two cities?", { tools: [weather] });
+test("runTools runs a tool loop", async () => {
+  const question = request(scripted, "Weather in two cities?", { tools: [weather] });
   for (const runner of [
     sdk(scripted).runTools(question),
     sdk(scripted).runTools({ ...question, stream: true }),
   ]) {
     assert.equal(await runner.finalContent(), "It is 21 degrees.");
-    const told = runner.messages.filter(({ role }) => role === "tool").map((m) => m.content);
-    assert.deepEqual(told, ["21 in Paris", "21 in Oslo"]);
+    const results = runner.messages.filter(({ role }) => role === "tool").map((m) => m.content);
+    assert.deepEqual(results, ["21 in Paris", "21 in Oslo"]);
   }
 });
 
-test("what a helper made goes back", async () => {
+test("messages of helpers can be sent back", async () => {
   const parameters = z.object({ city: z.string() });
   const tools = [zodFunction({ name: "get_weather", parameters })];
   const helpers = {
@@ -138,12 +138,13 @@ test("what a helper made goes back", async () => {
   }
 });
 
-test("a parsed answer goes back", async () => {
+test("a parsed answer can be sent back", async () => {
   const Answer = z.object({ degrees: z.int() });
   const messages = [{ role: "user", content: "As JSON, please." }];
   for (let turn = 0; turn < 2; turn += 1) {
-    const shaped = { response_format: zodResponseFormat(Answer, "answer") };
-    const { choices } = await sdk(scripted).parse({ model: scripted.model, messages, ...shaped });
+    const structured = { response_format: zodResponseFormat(Answer, "answer") };
+    const body = { model: scripted.model, messages, ...structured };
+    const { choices } = await sdk(scripted).parse(body);
     assert.deepEqual(choices[0].message.parsed, { degrees: 21 });
     messages.push(choices[0].message, { role: "user", content: "As JSON, again." });
   }
@@ -161,11 +162,11 @@ test("error classes", async () => {
       { code: "context_length_exceeded", type: "invalid_request_error" },
     ],
   ];
-  for (const [fields, kind, told] of cases) {
+  for (const [fields, errorClass, expected] of cases) {
     for (const stream of [false, true]) {
-      await assert.rejects(once.create(asked(scripted, "hi", { ...fields, stream })), (error) => {
-        assert.ok(error instanceof kind);
-        for (const [name, value] of Object.entries(told)) assert.equal(error[name], value);
+      await assert.rejects(once.create(request(scripted, "hi", { ...fields, stream })), (error) => {
+        assert.ok(error instanceof errorClass);
+        for (const [name, value] of Object.entries(expected)) assert.equal(error[name], value);
         assert.ok(error.requestID);
         return true;
       });
@@ -173,45 +174,45 @@ test("error classes", async () => {
   }
 });
 
-for (const [status, [first, second], kind] of [
+for (const [status, [first, second], errorClass] of [
   [429, busy, OpenAI.RateLimitError],
   [503, loading, OpenAI.InternalServerError],
 ]) {
-  test(`a ${status} is tried again`, async () => {
+  test(`a ${status} is retried`, async () => {
     const statuses = [];
-    const noting = async (...given) => {
-      const response = await fetch(...given);
+    const recordingFetch = async (...options) => {
+      const response = await fetch(...options);
       statuses.push(response.status);
       return response;
     };
-    const completion = await sdk(first, { fetch: noting }).create(asked(first, "hi"));
+    const completion = await sdk(first, { fetch: recordingFetch }).create(request(first, "hi"));
 
     assert.equal(completion.choices[0].message.content, "42");
     assert.deepEqual([statuses.at(0), statuses.at(-1)], [status, 200]);
-    await assert.rejects(sdk(second, { maxRetries: 0 }).create(asked(second, "hi")), kind);
+    await assert.rejects(sdk(second, { maxRetries: 0 }).create(request(second, "hi")), errorClass);
   });
 }
 
-test("a stream that is left is ended", async () => {
-  const stream = await sdk(scripted).create(asked(scripted, "hold", { stream: true }));
-  let said = "";
+test("an abandoned stream is aborted", async () => {
+  const stream = await sdk(scripted).create(request(scripted, "hold", { stream: true }));
+  let received = "";
   for await (const chunk of stream) {
-    said += chunk.choices[0]?.delta.content ?? "";
-    if (said) break;
+    received += chunk.choices[0]?.delta.content ?? "";
+    if (received) break;
   }
   await scriptedIsIdle();
 
-  const helper = sdk(scripted).stream(asked(scripted, "hold"));
+  const helper = sdk(scripted).stream(request(scripted, "hold"));
   helper.on("content", () => helper.abort());
   await assert.rejects(helper.done(), OpenAI.APIUserAbortError);
   await scriptedIsIdle();
 });
 
-test("a timeout ends the request", async () => {
+test("a timeout aborts the request", async () => {
   const impatient = sdk(scripted, { timeout: 300, maxRetries: 0 });
 
   await assert.rejects(
-    impatient.create(asked(scripted, "hold")),
+    impatient.create(request(scripted, "hold")),
     OpenAI.APIConnectionTimeoutError,
   );
   await scriptedIsIdle();

@@ -1,6 +1,6 @@
-"""Tests of clients that need an environment of their own; `tests/clients/test_apart.py` runs them.
+"""Tests of clients with their own environment, run by `tests/clients/test_isolated_clients.py`.
 
-They know the server by its address alone.
+They are given the addresses of the servers.
 """
 
 import os
@@ -15,10 +15,10 @@ BUDGET = {"max_thinking_tokens": THINKS, "thinking": {"landing": "hard"}}
 
 @dataclass(frozen=True)
 class Server:
-    """A server, by the name of its model.
+    """A server and its model.
 
     Attributes:
-        url: what clients take as their base.
+        url: the base URL for clients.
         model: the model's name.
     """
 
@@ -34,5 +34,5 @@ def real() -> Server:
 
 @pytest.fixture(scope="session")
 def scripted() -> Server:
-    """An engine that follows `tests/clients/scripted.py`."""
+    """An engine that follows `tests/clients/scripted_servers.py`."""
     return Server(os.environ["SCRIPTED_URL"] + "/v1", "scripted")

@@ -1,4 +1,4 @@
-"""LangChain: `langchain-openai`, and `langchain-deepseek`, which shows the reasoning."""
+"""LangChain: `langchain-openai`, and `langchain-deepseek`, which exposes the reasoning."""
 
 from collections.abc import Iterable
 from functools import reduce
@@ -16,7 +16,7 @@ from pydantic import BaseModel, Field
 
 
 class Result(BaseModel):
-    """What the answer is to look like."""
+    """The schema of the answer."""
 
     digits: int = Field(ge=0, le=99)
     sure: bool
@@ -35,23 +35,23 @@ class get_weather(BaseModel):  # noqa: N801
     city: str
 
 
-def chat_openai(server: Server, **given: Any) -> ChatOpenAI:
-    return ChatOpenAI(base_url=server.url, api_key="none", model=server.model, **given)
+def chat_openai(server: Server, **options: Any) -> ChatOpenAI:
+    return ChatOpenAI(base_url=server.url, api_key="none", model=server.model, **options)
 
 
-def chat_deepseek(server: Server, **given: Any) -> ChatDeepSeek:
-    return ChatDeepSeek(api_base=server.url, api_key="none", model=server.model, **given)
+def chat_deepseek(server: Server, **options: Any) -> ChatDeepSeek:
+    return ChatDeepSeek(api_base=server.url, api_key="none", model=server.model, **options)
 
 
-either = pytest.mark.parametrize("make", [chat_openai, chat_deepseek])
+both_models = pytest.mark.parametrize("make", [chat_openai, chat_deepseek])
 
 
 def joined(chunks: Iterable[AIMessageChunk]) -> AIMessageChunk:
     return reduce(add, chunks)
 
 
-@either
-def test_a_whole_answer(make: Any, real: Server) -> None:
+@both_models
+def test_a_complete_answer(make: Any, real: Server) -> None:
     message = make(real, temperature=0, extra_body=BUDGET).invoke(CHAIN)
 
     assert message.content.startswith("The answer is")
@@ -59,8 +59,8 @@ def test_a_whole_answer(make: Any, real: Server) -> None:
     assert message.response_metadata["finish_reason"] == "stop"
 
 
-@either
-async def test_a_stream_says_what_a_whole_answer_says(make: Any, real: Server) -> None:
+@both_models
+async def test_a_stream_equals_the_complete_answer(make: Any, real: Server) -> None:
     model = make(real, temperature=0, extra_body=BUDGET, stream_usage=True)
     whole = model.invoke(CHAIN)
     chunks = [chunk async for chunk in model.astream(CHAIN)]
@@ -70,31 +70,31 @@ async def test_a_stream_says_what_a_whole_answer_says(make: Any, real: Server) -
     assert joined(chunks).usage_metadata["output_token_details"]["reasoning"] == THINKS
 
 
-def test_deepseek_shows_the_reasoning(real: Server) -> None:
+def test_deepseek_exposes_the_reasoning(real: Server) -> None:
     model = chat_deepseek(real, temperature=0, extra_body=BUDGET)
     whole, streamed = model.invoke(CHAIN), joined(model.stream(CHAIN))
 
-    thought = whole.additional_kwargs["reasoning_content"]
-    assert thought.startswith("a:")
-    assert streamed.additional_kwargs["reasoning_content"] == thought
-    assert whole.content_blocks[0] == {"type": "reasoning", "reasoning": thought}
+    reasoning = whole.additional_kwargs["reasoning_content"]
+    assert reasoning.startswith("a:")
+    assert streamed.additional_kwargs["reasoning_content"] == reasoning
+    assert whole.content_blocks[0] == {"type": "reasoning", "reasoning": reasoning}
 
 
-@either
+@both_models
 def test_structured_output(make: Any, real: Server) -> None:
     model = make(real, temperature=0, extra_body=BUDGET)
 
-    shaped = model.with_structured_output(Result, method="json_schema", strict=True)
+    structured = model.with_structured_output(Result, method="json_schema", strict=True)
 
-    assert isinstance(shaped.invoke(CHAIN), Result)
+    assert isinstance(structured.invoke(CHAIN), Result)
 
 
-@either
-@pytest.mark.parametrize("which", ["any", "Add"])
-def test_tools_that_must_be_called(make: Any, which: str, real: Server) -> None:
+@both_models
+@pytest.mark.parametrize("choice", ["any", "Add"])
+def test_tools_that_must_be_called(make: Any, choice: str, real: Server) -> None:
     model = make(real, temperature=0, extra_body=BUDGET)
-    # The tiny model would neither keep to a schema nor come to an end by itself.
-    bound = model.bind_tools([Add], tool_choice=which, strict=True, parallel_tool_calls=False)
+    # By itself, the tiny model would neither match a schema nor stop.
+    bound = model.bind_tools([Add], tool_choice=choice, strict=True, parallel_tool_calls=False)
 
     (call,) = bound.invoke(CHAIN).tool_calls
 
@@ -102,21 +102,24 @@ def test_tools_that_must_be_called(make: Any, which: str, real: Server) -> None:
     assert Add.model_validate(call["args"])
 
 
-@either
-def test_tools_in_turn(make: Any, scripted: Server) -> None:
+@both_models
+def test_a_tool_loop(make: Any, scripted: Server) -> None:
     model = make(scripted).bind_tools([get_weather])
     question = HumanMessage("Weather in two cities?")
 
-    for asked in (model.invoke([question]), joined(model.stream([question]))):
-        assert [call["args"] for call in asked.tool_calls] == [{"city": "Paris"}, {"city": "Oslo"}]
-        told = [ToolMessage("21", tool_call_id=call["id"]) for call in asked.tool_calls]
-        last = model.invoke([question, asked, *told])
+    for message in (model.invoke([question]), joined(model.stream([question]))):
+        assert [call["args"] for call in message.tool_calls] == [
+            {"city": "Paris"},
+            {"city": "Oslo"},
+        ]
+        results = [ToolMessage("21", tool_call_id=call["id"]) for call in message.tool_calls]
+        last = model.invoke([question, message, *results])
         assert isinstance(last, AIMessage)
         assert last.content == "It is 21 degrees."
 
 
-@either
-def test_what_it_made_goes_back(make: Any, scripted: Server) -> None:
+@both_models
+def test_messages_can_be_sent_back(make: Any, scripted: Server) -> None:
     model = make(scripted).bind_tools([get_weather])
     conversation: list[Any] = []
     for text in ("Weather in two cities?", "Weather in Paris?"):
@@ -128,7 +131,7 @@ def test_what_it_made_goes_back(make: Any, scripted: Server) -> None:
         assert conversation[-1].content == "It is 21 degrees."
 
 
-@either
+@both_models
 def test_errors(make: Any, scripted: Server) -> None:
     with pytest.raises(openai.BadRequestError) as bad:
         make(scripted, temperature=3).invoke("hi")

@@ -1,4 +1,4 @@
-"""LiteLLM, by its two ways to a server like this one."""
+"""LiteLLM, by both of its providers for OpenAI-compatible servers."""
 
 from typing import Any
 
@@ -17,13 +17,13 @@ WEATHER = {
 
 
 class Result(BaseModel):
-    """What the answer is to look like."""
+    """The schema of the answer."""
 
     digits: int = Field(ge=0, le=99)
     sure: bool
 
 
-def asked(provider: str, server: Server, text: str = CHAIN, **fields: Any) -> dict[str, Any]:
+def request(provider: str, server: Server, text: str = CHAIN, **fields: Any) -> dict[str, Any]:
     return {
         "model": f"{provider}/{server.model}",
         "api_base": server.url,
@@ -34,12 +34,12 @@ def asked(provider: str, server: Server, text: str = CHAIN, **fields: Any) -> di
     }
 
 
-either = pytest.mark.parametrize("provider", ["hosted_vllm", "openai"])
+both_providers = pytest.mark.parametrize("provider", ["hosted_vllm", "openai"])
 
 
-@either
-def test_a_whole_answer(provider: str, real: Server) -> None:
-    response = litellm.completion(**asked(provider, real, extra_body=BUDGET))
+@both_providers
+def test_a_complete_answer(provider: str, real: Server) -> None:
+    response = litellm.completion(**request(provider, real, extra_body=BUDGET))
 
     (choice,) = response.choices
     assert choice.message.reasoning_content.startswith("a:")
@@ -48,11 +48,11 @@ def test_a_whole_answer(provider: str, real: Server) -> None:
     assert response.usage.completion_tokens_details.reasoning_tokens == THINKS
 
 
-@either
-async def test_a_stream_says_what_a_whole_answer_says(provider: str, real: Server) -> None:
-    whole = (await litellm.acompletion(**asked(provider, real, extra_body=BUDGET))).choices[0]
+@both_providers
+async def test_a_stream_equals_the_complete_answer(provider: str, real: Server) -> None:
+    whole = (await litellm.acompletion(**request(provider, real, extra_body=BUDGET))).choices[0]
     stream = await litellm.acompletion(
-        **asked(provider, real, extra_body=BUDGET),
+        **request(provider, real, extra_body=BUDGET),
         stream=True,
         stream_options={"include_usage": True},
     )
@@ -65,28 +65,28 @@ async def test_a_stream_says_what_a_whole_answer_says(provider: str, real: Serve
     assert built.usage.completion_tokens_details.reasoning_tokens == THINKS
 
 
-@either
-def test_an_effort_chooses_a_tier(provider: str, real: Server) -> None:
-    (choice,) = litellm.completion(**asked(provider, real, reasoning_effort="low")).choices
+@both_providers
+def test_an_effort_selects_a_tier(provider: str, real: Server) -> None:
+    (choice,) = litellm.completion(**request(provider, real, reasoning_effort="low")).choices
 
     assert choice.provider_specific_fields["thinking"]["tier"] == "low"
 
 
-@either
-def test_a_schema(provider: str, real: Server) -> None:
+@both_providers
+def test_structured_output(provider: str, real: Server) -> None:
     response = litellm.completion(
-        **asked(provider, real, extra_body=BUDGET, response_format=Result)
+        **request(provider, real, extra_body=BUDGET, response_format=Result)
     )
 
     assert Result.model_validate_json(response.choices[0].message.content)
     assert response.choices[0].message.reasoning_content.startswith("a:")
 
 
-@either
+@both_providers
 def test_tools(provider: str, scripted: Server) -> None:
-    given = asked(provider, scripted, "Weather in two cities?", tools=[WEATHER])
-    whole = litellm.completion(**given)
-    streamed = litellm.stream_chunk_builder(list(litellm.completion(**given, stream=True)))
+    fields = request(provider, scripted, "Weather in two cities?", tools=[WEATHER])
+    whole = litellm.completion(**fields)
+    streamed = litellm.stream_chunk_builder(list(litellm.completion(**fields, stream=True)))
 
     for response in (whole, streamed):
         (choice,) = response.choices
@@ -96,15 +96,15 @@ def test_tools(provider: str, scripted: Server) -> None:
         assert choice.finish_reason == "tool_calls"
 
 
-@either
+@both_providers
 @pytest.mark.parametrize("stream", [False, True])
-def test_what_it_made_goes_back(provider: str, stream: bool, scripted: Server) -> None:
+def test_messages_can_be_sent_back(provider: str, stream: bool, scripted: Server) -> None:
     messages: list[Any] = []
     tools = [WEATHER | {"cache_control": {"type": "ephemeral"}}]
 
-    def made() -> Any:
-        given = asked(provider, scripted, tools=tools, stream=stream) | {"messages": messages}
-        response = litellm.completion(**given)
+    def send() -> Any:
+        fields = request(provider, scripted, tools=tools, stream=stream) | {"messages": messages}
+        response = litellm.completion(**fields)
         built = litellm.stream_chunk_builder(list(response)) if stream else response
         messages.append(built.choices[0].message)
         return messages[-1]
@@ -112,16 +112,16 @@ def test_what_it_made_goes_back(provider: str, stream: bool, scripted: Server) -
     for text in ("Weather in two cities?", "Weather in Paris?"):
         part = {"type": "text", "text": text, "cache_control": {"type": "ephemeral"}}
         messages.append({"role": "user", "content": [part]})
-        ids = [call.id for call in made().tool_calls]
+        ids = [call.id for call in send().tool_calls]
         messages += [{"role": "tool", "tool_call_id": each, "content": "21"} for each in ids]
-        assert made().content == "It is 21 degrees."
+        assert send().content == "It is 21 degrees."
 
 
-@either
+@both_providers
 def test_errors(provider: str, scripted: Server) -> None:
     with pytest.raises(litellm.BadRequestError, match="temperature"):
-        litellm.completion(**asked(provider, scripted) | {"temperature": 3})
+        litellm.completion(**request(provider, scripted) | {"temperature": 3})
     with pytest.raises(litellm.NotFoundError):
-        litellm.completion(**asked(provider, Server(scripted.url, "another")))
+        litellm.completion(**request(provider, Server(scripted.url, "another")))
     with pytest.raises(litellm.ContextWindowExceededError):
-        litellm.completion(**asked(provider, scripted, "x" * 9000))
+        litellm.completion(**request(provider, scripted, "x" * 9000))

@@ -1,11 +1,11 @@
-"""Lets requests come as far as the engine.
+"""Changes generated requests so that they reach the engine.
 
-Any name for the model becomes that of the served one (that another name is a 404 is left to
-`GET /v1/models/{name}`), and no request asks for less time than an answer takes, which is a 504.
+The model's name becomes that of the served model (`GET /v1/models/{name}` covers the 404 for other
+names), and timeouts are dropped, because one shorter than an answer takes is a 504.
 
-What the description says in words alone, for no schema can, is kept to by requests that are to be
-accepted: fields that say the same are not to contradict each other, and numbers have to fit into
-the context and into each other.
+Requests that must be accepted are also made to comply with rules that the document describes in
+words, because no schema can express them: synonymous fields must not contradict each other, and
+numbers must fit into the context and into each other.
 """
 
 import json
@@ -30,23 +30,23 @@ BUDGETS = (
     "thinking",
     "reasoning",
 )
-DEMANDS = BUDGETS[BUDGETS.index("min_thinking_tokens") :]
-"""Those that can demand thinking, for which a raw prompt has to open a block."""
+THINKING_FIELDS = BUDGETS[BUDGETS.index("min_thinking_tokens") :]
+"""The fields that can require thinking, for which a raw prompt must open a block."""
 
 LAYOUTS = ("reasoning_format", "include_reasoning", "separate_reasoning")
 LENGTHS = ("max_tokens", "max_completion_tokens")
-BINDING = ("response_format", "structured_outputs", "tools")
-"""Those that can say where an answer ends, beside which none has a least length."""
+CONSTRAINING = ("response_format", "structured_outputs", "tools")
+"""The fields that can determine where an answer ends, so that no minimum length is allowed."""
 
-BESIDE_NO_TOOLS = ("grammar", "structural_tag")
-"""Languages of their own, which are read at once where calls are to be bound beside them."""
+NOT_WITH_TOOLS = ("grammar", "structural_tag")
+"""Constraints with their own language, which is parsed at once if calls are constrained too."""
 
-ALONE = ("return_token_ids", "continue_final_message", "add_generation_prompt", "echo")
-FITS = 8
-"""Tokens, or characters of a text, that fit into any budget."""
+WITH_CONDITIONS = ("return_token_ids", "continue_final_message", "add_generation_prompt", "echo")
+SMALL_NUMBER = 8
+"""A number of tokens, or characters of a text, that fits into any budget."""
 
-SMALL = 1500
-"""Characters of JSON of which several fit into the context."""
+MAX_CHARACTERS = 1500
+"""The maximum length of a JSON value, so that several fit into the context."""
 
 VOCABULARY = 256
 
@@ -61,20 +61,20 @@ def before_call(context: schemathesis.HookContext, case: schemathesis.Case, **_:
     if isinstance(body.get("model"), str) and body["model"]:
         body["model"] = "scripted"
     if case.meta is not None and case.meta.generation.mode.is_positive:
-        _agree(body)
+        _make_valid(body)
 
 
-def _agree(body: dict) -> None:
+def _make_valid(body: dict) -> None:
     _keep_one(body, BUDGETS)
     _keep_one(body, LENGTHS)
     for name in LENGTHS:
         if body.get(name) is not None:
-            body[name] = 8 * FITS
+            body[name] = 8 * SMALL_NUMBER
     if body.get("min_thinking_tokens") is not None:
-        body["min_thinking_tokens"] = FITS
+        body["min_thinking_tokens"] = SMALL_NUMBER
     for name in ("thinking", "reasoning", "chat_template_kwargs"):
         if isinstance(body.get(name), dict):
-            _agree_within(body[name])
+            _make_section_valid(body[name])
     if (body.get("reasoning") or {}).get("exclude") is None:
         _keep_one(body, LAYOUTS)
     else:
@@ -82,36 +82,40 @@ def _agree(body: dict) -> None:
             body.pop(name, None)
     if isinstance(body.get("tools"), list):
         _name_tools(body)
-        if any((body.get("structured_outputs") or {}).get(name) for name in BESIDE_NO_TOOLS):
+        if any((body.get("structured_outputs") or {}).get(name) for name in NOT_WITH_TOOLS):
             del body["structured_outputs"]
     if (body.get("structured_outputs") or {}).get("structural_tag"):
-        body["structured_outputs"]["structural_tag"] = "{}"  # any JSON, which no schema says
+        body["structured_outputs"]["structural_tag"] = (
+            "{}"  # must be JSON, which the schema cannot express
+        )
     for name in ("response_format", "structured_outputs"):
         if not _is_small(body.get(name)):
             del body[name]
     if not _is_small(body.get("messages")):
         body["messages"] = [{"role": "user", "content": "x"}]
     if "prompt" in body and "max_thinking_tokens" not in body:
-        for name in DEMANDS:
+        for name in THINKING_FIELDS:
             body.pop(name, None)
     if body.get("min_tokens") is not None:
-        body["min_tokens"] = FITS
-    for name in BINDING:
+        body["min_tokens"] = SMALL_NUMBER
+    for name in CONSTRAINING:
         if body.get(name) is not None:
             body.pop("min_tokens", None)
             body.pop("ignore_eos", None)
     if body.get("stream"):
         body.pop("prompt_logprobs", None)
-    for name in ALONE:  # of a hidden thinking, or a message that must be unfinished
+    for (
+        name
+    ) in WITH_CONDITIONS:  # invalid with hidden thinking, or unless the last message is unfinished
         if "messages" in body:
             body.pop(name, None)
     if "prompt" in body:
-        body["prompt"] = _prompt(body["prompt"])
+        body["prompt"] = _valid_prompt(body["prompt"])
         if isinstance(body["prompt"], list) and not isinstance(body["prompt"][0], int):
             body["prompt"] = body["prompt"][:1]
 
 
-def _agree_within(fields: dict) -> None:
+def _make_section_valid(fields: dict) -> None:
     _keep_one(
         fields,
         (
@@ -120,14 +124,14 @@ def _agree_within(fields: dict) -> None:
         ),
     )
     if fields.get("min_tokens") is not None:
-        fields["min_tokens"] = FITS
+        fields["min_tokens"] = SMALL_NUMBER
     if isinstance(fields.get("wrap_up_text"), str):
-        fields["wrap_up_text"] = fields["wrap_up_text"][:FITS]
+        fields["wrap_up_text"] = fields["wrap_up_text"][:SMALL_NUMBER]
     texts = fields.get("continuation_text")
     if isinstance(texts, str):
-        fields["continuation_text"] = texts[:FITS]
+        fields["continuation_text"] = texts[:SMALL_NUMBER]
     elif isinstance(texts, list):
-        fields["continuation_text"] = [text[:FITS] for text in texts]
+        fields["continuation_text"] = [text[:SMALL_NUMBER] for text in texts]
 
 
 def _keep_one(fields: dict, names: tuple[str, ...]) -> None:
@@ -136,24 +140,24 @@ def _keep_one(fields: dict, names: tuple[str, ...]) -> None:
 
 
 def _is_small(value: object) -> bool:
-    """Whether it fits into the context, and its integers into 64 bits."""
-    told = json.dumps(value)
-    return len(told) < SMALL and re.search(r"\d{17}", told) is None
+    """Return whether a value fits into the context, and its integers into 64 bits."""
+    text = json.dumps(value)
+    return len(text) < MAX_CHARACTERS and re.search(r"\d{17}", text) is None
 
 
 def _name_tools(body: dict) -> None:
     if not _is_small(body["tools"]):
         body["tools"] = [{"type": "function", "function": {"name": "f"}}]
-    for at, tool in enumerate(body["tools"]):
-        tool["function"]["name"] = f"f{at}"
+    for number, tool in enumerate(body["tools"]):
+        tool["function"]["name"] = f"f{number}"
     if isinstance(body.get("tool_choice"), dict):
         body["tool_choice"]["function"]["name"] = "f0"
 
 
-def _prompt(prompt: object) -> object:
-    """One that is not empty, of tokens that the model has."""
+def _valid_prompt(prompt: object) -> object:
+    """Return a non-empty prompt of token ids in the vocabulary."""
     if isinstance(prompt, int | float):
         return prompt % VOCABULARY
     if isinstance(prompt, list):
-        return [_prompt(part) for part in prompt] or [0]
+        return [_valid_prompt(part) for part in prompt] or [0]
     return prompt or "x"

@@ -51,7 +51,7 @@ def head(line: bytes, *headers: bytes) -> bytes:
     return b"\r\n".join([line, b"Host: x", b"Connection: close", *headers, b"", b""])
 
 
-# What depends on the model and its grammars is in tests/engine/test_answers.py.
+# What depends on the model and its grammars is in tests/engine/test_structured_output.py.
 ADVISORIES = {
     "negative tokens": asking(logit_bias={"-1": 1}),
     "more biases than any model takes": asking(logit_bias={str(token): 1 for token in range(2000)}),

@@ -1,4 +1,4 @@
-"""Requests to the real engine, with budgets of any kind, and what comes back."""
+"""Chat requests to the real engine, with random budgets, and checks of the responses."""
 
 import asyncio
 import json
@@ -9,56 +9,56 @@ import httpx
 from prometheus_client.parser import text_string_to_metric_families
 
 from proctor.budget.budgets import NUDGE_TEXT, OnLoop
+from tests.engine.gateway import Gateway
 from tests.engine.prompts import chain
-from tests.engine.served import Served
 from tests.waiting import PATIENCE
 
 CHAT = "/v1/chat/completions"
 
 
-def body(served: Served, text: str, **fields: Any) -> dict[str, Any]:
+def body(gateway: Gateway, text: str, **fields: Any) -> dict[str, Any]:
     return {
-        "model": served.engine.model.name,
+        "model": gateway.engine.model.name,
         "messages": [{"role": "user", "content": text}],
         **fields,
     }
 
 
 async def ask(http: httpx.AsyncClient, request: dict[str, Any]) -> dict[str, Any]:
-    """A whole answer, from a stream or not: one shape for both."""
+    """Send a chat request, and return the response; a stream is merged into the same shape."""
     if not request.get("stream"):
         response = await http.post(CHAT, json=request)
         assert response.status_code == 200, response.text
         whole: dict[str, Any] = response.json()
         return whole
-    asked = {**request, "stream_options": {"include_usage": True}}
+    streamed = {**request, "stream_options": {"include_usage": True}}
     texts = {"reasoning_content": "", "content": ""}
-    async with http.stream("POST", CHAT, json=asked) as response:
+    async with http.stream("POST", CHAT, json=streamed) as response:
         chunks = [
             json.loads(line[6:])
             async for line in response.aiter_lines()
             if line.startswith("data: {")
         ]
-    ended = {}
+    final = {}
     for choice in (choice for chunk in chunks for choice in chunk["choices"]):
         for name, text in choice["delta"].items():
             if name in texts:
                 texts[name] += text or ""
         if choice["finish_reason"]:
-            ended = choice
+            final = choice
     return {
         "id": chunks[0]["id"],
-        "choices": [{**ended, "message": texts}],
+        "choices": [{**final, "message": texts}],
         "usage": chunks[-1]["usage"],
     }
 
 
-def random_request(served: Served, rng: Random) -> dict[str, Any]:
-    """A request with a budget of any kind."""
+def random_request(gateway: Gateway, rng: Random) -> dict[str, Any]:
+    """Return a request with a random budget."""
     maximum = rng.choice([0, rng.randint(1, 12), rng.randint(1, 200), -1])
     ceiling = 200 if maximum == -1 else maximum
     request = body(
-        served,
+        gateway,
         chain(rng, rng.randint(1, 10)),
         max_thinking_tokens=maximum,
         min_thinking_tokens=rng.choice([0, rng.randint(0, ceiling), ceiling]),
@@ -82,43 +82,43 @@ def random_request(served: Served, rng: Random) -> dict[str, Any]:
     return {**request, "thinking": thinking}
 
 
-def assert_kept(served: Served, request: dict[str, Any], answer: dict[str, Any]) -> None:
-    """The budget was kept, by a recount of the token ids, and the answer says what they say."""
+def assert_budget_kept(gateway: Gateway, request: dict[str, Any], answer: dict[str, Any]) -> None:
+    """Count the thinking tokens by their ids, and compare the budget and the response with it."""
     (choice,) = answer["choices"]
     name = f"{answer['id']}-0"
-    counted = len(served.engine.thinking_ids(name))
-    account = served.engine.outcome(name)
+    count = len(gateway.engine.thinking_ids(name))
+    account = gateway.engine.outcome(name)
     thinking = choice["thinking"]
-    assert thinking["tokens"] == account.tokens == counted
+    assert thinking["tokens"] == account.tokens == count
     assert thinking["continuations"] == account.continuations
     assert thinking["end_reason"] == account.end_reason
     usage = answer["usage"]
-    assert usage["completion_tokens_details"]["reasoning_tokens"] == counted
-    assert usage["completion_tokens"] == len(served.engine.recordings[name].tokens)
-    assert_marked(request, choice)
+    assert usage["completion_tokens_details"]["reasoning_tokens"] == count
+    assert usage["completion_tokens"] == len(gateway.engine.recordings[name].tokens)
+    assert_spans_marked(request, choice)
     cap = request["max_thinking_tokens"]
-    assert cap == -1 or counted <= cap
+    assert cap == -1 or count <= cap
     assert thinking["loops"] == sum(account.loops.values())
-    if counted < request["min_thinking_tokens"]:
+    if count < request["min_thinking_tokens"]:
         assert thinking["end_reason"] == "loop"
         assert account.loops[OnLoop.CLOSE]
     assert choice["message"]["content"]
 
 
-def assert_marked(request: dict[str, Any], choice: dict[str, Any]) -> None:
-    """Every forced text stands where the answer says, as far as there was room for it."""
-    asked = request["thinking"]
-    continuations = asked.get("continuation_text", "Wait")
+def assert_spans_marked(request: dict[str, Any], choice: dict[str, Any]) -> None:
+    """Check that each forced span covers a forced text, or a prefix that fitted the budget."""
+    options = request["thinking"]
+    continuations = options.get("continuation_text", "Wait")
     texts = {
         "continuation": [*([continuations] if isinstance(continuations, str) else continuations)],
-        "wrap_up": [asked.get("wrap_up_text", "")],
+        "wrap_up": [options.get("wrap_up_text", "")],
     }
-    if asked["on_loop"] == "nudge":
+    if options["on_loop"] == "nudge":
         texts["continuation"].append(NUDGE_TEXT)
     spans = choice["thinking"]["forced_spans"]
     for span in spans:
         marked = choice["message"]["reasoning_content"][span["start"] : span["end"]]
-        # Bytes of a character that the model had not finished come before it.
+        # It may follow the bytes of a character that the model had not finished.
         marked = marked.lstrip("\N{REPLACEMENT CHARACTER}")
         assert any(text.startswith(marked) for text in texts[span["kind"]]), marked
     forced = choice["thinking"]["forced_tokens"]
@@ -126,14 +126,14 @@ def assert_marked(request: dict[str, Any], choice: dict[str, Any]) -> None:
 
 
 async def metric(http: httpx.AsyncClient, name: str) -> float:
-    """The sum of a metric's samples."""
+    """Return the sum of a metric's samples."""
     families = text_string_to_metric_families((await http.get("/metrics")).text)
     samples = [sample for family in families for sample in family.samples]
     return sum(sample.value for sample in samples if sample.name == name)
 
 
 async def until_idle(http: httpx.AsyncClient) -> None:
-    """Until neither the gateway nor vLLM runs anything any more."""
+    """Wait until neither the gateway nor vLLM has running requests."""
     async with asyncio.timeout(PATIENCE):
         while True:
             running = await metric(http, "vllm:num_requests_running")

@@ -1,4 +1,4 @@
-"""Runs clients in processes of their own, mostly in the environment that is made for them."""
+"""Runs clients in separate processes, usually in the virtual environment of the clients."""
 
 import asyncio
 import os
@@ -17,17 +17,17 @@ OFFLINE = {
     "LITELLM_LOCAL_MODEL_COST_MAP": "true",
     "NO_PROXY": "127.0.0.1",
 }
-"""Keeps the clients from looking for anything on the net."""
+"""Keeps the clients from network access beyond the servers under test."""
 
 
 async def run(command: list[str], folder: Path, programs: Path = BIN, **environment: str) -> str:
-    """What a command prints that must succeed.
+    """Run a command that must succeed, and return its output.
 
     Args:
         command: a program and its arguments.
-        folder: where it runs.
-        programs: where the program is; by itself in the clients' environment.
-        environment: variables that it gets besides.
+        folder: its working directory.
+        programs: the folder of the program; by default that of the clients' environment.
+        environment: additional environment variables.
     """
     require((programs / command[0]).exists(), f"{programs.parent.name} (`make test` makes it)")
     process = await asyncio.create_subprocess_exec(
@@ -45,10 +45,10 @@ async def run(command: list[str], folder: Path, programs: Path = BIN, **environm
     )
     try:
         async with asyncio.timeout(SECONDS):
-            printed = (await process.communicate())[0].decode()
+            output = (await process.communicate())[0].decode()
     finally:
         if process.returncode is None:
             process.kill()
             await process.wait()
-    assert process.returncode == 0, printed
-    return printed
+    assert process.returncode == 0, output
+    return output

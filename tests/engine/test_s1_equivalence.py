@@ -1,4 +1,4 @@
-"""Continuations in the engine follow the law of s1's loop, which stops, strips and resubmits."""
+"""Continuations have the distribution of s1's budget forcing, which strips and resubmits."""
 
 import asyncio
 from collections import Counter
@@ -11,22 +11,22 @@ from scipy.stats import chi2_contingency, ks_2samp
 
 from proctor.budget import TokenBudget
 from proctor.server.engines.base import Engine, Job, Sampling
+from tests.engine.gateway import Gateway
 from tests.engine.prompts import chain
-from tests.engine.served import Served
 
 RUNS = 250
-AFTER = 12
-"""Tokens after a continuation that are compared."""
+COMPARED_TOKENS = 12
+"""The number of tokens compared after a continuation."""
 
-CERTAIN = 1e-3
-"""Less likely than this, two samples are taken to follow different laws; the seeds are fixed."""
+SIGNIFICANCE = 1e-3
+"""The p-value below which two samples count as differently distributed; the seeds are fixed."""
 
 
 class Run(NamedTuple):
-    """One thinking.
+    """The thinking of one run.
 
     Attributes:
-        before: tokens before the first attempt to close.
+        before: the number of tokens before the first attempt to close.
         after: the first tokens after its continuation.
         tokens: all thinking tokens.
     """
@@ -39,10 +39,10 @@ class Run(NamedTuple):
 async def resubmitted(
     engine: Engine, name: str, prompt: tuple[int, ...], sampling: Sampling, wait: tuple[int, ...]
 ) -> Run:
-    """s1's loop: generate up to the delimiter, strip it, append "Wait", resubmit; once."""
+    """Run s1's loop once: generate up to the delimiter, strip it, append "Wait", resubmit."""
     first = await until_delimiter(engine, f"{name}-0", prompt, sampling)
     second = await until_delimiter(engine, f"{name}-1", (*prompt, *first, *wait), sampling)
-    return Run(len(first), second[:AFTER], (*first, *wait, *second))
+    return Run(len(first), second[:COMPARED_TOKENS], (*first, *wait, *second))
 
 
 async def until_delimiter(
@@ -67,70 +67,72 @@ async def in_engine(
 ) -> Run:
     budget = TokenBudget(continuations=1, continuation_ids=(wait,))
     job = Job(name, prompt, sampling, budget)
-    tokens = await until_delimiter_of(engine, job)
-    (at,) = await engine.attempts(job)
-    return Run(at, tokens[at + len(wait) :][:AFTER], tokens)
+    tokens = await thinking_of(engine, job)
+    (position,) = await engine.attempts(job)
+    return Run(position, tokens[position + len(wait) :][:COMPARED_TOKENS], tokens)
 
 
-async def until_delimiter_of(engine: Engine, job: Job) -> tuple[int, ...]:
+async def thinking_of(engine: Engine, job: Job) -> tuple[int, ...]:
     tokens = [token async for delta in engine.generate(job) for token in delta.token_ids]
     return tuple(tokens[: tokens.index(engine.model.markers.end[0])])
 
 
-async def both(
+async def run_both(
     engine: Engine, prompt: tuple[int, ...], sampling: Sequence[Sampling]
 ) -> tuple[list[Run], list[Run]]:
     wait = tuple(engine.codec.encode("Wait"))
     ours = [
-        in_engine(engine, f"law-{hash(prompt)}-{at}-e", prompt, how, wait)
-        for at, how in enumerate(sampling)
+        in_engine(engine, f"law-{hash(prompt)}-{at}-e", prompt, params, wait)
+        for at, params in enumerate(sampling)
     ]
     theirs = [
-        resubmitted(engine, f"law-{hash(prompt)}-{at}-r", prompt, how, wait)
-        for at, how in enumerate(sampling)
+        resubmitted(engine, f"law-{hash(prompt)}-{at}-r", prompt, params, wait)
+        for at, params in enumerate(sampling)
     ]
     done = await asyncio.gather(*ours, *theirs)
     return done[: len(ours)], done[len(ours) :]
 
 
-async def prompt_of(engine: Engine, text: str) -> tuple[int, ...]:
+async def render_prompt(engine: Engine, text: str) -> tuple[int, ...]:
     return (await engine.codec.render([{"role": "user", "content": text}], thinking=True)).ids
 
 
 @pytest.mark.parametrize("repetition", [None, 0.9, 1.2])
 @pytest.mark.parametrize("steps", [2, 5, 8])
-def test_greedily_it_is_the_loop_token_for_token(
-    served: Served, steps: int, repetition: float | None
+def test_greedy_continuations_are_identical_to_s1(
+    vllm_gateway: Gateway, steps: int, repetition: float | None
 ) -> None:
-    """Also under the penalty that counts the prompt's tokens as it counts the output's."""
-    prompt = served.run(prompt_of(served.engine, chain(Random(steps), steps)))
+    """Also under the repetition penalty, which counts the tokens of the prompt too."""
+    prompt = vllm_gateway.run(render_prompt(vllm_gateway.engine, chain(Random(steps), steps)))
     greedy = Sampling(max_tokens=800, temperature=0, repetition_penalty=repetition)
-    (ours,), (theirs,) = served.run(both(served.engine, prompt, [greedy]))
+    (ours,), (theirs,) = vllm_gateway.run(run_both(vllm_gateway.engine, prompt, [greedy]))
     assert ours == theirs
 
 
 @pytest.mark.parametrize(("temperature", "top_p"), [(1.0, 1.0), (1.3, 0.95)])
-def test_sampled_it_has_the_loops_distribution(
-    served: Served, temperature: float, top_p: float
+def test_sampled_continuations_have_the_distribution_of_s1(
+    vllm_gateway: Gateway, temperature: float, top_p: float
 ) -> None:
-    prompt = served.run(prompt_of(served.engine, chain(Random(17), 3)))
+    prompt = vllm_gateway.run(render_prompt(vllm_gateway.engine, chain(Random(17), 3)))
     settings = [Sampling(600, temperature, top_p, seed) for seed in range(RUNS)]
-    ours, theirs = served.run(both(served.engine, prompt, settings))
+    ours, theirs = vllm_gateway.run(run_both(vllm_gateway.engine, prompt, settings))
 
-    assert ks_2samp([run.before for run in ours], [run.before for run in theirs]).pvalue > CERTAIN
+    assert (
+        ks_2samp([run.before for run in ours], [run.before for run in theirs]).pvalue > SIGNIFICANCE
+    )
     lengths = [[len(run.tokens) for run in runs] for runs in (ours, theirs)]
-    assert ks_2samp(*lengths).pvalue > CERTAIN
-    assert homogeneity([run.after for run in ours], [run.after for run in theirs]) > CERTAIN
+    assert ks_2samp(*lengths).pvalue > SIGNIFICANCE
+    assert homogeneity([run.after for run in ours], [run.after for run in theirs]) > SIGNIFICANCE
 
 
 def homogeneity(one: Sequence[object], other: Sequence[object]) -> float:
-    """The p-value of a chi-square test that both were drawn from one distribution."""
+    """Return the p-value of a chi-square test that both samples have one distribution."""
     counts = Counter(one), Counter(other)
     common = [kind for kind, count in (counts[0] + counts[1]).items() if count >= 10]
     assert len(common) > 1, "too few kinds to compare"
     table = [[count[kind] for kind in common] for count in counts]
-    for row, drawn in zip(table, (one, other), strict=True):
-        row.append(len(drawn) - sum(row))
+    for row, sample in zip(table, (one, other), strict=True):
+        row.append(len(sample) - sum(row))
     table = [row if table[0][-1] + table[1][-1] else row[:-1] for row in table]
     p_value: float = chi2_contingency(table).pvalue
     return p_value

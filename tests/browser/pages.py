@@ -1,4 +1,4 @@
-"""A real browser at a server's pages."""
+"""Pages of a gateway in a real browser."""
 
 import asyncio
 import contextlib
@@ -14,40 +14,40 @@ from tests.server.harness import running_server
 from tests.waiting import PATIENCE
 
 PATIENCE_MS = 1000 * PATIENCE
-expect.set_options(timeout=PATIENCE_MS)  # five seconds by default: too few for a busy machine
+expect.set_options(timeout=PATIENCE_MS)  # the default of 5 s is too short for a busy machine
 
 REFUSED = "Failed to load resource"
-"""What Chromium's console says of each answer that is an error."""
+"""The message in Chromium's console for each response that is an error."""
 
 
 @asynccontextmanager
-async def browsing(
+async def open_page(
     browser: Browser, url: str, path: str = "/", **context: Any
 ) -> AsyncIterator[Page]:
-    """A page in headless Chromium; nothing may be asked of other hosts, and nothing may fail."""
-    faults: list[str] = []
+    """Open a page in headless Chromium, and check for errors and for requests to other hosts."""
+    failures: list[str] = []
 
-    def on_console(told: ConsoleMessage) -> None:
-        if told.type in ("error", "warning") and not told.text.startswith(REFUSED):
-            faults.append(told.text)
+    def on_console(message: ConsoleMessage) -> None:
+        if message.type in ("error", "warning") and not message.text.startswith(REFUSED):
+            failures.append(message.text)
 
-    def on_request(asked: Request) -> None:
-        if not asked.url.startswith((url, "data:")):
-            faults.append(f"asked for {asked.url}")
+    def on_request(request: Request) -> None:
+        if not request.url.startswith((url, "data:")):
+            failures.append(f"request to {request.url}")
 
-    async with await browser.new_context(**context) as opened:
-        page = await opened.new_page()
+    async with await browser.new_context(**context) as browser_context:
+        page = await browser_context.new_page()
         page.set_default_timeout(PATIENCE_MS)
-        page.on("pageerror", lambda error: faults.append(str(error)))
+        page.on("pageerror", lambda error: failures.append(str(error)))
         page.on("console", on_console)
         page.on("request", on_request)
         await page.goto(url + path)
         yield page
-    assert faults == []
+    assert failures == []
 
 
 class Relay:
-    """Passes bytes on to a server, until it is cut."""
+    """Forwards bytes to a server, until its connections are cut."""
 
     def __init__(self, target: str) -> None:
         self._target = httpx.URL(target)
@@ -55,16 +55,16 @@ class Relay:
         self.url = ""
 
     def cut(self) -> None:
-        """Break all connections off."""
+        """Abort all connections."""
         for writer in self._writers:
             writer.transport.abort()
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """One connection."""
-        there = await asyncio.open_connection(self._target.host, self._target.port)
-        self._writers += [writer, there[1]]
+        """Forward one connection."""
+        upstream = await asyncio.open_connection(self._target.host, self._target.port)
+        self._writers += [writer, upstream[1]]
         with contextlib.suppress(OSError):
-            await asyncio.gather(_pass(reader, there[1]), _pass(there[0], writer))
+            await asyncio.gather(_pass(reader, upstream[1]), _pass(upstream[0], writer))
 
 
 async def _pass(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -75,8 +75,8 @@ async def _pass(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> N
 
 
 @asynccontextmanager
-async def relayed(url: str) -> AsyncIterator[Relay]:
-    """A relay before a server."""
+async def relay_to(url: str) -> AsyncIterator[Relay]:
+    """Run a relay to a server."""
     relay = Relay(url)
     async with await asyncio.start_server(relay.serve, "127.0.0.1", 0) as server:
         relay.url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
@@ -85,16 +85,16 @@ async def relayed(url: str) -> AsyncIterator[Relay]:
 
 
 @asynccontextmanager
-async def opened(
+async def open_gateway_page(
     browser: Browser,
     engine: FakeEngine,
     path: str = "/",
-    given: dict[str, Any] | None = None,
+    overrides: dict[str, Any] | None = None,
     **context: Any,
 ) -> AsyncIterator[Page]:
-    """The same, of a server of its own over a scripted engine, with settings as `given`."""
+    """Start a gateway over a fake engine, and open one of its pages."""
     async with (
-        running_server(engine, **(given or {})) as url,
-        browsing(browser, url, path, **context) as page,
+        running_server(engine, **(overrides or {})) as url,
+        open_page(browser, url, path, **context) as page,
     ):
         yield page

@@ -1,4 +1,4 @@
-"""Tools and structured output on the real engine: what binds an answer never binds its thinking."""
+"""Tools and structured output on the real engine: constraints apply to answers, not to thinking."""
 
 import asyncio
 import json
@@ -10,9 +10,9 @@ import httpx
 import jsonschema
 import pytest
 
-from tests.engine.asking import CHAT, ask, body
+from tests.engine.client import CHAT, ask, body
+from tests.engine.gateway import Gateway
 from tests.engine.prompts import chain
-from tests.engine.served import Served
 from tests.waiting import PATIENCE
 
 pytestmark = pytest.mark.engine
@@ -49,20 +49,20 @@ def tool(name: str) -> dict[str, Any]:
 
 
 @pytest.fixture
-async def http(served: Served) -> Any:
-    async with httpx.AsyncClient(base_url=served.url, timeout=PATIENCE) as client:
+async def http(vllm_gateway: Gateway) -> Any:
+    async with httpx.AsyncClient(base_url=vllm_gateway.url, timeout=PATIENCE) as client:
         yield client
 
 
-async def test_every_answer_is_valid_whatever_the_budget(
-    served: Served, http: httpx.AsyncClient
+async def test_every_answer_matches_its_schema_whatever_the_budget(
+    vllm_gateway: Gateway, http: httpx.AsyncClient
 ) -> None:
     rng = Random(5)
 
     async def one() -> None:
         cap = rng.choice([0, 1, 3, rng.randint(4, 60), 300, -1])
         request = body(
-            served,
+            vllm_gateway,
             chain(rng, rng.randint(1, 6)),
             max_thinking_tokens=cap,
             min_thinking_tokens=0 if cap < 1 else rng.choice([0, 0, cap]),
@@ -89,13 +89,17 @@ async def test_every_answer_is_valid_whatever_the_budget(
         ({"json": {"type": "integer", "minimum": 0, "maximum": 9}}, r"\d"),
     ],
 )
-async def test_each_form(
-    served: Served, http: httpx.AsyncClient, constraint: dict[str, Any], pattern: str
+async def test_each_kind_of_constraint(
+    vllm_gateway: Gateway, http: httpx.AsyncClient, constraint: dict[str, Any], pattern: str
 ) -> None:
     prompt = "Start with 7, add 5, times 3. What are the last two digits?"
     for cap in (0, 4, 200):
         request = body(
-            served, prompt, max_thinking_tokens=cap, structured_outputs=constraint, temperature=0
+            vllm_gateway,
+            prompt,
+            max_thinking_tokens=cap,
+            structured_outputs=constraint,
+            temperature=0,
         )
         choice = (await ask(http, request))["choices"][0]
         assert re.fullmatch(pattern, choice["message"]["content"])
@@ -103,8 +107,8 @@ async def test_each_form(
         assert bool(choice["message"].get("reasoning_content")) == bool(cap)
 
 
-async def called(http: httpx.AsyncClient, request: dict[str, Any]) -> tuple[Any, list[Any]]:
-    """The choice's end and its calls, from a stream or not."""
+async def tool_calls_of(http: httpx.AsyncClient, request: dict[str, Any]) -> tuple[Any, list[Any]]:
+    """Return the choice with its finish reason, and its tool calls, from a stream or not."""
     if not request["stream"]:
         response = await http.post(CHAT, json=request)
         assert response.status_code == 200, response.text
@@ -127,8 +131,8 @@ async def called(http: httpx.AsyncClient, request: dict[str, Any]) -> tuple[Any,
     return end, calls
 
 
-async def test_calls_that_are_required_come_whole_whatever_the_budget(
-    served: Served, http: httpx.AsyncClient
+async def test_required_calls_match_their_schema_whatever_the_budget(
+    vllm_gateway: Gateway, http: httpx.AsyncClient
 ) -> None:
     rng = Random(6)
     tools = [tool("add"), tool("multiply")]
@@ -137,7 +141,7 @@ async def test_calls_that_are_required_come_whole_whatever_the_budget(
     async def one() -> None:
         cap, choice = rng.choice([0, 2, 30, 200]), rng.choice(["required", named])
         request = body(
-            served,
+            vllm_gateway,
             chain(rng, rng.randint(1, 4)),
             tools=tools,
             tool_choice=choice,
@@ -148,11 +152,11 @@ async def test_calls_that_are_required_come_whole_whatever_the_budget(
             max_tokens=500,
             stream=rng.random() < 0.5,
         )
-        end, (call,) = await called(http, request)
+        end, (call,) = await tool_calls_of(http, request)
         function = call["function"]
         assert function["name"] in (["multiply"] if choice is named else ["add", "multiply"])
-        of_tool = next(t["function"] for t in tools if t["function"]["name"] == function["name"])
-        jsonschema.validate(json.loads(function["arguments"]), of_tool["parameters"])
+        definition = next(t["function"] for t in tools if t["function"]["name"] == function["name"])
+        jsonschema.validate(json.loads(function["arguments"]), definition["parameters"])
         assert end["finish_reason"] == ("stop" if choice is named else "tool_calls")
         assert end["thinking"]["tokens"] <= cap
 
@@ -178,10 +182,10 @@ async def test_calls_that_are_required_come_whole_whatever_the_budget(
         ({"logit_bias": {"100000": 1}}, "logit_bias"),
     ],
 )
-async def test_what_the_engine_could_not_take_never_reaches_it(
-    served: Served, http: httpx.AsyncClient, fields: dict[str, Any], param: str
+async def test_an_invalid_constraint_or_bias_is_refused_before_the_engine(
+    vllm_gateway: Gateway, http: httpx.AsyncClient, fields: dict[str, Any], param: str
 ) -> None:
-    response = await http.post(CHAT, json=body(served, "hi", **fields))
+    response = await http.post(CHAT, json=body(vllm_gateway, "hi", **fields))
 
     assert response.status_code == 400, response.text
     assert response.json()["error"]["param"] == param

@@ -1,4 +1,4 @@
-"""Budgets over vLLM's own API server, which knows none: stop and resubmit, on the demo model."""
+"""Budgets enforced over vLLM's API server by stop and resubmit, on the demo model."""
 
 import asyncio
 import os
@@ -26,10 +26,10 @@ from proctor.server.engines.completions.dialects import TextDialect, TokenIdDial
 from proctor.server.engines.completions.discovery import LocalModel
 from proctor.server.engines.completions.engine import CompletionsEngine
 from proctor.server.engines.factory import load_engine
-from tests.engine.asking import ask, assert_kept, body, random_request
+from tests.engine.client import ask, assert_budget_kept, body, random_request
+from tests.engine.gateway import START_SECONDS, Gateway
 from tests.engine.prompts import chain
-from tests.engine.recording import RecordingEngine
-from tests.engine.served import START_SECONDS, Served
+from tests.engine.recording_engine import RecordingEngine
 from tests.waiting import PATIENCE
 
 pytestmark = pytest.mark.engine
@@ -43,18 +43,18 @@ FLAGS = [
 
 
 @pytest.fixture(scope="module")
-def peer() -> Iterator[str]:
-    """The base URL of vLLM's API server."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+def upstream() -> Iterator[str]:
+    """Start vLLM's API server, and yield its base URL."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        port = listener.getsockname()[1]
     command = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--port", str(port)]
     environment = os.environ | {"VLLM_LOGGING_LEVEL": "ERROR"}
     process = subprocess.Popen([*command, *FLAGS], env=environment, start_new_session=True)
     try:
         _await_health(f"http://127.0.0.1:{port}/health", process)
-        # vLLM's worker dies of a short prompt on processors with AMX unless a longer one came
-        # first: its attention uses tiles that only a larger product of matrices asks Linux for.
+        # On processors with AMX, vLLM's worker crashes on a short prompt unless a longer one came
+        # first: its attention uses tiles that only a larger matrix product requests from Linux.
         long = {"model": NAME, "prompt": [5] * 64, "max_tokens": 1}
         assert httpx.post(f"http://127.0.0.1:{port}/v1/completions", json=long).is_success
         yield f"http://127.0.0.1:{port}/v1"
@@ -81,112 +81,118 @@ def _await_health(url: str, process: subprocess.Popen[bytes]) -> None:
 
 
 @pytest.fixture
-async def over(peer: str) -> AsyncIterator[Served]:
-    """A gateway over it, as the loader makes one."""
-    engine = {"kind": "completions", "base_url": peer}
+async def remote(upstream: str) -> AsyncIterator[Gateway]:
+    """A gateway over that server, with the engine that the factory creates."""
+    engine = {"kind": "completions", "base_url": upstream}
     settings = Settings(
         model=str(DEMO / "model"), served_model_name=NAME, engine=engine, default_tier=CUSTOM
     )
     loaded = RecordingEngine(await asyncio.to_thread(load_engine, settings))
-    yield Served("http://test", loaded, settings, asyncio.get_running_loop())
+    yield Gateway("http://test", loaded, settings, asyncio.get_running_loop())
     await loaded.aclose()
 
 
 @asynccontextmanager
-async def gateway(served: Served) -> AsyncIterator[httpx.AsyncClient]:
-    app = create_app(served.settings, lambda: served.engine)
+async def gateway_client(gateway: Gateway) -> AsyncIterator[httpx.AsyncClient]:
+    app = create_app(gateway.settings, lambda: gateway.engine)
     async with app.router.lifespan_context(app):
         await app.state.supervisor.loaded()
         transport = httpx.ASGITransport(app)
-        async with httpx.AsyncClient(transport=transport, base_url=served.url) as http:
+        async with httpx.AsyncClient(transport=transport, base_url=gateway.url) as http:
             yield http
 
 
-def inner(served: Served) -> CompletionsEngine:
-    engine = served.engine._engine
+def completions_engine(gateway: Gateway) -> CompletionsEngine:
+    engine = gateway.engine._engine
     assert isinstance(engine, CompletionsEngine)
     return engine
 
 
-async def test_what_vllm_is_found_to_offer(over: Served) -> None:
-    assert over.engine.model.context_length == 2048
-    assert isinstance(inner(over)._service.dialect, TokenIdDialect)
-    await over.engine.health()
+async def test_discovery_finds_the_context_length_and_token_ids(remote: Gateway) -> None:
+    assert remote.engine.model.context_length == 2048
+    assert isinstance(completions_engine(remote)._service.dialect, TokenIdDialect)
+    await remote.engine.health()
 
 
-async def test_100_concurrent_requests_think_within_their_budgets(over: Served) -> None:
+async def test_100_concurrent_requests_think_within_their_budgets(remote: Gateway) -> None:
     rng = Random(20250131)
-    requests = [random_request(over, rng) for _ in range(100)]
-    async with gateway(over) as http:
+    requests = [random_request(remote, rng) for _ in range(100)]
+    async with gateway_client(remote) as http:
         answers = await asyncio.gather(*(ask(http, request) for request in requests))
     for request, answer in zip(requests, answers, strict=True):
-        assert_kept(over, request, answer)
+        assert_budget_kept(remote, request, answer)
 
 
-async def test_greedy_rounds_give_what_the_embedded_engine_gives(
-    over: Served, served: Served
+async def test_greedy_output_matches_the_embedded_engine(
+    remote: Gateway, vllm_gateway: Gateway
 ) -> None:
-    """Token for token. A prefill adds up in another order than decoding does, so one near-tie
-    among all the requests may fall to the other side."""
+    """The tokens are identical. Prefill and decoding sum in different orders, so one near-tie
+    among all requests may be decided differently."""
     fields: list[dict[str, Any]] = [
         {"thinking": {"continuations": 3, "continuation_text": ["Wait", "Hmm"]}},
         {"min_thinking_tokens": 200, "max_thinking_tokens": 230},
         {"max_thinking_tokens": 30, "thinking": {"wrap_up_text": "\nFinal Answer:"}},
     ]
     differing = 0
-    async with gateway(over) as http, httpx.AsyncClient(base_url=served.url) as embedded:
+    async with (
+        gateway_client(remote) as http,
+        httpx.AsyncClient(base_url=vllm_gateway.url) as embedded,
+    ):
         for number in range(12):
-            request = body(over, chain(Random(number), 5), temperature=0, **fields[number % 3])
+            request = body(remote, chain(Random(number), 5), temperature=0, **fields[number % 3])
             ours, theirs = await ask(http, request), await ask(embedded, request)
-            one = over.engine.recordings[f"{ours['id']}-0"]
-            other = served.engine.recordings[f"{theirs['id']}-0"]
-            differing += (one.tokens, one.attempts) != (other.tokens, other.attempts)
+            mine = remote.engine.recordings[f"{ours['id']}-0"]
+            embedded_one = vllm_gateway.engine.recordings[f"{theirs['id']}-0"]
+            differing += (mine.tokens, mine.attempts) != (
+                embedded_one.tokens,
+                embedded_one.attempts,
+            )
     assert differing <= 1
 
 
-async def test_the_same_seed_gives_the_same_tokens(over: Served) -> None:
-    request = body(over, chain(Random(4), 5), seed=11, temperature=1.0, min_thinking_tokens=120)
-    async with gateway(over) as http:
-        one, other = [await ask(http, request) for _ in range(2)]
-    assert one["choices"][0]["thinking"]["continuations"] > 0
-    assert one["choices"][0]["message"] == other["choices"][0]["message"]
+async def test_the_same_seed_gives_the_same_tokens(remote: Gateway) -> None:
+    request = body(remote, chain(Random(4), 5), seed=11, temperature=1.0, min_thinking_tokens=120)
+    async with gateway_client(remote) as http:
+        first, second = [await ask(http, request) for _ in range(2)]
+    assert first["choices"][0]["thinking"]["continuations"] > 0
+    assert first["choices"][0]["message"] == second["choices"][0]["message"]
 
 
-async def test_texts_alone_keep_the_budgets_too(over: Served) -> None:
-    """vLLM, spoken to as a server that gives no token ids."""
-    engine = inner(over)
+async def test_budgets_are_kept_without_token_ids(remote: Gateway) -> None:
+    """The dialect is that of a server that returns no token ids."""
+    engine = completions_engine(remote)
     model = engine.model
     local = LocalModel(engine.codec, model.markers, "</think>", model.vocabulary, {})
     service = replace(engine._service, dialect=TextDialect("</think>", engine.codec.encode))
     textual = RecordingEngine(CompletionsEngine(engine._upstream, service, local, model.name))
-    spoken_to = replace(over, engine=textual)
+    text_only = replace(remote, engine=textual)
     rng = Random(7)
-    requests = [random_request(over, rng) for _ in range(30)]
-    async with gateway(spoken_to) as http:
+    requests = [random_request(remote, rng) for _ in range(30)]
+    async with gateway_client(text_only) as http:
         answers = await asyncio.gather(*(ask(http, request) for request in requests))
     for request, answer in zip(requests, answers, strict=True):
-        assert_kept(spoken_to, request, answer)
+        assert_budget_kept(text_only, request, answer)
 
 
-async def test_a_job_that_is_given_up_leaves_the_server(over: Served, peer: str) -> None:
+async def test_an_aborted_job_is_aborted_on_the_server(remote: Gateway, upstream: str) -> None:
     messages = [{"role": "user", "content": chain(Random(1), 8)}]
-    prompt = await over.engine.codec.render(messages, thinking=True)
-    budget = TokenBudget(1500, 1800, continuation_ids=(tuple(over.engine.codec.encode("Wait")),))
+    prompt = await remote.engine.codec.render(messages, thinking=True)
+    budget = TokenBudget(1500, 1800, continuation_ids=(tuple(remote.engine.codec.encode("Wait")),))
     job = Job("job", prompt.ids, Sampling(1900), budget)
     async with httpx.AsyncClient() as http:
-        before = await _generated_when_idle(http, peer, over=-1)
-        async with aclosing(over.engine.generate(job)) as deltas:
+        before = await _generated_when_idle(http, upstream, over=-1)
+        async with aclosing(remote.engine.generate(job)) as deltas:
             await anext(deltas)
-        after = await _generated_when_idle(http, peer, over=before)
+        after = await _generated_when_idle(http, upstream, over=before)
 
     assert after - before < budget.minimum
 
 
-async def _generated_when_idle(http: httpx.AsyncClient, peer: str, over: float) -> float:
-    """Tokens that vLLM has generated, by its own count, once they are more and it runs nothing."""
+async def _generated_when_idle(http: httpx.AsyncClient, upstream: str, over: float) -> float:
+    """Wait until vLLM is idle and has generated more than `over` tokens; return their number."""
     async with asyncio.timeout(PATIENCE):
         while True:
-            metrics = await http.get(f"{peer.removesuffix('/v1')}/metrics")
+            metrics = await http.get(f"{upstream.removesuffix('/v1')}/metrics")
             values = {
                 sample.name: sample.value
                 for family in text_string_to_metric_families(metrics.text)

@@ -1,4 +1,4 @@
-"""The real engine, with a note of every token it gave: the truth that tests recount from."""
+"""An engine that records every token it generates, so that tests can recount them."""
 
 from collections.abc import AsyncGenerator
 from dataclasses import dataclass, field
@@ -11,7 +11,7 @@ from proctor.server.engines.tool_calls import ToolFormat
 
 @dataclass
 class Recording:
-    """One job as the engine answered it."""
+    """The tokens that the engine generated for a job."""
 
     job: Job
     tokens: list[int] = field(default_factory=list)
@@ -19,7 +19,7 @@ class Recording:
 
 
 class RecordingEngine:
-    """Passes everything on to another engine and keeps what came back, by job id."""
+    """Delegates to another engine, and records its tokens by job id."""
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
@@ -70,14 +70,17 @@ class RecordingEngine:
         await self._engine.aclose()
 
     async def check_slots(self) -> int:
-        """Requests that hold a slot in the processor; raises if its books do not add up."""
-        held: list[int] = await self._engine._llm.collective_rpc("check_slots")  # type: ignore[attr-defined]
-        return sum(held)
+        """Return the number of requests with a slot in the logits processor.
+
+        Raises if its bookkeeping is inconsistent.
+        """
+        counts: list[int] = await self._engine._llm.collective_rpc("check_slots")  # type: ignore[attr-defined]
+        return sum(counts)
 
     def thinking_ids(self, job_id: str) -> list[int]:
-        """A job's thinking, cut out of its tokens by its markers alone.
+        """Return a job's thinking tokens, found by the markers alone.
 
-        For markers of one token each, and a block that is opened once.
+        Works for markers of one token each, and a block that is opened once.
         """
         recording = self.recordings[job_id]
         (start,), (end,) = self.model.markers.start, self.model.markers.end
@@ -89,7 +92,7 @@ class RecordingEngine:
         return tokens[: tokens.index(end)] if end in tokens else tokens
 
     def outcome(self, job_id: str) -> Outcome:
-        """The account that the reference machine gives of a job."""
+        """Return the outcome of a job according to the reference state machine."""
         recording = self.recordings[job_id]
         machine = replay(
             recording.job.budget,

@@ -1,4 +1,4 @@
-"""One real engine on the demo model for the whole test run, behind one real server."""
+"""A gateway over vLLM with the demo model, shared by all tests of a run."""
 
 import asyncio
 import contextlib
@@ -18,26 +18,26 @@ from proctor.server.cli.serve import KEEP_ALIVE_SECONDS
 from proctor.server.config.budgets import CUSTOM
 from proctor.server.config.settings import Settings, load_settings
 from proctor.server.engines.base import Engine
-from tests.engine.recording import RecordingEngine
+from tests.engine.recording_engine import RecordingEngine
 from tests.server.harness import listening_socket
 from tests.waiting import PATIENCE
 
 NO_ENGINE = "the CPU engine is not installed"
 START_SECONDS = 3 * PATIENCE
 CACHE = 24 * 2**20
-"""Bytes: 10,000 tokens, too few for what 64 streams want, so that some are preempted."""
+"""Bytes of the KV cache: 10,000 tokens, too few for 64 streams, so that some are preempted."""
 T = TypeVar("T")
 
 
 @dataclass(frozen=True)
-class Served:
-    """A running server, and the engine behind it.
+class Gateway:
+    """A running gateway, and its engine.
 
     Attributes:
-        url: where it listens.
-        engine: the real engine, with a record of all that it gave.
-        settings: what it was started with.
-        loop: the event loop that both run in.
+        url: its base URL.
+        engine: the real engine, which records its tokens.
+        settings: its settings.
+        loop: the event loop of both.
     """
 
     url: str
@@ -45,13 +45,13 @@ class Served:
     settings: Settings
     loop: asyncio.AbstractEventLoop
 
-    def run(self, work: Coroutine[Any, Any, T]) -> T:
-        """What `work` gives, run where the engine lives."""
-        return asyncio.run_coroutine_threadsafe(work, self.loop).result(PATIENCE)
+    def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
+        """Run a coroutine in the event loop of the engine, and return its result."""
+        return asyncio.run_coroutine_threadsafe(coroutine, self.loop).result(PATIENCE)
 
 
 class ThreadServer(uvicorn.Server):
-    """A server that leaves the test run's signal handlers alone, and tells its loop."""
+    """A server that does not replace the test run's signal handlers, and exposes its loop."""
 
     loop: asyncio.AbstractEventLoop
 
@@ -65,19 +65,21 @@ class ThreadServer(uvicorn.Server):
 
 
 @pytest.fixture(scope="session")
-def served() -> Iterator[Served]:
-    """The demo model behind the gateway, on a port of this machine."""
-    with serving() as running:
-        yield running
+def vllm_gateway() -> Iterator[Gateway]:
+    """A gateway over vLLM with the demo model, on a loopback port."""
+    with running_gateway() as gateway:
+        yield gateway
 
 
 @contextlib.contextmanager
-def metrics_kept() -> Iterator[None]:
-    """Give the engine that runs already its metrics back in the end: the start of another takes
-    all of vLLM's out of the process's registry."""
+def restored_metrics() -> Iterator[None]:
+    """Register the metrics of the running engine again at the end.
+
+    The start of another engine removes all of vLLM's metrics from the process's registry.
+    """
     from vllm.v1.metrics.prometheus import unregister_vllm_metrics
 
-    kept = [
+    collectors = [
         collector
         for collector in REGISTRY._collector_to_names
         if getattr(collector, "_name", "").startswith("vllm:")
@@ -86,25 +88,25 @@ def metrics_kept() -> Iterator[None]:
         yield
     finally:
         unregister_vllm_metrics()
-        for collector in kept:
+        for collector in collectors:
             REGISTRY.register(collector)
 
 
 @contextlib.contextmanager
-def serving(**given: Any) -> Iterator[Served]:
-    """Serve the demo model with some settings."""
+def running_gateway(**overrides: Any) -> Iterator[Gateway]:
+    """Serve the demo model, with `overrides` over the default settings."""
     pytest.importorskip("vllm", reason=NO_ENGINE)
-    with metrics_kept(), _serving(**given) as running:
-        yield running
+    with restored_metrics(), _running_gateway(**overrides) as gateway:
+        yield gateway
 
 
 @contextlib.contextmanager
-def _serving(**given: Any) -> Iterator[Served]:
+def _running_gateway(**overrides: Any) -> Iterator[Gateway]:
     engine = {"kv_cache_memory_bytes": CACHE}
-    # A machine with too much to do is no engine that hangs.
+    # On a busy machine, a slow engine must not count as stalled.
     limits = {"stall_seconds": PATIENCE}
     settings = load_settings(
-        {"engine": engine, "default_tier": CUSTOM, "limits": limits, **given}, None
+        {"engine": engine, "default_tier": CUSTOM, "limits": limits, **overrides}, None
     )
     loaded: list[RecordingEngine] = []
 
@@ -115,18 +117,18 @@ def _serving(**given: Any) -> Iterator[Served]:
         return loaded[0]
 
     app = create_app(settings, load)
-    with listening_socket() as bound:
+    with listening_socket() as listener:
         server = ThreadServer(
             uvicorn.Config(
                 app, log_level="warning", access_log=False, timeout_keep_alive=KEEP_ALIVE_SECONDS
             )
         )
-        thread = threading.Thread(target=server.run, kwargs={"sockets": [bound]})
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
         thread.start()
-        url = f"http://127.0.0.1:{bound.getsockname()[1]}"
+        url = f"http://127.0.0.1:{listener.getsockname()[1]}"
         try:
             asyncio.run(_until_loaded(url))
-            yield Served(url, loaded[0], settings, server.loop)
+            yield Gateway(url, loaded[0], settings, server.loop)
         finally:
             server.should_exit = True
             thread.join()

@@ -1,4 +1,4 @@
-"""`proctor serve` in a process of its own, what it says, and what it leaves behind."""
+"""`proctor serve` with the real engine in a separate process: its output and its resources."""
 
 import asyncio
 import contextlib
@@ -18,8 +18,8 @@ import httpx
 import psutil
 from vllm.utils.system_utils import kill_process_tree
 
-from tests.engine.asking import CHAT
-from tests.engine.served import START_SECONDS
+from tests.engine.client import CHAT
+from tests.engine.gateway import START_SECONDS
 
 PATIENCE = 300
 SERVE = "import sys; from proctor.server.cli.main import main; sys.exit(main())"
@@ -38,11 +38,11 @@ SHORT = {**LONG, "min_thinking_tokens": 0, "max_thinking_tokens": 20, "stream": 
 
 @dataclass(frozen=True)
 class Server:
-    """A server that was started.
+    """A server process.
 
     Attributes:
-        process: the server's own.
-        log: all that it, its engine and its helpers say.
+        process: the process of the server.
+        log: the output of the server, its engine and its other children.
     """
 
     process: psutil.Popen
@@ -54,11 +54,11 @@ class Server:
 
     @property
     def url(self) -> str:
-        """Where it listens."""
-        return self.said(r"http://[\d.:]+")
+        """The base URL; waits until it is printed."""
+        return self.wait_for_output(r"http://[\d.:]+")
 
-    def said(self, pattern: str) -> str:
-        """Wait until it has said this."""
+    def wait_for_output(self, pattern: str) -> str:
+        """Wait until the output matches a pattern, and return the match."""
         deadline = time.monotonic() + START_SECONDS
         while time.monotonic() < deadline:
             if found := re.search(pattern, self.text):
@@ -68,57 +68,59 @@ class Server:
         raise AssertionError(self.text)
 
     def ready(self) -> "Server":
-        """Wait until it says so."""
-        self.said("Ready after")
+        """Wait until the server is ready."""
+        self.wait_for_output("Ready after")
         return self
 
     def engine(self) -> list[psutil.Process]:
-        """vLLM's engine and its workers."""
-        return [child for child in self.children() if titled(child, "EngineCore", "Worker")]
+        """Return the processes of vLLM's engine and its workers."""
+        return [child for child in self.children() if has_title(child, "EngineCore", "Worker")]
 
     def core(self) -> psutil.Process:
-        """vLLM's engine, without its workers; waits until it runs."""
-        return self._the_one("EngineCore")
+        """Return the process of vLLM's engine core; waits until it runs."""
+        return self._wait_for_child("EngineCore")
 
     def worker(self) -> psutil.Process:
-        """The worker."""
-        return self._the_one("Worker")
+        """Return the process of vLLM's worker; waits until it runs."""
+        return self._wait_for_child("Worker")
 
     def children(self) -> list[psutil.Process]:
         found: list[psutil.Process] = self.process.children(recursive=True)
         return found
 
-    def _the_one(self, title: str) -> psutil.Process:
+    def _wait_for_child(self, title: str) -> psutil.Process:
         deadline = time.monotonic() + START_SECONDS
         while time.monotonic() < deadline:
             for child in self.children():
-                if titled(child, title):
+                if has_title(child, title):
                     return child
             time.sleep(0.05)
         raise AssertionError(self.text)
 
 
 @contextlib.contextmanager
-def serving(
+def serve_process(
     folder: Path, *, code: str = "", env: Mapping[str, str] | None = None, port: int = 0
 ) -> Iterator[Server]:
-    """A server, which may not be ready yet.
+    """Start a server, without waiting until it is ready.
 
     Args:
-        folder: where its log goes.
-        code: Python to run in it before it serves.
-        env: more of its environment.
-        port: where it listens; 0 is anywhere.
+        folder: the folder for its log.
+        code: Python code to run before it serves.
+        env: additional environment variables.
+        port: its port; 0 selects a free one.
     """
     log = folder / "log"
-    told = os.environ | {"PYTHONPATH": str(Path.cwd()), "PYTHONUNBUFFERED": "1"} | dict(env or {})
+    variables = (
+        os.environ | {"PYTHONPATH": str(Path.cwd()), "PYTHONUNBUFFERED": "1"} | dict(env or {})
+    )
     with log.open("w") as out:
         process = psutil.Popen(
             [sys.executable, "-c", f"{code}\n{SERVE}", "serve", "--port", str(port)],
             stdout=out,
             stderr=subprocess.STDOUT,
-            env=told,
-            start_new_session=True,  # as in a terminal of its own
+            env=variables,
+            start_new_session=True,  # so that its process group can be signalled
         )
     try:
         yield Server(process, log)
@@ -130,7 +132,7 @@ def serving(
 
 @contextlib.contextmanager
 def busy_cores(count: int = 2) -> Iterator[None]:
-    """Something else that wants all of the processor's time."""
+    """Keep some cores busy with other processes."""
     loops = [subprocess.Popen([sys.executable, "-c", SPIN]) for _ in range(count)]
     try:
         yield
@@ -140,8 +142,8 @@ def busy_cores(count: int = 2) -> Iterator[None]:
             loop.wait()
 
 
-def titled(process: psutil.Process, *names: str) -> bool:
-    """Whether vLLM has given the process one of these names."""
+def has_title(process: psutil.Process, *names: str) -> bool:
+    """Return whether vLLM gave the process one of these titles."""
     try:
         line = " ".join(process.cmdline())
     except psutil.Error:
@@ -157,17 +159,17 @@ def is_gone(process: psutil.Process) -> bool:
 
 
 def shared_memory(processes: list[psutil.Process]) -> set[Path]:
-    """The files of shared memory that these processes have."""
-    mapped = set()
+    """Return the files in shared memory that these processes have mapped."""
+    inodes = set()
     for process in processes:
         with contextlib.suppress(FileNotFoundError):
             lines = Path(f"/proc/{process.pid}/maps").read_text().splitlines()
-            mapped |= {int(line.split()[4]) for line in lines if f" {SHARED_MEMORY}/" in line}
-    return {path for path in SHARED_MEMORY.iterdir() if path.stat().st_ino in mapped}
+            inodes |= {int(line.split()[4]) for line in lines if f" {SHARED_MEMORY}/" in line}
+    return {path for path in SHARED_MEMORY.iterdir() if path.stat().st_ino in inodes}
 
 
 class Stream:
-    """One long stream: when it has begun, and how it ended."""
+    """A long stream: when it began, and its last event."""
 
     def __init__(self, choices: int = 1) -> None:
         self._request = {**LONG, "n": choices}
@@ -177,7 +179,7 @@ class Stream:
         self.data: Any = None
 
     async def read(self, http: httpx.AsyncClient) -> None:
-        """Read it to its end; of its events the last one is kept."""
+        """Read the stream to its end, and keep the last event."""
         name = ""
         try:
             async with http.stream("POST", CHAT, json=self._request) as response:
@@ -192,11 +194,11 @@ class Stream:
                     elif not line:
                         name = ""
         finally:
-            self.begun.set()  # or whoever waits for it would not see why it did not
+            self.begun.set()  # also after an error, so that a waiting test sees it
 
 
-async def until(http: httpx.AsyncClient, status: int) -> None:
-    """Until `/ready` has this status."""
+async def until_status(http: httpx.AsyncClient, status: int) -> None:
+    """Wait until `/ready` returns this status."""
     async with asyncio.timeout(PATIENCE):
         while True:
             if (await http.get("/ready")).status_code == status:
@@ -205,27 +207,27 @@ async def until(http: httpx.AsyncClient, status: int) -> None:
 
 
 def until_gone(processes: list[psutil.Process]) -> None:
-    """Until all of them have ended."""
+    """Wait until all processes have ended."""
     deadline = time.monotonic() + PATIENCE
     while not all(map(is_gone, processes)):
         assert time.monotonic() < deadline, processes
         time.sleep(0.05)
 
 
-async def ended_cleanly(server: Server, left: set[Path], since: int = 0) -> None:
-    """Tell it to stop, and see that it does, and that nothing is left.
+async def stop_cleanly(server: Server, segments: set[Path], start: int = 0) -> None:
+    """Stop a server with SIGTERM, and check that no process, segment or complaint is left.
 
     Args:
         server: the server.
-        left: shared memory that it must have given back.
-        since: where in its log complaints are looked for.
+        segments: files in shared memory that must have been released.
+        start: the position in the log from which it is searched for complaints.
     """
     children = server.children()
-    left = left | shared_memory([child for child in children if titled(child, "")])
+    segments = segments | shared_memory([child for child in children if has_title(child, "")])
     server.process.send_signal(signal.SIGTERM)
     assert await asyncio.to_thread(server.process.wait, PATIENCE) == 0, server.text
-    await asyncio.to_thread(until_gone, children)  # the one that tells of leaks is the last of them
-    said = server.text[since:]
+    await asyncio.to_thread(until_gone, children)  # the one that reports leaks ends last
+    output = server.text[start:]
     for complaint in ("Task cancelled", "leaked"):
-        assert complaint not in said, said
-    assert not {path for path in left if path.exists()}
+        assert complaint not in output, output
+    assert not {path for path in segments if path.exists()}

@@ -1,4 +1,4 @@
-"""The page at `/`: by keyboard, by ear, on a phone, in the dark."""
+"""The page at `/`: accessibility, keyboard, phones and dark mode."""
 
 from typing import Any
 
@@ -7,15 +7,15 @@ from axe_playwright_python.async_playwright import Axe
 from playwright.async_api import Browser, Page, expect
 
 from proctor.server.engines.fake import FakeEngine, Script
-from tests.browser.opening import opened
-from tests.browser.using import ask, choose, facts, field
+from tests.browser.actions import ask, choose, field, wait_for_facts
+from tests.browser.pages import open_gateway_page
 from tests.server.harness import Gate, with_timeout
 
 pytestmark = pytest.mark.asyncio(loop_scope="package")
 
 DESKTOP = {"width": 1200, "height": 850}
 PHONE = {"width": 375, "height": 700}
-LOOKS = [
+CONTEXTS = [
     {"viewport": DESKTOP},
     {"viewport": DESKTOP, "color_scheme": "dark"},
     {"viewport": PHONE, "has_touch": True, "is_mobile": True},
@@ -25,22 +25,24 @@ LONG = "".join(map(str, range(150)))
 LINES = "".join(f"line {number}\n" for number in range(60))
 
 
-async def assert_readable(page: Page) -> None:
-    """Nothing that axe finds fault with, contrast included, and nothing to scroll sideways to."""
+async def assert_accessible(page: Page) -> None:
+    """Check that axe finds no violation, contrast included, and that nothing scrolls sideways."""
     assert await page.evaluate(
         "document.documentElement.scrollWidth <= document.documentElement.clientWidth"
     )
-    found = await Axe().run(page)
-    assert found.violations_count == 0, found.generate_report()
+    results = await Axe().run(page)
+    assert results.violations_count == 0, results.generate_report()
 
 
-@pytest.mark.parametrize("look", LOOKS)
-async def test_it_can_be_read_by_anyone(browser: Browser, look: dict[str, Any]) -> None:
+@pytest.mark.parametrize("context_options", CONTEXTS)
+async def test_no_accessibility_violations(
+    browser: Browser, context_options: dict[str, Any]
+) -> None:
     engine = FakeEngine(Script((f"☃ {LONG}. ", LINES), LONG))
-    given = {"page": {"examples": ["2 + 2?"]}, "budget": {"wrap_up_text": "So"}}
-    async with opened(browser, engine, given=given, **look) as page:
+    overrides = {"page": {"examples": ["2 + 2?"]}, "budget": {"wrap_up_text": "So"}}
+    async with open_gateway_page(browser, engine, overrides=overrides, **context_options) as page:
         await expect(page.locator("#examples button")).to_be_visible()
-        await assert_readable(page)
+        await assert_accessible(page)
         if not await page.locator("#budgets").is_visible():
             await page.locator("#settings summary").click()
         await page.get_by_role("switch", name="Side by side").check()
@@ -49,19 +51,19 @@ async def test_it_can_be_read_by_anyone(browser: Browser, look: dict[str, Any]) 
         await field(page, "Maximum").fill("100")
         await field(page, "Continuations", budget=1).fill("1")
         await field(page, "Maximum", budget=1).fill("800")
-        await assert_readable(page)
-        if look["viewport"] == PHONE:
+        await assert_accessible(page)
+        if context_options["viewport"] == PHONE:
             await page.locator("#settings summary").click()
         await ask(page, LONG)
         await expect(page.get_by_role("alert").first).to_be_visible()
-        await facts(page.locator(".run").nth(1))
+        await wait_for_facts(page.locator(".run").nth(1))
         await expect(page.locator("mark")).to_have_count(2)
         await page.get_by_text("This request as code").nth(1).click()
-        await assert_readable(page)
+        await assert_accessible(page)
 
 
-async def test_a_phone_shows_one_thing_under_the_other(browser: Browser) -> None:
-    async with opened(browser, FakeEngine(), viewport=PHONE) as page:
+async def test_a_phone_shows_runs_below_each_other(browser: Browser) -> None:
+    async with open_gateway_page(browser, FakeEngine(), viewport=PHONE) as page:
         await expect(page.locator("#budgets")).to_be_hidden()
         await expect(page.locator("#settings summary")).to_contain_text("tier auto")
         await page.locator("#settings summary").click()
@@ -70,7 +72,7 @@ async def test_a_phone_shows_one_thing_under_the_other(browser: Browser) -> None
         await ask(page)
         boxes = []
         for side in (0, 1):
-            await facts(page.locator(".run").nth(side))
+            await wait_for_facts(page.locator(".run").nth(side))
             boxes.append(await page.locator(".run").nth(side).bounding_box())
 
     first, second = boxes
@@ -80,8 +82,8 @@ async def test_a_phone_shows_one_thing_under_the_other(browser: Browser) -> None
     assert first["width"] == second["width"] > 300
 
 
-async def test_all_of_it_works_by_keyboard(browser: Browser) -> None:
-    async with opened(browser, FakeEngine(Script(("x" * 20,), "42"))) as page:
+async def test_the_page_works_by_keyboard(browser: Browser) -> None:
+    async with open_gateway_page(browser, FakeEngine(Script(("x" * 20,), "42"))) as page:
         await expect(page.get_by_role("button", name="Send")).to_be_enabled()
         press = page.keyboard.press
         await press("Tab")
@@ -104,8 +106,8 @@ async def test_all_of_it_works_by_keyboard(browser: Browser) -> None:
         await expect(page.get_by_label("Your prompt")).to_have_value("one\ntwo")
         await press("Enter")
         run = page.locator(".run")
-        told = await facts(run)
-        assert told["Thinking"].startswith("7 tokens")
+        facts = await wait_for_facts(run)
+        assert facts["Thinking"].startswith("7 tokens")
         await expect(page.locator(".prompt")).to_have_text("one two")
 
         await run.get_by_role("button", name="Thinking").focus()
@@ -119,31 +121,31 @@ async def test_all_of_it_works_by_keyboard(browser: Browser) -> None:
         await expect(run.locator(".thought")).to_be_visible()
 
 
-async def test_the_last_turn_is_brought_to_the_top(browser: Browser) -> None:
+async def test_the_page_scrolls_to_the_last_turn(browser: Browser) -> None:
     engine = FakeEngine(Script((LINES,), "42"))
-    async with opened(browser, engine, viewport=DESKTOP) as page:
+    async with open_gateway_page(browser, engine, viewport=DESKTOP) as page:
         for _ in range(2):
             run = await ask(page)
-            await facts(run)
+            await wait_for_facts(run)
         box = await page.locator(".turn").last.bounding_box()
 
     assert box
     assert 0 <= box["y"] < 100
 
 
-async def test_a_pane_follows_the_thinking_unless_it_was_scrolled_back(browser: Browser) -> None:
+async def test_a_pane_scrolls_with_the_thinking_unless_scrolled_back(browser: Browser) -> None:
     gate = Gate(200)
     engine = FakeEngine(Script((LINES,), "42"), before_token=gate)
-    async with opened(browser, engine, viewport=DESKTOP) as page:
+    async with open_gateway_page(browser, engine, viewport=DESKTOP) as page:
         await choose(page, "low")
         run = await ask(page)
         await with_timeout(gate.reached.wait())
         pane = run.locator(".thought")
         await expect(pane).to_contain_text("line 23")
-        below = "pane => pane.scrollHeight - pane.clientHeight - pane.scrollTop"
-        assert await pane.evaluate(below) < 40
+        distance_to_end = "pane => pane.scrollHeight - pane.clientHeight - pane.scrollTop"
+        assert await pane.evaluate(distance_to_end) < 40
         await pane.evaluate("pane => pane.scrollTo(0, 0)")
         gate.opened.set()
-        await facts(run)
+        await wait_for_facts(run)
 
         assert await pane.evaluate("pane => pane.scrollTop") == 0

@@ -1,4 +1,4 @@
-"""The page at `/`: asking, and what is seen of the thinking and the answer."""
+"""The page at `/`: sending prompts, and what it shows of the thinking and the answer."""
 
 import re
 
@@ -7,22 +7,24 @@ from playwright.async_api import Browser, expect
 
 from proctor.server.config.prices import Prices
 from proctor.server.engines.fake import FakeEngine, Script
-from tests.browser.opening import browsing, opened
-from tests.browser.using import ask, choose, facts, field
-from tests.engine.served import Served
+from tests.browser.actions import ask, choose, field, wait_for_facts
+from tests.browser.pages import open_gateway_page, open_page
+from tests.engine.gateway import Gateway
 from tests.server.harness import Gate, with_timeout
 
 pytestmark = pytest.mark.asyncio(loop_scope="package")
 
 COUNTING = " ".join(map(str, range(200)))
-"""A thinking that is no loop and ends no sentence."""
+"""A thinking without loops and sentence ends."""
 
 
-async def test_thinking_and_answer_are_apart(browser: Browser) -> None:
-    async with opened(browser, FakeEngine(Script(("Let me see.",), "It is 42."))) as page:
+async def test_thinking_and_answer_are_separate(browser: Browser) -> None:
+    async with open_gateway_page(
+        browser, FakeEngine(Script(("Let me see.",), "It is 42."))
+    ) as page:
         await choose(page, "low")
         run = await ask(page)
-        told = await facts(run)
+        facts = await wait_for_facts(run)
 
         await expect(run.get_by_role("group", name="Text of the thinking")).to_have_text(
             "Let me see."
@@ -30,19 +32,19 @@ async def test_thinking_and_answer_are_apart(browser: Browser) -> None:
         await expect(run.get_by_role("group", name="Answer")).to_have_text("It is 42.")
         await expect(run.get_by_role("status")).to_have_text("Done.")
 
-    assert told["End reason"] == "The model ended its thinking on its own."
-    assert told["Thinking"] == "11 tokens: 11 sampled, 0 forced"
-    assert told["Budget"] == "tier low; at most 512 tokens"
+    assert facts["End reason"] == "The model ended its thinking on its own."
+    assert facts["Thinking"] == "11 tokens: 11 sampled, 0 forced"
+    assert facts["Budget"] == "tier low; at most 512 tokens"
     assert re.fullmatch(
-        r"\d+ prompt tokens; 22 generated in \d+\.\d s \([\d,]+ tokens/s\)", told["Usage"]
+        r"\d+ prompt tokens; 22 generated in \d+\.\d s \([\d,]+ tokens/s\)", facts["Usage"]
     )
-    assert told["Cost"] == "unknown: the server has no prices set"
+    assert facts["Cost"] == "unknown: the server has no prices set"
 
 
-async def test_it_tells_how_the_thinking_goes(browser: Browser) -> None:
+async def test_a_meter_shows_the_thinking_tokens(browser: Browser) -> None:
     gate = Gate(5)
     engine = FakeEngine(Script(("Let me see.",), "x"), before_token=gate)
-    async with opened(browser, engine) as page:
+    async with open_gateway_page(browser, engine) as page:
         await field(page, "Minimum").fill("10")
         await field(page, "Maximum").fill("20")
         run = await ask(page)
@@ -67,19 +69,19 @@ async def test_it_tells_how_the_thinking_goes(browser: Browser) -> None:
             re.compile(r"^\d+\.\d s, about \d+ tokens/s$")
         )
         gate.opened.set()
-        await facts(run)
+        await wait_for_facts(run)
         await expect(meter).to_have_attribute(
             "aria-valuetext", "11 tokens, at least 10, at most 20"
         )
         await expect(run.locator(".count")).to_have_text("11 tokens")
 
 
-async def test_a_lower_cap_shortens_the_thinking(browser: Browser) -> None:
-    async with opened(browser, FakeEngine(Script((COUNTING,), "42"))) as page:
+async def test_the_slider_lowers_the_maximum(browser: Browser) -> None:
+    async with open_gateway_page(browser, FakeEngine(Script((COUNTING,), "42"))) as page:
         await choose(page, "low")
         await field(page, "Maximum").fill("200")
         first = await ask(page)
-        await facts(first)
+        await wait_for_facts(first)
         slider = field(page, "Maximum, as a slider")
         await slider.focus()
         for _ in range(5):
@@ -87,24 +89,24 @@ async def test_a_lower_cap_shortens_the_thinking(browser: Browser) -> None:
         cap = int(await field(page, "Maximum").input_value())
         await expect(slider).to_have_attribute("aria-valuetext", f"{cap} tokens")
         second = await ask(page)
-        told = await facts(second)
+        facts = await wait_for_facts(second)
 
         assert 0 < cap < 200
         await expect(first.locator(".thought")).to_have_text(COUNTING[:200])
         await expect(second.locator(".thought")).to_have_text(COUNTING[:cap])
-    assert told["End reason"] == f"The thinking reached its maximum of {cap} tokens."
-    assert told["Thinking"] == f"{cap} tokens: {cap} sampled, 0 forced; the end marker was forced"
+    assert facts["End reason"] == f"The thinking reached its maximum of {cap} tokens."
+    assert facts["Thinking"] == f"{cap} tokens: {cap} sampled, 0 forced; the end marker was forced"
 
 
-async def test_what_the_server_put_in_is_marked(browser: Browser) -> None:
+async def test_forced_texts_are_marked(browser: Browser) -> None:
     engine = FakeEngine(Script(("☃🙂 one. ", COUNTING), "42"))
     budget = {"wrap_up_text": "So 🙂", "landing": "hard"}
-    async with opened(browser, engine, given={"budget": budget}) as page:
+    async with open_gateway_page(browser, engine, overrides={"budget": budget}) as page:
         await choose(page, "low")
         await field(page, "Maximum").fill("60")
         await field(page, "Continuations").fill("1")
         run = await ask(page)
-        told = await facts(run)
+        facts = await wait_for_facts(run)
 
         await expect(run.locator("mark")).to_have_text(["Wait", "So 🙂"])
         await expect(run.get_by_title("Continuation inserted by the server")).to_have_text("Wait")
@@ -112,26 +114,26 @@ async def test_what_the_server_put_in_is_marked(browser: Browser) -> None:
         thought = re.compile("^☃🙂 one. Wait0 1 2.*So 🙂$")
         await expect(run.locator(".thought")).to_have_text(thought)
     forced = len("Wait") + len("So 🙂".encode())
-    assert told["Thinking"] == (
+    assert facts["Thinking"] == (
         f"60 tokens: {60 - forced} sampled, {forced} forced; 1 continuation; "
         "the end marker was forced"
     )
 
 
-async def test_the_router_chooses_first_of_all(browser: Browser) -> None:
-    async with opened(browser, FakeEngine()) as page:
+async def test_auto_is_the_first_tier(browser: Browser) -> None:
+    async with open_gateway_page(browser, FakeEngine()) as page:
         tiers = page.get_by_role("radiogroup", name="Tier").get_by_role("radio")
         assert await tiers.first.input_value() == "auto"
         await choose(page, "auto")
         run = await ask(page, "Prove that there are infinitely many primes.")
-        told = await facts(run)
+        facts = await wait_for_facts(run)
 
         await expect(run.get_by_role("heading")).to_have_text("tier auto (high)")
-    assert re.match(r"tier high, chosen by the router \(level “high”, \d+%\)", told["Budget"])
+    assert re.match(r"tier high, chosen by the router \(level “high”, \d+%\)", facts["Budget"])
 
 
-async def test_what_the_tier_leaves_shows_in_the_fields(browser: Browser) -> None:
-    async with opened(browser, FakeEngine()) as page:
+async def test_placeholders_show_the_budget_of_the_tier(browser: Browser) -> None:
+    async with open_gateway_page(browser, FakeEngine()) as page:
         await choose(page, "high")
 
         await expect(field(page, "Minimum")).to_have_attribute("placeholder", "256")
@@ -139,21 +141,21 @@ async def test_what_the_tier_leaves_shows_in_the_fields(browser: Browser) -> Non
         await expect(field(page, "Continuations")).to_have_attribute("placeholder", "0")
 
 
-async def test_the_cost_is_told(browser: Browser) -> None:
+async def test_the_cost_is_shown(browser: Browser) -> None:
     prices = Prices(prompt=0, thinking=2, answer=10).model_dump(mode="json")  # type: ignore[arg-type]
     engine = FakeEngine(Script(("four",), "two"))
-    async with opened(browser, engine, given={"prices": prices}) as page:
+    async with open_gateway_page(browser, engine, overrides={"prices": prices}) as page:
         await choose(page, "low")
-        told = await facts(await ask(page))
+        facts = await wait_for_facts(await ask(page))
 
-    # A marker and an end of turn cost what thinking costs.
-    assert told["Cost"] == (
+    # A marker and an end of turn cost the same as thinking.
+    assert facts["Cost"] == (
         "0.000042 USD (prompt 0 USD, thinking 0.000012 USD, answer 0.00003 USD)"
     )
 
 
-async def test_one_prompt_under_two_budgets(browser: Browser) -> None:
-    async with opened(browser, FakeEngine(Script((COUNTING,), "42"))) as page:
+async def test_side_by_side_sends_one_prompt_with_two_budgets(browser: Browser) -> None:
+    async with open_gateway_page(browser, FakeEngine(Script((COUNTING,), "42"))) as page:
         await choose(page, "low")
         await page.get_by_role("switch", name="Side by side").check()
         await choose(page, "low", budget=1)
@@ -163,7 +165,7 @@ async def test_one_prompt_under_two_budgets(browser: Browser) -> None:
         await ask(page)
         runs = page.locator(".run")
         for side, cap in enumerate((5, 20)):
-            await facts(runs.nth(side))
+            await wait_for_facts(runs.nth(side))
             await expect(runs.nth(side).locator(".thought")).to_have_text(COUNTING[:cap])
         await expect(runs.get_by_role("heading")).to_have_text(
             ["A: tier low, at most 5", "B: tier low, at most 20"]
@@ -177,37 +179,37 @@ async def test_one_prompt_under_two_budgets(browser: Browser) -> None:
     assert left["y"] == right["y"]
 
 
-async def test_each_side_goes_on_from_its_own_answer(browser: Browser) -> None:
+async def test_each_side_continues_its_own_conversation(browser: Browser) -> None:
     engine = FakeEngine(lambda job: Script(("x",), "deep" if job.budget.maximum else "quick"))
-    async with opened(browser, engine) as page:
+    async with open_gateway_page(browser, engine) as page:
         await page.get_by_role("switch", name="Side by side").check()
         await choose(page, "low")
         await choose(page, "none", budget=1)
         for turn in (0, 1):
             await ask(page, f"question {turn}")
             for side in (0, 1):
-                await facts(page.locator(".run").nth(2 * turn + side))
+                await wait_for_facts(page.locator(".run").nth(2 * turn + side))
 
-    asked = {bytes(t for t in job.prompt_ids if t < 256).decode() for job in engine.jobs[2:]}
+    prompts = {bytes(t for t in job.prompt_ids if t < 256).decode() for job in engine.jobs[2:]}
     for answer, other in (("deep", "quick"), ("quick", "deep")):
-        (own,) = (text for text in asked if f"assistant\n{answer}" in text)
+        (own,) = (text for text in prompts if f"assistant\n{answer}" in text)
         assert "question 0" in own
         assert other not in own
 
 
 @pytest.mark.parametrize("remembers", [True, False])
-async def test_what_was_said_before_is_sent_if_that_is_wanted(
+async def test_previous_messages_are_sent_if_the_switch_is_on(
     browser: Browser, remembers: bool
 ) -> None:
     engine = FakeEngine(Script(("x",), "It is 42."))
-    given = {"page": {"remembers": not remembers}}
-    async with opened(browser, engine, given=given) as page:
+    overrides = {"page": {"remembers": not remembers}}
+    async with open_gateway_page(browser, engine, overrides=overrides) as page:
         await page.get_by_role("switch", name="Send previous messages").click()
         for text in ("first", "second"):
-            await facts(await ask(page, text))
+            await wait_for_facts(await ask(page, text))
         await page.get_by_role("button", name="New chat").click()
         await expect(page.locator(".turn")).to_have_count(0)
-        await facts(await ask(page, "third"))
+        await wait_for_facts(await ask(page, "third"))
 
     _, second, third = ({*_words(job.prompt_ids)} for job in engine.jobs)
     assert ({"first", "42."} <= second) is remembers
@@ -218,27 +220,29 @@ def _words(token_ids: tuple[int, ...]) -> list[str]:
     return bytes(token if token < 256 else ord(" ") for token in token_ids).decode().split()
 
 
-async def test_an_example_is_ready_to_be_asked(browser: Browser) -> None:
-    async with opened(browser, FakeEngine(), given={"page": {"examples": ["2 + 2?"]}}) as page:
+async def test_an_example_fills_the_prompt(browser: Browser) -> None:
+    async with open_gateway_page(
+        browser, FakeEngine(), overrides={"page": {"examples": ["2 + 2?"]}}
+    ) as page:
         await page.get_by_role("button", name="2 + 2?").click()
 
         await expect(page.get_by_label("Your prompt")).to_have_value("2 + 2?")
         await expect(page.get_by_label("Your prompt")).to_be_focused()
 
 
-async def test_the_demo_model_thinks_before_your_eyes(browser: Browser, served: Served) -> None:
-    async with browsing(browser, served.url) as page:
+async def test_the_demo_model_on_the_page(browser: Browser, vllm_gateway: Gateway) -> None:
+    async with open_page(browser, vllm_gateway.url) as page:
         await page.locator("#examples button").first.click()
         await field(page, "Continuations").fill("2")
         await page.get_by_label("Temperature").fill("0")
         await page.get_by_role("button", name="Send").click()
         run = page.locator(".run")
-        told = await facts(run)
+        facts = await wait_for_facts(run)
 
         await expect(run.locator("mark").first).to_have_text("Wait")
         await expect(run.locator(".answer-text")).to_have_text("The answer is 35.")
-        assert "continuation" in told["Thinking"]
+        assert "continuation" in facts["Thinking"]
         await choose(page, "none")
         await field(page, "Continuations").fill("")
-        hasty = await ask(page, await page.locator(".prompt").inner_text())
-        assert (await facts(hasty))["Thinking"] == "none"
+        second = await ask(page, await page.locator(".prompt").inner_text())
+        assert (await wait_for_facts(second))["Thinking"] == "none"
