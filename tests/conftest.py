@@ -1,4 +1,4 @@
-"""What every test shares."""
+"""Settings that all tests share."""
 
 import inspect
 import os
@@ -11,27 +11,27 @@ from tests.waiting import PATIENCE
 
 pytest_plugins = ["tests.engine.served", "tests.server.accounting.ledger.postgres"]
 
-# A first call pays for imports and lazy set-up, so time per example says nothing.
+# The first example includes imports and lazy set-up, so a deadline per example is misleading.
 settings.register_profile("proctor", deadline=None)
 settings.register_profile("quick", deadline=None, max_examples=20)
 settings.load_profile("proctor")
 
-# Where nothing else is said, httpx waits 5 s for an answer; on a busy machine one may take longer.
-for asks in (
+# The default timeout of httpx, 5 s, is too short on a busy machine.
+for function in (
     httpx.AsyncClient.__init__,
     httpx.Client.__init__,
     httpx.get,
     httpx.post,
     httpx.stream,
 ):
-    inspect.unwrap(asks).__kwdefaults__["timeout"] = PATIENCE
+    inspect.unwrap(function).__kwdefaults__["timeout"] = PATIENCE
 
-# Or else commands would keep a ledger in this user's home.
+# By default, commands would write a ledger to the user's home directory.
 os.environ["PROCTOR_LEDGER__URL"] = ""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark what starts the real engine."""
+    """Mark the tests that start the real engine."""
     for item in items:
         if "served" in getattr(item, "fixturenames", ()):
             item.add_marker("engine")

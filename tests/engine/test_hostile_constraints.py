@@ -15,7 +15,7 @@ import pytest
 from tests.engine.asking import CHAT, until_idle
 from tests.engine.prompts import chain
 from tests.engine.subprocesses import PATIENCE, Server, is_gone, serving
-from tests.hostile_constraints import HOSTILE, TWO_HUNDRED, Fields, form, tools
+from tests.hostile_constraints import HOSTILE, TWO_HUNDRED, Fields, json_schema, tools
 
 pytestmark = pytest.mark.engine
 
@@ -27,8 +27,8 @@ LONGEST_STAY = 0.5
 """Seconds after which clients that leave have left."""
 
 NOT_ASKED_BEFORE = (
-    form({**TWO_HUNDRED, "minProperties": 99, "maxProperties": 151}),
-    form({**TWO_HUNDRED, "minProperties": 98, "maxProperties": 152}),
+    json_schema({**TWO_HUNDRED, "minProperties": 99, "maxProperties": 151}),
+    json_schema({**TWO_HUNDRED, "minProperties": 98, "maxProperties": 152}),
     tools({**TWO_HUNDRED, "minProperties": 97, "maxProperties": 153}),
 )
 """Grammars that take long, and of which nothing is known yet: what is found is remembered."""
@@ -80,8 +80,8 @@ class Bystanders:
         return text
 
     async def any_object(self) -> None:
-        form = {"response_format": {"type": "json_object"}}
-        response = await self._http.post(CHAT, json=asked(form))
+        json_object = {"response_format": {"type": "json_object"}}
+        response = await self._http.post(CHAT, json=asked(json_object))
         assert response.status_code == 200, response.text
 
     async def signs(self) -> None:
