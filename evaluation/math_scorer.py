@@ -13,6 +13,7 @@ import signal
 import subprocess
 import sys
 import threading
+from collections.abc import Sequence
 from functools import lru_cache
 from importlib.util import find_spec
 from typing import IO, Any, cast
@@ -32,7 +33,8 @@ class LimitExceeded(Exception):
 class MathProcess:
     """The process that compares answers: started on the first request, restarted once ended."""
 
-    def __init__(self) -> None:
+    def __init__(self, command: Sequence[str] = SERVE) -> None:
+        self._command = command
         self._lock = threading.Lock()
         self._process: subprocess.Popen[str] | None = None
         self._owner_pid = 0
@@ -60,7 +62,7 @@ class MathProcess:
         # After a fork, parent and child must not share one process.
         if self._process is None or self._owner_pid != os.getpid():
             self._process = subprocess.Popen(  # noqa: S603
-                SERVE,
+                self._command,
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 text=True,

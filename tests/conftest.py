@@ -1,4 +1,4 @@
-"""Settings that apply to all tests."""
+"""Settings that all tests share."""
 
 import inspect
 import os
@@ -11,12 +11,12 @@ from tests.waiting import PATIENCE
 
 pytest_plugins = ["tests.engine.gateway", "tests.server.accounting.ledger.postgres"]
 
-# A first call pays for imports and lazy set-up, so time per example says nothing.
+# The first example includes imports and lazy set-up, so a deadline per example is misleading.
 settings.register_profile("proctor", deadline=None)
 settings.register_profile("quick", deadline=None, max_examples=20)
 settings.load_profile("proctor")
 
-# By default httpx times out after 5 s, which is too short for a busy machine.
+# The default timeout of httpx, 5 s, is too short on a busy machine.
 for function in (
     httpx.AsyncClient.__init__,
     httpx.Client.__init__,
@@ -26,7 +26,7 @@ for function in (
 ):
     inspect.unwrap(function).__kwdefaults__["timeout"] = PATIENCE
 
-# Without this, commands would write a ledger to the home folder of the user.
+# By default, commands would write a ledger to the user's home directory.
 os.environ["PROCTOR_LEDGER__URL"] = ""
 
 

@@ -1,13 +1,13 @@
-"""What some tests need of the machine."""
+"""Requirements of tests that a machine may lack."""
 
 import os
 
 import pytest
 
 
-def require(found: object, what: str) -> None:
-    """Pass over a test where something is missing; in continuous integration it fails."""
-    if found:
+def require(available: object, what: str) -> None:
+    """Skip a test whose requirement is missing; fail it if PROCTOR_REQUIRE_ALL is set, as in CI."""
+    if available:
         return
     if os.environ.get("PROCTOR_REQUIRE_ALL"):
         pytest.fail(f"{what} is missing")

@@ -32,7 +32,7 @@ NAMED_PATH = re.compile(
 FENCE = re.compile(r"^ *```.*?^ *```$", re.MULTILINE | re.DOTALL)
 
 
-def named(page: Path) -> str:
+def relative_path(page: Path) -> str:
     return str(page.relative_to(ROOT))
 
 
@@ -41,7 +41,7 @@ def without_code(page: Path) -> str:
 
 
 def anchors(page: Path) -> set[str]:
-    """The anchors of a page's headings, as GitHub and Python-Markdown make them."""
+    """Return the anchors of a page's headings, as GitHub and Python-Markdown make them."""
     titles = re.findall(r"^#+ (.+)$", without_code(page), re.MULTILINE)
     plain = (re.sub(r"[^\w\- ]", "", title.lower()) for title in titles)
     return {re.sub(r" +", "-", title.strip()) for title in plain}
@@ -71,7 +71,7 @@ def test_readme_has_a_readable_length() -> None:
     assert 600 <= len(words) <= 800
 
 
-@pytest.mark.parametrize("page", PAGES, ids=named)
+@pytest.mark.parametrize("page", PAGES, ids=relative_path)
 def test_links_resolve(page: Path) -> None:
     for link in filter(None, sum(LINK.findall(without_code(page)), ())):
         target, _, anchor = link.partition("#")
@@ -85,14 +85,14 @@ def test_links_resolve(page: Path) -> None:
             assert anchor in anchors(path), link
 
 
-@pytest.mark.parametrize("page", PAGES, ids=named)
+@pytest.mark.parametrize("page", PAGES, ids=relative_path)
 def test_named_paths_exist(page: Path) -> None:
     for path in NAMED_PATH.findall(page.read_text(encoding="utf-8")):
         assert (ROOT / path).exists(), path
 
 
 def entries(nav: Any) -> Iterator[str]:
-    """The pages in a navigation, however deep they are."""
+    """Yield the pages of a navigation, recursively."""
     match nav:
         case str():
             yield nav
@@ -105,7 +105,7 @@ def entries(nav: Any) -> Iterator[str]:
 
 def test_every_page_is_in_the_navigation_once() -> None:
     class Loader(yaml.SafeLoader):
-        """Reads what MkDocs takes for a function as None."""
+        """A loader that reads `!!python/name` tags, which MkDocs resolves to functions, as None."""
 
     Loader.add_multi_constructor("tag:yaml.org,2002:python/name:", lambda *_: None)
     config = yaml.load((ROOT / "mkdocs.yml").read_text(encoding="utf-8"), Loader)
@@ -115,7 +115,7 @@ def test_every_page_is_in_the_navigation_once() -> None:
     )
 
 
-@pytest.mark.parametrize("page", sorted((DOCS / "decisions").glob("[0-9]*.md")), ids=named)
+@pytest.mark.parametrize("page", sorted((DOCS / "decisions").glob("[0-9]*.md")), ids=relative_path)
 def test_decisions_are_linked_by_their_number(page: Path) -> None:
     number = int(page.name.partition("-")[0])
     text = page.read_text(encoding="utf-8")

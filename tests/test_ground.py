@@ -1,4 +1,4 @@
-"""The ground: the README, the lists of packages and the container files say the same."""
+"""The README, the lists of packages and the container files are consistent."""
 
 import json
 import re
@@ -19,7 +19,7 @@ def read(name: str) -> str:
 
 
 def locked(name: str) -> dict[str, list[str]]:
-    """The hashes of each requirement in a file."""
+    """Return the hashes of each requirement in a file."""
     lines = read(name).replace("\\\n", "").splitlines()
     listed = [line.split(" --hash=") for line in lines if line and not line.startswith("#")]
     return {pin.strip(): [each.strip() for each in hashes] for pin, *hashes in listed}
@@ -41,7 +41,7 @@ def project() -> dict[str, Any]:
 def test_every_package_is_pinned_and_none_breaks_the_engine(name: str) -> None:
     listed = pins(name)
     assert not FORBIDDEN & set(listed)
-    assert "torch" not in listed, "torch is installed apart, as its CPU build"
+    assert "torch" not in listed, "torch is installed separately, as its CPU build"
     for requirement in listed.values():
         assert re.fullmatch(r"==[^*,]+", str(requirement.specifier)), requirement
 
@@ -59,7 +59,7 @@ def test_every_package_has_hashes_and_none_is_installed_without(name: str) -> No
     assert all("--require-hashes" in line for line in installing), installing
 
 
-def test_every_package_of_node_has_a_hash() -> None:
+def test_every_npm_package_has_a_hash() -> None:
     packages = json.loads(read("tests/clients/js/package-lock.json"))["packages"]
     assert all("integrity" in package for name, package in packages.items() if name)
 
@@ -74,12 +74,12 @@ def test_pins_fit_the_ranges_of_the_project(project: dict[str, Any]) -> None:
         (extras["dev"], everything),
         (groups["clients"], pins("requirements/clients.txt")),
     ]:
-        for wanted in map(Requirement, texts):
-            (pin,) = listed[canonicalize_name(wanted.name)].specifier
-            assert wanted.specifier.contains(pin.version), wanted
+        for requirement in map(Requirement, texts):
+            (pin,) = listed[canonicalize_name(requirement.name)].specifier
+            assert requirement.specifier.contains(pin.version), requirement
 
 
-def test_the_docs_tell_the_versions_of_the_clients() -> None:
+def test_the_docs_name_the_tested_versions_of_the_clients() -> None:
     clients = pins("requirements/clients.txt")
     named = ("langchain-deepseek", "langchain-openai", "litellm", "lm-eval", "schemathesis")
     tested = [clients[name] for name in named] + [pins("requirements/engine-cpu.txt")["openai"]]
@@ -111,7 +111,7 @@ def test_readme_commands_exist() -> None:
 
 
 @pytest.mark.parametrize("target", ["cpu", "cuda"])
-def test_images_run_without_root_and_are_watched(target: str) -> None:
+def test_images_run_without_root_and_have_a_health_check(target: str) -> None:
     (stage,) = re.findall(
         rf"^FROM \S+ AS {target}\n(.*?)(?=^FROM |\Z)", read("Dockerfile"), re.DOTALL | re.MULTILINE
     )

@@ -1,5 +1,5 @@
-"""How long tests wait."""
+"""The timeout of tests."""
 
 PATIENCE = 300
-"""Seconds after which something that must happen counts as not happening: a limit for what hangs,
-and far more than a machine with too much to do takes over anything."""
+"""Timeout in seconds for anything a test waits for: it only catches hangs, and is far longer than
+any step takes on an overloaded machine."""

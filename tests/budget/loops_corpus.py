@@ -1,8 +1,8 @@
 """A labelled corpus for the loop detectors: traces that loop, and traces that only look like it.
 
-A seed names a corpus. The same texts are cut into tokens in two ways, because what a detector
-sees depends on it: by the demo model's tokenizer, which spells most words in letters, and into
-words, digits and punctuation, as a large vocabulary has them.
+The corpus is determined by its seed. The same texts are tokenized in two ways, because detection
+depends on it: by the demo model's tokenizer, which spells most words in letters, and into words,
+digits and punctuation, as in a large vocabulary.
 """
 
 import json
@@ -21,19 +21,19 @@ from proctor.demo.train import MODEL
 from tests.budget.loops_texts import LOOPS, PROGRESS, mixed
 
 DEMO_TRACES = Path(__file__).with_name("data") / "loops_demo.jsonl"
-LOOP_LENGTH = 1400  # tokens; a loop is at least so long
-LONGEST = 2400  # tokens; a trace that gets somewhere is cut here
+LOOP_LENGTH = 1400  # minimum tokens of a loop
+LONGEST = 2400  # maximum tokens of a trace that does not loop
 
 
 @dataclass(frozen=True)
 class Trace:
-    """One thinking.
+    """A thinking trace.
 
     Attributes:
-        family: what kind of text it is.
+        family: the kind of text.
         tokens: its token ids.
         loop_at: index of the loop's first token; None if the trace does not loop.
-        repeats_at: index of the first token of the second copy: what comes from here is wasted.
+        repeats_at: index of the first token of the second copy; tokens from here on are wasted.
     """
 
     family: str
@@ -43,12 +43,12 @@ class Trace:
 
 
 class Encoder(Protocol):
-    """A way to cut text into tokens."""
+    """A tokenizer."""
 
     def encode(self, text: str) -> list[int]: ...
 
     def weights(self) -> bytes:
-        """`weights_of` all tokens that have occurred."""
+        """Return `weights_of` all tokens that have occurred."""
 
 
 class DemoEncoder:
@@ -84,19 +84,21 @@ class WordEncoder:
 
 
 def corpus(seed: int, encoder: Encoder, progress: int, looping: int) -> Iterator[Trace]:
-    """So many traces that get somewhere and so many that loop, all families in turn."""
+    """Yield `progress` traces that do not loop and `looping` traces that do, families in turn."""
     rng = Random(seed)
     for number in range(progress):
         family = [*PROGRESS][number % len(PROGRESS)]
         yield Trace(family, encoder.encode(PROGRESS[family](rng))[:LONGEST])
     for number in range(looping):
         family = ["verbatim", *LOOPS][number % (len(LOOPS) + 1)]
-        yield verbatim(rng, encoder) if family == "verbatim" else circling(rng, encoder, family)
+        yield (
+            exact_loop(rng, encoder) if family == "verbatim" else inexact_loop(rng, encoder, family)
+        )
 
 
-def circling(rng: Random, encoder: Encoder, family: str) -> Trace:
-    """Something that gets somewhere, and then a loop whose copies are within `WINDOW`."""
-    before, loop = opening(rng, encoder), list[int]()
+def inexact_loop(rng: Random, encoder: Encoder, family: str) -> Trace:
+    """Return a trace that makes progress, then loops in copies no longer than `WINDOW`."""
+    before, loop = progress_before(rng, encoder), list[int]()
     while not 0 < len(loop) <= WINDOW:
         copies = LOOPS[family](rng)
         loop = encoder.encode(next(copies))
@@ -106,9 +108,9 @@ def circling(rng: Random, encoder: Encoder, family: str) -> Trace:
     return Trace(family, before + loop, len(before), repeats_at)
 
 
-def verbatim(rng: Random, encoder: Encoder) -> Trace:
-    """The very same tokens over and over; every period within `WINDOW` is as likely."""
-    before, period, text = opening(rng, encoder), rng.randint(1, WINDOW), list[int]()
+def exact_loop(rng: Random, encoder: Encoder) -> Trace:
+    """Return a trace that repeats the same tokens; periods up to `WINDOW` are equally likely."""
+    before, period, text = progress_before(rng, encoder), rng.randint(1, WINDOW), list[int]()
     while len(text) < period:
         text += encoder.encode(mixed(rng))
     at = rng.randint(0, len(text) - period)
@@ -116,16 +118,16 @@ def verbatim(rng: Random, encoder: Encoder) -> Trace:
     return Trace("verbatim", before + loop, len(before), len(before) + period)
 
 
-def opening(rng: Random, encoder: Encoder) -> list[int]:
+def progress_before(rng: Random, encoder: Encoder) -> list[int]:
     return encoder.encode(mixed(rng))[: rng.choice((0, 20, 100, 300, 600))]
 
 
 def demo_traces() -> Iterator[Trace]:
-    """What the demo model itself wrote, some of it driven far past its budget; in its own tokens.
+    """Yield traces of the demo model in its own tokens, some far past its budget.
 
-    Made once with continuations of several texts until 1,500 tokens, greedily and at temperature
-    0.6. A loop begins at the first verdict (`so 42`, `all ok 42`, `not a chain`) that another
-    follows with no working between them.
+    Generated once with continuations of several texts until 1,500 tokens, greedily and at
+    temperature 0.6. A loop begins at the first verdict (`so 42`, `all ok 42`, `not a chain`) that
+    is followed by another without working between them.
     """
     encoder = DemoEncoder()
     for line in DEMO_TRACES.read_text(encoding="utf-8").splitlines():
@@ -142,7 +144,7 @@ def demo_traces() -> Iterator[Trace]:
 
 
 def read(paths: list[Path], encoder: Encoder) -> Iterator[Trace]:
-    """Files of text that do not loop, cut into traces."""
+    """Yield traces from files of text that does not loop."""
     for path in paths:
         tokens = encoder.encode(path.read_text(encoding="utf-8", errors="replace"))
         for begin in range(0, len(tokens), LONGEST):

@@ -1,11 +1,11 @@
-"""`python -m tests.budget.loops_measure`: how well the loop detectors do on the corpus.
+"""`python -m tests.budget.loops_measure`: the accuracy of the loop detectors on the corpus.
 
-Prints, per family and in all: false alarms on traces that get somewhere; on looping traces the
-share that is found before 512 tokens are wasted, counted from the second copy on and from the
-loop's first token on, and how the waste is distributed. Intervals are Wilson's at 95%. Files
-named on the command line are read as further traces that do not loop.
+Prints, per family and in total: false alarms on traces that do not loop; on looping traces, the
+share found before 512 tokens are wasted, counted from the second copy on and from the first token
+of the loop on, and the distribution of the waste. Intervals are Wilson's at 95%. Files named on
+the command line are read as further traces that do not loop.
 
-The numbers in `budget/loops.py` were chosen on seeds 1 to 3; the default is another.
+The numbers in `budget/loops.py` were chosen on seeds 1 to 3; the default seed is another.
 """
 
 import argparse
@@ -38,7 +38,7 @@ _NEVER = 2**30
 
 @dataclass(frozen=True)
 class Finding:
-    """Where a trace was first taken for a loop, and by which sign; None if never."""
+    """Where a loop was first detected in a trace (None if never), and whether as an exact one."""
 
     trace: Trace
     at: int | None
@@ -51,7 +51,7 @@ class Finding:
 
     @property
     def wasted(self) -> int:
-        """Tokens from the second copy on, until the loop was found."""
+        """Tokens from the second copy on until the loop was found."""
         assert self.trace.repeats_at is not None
         return (
             _NEVER if self.at is None or self.false_alarm else self.at + 1 - self.trace.repeats_at
@@ -69,7 +69,7 @@ class Finding:
 
 
 def find(traces: Sequence[Trace], weights: bytes) -> Iterator[Finding]:
-    """Run the detectors over all traces, many at a time."""
+    """Run the detectors over all traces, in batches."""
     by_length = sorted(traces, key=lambda trace: len(trace.tokens))
     for begin in range(0, len(by_length), BATCH):
         batch = by_length[begin : begin + BATCH]

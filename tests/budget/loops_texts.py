@@ -1,4 +1,4 @@
-"""Texts for the loop corpus: thinking that gets somewhere, and thinking that goes in circles.
+"""Texts for the loop corpus: thinking that makes progress, and thinking that loops.
 
 `PROGRESS` has writers of whole texts, most of them of kinds that look repetitive and are not.
 `LOOPS` has writers of endless copies. All randomness comes in as `Random`.
@@ -466,7 +466,7 @@ def changing_number(rng: Random) -> Iterator[str]:
 
 
 def counter(rng: Random) -> Iterator[str]:
-    """A counter that goes nowhere."""
+    """A counter without an end."""
     n = rng.randint(1, 200)
     thing = rng.choice(THINGS)
     text = rng.choice((
@@ -514,7 +514,7 @@ def punctuation(rng: Random) -> Iterator[str]:
 
 
 def two_paragraphs(rng: Random) -> Iterator[str]:
-    """Two thoughts that take turns."""
+    """Two sentences that alternate."""
     first = f"{paragraph(rng, 1, 2)} So it must be the {rng.choice(THINGS)}.\n\n"
     second = (
         f"But wait. {paragraph(rng, 1, 2)} So it must be the {rng.choice(THINGS)} after all.\n\n"

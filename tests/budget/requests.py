@@ -1,4 +1,4 @@
-"""Requests as the processors' tests see them, and what must hold for each of their tokens."""
+"""Requests for the tests of processors, and an assertion that their tokens obey the budget."""
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
@@ -14,7 +14,7 @@ LENGTH = 60
 
 @dataclass
 class Request:
-    """One request, with the reference machine that its tokens must satisfy."""
+    """A request with its budget and its tokens so far."""
 
     key: str
     budget: TokenBudget | None
@@ -33,35 +33,35 @@ class Request:
 
 def assert_obeys(
     request: Request,
-    seen: Markers,
+    markers: Markers,
     vocabulary: Vocabulary,
     attempts: Collection[int],
-    wanted: Sequence[int],
+    preferred: Sequence[int],
 ) -> None:
-    """Every token was forced, was a replaced attempt, or was the one that the model wanted."""
+    """Assert that each token was forced, replaced an attempt, or was the model's preference."""
     assert request.budget is not None
-    machine = BudgetStateMachine(request.budget, seen, vocabulary)
+    machine = BudgetStateMachine(request.budget, markers, vocabulary)
     for position, token in enumerate(request.tokens):
-        wants = wanted[position]
+        preference = preferred[position]
         if machine.forced is not None:
             assert token == machine.forced
         elif position in attempts:
-            assert wants in machine.closing_tokens
+            assert preference in machine.closing_tokens
         elif (
-            vocabulary.incomplete_bytes_after(machine.incomplete_bytes, wants)
+            vocabulary.incomplete_bytes_after(machine.incomplete_bytes, preference)
             > machine.max_incomplete_bytes
         ):
             assert (
                 vocabulary.incomplete_bytes_after(machine.incomplete_bytes, token)
                 <= machine.max_incomplete_bytes
             )
-        elif machine.thinking and not machine.suppresses_close and wants == EOS:
+        elif machine.thinking and not machine.suppresses_close and preference == EOS:
             assert token == machine.end_token
-        elif wants in machine.barred:
+        elif preference in machine.barred:
             assert token not in machine.barred
-        elif wants == EOS and machine.bars_eos:
-            assert token != wants
+        elif preference == EOS and machine.bars_eos:
+            assert token != preference
         else:
-            assert token == wants
-            assert not (machine.suppresses_close and wants in machine.closing_tokens)
+            assert token == preference
+            assert not (machine.suppresses_close and preference in machine.closing_tokens)
         machine.advance(token, position in attempts)

@@ -17,7 +17,7 @@ _marker_token = st.integers(WORDS, WORDS + 3)
 
 @st.composite
 def markers(draw: st.DrawFn) -> Markers:
-    """Start and end markers of one to three tokens, which may share tokens."""
+    """Draw start and end markers of one to three tokens, which may share tokens."""
     marker = st.lists(_marker_token, min_size=1, max_size=3).map(tuple).filter(_is_borderless)
     start = draw(marker)
     end = draw(marker.filter(lambda tokens: tokens != start))
@@ -30,7 +30,7 @@ def _is_borderless(marker: tuple[int, ...]) -> bool:
 
 @st.composite
 def budgets(draw: st.DrawFn) -> TokenBudget:
-    """Any budget that admission lets through, numbers small enough to be reached."""
+    """Draw any budget that admission accepts, with numbers small enough to be reached."""
     maximum = draw(st.none() | st.integers(0, 24))
     minimum = draw(st.integers(0, 24 if maximum is None else maximum))
     text = st.lists(st.integers(0, WORDS - 1), min_size=1, max_size=3).map(tuple)
@@ -54,24 +54,24 @@ def budgets(draw: st.DrawFn) -> TokenBudget:
     )
 
 
-def raised(budget: TokenBudget) -> st.SearchStrategy[TokenBudget]:
-    """The same with a minimum that a loop can keep it from."""
+def with_raised_minimum(budget: TokenBudget) -> st.SearchStrategy[TokenBudget]:
+    """Return a strategy of copies with a minimum that a loop can prevent."""
 
-    def by(more: int) -> TokenBudget:
-        maximum = None if budget.maximum is None else budget.maximum + more
-        return replace(budget, minimum=budget.minimum + more, maximum=maximum)
+    def raise_by(increase: int) -> TokenBudget:
+        maximum = None if budget.maximum is None else budget.maximum + increase
+        return replace(budget, minimum=budget.minimum + increase, maximum=maximum)
 
-    return st.integers(0, 150).map(by)
+    return st.integers(0, 150).map(raise_by)
 
 
 @st.composite
 def vocabularies(draw: st.DrawFn) -> Vocabulary:
-    """Words that end sentences or parts of characters, and markers without text.
+    """Draw words with ends of sentences and parts of characters, and markers without text.
 
-    As in any real vocabulary, there is a token after which no character is unfinished.
+    As in any real vocabulary, there is a token that leaves no character incomplete.
     """
-    parts = [b"a", b"1", b".", b". ", b"\n", b"\xc3", b"\xe2", b"\xf0", b"\x9f\xa4"]
-    words = draw(st.lists(st.sampled_from(parts), min_size=WORDS - 2, max_size=WORDS - 2))
+    pieces = [b"a", b"1", b".", b". ", b"\n", b"\xc3", b"\xe2", b"\xf0", b"\x9f\xa4"]
+    words = draw(st.lists(st.sampled_from(pieces), min_size=WORDS - 2, max_size=WORDS - 2))
     return Vocabulary.from_bytes([*words, b"a", b"\xa4", *[b""] * (VOCABULARY - WORDS)])
 
 
@@ -82,12 +82,12 @@ SPELLINGS = [
     ([b"<t>", b"</t>", b"<", b"/t>."], [0], [1]),
     ([b"<t>", b"</", b"t>", b"t><"], [0], [1, 2]),
 ]
-"""Tokens that spell `<t>` and `</t>`, and which of them the markers themselves are of."""
+"""Tokens that spell `<t>` and `</t>`, and the indices of those in the start and end marker."""
 
 
 @st.composite
 def spelled_markers(draw: st.DrawFn) -> tuple[Markers, Vocabulary]:
-    """Markers of ordinary text, and a vocabulary that can spell them in several ways."""
+    """Draw markers of ordinary text, and a vocabulary that can spell them in several ways."""
     spelling, start, end = draw(st.sampled_from(SPELLINGS))
     words = [b".", b" ", b"x", b"\xe2", b"\x80", draw(st.sampled_from([b"a<", b"\xa6", b"a"]))]
     tokens = [*words, *spelling, b""]
@@ -102,24 +102,24 @@ def spelled_markers(draw: st.DrawFn) -> tuple[Markers, Vocabulary]:
     return markers, Vocabulary.from_bytes(tokens)
 
 
-def marked() -> st.SearchStrategy[tuple[Markers, Vocabulary]]:
-    """Markers of tokens that stand for themselves, or of text; and a vocabulary with them."""
+def markers_and_vocabularies() -> st.SearchStrategy[tuple[Markers, Vocabulary]]:
+    """Return a strategy of markers, of special tokens or of text, with a vocabulary."""
     return spelled_markers() | st.tuples(markers(), vocabularies())
 
 
 @dataclass
 class Sampler:
-    """Plays an engine that obeys a machine, with tokens from a stream of numbers."""
+    """Simulates an engine that obeys a machine; the model's preferred tokens come from numbers."""
 
     machine: BudgetStateMachine
     vocabulary: Vocabulary = UNKNOWN_VOCABULARY
 
     def next(self, number: int) -> tuple[int, bool]:
-        """The token that comes when the model wants `number`, and whether it was an attempt."""
+        """Return the token when the model prefers `number`, and whether it was an attempt."""
         machine = self.machine
         if machine.forced is not None:
             return machine.forced, False
-        wanted = next(
+        token = next(
             token
             for token in ((number + step) % VOCABULARY for step in range(VOCABULARY))
             if self.vocabulary.incomplete_bytes_after(machine.incomplete_bytes, token)
@@ -127,8 +127,8 @@ class Sampler:
             and token not in machine.barred
             and not (token == EOS and machine.bars_eos)
         )
-        if machine.suppresses_close and wanted in machine.closing_tokens:
+        if machine.suppresses_close and token in machine.closing_tokens:
             return machine.continuation[0], True
-        if machine.thinking and wanted == EOS:
+        if machine.thinking and token == EOS:
             return machine.end_token, False
-        return wanted, False
+        return token, False

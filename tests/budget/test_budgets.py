@@ -1,4 +1,4 @@
-"""Budgets as asked become budgets in tokens, or are refused with the field's name."""
+"""Requested budgets become budgets in tokens, or are refused with the field's name."""
 
 import json
 import pickle
@@ -46,7 +46,7 @@ def tokenized(budget: ThinkingBudget, room: int = 100) -> TokenBudget:
         ({"continuation_texts": ("Wait",) * 17}, "thinking.continuation_text"),
     ],
 )
-def test_a_budget_that_makes_no_sense_is_refused(fields: dict[str, Any], param: str) -> None:
+def test_an_invalid_budget_is_refused_by_field(fields: dict[str, Any], param: str) -> None:
     with pytest.raises(BudgetError) as refused:
         ThinkingBudget(**fields)
     assert refused.value.param == param
@@ -65,9 +65,7 @@ def test_a_budget_that_makes_no_sense_is_refused(fields: dict[str, Any], param: 
         ({"wrap_up_ids": (1,), "maximum": 1}, "thinking.wrap_up_text"),
     ],
 )
-def test_a_token_budget_that_could_not_be_kept_is_refused(
-    fields: dict[str, Any], param: str
-) -> None:
+def test_an_invalid_token_budget_is_refused_by_field(fields: dict[str, Any], param: str) -> None:
     with pytest.raises(BudgetError) as refused:
         TokenBudget(**fields)
     assert refused.value.param == param
@@ -82,7 +80,7 @@ def test_texts_become_tokens() -> None:
 
 @pytest.mark.parametrize("text", ["<", ">", "\0", "x" * 65])
 @pytest.mark.parametrize("field", ["continuation_text", "wrap_up_text"])
-def test_a_text_with_a_marker_or_without_end_is_refused(field: str, text: str) -> None:
+def test_a_text_that_has_a_marker_or_is_too_long_is_refused(field: str, text: str) -> None:
     texts = {"continuation_texts": (text,)} if field == "continuation_text" else {field: text}
     with pytest.raises(BudgetError) as refused:
         tokenized(ThinkingBudget(**texts))  # type: ignore[arg-type]
@@ -118,24 +116,24 @@ def test_the_answer_reserve_is_a_quarter_within_bounds(max_tokens: int, reserve:
     assert answer_reserve(max_tokens) == reserve
 
 
-def test_room_is_what_the_reserve_and_the_markers_leave() -> None:
+def test_thinking_room_excludes_the_reserve_and_the_markers() -> None:
     assert thinking_room(100, 25, MARKERS, opened=True) == 74
     assert thinking_room(100, 25, MARKERS, opened=False) == 73
     assert thinking_room(10, 10, MARKERS, opened=True) == 0
 
 
 @given(budgets())
-def test_a_token_budget_travels_as_json(budget: TokenBudget) -> None:
+def test_a_token_budget_survives_json(budget: TokenBudget) -> None:
     assert TokenBudget.from_wire(json.loads(json.dumps(budget.to_wire()))) == budget
 
 
 @given(markers())
-def test_markers_travel_as_json(seen: Markers) -> None:
-    assert Markers.from_wire(json.loads(json.dumps(seen.to_wire()))) == seen
+def test_markers_survive_json(model_markers: Markers) -> None:
+    assert Markers.from_wire(json.loads(json.dumps(model_markers.to_wire()))) == model_markers
 
 
 @pytest.mark.parametrize("wire", [{}, {"minimum": 1}, {"continuation_ids": 3, "wrap_up_ids": []}])
-def test_a_foreign_wire_format_is_refused(wire: dict[str, Any]) -> None:
+def test_a_malformed_token_budget_is_refused(wire: dict[str, Any]) -> None:
     with pytest.raises(BudgetError, match="malformed token budget"):
         TokenBudget.from_wire(wire)
 
@@ -144,24 +142,24 @@ def test_a_foreign_wire_format_is_refused(wire: dict[str, Any]) -> None:
     ("start", "end", "eos"),
     [((), (1,), {2}), ((1,), (), {2}), ((1,), (2,), {2}), ((1,), (3, 4, 3), {2})],
 )
-def test_markers_that_cannot_work_are_refused(
+def test_invalid_markers_are_refused(
     start: tuple[int, ...], end: tuple[int, ...], eos: set[int]
 ) -> None:
     with pytest.raises(ValueError, match="marker"):
         Markers(start, end, frozenset(eos))
 
 
-def test_an_error_survives_the_way_between_processes() -> None:
+def test_a_budget_error_survives_pickling() -> None:
     error = pickle.loads(pickle.dumps(BudgetError("max_thinking_tokens", "too many")))
     assert (error.param, str(error)) == ("max_thinking_tokens", "too many")
 
 
-def test_no_thinking_at_all_is_a_maximum_of_zero() -> None:
+def test_a_maximum_of_zero_disables_thinking() -> None:
     assert ThinkingBudget(max_tokens=0).disabled
     assert not ThinkingBudget().disabled
 
 
-def test_a_nudge_comes_with_its_tokens_and_with_nothing_else() -> None:
+def test_nudge_tokens_are_required_for_nudging_and_refused_otherwise() -> None:
     nudged = tokenized(ThinkingBudget(on_loop=OnLoop.NUDGE))
     assert nudged.nudge_ids == tuple(NUDGE_TEXT.encode())
     assert tokenized(ThinkingBudget()).nudge_ids == ()
@@ -189,20 +187,20 @@ def test_a_continuation_that_would_complete_the_end_marker_is_refused() -> None:
         )
 
 
-def test_a_model_that_may_think_has_its_block_closed_where_its_marker_is_text() -> None:
-    spelled = Markers(tuple(b"<t>"), tuple(b"</t>"), frozenset({0}))
-    for seen, may, maximum, opens in (
-        (spelled, True, 0, True),
-        (spelled, True, 5, False),
-        (spelled, False, 0, False),
+def test_a_block_is_opened_and_closed_if_the_model_may_think_and_markers_are_text() -> None:
+    text_markers = Markers(tuple(b"<t>"), tuple(b"</t>"), frozenset({0}))
+    for model_markers, may_think, maximum, opens in (
+        (text_markers, True, 0, True),
+        (text_markers, True, 5, False),
+        (text_markers, False, 0, False),
         (MARKERS, True, 0, False),
     ):
         budget = tokenize(
             ThinkingBudget(max_tokens=maximum, continuation_texts=("Wait",)),
             encode=encode,
-            markers=seen,
+            markers=model_markers,
             opened=False,
             room=100,
-            may_think=may,
+            may_think=may_think,
         )
         assert budget.begins_with_marker is opens

@@ -1,4 +1,4 @@
-"""Grammars in vLLM's own manager, with ours in the place of its method."""
+"""`grammars.install`: vLLM's StructuredOutputManager with Proctor's grammar initialization."""
 
 import threading
 from collections.abc import Callable, Iterator
@@ -22,7 +22,7 @@ from proctor.budget.processors.structured_outputs.mask_threads import MaskThread
 from proctor.demo.train import MODEL
 from tests.waiting import PATIENCE
 
-# vLLM gives XGrammar an argument that it has no more use for.
+# vLLM passes XGrammar a deprecated argument.
 pytestmark = pytest.mark.filterwarnings("ignore:max_rollback_tokens:DeprecationWarning")
 
 
@@ -35,16 +35,16 @@ def manager() -> Iterator[StructuredOutputManager]:
     manager.clear_backend()
 
 
-def request(backend: str | None, *, slow: bool = False, **form: Any) -> Request:
-    structured = StructuredOutputsParams(**form)
+def request(backend: str | None, *, slow: bool = False, **constraint: Any) -> Request:
+    structured = StructuredOutputsParams(**constraint)
     structured._backend = backend
     params = SamplingParams(structured_outputs=structured, extra_args={SLOW: slow})
     return Request("one", [1, 2], params, None)
 
 
-def compiled(manager: StructuredOutputManager, asked: Request) -> Any:
-    manager.grammar_init(asked)
-    structured = asked.structured_output_request
+def compiled(manager: StructuredOutputManager, compiling: Request) -> Any:
+    manager.grammar_init(compiling)
+    structured = compiling.structured_output_request
     assert structured is not None
     grammar = structured._grammar
     assert grammar is not None
@@ -67,7 +67,7 @@ def test_each_request_has_its_own_backend(manager: StructuredOutputManager, slow
     assert not allows(manager, compiled(manager, request("guidance", json=sevens)), "22\n")
 
 
-def test_a_mask_is_its_own_whatever_row_it_is_for(manager: StructuredOutputManager) -> None:
+def test_fill_bitmask_writes_only_its_own_row(manager: StructuredOutputManager) -> None:
     grammar = compiled(manager, request("xgrammar", json={"enum": ["x", "y"]}))
     bitmask = torch.full_like(manager.backend.allocate_token_bitmask(3), 7)
     grammar.fill_bitmask(bitmask, 1)
@@ -83,62 +83,62 @@ def test_a_mask_is_its_own_whatever_row_it_is_for(manager: StructuredOutputManag
     assert all(text[0] == '"' for text in texts)
 
 
-def test_what_llguidance_gives_up_does_not_pass_for_an_answer(
+def test_a_failed_llguidance_grammar_does_not_accept_eos(
     manager: StructuredOutputManager,
 ) -> None:
-    """It would let the answer end, whatever has been written of it."""
+    """llguidance itself would allow the end of the answer at any point."""
     grammar = compiled(manager, request("guidance", regex="(a?){3000}a{3000}"))
     bitmask = manager.backend.allocate_token_bitmask(1)
     (letter,) = manager.tokenizer.encode("a", add_special_tokens=False)
-    followed = 0
-    while grammar.accept_tokens("one", [letter]) and followed < 3000:
+    accepted = 0
+    while grammar.accept_tokens("one", [letter]) and accepted < 3000:
         grammar.fill_bitmask(bitmask, 0)
-        followed += 1
+        accepted += 1
 
     assert "too many expressions" in grammar.error
     assert not grammar.accept_tokens("one", [manager.tokenizer.eos_token_id])
 
 
-def test_grammars_compiled_at_once_are_not_mixed_up(
+def test_grammars_compiled_concurrently_are_not_mixed_up(
     manager: StructuredOutputManager, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """vLLM keeps what it compiles in the backend, which all threads share."""
+    """vLLM stores the grammar being compiled in the backend, which all threads share."""
     both = threading.Barrier(2, timeout=PATIENCE)
     serialize = backend_guidance.serialize_guidance_grammar
 
-    def together(*args: Any) -> str:
+    def serialize_together(*args: Any) -> str:
         serialized = serialize(*args)
         both.wait()
         return serialized
 
-    monkeypatch.setattr(backend_guidance, "serialize_guidance_grammar", together)
-    asked = [request("guidance", regex=text) for text in ("21", "43")]
-    for each in asked:
+    monkeypatch.setattr(backend_guidance, "serialize_guidance_grammar", serialize_together)
+    compiling = [request("guidance", regex=text) for text in ("21", "43")]
+    for each in compiling:
         manager.grammar_init(each)
 
-    for each, text in zip(asked, ("21", "43"), strict=True):
+    for each, text in zip(compiling, ("21", "43"), strict=True):
         assert each.structured_output_request is not None
         assert allows(manager, each.structured_output_request._grammar.result(PATIENCE), text)
 
 
-def test_a_grammar_of_nobody_is_not_compiled(manager: StructuredOutputManager) -> None:
-    asked = request("xgrammar", regex="[ab]")
-    asked.status = RequestStatus.FINISHED_ABORTED
+def test_a_grammar_of_a_finished_request_is_not_compiled(manager: StructuredOutputManager) -> None:
+    compiling = request("xgrammar", regex="[ab]")
+    compiling.status = RequestStatus.FINISHED_ABORTED
 
     with pytest.raises(ValueError, match="finished"):
-        compiled(manager, asked)
+        compiled(manager, compiling)
 
 
-class Slow(StructuredOutputGrammar):
-    """Takes as much CPU time as it is told to."""
+class SlowGrammar(StructuredOutputGrammar):
+    """A grammar whose calls take `cpu_seconds` of simulated CPU time."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.takes = 0.0
+        self.cpu_seconds = 0.0
         self.clock = 0.0
         monkeypatch.setattr(grammars.time, "thread_time", lambda: self.clock)
 
     def accept_tokens(self, request_id: str, tokens: list[int]) -> bool:
-        self.clock += self.takes
+        self.clock += self.cpu_seconds
         return True
 
     def validate_tokens(self, tokens: list[int]) -> list[int]:
@@ -148,7 +148,7 @@ class Slow(StructuredOutputGrammar):
         pass
 
     def fill_bitmask(self, bitmask: torch.Tensor, batch_index: int) -> None:
-        self.clock += self.takes
+        self.clock += self.cpu_seconds
 
     def is_terminated(self) -> bool:
         return False
@@ -157,55 +157,55 @@ class Slow(StructuredOutputGrammar):
         pass
 
 
-@pytest.mark.parametrize(("takes", "steps"), [(0.3, 0), (0.1, 1), (0.02, 12), (0.009, 1000)])
-def test_a_grammar_that_holds_up_steps_is_given_up(
-    monkeypatch: pytest.MonkeyPatch, takes: float, steps: int
+@pytest.mark.parametrize(("cpu_seconds", "steps"), [(0.3, 0), (0.1, 1), (0.02, 12), (0.009, 1000)])
+def test_a_grammar_that_uses_too_much_cpu_time_is_given_up(
+    monkeypatch: pytest.MonkeyPatch, cpu_seconds: float, steps: int
 ) -> None:
-    slow = Slow(monkeypatch)
+    slow = SlowGrammar(monkeypatch)
     grammar = grammars.TimedGrammar(slow)
-    slow.takes = takes
+    slow.cpu_seconds = cpu_seconds
     bitmask = torch.zeros((1, 1), dtype=torch.int32)
-    followed = 0
-    while followed < 1000:
+    accepted = 0
+    while accepted < 1000:
         grammar.fill_bitmask(bitmask, 0)
         if not grammar.accept_tokens("one", [1]):
             break
-        followed += 1
+        accepted += 1
 
-    assert followed == steps
+    assert accepted == steps
     assert grammar.is_given_up == (steps < 1000)
 
 
-class Endless(Slow):
-    """Computes in one of its calls until it is told that it is enough."""
+class EndlessGrammar(SlowGrammar):
+    """A grammar that computes in one of its calls until `stop` is set."""
 
     def __init__(self, call: str) -> None:
         self.call = call
         self.calls: list[str] = []
-        self.enough = threading.Event()
+        self.stop = threading.Event()
 
-    def _called(self, name: str) -> None:
+    def _record(self, name: str) -> None:
         self.calls.append(name)
-        while name == self.call and not self.enough.is_set():
+        while name == self.call and not self.stop.is_set():
             pass
 
     def accept_tokens(self, request_id: str, tokens: list[int]) -> bool:
-        self._called("accept")
+        self._record("accept")
         return True
 
     def validate_tokens(self, tokens: list[int]) -> list[int]:
-        self._called("validate")
+        self._record("validate")
         return tokens
 
     def rollback(self, num_tokens: int) -> None:
-        self._called("rollback")
+        self._record("rollback")
 
     def fill_bitmask(self, bitmask: torch.Tensor, batch_index: int) -> None:
-        self._called("fill")
+        self._record("fill")
         bitmask[batch_index].fill_(0)
 
     def reset(self) -> None:
-        self._called("reset")
+        self._record("reset")
 
 
 STEP: dict[str, Callable[[grammars.TimedGrammar, torch.Tensor], Any]] = {
@@ -218,8 +218,8 @@ STEP: dict[str, Callable[[grammars.TimedGrammar, torch.Tensor], Any]] = {
 
 
 @pytest.mark.parametrize("call", STEP)
-def test_a_call_that_takes_too_long_is_given_up_in_the_middle(call: str) -> None:
-    endless = Endless(call)
+def test_a_call_that_takes_too_long_is_abandoned(call: str) -> None:
+    endless = EndlessGrammar(call)
     grammar = grammars.TimedGrammar(endless, MaskThreads(), torch.zeros((1, 2), dtype=torch.int32))
     bitmask = torch.zeros((3, 2), dtype=torch.int32)
     try:
@@ -227,10 +227,10 @@ def test_a_call_that_takes_too_long_is_given_up_in_the_middle(call: str) -> None
         assert grammar.is_given_up
         called = [*endless.calls]
         for step in STEP.values():
-            assert not step(grammar, bitmask)  # nobody goes near what may be at work still
+            assert not step(grammar, bitmask)  # the grammar may still be in use by its thread
         assert endless.calls == called
     finally:
-        endless.enough.set()
+        endless.stop.set()
 
-    # The request ends with this step; until then every token is let through.
+    # The request ends with this step; until then all tokens are allowed.
     assert bitmask.tolist() == [[0, 0], [-1, -1], [0, 0]]

@@ -1,4 +1,4 @@
-"""Loops are found: by definition, token by token, as tensors, and on the corpus."""
+"""Loop detection: against a definition, as arrays against single detectors, and on the corpus."""
 
 from collections.abc import Sequence
 from random import Random
@@ -28,11 +28,13 @@ ALPHABET = 8
 
 
 def exact_loop(tokens: Sequence[int], weights: bytes = b"") -> bool:
-    """The tail is at least four copies of something, and long enough."""
-    said = [weights[token] if token < len(weights) else 1 for token in tokens[-MIN_LENGTH:]]
-    least = MIN_LENGTH if any(said) else MIN_LENGTH_WITHOUT_WORDS
+    """Return whether the tail is at least `MIN_COPIES` copies of a period, and long enough."""
+    token_weights = [
+        weights[token] if token < len(weights) else 1 for token in tokens[-MIN_LENGTH:]
+    ]
+    minimum = MIN_LENGTH if any(token_weights) else MIN_LENGTH_WITHOUT_WORDS
     for period in range(1, WINDOW + 1):
-        covered = max(MIN_COPIES * period, least)
+        covered = max(MIN_COPIES * period, minimum)
         tail = tokens[-covered:]
         if len(tail) == covered and tail[period:] == tail[:-period]:
             return True
@@ -40,7 +42,7 @@ def exact_loop(tokens: Sequence[int], weights: bytes = b"") -> bool:
 
 
 def inexact_scores(tokens: Sequence[int], weights: bytes = b"") -> list[int]:
-    """After each token: each phrase is looked for in all the text that is near before it."""
+    """Return the score after each token, by searching each phrase in the window before it."""
     scores, score, begin = list[int](), 0, 0
     for end, token in enumerate(tokens, 1):
         phrase = tokens[begin:end]
@@ -49,26 +51,26 @@ def inexact_scores(tokens: Sequence[int], weights: bytes = b"") -> list[int]:
         if not places:
             score, begin = max(0, score - PHRASE_PENALTY), end
         else:
-            said = weights[token] if token < len(weights) else 1
-            score = min(THRESHOLD, score + (max(1, said) if len(places) > 1 else 1))
+            token_weights = weights[token] if token < len(weights) else 1
+            score = min(THRESHOLD, score + (max(1, token_weights) if len(places) > 1 else 1))
         scores.append(score)
     return scores
 
 
 def text(rng: Random) -> list[int]:
-    """Tokens in which some stretch comes again and again, perhaps with a token changed."""
+    """Return tokens in which a sequence is repeated, sometimes with a changed token."""
 
-    def some(most: int) -> list[int]:
-        return rng.choices(range(ALPHABET), k=rng.randint(1, most))
+    def random_tokens(maximum: int) -> list[int]:
+        return rng.choices(range(ALPHABET), k=rng.randint(1, maximum))
 
-    tokens = some(40)
+    tokens = random_tokens(40)
     for _ in range(rng.randint(0, 2)):
-        copy = some(rng.choice((5, 60, 150)))
+        copy = random_tokens(rng.choice((5, 60, 150)))
         for _ in range(rng.randint(1, 2 + 300 // len(copy))):
             if rng.random() < 0.1:
                 copy[rng.randrange(len(copy))] = rng.randrange(ALPHABET)
             tokens += copy
-        tokens += some(20)
+        tokens += random_tokens(20)
     return tokens
 
 
@@ -83,7 +85,7 @@ def first_hit(tokens: Sequence[int], weights: bytes = b"") -> int | None:
 
 @settings(max_examples=50)
 @given(texts, st.sampled_from([b"", LETTERS]))
-def test_token_by_token_is_the_definition(tokens: list[int], weights: bytes) -> None:
+def test_the_detector_agrees_with_the_definition(tokens: list[int], weights: bytes) -> None:
     detector = LoopDetector(weights)
     for end, score in enumerate(inexact_scores(tokens, weights), 1):
         hit = detector.advance(tokens[end - 1])
@@ -92,7 +94,7 @@ def test_token_by_token_is_the_definition(tokens: list[int], weights: bytes) -> 
 
 
 @given(st.integers(1, WINDOW), st.integers(0, 50))
-def test_an_exact_loop_is_found_as_soon_as_it_is_one(period: int, before: int) -> None:
+def test_an_exact_loop_is_found_at_the_minimum_length(period: int, before: int) -> None:
     loop = list(range(period)) * (2 + max(MIN_COPIES, MIN_LENGTH // period))
     detector = LoopDetector()
     for token in range(WINDOW, WINDOW + before):
@@ -110,14 +112,16 @@ def test_a_repetition_without_words_must_be_longer() -> None:
     assert first_hit(rule * 100, wordless) == MIN_LENGTH_WITHOUT_WORDS - 1
 
 
-def test_what_is_said_twice_is_not_a_loop() -> None:
-    said = list(range(WINDOW - 1))
+def test_text_written_only_twice_is_not_a_loop() -> None:
+    token_weights = list(range(WINDOW - 1))
     words = bytes([MAX_WEIGHT]) * WINDOW
-    assert first_hit([*said, *said], words) is None
-    assert first_hit([*said, *said, *said], words) == 2 * len(said)
+    assert first_hit([*token_weights, *token_weights], words) is None
+    assert first_hit([*token_weights, *token_weights, *token_weights], words) == 2 * len(
+        token_weights
+    )
 
 
-def test_the_same_thought_with_a_changing_number_is_a_loop() -> None:
+def test_a_repeated_sentence_with_a_changing_number_is_a_loop() -> None:
     thought = [MAX_WEIGHT] * 15
     tokens = [token for number in range(40) for token in (*range(15), 100 + number)]
     hit = first_hit(tokens, bytes(thought))
@@ -151,7 +155,7 @@ def test_reset_forgets_everything(before: list[int], after: list[int]) -> None:
         ("数", 3),
     ],
 )
-def test_how_much_a_token_says(text: str, weights: int) -> None:
+def test_weights_of_tokens(text: str, weights: int) -> None:
     assert weights_of([text.encode()]) == bytes([weights])
 
 
@@ -166,7 +170,7 @@ SLOTS = 3
 
 @pytest.fixture(params=[None, torch.device("cpu")], ids=["numpy", "torch"], scope="module")
 def arrays(request: pytest.FixtureRequest) -> ArrayBackend:
-    """Where the detectors live."""
+    """The array backends of the detectors."""
     return ArrayBackend(request.param)
 
 
@@ -177,13 +181,13 @@ def state_of(detectors: Sequence[LoopDetector], arrays: ArrayBackend) -> LoopSta
     return state
 
 
-def come(
+def step(
     state: LoopState, tokens: Sequence[int | None], arrays: ArrayBackend
 ) -> tuple[LoopState, list[bool]]:
-    """Let a token come in the slots that have one."""
+    """Advance the slots that have a token."""
     ids = arrays.as_int64([-1 if token is None else token for token in tokens])
-    said = [LETTERS[token] if token in range(len(LETTERS)) else 1 for token in tokens]
-    state, hits = LoopDetectors(arrays).step(state, ids, arrays.as_int64(said), ids >= 0)
+    token_weights = [LETTERS[token] if token in range(len(LETTERS)) else 1 for token in tokens]
+    state, hits = LoopDetectors(arrays).step(state, ids, arrays.as_int64(token_weights), ids >= 0)
     return state, hits.tolist()
 
 
@@ -220,7 +224,7 @@ def test_the_arrays_equal_the_detectors_over_random_batches(
                 token is not None and detector.advance(token)
                 for token, detector in zip(tokens, detectors, strict=True)
             ]
-            state, hits = come(state, tokens, arrays)
+            state, hits = step(state, tokens, arrays)
             assert hits == expected
         assert equal(state, state_of(detectors, arrays))
 
@@ -228,18 +232,18 @@ def test_the_arrays_equal_the_detectors_over_random_batches(
 def test_a_step_leaves_the_state_before_it_alone(arrays: ArrayBackend) -> None:
     state = LoopState.empty(1, arrays)
     for token in [1, 2, 3] * 30:
-        state, _ = come(state, [token], arrays)
+        state, _ = step(state, [token], arrays)
     kept = LoopState(*(column + 0 for column in state))
     drafted = state
     for token in [1, 2, 4]:
-        drafted, _ = come(drafted, [token], arrays)
+        drafted, _ = step(drafted, [token], arrays)
     drafted.where(arrays.as_int64([0]) > 0, state, arrays)
     assert equal(state, kept)
     assert not equal(drafted, kept)
 
 
 @pytest.mark.parametrize(("encode", "late"), [(WordEncoder, 0.06), (DemoEncoder, 0.2)])
-def test_a_slice_of_the_corpus(encode: type[Encoder], late: float) -> None:
+def test_detection_on_a_slice_of_the_corpus(encode: type[Encoder], late: float) -> None:
     encoder = encode()
     traces = list(corpus(3, encoder, progress=180, looping=96))
     findings = list(find(traces, encoder.weights()))
@@ -248,7 +252,7 @@ def test_a_slice_of_the_corpus(encode: type[Encoder], late: float) -> None:
     assert sum(not finding.in_time for finding in looping) <= late * len(looping)
 
 
-def test_the_demo_model_driven_past_its_budget_is_found_looping() -> None:
+def test_loops_of_the_demo_model_are_found() -> None:
     findings = list(find(list(demo_traces()), DemoEncoder().weights()))
     assert not [finding for finding in findings if finding.false_alarm]
     assert all(finding.in_time for finding in findings if finding.trace.loop_at is not None)

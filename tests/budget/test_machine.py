@@ -1,4 +1,4 @@
-"""The reference machine against the guarantees, and against s1's loop written out."""
+"""The reference state machine: its guarantees, and its agreement with the loop of s1."""
 
 import copy
 import dataclasses
@@ -29,19 +29,19 @@ from tests.budget.strategies import (
     WORDS,
     Sampler,
     budgets,
-    marked,
-    raised,
+    markers_and_vocabularies,
     vocabularies,
+    with_raised_minimum,
 )
 
 ONE = Markers(start=(6,), end=(7,), eos=frozenset({EOS}))
 WAIT = 1
-Marked = tuple[Markers, Vocabulary]
+MarkersAndVocabulary = tuple[Markers, Vocabulary]
 numbers = st.lists(st.integers(0, 10**6), max_size=80)
 
 
 def play(machine: BudgetStateMachine, wanted: list[int]) -> tuple[list[int], list[int]]:
-    """Run a machine to the end of its turn; gives its tokens and the positions of attempts."""
+    """Run a machine to the end of its turn; return the tokens and the positions of attempts."""
     tokens: list[int] = []
     attempts: list[int] = []
     for number in wanted:
@@ -55,11 +55,11 @@ def play(machine: BudgetStateMachine, wanted: list[int]) -> tuple[list[int], lis
     return tokens, attempts
 
 
-@given(marked(), budgets(), numbers)
+@given(markers_and_vocabularies(), budgets(), numbers)
 def test_thinking_never_passes_its_maximum(
-    seen: Marked, budget: TokenBudget, wanted: list[int]
+    pair: MarkersAndVocabulary, budget: TokenBudget, wanted: list[int]
 ) -> None:
-    machine = BudgetStateMachine(budget, *seen)
+    machine = BudgetStateMachine(budget, *pair)
     for number in wanted:
         machine.advance(*Sampler(machine, machine.vocabulary).next(number))
         cut_here = copied(machine)
@@ -67,11 +67,11 @@ def test_thinking_never_passes_its_maximum(
         assert budget.maximum is None or cut_here.tokens <= budget.maximum
 
 
-@given(marked(), budgets(), numbers)
+@given(markers_and_vocabularies(), budgets(), numbers)
 def test_thinking_that_has_ended_reached_its_minimum(
-    seen: Marked, budget: TokenBudget, wanted: list[int]
+    pair: MarkersAndVocabulary, budget: TokenBudget, wanted: list[int]
 ) -> None:
-    machine = BudgetStateMachine(budget, *seen)
+    machine = BudgetStateMachine(budget, *pair)
     for number in wanted:
         was_thinking = machine.thinking
         machine.advance(*Sampler(machine, machine.vocabulary).next(number))
@@ -79,25 +79,25 @@ def test_thinking_that_has_ended_reached_its_minimum(
             assert machine.tokens >= budget.minimum
 
 
-@given(marked(), budgets(), numbers)
+@given(markers_and_vocabularies(), budgets(), numbers)
 def test_a_maximum_is_closed_by_its_wrap_up_and_the_marker(
-    seen: Marked, budget: TokenBudget, wanted: list[int]
+    pair: MarkersAndVocabulary, budget: TokenBudget, wanted: list[int]
 ) -> None:
-    machine = BudgetStateMachine(budget, *seen)
+    machine = BudgetStateMachine(budget, *pair)
     tokens, _ = play(machine, wanted)
-    account = machine.outcome(EndReason.LENGTH)
-    end, matcher = seen[0].end, matcher_of(*seen)
-    if account.end_reason is EndReason.MAX and not budget.continuations:
+    outcome = machine.outcome(EndReason.LENGTH)
+    end, matcher = pair[0].end, matcher_of(*pair)
+    if outcome.end_reason is EndReason.MAX and not budget.continuations:
         assert any(contains(tokens, matcher.completion(at)) for at in range(*inside(matcher)))
-        if not max(matcher.depth) and account.forced[Forced.WRAP_UP]:
+        if not max(matcher.depth) and outcome.forced[Forced.WRAP_UP]:
             assert contains(tokens, (*budget.wrap_up_ids, *end))
 
 
-@given(marked(), budgets(), numbers)
+@given(markers_and_vocabularies(), budgets(), numbers)
 def test_every_token_gets_one_label_in_order(
-    seen: Marked, budget: TokenBudget, wanted: list[int]
+    pair: MarkersAndVocabulary, budget: TokenBudget, wanted: list[int]
 ) -> None:
-    machine = BudgetStateMachine(budget, *seen)
+    machine = BudgetStateMachine(budget, *pair)
     tokens: list[int] = []
     labelled: list[Labelled] = []
     for number in wanted:
@@ -112,13 +112,13 @@ def test_every_token_gets_one_label_in_order(
     assert machine.tokens == sum(item.label is Label.THINKING for item in whole)
 
 
-@given(marked(), budgets(), numbers)
-def test_a_replay_ends_where_the_machine_did(
-    seen: Marked, budget: TokenBudget, wanted: list[int]
+@given(markers_and_vocabularies(), budgets(), numbers)
+def test_a_replay_reaches_the_same_state(
+    pair: MarkersAndVocabulary, budget: TokenBudget, wanted: list[int]
 ) -> None:
-    machine = BudgetStateMachine(budget, *seen)
+    machine = BudgetStateMachine(budget, *pair)
     tokens, attempts = play(machine, wanted)
-    again = replay(budget, seen[0], tokens, frozenset(attempts), seen[1])
+    again = replay(budget, pair[0], tokens, frozenset(attempts), pair[1])
     assert state_of(again) == state_of(machine)
 
 
@@ -131,18 +131,18 @@ def contains(tokens: list[int], part: tuple[int, ...]) -> bool:
 
 
 def copied(machine: BudgetStateMachine) -> BudgetStateMachine:
-    """A machine that goes on alone; what never changes is shared."""
+    """Return an independent copy; immutable parts are shared."""
     shared = (machine.vocabulary, machine.matcher)
     return copy.deepcopy(machine, {id(one): one for one in shared})
 
 
 def state_of(machine: BudgetStateMachine) -> dict[str, object]:
-    """All that a machine holds, its loop detector's state laid open."""
+    """Return all attributes of a machine, including those of its loop detector."""
     return {**vars(machine), "detector": vars(machine.detector)}
 
 
 @given(st.integers(0, 4), st.lists(st.integers(0, VOCABULARY - 1), min_size=1, max_size=40))
-def test_continuations_are_those_of_the_reference_loop(ignored: int, wanted: list[int]) -> None:
+def test_continuations_agree_with_the_loop_of_s1(ignored: int, wanted: list[int]) -> None:
     """s1's loop: stop at the delimiter, strip it, append "Wait", resubmit; N times."""
     plain = [token for token in wanted if token not in {6, EOS}]
     expected: list[int] = []
@@ -171,19 +171,21 @@ def test_continuations_are_those_of_the_reference_loop(ignored: int, wanted: lis
     assert machine.continuations == produced.count(WAIT) - plain[: len(produced)].count(WAIT)
 
 
-@given(marked(), budgets(), numbers)
-def test_no_character_is_cut_in_two(seen: Marked, budget: TokenBudget, wanted: list[int]) -> None:
-    """Unless it is the first of a continuation, which has to stand in for the attempt."""
-    machine = BudgetStateMachine(budget, *seen)
-    said = 0
+@given(markers_and_vocabularies(), budgets(), numbers)
+def test_no_character_is_split(
+    pair: MarkersAndVocabulary, budget: TokenBudget, wanted: list[int]
+) -> None:
+    """Except the first character of a continuation, which replaces the attempt."""
+    machine = BudgetStateMachine(budget, *pair)
+    pattern = 0
     for number in wanted:
-        was, said = machine.phase, said + 1
+        was, pattern = machine.phase, pattern + 1
         token, attempted = Sampler(machine, machine.vocabulary).next(number)
         machine.advance(token, attempted)
         if attempted:
-            said = 0
+            pattern = 0
         if machine.phase is Phase.CLOSING and was in (Phase.THINKING, Phase.CONTINUING):
-            assert not machine.incomplete_bytes or said < 3
+            assert not machine.incomplete_bytes or pattern < 3
 
 
 @given(budgets(), vocabularies(), st.lists(st.integers(0, 5), max_size=40))
@@ -212,7 +214,7 @@ def test_a_decimal_point_ends_no_sentence() -> None:
     assert replay(budget, ONE, [2, 1], vocabulary=digits).forced == 7
 
 
-def test_a_forced_close_says_why() -> None:
+def test_end_reasons() -> None:
     def reason(budget: TokenBudget, tokens: list[int]) -> EndReason:
         return replay(budget, ONE, tokens).outcome(EndReason.CANCELLED).end_reason
 
@@ -229,12 +231,12 @@ def test_forced_tokens_are_counted_by_kind() -> None:
         minimum=2, maximum=6, continuation_ids=((1, 2),), wrap_up_ids=(3,), opened=False
     )
     machine = replay(budget, ONE, [6, 1, 2, 5, 5, 5, 3, 7], frozenset({1}))
-    account = machine.outcome(EndReason.LENGTH)
-    assert account.forced == {Forced.MARKER: 2, Forced.CONTINUATION: 2, Forced.WRAP_UP: 1}
-    assert (account.tokens, account.continuations) == (6, 1)
+    outcome = machine.outcome(EndReason.LENGTH)
+    assert outcome.forced == {Forced.MARKER: 2, Forced.CONTINUATION: 2, Forced.WRAP_UP: 1}
+    assert (outcome.tokens, outcome.continuations) == (6, 1)
 
 
-def test_forced_tokens_are_told_by_where_they_stand() -> None:
+def test_forced_runs_have_positions() -> None:
     budget = TokenBudget(maximum=6, continuations=2, continuation_ids=((1, 2),), wrap_up_ids=(3,))
     machine = replay(budget, ONE, [1, 2, 1, 2, 5, 3, 7], frozenset({0, 2}))
     assert machine.outcome(EndReason.LENGTH).forced_runs == (
@@ -245,7 +247,7 @@ def test_forced_tokens_are_told_by_where_they_stand() -> None:
     )
 
 
-def test_a_nudge_right_after_a_continuation_is_a_run_of_its_own() -> None:
+def test_a_nudge_right_after_a_continuation_is_a_separate_run() -> None:
     budget = dataclasses.replace(NUDGED, minimum=100, continuation_ids=((2,),))
     machine = replay(budget, ONE, [2] * 64 + [4, 5], frozenset({63}))
     assert machine.outcome(EndReason.LENGTH).forced_runs == (
@@ -254,11 +256,11 @@ def test_a_nudge_right_after_a_continuation_is_a_run_of_its_own() -> None:
     )
 
 
-@given(marked(), budgets(), numbers)
+@given(markers_and_vocabularies(), budgets(), numbers)
 def test_forced_runs_hold_each_forced_token_once(
-    seen: Marked, budget: TokenBudget, wanted: list[int]
+    pair: MarkersAndVocabulary, budget: TokenBudget, wanted: list[int]
 ) -> None:
-    machine, forced = BudgetStateMachine(budget, *seen), list[int]()
+    machine, forced = BudgetStateMachine(budget, *pair), list[int]()
     for position, number in enumerate(wanted):
         token, attempted = Sampler(machine, machine.vocabulary).next(number)
         if attempted or machine.forced is not None:
@@ -268,7 +270,7 @@ def test_forced_runs_hold_each_forced_token_once(
     assert [position for run in runs for position in range(run.start, run.end)] == forced
 
 
-def test_a_block_that_opens_again_thinks_from_the_same_budget() -> None:
+def test_a_reopened_block_continues_the_same_budget() -> None:
     machine = replay(TokenBudget(maximum=3), ONE, [1, 2, 7, 5, 6, 3])
     assert machine.forced == 7
     machine.advance(7)
@@ -276,7 +278,7 @@ def test_a_block_that_opens_again_thinks_from_the_same_budget() -> None:
     assert machine.barred == {6}
 
 
-def test_a_token_that_was_not_enforced_is_noticed() -> None:
+def test_a_token_that_was_not_enforced_raises_desync_error() -> None:
     with pytest.raises(DesyncError, match="7 was forced"):
         replay(TokenBudget(maximum=1), ONE, [1, 2])
     with pytest.raises(DesyncError, match="cannot replace an attempt"):
@@ -289,7 +291,7 @@ def test_an_end_of_turn_that_no_budget_prevented_is_a_stop() -> None:
     assert machine.outcome(EndReason.STOP).end_reason is EndReason.STOP
 
 
-def test_outside_thinking_nothing_closes_it() -> None:
+def test_outside_thinking_there_are_no_closing_tokens() -> None:
     assert BudgetStateMachine(TokenBudget(opened=False), ONE).closing_tokens == frozenset()
     assert BudgetStateMachine(TokenBudget(), ONE).closing_tokens == {7, EOS}
 
@@ -309,9 +311,9 @@ def test_a_loop_is_nudged_once_and_then_closed_with_its_wrap_up() -> None:
         tokens.append(2 if machine.forced is None else machine.forced)
         machine.advance(tokens[-1])
     assert tokens == [2] * 64 + [4, 5] + [2] * 64 + [3, 7]
-    account = machine.outcome(EndReason.LENGTH)
-    assert (account.end_reason, account.tokens) == (EndReason.LOOP, 131)
-    assert account.loops == {OnLoop.NUDGE: 1, OnLoop.CLOSE: 1}
+    outcome = machine.outcome(EndReason.LENGTH)
+    assert (outcome.end_reason, outcome.tokens) == (EndReason.LOOP, 131)
+    assert outcome.loops == {OnLoop.NUDGE: 1, OnLoop.CLOSE: 1}
 
 
 NUDGED = TokenBudget(
@@ -323,17 +325,17 @@ NUDGED = TokenBudget(
 )
 
 
-def test_a_nudge_leaves_the_minimum_and_owed_continuations_as_they_were() -> None:
+def test_a_nudge_keeps_the_minimum_and_the_continuations_to_come() -> None:
     budget = dataclasses.replace(NUDGED, minimum=100, continuations=40)
     machine = replay(budget, ONE, [2] * 64)
     attempts = 0
     while machine.thinking:
         machine.advance(*Sampler(machine).next(3 if attempts % 2 else 7))
         attempts += 1
-    account = machine.outcome(EndReason.LENGTH)
-    assert account.tokens >= 100
-    assert account.loops[OnLoop.NUDGE] == 1
-    assert account.continuations == 40 or account.end_reason is EndReason.LOOP
+    outcome = machine.outcome(EndReason.LENGTH)
+    assert outcome.tokens >= 100
+    assert outcome.loops[OnLoop.NUDGE] == 1
+    assert outcome.continuations == 40 or outcome.end_reason is EndReason.LOOP
 
 
 def test_after_a_nudge_the_minimum_holds_until_a_second_loop() -> None:
@@ -343,46 +345,46 @@ def test_after_a_nudge_the_minimum_holds_until_a_second_loop() -> None:
     assert once.suppresses_close
     twice = replay(NUDGED, ONE, [2] * 64 + [4, 5] + [2] * 64 + [7])
     assert not twice.suppresses_close
-    account = twice.outcome(EndReason.LENGTH)
-    assert (account.tokens, account.end_reason) == (130, EndReason.LOOP)
+    outcome = twice.outcome(EndReason.LENGTH)
+    assert (outcome.tokens, outcome.end_reason) == (130, EndReason.LOOP)
 
 
-def test_a_loop_is_the_reason_for_whatever_block_misses_the_minimum_after_it() -> None:
+def test_a_later_block_that_misses_the_minimum_ends_because_of_the_loop() -> None:
     looping = dataclasses.replace(NUDGED, on_loop=OnLoop.CLOSE, nudge_ids=())
     again = replay(looping, ONE, [2] * 64 + [7, 3, 6, 3])
     assert again.thinking
     assert not again.suppresses_close
     again.advance(7)
-    account = again.outcome(EndReason.LENGTH)
-    assert (account.tokens, account.end_reason) == (65, EndReason.LOOP)
+    outcome = again.outcome(EndReason.LENGTH)
+    assert (outcome.tokens, outcome.end_reason) == (65, EndReason.LOOP)
     more = replay(looping, ONE, [*[2] * 64, 7, 6, *range(100, 400), 7])
-    account = more.outcome(EndReason.LENGTH)
-    assert (account.tokens, account.end_reason) == (364, EndReason.NATURAL)
+    outcome = more.outcome(EndReason.LENGTH)
+    assert (outcome.tokens, outcome.end_reason) == (364, EndReason.NATURAL)
 
 
 @given(
-    marked(),
-    budgets().flatmap(raised),
+    markers_and_vocabularies(),
+    budgets().flatmap(with_raised_minimum),
     st.lists(st.integers(0, WORDS - 1), min_size=1, max_size=3),
     st.lists(st.integers(0, 10**6), max_size=6),
 )
-def test_a_minimum_that_is_missed_is_missed_for_a_reason(
-    seen: Marked, budget: TokenBudget, said: list[int], wanted: list[int]
+def test_a_missed_minimum_has_a_loop_or_cancellation_as_its_reason(
+    pair: MarkersAndVocabulary, budget: TokenBudget, pattern: list[int], wanted: list[int]
 ) -> None:
-    """At every end that a choice can come to, in loops and between them."""
-    machine = BudgetStateMachine(budget, *seen)
-    for number in (said * 70)[:70] + wanted + (said * 70)[:70] + wanted:
+    """At every point where a choice can end, in loops and between them."""
+    machine = BudgetStateMachine(budget, *pair)
+    for number in (pattern * 70)[:70] + wanted + (pattern * 70)[:70] + wanted:
         machine.advance(*Sampler(machine, machine.vocabulary).next(number))
         cut_here = copied(machine)
         cut_here.flush()
-        account = cut_here.outcome(EndReason.CANCELLED)
-        if account.tokens >= budget.minimum:
+        outcome = cut_here.outcome(EndReason.CANCELLED)
+        if outcome.tokens >= budget.minimum:
             continue
         if cut_here.thinking or cut_here.phase is Phase.OPENING:
-            assert account.end_reason is EndReason.CANCELLED
+            assert outcome.end_reason is EndReason.CANCELLED
         else:
-            assert account.end_reason is EndReason.LOOP
-            assert account.loops[OnLoop.CLOSE]
+            assert outcome.end_reason is EndReason.LOOP
+            assert outcome.loops[OnLoop.CLOSE]
 
 
 def test_a_loop_is_closed_even_under_a_half_matched_marker() -> None:
@@ -393,10 +395,10 @@ def test_a_loop_is_closed_even_under_a_half_matched_marker() -> None:
     assert machine.forced == 7
 
 
-def test_a_wrap_up_that_a_broken_marker_left_no_room_for_is_left_out() -> None:
+def test_a_wrap_up_without_room_after_a_broken_marker_is_left_out() -> None:
     two = Markers(start=(6,), end=(7, 8), eos=frozenset({EOS}))
     budget = TokenBudget(maximum=4, wrap_up_ids=(1, 2))
-    # The first half of a marker held the wrap-up back, and then was thinking after all.
+    # The first half of a marker delayed the wrap-up, and then turned out to be thinking.
     machine = replay(budget, two, [5, 7, 9, 5])
     assert (machine.tokens, machine.forced) == (4, 7)
     machine.advance(7, False)

@@ -19,7 +19,7 @@ from proctor.budget.processors.tokenizer.marker_discovery import (
 )
 
 THINK = ("<think>", "</think>")
-FAMILIES = {
+MARKERS_BY_PARSER = {
     "cohere_command3": ("<|START_THINKING|>", "<|END_THINKING|>"),
     "cohere_command4": ("<|START_THINKING|>", "<|END_THINKING|>"),
     "deepseek_r1": THINK,
@@ -61,7 +61,7 @@ WITHOUT_MARKERS = {
     "openai_gptoss": "thinks in channels that end in several ways",
     "poolside_v1": "wraps a parser that names none",
 }
-OTHERS = {
+OTHER_SPECIAL_TOKENS = {
     "cohere": "<|START_TEXT|> <|END_TEXT|> <|START_RESPONSE|> <|END_RESPONSE|> "
     "<|START_ACTION|> <|END_ACTION|>",
     "gemma4": "<|tool_call> <tool_call|> <|tool_response> <|turn> <turn|> <|think|>",
@@ -75,7 +75,7 @@ OTHERS = {
 
 
 def tokenizer(*specials: str, template: str = "") -> Any:
-    """Bytes as tokens, and each of `specials` as one more."""
+    """Return a tokenizer of single bytes and the special tokens `specials`."""
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     base = Tokenizer(models.BPE({character: at for at, character in enumerate(alphabet)}, []))
     base.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
@@ -86,13 +86,13 @@ def tokenizer(*specials: str, template: str = "") -> Any:
     return fast
 
 
-def found(tokens: Any, parser: str | None = None, **given: str | None) -> Markers:
+def discover(tokens: Any, parser: str | None = None, **given: str | None) -> Markers:
     texts = find_marker_texts(tokens, start=given.get("start"), end=given.get("end"), parser=parser)
     return encode_markers(tokens, texts, {tokens.eos_token_id})
 
 
 def assert_enforces(markers: Markers) -> None:
-    """A maximum is kept between these markers, token by token."""
+    """Assert that a maximum is enforced between these markers."""
     word = 1 + max(*markers.start, *markers.end, *markers.eos)
     machine = BudgetStateMachine(TokenBudget(maximum=3, opened=False), markers)
     for token in (*markers.start, word, word, word, *markers.end, word):
@@ -102,57 +102,57 @@ def assert_enforces(markers: Markers) -> None:
     assert (account.tokens, account.end_reason) == (3, EndReason.MAX)
 
 
-def test_every_family_in_the_registry_is_accounted_for() -> None:
-    # The engine puts in a parser of the project's own.
+def test_every_parser_of_vllm_is_covered() -> None:
+    # The engine registers Proctor's own parser.
     listed = {*ReasoningParserManager.list_registered()} - {NAME}
-    assert {*FAMILIES} | {*WITHOUT_MARKERS} == listed
+    assert {*MARKERS_BY_PARSER} | {*WITHOUT_MARKERS} == listed
 
 
-@pytest.mark.parametrize(("name", "texts"), FAMILIES.items())
-def test_a_family_is_found_by_its_parsers_name(name: str, texts: tuple[str, str]) -> None:
-    others = " ".join(OTHERS.values()).split()
+@pytest.mark.parametrize(("name", "texts"), MARKERS_BY_PARSER.items())
+def test_markers_are_found_by_the_parsers_name(name: str, texts: tuple[str, str]) -> None:
+    others = " ".join(OTHER_SPECIAL_TOKENS.values()).split()
     tokens = tokenizer(*texts, *others) if name != "kimi_k3" else tokenizer(*others)
-    markers = found(tokens, name)
+    markers = discover(tokens, name)
     assert (tokens.decode(markers.start), tokens.decode(markers.end)) == texts
     assert_enforces(markers)
 
 
 @pytest.mark.parametrize("name", WITHOUT_MARKERS)
-def test_a_family_without_markers_is_refused_and_can_be_given_them(name: str) -> None:
-    tokens = tokenizer("<think>", "</think>", *" ".join(OTHERS.values()).split())
+def test_a_parser_without_markers_is_refused_unless_they_are_configured(name: str) -> None:
+    tokens = tokenizer("<think>", "</think>", *" ".join(OTHER_SPECIAL_TOKENS.values()).split())
     with pytest.raises(ValueError, match="thinking_start and thinking_end"):
-        found(tokens, name)
-    assert_enforces(found(tokens, name, start="<think>", end="</think>"))
+        discover(tokens, name)
+    assert_enforces(discover(tokens, name, start="<think>", end="</think>"))
 
 
-def test_a_parser_that_does_not_exist_or_does_not_fit_is_named() -> None:
+def test_an_unknown_or_mismatched_parser_is_named() -> None:
     with pytest.raises(ValueError, match=r"reasoning_parser: .*no_such"):
-        found(tokenizer(), "no_such")
+        discover(tokenizer(), "no_such")
     with pytest.raises(ValueError, match="reasoning_parser deepseek_r1 does not fit"):
-        found(tokenizer(), "deepseek_r1")
+        discover(tokenizer(), "deepseek_r1")
 
 
 @pytest.mark.parametrize("texts", TEMPLATE_PAIRS)
 def test_markers_are_found_in_a_template(texts: tuple[str, str]) -> None:
     tokens = tokenizer(template=f"{{{{ messages }}}}{texts[0]} ... {texts[1]}")
-    assert_enforces(found(tokens))
+    assert_enforces(discover(tokens))
 
 
 def test_a_model_without_markers_is_refused() -> None:
     with pytest.raises(ValueError, match="set reasoning_parser"):
-        found(tokenizer(template="{{ messages }}"))
+        discover(tokenizer(template="{{ messages }}"))
 
 
-def test_half_a_pair_is_refused() -> None:
+def test_a_start_marker_without_an_end_marker_is_refused() -> None:
     with pytest.raises(ValueError, match="together"):
-        found(tokenizer(), start="<think>")
+        discover(tokenizer(), start="<think>")
 
 
-def test_markers_of_ordinary_tokens_and_with_a_shared_first_one() -> None:
-    plain = found(tokenizer(), start="Here is my thought:", end="Here is my answer:")
+def test_markers_of_ordinary_tokens_may_share_the_first_ones() -> None:
+    plain = discover(tokenizer(), start="Here is my thought:", end="Here is my answer:")
     assert len(plain.start) == 19
     assert plain.start[:11] == plain.end[:11]
     assert_enforces(plain)
-    s1 = found(tokenizer("<|im_start|>"), start="<|im_start|>think", end="<|im_start|>answer")
+    s1 = discover(tokenizer("<|im_start|>"), start="<|im_start|>think", end="<|im_start|>answer")
     assert (len(s1.start), len(s1.end)) == (6, 7)
     assert_enforces(s1)

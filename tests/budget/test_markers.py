@@ -28,12 +28,12 @@ TWO = Markers((1, 4), (2, 4), frozenset({3}))
         (TWO, [1, 4, 4], True),
     ],
 )
-def test_where_a_text_ends(markers: Markers, tokens: list[int], inside: bool) -> None:
+def test_inside_after(markers: Markers, tokens: list[int], inside: bool) -> None:
     assert matcher_of(markers, UNKNOWN_VOCABULARY).inside_after(tokens) is inside
 
 
 @given(st.lists(st.integers(0, 4)), st.sampled_from([ONE, TWO]))
-def test_it_is_where_the_machine_is(tokens: list[int], markers: Markers) -> None:
+def test_inside_after_agrees_with_the_state_machine(tokens: list[int], markers: Markers) -> None:
     machine = BudgetStateMachine(TokenBudget(opened=False), markers)
     for token in tokens:
         if token in markers.eos:

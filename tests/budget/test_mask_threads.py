@@ -1,4 +1,4 @@
-"""Calls that may never end, in threads of their own."""
+"""`MaskThreads`: calls that may never return, in separate threads."""
 
 import os
 import threading
@@ -23,11 +23,11 @@ def threads() -> MaskThreads:
     return MaskThreads()
 
 
-def named() -> set[int | None]:
+def mask_thread_ids() -> set[int | None]:
     return {thread.ident for thread in threading.enumerate() if thread.name == "mask"}
 
 
-def test_one_thread_is_used_again(threads: MaskThreads) -> None:
+def test_an_idle_thread_is_reused(threads: MaskThreads) -> None:
     seen: list[int] = []
     for _ in range(3):
         assert threads.run(lambda: seen.append(threading.get_ident()))
@@ -37,21 +37,22 @@ def test_one_thread_is_used_again(threads: MaskThreads) -> None:
     assert seen[0] != threading.get_ident()
 
 
-def test_callers_at_the_same_time_have_threads_of_their_own(threads: MaskThreads) -> None:
-    met = threading.Barrier(2, timeout=PATIENCE)
+def test_concurrent_callers_have_separate_threads(threads: MaskThreads) -> None:
+    barrier = threading.Barrier(2, timeout=PATIENCE)
     callers = [
-        threading.Thread(target=threads.run, args=(lambda: met.wait() and None,)) for _ in range(2)
+        threading.Thread(target=threads.run, args=(lambda: barrier.wait() and None,))
+        for _ in range(2)
     ]
     for caller in callers:
         caller.start()
     for caller in callers:
         caller.join(PATIENCE)
 
-    assert not met.broken
+    assert not barrier.broken
     assert not any(caller.is_alive() for caller in callers)
 
 
-def test_an_error_is_the_callers(threads: MaskThreads) -> None:
+def test_an_error_is_raised_in_the_caller(threads: MaskThreads) -> None:
     def fail() -> None:
         raise RuntimeError("as it is")
 
@@ -60,31 +61,31 @@ def test_an_error_is_the_callers(threads: MaskThreads) -> None:
     assert threads.run(lambda: None)
 
 
-def test_what_computes_too_long_is_left_alone(threads: MaskThreads) -> None:
-    enough, begun = threading.Event(), threading.Event()
-    where: list[threading.Thread] = []
+def test_a_call_over_its_cpu_time_is_abandoned(threads: MaskThreads) -> None:
+    stop, started = threading.Event(), threading.Event()
+    used_threads: list[threading.Thread] = []
 
     def compute() -> None:
-        where.append(threading.current_thread())
-        begun.set()
-        while not enough.is_set():
+        used_threads.append(threading.current_thread())
+        started.set()
+        while not stop.is_set():
             pass
 
     assert not threads.run(compute)
-    assert begun.is_set()
-    assert where[0].native_id is not None
-    assert os.sched_getscheduler(where[0].native_id) == os.SCHED_IDLE
-    assert threads.run(lambda: where.append(threading.current_thread()))
-    enough.set()
-    left, other = where
-    left.join(PATIENCE)
+    assert started.is_set()
+    assert used_threads[0].native_id is not None
+    assert os.sched_getscheduler(used_threads[0].native_id) == os.SCHED_IDLE
+    assert threads.run(lambda: used_threads.append(threading.current_thread()))
+    stop.set()
+    abandoned, other = used_threads
+    abandoned.join(PATIENCE)
 
-    assert not left.is_alive()  # nobody has it again
-    assert other is not left
+    assert not abandoned.is_alive()  # it is not reused
+    assert other is not abandoned
 
 
-def test_what_only_waits_is_waited_for(threads: MaskThreads) -> None:
-    """As on a machine that has no time for it."""
+def test_a_call_that_uses_no_cpu_time_is_waited_for(threads: MaskThreads) -> None:
+    """Like a call on an overloaded machine."""
     done: list[bool] = []
 
     def wait() -> None:
@@ -95,18 +96,18 @@ def test_what_only_waits_is_waited_for(threads: MaskThreads) -> None:
     assert done
 
 
-def test_threads_end_when_they_are_let_go(threads: MaskThreads) -> None:
-    before = named()
+def test_close_ends_the_threads(threads: MaskThreads) -> None:
+    before = mask_thread_ids()
     threads.run(lambda: None)
-    (ours,) = named() - before
+    (new_id,) = mask_thread_ids() - before
     threads.close()
     deadline = time.monotonic() + PATIENCE
-    while ours in named():
+    while new_id in mask_thread_ids():
         assert time.monotonic() < deadline
         time.sleep(0.01)
 
 
-def test_all_calls_have_one_allowance() -> None:
+def test_the_allowance_is_spent_and_recovers() -> None:
     now = 100.0
     allowance = Allowance(clock=lambda: now)
     assert allowance.left() == BURST_SECONDS

@@ -1,4 +1,4 @@
-"""Markers are found in text, whatever tokens spell it: held against a search of the text itself."""
+"""The marker matcher, compared with a search of the text, however tokens split it."""
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -14,14 +14,14 @@ from proctor.budget import (
     matcher_of,
 )
 from proctor.budget.matcher import Crossing
-from tests.budget.strategies import VOCABULARY, marked, spelled_markers
+from tests.budget.strategies import VOCABULARY, markers_and_vocabularies, spelled_markers
 
-Marked = tuple[Markers, Vocabulary]
+MarkersAndVocabulary = tuple[Markers, Vocabulary]
 numbers = st.lists(st.integers(0, 10**6), max_size=40)
 
 
 class Search:
-    """The slow and obvious way: after every symbol, look at the end of all of them."""
+    """A slow reference: compares the end of the text with the markers after every symbol."""
 
     def __init__(self, markers: Markers, vocabulary: Vocabulary, inside: bool) -> None:
         self._vocabulary = vocabulary
@@ -30,11 +30,11 @@ class Search:
         self._text: list[int] = []
         self.inside = inside
 
-    def _symbols(self, given: tuple[int, ...], ids: tuple[int, ...]) -> list[int]:
-        return [*given] or [one for token in ids for one in self._vocabulary.symbols(token)]
+    def _symbols(self, symbols: tuple[int, ...], ids: tuple[int, ...]) -> list[int]:
+        return [*symbols] or [symbol for token in ids for symbol in self._vocabulary.symbols(token)]
 
     def take(self, token: int) -> tuple[Crossing, int]:
-        """The marker that a token completes, and the symbols of the token after it."""
+        """Return the crossing of a token, and the number of its symbols after it."""
         crossing, rest = Crossing.NONE, 0
         symbols = self._vocabulary.symbols(token)
         for count, symbol in enumerate(symbols, 1):
@@ -57,7 +57,7 @@ class Search:
             return Crossing.OPENED
         if not self._ends_in(self._end):
             return Crossing.NONE
-        # What a stray marker is made of begins no other, unless it also begins a start marker.
+        # The symbols of a stray marker begin no other, except where they begin a start marker.
         keep = max(
             (n for n in range(1, len(self._start)) if self._ends_in(self._start[:n])), default=0
         )
@@ -68,12 +68,12 @@ class Search:
         return self._text[-len(marker) :] == marker
 
 
-@given(marked(), st.booleans(), numbers)
-def test_a_marker_is_found_where_the_text_has_it(
-    seen: Marked, inside: bool, wanted: list[int]
+@given(markers_and_vocabularies(), st.booleans(), numbers)
+def test_markers_are_found_where_a_text_search_finds_them(
+    pair: MarkersAndVocabulary, inside: bool, wanted: list[int]
 ) -> None:
-    markers, _ = seen
-    matcher, search = MarkerMatcher(*seen), Search(*seen, inside)
+    markers, _ = pair
+    matcher, search = MarkerMatcher(*pair), Search(*pair, inside)
     state = matcher.inside if inside else matcher.outside
     for number in wanted:
         token = number % VOCABULARY
@@ -86,8 +86,8 @@ def test_a_marker_is_found_where_the_text_has_it(
 
 
 @given(spelled_markers())
-def test_an_end_marker_that_has_begun_is_completed(seen: Marked) -> None:
-    matcher = matcher_of(*seen)
+def test_the_completion_of_an_end_marker_closes_it(pair: MarkersAndVocabulary) -> None:
+    matcher = matcher_of(*pair)
     for state in range(matcher.inside, matcher.inert):
         at, crossings = state, []
         for token in matcher.completion(state):
@@ -97,9 +97,9 @@ def test_an_end_marker_that_has_begun_is_completed(seen: Marked) -> None:
         assert crossings == [*[Crossing.NONE] * (len(crossings) - 1), Crossing.CLOSED]
 
 
-@given(marked())
-def test_what_closes_and_what_is_barred_is_what_steps_say(seen: Marked) -> None:
-    matcher, size = matcher_of(*seen), VOCABULARY
+@given(markers_and_vocabularies())
+def test_closing_and_barred_tokens_agree_with_steps(pair: MarkersAndVocabulary) -> None:
+    matcher, size = matcher_of(*pair), VOCABULARY
     for state in range(matcher.states):
         steps = {token: matcher.step(state, token) for token in range(size)}
         closing = {at for at, step in steps.items() if step.crossing is Crossing.CLOSED}
@@ -108,7 +108,7 @@ def test_what_closes_and_what_is_barred_is_what_steps_say(seen: Marked) -> None:
         assert matcher.barred(state) >= opening
 
 
-def test_half_a_start_marker_is_barred_and_less_is_not() -> None:
+def test_tokens_that_complete_half_a_start_marker_are_barred() -> None:
     tokens = [bytes([byte]) for byte in range(256)]
     vocabulary = Vocabulary.from_bytes([*tokens, b"think", b"thin", b"table", b"<t"])
     markers = Markers(tuple(b"<think>"), tuple(b"</think>"), frozenset({2000}))
@@ -127,7 +127,7 @@ def test_an_inert_state_matches_nothing() -> None:
     assert matcher.barred(matcher.inert) == matcher.closing_tokens(matcher.inert) == frozenset()
 
 
-def test_a_text_that_would_hold_or_complete_a_marker_is_known() -> None:
+def test_a_text_that_contains_or_completes_a_marker_is_detected() -> None:
     tokens = [bytes([byte]) for byte in range(256)]
     markers = Markers(tuple(b"<a>"), tuple(b"Here:"), frozenset({2000}))
     matcher = matcher_of(markers, Vocabulary.from_bytes(tokens))
@@ -137,17 +137,17 @@ def test_a_text_that_would_hold_or_complete_a_marker_is_known() -> None:
     assert not matcher.completes_marker([*b"Wait, here: "])
 
 
-def test_an_end_marker_that_cannot_be_completed_is_begun_anew() -> None:
+def test_an_end_marker_that_cannot_be_completed_is_restarted() -> None:
     markers = Markers((0,), (1,), frozenset({9}), tuple(b"<t>"), tuple(b"</t>"))
     matcher = matcher_of(markers, Vocabulary.from_bytes([b"<t>", b"</t>", b"<", b"/"]))
     begun = matcher.step(matcher.inside, 2).state
     assert matcher.completion(begun) == matcher.completion(matcher.inside) == (1,)
 
 
-def test_the_beginning_of_a_marker_inside_the_token_that_ends_another() -> None:
+def test_a_marker_may_begin_inside_the_token_that_ends_another() -> None:
     markers = Markers((0,), (1, 2), frozenset({9}), tuple(b"<t>"), tuple(b"</t>"))
     known = Vocabulary.from_bytes([b"<t>", b"</", b"t>", b"t><", b"t>", b"a"])
-    for tokens, told in (
+    for tokens, expected in (
         ([1, 3, 4], []),
         ([1, 3, 5], [(None, b"<"), (5, b"")]),
     ):
@@ -155,8 +155,8 @@ def test_the_beginning_of_a_marker_inside_the_token_that_ends_another() -> None:
         released = [item for token in tokens for item in machine.advance(token)]
         released += machine.flush()
         kept = [(item.token, item.text) for item in released if item.label is Label.ANSWER]
-        assert kept == told
-        assert machine.thinking is (not told)
+        assert kept == expected
+        assert machine.thinking is (not expected)
 
 
 def test_an_end_marker_is_completed_with_the_longest_tokens_that_fit() -> None:
@@ -170,7 +170,7 @@ def test_an_end_marker_is_completed_with_the_longest_tokens_that_fit() -> None:
     assert matcher.has_multi_symbol_marker
 
 
-def test_of_a_token_with_two_markers_the_first_counts() -> None:
+def test_the_first_of_two_markers_in_a_token_counts() -> None:
     markers = Markers((0,), (1,), frozenset({9}), tuple(b"<t>"), tuple(b"</t>"))
     matcher = matcher_of(markers, Vocabulary.from_bytes([b"<t>", b"</t>", b"<t></t>a"]))
     assert matcher.step(matcher.outside, 2) == (matcher.inside, Crossing.OPENED, 8, 5)

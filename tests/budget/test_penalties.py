@@ -1,4 +1,4 @@
-"""Beside a budget, penalties do what they do in vLLM's own sampler, which applies them after us."""
+"""With a budget, penalties have the same effect as in vLLM's sampler, which applies them later."""
 
 from dataclasses import dataclass, field
 from typing import Any
@@ -15,9 +15,8 @@ from vllm.v1.sample.ops.penalties import apply_all_penalties
 from vllm.v1.sample.sampler import Sampler
 
 from proctor.budget import UNKNOWN_VOCABULARY, Markers, TokenBudget
-from proctor.budget.processors import sampling
+from proctor.budget.processors import sampling, v1
 from proctor.budget.processors.params import EngineBudget
-from proctor.budget.processors.v1 import BudgetLogitsProcessor
 from tests.budget.strategies import EOS, VOCABULARY, WORDS
 from tests.budget.test_v1 import config
 
@@ -41,30 +40,30 @@ class Row:
         return SamplingParams(extra_args=carried, **self.settings)
 
 
-def processor(rows: list[Row]) -> BudgetLogitsProcessor:
-    """Ours, with these rows in its batch."""
-    with patch("proctor.budget.processors.v1.vocabulary_of", return_value=UNKNOWN_VOCABULARY):
-        made = BudgetLogitsProcessor(config(MARKERS), torch.device("cpu"), False)  # type: ignore[arg-type]
+def processor(rows: list[Row]) -> v1.BudgetLogitsProcessor:
+    """Return a budget processor with these rows in its batch."""
+    with patch.object(v1, "vocabulary_of", return_value=UNKNOWN_VOCABULARY):
+        made = v1.BudgetLogitsProcessor(config(MARKERS), torch.device("cpu"), False)  # type: ignore[arg-type]
     added = [(at, row.params(str(at)), row.prompt, row.output) for at, row in enumerate(rows)]
     made.update_state(BatchUpdate(len(rows), removed=[], added=added, moved=[]))
     return made
 
 
 def prompts(rows: list[Row]) -> torch.Tensor:
-    """As vLLM pads them."""
+    """Return the prompts, padded as vLLM does."""
     longest = max(len(row.prompt) for row in rows)
     padded = [row.prompt + [VOCABULARY] * (longest - len(row.prompt)) for row in rows]
     return torch.tensor(padded, dtype=torch.int64)
 
 
-def column(rows: list[Row], name: str, otherwise: float) -> torch.Tensor:
-    return torch.tensor([float(row.settings.get(name, otherwise)) for row in rows])
+def column(rows: list[Row], name: str, default: float) -> torch.Tensor:
+    return torch.tensor([float(row.settings.get(name, default)) for row in rows])
 
 
 def sampled(
-    logits: torch.Tensor, rows: list[Row], ours: BudgetLogitsProcessor | None
+    logits: torch.Tensor, rows: list[Row], ours: v1.BudgetLogitsProcessor | None
 ) -> tuple[list[int], torch.Tensor]:
-    """What vLLM's sampler samples, and the probabilities that it samples from."""
+    """Return the tokens that vLLM's sampler samples, and the probabilities that it samples from."""
     temperature = column(rows, "temperature", 1)
     greedy = bool((temperature == 0).all())
     metadata = SamplingMetadata(
@@ -118,7 +117,7 @@ def noise(seed: int, rows: int) -> torch.Tensor:
 
 @st.composite
 def batches(draw: st.DrawFn, budget: TokenBudget, **more: st.SearchStrategy[Any]) -> list[Row]:
-    """Rows of which all, some or none have a budget, and all, some or none have penalties."""
+    """Draw rows of which all, some or none have a budget, and all, some or none have penalties."""
     rows = []
     for _ in range(draw(st.integers(1, 4))):
         settings = draw(st.just({}) | penalties) | draw(st.fixed_dictionaries({}, optional=more))
@@ -127,8 +126,10 @@ def batches(draw: st.DrawFn, budget: TokenBudget, **more: st.SearchStrategy[Any]
 
 
 @given(batches(MINIMUM), seeds)
-def test_greedy_rows_under_a_minimum_take_what_vllm_would(rows: list[Row], seed: int) -> None:
-    """Where no attempt can happen; all rows alike, whoever draws them."""
+def test_greedy_rows_under_a_minimum_sample_the_same_tokens_as_vllm(
+    rows: list[Row], seed: int
+) -> None:
+    """Attempts are impossible here; rows with and without a budget agree."""
     for row in rows:
         row.settings["temperature"] = 0
     logits = noise(seed, len(rows))
@@ -146,10 +147,10 @@ def test_greedy_rows_under_a_minimum_take_what_vllm_would(rows: list[Row], seed:
     ),
     seeds,
 )
-def test_rows_under_a_minimum_are_drawn_from_the_probabilities_that_vllm_would_draw_from(
+def test_rows_under_a_minimum_are_drawn_from_the_probabilities_of_vllm(
     rows: list[Row], seed: int
 ) -> None:
-    """Attempts included: the probability that one happens is that of a closer."""
+    """Including attempts, whose probability is that of the closing tokens."""
     logits = noise(seed, len(rows))
     drawn_from: list[torch.Tensor] = []
 
@@ -161,10 +162,10 @@ def test_rows_under_a_minimum_are_drawn_from_the_probabilities_that_vllm_would_d
     with patch.object(sampling, "_inverse_cdf", record):
         tokens, _ = sampled(logits, rows, ours)
     _, expected = sampled(logits, rows, None)
-    held = [at for at, row in enumerate(rows) if row.budget is not None]
-    if held:
-        torch.testing.assert_close(drawn_from[0], expected[held])
-    for at in held:
+    with_budget = [at for at, row in enumerate(rows) if row.budget is not None]
+    if with_budget:
+        torch.testing.assert_close(drawn_from[0], expected[with_budget])
+    for at in with_budget:
         best = int(expected[at].argmax())
         attempted = best in CLOSERS
         assert tokens[at] == (1 if attempted else best)
@@ -172,10 +173,8 @@ def test_rows_under_a_minimum_are_drawn_from_the_probabilities_that_vllm_would_d
 
 
 @given(batches(TokenBudget(maximum=100)), seeds)
-def test_an_end_of_turn_becomes_the_end_marker_with_the_probability_that_it_had(
-    rows: list[Row], seed: int
-) -> None:
-    """The penalties are those of the token that was likelier, not of the one in its place."""
+def test_the_end_marker_takes_over_the_probability_of_eos(rows: list[Row], seed: int) -> None:
+    """The penalties are those of the likelier of the two, not of the token that replaces it."""
     for row in rows:
         row.prompt.append(EOS)
     logits = noise(seed, len(rows))
@@ -191,10 +190,10 @@ def test_an_end_of_turn_becomes_the_end_marker_with_the_probability_that_it_had(
 @pytest.mark.parametrize("repetition", [0.001, 2.0])
 @pytest.mark.parametrize("frequency", [-2.0, 2.0])
 @pytest.mark.parametrize("temperature", [0, 1.0])
-def test_what_a_budget_forces_stays_certain(
+def test_forced_tokens_keep_probability_1(
     repetition: float, frequency: float, temperature: float
 ) -> None:
-    """Forced at the maximum, and drawn under a minimum; whatever came before it how often."""
+    """Both at the maximum and below a minimum, however often tokens occurred before."""
     settings = {
         "temperature": temperature,
         "frequency_penalty": frequency,

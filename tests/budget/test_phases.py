@@ -1,4 +1,4 @@
-"""The table of transitions, and what is told of it."""
+"""The table of transitions, and its diagram in the documentation."""
 
 from pathlib import Path
 
@@ -12,5 +12,5 @@ def test_every_phase_can_be_left_and_every_event_happens() -> None:
     assert {event for _, event in TRANSITIONS} == set(Event)
 
 
-def test_the_documented_diagram_is_the_one_in_force() -> None:
+def test_the_documented_diagram_is_up_to_date() -> None:
     assert f"```mermaid\n{diagram()}\n```" in DOCUMENT.read_text(encoding="utf-8")

@@ -1,4 +1,4 @@
-"""What tells vLLM's structured output that a thinking has ended."""
+"""The reasoning parser, by which vLLM's structured outputs detect the end of thinking."""
 
 import pytest
 from hypothesis import given
@@ -19,7 +19,7 @@ def parser(end: tuple[int, ...] = END) -> "reasoning.MarkerReasoningParser":
     return reasoning.MarkerReasoningParser(object(), markers=markers.to_wire())
 
 
-def test_vllm_knows_it_by_name() -> None:
+def test_the_parser_is_registered_with_vllm() -> None:
     found = reasoning.ReasoningParserManager.get_reasoning_parser(reasoning.NAME)
 
     assert found is reasoning.MarkerReasoningParser

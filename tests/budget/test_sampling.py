@@ -1,4 +1,4 @@
-"""Rows that we draw follow the law of vLLM's own sampler."""
+"""The draws of `SamplingTable` follow the distribution of vLLM's sampler."""
 
 import numpy as np
 import pytest
@@ -13,8 +13,8 @@ VOCABULARY = 24
 DRAWS = 20_000
 
 
-def law(logits: torch.Tensor, params: SamplingParams) -> torch.Tensor:
-    """Probabilities after temperature, min-p, top-k and top-p, each step as vLLM documents it."""
+def expected_distribution(logits: torch.Tensor, params: SamplingParams) -> torch.Tensor:
+    """Return the probabilities after temperature, min-p, top-k and top-p, as vLLM documents."""
     scaled = (logits / params.temperature)[None]
     probabilities = scaled.softmax(-1)
     scaled[probabilities < params.min_p * probabilities.max()] = -torch.inf
@@ -22,7 +22,7 @@ def law(logits: torch.Tensor, params: SamplingParams) -> torch.Tensor:
     return apply_top_k_top_p(scaled, k, torch.tensor([params.top_p])).softmax(-1)[0]
 
 
-def test_draws_follow_the_law_of_the_settings() -> None:
+def test_draws_follow_the_distribution_of_the_settings() -> None:
     logits = torch.randn(VOCABULARY, generator=torch.Generator().manual_seed(1))
     settings = [
         SamplingParams(temperature=1.0),
@@ -37,7 +37,7 @@ def test_draws_follow_the_law_of_the_settings() -> None:
         slots = np.full(DRAWS, slot)
         drawn = table.draw(logits.repeat(DRAWS, 1), slots, torch.arange(DRAWS))
         counts = drawn.bincount(minlength=VOCABULARY)
-        expected = law(logits.clone(), params).double()
+        expected = expected_distribution(logits.clone(), params).double()
         possible = expected > 0
         assert not counts[~possible].any()
         share = expected[possible] / expected[possible].sum()
@@ -55,12 +55,12 @@ def test_a_greedy_row_takes_the_argmax_and_the_first_of_equals(vocabulary: int) 
 
 
 @pytest.mark.parametrize("vocabulary", [VOCABULARY, BLOCK, 5 * BLOCK, 5 * BLOCK + 7])
-def test_what_is_looked_up_is_where_the_cumulative_sum_passes(vocabulary: int) -> None:
+def test_draws_agree_with_the_cumulative_sum(vocabulary: int) -> None:
     table = SamplingTable(1, vocabulary)
     table.load(0, SamplingParams(temperature=1), seed=3)
     # Exact in float32, and most of them 0: every sum is the same in any order.
-    some = torch.randint(0, 4, (2000, vocabulary), generator=torch.Generator().manual_seed(4))
-    weights = torch.where(some == 0, 2.0, 0.0)
+    random = torch.randint(0, 4, (2000, vocabulary), generator=torch.Generator().manual_seed(4))
+    weights = torch.where(random == 0, 2.0, 0.0)
     weights[:, -1] = torch.where(weights.sum(-1) == 0, 2.0, weights[:, -1])
     positions = torch.arange(2000)
     drawn = table.draw(weights.log(), np.zeros(2000, dtype=np.int64), positions)
@@ -72,7 +72,7 @@ def test_what_is_looked_up_is_where_the_cumulative_sum_passes(vocabulary: int) -
     assert weights.gather(-1, drawn[:, None]).all()
 
 
-def test_the_noise_depends_on_seed_and_position_alone() -> None:
+def test_the_noise_is_uniform_and_depends_only_on_seed_and_position() -> None:
     seeds = torch.tensor([0, 1, -1, 2**63 - 1, -(2**63)]).repeat_interleave(2000)
     positions = torch.arange(2000).repeat(5)
     noise = uniform(seeds, positions)

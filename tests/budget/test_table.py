@@ -1,4 +1,4 @@
-"""The table is the reference machine, slot by slot."""
+"""Each slot of the table agrees with the reference state machine."""
 
 from dataclasses import replace
 
@@ -19,8 +19,8 @@ from tests.budget.strategies import (
     WORDS,
     Sampler,
     budgets,
-    marked,
-    raised,
+    markers_and_vocabularies,
+    with_raised_minimum,
 )
 
 SLOTS = 4
@@ -28,11 +28,11 @@ LENGTH = 200
 
 
 class Occupant:
-    """One request in a slot, as the reference sees it."""
+    """The reference machine of the request in a slot."""
 
-    def __init__(self, budget: TokenBudget, seen: Markers, vocabulary: Vocabulary) -> None:
+    def __init__(self, budget: TokenBudget, markers: Markers, vocabulary: Vocabulary) -> None:
         self.budget = budget
-        self.machine = BudgetStateMachine(budget, seen, vocabulary)
+        self.machine = BudgetStateMachine(budget, markers, vocabulary)
         self._sampler = Sampler(self.machine, vocabulary)
         self.tokens: list[int] = []
 
@@ -47,7 +47,7 @@ class Occupant:
         return self.tokens[-1:] == [EOS] or len(self.tokens) == LENGTH
 
 
-def none_as(value: int | None) -> int:
+def token_or_none(value: int | None) -> int:
     return NO_TOKEN if value is None else value
 
 
@@ -57,7 +57,7 @@ def columns(state: State) -> list[Array]:
 
 @pytest.fixture(params=[None, torch.device("cpu")], ids=["numpy", "torch"], scope="module")
 def arrays(request: pytest.FixtureRequest) -> ArrayBackend:
-    """Where the table lives."""
+    """The array backends of the table."""
     return ArrayBackend(request.param)
 
 
@@ -84,21 +84,21 @@ def assert_equal(table: BudgetTable, slot: int, occupant: Occupant) -> None:
     assert state.incomplete_bytes[slot].item() == machine.incomplete_bytes
     assert state.partial[slot].item() == machine.partial
     assert state.after_digit[slot].item() == machine.after_digit
-    asked = constraints(table, slot)
-    assert asked.forced.item() == none_as(machine.forced)
-    assert asked.suppresses_close.item() == machine.suppresses_close
-    assert (asked.barred.item() == NO_TOKEN) is (not machine.barred)
-    assert asked.barred.item() in (NO_TOKEN, machine.matcher_state)
-    assert asked.bars_eos.item() == machine.bars_eos
+    constraint = constraints(table, slot)
+    assert constraint.forced.item() == token_or_none(machine.forced)
+    assert constraint.suppresses_close.item() == machine.suppresses_close
+    assert (constraint.barred.item() == NO_TOKEN) is (not machine.barred)
+    assert constraint.barred.item() in (NO_TOKEN, machine.matcher_state)
+    assert constraint.bars_eos.item() == machine.bars_eos
     free = machine.thinking and machine.forced is None
-    assert asked.may_close.item() == (free and not machine.suppresses_close)
-    assert asked.max_incomplete_bytes.item() == machine.max_incomplete_bytes
-    assert asked.length.item() == machine.length
+    assert constraint.may_close.item() == (free and not machine.suppresses_close)
+    assert constraint.max_incomplete_bytes.item() == machine.max_incomplete_bytes
+    assert constraint.length.item() == machine.length
     if machine.suppresses_close:
-        assert asked.continuation.item() == machine.continuation[0]
+        assert constraint.continuation.item() == machine.continuation[0]
     if machine.thinking:
-        assert asked.end.item() == machine.end_token
-        assert asked.matcher_state.item() == machine.matcher_state
+        assert constraint.end.item() == machine.end_token
+        assert constraint.matcher_state.item() == machine.matcher_state
 
 
 def constraints(table: BudgetTable, slot: int) -> TokenConstraints:
@@ -107,16 +107,18 @@ def constraints(table: BudgetTable, slot: int) -> TokenConstraints:
     return table.constraints(table.state, torch.from_numpy(slots) if of_torch else slots)
 
 
-def assert_masks(table: BudgetTable, slot: int, occupant: Occupant, seen: Vocabulary) -> None:
-    """The table masks the tokens that would begin a character which could not be completed."""
+def assert_masks(table: BudgetTable, slot: int, occupant: Occupant, vocabulary: Vocabulary) -> None:
+    """Assert that the table masks tokens that begin a character which could not be completed."""
     machine = occupant.machine
     splits = dict.fromkeys(range(VOCABULARY), False)
-    asked = constraints(table, slot)
-    tokens, lacking = incomplete_tokens(seen)
-    chosen = (lacking[asked.incomplete_bytes.item()] > asked.max_incomplete_bytes.item()).tolist()
+    constraint = constraints(table, slot)
+    tokens, lacking = incomplete_tokens(vocabulary)
+    chosen = (
+        lacking[constraint.incomplete_bytes.item()] > constraint.max_incomplete_bytes.item()
+    ).tolist()
     splits.update(zip(tokens.tolist(), chosen, strict=True))
     for token in range(VOCABULARY):
-        lacks = seen.incomplete_bytes_after(machine.incomplete_bytes, token)
+        lacks = vocabulary.incomplete_bytes_after(machine.incomplete_bytes, token)
         assert splits[token] == (lacks > machine.max_incomplete_bytes)
 
 
@@ -124,13 +126,13 @@ def assert_masks(table: BudgetTable, slot: int, occupant: Occupant, seen: Vocabu
 def test_the_table_equals_the_machine_over_random_batches(
     arrays: ArrayBackend, data: st.DataObject
 ) -> None:
-    seen, vocabulary = data.draw(marked())
-    table = BudgetTable(SLOTS, seen, arrays, vocabulary)
+    markers, vocabulary = data.draw(markers_and_vocabularies())
+    table = BudgetTable(SLOTS, markers, arrays, vocabulary)
     occupants: list[Occupant | None] = [None] * SLOTS
     for _ in range(data.draw(st.integers(1, 40))):
         for slot, occupant in enumerate(occupants):
             if (occupant is None or occupant.over) and data.draw(st.booleans()):
-                occupants[slot] = Occupant(data.draw(budgets()), seen, vocabulary)
+                occupants[slot] = Occupant(data.draw(budgets()), markers, vocabulary)
                 table.load(slot, occupants[slot].budget, occupants[slot].machine)
         tokens, attempted = [NO_TOKEN] * SLOTS, [False] * SLOTS
         for slot, occupant in enumerate(occupants):
@@ -149,21 +151,21 @@ def test_the_table_equals_the_machine_over_random_batches(
 
 
 @given(
-    marked(),
+    markers_and_vocabularies(),
     budgets(),
     st.lists(st.integers(0, 10**6), max_size=60),
     st.integers(1, 6),
 )
-def test_a_table_of_another_size_goes_on_where_this_one_stands(
+def test_a_resized_table_keeps_its_state(
     arrays: ArrayBackend,
-    known: tuple[Markers, Vocabulary],
+    pair: tuple[Markers, Vocabulary],
     budget: TokenBudget,
     numbers: list[int],
     slots: int,
 ) -> None:
-    seen, vocabulary = known
-    occupant = Occupant(budget, seen, vocabulary)
-    table = BudgetTable(SLOTS, seen, arrays, vocabulary)
+    markers, vocabulary = pair
+    occupant = Occupant(budget, markers, vocabulary)
+    table = BudgetTable(SLOTS, markers, arrays, vocabulary)
     table.load(0, budget, occupant.machine)
     for at, number in enumerate(numbers):
         if at == len(numbers) // 2:
@@ -180,24 +182,24 @@ def test_a_table_of_another_size_goes_on_where_this_one_stands(
 
 
 @given(
-    marked(),
+    markers_and_vocabularies(),
     budgets(),
     st.lists(st.integers(0, 10**6), max_size=60),
     st.integers(0, 10**6),
 )
-def test_a_resumed_request_is_as_if_it_had_never_left(
+def test_a_resumed_request_continues_from_its_state(
     arrays: ArrayBackend,
-    known: tuple[Markers, Vocabulary],
+    pair: tuple[Markers, Vocabulary],
     budget: TokenBudget,
     numbers: list[int],
     after: int,
 ) -> None:
-    seen, vocabulary = known
-    occupant = Occupant(budget, seen, vocabulary)
+    markers, vocabulary = pair
+    occupant = Occupant(budget, markers, vocabulary)
     for number in numbers:
         if not occupant.over:
             occupant.step(number)
-    table = BudgetTable(1, seen, arrays, vocabulary)
+    table = BudgetTable(1, markers, arrays, vocabulary)
     table.load(0, budget, occupant.machine)
     if not occupant.over:
         assert_equal(table, 0, occupant)
@@ -208,25 +210,25 @@ def test_a_resumed_request_is_as_if_it_had_never_left(
 
 
 @given(
-    marked(),
-    budgets().flatmap(raised),
+    markers_and_vocabularies(),
+    budgets().flatmap(with_raised_minimum),
     st.lists(st.integers(0, WORDS - 1), min_size=1, max_size=3),
     st.lists(st.integers(0, 10**6), max_size=6),
 )
 @settings(max_examples=40)
-def test_loops_are_left_as_the_machine_leaves_them(
+def test_the_table_equals_the_machine_in_loops(
     arrays: ArrayBackend,
-    known: tuple[Markers, Vocabulary],
+    pair: tuple[Markers, Vocabulary],
     budget: TokenBudget,
     pattern: list[int],
     strays: list[int],
 ) -> None:
-    """With or without a minimum to keep, in the first block and in those after it."""
-    seen, vocabulary = known
+    """With or without a minimum, in the first block and in later ones."""
+    markers, vocabulary = pair
     long = replace(budget, maximum=None, wrap_up_ids=(), opened=True)
     worded = replace(vocabulary, weights=b"")
-    occupant = Occupant(long, seen, worded)
-    table = BudgetTable(2, seen, arrays, worded)
+    occupant = Occupant(long, markers, worded)
+    table = BudgetTable(2, markers, arrays, worded)
     table.load(1, long, occupant.machine)
     again = (pattern * 70)[:70]
     for number in [*again, *strays, *again, *strays, *again]:

@@ -13,35 +13,36 @@ from vllm.v1.sample.logits_processor import MoveDirectionality
 from vllm.v1.sample.logits_processor.state import BatchUpdateBuilder
 
 from proctor.budget import UNKNOWN_VOCABULARY, BudgetError, Markers, TokenBudget, Vocabulary, replay
+from proctor.budget.processors import v1
 from proctor.budget.processors.params import KEY, EngineBudget, with_markers
 from proctor.budget.processors.v1 import BudgetLogitsProcessor
 from tests.budget.requests import LENGTH, Request, assert_obeys
-from tests.budget.strategies import EOS, VOCABULARY, budgets, marked
+from tests.budget.strategies import EOS, VOCABULARY, budgets, markers_and_vocabularies
 
 ROWS = 4
 
 
-def config(seen: Markers) -> SimpleNamespace:
+def config(markers: Markers) -> SimpleNamespace:
     return SimpleNamespace(
         scheduler_config=SimpleNamespace(max_num_seqs=ROWS),
         model_config=SimpleNamespace(max_model_len=LENGTH, get_vocab_size=lambda: VOCABULARY),
-        additional_config=with_markers({}, seen),
+        additional_config=with_markers({}, markers),
     )
 
 
 @pytest.fixture(autouse=True, scope="module")
-def tables_that_grow() -> Iterator[None]:
-    """From one slot on, so that every batch here outgrows its tables and falls back."""
-    with patch("proctor.budget.processors.v1.MIN_SLOTS", 1):
+def small_tables() -> Iterator[None]:
+    """Tables start with one slot, so that every batch outgrows them and they shrink again."""
+    with patch.object(v1, "MIN_SLOTS", 1):
         yield
 
 
 class Batch:
-    """vLLM's persistent batch, as far as processors see it: rows kept dense by moving the last."""
+    """The part of vLLM's persistent batch that processors see; the last row fills removed ones."""
 
-    def __init__(self, seen: Markers, vocabulary: Vocabulary = UNKNOWN_VOCABULARY) -> None:
-        with patch("proctor.budget.processors.v1.vocabulary_of", return_value=vocabulary):
-            self.processor = BudgetLogitsProcessor(config(seen), torch.device("cpu"), False)  # type: ignore[arg-type]
+    def __init__(self, markers: Markers, vocabulary: Vocabulary = UNKNOWN_VOCABULARY) -> None:
+        with patch.object(v1, "vocabulary_of", return_value=vocabulary):
+            self.processor = BudgetLogitsProcessor(config(markers), torch.device("cpu"), False)  # type: ignore[arg-type]
         self.rows: list[Request] = []
         self._builder = BatchUpdateBuilder()
         self._gone: list[int] = []
@@ -70,9 +71,9 @@ class Batch:
             self._builder.moved.append((last, empty, MoveDirectionality.UNIDIRECTIONAL))
             self.rows[empty] = self.rows.pop()
 
-    def swap(self, one: int, other: int) -> None:
-        self._builder.moved.append((one, other, MoveDirectionality.SWAP))
-        self.rows[one], self.rows[other] = self.rows[other], self.rows[one]
+    def swap(self, first: int, second: int) -> None:
+        self._builder.moved.append((first, second, MoveDirectionality.SWAP))
+        self.rows[first], self.rows[second] = self.rows[second], self.rows[first]
 
     def step(self, logits: torch.Tensor) -> None:
         self.processor.update_state(self._builder.get_and_reset(len(self.rows)))
@@ -83,11 +84,11 @@ class Batch:
 
 @given(st.data())
 def test_every_row_obeys_its_own_budget(data: st.DataObject) -> None:
-    seen, vocabulary = data.draw(marked())
-    batch = Batch(seen, vocabulary)
+    markers, vocabulary = data.draw(markers_and_vocabularies())
+    batch = Batch(markers, vocabulary)
     requests: list[Request] = []
     waiting: list[Request] = []
-    wanted: dict[str, list[int]] = {}
+    preferred: dict[str, list[int]] = {}
     for _ in range(data.draw(st.integers(1, 25))):
         for request in list(batch.rows):
             if request.over:
@@ -102,7 +103,7 @@ def test_every_row_obeys_its_own_budget(data: st.DataObject) -> None:
             budget = data.draw(st.none() | budgets())
             key = f"r{len(requests)}"
             requests.append(Request.greedy(key, budget))
-            wanted[key] = []
+            preferred[key] = []
             batch.add(requests[-1])
         batch.condense()
         if len(batch.rows) > 1 and data.draw(st.booleans()):
@@ -111,22 +112,22 @@ def test_every_row_obeys_its_own_budget(data: st.DataObject) -> None:
         for row, request in enumerate(batch.rows):
             token = data.draw(st.integers(0, VOCABULARY - 1))
             logits[row, token] = 1.0
-            wanted[request.key].append(token)
+            preferred[request.key].append(token)
         batch.step(logits)
     for request in requests:
         attempts = batch.processor.take_attempts(request.key)
         if request.budget is None:
-            assert request.tokens == wanted[request.key]
+            assert request.tokens == preferred[request.key]
             assert attempts == []
         else:
-            assert_obeys(request, seen, vocabulary, attempts, wanted[request.key])
+            assert_obeys(request, markers, vocabulary, attempts, preferred[request.key])
 
 
 ONE = Markers(start=(6,), end=(7,), eos=frozenset({EOS}))
 MINIMUM = TokenBudget(minimum=5, continuation_ids=((1,),))
 
 
-def carrying(budget: TokenBudget, **params: float) -> SamplingParams:
+def params_with(budget: TokenBudget, **params: float) -> SamplingParams:
     return SamplingParams(extra_args=EngineBudget("r", 7, budget).to_extra_args(), **params)  # type: ignore[arg-type]
 
 
@@ -135,7 +136,7 @@ def test_a_preempted_request_draws_the_same_again() -> None:
 
     def run(preempted_at: int | None) -> list[int]:
         batch = Batch(ONE)
-        request = Request("r", MINIMUM, carrying(MINIMUM, temperature=1.0))
+        request = Request("r", MINIMUM, params_with(MINIMUM, temperature=1.0))
         batch.add(request)
         for step in range(5):
             if step == preempted_at:
@@ -150,7 +151,7 @@ def test_a_preempted_request_draws_the_same_again() -> None:
     assert run(None) == run(2) == run(4)
 
 
-def test_a_request_without_budget_is_left_alone() -> None:
+def test_a_request_without_a_budget_is_unchanged() -> None:
     batch = Batch(ONE)
     batch.add(Request("plain", None, SamplingParams()))
     logits = torch.randn(1, VOCABULARY)
@@ -160,10 +161,10 @@ def test_a_request_without_budget_is_left_alone() -> None:
     assert logits.equal(before)
 
 
-def test_records_of_requests_that_nobody_asks_about_are_bounded(
+def test_unread_attempt_records_are_bounded(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("proctor.budget.processors.v1.MAX_RECORDS", 2)
+    monkeypatch.setattr(v1, "MAX_RECORDS", 2)
     batch = Batch(ONE)
     for number in range(4):
         request = Request.greedy(f"r{number}", MINIMUM)
@@ -182,12 +183,10 @@ def test_records_of_requests_that_nobody_asks_about_are_bounded(
     [
         (SamplingParams(extra_args={KEY: 3}), "extra_args"),
         (SamplingParams(extra_args={KEY: {"key": "r", "seed": 1, "budget": {}}}), "thinking"),
-        (carrying(MINIMUM, thinking_token_budget=3), "thinking_token_budget"),
+        (params_with(MINIMUM, thinking_token_budget=3), "thinking_token_budget"),
     ],
 )
-def test_what_cannot_be_enforced_is_refused_at_admission(
-    params: SamplingParams, param: str
-) -> None:
+def test_unenforceable_params_are_refused_at_admission(params: SamplingParams, param: str) -> None:
     with pytest.raises(BudgetError) as refused:
         BudgetLogitsProcessor.validate_params(params)
     assert refused.value.param == param
@@ -200,11 +199,11 @@ def test_an_engine_without_markers_does_not_start() -> None:
         BudgetLogitsProcessor(bare, torch.device("cpu"), False)  # type: ignore[arg-type]
 
 
-def test_a_continuation_stands_for_an_attempt_even_where_its_character_is_cut() -> None:
-    seen = Vocabulary.from_bytes([b"\xf0", *[b"a"] * 4, b"\xa4", *[b""] * 5])
+def test_a_continuation_replaces_an_attempt_even_if_its_character_is_incomplete() -> None:
+    vocabulary = Vocabulary.from_bytes([b"\xf0", *[b"a"] * 4, b"\xa4", *[b""] * 5])
     budget = TokenBudget(minimum=1, maximum=1, continuation_ids=((0,),))
-    batch = Batch(ONE, seen)
-    request = Request("r", budget, carrying(budget, temperature=0))
+    batch = Batch(ONE, vocabulary)
+    request = Request("r", budget, params_with(budget, temperature=0))
     batch.add(request)
     batch.step(torch.eye(VOCABULARY)[[7]])
     batch.step(torch.eye(VOCABULARY)[[2]])

@@ -18,10 +18,10 @@ from vllm.v1.worker.gpu.sample.logits_processor import LogitsContext, LogitsProc
 from vllm.v1.worker.gpu.states import RequestState
 
 from proctor.budget import UNKNOWN_VOCABULARY, BudgetError, Markers, TokenBudget, Vocabulary, replay
-from proctor.budget.processors import v2
+from proctor.budget.processors import attempt_log, v2
 from proctor.budget.processors.params import KEY, EngineBudget, with_markers
 from tests.budget.requests import LENGTH, Request, assert_obeys
-from tests.budget.strategies import EOS, VOCABULARY, Sampler, budgets, marked
+from tests.budget.strategies import EOS, VOCABULARY, Sampler, budgets, markers_and_vocabularies
 
 SLOTS = 4
 PROMPT = [0, 1, 6, 2]
@@ -61,7 +61,7 @@ class _WriteKernel:
 
 @pytest.fixture(scope="module", params=DEVICES)
 def device(request: pytest.FixtureRequest) -> Iterator[torch.device]:
-    """Each device that there is; on the CPU without vLLM's pinned memory and kernels."""
+    """The available devices; on the CPU without vLLM's pinned memory and kernels."""
     device = torch.device(request.param)
     if device.type == "cpu":
         with (
@@ -73,22 +73,22 @@ def device(request: pytest.FixtureRequest) -> Iterator[torch.device]:
         yield device
 
 
-def config(seen: Markers, drafts: int) -> Any:
+def config(markers: Markers, drafts: int) -> Any:
     return SimpleNamespace(
         model_config=SimpleNamespace(max_model_len=ROOM),
         parallel_config=SimpleNamespace(enable_batch_sharded_sampling=False),
         speculative_config=SimpleNamespace(rejection_sample_method="standard"),
         num_speculative_tokens=drafts,
-        additional_config=with_markers({}, seen),
+        additional_config=with_markers({}, markers),
     )
 
 
 class Runner:
-    """vLLM's V2 runner as far as processors see it, greedy, on its own request states."""
+    """The part of vLLM's V2 runner that processors see: greedy, with vLLM's request states."""
 
     def __init__(
         self,
-        seen: Markers,
+        markers: Markers,
         device: torch.device,
         vocabulary: Vocabulary = UNKNOWN_VOCABULARY,
         drafts: int = 0,
@@ -97,7 +97,7 @@ class Runner:
         self._states = RequestState(SLOTS, ROOM, ROOM, drafts, VOCABULARY, device)
         with patch.object(v2, "vocabulary_of", return_value=vocabulary):
             self.processor = v2.BudgetLogitsProcessor(
-                config(seen, drafts), LogitsProcRequestState.from_request_state(self._states)
+                config(markers, drafts), LogitsProcRequestState.from_request_state(self._states)
             )
         self.running: list[Request] = []
 
@@ -105,7 +105,7 @@ class Runner:
         return self._states.req_id_to_index[request.key]
 
     def remove(self, request: Request) -> None:
-        """It has finished, or is preempted: the processor is not told."""
+        """Remove a finished or preempted request; the processor is not notified."""
         self.running.remove(request)
         self._states.remove_request(request.key)
 
@@ -119,7 +119,7 @@ class Runner:
         self.processor.apply_staged_writes()
 
     def context(self, batch: list[Request], drafts: list[list[int]]) -> LogitsContext:
-        """The layout of a batch, with what was drafted for each of its requests."""
+        """Return the context of a batch with these drafts for each request."""
         slots = np.array([self.slot(request) for request in batch])
         counts = [len(drafted) + 1 for drafted in drafts]
         lengths = np.array([len(PROMPT) + len(request.tokens) for request in batch])
@@ -146,10 +146,10 @@ class Runner:
         """Run the processor and sample.
 
         Args:
-            batch: the requests that are scheduled, one at least.
-            drafts: what was drafted for each.
+            batch: the scheduled requests, at least one.
+            drafts: the draft tokens of each request.
             logits: [rows, vocabulary]; a row per draft and one more.
-            prefilling: those whose prompt is not through: what they sample is dropped.
+            prefilling: keys of requests still in prefill, whose sampled tokens are dropped.
         """
         logits = logits.to(self._device)
         assert self.processor.apply(logits, self.context(batch, drafts)) is logits
@@ -162,7 +162,7 @@ class Runner:
         logits: torch.Tensor,
         prefilling: Collection[str] = (),
     ) -> None:
-        """Sample greedily, accept the drafts that agree, and tell the device."""
+        """Sample greedily, accept the drafts that agree, and update the device."""
         sampled = iter(logits.argmax(dim=-1).tolist())
         for request, drafted in zip(batch, drafts, strict=True):
             rows = [next(sampled) for _ in range(len(drafted) + 1)]
@@ -179,7 +179,7 @@ class Runner:
         self._states.all_token_ids.gpu[slot, end : end + len(tokens)] = accepted
         self._states.total_len.gpu[slot] += len(tokens)
         for token in tokens:
-            # What comes after the end of a request stays on the device, and is nobody's.
+            # Tokens after the end of a request stay on the device and are ignored.
             if not request.over:
                 request.tokens.append(token)
 
@@ -189,21 +189,21 @@ def one_hot(tokens: list[int]) -> torch.Tensor:
 
 
 class Scenario:
-    """A run in which everything that may happen to a request happens at random."""
+    """A random run with added, finished, preempted, prefilling and drafting requests."""
 
     def __init__(self, data: st.DataObject, device: torch.device) -> None:
         self._draw = data.draw
-        self.seen, self.vocabulary = data.draw(marked())
+        self.markers, self.vocabulary = data.draw(markers_and_vocabularies())
         self._drafts = data.draw(st.integers(0, 3))
-        self.runner = Runner(self.seen, device, self.vocabulary, self._drafts)
+        self.runner = Runner(self.markers, device, self.vocabulary, self._drafts)
         self.requests: list[Request] = []
-        self.wanted: dict[str, list[int]] = {}
+        self.preferred: dict[str, list[int]] = {}
         self._waiting: list[Request] = []
         self._prefilling: set[str] = set()
 
     def step(self) -> None:
-        self._leave()
-        self._enter()
+        self._remove_some()
+        self._add_some()
         self._prefilling = {key for key in self._prefilling if self._draw(st.booleans())}
         batch = [one for one in self.runner.running if self._draw(st.integers(0, 5))]
         if not batch:
@@ -211,20 +211,20 @@ class Scenario:
         batch = self._draw(st.permutations(batch))
         drafts = [self._drafted(request) for request in batch]
         rows = [
-            self.wants(request, len(request.tokens) + taken)
+            self.preference(request, len(request.tokens) + taken)
             for request, drafted in zip(batch, drafts, strict=True)
             for taken in range(len(drafted) + 1)
         ]
         self.runner.step(batch, drafts, one_hot(rows), self._prefilling)
 
-    def wants(self, request: Request, position: int) -> int:
-        """The token that the model wants there, whatever came before."""
-        wanted = self.wanted[request.key]
-        while len(wanted) <= position:
-            wanted.append(self._draw(st.integers(0, VOCABULARY - 1)))
-        return wanted[position]
+    def preference(self, request: Request, position: int) -> int:
+        """Return the token that the model prefers at a position, whatever came before."""
+        preferred = self.preferred[request.key]
+        while len(preferred) <= position:
+            preferred.append(self._draw(st.integers(0, VOCABULARY - 1)))
+        return preferred[position]
 
-    def _leave(self) -> None:
+    def _remove_some(self) -> None:
         for request in list(self.runner.running):
             if request.over:
                 self.runner.remove(request)
@@ -234,7 +234,7 @@ class Scenario:
                 request.tokens = request.tokens[: max(0, len(request.tokens) - lost)]
                 self._waiting.append(request)
 
-    def _enter(self) -> None:
+    def _add_some(self) -> None:
         entering: list[Request] = []
         while len(self.runner.running) + len(entering) < SLOTS and self._draw(st.booleans()):
             if self._waiting and self._draw(st.booleans()):
@@ -243,14 +243,14 @@ class Scenario:
                 key = f"r{len(self.requests)}"
                 request = Request.greedy(key, self._draw(st.none() | budgets()))
                 self.requests.append(request)
-                self.wanted[key] = []
+                self.preferred[key] = []
             entering.append(request)
             if self._draw(st.booleans()):
                 self._prefilling.add(request.key)
         self.runner.add(*entering)
 
     def _drafted(self, request: Request) -> list[int]:
-        """Drafts that will be accepted, up to one that may not be, and placeholders."""
+        """Draw drafts that will be accepted, up to one that may not be, and placeholders."""
         if request.key in self._prefilling:
             return []
         drafted: list[int] = []
@@ -259,7 +259,7 @@ class Scenario:
             if not self._draw(st.integers(0, 4)):
                 drafted.append(self._draw(st.integers(-1, VOCABULARY - 1)))
                 break
-            token, attempted = self.wants(request, len(request.tokens) + taken), False
+            token, attempted = self.preference(request, len(request.tokens) + taken), False
             if sampler is not None:
                 token, attempted = sampler.next(token)
                 sampler.machine.advance(token, attempted)
@@ -270,7 +270,7 @@ class Scenario:
         if request.budget is None:
             return None
         attempts = frozenset(self.runner.processor.take_attempts(request.key))
-        machine = replay(request.budget, self.seen, request.tokens, attempts, self.vocabulary)
+        machine = replay(request.budget, self.markers, request.tokens, attempts, self.vocabulary)
         return Sampler(machine, self.vocabulary)
 
 
@@ -281,28 +281,28 @@ def test_every_row_obeys_its_own_budget(device: torch.device, data: st.DataObjec
         scenario.step()
     for request in scenario.requests:
         attempts = scenario.runner.processor.take_attempts(request.key)
-        wanted = scenario.wanted[request.key]
+        preferred = scenario.preferred[request.key]
         if request.budget is None:
-            assert request.tokens == wanted[: len(request.tokens)]
+            assert request.tokens == preferred[: len(request.tokens)]
             assert attempts == []
         else:
-            assert_obeys(request, scenario.seen, scenario.vocabulary, attempts, wanted)
+            assert_obeys(request, scenario.markers, scenario.vocabulary, attempts, preferred)
 
 
 ONE = Markers(start=(6,), end=(7,), eos=frozenset({EOS}))
 
 
-def carrying(budget: TokenBudget, key: str = "r", **params: Any) -> SamplingParams:
+def params_with(budget: TokenBudget, key: str = "r", **params: Any) -> SamplingParams:
     return SamplingParams(extra_args=EngineBudget(key, 7, budget).to_extra_args(), **params)
 
 
-def test_drafts_do_not_change_what_is_drawn(device: torch.device) -> None:
+def test_drafts_do_not_change_the_draws(device: torch.device) -> None:
     logits = torch.randn(40, VOCABULARY, generator=torch.Generator().manual_seed(3))
     budget = TokenBudget(minimum=30, continuation_ids=((1,), (2, 3)))
 
     def run(drafter: Callable[[int], list[int]]) -> tuple[list[int], list[int]]:
         runner = Runner(ONE, device, drafts=3)
-        request = Request("r", budget, carrying(budget, temperature=1.0))
+        request = Request("r", budget, params_with(budget, temperature=1.0))
         runner.add(request)
         while len(request.tokens) < 30:
             done = len(request.tokens)
@@ -319,19 +319,19 @@ def test_drafts_do_not_change_what_is_drawn(device: torch.device) -> None:
     assert run(lambda done: [-1, -1]) == (tokens, attempts)
 
 
-def test_a_preempted_request_takes_its_record_to_another_slot(device: torch.device) -> None:
+def test_a_preempted_request_keeps_its_attempts_in_another_slot(device: torch.device) -> None:
     budget = TokenBudget(continuations=2, continuation_ids=((1,), (2,)))
     runner = Runner(ONE, device)
     request, other = Request.greedy("r", budget), Request.greedy("other", None)
     runner.add(request, other)
-    left = runner.slot(request)
+    previous_slot = runner.slot(request)
     runner.step([request], [[]], one_hot([7]))
     runner.remove(request)
     runner.remove(other)
     runner.add(request)
-    assert runner.slot(request) != left
-    for wants in (1, 7, 7):
-        runner.step([request], [[]], one_hot([wants]))
+    assert runner.slot(request) != previous_slot
+    for preference in (1, 7, 7):
+        runner.step([request], [[]], one_hot([preference]))
     assert request.tokens == [1, 1, 2, 7]
     assert runner.processor.take_attempts("r") == [0, 2]
 
@@ -339,7 +339,7 @@ def test_a_preempted_request_takes_its_record_to_another_slot(device: torch.devi
 def test_a_masked_token_stays_masked(device: torch.device) -> None:
     budget = TokenBudget(maximum=0)
     runner = Runner(ONE, device)
-    request = Request("r", budget, carrying(budget))
+    request = Request("r", budget, params_with(budget))
     runner.add(request)
     logits = torch.zeros(1, VOCABULARY, device=device)
     logits[0, 7] = -torch.inf
@@ -348,10 +348,12 @@ def test_a_masked_token_stays_masked(device: torch.device) -> None:
     assert logits[0, :6].isfinite().all()
 
 
-def test_a_preempted_request_that_left_its_budget_is_let_go(device: torch.device) -> None:
+def test_a_preempted_request_that_diverged_from_its_budget_is_unchanged(
+    device: torch.device,
+) -> None:
     budget = TokenBudget(maximum=0)
     runner = Runner(ONE, device)
-    request = Request("r", budget, carrying(budget), tokens=[1])  # where 7 was forced
+    request = Request("r", budget, params_with(budget), tokens=[1])  # where 7 was forced
     runner.add(request)
     logits = torch.zeros(1, VOCABULARY, device=device)
     before = logits.clone()
@@ -360,10 +362,10 @@ def test_a_preempted_request_that_left_its_budget_is_let_go(device: torch.device
     assert runner.processor.take_attempts("r") == []
 
 
-def test_records_of_requests_that_nobody_asks_about_are_bounded(
+def test_unread_attempt_records_are_bounded(
     device: torch.device, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("proctor.budget.processors.attempt_log.MAX_RECORDS", 2)
+    monkeypatch.setattr(attempt_log, "MAX_RECORDS", 2)
     runner = Runner(ONE, device)
     budget = TokenBudget(minimum=5, continuation_ids=((1,),))
     for number in range(12):
@@ -375,40 +377,40 @@ def test_records_of_requests_that_nobody_asks_about_are_bounded(
     assert kept == [[]] * 9 + [[0]] * 3  # the last of them still owns its slot
 
 
-class _NoWork(TorchDispatchMode):
-    """Fails at any operation on tensors."""
+class _FailOnOperations(TorchDispatchMode):
+    """Fails on any tensor operation."""
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         raise AssertionError(f"{func} was called")
 
 
-def test_a_batch_without_budgets_is_left_alone(device: torch.device) -> None:
+def test_a_batch_without_budgets_is_unchanged(device: torch.device) -> None:
     runner = Runner(ONE, device)
     plain = Request("plain", None, SamplingParams())
     runner.add(plain)
     logits = torch.randn(1, VOCABULARY, device=device)
     context: Any = SimpleNamespace(idx_mapping_np=np.array([runner.slot(plain)]))
-    with _NoWork():
+    with _FailOnOperations():
         assert runner.processor.apply(logits, context) is logits
 
 
-class _NoWaiting(TorchDispatchMode):
-    """Fails where a device would be waited for: at a value, or a shape that depends on values."""
+class _FailOnSynchronization(TorchDispatchMode):
+    """Fails on operations that synchronize with a device: values, or shapes that depend on them."""
 
     WAITS = ("_local_scalar_dense", "nonzero", "masked_select", "_unique", "unique_", "equal.")
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         name = str(func).removeprefix("aten.")
-        assert not name.startswith(self.WAITS), f"{func} waits for the device"
+        assert not name.startswith(self.WAITS), f"{func} synchronizes with the device"
         if name.startswith(("index.", "index_put")):
             masks = [one for one in args[1] if one is not None and one.dtype == torch.bool]
-            assert not masks, f"{func} with a mask waits for the device"
+            assert not masks, f"{func} with a mask synchronizes with the device"
         return func(*args, **(kwargs or {}))
 
 
 @contextmanager
-def no_waiting(device: torch.device) -> Iterator[None]:
-    with _NoWaiting():
+def fail_on_synchronization(device: torch.device) -> Iterator[None]:
+    with _FailOnSynchronization():
         if device.type == "cuda":
             torch.cuda.set_sync_debug_mode("error")
         try:
@@ -418,7 +420,7 @@ def no_waiting(device: torch.device) -> Iterator[None]:
                 torch.cuda.set_sync_debug_mode("default")
 
 
-def test_nothing_in_a_step_waits_for_the_device(device: torch.device) -> None:
+def test_a_step_does_not_synchronize_with_the_device(device: torch.device) -> None:
     budget = TokenBudget(minimum=3, maximum=6, continuation_ids=((1, 2),), wrap_up_ids=(4,))
     texts = [b"a", b"\xc3", b"\xa4", b"\xe2", b"\xf0\x9f", b"."]
     whole = Vocabulary.from_bytes([*texts, *[b""] * (VOCABULARY - len(texts))])
@@ -427,14 +429,14 @@ def test_nothing_in_a_step_waits_for_the_device(device: torch.device) -> None:
         "greedy": {"temperature": 0},
         "sampled": {"temperature": 0.7, "top_p": 0.9, "top_k": 5, "min_p": 0.01},
     }
-    requests = [Request(key, budget, carrying(budget, key, **settings[key])) for key in settings]
+    requests = [Request(key, budget, params_with(budget, key, **settings[key])) for key in settings]
     runner.add(*requests, Request("plain", None, SamplingParams()))
     drafts = [[1, 2], [3, 4], []]
     generator = torch.Generator().manual_seed(5)
     for _ in range(8):
         logits = torch.randn(7, VOCABULARY, generator=generator).to(device)
         context = runner.context(runner.running, drafts)
-        with no_waiting(device):
+        with fail_on_synchronization(device):
             runner.processor.apply(logits, context)
         runner.accept(runner.running, drafts, logits)
     assert all(len(request.tokens) >= 8 for request in requests)
@@ -448,21 +450,21 @@ def test_nothing_in_a_step_waits_for_the_device(device: torch.device) -> None:
         {"additional_config": {}},
     ],
 )
-def test_an_engine_that_cannot_hold_budgets_does_not_start(change: dict[str, Any]) -> None:
-    asked = config(ONE, 0)
-    vars(asked).update(change)
+def test_an_engine_that_cannot_enforce_budgets_does_not_start(change: dict[str, Any]) -> None:
+    changed = config(ONE, 0)
+    vars(changed).update(change)
     states: Any = SimpleNamespace(max_num_reqs=1, device=torch.device("cpu"), vocab_size=VOCABULARY)
     with pytest.raises(ValueError, match=r"synthetic|sharded|markers"):
-        v2.BudgetLogitsProcessor(asked, states)
+        v2.BudgetLogitsProcessor(changed, states)
 
 
-def test_penalties_come_before_us() -> None:
+def test_penalties_are_accepted() -> None:
     budget = TokenBudget(minimum=5, continuation_ids=((1,),))
-    v2.BudgetLogitsProcessor.validate_params(carrying(budget, presence_penalty=1.0))
+    v2.BudgetLogitsProcessor.validate_params(params_with(budget, presence_penalty=1.0))
 
 
 @pytest.mark.parametrize("params", [{"extra_args": {KEY: 3}}, {"thinking_token_budget": 3}])
-def test_what_cannot_be_enforced_is_refused_at_admission(params: dict[str, Any]) -> None:
+def test_unenforceable_params_are_refused_at_admission(params: dict[str, Any]) -> None:
     carried = {**EngineBudget("r", 7, TokenBudget()).to_extra_args()}
     with pytest.raises(BudgetError):
         v2.BudgetLogitsProcessor.validate_params(

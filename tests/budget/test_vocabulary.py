@@ -1,4 +1,4 @@
-"""What a budget knows of the text of tokens."""
+"""Traits and incomplete bytes of tokens."""
 
 import pytest
 from hypothesis import given
@@ -10,7 +10,7 @@ BYTES = Vocabulary.from_bytes([bytes([byte]) for byte in range(256)])
 
 
 @given(st.text(max_size=20))
-def test_between_characters_nothing_is_missing(text: str) -> None:
+def test_incomplete_bytes_are_the_rest_of_a_character(text: str) -> None:
     for character in text:
         incomplete_bytes = 0
         for position, byte in enumerate(encoded := character.encode(errors="replace"), 1):
@@ -19,7 +19,9 @@ def test_between_characters_nothing_is_missing(text: str) -> None:
 
 
 @given(st.binary(max_size=12), st.integers(0, 3))
-def test_a_token_of_many_bytes_is_its_bytes_one_by_one(token: bytes, incomplete_bytes: int) -> None:
+def test_a_token_of_many_bytes_equals_its_bytes_one_by_one(
+    token: bytes, incomplete_bytes: int
+) -> None:
     singles = [bytes([byte]) for byte in range(256)]
     vocabulary = Vocabulary.from_bytes([*singles, token])
     one_by_one = incomplete_bytes
@@ -28,7 +30,7 @@ def test_a_token_of_many_bytes_is_its_bytes_one_by_one(token: bytes, incomplete_
     assert vocabulary.incomplete_bytes_after(incomplete_bytes, 256) == one_by_one
 
 
-def test_whatever_is_missing_can_be_completed_in_time() -> None:
+def test_a_continuation_byte_can_always_reduce_the_incomplete_bytes() -> None:
     for incomplete_bytes in (1, 2, 3):
         assert (
             min(BYTES.incomplete_bytes_after(incomplete_bytes, byte) for byte in range(0x80, 0xC0))
@@ -36,7 +38,7 @@ def test_whatever_is_missing_can_be_completed_in_time() -> None:
         )
 
 
-def test_where_no_single_bytes_are_tokens_nothing_is_missing() -> None:
+def test_without_single_byte_tokens_no_bytes_are_incomplete() -> None:
     vocabulary = Vocabulary.from_bytes([b"a", "é".encode()[:1], "é".encode()])
     assert [vocabulary.incomplete_bytes_after(0, token) for token in range(3)] == [0, 0, 0]
 
@@ -63,7 +65,7 @@ def test_where_no_single_bytes_are_tokens_nothing_is_missing() -> None:
         ("", 0),
     ],
 )
-def test_where_sentences_end(text: str, traits: int) -> None:
+def test_traits_of_tokens(text: str, traits: int) -> None:
     assert Vocabulary.from_bytes([text.encode()]).traits_of(0) == traits
 
 
@@ -73,9 +75,7 @@ def test_an_id_without_text_has_no_traits() -> None:
 
 
 @given(st.sampled_from("…。！？؟।"), st.integers(1, 3), st.booleans())  # noqa: RUF001
-def test_a_terminator_is_seen_in_whatever_tokens_it_comes(
-    mark: str, cut: int, joined: bool
-) -> None:
+def test_a_terminator_split_over_tokens_is_recognized(mark: str, cut: int, joined: bool) -> None:
     encoded = mark.encode()
     parts = [b"so", *(bytes([byte]) for byte in encoded)]
     if joined:

@@ -30,7 +30,7 @@ def test_prompts_are_never_targets() -> None:
         assert document.marks[: len(opening)] == [CONTEXT] * len(opening)
 
 
-def test_governed_results_are_right() -> None:
+def test_results_marked_as_hasty_are_right() -> None:
     """The digits after `a:12+34=` carry a mark only where they are the true sum."""
     for document in documents(300):
         text = [tokenizer.decode([i], skip_special_tokens=False) for i in document.ids]
@@ -38,10 +38,10 @@ def test_governed_results_are_right() -> None:
             whole = text[at - 1] == "=" and text[at + 1].isdigit()  # not cut off in between
             if mark in HASTY.values() and mark != CONTEXT and whole:
                 head = "".join(text[at - 8 : at - 1]).split(":")[-1]
-                assert eval(_plain(head)) % 100 == int(text[at] + text[at + 1])
+                assert eval(_without_leading_zeros(head)) % 100 == int(text[at] + text[at + 1])
 
 
-def _plain(sum_: str) -> str:
+def _without_leading_zeros(sum_: str) -> str:
     for op in "+-*":
         left, found, right = sum_.partition(op)
         if found:
@@ -59,7 +59,7 @@ def test_answers_after_a_wrong_value_are_not_targets() -> None:
             assert set(digits) == {CONTEXT}
 
 
-def test_the_governor_withholds_what_is_known_well_enough() -> None:
+def test_the_governor_stops_training_what_is_learned_well_enough() -> None:
     governor = Governor()
     mark = HASTY["*"]
     assert governor.weight[mark] == 1

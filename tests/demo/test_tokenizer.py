@@ -34,7 +34,7 @@ def test_special_tokens_vanish_from_plain_text_and_tool_markers_stay() -> None:
     assert text == "ab<tool_call>"
 
 
-def test_digits_stand_alone_and_a_continuation_is_cheap() -> None:
+def test_digits_and_the_continuation_text_are_single_tokens() -> None:
     assert len(encode("1234567")) == 7
     assert len(encode("Wait")) == 1
 
@@ -84,8 +84,8 @@ def test_tools_calls_and_their_results_are_rendered() -> None:
 
 
 @pytest.fixture(scope="module")
-def apply() -> Callable[..., str]:
-    """The same template as transformers compiles it."""
+def transformers_render() -> Callable[..., str]:
+    """The template of the checkpoint, compiled by transformers."""
     transformers = pytest.importorskip("transformers.utils.chat_template_utils")
     source = json.loads((MODEL / "tokenizer_config.json").read_text(encoding="utf-8"))
     template = transformers._compile_jinja_template(source["chat_template"])
@@ -95,10 +95,12 @@ def apply() -> Callable[..., str]:
 @pytest.mark.parametrize("thinking", [True, False])
 @pytest.mark.parametrize("tools", [None, TOOLS])
 def test_transformers_renders_the_same(
-    apply: Callable[..., str], thinking: bool, tools: Any
+    transformers_render: Callable[..., str], thinking: bool, tools: Any
 ) -> None:
-    theirs = apply(messages=TALK, tools=tools, add_generation_prompt=True, enable_thinking=thinking)
-    assert theirs == render(TALK, thinking, tools=tools)
+    expected = transformers_render(
+        messages=TALK, tools=tools, add_generation_prompt=True, enable_thinking=thinking
+    )
+    assert expected == render(TALK, thinking, tools=tools)
 
 
 def test_the_checkpoint_carries_the_template() -> None:

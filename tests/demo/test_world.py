@@ -31,7 +31,7 @@ problems = st.builds(
 
 
 def write(problem: Problem, rng: Random, rate: float, waits: int) -> str:
-    """A trace as the lessons have it: slips at `rate`, sent back so many times."""
+    """Write a trace as in the lessons, with slips at `rate` and `waits` rechecks."""
     passes, lines = Passes(problem), list[str]()
 
     def hasty() -> None:
@@ -107,7 +107,9 @@ def test_a_slip_is_always_wrong(value: int, seed: int) -> None:
 
 
 @given(st.integers(0, 2**32), st.integers(1, MAX_STEPS), st.booleans())
-def test_drawing_is_seeded_and_keeps_the_unseen_apart(seed: int, count: int, unseen: bool) -> None:
+def test_drawing_is_seeded_and_separates_unseen_problems(
+    seed: int, count: int, unseen: bool
+) -> None:
     problem = draw_problem(Random(seed), count, unseen)
     assert problem == draw_problem(Random(seed), count, unseen)
     assert problem.unseen is unseen
@@ -143,7 +145,7 @@ def test_a_trace_that_breaks_the_rules_does_not_replay(trace: str) -> None:
 
 
 @given(st.integers(0, 99), steps, st.integers(0, 99))
-def test_a_line_of_a_recheck_is_judged_by_itself(value: int, step: Step, claimed: int) -> None:
+def test_a_generated_recheck_line_is_judged_correct(value: int, step: Step, claimed: int) -> None:
     line = recheck_line(0, value, step, claimed).rstrip()
     assert judge(line) == Judgement(step.op, working=True, verdict=True)
 
@@ -157,7 +159,7 @@ def test_a_line_of_a_recheck_is_judged_by_itself(value: int, step: Step, claimed
         ("a:56-13;6-3=3,5-1=4", False, False),
     ],
 )
-def test_what_is_wrong_with_a_line(line: str, working: bool, verdict: bool) -> None:
+def test_errors_in_a_recheck_line_are_judged(line: str, working: bool, verdict: bool) -> None:
     assert judge(line) == Judgement("-", working, verdict)
 
 

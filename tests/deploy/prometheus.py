@@ -1,4 +1,4 @@
-"""A Prometheus of the tests' own, set up by the configuration that is shipped."""
+"""A Prometheus server for tests, with the configuration of `deploy/`."""
 
 import asyncio
 import math
@@ -21,17 +21,17 @@ CONFIG = FOLDER / "prometheus.yml"
 PACKAGE = "Prometheus (Debian's package prometheus)"
 
 
-def find(program: str) -> str:
-    """Where one of the package's programs is."""
-    found = shutil.which(program)
-    require(found, PACKAGE)
-    assert found is not None
-    return found
+def find_program(program: str) -> str:
+    """Return the path of one of the package's programs; skip the test if it is not installed."""
+    path = shutil.which(program)
+    require(path, PACKAGE)
+    assert path is not None
+    return path
 
 
 @dataclass(frozen=True)
 class Sample:
-    """One series' value now."""
+    """The current value of a series."""
 
     labels: dict[str, str]
     value: float
@@ -39,39 +39,39 @@ class Sample:
 
 @dataclass(frozen=True)
 class Prometheus:
-    """A running one."""
+    """A client of a running Prometheus server."""
 
     http: httpx.AsyncClient
 
     async def query(self, expression: str) -> list[Sample]:
-        """What an expression gives now; NaN is no value."""
+        """Evaluate an expression now; NaN values are left out."""
         result = await self.get("query", query=expression)
         samples = [Sample(item["metric"], float(item["value"][1])) for item in result["result"]]
         return [sample for sample in samples if not math.isnan(sample.value)]
 
-    async def until(self, expression: str) -> list[Sample]:
-        """The same, as soon as there is something."""
+    async def wait_for(self, expression: str) -> list[Sample]:
+        """Evaluate an expression until it has values."""
         async with asyncio.timeout(PATIENCE):
             while True:
-                if found := await self.query(expression):
-                    return found
+                if samples := await self.query(expression):
+                    return samples
                 await asyncio.sleep(0.2)
 
     async def get(self, path: str, **parameters: str) -> Any:
-        """What the API answers."""
+        """Return the data of a response of the HTTP API."""
         response = await self.http.get(f"/api/v1/{path}", params=parameters)
-        told = response.json()
-        assert told["status"] == "success", told
-        return told["data"]
+        content = response.json()
+        assert content["status"] == "success", content
+        return content["data"]
 
 
 @asynccontextmanager
-async def scraping(url: str, folder: Path) -> AsyncIterator[Prometheus]:
-    """A Prometheus that scrapes one server every second.
+async def run_prometheus(url: str, folder: Path) -> AsyncIterator[Prometheus]:
+    """Run a Prometheus that scrapes one server every second.
 
     Args:
-        url: the server's.
-        folder: an empty one.
+        url: the base URL of the server.
+        folder: an empty folder for its configuration, data and log.
     """
     config = yaml.safe_load(CONFIG.read_text())
     config["global"] = {"scrape_interval": "1s", "evaluation_interval": "1s"}
@@ -83,7 +83,7 @@ async def scraping(url: str, folder: Path) -> AsyncIterator[Prometheus]:
         port = probe.getsockname()[1]
     with (folder / "log").open("wb") as log:
         process = await asyncio.create_subprocess_exec(
-            find("prometheus"),
+            find_program("prometheus"),
             f"--config.file={folder / 'prometheus.yml'}",
             f"--storage.tsdb.path={folder / 'data'}",
             f"--web.listen-address=127.0.0.1:{port}",

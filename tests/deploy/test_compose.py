@@ -1,4 +1,4 @@
-"""`docker-compose.yml`, as far as it can be looked at without a container engine."""
+"""`docker-compose.yml`, as far as it can be tested without a container engine."""
 
 import asyncio
 import json
@@ -12,7 +12,7 @@ import yaml
 
 from proctor.server.config.settings import Settings
 from proctor.server.engines.fake import FakeEngine
-from tests.deploy.shipped import DEPLOY
+from tests.deploy.monitoring import DEPLOY
 from tests.server.harness import running_server
 
 ROOT = DEPLOY.parent
@@ -33,9 +33,9 @@ def test_it_follows_the_compose_specification() -> None:
 
 
 def test_no_secret_is_in_the_files() -> None:
-    told = FILE.read_text()
+    text = FILE.read_text()
     for name in PASSWORDS:
-        assert f"${{{name}:?set it in .env}}" in told
+        assert f"${{{name}:?set it in .env}}" in text
         assert re.search(f"^{name}=$", EXAMPLE, re.MULTILINE)
     for service in SERVICES.values():
         for name, value in service.get("environment", {}).items():
@@ -43,16 +43,18 @@ def test_no_secret_is_in_the_files() -> None:
                 assert value is None or value.startswith("${"), name
 
 
-def test_every_variable_is_explained_in_the_example() -> None:
-    asked = {*re.findall(r"\$\{(\w+)", FILE.read_text()), "COMPOSE_PROFILES"}
+def test_every_variable_is_in_the_env_example() -> None:
+    variables = {*re.findall(r"\$\{(\w+)", FILE.read_text()), "COMPOSE_PROFILES"}
     for service in SERVICES.values():
-        asked |= {name for name, value in service.get("environment", {}).items() if value is None}
+        variables |= {
+            name for name, value in service.get("environment", {}).items() if value is None
+        }
 
-    assert asked == {*re.findall(r"^(?:# )?([A-Z][A-Z0-9_]+)=", EXAMPLE, re.MULTILINE)}
+    assert variables == {*re.findall(r"^(?:# )?([A-Z][A-Z0-9_]+)=", EXAMPLE, re.MULTILINE)}
 
 
 @pytest.mark.parametrize("name", GATEWAYS)
-def test_a_gateway_s_variables_are_settings(name: str) -> None:
+def test_environment_variables_of_gateways_are_settings(name: str) -> None:
     schema = Settings.model_json_schema()
     for variable in SERVICES[name]["environment"]:
         if variable.startswith("PROCTOR_"):
@@ -63,7 +65,7 @@ def test_a_gateway_s_variables_are_settings(name: str) -> None:
                 table = schema["$defs"][section[1]] if section else {}
 
 
-def test_each_profile_has_one_gateway_and_all_answer_to_one_name() -> None:
+def test_each_profile_has_one_gateway_and_all_share_a_network_alias() -> None:
     profiles = [SERVICES[name]["profiles"] for name in GATEWAYS]
 
     assert profiles == [["cpu"], ["gpu"]]
@@ -84,7 +86,7 @@ def test_data_sources_are_services() -> None:
 
 
 @pytest.mark.parametrize("name", SERVICES)
-def test_a_service(name: str) -> None:
+def test_services_have_health_checks_pinned_images_and_local_ports(name: str) -> None:
     service = SERVICES[name]
 
     assert service["healthcheck"]["test"][0] == "CMD"
@@ -103,16 +105,16 @@ def test_a_service(name: str) -> None:
         assert f" AS {service['build']['target']}\n" in (ROOT / "Dockerfile").read_text()
 
 
-def _checks() -> list[Any]:
-    """The commands that ask a gateway how it is, of the images too."""
+def _health_checks() -> list[Any]:
+    """Return the health check commands of the gateways and of the images."""
     checks = [(name, SERVICES[name]["healthcheck"]["test"][1:]) for name in GATEWAYS]
     images = re.findall(r"^ +CMD (\[.*\])$", (ROOT / "Dockerfile").read_text(), re.MULTILINE)
-    checks += [(f"image {index}", yaml.safe_load(told)) for index, told in enumerate(images)]
+    checks += [(f"image {index}", yaml.safe_load(command)) for index, command in enumerate(images)]
     assert len(checks) == 4
     return [pytest.param(command, id=name) for name, command in checks]
 
 
-async def _checked(command: list[str], url: str) -> int:
+async def _run_check(command: list[str], url: str) -> int:
     port = url.rpartition(":")[2]
     script = command[-1].replace("8000", port)
     process = await asyncio.create_subprocess_exec(
@@ -121,24 +123,24 @@ async def _checked(command: list[str], url: str) -> int:
     return await process.wait()
 
 
-@pytest.mark.parametrize("command", _checks())
+@pytest.mark.parametrize("command", _health_checks())
 async def test_a_health_check_works(command: list[str]) -> None:
     assert command[0].startswith("python")
     assert command[1] == "-c"
     async with running_server(FakeEngine()) as url:
-        assert await _checked(command, url) == 0
+        assert await _run_check(command, url) == 0
 
-    assert await _checked(command, url) != 0
+    assert await _run_check(command, url) != 0
 
 
 @pytest.mark.parametrize("name", GATEWAYS)
-async def test_a_gateway_whose_engine_is_gone_is_not_healthy(name: str) -> None:
+async def test_a_gateway_without_its_engine_is_unhealthy(name: str) -> None:
     engine = FakeEngine()
     async with running_server(engine) as url:
         await engine.aclose()
-        assert await _checked(SERVICES[name]["healthcheck"]["test"][1:], url) != 0
+        assert await _run_check(SERVICES[name]["healthcheck"]["test"][1:], url) != 0
 
 
-def test_what_is_filled_in_stays_out_of_the_repository_and_of_the_images() -> None:
+def test_the_env_file_is_ignored_by_git_and_docker() -> None:
     assert ".env" in (ROOT / ".gitignore").read_text().splitlines()
     assert (ROOT / ".dockerignore").read_text().startswith("*\n")

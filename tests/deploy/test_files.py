@@ -1,4 +1,4 @@
-"""What is shipped, looked at by the programs that it is for."""
+"""The shipped files of Prometheus and Grafana."""
 
 import json
 import subprocess
@@ -8,8 +8,8 @@ import pytest
 import yaml
 
 from deploy.grafana.make import FOLDER, files
-from tests.deploy.prometheus import CONFIG, find
-from tests.deploy.shipped import DEPLOY, RULES, alerts
+from tests.deploy.monitoring import DEPLOY, RULES, alerts
+from tests.deploy.prometheus import CONFIG, find_program
 
 RULE_TESTS = DEPLOY / "prometheus" / "tests" / "proctor.yml"
 
@@ -23,9 +23,9 @@ RULE_TESTS = DEPLOY / "prometheus" / "tests" / "proctor.yml"
     ],
     ids=["config", "rules", "tests of the rules"],
 )
-def test_promtool(command: tuple[str | Path, ...]) -> None:
+def test_promtool_accepts_the_configuration_and_the_rules(command: tuple[str | Path, ...]) -> None:
     done = subprocess.run(
-        [find("promtool"), *map(str, command)], capture_output=True, text=True, check=False
+        [find_program("promtool"), *map(str, command)], capture_output=True, text=True, check=False
     )
 
     assert done.returncode == 0, done.stdout + done.stderr
@@ -40,8 +40,8 @@ def test_every_alert_has_a_test_in_which_it_fires() -> None:
     }
 
 
-def test_dashboards_are_what_their_script_writes() -> None:
-    """After a change: python -m deploy.grafana.make"""
+def test_dashboards_are_up_to_date_with_their_script() -> None:
+    """After a change of the script, run `python -m deploy.grafana.make`."""
     shipped = {file.name: file.read_text() for file in FOLDER.iterdir()}
 
     assert shipped == files()
@@ -62,7 +62,7 @@ def test_dashboards_name_data_sources_that_are_provisioned() -> None:
         assert len({target["refId"] for target in targets}) == len(targets)
 
 
-def test_every_panel_says_what_it_shows() -> None:
+def test_every_panel_has_a_unique_title_and_a_description() -> None:
     panels = [panel for text in files().values() for panel in json.loads(text)["panels"]]
     for panel in panels:
         assert panel["title"]

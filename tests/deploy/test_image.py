@@ -1,4 +1,4 @@
-"""What the Dockerfile does once the engine is there, in a clean folder: its files are enough."""
+"""The steps of the Dockerfile after the engine's, run in a clean folder with the copied files."""
 
 import os
 import re
@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.deploy.shipped import DEPLOY
+from tests.deploy.monitoring import DEPLOY
 
 ROOT = DEPLOY.parent
 DOCKERFILE = (ROOT / "Dockerfile").read_text()
@@ -17,7 +17,7 @@ STAGES = dict(re.findall(r"^FROM \S+ AS (\S+)\n(.*?)(?=^FROM|\Z)", DOCKERFILE, r
 
 
 def _copied(stage: str) -> list[str]:
-    """What a stage copies out of the repository."""
+    """Return the paths that a stage copies from the repository."""
     lines = re.findall(r"^COPY (?!--from)(.+)$", STAGES[stage], re.MULTILINE)
     return [source for line in lines for source in line.split()[:-1]]
 
@@ -33,7 +33,7 @@ def _run(*command: str, cwd: Path, packages: Path | None = None) -> str:
 
 
 @pytest.mark.parametrize("stage", ["cpu-build", "cuda"])
-def test_what_is_copied_is_not_ignored(stage: str) -> None:
+def test_copied_files_are_not_ignored_by_docker(stage: str) -> None:
     allowed = (ROOT / ".dockerignore").read_text().split()
 
     for source in _copied(stage):
@@ -41,16 +41,16 @@ def test_what_is_copied_is_not_ignored(stage: str) -> None:
 
 
 @pytest.mark.parametrize("stage", ["cpu-build", "cuda"])
-def test_what_is_copied_installs_and_runs(stage: str, tmp_path: Path) -> None:
+def test_copied_files_suffice_to_install_and_run(stage: str, tmp_path: Path) -> None:
     source, target = tmp_path / "src", tmp_path / "packages"
     for name in _copied(stage):
-        made = source / name
-        made.parent.mkdir(parents=True, exist_ok=True)
+        copy = source / name
+        copy.parent.mkdir(parents=True, exist_ok=True)
         if (ROOT / name).is_dir():
             ignored = shutil.ignore_patterns("__pycache__", "*.pyc")
-            shutil.copytree(ROOT / name, made, ignore=ignored, symlinks=True)
+            shutil.copytree(ROOT / name, copy, ignore=ignored, symlinks=True)
         else:
-            shutil.copy(ROOT / name, made)
+            shutil.copy(ROOT / name, copy)
     pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-build-isolation"]
 
     _run(*pip, "--target", str(target), ".", cwd=source)
@@ -66,9 +66,9 @@ def test_what_is_copied_installs_and_runs(stage: str, tmp_path: Path) -> None:
     )
     proctor = [sys.executable, "-P", "-c", call]
     question = "Prove that there are infinitely many primes."
-    told = _run(*proctor, "route", question, cwd=clean, packages=target)
-    assert told.startswith(str(target))
-    assert "tier" in told
+    output = _run(*proctor, "route", question, cwd=clean, packages=target)
+    assert output.startswith(str(target))
+    assert "tier" in output
     migrate = ["ledger", "migrate", "--url", f"sqlite:///{clean / 'ledger.db'}"]
     _run(*proctor, *migrate, cwd=clean, packages=target)
     assert (clean / "ledger.db").exists()
@@ -77,14 +77,14 @@ def test_what_is_copied_installs_and_runs(stage: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("stage", ["cpu", "cuda"])
-def test_an_image_runs_as_nobody_in_particular(stage: str) -> None:
+def test_an_image_runs_as_an_unprivileged_user(stage: str) -> None:
     users = re.findall(r"^USER (\S+)$", STAGES[stage], re.MULTILINE)
 
     assert users == ["10001"]
     assert 'ENTRYPOINT ["proctor"]' in STAGES[stage]
 
 
-def test_images_are_pinned() -> None:
+def test_base_images_are_pinned() -> None:
     bases = re.findall(r"^FROM (\S+) AS", DOCKERFILE, re.MULTILINE)
 
     assert all(re.fullmatch(r"[\w/-]+:v?\d+\.\d+\.\d+[\w.-]*", base) for base in bases)

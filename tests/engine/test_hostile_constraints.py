@@ -15,7 +15,7 @@ import pytest
 from tests.engine.client import CHAT, until_idle
 from tests.engine.prompts import chain
 from tests.engine.serve_process import PATIENCE, Server, is_gone, serve_process
-from tests.hostile_constraints import HOSTILE, TWO_HUNDRED, Fields, form, tools
+from tests.hostile_constraints import HOSTILE, TWO_HUNDRED, Fields, json_schema, tools
 
 pytestmark = pytest.mark.engine
 
@@ -27,8 +27,8 @@ MAX_STAY_SECONDS = 0.5
 """The longest time after which a client disconnects."""
 
 UNCACHED = (
-    form({**TWO_HUNDRED, "minProperties": 99, "maxProperties": 151}),
-    form({**TWO_HUNDRED, "minProperties": 98, "maxProperties": 152}),
+    json_schema({**TWO_HUNDRED, "minProperties": 99, "maxProperties": 151}),
+    json_schema({**TWO_HUNDRED, "minProperties": 98, "maxProperties": 152}),
     tools({**TWO_HUNDRED, "minProperties": 97, "maxProperties": 153}),
 )
 """Slow grammars that no other test sends, because results are cached."""
@@ -80,8 +80,8 @@ class Bystanders:
         return text
 
     async def any_object(self) -> None:
-        form = {"response_format": {"type": "json_object"}}
-        response = await self._http.post(CHAT, json=request_body(form))
+        json_object = {"response_format": {"type": "json_object"}}
+        response = await self._http.post(CHAT, json=request_body(json_object))
         assert response.status_code == 200, response.text
 
     async def probes(self) -> None:

@@ -1,56 +1,53 @@
-"""One question put to a server: what is sent, what is made of the answer, what ends a run."""
+"""`ServerClient`: requests, answer records, retries, and errors that end a run."""
 
 from typing import Any
 
 import httpx
 import pytest
 
+from proctor.evaluation import client as client_module
 from proctor.evaluation.client import RequestRefused, ServerClient, TokenCountMismatch, request
 from proctor.evaluation.conditions import Condition, Kind
 from proctor.evaluation.rows import AnswerRecord
 from proctor.evaluation.run_config import RunConfig
 from proctor.evaluation.scorers import load_scorer
 from proctor.evaluation.tasks import Question
-from tests.evaluation.making import CONFIG, response
+from tests.evaluation.factories import CONFIG, response
 
 CAP = Condition(Kind.CAP, 5)
 QUESTION = Question("q", "0 + 1?", "1")
 FOREIGN = RunConfig("m", "t", "{question}", "numeric", 0.6, 0.95, 1, "thinking_token_budget")
 
 
-def scored(*texts: str) -> dict[str, Any]:
-    """Log probabilities of tokens of thinking, and of one of the answer."""
+def logprobs_of(*texts: str) -> dict[str, Any]:
+    """Return log probabilities of thinking tokens, and of two answer tokens."""
     return {
         "reasoning_content": [{"bytes": [*text.encode()], "logprob": -1.0} for text in texts],
         "content": [{"bytes": [49], "logprob": -0.5}, {"bytes": [], "logprob": -0.25}],
     }
 
 
-def thought(text: str, **fields: Any) -> dict[str, Any]:
-    told = response(**fields)
-    told["choices"][0]["message"]["reasoning_content"] = text
-    return told
+def response_with_thinking(text: str, **fields: Any) -> dict[str, Any]:
+    content = response(**fields)
+    content["choices"][0]["message"]["reasoning_content"] = text
+    return content
 
 
 async def ask(*answers: httpx.Response | Exception) -> AnswerRecord:
-    left = [*answers]
+    remaining = [*answers]
 
     def answer(request: httpx.Request) -> httpx.Response:
-        told = left.pop(0) if len(left) > 1 else left[0]
-        if isinstance(told, Exception):
-            raise told
-        return told
+        next_answer = remaining.pop(0) if len(remaining) > 1 else remaining[0]
+        if isinstance(next_answer, Exception):
+            raise next_answer
+        return next_answer
 
     transport = httpx.MockTransport(answer)
     async with httpx.AsyncClient(base_url="http://x/v1", transport=transport) as client:
         return await ServerClient(client, CONFIG, load_scorer("numeric")).ask(CAP, QUESTION, 0)
 
 
-def told(**fields: Any) -> httpx.Response:
-    return httpx.Response(200, json=response(**fields))
-
-
-def test_a_request_has_all_that_the_run_holds_fixed() -> None:
+def test_a_request_has_the_fields_of_the_run_configuration() -> None:
     condition = Condition(Kind.CONTINUATIONS, 2)
     assert request(CONFIG, condition, QUESTION, 3) == {
         "model": "m",
@@ -65,23 +62,27 @@ def test_a_request_has_all_that_the_run_holds_fixed() -> None:
 
 
 @pytest.mark.parametrize(
-    ("config", "condition", "own"),
+    ("config", "condition", "expected"),
     [
         (FOREIGN, CAP, {"thinking_token_budget": 5}),
         (FOREIGN, Condition(Kind.CAP, -1), {}),
         (CONFIG, Condition(Kind.EFFORT, "low"), {"reasoning_effort": "low"}),
     ],
 )
-def test_a_server_of_another_make_gets_no_field_of_ours(
-    config: RunConfig, condition: Condition, own: dict[str, Any]
+def test_other_servers_get_no_proctor_fields(
+    config: RunConfig, condition: Condition, expected: dict[str, Any]
 ) -> None:
-    asked = request(config, condition, QUESTION, 0)
+    fields = request(config, condition, QUESTION, 0)
     common = {"model", "messages", "temperature", "top_p", "seed"}
-    assert {name: asked[name] for name in asked.keys() - common} == own
+    assert {name: fields[name] for name in fields.keys() - common} == expected
 
 
-async def test_an_answer_is_judged_and_kept() -> None:
-    row = await ask(httpx.Response(200, json=thought(" a\u20ac", logprobs=scored(" a", "\u20ac"))))
+async def test_an_answer_is_scored_and_recorded() -> None:
+    row = await ask(
+        httpx.Response(
+            200, json=response_with_thinking(" a\u20ac", logprobs=logprobs_of(" a", "\u20ac"))
+        )
+    )
 
     assert (row.score, row.normalized_answer, row.tokens, row.generated) == (1, "1", 2, 3)
     assert row.confidence == -0.375
@@ -92,29 +93,29 @@ async def test_an_answer_is_judged_and_kept() -> None:
     "answer",
     [httpx.Response(404), httpx.Response(200, text="<html>"), httpx.Response(200, json={})],
 )
-async def test_a_server_that_knows_no_prices_is_no_obstacle(answer: httpx.Response) -> None:
+async def test_a_server_without_prices_gives_an_empty_price(answer: httpx.Response) -> None:
     transport = httpx.MockTransport(lambda _: answer)
     async with httpx.AsyncClient(base_url="http://x/v1", transport=transport) as client:
         client = ServerClient(client, CONFIG, load_scorer("numeric"))
         assert await client.price(CAP, QUESTION) == {}
 
 
-async def test_a_busy_server_is_asked_again(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_busy_server_is_retried_with_backoff(monkeypatch: pytest.MonkeyPatch) -> None:
     waits: list[float] = []
 
-    async def note(seconds: float) -> None:
+    async def record_wait(seconds: float) -> None:
         waits.append(seconds)
 
-    monkeypatch.setattr("proctor.evaluation.client.sleep", note)
+    monkeypatch.setattr(client_module, "sleep", record_wait)
     row = await ask(
         httpx.Response(429, headers={"retry-after": "3"}),
         httpx.Response(503, headers={"retry-after": "soon"}),
         httpx.ConnectError("refused"),
-        told(),
+        httpx.Response(200, json=response()),
     )
 
     assert row.score == 1
-    # The server's 3 s, and then at least twice what was waited for before.
+    # The 3 s of `Retry-After`, then at least twice the previous wait.
     assert all(low <= wait <= 1.25 * low for low, wait in zip((3, 6, 12), waits, strict=True))
 
 
@@ -130,13 +131,13 @@ async def test_a_busy_server_is_asked_again(monkeypatch: pytest.MonkeyPatch) -> 
         (httpx.Response(200, json={"choices": [{"message": {}}]}), "cannot be read"),
     ],
 )
-async def test_what_the_server_does_not_answer(
+async def test_failed_requests_raise_with_the_reason(
     answer: httpx.Response | Exception, message: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def at_once(_: float) -> None:
+    async def no_wait(_: float) -> None:
         pass
 
-    monkeypatch.setattr("proctor.evaluation.client.sleep", at_once)
+    monkeypatch.setattr(client_module, "sleep", no_wait)
     with pytest.raises(RequestRefused, match=message):
         await ask(answer)
 
@@ -144,10 +145,16 @@ async def test_what_the_server_does_not_answer(
 @pytest.mark.parametrize(
     ("answer", "message"),
     [
-        (thought("abc", logprobs=scored("a", "b", "c")), "counts 2 thinking tokens, but sent 3"),
-        (thought("ab", logprobs=scored("a", "c")), "differ from the text of the thinking"),
+        (
+            response_with_thinking("abc", logprobs=logprobs_of("a", "b", "c")),
+            "counts 2 thinking tokens, but sent 3",
+        ),
+        (
+            response_with_thinking("ab", logprobs=logprobs_of("a", "c")),
+            "differ from the text of the thinking",
+        ),
     ],
 )
-async def test_wrong_accounts_end_the_run(answer: dict[str, Any], message: str) -> None:
+async def test_wrong_token_counts_end_the_run(answer: dict[str, Any], message: str) -> None:
     with pytest.raises(TokenCountMismatch, match=message):
         await ask(httpx.Response(200, json=answer))

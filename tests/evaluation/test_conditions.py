@@ -21,22 +21,24 @@ from proctor.evaluation.conditions import Condition, Kind
         (Condition(Kind.EFFORT, "low"), "effort low", {"reasoning_effort": "low"}),
     ],
 )
-def test_what_is_asked_for(condition: Condition, name: str, fields: dict[str, Any]) -> None:
+def test_a_condition_has_a_name_and_request_fields(
+    condition: Condition, name: str, fields: dict[str, Any]
+) -> None:
     assert condition.name == name
     assert condition.fields() == fields
     assert Condition.from_json(condition.to_json()) == condition
 
 
-def test_another_servers_name_for_a_cap() -> None:
+def test_the_request_field_of_a_cap_can_be_another() -> None:
     field = "thinking_token_budget"
     assert Condition(Kind.CAP, 64).fields(field) == {field: 64}
     assert Condition(Kind.CAP, -1).fields(field) == {}
 
 
-def test_what_a_command_asks_for() -> None:
-    made = make_conditions([0, 4, 64, 64], [2], ["auto"], ["high"], votes=5)
+def test_conditions_from_command_options() -> None:
+    conditions = make_conditions([0, 4, 64, 64], [2], ["auto"], ["high"], votes=5)
 
-    assert [condition.name for condition in made] == [
+    assert [condition.name for condition in conditions] == [
         *("at most 0", "at most 4", "at most 64"),
         *("2 continuations", "tier auto", "effort high", "5 of at most 12"),
     ]

@@ -5,10 +5,10 @@ import pytest
 from proctor.evaluation.statistics.curve import control, flattens_at, performance, scaling
 
 WAITS = [0.500, 0.533, 0.533, 0.533, 0.567, 0.533, 0.567, 0.533, 0.500]
-"""AIME24 by number of Waits, 0 to 8, as s1 has it; a question is 3.3 points."""
+"""Accuracy of s1 on AIME24 by number of "Wait"s, 0 to 8; one question is 3.3 points."""
 
 
-def test_the_published_row() -> None:
+def test_the_published_results_of_s1() -> None:
     assert performance(WAITS) == 0.567
     assert flattens_at(WAITS) == 4
     assert flattens_at(WAITS, tolerance=0.034) == 1
@@ -29,7 +29,7 @@ def test_scaling_is_in_points_per_doubling() -> None:
 
 
 @pytest.mark.parametrize("points", [[], [(10, 0.1)], [(10, 0.1), (10, 0.2)], [(0, 0.1), (1, 0.1)]])
-def test_scaling_needs_doublings(points: list[tuple[float, float]]) -> None:
+def test_scaling_needs_two_different_positive_budgets(points: list[tuple[float, float]]) -> None:
     with pytest.raises(ValueError, match="scaling"):
         scaling(points)
 

@@ -11,7 +11,7 @@ from proctor.evaluation.statistics.delta import (
     slope,
 )
 from proctor.evaluation.statistics.samples import Run, Sample, shared_questions
-from tests.evaluation.making import run
+from tests.evaluation.factories import run
 
 pytestmark = pytest.mark.slow
 
@@ -23,13 +23,13 @@ def test_a_delta_is_paired_by_question() -> None:
     before = run("none", {"a": [0, 0], "b": [1, 0], "c": [1, 1]})
     after = run("512", {"c": [1, 1], "a": [1, 1], "b": [1, 0], "d": [0]})
 
-    found = delta(after, before, resamples=2000)
+    estimate = delta(after, before, resamples=2000)
 
-    assert found.value == pytest.approx(1 / 3)
-    assert (found.low, found.high) == (0, 1)
+    assert estimate.value == pytest.approx(1 / 3)
+    assert (estimate.low, estimate.high) == (0, 1)
 
 
-def test_questions_weigh_alike_whatever_their_samples() -> None:
+def test_questions_have_equal_weight_whatever_their_samples() -> None:
     uneven = run("x", {"a": [1] * 9, "b": [0]})
     assert uneven.accuracy == 0.5
 
@@ -51,11 +51,11 @@ def test_a_run_that_lacks_a_question_is_named() -> None:
         ((float("nan"), float("nan")), Verdict.NOT_ENOUGH_DATA),
     ],
 )
-def test_a_delta_in_words(bounds: tuple[float, float], verdict: Verdict) -> None:
+def test_the_verdict_of_an_interval(bounds: tuple[float, float], verdict: Verdict) -> None:
     assert Interval(0, *bounds).verdict is verdict
 
 
-def test_resamples_draw_questions_as_often_as_there_are() -> None:
+def test_resamples_draw_as_many_questions_as_there_are() -> None:
     drawn = np.concatenate([*resampled(7, 1234, seed=1)])
 
     assert drawn.shape == (1234, 7)
@@ -70,9 +70,9 @@ def test_the_same_seed_gives_the_same_interval() -> None:
     assert mean_interval(values, seed=3) != mean_interval(values, seed=4)
 
 
-def test_an_interval_of_nothing_defined() -> None:
-    found = interval(float("inf"), np.array([np.inf, np.nan]))
-    assert np.isnan([found.low, found.high]).all()
+def test_an_interval_of_undefined_values_is_nan() -> None:
+    estimate = interval(float("inf"), np.array([np.inf, np.nan]))
+    assert np.isnan([estimate.low, estimate.high]).all()
 
 
 def test_a_slope_by_hand() -> None:
@@ -87,7 +87,7 @@ def test_a_slope_by_hand() -> None:
 
 
 def simulate(generator: np.random.Generator, gain: float, tokens: int) -> Run:
-    """Questions of differing difficulty; more of them are right by `gain`."""
+    """Simulate a run on questions of different difficulty; `gain` is added to each accuracy."""
     chance = generator.uniform(0.2, 0.6, QUESTIONS)
     right = generator.random((QUESTIONS, 3)) < (chance + gain)[:, None]
     return Run(
@@ -100,12 +100,12 @@ def simulate(generator: np.random.Generator, gain: float, tokens: int) -> Run:
     )
 
 
-def covers(found: Interval, truth: float) -> bool:
-    return found.low <= truth <= found.high
+def covers(estimate: Interval, truth: float) -> bool:
+    return estimate.low <= truth <= estimate.high
 
 
 def test_intervals_cover_at_the_stated_rate() -> None:
-    """Three samples of a question are no three questions: resampling samples would not cover."""
+    """Samples of one question are not independent: resampling them would not reach the coverage."""
     generator = np.random.default_rng(20261123)
     truth, covered = 0.1, np.zeros(2)
     for repetition in range(REPETITIONS):

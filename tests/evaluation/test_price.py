@@ -9,17 +9,17 @@ from proctor.evaluation.statistics.price import (
     overthinking,
     price_ratio,
 )
-from tests.evaluation.making import run
+from tests.evaluation.factories import run
 
 MANY = [str(number) for number in range(60)]
 
 
-def test_a_right_answers_cost() -> None:
+def test_cost_per_correct_answer() -> None:
     assert cost_per_correct(3.0, 0.5) == 6.0
     assert cost_per_correct(3.0, 0.0) == math.inf
 
 
-def test_the_first_budget_that_surely_helps() -> None:
+def test_the_first_budget_that_is_significantly_better() -> None:
     none = run("none", {name: [0.0] for name in MANY})
     little = run("64", {name: [float(name == "1")] for name in MANY})
     more = run("256", {name: [float(int(name) % 2)] for name in MANY})
@@ -33,19 +33,19 @@ def test_a_small_model_that_thinks_overtakes_a_large_one() -> None:
     hasty = run("small, 0", {name: [0.0] for name in MANY}, tokens=10)
     small = run("small, 256", {name: [1.0] for name in MANY}, tokens=60)
 
-    found = find_crossover([hasty, small], large, resamples=2000)
+    crossover = find_crossover([hasty, small], large, resamples=2000)
 
-    assert found is not None
-    assert found.run is small
-    assert found.gain.value == 0.5
+    assert crossover is not None
+    assert crossover.run is small
+    assert crossover.gain.value == 0.5
     # 60 tokens a right answer against 20.
-    assert found.price_ratio.value == pytest.approx(3)
-    assert found.price_ratio.low < 3 < found.price_ratio.high
+    assert crossover.price_ratio.value == pytest.approx(3)
+    assert crossover.price_ratio.low < 3 < crossover.price_ratio.high
     assert find_crossover([hasty], large) is None
     assert price_ratio(hasty, large).value == math.inf
 
 
-def test_what_was_right_and_is_wrong() -> None:
+def test_overthinking_counts_right_answers_that_become_wrong() -> None:
     short = run("64", {"a": [1, 1, 0], "b": [1], "c": [0], "d": [1]})
     long = run("512", {"a": [0, 0, 1], "b": [1], "c": [1], "d": [0]})
 

@@ -18,7 +18,7 @@ from proctor.evaluation.report.sections import sections, two_models
 from proctor.evaluation.rows import AnswerRecord
 from proctor.evaluation.store import StoredRun
 from proctor.server.config.settings import Settings
-from tests.evaluation.making import CONFIG, row, run
+from tests.evaluation.factories import CONFIG, row, run
 
 QUESTIONS = 200
 
@@ -26,7 +26,7 @@ QUESTIONS = 200
 def answers(
     condition: Condition, right: int, samples: int = 1, tokens: int = 10
 ) -> list[AnswerRecord]:
-    """Answers to `QUESTIONS` questions, of which the first `right` are answered right."""
+    """Return answers to `QUESTIONS` questions; those to the first `right` questions are right."""
     return [
         row(
             condition,
@@ -42,9 +42,12 @@ def answers(
     ]
 
 
-def cap(most: int, right: int, **more: int) -> list[AnswerRecord]:
+def cap(maximum: int, right: int, **options: int) -> list[AnswerRecord]:
     return answers(
-        Condition(Kind.CAP, most), right, tokens=max(most, 0) or 300 * (most < 0), **more
+        Condition(Kind.CAP, maximum),
+        right,
+        tokens=max(maximum, 0) or 300 * (maximum < 0),
+        **options,
     )
 
 
@@ -52,36 +55,36 @@ CURVE = [*cap(0, 10), *cap(64, 100), *cap(128, 150), *cap(256, 180), *cap(512, 1
 
 
 def report_sections(rows: Sequence[AnswerRecord]) -> dict[str, Section]:
-    found = Findings.of(rows)
-    return {section.title: section for section in sections(StoredRun(CONFIG, [*rows]), found)}
+    findings = Findings.of(rows)
+    return {section.title: section for section in sections(StoredRun(CONFIG, [*rows]), findings)}
 
 
-def test_settings_stand_from_the_smallest_budget_to_the_largest() -> None:
-    asked = [
+def test_conditions_are_sorted_by_budget() -> None:
+    conditions = [
         *(Condition(Kind.TIER, "high"), Condition(Kind.CAP, -1), Condition(Kind.CAP, 64, 4)),
         *(Condition(Kind.CAP, 64), Condition(Kind.TIER, "auto"), Condition(Kind.CAP, 8)),
     ]
-    found = Findings.of([row(condition) for condition in asked])
+    findings = Findings.of([row(condition) for condition in conditions])
 
-    assert [each.condition.name for each in found.results] == [
+    assert [each.condition.name for each in findings.results] == [
         *("at most 8", "at most 64", "no maximum", "4 of at most 16"),
         *("tier high", "tier auto"),
     ]
-    assert found.baseline(Kind.TIER).condition.value == "high"
+    assert findings.baseline(Kind.TIER).condition.value == "high"
     with pytest.raises(ValueError, match="no answers"):
         Findings.of([])
 
 
-def test_a_curve() -> None:
-    told = report_sections(CURVE)["Accuracy against the cap on thinking"]
+def test_section_on_caps() -> None:
+    section = report_sections(CURVE)["Accuracy against the cap on thinking"]
 
-    assert told.table is not None
-    by_setting = {cells[0]: cells for cells in told.table.rows}
-    assert by_setting["at most 0"][5:7] == ("", "")
+    assert section.table is not None
+    by_condition = {cells[0]: cells for cells in section.table.rows}
+    assert by_condition["at most 0"][5:7] == ("", "")
     # 45 points, give or take 1.96 times the root of .45 * .55 / 200.
-    assert by_setting["at most 64"][5:7] == ("+45.0 (+38.0, +52.0)", "pays")
-    assert by_setting["at most 64"][7] == "130"  # 65 tokens at 50%
-    words = " ".join(told.sentences)
+    assert by_condition["at most 64"][5:7] == ("+45.0 (+38.0, +52.0)", "pays")
+    assert by_condition["at most 64"][7] == "130"  # 65 tokens at 50%
+    words = " ".join(section.sentences)
     assert "the best accuracy: 90.5%" in words
     # Doublings: 64 50%, 128 75%, 256 90%, 300 87.5%, 512 90.5%; the mean slope of the ten pairs.
     assert "Scaling: +10.2 percentage points per doubling" in words
@@ -90,7 +93,7 @@ def test_a_curve() -> None:
     assert "First condition significantly better than 'at most 0': 'at most 64'." in words
 
 
-def test_how_thinking_ended() -> None:
+def test_section_on_how_thinking_ended() -> None:
     rows = [
         *(row(Condition(Kind.CAP, 8), str(at), end_reason="natural", score=1) for at in range(3)),
         row(Condition(Kind.CAP, 8), "3", end_reason="max", forced_tokens=4, score=0),
@@ -109,32 +112,38 @@ def test_how_thinking_ended() -> None:
     )
 
 
-def test_several_answers() -> None:
-    told = report_sections(cap(8, 100, samples=5))["Several answers per question"]
+def test_section_on_several_answers() -> None:
+    section = report_sections(cap(8, 100, samples=5))["Several answers per question"]
 
-    assert told.table is not None
-    assert [cells[1:] for cells in told.table.rows] == [
+    assert section.table is not None
+    assert [cells[1:] for cells in section.table.rows] == [
         (str(k), "50.0% (43.0, 57.0)", "50.0% (43.0, 57.0)", "5") for k in (2, 4, 5)
     ]
-    assert "temperature 0.6, top_p 0.95" in told.sentences[0]
+    assert "temperature 0.6, top_p 0.95" in section.sentences[0]
 
 
-def test_one_chain_or_several() -> None:
+def test_section_on_one_chain_or_several() -> None:
     shared = answers(Condition(Kind.CAP, 64, 4), right=20, samples=4, tokens=16)
     rows = [*cap(64, 100), *shared, *cap(-1, 150, samples=2)]
-    told = report_sections(rows)["One chain or several, at equal thinking tokens"]
+    section = report_sections(rows)["One chain or several, at equal thinking tokens"]
 
-    assert told.table is not None
-    ways = {cells[1]: cells for cells in told.table.rows}
-    assert [*ways] == ["one chain", "majority@4", "best-of-4", "pass@4", "rejection above 64"]
-    assert ways["one chain"][3:5] == ("64", "")
-    assert ways["majority@4"][2:4] == ("10.0% (6.0, 14.0)", "64")
-    assert ways["majority@4"][4].startswith("-40.0")
-    assert ways["majority@4"][5] == "680"  # 4 times 17 tokens at 10%
-    assert ways["rejection above 64"][2:4] == ("0.0% (0.0, 0.0)", "600")
+    assert section.table is not None
+    rows_by_strategy = {cells[1]: cells for cells in section.table.rows}
+    assert [*rows_by_strategy] == [
+        "one chain",
+        "majority@4",
+        "best-of-4",
+        "pass@4",
+        "rejection above 64",
+    ]
+    assert rows_by_strategy["one chain"][3:5] == ("64", "")
+    assert rows_by_strategy["majority@4"][2:4] == ("10.0% (6.0, 14.0)", "64")
+    assert rows_by_strategy["majority@4"][4].startswith("-40.0")
+    assert rows_by_strategy["majority@4"][5] == "680"  # 4 times 17 tokens at 10%
+    assert rows_by_strategy["rejection above 64"][2:4] == ("0.0% (0.0, 0.0)", "600")
 
 
-def test_the_cap_where_a_curve_flattens() -> None:
+def test_the_first_cap_that_no_later_one_beats() -> None:
     many = {str(at): at for at in range(QUESTIONS)}
     rising = [
         run(str(right), {name: [float(at < right)] for name, at in many.items()})
@@ -144,7 +153,7 @@ def test_the_cap_where_a_curve_flattens() -> None:
     assert first_unbeaten(rising[:1]) is rising[0]
 
 
-def test_tiers_that_a_curve_suggests() -> None:
+def test_recommended_tiers() -> None:
     snippet = report_sections(CURVE)["Recommended tiers"].snippet
 
     tiers = tomllib.loads(snippet)["tiers"]
@@ -154,9 +163,9 @@ def test_tiers_that_a_curve_suggests() -> None:
     assert [tier.name for tier in Settings(tiers=tiers).tiers] == [tier["name"] for tier in tiers]
 
 
-def test_nothing_is_suggested_where_thinking_does_not_pay() -> None:
-    told = report_sections([*cap(0, 100), *cap(64, 101)])["Recommended tiers"]
-    assert (told.snippet, told.sentences) == (
+def test_no_tiers_are_recommended_where_thinking_does_not_pay() -> None:
+    section = report_sections([*cap(0, 100), *cap(64, 101)])["Recommended tiers"]
+    assert (section.snippet, section.sentences) == (
         "",
         ("No cap is significantly better than no thinking.",),
     )
@@ -168,63 +177,63 @@ def test_nothing_is_suggested_where_thinking_does_not_pay() -> None:
 def test_a_small_model_that_thinks_against_a_large_one_that_does_not() -> None:
     large = Findings.of(cap(0, 60))
 
-    told = " ".join(two_models(Findings.of(CURVE), large).sentences)
-    assert "From 'at most 128' on," not in told
-    assert "From 'at most 64' on, the small model is significantly more often right" in told
-    assert "30.0% (23.5, 36.5) right: by +20.0" in told
+    text = " ".join(two_models(Findings.of(CURVE), large).sentences)
+    assert "From 'at most 128' on," not in text
+    assert "From 'at most 64' on, the small model is significantly more often right" in text
+    assert "30.0% (23.5, 36.5) right: by +20.0" in text
     # 65 tokens at 50% against 1 token at 30%.
-    assert "per token is 39.00 (" in told
+    assert "per token is 39.00 (" in text
     none = two_models(Findings.of(cap(64, 61)), large)
     assert "No cap makes the small model significantly better" in none.sentences[0]
 
 
-class Cells(HTMLParser):
-    """Texts of a page, and what it asks other places for."""
+class PageParser(HTMLParser):
+    """Collects the texts of a page, and its links to other resources."""
 
     def __init__(self) -> None:
         super().__init__()
         self.texts: list[str] = []
-        self.asked: list[str | None] = []
+        self.links: list[str | None] = []
 
     def handle_starttag(self, _: str, attributes: list[tuple[str, str | None]]) -> None:
-        self.asked += [value for name, value in attributes if name in ("src", "href")]
+        self.links += [value for name, value in attributes if name in ("src", "href")]
 
     def handle_data(self, data: str) -> None:
         self.texts.append(data)
 
 
-def test_a_report_in_every_form() -> None:
-    told = [*report_sections(CURVE).values()]
+def test_a_report_in_every_format() -> None:
+    report = [*report_sections(CURVE).values()]
     title = "Is <b> | paid?"
 
-    markdown = to_markdown(title, told, {"cap": "cap.svg"})
+    markdown = to_markdown(title, report, {"cap": "cap.svg"})
     assert markdown.startswith(f"# {title}\n\n## Setup\n")
     assert "| condition | answers | right |" in markdown
     assert "\n![Accuracy against the cap on thinking](cap.svg)\n" in markdown
     assert "```toml\n[[tiers]]" in markdown
 
-    page = Cells()
-    page.feed(to_html(title, told, {"cap": "<svg><text>drawn</text></svg>"}))
+    page = PageParser()
+    page.feed(to_html(title, report, {"cap": "<svg><text>drawn</text></svg>"}))
     assert title in page.texts
     assert "drawn" in page.texts
     assert "+45.0 (+38.0, +52.0)" in page.texts
-    assert not page.asked
+    assert not page.links
 
     written = StringIO()
-    to_terminal(title, told, Console(file=written, width=200))
+    to_terminal(title, report, Console(file=written, width=200))
     assert title in written.getvalue()
     assert "+45.0 (+38.0, +52.0)" in written.getvalue()
 
 
-def test_a_name_is_no_markup_in_a_drawing() -> None:
+def test_names_are_escaped_in_svg() -> None:
     figures = draw(Findings.of([row(Condition(Kind.TIER, "</text><script>"), "q")]))
     drawn = to_svg(figures["tier"], "tier")
     assert "<script>" not in drawn
     assert "&lt;script&gt;" in drawn
 
 
-def test_a_bar_in_a_cell_does_not_end_it() -> None:
+def test_pipes_are_escaped_in_markdown_tables() -> None:
     rows = cap(64, 100, samples=1)
-    found = [row(Condition(Kind.TIER, "a|b"), each.question) for each in rows]
-    markdown = to_markdown("t", [*report_sections(found).values()], {})
+    records = [row(Condition(Kind.TIER, "a|b"), each.question) for each in rows]
+    markdown = to_markdown("t", [*report_sections(records).values()], {})
     assert r"| tier a\|b |" in markdown

@@ -1,4 +1,4 @@
-"""Runs and reports by command, against a gateway over a fake engine."""
+"""The commands `proctor eval run` and `report`, against a gateway with a fake engine."""
 
 import argparse
 import asyncio
@@ -18,7 +18,7 @@ from proctor.evaluation.store import Store, read_store
 from proctor.evaluation.tasks import Question
 from proctor.server.engines.base import Job
 from proctor.server.engines.fake import FakeEngine, Script
-from tests.evaluation.making import CONFIG, row
+from tests.evaluation.factories import CONFIG, row
 from tests.server.harness import running_server
 
 QUESTIONS = [Question(str(number), f"{number} + 1?", str(number + 1)) for number in range(6)]
@@ -26,7 +26,7 @@ VARIED = ("--budgets", "0,5", "--continuations", "1", "--samples", "2")
 
 
 def script(job: Job) -> Script:
-    """Who may think is right, and who may not says 0."""
+    """Answer right if thinking is allowed, and 0 otherwise."""
     prompt = bytes(token for token in job.prompt_ids if token < 256).decode()
     number = int(prompt.partition(" + 1?")[0].split()[-1])
     return Script(("abcdefgh",), str(number + 1) if job.budget.maximum else "0")
@@ -40,25 +40,23 @@ def task(tmp_path: Path) -> Path:
     return file
 
 
-def parsed(*given: str) -> argparse.Namespace:
+def parse(*arguments: str) -> argparse.Namespace:
     parser = argparse.ArgumentParser()
     add_arguments(parser)
-    return parser.parse_args(given)
+    return parser.parse_args(arguments)
 
 
-async def proctor_eval(*given: str) -> int:
-    return await asyncio.to_thread(execute, parsed(*given))
+async def proctor_eval(*arguments: str) -> int:
+    return await asyncio.to_thread(execute, parse(*arguments))
 
 
-async def run(url: str, task: Path, *more: str) -> int:
+async def run(url: str, task: Path, *options: str) -> int:
     out = str(task.with_name("rows.jsonl"))
     common = ("run", str(task), "--model", "fake", "--base-url", f"{url}/v1", "--out", out)
-    return await proctor_eval(*common, *more)
+    return await proctor_eval(*common, *options)
 
 
-async def test_a_run_that_was_killed_goes_on(
-    task: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+async def test_a_killed_run_is_resumed(task: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = task.with_name("rows.jsonl")
     engine = FakeEngine(script)
     async with running_server(engine) as url:
@@ -66,20 +64,20 @@ async def test_a_run_that_was_killed_goes_on(
         with file.open("a") as cut:  # as by a kill in the middle of a line
             cut.write('{"setting": {"kind"')
         assert await run(url, task, *VARIED, "--seed", "1") == 0
-        asked = len(engine.jobs)
+        jobs_before = len(engine.jobs)
         assert await run(url, task, *VARIED, "--seed", "1") == 0
 
     rows = read_store(file).rows
-    assert asked == len(engine.jobs) == len(rows) == len({each.key for each in rows}) == 36
+    assert jobs_before == len(engine.jobs) == len(rows) == len({each.key for each in rows}) == 36
     assert {job.sampling.seed for job in engine.jobs} == {1, 2}
     assert {job.sampling.top_p for job in engine.jobs} == {0.95}
-    told = capsys.readouterr().err
-    assert "30 answers, at most 60 thinking tokens in the 18 with a cap" in told
-    assert "25 answers remaining: about" in told
-    assert "all answers are there already" in told
+    progress = capsys.readouterr().err
+    assert "30 answers, at most 60 thinking tokens in the 18 with a cap" in progress
+    assert "25 answers remaining: about" in progress
+    assert "all answers are there already" in progress
 
 
-async def test_what_is_to_come_is_priced_by_the_server(
+async def test_the_cost_of_pending_answers_is_priced_by_the_server(
     task: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     prices = {"prompt": "1", "thinking": "10", "answer": "10"}
@@ -87,29 +85,29 @@ async def test_what_is_to_come_is_priced_by_the_server(
         assert await run(url, task, *VARIED) == 0
         assert await run(url, task, *VARIED, "--budgets", "0,5,6") == 0
 
-    told = re.sub(r"\s+", " ", capsys.readouterr().err)
+    progress = re.sub(r"\s+", " ", capsys.readouterr().err)
     before_any, after_some = re.findall(
-        r"36 answers, .*?answers remaining|12 answers, .*?remaining", told
+        r"36 answers, .*?answers remaining|12 answers, .*?remaining", progress
     )
     assert "a cost of at most 1.47" in before_any
     assert "expected" not in before_any
     assert "an expected cost of" in after_some
-    assert "tokens, a cost of 0.0" in told
+    assert "tokens, a cost of 0.0" in progress
     assert all(each.cost for each in read_store(task.with_name("rows.jsonl")).rows)
 
 
-def test_a_run_that_is_cut_short_is_even() -> None:
+def test_pending_work_covers_conditions_evenly() -> None:
     conditions = make_conditions([0, 4], votes=2)
     work = pending(conditions, QUESTIONS[:2], 1, [row(conditions[0], "1")])
 
-    assert [(ask.condition.name, ask.question.id, ask.sample) for ask in work] == [
+    assert [(item.condition.name, item.question.id, item.sample) for item in work] == [
         *(("at most 0", "0", 0), ("at most 4", "0", 0), ("2 of at most 2", "0", 0)),
         *(("at most 4", "1", 0), ("2 of at most 2", "1", 0)),
         *(("2 of at most 2", "0", 1), ("2 of at most 2", "1", 1)),
     ]
 
 
-async def test_what_cannot_be_scored_ends_the_run_before_it_asks(
+async def test_an_unscorable_task_ends_the_run_before_any_request(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     task = tmp_path / "task.jsonl"
@@ -124,7 +122,7 @@ async def test_what_cannot_be_scored_ends_the_run_before_it_asks(
 
 
 @pytest.mark.parametrize(
-    ("given", "said"),
+    ("options", "message"),
     [
         ((), "nothing to compare"),
         (("--continuations", "1", "--budget-field", "thinking_budget"), "Proctor's own"),
@@ -132,12 +130,12 @@ async def test_what_cannot_be_scored_ends_the_run_before_it_asks(
         (("--budgets", "0", "--model", "gpt"), "404"),
     ],
 )
-async def test_what_ends_a_run(
-    given: tuple[str, ...], said: str, task: Path, capsys: pytest.CaptureFixture[str]
+async def test_errors_end_a_run_with_a_message(
+    options: tuple[str, ...], message: str, task: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     async with running_server(FakeEngine(script)) as url:
-        assert await run(url, task, *given) == 1
-    assert said in capsys.readouterr().err
+        assert await run(url, task, *options) == 1
+    assert message in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -147,7 +145,7 @@ async def test_what_ends_a_run(
         ("matplotlib", ("report", "rows.jsonl", "--folder", "report")),
     ],
 )
-def test_what_needs_the_extra_says_so(
+def test_a_missing_extra_is_named(
     missing: str,
     command: tuple[str, ...],
     tmp_path: Path,
@@ -155,8 +153,8 @@ def test_what_needs_the_extra_says_so(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    with Store(tmp_path / "rows.jsonl", CONFIG) as kept:
-        kept.add(row(Condition(Kind.CAP, 5)))
+    with Store(tmp_path / "rows.jsonl", CONFIG) as stored:
+        stored.add(row(Condition(Kind.CAP, 5)))
     for loaded in [*sys.modules]:
         if loaded.partition(".")[0] == missing or loaded in (
             "proctor.evaluation.math_scorer",
@@ -166,25 +164,27 @@ def test_what_needs_the_extra_says_so(
     monkeypatch.delattr("proctor.evaluation.report.plots", raising=False)
     monkeypatch.setitem(sys.modules, missing, None)
 
-    assert execute(parsed(*command)) == 1
+    assert execute(parse(*command)) == 1
     assert "the extra 'eval'" in capsys.readouterr().err
 
 
-async def test_a_server_that_is_not_there(task: Path, capsys: pytest.CaptureFixture[str]) -> None:
+async def test_an_unreachable_server_ends_the_run(
+    task: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     with socket.create_server(("127.0.0.1", 0)) as bound:
-        nowhere = f"http://127.0.0.1:{bound.getsockname()[1]}"
-    assert await run(nowhere, task, *VARIED) == 1
+        unused_url = f"http://127.0.0.1:{bound.getsockname()[1]}"
+    assert await run(unused_url, task, *VARIED) == 1
     assert "cannot be reached" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("page", ["quickstart.md", "guides/evaluate.md", "results/README.md"])
-def test_commands_of_the_docs_are_understood(page: str) -> None:
+def test_commands_of_the_docs_are_parsed(page: str) -> None:
     text = (Path(__file__).parents[2] / "docs" / page).read_text().replace("\\\n", " ")
     commands = re.findall(r"^(?:\.venv/bin/)?proctor eval (.+)$", text, re.MULTILINE)
 
     assert commands
     for command in commands:
-        options = parsed(*shlex.split(command))
+        options = parse(*shlex.split(command))
         if options.eval_command == "run":
             assert make_conditions(
                 options.budgets, options.continuations, options.tiers, options.efforts
@@ -192,7 +192,7 @@ def test_commands_of_the_docs_are_understood(page: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("option", "value", "said"),
+    ("option", "value", "message"),
     [
         ("--budgets", "few", "not a list of integers"),
         ("--at-a-time", "0", "not a positive integer"),
@@ -200,31 +200,31 @@ def test_commands_of_the_docs_are_understood(page: str) -> None:
         ("--count", "x", "not a positive integer"),
     ],
 )
-def test_an_option_that_is_wrong(
-    option: str, value: str, said: str, capsys: pytest.CaptureFixture[str]
+def test_an_invalid_option_is_refused(
+    option: str, value: str, message: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(SystemExit):
-        parsed("run", "task", option, value)
-    assert said in capsys.readouterr().err
+        parse("run", "task", option, value)
+    assert message in capsys.readouterr().err
 
 
-def test_control_c_keeps_what_came(
+def test_control_c_keeps_the_answers_so_far(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def interrupt(_: object) -> None:
         raise KeyboardInterrupt
 
     monkeypatch.setattr(cli, "_run", interrupt)
-    assert execute(parsed("run", "task", "--out", "x.jsonl")) == 130
+    assert execute(parse("run", "task", "--out", "x.jsonl")) == 130
     assert "x.jsonl has the answers so far" in capsys.readouterr().err
 
 
-async def test_a_report_by_command(task: Path, capsys: pytest.CaptureFixture[str]) -> None:
+async def test_the_report_command(task: Path, capsys: pytest.CaptureFixture[str]) -> None:
     async with running_server(FakeEngine(script)) as url:
         assert await run(url, task, *VARIED, "--votes", "2") == 0
     rows, folder = str(task.with_name("rows.jsonl")), task.with_name("report")
 
-    assert execute(parsed("report", rows, "--large", rows, "--folder", str(folder))) == 0
+    assert execute(parse("report", rows, "--large", rows, "--folder", str(folder))) == 0
 
     assert "Accuracy against the cap" in capsys.readouterr().out
     assert sorted(file.name for file in folder.iterdir()) == [
@@ -235,11 +235,11 @@ async def test_a_report_by_command(task: Path, capsys: pytest.CaptureFixture[str
         ),
         *("rows.html", "rows.md"),
     ]
-    told = (folder / "rows.md").read_text()
-    assert "| at most 0 | 12 | 0.0% (0.0, 0.0) | 0 | 100.0% |  |  | ∞ | - |" in told
-    assert "| at most 5 | 12 | 100.0% (100.0, 100.0) | 5 | 100.0% | +100.0 (+100.0" in told
-    assert "![Accuracy against continuations](rows-continuations.svg)" in told
-    kept = read_store(task.with_name("rows.jsonl"))
-    (again,) = {each.tokens for each in kept.rows if each.condition == Condition(Kind.CAP, 5)}
-    assert again == 5
-    assert execute(parsed("report", str(task))) == 1
+    report = (folder / "rows.md").read_text()
+    assert "| at most 0 | 12 | 0.0% (0.0, 0.0) | 0 | 100.0% |  |  | ∞ | - |" in report
+    assert "| at most 5 | 12 | 100.0% (100.0, 100.0) | 5 | 100.0% | +100.0 (+100.0" in report
+    assert "![Accuracy against continuations](rows-continuations.svg)" in report
+    stored = read_store(task.with_name("rows.jsonl"))
+    (tokens,) = {each.tokens for each in stored.rows if each.condition == Condition(Kind.CAP, 5)}
+    assert tokens == 5
+    assert execute(parse("report", str(task))) == 1

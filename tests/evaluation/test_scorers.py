@@ -9,6 +9,7 @@ from threading import Thread
 
 import pytest
 
+from proctor.evaluation import math_scorer
 from proctor.evaluation.math_scorer import LimitExceeded, MathProcess, equal, last_expression
 from proctor.evaluation.scorers import ScorerError, load_scorer
 from proctor.evaluation.tasks import Question
@@ -42,7 +43,7 @@ DATA = Path(__file__).parents[3] / "shared" / "data"
         ("operator:eq", "a", "a", 1),
     ],
 )
-def test_a_score(scorer: str, answer: str, right: str, score: float) -> None:
+def test_scores(scorer: str, answer: str, right: str, score: float) -> None:
     assert load_scorer(scorer).score(answer, right) == score
 
 
@@ -60,41 +61,40 @@ def test_a_score(scorer: str, answer: str, right: str, score: float) -> None:
         ("operator:eq", ["a"], "a"),
     ],
 )
-def test_what_an_answer_says(scorer: str, answers: list[str], normalized: str | None) -> None:
+def test_normalized_answers(scorer: str, answers: list[str], normalized: str | None) -> None:
     assert {load_scorer(scorer).normalize(answer) for answer in answers} == {normalized}
 
 
-def test_a_scorer_of_ones_own() -> None:
+def test_a_scorer_is_loaded_by_module_path() -> None:
     assert load_scorer("proctor.evaluation.math_scorer:MATH") is load_scorer("math")
 
 
 @pytest.mark.parametrize("name", ["perfect", "no.such.module:f", "operator:nothing"])
-def test_no_such_scorer(name: str) -> None:
+def test_an_unknown_scorer_is_refused(name: str) -> None:
     with pytest.raises(ScorerError):
         load_scorer(name)
 
 
 @pytest.mark.parametrize("right", [r"\frac{1}{4}", r"\sqrt{4}", "x = 4", "1, 4", ""])
-def test_what_is_no_plain_number_cannot_be_scored_as_one(right: str) -> None:
+def test_numeric_refuses_right_answers_that_are_not_plain_numbers(right: str) -> None:
     with pytest.raises(ValueError, match="plain number"):
         load_scorer("numeric").check([Question("q", "?", right)])
 
 
-def test_what_cannot_be_read_cannot_be_scored() -> None:
+def test_math_refuses_right_answers_that_cannot_be_read() -> None:
     with pytest.raises(ValueError, match="cannot be read"):
         load_scorer("math").check([Question("q", "?", "")])
 
 
 HARD = r"\boxed{10^{10^{10}}}"
-"""It takes hours to compare with anything."""
+"""An answer that takes hours to compare."""
 
 
-def test_what_is_too_hard_to_compare_is_not_right(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A second of the processor here, not 20: the process is another one for the test."""
-    hasty = "from proctor.evaluation import math_process as m; m.CPU_SECONDS = 1; m.serve()"
-    monkeypatch.setattr("proctor.evaluation.math_scorer.SERVE", (sys.executable, "-c", hasty))
-    process = MathProcess()
-    monkeypatch.setattr("proctor.evaluation.math_scorer._math_process", process)
+def test_answers_that_exceed_the_cpu_limit_score_0(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The CPU limit is 1 second here instead of 20, in a separate process for this test."""
+    program = "from proctor.evaluation import math_process as m; m.CPU_SECONDS = 1; m.serve()"
+    process = MathProcess((sys.executable, "-c", program))
+    monkeypatch.setattr(math_scorer, "_math_process", process)
     try:
         assert equal(HARD, "7") == 0
         assert equal(r"\boxed{7}", "7") == 1
@@ -105,31 +105,31 @@ def test_what_is_too_hard_to_compare_is_not_right(monkeypatch: pytest.MonkeyPatc
         process.close()
 
 
-def test_a_number_of_any_length_is_said() -> None:
-    number = "9" * 5000  # longer than Python turns into text unless it is told to
+def test_numbers_of_any_length_are_normalized() -> None:
+    number = "9" * 5000  # over Python's default limit of 4,300 digits
 
     assert last_expression(rf"\boxed{{{number}}}") == number
 
 
-def test_any_thread_may_judge() -> None:
-    judged: list[float] = []
+def test_math_scores_in_any_thread() -> None:
+    scores: list[float] = []
     threads = [
-        Thread(target=lambda: judged.append(equal(r"\boxed{\frac{2}{4}}", "0.5"))) for _ in range(4)
+        Thread(target=lambda: scores.append(equal(r"\boxed{\frac{2}{4}}", "0.5"))) for _ in range(4)
     ]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
 
-    assert judged == [1.0] * 4
+    assert scores == [1.0] * 4
 
 
-async def test_a_running_loop_may_judge() -> None:
+async def test_math_scores_in_a_running_event_loop() -> None:
     assert equal(r"\boxed{7}", "7") == 1
     assert await asyncio.to_thread(equal, r"\boxed{8}", "7") == 0
 
 
-def test_a_process_that_others_ended_is_no_verdict() -> None:
+def test_a_killed_process_raises_and_is_restarted() -> None:
     process = MathProcess()
     assert process.call("is_readable", "7")
     assert process._process is not None
@@ -141,8 +141,8 @@ def test_a_process_that_others_ended_is_no_verdict() -> None:
     process.close()
 
 
-def test_a_fork_has_a_process_of_its_own() -> None:
-    """In an interpreter of its own, in which no thread of others runs."""
+def test_a_fork_starts_its_own_process() -> None:
+    """Runs in a separate interpreter, which has no other threads."""
     program = """
 import os
 from proctor.evaluation.math_scorer import equal
@@ -163,8 +163,8 @@ if child:
     assert (done.returncode, done.stderr) == (0, "")
 
 
-def test_every_right_answer_of_the_shared_files_is_right_and_its_neighbours_is_wrong() -> None:
-    require(DATA.is_dir(), "the folder of files for evaluation, beside the project,")
+def test_right_answers_of_the_shared_files_are_right_and_others_wrong() -> None:
+    require(DATA.is_dir(), "../shared/data")
     math = load_scorer("math").score
     for file in ("math_test_200.jsonl", "gsm8k_test_200.jsonl"):
         lines = (DATA / file).read_text(encoding="utf-8").splitlines()

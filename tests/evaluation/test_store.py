@@ -1,4 +1,4 @@
-"""What is kept of a run, and what a file of something else is."""
+"""The file of a run, and files that are refused."""
 
 import json
 from dataclasses import replace
@@ -9,13 +9,13 @@ import pytest
 from proctor.evaluation.conditions import Condition, Kind
 from proctor.evaluation.rows import AnswerRecord
 from proctor.evaluation.store import Store, StoreError, read_store
-from tests.evaluation.making import CONFIG, response, row
+from tests.evaluation.factories import CONFIG, response, row
 
 CAP = Condition(Kind.CAP, 5)
 FIRST = row(CAP, content="a\u2028", cost={"total": "0.25"}, end_reason="max", max_tokens=5)
 
 
-def test_a_row_is_what_it_was() -> None:
+def test_a_record_survives_serialization() -> None:
     read = AnswerRecord.from_json(json.loads(json.dumps(FIRST.to_json())))
 
     assert read == FIRST
@@ -23,24 +23,24 @@ def test_a_row_is_what_it_was() -> None:
     assert row(CAP).cost is None
 
 
-def test_bounds_are_of_the_setting_or_of_the_tier() -> None:
-    told = {"min_tokens": 4, "max_tokens": 9}
-    assert row(Condition(Kind.TIER, "high"), **told).bounds == (4, 9)
+def test_bounds_come_from_the_condition_or_the_tier() -> None:
+    thinking = {"min_tokens": 4, "max_tokens": 9}
+    assert row(Condition(Kind.TIER, "high"), **thinking).bounds == (4, 9)
     assert row(CAP, min_tokens=0, max_tokens=9).bounds == (0, 5)
     assert row(Condition(Kind.CAP, -1)).bounds == (0, float("inf"))
 
 
-def test_a_store_is_gone_on_with_and_not_written_anew(tmp_path: Path) -> None:
+def test_a_store_cut_in_a_line_is_appended_to(tmp_path: Path) -> None:
     file = tmp_path / "rows.jsonl"
-    with Store(file, CONFIG) as kept:
-        kept.add(FIRST)
+    with Store(file, CONFIG) as store:
+        store.add(FIRST)
     whole = file.read_text()
     file.write_text(whole + whole[-20:].rstrip())  # as by a kill in the middle of a line
     inode = file.stat().st_ino
 
-    with Store(file, CONFIG) as kept:
+    with Store(file, CONFIG) as store:
         assert file.read_text() == whole  # before anything is written
-        kept.add(replace(FIRST, sample=1))
+        store.add(replace(FIRST, sample=1))
 
     assert [each.sample for each in read_store(file).rows] == [0, 1]
     assert file.stat().st_ino == inode
@@ -48,7 +48,7 @@ def test_a_store_is_gone_on_with_and_not_written_anew(tmp_path: Path) -> None:
         Store(file, CONFIG).add(FIRST)
 
 
-def test_runs_that_differ_are_not_mixed(tmp_path: Path) -> None:
+def test_a_store_of_another_configuration_is_refused(tmp_path: Path) -> None:
     file = tmp_path / "rows.jsonl"
     with Store(file, CONFIG):
         pass
@@ -69,7 +69,7 @@ def test_runs_that_differ_are_not_mixed(tmp_path: Path) -> None:
         ),
     ],
 )
-def test_a_file_of_something_else_is_left_as_it_is(content: str, tmp_path: Path) -> None:
+def test_a_foreign_file_is_refused_and_left_unchanged(content: str, tmp_path: Path) -> None:
     file = tmp_path / "other.jsonl"
     file.write_text(content)
     with pytest.raises(StoreError, match="does not hold"):
@@ -77,16 +77,16 @@ def test_a_file_of_something_else_is_left_as_it_is(content: str, tmp_path: Path)
     assert file.read_text() == content
 
 
-def test_a_file_that_is_not_there(tmp_path: Path) -> None:
+def test_a_missing_file_is_refused(tmp_path: Path) -> None:
     with pytest.raises(StoreError, match="cannot be read"):
         read_store(tmp_path / "none.jsonl")
 
 
-def test_a_server_that_does_not_count_its_thinking() -> None:
-    told = response()
-    del told["usage"]["completion_tokens_details"]
-    kept = AnswerRecord(CAP, "q", 0, 1.0, "1", None, 0.1, told)
-    assert kept.tokens == 0
-    told["choices"][0]["message"]["reasoning"] = "hm"
+def test_thinking_without_a_token_count_is_refused() -> None:
+    content = response()
+    del content["usage"]["completion_tokens_details"]
+    record = AnswerRecord(CAP, "q", 0, 1.0, "1", None, 0.1, content)
+    assert record.tokens == 0
+    content["choices"][0]["message"]["reasoning"] = "hm"
     with pytest.raises(ValueError, match="does not count"):
-        _ = kept.tokens
+        _ = record.tokens

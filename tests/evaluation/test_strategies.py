@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from proctor.evaluation.statistics.samples import Run, Sample
 from proctor.evaluation.statistics.strategies import any_right, best_of_n, majority, rejection
 
-# Of a: 1 twice, which is right, and 2 once, of which the model is surest. Of b: never right.
+# Question a: "1" twice, which is right, and "2" once, with the highest log probability. Question b:
+# never right.
 SAMPLES = (
     Sample("a", 10, 12, 1.0, "1", -0.5),
     Sample("a", 20, 22, 1.0, "1", -0.4),
@@ -22,7 +23,7 @@ RUN = Run("at most 60", SAMPLES)
 
 
 @pytest.mark.parametrize(
-    ("way", "k", "right"),
+    ("strategy", "k", "right"),
     [
         (majority, 1, 2 / 3),
         (majority, 2, (1 + 0.5 + 0.5) / 3),
@@ -34,15 +35,15 @@ RUN = Run("at most 60", SAMPLES)
         (any_right, 2, 1.0),
     ],
 )
-def test_by_hand(way: Callable[[Run, int], Run], k: int, right: float) -> None:
-    made = way(RUN, k)
+def test_strategies_by_hand(strategy: Callable[[Run, int], Run], k: int, right: float) -> None:
+    resulting = strategy(RUN, k)
 
-    a, b = made.samples
+    a, b = resulting.samples
     assert (a.question, b.question) == ("a", "b")
     assert a.correct == pytest.approx(right)
     assert b.correct == 0
     assert (a.tokens, a.generated) == (pytest.approx(20 * k), pytest.approx(22 * k))
-    assert made.accuracy == pytest.approx(right / 2)
+    assert resulting.accuracy == pytest.approx(right / 2)
 
 
 def test_questions_with_too_few_answers_are_left_out() -> None:
@@ -51,13 +52,13 @@ def test_questions_with_too_few_answers_are_left_out() -> None:
 
 
 def test_rejection_by_hand() -> None:
-    made = rejection(RUN, 20)
+    resulting = rejection(RUN, 20)
 
-    a, b = made.samples
-    # Two of a's fit. The third is asked before them in one order of three.
+    a, b = resulting.samples
+    # Two answers to a are within the maximum. The third comes before them in one order of three.
     assert a.correct == 1
     assert a.tokens == pytest.approx(15 + 30 / 3)
-    # None of b's fits: all are paid for, and none is an answer.
+    # No answer to b is within the maximum: all count as spent, and none is accepted.
     assert (b.correct, b.tokens, b.generated) == (0, 150, 156)
 
 
@@ -65,18 +66,20 @@ def test_rejection_by_hand() -> None:
     st.lists(st.tuples(st.integers(1, 9), st.sampled_from([0.0, 1.0])), min_size=1, max_size=6),
     st.integers(1, 9),
 )
-def test_rejection_is_what_all_orders_say(answers: list[tuple[int, float]], most: int) -> None:
+def test_rejection_equals_the_mean_over_all_orders(
+    answers: list[tuple[int, float]], maximum: int
+) -> None:
     run = Run("x", tuple(Sample("q", tokens, tokens, right) for tokens, right in answers))
 
-    def ask(order: tuple[tuple[int, float], ...]) -> tuple[int, float]:
+    def draw_until_accepted(order: tuple[tuple[int, float], ...]) -> tuple[int, float]:
         paid = 0
         for tokens, right in order:
             paid += tokens
-            if tokens <= most:
+            if tokens <= maximum:
                 return paid, right
         return paid, 0.0
 
-    told = [ask(order) for order in permutations(answers)]
-    (made,) = rejection(run, most).samples
-    assert made.tokens == pytest.approx(mean(paid for paid, _ in told))
-    assert made.correct == pytest.approx(mean(right for _, right in told))
+    outcomes = [draw_until_accepted(order) for order in permutations(answers)]
+    (resulting,) = rejection(run, maximum).samples
+    assert resulting.tokens == pytest.approx(mean(paid for paid, _ in outcomes))
+    assert resulting.correct == pytest.approx(mean(right for _, right in outcomes))

@@ -15,7 +15,7 @@ def write(path: Path, *rows: object) -> str:
     return str(file)
 
 
-def test_files_as_they_are_given(tmp_path: Path) -> None:
+def test_tasks_are_loaded_from_json_lines(tmp_path: Path) -> None:
     task = write(
         tmp_path,
         {"id": "a", "question": "1 + 1?", "answer": "It is 2.\n#### 2"},
@@ -29,7 +29,7 @@ def test_files_as_they_are_given(tmp_path: Path) -> None:
     assert len(load_task(task, "{question}", 1, 0)) == 1
 
 
-def test_line_separators_inside_a_question_cut_nothing(tmp_path: Path) -> None:
+def test_line_separators_inside_a_question_do_not_split_it(tmp_path: Path) -> None:
     task = write(tmp_path, '{"question": "a\u2028b\x85c", "answer": "1"}')
 
     assert [question.text for question in load_task(task, "{question}", None, 0)] == [
@@ -38,13 +38,13 @@ def test_line_separators_inside_a_question_cut_nothing(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["gsm8k_test_200.jsonl", "math_test_200.jsonl"])
-def test_the_samples_of_known_tasks(name: str) -> None:
+def test_the_shared_task_files_are_loaded(name: str) -> None:
     if not (DATA / name).exists():
-        pytest.skip("the samples are not here")
+        pytest.skip("../shared/data has no such file")
     assert len(load_task(str(DATA / name), "{question}", None, 0)) == 200
 
 
-def test_a_task_that_is_made_rises_and_is_the_same_each_time() -> None:
+def test_generated_chains_are_deterministic_and_sorted_by_steps() -> None:
     rows = chains(60, seed=1)
     steps = [row["steps"] for row in rows]
 
@@ -55,7 +55,7 @@ def test_a_task_that_is_made_rises_and_is_the_same_each_time() -> None:
 
 
 @pytest.mark.parametrize(
-    ("row", "template", "told"),
+    ("row", "template", "message"),
     [
         ({"question": "x"}, "{question}", "row 1"),
         ({"answer": "x"}, "{question}", "row 1"),
@@ -65,12 +65,14 @@ def test_a_task_that_is_made_rises_and_is_the_same_each_time() -> None:
         ("", "{question}", "no questions"),
     ],
 )
-def test_what_is_no_task(row: object, template: str, told: str, tmp_path: Path) -> None:
-    with pytest.raises(TaskError, match=told):
+def test_invalid_task_files_are_refused(
+    row: object, template: str, message: str, tmp_path: Path
+) -> None:
+    with pytest.raises(TaskError, match=message):
         load_task(write(tmp_path, row), template, None, 0)
 
 
-def test_no_such_task(tmp_path: Path) -> None:
+def test_unknown_tasks_and_duplicate_ids_are_refused(tmp_path: Path) -> None:
     with pytest.raises(TaskError, match="no task 'nowhere'"):
         load_task("nowhere", "{question}", None, 0)
     twice = write(tmp_path, *[{"id": 1, "question": "x", "answer": "y"}] * 2)

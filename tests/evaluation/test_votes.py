@@ -10,7 +10,7 @@ from proctor.evaluation.statistics.votes import best_of_k, majority_at_k, pass_a
 
 
 @given(st.lists(st.booleans(), min_size=1, max_size=8), st.integers(1, 8))
-def test_pass_at_k_is_what_all_draws_say(right: list[bool], k: int) -> None:
+def test_pass_at_k_equals_the_share_of_all_draws(right: list[bool], k: int) -> None:
     k = min(k, len(right))
     draws = [*combinations(right, k)]
 
@@ -20,7 +20,7 @@ def test_pass_at_k_is_what_all_draws_say(right: list[bool], k: int) -> None:
 
 
 @pytest.mark.parametrize(("samples", "correct", "k"), [(3, 4, 1), (3, 1, 4), (3, 1, 0), (3, -1, 1)])
-def test_pass_at_k_of_what_cannot_be(samples: int, correct: int, k: int) -> None:
+def test_pass_at_k_refuses_impossible_counts(samples: int, correct: int, k: int) -> None:
     with pytest.raises(ValueError, match="pass@k"):
         pass_at_k(samples, correct, k)
 
@@ -33,12 +33,12 @@ def test_pass_at_k_of_what_cannot_be(samples: int, correct: int, k: int) -> None
         (["35", "36"], 2, 0.5),  # a tie
         (["35", "35", "36"], 3, 1.0),
         (["35", "36", "36"], 3, 0.0),
-        (["35", "35.0", "36"], 3, 2 / 3),  # two that are right split their votes
-        (["35", None, None], 3, 1.0),  # who says nothing has no vote
+        (["35", "35.0", "36"], 3, 2 / 3),  # two right answers split their votes
+        (["35", None, None], 3, 1.0),  # no answer has no vote
         ([None, None], 2, 0.0),
     ],
 )
-def test_a_vote(answers: list[str | None], k: int, chance: float) -> None:
+def test_majority_at_k_by_hand(answers: list[str | None], k: int, chance: float) -> None:
     assert majority_at_k(answers, {"35", "35.0"}, k) == pytest.approx(chance)
 
 
@@ -49,7 +49,7 @@ def test_one_of_the_answers_wins_each_vote(answers: list[str], k: int) -> None:
     assert sum(wins) == pytest.approx(1)
 
 
-def test_too_many_ways_to_draw_are_voted_on_in_groups() -> None:
+def test_votes_with_too_many_draws_are_counted_in_groups() -> None:
     answers = [*"aab", *"bba"] * 10 + ["a"]
 
     assert majority_at_k(answers, {"a"}, 15) == 0.5  # a leads in 2 groups of 4, and one is left
@@ -60,18 +60,18 @@ def test_too_many_ways_to_draw_are_voted_on_in_groups() -> None:
     st.lists(st.tuples(st.integers(-3, 0), st.sampled_from([0.0, 1.0])), min_size=1, max_size=7),
     st.integers(1, 7),
 )
-def test_the_surest_is_what_all_draws_say(answers: list[tuple[int, float]], k: int) -> None:
+def test_best_of_k_equals_the_mean_over_all_draws(answers: list[tuple[int, float]], k: int) -> None:
     k = min(k, len(answers))
 
-    def surest(drawn: tuple[tuple[int, float], ...]) -> float:
-        top = max(sure for sure, _ in drawn)
-        return mean(right for sure, right in drawn if sure == top)
+    def best(drawn: tuple[tuple[int, float], ...]) -> float:
+        top = max(logprob for logprob, _ in drawn)
+        return mean(right for logprob, right in drawn if logprob == top)
 
-    expected = mean(surest(drawn) for drawn in combinations(answers, k))
+    expected = mean(best(drawn) for drawn in combinations(answers, k))
     assert best_of_k(answers, k) == pytest.approx(expected)
 
 
-def test_votes_that_cannot_be_counted() -> None:
+def test_votes_on_impossible_k_are_refused() -> None:
     with pytest.raises(ValueError, match="maj@k"):
         majority_at_k(["a"], {"a"}, 2)
     with pytest.raises(ValueError, match="best-of-k"):

@@ -1,10 +1,10 @@
-"""A small corpus that is made up, to train on in tests."""
+"""A small synthetic corpus to train on in tests."""
 
 import json
 import random
 from pathlib import Path
 
-ASKED = {
+TEMPLATES = {
     "none": ["say hello to {}", "translate {} into French", "who was {}", "thanks, {}"],
     "low": ["what is {n} plus {m}", "list {n} facts about {}", "explain {} in a sentence"],
     "medium": [
@@ -20,19 +20,19 @@ NAMES = ["Ada", "the lake", "a graph", "Oslo", "the set", "her brother", "a kite
 
 
 def write(path: Path, count: int = 160, sources: int = 6) -> Path:
-    """Write `count` records that a model can learn, the same ones every time."""
-    chosen = random.Random(7)
-    tiers = list(ASKED)
+    """Write `count` records that a model can learn; deterministic."""
+    rng = random.Random(7)
+    tiers = list(TEMPLATES)
     lines = []
-    for at in range(count):
-        tier = tiers[at % len(tiers)]
-        numbers = {name: chosen.randrange(2, 90) for name in "nmk"}
-        prompt = chosen.choice(ASKED[tier]).format(chosen.choice(NAMES), **numbers)
-        meta = {"border": at % 5 == 0, "labelled": "hand" if at % 3 == 0 else "rule"}
+    for number in range(count):
+        tier = tiers[number % len(tiers)]
+        numbers = {name: rng.randrange(2, 90) for name in "nmk"}
+        prompt = rng.choice(TEMPLATES[tier]).format(rng.choice(NAMES), **numbers)
+        meta = {"border": number % 5 == 0, "labelled": "hand" if number % 3 == 0 else "rule"}
         record = {
             "prompt": prompt,
             "tier": tier,
-            "source": f"s{at // len(tiers) % sources}",
+            "source": f"s{number // len(tiers) % sources}",
             "meta": meta,
         }
         lines.append(json.dumps(record))

@@ -1,4 +1,4 @@
-"""Prompts in the authors' own words, and the levels that would do for each."""
+"""Prompts written for the tests, by the levels that suit them."""
 
 EASY = [
     "hello!",
@@ -35,7 +35,7 @@ EASY = [
     "Give this a title: We show that the scheduler can deadlock under load and prove a bound.",
     "Summarise in one line: The theorem states that every compact set is closed and bounded.",
 ]
-"""Nothing to think about: `none`, at most `low`."""
+"""Prompts that need no thinking: `none`, or at most `low`."""
 
 HARD = [
     "Prove that a group of order 35 is cyclic.",
@@ -57,7 +57,7 @@ HARD = [
     "Under heavy load our distributed lock lets two workers in at once. "
     "Find the race condition and prove that your fix is correct.",
 ]
-"""Worth thinking about: never `none`."""
+"""Prompts that need thinking: never `none`."""
 
 PASTED = """def take(items, n):
     out = []

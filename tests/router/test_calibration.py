@@ -1,4 +1,4 @@
-"""Calibration on traffic that is simulated, so that the truth is known."""
+"""Calibration on simulated traffic, whose distribution is known."""
 
 import json
 import math
@@ -16,50 +16,50 @@ MEAN = 400.0
 
 
 def traffic(cap: int, count: int = 4000, tier: str = "medium", mean: float = MEAN) -> list[Row]:
-    """Thinkers of exponential length, cut short at a cap."""
+    """Return rows whose thinking has exponential lengths, censored at a cap."""
     lengths = random.Random(3)
     rows = []
     for _ in range(count):
-        wanted = math.ceil(lengths.expovariate(1 / mean))
-        ends = "natural" if wanted <= cap else "max"
-        rows.append(Row(tier, min(wanted, cap), ends, cap))
+        length = math.ceil(lengths.expovariate(1 / mean))
+        end_reason = "natural" if length <= cap else "max"
+        rows.append(Row(tier, min(length, cap), end_reason, cap))
     return rows
 
 
-def test_without_a_cap_it_is_the_quantile() -> None:
-    (found,) = propose(traffic(10**9))
-    assert found.cap == pytest.approx(MEAN * math.log(10), rel=0.06)
-    assert not found.beyond
-    assert found.natural == 1.0
+def test_without_a_cap_the_quantile_is_proposed() -> None:
+    (proposed,) = propose(traffic(10**9))
+    assert proposed.cap == pytest.approx(MEAN * math.log(10), rel=0.06)
+    assert not proposed.beyond
+    assert proposed.natural == 1.0
 
 
-def test_thinkers_cut_short_at_several_caps_do_not_shorten_the_estimate() -> None:
+def test_lengths_censored_at_several_caps_do_not_bias_the_estimate() -> None:
     rows = traffic(300, 2000) + traffic(700, 2000) + traffic(2000, 2000)
-    (found,) = propose(rows)
+    (proposed,) = propose(rows)
     naive = sorted(row.tokens for row in rows if row.end_reason == "natural")
     truth = MEAN * math.log(10)
-    assert found.cap == pytest.approx(truth, rel=0.1)
+    assert proposed.cap == pytest.approx(truth, rel=0.1)
     assert naive[int(0.9 * len(naive))] < 0.75 * truth
 
 
-def test_beyond_every_cap_the_next_to_try_is_proposed() -> None:
-    (found,) = propose(traffic(200))
-    assert found.beyond
-    assert found.cap == 250
-    assert found.saving is not None
-    assert found.saving < 0
+def test_a_quantile_beyond_every_cap_proposes_a_larger_cap_to_try() -> None:
+    (proposed,) = propose(traffic(200))
+    assert proposed.beyond
+    assert proposed.cap == 250
+    assert proposed.saving is not None
+    assert proposed.saving < 0
 
 
 def test_expected_spending_is_the_mean_under_the_cap() -> None:
     rows = traffic(10**9)
-    (found,) = propose(rows, quantile=0.5)
-    assert found.cap is not None
-    capped = sum(min(row.tokens, found.cap) for row in rows) / len(rows)
-    assert found.expected == pytest.approx(capped)
-    assert found.saving == pytest.approx(1 - capped / found.spent)
+    (proposed,) = propose(rows, quantile=0.5)
+    assert proposed.cap is not None
+    capped = sum(min(row.tokens, proposed.cap) for row in rows) / len(rows)
+    assert proposed.expected == pytest.approx(capped)
+    assert proposed.saving == pytest.approx(1 - capped / proposed.spent)
 
 
-def test_loops_are_no_lengths_but_cost_what_they_cost() -> None:
+def test_loops_do_not_change_the_cap_but_count_as_spent() -> None:
     rows = traffic(10**9, 1000)
     loops = [Row("medium", 5000, "loop", 8000)] * 100
     (with_loops,), (without,) = propose(rows + loops), propose(rows)
@@ -68,9 +68,9 @@ def test_loops_are_no_lengths_but_cost_what_they_cost() -> None:
     assert with_loops.spent > without.spent
 
 
-def test_too_few_ends_propose_nothing() -> None:
-    (found,) = propose([Row("high", 10, "natural", 100)] * 5)
-    assert (found.cap, found.expected, found.saving) == (None, None, None)
+def test_too_few_natural_ends_propose_nothing() -> None:
+    (proposed,) = propose([Row("high", 10, "natural", 100)] * 5)
+    assert (proposed.cap, proposed.expected, proposed.saving) == (None, None, None)
 
 
 def test_rows_without_thinking_are_left_out() -> None:
@@ -78,11 +78,11 @@ def test_rows_without_thinking_are_left_out() -> None:
 
 
 def test_a_tier_that_spends_nothing_saves_nothing() -> None:
-    (found,) = propose([Row("low", 0, "natural", 100)] * 40)
-    assert found.saving is None
+    (proposed,) = propose([Row("low", 0, "natural", 100)] * 40)
+    assert proposed.saving is None
 
 
-def test_survivors_by_hand() -> None:
+def test_kaplan_meier_by_hand() -> None:
     rows = [
         Row("t", 1, "natural"),
         Row("t", 2, "max", 2),
@@ -103,11 +103,13 @@ def proposal(tier: str, spent: float) -> Proposal:
 
 
 def test_costs_of_too_much_thinking_follow_the_traffic() -> None:
-    found = propose_costs([proposal("low", 100), proposal("medium", 400), proposal("high", 1500)])
-    assert found is not None
-    assert found.none == (0.0, 0.2, 0.8, 3.0)
-    assert found.low == (Costs().low[0], 0.0, 0.6, 2.8)
-    assert found.high == Costs().high
+    proposed = propose_costs(
+        [proposal("low", 100), proposal("medium", 400), proposal("high", 1500)]
+    )
+    assert proposed is not None
+    assert proposed.none == (0.0, 0.2, 0.8, 3.0)
+    assert proposed.low == (Costs().low[0], 0.0, 0.6, 2.8)
+    assert proposed.high == Costs().high
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,7 @@
 from proctor.router.conversation import HEAD, TAIL, Conversation, Turn, bounded
 
 
-def test_the_last_user_turn_decides() -> None:
+def test_the_last_user_turn_is_the_prompt() -> None:
     turns = (
         Turn("system", "be brief"),
         Turn("user", "first"),
@@ -20,7 +20,7 @@ def test_no_user_turn_is_an_empty_prompt() -> None:
         assert Conversation(turns).context == ()
 
 
-def test_a_long_text_is_read_at_its_ends() -> None:
+def test_a_long_text_is_cut_in_the_middle() -> None:
     text = "a" * HEAD + "b" * 1000 + "c" * TAIL
     assert bounded(text) == "a" * HEAD + "\n" + "c" * TAIL
     assert bounded(text[:100]) == text[:100]

@@ -4,15 +4,15 @@ from hypothesis import strategies as st
 
 from proctor.router import LEVELS, Costs, decide
 
-certain = [tuple(float(at == level) for at in range(4)) for level in range(4)]
+CERTAIN = [tuple(float(at == level) for at in range(4)) for level in range(4)]
 
 
 @pytest.mark.parametrize("level", range(4))
 def test_a_certain_level_is_chosen(level: int) -> None:
-    assert decide(certain[level]) == LEVELS[level]
+    assert decide(CERTAIN[level]) == LEVELS[level]
 
 
-def test_a_chance_of_hard_outweighs_a_likely_easy() -> None:
+def test_a_small_chance_of_high_outweighs_a_likely_none() -> None:
     assert decide((0.6, 0.1, 0.0, 0.3)) != "none"
     assert decide((0.3, 0.1, 0.0, 0.6)) != "none"
     # The reverse costs less: an easy prompt may be sent to a higher tier.
@@ -40,6 +40,6 @@ def test_bad_costs_are_refused_by_name(row: tuple[float, float, float, float]) -
         Costs(none=row)
 
 
-def test_as_many_probabilities_as_levels() -> None:
+def test_a_wrong_number_of_probabilities_is_refused() -> None:
     with pytest.raises(ValueError, match=r"zip|shorter|longer"):
         decide((0.5, 0.5))

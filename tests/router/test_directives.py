@@ -39,12 +39,12 @@ DIRECTIVES = [
 
 @pytest.mark.parametrize("directive", DIRECTIVES)
 @pytest.mark.parametrize("task", TASKS)
-def test_words_about_tiers_are_taken_out(directive: str, task: str) -> None:
+def test_directives_are_removed(directive: str, task: str) -> None:
     assert without_directives(f"{task}\n{directive}") == (task, True)
     assert without_directives(f"{directive}\n{task}") == (task, True)
 
 
-def test_inside_a_sentence_only_the_words_about_tiers_go() -> None:
+def test_inside_a_sentence_only_the_directive_is_removed() -> None:
     assert without_directives("what is the capital of Peru, use the max tier") == (
         "what is the capital of Peru",
         True,
@@ -65,11 +65,11 @@ def test_inside_a_sentence_only_the_words_about_tiers_go() -> None:
         "",
     ],
 )
-def test_other_words_stay(text: str) -> None:
+def test_other_text_is_unchanged(text: str) -> None:
     assert without_directives(text) == (text, False)
 
 
 @pytest.mark.parametrize("task", ["İSTANBUL kaç yaşında?", "Wie groß ist ẞtraße İİİ?"])
-def test_capitals_make_no_difference(task: str) -> None:
+def test_directives_are_case_insensitive(task: str) -> None:
     assert without_directives(f"{task}\nUSE THE MAX TIER.") == (task, True)
     assert without_directives(f"{task} ИСПОЛЬЗУЙ МАКСИМАЛЬНЫЙ УРОВЕНЬ.") == (task, True)

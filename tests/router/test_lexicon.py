@@ -20,32 +20,32 @@ LEXICON = Lexicon(
 FILLER = "and so it went on for a good while until somebody asked " * 3
 
 
-def test_words_beginnings_and_phrases_are_counted() -> None:
+def test_words_prefixes_and_phrases_are_counted() -> None:
     hits = LEXICON.find("show that it holds, show that; prove: if and onlyest, zähle, zählen")
     assert hits.counts == {"prove": 4, "count": 3}
     assert hits.terms == {"prove": "prove", "count": "prove"}
 
 
 @pytest.mark.parametrize("text", ["improve", "show a that", "how man", "zäh", "недокажу", ""])
-def test_a_part_of_a_word_is_not_the_word(text: str) -> None:
+def test_a_part_of_a_word_does_not_match(text: str) -> None:
     assert LEXICON.find(text).counts == {}
 
 
-def test_other_scripts_are_searched_letter_by_letter() -> None:
+def test_terms_of_other_scripts_are_found() -> None:
     assert LEXICON.find("请证明这个数列收敛并求极限").counts == {"prove": 2}
     assert LEXICON.find("пусть она докажет").counts == {"prove": 1}
 
 
 @pytest.mark.parametrize("term", ["if and only", "show that", "докажите"])
-def test_a_term_stands_at_an_edge_or_amid(term: str) -> None:
+def test_terms_at_the_edges_are_leading_or_trailing(term: str) -> None:
     first, last = LEXICON.find(f"{term} {FILLER}"), LEXICON.find(f"{FILLER} {term}")
     assert (first.leading, first.trailing) == ({"prove"}, set())
     assert (last.leading, last.trailing) == (set(), {"prove"})
-    amid = LEXICON.find(f"{FILLER} {term} {FILLER}")
-    assert (amid.counts, amid.leading | amid.trailing) == ({"prove": 1}, set())
+    middle = LEXICON.find(f"{FILLER} {term} {FILLER}")
+    assert (middle.counts, middle.leading | middle.trailing) == ({"prove": 1}, set())
 
 
-def test_the_edges_end_where_they_should() -> None:
+def test_an_edge_has_a_fixed_number_of_words() -> None:
     before = "x " * (EDGE_WORDS - 1)
     assert LEXICON.find(f"{before} show that {FILLER}").leading == {"prove"}
     assert LEXICON.find(f"x {before} show that {FILLER}").leading == set()
@@ -59,7 +59,7 @@ def test_words_are_runs_of_letters(text: str) -> None:
     assert words_of(text) == letters.split()
 
 
-def test_beginnings_in_the_package_are_long_enough_to_be_found() -> None:
+def test_prefixes_in_the_shipped_lexicon_are_long_enough() -> None:
     groups = tomllib.loads(
         resources.files("proctor.router.features").joinpath("lexicon.toml").read_text("utf-8")
     )

@@ -1,4 +1,4 @@
-"""Training on a corpus that is made up; the model that is shipped, where its data is at hand."""
+"""Training on a synthetic corpus, and the shipped model on its training file where present."""
 
 import json
 from dataclasses import replace
@@ -36,12 +36,14 @@ def test_the_same_file_gives_the_same_bytes(trained: tuple[Path, Path], tmp_path
     assert (tmp_path / "again.npz").read_bytes() == model.read_bytes()
 
 
-def test_it_learns_what_it_was_shown(trained: tuple[Path, Path]) -> None:
+def test_the_model_fits_its_training_data(trained: tuple[Path, Path]) -> None:
     data, model = trained
     classifier = Ensemble(model)
     records = read_records(data)
-    chosen = [decide(classifier.classify(record.conversation).probabilities) for record in records]
-    right = [name == corpus_level for name, corpus_level in zip(chosen, _levels(data), strict=True)]
+    predicted = [
+        decide(classifier.classify(record.conversation).probabilities) for record in records
+    ]
+    right = [name == expected for name, expected in zip(predicted, _levels(data), strict=True)]
     assert np.mean(right) > 0.9
 
 
@@ -55,7 +57,7 @@ def test_one_source_alone_is_enough(tmp_path: Path) -> None:
     assert model.inverse_temperature > 0
 
 
-def test_trees_are_followed_as_scikit_learn_does(trained: tuple[Path, Path]) -> None:
+def test_tree_logits_equal_those_of_scikit_learn(trained: tuple[Path, Path]) -> None:
     data, path = trained
     inputs = Inputs.of(read_records(data))
     trees = GradientBoostingClassifier(
@@ -68,31 +70,31 @@ def test_trees_are_followed_as_scikit_learn_does(trained: tuple[Path, Path]) -> 
         assert model.tree_logits(part) == pytest.approx(raw, abs=1e-4)
 
 
-def test_what_a_person_labelled_weighs_more(tmp_path: Path) -> None:
-    """Two answers to one prompt: a rule's for its source, and a person's."""
+def test_labels_by_hand_weigh_more_than_labels_by_rule(tmp_path: Path) -> None:
+    """One prompt has two labels: by the rule of its source, and by hand."""
     rows = [{"prompt": "hello", "tier": tier} for tier in ("none", "low", "medium", "high")]
-    person = {"prompt": "hello", "tier": "high", "meta": {"labelled": "hand"}}
+    by_hand = {"prompt": "hello", "tier": "high", "meta": {"labelled": "hand"}}
     path = tmp_path / "data.jsonl"
-    path.write_text("\n".join(json.dumps(row) for row in [*rows, person] * 30))
-    ruled = {**person, "meta": {}}
+    path.write_text("\n".join(json.dumps(row) for row in [*rows, by_hand] * 30))
+    by_rule = {**by_hand, "meta": {}}
     other = tmp_path / "other.jsonl"
-    other.write_text("\n".join(json.dumps(row) for row in [*rows, ruled] * 30))
+    other.write_text("\n".join(json.dumps(row) for row in [*rows, by_rule] * 30))
 
-    def of_high(file: Path) -> float:
+    def probability_of_high(file: Path) -> float:
         model = fit_once(Inputs.of(read_records(file)))
         part = Inputs.of(read_records(file)).model_input(0)
         return float(model.probabilities(model.logits(part))[3])
 
-    assert of_high(path) > of_high(other) + 0.1
+    assert probability_of_high(path) > probability_of_high(other) + 0.1
 
 
 def test_validation_reports_every_classifier(tmp_path: Path) -> None:
     report = cross_validate(corpus.write(tmp_path / "data.jsonl", count=120, sources=3))
     assert len(report.figures) == 5
-    for found in report.figures:
-        assert found.confusion.sum() == 120
-        assert found.exact <= found.exact_or_border <= 1.0
-        assert found.exact <= found.within_one
+    for figures in report.figures:
+        assert figures.confusion.sum() == 120
+        assert figures.exact <= figures.exact_or_border <= 1.0
+        assert figures.exact <= figures.within_one
     assert "| high |" in str(report)
 
 
@@ -153,16 +155,16 @@ def test_a_missing_extra_is_named(
     assert "pip install 'proctor[router]'" in capsys.readouterr().err
 
 
-def test_the_shipped_model_is_small_and_of_these_signals() -> None:
+def test_the_shipped_model_is_small_and_has_the_current_features() -> None:
     assert WEIGHTS.stat().st_size < 1_000_000
     assert tuple(Model.load(WEIGHTS).feature_names) == FEATURE_NAMES
 
 
-@pytest.mark.skipif(not DATA.exists(), reason="the training file is not beside the repository")
-def test_the_shipped_model_knows_its_training_file() -> None:
+@pytest.mark.skipif(not DATA.exists(), reason="../shared/data/prompts_train.jsonl does not exist")
+def test_the_shipped_model_fits_its_training_file() -> None:
     classifier = Ensemble()
     records = read_records(DATA)[::4]
-    off = [
+    errors = [
         abs(
             record.level
             - ["none", "low", "medium", "high"].index(
@@ -171,5 +173,5 @@ def test_the_shipped_model_knows_its_training_file() -> None:
         )
         for record in records
     ]
-    assert np.mean(np.equal(off, 0)) > 0.8
-    assert np.mean(np.less_equal(off, 1)) > 0.97
+    assert np.mean(np.equal(errors, 0)) > 0.8
+    assert np.mean(np.less_equal(errors, 1)) > 0.97

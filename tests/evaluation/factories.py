@@ -1,4 +1,4 @@
-"""Runs by hand."""
+"""Builders of runs, responses and answer records."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -12,7 +12,7 @@ CONFIG = RunConfig("m", "sums.jsonl", "{question}", "numeric", 0.6, 0.95, 1)
 
 
 def run(name: str, answers: Mapping[str, Sequence[float]], tokens: int = 100) -> Run:
-    """A run whose samples took so many tokens each, all of them thinking."""
+    """Return a run whose samples have `tokens` tokens each, all of them thinking."""
     return Run(
         name,
         tuple(
@@ -30,7 +30,7 @@ def response(
     cost: Any = None,
     **thinking: Any,
 ) -> dict[str, Any]:
-    """What a server says that thought so many tokens and answered with one."""
+    """Return a response with `tokens` thinking tokens and one token of answer."""
     choice: dict[str, Any] = {"message": {"content": content}, "logprobs": logprobs}
     return {
         "choices": [{**choice, "thinking": thinking} if thinking else choice],
@@ -49,9 +49,9 @@ def row(
     sample: int = 0,
     score: float = 1.0,
     normalized_answer: str | None = "1",
-    **told: Any,
+    **thinking: Any,
 ) -> AnswerRecord:
-    """An answer, and what the server told of it."""
+    """Return an answer record; `thinking` is the object of that name in its response."""
     return AnswerRecord(
-        condition, question, sample, score, normalized_answer, None, 0.5, response(**told)
+        condition, question, sample, score, normalized_answer, None, 0.5, response(**thinking)
     )

@@ -1,4 +1,4 @@
-"""What is shipped: the queries of the dashboards' panels, and the rules."""
+"""The queries of the shipped dashboards, and the shipped Prometheus rules."""
 
 import json
 import re
@@ -12,7 +12,7 @@ DEPLOY = Path(__file__).parents[2] / "deploy"
 DASHBOARDS = sorted((DEPLOY / "grafana" / "dashboards").glob("*.json"))
 RULES = DEPLOY / "prometheus" / "rules" / "proctor.yml"
 WINDOW = "10m"
-"""In the place of Grafana's intervals."""
+"""Replaces Grafana's interval variables."""
 COMPARISON = re.compile(r" (==|!=|>=|<=|>|<) ")
 LABEL = re.compile(r"\{\{(\w+)\}\}")
 
@@ -22,10 +22,10 @@ class Query:
     """One query of a panel.
 
     Attributes:
-        panel: its name.
-        kind: the data source's type.
-        text: what it asks, with Grafana's variables filled in.
-        labels: those that the series' names are made of.
+        panel: the names of the dashboard and of the panel.
+        kind: the type of the data source.
+        text: the expression or SQL, with Grafana's variables replaced.
+        labels: the labels that the legend uses.
     """
 
     panel: str
@@ -39,7 +39,7 @@ class Query:
 
 
 def queries() -> list[Query]:
-    """Those of every panel of every dashboard."""
+    """Return the queries of every panel of every dashboard."""
     return [
         _query(file.stem, panel, target)
         for file in DASHBOARDS
@@ -49,7 +49,7 @@ def queries() -> list[Query]:
 
 
 def rules() -> list[dict[str, Any]]:
-    """Every rule."""
+    """Return all recording and alerting rules."""
     return [
         rule for group in yaml.safe_load(RULES.read_text())["groups"] for rule in group["rules"]
     ]
@@ -59,8 +59,8 @@ def alerts() -> list[dict[str, Any]]:
     return [rule for rule in rules() if "alert" in rule]
 
 
-def always(expression: str) -> str:
-    """An alert's expression that gives 0 where it gives nothing, as it compares."""
+def with_bool_modifier(expression: str) -> str:
+    """Return an alert's expression whose comparisons give 0 or 1 instead of filtering."""
     return COMPARISON.sub(r" \1 bool ", expression)
 
 
@@ -74,7 +74,7 @@ def _query(dashboard: str, panel: dict[str, Any], target: dict[str, Any]) -> Que
 
 
 def _sql(text: str) -> str:
-    """The macros as Grafana's PostgreSQL data source expands them."""
+    """Expand macros as Grafana's PostgreSQL data source does."""
     text = text.replace("$__interval", "1h")
     text = text.replace(
         "$__timeFilter(time)", "time BETWEEN now() - interval '1 day' AND now() + interval '1 day'"
