@@ -35,13 +35,13 @@ from tests.server.auth.keys import bearer, make_key
 from tests.server.harness import CHAT, body, parse_events
 from tests.waiting import PATIENCE
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).resolve().parents[4]
 SERVER = """
 import asyncio, random
 import proctor.server.cli.main, proctor.server.accounting.ledger.lease, proctor.server.cli.serve
 from proctor.server.engines.fake import FakeEngine, Script
-
-pytestmark = pytest.mark.slow
 
 proctor.server.accounting.ledger.lease.RENEW_SECONDS = 0.1
 
