@@ -17,7 +17,7 @@ completion = client.chat.completions.create(
         }
     ],
     # Fields that OpenAI's API does not have are sent in `extra_body` …
-    extra_body={"max_thinking_tokens": 64, "thinking": {"continuations": 1}},
+    extra_body={"max_thinking_tokens": 256, "thinking": {"continuations": 1}},
 )
 choice = completion.choices[0]
 # … and are attributes of the response that the SDK's types lack.

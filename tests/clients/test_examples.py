@@ -17,15 +17,19 @@ LANGUAGES = (".py", ".mjs", ".sh")
 
 
 @pytest.mark.parametrize(
-    ("name", "programs"),
-    [("openai_sdk", SERVER_BIN), ("streaming", SERVER_BIN), ("langchain_chat", BIN)],
+    ("name", "programs", "budget"),
+    [
+        ("openai_sdk", SERVER_BIN, 256),
+        ("streaming", SERVER_BIN, 64),
+        ("langchain_chat", BIN, 64),
+    ],
 )
-async def test_python(name: str, programs: Path, vllm_gateway: Gateway) -> None:
+async def test_python(name: str, programs: Path, budget: int, vllm_gateway: Gateway) -> None:
     environment = {"OPENAI_BASE_URL": f"{vllm_gateway.url}/v1"}
     output = await run(["python", f"{name}.py"], EXAMPLES, programs, **environment)
 
     assert "The answer is" in output
-    assert 0 < int(output.split()[-1]) <= 64
+    assert 0 < int(output.split()[-1]) <= budget
 
 
 async def test_tools(scripted_url: str) -> None:
