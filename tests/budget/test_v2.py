@@ -23,6 +23,8 @@ from proctor.budget.processors.params import KEY, EngineBudget, with_markers
 from tests.budget.requests import LENGTH, Request, assert_obeys
 from tests.budget.strategies import EOS, VOCABULARY, Sampler, budgets, markers_and_vocabularies
 
+pytestmark = pytest.mark.slow
+
 SLOTS = 4
 PROMPT = [0, 1, 6, 2]
 ROOM = len(PROMPT) + LENGTH + 8

@@ -15,6 +15,8 @@ from proctor.evaluation.scorers import ScorerError, load_scorer
 from proctor.evaluation.tasks import Question
 from tests.requirements import require
 
+pytestmark = pytest.mark.slow
+
 DATA = Path(__file__).parents[3] / "shared" / "data"
 
 

@@ -3,6 +3,7 @@
 from typing import Any
 
 import httpx
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -12,6 +13,8 @@ from proctor.server.schemas.completions import CompletionRequest
 from proctor.server.schemas.generation import ChatRequest, Thinking
 from proctor.server.schemas.tokenization import TokenizeRequest
 from tests.server.harness import CHAT, body, client
+
+pytestmark = pytest.mark.slow
 
 ROUTE = "/v1/route"
 COMPLETIONS = "/v1/completions"

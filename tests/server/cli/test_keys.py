@@ -15,6 +15,8 @@ from tests.server.harness import CHAT, body
 from tests.server.serve_process import read_until, serve_process
 from tests.waiting import PATIENCE
 
+pytestmark = pytest.mark.slow
+
 TOKEN = re.compile(r"sk-proctor-[0-9a-f]{8}-[0-9a-f]{48}")
 
 

@@ -16,6 +16,8 @@ from tests.server.api.test_errors import assert_error
 from tests.server.harness import CHAT, running_server, with_timeout
 from tests.server.transport.test_http_limits import converse
 
+pytestmark = pytest.mark.slow
+
 LETTERS = {*b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-._~!$&'()*+,;="}
 HEX = {*b"0123456789abcdefABCDEF"}
 LIKELY = b"aZ0:.[]%@/?#, _-\t\0\xff"

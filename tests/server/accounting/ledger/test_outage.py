@@ -12,12 +12,15 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import httpx
+import pytest
 
 from proctor.server.storage.database import sqlite_file
 from tests.server.accounting.ledger.postgres import Cluster
 from tests.server.accounting.ledger.records import read_records
 from tests.server.harness import CHAT, FakeEngine, body, client, with_timeout
 from tests.waiting import PATIENCE
+
+pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).resolve().parents[4]
 SERVER = """

@@ -28,6 +28,8 @@ from tests.server.harness import (
     with_timeout,
 )
 
+pytestmark = pytest.mark.slow
+
 FEEDBACK = "/v1/feedback"
 PRICES = {"prompt": "1", "cached_prompt": "0.5", "thinking": "2", "answer": "4"}
 TIERS = [{"name": "low", "min_tokens": 2, "max_tokens": 4}, {"name": "high", "max_tokens": 200}]
