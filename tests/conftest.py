@@ -13,7 +13,7 @@ pytest_plugins = ["tests.engine.gateway", "tests.server.accounting.ledger.postgr
 
 # The first example includes imports and lazy set-up, so a deadline per example is misleading.
 settings.register_profile("proctor", deadline=None)
-settings.register_profile("quick", deadline=None, max_examples=20)
+settings.register_profile("quick", deadline=None, max_examples=10)
 settings.load_profile("proctor")
 
 # The default timeout of httpx, 5 s, is too short on a busy machine.

@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from random import Random
 
 import pytest
-import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -83,6 +82,7 @@ def first_hit(tokens: Sequence[int], weights: bytes = b"") -> int | None:
     return next((at for at, token in enumerate(tokens) if detector.advance(token)), None)
 
 
+@pytest.mark.slow
 @settings(max_examples=50)
 @given(texts, st.sampled_from([b"", LETTERS]))
 def test_the_detector_agrees_with_the_definition(tokens: list[int], weights: bytes) -> None:
@@ -168,12 +168,6 @@ def test_a_cut_letter_counts_once_for_each_of_its_bytes() -> None:
 SLOTS = 3
 
 
-@pytest.fixture(params=[None, torch.device("cpu")], ids=["numpy", "torch"], scope="module")
-def arrays(request: pytest.FixtureRequest) -> ArrayBackend:
-    """The array backends of the detectors."""
-    return ArrayBackend(request.param)
-
-
 def state_of(detectors: Sequence[LoopDetector], arrays: ArrayBackend) -> LoopState:
     state = LoopState.empty(len(detectors), arrays)
     for slot, detector in enumerate(detectors):
@@ -242,6 +236,7 @@ def test_a_step_leaves_the_state_before_it_alone(arrays: ArrayBackend) -> None:
     assert not equal(drafted, kept)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("encode", "late"), [(WordEncoder, 0.06), (DemoEncoder, 0.2)])
 def test_detection_on_a_slice_of_the_corpus(encode: type[Encoder], late: float) -> None:
     encoder = encode()

@@ -3,7 +3,6 @@
 from dataclasses import replace
 
 import numpy as np
-import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -53,12 +52,6 @@ def token_or_none(value: int | None) -> int:
 
 def columns(state: State) -> list[Array]:
     return [*state[:-1], *state.loops]
-
-
-@pytest.fixture(params=[None, torch.device("cpu")], ids=["numpy", "torch"], scope="module")
-def arrays(request: pytest.FixtureRequest) -> ArrayBackend:
-    """The array backends of the table."""
-    return ArrayBackend(request.param)
 
 
 def flags(arrays: ArrayBackend, which: list[bool]) -> Array:

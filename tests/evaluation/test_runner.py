@@ -77,6 +77,7 @@ async def test_a_killed_run_is_resumed(task: Path, capsys: pytest.CaptureFixture
     assert "all answers are there already" in progress
 
 
+@pytest.mark.slow
 async def test_the_cost_of_pending_answers_is_priced_by_the_server(
     task: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -219,6 +220,7 @@ def test_control_c_keeps_the_answers_so_far(
     assert "x.jsonl has the answers so far" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 async def test_the_report_command(task: Path, capsys: pytest.CaptureFixture[str]) -> None:
     async with running_server(FakeEngine(script)) as url:
         assert await run(url, task, *VARIED, "--votes", "2") == 0

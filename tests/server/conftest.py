@@ -1,14 +1,17 @@
-"""Databases of the ledger, and timeouts for busy machines."""
+"""Databases of the ledger, timeouts for busy machines, and a classifier loaded once."""
 
 from collections.abc import AsyncIterator
+from functools import cache
 from itertools import count
 from pathlib import Path
 
 import pytest
 
+from proctor.router import classifier
 from proctor.server.accounting import reservations
 from proctor.server.accounting.ledger import lease
 from proctor.server.accounting.ledger.store import Store
+from proctor.server.admission import routing
 from proctor.server.api.generation import idempotency
 from proctor.server.auth import authenticator
 from proctor.server.storage import database
@@ -18,6 +21,7 @@ from tests.server.accounting.ledger.postgres import Cluster
 from tests.waiting import PATIENCE
 
 NUMBERS = count()
+load_classifier = cache(classifier.load)
 
 
 @pytest.fixture(autouse=True)
@@ -31,7 +35,13 @@ def long_timeouts(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(database, "CONNECT_SECONDS", PATIENCE)
 
 
-@pytest.fixture(params=["sqlite", "postgresql"])
+@pytest.fixture(autouse=True)
+def shared_classifiers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Load each classifier once: it has no state, and reading it outlasts most tests."""
+    monkeypatch.setattr(routing, "load", load_classifier)
+
+
+@pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.slow)])
 def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     """The URL of an empty database, of each supported kind."""
     if request.param == "sqlite":

@@ -220,6 +220,7 @@ async def hold_open(url: str, size: int) -> socket.socket:
     return made
 
 
+@pytest.mark.slow
 async def test_many_open_bodies_share_their_memory() -> None:
     size, unsent = 4 * MIB, b"x" * (4 * MIB - 1)
 
