@@ -6,7 +6,7 @@ The baseline is the minimum for any processor that forces tokens by masking: fil
 rows with a budget in the logits, and write one value to each. Baseline and processor
 alternate step by step, on the same logits. The table has medians, and the number of
 torch operations of the processor. On the CPU the V2 processor runs on CPU tensors for
-comparison; vLLM itself uses it on GPUs only.
+comparison; vLLM itself uses it on GPUs only. Some rows' logits are flat, the worst case.
 """
 
 import argparse
@@ -33,6 +33,7 @@ COLUMNS = 151_936
 CONTEXT = 4096
 MARKERS = Markers((151_667,), (151_668,), frozenset({151_643, 151_645}))
 DISTINCT_TOKENS = 1000
+LIKELY_TOKENS = 10
 
 
 @dataclass(frozen=True)
@@ -43,6 +44,7 @@ class Case:
     budget: TokenBudget
     sampling: dict[str, Any]
     max_rows: int
+    flat: bool = False
 
 
 MAXIMUM = TokenBudget(maximum=3000, landing=64, wrap_up_ids=(5, 6, 7), on_loop=OnLoop.CLOSE)
@@ -54,6 +56,7 @@ CASES = [
     Case("minimum, greedy", MINIMUM, {"temperature": 0.0}, 256),
     Case("minimum, temperature 1", MINIMUM, {"temperature": 1.0}, 32),
     Case("minimum, temperature 0.6, top-p 0.95", MINIMUM, {"temperature": 0.6, "top_p": 0.95}, 32),
+    Case("the same, flat", MINIMUM, {"temperature": 0.6, "top_p": 0.95}, 32, flat=True),
 ]
 
 
@@ -146,7 +149,19 @@ def _vocabulary() -> Vocabulary:
     """Return a vocabulary: 1% of the tokens end inside a character, 2% end a sentence."""
     tokens = [b" word"] * 97 + [b"\xe2\x82", b".", b".\n"]
     bytewise = [bytes([byte]) for byte in range(256)]
-    return Vocabulary.from_bytes(bytewise + [tokens[index % 100] for index in range(COLUMNS - 256)])
+    texts = bytewise + [tokens[index % 100] for index in range(COLUMNS - 256)]
+    (start,), (end,) = MARKERS.start, MARKERS.end
+    texts[start], texts[end] = b"<think>", b"</think>"
+    return Vocabulary.from_bytes(texts)
+
+
+def _logits(rows: int, flat: bool) -> torch.Tensor:
+    """Return logits of which a few stand out, as a model's do, or none if they are flat."""
+    logits = torch.randn(rows, COLUMNS)
+    if not flat:
+        logits *= 2
+        logits[:, :: COLUMNS // LIKELY_TOKENS] += 14
+    return logits
 
 
 class _Count(TorchDispatchMode):
@@ -180,7 +195,8 @@ def _measure(
 ) -> tuple[float, float, int]:
     """Return median milliseconds of mask and processor, and the processor's torch operations."""
     batch = runner(case, rows, with_budget, device)
-    logits = torch.randn(rows, COLUMNS, device=device)
+    original = _logits(rows, case.flat).to(device)
+    logits = torch.empty_like(original)
     masked = torch.zeros(rows, COLUMNS, device=device)
     chosen = torch.arange(with_budget, device=device)
     generator = np.random.default_rng(0)
@@ -192,9 +208,11 @@ def _measure(
     masks, processed = [], []
     for _ in range(steps + 3):
         batch.prepare(generator.integers(300, 300 + DISTINCT_TOKENS, rows).tolist())
+        logits.copy_(original)
         masks.append(_timed(mask, device))
         processed.append(_timed(lambda: batch.apply(logits), device))
     batch.prepare([300] * rows)
+    logits.copy_(original)
     with _Count() as count:  # type: ignore[no-untyped-call]
         batch.apply(logits)
     return statistics.median(masks[3:]), statistics.median(processed[3:]), count.operations

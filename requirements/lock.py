@@ -33,13 +33,14 @@ EXCLUDED = {
 # Their extras require much more than the engine uses.
 WITHOUT_EXTRAS = {"fastapi", "mistral-common"}
 ADDITIONAL = ["jinja2", "python-multipart", "uvicorn[standard]"]
-# Transitive requirements that are useless on a CPU; torch is installed separately.
-NOT_PINNED = {"torch", "triton"}
+# Installed separately.
+NOT_PINNED = {"torch"}
 CUDA_PREFIXES = ("cuda-", "nvidia-")
 MARKERS = {
     "intel-openmp": 'sys_platform == "linux" and platform_machine == "x86_64"',
     "intel-cmplr-lib-ur": 'sys_platform == "linux" and platform_machine == "x86_64"',
     "uvloop": 'sys_platform != "win32"',
+    "triton": 'sys_platform == "linux"',
 }
 # Requirements of the engine on Python versions newer than the one that resolves.
 ALWAYS = {"six": ("1.17.0", 'python_version >= "3.12"')}
@@ -117,6 +118,7 @@ def main() -> None:
     core = [*project["dependencies"], *extras["postgres"]]
     run = [torch.split(";")[0], *core, *engine_requirements(), *others, *ADDITIONAL]
     pinned = resolve(run)
+    pinned.pop("triton", None)  # useless on a CPU, except for the tests
     with_dev = resolve(
         [*run, *(f"{name}=={version}" for name, version in pinned.items()), *extras["dev"]]
     )

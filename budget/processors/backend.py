@@ -33,6 +33,11 @@ class ArrayBackend:
         self._device = device
         self.xp: Any = array_api_compat.numpy if device is None else array_api_compat.torch
 
+    @property
+    def on_host(self) -> bool:
+        """Whether arrays are on the host, where their values can be looked at."""
+        return self._device is None
+
     def zeros(self, shape: tuple[int, ...], dtype: Any = None) -> Array:
         """Return zeros of this shape, int64 by default."""
         return self.xp.zeros(shape, dtype=dtype or self.xp.int64, device=self._device or "cpu")

@@ -1,7 +1,7 @@
 """Applies budgets to logits, on either of vLLM's runners.
 
 Nothing here waits for the device. Of a row's logits only the affected columns are
-read or written; a row is read in full only to draw its token.
+read or written; a row is read in full only under a minimum.
 
 An attempt to close the thinking below its minimum is replaced by a continuation, which
 is the budget forcing of s1 (arXiv 2501.19393) without a second request: the token is
@@ -9,8 +9,9 @@ drawn as the sampler would draw it, and if it is an end marker or an end of turn
 continuation's first token is forced in its place.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import torch
@@ -19,9 +20,11 @@ from proctor.budget.machine import BudgetStateMachine
 from proctor.budget.matcher import matcher_of
 from proctor.budget.processors.backend import Array, ArrayBackend
 from proctor.budget.processors.forced_sequences import NO_TOKEN
-from proctor.budget.processors.marker_matcher import barred_table, closing_table
-from proctor.budget.processors.penalties import BatchPenalties
-from proctor.budget.processors.sampling import SamplingTable
+from proctor.budget.processors.marker_matcher import barred_table, closing_table, closing_tokens
+from proctor.budget.processors.sampling.host import draw
+from proctor.budget.processors.sampling.penalties import BatchPenalties
+from proctor.budget.processors.sampling.screening import screen
+from proctor.budget.processors.sampling.table import SamplingTable
 from proctor.budget.processors.table import BudgetTable, TokenConstraints
 from proctor.budget.processors.vocabulary_arrays import incomplete_tokens
 
@@ -61,6 +64,26 @@ class RowMasks:
     bars_eos: np.ndarray
 
 
+class _Candidates(NamedTuple):
+    """The n rows whose next token may be an attempt to close that has to be replaced.
+
+    Attributes:
+        rows: [n] int64; the indices of the rows in the logits.
+        slots: [n] int64, on the host.
+        states: [n] int64; the states of the marker matcher.
+        positions: [n] int64; the number of tokens generated before.
+        continuation: [n] int64; the token that replaces an attempt.
+        penalties: the penalties of the rows.
+    """
+
+    rows: Array
+    slots: np.ndarray
+    states: Array
+    positions: Array
+    continuation: Array
+    penalties: BatchPenalties
+
+
 class Enforcer:
     """Enforces the budgets of its table on rows of logits.
 
@@ -97,6 +120,7 @@ class Enforcer:
         self._eos = logits.as_int64(sorted(markers.eos))
         matcher = matcher_of(markers, vocabulary)
         self._closes = logits.to_device(closing_table(matcher, columns))
+        self._closing = closing_tokens(matcher, markers.eos)
         self._barred = logits.as_int64(barred_table(matcher))
         completions = map(matcher.completion, range(matcher.inside, matcher.inert))
         end_tokens = {token for completion in completions for token in completion}
@@ -172,14 +196,16 @@ class Enforcer:
         tokens, attempted = constraints.forced, xp.zeros_like(constraints.suppresses_close)
         overrides_mask = attempted
         if guarded is not None:
-            drawn, attempt = self._draw(
-                logits,
-                rows,
+            candidates = _Candidates(
+                rows[guarded],
                 slots[masks.suppresses_close],
-                constraints,
-                guarded,
+                constraints.matcher_state[guarded],
+                constraints.length[guarded],
+                constraints.continuation[guarded],
                 penalties.select(masks.suppresses_close),
             )
+            replace = self._screen if self._arrays.on_host else self._draw
+            drawn, attempt = replace(logits, candidates)
             applies = constraints.suppresses_close[guarded]
             tokens = xp.asarray(tokens, copy=True)
             overrides_mask = xp.asarray(overrides_mask, copy=True)
@@ -203,36 +229,67 @@ class Enforcer:
             return None
         return self._arrays.to_device(np.flatnonzero(mask))
 
-    def _draw(
-        self,
-        logits: torch.Tensor,
-        rows: Array,
-        slots: np.ndarray,
-        constraints: TokenConstraints,
-        index: slice | Array,
-        penalties: BatchPenalties,
-    ) -> tuple[Array, Array]:
-        """Draw a token for the rows of an index, and replace attempts by continuations.
+    def _screen(self, logits: torch.Tensor, candidates: "_Candidates") -> tuple[Array, Array]:
+        """Replace attempts to close by continuations, and draw only where that is necessary.
+
+        Args:
+            logits: [_, columns] float32, on the host; closing tokens are masked in place where
+                the sampler must not draw them.
+            candidates: the n rows.
+
+        Returns:
+            The tokens, [n] int64, NO_TOKEN where the sampler draws; and whether they replace an
+            attempt, [n] bool.
+        """
+        rows, slots, states, positions, continuation, penalties = candidates
+        cells, closing = logits.numpy(), self._closing[states]
+        sampling = self._sampling.rows(slots, positions)
+        attempt, masked, undecided = screen(cells, rows, closing, sampling)
+        # The bounds hold for logits that the sampler does not change.
+        undecided = undecided | penalties.are_penalized(len(rows))
+        masked = np.flatnonzero(masked & ~undecided)
+        columns = np.where(closing < 0, closing[:, :1], closing)[masked]
+        cells[rows[masked, None], columns] = -INFINITE
+        tokens = np.where(attempt, continuation, NO_TOKEN)
+        for at, row in self._penalized(logits, candidates, undecided):
+            token = draw(row, *sampling.at(at), self._sampling.noise(slots[at], positions[at]))
+            attempt[at] = token in closing[at]
+            tokens[at] = continuation[at] if attempt[at] else token
+        return tokens, attempt
+
+    def _penalized(
+        self, logits: torch.Tensor, candidates: "_Candidates", mask: np.ndarray
+    ) -> Iterator[tuple[int, np.ndarray]]:
+        """Yield the candidates, [n] bool, that a mask selects, and their logits with penalties."""
+        indices = np.flatnonzero(mask)
+        penalties = candidates.penalties.select(mask)
+        are_penalized = penalties.are_penalized(len(indices))
+        if are_penalized.any():
+            rows = penalties.apply(logits[torch.as_tensor(candidates.rows[indices])]).numpy()
+        for number, at in enumerate(indices.tolist()):
+            if are_penalized[number]:
+                yield at, rows[number]
+            else:
+                yield at, logits[candidates.rows[at]].numpy()
+
+    def _draw(self, logits: torch.Tensor, candidates: "_Candidates") -> tuple[Array, Array]:
+        """Draw the tokens of n rows, and replace attempts to close by continuations.
 
         Args:
             logits: [_, columns] float32.
-            rows: [rows] int64.
-            slots: [n] int64, on the host; the slots of the n selected rows.
-            constraints: the constraints on all rows.
-            index: selects n of the rows.
-            penalties: the penalties of the selected rows.
+            candidates: the rows.
 
         Returns:
             The tokens, [n] int64, and whether they replace an attempt, [n] bool.
         """
+        rows, slots, states, positions, continuation, penalties = candidates
         selects_all = len(slots) == len(logits)
-        selected = logits if selects_all else logits[torch.as_tensor(rows[index])]
-        positions = torch.as_tensor(constraints.length[index])
-        drawn = self._sampling.draw(penalties.apply(selected), slots, positions)
+        selected = logits if selects_all else logits[torch.as_tensor(rows)]
+        drawn = self._sampling.draw(penalties.apply(selected), slots, torch.as_tensor(positions))
         tokens = self._arrays.as_array(drawn)
         ends_turn = self._xp.any(tokens[:, None] == self._eos, axis=-1)
-        attempt = ends_turn | self._closes[constraints.matcher_state[index], tokens]
-        return self._xp.where(attempt, constraints.continuation[index], tokens), attempt
+        attempt = ends_turn | self._closes[states, tokens]
+        return self._xp.where(attempt, continuation, tokens), attempt
 
     def _replace_eos(self, cells: Array, rows: Array, ends: Array, applies: Array) -> None:
         """Move the logits of end-of-turn tokens to the end marker, where it is not masked.

@@ -1,5 +1,6 @@
 """The marker matcher of a batch of slots: `proctor.budget.matcher.MarkerMatcher`, vectorized."""
 
+from collections.abc import Collection
 from typing import NamedTuple
 
 import numpy as np
@@ -96,6 +97,17 @@ def closing_table(matcher: MarkerMatcher, columns: int) -> np.ndarray:
     for state in range(matcher.inside, matcher.inert):
         closes[state, sorted(matcher.closing_tokens(state))] = True
     return closes
+
+
+def closing_tokens(matcher: MarkerMatcher, eos: Collection[int]) -> np.ndarray:
+    """Return, [states, n] int64, the tokens that close a block or the turn, padded with -1."""
+    inside = range(matcher.inside, matcher.inert)
+    rows = [
+        sorted({*eos, *(matcher.closing_tokens(state) if state in inside else ())})
+        for state in range(matcher.states)
+    ]
+    width = max(1, *map(len, rows))
+    return np.array([row + [-1] * (width - len(row)) for row in rows], dtype=np.int64)
 
 
 def barred_table(matcher: MarkerMatcher) -> np.ndarray:

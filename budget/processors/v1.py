@@ -15,7 +15,7 @@ from proctor.budget.processors.backend import Array, ArrayBackend
 from proctor.budget.processors.enforcer import Enforcer, RowMasks
 from proctor.budget.processors.forced_sequences import NO_TOKEN
 from proctor.budget.processors.params import EngineBudget, markers_of, read
-from proctor.budget.processors.penalties import BatchPenalties, RowPenalties
+from proctor.budget.processors.sampling.penalties import BatchPenalties, RowPenalties
 from proctor.budget.processors.table import TokenConstraints
 from proctor.budget.processors.tokenizer.vocabulary import vocabulary_of
 from proctor.budget.vocabulary import MAX_CONTINUATION_BYTES

@@ -24,6 +24,7 @@ from vllm.v1.worker.gpu.sample.logits_processor import (
 from proctor.budget.machine import BudgetStateMachine, DesyncError, replay
 from proctor.budget.processors.attempt_log import AttemptLog
 from proctor.budget.processors.backend import ArrayBackend
+from proctor.budget.processors.drafts import DraftCounts
 from proctor.budget.processors.enforcer import Enforcer, RowMasks
 from proctor.budget.processors.forced_sequences import NO_TOKEN
 from proctor.budget.processors.params import EngineBudget, markers_of, read
@@ -74,6 +75,8 @@ class BudgetLogitsProcessor(LogitsProcessor):
         shape = self._max_rows, slots
         self._attempted = torch.zeros(shape, dtype=torch.bool, device=self._device)
         self._attempt_log = AttemptLog(slots, self._last_token + 1, self._device)
+        # [2, 2] int64: draft tokens by whether they are thinking (1) or not, proposed and accepted.
+        self._drafts = torch.zeros((2, 2), dtype=torch.int64, device=self._device)
 
         # State on the host, to skip operations without waiting for the device.
         self._owners: dict[int, EngineBudget] = {}
@@ -134,6 +137,7 @@ class BudgetLogitsProcessor(LogitsProcessor):
             # A request with fewer drafts repeats its last row in the same state.
             rows = first + drafts.clamp(max=taken)
             draft = torch.where(taken <= drafts, ctx.input_ids[rows].long(), NO_TOKEN)
+            self._count_drafts(0, selected.slots, state, draft != NO_TOKEN)
             # A draft that differs from the forced token is rejected, and so are all after it.
             attempted &= draft != NO_TOKEN
             state = table.step(state, *self._scatter(selected.slots, draft, attempted))
@@ -151,6 +155,12 @@ class BudgetLogitsProcessor(LogitsProcessor):
                 self._advance_table(self._slots[slot : slot + 1])
                 return self._attempt_log.read(slot)
         return self._attempt_log.pop(key)
+
+    @torch.inference_mode()
+    def draft_counts(self) -> DraftCounts:
+        """Return the draft tokens so far of requests with a budget; waits for the device."""
+        (answer, accepted_answer), (thinking, accepted_thinking) = self._drafts.tolist()
+        return DraftCounts(thinking, accepted_thinking, answer, accepted_answer)
 
     def _select(self, slots: np.ndarray, lengths: np.ndarray) -> "_BudgetRows":
         """Describe some slots as far as the host knows them.
@@ -221,8 +231,24 @@ class BudgetLogitsProcessor(LogitsProcessor):
             token = requests.all_token_ids.gpu[slots, position.clamp(max=self._last_token)].long()
             attempted = has_token & self._attempted[row][slots]
             self._attempt_log.record(slots, length, attempted)
+            # The last token of a step is sampled, the others are drafts that were accepted.
+            self._count_drafts(1, slots, table.state, position + 1 < end)
             token = torch.where(has_token, token, NO_TOKEN)
             table.advance(*self._scatter(slots, token, attempted))
+
+    def _count_drafts(
+        self, kind: int, slots: torch.Tensor, state: State, is_draft: torch.Tensor
+    ) -> None:
+        """Count a draft token of each of n slots.
+
+        Args:
+            kind: 0 for a proposed token, 1 for an accepted one.
+            slots: [n] int64.
+            state: the state before the token.
+            is_draft: [n] bool; the other slots have no draft.
+        """
+        if self._max_rows > 1:
+            self._drafts[:, kind].index_add_(0, state.thinking[slots].long(), is_draft.long())
 
     def _scatter(
         self, slots: torch.Tensor, token: torch.Tensor, attempted: torch.Tensor

@@ -1,12 +1,13 @@
 """With a budget, penalties have the same effect as in vLLM's sampler, which applies them later."""
 
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 from unittest.mock import patch
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from vllm import SamplingParams
 from vllm.v1.sample.logits_processor import BatchUpdate, LogitsProcessors
@@ -15,14 +16,17 @@ from vllm.v1.sample.ops.penalties import apply_all_penalties
 from vllm.v1.sample.sampler import Sampler
 
 from proctor.budget import UNKNOWN_VOCABULARY, Markers, TokenBudget
-from proctor.budget.processors import sampling, v1
+from proctor.budget.processors import v1
 from proctor.budget.processors.params import EngineBudget
+from proctor.budget.processors.sampling import table
 from tests.budget.strategies import EOS, VOCABULARY, WORDS
 from tests.budget.test_v1 import config
 
 START, END = 6, 7
 MARKERS = Markers(start=(START,), end=(END,), eos=frozenset({EOS}))
 CLOSERS = [END, EOS]
+DRAWS = 100
+ROOTS = torch.tensor([0, 2, 3, 5, 7, 11, 13, 17, 19, 23, 29, 31, 37], dtype=torch.float64).sqrt()
 MINIMUM = TokenBudget(minimum=50, continuation_ids=((1,),))
 
 
@@ -115,6 +119,15 @@ def noise(seed: int, rows: int) -> torch.Tensor:
     return 3 * torch.randn(rows, VOCABULARY, generator=torch.Generator().manual_seed(seed))
 
 
+def evenly(number: int, seed: torch.Tensor, position: torch.Tensor) -> torch.Tensor:
+    """Return the random numbers of one of `DRAWS`, evenly spread over these.
+
+    Those of a draw's attempts form a Kronecker sequence, so that they are spread jointly too.
+    """
+    attempt = (position >> 32) % len(ROOTS)
+    return ((number + 0.5) / DRAWS * (attempt == 0) + (number + 1) * ROOTS[attempt]) % 1
+
+
 @st.composite
 def batches(draw: st.DrawFn, budget: TokenBudget, **more: st.SearchStrategy[Any]) -> list[Row]:
     """Draw rows of which all, some or none have a budget, and all, some or none have penalties."""
@@ -138,38 +151,38 @@ def test_greedy_rows_under_a_minimum_sample_the_same_tokens_as_vllm(
     assert sampled(logits, rows, ours)[0] == sampled(logits, rows, None)[0]
 
 
+@pytest.mark.slow
+@settings(max_examples=25)
 @given(
     batches(
         MINIMUM,
         temperature=st.sampled_from([0.3, 1.0, 2.0]),
-        top_p=st.sampled_from([0.5, 0.9]),
-        top_k=st.integers(1, 6),
+        top_p=st.sampled_from([0.5, 0.9, 1.0]),
+        top_k=st.sampled_from([VOCABULARY, 1, 2, 3, 6]),
     ),
     seeds,
 )
-def test_rows_under_a_minimum_are_drawn_from_the_probabilities_of_vllm(
-    rows: list[Row], seed: int
-) -> None:
-    """Including attempts, whose probability is that of the closing tokens."""
+def test_rows_under_a_minimum_have_the_distribution_of_vllm(rows: list[Row], seed: int) -> None:
+    """Over all random numbers; the share of attempts is the probability of the closing tokens."""
     logits = noise(seed, len(rows))
-    drawn_from: list[torch.Tensor] = []
-
-    def record(probabilities: torch.Tensor, _: torch.Tensor) -> torch.Tensor:
-        drawn_from.append(probabilities)
-        return probabilities.argmax(dim=-1)
-
-    ours = processor(rows)
-    with patch.object(sampling, "_inverse_cdf", record):
-        tokens, _ = sampled(logits, rows, ours)
-    _, expected = sampled(logits, rows, None)
     with_budget = [at for at, row in enumerate(rows) if row.budget is not None]
-    if with_budget:
-        torch.testing.assert_close(drawn_from[0], expected[with_budget])
-    for at in with_budget:
-        best = int(expected[at].argmax())
-        attempted = best in CLOSERS
-        assert tokens[at] == (1 if attempted else best)
-        assert ours.take_attempts(str(at)) == ([len(rows[at].output)] if attempted else [])
+    attempts, law = torch.zeros(len(rows)), torch.zeros(len(rows), VOCABULARY)
+    for number in range(DRAWS):
+        ours = processor(rows)
+        with patch.object(table, "uniform", partial(evenly, number)):
+            _, probabilities = sampled(logits, rows, ours)
+        for at in with_budget:
+            if ours.take_attempts(str(at)):
+                assert probabilities[at, 1] == 1
+                attempts[at] += 1 / DRAWS
+            else:
+                law[at] += probabilities[at] / DRAWS
+    _, expected = sampled(logits, rows, None)
+    closing = expected[:, CLOSERS].sum(dim=1)
+    expected[:, CLOSERS] = 0
+    error = 6 / DRAWS
+    torch.testing.assert_close(attempts[with_budget], closing[with_budget], rtol=0, atol=error)
+    torch.testing.assert_close(law[with_budget], expected[with_budget], rtol=0, atol=error)
 
 
 @given(batches(TokenBudget(maximum=100)), seeds)

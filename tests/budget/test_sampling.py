@@ -7,7 +7,7 @@ from scipy import stats
 from vllm import SamplingParams
 from vllm.v1.sample.ops.topk_topp_sampler import apply_top_k_top_p
 
-from proctor.budget.processors.sampling import BLOCK, SamplingTable, uniform
+from proctor.budget.processors.sampling.table import BLOCK, SamplingTable, uniform
 
 VOCABULARY = 24
 DRAWS = 20_000

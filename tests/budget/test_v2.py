@@ -19,6 +19,7 @@ from vllm.v1.worker.gpu.states import RequestState
 
 from proctor.budget import UNKNOWN_VOCABULARY, BudgetError, Markers, TokenBudget, Vocabulary, replay
 from proctor.budget.processors import attempt_log, v2
+from proctor.budget.processors.drafts import DraftCounts
 from proctor.budget.processors.params import KEY, EngineBudget, with_markers
 from tests.budget.requests import LENGTH, Request, assert_obeys
 from tests.budget.strategies import EOS, VOCABULARY, Sampler, budgets, markers_and_vocabularies
@@ -319,6 +320,19 @@ def test_drafts_do_not_change_the_draws(device: torch.device) -> None:
     assert run(lambda done: tokens[done : done + 3]) == (tokens, attempts)
     assert run(lambda done: [*tokens[done : done + 2], 0]) == (tokens, attempts)
     assert run(lambda done: [-1, -1]) == (tokens, attempts)
+
+
+def test_drafts_are_counted_by_phase(device: torch.device) -> None:
+    runner = Runner(ONE, device, drafts=3)
+    request, without_budget = Request.greedy("r", TokenBudget()), Request.greedy("other", None)
+    runner.add(request, without_budget)
+    runner.step([request, without_budget], [[1, 2, 3], [1]], one_hot([1, 2, 0, 0, 1, 1]))
+    runner.step([request], [[7, 4, -1]], one_hot([7, 4, 5, 5]))
+    assert request.tokens == [1, 2, 0, 7, 4, 5]
+    runner.processor.take_attempts("r")
+    assert runner.processor.draft_counts() == DraftCounts(
+        thinking=4, accepted_thinking=3, answer=1, accepted_answer=1
+    )
 
 
 def test_a_preempted_request_keeps_its_attempts_in_another_slot(device: torch.device) -> None:

@@ -53,10 +53,10 @@ async def ask(http: httpx.AsyncClient, request: dict[str, Any]) -> dict[str, Any
     }
 
 
-def random_request(gateway: Gateway, rng: Random) -> dict[str, Any]:
-    """Return a request with a random budget."""
-    maximum = rng.choice([0, rng.randint(1, 12), rng.randint(1, 200), -1])
-    ceiling = 200 if maximum == -1 else maximum
+def random_request(gateway: Gateway, rng: Random, most: int = 200) -> dict[str, Any]:
+    """Return a request with a random budget, of at most `most` tokens if it is limited."""
+    maximum = rng.choice([0, rng.randint(1, 12), rng.randint(1, most), -1])
+    ceiling = most if maximum == -1 else maximum
     request = body(
         gateway,
         chain(rng, rng.randint(1, 10)),

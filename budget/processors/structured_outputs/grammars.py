@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from copy import copy
-from typing import Any
+from typing import Any, cast
 
 import torch
 import vllm.envs
@@ -213,9 +213,28 @@ class GrammarBackends(StructuredOutputBackend):
     def _backend(self, name: str) -> StructuredOutputBackend:
         with self._lock:
             if name not in self._backends:
-                backend = BACKENDS[name](self.vllm_config, self.tokenizer, self.vocab_size)
+                config = _without_free_whitespace(self.vllm_config, name)
+                backend = BACKENDS[name](config, self.tokenizer, self.vocab_size)
                 self._backends[name] = backend
             return self._backends[name]
+
+
+def _without_free_whitespace(config: VllmConfig, backend: str) -> VllmConfig:
+    """Return a configuration that allows a backend no free whitespace in JSON.
+
+    With free whitespace, a confused model can emit newlines until `max_tokens`. vLLM accepts the
+    option only where the operator names a backend, whose configuration is returned as it is; and
+    it validates every copy, such as a draft model's, so that the option cannot be set for all.
+    """
+    structured = config.structured_outputs_config
+    if structured.backend != "auto":
+        return config
+    structured = copy(structured)
+    structured.backend = cast(Any, backend)
+    structured.disable_any_whitespace = True
+    compact = copy(config)
+    compact.structured_outputs_config = structured
+    return compact
 
 
 class LimitedXgrammarBackend(XgrammarBackend):

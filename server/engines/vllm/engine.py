@@ -13,6 +13,7 @@ from collections.abc import AsyncGenerator, Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import vllm.envs
 from vllm import SamplingParams
 from vllm.config import VllmConfig
 from vllm.engine.arg_utils import AsyncEngineArgs
@@ -47,7 +48,7 @@ from proctor.server.engines.processes.stall import (
 )
 from proctor.server.engines.tool_calls import Constraint, ToolFormat
 from proctor.server.engines.vllm.codec import VllmCodec
-from proctor.server.engines.vllm.metrics import SanitizedStatLogger
+from proctor.server.engines.vllm.metrics import DraftMetrics, SanitizedStatLogger
 from proctor.server.engines.vllm.tools import VllmTools
 from proctor.server.engines.warm_up import warm_up
 from proctor.server.errors import EngineUnavailable, UnsupportedRequest
@@ -131,6 +132,7 @@ class VllmEngine:
         self._defaults = llm.model_config.get_diff_sampling_param()
         runner = llm.vllm_config.use_v2_model_runner
         self._processor = pkgutil.resolve_name(PROCESSORS[runner])
+        self._drafts = DraftMetrics() if llm.vllm_config.speculative_config else None
         self._markers = model.markers.to_wire()
         self._last_check = time.monotonic()
         self._tasks: Counter[asyncio.Task[Any]] = Counter()
@@ -165,14 +167,12 @@ class VllmEngine:
                 cannot be found, or the parser does not exist.
             EngineUnavailable: if the server is shutting down.
         """
-        # vLLM would choose the V2 model runner on a GPU, where budgets are not tested with it.
-        os.environ.setdefault("VLLM_USE_V2_MODEL_RUNNER", "0")
         # Forking a process with threads is not safe, and the child would keep this process's
         # sockets open after its end.
         os.environ["VLLM_WORKER_MULTIPROC_METHOD"] = "spawn"
         config = _engine_config(model, name, arguments)
         config.model_config.logits_processors = [PROCESSORS[config.use_v2_model_runner]]
-        _configure_structured_outputs(config, arguments)
+        _configure_structured_outputs(config)
         tokenizer = cached_tokenizer_from_config(config.model_config)
         texts = find_marker_texts(
             tokenizer, start=markers.start, end=markers.end, parser=markers.parser
@@ -261,10 +261,7 @@ class VllmEngine:
         if not job.budget.demands_thinking:
             return frozenset()
         with self._fail_if_killed():
-            # `AsyncLLM.collective_rpc` only reaches the first data-parallel engine.
-            per_engine = await self._llm.engine_core.call_utility_all_async(
-                "collective_rpc", "take_attempts", None, (job.id,), None
-            )
+            per_engine = await self._call_workers("take_attempts", job.id)
         return frozenset(
             position for workers in per_engine for record in workers for position in record
         )
@@ -322,8 +319,8 @@ class VllmEngine:
     async def heartbeat(self, timeouts: StallTimeouts) -> None:
         """Call every worker between two steps, which also checks its budget slots.
 
-        A worker busy-waits for a second after each call. An idle engine is therefore only checked
-        once per half of `stall_seconds`, and has the other half to respond.
+        A call wakes the worker. An idle engine is therefore only checked once per half of
+        `stall_seconds`, and has the other half to respond.
 
         Args:
             timeouts: how long the engine may take to respond.
@@ -352,9 +349,24 @@ class VllmEngine:
     def _idle(self) -> bool:
         return not self._llm.output_processor.has_unfinished_requests()
 
+    async def _call_workers(self, method: str, *args: Any) -> list[list[Any]]:
+        """Call a method of `BudgetWorkerExtension`, and return the results of all workers.
+
+        `AsyncLLM.collective_rpc` only reaches the first data-parallel engine.
+
+        Returns:
+            A list of the workers' results for each data-parallel engine.
+        """
+        results: list[list[Any]] = await self._llm.engine_core.call_utility_all_async(
+            "collective_rpc", method, None, args, None
+        )
+        return results
+
     async def _check_workers(self) -> None:
         try:
             await self._llm.collective_rpc("check_slots")
+            if self._drafts is not None:
+                self._drafts.update(await self._call_workers("draft_counts"))
         except EngineUnavailable:
             raise
         except EngineDeadError as error:
@@ -441,25 +453,20 @@ def _engine_config(model: str, name: str, arguments: Mapping[str, Any]) -> VllmC
         "disable_log_stats": False,
         **arguments,
     }
-    # On the CPU, a seeded request with a chunked prefill kills vLLM's engine ("CPU Generator does
-    # not use offset").
-    if current_platform.is_cpu() and engine_args.setdefault("enable_chunked_prefill", False):
+    # On the CPU, a seeded request with a chunked prefill kills vLLM's V1 runner ("CPU Generator
+    # does not use offset").
+    splits = vllm.envs.VLLM_USE_V2_MODEL_RUNNER or not current_platform.is_cpu()
+    if not splits and engine_args.setdefault("enable_chunked_prefill", False):
         raise ValueError("engine.enable_chunked_prefill must be false on the CPU")
     engine_args["worker_extension_cls"] = WORKER_EXTENSION
     return AsyncEngineArgs(**engine_args).create_engine_config()
 
 
-def _configure_structured_outputs(config: VllmConfig, arguments: Mapping[str, Any]) -> None:
-    """Apply grammars from the end of the thinking on, and allow no free whitespace in JSON.
-
-    With free whitespace, a confused model can emit newlines until `max_tokens`. Set directly, as
-    vLLM's arguments only accept `disable_any_whitespace` with an explicit backend.
-    """
+def _configure_structured_outputs(config: VllmConfig) -> None:
+    """Apply grammars from the end of the thinking on."""
     structured = config.structured_outputs_config
     structured.reasoning_parser = reasoning_parser.NAME
     structured.reasoning_parser_plugin = reasoning_parser.__name__
-    if "structured_outputs_config" not in arguments:
-        structured.disable_any_whitespace = True
 
 
 def _end_of_turn(tokenizer: Any, config: VllmConfig) -> set[int]:

@@ -129,7 +129,6 @@ def trial() -> Trial:
     config = AsyncEngineArgs(
         model=str(DEMO / "model"), enable_chunked_prefill=False
     ).create_engine_config()
-    config.structured_outputs_config.disable_any_whitespace = True
     return Trial(config)
 
 

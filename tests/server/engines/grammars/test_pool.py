@@ -75,11 +75,9 @@ async def given_up(pool: GrammarPool, many: list[asyncio.Task[CheckedGrammar]]) 
 
 @pytest.fixture(scope="module")
 def config() -> VllmConfig:
-    config = AsyncEngineArgs(
+    return AsyncEngineArgs(
         model=str(DEMO / "model"), enable_chunked_prefill=False
     ).create_engine_config()
-    config.structured_outputs_config.disable_any_whitespace = True
-    return config
 
 
 @pytest.fixture(scope="module")

@@ -80,6 +80,12 @@ class BatchPenalties:
             return self
         return BatchPenalties([*compress(self._rows, mask)], self._arrays)
 
+    def are_penalized(self, rows: int) -> np.ndarray:
+        """Return, [rows] bool, which of the rows have penalties."""
+        penalized = np.zeros(rows, dtype=bool)
+        penalized[[row for row, _ in self._penalized]] = True
+        return penalized
+
     def apply(self, logits: torch.Tensor) -> torch.Tensor:
         """Return penalized logits, without modifying `logits`, [rows, vocabulary] float32."""
         if not self._penalized:

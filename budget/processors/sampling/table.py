@@ -10,6 +10,7 @@ resumed draws the same token again.
 """
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -23,6 +24,37 @@ GREEDY_BELOW = 1e-5
 BLOCK = 64
 """Number of columns that are reduced to one first: on the CPU, an argmax over the vocabulary takes
 six times as long as the maximum, and cumulative sums several times as long as the softmax."""
+
+
+class RowSampling(NamedTuple):
+    """The sampling settings of some rows, on the host; each array is [rows].
+
+    Attributes:
+        temperature: float32.
+        top_p: float32.
+        top_k: int32; the size of the vocabulary without a limit.
+        min_p: float32.
+        noise: float64; the random number of the row's next token, in [0, 1).
+    """
+
+    temperature: np.ndarray
+    top_p: np.ndarray
+    top_k: np.ndarray
+    min_p: np.ndarray
+    noise: np.ndarray
+
+    def at(self, row: int) -> tuple[float, float, int, float]:
+        """Return the temperature, top-p, top-k and min-p of a row."""
+        return (
+            float(self.temperature[row]),
+            float(self.top_p[row]),
+            int(self.top_k[row]),
+            float(self.min_p[row]),
+        )
+
+    def truncates(self, vocabulary: int) -> np.ndarray:
+        """Return, [rows] bool, where tokens are cut off before the draw."""
+        return (self.top_p < 1) | (self.top_k < vocabulary) | (self.min_p > 0)
 
 
 class SamplingTable:
@@ -49,6 +81,36 @@ class SamplingTable:
         self._top_k[slot] = params.top_k if is_limited else self._vocabulary
         self._min_p[slot] = params.min_p
         self._seed[slot] = seed
+
+    def rows(self, slots: np.ndarray, positions: np.ndarray) -> RowSampling:
+        """Return the settings of some slots, and the random numbers of their next tokens.
+
+        Args:
+            slots: [rows] int.
+            positions: [rows] int64; the number of tokens generated before this one.
+        """
+        noise = uniform(torch.from_numpy(self._seed[slots]), torch.from_numpy(positions))
+        return RowSampling(
+            self._temperature[slots],
+            self._top_p[slots],
+            self._top_k[slots],
+            self._min_p[slots],
+            noise.numpy(),
+        )
+
+    def noise(self, slot: int, position: int) -> Callable[[int], float]:
+        """Return the random numbers of a token: a function of the number of the attempt.
+
+        Args:
+            slot: the slot of the request.
+            position: the number of tokens generated before.
+        """
+
+        def number(attempt: int) -> float:
+            seed = torch.from_numpy(self._seed[slot : slot + 1])
+            return float(uniform(seed, torch.tensor([int(position) + (attempt << 32)])))
+
+        return number
 
     def draw(
         self, logits: torch.Tensor, slots: np.ndarray, positions: torch.Tensor

@@ -1,0 +1,1 @@
+"""Sampling in the processor, from the distribution that vLLM would sample from."""

@@ -1,0 +1,42 @@
+"""The distribution of s1's budget forcing, which the V1 runner gives by stop, strip, resubmit."""
+
+from random import Random
+
+from proctor.server.engines.base import Sampling
+from tests.engine.gateway import Gateway
+from tests.engine.prompts import chain
+from tests.engine.resubmission import (
+    Run,
+    assert_same_distribution,
+    render_prompt,
+    run_by_resubmission,
+    run_in_engine,
+)
+
+RUNS, REFERENCE_RUNS = 32, 240
+COMPARED_TOKENS = 2
+
+
+def assert_law(gateway: Gateway, v1_gateway: Gateway) -> None:
+    """Check that continuations are those of s1: the same when greedy, else alike."""
+    greedy = [Sampling(max_tokens=400, temperature=0)]
+    for steps in (2, 5):
+        ours, theirs = _run(gateway, v1_gateway, steps, greedy, greedy)
+        assert ours == theirs
+    sampled = [Sampling(200, 1.3, 0.95, seed) for seed in range(REFERENCE_RUNS)]
+    ours, theirs = _run(gateway, v1_gateway, 1, sampled[:RUNS], sampled)
+    assert_same_distribution(ours, theirs, COMPARED_TOKENS)
+
+
+def _run(
+    gateway: Gateway,
+    v1_gateway: Gateway,
+    steps: int,
+    ours: list[Sampling],
+    theirs: list[Sampling],
+) -> tuple[list[Run], list[Run]]:
+    prompt = v1_gateway.run(render_prompt(v1_gateway.engine, chain(Random(steps), steps)))
+    return (
+        gateway.run(run_in_engine(gateway.engine, prompt, ours)),
+        v1_gateway.run(run_by_resubmission(v1_gateway.engine, prompt, theirs)),
+    )
