@@ -67,13 +67,13 @@ async def test_random_requests_think_within_their_budgets(gateway: Gateway) -> N
 
 
 async def until_counted(http: httpx.AsyncClient) -> None:
-    """Wait until the counts by phase are those of vLLM, less what requests without budget had."""
+    """Wait until the counts by phase, read with the health check, have most of vLLM's tokens."""
     async with asyncio.timeout(PATIENCE):
         while True:
             accepted = await metric(http, "vllm:spec_decode_num_accepted_tokens_total")
             counted = await metric(http, "proctor_accepted_draft_tokens_total")
             drafts = await metric(http, "proctor_draft_tokens_total")
-            if accepted and 0.9 * accepted <= counted <= min(accepted, drafts):
+            if accepted and 0.5 * accepted <= counted <= min(accepted, drafts):
                 return
             await asyncio.sleep(0.5)
 
