@@ -28,8 +28,8 @@ SHARED_MEMORY = Path("/dev/shm")
 LONG = {
     "model": "proctor-demo",
     "messages": [{"role": "user", "content": "Start with 7, add 5, times 3."}],
-    "min_thinking_tokens": 1800,
-    "max_thinking_tokens": 1800,
+    "min_thinking_tokens": 1500,
+    "max_thinking_tokens": 1500,
     "thinking": {"on_loop": "off"},
     "stream": True,
 }
