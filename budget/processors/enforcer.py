@@ -119,8 +119,8 @@ class Enforcer:
         self._sampling = SamplingTable(slots, columns)
         self._eos = logits.as_int64(sorted(markers.eos))
         matcher = matcher_of(markers, vocabulary)
-        self._closes = logits.to_device(closing_table(matcher, columns))
         self._closing = closing_tokens(matcher, markers.eos)
+        self._closes = logits.to_device(closing_table(self._closing, columns))
         self._barred = logits.as_int64(barred_table(matcher))
         completions = map(matcher.completion, range(matcher.inside, matcher.inert))
         end_tokens = {token for completion in completions for token in completion}
@@ -287,8 +287,7 @@ class Enforcer:
         selected = logits if selects_all else logits[torch.as_tensor(rows)]
         drawn = self._sampling.draw(penalties.apply(selected), slots, torch.as_tensor(positions))
         tokens = self._arrays.as_array(drawn)
-        ends_turn = self._xp.any(tokens[:, None] == self._eos, axis=-1)
-        attempt = ends_turn | self._closes[states, tokens]
+        attempt = self._closes[states, tokens]
         return self._xp.where(attempt, continuation, tokens), attempt
 
     def _replace_eos(self, cells: Array, rows: Array, ends: Array, applies: Array) -> None:

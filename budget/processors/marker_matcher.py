@@ -91,16 +91,8 @@ class BatchMarkerMatcher:
         return self._xp.where(span > 0, 1 + others, 0)
 
 
-def closing_table(matcher: MarkerMatcher, columns: int) -> np.ndarray:
-    """Return, [states, columns] bool, which tokens complete the end marker inside a block."""
-    closes = np.zeros((matcher.states, columns), dtype=bool)
-    for state in range(matcher.inside, matcher.inert):
-        closes[state, sorted(matcher.closing_tokens(state))] = True
-    return closes
-
-
 def closing_tokens(matcher: MarkerMatcher, eos: Collection[int]) -> np.ndarray:
-    """Return, [states, n] int64, the tokens that close a block or the turn, padded with -1."""
+    """Return the tokens that close a block or end the turn, [states, n] int64, padded with -1."""
     inside = range(matcher.inside, matcher.inert)
     rows = [
         sorted({*eos, *(matcher.closing_tokens(state) if state in inside else ())})
@@ -108,6 +100,14 @@ def closing_tokens(matcher: MarkerMatcher, eos: Collection[int]) -> np.ndarray:
     ]
     width = max(1, *map(len, rows))
     return np.array([row + [-1] * (width - len(row)) for row in rows], dtype=np.int64)
+
+
+def closing_table(tokens: np.ndarray, columns: int) -> np.ndarray:
+    """Return the same as flags, [states, columns] bool; `tokens` is that of `closing_tokens`."""
+    closes = np.zeros((len(tokens), columns), dtype=bool)
+    states, at = np.nonzero(tokens >= 0)
+    closes[states, tokens[states, at]] = True
+    return closes
 
 
 def barred_table(matcher: MarkerMatcher) -> np.ndarray:

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from typing import NamedTuple
 
@@ -73,23 +73,16 @@ async def thinking_of(engine: Engine, job: Job) -> tuple[int, ...]:
     return tuple(tokens[: tokens.index(engine.model.markers.end[0])])
 
 
-async def run_in_engine(
-    engine: Engine, prompt: tuple[int, ...], sampling: Sequence[Sampling]
+async def run_all(
+    run: Callable[..., Awaitable[Run]],
+    engine: Engine,
+    prompt: tuple[int, ...],
+    sampling: Sequence[Sampling],
 ) -> list[Run]:
-    """Run each sampling with one continuation, all at once."""
+    """Run each sampling `in_engine`, or `resubmitted`, all at once."""
     wait = tuple(engine.codec.encode("Wait"))
-    names = (f"law-{hash(prompt)}-{at}-e" for at in range(len(sampling)))
-    runs = map(partial(in_engine, engine, prompt=prompt, wait=wait), names, sampling)
-    return await asyncio.gather(*runs)
-
-
-async def run_by_resubmission(
-    engine: Engine, prompt: tuple[int, ...], sampling: Sequence[Sampling]
-) -> list[Run]:
-    """Run each sampling with s1's loop, all at once."""
-    wait = tuple(engine.codec.encode("Wait"))
-    names = (f"law-{hash(prompt)}-{at}-r" for at in range(len(sampling)))
-    runs = map(partial(resubmitted, engine, prompt=prompt, wait=wait), names, sampling)
+    names = (f"{run.__name__}-{hash(prompt)}-{at}" for at in range(len(sampling)))
+    runs = map(partial(run, engine, prompt=prompt, wait=wait), names, sampling)
     return await asyncio.gather(*runs)
 
 

@@ -9,9 +9,10 @@ from tests.engine.gateway import Gateway
 from tests.engine.prompts import chain
 from tests.engine.resubmission import (
     assert_same_distribution,
+    in_engine,
     render_prompt,
-    run_by_resubmission,
-    run_in_engine,
+    resubmitted,
+    run_all,
 )
 
 RUNS = 250
@@ -25,8 +26,8 @@ def test_greedy_continuations_are_identical_to_s1(
     """Also under the repetition penalty, which counts the tokens of the prompt too."""
     prompt = vllm_gateway.run(render_prompt(vllm_gateway.engine, chain(Random(steps), steps)))
     greedy = Sampling(max_tokens=800, temperature=0, repetition_penalty=repetition)
-    ours = vllm_gateway.run(run_in_engine(vllm_gateway.engine, prompt, [greedy]))
-    theirs = vllm_gateway.run(run_by_resubmission(vllm_gateway.engine, prompt, [greedy]))
+    ours = vllm_gateway.run(run_all(in_engine, vllm_gateway.engine, prompt, [greedy]))
+    theirs = vllm_gateway.run(run_all(resubmitted, vllm_gateway.engine, prompt, [greedy]))
     assert ours == theirs
 
 
@@ -36,6 +37,6 @@ def test_sampled_continuations_have_the_distribution_of_s1(
 ) -> None:
     prompt = vllm_gateway.run(render_prompt(vllm_gateway.engine, chain(Random(17), 3)))
     settings = [Sampling(600, temperature, top_p, seed) for seed in range(RUNS)]
-    ours = vllm_gateway.run(run_in_engine(vllm_gateway.engine, prompt, settings))
-    theirs = vllm_gateway.run(run_by_resubmission(vllm_gateway.engine, prompt, settings))
+    ours = vllm_gateway.run(run_all(in_engine, vllm_gateway.engine, prompt, settings))
+    theirs = vllm_gateway.run(run_all(resubmitted, vllm_gateway.engine, prompt, settings))
     assert_same_distribution(ours, theirs)

@@ -24,7 +24,7 @@ GROUP = 64
 """The number of columns in a group."""
 
 MARGIN = 1e-2
-"""Relative margin of the bounds, for the rounding of the sampler's cumulative sums."""
+"""Margin of the bounds, for the rounding of the sampler's quotients and cumulative sums."""
 
 
 class Screening(NamedTuple):
@@ -60,7 +60,7 @@ def screen(
     maximum = maxima.max(axis=1)
     greedy = sampling.temperature < GREEDY_BELOW
     scale = np.where(greedy, 1.0, sampling.temperature)[:, None]
-    with np.errstate(invalid="ignore"):  # a row that is masked in full stays undecided
+    with np.errstate(invalid="ignore"):  # where all tokens are masked
         gaps = (closing_logits - maximum[:, None]) / scale
         mass = np.exp(gaps).sum(axis=1)
         is_cut = _is_cut(maxima, maximum, highest, scale, logits.shape[1], sampling)
@@ -118,7 +118,9 @@ def _is_cut(
     """
     with np.errstate(divide="ignore"):
         below_min_p = (highest - maximum) / scale[:, 0] < np.log(sampling.min_p) - MARGIN
-    below_top_k = (maxima > highest[:, None]).sum(axis=1) >= sampling.top_k
+    # Logits that are close may be equal once the sampler has divided them by the temperature.
+    is_higher = (maxima - highest[:, None]) / scale > MARGIN
+    below_top_k = is_higher.sum(axis=1) >= sampling.top_k
     # Top-p removes the least likely tokens, as long as their sum is at most 1 - p. It is applied
     # to what min-p and top-k leave, of which the maximum is known to be a part.
     sizes = np.where(np.arange(maxima.shape[1]) < columns // GROUP, GROUP, 1)

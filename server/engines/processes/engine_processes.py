@@ -6,7 +6,7 @@ import multiprocessing
 import signal
 import threading
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from multiprocessing import resource_tracker
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -36,20 +36,21 @@ SHUTTING_DOWN = threading.Event()
 
 
 class EngineProcesses(ProcessTree):
-    """The processes that vLLM started from this one, and all their descendants."""
+    """The processes that vLLM starts from this one, and all their descendants.
 
-    def __init__(self, exclude: Iterable[BaseProcess] = ()) -> None:
-        """Create an empty tree.
+    Those of every engine, or only those of the engine that starts in the body of `starting`.
+    """
 
-        Args:
-            exclude: processes of another engine.
-        """
+    def __init__(self) -> None:
+        """Create a tree of every engine's processes."""
         super().__init__(self._roots, _forget)
-        self._exclude = frozenset(exclude)
+        self._others: frozenset[BaseProcess] = frozenset()
+        self._own: frozenset[BaseProcess] | None = None
 
     @contextlib.contextmanager
     def starting(self) -> Iterator[None]:
         """Track the processes while the body starts them; kill them if it raises."""
+        self._others = frozenset(child_engine_processes())
         done = threading.Event()
 
         def work() -> None:
@@ -68,6 +69,7 @@ class EngineProcesses(ProcessTree):
             done.set()
             thread.join()
             self.refresh()
+            self._own = frozenset(self._children())
 
     def activity(self) -> Activity:
         """Return a snapshot of their activity."""
@@ -89,7 +91,11 @@ class EngineProcesses(ProcessTree):
                 yield psutil.Process(child.pid)
 
     def _children(self) -> list[BaseProcess]:
-        return [child for child in child_engine_processes() if child not in self._exclude]
+        return [
+            child
+            for child in child_engine_processes()
+            if child not in self._others and (self._own is None or child in self._own)
+        ]
 
 
 @contextlib.contextmanager

@@ -35,11 +35,7 @@ from proctor.budget.processors.tokenizer.marker_discovery import encode_markers,
 from proctor.budget.processors.tokenizer.vocabulary import read_vocabulary
 from proctor.server.engines.base import Delta, Finish, Job, ModelInfo, Sampling, TokenLogprob
 from proctor.server.engines.grammars.base import CheckedGrammar, GrammarChecker
-from proctor.server.engines.processes.engine_processes import (
-    SHUTTING_DOWN,
-    EngineProcesses,
-    child_engine_processes,
-)
+from proctor.server.engines.processes.engine_processes import SHUTTING_DOWN, EngineProcesses
 from proctor.server.engines.processes.stall import (
     StallDetector,
     Stalled,
@@ -185,7 +181,7 @@ class VllmEngine:
         with contextlib.ExitStack() as undo:
             grammar_checker = grammars(config)
             undo.callback(grammar_checker.close)
-            processes = EngineProcesses(exclude=child_engine_processes())
+            processes = EngineProcesses()
             with processes.starting():
                 llm = AsyncLLM.from_vllm_config(
                     config, enable_log_requests=False, stat_loggers=[SanitizedStatLogger]

@@ -1,6 +1,7 @@
 """A gateway over vLLM's V2 model runner, whose kernels Triton's interpreter runs on the CPU."""
 
 import contextlib
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,10 @@ import pytest
 
 from proctor.server.config.budgets import DEFAULT_TIERS
 from tests.engine.gateway import Gateway, running_gateway
+from tests.requirements import require
+
+TRITON = Path(sys.prefix) / "interpreter"
+"""A folder for the module path, with Triton (see the Makefile)."""
 
 BACKEND = Path(__file__).parent / "backend"
 """A folder for the module path, with the Triton backend that vLLM requires for its V2 runner."""
@@ -26,7 +31,7 @@ def running_v2_gateway(**engine: Any) -> Iterator[Gateway]:
     Args:
         engine: vLLM's engine arguments.
     """
-    pytest.importorskip("triton", reason="Triton is not installed")
+    require(TRITON.exists(), "Triton")
     # Compiling the model takes longer than the tests would gain by it.
     arguments = {"enforce_eager": True, "max_num_seqs": 16, **engine}
     with v2_environment(), running_gateway(engine=arguments, tiers=TIERS) as gateway:
@@ -40,7 +45,8 @@ def v2_environment() -> Iterator[None]:
     from vllm import envs
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(BACKEND)  # processes that are spawned take over the path
+        for folder in (TRITON, BACKEND):  # processes that are spawned take over the path
+            patch.syspath_prepend(folder)
         for name, value in ENVIRONMENT.items():
             patch.setenv(name, value)
         # This process has loaded vLLM without the backend, and runs no kernel itself.

@@ -8,9 +8,10 @@ from tests.engine.prompts import chain
 from tests.engine.resubmission import (
     Run,
     assert_same_distribution,
+    in_engine,
     render_prompt,
-    run_by_resubmission,
-    run_in_engine,
+    resubmitted,
+    run_all,
 )
 
 RUNS, REFERENCE_RUNS = 32, 240
@@ -37,6 +38,6 @@ def _run(
 ) -> tuple[list[Run], list[Run]]:
     prompt = v1_gateway.run(render_prompt(v1_gateway.engine, chain(Random(steps), steps)))
     return (
-        gateway.run(run_in_engine(gateway.engine, prompt, ours)),
-        v1_gateway.run(run_by_resubmission(v1_gateway.engine, prompt, theirs)),
+        gateway.run(run_all(in_engine, gateway.engine, prompt, ours)),
+        v1_gateway.run(run_all(resubmitted, v1_gateway.engine, prompt, theirs)),
     )

@@ -23,6 +23,8 @@ from tests.engine.prompts import chain
 from tests.engine.v2.gateway import running_v2_gateway
 from tests.engine.v2.law import assert_law
 
+pytestmark = pytest.mark.engine
+
 REQUESTS = 100
 AT_ONCE = 12
 CACHE = 2**22

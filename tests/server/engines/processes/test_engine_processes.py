@@ -18,10 +18,7 @@ from typing import Any
 import psutil
 import pytest
 
-from proctor.server.engines.processes.engine_processes import (
-    EngineProcesses,
-    child_engine_processes,
-)
+from proctor.server.engines.processes.engine_processes import EngineProcesses
 from proctor.server.engines.processes.stall import (
     SAMPLES,
     Activity,
@@ -63,15 +60,21 @@ def share(pipe: Connection) -> None:
     time.sleep(PATIENCE)
 
 
+def paths(memory: str, semaphore: str) -> list[Path]:
+    """Return the files of shared memory and of a semaphore."""
+    return [Path("/dev/shm") / memory, Path(f"/dev/shm/sem.{semaphore.removeprefix('/')}")]
+
+
 @contextlib.contextmanager
 def engine(
     work: Callable[[Connection], None],
 ) -> Iterator[tuple[EngineProcesses, BaseProcess, Any]]:
     """Start a process with vLLM's name; yield those tracked, the process and its message."""
     ours, theirs = SPAWN.Pipe()
-    processes = EngineProcesses(exclude=child_engine_processes())
+    processes = EngineProcesses()
     child = SPAWN.Process(target=work, args=(theirs,), name="EngineCore")
-    child.start()
+    with processes.starting():
+        child.start()
     try:
         assert ours.poll(PATIENCE)
         yield processes, child, ours.recv()
@@ -123,8 +126,8 @@ def test_an_orphaned_child_is_ended() -> None:
 
 
 def test_shared_memory_of_a_killed_process_is_removed() -> None:
-    with engine(share) as (processes, child, (memory, semaphore)):
-        files = [Path("/dev/shm") / memory, Path(f"/dev/shm/sem.{semaphore.removeprefix('/')}")]
+    with engine(share) as (processes, child, names):
+        files = paths(*names)
         assert all(file.exists() for file in files)
         processes.refresh()
         child.kill()
@@ -135,18 +138,27 @@ def test_shared_memory_of_a_killed_process_is_removed() -> None:
 
 
 def test_a_failed_start_leaves_no_process_and_no_shared_memory() -> None:
-    with engine(share) as (processes, child, (memory, semaphore)):
-        files = [Path("/dev/shm") / memory, Path(f"/dev/shm/sem.{semaphore.removeprefix('/')}")]
-        with pytest.raises(OSError, match="no memory"), processes.starting():
-            raise OSError("no memory")
-        assert not child.is_alive()
+    ours, theirs = SPAWN.Pipe()
+    child = SPAWN.Process(target=share, args=(theirs,), name="EngineCore")
+    files: list[Path] = []
 
+    def start() -> None:
+        with EngineProcesses().starting():
+            child.start()
+            assert ours.poll(PATIENCE)
+            files.extend(paths(*ours.recv()))
+            assert all(file.exists() for file in files)
+            raise OSError("no memory")
+
+    with pytest.raises(OSError, match="no memory"):
+        start()
+    assert not child.is_alive()
     assert not any(file.exists() for file in files)
 
 
 def test_sigint_is_blocked_in_started_processes_only() -> None:
     ours, theirs = SPAWN.Pipe()
-    processes = EngineProcesses(exclude=child_engine_processes())
+    processes = EngineProcesses()
     child = SPAWN.Process(target=sleep, args=(theirs,), name="EngineCore")
     with processes.starting():
         child.start()
@@ -171,11 +183,13 @@ def test_shared_memory_that_this_process_has_mapped_is_kept() -> None:
         ours.unlink()
 
 
-def test_the_processes_of_another_engine_are_spared() -> None:
-    with engine(sleep) as (_, other, _):
-        with engine(sleep) as (processes, _, _):
+def test_the_processes_of_other_engines_are_spared() -> None:
+    with engine(sleep) as (_, earlier, _), engine(sleep) as (processes, child, _):
+        with engine(sleep) as (_, later, _):
             processes.kill()
-        assert other.is_alive()
+            assert later.is_alive()
+        assert earlier.is_alive()
+        assert not child.is_alive()
 
 
 @contextlib.contextmanager
