@@ -232,7 +232,7 @@ async def _serve(
 
 
 async def _announce(server: Server, supervisor: EngineSupervisor, settings: Settings) -> bool:
-    """Print the progress of loading the engine, and return whether it succeeded."""
+    """Print the progress of loading the engine, and return False if it failed to load."""
     await server.listening.wait()
     address = _address(server, settings)
     print(f"Listening on {address}; loading {settings.model_name} ...", flush=True)
@@ -240,6 +240,8 @@ async def _announce(server: Server, supervisor: EngineSupervisor, settings: Sett
     loading = asyncio.ensure_future(supervisor.loaded())
     while not (await asyncio.wait({loading}, timeout=PROGRESS_SECONDS))[0]:
         print(f"  still loading, {time.monotonic() - started:.0f} s", flush=True)
+    if loading.cancelled():  # the server is shutting down
+        return True
     if loading.exception() is not None:
         print(f"proctor: {settings.model_name} failed to load", file=sys.stderr)
         return False

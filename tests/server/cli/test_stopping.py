@@ -38,6 +38,12 @@ TALKATIVE = f"""FakeEngine(
 LOADING = "([*iter(lambda: SHUTTING_DOWN.is_set() or time.sleep(0.01), True)], FakeEngine())[1]"
 """An engine that loads until the server shuts down."""
 
+WARMING_UP = f"""type("WarmingUp", (FakeEngine,), {{
+    "warm_up": lambda self: print("warming up", flush=True) or asyncio.sleep({PATIENCE}),
+    "aclose": lambda self: asyncio.sleep(0.1),
+}})()"""
+"""An engine that is warmed up until the server shuts down."""
+
 
 @contextmanager
 def waiting_for_ever(
@@ -156,6 +162,18 @@ def test_the_server_does_not_wait_for_a_loading_engine(
 ) -> None:
     with waiting_for_ever(tmp_path / "ledger.db", LOADING) as process:
         url = read_until(process, r"http://127\.0\.0\.1:\d+")
+        stop(process, url, by)
+        assert ended(process) == (0, "")
+
+
+@pytest.mark.parametrize("by", [(INT,), (TERM,)])
+def test_the_server_does_not_wait_for_the_warm_up(
+    by: tuple[signal.Signals, ...], tmp_path: Path
+) -> None:
+    with waiting_for_ever(tmp_path / "ledger.db", WARMING_UP) as process:
+        # The two lines come in either order.
+        lines = {read_until(process, r"http://127\.0\.0\.1:\d+|warming up") for _ in range(2)}
+        (url,) = lines - {"warming up"}
         stop(process, url, by)
         assert ended(process) == (0, "")
 
