@@ -1,25 +1,9 @@
-"""Methods that the gateway calls on vLLM's workers, mixed in as `worker_extension_cls`.
+"""Methods that the gateway calls on vLLM's workers, mixed in as `worker_extension_cls`."""
 
-Importing it also makes a worker wait without using the CPU sooner than vLLM does.
-"""
-
-from functools import partialmethod
 from typing import Any
-
-from vllm.distributed.device_communicators.shm_broadcast import SpinCondition
 
 from proctor.budget.processors import v1, v2
 from proctor.budget.processors.drafts import DraftCounts
-
-BUSY_WAIT_SECONDS = 0.005
-"""How long a worker busy-waits for its next call. vLLM's default, a second, costs an idle server a
-quarter of a core, as it is called regularly to check that it responds. The steps of a running
-batch mostly follow each other within less; a message wakes the worker after a longer wait."""
-
-# A worker creates its queue after it has imported its extension.
-SpinCondition.__init__ = partialmethod(  # type: ignore[method-assign,assignment]
-    SpinCondition.__init__, busy_loop_s=BUSY_WAIT_SECONDS
-)
 
 
 class BudgetWorkerExtension:

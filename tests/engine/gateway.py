@@ -15,7 +15,7 @@ from prometheus_client import REGISTRY
 
 from proctor.server.app import create_app
 from proctor.server.cli.serve import KEEP_ALIVE_SECONDS
-from proctor.server.config.budgets import CUSTOM
+from proctor.server.config.budgets import CUSTOM, DEFAULT_TIERS
 from proctor.server.config.settings import Settings, load_settings
 from proctor.server.engines.base import Engine
 from tests.engine.recording_engine import RecordingEngine
@@ -26,6 +26,8 @@ NO_ENGINE = "the CPU engine is not installed"
 START_SECONDS = 3 * PATIENCE
 CACHE = 24 * 2**20
 """Bytes of the KV cache: 10,000 tokens, too few for 64 streams, so that some are preempted."""
+TIERS = [tier.model_copy(update={"min_tokens": 0, "max_tokens": 0}) for tier in DEFAULT_TIERS]
+"""Tiers that fit any context."""
 T = TypeVar("T")
 
 

@@ -33,6 +33,9 @@ LONG = {
     "thinking": {"on_loop": "off"},
     "stream": True,
 }
+WORKER_PROCESS = {"PROCTOR_ENGINE__DISTRIBUTED_EXECUTOR_BACKEND": "mp"}
+"""Runs the worker in a process of its own, as if there were several."""
+
 SHORT = {**LONG, "min_thinking_tokens": 0, "max_thinking_tokens": 20, "stream": False}
 
 

@@ -13,6 +13,7 @@ from tests.engine.client import CHAT
 from tests.engine.serve_process import (
     PATIENCE,
     SHORT,
+    WORKER_PROCESS,
     Server,
     Stream,
     has_title,
@@ -92,6 +93,6 @@ async def test_a_gateway_is_killed_while_it_loads_the_model(tmp_path: Path) -> N
     with serve_process(tmp_path) as server:
         server.core()
         kill_and_assert_nothing_left(server)
-    with serve_process(tmp_path) as server:
+    with serve_process(tmp_path, env=WORKER_PROCESS) as server:
         server.worker()
         kill_and_assert_nothing_left(server)

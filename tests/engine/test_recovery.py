@@ -11,6 +11,7 @@ from tests.engine.client import CHAT
 from tests.engine.serve_process import (
     PATIENCE,
     SHORT,
+    WORKER_PROCESS,
     Server,
     Stream,
     is_gone,
@@ -25,8 +26,8 @@ pytestmark = pytest.mark.engine
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """A server shared by these tests; the last one stops it."""
-    with serve_process(tmp_path_factory.mktemp("server")) as server:
+    """A server with several engine processes, shared by these tests; the last one stops it."""
+    with serve_process(tmp_path_factory.mktemp("server"), env=WORKER_PROCESS) as server:
         yield server.ready()
 
 

@@ -69,18 +69,18 @@ async def test_a_slow_compilation_does_not_count_as_a_stall(server: Server) -> N
 
 
 @pytest.mark.parametrize("signal_number", [signal.SIGUSR1, signal.SIGUSR2, signal.SIGSTOP])
-async def test_a_stuck_worker_is_detected_and_restarted(
+async def test_a_stuck_engine_is_detected_and_restarted(
     server: Server, signal_number: signal.Signals
 ) -> None:
     async with httpx.AsyncClient(base_url=server.url, timeout=PATIENCE) as http:
         await until_status(http, 200)
-        worker = server.worker()
-        worker.send_signal(signal_number)
+        core = server.core()
+        core.send_signal(signal_number)
         await until_status(http, 503)
         await until_status(http, 200)
         answer = await http.post(CHAT, json=SHORT)
 
-    assert is_gone(worker)
+    assert is_gone(core)
     assert answer.status_code == 200
 
 

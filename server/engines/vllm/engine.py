@@ -13,16 +13,13 @@ from collections.abc import AsyncGenerator, Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import vllm.envs
 from vllm import SamplingParams
 from vllm.config import VllmConfig
-from vllm.engine.arg_utils import AsyncEngineArgs
 from vllm.envs import enable_envs_cache
 from vllm.exceptions import VLLMClientError, VLLMValidationError
 from vllm.inputs.engine import tokens_input
 from vllm.logprobs import Logprob
 from vllm.outputs import CompletionOutput, RequestOutput
-from vllm.platforms import current_platform
 from vllm.sampling_params import RequestOutputKind
 from vllm.tokenizers import cached_tokenizer_from_config
 from vllm.utils.gc_utils import freeze_gc_heap
@@ -30,7 +27,6 @@ from vllm.v1.engine.async_llm import AsyncLLM
 from vllm.v1.engine.exceptions import EngineDeadError, EngineGenerateError
 
 from proctor.budget.processors.params import SLOW, EngineBudget, with_markers
-from proctor.budget.processors.structured_outputs import reasoning_parser
 from proctor.budget.processors.tokenizer.marker_discovery import encode_markers, find_marker_texts
 from proctor.budget.processors.tokenizer.vocabulary import read_vocabulary
 from proctor.server.engines.base import Delta, Finish, Job, ModelInfo, Sampling, TokenLogprob
@@ -44,20 +40,13 @@ from proctor.server.engines.processes.stall import (
 )
 from proctor.server.engines.tool_calls import Constraint, ToolFormat
 from proctor.server.engines.vllm.codec import VllmCodec
+from proctor.server.engines.vllm.config import PROCESSORS, engine_config, openmp_environment
 from proctor.server.engines.vllm.metrics import DraftMetrics, SanitizedStatLogger
 from proctor.server.engines.vllm.tools import VllmTools
 from proctor.server.engines.warm_up import warm_up
 from proctor.server.errors import EngineUnavailable, UnsupportedRequest
 
 logger = logging.getLogger(__name__)
-
-PROCESSORS = {
-    False: "proctor.budget.processors.v1:BudgetLogitsProcessor",
-    True: "proctor.budget.processors.v2:BudgetLogitsProcessor",
-}
-"""The logits processor, by whether vLLM uses its V2 model runner."""
-WORKER_EXTENSION = "proctor.budget.processors.worker.BudgetWorkerExtension"
-RESERVED_ARGUMENTS = ("logits_processors", "worker_extension_cls", "reasoning_parser")
 
 SAME_NAMES = (
     "temperature",
@@ -166,9 +155,7 @@ class VllmEngine:
         # Forking a process with threads is not safe, and the child would keep this process's
         # sockets open after its end.
         os.environ["VLLM_WORKER_MULTIPROC_METHOD"] = "spawn"
-        config = _engine_config(model, name, arguments)
-        config.model_config.logits_processors = [PROCESSORS[config.use_v2_model_runner]]
-        _configure_structured_outputs(config)
+        config = engine_config(model, name, arguments)
         tokenizer = cached_tokenizer_from_config(config.model_config)
         texts = find_marker_texts(
             tokenizer, start=markers.start, end=markers.end, parser=markers.parser
@@ -182,7 +169,7 @@ class VllmEngine:
             grammar_checker = grammars(config)
             undo.callback(grammar_checker.close)
             processes = EngineProcesses()
-            with processes.starting():
+            with processes.starting(), openmp_environment(config):
                 llm = AsyncLLM.from_vllm_config(
                     config, enable_log_requests=False, stat_loggers=[SanitizedStatLogger]
                 )
@@ -437,32 +424,6 @@ def _verify(params: SamplingParams, config: VllmConfig, tokenizer: Any) -> None:
         raise
     except Exception as error:
         raise VLLMValidationError("vLLM cannot process a sampling parameter") from error
-
-
-def _engine_config(model: str, name: str, arguments: Mapping[str, Any]) -> VllmConfig:
-    for argument in RESERVED_ARGUMENTS:
-        if argument in arguments:
-            raise ValueError(f"engine.{argument} is set by the server: leave it out")
-    engine_args: dict[str, Any] = {
-        "model": model,
-        "served_model_name": name,
-        "disable_log_stats": False,
-        **arguments,
-    }
-    # On the CPU, a seeded request with a chunked prefill kills vLLM's V1 runner ("CPU Generator
-    # does not use offset").
-    splits = vllm.envs.VLLM_USE_V2_MODEL_RUNNER or not current_platform.is_cpu()
-    if not splits and engine_args.setdefault("enable_chunked_prefill", False):
-        raise ValueError("engine.enable_chunked_prefill must be false on the CPU")
-    engine_args["worker_extension_cls"] = WORKER_EXTENSION
-    return AsyncEngineArgs(**engine_args).create_engine_config()
-
-
-def _configure_structured_outputs(config: VllmConfig) -> None:
-    """Apply grammars from the end of the thinking on."""
-    structured = config.structured_outputs_config
-    structured.reasoning_parser = reasoning_parser.NAME
-    structured.reasoning_parser_plugin = reasoning_parser.__name__
 
 
 def _end_of_turn(tokenizer: Any, config: VllmConfig) -> set[int]:

@@ -8,8 +8,7 @@ from typing import Any
 
 import pytest
 
-from proctor.server.config.budgets import DEFAULT_TIERS
-from tests.engine.gateway import Gateway, running_gateway
+from tests.engine.gateway import TIERS, Gateway, running_gateway
 from tests.requirements import require
 
 TRITON = Path(sys.prefix) / "interpreter"
@@ -17,9 +16,6 @@ TRITON = Path(sys.prefix) / "interpreter"
 
 BACKEND = Path(__file__).parent / "backend"
 """A folder for the module path, with the Triton backend that vLLM requires for its V2 runner."""
-
-TIERS = [tier.model_copy(update={"min_tokens": 0, "max_tokens": 0}) for tier in DEFAULT_TIERS]
-"""Tiers that fit any context."""
 
 ENVIRONMENT = {"TRITON_INTERPRET": "1", "VLLM_USE_V2_MODEL_RUNNER": "1"}
 

@@ -1,0 +1,89 @@
+"""vLLM's configuration, as the enforcement of budgets requires it, and its processes on a CPU."""
+
+from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+import vllm.envs
+from vllm.config import VllmConfig
+from vllm.engine.arg_utils import AsyncEngineArgs
+from vllm.platforms import current_platform
+from vllm.utils.ompmultiprocessing import OMPProcessManager
+
+from proctor.budget.processors.structured_outputs import reasoning_parser
+
+PROCESSORS = {
+    False: "proctor.budget.processors.v1:BudgetLogitsProcessor",
+    True: "proctor.budget.processors.v2:BudgetLogitsProcessor",
+}
+"""The logits processor, by whether vLLM uses its V2 model runner."""
+WORKER_EXTENSION = "proctor.budget.processors.worker.BudgetWorkerExtension"
+RESERVED_ARGUMENTS = ("logits_processors", "worker_extension_cls", "reasoning_parser")
+
+IN_PROCESS = "uni"
+"""vLLM's executor that runs its one worker in the process of the engine core."""
+
+
+def engine_config(model: str, name: str, arguments: Mapping[str, Any]) -> VllmConfig:
+    """Return vLLM's configuration, with the logits processor that enforces budgets.
+
+    Args:
+        model: a path or a Hugging Face name.
+        name: the name that clients use.
+        arguments: vLLM's engine arguments.
+
+    Raises:
+        ValueError: if an argument conflicts with the enforcement of budgets.
+    """
+    for argument in RESERVED_ARGUMENTS:
+        if argument in arguments:
+            raise ValueError(f"engine.{argument} is set by the server: leave it out")
+    engine_args: dict[str, Any] = {
+        "model": model,
+        "served_model_name": name,
+        "disable_log_stats": False,
+        "worker_extension_cls": WORKER_EXTENSION,
+        **arguments,
+    }
+    # On the CPU, a seeded request with a chunked prefill kills vLLM's V1 runner ("CPU Generator
+    # does not use offset").
+    splits = vllm.envs.VLLM_USE_V2_MODEL_RUNNER or not current_platform.is_cpu()
+    if not splits and engine_args.setdefault("enable_chunked_prefill", False):
+        raise ValueError("engine.enable_chunked_prefill must be false on the CPU")
+    config = AsyncEngineArgs(**engine_args).create_engine_config()
+    config.model_config.logits_processors = [PROCESSORS[config.use_v2_model_runner]]
+    # Grammars apply from the end of the thinking on.
+    structured = config.structured_outputs_config
+    structured.reasoning_parser = reasoning_parser.NAME
+    structured.reasoning_parser_plugin = reasoning_parser.__name__
+    if arguments.get("distributed_executor_backend") is None:
+        _join_engine_core_and_worker(config)
+    return config
+
+
+def openmp_environment(config: VllmConfig) -> AbstractContextManager[None]:
+    """Bind the OpenMP threads of an engine core that starts in the body as vLLM binds a worker's.
+
+    The threads of a worker in a process of its own are bound by the engine core.
+    """
+    if not _is_joined(config):
+        return nullcontext()
+    binding: AbstractContextManager[None] = OMPProcessManager(config).configure_omp_envs(0, 0)
+    return binding
+
+
+def _join_engine_core_and_worker(config: VllmConfig) -> None:
+    """Run a single worker in the engine core's process on a CPU, as vLLM does on a GPU.
+
+    vLLM starts a process for it because it binds OpenMP's threads by environment variables, which
+    are read when a process starts; `openmp_environment` binds them as well. Two processes need
+    twice the time to start, and spend more CPU time on their messages than on a small model.
+    """
+    parallel = config.parallel_config
+    if current_platform.is_cpu() and parallel.world_size_across_dp == 1:
+        parallel.distributed_executor_backend = IN_PROCESS
+
+
+def _is_joined(config: VllmConfig) -> bool:
+    in_process = config.parallel_config.distributed_executor_backend == IN_PROCESS
+    return current_platform.is_cpu() and in_process
