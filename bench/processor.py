@@ -12,8 +12,9 @@ comparison; vLLM itself uses it on GPUs only. Some rows' logits are flat, the wo
 import argparse
 import statistics
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from itertools import product
 from types import SimpleNamespace
 from typing import Any
 from unittest.mock import patch
@@ -122,6 +123,9 @@ class V2:
         self._processor.apply(logits, self._context)
 
 
+RUNNERS: tuple[type[V1] | type[V2], ...] = (V1, V2)
+
+
 def _buffer(**arrays: Any) -> Any:
     """Return a stand-in for one of vLLM's buffers, with its views `gpu` and `np`."""
     return SimpleNamespace(**arrays)
@@ -224,50 +228,46 @@ def _devices() -> Iterable[torch.device]:
         yield torch.device("cuda")
 
 
+def table(devices: Iterable[torch.device], all_rows: Iterable[int], steps: int) -> Iterator[str]:
+    """Measure, and yield the lines of the table.
+
+    Args:
+        devices: the devices of the logits.
+        all_rows: the numbers of rows of a batch.
+        steps: the number of timed steps; of slow cases a tenth, but at least 3.
+    """
+    yield "| device | runner | budgets | rows | with a budget | mask, ms | step, ms | torch |"
+    yield "|---|---|---|--:|--:|--:|--:|--:|"
+    vocabulary = _vocabulary()
+    with (
+        torch.inference_mode(),
+        patch.object(v1, "vocabulary_of", return_value=vocabulary),
+        patch.object(v2, "vocabulary_of", return_value=vocabulary),
+    ):
+        for device, case, rows in product(devices, CASES, all_rows):
+            for with_budget, runner in product(_counts(case, rows), RUNNERS):
+                timed = steps if case is CASES[0] else max(3, steps // 10)
+                mask, step, count = _measure(runner, case, rows, with_budget, timed, device)
+                yield (
+                    f"| {device.type} | {runner.__name__} | {case.name} | {rows} | "
+                    f"{with_budget} | {mask:.3f} | {step:.3f} | {count} |"
+                )
+
+
+def _counts(case: Case, rows: int) -> list[int]:
+    """Return the numbers of rows with a budget: half and all of them, and once none."""
+    counts = {0, rows // 2, rows} if case is CASES[0] else {rows // 2, rows} - {0}
+    return sorted(count for count in counts if count <= case.max_rows)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--steps", type=int, default=50, help="timed steps of each kind")
     parser.add_argument("--threads", type=int, default=1, help="CPU threads of torch")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
-    vocabulary = _vocabulary()
-    columns = (
-        "device",
-        "runner",
-        "budgets",
-        "rows",
-        "with a budget",
-        "mask, ms",
-        "step, ms",
-        "torch",
-    )
-    print("|", " | ".join(columns), "|")
-    print("|---|---|---|--:|--:|--:|--:|--:|")
-    with (
-        torch.inference_mode(),
-        patch.object(v1, "vocabulary_of", return_value=vocabulary),
-        patch.object(v2, "vocabulary_of", return_value=vocabulary),
-    ):
-        for device in _devices():
-            for case in CASES:
-                for rows in (1, 32, 256):
-                    for with_budget in sorted({0, rows // 2, rows}):
-                        if with_budget > case.max_rows or (
-                            not with_budget and case is not CASES[0]
-                        ):
-                            continue
-                        for runner in (V1, V2):
-                            steps = (
-                                options.steps if case is CASES[0] else max(3, options.steps // 10)
-                            )
-                            mask, step, count = _measure(
-                                runner, case, rows, with_budget, steps, device
-                            )
-                            print(
-                                f"| {device.type} | {runner.__name__} | {case.name} | {rows} | "
-                                f"{with_budget} | {mask:.3f} | {step:.3f} | {count} |",
-                                flush=True,
-                            )
+    for line in table(list(_devices()), (1, 32, 256), options.steps):
+        print(line, flush=True)
 
 
 if __name__ == "__main__":

@@ -30,10 +30,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("port", type=int)
     parser.add_argument("engine", type=json.loads, help="vLLM's engine arguments, in JSON")
+    parser.add_argument("--model", help="a path or a Hugging Face name, by default the demo")
     parser.add_argument("--without-budgets", action="store_true")
     options = parser.parse_args()
     settings = Settings(
-        port=options.port, served_model_name=NAME, engine=options.engine, default_tier=CUSTOM
+        port=options.port,
+        model=options.model,
+        served_model_name=NAME,
+        engine=options.engine,
+        default_tier=CUSTOM,
     )
     app = create_app(settings, lambda: load(settings, options.without_budgets))
     uvicorn.run(app, host=settings.host, port=settings.port, access_log=False, log_level="warning")

@@ -20,7 +20,7 @@ import statistics
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -49,33 +49,38 @@ class Side:
         name: the name in the table.
         command: returns the command that starts its server on a port.
         extra: additional fields of its requests.
+        environment: additional environment variables of the server.
     """
 
     name: str
     command: Callable[[int], Sequence[str]]
     extra: Mapping[str, Any]
+    environment: Mapping[str, str] = field(default_factory=dict)
 
 
-def gateway(port: int) -> list[str]:
-    return [sys.executable, "-m", "bench.serve", str(port), json.dumps(ENGINE)]
+def gateway(port: int, model: str = str(MODEL), engine: Mapping[str, Any] = ENGINE) -> list[str]:
+    command = [sys.executable, "-m", "bench.serve", str(port), json.dumps(engine)]
+    return [*command, "--model", model]
 
 
 def without_budgets(port: int) -> list[str]:
     return [*gateway(port), "--without-budgets"]
 
 
-def vllm_server(port: int) -> list[str]:
+def vllm_server(
+    port: int, model: str = str(MODEL), engine: Mapping[str, Any] = ENGINE
+) -> list[str]:
     flags = []
-    for name, value in ENGINE.items():
+    for name, value in engine.items():
         flag = name.replace("_", "-")
         if isinstance(value, bool):
             flags.append(f"--{flag}" if value else f"--no-{flag}")
         else:
-            flags += [f"--{flag}", str(value)]
+            flags += [f"--{flag}", value if isinstance(value, str) else json.dumps(value)]
     module = "vllm.entrypoints.openai.api_server"
     model_flags = [
         "--model",
-        str(MODEL),
+        model,
         "--served-model-name",
         NAME,
         "--reasoning-parser",
@@ -172,6 +177,7 @@ def serving(side: Side) -> Iterator[Server]:
         port = probe.getsockname()[1]
     # Two engines share the machine; by default, each would take all memory.
     environment = os.environ | {"VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_LOGGING_LEVEL": "ERROR"}
+    environment |= side.environment
     process = subprocess.Popen(
         side.command(port), env=environment, start_new_session=True, stdout=subprocess.DEVNULL
     )

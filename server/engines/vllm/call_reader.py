@@ -1,13 +1,13 @@
 """Streaming extraction of tool calls from an answer, with vLLM's parsers."""
 
 import logging
+import uuid
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from vllm.entrypoints.openai.chat_completion.protocol import ChatCompletionRequest
 from vllm.parser.abstract_parser import Parser
-from vllm.renderers.chat_utils import make_tool_call_id
 
 from proctor.server.engines.tool_calls import CallDelta
 
@@ -260,7 +260,11 @@ class OpenCall:
     def _begin(self) -> list[CallDelta]:
         if not self._name:
             return []
-        return [CallDelta(0, self._id or make_tool_call_id(), self._name, self._arguments)]
+        return [
+            CallDelta(
+                0, self._id or f"chatcmpl-tool-{uuid.uuid4().hex}", self._name, self._arguments
+            )
+        ]
 
 
 class FirstCallReader:

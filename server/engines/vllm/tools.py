@@ -48,18 +48,17 @@ class VllmTools:
             ValueError: if vLLM has no parser of that name, or it does not fit the tokenizer.
         """
         try:
-            parser = ParserManager.get_parser(
-                tool_parser_name=name, enable_auto_tools=True, tokenizer=tokenizer
-            )
-        except TypeError as error:
+            parser = ParserManager.get_parser(tool_parser_name=name, enable_auto_tools=True)
+            if parser is None:
+                raise ValueError("it must not be empty")
+            instance = parser(tokenizer, [])
+        except Exception as error:  # a parser raises any kind
             raise ValueError(f"tool_call_parser '{name}': {error}") from error
-        if parser is None:
-            raise ValueError("tool_call_parser must not be empty")
         self._parser = parser
         self._tokenizer = tokenizer
         self._binds = binds
         self._special = _special_tokens(tokenizer)
-        self._markup = _markup(parser(tokenizer, []))
+        self._markup = _markup(instance)
 
     def bind(self, choice: ToolChoice) -> BoundTools:
         constraint = self._constraint(choice)

@@ -1,0 +1,1 @@
+"""One command that measures what only a GPU can show."""
