@@ -115,9 +115,9 @@ def resubmitted(base_url: str) -> Side:
 def both(cached: bool) -> Iterator[dict[str, str]]:
     """Run the servers of both sides; yield their URLs."""
     with contextlib.ExitStack() as stack:
-        in_engine = stack.enter_context(serving(embedded(cached)))
-        upstream = stack.enter_context(serving(peer(cached)))
-        gateway = stack.enter_context(serving(resubmitted(upstream.url)))
+        (in_engine,) = stack.enter_context(serving(embedded(cached)))
+        (upstream,) = stack.enter_context(serving(peer(cached)))
+        (gateway,) = stack.enter_context(serving(resubmitted(upstream.url)))
         yield {EMBEDDED: in_engine.url, RESUBMITTED: gateway.url}
 
 

@@ -99,7 +99,7 @@ def main() -> None:
     print("| server | requests | tokens over the cap: requests | usage differs from the ids |")
     print("|---|--:|---|--:|")
     requests = list(bodies(count, "max_thinking_tokens", PROCTOR.extra))
-    with serving(PROCTOR) as server:
+    with serving(PROCTOR) as (server,):
         answers = asyncio.run(send(server.url, requests))
     cuts = [
         Cut(reported_tokens(answer) - body["max_thinking_tokens"], 0)
@@ -108,7 +108,7 @@ def main() -> None:
     print(row(PROCTOR.name, cuts), flush=True)
 
     requests = list(bodies(count, "thinking_token_budget", VLLM.extra))
-    with serving(VLLM) as server:
+    with serving(VLLM) as (server,):
         answers = asyncio.run(send(server.url, requests))
     cuts = []
     for answer, body in zip(answers, requests, strict=True):

@@ -143,7 +143,7 @@ class Server:
     """
 
     url: str
-    process: psutil.Process
+    process: psutil.Popen
 
     def cpu_seconds(self) -> tuple[float, float]:
         """Return the CPU time so far of the server's process, and of its engine's processes."""
@@ -170,49 +170,57 @@ class Round:
 
 
 @contextlib.contextmanager
-def serving(side: Side) -> Iterator[Server]:
-    """Run a side's server; yield it once it is ready."""
+def starting(side: Side) -> Iterator[Server]:
+    """Run a side's server, without waiting until it is ready."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     # Two engines share the machine; by default, each would take all memory.
     environment = os.environ | {"VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_LOGGING_LEVEL": "ERROR"}
     environment |= side.environment
-    process = subprocess.Popen(
+    process = psutil.Popen(
         side.command(port), env=environment, start_new_session=True, stdout=subprocess.DEVNULL
     )
-    url = f"http://127.0.0.1:{port}"
     try:
-        asyncio.run(_until_ready(url, process))
-        yield Server(url, psutil.Process(process.pid))
+        yield Server(f"http://127.0.0.1:{port}", process)
     finally:
         process.send_signal(signal.SIGTERM)
         try:
             process.wait(30)
-        except subprocess.TimeoutExpired:
+        except psutil.TimeoutExpired:
             os.killpg(process.pid, signal.SIGKILL)
 
 
-async def _until_ready(url: str, process: subprocess.Popen[bytes]) -> None:
+@contextlib.contextmanager
+def serving(*sides: Side) -> Iterator[list[Server]]:
+    """Run the servers of all sides; yield them once all are ready."""
+    with contextlib.ExitStack() as stack:
+        servers = [stack.enter_context(starting(side)) for side in sides]
+        for server in servers:
+            asyncio.run(_until_ready(server))
+        yield servers
+
+
+async def _until_ready(server: Server) -> None:
     async with aiohttp.ClientSession() as session, asyncio.timeout(START_TIMEOUT):
-        while process.poll() is None:
+        while server.process.poll() is None:
             with contextlib.suppress(aiohttp.ClientConnectionError):
                 for path in ("ready", "health"):
-                    async with session.get(f"{url}/{path}") as response:
+                    async with session.get(f"{server.url}/{path}") as response:
                         if response.status == 200:
                             return
                         if response.status == 503:
                             break
             await asyncio.sleep(0.5)
-    raise RuntimeError(f"a server exited with status {process.returncode} before it was ready")
+    status = server.process.returncode
+    raise RuntimeError(f"a server exited with status {status} before it was ready")
 
 
 def compare(
     pair: tuple[Side, Side], streams: Sequence[int], rounds: int, per_stream: int
 ) -> Iterator[str]:
     """Yield a row of the table for each number of streams."""
-    with contextlib.ExitStack() as stack:
-        servers = [stack.enter_context(serving(side)) for side in pair]
+    with serving(*pair) as servers:
         for number in streams:
             count = number * per_stream * (4 if number == 1 else 1)
             results: tuple[list[Round], list[Round]] = ([], [])

@@ -83,7 +83,7 @@ def table(model: str, engine: Mapping[str, Any], count: int) -> Iterator[str]:
             yield f"{configuration} {configuration.refusal} | | | |"
             continue
         command = partial(gateway, model=model, engine={**engine, **configuration.engine})
-        with serving(Side("Proctor", command, {}, configuration.environment)) as server:
+        with serving(Side("Proctor", command, {}, configuration.environment)) as (server,):
             began = time.perf_counter()
             answers = asyncio.run(send(server.url, requests))
             seconds = time.perf_counter() - began
