@@ -83,11 +83,15 @@ def table(model: str, engine: Mapping[str, Any], count: int) -> Iterator[str]:
             yield f"{configuration} {configuration.refusal} | | | |"
             continue
         command = partial(gateway, model=model, engine={**engine, **configuration.engine})
-        with serving(Side("Proctor", command, {}, configuration.environment)) as (server,):
-            began = time.perf_counter()
-            answers = asyncio.run(send(server.url, requests))
-            seconds = time.perf_counter() - began
-        yield f"{configuration} {row(requests, answers, opens, closes, seconds)} |"
+        try:
+            with serving(Side("Proctor", command, {}, configuration.environment)) as (server,):
+                began = time.perf_counter()
+                answers = asyncio.run(send(server.url, requests))
+                seconds = time.perf_counter() - began
+        except RuntimeError as error:  # the other configurations may start
+            yield f"{configuration} {error} | | | |"
+        else:
+            yield f"{configuration} {row(requests, answers, opens, closes, seconds)} |"
 
 
 def bodies(count: int) -> Iterator[dict[str, Any]]:

@@ -7,7 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from bench.gpu.control import CONFIGURATIONS, bodies, row
+from bench.gpu import control
+from bench.gpu.control import CONFIGURATIONS, bodies, row, table
+from bench.throughput import MODEL
 from tests.waiting import PATIENCE
 
 pytestmark = pytest.mark.engine
@@ -37,6 +39,18 @@ def test_requests_have_satisfiable_budgets() -> None:
     for body in bodies(200):
         assert 0 <= body["min_thinking_tokens"] <= body["max_thinking_tokens"]
         assert 0 < body["max_thinking_tokens"] < body["max_tokens"]
+
+
+def test_a_configuration_that_does_not_start_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(side: object) -> object:
+        raise RuntimeError("it exited with status 1")
+
+    monkeypatch.setattr(control, "serving", refuse)
+    lines = list(table(str(MODEL), {}, count=1))
+    tried = [each for each in CONFIGURATIONS if each.refusal is None]
+    assert [f"{each} it exited with status 1 | | | |" for each in tried] == [
+        line for line in lines if "exited" in line
+    ]
 
 
 def test_the_command_measures_what_this_machine_can_run(tmp_path: Path) -> None:

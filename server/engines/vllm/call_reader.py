@@ -260,11 +260,8 @@ class OpenCall:
     def _begin(self) -> list[CallDelta]:
         if not self._name:
             return []
-        return [
-            CallDelta(
-                0, self._id or f"chatcmpl-tool-{uuid.uuid4().hex}", self._name, self._arguments
-            )
-        ]
+        call_id = self._id or f"chatcmpl-tool-{uuid.uuid4().hex}"
+        return [CallDelta(0, call_id, self._name, self._arguments)]
 
 
 class FirstCallReader:

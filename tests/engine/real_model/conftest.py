@@ -1,5 +1,26 @@
-"""The pretrained model's gateway, shared by the tests of this folder."""
+"""A gateway over the pretrained model, shared by the tests of this folder."""
 
-from tests.engine.real_model.gateway import real_gateway
+from collections.abc import Iterator
 
-__all__ = ["real_gateway"]
+import pytest
+
+from tests.engine.gateway import TIERS, Gateway, running_gateway
+from tests.engine.real_model.client import END, MODEL, START
+from tests.requirements import require
+
+ENGINE = {
+    "max_model_len": 2048,
+    "max_num_seqs": 16,
+    "enforce_eager": True,
+    "kv_cache_memory_bytes": 2**28,
+}
+
+
+@pytest.fixture(scope="session")
+def real_gateway() -> Iterator[Gateway]:
+    """The gateway, on a loopback port."""
+    require(MODEL.exists(), "the pretrained model")
+    with running_gateway(
+        model=str(MODEL), thinking_start=START, thinking_end=END, engine=ENGINE, tiers=TIERS
+    ) as gateway:
+        yield gateway

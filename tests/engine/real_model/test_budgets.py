@@ -1,27 +1,23 @@
 """Budgets on a real vocabulary, counted again from the bytes of the tokens."""
 
-import asyncio
 from random import Random
 from typing import Any
 
-import httpx
 import pytest
 
-from tests.engine.client import ask, assert_budget_kept, body, random_request
+from tests.engine.client import assert_budget_kept, random_request
 from tests.engine.gateway import Gateway
-from tests.engine.real_model.gateway import END, START, conversation, thinking_count
+from tests.engine.real_model.client import (
+    END,
+    QUESTIONS,
+    START,
+    conversation,
+    request_for,
+    send_all,
+    thinking_count,
+)
 
 pytestmark = pytest.mark.engine
-
-QUESTIONS = (
-    "4 and 4?",
-    "Name three rivers of Europe, as a list.",
-    "Write a Python function that reverses a string.",
-    "Show the planets and their sizes in a table.",
-    "Why is the sky blue? Explain it step by step.",
-    "Tell a short story about a fox and a crow.",
-    "Was kostet ein Brot, wenn drei Brote 9 Euro kosten?",
-)
 
 
 def real_request(gateway: Gateway, rng: Random) -> dict[str, Any]:
@@ -32,18 +28,6 @@ def real_request(gateway: Gateway, rng: Random) -> dict[str, Any]:
     )
     request = random_request(gateway, rng, most=60)
     return {**request, "messages": shown, "max_tokens": 160}
-
-
-async def send_all(gateway: Gateway, requests: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Send requests, 12 at a time, and return their responses."""
-    slots = asyncio.Semaphore(12)
-    async with httpx.AsyncClient(base_url=gateway.url, timeout=600) as http:
-
-        async def send(request: dict[str, Any]) -> dict[str, Any]:
-            async with slots:
-                return await ask(http, request)
-
-        return await asyncio.gather(*map(send, requests))
 
 
 async def test_random_requests_think_within_their_budgets(real_gateway: Gateway) -> None:
@@ -62,10 +46,9 @@ async def test_without_thinking_no_spelling_of_the_marker_opens_a_block(
     real_gateway: Gateway, temperature: float
 ) -> None:
     requests = [
-        body(
+        request_for(
             real_gateway,
-            "",
-            messages=conversation(question),
+            question,
             max_thinking_tokens=0,
             temperature=temperature,
             seed=seed,

@@ -7,8 +7,14 @@ import pytest
 
 from tests.engine.client import body
 from tests.engine.gateway import Gateway
-from tests.engine.real_model.gateway import END, START, conversation, thinking_count
-from tests.engine.real_model.test_budgets import QUESTIONS, send_all
+from tests.engine.real_model.client import (
+    END,
+    QUESTIONS,
+    START,
+    request_for,
+    send_all,
+    thinking_count,
+)
 
 pytestmark = pytest.mark.engine
 
@@ -58,10 +64,9 @@ async def test_no_character_is_cut(real_gateway: Gateway, stream: bool) -> None:
 
 async def test_the_thinking_lands_at_the_end_of_a_sentence(real_gateway: Gateway) -> None:
     requests = [
-        body(
+        request_for(
             real_gateway,
-            "",
-            messages=conversation(question),
+            question,
             **LONG_THOUGHT,
             thinking={"landing": "sentence", "on_loop": "off"},
             temperature=0.7,
@@ -82,10 +87,9 @@ async def test_the_thinking_lands_at_the_end_of_a_sentence(real_gateway: Gateway
 
 async def test_stop_strings_end_the_answer_only(real_gateway: Gateway) -> None:
     requests = [
-        body(
+        request_for(
             real_gateway,
-            "",
-            messages=conversation(question),
+            question,
             max_thinking_tokens=30,
             min_thinking_tokens=10,
             stop=[stop],
@@ -110,10 +114,9 @@ async def test_the_answer_follows_its_schema_after_a_forced_end(real_gateway: Ga
         "additionalProperties": False,
     }
     requests = [
-        body(
+        request_for(
             real_gateway,
-            "",
-            messages=conversation("4 and 4?"),
+            "4 and 4?",
             max_thinking_tokens=cap,
             min_thinking_tokens=cap,
             thinking={"landing": "hard"},
@@ -146,10 +149,9 @@ async def test_an_answer_may_talk_about_the_markers(
     real_gateway: Gateway, text: str, stream: bool
 ) -> None:
     """The grammar lets the model write this text only."""
-    request = body(
+    request = request_for(
         real_gateway,
-        "",
-        messages=conversation("4 and 4?"),
+        "4 and 4?",
         max_thinking_tokens=10,
         structured_outputs={"choice": [text]},
         temperature=0,
@@ -166,10 +168,9 @@ async def test_half_a_marker_is_part_of_the_thinking(
     real_gateway: Gateway, half: str, stream: bool
 ) -> None:
     """Forced in the middle of the thinking, it is held back until the next token, and shown."""
-    request = body(
+    request = request_for(
         real_gateway,
-        "",
-        messages=conversation("4 and 4?"),
+        "4 and 4?",
         max_thinking_tokens=40,
         thinking={"continuations": 1, "continuation_text": f" {half} x", "on_loop": "off"},
         temperature=0,

@@ -1,29 +1,32 @@
-"""A gateway over SmolLM2-135M-Instruct: a real vocabulary, with markers of several tokens."""
+"""SmolLM2-135M-Instruct: requests to it, and its thinking counted from bytes."""
 
+import asyncio
 import sys
-from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 from typing import Any
 
-import pytest
+import httpx
 from transformers import AutoTokenizer
 from transformers.convert_slow_tokenizer import bytes_to_unicode
 
-from tests.engine.gateway import TIERS, Gateway, running_gateway
-from tests.requirements import require
+from tests.engine.client import ask, body
+from tests.engine.gateway import Gateway
 
 MODEL = Path(sys.prefix) / "real-model" / "model"
 """Made by `make .venv/real-model/.made` (see demo/smollm2.py)."""
 
 START, END = "<think>", "</think>"
 
-ENGINE = {
-    "max_model_len": 2048,
-    "max_num_seqs": 16,
-    "enforce_eager": True,
-    "kv_cache_memory_bytes": 2**28,
-}
+QUESTIONS = (
+    "4 and 4?",
+    "Name three rivers of Europe, as a list.",
+    "Write a Python function that reverses a string.",
+    "Show the planets and their sizes in a table.",
+    "Why is the sky blue? Explain it step by step.",
+    "Tell a short story about a fox and a crow.",
+    "Was kostet ein Brot, wenn drei Brote 9 Euro kosten?",
+)
 
 EXAMPLES = [
     ("2 and 3?", "2 and 3 make 5.", "5"),
@@ -44,14 +47,21 @@ def conversation(question: str) -> list[dict[str, Any]]:
     return [*messages, {"role": "user", "content": f"Q: {question}"}]
 
 
-@pytest.fixture(scope="session")
-def real_gateway() -> Iterator[Gateway]:
-    """A gateway over the pretrained model, on a loopback port."""
-    require(MODEL.exists(), "the pretrained model")
-    with running_gateway(
-        model=str(MODEL), thinking_start=START, thinking_end=END, engine=ENGINE, tiers=TIERS
-    ) as gateway:
-        yield gateway
+def request_for(gateway: Gateway, question: str, **fields: Any) -> dict[str, Any]:
+    """Return a chat request whose conversation shows the format of thinking."""
+    return body(gateway, "", **{"messages": conversation(question), **fields})
+
+
+async def send_all(gateway: Gateway, requests: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Send requests, 12 at a time, and return their responses."""
+    slots = asyncio.Semaphore(12)
+    async with httpx.AsyncClient(base_url=gateway.url, timeout=600) as http:
+
+        async def send(request: dict[str, Any]) -> dict[str, Any]:
+            async with slots:
+                return await ask(http, request)
+
+        return await asyncio.gather(*map(send, requests))
 
 
 def thinking_count(gateway: Gateway, name: str) -> int:
