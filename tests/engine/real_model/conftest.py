@@ -16,7 +16,8 @@ ENGINE = {
 }
 
 
-@pytest.fixture(scope="session")
+# Not for the session: a second engine hides the metrics of the first as long as it runs.
+@pytest.fixture(scope="package")
 def real_gateway() -> Iterator[Gateway]:
     """The gateway, on a loopback port."""
     require(MODEL.exists(), "the pretrained model")
