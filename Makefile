@@ -12,8 +12,9 @@ REAL_MODEL := $(VENV)/real-model
 PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input
 CLIENTS_PIP := $(CLIENTS)/bin/python -m pip --disable-pip-version-check --no-input
 TORCH := 2.13.0
-# The whole run in two processes, by file: most of its time, servers start and clients wait.
-WORKERS := $(if $(ARGS),,--numprocesses=2 --dist=loadfile)
+# The whole run in two processes, by file, in the order of tests/conftest.py: most of its time,
+# servers start and clients wait.
+WORKERS := $(if $(ARGS),,--numprocesses=2 --dist=loadfile --no-loadscope-reorder)
 TORCH_CPU_INDEX := https://download.pytorch.org/whl/cpu
 PYTHONS := $(PYTHON) python3.11 python3.12 python3.13 python3 python
 

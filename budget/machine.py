@@ -100,6 +100,8 @@ class Outcome:
         continuations: attempts to close that became continuations.
         end_reason: why the thinking ended.
         loops: the number of loops detected, by action.
+        spilled: answer tokens before an end marker that the model wrote in its answer although its
+            thinking had been closed for it: it went on thinking there.
     """
 
     tokens: int
@@ -107,6 +109,7 @@ class Outcome:
     continuations: int
     end_reason: EndReason
     loops: dict[OnLoop, int]
+    spilled: int = 0
 
     @property
     def forced(self) -> dict[Forced, int]:
@@ -132,6 +135,7 @@ class BudgetStateMachine:
         length: tokens generated.
         tokens: thinking tokens, markers excluded.
         answer_tokens: answer tokens.
+        spilled: answer tokens before a stray end marker, after thinking that was cut short.
         continuations: attempts to close that became continuations.
         incomplete_bytes: bytes missing from the last character, 0 to 3.
         partial: the index in `PARTIAL` of the end of the text.
@@ -155,6 +159,7 @@ class BudgetStateMachine:
         self.length = 0
         self.tokens = 0
         self.answer_tokens = 0
+        self.spilled = 0
         self.continuations = 0
         self.incomplete_bytes = 0
         self.partial = 0
@@ -169,6 +174,8 @@ class BudgetStateMachine:
         self._script: list[tuple[int, Forced]] = []
         self._starts_run = False
         self._end_reason: EndReason | None = None
+        # The number of answer tokens at the last end marker.
+        self._answer_start = 0
         if budget.begins_with_marker:
             self.matcher_state = self.matcher.outside
             self.phase = Phase.OPENING
@@ -364,6 +371,7 @@ class BudgetStateMachine:
             self.continuations,
             unfinished if self.thinking or self.phase is Phase.OPENING else self._reason_closed,
             dict(self.loop_counts),
+            self.spilled,
         )
 
     @property
@@ -464,9 +472,12 @@ class BudgetStateMachine:
     def _cross_marker(self, step: Step) -> list[Labelled]:
         last = self.vocabulary.symbols(self._pending_tokens[-1])
         released = self._release_marker(step.span)
-        if step.crossing is not Crossing.STRAY:
+        if step.crossing is Crossing.STRAY:
+            self._count_spilled()
+        else:
             if self.thinking:
                 self._end_reason = self._reason_to_close()
+                self._answer_start = self.answer_tokens
             self._transition(Event.CLOSED if self.thinking else Event.OPENED)
             self._script = []
         if step.crossing is Crossing.CLOSED and self._budget.bound:
@@ -478,6 +489,13 @@ class BudgetStateMachine:
             released.append(Labelled(None, self._label, self._pending_text[:certain]))
             self._pending_text = self._pending_text[certain:]
         return released
+
+    def _count_spilled(self) -> None:
+        """Count the answer up to a stray end marker, if thinking was cut short or not allowed."""
+        reason = EndReason.DISABLED if self._budget.maximum == 0 else self._end_reason
+        if reason not in (None, EndReason.NATURAL):
+            self.spilled += self.answer_tokens - self._answer_start
+        self._answer_start = self.answer_tokens
 
     def _reason_to_close(self) -> EndReason:
         if self._budget.maximum == 0:

@@ -31,7 +31,11 @@ os.environ["PROCTOR_LEDGER__URL"] = ""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark the tests that start the real engine."""
+    """Mark the tests that use the real engine, and run them first.
+
+    They take longest: were they last, one of two test processes would wait for the other's.
+    """
     for item in items:
         if "vllm_gateway" in getattr(item, "fixturenames", ()):
             item.add_marker("engine")
+    items.sort(key=lambda item: item.get_closest_marker("engine") is None)

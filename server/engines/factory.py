@@ -10,6 +10,7 @@ from proctor.server.config.settings import ConfigError, Settings
 from proctor.server.engines.base import Engine
 from proctor.server.engines.completions.engine import CompletionsEngine
 from proctor.server.engines.completions.upstream import Upstream
+from proctor.server.engines.garbage import no_garbage_collection
 
 if TYPE_CHECKING:
     from proctor.server.engines.vllm.engine import MarkerSource
@@ -46,8 +47,9 @@ def check_tiers(settings: Settings, context: int) -> None:
 
 def _load(settings: Settings) -> Engine:
     # Imported here: importing vLLM takes seconds, and the gateway also runs without it.
-    from proctor.server.engines.grammars.pool import GrammarPool
-    from proctor.server.engines.vllm.engine import MarkerSource, VllmEngine
+    with no_garbage_collection():
+        from proctor.server.engines.grammars.pool import GrammarPool
+        from proctor.server.engines.vllm.engine import MarkerSource, VllmEngine
 
     markers = MarkerSource(
         settings.thinking_start, settings.thinking_end, settings.reasoning_parser

@@ -86,6 +86,7 @@ class Envelope:
             "continuations": outcome.continuations,
             "loops": sum(outcome.loops.values()),
             "end_reason": outcome.end_reason,
+            "spilled_tokens": outcome.spilled,
             "clamped": self.admission.clamped[result.choice],
         }
 

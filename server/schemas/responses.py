@@ -204,6 +204,9 @@ class ThinkingReport(ResponseSchema):
     minimum no longer applies."""
     end_reason: EndReason
     """Why the thinking ended."""
+    spilled_tokens: int
+    """The number of answer tokens in which the model went on thinking after the server had closed
+    its thinking, known by the end marker that it wrote after them."""
     clamped: bool
     """Whether the enforced budget is smaller than the one requested by the request, its tier or the
     default."""

@@ -89,6 +89,12 @@ class Metrics:
         self.forced_tokens = Counter(
             "proctor_forced_tokens", "Forced tokens.", ["kind"], registry=registry
         )
+        self.spilled_tokens = Counter(
+            "proctor_spilled_tokens",
+            "Answer tokens in which thinking went on after it had been closed.",
+            ["tier"],
+            registry=registry,
+        )
         self.loops = Counter(
             "proctor_loops",
             "Detected loops in the thinking.",
@@ -144,6 +150,7 @@ class Metrics:
         thinking_tokens.observe(outcome.tokens, exemplar)
         self.answer_tokens.labels(tier).observe(result.answer_tokens, exemplar)
         self.continuations.labels(tier).inc(outcome.continuations)
+        self.spilled_tokens.labels(tier).inc(outcome.spilled)
         for kind, count in outcome.forced.items():
             self.forced_tokens.labels(kind.value).inc(count)
         for action, count in outcome.loops.items():
@@ -192,6 +199,7 @@ class Metrics:
         """Create series at 0, since a rate misses the event that creates its series."""
         for tier in (CUSTOM, *(tier.name for tier in settings.tiers)):
             self.continuations.labels(tier)
+            self.spilled_tokens.labels(tier)
             if settings.priced:
                 for part in CostPart:
                     self.cost.labels(tier, part.value, ANONYMOUS)

@@ -278,6 +278,44 @@ def test_a_reopened_block_continues_the_same_budget() -> None:
     assert machine.barred == {6}
 
 
+def test_thinking_goes_on_in_the_answer_up_to_a_stray_end_marker() -> None:
+    def spilled(budget: TokenBudget, tokens: list[int]) -> int:
+        return replay(budget, ONE, tokens).outcome(EndReason.LENGTH).spilled
+
+    assert spilled(TokenBudget(maximum=2), [1, 2, 7, 3, 4, 7, 5]) == 2
+    assert spilled(TokenBudget(maximum=2), [1, 2, 7, 3, 7, 4, 7, 5]) == 2
+    assert spilled(TokenBudget(maximum=2), [1, 2, 7, 3, 4, 5]) == 0
+    assert spilled(TokenBudget(maximum=0, opened=False), [3, 4, 7, 5]) == 2
+    # What the model closed itself, or nobody limited, has not been cut short.
+    assert spilled(TokenBudget(maximum=9), [1, 7, 3, 4, 7, 5]) == 0
+    assert spilled(TokenBudget(opened=False), [3, 4, 7, 5]) == 0
+    # A grammar describes the whole answer, and with it any markers there.
+    assert spilled(TokenBudget(maximum=2, bound=True), [1, 2, 7, 3, 4, 7, 5]) == 0
+
+
+@given(budgets(), numbers)
+def test_spilled_tokens_agree_with_a_count_by_hand(budget: TokenBudget, wanted: list[int]) -> None:
+    machine = BudgetStateMachine(budget, ONE)
+    tokens, _ = play(machine, wanted)
+    outcome = machine.outcome(EndReason.LENGTH)
+    forced = {at for run in outcome.forced_runs for at in range(run.start, run.end)}
+
+    thinking, cut_short = budget.opened, budget.maximum == 0
+    since, spilled = 0, 0
+    for position, token in enumerate(tokens):
+        if thinking or token == 6:
+            thinking = token not in (7, EOS)
+            if not thinking:
+                cut_short, since = budget.maximum == 0 or position in forced, 0
+                if budget.bound:
+                    break
+        elif token == 7:
+            spilled, since = spilled + (since if cut_short else 0), 0
+        elif token != EOS:
+            since += 1
+    assert outcome.spilled == spilled
+
+
 def test_a_token_that_was_not_enforced_raises_desync_error() -> None:
     with pytest.raises(DesyncError, match="7 was forced"):
         replay(TokenBudget(maximum=1), ONE, [1, 2])

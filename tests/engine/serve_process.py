@@ -172,11 +172,11 @@ def shared_memory(processes: list[psutil.Process]) -> set[Path]:
 
 
 class Stream:
-    """A long stream: when it began, and its last event."""
+    """A long stream: when it began, whether it has ended, and its last event."""
 
-    def __init__(self, choices: int = 1) -> None:
-        self._request = {**LONG, "n": choices}
+    def __init__(self) -> None:
         self.begun = asyncio.Event()
+        self.ended = False
         self.status = 0
         self.name = ""
         self.data: Any = None
@@ -185,7 +185,7 @@ class Stream:
         """Read the stream to its end, and keep the last event."""
         name = ""
         try:
-            async with http.stream("POST", CHAT, json=self._request) as response:
+            async with http.stream("POST", CHAT, json=LONG) as response:
                 self.status = response.status_code
                 assert response.is_success, await response.aread()
                 async for line in response.aiter_lines():
@@ -197,6 +197,7 @@ class Stream:
                     elif not line:
                         name = ""
         finally:
+            self.ended = True
             self.begun.set()  # also after an error, so that a waiting test sees it
 
 

@@ -6,9 +6,13 @@ import signal
 import socket
 from typing import Any
 
+from proctor.server.engines.garbage import no_garbage_collection
 from proctor.server.engines.grammars.forking import FORK, ForkServer, shut_down_and_close
-from proctor.server.engines.grammars.trial import Trial
 from proctor.server.engines.processes.engine_processes import interrupts_blocked
+
+# The new process imports this module first, to find `serve`.
+with no_garbage_collection():
+    from proctor.server.engines.grammars.trial import Trial
 
 SPAWN = multiprocessing.get_context("spawn")
 READY = b"r"

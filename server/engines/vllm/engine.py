@@ -41,6 +41,7 @@ from proctor.server.engines.processes.stall import (
 from proctor.server.engines.tool_calls import Constraint, ToolFormat
 from proctor.server.engines.vllm.codec import VllmCodec
 from proctor.server.engines.vllm.config import PROCESSORS, engine_config, openmp_environment
+from proctor.server.engines.vllm.core_process import faster_start
 from proctor.server.engines.vllm.metrics import DraftMetrics, SanitizedStatLogger
 from proctor.server.engines.vllm.tools import VllmTools
 from proctor.server.engines.warm_up import warm_up
@@ -169,7 +170,7 @@ class VllmEngine:
             grammar_checker = grammars(config)
             undo.callback(grammar_checker.close)
             processes = EngineProcesses()
-            with processes.starting(), openmp_environment(config):
+            with processes.starting(), openmp_environment(config), faster_start():
                 llm = AsyncLLM.from_vllm_config(
                     config, enable_log_requests=False, stat_loggers=[SanitizedStatLogger]
                 )

@@ -65,7 +65,7 @@ async def send_all(gateway: Gateway, requests: list[dict[str, Any]]) -> list[dic
 
 
 def thinking_count(gateway: Gateway, name: str) -> int:
-    """Count a choice's thinking tokens from their bytes: those that begin before the end marker."""
+    """Count a choice's thinking tokens from their bytes: those with no part of a marker."""
     recording = gateway.engine.recordings[name]
     pieces = [token_bytes(token) for token in recording.tokens]
     text = b"".join(pieces)
@@ -78,9 +78,22 @@ def thinking_count(gateway: Gateway, name: str) -> int:
     end = text.find(END.encode(), begin)
     position = count = 0
     for piece in pieces:
-        count += position >= begin and (end < 0 or position < end)
-        position += len(piece)
-    return count
+        after = position + len(piece)
+        count += begin <= position and (end < 0 or after <= end)
+        position = after
+    return count - sum(_tokens_of_partial_marker(pieces[:at]) for at in recording.attempts)
+
+
+def _tokens_of_partial_marker(pieces: list[bytes]) -> int:
+    """Return how many of the last tokens contain the beginning of an end marker, if any does."""
+    text = b"".join(pieces)
+    lengths = range(len(END) - 1, -1, -1)
+    rest = next(length for length in lengths if text.endswith(END[:length].encode()))
+    tokens = 0
+    while rest > 0:
+        tokens += 1
+        rest -= len(pieces[-tokens])
+    return tokens
 
 
 def token_bytes(token: int) -> bytes:

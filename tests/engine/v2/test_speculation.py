@@ -1,7 +1,8 @@
 """Budgets, texts and distributions are the same with speculative decoding."""
 
 import asyncio
-import shutil
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from random import Random
@@ -9,12 +10,11 @@ from typing import Any
 
 import httpx
 import pytest
-import torch
-from safetensors.torch import load_file, save_file
 
 from proctor.demo.train import MODEL
-from tests.engine.client import ask, assert_budget_kept, metric, random_request
+from tests.engine.client import ask, assert_budget_kept, body, metric, random_request
 from tests.engine.gateway import Gateway
+from tests.engine.prompts import chain
 from tests.engine.v2.gateway import running_v2_gateway
 from tests.engine.v2.law import assert_law
 from tests.waiting import PATIENCE
@@ -22,37 +22,33 @@ from tests.waiting import PATIENCE
 pytestmark = pytest.mark.engine
 
 NGRAM = {"method": "ngram", "prompt_lookup_min": 2, "prompt_lookup_max": 4}
-NOISE = 0.2
-"""Relative noise on the weights of the noisy draft model, so that most of its drafts are wrong."""
+TRAINING_STEPS = 40
+"""The demo model is trained for 3,000; after so few, most of its drafts are wrong."""
 
 CACHE = 2**24
 
 
 @pytest.fixture(scope="module")
-def noisy_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A copy of the demo model whose drafts are often rejected."""
-    folder = tmp_path_factory.mktemp("draft") / "model"
-    shutil.copytree(MODEL, folder)
-    generator = torch.Generator().manual_seed(1)
-    weights = {
-        name: weight
-        + (NOISE * weight.float().std() * torch.randn(weight.shape, generator=generator)).to(
-            weight.dtype
-        )
-        for name, weight in load_file(MODEL / "model.safetensors").items()
-    }
-    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+def shorter_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The demo model, trained for so short a time that most of its drafts are rejected."""
+    folder = tmp_path_factory.mktemp("draft")
+    command = [sys.executable, "-m", "proctor.demo.train", "--no-compile"]
+    options = ["--folder", str(folder), "--steps", str(TRAINING_STEPS)]
+    subprocess.run([*command, *options], check=True, capture_output=True)
     return folder
 
 
-@pytest.fixture(scope="module", params=["ngram-3", "same-7", "noisy-1"])
-def gateway(request: pytest.FixtureRequest, noisy_model: Path) -> Iterator[Gateway]:
-    """A gateway over the V2 runner with speculative decoding."""
+@pytest.fixture(
+    scope="module",
+    params=[f"{method}-{count}" for method in ("ngram", "same", "shorter") for count in (1, 3, 7)],
+)
+def gateway(request: pytest.FixtureRequest) -> Iterator[Gateway]:
+    """A gateway over the V2 runner with speculative decoding, by method and length of drafts."""
     method, count = request.param.split("-")
-    models = {"same": MODEL, "noisy": noisy_model}
-    speculative: dict[str, Any] = (
-        {"method": "draft_model", "model": str(models[method])} if method in models else NGRAM
-    )
+    speculative: dict[str, Any] = NGRAM
+    if method != "ngram":
+        draft = MODEL if method == "same" else request.getfixturevalue("shorter_model")
+        speculative = {"method": "draft_model", "model": str(draft)}
     speculative = {**speculative, "num_speculative_tokens": int(count)}
     with running_v2_gateway(kv_cache_memory_bytes=CACHE, speculative_config=speculative) as made:
         yield made
@@ -102,17 +98,51 @@ async def test_greedy_texts_equal_those_without_speculation(
         {**random_request(gateway, rng, most=40), "temperature": 0, "stream": False}
         for _ in range(12)
     ]
-    async with (
-        httpx.AsyncClient(base_url=gateway.url, timeout=600) as http,
-        httpx.AsyncClient(base_url=vllm_gateway.url, timeout=600) as v1,
-    ):
-        ours = await asyncio.gather(*(ask(http, request) for request in requests))
-        theirs = await asyncio.gather(*(ask(v1, request) for request in requests))
+    ours, theirs = await ask_both(gateway, vllm_gateway, requests)
     for one, other in zip(ours, theirs, strict=True):
         assert one["choices"] == other["choices"]
 
 
-@pytest.mark.parametrize("gateway", ["noisy-1"], indirect=True)
+async def ask_both(
+    gateway: Gateway, v1_gateway: Gateway, requests: list[dict[str, Any]]
+) -> list[list[dict[str, Any]]]:
+    """Return the responses of both gateways."""
+    responses = []
+    for each in (gateway, v1_gateway):
+        async with httpx.AsyncClient(base_url=each.url, timeout=600) as http:
+            responses.append(await asyncio.gather(*(ask(http, request) for request in requests)))
+    return responses
+
+
+@pytest.mark.parametrize("gateway", ["same-7", "shorter-3"], indirect=True)
+async def test_the_edges_of_a_budget_lie_anywhere_within_a_draft(
+    gateway: Gateway, vllm_gateway: Gateway
+) -> None:
+    """Minimum, maximum, landing and continuations, with edges at every place of a draft."""
+    edges = range(20, 28)
+    requests = [request for edge in edges for request in requests_with_edge(gateway, edge)]
+    ours, theirs = await ask_both(gateway, vllm_gateway, requests)
+    for one, other in zip(ours, theirs, strict=True):
+        assert one["choices"] == other["choices"]
+    exact = ours[::4]
+    assert [answer["choices"][0]["thinking"]["tokens"] for answer in exact] == list(edges)
+
+
+def requests_with_edge(gateway: Gateway, edge: int) -> Iterator[dict[str, Any]]:
+    """Yield greedy requests whose thinking changes its course at a token."""
+    question = chain(Random(edge), 6)
+    limits = {"temperature": 0, "max_tokens": 200}
+    at_edge = {"max_thinking_tokens": edge}
+    off = {"on_loop": "off"}
+    yield body(gateway, question, **limits, **at_edge, min_thinking_tokens=edge, thinking=off)
+    yield body(gateway, question, **limits, min_thinking_tokens=edge, max_thinking_tokens=80)
+    landing = {"landing": "sentence", "wrap_up_text": "\nFinal Answer:"}
+    yield body(gateway, question, **limits, max_thinking_tokens=edge + 20, thinking=landing)
+    continued = {"continuations": 2, "continuation_text": ["Wait", "Hmm, again."]}
+    yield body(gateway, question, **limits, max_thinking_tokens=edge + 60, thinking=continued)
+
+
+@pytest.mark.parametrize("gateway", ["shorter-3"], indirect=True)
 def test_continuations_have_the_distribution_of_s1(gateway: Gateway, vllm_gateway: Gateway) -> None:
     """Under rejection sampling, which replaces most drafts of this model."""
     assert_law(gateway, vllm_gateway)

@@ -54,6 +54,7 @@ async def test_a_whole_response() -> None:
                 "end_reason": "natural",
                 "clamped": False,
                 "loops": 0,
+                "spilled_tokens": 0,
             },
         }
     ]
