@@ -21,7 +21,7 @@ from tests.engine.client import (
 from tests.engine.gateway import Gateway
 from tests.engine.prompts import chain
 from tests.engine.v2.gateway import running_v2_gateway
-from tests.engine.v2.law import assert_law
+from tests.engine.v2.law import assert_greedy_law, assert_sampled_law
 
 pytestmark = pytest.mark.engine
 
@@ -178,7 +178,13 @@ async def test_the_slots_of_aborted_requests_are_used_again(
         assert_budget_kept(v2_gateway, request, answer)
 
 
-def test_continuations_have_the_distribution_of_s1(
+def test_greedy_continuations_are_identical_to_s1(
     v2_gateway: Gateway, vllm_gateway: Gateway
 ) -> None:
-    assert_law(v2_gateway, vllm_gateway)
+    assert_greedy_law(v2_gateway, vllm_gateway)
+
+
+def test_sampled_continuations_have_the_distribution_of_s1(
+    v2_gateway: Gateway, vllm_gateway: Gateway
+) -> None:
+    assert_sampled_law(v2_gateway, vllm_gateway)
