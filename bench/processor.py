@@ -32,9 +32,20 @@ from proctor.budget.processors.params import EngineBudget, with_markers
 
 COLUMNS = 151_936
 CONTEXT = 4096
-MARKERS = Markers((151_667,), (151_668,), frozenset({151_643, 151_645}))
 DISTINCT_TOKENS = 1000
 LIKELY_TOKENS = 10
+
+
+@dataclass(frozen=True)
+class Model:
+    """A vocabulary of `columns` tokens, with markers of one token each near its end, as Qwen3's."""
+
+    columns: int
+
+    @property
+    def markers(self) -> Markers:
+        end = self.columns
+        return Markers((end - 269,), (end - 268,), frozenset({end - 293, end - 291}))
 
 
 @dataclass(frozen=True)
@@ -64,8 +75,10 @@ CASES = [
 class V1:
     """The V1 processor in a full batch."""
 
-    def __init__(self, case: Case, rows: int, with_budget: int, device: torch.device) -> None:
-        self._processor = v1.BudgetLogitsProcessor(_config(rows), device, False)
+    def __init__(
+        self, model: Model, case: Case, rows: int, with_budget: int, device: torch.device
+    ) -> None:
+        self._processor = v1.BudgetLogitsProcessor(_config(model, rows), device, False)
         self._outputs: list[list[int]] = [[] for _ in range(rows)]
         added = [
             (row, _params(case, row, with_budget), None, self._outputs[row]) for row in range(rows)
@@ -84,20 +97,22 @@ class V1:
 class V2:
     """The V2 processor in a full batch without drafts."""
 
-    def __init__(self, case: Case, rows: int, with_budget: int, device: torch.device) -> None:
+    def __init__(
+        self, model: Model, case: Case, rows: int, with_budget: int, device: torch.device
+    ) -> None:
         ones = torch.ones(rows, dtype=torch.int32)
         self._ids = torch.zeros(rows, CONTEXT, dtype=torch.int32, device=device)
         self._total = ones.to(device)
         states = LogitsProcRequestState(
             device,
             rows,
-            COLUMNS,
+            model.columns,
             all_token_ids=_buffer(gpu=self._ids),
             prompt_len=_buffer(gpu=ones.to(device), np=ones.numpy()),
             prefill_len=_buffer(gpu=ones.to(device), np=ones.numpy()),
             total_len=_buffer(gpu=self._total),
         )
-        self._processor = v2.BudgetLogitsProcessor(_config(rows), states)
+        self._processor = v2.BudgetLogitsProcessor(_config(model, rows), states)
         for row in range(rows):
             self._processor.add_request(row, _params(case, row, with_budget))
         self._processor.apply_staged_writes()
@@ -131,14 +146,14 @@ def _buffer(**arrays: Any) -> Any:
     return SimpleNamespace(**arrays)
 
 
-def _config(rows: int) -> Any:
+def _config(model: Model, rows: int) -> Any:
     return SimpleNamespace(
         scheduler_config=SimpleNamespace(max_num_seqs=rows),
-        model_config=SimpleNamespace(max_model_len=CONTEXT, get_vocab_size=lambda: COLUMNS),
+        model_config=SimpleNamespace(max_model_len=CONTEXT, get_vocab_size=lambda: model.columns),
         parallel_config=SimpleNamespace(enable_batch_sharded_sampling=False),
         speculative_config=None,
         num_speculative_tokens=0,
-        additional_config=with_markers({}, MARKERS),
+        additional_config=with_markers({}, model.markers),
     )
 
 
@@ -149,22 +164,22 @@ def _params(case: Case, row: int, with_budget: int) -> SamplingParams:
     return SamplingParams(extra_args=carried, **case.sampling)
 
 
-def _vocabulary() -> Vocabulary:
+def _vocabulary(model: Model) -> Vocabulary:
     """Return a vocabulary: 1% of the tokens end inside a character, 2% end a sentence."""
     tokens = [b" word"] * 97 + [b"\xe2\x82", b".", b".\n"]
     bytewise = [bytes([byte]) for byte in range(256)]
-    texts = bytewise + [tokens[index % 100] for index in range(COLUMNS - 256)]
-    (start,), (end,) = MARKERS.start, MARKERS.end
+    texts = bytewise + [tokens[index % 100] for index in range(model.columns - 256)]
+    (start,), (end,) = model.markers.start, model.markers.end
     texts[start], texts[end] = b"<think>", b"</think>"
     return Vocabulary.from_bytes(texts)
 
 
-def _logits(rows: int, flat: bool) -> torch.Tensor:
+def _logits(rows: int, columns: int, flat: bool) -> torch.Tensor:
     """Return logits of which a few stand out, as a model's do, or none if they are flat."""
-    logits = torch.randn(rows, COLUMNS)
+    logits = torch.randn(rows, columns)
     if not flat:
         logits *= 2
-        logits[:, :: COLUMNS // LIKELY_TOKENS] += 14
+        logits[:, :: columns // LIKELY_TOKENS] += 14
     return logits
 
 
@@ -191,6 +206,7 @@ def _timed(work: Callable[[], None], device: torch.device) -> float:
 
 def _measure(
     runner: type[V1] | type[V2],
+    model: Model,
     case: Case,
     rows: int,
     with_budget: int,
@@ -198,10 +214,10 @@ def _measure(
     device: torch.device,
 ) -> tuple[float, float, int]:
     """Return median milliseconds of mask and processor, and the processor's torch operations."""
-    batch = runner(case, rows, with_budget, device)
-    original = _logits(rows, case.flat).to(device)
+    batch = runner(model, case, rows, with_budget, device)
+    original = _logits(rows, model.columns, case.flat).to(device)
     logits = torch.empty_like(original)
-    masked = torch.zeros(rows, COLUMNS, device=device)
+    masked = torch.zeros(rows, model.columns, device=device)
     chosen = torch.arange(with_budget, device=device)
     generator = np.random.default_rng(0)
 
@@ -228,17 +244,21 @@ def _devices() -> Iterable[torch.device]:
         yield torch.device("cuda")
 
 
-def table(devices: Iterable[torch.device], all_rows: Iterable[int], steps: int) -> Iterator[str]:
+def table(
+    columns: int, devices: Iterable[torch.device], all_rows: Iterable[int], steps: int
+) -> Iterator[str]:
     """Measure, and yield the lines of the table.
 
     Args:
+        columns: the size of the vocabulary.
         devices: the devices of the logits.
         all_rows: the numbers of rows of a batch.
         steps: the number of timed steps; of slow cases a tenth, but at least 3.
     """
     yield "| device | runner | budgets | rows | with a budget | mask, ms | step, ms | torch |"
     yield "|---|---|---|--:|--:|--:|--:|--:|"
-    vocabulary = _vocabulary()
+    model = Model(columns)
+    vocabulary = _vocabulary(model)
     with (
         torch.inference_mode(),
         patch.object(v1, "vocabulary_of", return_value=vocabulary),
@@ -247,7 +267,7 @@ def table(devices: Iterable[torch.device], all_rows: Iterable[int], steps: int) 
         for device, case, rows in product(devices, CASES, all_rows):
             for with_budget, runner in product(_counts(case, rows), RUNNERS):
                 timed = steps if case is CASES[0] else max(3, steps // 10)
-                mask, step, count = _measure(runner, case, rows, with_budget, timed, device)
+                mask, step, count = _measure(runner, model, case, rows, with_budget, timed, device)
                 yield (
                     f"| {device.type} | {runner.__name__} | {case.name} | {rows} | "
                     f"{with_budget} | {mask:.3f} | {step:.3f} | {count} |"
@@ -263,10 +283,11 @@ def _counts(case: Case, rows: int) -> list[int]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--steps", type=int, default=50, help="timed steps of each kind")
+    parser.add_argument("--columns", type=int, default=COLUMNS, help="size of the vocabulary")
     parser.add_argument("--threads", type=int, default=1, help="CPU threads of torch")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
-    for line in table(list(_devices()), (1, 32, 256), options.steps):
+    for line in table(options.columns, list(_devices()), (1, 32, 256), options.steps):
         print(line, flush=True)
 
 

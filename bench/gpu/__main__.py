@@ -33,7 +33,7 @@ def lines(options: argparse.Namespace) -> Iterator[str]:
 
     yield "\n## The logits processor, per step\n"
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    yield from processor.table([device], options.rows, options.steps)
+    yield from processor.table(processor.COLUMNS, [device], options.rows, options.steps)
 
     yield "\n## Throughput\n"
     yield throughput.header()

@@ -51,11 +51,11 @@ class Encoder(Protocol):
         """Return `weights_of` all tokens that have occurred."""
 
 
-class DemoEncoder:
-    """The demo model's tokenizer, of 448 entries."""
+class ModelEncoder:
+    """The tokenizer of a model; by default the demo's, of 448 entries."""
 
-    def __init__(self) -> None:
-        self._tokenizer = Tokenizer.from_file(str(MODEL / "tokenizer.json"))
+    def __init__(self, folder: Path = MODEL) -> None:
+        self._tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
 
     def encode(self, text: str) -> list[int]:
         ids: list[int] = self._tokenizer.encode(text, add_special_tokens=False).ids
@@ -129,7 +129,7 @@ def demo_traces() -> Iterator[Trace]:
     temperature 0.6. A loop begins at the first verdict (`so 42`, `all ok 42`, `not a chain`) that
     is followed by another without working between them.
     """
-    encoder = DemoEncoder()
+    encoder = ModelEncoder()
     for line in DEMO_TRACES.read_text(encoding="utf-8").splitlines():
         found = json.loads(line)
         tokens = encoder.encode(found["text"])
@@ -143,9 +143,9 @@ def demo_traces() -> Iterator[Trace]:
             yield Trace("demo model, driven on", tokens, begin, again)
 
 
-def read(paths: list[Path], encoder: Encoder) -> Iterator[Trace]:
-    """Yield traces from files of text that does not loop."""
+def read(paths: list[Path], encoder: Encoder, length: int) -> Iterator[Trace]:
+    """Yield traces of at most `length` tokens from files of text that does not loop."""
     for path in paths:
         tokens = encoder.encode(path.read_text(encoding="utf-8", errors="replace"))
-        for begin in range(0, len(tokens), LONGEST):
-            yield Trace(path.suffix or path.name, tokens[begin : begin + LONGEST])
+        for begin in range(0, len(tokens), length):
+            yield Trace(path.suffix or path.name, tokens[begin : begin + length])

@@ -22,8 +22,9 @@ from proctor.budget.processors.backend import ArrayBackend
 from proctor.budget.processors.loops import LoopDetectors, LoopState
 from proctor.demo.measure import wilson
 from tests.budget.loops_corpus import (
-    DemoEncoder,
+    LONGEST,
     Encoder,
+    ModelEncoder,
     Trace,
     WordEncoder,
     corpus,
@@ -150,14 +151,21 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=4)
     parser.add_argument("--progress", type=int, default=10_000, help="traces that get somewhere")
     parser.add_argument("--looping", type=int, default=2000, help="traces that loop")
+    parser.add_argument("--tokenizer", type=Path, help="a model whose tokenizer is measured too")
+    parser.add_argument("--length", type=int, default=LONGEST, help="tokens of a text's pieces")
     parser.add_argument("texts", type=Path, nargs="*", help="more texts that do not loop")
     a = parser.parse_args()
-    encoders: dict[str, Encoder] = {"words": WordEncoder(), "demo tokenizer": DemoEncoder()}
+    encoders: dict[str, Encoder] = {"words": WordEncoder(), "demo tokenizer": ModelEncoder()}
+    if a.tokenizer is not None:
+        encoders[a.tokenizer.name] = ModelEncoder(a.tokenizer)
     console = Console()
     for title, encoder in encoders.items():
-        traces = [*corpus(a.seed, encoder, a.progress, a.looping), *read(a.texts, encoder)]
+        traces = [
+            *corpus(a.seed, encoder, a.progress, a.looping),
+            *read(a.texts, encoder, a.length),
+        ]
         report(console, title, traces, encoder.weights())
-    report(console, "demo model", [*demo_traces()], DemoEncoder().weights())
+    report(console, "demo model", [*demo_traces()], ModelEncoder().weights())
 
 
 if __name__ == "__main__":

@@ -19,7 +19,7 @@ from proctor.budget.loops import (
 from proctor.budget.processors.backend import ArrayBackend
 from proctor.budget.processors.loops import LoopDetectors, LoopState
 from proctor.budget.vocabulary import MAX_WEIGHT, weights_of
-from tests.budget.loops_corpus import DemoEncoder, Encoder, WordEncoder, corpus, demo_traces
+from tests.budget.loops_corpus import Encoder, ModelEncoder, WordEncoder, corpus, demo_traces
 from tests.budget.loops_measure import find
 
 LETTERS = bytes([0, 0, 1, 4, MAX_WEIGHT, MAX_WEIGHT])  # other tokens count as one letter
@@ -237,7 +237,7 @@ def test_a_step_leaves_the_state_before_it_alone(arrays: ArrayBackend) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("encode", "late"), [(WordEncoder, 0.06), (DemoEncoder, 0.2)])
+@pytest.mark.parametrize(("encode", "late"), [(WordEncoder, 0.06), (ModelEncoder, 0.2)])
 def test_detection_on_a_slice_of_the_corpus(encode: type[Encoder], late: float) -> None:
     encoder = encode()
     traces = list(corpus(3, encoder, progress=180, looping=96))
@@ -248,6 +248,6 @@ def test_detection_on_a_slice_of_the_corpus(encode: type[Encoder], late: float) 
 
 
 def test_loops_of_the_demo_model_are_found() -> None:
-    findings = list(find(list(demo_traces()), DemoEncoder().weights()))
+    findings = list(find(list(demo_traces()), ModelEncoder().weights()))
     assert not [finding for finding in findings if finding.false_alarm]
     assert all(finding.in_time for finding in findings if finding.trace.loop_at is not None)

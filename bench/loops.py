@@ -1,0 +1,124 @@
+"""How well loops are detected in a model's own thinking.
+
+    .venv/bin/python -m bench.loops --model .venv/real-model/model \
+        --thinking-start '<think>' --thinking-end '</think>' QUESTIONS.jsonl
+
+Asks every question (the `question` or `prompt` of each line) with detection off and at most 512
+thinking tokens, then runs the detector over the tokens. Thinking counts as a loop if its last 128
+tokens repeat themselves with a period of at most 32. Prints the share of these that is detected,
+the tokens until then, and the end of every other thinking in which a loop is detected, to be judged
+by a reader: loops with small changes are among them.
+"""
+
+import argparse
+import asyncio
+import json
+import statistics
+from collections.abc import Iterator, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from transformers import AutoTokenizer
+
+from bench.native import send
+from bench.throughput import ENGINE, MODEL, NAME, Side, gateway, serving
+from proctor.budget.loops import LoopDetector
+from proctor.budget.processors.tokenizer.vocabulary import read_vocabulary
+from proctor.demo.measure import wilson
+
+MOST = 512
+TAIL, PERIOD = 128, 32
+SHOWN = 240
+"""Characters of the end of a text that are printed."""
+
+
+def bodies(questions: Sequence[str], temperature: float) -> Iterator[dict[str, Any]]:
+    """Yield requests that think until the model ends it or the cap is reached."""
+    for seed, question in enumerate(questions):
+        yield {
+            "model": NAME,
+            "messages": [{"role": "user", "content": question}],
+            "temperature": temperature,
+            "seed": seed,
+            "max_thinking_tokens": MOST,
+            "max_tokens": MOST + 32,
+            "thinking": {"type": "enabled", "on_loop": "off"},
+            "return_token_ids": True,
+        }
+
+
+def repeats(tokens: Sequence[int]) -> bool:
+    """Return whether the last `TAIL` tokens have a period of at most `PERIOD`."""
+    tail = tokens[-TAIL:]
+    periods = range(1, PERIOD + 1)
+    return len(tail) == TAIL and any(tail[:-period] == tail[period:] for period in periods)
+
+
+def detected_at(tokens: Sequence[int], weights: bytes) -> int | None:
+    """Return after how many tokens a loop is detected."""
+    detector = LoopDetector(weights)
+    return next((at for at, token in enumerate(tokens, 1) if detector.advance(token)), None)
+
+
+def share(part: int, whole: int) -> str:
+    low, high = wilson(part, whole)
+    return f"{part} of {whole}: {part / max(1, whole):.4f} ({low:.4f}-{high:.4f})"
+
+
+def read_questions(path: Path, count: int) -> list[str]:
+    lines = map(json.loads, path.read_text(encoding="utf-8").splitlines())
+    questions = [line.get("question") or line["prompt"] for line in lines]
+    return questions[:count]
+
+
+def report(thinking: Sequence[Sequence[int]], tokenizer: Any) -> Iterator[str]:
+    """Yield the lines of the report on all thinking, given as token ids."""
+    weights = read_vocabulary(tokenizer, len(tokenizer)).weights
+    found = [(tokens, detected_at(tokens, weights)) for tokens in thinking]
+    looping = [at for tokens, at in found if repeats(tokens)]
+    in_time = [at for at in looping if at is not None]
+    others = [(tokens, at) for tokens, at in found if not repeats(tokens)]
+    alarms = [(tokens, at) for tokens, at in others if at is not None]
+    yield f"loops to the end, detected: {share(len(in_time), len(looping))}"
+    if in_time:
+        yield f"tokens until then, median: {statistics.median(in_time):.0f}"
+    yield f"detected in other thinking: {share(len(alarms), len(others))}"
+    for tokens, at in alarms:
+        yield f"- after {at}: {tokenizer.decode(tokens[:at])[-SHOWN:]!r}"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--model", default=str(MODEL))
+    parser.add_argument("--thinking-start", default="")
+    parser.add_argument("--thinking-end", default="")
+    parser.add_argument("--temperature", type=float, default=0.0)
+    parser.add_argument("--count", type=int, default=200, help="questions of each file")
+    parser.add_argument("questions", type=Path, nargs="+")
+    options = parser.parse_args()
+    markers = {
+        "PROCTOR_THINKING_START": options.thinking_start,
+        "PROCTOR_THINKING_END": options.thinking_end,
+    }
+    environment = {name: text for name, text in markers.items() if text}
+    side = Side("gateway", partial(gateway, model=options.model, engine=ENGINE), {}, environment)
+    questions = [
+        question for path in options.questions for question in read_questions(path, options.count)
+    ]
+    with serving(side) as (server,):
+        answers = asyncio.run(send(server.url, [*bodies(questions, options.temperature)]))
+    tokenizer = AutoTokenizer.from_pretrained(options.model)
+    thinking = [
+        answer["choices"][0]["token_ids"][: answer["choices"][0]["thinking"]["tokens"]]
+        for answer in answers
+    ]
+    print(f"{len(thinking)} texts of thinking, {sum(map(len, thinking))} tokens")
+    for line in report(thinking, tokenizer):
+        print(line)
+
+
+if __name__ == "__main__":
+    main()
