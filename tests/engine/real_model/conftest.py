@@ -13,7 +13,9 @@ ENGINE = {
     "max_model_len": 2048,
     "max_num_seqs": 16,
     "enforce_eager": True,
-    "kv_cache_memory_bytes": 2**28,
+    "kv_cache_memory_bytes": 2**29,
+    # In bfloat16 the results of a step depend on the batch, and so would greedy texts.
+    "dtype": "float32",
 }
 
 TEMPLATE = "chat_template.jinja"
