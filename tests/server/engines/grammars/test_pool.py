@@ -305,7 +305,8 @@ async def test_owners_take_turns(pool: GrammarPool) -> None:
             await pool.check(constraint(counting(200, 80 - number)), owner)
         done.append(owner)
 
-    many = [asyncio.create_task(ask("many", number)) for number in range(8)]
+    # So many that some still wait when the first, quick attempt at the other one has ended.
+    many = [asyncio.create_task(ask("many", number)) for number in range(16)]
     await until(lambda: bool(pool.slow_queue.running))
     await ask("one", 20)
     before = done.index("one")
