@@ -15,14 +15,13 @@ import asyncio
 import json
 import statistics
 from collections.abc import Iterator, Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 from transformers import AutoTokenizer
 
 from bench.native import send
-from bench.throughput import ENGINE, MODEL, NAME, Side, gateway, serving
+from bench.throughput import MODEL, NAME, Side, gateway, serving
 from proctor.budget.loops import LoopDetector
 from proctor.budget.processors.tokenizer.vocabulary import read_vocabulary
 from proctor.demo.measure import wilson
@@ -99,12 +98,11 @@ def main() -> None:
     parser.add_argument("--count", type=int, default=200, help="questions of each file")
     parser.add_argument("questions", type=Path, nargs="+")
     options = parser.parse_args()
-    markers = {
-        "PROCTOR_THINKING_START": options.thinking_start,
-        "PROCTOR_THINKING_END": options.thinking_end,
-    }
-    environment = {name: text for name, text in markers.items() if text}
-    side = Side("gateway", partial(gateway, model=options.model, engine=ENGINE), {}, environment)
+    markers: list[str] = []
+    if options.thinking_start and options.thinking_end:
+        markers = ["--thinking-start", options.thinking_start]
+        markers += ["--thinking-end", options.thinking_end]
+    side = Side("gateway", lambda port: [*gateway(port, options.model), *markers], {})
     questions = [
         question for path in options.questions for question in read_questions(path, options.count)
     ]

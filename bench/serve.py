@@ -31,6 +31,8 @@ def main() -> None:
     parser.add_argument("port", type=int)
     parser.add_argument("engine", type=json.loads, help="vLLM's engine arguments, in JSON")
     parser.add_argument("--model", help="a path or a Hugging Face name, by default the demo")
+    parser.add_argument("--thinking-start", help="by default that of the chat template")
+    parser.add_argument("--thinking-end")
     parser.add_argument("--without-budgets", action="store_true")
     options = parser.parse_args()
     settings = Settings(
@@ -39,6 +41,8 @@ def main() -> None:
         served_model_name=NAME,
         engine=options.engine,
         default_tier=CUSTOM,
+        thinking_start=options.thinking_start,
+        thinking_end=options.thinking_end,
     )
     app = create_app(settings, lambda: load(settings, options.without_budgets))
     uvicorn.run(app, host=settings.host, port=settings.port, access_log=False, log_level="warning")
@@ -50,7 +54,7 @@ def load(settings: Settings, without_budgets: bool) -> Engine:
         settings.model_path,
         name=settings.model_name,
         arguments=settings.engine,
-        markers=MarkerSource(),
+        markers=MarkerSource(settings.thinking_start, settings.thinking_end),
         grammars=lambda config: GrammarPool(config, settings.grammars),
     )
 
