@@ -20,8 +20,8 @@ def run_engine_core(*args: Any, **kwargs: Any) -> None:
 def faster_start() -> Iterator[None]:
     """Make the engine cores that vLLM starts in the body run `run_engine_core`."""
     original = EngineCoreProc.__dict__["run_engine_core"]
-    setattr(EngineCoreProc, "run_engine_core", staticmethod(run_engine_core))  # noqa: B010
+    EngineCoreProc.run_engine_core = staticmethod(run_engine_core)
     try:
         yield
     finally:
-        setattr(EngineCoreProc, "run_engine_core", original)  # noqa: B010
+        EngineCoreProc.run_engine_core = original

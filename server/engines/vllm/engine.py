@@ -24,7 +24,9 @@ from vllm.sampling_params import RequestOutputKind
 from vllm.tokenizers import cached_tokenizer_from_config
 from vllm.utils.gc_utils import freeze_gc_heap
 from vllm.v1.engine.async_llm import AsyncLLM
+from vllm.v1.engine.core_client import AsyncMPClient
 from vllm.v1.engine.exceptions import EngineDeadError, EngineGenerateError
+from vllm.v1.engine.output_processor import OutputProcessor
 
 from proctor.budget.processors.params import SLOW, EngineBudget, with_markers
 from proctor.budget.processors.tokenizer.marker_discovery import encode_markers, find_marker_texts
@@ -331,7 +333,8 @@ class VllmEngine:
 
     @property
     def _idle(self) -> bool:
-        return not self._llm.output_processor.has_unfinished_requests()
+        processor: OutputProcessor = self._llm.output_processor
+        return not processor.has_unfinished_requests()
 
     async def _call_workers(self, method: str, *args: Any) -> list[list[Any]]:
         """Call a method of `BudgetWorkerExtension`, and return the results of all workers.
@@ -341,7 +344,8 @@ class VllmEngine:
         Returns:
             A list of the workers' results for each data-parallel engine.
         """
-        results: list[list[Any]] = await self._llm.engine_core.call_utility_all_async(
+        client: AsyncMPClient = self._llm.engine_core
+        results: list[list[Any]] = await client.call_utility_all_async(
             "collective_rpc", method, None, args, None
         )
         return results

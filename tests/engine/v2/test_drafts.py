@@ -9,30 +9,20 @@ import pytest
 from tests.engine.client import body
 from tests.engine.gateway import Gateway
 from tests.engine.prompts import chain
-from tests.engine.v2.drafts import ask_both, running_speculative_gateway
+from tests.engine.v2.drafts import ask_both
 from tests.engine.v2.law import assert_sampled_law
 
 pytestmark = pytest.mark.engine
 
 
-@pytest.fixture(scope="module", params=["same-7", "shorter-3", "shorter-1"])
-def gateway(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Gateway]:
-    """A gateway whose drafts are long and accepted, or mostly rejected."""
-    folder = tmp_path_factory.getbasetemp() / "shorter"
-    with running_speculative_gateway(request.param, folder) as made:
-        yield made
-
-
-@pytest.mark.parametrize("gateway", ["same-7", "shorter-3"], indirect=True)
+@pytest.mark.parametrize("draft_gateway", ["same-7", "shorter-3"], indirect=True)
 async def test_the_edges_of_a_budget_lie_anywhere_within_a_draft(
-    gateway: Gateway, vllm_gateway: Gateway
+    draft_gateway: Gateway, vllm_gateway: Gateway
 ) -> None:
     """Minimum, maximum, landing and continuations, with edges at every place of a draft."""
     edges = range(20, 28)
-    requests = [request for edge in edges for request in requests_with_edge(gateway, edge)]
-    ours, theirs = await ask_both(gateway, vllm_gateway, requests)
+    requests = [request for edge in edges for request in requests_with_edge(draft_gateway, edge)]
+    ours, theirs = await ask_both(draft_gateway, vllm_gateway, requests)
     for one, other in zip(ours, theirs, strict=True):
         assert one["choices"] == other["choices"]
     exact = ours[::4]
@@ -53,9 +43,9 @@ def requests_with_edge(gateway: Gateway, edge: int) -> Iterator[dict[str, Any]]:
     yield body(gateway, question, **limits, max_thinking_tokens=edge + 60, thinking=continued)
 
 
-@pytest.mark.parametrize("gateway", ["shorter-1"], indirect=True)
+@pytest.mark.parametrize("draft_gateway", ["shorter-1"], indirect=True)
 def test_sampled_continuations_have_the_distribution_of_s1(
-    gateway: Gateway, vllm_gateway: Gateway
+    draft_gateway: Gateway, vllm_gateway: Gateway
 ) -> None:
     """Under rejection sampling, which replaces most drafts of this model."""
-    assert_sampled_law(gateway, vllm_gateway)
+    assert_sampled_law(draft_gateway, vllm_gateway)

@@ -1,7 +1,6 @@
 """Budgets and greedy texts are the same with speculative decoding."""
 
 import asyncio
-from collections.abc import Iterator
 from random import Random
 
 import httpx
@@ -9,34 +8,23 @@ import pytest
 
 from tests.engine.client import ask, assert_budget_kept, metric, random_request
 from tests.engine.gateway import Gateway
-from tests.engine.v2.drafts import ask_both, running_speculative_gateway
+from tests.engine.v2.drafts import ask_both
 from tests.waiting import PATIENCE
 
-pytestmark = pytest.mark.engine
+DRAFTS = [f"{method}-{count}" for method in ("ngram", "same", "shorter") for count in (1, 3, 7)]
+
+pytestmark = [pytest.mark.engine, pytest.mark.parametrize("draft_gateway", DRAFTS, indirect=True)]
 
 
-@pytest.fixture(
-    scope="module",
-    params=[f"{method}-{count}" for method in ("ngram", "same", "shorter") for count in (1, 3, 7)],
-)
-def gateway(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Gateway]:
-    """A gateway with drafts of a method and length."""
-    folder = tmp_path_factory.getbasetemp() / "shorter"
-    with running_speculative_gateway(request.param, folder) as made:
-        yield made
-
-
-async def test_random_requests_think_within_their_budgets(gateway: Gateway) -> None:
+async def test_random_requests_think_within_their_budgets(draft_gateway: Gateway) -> None:
     rng = Random(31)
-    requests = [random_request(gateway, rng, most=40) for _ in range(16)]
-    async with httpx.AsyncClient(base_url=gateway.url, timeout=600) as http:
+    requests = [random_request(draft_gateway, rng, most=40) for _ in range(16)]
+    async with httpx.AsyncClient(base_url=draft_gateway.url, timeout=600) as http:
         before = await draft_counts(http)  # the process counts those of earlier gateways as well
         answers = await asyncio.gather(*(ask(http, request) for request in requests))
         await until_counted(http, before)
     for request, answer in zip(requests, answers, strict=True):
-        assert_budget_kept(gateway, request, answer)
+        assert_budget_kept(draft_gateway, request, answer)
 
 
 async def until_counted(http: httpx.AsyncClient, before: list[float]) -> None:
@@ -71,13 +59,13 @@ async def draft_counts(http: httpx.AsyncClient) -> list[float]:
 
 
 async def test_greedy_texts_equal_those_without_speculation(
-    gateway: Gateway, vllm_gateway: Gateway
+    draft_gateway: Gateway, vllm_gateway: Gateway
 ) -> None:
     rng = Random(2)
     requests = [
-        {**random_request(gateway, rng, most=40), "temperature": 0, "stream": False}
+        {**random_request(draft_gateway, rng, most=40), "temperature": 0, "stream": False}
         for _ in range(12)
     ]
-    ours, theirs = await ask_both(gateway, vllm_gateway, requests)
+    ours, theirs = await ask_both(draft_gateway, vllm_gateway, requests)
     for one, other in zip(ours, theirs, strict=True):
         assert one["choices"] == other["choices"]

@@ -86,6 +86,23 @@ async def test_budgets_are_enforced_and_reported(
     assert answer["choices"][0]["message"]["content"]
 
 
+@pytest.mark.parametrize("stream", [False, True])
+async def test_thinking_that_goes_on_in_the_answer_is_told(stream: bool) -> None:
+    thought, answer = "no, wait ☃", "42"
+    engine = FakeEngine(Script(("first",), (*thought.encode(), END_THINK, *answer.encode())))
+
+    async with client(engine) as http:
+        fields = body(max_thinking_tokens=2, stream=stream)
+        response = await http.post(CHAT, json=fields)
+        metrics = (await http.get("/metrics")).text
+
+    spilled = len(thought.encode())
+    assert f'"spilled_tokens":{spilled}' in response.text.replace(" ", "")
+    assert f'proctor_spilled_tokens_total{{tier="custom"}} {spilled}.0' in metrics
+    if not stream:  # it stays in the answer, without the marker
+        assert response.json()["choices"][0]["message"]["content"] == thought + answer
+
+
 async def test_a_model_that_opens_its_thinking() -> None:
     engine = FakeEngine(SCRIPT, opens=False)
 
