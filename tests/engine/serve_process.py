@@ -25,16 +25,26 @@ PATIENCE = 300
 SERVE = "import sys; from proctor.server.cli.main import main; sys.exit(main())"
 SPIN = "while True: pass"
 SHARED_MEMORY = Path("/dev/shm")
+LONG_TOKENS = 1500
 LONG = {
     "model": "proctor-demo",
     "messages": [{"role": "user", "content": "Start with 7, add 5, times 3."}],
-    "min_thinking_tokens": 1500,
-    "max_thinking_tokens": 1500,
+    "min_thinking_tokens": LONG_TOKENS,
+    "max_thinking_tokens": LONG_TOKENS,
     "thinking": {"on_loop": "off"},
     "stream": True,
 }
 WORKER_PROCESS = {"PROCTOR_ENGINE__DISTRIBUTED_EXECUTOR_BACKEND": "mp"}
 """Runs the worker in a process of its own, as if there were several."""
+
+ENDLESS_TOKENS = 30_000
+LONG_CONTEXT = {
+    "PROCTOR_ENGINE": json.dumps(
+        {"max_model_len": 32_768, "hf_overrides": {"max_position_embeddings": 32_768}}
+    )
+}
+"""Leaves room for streams that last for a minute on a fast machine, and still run when a test that
+is slow itself kills their engine. What the model writes there makes no sense."""
 
 SHORT = {**LONG, "min_thinking_tokens": 0, "max_thinking_tokens": 20, "stream": False}
 
@@ -172,11 +182,12 @@ def shared_memory(processes: list[psutil.Process]) -> set[Path]:
 
 
 class Stream:
-    """A long stream: when it began, whether it has ended, and its last event."""
+    """A long stream: when it began, and its last event."""
 
-    def __init__(self) -> None:
+    def __init__(self, tokens: int = LONG_TOKENS) -> None:
+        """Create a stream of so many thinking tokens; `read` sends the request."""
+        self._request = {**LONG, "min_thinking_tokens": tokens, "max_thinking_tokens": tokens}
         self.begun = asyncio.Event()
-        self.ended = False
         self.status = 0
         self.name = ""
         self.data: Any = None
@@ -185,7 +196,7 @@ class Stream:
         """Read the stream to its end, and keep the last event."""
         name = ""
         try:
-            async with http.stream("POST", CHAT, json=LONG) as response:
+            async with http.stream("POST", CHAT, json=self._request) as response:
                 self.status = response.status_code
                 assert response.is_success, await response.aread()
                 async for line in response.aiter_lines():
@@ -197,7 +208,6 @@ class Stream:
                     elif not line:
                         name = ""
         finally:
-            self.ended = True
             self.begun.set()  # also after an error, so that a waiting test sees it
 
 

@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +11,8 @@ import pytest
 
 from tests.engine.client import CHAT
 from tests.engine.serve_process import (
+    ENDLESS_TOKENS,
+    LONG_CONTEXT,
     PATIENCE,
     SHORT,
     WORKER_PROCESS,
@@ -37,39 +38,17 @@ SLOW_SCHEMA: dict[str, Any] = {
 """Its grammar takes minutes to compile."""
 
 
-@dataclass(frozen=True)
-class Possessions:
-    """What a server has that must not outlive it.
-
-    Attributes:
-        mark: the mark by which its reaper finds its processes.
-        children: its child processes.
-        segments: its files in shared memory.
-    """
-
-    mark: str
-    children: list[psutil.Process]
-    segments: set[Path]
-
-    @classmethod
-    def of(cls, server: Server) -> "Possessions":
-        _, mark = find_reaper(server.process)
-        assert len(processes_with_mark(mark)) > 1
-        children = server.children()
-        return cls(mark, children, shared_memory([server.process, *children]))
-
-    def assert_gone(self) -> None:
-        until_gone(self.children)
-        assert processes_with_mark(self.mark) == []
-        assert not {path for path in self.segments if path.exists()}
-
-
 def kill_and_assert_nothing_left(server: Server) -> None:
     """Kill a server, and check that no process or shared memory is left."""
-    possessions = Possessions.of(server)
+    _, mark = find_reaper(server.process)
+    children = server.children()
+    segments = shared_memory([server.process, *children])
+    assert len(processes_with_mark(mark)) > 1
     server.process.kill()
     server.process.wait()
-    possessions.assert_gone()
+    until_gone(children)
+    assert processes_with_mark(mark) == []
+    assert not {path for path in segments if path.exists()}
 
 
 def compiling(server: Server) -> bool:
@@ -96,24 +75,19 @@ async def test_an_idle_gateway_is_killed_and_its_port_is_reused(tmp_path: Path) 
 
 
 async def test_a_gateway_under_load_is_killed(tmp_path: Path) -> None:
-    with serve_process(tmp_path, env=UNLIMITED_GRAMMARS) as server:
+    with serve_process(tmp_path, env=UNLIMITED_GRAMMARS | LONG_CONTEXT) as server:
         async with httpx.AsyncClient(base_url=server.ready().url, timeout=PATIENCE) as http:
             constrained = {**SHORT, "structured_outputs": {"json": SLOW_SCHEMA}}
             slow_request = asyncio.ensure_future(http.post(CHAT, json=constrained))
             async with asyncio.timeout(PATIENCE):
                 while not compiling(server):  # noqa: ASYNC110
                     await asyncio.sleep(0.05)
-            possessions = await asyncio.to_thread(Possessions.of, server)
-            streams = [Stream() for _ in range(4)]
+            streams = [Stream(ENDLESS_TOKENS) for _ in range(4)]
             reading = [asyncio.ensure_future(each.read(http)) for each in streams]
             await asyncio.gather(*(each.begun.wait() for each in streams))
-            server.process.kill()
-            running = [task for task in reading if not task.done()]
-            await asyncio.to_thread(server.process.wait)
-            await asyncio.to_thread(possessions.assert_gone)
-            ends = await asyncio.gather(slow_request, *running, return_exceptions=True)
+            await asyncio.to_thread(kill_and_assert_nothing_left, server)
+            ends = await asyncio.gather(slow_request, *reading, return_exceptions=True)
 
-    assert running
     assert all(isinstance(end, httpx.TransportError) for end in ends), ends
 
 

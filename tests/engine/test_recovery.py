@@ -9,6 +9,8 @@ import pytest
 
 from tests.engine.client import CHAT
 from tests.engine.serve_process import (
+    ENDLESS_TOKENS,
+    LONG_CONTEXT,
     PATIENCE,
     SHORT,
     WORKER_PROCESS,
@@ -27,7 +29,9 @@ pytestmark = pytest.mark.engine
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """A server with several engine processes, shared by these tests; the last one stops it."""
-    with serve_process(tmp_path_factory.mktemp("server"), env=WORKER_PROCESS) as server:
+    with serve_process(
+        tmp_path_factory.mktemp("server"), env=WORKER_PROCESS | LONG_CONTEXT
+    ) as server:
         yield server.ready()
 
 
@@ -49,12 +53,11 @@ async def test_a_killed_or_hanging_engine_is_restarted(
         segments = shared_memory(processes)
         assert processes
         assert segments
-        streams = [Stream() for _ in range(4)]
+        streams = [Stream(ENDLESS_TOKENS) for _ in range(4)]
         reading = asyncio.gather(*(each.read(http) for each in streams))
         await asyncio.gather(*(each.begun.wait() for each in streams))
         for process in processes:
             process.send_signal(signal_number)
-        running = [each for each in streams if not each.ended]
         await until_status(http, 503)
         refused = await http.post(CHAT, json=SHORT)
         await asyncio.wait_for(reading, PATIENCE)
@@ -63,9 +66,9 @@ async def test_a_killed_or_hanging_engine_is_restarted(
 
     assert refused.status_code == 503
     assert refused.headers["retry-after"]
-    ends = [(each.status, each.name, each.data) for each in running]
+    ends = [(each.status, each.name, each.data) for each in streams]
     assert {end[:2] for end in ends} == {(200, "error")}, ends
-    assert all(each.data["error"]["type"] == "server_error" for each in running)
+    assert all(each.data["error"]["type"] == "server_error" for each in streams)
     assert answer.status_code == 200
     assert answer.json()["choices"][0]["message"]["content"]
     assert all(map(is_gone, processes))
