@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import tempfile
 from pathlib import Path
 
 from tests.requirements import require
@@ -30,25 +31,30 @@ async def run(command: list[str], folder: Path, programs: Path = BIN, **environm
         environment: additional environment variables.
     """
     require((programs / command[0]).exists(), f"{programs.parent.name} (`make test` makes it)")
-    process = await asyncio.create_subprocess_exec(
-        programs / command[0],
-        *command[1:],
-        cwd=folder,
-        env={
-            "PATH": f"{programs}:{os.defpath}",
-            "HOME": str(Path.home()),
-            **OFFLINE,
-            **environment,
-        },
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.STDOUT,
-    )
-    try:
-        async with asyncio.timeout(SECONDS):
-            output = (await process.communicate())[0].decode()
-    finally:
-        if process.returncode is None:
-            process.kill()
-            await process.wait()
+    with tempfile.TemporaryFile() as out:
+        process = await asyncio.create_subprocess_exec(
+            programs / command[0],
+            *command[1:],
+            cwd=folder,
+            env={
+                "PATH": f"{programs}:{os.defpath}",
+                "HOME": str(Path.home()),
+                **OFFLINE,
+                **environment,
+            },
+            stdout=out,
+            stderr=asyncio.subprocess.STDOUT,
+        )
+        try:
+            async with asyncio.timeout(SECONDS):
+                await process.wait()
+        except TimeoutError:
+            pass  # its output tells where it hangs
+        finally:
+            if process.returncode is None:
+                process.kill()
+                await process.wait()
+        out.seek(0)
+        output = out.read().decode()
     assert process.returncode == 0, output
     return output

@@ -11,6 +11,7 @@ import pytest
 from tests.clients.client_process import CLIENTS, run
 from tests.clients.scripted_servers import busy_server, loading_server
 from tests.engine.gateway import Gateway
+from tests.waiting import PATIENCE
 
 PYTHON = CLIENTS / "python"
 JS = CLIENTS / "js"
@@ -19,7 +20,14 @@ JS = CLIENTS / "js"
 @pytest.mark.parametrize("suite", sorted(path.name for path in PYTHON.glob("test_*.py")))
 async def test_python(suite: str, vllm_gateway: Gateway, scripted_url: str) -> None:
     output = await run(
-        ["python", "-m", "pytest", "--quiet", suite],
+        [
+            "python",
+            "-m",
+            "pytest",
+            "--quiet",
+            f"--override-ini=faulthandler_timeout={PATIENCE}",
+            suite,
+        ],
         PYTHON,
         REAL_URL=vllm_gateway.url,
         SCRIPTED_URL=scripted_url,

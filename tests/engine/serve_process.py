@@ -211,13 +211,12 @@ class Stream:
             self.begun.set()  # also after an error, so that a waiting test sees it
 
 
-async def until_status(http: httpx.AsyncClient, status: int) -> None:
+async def until_status(server: Server, http: httpx.AsyncClient, status: int) -> None:
     """Wait until `/ready` returns this status."""
-    async with asyncio.timeout(PATIENCE):
-        while True:
-            if (await http.get("/ready")).status_code == status:
-                return
-            await asyncio.sleep(0.05)
+    deadline = time.monotonic() + PATIENCE
+    while (await http.get("/ready")).status_code != status:
+        assert time.monotonic() < deadline, server.text
+        await asyncio.sleep(0.05)
 
 
 def until_gone(processes: list[psutil.Process]) -> None:

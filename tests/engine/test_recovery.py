@@ -37,10 +37,10 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 
 async def test_a_hanging_engine_is_detected_without_requests(server: Server) -> None:
     async with httpx.AsyncClient(base_url=server.url, timeout=PATIENCE) as http:
-        await until_status(http, 200)
+        await until_status(server, http, 200)
         for process in server.engine():
             process.send_signal(signal.SIGSTOP)
-        await until_status(http, 503)
+        await until_status(server, http, 503)
 
 
 @pytest.mark.parametrize("signal_number", [signal.SIGKILL, signal.SIGSTOP])
@@ -48,7 +48,7 @@ async def test_a_killed_or_hanging_engine_is_restarted(
     server: Server, signal_number: signal.Signals
 ) -> None:
     async with httpx.AsyncClient(base_url=server.url, timeout=PATIENCE) as http:
-        await until_status(http, 200)
+        await until_status(server, http, 200)
         processes = server.engine()
         segments = shared_memory(processes)
         assert processes
@@ -58,10 +58,10 @@ async def test_a_killed_or_hanging_engine_is_restarted(
         await asyncio.gather(*(each.begun.wait() for each in streams))
         for process in processes:
             process.send_signal(signal_number)
-        await until_status(http, 503)
+        await until_status(server, http, 503)
         refused = await http.post(CHAT, json=SHORT)
         await asyncio.wait_for(reading, PATIENCE)
-        await until_status(http, 200)
+        await until_status(server, http, 200)
         answer = await http.post(CHAT, json=SHORT)
 
     assert refused.status_code == 503
@@ -77,7 +77,7 @@ async def test_a_killed_or_hanging_engine_is_restarted(
 
 async def test_sigterm_lets_a_running_stream_finish(server: Server) -> None:
     async with httpx.AsyncClient(base_url=server.url, timeout=PATIENCE) as http:
-        await until_status(http, 200)
+        await until_status(server, http, 200)
         running = Stream()
         reading = asyncio.create_task(running.read(http))
         await running.begun.wait()

@@ -73,11 +73,11 @@ async def test_a_stuck_engine_is_detected_and_restarted(
     server: Server, signal_number: signal.Signals
 ) -> None:
     async with httpx.AsyncClient(base_url=server.url, timeout=PATIENCE) as http:
-        await until_status(http, 200)
+        await until_status(server, http, 200)
         core = server.core()
         core.send_signal(signal_number)
-        await until_status(http, 503)
-        await until_status(http, 200)
+        await until_status(server, http, 503)
+        await until_status(server, http, 200)
         answer = await http.post(CHAT, json=SHORT)
 
     assert is_gone(core)
