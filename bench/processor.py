@@ -75,6 +75,8 @@ CASES = [
 class V1:
     """The V1 processor in a full batch."""
 
+    name = "V1"
+
     def __init__(
         self, model: Model, case: Case, rows: int, with_budget: int, device: torch.device
     ) -> None:
@@ -94,8 +96,22 @@ class V1:
         self._processor.apply(logits)
 
 
+class V1Table(V1):
+    """The V1 processor that uses its table for a few rows, too."""
+
+    name = "V1, table"
+
+    def __init__(
+        self, model: Model, case: Case, rows: int, with_budget: int, device: torch.device
+    ) -> None:
+        with patch.object(v1, "MAX_MACHINES", 0):
+            super().__init__(model, case, rows, with_budget, device)
+
+
 class V2:
     """The V2 processor in a full batch without drafts."""
+
+    name = "V2"
 
     def __init__(
         self, model: Model, case: Case, rows: int, with_budget: int, device: torch.device
@@ -138,7 +154,8 @@ class V2:
         self._processor.apply(logits, self._context)
 
 
-RUNNERS: tuple[type[V1] | type[V2], ...] = (V1, V2)
+def _runners(with_budget: int) -> tuple[type[V1] | type[V2], ...]:
+    return (V1, V1Table, V2) if 0 < with_budget <= v1.MAX_MACHINES else (V1, V2)
 
 
 def _buffer(**arrays: Any) -> Any:
@@ -265,13 +282,16 @@ def table(
         patch.object(v2, "vocabulary_of", return_value=vocabulary),
     ):
         for device, case, rows in product(devices, CASES, all_rows):
-            for with_budget, runner in product(_counts(case, rows), RUNNERS):
+            for with_budget in _counts(case, rows):
                 timed = steps if case is CASES[0] else max(3, steps // 10)
-                mask, step, count = _measure(runner, model, case, rows, with_budget, timed, device)
-                yield (
-                    f"| {device.type} | {runner.__name__} | {case.name} | {rows} | "
-                    f"{with_budget} | {mask:.3f} | {step:.3f} | {count} |"
-                )
+                for runner in _runners(with_budget):
+                    mask, step, count = _measure(
+                        runner, model, case, rows, with_budget, timed, device
+                    )
+                    yield (
+                        f"| {device.type} | {runner.name} | {case.name} | {rows} | "
+                        f"{with_budget} | {mask:.3f} | {step:.3f} | {count} |"
+                    )
 
 
 def _counts(case: Case, rows: int) -> list[int]:
@@ -283,11 +303,14 @@ def _counts(case: Case, rows: int) -> list[int]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--steps", type=int, default=50, help="timed steps of each kind")
+    parser.add_argument(
+        "--rows", type=int, nargs="+", default=(1, 32, 256), help="sizes of a batch"
+    )
     parser.add_argument("--columns", type=int, default=COLUMNS, help="size of the vocabulary")
     parser.add_argument("--threads", type=int, default=1, help="CPU threads of torch")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
-    for line in table(options.columns, list(_devices()), (1, 32, 256), options.steps):
+    for line in table(options.columns, list(_devices()), options.rows, options.steps):
         print(line, flush=True)
 
 

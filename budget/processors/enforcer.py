@@ -9,23 +9,25 @@ drawn as the sampler would draw it, and if it is an end marker or an end of turn
 continuation's first token is forced in its place.
 """
 
-from collections.abc import Iterator
+import logging
+from collections.abc import Iterable, Iterator, Set
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import torch
 
-from proctor.budget.machine import BudgetStateMachine
+from proctor.budget.machine import BudgetStateMachine, DesyncError, replay
 from proctor.budget.matcher import matcher_of
 from proctor.budget.processors.backend import Array, ArrayBackend
+from proctor.budget.processors.constraints import TokenConstraints
 from proctor.budget.processors.forced_sequences import NO_TOKEN
 from proctor.budget.processors.marker_matcher import barred_table, closing_table, closing_tokens
 from proctor.budget.processors.sampling.host import draw
 from proctor.budget.processors.sampling.penalties import BatchPenalties
 from proctor.budget.processors.sampling.screening import screen
 from proctor.budget.processors.sampling.table import SamplingTable
-from proctor.budget.processors.table import BudgetTable, TokenConstraints
+from proctor.budget.processors.table import BudgetTable
 from proctor.budget.processors.vocabulary_arrays import incomplete_tokens
 
 if TYPE_CHECKING:
@@ -34,6 +36,8 @@ if TYPE_CHECKING:
     from proctor.budget.markers import Markers
     from proctor.budget.processors.params import EngineBudget
     from proctor.budget.vocabulary import Vocabulary
+
+logger = logging.getLogger(__name__)
 
 INFINITE = float("inf")
 CERTAIN = 1e9
@@ -110,6 +114,8 @@ class Enforcer:
             table: the backend of the table's arrays.
             logits: the backend of the logits.
         """
+        self._markers = markers
+        self._vocabulary = vocabulary
         self.table = BudgetTable(slots, markers, table, vocabulary)
         self._arrays = logits
         self._xp = logits.xp
@@ -127,15 +133,24 @@ class Enforcer:
         self._closing_columns = sorted(end_tokens | markers.eos)
         self._no_penalties = BatchPenalties((), logits)
 
-    def load(
-        self,
-        slot: int,
-        request: "EngineBudget",
-        params: "SamplingParams",
-        machine: BudgetStateMachine,
-    ) -> None:
-        """Load a request into a slot; `machine` is the state after its tokens so far."""
-        self.table.load(slot, request.budget, machine)
+    def replay(
+        self, request: "EngineBudget", tokens: Iterable[int], attempts: Set[int]
+    ) -> BudgetStateMachine | None:
+        """Return the state after a request's output; None if the output violates its budget.
+
+        Args:
+            request: the request's budget.
+            tokens: its output, empty unless it was preempted.
+            attempts: the positions of tokens that replaced an attempt to close.
+        """
+        try:
+            return replay(request.budget, self._markers, tokens, attempts, self._vocabulary)
+        except DesyncError:
+            log_violation(request.key)
+            return None
+
+    def load_sampling(self, slot: int, request: "EngineBudget", params: "SamplingParams") -> None:
+        """Load how the tokens of a request in a slot are sampled."""
         self._sampling.load(slot, params, request.seed)
 
     def resize(self, slots: int) -> None:
@@ -364,3 +379,13 @@ class Enforcer:
         applies = states != NO_TOKEN
         barred_cells = rows[:, None], self._barred[self._xp.where(applies, states, 0)]
         cells[barred_cells] = self._xp.where(applies[:, None], -INFINITE, cells[barred_cells])
+
+
+def log_violation(key: str) -> None:
+    """Log the exception of a request whose output violates its budget.
+
+    The gateway, which folds the same tokens, reports it to the client.
+    """
+    logger.exception(
+        "the output of request %s violates its budget, which is no longer enforced", key
+    )

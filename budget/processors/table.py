@@ -16,6 +16,7 @@ from proctor.budget.machine import BudgetStateMachine
 from proctor.budget.markers import Markers
 from proctor.budget.matcher import Crossing
 from proctor.budget.processors.backend import Array, ArrayBackend
+from proctor.budget.processors.constraints import TokenConstraints
 from proctor.budget.processors.forced_sequences import IDLE, NO_TOKEN, ForcedSequences
 from proctor.budget.processors.loops import LoopDetectors, LoopState
 from proctor.budget.processors.marker_matcher import BatchMarkerMatcher, has_barred
@@ -97,39 +98,6 @@ class State(NamedTuple):
             after_digit=flags(),
             loops=LoopState.empty(slots, arrays),
         )
-
-
-class TokenConstraints(NamedTuple):
-    """The constraints on the next token of some rows; every array has shape [rows].
-
-    Arrays are int64 unless stated otherwise.
-
-    Attributes:
-        forced: the token that must come next, or NO_TOKEN.
-        barred: the matcher's state if tokens are masked that would open a block
-            although the maximum is reached, else NO_TOKEN; see `MarkerMatcher.barred`.
-        bars_eos: bool; whether end-of-turn tokens are masked.
-        may_close: bool; whether the next token is sampled and may close the thinking.
-        suppresses_close: bool; whether an attempt to close becomes a continuation.
-        continuation: the first token of the next continuation.
-        end: the next token of the end marker, in rows that are thinking.
-        matcher_state: the matcher's state.
-        length: tokens generated.
-        incomplete_bytes: bytes missing from the last character.
-        max_incomplete_bytes: the maximum of bytes missing after the next token.
-    """
-
-    forced: Array
-    barred: Array
-    bars_eos: Array
-    may_close: Array
-    suppresses_close: Array
-    continuation: Array
-    end: Array
-    matcher_state: Array
-    length: Array
-    incomplete_bytes: Array
-    max_incomplete_bytes: Array
 
 
 class BudgetTable:

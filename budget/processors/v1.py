@@ -10,13 +10,13 @@ import torch
 from vllm import SamplingParams
 from vllm.v1.sample.logits_processor import BatchUpdate, LogitsProcessor, MoveDirectionality
 
-from proctor.budget.machine import replay
+from proctor.budget.machine import BudgetStateMachine, DesyncError
 from proctor.budget.processors.backend import Array, ArrayBackend
-from proctor.budget.processors.enforcer import Enforcer, RowMasks
+from proctor.budget.processors.constraints import TokenConstraints
+from proctor.budget.processors.enforcer import Enforcer, RowMasks, log_violation
 from proctor.budget.processors.forced_sequences import NO_TOKEN
 from proctor.budget.processors.params import EngineBudget, markers_of, read
 from proctor.budget.processors.sampling.penalties import BatchPenalties, RowPenalties
-from proctor.budget.processors.table import TokenConstraints
 from proctor.budget.processors.tokenizer.vocabulary import vocabulary_of
 from proctor.budget.vocabulary import MAX_CONTINUATION_BYTES
 
@@ -24,8 +24,12 @@ if TYPE_CHECKING:
     from vllm.config import VllmConfig
 
 MIN_SLOTS = 16
-"""Initial number of slots, which doubles on demand and is restored when no request runs. A step's
-cost grows with it, so that a single stream does not pay for a full batch."""
+"""Initial number of slots, which doubles on demand and is restored when no request runs. The cost
+of the table's step grows with it."""
+
+MAX_MACHINES = 16
+"""Up to this many requests each have a reference machine, which costs less than the table's arrays,
+whose cost hardly depends on the number of requests."""
 
 MAX_RECORDS = 4096
 """Maximum number of saved records of requests that left the batch and were not collected."""
@@ -40,7 +44,8 @@ class RowState:
         request: its budget, from the sampling parameters.
         output: its output tokens: vLLM's own list, to which the runner appends.
         penalties: its penalties; None if it has none.
-        processed: how many of the output tokens the table has taken.
+        machine: its state after the processed tokens; None once its slot in the table has it.
+        processed: how many of the output tokens the machine or the table has taken.
         past_attempts: positions of the processed tokens that replaced an attempt to close.
         is_attempt: whether the token being sampled replaces an attempt.
     """
@@ -49,6 +54,7 @@ class RowState:
     request: EngineBudget
     output: list[int]
     penalties: RowPenalties | None
+    machine: BudgetStateMachine | None
     processed: int
     past_attempts: list[int]
     is_attempt: bool = False
@@ -58,6 +64,23 @@ class RowState:
         """Positions of replaced attempts, including the token being sampled."""
         current = [self.processed] if self.is_attempt else []
         return [*self.past_attempts, *current]
+
+    @property
+    def has_new_token(self) -> bool:
+        """Whether a token was sampled that was not processed."""
+        return len(self.output) > self.processed
+
+    @property
+    def new_token(self) -> int:
+        """The token that was sampled."""
+        return self.output[self.processed]
+
+    def take_token(self) -> None:
+        """Count the new token as processed."""
+        if self.is_attempt:
+            self.past_attempts.append(self.processed)
+            self.is_attempt = False
+        self.processed += 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,12 +126,15 @@ class BudgetLogitsProcessor(LogitsProcessor):
             _request_amx_permission()
         slots = vllm_config.scheduler_config.max_num_seqs
         columns = vllm_config.model_config.get_vocab_size()
-        self._markers = markers_of(vllm_config)
-        self._vocabulary = vocabulary_of(vllm_config)
         self._max_slots = slots
         self._logits = ArrayBackend(None if device.type == "cpu" else device)
         self._enforcer = Enforcer(
-            slots, self._markers, self._vocabulary, columns, ArrayBackend(None), self._logits
+            slots,
+            markers_of(vllm_config),
+            vocabulary_of(vllm_config),
+            columns,
+            ArrayBackend(None),
+            self._logits,
         )
         self._rows: dict[int, RowState] = {}
         self._assigned: AssignedRows | None = None
@@ -133,11 +159,14 @@ class BudgetLogitsProcessor(LogitsProcessor):
             request = read(params)
             if request is not None:
                 self._remove_key(request.key)
-                penalties = RowPenalties.of(params, prompt, output)
-                self._rows[row] = self._assign(request, params, output, penalties)
+                state = self._assign(request, params, prompt, output)
+                if state is not None:
+                    self._rows[row] = state
         for one, other, direction in batch_update.moved:
             self._move(one, other, direction)
         self._rows = dict(sorted(self._rows.items()))
+        if self._uses_table or len(self._rows) > MAX_MACHINES:
+            self._load_table()
         if not self._rows and self._slots > MIN_SLOTS:
             self._shrink()
 
@@ -147,12 +176,11 @@ class BudgetLogitsProcessor(LogitsProcessor):
         Args:
             logits: [batch, vocabulary] float32; modified in place.
         """
+        self._advance()
         if not self._rows:
             return logits
-        self._advance_table()
         assigned = self._assigned = self._assigned or AssignedRows.of(self._rows, self._logits)
-        table = self._enforcer.table
-        on_host = table.constraints(table.state, assigned.slots)
+        on_host = self._constraints(assigned.slots)
         masks = _masks(on_host)
         constraints = TokenConstraints(*map(self._logits.to_device, on_host))
         attempted = self._enforcer.apply(
@@ -187,23 +215,30 @@ class BudgetLogitsProcessor(LogitsProcessor):
             )
         return len(slots_in_use)
 
+    @property
+    def _uses_table(self) -> bool:
+        """Whether the table holds the states of all requests; otherwise, their machines do."""
+        return any(state.machine is None for state in self._rows.values())
+
     def _assign(
         self,
         request: EngineBudget,
         params: SamplingParams,
+        prompt: list[int] | None,
         output: list[int],
-        penalties: RowPenalties | None,
-    ) -> RowState:
+    ) -> RowState | None:
+        """Assign a slot to a request; None if its output violates its budget."""
         saved = self._saved_attempts.pop(request.key, [])
         past_attempts = [position for position in saved if position < len(output)]
+        machine = self._enforcer.replay(request, output, frozenset(past_attempts))
+        if machine is None:
+            return None
         if not self._free:
             self._grow()
         slot = self._free.pop()
-        machine = replay(
-            request.budget, self._markers, output, frozenset(past_attempts), self._vocabulary
-        )
-        self._enforcer.load(slot, request, params, machine)
-        return RowState(slot, request, output, penalties, len(output), past_attempts)
+        self._enforcer.load_sampling(slot, request, params)
+        penalties = RowPenalties.of(params, prompt, output)
+        return RowState(slot, request, output, penalties, machine, len(output), past_attempts)
 
     def _shrink(self) -> None:
         """Reset to the initial number of slots; none may be in use."""
@@ -246,18 +281,48 @@ class BudgetLogitsProcessor(LogitsProcessor):
         if second is not None:
             self._rows[one] = second
 
-    def _advance_table(self) -> None:
-        """Advance the table by the tokens since the last step: at most one per request."""
+    def _load_table(self) -> None:
+        """Load the states into the table, where they stay until no request with a budget runs."""
+        for state in self._rows.values():
+            if state.machine is not None:
+                self._enforcer.table.load(state.slot, state.request.budget, state.machine)
+                state.machine = None
+
+    def _constraints(self, slots: np.ndarray) -> TokenConstraints:
+        """Return the constraints on the next token of each row, whose `slots` are [rows] int64."""
+        machines = [state.machine for state in self._rows.values() if state.machine is not None]
+        if machines:
+            return TokenConstraints.of(machines)
+        table = self._enforcer.table
+        return table.constraints(table.state, slots)
+
+    def _advance(self) -> None:
+        """Take the tokens since the last step: at most one per request."""
+        states = [state for state in self._rows.values() if state.has_new_token]
+        if self._uses_table:
+            self._advance_table(states)
+        else:
+            self._advance_machines()
+        for state in states:
+            state.take_token()
+
+    def _advance_machines(self) -> None:
+        for row, state in list(self._rows.items()):
+            if state.machine is None or not state.has_new_token:
+                continue
+            try:
+                state.machine.advance(state.new_token, state.is_attempt)
+            except DesyncError:
+                log_violation(state.request.key)
+                self._remove(row)
+                self._assigned = None
+
+    def _advance_table(self, states: list[RowState]) -> None:
         tokens = [NO_TOKEN] * self._slots
         attempted = [False] * self._slots
-        for state in self._rows.values():
-            if len(state.output) > state.processed:
-                tokens[state.slot] = state.output[state.processed]
-                if state.is_attempt:
-                    attempted[state.slot] = True
-                    state.past_attempts.append(state.processed)
-                    state.is_attempt = False
-                state.processed += 1
+        for state in states:
+            tokens[state.slot] = state.new_token
+            attempted[state.slot] = state.is_attempt
         self._enforcer.table.advance(np.array(tokens), np.array(attempted))
 
 

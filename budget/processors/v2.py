@@ -7,7 +7,6 @@ history of tokens on the device. Therefore only that history advances the table,
 `apply` never waits for the device.
 """
 
-import logging
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -21,7 +20,7 @@ from vllm.v1.worker.gpu.sample.logits_processor import (
     LogitsProcRequestState,
 )
 
-from proctor.budget.machine import BudgetStateMachine, DesyncError, replay
+from proctor.budget.machine import BudgetStateMachine
 from proctor.budget.processors.attempt_log import AttemptLog
 from proctor.budget.processors.backend import ArrayBackend
 from proctor.budget.processors.drafts import DraftCounts
@@ -33,8 +32,6 @@ from proctor.budget.processors.tokenizer.vocabulary import vocabulary_of
 
 if TYPE_CHECKING:
     from vllm.config import VllmConfig
-
-logger = logging.getLogger(__name__)
 
 
 class BudgetLogitsProcessor(LogitsProcessor):
@@ -59,11 +56,14 @@ class BudgetLogitsProcessor(LogitsProcessor):
         _check_config(vllm_config)
         slots, self._device = req_states.max_num_reqs, req_states.device
         self._requests = req_states
-        self._markers = markers_of(vllm_config)
-        self._vocabulary = vocabulary_of(vllm_config)
         arrays = ArrayBackend(self._device)
         self._enforcer = Enforcer(
-            slots, self._markers, self._vocabulary, req_states.vocab_size, arrays, arrays
+            slots,
+            markers_of(vllm_config),
+            vocabulary_of(vllm_config),
+            req_states.vocab_size,
+            arrays,
+            arrays,
         )
         self._max_rows = vllm_config.num_speculative_tokens + 1
         self._last_token = vllm_config.model_config.max_model_len - 1
@@ -107,7 +107,8 @@ class BudgetLogitsProcessor(LogitsProcessor):
             if machine is None:
                 del self._owners[slot]
                 continue
-            self._enforcer.load(slot, request, params, machine)
+            self._enforcer.load_sampling(slot, request, params)
+            self._enforcer.table.load(slot, request.budget, machine)
             self._prompt[slot] = int(self._requests.prompt_len.np[slot])
             self._has_budget[slot] = True
         self._staged.clear()
@@ -288,17 +289,7 @@ class BudgetLogitsProcessor(LogitsProcessor):
                 saved = self._attempt_log.pop(request.key)
                 attempts = [position for position in saved if position < len(tokens)]
         self._attempt_log.load(slot, attempts)
-        try:
-            return replay(
-                request.budget, self._markers, tokens, frozenset(attempts), self._vocabulary
-            )
-        except DesyncError:
-            # The gateway, which folds the same tokens, reports this to the client.
-            logger.exception(
-                "the output of request %s violates its budget, which is no longer enforced",
-                request.key,
-            )
-            return None
+        return self._enforcer.replay(request, tokens, frozenset(attempts))
 
 
 class _BudgetRows(NamedTuple):

@@ -9,8 +9,9 @@ from hypothesis import strategies as st
 
 from proctor.budget import BudgetStateMachine, Markers, TokenBudget, Vocabulary
 from proctor.budget.processors.backend import Array, ArrayBackend
+from proctor.budget.processors.constraints import TokenConstraints
 from proctor.budget.processors.forced_sequences import NO_TOKEN
-from proctor.budget.processors.table import BudgetTable, State, TokenConstraints
+from proctor.budget.processors.table import BudgetTable, State
 from proctor.budget.processors.vocabulary_arrays import incomplete_tokens
 from tests.budget.strategies import (
     EOS,

@@ -32,8 +32,8 @@ def config(markers: Markers) -> SimpleNamespace:
 
 @pytest.fixture(autouse=True, scope="module")
 def small_tables() -> Iterator[None]:
-    """Tables start with one slot, so that every batch outgrows them and they shrink again."""
-    with patch.object(v1, "MIN_SLOTS", 1):
+    """Every batch outgrows its machines and slots, which return when it is empty."""
+    with patch.object(v1, "MIN_SLOTS", 1), patch.object(v1, "MAX_MACHINES", 2):
         yield
 
 
@@ -159,6 +159,50 @@ def test_a_request_without_a_budget_is_unchanged() -> None:
     before = logits.clone()
     batch.step(logits)
     assert logits.equal(before)
+
+
+def masked(*tokens: int) -> torch.Tensor:
+    """Return the logits of a row whose grammar masks some tokens, and whose model prefers 1."""
+    logits = torch.eye(VOCABULARY)[[1]]
+    logits[0, list(tokens)] = -float("inf")
+    return logits
+
+
+def test_a_request_whose_forced_token_a_grammar_masks_goes_on_without_a_budget(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    budget = TokenBudget(maximum=1)
+    batch = Batch(ONE)
+    violating, other = (Request.greedy(key, budget) for key in ("violating", "other"))
+    batch.add(violating)
+    batch.step(masked())
+    batch.step(masked(7))
+    batch.add(other)
+    for _ in range(2):
+        batch.step(masked().repeat(2, 1))
+
+    assert "the output of request violating violates its budget" in caplog.text
+    assert violating.tokens == [1, 1, 1, 1]
+    assert other.tokens == [1, 7]
+
+
+def test_a_preempted_request_that_violates_its_budget_goes_on_without() -> None:
+    budget = TokenBudget(maximum=1)
+    batch = Batch(ONE)
+    violating, other = (Request.greedy(key, budget) for key in ("violating", "other"))
+    batch.add(violating)
+    batch.step(masked())
+    batch.step(masked(7))
+    batch.remove(violating)
+    batch.condense()
+    batch.step(torch.zeros(0, VOCABULARY))
+    batch.add(violating)
+    batch.add(other)
+    for _ in range(2):
+        batch.step(masked().repeat(2, 1))
+
+    assert violating.tokens == [1, 1, 1, 1]
+    assert other.tokens == [1, 7]
 
 
 def test_unread_attempt_records_are_bounded(
