@@ -26,6 +26,21 @@ for function in (
 ):
     inspect.unwrap(function).__kwdefaults__["timeout"] = PATIENCE
 
+
+def bind_engines() -> None:
+    """Bind the engines of each test process to cores of their own.
+
+    vLLM would bind all of them to the same core of two.
+    """
+    worker = os.environ.get("PYTEST_XDIST_WORKER", "").removeprefix("gw")
+    if worker:
+        cores = sorted(os.sched_getaffinity(0))
+        mine = cores[int(worker) :: int(os.environ["PYTEST_XDIST_WORKER_COUNT"])] or cores
+        os.environ.setdefault("VLLM_CPU_OMP_THREADS_BIND", ",".join(map(str, mine)))
+
+
+bind_engines()
+
 # By default, commands would write a ledger to the user's home directory.
 os.environ["PROCTOR_LEDGER__URL"] = ""
 

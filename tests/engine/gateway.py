@@ -18,6 +18,7 @@ from proctor.server.cli.serve import KEEP_ALIVE_SECONDS
 from proctor.server.config.budgets import CUSTOM, DEFAULT_TIERS
 from proctor.server.config.settings import Settings, load_settings
 from proctor.server.engines.base import Engine
+from proctor.server.engines.factory import preload_engine
 from tests.engine.recording_engine import RecordingEngine
 from tests.server.harness import listening_socket
 from tests.waiting import PATIENCE
@@ -98,18 +99,19 @@ def restored_metrics() -> Iterator[None]:
 def running_gateway(**overrides: Any) -> Iterator[Gateway]:
     """Serve the demo model, with `overrides` over the default settings."""
     pytest.importorskip("vllm", reason=NO_ENGINE)
-    with restored_metrics(), _running_gateway(**overrides) as gateway:
-        yield gateway
-
-
-@contextlib.contextmanager
-def _running_gateway(**overrides: Any) -> Iterator[Gateway]:
     engine = {"kv_cache_memory_bytes": CACHE}
     # On a busy machine, a slow engine must not count as stalled.
     limits = {"stall_seconds": PATIENCE}
     settings = load_settings(
         {"engine": engine, "default_tier": CUSTOM, "limits": limits, **overrides}, None
     )
+    preload_engine(settings)
+    with restored_metrics(), _running_gateway(settings) as gateway:
+        yield gateway
+
+
+@contextlib.contextmanager
+def _running_gateway(settings: Settings) -> Iterator[Gateway]:
     loaded: list[RecordingEngine] = []
 
     def load() -> Engine:

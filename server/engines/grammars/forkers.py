@@ -1,7 +1,6 @@
 """The fork server's process, and the handle by which the gateway uses it."""
 
 import gc
-import multiprocessing
 import signal
 import socket
 from typing import Any
@@ -9,12 +8,12 @@ from typing import Any
 from proctor.server.engines.garbage import no_garbage_collection
 from proctor.server.engines.grammars.forking import FORK, ForkServer, shut_down_and_close
 from proctor.server.engines.processes.engine_processes import interrupts_blocked
+from proctor.server.engines.processes.fork_server import process_context
 
-# The new process imports this module first, to find `serve`.
+# A process that is spawned imports this module first, to find `serve`.
 with no_garbage_collection():
     from proctor.server.engines.grammars.trial import Trial
 
-SPAWN = multiprocessing.get_context("spawn")
 READY = b"r"
 EXIT_SECONDS = 5.0
 
@@ -34,7 +33,7 @@ class ForkServerProcess:
     def __init__(self, config: Any) -> None:
         """Start the process; `wait` blocks until it is ready."""
         self._control, remote = socket.socketpair()
-        self._process = SPAWN.Process(
+        self._process = process_context().Process(  # type: ignore[attr-defined]
             target=serve, args=(remote, config), name="grammars", daemon=True
         )
         with interrupts_blocked():  # on Ctrl-C, the gateway ends the process

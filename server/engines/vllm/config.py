@@ -1,7 +1,6 @@
 """vLLM's configuration, as the enforcement of budgets requires it, and its processes on a CPU."""
 
 from collections.abc import Mapping
-from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import vllm.envs
@@ -61,22 +60,19 @@ def engine_config(model: str, name: str, arguments: Mapping[str, Any]) -> VllmCo
     return config
 
 
-def openmp_environment(config: VllmConfig) -> AbstractContextManager[None]:
-    """Bind the OpenMP threads of an engine core that starts in the body as vLLM binds a worker's.
+def openmp_threads(config: VllmConfig) -> OMPProcessManager | None:
+    """Return how vLLM binds the OpenMP threads of a worker, if the engine core is the worker.
 
     The threads of a worker in a process of its own are bound by the engine core.
     """
-    if not _is_joined(config):
-        return nullcontext()
-    binding: AbstractContextManager[None] = OMPProcessManager(config).configure_omp_envs(0, 0)
-    return binding
+    return OMPProcessManager(config) if _is_joined(config) else None
 
 
 def _join_engine_core_and_worker(config: VllmConfig) -> None:
     """Run a single worker in the engine core's process on a CPU, as vLLM does on a GPU.
 
     vLLM starts a process for it because it binds OpenMP's threads by environment variables, which
-    are read when a process starts; `openmp_environment` binds them as well. Two processes need
+    are read when a process starts; `starting_engine_core` binds them as well. Two processes need
     twice the time to start, and spend more CPU time on their messages than on a small model.
     """
     parallel = config.parallel_config

@@ -1,27 +1,55 @@
-"""The process of vLLM's engine core, which starts faster if it collects no garbage meanwhile."""
+"""The process of vLLM's engine core, which starts faster if vLLM was imported before."""
 
 import contextlib
-from collections.abc import Iterator
+import os
+from collections.abc import Collection, Iterator, Mapping
+from functools import partial
 from typing import Any
 
 from proctor.server.engines.garbage import no_garbage_collection
+from proctor.server.engines.processes.fork_server import process_context
 
-# A new process imports this module first, to find `run_engine_core`.
+# A process that is spawned imports this module first, to find `run_engine_core`.
 with no_garbage_collection():
+    import torch
+    from vllm.utils.ompmultiprocessing import OMPProcessManager
+    from vllm.v1.engine import utils
     from vllm.v1.engine.core import EngineCoreProc
 
 
-def run_engine_core(*args: Any, **kwargs: Any) -> None:
-    """Run vLLM's engine core in this process."""
+def run_engine_core(
+    *args: Any, environment: Mapping[str, str], cpus: Collection[int], **kwargs: Any
+) -> None:
+    """Run vLLM's engine core in this process, with vLLM's arguments.
+
+    Args:
+        args: positional arguments.
+        environment: the server's environment variables, which a forked process does not have.
+        cpus: the CPUs of its threads; empty for all. OpenMP's variables for it come too late in a
+            forked process, which has loaded OpenMP.
+        kwargs: keyword arguments.
+    """
+    os.environ.clear()
+    os.environ.update(environment)
+    if cpus:
+        os.sched_setaffinity(0, cpus)  # OpenMP's threads inherit it when they start
+        torch.set_num_threads(len(cpus))
     EngineCoreProc.run_engine_core(*args, **kwargs)
 
 
 @contextlib.contextmanager
-def faster_start() -> Iterator[None]:
-    """Make the engine cores that vLLM starts in the body run `run_engine_core`."""
-    original = EngineCoreProc.__dict__["run_engine_core"]
-    EngineCoreProc.run_engine_core = staticmethod(run_engine_core)
-    try:
-        yield
-    finally:
-        EngineCoreProc.run_engine_core = original
+def starting_engine_core(threads: OMPProcessManager | None) -> Iterator[None]:
+    """Make the engine cores that vLLM starts in the body run `run_engine_core`, forked if possible.
+
+    Args:
+        threads: binds their OpenMP threads, by environment variables where these are in time.
+    """
+    cpus = [] if threads is None or threads.skip_setup else threads.cpu_lists[0]
+    original = EngineCoreProc.__dict__["run_engine_core"], utils.get_mp_context
+    with contextlib.nullcontext() if threads is None else threads.configure_omp_envs(0, 0):
+        target = partial(run_engine_core, environment=dict(os.environ), cpus=cpus)
+        EngineCoreProc.run_engine_core, utils.get_mp_context = staticmethod(target), process_context
+        try:
+            yield
+        finally:
+            EngineCoreProc.run_engine_core, utils.get_mp_context = original

@@ -42,8 +42,8 @@ from proctor.server.engines.processes.stall import (
 )
 from proctor.server.engines.tool_calls import Constraint, ToolFormat
 from proctor.server.engines.vllm.codec import VllmCodec
-from proctor.server.engines.vllm.config import PROCESSORS, engine_config, openmp_environment
-from proctor.server.engines.vllm.core_process import faster_start
+from proctor.server.engines.vllm.config import PROCESSORS, engine_config, openmp_threads
+from proctor.server.engines.vllm.core_process import starting_engine_core
 from proctor.server.engines.vllm.metrics import DraftMetrics, SanitizedStatLogger
 from proctor.server.engines.vllm.tools import VllmTools
 from proctor.server.engines.warm_up import warm_up
@@ -155,8 +155,8 @@ class VllmEngine:
                 cannot be found, or the parser does not exist.
             EngineUnavailable: if the server is shutting down.
         """
-        # Forking a process with threads is not safe, and the child would keep this process's
-        # sockets open after its end.
+        # Of workers. Forking a process with threads is not safe, and the child would keep this
+        # process's sockets open after its end.
         os.environ["VLLM_WORKER_MULTIPROC_METHOD"] = "spawn"
         config = engine_config(model, name, arguments)
         tokenizer = cached_tokenizer_from_config(config.model_config)
@@ -172,7 +172,7 @@ class VllmEngine:
             grammar_checker = grammars(config)
             undo.callback(grammar_checker.close)
             processes = EngineProcesses()
-            with processes.starting(), openmp_environment(config), faster_start():
+            with processes.starting(), starting_engine_core(openmp_threads(config)):
                 llm = AsyncLLM.from_vllm_config(
                     config, enable_log_requests=False, stat_loggers=[SanitizedStatLogger]
                 )

@@ -35,10 +35,10 @@ def test_it_stays_off_if_it_was() -> None:
 
 def test_vllm_starts_its_engine_core_by_our_function() -> None:
     core = pytest.importorskip("vllm.v1.engine.core", reason="the CPU engine is not installed")
-    from proctor.server.engines.vllm.core_process import faster_start
+    from proctor.server.engines.vllm.core_process import starting_engine_core
 
     original = core.EngineCoreProc.run_engine_core
-    with faster_start():
+    with starting_engine_core(None):
         pickled = pickle.dumps(core.EngineCoreProc.run_engine_core)
         # The new process finds it by name, and imports vLLM through our module.
         assert b"proctor.server.engines.vllm.core_process" in pickled
