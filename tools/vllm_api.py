@@ -28,7 +28,8 @@ def used_api() -> list[str]:
 
     A function or method has its parameters, with `=` where one has a default. A class has the
     parameters that Proctor passes by keyword, and a line for each attribute that a module which
-    imports the class accesses, on whatever object.
+    imports the class accesses, on whatever object. A module has a line for each of its attributes
+    that is accessed.
 
     Raises:
         ImportError: if the installed vLLM lacks a module.
@@ -60,14 +61,19 @@ def _describe(module: str, name: str | None, tree: ast.Module) -> Iterator[str]:
     if name is None:
         yield module
         return
-    value, path = getattr(imported, name), f"{module}.{name}"
-    if inspect.isclass(value):
+    path = f"{module}.{name}"
+    value = getattr(imported, name) if hasattr(imported, name) else importlib.import_module(path)
+    if isinstance(value, ModuleType):
+        yield path
+        for attribute in sorted(_accessed_of(tree, name)):
+            yield f"{path}.{attribute}{_signature(getattr(value, attribute))}"
+    elif inspect.isclass(value):
         keywords = sorted(_keywords(tree, name) & _parameters(value))
         yield f"{path}({', '.join(keywords)})" if keywords else path
         for attribute in sorted(_accessed(tree) & _attributes(value)):
             yield f"{path}.{attribute}{_signature(getattr(value, attribute, None))}"
     else:
-        yield f"{path}{'' if isinstance(value, ModuleType) else _signature(value)}"
+        yield f"{path}{_signature(value)}"
 
 
 def _keywords(tree: ast.Module, name: str) -> set[str]:
@@ -85,6 +91,17 @@ def _accessed(tree: ast.Module) -> set[str]:
     """Return the names of attributes that a module reads or writes, and of methods it defines."""
     read = {node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
     return read | {node.name for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)}
+
+
+def _accessed_of(tree: ast.Module, name: str) -> set[str]:
+    """Return the names of attributes that a module reads or writes of one name."""
+    return {
+        node.attr
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Attribute)
+        and isinstance(node.value, ast.Name)
+        and node.value.id == name
+    }
 
 
 def _attributes(value: type) -> set[str]:

@@ -33,7 +33,7 @@ class ForkServerProcess:
     def __init__(self, config: Any) -> None:
         """Start the process; `wait` blocks until it is ready."""
         self._control, remote = socket.socketpair()
-        self._process = process_context().Process(  # type: ignore[attr-defined]
+        self._process = process_context().Process(
             target=serve, args=(remote, config), name="grammars", daemon=True
         )
         with interrupts_blocked():  # on Ctrl-C, the gateway ends the process

@@ -7,15 +7,15 @@ this one. An engine then starts without importing vLLM again, and shares its mem
 import multiprocessing
 import os
 from multiprocessing import forkserver
-from multiprocessing.context import BaseContext
+from multiprocessing.context import ForkServerContext, SpawnContext
 
 from proctor.server.engines.processes.engine_processes import interrupts_blocked
 
 FORK = multiprocessing.get_context("forkserver")
 SPAWN = multiprocessing.get_context("spawn")
 
-SINGLE_THREAD = {"OPENBLAS_NUM_THREADS": "1"}
-"""Keeps NumPy from starting threads when it is imported: only one would live on in a fork."""
+NUMPY_THREADS = "OPENBLAS_NUM_THREADS"
+"""NumPy starts as many threads when it is imported; only one of a process lives on in a fork."""
 
 _preloaded: list[str] = []
 
@@ -27,17 +27,17 @@ def start(module: str) -> None:
     """
     _preloaded[:] = [module]
     FORK.set_forkserver_preload(_preloaded)
-    others = {name: value for name, value in os.environ.items() if name not in SINGLE_THREAD}
-    os.environ.update(SINGLE_THREAD)
+    threads = os.environ.get(NUMPY_THREADS)
+    os.environ[NUMPY_THREADS] = "1"
     try:
         with interrupts_blocked():
             forkserver.ensure_running()
     finally:
-        for name in SINGLE_THREAD:
-            del os.environ[name]
-        os.environ.update(others)
+        del os.environ[NUMPY_THREADS]
+        if threads is not None:
+            os.environ[NUMPY_THREADS] = threads
 
 
-def process_context() -> BaseContext:
+def process_context() -> ForkServerContext | SpawnContext:
     """Return the context that starts processes: by forking if the fork server was started."""
     return FORK if _preloaded else SPAWN

@@ -13,6 +13,7 @@ from proctor.server.engines.processes.fork_server import process_context
 with no_garbage_collection():
     import torch
     from vllm.utils.ompmultiprocessing import OMPProcessManager
+    from vllm.utils.system_utils import set_process_title
     from vllm.v1.engine import utils
     from vllm.v1.engine.core import EngineCoreProc
 
@@ -29,6 +30,8 @@ def run_engine_core(
             forked process, which has loaded OpenMP.
         kwargs: keyword arguments.
     """
+    # It locates the memory of the title by the environment, so it must come before any change.
+    set_process_title("EngineCore")
     os.environ.clear()
     os.environ.update(environment)
     if cpus:
@@ -45,11 +48,14 @@ def starting_engine_core(threads: OMPProcessManager | None) -> Iterator[None]:
         threads: binds their OpenMP threads, by environment variables where these are in time.
     """
     cpus = [] if threads is None or threads.skip_setup else threads.cpu_lists[0]
-    original = EngineCoreProc.__dict__["run_engine_core"], utils.get_mp_context
+    run = EngineCoreProc.__dict__["run_engine_core"]
+    context = utils.get_mp_context  # type: ignore[attr-defined]
     with contextlib.nullcontext() if threads is None else threads.configure_omp_envs(0, 0):
         target = partial(run_engine_core, environment=dict(os.environ), cpus=cpus)
-        EngineCoreProc.run_engine_core, utils.get_mp_context = staticmethod(target), process_context
+        EngineCoreProc.run_engine_core = staticmethod(target)
+        utils.get_mp_context = process_context  # type: ignore[attr-defined]
         try:
             yield
         finally:
-            EngineCoreProc.run_engine_core, utils.get_mp_context = original
+            EngineCoreProc.run_engine_core = run
+            utils.get_mp_context = context  # type: ignore[attr-defined]
