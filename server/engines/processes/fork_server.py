@@ -4,8 +4,10 @@ Python's own fork server (`multiprocessing.forkserver`): a single-threaded proce
 this one. An engine then starts without importing vLLM again, and shares its memory.
 """
 
+import contextlib
 import multiprocessing
 import os
+from collections.abc import Iterator, Mapping
 from multiprocessing import forkserver
 from multiprocessing.context import ForkServerContext, SpawnContext
 
@@ -14,28 +16,39 @@ from proctor.server.engines.processes.engine_processes import interrupts_blocked
 FORK = multiprocessing.get_context("forkserver")
 SPAWN = multiprocessing.get_context("spawn")
 
-NUMPY_THREADS = "OPENBLAS_NUM_THREADS"
-"""NumPy starts as many threads when it is imported; only one of a process lives on in a fork."""
+SINGLE_THREAD = {"OPENBLAS_NUM_THREADS": "1"}
+"""Keeps NumPy from starting threads when it is imported: a fork has only one thread."""
 
 _preloaded: list[str] = []
 
 
-def start(module: str) -> None:
+def start(module: str, variables: Mapping[str, str]) -> None:
     """Start the process, which imports a module while this one goes on.
 
     Processes inherit its environment variables and its signal mask.
+
+    Args:
+        module: the name of the module.
+        variables: additional environment variables.
     """
     _preloaded[:] = [module]
     FORK.set_forkserver_preload(_preloaded)
-    threads = os.environ.get(NUMPY_THREADS)
-    os.environ[NUMPY_THREADS] = "1"
+    with _environment({**SINGLE_THREAD, **variables}), interrupts_blocked():
+        forkserver.ensure_running()
+
+
+@contextlib.contextmanager
+def _environment(variables: Mapping[str, str]) -> Iterator[None]:
+    """Set environment variables while the body runs."""
+    previous = {name: os.environ.get(name) for name in variables}
+    os.environ.update(variables)
     try:
-        with interrupts_blocked():
-            forkserver.ensure_running()
+        yield
     finally:
-        del os.environ[NUMPY_THREADS]
-        if threads is not None:
-            os.environ[NUMPY_THREADS] = threads
+        for name, value in previous.items():
+            del os.environ[name]
+            if value is not None:
+                os.environ[name] = value
 
 
 def process_context() -> ForkServerContext | SpawnContext:

@@ -144,8 +144,9 @@ def test_a_gateway_that_exits_by_itself_waits_for_its_children_to_end() -> None:
 def test_the_reaper_ignores_signals_until_the_gateway_ends() -> None:
     with gateway(gateway_children.sleeping) as killed:
         children = killed.started
-        until(lambda: ignores(killed.reaper, signal.SIGHUP))
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signals = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+        until(lambda: all(ignores(killed.reaper, number) for number in signals))
+        for number in signals:
             killed.reaper.send_signal(number)
         killed.kill()
 
