@@ -4,26 +4,14 @@ import argparse
 import json
 
 import uvicorn
-from vllm import SamplingParams
 
 from proctor.server.app import create_app
 from proctor.server.config.budgets import CUSTOM
 from proctor.server.config.settings import Settings
-from proctor.server.engines.base import Engine, Job
-from proctor.server.engines.grammars.base import CheckedGrammar
-from proctor.server.engines.grammars.pool import GrammarPool
-from proctor.server.engines.vllm.engine import MarkerSource, VllmEngine
+from proctor.server.engines.base import Engine
+from proctor.server.engines.factory import preload_engine
 
 NAME = "proctor-demo"
-
-
-class EngineWithoutBudgets(VllmEngine):
-    """An engine whose requests have no budget."""
-
-    def _params(self, job: Job, grammar: CheckedGrammar | None) -> SamplingParams:
-        params = super()._params(job, grammar)
-        params.extra_args = None
-        return params
 
 
 def main() -> None:
@@ -44,19 +32,15 @@ def main() -> None:
         thinking_start=options.thinking_start,
         thinking_end=options.thinking_end,
     )
+    preload_engine(settings)
     app = create_app(settings, lambda: load(settings, options.without_budgets))
     uvicorn.run(app, host=settings.host, port=settings.port, access_log=False, log_level="warning")
 
 
 def load(settings: Settings, without_budgets: bool) -> Engine:
-    kind = EngineWithoutBudgets if without_budgets else VllmEngine
-    return kind.load(
-        settings.model_path,
-        name=settings.model_name,
-        arguments=settings.engine,
-        markers=MarkerSource(settings.thinking_start, settings.thinking_end),
-        grammars=lambda config: GrammarPool(config, settings.grammars),
-    )
+    from bench import engine  # imports vLLM, while another process does as well
+
+    return engine.load(settings, without_budgets)
 
 
 if __name__ == "__main__":
