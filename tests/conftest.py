@@ -46,11 +46,13 @@ os.environ["PROCTOR_LEDGER__URL"] = ""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark the tests that use the real engine, and run them first.
+    """Mark the tests that use the real engine, and run them first, those on busy cores before all.
 
-    They take longest: were they last, one of two test processes would wait for the other's.
+    They take longest: were they last, one of two test processes would wait for the other's. Busy
+    cores delay the tests of clients, which run beside them then, less than those of restarts.
     """
     for item in items:
         if "vllm_gateway" in getattr(item, "fixturenames", ()):
             item.add_marker("engine")
-    items.sort(key=lambda item: item.get_closest_marker("engine") is None)
+    for marker in ("engine", "busy"):
+        items.sort(key=lambda item: item.get_closest_marker(marker) is None)

@@ -18,7 +18,7 @@ from tests.engine.serve_process import (
     until_status,
 )
 
-pytestmark = pytest.mark.engine
+pytestmark = [pytest.mark.engine, pytest.mark.busy]
 
 BUSY_STALL_SECONDS = 90
 NO_WARM_UP = """
