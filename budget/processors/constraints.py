@@ -26,7 +26,7 @@ class TokenConstraints(NamedTuple):
         continuation: the first token of the next continuation.
         end: the next token of the end marker, in rows that are thinking.
         matcher_state: the matcher's state.
-        length: tokens generated.
+        length: tokens generated, where attempts to close are replaced.
         incomplete_bytes: bytes missing from the last character.
         max_incomplete_bytes: the maximum of bytes missing after the next token.
     """
@@ -44,10 +44,9 @@ class TokenConstraints(NamedTuple):
     max_incomplete_bytes: Array
 
     @classmethod
-    def of(cls, machines: Sequence[BudgetStateMachine]) -> "TokenConstraints":
-        """Return the constraints of reference machines, as NumPy arrays."""
-        columns = np.array([_constraints(machine) for machine in machines], dtype=np.int64).T
-        constraints = cls(*columns)
+    def of(cls, rows: Sequence[tuple[int, ...]]) -> "TokenConstraints":
+        """Return NumPy arrays of rows as `constraints_on` returns them."""
+        constraints = cls(*np.array(rows, dtype=np.int64).T)
         return constraints._replace(
             bars_eos=constraints.bars_eos > 0,
             may_close=constraints.may_close > 0,
@@ -55,8 +54,12 @@ class TokenConstraints(NamedTuple):
         )
 
 
-def _constraints(machine: BudgetStateMachine) -> tuple[int, ...]:
-    """Return the fields of `TokenConstraints` for one row."""
+def constraints_on(machine: BudgetStateMachine) -> tuple[int, ...]:
+    """Return the fields of `TokenConstraints` for a machine's next token.
+
+    The length is 0 except where attempts are replaced, which alone depends on it, so that the rows
+    of consecutive steps are mostly equal.
+    """
     is_sampling = machine.phase is Phase.THINKING
     suppresses_close = machine.suppresses_close
     return (
@@ -68,7 +71,7 @@ def _constraints(machine: BudgetStateMachine) -> tuple[int, ...]:
         machine.continuation[0] if suppresses_close else NO_TOKEN,
         machine.end_token if machine.thinking else NO_TOKEN,
         machine.matcher_state,
-        machine.length,
+        machine.length if suppresses_close else 0,
         machine.incomplete_bytes,
         machine.max_incomplete_bytes,
     )

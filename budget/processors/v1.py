@@ -1,7 +1,7 @@
 """The logits processor of vLLM's V1 runner, where rows are batch positions that move and swap."""
 
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -12,7 +12,7 @@ from vllm.v1.sample.logits_processor import BatchUpdate, LogitsProcessor, MoveDi
 
 from proctor.budget.machine import BudgetStateMachine, DesyncError
 from proctor.budget.processors.backend import Array, ArrayBackend
-from proctor.budget.processors.constraints import TokenConstraints
+from proctor.budget.processors.constraints import TokenConstraints, constraints_on
 from proctor.budget.processors.enforcer import Enforcer, RowMasks, log_violation
 from proctor.budget.processors.forced_sequences import NO_TOKEN
 from proctor.budget.processors.params import EngineBudget, markers_of, read
@@ -107,6 +107,32 @@ class AssignedRows:
         )
 
 
+@dataclass(frozen=True, slots=True)
+class StepConstraints:
+    """What a step has to enforce.
+
+    Attributes:
+        constraints: the constraints on each row, on the logits' device.
+        masks: which rows may need each operation.
+        rows: the constraints as `constraints_on` returned them, if they are from machines.
+    """
+
+    constraints: TokenConstraints
+    masks: RowMasks
+    rows: Sequence[tuple[int, ...]] = ()
+
+    @classmethod
+    def of(
+        cls,
+        on_host: TokenConstraints,
+        logits: ArrayBackend,
+        rows: Sequence[tuple[int, ...]] = (),
+    ) -> "StepConstraints":
+        """Move constraints to the logits' device."""
+        constraints = TokenConstraints(*map(logits.to_device, on_host))
+        return cls(constraints, _masks(on_host), rows)
+
+
 class BudgetLogitsProcessor(LogitsProcessor):
     """Enforces each request's thinking budget in the running batch."""
 
@@ -138,6 +164,7 @@ class BudgetLogitsProcessor(LogitsProcessor):
         )
         self._rows: dict[int, RowState] = {}
         self._assigned: AssignedRows | None = None
+        self._step: StepConstraints | None = None
         self._slots = 0
         self._free: list[int] = []
         self._shrink()
@@ -180,13 +207,16 @@ class BudgetLogitsProcessor(LogitsProcessor):
         if not self._rows:
             return logits
         assigned = self._assigned = self._assigned or AssignedRows.of(self._rows, self._logits)
-        on_host = self._constraints(assigned.slots)
-        masks = _masks(on_host)
-        constraints = TokenConstraints(*map(self._logits.to_device, on_host))
+        step = self._step = self._step_constraints(assigned.slots)
         attempted = self._enforcer.apply(
-            logits, assigned.rows, assigned.slots, constraints, masks, assigned.penalties
+            logits,
+            assigned.rows,
+            assigned.slots,
+            step.constraints,
+            step.masks,
+            assigned.penalties,
         )
-        if masks.suppresses_close.any():
+        if step.masks.suppresses_close.any():
             for state, is_attempt in zip(self._rows.values(), attempted.tolist(), strict=True):
                 state.is_attempt = is_attempt
         return logits
@@ -288,13 +318,16 @@ class BudgetLogitsProcessor(LogitsProcessor):
                 self._enforcer.table.load(state.slot, state.request.budget, state.machine)
                 state.machine = None
 
-    def _constraints(self, slots: np.ndarray) -> TokenConstraints:
-        """Return the constraints on the next token of each row, whose `slots` are [rows] int64."""
+    def _step_constraints(self, slots: np.ndarray) -> StepConstraints:
+        """Return what to enforce on each row, whose `slots` are [rows] int64."""
         machines = [state.machine for state in self._rows.values() if state.machine is not None]
-        if machines:
-            return TokenConstraints.of(machines)
-        table = self._enforcer.table
-        return table.constraints(table.state, slots)
+        if not machines:
+            table = self._enforcer.table
+            return StepConstraints.of(table.constraints(table.state, slots), self._logits)
+        rows = [constraints_on(machine) for machine in machines]
+        if self._step is not None and self._step.rows == rows:
+            return self._step
+        return StepConstraints.of(TokenConstraints.of(rows), self._logits, rows)
 
     def _advance(self) -> None:
         """Take the tokens since the last step: at most one per request."""

@@ -18,6 +18,13 @@ with no_garbage_collection():
     from vllm.v1.engine.core import EngineCoreProc
 
 
+class CurrentEnvironment:
+    """The environment variables of this process when it is pickled; a dict after that."""
+
+    def __reduce__(self) -> tuple[type[dict[str, str]], tuple[dict[str, str]]]:
+        return dict, (dict(os.environ),)
+
+
 def run_engine_core(
     *args: Any, environment: Mapping[str, str], cpus: Collection[int], **kwargs: Any
 ) -> None:
@@ -51,7 +58,7 @@ def starting_engine_core(threads: OMPProcessManager | None) -> Iterator[None]:
     run = EngineCoreProc.__dict__["run_engine_core"]
     context = utils.get_mp_context  # type: ignore[attr-defined]
     with contextlib.nullcontext() if threads is None else threads.configure_omp_envs(0, 0):
-        target = partial(run_engine_core, environment=dict(os.environ), cpus=cpus)
+        target = partial(run_engine_core, environment=CurrentEnvironment(), cpus=cpus)
         EngineCoreProc.run_engine_core = staticmethod(target)
         utils.get_mp_context = process_context  # type: ignore[attr-defined]
         try:

@@ -1,6 +1,7 @@
 """The garbage collector is off only while large libraries are imported."""
 
 import gc
+import os
 import pickle
 from collections.abc import Iterator
 
@@ -33,14 +34,15 @@ def test_it_stays_off_if_it_was() -> None:
     assert not gc.isenabled()
 
 
-def test_vllm_starts_its_engine_core_by_our_function() -> None:
+def test_vllm_starts_its_engine_core_by_our_function(monkeypatch: pytest.MonkeyPatch) -> None:
     core = pytest.importorskip("vllm.v1.engine.core", reason="the CPU engine is not installed")
-    from proctor.server.engines.vllm.core_process import starting_engine_core
+    from proctor.server.engines.vllm.core_process import run_engine_core, starting_engine_core
 
     original = core.EngineCoreProc.run_engine_core
     with starting_engine_core(None):
-        pickled = pickle.dumps(core.EngineCoreProc.run_engine_core)
-        # The new process finds it by name, and imports vLLM through our module.
-        assert b"proctor.server.engines.vllm.core_process" in pickled
+        monkeypatch.setenv("SET_BY_VLLM", "1")  # as it does just before a process starts
+        target = pickle.loads(pickle.dumps(core.EngineCoreProc.run_engine_core))
+    assert target.func is run_engine_core
+    assert target.keywords == {"environment": dict(os.environ), "cpus": []}
     assert core.EngineCoreProc.run_engine_core is original
     assert gc.isenabled()
