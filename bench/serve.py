@@ -9,7 +9,7 @@ from proctor.server.app import create_app
 from proctor.server.config.budgets import CUSTOM
 from proctor.server.config.settings import Settings
 from proctor.server.engines.base import Engine
-from proctor.server.engines.factory import preload_engine
+from proctor.server.engines.vllm.preload import preload
 
 NAME = "proctor-demo"
 
@@ -32,7 +32,7 @@ def main() -> None:
         thinking_start=options.thinking_start,
         thinking_end=options.thinking_end,
     )
-    preload_engine(settings)
+    preload()
     app = create_app(settings, lambda: load(settings, options.without_budgets))
     uvicorn.run(app, host=settings.host, port=settings.port, access_log=False, log_level="warning")
 

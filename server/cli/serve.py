@@ -21,7 +21,7 @@ from proctor.server.accounting.ledger.service import prepare
 from proctor.server.app import create_app
 from proctor.server.auth.store import has_keys
 from proctor.server.config.settings import ConfigError, Settings
-from proctor.server.engines.factory import load_engine, preload_engine
+from proctor.server.engines.factory import load_engine
 from proctor.server.engines.processes.engine_processes import end_engines
 from proctor.server.engines.processes.reaper import reaping
 from proctor.server.engines.supervisor import EngineSupervisor
@@ -75,7 +75,6 @@ def serve(settings: Settings) -> int:
         servers.append(Server(_admin_config(settings, app.state.metrics_endpoint.standalone_app())))
     supervisor: EngineSupervisor = app.state.supervisor
     with reaping():
-        preload_engine(settings)
         try:
             with asyncio.Runner(loop_factory=config.get_loop_factory()) as runner:
                 return runner.run(_run(servers, supervisor, settings))

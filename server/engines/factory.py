@@ -19,12 +19,6 @@ if TYPE_CHECKING:
 STEP_TIMEOUT = "VLLM_EXECUTE_MODEL_TIMEOUT_SECONDS"
 
 
-def preload_engine(settings: Settings) -> None:
-    """Begin to import what the engine needs, in another process, while this one goes on."""
-    if settings.completions_server is None:
-        preload()
-
-
 def load_engine(settings: Settings) -> Engine:
     """Load the model and return its engine; block until it is ready.
 
@@ -53,6 +47,8 @@ def check_tiers(settings: Settings, context: int) -> None:
 
 
 def _load(settings: Settings) -> Engine:
+    if settings.completions_server is None:
+        preload()  # imports vLLM in another process, while this one does
     # Imported here: importing vLLM takes seconds, and the gateway also runs without it.
     with no_garbage_collection():
         from proctor.server.engines.grammars.pool import GrammarPool

@@ -18,7 +18,6 @@ from proctor.server.cli.serve import KEEP_ALIVE_SECONDS
 from proctor.server.config.budgets import CUSTOM, DEFAULT_TIERS
 from proctor.server.config.settings import Settings, load_settings
 from proctor.server.engines.base import Engine
-from proctor.server.engines.factory import preload_engine
 from tests.engine.recording_engine import RecordingEngine
 from tests.server.harness import listening_socket
 from tests.waiting import PATIENCE
@@ -105,7 +104,6 @@ def running_gateway(**overrides: Any) -> Iterator[Gateway]:
     settings = load_settings(
         {"engine": engine, "default_tier": CUSTOM, "limits": limits, **overrides}, None
     )
-    preload_engine(settings)
     with restored_metrics(), _running_gateway(settings) as gateway:
         yield gateway
 

@@ -18,8 +18,8 @@ with no_garbage_collection():
     from vllm.v1.engine.core import EngineCoreProc
 
 
-class CurrentEnvironment:
-    """The environment variables of this process when it is pickled; a dict after that."""
+class CurrentEnvironment(dict[str, str]):
+    """Unpickled, the environment variables that this process had when it was pickled."""
 
     def __reduce__(self) -> tuple[type[dict[str, str]], tuple[dict[str, str]]]:
         return dict, (dict(os.environ),)

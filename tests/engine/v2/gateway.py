@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
+from proctor.server.engines import factory
 from proctor.server.engines.processes import fork_server
-from tests.engine import gateway
 from tests.engine.gateway import TIERS, Gateway, running_gateway
 from tests.requirements import require
 
@@ -32,8 +32,8 @@ def running_v2_gateway(**engine: Any) -> Iterator[Gateway]:
     require(TRITON.exists(), "Triton")
     # Compiling the model takes longer than the tests would gain by it.
     arguments = {"enforce_eager": True, "max_num_seqs": 16, **engine}
-    with v2_environment(), running_gateway(engine=arguments, tiers=TIERS) as running:
-        yield running
+    with v2_environment(), running_gateway(engine=arguments, tiers=TIERS) as gateway:
+        yield gateway
 
 
 @contextlib.contextmanager
@@ -50,7 +50,7 @@ def v2_environment() -> Iterator[None]:
         # This process has loaded vLLM without the backend, and runs no kernel itself.
         patch.setattr(config, "HAS_TRITON", True)
         # The fork server has loaded it without the backend, too.
-        patch.setattr(gateway, "preload_engine", lambda settings: None)
+        patch.setattr(factory, "preload", lambda: None)
         patch.setattr(fork_server, "_preloaded", [])
         # A running engine reads all variables once, for the whole process.
         envs.disable_envs_cache()

@@ -100,7 +100,13 @@ def other_marks() -> list[object]:
 
 def find_reaper(gateway: psutil.Process) -> tuple[psutil.Process, str]:
     """Return the reaper of a gateway, and the mark that it searches for."""
-    (reaper,) = [child for child in gateway.children() if reaping.__module__ in child.cmdline()]
+    # Not by psutil's `children`, which compares start times; these change with the clock.
+    (reaper,) = [
+        process
+        for process in psutil.process_iter(["ppid", "cmdline"])
+        if process.info["ppid"] == gateway.pid
+        and reaping.__module__ in (process.info["cmdline"] or ())
+    ]
     return reaper, reaper.cmdline()[-1]
 
 
