@@ -87,25 +87,39 @@ def report(thinking: Sequence[Sequence[int]], tokenizer: Any) -> Iterator[str]:
         yield f"- after {at}: {tokenizer.decode(tokens[:at])[-SHOWN:]!r}"
 
 
-def main() -> None:
+def question_parser(description: str, temperature: float, count: int) -> argparse.ArgumentParser:
+    """Return a parser of the options of a benchmark that asks questions, with two defaults."""
     parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--model", default=str(MODEL))
     parser.add_argument("--thinking-start", default="")
     parser.add_argument("--thinking-end", default="")
-    parser.add_argument("--temperature", type=float, default=0.0)
-    parser.add_argument("--count", type=int, default=200, help="questions of each file")
+    parser.add_argument("--temperature", type=float, default=temperature)
+    parser.add_argument("--count", type=int, default=count, help="questions of each file")
     parser.add_argument("questions", type=Path, nargs="+")
-    options = parser.parse_args()
+    return parser
+
+
+def side_of(options: argparse.Namespace) -> Side:
+    """Return the gateway over the model of the options."""
     markers: list[str] = []
     if options.thinking_start and options.thinking_end:
         markers = ["--thinking-start", options.thinking_start]
         markers += ["--thinking-end", options.thinking_end]
-    side = Side("gateway", lambda port: [*gateway(port, options.model), *markers], {})
-    questions = [
+    return Side("gateway", lambda port: [*gateway(port, options.model), *markers], {})
+
+
+def questions_of(options: argparse.Namespace) -> list[str]:
+    """Return the questions of all files."""
+    return [
         question for path in options.questions for question in read_questions(path, options.count)
     ]
+
+
+def main() -> None:
+    options = question_parser(str(__doc__), temperature=0.0, count=200).parse_args()
+    side, questions = side_of(options), questions_of(options)
     with serving(side) as (server,):
         answers = asyncio.run(send(server.url, [*bodies(questions, options.temperature)]))
     tokenizer = AutoTokenizer.from_pretrained(options.model)

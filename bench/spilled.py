@@ -7,16 +7,14 @@ Asks every question (the `question` or `prompt` of each line) under several caps
 answers whose thinking the cap ended, and of these the ones with `thinking.spilled_tokens`.
 """
 
-import argparse
 import asyncio
 import statistics
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import Any
 
-from bench.loops import read_questions, share
+from bench.loops import question_parser, questions_of, share, side_of
 from bench.native import send
-from bench.throughput import MODEL, NAME, Side, gateway, serving
+from bench.throughput import NAME, serving
 
 CAPS = (0, 16, 64, 256)
 ANSWER = 512
@@ -45,24 +43,8 @@ def row(cap: int, answers: Sequence[dict[str, Any]]) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--model", default=str(MODEL))
-    parser.add_argument("--thinking-start", default="")
-    parser.add_argument("--thinking-end", default="")
-    parser.add_argument("--temperature", type=float, default=0.7)
-    parser.add_argument("--count", type=int, default=100, help="questions of each file")
-    parser.add_argument("questions", type=Path, nargs="+")
-    options = parser.parse_args()
-    markers: list[str] = []
-    if options.thinking_start and options.thinking_end:
-        markers = ["--thinking-start", options.thinking_start]
-        markers += ["--thinking-end", options.thinking_end]
-    side = Side("gateway", lambda port: [*gateway(port, options.model), *markers], {})
-    questions = [
-        question for path in options.questions for question in read_questions(path, options.count)
-    ]
+    options = question_parser(str(__doc__), temperature=0.7, count=100).parse_args()
+    side, questions = side_of(options), questions_of(options)
     print("| cap | cut | spilled | tokens, median |\n|--:|--:|---|--:|")
     with serving(side) as (server,):
         for cap in CAPS:

@@ -168,39 +168,30 @@ def masked(*tokens: int) -> torch.Tensor:
     return logits
 
 
+def violate(batch: Batch, request: Request) -> None:
+    """Add a request, and let a grammar mask the token that its budget of one token forces."""
+    batch.add(request)
+    batch.step(masked())
+    batch.step(masked(7))
+
+
+@pytest.mark.parametrize("preempted", [False, True])
 def test_a_request_whose_forced_token_a_grammar_masks_goes_on_without_a_budget(
-    caplog: pytest.LogCaptureFixture,
+    preempted: bool, caplog: pytest.LogCaptureFixture
 ) -> None:
-    budget = TokenBudget(maximum=1)
     batch = Batch(ONE)
-    violating, other = (Request.greedy(key, budget) for key in ("violating", "other"))
-    batch.add(violating)
-    batch.step(masked())
-    batch.step(masked(7))
+    violating, other = (Request.greedy(key, TokenBudget(maximum=1)) for key in ("bad", "other"))
+    violate(batch, violating)
+    if preempted:
+        batch.remove(violating)
+        batch.condense()
+        batch.step(torch.zeros(0, VOCABULARY))
+        batch.add(violating)
     batch.add(other)
     for _ in range(2):
         batch.step(masked().repeat(2, 1))
 
-    assert "the output of request violating violates its budget" in caplog.text
-    assert violating.tokens == [1, 1, 1, 1]
-    assert other.tokens == [1, 7]
-
-
-def test_a_preempted_request_that_violates_its_budget_goes_on_without() -> None:
-    budget = TokenBudget(maximum=1)
-    batch = Batch(ONE)
-    violating, other = (Request.greedy(key, budget) for key in ("violating", "other"))
-    batch.add(violating)
-    batch.step(masked())
-    batch.step(masked(7))
-    batch.remove(violating)
-    batch.condense()
-    batch.step(torch.zeros(0, VOCABULARY))
-    batch.add(violating)
-    batch.add(other)
-    for _ in range(2):
-        batch.step(masked().repeat(2, 1))
-
+    assert "the output of request bad violates its budget" in caplog.text
     assert violating.tokens == [1, 1, 1, 1]
     assert other.tokens == [1, 7]
 

@@ -1,6 +1,7 @@
 """The fork server's process, and the handle by which the gateway uses it."""
 
 import gc
+import multiprocessing
 import signal
 import socket
 from typing import Any
@@ -8,12 +9,13 @@ from typing import Any
 from proctor.server.engines.garbage import no_garbage_collection
 from proctor.server.engines.grammars.forking import FORK, ForkServer, shut_down_and_close
 from proctor.server.engines.processes.engine_processes import interrupts_blocked
-from proctor.server.engines.processes.fork_server import process_context
+from proctor.server.engines.processes.fork_server import fork_context
 
 # A process that is spawned imports this module first, to find `serve`.
 with no_garbage_collection():
     from proctor.server.engines.grammars.trial import Trial
 
+SPAWN = multiprocessing.get_context("spawn")
 READY = b"r"
 EXIT_SECONDS = 5.0
 
@@ -33,7 +35,7 @@ class ForkServerProcess:
     def __init__(self, config: Any) -> None:
         """Start the process; `wait` blocks until it is ready."""
         self._control, remote = socket.socketpair()
-        self._process = process_context().Process(
+        self._process = (fork_context() or SPAWN).Process(
             target=serve, args=(remote, config), name="grammars", daemon=True
         )
         with interrupts_blocked():  # on Ctrl-C, the gateway ends the process

@@ -9,17 +9,17 @@ import multiprocessing
 import os
 from collections.abc import Iterator, Mapping
 from multiprocessing import forkserver
-from multiprocessing.context import ForkServerContext, SpawnContext
+from multiprocessing.context import ForkServerContext
 
 from proctor.server.engines.processes.engine_processes import interrupts_blocked
 
 FORK = multiprocessing.get_context("forkserver")
-SPAWN = multiprocessing.get_context("spawn")
 
 SINGLE_THREAD = {"OPENBLAS_NUM_THREADS": "1"}
 """Keeps NumPy from starting threads when it is imported: a fork has only one thread."""
 
 _preloaded: list[str] = []
+"""The modules that fork servers of this process were started with."""
 
 
 def start(module: str, variables: Mapping[str, str]) -> None:
@@ -31,10 +31,10 @@ def start(module: str, variables: Mapping[str, str]) -> None:
         module: the name of the module.
         variables: additional environment variables.
     """
-    _preloaded[:] = [module]
-    FORK.set_forkserver_preload(_preloaded)
+    FORK.set_forkserver_preload([module])
     with _environment({**SINGLE_THREAD, **variables}), interrupts_blocked():
         forkserver.ensure_running()
+    _preloaded.append(module)
 
 
 @contextlib.contextmanager
@@ -51,6 +51,6 @@ def _environment(variables: Mapping[str, str]) -> Iterator[None]:
                 os.environ[name] = value
 
 
-def process_context() -> ForkServerContext | SpawnContext:
-    """Return the context that starts processes: by forking if the fork server was started."""
-    return FORK if _preloaded else SPAWN
+def fork_context() -> ForkServerContext | None:
+    """Return the context that forks processes from the fork server; None if it was not started."""
+    return FORK if _preloaded else None

@@ -7,7 +7,7 @@ from functools import partial
 from typing import Any
 
 from proctor.server.engines.garbage import no_garbage_collection
-from proctor.server.engines.processes.fork_server import process_context
+from proctor.server.engines.processes.fork_server import fork_context
 
 # A process that is spawned imports this module first, to find `run_engine_core`.
 with no_garbage_collection():
@@ -55,12 +55,14 @@ def starting_engine_core(threads: OMPProcessManager | None) -> Iterator[None]:
         threads: binds their OpenMP threads, by environment variables where these are in time.
     """
     cpus = [] if threads is None or threads.skip_setup else threads.cpu_lists[0]
-    run = EngineCoreProc.__dict__["run_engine_core"]
+    run, fork = EngineCoreProc.__dict__["run_engine_core"], fork_context()
+    # The module imports the function, and does not export it.
     context = utils.get_mp_context  # type: ignore[attr-defined]
     with contextlib.nullcontext() if threads is None else threads.configure_omp_envs(0, 0):
         target = partial(run_engine_core, environment=CurrentEnvironment(), cpus=cpus)
         EngineCoreProc.run_engine_core = staticmethod(target)
-        utils.get_mp_context = process_context  # type: ignore[attr-defined]
+        if fork is not None:
+            utils.get_mp_context = lambda: fork  # type: ignore[attr-defined]
         try:
             yield
         finally:

@@ -21,9 +21,9 @@ def report() -> None:
 def main() -> None:
     """Write what a process has that is forked, and wait for the end of the input."""
     before = dict(os.environ)
-    assert fork_server.process_context() is fork_server.SPAWN
+    assert fork_server.fork_context() is None
     fork_server.start(MODULE, {"SHELL": "of the fork server"})
-    assert fork_server.process_context() is fork_server.FORK
+    assert fork_server.fork_context() is fork_server.FORK
     assert dict(os.environ) == before
     assert MODULE not in sys.modules
     process = fork_server.FORK.Process(target=report)
