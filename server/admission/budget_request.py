@@ -6,14 +6,8 @@ from typing import Generic, TypeVar
 
 from proctor.server.config.budgets import AUTO
 from proctor.server.errors import ConflictingFields
-from proctor.server.schemas.generation import (
-    ChatRequest,
-    Effort,
-    Generation,
-    NvExt,
-    Reasoning,
-    Thinking,
-)
+from proctor.server.schemas.budget import Effort, NvExt, Reasoning, Thinking
+from proctor.server.schemas.generation import ChatRequest, Generation
 
 NO_OPTIONS = Thinking()
 ROUTED = (AUTO, "adaptive")

@@ -87,18 +87,22 @@ def make_jobs(
 def _max_tokens(spec: JobSpec, context: int) -> int:
     """Return the tokens of each choice: as requested, or all that the context has left.
 
+    Some protocols' clients always request more than many contexts have, which is then reduced.
+
     Raises:
         ContextTooLong: if the context does not have as many left after the prompt.
     """
     requested = spec.max_tokens
     left = check_room(spec.prompt.ids, context, spec.field)
-    if requested is not None and requested.value > left:
+    if requested is None:
+        return left
+    if requested.value > left and not spec.request.clamps_max_tokens:
         what = (
             f"of which the prompt leaves {left}, but '{requested.field}' is {requested.value}: it "
             f"must be at most {left}"
         )
         raise ContextTooLong(context, what, param=requested.field)
-    return left if requested is None else requested.value
+    return min(left, requested.value)
 
 
 def _affordable_tokens(max_tokens: int, spec: JobSpec, prices: Prices | None) -> int:

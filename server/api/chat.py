@@ -26,7 +26,7 @@ SEPARATED = ReasoningFormat.REASONING_CONTENT
 class ChatApi(GenerationApi[ChatRequest]):
     """The API of chat completions: a conversation in, the next message out."""
 
-    id_prefix = "chatcmpl"
+    id_prefix = "chatcmpl-"
     operation = "chat"
 
     def __init__(self, settings: Settings, admission_controller: AdmissionController) -> None:

@@ -14,7 +14,7 @@ from proctor.server.schemas.parsing import parse
 class CompletionsApi(GenerationApi[CompletionRequest]):
     """The API of completions: raw prompts in, text out."""
 
-    id_prefix = "cmpl"
+    id_prefix = "cmpl-"
     operation = "text_completion"
 
     def __init__(self, admission_controller: AdmissionController) -> None:

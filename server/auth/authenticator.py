@@ -11,6 +11,7 @@ from fastapi import Request
 from fastapi.params import Security
 from fastapi.routing import APIRoute
 from fastapi.security import SecurityScopes
+from starlette.datastructures import Headers
 from starlette.routing import BaseRoute
 
 from proctor.server.auth.api_key import Key, hash_token, id_of
@@ -82,14 +83,13 @@ class Authenticator:
         request.state.key = None
         if not self._required or access == Access.PUBLIC:
             return
-        request.state.key = key = await self._identify(request.headers.get("authorization"))
+        request.state.key = key = await self._identify(request.headers)
         if access == Access.ADMIN and key.scope is not Scope.ADMIN:
             raise Forbidden("This path requires an API key with the scope 'admin'.")
 
-    async def _identify(self, header: str | None) -> Key:
-        scheme, _, token = (header or "").partition(" ")
-        token = token.strip()
-        if scheme.lower() != "bearer" or not token:
+    async def _identify(self, headers: Headers) -> Key:
+        token = _token(headers)
+        if token is None:
             raise Unauthorized(
                 "Missing API key. Send it in the header 'Authorization: Bearer <key>'."
             )
@@ -125,6 +125,14 @@ class Authenticator:
         if len(self._cache) > self._max_cached:
             self._cache.popitem(last=False)
         return stored.key
+
+
+def _token(headers: Headers) -> str | None:
+    """Return the token of a request, or None: OpenAI's header, or else Anthropic's."""
+    scheme, _, token = headers.get("authorization", "").partition(" ")
+    if scheme.lower() != "bearer":
+        token = headers.get("x-api-key", "")
+    return token.strip() or None
 
 
 def declared_access(route: BaseRoute) -> Access | None:

@@ -33,9 +33,14 @@ class AnswerText:
         self.calls = 0
 
     @property
+    def stop(self) -> str | None:
+        """The stop string that was found, or None."""
+        return self._stops.found
+
+    @property
     def stopped(self) -> bool:
         """Whether a stop string was found."""
-        return self._stops.found
+        return self.stop is not None
 
     @property
     def parses_calls(self) -> bool:

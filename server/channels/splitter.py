@@ -96,6 +96,11 @@ class ChannelSplitter:
         return self._answer.calls
 
     @property
+    def stop_string(self) -> str | None:
+        """The stop string that the answer has reached, or None."""
+        return self._answer.stop
+
+    @property
     def stopped(self) -> bool:
         """Whether the answer has reached a stop string."""
         return self._answer.stopped

@@ -10,25 +10,29 @@ class StopFinder:
     the text is split into deltas.
 
     Attributes:
-        found: whether a stop string was found.
+        found: the stop string that was found, or None so far.
     """
 
     def __init__(self, stops: Sequence[str]) -> None:
         self._stops = tuple(stops)
         self._buffer = ""
-        self.found = False
+        self.found: str | None = None
 
     def push(self, text: str) -> str:
         """Add text and return what cannot be part of a stop string any more."""
-        if self.found or not self._stops:
-            return "" if self.found else text
+        if self.found is not None:
+            return ""
+        if not self._stops:
+            return text
         text = self._buffer + text
         matches = [
-            (start + len(stop), start) for stop in self._stops if (start := text.find(stop)) >= 0
+            (start + len(stop), start, stop)
+            for stop in self._stops
+            if (start := text.find(stop)) >= 0
         ]
         if matches:
-            self.found = True
-            return text[: min(matches)[1]]
+            _, start, self.found = min(matches)
+            return text[:start]
         cut = len(text) - max(_overlap(text, stop) for stop in self._stops)
         self._buffer = text[cut:]
         return text[:cut]
@@ -36,7 +40,7 @@ class StopFinder:
     def close(self) -> str:
         """Return the rest of the text; none follows that could complete a stop string."""
         rest, self._buffer = self._buffer, ""
-        return "" if self.found else rest
+        return rest if self.found is None else ""
 
 
 def _overlap(text: str, stop: str) -> int:

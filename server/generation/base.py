@@ -144,6 +144,7 @@ class ChoiceResult:
         answer_tokens: number of tokens in the answer.
         calls: number of tool calls.
         token_ids: the ids of all generated tokens.
+        stop: the stop string that ended the answer, or None.
     """
 
     choice: int
@@ -154,6 +155,7 @@ class ChoiceResult:
     answer_tokens: int
     calls: int
     token_ids: Sequence[int] = ()
+    stop: str | None = None
 
     @property
     def used(self) -> TokenUsage:

@@ -238,6 +238,7 @@ class Choice:
             channels.answer_tokens,
             channels.calls,
             channels.tokens,
+            channels.stop_string,
         )
 
 

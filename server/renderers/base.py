@@ -3,7 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Literal
 
 from proctor.budget import Forced
 from proctor.server.accounting.cost import RequestCost
@@ -12,6 +12,7 @@ from proctor.server.channels.forced_spans import ForcedSpan
 from proctor.server.channels.splitter import ChannelSplitter
 from proctor.server.engines.base import Engine, Finish, Job
 from proctor.server.generation.base import Admission, ChoiceResult, OutputItem, StreamItem
+from proctor.server.renderers.sse_encoder import SseEncoder
 from proctor.server.schemas.responses import (
     CostReport,
     FinishReason,
@@ -31,22 +32,6 @@ FORCED_KINDS: Mapping[Forced, Literal["continuation", "wrap_up"]] = {
     Forced.WRAP_UP: "wrap_up",
 }
 """The kinds of forced text; markers are not part of the text."""
-
-
-class SseEncoder(Protocol):
-    """Encodes a stream as server-sent events. Empty events are not sent."""
-
-    def begin(self, index: int) -> bytes:
-        """Return the first event of a choice."""
-
-    def item(self, item: StreamItem) -> bytes:
-        """Return the event of an item of a choice, empty if the response does not have the item."""
-
-    def finish(self, result: ChoiceResult) -> bytes:
-        """Return the last event of a choice."""
-
-    def usage(self, results: Sequence[ChoiceResult]) -> bytes:
-        """Return the event after all choices, with the request's usage."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,12 +117,8 @@ class ResponseRenderer(ABC):
         """Return the splitter of the tokens of a choice."""
 
     @abstractmethod
-    def encoder(self, continuous_usage: bool) -> SseEncoder:
-        """Return the encoder of a streamed response.
-
-        Args:
-            continuous_usage: whether every chunk has the usage of its choice so far.
-        """
+    def encoder(self) -> SseEncoder:
+        """Return the encoder of a streamed response."""
 
     @abstractmethod
     def body(
@@ -149,6 +130,11 @@ class ResponseRenderer(ABC):
             items: the items of all choices, in the order of each choice.
             results: the results of the choices.
         """
+
+    @property
+    @abstractmethod
+    def reports_usage(self) -> bool:
+        """Whether every item of a stream has the usage of its choice so far."""
 
     @property
     def reports_progress(self) -> bool:

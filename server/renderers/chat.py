@@ -25,6 +25,7 @@ from proctor.server.renderers.reasoning_format import (
     message_keys,
     with_tags,
 )
+from proctor.server.renderers.sse_encoder import OpenAiSseEncoder
 from proctor.server.schemas import responses
 from proctor.server.schemas.generation import ChatRequest
 from proctor.server.schemas.responses import (
@@ -110,6 +111,10 @@ class ChatRenderer(ResponseRenderer):
     token_bytes: Callable[[int], bytes]
 
     @property
+    def reports_usage(self) -> bool:
+        return self.request.continuous_usage
+
+    @property
     def reports_progress(self) -> bool:
         """Whether the response is streamed, without its thinking."""
         return self.reasoning_format is ReasoningFormat.HIDDEN and bool(self.request.stream)
@@ -138,8 +143,8 @@ class ChatRenderer(ResponseRenderer):
             with_ids=self.with_ids,
         )
 
-    def encoder(self, continuous_usage: bool) -> "ChatSseEncoder":
-        return ChatSseEncoder(self, continuous_usage)
+    def encoder(self) -> "ChatSseEncoder":
+        return ChatSseEncoder(self)
 
     def transform(
         self, events: AsyncGenerator[StreamItem | ChoiceResult, None]
@@ -315,23 +320,16 @@ class ChatRenderer(ResponseRenderer):
         return {"token": text.decode(errors="replace"), "logprob": logprob, "bytes": [*text]}
 
 
-class ChatSseEncoder:
+class ChatSseEncoder(OpenAiSseEncoder):
     """Encodes the response to a chat request as server-sent events."""
 
-    def __init__(self, renderer: ChatRenderer, continuous_usage: bool) -> None:
-        """Initialize the encoder of a stream.
-
-        Args:
-            renderer: renders the chunks.
-            continuous_usage: whether every chunk has the usage of its choice so far.
-        """
+    def __init__(self, renderer: ChatRenderer) -> None:
         self._renderer = renderer
-        self._continuous_usage = continuous_usage
         self._templates: dict[tuple[int, Channel], SseTemplate] = {}
         self._ids_sent: Counter[int] = Counter()
 
     def begin(self, index: int) -> bytes:
-        used = TokenUsage(0, 0) if self._continuous_usage else None
+        used = TokenUsage(0, 0) if self._renderer.reports_usage else None
         first = event(self._renderer.role_chunk(index, used))
         if not self._renderer.echo:
             return first
@@ -354,10 +352,12 @@ class ChatSseEncoder:
                 return event(self._renderer.text_chunk(item), name=item.channel.value)
 
     def finish(self, result: ChoiceResult) -> bytes:
-        used = result.used if self._continuous_usage else None
+        used = result.used if self._renderer.reports_usage else None
         return event(self._renderer.last_chunk(result, used, self._ids_sent[result.choice]))
 
     def usage(self, results: Sequence[ChoiceResult]) -> bytes:
+        if not self._renderer.request.include_usage:
+            return b""
         return event(self._renderer.usage_chunk(results))
 
     def _template(self, index: int, channel: Channel) -> SseTemplate:

@@ -11,6 +11,7 @@ from proctor.server.engines.base import Codec, Engine, Job, TokenLogprob
 from proctor.server.generation.base import ChoiceResult, OutputItem, PromptLogprobs, StreamItem
 from proctor.server.renderers.base import FINISH_REASONS, ResponseRenderer
 from proctor.server.renderers.logprobs import TextLogprobs, columns, prompt_logprobs
+from proctor.server.renderers.sse_encoder import OpenAiSseEncoder
 from proctor.server.schemas import responses
 from proctor.server.schemas.completions import CompletionRequest
 from proctor.server.schemas.responses import TextChoice, TextCompletion, TextCompletionChunk
@@ -34,8 +35,12 @@ class CompletionRenderer(ResponseRenderer):
     def splitter(self, engine: Engine, job: Job, index: int) -> ChannelSplitter:
         return RawChannelSplitter(engine.codec, engine.model, job, index, self.request)
 
-    def encoder(self, continuous_usage: bool) -> "CompletionSseEncoder":
-        return CompletionSseEncoder(self, continuous_usage)
+    @property
+    def reports_usage(self) -> bool:
+        return self.request.continuous_usage
+
+    def encoder(self) -> "CompletionSseEncoder":
+        return CompletionSseEncoder(self)
 
     def body(self, items: Iterable[OutputItem], results: Sequence[ChoiceResult]) -> TextCompletion:
         deltas: list[list[TextDelta]] = [[] for _ in results]
@@ -153,12 +158,11 @@ class CompletionRenderer(ResponseRenderer):
         return choice
 
 
-class CompletionSseEncoder:
+class CompletionSseEncoder(OpenAiSseEncoder):
     """Encodes the response to a completion request as server-sent events."""
 
-    def __init__(self, renderer: CompletionRenderer, continuous_usage: bool) -> None:
+    def __init__(self, renderer: CompletionRenderer) -> None:
         self._renderer = renderer
-        self._continuous_usage = continuous_usage
         self._with_ids = bool(renderer.request.return_token_ids)
         self._templates: dict[tuple[int, Channel], SseTemplate] = {}
         self._logprobs: dict[int, TextLogprobs] = {}
@@ -199,10 +203,12 @@ class CompletionSseEncoder:
         choice = self._renderer.last_delta(result)
         if self._with_ids:
             choice["token_ids"] = result.token_ids[self._ids_sent[result.choice] :]
-        used = result.used if self._continuous_usage else None
+        used = result.used if self._renderer.reports_usage else None
         return event(self._renderer.chunk(choice, used))
 
     def usage(self, results: Sequence[ChoiceResult]) -> bytes:
+        if not self._renderer.request.include_usage:
+            return b""
         return event(self._renderer.usage_chunk(results))
 
     def _prompt(self, item: PromptLogprobs) -> bytes:
@@ -214,7 +220,7 @@ class CompletionSseEncoder:
 
     @property
     def _no_usage(self) -> TokenUsage | None:
-        return TokenUsage(0, 0) if self._continuous_usage else None
+        return TokenUsage(0, 0) if self._renderer.reports_usage else None
 
     def _logprobs_of(self, index: int) -> TextLogprobs:
         if index not in self._logprobs:

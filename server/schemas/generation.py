@@ -1,12 +1,10 @@
 """The request models that all generation endpoints share, and the chat request."""
 
-from enum import StrEnum
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BeforeValidator, ConfigDict, Field
 from pydantic_core import PydanticCustomError
 
-from proctor.budget import MAX_CONTINUATIONS, Landing, OnLoop
 from proctor.server.config.limits import MAX_NAME
 from proctor.server.config.reasoning_format import ReasoningFormat
 from proctor.server.engines.tool_calls import Constraint, ToolChoice
@@ -14,7 +12,6 @@ from proctor.server.errors import BadRequest
 from proctor.server.schemas.base import (
     NULL,
     Count,
-    CountOrNoCap,
     Flag,
     Float,
     Int,
@@ -23,6 +20,7 @@ from proctor.server.schemas.base import (
     needs,
     one_as_list,
 )
+from proctor.server.schemas.budget import BudgetFields
 from proctor.server.schemas.messages import Message
 from proctor.server.schemas.tools import (
     MAX_TOOLS,
@@ -39,8 +37,6 @@ MAX_TOP_LOGPROBS = 20
 MAX_BIASES = 1024
 MAX_STOPS = 16
 MAX_STOP_LENGTH = 256
-MAX_TEXTS = 16
-MAX_TEXT_LENGTH = 1024
 
 STREAM_OPTIONS_NEED_STREAM = needs("stream_options", {"not": NULL}, stream={"const": True})
 TOP_LOGPROBS_NEED_LOGPROBS = needs(
@@ -70,8 +66,6 @@ TOKEN_ID_KEYS: dict[str, Any] = {"propertyNames": {"pattern": "^[0-9]{1,9}$"}}
 TokenId = Annotated[int, Field(ge=0, lt=2**31)]
 Stop = Annotated[Text, Field(min_length=1, max_length=MAX_STOP_LENGTH)]
 Stops = Annotated[list[Stop], Field(max_length=MAX_STOPS)]
-ContinuationText = Annotated[Text, Field(min_length=1, max_length=MAX_TEXT_LENGTH)]
-ContinuationTexts = Annotated[list[ContinuationText], Field(min_length=1, max_length=MAX_TEXTS)]
 
 
 def _check_size(value: Any) -> Any:
@@ -81,18 +75,6 @@ def _check_size(value: Any) -> Any:
             "too_long", "Input should have at most {maximum} keys", {"maximum": MAX_BIASES}
         )
     return value
-
-
-class Effort(StrEnum):
-    """The levels of OpenAI's `reasoning_effort`, and those that other APIs add."""
-
-    NONE = "none"
-    MINIMAL = "minimal"
-    LOW = "low"
-    MEDIUM = "medium"
-    HIGH = "high"
-    XHIGH = "xhigh"
-    MAX = "max"
 
 
 class StreamOptions(RequestModel):
@@ -105,59 +87,6 @@ class StreamOptions(RequestModel):
     `include_usage`."""
 
 
-class Thinking(RequestModel):
-    """Options of the thinking budget."""
-
-    type: Literal["enabled", "disabled", "auto", "adaptive"] | None = None
-    """`disabled` turns thinking off, `enabled` requires some thinking, and `auto` (in Anthropic's
-    API, `adaptive`) lets the router choose."""
-    budget_tokens: CountOrNoCap | None = None
-    """Alias of `max_thinking_tokens`, as in Anthropic's API."""
-    min_tokens: Count | None = None
-    """Alias of `min_thinking_tokens`."""
-    continuations: Annotated[Count, Field(le=MAX_CONTINUATIONS)] | None = None
-    """The number of attempts to close the thinking that are replaced by a continuation."""
-    continuation_text: (
-        Annotated[
-            ContinuationTexts,
-            BeforeValidator(
-                one_as_list, json_schema_input_type=ContinuationText | ContinuationTexts
-            ),
-        ]
-        | None
-    ) = None
-    """The text of the continuations: a string, or several strings used in rotation."""
-    wrap_up_text: Annotated[Text, Field(max_length=MAX_TEXT_LENGTH)] | None = None
-    """The text to insert before a forced end of the thinking. It counts against the budget."""
-    on_loop: OnLoop | None = None
-    """What to do when the thinking repeats itself."""
-    landing: Landing | None = None
-    """Where to close thinking that reaches its maximum: at the end of a sentence shortly before, or
-    exactly at the maximum."""
-    logprobs: Flag | None = None
-    """Whether `logprobs` also returns the log probabilities of the thinking's tokens."""
-
-
-class Reasoning(RequestModel):
-    """The thinking budget, as in OpenRouter's API."""
-
-    effort: Effort | None = None
-    """Alias of `reasoning_effort`."""
-    max_tokens: CountOrNoCap | None = None
-    """Alias of `max_thinking_tokens`."""
-    enabled: Flag | None = None
-    """Alias of a `thinking.type` of `enabled` or `disabled`."""
-    exclude: Flag | None = None
-    """Whether to leave the thinking out of the response. The model still thinks."""
-
-
-class NvExt(RequestModel):
-    """The thinking budget, as in NVIDIA's API."""
-
-    max_thinking_tokens: CountOrNoCap | None = None
-    """Alias of the top-level field of this name."""
-
-
 class TemplateSwitches(RequestModel):
     """The variables of chat templates that turn thinking on and off."""
 
@@ -167,41 +96,19 @@ class TemplateSwitches(RequestModel):
     """Alias of `enable_thinking`."""
 
 
-class Generation(RequestModel):
-    """The fields that chat requests and completion requests share."""
+class Generation(BudgetFields):
+    """The fields that chat requests and completion requests share.
+
+    Attributes:
+        clamps_max_tokens: whether a maximum number of tokens that exceeds the rest of the context
+            is reduced to it, rather than rejected.
+    """
+
+    clamps_max_tokens: ClassVar[bool] = False
 
     model: Annotated[Text, Field(max_length=MAX_NAME)] | None = None
     """The name of the model, as listed by `GET /v1/models`. Defaults to the model that is
     served."""
-    max_thinking_tokens: CountOrNoCap | None = None
-    """The maximum number of thinking tokens in each choice. 0 turns thinking off, and -1 sets no
-    limit but the context."""
-    min_thinking_tokens: Count | None = None
-    """The minimum number of thinking tokens in each choice."""
-    budget_tier: Annotated[Text, Field(max_length=MAX_NAME)] | None = None
-    """The name of a tier, or `auto` to let the router choose one."""
-    thinking: Thinking | None = None
-    """Options of the thinking budget."""
-    reasoning_effort: Effort | None = None
-    """The reasoning effort, which selects a tier by the server's configuration."""
-    reasoning: Reasoning | None = None
-    """The thinking budget, as in OpenRouter's API."""
-    thinking_token_budget: CountOrNoCap | None = None
-    """Alias of `max_thinking_tokens`, as in vLLM."""
-    thinking_budget: CountOrNoCap | None = None
-    """Alias of `max_thinking_tokens`, as in Qwen's API."""
-    enable_thinking: Flag | None = None
-    """Alias of a `thinking.type` of `enabled` or `disabled`, as in Qwen's API."""
-    nvext: NvExt | None = None
-    """The thinking budget, as in NVIDIA's API."""
-    reasoning_budget_tokens: CountOrNoCap | None = None
-    """Alias of `max_thinking_tokens`, as in llama.cpp."""
-    thinking_budget_tokens: CountOrNoCap | None = None
-    """Alias of `max_thinking_tokens`, as in llama.cpp."""
-    reasoning_max_tokens: CountOrNoCap | None = None
-    """Alias of `max_thinking_tokens`."""
-    think: Flag | Effort | None = None
-    """Alias of `thinking.type` if a boolean, or of `reasoning_effort` if a string, as in Ollama."""
     temperature: Annotated[Float, Field(ge=0, le=2)] | None = None
     """The sampling temperature. Higher values make the output more random; 0 always selects the
     most likely token. Defaults to the value of the tier or the model."""
@@ -260,6 +167,17 @@ class Generation(RequestModel):
     event_names: Flag | None = None
     """Whether the events of a stream have names. Takes precedence over the header `x-event-names`
     and the server's configuration."""
+
+    @property
+    def include_usage(self) -> bool:
+        """Whether a stream ends with the usage."""
+        return self.stream_options is not None and bool(self.stream_options.include_usage)
+
+    @property
+    def continuous_usage(self) -> bool:
+        """Whether every chunk of a stream has the usage so far."""
+        options = self.stream_options
+        return self.include_usage and options is not None and bool(options.continuous_usage_stats)
 
     @property
     def template_switches(self) -> TemplateSwitches:

@@ -1,6 +1,7 @@
 """Server-sent events."""
 
 import contextlib
+import re
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from typing import Any
@@ -11,9 +12,13 @@ from sse_starlette.sse import SendTimeoutError
 from starlette.types import Receive, Scope, Send
 
 DONE = b"data: [DONE]\n\n"
-NAME = b"event: "
+NAME = re.compile(rb"^event: .*\n", re.MULTILINE)
 PLACEHOLDER = "\N{OBJECT REPLACEMENT CHARACTER}"
 """The placeholder for the text of a chunk in an `SseTemplate`."""
+
+
+class LastEvents(bytes):
+    """The events that end a complete stream."""
 
 
 class ErrorEvent(bytes):
@@ -22,7 +27,7 @@ class ErrorEvent(bytes):
 
 def event(data: Any, *, name: str | None = None) -> bytes:
     """Encode an event, with its data as JSON."""
-    prefix = NAME + name.encode() + b"\n" if name else b""
+    prefix = b"event: " + name.encode() + b"\n" if name else b""
     return prefix + b"data: " + orjson.dumps(data) + b"\n\n"
 
 
@@ -30,7 +35,7 @@ async def without_names(events: AsyncGenerator[bytes, None]) -> AsyncGenerator[b
     """Yield the events without their names, for clients that accept `data:` lines only."""
     async with aclosing(events):
         async for each in events:
-            yield type(each)(each.partition(b"\n")[2]) if each.startswith(NAME) else each
+            yield type(each)(NAME.sub(b"", each))
 
 
 class SseTemplate:

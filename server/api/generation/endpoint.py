@@ -114,7 +114,7 @@ class GenerationEndpoint(Generic[R]):
     ) -> Response:
         services = self._services
         monitor: RequestMonitor = request.state.monitor
-        completion_id = f"{self._api.id_prefix}-{uuid.uuid4().hex}"
+        completion_id = f"{self._api.id_prefix}{uuid.uuid4().hex}"
         admitting = self._api.admit(parsed, engine, completion_id, context.key)
         admission = await with_deadline(request, context, admitting)
         reservation = await services.reservations.reserve(

@@ -16,7 +16,7 @@ from proctor.server.generation.context import RequestContext
 from proctor.server.storage.errors import reason
 from proctor.server.storage.idempotency import CachedResponse, Claim, IdempotencyStore
 from proctor.server.storage.retry import retry_until_done, wait_or_cancel
-from proctor.server.transport.sse import DONE, ErrorEvent, SseResponse
+from proctor.server.transport.sse import ErrorEvent, LastEvents, SseResponse
 
 logger = logging.getLogger(__name__)
 
@@ -179,7 +179,7 @@ class IdempotencyCache:
             async for chunk in chunks:
                 if len(body) <= MAX_CACHED_BYTES:
                     body += chunk
-                if chunk == DONE:
+                if isinstance(chunk, LastEvents):
                     is_settled = True
                     await self._save(response, bytes(body), store, claim)
                 elif isinstance(chunk, ErrorEvent):

@@ -9,7 +9,6 @@ from typing import Any, TypeVar
 
 import orjson
 from fastapi import Request, Response
-from sse_starlette import ServerSentEvent
 from starlette.requests import ClientDisconnect
 
 from proctor.server.channels.deltas import TextDelta, ToolCallDelta
@@ -29,16 +28,13 @@ from proctor.server.generation.base import (
 from proctor.server.generation.context import RequestContext
 from proctor.server.generation.runner import Choice, TaskPool, generate
 from proctor.server.renderers.base import ResponseRenderer
+from proctor.server.renderers.sse_encoder import SseEncoder
 from proctor.server.schemas.generation import Generation
-from proctor.server.schemas.responses import to_error
-from proctor.server.transport.sse import DONE, ErrorEvent, SseResponse, event, without_names
+from proctor.server.transport.sse import ErrorEvent, LastEvents, SseResponse, without_names
 
 logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
-
-HEARTBEAT = ServerSentEvent(comment="thinking", sep="\n")
-"""The comment that keeps idle connections open."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,14 +61,6 @@ class Responder:
     context: RequestContext
     rate_limit_headers: Mapping[str, str]
 
-    @property
-    def continuous_usage(self) -> bool:
-        """Whether every chunk of the stream has the usage so far."""
-        options = self.request.stream_options
-        return options is not None and bool(
-            options.include_usage and options.continuous_usage_stats
-        )
-
     def events(self) -> AsyncGenerator[StreamItem | ChoiceResult, None]:
         """Generate all choices. Closing the generator early aborts them in the engine."""
         choices = [self._choice(job, index) for index, job in enumerate(self.admission.jobs)]
@@ -86,7 +74,7 @@ class Responder:
             index,
             self.renderer.splitter(self.engine, job, index),
             progress=self.renderer.reports_progress,
-            continuous_usage=self.continuous_usage,
+            continuous_usage=self.renderer.reports_usage,
         )
 
     async def body(self) -> bytes:
@@ -112,12 +100,12 @@ class Responder:
         if isinstance(item, TextDelta | ToolCallDelta):
             self.observer.item(item)
 
-    async def stream(self) -> AsyncGenerator[bytes, None]:
+    async def stream(self, encoder: SseEncoder) -> AsyncGenerator[bytes, None]:
         """Generate the choices, and yield server-sent events. An error is the last event."""
         status = self.observer.status
         self.observer.status = CLIENT_GONE  # unless the client receives the last event
         try:
-            async with aclosing(self._chunks()) as chunks:
+            async with aclosing(self._chunks(encoder)) as chunks:
                 async for chunk in chunks:
                     yield chunk
             self.observer.status = status
@@ -125,10 +113,9 @@ class Responder:
             api_error = _to_api_error(error)
             self.observer.status = api_error.status
             await self.observer.settle()
-            yield ErrorEvent(event(to_error(api_error), name="error"))
+            yield ErrorEvent(encoder.error(api_error))
 
-    async def _chunks(self) -> AsyncGenerator[bytes, None]:
-        encoder = self.renderer.encoder(self.continuous_usage)
+    async def _chunks(self, encoder: SseEncoder) -> AsyncGenerator[bytes, None]:
         results: list[ChoiceResult] = []
         for index in range(len(self.admission.jobs)):
             if first := encoder.begin(index):
@@ -144,10 +131,7 @@ class Responder:
                     self._observe(item)
                     if encoded := encoder.item(item):
                         yield encoded
-        options = self.request.stream_options
-        if options is not None and options.include_usage:
-            yield encoder.usage(results)
-        yield DONE
+        yield LastEvents(encoder.end(results))
 
 
 async def respond(request: Request, responder: Responder, settings: Settings) -> Response:
@@ -155,14 +139,15 @@ async def respond(request: Request, responder: Responder, settings: Settings) ->
     headers, limits = _headers(responder), settings.limits
     if not responder.request.stream:
         return await _complete_response(request, responder, headers)
-    events = responder.stream()
+    encoder = responder.renderer.encoder()
+    events = responder.stream(encoder)
     event_names = coalesce(responder.context.event_names, responder.request.event_names)
     return SseResponse(
         events if coalesce(settings.event_names, event_names) else without_names(events),
         headers=headers,
         sep="\n",
         ping=limits.heartbeat_seconds,
-        ping_message_factory=lambda: HEARTBEAT,
+        ping_message_factory=encoder.heartbeat,
         send_timeout=limits.send_timeout_seconds,
     )
 

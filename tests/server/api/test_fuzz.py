@@ -9,8 +9,9 @@ from hypothesis import strategies as st
 
 from proctor.server.config.budgets import CUSTOM
 from proctor.server.engines.fake import FakeEngine
+from proctor.server.schemas.budget import Thinking
 from proctor.server.schemas.completions import CompletionRequest
-from proctor.server.schemas.generation import ChatRequest, Thinking
+from proctor.server.schemas.generation import ChatRequest
 from proctor.server.schemas.tokenization import TokenizeRequest
 from tests.server.harness import CHAT, body, client
 

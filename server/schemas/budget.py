@@ -1,0 +1,122 @@
+"""The fields of a request that set its thinking budget, in all their spellings."""
+
+from enum import StrEnum
+from typing import Annotated, Literal
+
+from pydantic import BeforeValidator, Field
+
+from proctor.budget import MAX_CONTINUATIONS, Landing, OnLoop
+from proctor.server.config.limits import MAX_NAME
+from proctor.server.schemas.base import (
+    Count,
+    CountOrNoCap,
+    Flag,
+    RequestModel,
+    Text,
+    one_as_list,
+)
+
+MAX_TEXTS = 16
+MAX_TEXT_LENGTH = 1024
+
+ContinuationText = Annotated[Text, Field(min_length=1, max_length=MAX_TEXT_LENGTH)]
+ContinuationTexts = Annotated[list[ContinuationText], Field(min_length=1, max_length=MAX_TEXTS)]
+
+
+class Effort(StrEnum):
+    """The levels of OpenAI's `reasoning_effort`, and those that other APIs add."""
+
+    NONE = "none"
+    MINIMAL = "minimal"
+    LOW = "low"
+    MEDIUM = "medium"
+    HIGH = "high"
+    XHIGH = "xhigh"
+    MAX = "max"
+
+
+class Thinking(RequestModel):
+    """Options of the thinking budget."""
+
+    type: Literal["enabled", "disabled", "auto", "adaptive"] | None = None
+    """`disabled` turns thinking off, `enabled` requires some thinking, and `auto` (in Anthropic's
+    API, `adaptive`) lets the router choose."""
+    budget_tokens: CountOrNoCap | None = None
+    """Alias of `max_thinking_tokens`, as in Anthropic's API."""
+    min_tokens: Count | None = None
+    """Alias of `min_thinking_tokens`."""
+    continuations: Annotated[Count, Field(le=MAX_CONTINUATIONS)] | None = None
+    """The number of attempts to close the thinking that are replaced by a continuation."""
+    continuation_text: (
+        Annotated[
+            ContinuationTexts,
+            BeforeValidator(
+                one_as_list, json_schema_input_type=ContinuationText | ContinuationTexts
+            ),
+        ]
+        | None
+    ) = None
+    """The text of the continuations: a string, or several strings used in rotation."""
+    wrap_up_text: Annotated[Text, Field(max_length=MAX_TEXT_LENGTH)] | None = None
+    """The text to insert before a forced end of the thinking. It counts against the budget."""
+    on_loop: OnLoop | None = None
+    """What to do when the thinking repeats itself."""
+    landing: Landing | None = None
+    """Where to close thinking that reaches its maximum: at the end of a sentence shortly before, or
+    exactly at the maximum."""
+    logprobs: Flag | None = None
+    """Whether `logprobs` also returns the log probabilities of the thinking's tokens."""
+
+
+class Reasoning(RequestModel):
+    """The thinking budget, as in OpenRouter's API."""
+
+    effort: Effort | None = None
+    """Alias of `reasoning_effort`."""
+    max_tokens: CountOrNoCap | None = None
+    """Alias of `max_thinking_tokens`."""
+    enabled: Flag | None = None
+    """Alias of a `thinking.type` of `enabled` or `disabled`."""
+    exclude: Flag | None = None
+    """Whether to leave the thinking out of the response. The model still thinks."""
+
+
+class NvExt(RequestModel):
+    """The thinking budget, as in NVIDIA's API."""
+
+    max_thinking_tokens: CountOrNoCap | None = None
+    """Alias of the top-level field of this name."""
+
+
+class BudgetFields(RequestModel):
+    """The fields that set the thinking budget."""
+
+    max_thinking_tokens: CountOrNoCap | None = None
+    """The maximum number of thinking tokens in each choice. 0 turns thinking off, and -1 sets no
+    limit but the context."""
+    min_thinking_tokens: Count | None = None
+    """The minimum number of thinking tokens in each choice."""
+    budget_tier: Annotated[Text, Field(max_length=MAX_NAME)] | None = None
+    """The name of a tier, or `auto` to let the router choose one."""
+    thinking: Thinking | None = None
+    """Options of the thinking budget."""
+    reasoning_effort: Effort | None = None
+    """The reasoning effort, which selects a tier by the server's configuration."""
+    reasoning: Reasoning | None = None
+    """The thinking budget, as in OpenRouter's API."""
+    thinking_token_budget: CountOrNoCap | None = None
+    """Alias of `max_thinking_tokens`, as in vLLM."""
+    thinking_budget: CountOrNoCap | None = None
+    """Alias of `max_thinking_tokens`, as in Qwen's API."""
+    enable_thinking: Flag | None = None
+    """Alias of a `thinking.type` of `enabled` or `disabled`, as in Qwen's API."""
+    nvext: NvExt | None = None
+    """The thinking budget, as in NVIDIA's API."""
+    reasoning_budget_tokens: CountOrNoCap | None = None
+    """Alias of `max_thinking_tokens`, as in llama.cpp."""
+    thinking_budget_tokens: CountOrNoCap | None = None
+    """Alias of `max_thinking_tokens`, as in llama.cpp."""
+    reasoning_max_tokens: CountOrNoCap | None = None
+    """Alias of `max_thinking_tokens`."""
+    think: Flag | Effort | None = None
+    """Alias of `thinking.type` if a boolean, or of `reasoning_effort` if a string, as in Ollama."""
