@@ -19,11 +19,12 @@ from proctor.server.api import openapi
 from proctor.server.api.bodies import BodyReader
 from proctor.server.api.chat import ChatApi
 from proctor.server.api.completions import CompletionsApi
-from proctor.server.api.errors import add_error_handlers
+from proctor.server.api.errors import MESSAGES_PATH, add_error_handlers
 from proctor.server.api.feedback import FeedbackEndpoint
 from proctor.server.api.generation.endpoint import GenerationEndpoint, Services
 from proctor.server.api.generation.idempotency import open_idempotency_cache
 from proctor.server.api.health import HealthEndpoints
+from proctor.server.api.messages import MessagesApi
 from proctor.server.api.metrics import MetricsEndpoint
 from proctor.server.api.models import ModelsEndpoint
 from proctor.server.api.openapi import Operation
@@ -45,6 +46,8 @@ from proctor.server.telemetry.middleware import MetricsMiddleware
 from proctor.server.telemetry.tracing import Tracing, open_tracing
 from proctor.server.transport.cors import CorsPolicy
 from proctor.server.transport.middleware import HeadMiddleware, RequestIdMiddleware
+from proctor.server.turns.history import RecordVerifier
+from proctor.server.turns.secret_source import open_secrets
 
 CHAT_PATH = "/v1/chat/completions"
 COMPLETIONS_PATH = "/v1/completions"
@@ -91,6 +94,8 @@ def create_app(
         ),
         open_idempotency_cache(database, settings.ledger, gateway),
     )
+    record_verifier = RecordVerifier(open_secrets(settings.auth.record_secrets, database))
+    admission = AdmissionController(settings, Router.load(settings.router), record_verifier)
     authenticator = Authenticator(
         [*map(Key.from_settings, settings.keys)],
         None if database is None else KeyStore(database),
@@ -134,12 +139,12 @@ def create_app(
         metrics=metrics,
         ledger_context=ledger_context,
         tracing=tracing,
-        paths={CHAT_PATH, COMPLETIONS_PATH},
+        paths={CHAT_PATH, COMPLETIONS_PATH, MESSAGES_PATH},
     )
     app.add_middleware(HeadMiddleware)
     cors.add_to(app)
     app.add_middleware(RequestIdMiddleware)
-    _add_routes(app, authenticator, services, metrics, ledger_context, ledger)
+    _add_routes(app, authenticator, services, admission, metrics, ledger_context, ledger)
     add_pages(app, settings, authenticator)
     return app
 
@@ -148,14 +153,15 @@ def _add_routes(
     app: FastAPI,
     authenticator: Authenticator,
     services: Services,
+    admission: AdmissionController,
     metrics: Metrics,
     ledger_context: LedgerContext,
     ledger: Ledger | None,
 ) -> None:
     settings, supervisor, body_reader = services.settings, services.supervisor, services.body_reader
-    admission = AdmissionController(settings, Router.load(settings.router))
     chat = GenerationEndpoint(ChatApi(settings, admission), services)
     completions = GenerationEndpoint(CompletionsApi(admission), services)
+    messages = GenerationEndpoint(MessagesApi(admission), services)
     route = RouteEndpoint(
         settings,
         body_reader,
@@ -173,6 +179,8 @@ def _add_routes(
 
     add("POST", CHAT_PATH, openapi.CHAT, chat.__call__)
     add("POST", COMPLETIONS_PATH, openapi.COMPLETIONS, completions.__call__)
+    add("POST", MESSAGES_PATH, openapi.MESSAGES, messages.__call__)
+    add("POST", f"{MESSAGES_PATH}/count_tokens", openapi.COUNT_TOKENS, tokenize.count_tokens)
     add("POST", "/v1/route", openapi.ROUTE, route.__call__)
     add("POST", "/tokenize", openapi.TOKENIZE, tokenize.tokenize)
     add("POST", "/detokenize", openapi.DETOKENIZE, tokenize.detokenize)

@@ -13,7 +13,7 @@ from proctor.server.admission.budget_request import (
 from proctor.server.admission.budget_resolution import Ceiling, ceilings, resolve, uses_router
 from proctor.server.admission.jobs import JobSpec, make_jobs
 from proctor.server.admission.model_names import check_model
-from proctor.server.admission.prompt import check_length, count_prior_thinking, read_prompt, render
+from proctor.server.admission.prompt import check_length, read_prompt, render
 from proctor.server.admission.routing import Router
 from proctor.server.auth.api_key import Key
 from proctor.server.config.budgets import AUTO, CUSTOM
@@ -27,6 +27,7 @@ from proctor.server.generation.resolution import PROMPT, Resolution
 from proctor.server.schemas.completions import DEFAULT_MAX_TOKENS, CompletionRequest
 from proctor.server.schemas.generation import ChatRequest, Generation
 from proctor.server.schemas.responses import Source
+from proctor.server.turns.history import RecordVerifier
 
 MAX_PROMPT_LOGPROBS = 2**17
 """Maximum number of prompt log probabilities in one response."""
@@ -35,12 +36,13 @@ MAX_PROMPT_LOGPROBS = 2**17
 class AdmissionController:
     """Admits or rejects requests."""
 
-    def __init__(self, settings: Settings, router: Router) -> None:
+    def __init__(self, settings: Settings, router: Router, record_verifier: RecordVerifier) -> None:
         self._settings = settings
         self._unrouted = settings
         if settings.default_tier == AUTO:
             self._unrouted = settings.model_copy(update={"default_tier": CUSTOM})
         self._router = router
+        self._record_verifier = record_verifier
         self._ceilings = ceilings(settings)
         self._binder = Binder()
 
@@ -64,6 +66,8 @@ class AdmissionController:
         _check(request, engine, settings, key)
         if request.top_logprobs and not request.logprobs:
             raise BadRequest("'top_logprobs' requires 'logprobs': true", param="top_logprobs")
+        history = await self._record_verifier.verify(request, _name(key))
+        request = history.restore(request)
         check_length(request, engine.model.context_length)
         continuing = _continues(request)
         if continuing:
@@ -74,8 +78,8 @@ class AdmissionController:
         routing = self._router.classify(request) if uses_router(budget_request, settings) else None
         level = None if routing is None else routing.level
         resolution = resolve(budget_request, settings, level, self._ceilings_for(key))
-        spent = await count_prior_thinking(request.messages, engine.codec)
-        resolution = resolution.minus_spent(spent)
+        turn = await history.resume(request.messages, engine.codec)
+        resolution = resolution.minus_spent(turn.spent)
         prompt = await render(
             request,
             engine,
@@ -102,6 +106,7 @@ class AdmissionController:
             binding.call_named,
             clamped,
             choices_per_prompt=len(jobs),
+            turn=turn,
         )
 
     async def admit_prompt(
@@ -175,6 +180,10 @@ class AdmissionController:
         if tier is not None and self._settings.tier(tier) is None:
             raise Forbidden(f"the key's tier limit '{tier}' does not exist on this server")
         return (*self._ceilings, Ceiling("key", key.limits.max_thinking_tokens, tier))
+
+
+def _name(key: Key | None) -> str:
+    return ANONYMOUS if key is None else key.name
 
 
 def _without_minimum(
@@ -333,7 +342,7 @@ async def _check_job(job: Job, engine: Engine, request: Generation, key: Key | N
         BudgetError: if it cannot enforce the budget.
     """
     try:
-        await engine.check(job, ANONYMOUS if key is None else key.name)
+        await engine.check(job, _name(key))
     except UnsupportedRequest as error:
         name = error.param
         if isinstance(request, CompletionRequest):

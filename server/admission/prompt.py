@@ -80,22 +80,6 @@ def _check_size(text: bytes, context: int, param: str) -> None:
         raise ContextTooLong(context, f"but '{param}' is much longer: send less", param=param)
 
 
-async def count_prior_thinking(messages: Sequence[Message], codec: Codec) -> int:
-    """Return the thinking tokens that earlier requests have spent on the current turn.
-
-    A turn begins with a user's message. The thinking between its tool calls is counted as far as
-    the client sends it back with the messages.
-    """
-    turn_start = 0
-    for index, message in enumerate(messages):
-        if message.role == "user":
-            turn_start = index
-    thoughts = [message.thought for message in messages[turn_start:] if message.thought]
-    if not thoughts:
-        return 0
-    return await asyncio.to_thread(lambda: sum(len(codec.encode(text)) for text in thoughts))
-
-
 async def read_prompt(
     prompt: str | list[int], param: str, engine: Engine, *, add_special_tokens: bool
 ) -> Prompt:

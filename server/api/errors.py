@@ -1,4 +1,6 @@
-"""Exception handlers, which render every error as a response in the format of OpenAI's API."""
+"""Exception handlers, which render every error as a response in the format of its API."""
+
+from collections.abc import Mapping
 
 import orjson
 from fastapi import FastAPI, Request, Response
@@ -17,8 +19,12 @@ from proctor.server.errors import (
     UnsupportedRequest,
     as_api_error,
 )
+from proctor.server.schemas.anthropic.response import to_messages_error
 from proctor.server.schemas.responses import to_error
 from proctor.server.telemetry.metrics import Metrics
+
+MESSAGES_PATH = "/v1/messages"
+"""The path of Anthropic's API, and the beginning of its other paths."""
 
 MAX_PATH_LENGTH = 128
 """The maximum number of characters of a path in an error message."""
@@ -31,7 +37,7 @@ def add_error_handlers(app: FastAPI, metrics: Metrics) -> None:
         api_error = as_api_error(error)
         metrics.rejected.labels(api_error.reason).inc()
         return Response(
-            orjson.dumps(to_error(api_error)),
+            orjson.dumps(_to_body(api_error, request.scope["path"])),
             api_error.status,
             api_error.headers,
             media_type="application/json",
@@ -59,6 +65,13 @@ def add_error_handlers(app: FastAPI, metrics: Metrics) -> None:
     app.add_exception_handler(NotFound.status, not_found)
     app.add_exception_handler(MethodNotAllowed.status, method_not_allowed)
     app.add_exception_handler(ClientDisconnect, client_disconnected)
+
+
+def _to_body(error: ApiError, path: str) -> Mapping[str, object]:
+    """Return the body of an error, in the format of the API that the path belongs to."""
+    if path.startswith(MESSAGES_PATH):
+        return to_messages_error(error)
+    return to_error(error)
 
 
 def _path(request: Request) -> str:

@@ -5,9 +5,9 @@ know their types. Here each operation declares its request, response and error c
 docstrings are the descriptions in the document.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from copy import deepcopy
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from inspect import getdoc
 from typing import Any
@@ -49,6 +49,8 @@ from proctor.server.errors import (
 )
 from proctor.server.generation.context import FLAGS, NAMES_HEADER, TIMEOUT_HEADER
 from proctor.server.schemas import responses
+from proctor.server.schemas.anthropic import response as anthropic
+from proctor.server.schemas.anthropic.request import CountTokensRequest, MessagesRequest
 from proctor.server.schemas.completions import CompletionRequest
 from proctor.server.schemas.feedback import FeedbackRequest
 from proctor.server.schemas.generation import ChatRequest
@@ -74,6 +76,7 @@ GENERATION_ERRORS = (*BODY_ERRORS, IdempotencyConflict, RateLimited, DeadlineExc
 HEADERS = {
     "x-request-id": "The request's `x-request-id` without unsafe characters, or a new ID.",
     "x-budget-tier": "The tier of the budget, or `custom` if the budget does not come from a tier.",
+    "x-max-tokens": "The maximum number of tokens in each choice, if it is less than requested.",
     "x-ignored-fields": "The request fields that were ignored, if any.",
     "x-cost": "The cost of the request, in the currency of the server's prices; not in streams.",
     REPLAYED_HEADER: "`true` if the response is a stored one, by `Idempotency-Key`.",
@@ -144,7 +147,9 @@ class Operation:
         summary: a one-line description.
         request: the request model, or None if requests have no body.
         response: the response model, or None for metrics.
-        chunk: the model of the data of each event, or None if the response is never a stream.
+        chunk: the model of the data of each event of a stream of chunks, if there are any.
+        events: the models of the data of a stream's events, by the events' names.
+        error: the model of an error.
         errors: the possible errors.
         headers: the headers of a successful response, in addition to `x-request-id`.
         access: what the operation requires of a request.
@@ -155,6 +160,8 @@ class Operation:
     request: type | None = None
     response: type | None = None
     chunk: type | None = None
+    events: Mapping[str, type] = field(default_factory=dict)
+    error: type = responses.Error
     errors: Sequence[type[ApiError]] = COMMON_ERRORS
     headers: Sequence[str] = ()
     access: Access = Access.USER
@@ -168,7 +175,7 @@ class Operation:
             "description": f"{self.summary}.",
             "response_model": None,
             "response_class": Response,
-            "responses": {200: self._success(), **_error_responses(self.errors)},
+            "responses": {200: self._success(), **_error_responses(self.errors, self.error)},
             "openapi_extra": self._request_extra(),
         }
 
@@ -183,7 +190,9 @@ class Operation:
         if DeadlineExceeded in self.errors:
             extra["parameters"] = [REQUEST_ID, TIMEOUT]
         if self.chunk is not None:
-            extra["parameters"] += [EVENT_NAMES, IDEMPOTENCY_KEY]
+            extra["parameters"] += [EVENT_NAMES]
+        if self.chunk is not None or self.events:
+            extra["parameters"] += [IDEMPOTENCY_KEY]
         return extra
 
     def _success(self) -> dict[str, Any]:
@@ -193,10 +202,20 @@ class Operation:
             return {"description": self.summary, "content": content, "headers": headers}
         content = _content(self.response)
         if self.chunk is not None:
-            content[EVENT_STREAM] = {"schema": _event_schema(self.chunk)}
+            content[EVENT_STREAM] = {"schema": _chunk_schema(self.chunk)}
+        if self.events:
+            content[EVENT_STREAM] = {"schema": _event_schema(self.events)}
         return {"description": getdoc(self.response), "content": content, "headers": headers}
 
 
+GENERATION_HEADERS = (
+    "x-budget-tier",
+    "x-cost",
+    "x-ignored-fields",
+    "x-max-tokens",
+    REPLAYED_HEADER,
+    *RATE_LIMIT_HEADERS,
+)
 CHAT = Operation(
     "createChatCompletion",
     "Create a chat completion with a thinking budget",
@@ -204,7 +223,7 @@ CHAT = Operation(
     response=responses.ChatCompletion,
     chunk=responses.ChatCompletionChunk,
     errors=GENERATION_ERRORS,
-    headers=("x-budget-tier", "x-cost", "x-ignored-fields", REPLAYED_HEADER, *RATE_LIMIT_HEADERS),
+    headers=GENERATION_HEADERS,
 )
 COMPLETIONS = Operation(
     "createCompletion",
@@ -213,7 +232,26 @@ COMPLETIONS = Operation(
     response=responses.TextCompletion,
     chunk=responses.TextCompletionChunk,
     errors=GENERATION_ERRORS,
-    headers=("x-budget-tier", "x-cost", "x-ignored-fields", REPLAYED_HEADER, *RATE_LIMIT_HEADERS),
+    headers=GENERATION_HEADERS,
+)
+MESSAGES = Operation(
+    "createMessage",
+    "Create a message with a thinking budget, in the format of Anthropic's API",
+    request=MessagesRequest,
+    response=anthropic.MessageResponse,
+    events=anthropic.EVENTS,
+    error=anthropic.MessagesError,
+    errors=GENERATION_ERRORS,
+    headers=GENERATION_HEADERS,
+)
+COUNT_TOKENS = Operation(
+    "countMessageTokens",
+    "Count the tokens of a prompt, in the format of Anthropic's API",
+    request=CountTokensRequest,
+    response=anthropic.TokenCount,
+    error=anthropic.MessagesError,
+    errors=BODY_ERRORS,
+    headers=("x-ignored-fields",),
 )
 ROUTE = Operation(
     "route",
@@ -358,6 +396,8 @@ def _schemas() -> tuple[dict[type, dict[str, Any]], dict[str, Any]]:
         TokenizeRequest,
         DetokenizeRequest,
         FeedbackRequest,
+        MessagesRequest,
+        CountTokensRequest,
     ]
     models += [
         responses.ChatCompletion,
@@ -377,7 +417,12 @@ def _schemas() -> tuple[dict[type, dict[str, Any]], dict[str, Any]]:
         responses.TokenizerInfo,
         responses.Version,
         responses.ServerLoad,
+        anthropic.MessageResponse,
+        anthropic.TokenCount,
+        anthropic.MessagesError,
+        *anthropic.EVENTS.values(),
     ]
+    models = [*dict.fromkeys(models)]
     references, schema = TypeAdapter.json_schemas(
         [(model, "validation", TypeAdapter(model)) for model in models],
         ref_template="#/components/schemas/{model}",
@@ -389,8 +434,8 @@ def _content(model: type) -> dict[str, Any]:
     return {JSON: {"schema": _schemas()[0][model]}}
 
 
-def _event_schema(chunk: type) -> dict[str, Any]:
-    """Return the schema of each event, in the way of OpenAPI versions before 3.2."""
+def _chunk_schema(chunk: type) -> dict[str, Any]:
+    """Return the schema of each event with a chunk, in the way of OpenAPI versions before 3.2."""
     data = {
         "type": "string",
         "contentMediaType": JSON,
@@ -413,13 +458,28 @@ def _event_schema(chunk: type) -> dict[str, Any]:
     }
 
 
-def _error_responses(errors: Sequence[type[ApiError]]) -> dict[int | str, dict[str, Any]]:
+def _event_schema(events: Mapping[str, type]) -> dict[str, Any]:
+    """Return the schema of each event that has a name."""
+    models = [_schemas()[0][model] for model in events.values()]
+    data = {"type": "string", "contentMediaType": JSON, "contentSchema": {"anyOf": models}}
+    return {
+        "type": "object",
+        "description": "A server-sent event, whose name is the `type` in its data. An error is an "
+        "event named `error`, and ends the stream.",
+        "properties": {"event": {"type": "string", "enum": [*events]}, "data": data},
+        "required": ["event", "data"],
+    }
+
+
+def _error_responses(
+    errors: Sequence[type[ApiError]], model: type
+) -> dict[int | str, dict[str, Any]]:
     described: dict[int | str, dict[str, Any]] = {}
     for error in sorted(errors, key=lambda error: error.status):
         headers = ERROR_HEADERS.get(error.status, ())
         described[error.status] = {
             "description": getdoc(error),
-            "content": _content(responses.Error),
+            "content": _content(model),
             "headers": _headers("x-request-id", *headers),
         }
     return described

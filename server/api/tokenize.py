@@ -1,4 +1,4 @@
-"""`POST /tokenize`, `POST /detokenize` and `GET /tokenizer_info`, in the format of vLLM's API."""
+"""The tokenizer: vLLM's `/tokenize`, `/detokenize`, `/tokenizer_info`, Anthropic's token counts."""
 
 import asyncio
 
@@ -6,6 +6,7 @@ from fastapi import Request, Response
 
 from proctor.server.admission.model_names import check_model
 from proctor.server.admission.prompt import (
+    Conversation,
     check_ids,
     check_length,
     check_prompt,
@@ -16,6 +17,9 @@ from proctor.server.api.bodies import BodyReader
 from proctor.server.config.settings import Settings
 from proctor.server.engines.base import Engine
 from proctor.server.engines.supervisor import EngineSupervisor
+from proctor.server.schemas.anthropic.request import CountTokensRequest
+from proctor.server.schemas.anthropic.response import TokenCount
+from proctor.server.schemas.anthropic.translation import to_prompt
 from proctor.server.schemas.parsing import parse
 from proctor.server.schemas.responses import Detokenized, Tokenized, as_json
 from proctor.server.schemas.tokenization import DetokenizeRequest, TokenizeRequest
@@ -54,6 +58,18 @@ class TokenizeEndpoint:
             body.ignored_header(),
         )
 
+    async def count_tokens(self, request: Request) -> Response:
+        """Count the tokens of the prompt of a Messages API request.
+
+        Raises:
+            ApiError: if the request is rejected.
+        """
+        body = parse(await self._body_reader.read(request), CountTokensRequest)
+        engine = self._engine(body.model)
+        async with self._semaphore:
+            ids = await _encode_chat(to_prompt(body), engine, thinking=body.thinks)
+        return as_json(TokenCount(input_tokens=len(ids)), body.ignored_header())
+
     async def detokenize(self, request: Request) -> Response:
         """Convert token ids to text.
 
@@ -79,21 +95,30 @@ class TokenizeEndpoint:
 
 
 async def _encode(request: TokenizeRequest, engine: Engine) -> list[int]:
-    context = engine.model.context_length
     if request.prompt is None:
-        check_length(request, context)
-        if request.tools:
-            await check_tools(engine.codec)
-        prompt = await render(
-            request,
-            engine,
-            thinking=request.thinking,
-            add_generation_prompt=request.add_generation_prompt is not False,
+        generates = request.add_generation_prompt is not False
+        return await _encode_chat(
+            request, engine, thinking=request.thinking, add_generation_prompt=generates
         )
-        return [*prompt.ids]
-    check_prompt(request.prompt, context)
+    check_prompt(request.prompt, engine.model.context_length)
     return await asyncio.to_thread(
         engine.codec.encode,
         request.prompt,
         add_special_tokens=request.add_special_tokens is not False,
     )
+
+
+async def _encode_chat(
+    conversation: Conversation,
+    engine: Engine,
+    *,
+    thinking: bool,
+    add_generation_prompt: bool = True,
+) -> list[int]:
+    check_length(conversation, engine.model.context_length)
+    if conversation.tools:
+        await check_tools(engine.codec)
+    prompt = await render(
+        conversation, engine, thinking=thinking, add_generation_prompt=add_generation_prompt
+    )
+    return [*prompt.ids]

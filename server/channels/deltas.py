@@ -31,6 +31,7 @@ class TextDelta(NamedTuple):
         scores: log probabilities of the channel's tokens since its previous delta, if requested.
         token_ids: ids of the choice's tokens since its previous delta, if requested.
         used: the choice's token usage so far, if requested.
+        thinking_tokens: the choice's thinking tokens up to this delta.
     """
 
     choice: int
@@ -39,6 +40,7 @@ class TextDelta(NamedTuple):
     scores: tuple[TokenLogprob, ...] = ()
     token_ids: tuple[int, ...] = ()
     used: TokenUsage | None = None
+    thinking_tokens: int = 0
 
 
 class ToolCallDelta(NamedTuple):
@@ -48,11 +50,13 @@ class ToolCallDelta(NamedTuple):
         choice: index of the choice.
         delta: the fragment.
         used: the choice's token usage so far, if requested.
+        thinking_tokens: the choice's thinking tokens up to this delta.
     """
 
     choice: int
     delta: CallDelta
     used: TokenUsage | None = None
+    thinking_tokens: int = 0
 
     @property
     def channel(self) -> Channel:

@@ -74,6 +74,7 @@ class ChannelSplitter:
         self._detokenizer: Detokenizer | None = None
         self._channel = Channel.ANSWER
         self._labelled = 0
+        self._thinking_labelled = 0
         self._blocks: list[ThinkingBlock] = []
         self._unlabelled: deque[TokenLogprob] = deque()
         self._pending_logprobs: list[TokenLogprob] = []
@@ -221,6 +222,7 @@ class ChannelSplitter:
             self.answer_tokens += len(ids)
         else:
             self._blocks[-1].end += len(ids)
+            self._thinking_labelled += len(ids)
         if self._channel in self._scored:
             self._pending_logprobs += [each for each in logprobs if each.token not in eos]
         ids = [token for token in ids if token not in eos]
@@ -259,13 +261,16 @@ class ChannelSplitter:
 
     def _to_deltas(self, items: Sequence[str | CallDelta]) -> list[TextDelta | ToolCallDelta]:
         return [
-            self._text_delta(item) if isinstance(item, str) else ToolCallDelta(self._index, item)
+            self._text_delta(item)
+            if isinstance(item, str)
+            else ToolCallDelta(self._index, item, thinking_tokens=self._thinking_labelled)
             for item in items
         ]
 
     def _text_delta(self, text: str) -> TextDelta:
         logprobs, self._pending_logprobs = tuple(self._pending_logprobs), []
-        return TextDelta(self._index, self._channel, text, logprobs)
+        thinking = self._thinking_labelled
+        return TextDelta(self._index, self._channel, text, logprobs, thinking_tokens=thinking)
 
     def _last_logprobs(self) -> list[TextDelta | ToolCallDelta]:
         """Return log probabilities of tokens without text, as of an incomplete character."""

@@ -18,6 +18,7 @@ from proctor.server.admission.routing import Router
 from proctor.server.api.route import format_text
 from proctor.server.cli import keys as keys_cli
 from proctor.server.cli import ledger as ledger_cli
+from proctor.server.cli import records as records_cli
 from proctor.server.cli.serve import serve
 from proctor.server.config.reasoning_format import ReasoningFormat
 from proctor.server.config.settings import ConfigError, Settings, load_settings
@@ -42,6 +43,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 return keys_cli.run(options)
             case "ledger":
                 return ledger_cli.run(options)
+            case "records":
+                return records_cli.run(options)
             case "router":
                 return router_cli.run(options, _calibration_rows)
             case name:
@@ -67,6 +70,8 @@ def _parser() -> argparse.ArgumentParser:
     keys_cli.add_arguments(keys, CONFIG)
     ledger = commands.add_parser("ledger", help="report the spending; migrate the database")
     ledger_cli.add_arguments(ledger, CONFIG)
+    records = commands.add_parser("records", help="rotate the secret of the records of turns")
+    records_cli.add_arguments(records, CONFIG)
     for name, command in _commands().items():
         module = command.load()
         text = (module.__doc__ or "").partition(": ")[2].strip().rstrip(".")

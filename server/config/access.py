@@ -6,6 +6,7 @@ from typing import Annotated
 
 from pydantic import (
     Field,
+    SecretStr,
 )
 
 from proctor.server.config.section import Section
@@ -86,6 +87,9 @@ class ConfiguredKey(KeyLimits):
     scope: Scope = Scope.USER
 
 
+RecordSecret = Annotated[SecretStr, Field(min_length=32)]
+
+
 class Auth(Section):
     """Settings of authentication.
 
@@ -96,8 +100,13 @@ class Auth(Section):
             None serves them on the server's own port, where they need a key with the
             scope "admin" if keys are required.
         admin_host: the address that the separate port binds to.
+        record_secrets: the secrets of the records of turns, the same on all gateways:
+            the first protects new records, the others are still accepted. Empty keeps
+            secrets in the ledger's database, or without a ledger makes one at each
+            start.
     """
 
     required: bool | None = None
     admin_port: Annotated[int, Field(ge=0, le=65535)] | None = None
     admin_host: str = "127.0.0.1"
+    record_secrets: tuple[RecordSecret, ...] = ()

@@ -1,7 +1,7 @@
 """The types that describe a request from its admission to its response, and its observers."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from proctor.budget import Outcome, TokenBudget
@@ -12,6 +12,7 @@ from proctor.server.engines.base import Finish, Job, TokenLogprob
 from proctor.server.engines.tool_calls import BoundTools
 from proctor.server.generation.resolution import Resolution
 from proctor.server.schemas.base import RequestModel
+from proctor.server.turns.turn import Turn
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +46,7 @@ class Admission:
         call_named: whether `tool_choice` names a function.
         clamped: whether the budget was clamped, for each job.
         choices_per_prompt: number of consecutive jobs with the same prompt.
+        turn: the turn of the conversation that the request belongs to.
     """
 
     jobs: tuple[Job, ...]
@@ -55,6 +57,7 @@ class Admission:
     call_named: bool
     clamped: tuple[bool, ...]
     choices_per_prompt: int
+    turn: Turn = field(default_factory=Turn)
 
     @property
     def prompt_tokens(self) -> int:

@@ -1,18 +1,21 @@
 """The base of the renderers, which turn the results of a request into its response."""
 
 from abc import ABC, abstractmethod
-from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 from proctor.budget import Forced
 from proctor.server.accounting.cost import RequestCost
-from proctor.server.channels.deltas import TokenUsage
+from proctor.server.channels.answer_text import AnswerText
+from proctor.server.channels.deltas import Channel, TokenUsage
 from proctor.server.channels.forced_spans import ForcedSpan
 from proctor.server.channels.splitter import ChannelSplitter
 from proctor.server.engines.base import Engine, Finish, Job
+from proctor.server.engines.tool_calls import BoundTools
 from proctor.server.generation.base import Admission, ChoiceResult, OutputItem, StreamItem
 from proctor.server.renderers.sse_encoder import SseEncoder
+from proctor.server.schemas.generation import ChatRequest
 from proctor.server.schemas.responses import (
     CostReport,
     FinishReason,
@@ -146,6 +149,33 @@ class ResponseRenderer(ABC):
     ) -> AsyncGenerator[StreamItem | ChoiceResult, None]:
         """Return the items of the choices as they appear in the response."""
         return events
+
+
+def answer_splitter(
+    request: ChatRequest,
+    tools: BoundTools | None,
+    engine: Engine,
+    job: Job,
+    index: int,
+    *,
+    scored: Collection[Channel] = (),
+) -> ChannelSplitter:
+    """Return the splitter of the tokens of a choice whose answer may have tool calls.
+
+    Args:
+        request: the request.
+        tools: the tools that the model may call, or None.
+        engine: the engine that generates the choice.
+        job: the choice's job.
+        index: its index.
+        scored: the channels whose log probabilities the response has.
+    """
+    reader = None if tools is None else tools.reader()
+    answer = AnswerText(request.stop or (), reader, request.min_tokens or 0)
+    with_ids = bool(request.return_token_ids)
+    return ChannelSplitter(
+        engine.codec, engine.model, job, index, answer, scored, with_ids=with_ids
+    )
 
 
 def _usage(prompt_tokens: int, used: TokenUsage) -> Usage:

@@ -4,7 +4,6 @@ from collections import Counter
 from collections.abc import AsyncGenerator, Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from proctor.server.channels.answer_text import AnswerText
 from proctor.server.channels.deltas import Channel, TextDelta, TokenUsage, ToolCallDelta
 from proctor.server.channels.splitter import ChannelSplitter
 from proctor.server.config.reasoning_format import ReasoningFormat
@@ -17,7 +16,7 @@ from proctor.server.generation.base import (
     PromptLogprobs,
     StreamItem,
 )
-from proctor.server.renderers.base import ResponseRenderer
+from proctor.server.renderers.base import ResponseRenderer, answer_splitter
 from proctor.server.renderers.logprobs import prompt_logprobs
 from proctor.server.renderers.reasoning_format import (
     NULLABLE_KEYS,
@@ -130,18 +129,8 @@ class ChatRenderer(ResponseRenderer):
         return self.request.messages[-1].unfinished().text if self.request.echo else ""
 
     def splitter(self, engine: Engine, job: Job, index: int) -> ChannelSplitter:
-        request, tools = self.request, self.envelope.admission.tools
-        reader = None if tools is None else tools.reader()
-        answer = AnswerText(request.stop or (), reader, request.min_tokens or 0)
-        return ChannelSplitter(
-            engine.codec,
-            engine.model,
-            job,
-            index,
-            answer,
-            self._scored_channels(),
-            with_ids=self.with_ids,
-        )
+        tools, scored = self.envelope.admission.tools, self._scored_channels()
+        return answer_splitter(self.request, tools, engine, job, index, scored=scored)
 
     def encoder(self) -> "ChatSseEncoder":
         return ChatSseEncoder(self)

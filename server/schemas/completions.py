@@ -99,6 +99,11 @@ class CompletionRequest(Generation):
         return self
 
     @property
+    def requested_max_tokens(self) -> int | None:
+        """The requested maximum number of tokens in each choice."""
+        return self.max_tokens
+
+    @property
     def requested_logprobs(self) -> int | None:
         """The number of most likely tokens to return at each position; None for no logprobs."""
         return self.logprobs

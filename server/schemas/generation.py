@@ -1,5 +1,6 @@
 """The request models that all generation endpoints share, and the chat request."""
 
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BeforeValidator, ConfigDict, Field
@@ -7,6 +8,7 @@ from pydantic_core import PydanticCustomError
 
 from proctor.server.config.limits import MAX_NAME
 from proctor.server.config.reasoning_format import ReasoningFormat
+from proctor.server.config.section import coalesce
 from proctor.server.engines.tool_calls import Constraint, ToolChoice
 from proctor.server.errors import BadRequest
 from proctor.server.schemas.base import (
@@ -21,7 +23,7 @@ from proctor.server.schemas.base import (
     one_as_list,
 )
 from proctor.server.schemas.budget import BudgetFields
-from proctor.server.schemas.messages import Message
+from proctor.server.schemas.messages import Message, PriorThinking
 from proctor.server.schemas.tools import (
     MAX_TOOLS,
     NamedTool,
@@ -169,6 +171,11 @@ class Generation(BudgetFields):
     and the server's configuration."""
 
     @property
+    def requested_max_tokens(self) -> int | None:
+        """The requested maximum number of tokens in each choice."""
+        return None
+
+    @property
     def include_usage(self) -> bool:
         """Whether a stream ends with the usage."""
         return self.stream_options is not None and bool(self.stream_options.include_usage)
@@ -254,9 +261,23 @@ class ChatRequest(Generation):
     """The format of the answer, with all options of vLLM's structured outputs."""
 
     @property
+    def prior_thinking(self) -> Mapping[int, Sequence[PriorThinking]] | None:
+        """The thinking blocks of earlier responses, by index of their message, with their records.
+
+        None in chats, whose messages carry no records. Requests of protocols with records override
+        this. There, the thinking of a message is the texts of its blocks, joined by newlines.
+        """
+        return None
+
+    @property
     def template_switches(self) -> TemplateSwitches:
         """The variables of the chat template."""
         return self.chat_template_kwargs or TemplateSwitches()
+
+    @property
+    def requested_max_tokens(self) -> int | None:
+        """The requested maximum number of tokens in each choice."""
+        return coalesce(self.max_tokens, self.max_completion_tokens)
 
     @property
     def requested_logprobs(self) -> int | None:

@@ -1,6 +1,6 @@
 """The request models of a conversation's messages."""
 
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, NamedTuple
 
 import orjson
 from pydantic import BeforeValidator, ConfigDict, Field, model_validator
@@ -209,3 +209,16 @@ class Message(LenientModel):
         if self.tool_call_id is not None:
             plain["tool_call_id"] = self.tool_call_id
         return plain
+
+
+class PriorThinking(NamedTuple):
+    """A thinking block of an earlier response, which the client sends back with its record.
+
+    Attributes:
+        text: the text; empty if the client did not receive it, or dropped it.
+        record: the record that came with the block (`proctor.server.turns.record`), or any other
+            string in its place; None if there is none.
+    """
+
+    text: str
+    record: str | None = None

@@ -168,3 +168,12 @@ replays = Table(
     Index("replays_expires", "expires"),
     Index("replays_gateway", "gateway"),
 )
+
+record_secrets = Table(
+    "record_secrets",
+    metadata,
+    Column("id", String(16), primary_key=True),
+    Column("secret", LargeBinary, nullable=False),
+    Column("created", Utc, nullable=False),
+    Column("expires", Utc),
+)

@@ -202,11 +202,16 @@ async def _disconnected(request: Request) -> None:
 
 
 def _headers(responder: Responder) -> dict[str, str]:
-    return {
-        "x-budget-tier": responder.admission.resolution.label,
+    request, admission = responder.request, responder.admission
+    headers = {
+        "x-budget-tier": admission.resolution.label,
         **responder.rate_limit_headers,
-        **responder.request.ignored_header(),
+        **request.ignored_header(),
     }
+    requested, granted = request.requested_max_tokens, admission.jobs[0].sampling.max_tokens
+    if requested is not None and granted < requested:
+        headers["x-max-tokens"] = str(granted)
+    return headers
 
 
 def _to_api_error(error: Exception) -> ApiError:

@@ -20,6 +20,8 @@ from proctor.server.config.settings import Settings
 from proctor.server.engines.fake import FakeEngine
 from proctor.server.errors import ApiError
 from proctor.server.schemas.generation import ChatRequest
+from proctor.server.turns.history import RecordVerifier
+from proctor.server.turns.secret_source import FixedSecrets
 from tests.server.accounting.ledger.records import read_records
 from tests.server.auth.keys import bearer, configured_key, make_key
 from tests.server.harness import CHAT, body, client, parse_events, settings
@@ -39,6 +41,7 @@ OTHER_NAMES: dict[str, Any] = {
     "router": {"levels": dict(zip(LEVELS, NAMES, strict=False))},
 }
 ROUTER = Router.load(RouterSettings())
+VERIFIER = RecordVerifier(FixedSecrets([b"a secret"]))
 BY_TOOLS = [
     {"role": "assistant", "content": "Let me see."},
     {"role": "tool", "tool_call_id": "1", "content": "12"},
@@ -139,7 +142,8 @@ def grant(fields: dict[str, Any], default: dict[str, Any], bounds: Limits) -> Gr
 
 
 async def _admit(request: dict[str, Any], server_settings: Settings, key: Key) -> Granted:
-    admission = await AdmissionController(server_settings, ROUTER).admit(
+    controller = AdmissionController(server_settings, ROUTER, VERIFIER)
+    admission = await controller.admit(
         ChatRequest.model_validate(request), FakeEngine(context_length=HUGE), "x", key
     )
     enforced = admission.enforced

@@ -76,7 +76,10 @@ async def test_deltas_are_followed_by_the_result() -> None:
         async for item in generate([choice(engine)], TaskPool(FairQueue(9, 9)), observer, FOREVER)
     ]
 
-    assert items[:-1] == [TextDelta(0, Channel.REASONING, "a"), TextDelta(0, Channel.ANSWER, "b")]
+    assert items[:-1] == [
+        TextDelta(0, Channel.REASONING, "a", thinking_tokens=1),
+        TextDelta(0, Channel.ANSWER, "b", thinking_tokens=1),
+    ]
     assert [items[-1]] == observer.ends
     assert (observer.ends[0].tokens, observer.ends[0].answer_tokens) == (4, 1)
 

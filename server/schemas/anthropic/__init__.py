@@ -1,0 +1,1 @@
+"""The models of Anthropic's Messages API."""
