@@ -7,7 +7,7 @@ MAKEFLAGS += --no-builtin-rules
 VENV := .venv
 BIN := $(VENV)/bin
 CLIENTS := .venv-clients
-NODE_MODULES := tests/clients/js/node_modules
+NODE_MODULES := tests/clients/js/node_modules tests/clients/agents/node_modules
 REAL_MODEL := $(VENV)/real-model
 PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input
 CLIENTS_PIP := $(CLIENTS)/bin/python -m pip --disable-pip-version-check --no-input
@@ -27,7 +27,7 @@ serve: $(VENV)/.engine ## install missing dependencies and serve the demo model 
 	@exec $(BIN)/proctor serve $(ARGS)
 
 # The coverage report on budget/ is printed only on failure, so that pytest's summary stays last.
-test: lint $(if $(ARGS),,$(NODE_MODULES)/.made $(REAL_MODEL)/.made) ## run all checks and tests (ARGS="-k budget" passes options to pytest)
+test: lint $(if $(ARGS),,$(NODE_MODULES:=/.made) $(REAL_MODEL)/.made) ## run all checks and tests (ARGS="-k budget" passes options to pytest)
 	@status=0; \
 	$(BIN)/python -m pytest --cov --cov-report=term --durations=10 $(WORKERS) $(ARGS) || status=$$?; \
 	if [ -z "$(ARGS)" ] && ! report=$$($(BIN)/coverage report --fail-under=100 \
@@ -120,7 +120,8 @@ $(CLIENTS)/.made: requirements/clients.txt $(VENV)/.made
 	  --requirement requirements/clients.txt
 	@touch $@
 
-$(NODE_MODULES)/.made: tests/clients/js/package-lock.json $(CLIENTS)/.made
+# The agents are programs that optional packages contain: they need no install scripts.
+$(NODE_MODULES:=/.made): %/node_modules/.made: %/package-lock.json $(CLIENTS)/.made
 	@PATH="$(CURDIR)/$(CLIENTS)/bin:$$PATH" \
 	  npm ci --prefix $(dir $(@D)) --ignore-scripts --no-audit --no-fund --silent
 	@touch $@

@@ -27,8 +27,9 @@ class InputMessage(LenientModel):
 class MessagesThinking(Thinking):
     """Options of the thinking budget."""
 
-    display: Literal["summarized", "omitted"] | None = None
-    """Whether the response has the text of the thinking. `omitted` leaves it empty."""
+    display: Text | None = None
+    """Whether the response has the text of the thinking. `omitted` leaves it empty; all other
+    values, such as `summarized` and `updates`, include it."""
 
 
 class InputTool(LenientModel):
