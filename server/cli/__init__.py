@@ -1,1 +1,1 @@
-"""The command line: `proctor serve`, `route`, `router`, `keys`, `ledger`, and plug-ins."""
+"""The command line: `proctor serve`, `keys`, `launch` and others, and plug-ins."""

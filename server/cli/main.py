@@ -19,6 +19,7 @@ from proctor.server.api.route import format_text
 from proctor.server.cli import keys as keys_cli
 from proctor.server.cli import ledger as ledger_cli
 from proctor.server.cli import records as records_cli
+from proctor.server.cli.launch import command as launch_cli
 from proctor.server.cli.serve import serve
 from proctor.server.config.reasoning_format import ReasoningFormat
 from proctor.server.config.settings import ConfigError, Settings, load_settings
@@ -31,7 +32,8 @@ EPILOG = "All settings can also be set in proctor.toml or by PROCTOR_* environme
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command, and return the exit status."""
-    options = _parser().parse_args(arguments)
+    own, agent_arguments = _split(sys.argv[1:] if arguments is None else arguments)
+    options = _parser().parse_args(own)
     try:
         match options.command:
             case "serve":
@@ -43,6 +45,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 return keys_cli.run(options)
             case "ledger":
                 return ledger_cli.run(options)
+            case "launch":
+                return launch_cli.run(options, agent_arguments)
             case "records":
                 return records_cli.run(options)
             case "router":
@@ -53,6 +57,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except ConfigError as error:
         print(f"proctor: {error}".replace("\n", "\nproctor: "), file=sys.stderr)
         return 2
+
+
+def _split(arguments: Sequence[str]) -> tuple[Sequence[str], Sequence[str]]:
+    """Return the arguments without those of an agent to launch, and the latter."""
+    if arguments[:1] != ["launch"]:
+        return arguments, ()
+    return launch_cli.split_arguments(arguments)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -70,6 +81,8 @@ def _parser() -> argparse.ArgumentParser:
     keys_cli.add_arguments(keys, CONFIG)
     ledger = commands.add_parser("ledger", help="report the spending; migrate the database")
     ledger_cli.add_arguments(ledger, CONFIG)
+    launch = commands.add_parser("launch", help="run a coding agent on the server, as one session")
+    launch_cli.add_arguments(launch, CONFIG)
     records = commands.add_parser("records", help="rotate the secret of the records of turns")
     records_cli.add_arguments(records, CONFIG)
     for name, command in _commands().items():

@@ -17,6 +17,7 @@ from proctor.server.auth import authenticator
 from proctor.server.storage import database
 from proctor.server.storage.database import connect
 from proctor.server.telemetry import request_monitor
+from proctor.server.turns import secret_source
 from tests.server.accounting.ledger.postgres import Cluster
 from tests.waiting import PATIENCE
 
@@ -27,7 +28,7 @@ load_classifier = cache(classifier.load)
 @pytest.fixture(autouse=True)
 def long_timeouts(monkeypatch: pytest.MonkeyPatch) -> None:
     """Extend the timeouts of the database: on a busy machine it may be slow."""
-    for module in (authenticator, reservations, request_monitor, idempotency):
+    for module in (authenticator, reservations, request_monitor, idempotency, secret_source):
         monkeypatch.setattr(module, "PATIENCE_SECONDS", PATIENCE)
     for module in (reservations, idempotency):
         monkeypatch.setattr(module, "CLOSE_SECONDS", PATIENCE)

@@ -15,7 +15,7 @@ from proctor.server.config.settings import Settings
 from proctor.server.engines.fake import FakeEngine
 
 HEADERS = (
-    *("x-request-id", "x-budget-tier", "x-ignored-fields"),
+    *("x-request-id", "x-budget-tier", "x-ignored-fields", "x-max-tokens"),
     *("retry-after", "allow", "accept-encoding"),
 )
 """Headers that must be documented wherever a response has them."""
@@ -50,7 +50,8 @@ async def assert_matches_openapi(response: httpx.Response) -> None:
     assert media_type in documented["content"], f"{media_type} is undocumented"
     schema = documented["content"][media_type]["schema"]
     if media_type == "text/event-stream":
-        (_, chunk) = schema["properties"]["data"]["anyOf"]
+        data_schema = schema["properties"]["data"]
+        *_, chunk = data_schema.get("anyOf", [data_schema])
         for data in _stream_data(response.text):
             validator(chunk["contentSchema"]).validate(data)
     elif media_type == "application/json":

@@ -33,7 +33,7 @@ def serve_process(
     """
     command = [sys.executable, "-c", SCRIPT.format(engine=engine)]
     variables = {f"PROCTOR_{name}": str(value) for name, value in (settings or {}).items()}
-    environment = {**os.environ, **variables, "PYTHONPATH": str(ROOT)}
+    environment = {**os.environ, **variables, "PYTHONPATH": f"{ROOT}:{ROOT / 'src'}"}
     with subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
     ) as process:

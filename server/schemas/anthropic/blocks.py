@@ -14,6 +14,15 @@ MAX_RECORD = 2**20
 
 UNSUPPORTED = ("image", "document")
 
+TAGS = {
+    "thinking": "thinking",
+    "redacted_thinking": "redacted_thinking",
+    "tool_use": "tool_use",
+    "tool_result": "tool_result",
+    **dict.fromkeys(("text", *UNSUPPORTED), "text"),
+}
+"""The tags of the types that blocks are validated as; the blocks of others are ignored."""
+
 OMITTED_IMAGE = "[An image was omitted: this model accepts text only.]"
 
 
@@ -47,7 +56,7 @@ class TextBlock(LenientModel):
 class OtherBlock(LenientModel):
     """A content block of another type, which the model does not see."""
 
-    type: Text
+    type: Annotated[Text, Field(max_length=MAX_NAME, json_schema_extra={"not": {"enum": [*TAGS]}})]
     """The type of the block."""
 
 
@@ -137,16 +146,6 @@ def _text_of(block: "TextBlock | ImageResult | OtherBlock") -> str | None:
             return None
 
 
-TAGS = {
-    "thinking": "thinking",
-    "redacted_thinking": "redacted_thinking",
-    "tool_use": "tool_use",
-    "tool_result": "tool_result",
-    **dict.fromkeys(("text", *UNSUPPORTED), "text"),
-}
-"""The tags of the types that blocks are validated as; the blocks of others are ignored."""
-
-
 def _block_tag(value: Any) -> str:
     kind = _kind_of(value)
     return TAGS.get(kind, "other") if isinstance(kind, str) else "other"
@@ -163,7 +162,7 @@ Block = Annotated[
 ]
 Blocks = Annotated[tuple[Block, ...], Field(max_length=MAX_PARTS, fail_fast=True)]
 Content = Annotated[Blocks, BeforeValidator(_text_as_blocks, json_schema_input_type=Text | Blocks)]
+TextContent = Annotated[tuple[TextBlock, ...], Field(max_length=MAX_PARTS, fail_fast=True)]
 TextBlocks = Annotated[
-    Annotated[tuple[TextBlock, ...], Field(max_length=MAX_PARTS, fail_fast=True)],
-    BeforeValidator(_text_as_blocks),
+    TextContent, BeforeValidator(_text_as_blocks, json_schema_input_type=Text | TextContent)
 ]

@@ -35,7 +35,7 @@ class MessagesThinking(Thinking):
 class InputTool(LenientModel):
     """A tool that the model may call."""
 
-    type: Text | None = None
+    type: Annotated[Text, Field(max_length=MAX_NAME)] | None = None
     """The type of the tool: `custom`, the default. Other tools, which Anthropic's servers run or
     define, are ignored."""
     name: FunctionName

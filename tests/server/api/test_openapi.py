@@ -27,6 +27,13 @@ UNBOUNDED = {
     "FunctionCall.arguments",
     "CompletionRequest.prompt",
     "TokenizeRequest.prompt",
+    "TextBlock.text",
+    "ThinkingBlock.thinking",
+    "ToolResultBlock.content",
+    "InputMessage.content",
+    "InputTool.description",
+    "MessagesRequest.system",
+    "CountTokensRequest.system",
 }
 """Texts that are only bounded by the limits on bodies and on the context."""
 

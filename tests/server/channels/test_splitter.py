@@ -225,3 +225,50 @@ def test_a_rejected_partial_end_marker_is_neither_shown_nor_counted() -> None:
     (span,) = split.forced_spans(outcome)
     assert reasoning[span.start : span.end] == "a"
     assert span.start == len("a ")
+
+
+BLOCKS = st.lists(
+    st.tuples(st.text("ab ", min_size=1, max_size=6), st.text("xy", min_size=1, max_size=4)),
+    min_size=1,
+    max_size=4,
+)
+
+
+@given(
+    blocks=BLOCKS,
+    size=st.integers(1, 40),
+    markers=st.sampled_from([MARKERS, LONG]),
+    replayed=st.booleans(),
+)
+def test_each_delta_knows_the_thinking_before_it(
+    blocks: list[tuple[str, str]], size: int, markers: Markers, replayed: bool
+) -> None:
+    budget = TokenBudget(continuations=1, continuation_ids=((1,),)) if replayed else TokenBudget()
+    tokens, expected, total = [], [], 0
+    for thought, answer in blocks:
+        start = markers.start if tokens else ()
+        tokens += [*start, *thought.encode(), *markers.end, *answer.encode()]
+        total += len(thought)
+        expected.append(total)
+    split = channels(budget, markers)
+
+    pieces = fold(split, tokens, size)
+
+    counts = dict.fromkeys(p.thinking_tokens for p in pieces if p.channel is Channel.ANSWER)
+    assert [*counts] == expected
+    assert split.outcome(EndReason.STOP, None).tokens == total
+
+
+@given(
+    parts=st.lists(st.sampled_from([b"<t>", b"</t>", b"a", b"<", b".", b" ", b"t>", b"</"])),
+    opened=st.booleans(),
+    choose=st.lists(st.integers(0, 9), max_size=30),
+    size=st.integers(1, 5),
+)
+def test_the_thinking_of_the_last_delta_is_that_of_the_outcome(
+    parts: list[bytes], opened: bool, choose: list[int], size: int
+) -> None:
+    split = spelled(TokenBudget(opened=opened))
+    pieces = fold(split, [*cut(b"".join(parts), choose), SPELLED.spelling.index(b"a")], size)
+
+    assert pieces[-1].thinking_tokens == split.outcome(EndReason.STOP, frozenset()).tokens
