@@ -7,9 +7,11 @@ MAKEFLAGS += --no-builtin-rules
 VENV := .venv
 BIN := $(VENV)/bin
 CLIENTS := .venv-clients
+AGENTS_SDK := .venv-agents-sdk
 NODE_MODULES := tests/clients/js/node_modules tests/clients/agents/node_modules
 REAL_MODEL := $(VENV)/real-model
 PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input
+AGENTS_SDK_PIP := $(AGENTS_SDK)/bin/python -m pip --disable-pip-version-check --no-input
 CLIENTS_PIP := $(CLIENTS)/bin/python -m pip --disable-pip-version-check --no-input
 TORCH := 2.13.0
 # The whole run in two processes, by file, in the order of tests/conftest.py: most of its time,
@@ -27,7 +29,7 @@ serve: $(VENV)/.engine ## install missing dependencies and serve the demo model 
 	@exec $(BIN)/proctor serve $(ARGS)
 
 # The coverage report on budget/ is printed only on failure, so that pytest's summary stays last.
-test: lint $(if $(ARGS),,$(NODE_MODULES:=/.made) $(REAL_MODEL)/.made) ## run all checks and tests (ARGS="-k budget" passes options to pytest)
+test: lint $(if $(ARGS),,$(NODE_MODULES:=/.made) $(AGENTS_SDK)/.made $(REAL_MODEL)/.made) ## run all checks and tests (ARGS="-k budget" passes options to pytest)
 	@status=0; \
 	$(BIN)/python -m pytest --cov --cov-report=term --durations=10 $(WORKERS) $(ARGS) || status=$$?; \
 	if [ -z "$(ARGS)" ] && ! report=$$($(BIN)/coverage report --fail-under=100 \
@@ -61,7 +63,7 @@ lock: $(VENV)/.dev ## update the pinned versions and their hashes in requirement
 	$(BIN)/python requirements/lock.py
 
 clean: ## remove the virtual environments and all caches
-	rm -rf $(VENV) $(CLIENTS) $(NODE_MODULES) .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis \
+	rm -rf $(VENV) $(CLIENTS) $(AGENTS_SDK) $(NODE_MODULES) .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis \
 	  .coverage build dist site ./*.egg-info
 
 # A pyenv shim can exist for a Python that is not installed, so each candidate is run.
@@ -118,6 +120,13 @@ $(CLIENTS)/.made: requirements/clients.txt $(VENV)/.made
 	@$(call install_torch,$(CLIENTS_PIP)) # GuideLLM needs it to load its data
 	@$(CLIENTS_PIP) install --quiet --no-deps --no-compile --require-hashes \
 	  --requirement requirements/clients.txt
+	@touch $@
+
+$(AGENTS_SDK)/.made: requirements/agents-sdk.txt $(VENV)/.made
+	@echo "installing the Agents SDK"
+	@$(BIN)/python -m venv $(AGENTS_SDK)
+	@$(AGENTS_SDK_PIP) install --quiet --no-deps --no-compile --require-hashes \
+	  --requirement requirements/agents-sdk.txt
 	@touch $@
 
 # The agents are programs that optional packages contain: they need no install scripts.

@@ -17,14 +17,15 @@ from proctor.server.admission.controller import AdmissionController
 from proctor.server.admission.routing import Router
 from proctor.server.api import openapi
 from proctor.server.api.bodies import BodyReader
-from proctor.server.api.chat import ChatApi
-from proctor.server.api.completions import CompletionsApi
 from proctor.server.api.errors import MESSAGES_PATH, add_error_handlers
 from proctor.server.api.feedback import FeedbackEndpoint
+from proctor.server.api.generation.chat import ChatApi
+from proctor.server.api.generation.completions import CompletionsApi
 from proctor.server.api.generation.endpoint import GenerationEndpoint, Services
 from proctor.server.api.generation.idempotency import open_idempotency_cache
+from proctor.server.api.generation.messages import MessagesApi
+from proctor.server.api.generation.openai_responses import ResponsesApi
 from proctor.server.api.health import HealthEndpoints
-from proctor.server.api.messages import MessagesApi
 from proctor.server.api.metrics import MetricsEndpoint
 from proctor.server.api.models import ModelsEndpoint
 from proctor.server.api.openapi import Operation
@@ -51,6 +52,7 @@ from proctor.server.turns.secret_source import open_secrets
 
 CHAT_PATH = "/v1/chat/completions"
 COMPLETIONS_PATH = "/v1/completions"
+RESPONSES_PATH = "/v1/responses"
 
 Endpoint = Callable[..., Awaitable[Response]]
 
@@ -139,7 +141,7 @@ def create_app(
         metrics=metrics,
         ledger_context=ledger_context,
         tracing=tracing,
-        paths={CHAT_PATH, COMPLETIONS_PATH, MESSAGES_PATH},
+        paths={CHAT_PATH, COMPLETIONS_PATH, MESSAGES_PATH, RESPONSES_PATH},
     )
     app.add_middleware(HeadMiddleware)
     cors.add_to(app)
@@ -162,6 +164,7 @@ def _add_routes(
     chat = GenerationEndpoint(ChatApi(settings, admission), services)
     completions = GenerationEndpoint(CompletionsApi(admission), services)
     messages = GenerationEndpoint(MessagesApi(admission), services)
+    responses = GenerationEndpoint(ResponsesApi(settings, admission), services)
     route = RouteEndpoint(
         settings,
         body_reader,
@@ -180,6 +183,7 @@ def _add_routes(
     add("POST", CHAT_PATH, openapi.CHAT, chat.__call__)
     add("POST", COMPLETIONS_PATH, openapi.COMPLETIONS, completions.__call__)
     add("POST", MESSAGES_PATH, openapi.MESSAGES, messages.__call__)
+    add("POST", RESPONSES_PATH, openapi.RESPONSES, responses.__call__)
     add("POST", f"{MESSAGES_PATH}/count_tokens", openapi.COUNT_TOKENS, tokenize.count_tokens)
     add("POST", "/v1/route", openapi.ROUTE, route.__call__)
     add("POST", "/tokenize", openapi.TOKENIZE, tokenize.tokenize)

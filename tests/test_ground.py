@@ -56,8 +56,9 @@ def test_every_package_has_hashes_and_none_is_installed_without(name: str) -> No
     assert all("--require-hashes" in line for line in installing), installing
 
 
-def test_every_npm_package_has_a_hash() -> None:
-    packages = json.loads(read("tests/clients/js/package-lock.json"))["packages"]
+@pytest.mark.parametrize("folder", ["agents", "js"])
+def test_every_npm_package_has_a_hash(folder: str) -> None:
+    packages = json.loads(read(f"tests/clients/{folder}/package-lock.json"))["packages"]
     assert all("integrity" in package for name, package in packages.items() if name)
 
 
@@ -70,6 +71,7 @@ def test_pins_fit_the_ranges_of_the_project(project: dict[str, Any]) -> None:
         (project["dependencies"] + extras["engine-cpu"], engine),
         (extras["dev"], everything),
         (groups["clients"], pins("requirements/clients.txt")),
+        (groups["agents-sdk"], pins("requirements/agents-sdk.txt")),
         (groups["interpreter"], pins("requirements/interpreter.txt")),
         (groups["real-model"], pins("requirements/real-model.txt")),
     ]:
@@ -81,10 +83,13 @@ def test_pins_fit_the_ranges_of_the_project(project: dict[str, Any]) -> None:
 def test_the_docs_name_the_tested_versions_of_the_clients() -> None:
     clients = pins("requirements/clients.txt")
     named = ("langchain-deepseek", "langchain-openai", "litellm", "lm-eval", "schemathesis")
-    tested = [clients[name] for name in named] + [pins("requirements/engine-cpu.txt")["openai"]]
+    engine = pins("requirements/engine-cpu.txt")
+    tested = [clients[name] for name in named] + [engine["anthropic"], engine["openai"]]
+    tested += [pins("requirements/agents-sdk.txt")["openai-agents"]]
     versions = [str(requirement.specifier).removeprefix("==") for requirement in tested]
-    packages = json.loads(read("tests/clients/js/package.json"))["dependencies"]
-    versions += [packages[name] for name in ("@ai-sdk/openai-compatible", "ai", "openai")]
+    for folder, untested in (("agents", set()), ("js", {"zod"})):
+        packages = json.loads(read(f"tests/clients/{folder}/package.json"))["dependencies"]
+        versions += [version for name, version in packages.items() if name not in untested]
     section, _ = read("docs/reference/compatibility.md").split("## Fields")
     assert not [version for version in versions if version not in section]
 

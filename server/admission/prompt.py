@@ -1,7 +1,8 @@
 """Renders a request's messages to a prompt, and checks prompts that clients write themselves."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any, Protocol
 
 import orjson
@@ -132,20 +133,54 @@ async def render(
 ) -> Prompt:
     """Render a request's messages and tools; see `Codec.render`.
 
+    Some templates only accept a system message at the beginning, but agents send more of them
+    later. There the text of these becomes part of the messages around them.
+
     Raises:
         BadRequest: if the chat template rejects them.
     """
     messages: list[dict[str, Any]] = [message.to_plain() for message in request.messages]
     tools = [tool.to_plain() for tool in request.tools or ()]
+    render_messages = partial(
+        engine.codec.render,
+        thinking=thinking,
+        tools=tools,
+        add_generation_prompt=add_generation_prompt,
+        continue_final_message=continue_final_message,
+    )
     try:
-        return await engine.codec.render(
-            messages,
-            thinking=thinking,
-            tools=tools,
-            add_generation_prompt=add_generation_prompt,
-            continue_final_message=continue_final_message,
-        )
+        try:
+            return await render_messages(messages)
+        except ValueError:
+            folded = fold_late_system(messages)
+            if folded == messages:
+                raise
+            return await render_messages(folded)
     except ValueError as error:
         raise BadRequest(
             f"the model's chat template rejects 'messages': {error}", param="messages"
         ) from error
+
+
+def fold_late_system(messages: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Return messages whose only system messages are at the beginning.
+
+    The text of a later one follows that of the user's message or of the tool's result before it.
+    After an assistant's message, it becomes a user's message, or the beginning of the next one.
+    """
+    folded: list[dict[str, Any]] = []
+    begun = pending = False
+    for message in messages:
+        late = begun and message["role"] == "system"
+        begun = begun or message["role"] != "system"
+        previous = folded[-1] if folded else None
+        if previous is not None and (
+            (late and previous["role"] in ("user", "tool"))
+            or (pending and message["role"] == "user")
+        ):
+            content = f"{previous['content']}\n\n{message['content']}"
+            folded[-1] = {**previous, "content": content}
+        else:
+            folded.append({**message, "role": "user"} if late else {**message})
+        pending = late and (previous is None or previous["role"] == "assistant")
+    return folded

@@ -54,6 +54,9 @@ from proctor.server.schemas.anthropic.request import CountTokensRequest, Message
 from proctor.server.schemas.completions import CompletionRequest
 from proctor.server.schemas.feedback import FeedbackRequest
 from proctor.server.schemas.generation import ChatRequest
+from proctor.server.schemas.openai_responses import response as openai_responses
+from proctor.server.schemas.openai_responses.events import EVENTS
+from proctor.server.schemas.openai_responses.request import ResponsesRequest
 from proctor.server.schemas.tokenization import DetokenizeRequest, TokenizeRequest
 
 JSON = "application/json"
@@ -244,6 +247,15 @@ MESSAGES = Operation(
     errors=GENERATION_ERRORS,
     headers=GENERATION_HEADERS,
 )
+RESPONSES = Operation(
+    "createResponse",
+    "Create a response with a thinking budget, in the format of OpenAI's Responses API",
+    request=ResponsesRequest,
+    response=openai_responses.ResponseObject,
+    events=EVENTS,
+    errors=GENERATION_ERRORS,
+    headers=GENERATION_HEADERS,
+)
 COUNT_TOKENS = Operation(
     "countMessageTokens",
     "Count the tokens of a prompt, in the format of Anthropic's API",
@@ -398,6 +410,7 @@ def _schemas() -> tuple[dict[type, dict[str, Any]], dict[str, Any]]:
         FeedbackRequest,
         MessagesRequest,
         CountTokensRequest,
+        ResponsesRequest,
     ]
     models += [
         responses.ChatCompletion,
@@ -421,6 +434,8 @@ def _schemas() -> tuple[dict[type, dict[str, Any]], dict[str, Any]]:
         anthropic.TokenCount,
         anthropic.MessagesError,
         *anthropic.EVENTS.values(),
+        openai_responses.ResponseObject,
+        *EVENTS.values(),
     ]
     models = [*dict.fromkeys(models)]
     references, schema = TypeAdapter.json_schemas(
@@ -464,8 +479,8 @@ def _event_schema(events: Mapping[str, type]) -> dict[str, Any]:
     data = {"type": "string", "contentMediaType": JSON, "contentSchema": {"anyOf": models}}
     return {
         "type": "object",
-        "description": "A server-sent event, whose name is the `type` in its data. An error is an "
-        "event named `error`, and ends the stream.",
+        "description": "A server-sent event, whose name is the `type` in its data. An error is the "
+        "event `error` or `response.failed`, and ends the stream.",
         "properties": {"event": {"type": "string", "enum": [*events]}, "data": data},
         "required": ["event", "data"],
     }

@@ -17,7 +17,7 @@ from proctor.server.generation.base import (
     StreamItem,
 )
 from proctor.server.renderers.base import ResponseRenderer, answer_splitter
-from proctor.server.renderers.logprobs import prompt_logprobs
+from proctor.server.renderers.logprobs import prompt_logprobs, token_score
 from proctor.server.renderers.reasoning_format import (
     NULLABLE_KEYS,
     MessageKey,
@@ -30,7 +30,6 @@ from proctor.server.schemas.generation import ChatRequest
 from proctor.server.schemas.responses import (
     AnswerCall,
     AnswerMessage,
-    Candidate,
     ChatChoice,
     ChatCompletion,
     ChatCompletionChunk,
@@ -38,7 +37,6 @@ from proctor.server.schemas.responses import (
     FunctionDelta,
     Logprobs,
     MessageDelta,
-    TokenScore,
 )
 from proctor.server.transport.sse import PLACEHOLDER, SseTemplate, event
 
@@ -294,19 +292,12 @@ class ChatRenderer(ResponseRenderer):
     def _logprobs(self, scores: Mapping[Channel, Sequence[TokenLogprob]]) -> Logprobs | None:
         logprobs: Logprobs = {}
         if answer := scores.get(Channel.ANSWER):
-            logprobs["content"] = [self._token_score(score) for score in answer]
+            logprobs["content"] = [token_score(score, self.token_bytes) for score in answer]
         if thinking := scores.get(Channel.REASONING):
-            logprobs["reasoning_content"] = [self._token_score(score) for score in thinking]
+            logprobs["reasoning_content"] = [
+                token_score(score, self.token_bytes) for score in thinking
+            ]
         return logprobs or None
-
-    def _token_score(self, score: TokenLogprob) -> TokenScore:
-        candidate = self._candidate(score.token, score.logprob)
-        top = [self._candidate(token, logprob) for token, logprob in score.top]
-        return {**candidate, "top_logprobs": top}
-
-    def _candidate(self, token: int, logprob: float) -> Candidate:
-        text = self.token_bytes(token)
-        return {"token": text.decode(errors="replace"), "logprob": logprob, "bytes": [*text]}
 
 
 class ChatSseEncoder(OpenAiSseEncoder):

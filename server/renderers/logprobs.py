@@ -1,11 +1,11 @@
-"""Log probabilities in the formats of OpenAI's legacy completions API and of vLLM."""
+"""Log probabilities in the formats of OpenAI's APIs and of vLLM."""
 
 from collections.abc import Callable, Collection, Sequence
 from typing import NamedTuple
 
 from proctor.server.engines.base import TokenLogprob
 from proctor.server.schemas import responses
-from proctor.server.schemas.responses import PromptCandidate
+from proctor.server.schemas.responses import Candidate, PromptCandidate, TokenScore
 
 TokenBytes = Callable[[int], bytes]
 
@@ -13,6 +13,17 @@ TokenBytes = Callable[[int], bytes]
 def token_text(token: int, token_bytes: TokenBytes) -> str:
     """Return the text of a token, with U+FFFD for parts of characters."""
     return token_bytes(token).decode(errors="replace")
+
+
+def token_score(score: TokenLogprob, token_bytes: TokenBytes) -> TokenScore:
+    """Return the log probability of a token in the format of OpenAI's chat API."""
+    top = [_candidate(token, logprob, token_bytes) for token, logprob in score.top]
+    return {**_candidate(score.token, score.logprob, token_bytes), "top_logprobs": top}
+
+
+def _candidate(token: int, logprob: float, token_bytes: TokenBytes) -> Candidate:
+    text = token_bytes(token)
+    return {"token": text.decode(errors="replace"), "logprob": logprob, "bytes": [*text]}
 
 
 def prompt_logprobs(

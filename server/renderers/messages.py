@@ -4,6 +4,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import orjson
 from pydantic_core import from_json
 from sse_starlette import ServerSentEvent
 
@@ -156,13 +157,24 @@ def _tool_use(call: CallDelta) -> OutputToolUse:
     return {"type": "tool_use", "id": call.id or "", "name": call.name or "", "input": {}}
 
 
-def _to_input(arguments: str) -> dict[str, Any]:
+def _to_input(arguments: str) -> Any:
     """Return the arguments of a tool call, as far as they go if they were cut off."""
+    # As a fragment, since it may have integers that do not fit into 64 bits.
+    if _is_object(arguments):
+        return orjson.Fragment(arguments)
     try:
-        value = from_json(arguments, allow_partial="trailing-strings")
-    except ValueError:
+        value = from_json(arguments, allow_inf_nan=False, allow_partial=True)
+        orjson.dumps(value)
+    except (ValueError, TypeError):
         return {}
     return value if isinstance(value, dict) else {}
+
+
+def _is_object(arguments: str) -> bool:
+    try:
+        return isinstance(from_json(arguments, allow_inf_nan=False), dict)
+    except ValueError:
+        return False
 
 
 class MessagesSseEncoder(SseEncoder):

@@ -82,6 +82,18 @@ class Metrics:
                 "Time from the request to the first text of the answer.",
             ),
         }
+        self.prompt_tokens = Counter(
+            "proctor_prompt_tokens",
+            "Prompt tokens, each prompt counted once for all its choices.",
+            ["tier"],
+            registry=registry,
+        )
+        self.cached_prompt_tokens = Counter(
+            "proctor_cached_prompt_tokens",
+            "Prompt tokens that the engine read from its prefix cache.",
+            ["tier"],
+            registry=registry,
+        )
         self.thinking_tokens = self._tokens(
             "thinking_tokens", "Thinking tokens of a choice.", ["tier", "end_reason"]
         )
@@ -198,6 +210,8 @@ class Metrics:
     def _initialize_series(self, settings: Settings) -> None:
         """Create series at 0, since a rate misses the event that creates its series."""
         for tier in (CUSTOM, *(tier.name for tier in settings.tiers)):
+            self.prompt_tokens.labels(tier)
+            self.cached_prompt_tokens.labels(tier)
             self.continuations.labels(tier)
             self.spilled_tokens.labels(tier)
             if settings.priced:

@@ -26,12 +26,14 @@ class RequestMetrics(RequestObserver):
         self._tier, self._key = UNRESOLVED, ANONYMOUS
         self._started = time.perf_counter()
         self._admitted_at: float | None = None
+        self._prompt_tokens = 0
         self._seen_channels: set[Channel] = set()
         metrics.in_flight.inc()
 
     def admitted(self, admitted: AdmittedRequest) -> None:
         resolution = admitted.admission.resolution
         self._admitted_at = time.perf_counter()
+        self._prompt_tokens = admitted.admission.prompt_tokens
         self._tier, self._key = resolution.label, admitted.key
         self._metrics.routed.labels(self._tier, resolution.source.value).inc()
         if admitted.admission.clamped_by:
@@ -59,6 +61,10 @@ class RequestMetrics(RequestObserver):
         metrics.requests.labels(self._tier, reason, str(status)).inc()
         metrics.request_seconds.labels(self._tier).observe(seconds, exemplar)
         metrics.in_flight.dec()
+        if self._request_cost.results:
+            metrics.prompt_tokens.labels(self._tier).inc(self._prompt_tokens)
+            cached_tokens = self._request_cost.cached_tokens or 0
+            metrics.cached_prompt_tokens.labels(self._tier).inc(cached_tokens)
         if (cost := self._request_cost.charged_cost) is not None:
             answered = status == HTTPStatus.OK
             metrics.record_cost(self._tier, self._key, cost, answered, exemplar)

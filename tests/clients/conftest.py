@@ -8,7 +8,8 @@ from tests.clients.scripted_servers import scripted_engine
 from tests.engine.gateway import NO_ENGINE
 from tests.server.harness import running_server
 
-collect_ignore = ["python"]  # run in their own environment by test_isolated_clients.py
+# Run in their own environments by test_isolated_clients.py.
+collect_ignore = ["agents_sdk", "python"]
 
 
 @pytest.fixture

@@ -51,15 +51,17 @@ async def client(engine: FakeEngine, **overrides: Any) -> AsyncIterator[httpx.As
 
     Every response is validated against the OpenAPI document.
     """
-    async with (
-        running_app(engine, **overrides) as app,
-        httpx.AsyncClient(
-            transport=httpx.ASGITransport(app),
-            base_url="http://test",
-            event_hooks={"response": [assert_matches_openapi]},
-        ) as http,
-    ):
+    async with running_app(engine, **overrides) as app, asgi_client(app) as http:
         yield http
+
+
+def asgi_client(app: FastAPI) -> httpx.AsyncClient:
+    """Return a client that calls a running application as `client` does."""
+    return httpx.AsyncClient(
+        transport=httpx.ASGITransport(app),
+        base_url="http://test",
+        event_hooks={"response": [assert_matches_openapi]},
+    )
 
 
 class QuietServer(uvicorn.Server):

@@ -76,6 +76,6 @@ def _operation(request: httpx.Request) -> dict[str, Any] | None:
 
 
 def _stream_data(stream: str) -> Iterator[Any]:
-    for line in stream.splitlines():
+    for line in stream.split("\n"):
         if line.startswith("data: ") and line != "data: [DONE]":
             yield orjson.loads(line.removeprefix("data: "))

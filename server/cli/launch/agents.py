@@ -117,7 +117,6 @@ def codex(target: Target, environment: Mapping[str, str]) -> Invocation:
         "model": target.model,
         "model_provider": "proctor",
         "model_providers.proctor": provider,
-        "model_supports_reasoning_summaries": True,
     }
     if target.context_length is not None:
         overrides["model_context_window"] = target.context_length
@@ -128,12 +127,14 @@ def codex(target: Target, environment: Mapping[str, str]) -> Invocation:
 
 def opencode(target: Target, environment: Mapping[str, str]) -> Invocation:
     """Return how opencode is run with a server."""
-    # With `interleaved`, it sends the thinking back, so that it counts for the whole turn.
     model: dict[str, Any] = {
         "name": target.model,
         "reasoning": True,
         "tool_call": True,
+        # It sends the thinking back, so that it counts for the whole turn.
         "interleaved": {"field": "reasoning_content"},
+        # Only headers of the model, spelled like its own `X-Session-Id`, replace that.
+        "headers": {name.title(): value for name, value in target.headers.items()},
     }
     if target.context_length is not None:
         output = min(MAX_OUTPUT_TOKENS, target.context_length // OUTPUT_SHARE)
@@ -141,11 +142,7 @@ def opencode(target: Target, environment: Mapping[str, str]) -> Invocation:
     provider = {
         "npm": "@ai-sdk/openai-compatible",
         "name": "Proctor",
-        "options": {
-            "baseURL": f"{target.url}/v1",
-            "apiKey": target.token,
-            "headers": target.headers,
-        },
+        "options": {"baseURL": f"{target.url}/v1", "apiKey": target.token},
         "models": {target.model: model},
     }
     name = f"proctor/{target.model}"

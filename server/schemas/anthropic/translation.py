@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 from typing import Any, Literal
 
-import orjson
+from pydantic_core import to_json
 
 from proctor.server.config.reasoning_format import ReasoningFormat
 from proctor.server.schemas.anthropic.blocks import (
@@ -209,7 +209,7 @@ def _assistant_message(texts: Sequence[str], content: Sequence[Block]) -> Messag
 
 
 def _tool_call(block: ToolUseBlock) -> ToolCall:
-    arguments = orjson.dumps(block.input).decode()
+    arguments = to_json(block.input).decode()
     function = FunctionCall.model_construct(name=block.name, arguments=arguments)
     return ToolCall.model_construct(id=block.id, type="function", function=function)
 

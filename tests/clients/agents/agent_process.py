@@ -55,3 +55,10 @@ async def run_agent(arguments: list[str], home: Path, environment: Mapping[str, 
         **OFFLINE,
         **environment,
     )
+
+
+def assert_plan_is_done(home: Path) -> None:
+    """Check the files that the steps of the plan leave."""
+    files = {path.name: path.read_text() for path in (home / "work").iterdir() if path.is_file()}
+    assert files["one.txt"] == "20\n"
+    assert files["total.txt"] == "42\n"

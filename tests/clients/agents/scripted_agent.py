@@ -4,6 +4,8 @@ The plan is the same for all clients; only the names and the parameters of their
 """
 
 import json
+import re
+import shlex
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -85,8 +87,43 @@ def claude_code(step: Step, folder: str) -> Call:
             return "Bash", {"command": command, "description": "Run a step of the plan"}
 
 
-TOOLBOXES: Mapping[str, Toolbox] = {"Write": claude_code}
+def codex(step: Step, folder: str) -> Call:
+    """Return a call of the only tool of Codex for files and commands, its shell."""
+    match step:
+        case Write(file, text):
+            command = f"printf %s {shlex.quote(text)} > {file}"
+        case Read(file):
+            command = f"cat {file}"
+        case Edit(file, old, new):
+            command = f"sed -i s/{old}/{new}/ {file}"
+        case Shell(command):
+            pass
+    return "exec_command", {"cmd": command, "workdir": folder}
+
+
+def opencode(step: Step, folder: str) -> Call:
+    """Return a call of a tool of opencode."""
+    match step:
+        case Write(file, text):
+            return "write", {"filePath": f"{folder}/{file}", "content": text}
+        case Read(file):
+            return "read", {"filePath": f"{folder}/{file}"}
+        case Edit(file, old, new):
+            edit = {"oldString": old, "newString": new}
+            return "edit", {"filePath": f"{folder}/{file}", **edit}
+        case Shell(command):
+            return "bash", {"command": command, "description": "Run a step of the plan"}
+
+
+TOOLBOXES: Mapping[str, Toolbox] = {
+    "Write": claude_code,
+    "exec_command": codex,
+    "write": opencode,
+}
 """The toolboxes by the name of a tool that only their client has."""
+
+FAILURE = re.compile(r"^Error|Process exited with code [1-9]")
+"""What the results of failed tools have."""
 
 
 def scripted_agent(folder: str) -> FakeEngine:
@@ -109,7 +146,7 @@ def script(job: Job, folder: str) -> Script:
     """
     prompt = read_prompt(job.prompt_ids)
     toolbox = next((box for tool, box in TOOLBOXES.items() if tool in prompt.tools), None)
-    failed = [result for result in prompt.results if result.startswith("Error")]
+    failed = [result for result in prompt.results if FAILURE.search(result)]
     if failed:
         return Script((THOUGHT,), FAILED + failed[0])
     if toolbox is None or len(prompt.results) == len(PLAN):

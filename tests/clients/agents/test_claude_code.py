@@ -4,19 +4,11 @@ import json
 from pathlib import Path
 from typing import Any
 
-import pytest
-
-from tests.clients.agents.agent_process import run_agent
+from tests.clients.agents.agent_process import assert_plan_is_done, run_agent
 from tests.clients.agents.agent_server import TURN_BUDGET, AgentServer, agent_server
 from tests.clients.agents.scripted_agent import DONE, PLAN, TASK, THOUGHT
 
 TOOLS = "Bash Edit Read Write"
-
-
-@pytest.fixture
-def home(tmp_path: Path) -> Path:
-    (tmp_path / "work").mkdir()
-    return tmp_path
 
 
 def environment(server: AgentServer, home: Path) -> dict[str, str]:
@@ -62,8 +54,7 @@ async def test_a_session_runs_each_step_of_the_plan(home: Path) -> None:
     assert events[-1]["num_turns"] == len(PLAN) + 1
     assert sum(block["type"] == "tool_use" for block in blocks) == len(PLAN)
     assert {block["thinking"] for block in blocks if block["type"] == "thinking"} >= {THOUGHT}
-    assert (home / "work" / "one.txt").read_text() == "20\n"
-    assert (home / "work" / "total.txt").read_text() == "42\n"
+    assert_plan_is_done(home)
     assert server.refused == []
 
 

@@ -9,13 +9,16 @@ from proctor.server.engines.fake import FakeEngine, Script
 from tests.server.harness import CHAT, Gate, body, running_app, running_server, with_timeout
 
 
+@pytest.mark.parametrize(("path", "fields"), [(CHAT, body(n=2)), ("/v1/responses", {"input": "x"})])
 @pytest.mark.parametrize("streamed", [False, True])
-async def test_a_disconnect_aborts_the_jobs(streamed: bool) -> None:
+async def test_a_disconnect_aborts_the_jobs(
+    path: str, fields: dict[str, Any], streamed: bool
+) -> None:
     gate = Gate(5)
     engine = FakeEngine(Script(("thinking away",), "x"), before_token=gate)
 
     async with running_server(engine) as url, httpx.AsyncClient(base_url=url) as http:
-        request = http.build_request("POST", CHAT, json=body(stream=streamed, n=2))
+        request = http.build_request("POST", path, json={**fields, "stream": streamed})
         if streamed:
             response = await http.send(request, stream=True)
             await with_timeout(gate.reached.wait())
@@ -24,14 +27,14 @@ async def test_a_disconnect_aborts_the_jobs(streamed: bool) -> None:
             leaving = asyncio.create_task(http.send(request))
             await with_timeout(gate.reached.wait())
             leaving.cancel()
-        aborted = {
-            await with_timeout(engine.aborted.get()),
-            await with_timeout(engine.aborted.get()),
-        }
+        aborted = {await with_timeout(engine.aborted.get()) for _ in engine.jobs}
         metrics = (await http.get("/metrics")).text
 
     assert aborted == {job.id for job in engine.jobs}
-    assert 'proctor_thinking_tokens_sum{end_reason="cancelled",tier="custom"} 10.0' in metrics
+    tokens = 5.0 * len(engine.jobs)
+    assert (
+        f'proctor_thinking_tokens_sum{{end_reason="cancelled",tier="custom"}} {tokens}' in metrics
+    )
 
 
 async def test_a_cancelled_request_is_counted_as_cancelled() -> None:

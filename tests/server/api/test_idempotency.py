@@ -33,12 +33,19 @@ async def ledger(url: str, store: Store) -> dict[str, Any]:
     return {"ledger": {"url": url}}
 
 
-@pytest.mark.parametrize("path", [CHAT, "/v1/completions"])
+BODIES = {
+    CHAT: body(),
+    "/v1/completions": {"model": "fake", "prompt": "x"},
+    "/v1/responses": {"model": "fake", "input": "x"},
+}
+
+
+@pytest.mark.parametrize("path", BODIES)
 @pytest.mark.parametrize("stream", [False, True])
 async def test_a_repeated_request_gets_the_same_response(
     path: str, stream: bool, ledger: dict[str, Any]
 ) -> None:
-    request = body(stream=stream) if path == CHAT else {"model": "fake", "prompt": "x"}
+    request = {**BODIES[path], "stream": stream}
     engine = FakeEngine(ANSWER)
     async with client(engine, **ledger) as http:
         first = await http.post(path, json=request, headers=named())

@@ -34,6 +34,18 @@ UNBOUNDED = {
     "InputTool.description",
     "MessagesRequest.system",
     "CountTokensRequest.system",
+    "CallOutputItem.output",
+    "ContentText.text",
+    "CustomCallItem.input",
+    "CustomTool.description",
+    "FunctionCallItem.arguments",
+    "FunctionTool.description",
+    "MessageItem.content",
+    "NamespaceTool.description",
+    "RefusalPart.refusal",
+    "ResponsesRequest.input",
+    "ResponsesRequest.instructions",
+    "ShellOutputItem.output",
 }
 """Texts that are only bounded by the limits on bodies and on the context."""
 

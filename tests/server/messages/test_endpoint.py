@@ -1,4 +1,4 @@
-"""`POST /v1/messages` and `/v1/messages/count_tokens`: limits, keys, errors, and the turn's budget."""
+"""The Messages API: limits, keys, errors, token counts, and the budget of a turn."""
 
 from typing import Any
 
@@ -7,7 +7,7 @@ import pytest
 
 from proctor.server.engines.base import Job
 from proctor.server.engines.fake import FakeEngine, Script
-from tests.server.auth.keys import make_key
+from tests.server.auth.keys import configured_key
 from tests.server.harness import client
 from tests.server.messages.test_streams import MESSAGES, TOOL, body, engine
 
@@ -107,7 +107,7 @@ async def test_unknown_paths_and_methods_have_errors_in_the_same_format() -> Non
 
 @pytest.mark.parametrize("header", ["x-api-key", "authorization"])
 async def test_keys(header: str) -> None:
-    key, token = make_key("ada")
+    key, token = configured_key()
     value = f"Bearer {token}" if header == "authorization" else token
     async with client(FakeEngine(), keys=[key]) as http:
         allowed = await http.post(MESSAGES, json=body(), headers={header: value})

@@ -1,18 +1,19 @@
 """Streams of the Messages API, against the grammar of the protocol and the SDK's accumulator."""
 
 import json
-from collections.abc import Iterator
-from contextlib import asynccontextmanager
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import anthropic
-import httpx
+import httpx2
 import pytest
+from fastapi import FastAPI
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from proctor.server.engines.base import Job
 from proctor.server.engines.fake import FakeEngine, Script
-from tests.server.harness import Event, client, parse_events
+from tests.server.harness import Event, asgi_client, client, parse_events, running_app
 
 tools_module = pytest.importorskip(
     "proctor.server.engines.vllm.tools",
@@ -29,7 +30,8 @@ calls = st.builds(
     st.dictionaries(st.sampled_from("abc"), texts | st.integers(), max_size=2),
 )
 answers = st.lists(texts | calls, max_size=4).map("".join)
-thoughts = st.lists(texts, min_size=1, max_size=2)
+REQUESTS_OF_A_CASE = 3
+scripts = st.builds(Script, st.lists(texts, min_size=1, max_size=2), answers)
 fields = st.fixed_dictionaries(
     {"max_tokens": st.integers(1, 200)},
     optional={
@@ -54,25 +56,27 @@ def body(**fields: Any) -> dict[str, Any]:
     return {"model": "fake", "max_tokens": 1000, "messages": messages, **fields}
 
 
-def engine(script: Script, tokens_per_delta: int = 1) -> FakeEngine:
+def engine(script: Script | Callable[[Job], Script], tokens_per_delta: int = 1) -> FakeEngine:
     hermes = tools_module.VllmTools("hermes", type("Tokenizer", (), {"get_vocab": lambda _: {}})())
     return FakeEngine(script, tools=hermes, tokens_per_delta=tokens_per_delta, cached_tokens=3)
 
 
-@asynccontextmanager
-async def sdk(http: httpx.AsyncClient) -> Any:
-    """Yield Anthropic's SDK on a client of the server."""
-    yield anthropic.AsyncAnthropic(base_url="http://test", api_key="none", http_client=http)
+def sdk_client(app: FastAPI) -> anthropic.AsyncAnthropic:
+    """Return Anthropic's SDK as a client that calls a running application over ASGI."""
+    http = httpx2.AsyncClient(transport=httpx2.ASGITransport(app))
+    return anthropic.AsyncAnthropic(base_url="http://test", api_key="none", http_client=http)
 
 
 def check_block(events: Iterator[Event], start: dict[str, Any]) -> None:
     """Check the events of a block up to its end.
 
-    block: content_block_start, delta*, content_block_stop; a thinking block's last delta is its
-    signature, and only that.
+    block: content_block_start, (ping | delta)*, content_block_stop; a thinking block's last delta
+    is its signature, and no other.
     """
     kind, deltas = start["content_block"]["type"], []
     for event in events:
+        if event.name == "ping":
+            continue
         assert event.data["index"] == start["index"]
         if event.name == "content_block_stop":
             break
@@ -108,8 +112,8 @@ def check_stream(text: str) -> list[str]:
 
 
 def without_ids(message: anthropic.types.Message) -> dict[str, Any]:
-    """Return what is the same in each response: not ids, and not the signatures, which have a time."""
-    plain = message.model_dump(exclude={"id"})
+    """Return what is the same in each response, in the fields that the SDK accumulates."""
+    plain: dict[str, Any] = message.model_dump(exclude={"id", "thinking", "cost"})
     for block in plain["content"]:
         block.pop("signature", None)
         block.pop("id", None)
@@ -117,22 +121,28 @@ def without_ids(message: anthropic.types.Message) -> dict[str, Any]:
 
 
 @pytest.mark.slow
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
-@given(thoughts, answers, fields, st.integers(1, 5))
+@settings(
+    max_examples=25,
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow],
+)
+@given(st.lists(st.tuples(scripts, fields), min_size=1, max_size=6), st.integers(1, 5))
 async def test_every_stream_follows_the_grammar_and_accumulates_to_the_complete_response(
-    thinking: list[str], answer: str, fields: dict[str, Any], tokens_per_delta: int
+    cases: list[tuple[Script, dict[str, Any]]], tokens_per_delta: int
 ) -> None:
-    script = Script(thinking, answer)
-    async with client(engine(script, tokens_per_delta)) as http, sdk(http) as messages_sdk:
-        response = await http.post(MESSAGES, json=body(**fields, stream=True))
-        kinds = check_stream(response.text)
-        whole = await messages_sdk.messages.create(**body(), extra_body=fields)
-        async with messages_sdk.messages.stream(**body(), extra_body=fields) as stream:
-            accumulated = await stream.get_final_message()
+    scripts_left = [script for script, _ in cases for _ in range(REQUESTS_OF_A_CASE)]
+    over = engine(lambda _: scripts_left.pop(0), tokens_per_delta)
+    async with running_app(over) as app, asgi_client(app) as http, sdk_client(app) as sdk:
+        for _, fields in cases:
+            response = await http.post(MESSAGES, json=body(**fields, stream=True))
+            kinds = check_stream(response.text)
+            whole = await sdk.messages.create(**body(), extra_body=fields)
+            async with sdk.messages.stream(**body(), extra_body=fields) as stream:
+                accumulated = await stream.get_final_message()
 
-    assert [block.type for block in whole.content] == kinds
-    assert any(kind != "thinking" for kind in kinds)
-    assert without_ids(accumulated) == without_ids(whole)
+            assert [block.type for block in whole.content] == kinds
+            assert any(kind != "thinking" for kind in kinds)
+            assert without_ids(accumulated) == without_ids(whole)
 
 
 async def test_a_stream_event_by_event() -> None:
@@ -184,7 +194,7 @@ async def test_an_answer_that_is_cut_off_within_a_call() -> None:
 
 
 async def test_an_error_in_a_stream_is_its_last_event() -> None:
-    async with client(FakeEngine(die_after=4)) as http:
+    async with client(FakeEngine(die_after=1)) as http:
         response = await http.post(MESSAGES, json=body(stream=True))
 
     *_, last = parse_events(response.text)

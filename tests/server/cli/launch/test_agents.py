@@ -60,10 +60,10 @@ def test_opencode_is_given_a_provider_in_its_environment() -> None:
 
     provider = config["provider"]["proctor"]
     assert config["model"] == config["small_model"] == "proctor/a/b"
-    assert provider["options"] == {
-        "baseURL": "http://127.0.0.1:9/v1",
-        "apiKey": "secret",
-        "headers": HEADERS,
+    assert provider["options"] == {"baseURL": "http://127.0.0.1:9/v1", "apiKey": "secret"}
+    assert provider["models"]["a/b"]["headers"] == {
+        "X-Session-Id": "s-1",
+        "X-Session-Max-Cost": "2.5",
     }
     assert provider["models"]["a/b"]["limit"] == {"context": 8192, "output": 2048}
 

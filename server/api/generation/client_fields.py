@@ -22,8 +22,9 @@ def client_fields(names: Mapping[str, str]) -> Iterator[None]:
         yield
     except (ApiError, BudgetError, UnsupportedRequest) as error:
         renamed = as_api_error(error)
-        pattern = re.compile(f"^({'|'.join(names)})\\b")
-        quoted = re.compile(f"(?<=')({'|'.join(names)})\\b(?=[^' ]*')")
+        known = "|".join(map(re.escape, names))
+        pattern = re.compile(f"^({known})\\b")
+        quoted = re.compile(f"(?<=')({known})\\b(?=[^' ]*')")
         renamed.args = (quoted.sub(lambda match: names[match[0]], str(error)),)
         if renamed.param is not None:
             renamed.param = pattern.sub(lambda match: names[match[0]], renamed.param)

@@ -1,7 +1,7 @@
 """`POST /v1/messages`, of Anthropic's API."""
 
 from proctor.server.admission.controller import AdmissionController
-from proctor.server.api.client_fields import client_fields
+from proctor.server.api.generation.client_fields import client_fields
 from proctor.server.api.generation.endpoint import GenerationApi
 from proctor.server.auth.api_key import Key
 from proctor.server.engines.base import Engine

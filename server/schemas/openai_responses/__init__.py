@@ -1,0 +1,1 @@
+"""The models of OpenAI's Responses API."""
