@@ -95,7 +95,7 @@ def settings() -> Iterator[str]:
         if repeated:
             yield f"A list of tables; in the environment, `{PREFIX}{name.upper()}` as JSON."
             yield ""
-        yield from nested(model, schema["$defs"], () if repeated else (name,))
+        yield from nested(model, schema["$defs"], (name,), listed=repeated)
     yield ""
     yield '## `[engine]` with `kind = "completions"`'
     yield ""
@@ -105,23 +105,38 @@ def settings() -> Iterator[str]:
     yield from section(CompletionsServer, remote, remote.get("$defs", {}), ("engine",))
 
 
-def nested(model: type, definitions: Mapping[str, Any], path: tuple[str, ...]) -> Iterator[str]:
-    """Yield the table of a model and those of the models inside it."""
+def nested(
+    model: type, definitions: Mapping[str, Any], path: tuple[str, ...], *, listed: bool
+) -> Iterator[str]:
+    """Yield the table of a model and those of the models inside it.
+
+    Args:
+        model: the model.
+        definitions: the JSON schemas of all models.
+        path: the names of the tables that it is in.
+        listed: whether one of them is a list of tables, which has no environment variables.
+    """
     annotations = {
-        name: model_of(annotation) for name, annotation in inspect.get_annotations(model).items()
+        name: model_of(annotation)
+        for owner in reversed(model.__mro__)
+        for name, annotation in inspect.get_annotations(owner).items()
     }
-    inner = {name: found for name, found in annotations.items() if found is not None}
     schema = definitions[model.__name__]
+    inner = {
+        name: found
+        for name, found in annotations.items()
+        if found is not None and name in schema["properties"]
+    }
     only = [name for name in schema["properties"] if name not in inner]
     if only:
-        yield from section(model, schema, definitions, path, only)
+        yield from section(model, schema, definitions, () if listed else path, only)
     for name, found in inner.items():
         yield ""
         yield f"### `[{'.'.join((*path, name))}]`"
         yield ""
         yield summary(found)
         yield ""
-        yield from nested(found, definitions, (*path, name))
+        yield from nested(found, definitions, (*path, name), listed=listed)
 
 
 def section(

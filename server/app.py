@@ -12,13 +12,13 @@ from proctor.server.accounting.ledger.recorder import LedgerContext
 from proctor.server.accounting.ledger.service import Ledger, open_ledger
 from proctor.server.accounting.reservation_store import ReservationStore
 from proctor.server.accounting.reservations import Reservations
+from proctor.server.accounting.sessions import Sessions
 from proctor.server.accounting.usage_history import UsageHistory
 from proctor.server.admission.controller import AdmissionController
 from proctor.server.admission.routing import Router
 from proctor.server.api import openapi
 from proctor.server.api.bodies import BodyReader
 from proctor.server.api.errors import MESSAGES_PATH, add_error_handlers
-from proctor.server.api.feedback import FeedbackEndpoint
 from proctor.server.api.generation.chat import ChatApi
 from proctor.server.api.generation.completions import CompletionsApi
 from proctor.server.api.generation.endpoint import GenerationEndpoint, Services
@@ -26,6 +26,8 @@ from proctor.server.api.generation.idempotency import open_idempotency_cache
 from proctor.server.api.generation.messages import MessagesApi
 from proctor.server.api.generation.openai_responses import ResponsesApi
 from proctor.server.api.health import HealthEndpoints
+from proctor.server.api.ledger.feedback import FeedbackEndpoint
+from proctor.server.api.ledger.sessions import SessionsEndpoint
 from proctor.server.api.metrics import MetricsEndpoint
 from proctor.server.api.models import ModelsEndpoint
 from proctor.server.api.openapi import Operation
@@ -41,6 +43,8 @@ from proctor.server.engines.processes.stall import StallTimeouts
 from proctor.server.engines.supervisor import EngineFactory, EngineSupervisor
 from proctor.server.fair_queue import FairQueue
 from proctor.server.generation.runner import TaskPool
+from proctor.server.sessions.report import SessionReader
+from proctor.server.sessions.store import SessionStore
 from proctor.server.storage.database import open_database
 from proctor.server.telemetry.metrics import Metrics
 from proctor.server.telemetry.middleware import MetricsMiddleware
@@ -86,14 +90,17 @@ def create_app(
     database = open_database(url) if url else None
     price_model = PriceModel(settings)
     ledger_context = LedgerContext(price_model, UsageHistory(), ledger, settings.ledger.texts)
+    reservations = Reservations(
+        None if database is None else ReservationStore(database), price_model, gateway
+    )
+    session_store = None if database is None else SessionStore(database)
     services = Services(
         settings,
         supervisor,
         BodyReader(limits.max_body_bytes),
         task_pool,
-        Reservations(
-            None if database is None else ReservationStore(database), price_model, gateway
-        ),
+        reservations,
+        Sessions(settings, session_store, reservations),
         open_idempotency_cache(database, settings.ledger, gateway),
     )
     record_verifier = RecordVerifier(open_secrets(settings.auth.record_secrets, database))
@@ -146,7 +153,9 @@ def create_app(
     app.add_middleware(HeadMiddleware)
     cors.add_to(app)
     app.add_middleware(RequestIdMiddleware)
-    _add_routes(app, authenticator, services, admission, metrics, ledger_context, ledger)
+    reader = None if database is None else SessionReader(database)
+    sessions = SessionsEndpoint(reader, ledger, settings.currency)
+    _add_routes(app, authenticator, services, admission, metrics, ledger_context, ledger, sessions)
     add_pages(app, settings, authenticator)
     return app
 
@@ -159,6 +168,7 @@ def _add_routes(
     metrics: Metrics,
     ledger_context: LedgerContext,
     ledger: Ledger | None,
+    sessions: SessionsEndpoint,
 ) -> None:
     settings, supervisor, body_reader = services.settings, services.supervisor, services.body_reader
     chat = GenerationEndpoint(ChatApi(settings, admission), services)
@@ -170,6 +180,7 @@ def _add_routes(
         body_reader,
         supervisor,
         admission,
+        services.sessions,
         ledger_context.price_model,
         ledger_context.usage_history,
     )
@@ -194,6 +205,7 @@ def _add_routes(
         openapi.FEEDBACK,
         FeedbackEndpoint(body_reader, ledger).__call__,
     )
+    add("GET", "/v1/sessions/{session}", openapi.GET_SESSION, sessions.get_session)
     add("GET", "/v1/models", openapi.LIST_MODELS, models.list_models)
     add("GET", "/v1/models/{name:path}", openapi.GET_MODEL, models.get_model)
     add("GET", "/v1/tiers", openapi.LIST_TIERS, TiersEndpoint(settings).list_tiers)

@@ -38,6 +38,7 @@ class ApiError(Exception):
     ├── HeadersTooLarge       431  path and headers over the size limit
     ├── RateLimited           429  requests or tokens per minute of the API key exceeded
     │   ├── QuotaExceeded     429  spending limit of the API key per day or month exceeded
+    │   ├── SessionLimitExceeded  429  limit of the session exceeded
     │   └── Overloaded        429  queue full
     ├── InternalError         500  unexpected error, described in the log
     ├── Unavailable           503  engine loading, failed or dead
@@ -200,6 +201,23 @@ class QuotaExceeded(RateLimited):
     type: ClassVar[ErrorType] = "insufficient_quota"
     code = "insufficient_quota"
     reason = "quota"
+
+
+class SessionLimitExceeded(RateLimited):
+    """A limit of the session is exceeded.
+
+    Attributes:
+        limit: which one, a closed set of labels in metrics.
+    """
+
+    code = "session_limit_exceeded"
+    reason = "session"
+
+    def __init__(
+        self, limit: str, message: str, *, headers: Mapping[str, str] | None = None
+    ) -> None:
+        super().__init__(message, headers=headers)
+        self.limit = limit
 
 
 class Overloaded(RateLimited):

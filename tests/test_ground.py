@@ -88,7 +88,8 @@ def test_the_docs_name_the_tested_versions_of_the_clients() -> None:
     tested += [pins("requirements/agents-sdk.txt")["openai-agents"]]
     versions = [str(requirement.specifier).removeprefix("==") for requirement in tested]
     for folder, untested in (("agents", set()), ("js", {"zod"})):
-        packages = json.loads(read(f"tests/clients/{folder}/package.json"))["dependencies"]
+        manifest = json.loads(read(f"tests/clients/{folder}/package.json"))
+        packages = manifest["dependencies"] | manifest.get("optionalDependencies", {})
         versions += [version for name, version in packages.items() if name not in untested]
     section, _ = read("docs/reference/compatibility.md").split("## Fields")
     assert not [version for version in versions if version not in section]

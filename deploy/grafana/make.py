@@ -278,6 +278,40 @@ def thinking() -> Dashboard:
                 (rate("proctor_routed_total", "source"), "{{source}}"),
             )
         )
+        .with_row(Row("Sessions"))
+        .with_panel(
+            series(
+                "Session limits",
+                "Requests per second that a limit of their session reduced or refused.",
+                "reqps",
+                (rate("proctor_session_reduced_total", "limit"), "{{limit}}, reduced"),
+                (rate("proctor_session_refused_total", "limit"), "{{limit}}, refused"),
+            )
+        )
+        .with_panel(
+            series(
+                "Active sessions",
+                "Sessions with running requests.",
+                "short",
+                ("sum(proctor_active_sessions)", "sessions"),
+            )
+        )
+        .with_panel(
+            sql_table(
+                "Sessions with the most thinking",
+                "From the ledger.",
+                "short",
+                f"""
+                SELECT session, coalesce(key, 'no key') AS key, count(*) AS requests,
+                  sum(thinking_tokens) AS "thinking tokens",
+                  sum(prompt_tokens + completion_tokens) AS tokens,
+                  sum({TOTAL}) AS cost, max(time) AS "last request"
+                FROM requests WHERE $__timeFilter(time) AND session IS NOT NULL
+                GROUP BY 1, 2 ORDER BY 4 DESC LIMIT 50
+                """,
+                width=24,
+            )
+        )
     )
 
 

@@ -2,18 +2,16 @@
 
 from collections.abc import Iterable
 from datetime import UTC, date, datetime, time
-from typing import Any
+from typing import Any, NamedTuple
 
 from sqlalchemy import (
     Row,
     Select,
     bindparam,
-    case,
     delete,
     func,
     insert,
     select,
-    text,
     true,
     update,
 )
@@ -22,14 +20,30 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from proctor.server.accounting.ledger.records import DraftRecord
 from proctor.server.auth.api_key import Key
 from proctor.server.auth.rate_limits import WINDOW, KeyUsage, WorstCase, check
+from proctor.server.sessions.limits import Session, SessionUsage
+from proctor.server.sessions.store import SessionStore
+from proctor.server.storage.database import lock
 from proctor.server.storage.tables import holds, requests, spend
 
 
+class SessionClaim(NamedTuple):
+    """The session of a request that is to be reserved.
+
+    Attributes:
+        session: the session and its limits.
+        tier: the tier of the request, or "custom".
+    """
+
+    session: Session
+    tier: str
+
+
 class ReservationStore:
-    """The usage of API keys, and the reservations of their running requests."""
+    """The usage of API keys, and the reservations of running requests."""
 
     def __init__(self, engine: AsyncEngine) -> None:
         self._engine = engine
+        self._sessions = SessionStore(engine)
 
     async def usage(self, key: str, now: datetime) -> KeyUsage:
         """Return the usage of a key until now, reservations included.
@@ -42,7 +56,13 @@ class ReservationStore:
             return _to_usage((await connection.execute(_usage_query(key, now))).one())
 
     async def reserve(
-        self, record_id: str, key: Key, worst_case: WorstCase, now: datetime, gateway: str
+        self,
+        record_id: str,
+        key: Key | None,
+        worst_case: WorstCase,
+        now: datetime,
+        gateway: str,
+        claim: SessionClaim | None = None,
     ) -> dict[str, str]:
         """Reserve the worst case of a request, until its row is written.
 
@@ -52,11 +72,12 @@ class ReservationStore:
 
         Args:
             record_id: the `id` of the request's record.
-            key: the key of the request.
+            key: the key of the request, or None.
             worst_case: the maximum that the request may use.
             now: when the request was received.
             gateway: the gateway that runs the request; if it is lost, another one settles
                 its reservations.
+            claim: the session of the request, if its limits apply.
 
         Returns:
             The rate-limit headers.
@@ -65,44 +86,47 @@ class ReservationStore:
             RateLimited: if a rate limit would be exceeded, or a spending limit only because of
                 the reservations of running requests.
             QuotaExceeded: if a spending limit would be exceeded by the spending itself.
+            AllowanceChanged: if a limit of the session would be exceeded.
         """
+        headers: dict[str, str] = {}
         async with self._engine.begin() as connection:
-            if self._engine.dialect.name == "postgresql":
-                # Serialize the transactions of a key. SQLite allows one writer at a time anyway.
-                lock = text("SELECT pg_advisory_xact_lock(hashtextextended(:key, 0))")
-                await connection.execute(lock, {"key": key.name})
-            usage = _to_usage((await connection.execute(_usage_query(key.name, now))).one())
-            headers = check(key.limits, usage, worst_case, now)
+            if key is not None and key.limits.counted:
+                await lock(connection, key.name)
+                usage = _to_usage((await connection.execute(_usage_query(key.name, now))).one())
+                headers = check(key.limits, usage, worst_case, now)
             row = {
                 "id": record_id,
-                "key": key.name,
+                "key": "" if key is None else key.name,
                 "gateway": gateway,
                 "placed": now,
                 "tokens": worst_case.tokens,
                 "nanos": worst_case.nanos,
+                "thinking": worst_case.thinking,
             }
+            if claim is not None:
+                want = SessionUsage(1, worst_case.thinking, worst_case.tokens, worst_case.nanos)
+                await self._sessions.claim(connection, claim.session, claim.tier, want, now)
+                row |= {"session": claim.session.id, "tier": claim.tier}
             await connection.execute(insert(holds).values(row))
         return headers
 
-    async def settle(self, drafts: Iterable[DraftRecord], now: datetime) -> None:
+    async def settle(self, drafts: Iterable[DraftRecord]) -> None:
         """Reduce the reservations of finished requests to their actual usage.
 
         The usage stays reserved until the rows are written, and counts in the same way as
-        the rows will: the tokens of a request that was received more than a minute ago no
-        longer count.
+        the rows will.
 
         Args:
             drafts: the drafts and actual usage of the requests; those that already have a
                 row are skipped.
-            now: the time.
         """
-        tokens = case((holds.c.placed > now - WINDOW, bindparam("used_tokens")), else_=0)
         statement = (
             update(holds)
             .where(holds.c.id == bindparam("record_id"))
             .values(
-                tokens=tokens,
+                tokens=bindparam("used_tokens"),
                 nanos=bindparam("used_nanos"),
+                thinking=bindparam("used_thinking"),
                 settled=true(),
                 draft=bindparam("draft_json"),
             )
@@ -112,6 +136,7 @@ class ReservationStore:
                 "record_id": draft.record.id,
                 "used_tokens": draft.reserved.tokens,
                 "used_nanos": draft.reserved.nanos,
+                "used_thinking": draft.reserved.thinking,
                 "draft_json": draft.record.to_json(),
             }
             for draft in sorted(drafts, key=lambda draft: draft.record.id)
@@ -138,6 +163,8 @@ def _usage_query(key: str, now: datetime) -> Select[Any]:
     row_tokens = requests.c.prompt_tokens + requests.c.completion_tokens
     reserved = holds.c.key == key
     recently_reserved = reserved & (holds.c.placed > window_start)
+    # Once a request has ended, its tokens count for a minute from when it was received.
+    counting = reserved & ((holds.c.placed > window_start) | ~holds.c.settled)
     # The cost of a request counts on the day when the request was received.
     reserved_today = reserved & (holds.c.placed >= _midnight(today))
     reserved_this_month = reserved & (holds.c.placed >= _midnight(month))
@@ -147,7 +174,7 @@ def _usage_query(key: str, now: datetime) -> Select[Any]:
         "row_tokens": select(func.sum(row_tokens)).where(recent_rows),
         "oldest_row": select(func.min(requests.c.time)).where(recent_rows),
         "reservation_count": select(func.count()).select_from(holds).where(recently_reserved),
-        "reserved_tokens": select(func.sum(holds.c.tokens)).where(reserved),
+        "reserved_tokens": select(func.sum(holds.c.tokens)).where(counting),
         "oldest_reservation": select(func.min(holds.c.placed)).where(recently_reserved),
         "reserved_today": select(func.sum(holds.c.nanos)).where(reserved_today),
         "reserved_this_month": select(func.sum(holds.c.nanos)).where(reserved_this_month),

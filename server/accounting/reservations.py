@@ -3,18 +3,21 @@
 import asyncio
 import contextlib
 import logging
-from collections.abc import Coroutine, Mapping
-from datetime import UTC, datetime
+from collections.abc import Coroutine, Iterable, Mapping
+from datetime import datetime
+from functools import partial
 from typing import Any
 
 from proctor.server.accounting.cost import PriceModel
 from proctor.server.accounting.ledger.records import DraftRecord, ReservedAmount
-from proctor.server.accounting.reservation_store import ReservationStore
+from proctor.server.accounting.reservation_store import ReservationStore, SessionClaim
 from proctor.server.auth.api_key import Key
 from proctor.server.auth.rate_limits import WorstCase
 from proctor.server.errors import SOON, ApiError, RateLimited, Unavailable
 from proctor.server.generation.base import Admission
 from proctor.server.pricing import to_nanos
+from proctor.server.sessions.limits import Session
+from proctor.server.sessions.store import AllowanceChanged
 from proctor.server.storage.errors import reason
 from proctor.server.storage.retry import retry_until_done, wait_or_cancel
 
@@ -57,18 +60,20 @@ class Reservation:
 
 
 class CountedReservation(Reservation):
-    """The reservation of a request whose key has limits that depend on its usage."""
+    """The reservation of a request whose key or session has limits that depend on their usage."""
 
     def __init__(
         self,
         reservations: "Reservations",
         key: str,
+        session: str | None,
         amount: ReservedAmount,
         rate_limit_headers: Mapping[str, str],
     ) -> None:
         self.rate_limit_headers = rate_limit_headers
         self.amount = amount
         self.key = key
+        self.session = session
         self.settled = asyncio.Event()
         self._reservations = reservations
         self._settling = False
@@ -115,11 +120,17 @@ class Reservations:
         self._settle_lock = asyncio.Lock()
 
     async def reserve(
-        self, key: Key | None, record_id: str, admission: Admission, seconds: float, now: datetime
+        self,
+        key: Key | None,
+        record_id: str,
+        admission: Admission,
+        seconds: float,
+        now: datetime,
+        session: Session | None = None,
     ) -> Reservation:
         """Reserve the worst case of a request.
 
-        Nothing is reserved if the key has no limits that depend on its usage.
+        Nothing is reserved if neither the key nor the session has limits that depend on usage.
 
         Args:
             key: the key of the request, if it has one.
@@ -127,36 +138,48 @@ class Reservations:
             admission: the jobs of the request.
             seconds: the time that the request may take.
             now: when the request was received, the `time` of its row.
+            session: the session of the request, if it has limits.
 
         Raises:
             RateLimited: if a rate limit would be exceeded, or a spending limit only because of
                 the reservations of running requests.
             QuotaExceeded: if a spending limit would be exceeded by the spending itself.
             Unavailable: if the limits cannot be checked now.
+            AllowanceChanged: if a limit of the session would be exceeded, since concurrent
+                requests have reserved what this one was admitted with.
         """
-        if key is None or not key.limits.counted:
+        if session is None and (key is None or not key.limits.counted):
             return Reservation()
         if self._store is None:
             raise Unavailable(
                 "This API key has limits, which the server cannot check without a ledger."
             )
-        worst_case = self._worst_case(key, admission, seconds)
-        unsettled = self._unsettled(key)
+        worst_case = self._worst_case(key, session, admission, seconds)
+        claim = None if session is None else SessionClaim(session, admission.resolution.label)
+        reserve = partial(self._reserve, self._store, record_id, key, worst_case, now, claim)
+        name = "" if key is None else key.name
+        unsettled = self._unsettled(name)
         try:
-            headers = await self._reserve(self._store, record_id, key, worst_case, now)
+            headers = await reserve()
         except RateLimited:
             # Requests whose response has ended release their reservations soon: wait for them, and
             # try once more.
-            unsettled |= self._unsettled(key)
+            unsettled |= self._unsettled(name)
             if not unsettled:
                 raise
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(PATIENCE_SECONDS):
-                    for reservation in unsettled:
-                        await reservation.settled.wait()
-            headers = await self._reserve(self._store, record_id, key, worst_case, now)
-        amount = ReservedAmount(worst_case.tokens, worst_case.nanos)
-        return CountedReservation(self, key.name, amount, headers)
+            await _wait_for(unsettled)
+            headers = await reserve()
+        amount = ReservedAmount(worst_case.tokens, worst_case.nanos, worst_case.thinking)
+        session_id = None if session is None else session.id
+        return CountedReservation(self, name, session_id, amount, headers)
+
+    async def wait_for_session(self, key: str, session: str) -> None:
+        """Wait for the requests of a session whose response has ended, but not their reservation.
+
+        Waits for `PATIENCE_SECONDS` at most.
+        """
+        if unsettled := {each for each in self._unsettled(key) if each.session == session}:
+            await _wait_for(unsettled)
 
     async def settle(self, draft: DraftRecord) -> None:
         """Release the part of a reservation that a finished request has not used.
@@ -170,7 +193,7 @@ class Reservations:
             if not drafts or self._store is None:
                 return
             try:
-                await self._store.settle(drafts, datetime.now(UTC))
+                await self._store.settle(drafts)
             except Exception as error:  # each driver has exceptions of its own
                 logger.warning(
                     "Reservations cannot be settled before their rows are written: %s",
@@ -181,42 +204,45 @@ class Reservations:
         self,
         store: ReservationStore,
         record_id: str,
-        key: Key,
+        key: Key | None,
         worst_case: WorstCase,
         now: datetime,
+        claim: SessionClaim | None,
     ) -> Mapping[str, str]:
         reserving = asyncio.ensure_future(
-            store.reserve(record_id, key, worst_case, now, self._gateway)
+            store.reserve(record_id, key, worst_case, now, self._gateway, claim)
         )
         try:
             # Shielded, since a transaction that is cancelled may or may not have been committed.
             async with asyncio.timeout(PATIENCE_SECONDS):
                 return await asyncio.shield(reserving)
-        except ApiError:
+        except (ApiError, AllowanceChanged):
             raise
         except BaseException as error:
             self._undo(store, reserving, record_id)
             if not isinstance(error, Exception):
                 raise
-            logger.warning("The limits of API keys cannot be checked: %s", reason(error))
-            message = "The limits of this API key cannot be checked now. Try again later."
+            logger.warning("The limits of requests cannot be checked: %s", reason(error))
+            owner = "API key" if claim is None else "session"
+            message = f"The limits of this {owner} cannot be checked now. Try again later."
             raise Unavailable(message, headers=SOON) from error
 
-    def _unsettled(self, key: Key) -> set[CountedReservation]:
-        return {reservation for reservation in self.unsettled if reservation.key == key.name}
+    def _unsettled(self, key: str) -> set[CountedReservation]:
+        return {reservation for reservation in self.unsettled if reservation.key == key}
 
-    def _worst_case(self, key: Key, admission: Admission, seconds: float) -> WorstCase:
+    def _worst_case(
+        self, key: Key | None, session: Session | None, admission: Admission, seconds: float
+    ) -> WorstCase:
         max_tokens = sum(job.sampling.max_tokens for job in admission.jobs)
-        nanos = 0
-        if key.limits.spending:
-            cost = self._price_model.worst_case(admission.prompt_tokens, max_tokens, seconds)
-            if cost is None:
-                raise Unavailable(
-                    "This API key has a spending limit, which the server cannot check without "
-                    "prices."
-                )
-            nanos = to_nanos(cost)
-        return WorstCase(admission.prompt_tokens + max_tokens, nanos)
+        thinking = sum(job.budget.maximum or 0 for job in admission.jobs)
+        cost = self._price_model.worst_case(admission.prompt_tokens, max_tokens, seconds)
+        if cost is None and key is not None and key.limits.spending:
+            raise Unavailable(
+                "This API key has a spending limit, which the server cannot check without prices."
+            )
+        limits_cost = session is not None or (key is not None and key.limits.spending)
+        nanos = to_nanos(cost) if cost is not None and limits_cost else 0
+        return WorstCase(admission.prompt_tokens + max_tokens, nanos, thinking)
 
     def _undo(
         self,
@@ -243,3 +269,11 @@ class Reservations:
     async def aclose(self) -> None:
         """Wait for reservations that are being settled or released."""
         await wait_or_cancel(self._tasks, CLOSE_SECONDS)
+
+
+async def _wait_for(reservations: Iterable[CountedReservation]) -> None:
+    """Wait until reservations are settled, for `PATIENCE_SECONDS` at most."""
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            for reservation in reservations:
+                await reservation.settled.wait()

@@ -9,7 +9,7 @@ from proctor.server.config.budgets import AUTO, Tier
 from proctor.server.config.section import coalesce
 from proctor.server.config.settings import Settings
 from proctor.server.errors import BadRequest
-from proctor.server.generation.resolution import RequestedParts, Resolution, with_bounds
+from proctor.server.generation.resolution import RequestedParts, Resolution
 from proctor.server.schemas.responses import Source
 
 
@@ -224,12 +224,10 @@ def _rank(tier: Tier, settings: Settings) -> int:
 
 def _cap_numbers(resolution: Resolution, ceiling: Ceiling, settings: Settings) -> Resolution:
     """Return the resolution clamped to the ceiling's numbers."""
-    budget, highest = resolution.budget, _highest(ceiling, settings)
-    tier_cap = None if highest is None else highest.to_cap()
-    caps = (budget.max_tokens, ceiling.max_thinking_tokens, tier_cap)
+    highest = _highest(ceiling, settings)
+    caps = (ceiling.max_thinking_tokens, None if highest is None else highest.to_cap())
     maximum = min((cap for cap in caps if cap is not None), default=None)
-    reduced = with_bounds(budget, _capped_at(maximum, budget.min_tokens), maximum)
-    return resolution.clamped(ceiling.by, reduced, resolution.tier)
+    return resolution if maximum is None else resolution.capped(ceiling.by, maximum)
 
 
 def _capped_at(cap: int | None, number: int) -> int:

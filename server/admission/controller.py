@@ -1,7 +1,9 @@
 """Admission control: validates a request against the model and all limits, and makes its jobs."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
+from itertools import chain
+from typing import TypeVar
 
 from proctor.server.admission.answer_binding import Binder
 from proctor.server.admission.budget_request import (
@@ -11,10 +13,11 @@ from proctor.server.admission.budget_request import (
     read_budget_request,
 )
 from proctor.server.admission.budget_resolution import Ceiling, ceilings, resolve, uses_router
-from proctor.server.admission.jobs import JobSpec, make_jobs
+from proctor.server.admission.jobs import JobSet, JobSpec, make_jobs
 from proctor.server.admission.model_names import check_model
 from proctor.server.admission.prompt import check_length, read_prompt, render
 from proctor.server.admission.routing import Router
+from proctor.server.admission.session_share import SessionShare
 from proctor.server.auth.api_key import Key
 from proctor.server.config.budgets import AUTO, CUSTOM
 from proctor.server.config.settings import Settings
@@ -27,7 +30,10 @@ from proctor.server.generation.resolution import PROMPT, Resolution
 from proctor.server.schemas.completions import DEFAULT_MAX_TOKENS, CompletionRequest
 from proctor.server.schemas.generation import ChatRequest, Generation
 from proctor.server.schemas.responses import Source
+from proctor.server.sessions.limits import UNLIMITED, Allowance
 from proctor.server.turns.history import RecordVerifier
+
+T = TypeVar("T")
 
 MAX_PROMPT_LOGPROBS = 2**17
 """Maximum number of prompt log probabilities in one response."""
@@ -47,7 +53,12 @@ class AdmissionController:
         self._binder = Binder()
 
     async def admit(
-        self, request: ChatRequest, engine: Engine, name: str, key: Key | None
+        self,
+        request: ChatRequest,
+        engine: Engine,
+        name: str,
+        key: Key | None,
+        allowance: Allowance = UNLIMITED,
     ) -> Admission:
         """Admit a chat completion and return its jobs.
 
@@ -56,6 +67,7 @@ class AdmissionController:
             engine: the engine that it is for.
             name: a request id, unique during the lifetime of this engine.
             key: the API key, or None.
+            allowance: what the request may use of the limits of its session.
 
         Raises:
             ApiError: if the request is invalid or not allowed.
@@ -80,6 +92,9 @@ class AdmissionController:
         resolution = resolve(budget_request, settings, level, self._ceilings_for(key))
         turn = await history.resume(request.messages, engine.codec)
         resolution = resolution.minus_spent(turn.spent)
+        share = SessionShare(allowance, resolution.label, request.n or 1, settings)
+        share.check()
+        resolution = share.cap_thinking(resolution)
         prompt = await render(
             request,
             engine,
@@ -89,11 +104,17 @@ class AdmissionController:
         if continuing and not prompt.opened:
             _check_unconstrained(binding.constraint)
             resolution = _without_minimum(resolution, budget_request, "messages")
-        max_tokens = _max_tokens(request)
         spec = JobSpec(
-            name, request, resolution, prompt, "messages", max_tokens, binding.constraint
+            name,
+            request,
+            resolution,
+            prompt,
+            "messages",
+            _max_tokens(request),
+            binding.constraint,
+            session_tokens=share.max_tokens(len(prompt.ids), 1),
         )
-        jobs, clamped_by = make_jobs(spec, engine, settings)
+        jobs, clamped_by, reduced_by = make_jobs(spec, engine, settings)
         _check_prompt_logprobs(jobs, "prompt_logprobs")
         await _check_job(jobs[0], engine, request, key)
         clamped = (bool(clamped_by),) * len(jobs)
@@ -107,10 +128,17 @@ class AdmissionController:
             clamped,
             choices_per_prompt=len(jobs),
             turn=turn,
+            reduced_by=reduced_by,
+            max_seconds=share.max_seconds(),
         )
 
     async def admit_prompt(
-        self, request: CompletionRequest, engine: Engine, name: str, key: Key | None
+        self,
+        request: CompletionRequest,
+        engine: Engine,
+        name: str,
+        key: Key | None,
+        allowance: Allowance = UNLIMITED,
     ) -> Admission:
         """Admit a completion of raw prompts and return its jobs.
 
@@ -133,44 +161,43 @@ class AdmissionController:
                 param=budget_request.tier.field,
             )
         resolution = resolve(budget_request, settings, None, self._ceilings_for(key))
-        add_special_tokens = request.add_special_tokens is not False
-        jobs: list[Job] = []
-        clamped: list[bool] = []
-        clamped_by: dict[str, None] = {}
-        for field, content in request.prompts:
-            prompt = await read_prompt(
-                content, field, engine, add_special_tokens=add_special_tokens
-            )
-            prompt_resolution = (
-                resolution if prompt.opened else _without_minimum(resolution, budget_request, field)
-            )
-            max_tokens = request.max_tokens
-            if max_tokens is None:
-                max_tokens = _default_max_tokens(prompt, engine.model.context_length)
+        choices = request.n or 1
+        share = SessionShare(allowance, resolution.label, choices * len(request.prompts), settings)
+        share.check()
+        resolution = share.cap_thinking(resolution)
+        prompts = await _read_prompts(request, engine)
+        prompt_tokens = sum(len(prompt.ids) for prompt in prompts.values())
+        session_tokens = share.max_tokens(prompt_tokens, 0 if request.max_tokens == 0 else 1)
+        sets: list[JobSet] = []
+        for index, (field, prompt) in enumerate(prompts.items()):
+            budget = resolution
+            if not prompt.opened:
+                budget = _without_minimum(resolution, budget_request, field)
             spec = JobSpec(
                 name,
                 request,
-                prompt_resolution,
+                budget,
                 prompt,
                 field,
-                FieldValue("max_tokens", max_tokens),
-                first=len(jobs),
+                FieldValue("max_tokens", _max_raw_tokens(request, prompt, engine)),
+                first=index * choices,
+                session_tokens=session_tokens,
             )
-            prompt_jobs, prompt_clamped_by = make_jobs(spec, engine, settings)
-            await _check_job(prompt_jobs[0], engine, request, key)
-            jobs += prompt_jobs
-            clamped += [bool(prompt_clamped_by)] * len(prompt_jobs)
-            clamped_by |= dict.fromkeys(prompt_clamped_by)
+            sets.append(make_jobs(spec, engine, settings))
+            await _check_job(sets[-1].jobs[0], engine, request, key)
+        jobs = tuple(job for each in sets for job in each.jobs)
         _check_prompt_logprobs(jobs, _logprobs_field(request))
         return Admission(
-            tuple(jobs),
+            jobs,
             resolution,
             routing=None,
-            clamped_by=tuple(clamped_by),
+            clamped_by=_union(each.clamped_by for each in sets),
             tools=None,
             call_named=False,
-            clamped=tuple(clamped),
-            choices_per_prompt=request.n or 1,
+            clamped=tuple(bool(each.clamped_by) for each in sets for _ in each.jobs),
+            choices_per_prompt=choices,
+            reduced_by=_union(each.reduced_by for each in sets),
+            max_seconds=share.max_seconds(),
         )
 
     def _ceilings_for(self, key: Key | None) -> tuple[Ceiling, ...]:
@@ -324,14 +351,34 @@ def _logprobs_field(request: CompletionRequest) -> str:
     return "logprobs" if request.prompt_logprobs is None else "prompt_logprobs"
 
 
-def _default_max_tokens(prompt: Prompt, context: int) -> int:
-    """Return the default `max_tokens` of a raw completion.
+def _max_raw_tokens(request: CompletionRequest, prompt: Prompt, engine: Engine) -> int:
+    """Return the `max_tokens` of a raw completion, or its default.
 
     OpenAI's default assumes no thinking: the answer reserve would take all of it. A prompt that
     opens a thinking block therefore gets all of the context, as a chat completion does.
     """
-    room = context - len(prompt.ids)
+    if request.max_tokens is not None:
+        return request.max_tokens
+    room = engine.model.context_length - len(prompt.ids)
     return room if prompt.opened else min(DEFAULT_MAX_TOKENS, room)
+
+
+async def _read_prompts(request: CompletionRequest, engine: Engine) -> dict[str, Prompt]:
+    """Return the prompts of a raw completion by their fields; see `read_prompt`.
+
+    Raises:
+        BadRequest: if one is invalid.
+    """
+    special = request.add_special_tokens is not False
+    return {
+        field: await read_prompt(content, field, engine, add_special_tokens=special)
+        for field, content in request.prompts
+    }
+
+
+def _union(groups: Iterable[Iterable[T]]) -> tuple[T, ...]:
+    """Return the distinct members of several groups, in the order of their first occurrence."""
+    return tuple(dict.fromkeys(chain.from_iterable(groups)))
 
 
 async def _check_job(job: Job, engine: Engine, request: Generation, key: Key | None) -> None:

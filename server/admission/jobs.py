@@ -1,6 +1,7 @@
 """Makes jobs from a prompt and its budget: room, answer reserve, price and sampling."""
 
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 from proctor.budget import (
     Markers,
@@ -18,9 +19,10 @@ from proctor.server.config.settings import Settings
 from proctor.server.engines.base import Engine, Job, Prompt, Sampling
 from proctor.server.engines.tool_calls import Constraint, Kind
 from proctor.server.errors import BadRequest, ContextTooLong
-from proctor.server.generation.resolution import PRICE, ROOM, Resolution
+from proctor.server.generation.resolution import PRICE, ROOM, SESSION, Resolution
 from proctor.server.pricing import affordable
 from proctor.server.schemas.generation import Generation
+from proctor.server.sessions.limits import Limit
 
 INT64_SPAN = 2**64
 INT64_MIN = -(2**63)
@@ -39,6 +41,8 @@ class JobSpec:
         max_tokens: the requested maximum number of tokens and its field, or None.
         constraint: the structured output that the answer must match.
         first: index of the first choice among those of the request.
+        session_tokens: the maximum length that a limit of the session leaves for a choice, and
+            that limit, or None.
     """
 
     name: str
@@ -49,11 +53,24 @@ class JobSpec:
     max_tokens: FieldValue[int] | None
     constraint: Constraint | None = None
     first: int = 0
+    session_tokens: tuple[int, Limit] | None = None
 
 
-def make_jobs(
-    spec: JobSpec, engine: Engine, settings: Settings
-) -> tuple[tuple[Job, ...], tuple[str, ...]]:
+class JobSet(NamedTuple):
+    """The jobs of a prompt.
+
+    Attributes:
+        jobs: one for each choice.
+        clamped_by: what clamped the requested budget.
+        reduced_by: the limits of the session that reduced the thinking or the length.
+    """
+
+    jobs: tuple[Job, ...]
+    clamped_by: tuple[str, ...]
+    reduced_by: tuple[Limit, ...]
+
+
+def make_jobs(spec: JobSpec, engine: Engine, settings: Settings) -> JobSet:
     """Return one job for each choice, and what clamped the requested budget.
 
     Raises:
@@ -62,9 +79,11 @@ def make_jobs(
     """
     resolution, request = spec.resolution, spec.request
     context_max_tokens = _max_tokens(spec, engine.model.context_length)
-    max_tokens = _affordable_tokens(context_max_tokens, spec, settings.prices)
+    price_max_tokens = _affordable_tokens(context_max_tokens, spec, settings.prices)
+    max_tokens, shortened_by = _session_tokens(price_max_tokens, spec)
     answer_minimum = _answer_minimum(spec, max_tokens, engine.model.markers)
-    for tokens, by in ((context_max_tokens, ROOM), (max_tokens, PRICE)):
+    caps = ((context_max_tokens, ROOM), (price_max_tokens, PRICE), (max_tokens, SESSION))
+    for tokens, by in caps:
         room = _thinking_room(spec, tokens, engine.model.markers, settings)
         resolution = resolution.within(room, by)
     enforced = _token_budget(resolution.budget, spec.prompt, room, engine)
@@ -81,7 +100,31 @@ def make_jobs(
         )
         for index in range(request.n or 1)
     )
-    return jobs, resolution.clamped_by
+    clamped_by = resolution.clamped_by
+    thinking_reduced = _capped_by_session(spec.resolution, enforced)
+    if thinking_reduced and SESSION not in clamped_by:
+        clamped_by = (*clamped_by, SESSION)
+    return JobSet(
+        jobs, clamped_by, (*([Limit.THINKING] if thinking_reduced else []), *shortened_by)
+    )
+
+
+def _session_tokens(max_tokens: int, spec: JobSpec) -> tuple[int, tuple[Limit, ...]]:
+    """Return the tokens of each choice, at most what the session leaves, and what reduced them."""
+    if spec.session_tokens is None or spec.session_tokens[0] >= max_tokens:
+        return max_tokens, ()
+    tokens, limit = spec.session_tokens
+    return tokens, (limit,)
+
+
+def _capped_by_session(resolution: Resolution, enforced: TokenBudget) -> bool:
+    """Return whether the thinking would be longer without the limits of the session.
+
+    A cap that exceeds the room for thinking changes nothing.
+    """
+    if SESSION in resolution.clamped_by:
+        return True
+    return SESSION in resolution.capped_by and enforced.maximum == resolution.budget.max_tokens
 
 
 def _max_tokens(spec: JobSpec, context: int) -> int:

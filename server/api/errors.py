@@ -16,6 +16,7 @@ from proctor.server.errors import (
     EngineUnavailable,
     MethodNotAllowed,
     NotFound,
+    SessionLimitExceeded,
     UnsupportedRequest,
     as_api_error,
 )
@@ -36,6 +37,8 @@ def add_error_handlers(app: FastAPI, metrics: Metrics) -> None:
     async def error_response(request: Request, error: Exception) -> Response:
         api_error = as_api_error(error)
         metrics.rejected.labels(api_error.reason).inc()
+        if isinstance(api_error, SessionLimitExceeded):
+            metrics.session_refused.labels(api_error.limit).inc()
         return Response(
             orjson.dumps(_to_body(api_error, request.scope["path"])),
             api_error.status,

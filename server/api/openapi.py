@@ -26,6 +26,7 @@ from proctor.server.auth.authenticator import Access, Authenticator
 from proctor.server.channels.deltas import Channel
 from proctor.server.config.budgets import AUTO
 from proctor.server.config.limits import MIN_REQUEST_SECONDS
+from proctor.server.config.sessions import SESSION_ID
 from proctor.server.config.settings import Settings
 from proctor.server.engines.supervisor import EngineSupervisor
 from proctor.server.errors import (
@@ -58,6 +59,7 @@ from proctor.server.schemas.openai_responses import response as openai_responses
 from proctor.server.schemas.openai_responses.events import EVENTS
 from proctor.server.schemas.openai_responses.request import ResponsesRequest
 from proctor.server.schemas.tokenization import DetokenizeRequest, TokenizeRequest
+from proctor.server.sessions.names import ID_HEADER, LIMIT_HEADERS
 
 JSON = "application/json"
 EVENT_STREAM = "text/event-stream"
@@ -82,6 +84,7 @@ HEADERS = {
     "x-max-tokens": "The maximum number of tokens in each choice, if it is less than requested.",
     "x-ignored-fields": "The request fields that were ignored, if any.",
     "x-cost": "The cost of the request, in the currency of the server's prices; not in streams.",
+    "x-session-id": "The ID of the request's session, if it names one.",
     REPLAYED_HEADER: "`true` if the response is a stored one, by `Idempotency-Key`.",
     "retry-after": "The number of seconds after which to retry, if a retry may succeed.",
     "allow": "The methods that the path supports.",
@@ -100,15 +103,41 @@ HEADERS |= dict.fromkeys(
     "in OpenAI's API.",
 )
 
+SESSION_HEADERS = tuple(
+    f"x-session-{unit}-remaining" for unit in ("thinking", "tokens", "cost", "requests")
+)
+HEADERS |= dict.fromkeys(
+    SESSION_HEADERS,
+    "What the session had left of its limit, if it has one, before this request.",
+)
+HEADERS["x-should-retry"] = "`false` if a retry cannot succeed."
+
 ERROR_HEADERS = {
     401: ("www-authenticate",),
     405: ("allow",),
     415: ("accept-encoding",),
     409: ("retry-after",),
-    429: ("retry-after", *RATE_LIMIT_HEADERS),
+    429: (
+        "retry-after",
+        "x-should-retry",
+        *RATE_LIMIT_HEADERS,
+        "x-session-id",
+        *SESSION_HEADERS,
+    ),
     503: ("retry-after",),
 }
 """The headers of error responses, by status."""
+
+GENERATION_HEADERS = (
+    "x-budget-tier",
+    "x-cost",
+    "x-ignored-fields",
+    "x-max-tokens",
+    REPLAYED_HEADER,
+    *RATE_LIMIT_HEADERS,
+    "x-session-id",
+    *SESSION_HEADERS,
+)
 
 REQUEST_ID = {
     "name": "x-request-id",
@@ -131,6 +160,22 @@ EVENT_NAMES = {
     "field `event_names`, which takes precedence.",
     "schema": {"type": "string", "enum": [*FLAGS]},
 }
+SESSION = {
+    "name": ID_HEADER,
+    "in": "header",
+    "description": "The session that the request belongs to, as the field `session.id`. The "
+    "headers in which Claude Code and Codex send their sessions are read too.",
+    "schema": {"type": "string", "pattern": SESSION_ID},
+}
+SESSION_LIMITS = [
+    {
+        "name": header,
+        "in": "header",
+        "description": f"A limit of the session, as the field `session.{name}`.",
+        "schema": {"type": "number", "minimum": 0},
+    }
+    for name, header in LIMIT_HEADERS.items()
+]
 IDEMPOTENCY_KEY = {
     "name": HEADER,
     "in": "header",
@@ -195,7 +240,7 @@ class Operation:
         if self.chunk is not None:
             extra["parameters"] += [EVENT_NAMES]
         if self.chunk is not None or self.events:
-            extra["parameters"] += [IDEMPOTENCY_KEY]
+            extra["parameters"] += [IDEMPOTENCY_KEY, SESSION, *SESSION_LIMITS]
         return extra
 
     def _success(self) -> dict[str, Any]:
@@ -211,14 +256,6 @@ class Operation:
         return {"description": getdoc(self.response), "content": content, "headers": headers}
 
 
-GENERATION_HEADERS = (
-    "x-budget-tier",
-    "x-cost",
-    "x-ignored-fields",
-    "x-max-tokens",
-    REPLAYED_HEADER,
-    *RATE_LIMIT_HEADERS,
-)
 CHAT = Operation(
     "createChatCompletion",
     "Create a chat completion with a thinking budget",
@@ -279,6 +316,12 @@ FEEDBACK = Operation(
     request=FeedbackRequest,
     response=responses.Feedback,
     errors=(*KEY_ERRORS, Forbidden, NotFound, BodyTooLarge, UnsupportedEncoding),
+)
+GET_SESSION = Operation(
+    "retrieveSession",
+    "Get what a session has used, and what is left of its limits",
+    response=responses.SessionCard,
+    errors=(*KEY_ERRORS, Forbidden, NotFound),
 )
 TOKENIZE = Operation(
     "tokenize",
@@ -423,6 +466,7 @@ def _schemas() -> tuple[dict[type, dict[str, Any]], dict[str, Any]]:
         responses.ModelList,
         responses.Ready,
         responses.RouteReport,
+        responses.SessionCard,
         responses.TextCompletion,
         responses.TextCompletionChunk,
         responses.TierList,

@@ -5,6 +5,7 @@ from fastapi import Request, Response
 from proctor.router import LEVELS
 from proctor.server.accounting.cost import PriceModel
 from proctor.server.accounting.estimates import estimate
+from proctor.server.accounting.sessions import Sessions
 from proctor.server.accounting.usage_history import UsageHistory
 from proctor.server.admission.controller import AdmissionController
 from proctor.server.api.bodies import BodyReader
@@ -18,6 +19,8 @@ from proctor.server.generation.resolution import Resolution
 from proctor.server.pricing import Cost
 from proctor.server.schemas.parsing import parse_chat
 from proctor.server.schemas.responses import Estimate, RouteReport, RouterReport, as_json
+from proctor.server.sessions.limits import UNLIMITED
+from proctor.server.sessions.names import read_session
 
 MAX_SIGNALS = 5
 """The number of the strongest signals to return."""
@@ -34,6 +37,7 @@ class RouteEndpoint:
         body_reader: BodyReader,
         supervisor: EngineSupervisor,
         admission_controller: AdmissionController,
+        sessions: Sessions,
         price_model: PriceModel,
         usage_history: UsageHistory,
     ) -> None:
@@ -41,6 +45,7 @@ class RouteEndpoint:
         self._body_reader = body_reader
         self._supervisor = supervisor
         self._admission_controller = admission_controller
+        self._sessions = sessions
         self._price_model = price_model
         self._usage_history = usage_history
 
@@ -53,8 +58,13 @@ class RouteEndpoint:
         """
         context = RequestContext.of(request, self._settings.limits)
         chat_request = parse_chat(await self._body_reader.read(request))
+        requested = read_session(request.headers, chat_request.session, chat_request.session_names)
+        session = self._sessions.open(requested, context.key)
         engine = await self._supervisor.ready()
-        admitting = self._admission_controller.admit(chat_request, engine, "dry-run", context.key)
+        allowance = UNLIMITED if session is None else await self._sessions.allowance(session)
+        admitting = self._admission_controller.admit(
+            chat_request, engine, "dry-run", context.key, allowance
+        )
         admission = await with_deadline(request, context, admitting)
         cost = estimate(admission, self._price_model, self._usage_history)
         return as_json(_to_report(admission, cost), chat_request.ignored_header())

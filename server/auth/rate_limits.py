@@ -23,10 +23,12 @@ class WorstCase:
     Attributes:
         tokens: the tokens of the prompt and of all answers.
         nanos: the cost, in billionths of the currency; 0 if spending is not limited.
+        thinking: the thinking tokens of all choices.
     """
 
     tokens: int
     nanos: int
+    thinking: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,8 +4,10 @@ import argparse
 import asyncio
 import json
 import sys
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 from pydantic import ValidationError
 from rich.console import Console
@@ -31,6 +33,13 @@ LIMITS = {
     "per_day": "spending limit per day (UTC)",
     "per_month": "spending limit per month (UTC)",
 }
+SESSION_LIMITS = {
+    "max_thinking_tokens": "maximum number of thinking tokens of a session",
+    "max_tokens": "maximum number of tokens of a session's prompts and answers",
+    "max_cost": "maximum cost of a session",
+    "max_requests": "maximum number of requests of a session",
+    "max_seconds": "maximum time from a session's first request to the end of its last",
+}
 WIDE = 200
 """The width of tables, in columns, if the output is not a terminal."""
 
@@ -48,6 +57,13 @@ def add_arguments(parser: argparse.ArgumentParser, config: str) -> None:
     create.add_argument("--admin", action="store_true", help="allow access to the metrics too")
     for name, text in LIMITS.items():
         create.add_argument(f"--{name.replace('_', '-')}", help=text)
+    for name, text in SESSION_LIMITS.items():
+        create.add_argument(f"--session-{name.replace('_', '-')}", help=text)
+    create.add_argument(
+        "--single-session",
+        action="store_true",
+        help="make all requests of the key one session, named after the key",
+    )
     create.add_argument(
         "--model",
         action="append",
@@ -150,8 +166,16 @@ def _print_configured(settings: Settings, options: argparse.Namespace) -> None:
     fields = _configured(settings, options, token).model_dump(mode="json", exclude_defaults=True)
     print("[[keys]]")
     for name, value in fields.items():
-        print(f"{name} = {json.dumps(value)}")
+        print(f"{name} = {_to_toml(value)}")
     print(f"The key, which is shown only once: {token}", file=sys.stderr)
+
+
+def _to_toml(value: Any) -> str:
+    if isinstance(value, dict):
+        return (
+            "{ " + ", ".join(f"{name} = {json.dumps(part)}" for name, part in value.items()) + " }"
+        )
+    return json.dumps(value)
 
 
 def _configured(settings: Settings, options: argparse.Namespace, token: str) -> ConfiguredKey:
@@ -163,13 +187,15 @@ def _configured(settings: Settings, options: argparse.Namespace, token: str) -> 
         KeyExists: if the settings have a key with the same name.
     """
     limits = {name: getattr(options, name) for name in LIMITS}
+    session = {name: getattr(options, f"session_{name}") for name in SESSION_LIMITS}
     key = ConfiguredKey.model_validate(
         {
             "name": options.name,
             "hash": f"{id_of(token)}:{hash_token(token)}",
             "scope": "admin" if options.admin else "user",
             "models": options.models,
-            **{name: value for name, value in limits.items() if value is not None},
+            "session": {"single": options.single_session, **_without_none(session)},
+            **_without_none(limits),
         }
     )
     if key.tier is not None and settings.tier(key.tier) is None:
@@ -177,6 +203,8 @@ def _configured(settings: Settings, options: argparse.Namespace, token: str) -> 
         raise LookupError(f"tier: Unknown tier '{key.tier}'; tiers are {names}")
     if key.spending and not settings.priced:
         raise LookupError("per_day, per_month: Spending limits require [prices] or [compute]")
+    if key.session.max_cost is not None and not settings.priced:
+        raise LookupError("session.max_cost: A limit of cost requires [prices] or [compute]")
     if any(configured.name == key.name for configured in settings.keys):
         raise KeyExists(f"A key named '{key.name}' already exists in the settings.")
     return key
@@ -184,6 +212,8 @@ def _configured(settings: Settings, options: argparse.Namespace, token: str) -> 
 
 def _add(table: Table, key: Key, since: str, use: KeyUsage) -> None:
     limits = key.limits.model_dump(mode="json", exclude_defaults=True)
+    session = limits.pop("session", {})
+    limits |= {f"session.{name}": value for name, value in session.items()}
     table.add_row(
         key.name,
         key.scope.value,
@@ -193,6 +223,10 @@ def _add(table: Table, key: Key, since: str, use: KeyUsage) -> None:
         str(use.tokens),
         *(f"{nanos * NANO:.6f}" for nanos in (use.day, use.month)),
     )
+
+
+def _without_none(values: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in values.items() if value is not None}
 
 
 def _since(stored: StoredKey) -> str:

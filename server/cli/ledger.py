@@ -40,7 +40,9 @@ def add_arguments(parser: argparse.ArgumentParser, config: str) -> None:
         config: the help of `--config`.
     """
     commands = parser.add_subparsers(dest="ledger_command", required=True)
-    report = commands.add_parser("report", help="report the spending by day, key, tier or model")
+    report = commands.add_parser(
+        "report", help="report the spending by day, key, tier, model and session"
+    )
     report.add_argument(
         "--by",
         type=_groups,

@@ -19,6 +19,7 @@ from proctor.server.api.route import format_text
 from proctor.server.cli import keys as keys_cli
 from proctor.server.cli import ledger as ledger_cli
 from proctor.server.cli import records as records_cli
+from proctor.server.cli import sessions as sessions_cli
 from proctor.server.cli.launch import command as launch_cli
 from proctor.server.cli.serve import serve
 from proctor.server.config.reasoning_format import ReasoningFormat
@@ -49,6 +50,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 return launch_cli.run(options, agent_arguments)
             case "records":
                 return records_cli.run(options)
+            case "sessions":
+                return sessions_cli.run(options)
             case "router":
                 return router_cli.run(options, _calibration_rows)
             case name:
@@ -85,6 +88,8 @@ def _parser() -> argparse.ArgumentParser:
     launch_cli.add_arguments(launch, CONFIG)
     records = commands.add_parser("records", help="rotate the secret of the records of turns")
     records_cli.add_arguments(records, CONFIG)
+    sessions = commands.add_parser("sessions", help="show what sessions have used")
+    sessions_cli.add_arguments(sessions, CONFIG)
     for name, command in _commands().items():
         module = command.load()
         text = (module.__doc__ or "").partition(": ")[2].strip().rstrip(".")

@@ -10,6 +10,7 @@ from pydantic import (
 )
 
 from proctor.server.config.section import Section
+from proctor.server.config.sessions import KeySession
 
 Origin = Annotated[str, Field(pattern=r"^(\*|null|[a-z][a-z0-9+.-]*://[^/\s*]+)$")]
 
@@ -48,6 +49,7 @@ class KeyLimits(Section):
             with the maximum that it may use.
         per_day: the spending limit per day (UTC).
         per_month: the spending limit per month (UTC).
+        session: the limits of each session.
     """
 
     max_thinking_tokens: Annotated[int, Field(ge=0)] | None = None
@@ -57,6 +59,7 @@ class KeyLimits(Section):
     tokens_per_minute: Annotated[int, Field(ge=1)] | None = None
     per_day: Annotated[Decimal, Field(gt=0, lt=10**9)] | None = None
     per_month: Annotated[Decimal, Field(gt=0, lt=10**9)] | None = None
+    session: KeySession = KeySession()
 
     @property
     def spending(self) -> bool:

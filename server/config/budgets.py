@@ -15,6 +15,7 @@ from pydantic import (
 from proctor.budget import BudgetError, Landing, OnLoop, ThinkingBudget
 from proctor.router import Costs
 from proctor.server.config.section import Section, coalesce
+from proctor.server.config.sessions import UsageLimits
 
 logger = logging.getLogger(__name__)
 
@@ -87,6 +88,7 @@ class Tier(Section):
         top_p: the `top_p` of requests that do not set one.
         max_price: the maximum cost of an answer, prompt included; the length of the
             answer is limited accordingly.
+        session: the limits of what a session may use in this tier.
     """
 
     name: Annotated[str, Field(pattern="^[a-z0-9][a-z0-9._-]{0,31}$")]
@@ -100,6 +102,7 @@ class Tier(Section):
     temperature: Annotated[float, Field(ge=0, le=2)] | None = None
     top_p: Annotated[float, Field(gt=0, le=1)] | None = None
     max_price: Annotated[Decimal, Field(gt=0)] | None = None
+    session: UsageLimits = UsageLimits()
 
     @model_validator(mode="after")
     def _is_valid_budget(self) -> "Tier":

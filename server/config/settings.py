@@ -36,6 +36,7 @@ from proctor.server.config.page import Page
 from proctor.server.config.paths import state_folder
 from proctor.server.config.prices import ComputePrice, Prices
 from proctor.server.config.reasoning_format import ReasoningFormat
+from proctor.server.config.sessions import UsageLimits
 from proctor.server.config.tracing import TracingSettings
 
 logger = logging.getLogger(__name__)
@@ -207,6 +208,19 @@ class Settings(BaseSettings):
                 raise ValueError(
                     f"keys: The spending limits of '{key.name}' require [prices] or [compute]"
                 )
+        return self
+
+    @model_validator(mode="after")
+    def _session_limits_are_enforceable(self) -> "Settings":
+        owners: list[tuple[str, UsageLimits]] = [
+            *((f"tiers: The session limits of '{tier.name}'", tier.session) for tier in self.tiers),
+            *((f"keys: The session limits of '{key.name}'", key.session) for key in self.keys),
+        ]
+        for owner, limits in owners:
+            if limits.limited and not self.ledger.url.get_secret_value():
+                raise ValueError(f"{owner} require a ledger (ledger.url)")
+            if limits.max_cost is not None and not self.priced:
+                raise ValueError(f"{owner} require [prices] or [compute] for max_cost")
         return self
 
     def tier(self, name: str) -> Tier | None:

@@ -1,5 +1,6 @@
 """The types that describe a request from its admission to its response, and its observers."""
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -12,6 +13,7 @@ from proctor.server.engines.base import Finish, Job, TokenLogprob
 from proctor.server.engines.tool_calls import BoundTools
 from proctor.server.generation.resolution import Resolution
 from proctor.server.schemas.base import RequestModel
+from proctor.server.sessions.limits import Limit
 from proctor.server.turns.turn import Turn
 
 
@@ -47,6 +49,8 @@ class Admission:
         clamped: whether the budget was clamped, for each job.
         choices_per_prompt: number of consecutive jobs with the same prompt.
         turn: the turn of the conversation that the request belongs to.
+        reduced_by: the limits of the session that reduced the thinking or the length.
+        max_seconds: the time that the limits of the session leave, infinite without any.
     """
 
     jobs: tuple[Job, ...]
@@ -58,6 +62,8 @@ class Admission:
     clamped: tuple[bool, ...]
     choices_per_prompt: int
     turn: Turn = field(default_factory=Turn)
+    reduced_by: tuple[Limit, ...] = ()
+    max_seconds: float = math.inf
 
     @property
     def prompt_tokens(self) -> int:
@@ -100,6 +106,7 @@ class AdmittedRequest:
         stream: whether the response is streamed.
         admission: its budget and jobs.
         key: the name of its key, empty where no keys are required.
+        session: the ID of its session, or None if the request names none.
     """
 
     id: str
@@ -110,6 +117,7 @@ class AdmittedRequest:
     stream: bool
     admission: Admission
     key: str
+    session: str | None = None
 
 
 class PromptLogprobs(NamedTuple):

@@ -2,13 +2,14 @@
 
 import asyncio
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from fastapi import Request
 
 from proctor.server.auth.api_key import Key
 from proctor.server.config.limits import MIN_REQUEST_SECONDS, Limits
 from proctor.server.errors import BadRequest, DeadlineExceeded
+from proctor.server.sessions.names import UNNAMED, RequestedSession
 
 TIMEOUT_HEADER = "x-request-timeout"
 NAMES_HEADER = "x-event-names"
@@ -27,12 +28,14 @@ class RequestContext:
         deadline: the end of the timeout, by the event loop's clock.
         event_names: whether server-sent events have names; None if the request has no header for
             it.
+        session: the session that the request names, and the limits that it sets for it.
     """
 
     key: Key | None
     seconds: float
     deadline: float
     event_names: bool | None = None
+    session: RequestedSession = UNNAMED
 
     @classmethod
     def of(cls, request: Request, limits: Limits) -> "RequestContext":
@@ -44,6 +47,17 @@ class RequestContext:
         seconds = min(_timeout(request), limits.max_request_seconds)
         deadline = asyncio.get_running_loop().time() + seconds
         return cls(request.state.key, seconds, deadline, event_names=_event_names(request))
+
+    def in_session(self, session: RequestedSession) -> "RequestContext":
+        """Return the context of a request that names a session."""
+        return replace(self, session=session)
+
+    def limited_to(self, seconds: float) -> "RequestContext":
+        """Return the context with a timeout of at most `seconds` from now."""
+        deadline = asyncio.get_running_loop().time() + seconds
+        return replace(
+            self, seconds=min(self.seconds, seconds), deadline=min(self.deadline, deadline)
+        )
 
     @property
     def name(self) -> str:

@@ -15,6 +15,8 @@ ROOM = "room"
 """In `clamped_by`: the context or `max_tokens` leaves less room for thinking."""
 PRICE = "price"
 """In `clamped_by`: the tier's maximum price pays for fewer tokens."""
+SESSION = "session"
+"""In `clamped_by`: the limits of the session leave less."""
 
 
 class RequestedParts(NamedTuple):
@@ -116,6 +118,13 @@ class Resolution:
             return remaining
         # Thinking is off because a cap is spent, so that the cap's owner counts as clamping too.
         return replace(remaining, clamped_by=_union(self.clamped_by, *self.capped_by, TURN))
+
+    def capped(self, by: str, maximum: int) -> "Resolution":
+        """Return the resolution with at most `maximum` thinking tokens, and no larger minimum."""
+        budget = self.budget
+        maximum = maximum if budget.max_tokens is None else min(budget.max_tokens, maximum)
+        reduced = with_bounds(budget, min(budget.min_tokens, maximum), maximum)
+        return self.clamped(by, reduced, self.tier)
 
     def within(self, room: int, by: str) -> "Resolution":
         """Return the resolution clamped to `room` thinking tokens.

@@ -20,6 +20,8 @@ from proctor.server.schemas.unsupported import (
 )
 
 NULL = {"type": "null"}
+BUDGET_WORDS = ("think", "reason", "budget")
+"""What the name of a budget has, also if it is misspelled."""
 
 Text = Annotated[str, Strict()]
 Flag = Annotated[bool, Strict()]
@@ -142,3 +144,16 @@ class LenientModel(RequestModel):
 
     def _ignored(self) -> list[str]:
         return [name for name, value in (self.model_extra or {}).items() if value is not None]
+
+
+class AgentModel(LenientModel):
+    """Base class of models to which agents add fields of their own, but none for a budget.
+
+    A misspelled budget must not be ignored.
+    """
+
+    @classmethod
+    def _accepts(cls, name: str, value: object) -> bool:
+        if value is not None and any(word in name.lower() for word in BUDGET_WORDS):
+            return False
+        return super()._accepts(name, value)

@@ -1,6 +1,6 @@
 """The request models that all generation endpoints share, and the chat request."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BeforeValidator, ConfigDict, Field
@@ -24,6 +24,7 @@ from proctor.server.schemas.base import (
 )
 from proctor.server.schemas.budget import BudgetFields
 from proctor.server.schemas.messages import Message, PriorThinking
+from proctor.server.schemas.sessions import SessionFields, session_names
 from proctor.server.schemas.tools import (
     MAX_TOOLS,
     NamedTool,
@@ -169,6 +170,13 @@ class Generation(BudgetFields):
     event_names: Flag | None = None
     """Whether the events of a stream have names. Takes precedence over the header `x-event-names`
     and the server's configuration."""
+    session: SessionFields | None = None
+    """The session that the request belongs to, and limits for all its requests together."""
+
+    @property
+    def session_names(self) -> Iterable[str]:
+        """What names the session in fields that also serve other purposes, by precedence."""
+        return session_names(self.model_extra or {})
 
     @property
     def requested_max_tokens(self) -> int | None:

@@ -549,6 +549,93 @@ class Feedback(ResponseSchema):
     """How correct the answer was, from 0 (wrong) to 1 (right)."""
 
 
+class SessionUsageReport(ResponseSchema):
+    """What requests of a session have used, or may use."""
+
+    requests: int
+    """The number of requests."""
+    thinking_tokens: int
+    """The number of thinking tokens."""
+    tokens: int
+    """The number of tokens of prompts and answers, thinking included."""
+    cost: float
+    """The cost; 0 if the operator has set no prices."""
+
+
+class SessionLimitsReport(ResponseSchema):
+    """The limits of a session; null for what is not limited."""
+
+    max_thinking_tokens: int | None
+    """The maximum number of thinking tokens."""
+    max_tokens: int | None
+    """The maximum number of tokens of prompts and answers."""
+    max_cost: float | None
+    """The maximum cost."""
+    max_requests: int | None
+    """The maximum number of requests."""
+    max_seconds: float | None
+    """The maximum time from the first request to the end of the last."""
+
+
+class SessionRemainder(ResponseSchema):
+    """What is left of the limits of a session; null for what is not limited."""
+
+    thinking_tokens: int | None
+    """The number of thinking tokens."""
+    tokens: int | None
+    """The number of tokens of prompts and answers."""
+    cost: float | None
+    """The cost."""
+    requests: int | None
+    """The number of requests."""
+    seconds: float | None
+    """The time in seconds."""
+
+
+class SessionTierReport(ResponseSchema):
+    """What the ended requests of a session have used in one tier."""
+
+    tier: str
+    """The name of the tier, or `custom`."""
+    requests: int
+    """The number of requests."""
+    prompt_tokens: int
+    """The number of tokens in their prompts."""
+    thinking_tokens: int
+    """The number of thinking tokens."""
+    answer_tokens: int
+    """The number of tokens in their answers."""
+    cost: CostReport
+    """Their cost; 0 if the operator has set no prices."""
+
+
+class SessionCard(ResponseSchema):
+    """A session: the requests of an agent that share limits."""
+
+    id: str
+    """The ID of the session."""
+    object: Literal["session"]
+    """Always `session`."""
+    key: str | None
+    """The name of its API key, or null."""
+    created: int
+    """The Unix time of its first request, in seconds."""
+    last: int | None
+    """The Unix time of its last recorded request, in seconds."""
+    used: SessionUsageReport
+    """What its ended requests have used."""
+    reserved: SessionUsageReport
+    """The most that its running requests may use."""
+    limits: SessionLimitsReport
+    """The limits that applied to its last request."""
+    remaining: SessionRemainder
+    """What the next request may use."""
+    currency: str
+    """The currency of all costs."""
+    tiers: list[SessionTierReport]
+    """What its ended requests have used in each tier, as far as it is recorded."""
+
+
 class ModelCard(ResponseSchema):
     """A name of the model that is served."""
 

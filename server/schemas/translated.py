@@ -24,6 +24,13 @@ class TranslatedRequest(ChatRequest):
     thinking_blocks: Mapping[int, tuple[PriorThinking, ...]] = {}
     """The thinking blocks of earlier responses, by index of their message."""
 
+    names: tuple[str, ...] = ()
+    """What names the session in fields that also serve other purposes, by precedence."""
+
+    @property
+    def session_names(self) -> Sequence[str]:
+        return self.names
+
     @property
     def prior_thinking(self) -> Mapping[int, Sequence[PriorThinking]]:
         return self.thinking_blocks

@@ -9,9 +9,9 @@ from pathlib import Path
 from sqlite3 import OperationalError
 from typing import Any
 
-from sqlalchemy import URL, Connection, event, make_url
+from sqlalchemy import URL, Connection, event, func, make_url, select
 from sqlalchemy.exc import ArgumentError, DisconnectionError
-from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 from sqlalchemy.pool import ConnectionPoolEntry
 from sqlalchemy.util import await_only
 
@@ -92,6 +92,13 @@ def connect(text: str, *, reads_only: bool = False) -> AsyncEngine:
         return engine
     timeouts = {"timeout": CONNECT_SECONDS, "command_timeout": 60.0}
     return create_async_engine(url, connect_args=timeouts, pool_pre_ping=True)
+
+
+async def lock(connection: AsyncConnection, name: str) -> None:
+    """Serialize a transaction with all others that lock the same name, until it ends."""
+    if connection.dialect.name == "postgresql":  # SQLite allows one writer at a time anyway
+        number = func.hashtextextended(name, 0)
+        await connection.execute(select(func.pg_advisory_xact_lock(number)))
 
 
 def _enable_wal(cursor: Any) -> None:

@@ -95,6 +95,7 @@ requests = Table(
     Column("cost_answer", Money),
     Column("score", Double),
     Column("estimated", Boolean, nullable=False, server_default=false()),
+    Column("session", String(128)),
     Index("requests_time", "time"),
     Index("requests_key_time", "key", "time"),
     Index("requests_request_id", "request_id"),
@@ -132,8 +133,12 @@ holds = Table(
     Column("nanos", BigInteger, nullable=False),
     Column("settled", Boolean, nullable=False, server_default=false()),
     Column("draft", Text),
+    Column("session", String(128)),
+    Column("tier", String(32)),
+    Column("thinking", BigInteger, nullable=False, server_default="0"),
     Index("holds_key", "key"),
     Index("holds_gateway", "gateway"),
+    Index("holds_session", "key", "session"),
 )
 
 gateways = Table(
@@ -152,6 +157,35 @@ spend = Table(
     Column("key", String(128), primary_key=True),
     Column("day", Date, primary_key=True),
     Column("nanos", BigInteger, nullable=False),
+)
+
+sessions = Table(
+    "sessions",
+    metadata,
+    Column("key", String(128), primary_key=True),
+    Column("id", String(128), primary_key=True),
+    Column("created", Utc, nullable=False),
+    Column("requested", Text, nullable=False),
+    Column("limits", Text, nullable=False),
+)
+
+session_usage = Table(
+    "session_usage",
+    metadata,
+    Column("key", String(128), primary_key=True),
+    Column("session", String(128), primary_key=True),
+    Column("tier", String(32), primary_key=True),
+    Column("requests", BigInteger, nullable=False),
+    Column("prompt_tokens", BigInteger, nullable=False),
+    Column("thinking_tokens", BigInteger, nullable=False),
+    Column("answer_tokens", BigInteger, nullable=False),
+    Column("completion_tokens", BigInteger, nullable=False),
+    Column("nanos", BigInteger, nullable=False),
+    Column("thinking_nanos", BigInteger, nullable=False),
+    Column("answer_nanos", BigInteger, nullable=False),
+    Column("first", Utc, nullable=False),
+    Column("last", Utc, nullable=False),
+    Index("session_usage_last", "last"),
 )
 
 replays = Table(

@@ -1,5 +1,6 @@
 """The metrics for Prometheus. The values of every label are from a closed set."""
 
+import collections
 from collections.abc import Sequence
 from enum import StrEnum
 
@@ -15,6 +16,7 @@ from proctor.server.engines.supervisor import EngineFactory
 from proctor.server.generation.base import ChoiceResult
 from proctor.server.generation.context import ANONYMOUS
 from proctor.server.pricing import Cost
+from proctor.server.sessions.limits import Limit
 from proctor.server.telemetry.tracing import Exemplar
 
 TOKEN_BUCKETS = (0, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192, 16384, 32768, 65536)
@@ -128,6 +130,7 @@ class Metrics:
         self.ledger_waiting = Gauge(
             "proctor_ledger_waiting", "Queued rows of the ledger.", registry=registry
         )
+        self._add_sessions()
         self._add_tier_caps(settings)
         self._add_costs(settings)
         self._initialize_series(settings)
@@ -180,6 +183,42 @@ class Metrics:
     def count_row(self, outcome: WriteOutcome) -> None:
         """Count a row of the ledger."""
         self.ledger_rows.labels(outcome.value).inc()
+
+    def count_session(self, session: tuple[str, str], change: int) -> None:
+        """Count the running requests of a session.
+
+        Args:
+            session: the key and the ID of the session.
+            change: 1 when a request begins, and -1 when it ends.
+        """
+        self._sessions[session] += change
+        if not self._sessions[session]:
+            del self._sessions[session]
+
+    def _add_sessions(self) -> None:
+        self._sessions: collections.Counter[tuple[str, str]] = collections.Counter()
+        self.session_reduced = Counter(
+            "proctor_session_reduced",
+            "Requests whose thinking or length a limit of their session reduced.",
+            ["limit"],
+            registry=self.registry,
+        )
+        self.session_refused = Counter(
+            "proctor_session_refused",
+            "Requests that were rejected, since a limit of their session was exceeded.",
+            ["limit"],
+            registry=self.registry,
+        )
+        active = Gauge(
+            "proctor_active_sessions",
+            "Sessions with running requests.",
+            registry=self.registry,
+        )
+        active.set_function(lambda: len(self._sessions))
+        for limit in Limit:
+            self.session_refused.labels(limit.value)
+        for limit in (Limit.THINKING, Limit.TOKENS, Limit.COST):
+            self.session_reduced.labels(limit.value)
 
     def _add_tier_caps(self, settings: Settings) -> None:
         caps = Gauge(

@@ -28,6 +28,7 @@ class RequestMetrics(RequestObserver):
         self._admitted_at: float | None = None
         self._prompt_tokens = 0
         self._seen_channels: set[Channel] = set()
+        self._session: tuple[str, str] | None = None
         metrics.in_flight.inc()
 
     def admitted(self, admitted: AdmittedRequest) -> None:
@@ -38,6 +39,11 @@ class RequestMetrics(RequestObserver):
         self._metrics.routed.labels(self._tier, resolution.source.value).inc()
         if admitted.admission.clamped_by:
             self._metrics.clamped.inc()
+        for limit in admitted.admission.reduced_by:
+            self._metrics.session_reduced.labels(limit.value).inc()
+        if admitted.session is not None:
+            self._session = (admitted.key, admitted.session)
+            self._metrics.count_session(self._session, 1)
 
     def choice_started(self, choice: int, so_far: Callable[[], ChoiceResult]) -> None:
         if self._admitted_at is not None:
@@ -65,6 +71,8 @@ class RequestMetrics(RequestObserver):
             metrics.prompt_tokens.labels(self._tier).inc(self._prompt_tokens)
             cached_tokens = self._request_cost.cached_tokens or 0
             metrics.cached_prompt_tokens.labels(self._tier).inc(cached_tokens)
+        if self._session is not None:
+            metrics.count_session(self._session, -1)
         if (cost := self._request_cost.charged_cost) is not None:
             answered = status == HTTPStatus.OK
             metrics.record_cost(self._tier, self._key, cost, answered, exemplar)

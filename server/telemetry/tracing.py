@@ -224,6 +224,7 @@ def _request_attributes(admitted: AdmittedRequest) -> Attributes:
     sampling = admission.jobs[0].sampling
     return {
         "gen_ai.provider.name": PROVIDER,
+        "gen_ai.conversation.id": admitted.session,
         "gen_ai.request.model": admitted.requested_model,
         "gen_ai.request.choice.count": len(admission.jobs),
         "gen_ai.request.max_tokens": sampling.max_tokens,

@@ -19,7 +19,18 @@ LOOPBACK = r"https?://(([a-z0-9_-]+\.)*localhost|127\.0\.0\.1|\[::1\])(:[1-9][0-
 """Origins of pages served by the machine on which the browser runs, as browsers write them."""
 
 SAFE = ("GET", "HEAD", "OPTIONS")
-EXPOSED = ("retry-after", "x-budget-tier", "x-cost", "x-ignored-fields", "x-request-id")
+EXPOSED = (
+    "retry-after",
+    "x-budget-tier",
+    "x-cost",
+    "x-ignored-fields",
+    "x-request-id",
+    "x-session-cost-remaining",
+    "x-session-id",
+    "x-session-requests-remaining",
+    "x-session-thinking-remaining",
+    "x-session-tokens-remaining",
+)
 """Proctor's headers that a page may read."""
 
 MAX_ORIGIN = 128

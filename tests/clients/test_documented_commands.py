@@ -63,7 +63,7 @@ def output_of(command: list[str]) -> str:
 
 def run(command: str, url: str) -> Any:
     answer = json.loads(output_of(["bash", "-c", command.replace(PORT, url)]))
-    assert "error" not in answer
+    assert answer.get("error") is None
     return answer
 
 

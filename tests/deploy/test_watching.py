@@ -45,6 +45,8 @@ REQUESTS: list[dict[str, Any]] = [
     {"max_thinking_tokens": 10**6},
     {"thinking": {"continuations": 2}},
     {"messages": [{"role": "user", "content": LOOPING_PROMPT}], "thinking": {"on_loop": "nudge"}},
+    {"session": {"id": "agent", "max_thinking_tokens": 3}},
+    {"session": {"id": "agent", "max_requests": 1}},
     {"model": "other"},
 ]
 ENGINE_UP = 'proctor_engine_up{job="proctor"}'

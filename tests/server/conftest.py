@@ -8,11 +8,12 @@ from pathlib import Path
 import pytest
 
 from proctor.router import classifier
-from proctor.server.accounting import reservations
+from proctor.server.accounting import reservations, sessions
 from proctor.server.accounting.ledger import lease
 from proctor.server.accounting.ledger.store import Store
 from proctor.server.admission import routing
 from proctor.server.api.generation import idempotency
+from proctor.server.api.ledger import sessions as sessions_endpoint
 from proctor.server.auth import authenticator
 from proctor.server.storage import database
 from proctor.server.storage.database import connect
@@ -28,7 +29,15 @@ load_classifier = cache(classifier.load)
 @pytest.fixture(autouse=True)
 def long_timeouts(monkeypatch: pytest.MonkeyPatch) -> None:
     """Extend the timeouts of the database: on a busy machine it may be slow."""
-    for module in (authenticator, reservations, request_monitor, idempotency, secret_source):
+    for module in (
+        authenticator,
+        reservations,
+        sessions,
+        sessions_endpoint,
+        request_monitor,
+        idempotency,
+        secret_source,
+    ):
         monkeypatch.setattr(module, "PATIENCE_SECONDS", PATIENCE)
     for module in (reservations, idempotency):
         monkeypatch.setattr(module, "CLOSE_SECONDS", PATIENCE)

@@ -158,6 +158,9 @@ def _to_row(gateway: str, draft: DraftRecord) -> dict[str, Any]:
         "placed": record.time,
         "tokens": draft.reserved.tokens,
         "nanos": draft.reserved.nanos,
+        "thinking": draft.reserved.thinking,
+        "session": record.session,
+        "tier": record.tier,
         "draft": record.to_json(),
     }
 

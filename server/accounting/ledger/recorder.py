@@ -75,7 +75,8 @@ class Recorder(RequestObserver):
             return None
         tokens = admitted.admission.prompt_tokens + self._request_cost.completion_tokens
         nanos = 0 if cost is None else to_nanos(cost.total)
-        return self._draft(admitted, ReservedAmount(tokens, nanos))
+        thinking = sum(result.used.thinking for result in self._request_cost.results)
+        return self._draft(admitted, ReservedAmount(tokens, nanos, thinking))
 
     def admitted(self, admitted: AdmittedRequest) -> None:
         self._admitted = admitted
@@ -155,6 +156,7 @@ class Recorder(RequestObserver):
             first_answer_seconds=self._first_seconds.get(Channel.ANSWER),
             seconds=seconds,
             cost=request_cost.charged_cost,
+            session=admitted.session,
             texts=self._recorded_texts(admitted),
         )
 

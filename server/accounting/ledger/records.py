@@ -70,6 +70,7 @@ class LedgerRecord:
         score: the score of the answer from feedback, from 0 to 1.
         estimated: whether the gateway was lost while the request ran, so that the record
             is the last draft of the gateway.
+        session: the ID of its session, or None if the request names none.
         texts: the texts of the request, if they are stored.
     """
 
@@ -102,6 +103,7 @@ class LedgerRecord:
     cost: Cost | None
     score: float | None = None
     estimated: bool = False
+    session: str | None = None
     texts: RecordedTexts | None = None
 
     def to_json(self) -> str:
@@ -121,15 +123,17 @@ def _adapter() -> TypeAdapter[LedgerRecord]:
 
 @dataclass(frozen=True, slots=True)
 class ReservedAmount:
-    """The part of a key's limits that is reserved for a request.
+    """The part of the limits of a key and a session that is reserved for a request.
 
     Attributes:
         tokens: the tokens of the prompt and of all answers.
         nanos: the cost, in billionths of the currency; 0 if there are no prices.
+        thinking: the thinking tokens of all choices.
     """
 
     tokens: int
     nanos: int
+    thinking: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,6 +20,7 @@ class GroupBy(StrEnum):
     KEY = "key"
     TIER = "tier"
     MODEL = "model"
+    SESSION = "session"
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,6 +167,8 @@ def _value(row: LedgerRecord, by: GroupBy) -> str:
             return row.tier
         case GroupBy.MODEL:
             return row.model
+        case GroupBy.SESSION:
+            return row.session or ""
 
 
 def _line(

@@ -65,6 +65,10 @@ class Ledger:
     def _current_drafts(self) -> list[DraftRecord]:
         return [draft() for draft in self._drafts.values()]
 
+    async def flush(self) -> None:
+        """Wait until every row that was queued before this call is written or rejected."""
+        await self._writer.flush()
+
     async def set_score(self, request_id: str, score: float, key: str | None = None) -> int:
         """Set the score of a request, see `Store.set_score`.
 

@@ -14,6 +14,7 @@ from proctor.server.accounting.ledger.records import (
     text_columns,
     to_columns,
 )
+from proctor.server.accounting.ledger.session_totals import SessionTotals
 from proctor.server.pricing import to_nanos
 from proctor.server.storage.errors import RowsRefused, is_refusal, reason
 from proctor.server.storage.migrate import migrate
@@ -40,6 +41,7 @@ class Store:
         self._add_spend = insert_spend.on_conflict_do_update(
             index_elements=["key", "day"], set_=new_nanos
         )
+        self._session_totals = SessionTotals(kind)
 
     async def migrate(self) -> None:
         """Migrate the tables to the newest version, see `storage.migrate`."""
@@ -48,7 +50,8 @@ class Store:
     async def write(self, records: Sequence[LedgerRecord]) -> None:
         """Add records, in one transaction; those that already have a row are skipped.
 
-        Their reservations are deleted, and their costs added to the spending of their keys.
+        Their reservations are deleted, their costs added to the spending of their keys, and
+        their usage to that of their sessions.
         The estimated row of a gateway that was considered lost is replaced.
 
         Raises:
@@ -73,15 +76,19 @@ class Store:
         by_id = {record.id: record for record in records}
         rows = [to_columns(record) for record in records]
         inserted = {*await connection.scalars(self._insert_requests, rows)}
-        spending = _spending(record for record in by_id.values() if record.id in inserted)
+        new = [record for record in by_id.values() if record.id in inserted]
+        old: list[LedgerRecord] = []
         existing = [
             record
             for record in by_id.values()
             if record.id not in inserted and not record.estimated
         ]
         if existing:
-            spending.update(await self._replace_estimates(connection, existing))
+            old, replaced = await self._replace_estimates(connection, existing)
+            new += replaced
         await connection.execute(delete(holds).where(holds.c.id.in_([*by_id])))
+        spending = _spending(new)
+        spending.subtract(_spending(old))
         if spending:
             # Sorted, so that the transactions of two gateways cannot deadlock.
             spend_rows = [
@@ -89,11 +96,12 @@ class Store:
                 for (key, day), nanos in sorted(spending.items())
             ]
             await connection.execute(self._add_spend, spend_rows)
+        await self._session_totals.add(connection, new, old)
 
     async def _replace_estimates(
         self, connection: AsyncConnection, records: Sequence[LedgerRecord]
-    ) -> Counter[tuple[str, date]]:
-        """Replace the rows that were estimated, and return the change of the spending."""
+    ) -> tuple[list[LedgerRecord], list[LedgerRecord]]:
+        """Replace the rows that were estimated; return the estimates, and what replaced them."""
         is_estimate = requests.c.id.in_([record.id for record in records]) & requests.c.estimated
         result = await connection.execute(select(requests).where(is_estimate).with_for_update())
         old = {record.id: record for record in (from_columns(dict(row._mapping)) for row in result)}
@@ -104,9 +112,7 @@ class Store:
                 del row["id"], row["score"]
             statement = update(requests).where(requests.c.id == bindparam("row_id"))
             await connection.execute(statement, rows)
-        spending = _spending(new)
-        spending.subtract(_spending(old.values()))
-        return spending
+        return [*old.values()], new
 
     async def set_score(self, request_id: str, score: float, key: str | None = None) -> int:
         """Set the score of a request.

@@ -18,6 +18,7 @@ from proctor.server.renderers.base import Envelope
 from proctor.server.renderers.chat import ChatRenderer
 from proctor.server.schemas.generation import ChatRequest
 from proctor.server.schemas.parsing import parse_chat
+from proctor.server.sessions.limits import Allowance
 
 SEPARATED = ReasoningFormat.REASONING_CONTENT
 """The format for requests that want the thinking separated, where the default does not do so."""
@@ -37,10 +38,15 @@ class ChatApi(GenerationApi[ChatRequest]):
         return parse_chat(body)
 
     async def admit(
-        self, request: ChatRequest, engine: Engine, name: str, key: Key | None
+        self,
+        request: ChatRequest,
+        engine: Engine,
+        name: str,
+        key: Key | None,
+        allowance: Allowance,
     ) -> Admission:
         _check_token_ids(request, _reasoning_format(request, self._settings))
-        return await self._admission_controller.admit(request, engine, name, key)
+        return await self._admission_controller.admit(request, engine, name, key, allowance)
 
     def renderer(self, request: ChatRequest, engine: Engine, envelope: Envelope) -> ChatRenderer:
         reasoning_format = _reasoning_format(request, self._settings)

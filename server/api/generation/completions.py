@@ -9,6 +9,7 @@ from proctor.server.renderers.base import Envelope
 from proctor.server.renderers.completions import CompletionRenderer
 from proctor.server.schemas.completions import CompletionRequest
 from proctor.server.schemas.parsing import parse
+from proctor.server.sessions.limits import Allowance
 
 
 class CompletionsApi(GenerationApi[CompletionRequest]):
@@ -24,9 +25,14 @@ class CompletionsApi(GenerationApi[CompletionRequest]):
         return parse(body, CompletionRequest)
 
     async def admit(
-        self, request: CompletionRequest, engine: Engine, name: str, key: Key | None
+        self,
+        request: CompletionRequest,
+        engine: Engine,
+        name: str,
+        key: Key | None,
+        allowance: Allowance,
     ) -> Admission:
-        return await self._admission_controller.admit_prompt(request, engine, name, key)
+        return await self._admission_controller.admit_prompt(request, engine, name, key, allowance)
 
     def renderer(
         self, request: CompletionRequest, engine: Engine, envelope: Envelope

@@ -9,7 +9,8 @@ from typing import Any, ClassVar, Generic, TypeVar
 
 from fastapi import Request, Response
 
-from proctor.server.accounting.reservations import Reservations
+from proctor.server.accounting.reservations import Reservation, Reservations
+from proctor.server.accounting.sessions import SessionAdmission, Sessions
 from proctor.server.api.bodies import BodyReader
 from proctor.server.api.generation.idempotency import IdempotencyCache, digest_of
 from proctor.server.api.generation.responder import Responder, respond, with_deadline
@@ -22,6 +23,8 @@ from proctor.server.generation.context import RequestContext
 from proctor.server.generation.runner import TaskPool
 from proctor.server.renderers.base import Envelope, ResponseRenderer
 from proctor.server.schemas.generation import Generation
+from proctor.server.sessions.limits import Allowance, Session
+from proctor.server.sessions.names import read_session
 from proctor.server.telemetry.request_monitor import RequestMonitor
 
 R = TypeVar("R", bound=Generation)
@@ -48,9 +51,16 @@ class GenerationApi(ABC, Generic[R]):
 
     @abstractmethod
     def admit(
-        self, request: R, engine: Engine, name: str, key: Key | None
+        self, request: R, engine: Engine, name: str, key: Key | None, allowance: Allowance
     ) -> Coroutine[Any, Any, Admission]:
         """Check a request against the model and the limits, and create its jobs.
+
+        Args:
+            request: the request.
+            engine: the engine that it is for.
+            name: a request id, unique during the lifetime of this engine.
+            key: the API key, or None.
+            allowance: what the request may use of the limits of its session.
 
         Raises:
             ApiError: if it cannot be served.
@@ -72,6 +82,7 @@ class Services:
         body_reader: reads request bodies.
         task_pool: runs the choices.
         reservations: reserves the worst case of each request within the limits of its key.
+        sessions: admits requests within the limits of their sessions.
         idempotency_cache: replays the responses to repeated requests.
     """
 
@@ -80,6 +91,7 @@ class Services:
     body_reader: BodyReader
     task_pool: TaskPool
     reservations: Reservations
+    sessions: Sessions
     idempotency_cache: IdempotencyCache
 
 
@@ -104,6 +116,8 @@ class GenerationEndpoint(Generic[R]):
         body = await services.body_reader.read(request)
         parsed, digest = self._api.parse(body), digest_of(body)
         del body  # frees its memory while the response is generated
+        names = parsed.session_names
+        context = context.in_session(read_session(request.headers, parsed.session, names))
         engine = await services.supervisor.ready()
         return await services.idempotency_cache.get_or_run(
             request, digest, context, lambda: self._respond(request, parsed, engine, context)
@@ -115,11 +129,11 @@ class GenerationEndpoint(Generic[R]):
         services = self._services
         monitor: RequestMonitor = request.state.monitor
         completion_id = f"{self._api.id_prefix}{uuid.uuid4().hex}"
-        admitting = self._api.admit(parsed, engine, completion_id, context.key)
-        admission = await with_deadline(request, context, admitting)
-        reservation = await services.reservations.reserve(
-            context.key, completion_id, admission, context.seconds, monitor.received_at
+        session = services.sessions.open(context.session, context.key)
+        admission, reservation, session_headers = await self._admit(
+            request, parsed, engine, context, completion_id, session
         )
+        context = context.limited_to(admission.max_seconds)
         monitor.reserve(reservation)
         monitor.admitted(
             AdmittedRequest(
@@ -131,6 +145,7 @@ class GenerationEndpoint(Generic[R]):
                 bool(parsed.stream),
                 admission,
                 context.name,
+                None if session is None else session.id,
             )
         )
         envelope = Envelope(
@@ -144,6 +159,30 @@ class GenerationEndpoint(Generic[R]):
             monitor,
             services.task_pool,
             context,
-            reservation.rate_limit_headers,
+            {**reservation.rate_limit_headers, **session_headers},
         )
         return await respond(request, responder, services.settings)
+
+    async def _admit(
+        self,
+        request: Request,
+        parsed: R,
+        engine: Engine,
+        context: RequestContext,
+        completion_id: str,
+        session: Session | None,
+    ) -> SessionAdmission:
+        services, key = self._services, context.key
+        monitor: RequestMonitor = request.state.monitor
+
+        async def admit(allowance: Allowance) -> Admission:
+            admitting = self._api.admit(parsed, engine, completion_id, key, allowance)
+            return await with_deadline(request, context, admitting)
+
+        async def reserve(admission: Admission, session: Session | None) -> Reservation:
+            seconds = min(context.seconds, admission.max_seconds)
+            return await services.reservations.reserve(
+                key, completion_id, admission, seconds, monitor.received_at, session
+            )
+
+        return await services.sessions.admit(session, admit, reserve)

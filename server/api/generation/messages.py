@@ -12,6 +12,7 @@ from proctor.server.schemas.anthropic.request import MessagesRequest
 from proctor.server.schemas.anthropic.translation import CLIENT_FIELDS, to_chat
 from proctor.server.schemas.parsing import parse
 from proctor.server.schemas.translated import TranslatedRequest
+from proctor.server.sessions.limits import Allowance
 
 
 class MessagesApi(GenerationApi[TranslatedRequest]):
@@ -27,10 +28,15 @@ class MessagesApi(GenerationApi[TranslatedRequest]):
         return to_chat(parse(body, MessagesRequest))
 
     async def admit(
-        self, request: TranslatedRequest, engine: Engine, name: str, key: Key | None
+        self,
+        request: TranslatedRequest,
+        engine: Engine,
+        name: str,
+        key: Key | None,
+        allowance: Allowance,
     ) -> Admission:
         with client_fields(CLIENT_FIELDS):
-            return await self._admission_controller.admit(request, engine, name, key)
+            return await self._admission_controller.admit(request, engine, name, key, allowance)
 
     def renderer(
         self, request: TranslatedRequest, engine: Engine, envelope: Envelope

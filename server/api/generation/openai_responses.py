@@ -15,6 +15,7 @@ from proctor.server.renderers.openai_responses import ResponsesRenderer
 from proctor.server.schemas.openai_responses.request import ResponsesRequest
 from proctor.server.schemas.openai_responses.translation import ResponsesChatRequest, to_chat
 from proctor.server.schemas.parsing import parse
+from proctor.server.sessions.limits import Allowance
 
 
 class ResponsesApi(GenerationApi[ResponsesChatRequest]):
@@ -33,11 +34,16 @@ class ResponsesApi(GenerationApi[ResponsesChatRequest]):
         return to_chat(request)
 
     async def admit(
-        self, request: ResponsesChatRequest, engine: Engine, name: str, key: Key | None
+        self,
+        request: ResponsesChatRequest,
+        engine: Engine,
+        name: str,
+        key: Key | None,
+        allowance: Allowance,
     ) -> Admission:
         read_include_reasoning(request)
         with client_fields(request.client_fields):
-            return await self._admission_controller.admit(request, engine, name, key)
+            return await self._admission_controller.admit(request, engine, name, key, allowance)
 
     def renderer(
         self, request: ResponsesChatRequest, engine: Engine, envelope: Envelope

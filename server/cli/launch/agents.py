@@ -92,6 +92,7 @@ def claude_code(target: Target, environment: Mapping[str, str]) -> Invocation:
                 "ANTHROPIC_DEFAULT_OPUS_MODEL",
                 "ANTHROPIC_DEFAULT_SONNET_MODEL",
                 "ANTHROPIC_DEFAULT_HAIKU_MODEL",
+                "ANTHROPIC_DEFAULT_FABLE_MODEL",
                 "ANTHROPIC_SMALL_FAST_MODEL",
             ),
             target.model,

@@ -2,6 +2,7 @@
 
 import argparse
 import os
+import re
 import shlex
 import shutil
 import sys
@@ -26,9 +27,13 @@ from proctor.server.cli.launch.server import (
 )
 from proctor.server.cli.launch.session import LaunchedSession, new_session_id
 from proctor.server.cli.launch.summary import fetch_session, print_summary
+from proctor.server.config.sessions import SESSION_ID
 from proctor.server.config.settings import Settings, load_settings
 
 SEPARATOR = "--"
+AGENT_CONTEXT = 32_000
+"""The least context in which an agent can work, in tokens."""
+
 NOT_FOUND_STATUS = 127
 """The exit status of a shell if a program is not found."""
 
@@ -43,9 +48,14 @@ def add_arguments(parser: argparse.ArgumentParser, config: str) -> None:
     parser.usage = "proctor launch {claude,codex,opencode} [options] [-- arguments of the agent]"
     parser.add_argument("agent", choices=AGENTS, help="agent to run")
     parser.add_argument(
-        "--server", help="base URL of the server (default: the configured address, started if idle)"
+        "--server",
+        type=_server_url,
+        metavar="URL",
+        help="base URL of the server (default: the configured address, started if idle)",
     )
-    parser.add_argument("--session", help="ID of the session (default: a new one)")
+    parser.add_argument(
+        "--session", type=_session_id, metavar="ID", help="ID of the session (default: a new one)"
+    )
     parser.add_argument(
         "--budget-thinking",
         type=_tokens,
@@ -105,6 +115,7 @@ def run(options: argparse.Namespace, agent_arguments: Sequence[str]) -> int:
             return NOT_FOUND_STATUS
         with exit_on_signals(), running_server(settings, options.server, options.config) as url:
             target = _target(url, session)
+            _warn_of_small_context(agent, target)
             status = _run_agent(agent, target, agent_arguments)
             print_summary(fetch_session(url, target.key, session.id), session)
             return status
@@ -134,6 +145,16 @@ def _printed_target(
     return Target(url, settings.model_name, None, key, session.headers)
 
 
+def _warn_of_small_context(agent: Agent, target: Target) -> None:
+    length = target.context_length
+    if length is not None and length < AGENT_CONTEXT:
+        print(
+            f"proctor: {target.model} has a context of {length:,} tokens. The instructions of "
+            f"{agent.title} alone take thousands: serve a model with {AGENT_CONTEXT:,} or more.",
+            file=sys.stderr,
+        )
+
+
 def _run_agent(agent: Agent, target: Target, arguments: Sequence[str]) -> int:
     invocation = agent.invoke(target, os.environ)
     environment = environment_with(os.environ, invocation.environment, invocation.unset)
@@ -147,6 +168,21 @@ def _print(agent: Agent, target: Target, arguments: Sequence[str]) -> None:
     for name, value in invocation.environment.items():
         print(f"export {name}={shlex.quote(value)}")
     print(shlex.join([agent.program, *invocation.arguments, *arguments]))
+
+
+def _server_url(text: str) -> str:
+    if not text.startswith(("http://", "https://")):
+        raise argparse.ArgumentTypeError(f"'{text}' must begin with http:// or https://")
+    return text.rstrip("/")
+
+
+def _session_id(text: str) -> str:
+    if re.fullmatch(SESSION_ID, text) is None:
+        raise argparse.ArgumentTypeError(
+            f"'{text}' must have at most 128 letters, digits and '._:@=+-', and begin with a "
+            "letter or digit"
+        )
+    return text
 
 
 def _tokens(text: str) -> int:

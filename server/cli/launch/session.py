@@ -1,13 +1,11 @@
-"""The session of a launched agent: its ID, its limits, and what it has cost."""
+"""The session of a launched agent: its ID and its limits."""
 
 import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
 from decimal import Decimal
 
-ID_HEADER = "x-session-id"
-THINKING_HEADER = "x-session-max-thinking-tokens"
-COST_HEADER = "x-session-max-cost"
+from proctor.server.sessions.names import ID_HEADER, LIMIT_HEADERS
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,8 +27,8 @@ class LaunchedSession:
         """The headers that name the session and set its limits."""
         headers = {
             ID_HEADER: self.id,
-            THINKING_HEADER: self.max_thinking_tokens,
-            COST_HEADER: self.max_cost,
+            LIMIT_HEADERS["max_thinking_tokens"]: self.max_thinking_tokens,
+            LIMIT_HEADERS["max_cost"]: self.max_cost,
         }
         return {name: f"{value}" for name, value in headers.items() if value is not None}
 

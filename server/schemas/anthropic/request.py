@@ -7,9 +7,10 @@ from pydantic_core import PydanticCustomError
 
 from proctor.server.config.limits import MAX_NAME
 from proctor.server.schemas.anthropic.blocks import Content, TextBlocks
-from proctor.server.schemas.base import Flag, Float, Int, LenientModel, Text
+from proctor.server.schemas.base import AgentModel, Flag, Float, Int, LenientModel, Text
 from proctor.server.schemas.budget import BudgetFields, Effort, Thinking
 from proctor.server.schemas.generation import MAX_MESSAGES, MAX_TOP_K, Stops
+from proctor.server.schemas.sessions import SessionFields
 from proctor.server.schemas.tools import MAX_TOOLS, FunctionName, Parameters, Schema
 
 CUSTOM = "custom"
@@ -24,10 +25,10 @@ class InputMessage(LenientModel):
     """The content of the message: a string, or content blocks."""
 
 
-class MessagesThinking(Thinking):
+class MessagesThinking(AgentModel, Thinking):
     """Options of the thinking budget."""
 
-    display: Text | None = None
+    display: Annotated[Text, Field(max_length=MAX_NAME)] | None = None
     """Whether the response has the text of the thinking. `omitted` leaves it empty; all other
     values, such as `summarized` and `updates`, include it."""
 
@@ -122,7 +123,7 @@ class CountTokensRequest(PromptFields):
         return self.thinking is not None and self.thinking.type != "disabled"
 
 
-class MessagesRequest(PromptFields, BudgetFields):
+class MessagesRequest(AgentModel, PromptFields, BudgetFields):
     """The body of `POST /v1/messages`. Unknown fields are ignored, and listed in a header."""
 
     max_tokens: Annotated[Int, Field(ge=1)]
@@ -140,3 +141,5 @@ class MessagesRequest(PromptFields, BudgetFields):
     considered."""
     top_k: Annotated[Int, Field(ge=0, le=MAX_TOP_K)] | None = None
     """The number of most likely tokens to consider, or 0 for all."""
+    session: SessionFields | None = None
+    """The session that the request belongs to, and limits for all its requests together."""

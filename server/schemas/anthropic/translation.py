@@ -24,6 +24,7 @@ from proctor.server.schemas.anthropic.request import (
 )
 from proctor.server.schemas.budget import BudgetFields, Thinking
 from proctor.server.schemas.messages import FunctionCall, Message, PriorThinking, TextPart, ToolCall
+from proctor.server.schemas.sessions import session_names
 from proctor.server.schemas.tools import (
     Function,
     FunctionChoice,
@@ -87,6 +88,8 @@ def to_chat(request: MessagesRequest) -> TranslatedRequest:
         reasoning_format=ReasoningFormat.HIDDEN
         if request.thinking is not None and request.thinking.display == "omitted"
         else ReasoningFormat.REASONING_CONTENT,
+        session=request.session,
+        names=tuple(session_names(request.model_extra or {})),
         ignored=tuple(_ignored(request)),
     )
     return to_prompt(request).model_copy(update=fields)

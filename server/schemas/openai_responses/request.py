@@ -6,11 +6,12 @@ from pydantic import AfterValidator, Field, model_validator
 from pydantic_core import PydanticCustomError
 
 from proctor.server.config.limits import MAX_NAME
-from proctor.server.schemas.base import Flag, Float, Int, LenientModel, Text
+from proctor.server.schemas.base import AgentModel, Flag, Float, Int, Text
 from proctor.server.schemas.budget import BudgetFields, Reasoning
 from proctor.server.schemas.generation import MAX_TOP_K, MAX_TOP_LOGPROBS, Stops
 from proctor.server.schemas.openai_responses.items import Input
 from proctor.server.schemas.openai_responses.tools import InputTool, TextConfig, ToolChoice
+from proctor.server.schemas.sessions import SessionFields
 from proctor.server.schemas.tools import MAX_TOOLS
 
 MAX_METADATA = 16
@@ -49,8 +50,6 @@ UNSUPPORTED = frozenset(
 )
 """Fields that would change the answer, or whose content the model would have to see."""
 
-BUDGET_WORDS = ("think", "reason", "budget")
-
 Name = Annotated[Text, Field(max_length=MAX_NAME)]
 Metadata = dict[
     Annotated[Text, Field(max_length=MAX_METADATA_KEY)],
@@ -63,19 +62,6 @@ def _check_metadata(metadata: Metadata) -> Metadata:
         message = "Input should have at most {maximum} keys"
         raise PydanticCustomError("too_long", message, {"maximum": MAX_METADATA})
     return metadata
-
-
-class AgentModel(LenientModel):
-    """Base class of models to which agents add fields of their own, but none for a budget.
-
-    A misspelled budget must not be ignored.
-    """
-
-    @classmethod
-    def _accepts(cls, name: str, value: object) -> bool:
-        if value is not None and any(word in name.lower() for word in BUDGET_WORDS):
-            return False
-        return super()._accepts(name, value)
 
 
 class ResponsesReasoning(AgentModel, Reasoning):
@@ -162,6 +148,8 @@ class ResponsesRequest(AgentModel, BudgetFields):
     """A name of the user, which has no effect."""
     user: Name | None = None
     """A name of the user, which has no effect."""
+    session: SessionFields | None = None
+    """The session that the request belongs to, and limits for all its requests together."""
 
     @model_validator(mode="before")
     @classmethod

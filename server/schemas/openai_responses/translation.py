@@ -15,6 +15,7 @@ from proctor.server.schemas.openai_responses.tool_names import (
     to_functions,
 )
 from proctor.server.schemas.openai_responses.tools import TextFormat, ToolChoice
+from proctor.server.schemas.sessions import session_names
 from proctor.server.schemas.tools import (
     FunctionChoice,
     JsonSchema,
@@ -121,6 +122,8 @@ def to_chat(request: ResponsesRequest) -> ResponsesChatRequest:
         stream=request.stream,
         event_names=True,
         include_reasoning=request.include_reasoning,
+        session=request.session,
+        names=tuple(session_names(request.present_fields())),
         ignored=tuple(_ignored(request, origins)),
         **_budget_fields(request),
     )

@@ -12,9 +12,10 @@ MODULES = FOLDER / "node_modules"
 PROGRAMS = {
     "claude": "@anthropic-ai/claude-code-{system}-{cpu}/claude",
     "codex": "@openai/codex-{system}-{cpu}/vendor/*/bin/codex",
-    "opencode": "opencode-{system}-{cpu}/bin/opencode",
+    "opencode": "opencode-{system}-{cpu}-baseline/bin/opencode",
 }
-"""The programs of the agents, which their packages for each platform have."""
+"""The programs of the agents, in their packages for each platform. Of opencode, only such a package
+is installed, for Linux: the one that selects it would run a script."""
 
 CPUS = {"x86_64": "x64", "aarch64": "arm64", "arm64": "arm64"}
 OFFLINE = {

@@ -11,6 +11,7 @@ import pytest
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from proctor.budget import Landing
+from proctor.server.accounting.ledger.service import prepare
 from proctor.server.app import create_app
 from proctor.server.config.budgets import Tier
 from tests.clients.agents.scripted_agent import scripted_agent
@@ -30,6 +31,10 @@ TIERS = [
     ),
 ]
 """The default tiers' names, each with the same budget: agents ask for different efforts."""
+
+
+PRICES = {"prompt": 1, "thinking": 1000, "answer": 10}
+"""Prices per million tokens."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,10 +78,13 @@ class AgentServer:
 
 @asynccontextmanager
 async def agent_server(folder: Path, **overrides: Any) -> AsyncIterator[AgentServer]:
-    """Serve an engine that follows the plan in a folder."""
+    """Serve an engine that follows the plan in a folder, with a ledger beside the folder."""
     pytest.importorskip("vllm", reason=f"{NO_ENGINE}, and with it the tool parsers")
     engine = RecordingEngine(scripted_agent(str(folder)))
-    app = create_app(settings(**{"tiers": TIERS, **overrides}), lambda: engine)
+    ledger = f"sqlite:///{folder.parent / 'ledger.db'}"
+    await prepare(ledger)
+    defaults = {"tiers": TIERS, "ledger": {"url": ledger}, "prices": PRICES}
+    app = create_app(settings(**defaults | overrides), lambda: engine)
     exchanges: list[Exchange] = []
     async with serve_app(record_exchanges(app, exchanges)) as url:
         await app.state.supervisor.loaded()

@@ -1,13 +1,15 @@
 """`proctor launch` with the real agents."""
 
 import os
+import re
 import sys
 from pathlib import Path
 
+import httpx
 import pytest
 
 from tests.clients.agents.agent_process import OFFLINE, assert_plan_is_done, program
-from tests.clients.agents.agent_server import AgentServer, agent_server
+from tests.clients.agents.agent_server import TURN_BUDGET, AgentServer, agent_server
 from tests.clients.agents.scripted_agent import DONE, PLAN, TASK
 from tests.clients.client_process import run
 
@@ -15,13 +17,16 @@ ROOT = Path(__file__).resolve().parents[3]
 PYTHON = Path(sys.executable)
 ARGUMENTS = {
     "claude": ["-p", TASK, "--allowedTools", "Bash Edit Read Write"],
+    # Its sandbox needs namespaces, which a container may not allow.
+    "codex": ["exec", "--skip-git-repo-check", "--dangerously-bypass-approvals-and-sandbox", TASK],
     "opencode": ["run", TASK],
 }
+PURSE = TURN_BUDGET // 2
 
 
-async def launch(server: AgentServer, home: Path, agent: str) -> str:
+async def launch(server: AgentServer, home: Path, agent: str, *limits: str) -> str:
     """Launch an agent on a server, and return its output."""
-    options = ["--server", server.url, "--session", "s-1", "--budget-thinking", "100000"]
+    options = ["--server", server.url, "--session", "s-1", *limits]
     return await run(
         [PYTHON.name, "-m", "proctor.server.cli", "launch", agent, *options, "--"]
         + ARGUMENTS[agent],
@@ -35,9 +40,9 @@ async def launch(server: AgentServer, home: Path, agent: str) -> str:
 
 
 @pytest.mark.parametrize("agent", ARGUMENTS)
-async def test_an_agent_works_on_the_server_as_one_session(agent: str, home: Path) -> None:
-    async with agent_server(home / "work") as server:
-        output = await launch(server, home, agent)
+async def test_an_agent_works_as_one_session_within_its_purse(agent: str, home: Path) -> None:
+    async with agent_server(home / "work", default_tier="high") as server:
+        output = await launch(server, home, agent, "--budget-thinking", f"{PURSE}")
 
     calls = [each for each in server.exchanges if each.body and each.body.get("tools")]
     assert DONE in output
@@ -45,4 +50,21 @@ async def test_an_agent_works_on_the_server_as_one_session(agent: str, home: Pat
     assert_plan_is_done(home)
     assert len(calls) == len(PLAN) + 1
     assert {each.headers["x-session-id"] for each in calls} == {"s-1"}
-    assert {each.headers["x-session-max-thinking-tokens"] for each in calls} == {"100000"}
+    assert server.refused == []
+    assert sum(server.thinking_tokens) == PURSE
+    assert re.search(rf"Session s-1: \d+ requests, {PURSE} of {PURSE} thinking tokens", output)
+
+
+async def test_money_that_is_spent_ends_the_session(home: Path) -> None:
+    async with agent_server(home / "work") as server:
+        with pytest.raises(AssertionError) as ended:  # the agent fails
+            await launch(server, home, "claude", "--budget-usd", "0.3")
+        async with httpx.AsyncClient(base_url=server.url) as http:
+            used = (await http.get("/v1/sessions/s-1")).json()["used"]
+
+    assert "API Error: Request rejected (429) · Session limit exceeded" in str(ended.value)
+    assert "of 0.3 USD" in str(ended.value)
+    assert 0 < used["cost"] <= 0.3
+    assert used["requests"] == len(server.thinking_tokens)
+    assert {each.status for each in server.refused} == {429}
+    assert len(server.refused) <= 2

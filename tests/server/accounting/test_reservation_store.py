@@ -120,10 +120,10 @@ async def test_a_settled_reservation_counts_like_its_row(
             f"chatcmpl-{name}", key, WorstCase(100, 30 * CENT), NOON, "gateway"
         )
 
-    await reservations.settle([took("a", 52, 10 * CENT), took("unknown", 1, 1)], NOON)
+    await reservations.settle([took("a", 52, 10 * CENT), took("unknown", 1, 1)])
     settled = await reservations.usage("team", NOON)
     await store.write([make_record("a", key="team", cost=make_cost("0.1"))])
-    await reservations.settle([took("a", 52, 10 * CENT)], NOON)  # too late
+    await reservations.settle([took("a", 52, 10 * CENT)])  # too late
     written = await reservations.usage("team", NOON)
 
     assert settled == written
@@ -137,7 +137,7 @@ async def test_tokens_settled_after_a_minute_are_not_counted(
     now = NOON + timedelta(seconds=61)
     for name in ("chatcmpl-ended", "chatcmpl-running"):
         await reservations.reserve(name, key, WorstCase(100, 0), NOON, "gateway")
-    await reservations.settle([took("ended", 52, 0)], now)
+    await reservations.settle([took("ended", 52, 0)])
 
     usage = await reservations.usage("team", now)
 
@@ -153,7 +153,7 @@ async def test_a_request_counts_for_the_day_on_which_it_arrived(
     await reservations.reserve("chatcmpl-a", key, WorstCase(100, 30 * CENT), before, "gateway")
 
     runs = [await reservations.usage("team", now) for now in (before, after)]
-    await reservations.settle([took("a", 52, 10 * CENT)], after)
+    await reservations.settle([took("a", 52, 10 * CENT)])
     ended = [await reservations.usage("team", now) for now in (before, after)]
     await store.write([make_record("a", key="team", time=before, cost=make_cost("0.1"))])
     written = [await reservations.usage("team", now) for now in (before, after)]

@@ -382,6 +382,7 @@ def test_every_route_declares_what_it_requires() -> None:
         "POST /v1/completions": Access.USER,
         "POST /v1/route": Access.USER,
         "POST /v1/feedback": Access.USER,
+        "GET /v1/sessions/{session}": Access.USER,
         "POST /tokenize": Access.USER,
         "POST /detokenize": Access.USER,
         "GET /tokenizer_info": Access.USER,

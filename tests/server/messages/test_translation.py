@@ -194,6 +194,13 @@ def test_an_effort_does_not_contradict_a_budget(fields: dict[str, Any], kept: se
     assert request.present_fields().keys() & budget_fields == kept
 
 
+@pytest.mark.parametrize("display", ["summarized", "updates", "of a later version"])
+def test_other_ways_to_display_thinking_show_it(display: str) -> None:
+    thinking = {"type": "adaptive", "display": display}
+
+    assert translate(thinking=thinking).reasoning_format is ReasoningFormat.REASONING_CONTENT
+
+
 def test_omitted_thinking_is_hidden() -> None:
     shown = translate(thinking={"type": "adaptive"})
     omitted = translate(thinking={"type": "adaptive", "display": "omitted"})
@@ -256,6 +263,7 @@ def test_the_schema_of_the_answer() -> None:
         ({"tool_choice": {"type": "tool"}}, "tool_choice.name"),
         ({"tools": [{"name": "a b"}]}, "tools[0].name"),
         ({"thinking": {"type": "enabled", "budget": 5}}, "thinking.budget"),
+        ({"thinking_tokens": 5}, "thinking_tokens"),
         ({"output_config": {"effort": "extreme"}}, "output_config.effort"),
     ],
 )

@@ -8,15 +8,9 @@ ledger exactly once, and no reservation or claim is left.
 
 import asyncio
 import contextlib
-import os
-import re
 import signal
-import sys
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from decimal import Decimal
-from pathlib import Path
 from random import Random
 
 import httpx
@@ -29,6 +23,12 @@ from proctor.server.auth.store import KeyStore
 from proctor.server.pricing import to_nanos
 from proctor.server.storage.database import connect
 from proctor.server.storage.tables import gateways, holds, replays, requests, spend
+from tests.server.accounting.ledger.killable import (
+    Gateway,
+    ledger_environment,
+    two_gateways,
+    until,
+)
 from tests.server.accounting.ledger.postgres import Cluster
 from tests.server.accounting.ledger.records import read_records
 from tests.server.auth.keys import bearer, make_key
@@ -37,25 +37,6 @@ from tests.waiting import PATIENCE
 
 pytestmark = pytest.mark.slow
 
-ROOT = Path(__file__).resolve().parents[4]
-SERVER = """
-import asyncio, random
-import proctor.server.cli.main, proctor.server.accounting.ledger.lease, proctor.server.cli.serve
-from proctor.server.engines.fake import FakeEngine, Script
-
-proctor.server.accounting.ledger.lease.RENEW_SECONDS = 0.1
-
-async def work(job, position):
-    # Long enough to be killed in the middle.
-    await asyncio.sleep(0.03 if job.sampling.max_tokens > 100 else random.random() * 0.004)
-
-def script(job):
-    long = job.sampling.max_tokens > 100
-    return Script(("x" * (200 if long else random.Random(job.id).randint(1, 40)),), "yes")
-
-proctor.server.cli.serve.load_engine = lambda settings: FakeEngine(script, before_token=work)
-raise SystemExit(proctor.server.cli.main.main(["serve", "--port", "0", "--model", "fake"]))
-"""
 TOKEN_COST = Decimal("0.001")
 MAX_TOKENS = 64
 ANSWERS = 120
@@ -64,39 +45,6 @@ ANSWERS = 120
 CLIENTS = 8
 TRIES_BETWEEN_EVENTS = 8
 """Responses and failed attempts between two events."""
-
-
-@dataclass
-class Gateway:
-    """One of the two gateways; its process changes when it is restarted."""
-
-    url: str = ""
-    process: asyncio.subprocess.Process | None = None
-
-    def send_signal(self, number: signal.Signals) -> None:
-        assert self.process is not None
-        self.process.send_signal(number)
-
-    async def start(self, environment: dict[str, str]) -> None:
-        self.process = process = await asyncio.create_subprocess_exec(
-            sys.executable, "-c", SERVER, stdout=asyncio.subprocess.PIPE, env=environment
-        )
-        assert process.stdout is not None
-        output = ""
-        while "curl" not in output:
-            line = (await asyncio.wait_for(process.stdout.readline(), PATIENCE)).decode()
-            assert line, "the server ended"
-            output += line
-        found = re.search(r"http://127\.0\.0\.1:\d+", output)
-        assert found is not None
-        self.url = found[0]
-
-    async def end(self) -> None:
-        if self.process is not None and self.process.returncode is None:
-            with contextlib.suppress(ProcessLookupError):
-                self.send_signal(signal.SIGCONT)
-                self.send_signal(signal.SIGKILL)
-            await self.process.wait()
 
 
 @dataclass
@@ -119,12 +67,6 @@ class History:
         """Wait for a number of further attempts."""
         wanted = self.tries + count
         await until(lambda: asyncio.sleep(0, self.tries >= wanted or self.spent.is_set()))
-
-
-async def until(holds_true: Callable[[], Awaitable[bool]]) -> None:
-    async with asyncio.timeout(PATIENCE):
-        while not await holds_true():  # noqa: ASYNC110
-            await asyncio.sleep(0.02)
 
 
 async def spend_all(
@@ -174,23 +116,10 @@ def record(history: History, name: str, response: httpx.Response) -> bool:
     return True
 
 
-@asynccontextmanager
-async def two_gateways(environment: dict[str, str]) -> AsyncIterator[list[Gateway]]:
-    async with AsyncExitStack() as stack:
-        both = [Gateway(), Gateway()]
-        for gateway in both:
-            stack.push_async_callback(gateway.end)
-            await gateway.start(environment)
-        yield both
-
-
 def environment_of(url: str) -> dict[str, str]:
     price = str(1_000_000 * TOKEN_COST)
-    return os.environ | {
-        "PYTHONPATH": str(ROOT),
-        "PROCTOR_LEDGER__URL": url,
+    return ledger_environment(url) | {
         "PROCTOR_AUTH__REQUIRED": "true",
-        "PROCTOR_DEFAULT_TIER": "custom",
         "PROCTOR_PRICES__PROMPT": "0",
         "PROCTOR_PRICES__THINKING": price,
         "PROCTOR_PRICES__ANSWER": price,

@@ -165,7 +165,7 @@ async def test_a_renewal_does_not_change_what_was_settled(
     key, _ = make_key(per_day=1)
     await reservations.reserve("chatcmpl-a", key, WorstCase(100, 90 * CENT), NOON, "lost")
     ended = draft("a", "0.10", status=200, completion_tokens=77)
-    await reservations.settle([replace(ended, reserved=ReservedAmount(52, 10 * CENT))], NOON)
+    await reservations.settle([replace(ended, reserved=ReservedAmount(52, 10 * CENT))])
 
     await leases.renew("lost", PROCESS, 2, [draft("a", "0.05", 90)])
     assert (await reservations.usage("team", NOON)).day == 10 * CENT

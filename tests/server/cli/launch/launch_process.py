@@ -33,16 +33,18 @@ if url is not None:
         "model": environment["ANTHROPIC_MODEL"],
         "max_tokens": 100,
         "thinking": {{"type": "adaptive"}},
+        "output_config": {{"effort": "low"}},
         "messages": [{{"role": "user", "content": "hi"}}],
     }}
     content = json.dumps(body).encode()
     request = urllib.request.Request(url + "/v1/messages", content, headers)
-    status = urllib.request.urlopen(request).status
+    for _ in range(2):
+        status = urllib.request.urlopen(request).status
 found = {{"arguments": sys.argv[1:], "environment": environment, "status": status}}
 print(json.dumps(found), flush=True)
 sys.exit(int(environment.get("AGENT_STATUS", "0")))
 """
-"""An agent that makes one request, as Claude Code would, and prints what it was given."""
+"""An agent that makes two requests, as Claude Code would, and prints what it was given."""
 
 LAUNCH = """
 import sys

@@ -110,9 +110,11 @@ def test_what_is_printed_runs_the_agent_in_a_shell(
         ("--budget-usd", "0"),
         ("--budget-usd", "nan"),
         ("--budget-usd", "two"),
+        ("--session", "a b"),
+        ("--server", "localhost:8000"),
     ],
 )
-def test_invalid_limits_are_refused(
+def test_invalid_values_are_refused(
     option: str, value: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(SystemExit):
