@@ -19,12 +19,15 @@ from proctor.server.admission.routing import Router
 from proctor.server.api import openapi
 from proctor.server.api.bodies import BodyReader
 from proctor.server.api.errors import MESSAGES_PATH, add_error_handlers
+from proctor.server.api.generation.background import BackgroundResponses
 from proctor.server.api.generation.chat import ChatApi
 from proctor.server.api.generation.completions import CompletionsApi
 from proctor.server.api.generation.endpoint import GenerationEndpoint, Services
 from proctor.server.api.generation.idempotency import open_idempotency_cache
 from proctor.server.api.generation.messages import MessagesApi
 from proctor.server.api.generation.openai_responses import ResponsesApi
+from proctor.server.api.generation.response_archive import open_archive
+from proctor.server.api.generation.responses_endpoint import ResponsesEndpoint
 from proctor.server.api.health import HealthEndpoints
 from proctor.server.api.ledger.feedback import FeedbackEndpoint
 from proctor.server.api.ledger.sessions import SessionsEndpoint
@@ -32,6 +35,7 @@ from proctor.server.api.metrics import MetricsEndpoint
 from proctor.server.api.models import ModelsEndpoint
 from proctor.server.api.openapi import Operation
 from proctor.server.api.route import RouteEndpoint
+from proctor.server.api.stored_responses import StoredResponsesEndpoints
 from proctor.server.api.tiers import TiersEndpoint
 from proctor.server.api.tokenize import TokenizeEndpoint
 from proctor.server.api.ui import add_pages
@@ -103,6 +107,7 @@ def create_app(
         Sessions(settings, session_store, reservations),
         open_idempotency_cache(database, settings.ledger, gateway),
     )
+    background = BackgroundResponses(open_archive(database, settings.ledger, gateway))
     record_verifier = RecordVerifier(open_secrets(settings.auth.record_secrets, database))
     admission = AdmissionController(settings, Router.load(settings.router), record_verifier)
     authenticator = Authenticator(
@@ -121,6 +126,7 @@ def create_app(
         async with ledger or nullcontext():
             yield
             await task_pool.aclose()
+            await background.aclose()
             await services.idempotency_cache.aclose()
             await services.reservations.aclose()
         if database is not None:
@@ -155,7 +161,17 @@ def create_app(
     app.add_middleware(RequestIdMiddleware)
     reader = None if database is None else SessionReader(database)
     sessions = SessionsEndpoint(reader, ledger, settings.currency)
-    _add_routes(app, authenticator, services, admission, metrics, ledger_context, ledger, sessions)
+    _add_routes(
+        app,
+        authenticator,
+        services,
+        admission,
+        background,
+        metrics,
+        ledger_context,
+        ledger,
+        sessions,
+    )
     add_pages(app, settings, authenticator)
     return app
 
@@ -165,6 +181,7 @@ def _add_routes(
     authenticator: Authenticator,
     services: Services,
     admission: AdmissionController,
+    background: BackgroundResponses,
     metrics: Metrics,
     ledger_context: LedgerContext,
     ledger: Ledger | None,
@@ -174,7 +191,8 @@ def _add_routes(
     chat = GenerationEndpoint(ChatApi(settings, admission), services)
     completions = GenerationEndpoint(CompletionsApi(admission), services)
     messages = GenerationEndpoint(MessagesApi(admission), services)
-    responses = GenerationEndpoint(ResponsesApi(settings, admission), services)
+    responses = ResponsesEndpoint(ResponsesApi(settings, admission), services, background)
+    stored_responses = StoredResponsesEndpoints(background.archive, settings.limits)
     route = RouteEndpoint(
         settings,
         body_reader,
@@ -195,6 +213,11 @@ def _add_routes(
     add("POST", COMPLETIONS_PATH, openapi.COMPLETIONS, completions.__call__)
     add("POST", MESSAGES_PATH, openapi.MESSAGES, messages.__call__)
     add("POST", RESPONSES_PATH, openapi.RESPONSES, responses.__call__)
+    stored_path = f"{RESPONSES_PATH}/{{response_id}}"
+    add("GET", stored_path, openapi.GET_RESPONSE, stored_responses.retrieve)
+    add("DELETE", stored_path, openapi.DELETE_RESPONSE, stored_responses.delete)
+    add("POST", f"{stored_path}/cancel", openapi.CANCEL_RESPONSE, stored_responses.cancel)
+    add("GET", f"{stored_path}/input_items", openapi.RESPONSE_ITEMS, stored_responses.list_items)
     add("POST", f"{MESSAGES_PATH}/count_tokens", openapi.COUNT_TOKENS, tokenize.count_tokens)
     add("POST", "/v1/route", openapi.ROUTE, route.__call__)
     add("POST", "/tokenize", openapi.TOKENIZE, tokenize.tokenize)

@@ -24,7 +24,8 @@ class ApiError(Exception):
     ApiError
     ├── BadRequest            400  invalid field, named by `param`
     │   ├── ConflictingFields 400  two fields that contradict each other
-    │   └── ContextTooLong    400  more tokens than the context length
+    │   ├── ContextTooLong    400  more tokens than the context length
+    │   └── UnknownResponse   400  unknown `previous_response_id`
     ├── Unauthorized          401  missing or unknown API key
     ├── Forbidden             403  API key without the required permission
     │   └── OriginNotAllowed  403  web page of an origin that is not allowed
@@ -101,6 +102,12 @@ class ContextTooLong(BadRequest):
         # OpenAI's wording, by which LiteLLM and others detect this error.
         message = f"This model's maximum context length is {context} tokens, {details}"
         super().__init__(message, param=param)
+
+
+class UnknownResponse(BadRequest):
+    """The response that a request continues does not exist, or has expired."""
+
+    code = "previous_response_not_found"
 
 
 class Unauthorized(ApiError):

@@ -239,7 +239,7 @@ class Operation:
             extra["parameters"] = [REQUEST_ID, TIMEOUT]
         if self.chunk is not None:
             extra["parameters"] += [EVENT_NAMES]
-        if self.chunk is not None or self.events:
+        if IdempotencyConflict in self.errors:
             extra["parameters"] += [IDEMPOTENCY_KEY, SESSION, *SESSION_LIMITS]
         return extra
 
@@ -292,6 +292,32 @@ RESPONSES = Operation(
     events=EVENTS,
     errors=GENERATION_ERRORS,
     headers=GENERATION_HEADERS,
+)
+RESPONSE_ERRORS = (*KEY_ERRORS, NotFound)
+GET_RESPONSE = Operation(
+    "retrieveResponse",
+    "Get a stored response, or resume its stream if it is generated in the background",
+    response=openai_responses.ResponseObject,
+    events=EVENTS,
+    errors=RESPONSE_ERRORS,
+)
+DELETE_RESPONSE = Operation(
+    "deleteResponse",
+    "Delete a stored response; if it is being generated, it is cancelled",
+    response=openai_responses.DeletedResponse,
+    errors=RESPONSE_ERRORS,
+)
+CANCEL_RESPONSE = Operation(
+    "cancelResponse",
+    "Cancel a response that is generated in the background",
+    response=openai_responses.ResponseObject,
+    errors=RESPONSE_ERRORS,
+)
+RESPONSE_ITEMS = Operation(
+    "listResponseItems",
+    "List the items of the conversation before a stored response",
+    response=openai_responses.ItemList,
+    errors=RESPONSE_ERRORS,
 )
 COUNT_TOKENS = Operation(
     "countMessageTokens",
@@ -426,10 +452,12 @@ def _specialize(
     """Restrict the document to what this server's settings and its model allow."""
     schemas = schema["components"]["schemas"]
     tiers = [tier.name for tier in settings.tiers]
-    for model, names in ((ChatRequest, [*tiers, AUTO]), (CompletionRequest, tiers)):
+    for model in (ChatRequest, CompletionRequest, MessagesRequest, ResponsesRequest):
+        names = tiers if model is CompletionRequest else [*tiers, AUTO]
         fields = schemas[model.__name__]["properties"]
         fields["budget_tier"]["anyOf"][0] = {"type": "string", "enum": names}
-        fields["n"]["anyOf"][0]["maximum"] = settings.limits.max_choices
+        if "n" in fields:
+            fields["n"]["anyOf"][0]["maximum"] = settings.limits.max_choices
     if vocabulary_size is not None:
         tokens = schemas[DetokenizeRequest.__name__]["properties"]["tokens"]
         tokens["items"] |= {"maximum": vocabulary_size - 1}
@@ -479,6 +507,8 @@ def _schemas() -> tuple[dict[type, dict[str, Any]], dict[str, Any]]:
         anthropic.MessagesError,
         *anthropic.EVENTS.values(),
         openai_responses.ResponseObject,
+        openai_responses.DeletedResponse,
+        openai_responses.ItemList,
         *EVENTS.values(),
     ]
     models = [*dict.fromkeys(models)]

@@ -20,6 +20,7 @@ from starlette.applications import Starlette
 from proctor.server.accounting.ledger.service import prepare
 from proctor.server.app import create_app
 from proctor.server.auth.store import has_keys
+from proctor.server.cli.address import url_of
 from proctor.server.config.settings import ConfigError, Settings
 from proctor.server.engines.factory import load_engine
 from proctor.server.engines.processes.engine_processes import end_engines
@@ -40,9 +41,6 @@ reading."""
 
 LAST_SECONDS = 5.0
 """The time for anything else that a request then waits for, such as a database."""
-
-ANY_HOST = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104
-"""Addresses of all interfaces, and the ones that a client can use instead."""
 
 
 def serve(settings: Settings) -> int:
@@ -254,8 +252,7 @@ async def _announce(server: Server, supervisor: EngineSupervisor, settings: Sett
 
 def _address(server: Server, settings: Settings) -> str:
     port = server.servers[0].sockets[0].getsockname()[1]
-    host = ANY_HOST.get(settings.host, settings.host)
-    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+    return url_of(settings.host, port)
 
 
 def _example(address: str, settings: Settings) -> str:

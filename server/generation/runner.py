@@ -79,7 +79,7 @@ class TaskPool:
                 with self.on_shutdown(lambda: None if timeout.expired() else timeout.reschedule(0)):
                     return await self._queue.enter(context.name, size)
         except TimeoutError:
-            raise (_shutting_down() if self._is_shut_down else context.timeout_error()) from None
+            raise (shutting_down() if self._is_shut_down else context.timeout_error()) from None
 
     @contextmanager
     def on_shutdown(self, callback: Callable[[], None]) -> Iterator[None]:
@@ -269,7 +269,7 @@ async def generate(
     loop = asyncio.get_running_loop()
     timeout = loop.call_at(context.deadline, queue.put_nowait, context.timeout_error())
     try:
-        with task_pool.on_shutdown(lambda: queue.put_nowait(_shutting_down())):
+        with task_pool.on_shutdown(lambda: queue.put_nowait(shutting_down())):
             running = len(tasks)
             while running:
                 item = await queue.get()
@@ -286,5 +286,6 @@ async def generate(
             task.cancel()
 
 
-def _shutting_down() -> Unavailable:
+def shutting_down() -> Unavailable:
+    """Return the error of requests that have not finished when the server shuts down."""
     return Unavailable("the server is shutting down", headers=SOON)

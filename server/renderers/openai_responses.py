@@ -21,7 +21,6 @@ from proctor.server.schemas.openai_responses.events import ResponseEvent, Respon
 from proctor.server.schemas.openai_responses.response import (
     ReasoningOptions,
     ResponseObject,
-    ResponseStatus,
     ResponseUsage,
     to_response_error,
 )
@@ -29,12 +28,16 @@ from proctor.server.schemas.openai_responses.translation import ResponsesChatReq
 from proctor.server.transport.sse import event
 
 LastEvent = Literal["response.completed", "response.incomplete", "response.failed"]
-LAST_EVENTS: Mapping[ResponseStatus, LastEvent] = {
+LAST_EVENTS: Mapping[str, LastEvent] = {
     "completed": "response.completed",
     "incomplete": "response.incomplete",
+    "cancelled": "response.incomplete",
     "failed": "response.failed",
 }
 """The last event of a stream, by the status of its response."""
+
+MAX_STORED_BYTES = 2**22
+"""The maximum size of a response that is stored, with the conversation before it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +106,7 @@ class ResponsesRenderer(ResponseRenderer):
             "created_at": envelope.created,
             "completed_at": None,
             "status": "in_progress",
-            "background": False,
+            "background": bool(request.background),
             "error": None,
             "incomplete_details": None,
             "model": envelope.model,
@@ -121,8 +124,8 @@ class ResponsesRenderer(ResponseRenderer):
             "top_p": sampling.top_p,
             "top_logprobs": request.top_logprobs or 0,
             "truncation": "disabled",
-            "previous_response_id": None,
-            "store": False,
+            "previous_response_id": request.previous_response_id,
+            "store": self.request.stored_input is not None,
             "service_tier": "default",
             "metadata": request.metadata or {},
             "prompt_cache_key": request.prompt_cache_key,
@@ -143,6 +146,7 @@ class ResponsesRenderer(ResponseRenderer):
         response["usage"] = self._usage(results)
         response["thinking"] = self.envelope.thinking(result)
         response["cost"] = self.envelope.cost()
+        response["store"] = self._can_store(response)
         return response
 
     def failure(self, output: ResponseOutput, error: ApiError) -> ResponseObject:
@@ -152,6 +156,19 @@ class ResponsesRenderer(ResponseRenderer):
         response["error"] = to_response_error(error)
         response["output"] = output.items
         return response
+
+    def cancelled(self, output: ResponseOutput) -> ResponseObject:
+        """Return the response when it was cancelled."""
+        response = self.response()
+        response["status"] = "cancelled"
+        response["output"] = output.items
+        return response
+
+    def _can_store(self, response: ResponseObject) -> bool:
+        stored = self.request.stored_input
+        if stored is None or self.request.client_request.background:
+            return stored is not None
+        return len(stored) + len(orjson.dumps(response)) <= MAX_STORED_BYTES
 
     def _reasoning(self) -> ReasoningOptions:
         reasoning = self.request.client_request.reasoning
@@ -208,6 +225,10 @@ class ResponsesSseEncoder(SseEncoder):
 
     def error(self, error: ApiError) -> bytes:
         return self._last(self._renderer.failure(self._output, error))
+
+    def cancelled(self) -> ResponseObject:
+        """Return the response, which was cancelled, with the items that are complete."""
+        return self._renderer.cancelled(self._output)
 
     def heartbeat(self) -> ServerSentEvent:
         """Return an event, as clients' timeouts ignore comments; a comment after the end."""

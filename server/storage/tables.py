@@ -211,3 +211,25 @@ record_secrets = Table(
     Column("created", Utc, nullable=False),
     Column("expires", Utc),
 )
+
+responses = Table(
+    "responses",
+    metadata,
+    Column("id", String(64), primary_key=True),
+    Column("key", String(128), nullable=False),
+    Column("status", String(16), nullable=False),
+    Column("input", LargeBinary, nullable=False),
+    Column("body", LargeBinary, nullable=False),
+    Column("gateway", String(32)),
+    Column("expires", Utc),
+    Index("responses_expires", "expires"),
+    Index("responses_gateway", "gateway"),
+)
+
+response_events = Table(
+    "response_events",
+    metadata,
+    Column("id", String(64), ForeignKey("responses.id", ondelete="CASCADE"), primary_key=True),
+    Column("number", BigInteger, primary_key=True),
+    Column("data", LargeBinary, nullable=False),
+)

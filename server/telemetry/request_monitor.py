@@ -51,7 +51,7 @@ class RequestMonitor(ResponseObserver):
         self._running = 0
         self._all_finished = asyncio.Event()
         self._all_finished.set()
-        self._response_ended = False
+        self._parts = 1
         self._reservation = Reservation()
 
     @property
@@ -110,9 +110,15 @@ class RequestMonitor(ResponseObserver):
         except TimeoutError:
             logger.warning("A reservation could not be settled before the response ended")
 
+    def detach(self) -> None:
+        """Note that the request goes on after its HTTP response, until `close` is called again."""
+        self._parts += 1
+
     def close(self) -> None:
         """Note that the response has ended; cancelled choices may still have to finish."""
-        self._response_ended = True
+        self._parts -= 1
+        if self._parts:
+            return
         self._reservation.response_ended()
         self._finish_if_done()
 
@@ -125,7 +131,7 @@ class RequestMonitor(ResponseObserver):
             self._recorder.reserved = self._reservation.amount
 
     def _finish_if_done(self) -> None:
-        if self._running or not self._response_ended:
+        if self._running or self._parts:
             return
         self._settle()
         seconds = time.perf_counter() - self._started

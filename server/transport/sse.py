@@ -2,7 +2,7 @@
 
 import contextlib
 import re
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Iterator
 from contextlib import aclosing
 from typing import Any
 
@@ -12,6 +12,7 @@ from sse_starlette.sse import SendTimeoutError
 from starlette.types import Receive, Scope, Send
 
 DONE = b"data: [DONE]\n\n"
+DATA = b"data: "
 NAME = re.compile(rb"^event: .*\n", re.MULTILINE)
 PLACEHOLDER = "\N{OBJECT REPLACEMENT CHARACTER}"
 """The placeholder for the text of a chunk in an `SseTemplate`."""
@@ -29,6 +30,13 @@ def event(data: Any, *, name: str | None = None) -> bytes:
     """Encode an event, with its data as JSON."""
     prefix = b"event: " + name.encode() + b"\n" if name else b""
     return prefix + b"data: " + orjson.dumps(data) + b"\n\n"
+
+
+def data_of(events: bytes) -> Iterator[Any]:
+    """Yield the data of encoded events that have one line of JSON each."""
+    for line in events.split(b"\n"):
+        if line.startswith(DATA):
+            yield orjson.loads(line.removeprefix(DATA))
 
 
 async def without_names(events: AsyncGenerator[bytes, None]) -> AsyncGenerator[bytes, None]:

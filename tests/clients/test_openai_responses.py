@@ -179,3 +179,21 @@ async def test_errors(sdk: openai.AsyncOpenAI, fields: dict[str, Any]) -> None:
 
     assert bad.value.param == "temperature"
     assert misspelled.value.param == "max_thinking_token"
+
+
+async def test_custom_tools_with_a_regular_expression(
+    sdk: openai.AsyncOpenAI, fields: dict[str, Any]
+) -> None:
+    grammar = {"type": "grammar", "syntax": "regex", "definition": "[a-c]{3}[0-9]"}
+    tool: Any = {"type": "custom", "name": "code", "format": grammar}
+    response = await sdk.responses.create(
+        **fields,
+        tools=[tool],
+        tool_choice={"type": "custom", "name": "code"},
+        parallel_tool_calls=False,
+    )
+
+    (call,) = [item for item in response.output if item.type == "custom_tool_call"]
+    assert len(call.input) == 4
+    assert call.input[:3].strip("abc") == ""
+    assert call.input[3].isdigit()

@@ -1,6 +1,7 @@
 """Validate responses against the server's own OpenAPI document."""
 
 import gzip
+import re
 from collections.abc import Iterator
 from functools import cache
 from typing import Any
@@ -14,6 +15,7 @@ from proctor.server.app import create_app
 from proctor.server.config.settings import Settings
 from proctor.server.engines.fake import FakeEngine
 
+PARAMETER = re.compile(r"\{\w+\}")
 HEADERS = (
     *("x-request-id", "x-budget-tier", "x-ignored-fields", "x-max-tokens"),
     *("retry-after", "allow", "accept-encoding"),
@@ -66,11 +68,10 @@ def validator(schema: dict[str, Any]) -> Draft202012Validator:
 
 
 def _operation(request: httpx.Request) -> dict[str, Any] | None:
-    for path, operations in document()["paths"].items():
-        prefix, brace, _ = path.partition("{")
-        request_path = request.url.path
-        if request_path == path or (brace and request_path.startswith(prefix)):
-            operation: dict[str, Any] | None = operations.get(request.method.lower())
+    paths: dict[str, Any] = document()["paths"]
+    for path in sorted(paths, key=len, reverse=True):  # the most specific first
+        if re.fullmatch(PARAMETER.sub(".+", path), request.url.path):
+            operation: dict[str, Any] | None = paths[path].get(request.method.lower())
             return operation
     return None
 

@@ -2,10 +2,11 @@
 
 import logging
 from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime, timedelta
 from operator import itemgetter
 from typing import Any, NamedTuple
 
-from sqlalchemy import delete, select, union
+from sqlalchemy import delete, select, union, update
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -13,9 +14,13 @@ from proctor.server.accounting.ledger.process import Process
 from proctor.server.accounting.ledger.records import DraftRecord, LedgerRecord
 from proctor.server.accounting.ledger.store import Store
 from proctor.server.storage.errors import is_refusal, reason
-from proctor.server.storage.tables import gateways, holds, replays
+from proctor.server.storage.responses import FAILED, RUNNING
+from proctor.server.storage.tables import gateways, holds, replays, responses
 
 logger = logging.getLogger(__name__)
+
+FAILED_LIFETIME = timedelta(hours=1)
+"""The time for which the failed responses of a lost gateway are stored."""
 
 
 class ObservedGateway(NamedTuple):
@@ -94,6 +99,7 @@ class GatewayStore:
             select(gateways.c.id),
             select(holds.c.gateway),
             select(replays.c.gateway).where(replays.c.gateway.is_not(None)),
+            select(responses.c.gateway).where(responses.c.gateway.is_not(None)),
         ).subquery()
         query = (
             select(ids.c.id.label("name"), gateways)
@@ -107,7 +113,7 @@ class GatewayStore:
         """Settle what a lost gateway has left. Of several gateways that try, one succeeds.
 
         The last drafts of its requests are written as rows, its reservations are deleted,
-        and its unfinished idempotency keys are released.
+        its unfinished idempotency keys are released, and its background responses have failed.
 
         Args:
             lost: the gateway, as it was last observed. If it has renewed its lease since
@@ -135,6 +141,7 @@ class GatewayStore:
         for draft in drafts:
             await self._insert(connection, LedgerRecord.from_json(draft))
         await connection.execute(delete(replays).where(replays.c.gateway == gateway))
+        await _end_responses(connection, gateway)
         return len(drafts)
 
     async def _insert(self, connection: AsyncConnection, record: LedgerRecord) -> None:
@@ -147,6 +154,15 @@ class GatewayStore:
             logger.error(
                 "The ledger's database rejects the row of %s: %s", record.id, reason(error)
             )
+
+
+async def _end_responses(connection: AsyncConnection, gateway: str) -> None:
+    """Mark the responses that a gateway was generating as failed; they expire in a while."""
+    own = responses.c.gateway == gateway
+    is_running = own & responses.c.status.in_(RUNNING)
+    expires = datetime.now(UTC) + FAILED_LIFETIME
+    await connection.execute(update(responses).where(is_running).values(status=FAILED))
+    await connection.execute(update(responses).where(own).values(gateway=None, expires=expires))
 
 
 def _to_row(gateway: str, draft: DraftRecord) -> dict[str, Any]:

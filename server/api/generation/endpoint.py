@@ -161,7 +161,11 @@ class GenerationEndpoint(Generic[R]):
             context,
             {**reservation.rate_limit_headers, **session_headers},
         )
-        return await respond(request, responder, services.settings)
+        return await self._send(request, responder)
+
+    async def _send(self, request: Request, responder: Responder) -> Response:
+        """Return the response to an admitted request."""
+        return await respond(request, responder, self._services.settings)
 
     async def _admit(
         self,

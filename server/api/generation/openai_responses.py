@@ -8,7 +8,6 @@ from proctor.server.auth.api_key import Key
 from proctor.server.config.reasoning_format import ReasoningFormat
 from proctor.server.config.settings import Settings
 from proctor.server.engines.base import Engine
-from proctor.server.errors import BadRequest
 from proctor.server.generation.base import Admission
 from proctor.server.renderers.base import Envelope
 from proctor.server.renderers.openai_responses import ResponsesRenderer
@@ -29,9 +28,7 @@ class ResponsesApi(GenerationApi[ResponsesChatRequest]):
         self._admission_controller = admission_controller
 
     def parse(self, body: bytes) -> ResponsesChatRequest:
-        request = parse(body, ResponsesRequest)
-        _check_stored(request)
-        return to_chat(request)
+        return to_chat(parse(body, ResponsesRequest))
 
     async def admit(
         self,
@@ -41,7 +38,7 @@ class ResponsesApi(GenerationApi[ResponsesChatRequest]):
         key: Key | None,
         allowance: Allowance,
     ) -> Admission:
-        read_include_reasoning(request)
+        read_include_reasoning(request)  # before anything is reserved; the renderer reads it again
         with client_fields(request.client_fields):
             return await self._admission_controller.admit(request, engine, name, key, allowance)
 
@@ -62,18 +59,3 @@ def _hides_thinking(request: ResponsesChatRequest, settings: Settings) -> bool:
     if include is None:
         return settings.reasoning_format is ReasoningFormat.HIDDEN
     return not include.value
-
-
-def _check_stored(request: ResponsesRequest) -> None:
-    """Check that the request needs no stored response.
-
-    Raises:
-        BadRequest: if it does.
-    """
-    if request.previous_response_id is not None:
-        raise BadRequest(
-            "'previous_response_id' is not supported: send the whole conversation in 'input'.",
-            param="previous_response_id",
-        )
-    if request.background:
-        raise BadRequest("'background' is not supported: use 'stream'.", param="background")

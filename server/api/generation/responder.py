@@ -136,7 +136,7 @@ class Responder:
 
 async def respond(request: Request, responder: Responder, settings: Settings) -> Response:
     """Return the response, streamed if the request has `stream`."""
-    headers, limits = _headers(responder), settings.limits
+    headers, limits = headers_of(responder), settings.limits
     if not responder.request.stream:
         return await _complete_response(request, responder, headers)
     encoder = responder.renderer.encoder()
@@ -201,7 +201,8 @@ async def _disconnected(request: Request) -> None:
         pass
 
 
-def _headers(responder: Responder) -> dict[str, str]:
+def headers_of(responder: Responder) -> dict[str, str]:
+    """Return the headers of the response to an admitted request."""
     request, admission = responder.request, responder.admission
     headers = {
         "x-budget-tier": admission.resolution.label,

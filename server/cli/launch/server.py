@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import httpx
 
-from proctor.server.cli.serve import ANY_HOST
+from proctor.server.cli.address import url_of
 from proctor.server.config.paths import state_folder
 from proctor.server.config.settings import Settings
 
@@ -42,7 +42,7 @@ class ServedModel(NamedTuple):
 
 def configured_url(settings: Settings) -> str:
     """Return the base URL of a server with these settings."""
-    return _url(settings.host, settings.port)
+    return url_of(settings.host, settings.port)
 
 
 @contextmanager
@@ -70,7 +70,7 @@ def running_server(settings: Settings, url: str | None, config: Path | None) -> 
         if config is not None:
             command += ["--config", str(config)]
         log = state_folder() / f"launch-{port}.log"
-        found = _url(settings.host, port)
+        found = url_of(settings.host, port)
         text = f"Starting a server for {settings.model_name} at {found}; its log is {log}."
         print(f"proctor: {text}", file=sys.stderr, flush=True)
         with _started(command, found, log):
@@ -156,11 +156,6 @@ def served_model(url: str, key: str | None) -> ServedModel:
         return ServedModel(card["root"], card["max_model_len"])
     except (ValueError, LookupError, TypeError):
         raise LaunchError(f"What listens at {url} is not a Proctor server.") from None
-
-
-def _url(host: str, port: int) -> str:
-    host = ANY_HOST.get(host, host)
-    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
 def _free_port() -> int:

@@ -30,9 +30,13 @@ def none_of(*types: str) -> dict[str, Any]:
     return {"not": {"enum": [*types]}}
 
 
-def kind_of(value: Any) -> Any:
-    """Return the type of an item or a part, before or after its validation."""
-    return value.get("type") if isinstance(value, dict) else getattr(value, "type", None)
+def kind_of(value: Any) -> str | None:
+    """Return the type of an item or a part, before or after its validation.
+
+    It is None if there is none, and empty if it is not a string.
+    """
+    kind = value.get("type") if isinstance(value, dict) else getattr(value, "type", None)
+    return kind if kind is None or isinstance(kind, str) else ""
 
 
 def _text_as_parts(value: Any) -> Any:

@@ -121,19 +121,6 @@ class ReasoningItem(ItemModel):
     """The record of the thinking, as in the response."""
 
 
-class ItemReference(LenientModel):
-    """A reference to a stored item, which is not supported."""
-
-    type: Literal["item_reference"]
-    """The type of the item."""
-
-    @model_validator(mode="before")
-    @classmethod
-    def _is_not_supported(cls, value: Any) -> Any:
-        reason = "must not be 'item_reference': send the item itself"
-        raise PydanticCustomError("field", "{reason}", {"field": "type", "reason": reason})
-
-
 TAGS = {
     "message": "message_item",
     "reasoning": "reasoning_item",
@@ -143,25 +130,33 @@ TAGS = {
     "custom_tool_call_output": "call_output_item",
     "local_shell_call": "shell_call_item",
     "local_shell_call_output": "shell_output_item",
-    "item_reference": "reference_item",
 }
 """The tags of the types that items are validated as; those of others are ignored."""
 
 OTHER = "other_item"
+REFERENCE = "item_reference"
 
 
 class OtherItem(LenientModel):
     """An item of another type, which the model does not see."""
 
-    type: Annotated[Kind, Field(json_schema_extra=none_of(*TAGS))]
-    """The type of the item."""
+    type: Annotated[Kind, Field(json_schema_extra=none_of(*TAGS, REFERENCE))]
+    """The type of the item. References to items are not supported."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _no_reference(cls, value: Any) -> Any:
+        if kind_of(value) == REFERENCE:
+            reason = f"must not be '{REFERENCE}': send the item itself"
+            raise PydanticCustomError("field", "{reason}", {"field": "type", "reason": reason})
+        return value
 
 
 def _item_tag(value: Any) -> str:
     kind = kind_of(value)
     if kind is None:  # OpenAI's short form of messages
         return TAGS["message"]
-    return TAGS.get(kind, OTHER) if isinstance(kind, str) else OTHER
+    return TAGS.get(kind, OTHER)
 
 
 Item = (
@@ -172,7 +167,6 @@ Item = (
     | CallOutputItem
     | ShellOutputItem
     | ReasoningItem
-    | ItemReference
     | OtherItem
 )
 InputItem = Annotated[
@@ -183,7 +177,6 @@ InputItem = Annotated[
     | Annotated[CallOutputItem, Tag("call_output_item")]
     | Annotated[ShellOutputItem, Tag("shell_output_item")]
     | Annotated[ReasoningItem, Tag("reasoning_item")]
-    | Annotated[ItemReference, Tag("reference_item")]
     | Annotated[OtherItem, Tag(OTHER)],
     Discriminator(_item_tag),
 ]

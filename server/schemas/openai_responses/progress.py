@@ -2,7 +2,7 @@
 
 import re
 
-LINE = r"Thought for [\d,]+(?: of [\d,]+)? tokens\."
+LINE = r"Thought for [\d,]+(?: of [\d,]+)? tokens?\."
 SUMMARY = re.compile(rf"{LINE}(?:\n{LINE})*")
 
 
@@ -13,8 +13,9 @@ def progress_line(tokens: int, maximum: int | None) -> str:
         tokens: the thinking tokens so far.
         maximum: their maximum; None if there is none.
     """
-    limit = "" if maximum is None else f" of {maximum:,}"
-    return f"Thought for {tokens:,}{limit} tokens."
+    if maximum is not None:
+        return f"Thought for {tokens:,} of {maximum:,} tokens."
+    return f"Thought for {tokens:,} token{'' if tokens == 1 else 's'}."
 
 
 def is_progress(summary: str) -> bool:

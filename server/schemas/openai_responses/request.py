@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import Field, model_validator
 from pydantic_core import PydanticCustomError
 
 from proctor.server.config.limits import MAX_NAME
@@ -57,13 +57,6 @@ Metadata = dict[
 ]
 
 
-def _check_metadata(metadata: Metadata) -> Metadata:
-    if len(metadata) > MAX_METADATA:
-        message = "Input should have at most {maximum} keys"
-        raise PydanticCustomError("too_long", message, {"maximum": MAX_METADATA})
-    return metadata
-
-
 class ResponsesReasoning(AgentModel, Reasoning):
     """Options of the thinking."""
 
@@ -82,7 +75,7 @@ class ResponsesReasoning(AgentModel, Reasoning):
 class ResponsesRequest(AgentModel, BudgetFields):
     """The body of `POST /v1/responses`. Unknown fields are ignored, and listed in a header."""
 
-    rejected = UNSUPPORTED
+    rejected = UNSUPPORTED.union(OTHER_NAMES)
 
     model: Name | None = None
     """The name of the model, as listed by `GET /v1/models`. Defaults to the model that is
@@ -134,7 +127,7 @@ class ResponsesRequest(AgentModel, BudgetFields):
     """Whether to generate the response in the background."""
     previous_response_id: Name | None = None
     """The ID of the response that this one continues."""
-    metadata: Annotated[Metadata, AfterValidator(_check_metadata)] | None = None
+    metadata: Annotated[Metadata, Field(max_length=MAX_METADATA)] | None = None
     """Up to 16 strings, which are part of the response."""
     truncation: Literal["auto", "disabled"] | None = None
     """What to do with a conversation that exceeds the context. It is always an error."""

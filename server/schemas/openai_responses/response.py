@@ -12,7 +12,7 @@ from proctor.server.schemas.responses import (
 )
 
 ItemStatus = Literal["in_progress", "completed", "incomplete"]
-ResponseStatus = Literal["in_progress", "completed", "incomplete", "failed"]
+ResponseStatus = Literal["queued", "in_progress", "completed", "incomplete", "failed", "cancelled"]
 
 SERVER_ERROR, INVALID_PROMPT = "server_error", "invalid_prompt"
 """The codes of errors that have none of their own in OpenAI's API."""
@@ -262,3 +262,29 @@ def to_response_error(error: ApiError) -> ResponseError:
         return {"code": error.code, "message": message}
     code = SERVER_ERROR if error.status >= 500 else INVALID_PROMPT
     return {"code": code, "message": message}
+
+
+class DeletedResponse(ResponseSchema):
+    """A response that was deleted."""
+
+    id: str
+    """The identifier of the response."""
+    object: Literal["response"]
+    """The object type, always `response`."""
+    deleted: Literal[True]
+    """Always true."""
+
+
+class ItemList(ResponseSchema):
+    """Items of a conversation."""
+
+    object: Literal["list"]
+    """The object type, always `list`."""
+    data: list[Any]
+    """The items, as the client has sent them."""
+    first_id: str | None
+    """The identifier of the first item."""
+    last_id: str | None
+    """The identifier of the last item."""
+    has_more: bool
+    """Whether there are more items."""

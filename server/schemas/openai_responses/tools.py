@@ -3,12 +3,12 @@
 from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
-from pydantic import Discriminator, Field, Tag, model_validator
+from pydantic import ConfigDict, Discriminator, Field, Tag, model_validator
 from pydantic_core import PydanticCustomError
 
 from proctor.server.config.limits import MAX_NAME
 from proctor.server.engines.grammars.complexity import MAX_PATTERN
-from proctor.server.schemas.base import Flag, LenientModel, Text
+from proctor.server.schemas.base import NULL, Flag, LenientModel, Text, needs
 from proctor.server.schemas.openai_responses.content import Kind, kind_of, none_of
 from proctor.server.schemas.tools import (
     MAX_GRAMMAR,
@@ -17,6 +17,15 @@ from proctor.server.schemas.tools import (
     Parameters,
     Schema,
 )
+
+PRESENT: dict[str, Any] = {"not": NULL}
+GRAMMAR_NEEDS_DEFINITION = needs("type", {"const": "grammar"}, syntax=PRESENT, definition=PRESENT)
+FORMAT_NEEDS_SCHEMA = needs("type", {"const": "json_schema"}, schema=PRESENT)
+CHOICE_NEEDS_NAMES: list[Any] = [
+    needs("type", {"const": "allowed_tools"}, tools=PRESENT),
+    needs("type", {"enum": ["function", "custom"]}, name=PRESENT),
+]
+"""The checks of the validators, as JSON schemas."""
 
 
 class FunctionTool(LenientModel):
@@ -36,6 +45,8 @@ class FunctionTool(LenientModel):
 
 class ToolGrammar(LenientModel):
     """The format of a custom tool's input."""
+
+    model_config = ConfigDict(json_schema_extra=GRAMMAR_NEEDS_DEFINITION)
 
     type: Literal["text", "grammar"]
     """The type of the format: free text, or a grammar."""
@@ -89,6 +100,13 @@ class OtherTool(LenientModel):
     """The type of the tool."""
 
 
+class OtherInnerTool(LenientModel):
+    """A tool of another type in a namespace. It is ignored."""
+
+    type: Annotated[Kind, Field(json_schema_extra=none_of("function", "custom"))]
+    """The type of the tool."""
+
+
 def _tag(value: Any) -> str:
     kind = kind_of(value)
     return f"{kind}_tool" if kind in ("function", "custom", "namespace") else "other_tool"
@@ -102,7 +120,7 @@ def _inner_tag(value: Any) -> str:
 ToolInNamespace = Annotated[
     Annotated[FunctionTool, Tag("function_tool")]
     | Annotated[CustomTool, Tag("custom_tool")]
-    | Annotated[OtherTool, Tag("other_tool")],
+    | Annotated[OtherInnerTool, Tag("other_tool")],
     Discriminator(_inner_tag),
 ]
 
@@ -145,6 +163,8 @@ class ToolName(LenientModel):
 class ToolChoice(ToolName):
     """The tool that the model must call, or the tools that it may call."""
 
+    model_config = ConfigDict(json_schema_extra={"allOf": CHOICE_NEEDS_NAMES})
+
     type: Literal["function", "custom", "allowed_tools"]
     """`function` and `custom` require a call of one tool, and `allowed_tools` restricts the model
     to some of `tools`."""
@@ -168,6 +188,8 @@ class ToolChoice(ToolName):
 
 class TextFormat(LenientModel):
     """The format of the answer."""
+
+    model_config = ConfigDict(json_schema_extra=FORMAT_NEEDS_SCHEMA)
 
     type: Literal["text", "json_object", "json_schema"]
     """The type of the format: free text, any JSON object, or JSON that matches a schema."""

@@ -7,7 +7,7 @@ from proctor.server.engines.tool_calls import ToolChoice as EngineToolChoice
 from proctor.server.errors import BadRequest
 from proctor.server.schemas.budget import BudgetFields
 from proctor.server.schemas.openai_responses.conversation import to_messages
-from proctor.server.schemas.openai_responses.items import OtherItem
+from proctor.server.schemas.openai_responses.items import Item, OtherItem
 from proctor.server.schemas.openai_responses.request import INCLUDED, ResponsesRequest
 from proctor.server.schemas.openai_responses.tool_names import (
     ToolOrigin,
@@ -44,11 +44,14 @@ class ResponsesChatRequest(TranslatedRequest):
         origins: the tools that the functions were made of, by the names of the functions.
         allowed: the names of the functions that may be called; None for all. The prompt has all
             tools anyway, so that its beginning stays the same.
+        stored_input: the items of the whole conversation as JSON, to be stored with the response;
+            None if it is not stored.
     """
 
     client_request: ResponsesRequest
     origins: Mapping[str, ToolOrigin] = {}
     allowed: frozenset[str] | None = None
+    stored_input: bytes | None = None
 
     @property
     def client_fields(self) -> Mapping[str, str]:
@@ -84,14 +87,18 @@ class Selection(NamedTuple):
     allowed: frozenset[str] | None = None
 
 
-def to_chat(request: ResponsesRequest) -> ResponsesChatRequest:
+def to_chat(request: ResponsesRequest, earlier: Sequence[Item] = ()) -> ResponsesChatRequest:
     """Return the chat request that means the same.
+
+    Args:
+        request: the client's request.
+        earlier: the items of the conversation that the request continues.
 
     Raises:
         BadRequest: if the input has nothing that the model sees, or `tool_choice` names a tool that
             is not in `tools`.
     """
-    messages, thinking_blocks = to_messages(request.instructions, request.input)
+    messages, thinking_blocks = to_messages(request.instructions, (*earlier, *request.input))
     if not messages:
         raise BadRequest("'input' has no item that this model supports.", param="input")
     functions, origins = to_functions(request.tools or ())
@@ -119,7 +126,7 @@ def to_chat(request: ResponsesRequest) -> ResponsesChatRequest:
         stop=request.stop,
         logprobs=request.wants_logprobs or None,
         top_logprobs=request.top_logprobs,
-        stream=request.stream,
+        stream=request.stream or request.background,
         event_names=True,
         include_reasoning=request.include_reasoning,
         session=request.session,

@@ -34,7 +34,7 @@ THINKING_FIELDS = BUDGETS[BUDGETS.index("min_thinking_tokens") :]
 """The fields that can require thinking, for which a raw prompt must open a block."""
 
 LAYOUTS = ("reasoning_format", "include_reasoning", "separate_reasoning")
-LENGTHS = ("max_tokens", "max_completion_tokens")
+LENGTHS = ("max_tokens", "max_completion_tokens", "max_output_tokens")
 CONSTRAINING = ("response_format", "structured_outputs", "tools")
 """The fields that can determine where an answer ends, so that no minimum length is allowed."""
 
@@ -80,7 +80,9 @@ def _make_valid(body: dict) -> None:
     else:
         for name in LAYOUTS:
             body.pop(name, None)
-    if isinstance(body.get("tools"), list):
+    if "input" in body:
+        _make_response_valid(body)
+    elif isinstance(body.get("tools"), list):
         _name_tools(body)
         if any((body.get("structured_outputs") or {}).get(name) for name in NOT_WITH_TOOLS):
             del body["structured_outputs"]
@@ -132,6 +134,27 @@ def _make_section_valid(fields: dict) -> None:
         fields["continuation_text"] = texts[:SMALL_NUMBER]
     elif isinstance(texts, list):
         fields["continuation_text"] = [text[:SMALL_NUMBER] for text in texts]
+
+
+def _make_response_valid(body: dict) -> None:
+    """Make the fields of the Responses API valid; nothing is stored on this server."""
+    for name in ("background", "previous_response_id", "tool_choice"):
+        body.pop(name, None)
+    for name in ("tools", "text"):
+        if not _is_small(body.get(name)):
+            del body[name]
+    if isinstance(body.get("tools"), list):
+        body["tools"] = [
+            {**tool, "name": f"f{number}"} for number, tool in enumerate(body["tools"])
+        ]
+    if not _is_small(body["input"]) or not _is_seen(body["input"]):
+        body["input"] = "x"
+
+
+def _is_seen(items: object) -> bool:
+    """Return whether the model sees any of the items."""
+    seen = ("message", "reasoning", "function_call", "custom_tool_call", "local_shell_call")
+    return not isinstance(items, list) or any(item.get("type", "message") in seen for item in items)
 
 
 def _keep_one(fields: dict, names: tuple[str, ...]) -> None:

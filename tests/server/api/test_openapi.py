@@ -106,6 +106,8 @@ async def test_the_served_document_has_the_limits_of_the_server() -> None:
         "ChatRequest",
         "CompletionRequest",
         "DetokenizeRequest",
+        "MessagesRequest",
+        "ResponsesRequest",
     }
 
 

@@ -1,6 +1,5 @@
 """Streams of the Responses API, against the grammar of the protocol and the SDK's accumulator."""
 
-import asyncio
 import json
 from typing import Any
 
@@ -10,8 +9,17 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from proctor.server.engines.fake import FakeEngine, Script
+from proctor.server.errors import (
+    ApiError,
+    BadRequest,
+    ContextTooLong,
+    DeadlineExceeded,
+    Overloaded,
+    QuotaExceeded,
+)
 from proctor.server.schemas.openai_responses.progress import is_progress
-from tests.server.harness import Gate, client, parse_events, running_server, with_timeout
+from proctor.server.schemas.openai_responses.response import to_response_error
+from tests.server.harness import Gate, client, parse_events, running_server
 from tests.server.responses.asking import RESPONSES, TOOLS, body, engine, post, sdk_of
 from tests.server.responses.grammar import Parser
 
@@ -173,21 +181,21 @@ async def test_an_error_in_a_stream_is_a_failed_response() -> None:
     assert last["usage"] is None
 
 
-async def test_a_full_queue_is_a_failed_response_that_says_when_to_try_again() -> None:
-    gate = Gate(0)
-    limits = {"max_running": 1, "max_waiting": 1, "max_request_seconds": 60}
-    async with client(FakeEngine(before_token=gate), limits=limits) as http:
-        running = [
-            asyncio.create_task(http.post(RESPONSES, json=body(stream=True))) for _ in range(2)
-        ]
-        await with_timeout(gate.reached.wait())
-        refused = await http.post(RESPONSES, json=body(stream=True))
-        gate.opened.set()
-        await with_timeout(asyncio.gather(*running))
+@pytest.mark.parametrize(
+    ("error", "code", "said"),
+    [
+        (Overloaded("Full.", headers={"retry-after": "7"}), "rate_limit_exceeded", "again in 7s."),
+        (QuotaExceeded("No money."), "insufficient_quota", "No money."),
+        (ContextTooLong(8, "so less", param="input"), "context_length_exceeded", "so less"),
+        (BadRequest("Wrong."), "invalid_prompt", "Wrong."),
+        (DeadlineExceeded("Late."), "server_error", "Late."),
+    ],
+)
+def test_failures_have_codes_that_clients_know(error: ApiError, code: str, said: str) -> None:
+    failure = to_response_error(error)
 
-    error = refused.json()["error"] if refused.status_code == 429 else None
-    assert error is not None
-    assert error["code"] == "rate_limit_exceeded"
+    assert failure["code"] == code
+    assert failure["message"].endswith(said)
 
 
 async def test_a_call_that_is_cut_off_has_no_end_so_that_no_client_runs_it() -> None:

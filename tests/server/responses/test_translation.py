@@ -97,9 +97,10 @@ def test_the_thinking_of_earlier_responses(item: dict[str, Any], expected: Prior
     assert translate(input=[USER, item]).prior_thinking == {1: (expected,)}
 
 
+@pytest.mark.parametrize("tokens", [0, 1, 1234])
 @pytest.mark.parametrize("maximum", [None, 0, 1234567])
-def test_progress_is_recognized(maximum: int | None) -> None:
-    line = progress_line(1234, maximum)
+def test_progress_is_recognized(tokens: int, maximum: int | None) -> None:
+    line = progress_line(tokens, maximum)
 
     assert is_progress(line)
     assert is_progress(f"{line}\n{line}")
@@ -244,6 +245,9 @@ def test_what_has_no_effect_is_listed() -> None:
     [
         ({"input": []}, "input", "at least 1 item"),
         ({"input": [{"type": "compaction"}]}, "input", "no item"),
+        ({"input": [{"type": {}}]}, "input[0].type", "valid string"),
+        ({"input": [{**OUTPUT, "output": [{"type": {}}]}]}, "input[0].output[0].type", "string"),
+        ({"tools": [{"type": []}]}, "tools[0].type", "valid string"),
         ({"messages": [USER]}, "messages", "Use 'input'"),
         ({"max_tokens": 5}, "max_tokens", "Use 'max_output_tokens'"),
         ({"conversation": "c"}, "conversation", "not supported"),

@@ -7,7 +7,7 @@ from decimal import Decimal
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from proctor.server.admission.session_share import SessionShare
@@ -82,22 +82,33 @@ def state_of(requests: list[Request], requested: SessionLimits) -> SessionState:
     return SessionState(NOON, requested, tiers=tuple(tiers))
 
 
+USES: dict[str, Callable[[Request], int | Decimal]] = {
+    "max_thinking_tokens": lambda request: request.thinking,
+    "max_tokens": lambda request: request.tokens,
+    "max_cost": lambda request: request.nanos * Decimal("1e-9"),
+    "max_requests": lambda _: 1,
+}
+"""What a request uses of each limit."""
+
+
 def is_within(
-    requests: list[Request], limits: list[SessionLimits], tiers: dict[str, UsageLimits]
+    requests: list[Request],
+    another: Request,
+    limits: list[SessionLimits],
+    tiers: dict[str, UsageLimits],
 ) -> bool:
-    """Return whether some requests keep all limits; the reference."""
+    """Return whether another request keeps all limits of what it uses; the reference.
+
+    One that does not think may run although more was thought than a limit that was lowered since.
+    """
     groups: list[tuple[UsageLimits, list[Request]]] = [(each, requests) for each in limits]
     for name, tier in tiers.items():
         groups.append((tier, [request for request in requests if request.tier == name]))
     for limit, group in groups:
-        for name, total in (
-            ("max_thinking_tokens", sum(request.thinking for request in group)),
-            ("max_tokens", sum(request.tokens for request in group)),
-            ("max_cost", sum(request.nanos for request in group) * Decimal("1e-9")),
-            ("max_requests", len(group)),
-        ):
+        for name, uses in USES.items():
             maximum = getattr(limit, name)
-            if maximum is not None and total > maximum:
+            total = sum(map(uses, [*group, another]))
+            if maximum is not None and uses(another) and total > maximum:
                 return False
     return True
 
@@ -109,6 +120,14 @@ def is_within(
     LIMITS,
     LIMITS,
     st.dictionaries(st.sampled_from(TIERS), usage_limits(UsageLimits), max_size=2),
+)
+@example(
+    [Request("low", 5, 5, 0, False)],
+    Request("low", 0, 1, 0, True),
+    SessionLimits(),
+    SessionLimits(max_thinking_tokens=3),
+    SessionLimits(),
+    {},
 )
 def test_a_request_is_covered_exactly_if_it_keeps_all_limits(
     requests: list[Request],
@@ -124,7 +143,7 @@ def test_a_request_is_covered_exactly_if_it_keeps_all_limits(
 
     # What the session has used of other tiers' limits is no concern of this request.
     of_tier = {name: tier for name, tier in tiers.items() if name == another.tier}
-    expected = is_within([*requests, another], [operator, earlier, requested], of_tier)
+    expected = is_within(requests, another, [operator, earlier, requested], of_tier)
 
     assert left.covers(another.tier, want) is expected
 

@@ -141,7 +141,7 @@ async def test_texts_are_not_stored_by_default(file: str, tmp_path: Path) -> Non
     (row,) = await read_records(file)
     written = (tmp_path / "ledger.db").read_bytes()
     assert row.id.encode() in written
-    assert b"secret" not in written
+    assert not [text for text in (b"my secret", b"a secret") if text in written]
 
 
 @pytest.mark.parametrize("streamed", [False, True])
