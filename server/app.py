@@ -2,10 +2,12 @@
 
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager, nullcontext
+from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from uuid import uuid4
 
 from fastapi import Depends, FastAPI, Response
+from sqlalchemy.ext.asyncio import AsyncEngine
 
 from proctor.server.accounting.cost import PriceModel
 from proctor.server.accounting.ledger.recorder import LedgerContext
@@ -25,9 +27,8 @@ from proctor.server.api.generation.completions import CompletionsApi
 from proctor.server.api.generation.endpoint import GenerationEndpoint, Services
 from proctor.server.api.generation.idempotency import open_idempotency_cache
 from proctor.server.api.generation.messages import MessagesApi
-from proctor.server.api.generation.openai_responses import ResponsesApi
+from proctor.server.api.generation.openai_responses import ResponsesApi, ResponsesEndpoint
 from proctor.server.api.generation.response_archive import open_archive
-from proctor.server.api.generation.responses_endpoint import ResponsesEndpoint
 from proctor.server.api.health import HealthEndpoints
 from proctor.server.api.ledger.feedback import FeedbackEndpoint
 from proctor.server.api.ledger.sessions import SessionsEndpoint
@@ -65,6 +66,51 @@ RESPONSES_PATH = "/v1/responses"
 Endpoint = Callable[..., Awaitable[Response]]
 
 
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """The parts of the application that several of its routes or middleware share.
+
+    Attributes:
+        settings: the settings of the server.
+        metrics: the metrics of the server.
+        tracing: creates the traces.
+        database: connects to the database of the ledger, or None without a ledger.
+        ledger: the ledger, or None.
+        ledger_context: what the rows of the ledger are made with.
+        services: what the endpoints that generate share.
+        admission: admits requests.
+        authenticator: authenticates requests.
+        background: generates responses in the background.
+    """
+
+    settings: Settings
+    metrics: Metrics
+    tracing: Tracing
+    database: AsyncEngine | None
+    ledger: Ledger | None
+    ledger_context: LedgerContext
+    services: Services
+    admission: AdmissionController
+    authenticator: Authenticator
+    background: BackgroundResponses
+
+    @asynccontextmanager
+    async def running(self) -> AsyncGenerator[None, None]:
+        """Start to load the engine; at the end, close everything that is open."""
+        services = self.services
+        services.supervisor.start()
+        async with self.ledger or nullcontext():
+            yield
+            await services.task_pool.aclose()
+            await self.background.aclose()
+            await services.idempotency_cache.aclose()
+            await services.reservations.aclose()
+        if self.database is not None:
+            await self.database.dispose()
+        await services.supervisor.aclose()
+        await self.tracing.aclose()
+
+
 def create_app(
     settings: Settings, engine_factory: EngineFactory, tracing: Tracing | None = None
 ) -> FastAPI:
@@ -79,155 +125,141 @@ def create_app(
         ConfigError: if the router's classifier is not installed, or the URL of the ledger
             cannot be used.
     """
-    limits, gateway = settings.limits, uuid4().hex
-    metrics, tracing = Metrics(settings), tracing or open_tracing(settings.tracing)
-    supervisor = EngineSupervisor(
-        metrics.count_starts(engine_factory),
-        StallTimeouts(limits.stall_seconds, limits.busy_stall_seconds),
-    )
-    queue = FairQueue(limits.max_running, limits.max_waiting)
-    task_pool = TaskPool(queue)
-    ledger = open_ledger(settings.ledger, gateway, metrics.count_row)
-    # Separate from the ledger's own connections, so that requests that wait for the database do not
-    # delay rows and the renewal of the lease.
-    url = settings.ledger.url.get_secret_value()
-    database = open_database(url) if url else None
-    price_model = PriceModel(settings)
-    ledger_context = LedgerContext(price_model, UsageHistory(), ledger, settings.ledger.texts)
-    reservations = Reservations(
-        None if database is None else ReservationStore(database), price_model, gateway
-    )
-    session_store = None if database is None else SessionStore(database)
-    services = Services(
-        settings,
-        supervisor,
-        BodyReader(limits.max_body_bytes),
-        task_pool,
-        reservations,
-        Sessions(settings, session_store, reservations),
-        open_idempotency_cache(database, settings.ledger, gateway),
-    )
-    background = BackgroundResponses(open_archive(database, settings.ledger, gateway))
-    record_verifier = RecordVerifier(open_secrets(settings.auth.record_secrets, database))
-    admission = AdmissionController(settings, Router.load(settings.router), record_verifier)
-    authenticator = Authenticator(
-        [*map(Key.from_settings, settings.keys)],
-        None if database is None else KeyStore(database),
-        required=settings.asks_for_keys,
-    )
-    metrics.engine_up.set_function(lambda: supervisor.up)
-    metrics.running.set_function(lambda: queue.running)
-    metrics.waiting.set_function(lambda: queue.waiting)
-    metrics.ledger_waiting.set_function(lambda: 0 if ledger is None else ledger.waiting)
-
-    @asynccontextmanager
-    async def lifespan(_: FastAPI) -> AsyncGenerator[None, None]:
-        supervisor.start()
-        async with ledger or nullcontext():
-            yield
-            await task_pool.aclose()
-            await background.aclose()
-            await services.idempotency_cache.aclose()
-            await services.reservations.aclose()
-        if database is not None:
-            await database.dispose()
-        await supervisor.aclose()
-        await tracing.aclose()
-
-    cors = CorsPolicy(settings.cors)
+    parts = _create_parts(settings, engine_factory, tracing or open_tracing(settings.tracing))
+    cors, supervisor = CorsPolicy(settings.cors), parts.services.supervisor
     app = FastAPI(
         title="Proctor",
         version=_version(),
-        lifespan=lifespan,
+        lifespan=lambda _: parts.running(),
         docs_url=None,
         redoc_url=None,
         redirect_slashes=False,
         dependencies=[Depends(cors.check), Depends(require_declaration)],
     )
     app.state.supervisor = supervisor
-    app.state.task_pool = task_pool
-    app.state.metrics_endpoint = MetricsEndpoint(metrics.registry)
+    app.state.task_pool = parts.services.task_pool
+    app.state.metrics_endpoint = MetricsEndpoint(parts.metrics.registry)
     app.openapi = openapi.custom_openapi(app, settings, supervisor)  # type: ignore[method-assign]
-    add_error_handlers(app, metrics)
+    add_error_handlers(app, parts.metrics)
     app.add_middleware(
         MetricsMiddleware,
-        metrics=metrics,
-        ledger_context=ledger_context,
-        tracing=tracing,
+        metrics=parts.metrics,
+        ledger_context=parts.ledger_context,
+        tracing=parts.tracing,
         paths={CHAT_PATH, COMPLETIONS_PATH, MESSAGES_PATH, RESPONSES_PATH},
     )
     app.add_middleware(HeadMiddleware)
     cors.add_to(app)
     app.add_middleware(RequestIdMiddleware)
-    reader = None if database is None else SessionReader(database)
-    sessions = SessionsEndpoint(reader, ledger, settings.currency)
-    _add_routes(
-        app,
-        authenticator,
-        services,
-        admission,
-        background,
-        metrics,
-        ledger_context,
-        ledger,
-        sessions,
-    )
-    add_pages(app, settings, authenticator)
+    _add_generation_routes(app, parts)
+    _add_other_routes(app, parts)
+    add_pages(app, settings, parts.authenticator)
     return app
 
 
-def _add_routes(
-    app: FastAPI,
-    authenticator: Authenticator,
-    services: Services,
-    admission: AdmissionController,
-    background: BackgroundResponses,
-    metrics: Metrics,
-    ledger_context: LedgerContext,
-    ledger: Ledger | None,
-    sessions: SessionsEndpoint,
-) -> None:
-    settings, supervisor, body_reader = services.settings, services.supervisor, services.body_reader
+def _create_parts(settings: Settings, engine_factory: EngineFactory, tracing: Tracing) -> Parts:
+    limits, gateway, metrics = settings.limits, uuid4().hex, Metrics(settings)
+    supervisor = EngineSupervisor(
+        metrics.count_starts(engine_factory),
+        StallTimeouts(limits.stall_seconds, limits.busy_stall_seconds),
+    )
+    queue = FairQueue(limits.max_running, limits.max_waiting)
+    ledger = open_ledger(settings.ledger, gateway, metrics.count_row)
+    # Separate from the ledger's own connections, so that requests that wait for the database do not
+    # delay rows and the renewal of the lease.
+    url = settings.ledger.url.get_secret_value()
+    database = open_database(url) if url else None
+    price_model = PriceModel(settings.prices, settings.compute)
+    reservations = Reservations(
+        None if database is None else ReservationStore(database), price_model, gateway
+    )
+    session_store = None if database is None else SessionStore(database)
+    record_verifier = RecordVerifier(open_secrets(settings.auth.record_secrets, database))
+    metrics.engine_up.set_function(lambda: supervisor.up)
+    metrics.running.set_function(lambda: queue.running)
+    metrics.waiting.set_function(lambda: queue.waiting)
+    metrics.ledger_waiting.set_function(lambda: 0 if ledger is None else ledger.waiting)
+    return Parts(
+        settings,
+        metrics,
+        tracing,
+        database,
+        ledger,
+        LedgerContext(price_model, UsageHistory(), ledger, settings.ledger.texts),
+        Services(
+            settings,
+            supervisor,
+            BodyReader(limits.max_body_bytes),
+            TaskPool(queue),
+            reservations,
+            Sessions(settings, session_store, reservations),
+            open_idempotency_cache(database, settings.ledger, gateway),
+        ),
+        AdmissionController(settings, Router.load(settings.router), record_verifier),
+        Authenticator(
+            [*map(Key.from_settings, settings.keys)],
+            None if database is None else KeyStore(database),
+            required=settings.asks_for_keys,
+        ),
+        BackgroundResponses(open_archive(database, settings.ledger, gateway)),
+    )
+
+
+def _adder(app: FastAPI, parts: Parts) -> Callable[[str, str, Operation, Endpoint], None]:
+    """Return a function that adds a route: its method, path, operation and endpoint."""
+
+    def add(method: str, path: str, operation: Operation, endpoint: Endpoint) -> None:
+        route = operation.to_route(parts.authenticator)
+        app.add_api_route(path, endpoint, methods=[method], **route)
+
+    return add
+
+
+def _add_generation_routes(app: FastAPI, parts: Parts) -> None:
+    """Add the routes of the APIs that generate, and of what they have stored."""
+    settings, services, admission = parts.settings, parts.services, parts.admission
     chat = GenerationEndpoint(ChatApi(settings, admission), services)
     completions = GenerationEndpoint(CompletionsApi(admission), services)
     messages = GenerationEndpoint(MessagesApi(admission), services)
-    responses = ResponsesEndpoint(ResponsesApi(settings, admission), services, background)
-    stored_responses = StoredResponsesEndpoints(background.archive, settings.limits)
-    route = RouteEndpoint(
-        settings,
-        body_reader,
-        supervisor,
-        admission,
-        services.sessions,
-        ledger_context.price_model,
-        ledger_context.usage_history,
-    )
-    tokenize = TokenizeEndpoint(settings, supervisor, body_reader)
-    models = ModelsEndpoint(supervisor, settings.aliases)
-    health = HealthEndpoints(supervisor, metrics, app.version)
-
-    def add(method: str, path: str, operation: Operation, endpoint: Endpoint) -> None:
-        app.add_api_route(path, endpoint, methods=[method], **operation.to_route(authenticator))
-
+    responses = ResponsesEndpoint(ResponsesApi(settings, admission), services, parts.background)
+    stored_responses = StoredResponsesEndpoints(parts.background.archive, settings.limits)
+    stored_path = f"{RESPONSES_PATH}/{{response_id}}"
+    add = _adder(app, parts)
     add("POST", CHAT_PATH, openapi.CHAT, chat.__call__)
     add("POST", COMPLETIONS_PATH, openapi.COMPLETIONS, completions.__call__)
     add("POST", MESSAGES_PATH, openapi.MESSAGES, messages.__call__)
     add("POST", RESPONSES_PATH, openapi.RESPONSES, responses.__call__)
-    stored_path = f"{RESPONSES_PATH}/{{response_id}}"
     add("GET", stored_path, openapi.GET_RESPONSE, stored_responses.retrieve)
     add("DELETE", stored_path, openapi.DELETE_RESPONSE, stored_responses.delete)
     add("POST", f"{stored_path}/cancel", openapi.CANCEL_RESPONSE, stored_responses.cancel)
     add("GET", f"{stored_path}/input_items", openapi.RESPONSE_ITEMS, stored_responses.list_items)
+
+
+def _add_other_routes(app: FastAPI, parts: Parts) -> None:
+    settings, services, database = parts.settings, parts.services, parts.database
+    supervisor, body_reader = services.supervisor, services.body_reader
+    context = parts.ledger_context
+    route = RouteEndpoint(
+        settings,
+        body_reader,
+        supervisor,
+        parts.admission,
+        services.sessions,
+        context.price_model,
+        context.usage_history,
+    )
+    feedback = FeedbackEndpoint(body_reader, parts.ledger)
+    reader = None if database is None else SessionReader(database)
+    sessions = SessionsEndpoint(reader, parts.ledger, settings.currency)
+    tokenize = TokenizeEndpoint(settings, supervisor, body_reader)
+    models = ModelsEndpoint(supervisor, settings.aliases)
+    health = HealthEndpoints(supervisor, parts.metrics, app.version)
+    add = _adder(app, parts)
     add("POST", f"{MESSAGES_PATH}/count_tokens", openapi.COUNT_TOKENS, tokenize.count_tokens)
     add("POST", "/v1/route", openapi.ROUTE, route.__call__)
     add("POST", "/tokenize", openapi.TOKENIZE, tokenize.tokenize)
     add("POST", "/detokenize", openapi.DETOKENIZE, tokenize.detokenize)
-    add(
-        "POST",
-        "/v1/feedback",
-        openapi.FEEDBACK,
-        FeedbackEndpoint(body_reader, ledger).__call__,
-    )
+    add("POST", "/v1/feedback", openapi.FEEDBACK, feedback.__call__)
     add("GET", "/v1/sessions/{session}", openapi.GET_SESSION, sessions.get_session)
     add("GET", "/v1/models", openapi.LIST_MODELS, models.list_models)
     add("GET", "/v1/models/{name:path}", openapi.GET_MODEL, models.get_model)

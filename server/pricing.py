@@ -1,16 +1,12 @@
 """Costs, computed from token counts and prices."""
 
 from dataclasses import dataclass
-from decimal import ROUND_CEILING, Decimal
+from decimal import Decimal
 
 from proctor.server.config.prices import Prices
 from proctor.server.config.section import coalesce
 
 MILLION = 1_000_000
-
-NANO = Decimal("1e-9")
-"""The unit of amounts that count against limits: integers, which every database adds up exactly.
-The ledger's rows have the exact cost."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,8 +66,3 @@ def affordable(prices: Prices, prompt: int, price: Decimal) -> int | None:
     if remaining < 0:
         return -1
     return int(remaining // highest_price) if highest_price else None
-
-
-def to_nanos(money: Decimal) -> int:
-    """Convert an amount of money to billionths, rounded up."""
-    return int((money / NANO).to_integral_value(ROUND_CEILING))

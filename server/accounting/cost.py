@@ -6,7 +6,6 @@ from decimal import Decimal
 
 from proctor.server.accounting.engine_time import BusyClock
 from proctor.server.config.prices import ComputePrice, Prices
-from proctor.server.config.settings import Settings
 from proctor.server.generation.base import AdmittedRequest, ChoiceResult, RequestObserver
 from proctor.server.pricing import MILLION, Cost
 
@@ -35,15 +34,21 @@ class EngineInterval:
 class PriceModel:
     """The prices of a server, and the clock that divides the engine's time among choices."""
 
-    def __init__(self, settings: Settings, clock: BusyClock | None = None) -> None:
+    def __init__(
+        self,
+        prices: Prices | None,
+        compute: ComputePrice | None,
+        clock: BusyClock | None = None,
+    ) -> None:
         """Initialize the price model.
 
         Args:
-            settings: the settings with the prices.
+            prices: the prices of tokens, or None.
+            compute: the price of the engine's time, or None.
             clock: divides the engine's time among choices; None creates one.
         """
-        self.prices = settings.prices
-        self.compute = settings.compute
+        self.prices = prices
+        self.compute = compute
         self.clock = clock or BusyClock()
 
     def worst_case(self, prompt_tokens: int, max_tokens: int, seconds: float) -> Decimal | None:

@@ -15,7 +15,7 @@ from proctor.server.auth.api_key import Key
 from proctor.server.auth.rate_limits import WorstCase
 from proctor.server.errors import SOON, ApiError, RateLimited, Unavailable
 from proctor.server.generation.base import Admission
-from proctor.server.pricing import to_nanos
+from proctor.server.nanos import to_nanos
 from proctor.server.sessions.limits import Session
 from proctor.server.sessions.store import AllowanceChanged
 from proctor.server.storage.errors import reason

@@ -15,6 +15,7 @@ from proctor.server.admission.budget_request import FieldValue
 from proctor.server.admission.prompt import check_room
 from proctor.server.config.budgets import Tier
 from proctor.server.config.prices import Prices
+from proctor.server.config.sessions import Limit
 from proctor.server.config.settings import Settings
 from proctor.server.engines.base import Engine, Job, Prompt, Sampling
 from proctor.server.engines.tool_calls import Constraint, Kind
@@ -22,7 +23,6 @@ from proctor.server.errors import BadRequest, ContextTooLong
 from proctor.server.generation.resolution import PRICE, ROOM, SESSION, Resolution
 from proctor.server.pricing import affordable
 from proctor.server.schemas.generation import Generation
-from proctor.server.sessions.limits import Limit
 
 INT64_SPAN = 2**64
 INT64_MIN = -(2**63)

@@ -11,7 +11,7 @@ from proctor.router import (
     load,
 )
 from proctor.server.config.budgets import RouterSettings
-from proctor.server.config.settings import ConfigError
+from proctor.server.config.section import ConfigError
 from proctor.server.generation.base import RoutingResult
 from proctor.server.schemas.generation import ChatRequest
 

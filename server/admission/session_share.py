@@ -5,11 +5,13 @@ from dataclasses import dataclass
 from decimal import Decimal
 
 from proctor.server.config.limits import MIN_REQUEST_SECONDS
+from proctor.server.config.sessions import Limit
 from proctor.server.config.settings import Settings
 from proctor.server.errors import SessionLimitExceeded
 from proctor.server.generation.resolution import SESSION, Resolution
-from proctor.server.pricing import NANO, affordable
-from proctor.server.sessions.limits import Allowance, Amount, Limit, format_amount
+from proctor.server.nanos import NANO
+from proctor.server.pricing import affordable
+from proctor.server.sessions.limits import Allowance, Amount, format_amount
 
 RETRY_SECONDS = "5"
 """The `Retry-After` of a request that has to wait for running requests of its session."""

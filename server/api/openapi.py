@@ -25,8 +25,7 @@ from proctor.server.api.generation.idempotency import (
 from proctor.server.auth.authenticator import Access, Authenticator
 from proctor.server.channels.deltas import Channel
 from proctor.server.config.budgets import AUTO
-from proctor.server.config.limits import MIN_REQUEST_SECONDS
-from proctor.server.config.sessions import SESSION_ID
+from proctor.server.config.limits import MIN_REQUEST_SECONDS, SESSION_ID
 from proctor.server.config.settings import Settings
 from proctor.server.engines.supervisor import EngineSupervisor
 from proctor.server.errors import (

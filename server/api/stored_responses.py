@@ -5,12 +5,12 @@ from typing import Annotated, Any
 import orjson
 from fastapi import Path, Query, Request, Response
 
+from proctor.server.api.generation.background import START, followed
 from proctor.server.api.generation.response_archive import (
     ResponseArchive,
     patiently,
     to_object,
 )
-from proctor.server.api.generation.responses_endpoint import START, followed
 from proctor.server.auth.api_key import Key
 from proctor.server.config.limits import Limits
 from proctor.server.errors import BadRequest

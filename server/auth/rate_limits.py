@@ -7,7 +7,7 @@ from decimal import Decimal
 
 from proctor.server.config.access import KeyLimits
 from proctor.server.errors import QuotaExceeded, RateLimited
-from proctor.server.pricing import NANO, to_nanos
+from proctor.server.nanos import NANO, to_nanos
 
 WINDOW = timedelta(seconds=60)
 

@@ -20,8 +20,9 @@ from proctor.server.auth.api_key import Key, hash_token, id_of, make_token
 from proctor.server.auth.rate_limits import KeyUsage
 from proctor.server.auth.store import KeyExists, KeyStore, StoredKey
 from proctor.server.config.access import ConfiguredKey
-from proctor.server.config.settings import ConfigError, Settings, load_settings
-from proctor.server.pricing import NANO
+from proctor.server.config.section import ConfigError
+from proctor.server.config.settings import Settings, load_settings
+from proctor.server.nanos import NANO
 from proctor.server.storage.database import open_database
 from proctor.server.storage.errors import reason
 

@@ -20,7 +20,8 @@ from proctor.server.accounting.ledger.records import LedgerRecord
 from proctor.server.accounting.ledger.report import VALUE_COLUMNS, GroupBy, Report, ReportLine
 from proctor.server.accounting.ledger.service import open_store, prepare
 from proctor.server.config.budgets import CUSTOM
-from proctor.server.config.settings import ConfigError, Settings, load_settings
+from proctor.server.config.section import ConfigError
+from proctor.server.config.settings import Settings, load_settings
 from proctor.server.storage.database import sqlite_file
 from proctor.server.storage.errors import LedgerError
 from proctor.server.storage.migrate import check_version

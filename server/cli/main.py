@@ -23,7 +23,8 @@ from proctor.server.cli import sessions as sessions_cli
 from proctor.server.cli.launch import command as launch_cli
 from proctor.server.cli.serve import serve
 from proctor.server.config.reasoning_format import ReasoningFormat
-from proctor.server.config.settings import ConfigError, Settings, load_settings
+from proctor.server.config.section import ConfigError
+from proctor.server.config.settings import Settings, load_settings
 from proctor.server.storage.errors import LedgerError
 
 COMMANDS = "proctor.commands"
@@ -175,3 +176,7 @@ def _route(settings: Settings, prompt: str) -> str:
     routed = Router.load(settings.router).classify_conversation(Conversation.of(prompt))
     resolution = resolve(BudgetRequest(), settings, routed.level, ceilings(settings))
     return format_text(resolution, routed, settings.prices)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -9,7 +9,8 @@ from pathlib import Path
 from sqlalchemy.exc import SQLAlchemyError
 
 from proctor.server.accounting.ledger.service import prepare
-from proctor.server.config.settings import ConfigError, Settings, load_settings
+from proctor.server.config.section import ConfigError
+from proctor.server.config.settings import Settings, load_settings
 from proctor.server.storage.database import open_database
 from proctor.server.storage.errors import reason
 from proctor.server.turns.keyring import Secret

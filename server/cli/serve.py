@@ -21,7 +21,8 @@ from proctor.server.accounting.ledger.service import prepare
 from proctor.server.app import create_app
 from proctor.server.auth.store import has_keys
 from proctor.server.cli.address import url_of
-from proctor.server.config.settings import ConfigError, Settings
+from proctor.server.config.section import ConfigError
+from proctor.server.config.settings import Settings
 from proctor.server.engines.factory import load_engine
 from proctor.server.engines.processes.engine_processes import end_engines
 from proctor.server.engines.processes.reaper import reaping

@@ -13,10 +13,12 @@ from rich.table import Table
 from sqlalchemy.exc import SQLAlchemyError
 
 from proctor.server.api.ledger.sessions import to_card
-from proctor.server.config.settings import ConfigError, Settings, load_settings
-from proctor.server.pricing import NANO
+from proctor.server.config.section import ConfigError
+from proctor.server.config.sessions import Limit
+from proctor.server.config.settings import Settings, load_settings
+from proctor.server.nanos import NANO
 from proctor.server.schemas.responses import SessionCard
-from proctor.server.sessions.limits import Limit, format_amount
+from proctor.server.sessions.limits import format_amount
 from proctor.server.sessions.report import SessionReader, SessionReport
 from proctor.server.storage.database import open_database, sqlite_file
 from proctor.server.storage.errors import LedgerError, reason

@@ -14,8 +14,7 @@ from pydantic import (
 
 from proctor.budget import BudgetError, Landing, OnLoop, ThinkingBudget
 from proctor.router import Costs
-from proctor.server.config.section import Section, coalesce
-from proctor.server.config.sessions import UsageLimits
+from proctor.server.config.section import Section, UsageLimits, coalesce
 
 logger = logging.getLogger(__name__)
 

@@ -8,6 +8,9 @@ from pydantic import (
 
 from proctor.server.config.section import Section
 
+SESSION_ID = "^[A-Za-z0-9][A-Za-z0-9._:@=+-]{0,127}$"
+"""The IDs of sessions: they are stored, sent in headers and used in paths."""
+
 MIN_REQUEST_SECONDS = 0.01
 """The minimum timeout of a request: no answer takes less, so that a smaller value is a mistake."""
 

@@ -1,45 +1,23 @@
 """Settings of sessions: the limits of an agent's calls together."""
 
-from decimal import Decimal
-from typing import Annotated, TypeVar
+from enum import StrEnum
+from typing import Annotated
 
 from pydantic import (
     Field,
 )
 
-from proctor.server.config.section import Section
-
-SESSION_ID = "^[A-Za-z0-9][A-Za-z0-9._:@=+-]{0,127}$"
-"""The IDs of sessions: they are stored, sent in headers and used in paths."""
-
-L = TypeVar("L", bound="UsageLimits")
+from proctor.server.config.section import UsageLimits
 
 
-class UsageLimits(Section):
-    """The limits of what a session may use; None sets no limit.
+class Limit(StrEnum):
+    """The limits of a session, as in metrics and error messages."""
 
-    Attributes:
-        max_thinking_tokens: the maximum number of thinking tokens. Budgets are clamped to
-            what is left, down to 0.
-        max_tokens: the maximum number of tokens of prompts and answers.
-        max_cost: the maximum cost; requires prices.
-        max_requests: the maximum number of requests.
-    """
-
-    max_thinking_tokens: Annotated[int, Field(ge=0)] | None = None
-    max_tokens: Annotated[int, Field(ge=1)] | None = None
-    max_cost: Annotated[Decimal, Field(gt=0, lt=10**9)] | None = None
-    max_requests: Annotated[int, Field(ge=1)] | None = None
-
-    @property
-    def limited(self) -> bool:
-        """Whether there is any limit."""
-        return any(getattr(self, name) is not None for name in self.limit_names())
-
-    @classmethod
-    def limit_names(cls) -> tuple[str, ...]:
-        """Return the names of the limits."""
-        return tuple(name for name in cls.model_fields if name.startswith("max_"))
+    THINKING = "thinking_tokens"
+    TOKENS = "tokens"
+    COST = "cost"
+    REQUESTS = "requests"
+    SECONDS = "seconds"
 
 
 class SessionLimits(UsageLimits):

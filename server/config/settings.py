@@ -36,7 +36,7 @@ from proctor.server.config.page import Page
 from proctor.server.config.paths import state_folder
 from proctor.server.config.prices import ComputePrice, Prices
 from proctor.server.config.reasoning_format import ReasoningFormat
-from proctor.server.config.sessions import UsageLimits
+from proctor.server.config.section import ConfigError, UsageLimits
 from proctor.server.config.tracing import TracingSettings
 
 logger = logging.getLogger(__name__)
@@ -49,10 +49,6 @@ ModelName = Annotated[
     str, Field(max_length=MAX_NAME, pattern=r"^[^\s\x00-\x1f\x7f]([^\x00-\x1f\x7f]*\S)?$")
 ]
 """A model name that requests can use: printable, without leading or trailing spaces."""
-
-
-class ConfigError(ValueError):
-    """A setting is invalid; the message names it."""
 
 
 class Settings(BaseSettings):

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 
 from proctor.server.config.budgets import DEFAULT_TIERS
 from proctor.server.config.engine import CompletionsServer
-from proctor.server.config.settings import ConfigError, Settings
+from proctor.server.config.section import ConfigError
+from proctor.server.config.settings import Settings
 from proctor.server.engines.base import Engine
 from proctor.server.engines.completions.engine import CompletionsEngine
 from proctor.server.engines.completions.upstream import Upstream

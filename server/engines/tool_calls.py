@@ -8,6 +8,9 @@ from enum import StrEnum
 from functools import cached_property
 from typing import Any, Protocol
 
+MAX_PATTERN = 4096
+"""Characters of a regular expression. The longest in wide use, for URLs and dates, have 500."""
+
 
 class Kind(StrEnum):
     """The kinds of structured output, by the names of vLLM's `StructuredOutputsParams`."""

@@ -9,11 +9,11 @@ from proctor.budget import Outcome, TokenBudget
 from proctor.router import Prediction
 from proctor.server.channels.deltas import TextDelta, TokenUsage, ToolCallDelta
 from proctor.server.channels.forced_spans import ForcedSpan
+from proctor.server.config.sessions import Limit
 from proctor.server.engines.base import Finish, Job, TokenLogprob
 from proctor.server.engines.tool_calls import BoundTools
 from proctor.server.generation.resolution import Resolution
 from proctor.server.schemas.base import RequestModel
-from proctor.server.sessions.limits import Limit
 from proctor.server.turns.turn import Turn
 
 

@@ -1,10 +1,10 @@
 """Renders the responses of `POST /v1/responses`."""
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import count
-from typing import Any, Literal
+from typing import Any
 
 import orjson
 from sse_starlette import ServerSentEvent
@@ -17,7 +17,11 @@ from proctor.server.generation.base import ChoiceResult, OutputItem, StreamItem
 from proctor.server.renderers.base import ResponseRenderer, answer_splitter
 from proctor.server.renderers.response_output import ResponseOutput
 from proctor.server.renderers.sse_encoder import SseEncoder
-from proctor.server.schemas.openai_responses.events import ResponseEvent, ResponseInProgress
+from proctor.server.schemas.openai_responses.events import (
+    LAST_EVENTS,
+    ResponseEvent,
+    ResponseInProgress,
+)
 from proctor.server.schemas.openai_responses.response import (
     ReasoningOptions,
     ResponseObject,
@@ -25,19 +29,8 @@ from proctor.server.schemas.openai_responses.response import (
     to_response_error,
 )
 from proctor.server.schemas.openai_responses.translation import ResponsesChatRequest
+from proctor.server.storage.responses import MAX_STORED_BYTES
 from proctor.server.transport.sse import event
-
-LastEvent = Literal["response.completed", "response.incomplete", "response.failed"]
-LAST_EVENTS: Mapping[str, LastEvent] = {
-    "completed": "response.completed",
-    "incomplete": "response.incomplete",
-    "cancelled": "response.incomplete",
-    "failed": "response.failed",
-}
-"""The last event of a stream, by the status of its response."""
-
-MAX_STORED_BYTES = 2**22
-"""The maximum size of a response that is stored, with the conversation before it."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 
-from proctor.server.renderers.output_items import ItemBuilder, Place
+from proctor.server.renderers.item_builder import ItemBuilder, Place
 from proctor.server.schemas.openai_responses.events import ResponseEvent
 from proctor.server.schemas.openai_responses.progress import progress_line
 from proctor.server.schemas.openai_responses.response import (

@@ -6,14 +6,13 @@ from proctor.server.channels.deltas import Channel, TextDelta, ToolCallDelta
 from proctor.server.engines.base import Finish
 from proctor.server.generation.base import ChoiceResult, Progress, StreamItem
 from proctor.server.renderers.blocks import BlockKind, kind_of
+from proctor.server.renderers.item_builder import ItemBuilder, Place
 from proctor.server.renderers.logprobs import token_score
 from proctor.server.renderers.output_items import (
     CallItemBuilder,
     CustomCallBuilder,
     FunctionCallBuilder,
-    ItemBuilder,
     MessageItemBuilder,
-    Place,
 )
 from proctor.server.renderers.reasoning_items import (
     HiddenItemBuilder,

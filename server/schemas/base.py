@@ -30,6 +30,13 @@ Float = Annotated[float, Strict(), Field(allow_inf_nan=False)]
 Count = Annotated[Int, Field(ge=0)]
 CountOrNoCap = Annotated[Int, Field(ge=-1)]
 
+MAX_PARTS = 256
+"""The maximum number of parts, or of blocks, of a message."""
+
+MAX_KIND = 64
+Kind = Annotated[Text, Field(max_length=MAX_KIND)]
+"""The type of an item, a part or a tool that is not supported."""
+
 
 def one_as_list(value: Any) -> Any:
     """Wrap a string in a list, and return a list unchanged."""
@@ -38,6 +45,20 @@ def one_as_list(value: Any) -> Any:
     if isinstance(value, list):
         return value
     raise PydanticCustomError("texts", "Input should be a string or a list of strings")
+
+
+def none_of(*types: str) -> dict[str, Any]:
+    """Return the JSON schema of all types but these."""
+    return {"not": {"enum": [*types]}}
+
+
+def kind_of(value: Any) -> str | None:
+    """Return the type of an item or a part, before or after its validation.
+
+    It is None if there is none, and empty if it is not a string.
+    """
+    kind = value.get("type") if isinstance(value, dict) else getattr(value, "type", None)
+    return kind if kind is None or isinstance(kind, str) else ""
 
 
 def exactly_one(*names: str) -> dict[str, Any]:

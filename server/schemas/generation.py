@@ -23,7 +23,7 @@ from proctor.server.schemas.base import (
     one_as_list,
 )
 from proctor.server.schemas.budget import BudgetFields
-from proctor.server.schemas.messages import Message, PriorThinking
+from proctor.server.schemas.messages import MAX_MESSAGES, Message, PriorThinking
 from proctor.server.schemas.sessions import SessionFields, session_names
 from proctor.server.schemas.tools import (
     MAX_TOOLS,
@@ -34,7 +34,6 @@ from proctor.server.schemas.tools import (
     choose_tools,
 )
 
-MAX_MESSAGES = 4096
 MAX_TOP_K = 2**31 - 1
 MAX_TOP_LOGPROBS = 20
 MAX_BIASES = 1024

@@ -7,10 +7,10 @@ from pydantic import BeforeValidator, ConfigDict, Field, model_validator
 from pydantic_core import PydanticCustomError, from_json
 
 from proctor.server.config.limits import MAX_NAME
-from proctor.server.schemas.base import LenientModel, Text
+from proctor.server.schemas.base import MAX_PARTS, LenientModel, Text
 
 MAX_TOOL_CALLS = 128
-MAX_PARTS = 256
+MAX_MESSAGES = 4096
 MAX_ID = 256
 
 OPEN_TAG, CLOSE_TAG = "<think>", "</think>"

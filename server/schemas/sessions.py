@@ -6,7 +6,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from proctor.server.config.sessions import SESSION_ID
+from proctor.server.config.limits import SESSION_ID
 from proctor.server.schemas.base import Count, Float, Int, RequestModel, Text
 
 CLAUDE_CODE_USER = re.compile(

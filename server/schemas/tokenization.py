@@ -8,8 +8,8 @@ from pydantic_core import PydanticCustomError
 from proctor.server.config.limits import MAX_NAME
 from proctor.server.schemas.base import Flag, RequestModel, Text
 from proctor.server.schemas.completions import TokenIds
-from proctor.server.schemas.generation import MAX_MESSAGES, TemplateSwitches
-from proctor.server.schemas.messages import Message
+from proctor.server.schemas.generation import TemplateSwitches
+from proctor.server.schemas.messages import MAX_MESSAGES, Message
 from proctor.server.schemas.tools import MAX_TOOLS, Tool
 
 PROMPT_OR_MESSAGES: dict[str, Any] = {

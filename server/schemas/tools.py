@@ -6,8 +6,7 @@ import orjson
 from pydantic import AfterValidator, ConfigDict, Field, Strict, model_validator
 from pydantic_core import PydanticCustomError
 
-from proctor.server.engines.grammars.complexity import MAX_PATTERN
-from proctor.server.engines.tool_calls import Constraint, Kind, ToolChoice
+from proctor.server.engines.tool_calls import MAX_PATTERN, Constraint, Kind, ToolChoice
 from proctor.server.errors import BadRequest
 from proctor.server.schemas.base import (
     NULL,

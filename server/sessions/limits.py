@@ -3,23 +3,13 @@
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
-from enum import StrEnum
 from functools import reduce
 from operator import add
 from typing import NamedTuple
 
-from proctor.server.config.sessions import SessionLimits, UsageLimits
-from proctor.server.pricing import NANO, to_nanos
-
-
-class Limit(StrEnum):
-    """The limits of a session, as in metrics and error messages."""
-
-    THINKING = "thinking_tokens"
-    TOKENS = "tokens"
-    COST = "cost"
-    REQUESTS = "requests"
-    SECONDS = "seconds"
+from proctor.server.config.section import UsageLimits
+from proctor.server.config.sessions import Limit, SessionLimits
+from proctor.server.nanos import NANO, to_nanos
 
 
 @dataclass(frozen=True, slots=True)

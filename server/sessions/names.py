@@ -7,7 +7,8 @@ from decimal import Decimal
 
 from pydantic import ValidationError
 
-from proctor.server.config.sessions import SESSION_ID, SessionLimits
+from proctor.server.config.limits import SESSION_ID
+from proctor.server.config.sessions import SessionLimits
 from proctor.server.errors import BadRequest
 from proctor.server.schemas.sessions import SessionFields
 

@@ -16,7 +16,7 @@ from sqlalchemy.pool import ConnectionPoolEntry
 from sqlalchemy.util import await_only
 
 from proctor.server.config.paths import state_folder
-from proctor.server.config.settings import ConfigError
+from proctor.server.config.section import ConfigError
 
 logger = logging.getLogger(__name__)
 

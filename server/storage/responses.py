@@ -55,6 +55,10 @@ class StoredEvent:
     data: bytes
 
 
+MAX_STORED_BYTES = 2**22
+"""The maximum size of a response that is stored, with the conversation before it."""
+
+
 class ResponseStore:
     """The store of responses, in the ledger's database."""
 

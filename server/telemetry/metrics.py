@@ -10,13 +10,13 @@ from proctor.budget import Forced, OnLoop
 from proctor.server.accounting.ledger.writer import WriteOutcome
 from proctor.server.channels.deltas import Channel
 from proctor.server.config.budgets import CUSTOM
+from proctor.server.config.sessions import Limit
 from proctor.server.config.settings import Settings
 from proctor.server.engines.base import Engine
 from proctor.server.engines.supervisor import EngineFactory
 from proctor.server.generation.base import ChoiceResult
 from proctor.server.generation.context import ANONYMOUS
 from proctor.server.pricing import Cost
-from proctor.server.sessions.limits import Limit
 from proctor.server.telemetry.tracing import Exemplar
 
 TOKEN_BUCKETS = (0, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192, 16384, 32768, 65536)

@@ -20,7 +20,7 @@ from proctor.server.accounting.usage_history import UsageHistory, UsageSample
 from proctor.server.channels.deltas import Channel, TextDelta, ToolCallDelta
 from proctor.server.engines.base import Finish
 from proctor.server.generation.base import AdmittedRequest, RequestObserver
-from proctor.server.pricing import to_nanos
+from proctor.server.nanos import to_nanos
 
 PROMPT_FIELDS = {"messages", "prompt", "tools"}
 """The fields of a request that contain its texts."""

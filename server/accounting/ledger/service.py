@@ -10,7 +10,7 @@ from proctor.server.accounting.ledger.records import DraftRecord, LedgerRecord
 from proctor.server.accounting.ledger.store import Store
 from proctor.server.accounting.ledger.writer import WriteOutcome, Writer
 from proctor.server.config.ledger import LedgerSettings
-from proctor.server.config.settings import ConfigError
+from proctor.server.config.section import ConfigError
 from proctor.server.storage.database import open_database
 from proctor.server.storage.errors import is_unavailable, reason
 

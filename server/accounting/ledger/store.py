@@ -1,7 +1,7 @@
 """The rows of the ledger, in its database."""
 
 from collections import Counter
-from collections.abc import AsyncGenerator, Iterable, Sequence
+from collections.abc import AsyncGenerator, Iterable, Iterator, Sequence
 from datetime import UTC, date, datetime
 
 from sqlalchemy import bindparam, delete, or_, select, update
@@ -14,8 +14,8 @@ from proctor.server.accounting.ledger.records import (
     text_columns,
     to_columns,
 )
-from proctor.server.accounting.ledger.session_totals import SessionTotals
-from proctor.server.pricing import to_nanos
+from proctor.server.accounting.ledger.session_totals import SessionEntry, SessionTotals
+from proctor.server.nanos import to_nanos
 from proctor.server.storage.errors import RowsRefused, is_refusal, reason
 from proctor.server.storage.migrate import migrate
 from proctor.server.storage.tables import holds, requests, spend, texts
@@ -96,7 +96,7 @@ class Store:
                 for (key, day), nanos in sorted(spending.items())
             ]
             await connection.execute(self._add_spend, spend_rows)
-        await self._session_totals.add(connection, new, old)
+        await self._session_totals.add(connection, _session_entries(new), _session_entries(old))
 
     async def _replace_estimates(
         self, connection: AsyncConnection, records: Sequence[LedgerRecord]
@@ -166,3 +166,23 @@ def _spending(records: Iterable[LedgerRecord]) -> Counter[tuple[str, date]]:
             day = record.time.astimezone(UTC).date()
             spending[record.key, day] += to_nanos(record.cost.total)
     return spending
+
+
+def _session_entries(records: Iterable[LedgerRecord]) -> Iterator[SessionEntry]:
+    """Yield the usage of the records that belong to a session."""
+    for record in records:
+        if record.session is None:
+            continue
+        cost = record.cost
+        counts = {
+            "requests": 1,
+            "prompt_tokens": record.prompt_tokens,
+            "thinking_tokens": record.thinking_tokens,
+            "answer_tokens": record.answer_tokens,
+            "completion_tokens": record.completion_tokens,
+            "nanos": 0 if cost is None else to_nanos(cost.total),
+            "thinking_nanos": 0 if cost is None else to_nanos(cost.thinking),
+            "answer_nanos": 0 if cost is None else to_nanos(cost.answer),
+        }
+        group = (record.key or "", record.session, record.tier)
+        yield SessionEntry(group, counts, record.time)

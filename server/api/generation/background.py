@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncGenerator, Coroutine, Iterable, Mapping
+from collections.abc import AsyncGenerator, Callable, Coroutine, Iterable, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
@@ -15,18 +15,16 @@ from proctor.server.api.generation.response_archive import (
     patiently,
     to_object,
 )
+from proctor.server.config.limits import Limits
 from proctor.server.errors import CLIENT_GONE, NotFound, Unavailable
 from proctor.server.generation.runner import shutting_down
-from proctor.server.renderers.openai_responses import (
-    LAST_EVENTS,
-    ResponsesRenderer,
-    ResponsesSseEncoder,
-)
+from proctor.server.renderers.sse_encoder import SseEncoder
+from proctor.server.schemas.openai_responses.events import LAST_EVENTS
 from proctor.server.storage.errors import reason
-from proctor.server.storage.responses import QUEUED, ResponseStore, StoredEvent, StoredResponse
+from proctor.server.storage.responses import ResponseStore, StoredEvent, StoredResponse
 from proctor.server.storage.retry import retry_until_done, wait_or_cancel
 from proctor.server.telemetry.request_monitor import RequestMonitor
-from proctor.server.transport.sse import LastEvents, data_of, event
+from proctor.server.transport.sse import LastEvents, SseResponse, data_of, event
 
 logger = logging.getLogger(__name__)
 
@@ -35,6 +33,9 @@ BATCH_SECONDS = 0.5
 
 POLL_SECONDS = 0.25
 """The interval at which a stream reads stored events."""
+
+START = -1
+"""The number before that of the first event."""
 
 CLOSE_SECONDS = 5.0
 """The maximum time for pending writes at shutdown. Other gateways end what remains."""
@@ -55,37 +56,35 @@ class BackgroundResponses:
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def start(
-        self, responder: Responder, renderer: ResponsesRenderer, monitor: RequestMonitor
-    ) -> StoredResponse:
-        """Start to generate a response, and return it as it begins.
+        self,
+        stored: StoredResponse,
+        responder: Responder,
+        encoder: SseEncoder,
+        cancelled: Callable[[], Mapping[str, Any]],
+        monitor: RequestMonitor,
+    ) -> None:
+        """Start to generate a response.
 
         Args:
-            responder: generates the response.
-            renderer: renders it.
+            stored: the response as it begins.
+            responder: generates it.
+            encoder: encodes its events.
+            cancelled: returns the response as it is when it is cancelled.
             monitor: follows the request until the response is complete.
 
         Raises:
+            BadRequest: if no responses are stored.
             Unavailable: if the database does not answer.
         """
         store = self.archive.require("background")
-        body = renderer.response()
-        body["status"] = "queued"
-        stored = StoredResponse(
-            body["id"],
-            responder.context.name,
-            QUEUED,
-            renderer.request.stored_input or b"",
-            orjson.dumps(body),
-        )
         try:
             await patiently(store.add(stored, datetime.now(UTC), None))
         except BaseException:  # it may have been stored all the same
             self._spawn(retry_until_done(lambda: store.delete(stored.key, stored.id)))
             raise
         monitor.detach()
-        run = BackgroundRun(store, self.archive, responder, renderer.encoder(), stored.id, monitor)
+        run = BackgroundRun(store, self.archive, responder, encoder, cancelled, stored.id, monitor)
         self._spawn(run.run())
-        return stored
 
     def _spawn(self, coroutine: Coroutine[Any, Any, None]) -> None:
         task = asyncio.create_task(coroutine)
@@ -105,7 +104,8 @@ class BackgroundRun:
         store: ResponseStore,
         archive: ResponseArchive,
         responder: Responder,
-        encoder: ResponsesSseEncoder,
+        encoder: SseEncoder,
+        cancelled: Callable[[], Mapping[str, Any]],
         response_id: str,
         monitor: RequestMonitor,
     ) -> None:
@@ -113,6 +113,7 @@ class BackgroundRun:
         self._archive = archive
         self._responder = responder
         self._encoder = encoder
+        self._cancelled = cancelled
         self._id = response_id
         self._monitor = monitor
         self._events: list[dict[str, Any]] = []
@@ -157,7 +158,7 @@ class BackgroundRun:
         return goes_on
 
     async def _end(self) -> None:
-        body = self._encoder.cancelled() if self._is_cancelled else self._events[-1]["response"]
+        body = self._cancelled() if self._is_cancelled else self._events[-1]["response"]
         events = encoded(self._events)
         data, expires = orjson.dumps(body), self._archive.expires
         await retry_until_done(
@@ -182,6 +183,18 @@ def encoded(events: Iterable[Mapping[str, Any]]) -> list[StoredEvent]:
 
 def _text_of(each: Mapping[str, Any]) -> tuple[Any, Any]:
     return each.get("type"), each.get("item_id")
+
+
+def followed(
+    archive: ResponseArchive, key: str, response_id: str, after: int, limits: Limits
+) -> SseResponse:
+    """Return the stream of a background response, see `follow`."""
+    return SseResponse(
+        follow(archive, key, response_id, after),
+        sep="\n",
+        ping=limits.heartbeat_seconds,
+        send_timeout=limits.send_timeout_seconds,
+    )
 
 
 async def follow(

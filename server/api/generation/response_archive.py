@@ -15,12 +15,11 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from proctor.server.config.ledger import LedgerSettings
 from proctor.server.errors import SOON, BadRequest, NotFound, Unavailable, UnknownResponse
 from proctor.server.generation.context import RequestContext
-from proctor.server.renderers.openai_responses import MAX_STORED_BYTES
 from proctor.server.schemas.openai_responses.items import InputItem
 from proctor.server.schemas.openai_responses.request import ResponsesRequest
 from proctor.server.schemas.openai_responses.translation import ResponsesChatRequest, to_chat
 from proctor.server.storage.errors import reason
-from proctor.server.storage.responses import FAILED, ResponseStore, StoredResponse
+from proctor.server.storage.responses import FAILED, MAX_STORED_BYTES, ResponseStore, StoredResponse
 from proctor.server.transport.sse import LastEvents, SseResponse, data_of
 
 logger = logging.getLogger(__name__)

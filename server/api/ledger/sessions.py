@@ -10,15 +10,16 @@ from fastapi import Path, Query, Request, Response
 from proctor.server.accounting.ledger.service import Ledger
 from proctor.server.auth.api_key import Key
 from proctor.server.config.access import Scope
+from proctor.server.config.sessions import Limit
 from proctor.server.errors import SOON, Forbidden, NotFound, Unavailable
-from proctor.server.pricing import NANO
+from proctor.server.nanos import NANO
 from proctor.server.schemas.responses import (
     SessionCard,
     SessionTierReport,
     SessionUsageReport,
     as_json,
 )
-from proctor.server.sessions.limits import Limit, SessionUsage
+from proctor.server.sessions.limits import SessionUsage
 from proctor.server.sessions.report import SessionReader, SessionReport, TierTotals
 from proctor.server.storage.errors import reason
 

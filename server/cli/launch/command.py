@@ -27,7 +27,7 @@ from proctor.server.cli.launch.server import (
 )
 from proctor.server.cli.launch.session import LaunchedSession, new_session_id
 from proctor.server.cli.launch.summary import fetch_session, print_summary
-from proctor.server.config.sessions import SESSION_ID
+from proctor.server.config.limits import SESSION_ID
 from proctor.server.config.settings import Settings, load_settings
 
 SEPARATOR = "--"

@@ -15,7 +15,7 @@ from proctor.server.cli.address import url_of
 from proctor.server.config.paths import state_folder
 from proctor.server.config.settings import Settings
 
-SERVE = (sys.executable, "-m", "proctor.server.cli", "serve")
+SERVE = (sys.executable, "-m", "proctor.server.cli.main", "serve")
 """The command that starts a server."""
 
 POLL_SECONDS = 0.2

@@ -10,11 +10,8 @@ from collections.abc import Iterator
 from itertools import islice
 from typing import Any, NamedTuple
 
-from proctor.server.engines.tool_calls import Constraint, Kind
+from proctor.server.engines.tool_calls import MAX_PATTERN, Constraint, Kind
 from proctor.server.errors import UnsupportedRequest
-
-MAX_PATTERN = 4096
-"""Characters of a regular expression. The longest in wide use, for URLs and dates, have 500."""
 
 MAX_CHOICES_LENGTH = 65536
 """Characters of all choices together: they are compiled to one grammar."""

@@ -6,8 +6,8 @@ from pydantic import BeforeValidator, Discriminator, Field, Tag, model_validator
 from pydantic_core import PydanticCustomError
 
 from proctor.server.config.limits import MAX_NAME
-from proctor.server.schemas.base import Flag, LenientModel, Text
-from proctor.server.schemas.messages import MAX_ID, MAX_PARTS
+from proctor.server.schemas.base import MAX_PARTS, Flag, Kind, LenientModel, Text, kind_of, none_of
+from proctor.server.schemas.messages import MAX_ID
 
 MAX_RECORD = 2**20
 """The maximum length of a signature or of redacted thinking, in characters."""
@@ -30,11 +30,6 @@ def _text_as_blocks(value: Any) -> Any:
     return [{"type": "text", "text": value}] if isinstance(value, str) else value
 
 
-def _kind_of(value: Any) -> Any:
-    """Return the type of a content block, before or after its validation."""
-    return value.get("type") if isinstance(value, dict) else getattr(value, "type", None)
-
-
 class TextBlock(LenientModel):
     """A text."""
 
@@ -46,7 +41,7 @@ class TextBlock(LenientModel):
     @model_validator(mode="before")
     @classmethod
     def _only_text(cls, value: Any) -> Any:
-        kind = _kind_of(value)
+        kind = kind_of(value)
         if kind in UNSUPPORTED:
             reason = f"must not be '{kind}': this model accepts text only"
             raise PydanticCustomError("field", "{reason}", {"field": "type", "reason": reason})
@@ -56,7 +51,7 @@ class TextBlock(LenientModel):
 class OtherBlock(LenientModel):
     """A content block of another type, which the model does not see."""
 
-    type: Annotated[Text, Field(max_length=MAX_NAME, json_schema_extra={"not": {"enum": [*TAGS]}})]
+    type: Annotated[Kind, Field(json_schema_extra=none_of(*TAGS))]
     """The type of the block."""
 
 
@@ -101,7 +96,7 @@ class ImageResult(LenientModel):
 
 
 def _result_tag(value: Any) -> str:
-    kind = _kind_of(value)
+    kind = kind_of(value)
     return kind if kind in ("text", "image") else "other"
 
 
@@ -147,8 +142,8 @@ def _text_of(block: "TextBlock | ImageResult | OtherBlock") -> str | None:
 
 
 def _block_tag(value: Any) -> str:
-    kind = _kind_of(value)
-    return TAGS.get(kind, "other") if isinstance(kind, str) else "other"
+    kind = kind_of(value)
+    return TAGS.get(kind or "", "other")
 
 
 Block = Annotated[

@@ -9,7 +9,8 @@ from proctor.server.config.limits import MAX_NAME
 from proctor.server.schemas.anthropic.blocks import Content, TextBlocks
 from proctor.server.schemas.base import AgentModel, Flag, Float, Int, LenientModel, Text
 from proctor.server.schemas.budget import BudgetFields, Effort, Thinking
-from proctor.server.schemas.generation import MAX_MESSAGES, MAX_TOP_K, Stops
+from proctor.server.schemas.generation import MAX_TOP_K, Stops
+from proctor.server.schemas.messages import MAX_MESSAGES
 from proctor.server.schemas.sessions import SessionFields
 from proctor.server.schemas.tools import MAX_TOOLS, FunctionName, Parameters, Schema
 

@@ -5,8 +5,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Discriminator, Field, Tag, model_validator
 from pydantic_core import PydanticCustomError
 
-from proctor.server.schemas.base import LenientModel, Text
-from proctor.server.schemas.messages import MAX_PARTS
+from proctor.server.schemas.base import MAX_PARTS, Kind, LenientModel, Text, kind_of, none_of
 
 TEXTS = ("input_text", "output_text", "text", "summary_text", "reasoning_text")
 FILES = {
@@ -18,25 +17,6 @@ FILES = {
 
 
 REFUSAL = "refusal"
-
-
-MAX_KIND = 64
-Kind = Annotated[Text, Field(max_length=MAX_KIND)]
-"""The type of an item, a part or a tool that is not supported."""
-
-
-def none_of(*types: str) -> dict[str, Any]:
-    """Return the JSON schema of all types but these."""
-    return {"not": {"enum": [*types]}}
-
-
-def kind_of(value: Any) -> str | None:
-    """Return the type of an item or a part, before or after its validation.
-
-    It is None if there is none, and empty if it is not a string.
-    """
-    kind = value.get("type") if isinstance(value, dict) else getattr(value, "type", None)
-    return kind if kind is None or isinstance(kind, str) else ""
 
 
 def _text_as_parts(value: Any) -> Any:

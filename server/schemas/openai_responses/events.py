@@ -280,3 +280,12 @@ EVENTS: Mapping[str, type] = {
     "response.failed": ResponseEnd,
 }
 """The events of a stream by name."""
+
+LastEvent = Literal["response.completed", "response.incomplete", "response.failed"]
+LAST_EVENTS: Mapping[str, LastEvent] = {
+    "completed": "response.completed",
+    "incomplete": "response.incomplete",
+    "cancelled": "response.incomplete",
+    "failed": "response.failed",
+}
+"""The last event of a stream, by the status of its response."""

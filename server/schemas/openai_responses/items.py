@@ -6,17 +6,9 @@ from pydantic import BeforeValidator, Discriminator, Field, Tag, model_validator
 from pydantic_core import PydanticCustomError
 
 from proctor.server.config.limits import MAX_NAME
-from proctor.server.schemas.base import LenientModel, Text
-from proctor.server.schemas.generation import MAX_MESSAGES
-from proctor.server.schemas.messages import MAX_ID
-from proctor.server.schemas.openai_responses.content import (
-    Kind,
-    MessageContent,
-    MessageParts,
-    ToolOutput,
-    kind_of,
-    none_of,
-)
+from proctor.server.schemas.base import Kind, LenientModel, Text, kind_of, none_of
+from proctor.server.schemas.messages import MAX_ID, MAX_MESSAGES
+from proctor.server.schemas.openai_responses.content import MessageContent, MessageParts, ToolOutput
 
 MAX_RECORD = 2**22
 """The maximum length of `encrypted_content`, in characters."""

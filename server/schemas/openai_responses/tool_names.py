@@ -1,24 +1,19 @@
-"""Translates tools to functions, and the names of functions back to those of tools."""
+"""The names of tools, and those of the functions that the model sees in their place."""
 
-from collections.abc import Collection, Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-from proctor.server.schemas.openai_responses.tools import (
-    CustomTool,
-    FunctionTool,
-    NamespaceTool,
-    Tool,
-    ToolName,
-)
-from proctor.server.schemas.tools import Function
-from proctor.server.schemas.tools import Tool as ChatTool
-
-SEPARATOR = "__"
 INPUT = "input"
 """The parameter of the functions that custom tools become."""
 
 SHELL = "local_shell"
 """The name under which the model sees earlier calls of OpenAI's local shell tool."""
+
+SEPARATOR = "__"
+
+
+def flat_name(name: str, namespace: str | None) -> str:
+    """Return the name of the function that a tool becomes."""
+    return name if namespace is None else f"{namespace}{SEPARATOR}{name}"
 
 
 class ToolOrigin(NamedTuple):
@@ -36,103 +31,9 @@ class ToolOrigin(NamedTuple):
     namespace: str | None
     is_custom: bool
 
-    def is_named_by(self, name: ToolName) -> bool:
-        """Return whether `tool_choice` names the tool."""
-        if name.type == "namespace":
-            return self.namespace is not None and self.namespace == name.name
-        kind = "custom" if self.is_custom else "function"
-        return (name.type, name.name, name.namespace) == (kind, self.name, self.namespace)
-
-
-def flat_name(name: str, namespace: str | None) -> str:
-    """Return the name of the function that a tool becomes."""
-    return name if namespace is None else f"{namespace}{SEPARATOR}{name}"
-
-
-def to_functions(tools: Sequence[Tool]) -> tuple[list[ChatTool], list[ToolOrigin]]:
-    """Return the functions that the tools become, and the origin of each.
-
-    Tools of other types become none.
-    """
-    functions: list[ChatTool] = []
-    origins: list[ToolOrigin] = []
-    for path, tool, namespace in _flatten(tools):
-        name = None if namespace is None else namespace.name
-        description = tool.description
-        is_first = not origins or origins[-1].namespace != name
-        if namespace is not None and is_first:
-            description = _joined(namespace.description, description)
-        origins.append(ToolOrigin(path, tool.name, name, isinstance(tool, CustomTool)))
-        functions.append(_function(tool, flat_name(tool.name, name), description))
-    return functions, origins
-
-
-def ignored_tools(tools: Sequence[Tool], origins: Collection[ToolOrigin]) -> Iterator[str]:
-    """Yield the paths of what the model does not see, or what is not enforced."""
-    paths = {origin.path for origin in origins}
-    for index, tool in enumerate(tools):
-        path = f"tools[{index}]"
-        if isinstance(tool, NamespaceTool):
-            inner = (f"{path}.tools[{each}]" for each in range(len(tool.tools)))
-            yield from (each for each in inner if each not in paths)
-        elif path not in paths:
-            yield path
-    yield from (
-        f"{path}.format"
-        for path, tool, _ in _flatten(tools)
-        if isinstance(tool, CustomTool) and tool.format is not None and tool.format.lark
-    )
-
-
-def _flatten(
-    tools: Sequence[Tool],
-) -> Iterator[tuple[str, FunctionTool | CustomTool, NamespaceTool | None]]:
-    """Yield the path of each tool that becomes a function, the tool, and its namespace."""
-    for index, tool in enumerate(tools):
-        path = f"tools[{index}]"
-        if isinstance(tool, FunctionTool | CustomTool):
-            yield path, tool, None
-        elif isinstance(tool, NamespaceTool):
-            for position, inner in enumerate(tool.tools):
-                if isinstance(inner, FunctionTool | CustomTool):
-                    yield f"{path}.tools[{position}]", inner, tool
-
-
-def _function(tool: FunctionTool | CustomTool, name: str, description: str | None) -> ChatTool:
-    if isinstance(tool, CustomTool):
-        return _custom_function(tool, name, description)
-    return _chat_tool(name, description, tool.parameters, tool.strict)
-
-
-def _custom_function(tool: CustomTool, name: str, description: str | None) -> ChatTool:
-    """Return a function of one string. Its schema enforces a regular expression."""
-    schema: dict[str, Any] = {"type": "string"}
-    pattern = None if tool.format is None else tool.format.pattern
-    if pattern is not None:
-        schema["pattern"] = pattern
-    if tool.format is not None and tool.format.lark:
-        grammar = f"'{INPUT}' must match this Lark grammar:\n{tool.format.lark}"
-        description = _joined(description, grammar)
-    parameters = {
-        "type": "object",
-        "properties": {INPUT: schema},
-        "required": [INPUT],
-        "additionalProperties": False,
-    }
-    return _chat_tool(name, description, parameters, pattern is not None or None)
-
-
-def _chat_tool(
-    name: str,
-    description: str | None,
-    parameters: dict[str, Any] | None,
-    strict: bool | None,
-) -> ChatTool:
-    function = Function.model_construct(
-        name=name, description=description, parameters=parameters, strict=strict
-    )
-    return ChatTool.model_construct(type="function", function=function)
-
-
-def _joined(*texts: str | None) -> str | None:
-    return "\n\n".join(filter(None, texts)) or None
+    def is_named_by(self, kind: str, name: str | None, namespace: str | None) -> bool:
+        """Return whether `tool_choice` names the tool, by the type and the names that it has."""
+        if kind == "namespace":
+            return self.namespace is not None and self.namespace == name
+        own = "custom" if self.is_custom else "function"
+        return (kind, name, namespace) == (own, self.name, self.namespace)

@@ -7,9 +7,17 @@ from pydantic import ConfigDict, Discriminator, Field, Tag, model_validator
 from pydantic_core import PydanticCustomError
 
 from proctor.server.config.limits import MAX_NAME
-from proctor.server.engines.grammars.complexity import MAX_PATTERN
-from proctor.server.schemas.base import NULL, Flag, LenientModel, Text, needs
-from proctor.server.schemas.openai_responses.content import Kind, kind_of, none_of
+from proctor.server.engines.tool_calls import MAX_PATTERN
+from proctor.server.schemas.base import (
+    NULL,
+    Flag,
+    Kind,
+    LenientModel,
+    Text,
+    kind_of,
+    needs,
+    none_of,
+)
 from proctor.server.schemas.tools import (
     MAX_GRAMMAR,
     MAX_TOOLS,

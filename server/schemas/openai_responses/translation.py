@@ -9,11 +9,8 @@ from proctor.server.schemas.budget import BudgetFields
 from proctor.server.schemas.openai_responses.conversation import to_messages
 from proctor.server.schemas.openai_responses.items import Item, OtherItem
 from proctor.server.schemas.openai_responses.request import INCLUDED, ResponsesRequest
-from proctor.server.schemas.openai_responses.tool_names import (
-    ToolOrigin,
-    ignored_tools,
-    to_functions,
-)
+from proctor.server.schemas.openai_responses.tool_functions import ignored_tools, to_functions
+from proctor.server.schemas.openai_responses.tool_names import ToolOrigin
 from proctor.server.schemas.openai_responses.tools import TextFormat, ToolChoice
 from proctor.server.schemas.sessions import session_names
 from proctor.server.schemas.tools import (
@@ -154,7 +151,11 @@ def _select_tools(
         return Selection(choice)
     allowed: list[str] = []
     for index, name in enumerate(choice.allowed):
-        found = [each for each, origin in origins.items() if origin.is_named_by(name)]
+        found = [
+            each
+            for each, origin in origins.items()
+            if origin.is_named_by(name.type, name.name, name.namespace)
+        ]
         if not found:
             field = "tool_choice" if choice.tools is None else f"tool_choice.tools[{index}]"
             raise BadRequest(

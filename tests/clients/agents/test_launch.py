@@ -28,7 +28,7 @@ async def launch(server: AgentServer, home: Path, agent: str, *limits: str) -> s
     """Launch an agent on a server, and return its output."""
     options = ["--server", server.url, "--session", "s-1", *limits]
     return await run(
-        [PYTHON.name, "-m", "proctor.server.cli", "launch", agent, *options, "--"]
+        [PYTHON.name, "-m", "proctor.server.cli.main", "launch", agent, *options, "--"]
         + ARGUMENTS[agent],
         home / "work",
         PYTHON.parent,

@@ -12,12 +12,13 @@ from hypothesis import strategies as st
 from proctor.budget import BudgetStateMachine, EndReason, TokenBudget
 from proctor.server.accounting.cost import COST_QUANTUM, HOUR_NS, PriceModel, RequestCost
 from proctor.server.accounting.engine_time import BusyClock
-from proctor.server.config.prices import ComputePrice
-from proctor.server.config.settings import ConfigError, load_settings
+from proctor.server.config.prices import ComputePrice, Prices
+from proctor.server.config.section import ConfigError
+from proctor.server.config.settings import load_settings
 from proctor.server.engines.base import Finish
 from proctor.server.engines.fake import MARKERS, FakeEngine, Script
 from proctor.server.generation.base import AdmittedRequest, ChoiceResult
-from tests.server.harness import CHAT, body, client, parse_events, settings
+from tests.server.harness import CHAT, body, client, parse_events
 
 ROUTE = "/v1/route"
 PRICES = {"prompt": "1", "cached_prompt": "0.25", "thinking": "2", "answer": "4"}
@@ -40,7 +41,8 @@ def ended(choice: int, tokens: int, answer_tokens: int) -> ChoiceResult:
 
 
 def price_model(time: Time, per_hour: str) -> PriceModel:
-    return PriceModel(settings(compute={"per_hour": per_hour}), BusyClock(time))
+    compute = ComputePrice(per_hour=Decimal(per_hour))
+    return PriceModel(None, compute, BusyClock(time))
 
 
 async def test_cached_tokens_have_their_own_price() -> None:
@@ -145,7 +147,7 @@ def test_two_concurrent_requests_share_the_engines_time() -> None:
 
 
 def test_the_snapshot_of_a_running_request_has_its_cost_so_far() -> None:
-    request_cost = RequestCost(PriceModel(settings(prices=PRICES)))
+    request_cost = RequestCost(PriceModel(Prices.model_validate(PRICES), None))
     admission: Any = SimpleNamespace(prompt_tokens=10, choices_per_prompt=3)
     request: Any = None
     request_cost.admitted(

@@ -17,7 +17,7 @@ from proctor.server.auth.store import KeyStore
 from proctor.server.engines.base import Job
 from proctor.server.engines.fake import FakeEngine, Script
 from proctor.server.errors import EngineUnavailable
-from proctor.server.pricing import to_nanos
+from proctor.server.nanos import to_nanos
 from proctor.server.storage.database import connect
 from proctor.server.telemetry import request_monitor
 from tests.server.accounting.ledger.records import read_records

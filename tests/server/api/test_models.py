@@ -4,7 +4,8 @@ import httpx
 import openai
 import pytest
 
-from proctor.server.config.settings import ConfigError, load_settings
+from proctor.server.config.section import ConfigError
+from proctor.server.config.settings import load_settings
 from proctor.server.engines.fake import FakeEngine
 from tests.server.api.test_errors import assert_error
 from tests.server.harness import CHAT, body, client, running_server

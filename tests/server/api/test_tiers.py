@@ -11,7 +11,8 @@ from proctor.router import Conversation, Costs, Prediction
 from proctor.server.admission.routing import Router
 from proctor.server.config.budgets import RouterSettings
 from proctor.server.config.prices import Prices
-from proctor.server.config.settings import ConfigError, Settings, load_settings
+from proctor.server.config.section import ConfigError
+from proctor.server.config.settings import Settings, load_settings
 from proctor.server.engines.factory import check_tiers
 from proctor.server.engines.fake import FakeEngine, Script
 from proctor.server.pricing import Cost, affordable

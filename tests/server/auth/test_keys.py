@@ -26,7 +26,7 @@ from proctor.server.config.settings import Settings
 from proctor.server.engines.base import Job
 from proctor.server.engines.fake import FakeEngine, Script
 from proctor.server.errors import EngineUnavailable, Unavailable
-from proctor.server.pricing import to_nanos
+from proctor.server.nanos import to_nanos
 from proctor.server.storage.database import connect
 from proctor.server.storage.tables import holds, spend
 from tests.server.accounting.ledger.records import read_records
@@ -380,6 +380,13 @@ def test_every_route_declares_what_it_requires() -> None:
     assert declared == {
         "POST /v1/chat/completions": Access.USER,
         "POST /v1/completions": Access.USER,
+        "POST /v1/messages": Access.USER,
+        "POST /v1/messages/count_tokens": Access.USER,
+        "POST /v1/responses": Access.USER,
+        "GET /v1/responses/{response_id}": Access.USER,
+        "DELETE /v1/responses/{response_id}": Access.USER,
+        "POST /v1/responses/{response_id}/cancel": Access.USER,
+        "GET /v1/responses/{response_id}/input_items": Access.USER,
         "POST /v1/route": Access.USER,
         "POST /v1/feedback": Access.USER,
         "GET /v1/sessions/{session}": Access.USER,

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from proctor.server.auth.rate_limits import KeyUsage, WorstCase, check
 from proctor.server.config.access import KeyLimits
 from proctor.server.errors import QuotaExceeded, RateLimited
-from proctor.server.pricing import to_nanos
+from proctor.server.nanos import to_nanos
 
 NOW = datetime(2026, 11, 30, 23, 59, 30, tzinfo=UTC)
 NOTHING = KeyUsage(0, 0, None, 0, 0)

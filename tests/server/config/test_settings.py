@@ -4,7 +4,8 @@ from pathlib import Path
 import pytest
 
 from proctor.server.config import settings as module
-from proctor.server.config.settings import ConfigError, Settings, load_settings
+from proctor.server.config.section import ConfigError
+from proctor.server.config.settings import Settings, load_settings
 
 
 @pytest.fixture(autouse=True)

@@ -14,12 +14,12 @@ from proctor.server.accounting.sessions import MAX_TRIES, Sessions
 from proctor.server.admission.controller import AdmissionController
 from proctor.server.admission.routing import Router
 from proctor.server.auth.rate_limits import WorstCase
-from proctor.server.config.sessions import SessionLimits
+from proctor.server.config.sessions import Limit, SessionLimits
 from proctor.server.engines.fake import FakeEngine, Script
 from proctor.server.errors import BadRequest, RateLimited, Unavailable
 from proctor.server.generation.base import Admission
 from proctor.server.schemas.generation import ChatRequest
-from proctor.server.sessions.limits import Allowance, Limit, Session
+from proctor.server.sessions.limits import Allowance, Session
 from proctor.server.sessions.names import RequestedSession
 from proctor.server.sessions.store import AllowanceChanged, SessionStore
 from proctor.server.turns.history import RecordVerifier
@@ -37,7 +37,9 @@ SCRIPT = Script(("abc",), "de")
 def make_sessions(store: Store | None = None, **overrides: Any) -> Sessions:
     server = settings(**overrides)
     reservations = Reservations(
-        None if store is None else ReservationStore(store.engine), PriceModel(server), "gateway"
+        None if store is None else ReservationStore(store.engine),
+        PriceModel(server.prices, server.compute),
+        "gateway",
     )
     session_store = None if store is None else SessionStore(store.engine)
     return Sessions(server, session_store, reservations)

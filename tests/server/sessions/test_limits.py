@@ -12,11 +12,11 @@ from hypothesis import strategies as st
 
 from proctor.server.admission.session_share import SessionShare
 from proctor.server.config.prices import ComputePrice, Prices
-from proctor.server.config.sessions import SessionLimits, UsageLimits
+from proctor.server.config.section import UsageLimits
+from proctor.server.config.sessions import Limit, SessionLimits
 from proctor.server.errors import SessionLimitExceeded
 from proctor.server.sessions.limits import (
     Allowance,
-    Limit,
     Session,
     SessionState,
     SessionUsage,

@@ -14,7 +14,8 @@ from proctor.server.accounting.ledger.records import DraftRecord, LedgerRecord, 
 from proctor.server.accounting.ledger.store import Store
 from proctor.server.accounting.reservation_store import ReservationStore, SessionClaim
 from proctor.server.auth.rate_limits import WorstCase
-from proctor.server.config.sessions import SessionLimits, UsageLimits
+from proctor.server.config.section import UsageLimits
+from proctor.server.config.sessions import SessionLimits
 from proctor.server.sessions.limits import Session, SessionUsage
 from proctor.server.sessions.report import SessionReader, SessionReport
 from proctor.server.sessions.store import AllowanceChanged

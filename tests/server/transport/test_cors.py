@@ -9,7 +9,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from proctor.server.config.settings import ConfigError, load_settings
+from proctor.server.config.section import ConfigError
+from proctor.server.config.settings import load_settings
 from proctor.server.engines.fake import FakeEngine
 from proctor.server.transport.cors import LOOPBACK
 from tests.server.api.test_errors import assert_error

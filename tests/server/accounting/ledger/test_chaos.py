@@ -20,7 +20,7 @@ from sqlalchemy import func, select
 
 from proctor.server.accounting.ledger.store import Store
 from proctor.server.auth.store import KeyStore
-from proctor.server.pricing import to_nanos
+from proctor.server.nanos import to_nanos
 from proctor.server.storage.database import connect
 from proctor.server.storage.tables import gateways, holds, replays, requests, spend
 from tests.server.accounting.ledger.killable import (

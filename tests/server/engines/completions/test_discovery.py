@@ -7,7 +7,8 @@ import httpx
 import orjson
 import pytest
 
-from proctor.server.config.settings import ConfigError, load_settings
+from proctor.server.config.section import ConfigError
+from proctor.server.config.settings import load_settings
 from proctor.server.engines.completions import discovery
 from proctor.server.engines.completions.dialects import TextDialect, TokenIdDialect
 from proctor.server.engines.completions.discovery import discover

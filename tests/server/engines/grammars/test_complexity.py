@@ -13,11 +13,10 @@ from proctor.server.engines.grammars.complexity import (
     MAX_CHOICES_LENGTH,
     MAX_GROUPS,
     MAX_NESTING,
-    MAX_PATTERN,
     MAX_REPEATED,
     check_complexity,
 )
-from proctor.server.engines.tool_calls import Constraint, Kind
+from proctor.server.engines.tool_calls import MAX_PATTERN, Constraint, Kind
 from proctor.server.errors import UnsupportedRequest
 from tests.server.harness import CHAT, body, client
 
