@@ -20,6 +20,7 @@ from proctor.server.renderers.reasoning_items import (
     SummaryItemBuilder,
 )
 from proctor.server.schemas.openai_responses.events import ResponseEvent
+from proctor.server.schemas.openai_responses.item_ids import item_id
 from proctor.server.schemas.openai_responses.response import ItemStatus, OutputItem
 from proctor.server.schemas.openai_responses.tool_names import ToolOrigin
 from proctor.server.turns.turn import ThinkingRecorder
@@ -57,7 +58,7 @@ class ResponseOutput:
             token_bytes: returns the bytes of a token.
         """
         self.items: list[OutputItem] = []
-        self._suffix = response_id.partition("_")[2]
+        self._response_id = response_id
         self._origins = origins
         self._recorder = recorder
         self._numbers = numbers
@@ -133,7 +134,7 @@ class ResponseOutput:
 
     def _place(self, prefix: str) -> Place:
         index = len(self.items)
-        return Place(index, f"{prefix}_{self._suffix}{index:02x}", self._numbers)
+        return Place(index, item_id(prefix, self._response_id, index), self._numbers)
 
     def _close(self, status: ItemStatus, thinking_tokens: int) -> list[ResponseEvent]:
         """End the open item, if there is one."""

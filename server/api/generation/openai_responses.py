@@ -20,6 +20,7 @@ from proctor.server.generation.base import Admission
 from proctor.server.generation.context import RequestContext
 from proctor.server.renderers.base import Envelope
 from proctor.server.renderers.openai_responses import ResponsesRenderer
+from proctor.server.schemas.openai_responses.item_ids import PREFIX
 from proctor.server.schemas.openai_responses.request import ResponsesRequest
 from proctor.server.schemas.openai_responses.translation import ResponsesChatRequest, to_chat
 from proctor.server.schemas.parsing import parse
@@ -31,7 +32,7 @@ from proctor.server.storage.responses import QUEUED, StoredResponse
 class ResponsesApi(GenerationApi[ResponsesChatRequest]):
     """The Responses API: the items of a conversation in, the next ones out."""
 
-    id_prefix = "resp_"
+    id_prefix = PREFIX
     operation = "chat"
 
     def __init__(self, settings: Settings, admission_controller: AdmissionController) -> None:

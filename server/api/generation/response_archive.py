@@ -15,7 +15,8 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from proctor.server.config.ledger import LedgerSettings
 from proctor.server.errors import SOON, BadRequest, NotFound, Unavailable, UnknownResponse
 from proctor.server.generation.context import RequestContext
-from proctor.server.schemas.openai_responses.items import InputItem
+from proctor.server.schemas.openai_responses.item_ids import response_of
+from proctor.server.schemas.openai_responses.items import InputItem, ItemReference
 from proctor.server.schemas.openai_responses.request import ResponsesRequest
 from proctor.server.schemas.openai_responses.translation import ResponsesChatRequest, to_chat
 from proctor.server.storage.errors import reason
@@ -94,6 +95,9 @@ class ResponseArchive:
         request = chat.client_request
         if request.background and request.store is False:
             raise BadRequest("'background' requires 'store': true.", param="background")
+        request = await self._resolved(request, context.name)
+        if request is not chat.client_request:
+            chat = to_chat(request)
         earlier: list[Mapping[str, Any]] = []
         if request.previous_response_id is not None:
             self.require("previous_response_id")
@@ -113,6 +117,38 @@ class ResponseArchive:
                 param="background",
             )
         return chat.model_copy(update={"stored_input": stored})
+
+    async def _resolved(self, request: ResponsesRequest, key: str) -> ResponsesRequest:
+        """Return the request with the items that its input refers to.
+
+        Raises:
+            BadRequest: if one of them is not stored.
+            Unavailable: if the database does not answer.
+        """
+        items = [*request.input]
+        found: dict[str, Mapping[str, Any]] = {}
+        for index, item in enumerate(items):
+            if not isinstance(item, ItemReference):
+                continue
+            if item.id not in found:
+                found |= await self._items_beside(item.id, key)
+            if item.id not in found:
+                raise BadRequest(
+                    f"'input[{index}]' refers to the item '{item.id}', which is not stored: it "
+                    "does not exist, or has expired. Send the item itself; clients do with "
+                    "'store': false.",
+                    param=f"input[{index}].id",
+                )
+            (items[index],) = _validated([found[item.id]])
+        return request.model_copy(update={"input": tuple(items)}) if found else request
+
+    async def _items_beside(self, item_id: str, key: str) -> dict[str, Mapping[str, Any]]:
+        """Return the items of the response that an item belongs to, by their ids."""
+        try:
+            stored = await self.find(key, response_of(item_id))
+        except NotFound:
+            return {}
+        return {item["id"]: item for item in orjson.loads(stored.body)["output"]}
 
     async def _earlier(self, key: str, response_id: str) -> list[Mapping[str, Any]]:
         try:

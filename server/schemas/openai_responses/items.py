@@ -2,8 +2,7 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Discriminator, Field, Tag, model_validator
-from pydantic_core import PydanticCustomError
+from pydantic import BeforeValidator, Discriminator, Field, Tag
 
 from proctor.server.config.limits import MAX_NAME
 from proctor.server.schemas.base import Kind, LenientModel, Text, kind_of, none_of
@@ -113,6 +112,15 @@ class ReasoningItem(ItemModel):
     """The record of the thinking, as in the response."""
 
 
+class ItemReference(LenientModel):
+    """A reference to an item of a stored response."""
+
+    type: Literal["item_reference"]
+    """The type of the item."""
+    id: CallId
+    """The ID of the item that is referred to."""
+
+
 TAGS = {
     "message": "message_item",
     "reasoning": "reasoning_item",
@@ -122,26 +130,18 @@ TAGS = {
     "custom_tool_call_output": "call_output_item",
     "local_shell_call": "shell_call_item",
     "local_shell_call_output": "shell_output_item",
+    "item_reference": "reference_item",
 }
 """The tags of the types that items are validated as; those of others are ignored."""
 
 OTHER = "other_item"
-REFERENCE = "item_reference"
 
 
 class OtherItem(LenientModel):
     """An item of another type, which the model does not see."""
 
-    type: Annotated[Kind, Field(json_schema_extra=none_of(*TAGS, REFERENCE))]
-    """The type of the item. References to items are not supported."""
-
-    @model_validator(mode="before")
-    @classmethod
-    def _no_reference(cls, value: Any) -> Any:
-        if kind_of(value) == REFERENCE:
-            reason = f"must not be '{REFERENCE}': send the item itself"
-            raise PydanticCustomError("field", "{reason}", {"field": "type", "reason": reason})
-        return value
+    type: Annotated[Kind, Field(json_schema_extra=none_of(*TAGS))]
+    """The type of the item."""
 
 
 def _item_tag(value: Any) -> str:
@@ -159,6 +159,7 @@ Item = (
     | CallOutputItem
     | ShellOutputItem
     | ReasoningItem
+    | ItemReference
     | OtherItem
 )
 InputItem = Annotated[
@@ -169,6 +170,7 @@ InputItem = Annotated[
     | Annotated[CallOutputItem, Tag("call_output_item")]
     | Annotated[ShellOutputItem, Tag("shell_output_item")]
     | Annotated[ReasoningItem, Tag("reasoning_item")]
+    | Annotated[ItemReference, Tag("reference_item")]
     | Annotated[OtherItem, Tag(OTHER)],
     Discriminator(_item_tag),
 ]

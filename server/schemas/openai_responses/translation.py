@@ -7,7 +7,7 @@ from proctor.server.engines.tool_calls import ToolChoice as EngineToolChoice
 from proctor.server.errors import BadRequest
 from proctor.server.schemas.budget import BudgetFields
 from proctor.server.schemas.openai_responses.conversation import to_messages
-from proctor.server.schemas.openai_responses.items import Item, OtherItem
+from proctor.server.schemas.openai_responses.items import Item, ItemReference, OtherItem
 from proctor.server.schemas.openai_responses.request import INCLUDED, ResponsesRequest
 from proctor.server.schemas.openai_responses.tool_functions import ignored_tools, to_functions
 from proctor.server.schemas.openai_responses.tool_names import ToolOrigin
@@ -96,7 +96,7 @@ def to_chat(request: ResponsesRequest, earlier: Sequence[Item] = ()) -> Response
             is not in `tools`.
     """
     messages, thinking_blocks = to_messages(request.instructions, (*earlier, *request.input))
-    if not messages:
+    if not messages and not any(isinstance(item, ItemReference) for item in request.input):
         raise BadRequest("'input' has no item that this model supports.", param="input")
     functions, origins = to_functions(request.tools or ())
     by_name = {

@@ -118,6 +118,32 @@ async def test_a_continued_turn_has_one_budget(ledger: dict[str, Any]) -> None:
     assert [job.budget.maximum for job in over.jobs] == [10, 3]
 
 
+async def test_items_are_found_by_reference(ledger: dict[str, Any]) -> None:
+    call = '<tool_call>\n{"name": "add", "arguments": {}}\n</tool_call>'
+    over = engine(Script(("seven..",), call))
+    tool = {"type": "function", "name": "add", "parameters": {"type": "object"}}
+    fields = {"tools": [tool], "max_thinking_tokens": 10}
+    async with client(over, **ledger) as http:
+        first = (await http.post(RESPONSES, json=body(input="one", **fields))).json()
+        output = {
+            "type": "function_call_output",
+            "call_id": first["output"][-1]["call_id"],
+            "output": "3",
+        }
+        references = [{"type": "item_reference", "id": item["id"]} for item in first["output"]]
+        question = {"role": "user", "content": "one"}
+        by_reference = body(input=[question, *references, output], **fields)
+        in_full = body(input=[question, *first["output"], output], **fields)
+        answers = [await http.post(RESPONSES, json=each) for each in (by_reference, in_full)]
+        unknown = [{"type": "item_reference", "id": f"fc_{'0' * 34}"}]
+        refused = await http.post(RESPONSES, json=body(input=unknown))
+
+    assert [answer.status_code for answer in answers] == [200, 200], answers[0].text
+    assert over.jobs[1].prompt_ids == over.jobs[2].prompt_ids
+    assert [job.budget.maximum for job in over.jobs] == [10, 3, 3]
+    assert (refused.status_code, refused.json()["error"]["param"]) == (400, "input[0].id")
+
+
 async def test_a_stored_response_is_retrieved_and_deleted(ledger: dict[str, Any]) -> None:
     async with client(FakeEngine(), **ledger) as http:
         created = (await http.post(RESPONSES, json=body())).json()

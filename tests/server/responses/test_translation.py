@@ -260,7 +260,7 @@ def test_what_has_no_effect_is_listed() -> None:
             "input[0].content[0].type",
             "text only",
         ),
-        ({"input": [{"type": "item_reference", "id": "x"}]}, "input[0].type", "item_reference"),
+        ({"input": [{"type": "item_reference"}]}, "input[0].id", "Missing required field"),
         (
             {"tools": [{"type": "function", "function": {"name": "x"}}]},
             "tools[0].name",
