@@ -57,6 +57,7 @@ from proctor.server.schemas.generation import ChatRequest
 from proctor.server.schemas.openai_responses import response as openai_responses
 from proctor.server.schemas.openai_responses.events import EVENTS
 from proctor.server.schemas.openai_responses.request import ResponsesRequest
+from proctor.server.schemas.sessions import SessionFields
 from proctor.server.schemas.tokenization import DetokenizeRequest, TokenizeRequest
 from proctor.server.sessions.names import ID_HEADER, LIMIT_HEADERS
 
@@ -166,12 +167,20 @@ SESSION = {
     "headers in which Claude Code and Codex send their sessions are read too.",
     "schema": {"type": "string", "pattern": SESSION_ID},
 }
+
+
+def _limit_schema(name: str) -> dict[str, Any]:
+    """Return the schema of one of the limits of a session, without that of null."""
+    schema: dict[str, Any] = TypeAdapter(SessionFields).json_schema()["properties"][name]
+    return next(each for each in schema["anyOf"] if each["type"] != "null")
+
+
 SESSION_LIMITS = [
     {
         "name": header,
         "in": "header",
         "description": f"A limit of the session, as the field `session.{name}`.",
-        "schema": {"type": "number", "minimum": 0},
+        "schema": _limit_schema(name),
     }
     for name, header in LIMIT_HEADERS.items()
 ]

@@ -1,13 +1,22 @@
 """The request models of Anthropic's Messages API."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import ConfigDict, Field, model_validator
 from pydantic_core import PydanticCustomError
 
 from proctor.server.config.limits import MAX_NAME
 from proctor.server.schemas.anthropic.blocks import Content, TextBlocks
-from proctor.server.schemas.base import AgentModel, Flag, Float, Int, LenientModel, Text
+from proctor.server.schemas.base import (
+    NULL,
+    AgentModel,
+    Flag,
+    Float,
+    Int,
+    LenientModel,
+    Text,
+    needs,
+)
 from proctor.server.schemas.budget import BudgetFields, Effort, Thinking
 from proctor.server.schemas.generation import MAX_TOP_K, Stops
 from proctor.server.schemas.messages import MAX_MESSAGES
@@ -15,6 +24,11 @@ from proctor.server.schemas.sessions import SessionFields
 from proctor.server.schemas.tools import MAX_TOOLS, FunctionName, Parameters, Schema
 
 CUSTOM = "custom"
+NAME_MATCHES_TYPE: dict[str, Any] = {
+    **needs("type", {"const": "tool"}, name={"not": NULL}),
+    "else": {"properties": {"name": NULL}},
+}
+"""The check of `_name_matches_type`, as a JSON schema."""
 
 
 class InputMessage(LenientModel):
@@ -57,6 +71,8 @@ class InputTool(LenientModel):
 
 class InputToolChoice(LenientModel):
     """Which tools the model calls."""
+
+    model_config = ConfigDict(json_schema_extra=NAME_MATCHES_TYPE)
 
     type: Literal["auto", "any", "tool", "none"]
     """`auto` lets the model choose, `any` requires a call, `tool` requires a call of one tool, and

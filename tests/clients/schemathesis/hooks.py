@@ -1,7 +1,8 @@
 """Changes generated requests so that they reach the engine.
 
 The model's name becomes that of the served model (`GET /v1/models/{name}` covers the 404 for other
-names), and timeouts are dropped, because one shorter than an answer takes is a 504.
+names). Timeouts are dropped, because one shorter than an answer takes is a 504, and limits of
+sessions, which need a ledger.
 
 Requests that must be accepted are also made to comply with rules that the document describes in
 words, because no schema can express them: synonymous fields must not contradict each other, and
@@ -53,14 +54,18 @@ VOCABULARY = 256
 
 @schemathesis.hook
 def before_call(context: schemathesis.HookContext, case: schemathesis.Case, **_: object) -> None:
-    if case.headers:
-        case.headers.pop("x-request-timeout", None)
+    for name in [*(case.headers or ())]:
+        if name.lower() == "x-request-timeout" or name.lower().startswith("x-session-max-"):
+            del case.headers[name]
     body = case.body
     if not isinstance(body, dict):
         return
+    body.pop("session", None)
     if isinstance(body.get("model"), str) and body["model"]:
         body["model"] = "scripted"
     if case.meta is not None and case.meta.generation.mode.is_positive:
+        if case.operation.path.startswith("/v1/messages"):
+            _make_message_valid(body)
         _make_valid(body)
 
 
@@ -136,6 +141,20 @@ def _make_section_valid(fields: dict) -> None:
         fields["continuation_text"] = [text[:SMALL_NUMBER] for text in texts]
 
 
+def _make_message_valid(body: dict) -> None:
+    """Make the fields of the Messages API valid, apart from those that chats have too."""
+    for name in ("system", "tools", "output_config"):
+        if not _is_small(body.get(name)):
+            del body[name]
+    tools = body.pop("tools", None) or []
+    if tools:
+        body["tools"] = [{**tool, "name": f"f{number}"} for number, tool in enumerate(tools)]
+    body.pop("tool_choice", None)
+    messages = body["messages"]
+    if not _is_small(messages) or messages[-1]["role"] == "assistant":
+        body["messages"] = [{"role": "user", "content": "x"}]
+
+
 def _make_response_valid(body: dict) -> None:
     """Make the fields of the Responses API valid; nothing is stored on this server."""
     for name in ("background", "previous_response_id", "tool_choice"):
@@ -154,7 +173,10 @@ def _make_response_valid(body: dict) -> None:
 def _is_seen(items: object) -> bool:
     """Return whether the model sees any of the items."""
     seen = ("message", "reasoning", "function_call", "custom_tool_call", "local_shell_call")
-    return not isinstance(items, list) or any(item.get("type", "message") in seen for item in items)
+    if not isinstance(items, list):
+        return True
+    types = [item.get("type", "message") for item in items]
+    return "item_reference" not in types and any(each in seen for each in types)
 
 
 def _keep_one(fields: dict, names: tuple[str, ...]) -> None:
@@ -172,7 +194,8 @@ def _name_tools(body: dict) -> None:
     if not _is_small(body["tools"]):
         body["tools"] = [{"type": "function", "function": {"name": "f"}}]
     for number, tool in enumerate(body["tools"]):
-        tool["function"]["name"] = f"f{number}"
+        if "function" in tool:
+            tool["function"]["name"] = f"f{number}"
     if isinstance(body.get("tool_choice"), dict):
         body["tool_choice"]["function"]["name"] = "f0"
 
