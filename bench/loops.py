@@ -6,8 +6,8 @@
 Asks every question (the `question` or `prompt` of each line) with detection off and at most 512
 thinking tokens, then runs the detector over the tokens. Thinking counts as a loop if its last 128
 tokens repeat themselves with a period of at most 32. Prints the share of these that is detected,
-the tokens until then, and the end of every other thinking in which a loop is detected, to be judged
-by a reader: loops with small changes are among them.
+the tokens until then, and how many others are detected: those that have repeated themselves until
+then, some 8 tokens at least three times, and the end of each of the rest, to be judged by a reader.
 """
 
 import argparse
@@ -15,6 +15,7 @@ import asyncio
 import json
 import statistics
 from collections.abc import Iterator, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -27,8 +28,14 @@ from proctor.budget.processors.tokenizer.vocabulary import read_vocabulary
 from proctor.demo.measure import wilson
 
 MOST = 512
+LONGEST = 1024
+"""Tokens; longer questions are left out."""
+
 TAIL, PERIOD = 128, 32
-SHOWN = 240
+WINDOW, COPY, COPIES = 512, 8, 3
+"""A text has repeated itself if `COPY` tokens occur `COPIES` times in its last `WINDOW` tokens."""
+
+SHOWN = 1600
 """Characters of the end of a text that are printed."""
 
 
@@ -54,6 +61,17 @@ def repeats(tokens: Sequence[int]) -> bool:
     return len(tail) == TAIL and any(tail[:-period] == tail[period:] for period in periods)
 
 
+def has_repeated(tokens: Sequence[int]) -> bool:
+    """Return whether a text has repeated itself, with whatever between the copies."""
+    window = tokens[-WINDOW:]
+    starts: dict[tuple[int, ...], list[int]] = {}
+    for start in range(len(window) - COPY + 1):
+        copies = starts.setdefault(tuple(window[start : start + COPY]), [])
+        if not copies or start - copies[-1] >= COPY:
+            copies.append(start)
+    return any(len(copies) >= COPIES for copies in starts.values())
+
+
 def detected_at(tokens: Sequence[int], weights: bytes) -> int | None:
     """Return after how many tokens a loop is detected."""
     detector = LoopDetector(weights)
@@ -66,9 +84,9 @@ def share(part: int, whole: int) -> str:
 
 
 def read_questions(path: Path, count: int) -> list[str]:
-    lines = map(json.loads, path.read_text(encoding="utf-8").splitlines())
-    questions = [line.get("question") or line["prompt"] for line in lines]
-    return questions[:count]
+    with path.open(encoding="utf-8") as lines:  # str.splitlines would split within strings
+        questions = [json.loads(line) for line in islice(lines, count)]
+    return [question.get("question") or question["prompt"] for question in questions]
 
 
 def report(thinking: Sequence[Sequence[int]], tokenizer: Any) -> Iterator[str]:
@@ -83,7 +101,9 @@ def report(thinking: Sequence[Sequence[int]], tokenizer: Any) -> Iterator[str]:
     if in_time:
         yield f"tokens until then, median: {statistics.median(in_time):.0f}"
     yield f"detected in other thinking: {share(len(alarms), len(others))}"
-    for tokens, at in alarms:
+    unclear = [(tokens, at) for tokens, at in alarms if not has_repeated(tokens[:at])]
+    yield f"without having repeated itself: {share(len(unclear), len(others))}"
+    for tokens, at in unclear:
         yield f"- after {at}: {tokenizer.decode(tokens[:at])[-SHOWN:]!r}"
 
 
@@ -119,10 +139,13 @@ def questions_of(options: argparse.Namespace) -> list[str]:
 
 def main() -> None:
     options = question_parser(str(__doc__), temperature=0.0, count=200).parse_args()
-    side, questions = side_of(options), questions_of(options)
+    tokenizer = AutoTokenizer.from_pretrained(options.model)
+    # Longer ones would not leave room for the thinking in every context.
+    lengths = {question: len(tokenizer(question).input_ids) for question in questions_of(options)}
+    questions = [question for question, length in lengths.items() if length <= LONGEST]
+    side = side_of(options)
     with serving(side) as (server,):
         answers = asyncio.run(send(server.url, [*bodies(questions, options.temperature)]))
-    tokenizer = AutoTokenizer.from_pretrained(options.model)
     thinking = [
         answer["choices"][0]["token_ids"][: answer["choices"][0]["thinking"]["tokens"]]
         for answer in answers

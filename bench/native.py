@@ -22,6 +22,7 @@ from transformers import AutoTokenizer
 from bench.throughput import MODEL, NAME, Side, gateway, prompts, serving, vllm_server
 
 CAPS = range(6, 25)
+NO_TIMEOUT = aiohttp.ClientTimeout(total=None)
 STREAMS = 32
 PROCTOR = Side("Proctor", gateway, {"thinking": {"landing": "hard"}})
 VLLM = Side("vLLM", vllm_server, {"return_token_ids": True})
@@ -58,7 +59,7 @@ def bodies(count: int, field: str, extra: Mapping[str, Any]) -> Iterator[dict[st
 async def send(url: str, requests: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """Send requests, and return the responses in order."""
     gate = asyncio.Semaphore(STREAMS)
-    async with aiohttp.ClientSession(url, raise_for_status=True) as session:
+    async with aiohttp.ClientSession(url, raise_for_status=True, timeout=NO_TIMEOUT) as session:
 
         async def one(body: Mapping[str, Any]) -> dict[str, Any]:
             async with gate, session.post("/v1/chat/completions", json=body) as response:
