@@ -19,6 +19,7 @@ from multiprocessing.connection import Connection
 import psutil
 
 from proctor.server.engines.processes.reaper import MARK, reaping
+from tests.waiting import PATIENCE
 
 SECONDS = 600
 SLEEP = f"import time; time.sleep({SECONDS})"
@@ -100,14 +101,22 @@ def other_marks() -> list[object]:
 
 def find_reaper(gateway: psutil.Process) -> tuple[psutil.Process, str]:
     """Return the reaper of a gateway, and the mark that it searches for."""
+    deadline = time.monotonic() + PATIENCE
+    while not (found := _reapers_of(gateway)):  # it may not have replaced its command line yet
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    (reaper,) = found
+    return reaper, reaper.cmdline()[-1]
+
+
+def _reapers_of(gateway: psutil.Process) -> list[psutil.Process]:
     # Not by psutil's `children`, which compares start times; these change with the clock.
-    (reaper,) = [
+    return [
         process
         for process in psutil.process_iter(["ppid", "cmdline"])
         if process.info["ppid"] == gateway.pid
         and reaping.__module__ in (process.info["cmdline"] or ())
     ]
-    return reaper, reaper.cmdline()[-1]
 
 
 def processes_with_mark(mark: str) -> list[psutil.Process]:
