@@ -95,9 +95,10 @@ def assert_budget_kept(
             markers have one token each, and which always answers if it is not sampled.
     """
     (choice,) = answer["choices"]
-    name = f"{answer['id']}-0"
+    name, num_blocks = f"{answer['id']}-0", 1
     if count is None:
-        count = len(gateway.engine.thinking_ids(name))
+        blocks = gateway.engine.thinking_blocks(name)
+        count, num_blocks = sum(map(len, blocks)), len(blocks)
         assert choice["message"]["content"] or request["temperature"]
     account = gateway.engine.outcome(name)
     thinking = choice["thinking"]
@@ -110,7 +111,8 @@ def assert_budget_kept(
     assert usage["completion_tokens"] == len(gateway.engine.recordings[name].tokens)
     markers = gateway.engine.model.markers
     opened = gateway.engine.recordings[name].job.budget.opened
-    assert_spans_marked(request, choice, len(markers.end) + (0 if opened else len(markers.start)))
+    others = num_blocks * len(markers.end) + (0 if opened else len(markers.start))
+    assert_spans_marked(request, choice, others)
     cap = request["max_thinking_tokens"]
     assert cap == -1 or count <= cap
     assert thinking["loops"] == sum(account.loops.values())

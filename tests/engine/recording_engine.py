@@ -78,18 +78,24 @@ class RecordingEngine:
         return sum(counts)
 
     def thinking_ids(self, job_id: str) -> list[int]:
-        """Return a job's thinking tokens, found by the markers alone.
+        """Return a job's thinking tokens, found by the markers alone, which have one token each."""
+        return [token for block in self.thinking_blocks(job_id) for token in block]
 
-        Works for markers of one token each, and a block that is opened once.
-        """
+    def thinking_blocks(self, job_id: str) -> list[list[int]]:
+        """Return the tokens of each thinking block of a job; the model may open several."""
         recording = self.recordings[job_id]
         (start,), (end,) = self.model.markers.start, self.model.markers.end
-        tokens = recording.tokens
-        if not recording.job.budget.opened:
-            if start not in tokens:
-                return []
-            tokens = tokens[tokens.index(start) + 1 :]
-        return tokens[: tokens.index(end)] if end in tokens else tokens
+        inside = recording.job.budget.opened
+        blocks: list[list[int]] = [[]] if inside else []
+        for token in recording.tokens:
+            if inside and token == end:
+                inside = False
+            elif inside:
+                blocks[-1].append(token)
+            elif token == start:
+                inside = True
+                blocks.append([])
+        return blocks
 
     def outcome(self, job_id: str) -> Outcome:
         """Return the outcome of a job according to the reference state machine."""

@@ -42,6 +42,31 @@ async def test_each_choice_has_its_own_budget(
         assert choice["thinking"]["tokens"] == count <= 40
 
 
+async def test_blocks_that_the_model_opens_again_share_the_budget(
+    vllm_gateway: Gateway, http: httpx.AsyncClient
+) -> None:
+    (start,) = vllm_gateway.engine.model.markers.start
+    requests = [
+        body(
+            vllm_gateway,
+            chain(Random(seed), 3),
+            max_thinking_tokens=seed % 60,
+            min_thinking_tokens=0,
+            max_tokens=300,
+            temperature=1.7,
+            seed=seed,
+            logit_bias={str(start): 14},
+            thinking={"landing": "sentence", "on_loop": "off"},
+        )
+        for seed in range(60)
+    ]
+    answers = await asyncio.gather(*(ask(http, request) for request in requests))
+    for request, answer in zip(requests, answers, strict=True):
+        assert_budget_kept(vllm_gateway, request, answer)
+    blocks = [vllm_gateway.engine.thinking_blocks(f"{answer['id']}-0") for answer in answers]
+    assert sum(len([block for block in each if block]) > 1 for each in blocks) > 5
+
+
 async def test_a_minimum_equal_to_the_maximum_is_met_exactly(
     vllm_gateway: Gateway, http: httpx.AsyncClient
 ) -> None:

@@ -1,6 +1,7 @@
 """SmolLM2-135M-Instruct: requests to it, and its thinking counted from bytes."""
 
 import asyncio
+import re
 import sys
 from functools import cache
 from pathlib import Path
@@ -68,20 +69,29 @@ def thinking_count(gateway: Gateway, name: str) -> int:
     """Count a choice's thinking tokens from their bytes: those with no part of a marker."""
     recording = gateway.engine.recordings[name]
     pieces = [token_bytes(token) for token in recording.tokens]
-    text = b"".join(pieces)
-    begin = 0
-    if not recording.job.budget.opened:
-        found = text.find(START.encode())
-        if found < 0:
-            return 0
-        begin = found + len(START)
-    end = text.find(END.encode(), begin)
+    budget = recording.job.budget
+    blocks = thinking_blocks(b"".join(pieces), opened=budget.opened, once=budget.bound)
     position = count = 0
     for piece in pieces:
         after = position + len(piece)
-        count += begin <= position and (end < 0 or after <= end)
+        count += any(begin <= position and after <= end for begin, end in blocks)
         position = after
     return count - sum(_tokens_of_partial_marker(pieces[:at]) for at in recording.attempts)
+
+
+def thinking_blocks(text: bytes, *, opened: bool, once: bool) -> list[tuple[int, int]]:
+    """Return where the thinking blocks of a text begin and end, without their markers.
+
+    Args:
+        text: what the model has generated.
+        opened: whether the prompt ends inside a block.
+        once: whether markers after the first block are part of the answer, as in structured output.
+    """
+    text = (START.encode() if opened else b"") + text
+    shift = len(START) if opened else 0
+    pattern = re.compile(rf"{START}(.*?)({END}|\Z)".encode(), re.DOTALL)
+    found = [each.span(1) for each in pattern.finditer(text)]
+    return [(begin - shift, end - shift) for begin, end in (found[:1] if once else found)]
 
 
 def _tokens_of_partial_marker(pieces: list[bytes]) -> int:
