@@ -93,15 +93,24 @@ class ConflictingFields(BadRequest):
 
 
 class ContextTooLong(BadRequest):
-    """Prompt and completion need more tokens than the context length."""
+    """Prompt and completion need more tokens than the context length.
+
+    Attributes:
+        context: the context length.
+        prompt_tokens: the tokens of the prompt, at least, if it is too long by itself.
+    """
 
     code = "context_length_exceeded"
     reason = "context_length"
 
-    def __init__(self, context: int, details: str, *, param: str) -> None:
+    def __init__(
+        self, context: int, details: str, *, param: str, prompt_tokens: int | None = None
+    ) -> None:
         # OpenAI's wording, by which LiteLLM and others detect this error.
         message = f"This model's maximum context length is {context} tokens, {details}"
         super().__init__(message, param=param)
+        self.context = context
+        self.prompt_tokens = prompt_tokens
 
 
 class UnknownResponse(BadRequest):

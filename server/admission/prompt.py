@@ -72,13 +72,15 @@ def check_room(ids: Sequence[int], context: int, param: str) -> int:
     """
     if len(ids) >= context:
         what = f"including the answer, but '{param}' has {len(ids)}: send less"
-        raise ContextTooLong(context, what, param=param)
+        raise ContextTooLong(context, what, param=param, prompt_tokens=len(ids))
     return context - len(ids)
 
 
 def _check_size(text: bytes, context: int, param: str) -> None:
     if len(text) > context * MAX_TOKEN_LENGTH:
-        raise ContextTooLong(context, f"but '{param}' is much longer: send less", param=param)
+        what = f"but '{param}' is much longer: send less"
+        tokens = -(-len(text) // MAX_TOKEN_LENGTH)
+        raise ContextTooLong(context, what, param=param, prompt_tokens=tokens)
 
 
 async def read_prompt(

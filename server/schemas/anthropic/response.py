@@ -6,6 +6,7 @@ from typing import Any, Literal, NotRequired
 from proctor.server.errors import (
     ApiError,
     BodyTooLarge,
+    ContextTooLong,
     DeadlineExceeded,
     Forbidden,
     InternalError,
@@ -66,7 +67,18 @@ class MessagesError(ResponseSchema):
 def to_messages_error(error: ApiError) -> MessagesError:
     """Return the response body of an error."""
     kind = next(kind for each, kind in ERROR_TYPES if isinstance(error, each))
-    return {"type": "error", "error": {"type": kind, "message": str(error)}}
+    return {"type": "error", "error": {"type": kind, "message": _message(error)}}
+
+
+def _message(error: ApiError) -> str:
+    """Return the message of an error; of a prompt that is too long, in Anthropic's wording.
+
+    By that, Claude Code knows to compact the conversation, and LiteLLM which error it is.
+    """
+    if isinstance(error, ContextTooLong) and error.prompt_tokens is not None:
+        most = error.context - 1  # one token is left for the answer
+        return f"prompt is too long: {error.prompt_tokens} tokens > {most} maximum"
+    return str(error)
 
 
 class OutputText(ResponseSchema):

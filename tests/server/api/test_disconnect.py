@@ -8,8 +8,18 @@ import pytest
 from proctor.server.engines.fake import FakeEngine, Script
 from tests.server.harness import CHAT, Gate, body, running_app, running_server, with_timeout
 
+MESSAGE = {
+    "model": "fake",
+    "max_tokens": 1000,
+    "messages": [{"role": "user", "content": "x"}],
+    "thinking": {"type": "enabled", "budget_tokens": 100},
+}
 
-@pytest.mark.parametrize(("path", "fields"), [(CHAT, body(n=2)), ("/v1/responses", {"input": "x"})])
+
+@pytest.mark.parametrize(
+    ("path", "fields"),
+    [(CHAT, body(n=2)), ("/v1/responses", {"input": "x"}), ("/v1/messages", MESSAGE)],
+)
 @pytest.mark.parametrize("streamed", [False, True])
 async def test_a_disconnect_aborts_the_jobs(
     path: str, fields: dict[str, Any], streamed: bool

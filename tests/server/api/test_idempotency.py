@@ -37,6 +37,11 @@ BODIES = {
     CHAT: body(),
     "/v1/completions": {"model": "fake", "prompt": "x"},
     "/v1/responses": {"model": "fake", "input": "x"},
+    "/v1/messages": {
+        "model": "fake",
+        "max_tokens": 100,
+        "messages": [{"role": "user", "content": "x"}],
+    },
 }
 
 

@@ -1,5 +1,6 @@
 """The Messages API: limits, keys, errors, token counts, and the budget of a turn."""
 
+import re
 from typing import Any
 
 import httpx
@@ -8,7 +9,7 @@ import pytest
 from proctor.server.engines.base import Job
 from proctor.server.engines.fake import FakeEngine, Script
 from tests.server.auth.keys import configured_key
-from tests.server.harness import client
+from tests.server.harness import Gate, client
 from tests.server.messages.test_streams import MESSAGES, TOOL, body, engine
 
 COUNT = f"{MESSAGES}/count_tokens"
@@ -94,6 +95,44 @@ async def test_errors(fields: dict[str, Any], status: int, kind: str, named: str
     error = response.json()
     assert (error["type"], error["error"]["type"]) == ("error", kind)
     assert named in error["error"]["message"]
+
+
+@pytest.mark.parametrize(("length", "named"), [(600, 600), (50_000, 50_000 // 64)])
+async def test_a_prompt_that_is_too_long_is_refused_as_claude_code_expects(
+    length: int, named: int
+) -> None:
+    messages = [{"role": "user", "content": "x" * length}]
+    response = await post(FakeEngine(context_length=500), messages=messages)
+
+    assert response.status_code == 400
+    message = response.json()["error"]["message"]
+    found = re.fullmatch(r"prompt is too long: (\d+) tokens > 499 maximum", message)
+    assert found is not None, message
+    assert named <= int(found[1]) < named + 100
+
+
+async def test_a_request_that_takes_too_long() -> None:
+    gate = Gate(2)
+    async with client(FakeEngine(before_token=gate)) as http:
+        response = await http.post(MESSAGES, json=body(), headers={"x-request-timeout": "0.05"})
+
+    assert response.status_code == 504
+    assert response.json()["error"]["type"] == "timeout_error"
+
+
+async def test_text_outside_ascii_survives_both_ways() -> None:
+    said = "Grüße, 世界 \N{SMILING FACE WITH SUNGLASSES}\u2028\x85"
+    over = FakeEngine(Script((said,), said), tokens_per_delta=3)
+    fields = {
+        "messages": [{"role": "user", "content": said}],
+        "thinking": ENABLED | {"budget_tokens": 90},
+    }
+    whole = await post(over, **fields)
+    (thinking, answer) = whole.json()["content"]
+    prompt = bytes(token for token in over.jobs[0].prompt_ids if token < 256)
+
+    assert (thinking["thinking"], answer["text"]) == (said, said)
+    assert said.encode() in prompt
 
 
 async def test_unknown_paths_and_methods_have_errors_in_the_same_format() -> None:
