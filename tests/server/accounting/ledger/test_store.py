@@ -11,6 +11,8 @@ from uuid import uuid4
 
 import pytest
 from alembic.autogenerate import compare_metadata
+from alembic.command import downgrade
+from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -21,7 +23,7 @@ from proctor.server.accounting.ledger.store import Store
 from proctor.server.pricing import Cost
 from proctor.server.storage.database import connect, read_url, sqlite_file
 from proctor.server.storage.errors import LedgerError, RowsRefused
-from proctor.server.storage.migrate import check_version
+from proctor.server.storage.migrate import MIGRATIONS, check_version
 from proctor.server.storage.tables import metadata, requests, texts
 from tests.server.accounting.ledger.records import NOON, make_cost, make_record
 from tests.server.harness import with_timeout
@@ -105,6 +107,34 @@ async def test_the_migrations_create_the_declared_tables(store: Store, url: str)
         assert await connection.run_sync(differences) == []
     await engine.dispose()
     assert {field.name for field in fields(LedgerRecord)} - {"cost", "texts"} < {*requests.c.keys()}
+
+
+@pytest.mark.parametrize("version", ["0001", "0002", "0003", "0004", "0005"])
+async def test_the_rows_of_every_earlier_version_are_kept(
+    version: str, store: Store, url: str
+) -> None:
+    """As written before the columns of later versions, of which these rows use none."""
+    records = [make_record(1), make_record(2, cost=make_cost("0.25"))]
+    await store.write(records)
+
+    def go_back(connection: Connection) -> None:
+        config = Config()
+        config.set_main_option("script_location", MIGRATIONS)
+        config.attributes["connection"] = connection
+        downgrade(config, version)
+
+    engine = connect(url)
+    async with engine.begin() as connection:
+        await connection.run_sync(go_back)
+    await engine.dispose()
+    with pytest.raises(LedgerError, match=version):
+        await check_version(store.engine)
+    await store.migrate()
+    await store.write([make_record(3)])
+
+    assert {found.id: found async for found in store.rows()} == {
+        record.id: record for record in (*records, make_record(3))
+    }
 
 
 async def test_concurrent_migrations_succeed(url: str) -> None:
