@@ -1,5 +1,6 @@
 """Passes budgets to the processor in sampling parameters, and markers in vLLM's configuration."""
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -19,6 +20,12 @@ SLOW = "proctor_slow_grammar"
 """The key in `SamplingParams.extra_args` of the flag that the grammar is slow to compile."""
 
 
+WIRE_VERSION = 1
+"""The version of the format of budgets. A processor rejects budgets of other versions."""
+
+FIELDS = {"wire", "key", "seed", "budget", "resumed", "attempts"}
+
+
 @dataclass(frozen=True, slots=True)
 class EngineBudget:
     """The budget of a request, as passed to the processor.
@@ -27,37 +34,75 @@ class EngineBudget:
         key: identifies the request when its attempts are collected.
         seed: the seed for tokens that the processor draws, a signed 64-bit integer.
         budget: the budget in token ids.
+        resumed: the number of tokens at the end of the prompt that were generated under this
+            budget before, by another engine.
+        attempts: the positions of those among them that replaced an attempt to close.
     """
 
     key: str
     seed: int
     budget: TokenBudget
+    resumed: int = 0
+    attempts: tuple[int, ...] = ()
 
     def to_extra_args(self) -> dict[str, Any]:
         """Return the entry of `SamplingParams.extra_args`."""
-        return {KEY: {"key": self.key, "seed": self.seed, "budget": self.budget.to_wire()}}
+        wire = {
+            "wire": WIRE_VERSION,
+            "key": self.key,
+            "seed": self.seed,
+            "budget": self.budget.to_wire(),
+            "resumed": self.resumed,
+            "attempts": list(self.attempts),
+        }
+        return {KEY: wire}
 
 
 def read(params: "SamplingParams") -> EngineBudget | None:
     """Return the budget in a request's sampling parameters, if any.
 
     Raises:
-        BudgetError: if it is malformed, or combined with vLLM's own budget.
+        BudgetError: if it is malformed or of another version, or combined with vLLM's own
+            budget.
     """
     wire = (params.extra_args or {}).get(KEY)
     if wire is None:
         return None
-    if not isinstance(wire, Mapping) or not {"key", "seed", "budget"} <= wire.keys():
-        raise BudgetError(
-            "extra_args", f"extra_args.{KEY} must be an object with key, seed and budget"
-        )
     if params.thinking_token_budget is not None:
         raise BudgetError(
             "thinking_token_budget",
             "thinking_token_budget of vLLM must not be set: it would override this budget",
         )
-    budget = TokenBudget.from_wire(wire["budget"])
-    return EngineBudget(str(wire["key"]), int(wire["seed"]), budget)
+    fields = _parse(wire)
+    if fields["wire"] != WIRE_VERSION:
+        raise BudgetError(
+            "extra_args",
+            f"extra_args.{KEY}.wire is {fields['wire']!r}, but this engine's processor reads "
+            f"version {WIRE_VERSION}: install the same version of Proctor on both",
+        )
+    budget = TokenBudget.from_wire(fields["budget"])
+    try:
+        resumed, attempts = int(fields["resumed"]), tuple(map(int, fields["attempts"]))
+        return EngineBudget(str(fields["key"]), int(fields["seed"]), budget, resumed, attempts)
+    except (TypeError, ValueError) as error:
+        raise BudgetError("extra_args", f"malformed extra_args.{KEY}: {error}") from error
+
+
+def _parse(wire: object) -> Mapping[str, Any]:
+    """Return the fields of a budget, which is a string where vLLM allows no nested values.
+
+    Raises:
+        BudgetError: if it is no object with these fields.
+    """
+    if isinstance(wire, str):
+        try:
+            wire = json.loads(wire)
+        except ValueError as error:
+            raise BudgetError("extra_args", f"extra_args.{KEY} is not JSON") from error
+    if not isinstance(wire, Mapping) or wire.keys() != FIELDS:
+        names = ", ".join(sorted(FIELDS))
+        raise BudgetError("extra_args", f"extra_args.{KEY} must be an object with {names}")
+    return wire
 
 
 def is_slow(params: "SamplingParams") -> bool:

@@ -62,8 +62,13 @@ class RowState:
     @property
     def attempts(self) -> list[int]:
         """Positions of replaced attempts, including the token being sampled."""
-        current = [self.processed] if self.is_attempt else []
+        current = [self.position] if self.is_attempt else []
         return [*self.past_attempts, *current]
+
+    @property
+    def position(self) -> int:
+        """The position of the token being sampled, counted from the first under the budget."""
+        return self.request.resumed + self.processed
 
     @property
     def has_new_token(self) -> bool:
@@ -78,7 +83,7 @@ class RowState:
     def take_token(self) -> None:
         """Count the new token as processed."""
         if self.is_attempt:
-            self.past_attempts.append(self.processed)
+            self.past_attempts.append(self.position)
             self.is_attempt = False
         self.processed += 1
 
@@ -258,9 +263,11 @@ class BudgetLogitsProcessor(LogitsProcessor):
         output: list[int],
     ) -> RowState | None:
         """Assign a slot to a request; None if its output violates its budget."""
-        saved = self._saved_attempts.pop(request.key, [])
-        past_attempts = [position for position in saved if position < len(output)]
-        machine = self._enforcer.replay(request, output, frozenset(past_attempts))
+        resumed = (prompt or [])[-request.resumed :] if request.resumed else []
+        tokens = [*resumed, *output]
+        saved = {*request.attempts, *self._saved_attempts.pop(request.key, ())}
+        past_attempts = sorted(position for position in saved if position < len(tokens))
+        machine = self._enforcer.replay(request, tokens, frozenset(past_attempts))
         if machine is None:
             return None
         if not self._free:

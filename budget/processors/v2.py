@@ -69,7 +69,8 @@ class BudgetLogitsProcessor(LogitsProcessor):
         self._last_token = vllm_config.model_config.max_model_len - 1
 
         self._slots = torch.arange(slots, device=self._device)
-        self._prompt = torch.zeros_like(self._slots)
+        # [slots] int64: where a slot's first token under its budget is among all its tokens.
+        self._start = torch.zeros_like(self._slots)
         # [max_rows, slots] bool: whether the token of a slot's row, in the slot's last step,
         # replaced an attempt.
         shape = self._max_rows, slots
@@ -82,6 +83,7 @@ class BudgetLogitsProcessor(LogitsProcessor):
         self._owners: dict[int, EngineBudget] = {}
         self._staged: dict[int, tuple[EngineBudget, SamplingParams]] = {}
         self._has_budget = np.zeros(slots, dtype=bool)
+        self._resumed = np.zeros(slots, dtype=np.int64)
 
     def add_request(self, req_idx: int, sampling_params: SamplingParams) -> bool:
         """Assign a slot to a request.
@@ -109,8 +111,9 @@ class BudgetLogitsProcessor(LogitsProcessor):
                 continue
             self._enforcer.load_sampling(slot, request, params)
             self._enforcer.table.load(slot, request.budget, machine)
-            self._prompt[slot] = int(self._requests.prompt_len.np[slot])
+            self._start[slot] = self._start_of(slot, request)
             self._has_budget[slot] = True
+            self._resumed[slot] = request.resumed
         self._staged.clear()
 
     def apply(self, logits: torch.Tensor, ctx: LogitsContext) -> torch.Tensor:
@@ -170,7 +173,7 @@ class BudgetLogitsProcessor(LogitsProcessor):
             slots: [n] int, on the host.
             lengths: [n] int, on the host; upper bounds on tokens, prompt included.
         """
-        output_lengths = lengths - self._requests.prompt_len.np[slots]
+        output_lengths = lengths - self._requests.prompt_len.np[slots] + self._resumed[slots]
         table = self._enforcer.table
         unknown = np.ones(len(slots), dtype=bool)
         masks = RowMasks(
@@ -224,7 +227,7 @@ class BudgetLogitsProcessor(LogitsProcessor):
     def _advance_table(self, slots: torch.Tensor) -> None:
         """Advance the table by the tokens of some slots, [n] int64, since their last step."""
         requests, table = self._requests, self._enforcer.table
-        start, end = self._prompt[slots], requests.total_len.gpu[slots]
+        start, end = self._start[slots], requests.total_len.gpu[slots]
         for row in range(self._max_rows):
             length = table.state.length[slots]
             position = start + length
@@ -275,19 +278,23 @@ class BudgetLogitsProcessor(LogitsProcessor):
         self._has_budget[slot] = False
         self._enforcer.table.unload(slot)
 
+    def _start_of(self, slot: int, request: EngineBudget) -> int:
+        """Return where a request's first token under its budget is among all its tokens."""
+        return max(0, int(self._requests.prompt_len.np[slot]) - request.resumed)
+
     def _rebuild(self, slot: int, request: EngineBudget) -> BudgetStateMachine | None:
-        """Return the state after a request's output, nonempty only if it was preempted.
+        """Return the state after a request's output, nonempty if it was preempted or resumed.
 
         The result is None if the output violates the budget.
         """
-        start, end = self._requests.prompt_len.np[slot], self._requests.prefill_len.np[slot]
+        start, end = self._start_of(slot, request), self._requests.prefill_len.np[slot]
         attempts: list[int] = []
         tokens: list[int] = []
         if end > start:
             with gpu_sync_allowed():
                 tokens = self._requests.all_token_ids.gpu[slot, start:end].tolist()
-                saved = self._attempt_log.pop(request.key)
-                attempts = [position for position in saved if position < len(tokens)]
+                saved = {*request.attempts, *self._attempt_log.pop(request.key)}
+                attempts = sorted(position for position in saved if position < len(tokens))
         self._attempt_log.load(slot, attempts)
         return self._enforcer.replay(request, tokens, frozenset(attempts))
 

@@ -14,21 +14,57 @@ LENGTH = 60
 
 @dataclass
 class Request:
-    """A request with its budget and its tokens so far."""
+    """A request with its budget and its tokens so far.
 
-    key: str
+    Attributes:
+        name: what it is called on every engine.
+        budget: its budget, or None.
+        params: its sampling parameters on the engine that generates it now.
+        output: what this engine has generated.
+        resumed: what other engines had generated before, which is in its prompt now.
+        engines: how many engines have generated it.
+        attempts: the positions in `resumed` that replaced an attempt to close.
+    """
+
+    name: str
     budget: TokenBudget | None
     params: SamplingParams
-    tokens: list[int] = field(default_factory=list)
+    output: list[int] = field(default_factory=list)
+    resumed: list[int] = field(default_factory=list)
+    engines: int = 1
+    attempts: tuple[int, ...] = ()
 
     @classmethod
-    def greedy(cls, key: str, budget: TokenBudget | None) -> "Request":
-        carried = EngineBudget(key, 7, budget).to_extra_args() if budget else {}
-        return cls(key, budget, SamplingParams(temperature=0, extra_args=carried))
+    def greedy(cls, name: str, budget: TokenBudget | None) -> "Request":
+        request = cls(name, budget, SamplingParams())
+        request.params = request._params()
+        return request
+
+    @property
+    def key(self) -> str:
+        """What it is called on the engine that generates it now."""
+        return self.name if self.engines == 1 else f"{self.name}/{self.engines}"
+
+    @property
+    def tokens(self) -> list[int]:
+        return [*self.resumed, *self.output]
 
     @property
     def over(self) -> bool:
-        return self.tokens[-1:] == [EOS] or len(self.tokens) == LENGTH
+        return self.tokens[-1:] == [EOS] or len(self.tokens) >= LENGTH
+
+    def move(self, attempts: Collection[int]) -> None:
+        """Resume on another engine, which knows of the attempts only what it is told."""
+        self.resumed, self.output = self.tokens, []
+        self.engines += 1
+        self.attempts = tuple(position for position in attempts if position < len(self.resumed))
+        self.params = self._params()
+
+    def _params(self) -> SamplingParams:
+        if self.budget is None:
+            return SamplingParams(temperature=0)
+        budget = EngineBudget(self.key, 7, self.budget, len(self.resumed), self.attempts)
+        return SamplingParams(temperature=0, extra_args=budget.to_extra_args())
 
 
 def assert_obeys(

@@ -1,5 +1,6 @@
 """The V1 processor in a batch whose rows come, go, move, swap and are preempted."""
 
+import json
 from collections.abc import Iterator
 from types import SimpleNamespace
 from unittest.mock import patch
@@ -14,12 +15,13 @@ from vllm.v1.sample.logits_processor.state import BatchUpdateBuilder
 
 from proctor.budget import UNKNOWN_VOCABULARY, BudgetError, Markers, TokenBudget, Vocabulary, replay
 from proctor.budget.processors import v1
-from proctor.budget.processors.params import KEY, EngineBudget, with_markers
+from proctor.budget.processors.params import KEY, EngineBudget, read, with_markers
 from proctor.budget.processors.v1 import BudgetLogitsProcessor
 from tests.budget.requests import LENGTH, Request, assert_obeys
 from tests.budget.strategies import EOS, VOCABULARY, budgets, markers_and_vocabularies
 
 ROWS = 4
+PROMPT = [4, 2, 4]
 
 
 def config(markers: Markers) -> SimpleNamespace:
@@ -59,7 +61,8 @@ class Batch:
             self.rows.append(request)
         else:
             self.rows[row] = request
-        self._builder.added.append((row, request.params, None, request.tokens))
+        prompt = [*PROMPT, *request.resumed]
+        self._builder.added.append((row, request.params, prompt, request.output))
 
     def condense(self) -> None:
         while None in self.rows:
@@ -79,7 +82,7 @@ class Batch:
         self.processor.update_state(self._builder.get_and_reset(len(self.rows)))
         shaped = self.processor.apply(logits)
         for request, row in zip(self.rows, shaped, strict=True):
-            request.tokens.append(int(row.argmax()))
+            request.output.append(int(row.argmax()))
 
 
 @given(st.data())
@@ -95,15 +98,17 @@ def test_every_row_obeys_its_own_budget(data: st.DataObject) -> None:
                 batch.remove(request)
             elif data.draw(st.integers(0, 9)) == 0:  # preempted, to be resumed later
                 batch.remove(request)
+                if data.draw(st.booleans()):  # by another engine
+                    request.move(batch.processor.take_attempts(request.key))
                 waiting.append(request)
         while sum(row is not None for row in batch.rows) < ROWS and data.draw(st.booleans()):
             if waiting and data.draw(st.booleans()):
                 batch.add(waiting.pop(0))
                 continue
             budget = data.draw(st.none() | budgets())
-            key = f"r{len(requests)}"
-            requests.append(Request.greedy(key, budget))
-            preferred[key] = []
+            name = f"r{len(requests)}"
+            requests.append(Request.greedy(name, budget))
+            preferred[name] = []
             batch.add(requests[-1])
         batch.condense()
         if len(batch.rows) > 1 and data.draw(st.booleans()):
@@ -112,15 +117,15 @@ def test_every_row_obeys_its_own_budget(data: st.DataObject) -> None:
         for row, request in enumerate(batch.rows):
             token = data.draw(st.integers(0, VOCABULARY - 1))
             logits[row, token] = 1.0
-            preferred[request.key].append(token)
+            preferred[request.name].append(token)
         batch.step(logits)
     for request in requests:
-        attempts = batch.processor.take_attempts(request.key)
+        attempts = {*batch.processor.take_attempts(request.key), *request.attempts}
         if request.budget is None:
-            assert request.tokens == preferred[request.key]
-            assert attempts == []
+            assert request.tokens == preferred[request.name]
+            assert not attempts
         else:
-            assert_obeys(request, markers, vocabulary, attempts, preferred[request.key])
+            assert_obeys(request, markers, vocabulary, attempts, preferred[request.name])
 
 
 ONE = Markers(start=(6,), end=(7,), eos=frozenset({EOS}))
@@ -213,11 +218,23 @@ def test_unread_attempt_records_are_bounded(
     assert [batch.processor.take_attempts(f"r{n}") for n in range(4)] == [[], [], [0], [0]]
 
 
+WIRE = EngineBudget("r", 7, MINIMUM, 3, (1,)).to_extra_args()[KEY]
+
+
+def test_a_budget_may_be_a_string() -> None:
+    params = SamplingParams(extra_args={KEY: json.dumps(WIRE)})
+    assert read(params) == EngineBudget("r", 7, MINIMUM, 3, (1,))
+
+
 @pytest.mark.parametrize(
     ("params", "param"),
     [
         (SamplingParams(extra_args={KEY: 3}), "extra_args"),
-        (SamplingParams(extra_args={KEY: {"key": "r", "seed": 1, "budget": {}}}), "thinking"),
+        (SamplingParams(extra_args={KEY: {**WIRE, "budget": {}}}), "thinking"),
+        (SamplingParams(extra_args={KEY: {**WIRE, "seed": "x"}}), "extra_args"),
+        (SamplingParams(extra_args={KEY: {**WIRE, "wire": 0}}), "extra_args"),
+        (SamplingParams(extra_args={KEY: {**WIRE, "other": 1}}), "extra_args"),
+        (SamplingParams(extra_args={KEY: "{"}), "extra_args"),
         (params_with(MINIMUM, thinking_token_budget=3), "thinking_token_budget"),
     ],
 )

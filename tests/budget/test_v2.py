@@ -114,7 +114,8 @@ class Runner:
 
     def add(self, *requests: Request) -> None:
         for request in requests:
-            self._states.add_request(request.key, len(PROMPT), PROMPT + request.tokens, 0, LENGTH)
+            prompt_length = len(PROMPT) + len(request.resumed)
+            self._states.add_request(request.key, prompt_length, PROMPT + request.tokens, 0, LENGTH)
             returned = self.processor.add_request(self.slot(request), request.params)
             assert returned == (request.budget is not None)
             self.running.append(request)
@@ -184,7 +185,7 @@ class Runner:
         for token in tokens:
             # Tokens after the end of a request stay on the device and are ignored.
             if not request.over:
-                request.tokens.append(token)
+                request.output.append(token)
 
 
 def one_hot(tokens: list[int]) -> torch.Tensor:
@@ -222,7 +223,7 @@ class Scenario:
 
     def preference(self, request: Request, position: int) -> int:
         """Return the token that the model prefers at a position, whatever came before."""
-        preferred = self.preferred[request.key]
+        preferred = self.preferred[request.name]
         while len(preferred) <= position:
             preferred.append(self._draw(st.integers(0, VOCABULARY - 1)))
         return preferred[position]
@@ -234,7 +235,9 @@ class Scenario:
             elif self._draw(st.integers(0, 9)) == 0:  # preempted, with or without its last tokens
                 self.runner.remove(request)
                 lost = self._draw(st.integers(0, 3))
-                request.tokens = request.tokens[: max(0, len(request.tokens) - lost)]
+                request.output = request.output[: max(0, len(request.output) - lost)]
+                if self._draw(st.booleans()):  # resumed by another engine
+                    request.move(self.runner.processor.take_attempts(request.key))
                 self._waiting.append(request)
 
     def _add_some(self) -> None:
@@ -243,10 +246,10 @@ class Scenario:
             if self._waiting and self._draw(st.booleans()):
                 request = self._waiting.pop(0)
             else:
-                key = f"r{len(self.requests)}"
-                request = Request.greedy(key, self._draw(st.none() | budgets()))
+                name = f"r{len(self.requests)}"
+                request = Request.greedy(name, self._draw(st.none() | budgets()))
                 self.requests.append(request)
-                self.preferred[key] = []
+                self.preferred[name] = []
             entering.append(request)
             if self._draw(st.booleans()):
                 self._prefilling.add(request.key)
@@ -283,11 +286,11 @@ def test_every_row_obeys_its_own_budget(device: torch.device, data: st.DataObjec
     for _ in range(data.draw(st.integers(1, 25))):
         scenario.step()
     for request in scenario.requests:
-        attempts = scenario.runner.processor.take_attempts(request.key)
-        preferred = scenario.preferred[request.key]
+        attempts = {*scenario.runner.processor.take_attempts(request.key), *request.attempts}
+        preferred = scenario.preferred[request.name]
         if request.budget is None:
             assert request.tokens == preferred[: len(request.tokens)]
-            assert attempts == []
+            assert not attempts
         else:
             assert_obeys(request, scenario.markers, scenario.vocabulary, attempts, preferred)
 
@@ -369,7 +372,7 @@ def test_a_preempted_request_that_diverged_from_its_budget_is_unchanged(
 ) -> None:
     budget = TokenBudget(maximum=0)
     runner = Runner(ONE, device)
-    request = Request("r", budget, params_with(budget), tokens=[1])  # where 7 was forced
+    request = Request("r", budget, params_with(budget), output=[1])  # where 7 was forced
     runner.add(request)
     logits = torch.zeros(1, VOCABULARY, device=device)
     before = logits.clone()
