@@ -2,11 +2,12 @@
 
 from vllm import SamplingParams
 
+from proctor.budget.processors.tokenizer.marker_discovery import MarkerSource
 from proctor.server.config.settings import Settings
 from proctor.server.engines.base import Engine, Job
 from proctor.server.engines.grammars.base import CheckedGrammar
 from proctor.server.engines.grammars.pool import GrammarPool
-from proctor.server.engines.vllm.engine import MarkerSource, VllmEngine
+from proctor.server.engines.vllm.engine import VllmEngine
 
 
 class EngineWithoutBudgets(VllmEngine):

@@ -19,6 +19,7 @@ from proctor.server.api.route import format_text
 from proctor.server.cli import keys as keys_cli
 from proctor.server.cli import ledger as ledger_cli
 from proctor.server.cli import records as records_cli
+from proctor.server.cli import replica as replica_cli
 from proctor.server.cli import sessions as sessions_cli
 from proctor.server.cli.launch import command as launch_cli
 from proctor.server.cli.serve import serve
@@ -34,8 +35,7 @@ EPILOG = "All settings can also be set in proctor.toml or by PROCTOR_* environme
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command, and return the exit status."""
-    own, agent_arguments = _split(sys.argv[1:] if arguments is None else arguments)
-    options = _parser().parse_args(own)
+    options, others = _parse(sys.argv[1:] if arguments is None else arguments)
     try:
         match options.command:
             case "serve":
@@ -48,7 +48,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             case "ledger":
                 return ledger_cli.run(options)
             case "launch":
-                return launch_cli.run(options, agent_arguments)
+                return launch_cli.run(options, others)
+            case "replica":
+                return replica_cli.run(options, others)
             case "records":
                 return records_cli.run(options)
             case "sessions":
@@ -63,11 +65,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
 
 
-def _split(arguments: Sequence[str]) -> tuple[Sequence[str], Sequence[str]]:
-    """Return the arguments without those of an agent to launch, and the latter."""
-    if arguments[:1] != ["launch"]:
-        return arguments, ()
-    return launch_cli.split_arguments(arguments)
+def _parse(arguments: Sequence[str]) -> tuple[argparse.Namespace, Sequence[str]]:
+    """Return the options, and the arguments of the program that the command runs."""
+    parser = _parser()
+    if arguments[:1] == ["replica"]:
+        return parser.parse_known_args(arguments)
+    if arguments[:1] == ["launch"]:
+        own, others = launch_cli.split_arguments(arguments)
+        return parser.parse_args(own), others
+    return parser.parse_args(arguments), ()
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -87,6 +93,13 @@ def _parser() -> argparse.ArgumentParser:
     ledger_cli.add_arguments(ledger, CONFIG)
     launch = commands.add_parser("launch", help="run a coding agent on the server, as one session")
     launch_cli.add_arguments(launch, CONFIG)
+    replica = commands.add_parser(
+        "replica",
+        help="run vLLM's server with budgets, for gateways elsewhere",
+        epilog=replica_cli.EPILOG,
+        allow_abbrev=False,
+    )
+    replica_cli.add_arguments(replica)
     records = commands.add_parser("records", help="rotate the secret of the records of turns")
     records_cli.add_arguments(records, CONFIG)
     sessions = commands.add_parser("sessions", help="show what sessions have used")

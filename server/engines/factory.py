@@ -15,7 +15,7 @@ from proctor.server.engines.garbage import no_garbage_collection
 from proctor.server.engines.vllm.preload import preload
 
 if TYPE_CHECKING:
-    from proctor.server.engines.vllm.engine import MarkerSource
+    from proctor.budget.processors.tokenizer.marker_discovery import MarkerSource
 
 STEP_TIMEOUT = "VLLM_EXECUTE_MODEL_TIMEOUT_SECONDS"
 
@@ -52,8 +52,9 @@ def _load(settings: Settings) -> Engine:
         preload()  # imports vLLM in another process, while this one does
     # Imported here: importing vLLM takes seconds, and the gateway also runs without it.
     with no_garbage_collection():
+        from proctor.budget.processors.tokenizer.marker_discovery import MarkerSource
         from proctor.server.engines.grammars.pool import GrammarPool
-        from proctor.server.engines.vllm.engine import MarkerSource, VllmEngine
+        from proctor.server.engines.vllm.engine import VllmEngine
 
     markers = MarkerSource(
         settings.thinking_start, settings.thinking_end, settings.reasoning_parser

@@ -16,7 +16,7 @@ tokens = st.lists(st.integers(5, 10), max_size=30)
 
 def parser(end: tuple[int, ...] = END) -> "reasoning.MarkerReasoningParser":
     markers = Markers(start=(6,), end=end, eos=frozenset({1}))
-    return reasoning.MarkerReasoningParser(object(), markers=markers.to_wire())
+    return reasoning.MarkerReasoningParser(object(), **reasoning.parser_arguments(markers))
 
 
 def test_the_parser_is_registered_with_vllm() -> None:

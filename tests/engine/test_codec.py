@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
+from proctor.budget.processors.tokenizer.marker_discovery import MarkerSource
 from proctor.server.config.settings import DEMO
 from proctor.server.engines.vllm.codec import VllmCodec
-from proctor.server.engines.vllm.engine import MarkerSource
 from proctor.server.engines.vllm.tokenizer_bundle import load_local
 from proctor.server.schemas.generation import ChatRequest
 from tests.server.harness import body

@@ -2,8 +2,10 @@
 
 import re
 from collections.abc import Collection, Mapping
+from dataclasses import dataclass
 from typing import Any
 
+from vllm.config import ModelConfig
 from vllm.reasoning import ReasoningParserManager
 
 from proctor.budget.markers import Markers
@@ -25,6 +27,37 @@ TEMPLATE_PAIRS = (
 
 AMBIGUOUS_PARSERS = frozenset({"olmo3"})
 """Parsers of models whose end marker is ordinary text with several spellings."""
+
+
+@dataclass(frozen=True, slots=True)
+class MarkerSource:
+    """The source of the thinking markers: their texts, or the name of a reasoning parser of vLLM.
+
+    If nothing is set, the markers are discovered in the chat template.
+    """
+
+    start: str | None = None
+    end: str | None = None
+    parser: str | None = None
+
+
+def find_markers(
+    tokenizer: Any, config: ModelConfig, source: MarkerSource
+) -> tuple[tuple[str, str], Markers]:
+    """Return the texts of the start and end marker, and the markers as token ids.
+
+    Raises:
+        ValueError: if no markers are found, or the parser does not exist or has no markers; the
+            message names the settings.
+    """
+    texts = find_marker_texts(tokenizer, start=source.start, end=source.end, parser=source.parser)
+    return texts, encode_markers(tokenizer, texts, _end_of_turn(tokenizer, config))
+
+
+def _end_of_turn(tokenizer: Any, config: ModelConfig) -> set[int]:
+    """Return the tokens that end a turn: the tokenizer's and the generation config's."""
+    eos = config.try_get_generation_config().get("eos_token_id", [])
+    return {tokenizer.eos_token_id, *([eos] if isinstance(eos, int) else eos)} - {None}
 
 
 def find_marker_texts(

@@ -3,21 +3,18 @@
 from collections.abc import Mapping
 from typing import Any
 
-import vllm.envs
 from vllm.config import VllmConfig
 from vllm.engine.arg_utils import AsyncEngineArgs
 from vllm.platforms import current_platform
 from vllm.utils.ompmultiprocessing import OMPProcessManager
 
 from proctor.budget.processors.structured_outputs import reasoning_parser
-
-PROCESSORS = {
-    False: "proctor.budget.processors.v1:BudgetLogitsProcessor",
-    True: "proctor.budget.processors.v2:BudgetLogitsProcessor",
-}
-"""The logits processor, by whether vLLM uses its V2 model runner."""
-WORKER_EXTENSION = "proctor.budget.processors.worker.BudgetWorkerExtension"
-RESERVED_ARGUMENTS = ("logits_processors", "worker_extension_cls", "reasoning_parser")
+from proctor.budget.processors.vllm_arguments import (
+    PROCESSORS,
+    RESERVED_ARGUMENTS,
+    WORKER_EXTENSION,
+    splits_prefills,
+)
 
 IN_PROCESS = "uni"
 """vLLM's executor that runs its one worker in the process of the engine core."""
@@ -34,7 +31,7 @@ def engine_config(model: str, name: str, arguments: Mapping[str, Any]) -> VllmCo
     Raises:
         ValueError: if an argument conflicts with the enforcement of budgets.
     """
-    for argument in RESERVED_ARGUMENTS:
+    for argument in (*RESERVED_ARGUMENTS, "reasoning_parser"):
         if argument in arguments:
             raise ValueError(f"engine.{argument} is set by the server: leave it out")
     engine_args: dict[str, Any] = {
@@ -44,10 +41,7 @@ def engine_config(model: str, name: str, arguments: Mapping[str, Any]) -> VllmCo
         "worker_extension_cls": WORKER_EXTENSION,
         **arguments,
     }
-    # On the CPU, a seeded request with a chunked prefill kills vLLM's V1 runner ("CPU Generator
-    # does not use offset").
-    splits = vllm.envs.VLLM_USE_V2_MODEL_RUNNER or not current_platform.is_cpu()
-    if not splits and engine_args.setdefault("enable_chunked_prefill", False):
+    if not splits_prefills() and engine_args.setdefault("enable_chunked_prefill", False):
         raise ValueError("engine.enable_chunked_prefill must be false on the CPU")
     config = AsyncEngineArgs(**engine_args).create_engine_config()
     config.model_config.logits_processors = [PROCESSORS[config.use_v2_model_runner]]

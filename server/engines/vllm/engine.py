@@ -10,7 +10,6 @@ import time
 import weakref
 from collections import Counter
 from collections.abc import AsyncGenerator, Callable, Iterator, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from vllm import SamplingParams
@@ -24,13 +23,15 @@ from vllm.sampling_params import RequestOutputKind
 from vllm.tokenizers import cached_tokenizer_from_config
 from vllm.utils.gc_utils import freeze_gc_heap
 from vllm.v1.engine.async_llm import AsyncLLM
-from vllm.v1.engine.core_client import AsyncMPClient
 from vllm.v1.engine.exceptions import EngineDeadError, EngineGenerateError
 from vllm.v1.engine.output_processor import OutputProcessor
 
 from proctor.budget.processors.params import SLOW, EngineBudget, with_markers
-from proctor.budget.processors.tokenizer.marker_discovery import encode_markers, find_marker_texts
+from proctor.budget.processors.structured_outputs.reasoning_parser import parser_arguments
+from proctor.budget.processors.tokenizer.marker_discovery import MarkerSource, find_markers
 from proctor.budget.processors.tokenizer.vocabulary import read_vocabulary
+from proctor.budget.processors.vllm_arguments import PROCESSORS
+from proctor.budget.processors.worker_calls import call_workers, take_attempts
 from proctor.server.engines.base import Delta, Finish, Job, ModelInfo, Sampling, TokenLogprob
 from proctor.server.engines.grammars.base import CheckedGrammar, GrammarChecker
 from proctor.server.engines.processes.engine_processes import SHUTTING_DOWN, EngineProcesses
@@ -42,7 +43,7 @@ from proctor.server.engines.processes.stall import (
 )
 from proctor.server.engines.tool_calls import Constraint, ToolFormat
 from proctor.server.engines.vllm.codec import VllmCodec
-from proctor.server.engines.vllm.config import PROCESSORS, engine_config, openmp_threads
+from proctor.server.engines.vllm.config import engine_config, openmp_threads
 from proctor.server.engines.vllm.core_process import starting_engine_core
 from proctor.server.engines.vllm.metrics import DraftMetrics, SanitizedStatLogger
 from proctor.server.engines.vllm.tools import VllmTools
@@ -80,18 +81,6 @@ MIN_LOGPROB = -9999.0
 """Replaces minus infinity, which JSON does not have; vLLM's server uses the same value."""
 
 
-@dataclass(frozen=True, slots=True)
-class MarkerSource:
-    """The source of the thinking markers: their texts, or the name of a reasoning parser of vLLM.
-
-    If nothing is set, the markers are discovered in the chat template.
-    """
-
-    start: str | None = None
-    end: str | None = None
-    parser: str | None = None
-
-
 class CheckedParams(SamplingParams):
     """Sampling parameters whose structured output has been validated already.
 
@@ -121,7 +110,7 @@ class VllmEngine:
         runner = llm.vllm_config.use_v2_model_runner
         self._processor = pkgutil.resolve_name(PROCESSORS[runner])
         self._drafts = DraftMetrics() if llm.vllm_config.speculative_config else None
-        self._markers = model.markers.to_wire()
+        self._parser_arguments = parser_arguments(model.markers)
         self._last_check = time.monotonic()
         self._tasks: Counter[asyncio.Task[Any]] = Counter()
         self._cancelled: weakref.WeakSet[asyncio.Task[Any]] = weakref.WeakSet()
@@ -160,11 +149,8 @@ class VllmEngine:
         os.environ["VLLM_WORKER_MULTIPROC_METHOD"] = "spawn"
         config = engine_config(model, name, arguments)
         tokenizer = cached_tokenizer_from_config(config.model_config)
-        texts = find_marker_texts(
-            tokenizer, start=markers.start, end=markers.end, parser=markers.parser
-        )
+        texts, token_markers = find_markers(tokenizer, config.model_config, markers)
         tools = None if tool_call_parser is None else VllmTools(tool_call_parser, tokenizer)
-        token_markers = encode_markers(tokenizer, texts, _end_of_turn(tokenizer, config))
         config.additional_config = with_markers(config.additional_config, token_markers)
         if SHUTTING_DOWN.is_set():
             raise EngineUnavailable("the server is shutting down")
@@ -218,7 +204,7 @@ class VllmEngine:
             self._params(job, grammar),
             job.id,
             reasoning_ended=not (job.budget.opened or job.budget.begins_with_marker),
-            reasoning_parser_kwargs={"markers": self._markers},
+            reasoning_parser_kwargs=self._parser_arguments,
         )
         try:
             with self._fail_if_killed("the engine stopped while generating"):
@@ -247,10 +233,7 @@ class VllmEngine:
         if not job.budget.demands_thinking:
             return frozenset()
         with self._fail_if_killed():
-            per_engine = await self._call_workers("take_attempts", job.id)
-        return frozenset(
-            position for workers in per_engine for record in workers for position in record
-        )
+            return await take_attempts(self._llm.engine_core, job.id)
 
     @property
     def _llm(self) -> AsyncLLM:
@@ -336,25 +319,11 @@ class VllmEngine:
         processor: OutputProcessor = self._llm.output_processor
         return not processor.has_unfinished_requests()
 
-    async def _call_workers(self, method: str, *args: Any) -> list[list[Any]]:
-        """Call a method of `BudgetWorkerExtension`, and return the results of all workers.
-
-        `AsyncLLM.collective_rpc` only reaches the first data-parallel engine.
-
-        Returns:
-            A list of the workers' results for each data-parallel engine.
-        """
-        client: AsyncMPClient = self._llm.engine_core
-        results: list[list[Any]] = await client.call_utility_all_async(
-            "collective_rpc", method, None, args, None
-        )
-        return results
-
     async def _check_workers(self) -> None:
         try:
             await self._llm.collective_rpc("check_slots")
             if self._drafts is not None:
-                self._drafts.update(await self._call_workers("draft_counts"))
+                self._drafts.update(await call_workers(self._llm.engine_core, "draft_counts"))
         except EngineUnavailable:
             raise
         except EngineDeadError as error:
@@ -429,12 +398,6 @@ def _verify(params: SamplingParams, config: VllmConfig, tokenizer: Any) -> None:
         raise
     except Exception as error:
         raise VLLMValidationError("vLLM cannot process a sampling parameter") from error
-
-
-def _end_of_turn(tokenizer: Any, config: VllmConfig) -> set[int]:
-    """Return the tokens that end a turn: the tokenizer's and the generation config's."""
-    eos = config.model_config.try_get_generation_config().get("eos_token_id", [])
-    return {tokenizer.eos_token_id, *([eos] if isinstance(eos, int) else eos)} - {None}
 
 
 def _logprobs(completion: CompletionOutput, sampling: Sampling) -> list[TokenLogprob]:

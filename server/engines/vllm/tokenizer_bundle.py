@@ -1,14 +1,13 @@
 """Loads the local parts of a model that is served elsewhere: all but its weights."""
 
-from vllm.config import ModelConfig, VllmConfig
+from vllm.config import VllmConfig
 from vllm.engine.arg_utils import AsyncEngineArgs
 from vllm.renderers import renderer_from_config
 
-from proctor.budget.processors.tokenizer.marker_discovery import encode_markers, find_marker_texts
+from proctor.budget.processors.tokenizer.marker_discovery import MarkerSource, find_markers
 from proctor.budget.processors.tokenizer.vocabulary import read_vocabulary
 from proctor.server.engines.completions.discovery import LocalModel
 from proctor.server.engines.vllm.codec import VllmCodec
-from proctor.server.engines.vllm.engine import MarkerSource
 from proctor.server.engines.vllm.tools import VllmTools
 
 
@@ -29,17 +28,14 @@ def load_local(
     config = AsyncEngineArgs(model=model).create_model_config()
     renderer = renderer_from_config(VllmConfig(model_config=config))
     tokenizer = renderer.get_tokenizer()
-    texts = find_marker_texts(
-        tokenizer, start=markers.start, end=markers.end, parser=markers.parser
-    )
-    eos = _end_of_turn(tokenizer.eos_token_id, config)
-    if not eos:
+    texts, token_markers = find_markers(tokenizer, config, markers)
+    if not token_markers.eos:
         raise ValueError(
             "the model has no end-of-sequence token, which budgets over a completions server need"
         )
     return LocalModel(
         codec=VllmCodec(renderer, texts[0]),
-        markers=encode_markers(tokenizer, texts, eos),
+        markers=token_markers,
         end_text=texts[1],
         vocabulary=read_vocabulary(tokenizer, config.get_vocab_size()),
         defaults=config.get_diff_sampling_param(),
@@ -49,9 +45,3 @@ def load_local(
             else VllmTools(tool_call_parser, tokenizer, binds=False)
         ),
     )
-
-
-def _end_of_turn(tokenizer_eos: int | None, config: ModelConfig) -> set[int]:
-    """Return the tokens that end a turn: the tokenizer's and the generation config's."""
-    config_eos = config.try_get_generation_config().get("eos_token_id", [])
-    return {tokenizer_eos, *([config_eos] if isinstance(config_eos, int) else config_eos)} - {None}

@@ -9,7 +9,7 @@ from vllm.v1.worker.gpu.sample.logits_processor import (
 )
 
 from proctor.budget.processors.params import KEY
-from proctor.server.engines.vllm.config import PROCESSORS
+from proctor.budget.processors.vllm_arguments import PROCESSORS
 
 MALFORMED = SamplingParams(extra_args={KEY: {"minimum": "many"}})
 

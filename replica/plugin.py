@@ -1,0 +1,123 @@
+"""The endpoint plugin of vLLM's server on a replica, named in `VLLM_PLUGINS`.
+
+It serves the handshake, and adds the record of attempts to the streams of the endpoints by which
+gateways send requests: `/inference/v1/generate`, and `/v1/completions`.
+"""
+
+import asyncio
+import time
+from argparse import Namespace
+from functools import partial
+
+from fastapi import FastAPI, Request
+from fastapi.responses import JSONResponse, Response, StreamingResponse
+from starlette.datastructures import State
+from vllm.config import VllmConfig
+from vllm.engine.protocol import EngineClient
+from vllm.entrypoints.openai.completion import api_router as completions
+from vllm.entrypoints.openai.completion.protocol import CompletionRequest
+from vllm.entrypoints.scale_out.token_in_token_out import api_router as scale_out
+from vllm.entrypoints.scale_out.token_in_token_out.protocol import GenerateRequest
+from vllm.sampling_params import SamplingParams
+from vllm.v1.engine.async_llm import AsyncLLM
+
+from proctor.budget import BudgetError
+from proctor.budget.processors.params import WIRE_VERSION, EngineBudget, markers_of, read
+from proctor.budget.processors.tokenizer.vocabulary import vocabulary_of
+from proctor.budget.processors.vllm_arguments import PROCESSORS
+from proctor.budget.processors.worker_calls import call_workers, take_attempts
+from proctor.replica.attempt_stream import with_attempts
+from proctor.replica.handshake import PATH, Handshake, digest_markers, digest_vocabulary
+from proctor.replica.weights import digest_weights
+
+NAME = "proctor"
+"""The plugin's name in `VLLM_PLUGINS`."""
+
+
+class ProctorPlugin:
+    """Adds Proctor's routes to vLLM's server."""
+
+    name = NAME
+    required_tasks = ("generate",)
+
+    def __init__(self) -> None:
+        self._started = time.time()
+
+    def attach_router(self, app: FastAPI) -> None:
+        """Add the routes; those of vLLM with the same path are replaced."""
+        app.add_api_route(PATH, self.handshake, methods=["GET"])
+        app.add_api_route("/inference/v1/generate", self.generate, methods=["POST"])
+        app.add_api_route("/v1/completions", self.complete, methods=["POST"])
+
+    async def init_state(
+        self, engine_client: EngineClient | None, state: State, args: Namespace
+    ) -> None:
+        """Prepare the handshake.
+
+        Raises:
+            ValueError: if the engine was started without Proctor's logits processor or markers.
+        """
+        if not isinstance(engine_client, AsyncLLM):
+            raise ValueError("the proctor plugin needs vLLM's AsyncLLM")
+        self._engine = engine_client.engine_core
+        names = args.served_model_name or [args.model]
+        self._handshake = await asyncio.to_thread(
+            _handshake, engine_client.vllm_config, tuple(names), self._started
+        )
+
+    async def handshake(self) -> Response:
+        """Return the handshake, once the engine has answered a call: it makes progress."""
+        await call_workers(self._engine, "check_slots")
+        return JSONResponse(self._handshake.to_wire())
+
+    async def generate(self, request: GenerateRequest, raw_request: Request) -> Response:
+        """Generate from token ids, as vLLM does, with the record of attempts in the stream."""
+        response: Response = await scale_out.generate(request, raw_request)
+        return self._recorded(response, _budget(request.sampling_params))
+
+    async def complete(self, request: CompletionRequest, raw_request: Request) -> Response:
+        """Complete a prompt, as vLLM does, with the record of attempts in the stream."""
+        response: Response = await completions.create_completion(request, raw_request)
+        return self._recorded(
+            response, _budget(SamplingParams(extra_args=dict(request.vllm_xargs or {})))
+        )
+
+    def _recorded(self, response: Response, budget: EngineBudget | None) -> Response:
+        """Add the record to a stream, if the request's budget can have one."""
+        if (
+            isinstance(response, StreamingResponse)
+            and budget is not None
+            and budget.budget.demands_thinking
+        ):
+            response.body_iterator = with_attempts(
+                response.body_iterator,  # type: ignore[arg-type]
+                budget.budget,
+                partial(take_attempts, self._engine, budget.key),
+            )
+        return response
+
+
+def _budget(params: SamplingParams) -> EngineBudget | None:
+    """Return a request's budget, or None; vLLM has rejected the request if it is malformed."""
+    try:
+        return read(params)
+    except BudgetError:
+        return None
+
+
+def _handshake(config: VllmConfig, names: tuple[str, ...], started: float) -> Handshake:
+    model = config.model_config
+    runner = config.use_v2_model_runner
+    if PROCESSORS[runner] not in (model.logits_processors or ()):
+        raise ValueError(f"start the replica with --logits-processors {PROCESSORS[runner]}")
+    return Handshake(
+        wire=WIRE_VERSION,
+        runner="v2" if runner else "v1",
+        markers=digest_markers(markers_of(config)),
+        vocabulary=digest_vocabulary(vocabulary_of(config)),
+        weights=digest_weights(model.model, model.revision),
+        models=names,
+        context_length=model.max_model_len,
+        max_running=config.scheduler_config.max_num_seqs,
+        started=started,
+    )
