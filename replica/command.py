@@ -49,9 +49,7 @@ class ReplicaCommand:
         return " ".join([*variables, shlex.join(["vllm", *self.arguments])])
 
 
-def replica_command(
-    model: str, flags: Sequence[str], markers: MarkerSource
-) -> ReplicaCommand:
+def replica_command(model: str, flags: Sequence[str], markers: MarkerSource) -> ReplicaCommand:
     """Return the command that starts a replica: `vllm serve` with what budgets need.
 
     Args:

@@ -23,6 +23,7 @@ from vllm.v1.engine.async_llm import AsyncLLM
 
 from proctor.budget import BudgetError
 from proctor.budget.processors.params import WIRE_VERSION, EngineBudget, markers_of, read
+from proctor.budget.processors.structured_outputs.checked_params import BACKEND, CheckedParams
 from proctor.budget.processors.tokenizer.vocabulary import vocabulary_of
 from proctor.budget.processors.vllm_arguments import PROCESSORS
 from proctor.budget.processors.worker_calls import call_workers, take_attempts
@@ -72,15 +73,24 @@ class ProctorPlugin:
 
     async def generate(self, request: GenerateRequest, raw_request: Request) -> Response:
         """Generate from token ids, as vLLM does, with the record of attempts in the stream."""
+        params = request.sampling_params
+        try:
+            budget = read(params)
+        except BudgetError as error:
+            return _rejected(error)
+        if backend := (params.extra_args or {}).get(BACKEND):
+            request.sampling_params = CheckedParams.of(params, str(backend))
         response: Response = await scale_out.generate(request, raw_request)
-        return self._recorded(response, _budget(request.sampling_params))
+        return self._recorded(response, budget)
 
     async def complete(self, request: CompletionRequest, raw_request: Request) -> Response:
         """Complete a prompt, as vLLM does, with the record of attempts in the stream."""
+        try:
+            budget = read(SamplingParams(extra_args=dict(request.vllm_xargs or {})))
+        except BudgetError as error:
+            return _rejected(error)
         response: Response = await completions.create_completion(request, raw_request)
-        return self._recorded(
-            response, _budget(SamplingParams(extra_args=dict(request.vllm_xargs or {})))
-        )
+        return self._recorded(response, budget)
 
     def _recorded(self, response: Response, budget: EngineBudget | None) -> Response:
         """Add the record to a stream, if the request's budget can have one."""
@@ -97,12 +107,10 @@ class ProctorPlugin:
         return response
 
 
-def _budget(params: SamplingParams) -> EngineBudget | None:
-    """Return a request's budget, or None; vLLM has rejected the request if it is malformed."""
-    try:
-        return read(params)
-    except BudgetError:
-        return None
+def _rejected(error: BudgetError) -> Response:
+    """Return the response to a budget that cannot be kept, in OpenAI's format."""
+    detail = {"message": str(error), "type": "BadRequestError", "param": error.param, "code": 400}
+    return JSONResponse({"error": detail}, status_code=400)
 
 
 def _handshake(config: VllmConfig, names: tuple[str, ...], started: float) -> Handshake:

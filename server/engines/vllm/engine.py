@@ -27,6 +27,7 @@ from vllm.v1.engine.exceptions import EngineDeadError, EngineGenerateError
 from vllm.v1.engine.output_processor import OutputProcessor
 
 from proctor.budget.processors.params import SLOW, EngineBudget, with_markers
+from proctor.budget.processors.structured_outputs.checked_params import CheckedParams
 from proctor.budget.processors.structured_outputs.reasoning_parser import parser_arguments
 from proctor.budget.processors.tokenizer.marker_discovery import MarkerSource, find_markers
 from proctor.budget.processors.tokenizer.vocabulary import read_vocabulary
@@ -46,24 +47,12 @@ from proctor.server.engines.vllm.codec import VllmCodec
 from proctor.server.engines.vllm.config import engine_config, openmp_threads
 from proctor.server.engines.vllm.core_process import starting_engine_core
 from proctor.server.engines.vllm.metrics import DraftMetrics, SanitizedStatLogger
+from proctor.server.engines.vllm.sampling import sampling_options
 from proctor.server.engines.vllm.tools import VllmTools
 from proctor.server.engines.warm_up import warm_up
 from proctor.server.errors import EngineUnavailable, UnsupportedRequest
 
 logger = logging.getLogger(__name__)
-
-SAME_NAMES = (
-    "temperature",
-    "top_p",
-    "top_k",
-    "min_p",
-    "presence_penalty",
-    "frequency_penalty",
-    "repetition_penalty",
-    "logit_bias",
-    "seed",
-)
-"""Sampling parameters that have the same name in vLLM."""
 
 OUTPUT_HANDLER_SECONDS = 5.0
 """How long to wait for vLLM's output handler to fail the requests of a dead engine."""
@@ -79,16 +68,6 @@ at once, as two copies of 32-bit floats."""
 
 MIN_LOGPROB = -9999.0
 """Replaces minus infinity, which JSON does not have; vLLM's server uses the same value."""
-
-
-class CheckedParams(SamplingParams):
-    """Sampling parameters whose structured output has been validated already.
-
-    vLLM would validate it again for each request, on the event loop.
-    """
-
-    def _validate_structured_outputs(self, *_: Any) -> None:
-        pass
 
 
 class VllmEngine:
@@ -359,18 +338,9 @@ class VllmEngine:
 
     def _params(self, job: Job, grammar: CheckedGrammar | None) -> SamplingParams:
         sampling = job.sampling
-        options = {name: getattr(sampling, name) for name in SAME_NAMES}
         seed = secrets.randbits(63) if sampling.seed is None else sampling.seed
-        # The defaults of the model's generation config can have any of these, max_tokens included.
-        params = {
-            **self._defaults,
-            **{name: value for name, value in options.items() if value is not None},
-            "max_tokens": max(1, sampling.max_tokens),  # vLLM always generates at least one
-            "logprobs": sampling.top_logprobs,
-            "prompt_logprobs": sampling.prompt_logprobs,
-            "detokenize": False,
-            "output_kind": RequestOutputKind.DELTA,
-        }
+        params = sampling_options(sampling, self._defaults)
+        params["output_kind"] = RequestOutputKind.DELTA
         extra = EngineBudget(job.id, seed, job.budget).to_extra_args()
         if grammar is None:
             return SamplingParams(**params, extra_args=extra)
