@@ -1,0 +1,88 @@
+"""One choice on its way through replicas: what has come of it, and what may come from another."""
+
+from dataclasses import dataclass, replace
+
+from proctor.server.engines.base import Delta, Finish, Job
+from proctor.server.engines.replicas.events import ReplicaDelta
+
+
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """The part of a choice that one replica generates.
+
+    Attributes:
+        job: the choice.
+        tokens: what other replicas have generated, which continues the prompt.
+        attempts: positions in `tokens` that replaced an attempt to end the thinking.
+    """
+
+    job: Job
+    tokens: tuple[int, ...] = ()
+    attempts: tuple[int, ...] = ()
+
+    @property
+    def prompt_ids(self) -> tuple[int, ...]:
+        """The prompt of the replica's request."""
+        return (*self.job.prompt_ids, *self.tokens)
+
+    @property
+    def max_tokens(self) -> int:
+        """The maximum number of tokens to generate."""
+        return self.job.sampling.max_tokens - len(self.tokens)
+
+
+class ReplicatedChoice:
+    """Follows a choice, so that another replica can continue it where one was lost.
+
+    The state of a budget is a function of the tokens and of the positions that replaced an
+    attempt, both of which are here at every moment: the budget stays exact.
+
+    Attributes:
+        attempts: positions that replaced an attempt to end the thinking.
+    """
+
+    def __init__(self, job: Job) -> None:
+        self._job = job
+        self._tokens: list[int] = []
+        self.attempts: frozenset[int] = frozenset()
+
+    def push(self, event: ReplicaDelta) -> Delta:
+        """Take what a replica has generated, and return it for the gateway."""
+        self._tokens += event.delta.token_ids
+        self.attempts |= event.attempts
+        return event.delta
+
+    @property
+    def begun(self) -> bool:
+        """Whether a token was generated."""
+        return bool(self._tokens)
+
+    @property
+    def resumable(self) -> bool:
+        """Whether another replica would continue the choice by the same law.
+
+        A seed's random numbers, the penalties on tokens of the output, and the state of a grammar
+        are lost with the replica.
+        """
+        sampling = self._job.sampling
+        is_greedy = sampling.temperature == 0
+        return (
+            (sampling.seed is None or is_greedy)
+            and not sampling.presence_penalty
+            and not sampling.frequency_penalty
+            and sampling.constraint is None
+        )
+
+    def next_segment(self) -> Segment:
+        """Return what the next replica is to generate."""
+        known = tuple(sorted(at for at in self.attempts if at < len(self._tokens)))
+        job = self._job
+        if self._tokens:
+            # They were reported with the first token.
+            job = replace(job, sampling=replace(job.sampling, prompt_logprobs=None))
+        return Segment(job, tuple(self._tokens), known)
+
+
+def is_over(delta: Delta) -> bool:
+    """Return whether a choice ended by itself, and not because its replica gave it up."""
+    return delta.finish is not None and delta.finish is not Finish.ABORT

@@ -1,0 +1,221 @@
+"""The HTTP client of one replica."""
+
+import json
+from collections.abc import AsyncGenerator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from ssl import SSLError
+
+import aiohttp
+
+from proctor.replica.handshake import PATH, Handshake
+from proctor.server.engines.replicas.events import EventReader, ReplicaDelta
+from proctor.server.errors import EngineUnavailable, UnsupportedRequest
+
+GENERATE = "/inference/v1/generate"
+KEEPALIVE_SECONDS = 2.0
+"""How long an idle connection is reused; vLLM's server closes it after five seconds."""
+
+CONNECT_SECONDS = 5.0
+CLIENT_ERRORS = range(400, 500)
+BUSY = (408, 429, 503)
+"""Statuses of a replica that cannot take a request now."""
+
+
+class ReplicaLost(EngineUnavailable):
+    """The connection to a replica failed or broke."""
+
+
+class ReplicaFailed(EngineUnavailable):
+    """A replica responded with an error that another one might not have.
+
+    Attributes:
+        status: the HTTP status.
+    """
+
+    def __init__(self, message: str, status: int) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """Where a replica is.
+
+    Attributes:
+        origin: its URL without a path; its host is an IP address.
+        host: the name by which it was found, for the `Host` header and the certificate.
+    """
+
+    origin: str
+    host: str
+
+
+class ReplicaClient:
+    """A client of one replica, whose connections are shared with those of others.
+
+    All methods raise `ReplicaLost` if the connection fails, `ReplicaFailed` if the replica fails
+    or is overloaded, and `UnsupportedRequest` if it rejects the request.
+    """
+
+    def __init__(self, session: aiohttp.ClientSession, address: Address, api_key: str) -> None:
+        """Create a client.
+
+        Args:
+            session: the connections.
+            address: where the replica is.
+            api_key: the bearer token; empty sends none.
+        """
+        self._session = session
+        self._address = address
+        self._headers = {"host": address.host}
+        if api_key:
+            self._headers["authorization"] = f"Bearer {api_key}"
+        self._open: set[aiohttp.ClientResponse] = set()
+
+    def break_off(self) -> None:
+        """Break all connections with a response: whoever reads one gets `ReplicaLost`."""
+        for response in self._open:
+            response.close()
+
+    async def handshake(self, timeout: float) -> Handshake | None:
+        """Return what the replica tells about itself, or None if it has no plugin.
+
+        Args:
+            timeout: the maximum time in seconds.
+
+        Raises:
+            TimeoutError: if the replica does not answer in time.
+            ValueError: if the handshake is malformed.
+        """
+        try:
+            async with self._sent("GET", PATH, timeout=timeout) as response:
+                body = await response.json()
+        except ReplicaFailed as error:
+            if error.status == 404:
+                return None
+            raise
+        return Handshake.from_wire(body)
+
+    async def stream(
+        self, body: bytes, headers: Mapping[str, str], top_logprobs: int | None
+    ) -> AsyncGenerator[ReplicaDelta, None]:
+        """Stream what the replica generates; closing the generator aborts it there.
+
+        Args:
+            body: the body of the request.
+            headers: further headers.
+            top_logprobs: how many of the most likely tokens to report at each position, or None.
+
+        Raises:
+            RequestFailed: if the replica failed the request.
+        """
+        reader = EventReader(top_logprobs)
+        async with self._sent("POST", GENERATE, body, headers) as response:
+            async for data in response.content.iter_any():
+                try:
+                    event = reader.read(data)
+                except (ValueError, KeyError, TypeError) as error:
+                    raise ReplicaLost(f"a replica sent an invalid event: {error}") from error
+                if event is not None:
+                    yield event
+        if not reader.complete:
+            raise ReplicaLost("a replica closed the stream early")
+
+    async def generate(self, body: bytes, headers: Mapping[str, str]) -> bytes:
+        """Return the body of a response that is not streamed."""
+        async with self._sent("POST", GENERATE, body, headers) as response:
+            return await response.read()
+
+    @asynccontextmanager
+    async def _sent(
+        self,
+        method: str,
+        path: str,
+        body: bytes | None = None,
+        headers: Mapping[str, str] | None = None,
+        timeout: float | None = None,
+    ) -> AsyncGenerator[aiohttp.ClientResponse, None]:
+        """Send a request, and yield its response if that is no error."""
+        try:
+            response = await self._send(method, path, body, headers, timeout)
+        except aiohttp.ClientError as error:
+            raise _lost(error) from error
+        self._open.add(response)
+        try:
+            await _check(response)
+            yield response
+        except aiohttp.ClientError as error:
+            raise _lost(error) from error
+        finally:
+            self._open.discard(response)
+            # After the whole body, the connection was released already and stays open.
+            response.close()
+
+    async def _send(
+        self,
+        method: str,
+        path: str,
+        body: bytes | None,
+        headers: Mapping[str, str] | None,
+        timeout: float | None,
+    ) -> aiohttp.ClientResponse:
+        """Send a request, again if an idle connection was closed at the moment of its reuse."""
+        for is_last in (False, True):
+            try:
+                return await self._session.request(
+                    method,
+                    self._address.origin + path,
+                    data=body,
+                    headers={**self._headers, **(headers or {})},
+                    server_hostname=self._address.host.partition(":")[0],
+                    timeout=aiohttp.ClientTimeout(total=timeout, connect=CONNECT_SECONDS),
+                )
+            except aiohttp.ServerDisconnectedError:
+                if is_last:
+                    raise
+        raise AssertionError("unreachable")
+
+
+def new_session() -> aiohttp.ClientSession:
+    """Return the connections to all replicas of an engine, without limits of their own."""
+    return aiohttp.ClientSession(
+        connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=KEEPALIVE_SECONDS),
+        headers={"content-type": "application/json"},
+        auto_decompress=False,
+    )
+
+
+async def _check(response: aiohttp.ClientResponse) -> None:
+    """Return if a response is no error.
+
+    Raises:
+        UnsupportedRequest: if the replica rejects what the client requested.
+        ReplicaFailed: for any other error.
+    """
+    status = response.status
+    if status < 400:
+        return
+    detail = await response.text()
+    if status == 400:
+        field, message = _rejection(detail)
+        raise UnsupportedRequest(field, message)
+    error = ReplicaFailed(f"a replica responded with status {status}", status)
+    error.add_note(detail[:500])
+    raise error
+
+
+def _rejection(detail: str) -> tuple[str, str]:
+    """Return the field and the message of vLLM's error."""
+    try:
+        error = json.loads(detail)["error"]
+        return str(error.get("param") or ""), str(error["message"])
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return "", "the replica rejects the request"
+
+
+def _lost(error: aiohttp.ClientError) -> ReplicaLost:
+    what = "TLS failed" if isinstance(error, SSLError) else "the connection to a replica failed"
+    lost = ReplicaLost(f"{what}: {type(error).__name__}")
+    lost.add_note(repr(error))
+    return lost
