@@ -1,0 +1,1 @@
+"""An engine on replicas: vLLM servers elsewhere that enforce budgets themselves."""
