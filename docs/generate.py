@@ -22,7 +22,7 @@ from pydantic import BaseModel
 from proctor.budget import ThinkingBudget
 from proctor.router import Costs
 from proctor.server.cli.main import _parser
-from proctor.server.config.engine import CompletionsServer
+from proctor.server.config.engine import REMOTE_ENGINES
 from proctor.server.config.settings import Settings
 from proctor.server.telemetry.metrics import Metrics
 
@@ -97,12 +97,13 @@ def settings() -> Iterator[str]:
             yield ""
         yield from nested(model, schema["$defs"], (name,), listed=repeated)
     yield ""
-    yield '## `[engine]` with `kind = "completions"`'
-    yield ""
-    yield summary(CompletionsServer)
-    yield ""
-    remote = CompletionsServer.model_json_schema()
-    yield from section(CompletionsServer, remote, remote.get("$defs", {}), ("engine",))
+    for kind, remote in REMOTE_ENGINES.items():
+        yield f'## `[engine]` with `kind = "{kind}"`'
+        yield ""
+        yield summary(remote)
+        yield ""
+        schema = remote.model_json_schema()
+        yield from section(remote, schema, schema.get("$defs", {}), ("engine",))
 
 
 def nested(

@@ -106,11 +106,12 @@ class RequestCost(RequestObserver):
         self._intervals[choice] = EngineInterval(self._price_model.clock.enter())
         self._running[choice] = so_far
 
-    def first_token(self, choice: int, cached_tokens: int | None) -> None:
+    def first_token(self, choice: int) -> None:
         self._intervals[choice].first_token = self._price_model.clock.read()
-        if cached_tokens is not None:
-            prompt = choice // self._choices_per_prompt
-            self._cached[prompt] = min(cached_tokens, self._cached.get(prompt, cached_tokens))
+
+    def prompt_cached(self, choice: int, tokens: int) -> None:
+        prompt = choice // self._choices_per_prompt
+        self._cached[prompt] = min(tokens, self._cached.get(prompt, tokens))
 
     def choice_left_engine(self, choice: int) -> None:
         self._intervals[choice].left = self._price_model.clock.leave()

@@ -113,10 +113,11 @@ class AdmissionController:
             _max_tokens(request),
             binding.constraint,
             session_tokens=share.max_tokens(len(prompt.ids), 1),
+            owner=_name(key),
         )
         jobs, clamped_by, reduced_by = make_jobs(spec, engine, settings)
         _check_prompt_logprobs(jobs, "prompt_logprobs")
-        await _check_job(jobs[0], engine, request, key)
+        await _check_job(jobs[0], engine, request)
         clamped = (bool(clamped_by),) * len(jobs)
         return Admission(
             jobs,
@@ -182,9 +183,10 @@ class AdmissionController:
                 FieldValue("max_tokens", _max_raw_tokens(request, prompt, engine)),
                 first=index * choices,
                 session_tokens=session_tokens,
+                owner=_name(key),
             )
             sets.append(make_jobs(spec, engine, settings))
-            await _check_job(sets[-1].jobs[0], engine, request, key)
+            await _check_job(sets[-1].jobs[0], engine, request)
         jobs = tuple(job for each in sets for job in each.jobs)
         _check_prompt_logprobs(jobs, _logprobs_field(request))
         return Admission(
@@ -381,7 +383,7 @@ def _union(groups: Iterable[Iterable[T]]) -> tuple[T, ...]:
     return tuple(dict.fromkeys(chain.from_iterable(groups)))
 
 
-async def _check_job(job: Job, engine: Engine, request: Generation, key: Key | None) -> None:
+async def _check_job(job: Job, engine: Engine, request: Generation) -> None:
     """Check that the engine supports a job. Errors name the field as the request spells it.
 
     Raises:
@@ -389,7 +391,7 @@ async def _check_job(job: Job, engine: Engine, request: Generation, key: Key | N
         BudgetError: if it cannot enforce the budget.
     """
     try:
-        await engine.check(job, _name(key))
+        await engine.check(job)
     except UnsupportedRequest as error:
         name = error.param
         if isinstance(request, CompletionRequest):

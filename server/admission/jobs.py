@@ -43,6 +43,7 @@ class JobSpec:
         first: index of the first choice among those of the request.
         session_tokens: the maximum length that a limit of the session leaves for a choice, and
             that limit, or None.
+        owner: the name of the request's API key.
     """
 
     name: str
@@ -54,6 +55,7 @@ class JobSpec:
     constraint: Constraint | None = None
     first: int = 0
     session_tokens: tuple[int, Limit] | None = None
+    owner: str = ""
 
 
 class JobSet(NamedTuple):
@@ -97,6 +99,7 @@ def make_jobs(spec: JobSpec, engine: Engine, settings: Settings) -> JobSet:
             spec.prompt.ids,
             _choice_sampling(sampling, index, streamed=bool(request.stream)),
             enforced,
+            spec.owner,
         )
         for index in range(request.n or 1)
     )

@@ -46,3 +46,27 @@ class CompletionsServer(Section):
     base_url: Annotated[str, Field(pattern="^https?://.")]
     api_key: SecretStr = SecretStr("")
     max_model_len: Annotated[int, Field(ge=2)] | None = None
+
+
+class ReplicaSettings(Section):
+    """Settings of replicas as the engine (`kind = "vllm"`): servers started by `proctor replica`.
+
+    Attributes:
+        urls: the base URLs, without a path such as `/v1`. Each address that a host name resolves
+            to is a replica; names are resolved again every five seconds.
+        api_key: the replicas' bearer token; empty for none.
+        cache_salt: a secret from which each API key gets a salt of its own for the replicas' prefix
+            caches, so that none can find out what others have asked; empty for one cache for all.
+    """
+
+    kind: Literal["vllm"]
+    urls: Annotated[list[Annotated[str, Field(pattern=r"^https?://[^/]+/?$")]], Field(min_length=1)]
+    api_key: SecretStr = SecretStr("")
+    cache_salt: SecretStr = SecretStr("")
+
+
+REMOTE_ENGINES: dict[str, type[CompletionsServer] | type[ReplicaSettings]] = {
+    "completions": CompletionsServer,
+    "vllm": ReplicaSettings,
+}
+"""The settings of engines outside the gateway's process, by `engine.kind`."""

@@ -29,7 +29,12 @@ from proctor.server.config.budgets import (
     RouterSettings,
     Tier,
 )
-from proctor.server.config.engine import CompletionsServer, GrammarSettings
+from proctor.server.config.engine import (
+    REMOTE_ENGINES,
+    CompletionsServer,
+    GrammarSettings,
+    ReplicaSettings,
+)
 from proctor.server.config.ledger import LedgerSettings
 from proctor.server.config.limits import MAX_NAME, AnswerReserve, Limits
 from proctor.server.config.page import Page
@@ -62,7 +67,8 @@ class Settings(BaseSettings):
         served_model_name: the name of the model in the API; defaults to `model`.
         aliases: further names of the model that requests may use.
         engine: vLLM's engine arguments, passed on unchanged; or, with a `kind`
-            of "completions", a `CompletionsServer`.
+            of "completions", a `CompletionsServer`; or, with a `kind` of "vllm",
+            `ReplicaSettings`.
         reasoning_parser: vLLM's reasoning parser that defines the thinking markers;
             None detects them in the chat template.
         tool_call_parser: vLLM's parser of the model's tool calls; None rejects
@@ -182,14 +188,14 @@ class Settings(BaseSettings):
         return self
 
     @model_validator(mode="after")
-    def _completions_server_is_valid(self) -> "Settings":
+    def _remote_engine_is_valid(self) -> "Settings":
         try:
-            server = self.completions_server
+            remote = self.remote_engine
         except ValidationError as error:
             messages = [_readable(part, "engine") for part in error.errors()]
             raise ValueError("; ".join(messages)) from error
-        if server is not None and self.model is None:
-            raise ValueError("model must be set with engine.base_url: its tokenizer is required")
+        if remote is not None and self.model is None:
+            raise ValueError("model must be set with engine.kind: the gateway needs its tokenizer")
         return self
 
     @model_validator(mode="after")
@@ -250,9 +256,15 @@ class Settings(BaseSettings):
         return "USD" if price is None else price.currency
 
     @property
-    def completions_server(self) -> CompletionsServer | None:
-        """The external completions server, or None for the embedded engine."""
-        return CompletionsServer(**self.engine) if "kind" in self.engine else None
+    def remote_engine(self) -> CompletionsServer | ReplicaSettings | None:
+        """The engine outside this process, or None for the embedded engine."""
+        if "kind" not in self.engine:
+            return None
+        kind = self.engine["kind"]
+        if kind not in REMOTE_ENGINES:
+            kinds = " or ".join(map(repr, REMOTE_ENGINES))
+            raise ValueError(f"engine.kind: Must be {kinds}, or absent for the embedded engine")
+        return REMOTE_ENGINES[kind](**self.engine)
 
     @property
     def model_path(self) -> str:

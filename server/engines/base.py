@@ -7,7 +7,7 @@ optional, are defined in `proctor.server.engines.tool_calls`.
 """
 
 from collections.abc import AsyncGenerator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, NamedTuple, Protocol
 
@@ -114,12 +114,16 @@ class Job:
         prompt_ids: token ids of the prompt.
         sampling: the sampling parameters.
         budget: the thinking budget, which the engine must enforce.
+        owner: the name of the request's API key; empty without one.
+        headers: HTTP headers for an engine elsewhere, such as the trace's.
     """
 
     id: str
     prompt_ids: tuple[int, ...]
     sampling: Sampling
     budget: TokenBudget
+    owner: str = ""
+    headers: Mapping[str, str] = field(default_factory=dict)
 
 
 class TokenLogprob(NamedTuple):
@@ -148,8 +152,8 @@ class Delta:
             end-of-turn token.
         finish: why generation ended; only set on the last delta.
         logprobs: one for each token, if `Sampling.top_logprobs` is set.
-        cached_tokens: on the first delta, the number of prompt tokens served from the prefix
-            cache; None if the engine does not report it.
+        cached_tokens: on the first or the last delta, the number of prompt tokens served from the
+            prefix cache; None if the engine does not report it.
         prompt_logprobs: on the first delta, one for each prompt token but the first, if
             `Sampling.prompt_logprobs` is set.
     """
@@ -253,16 +257,13 @@ class Engine(Protocol):
     def tools(self) -> ToolFormat | None:
         """The model's tool call format, or None if no parser is configured."""
 
-    async def check(self, job: Job, owner: str) -> None:
+    async def check(self, job: Job) -> None:
         """Return if the job can be generated as it is.
 
         The check may take long, for instance to compile a grammar. Cancelling it stops that
         work.
 
-        Args:
-            job: what to generate.
-            owner: the name of the request's API key; checks that must wait are scheduled
-                round-robin among owners.
+        Checks that must wait are scheduled round-robin among the owners of jobs.
 
         Raises:
             UnsupportedRequest: if it cannot be generated.

@@ -2,20 +2,23 @@
 
 import math
 import os
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
 from proctor.server.config.budgets import DEFAULT_TIERS
-from proctor.server.config.engine import CompletionsServer
+from proctor.server.config.engine import CompletionsServer, ReplicaSettings
 from proctor.server.config.section import ConfigError
 from proctor.server.config.settings import Settings
 from proctor.server.engines.base import Engine
 from proctor.server.engines.completions.engine import CompletionsEngine
 from proctor.server.engines.completions.upstream import Upstream
 from proctor.server.engines.garbage import no_garbage_collection
+from proctor.server.engines.replicas.cache_salt import CacheSalt
 from proctor.server.engines.vllm.preload import preload
 
 if TYPE_CHECKING:
     from proctor.budget.processors.tokenizer.marker_discovery import MarkerSource
+    from proctor.server.engines.grammars.pool import GrammarPool
 
 STEP_TIMEOUT = "VLLM_EXECUTE_MODEL_TIMEOUT_SECONDS"
 
@@ -48,7 +51,8 @@ def check_tiers(settings: Settings, context: int) -> None:
 
 
 def _load(settings: Settings) -> Engine:
-    if settings.completions_server is None:
+    remote = settings.remote_engine
+    if remote is None:
         preload()  # imports vLLM in another process, while this one does
     # Imported here: importing vLLM takes seconds, and the gateway also runs without it.
     with no_garbage_collection():
@@ -59,8 +63,14 @@ def _load(settings: Settings) -> Engine:
     markers = MarkerSource(
         settings.thinking_start, settings.thinking_end, settings.reasoning_parser
     )
-    if server := settings.completions_server:
-        return _load_completions(settings, server, markers)
+
+    def grammars(config: Any) -> GrammarPool:
+        return GrammarPool(config, settings.grammars)
+
+    if isinstance(remote, CompletionsServer):
+        return _load_completions(settings, remote, markers)
+    if isinstance(remote, ReplicaSettings):
+        return _load_replicas(settings, remote, markers, grammars)
     # vLLM kills an engine whose step takes longer.
     os.environ.setdefault(STEP_TIMEOUT, str(math.ceil(settings.limits.busy_stall_seconds)))
     return VllmEngine.load(
@@ -68,7 +78,7 @@ def _load(settings: Settings) -> Engine:
         name=settings.model_name,
         arguments=settings.engine,
         markers=markers,
-        grammars=lambda config: GrammarPool(config, settings.grammars),
+        grammars=grammars,
         tool_call_parser=settings.tool_call_parser,
     )
 
@@ -84,4 +94,23 @@ def _load_completions(
         name=settings.model_name,
         known_as=(settings.model_name, settings.model_path),
         context_length=server.max_model_len,
+    )
+
+
+def _load_replicas(
+    settings: Settings,
+    replicas: ReplicaSettings,
+    markers: "MarkerSource",
+    grammars: "Callable[[Any], GrammarPool]",
+) -> Engine:
+    from proctor.server.engines.replicas.engine import ReplicaEngine
+    from proctor.server.engines.vllm.tokenizer_bundle import load_local
+
+    return ReplicaEngine.load(
+        load_local(settings.model_path, markers, settings.tool_call_parser, binds=True),
+        replicas.urls,
+        replicas.api_key.get_secret_value(),
+        name=settings.model_name,
+        grammars=grammars,
+        salt=CacheSalt(replicas.cache_salt.get_secret_value()),
     )

@@ -256,7 +256,7 @@ class FakeEngine:
         self._awake.set()
         self._attempts: dict[str, frozenset[int]] = {}
 
-    async def check(self, job: Job, owner: str) -> None:
+    async def check(self, job: Job) -> None:
         pass
 
     async def generate(self, job: Job) -> AsyncGenerator[Delta, None]:

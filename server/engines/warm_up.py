@@ -63,15 +63,15 @@ def _jobs(engine: Engine, samplings: tuple[Sampling, ...]) -> Iterator[Job]:
         minimum=TOKENS - 1, maximum=TOKENS, continuation_ids=(prompt[:1],), opened=False
     )
     for sampling in samplings:
-        yield Job("warm-up", prompt, sampling, no_thinking)
+        yield Job("warm-up", prompt, sampling, no_thinking, OWNER)
     for sampling in (GREEDY, RANDOM):
         sampling = replace(sampling, max_tokens=2 * TOKENS)
-        yield Job("warm-up-minimum", prompt, sampling, with_minimum)
+        yield Job("warm-up-minimum", prompt, sampling, with_minimum, OWNER)
 
 
 async def _run(engine: Engine, job: Job) -> None:
     try:
-        await engine.check(job, OWNER)
+        await engine.check(job)
         async with aclosing(engine.generate(job)) as deltas:
             async for _ in deltas:
                 pass

@@ -1,7 +1,7 @@
 """The types that describe a request from its admission to its response, and its observers."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -193,13 +193,11 @@ class RequestObserver:
                 spans of forced text.
         """
 
-    def first_token(self, choice: int, cached_tokens: int | None) -> None:
-        """The first tokens of a choice have arrived.
+    def first_token(self, choice: int) -> None:
+        """The first tokens of a choice have arrived."""
 
-        Args:
-            choice: which one.
-            cached_tokens: tokens of its prompt from the prefix cache, if the engine reports them.
-        """
+    def prompt_cached(self, choice: int, tokens: int) -> None:
+        """The engine reports how many tokens of a choice's prompt were in its prefix cache."""
 
     def choice_left_engine(self, choice: int) -> None:
         """A choice has left the engine."""
@@ -225,9 +223,11 @@ class ResponseObserver(RequestObserver):
     Attributes:
         status: the HTTP status that the request counts under; of a response that breaks off, that
             of the error.
+        headers: HTTP headers for an engine elsewhere, such as the trace's.
     """
 
     status: int
+    headers: Mapping[str, str]
 
     async def settle(self) -> None:
         """Release what the request has reserved and not used, before its last byte is sent."""

@@ -172,7 +172,9 @@ class Choice:
         async with aclosing(self._engine.generate(self._job)) as deltas:
             async for delta in deltas:
                 if not channels.tokens:
-                    observer.first_token(self._index, delta.cached_tokens)
+                    observer.first_token(self._index)
+                if delta.cached_tokens is not None:
+                    observer.prompt_cached(self._index, delta.cached_tokens)
                 if delta.prompt_logprobs is not None:
                     emit(PromptLogprobs(self._index, delta.prompt_logprobs))
                 for item in channels.push(delta.token_ids, delta.logprobs):

@@ -37,7 +37,9 @@ class MetricsMiddleware:
         trace = self._tracing.start(scope, request_cost)
         recorder = Recorder(self._ledger_context, scope["state"]["request_id"], request_cost)
         request_metrics = RequestMetrics(self._metrics, request_cost, trace)
-        monitor = RequestMonitor(request_cost, recorder, [trace, request_metrics])
+        monitor = RequestMonitor(
+            request_cost, recorder, [trace, request_metrics], trace.headers(scope)
+        )
         scope["state"]["monitor"] = monitor
 
         async def send_and_note_status(message: Message) -> None:

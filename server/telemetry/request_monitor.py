@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 
 from proctor.server.accounting.cost import RequestCost
@@ -30,11 +30,16 @@ class RequestMonitor(ResponseObserver):
     Attributes:
         status: the HTTP status that the request counts under; of a response that breaks off,
             that of the error.
+        headers: HTTP headers for an engine elsewhere, such as the trace's.
         request_cost: the cost of the request, which is the first observer.
     """
 
     def __init__(
-        self, request_cost: RequestCost, recorder: Recorder, observers: Sequence[RequestObserver]
+        self,
+        request_cost: RequestCost,
+        recorder: Recorder,
+        observers: Sequence[RequestObserver],
+        headers: Mapping[str, str],
     ) -> None:
         """Initialize the monitor of a request that has just been received.
 
@@ -42,8 +47,10 @@ class RequestMonitor(ResponseObserver):
             request_cost: the cost of the request.
             recorder: builds the record of the request.
             observers: further observers, which are called after these two, in this order.
+            headers: HTTP headers for an engine elsewhere.
         """
         self.status = CLIENT_GONE
+        self.headers = headers
         self.request_cost = request_cost
         self._recorder = recorder
         self._observers = (request_cost, recorder, *observers)
@@ -74,9 +81,13 @@ class RequestMonitor(ResponseObserver):
         for observer in self._observers:
             observer.choice_started(choice, so_far)
 
-    def first_token(self, choice: int, cached_tokens: int | None) -> None:
+    def first_token(self, choice: int) -> None:
         for observer in self._observers:
-            observer.first_token(choice, cached_tokens)
+            observer.first_token(choice)
+
+    def prompt_cached(self, choice: int, tokens: int) -> None:
+        for observer in self._observers:
+            observer.prompt_cached(choice, tokens)
 
     def choice_left_engine(self, choice: int) -> None:
         for observer in self._observers:

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 PROVIDER = "proctor"
 ENDPOINT_VARIABLES = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
 TRACES_PATH = "/v1/traces"
+TRACE_HEADERS = ("traceparent", "tracestate")
 
 Exemplar = dict[str, str] | None
 """The labels of a metric's sample that link it to a trace."""
@@ -45,6 +46,15 @@ class Trace(RequestObserver):
     """
 
     exemplar: Exemplar = None
+
+    def headers(self, scope: Scope) -> dict[str, str]:
+        """Return the HTTP headers by which an engine elsewhere continues the request's trace.
+
+        Args:
+            scope: the request's ASGI scope.
+        """
+        received = Headers(scope=scope)
+        return {name: received[name] for name in TRACE_HEADERS if name in received}
 
 
 NO_TRACE = Trace()
@@ -98,6 +108,11 @@ class SpanTrace(Trace):
         if span_context.trace_flags.sampled:
             self.exemplar = {"trace_id": f"{span_context.trace_id:032x}"}
 
+    def headers(self, scope: Scope) -> dict[str, str]:
+        carrier: dict[str, str] = {}
+        TraceContextTextMapPropagator().inject(carrier, self._context)
+        return carrier
+
     def admitted(self, admitted: AdmittedRequest) -> None:
         admission = admitted.admission
         self._admission, self._admitted = admission, time.time_ns()
@@ -116,7 +131,7 @@ class SpanTrace(Trace):
             self._add_span("queue", self._admitted, time.time_ns())
         self._timings[choice] = ChoiceTimings()
 
-    def first_token(self, choice: int, cached_tokens: int | None) -> None:
+    def first_token(self, choice: int) -> None:
         self._timings[choice].first_token = time.time_ns()
 
     def item(self, item: TextDelta | ToolCallDelta) -> None:

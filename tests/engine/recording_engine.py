@@ -37,8 +37,8 @@ class RecordingEngine:
     def tools(self) -> ToolFormat | None:
         return self._engine.tools
 
-    async def check(self, job: Job, owner: str) -> None:
-        await self._engine.check(job, owner)
+    async def check(self, job: Job) -> None:
+        await self._engine.check(job)
 
     async def generate(self, job: Job) -> AsyncGenerator[Delta, None]:
         recording = self.recordings[job.id] = Recording(job)

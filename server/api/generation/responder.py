@@ -4,7 +4,7 @@ import asyncio
 import logging
 from collections.abc import AsyncGenerator, Coroutine, Mapping
 from contextlib import aclosing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 import orjson
@@ -70,7 +70,7 @@ class Responder:
     def _choice(self, job: Job, index: int) -> Choice:
         return Choice(
             self.engine,
-            job,
+            replace(job, headers=self.observer.headers),
             index,
             self.renderer.splitter(self.engine, job, index),
             progress=self.renderer.reports_progress,

@@ -2,16 +2,13 @@
 
 import asyncio
 import logging
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
-from typing import Any
 
-from proctor.budget import Markers, Vocabulary
-from proctor.server.engines.base import Codec
 from proctor.server.engines.completions.dialects import Dialect, TextDialect, TokenIdDialect
 from proctor.server.engines.completions.upstream import Upstream, UpstreamModel
-from proctor.server.engines.tool_calls import ToolFormat
+from proctor.server.engines.local_model import LocalModel
 from proctor.server.errors import EngineUnavailable
 
 logger = logging.getLogger(__name__)
@@ -19,27 +16,6 @@ logger = logging.getLogger(__name__)
 RETRY_SECONDS = 2.0
 FORCING_BIAS = 100
 """The `logit_bias` that forces a token."""
-
-
-@dataclass(frozen=True, slots=True)
-class LocalModel:
-    """The local parts of a model that is served elsewhere: all but its weights.
-
-    Attributes:
-        codec: its chat template and tokenizer.
-        markers: its thinking markers and end-of-turn tokens.
-        end_text: the end marker as text.
-        vocabulary: what budgets need to know of the text of each token.
-        defaults: its default sampling parameters, by vLLM's names.
-        tools: its tool call format, or None if no parser is configured.
-    """
-
-    codec: Codec
-    markers: Markers
-    end_text: str
-    vocabulary: Vocabulary
-    defaults: Mapping[str, Any]
-    tools: ToolFormat | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,9 +9,10 @@ from dataclasses import fields
 from typing import Any
 
 from proctor.server.engines.base import Delta, Job, ModelInfo, Sampling
-from proctor.server.engines.completions.discovery import LocalModel, Service, discover
+from proctor.server.engines.completions.discovery import Service, discover
 from proctor.server.engines.completions.resubmit import ResubmitLoop, ResubmitStep
 from proctor.server.engines.completions.upstream import Upstream
+from proctor.server.engines.local_model import LocalModel
 from proctor.server.engines.processes.stall import StallTimeouts
 from proctor.server.engines.tool_calls import ToolFormat
 from proctor.server.errors import UnsupportedRequest
@@ -107,7 +108,7 @@ class CompletionsEngine:
         # A second client: connections are tied to their event loop, and this loop ends here.
         return cls(connect(), asyncio.run(connect_and_discover()), local, name)
 
-    async def check(self, job: Job, owner: str) -> None:
+    async def check(self, job: Job) -> None:
         sampling = job.sampling
         options = {
             "presence_penalty": sampling.presence_penalty,

@@ -78,18 +78,14 @@ class ReplicaClient:
         for response in self._open:
             response.close()
 
-    async def handshake(self, timeout: float) -> Handshake | None:
+    async def handshake(self) -> Handshake | None:
         """Return what the replica tells about itself, or None if it has no plugin.
 
-        Args:
-            timeout: the maximum time in seconds.
-
         Raises:
-            TimeoutError: if the replica does not answer in time.
             ValueError: if the handshake is malformed.
         """
         try:
-            async with self._sent("GET", PATH, timeout=timeout) as response:
+            async with self._sent("GET", PATH) as response:
                 body = await response.json()
         except ReplicaFailed as error:
             if error.status == 404:
@@ -134,11 +130,10 @@ class ReplicaClient:
         path: str,
         body: bytes | None = None,
         headers: Mapping[str, str] | None = None,
-        timeout: float | None = None,
     ) -> AsyncGenerator[aiohttp.ClientResponse, None]:
         """Send a request, and yield its response if that is no error."""
         try:
-            response = await self._send(method, path, body, headers, timeout)
+            response = await self._send(method, path, body, headers or {})
         except aiohttp.ClientError as error:
             raise _lost(error) from error
         self._open.add(response)
@@ -157,8 +152,7 @@ class ReplicaClient:
         method: str,
         path: str,
         body: bytes | None,
-        headers: Mapping[str, str] | None,
-        timeout: float | None,
+        headers: Mapping[str, str],
     ) -> aiohttp.ClientResponse:
         """Send a request, again if an idle connection was closed at the moment of its reuse."""
         for is_last in (False, True):
@@ -167,9 +161,8 @@ class ReplicaClient:
                     method,
                     self._address.origin + path,
                     data=body,
-                    headers={**self._headers, **(headers or {})},
+                    headers={**self._headers, **headers},
                     server_hostname=self._address.host.partition(":")[0],
-                    timeout=aiohttp.ClientTimeout(total=timeout, connect=CONNECT_SECONDS),
                 )
             except aiohttp.ServerDisconnectedError:
                 if is_last:
@@ -181,6 +174,7 @@ def new_session() -> aiohttp.ClientSession:
     """Return the connections to all replicas of an engine, without limits of their own."""
     return aiohttp.ClientSession(
         connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=KEEPALIVE_SECONDS),
+        timeout=aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_SECONDS),
         headers={"content-type": "application/json"},
         auto_decompress=False,
     )

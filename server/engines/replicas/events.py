@@ -93,9 +93,7 @@ class EventReader:
         return ReplicaDelta(Delta(token_ids, finish, logprobs, cached_tokens), attempts)
 
 
-def read_prompt_logprobs(
-    body: bytes, prompt_ids: Sequence[int], count: int
-) -> list[TokenLogprob]:
+def read_prompt_logprobs(body: bytes, prompt_ids: Sequence[int], count: int) -> list[TokenLogprob]:
     """Return the log probabilities of a prompt but for its first token, from a whole response.
 
     Args:

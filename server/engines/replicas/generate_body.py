@@ -75,9 +75,7 @@ class GenerateBody:
     def _budget(self, segment: Segment) -> dict[str, Any]:
         job = segment.job
         seed = secrets.randbits(63) if job.sampling.seed is None else job.sampling.seed
-        budget = EngineBudget(
-            uuid4().hex, seed, job.budget, len(segment.tokens), segment.attempts
-        )
+        budget = EngineBudget(uuid4().hex, seed, job.budget, len(segment.tokens), segment.attempts)
         return budget.to_extra_args()
 
     def _write(

@@ -13,6 +13,7 @@ class State(StrEnum):
 
     Attributes:
         OUT: takes no requests; it is probed, with exponential backoff.
+        HUNG: the same, as it neither generates nor answers; its requests will not end.
         MISMATCHED: the same, as it serves something else than the gateway expects.
         TRIAL: it was out, and has answered a probe: takes one request at a time, until one
             yields a token.
@@ -21,13 +22,14 @@ class State(StrEnum):
     """
 
     OUT = "out"
+    HUNG = "hung"
     MISMATCHED = "mismatched"
     TRIAL = "trial"
     UP = "up"
     SLOW = "slow"
 
 
-AWAY = (State.OUT, State.MISMATCHED)
+AWAY = (State.OUT, State.HUNG, State.MISMATCHED)
 
 COMPARE_SECONDS = 1.0
 """How often the pace of a replica is compared with that of its peers."""
@@ -266,8 +268,8 @@ class Health:
         if found.state not in AWAY and awaited:
             silent = now - (found.waiting_since or now)
             if silent >= self._settings.stall_seconds:
-                reason = f"hung: no token and no answer for {silent:.0f} s"
-                self._take_out(found, State.OUT, reason, now)
+                reason = f"no token and no answer for {silent:.0f} s"
+                self._take_out(found, State.HUNG, reason, now)
         if found.state is State.SLOW and now - found.pace.updated >= self._settings.slow_seconds:
             found.state, found.reason = State.UP, ""
             found.pace = Pace(now)

@@ -159,10 +159,10 @@ class VllmEngine:
         enable_envs_cache()
         return engine
 
-    async def check(self, job: Job, owner: str) -> None:
+    async def check(self, job: Job) -> None:
         _check_prompt_logprobs(job, self.codec.vocabulary_size)
         config, tokenizer = self._llm.vllm_config, self._llm.renderer.get_tokenizer()
-        grammar = await self._grammar(job, owner)
+        grammar = await self._grammar(job)
         try:
             params = self._params(job, grammar)
             self._processor.validate_params(params)
@@ -332,9 +332,9 @@ class VllmEngine:
         llm.shutdown()
         await asyncio.to_thread(self._processes.kill)
 
-    async def _grammar(self, job: Job, owner: str = "") -> CheckedGrammar | None:
+    async def _grammar(self, job: Job) -> CheckedGrammar | None:
         constraint = job.sampling.constraint
-        return None if constraint is None else await self._grammars.check(constraint, owner)
+        return None if constraint is None else await self._grammars.check(constraint, job.owner)
 
     def _params(self, job: Job, grammar: CheckedGrammar | None) -> SamplingParams:
         sampling = job.sampling

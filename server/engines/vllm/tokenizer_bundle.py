@@ -6,13 +6,17 @@ from vllm.renderers import renderer_from_config
 
 from proctor.budget.processors.tokenizer.marker_discovery import MarkerSource, find_markers
 from proctor.budget.processors.tokenizer.vocabulary import read_vocabulary
-from proctor.server.engines.completions.discovery import LocalModel
+from proctor.server.engines.local_model import LocalModel
 from proctor.server.engines.vllm.codec import VllmCodec
 from proctor.server.engines.vllm.tools import VllmTools
 
 
 def load_local(
-    model: str, markers: MarkerSource, tool_call_parser: str | None = None
+    model: str,
+    markers: MarkerSource,
+    tool_call_parser: str | None = None,
+    *,
+    binds: bool = False,
 ) -> LocalModel:
     """Load a model's tokenizer, chat template and settings.
 
@@ -20,13 +24,15 @@ def load_local(
         model: a path or a Hugging Face name.
         markers: the source of its thinking markers.
         tool_call_parser: the name of vLLM's tool parser, or None without tool calls.
+        binds: whether its engine supports structured output.
 
     Raises:
         ValueError: if the markers cannot be found, the model has no end-of-sequence token, or the
             parser does not exist.
     """
     config = AsyncEngineArgs(model=model).create_model_config()
-    renderer = renderer_from_config(VllmConfig(model_config=config))
+    vllm_config = VllmConfig(model_config=config)
+    renderer = renderer_from_config(vllm_config)
     tokenizer = renderer.get_tokenizer()
     texts, token_markers = find_markers(tokenizer, config, markers)
     if not token_markers.eos:
@@ -39,9 +45,10 @@ def load_local(
         end_text=texts[1],
         vocabulary=read_vocabulary(tokenizer, config.get_vocab_size()),
         defaults=config.get_diff_sampling_param(),
+        config=vllm_config,
         tools=(
             None
             if tool_call_parser is None
-            else VllmTools(tool_call_parser, tokenizer, binds=False)
+            else VllmTools(tool_call_parser, tokenizer, binds=binds)
         ),
     )

@@ -119,12 +119,12 @@ def test_two_concurrent_requests_share_the_engines_time() -> None:
 
     one.choice_started(0, lambda: ended(0, 5, 2))
     time.now = 10 * SECOND  # alone
-    one.first_token(0, None)
+    one.first_token(0)
     other.choice_started(0, lambda: ended(0, 0, 0))
     time.now = 20 * SECOND  # together
     snapshots = [request_cost.snapshot().cost(1) for request_cost in (one, other)]
     time.now = 30 * SECOND
-    other.first_token(0, None)
+    other.first_token(0)
     other.choice_left_engine(0)
     time.now = 40 * SECOND  # again alone
     one.choice_left_engine(0)
@@ -155,7 +155,8 @@ def test_the_snapshot_of_a_running_request_has_its_cost_so_far() -> None:
     )
     request_cost.choice_started(0, lambda: ended(0, 30, 10))
     request_cost.choice_started(1, lambda: ended(1, 7, 0))
-    request_cost.first_token(0, 4)
+    request_cost.first_token(0)
+    request_cost.prompt_cached(0, 4)
     request_cost.choice_finished(ended(0, 50, 20))
 
     snapshot = request_cost.snapshot()

@@ -30,8 +30,8 @@ class LookingEngine(FakeEngine):
         self.stopped = asyncio.Event()
         self.owners: list[str] = []
 
-    async def check(self, job: Job, owner: str) -> None:
-        self.owners.append(owner)
+    async def check(self, job: Job) -> None:
+        self.owners.append(job.owner)
         self.began.set()
         try:
             await asyncio.Event().wait()

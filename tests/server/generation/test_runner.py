@@ -32,8 +32,8 @@ class RecordingObserver(RequestObserver):
         self.begun += 1
         self.so_far = so_far
 
-    def first_token(self, choice: int, cached_tokens: int | None) -> None:
-        self.cached = cached_tokens
+    def prompt_cached(self, choice: int, tokens: int) -> None:
+        self.cached = tokens
 
     def choice_left_engine(self, choice: int) -> None:
         self.stopped += 1

@@ -10,10 +10,11 @@ import orjson
 from proctor.budget import TokenBudget
 from proctor.server.engines.base import Finish, Job, Sampling
 from proctor.server.engines.completions.dialects import Dialect, TextDialect, TokenIdDialect
-from proctor.server.engines.completions.discovery import LocalModel, Service
+from proctor.server.engines.completions.discovery import Service
 from proctor.server.engines.completions.engine import CompletionsEngine
 from proctor.server.engines.completions.upstream import Upstream
 from proctor.server.engines.fake import END_TURN, MARKERS, VOCABULARY, ByteCodec
+from proctor.server.engines.local_model import LocalModel
 
 END = "</think>"
 DONE = b"data: [DONE]\n\n"
@@ -24,7 +25,7 @@ Chunk = bytes | Exception
 
 
 LOCAL = LocalModel(
-    ByteCodec(MARKERS, opens=True), MARKERS, END, VOCABULARY, {"top_k": 20, "min_tokens": 3}
+    ByteCodec(MARKERS, opens=True), MARKERS, END, VOCABULARY, {"top_k": 20, "min_tokens": 3}, None
 )
 IDS = TokenIdDialect(MARKERS)
 TEXTS = TextDialect(END, LOCAL.codec.encode)

@@ -7,6 +7,7 @@ import httpx
 import orjson
 import pytest
 
+from proctor.server.config.engine import CompletionsServer
 from proctor.server.config.section import ConfigError
 from proctor.server.config.settings import load_settings
 from proctor.server.engines.completions import discovery
@@ -126,10 +127,10 @@ def test_load_uses_one_client_for_discovery_and_another_afterwards() -> None:
 def test_settings_of_a_completions_server() -> None:
     over = settings(model="m", engine=COMPLETIONS)
 
-    assert over.completions_server is not None
-    assert over.completions_server.base_url == "http://upstream/v1"
-    assert "s3cret" not in repr(over.completions_server)
-    assert settings(engine={"max_model_len": 9}).completions_server is None
+    assert isinstance(over.remote_engine, CompletionsServer)
+    assert over.remote_engine.base_url == "http://upstream/v1"
+    assert "s3cret" not in repr(over.remote_engine)
+    assert settings(engine={"max_model_len": 9}).remote_engine is None
 
 
 @pytest.mark.parametrize(

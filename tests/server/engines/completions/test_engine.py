@@ -163,7 +163,7 @@ BOUND = Constraint(Kind.REGEX, "a", "structured_outputs.regex")
 )
 async def test_unsupported_fields_are_refused_by_name(sampling: Sampling, field: str) -> None:
     with pytest.raises(UnsupportedRequest) as refused:
-        await engine(Script([])).check(Job("job", (1,), sampling, TokenBudget()), "")
+        await engine(Script([])).check(Job("job", (1,), sampling, TokenBudget()))
 
     assert refused.value.param == field
 
@@ -173,7 +173,7 @@ async def test_unsupported_fields_with_neutral_values_are_accepted() -> None:
         9, presence_penalty=0, frequency_penalty=0, repetition_penalty=1, logit_bias={}
     )
 
-    await engine(Script([])).check(Job("job", (1,), neutral, TokenBudget()), "")
+    await engine(Script([])).check(Job("job", (1,), neutral, TokenBudget()))
 
 
 async def test_budgets_over_a_server_that_returns_text() -> None:

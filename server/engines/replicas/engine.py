@@ -1,0 +1,252 @@
+"""The engine over replicas: vLLM's servers elsewhere, with Proctor's logits processor."""
+
+import asyncio
+import logging
+import time
+from collections.abc import AsyncGenerator, Callable, Sequence
+from contextlib import aclosing
+from dataclasses import replace
+from typing import Any
+
+from vllm import SamplingParams
+from vllm.exceptions import VLLMClientError
+
+from proctor.budget.processors.params import WIRE_VERSION
+from proctor.replica.handshake import Handshake, digest_markers, digest_vocabulary
+from proctor.server.engines.base import Delta, Finish, Job, ModelInfo, TokenLogprob
+from proctor.server.engines.grammars.base import CheckedGrammar, GrammarChecker
+from proctor.server.engines.local_model import LocalModel
+from proctor.server.engines.processes.stall import StallTimeouts
+from proctor.server.engines.replicas.choice import ReplicatedChoice, Segment, is_over
+from proctor.server.engines.replicas.client import ReplicaFailed, ReplicaLost
+from proctor.server.engines.replicas.events import ReplicaDelta, RequestFailed, read_prompt_logprobs
+from proctor.server.engines.replicas.generate_body import GenerateBody
+from proctor.server.engines.replicas.pool import Lease, ReplicaPool, first_handshake
+from proctor.server.engines.vllm.sampling import sampling_options
+from proctor.server.errors import EngineUnavailable, UnsupportedRequest
+
+logger = logging.getLogger(__name__)
+
+MAX_REPLICAS = 3
+"""How many replicas a choice may be sent to, one after the other."""
+
+
+class ReplicaEngine:
+    """An engine over replicas: one request per choice, whatever its continuations."""
+
+    def __init__(
+        self,
+        local: LocalModel,
+        handshake: Handshake,
+        name: str,
+        pool: Callable[[], ReplicaPool],
+        grammars: GrammarChecker,
+        salt: Callable[[str], str],
+    ) -> None:
+        """Initialize the engine.
+
+        Args:
+            local: the local parts of the model.
+            handshake: what a replica tells about the model there.
+            name: the model's name for clients of the gateway.
+            pool: returns the pool of replicas, which belongs to an event loop.
+            grammars: checks grammars before the replicas compile them.
+            salt: returns the salt of an owner's prefixes in the caches; empty for none.
+        """
+        self._local = local
+        self._new_pool = pool
+        self._pool: ReplicaPool | None = None
+        self._grammars = grammars
+        self._salt = salt
+        self._body = GenerateBody(handshake.models[0], local.markers, local.defaults)
+        self._attempts: dict[str, frozenset[int]] = {}
+        self.model = ModelInfo(
+            name, handshake.context_length, local.markers, int(time.time()), local.vocabulary
+        )
+        self.codec = local.codec
+        self.tools = local.tools
+
+    @classmethod
+    def load(
+        cls,
+        local: LocalModel,
+        urls: Sequence[str],
+        api_key: str,
+        *,
+        name: str,
+        grammars: Callable[[Any], GrammarChecker],
+        salt: Callable[[str], str],
+    ) -> "ReplicaEngine":
+        """Wait for a first replica and return the engine.
+
+        Args:
+            local: the local parts of the model.
+            urls: where the replicas are; each address that a host name resolves to is one.
+            api_key: their bearer token; empty for none.
+            name: the model's name for clients of the gateway.
+            grammars: returns the grammar checker for a configuration of vLLM.
+            salt: returns the salt of an owner's prefixes in the caches; empty for none.
+
+        Raises:
+            ValueError: if the replica serves another model, or cannot keep budgets.
+        """
+        handshake = asyncio.run(first_handshake(urls, api_key))
+        check_handshake(handshake, local)
+        checker = grammars(local.config)
+        try:
+            checker.wait()
+        except BaseException:
+            checker.close()
+            raise
+
+        def pool() -> ReplicaPool:
+            return ReplicaPool(urls, api_key, handshake.identity)
+
+        return cls(local, handshake, name, pool, checker, salt)
+
+    async def check(self, job: Job) -> None:
+        grammar = await self._grammar(job)
+        config = self._local.config
+        try:
+            params = sampling_options(job.sampling, self._local.defaults)
+            SamplingParams(**params).verify(
+                config.model_config, None, config.structured_outputs_config, None
+            )
+        except (VLLMClientError, ValueError) as error:
+            field = getattr(error, "parameter", None) or ""
+            field = "top_logprobs" if field == "logprobs" else field
+            raise UnsupportedRequest(field, Exception.__str__(error)) from error
+        del grammar
+
+    async def generate(self, job: Job) -> AsyncGenerator[Delta, None]:
+        """Generate one choice, on another replica from where the first one was lost.
+
+        Raises:
+            EngineUnavailable: if no replica can continue.
+            UnsupportedRequest: if a replica rejects the request.
+        """
+        grammar = await self._grammar(job)
+        choice = ReplicatedChoice(job)
+        lost: list[str] = []
+        try:
+            while True:
+                segment = choice.next_segment()
+                try:
+                    async with aclosing(self._segment(segment, grammar, lost)) as events:
+                        async for event in events:
+                            yield choice.push(event)
+                    return
+                except (ReplicaLost, ReplicaFailed) as error:
+                    if len(lost) == MAX_REPLICAS or (choice.begun and not choice.resumable):
+                        raise
+                    logger.warning("%s: continuing elsewhere", error)
+        finally:
+            self._attempts[job.id] = choice.attempts
+
+    async def _segment(
+        self, segment: Segment, grammar: CheckedGrammar | None, lost: list[str]
+    ) -> AsyncGenerator[ReplicaDelta, None]:
+        """Generate a part of a choice on one replica; if that fails, add its name to `lost`."""
+        job = segment.job
+        with self._pooled.lease(job, segment.prompt_ids, segment.max_tokens, lost) as lease:
+            try:
+                prompt_logprobs = await self._prompt_logprobs(segment, lease)
+                if not job.sampling.max_tokens:
+                    yield ReplicaDelta(Delta((), Finish.LENGTH, (), None, prompt_logprobs))
+                    return
+                body = self._body.stream(segment, grammar, self._salt(job.owner))
+                stream = lease.client.stream(body, job.headers, job.sampling.top_logprobs)
+                async with aclosing(stream) as events:
+                    async for event in events:
+                        lease.progress(len(event.delta.token_ids))
+                        if event.delta.finish is Finish.ABORT:
+                            raise ReplicaLost("a replica gave the request up")
+                        if prompt_logprobs is not None:
+                            delta = replace(event.delta, prompt_logprobs=prompt_logprobs)
+                            event, prompt_logprobs = replace(event, delta=delta), None
+                        yield event
+                        if is_over(event.delta):
+                            lease.finish()
+            except ReplicaLost as error:
+                lost.append(lease.name)
+                self._pooled.report_lost(lease.name, str(error))
+                raise
+            except ReplicaFailed as error:
+                lost.append(lease.name)
+                lease.fail(error.status)
+                raise
+            except RequestFailed as error:
+                if job.sampling.constraint is None:
+                    raise
+                field = job.sampling.constraint.field
+                raise UnsupportedRequest(field, f"the engine cannot enforce '{field}'") from error
+
+    async def _prompt_logprobs(
+        self, segment: Segment, lease: Lease
+    ) -> Sequence[TokenLogprob] | None:
+        """Return the log probabilities of the prompt, which streams do not have."""
+        job, count = segment.job, segment.job.sampling.prompt_logprobs
+        if count is None:
+            return None
+        body = self._body.prompt_logprobs(segment, self._salt(job.owner))
+        response = await lease.client.generate(body, job.headers)
+        # In a thread: there can be thousands, and they must not block streams.
+        return await asyncio.to_thread(read_prompt_logprobs, response, job.prompt_ids, count)
+
+    async def attempts(self, job: Job) -> frozenset[int]:
+        return self._attempts.pop(job.id, frozenset())
+
+    async def health(self) -> None:
+        if not self._pooled.usable:
+            raise EngineUnavailable("no replica can take requests now")
+
+    async def warm_up(self) -> None:
+        """Look for the replicas, and wait until one of them has answered."""
+        pool = self._pool = self._new_pool()
+        await pool.start()
+
+    async def heartbeat(self, timeouts: StallTimeouts) -> None:
+        """Do nothing: the pool probes the replicas, which restart by themselves."""
+
+    async def kill(self) -> None:
+        await self.aclose()
+
+    async def aclose(self) -> None:
+        await asyncio.to_thread(self._grammars.close)
+        if self._pool is not None:
+            await self._pool.aclose()
+
+    @property
+    def _pooled(self) -> ReplicaPool:
+        if self._pool is None:
+            raise EngineUnavailable("the engine has not started")
+        return self._pool
+
+    async def _grammar(self, job: Job) -> CheckedGrammar | None:
+        constraint = job.sampling.constraint
+        return None if constraint is None else await self._grammars.check(constraint, job.owner)
+
+
+def check_handshake(handshake: Handshake, local: LocalModel) -> None:
+    """Return if a replica serves the model as the gateway knows it.
+
+    Raises:
+        ValueError: if it does not; the message says what differs, and what to do.
+    """
+    expected = {
+        "wire": (WIRE_VERSION, "install the same version of Proctor on both"),
+        "markers": (
+            digest_markers(local.markers),
+            "set reasoning_parser, or thinking_start and thinking_end, alike on both",
+        ),
+        "vocabulary": (
+            digest_vocabulary(local.vocabulary),
+            "serve the same model, or the same revision of it",
+        ),
+    }
+    for name, (value, advice) in expected.items():
+        if getattr(handshake, name) != value:
+            raise ValueError(
+                f"the replicas' {name} ({getattr(handshake, name)}) is not the gateway's "
+                f"({value}): {advice}"
+            )
