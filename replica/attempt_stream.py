@@ -1,7 +1,7 @@
 """Adds the record of attempts to a stream of vLLM's server-sent events."""
 
-from collections.abc import AsyncGenerator, AsyncIterable, Awaitable, Callable
-from typing import Any
+from collections.abc import AsyncGenerator, AsyncIterable
+from typing import Any, Protocol
 
 import orjson
 
@@ -14,10 +14,17 @@ DATA = "data: "
 END = "\n\n"
 
 
+class ReadAttempts(Protocol):
+    """Returns the positions of the tokens so far that replaced an attempt."""
+
+    async def __call__(self, *, is_over: bool) -> frozenset[int]:
+        """Return the record; `is_over` tells that it can be removed."""
+
+
 async def with_attempts(
     events: AsyncIterable[str | bytes],
     budget: TokenBudget,
-    take: Callable[[], Awaitable[frozenset[int]]],
+    read: ReadAttempts,
 ) -> AsyncGenerator[str | bytes, None]:
     """Yield the events, with `{"proctor": {"attempts": [...]}}` added to some of them.
 
@@ -29,14 +36,15 @@ async def with_attempts(
     Args:
         events: the events of one choice, one per item.
         budget: the budget of the choice.
-        take: returns the positions of the tokens so far that replaced an attempt.
+        read: returns the positions of the tokens so far that replaced an attempt.
     """
     replacements = {ids[0] for ids in budget.continuation_ids}
     async for event in events:
         text = event if isinstance(event, str) else event.decode()
         chunk = _parse(text)
-        if chunk is not None and _may_change(chunk, replacements):
-            chunk[FIELD] = {"attempts": sorted(await take())}
+        is_over = chunk is not None and _is_over(chunk)
+        if chunk is not None and (is_over or _has_any(chunk, replacements)):
+            chunk[FIELD] = {"attempts": sorted(await read(is_over=is_over))}
             yield f"{DATA}{orjson.dumps(chunk).decode()}{END}"
         else:
             yield event
@@ -47,12 +55,12 @@ def _parse(event: str) -> dict[str, Any] | None:
     if not event.startswith(DATA + "{"):
         return None
     chunk: dict[str, Any] = orjson.loads(event[len(DATA) :])
-    return chunk
+    return chunk if "choices" in chunk else None
 
 
-def _may_change(chunk: dict[str, Any], replacements: set[int]) -> bool:
-    """Return whether the record may have changed with this chunk, or the choice ends with it."""
-    return any(
-        choice.get("finish_reason") or not replacements.isdisjoint(choice.get("token_ids") or ())
-        for choice in chunk.get("choices") or ()
-    )
+def _has_any(chunk: dict[str, Any], tokens: set[int]) -> bool:
+    return any(not tokens.isdisjoint(choice.get("token_ids") or ()) for choice in chunk["choices"])
+
+
+def _is_over(chunk: dict[str, Any]) -> bool:
+    return any(choice.get("finish_reason") for choice in chunk["choices"])

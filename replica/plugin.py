@@ -26,7 +26,7 @@ from proctor.budget.processors.params import WIRE_VERSION, EngineBudget, markers
 from proctor.budget.processors.structured_outputs.checked_params import BACKEND, CheckedParams
 from proctor.budget.processors.tokenizer.vocabulary import vocabulary_of
 from proctor.budget.processors.vllm_arguments import PROCESSORS
-from proctor.budget.processors.worker_calls import call_workers, take_attempts
+from proctor.budget.processors.worker_calls import call_workers, read_attempts
 from proctor.replica.attempt_stream import with_attempts
 from proctor.replica.handshake import PATH, Handshake, digest_markers, digest_vocabulary
 from proctor.replica.weights import digest_weights
@@ -102,7 +102,7 @@ class ProctorPlugin:
             response.body_iterator = with_attempts(
                 response.body_iterator,  # type: ignore[arg-type]
                 budget.budget,
-                partial(take_attempts, self._engine, budget.key),
+                partial(read_attempts, self._engine, budget.key),
             )
         return response
 

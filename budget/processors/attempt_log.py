@@ -62,6 +62,11 @@ class AttemptLog:
         self._finish_copies()
         return self._saved.pop(key, [])
 
+    def peek(self, key: str) -> list[int]:
+        """Return saved attempts; empty if there are none. Waits for the device."""
+        self._finish_copies()
+        return self._saved.get(key, [])
+
     def _finish_copies(self) -> None:
         """Wait for the rows that are being copied to the host."""
         if self._device.type != "cpu":

@@ -231,10 +231,16 @@ class BudgetLogitsProcessor(LogitsProcessor):
 
         The record of a request that left the batch is removed.
         """
+        attempts = self.peek_attempts(key)
+        self._saved_attempts.pop(key, None)
+        return attempts
+
+    def peek_attempts(self, key: str) -> list[int]:
+        """Return the same without removing anything: the request may go on, even if preempted."""
         for state in self._rows.values():
             if state.request.key == key:
                 return state.attempts
-        return self._saved_attempts.pop(key, [])
+        return self._saved_attempts.get(key, [])
 
     def check_slots(self) -> int:
         """Return the number of slots in use.

@@ -154,11 +154,18 @@ class BudgetLogitsProcessor(LogitsProcessor):
 
         The record of a request that left the batch is removed.
         """
+        attempts = self.peek_attempts(key)
+        self._attempt_log.pop(key)
+        return attempts
+
+    @torch.inference_mode()
+    def peek_attempts(self, key: str) -> list[int]:
+        """Return the same without removing anything: the request may go on, even if preempted."""
         for slot, owner in self._owners.items():
             if owner.key == key:
                 self._advance_table(self._slots[slot : slot + 1])
                 return self._attempt_log.read(slot)
-        return self._attempt_log.pop(key)
+        return self._attempt_log.peek(key)
 
     @torch.inference_mode()
     def draft_counts(self) -> DraftCounts:

@@ -23,6 +23,15 @@ class BudgetWorkerExtension:
         processor = self._processor()
         return [] if processor is None else processor.take_attempts(key)
 
+    def peek_attempts(self, key: str) -> list[int]:
+        """Return the same without removing anything: the request may go on, even if preempted.
+
+        Raises:
+            RuntimeError: if the worker has no budget processor.
+        """
+        processor = self._processor()
+        return [] if processor is None else processor.peek_attempts(key)
+
     def check_slots(self) -> int:
         """Return the number of slots in use on vLLM's V1 runner, where the processor assigns them.
 

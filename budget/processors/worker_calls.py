@@ -19,14 +19,16 @@ async def call_workers(client: AsyncMPClient, method: str, *args: Any) -> list[l
     return results
 
 
-async def take_attempts(client: AsyncMPClient, key: str) -> frozenset[int]:
+async def read_attempts(client: AsyncMPClient, key: str, *, is_over: bool) -> frozenset[int]:
     """Return the attempts of a request, from whichever worker sampled it.
 
     Args:
         client: vLLM's client of its engine processes.
         key: the request's key, see `EngineBudget`.
+        is_over: whether the request has ended, so that its record can be removed.
     """
-    per_engine = await call_workers(client, "take_attempts", key)
+    method = "take_attempts" if is_over else "peek_attempts"
+    per_engine = await call_workers(client, method, key)
     return frozenset(
         position for workers in per_engine for record in workers for position in record
     )

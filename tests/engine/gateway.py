@@ -40,12 +40,14 @@ class Gateway:
         engine: the real engine, which records its tokens.
         settings: its settings.
         loop: the event loop of both.
+        vllm_url: the base URL of the server that exposes vLLM's metrics.
     """
 
     url: str
     engine: RecordingEngine
     settings: Settings
     loop: asyncio.AbstractEventLoop
+    vllm_url: str
 
     def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
         """Run a coroutine in the event loop of the engine, and return its result."""
@@ -130,7 +132,7 @@ def _running_gateway(settings: Settings) -> Iterator[Gateway]:
         url = f"http://127.0.0.1:{listener.getsockname()[1]}"
         try:
             asyncio.run(_until_loaded(url))
-            yield Gateway(url, loaded[0], settings, server.loop)
+            yield Gateway(url, loaded[0], settings, server.loop, vllm_url=url)
         finally:
             server.should_exit = True
             thread.join()

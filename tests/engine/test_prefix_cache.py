@@ -62,9 +62,9 @@ def request(messages: list[dict[str, Any]], call: int) -> dict[str, Any]:
     }
 
 
-async def samples(http: httpx.AsyncClient, name: str) -> list[Sample]:
-    """Return the samples of a metric."""
-    families = text_string_to_metric_families((await http.get("/metrics")).text)
+async def samples(http: httpx.AsyncClient, name: str, server: str = "") -> list[Sample]:
+    """Return the samples of a metric of a server, by default the gateway."""
+    families = text_string_to_metric_families((await http.get(f"{server}/metrics")).text)
     return [sample for family in families for sample in family.samples if sample.name == name]
 
 
@@ -78,7 +78,7 @@ async def test_a_turn_of_tool_calls_reads_its_history_from_the_cache(vllm_gatewa
     messages = turn()
     usages: list[dict[str, int]] = []
     async with httpx.AsyncClient(base_url=vllm_gateway.url, timeout=None) as http:
-        (cache,) = await samples(http, "vllm:cache_config_info")
+        (cache,) = await samples(http, "vllm:cache_config_info", vllm_gateway.vllm_url)
         before = await cached_tokens(http)
         for call in range(CALLS + 1):
             body = request(messages[: 2 * call + 1], call)

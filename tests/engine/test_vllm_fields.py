@@ -7,7 +7,7 @@ from typing import Any
 import httpx
 import pytest
 
-from proctor.server.engines.vllm import engine as vllm
+from proctor.server.engines.vllm import sampling as vllm_sampling
 from tests.engine.client import body
 from tests.engine.gateway import Gateway
 from tests.waiting import PATIENCE
@@ -235,7 +235,9 @@ async def test_prompt_logprobs_are_limited_by_memory(
     fields: dict[str, Any],
     param: str,
 ) -> None:
-    monkeypatch.setattr(vllm, "MAX_PROMPT_LOGITS", 10 * vllm_gateway.engine.codec.vocabulary_size)
+    monkeypatch.setattr(
+        vllm_sampling, "MAX_PROMPT_LOGITS", 10 * vllm_gateway.engine.codec.vocabulary_size
+    )
 
     refused = await http.post(RAW, json=raw(vllm_gateway, [5] * 11, max_tokens=1, **fields))
     accepted = await http.post(RAW, json=raw(vllm_gateway, [5] * 10, max_tokens=1, **fields))

@@ -16,7 +16,7 @@ GENERATE = "/inference/v1/generate"
 KEEPALIVE_SECONDS = 2.0
 """How long an idle connection is reused; vLLM's server closes it after five seconds."""
 
-CONNECT_SECONDS = 5.0
+CONNECT_SECONDS = 10.0
 CLIENT_ERRORS = range(400, 500)
 BUSY = (408, 429, 503)
 """Statuses of a replica that cannot take a request now."""
@@ -164,7 +164,9 @@ class ReplicaClient:
                     headers={**self._headers, **headers},
                     server_hostname=self._address.host.partition(":")[0],
                 )
-            except aiohttp.ServerDisconnectedError:
+            except aiohttp.ClientConnectorError:
+                raise
+            except (aiohttp.ServerDisconnectedError, aiohttp.ClientOSError):
                 if is_last:
                     raise
         raise AssertionError("unreachable")

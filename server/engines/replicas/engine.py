@@ -21,8 +21,13 @@ from proctor.server.engines.replicas.choice import ReplicatedChoice, Segment, is
 from proctor.server.engines.replicas.client import ReplicaFailed, ReplicaLost
 from proctor.server.engines.replicas.events import ReplicaDelta, RequestFailed, read_prompt_logprobs
 from proctor.server.engines.replicas.generate_body import GenerateBody
-from proctor.server.engines.replicas.pool import Lease, ReplicaPool, first_handshake
-from proctor.server.engines.vllm.sampling import sampling_options
+from proctor.server.engines.replicas.pool import (
+    NO_REPLICA,
+    Lease,
+    ReplicaPool,
+    first_handshake,
+)
+from proctor.server.engines.vllm.sampling import check_prompt_logprobs, sampling_options
 from proctor.server.errors import EngineUnavailable, UnsupportedRequest
 
 logger = logging.getLogger(__name__)
@@ -105,7 +110,8 @@ class ReplicaEngine:
         return cls(local, handshake, name, pool, checker, salt)
 
     async def check(self, job: Job) -> None:
-        grammar = await self._grammar(job)
+        await self._grammar(job)
+        check_prompt_logprobs(job, self.codec.vocabulary_size)
         config = self._local.config
         try:
             params = sampling_options(job.sampling, self._local.defaults)
@@ -116,7 +122,6 @@ class ReplicaEngine:
             field = getattr(error, "parameter", None) or ""
             field = "top_logprobs" if field == "logprobs" else field
             raise UnsupportedRequest(field, Exception.__str__(error)) from error
-        del grammar
 
     async def generate(self, job: Job) -> AsyncGenerator[Delta, None]:
         """Generate one choice, on another replica from where the first one was lost.
@@ -131,6 +136,7 @@ class ReplicaEngine:
         try:
             while True:
                 segment = choice.next_segment()
+                await self._pooled.wait(lost)
                 try:
                     async with aclosing(self._segment(segment, grammar, lost)) as events:
                         async for event in events:
@@ -198,7 +204,7 @@ class ReplicaEngine:
 
     async def health(self) -> None:
         if not self._pooled.usable:
-            raise EngineUnavailable("no replica can take requests now")
+            raise EngineUnavailable(NO_REPLICA)
 
     async def warm_up(self) -> None:
         """Look for the replicas, and wait until one of them has answered."""

@@ -26,6 +26,12 @@ CHECK_SECONDS = 0.25
 
 PROBE_TIMEOUT_SECONDS = 5.0
 
+WAIT_SECONDS = 5.0
+"""How long an admitted request waits for a replica when there is none: as long as one that was lost
+needs to come back."""
+
+NO_REPLICA = "no replica can take requests now"
+
 
 @dataclass(slots=True)
 class Member:
@@ -110,8 +116,7 @@ class ReplicaPool:
     @property
     def usable(self) -> bool:
         """Whether any replica can take requests."""
-        now = time.monotonic()
-        return any(self._health.usable(name, now) for name in self._members)
+        return self._usable(())
 
     @property
     def problems(self) -> str:
@@ -127,6 +132,20 @@ class ReplicaPool:
     def outstanding(self) -> dict[str, float]:
         """Return the work of each replica that its requests are expected to need yet, in tokens."""
         return self._balancer.outstanding()
+
+    async def wait(self, excluded: Collection[str]) -> None:
+        """Wait until a replica that is not excluded can take requests, but not for long.
+
+        Raises:
+            EngineUnavailable: if there is none after `WAIT_SECONDS`.
+        """
+        try:
+            async with asyncio.timeout(WAIT_SECONDS):
+                while not self._usable(excluded):
+                    self._answered.clear()
+                    await self._answered.wait()
+        except TimeoutError:
+            raise EngineUnavailable(NO_REPLICA) from None
 
     @contextmanager
     def lease(
@@ -155,7 +174,7 @@ class ReplicaPool:
                 excluded=out | {*excluded},
             )
         except NoReplica:
-            raise EngineUnavailable("no replica can take requests now") from None
+            raise EngineUnavailable(NO_REPLICA) from None
         name = assignment.replica
         uncached = len(prompt_ids) - assignment.cached_tokens
         health = self._health.request_sent(name, now, prefill_tokens=uncached)
@@ -176,6 +195,11 @@ class ReplicaPool:
             task.cancel()
         await asyncio.gather(*self._tasks, *probes, return_exceptions=True)
         await self._session.close()
+
+    def _usable(self, excluded: Collection[str]) -> bool:
+        now = time.monotonic()
+        names = self._members.keys() - {*excluded}
+        return any(self._health.usable(name, now) for name in names)
 
     def _reweigh(self, name: str, now: float) -> float:
         """Set the capacity of a replica by its health, and return its weight."""

@@ -32,7 +32,7 @@ from proctor.budget.processors.structured_outputs.reasoning_parser import parser
 from proctor.budget.processors.tokenizer.marker_discovery import MarkerSource, find_markers
 from proctor.budget.processors.tokenizer.vocabulary import read_vocabulary
 from proctor.budget.processors.vllm_arguments import PROCESSORS
-from proctor.budget.processors.worker_calls import call_workers, take_attempts
+from proctor.budget.processors.worker_calls import call_workers, read_attempts
 from proctor.server.engines.base import Delta, Finish, Job, ModelInfo, Sampling, TokenLogprob
 from proctor.server.engines.grammars.base import CheckedGrammar, GrammarChecker
 from proctor.server.engines.processes.engine_processes import SHUTTING_DOWN, EngineProcesses
@@ -47,7 +47,7 @@ from proctor.server.engines.vllm.codec import VllmCodec
 from proctor.server.engines.vllm.config import engine_config, openmp_threads
 from proctor.server.engines.vllm.core_process import starting_engine_core
 from proctor.server.engines.vllm.metrics import DraftMetrics, SanitizedStatLogger
-from proctor.server.engines.vllm.sampling import sampling_options
+from proctor.server.engines.vllm.sampling import check_prompt_logprobs, sampling_options
 from proctor.server.engines.vllm.tools import VllmTools
 from proctor.server.engines.warm_up import warm_up
 from proctor.server.errors import EngineUnavailable, UnsupportedRequest
@@ -61,10 +61,6 @@ STOPPED = "the engine stopped"
 
 FAILED = "error"
 """vLLM's finish reason of a request that failed."""
-
-MAX_PROMPT_LOGITS = 2**29
-"""Maximum number of logits for the log probabilities of one prompt: vLLM holds those of all tokens
-at once, as two copies of 32-bit floats."""
 
 MIN_LOGPROB = -9999.0
 """Replaces minus infinity, which JSON does not have; vLLM's server uses the same value."""
@@ -160,7 +156,7 @@ class VllmEngine:
         return engine
 
     async def check(self, job: Job) -> None:
-        _check_prompt_logprobs(job, self.codec.vocabulary_size)
+        check_prompt_logprobs(job, self.codec.vocabulary_size)
         config, tokenizer = self._llm.vllm_config, self._llm.renderer.get_tokenizer()
         grammar = await self._grammar(job)
         try:
@@ -212,7 +208,7 @@ class VllmEngine:
         if not job.budget.demands_thinking:
             return frozenset()
         with self._fail_if_killed():
-            return await take_attempts(self._llm.engine_core, job.id)
+            return await read_attempts(self._llm.engine_core, job.id, is_over=True)
 
     @property
     def _llm(self) -> AsyncLLM:
@@ -388,21 +384,6 @@ def _logprob(token: int, by_id: Mapping[int, Logprob], count: int) -> TokenLogpr
     top = [(other, _finite(entry.logprob)) for other, entry in ranked[:count]]
     own = by_id[token]
     return TokenLogprob(token, _finite(own.logprob), tuple(top), own.rank or 0)
-
-
-def _check_prompt_logprobs(job: Job, vocabulary_size: int) -> None:
-    """Reject prompts whose log probabilities would take too much memory.
-
-    Raises:
-        UnsupportedRequest: if the prompt is too long for them.
-    """
-    max_tokens = MAX_PROMPT_LOGITS // vocabulary_size
-    if job.sampling.prompt_logprobs is not None and len(job.prompt_ids) > max_tokens:
-        raise UnsupportedRequest(
-            "prompt_logprobs",
-            f"'prompt_logprobs' is only supported for prompts of at most {max_tokens} tokens, and "
-            f"this one has {len(job.prompt_ids)}",
-        )
 
 
 def _finite(logprob: float) -> float:

@@ -3,7 +3,8 @@
 from collections.abc import Mapping
 from typing import Any
 
-from proctor.server.engines.base import Sampling
+from proctor.server.engines.base import Job, Sampling
+from proctor.server.errors import UnsupportedRequest
 
 SAME_NAMES = (
     "temperature",
@@ -17,6 +18,10 @@ SAME_NAMES = (
     "seed",
 )
 """Sampling parameters that have the same name in vLLM."""
+
+MAX_PROMPT_LOGITS = 2**29
+"""Maximum number of logits for the log probabilities of one prompt: vLLM holds those of all tokens
+at once, as two copies of 32-bit floats."""
 
 
 def sampling_options(sampling: Sampling, defaults: Mapping[str, Any]) -> dict[str, Any]:
@@ -35,3 +40,18 @@ def sampling_options(sampling: Sampling, defaults: Mapping[str, Any]) -> dict[st
         "prompt_logprobs": sampling.prompt_logprobs,
         "detokenize": False,
     }
+
+
+def check_prompt_logprobs(job: Job, vocabulary_size: int) -> None:
+    """Reject prompts whose log probabilities would take too much memory.
+
+    Raises:
+        UnsupportedRequest: if the prompt is too long for them.
+    """
+    max_tokens = MAX_PROMPT_LOGITS // vocabulary_size
+    if job.sampling.prompt_logprobs is not None and len(job.prompt_ids) > max_tokens:
+        raise UnsupportedRequest(
+            "prompt_logprobs",
+            f"'prompt_logprobs' is only supported for prompts of at most {max_tokens} tokens, and "
+            f"this one has {len(job.prompt_ids)}",
+        )
