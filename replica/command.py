@@ -15,15 +15,15 @@ from vllm.entrypoints.serve.utils.api_utils import cli_env_setup
 from vllm.tokenizers import cached_tokenizer_from_config
 from vllm.utils.argparse_utils import FlexibleArgumentParser
 
-from proctor.budget.processors.params import with_markers
-from proctor.budget.processors.structured_outputs import reasoning_parser
-from proctor.budget.processors.tokenizer.marker_discovery import MarkerSource, find_markers
-from proctor.budget.processors.vllm_arguments import (
+from proctor.budget.processors.integration.arguments import (
     PROCESSORS,
     RESERVED_ARGUMENTS,
     WORKER_EXTENSION,
     splits_prefills,
 )
+from proctor.budget.processors.params import with_markers
+from proctor.budget.processors.structured_outputs import reasoning_parser
+from proctor.budget.processors.tokenizer.marker_discovery import MarkerSource, find_markers
 
 PLUGINS = "VLLM_PLUGINS"
 PLUGIN = "proctor"

@@ -22,11 +22,11 @@ from vllm.sampling_params import SamplingParams
 from vllm.v1.engine.async_llm import AsyncLLM
 
 from proctor.budget import BudgetError
+from proctor.budget.processors.integration.arguments import PROCESSORS
+from proctor.budget.processors.integration.worker_calls import call_workers, read_attempts
 from proctor.budget.processors.params import WIRE_VERSION, EngineBudget, markers_of, read
 from proctor.budget.processors.structured_outputs.checked_params import BACKEND, CheckedParams
 from proctor.budget.processors.tokenizer.vocabulary import vocabulary_of
-from proctor.budget.processors.vllm_arguments import PROCESSORS
-from proctor.budget.processors.worker_calls import call_workers, read_attempts
 from proctor.replica.attempt_stream import with_attempts
 from proctor.replica.handshake import PATH, Handshake, digest_markers, digest_vocabulary
 from proctor.replica.weights import digest_weights

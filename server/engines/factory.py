@@ -111,6 +111,7 @@ def _load_replicas(
         replicas.urls,
         replicas.api_key.get_secret_value(),
         name=settings.model_name,
+        known_as=(settings.model_name, settings.model_path),
         grammars=grammars,
         salt=CacheSalt(replicas.cache_salt.get_secret_value()),
     )

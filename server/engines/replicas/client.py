@@ -12,7 +12,6 @@ from proctor.replica.handshake import PATH, Handshake
 from proctor.server.engines.replicas.events import EventReader, ReplicaDelta
 from proctor.server.errors import EngineUnavailable, UnsupportedRequest
 
-GENERATE = "/inference/v1/generate"
 KEEPALIVE_SECONDS = 2.0
 """How long an idle connection is reused; vLLM's server closes it after five seconds."""
 
@@ -49,6 +48,19 @@ class Address:
 
     origin: str
     host: str
+
+
+@dataclass(frozen=True, slots=True)
+class ReplicaModel:
+    """A model that a replica lists.
+
+    Attributes:
+        name: its name there.
+        context_length: maximum number of tokens of prompt and completion together.
+    """
+
+    name: str
+    context_length: int
 
 
 class ReplicaClient:
@@ -93,21 +105,40 @@ class ReplicaClient:
             raise
         return Handshake.from_wire(body)
 
+    async def identity(self) -> str:
+        """Return what generated tokens depend on there, as far as the replica tells.
+
+        With Proctor's plugin, the engine itself has answered. Without, it may be a router.
+
+        Raises:
+            ValueError: if the response is malformed.
+        """
+        handshake = await self.handshake()
+        if handshake is not None:
+            return handshake.identity
+        return ", ".join(model.name for model in await self.models())
+
+    async def models(self) -> list[ReplicaModel]:
+        """Return the models that the replica lists."""
+        async with self._sent("GET", "/v1/models") as response:
+            listed = await response.json()
+        return [ReplicaModel(model["id"], model["max_model_len"]) for model in listed["data"]]
+
     async def stream(
-        self, body: bytes, headers: Mapping[str, str], top_logprobs: int | None
+        self, path: str, body: bytes, headers: Mapping[str, str], reader: EventReader
     ) -> AsyncGenerator[ReplicaDelta, None]:
         """Stream what the replica generates; closing the generator aborts it there.
 
         Args:
+            path: the path of the endpoint.
             body: the body of the request.
             headers: further headers.
-            top_logprobs: how many of the most likely tokens to report at each position, or None.
+            reader: reads its events.
 
         Raises:
             RequestFailed: if the replica failed the request.
         """
-        reader = EventReader(top_logprobs)
-        async with self._sent("POST", GENERATE, body, headers) as response:
+        async with self._sent("POST", path, body, headers) as response:
             async for data in response.content.iter_any():
                 try:
                     event = reader.read(data)
@@ -118,9 +149,9 @@ class ReplicaClient:
         if not reader.complete:
             raise ReplicaLost("a replica closed the stream early")
 
-    async def generate(self, body: bytes, headers: Mapping[str, str]) -> bytes:
+    async def generate(self, path: str, body: bytes, headers: Mapping[str, str]) -> bytes:
         """Return the body of a response that is not streamed."""
-        async with self._sent("POST", GENERATE, body, headers) as response:
+        async with self._sent("POST", path, body, headers) as response:
             return await response.read()
 
     @asynccontextmanager

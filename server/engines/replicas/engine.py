@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import time
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Collection, Sequence
 from contextlib import aclosing
 from dataclasses import replace
 from typing import Any
@@ -11,22 +11,15 @@ from typing import Any
 from vllm import SamplingParams
 from vllm.exceptions import VLLMClientError
 
-from proctor.budget.processors.params import WIRE_VERSION
-from proctor.replica.handshake import Handshake, digest_markers, digest_vocabulary
 from proctor.server.engines.base import Delta, Finish, Job, ModelInfo, TokenLogprob
 from proctor.server.engines.grammars.base import CheckedGrammar, GrammarChecker
 from proctor.server.engines.local_model import LocalModel
 from proctor.server.engines.processes.stall import StallTimeouts
 from proctor.server.engines.replicas.choice import ReplicatedChoice, Segment, is_over
 from proctor.server.engines.replicas.client import ReplicaFailed, ReplicaLost
+from proctor.server.engines.replicas.discovery import ReplicaService, discover
 from proctor.server.engines.replicas.events import ReplicaDelta, RequestFailed, read_prompt_logprobs
-from proctor.server.engines.replicas.generate_body import GenerateBody
-from proctor.server.engines.replicas.pool import (
-    NO_REPLICA,
-    Lease,
-    ReplicaPool,
-    first_handshake,
-)
+from proctor.server.engines.replicas.pool import NO_REPLICA, Lease, ReplicaPool
 from proctor.server.engines.vllm.sampling import check_prompt_logprobs, sampling_options
 from proctor.server.errors import EngineUnavailable, UnsupportedRequest
 
@@ -42,7 +35,7 @@ class ReplicaEngine:
     def __init__(
         self,
         local: LocalModel,
-        handshake: Handshake,
+        service: ReplicaService,
         name: str,
         pool: Callable[[], ReplicaPool],
         grammars: GrammarChecker,
@@ -52,7 +45,7 @@ class ReplicaEngine:
 
         Args:
             local: the local parts of the model.
-            handshake: what a replica tells about the model there.
+            service: what the replicas serve.
             name: the model's name for clients of the gateway.
             pool: returns the pool of replicas, which belongs to an event loop.
             grammars: checks grammars before the replicas compile them.
@@ -63,10 +56,10 @@ class ReplicaEngine:
         self._pool: ReplicaPool | None = None
         self._grammars = grammars
         self._salt = salt
-        self._body = GenerateBody(handshake.models[0], local.markers, local.defaults)
+        self._api = service.api
         self._attempts: dict[str, frozenset[int]] = {}
         self.model = ModelInfo(
-            name, handshake.context_length, local.markers, int(time.time()), local.vocabulary
+            name, service.context_length, local.markers, int(time.time()), local.vocabulary
         )
         self.codec = local.codec
         self.tools = local.tools
@@ -79,6 +72,7 @@ class ReplicaEngine:
         api_key: str,
         *,
         name: str,
+        known_as: Collection[str],
         grammars: Callable[[Any], GrammarChecker],
         salt: Callable[[str], str],
     ) -> "ReplicaEngine":
@@ -89,14 +83,14 @@ class ReplicaEngine:
             urls: where the replicas are; each address that a host name resolves to is one.
             api_key: their bearer token; empty for none.
             name: the model's name for clients of the gateway.
+            known_as: the names that the model may have there, if a replica lists several.
             grammars: returns the grammar checker for a configuration of vLLM.
             salt: returns the salt of an owner's prefixes in the caches; empty for none.
 
         Raises:
             ValueError: if the replica serves another model, or cannot keep budgets.
         """
-        handshake = asyncio.run(first_handshake(urls, api_key))
-        check_handshake(handshake, local)
+        service = asyncio.run(discover(urls, api_key, local, known_as))
         checker = grammars(local.config)
         try:
             checker.wait()
@@ -105,11 +99,12 @@ class ReplicaEngine:
             raise
 
         def pool() -> ReplicaPool:
-            return ReplicaPool(urls, api_key, handshake.identity)
+            return ReplicaPool(urls, api_key, service.identity)
 
-        return cls(local, handshake, name, pool, checker, salt)
+        return cls(local, service, name, pool, checker, salt)
 
     async def check(self, job: Job) -> None:
+        self._api.check(job)
         await self._grammar(job)
         check_prompt_logprobs(job, self.codec.vocabulary_size)
         config = self._local.config
@@ -160,8 +155,9 @@ class ReplicaEngine:
                 if not job.sampling.max_tokens:
                     yield ReplicaDelta(Delta((), Finish.LENGTH, (), None, prompt_logprobs))
                     return
-                body = self._body.stream(segment, grammar, self._salt(job.owner))
-                stream = lease.client.stream(body, job.headers, job.sampling.top_logprobs)
+                body = self._api.stream(segment, grammar, self._salt(job.owner))
+                reader = self._api.reader(segment)
+                stream = lease.client.stream(self._api.path, body, job.headers, reader)
                 async with aclosing(stream) as events:
                     async for event in events:
                         lease.progress(len(event.delta.token_ids))
@@ -194,8 +190,8 @@ class ReplicaEngine:
         job, count = segment.job, segment.job.sampling.prompt_logprobs
         if count is None:
             return None
-        body = self._body.prompt_logprobs(segment, self._salt(job.owner))
-        response = await lease.client.generate(body, job.headers)
+        body = self._api.prompt_logprobs(segment, self._salt(job.owner))
+        response = await lease.client.generate(self._api.path, body, job.headers)
         # In a thread: there can be thousands, and they must not block streams.
         return await asyncio.to_thread(read_prompt_logprobs, response, job.prompt_ids, count)
 
@@ -231,28 +227,3 @@ class ReplicaEngine:
     async def _grammar(self, job: Job) -> CheckedGrammar | None:
         constraint = job.sampling.constraint
         return None if constraint is None else await self._grammars.check(constraint, job.owner)
-
-
-def check_handshake(handshake: Handshake, local: LocalModel) -> None:
-    """Return if a replica serves the model as the gateway knows it.
-
-    Raises:
-        ValueError: if it does not; the message says what differs, and what to do.
-    """
-    expected = {
-        "wire": (WIRE_VERSION, "install the same version of Proctor on both"),
-        "markers": (
-            digest_markers(local.markers),
-            "set reasoning_parser, or thinking_start and thinking_end, alike on both",
-        ),
-        "vocabulary": (
-            digest_vocabulary(local.vocabulary),
-            "serve the same model, or the same revision of it",
-        ),
-    }
-    for name, (value, advice) in expected.items():
-        if getattr(handshake, name) != value:
-            raise ValueError(
-                f"the replicas' {name} ({getattr(handshake, name)}) is not the gateway's "
-                f"({value}): {advice}"
-            )

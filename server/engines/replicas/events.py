@@ -1,6 +1,6 @@
-"""Reads the server-sent events of `/inference/v1/generate`."""
+"""Reads the server-sent events of replicas."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +12,7 @@ from proctor.server.errors import EngineUnavailable
 
 DATA = b"data:"
 DONE = b"[DONE]"
+ReadLogprobs = Callable[[Mapping[str, Any], int], list[TokenLogprob]]
 FAILED = "error"
 """vLLM's finish reason of a request that failed."""
 
@@ -24,10 +25,12 @@ class ReplicaDelta:
         delta: the tokens.
         attempts: the positions, counted from the choice's first token, that replaced an attempt to
             end the thinking, if the record has come with these tokens.
+        has_record: whether it has.
     """
 
     delta: Delta
     attempts: frozenset[int] = frozenset()
+    has_record: bool = False
 
 
 class RequestFailed(EngineUnavailable):
@@ -40,13 +43,16 @@ class EventReader:
     The last delta waits for the event with the token usage, which follows at once.
     """
 
-    def __init__(self, top_logprobs: int | None) -> None:
+    def __init__(self, top_logprobs: int | None, read_logprobs: ReadLogprobs) -> None:
         """Create a reader for one choice.
 
         Args:
             top_logprobs: how many of the most likely tokens to report at each position, or None.
+            read_logprobs: returns the log probabilities of a choice in an event, with at most so
+                many of the most likely tokens.
         """
         self._top_logprobs = top_logprobs
+        self._read_logprobs = read_logprobs
         self._rest = b""
         self._finish: Finish | None = None
         self._ended = False
@@ -67,6 +73,7 @@ class EventReader:
         token_ids: list[int] = []
         logprobs: list[TokenLogprob] = []
         attempts: frozenset[int] = frozenset()
+        has_record = False
         cached_tokens: int | None = None
         for line in lines:
             if not line.startswith(DATA):
@@ -81,16 +88,17 @@ class EventReader:
             for choice in event["choices"]:
                 token_ids += choice["token_ids"] or ()
                 if self._top_logprobs is not None:
-                    logprobs += _logprobs(choice, self._top_logprobs)
+                    logprobs += self._read_logprobs(choice, self._top_logprobs)
                 self._finish = _finish(choice["finish_reason"]) or self._finish
             if record := event.get(FIELD):
-                attempts = frozenset(record["attempts"])
+                attempts, has_record = frozenset(record["attempts"]), True
             if usage := event.get("usage"):
                 cached_tokens = (usage.get("prompt_tokens_details") or {}).get("cached_tokens")
         finish = self._finish if self._ended else None
-        if not token_ids and not attempts and finish is None and cached_tokens is None:
+        if not token_ids and not has_record and finish is None and cached_tokens is None:
             return None
-        return ReplicaDelta(Delta(token_ids, finish, logprobs, cached_tokens), attempts)
+        delta = Delta(token_ids, finish, logprobs, cached_tokens)
+        return ReplicaDelta(delta, attempts, has_record)
 
 
 def read_prompt_logprobs(body: bytes, prompt_ids: Sequence[int], count: int) -> list[TokenLogprob]:
@@ -115,7 +123,8 @@ def _prompt_logprob(token: int, by_id: Mapping[str, Any], count: int) -> TokenLo
     return TokenLogprob(token, own["logprob"], top, own["rank"] or 0)
 
 
-def _logprobs(choice: Mapping[str, Any], count: int) -> list[TokenLogprob]:
+def read_logprobs(choice: Mapping[str, Any], count: int) -> list[TokenLogprob]:
+    """Return the log probabilities of a choice's tokens in an event of `/inference/v1/generate`."""
     return [
         TokenLogprob(
             entry["token_id"],

@@ -8,11 +8,10 @@ from collections.abc import Collection, Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
-from proctor.replica.handshake import Handshake
 from proctor.server.engines.base import Job
+from proctor.server.engines.replicas.addresses import resolve
 from proctor.server.engines.replicas.balancer import Assignment, Balancer, NoReplica
-from proctor.server.engines.replicas.client import ReplicaClient, ReplicaFailed, new_session
-from proctor.server.engines.replicas.discovery import resolve
+from proctor.server.engines.replicas.client import ReplicaClient, new_session
 from proctor.server.engines.replicas.health import Health, RequestHealth, State
 from proctor.server.errors import EngineUnavailable
 
@@ -93,7 +92,7 @@ class ReplicaPool:
         Args:
             urls: where they are; each address that a host name resolves to is one.
             api_key: their bearer token; empty for none.
-            identity: what they must serve, see `Handshake.identity`.
+            identity: what they must serve, see `ReplicaClient.identity`.
         """
         self._urls = urls
         self._api_key = api_key
@@ -257,11 +256,8 @@ class ReplicaPool:
         health.probe_sent(name, time.monotonic())
         try:
             async with asyncio.timeout(PROBE_TIMEOUT_SECONDS):
-                handshake = await member.client.handshake()
-            if handshake is None:
-                health.probe_answered(name, time.monotonic(), "no plugin of Proctor")
-                return
-            health.probe_answered(name, time.monotonic(), handshake.identity)
+                identity = await member.client.identity()
+            health.probe_answered(name, time.monotonic(), identity)
             self._answered.set()
         except TimeoutError:
             health.probe_timed_out(name, time.monotonic())
@@ -269,38 +265,3 @@ class ReplicaPool:
             health.connection_failed(name, time.monotonic(), str(error))
         finally:
             member.probe = None
-
-
-async def first_handshake(urls: Sequence[str], api_key: str) -> Handshake:
-    """Wait until any replica answers, and return what it tells about itself.
-
-    Raises:
-        ValueError: if it has no plugin of Proctor, or rejects the API key.
-    """
-    session = new_session()
-    has_warned = False
-    async with session:
-        while True:
-            problem = "no address was found"
-            for name, address in (await resolve(urls)).items():
-                client = ReplicaClient(session, address, api_key)
-                try:
-                    async with asyncio.timeout(PROBE_TIMEOUT_SECONDS):
-                        handshake = await client.handshake()
-                except ReplicaFailed as error:
-                    if error.status in (401, 403):
-                        raise ValueError(f"replica {name} rejects engine.api_key") from error
-                    problem = f"{name}: {error}"
-                except (EngineUnavailable, TimeoutError) as error:
-                    problem = f"{name}: {error or 'no answer'}"
-                else:
-                    if handshake is None:
-                        raise ValueError(
-                            f"replica {name} runs without Proctor's plugin: start it with "
-                            "'proctor replica', or set engine.kind to 'completions'"
-                        )
-                    return handshake
-            if not has_warned:
-                logger.warning("waiting for a replica: %s", problem)
-            has_warned = True
-            await asyncio.sleep(CHECK_SECONDS * 4)

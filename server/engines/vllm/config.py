@@ -8,13 +8,13 @@ from vllm.engine.arg_utils import AsyncEngineArgs
 from vllm.platforms import current_platform
 from vllm.utils.ompmultiprocessing import OMPProcessManager
 
-from proctor.budget.processors.structured_outputs import reasoning_parser
-from proctor.budget.processors.vllm_arguments import (
+from proctor.budget.processors.integration.arguments import (
     PROCESSORS,
     RESERVED_ARGUMENTS,
     WORKER_EXTENSION,
     splits_prefills,
 )
+from proctor.budget.processors.structured_outputs import reasoning_parser
 
 IN_PROCESS = "uni"
 """vLLM's executor that runs its one worker in the process of the engine core."""

@@ -26,13 +26,13 @@ from vllm.v1.engine.async_llm import AsyncLLM
 from vllm.v1.engine.exceptions import EngineDeadError, EngineGenerateError
 from vllm.v1.engine.output_processor import OutputProcessor
 
+from proctor.budget.processors.integration.arguments import PROCESSORS
+from proctor.budget.processors.integration.worker_calls import call_workers, read_attempts
 from proctor.budget.processors.params import SLOW, EngineBudget, with_markers
 from proctor.budget.processors.structured_outputs.checked_params import CheckedParams
 from proctor.budget.processors.structured_outputs.reasoning_parser import parser_arguments
 from proctor.budget.processors.tokenizer.marker_discovery import MarkerSource, find_markers
 from proctor.budget.processors.tokenizer.vocabulary import read_vocabulary
-from proctor.budget.processors.vllm_arguments import PROCESSORS
-from proctor.budget.processors.worker_calls import call_workers, read_attempts
 from proctor.server.engines.base import Delta, Finish, Job, ModelInfo, Sampling, TokenLogprob
 from proctor.server.engines.grammars.base import CheckedGrammar, GrammarChecker
 from proctor.server.engines.processes.engine_processes import SHUTTING_DOWN, EngineProcesses

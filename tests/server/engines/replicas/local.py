@@ -10,7 +10,9 @@ from proctor.server.engines.base import Job, Sampling
 from proctor.server.engines.fake import MARKERS, VOCABULARY, ByteCodec
 from proctor.server.engines.local_model import LocalModel
 from proctor.server.engines.replicas.cache_salt import CacheSalt
+from proctor.server.engines.replicas.discovery import ReplicaService
 from proctor.server.engines.replicas.engine import ReplicaEngine
+from proctor.server.engines.replicas.generate_api import GenerateApi
 from proctor.server.engines.replicas.pool import ReplicaPool
 from tests.server.engines.replicas.scripted_replica import ScriptedReplica, handshake
 
@@ -47,10 +49,11 @@ def local_model(markers: Markers = MARKERS) -> LocalModel:
 
 def engine_over(urls: Sequence[str], salt: str = "", weights: str = "weights") -> ReplicaEngine:
     """Return an engine over scripted replicas, which has not started."""
-    told = handshake(weights)
+    local, told = local_model(), handshake(weights)
+    api = GenerateApi(told.models[0], local.markers, local.defaults)
     return ReplicaEngine(
-        local_model(),
-        told,
+        local,
+        ReplicaService(api, told.context_length, told.identity),
         "scripted",
         lambda: ReplicaPool(urls, "", told.identity),
         NoGrammars(),

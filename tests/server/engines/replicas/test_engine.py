@@ -10,7 +10,8 @@ from proctor.budget import TokenBudget, replay
 from proctor.server.engines.base import Delta, Finish, Job, Sampling
 from proctor.server.engines.fake import MARKERS, VOCABULARY
 from proctor.server.engines.replicas import engine as engine_module
-from proctor.server.engines.replicas.engine import ReplicaEngine, check_handshake
+from proctor.server.engines.replicas.discovery import check_handshake
+from proctor.server.engines.replicas.engine import ReplicaEngine
 from proctor.server.errors import EngineUnavailable, UnsupportedRequest
 from tests.server.engines.replicas.local import engine_over, job, local_model, running_engine
 from tests.server.engines.replicas.scripted_replica import Faults, ScriptedReplica, handshake

@@ -8,8 +8,8 @@ from vllm.v1.worker.gpu.sample.logits_processor import (
     build_custom_logits_processors_params_validator,
 )
 
+from proctor.budget.processors.integration.arguments import PROCESSORS
 from proctor.budget.processors.params import KEY
-from proctor.budget.processors.vllm_arguments import PROCESSORS
 
 MALFORMED = SamplingParams(extra_args={KEY: {"minimum": "many"}})
 

@@ -1,4 +1,4 @@
-"""Writes the body of a request to `/inference/v1/generate`."""
+"""The endpoint `/inference/v1/generate`: token ids in, token ids out."""
 
 import secrets
 from collections.abc import Mapping
@@ -11,16 +11,20 @@ from proctor.budget import Markers
 from proctor.budget.processors.params import SLOW, EngineBudget
 from proctor.budget.processors.structured_outputs.checked_params import BACKEND
 from proctor.budget.processors.structured_outputs.reasoning_parser import parser_arguments
+from proctor.server.engines.base import Job
 from proctor.server.engines.grammars.base import CheckedGrammar
 from proctor.server.engines.replicas.choice import Segment
+from proctor.server.engines.replicas.events import EventReader, read_logprobs
 from proctor.server.engines.vllm.sampling import sampling_options
 
 UNSENT = ("_backend", "_backend_was_auto")
 """Fields of vLLM's `StructuredOutputsParams` that requests must not have."""
 
 
-class GenerateBody:
-    """Writes the bodies of the requests for one model."""
+class GenerateApi:
+    """Writes requests to `/inference/v1/generate`, and reads their streams."""
+
+    path = "/inference/v1/generate"
 
     def __init__(self, model: str, markers: Markers, defaults: Mapping[str, Any]) -> None:
         """Create a writer.
@@ -34,21 +38,20 @@ class GenerateBody:
         self._defaults = defaults
         self._parser_arguments = parser_arguments(markers)
 
-    def stream(self, segment: Segment, grammar: CheckedGrammar | None, salt: str) -> bytes:
-        """Return the body of a request whose tokens are streamed.
+    def check(self, job: Job) -> None:
+        """Return: this endpoint can do all that the embedded engine can."""
 
-        Args:
-            segment: what to generate.
-            grammar: the checked grammar of its constraint.
-            salt: separates its prefixes from those of others in the cache; empty for none.
-        """
+    def reader(self, segment: Segment) -> EventReader:
+        return EventReader(segment.job.sampling.top_logprobs, read_logprobs)
+
+    def stream(self, segment: Segment, grammar: CheckedGrammar | None, salt: str) -> bytes:
         job = segment.job
         params = sampling_options(job.sampling, self._defaults)
         params |= {"max_tokens": segment.max_tokens, "prompt_logprobs": None}
         if params["logprobs"]:
             # vLLM cuts the list that has the sampled token first, likely or not.
             params["logprobs"] += 1
-        extra = self._budget(segment)
+        extra = engine_budget(segment).to_extra_args()
         if grammar is not None:
             options = {name: value for name, value in vars(grammar.params).items() if value}
             extra |= {SLOW: grammar.slow, BACKEND: options["_backend"]}
@@ -64,19 +67,12 @@ class GenerateBody:
         )
 
     def prompt_logprobs(self, segment: Segment, salt: str) -> bytes:
-        """Return the body of a request for the log probabilities of the prompt, not streamed."""
         params = {
             "max_tokens": 1,
             "prompt_logprobs": segment.job.sampling.prompt_logprobs,
             "detokenize": False,
         }
         return self._write(segment, params, salt, stream=False)
-
-    def _budget(self, segment: Segment) -> dict[str, Any]:
-        job = segment.job
-        seed = secrets.randbits(63) if job.sampling.seed is None else job.sampling.seed
-        budget = EngineBudget(uuid4().hex, seed, job.budget, len(segment.tokens), segment.attempts)
-        return budget.to_extra_args()
 
     def _write(
         self, segment: Segment, params: Mapping[str, Any], salt: str, **options: Any
@@ -92,3 +88,10 @@ class GenerateBody:
             **options,
         }
         return orjson.dumps(body, option=orjson.OPT_NON_STR_KEYS)
+
+
+def engine_budget(segment: Segment) -> EngineBudget:
+    """Return the budget of a segment for the replica's processor, under a key of its own."""
+    job = segment.job
+    seed = secrets.randbits(63) if job.sampling.seed is None else job.sampling.seed
+    return EngineBudget(uuid4().hex, seed, job.budget, len(segment.tokens), segment.attempts)

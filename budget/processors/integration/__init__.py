@@ -1,0 +1,1 @@
+"""How the processors are installed in vLLM, and called from its frontend."""
