@@ -15,10 +15,10 @@ from proctor.server.engines.replicas.assignment import (
 from proctor.server.engines.replicas.prefix_index import PrefixIndex, chain, text_number
 from proctor.server.engines.replicas.usage_estimates import UsageEstimates
 
-TOLERANCE = 0.5
+TOLERANCE = 1.0
 """How far above the least busy replica another may be, as a share of the mean work."""
 
-MIN_TOLERANCE = 3000
+MIN_TOLERANCE = 6000
 """The same as work, for when there is little of it."""
 
 _MASK = (1 << 64) - 1
