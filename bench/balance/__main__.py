@@ -71,7 +71,7 @@ def row(replicas: int, gateways: int, policy: str, result: Result, warm_up: floa
     )
 
 
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--replicas", type=int, nargs="+", default=[4, 16, 64, 256])
     parser.add_argument("--policies", nargs="+", choices=POLICIES, default=list(POLICIES))
@@ -79,7 +79,7 @@ def main() -> None:
     parser.add_argument("--load", type=float, default=1.0, help="a factor of the sessions' rates")
     parser.add_argument("--seconds", type=float, default=240, help="the second half is counted")
     parser.add_argument("--seed", type=int, default=2, help="the policies were tuned on 1")
-    options = parser.parse_args()
+    options = parser.parse_args(arguments)
     print(HEADER)
     for replicas in options.replicas:
         for policy in options.policies:
