@@ -46,7 +46,7 @@ class Balancer:
 
         Args:
             block_tokens: the number of tokens of the blocks in which prefixes are compared.
-            max_blocks: how many blocks to remember over all replicas, about 150 bytes each.
+            max_blocks: how many blocks to remember over all replicas, about 100 bytes each.
                 More than fit in the replicas' caches are of no use.
         """
         self._block_tokens = block_tokens

@@ -107,11 +107,11 @@ def test_a_busy_home_is_left_for_another() -> None:
     ids = prompt(1)
     home = assign(balanced, ids)
     assert assign(balanced, ids).replica == home.replica, "a little work does not count"
-    others = [assign(balanced, ids) for _ in range(100)]
+    others = [assign(balanced, ids) for _ in range(400)]
 
     counts = Counter(each.replica for each in others)
     assert len(counts) == 4
-    assert max(counts.values()) < 50
+    assert max(counts.values()) < 200
 
 
 def test_work_counts_as_far_as_it_runs_beside_a_request() -> None:
