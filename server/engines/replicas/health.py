@@ -29,7 +29,12 @@ class State(StrEnum):
     SLOW = "slow"
 
 
+<<<<<<< HEAD
 AWAY = (State.OUT, State.HUNG, State.MISMATCHED)
+=======
+AWAY = (State.OUT, State.MISMATCHED)
+PRESENT = (State.UP, State.SLOW)
+>>>>>>> balance
 
 COMPARE_SECONDS = 1.0
 """How often the pace of a replica is compared with that of its peers."""
@@ -42,7 +47,7 @@ class HealthSettings:
     Attributes:
         stall_seconds: a replica is hung if for this long it has neither generated a token nor
             answered a probe.
-        probe_seconds: how often a replica is probed.
+        probe_seconds: how often a replica is probed; less than half of `stall_seconds`.
         max_failures: after this many responses of status 5xx in a row, a replica is taken out.
         first_backoff_seconds: for how long a replica that was taken out is left alone at first;
             twice as long each time that it fails again.
@@ -65,6 +70,11 @@ class HealthSettings:
     slow_weight: float = 0.2
     slow_seconds: float = 30.0
     max_ejected: float = 0.34
+
+    def __post_init__(self) -> None:
+        if not 0 < self.probe_seconds < self.stall_seconds / 2:
+            # A longer silence of the gateway itself is taken for a pause.
+            raise ValueError("probe_seconds must be less than half of stall_seconds")
 
 
 class _Replica:
@@ -264,9 +274,9 @@ class Health:
 
     def _check_time(self, found: _Replica, now: float) -> None:
         """Take a replica out that hangs; bring one back that was slow long ago."""
-        awaited = found.waiting_since is not None and (found.running or found.probing)
-        if found.state not in AWAY and awaited:
-            silent = now - (found.waiting_since or now)
+        since = found.waiting_since
+        if since is not None and found.state not in AWAY and (found.running or found.probing):
+            silent = now - since
             if silent >= self._settings.stall_seconds:
                 reason = f"no token and no answer for {silent:.0f} s"
                 self._take_out(found, State.HUNG, reason, now)
@@ -277,7 +287,7 @@ class Health:
     def _take_out(self, found: _Replica, state: State, reason: str, now: float) -> None:
         settings = self._settings
         away, probing = found.state in AWAY, found.probing
-        if not away and found.attempts and now - found.up_since >= settings.max_backoff_seconds:
+        if found.state in PRESENT and now - found.up_since >= settings.max_backoff_seconds:
             found.attempts = 0
         found.state, found.reason = state, reason
         found.ejected = found.probing = False
@@ -320,11 +330,10 @@ class Health:
             found.ejected = True
 
     def _compare(self, found: _Replica, now: float) -> None:
-        running = (State.UP, State.SLOW)
-        if found.state not in running:
+        if found.state not in PRESENT:
             return
         others = (each for each in self._replicas.values() if each is not found)
-        excess = found.pace.excess([each.pace for each in others if each.state in running])
+        excess = found.pace.excess([each.pace for each in others if each.state in PRESENT])
         factor = self._settings.slow_factor
         if found.state is State.SLOW and excess < math.sqrt(factor):
             found.state, found.reason = State.UP, ""
@@ -342,7 +351,7 @@ class Health:
         return ejected < allowed
 
     def _none_is_up(self) -> bool:
-        return all(each.state not in (State.UP, State.SLOW) for each in self._replicas.values())
+        return all(each.state not in PRESENT for each in self._replicas.values())
 
 
 class RequestHealth:

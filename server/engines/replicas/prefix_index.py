@@ -45,7 +45,7 @@ class PrefixIndex:
         """Initialize an empty index.
 
         Args:
-            max_blocks: the maximum number of blocks over all replicas, about 150 bytes each.
+            max_blocks: the maximum number of blocks over all replicas, about 100 bytes each.
         """
         self._generation_size = max(1, max_blocks // 2)
         self._young: dict[int, int] = {}

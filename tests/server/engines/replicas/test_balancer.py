@@ -102,36 +102,100 @@ def test_tenants_do_not_share_caches() -> None:
     assert assign(balanced, prompt(1), salt="a").cached_tokens == 160
 
 
-def test_a_loaded_home_is_left() -> None:
+def test_a_busy_home_is_left_for_another() -> None:
     balanced = balancer(4)
     ids = prompt(1)
     home = assign(balanced, ids)
-    assert assign(balanced, ids).replica == home.replica, "little load does not count"
-    busy = assign(balanced, ids, key="high", limit=50_000)
-    assert busy.replica == home.replica
+    assert assign(balanced, ids).replica == home.replica, "a little work does not count"
+    others = [assign(balanced, ids) for _ in range(400)]
 
-    elsewhere = assign(balanced, ids)
-    assert elsewhere.replica != home.replica
-    busy.progress(50_000)
-    holders = {home.replica, elsewhere.replica}
-    assert all(assign(balanced, ids).replica in holders for _ in range(4))
+    counts = Counter(each.replica for each in others)
+    assert len(counts) == 4
+    assert max(counts.values()) < 200
 
 
-def test_load_is_what_is_still_expected() -> None:
+def test_work_counts_as_far_as_it_runs_beside_a_request() -> None:
+    balanced = balancer(2)
+    long = [
+        balanced.assign((), salt="", budget_key="high", limit=50_000, excluded=["r1"])
+        for _ in range(3)
+    ]
+    short = [
+        balanced.assign((), salt="", budget_key="low", limit=60, excluded=["r0"]) for _ in range(6)
+    ]
+    assert balanced.outstanding() == {"r0": 150_000, "r1": 360}
+
+    assert assign(balanced, (), limit=64).replica == "r0", "three others beside it, not six"
+    assert assign(balanced, (), key="high", limit=50_000).replica == "r1"
+    for each in long:
+        each.progress(49_990)
+    assert balanced.outstanding()["r0"] == 30 + 60
+    assert len(short) == 6
+
+
+def test_long_contexts_are_more_work() -> None:
+    balanced = balancer(2)
+    for seed, (tokens, other) in enumerate([(40_000, "r1"), (10, "r0"), (10, "r0")]):
+        ids = prompt(seed, tokens)
+        balanced.assign(ids, salt="", budget_key="low", limit=600, excluded=[other]).progress(1)
+
+    assert assign(balanced, prompt(9), limit=600).replica == "r1"
+
+
+def test_expectations_shrink_with_the_tokens_that_come() -> None:
     balanced = balancer(1)
     first = assign(balanced, prompt(1), limit=1000)
-    assert balanced.outstanding() == {"r0": 1000 + 16}
+    assert balanced.outstanding() == {"r0": 1000}
 
-    first.progress(10)
-    assert balanced.outstanding() == {"r0": 990}
-    first.progress(90)
+    first.progress(100)
+    assert balanced.outstanding() == {"r0": 900}
     first.finish()
     first.finish()
     first.progress(5)
     assert balanced.outstanding() == {"r0": 0}
 
     assign(balanced, prompt(1), limit=1000)
-    assert 500 < balanced.outstanding()["r0"] < 600, "half the prior, half what was learned"
+    assert 500 < balanced.outstanding()["r0"] < 600, "half the limit, half what was learned"
+
+
+def test_a_session_is_found_by_a_gateway_that_never_saw_it() -> None:
+    one, other = balancer(8), balancer(8)
+    shared = prompt(0)
+    for seed in range(1, 20):
+        # The prompts that both know are on different replicas.
+        assign(one, shared + prompt(seed)).finish()
+    for seed in range(20, 60):
+        first = one.assign(
+            shared + prompt(seed), salt="a", budget_key="low", limit=9, session=f"s{seed}"
+        )
+        first.finish()
+        second = other.assign(
+            shared + prompt(seed), salt="a", budget_key="low", limit=9, session=f"s{seed}"
+        )
+        second.finish()
+        assert second.replica == first.replica
+
+
+def test_a_session_stays_where_it_has_moved() -> None:
+    balanced = balancer(4)
+    ids = prompt(1)
+
+    def call() -> Assignment:
+        return balanced.assign(ids, salt="", budget_key="low", limit=100, session="s")
+
+    home = call()
+    home.finish()
+    moved = balanced.assign(
+        ids, salt="", budget_key="low", limit=100, session="s", excluded=[home.replica]
+    )
+    moved.finish()
+    ids += prompt(2)
+    balanced.assign(
+        ids, salt="", budget_key="low", limit=100, session="s", excluded=[home.replica]
+    ).finish()
+
+    ids += prompt(3)
+    assert call().replica == moved.replica
 
 
 def test_nothing_is_learned_from_an_aborted_request() -> None:

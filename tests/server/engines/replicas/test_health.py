@@ -86,6 +86,22 @@ def test_backoff_doubles_with_jitter_and_is_forgotten() -> None:
     assert half.next_probe("r", 0) in (0, 0.25)
 
 
+def test_backoff_grows_while_trials_fail() -> None:
+    health = Health(lambda: 1.0)
+    health.add("r", 0)
+    health.probe_answered("r", 0, "a")
+    now, waits = 100.0, []
+    health.connection_failed("r", now, "reset")
+    for _ in range(4):
+        waits.append(health.next_probe("r", now) - now)
+        now += waits[-1]
+        health.probe_sent("r", now)
+        health.probe_answered("r", now, "a")
+        health.request_sent("r", now).failed(500, now)
+
+    assert waits == [0.5, 1, 2, 4]
+
+
 def test_one_failure_of_many_requests_is_one_failure() -> None:
     health = Health(lambda: 1.0)
     health.add("r", 0)
@@ -143,6 +159,11 @@ def test_a_pause_of_the_gateway_is_no_hang() -> None:
     world.now += 3600
 
     assert world.health.usable("r0", world.now)
+
+
+def test_probes_are_more_frequent_than_what_is_taken_for_a_pause() -> None:
+    with pytest.raises(ValueError, match="probe_seconds"):
+        HealthSettings(stall_seconds=2, probe_seconds=1)
 
 
 def test_another_identity_stays_out_and_is_told() -> None:

@@ -1,0 +1,1 @@
+"""Simulate how requests are balanced over replicas: `python -m bench.balance`."""
