@@ -44,7 +44,7 @@ def hits(outcomes: Sequence[Outcome]) -> tuple[float, float]:
 
     The second is that of one cache without bounds, which all replicas share.
     """
-    prompt = sum(len(each.call.prompt.ids) for each in outcomes)
+    prompt = sum(each.prompt_tokens for each in outcomes)
     cached = sum(each.cached_tokens for each in outcomes)
     return cached / prompt, sum(each.possible_tokens for each in outcomes) / prompt
 
@@ -60,7 +60,7 @@ def row(replicas: int, gateways: int, policy: str, result: Result, warm_up: floa
     cached, possible = hits(outcomes)
     first = [each.first_token - each.sent for each in outcomes]
     whole = {
-        budget: [each.ended - each.sent for each in outcomes if each.call.session.budget is budget]
+        budget: [each.ended - each.sent for each in outcomes if each.budget is budget]
         for budget in (AGENT, PROOF)
     }
     return (

@@ -8,7 +8,7 @@ from random import Random
 
 from bench.balance.policies import Policy
 from bench.balance.replica import Costs, Replica, Request
-from bench.balance.trace import BLOCK_TOKENS, Call, Session
+from bench.balance.trace import BLOCK_TOKENS, Budget, Call, Session
 
 SAMPLE_SECONDS = 1.0
 
@@ -18,16 +18,18 @@ class Outcome:
     """What became of a call. Times are in seconds.
 
     Attributes:
-        call: the call.
+        budget: its budget.
         sent: when it was sent.
+        prompt_tokens: the length of its prompt.
         possible_tokens: how many tokens of the prompt were computed before, on any replica.
         cached_tokens: how many were still in the cache of its own.
         first_token: when its first token came.
         ended: when it ended; 0 while it runs.
     """
 
-    call: Call
+    budget: Budget
     sent: float
+    prompt_tokens: int
     possible_tokens: int
     cached_tokens: int = 0
     first_token: float = 0.0
@@ -96,7 +98,8 @@ class Simulation:
             (number for number, each in enumerate(call.prompt.blocks) if each not in self._seen),
             len(call.prompt.blocks),
         )
-        outcome = Outcome(call, now, possible * BLOCK_TOKENS)
+        budget, prompt_tokens = call.session.budget, len(call.prompt.ids)
+        outcome = Outcome(budget, now, prompt_tokens, possible * BLOCK_TOKENS)
         self._result.outcomes.append(outcome)
         self._seen.update(call.prompt.blocks)
         ticket = self._rng.choice(self._policies).assign(call)

@@ -37,7 +37,7 @@ class Text:
     """Tokens, and the full blocks that they are cached in.
 
     Attributes:
-        ids: token ids, here numbers that no other text has.
+        ids: token ids; what was added at once is one number, which no other text has.
         blocks: an id for each full block, which stands for everything up to its end.
     """
 
@@ -45,9 +45,8 @@ class Text:
     blocks: list[int] = field(default_factory=list)
 
     def extended(self, tokens: int, numbers: Iterator[int]) -> "Text":
-        """Return the text followed by others, with ids made of numbers of its author's."""
-        start = next(numbers) << 20
-        ids = [*self.ids, *range(start, start + tokens)]
+        """Return the text followed by other tokens, with unused numbers as their ids."""
+        ids = self.ids + [next(numbers)] * tokens
         new = len(ids) // BLOCK_TOKENS - len(self.blocks)
         return Text(ids, self.blocks + [next(numbers) for _ in range(new)])
 
