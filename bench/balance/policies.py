@@ -6,8 +6,8 @@ from random import Random
 from typing import Protocol
 
 from bench.balance.trace import Call
-from proctor.server.engines.replicas.balancer import Balancer
-from proctor.server.engines.replicas.prefix_index import PrefixIndex, chain
+from proctor.server.engines.replicas.balancing.balancer import Balancer
+from proctor.server.engines.replicas.balancing.prefix_index import PrefixIndex, chain
 
 BLOCK_TOKENS = 64
 """The size of the blocks in which prefix-aware policies compare prompts."""

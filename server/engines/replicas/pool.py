@@ -10,9 +10,10 @@ from dataclasses import dataclass, field
 
 from proctor.server.engines.base import Job
 from proctor.server.engines.replicas.addresses import resolve
-from proctor.server.engines.replicas.balancer import Assignment, Balancer, NoReplica
+from proctor.server.engines.replicas.balancing.assignment import Assignment
+from proctor.server.engines.replicas.balancing.balancer import Balancer, NoReplica
+from proctor.server.engines.replicas.balancing.health import Health, RequestHealth, State
 from proctor.server.engines.replicas.client import ReplicaClient, new_session
-from proctor.server.engines.replicas.health import Health, RequestHealth, State
 from proctor.server.errors import EngineUnavailable
 
 logger = logging.getLogger(__name__)

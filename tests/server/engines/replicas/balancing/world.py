@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from enum import Enum, auto
 from random import Random
 
-from proctor.server.engines.replicas.health import Health, HealthSettings, RequestHealth
+from proctor.server.engines.replicas.balancing.health import Health, HealthSettings, RequestHealth
 
 TICK = 0.25
 IDENTITY = "model-1"

@@ -5,8 +5,8 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from proctor.server.engines.replicas.health import Health, HealthSettings, State
-from tests.server.engines.replicas.world import Condition, World
+from proctor.server.engines.replicas.balancing.health import Health, HealthSettings, State
+from tests.server.engines.replicas.balancing.world import Condition, World
 
 DEFAULTS = HealthSettings()
 
@@ -119,7 +119,7 @@ def test_a_hang_is_found_by_silence() -> None:
     assert "r0" in world.usable()
     world.pass_time(DEFAULTS.stall_seconds - 5 + DEFAULTS.probe_seconds)
     assert "r0" not in world.usable()
-    assert world.health.reason("r0").startswith("hung: no token and no answer for 1")
+    assert world.health.reason("r0").startswith("no token and no answer for 1")
 
     world.become("r0", Condition.GOOD)
     world.pass_time(30)
@@ -150,7 +150,7 @@ def test_clients_that_give_up_do_not_hide_a_hang() -> None:
         health.request_sent("r", second).ended()
     health.request_sent("r", 14)
 
-    assert health.state("r", 14) is State.OUT
+    assert health.state("r", 14) is State.HUNG
 
 
 def test_a_pause_of_the_gateway_is_no_hang() -> None:

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
 
-from proctor.server.engines.replicas.pace import Pace
+from proctor.server.engines.replicas.balancing.pace import Pace
 
 
 class State(StrEnum):
@@ -29,12 +29,8 @@ class State(StrEnum):
     SLOW = "slow"
 
 
-<<<<<<< HEAD
 AWAY = (State.OUT, State.HUNG, State.MISMATCHED)
-=======
-AWAY = (State.OUT, State.MISMATCHED)
 PRESENT = (State.UP, State.SLOW)
->>>>>>> balance
 
 COMPARE_SECONDS = 1.0
 """How often the pace of a replica is compared with that of its peers."""

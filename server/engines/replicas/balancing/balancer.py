@@ -5,15 +5,15 @@ from collections.abc import Collection, Hashable, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from proctor.server.engines.replicas.assignment import (
+from proctor.server.engines.replicas.balancing.assignment import (
     CONTEXT_TOKENS,
     PREFILL_WEIGHT,
     Assignment,
     Replica,
     horizon_of,
 )
-from proctor.server.engines.replicas.prefix_index import PrefixIndex, chain, text_number
-from proctor.server.engines.replicas.usage_estimates import UsageEstimates
+from proctor.server.engines.replicas.balancing.prefix_index import PrefixIndex, chain, text_number
+from proctor.server.engines.replicas.balancing.usage_estimates import UsageEstimates
 
 TOLERANCE = 1.0
 """How far above the least busy replica another may be, as a share of the mean work."""
@@ -38,7 +38,7 @@ class Balancer:
     session goes by the session instead of the prompt: another gateway may know that session.
 
     Work is what the running requests are expected to prefill and to generate, divided by the
-    replica's capacity, see `proctor.server.engines.replicas.assignment.Replica`.
+    replica's capacity, see `proctor.server.engines.replicas.balancing.assignment.Replica`.
     """
 
     def __init__(self, *, block_tokens: int = 64, max_blocks: int = 1 << 18) -> None:

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proctor.server.engines.replicas.prefix_index import PrefixIndex, chain
+from proctor.server.engines.replicas.balancing.prefix_index import PrefixIndex, chain
 
 IDS = st.lists(st.integers(0, 200_000), max_size=40)
 
@@ -40,7 +40,7 @@ def test_tenants_share_nothing() -> None:
 @pytest.mark.parametrize("seed", ["0", "1"])
 def test_all_processes_hash_alike(seed: str) -> None:
     code = (
-        "from proctor.server.engines.replicas.prefix_index import chain\n"
+        "from proctor.server.engines.replicas.balancing.prefix_index import chain\n"
         "print(chain(range(100_000, 100_064), 16, 'tenant'))"
     )
     environment = os.environ | {"PYTHONHASHSEED": seed, "PYTHONPATH": os.pathsep.join(sys.path)}

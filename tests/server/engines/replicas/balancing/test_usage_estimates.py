@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proctor.server.engines.replicas.usage_estimates import (
+from proctor.server.engines.replicas.balancing.usage_estimates import (
     MAX_KEYS,
     UsageEstimates,
     bucket_of,

@@ -3,8 +3,8 @@
 from bisect import bisect_left
 from collections.abc import Hashable
 
-from proctor.server.engines.replicas.prefix_index import text_number
-from proctor.server.engines.replicas.usage_estimates import UsageEstimates
+from proctor.server.engines.replicas.balancing.prefix_index import text_number
+from proctor.server.engines.replicas.balancing.usage_estimates import UsageEstimates
 
 HORIZONS = [2**exponent for exponent in range(6, 18)]
 """Tokens ahead for which work is added up: that of a new request's own expected length counts."""
