@@ -58,15 +58,15 @@ class ReplicatedChoice:
         return bool(self._tokens)
 
     @property
-    def resumable(self) -> bool:
-        """Whether another replica would continue the choice by the same law.
+    def continuable(self) -> bool:
+        """Whether another replica may go on: it begins anew, or by the same law.
 
         A seed's random numbers, the penalties on tokens of the output, and the state of a grammar
         are lost with the replica.
         """
         sampling = self._job.sampling
         is_greedy = sampling.temperature == 0
-        return (
+        return not self.begun or (
             (sampling.seed is None or is_greedy)
             and not sampling.presence_penalty
             and not sampling.frequency_penalty

@@ -19,6 +19,7 @@ from proctor.server.engines.replicas.choice import ReplicatedChoice, Segment, is
 from proctor.server.engines.replicas.client import ReplicaFailed, ReplicaLost
 from proctor.server.engines.replicas.discovery import ReplicaService, discover
 from proctor.server.engines.replicas.events import ReplicaDelta, RequestFailed, read_prompt_logprobs
+from proctor.server.engines.replicas.metrics import Outcome
 from proctor.server.engines.replicas.pool import NO_REPLICA, Lease, ReplicaPool
 from proctor.server.engines.vllm.sampling import check_prompt_logprobs, sampling_options
 from proctor.server.errors import EngineUnavailable, UnsupportedRequest
@@ -138,7 +139,10 @@ class ReplicaEngine:
                             yield choice.push(event)
                     return
                 except (ReplicaLost, ReplicaFailed) as error:
-                    if len(lost) == MAX_REPLICAS or (choice.begun and not choice.resumable):
+                    is_last = len(lost) == MAX_REPLICAS or not choice.continuable
+                    outcome = Outcome.RESUMED if choice.begun else Outcome.RETRIED
+                    self._pooled.metrics.record_loss(Outcome.FAILED if is_last else outcome)
+                    if is_last:
                         raise
                     logger.warning("%s: continuing elsewhere", error)
         finally:

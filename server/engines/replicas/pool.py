@@ -14,6 +14,7 @@ from proctor.server.engines.replicas.balancing.assignment import Assignment
 from proctor.server.engines.replicas.balancing.balancer import Balancer, NoReplica
 from proctor.server.engines.replicas.balancing.health import Health, RequestHealth, State
 from proctor.server.engines.replicas.client import ReplicaClient, new_session
+from proctor.server.engines.replicas.metrics import ReplicaMetrics
 from proctor.server.errors import EngineUnavailable
 
 logger = logging.getLogger(__name__)
@@ -85,7 +86,11 @@ class Lease:
 
 
 class ReplicaPool:
-    """Keeps track of replicas, probes them, and assigns requests to them."""
+    """Keeps track of replicas, probes them, and assigns requests to them.
+
+    Attributes:
+        metrics: how they are, for Prometheus.
+    """
 
     def __init__(self, urls: Sequence[str], api_key: str, identity: str) -> None:
         """Create a pool without replicas; `start` looks for them.
@@ -103,6 +108,7 @@ class ReplicaPool:
         self._balancer = Balancer()
         self._tasks: list[asyncio.Task[None]] = []
         self._answered = asyncio.Event()
+        self.metrics = ReplicaMetrics()
 
     async def start(self) -> None:
         """Look for replicas, probe them until `aclose`, and wait until one has answered."""
@@ -117,21 +123,6 @@ class ReplicaPool:
     def usable(self) -> bool:
         """Whether any replica can take requests."""
         return self._usable(())
-
-    @property
-    def problems(self) -> str:
-        """Why replicas are not up, for logs."""
-        reasons = {name: self._health.reason(name) for name in self._members}
-        return "; ".join(f"{name}: {reason}" for name, reason in reasons.items() if reason)
-
-    def states(self) -> dict[str, State]:
-        """Return the state of each replica by its name."""
-        now = time.monotonic()
-        return {name: self._health.state(name, now) for name in self._members}
-
-    def outstanding(self) -> dict[str, float]:
-        """Return the work of each replica that its requests are expected to need yet, in tokens."""
-        return self._balancer.outstanding()
 
     async def wait(self, excluded: Collection[str]) -> None:
         """Wait until a replica that is not excluded can take requests, but not for long.
@@ -235,6 +226,8 @@ class ReplicaPool:
             now = time.monotonic()
             for name, member in self._members.items():
                 self._check(name, member, now)
+            states = [member.state for member in self._members.values()]
+            self.metrics.update(states, sum(self._balancer.outstanding().values()))
             await asyncio.sleep(CHECK_SECONDS)
 
     def _check(self, name: str, member: Member, now: float) -> None:
