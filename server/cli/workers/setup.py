@@ -1,0 +1,82 @@
+"""What a worker is told by the process that supervises it, and what it answers."""
+
+import secrets
+from collections.abc import Iterable
+from dataclasses import dataclass
+from enum import StrEnum
+
+from pydantic import SecretStr
+
+from proctor.server.config.settings import Settings
+
+
+class Command(StrEnum):
+    """What the supervisor tells a worker."""
+
+    STOP = "stop"
+
+
+class Progress(StrEnum):
+    """What a worker reports to the supervisor.
+
+    Until it is running, it has served nothing, and can be killed.
+    """
+
+    RUNNING = "running"
+    LISTENING = "listening"
+    READY = "ready"
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerSetup:
+    """The first message to a worker.
+
+    Attributes:
+        slot: the number of the worker, from 0; one that is started again keeps it.
+        settings: its settings, with its share of the limits.
+        supervisor: the process ID of the supervisor.
+        main: the file descriptors of the API's sockets.
+        admin: the file descriptors of the sockets of the separate port for metrics.
+        listens_at_once: whether to listen while the engine loads.
+        metrics_folder: the folder in which all workers keep their metrics.
+    """
+
+    slot: int
+    settings: Settings
+    supervisor: int
+    main: tuple[int, ...]
+    admin: tuple[int, ...]
+    listens_at_once: bool
+    metrics_folder: str
+
+
+def share_settings(settings: Settings) -> list[Settings]:
+    """Return the settings of each worker.
+
+    The limits of running and waiting requests are divided. What a server without a database
+    would make up for itself is made here, for all of them.
+    """
+    limits, count = settings.limits, settings.workers
+    auth = settings.auth
+    if not auth.record_secrets and not settings.ledger.url.get_secret_value():
+        record_secrets = (SecretStr(secrets.token_hex()),)
+        auth = auth.model_copy(update={"record_secrets": record_secrets})
+    divided: Iterable[tuple[int, int]] = zip(
+        _divide(limits.max_running, count), _divide(limits.max_waiting, count), strict=True
+    )
+    return [
+        settings.model_copy(
+            update={
+                "auth": auth,
+                "limits": limits.model_copy(
+                    update={"max_running": running, "max_waiting": waiting}
+                ),
+            }
+        )
+        for running, waiting in divided
+    ]
+
+
+def _divide(total: int, count: int) -> list[int]:
+    """Return `count` integers that differ by at most 1 and sum up to `total`."""
+    return [total // count + (slot < total % count) for slot in range(count)]
