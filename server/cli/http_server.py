@@ -4,13 +4,14 @@ import asyncio
 import contextlib
 import math
 import socket
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 
 import uvicorn
 from starlette.types import ASGIApp
 
 from proctor.server.config.settings import Settings
+from proctor.server.transport.handover import ConnectionSource
 from proctor.server.transport.http_protocol import make_http
 
 KEEP_ALIVE_SECONDS = 75
@@ -47,6 +48,8 @@ class Server(uvicorn.Server):
         """
         super().__init__(config)
         self.running = asyncio.Event()
+        self._source: ConnectionSource | None = None
+        self._connecting: set[asyncio.Task[None]] = set()
         self._grace_skipped = asyncio.Event()
         self._end_responses = end_responses
         self._grace = grace
@@ -55,6 +58,8 @@ class Server(uvicorn.Server):
         """Shut down gracefully; called again, skip the grace period."""
         if self.should_exit:
             self._grace_skipped.set()
+        elif self._source is not None:
+            self._take(self._source)
         self.should_exit = True
 
     @property
@@ -63,9 +68,12 @@ class Server(uvicorn.Server):
         port: int = self.servers[0].sockets[0].getsockname()[1]
         return port
 
-    async def listen(self, sockets: Iterable[socket.socket]) -> None:
-        """Accept connections on these sockets, after a start with `serve(sockets=[])`."""
-        loop = asyncio.get_running_loop()
+    def receive(self, source: ConnectionSource) -> None:
+        """Serve the connections of a source, after a start without sockets: `serve([])`."""
+        self._source = source
+        asyncio.get_running_loop().add_reader(source.fileno(), self._take, source)
+
+    def _take(self, source: ConnectionSource) -> None:
         make_protocol: Callable[..., asyncio.Protocol] = self.config.http_protocol_class
         protocol = partial(
             make_protocol,
@@ -73,9 +81,23 @@ class Server(uvicorn.Server):
             server_state=self.server_state,
             app_state=self.lifespan.state,
         )
-        for each in sockets:
-            server = await loop.create_server(protocol, sock=each, backlog=self.config.backlog)
-            self.servers.append(server)
+        for connection in source.take():
+            task = asyncio.create_task(self._connect(protocol, connection, source))
+            self._connecting.add(task)
+            task.add_done_callback(self._connecting.discard)
+
+    async def _connect(
+        self,
+        protocol: Callable[[], asyncio.Protocol],
+        connection: socket.socket,
+        source: ConnectionSource,
+    ) -> None:
+        try:
+            loop = asyncio.get_running_loop()
+            await loop.connect_accepted_socket(protocol, connection)
+        except OSError:  # the client has disconnected
+            connection.close()
+            source.report_closed()
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -87,6 +109,8 @@ class Server(uvicorn.Server):
         self.running.set()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        if self._source is not None:
+            asyncio.get_running_loop().remove_reader(self._source.fileno())
         ending = asyncio.create_task(self._end_after_grace())
         try:
             await super().shutdown(sockets)
@@ -111,13 +135,21 @@ class Server(uvicorn.Server):
         return [connection.transport for connection in self.server_state.connections]
 
 
-def main_config(app: ASGIApp, settings: Settings) -> uvicorn.Config:
-    """Return the configuration of the server of the API."""
+def main_config(
+    app: ASGIApp, settings: Settings, on_close: Callable[[], None] = lambda: None
+) -> uvicorn.Config:
+    """Return the configuration of the server of the API.
+
+    Args:
+        app: the application.
+        settings: the settings.
+        on_close: called whenever a connection is closed.
+    """
     return uvicorn.Config(
         app,
         host=settings.host,
         port=settings.port,
-        http=make_http(settings.limits.send_timeout_seconds),
+        http=make_http(settings.limits.send_timeout_seconds, on_close),
         ws="none",
         access_log=False,
         log_level="warning",

@@ -17,6 +17,7 @@ from proctor.server.engines.factory import load_engine
 from proctor.server.engines.processes.engine_processes import end_engines
 from proctor.server.engines.processes.reaper import reaping
 from proctor.server.engines.supervisor import EngineSupervisor
+from proctor.server.transport.handover import ConnectionSource
 
 
 class Operator(Protocol):
@@ -27,6 +28,9 @@ class Operator(Protocol):
 
     def listening(self, port: int) -> None: ...
 
+    def receiving(self) -> None:
+        """Be informed that connections can be handed over to this process."""
+
     def loading(self) -> None:
         """Be informed every `PROGRESS_SECONDS` that the engine still loads."""
 
@@ -36,17 +40,17 @@ class Operator(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class SharedSockets:
-    """Sockets that several processes listen on.
+class Handover:
+    """What a process gets its connections from, if another one accepts them.
 
     Attributes:
-        main: those of the API.
-        admin: those of the metrics, if they have a port of their own.
-        at_once: whether to listen while the engine loads. If others listen already, requests
-            are better accepted by them.
+        source: the connections to the API.
+        admin: sockets of the separate port for metrics, on which all processes listen.
+        at_once: whether to take connections while the engine loads. If other processes serve
+            already, they had better get them.
     """
 
-    main: tuple[socket, ...]
+    source: ConnectionSource
     admin: tuple[socket, ...]
     at_once: bool
 
@@ -61,13 +65,13 @@ def serve(settings: Settings) -> int:
     return run(settings, Terminal(settings))
 
 
-def run(settings: Settings, operator: Operator, sockets: SharedSockets | None = None) -> int:
+def run(settings: Settings, operator: Operator, handover: Handover | None = None) -> int:
     """Serve in this process until the operator ends it, and return the exit status.
 
     Args:
         settings: the settings.
         operator: starts and stops the server.
-        sockets: what to listen on; None binds to the addresses of the settings.
+        handover: what to get connections from; None listens on the addresses of the settings.
 
     Raises:
         ConfigError: if a setting names something that is not installed.
@@ -75,7 +79,8 @@ def run(settings: Settings, operator: Operator, sockets: SharedSockets | None = 
     app = create_app(settings, partial(load_engine, settings))
     end_responses = app.state.task_pool.end
     grace = settings.limits.shutdown_grace_seconds
-    servers = [Server(main_config(app, settings), end_responses, grace)]
+    on_close = (lambda: None) if handover is None else handover.source.report_closed
+    servers = [Server(main_config(app, settings, on_close), end_responses, grace)]
     if settings.auth.admin_port is not None:
         standalone_app = app.state.metrics_endpoint.standalone_app()
         servers.append(Server(admin_config(standalone_app, settings)))
@@ -84,7 +89,7 @@ def run(settings: Settings, operator: Operator, sockets: SharedSockets | None = 
         try:
             loop_factory = servers[0].config.get_loop_factory()
             with asyncio.Runner(loop_factory=loop_factory) as runner:
-                return runner.run(_run(servers, supervisor, operator, sockets))
+                return runner.run(_run(servers, supervisor, operator, handover))
         finally:
             end_engines(supervisor.loader)
 
@@ -93,7 +98,7 @@ async def _run(
     servers: Sequence[Server],
     supervisor: EngineSupervisor,
     operator: Operator,
-    sockets: SharedSockets | None,
+    handover: Handover | None,
 ) -> int:
     def stop() -> None:
         for server in servers:
@@ -102,9 +107,9 @@ async def _run(
     with operator.attach(stop):
         serving = [
             asyncio.create_task(server.serve(listeners))
-            for server, listeners in zip(servers, _listeners(servers, sockets), strict=True)
+            for server, listeners in zip(servers, _listeners(servers, handover), strict=True)
         ]
-        announcing = asyncio.create_task(_announce(servers[0], supervisor, operator, sockets))
+        announcing = asyncio.create_task(_announce(servers[0], supervisor, operator, handover))
         await asyncio.wait({*serving, announcing}, return_when=asyncio.FIRST_COMPLETED)
         failed = announcing.done() and not announcing.result()
         if failed or any(task.done() for task in serving):
@@ -116,25 +121,24 @@ async def _run(
 
 
 def _listeners(
-    servers: Sequence[Server], sockets: SharedSockets | None
+    servers: Sequence[Server], handover: Handover | None
 ) -> Sequence[list[socket] | None]:
-    """Return the sockets that each server starts with; None lets it bind to its address."""
-    if sockets is None:
+    """Return the sockets that each server listens on; None lets it bind to its address."""
+    if handover is None:
         return [None] * len(servers)
-    return [[*sockets.main] if sockets.at_once else [], [*sockets.admin]][: len(servers)]
+    return [[], [*handover.admin]][: len(servers)]
 
 
 async def _announce(
     server: Server,
     supervisor: EngineSupervisor,
     operator: Operator,
-    sockets: SharedSockets | None,
+    handover: Handover | None,
 ) -> bool:
     """Report the progress of loading the engine, and return False if it failed to load."""
     await server.running.wait()
-    is_deferred = sockets is not None and not sockets.at_once
-    if not is_deferred:
-        operator.listening(server.port)
+    if handover is None or handover.at_once:
+        _open(server, operator, handover)
     loading = asyncio.ensure_future(supervisor.loaded())
     while not (await asyncio.wait({loading}, timeout=PROGRESS_SECONDS))[0]:
         operator.loading()
@@ -143,8 +147,16 @@ async def _announce(
     if loading.exception() is not None:
         operator.failed()
         return False
-    if sockets is not None and is_deferred:
-        await server.listen(sockets.main)
-        operator.listening(server.port)
+    if handover is not None and not handover.at_once:
+        _open(server, operator, handover)
     operator.ready()
     return True
+
+
+def _open(server: Server, operator: Operator, handover: Handover | None) -> None:
+    """Report that the server accepts connections, or begin to get them from another process."""
+    if handover is None:
+        operator.listening(server.port)
+    else:
+        server.receive(handover.source)
+        operator.receiving()

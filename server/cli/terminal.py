@@ -50,6 +50,9 @@ class Terminal:
         text = f"Listening on {self._address}; loading {settings.model_name}{workers} ..."
         print(text, flush=True)
 
+    def receiving(self) -> None:
+        """Show nothing: connections are accepted where they are served."""
+
     def loading(self) -> None:
         print(f"  still loading, {self._seconds():.0f} s", flush=True)
 

@@ -29,6 +29,7 @@ class WorkerProcess:
         self._connection = connection
         self._on_progress = on_progress
         self._is_running = False
+        self._is_discarded = False
         asyncio.get_running_loop().add_reader(connection.fileno(), self._receive)
 
     @classmethod
@@ -47,7 +48,7 @@ class WorkerProcess:
                 *COMMAND,
                 str(theirs.fileno()),
                 stdin=asyncio.subprocess.DEVNULL,
-                pass_fds=(theirs.fileno(), *setup.main, *setup.admin),
+                pass_fds=(theirs.fileno(), setup.connections, *setup.admin),
                 env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
                 process_group=0,  # so that Ctrl-C in a terminal does not reach it
             )
@@ -63,14 +64,18 @@ class WorkerProcess:
             with contextlib.suppress(OSError):  # it is ending
                 self._connection.send(Command.STOP)
         else:
+            self._is_discarded = True
             self._process.kill()
 
     async def wait(self) -> int:
-        """Wait until the worker has ended, and return its exit status."""
+        """Wait until the worker has ended, and return its exit status.
+
+        It is 0 for a worker that was stopped before it was running.
+        """
         status = await self._process.wait()
         asyncio.get_running_loop().remove_reader(self._connection.fileno())
         self._connection.close()
-        return status
+        return 0 if self._is_discarded else status
 
     def _receive(self) -> None:
         try:

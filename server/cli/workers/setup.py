@@ -23,7 +23,7 @@ class Progress(StrEnum):
     """
 
     RUNNING = "running"
-    LISTENING = "listening"
+    RECEIVING = "receiving"
     READY = "ready"
 
 
@@ -35,18 +35,18 @@ class WorkerSetup:
         slot: the number of the worker, from 0; one that is started again keeps it.
         settings: its settings, with its share of the limits.
         supervisor: the process ID of the supervisor.
-        main: the file descriptors of the API's sockets.
+        connections: the file descriptor of the socket that connections are handed over by.
         admin: the file descriptors of the sockets of the separate port for metrics.
-        listens_at_once: whether to listen while the engine loads.
+        at_once: whether to take connections while the engine loads.
         metrics_folder: the folder in which all workers keep their metrics.
     """
 
     slot: int
     settings: Settings
     supervisor: int
-    main: tuple[int, ...]
+    connections: int
     admin: tuple[int, ...]
-    listens_at_once: bool
+    at_once: bool
     metrics_folder: str
 
 

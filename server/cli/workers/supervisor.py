@@ -20,6 +20,7 @@ from proctor.server.cli.workers.process import WorkerProcess
 from proctor.server.cli.workers.setup import Progress, WorkerSetup, share_settings
 from proctor.server.config.settings import Settings
 from proctor.server.telemetry.shared_metrics import forget_worker
+from proctor.server.transport.handover import Balancer
 
 logger = logging.getLogger(__name__)
 
@@ -66,11 +67,7 @@ async def _bind(host: str, port: int) -> list[socket.socket]:
 
 
 class Supervisor:
-    """The supervisor of the workers.
-
-    All workers listen on the same sockets: one that is busy accepts fewer connections, and one that
-    has ended loses none of those that nobody has accepted yet.
-    """
+    """The supervisor of the workers: accepts connections, which it hands over to them."""
 
     def __init__(
         self,
@@ -88,7 +85,8 @@ class Supervisor:
             metrics_folder: an empty folder for the metrics.
         """
         self._settings = share_settings(settings)
-        self._main = main
+        self._balancer = Balancer(main)
+        self._port: int = main[0].getsockname()[1]
         self._admin = admin
         self._metrics_folder = metrics_folder
         self._workers: dict[int, WorkerProcess] = {}
@@ -107,7 +105,7 @@ class Supervisor:
         with terminal.attach(self._stop):
             announcing = asyncio.create_task(self._announce(terminal))
             try:
-                ended = asyncio.ensure_future((await self._start(0)).wait())
+                ended = asyncio.create_task(self._run(0))
                 ready = asyncio.create_task(self._first_ready.wait())
                 await asyncio.wait({ended, ready}, return_when=asyncio.FIRST_COMPLETED)
                 ready.cancel()
@@ -122,8 +120,9 @@ class Supervisor:
     def _stop(self) -> None:
         """Stop all workers gracefully; called again, skip their grace period."""
         self._stopping.set()
-        for each in (*self._main, *self._admin):
-            each.close()  # or new connections would wait for being accepted
+        self._balancer.close()
+        for each in self._admin:
+            each.close()  # or connections would wait for being accepted
         for worker in self._workers.values():
             worker.stop()
 
@@ -138,12 +137,7 @@ class Supervisor:
         began = time.monotonic()
         status = 0
         while not self._stopping.is_set():
-            if ended is None:
-                began = time.monotonic()
-                ended = (await self._start(slot)).wait()
-            status = await ended
-            ended = None
-            forget_worker(self._metrics_folder, slot)
+            status = await (ended or self._run(slot))
             if self._stopping.is_set():
                 break
             if time.monotonic() - began > LONGEST_PAUSE_SECONDS:
@@ -155,26 +149,35 @@ class Supervisor:
                 async with asyncio.timeout(pause):
                     await self._stopping.wait()
             pause = min(2 * pause, LONGEST_PAUSE_SECONDS)
+            began, ended = time.monotonic(), None
         return status
 
-    async def _start(self, slot: int) -> WorkerProcess:
+    async def _run(self, slot: int) -> int:
+        """Run the process of a worker, and return its exit status."""
+        channel, theirs = socket.socketpair()
         setup = WorkerSetup(
             slot=slot,
             settings=self._settings[slot],
             supervisor=os.getpid(),
-            main=tuple(each.fileno() for each in self._main),
+            connections=theirs.fileno(),
             admin=tuple(each.fileno() for each in self._admin),
-            listens_at_once=not self._workers,
+            at_once=not self._workers,
             metrics_folder=self._metrics_folder,
         )
-        worker = await WorkerProcess.start(setup, partial(self._note, slot))
-        self._workers[slot] = worker
-        if self._stopping.is_set():
-            worker.stop()
-        return worker
+        with channel:
+            with theirs:
+                worker = await WorkerProcess.start(setup, partial(self._note, slot, channel))
+            self._workers[slot] = worker
+            if self._stopping.is_set():
+                worker.stop()
+            status = await worker.wait()
+            self._balancer.remove(channel)
+        forget_worker(self._metrics_folder, slot)
+        return status
 
-    def _note(self, slot: int, progress: Progress) -> None:
-        if progress is Progress.LISTENING:
+    def _note(self, slot: int, channel: socket.socket, progress: Progress) -> None:
+        if progress is Progress.RECEIVING:
+            self._balancer.add(channel)
             self._listening.set()
         elif progress is Progress.READY:
             self._first_ready.set()
@@ -185,7 +188,7 @@ class Supervisor:
     async def _announce(self, terminal: Terminal) -> None:
         """Show the progress of the start."""
         await self._listening.wait()
-        terminal.listening(self._main[0].getsockname()[1])
+        terminal.listening(self._port)
         while not self._all_ready.is_set():
             try:
                 async with asyncio.timeout(PROGRESS_SECONDS):

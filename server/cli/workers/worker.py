@@ -11,11 +11,12 @@ from multiprocessing.connection import Connection
 from socket import socket
 
 from proctor.server.cli.prepare import start_logging
-from proctor.server.cli.serve import SharedSockets, run
+from proctor.server.cli.serve import Handover, run
 from proctor.server.cli.terminal import CONFIG_ERROR_STATUS, on_signals, print_config_error
 from proctor.server.cli.workers.setup import Progress, WorkerSetup
 from proctor.server.config.section import ConfigError
 from proctor.server.telemetry.shared_metrics import share_metrics
+from proctor.server.transport.handover import ConnectionSource
 
 PR_SET_PDEATHSIG = 1
 """The option of prctl(2) that selects the signal which a process gets when its parent ends."""
@@ -46,7 +47,10 @@ class SupervisorConnection:
             loop.remove_reader(self._connection.fileno())
 
     def listening(self, port: int) -> None:
-        self._connection.send(Progress.LISTENING)
+        """Do nothing: the supervisor listens."""
+
+    def receiving(self) -> None:
+        self._connection.send(Progress.RECEIVING)
 
     def loading(self) -> None:
         """Do nothing: the supervisor knows."""
@@ -77,14 +81,14 @@ def main() -> int:
     _end_with(setup.supervisor)
     share_metrics(setup.metrics_folder, setup.slot)
     start_logging()
-    sockets = SharedSockets(
-        tuple(socket(fileno=each) for each in setup.main),
+    handover = Handover(
+        ConnectionSource(socket(fileno=setup.connections)),
         tuple(socket(fileno=each) for each in setup.admin),
-        setup.listens_at_once,
+        setup.at_once,
     )
     settings = setup.settings
     try:
-        return run(settings, SupervisorConnection(connection, settings.model_name), sockets)
+        return run(settings, SupervisorConnection(connection, settings.model_name), handover)
     except ConfigError as error:
         print_config_error(error)
         return CONFIG_ERROR_STATUS
