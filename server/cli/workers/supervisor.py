@@ -100,7 +100,7 @@ class Supervisor:
         """Run the workers until the terminal stops them, and return the exit status.
 
         The first is started alone. What is wrong with the settings, the model or the engine is
-        therefore said once, and ends the server.
+        therefore reported once, and ends the server.
         """
         with terminal.attach(self._stop):
             announcing = asyncio.create_task(self._announce(terminal))
@@ -127,7 +127,9 @@ class Supervisor:
             worker.stop()
 
     async def _keep(self, slot: int, ended: Awaitable[int] | None = None) -> int:
-        """Run a worker, and start it again until the supervisor stops; return its exit status.
+        """Run a worker, and start it again until the supervisor stops.
+
+        Returns the exit status of a process that the supervisor has stopped, or else 0.
 
         Args:
             slot: the number of the worker.
@@ -135,11 +137,10 @@ class Supervisor:
         """
         pause = FIRST_PAUSE_SECONDS
         began = time.monotonic()
-        status = 0
         while not self._stopping.is_set():
             status = await (ended or self._run(slot))
             if self._stopping.is_set():
-                break
+                return status
             if time.monotonic() - began > LONGEST_PAUSE_SECONDS:
                 pause = FIRST_PAUSE_SECONDS
             logger.error(
@@ -150,7 +151,7 @@ class Supervisor:
                     await self._stopping.wait()
             pause = min(2 * pause, LONGEST_PAUSE_SECONDS)
             began, ended = time.monotonic(), None
-        return status
+        return 0
 
     async def _run(self, slot: int) -> int:
         """Run the process of a worker, and return its exit status."""
