@@ -265,6 +265,11 @@ class Settings(BaseSettings):
             return self.host == "localhost"
 
     @property
+    def embeds_engine(self) -> bool:
+        """Whether the engine runs in the process of the gateway."""
+        return "kind" not in self.engine
+
+    @property
     def priced(self) -> bool:
         """Whether prices are set."""
         return self.prices is not None or self.compute is not None
@@ -274,11 +279,6 @@ class Settings(BaseSettings):
         """The currency of all costs; USD if no prices are set."""
         price = self.prices or self.compute
         return "USD" if price is None else price.currency
-
-    @property
-    def embeds_engine(self) -> bool:
-        """Whether the engine runs in the process of the gateway."""
-        return "kind" not in self.engine
 
     @property
     def completions_server(self) -> CompletionsServer | None:

@@ -127,7 +127,7 @@ def test_settings_can_be_sent_to_another_process(tmp_path: Path) -> None:
     received = pickle.loads(pickle.dumps(settings))
 
     assert received == settings
-    assert received.completions_server == settings.completions_server
+    assert received.engine == settings.engine
     assert received.model_fields_set == settings.model_fields_set
 
 
