@@ -59,8 +59,8 @@ class Settings(BaseSettings):
             requires an API key, unless `auth.required` is false.
         port: the port to bind to; 0 selects a free one.
         workers: the number of gateway processes behind the port, for engines outside the
-            gateway's process (`engine.kind`). They divide `limits.max_running` and
-            `limits.max_waiting` among them.
+            gateway's process (`engine.kind`). They divide `limits.max_running`,
+            `limits.max_waiting` and the processes and the queue of `grammars` among them.
         model: a path or a Hugging Face name; None for the demo model.
         served_model_name: the name of the model in the API; defaults to `model`.
         aliases: further names of the model that requests may use.

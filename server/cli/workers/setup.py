@@ -1,7 +1,6 @@
 """What a worker is told by the process that supervises it, and what it answers."""
 
 import secrets
-from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -53,30 +52,32 @@ class WorkerSetup:
 def share_settings(settings: Settings) -> list[Settings]:
     """Return the settings of each worker.
 
-    The limits of running and waiting requests are divided. What a server without a database
-    would make up for itself is made here, for all of them.
+    What limits the whole server is divided. What a server without a database would make up for
+    itself is made here, for all of them.
     """
-    limits, count = settings.limits, settings.workers
-    auth = settings.auth
+    limits, grammars, auth = settings.limits, settings.grammars, settings.auth
     if not auth.record_secrets and not settings.ledger.url.get_secret_value():
         record_secrets = (SecretStr(secrets.token_hex()),)
         auth = auth.model_copy(update={"record_secrets": record_secrets})
-    divided: Iterable[tuple[int, int]] = zip(
-        _divide(limits.max_running, count), _divide(limits.max_waiting, count), strict=True
-    )
-    return [
-        settings.model_copy(
+
+    def share(slot: int) -> Settings:
+        def divide(total: int) -> int:
+            return total // settings.workers + (slot < total % settings.workers)
+
+        running = divide(limits.max_running)
+        waiting = divide(limits.max_waiting)
+        processes = max(1, divide(grammars.processes))
+        waiting_grammars = divide(grammars.max_waiting)
+        return settings.model_copy(
             update={
                 "auth": auth,
                 "limits": limits.model_copy(
                     update={"max_running": running, "max_waiting": waiting}
                 ),
+                "grammars": grammars.model_copy(
+                    update={"processes": processes, "max_waiting": waiting_grammars}
+                ),
             }
         )
-        for running, waiting in divided
-    ]
 
-
-def _divide(total: int, count: int) -> list[int]:
-    """Return `count` integers that differ by at most 1 and sum up to `total`."""
-    return [total // count + (slot < total % count) for slot in range(count)]
+    return [share(slot) for slot in range(settings.workers)]

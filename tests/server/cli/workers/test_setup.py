@@ -27,13 +27,32 @@ def test_the_limits_of_all_workers_add_up(workers: int, spare: int, waiting: int
     assert all(share.max_running >= share.max_choices for share in shares)
 
 
-def test_all_else_is_the_same_for_all_workers() -> None:
-    shares = share_settings(settings(3, ledger={"url": "sqlite:///ledger.db"}))
+@given(st.integers(1, 16), st.integers(1, 40), st.integers(0, 300))
+def test_grammars_are_compiled_in_as_many_processes_and_one_per_worker_at_least(
+    workers: int, processes: int, waiting: int
+) -> None:
+    grammars = {"processes": processes, "max_waiting": waiting}
 
-    assert (
-        len({share.model_copy(update={"limits": None}).model_dump_json() for share in shares}) == 1
-    )
-    assert not shares[0].auth.record_secrets
+    shares = [
+        share.grammars
+        for share in share_settings(
+            settings(workers, limits={"max_running": 16 * workers}, grammars=grammars)
+        )
+    ]
+
+    assert sum(share.processes for share in shares) == max(processes, workers)
+    assert sum(share.max_waiting for share in shares) == waiting
+
+
+def test_all_else_is_the_same_for_all_workers() -> None:
+    whole = settings(3, ledger={"url": "sqlite:///ledger.db"})
+
+    shares = share_settings(whole)
+
+    for share in shares:
+        assert (
+            share.model_copy(update={"limits": whole.limits, "grammars": whole.grammars}) == whole
+        )
 
 
 def test_without_a_database_the_workers_share_a_new_secret_of_records() -> None:
