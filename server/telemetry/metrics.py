@@ -5,6 +5,7 @@ import collections
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager
 from enum import StrEnum
+from typing import Literal
 
 from prometheus_client import (
     REGISTRY,
@@ -78,15 +79,10 @@ class Metrics:
         self.registry = registry = CollectorRegistry()
         self._watched: list[tuple[Gauge, Callable[[], float]]] = []
         self._process = ProcessMetrics(registry) if are_shared() else None
-        self.in_flight = self._sum("in_flight", "Requests being processed.")
-        self.waiting = self._sum("waiting", "Requests in the queue.")
-        self.running = self._sum("running", "Choices in the engine.")
-        self.engine_up = Gauge(
-            "proctor_engine_up",
-            "Whether the engine is ready.",
-            registry=registry,
-            multiprocess_mode="livemin",
-        )
+        self.in_flight = self._gauge("in_flight", "Requests being processed.")
+        self.waiting = self._gauge("waiting", "Requests in the queue.")
+        self.running = self._gauge("running", "Choices in the engine.")
+        self.engine_up = self._gauge("engine_up", "Whether the engine is ready.", "livemin")
         self.engine_starts = Counter(
             "proctor_engine_starts", "Attempts to load the engine.", registry=registry
         )
@@ -162,7 +158,7 @@ class Metrics:
             ["fate"],
             registry=registry,
         )
-        self.ledger_waiting = self._sum("ledger_waiting", "Queued rows of the ledger.")
+        self.ledger_waiting = self._gauge("ledger_waiting", "Queued rows of the ledger.")
         self._add_sessions()
         self._add_tier_caps(settings)
         self._add_costs(settings)
@@ -280,7 +276,7 @@ class Metrics:
             ["limit"],
             registry=self.registry,
         )
-        active = self._sum("active_sessions", "Sessions with running requests.")
+        active = self._gauge("active_sessions", "Sessions with running requests.")
         self.watch(active, lambda: len(self._sessions))
         for limit in Limit:
             self.session_refused.labels(limit.value)
@@ -331,10 +327,12 @@ class Metrics:
         for outcome in WriteOutcome:
             self.ledger_rows.labels(outcome.value)
 
-    def _sum(self, name: str, description: str) -> Gauge:
-        """Create a gauge that is summed up over the workers."""
+    def _gauge(
+        self, name: str, description: str, of_workers: Literal["livesum", "livemin"] = "livesum"
+    ) -> Gauge:
+        """Create a gauge: the sum or the minimum of all workers."""
         return Gauge(
-            f"proctor_{name}", description, registry=self.registry, multiprocess_mode="livesum"
+            f"proctor_{name}", description, registry=self.registry, multiprocess_mode=of_workers
         )
 
     def _seconds(self, name: str, description: str, labels: Sequence[str] = ()) -> Histogram:
