@@ -99,7 +99,7 @@ class Parts:
         """Start to load the engine; at the end, close everything that is open."""
         services = self.services
         services.supervisor.start()
-        async with self.ledger or nullcontext():
+        async with self.metrics.publishing(), self.ledger or nullcontext():
             yield
             await services.task_pool.aclose()
             await self.background.aclose()
@@ -138,7 +138,7 @@ def create_app(
     )
     app.state.supervisor = supervisor
     app.state.task_pool = parts.services.task_pool
-    app.state.metrics_endpoint = MetricsEndpoint(parts.metrics.registry)
+    app.state.metrics_endpoint = MetricsEndpoint(parts.metrics)
     app.openapi = openapi.custom_openapi(app, settings, supervisor)  # type: ignore[method-assign]
     add_error_handlers(app, parts.metrics)
     app.add_middleware(
@@ -175,10 +175,10 @@ def _create_parts(settings: Settings, engine_factory: EngineFactory, tracing: Tr
     )
     session_store = None if database is None else SessionStore(database)
     record_verifier = RecordVerifier(open_secrets(settings.auth.record_secrets, database))
-    metrics.engine_up.set_function(lambda: supervisor.up)
-    metrics.running.set_function(lambda: queue.running)
-    metrics.waiting.set_function(lambda: queue.waiting)
-    metrics.ledger_waiting.set_function(lambda: 0 if ledger is None else ledger.waiting)
+    metrics.watch(metrics.engine_up, lambda: supervisor.up)
+    metrics.watch(metrics.running, lambda: queue.running)
+    metrics.watch(metrics.waiting, lambda: queue.waiting)
+    metrics.watch(metrics.ledger_waiting, lambda: 0 if ledger is None else ledger.waiting)
     return Parts(
         settings,
         metrics,

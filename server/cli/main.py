@@ -23,6 +23,8 @@ from proctor.server.cli import replica as replica_cli
 from proctor.server.cli import sessions as sessions_cli
 from proctor.server.cli.launch import command as launch_cli
 from proctor.server.cli.serve import serve
+from proctor.server.cli.terminal import CONFIG_ERROR_STATUS, print_config_error
+from proctor.server.cli.workers.supervisor import serve_workers
 from proctor.server.config.reasoning_format import ReasoningFormat
 from proctor.server.config.section import ConfigError
 from proctor.server.config.settings import Settings, load_settings
@@ -39,7 +41,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         match options.command:
             case "serve":
-                return serve(_settings(options))
+                return _serve(_settings(options))
             case "route":
                 print(_route(load_settings({}, options.config), options.prompt))
                 return 0
@@ -61,8 +63,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 status: int = _commands()[name].load().execute(options)
                 return status
     except ConfigError as error:
-        print(f"proctor: {error}".replace("\n", "\nproctor: "), file=sys.stderr)
-        return 2
+        print_config_error(error)
+        return CONFIG_ERROR_STATUS
 
 
 def _parse(arguments: Sequence[str]) -> tuple[argparse.Namespace, Sequence[str]]:
@@ -120,6 +122,9 @@ def _add_serve(serve: argparse.ArgumentParser) -> None:
     serve.add_argument("--config", type=Path, help=CONFIG)
     serve.add_argument("--host", help="address to listen on (default: 127.0.0.1)")
     serve.add_argument("--port", help="port to listen on (default: 8000)")
+    serve.add_argument(
+        "--workers", help="number of processes, if the engine is elsewhere (default: 1)"
+    )
     serve.add_argument("--model", help="path or Hugging Face name (default: the demo model)")
     serve.add_argument("--served-model-name", help="name of the model in the API")
     serve.add_argument(
@@ -147,6 +152,10 @@ def _add_serve(serve: argparse.ArgumentParser) -> None:
         choices=[style.value for style in ReasoningFormat],
         help="where responses have the thinking",
     )
+
+
+def _serve(settings: Settings) -> int:
+    return serve(settings) if settings.workers == 1 else serve_workers(settings)
 
 
 def _settings(options: argparse.Namespace) -> Settings:

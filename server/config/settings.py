@@ -63,6 +63,9 @@ class Settings(BaseSettings):
         host: the address to bind to. Binds to 127.0.0.1 by default; a public address
             requires an API key, unless `auth.required` is false.
         port: the port to bind to; 0 selects a free one.
+        workers: the number of gateway processes behind the port, for engines outside the
+            gateway's process (`engine.kind`). They divide `limits.max_running`,
+            `limits.max_waiting` and the processes and the queue of `grammars` among them.
         model: a path or a Hugging Face name; None for the demo model.
         served_model_name: the name of the model in the API; defaults to `model`.
         aliases: further names of the model that requests may use.
@@ -97,6 +100,7 @@ class Settings(BaseSettings):
 
     host: str = "127.0.0.1"
     port: Annotated[int, Field(ge=0, le=65535)] = 8000
+    workers: Annotated[int, Field(ge=1)] = 1
     model: Annotated[str, Field(min_length=1)] | None = None
     served_model_name: ModelName | None = None
     aliases: tuple[ModelName, ...] = ()
@@ -199,6 +203,28 @@ class Settings(BaseSettings):
         return self
 
     @model_validator(mode="after")
+    def _workers_are_supported(self) -> "Settings":
+        if self.workers == 1:
+            return self
+        if self.embeds_engine:
+            raise ValueError(
+                "workers: Must be 1 with the embedded engine, which has one gateway. Start one "
+                "server per engine, or run the model elsewhere and set engine.kind"
+            )
+        if self.compute is not None:
+            raise ValueError(
+                "workers: Must be 1 with [compute], since each worker would charge the time of "
+                "the whole engine. Use [prices] instead"
+            )
+        if self.limits.max_running < self.workers * self.limits.max_choices:
+            raise ValueError(
+                "workers: limits.max_running is divided among the workers, and must be at least "
+                f"{self.workers * self.limits.max_choices}, so that each has room for "
+                f"limits.max_choices ({self.limits.max_choices})"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _key_limits_are_enforceable(self) -> "Settings":
         names = [key.name for key in self.keys]
         for key in self.keys:
@@ -243,6 +269,11 @@ class Settings(BaseSettings):
             return ip_address(self.host).is_loopback
         except ValueError:
             return self.host == "localhost"
+
+    @property
+    def embeds_engine(self) -> bool:
+        """Whether the engine runs in the process of the gateway."""
+        return "kind" not in self.engine
 
     @property
     def priced(self) -> bool:
@@ -339,7 +370,9 @@ def _merge(flags: Mapping[str, Any], tables: list[dict[str, Any]]) -> Settings:
             )
 
     try:
-        return Layered(**flags)
+        layered = Layered(**flags)
+        # Not of the local class, so that they can be sent to the processes of workers.
+        return Settings.model_construct(layered.model_fields_set, **dict(iter(layered)))
     except ValidationError as error:
         raise ConfigError("\n".join(map(_readable, error.errors()))) from error
     except SettingsError as error:

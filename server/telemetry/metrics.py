@@ -1,10 +1,21 @@
 """The metrics for Prometheus. The values of every label are from a closed set."""
 
+import asyncio
 import collections
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import asynccontextmanager
 from enum import StrEnum
+from typing import Literal
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client import (
+    REGISTRY,
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    Metric,
+)
+from prometheus_client.registry import Collector
 
 from proctor.budget import Forced, OnLoop
 from proctor.server.accounting.ledger.writer import WriteOutcome
@@ -17,11 +28,20 @@ from proctor.server.engines.supervisor import EngineFactory
 from proctor.server.generation.base import ChoiceResult
 from proctor.server.generation.context import ANONYMOUS
 from proctor.server.pricing import Cost
+from proctor.server.telemetry.shared_metrics import (
+    ProcessMetrics,
+    are_shared,
+    shared_collector,
+    sum_of_live,
+)
 from proctor.server.telemetry.tracing import Exemplar
 
 TOKEN_BUCKETS = (0, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192, 16384, 32768, 65536)
 SECONDS_BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600)
 COST_BUCKETS = tuple(digit * 10**exponent for exponent in range(-6, 2) for digit in (1, 2, 5))
+
+REFRESH_SECONDS = 1.0
+"""The interval at which a worker writes the gauges that others show."""
 
 
 class CostPart(StrEnum):
@@ -30,6 +50,17 @@ class CostPart(StrEnum):
     PROMPT = "prompt"
     THINKING = "thinking"
     ANSWER = "answer"
+
+
+class CombinedCollector(Collector):
+    """Combines several registries into one."""
+
+    def __init__(self, *registries: CollectorRegistry) -> None:
+        self._registries = registries
+
+    def collect(self) -> Iterator[Metric]:
+        for registry in self._registries:
+            yield from registry.collect()
 
 
 class Metrics:
@@ -46,12 +77,12 @@ class Metrics:
             settings: the settings with the tiers and the prices.
         """
         self.registry = registry = CollectorRegistry()
-        self.in_flight = Gauge("proctor_in_flight", "Requests being processed.", registry=registry)
-        self.waiting = Gauge("proctor_waiting", "Requests in the queue.", registry=registry)
-        self.running = Gauge("proctor_running", "Choices in the engine.", registry=registry)
-        self.engine_up = Gauge(
-            "proctor_engine_up", "Whether the engine is ready.", registry=registry
-        )
+        self._watched: list[tuple[Gauge, Callable[[], float]]] = []
+        self._process = ProcessMetrics(registry) if are_shared() else None
+        self.in_flight = self._gauge("in_flight", "Requests being processed.")
+        self.waiting = self._gauge("waiting", "Requests in the queue.")
+        self.running = self._gauge("running", "Choices in the engine.")
+        self.engine_up = self._gauge("engine_up", "Whether the engine is ready.", "livemin")
         self.engine_starts = Counter(
             "proctor_engine_starts", "Attempts to load the engine.", registry=registry
         )
@@ -127,9 +158,7 @@ class Metrics:
             ["fate"],
             registry=registry,
         )
-        self.ledger_waiting = Gauge(
-            "proctor_ledger_waiting", "Queued rows of the ledger.", registry=registry
-        )
+        self.ledger_waiting = self._gauge("ledger_waiting", "Queued rows of the ledger.")
         self._add_sessions()
         self._add_tier_caps(settings)
         self._add_costs(settings)
@@ -137,9 +166,47 @@ class Metrics:
 
     @property
     def load(self) -> int:
-        """The number of requests being processed."""
+        """The number of requests being processed, by all workers together."""
         (gauge,) = self.in_flight.collect()
+        if are_shared():
+            return int(sum_of_live(gauge.name))
         return int(gauge.samples[0].value)
+
+    @property
+    def collector(self) -> Collector:
+        """All metrics: of the gateway, and of the engine and the process if there is one only.
+
+        vLLM's and the process's are in the default registry.
+        """
+        return shared_collector() if are_shared() else CombinedCollector(self.registry, REGISTRY)
+
+    def watch(self, gauge: Gauge, read: Callable[[], float]) -> None:
+        """Let `refresh` set a gauge to the value that a function returns."""
+        self._watched.append((gauge, read))
+
+    def refresh(self) -> None:
+        """Set the gauges that are watched to their current values."""
+        for gauge, read in self._watched:
+            gauge.set(read())
+        if self._process is not None:
+            self._process.refresh()
+
+    @asynccontextmanager
+    async def publishing(self) -> AsyncIterator[None]:
+        """Refresh the gauges regularly while the body runs, if other workers show them as well."""
+        if not are_shared():
+            yield
+            return
+        task = asyncio.create_task(self._publish())
+        try:
+            yield
+        finally:
+            task.cancel()
+
+    async def _publish(self) -> None:
+        while True:
+            self.refresh()
+            await asyncio.sleep(REFRESH_SECONDS)
 
     def record_cost(
         self, tier: str, key: str, cost: Cost, answered: bool, exemplar: Exemplar
@@ -209,12 +276,8 @@ class Metrics:
             ["limit"],
             registry=self.registry,
         )
-        active = Gauge(
-            "proctor_active_sessions",
-            "Sessions with running requests.",
-            registry=self.registry,
-        )
-        active.set_function(lambda: len(self._sessions))
+        active = self._gauge("active_sessions", "Sessions with running requests.")
+        self.watch(active, lambda: len(self._sessions))
         for limit in Limit:
             self.session_refused.labels(limit.value)
         for limit in (Limit.THINKING, Limit.TOKENS, Limit.COST):
@@ -226,6 +289,7 @@ class Metrics:
             "Maximum thinking tokens of a tier; infinite without a cap.",
             ["tier"],
             registry=self.registry,
+            multiprocess_mode="livemax",
         )
         for tier in settings.tiers:
             caps.labels(tier.name).set(tier.cap)
@@ -262,6 +326,14 @@ class Metrics:
             self.loops.labels(action.value)
         for outcome in WriteOutcome:
             self.ledger_rows.labels(outcome.value)
+
+    def _gauge(
+        self, name: str, description: str, of_workers: Literal["livesum", "livemin"] = "livesum"
+    ) -> Gauge:
+        """Create a gauge: the sum or the minimum of all workers."""
+        return Gauge(
+            f"proctor_{name}", description, registry=self.registry, multiprocess_mode=of_workers
+        )
 
     def _seconds(self, name: str, description: str, labels: Sequence[str] = ()) -> Histogram:
         return Histogram(

@@ -58,16 +58,24 @@ class LimitedHttpProtocol(HttpToolsProtocol):
     _rejection: ApiError | None = None
     _timer: asyncio.TimerHandle | None = None
 
-    def __init__(self, *args: Any, slow_clients: SlowClients, **kwargs: Any) -> None:
+    def __init__(
+        self,
+        *args: Any,
+        slow_clients: SlowClients,
+        on_close: Callable[[], None],
+        **kwargs: Any,
+    ) -> None:
         """Initialize the protocol of a new connection.
 
         Args:
             args: uvicorn's positional arguments.
             slow_clients: watches the data that is buffered for the client.
+            on_close: called when the connection is closed.
             kwargs: uvicorn's keyword arguments.
         """
         super().__init__(*args, **kwargs)
         self._slow_clients = slow_clients
+        self._on_close = on_close
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(ClientTransport(transport, self._slow_clients, self._close))
@@ -77,6 +85,7 @@ class LimitedHttpProtocol(HttpToolsProtocol):
         self._stop_timer()
         self._slow_clients.discard(self.transport)
         super().connection_lost(exc)
+        self._on_close()
 
     def data_received(self, data: bytes) -> None:
         if self._rejection is not None or self.transport.is_closing():
@@ -244,14 +253,18 @@ class LimitedHttpProtocol(HttpToolsProtocol):
         self._start_timer(LINGER_SECONDS, self.transport.end)
 
 
-def make_http(send_timeout: float) -> type[asyncio.Protocol]:
+def make_http(
+    send_timeout: float, on_close: Callable[[], None] = lambda: None
+) -> type[asyncio.Protocol]:
     """Return the protocol factory for uvicorn's `http` option.
 
     Args:
         send_timeout: seconds after which a client that reads nothing is disconnected.
+        on_close: called whenever a connection is closed.
     """
     slow_clients = SlowClients(send_timeout)
-    return cast("type[asyncio.Protocol]", partial(LimitedHttpProtocol, slow_clients=slow_clients))
+    factory = partial(LimitedHttpProtocol, slow_clients=slow_clients, on_close=on_close)
+    return cast("type[asyncio.Protocol]", factory)
 
 
 def _response(error: ApiError) -> bytes:

@@ -14,7 +14,7 @@ import uvicorn
 from prometheus_client import REGISTRY
 
 from proctor.server.app import create_app
-from proctor.server.cli.serve import KEEP_ALIVE_SECONDS
+from proctor.server.cli.http_server import KEEP_ALIVE_SECONDS
 from proctor.server.config.budgets import CUSTOM, DEFAULT_TIERS
 from proctor.server.config.settings import Settings, load_settings
 from proctor.server.engines.base import Engine

@@ -9,29 +9,39 @@ from contextlib import contextmanager
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
-SCRIPT = """
+SETUP = """
 import asyncio
+import os
+import sys
 import time
 import proctor.server.cli.main
 import proctor.server.cli.serve
+import proctor.server.cli.workers.process
+import proctor.server.cli.workers.worker
 from proctor.server.engines.fake import FakeEngine, Script
 from proctor.server.engines.processes.engine_processes import SHUTTING_DOWN
 proctor.server.cli.serve.load_engine = lambda settings: {engine}
-raise SystemExit(proctor.server.cli.main.main(["serve", "--port", "0", "--model", "fake"]))
 """
+SERVE = """
+proctor.server.cli.workers.process.COMMAND = [sys.executable, "-c", {worker!r}]
+raise SystemExit(proctor.server.cli.main.main(["serve", "--port", "{port}", "--model", "fake"]))
+"""
+WORK = "raise SystemExit(proctor.server.cli.workers.worker.main())"
 
 
 @contextmanager
 def serve_process(
-    engine: str, settings: Mapping[str, object] | None = None
+    engine: str, settings: Mapping[str, object] | None = None, port: int = 0
 ) -> Iterator["subprocess.Popen[str]"]:
     """Start a server, without waiting until it is ready.
 
     Args:
         engine: a Python expression for its engine.
         settings: environment variables, without their prefix.
+        port: its port; 0 selects a free one.
     """
-    command = [sys.executable, "-c", SCRIPT.format(engine=engine)]
+    setup = SETUP.format(engine=engine)
+    command = [sys.executable, "-c", setup + SERVE.format(worker=setup + WORK, port=port)]
     variables = {f"PROCTOR_{name}": str(value) for name, value in (settings or {}).items()}
     environment = {**os.environ, **variables, "PYTHONPATH": f"{ROOT}:{ROOT / 'src'}"}
     with subprocess.Popen(

@@ -1,3 +1,4 @@
+import pickle
 from decimal import Decimal
 from pathlib import Path
 
@@ -81,6 +82,9 @@ def test_the_demo_model_brings_its_own_defaults(tmp_path: Path) -> None:
     assert other.budget.to_budget().continuation_texts == ("Wait",)
 
 
+ELSEWHERE = "[engine]\nkind = 'completions'\nbase_url = 'http://elsewhere/v1'"
+
+
 @pytest.mark.parametrize(
     ("text", "named"),
     [
@@ -97,6 +101,16 @@ def test_the_demo_model_brings_its_own_defaults(tmp_path: Path) -> None:
         ("thinking_start = '<t>'", "thinking_end"),
         ("engine = 3", "engine"),
         ("port = ", "proctor.toml"),
+        ("workers = 0", "workers"),
+        ("workers = 2", "workers: Must be 1 with the embedded engine"),
+        (
+            f"workers = 2\nmodel = 'm'\n{ELSEWHERE}\n[compute]\nper_hour = 1",
+            "workers: .* Use .prices. instead",
+        ),
+        (
+            f"workers = 2\nmodel = 'm'\n{ELSEWHERE}\n[limits]\nmax_running = 31",
+            "workers: limits.max_running .* must be at least 32",
+        ),
     ],
 )
 def test_a_bad_value_is_named(tmp_path: Path, text: str, named: str) -> None:
@@ -104,6 +118,17 @@ def test_a_bad_value_is_named(tmp_path: Path, text: str, named: str) -> None:
 
     with pytest.raises(ConfigError, match=named):
         load_settings({})
+
+
+def test_settings_can_be_sent_to_another_process(tmp_path: Path) -> None:
+    text = f"workers = 2\nmodel = 'm'\n{ELSEWHERE}\napi_key = 'secret'\n"
+    settings = load_settings({"port": "3"}, write(tmp_path / "proctor.toml", text))
+
+    received = pickle.loads(pickle.dumps(settings))
+
+    assert received == settings
+    assert received.engine == settings.engine
+    assert received.model_fields_set == settings.model_fields_set
 
 
 def test_an_environment_variable_with_invalid_json_is_refused(
