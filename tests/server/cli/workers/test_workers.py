@@ -116,6 +116,11 @@ def total(http: httpx.Client, name: str) -> float:
     )
 
 
+def until_requests(count: int, *clients: httpx.Client) -> None:
+    """Wait until each client is told of so many requests: one counts after its last byte."""
+    until(lambda: all(total(http, "requests_total") == count for http in clients))
+
+
 def kill_one_worker(process: "subprocess.Popen[str]") -> str:
     """Kill a worker, wait until the supervisor has noticed, and return what it complains of."""
     assert process.stderr is not None
@@ -149,8 +154,8 @@ def test_metrics_add_up_also_after_a_worker_was_killed(tmp_path: Path) -> None:
             for http, count in ((one, 3), (other, 2)):
                 for _ in range(count):
                     ask(http)
-            before = [total(http, "requests_total") for http in (one, other)]
-            first, second = counted(one), counted(other)
+            until_requests(5, one, other)
+            until(lambda: counted(one) == counted(other))  # rows are written, and counted, later
             with other.stream("POST", CHAT, json=body(max_tokens=LONG, stream=True)) as response:
                 lines = response.iter_lines()
                 next(lines)
@@ -163,14 +168,11 @@ def test_metrics_add_up_also_after_a_worker_was_killed(tmp_path: Path) -> None:
         with one_client_per_worker(url) as (one, other):
             for http in (one, other):
                 ask(http)
-            counts = [total(http, "requests_total") for http in (one, other)]
+            until_requests(7, one, other)
             observed = total(one, "request_seconds_count")
             tokens = total(other, "thinking_tokens_sum")
             load_afterwards = one.get("/load").json()["server_load"]
 
-    assert first == second
-    assert before == [5, 5]
-    assert counts == [7, 7]
     assert observed == 7
     assert tokens == 7 * 5
     assert (load, load_afterwards) == (1, 0)
@@ -303,9 +305,7 @@ def test_the_separate_port_has_the_metrics_of_all_workers(tmp_path: Path) -> Non
             for http in clients:
                 ask(http)
         with httpx.Client(base_url=f"http://127.0.0.1:{port}") as admin:
-            count = total(admin, "requests_total")
-
-    assert count == 2
+            until_requests(2, admin)
 
 
 def test_a_model_that_fails_to_load_is_reported_once(tmp_path: Path) -> None:
