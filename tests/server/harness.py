@@ -72,6 +72,14 @@ class QuietServer(uvicorn.Server):
         yield
 
 
+def free_port() -> int:
+    """Return a port that nothing listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
 def listening_socket() -> socket.socket:
     """Return a socket that listens on a free loopback port.
 

@@ -12,7 +12,12 @@ from proctor.server.engines.base import Job
 from proctor.server.engines.replicas.addresses import resolve
 from proctor.server.engines.replicas.balancing.assignment import Assignment
 from proctor.server.engines.replicas.balancing.balancer import Balancer, NoReplica
-from proctor.server.engines.replicas.balancing.health import Health, RequestHealth, State
+from proctor.server.engines.replicas.balancing.health import (
+    Health,
+    HealthSettings,
+    RequestHealth,
+    State,
+)
 from proctor.server.engines.replicas.client import ReplicaClient, new_session
 from proctor.server.engines.replicas.metrics import ReplicaMetrics
 from proctor.server.errors import EngineUnavailable
@@ -31,6 +36,7 @@ WAIT_SECONDS = 5.0
 """How long an admitted request waits for a replica when there is none: as long as one that was lost
 needs to come back."""
 
+DEFAULT_HEALTH = HealthSettings()
 NO_REPLICA = "no replica can take requests now"
 
 
@@ -92,19 +98,26 @@ class ReplicaPool:
         metrics: how they are, for Prometheus.
     """
 
-    def __init__(self, urls: Sequence[str], api_key: str, identity: str) -> None:
+    def __init__(
+        self,
+        urls: Sequence[str],
+        api_key: str,
+        identity: str,
+        health: HealthSettings = DEFAULT_HEALTH,
+    ) -> None:
         """Create a pool without replicas; `start` looks for them.
 
         Args:
             urls: where they are; each address that a host name resolves to is one.
             api_key: their bearer token; empty for none.
             identity: what they must serve, see `ReplicaClient.identity`.
+            health: when they are taken out, and how they come back.
         """
         self._urls = urls
         self._api_key = api_key
         self._session = new_session()
         self._members: dict[str, Member] = {}
-        self._health = Health(random.random, identity=identity)
+        self._health = Health(random.random, health, identity=identity)
         self._balancer = Balancer()
         self._tasks: list[asyncio.Task[None]] = []
         self._answered = asyncio.Event()

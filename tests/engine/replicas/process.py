@@ -2,7 +2,6 @@
 
 import contextlib
 import os
-import socket
 import subprocess
 import sys
 import time
@@ -17,6 +16,7 @@ from vllm.utils.system_utils import kill_process_tree
 
 from proctor.server.config.settings import DEMO
 from tests.engine.gateway import CACHE, START_SECONDS, Gateway, running_gateway
+from tests.server.harness import free_port
 
 COMMAND = "import sys; from proctor.server.cli.main import main; sys.exit(main())"
 API_KEY = "between-gateway-and-replica"
@@ -116,11 +116,3 @@ def gateway_over(replica: Replica, **overrides: Any) -> Iterator[Gateway]:
     """Serve the demo model over a replica."""
     with running_gateway(**replica.settings, **overrides) as gateway:
         yield replace(gateway, vllm_url=replica.url)
-
-
-def free_port() -> int:
-    """Return a port that nothing listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port

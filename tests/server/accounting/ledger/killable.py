@@ -36,8 +36,15 @@ raise SystemExit(proctor.server.cli.main.main(["serve", "--port", "0", "--model"
 
 @dataclass
 class Gateway:
-    """One of the two gateways; its process changes when it is restarted."""
+    """One of the two gateways; its process changes when it is restarted.
 
+    Attributes:
+        code: what its process runs.
+        url: its base URL.
+        process: its process.
+    """
+
+    code: str = SERVER
     url: str = ""
     process: asyncio.subprocess.Process | None = None
 
@@ -47,7 +54,7 @@ class Gateway:
 
     async def start(self, environment: dict[str, str]) -> None:
         self.process = process = await asyncio.create_subprocess_exec(
-            sys.executable, "-c", SERVER, stdout=asyncio.subprocess.PIPE, env=environment
+            sys.executable, "-c", self.code, stdout=asyncio.subprocess.PIPE, env=environment
         )
         assert process.stdout is not None
         output = ""
@@ -68,9 +75,11 @@ class Gateway:
 
 
 @asynccontextmanager
-async def two_gateways(environment: dict[str, str]) -> AsyncIterator[list[Gateway]]:
+async def two_gateways(
+    environment: dict[str, str], code: str = SERVER
+) -> AsyncIterator[list[Gateway]]:
     async with AsyncExitStack() as stack:
-        both = [Gateway(), Gateway()]
+        both = [Gateway(code), Gateway(code)]
         for gateway in both:
             stack.push_async_callback(gateway.end)
             await gateway.start(environment)

@@ -9,11 +9,12 @@ from proctor.budget import Markers, TokenBudget
 from proctor.server.engines.base import Job, Sampling
 from proctor.server.engines.fake import MARKERS, VOCABULARY, ByteCodec
 from proctor.server.engines.local_model import LocalModel
+from proctor.server.engines.replicas.balancing.health import HealthSettings
 from proctor.server.engines.replicas.cache_salt import CacheSalt
 from proctor.server.engines.replicas.discovery import ReplicaService
 from proctor.server.engines.replicas.engine import ReplicaEngine
 from proctor.server.engines.replicas.generate_api import GenerateApi
-from proctor.server.engines.replicas.pool import ReplicaPool
+from proctor.server.engines.replicas.pool import DEFAULT_HEALTH, ReplicaPool
 from tests.server.engines.replicas.scripted_replica import ScriptedReplica, handshake
 
 CONFIG = SimpleNamespace(
@@ -47,15 +48,17 @@ def local_model(markers: Markers = MARKERS) -> LocalModel:
     return LocalModel(codec, markers, "</think>", VOCABULARY, {}, CONFIG)
 
 
-def engine_over(urls: Sequence[str], salt: str = "", weights: str = "weights") -> ReplicaEngine:
+def engine_over(
+    urls: Sequence[str], salt: str = "", health: HealthSettings = DEFAULT_HEALTH
+) -> ReplicaEngine:
     """Return an engine over scripted replicas, which has not started."""
-    local, told = local_model(), handshake(weights)
+    local, told = local_model(), handshake()
     api = GenerateApi(told.models[0], local.markers, local.defaults)
     return ReplicaEngine(
         local,
         ReplicaService(api, told.context_length, told.identity),
         "scripted",
-        lambda: ReplicaPool(urls, "", told.identity),
+        lambda: ReplicaPool(urls, "", told.identity, health),
         NoGrammars(),
         CacheSalt(salt),
     )
