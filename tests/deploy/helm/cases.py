@@ -98,6 +98,7 @@ CASES: dict[str, Values] = {
         "networkPolicy": {"enabled": True},
         "monitoring": {"monitors": {"enabled": True}},
     },
+    "router": {**BASE, "engine": {"urls": ["http://router-epp.models.svc:8081"]}},
     "open replicas elsewhere": {**BASE, "engine": {"enabled": False, "urls": ["http://a:8000"]}},
     "ingress": {
         **BASE,

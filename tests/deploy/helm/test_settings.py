@@ -75,6 +75,16 @@ def test_a_gateway_knows_replicas_elsewhere(
     assert replicas == ReplicaSettings(kind="vllm", urls=["http://a:8000"])
 
 
+def test_a_router_can_stand_before_the_replicas(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    replicas = load(CASES["router"], tmp_path, monkeypatch).remote_engine
+
+    assert isinstance(replicas, ReplicaSettings)
+    assert replicas.urls == ["http://router-epp.models.svc:8081"]
+    assert replicas.api_key.get_secret_value() == SECRETS["PROCTOR_ENGINE__API_KEY"]
+
+
 def test_the_ledger_is_in_the_database_or_off(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

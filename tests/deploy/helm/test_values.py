@@ -72,7 +72,6 @@ def test_the_schema_refuses(values: Values, message: str) -> None:
         ({"gateway": {"settings": {"model": "x"}}}, "gateway.settings.model is set by the chart"),
         ({"gateway": {"settings": {"engine": {}}}}, "use engine.urls and engine.apiKey"),
         ({"engine": {"enabled": False}}, "engine.urls is empty"),
-        ({"engine": {"urls": ["http://a:8000"]}}, "engine.urls requires engine.enabled=false"),
         ({"engine": {"args": {"port": 1}}}, "engine.args.port is set by the chart: leave it out"),
         (
             {"engine": {"args": {"shutdown-timeout": 1}}},

@@ -44,9 +44,6 @@
 {{- if and (not .Values.engine.enabled) (not .Values.engine.urls) }}
 {{- fail "engine.urls is empty: with engine.enabled=false it must have the URLs of the replicas" }}
 {{- end }}
-{{- if and .Values.engine.enabled .Values.engine.urls }}
-{{- fail "engine.urls requires engine.enabled=false: the chart's own replicas have their URL" }}
-{{- end }}
 {{- $required := dig "auth" "required" true $settings }}
 {{- if and $required (not (include "proctor.hasLedger" .)) (not $settings.keys) }}
 {{- fail "No client could have an API key: set ledger.existingSecret to a Secret with the URL of a PostgreSQL database, or gateway.settings.keys, or gateway.settings.auth.required to false" }}
@@ -57,7 +54,7 @@
   "port" 8000
   "model" .Values.model.name
   "served_model_name" (include "proctor.servedName" .)
-  "engine" (dict "kind" "vllm" "urls" (ternary (list $service) .Values.engine.urls .Values.engine.enabled))
+  "engine" (dict "kind" "vllm" "urls" (default (list $service) .Values.engine.urls))
   "auth" (dict "admin_host" "0.0.0.0" "admin_port" 9100)
   "limits" (dict "shutdown_grace_seconds" (include "proctor.shutdownGraceSeconds" . | int64))
 }}
