@@ -1,9 +1,17 @@
 """How long pods may take to end, and which paths probes ask."""
 
+import asyncio
 import math
+import sys
+from collections.abc import Iterator
+from itertools import repeat
 
 import httpx
 import pytest
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse
+from starlette.routing import Route
 from vllm.entrypoints.serve.instrumentator.health import router
 
 from proctor.server.config.settings import Settings
@@ -11,17 +19,16 @@ from proctor.server.engines.fake import FakeEngine
 from tests.deploy.helm.cases import BASE, CASES, Values
 from tests.deploy.helm.chart import NAME, Object, container_of, find, render
 from tests.deploy.helm.test_settings import load
-from tests.server.harness import running_server
+from tests.server.harness import running_server, serve_app
 
 ENGINE = f"{NAME}-engine"
 PROBES = ("startupProbe", "livenessProbe", "readinessProbe")
 LIMITS = [{}, {"max_request_seconds": 90.5}, {"max_request_seconds": 4_000_000}]
 
 
-def _pre_stop_seconds(deployment: Object) -> int:
-    program, seconds = container_of(deployment)["lifecycle"]["preStop"]["exec"]["command"]
-    assert program == "sleep"
-    return int(seconds)
+def _pre_stop(deployment: Object) -> list[str]:
+    command = container_of(deployment)["lifecycle"]["preStop"]["exec"]["command"]
+    return [str(argument) for argument in command]
 
 
 def _grace_seconds(deployment: Object) -> int:
@@ -48,11 +55,52 @@ def test_pods_end_later_than_the_longest_request(
     longest = loaded.limits.max_request_seconds
 
     assert loaded.limits.shutdown_grace_seconds >= longest
-    drained = _pre_stop_seconds(gateway) + loaded.limits.shutdown_grace_seconds
-    assert _grace_seconds(gateway) >= drained + 10
-    drain = int(_flag(engine, "shutdown-timeout"))
-    assert drain >= longest
-    assert _grace_seconds(engine) >= _pre_stop_seconds(engine) + drain + 30
+    program, seconds = _pre_stop(gateway)
+    assert program == "sleep"
+    assert _grace_seconds(gateway) >= int(seconds) + loaded.limits.shutdown_grace_seconds + 10
+    *_, wait, limit = _pre_stop(engine)
+    assert int(limit) >= longest
+    assert _grace_seconds(engine) >= int(wait) + int(limit) + 30
+    assert int(_flag(engine, "shutdown-timeout")) >= longest
+
+
+async def _drain(hook: list[str], counts: Iterator[tuple[int, int]]) -> int:
+    """Run the hook beside metrics with these numbers of running and waiting requests."""
+    name = 'num_requests_{}{{engine="{}",model_name="m"}} {}.0'
+
+    async def metrics(_: Request) -> PlainTextResponse:
+        running, waiting = next(counts)
+        lines = [name.format("running", 0, running), name.format("running", 1, 0)]
+        lines += [name.format("waiting", 0, waiting), "prompt_tokens_total 9.0"]
+        return PlainTextResponse("".join(f"vllm:{line}\n" for line in lines))
+
+    async with serve_app(Starlette(routes=[Route("/metrics", metrics)])) as url:
+        local = [part.replace("http://127.0.0.1:8000", url) for part in hook]
+        process = await asyncio.create_subprocess_exec(sys.executable, *local[1:])
+        return await process.wait()
+
+
+async def test_replicas_wait_for_their_requests_before_they_end() -> None:
+    program, *arguments, _, limit = _pre_stop(find(render(BASE), "Deployment", ENGINE))
+    counts = iter([(2, 0), (0, 1), (0, 0), (7, 7)])
+
+    assert program == "python3"
+    assert await _drain([program, *arguments, "0", limit], counts) == 0
+    assert next(counts) == (7, 7)  # it stopped at the first that had none
+
+
+async def test_replicas_do_not_wait_for_ever() -> None:
+    program, *arguments, _, _ = _pre_stop(find(render(BASE), "Deployment", ENGINE))
+
+    assert await _drain([program, *arguments, "0", "0.5"], repeat((1, 0))) == 0
+
+
+async def test_a_replica_that_has_died_is_not_waited_for() -> None:
+    _, *arguments, _, limit = _pre_stop(find(render(BASE), "Deployment", ENGINE))
+    closed = [part.replace("127.0.0.1:8000", "127.0.0.1:1") for part in arguments]
+
+    process = await asyncio.create_subprocess_exec(sys.executable, *closed, "0", limit)
+    assert await process.wait() == 0
 
 
 def test_the_grace_period_of_gateways_can_be_shorter() -> None:

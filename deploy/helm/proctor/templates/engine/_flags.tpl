@@ -1,7 +1,7 @@
 {{/* The arguments of `proctor replica`, as a YAML list. */}}
 {{- define "proctor.replicaArguments" -}}
 {{- $engine := .Values.engine -}}
-{{- $reserved := list "host" "port" "api-key" "served-model-name" "shutdown-timeout" "tensor-parallel-size" "pipeline-parallel-size" }}
+{{- $reserved := list "host" "port" "api-key" "served-model-name" "shutdown-timeout" "tensor-parallel-size" "pipeline-parallel-size" "disable-log-stats" }}
 - replica
 - {{ .Values.model.name | quote }}
 - --host=0.0.0.0
