@@ -15,6 +15,7 @@ COPY pyproject.toml README.md LICENSE ./
 COPY budget budget
 COPY demo demo
 COPY evaluation evaluation
+COPY replica replica
 COPY router router
 COPY server server
 COPY src src
@@ -28,6 +29,7 @@ COPY pyproject.toml README.md LICENSE ./
 COPY budget budget
 COPY demo demo
 COPY evaluation evaluation
+COPY replica replica
 COPY router router
 COPY server server
 COPY src src

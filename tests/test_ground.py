@@ -56,9 +56,9 @@ def test_every_package_has_hashes_and_none_is_installed_without(name: str) -> No
     assert all("--require-hashes" in line for line in installing), installing
 
 
-@pytest.mark.parametrize("folder", ["agents", "js"])
+@pytest.mark.parametrize("folder", ["clients/agents", "clients/js", "deploy/crds"])
 def test_every_npm_package_has_a_hash(folder: str) -> None:
-    packages = json.loads(read(f"tests/clients/{folder}/package-lock.json"))["packages"]
+    packages = json.loads(read(f"tests/{folder}/package-lock.json"))["packages"]
     assert all("integrity" in package for name, package in packages.items() if name)
 
 
@@ -74,6 +74,7 @@ def test_pins_fit_the_ranges_of_the_project(project: dict[str, Any]) -> None:
         (groups["agents-sdk"], pins("requirements/agents-sdk.txt")),
         (groups["interpreter"], pins("requirements/interpreter.txt")),
         (groups["real-model"], pins("requirements/real-model.txt")),
+        (groups["charts"], pins("requirements/charts.txt")),
     ]:
         for requirement in map(Requirement, texts):
             (pin,) = listed[canonicalize_name(requirement.name)].specifier
@@ -129,7 +130,7 @@ def test_images_run_without_root_and_have_a_health_check(target: str) -> None:
 
 def test_folders_of_the_distribution_are_in_the_images() -> None:
     folders = [link.name for link in (ROOT / "src" / "proctor").iterdir()]
-    assert len(folders) == 5
+    assert len(folders) == 6
     for folder in [*folders, "src"]:
         assert read("Dockerfile").count(f"COPY {folder} {folder}\n") == 2
         assert f"!{folder}\n" in read(".dockerignore")
