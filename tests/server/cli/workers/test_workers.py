@@ -40,6 +40,12 @@ LOADS_WITHOUT_FILE = """(
 """An engine that does not load while a file exists."""
 
 
+@pytest.fixture(autouse=True)
+def _temporary_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keep the metrics in the folder of the test, as killed supervisors leave them."""
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+
+
 @contextmanager
 def serving(
     folder: Path, engine: str = ENGINE, port: int = 0, **settings: object
