@@ -28,7 +28,7 @@ from proctor.budget.processors.tokenizer.marker_discovery import MarkerSource, f
 PLUGINS = "VLLM_PLUGINS"
 PLUGIN = "proctor"
 SHUTDOWN_SECONDS = 3600
-"""How long running requests may take after SIGTERM: as long as a gateway's `max_request_seconds`."""
+"""How long running requests may take after SIGTERM: `limits.max_request_seconds` of gateways."""
 
 OTHER_PLUGINS = ("vllm.general_plugins", "vllm.platform_plugins", "vllm.stat_logger_plugins")
 """The plugins that vLLM loads by itself, unless `VLLM_PLUGINS` names others."""

@@ -8,13 +8,13 @@ from vllm.engine.arg_utils import AsyncEngineArgs
 from vllm.tokenizers import cached_tokenizer_from_config
 
 from proctor.budget.markers import Markers
-from proctor.budget.processors.params import with_markers
-from proctor.budget.processors.tokenizer.marker_discovery import MarkerSource, find_markers
-from proctor.budget.processors.vllm_arguments import (
+from proctor.budget.processors.integration.arguments import (
     PROCESSORS,
     RESERVED_ARGUMENTS,
     WORKER_EXTENSION,
 )
+from proctor.budget.processors.params import with_markers
+from proctor.budget.processors.tokenizer.marker_discovery import MarkerSource, find_markers
 
 
 class Arguments(BaseModel):

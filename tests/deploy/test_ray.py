@@ -9,8 +9,8 @@ from vllm.engine.arg_utils import AsyncEngineArgs
 
 from deploy.ray.engine_config import Arguments, with_budgets
 from proctor.budget.markers import Markers
+from proctor.budget.processors.integration.arguments import PROCESSORS, WORKER_EXTENSION
 from proctor.budget.processors.params import KEY, markers_of
-from proctor.budget.processors.vllm_arguments import PROCESSORS, WORKER_EXTENSION
 from proctor.server.config.settings import DEMO
 from tests.deploy.monitoring import DEPLOY
 
