@@ -115,6 +115,7 @@ class Job:
         sampling: the sampling parameters.
         budget: the thinking budget, which the engine must enforce.
         owner: the name of the request's API key; empty without one.
+        session: the session that the request names, whose prompts continue each other.
         headers: HTTP headers for an engine elsewhere, such as the trace's.
     """
 
@@ -123,6 +124,7 @@ class Job:
     sampling: Sampling
     budget: TokenBudget
     owner: str = ""
+    session: str | None = None
     headers: Mapping[str, str] = field(default_factory=dict)
 
 

@@ -70,7 +70,7 @@ class Responder:
     def _choice(self, job: Job, index: int) -> Choice:
         return Choice(
             self.engine,
-            replace(job, headers=self.observer.headers),
+            replace(job, session=self.context.session.id, headers=self.observer.headers),
             index,
             self.renderer.splitter(self.engine, job, index),
             progress=self.renderer.reports_progress,

@@ -175,6 +175,7 @@ class ReplicaPool:
                 salt=job.owner,
                 budget_key=(budget.minimum, budget.maximum, budget.continuations),
                 limit=limit,
+                session=job.session,
                 excluded=out | {*excluded},
             )
         except NoReplica:

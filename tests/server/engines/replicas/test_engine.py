@@ -238,3 +238,10 @@ async def test_requests_that_vllm_rejects_never_reach_a_replica() -> None:
     for wrong in (Sampling(max_tokens=5, top_logprobs=21), Sampling(max_tokens=5, temperature=-1)):
         with pytest.raises(UnsupportedRequest):
             await engine.check(job(sampling=wrong, budget=TokenBudget()))
+
+
+async def test_a_session_stays_on_its_replica(two: list[ScriptedReplica]) -> None:
+    async with running_engine(*two) as engine:
+        for number in range(12):
+            await collect(engine, job(f"call {number}", session="one"))
+    assert sorted(len(replica.bodies) for replica in two) == [0, 12]
