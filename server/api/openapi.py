@@ -397,6 +397,7 @@ LIST_TIERS = Operation(
     "listTiers",
     "List the tiers, the named thinking budgets that requests can use",
     response=responses.TierList,
+    errors=(*COMMON_ERRORS, UnknownModel, Unavailable),
     access=Access.PUBLIC,
 )
 HEALTH = Operation(

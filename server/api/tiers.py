@@ -4,10 +4,11 @@ from typing import Annotated
 
 from fastapi import Query, Response
 
-from proctor.server.admission.model_names import check_model
+from proctor.server.admission.model_names import names
 from proctor.server.config.budgets import Tier
 from proctor.server.config.settings import Settings
 from proctor.server.engines.served_models import ServedModels
+from proctor.server.errors import UnknownModel
 from proctor.server.schemas.responses import TierCard, TierList, as_json
 
 
@@ -33,12 +34,16 @@ class TiersEndpoint:
         """Return the tiers of a model, by ascending budget.
 
         Raises:
-            UnknownModel: if no model has this name.
+            UnknownModel: if no model has this name. The error does not list the names, which may
+                require a key.
+            Unavailable: if the names of the default model are not known yet.
         """
         if model in self._tiers_of_models:
             return as_json(self._tiers_of_models[model])
         if model is not None:
-            check_model(model, self._models.default.engine.model, self._settings, param="model")
+            default = self._models.default.engine.model
+            if model not in names(default, self._settings.aliases):
+                raise UnknownModel("no model has this name", param="model")
         return as_json(self._tiers)
 
 
