@@ -25,7 +25,7 @@ SMALL_ONES = ({"model": "small"}, {"model": "tiny"}, {"budget_tier": "low"})
 
 
 def cost_of(answer: dict[str, Any], prices: dict[str, str]) -> float:
-    """Return what an answer costs by the prices; its tokens are bytes. The end of turn is none of the answer."""
+    """Return what an answer costs by the prices. Tokens are bytes, and its text is the answer."""
     usage = answer["usage"]
     answered = len(answer["choices"][0]["message"]["content"])
     total = usage["prompt_tokens"] * Decimal(prices["prompt"])
