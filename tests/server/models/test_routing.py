@@ -19,6 +19,7 @@ from tests.server.models.two_models import (
     small_engine,
     two_models,
 )
+from tests.server.responses import asking
 
 ROUTE = "/v1/route"
 LOW: dict[str, Any] = {"default_tier": "auto"}
@@ -153,6 +154,15 @@ async def test_it_is_served_by_the_named_model_if_the_router_has_chosen_the_tier
 
     assert (answer.headers["x-model"], answer.headers["x-budget-tier"]) == ("fake", "low")
     assert route.json()["model"] == "fake"
+
+
+async def test_tools_that_the_model_of_a_tier_cannot_call_stay_with_the_named_model() -> None:
+    large = asking.engine(Script((), "large"))
+    async with two_models(large, **LOW) as http:
+        answer = await http.post(CHAT, json=body(tools=TOOLS))
+
+    assert answer.json()["model"] == "fake"
+    assert len(large.jobs) == 1
 
 
 async def test_what_no_model_can_serve_is_refused() -> None:
