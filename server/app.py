@@ -1,8 +1,9 @@
 """The ASGI application: creates its parts and adds its routes."""
 
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from uuid import uuid4
 
@@ -44,10 +45,12 @@ from proctor.server.auth.api_key import Key
 from proctor.server.auth.authenticator import Authenticator, require_declaration
 from proctor.server.auth.store import KeyStore
 from proctor.server.config.settings import Settings
-from proctor.server.engines.processes.stall import StallTimeouts
-from proctor.server.engines.supervisor import EngineFactory, EngineSupervisor
+from proctor.server.engines.factory import further_engines
+from proctor.server.engines.served_models import ServedModels
+from proctor.server.engines.supervisor import EngineFactory
 from proctor.server.fair_queue import FairQueue
 from proctor.server.generation.runner import TaskPool
+from proctor.server.generation.task_pools import TaskPools
 from proctor.server.sessions.report import SessionReader
 from proctor.server.sessions.store import SessionStore
 from proctor.server.storage.database import open_database
@@ -96,37 +99,48 @@ class Parts:
 
     @asynccontextmanager
     async def running(self) -> AsyncGenerator[None, None]:
-        """Start to load the engine; at the end, close everything that is open."""
+        """Start to load the engines; at the end, close everything that is open."""
         services = self.services
-        services.supervisor.start()
+        services.models.start()
         async with self.metrics.publishing(), self.ledger or nullcontext():
             yield
-            await services.task_pool.aclose()
+            await services.task_pools.aclose()
             await self.background.aclose()
             await services.idempotency_cache.aclose()
             await services.reservations.aclose()
         if self.database is not None:
             await self.database.dispose()
-        await services.supervisor.aclose()
+        await services.models.aclose()
         await self.tracing.aclose()
 
 
 def create_app(
-    settings: Settings, engine_factory: EngineFactory, tracing: Tracing | None = None
+    settings: Settings,
+    engine_factory: EngineFactory,
+    tracing: Tracing | None = None,
+    further: Mapping[str, EngineFactory] | None = None,
 ) -> FastAPI:
-    """Create the application, which starts to load the engine when it is started.
+    """Create the application, which starts to load its engines when it is started.
 
     Args:
         settings: the settings of the server.
         engine_factory: creates the engine; may block, and runs in a thread.
         tracing: creates the traces; None creates it from the settings.
+        further: create the engines of `settings.models`, by the names of the models; None creates
+            them from the settings.
 
     Raises:
         ConfigError: if the router's classifier is not installed, or the URL of the ledger
             cannot be used.
     """
-    parts = _create_parts(settings, engine_factory, tracing or open_tracing(settings.tracing))
-    cors, supervisor = CorsPolicy(settings.cors), parts.services.supervisor
+    metrics = Metrics(settings)
+    models = ServedModels(
+        settings,
+        metrics.count_starts(engine_factory),
+        further_engines(settings) if further is None else further,
+    )
+    parts = _create_parts(settings, metrics, models, tracing or open_tracing(settings.tracing))
+    cors, supervisor = CorsPolicy(settings.cors), models.default
     app = FastAPI(
         title="Proctor",
         version=_version(),
@@ -137,7 +151,8 @@ def create_app(
         dependencies=[Depends(cors.check), Depends(require_declaration)],
     )
     app.state.supervisor = supervisor
-    app.state.task_pool = parts.services.task_pool
+    app.state.models = models
+    app.state.task_pools = parts.services.task_pools
     app.state.metrics_endpoint = MetricsEndpoint(parts.metrics)
     app.openapi = openapi.custom_openapi(app, settings, supervisor)  # type: ignore[method-assign]
     add_error_handlers(app, parts.metrics)
@@ -157,27 +172,31 @@ def create_app(
     return app
 
 
-def _create_parts(settings: Settings, engine_factory: EngineFactory, tracing: Tracing) -> Parts:
-    limits, gateway, metrics = settings.limits, uuid4().hex, Metrics(settings)
-    supervisor = EngineSupervisor(
-        metrics.count_starts(engine_factory),
-        StallTimeouts(limits.stall_seconds, limits.busy_stall_seconds),
-    )
-    queue = FairQueue(limits.max_running, limits.max_waiting)
+def _create_parts(
+    settings: Settings, metrics: Metrics, models: ServedModels, tracing: Tracing
+) -> Parts:
+    limits, gateway = settings.limits, uuid4().hex
+    queue, *further_queues = queues = [
+        FairQueue(limits.max_running, limits.max_waiting) for _ in (None, *models.further)
+    ]
+    further_pools = zip(models.further, map(TaskPool, further_queues), strict=True)
     ledger = open_ledger(settings.ledger, gateway, metrics.count_row)
     # Separate from the ledger's own connections, so that requests that wait for the database do not
     # delay rows and the renewal of the lease.
     url = settings.ledger.url.get_secret_value()
     database = open_database(url) if url else None
-    price_model = PriceModel(settings.prices, settings.compute)
+    further_prices = {model.name: model.prices for model in settings.models}
+    price_model = PriceModel(settings.prices, settings.compute, further=further_prices)
     reservations = Reservations(
         None if database is None else ReservationStore(database), price_model, gateway
     )
     session_store = None if database is None else SessionStore(database)
     record_verifier = RecordVerifier(open_secrets(settings.auth.record_secrets, database))
-    metrics.watch(metrics.engine_up, lambda: supervisor.up)
-    metrics.watch(metrics.running, lambda: queue.running)
-    metrics.watch(metrics.waiting, lambda: queue.waiting)
+    metrics.watch(metrics.engine_up, lambda: models.default.up)
+    for name, supervisor in models.further.items():
+        metrics.watch(metrics.model_up.labels(name), partial(getattr, supervisor, "up"))
+    metrics.watch(metrics.running, lambda: sum(queue.running for queue in queues))
+    metrics.watch(metrics.waiting, lambda: sum(queue.waiting for queue in queues))
     metrics.watch(metrics.ledger_waiting, lambda: 0 if ledger is None else ledger.waiting)
     return Parts(
         settings,
@@ -188,14 +207,16 @@ def _create_parts(settings: Settings, engine_factory: EngineFactory, tracing: Tr
         LedgerContext(price_model, UsageHistory(), ledger, settings.ledger.texts),
         Services(
             settings,
-            supervisor,
+            models,
             BodyReader(limits.max_body_bytes),
-            TaskPool(queue),
+            TaskPools(TaskPool(queue), dict(further_pools)),
             reservations,
             Sessions(settings, session_store, reservations),
             open_idempotency_cache(database, settings.ledger, gateway),
         ),
-        AdmissionController(settings, Router.load(settings.router), record_verifier),
+        AdmissionController(
+            settings, Router.load(settings.router), record_verifier, models.further
+        ),
         Authenticator(
             [*map(Key.from_settings, settings.keys)],
             None if database is None else KeyStore(database),
@@ -237,12 +258,12 @@ def _add_generation_routes(app: FastAPI, parts: Parts) -> None:
 
 def _add_other_routes(app: FastAPI, parts: Parts) -> None:
     settings, services, database = parts.settings, parts.services, parts.database
-    supervisor, body_reader = services.supervisor, services.body_reader
+    models, body_reader = services.models, services.body_reader
     context = parts.ledger_context
     route = RouteEndpoint(
         settings,
         body_reader,
-        supervisor,
+        models,
         parts.admission,
         services.sessions,
         context.price_model,
@@ -251,9 +272,10 @@ def _add_other_routes(app: FastAPI, parts: Parts) -> None:
     feedback = FeedbackEndpoint(body_reader, parts.ledger)
     reader = None if database is None else SessionReader(database)
     sessions = SessionsEndpoint(reader, parts.ledger, settings.currency)
-    tokenize = TokenizeEndpoint(settings, supervisor, body_reader)
-    models = ModelsEndpoint(supervisor, settings.aliases)
-    health = HealthEndpoints(supervisor, parts.metrics, app.version)
+    tokenize = TokenizeEndpoint(settings, models, body_reader)
+    names = ModelsEndpoint(settings, models)
+    tiers = TiersEndpoint(settings, models)
+    health = HealthEndpoints(models, parts.metrics, app.version)
     add = _adder(app, parts)
     add("POST", f"{MESSAGES_PATH}/count_tokens", openapi.COUNT_TOKENS, tokenize.count_tokens)
     add("POST", "/v1/route", openapi.ROUTE, route.__call__)
@@ -261,9 +283,9 @@ def _add_other_routes(app: FastAPI, parts: Parts) -> None:
     add("POST", "/detokenize", openapi.DETOKENIZE, tokenize.detokenize)
     add("POST", "/v1/feedback", openapi.FEEDBACK, feedback.__call__)
     add("GET", "/v1/sessions/{session}", openapi.GET_SESSION, sessions.get_session)
-    add("GET", "/v1/models", openapi.LIST_MODELS, models.list_models)
-    add("GET", "/v1/models/{name:path}", openapi.GET_MODEL, models.get_model)
-    add("GET", "/v1/tiers", openapi.LIST_TIERS, TiersEndpoint(settings).list_tiers)
+    add("GET", "/v1/models", openapi.LIST_MODELS, names.list_models)
+    add("GET", "/v1/models/{name:path}", openapi.GET_MODEL, names.get_model)
+    add("GET", "/v1/tiers", openapi.LIST_TIERS, tiers.list_tiers)
     add("GET", "/tokenizer_info", openapi.TOKENIZER_INFO, tokenize.info)
     add("GET", "/health", openapi.HEALTH, health.health)
     add("GET", "/ready", openapi.READY, health.ready)

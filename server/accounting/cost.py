@@ -1,6 +1,6 @@
 """The cost of requests, by their tokens or by their share of the engine's time."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from decimal import Decimal
 
@@ -32,13 +32,14 @@ class EngineInterval:
 
 
 class PriceModel:
-    """The prices of a server, and the clock that divides the engine's time among choices."""
+    """The prices of a model, and the clock that divides its engine's time among choices."""
 
     def __init__(
         self,
         prices: Prices | None,
         compute: ComputePrice | None,
         clock: BusyClock | None = None,
+        further: Mapping[str, Prices | None] | None = None,
     ) -> None:
         """Initialize the price model.
 
@@ -46,10 +47,16 @@ class PriceModel:
             prices: the prices of tokens, or None.
             compute: the price of the engine's time, or None.
             clock: divides the engine's time among choices; None creates one.
+            further: the prices of further models of the server, by their names.
         """
         self.prices = prices
         self.compute = compute
         self.clock = clock or BusyClock()
+        self._further = {name: PriceModel(prices, None) for name, prices in (further or {}).items()}
+
+    def of(self, model: str) -> "PriceModel":
+        """Return the prices of one of the server's models; by default, these."""
+        return self._further.get(model, self)
 
     def worst_case(self, prompt_tokens: int, max_tokens: int, seconds: float) -> Decimal | None:
         """Return the maximum cost of a request, or None if there are no prices.
@@ -76,6 +83,12 @@ class RequestCost(RequestObserver):
     """
 
     def __init__(self, price_model: PriceModel) -> None:
+        """Initialize the cost of a request.
+
+        Args:
+            price_model: the prices of the default model. Those of the model that serves the
+                request are found when it is admitted.
+        """
         self._price_model = price_model
         self._intervals: dict[int, EngineInterval] = {}
         self._cached: dict[int, int] = {}
@@ -99,6 +112,7 @@ class RequestCost(RequestObserver):
         return request_cost
 
     def admitted(self, admitted: AdmittedRequest) -> None:
+        self._price_model = self._price_model.of(admitted.model)
         self._prompt_tokens = admitted.admission.prompt_tokens
         self._choices_per_prompt = admitted.admission.choices_per_prompt
 

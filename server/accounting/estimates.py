@@ -20,7 +20,9 @@ def estimate(
     With a price of compute time, nothing bounds the cost in advance, so the minimum and
     the maximum are those of recent requests of the tier. Unknown values are None.
     """
-    samples = usage_history.samples(admission.resolution.label)
+    model = admission.engine.model.name
+    price_model = price_model.of(model)
+    samples = usage_history.samples(model, admission.resolution.label)
     if price_model.prices is not None:
         return _by_tokens(admission, price_model.prices, samples)
     if price_model.compute is None:

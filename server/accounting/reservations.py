@@ -235,7 +235,8 @@ class Reservations:
     ) -> WorstCase:
         max_tokens = sum(job.sampling.max_tokens for job in admission.jobs)
         thinking = sum(job.budget.maximum or 0 for job in admission.jobs)
-        cost = self._price_model.worst_case(admission.prompt_tokens, max_tokens, seconds)
+        price_model = self._price_model.of(admission.engine.model.name)
+        cost = price_model.worst_case(admission.prompt_tokens, max_tokens, seconds)
         if cost is None and key is not None and key.limits.spending:
             raise Unavailable(
                 "This API key has a spending limit, which the server cannot check without prices."

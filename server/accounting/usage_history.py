@@ -25,15 +25,15 @@ class UsageSample:
 
 
 class UsageHistory:
-    """The last `MAX_SAMPLES` requests of each tier."""
+    """The last `MAX_SAMPLES` requests of each tier of each model."""
 
     def __init__(self) -> None:
-        self._samples: dict[str, deque[UsageSample]] = {}
+        self._samples: dict[tuple[str, str], deque[UsageSample]] = {}
 
-    def add(self, tier: str, sample: UsageSample) -> None:
-        """Add a request of a tier, or of "custom" budgets."""
-        self._samples.setdefault(tier, deque(maxlen=MAX_SAMPLES)).append(sample)
+    def add(self, model: str, tier: str, sample: UsageSample) -> None:
+        """Add a request that a model has served, of a tier or of "custom" budgets."""
+        self._samples.setdefault((model, tier), deque(maxlen=MAX_SAMPLES)).append(sample)
 
-    def samples(self, tier: str) -> Sequence[UsageSample]:
-        """Return the samples of a tier, oldest first."""
-        return self._samples.get(tier, ())
+    def samples(self, model: str, tier: str) -> Sequence[UsageSample]:
+        """Return the samples of a model and a tier, oldest first."""
+        return self._samples.get((model, tier), ())

@@ -78,7 +78,7 @@ def resolve(
 def _apply_tier(
     request: BudgetRequest, settings: Settings, tier: Tier | None, source: Source, field: str | None
 ) -> Resolution:
-    default = settings.budget.to_budget()
+    default = settings.default_budget(tier).to_budget()
     base = default if tier is None else tier.to_budget(default)
     budget = _override(base, request)
     parts = RequestedParts(

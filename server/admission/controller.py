@@ -1,7 +1,7 @@
 """Admission control: validates a request against the model and all limits, and makes its jobs."""
 
-from collections.abc import Iterable, Sequence
-from dataclasses import replace
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
 from itertools import chain
 from typing import TypeVar
 
@@ -12,44 +12,100 @@ from proctor.server.admission.budget_request import (
     conflict,
     read_budget_request,
 )
-from proctor.server.admission.budget_resolution import Ceiling, ceilings, resolve, uses_router
+from proctor.server.admission.budget_resolution import Ceiling, resolve, uses_router
+from proctor.server.admission.budget_resolution import ceilings as operator_ceilings
 from proctor.server.admission.jobs import JobSet, JobSpec, make_jobs
-from proctor.server.admission.model_names import check_model
 from proctor.server.admission.prompt import check_length, read_prompt, render
+from proctor.server.admission.request_checks import (
+    check_job,
+    check_prompt_logprobs,
+    check_prompts,
+    check_request,
+    check_unconstrained,
+    continues,
+    logprobs_field,
+)
 from proctor.server.admission.routing import Router
 from proctor.server.admission.session_share import SessionShare
+from proctor.server.admission.tier_models import (
+    NOT_SERVED,
+    check_other_model,
+    check_own_model,
+    selects_tier,
+)
 from proctor.server.auth.api_key import Key
 from proctor.server.config.budgets import AUTO, CUSTOM
 from proctor.server.config.settings import Settings
-from proctor.server.engines.base import Engine, Job, Prompt
-from proctor.server.engines.tool_calls import Constraint
-from proctor.server.errors import BadRequest, Forbidden, UnsupportedRequest
-from proctor.server.generation.base import Admission
+from proctor.server.engines.base import Engine, Prompt
+from proctor.server.engines.supervisor import EngineSupervisor
+from proctor.server.errors import BadRequest, Forbidden
+from proctor.server.generation.base import Admission, RoutingResult
 from proctor.server.generation.context import ANONYMOUS
 from proctor.server.generation.resolution import PROMPT, Resolution
 from proctor.server.schemas.completions import DEFAULT_MAX_TOKENS, CompletionRequest
-from proctor.server.schemas.generation import ChatRequest, Generation
+from proctor.server.schemas.generation import ChatRequest
 from proctor.server.schemas.responses import Source
 from proctor.server.sessions.limits import UNLIMITED, Allowance
-from proctor.server.turns.history import RecordVerifier
+from proctor.server.turns.history import History, RecordVerifier
 
 T = TypeVar("T")
 
-MAX_PROMPT_LOGPROBS = 2**17
-"""Maximum number of prompt log probabilities in one response."""
+
+@dataclass(frozen=True, slots=True)
+class ChatSpec:
+    """A chat request whose tier is known, before it is rendered for a model.
+
+    Attributes:
+        name: a request id, unique during the lifetime of the engine.
+        request: the request, with the thinking that only records carry.
+        history: the thinking in its history.
+        continuing: whether the answer continues the last message.
+        budget_request: its budget fields.
+        routing: the router's result, or None.
+        resolution: its budget, before the limits of a model and of its turn.
+        key: its API key, or None.
+        allowance: what it may use of the limits of its session.
+    """
+
+    name: str
+    request: ChatRequest
+    history: History
+    continuing: bool
+    budget_request: BudgetRequest
+    routing: RoutingResult | None
+    resolution: Resolution
+    key: Key | None
+    allowance: Allowance
 
 
 class AdmissionController:
     """Admits or rejects requests."""
 
-    def __init__(self, settings: Settings, router: Router, record_verifier: RecordVerifier) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        router: Router,
+        record_verifier: RecordVerifier,
+        further: Mapping[str, EngineSupervisor] | None = None,
+    ) -> None:
+        """Initialize the controller.
+
+        Args:
+            settings: the settings of the server.
+            router: chooses the tier of requests.
+            record_verifier: verifies the records in the history of requests.
+            further: the engines of `settings.models`, by the names of the models.
+        """
         self._settings = settings
-        self._unrouted = settings
-        if settings.default_tier == AUTO:
-            self._unrouted = settings.model_copy(update={"default_tier": CUSTOM})
+        self._further = further or {}
+        self._settings_of_models = {name: settings.of_model(name) for name in self._further}
+        self._unrouted_default = _without_router(settings)
+        self._unrouted = {
+            name: _without_router(each) for name, each in self._settings_of_models.items()
+        }
         self._router = router
         self._record_verifier = record_verifier
-        self._ceilings = ceilings(settings)
+        self._ceilings = operator_ceilings(settings)
         self._binder = Binder()
 
     async def admit(
@@ -62,9 +118,12 @@ class AdmissionController:
     ) -> Admission:
         """Admit a chat completion and return its jobs.
 
+        The model that a tier names serves the tier. If it cannot, the model that the request names
+        does, unless the request has selected the tier.
+
         Args:
             request: the client's request.
-            engine: the engine that it is for.
+            engine: the engine of the model that it names.
             name: a request id, unique during the lifetime of this engine.
             key: the API key, or None.
             allowance: what the request may use of the limits of its session.
@@ -74,38 +133,75 @@ class AdmissionController:
             UnsupportedRequest: if the engine does not support it.
             BudgetError: if its budget cannot be enforced.
         """
-        settings = self._settings
-        _check(request, engine, settings, key)
+        chat = await self._choose_budget(request, engine, name, key, allowance)
+        tier = chat.resolution.tier
+        if tier is not None and tier.model is not None:
+            try:
+                other = await self._further[tier.model].ready()
+                check_other_model(chat.request, tier, self._settings_of(other), key)
+                check_length(chat.request, other.model.context_length)
+                return await self._admit_chat(chat, other)
+            except NOT_SERVED:
+                if selects_tier(chat.resolution):
+                    raise
+        return await self._admit_chat(chat, engine)
+
+    async def _choose_budget(
+        self,
+        request: ChatRequest,
+        engine: Engine,
+        name: str,
+        key: Key | None,
+        allowance: Allowance,
+    ) -> ChatSpec:
+        settings = self._settings_of(engine)
+        check_request(request, engine, settings, key)
         if request.top_logprobs and not request.logprobs:
             raise BadRequest("'top_logprobs' requires 'logprobs': true", param="top_logprobs")
         history = await self._record_verifier.verify(request, _name(key))
         request = history.restore(request)
         check_length(request, engine.model.context_length)
-        continuing = _continues(request)
+        continuing = continues(request)
         if continuing:
             *before, last = request.messages
             request = request.model_copy(update={"messages": [*before, last.unfinished()]})
         budget_request = read_budget_request(request)
-        binding = await self._binder.bind(request, engine)
         routing = self._router.classify(request) if uses_router(budget_request, settings) else None
         level = None if routing is None else routing.level
-        resolution = resolve(budget_request, settings, level, self._ceilings_for(key))
-        turn = await history.resume(request.messages, engine.codec)
-        resolution = resolution.minus_spent(turn.spent)
-        share = SessionShare(allowance, resolution.label, request.n or 1, settings)
+        ceilings = self._ceilings_for(key, settings)
+        resolution = resolve(budget_request, settings, level, ceilings)
+        return ChatSpec(
+            name,
+            request,
+            history,
+            continuing,
+            budget_request,
+            routing,
+            resolution,
+            key,
+            allowance,
+        )
+
+    async def _admit_chat(self, chat: ChatSpec, engine: Engine) -> Admission:
+        """Admit a chat completion to the model that shall serve it."""
+        settings, request = self._settings_of(engine), chat.request
+        binding = await self._binder.bind(request, engine)
+        turn = await chat.history.resume(request.messages, engine.codec)
+        resolution = chat.resolution.minus_spent(turn.spent)
+        share = SessionShare(chat.allowance, resolution.label, request.n or 1, settings)
         share.check()
         resolution = share.cap_thinking(resolution)
         prompt = await render(
             request,
             engine,
             thinking=not resolution.budget.disabled,
-            continue_final_message=continuing,
+            continue_final_message=chat.continuing,
         )
-        if continuing and not prompt.opened:
-            _check_unconstrained(binding.constraint)
-            resolution = _without_minimum(resolution, budget_request, "messages")
+        if chat.continuing and not prompt.opened:
+            check_unconstrained(binding.constraint)
+            resolution = _without_minimum(resolution, chat.budget_request, "messages")
         spec = JobSpec(
-            name,
+            chat.name,
             request,
             resolution,
             prompt,
@@ -113,16 +209,17 @@ class AdmissionController:
             _max_tokens(request),
             binding.constraint,
             session_tokens=share.max_tokens(len(prompt.ids), 1),
-            owner=_name(key),
+            owner=_name(chat.key),
         )
         jobs, clamped_by, reduced_by = make_jobs(spec, engine, settings)
-        _check_prompt_logprobs(jobs, "prompt_logprobs")
-        await _check_job(jobs[0], engine, request)
+        check_prompt_logprobs(jobs, "prompt_logprobs")
+        await check_job(jobs[0], engine, request)
         clamped = (bool(clamped_by),) * len(jobs)
         return Admission(
             jobs,
+            engine,
             resolution,
-            routing,
+            chat.routing,
             clamped_by,
             binding.tools,
             binding.call_named,
@@ -151,9 +248,9 @@ class AdmissionController:
             UnsupportedRequest: if the engine does not support it.
             BudgetError: if its budget cannot be enforced.
         """
-        settings = self._unrouted
-        _check(request, engine, settings, key)
-        _check_prompts(request, settings)
+        settings = self._unrouted.get(engine.model.name, self._unrouted_default)
+        check_request(request, engine, settings, key)
+        check_prompts(request, settings)
         budget_request = read_budget_request(request)
         if budget_request.tier is not None and uses_router(budget_request, settings):
             raise BadRequest(
@@ -161,7 +258,8 @@ class AdmissionController:
                 "tier instead",
                 param=budget_request.tier.field,
             )
-        resolution = resolve(budget_request, settings, None, self._ceilings_for(key))
+        resolution = resolve(budget_request, settings, None, self._ceilings_for(key, settings))
+        check_own_model(resolution)
         choices = request.n or 1
         share = SessionShare(allowance, resolution.label, choices * len(request.prompts), settings)
         share.check()
@@ -186,11 +284,12 @@ class AdmissionController:
                 owner=_name(key),
             )
             sets.append(make_jobs(spec, engine, settings))
-            await _check_job(sets[-1].jobs[0], engine, request)
+            await check_job(sets[-1].jobs[0], engine, request)
         jobs = tuple(job for each in sets for job in each.jobs)
-        _check_prompt_logprobs(jobs, _logprobs_field(request))
+        check_prompt_logprobs(jobs, logprobs_field(request))
         return Admission(
             jobs,
+            engine,
             resolution,
             routing=None,
             clamped_by=_union(each.clamped_by for each in sets),
@@ -202,13 +301,23 @@ class AdmissionController:
             max_seconds=share.max_seconds(),
         )
 
-    def _ceilings_for(self, key: Key | None) -> tuple[Ceiling, ...]:
+    def _settings_of(self, engine: Engine) -> Settings:
+        """Return the settings of the model of an engine."""
+        return self._settings_of_models.get(engine.model.name, self._settings)
+
+    def _ceilings_for(self, key: Key | None, settings: Settings) -> tuple[Ceiling, ...]:
         if key is None:
             return self._ceilings
         tier = key.limits.tier
-        if tier is not None and self._settings.tier(tier) is None:
+        if tier is not None and settings.tier(tier) is None:
             raise Forbidden(f"the key's tier limit '{tier}' does not exist on this server")
         return (*self._ceilings, Ceiling("key", key.limits.max_thinking_tokens, tier))
+
+
+def _without_router(settings: Settings) -> Settings:
+    if settings.default_tier != AUTO:
+        return settings
+    return settings.model_copy(update={"default_tier": CUSTOM})
 
 
 def _name(key: Key | None) -> str:
@@ -246,113 +355,6 @@ def _without_minimum(
     return resolution.clamped(PROMPT, without_minimum, resolution.tier)
 
 
-def _check(request: Generation, engine: Engine, settings: Settings, key: Key | None) -> None:
-    model = engine.model.name if request.model is None else request.model
-    check_model(model, engine.model, settings.aliases, param="model")
-    models = () if key is None else key.limits.models
-    if models and model not in models:
-        raise Forbidden(f"this key only allows the models {', '.join(models)}", param="model")
-    if (request.n or 1) > settings.limits.max_choices:
-        raise BadRequest(f"'n' must be at most {settings.limits.max_choices}", param="n")
-    if request.stream_options is not None and not request.stream:
-        raise BadRequest("'stream_options' requires 'stream': true", param="stream_options")
-    if request.prompt_logprobs is not None and request.stream:
-        raise BadRequest(
-            "'prompt_logprobs' is not supported with 'stream': true", param="prompt_logprobs"
-        )
-
-
-def _check_prompts(request: CompletionRequest, settings: Settings) -> None:
-    choices, maximum = len(request.prompts) * (request.n or 1), settings.limits.max_choices
-    if choices > maximum:
-        raise BadRequest(
-            f"'prompt' has too many prompts: with 'n' for each they make {choices} choices, and "
-            f"at most {maximum} are allowed",
-            param="prompt",
-        )
-    if request.max_tokens == 0 and not (request.echo or request.prompt_logprobs is not None):
-        raise BadRequest(
-            "'max_tokens' must be at least 1, unless 'echo' or 'prompt_logprobs' is set",
-            param="max_tokens",
-        )
-
-
-def _continues(request: ChatRequest) -> bool:
-    """Return whether the answer continues the last message.
-
-    Raises:
-        BadRequest: if that contradicts another field, or the last message cannot be continued.
-    """
-    continues = request.continue_final_message
-    add_generation_prompt = request.add_generation_prompt
-    if not continues:
-        requires_it = {
-            "add_generation_prompt": add_generation_prompt is False,
-            "echo": bool(request.echo),
-        }
-        for name, is_set in requires_it.items():
-            if is_set:
-                value = "true" if getattr(request, name) else "false"
-                raise BadRequest(
-                    f"'{name}': {value} requires 'continue_final_message': true", param=name
-                )
-        return False
-    if add_generation_prompt:
-        raise conflict(
-            FieldValue("continue_final_message", True), FieldValue("add_generation_prompt", True)
-        )
-    index, last = len(request.messages) - 1, request.messages[-1].unfinished()
-    reason = None
-    if last.role != "assistant":
-        reason = f"has the role '{last.role}', not 'assistant'"
-    elif last.tool_calls:
-        reason = "has tool calls and is therefore complete"
-    elif not (last.text or last.thought or request.messages[-1].text):
-        reason = "is empty"
-    elif not last.text and not index:
-        reason = "only has reasoning and no message before it"
-    if reason is not None:
-        raise BadRequest(
-            f"'continue_final_message' cannot continue 'messages[{index}]', which {reason}",
-            param="continue_final_message",
-        )
-    return True
-
-
-def _check_unconstrained(constraint: Constraint | None) -> None:
-    """Check that an answer which the request has begun has no structured output.
-
-    Raises:
-        BadRequest: if it has.
-    """
-    if constraint is not None:
-        raise BadRequest(
-            f"'{constraint.field}' constrains the whole answer, but 'continue_final_message' "
-            "continues one that has begun: leave one of them out",
-            param="continue_final_message",
-        )
-
-
-def _check_prompt_logprobs(jobs: Sequence[Job], field: str) -> None:
-    """Check that the response has at most `MAX_PROMPT_LOGPROBS` prompt log probabilities.
-
-    Raises:
-        BadRequest: if it has more.
-    """
-    counts = [(job, count) for job in jobs if (count := job.sampling.prompt_logprobs) is not None]
-    total = sum(len(job.prompt_ids) * (count + 1) for job, count in counts)
-    if total > MAX_PROMPT_LOGPROBS:
-        raise BadRequest(
-            f"'{field}' must not request more than {MAX_PROMPT_LOGPROBS} log probabilities of "
-            f"prompts, but requests {total}: request fewer alternatives or fewer choices",
-            param=field,
-        )
-
-
-def _logprobs_field(request: CompletionRequest) -> str:
-    return "logprobs" if request.prompt_logprobs is None else "prompt_logprobs"
-
-
 def _max_raw_tokens(request: CompletionRequest, prompt: Prompt, engine: Engine) -> int:
     """Return the `max_tokens` of a raw completion, or its default.
 
@@ -381,29 +383,6 @@ async def _read_prompts(request: CompletionRequest, engine: Engine) -> dict[str,
 def _union(groups: Iterable[Iterable[T]]) -> tuple[T, ...]:
     """Return the distinct members of several groups, in the order of their first occurrence."""
     return tuple(dict.fromkeys(chain.from_iterable(groups)))
-
-
-async def _check_job(job: Job, engine: Engine, request: Generation) -> None:
-    """Check that the engine supports a job. Errors name the field as the request spells it.
-
-    Raises:
-        UnsupportedRequest: if it does not.
-        BudgetError: if it cannot enforce the budget.
-    """
-    try:
-        await engine.check(job)
-    except UnsupportedRequest as error:
-        name = error.param
-        if isinstance(request, CompletionRequest):
-            name = {"top_logprobs": "logprobs"}.get(name, name)
-            name = _logprobs_field(request) if name == "prompt_logprobs" else name
-        if name == "min_tokens" and request.ignore_eos:
-            name = "ignore_eos"
-        if name == error.param:
-            raise
-        raise UnsupportedRequest(
-            name, str(error).replace(f"'{error.param}'", f"'{name}'")
-        ) from error
 
 
 def _max_tokens(request: ChatRequest) -> FieldValue[int] | None:

@@ -1,7 +1,8 @@
-"""The names under which clients can request the model."""
+"""The names under which clients can request the models."""
 
 from collections.abc import Sequence
 
+from proctor.server.config.settings import Settings
 from proctor.server.engines.base import ModelInfo
 from proctor.server.errors import UnknownModel
 
@@ -15,20 +16,21 @@ def names(model: ModelInfo, aliases: Sequence[str]) -> list[str]:
 
 
 def check_model(
-    name: str, model: ModelInfo, aliases: Sequence[str], *, param: str | None = None
+    name: str, model: ModelInfo, settings: Settings, *, param: str | None = None
 ) -> None:
-    """Return if the served model has this name.
+    """Return if a served model has this name.
 
     Args:
         name: the name in the request.
-        model: the served model.
-        aliases: its other names.
+        model: the model of the settings.
+        settings: the settings with the other names of the model, and the names of further models.
         param: the request's field with the name.
 
     Raises:
-        UnknownModel: if it does not; the message lists the valid names.
+        UnknownModel: if none has; the message lists the valid names.
     """
-    known = names(model, aliases)
+    further = (name for model in settings.models for name in model.names)
+    known = [*names(model, settings.aliases), *further]
     if name not in known:
         listed = ", ".join(f"'{each}'" for each in known)
         raise UnknownModel(

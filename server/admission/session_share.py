@@ -7,7 +7,7 @@ from decimal import Decimal
 from proctor.server.config.limits import MIN_REQUEST_SECONDS
 from proctor.server.config.sessions import Limit
 from proctor.server.config.settings import Settings
-from proctor.server.errors import SessionLimitExceeded
+from proctor.server.errors import SessionLimitExceeded, Unavailable
 from proctor.server.generation.resolution import SESSION, Resolution
 from proctor.server.nanos import NANO
 from proctor.server.pricing import affordable
@@ -38,6 +38,7 @@ class SessionShare:
 
         Raises:
             SessionLimitExceeded: if its requests or its time are used up.
+            Unavailable: if its cost is limited, and the model has no prices.
         """
         allowance = self.allowance
         if allowance.seconds is not None and allowance.seconds < MIN_REQUEST_SECONDS:
@@ -47,6 +48,11 @@ class SessionShare:
                 "passed.",
             )
         amount = allowance.amount(Limit.REQUESTS, self.tier)
+        if self.allowance.amount(Limit.COST, self.tier) is not None and not self.settings.priced:
+            raise Unavailable(
+                "This session has a limit of cost, which the server cannot check for the model "
+                f"'{self.settings.model_name}', which has no prices."
+            )
         if amount is not None and not amount.left:
             raise _refusal(
                 Limit.REQUESTS,

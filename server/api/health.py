@@ -1,8 +1,12 @@
 """`GET /health`, `/ready`, `/version` and `/load`."""
 
+from typing import Literal
+
 from fastapi import Response
 
+from proctor.server.engines.served_models import ServedModels
 from proctor.server.engines.supervisor import EngineSupervisor
+from proctor.server.errors import EngineUnavailable, Unavailable
 from proctor.server.schemas.responses import Health, Ready, ServerLoad, Version, as_json
 from proctor.server.telemetry.metrics import Metrics
 
@@ -10,8 +14,8 @@ from proctor.server.telemetry.metrics import Metrics
 class HealthEndpoints:
     """The endpoints of liveness, readiness, version and load."""
 
-    def __init__(self, supervisor: EngineSupervisor, metrics: Metrics, version: str) -> None:
-        self._supervisor = supervisor
+    def __init__(self, models: ServedModels, metrics: Metrics, version: str) -> None:
+        self._models = models
         self._metrics = metrics
         self._version = version
 
@@ -20,14 +24,19 @@ class HealthEndpoints:
         return as_json(Health(status="ok"))
 
     async def ready(self) -> Response:
-        """Return 200 while the engine can generate (readiness).
+        """Return 200 while the engine of the default model can generate (readiness).
 
         Raises:
             Unavailable: while it loads or restarts.
             EngineUnavailable: if it has died.
         """
-        await self._supervisor.ready()
-        return as_json(Ready(status="ready"))
+        await self._models.default.ready()
+        ready = Ready(status="ready")
+        if self._models.further:
+            ready["models"] = {
+                name: await _state(supervisor) for name, supervisor in self._models.further.items()
+            }
+        return as_json(ready)
 
     async def version(self) -> Response:
         return as_json(Version(version=self._version))
@@ -35,3 +44,11 @@ class HealthEndpoints:
     async def load(self) -> Response:
         """Return the number of requests that are running or waiting."""
         return as_json(ServerLoad(server_load=self._metrics.load))
+
+
+async def _state(supervisor: EngineSupervisor) -> Literal["ready", "unavailable"]:
+    try:
+        await supervisor.ready()
+    except (EngineUnavailable, Unavailable):
+        return "unavailable"
+    return "ready"

@@ -81,6 +81,8 @@ GENERATION_ERRORS = (*BODY_ERRORS, IdempotencyConflict, RateLimited, DeadlineExc
 HEADERS = {
     "x-request-id": "The request's `x-request-id` without unsafe characters, or a new ID.",
     "x-budget-tier": "The tier of the budget, or `custom` if the budget does not come from a tier.",
+    "x-model": "The model that serves the request, on servers with several models. Characters "
+    "outside ASCII are percent-encoded.",
     "x-max-tokens": "The maximum number of tokens in each choice, if it is less than requested.",
     "x-ignored-fields": "The request fields that were ignored, if any.",
     "x-cost": "The cost of the request, in the currency of the server's prices; not in streams.",
@@ -130,6 +132,7 @@ ERROR_HEADERS = {
 
 GENERATION_HEADERS = (
     "x-budget-tier",
+    "x-model",
     "x-cost",
     "x-ignored-fields",
     "x-max-tokens",
@@ -394,6 +397,7 @@ LIST_TIERS = Operation(
     "listTiers",
     "List the tiers, the named thinking budgets that requests can use",
     response=responses.TierList,
+    errors=(*COMMON_ERRORS, UnknownModel, Unavailable),
     access=Access.PUBLIC,
 )
 HEALTH = Operation(
@@ -459,14 +463,18 @@ def _specialize(
 ) -> dict[str, Any]:
     """Restrict the document to what this server's settings and its model allow."""
     schemas = schema["components"]["schemas"]
-    tiers = [tier.name for tier in settings.tiers]
+    all_tiers = [
+        *settings.tiers,
+        *(tier for model in settings.models for tier in model.tiers or ()),
+    ]
+    tiers = [*dict.fromkeys(tier.name for tier in all_tiers)]
     for model in (ChatRequest, CompletionRequest, MessagesRequest, ResponsesRequest):
         names = tiers if model is CompletionRequest else [*tiers, AUTO]
         fields = schemas[model.__name__]["properties"]
         fields["budget_tier"]["anyOf"][0] = {"type": "string", "enum": names}
         if "n" in fields:
             fields["n"]["anyOf"][0]["maximum"] = settings.limits.max_choices
-    if vocabulary_size is not None:
+    if vocabulary_size is not None and not settings.models:
         tokens = schemas[DetokenizeRequest.__name__]["properties"]["tokens"]
         tokens["items"] |= {"maximum": vocabulary_size - 1}
         tokens["items"].pop("exclusiveMaximum", None)

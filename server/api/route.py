@@ -12,7 +12,7 @@ from proctor.server.api.bodies import BodyReader
 from proctor.server.api.generation.responder import with_deadline
 from proctor.server.config.prices import Prices
 from proctor.server.config.settings import Settings
-from proctor.server.engines.supervisor import EngineSupervisor
+from proctor.server.engines.served_models import ServedModels
 from proctor.server.generation.base import Admission, RoutingResult
 from proctor.server.generation.context import RequestContext
 from proctor.server.generation.resolution import Resolution
@@ -35,7 +35,7 @@ class RouteEndpoint:
         self,
         settings: Settings,
         body_reader: BodyReader,
-        supervisor: EngineSupervisor,
+        models: ServedModels,
         admission_controller: AdmissionController,
         sessions: Sessions,
         price_model: PriceModel,
@@ -43,7 +43,7 @@ class RouteEndpoint:
     ) -> None:
         self._settings = settings
         self._body_reader = body_reader
-        self._supervisor = supervisor
+        self._models = models
         self._admission_controller = admission_controller
         self._sessions = sessions
         self._price_model = price_model
@@ -60,7 +60,7 @@ class RouteEndpoint:
         chat_request = parse_chat(await self._body_reader.read(request))
         requested = read_session(request.headers, chat_request.session, chat_request.session_names)
         session = self._sessions.open(requested, context.key)
-        engine = await self._supervisor.ready()
+        engine = await self._models.ready(chat_request.model)
         allowance = UNLIMITED if session is None else await self._sessions.allowance(session)
         admitting = self._admission_controller.admit(
             chat_request, engine, "dry-run", context.key, allowance
@@ -74,6 +74,7 @@ def _to_report(admission: Admission, cost: Estimate | None) -> RouteReport:
     resolution, enforced = admission.resolution, admission.enforced
     tier, budget, routing = resolution.tier, resolution.budget, admission.routing
     return {
+        "model": admission.engine.model.name,
         "tier": None if tier is None else tier.name,
         "source": resolution.source,
         "field": resolution.field,
@@ -95,9 +96,11 @@ def format_text(resolution: Resolution, routing: RoutingResult, prices: Prices |
     """Return a budget and its origin as text, for `proctor route`."""
     budget, prediction = resolution.budget, routing.prediction
     maximum = "no maximum" if budget.max_tokens is None else f"at most {budget.max_tokens} tokens"
+    model = None if resolution.tier is None else resolution.tier.model
     probabilities = zip(LEVELS, prediction.probabilities, strict=True)
     lines = [
         f"tier      {resolution.label} (decided by the {resolution.source.value})",
+        *([] if model is None else [f"model     {model}"]),
         f"thinking  at least {budget.min_tokens}, {maximum}",
         f"level     {routing.level}: "
         + ", ".join(f"{level} {probability:.0%}" for level, probability in probabilities),

@@ -16,7 +16,7 @@ from proctor.server.admission.prompt import (
 from proctor.server.api.bodies import BodyReader
 from proctor.server.config.settings import Settings
 from proctor.server.engines.base import Engine
-from proctor.server.engines.supervisor import EngineSupervisor
+from proctor.server.engines.served_models import ServedModels
 from proctor.server.schemas.anthropic.request import CountTokensRequest
 from proctor.server.schemas.anthropic.response import TokenCount
 from proctor.server.schemas.anthropic.translation import to_prompt
@@ -31,11 +31,9 @@ MAX_CONCURRENT = 2
 class TokenizeEndpoint:
     """The endpoints of the tokenizer."""
 
-    def __init__(
-        self, settings: Settings, supervisor: EngineSupervisor, body_reader: BodyReader
-    ) -> None:
+    def __init__(self, settings: Settings, models: ServedModels, body_reader: BodyReader) -> None:
         self._settings = settings
-        self._supervisor = supervisor
+        self._models = models
         self._body_reader = body_reader
         self._semaphore = asyncio.Semaphore(MAX_CONCURRENT)
 
@@ -84,13 +82,13 @@ class TokenizeEndpoint:
         return as_json(Detokenized(prompt=text))
 
     async def info(self) -> Response:
-        """Return the configuration of the tokenizer."""
-        return as_json(self._supervisor.engine.codec.info())
+        """Return the configuration of the default model's tokenizer."""
+        return as_json(self._models.default.engine.codec.info())
 
     def _engine(self, name: str | None) -> Engine:
-        engine = self._supervisor.engine
+        engine = self._models.find(name).engine
         if name is not None:
-            check_model(name, engine.model, self._settings.aliases, param="model")
+            check_model(name, engine.model, self._settings, param="model")
         return engine
 
 

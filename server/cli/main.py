@@ -197,7 +197,7 @@ def _route(settings: Settings, prompt: str) -> str:
     """Describe the budget that a request with this prompt would get."""
     routed = Router.load(settings.router).classify_conversation(Conversation.of(prompt))
     resolution = resolve(BudgetRequest(), settings, routed.level, ceilings(settings))
-    return format_text(resolution, routed, settings.prices)
+    return format_text(resolution, routed, settings.prices_of(resolution.tier))
 
 
 if __name__ == "__main__":

@@ -77,7 +77,7 @@ def run(settings: Settings, operator: Operator, handover: Handover | None = None
         ConfigError: if a setting names something that is not installed.
     """
     app = create_app(settings, partial(load_engine, settings))
-    end_responses = app.state.task_pool.end
+    end_responses = app.state.task_pools.end
     grace = settings.limits.shutdown_grace_seconds
     on_close = (lambda: None) if handover is None else handover.source.report_closed
     servers = [Server(main_config(app, settings, on_close), end_responses, grace)]

@@ -88,6 +88,8 @@ class Tier(Section):
         max_price: the maximum cost of an answer, prompt included; the length of the
             answer is limited accordingly.
         session: the limits of what a session may use in this tier.
+        model: the model of `models` that serves the tier; None for the one that the
+            request names.
     """
 
     name: Annotated[str, Field(pattern="^[a-z0-9][a-z0-9._-]{0,31}$")]
@@ -102,6 +104,7 @@ class Tier(Section):
     top_p: Annotated[float, Field(gt=0, le=1)] | None = None
     max_price: Annotated[Decimal, Field(gt=0)] | None = None
     session: UsageLimits = UsageLimits()
+    model: str | None = None
 
     @model_validator(mode="after")
     def _is_valid_budget(self) -> "Tier":

@@ -68,3 +68,8 @@ class Limits(Section):
 
 
 MAX_NAME = 256
+
+ModelName = Annotated[
+    str, Field(max_length=MAX_NAME, pattern=r"^[^\s\x00-\x1f\x7f]([^\x00-\x1f\x7f]*\S)?$")
+]
+"""A model name that requests can use: printable, without leading or trailing spaces."""

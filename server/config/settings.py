@@ -36,12 +36,13 @@ from proctor.server.config.engine import (
     ReplicaSettings,
 )
 from proctor.server.config.ledger import LedgerSettings
-from proctor.server.config.limits import MAX_NAME, AnswerReserve, Limits
+from proctor.server.config.limits import AnswerReserve, Limits, ModelName
+from proctor.server.config.models import ModelSettings
 from proctor.server.config.page import Page
 from proctor.server.config.paths import state_folder
 from proctor.server.config.prices import ComputePrice, Prices
 from proctor.server.config.reasoning_format import ReasoningFormat
-from proctor.server.config.section import ConfigError, UsageLimits
+from proctor.server.config.section import ConfigError, UsageLimits, coalesce
 from proctor.server.config.tracing import TracingSettings
 
 logger = logging.getLogger(__name__)
@@ -50,10 +51,17 @@ DEFAULT_CONFIG = Path("proctor.toml")
 DEMO = Path(__file__).resolve().parents[2] / "demo"
 
 
-ModelName = Annotated[
-    str, Field(max_length=MAX_NAME, pattern=r"^[^\s\x00-\x1f\x7f]([^\x00-\x1f\x7f]*\S)?$")
-]
-"""A model name that requests can use: printable, without leading or trailing spaces."""
+OF_ONE_MODEL = (
+    "model",
+    "aliases",
+    "engine",
+    "reasoning_parser",
+    "tool_call_parser",
+    "thinking_start",
+    "thinking_end",
+    "prices",
+)
+"""The settings that each of `models` has for itself."""
 
 
 class Settings(BaseSettings):
@@ -92,6 +100,7 @@ class Settings(BaseSettings):
         machine: the former name of `compute`; deprecated.
         auth: settings of authentication.
         keys: API keys, in addition to those in the database.
+        models: further models, with engines outside the gateway's process.
     """
 
     model_config = SettingsConfigDict(
@@ -129,6 +138,7 @@ class Settings(BaseSettings):
     tracing: TracingSettings = TracingSettings()
     cors: Cors = Cors()
     page: Page = Page()
+    models: tuple[ModelSettings, ...] = ()
 
     @model_validator(mode="before")
     @classmethod
@@ -144,13 +154,48 @@ class Settings(BaseSettings):
         for name in names:
             if names.count(name) > 1:
                 raise ValueError(f"aliases: Duplicate name '{name}'")
+        names += [name for model in self.models for name in model.names]
+        for name in names:
+            if names.count(name) > 1:
+                raise ValueError(f"models: Duplicate name '{name}'")
         return self
 
     @model_validator(mode="after")
-    def _both_markers(self) -> "Settings":
+    def _models_of_tiers_exist(self) -> "Settings":
+        known = [model.name for model in self.models]
+        for tier in self.tiers:
+            if tier.model is not None and tier.model not in known:
+                raise ValueError(
+                    f"tiers: The model of '{tier.name}' must be the name of one of [[models]], "
+                    f"not '{tier.model}'"
+                )
+        return self
+
+    @model_validator(mode="after")
+    def _each_model_is_valid(self) -> "Settings":
+        self._check_model()
+        for index, model in enumerate(self.models):
+            try:
+                self.of_model(model.name)._check_model()
+            except ValueError as error:
+                raise ValueError(f"models.{index} ('{model.name}'): {error}") from error
+            if model.prices is not None and model.prices.currency != self.currency:
+                raise ValueError(
+                    f"models.{index}.prices.currency: Must be {self.currency}, as of all prices"
+                )
+        return self
+
+    def _check_model(self) -> None:
+        """Check the settings that each of `models` has as well."""
+        self._check_markers()
+        self._check_tiers()
+        self._check_tier_names()
+        self._check_remote_engine()
+        self._check_key_limits()
+
+    def _check_markers(self) -> None:
         if (self.thinking_start is None) != (self.thinking_end is None):
             raise ValueError("thinking_start and thinking_end must be set together")
-        return self
 
     @model_validator(mode="after")
     def _one_price_model(self) -> "Settings":
@@ -158,8 +203,7 @@ class Settings(BaseSettings):
             raise ValueError("prices and compute are mutually exclusive")
         return self
 
-    @model_validator(mode="after")
-    def _tiers_are_sorted(self) -> "Settings":
+    def _check_tiers(self) -> None:
         names = [tier.name for tier in self.tiers]
         if len({*names}) < len(names):
             raise ValueError(f"tiers: Names must be unique, got {', '.join(names)}")
@@ -170,12 +214,11 @@ class Settings(BaseSettings):
                     "sort the tiers by ascending max_tokens"
                 )
         for tier in self.tiers:
-            if tier.max_price is not None and self.prices is None:
+            # A tier of another model is served by this one if the other is not available.
+            if tier.max_price is not None and None in (self.prices, self.prices_of(tier)):
                 raise ValueError(f"tiers: The max_price of '{tier.name}' requires [prices]")
-        return self
 
-    @model_validator(mode="after")
-    def _referenced_tiers_exist(self) -> "Settings":
+    def _check_tier_names(self) -> None:
         references = {f"efforts.{effort}": name for effort, name in self.efforts}
         references |= {f"router.levels.{level}": name for level, name in self.router.levels}
         if self.default_tier not in (AUTO, CUSTOM):
@@ -189,10 +232,8 @@ class Settings(BaseSettings):
         for setting, name in references.items():
             if name not in known:
                 raise ValueError(f"{setting}: Unknown tier '{name}'; tiers are {', '.join(known)}")
-        return self
 
-    @model_validator(mode="after")
-    def _remote_engine_is_valid(self) -> "Settings":
+    def _check_remote_engine(self) -> None:
         try:
             remote = self.remote_engine
         except ValidationError as error:
@@ -200,7 +241,6 @@ class Settings(BaseSettings):
             raise ValueError("; ".join(messages)) from error
         if remote is not None and self.model is None:
             raise ValueError("model must be set with engine.kind: the gateway needs its tokenizer")
-        return self
 
     @model_validator(mode="after")
     def _workers_are_supported(self) -> "Settings":
@@ -224,8 +264,7 @@ class Settings(BaseSettings):
             )
         return self
 
-    @model_validator(mode="after")
-    def _key_limits_are_enforceable(self) -> "Settings":
+    def _check_key_limits(self) -> None:
         names = [key.name for key in self.keys]
         for key in self.keys:
             if names.count(key.name) > 1:
@@ -236,7 +275,6 @@ class Settings(BaseSettings):
                 raise ValueError(
                     f"keys: The spending limits of '{key.name}' require [prices] or [compute]"
                 )
-        return self
 
     @model_validator(mode="after")
     def _session_limits_are_enforceable(self) -> "Settings":
@@ -250,6 +288,47 @@ class Settings(BaseSettings):
             if limits.max_cost is not None and not self.priced:
                 raise ValueError(f"{owner} require [prices] or [compute] for max_cost")
         return self
+
+    def of_model(self, name: str) -> "Settings":
+        """Return the settings of one of `models`, as those of a server of this model only.
+
+        Keys that do not allow the model are left out.
+
+        Raises:
+            KeyError: if there is no such model.
+        """
+        model = self._model(name)
+        keys = [key for key in self.keys if not key.models or {*key.models} & {*model.names}]
+        tiers = tuple(tier.model_copy(update={"model": None}) for tier in self.tiers)
+        return self.model_copy(
+            update={
+                **{field: getattr(model, field) for field in OF_ONE_MODEL},
+                "served_model_name": model.name,
+                "budget": coalesce(self.budget, model.budget),
+                "tiers": coalesce(tiers, model.tiers),
+                "compute": None,
+                "keys": tuple(keys),
+                "models": (),
+            }
+        )
+
+    def prices_of(self, tier: Tier | None) -> Prices | None:
+        """Return the prices of the model that serves a tier, or None if they are not known."""
+        if tier is None or tier.model is None:
+            return self.prices
+        return self._model(tier.model).prices
+
+    def default_budget(self, tier: Tier | None) -> DefaultBudget:
+        """Return the defaults of what a tier omits: those of the model that serves it."""
+        if tier is None or tier.model is None:
+            return self.budget
+        return coalesce(self.budget, self._model(tier.model).budget)
+
+    def _model(self, name: str) -> ModelSettings:
+        for model in self.models:
+            if model.name == name:
+                return model
+        raise KeyError(name)
 
     def tier(self, name: str) -> Tier | None:
         """Return the tier with this name, or None."""
@@ -283,7 +362,8 @@ class Settings(BaseSettings):
     @property
     def currency(self) -> str:
         """The currency of all costs; USD if no prices are set."""
-        price = self.prices or self.compute
+        prices = (self.prices, self.compute, *(model.prices for model in self.models))
+        price = next((each for each in prices if each is not None), None)
         return "USD" if price is None else price.currency
 
     @property

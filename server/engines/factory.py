@@ -3,6 +3,7 @@
 import math
 import os
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from proctor.server.config.budgets import DEFAULT_TIERS
@@ -34,8 +35,17 @@ def load_engine(settings: Settings) -> Engine:
     return engine
 
 
+def further_engines(settings: Settings) -> dict[str, Callable[[], Engine]]:
+    """Return what loads the engine of each of `settings.models`, by its name."""
+    return {
+        model.name: partial(load_engine, settings.of_model(model.name)) for model in settings.models
+    }
+
+
 def check_tiers(settings: Settings, context: int) -> None:
     """Check that the operator's tiers fit the context. The default tiers are clamped instead.
+
+    Tiers that another model serves are clamped to its context.
 
     Raises:
         ConfigError: if a tier does not fit.
@@ -43,7 +53,7 @@ def check_tiers(settings: Settings, context: int) -> None:
     if settings.tiers == DEFAULT_TIERS:
         return
     for tier in settings.tiers:
-        if max(tier.min_tokens, tier.max_tokens) > context:
+        if tier.model is None and max(tier.min_tokens, tier.max_tokens) > context:
             raise ConfigError(
                 f"tiers: min_tokens and max_tokens of '{tier.name}' must not exceed the model's "
                 f"context of {context} tokens"

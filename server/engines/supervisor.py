@@ -30,15 +30,17 @@ class EngineSupervisor:
     up to its process manager. Later failures restart the engine with exponential backoff.
     """
 
-    def __init__(self, load: EngineFactory, timeouts: StallTimeouts) -> None:
+    def __init__(self, load: EngineFactory, timeouts: StallTimeouts, model: str = "") -> None:
         """Create a supervisor; `start` loads the engine.
 
         Args:
             load: creates the engine.
             timeouts: how long the engine may take to respond before it is restarted.
+            model: the name of its model, for messages; empty if there is only one.
         """
         self._load = load
         self._timeouts = timeouts
+        self._suffix = f" '{model}'" if model else ""
         self._first: asyncio.Future[None] | None = None
         self._held: Engine | None = None  # loading, ready or being killed; needs `aclose`
         self._engine: Engine | None = None
@@ -82,12 +84,14 @@ class EngineSupervisor:
             return self._engine
         if self._first is None or not self._first.done():
             raise Unavailable(
-                "the model is still loading: try again in a few seconds", headers=SOON
+                f"the model{self._suffix} is still loading: try again in a few seconds",
+                headers=SOON,
             )
         if self._first.cancelled() or self._first.exception() is not None:
-            raise Unavailable("the model failed to load: see the server's log")
+            raise Unavailable(f"the model{self._suffix} failed to load: see the server's log")
         raise Unavailable(
-            "the engine has stopped and is restarting: try again in a few seconds", headers=SOON
+            f"the engine{self._suffix} has stopped and is restarting: try again in a few seconds",
+            headers=SOON,
         )
 
     async def ready(self) -> Engine:
@@ -118,7 +122,7 @@ class EngineSupervisor:
             try:
                 engine = await self._start()
             except Exception as error:
-                logger.error("the model failed to load: %s", error, exc_info=error)
+                logger.error("the model%s failed to load: %s", self._suffix, error, exc_info=error)
                 if not first.done():
                     first.set_exception(error)
                     first.exception()  # mark it as retrieved, or asyncio logs it again

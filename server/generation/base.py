@@ -10,7 +10,7 @@ from proctor.router import Prediction
 from proctor.server.channels.deltas import TextDelta, TokenUsage, ToolCallDelta
 from proctor.server.channels.forced_spans import ForcedSpan
 from proctor.server.config.sessions import Limit
-from proctor.server.engines.base import Finish, Job, TokenLogprob
+from proctor.server.engines.base import Engine, Finish, Job, TokenLogprob
 from proctor.server.engines.tool_calls import BoundTools
 from proctor.server.generation.resolution import Resolution
 from proctor.server.schemas.base import RequestModel
@@ -40,6 +40,7 @@ class Admission:
 
     Attributes:
         jobs: one for each choice.
+        engine: generates them.
         resolution: its budget and the budget's origin.
         routing: the router's result, or None if the router was not used.
         clamped_by: what reduced the requested budget: the owner of a ceiling, or one of the
@@ -54,6 +55,7 @@ class Admission:
     """
 
     jobs: tuple[Job, ...]
+    engine: Engine
     resolution: Resolution
     routing: RoutingResult | None
     clamped_by: tuple[str, ...]

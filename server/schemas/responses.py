@@ -521,6 +521,8 @@ class Estimate(ResponseSchema):
 class RouteReport(ResponseSchema):
     """The thinking budget that a chat request would get, and why."""
 
+    model: str
+    """The name of the model that would serve it."""
     tier: str | None
     """The tier of the budget, or null if the budget does not come from a tier."""
     source: Source
@@ -677,6 +679,8 @@ class TierCard(ResponseSchema):
     """The temperature for requests that do not set one, or null for the model's default."""
     top_p: float | None
     """The `top_p` for requests that do not set one, or null for the model's default."""
+    model: NotRequired[str]
+    """The model that serves the tier, if it is another one than requests name."""
 
 
 class TierList(ResponseSchema):
@@ -747,3 +751,6 @@ class Ready(ResponseSchema):
 
     status: Literal["ready"]
     """Always `ready`: while the engine is not ready, the response is a 503."""
+    models: NotRequired[dict[str, Literal["ready", "unavailable"]]]
+    """The readiness of the further models' engines, if the server has further models. Requests that
+    name one that is unavailable get a 503."""

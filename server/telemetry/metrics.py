@@ -83,6 +83,20 @@ class Metrics:
         self.waiting = self._gauge("waiting", "Requests in the queue.")
         self.running = self._gauge("running", "Choices in the engine.")
         self.engine_up = self._gauge("engine_up", "Whether the engine is ready.", "livemin")
+        self.model_up = Gauge(
+            "proctor_model_up",
+            "Whether the engine of a further model is ready.",
+            ["model"],
+            registry=registry,
+            multiprocess_mode="livemin",
+        )
+        self.model_requests = Counter(
+            "proctor_model_requests",
+            "Admitted requests by the model that serves them, on servers with several models.",
+            ["model"],
+            registry=registry,
+        )
+        self._counts_models = bool(settings.models)
         self.engine_starts = Counter(
             "proctor_engine_starts", "Attempts to load the engine.", registry=registry
         )
@@ -246,6 +260,11 @@ class Metrics:
             return engine_factory()
 
         return counted
+
+    def count_model(self, model: str) -> None:
+        """Count a request that a model serves, if the server has several models."""
+        if self._counts_models:
+            self.model_requests.labels(model).inc()
 
     def count_row(self, outcome: WriteOutcome) -> None:
         """Count a row of the ledger."""

@@ -37,6 +37,7 @@ class RequestMetrics(RequestObserver):
         self._prompt_tokens = admitted.admission.prompt_tokens
         self._tier, self._key = resolution.label, admitted.key
         self._metrics.routed.labels(self._tier, resolution.source.value).inc()
+        self._metrics.count_model(admitted.model)
         if admitted.admission.clamped_by:
             self._metrics.clamped.inc()
         for limit in admitted.admission.reduced_by:

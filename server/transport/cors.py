@@ -24,6 +24,7 @@ EXPOSED = (
     "x-budget-tier",
     "x-cost",
     "x-ignored-fields",
+    "x-model",
     "x-request-id",
     "x-session-cost-remaining",
     "x-session-id",

@@ -97,7 +97,7 @@ class Recorder(RequestObserver):
         admission = admitted.admission
         if status == HTTPStatus.OK:
             sample = self._usage_sample(admission.prompt_tokens)
-            context.usage_history.add(admission.resolution.label, sample)
+            context.usage_history.add(admitted.model, admission.resolution.label, sample)
         if context.ledger is not None:
             context.ledger.put(self._record(admitted, status, seconds, self._request_cost))
 

@@ -1,11 +1,13 @@
 """The base of the generation endpoints: from the body of a request to its response."""
 
+import string
 import time
 import uuid
 from abc import ABC, abstractmethod
 from collections.abc import Coroutine
 from dataclasses import dataclass
 from typing import Any, ClassVar, Generic, TypeVar
+from urllib.parse import quote
 
 from fastapi import Request, Response
 
@@ -17,10 +19,10 @@ from proctor.server.api.generation.responder import Responder, respond, with_dea
 from proctor.server.auth.api_key import Key
 from proctor.server.config.settings import Settings
 from proctor.server.engines.base import Engine
-from proctor.server.engines.supervisor import EngineSupervisor
+from proctor.server.engines.served_models import ServedModels
 from proctor.server.generation.base import Admission, AdmittedRequest
 from proctor.server.generation.context import RequestContext
-from proctor.server.generation.runner import TaskPool
+from proctor.server.generation.task_pools import TaskPools
 from proctor.server.renderers.base import Envelope, ResponseRenderer
 from proctor.server.schemas.generation import Generation
 from proctor.server.sessions.limits import Allowance, Session
@@ -28,6 +30,9 @@ from proctor.server.sessions.names import read_session
 from proctor.server.telemetry.request_monitor import RequestMonitor
 
 R = TypeVar("R", bound=Generation)
+
+MODEL_HEADER = "x-model"
+"""The name of the model that serves a request; characters outside ASCII are percent-encoded."""
 
 
 class GenerationApi(ABC, Generic[R]):
@@ -57,7 +62,7 @@ class GenerationApi(ABC, Generic[R]):
 
         Args:
             request: the request.
-            engine: the engine that it is for.
+            engine: the engine of the model that it names.
             name: a request id, unique during the lifetime of this engine.
             key: the API key, or None.
             allowance: what the request may use of the limits of its session.
@@ -78,18 +83,18 @@ class Services:
 
     Attributes:
         settings: the settings of the server.
-        supervisor: supervises the engine.
+        models: the models, and their engines.
         body_reader: reads request bodies.
-        task_pool: runs the choices.
+        task_pools: run the choices.
         reservations: reserves the worst case of each request within the limits of its key.
         sessions: admits requests within the limits of their sessions.
         idempotency_cache: replays the responses to repeated requests.
     """
 
     settings: Settings
-    supervisor: EngineSupervisor
+    models: ServedModels
     body_reader: BodyReader
-    task_pool: TaskPool
+    task_pools: TaskPools
     reservations: Reservations
     sessions: Sessions
     idempotency_cache: IdempotencyCache
@@ -112,13 +117,13 @@ class GenerationEndpoint(Generic[R]):
         """
         services = self._services
         context = RequestContext.of(request, services.settings.limits)
-        services.task_pool.check()
+        services.task_pools.check()
         body = await services.body_reader.read(request)
         parsed, digest = self._api.parse(body), digest_of(body)
         del body  # frees its memory while the response is generated
         names = parsed.session_names
         context = context.in_session(read_session(request.headers, parsed.session, names))
-        engine = await services.supervisor.ready()
+        engine = await services.models.ready(parsed.model)
         return await services.idempotency_cache.get_or_run(
             request, digest, context, lambda: self._respond(request, parsed, engine, context)
         )
@@ -133,6 +138,7 @@ class GenerationEndpoint(Generic[R]):
         admission, reservation, session_headers = await self._admit(
             request, parsed, engine, context, completion_id, session
         )
+        engine = admission.engine
         context = context.limited_to(admission.max_seconds)
         monitor.reserve(reservation)
         monitor.admitted(
@@ -157,11 +163,17 @@ class GenerationEndpoint(Generic[R]):
             engine,
             self._api.renderer(parsed, engine, envelope),
             monitor,
-            services.task_pool,
+            services.task_pools.of(engine.model.name),
             context,
-            {**reservation.rate_limit_headers, **session_headers},
+            {**reservation.rate_limit_headers, **session_headers, **self._model_header(engine)},
         )
         return await self._send(request, responder)
+
+    def _model_header(self, engine: Engine) -> dict[str, str]:
+        """Return the header with the model that serves a request, if there are several."""
+        if not self._services.settings.models:
+            return {}
+        return {MODEL_HEADER: quote(engine.model.name, safe=string.printable)}
 
     async def _send(self, request: Request, responder: Responder) -> Response:
         """Return the response to an admitted request."""
@@ -181,7 +193,9 @@ class GenerationEndpoint(Generic[R]):
 
         async def admit(allowance: Allowance) -> Admission:
             admitting = self._api.admit(parsed, engine, completion_id, key, allowance)
-            return await with_deadline(request, context, admitting)
+            admission = await with_deadline(request, context, admitting)
+            services.task_pools.of(admission.engine.model.name).check()
+            return admission
 
         async def reserve(admission: Admission, session: Session | None) -> Reservation:
             seconds = min(context.seconds, admission.max_seconds)

@@ -100,7 +100,7 @@ class ReplicaEngine:
             raise
 
         def pool() -> ReplicaPool:
-            return ReplicaPool(urls, api_key, service.identity)
+            return ReplicaPool(urls, api_key, service.identity, model=name)
 
         return cls(local, service, name, pool, checker, salt)
 

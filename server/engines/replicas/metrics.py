@@ -9,18 +9,19 @@ from prometheus_client import Counter, Gauge
 from proctor.server.engines.replicas.balancing.health import State
 
 REPLICAS = Gauge(
-    "proctor_replicas", "Replicas, by their state.", ["state"], multiprocess_mode="livemax"
+    "proctor_replicas", "Replicas, by their state.", ["model", "state"], multiprocess_mode="livemax"
 )
 OUTSTANDING = Gauge(
     "proctor_outstanding_tokens",
     "Tokens that the running requests are expected to generate yet, and a tenth of those of "
     "their prompts that replicas have not in their cache.",
+    ["model"],
     multiprocess_mode="livesum",
 )
 LOST = Counter(
     "proctor_replica_failures",
     "Requests whose replica failed, by what became of them.",
-    ["outcome"],
+    ["model", "outcome"],
 )
 
 
@@ -39,13 +40,14 @@ class Outcome(StrEnum):
 
 
 class ReplicaMetrics:
-    """The metrics of the replicas of one engine."""
+    """The metrics of the replicas of one model."""
 
-    def __init__(self) -> None:
-        """Create the series at 0."""
+    def __init__(self, model: str) -> None:
+        """Create the series of a model at 0."""
+        self._model = model
         self.update((), 0)
         for outcome in Outcome:
-            LOST.labels(outcome)
+            LOST.labels(model, outcome)
 
     def update(self, states: Iterable[State], outstanding: float) -> None:
         """Show how the replicas are.
@@ -56,9 +58,9 @@ class ReplicaMetrics:
         """
         counts = Counts(states)
         for state in State:
-            REPLICAS.labels(state).set(counts[state])
-        OUTSTANDING.set(outstanding)
+            REPLICAS.labels(self._model, state).set(counts[state])
+        OUTSTANDING.labels(self._model).set(outstanding)
 
     def record_loss(self, outcome: Outcome) -> None:
         """Count a request whose replica failed."""
-        LOST.labels(outcome).inc()
+        LOST.labels(self._model, outcome).inc()

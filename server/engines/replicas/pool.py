@@ -104,6 +104,8 @@ class ReplicaPool:
         api_key: str,
         identity: str,
         health: HealthSettings = DEFAULT_HEALTH,
+        *,
+        model: str = "",
     ) -> None:
         """Create a pool without replicas; `start` looks for them.
 
@@ -112,6 +114,7 @@ class ReplicaPool:
             api_key: their bearer token; empty for none.
             identity: what they must serve, see `ReplicaClient.identity`.
             health: when they are taken out, and how they come back.
+            model: the name of their model in metrics.
         """
         self._urls = urls
         self._api_key = api_key
@@ -121,7 +124,7 @@ class ReplicaPool:
         self._balancer = Balancer()
         self._tasks: list[asyncio.Task[None]] = []
         self._answered = asyncio.Event()
-        self.metrics = ReplicaMetrics()
+        self.metrics = ReplicaMetrics(model)
 
     async def start(self) -> None:
         """Look for replicas, probe them until `aclose`, and wait until one has answered."""

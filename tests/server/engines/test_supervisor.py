@@ -205,7 +205,7 @@ async def blocked_server(gate: Gate) -> AsyncIterator[tuple[httpx.AsyncClient, T
         httpx.AsyncClient(transport=transport, base_url="http://test") as http,
     ):
         await with_timeout(app.state.supervisor.loaded())
-        yield http, app.state.task_pool
+        yield http, app.state.task_pools
 
 
 async def test_requests_unanswered_at_the_end_of_the_grace_period_get_a_503() -> None:

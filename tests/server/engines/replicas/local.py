@@ -49,7 +49,10 @@ def local_model(markers: Markers = MARKERS) -> LocalModel:
 
 
 def engine_over(
-    urls: Sequence[str], salt: str = "", health: HealthSettings = DEFAULT_HEALTH
+    urls: Sequence[str],
+    salt: str = "",
+    health: HealthSettings = DEFAULT_HEALTH,
+    name: str = "scripted",
 ) -> ReplicaEngine:
     """Return an engine over scripted replicas, which has not started."""
     local, told = local_model(), handshake()
@@ -57,8 +60,8 @@ def engine_over(
     return ReplicaEngine(
         local,
         ReplicaService(api, told.context_length, told.identity),
-        "scripted",
-        lambda: ReplicaPool(urls, "", told.identity, health),
+        name,
+        lambda: ReplicaPool(urls, "", told.identity, health, model=name),
         NoGrammars(),
         CacheSalt(salt),
     )
