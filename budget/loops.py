@@ -97,6 +97,8 @@ class LoopDetector:
 
     @property
     def _is_exact(self) -> bool:
+        if not self._long_runs:
+            return False
         minimum = MIN_LENGTH if self.wordless < MIN_LENGTH else MIN_LENGTH_WITHOUT_WORDS
         return any(
             run + period >= max(MIN_COPIES * period, minimum)

@@ -151,6 +151,7 @@ class BudgetStateMachine:
     ) -> None:
         self._budget = budget
         self._markers = markers
+        self._detects_loops = budget.on_loop is not OnLoop.OFF
         self.vocabulary = vocabulary
         self.matcher = matcher_of(markers, vocabulary)
         self.detector = LoopDetector(vocabulary.weights)
@@ -319,6 +320,8 @@ class BudgetStateMachine:
         Raises:
             DesyncError: if another token was forced.
         """
+        if not attempted and (label := self.advance_plain(token)) is not None:
+            return [Labelled(token, label)]
         stripped = self.release_partial_marker() if attempted else []
         self._follow_script(token, attempted)
         self.length += 1
@@ -337,6 +340,35 @@ class BudgetStateMachine:
             self._transition(Event.RESUME)
         self._enforce_limits(looping)
         return stripped + released
+
+    def advance_plain(self, token: int) -> Label | None:
+        """Take the next token if it is plain text, as almost all are, and return its label.
+
+        Such a token is not forced, neither begins nor continues a marker, and follows none that is
+        incomplete: nothing is held back, and its label is certain at once. This does what
+        `advance` does with it, at a fraction of the cost.
+
+        Returns:
+            None if `advance` has to take the token.
+        """
+        phase = self.phase
+        if (
+            (phase is not Phase.THINKING and phase is not Phase.OUTSIDE)
+            or self._script
+            or self._pending_tokens
+            or self._pending_text
+            or token in self._markers.eos
+            or not self.matcher.is_plain(self.matcher_state, token)
+        ):
+            return None
+        self.length += 1
+        looping = self._follow_text(token)
+        if phase is Phase.OUTSIDE:
+            self.answer_tokens += 1
+            return Label.ANSWER
+        self.tokens += 1
+        self._enforce_limits(looping)
+        return Label.THINKING
 
     def extends_marker(self, token: int) -> bool:
         """Return whether a token extends the partial match of a marker."""
@@ -458,8 +490,7 @@ class BudgetStateMachine:
         ends = ENDS if self.after_digit else ENDS | ENDS_AFTER_NO_DIGIT
         self.ends_sentence = bool(traits & ends)
         self.after_digit = bool(traits & IS_DIGIT)
-        detects_loops = self.thinking and self._budget.on_loop is not OnLoop.OFF
-        return detects_loops and self.detector.advance(token)
+        return self._detects_loops and self.thinking and self.detector.advance(token)
 
     @property
     def _is_continuation_complete(self) -> bool:
@@ -508,17 +539,18 @@ class BudgetStateMachine:
 
     def _enforce_limits(self, looping: bool) -> None:
         """Start closing at the maximum or shortly before it, or because of a loop."""
-        if self.phase in (Phase.THINKING, Phase.CONTINUING) and self._room == 0:
+        if self.phase is not Phase.THINKING and self.phase is not Phase.CONTINUING:
+            return
+        room = self._room
+        if room == 0:
             self._close(Event.SPENT)
-        elif self.phase is Phase.THINKING and self._may_land:
+        elif self.phase is Phase.THINKING and room is not None and self._may_land(room):
             self._close(Event.LAND)
         elif self.phase is Phase.THINKING and looping:
             self._handle_loop()
 
-    @property
-    def _may_land(self) -> bool:
-        room = self._room
-        is_near = room is not None and room <= self._budget.landing
+    def _may_land(self, room: int) -> bool:
+        is_near = room <= self._budget.landing
         at_boundary = self.ends_sentence and not self.pending
         return is_near and at_boundary and self.tokens >= self._budget.minimum
 

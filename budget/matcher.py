@@ -167,6 +167,7 @@ class MarkerMatcher:
         ]
         self.depth = [*depths, 0]
         self._automaton_of = [outside] * len(outside.nodes) + [inside] * len(inside.nodes)
+        self._is_root = [self.root(state) == state for state in range(self.states)]
         # By state and token; tokens not listed have the transition of the state's root.
         self._steps: list[dict[int, Step]] = [{} for _ in range(self.states)]
         tokens = _Tokens(vocabulary)
@@ -188,6 +189,10 @@ class MarkerMatcher:
             root = self.root(state)
             step = self._steps[root].get(token) or Step(root)
         return step
+
+    def is_plain(self, state: int, token: int) -> bool:
+        """Return whether nothing is matched in a state, nor after a token that follows it."""
+        return self._is_root[state] and token not in self._steps[state]
 
     def root(self, state: int) -> int:
         """Return the state of the same automaton with nothing matched."""

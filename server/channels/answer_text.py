@@ -40,7 +40,7 @@ class AnswerText:
     @property
     def stopped(self) -> bool:
         """Whether a stop string was found."""
-        return self.stop is not None
+        return self._stops.found is not None
 
     @property
     def parses_calls(self) -> bool:

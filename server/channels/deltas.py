@@ -1,5 +1,6 @@
 """What a choice emits: text of its two channels, and tool calls."""
 
+from collections.abc import Sequence
 from enum import StrEnum
 from typing import NamedTuple
 
@@ -41,6 +42,15 @@ class TextDelta(NamedTuple):
     token_ids: tuple[int, ...] = ()
     used: TokenUsage | None = None
     thinking_tokens: int = 0
+
+    def joined(self, following: Sequence["TextDelta"]) -> "TextDelta":
+        """Return one delta of this one and those that follow it in the same channel."""
+        deltas = (self, *following)
+        return following[-1]._replace(
+            text="".join([delta.text for delta in deltas]),
+            scores=tuple(score for delta in deltas for score in delta.scores),
+            token_ids=tuple(token for delta in deltas for token in delta.token_ids),
+        )
 
 
 class ToolCallDelta(NamedTuple):

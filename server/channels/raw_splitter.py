@@ -40,6 +40,9 @@ class RawChannelSplitter(ChannelSplitter):
         whole = ThinkingBlock(self._job.prompt_ids, 0, len(self.tokens))
         return locate(outcome.forced_runs, [whole], self.tokens, self._codec, special=True)
 
+    def _push_plain(self, token: int, label: Label) -> list[TextDelta | ToolCallDelta]:
+        return self._split([Labelled(token, label)])
+
     def _split(self, labelled: list[Labelled]) -> list[TextDelta | ToolCallDelta]:
         deltas: list[TextDelta | ToolCallDelta] = []
         eos = self._model.markers.eos

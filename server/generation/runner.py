@@ -2,12 +2,13 @@
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, Callable, Coroutine, Iterator, Sequence
+from collections.abc import AsyncGenerator, Callable, Coroutine, Iterable, Iterator, Sequence
 from contextlib import aclosing, contextmanager
-from typing import Any
+from itertools import groupby
+from typing import Any, cast
 
 from proctor.budget import EndReason, Outcome
-from proctor.server.channels.deltas import TextDelta, ToolCallDelta
+from proctor.server.channels.deltas import Channel, TextDelta, ToolCallDelta
 from proctor.server.channels.splitter import ChannelSplitter
 from proctor.server.engines.base import Engine, Finish, Job
 from proctor.server.errors import SOON, ApiError, EngineUnavailable, Unavailable
@@ -31,6 +32,9 @@ UNFINISHED = {
 
 PROGRESS_SECONDS = 0.5
 """The interval of progress items."""
+
+OutboxItem = StreamItem | asyncio.Task[ChoiceResult] | ApiError
+"""An item of a choice, a choice that has finished, or what ends the request."""
 
 
 class TaskPool:
@@ -244,6 +248,49 @@ class Choice:
         )
 
 
+class Outbox:
+    """What the choices of a request emit, until its response takes it.
+
+    A response that keeps up takes every item as it comes. One that is behind, as other streams kept
+    the event loop busy, takes all that has come meanwhile, with consecutive text as one item.
+    """
+
+    def __init__(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._items: list[OutboxItem] = []
+        self._waiter: asyncio.Future[None] | None = None
+
+    def put(self, item: OutboxItem) -> None:
+        """Add an item."""
+        self._items.append(item)
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+
+    async def take(self) -> list[OutboxItem]:
+        """Wait for items, and remove and return all of them; only one task may do so."""
+        if not self._items:
+            self._waiter = self._loop.create_future()
+            await self._waiter
+        items, self._items = self._items, []
+        return items if len(items) == 1 else _join_text(items)
+
+
+def _join_text(items: Iterable[OutboxItem]) -> list[OutboxItem]:
+    joined: list[OutboxItem] = []
+    for key, group in groupby(items, _text_key):
+        first, *following = group
+        if key is not None and following:
+            first = cast(TextDelta, first).joined(cast(list[TextDelta], following))
+            following = []
+        joined += [first, *following]
+    return joined
+
+
+def _text_key(item: OutboxItem) -> tuple[int, Channel] | None:
+    """Return the choice and channel of a text, or None for other items."""
+    return (item.choice, item.channel) if isinstance(item, TextDelta) else None
+
+
 async def generate(
     choices: Sequence[Choice],
     task_pool: TaskPool,
@@ -262,26 +309,24 @@ async def generate(
         EngineUnavailable: if the engine cannot continue.
         DesyncError: if the engine did not enforce a budget.
     """
-    queue: asyncio.Queue[StreamItem | asyncio.Task[ChoiceResult] | ApiError] = asyncio.Queue()
-    tasks = await task_pool.start(
-        [choice.run(queue.put_nowait, observer) for choice in choices], context
-    )
+    outbox = Outbox()
+    tasks = await task_pool.start([choice.run(outbox.put, observer) for choice in choices], context)
     for task in tasks:
-        task.add_done_callback(queue.put_nowait)
+        task.add_done_callback(outbox.put)
     loop = asyncio.get_running_loop()
-    timeout = loop.call_at(context.deadline, queue.put_nowait, context.timeout_error())
+    timeout = loop.call_at(context.deadline, outbox.put, context.timeout_error())
     try:
-        with task_pool.on_shutdown(lambda: queue.put_nowait(shutting_down())):
+        with task_pool.on_shutdown(lambda: outbox.put(shutting_down())):
             running = len(tasks)
             while running:
-                item = await queue.get()
-                if isinstance(item, ApiError):
-                    raise item
-                if isinstance(item, asyncio.Task):
-                    running -= 1
-                    yield item.result()
-                else:
-                    yield item
+                for item in await outbox.take():
+                    if isinstance(item, ApiError):
+                        raise item
+                    if isinstance(item, asyncio.Task):
+                        running -= 1
+                        yield item.result()
+                    else:
+                        yield item
     finally:
         timeout.cancel()
         for task in tasks:

@@ -6,7 +6,6 @@ from typing import Any
 
 import orjson
 from pydantic_core import from_json
-from sse_starlette import ServerSentEvent
 
 from proctor.server.channels.deltas import Channel, TextDelta, ToolCallDelta
 from proctor.server.channels.splitter import ChannelSplitter
@@ -256,8 +255,8 @@ class MessagesSseEncoder(SseEncoder):
     def error(self, error: ApiError) -> bytes:
         return event(to_messages_error(error), name="error")
 
-    def heartbeat(self) -> ServerSentEvent:
-        return ServerSentEvent(event="ping", data='{"type":"ping"}', sep="\n")
+    def heartbeat(self) -> bytes:
+        return PING
 
     @property
     def _index(self) -> int:

@@ -7,7 +7,6 @@ from itertools import count
 from typing import Any
 
 import orjson
-from sse_starlette import ServerSentEvent
 
 from proctor.server.channels.deltas import Channel
 from proctor.server.channels.splitter import ChannelSplitter
@@ -223,13 +222,11 @@ class ResponsesSseEncoder(SseEncoder):
         """Return the response, which was cancelled, with the items that are complete."""
         return self._renderer.cancelled(self._output)
 
-    def heartbeat(self) -> ServerSentEvent:
+    def heartbeat(self) -> bytes:
         """Return an event, as clients' timeouts ignore comments; a comment after the end."""
         if self._has_ended:
-            return ServerSentEvent(comment="end", sep="\n")
-        repeated = self._in_progress()
-        data = orjson.dumps(repeated).decode()
-        return ServerSentEvent(event=repeated["type"], data=data, sep="\n")
+            return b": end\n\n"
+        return _encode(self._in_progress())
 
     def _in_progress(self) -> ResponseInProgress:
         return {

@@ -3,12 +3,10 @@
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 
-from sse_starlette import ServerSentEvent
-
 from proctor.server.errors import ApiError
 from proctor.server.generation.base import ChoiceResult, StreamItem
 from proctor.server.schemas.responses import to_error
-from proctor.server.transport.sse import event
+from proctor.server.transport.sse import COMMENT, event
 
 DONE = b"data: [DONE]\n\n"
 
@@ -37,7 +35,7 @@ class SseEncoder(ABC):
         """Return the event that ends the stream after an error."""
 
     @abstractmethod
-    def heartbeat(self) -> ServerSentEvent:
+    def heartbeat(self) -> bytes:
         """Return the event that keeps an idle connection open."""
 
 
@@ -54,6 +52,6 @@ class OpenAiSseEncoder(SseEncoder):
     def error(self, error: ApiError) -> bytes:
         return event(to_error(error), name="error")
 
-    def heartbeat(self) -> ServerSentEvent:
+    def heartbeat(self) -> bytes:
         """Return a comment, which clients ignore."""
-        return ServerSentEvent(comment="thinking", sep="\n")
+        return COMMENT

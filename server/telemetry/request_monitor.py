@@ -54,6 +54,10 @@ class RequestMonitor(ResponseObserver):
         self.request_cost = request_cost
         self._recorder = recorder
         self._observers = (request_cost, recorder, *observers)
+        # For each token: most observers do nothing then.
+        self._item_observers = [
+            each for each in self._observers if type(each).item is not RequestObserver.item
+        ]
         self._started = time.perf_counter()
         self._running = 0
         self._all_finished = asyncio.Event()
@@ -94,7 +98,7 @@ class RequestMonitor(ResponseObserver):
             observer.choice_left_engine(choice)
 
     def item(self, item: TextDelta | ToolCallDelta) -> None:
-        for observer in self._observers:
+        for observer in self._item_observers:
             observer.item(item)
 
     def choice_finished(self, result: ChoiceResult) -> None:

@@ -1,17 +1,16 @@
 """Server-sent events."""
 
-import contextlib
 import re
 from collections.abc import AsyncGenerator, Iterator
 from contextlib import aclosing
 from typing import Any
 
 import orjson
-from sse_starlette import EventSourceResponse
-from sse_starlette.sse import SendTimeoutError
-from starlette.types import Receive, Scope, Send
 
 DONE = b"data: [DONE]\n\n"
+COMMENT = b": thinking\n\n"
+"""A comment, which clients ignore; it keeps an idle connection open."""
+
 DATA = b"data: "
 NAME = re.compile(rb"^event: .*\n", re.MULTILINE)
 PLACEHOLDER = "\N{OBJECT REPLACEMENT CHARACTER}"
@@ -61,11 +60,3 @@ class SseTemplate:
     def fill(self, text: str) -> bytes:
         """Return the event with this text."""
         return orjson.dumps(text).join(self._parts)
-
-
-class SseResponse(EventSourceResponse):
-    """A response of server-sent events, which disconnects clients that stop reading."""
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        with contextlib.suppress(SendTimeoutError):
-            await super().__call__(scope, receive, send)

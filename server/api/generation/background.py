@@ -24,7 +24,8 @@ from proctor.server.storage.errors import reason
 from proctor.server.storage.responses import ResponseStore, StoredEvent, StoredResponse
 from proctor.server.storage.retry import retry_until_done, wait_or_cancel
 from proctor.server.telemetry.request_monitor import RequestMonitor
-from proctor.server.transport.sse import LastEvents, SseResponse, data_of, event
+from proctor.server.transport.sse import COMMENT, LastEvents, data_of, event
+from proctor.server.transport.sse_response import SseResponse
 
 logger = logging.getLogger(__name__)
 
@@ -191,8 +192,8 @@ def followed(
     """Return the stream of a background response, see `follow`."""
     return SseResponse(
         follow(archive, key, response_id, after),
-        sep="\n",
-        ping=limits.heartbeat_seconds,
+        heartbeat=lambda: COMMENT,
+        heartbeat_seconds=limits.heartbeat_seconds,
         send_timeout=limits.send_timeout_seconds,
     )
 

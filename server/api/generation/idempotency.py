@@ -3,7 +3,8 @@
 import asyncio
 import hashlib
 import logging
-from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Coroutine
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine
+from contextlib import aclosing
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -16,7 +17,8 @@ from proctor.server.generation.context import RequestContext
 from proctor.server.storage.errors import reason
 from proctor.server.storage.idempotency import CachedResponse, Claim, IdempotencyStore
 from proctor.server.storage.retry import retry_until_done, wait_or_cancel
-from proctor.server.transport.sse import ErrorEvent, LastEvents, SseResponse
+from proctor.server.transport.sse import ErrorEvent, LastEvents
+from proctor.server.transport.sse_response import SseResponse
 
 logger = logging.getLogger(__name__)
 
@@ -167,8 +169,12 @@ class IdempotencyCache:
         await _wait_briefly(self._run_in_background(saving))
 
     async def _record(
-        self, chunks: AsyncIterable[Any], response: Response, store: IdempotencyStore, claim: Claim
-    ) -> AsyncIterator[Any]:
+        self,
+        chunks: AsyncGenerator[bytes, None],
+        response: Response,
+        store: IdempotencyStore,
+        claim: Claim,
+    ) -> AsyncGenerator[bytes, None]:
         """Yield the chunks of a stream; save the stream before its last chunk is sent.
 
         If the stream fails or is closed early, the idempotency key is released instead.
@@ -176,16 +182,17 @@ class IdempotencyCache:
         body = bytearray()
         is_settled = False
         try:
-            async for chunk in chunks:
-                if len(body) <= MAX_CACHED_BYTES:
-                    body += chunk
-                if isinstance(chunk, LastEvents):
-                    is_settled = True
-                    await self._save(response, bytes(body), store, claim)
-                elif isinstance(chunk, ErrorEvent):
-                    is_settled = True
-                    await _wait_briefly(self._release(store, claim))
-                yield chunk
+            async with aclosing(chunks):
+                async for chunk in chunks:
+                    if len(body) <= MAX_CACHED_BYTES:
+                        body += chunk
+                    if isinstance(chunk, LastEvents):
+                        is_settled = True
+                        await self._save(response, bytes(body), store, claim)
+                    elif isinstance(chunk, ErrorEvent):
+                        is_settled = True
+                        await _wait_briefly(self._release(store, claim))
+                    yield chunk
         finally:
             if not is_settled:
                 self._release(store, claim)

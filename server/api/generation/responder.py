@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, Coroutine, Mapping
+from collections.abc import AsyncGenerator, Coroutine, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
@@ -30,7 +30,8 @@ from proctor.server.generation.runner import Choice, TaskPool, generate
 from proctor.server.renderers.base import ResponseRenderer
 from proctor.server.renderers.sse_encoder import SseEncoder
 from proctor.server.schemas.generation import Generation
-from proctor.server.transport.sse import ErrorEvent, LastEvents, SseResponse, without_names
+from proctor.server.transport.sse import ErrorEvent, LastEvents, without_names
+from proctor.server.transport.sse_response import SseResponse, disconnected
 
 logger = logging.getLogger(__name__)
 
@@ -104,10 +105,22 @@ class Responder:
         """Generate the choices, and yield server-sent events. An error is the last event."""
         status = self.observer.status
         self.observer.status = CLIENT_GONE  # unless the client receives the last event
+        results: list[ChoiceResult] = []
         try:
-            async with aclosing(self._chunks(encoder)) as chunks:
-                async for chunk in chunks:
-                    yield chunk
+            for index in range(len(self.admission.jobs)):
+                if first := encoder.begin(index):
+                    yield first
+            async with aclosing(self.events()) as events:
+                async for item in events:
+                    if isinstance(item, ChoiceResult):
+                        results.append(item)
+                        await self._before_last_chunk(results)
+                        yield encoder.finish(item)
+                    else:
+                        self._observe(item)
+                        if encoded := encoder.item(item):
+                            yield encoded
+            yield LastEvents(encoder.end(results))
             self.observer.status = status
         except Exception as error:
             api_error = _to_api_error(error)
@@ -115,23 +128,9 @@ class Responder:
             await self.observer.settle()
             yield ErrorEvent(encoder.error(api_error))
 
-    async def _chunks(self, encoder: SseEncoder) -> AsyncGenerator[bytes, None]:
-        results: list[ChoiceResult] = []
-        for index in range(len(self.admission.jobs)):
-            if first := encoder.begin(index):
-                yield first
-        async with aclosing(self.events()) as events:
-            async for item in events:
-                if isinstance(item, ChoiceResult):
-                    results.append(item)
-                    if len(results) == len(self.admission.jobs):
-                        await self.observer.settle()  # many clients stop reading after this event
-                    yield encoder.finish(item)
-                else:
-                    self._observe(item)
-                    if encoded := encoder.item(item):
-                        yield encoded
-        yield LastEvents(encoder.end(results))
+    async def _before_last_chunk(self, results: Sequence[ChoiceResult]) -> None:
+        if len(results) == len(self.admission.jobs):
+            await self.observer.settle()  # many clients stop reading after this event
 
 
 async def respond(request: Request, responder: Responder, settings: Settings) -> Response:
@@ -144,11 +143,10 @@ async def respond(request: Request, responder: Responder, settings: Settings) ->
     event_names = coalesce(responder.context.event_names, responder.request.event_names)
     return SseResponse(
         events if coalesce(settings.event_names, event_names) else without_names(events),
-        headers=headers,
-        sep="\n",
-        ping=limits.heartbeat_seconds,
-        ping_message_factory=encoder.heartbeat,
+        heartbeat=encoder.heartbeat,
+        heartbeat_seconds=limits.heartbeat_seconds,
         send_timeout=limits.send_timeout_seconds,
+        headers=headers,
     )
 
 
@@ -175,7 +173,7 @@ async def or_disconnect(request: Request, coroutine: Coroutine[Any, Any, T]) -> 
         ClientDisconnect: if the client disconnects.
     """
     task = asyncio.create_task(coroutine)
-    disconnect = asyncio.create_task(_disconnected(request))
+    disconnect = asyncio.create_task(disconnected(request.receive))
     try:
         await asyncio.wait({task, disconnect}, return_when=asyncio.FIRST_COMPLETED)
         if not task.done():
@@ -194,11 +192,6 @@ async def _complete_response(
     if cost is not None:
         headers |= {"x-cost": f"{cost.total:f}"}
     return Response(content, media_type="application/json", headers=headers)
-
-
-async def _disconnected(request: Request) -> None:
-    while (await request.receive())["type"] != "http.disconnect":
-        pass
 
 
 def headers_of(responder: Responder) -> dict[str, str]:

@@ -5,7 +5,7 @@ import logging
 from collections.abc import AsyncGenerator, Awaitable, Mapping
 from contextlib import aclosing
 from datetime import UTC, datetime, timedelta
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar
 
 import orjson
 from fastapi import Response
@@ -21,7 +21,8 @@ from proctor.server.schemas.openai_responses.request import ResponsesRequest
 from proctor.server.schemas.openai_responses.translation import ResponsesChatRequest, to_chat
 from proctor.server.storage.errors import reason
 from proctor.server.storage.responses import FAILED, MAX_STORED_BYTES, ResponseStore, StoredResponse
-from proctor.server.transport.sse import LastEvents, SseResponse, data_of
+from proctor.server.transport.sse import LastEvents, data_of
+from proctor.server.transport.sse_response import SseResponse
 
 logger = logging.getLogger(__name__)
 
@@ -174,8 +175,7 @@ class ResponseArchive:
         if chat.stored_input is None:
             return response
         if isinstance(response, SseResponse):
-            chunks = cast(AsyncGenerator[bytes, None], response.body_iterator)
-            response.body_iterator = self._record(chunks, chat, context)
+            response.body_iterator = self._record(response.body_iterator, chat, context)
         else:
             await self._save(orjson.loads(bytes(response.body)), chat, context)
         return response

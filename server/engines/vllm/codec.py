@@ -3,7 +3,7 @@
 import asyncio
 import re
 from collections.abc import Mapping, Sequence
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Any
 
 from vllm.exceptions import VLLMClientError
@@ -11,7 +11,7 @@ from vllm.renderers.base import BaseRenderer
 from vllm.renderers.params import ChatParams
 from vllm.sampling_params import SamplingParams
 from vllm.v1.engine import EngineCoreRequest
-from vllm.v1.engine.detokenizer import IncrementalDetokenizer
+from vllm.v1.engine.detokenizer import FastIncrementalDetokenizer, IncrementalDetokenizer
 
 from proctor.budget.processors.tokenizer.vocabulary import token_bytes
 from proctor.server.engines.base import Prompt
@@ -26,6 +26,18 @@ THINKING_SWITCHES = ("enable_thinking", "thinking")
 
 END = "\ue001"
 """A private-use character appended to an unfinished message, to find its end in the prompt."""
+
+CONTEXT_TOKENS = 32
+"""How many tokens before those of a detokenizer it decodes with them. Few are enough to tell where
+words and characters begin, and all tokens of a long prompt would block every stream."""
+
+MAX_CHARACTERS = 2000
+"""The length of prompts that are tokenized on the event loop, within half a millisecond; handing
+them to a thread costs as much."""
+
+CACHED_TEXTS = 64
+MAX_CACHED_CHARACTERS = 200
+"""Short texts are tokenized again and again: those that budgets inject, for every request."""
 
 FILE_SETTINGS = ("vocab_file", "merges_file", "tokenizer_file", "name_or_path", "is_local")
 """Tokenizer settings that reveal paths of this machine."""
@@ -43,7 +55,7 @@ class VllmDetokenizer:
     def __init__(self, tokenizer: Any, after: Sequence[int], special: bool) -> None:
         request = EngineCoreRequest(
             request_id="",
-            prompt_token_ids=list(after),
+            prompt_token_ids=list(after[-CONTEXT_TOKENS:]),
             mm_features=None,
             sampling_params=SamplingParams(skip_special_tokens=not special),
             pooling_params=None,
@@ -52,9 +64,14 @@ class VllmDetokenizer:
             cache_salt=None,
             data_parallel_rank=None,
         )
-        self._inner = IncrementalDetokenizer.from_new_request(tokenizer, request)
+        inner = IncrementalDetokenizer.from_new_request(tokenizer, request)
+        self._inner = inner
+        self._fast = inner if isinstance(inner, FastIncrementalDetokenizer) else None
 
     def push(self, token_ids: Sequence[int]) -> str:
+        if self._fast is not None:
+            # Not by `update`, which for the sake of stop strings copies all text for each token.
+            return "".join([self._fast.decode_next(token) for token in token_ids])
         self._inner.update(list(token_ids), stop_terminated=False)
         return self._inner.get_next_output_text(finished=False, delta=True)
 
@@ -73,6 +90,7 @@ class VllmCodec:
         self._renders_tools: bool | None = None
         special = sorted(map(str, self._tokenizer.get_added_vocab()), key=len, reverse=True)
         self._special = re.compile("|".join(map(re.escape, special))) if special else None
+        self._encode_cached = lru_cache(CACHED_TEXTS)(self._encode)
         self._closed = False
 
     def close(self) -> None:
@@ -109,8 +127,11 @@ class VllmCodec:
             opened = text.rstrip().endswith(self._start_marker)
             if add_generation_prompt and not thinking and not opened:
                 may_think = text == await self._apply(escaped, kwargs, thinking=True)
-        # In a thread: a prompt can be megabytes long, and must not block other streams.
-        ids = await asyncio.to_thread(self._encode_rendered, text)
+        if len(text) <= MAX_CHARACTERS:
+            ids = self._encode_rendered(text)
+        else:
+            # In a thread: a prompt can be megabytes long, and must not block other streams.
+            ids = await asyncio.to_thread(self._encode_rendered, text)
         return Prompt(tuple(ids), opened, may_think)
 
     async def _apply(self, messages: list[Any], kwargs: dict[str, Any], thinking: bool) -> str:
@@ -174,6 +195,11 @@ class VllmCodec:
         return size
 
     def encode(self, text: str, *, add_special_tokens: bool = False) -> list[int]:
+        if len(text) <= MAX_CACHED_CHARACTERS:
+            return [*self._encode_cached(text, add_special_tokens)]
+        return self._encode(text, add_special_tokens)
+
+    def _encode(self, text: str, add_special_tokens: bool = False) -> list[int]:
         ids: list[int] = self._tokenizer.encode(text, add_special_tokens=add_special_tokens)
         return ids
 
@@ -195,7 +221,7 @@ class VllmCodec:
         return info | {"chat_template": template} if isinstance(template, str) else info
 
     def _encode_rendered(self, text: str) -> list[int]:
-        return [token for part in text.split(SPLIT) for token in self.encode(part)]
+        return [token for part in text.split(SPLIT) for token in self._encode(part)]
 
     def detokenizer(self, after: Sequence[int], *, special: bool = False) -> VllmDetokenizer:
         return VllmDetokenizer(self._tokenizer, after, special)

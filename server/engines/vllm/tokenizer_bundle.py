@@ -3,6 +3,7 @@
 from vllm.config import VllmConfig
 from vllm.engine.arg_utils import AsyncEngineArgs
 from vllm.renderers import renderer_from_config
+from vllm.utils.gc_utils import freeze_gc_heap
 
 from proctor.budget.processors.tokenizer.marker_discovery import MarkerSource, find_markers
 from proctor.budget.processors.tokenizer.vocabulary import read_vocabulary
@@ -39,7 +40,7 @@ def load_local(
         raise ValueError(
             "the model has no end-of-sequence token, which budgets over a completions server need"
         )
-    return LocalModel(
+    local = LocalModel(
         codec=VllmCodec(renderer, texts[0]),
         markers=token_markers,
         end_text=texts[1],
@@ -52,3 +53,6 @@ def load_local(
             else VllmTools(tool_call_parser, tokenizer, binds=binds)
         ),
     )
+    # Keeps full garbage collections, which block every stream, from traversing all of vLLM.
+    freeze_gc_heap()
+    return local

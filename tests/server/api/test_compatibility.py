@@ -1,11 +1,13 @@
 """Requests for other servers are accepted, and ignored fields are listed."""
 
+import asyncio
 import re
 from typing import Any
 
 import httpx
 import pytest
 
+from proctor.server.engines.base import Job
 from proctor.server.engines.fake import FakeEngine, Script
 from proctor.server.schemas.unsupported import MAX_LISTED, as_header
 from tests.server.api.test_errors import assert_error
@@ -345,7 +347,13 @@ async def test_usage_in_every_chunk(path: str, size: int) -> None:
     options = {"include_usage": True, "continuous_usage_stats": True}
     prompt = {"prompt": "hi<think>"} if path == COMPLETIONS else {"messages": [USER]}
     request = {**prompt, "n": 2, "stream": True, "stream_options": options, "max_tokens": 100}
-    engine = FakeEngine(Script(("hm",), "42"), tokens_per_delta=size)
+
+    async def yield_to_response(job: Job, position: int) -> None:
+        await asyncio.sleep(0)  # tokens that come at once are one chunk
+
+    engine = FakeEngine(
+        Script(("hm",), "42"), tokens_per_delta=size, before_token=yield_to_response
+    )
 
     async with client(engine) as http:
         got = [

@@ -5,7 +5,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proctor.budget import DesyncError, EndReason, Markers, TokenBudget, Vocabulary
+from proctor.budget import (
+    BudgetStateMachine,
+    DesyncError,
+    EndReason,
+    Label,
+    Markers,
+    TokenBudget,
+    Vocabulary,
+)
 from proctor.server.channels.answer_text import AnswerText
 from proctor.server.channels.deltas import Channel, TextDelta
 from proctor.server.channels.splitter import ChannelSplitter
@@ -272,3 +280,44 @@ def test_the_thinking_of_the_last_delta_is_that_of_the_outcome(
     pieces = fold(split, [*cut(b"".join(parts), choose), SPELLED.spelling.index(b"a")], size)
 
     assert pieces[-1].thinking_tokens == split.outcome(EndReason.STOP, frozenset()).tokens
+
+
+class SlowMachine(BudgetStateMachine):
+    """A state machine without the way of its own for plain text."""
+
+    def advance_plain(self, token: int) -> Label | None:
+        return None
+
+
+@st.composite
+def marked_texts(draw: st.DrawFn, markers: Markers) -> list[int]:
+    """Return tokens of text, with markers and the end of turn anywhere."""
+    parts = st.one_of(
+        st.text("a<é/th\n☃.1", min_size=1, max_size=6).map(lambda text: [*text.encode()]),
+        st.sampled_from([[*markers.start], [*markers.end], [END_TURN]]),
+    )
+    return [token for part in draw(st.lists(parts, max_size=12)) for token in part]
+
+
+@given(data=st.data(), markers=st.sampled_from([MARKERS, LONG]), opened=st.booleans())
+def test_plain_text_is_split_as_all_other_text(
+    data: st.DataObject, markers: Markers, opened: bool
+) -> None:
+    tokens = data.draw(marked_texts(markers))
+    budget = TokenBudget(opened=opened)
+    stops = data.draw(st.sampled_from([(), ("\n", "th")]))
+    fast, slow = (channels(budget, markers, stops) for _ in range(2))
+    slow._machine.__class__ = SlowMachine
+
+    pieces = [(fast.push([token]), slow.push([token])) for token in tokens]
+    pieces.append((fast.close(), slow.close()))
+
+    for of_fast, of_slow in pieces:
+        assert of_fast == of_slow
+    assert fast.used == slow.used
+    assert (fast.answer_tokens, fast.stop_string) == (slow.answer_tokens, slow.stop_string)
+    outcomes = [each.outcome(EndReason.STOP, frozenset()) for each in (fast, slow)]
+    assert outcomes[0] == outcomes[1]
+    states = [vars(each._machine) for each in (fast, slow)]
+    for name in ("length", "partial", "incomplete_bytes", "ends_sentence", "after_digit", "phase"):
+        assert states[0][name] == states[1][name]

@@ -12,9 +12,9 @@ from proctor.server.engines.base import Delta, Finish, Job, Sampling
 from proctor.server.engines.fake import FakeEngine, Script
 from proctor.server.errors import EngineUnavailable, Unavailable
 from proctor.server.fair_queue import FairQueue
-from proctor.server.generation.base import ChoiceResult, RequestObserver
+from proctor.server.generation.base import ChoiceResult, Progress, RequestObserver
 from proctor.server.generation.context import RequestContext
-from proctor.server.generation.runner import Choice, TaskPool, generate
+from proctor.server.generation.runner import Choice, Outbox, TaskPool, generate
 from tests.server.harness import CHAT, Gate, body, client, parse_events, with_timeout
 
 WAIT = (tuple(b"Wait"),)
@@ -185,3 +185,29 @@ async def test_a_budget_that_was_not_enforced_is_an_error_and_not_an_answer() ->
 
     last = parse_events(response.text)[-1]
     assert (last.name, last.data["error"]["type"]) == ("error", "server_error")
+
+
+async def test_text_that_waits_for_the_response_is_joined_and_nothing_else() -> None:
+    outbox = Outbox()
+    progress = Progress(0, 1)
+    items = [
+        TextDelta(0, Channel.REASONING, "a", token_ids=(1,), thinking_tokens=1),
+        TextDelta(0, Channel.REASONING, "b", token_ids=(2,), thinking_tokens=2),
+        TextDelta(1, Channel.REASONING, "c"),
+        progress,
+        TextDelta(0, Channel.REASONING, "d"),
+        TextDelta(0, Channel.ANSWER, "e"),
+    ]
+    for item in items:
+        outbox.put(item)
+
+    joined = TextDelta(0, Channel.REASONING, "ab", token_ids=(1, 2), thinking_tokens=2)
+    assert await outbox.take() == [joined, *items[2:]]
+
+
+async def test_an_item_that_is_waited_for_is_not_held_back() -> None:
+    outbox = Outbox()
+    taking = asyncio.ensure_future(outbox.take())
+    await asyncio.sleep(0)
+    outbox.put(Progress(0, 1))
+    assert await with_timeout(taking) == [Progress(0, 1)]

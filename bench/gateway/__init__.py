@@ -1,0 +1,1 @@
+"""What the gateway itself costs: its engine follows a script, so that nothing else is measured."""
