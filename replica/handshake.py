@@ -24,6 +24,7 @@ class Handshake:
         models: the names of the served model.
         context_length: maximum number of tokens of prompt and completion together.
         max_running: how many requests run at a time.
+        by_priority: whether requests may have priorities.
         started: Unix time at which the replica was started, in seconds.
     """
 
@@ -35,6 +36,7 @@ class Handshake:
     models: tuple[str, ...]
     context_length: int
     max_running: int
+    by_priority: bool
     started: float
 
     @property

@@ -22,7 +22,7 @@ from vllm.sampling_params import SamplingParams
 from vllm.v1.engine.async_llm import AsyncLLM
 
 from proctor.budget import BudgetError
-from proctor.budget.processors.integration.arguments import PROCESSORS
+from proctor.budget.processors.integration.arguments import PRIORITY, PROCESSORS
 from proctor.budget.processors.integration.worker_calls import call_workers, read_attempts
 from proctor.budget.processors.params import WIRE_VERSION, EngineBudget, markers_of, read
 from proctor.budget.processors.structured_outputs.checked_params import BACKEND, CheckedParams
@@ -153,5 +153,6 @@ def _handshake(config: VllmConfig, names: tuple[str, ...], started: float) -> Ha
         models=names,
         context_length=model.max_model_len,
         max_running=config.scheduler_config.max_num_seqs,
+        by_priority=config.scheduler_config.policy == PRIORITY,
         started=started,
     )

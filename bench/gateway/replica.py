@@ -33,6 +33,7 @@ class ScriptedReplica:
             weights="",
             models=(name,),
             context_length=CONTEXT_LENGTH,
+            by_priority=False,
             max_running=20_000,
             started=time.time(),
         )

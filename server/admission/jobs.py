@@ -100,6 +100,7 @@ def make_jobs(spec: JobSpec, engine: Engine, settings: Settings) -> JobSet:
             _choice_sampling(sampling, index, streamed=bool(request.stream)),
             enforced,
             spec.owner,
+            priority=request.priority or 0,
         )
         for index in range(request.n or 1)
     )

@@ -117,6 +117,7 @@ class Job:
         owner: the name of the request's API key; empty without one.
         session: the session that the request names, whose prompts continue each other.
         headers: HTTP headers for an engine elsewhere, such as the trace's.
+        priority: lower values are handled earlier, where the engine schedules by priority.
     """
 
     id: str
@@ -126,6 +127,7 @@ class Job:
     owner: str = ""
     session: str | None = None
     headers: Mapping[str, str] = field(default_factory=dict)
+    priority: int = 0
 
 
 class TokenLogprob(NamedTuple):

@@ -37,6 +37,7 @@ from proctor.server.schemas.tools import (
 MAX_TOP_K = 2**31 - 1
 MAX_TOP_LOGPROBS = 20
 MAX_BIASES = 1024
+MAX_PRIORITY = 2**31 - 1
 MAX_STOPS = 16
 MAX_STOP_LENGTH = 256
 
@@ -154,6 +155,9 @@ class Generation(BudgetFields):
     ignore_eos: Flag | None = None
     """Whether to never sample an end-of-turn token, so that the answer uses all tokens that it may
     have."""
+    priority: Annotated[Int, Field(ge=-MAX_PRIORITY, le=MAX_PRIORITY)] | None = None
+    """The priority in the engine: lower values are handled earlier, and the default is 0. Other
+    values require an engine that schedules by priority (vLLM's `scheduling_policy`)."""
     prompt_logprobs: Annotated[Int, Field(ge=0, le=MAX_TOP_LOGPROBS)] | None = None
     """The number of most likely tokens to return at each position of the prompt, in addition to the
     prompt's own token. Not supported with `stream`."""

@@ -51,7 +51,6 @@ NO_OP_VALUES: dict[str, tuple[Any, ...]] = {
     "length_penalty": (1,),
     "modalities": (["text"],),
     "no_stop_trim": (False,),
-    "priority": (0,),
     "return_hidden_states": (False,),
     "return_tokens_as_token_ids": (False,),
     "skip_special_tokens": (True,),

@@ -244,3 +244,12 @@ async def test_prompt_logprobs_are_limited_by_memory(
 
     assert (refused.status_code, accepted.status_code) == (400, 200)
     assert refused.json()["error"]["param"] == param
+
+
+async def test_a_priority_needs_an_engine_that_schedules_by_it(
+    vllm_gateway: Gateway, http: httpx.AsyncClient
+) -> None:
+    refused = await http.post(RAW, json=raw(vllm_gateway, [5], max_tokens=1, priority=1))
+    accepted = await http.post(RAW, json=raw(vllm_gateway, [5], max_tokens=1, priority=0))
+    assert (refused.status_code, accepted.status_code) == (400, 200)
+    assert refused.json()["error"]["param"] == "priority"

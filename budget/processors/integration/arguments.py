@@ -11,6 +11,9 @@ PROCESSORS = {
 
 WORKER_EXTENSION = "proctor.budget.processors.worker.BudgetWorkerExtension"
 
+PRIORITY = "priority"
+"""vLLM's `scheduling_policy` by which requests have priorities."""
+
 RESERVED_ARGUMENTS = ("logits_processors", "worker_extension_cls")
 """Engine arguments that are set here."""
 

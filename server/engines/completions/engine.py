@@ -37,6 +37,7 @@ NO_EFFECT: dict[str, Any] = {
     "logprobs": None,
     "prompt_logprobs": None,
     "min_tokens": 0,
+    "priority": 0,
 }
 """Parameters that are not supported, with the values that have no effect. Penalties, biases and
 minimums depend on all tokens of a choice, and the server sees each step as a new request."""
@@ -118,6 +119,7 @@ class CompletionsEngine:
             "logprobs": sampling.top_logprobs,
             "prompt_logprobs": sampling.prompt_logprobs,
             "min_tokens": job.budget.answer_minimum,
+            "priority": job.priority,
         }
         unsupported = [
             name for name, value in options.items() if value not in (None, NO_EFFECT[name])

@@ -81,6 +81,7 @@ class CompletionsApi:
             "return_tokens_as_token_ids": True,
             "stream": True,
             "stream_options": {"include_usage": True},
+            "priority": segment.job.priority,
             **({"cache_salt": salt} if salt else {}),
         }
         return orjson.dumps(body, option=orjson.OPT_NON_STR_KEYS)

@@ -89,7 +89,12 @@ async def _examine(
     handshake = await client.handshake()
     if handshake is not None:
         check_handshake(handshake, local)
-        api = GenerateApi(handshake.models[0], local.markers, local.defaults)
+        api = GenerateApi(
+            handshake.models[0],
+            local.markers,
+            local.defaults,
+            by_priority=handshake.by_priority,
+        )
         return ReplicaService(api, handshake.context_length, handshake.identity)
     model = _choose(await client.models(), known_as)
     records = await _probe(client, model.name, local)

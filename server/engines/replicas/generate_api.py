@@ -15,7 +15,7 @@ from proctor.server.engines.base import Job
 from proctor.server.engines.grammars.base import CheckedGrammar
 from proctor.server.engines.replicas.choice import Segment
 from proctor.server.engines.replicas.events import EventReader, read_logprobs
-from proctor.server.engines.vllm.sampling import sampling_options
+from proctor.server.engines.vllm.sampling import check_priority, sampling_options
 
 UNSENT = ("_backend", "_backend_was_auto")
 """Fields of vLLM's `StructuredOutputsParams` that requests must not have."""
@@ -26,20 +26,34 @@ class GenerateApi:
 
     path = "/inference/v1/generate"
 
-    def __init__(self, model: str, markers: Markers, defaults: Mapping[str, Any]) -> None:
+    def __init__(
+        self,
+        model: str,
+        markers: Markers,
+        defaults: Mapping[str, Any],
+        *,
+        by_priority: bool,
+    ) -> None:
         """Create a writer.
 
         Args:
             model: the model's name on the replicas.
             markers: its thinking markers.
             defaults: its default sampling parameters, by vLLM's names.
+            by_priority: whether requests may have priorities.
         """
         self._model = model
         self._defaults = defaults
+        self._by_priority = by_priority
         self._parser_arguments = parser_arguments(markers)
 
     def check(self, job: Job) -> None:
-        """Return: this endpoint can do all that the embedded engine can."""
+        """Return if the endpoint can do what a job needs: all that the embedded engine can.
+
+        Raises:
+            UnsupportedRequest: if the job has a priority, and the replicas do not heed it.
+        """
+        check_priority(job, self._by_priority)
 
     def reader(self, segment: Segment) -> EventReader:
         return EventReader(segment.job.sampling.top_logprobs, read_logprobs)
@@ -82,6 +96,7 @@ class GenerateApi:
             "model": self._model,
             "token_ids": segment.prompt_ids,
             "sampling_params": params,
+            "priority": job.priority,
             "reasoning_ended": not (job.budget.opened or job.budget.begins_with_marker),
             "reasoning_parser_kwargs": self._parser_arguments,
             **({"cache_salt": salt} if salt else {}),

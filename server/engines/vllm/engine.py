@@ -26,7 +26,7 @@ from vllm.v1.engine.async_llm import AsyncLLM
 from vllm.v1.engine.exceptions import EngineDeadError, EngineGenerateError
 from vllm.v1.engine.output_processor import OutputProcessor
 
-from proctor.budget.processors.integration.arguments import PROCESSORS
+from proctor.budget.processors.integration.arguments import PRIORITY, PROCESSORS
 from proctor.budget.processors.integration.worker_calls import call_workers, read_attempts
 from proctor.budget.processors.params import SLOW, EngineBudget, with_markers
 from proctor.budget.processors.structured_outputs.checked_params import CheckedParams
@@ -47,7 +47,11 @@ from proctor.server.engines.vllm.codec import VllmCodec
 from proctor.server.engines.vllm.config import engine_config, openmp_threads
 from proctor.server.engines.vllm.core_process import starting_engine_core
 from proctor.server.engines.vllm.metrics import DraftMetrics, SanitizedStatLogger
-from proctor.server.engines.vllm.sampling import check_prompt_logprobs, sampling_options
+from proctor.server.engines.vllm.sampling import (
+    check_priority,
+    check_prompt_logprobs,
+    sampling_options,
+)
 from proctor.server.engines.vllm.tools import VllmTools
 from proctor.server.engines.warm_up import warm_up
 from proctor.server.errors import EngineUnavailable, UnsupportedRequest
@@ -156,6 +160,7 @@ class VllmEngine:
         return engine
 
     async def check(self, job: Job) -> None:
+        check_priority(job, self._llm.vllm_config.scheduler_config.policy == PRIORITY)
         check_prompt_logprobs(job, self.codec.vocabulary_size)
         config, tokenizer = self._llm.vllm_config, self._llm.renderer.get_tokenizer()
         grammar = await self._grammar(job)
@@ -178,6 +183,7 @@ class VllmEngine:
             tokens_input(list(job.prompt_ids)),
             self._params(job, grammar),
             job.id,
+            priority=job.priority,
             reasoning_ended=not (job.budget.opened or job.budget.begins_with_marker),
             reasoning_parser_kwargs=self._parser_arguments,
         )

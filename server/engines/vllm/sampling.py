@@ -42,6 +42,23 @@ def sampling_options(sampling: Sampling, defaults: Mapping[str, Any]) -> dict[st
     }
 
 
+def check_priority(job: Job, by_priority: bool) -> None:
+    """Reject priorities that would have no effect.
+
+    Args:
+        job: the job.
+        by_priority: whether the engine schedules by priority.
+
+    Raises:
+        UnsupportedRequest: if the job has one, and the engine does not.
+    """
+    if job.priority and not by_priority:
+        raise UnsupportedRequest(
+            "priority",
+            "'priority' requires an engine whose scheduling_policy is 'priority': leave it out",
+        )
+
+
 def check_prompt_logprobs(job: Job, vocabulary_size: int) -> None:
     """Reject prompts whose log probabilities would take too much memory.
 

@@ -171,7 +171,6 @@ NOTHING = {
     "min_tokens": 0,
     "skip_special_tokens": True,
     "use_beam_search": False,
-    "priority": 0,
     "return_token_ids": False,
     "add_generation_prompt": True,
     "verbosity": "medium",
@@ -218,7 +217,6 @@ async def test_integral_floats_are_accepted_as_integers() -> None:
     [
         ("skip_special_tokens", False),
         ("use_beam_search", True),
-        ("priority", 1),
         ("priority", False),
         ("verbosity", "low"),
         ("length_penalty", True),

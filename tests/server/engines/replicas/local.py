@@ -56,7 +56,7 @@ def engine_over(
 ) -> ReplicaEngine:
     """Return an engine over scripted replicas, which has not started."""
     local, told = local_model(), handshake()
-    api = GenerateApi(told.models[0], local.markers, local.defaults)
+    api = GenerateApi(told.models[0], local.markers, local.defaults, by_priority=True)
     return ReplicaEngine(
         local,
         ReplicaService(api, told.context_length, told.identity),

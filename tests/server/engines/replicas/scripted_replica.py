@@ -148,6 +148,7 @@ def handshake(weights: str = "weights") -> Handshake:
         models=("scripted",),
         context_length=CONTEXT,
         max_running=64,
+        by_priority=True,
         started=time.time(),
     )
 

@@ -196,13 +196,15 @@ async def test_prompt_logprobs_come_first() -> None:
         assert [delta.finish for delta in alone] == [Finish.LENGTH]
 
 
-async def test_tenants_have_salts_of_their_own_and_traces_go_on() -> None:
+async def test_salts_traces_and_priorities_travel() -> None:
     async with (
         ScriptedReplica().serving() as replica,
         running_engine(replica, salt="secret") as engine,
     ):
         for name, owner in (("a", "one"), ("b", "two"), ("c", "one")):
-            await collect(engine, job(name, owner=owner, headers={"traceparent": f"00-{name}"}))
+            headers = {"traceparent": f"00-{name}"}
+            await collect(engine, job(name, owner=owner, headers=headers, priority=ord(name)))
+    assert [body["priority"] for body in replica.bodies] == [*b"abc"]
     one, two, again = (body["cache_salt"] for body in replica.bodies)
     assert one == again != two
     assert "one" not in one
@@ -243,5 +245,6 @@ async def test_requests_that_vllm_rejects_never_reach_a_replica() -> None:
 async def test_a_session_stays_on_its_replica(two: list[ScriptedReplica]) -> None:
     async with running_engine(*two) as engine:
         for number in range(12):
-            await collect(engine, job(f"call {number}", session="one"))
+            prompt = b"".join(f"{call:02}".encode() * 40 for call in range(number + 1))
+            await collect(engine, job(f"call {number}", session="one", prompt_ids=tuple(prompt)))
     assert sorted(len(replica.bodies) for replica in two) == [0, 12]
