@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import orjson
-from pydantic_core import from_json
+from pydantic_core import from_json, to_json
 
 from proctor.server.channels.deltas import Channel, TextDelta, ToolCallDelta
 from proctor.server.channels.splitter import ChannelSplitter
@@ -158,15 +158,14 @@ def _tool_use(call: CallDelta) -> OutputToolUse:
 
 def _to_input(arguments: str) -> Any:
     """Return the arguments of a tool call, as far as they go if they were cut off."""
-    # As a fragment, since it may have integers that do not fit into 64 bits.
+    # As fragments, since there may be integers that do not fit into 64 bits.
     if _is_object(arguments):
         return orjson.Fragment(arguments)
     try:
         value = from_json(arguments, allow_inf_nan=False, allow_partial=True)
-        orjson.dumps(value)
-    except (ValueError, TypeError):
+    except ValueError:
         return {}
-    return value if isinstance(value, dict) else {}
+    return orjson.Fragment(to_json(value)) if isinstance(value, dict) else {}
 
 
 def _is_object(arguments: str) -> bool:

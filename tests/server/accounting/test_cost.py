@@ -91,7 +91,7 @@ def test_the_costs_of_concurrent_requests_add_up_to_the_busy_time(
     for at, (request_cost, (comes, prefill, decode)) in enumerate(zip(bills, moments, strict=True)):
         what += [
             (comes, 3 * at, request_cost.choice_started, (0, lambda: ended(0, 0, 0))),
-            (comes + prefill, 3 * at + 1, request_cost.first_token, (0, None)),
+            (comes + prefill, 3 * at + 1, request_cost.first_token, (0,)),
             (comes + prefill + decode, 3 * at + 2, request_cost.choice_left_engine, (0,)),
         ]
     running, busy = 0, 0

@@ -6,6 +6,7 @@ from typing import Any
 
 import anthropic
 import httpx2
+import orjson
 import pytest
 from fastapi import FastAPI
 from hypothesis import HealthCheck, given, settings
@@ -13,6 +14,7 @@ from hypothesis import strategies as st
 
 from proctor.server.engines.base import Job
 from proctor.server.engines.fake import FakeEngine, Script
+from proctor.server.renderers.messages import _to_input
 from tests.server.harness import Event, asgi_client, client, parse_events, running_app
 
 tools_module = pytest.importorskip(
@@ -25,8 +27,15 @@ DELTAS = {"thinking": "thinking_delta", "text": "text_delta", "tool_use": "input
 TOOL = {"name": "add", "input_schema": {"type": "object"}}
 
 texts = st.text(st.characters(codec="utf-8", exclude_characters="<>"), max_size=12)
+
+
+def call(value: dict[str, Any]) -> str:
+    """Return a tool call as the model writes it."""
+    return f"<tool_call>\n{json.dumps({'name': 'add', 'arguments': value})}\n</tool_call>"
+
+
 calls = st.builds(
-    lambda value: f"<tool_call>\n{json.dumps({'name': 'add', 'arguments': value})}\n</tool_call>",
+    call,
     st.dictionaries(st.sampled_from("abc"), texts | st.integers(), max_size=2),
 )
 answers = st.lists(texts | calls, max_size=4).map("".join)
@@ -143,6 +152,11 @@ async def test_every_stream_follows_the_grammar_and_accumulates_to_the_complete_
             assert [block.type for block in whole.content] == kinds
             assert any(kind != "thinking" for kind in kinds)
             assert without_ids(accumulated) == without_ids(whole)
+
+
+def test_arguments_that_are_cut_keep_integers_of_any_size() -> None:
+    kept = {"a": "7", "b": -13106511852580896128}
+    assert json.loads(orjson.dumps(_to_input(json.dumps(kept)[:-1]))) == kept
 
 
 async def test_a_stream_event_by_event() -> None:
