@@ -9,7 +9,9 @@ from typing import Any
 import httpx
 import orjson
 import pytest
+from prometheus_client.parser import text_string_to_metric_families
 
+from proctor.server.engines.replicas.balancing.health import State
 from tests.engine.client import CHAT, body
 from tests.engine.gateway import Gateway, running_gateway
 from tests.engine.replicas.process import (
@@ -112,18 +114,19 @@ async def test_a_request_whose_replica_is_killed_ends_as_if_nothing_had_happened
 async def until_up(http: httpx.AsyncClient, count: int) -> None:
     """Wait until so many replicas are up or on trial."""
     async with asyncio.timeout(PATIENCE):
-        while True:
-            metrics = (await http.get("/metrics")).text
-            up = sum(
-                float(line.split()[-1])
-                for line in metrics.splitlines()
-                if line.startswith(
-                    ('proctor_replicas{state="up"}', 'proctor_replicas{state="trial"}')
-                )
-            )
-            if up == count:
-                return
+        while await replicas_in(http, State.UP, State.TRIAL) != count:
             await asyncio.sleep(0.1)
+
+
+async def replicas_in(http: httpx.AsyncClient, *states: State) -> float:
+    """Return how many replicas are in some states, by the gateway's metrics."""
+    families = text_string_to_metric_families((await http.get("/metrics")).text)
+    return sum(
+        sample.value
+        for family in families
+        for sample in family.samples
+        if sample.name == "proctor_replicas" and sample.labels["state"] in states
+    )
 
 
 async def test_sigterm_lets_running_requests_finish_and_sends_new_ones_away(
