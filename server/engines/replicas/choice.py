@@ -5,6 +5,9 @@ from dataclasses import dataclass, replace
 from proctor.server.engines.base import Delta, Finish, Job
 from proctor.server.engines.replicas.events import ReplicaDelta
 
+MAX_FRUITLESS = 2
+"""How many replicas in a row may be lost without having generated a token."""
+
 
 @dataclass(frozen=True, slots=True)
 class Segment:
@@ -44,6 +47,8 @@ class ReplicatedChoice:
     def __init__(self, job: Job) -> None:
         self._job = job
         self._tokens: list[int] = []
+        self._began_at = 0
+        self._fruitless = 0
         self.attempts: frozenset[int] = frozenset()
 
     def push(self, event: ReplicaDelta) -> Delta:
@@ -57,16 +62,25 @@ class ReplicatedChoice:
         """Whether a token was generated."""
         return bool(self._tokens)
 
+    def may_continue(self) -> bool:
+        """Note that its replica was lost, and return whether another one may go on.
+
+        Two replicas in a row that were lost without a token are enough: they may have been lost
+        because of this choice.
+        """
+        self._fruitless = 0 if len(self._tokens) > self._began_at else self._fruitless + 1
+        return self._fruitless < MAX_FRUITLESS and (not self.begun or self._is_resumable)
+
     @property
-    def continuable(self) -> bool:
-        """Whether another replica may go on: it begins anew, or by the same law.
+    def _is_resumable(self) -> bool:
+        """Whether another replica would continue the choice by the same law.
 
         A seed's random numbers, the penalties on tokens of the output, and the state of a grammar
         are lost with the replica.
         """
         sampling = self._job.sampling
         is_greedy = sampling.temperature == 0
-        return not self.begun or (
+        return (
             (sampling.seed is None or is_greedy)
             and not sampling.presence_penalty
             and not sampling.frequency_penalty
@@ -75,12 +89,14 @@ class ReplicatedChoice:
 
     def next_segment(self) -> Segment:
         """Return what the next replica is to generate."""
-        known = tuple(sorted(at for at in self.attempts if at < len(self._tokens)))
+        # A record may be ahead of the tokens that have come, which are drawn again.
+        self.attempts = frozenset(at for at in self.attempts if at < len(self._tokens))
+        self._began_at = len(self._tokens)
         job = self._job
         if self._tokens:
             # They were reported with the first token.
             job = replace(job, sampling=replace(job.sampling, prompt_logprobs=None))
-        return Segment(job, tuple(self._tokens), known)
+        return Segment(job, tuple(self._tokens), tuple(sorted(self.attempts)))
 
 
 def is_over(delta: Delta) -> bool:

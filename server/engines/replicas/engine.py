@@ -26,8 +26,8 @@ from proctor.server.errors import EngineUnavailable, UnsupportedRequest
 
 logger = logging.getLogger(__name__)
 
-MAX_REPLICAS = 3
-"""How many replicas a choice may be sent to, one after the other."""
+FAILED_STATUS = 500
+"""The status of a request that fails in its stream."""
 
 
 class ReplicaEngine:
@@ -139,11 +139,11 @@ class ReplicaEngine:
                             yield choice.push(event)
                     return
                 except (ReplicaLost, ReplicaFailed) as error:
-                    is_last = len(lost) == MAX_REPLICAS or not choice.continuable
-                    outcome = Outcome.RESUMED if choice.begun else Outcome.RETRIED
-                    self._pooled.metrics.record_loss(Outcome.FAILED if is_last else outcome)
-                    if is_last:
+                    if not choice.may_continue():
+                        self._pooled.metrics.record_loss(Outcome.FAILED)
                         raise
+                    outcome = Outcome.RESUMED if choice.begun else Outcome.RETRIED
+                    self._pooled.metrics.record_loss(outcome)
                     logger.warning("%s: continuing elsewhere", error)
         finally:
             self._attempts[job.id] = choice.attempts
@@ -182,10 +182,15 @@ class ReplicaEngine:
                 lease.fail(error.status)
                 raise
             except RequestFailed as error:
-                if job.sampling.constraint is None:
-                    raise
-                field = job.sampling.constraint.field
-                raise UnsupportedRequest(field, f"the engine cannot enforce '{field}'") from error
+                if job.sampling.constraint is not None:
+                    field = job.sampling.constraint.field
+                    raise UnsupportedRequest(
+                        field, f"the engine cannot enforce '{field}'"
+                    ) from error
+                # Most likely, the replica's engine has died, and its server not yet.
+                lost.append(lease.name)
+                lease.fail(FAILED_STATUS)
+                raise ReplicaFailed(str(error), FAILED_STATUS) from error
 
     async def _prompt_logprobs(
         self, segment: Segment, lease: Lease

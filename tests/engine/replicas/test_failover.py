@@ -114,7 +114,7 @@ async def test_a_request_whose_replica_is_killed_ends_as_if_nothing_had_happened
 async def until_up(http: httpx.AsyncClient, count: int) -> None:
     """Wait until so many replicas are up or on trial."""
     async with asyncio.timeout(PATIENCE):
-        while await replicas_in(http, State.UP, State.TRIAL) != count:
+        while await replicas_in(http, State.UP, State.TRIAL) != count:  # noqa: ASYNC110
             await asyncio.sleep(0.1)
 
 

@@ -37,6 +37,7 @@ class Faults:
     Attributes:
         status: responds to requests with this status.
         break_after: breaks the connection of each request after so many tokens.
+        breaks_left: how often it does so; None is always. Replicas may share their faults.
         hangs: neither generates nor answers.
         seconds_per_token: how long each token takes.
         weights: what it tells about its weights.
@@ -44,6 +45,7 @@ class Faults:
 
     status: int | None = None
     break_after: int | None = None
+    breaks_left: int | None = None
     hangs: bool = False
     seconds_per_token: float = 0.0
     weights: str = "weights"
@@ -119,7 +121,9 @@ class ScriptedReplica:
         try:
             for token, attempts, finish in generate(body):
                 await self._pause()
-                if sent == self.faults.break_after:
+                if sent == self.faults.break_after and self.faults.breaks_left != 0:
+                    if self.faults.breaks_left is not None:
+                        self.faults.breaks_left -= 1
                     raise ConnectionResetError
                 sent += 1
                 yield chunk(token, attempts, finish)

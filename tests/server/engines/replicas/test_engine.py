@@ -9,7 +9,6 @@ import pytest
 from proctor.budget import TokenBudget, replay
 from proctor.server.engines.base import Delta, Finish, Job, Sampling
 from proctor.server.engines.fake import MARKERS, VOCABULARY
-from proctor.server.engines.replicas import engine as engine_module
 from proctor.server.engines.replicas.discovery import check_handshake
 from proctor.server.engines.replicas.engine import ReplicaEngine
 from proctor.server.errors import EngineUnavailable, UnsupportedRequest
@@ -124,16 +123,32 @@ async def test_a_greedy_choice_with_a_seed_is_resumed(two: list[ScriptedReplica]
     assert tokens == await expected(greedy)
 
 
-async def test_it_gives_up_after_three_replicas() -> None:
+@pytest.fixture
+async def four() -> AsyncIterator[list[ScriptedReplica]]:
+    """Four replicas that work."""
     async with AsyncExitStack() as stack:
-        replicas = [
-            await stack.enter_async_context(ScriptedReplica(n, Faults(break_after=2)).serving())
-            for n in "abcd"
-        ]
-        async with running_engine(*replicas) as engine:
-            with pytest.raises(EngineUnavailable):
-                await collect(engine, job())
-        assert sum(len(replica.bodies) for replica in replicas) == engine_module.MAX_REPLICAS
+        yield [await stack.enter_async_context(ScriptedReplica(n).serving()) for n in "abcd"]
+
+
+async def test_what_is_lost_without_a_token_is_retried_once(four: list[ScriptedReplica]) -> None:
+    for replica in four:
+        replica.faults = Faults(break_after=0)
+    async with running_engine(*four) as engine:
+        with pytest.raises(EngineUnavailable):
+            await collect(engine, job())
+    assert sum(len(replica.bodies) for replica in four) == 2
+
+
+async def test_what_makes_progress_is_resumed_as_often_as_needed(
+    four: list[ScriptedReplica],
+) -> None:
+    faults = Faults(break_after=9, breaks_left=3)
+    for replica in four:
+        replica.faults = faults
+    async with running_engine(*four) as engine:
+        tokens, _ = await collect(engine, job())
+    assert [len(replica.bodies) for replica in four] == [1, 1, 1, 1]
+    assert tokens == await expected(job())
 
 
 async def test_closing_the_generator_aborts_it_on_the_replica() -> None:
