@@ -14,7 +14,7 @@ export function chatBody(model, messages, { tier, minimum, maximum, continuation
     ...sampling,
     reasoning_format: "reasoning_content",
     stream: true,
-    stream_options: { include_usage: true },
+    stream_options: { include_usage: true, continuous_usage_stats: true },
   };
 }
 

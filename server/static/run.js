@@ -10,7 +10,8 @@ export class Run {
   #body;
   #view;
   #abort = new AbortController();
-  #deltas = { reasoning: 0, answer: 0 };
+  #phase = null;
+  #tokens = { thinking: 0, all: 0 };
   #routed = null;
   #ended = null;
   #usage = null;
@@ -47,7 +48,8 @@ export class Run {
     const { signal } = this.#abort;
     for await (const chunk of streamChat(this.#body, signal)) {
       this.#routed ??= this.#fetchLimits(signal);
-      if (chunk.usage) this.#usage = chunk;
+      if (!chunk.choices.length) this.#usage = chunk;
+      else if (chunk.usage) this.#count(chunk.usage);
       for (const choice of chunk.choices) {
         if (choice.thinking) this.#ended = choice;
         const { reasoning_content: thinking, content } = choice.delta;
@@ -70,27 +72,37 @@ export class Run {
     }
   }
 
+  #enter(phase) {
+    // Set once, since screen readers announce it.
+    if (this.#phase !== phase) this.#view.phase = phase;
+    this.#phase = phase;
+  }
+
+  #count(usage) {
+    this.#tokens.all = usage.completion_tokens;
+    this.#tokens.thinking = usage.completion_tokens_details.reasoning_tokens;
+  }
+
   #addThinking(text) {
-    if (++this.#deltas.reasoning === 1) this.#view.phase = "thinking";
+    this.#enter("thinking");
     this.#view.addThinking(text);
     this.#showUsed();
   }
 
-  /** Show the number of thinking tokens: until the exact one arrives, the number of deltas. */
+  /** Show the number of thinking tokens: until it is final, the one as of the last text. */
   #showUsed() {
     const exact = this.#ended?.thinking.tokens;
-    this.#view.used(exact ?? this.#deltas.reasoning, exact !== undefined);
+    this.#view.used(exact ?? this.#tokens.thinking, exact !== undefined);
   }
 
   #addAnswer(text) {
-    if (++this.#deltas.answer === 1) this.#view.phase = "answering";
+    this.#enter("answering");
     this.answer += text;
     this.#view.addAnswer(text);
   }
 
   #tick(startedAt) {
-    const deltas = this.#deltas.reasoning + this.#deltas.answer;
-    this.#showClock((performance.now() - startedAt) / 1000, deltas, "about ");
+    this.#showClock((performance.now() - startedAt) / 1000, this.#tokens.all, "about ");
   }
 
   #showClock(elapsed, tokens, about = "") {
@@ -102,7 +114,7 @@ export class Run {
     if (this.#abort.signal.aborted) {
       this.#view.phase = "stopped";
     } else if (error instanceof Failure) {
-      const begun = this.#deltas.reasoning + this.#deltas.answer > 0;
+      const begun = this.#tokens.all > 0;
       this.#view.fail(explain(error, begun), error.retryAfter, retry);
     } else {
       this.#view.fail(PAGE_FAILED, null, retry);

@@ -25,11 +25,11 @@ V2 = ENVIRONMENT | {
     "PYTHONPATH": os.pathsep.join([str(TRITON), str(BACKEND), os.environ.get("PYTHONPATH", "")])
 }
 UNBOUND = {"VLLM_CPU_OMP_THREADS_BIND": "nobind", "OMP_NUM_THREADS": "1"}
-"""For workers on machines with fewer NUMA nodes than workers."""
+"""For machines with fewer NUMA nodes than workers, and test processes with one core each."""
 
 ENGINES: dict[str, tuple[list[str], dict[str, str], int]] = {
     "v2": (["--max-model-len=1024", "--max-num-seqs=16"], V2, 12),
-    "data parallel": (["--data-parallel-size=2", "--api-server-count=2"], {}, 100),
+    "data parallel": (["--data-parallel-size=2", "--api-server-count=2"], UNBOUND, 100),
     "tensor parallel": (["--tensor-parallel-size=2"], UNBOUND, 40),
 }
 """The flags and the environment of each replica, and how many requests it is asked."""
