@@ -24,6 +24,7 @@ from proctor.budget.processors.integration.arguments import (
 from proctor.budget.processors.params import with_markers
 from proctor.budget.processors.structured_outputs import reasoning_parser
 from proctor.budget.processors.tokenizer.marker_discovery import MarkerSource, find_markers
+from proctor.replica.handshake import PATH
 
 PLUGINS = "VLLM_PLUGINS"
 PLUGIN = "proctor"
@@ -70,6 +71,9 @@ def replica_command(model: str, flags: Sequence[str], markers: MarkerSource) -> 
     given = parse_arguments(arguments)
     if not given.shutdown_timeout:
         arguments += ["--shutdown-timeout", str(SHUTDOWN_SECONDS)]
+    # Gateways ask for the handshake every two seconds.
+    quiet = [*(given.disable_access_log_for_endpoints or "").split(","), PATH]
+    arguments += ["--disable-access-log-for-endpoints", ",".join(filter(None, quiet))]
     if given.max_logprobs >= 0:
         # Gateways ask for one more than they show: vLLM cuts its list, in which the sampled token
         # is first, likely or not.

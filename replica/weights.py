@@ -40,11 +40,11 @@ def _cached_snapshot(model: str, revision: str | None) -> Path | None:
 
 
 def _samples(file: Path) -> Iterator[bytes]:
-    """Yield a file's name, its size, its header and parts at equal distances."""
+    """Yield a file's name, its size, and parts at equal distances from its header to its end."""
     size = file.stat().st_size
     yield file.name.encode()
     yield str(size).encode()
     with file.open("rb") as opened:
         for index in range(SAMPLES):
-            opened.seek(index * size // SAMPLES)
+            opened.seek(index * max(0, size - SAMPLE_BYTES) // (SAMPLES - 1))
             yield opened.read(SAMPLE_BYTES)
