@@ -35,7 +35,10 @@ def digest_weights(model: str, revision: str | None = None) -> str:
 def _cached_snapshot(model: str, revision: str | None) -> Path | None:
     from huggingface_hub import try_to_load_from_cache
 
-    config = try_to_load_from_cache(model, "config.json", revision=revision)
+    try:
+        config = try_to_load_from_cache(model, "config.json", revision=revision)
+    except ValueError:  # no name on Hugging Face: the URL of an object store, say
+        return None
     return Path(config).parent if isinstance(config, str) else None
 
 

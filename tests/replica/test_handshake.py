@@ -48,4 +48,5 @@ def test_weights_are_told_by_samples_of_their_files(tmp_path: Path) -> None:
     file.write_bytes(bytes(range(256)) * 4095 + bytes(256))
     assert digest_weights(str(tmp_path)) != digest
     assert digest_weights(str(DEMO / "model")) == digest_weights(str(DEMO / "model")) != ""
-    assert digest_weights(str(tmp_path / "absent")) == ""
+    for elsewhere in (str(tmp_path / "absent"), "s3://bucket/model", "an-owner/a-model"):
+        assert digest_weights(elsewhere) == ""
