@@ -22,7 +22,16 @@ BUSY = (408, 429, 503)
 
 
 class ReplicaLost(EngineUnavailable):
-    """The connection to a replica failed or broke."""
+    """The connection to a replica failed or broke.
+
+    Attributes:
+        refused: whether there was none: nothing listens there. A connection that breaks may be
+            that of one request only, as behind a router.
+    """
+
+    def __init__(self, message: str, *, refused: bool = False) -> None:
+        super().__init__(message)
+        self.refused = refused
 
 
 class ReplicaFailed(EngineUnavailable):
@@ -243,6 +252,7 @@ def _rejection(detail: str) -> tuple[str, str]:
 
 def _lost(error: aiohttp.ClientError) -> ReplicaLost:
     what = "TLS failed" if isinstance(error, SSLError) else "the connection to a replica failed"
-    lost = ReplicaLost(f"{what}: {type(error).__name__}")
+    refused = isinstance(error, aiohttp.ClientConnectorError)
+    lost = ReplicaLost(f"{what}: {type(error).__name__}", refused=refused)
     lost.add_note(repr(error))
     return lost

@@ -29,6 +29,9 @@ logger = logging.getLogger(__name__)
 FAILED_STATUS = 500
 """The status of a request that fails in its stream."""
 
+BROKEN_STATUS = 502
+"""The status of a request whose connection breaks."""
+
 
 class ReplicaEngine:
     """An engine over replicas: one request per choice, whatever its continuations."""
@@ -175,7 +178,10 @@ class ReplicaEngine:
                             lease.finish()
             except ReplicaLost as error:
                 lost.append(lease.name)
-                self._pooled.report_lost(lease.name, str(error))
+                if error.refused:
+                    self._pooled.report_lost(lease.name, str(error))
+                else:
+                    lease.fail(BROKEN_STATUS)
                 raise
             except ReplicaFailed as error:
                 lost.append(lease.name)
