@@ -230,7 +230,14 @@ async def test_metrics_and_ledger_agree_on_the_cost(monitored: MonitoredGateway)
         assert await spent(part) == pytest.approx(float(recorded))
 
 
-@pytest.mark.parametrize("rule", [pytest.param(rule, id=rule["alert"]) for rule in alerts()])
+@pytest.mark.parametrize(
+    "rule",
+    [
+        pytest.param(rule, id=rule["alert"])
+        for rule in alerts()
+        if "proctor_model_up" not in rule["expr"]  # of servers with several models
+    ],
+)
 async def test_an_alert_expression_has_data(
     monitored: MonitoredGateway, rule: dict[str, Any]
 ) -> None:
