@@ -47,7 +47,7 @@ class Gateway:
     engine: RecordingEngine
     settings: Settings
     loop: asyncio.AbstractEventLoop
-    vllm_url: str
+    vllm_url: str = ""
 
     def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
         """Run a coroutine in the event loop of the engine, and return its result."""

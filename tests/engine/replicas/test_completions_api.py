@@ -100,6 +100,10 @@ async def test_without_the_record_minimums_are_refused_and_maximums_kept(
         assert refused.json()["error"]["param"] == "min_thinking_tokens"
         assert "VLLM_PLUGINS" in refused.json()["error"]["message"]
         for maximum in (0, 1, 7, 30):
-            fields = {"max_thinking_tokens": maximum, "temperature": 0, "thinking": {}}
+            fields = {
+                "max_thinking_tokens": maximum,
+                "temperature": 0,
+                "thinking": {"on_loop": "close"},
+            }
             request = body(unrecorded, chain(Random(1), 6), min_thinking_tokens=0, **fields)
             assert_budget_kept(unrecorded, request, await ask(client, request))
