@@ -23,9 +23,9 @@ from proctor.server.config.budgets import CUSTOM
 from proctor.server.config.settings import DEMO, Settings
 from proctor.server.engines.base import Job, Sampling
 from proctor.server.engines.completions.dialects import TextDialect, TokenIdDialect
-from proctor.server.engines.completions.discovery import LocalModel
 from proctor.server.engines.completions.engine import CompletionsEngine
 from proctor.server.engines.factory import load_engine
+from proctor.server.engines.local_model import LocalModel
 from tests.engine.client import ask, assert_budget_kept, body, random_request
 from tests.engine.gateway import START_SECONDS, Gateway
 from tests.engine.prompts import chain
@@ -162,7 +162,7 @@ async def test_budgets_are_kept_without_token_ids(remote: Gateway) -> None:
     """The dialect is that of a server that returns no token ids."""
     engine = completions_engine(remote)
     model = engine.model
-    local = LocalModel(engine.codec, model.markers, "</think>", model.vocabulary, {})
+    local = LocalModel(engine.codec, model.markers, "</think>", model.vocabulary, {}, None)
     service = replace(engine._service, dialect=TextDialect("</think>", engine.codec.encode))
     textual = RecordingEngine(CompletionsEngine(engine._upstream, service, local, model.name))
     text_only = replace(remote, engine=textual)
