@@ -121,7 +121,7 @@ class ChannelSplitter:
         self.tokens += token_ids
         if logprobs or self._with_ids:
             self._unlabelled += logprobs
-            return self._split([item for token in token_ids for item in self._advance(token)])
+            return [delta for token in token_ids for delta in self._split(self._advance(token))]
         return [delta for token in token_ids for delta in self._push_token(token)]
 
     def _push_token(self, token: int) -> list[TextDelta | ToolCallDelta]:

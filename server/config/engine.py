@@ -1,11 +1,9 @@
 """Settings of the engine."""
 
 from typing import Annotated, Literal
+from urllib.parse import urlsplit
 
-from pydantic import (
-    Field,
-    SecretStr,
-)
+from pydantic import AfterValidator, Field, SecretStr
 
 from proctor.server.config.section import Section
 
@@ -48,6 +46,21 @@ class CompletionsServer(Section):
     max_model_len: Annotated[int, Field(ge=2)] | None = None
 
 
+def _check_url(url: str) -> str:
+    """Return a URL that has a host, perhaps a port, and nothing else.
+
+    Raises:
+        ValueError: if it has not.
+    """
+    parts = urlsplit(url)
+    plain = parts._replace(path=parts.path.removeprefix("/")).geturl()
+    if parts.scheme not in ("http", "https") or plain != f"{parts.scheme}://{parts.netloc}":
+        raise ValueError("must be a URL without a path, such as http://replicas.example:8000")
+    if not parts.hostname or parts.username is not None or parts.port == 0:
+        raise ValueError("must have a host, and a port if it is not the protocol's")
+    return url
+
+
 class ReplicaSettings(Section):
     """Settings of replicas as the engine (`kind = "vllm"`): servers started by `proctor replica`.
 
@@ -57,12 +70,14 @@ class ReplicaSettings(Section):
         api_key: the replicas' bearer token; empty for none.
         cache_salt: a secret from which each API key gets a salt of its own for the replicas' prefix
             caches, so that none can find out what others have asked; empty for one cache for all.
+        max_model_len: the context length in tokens, for servers that do not report it.
     """
 
     kind: Literal["vllm"]
-    urls: Annotated[list[Annotated[str, Field(pattern=r"^https?://[^/]+/?$")]], Field(min_length=1)]
+    urls: Annotated[list[Annotated[str, AfterValidator(_check_url)]], Field(min_length=1)]
     api_key: SecretStr = SecretStr("")
     cache_salt: SecretStr = SecretStr("")
+    max_model_len: Annotated[int, Field(ge=2)] | None = None
 
 
 REMOTE_ENGINES: dict[str, type[CompletionsServer] | type[ReplicaSettings]] = {

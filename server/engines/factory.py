@@ -122,6 +122,7 @@ def _load_replicas(
         replicas.api_key.get_secret_value(),
         name=settings.model_name,
         known_as=(settings.model_name, settings.model_path),
+        context_length=replicas.max_model_len,
         grammars=grammars,
         salt=CacheSalt(replicas.cache_salt.get_secret_value()),
     )

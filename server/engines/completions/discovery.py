@@ -2,12 +2,13 @@
 
 import asyncio
 import logging
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
 from contextlib import aclosing
 from dataclasses import dataclass
 
 from proctor.server.engines.completions.dialects import Dialect, TextDialect, TokenIdDialect
-from proctor.server.engines.completions.upstream import Upstream, UpstreamModel
+from proctor.server.engines.completions.upstream import Upstream
+from proctor.server.engines.listed_model import ListedModel, choose_model, context_length_of
 from proctor.server.engines.local_model import LocalModel
 from proctor.server.errors import EngineUnavailable
 
@@ -48,19 +49,12 @@ async def discover(
         ValueError: if it does not serve the model, or budgets cannot be enforced over it.
         UpstreamError: if it rejects the API key or the request.
     """
-    model = _choose(await _list_models(upstream), known_as)
-    limit = model.max_model_len
-    length = context_length or limit
-    if length is None:
-        raise ValueError(
-            "the completions server does not report its context length: set engine.max_model_len"
-        )
-    if limit is not None and length > limit:
-        raise ValueError(f"engine.max_model_len is {length}, but the server's context is {limit}")
+    model = choose_model(await _list_models(upstream), known_as)
+    length = context_length_of(model, context_length)
     return Service(model.id, length, await _probe(upstream, model.id, local))
 
 
-async def _list_models(upstream: Upstream) -> list[UpstreamModel]:
+async def _list_models(upstream: Upstream) -> list[ListedModel]:
     has_warned = False
     while True:
         try:
@@ -70,16 +64,6 @@ async def _list_models(upstream: Upstream) -> list[UpstreamModel]:
                 logger.warning("waiting: %s", error)
             has_warned = True
         await asyncio.sleep(RETRY_SECONDS)
-
-
-def _choose(models: Sequence[UpstreamModel], known_as: Collection[str]) -> UpstreamModel:
-    for model in models:
-        if model.id in known_as or len(models) == 1:
-            return model
-    names = ", ".join(model.id for model in models) or "none"
-    raise ValueError(
-        f"the completions server has these models: {names}; set served_model_name to one of them"
-    )
 
 
 async def _probe(upstream: Upstream, model: str, local: LocalModel) -> Dialect:

@@ -9,6 +9,7 @@ import orjson
 from pydantic import BaseModel, ValidationError
 
 from proctor.server.engines.completions.dialects import StreamedTokens
+from proctor.server.engines.listed_model import ListedModel, ModelList
 from proctor.server.errors import EngineUnavailable
 
 READ_TIMEOUT_SECONDS = 600.0
@@ -29,17 +30,6 @@ MAX_DETAIL_CHARACTERS = 500
 
 class UpstreamError(RuntimeError):
     """The server rejected a request (4xx), due to the settings or a bug of the gateway."""
-
-
-class UpstreamModel(BaseModel):
-    """An entry of the server's list of models."""
-
-    id: str
-    max_model_len: int | None = None
-
-
-class _Models(BaseModel):
-    data: list[UpstreamModel]
 
 
 class _Choice(BaseModel):
@@ -101,12 +91,12 @@ class Upstream:
         if not finished:
             raise EngineUnavailable("the completions server closed the stream early")
 
-    async def models(self) -> list[UpstreamModel]:
+    async def models(self) -> list[ListedModel]:
         """Return the models that the server lists."""
         response = await self._get("models")
         await _check(response)
         try:
-            return _Models.model_validate_json(response.content).data
+            return ModelList.model_validate_json(response.content).data
         except ValidationError as error:
             detail = str(error)[:MAX_DETAIL_CHARACTERS]
             raise _unavailable("sent an invalid list of models", detail) from error

@@ -3,10 +3,11 @@
 import asyncio
 import socket
 from collections.abc import Iterable
-
-from yarl import URL
+from urllib.parse import SplitResult, urlsplit
 
 from proctor.server.engines.replicas.client import Address
+
+PORTS = {"http": 80, "https": 443}
 
 
 async def resolve(urls: Iterable[str]) -> dict[str, Address]:
@@ -15,21 +16,22 @@ async def resolve(urls: Iterable[str]) -> dict[str, Address]:
     Names that cannot be resolved, as a service without ready pods, have no addresses.
     """
     addresses: dict[str, Address] = {}
-    for url in map(URL, urls):
-        for ip in await _lookup(url):
-            netloc = f"[{ip}]:{url.port}" if ":" in ip else f"{ip}:{url.port}"
-            path = url.path.rstrip("/")
-            addresses[netloc] = Address(f"{url.scheme}://{netloc}{path}", url.authority)
+    for url in map(urlsplit, urls):
+        port = url.port or PORTS[url.scheme]
+        name = url.hostname if url.scheme == "https" else None
+        for ip in await _lookup(url, port):
+            netloc = f"[{ip}]:{port}" if ":" in ip else f"{ip}:{port}"
+            addresses[netloc] = Address(f"{url.scheme}://{netloc}", url.netloc, name)
     return addresses
 
 
-async def _lookup(url: URL) -> list[str]:
+async def _lookup(url: SplitResult, port: int) -> list[str]:
     """Return the IP addresses of a URL's host, those of version 4 if it has any."""
     try:
         infos = await asyncio.get_running_loop().getaddrinfo(
-            url.host, url.port, type=socket.SOCK_STREAM
+            url.hostname, port, type=socket.SOCK_STREAM
         )
-    except socket.gaierror:
+    except (OSError, UnicodeError):  # the latter for labels that no name can have
         return []
     # A host that has both is one replica, not two.
     families = {info[0] for info in infos}

@@ -4,21 +4,21 @@ import json
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from io import BytesIO
 from ssl import SSLError
 
 import aiohttp
 
 from proctor.replica.handshake import PATH, Handshake
+from proctor.server.engines.listed_model import ListedModel, ModelList
 from proctor.server.engines.replicas.events import EventReader, ReplicaDelta
 from proctor.server.errors import EngineUnavailable, UnsupportedRequest
 
 KEEPALIVE_SECONDS = 2.0
 """How long an idle connection is reused; vLLM's server closes it after five seconds."""
 
+LARGE_BYTES = 2**20
 CONNECT_SECONDS = 10.0
-CLIENT_ERRORS = range(400, 500)
-BUSY = (408, 429, 503)
-"""Statuses of a replica that cannot take a request now."""
 
 
 class ReplicaLost(EngineUnavailable):
@@ -52,24 +52,13 @@ class Address:
 
     Attributes:
         origin: its URL without a path; its host is an IP address.
-        host: the name by which it was found, for the `Host` header and the certificate.
+        host: the host and port by which it was found, for the `Host` header.
+        name: the host name that its certificate must have; None without TLS.
     """
 
     origin: str
     host: str
-
-
-@dataclass(frozen=True, slots=True)
-class ReplicaModel:
-    """A model that a replica lists.
-
-    Attributes:
-        name: its name there.
-        context_length: maximum number of tokens of prompt and completion together.
-    """
-
-    name: str
-    context_length: int
+    name: str | None
 
 
 class ReplicaClient:
@@ -107,7 +96,7 @@ class ReplicaClient:
         """
         try:
             async with self._sent("GET", PATH) as response:
-                body = await response.json()
+                body = json.loads(await response.read())
         except ReplicaFailed as error:
             if error.status == 404:
                 return None
@@ -125,13 +114,16 @@ class ReplicaClient:
         handshake = await self.handshake()
         if handshake is not None:
             return handshake.identity
-        return ", ".join(model.name for model in await self.models())
+        return ", ".join(model.id for model in await self.models())
 
-    async def models(self) -> list[ReplicaModel]:
-        """Return the models that the replica lists."""
+    async def models(self) -> list[ListedModel]:
+        """Return the models that the replica lists.
+
+        Raises:
+            ValueError: if the list is malformed.
+        """
         async with self._sent("GET", "/v1/models") as response:
-            listed = await response.json()
-        return [ReplicaModel(model["id"], model["max_model_len"]) for model in listed["data"]]
+            return ModelList.model_validate_json(await response.read()).data
 
     async def stream(
         self, path: str, body: bytes, headers: Mapping[str, str], reader: EventReader
@@ -200,9 +192,10 @@ class ReplicaClient:
                 return await self._session.request(
                     method,
                     self._address.origin + path,
-                    data=body,
+                    # Not as bytes if large: aiohttp would send all of it at once.
+                    data=body if body is None or len(body) < LARGE_BYTES else BytesIO(body),
                     headers={**self._headers, **headers},
-                    server_hostname=self._address.host.partition(":")[0],
+                    server_hostname=self._address.name,
                 )
             except aiohttp.ClientConnectorError:
                 raise

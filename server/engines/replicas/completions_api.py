@@ -5,7 +5,7 @@ Its tokens come with their text, which is of no use here, and it has no place fo
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import orjson
@@ -14,7 +14,7 @@ from proctor.budget.processors.params import KEY
 from proctor.server.engines.base import Job, TokenLogprob
 from proctor.server.engines.grammars.base import CheckedGrammar
 from proctor.server.engines.replicas.choice import Segment
-from proctor.server.engines.replicas.events import EventReader
+from proctor.server.engines.replicas.events import EventReader, to_prompt_logprobs
 from proctor.server.engines.replicas.generate_api import engine_budget
 from proctor.server.engines.vllm.sampling import sampling_options
 from proctor.server.errors import UnsupportedRequest
@@ -50,7 +50,7 @@ class CompletionsApi:
         Raises:
             UnsupportedRequest: if it cannot.
         """
-        budget, sampling = job.budget, job.sampling
+        budget = job.budget
         if budget.demands_thinking and not self._records_attempts:
             field = "min_thinking_tokens" if budget.minimum else "thinking.continuations"
             raise UnsupportedRequest(
@@ -58,39 +58,54 @@ class CompletionsApi:
                 f"'{field}' requires Proctor's plugin on the replicas (VLLM_PLUGINS=proctor): "
                 "leave it out, or start them with 'proctor replica'",
             )
-        if sampling.constraint is not None:
-            field = sampling.constraint.field
-        elif sampling.prompt_logprobs is not None:
-            field = "prompt_logprobs"
-        else:
-            return
-        raise UnsupportedRequest(
-            field, f"'{field}' is not supported over '{self.path}' of replicas: leave it out"
-        )
+        if job.sampling.constraint is not None:
+            field = job.sampling.constraint.field
+            raise UnsupportedRequest(
+                field, f"'{field}' is not supported over '{self.path}' of replicas: leave it out"
+            )
 
     def stream(self, segment: Segment, grammar: CheckedGrammar | None, salt: str) -> bytes:
         options = sampling_options(segment.job.sampling, self._defaults)
         options["max_tokens"] = segment.max_tokens
         budget = engine_budget(segment).to_extra_args()[KEY]
-        body = {
+        return self._write(
+            segment,
+            salt,
             **{name: value for name, value in options.items() if name not in UNSENT},
+            vllm_xargs={KEY: json.dumps(budget)},
+            return_token_ids=True,
+            return_tokens_as_token_ids=True,
+            stream=True,
+            stream_options={"include_usage": True},
+        )
+
+    def prompt_logprobs(self, segment: Segment, salt: str) -> bytes:
+        return self._write(
+            segment,
+            salt,
+            max_tokens=1,
+            prompt_logprobs=segment.job.sampling.prompt_logprobs,
+            stream=False,
+        )
+
+    def read_prompt_logprobs(
+        self, response: bytes, prompt_ids: Sequence[int], count: int
+    ) -> list[TokenLogprob]:
+        (choice,) = orjson.loads(response)["choices"]
+        return to_prompt_logprobs(choice["prompt_logprobs"], prompt_ids, count)
+
+    def reader(self, segment: Segment) -> EventReader:
+        return EventReader(segment.job.sampling.top_logprobs, read_logprobs)
+
+    def _write(self, segment: Segment, salt: str, **fields: Any) -> bytes:
+        body = {
+            **fields,
             "model": self._model,
             "prompt": segment.prompt_ids,
-            "vllm_xargs": {KEY: json.dumps(budget)},
-            "return_token_ids": True,
-            "return_tokens_as_token_ids": True,
-            "stream": True,
-            "stream_options": {"include_usage": True},
             "priority": segment.job.priority,
             **({"cache_salt": salt} if salt else {}),
         }
         return orjson.dumps(body, option=orjson.OPT_NON_STR_KEYS)
-
-    def prompt_logprobs(self, segment: Segment, salt: str) -> bytes:
-        raise NotImplementedError("refused by check()")
-
-    def reader(self, segment: Segment) -> EventReader:
-        return EventReader(segment.job.sampling.top_logprobs, read_logprobs)
 
 
 def read_logprobs(choice: Mapping[str, Any], count: int) -> list[TokenLogprob]:

@@ -10,16 +10,12 @@ from proctor.budget import DesyncError, TokenBudget, replay
 from proctor.budget.processors.params import WIRE_VERSION
 from proctor.replica.handshake import Handshake, digest_markers, digest_vocabulary
 from proctor.server.engines.base import Job, Sampling
+from proctor.server.engines.listed_model import ListedModel, choose_model, context_length_of
 from proctor.server.engines.local_model import LocalModel
 from proctor.server.engines.replicas.addresses import resolve
 from proctor.server.engines.replicas.api import ReplicaApi
 from proctor.server.engines.replicas.choice import ReplicatedChoice, Segment
-from proctor.server.engines.replicas.client import (
-    ReplicaClient,
-    ReplicaFailed,
-    ReplicaModel,
-    new_session,
-)
+from proctor.server.engines.replicas.client import ReplicaClient, ReplicaFailed, new_session
 from proctor.server.engines.replicas.completions_api import CompletionsApi
 from proctor.server.engines.replicas.generate_api import GenerateApi
 from proctor.server.errors import EngineUnavailable, UnsupportedRequest
@@ -49,7 +45,11 @@ class ReplicaService:
 
 
 async def discover(
-    urls: Sequence[str], api_key: str, local: LocalModel, known_as: Collection[str]
+    urls: Sequence[str],
+    api_key: str,
+    local: LocalModel,
+    known_as: Collection[str],
+    context_length: int | None = None,
 ) -> ReplicaService:
     """Wait until any replica answers, and return what it serves.
 
@@ -58,6 +58,7 @@ async def discover(
         api_key: their bearer token; empty for none.
         local: the local parts of the model.
         known_as: the names that the model may have there, if a replica lists several.
+        context_length: the model's context there, where it is not reported.
 
     Raises:
         ValueError: if it serves another model, cannot keep budgets, or rejects the API key.
@@ -70,7 +71,7 @@ async def discover(
                 try:
                     async with asyncio.timeout(ANSWER_SECONDS):
                         client = ReplicaClient(session, address, api_key)
-                        return await _examine(client, local, known_as)
+                        return await _examine(client, local, known_as, context_length)
                 except ReplicaFailed as error:
                     if error.status in DENIED:
                         raise ValueError(f"replica {name} rejects engine.api_key") from error
@@ -84,22 +85,28 @@ async def discover(
 
 
 async def _examine(
-    client: ReplicaClient, local: LocalModel, known_as: Collection[str]
+    client: ReplicaClient,
+    local: LocalModel,
+    known_as: Collection[str],
+    context_length: int | None,
 ) -> ReplicaService:
     handshake = await client.handshake()
     if handshake is not None:
         check_handshake(handshake, local)
+        name, reported = handshake.models[0], handshake.context_length
+        length = context_length_of(ListedModel(id=name, max_model_len=reported), context_length)
         api = GenerateApi(
-            handshake.models[0],
+            name,
             local.markers,
             local.defaults,
             by_priority=handshake.by_priority,
         )
-        return ReplicaService(api, handshake.context_length, handshake.identity)
-    model = _choose(await client.models(), known_as)
-    records = await _probe(client, model.name, local)
-    completions = CompletionsApi(model.name, local.defaults, records_attempts=records)
-    return ReplicaService(completions, model.context_length, await client.identity())
+        return ReplicaService(api, length, handshake.identity)
+    model = choose_model(await client.models(), known_as)
+    length = context_length_of(model, context_length)
+    records = await _probe(client, model.id, local)
+    completions = CompletionsApi(model.id, local.defaults, records_attempts=records)
+    return ReplicaService(completions, length, await client.identity())
 
 
 def check_handshake(handshake: Handshake, local: LocalModel) -> None:
@@ -125,16 +132,6 @@ def check_handshake(handshake: Handshake, local: LocalModel) -> None:
                 f"the replicas' {name} ({getattr(handshake, name)}) is not the gateway's "
                 f"({value}): {advice}"
             )
-
-
-def _choose(models: Sequence[ReplicaModel], known_as: Collection[str]) -> ReplicaModel:
-    for model in models:
-        if model.name in known_as or len(models) == 1:
-            return model
-    names = ", ".join(model.name for model in models) or "none"
-    raise ValueError(
-        f"the replicas have these models: {names}; set served_model_name to one of them"
-    )
 
 
 async def _probe(client: ReplicaClient, model: str, local: LocalModel) -> bool:

@@ -1,6 +1,7 @@
 """The engine over replicas: vLLM's servers elsewhere, with Proctor's logits processor."""
 
 import asyncio
+import contextlib
 import logging
 import time
 from collections.abc import AsyncGenerator, Callable, Collection, Sequence
@@ -18,7 +19,7 @@ from proctor.server.engines.processes.stall import StallTimeouts
 from proctor.server.engines.replicas.choice import ReplicatedChoice, Segment, is_over
 from proctor.server.engines.replicas.client import ReplicaFailed, ReplicaLost
 from proctor.server.engines.replicas.discovery import ReplicaService, discover
-from proctor.server.engines.replicas.events import ReplicaDelta, RequestFailed, read_prompt_logprobs
+from proctor.server.engines.replicas.events import ReplicaDelta, RequestFailed
 from proctor.server.engines.replicas.metrics import Outcome
 from proctor.server.engines.replicas.pool import NO_REPLICA, Lease, ReplicaPool
 from proctor.server.engines.vllm.sampling import check_prompt_logprobs, sampling_options
@@ -77,6 +78,7 @@ class ReplicaEngine:
         *,
         name: str,
         known_as: Collection[str],
+        context_length: int | None,
         grammars: Callable[[Any], GrammarChecker],
         salt: Callable[[str], str],
     ) -> "ReplicaEngine":
@@ -88,19 +90,19 @@ class ReplicaEngine:
             api_key: their bearer token; empty for none.
             name: the model's name for clients of the gateway.
             known_as: the names that the model may have there, if a replica lists several.
+            context_length: the model's context there, where it is not reported.
             grammars: returns the grammar checker for a configuration of vLLM.
             salt: returns the salt of an owner's prefixes in the caches; empty for none.
 
         Raises:
             ValueError: if the replica serves another model, or cannot keep budgets.
         """
-        service = asyncio.run(discover(urls, api_key, local, known_as))
-        checker = grammars(local.config)
-        try:
+        service = asyncio.run(discover(urls, api_key, local, known_as, context_length))
+        with contextlib.ExitStack() as undo:
+            checker = grammars(local.config)
+            undo.callback(checker.close)
             checker.wait()
-        except BaseException:
-            checker.close()
-            raise
+            undo.pop_all()
 
         def pool() -> ReplicaPool:
             return ReplicaPool(urls, api_key, service.identity, model=name)
@@ -208,7 +210,9 @@ class ReplicaEngine:
         body = self._api.prompt_logprobs(segment, self._salt(job.owner))
         response = await lease.client.generate(self._api.path, body, job.headers)
         # In a thread: there can be thousands, and they must not block streams.
-        return await asyncio.to_thread(read_prompt_logprobs, response, job.prompt_ids, count)
+        return await asyncio.to_thread(
+            self._api.read_prompt_logprobs, response, job.prompt_ids, count
+        )
 
     async def attempts(self, job: Job) -> frozenset[int]:
         return self._attempts.pop(job.id, frozenset())
@@ -223,7 +227,12 @@ class ReplicaEngine:
         await pool.start()
 
     async def heartbeat(self, timeouts: StallTimeouts) -> None:
-        """Do nothing: the pool probes the replicas, which restart by themselves."""
+        """Return if the pool probes the replicas, which restart by themselves.
+
+        Raises:
+            EngineUnavailable: if it has stopped to.
+        """
+        self._pooled.check_tasks()
 
     async def kill(self) -> None:
         await self.aclose()

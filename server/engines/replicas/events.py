@@ -101,18 +101,19 @@ class EventReader:
         return ReplicaDelta(delta, attempts, has_record)
 
 
-def read_prompt_logprobs(body: bytes, prompt_ids: Sequence[int], count: int) -> list[TokenLogprob]:
-    """Return the log probabilities of a prompt but for its first token, from a whole response.
+def to_prompt_logprobs(
+    positions: Sequence[Mapping[str, Any]], prompt_ids: Sequence[int], count: int
+) -> list[TokenLogprob]:
+    """Return the log probabilities of a prompt but for its first token, as vLLM writes them.
 
     Args:
-        body: the response of `/inference/v1/generate` without `stream`.
+        positions: by token id for each position, the first of which has none.
         prompt_ids: the prompt.
         count: how many of the most likely tokens to return for each position.
     """
-    positions = orjson.loads(body)["prompt_logprobs"][1:]
     return [
         _prompt_logprob(token, by_id, count)
-        for token, by_id in zip(prompt_ids[1:], positions, strict=True)
+        for token, by_id in zip(prompt_ids[1:], positions[1:], strict=True)
     ]
 
 

@@ -1,7 +1,7 @@
 """The endpoint `/inference/v1/generate`: token ids in, token ids out."""
 
 import secrets
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 from uuid import uuid4
 
@@ -11,10 +11,14 @@ from proctor.budget import Markers
 from proctor.budget.processors.params import SLOW, EngineBudget
 from proctor.budget.processors.structured_outputs.checked_params import BACKEND
 from proctor.budget.processors.structured_outputs.reasoning_parser import parser_arguments
-from proctor.server.engines.base import Job
+from proctor.server.engines.base import Job, TokenLogprob
 from proctor.server.engines.grammars.base import CheckedGrammar
 from proctor.server.engines.replicas.choice import Segment
-from proctor.server.engines.replicas.events import EventReader, read_logprobs
+from proctor.server.engines.replicas.events import (
+    EventReader,
+    read_logprobs,
+    to_prompt_logprobs,
+)
 from proctor.server.engines.vllm.sampling import check_priority, sampling_options
 
 UNSENT = ("_backend", "_backend_was_auto")
@@ -54,6 +58,11 @@ class GenerateApi:
             UnsupportedRequest: if the job has a priority, and the replicas do not heed it.
         """
         check_priority(job, self._by_priority)
+
+    def read_prompt_logprobs(
+        self, response: bytes, prompt_ids: Sequence[int], count: int
+    ) -> list[TokenLogprob]:
+        return to_prompt_logprobs(orjson.loads(response)["prompt_logprobs"], prompt_ids, count)
 
     def reader(self, segment: Segment) -> EventReader:
         return EventReader(segment.job.sampling.top_logprobs, read_logprobs)

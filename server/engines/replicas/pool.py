@@ -6,7 +6,7 @@ import random
 import time
 from collections.abc import Collection, Generator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from proctor.server.engines.base import Job
 from proctor.server.engines.replicas.addresses import resolve
@@ -62,18 +62,15 @@ class Lease:
     Attributes:
         name: the replica's name.
         client: its client.
-        generated: how many tokens have come.
     """
 
     name: str
     client: ReplicaClient
     _assignment: Assignment
     _health: RequestHealth
-    generated: int = field(default=0)
 
     def progress(self, tokens: int) -> None:
         """Report tokens that have come."""
-        self.generated += tokens
         self._assignment.progress(tokens)
         self._health.tokens(tokens, time.monotonic())
 
@@ -140,8 +137,21 @@ class ReplicaPool:
         """Whether any replica can take requests."""
         return self._usable(())
 
+    def check_tasks(self) -> None:
+        """Return if the pool still looks for replicas and probes them.
+
+        Raises:
+            EngineUnavailable: if it does not, due to a bug.
+        """
+        for task in self._tasks:
+            if task.done() and not task.cancelled():
+                raise EngineUnavailable("replicas are not probed any more") from task.exception()
+
     async def wait(self, excluded: Collection[str]) -> None:
         """Wait until a replica that is not excluded can take requests, but not for long.
+
+        Args:
+            excluded: the names of replicas not to use, unless there are no others.
 
         Raises:
             EngineUnavailable: if there is none after `WAIT_SECONDS`.
@@ -164,7 +174,7 @@ class ReplicaPool:
             job: the choice.
             prompt_ids: the prompt of the request.
             limit: the maximum number of tokens that it generates.
-            excluded: the names of replicas not to use.
+            excluded: the names of replicas not to use, unless there are no others.
 
         Raises:
             EngineUnavailable: if no replica can take requests.
@@ -179,7 +189,7 @@ class ReplicaPool:
                 budget_key=(budget.minimum, budget.maximum, budget.continuations),
                 limit=limit,
                 session=job.session,
-                excluded=out | {*excluded},
+                excluded=self._members.keys() - self._candidates(excluded) | out,
             )
         except NoReplica:
             raise EngineUnavailable(NO_REPLICA) from None
@@ -206,8 +216,14 @@ class ReplicaPool:
 
     def _usable(self, excluded: Collection[str]) -> bool:
         now = time.monotonic()
-        names = self._members.keys() - {*excluded}
-        return any(self._health.usable(name, now) for name in names)
+        return any(self._health.usable(name, now) for name in self._candidates(excluded))
+
+    def _candidates(self, excluded: Collection[str]) -> set[str]:
+        """Return the names of the replicas that are not excluded, or of all if there are none.
+
+        A single address may be that of a router, with other replicas behind it.
+        """
+        return self._members.keys() - {*excluded} or {*self._members}
 
     def _reweigh(self, name: str, now: float) -> float:
         """Set the capacity of a replica by its health, and return its weight."""

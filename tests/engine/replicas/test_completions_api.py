@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import Iterator
-from itertools import dropwhile
 from random import Random
 from typing import Any
 
@@ -17,6 +16,8 @@ from tests.engine.replicas.process import Replica, engine_settings
 from tests.engine.replicas.router import running_router
 
 pytestmark = pytest.mark.engine
+
+COMPLETIONS = "/v1/completions"
 
 
 @pytest.fixture(scope="module")
@@ -62,12 +63,7 @@ async def test_greedy_answers_and_their_logprobs_are_those_of_the_other_endpoint
             request = body(routed, chain(Random(number), 4), **fields)
             one, two = await asyncio.gather(ask(http, request), ask(other, request))
             assert one["choices"][0]["message"] == two["choices"][0]["message"]
-            tokens, others = (
-                # Newlines before the answer are dropped from its text; whether their log
-                # probabilities are, depends on the tokens that come together with them.
-                [*dropwhile(lambda token: not token["token"].strip(), choice)]
-                for choice in (answer["choices"][0]["logprobs"]["content"] for answer in (one, two))
-            )
+            tokens, others = (answer["choices"][0]["logprobs"]["content"] for answer in (one, two))
             for token, same in zip(tokens, others, strict=True):
                 assert token["token"] == same["token"]
                 assert token["logprob"] == pytest.approx(same["logprob"], abs=1e-3)
@@ -82,20 +78,26 @@ async def test_seeds_and_choices(routed: Gateway, http: httpx.AsyncClient) -> No
     assert len(texts[0]) == 3
 
 
-@pytest.mark.parametrize(
-    ("fields", "param"),
-    [
-        ({"response_format": {"type": "json_object"}}, "response_format"),
-        ({"prompt_logprobs": 1}, "prompt_logprobs"),
-    ],
-)
-async def test_what_it_has_no_place_for_is_refused(
-    routed: Gateway, http: httpx.AsyncClient, fields: dict[str, Any], param: str
-) -> None:
-    response = await http.post(CHAT, json=body(routed, "hi", **fields))
+async def test_structured_output_is_refused(routed: Gateway, http: httpx.AsyncClient) -> None:
+    request = body(routed, "hi", response_format={"type": "json_object"})
+    response = await http.post(CHAT, json=request)
     assert response.status_code == 400
-    assert response.json()["error"]["param"] == param
+    assert response.json()["error"]["param"] == "response_format"
     assert CompletionsApi.path in response.json()["error"]["message"]
+
+
+async def test_log_probabilities_of_a_prompt_are_those_of_the_other_endpoint(
+    routed: Gateway, vllm_gateway: Gateway, http: httpx.AsyncClient
+) -> None:
+    request = {"model": "proctor-demo", "prompt": [5, 6, 7, 8], "prompt_logprobs": 2}
+    request |= {"max_tokens": 1, "temperature": 0}
+    async with httpx.AsyncClient(base_url=vllm_gateway.url, timeout=300) as other:
+        one, two = await asyncio.gather(
+            *(client.post(COMPLETIONS, json=request) for client in (http, other))
+        )
+    (choice,), (same,) = one.json()["choices"], two.json()["choices"]
+    assert len(choice["prompt_logprobs"]) == 4
+    assert choice["prompt_logprobs"] == same["prompt_logprobs"]
 
 
 async def test_without_the_record_minimums_are_refused_and_maximums_kept(

@@ -26,6 +26,7 @@ from proctor.server.engines.fake import END_THINK, END_TURN, MARKERS, VOCABULARY
 from tests.server.harness import QuietServer, listening_socket
 
 GENERATE = "/inference/v1/generate"
+COMPLETIONS = "/v1/completions"
 LETTERS = b"abcdefghijklmnopqrstuvwxyz     .\n"
 CONTEXT = 4096
 
@@ -64,6 +65,10 @@ class ScriptedReplica:
         probed: set once a handshake was sent.
         aborted: set once a client has given a request up.
         url: its base URL while it is serving.
+        has_plugin: whether it has Proctor's plugin; otherwise it is reached by completions.
+        keeps_budgets: whether it has Proctor's logits processor.
+        context_length: what its list of models says, if anything.
+        api_key: what requests must have, if anything.
     """
 
     name: str = "replica"
@@ -74,6 +79,10 @@ class ScriptedReplica:
     asked: asyncio.Event = field(default_factory=asyncio.Event)
     aborted: asyncio.Event = field(default_factory=asyncio.Event)
     url: str = ""
+    has_plugin: bool = True
+    keeps_budgets: bool = True
+    context_length: int | None = CONTEXT
+    api_key: str = ""
 
     @property
     def app(self) -> Starlette:
@@ -81,7 +90,9 @@ class ScriptedReplica:
         return Starlette(
             routes=[
                 Route(PATH, self._handshake),
+                Route("/v1/models", self._models),
                 Route(GENERATE, self._generate, methods=["POST"]),
+                Route(COMPLETIONS, self._generate, methods=["POST"]),
             ]
         )
 
@@ -99,8 +110,16 @@ class ScriptedReplica:
                 server.should_exit = server.force_exit = True
                 await serving
 
+    async def _models(self, request: Request) -> Response:
+        model = {"id": "scripted", "max_model_len": self.context_length}
+        return JSONResponse({"data": [model]})
+
     async def _handshake(self, request: Request) -> Response:
         await self._pause()
+        if not self.has_plugin:
+            return JSONResponse({"detail": "Not Found"}, 404)
+        if self.api_key and request.headers.get("authorization") != f"Bearer {self.api_key}":
+            return JSONResponse({"error": "Unauthorized"}, 401)
         self.probed.set()
         return JSONResponse(handshake(self.faults.weights).to_wire())
 
@@ -119,14 +138,14 @@ class ScriptedReplica:
     async def _stream(self, body: dict[str, Any]) -> AsyncGenerator[bytes, None]:
         sent, is_over = 0, False
         try:
-            for token, attempts, finish in generate(body):
+            for token, attempts, finish in self._generated(body):
                 await self._pause()
                 if sent == self.faults.break_after and self.faults.breaks_left != 0:
                     if self.faults.breaks_left is not None:
                         self.faults.breaks_left -= 1
                     raise ConnectionResetError
                 sent += 1
-                yield chunk(token, attempts, finish)
+                yield chunk(token, attempts if self.has_plugin else None, finish)
             usage = {"prompt_tokens_details": {"cached_tokens": 3}}
             yield b"data: " + orjson.dumps({"choices": [], "usage": usage}) + b"\n\n"
             yield b"data: [DONE]\n\n"
@@ -134,6 +153,15 @@ class ScriptedReplica:
         finally:
             if not is_over:
                 self.aborted.set()
+
+    def _generated(self, body: dict[str, Any]) -> Iterator[tuple[int, list[int], str | None]]:
+        if not self.keeps_budgets:
+            return iter([(LETTERS[0], [], None)] * 9)
+        if "prompt" in body:
+            budget = {"proctor": orjson.loads(body["vllm_xargs"]["proctor"])}
+            params = {"max_tokens": body["max_tokens"], "extra_args": budget}
+            body = {"token_ids": body["prompt"], "sampling_params": params}
+        return generate(body)
 
     async def _pause(self) -> None:
         if self.faults.hangs:
@@ -201,10 +229,12 @@ def next_token(
     return token, False
 
 
-def chunk(token: int, attempts: list[int], finish: str | None) -> bytes:
-    """Return an event as vLLM sends it, with the record of attempts."""
+def chunk(token: int, attempts: list[int] | None, finish: str | None) -> bytes:
+    """Return an event as vLLM sends it, with the record of attempts, if there is one."""
     choice = {"index": 0, "finish_reason": finish, "token_ids": [token], "logprobs": None}
-    event = {"choices": [choice], "usage": None, "proctor": {"attempts": attempts}}
+    event: dict[str, Any] = {"choices": [choice], "usage": None}
+    if attempts is not None:
+        event["proctor"] = {"attempts": attempts}
     return b"data: " + orjson.dumps(event) + b"\n\n"
 
 

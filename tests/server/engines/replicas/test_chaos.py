@@ -11,7 +11,7 @@ import contextlib
 import signal
 import sys
 from contextlib import AsyncExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from random import Random
 from typing import Any
 
@@ -23,10 +23,15 @@ from proctor.budget import BudgetStateMachine, TokenBudget
 from proctor.server.engines.fake import MARKERS, VOCABULARY
 from proctor.server.nanos import to_nanos
 from proctor.server.storage.tables import gateways, holds, spend
-from tests.server.accounting.ledger.killable import Gateway, two_gateways, until
+from tests.server.accounting.ledger.killable import Gateway, two_gateways
 from tests.server.accounting.ledger.postgres import Cluster
 from tests.server.accounting.ledger.records import read_records
-from tests.server.accounting.ledger.test_chaos import TOKEN_COST, create_ledger, environment_of
+from tests.server.accounting.ledger.test_chaos import (
+    TOKEN_COST,
+    History,
+    create_ledger,
+    environment_of,
+)
 from tests.server.auth.keys import bearer
 from tests.server.engines.replicas.lossy_proxy import LossyProxy
 from tests.server.harness import CHAT, body, free_port, parse_events
@@ -82,31 +87,21 @@ class ReplicaProcess:
 
 
 @dataclass
-class History:
+class ReplicaHistory(History):
     """What the clients observed.
 
     Attributes:
-        answers: the completion tokens of each complete response, by its id.
-        tries: the number of attempts.
-        failures: how many of them failed.
-        spent: set when the key's quota is exhausted.
+        failures: how many of their attempts failed.
     """
 
-    answers: dict[str, int] = field(default_factory=dict)
-    tries: int = 0
     failures: int = 0
-    spent: asyncio.Event = field(default_factory=asyncio.Event)
-
-    async def wait_for_tries(self, count: int) -> None:
-        wanted = self.tries + count
-        await until(lambda: asyncio.sleep(0, self.tries >= wanted or self.spent.is_set()))
 
 
 async def spend_all(
     number: int,
     http: httpx.AsyncClient,
     both: list[Gateway],
-    history: History,
+    history: ReplicaHistory,
     headers: dict[str, str],
 ) -> None:
     """Send requests with random budgets until the quota is exhausted."""
@@ -136,7 +131,7 @@ async def spend_all(
         history.tries += 1
 
 
-def record(history: History, request: dict[str, Any], response: httpx.Response) -> None:
+def record(history: ReplicaHistory, request: dict[str, Any], response: httpx.Response) -> None:
     """Record a response. A complete one must have kept its budget."""
     if response.status_code != 200:
         assert response.status_code in (429, 503), response.text
@@ -178,7 +173,7 @@ async def trigger(
     rng: Random,
     replicas: list[ReplicaProcess],
     both: list[Gateway],
-    history: History,
+    history: ReplicaHistory,
     environment: dict[str, str],
 ) -> None:
     replica, gateway = rng.choice(replicas), rng.choice(both)
@@ -214,7 +209,7 @@ async def test_failing_replicas_break_no_budget_and_lose_no_row(
     most = TOKEN_COST * MAX_TOKENS * ANSWERS
     store, token = await create_ledger(url, most)
     environment = environment_of(url)
-    history, rng = History(), Random(seed)
+    history, rng = ReplicaHistory(), Random(seed)
     async with AsyncExitStack() as stack:
         replicas = [await start_replica(stack) for _ in range(3)]
         urls = [f"http://127.0.0.1:{replica.proxy.port}" for replica in replicas]

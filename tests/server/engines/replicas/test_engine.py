@@ -3,12 +3,14 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, aclosing
+from dataclasses import replace
 
 import pytest
 
 from proctor.budget import TokenBudget, replay
 from proctor.server.engines.base import Delta, Finish, Job, Sampling
 from proctor.server.engines.fake import MARKERS, VOCABULARY
+from proctor.server.engines.processes.stall import StallTimeouts
 from proctor.server.engines.replicas.discovery import check_handshake
 from proctor.server.engines.replicas.engine import ReplicaEngine
 from proctor.server.errors import EngineUnavailable, UnsupportedRequest
@@ -241,8 +243,6 @@ async def test_without_replicas_it_is_unavailable_and_recovers(two: list[Scripte
 
 @pytest.mark.parametrize("field", ["wire", "markers", "vocabulary"])
 def test_a_replica_of_another_model_or_version_is_refused(field: str) -> None:
-    from dataclasses import replace
-
     check_handshake(handshake(), local_model())
     other = replace(handshake(), **{field: 9 if field == "wire" else "other"})
     with pytest.raises(ValueError, match=f"the replicas' {field}"):
@@ -263,3 +263,34 @@ async def test_a_session_stays_on_its_replica(two: list[ScriptedReplica]) -> Non
             prompt = b"".join(f"{call:02}".encode() * 40 for call in range(number + 1))
             await collect(engine, job(f"call {number}", session="one", prompt_ids=tuple(prompt)))
     assert sorted(len(replica.bodies) for replica in two) == [0, 12]
+
+
+async def test_what_is_lost_behind_a_single_address_is_resumed_there() -> None:
+    """The address may be that of a router."""
+    faults = Faults(break_after=9, breaks_left=1)
+    replica = ScriptedReplica(faults=faults)
+    async with replica.serving(), running_engine(replica) as engine:
+        tokens, _ = await collect(engine, job())
+    assert len(replica.bodies) == 2
+    assert tokens == await expected(job())
+
+
+async def test_a_prompt_of_megabytes_reaches_the_replica() -> None:
+    long = job(prompt_ids=tuple(b"abcdefg " * 60_000))
+    async with ScriptedReplica().serving() as replica, running_engine(replica) as engine:
+        await collect(engine, long)
+    assert replica.bodies[0]["token_ids"] == [*long.prompt_ids]
+
+
+async def test_an_engine_that_no_longer_probes_is_restarted(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    timeouts = StallTimeouts(PATIENCE, PATIENCE)
+    async with ScriptedReplica().serving() as replica, running_engine(replica) as engine:
+        await engine.heartbeat(timeouts)
+        pool = engine._pooled
+        monkeypatch.setattr(pool, "_check", lambda *_: 1 / 0)
+        async with asyncio.timeout(PATIENCE):
+            await asyncio.wait(pool._tasks, return_when=asyncio.FIRST_COMPLETED)
+        with pytest.raises(EngineUnavailable, match="not probed"):
+            await engine.heartbeat(timeouts)
