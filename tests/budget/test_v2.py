@@ -87,7 +87,10 @@ def config(markers: Markers, drafts: int) -> Any:
 
 
 class Runner:
-    """The part of vLLM's V2 runner that processors see: greedy, with vLLM's request states."""
+    """The part of vLLM's V2 runner that processors see: greedy, with vLLM's request states.
+
+    As in vLLM's worker, steps run in inference mode and the worker's other calls do not.
+    """
 
     def __init__(
         self,
@@ -112,6 +115,7 @@ class Runner:
         self.running.remove(request)
         self._states.remove_request(request.key)
 
+    @torch.inference_mode()
     def add(self, *requests: Request) -> None:
         for request in requests:
             prompt_length = len(PROMPT) + len(request.resumed)
@@ -140,6 +144,7 @@ class Runner:
             seq_lens_upper_bound_np=(lengths + np.array(counts) - 1).astype(np.int32),
         )
 
+    @torch.inference_mode()
     def step(
         self,
         batch: list[Request],
@@ -159,6 +164,7 @@ class Runner:
         assert self.processor.apply(logits, self.context(batch, drafts)) is logits
         self.accept(batch, drafts, logits, prefilling)
 
+    @torch.inference_mode()
     def accept(
         self,
         batch: list[Request],

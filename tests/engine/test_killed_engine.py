@@ -61,8 +61,8 @@ async def generate(engine: VllmEngine, job: Job) -> None:
 
 
 CALLS: list[Callable[[VllmEngine], Coroutine[Any, Any, object]]] = [
-    lambda engine: engine.check(JOB, ""),
-    lambda engine: engine.check(CONSTRAINED, ""),
+    lambda engine: engine.check(JOB),
+    lambda engine: engine.check(CONSTRAINED),
     lambda engine: generate(engine, JOB),
     lambda engine: engine.attempts(WITH_MINIMUM),
     lambda engine: engine.health(),
