@@ -17,25 +17,25 @@ from proctor.budget.errors import BudgetError
 from proctor.budget.machine import (
     BudgetStateMachine,
     DesyncError,
-    EndReason,
-    Forced,
-    ForcedRun,
     Label,
     Labelled,
-    Outcome,
     replay,
 )
 from proctor.budget.markers import Markers
 from proctor.budget.matcher import MarkerMatcher, matcher_of
+from proctor.budget.moves import EMPTY_RECORD, EngineRecord, Move
+from proctor.budget.outcome import EndReason, Forced, ForcedRun, Outcome
 from proctor.budget.vocabulary import UNKNOWN_VOCABULARY, Vocabulary
 
 __all__ = [
+    "EMPTY_RECORD",
     "MAX_CONTINUATIONS",
     "UNKNOWN_VOCABULARY",
     "BudgetError",
     "BudgetStateMachine",
     "DesyncError",
     "EndReason",
+    "EngineRecord",
     "Forced",
     "ForcedRun",
     "Label",
@@ -43,6 +43,7 @@ __all__ = [
     "Landing",
     "MarkerMatcher",
     "Markers",
+    "Move",
     "OnLoop",
     "Outcome",
     "ThinkingBudget",

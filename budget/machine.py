@@ -2,21 +2,24 @@
 
 Before each token it defines what the engine must enforce; after each token, what the
 token was. Tests hold the vectorized table equal to it, and the gateway folds it over
-the streamed tokens for its accounting. The state is a function of the tokens and the
-attempt log, the positions of tokens that replaced an attempt to close the thinking:
-the tokens alone do not distinguish a forced "Wait" from a sampled one.
+the streamed tokens for its accounting. The state is a function of the tokens and of the
+engine's record: the positions of tokens that replaced an attempt to close the thinking, as
+the tokens alone do not distinguish a forced "Wait" from a sampled one, and the moves of the
+maximum.
 `proctor.budget.phases` lists the phases and the transitions between them.
 """
 
-from collections.abc import Iterable, Set
-from dataclasses import dataclass
-from enum import IntEnum, StrEnum
+from collections import deque
+from collections.abc import Iterable, Sequence, Set
+from enum import IntEnum
 from typing import NamedTuple
 
 from proctor.budget.budgets import OnLoop, TokenBudget
 from proctor.budget.loops import LoopDetector
 from proctor.budget.markers import Markers
 from proctor.budget.matcher import Crossing, Step, matcher_of
+from proctor.budget.moves import EARLY_EXITS, Move, moved_maximum
+from proctor.budget.outcome import EndReason, Forced, ForcedRun, Outcome
 from proctor.budget.phases import TRANSITIONS, Event, Phase
 from proctor.budget.vocabulary import (
     ENDS,
@@ -50,74 +53,8 @@ class Labelled(NamedTuple):
     text: bytes = b""
 
 
-class Forced(StrEnum):
-    """The reason why a token was forced."""
-
-    CONTINUATION = "continuation"
-    WRAP_UP = "wrap_up"
-    MARKER = "marker"
-
-
-class EndReason(StrEnum):
-    """The reason why thinking ended."""
-
-    NATURAL = "natural"
-    MAX = "max"
-    LOOP = "loop"
-    LENGTH = "length"
-    STOP = "stop"
-    CANCELLED = "cancelled"
-    DISABLED = "disabled"
-
-
-class ForcedRun(NamedTuple):
-    """Consecutive tokens that were forced for one reason.
-
-    A token that replaces an attempt to close starts a new run, as does a nudge.
-
-    Attributes:
-        kind: the reason.
-        start: the position of the first token in the choice.
-        end: the position after the last token.
-    """
-
-    kind: Forced
-    start: int
-    end: int
-
-
 class DesyncError(RuntimeError):
     """A token differs from the forced one: the engine did not enforce the budget."""
-
-
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """The statistics of one choice's thinking.
-
-    Attributes:
-        tokens: thinking tokens, markers excluded.
-        forced_runs: the forced tokens, in order.
-        continuations: attempts to close that became continuations.
-        end_reason: why the thinking ended.
-        loops: the number of loops detected, by action.
-        spilled: answer tokens before an end marker that the model wrote in its answer although its
-            thinking had been closed for it: it went on thinking there.
-    """
-
-    tokens: int
-    forced_runs: tuple[ForcedRun, ...]
-    continuations: int
-    end_reason: EndReason
-    loops: dict[OnLoop, int]
-    spilled: int = 0
-
-    @property
-    def forced(self) -> dict[Forced, int]:
-        """The number of forced tokens by kind."""
-        counts = dict.fromkeys(Forced, 0)
-        for run in self.forced_runs:
-            counts[run.kind] += run.end - run.start
-        return counts
 
 
 class BudgetStateMachine:
@@ -131,6 +68,7 @@ class BudgetStateMachine:
         matcher: the matcher of the model's markers.
         detector: the loop detector.
         phase: the current phase.
+        maximum: the maximum of thinking tokens, which may have moved; None if there is none.
         matcher_state: the current state of `matcher`.
         length: tokens generated.
         tokens: thinking tokens, markers excluded.
@@ -156,6 +94,7 @@ class BudgetStateMachine:
         self.matcher = matcher_of(markers, vocabulary)
         self.detector = LoopDetector(vocabulary.weights)
         self.phase = Phase.THINKING if budget.opened else Phase.OUTSIDE
+        self.maximum = budget.maximum
         self.matcher_state = self._root(inside=budget.opened)
         self.length = 0
         self.tokens = 0
@@ -175,6 +114,8 @@ class BudgetStateMachine:
         self._script: list[tuple[int, Forced]] = []
         self._starts_run = False
         self._end_reason: EndReason | None = None
+        # The reason of an early exit that was ordered.
+        self._exit: EndReason | None = None
         # The number of answer tokens at the last end marker.
         self._answer_start = 0
         if budget.begins_with_marker:
@@ -225,6 +166,11 @@ class BudgetStateMachine:
         return self.loop_counts[OnLoop.CLOSE] > 0
 
     @property
+    def max_continuations(self) -> int:
+        """How many attempts to close become continuations whatever the number of tokens."""
+        return self._budget.continuations if self._exit is None else 0
+
+    @property
     def script_length(self) -> int:
         """The number of tokens still to be forced."""
         return len(self._script)
@@ -257,9 +203,9 @@ class BudgetStateMachine:
     @property
     def barred(self) -> Set[int]:
         """The tokens to mask because they would open a block although the maximum is reached."""
-        if self.phase is not Phase.OUTSIDE or self._budget.maximum is None:
+        if self.phase is not Phase.OUTSIDE or self.maximum is None:
             return frozenset()
-        spent = self.tokens >= self._budget.maximum
+        spent = self.tokens >= self.maximum
         return self.matcher.barred(self.matcher_state) if spent else frozenset()
 
     @property
@@ -287,10 +233,9 @@ class BudgetStateMachine:
         The wrap-up's tokens are subtracted, unless a partial marker is where the
         wrap-up would have to begin.
         """
-        maximum = self._budget.maximum
-        if maximum is None:
+        if self.maximum is None:
             return None
-        left = maximum - self.tokens - self.pending
+        left = self.maximum - self.tokens - self.pending
         before_wrap_up = left - len(self._budget.wrap_up_ids)
         if before_wrap_up > 0 or (before_wrap_up == 0 and not self.pending):
             return before_wrap_up
@@ -298,15 +243,14 @@ class BudgetStateMachine:
 
     @property
     def _continuation_is_due(self) -> bool:
-        if self.continuations >= self._budget.continuations:
+        if self.continuations >= self.max_continuations:
             return False
         return self._fits(self.continuation)
 
     def _fits(self, text: tuple[int, ...]) -> bool:
         """Return whether a text leaves at least one token of thinking before the wrap-up."""
-        maximum = self._budget.maximum
         needed = len(text) + len(self._budget.wrap_up_ids)
-        return maximum is None or self.tokens + self.pending + needed < maximum
+        return self.maximum is None or self.tokens + self.pending + needed < self.maximum
 
     def advance(self, token: int, attempted: bool = False) -> list[Labelled]:
         """Take the next token, and return the tokens whose labels are now certain, in order.
@@ -369,6 +313,50 @@ class BudgetStateMachine:
         self.tokens += 1
         self._enforce_limits(looping)
         return Label.THINKING
+
+    def move_maximum(self, target: int | None, reason: EndReason | None = None) -> Move | None:
+        """Move the maximum, and close the thinking if that reaches it.
+
+        Args:
+            target: the new maximum, which moves no further than `moved_maximum` allows; None to
+                exit early: at the end of the sentence if there is room for a landing.
+            reason: the end reason if the new maximum is reached, one of `EARLY_EXITS`. Attempts
+                to close then only become continuations below the minimum.
+
+        Returns:
+            The move as it took effect; None if the maximum stays, or it is too late because the
+            thinking is being closed.
+
+        Raises:
+            ValueError: if `reason` is not one of `EARLY_EXITS`.
+        """
+        if reason is not None and reason not in EARLY_EXITS:
+            raise ValueError(f"reason must be one of {', '.join(sorted(EARLY_EXITS))}")
+        if self.closing:
+            return None
+        maximum = moved_maximum(
+            self._budget,
+            self.maximum,
+            target,
+            used=self.tokens + (self.pending if self.thinking else 0),
+            incomplete_bytes=self.incomplete_bytes,
+            thinking=self.thinking,
+        )
+        if maximum is None:
+            return None
+        move = Move(self.length, maximum, reason)
+        self.apply_move(move)
+        return move
+
+    def apply_move(self, move: Move) -> None:
+        """Apply a recorded move of the maximum."""
+        self.maximum = move.maximum
+        self._exit = move.reason or self._exit
+        if self.phase is Phase.CONTINUING and self._is_continuation_complete:
+            self._script = []
+            self._transition(Event.RESUME)
+        if self._room == 0 and self.phase in (Phase.THINKING, Phase.CONTINUING):
+            self._close(Event.SPENT)
 
     def extends_marker(self, token: int) -> bool:
         """Return whether a token extends the partial match of a marker."""
@@ -535,6 +523,8 @@ class BudgetStateMachine:
             return EndReason.NATURAL
         if self.event is Event.LOOP:
             return EndReason.LOOP
+        if self._exit is not None:
+            return self._exit
         return EndReason.LENGTH if self._budget.capped_by_room else EndReason.MAX
 
     def _enforce_limits(self, looping: bool) -> None:
@@ -570,7 +560,7 @@ class BudgetStateMachine:
         """Force the wrap-up, if it fits, and the end marker."""
         self._transition(event)
         wrap_up = self._budget.wrap_up_ids if not self.pending else ()
-        if self._budget.maximum is not None and self.tokens + len(wrap_up) > self._budget.maximum:
+        if self.maximum is not None and self.tokens + len(wrap_up) > self.maximum:
             wrap_up = ()
         # The tokens of a partial marker that is completed do not count as thinking, so below
         # the minimum the whole marker is forced instead.
@@ -586,9 +576,27 @@ def replay(
     tokens: Iterable[int],
     attempts: Set[int] = frozenset(),
     vocabulary: Vocabulary = UNKNOWN_VOCABULARY,
+    moves: Sequence[Move] = (),
 ) -> BudgetStateMachine:
-    """Create a machine and advance it by `tokens`, with replaced attempts at `attempts`."""
+    """Create a machine and advance it by `tokens`, with what an engine recorded of them.
+
+    Args:
+        budget: the budget of the choice.
+        markers: the model's thinking markers.
+        tokens: its tokens.
+        attempts: the positions of those that replaced an attempt to close.
+        vocabulary: the texts of the tokens.
+        moves: the moves of the maximum, in order.
+
+    Raises:
+        DesyncError: if a token differs from the forced one.
+    """
     machine = BudgetStateMachine(budget, markers, vocabulary)
+    remaining = deque(moves)
     for position, token in enumerate(tokens):
+        while remaining and remaining[0].position <= position:
+            machine.apply_move(remaining.popleft())
         machine.advance(token, position in attempts)
+    for move in remaining:
+        machine.apply_move(move)
     return machine

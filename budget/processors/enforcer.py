@@ -10,7 +10,7 @@ continuation's first token is forced in its place.
 """
 
 import logging
-from collections.abc import Iterable, Iterator, Set
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -19,6 +19,7 @@ import torch
 
 from proctor.budget.machine import BudgetStateMachine, DesyncError, replay
 from proctor.budget.matcher import matcher_of
+from proctor.budget.moves import EngineRecord
 from proctor.budget.processors.backend import Array, ArrayBackend
 from proctor.budget.processors.constraints import TokenConstraints
 from proctor.budget.processors.forced_sequences import NO_TOKEN
@@ -134,17 +135,24 @@ class Enforcer:
         self._no_penalties = BatchPenalties((), logits)
 
     def replay(
-        self, request: "EngineBudget", tokens: Iterable[int], attempts: Set[int]
+        self, request: "EngineBudget", tokens: Iterable[int], record: EngineRecord
     ) -> BudgetStateMachine | None:
         """Return the state after a request's output; None if the output violates its budget.
 
         Args:
             request: the request's budget.
             tokens: its output, empty unless it was preempted.
-            attempts: the positions of tokens that replaced an attempt to close.
+            record: what was recorded of it.
         """
         try:
-            return replay(request.budget, self._markers, tokens, attempts, self._vocabulary)
+            return replay(
+                request.budget,
+                self._markers,
+                tokens,
+                record.attempts,
+                self._vocabulary,
+                record.moves,
+            )
         except DesyncError:
             log_violation(request.key)
             return None

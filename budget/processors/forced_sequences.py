@@ -66,13 +66,16 @@ class ForcedSequences:
         return row + close + self._completions
 
     def character_spans(self, budget: TokenBudget) -> list[int]:
-        """Return, for each cell of a continuation, how many tokens its character spans.
+        """Return, for each cell of a continuation or nudge, how many tokens its character spans.
 
         The result has `width` elements; those of other cells are 0.
         """
         spans = [0] * self.width
-        for index, ids in enumerate(budget.continuation_ids):
-            start = self.continuations_start + index * self.continuation_width
+        texts = [
+            (self.continuations_start + index * self.continuation_width, ids)
+            for index, ids in enumerate(budget.continuation_ids)
+        ]
+        for start, ids in [*texts, (self.nudge_start, budget.nudge_ids)]:
             for offset in range(len(ids)):
                 spans[start + offset] = self._vocabulary.span(ids[offset:])
         return spans

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from proctor.budget.budgets import TokenBudget
 from proctor.budget.errors import BudgetError
 from proctor.budget.markers import Markers
+from proctor.budget.moves import EMPTY_RECORD, EngineRecord
 
 if TYPE_CHECKING:
     from vllm import SamplingParams
@@ -20,10 +21,10 @@ SLOW = "proctor_slow_grammar"
 """The key in `SamplingParams.extra_args` of the flag that the grammar is slow to compile."""
 
 
-WIRE_VERSION = 1
+WIRE_VERSION = 2
 """The version of the format of budgets. A processor rejects budgets of other versions."""
 
-FIELDS = {"wire", "key", "seed", "budget", "resumed", "attempts"}
+FIELDS = {"wire", "key", "seed", "budget", "resumed", "record"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,14 +37,14 @@ class EngineBudget:
         budget: the budget in token ids.
         resumed: the number of tokens at the end of the prompt that were generated under this
             budget before, by another engine.
-        attempts: the positions of those among them that replaced an attempt to close.
+        record: what that engine recorded of them.
     """
 
     key: str
     seed: int
     budget: TokenBudget
     resumed: int = 0
-    attempts: tuple[int, ...] = ()
+    record: EngineRecord = EMPTY_RECORD
 
     def to_extra_args(self) -> dict[str, Any]:
         """Return the entry of `SamplingParams.extra_args`."""
@@ -53,7 +54,7 @@ class EngineBudget:
             "seed": self.seed,
             "budget": self.budget.to_wire(),
             "resumed": self.resumed,
-            "attempts": list(self.attempts),
+            "record": self.record.to_wire(),
         }
         return {KEY: wire}
 
@@ -82,8 +83,9 @@ def read(params: "SamplingParams") -> EngineBudget | None:
         )
     budget = TokenBudget.from_wire(fields["budget"])
     try:
-        resumed, attempts = int(fields["resumed"]), tuple(map(int, fields["attempts"]))
-        return EngineBudget(str(fields["key"]), int(fields["seed"]), budget, resumed, attempts)
+        key, seed = str(fields["key"]), int(fields["seed"])
+        record = EngineRecord.from_wire(fields["record"])
+        return EngineBudget(key, seed, budget, int(fields["resumed"]), record)
     except (TypeError, ValueError) as error:
         raise BudgetError("extra_args", f"malformed extra_args.{KEY}: {error}") from error
 

@@ -15,6 +15,8 @@ from proctor.budget.budgets import MAX_TEXTS, OnLoop, TokenBudget
 from proctor.budget.machine import BudgetStateMachine
 from proctor.budget.markers import Markers
 from proctor.budget.matcher import Crossing
+from proctor.budget.moves import Move, moved_maximum
+from proctor.budget.outcome import EndReason
 from proctor.budget.processors.backend import Array, ArrayBackend
 from proctor.budget.processors.constraints import TokenConstraints
 from proctor.budget.processors.forced_sequences import IDLE, NO_TOKEN, ForcedSequences
@@ -189,15 +191,14 @@ class BudgetTable:
         self._has_nudge[slot] = bool(budget.nudge_ids)
         self._detects_loops[slot] = budget.on_loop is not OnLoop.OFF
         self._has_answer_minimum[slot] = budget.answer_minimum > 0
-        maximum = UNLIMITED if budget.maximum is None else budget.maximum
-        closing_from = maximum - len(budget.wrap_up_ids)
-        self._near_maximum_from[slot] = closing_from - MAX_CONTINUATION_BYTES
+        maximum = UNLIMITED if machine.maximum is None else machine.maximum
+        self._near_maximum_from[slot] = _near_maximum_from(budget, maximum)
         self._update_any()
         lengths = [len(text) for text in budget.continuation_ids]
         numbers = [
             budget.minimum,
             maximum,
-            budget.continuations,
+            machine.max_continuations,
             len(budget.wrap_up_ids),
             budget.landing,
             budget.on_loop is not OnLoop.OFF,
@@ -210,10 +211,44 @@ class BudgetTable:
         ]
         self._numbers[:, slot] = self._arrays.as_int64(numbers)
         self._sequences[slot] = self._arrays.as_int64(self._layout.row(budget))
-        if budget.demands_thinking:
+        if budget.demands_thinking or budget.nudge_ids:
             self._character_spans[slot] = self._arrays.as_int64(
                 self._layout.character_spans(budget)
             )
+
+    def move_maximum(
+        self, slot: int, budget: TokenBudget, target: int | None, reason: EndReason | None
+    ) -> Move | None:
+        """Move the maximum of a slot; see `BudgetStateMachine.move_maximum`. Waits for the device.
+
+        Args:
+            slot: the index of the slot.
+            budget: the budget that it was loaded with.
+            target: the new maximum, or None for an early exit.
+            reason: the end reason if it is reached.
+        """
+        state, maximum = self.state, int(self._maximum[slot])
+        thinking = bool(state.thinking[slot])
+        if int(state.cursor[slot]) >= self._layout.close_start:
+            return None
+        moved = moved_maximum(
+            budget,
+            None if maximum == UNLIMITED else maximum,
+            target,
+            used=int(state.tokens[slot]) + (int(state.pending[slot]) if thinking else 0),
+            incomplete_bytes=int(state.incomplete_bytes[slot]),
+            thinking=thinking,
+        )
+        if moved is None:
+            return None
+        self._maximum[slot] = moved
+        if reason is not None:
+            self._continuations[slot] = 0
+        self._near_maximum_from[slot] = _near_maximum_from(budget, moved)
+        none = self._xp.zeros_like(state.thinking)
+        # Changes no other slot: they obey their limits already.
+        self.state = self._enforce_limits(state, none, none, None)
+        return Move(int(state.length[slot]), moved, reason)
 
     def unload(self, slot: int) -> None:
         """Empty a slot, so that no operations are run for its budget."""
@@ -440,7 +475,7 @@ class BudgetTable:
         # Forcing stops at the end of the sequence, after a marker, and before a character of a
         # continuation that does not fit the room.
         finished = crossed | (self._cell(self._sequences, state.cursor) == NO_TOKEN)
-        if self._any_demands_thinking:
+        if self._any_demands_thinking or self._any_nudge:
             start, end = self._layout.continuations_start, self._layout.close_start
             in_continuation = (state.cursor >= start) & (state.cursor < end)
             too_long = self._cell(self._character_spans, state.cursor) > room
@@ -503,3 +538,8 @@ class BudgetTable:
     def _cell(self, cells: Array, cursor: Array) -> Array:
         """Return the cell at the cursor in each slot's row of [slots, width], as [slots]."""
         return self._take(self._xp.reshape(cells, (-1,)), self._row_starts + cursor)
+
+
+def _near_maximum_from(budget: TokenBudget, maximum: int) -> int:
+    """Return the number of tokens from which on a maximum may cut a character."""
+    return maximum - len(budget.wrap_up_ids) - MAX_CONTINUATION_BYTES

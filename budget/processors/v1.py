@@ -11,6 +11,8 @@ from vllm import SamplingParams
 from vllm.v1.sample.logits_processor import BatchUpdate, LogitsProcessor, MoveDirectionality
 
 from proctor.budget.machine import BudgetStateMachine, DesyncError
+from proctor.budget.moves import EMPTY_RECORD, EngineRecord, Move
+from proctor.budget.outcome import EndReason
 from proctor.budget.processors.backend import Array, ArrayBackend
 from proctor.budget.processors.constraints import TokenConstraints, constraints_on
 from proctor.budget.processors.enforcer import Enforcer, RowMasks, log_violation
@@ -46,7 +48,7 @@ class RowState:
         penalties: its penalties; None if it has none.
         machine: its state after the processed tokens; None once its slot in the table has it.
         processed: how many of the output tokens the machine or the table has taken.
-        past_attempts: positions of the processed tokens that replaced an attempt to close.
+        past: what was recorded of the processed tokens, and the moves of the maximum.
         is_attempt: whether the token being sampled replaces an attempt.
     """
 
@@ -56,14 +58,14 @@ class RowState:
     penalties: RowPenalties | None
     machine: BudgetStateMachine | None
     processed: int
-    past_attempts: list[int]
+    past: EngineRecord
     is_attempt: bool = False
 
     @property
-    def attempts(self) -> list[int]:
-        """Positions of replaced attempts, including the token being sampled."""
-        current = [self.position] if self.is_attempt else []
-        return [*self.past_attempts, *current]
+    def record(self) -> EngineRecord:
+        """What is recorded of the request, the token being sampled included."""
+        current = frozenset([self.position] if self.is_attempt else ())
+        return self.past | EngineRecord(current)
 
     @property
     def position(self) -> int:
@@ -73,7 +75,7 @@ class RowState:
     @property
     def has_new_token(self) -> bool:
         """Whether a token was sampled that was not processed."""
-        return len(self.output) > self.processed
+        return len(self.output) > self.processed and self.new_token >= 0
 
     @property
     def new_token(self) -> int:
@@ -83,8 +85,7 @@ class RowState:
     def take_token(self) -> None:
         """Count the new token as processed."""
         if self.is_attempt:
-            self.past_attempts.append(self.position)
-            self.is_attempt = False
+            self.past, self.is_attempt = self.record, False
         self.processed += 1
 
 
@@ -173,7 +174,7 @@ class BudgetLogitsProcessor(LogitsProcessor):
         self._slots = 0
         self._free: list[int] = []
         self._shrink()
-        self._saved_attempts: OrderedDict[str, list[int]] = OrderedDict()
+        self._saved: OrderedDict[str, EngineRecord] = OrderedDict()
 
     def is_argmax_invariant(self) -> bool:
         """Return False, because a forced token need not be the argmax."""
@@ -226,21 +227,46 @@ class BudgetLogitsProcessor(LogitsProcessor):
                 state.is_attempt = is_attempt
         return logits
 
-    def take_attempts(self, key: str) -> list[int]:
-        """Return the positions, in a request's output, of tokens that replaced an attempt.
+    def move_maximum(self, key: str, target: int | None, reason: EndReason | None) -> Move | None:
+        """Move the maximum of a running request, between two steps.
+
+        Args:
+            key: the request's key, see `EngineBudget`.
+            target: the new maximum, or None to exit early; see `BudgetStateMachine.move_maximum`.
+            reason: the end reason if it is reached.
+
+        Returns:
+            The move as it took effect; None if there was none, or the request is not running.
+        """
+        self._advance()
+        for state in self._rows.values():
+            if state.request.key != key:
+                continue
+            if state.machine is not None:
+                move = state.machine.move_maximum(target, reason)
+            else:
+                table, budget = self._enforcer.table, state.request.budget
+                move = table.move_maximum(state.slot, budget, target, reason)
+            if move is not None:
+                state.past |= EngineRecord(moves=(move,))
+            return move
+        return None
+
+    def take_record(self, key: str) -> EngineRecord:
+        """Return what is recorded of a request.
 
         The record of a request that left the batch is removed.
         """
-        attempts = self.peek_attempts(key)
-        self._saved_attempts.pop(key, None)
-        return attempts
+        record = self.peek_record(key)
+        self._saved.pop(key, None)
+        return record
 
-    def peek_attempts(self, key: str) -> list[int]:
+    def peek_record(self, key: str) -> EngineRecord:
         """Return the same without removing anything: the request may go on, even if preempted."""
         for state in self._rows.values():
             if state.request.key == key:
-                return state.attempts
-        return self._saved_attempts.get(key, [])
+                return state.record
+        return self._saved.get(key, EMPTY_RECORD)
 
     def check_slots(self) -> int:
         """Return the number of slots in use.
@@ -271,9 +297,9 @@ class BudgetLogitsProcessor(LogitsProcessor):
         """Assign a slot to a request; None if its output violates its budget."""
         resumed = (prompt or [])[-request.resumed :] if request.resumed else []
         tokens = [*resumed, *output]
-        saved = {*request.attempts, *self._saved_attempts.pop(request.key, ())}
-        past_attempts = sorted(position for position in saved if position < len(tokens))
-        machine = self._enforcer.replay(request, tokens, frozenset(past_attempts))
+        saved = self._saved.pop(request.key, request.record)
+        past = saved.until(len(tokens))
+        machine = self._enforcer.replay(request, tokens, past)
         if machine is None:
             return None
         if not self._free:
@@ -281,7 +307,7 @@ class BudgetLogitsProcessor(LogitsProcessor):
         slot = self._free.pop()
         self._enforcer.load_sampling(slot, request, params)
         penalties = RowPenalties.of(params, prompt, output)
-        return RowState(slot, request, output, penalties, machine, len(output), past_attempts)
+        return RowState(slot, request, output, penalties, machine, len(output), past)
 
     def _shrink(self) -> None:
         """Reset to the initial number of slots; none may be in use."""
@@ -296,16 +322,16 @@ class BudgetLogitsProcessor(LogitsProcessor):
         self._enforcer.resize(slots)
 
     def _remove(self, row: int) -> None:
-        """Free a row's slot and save its attempts: the request may have been preempted."""
+        """Free a row's slot and save its record: the request may have been preempted."""
         state = self._rows.pop(row, None)
         if state is None:
             return
         self._free.append(state.slot)
         self._enforcer.table.unload(state.slot)
-        if state.request.budget.demands_thinking:
-            self._saved_attempts[state.request.key] = state.attempts
-            if len(self._saved_attempts) > MAX_RECORDS:
-                self._saved_attempts.popitem(last=False)
+        if state.record != EMPTY_RECORD:
+            self._saved[state.request.key] = state.record
+            if len(self._saved) > MAX_RECORDS:
+                self._saved.popitem(last=False)
 
     def _remove_key(self, key: str) -> None:
         """Free the old row of a request that is added again before that row is moved over."""

@@ -7,6 +7,7 @@ history of tokens on the device. Therefore only that history advances the table,
 `apply` never waits for the device.
 """
 
+from collections import OrderedDict
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -21,7 +22,9 @@ from vllm.v1.worker.gpu.sample.logits_processor import (
 )
 
 from proctor.budget.machine import BudgetStateMachine
-from proctor.budget.processors.attempt_log import AttemptLog
+from proctor.budget.moves import EngineRecord, Move
+from proctor.budget.outcome import EndReason
+from proctor.budget.processors.attempt_log import MAX_RECORDS, AttemptLog
 from proctor.budget.processors.backend import ArrayBackend
 from proctor.budget.processors.drafts import DraftCounts
 from proctor.budget.processors.enforcer import Enforcer, RowMasks
@@ -79,6 +82,8 @@ class BudgetLogitsProcessor(LogitsProcessor):
         # [2, 2] int64: draft tokens by whether they are thinking (1) or not, proposed and accepted.
         self._drafts = torch.zeros((2, 2), dtype=torch.int64, device=self._device)
 
+        # The moves of the maxima of requests, also of some that left the batch.
+        self._moves: OrderedDict[str, tuple[Move, ...]] = OrderedDict()
         # State on the host, to skip operations without waiting for the device.
         self._owners: dict[int, EngineBudget] = {}
         self._staged: dict[int, tuple[EngineBudget, SamplingParams]] = {}
@@ -94,10 +99,9 @@ class BudgetLogitsProcessor(LogitsProcessor):
         request = read(sampling_params)
         if request is None:
             return False
-        for slot, owner in self._owners.items():
-            if owner.key == request.key:
-                self._release(slot)
-                break
+        previous = self._slot_of(request.key)
+        if previous is not None:
+            self._release(previous)
         self._owners[req_idx] = request
         self._staged[req_idx] = request, sampling_params
         return True
@@ -149,23 +153,53 @@ class BudgetLogitsProcessor(LogitsProcessor):
         return logits
 
     @torch.inference_mode()
-    def take_attempts(self, key: str) -> list[int]:
-        """Return the positions, in a request's output, of tokens that replaced an attempt.
+    def move_maximum(self, key: str, target: int | None, reason: EndReason | None) -> Move | None:
+        """Move the maximum of a running request, between two steps. Waits for the device.
+
+        Args:
+            key: the request's key, see `EngineBudget`.
+            target: the new maximum, or None to exit early; see `BudgetStateMachine.move_maximum`.
+            reason: the end reason if it is reached.
+
+        Returns:
+            The move as it took effect; None if there was none, or the request is not running.
+        """
+        slot = self._slot_of(key)
+        if slot is None or not self._has_budget[slot]:
+            return None
+        self._advance_table(self._slots[slot : slot + 1])
+        budget = self._owners[slot].budget
+        with gpu_sync_allowed():
+            move = self._enforcer.table.move_maximum(slot, budget, target, reason)
+        if move is not None:
+            self._moves[key] = (*self._moves.get(key, ()), move)
+            self._moves.move_to_end(key)
+            if len(self._moves) > MAX_RECORDS:
+                self._moves.popitem(last=False)
+        return move
+
+    @torch.inference_mode()
+    def take_record(self, key: str) -> EngineRecord:
+        """Return what is recorded of a request.
 
         The record of a request that left the batch is removed.
         """
-        attempts = self.peek_attempts(key)
+        record = self.peek_record(key)
         self._attempt_log.pop(key)
-        return attempts
+        if self._slot_of(key) is None:
+            self._moves.pop(key, None)
+        return record
 
     @torch.inference_mode()
-    def peek_attempts(self, key: str) -> list[int]:
+    def peek_record(self, key: str) -> EngineRecord:
         """Return the same without removing anything: the request may go on, even if preempted."""
-        for slot, owner in self._owners.items():
-            if owner.key == key:
-                self._advance_table(self._slots[slot : slot + 1])
-                return self._attempt_log.read(slot)
-        return self._attempt_log.peek(key)
+        slot = self._slot_of(key)
+        if slot is None:
+            attempts = self._attempt_log.peek(key)
+        else:
+            self._advance_table(self._slots[slot : slot + 1])
+            attempts = self._attempt_log.read(slot)
+        return EngineRecord(frozenset(attempts), self._moves.get(key, ()))
 
     @torch.inference_mode()
     def draft_counts(self) -> DraftCounts:
@@ -272,6 +306,13 @@ class BudgetLogitsProcessor(LogitsProcessor):
         attempts = torch.zeros_like(self._slots, dtype=torch.bool)
         return tokens.index_copy(0, slots, token), attempts.index_copy(0, slots, attempted)
 
+    def _slot_of(self, key: str) -> int | None:
+        """Return the slot of a request, which may have left it; None if it has none."""
+        for slot, owner in self._owners.items():
+            if owner.key == key:
+                return slot
+        return None
+
     def _release(self, slot: int) -> None:
         """Release a slot and save its attempts: the request may have been preempted.
 
@@ -295,15 +336,18 @@ class BudgetLogitsProcessor(LogitsProcessor):
         The result is None if the output violates the budget.
         """
         start, end = self._start_of(slot, request), self._requests.prefill_len.np[slot]
-        attempts: list[int] = []
         tokens: list[int] = []
+        attempts: list[int] = []
         if end > start:
             with gpu_sync_allowed():
                 tokens = self._requests.all_token_ids.gpu[slot, start:end].tolist()
-                saved = {*request.attempts, *self._attempt_log.pop(request.key)}
-                attempts = sorted(position for position in saved if position < len(tokens))
-        self._attempt_log.load(slot, attempts)
-        return self._enforcer.replay(request, tokens, frozenset(attempts))
+                attempts = self._attempt_log.pop(request.key)
+        moves = self._moves.get(request.key, request.record.moves)
+        record = EngineRecord(request.record.attempts | {*attempts}, moves).until(len(tokens))
+        if moves:
+            self._moves[request.key] = record.moves
+        self._attempt_log.load(slot, sorted(record.attempts))
+        return self._enforcer.replay(request, tokens, record)
 
 
 class _BudgetRows(NamedTuple):

@@ -17,7 +17,8 @@ from vllm.engine.arg_utils import AsyncEngineArgs
 from vllm.tokenizers import cached_tokenizer_from_config
 
 from proctor.budget.budgets import TokenBudget
-from proctor.budget.machine import EndReason, replay
+from proctor.budget.machine import replay
+from proctor.budget.outcome import EndReason
 from proctor.budget.processors.params import EngineBudget
 from proctor.budget.processors.tokenizer.marker_discovery import MarkerSource, find_markers
 from proctor.budget.processors.tokenizer.vocabulary import read_vocabulary

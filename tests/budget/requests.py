@@ -1,11 +1,19 @@
 """Requests for the tests of processors, and an assertion that their tokens obey the budget."""
 
-from collections.abc import Collection, Sequence
+from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from vllm import SamplingParams
 
-from proctor.budget import BudgetStateMachine, Markers, TokenBudget, Vocabulary
+from proctor.budget import (
+    EMPTY_RECORD,
+    BudgetStateMachine,
+    EngineRecord,
+    Markers,
+    TokenBudget,
+    Vocabulary,
+)
 from proctor.budget.processors.params import EngineBudget
 from tests.budget.strategies import EOS
 
@@ -23,7 +31,7 @@ class Request:
         output: what this engine has generated.
         resumed: what other engines had generated before, which is in its prompt now.
         engines: how many engines have generated it.
-        attempts: the positions in `resumed` that replaced an attempt to close.
+        record: what they recorded of it.
     """
 
     name: str
@@ -32,7 +40,7 @@ class Request:
     output: list[int] = field(default_factory=list)
     resumed: list[int] = field(default_factory=list)
     engines: int = 1
-    attempts: tuple[int, ...] = ()
+    record: EngineRecord = EMPTY_RECORD
 
     @classmethod
     def greedy(cls, name: str, budget: TokenBudget | None) -> "Request":
@@ -53,17 +61,17 @@ class Request:
     def over(self) -> bool:
         return self.tokens[-1:] == [EOS] or len(self.tokens) >= LENGTH
 
-    def move(self, attempts: Collection[int]) -> None:
-        """Resume on another engine, which knows of the attempts only what it is told."""
+    def change_engine(self, record: EngineRecord) -> None:
+        """Resume on another engine, which has no record but this."""
         self.resumed, self.output = self.tokens, []
         self.engines += 1
-        self.attempts = tuple(position for position in attempts if position < len(self.resumed))
+        self.record = record.until(len(self.resumed))
         self.params = self._params()
 
     def _params(self) -> SamplingParams:
         if self.budget is None:
             return SamplingParams(temperature=0)
-        budget = EngineBudget(self.key, 7, self.budget, len(self.resumed), self.attempts)
+        budget = EngineBudget(self.key, 7, self.budget, len(self.resumed), self.record)
         return SamplingParams(temperature=0, extra_args=budget.to_extra_args())
 
 
@@ -71,13 +79,16 @@ def assert_obeys(
     request: Request,
     markers: Markers,
     vocabulary: Vocabulary,
-    attempts: Collection[int],
+    record: EngineRecord,
     preferred: Sequence[int],
 ) -> None:
     """Assert that each token was forced, replaced an attempt, or was the model's preference."""
     assert request.budget is not None
     machine = BudgetStateMachine(request.budget, markers, vocabulary)
+    attempts, moves = record.attempts, deque(record.moves)
     for position, token in enumerate(request.tokens):
+        while moves and moves[0].position <= position:
+            machine.apply_move(moves.popleft())
         preference = preferred[position]
         if machine.forced is not None:
             assert token == machine.forced
@@ -101,3 +112,4 @@ def assert_obeys(
             assert token == preference
             assert not (machine.suppresses_close and preference in machine.closing_tokens)
         machine.advance(token, position in attempts)
+        assert machine.maximum is None or machine.tokens <= machine.maximum

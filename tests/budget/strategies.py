@@ -4,7 +4,7 @@ from dataclasses import dataclass, replace
 
 from hypothesis import strategies as st
 
-from proctor.budget import BudgetStateMachine, Markers, OnLoop, TokenBudget
+from proctor.budget import BudgetStateMachine, EndReason, Markers, OnLoop, TokenBudget
 from proctor.budget.markers import matched_prefix
 from proctor.budget.vocabulary import UNKNOWN_VOCABULARY, Vocabulary
 
@@ -105,6 +105,12 @@ def spelled_markers(draw: st.DrawFn) -> tuple[Markers, Vocabulary]:
 def markers_and_vocabularies() -> st.SearchStrategy[tuple[Markers, Vocabulary]]:
     """Return a strategy of markers, of special tokens or of text, with a vocabulary."""
     return spelled_markers() | st.tuples(markers(), vocabularies())
+
+
+def moves() -> st.SearchStrategy[tuple[int | None, EndReason | None]]:
+    """Return a strategy of targets and reasons of a moved maximum; most are early exits."""
+    targets = st.none() | st.integers(0, 30)
+    return st.tuples(targets, st.sampled_from([EndReason.SETTLED, EndReason.UNSURE, None]))
 
 
 @dataclass

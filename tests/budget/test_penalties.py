@@ -172,7 +172,7 @@ def test_rows_under_a_minimum_have_the_distribution_of_vllm(rows: list[Row], see
         with patch.object(table, "uniform", partial(evenly, number)):
             _, probabilities = sampled(logits, rows, ours)
         for at in with_budget:
-            if ours.take_attempts(str(at)):
+            if ours.take_record(str(at)).attempts:
                 assert probabilities[at, 1] == 1
                 attempts[at] += 1 / DRAWS
             else:

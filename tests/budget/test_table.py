@@ -20,6 +20,7 @@ from tests.budget.strategies import (
     Sampler,
     budgets,
     markers_and_vocabularies,
+    moves,
     with_raised_minimum,
 )
 
@@ -140,6 +141,10 @@ def test_the_table_equals_the_machine_over_random_batches(
         assert all(map(equal, columns(after), columns(table.state)))
         for slot, occupant in enumerate(occupants):
             if occupant is not None and not occupant.over:
+                if not data.draw(st.integers(0, 9)):
+                    target, reason = data.draw(moves())
+                    move = table.move_maximum(slot, occupant.budget, target, reason)
+                    assert move == occupant.machine.move_maximum(target, reason)
                 assert_equal(table, slot, occupant)
                 assert_masks(table, slot, occupant, vocabulary)
 

@@ -13,12 +13,23 @@ from vllm import SamplingParams
 from vllm.v1.sample.logits_processor import MoveDirectionality
 from vllm.v1.sample.logits_processor.state import BatchUpdateBuilder
 
-from proctor.budget import UNKNOWN_VOCABULARY, BudgetError, Markers, TokenBudget, Vocabulary, replay
+from proctor.budget import (
+    EMPTY_RECORD,
+    UNKNOWN_VOCABULARY,
+    BudgetError,
+    EndReason,
+    EngineRecord,
+    Markers,
+    Move,
+    TokenBudget,
+    Vocabulary,
+    replay,
+)
 from proctor.budget.processors import v1
 from proctor.budget.processors.params import KEY, EngineBudget, read, with_markers
 from proctor.budget.processors.v1 import BudgetLogitsProcessor
 from tests.budget.requests import LENGTH, Request, assert_obeys
-from tests.budget.strategies import EOS, VOCABULARY, budgets, markers_and_vocabularies
+from tests.budget.strategies import EOS, VOCABULARY, budgets, markers_and_vocabularies, moves
 
 ROWS = 4
 PROMPT = [4, 2, 4]
@@ -78,6 +89,11 @@ class Batch:
         self._builder.moved.append((first, second, MoveDirectionality.SWAP))
         self.rows[first], self.rows[second] = self.rows[second], self.rows[first]
 
+    def record(self, request: Request) -> EngineRecord:
+        """Return the record of a request, of an earlier engine if this one has not run it."""
+        record = self.processor.take_record(request.key)
+        return request.record if record == EMPTY_RECORD else record
+
     def step(self, logits: torch.Tensor) -> None:
         self.processor.update_state(self._builder.get_and_reset(len(self.rows)))
         shaped = self.processor.apply(logits)
@@ -99,7 +115,7 @@ def test_every_row_obeys_its_own_budget(data: st.DataObject) -> None:
             elif data.draw(st.integers(0, 9)) == 0:  # preempted, to be resumed later
                 batch.remove(request)
                 if data.draw(st.booleans()):  # by another engine
-                    request.move(batch.processor.take_attempts(request.key))
+                    request.change_engine(batch.processor.take_record(request.key))
                 waiting.append(request)
         while sum(row is not None for row in batch.rows) < ROWS and data.draw(st.booleans()):
             if waiting and data.draw(st.booleans()):
@@ -119,13 +135,16 @@ def test_every_row_obeys_its_own_budget(data: st.DataObject) -> None:
             logits[row, token] = 1.0
             preferred[request.name].append(token)
         batch.step(logits)
+        for request in batch.rows:
+            if data.draw(st.integers(0, 9)) == 0:
+                batch.processor.move_maximum(request.key, *data.draw(moves()))
     for request in requests:
-        attempts = {*batch.processor.take_attempts(request.key), *request.attempts}
+        record = batch.record(request)
         if request.budget is None:
             assert request.tokens == preferred[request.name]
-            assert not attempts
+            assert record == EMPTY_RECORD
         else:
-            assert_obeys(request, markers, vocabulary, attempts, preferred[request.name])
+            assert_obeys(request, markers, vocabulary, record, preferred[request.name])
 
 
 ONE = Markers(start=(6,), end=(7,), eos=frozenset({EOS}))
@@ -150,7 +169,7 @@ def test_a_preempted_request_draws_the_same_again() -> None:
                 batch.step(torch.zeros(0, VOCABULARY))
                 batch.add(request)
             batch.step(logits[step : step + 1].clone())
-        replay(MINIMUM, ONE, request.tokens, frozenset(batch.processor.take_attempts("r")))
+        replay(MINIMUM, ONE, request.tokens, batch.processor.take_record("r").attempts)
         return request.tokens
 
     assert run(None) == run(2) == run(4)
@@ -215,15 +234,21 @@ def test_unread_attempt_records_are_bounded(
         batch.remove(request)
         batch.condense()
         batch.step(torch.zeros(0, VOCABULARY))
-    assert [batch.processor.take_attempts(f"r{n}") for n in range(4)] == [[], [], [0], [0]]
+    assert [[*batch.processor.take_record(f"r{n}").attempts] for n in range(4)] == [
+        [],
+        [],
+        [0],
+        [0],
+    ]
 
 
-WIRE = EngineBudget("r", 7, MINIMUM, 3, (1,)).to_extra_args()[KEY]
+RECORD = EngineRecord(frozenset({1}), (Move(2, 4, EndReason.SETTLED), Move(3, 9)))
+WIRE = EngineBudget("r", 7, MINIMUM, 3, RECORD).to_extra_args()[KEY]
 
 
 def test_a_budget_may_be_a_string() -> None:
     params = SamplingParams(extra_args={KEY: json.dumps(WIRE)})
-    assert read(params) == EngineBudget("r", 7, MINIMUM, 3, (1,))
+    assert read(params) == EngineBudget("r", 7, MINIMUM, 3, RECORD)
 
 
 @pytest.mark.parametrize(
@@ -260,4 +285,4 @@ def test_a_continuation_replaces_an_attempt_even_if_its_character_is_incomplete(
     batch.step(torch.eye(VOCABULARY)[[7]])
     batch.step(torch.eye(VOCABULARY)[[2]])
     assert request.tokens == [0, 7]
-    assert batch.processor.take_attempts("r") == [0]
+    assert batch.processor.take_record("r").attempts == {0}

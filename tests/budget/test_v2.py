@@ -17,12 +17,27 @@ from vllm.v1.worker.gpu import buffer_utils
 from vllm.v1.worker.gpu.sample.logits_processor import LogitsContext, LogitsProcRequestState
 from vllm.v1.worker.gpu.states import RequestState
 
-from proctor.budget import UNKNOWN_VOCABULARY, BudgetError, Markers, TokenBudget, Vocabulary, replay
+from proctor.budget import (
+    EMPTY_RECORD,
+    UNKNOWN_VOCABULARY,
+    BudgetError,
+    Markers,
+    TokenBudget,
+    Vocabulary,
+    replay,
+)
 from proctor.budget.processors import attempt_log, v2
 from proctor.budget.processors.drafts import DraftCounts
 from proctor.budget.processors.params import KEY, EngineBudget, with_markers
 from tests.budget.requests import LENGTH, Request, assert_obeys
-from tests.budget.strategies import EOS, VOCABULARY, Sampler, budgets, markers_and_vocabularies
+from tests.budget.strategies import (
+    EOS,
+    VOCABULARY,
+    Sampler,
+    budgets,
+    markers_and_vocabularies,
+    moves,
+)
 
 pytestmark = pytest.mark.slow
 
@@ -226,6 +241,9 @@ class Scenario:
             for taken in range(len(drafted) + 1)
         ]
         self.runner.step(batch, drafts, one_hot(rows), self._prefilling)
+        for request in self.runner.running:
+            if self._draw(st.integers(0, 9)) == 0:
+                self.runner.processor.move_maximum(request.key, *self._draw(moves()))
 
     def preference(self, request: Request, position: int) -> int:
         """Return the token that the model prefers at a position, whatever came before."""
@@ -243,7 +261,7 @@ class Scenario:
                 lost = self._draw(st.integers(0, 3))
                 request.output = request.output[: max(0, len(request.output) - lost)]
                 if self._draw(st.booleans()):  # resumed by another engine
-                    request.move(self.runner.processor.take_attempts(request.key))
+                    request.change_engine(self.runner.processor.take_record(request.key))
                 self._waiting.append(request)
 
     def _add_some(self) -> None:
@@ -281,8 +299,15 @@ class Scenario:
     def _sampler(self, request: Request) -> Sampler | None:
         if request.budget is None:
             return None
-        attempts = frozenset(self.runner.processor.take_attempts(request.key))
-        machine = replay(request.budget, self.markers, request.tokens, attempts, self.vocabulary)
+        record = self.runner.processor.take_record(request.key)
+        machine = replay(
+            request.budget,
+            self.markers,
+            request.tokens,
+            record.attempts,
+            self.vocabulary,
+            record.moves,
+        )
         return Sampler(machine, self.vocabulary)
 
 
@@ -292,13 +317,14 @@ def test_every_row_obeys_its_own_budget(device: torch.device, data: st.DataObjec
     for _ in range(data.draw(st.integers(1, 25))):
         scenario.step()
     for request in scenario.requests:
-        attempts = {*scenario.runner.processor.take_attempts(request.key), *request.attempts}
+        record = scenario.runner.processor.take_record(request.key)
+        record = request.record if record == EMPTY_RECORD else record
         preferred = scenario.preferred[request.name]
         if request.budget is None:
             assert request.tokens == preferred[: len(request.tokens)]
-            assert not attempts
+            assert record == EMPTY_RECORD
         else:
-            assert_obeys(request, scenario.markers, scenario.vocabulary, attempts, preferred)
+            assert_obeys(request, scenario.markers, scenario.vocabulary, record, preferred)
 
 
 ONE = Markers(start=(6,), end=(7,), eos=frozenset({EOS}))
@@ -320,7 +346,7 @@ def test_drafts_do_not_change_the_draws(device: torch.device) -> None:
             done = len(request.tokens)
             drafted = drafter(done)
             runner.step([request], [drafted], logits[done : done + len(drafted) + 1].clone())
-        attempts = runner.processor.take_attempts("r")
+        attempts = sorted(runner.processor.take_record("r").attempts)
         return request.tokens[:30], [at for at in attempts if at < 30]
 
     tokens, attempts = run(lambda done: [])
@@ -338,7 +364,7 @@ def test_drafts_are_counted_by_phase(device: torch.device) -> None:
     runner.step([request, without_budget], [[1, 2, 3], [1]], one_hot([1, 2, 0, 0, 1, 1]))
     runner.step([request], [[7, 4, -1]], one_hot([7, 4, 5, 5]))
     assert request.tokens == [1, 2, 0, 7, 4, 5]
-    runner.processor.take_attempts("r")
+    runner.processor.take_record("r")
     assert runner.processor.draft_counts() == DraftCounts(
         thinking=4, accepted_thinking=3, answer=1, accepted_answer=1
     )
@@ -358,7 +384,7 @@ def test_a_preempted_request_keeps_its_attempts_in_another_slot(device: torch.de
     for preference in (1, 7, 7):
         runner.step([request], [[]], one_hot([preference]))
     assert request.tokens == [1, 1, 2, 7]
-    assert runner.processor.take_attempts("r") == [0, 2]
+    assert runner.processor.take_record("r").attempts == {0, 2}
 
 
 def test_a_masked_token_stays_masked(device: torch.device) -> None:
@@ -384,7 +410,7 @@ def test_a_preempted_request_that_diverged_from_its_budget_is_unchanged(
     before = logits.clone()
     runner.processor.apply(logits, runner.context([request], [[]]))
     assert logits.equal(before)
-    assert runner.processor.take_attempts("r") == []
+    assert runner.processor.take_record("r") == EMPTY_RECORD
 
 
 def test_unread_attempt_records_are_bounded(
@@ -398,7 +424,7 @@ def test_unread_attempt_records_are_bounded(
         runner.add(request)
         runner.step([request], [[]], one_hot([7]))
         runner.remove(request)
-    kept = [runner.processor.take_attempts(f"r{number}") for number in range(12)]
+    kept = [sorted(runner.processor.take_record(f"r{number}").attempts) for number in range(12)]
     assert kept == [[]] * 9 + [[0]] * 3  # the last of them still owns its slot
 
 
