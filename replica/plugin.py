@@ -1,7 +1,8 @@
 """The endpoint plugin of vLLM's server on a replica, named in `VLLM_PLUGINS`.
 
-It serves the handshake, and adds the record of attempts to the streams of the endpoints by which
-gateways send requests: `/inference/v1/generate`, and `/v1/completions`.
+It serves the handshake, moves the maxima of running requests, and adds the record of each choice to
+the streams of the endpoints by which gateways send requests: `/inference/v1/generate`, and
+`/v1/completions`.
 """
 
 import asyncio
@@ -23,13 +24,18 @@ from vllm.v1.engine.async_llm import AsyncLLM
 
 from proctor.budget import BudgetError
 from proctor.budget.processors.integration.arguments import PRIORITY, PROCESSORS
-from proctor.budget.processors.integration.worker_calls import call_workers, read_attempts
+from proctor.budget.processors.integration.worker_calls import (
+    call_workers,
+    move_maximum,
+    read_record,
+)
 from proctor.budget.processors.params import WIRE_VERSION, EngineBudget, markers_of, read
 from proctor.budget.processors.structured_outputs.checked_params import BACKEND, CheckedParams
 from proctor.budget.processors.tokenizer.vocabulary import vocabulary_of
-from proctor.replica.attempt_stream import with_attempts
 from proctor.replica.drain import Drain
 from proctor.replica.handshake import PATH, Handshake, digest_markers, digest_vocabulary
+from proctor.replica.moving import MOVE_PATH, MoveOrder, move_to_wire
+from proctor.replica.record_stream import with_record
 from proctor.replica.weights import digest_weights
 
 NAME = "proctor"
@@ -52,6 +58,7 @@ class ProctorPlugin:
     def attach_router(self, app: FastAPI) -> None:
         """Add the routes; those of vLLM with the same path are replaced."""
         app.add_api_route(PATH, self.handshake, methods=["GET"])
+        app.add_api_route(MOVE_PATH, self.move, methods=["POST"])
         app.add_api_route("/inference/v1/generate", self.generate, methods=["POST"])
         app.add_api_route("/v1/completions", self.complete, methods=["POST"])
 
@@ -87,8 +94,17 @@ class ProctorPlugin:
             return _unavailable(f"the engine does not answer: {type(error).__name__}")
         return JSONResponse(self._handshake.to_wire())
 
+    async def move(self, raw_request: Request) -> Response:
+        """Move the maximum of a running request; see `MoveOrder`."""
+        try:
+            order = MoveOrder.from_wire(await raw_request.json())
+        except ValueError as error:
+            return _rejected(BudgetError("", str(error)))
+        move = await move_maximum(self._engine, order.key, order.target, order.reason)
+        return JSONResponse(move_to_wire(move))
+
     async def generate(self, request: GenerateRequest, raw_request: Request) -> Response:
-        """Generate from token ids, as vLLM does, with the record of attempts in the stream."""
+        """Generate from token ids, as vLLM does, with the record in the stream."""
         if self._drain.begun:
             return _unavailable("the replica is shutting down")
         params = request.sampling_params
@@ -102,7 +118,7 @@ class ProctorPlugin:
         return self._recorded(response, budget)
 
     async def complete(self, request: CompletionRequest, raw_request: Request) -> Response:
-        """Complete a prompt, as vLLM does, with the record of attempts in the stream."""
+        """Complete a prompt, as vLLM does, with the record in the stream."""
         if self._drain.begun:
             return _unavailable("the replica is shutting down")
         try:
@@ -114,15 +130,11 @@ class ProctorPlugin:
 
     def _recorded(self, response: Response, budget: EngineBudget | None) -> Response:
         """Add the record to a stream, if the request's budget can have one."""
-        if (
-            isinstance(response, StreamingResponse)
-            and budget is not None
-            and budget.budget.demands_thinking
-        ):
-            events = with_attempts(
+        if isinstance(response, StreamingResponse) and budget is not None and budget.has_record:
+            events = with_record(
                 response.body_iterator,  # type: ignore[arg-type]
                 budget.budget,
-                partial(read_attempts, self._engine, budget.key),
+                partial(read_record, self._engine, budget.key),
             )
             response.body_iterator = self._drain.follow(events)
         return response

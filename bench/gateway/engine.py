@@ -5,7 +5,7 @@ from collections.abc import AsyncGenerator
 from contextlib import aclosing
 
 from bench.gateway.script import PERIOD, StepClocks, letter_ids
-from proctor.budget import TokenBudget
+from proctor.budget import EMPTY_RECORD, EndReason, EngineRecord, Move, TokenBudget
 from proctor.server.engines.base import Delta, Finish, Job, ModelInfo
 from proctor.server.engines.local_model import LocalModel
 from proctor.server.engines.processes.stall import StallTimeouts
@@ -46,8 +46,13 @@ class ScriptedEngine:
             return self.model.markers.end[0]
         return self._ids[position % PERIOD]
 
-    async def attempts(self, job: Job) -> frozenset[int]:
-        return frozenset()
+    async def record(self, job: Job) -> EngineRecord:
+        return EMPTY_RECORD
+
+    async def move_maximum(
+        self, job: Job, target: int | None, reason: EndReason | None = None
+    ) -> Move | None:
+        return None
 
     async def health(self) -> None:
         pass

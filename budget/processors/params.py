@@ -24,7 +24,7 @@ SLOW = "proctor_slow_grammar"
 WIRE_VERSION = 2
 """The version of the format of budgets. A processor rejects budgets of other versions."""
 
-FIELDS = {"wire", "key", "seed", "budget", "resumed", "record"}
+FIELDS = {"wire", "key", "seed", "budget", "resumed", "record", "movable"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +38,7 @@ class EngineBudget:
         resumed: the number of tokens at the end of the prompt that were generated under this
             budget before, by another engine.
         record: what that engine recorded of them.
+        movable: whether the maximum may be moved while the request runs.
     """
 
     key: str
@@ -45,6 +46,12 @@ class EngineBudget:
     budget: TokenBudget
     resumed: int = 0
     record: EngineRecord = EMPTY_RECORD
+    movable: bool = False
+
+    @property
+    def has_record(self) -> bool:
+        """Whether there may be something to record besides the tokens."""
+        return self.budget.demands_thinking or self.movable
 
     def to_extra_args(self) -> dict[str, Any]:
         """Return the entry of `SamplingParams.extra_args`."""
@@ -55,6 +62,7 @@ class EngineBudget:
             "budget": self.budget.to_wire(),
             "resumed": self.resumed,
             "record": self.record.to_wire(),
+            "movable": self.movable,
         }
         return {KEY: wire}
 
@@ -85,7 +93,8 @@ def read(params: "SamplingParams") -> EngineBudget | None:
     try:
         key, seed = str(fields["key"]), int(fields["seed"])
         record = EngineRecord.from_wire(fields["record"])
-        return EngineBudget(key, seed, budget, int(fields["resumed"]), record)
+        resumed, movable = int(fields["resumed"]), bool(fields["movable"])
+        return EngineBudget(key, seed, budget, resumed, record, movable)
     except (TypeError, ValueError) as error:
         raise BudgetError("extra_args", f"malformed extra_args.{KEY}: {error}") from error
 

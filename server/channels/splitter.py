@@ -8,6 +8,7 @@ from itertools import groupby
 from proctor.budget import (
     BudgetStateMachine,
     EndReason,
+    EngineRecord,
     Label,
     Labelled,
     Outcome,
@@ -24,10 +25,10 @@ from proctor.server.engines.tool_calls import CallDelta
 class ChannelSplitter:
     """Splits the tokens of one choice into text deltas and tool calls, exactly at the markers.
 
-    If the budget can reject attempts to end the thinking, its accounting needs the engine's record
-    of them, which is complete only after the choice has ended. The channel of a token depends on
-    the markers only, so until then a state machine without the budget splits the tokens. It takes
-    the beginning of an end marker that a continuation follows for a rejected attempt.
+    If the budget can reject attempts to end the thinking, or be moved, its accounting needs the
+    engine's record, which is complete only after the choice has ended. The channel of a token
+    depends on the markers only, so until then a state machine without the budget splits the tokens.
+    It takes the beginning of an end marker that a continuation follows for a rejected attempt.
 
     Attributes:
         tokens: the choice's tokens so far.
@@ -63,7 +64,7 @@ class ChannelSplitter:
         self._scored = scored
         self._with_ids = with_ids
         self._ids_returned = 0
-        self._replays = job.budget.demands_thinking
+        self._replays = job.has_record
         markers_only = TokenBudget(opened=job.budget.opened, bound=job.budget.bound)
         if job.budget.begins_with_marker:
             markers_only = replace(markers_only, opens=True)
@@ -171,23 +172,28 @@ class ChannelSplitter:
         deltas = self._split(self._machine.flush()) + self._close_detokenizer()
         return deltas + self._to_deltas(self._answer.close(cut=cut)) + self._last_logprobs()
 
-    def outcome(self, unfinished: EndReason, attempts: frozenset[int] | None) -> Outcome:
+    def outcome(self, unfinished: EndReason, record: EngineRecord | None) -> Outcome:
         """Return the outcome of the thinking.
 
-        Replays all tokens if the budget can reject attempts to end the thinking.
+        Replays all tokens if the budget can reject attempts to end the thinking, or be moved.
 
         Args:
             unfinished: the end reason if the thinking is still open.
-            attempts: the engine's record of rejected attempts; without it, the outcome only has
-                the token counts right.
+            record: the engine's record; without it, the outcome only has the token counts right.
 
         Raises:
             DesyncError: if the budget was not enforced.
         """
         machine, model = self._machine, self._model
-        if self._replays and attempts is not None:
-            budget = self._job.budget
-            machine = replay(budget, model.markers, self.tokens, attempts, model.vocabulary)
+        if self._replays and record is not None:
+            machine = replay(
+                self._job.budget,
+                model.markers,
+                self.tokens,
+                record.attempts,
+                model.vocabulary,
+                record.moves,
+            )
         machine.flush()
         return machine.outcome(unfinished)
 

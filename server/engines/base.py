@@ -11,7 +11,15 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, NamedTuple, Protocol
 
-from proctor.budget import UNKNOWN_VOCABULARY, Markers, TokenBudget, Vocabulary
+from proctor.budget import (
+    UNKNOWN_VOCABULARY,
+    EndReason,
+    EngineRecord,
+    Markers,
+    Move,
+    TokenBudget,
+    Vocabulary,
+)
 from proctor.server.engines.processes.stall import StallTimeouts
 from proctor.server.engines.tool_calls import Constraint, ToolFormat
 
@@ -118,6 +126,8 @@ class Job:
         session: the session that the request names, whose prompts continue each other.
         headers: HTTP headers for an engine elsewhere, such as the trace's.
         priority: lower values are handled earlier, where the engine schedules by priority.
+        moved_for: the request's field for which `Engine.move_maximum` may be called; empty if the
+            maximum stays.
     """
 
     id: str
@@ -128,6 +138,12 @@ class Job:
     session: str | None = None
     headers: Mapping[str, str] = field(default_factory=dict)
     priority: int = 0
+    moved_for: str = ""
+
+    @property
+    def has_record(self) -> bool:
+        """Whether the engine may have to record something besides the tokens."""
+        return self.budget.demands_thinking or bool(self.moved_for)
 
 
 class TokenLogprob(NamedTuple):
@@ -283,8 +299,27 @@ class Engine(Protocol):
             EngineUnavailable: if the engine cannot continue.
         """
 
-    async def attempts(self, job: Job) -> frozenset[int]:
-        """Return the positions where a continuation replaced an attempt to end the thinking.
+    async def move_maximum(
+        self, job: Job, target: int | None, reason: EndReason | None = None
+    ) -> Move | None:
+        """Move the maximum of a job's thinking while it runs.
+
+        Args:
+            job: a job with `Job.moved_for`.
+            target: the new maximum; None ends the thinking early, at the end of the sentence if
+                its budget lands. See `BudgetStateMachine.move_maximum`.
+            reason: the end reason if the new maximum is reached.
+
+        Returns:
+            The move as it took effect; None if there was none, as the job's thinking is being
+            closed or the job has ended.
+
+        Raises:
+            EngineUnavailable: if the engine cannot tell.
+        """
+
+    async def record(self, job: Job) -> EngineRecord:
+        """Return what was recorded of a job beside its tokens.
 
         Positions count the job's generated tokens from 0 and may lie beyond the tokens that
         were received. Call this once per job, after its generator has ended or was closed.

@@ -13,7 +13,15 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mappi
 from dataclasses import dataclass
 from typing import Any
 
-from proctor.budget import BudgetStateMachine, Markers, Vocabulary
+from proctor.budget import (
+    EMPTY_RECORD,
+    BudgetStateMachine,
+    EndReason,
+    EngineRecord,
+    Markers,
+    Move,
+    Vocabulary,
+)
 from proctor.server.engines.base import Delta, Finish, Job, ModelInfo, Prompt, TokenLogprob
 from proctor.server.engines.processes.stall import StallTimeouts
 from proctor.server.engines.tool_calls import ToolFormat
@@ -254,7 +262,8 @@ class FakeEngine:
         self._cached_tokens = cached_tokens
         self._awake = asyncio.Event()
         self._awake.set()
-        self._attempts: dict[str, frozenset[int]] = {}
+        self._records: dict[str, EngineRecord] = {}
+        self._machines: dict[str, BudgetStateMachine] = {}
 
     async def check(self, job: Job) -> None:
         pass
@@ -266,7 +275,7 @@ class FakeEngine:
         prompt_logprobs = _prompt_logprobs(job)
         try:
             if finished:
-                self._attempts[job.id] = frozenset()
+                self._records[job.id] = EMPTY_RECORD
                 await self.health()
                 yield Delta((), Finish.LENGTH, (), self._cached_tokens, prompt_logprobs)
             async for token, finish in self._tokens(job):
@@ -280,8 +289,18 @@ class FakeEngine:
             if not finished:
                 self.aborted.put_nowait(job.id)
 
-    async def attempts(self, job: Job) -> frozenset[int]:
-        return self._attempts.pop(job.id)
+    async def move_maximum(
+        self, job: Job, target: int | None, reason: EndReason | None = None
+    ) -> Move | None:
+        machine = self._machines.get(job.id)
+        move = None if machine is None else machine.move_maximum(target, reason)
+        if move is not None:
+            self._records[job.id] |= EngineRecord(moves=(move,))
+        return move
+
+    async def record(self, job: Job) -> EngineRecord:
+        self._machines.pop(job.id, None)
+        return self._records.pop(job.id)
 
     async def health(self) -> None:
         if self._dead:
@@ -311,6 +330,7 @@ class FakeEngine:
 
     async def _tokens(self, job: Job) -> AsyncGenerator[tuple[int, Finish | None], None]:
         machine = BudgetStateMachine(job.budget, self.model.markers, VOCABULARY)
+        self._machines[job.id] = machine
         model = self._scripted_model(job)
         eos = self.model.markers.eos
         for position in range(job.sampling.max_tokens):
@@ -321,7 +341,7 @@ class FakeEngine:
             await self.health()
             token, attempted = self._next(machine, model)
             if attempted:
-                self._attempts[job.id] |= {position}
+                self._records[job.id] |= EngineRecord(frozenset([position]))
             thinking, forced = machine.thinking, machine.forced is not None
             machine.advance(token, attempted)
             if thinking and not machine.thinking:
@@ -332,7 +352,7 @@ class FakeEngine:
                 return
 
     def _scripted_model(self, job: Job) -> ScriptedModel:
-        self._attempts[job.id] = frozenset()
+        self._records[job.id] = EMPTY_RECORD
         thinks = job.budget.maximum != 0
         return ScriptedModel(self._script_of(job), self.model.markers, job.budget.opened, thinks)
 

@@ -75,7 +75,7 @@ async def _run(engine: Engine, job: Job) -> None:
         async with aclosing(engine.generate(job)) as deltas:
             async for _ in deltas:
                 pass
-        await engine.attempts(job)
+        await engine.record(job)
     except (UnsupportedRequest, BudgetError) as error:
         logger.debug("warm-up request skipped: %s", error)
     except Exception as error:

@@ -7,7 +7,7 @@ from contextlib import aclosing, contextmanager
 from itertools import groupby
 from typing import Any, cast
 
-from proctor.budget import EndReason, Outcome
+from proctor.budget import EndReason, EngineRecord, Outcome
 from proctor.server.channels.deltas import Channel, TextDelta, ToolCallDelta
 from proctor.server.channels.splitter import ChannelSplitter
 from proctor.server.engines.base import Engine, Finish, Job
@@ -226,15 +226,15 @@ class Choice:
             return self._result(Finish.ABORT, None)
 
     async def _end(self, finish: Finish) -> ChoiceResult:
-        attempts = await self._engine.attempts(self._job)
-        if not self._job.budget.demands_thinking:
-            return self._result(finish, attempts)
+        record = await self._engine.record(self._job)
+        if not self._job.has_record:
+            return self._result(finish, record)
         # In a thread: replaying a long thinking must not block other streams.
-        return await asyncio.to_thread(self._result, finish, attempts)
+        return await asyncio.to_thread(self._result, finish, record)
 
-    def _result(self, finish: Finish, attempts: frozenset[int] | None) -> ChoiceResult:
+    def _result(self, finish: Finish, record: EngineRecord | None) -> ChoiceResult:
         channels = self._channels
-        outcome = channels.outcome(UNFINISHED[finish], attempts)
+        outcome = channels.outcome(UNFINISHED[finish], record)
         return ChoiceResult(
             self._index,
             finish,

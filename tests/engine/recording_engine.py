@@ -3,7 +3,7 @@
 from collections.abc import AsyncGenerator
 from dataclasses import dataclass, field
 
-from proctor.budget import EndReason, Outcome, replay
+from proctor.budget import EMPTY_RECORD, EndReason, EngineRecord, Move, Outcome, replay
 from proctor.server.engines.base import Codec, Delta, Engine, Job, ModelInfo
 from proctor.server.engines.processes.stall import StallTimeouts
 from proctor.server.engines.tool_calls import ToolFormat
@@ -15,7 +15,7 @@ class Recording:
 
     job: Job
     tokens: list[int] = field(default_factory=list)
-    attempts: frozenset[int] = frozenset()
+    record: EngineRecord = EMPTY_RECORD
 
 
 class RecordingEngine:
@@ -50,9 +50,14 @@ class RecordingEngine:
         finally:
             await stream.aclose()
 
-    async def attempts(self, job: Job) -> frozenset[int]:
-        self.recordings[job.id].attempts = await self._engine.attempts(job)
-        return self.recordings[job.id].attempts
+    async def move_maximum(
+        self, job: Job, target: int | None, reason: EndReason | None = None
+    ) -> Move | None:
+        return await self._engine.move_maximum(job, target, reason)
+
+    async def record(self, job: Job) -> EngineRecord:
+        record = self.recordings[job.id].record = await self._engine.record(job)
+        return record
 
     async def health(self) -> None:
         await self._engine.health()
@@ -104,8 +109,9 @@ class RecordingEngine:
             recording.job.budget,
             self.model.markers,
             recording.tokens,
-            recording.attempts,
+            recording.record.attempts,
             self.model.vocabulary,
+            recording.record.moves,
         )
         machine.flush()
         return machine.outcome(EndReason.LENGTH)

@@ -64,7 +64,7 @@ async def in_engine(
     budget = TokenBudget(continuations=1, continuation_ids=(wait,))
     job = Job(name, prompt, sampling, budget)
     tokens = await thinking_of(engine, job)
-    (position,) = await engine.attempts(job)
+    (position,) = (await engine.record(job)).attempts
     return Run(position, tokens[position + len(wait) :][:COMPARED_TOKENS], tokens)
 
 

@@ -143,9 +143,9 @@ async def test_greedy_output_matches_the_embedded_engine(
             ours, theirs = await ask(http, request), await ask(embedded, request)
             mine = remote.engine.recordings[f"{ours['id']}-0"]
             embedded_one = vllm_gateway.engine.recordings[f"{theirs['id']}-0"]
-            differing += (mine.tokens, mine.attempts) != (
+            differing += (mine.tokens, mine.record) != (
                 embedded_one.tokens,
-                embedded_one.attempts,
+                embedded_one.record,
             )
     assert differing <= 1
 

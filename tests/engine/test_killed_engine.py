@@ -64,7 +64,7 @@ CALLS: list[Callable[[VllmEngine], Coroutine[Any, Any, object]]] = [
     lambda engine: engine.check(JOB),
     lambda engine: engine.check(CONSTRAINED),
     lambda engine: generate(engine, JOB),
-    lambda engine: engine.attempts(WITH_MINIMUM),
+    lambda engine: engine.record(WITH_MINIMUM),
     lambda engine: engine.health(),
     lambda engine: engine.heartbeat(StallTimeouts(1, 1)),
     lambda engine: engine.codec.render(MESSAGES, thinking=True),

@@ -8,6 +8,7 @@ from contextlib import aclosing
 from dataclasses import fields
 from typing import Any
 
+from proctor.budget import EMPTY_RECORD, EndReason, EngineRecord, Move
 from proctor.server.engines.base import Delta, Job, ModelInfo, Sampling
 from proctor.server.engines.completions.discovery import Service, discover
 from proctor.server.engines.completions.resubmit import ResubmitLoop, ResubmitStep
@@ -69,7 +70,8 @@ class CompletionsEngine:
         self._defaults = NEUTRAL | {
             key: value for key, value in local.defaults.items() if key in MODEL_DEFAULTS
         }
-        self._attempts: dict[str, frozenset[int]] = {}
+        self._records: dict[str, EngineRecord] = {}
+        self._loops: dict[str, ResubmitLoop] = {}
         self._health_cache_seconds = health_cache_seconds
         self._healthy_until = 0.0
         self.model = ModelInfo(
@@ -139,7 +141,7 @@ class CompletionsEngine:
             DesyncError: if the server does not respect the parameters of a completion.
             UpstreamError: if the server rejects a completion.
         """
-        loop = ResubmitLoop(job, self.model)
+        loop = self._loops[job.id] = ResubmitLoop(job, self.model)
         try:
             while step := loop.next_step():
                 if forced := loop.pop_final_tokens():
@@ -149,11 +151,18 @@ class CompletionsEngine:
                         yield delta
             yield Delta(loop.pop_final_tokens(), loop.finish)
         finally:
-            if loop.attempts:
-                self._attempts[job.id] = frozenset(loop.attempts)
+            del self._loops[job.id]
+            if loop.record != EMPTY_RECORD:
+                self._records[job.id] = loop.record
 
-    async def attempts(self, job: Job) -> frozenset[int]:
-        return self._attempts.pop(job.id, frozenset())
+    async def move_maximum(
+        self, job: Job, target: int | None, reason: EndReason | None = None
+    ) -> Move | None:
+        loop = self._loops.get(job.id)
+        return None if loop is None else loop.move_maximum(target, reason)
+
+    async def record(self, job: Job) -> EngineRecord:
+        return self._records.pop(job.id, EMPTY_RECORD)
 
     async def health(self) -> None:
         if time.monotonic() < self._healthy_until:

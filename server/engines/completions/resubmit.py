@@ -10,7 +10,16 @@ returns.
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from proctor.budget import BudgetStateMachine, DesyncError, matcher_of, replay
+from proctor.budget import (
+    EMPTY_RECORD,
+    BudgetStateMachine,
+    DesyncError,
+    EndReason,
+    EngineRecord,
+    Move,
+    matcher_of,
+    replay,
+)
 from proctor.server.engines.base import Finish, Job, ModelInfo
 from proctor.server.errors import EngineUnavailable
 
@@ -45,7 +54,8 @@ class ResubmitLoop:
 
     Attributes:
         tokens: the job's tokens so far, forced ones included.
-        attempts: positions where a continuation replaced an attempt to end the thinking.
+        record: where a continuation replaced an attempt to end the thinking, and the moves of the
+            maximum.
         finish: why generation ended, or None while it continues.
     """
 
@@ -59,9 +69,11 @@ class ResubmitLoop:
         self._steps = 0
         self._rejected: set[int] = set()
         self._popped = 0
+        # Whether the maximum has moved since the step began.
+        self._moved = False
         self._fixed = 0
         self.tokens: list[int] = []
-        self.attempts: set[int] = set()
+        self.record = EMPTY_RECORD
         self.finish: Finish | None = None
 
     def next_step(self) -> ResubmitStep | None:
@@ -70,6 +82,7 @@ class ResubmitLoop:
         Raises:
             EngineUnavailable: after `MAX_STEPS` steps.
         """
+        self._moved = False
         self._force()
         if self.finish is not None:
             return None
@@ -88,6 +101,14 @@ class ResubmitLoop:
         )
         return self._step
 
+    def move_maximum(self, target: int | None, reason: EndReason | None) -> Move | None:
+        """Move the maximum, which ends the current step; see `BudgetStateMachine.move_maximum`."""
+        move = self._machine.move_maximum(target, reason)
+        if move is not None:
+            self.record |= EngineRecord(moves=(move,))
+            self._moved = True
+        return move
+
     def push(self, token_ids: Sequence[int]) -> bool:
         """Add tokens of the current step and return whether it continues.
 
@@ -96,6 +117,8 @@ class ResubmitLoop:
         Raises:
             DesyncError: if the server sampled a barred token.
         """
+        if self._moved:
+            return False
         return all(self._push(token) for token in token_ids)
 
     def end_step(self, *, stopped: bool) -> None:
@@ -128,11 +151,11 @@ class ResubmitLoop:
 
     def _room(self) -> int:
         left = self._job.sampling.max_tokens - len(self.tokens)
-        budget, machine = self._job.budget, self._machine
-        if not machine.thinking or budget.maximum is None:
+        machine = self._machine
+        if not machine.thinking or machine.maximum is None:
             return left
-        spent = machine.tokens + machine.pending + len(budget.wrap_up_ids)
-        return min(left, max(1, budget.maximum - spent))
+        spent = machine.tokens + machine.pending + len(self._job.budget.wrap_up_ids)
+        return min(left, max(1, machine.maximum - spent))
 
     def _always_barred(self) -> frozenset[int]:
         """Return the tokens that open a thinking block, once none is allowed any more."""
@@ -178,10 +201,16 @@ class ResubmitLoop:
         keep = max(self._fixed, len(self.tokens) - strip)
         if keep < len(self.tokens):
             del self.tokens[keep:]
+            self.record = self.record.until(keep)
             self._machine = replay(
-                self._job.budget, self._markers, self.tokens, self.attempts, self._vocabulary
+                self._job.budget,
+                self._markers,
+                self.tokens,
+                self.record.attempts,
+                self._vocabulary,
+                self.record.moves,
             )
-        self.attempts.add(keep)
+        self.record |= EngineRecord(frozenset([keep]))
         self._advance(self._machine.continuation[0], attempted=True)
         self._fixed = len(self.tokens)
 

@@ -1,7 +1,9 @@
 """One choice on its way through replicas: what has come of it, and what may come from another."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from uuid import uuid4
 
+from proctor.budget import EMPTY_RECORD, EngineRecord, Move
 from proctor.server.engines.base import Delta, Finish, Job
 from proctor.server.engines.replicas.events import ReplicaDelta
 
@@ -16,12 +18,14 @@ class Segment:
     Attributes:
         job: the choice.
         tokens: what other replicas have generated, which continues the prompt.
-        attempts: positions in `tokens` that replaced an attempt to end the thinking.
+        record: what they recorded of it.
+        key: identifies the replica's request there.
     """
 
     job: Job
     tokens: tuple[int, ...] = ()
-    attempts: tuple[int, ...] = ()
+    record: EngineRecord = EMPTY_RECORD
+    key: str = field(default_factory=lambda: uuid4().hex)
 
     @property
     def prompt_ids(self) -> tuple[int, ...]:
@@ -37,11 +41,11 @@ class Segment:
 class ReplicatedChoice:
     """Follows a choice, so that another replica can continue it where one was lost.
 
-    The state of a budget is a function of the tokens and of the positions that replaced an
-    attempt, both of which are here at every moment: the budget stays exact.
+    The state of a budget is a function of the tokens and of the record, both of which are here at
+    every moment: the budget stays exact.
 
     Attributes:
-        attempts: positions that replaced an attempt to end the thinking.
+        record: where attempts to end the thinking were replaced, and the moves of the maximum.
     """
 
     def __init__(self, job: Job) -> None:
@@ -49,13 +53,21 @@ class ReplicatedChoice:
         self._tokens: list[int] = []
         self._began_at = 0
         self._fruitless = 0
-        self.attempts: frozenset[int] = frozenset()
+        self.record = EMPTY_RECORD
 
     def push(self, event: ReplicaDelta) -> Delta:
         """Take what a replica has generated, and return it for the gateway."""
         self._tokens += event.delta.token_ids
-        self.attempts |= event.attempts
+        if event.record is not None:
+            # A move may be known from the response to it already.
+            moves = max(self.record.moves, event.record.moves, key=len)
+            self.record = EngineRecord(self.record.attempts | event.record.attempts, moves)
         return event.delta
+
+    def note_move(self, move: Move) -> None:
+        """Add a move of the maximum to the record, unless it has come with the tokens."""
+        if move not in self.record.moves:
+            self.record |= EngineRecord(moves=(move,))
 
     @property
     def begun(self) -> bool:
@@ -90,13 +102,13 @@ class ReplicatedChoice:
     def next_segment(self) -> Segment:
         """Return what the next replica is to generate."""
         # A record may be ahead of the tokens that have come, which are drawn again.
-        self.attempts = frozenset(at for at in self.attempts if at < len(self._tokens))
+        self.record = self.record.until(len(self._tokens))
         self._began_at = len(self._tokens)
         job = self._job
         if self._tokens:
             # They were reported with the first token.
             job = replace(job, sampling=replace(job.sampling, prompt_logprobs=None))
-        return Segment(job, tuple(self._tokens), tuple(sorted(self.attempts)))
+        return Segment(job, tuple(self._tokens), self.record)
 
 
 def is_over(delta: Delta) -> bool:

@@ -9,7 +9,9 @@ from ssl import SSLError
 
 import aiohttp
 
+from proctor.budget import EndReason, Move
 from proctor.replica.handshake import PATH, Handshake
+from proctor.replica.moving import MOVE_PATH, MoveOrder, read_move
 from proctor.server.engines.listed_model import ListedModel, ModelList
 from proctor.server.engines.replicas.events import EventReader, ReplicaDelta
 from proctor.server.errors import EngineUnavailable, UnsupportedRequest
@@ -154,6 +156,20 @@ class ReplicaClient:
         """Return the body of a response that is not streamed."""
         async with self._sent("POST", path, body, headers) as response:
             return await response.read()
+
+    async def move_maximum(
+        self, key: str, target: int | None, reason: EndReason | None
+    ) -> Move | None:
+        """Move the maximum of a running request; see `BudgetStateMachine.move_maximum`.
+
+        Args:
+            key: the request's key, see `EngineBudget`.
+            target: the new maximum, or None to exit early.
+            reason: the end reason if it is reached.
+        """
+        order = MoveOrder(key, target, reason)
+        body = json.dumps(order.to_wire()).encode()
+        return read_move(json.loads(await self.generate(MOVE_PATH, body, {})))
 
     @asynccontextmanager
     async def _sent(

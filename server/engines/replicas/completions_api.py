@@ -58,6 +58,12 @@ class CompletionsApi:
                 f"'{field}' requires Proctor's plugin on the replicas (VLLM_PLUGINS=proctor): "
                 "leave it out, or start them with 'proctor replica'",
             )
+        if job.moved_for:
+            raise UnsupportedRequest(
+                job.moved_for,
+                f"'{job.moved_for}' is not supported over '{self.path}' of replicas, where a "
+                "running request cannot be reached: leave it out",
+            )
         if job.sampling.constraint is not None:
             field = job.sampling.constraint.field
             raise UnsupportedRequest(

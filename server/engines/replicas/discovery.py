@@ -156,9 +156,10 @@ async def _probe(client: ReplicaClient, model: str, local: LocalModel) -> bool:
     try:
         async with aclosing(client.stream(api.path, body, {}, api.reader(Segment(job)))) as events:
             async for event in events:
-                has_record = has_record or event.has_record
+                has_record = has_record or event.record is not None
                 tokens += choice.push(event).token_ids
-        machine = replay(budget, markers, tokens, choice.attempts, local.vocabulary)
+        attempts = choice.record.attempts
+        machine = replay(budget, markers, tokens, attempts, local.vocabulary)
     except (DesyncError, UnsupportedRequest) as error:
         raise ValueError(_unenforced(str(error))) from error
     if machine.thinking:

@@ -12,12 +12,13 @@ from typing import Any
 from vllm import SamplingParams
 from vllm.exceptions import VLLMClientError
 
+from proctor.budget import EMPTY_RECORD, EndReason, EngineRecord, Move
 from proctor.server.engines.base import Delta, Finish, Job, ModelInfo, TokenLogprob
 from proctor.server.engines.grammars.base import CheckedGrammar, GrammarChecker
 from proctor.server.engines.local_model import LocalModel
 from proctor.server.engines.processes.stall import StallTimeouts
 from proctor.server.engines.replicas.choice import ReplicatedChoice, Segment, is_over
-from proctor.server.engines.replicas.client import ReplicaFailed, ReplicaLost
+from proctor.server.engines.replicas.client import ReplicaClient, ReplicaFailed, ReplicaLost
 from proctor.server.engines.replicas.discovery import ReplicaService, discover
 from proctor.server.engines.replicas.events import ReplicaDelta, RequestFailed
 from proctor.server.engines.replicas.metrics import Outcome
@@ -62,7 +63,8 @@ class ReplicaEngine:
         self._grammars = grammars
         self._salt = salt
         self._api = service.api
-        self._attempts: dict[str, frozenset[int]] = {}
+        self._records: dict[str, EngineRecord] = {}
+        self._running: dict[str, tuple[ReplicatedChoice, str, ReplicaClient]] = {}
         self.model = ModelInfo(
             name, service.context_length, local.markers, int(time.time()), local.vocabulary
         )
@@ -139,7 +141,7 @@ class ReplicaEngine:
                 segment = choice.next_segment()
                 await self._pooled.wait(lost)
                 try:
-                    async with aclosing(self._segment(segment, grammar, lost)) as events:
+                    async with aclosing(self._segment(choice, segment, grammar, lost)) as events:
                         async for event in events:
                             yield choice.push(event)
                     return
@@ -151,10 +153,14 @@ class ReplicaEngine:
                     self._pooled.metrics.record_loss(outcome)
                     logger.warning("%s: continuing elsewhere", error)
         finally:
-            self._attempts[job.id] = choice.attempts
+            self._records[job.id] = choice.record
 
     async def _segment(
-        self, segment: Segment, grammar: CheckedGrammar | None, lost: list[str]
+        self,
+        choice: ReplicatedChoice,
+        segment: Segment,
+        grammar: CheckedGrammar | None,
+        lost: list[str],
     ) -> AsyncGenerator[ReplicaDelta, None]:
         """Generate a part of a choice on one replica; if that fails, add its name to `lost`."""
         job = segment.job
@@ -166,6 +172,7 @@ class ReplicaEngine:
                     return
                 body = self._api.stream(segment, grammar, self._salt(job.owner))
                 reader = self._api.reader(segment)
+                self._running[job.id] = choice, segment.key, lease.client
                 stream = lease.client.stream(self._api.path, body, job.headers, reader)
                 async with aclosing(stream) as events:
                     async for event in events:
@@ -199,6 +206,8 @@ class ReplicaEngine:
                 lost.append(lease.name)
                 lease.fail(FAILED_STATUS)
                 raise ReplicaFailed(str(error), FAILED_STATUS) from error
+            finally:
+                self._running.pop(job.id, None)
 
     async def _prompt_logprobs(
         self, segment: Segment, lease: Lease
@@ -214,8 +223,24 @@ class ReplicaEngine:
             self._api.read_prompt_logprobs, response, job.prompt_ids, count
         )
 
-    async def attempts(self, job: Job) -> frozenset[int]:
-        return self._attempts.pop(job.id, frozenset())
+    async def move_maximum(
+        self, job: Job, target: int | None, reason: EndReason | None = None
+    ) -> Move | None:
+        """Move the maximum on the replica that generates the job.
+
+        Raises:
+            EngineUnavailable: if that replica cannot be reached.
+        """
+        if job.id not in self._running:
+            return None
+        choice, key, client = self._running[job.id]
+        move = await client.move_maximum(key, target, reason)
+        if move is not None:
+            choice.note_move(move)
+        return move
+
+    async def record(self, job: Job) -> EngineRecord:
+        return self._records.pop(job.id, EMPTY_RECORD)
 
     async def health(self) -> None:
         if not self._pooled.usable:

@@ -6,7 +6,8 @@ from typing import Any
 
 import orjson
 
-from proctor.replica.attempt_stream import FIELD
+from proctor.budget import EngineRecord
+from proctor.replica.record_stream import FIELD
 from proctor.server.engines.base import Delta, Finish, TokenLogprob
 from proctor.server.errors import EngineUnavailable
 
@@ -23,14 +24,12 @@ class ReplicaDelta:
 
     Attributes:
         delta: the tokens.
-        attempts: the positions, counted from the choice's first token, that replaced an attempt to
-            end the thinking, if the record has come with these tokens.
-        has_record: whether it has.
+        record: what is recorded of the choice, counted from its first token, if the record has
+            come with these tokens.
     """
 
     delta: Delta
-    attempts: frozenset[int] = frozenset()
-    has_record: bool = False
+    record: EngineRecord | None = None
 
 
 class RequestFailed(EngineUnavailable):
@@ -72,8 +71,7 @@ class EventReader:
         *lines, self._rest = (self._rest + data).split(b"\n")
         token_ids: list[int] = []
         logprobs: list[TokenLogprob] = []
-        attempts: frozenset[int] = frozenset()
-        has_record = False
+        record: EngineRecord | None = None
         cached_tokens: int | None = None
         for line in lines:
             if not line.startswith(DATA):
@@ -90,15 +88,15 @@ class EventReader:
                 if self._top_logprobs is not None:
                     logprobs += self._read_logprobs(choice, self._top_logprobs)
                 self._finish = _finish(choice["finish_reason"]) or self._finish
-            if record := event.get(FIELD):
-                attempts, has_record = frozenset(record["attempts"]), True
+            if FIELD in event:
+                record = EngineRecord.from_wire(event[FIELD])
             if usage := event.get("usage"):
                 cached_tokens = (usage.get("prompt_tokens_details") or {}).get("cached_tokens")
         finish = self._finish if self._ended else None
-        if not token_ids and not has_record and finish is None and cached_tokens is None:
+        if not token_ids and record is None and finish is None and cached_tokens is None:
             return None
         delta = Delta(token_ids, finish, logprobs, cached_tokens)
-        return ReplicaDelta(delta, attempts, has_record)
+        return ReplicaDelta(delta, record)
 
 
 def to_prompt_logprobs(

@@ -3,7 +3,6 @@
 import secrets
 from collections.abc import Mapping, Sequence
 from typing import Any
-from uuid import uuid4
 
 import orjson
 
@@ -115,7 +114,14 @@ class GenerateApi:
 
 
 def engine_budget(segment: Segment) -> EngineBudget:
-    """Return the budget of a segment for the replica's processor, under a key of its own."""
+    """Return the budget of a segment for the replica's processor."""
     job = segment.job
     seed = secrets.randbits(63) if job.sampling.seed is None else job.sampling.seed
-    return EngineBudget(uuid4().hex, seed, job.budget, len(segment.tokens), segment.attempts)
+    return EngineBudget(
+        segment.key,
+        seed,
+        job.budget,
+        len(segment.tokens),
+        segment.record,
+        movable=bool(job.moved_for),
+    )

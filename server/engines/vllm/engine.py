@@ -26,8 +26,13 @@ from vllm.v1.engine.async_llm import AsyncLLM
 from vllm.v1.engine.exceptions import EngineDeadError, EngineGenerateError
 from vllm.v1.engine.output_processor import OutputProcessor
 
+from proctor.budget import EMPTY_RECORD, EndReason, EngineRecord, Move
 from proctor.budget.processors.integration.arguments import PRIORITY, PROCESSORS
-from proctor.budget.processors.integration.worker_calls import call_workers, read_attempts
+from proctor.budget.processors.integration.worker_calls import (
+    call_workers,
+    move_maximum,
+    read_record,
+)
 from proctor.budget.processors.params import SLOW, EngineBudget, with_markers
 from proctor.budget.processors.structured_outputs.checked_params import CheckedParams
 from proctor.budget.processors.structured_outputs.reasoning_parser import parser_arguments
@@ -210,11 +215,17 @@ class VllmEngine:
         finally:
             await stream.aclose()
 
-    async def attempts(self, job: Job) -> frozenset[int]:
-        if not job.budget.demands_thinking:
-            return frozenset()
+    async def move_maximum(
+        self, job: Job, target: int | None, reason: EndReason | None = None
+    ) -> Move | None:
         with self._fail_if_killed():
-            return await read_attempts(self._llm.engine_core, job.id, is_over=True)
+            return await move_maximum(self._llm.engine_core, job.id, target, reason)
+
+    async def record(self, job: Job) -> EngineRecord:
+        if not job.has_record:
+            return EMPTY_RECORD
+        with self._fail_if_killed():
+            return await read_record(self._llm.engine_core, job.id, is_over=True)
 
     @property
     def _llm(self) -> AsyncLLM:
@@ -343,7 +354,7 @@ class VllmEngine:
         seed = secrets.randbits(63) if sampling.seed is None else sampling.seed
         params = sampling_options(sampling, self._defaults)
         params["output_kind"] = RequestOutputKind.DELTA
-        extra = EngineBudget(job.id, seed, job.budget).to_extra_args()
+        extra = EngineBudget(job.id, seed, job.budget, movable=bool(job.moved_for)).to_extra_args()
         if grammar is None:
             return SamplingParams(**params, extra_args=extra)
         return CheckedParams(

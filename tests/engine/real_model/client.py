@@ -76,7 +76,7 @@ def thinking_count(gateway: Gateway, name: str) -> int:
         after = position + len(piece)
         count += any(begin <= position and after <= end for begin, end in blocks)
         position = after
-    return count - sum(_tokens_of_partial_marker(pieces[:at]) for at in recording.attempts)
+    return count - sum(_tokens_of_partial_marker(pieces[:at]) for at in recording.record.attempts)
 
 
 def thinking_blocks(text: bytes, *, opened: bool, once: bool) -> list[tuple[int, int]]:

@@ -49,7 +49,7 @@ async def in_engine(
     wait = tuple(engine.codec.encode("Wait"))
     job = Job(name, prompt, sampling, TokenBudget(continuations=1, continuation_ids=(wait,)))
     tokens = await generate(engine, job)
-    attempts = await engine.attempts(job)
+    attempts = (await engine.record(job)).attempts
     begun = max(attempts, default=0)
     return text_of(tokens[:begun]) + thinking_text(engine, tokens[begun:]), bool(attempts)
 

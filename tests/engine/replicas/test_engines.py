@@ -10,7 +10,7 @@ import httpx
 import orjson
 import pytest
 
-from proctor.budget import TokenBudget, replay
+from proctor.budget import EngineRecord, TokenBudget, replay
 from proctor.budget.processors.params import EngineBudget
 from proctor.replica.handshake import PATH
 from tests.engine.client import ask, assert_budget_kept, random_request
@@ -102,7 +102,11 @@ def generate(
 ) -> tuple[list[int], list[int]]:
     """Return the tokens that a replica generates greedily, and its record of attempts."""
     engine_budget = EngineBudget(
-        f"{len(resumed)}-{os.urandom(4).hex()}", 7, budget, len(resumed), tuple(attempts)
+        f"{len(resumed)}-{os.urandom(4).hex()}",
+        7,
+        budget,
+        len(resumed),
+        EngineRecord(frozenset(attempts)),
     )
     body: dict[str, Any] = {
         "token_ids": [*prompt, *resumed],

@@ -105,11 +105,11 @@ def test_spans_cover_exactly_the_forced_text(
 
     pieces = asyncio.run(run())
     thinking = "".join(piece.text for piece in pieces if piece.channel is Channel.REASONING)
-    attempts = asyncio.run(engine.attempts(job))
-    outcome = channels.outcome(EndReason.LENGTH, attempts)
+    record = asyncio.run(engine.record(job))
+    outcome = channels.outcome(EndReason.LENGTH, record)
     spans = channels.forced_spans(outcome)
 
-    forced, free = truth(job, channels.tokens, attempts)
+    forced, free = truth(job, channels.tokens, record.attempts)
     inside, between = split(thinking, spans)
     reported = [(span.kind, text, span.tokens) for span, text in zip(spans, inside, strict=True)]
     assert (reported, between) == (forced, free)

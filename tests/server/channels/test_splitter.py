@@ -6,9 +6,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from proctor.budget import (
+    EMPTY_RECORD,
     BudgetStateMachine,
     DesyncError,
     EndReason,
+    EngineRecord,
     Label,
     Markers,
     TokenBudget,
@@ -82,7 +84,7 @@ def test_an_incomplete_marker_is_text() -> None:
     split = channels(markers=LONG)
 
     assert texts(fold(split, tokens)) == ("a</thing", "b<thinks")
-    assert split.outcome(EndReason.STOP, frozenset()).tokens == len("a</thing")
+    assert split.outcome(EndReason.STOP, EMPTY_RECORD).tokens == len("a</thing")
 
 
 def test_thinking_may_reopen_after_the_answer_began() -> None:
@@ -111,7 +113,7 @@ def test_an_unfinished_thinking_is_counted() -> None:
     split = channels(markers=LONG)
     fold(split, [*b"abc</th"])
 
-    outcome = split.outcome(EndReason.LENGTH, frozenset())
+    outcome = split.outcome(EndReason.LENGTH, EMPTY_RECORD)
 
     assert (outcome.tokens, outcome.end_reason) == (7, EndReason.LENGTH)
 
@@ -122,7 +124,7 @@ def test_without_a_record_of_attempts_the_tokens_are_still_counted() -> None:
     fold(split, [*b"aWaitb", END_THINK, *b"x"])
 
     assert split.outcome(EndReason.CANCELLED, None).tokens == 6
-    assert split.outcome(EndReason.CANCELLED, frozenset({1})).continuations == 1
+    assert split.outcome(EndReason.CANCELLED, EngineRecord(frozenset({1}))).continuations == 1
 
 
 def test_exceeding_the_budget_is_a_desync() -> None:
@@ -135,7 +137,7 @@ def test_missing_the_minimum_is_a_desync_at_the_end() -> None:
     fold(split, [*b"abc"] * 5)
 
     with pytest.raises(DesyncError):
-        split.outcome(EndReason.STOP, frozenset())
+        split.outcome(EndReason.STOP, EMPTY_RECORD)
 
 
 PIECES = [b"<", b"/", b"t", b">", b"</", b"t>", b"<t", b"<t>", b"</t>", b">.", b" </", b"><", b"a"]
@@ -227,7 +229,7 @@ def test_a_rejected_partial_end_marker_is_neither_shown_nor_counted() -> None:
     split = spelled(budget)
 
     reasoning, answer = texts(fold(split, tokens))
-    outcome = split.outcome(EndReason.STOP, frozenset({3}))
+    outcome = split.outcome(EndReason.STOP, EngineRecord(frozenset({3})))
     assert (reasoning, answer) == ("a aaaaa", "a")
     assert (outcome.tokens, outcome.continuations) == (6, 1)
     (span,) = split.forced_spans(outcome)
@@ -279,7 +281,7 @@ def test_the_thinking_of_the_last_delta_is_that_of_the_outcome(
     split = spelled(TokenBudget(opened=opened))
     pieces = fold(split, [*cut(b"".join(parts), choose), SPELLED.spelling.index(b"a")], size)
 
-    assert pieces[-1].thinking_tokens == split.outcome(EndReason.STOP, frozenset()).tokens
+    assert pieces[-1].thinking_tokens == split.outcome(EndReason.STOP, EMPTY_RECORD).tokens
 
 
 class SlowMachine(BudgetStateMachine):
@@ -316,7 +318,7 @@ def test_plain_text_is_split_as_all_other_text(
         assert of_fast == of_slow
     assert fast.used == slow.used
     assert (fast.answer_tokens, fast.stop_string) == (slow.answer_tokens, slow.stop_string)
-    outcomes = [each.outcome(EndReason.STOP, frozenset()) for each in (fast, slow)]
+    outcomes = [each.outcome(EndReason.STOP, EMPTY_RECORD) for each in (fast, slow)]
     assert outcomes[0] == outcomes[1]
     states = [vars(each._machine) for each in (fast, slow)]
     for name in ("length", "partial", "incomplete_bytes", "ends_sentence", "after_digit", "phase"):

@@ -37,7 +37,7 @@ async def test_each_continuation_is_followed_by_the_next_thought() -> None:
     tokens, _ = await generate(engine, requested)
 
     assert bytes(tokens[: tokens.index(END_THINK)]) == b"aWaitbHmbWaitb"
-    assert await engine.attempts(requested) == {1, 6, 9}
+    assert (await engine.record(requested)).attempts == {1, 6, 9}
 
 
 async def test_stops_at_max_tokens() -> None:
@@ -78,7 +78,7 @@ async def test_every_thinking_is_within_its_budget(data: st.DataObject) -> None:
 
     tokens, finish = await generate(engine, requested)
 
-    machine = replay(requested.budget, MARKERS, tokens, await engine.attempts(requested))
+    machine = replay(requested.budget, MARKERS, tokens, (await engine.record(requested)).attempts)
     assert finish is Finish.STOP
     assert minimum <= machine.tokens
     assert maximum is None or machine.tokens <= maximum

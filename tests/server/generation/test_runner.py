@@ -4,7 +4,7 @@ from collections.abc import AsyncGenerator, Callable
 
 import pytest
 
-from proctor.budget import DesyncError, EndReason, TokenBudget
+from proctor.budget import EMPTY_RECORD, DesyncError, EndReason, EngineRecord, TokenBudget
 from proctor.server.channels.answer_text import AnswerText
 from proctor.server.channels.deltas import Channel, TextDelta
 from proctor.server.channels.splitter import ChannelSplitter
@@ -58,8 +58,8 @@ class AbortingEngine(FakeEngine):
         yield Delta(list(b"a"))
         yield Delta([], Finish.ABORT)
 
-    async def attempts(self, job: Job) -> frozenset[int]:
-        return frozenset()
+    async def record(self, job: Job) -> EngineRecord:
+        return EMPTY_RECORD
 
 
 def choice(engine: FakeEngine, budget: TokenBudget | None = None) -> Choice:

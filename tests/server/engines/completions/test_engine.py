@@ -65,8 +65,8 @@ async def test_an_attempt_is_stripped_and_the_prompt_resubmitted() -> None:
     assert finish is Finish.STOP
     assert script.prompts() == [[1, 2], [1, 2, *b"aWait"]]
     assert [requested["stop_token_ids"] for requested in script.requests] == [[END_THINK], []]
-    assert await over.attempts(requested) == {1}
-    assert await over.attempts(requested) == frozenset()
+    assert (await over.record(requested)).attempts == {1}
+    assert (await over.record(requested)).attempts == frozenset()
 
 
 async def test_each_step_gets_the_budget_that_earlier_steps_left() -> None:
@@ -185,7 +185,7 @@ async def test_budgets_over_a_server_that_returns_text() -> None:
 
     assert tokens == [*b"a bcWaitb c ", END_THINK, *b"\n\nIt is 42.", END_TURN]
     assert finish is Finish.STOP
-    assert await over.attempts(requested) == {4}
+    assert (await over.record(requested)).attempts == {4}
     assert [requested["stop"] for requested in script.requests] == [[END], []]
     assert not script.requests[0]["skip_special_tokens"]
 

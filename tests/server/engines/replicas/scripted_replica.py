@@ -202,7 +202,9 @@ def generate(body: dict[str, Any]) -> Iterator[tuple[int, list[int], str | None]
         machine.advance(token, attempted)
         if position < resumed:
             assert token == given[position], "resumed with other tokens"
-            assert attempted == (position in wire["attempts"]), "resumed with other attempts"
+            assert attempted == (position in wire["record"]["attempts"]), (
+                "resumed with other attempts"
+            )
             continue
         last = position + 1 == total
         finish = "stop" if token == END_TURN else "length" if last else None
@@ -234,7 +236,7 @@ def chunk(token: int, attempts: list[int] | None, finish: str | None) -> bytes:
     choice = {"index": 0, "finish_reason": finish, "token_ids": [token], "logprobs": None}
     event: dict[str, Any] = {"choices": [choice], "usage": None}
     if attempts is not None:
-        event["proctor"] = {"attempts": attempts}
+        event["proctor"] = {"attempts": attempts, "moves": []}
     return b"data: " + orjson.dumps(event) + b"\n\n"
 
 

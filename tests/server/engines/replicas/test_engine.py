@@ -25,7 +25,7 @@ async def collect(engine: ReplicaEngine, of: Job) -> tuple[list[int], list[Delta
     async with asyncio.timeout(PATIENCE), aclosing(engine.generate(of)) as stream:
         deltas.extend([delta async for delta in stream])
     tokens = [token for delta in deltas for token in delta.token_ids]
-    attempts = await engine.attempts(of)
+    attempts = (await engine.record(of)).attempts
     assert all(at < len(tokens) for at in attempts)
     machine = replay(of.budget, MARKERS, tokens, attempts, VOCABULARY)
     if of.budget.maximum is not None:

@@ -1,4 +1,4 @@
-"""The record of attempts in a stream of events."""
+"""The record of a choice in a stream of events."""
 
 from collections.abc import AsyncIterator
 from typing import Any
@@ -7,11 +7,12 @@ import orjson
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proctor.budget import TokenBudget
-from proctor.replica.attempt_stream import with_attempts
+from proctor.budget import EndReason, EngineRecord, Move, TokenBudget
+from proctor.replica.record_stream import with_record
 from proctor.server.engines.replicas.events import EventReader, read_logprobs
 
 WAIT, OTHER, END = 7, 3, 9
+MOVE = Move(3, 9, EndReason.SETTLED)
 BUDGET = TokenBudget(minimum=5, continuation_ids=((WAIT, 8), (OTHER,)))
 
 
@@ -29,12 +30,12 @@ async def collect(events: list[str], attempts: set[int]) -> tuple[list[Any], lis
     """Return the records by event, and whether each call was the last."""
     calls: list[bool] = []
 
-    async def read(*, is_over: bool) -> frozenset[int]:
+    async def read(*, is_over: bool) -> EngineRecord:
         calls.append(is_over)
-        return frozenset(attempts)
+        return EngineRecord(frozenset(attempts), (MOVE,))
 
     records = []
-    async for each in with_attempts(stream(events), BUDGET, read):
+    async for each in with_record(stream(events), BUDGET, read):
         text = each if isinstance(each, str) else each.decode()
         records.append(orjson.loads(text[6:]).get("proctor") if "{" in text else None)
     return records, calls
@@ -43,7 +44,7 @@ async def collect(events: list[str], attempts: set[int]) -> tuple[list[Any], lis
 async def test_the_record_comes_where_an_attempt_may_have_been_replaced_and_at_the_end() -> None:
     events = [event([1]), event([2, WAIT]), event([8]), event([OTHER]), event([END], "stop")]
     records, calls = await collect([*events, ": comment\n\n", "data: [DONE]\n\n"], {2, 4})
-    record = {"attempts": [2, 4]}
+    record = {"attempts": [2, 4], "moves": [[3, 9, "settled"]]}
     assert records == [None, record, None, record, record, None, None]
     assert calls == [False, False, True]
 
@@ -64,24 +65,24 @@ async def test_any_chunks_of_the_bytes_give_the_same_tokens_and_record(
 ) -> None:
     """The gateway's reader understands what the plugin writes, however it is cut."""
 
-    async def read(*, is_over: bool) -> frozenset[int]:
-        return frozenset({1})
+    async def read(*, is_over: bool) -> EngineRecord:
+        return EngineRecord(frozenset({1}), (MOVE,))
 
     events = [event(each) for each in tokens[:-1]]
     events += [event(tokens[-1], "stop"), "data: [DONE]\n\n"]
     written = b""
-    async for each in with_attempts(stream(events), BUDGET, read):
+    async for each in with_record(stream(events), BUDGET, read):
         written += each.encode() if isinstance(each, str) else each
     reader = EventReader(None, read_logprobs)
     seen: list[int] = []
-    attempts: set[int] = set()
+    record = None
     while written:
         cut = data.draw(st.integers(1, len(written)))
         event_read = reader.read(written[:cut])
         written = written[cut:]
         if event_read is not None:
             seen += event_read.delta.token_ids
-            attempts |= event_read.attempts
+            record = event_read.record or record
     assert seen == [token for each in tokens for token in each]
-    assert attempts == {1}
+    assert record == EngineRecord(frozenset({1}), (MOVE,))
     assert reader.complete

@@ -1,11 +1,11 @@
-"""Adds the record of attempts to a stream of vLLM's server-sent events."""
+"""Adds the record of a choice to a stream of vLLM's server-sent events."""
 
 from collections.abc import AsyncGenerator, AsyncIterable
 from typing import Any, Protocol
 
 import orjson
 
-from proctor.budget import TokenBudget
+from proctor.budget import EngineRecord, TokenBudget
 
 FIELD = "proctor"
 """The field of an event that has the record."""
@@ -14,29 +14,30 @@ DATA = "data: "
 END = "\n\n"
 
 
-class ReadAttempts(Protocol):
-    """Returns the positions of the tokens so far that replaced an attempt."""
+class ReadRecord(Protocol):
+    """Returns what is recorded of a choice so far."""
 
-    async def __call__(self, *, is_over: bool) -> frozenset[int]:
+    async def __call__(self, *, is_over: bool) -> EngineRecord:
         """Return the record; `is_over` tells that it can be removed."""
 
 
-async def with_attempts(
+async def with_record(
     events: AsyncIterable[str | bytes],
     budget: TokenBudget,
-    read: ReadAttempts,
+    read: ReadRecord,
 ) -> AsyncGenerator[str | bytes, None]:
-    """Yield the events, with `{"proctor": {"attempts": [...]}}` added to some of them.
+    """Yield the events, some of them with a field `proctor`, the wire form of an `EngineRecord`.
 
-    The record is complete up to each event: it is added wherever a token may have replaced an
-    attempt, and to the last event of the choice. A gateway that loses the replica at any event can
+    The attempts are complete up to each event: they are added wherever a token may have replaced an
+    attempt, and to the last event of the choice. Moves of the maximum are in the response to the
+    order, too. A gateway that loses the replica at any event can
     therefore resume the request elsewhere, and one that stops early misses nothing. The record may
     also have tokens that the engine has sampled and not sent yet.
 
     Args:
         events: the events of one choice, one per item.
         budget: the budget of the choice.
-        read: returns the positions of the tokens so far that replaced an attempt.
+        read: returns what is recorded of the choice so far.
     """
     replacements = {ids[0] for ids in budget.continuation_ids}
     async for event in events:
@@ -44,7 +45,7 @@ async def with_attempts(
         chunk = _parse(text)
         is_over = chunk is not None and _is_over(chunk)
         if chunk is not None and (is_over or _has_any(chunk, replacements)):
-            chunk[FIELD] = {"attempts": sorted(await read(is_over=is_over))}
+            chunk[FIELD] = (await read(is_over=is_over)).to_wire()
             yield f"{DATA}{orjson.dumps(chunk).decode()}{END}"
         else:
             yield event
