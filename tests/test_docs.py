@@ -104,7 +104,7 @@ def entries(nav: Any) -> Iterator[str]:
 
 
 def test_every_page_is_in_the_navigation_once() -> None:
-    class Loader(yaml.SafeLoader):
+    class Loader(yaml.SafeLoader):  # type: ignore[misc] # PyYAML is untyped
         """A loader that reads `!!python/name` tags, which MkDocs resolves to functions, as None."""
 
     Loader.add_multi_constructor("tag:yaml.org,2002:python/name:", lambda *_: None)

@@ -142,7 +142,7 @@ async def test_placeholders_show_the_budget_of_the_tier(browser: Browser) -> Non
 
 
 async def test_the_cost_is_shown(browser: Browser) -> None:
-    prices = Prices(prompt=0, thinking=2, answer=10).model_dump(mode="json")  # type: ignore[arg-type]
+    prices = Prices(prompt=0, thinking=2, answer=10).model_dump(mode="json")
     engine = FakeEngine(Script(("four",), "two"))
     async with open_gateway_page(browser, engine, overrides={"prices": prices}) as page:
         await choose(page, "low")

@@ -83,7 +83,7 @@ def test_texts_become_tokens() -> None:
 def test_a_text_that_has_a_marker_or_is_too_long_is_refused(field: str, text: str) -> None:
     texts = {"continuation_texts": (text,)} if field == "continuation_text" else {field: text}
     with pytest.raises(BudgetError) as refused:
-        tokenized(ThinkingBudget(**texts))  # type: ignore[arg-type]
+        tokenized(ThinkingBudget(**texts))
     assert refused.value.param == f"thinking.{field}"
 
 

@@ -1,6 +1,7 @@
 """`grammars.install`: vLLM's StructuredOutputManager with Proctor's grammar initialization."""
 
 import threading
+import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -69,6 +70,7 @@ def test_each_request_has_its_own_backend(manager: StructuredOutputManager, slow
 
 def test_fill_bitmask_writes_only_its_own_row(manager: StructuredOutputManager) -> None:
     grammar = compiled(manager, request("xgrammar", json={"enum": ["x", "y"]}))
+    assert manager.backend is not None
     bitmask = torch.full_like(manager.backend.allocate_token_bitmask(3), 7)
     grammar.fill_bitmask(bitmask, 1)
 
@@ -88,6 +90,7 @@ def test_a_failed_llguidance_grammar_does_not_accept_eos(
 ) -> None:
     """llguidance itself would allow the end of the answer at any point."""
     grammar = compiled(manager, request("guidance", regex="(a?){3000}a{3000}"))
+    assert manager.backend is not None
     bitmask = manager.backend.allocate_token_bitmask(1)
     (letter,) = manager.tokenizer.encode("a", add_special_tokens=False)
     accepted = 0
@@ -117,8 +120,8 @@ def test_grammars_compiled_concurrently_are_not_mixed_up(
         manager.grammar_init(each)
 
     for each, text in zip(compiling, ("21", "43"), strict=True):
-        assert each.structured_output_request is not None
-        assert allows(manager, each.structured_output_request._grammar.result(PATIENCE), text)
+        structured: Any = each.structured_output_request
+        assert allows(manager, structured._grammar.result(PATIENCE), text)
 
 
 def test_a_grammar_of_a_finished_request_is_not_compiled(manager: StructuredOutputManager) -> None:
@@ -135,7 +138,7 @@ class SlowGrammar(StructuredOutputGrammar):
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.cpu_seconds = 0.0
         self.clock = 0.0
-        monkeypatch.setattr(grammars.time, "thread_time", lambda: self.clock)
+        monkeypatch.setattr(time, "thread_time", lambda: self.clock)
 
     def accept_tokens(self, request_id: str, tokens: list[int]) -> bool:
         self.clock += self.cpu_seconds

@@ -180,7 +180,10 @@ def step(
 ) -> tuple[LoopState, list[bool]]:
     """Advance the slots that have a token."""
     ids = arrays.as_int64([-1 if token is None else token for token in tokens])
-    token_weights = [LETTERS[token] if token in range(len(LETTERS)) else 1 for token in tokens]
+    token_weights = [
+        LETTERS[token] if token is not None and token in range(len(LETTERS)) else 1
+        for token in tokens
+    ]
     state, hits = LoopDetectors(arrays).step(state, ids, arrays.as_int64(token_weights), ids >= 0)
     return state, hits.tolist()
 

@@ -129,7 +129,7 @@ def evenly(number: int, seed: torch.Tensor, position: torch.Tensor) -> torch.Ten
 
 
 @st.composite
-def batches(draw: st.DrawFn, budget: TokenBudget, **more: st.SearchStrategy[Any]) -> list[Row]:
+def batches(draw: st.DrawFn, /, budget: TokenBudget, **more: st.SearchStrategy[Any]) -> list[Row]:
     """Draw rows of which all, some or none have a budget, and all, some or none have penalties."""
     rows = []
     for _ in range(draw(st.integers(1, 4))):

@@ -1,5 +1,7 @@
 """The reasoning parser, by which vLLM's structured outputs detect the end of thinking."""
 
+from typing import Any
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -14,7 +16,7 @@ END = (7, 8, 9)
 tokens = st.lists(st.integers(5, 10), max_size=30)
 
 
-def parser(end: tuple[int, ...] = END) -> "reasoning.MarkerReasoningParser":
+def parser(end: tuple[int, ...] = END) -> Any:
     markers = Markers(start=(6,), end=end, eos=frozenset({1}))
     return reasoning.MarkerReasoningParser(object(), **reasoning.parser_arguments(markers))
 

@@ -127,8 +127,8 @@ def test_the_table_equals_the_machine_over_random_batches(
     for _ in range(data.draw(st.integers(1, 40))):
         for slot, occupant in enumerate(occupants):
             if (occupant is None or occupant.over) and data.draw(st.booleans()):
-                occupants[slot] = Occupant(data.draw(budgets()), markers, vocabulary)
-                table.load(slot, occupants[slot].budget, occupants[slot].machine)
+                occupants[slot] = new = Occupant(data.draw(budgets()), markers, vocabulary)
+                table.load(slot, new.budget, new.machine)
         tokens, attempted = [NO_TOKEN] * SLOTS, [False] * SLOTS
         for slot, occupant in enumerate(occupants):
             if occupant is not None and not occupant.over and data.draw(st.integers(0, 5)):

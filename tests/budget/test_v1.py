@@ -3,6 +3,7 @@
 import json
 from collections.abc import Iterator
 from types import SimpleNamespace
+from typing import Any
 from unittest.mock import patch
 
 import pytest
@@ -56,14 +57,14 @@ class Batch:
     def __init__(self, markers: Markers, vocabulary: Vocabulary = UNKNOWN_VOCABULARY) -> None:
         with patch.object(v1, "vocabulary_of", return_value=vocabulary):
             self.processor = BudgetLogitsProcessor(config(markers), torch.device("cpu"), False)  # type: ignore[arg-type]
-        self.rows: list[Request] = []
+        self.rows: list[Any] = []  # requests, and None where one was removed
         self._builder = BatchUpdateBuilder()
         self._gone: list[int] = []
 
     def remove(self, request: Request) -> None:
         row = self.rows.index(request)
         self._builder.removed_append(row)
-        self.rows[row] = None  # type: ignore[call-overload]
+        self.rows[row] = None
 
     def add(self, request: Request) -> None:
         row = self._builder.pop_removed()
@@ -118,7 +119,7 @@ def test_every_row_obeys_its_own_budget(data: st.DataObject) -> None:
                     request.change_engine(batch.processor.take_record(request.key))
                 waiting.append(request)
         while sum(row is not None for row in batch.rows) < ROWS and data.draw(st.booleans()):
-            if waiting and data.draw(st.booleans()):
+            if len(waiting) > 0 and data.draw(st.booleans()):
                 batch.add(waiting.pop(0))
                 continue
             budget = data.draw(st.none() | budgets())

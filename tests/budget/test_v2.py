@@ -267,7 +267,7 @@ class Scenario:
     def _add_some(self) -> None:
         entering: list[Request] = []
         while len(self.runner.running) + len(entering) < SLOTS and self._draw(st.booleans()):
-            if self._waiting and self._draw(st.booleans()):
+            if len(self._waiting) > 0 and self._draw(st.booleans()):
                 request = self._waiting.pop(0)
             else:
                 name = f"r{len(self.requests)}"

@@ -39,7 +39,7 @@ ADD = {
         "additionalProperties": False,
     },
 }
-MUST_CALL = [
+MUST_CALL: list[anthropic.types.ToolChoiceParam] = [
     {"type": "any", "disable_parallel_tool_use": True},
     {"type": "tool", "name": "add", "disable_parallel_tool_use": True},
 ]
@@ -65,7 +65,9 @@ def fields(vllm_gateway: Gateway) -> dict[str, Any]:
 
 
 def thinking_tokens(message: anthropic.types.Message) -> int:
-    return message.usage.output_tokens_details.thinking_tokens
+    details = message.usage.output_tokens_details
+    assert details is not None
+    return details.thinking_tokens
 
 
 def without_ids(message: Any) -> dict[str, Any]:
@@ -112,6 +114,8 @@ async def test_the_accumulator_equals_the_complete_answer(
         accumulated = await stream.get_final_message()
 
     thought, answer = accumulated.content
+    assert thought.type == "thinking"
+    assert answer.type == "text"
     assert texts == {"thinking": thought.thinking, "text": answer.text}
     assert without_ids(accumulated) == without_ids(whole)
 
@@ -212,8 +216,13 @@ async def test_omitted_thinking_can_be_sent_back(
         history = [*fields["messages"], turn, question]
         return (await sdk.messages.create(**fields | {"messages": history})).usage.input_tokens
 
-    assert hidden.content[0].thinking == ""
-    assert hidden.content[1].text == shown.content[1].text
+    thought, answer = hidden.content
+    assert thought.type == "thinking"
+    assert thought.thinking == ""
+    shown_answer = shown.content[1]
+    assert answer.type == "text"
+    assert shown_answer.type == "text"
+    assert answer.text == shown_answer.text
     assert thinking_tokens(hidden) == THINKS
     assert await next_prompt(hidden) == await next_prompt(shown)
 

@@ -14,7 +14,7 @@ import pytest
 from proctor.server.app import create_app
 from proctor.server.config.settings import load_settings
 from tests.engine.gateway import Gateway
-from tests.engine.recording_engine import RecordingEngine
+from tests.engine.recording_engine import KeptOpen
 from tests.server.harness import serve_app
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -34,13 +34,6 @@ COMMANDS = [
     for page in (ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md")))
     for at, block in enumerate(blocks(page, "sh", "curl http"))
 ]
-
-
-class KeptOpen(RecordingEngine):
-    """An engine that the application does not close, because other tests use it."""
-
-    async def aclose(self) -> None:
-        pass
 
 
 @pytest.fixture(scope="module")

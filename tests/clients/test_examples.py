@@ -46,8 +46,8 @@ async def test_javascript(vllm_gateway: Gateway, tmp_path: Path) -> None:
     require(NODE_MODULES.exists(), f"{NODE_MODULES.name} (`make test` makes it)")
     # Node searches for packages next to the file that imports them.
     (tmp_path / "node_modules").symlink_to(NODE_MODULES)
-    name = shutil.copy(EXAMPLES / "vercel_ai.mjs", tmp_path)
-    output = await run(["node", name], tmp_path, OPENAI_BASE_URL=f"{vllm_gateway.url}/v1")
+    script = shutil.copy(EXAMPLES / "vercel_ai.mjs", tmp_path)
+    output = await run(["node", str(script)], tmp_path, OPENAI_BASE_URL=f"{vllm_gateway.url}/v1")
 
     assert "The answer is" in output
     assert 0 < int(output.split()[-1]) <= 64

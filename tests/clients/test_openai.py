@@ -8,6 +8,7 @@ from typing import Any
 import httpx
 import openai
 import pytest
+from openai.types.chat import ChatCompletionStreamOptionsParam
 from pydantic import BaseModel, Field
 
 from tests.engine.client import until_idle
@@ -17,7 +18,7 @@ from tests.waiting import PATIENCE
 
 BUDGET = {"max_thinking_tokens": 40, "thinking": {"landing": "hard"}}
 LONG = {"min_thinking_tokens": 1500}
-WITH_USAGE = {"include_usage": True}
+WITH_USAGE: ChatCompletionStreamOptionsParam = {"include_usage": True}
 
 
 class Result(BaseModel):
@@ -130,13 +131,13 @@ async def test_tools(sdk: openai.AsyncOpenAI, fields: dict[str, Any], named: boo
     tools = [openai.pydantic_function_tool(Add)]
     choice = {"type": "function", "function": {"name": "Add"}} if named else "required"
     # With parallel calls, the tiny model would not stop.
-    tool_fields = {"tools": tools, "tool_choice": choice, "parallel_tool_calls": False}
-    completion = await sdk.chat.completions.parse(**fields, **tool_fields)
+    fields |= {"tools": tools, "tool_choice": choice, "parallel_tool_calls": False}
+    completion = await sdk.chat.completions.parse(**fields)
 
     (call,) = completion.choices[0].message.tool_calls or []
     assert isinstance(call.function.parsed_arguments, Add)
     assert call.id
-    async with sdk.chat.completions.stream(**fields, **tool_fields) as stream:
+    async with sdk.chat.completions.stream(**fields) as stream:
         events = [e async for e in stream if e.type == "tool_calls.function.arguments.done"]
         final = await stream.get_final_completion()
     (streamed,) = final.choices[0].message.tool_calls or []
@@ -157,7 +158,7 @@ async def test_log_probabilities(sdk: openai.AsyncOpenAI, fields: dict[str, Any]
 
 
 async def test_completions(sdk: openai.AsyncOpenAI, vllm_gateway: Gateway) -> None:
-    fields = {
+    fields: dict[str, Any] = {
         "model": vllm_gateway.engine.model.name,
         "prompt": "so 3",
         "max_tokens": 8,

@@ -7,7 +7,6 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager
 from typing import Any
 
-import httpx
 import openai
 import pytest
 from pydantic import BaseModel
@@ -242,7 +241,7 @@ async def test_the_loops_of_deepseeks_documentation(sdk: openai.AsyncOpenAI, tex
                 content += delta.content
         whole = (await sdk.chat.completions.create(**fields, extra_body=body)).choices[0].message
         assert content == whole.content
-        assert (thinking or None) == whole.reasoning_content  # type: ignore[attr-defined]
+        assert (thinking or None) == whole.reasoning_content
         assert bool(thinking) is (style == "reasoning_content")
 
 
@@ -284,6 +283,6 @@ async def test_a_timeout_aborts() -> None:
         while not gate.reached.is_set():
             with pytest.raises(openai.APITimeoutError):
                 await sdk.chat.completions.create(
-                    **body(), timeout=httpx.Timeout(PATIENCE, read=0.3)
+                    **body(), timeout=openai.Timeout(PATIENCE, read=0.3)
                 )
         assert await with_timeout(engine.aborted.get()) in {job.id for job in engine.jobs}

@@ -94,8 +94,9 @@ async def test_the_accumulator_equals_the_complete_response(
     texts = {"response.reasoning_text.delta": "", "response.output_text.delta": ""}
     async with sdk.responses.stream(**fields) as stream:
         async for event in stream:
-            if event.type in texts:
-                texts[event.type] += event.delta
+            match event.type:
+                case "response.reasoning_text.delta" | "response.output_text.delta":
+                    texts[event.type] += event.delta
         accumulated = await stream.get_final_response()
 
     assert output_of(accumulated) == output_of(whole)
@@ -141,7 +142,7 @@ async def test_a_turn_has_one_budget_across_a_tool_call(
 ) -> None:
     budget = 60
     earlier = set(vllm_gateway.engine.recordings)
-    tools = {"tools": [ADD], "parallel_tool_calls": False}
+    tools: dict[str, Any] = {"tools": [ADD], "parallel_tool_calls": False}
     spending = BUDGET | {"min_thinking_tokens": THINKS}
     asking = await sdk.responses.create(
         **fields | {"extra_body": spending}, **tools, tool_choice="required"

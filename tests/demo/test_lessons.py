@@ -50,7 +50,7 @@ def _without_leading_zeros(sum_: str) -> str:
 
 
 def test_answers_after_a_wrong_value_are_not_targets() -> None:
-    closed = tokenizer.token_to_id("</think>")
+    (closed,) = encode("</think>")
     for document in documents(300):
         at = len(document.ids) - 1 - document.ids[::-1].index(closed)
         if document.wrong[at - 1]:

@@ -115,3 +115,10 @@ class RecordingEngine:
         )
         machine.flush()
         return machine.outcome(EndReason.LENGTH)
+
+
+class KeptOpen(RecordingEngine):
+    """An engine that the application does not close, because other tests use it."""
+
+    async def aclose(self) -> None:
+        pass

@@ -145,7 +145,7 @@ async def test_continuations_increase_the_accuracy(
     async def is_correct(text: str, continuations: int) -> bool:
         thinking = {"continuations": continuations}
         answer = await ask(http, body(vllm_gateway, text, temperature=0, thinking=thinking))
-        content = answer["choices"][0]["message"]["content"]
+        content: str = answer["choices"][0]["message"]["content"]
         return content.rstrip(".").split()[-1] == str(solution(text))
 
     texts = [chain(Random(1000 + number), 7) for number in range(60)]

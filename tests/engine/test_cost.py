@@ -8,10 +8,10 @@ import httpx
 import pytest
 
 from proctor.server.app import create_app
-from proctor.server.engines.base import Engine
 from tests.engine.client import CHAT, body
 from tests.engine.gateway import Gateway
 from tests.engine.prompts import chain
+from tests.engine.recording_engine import KeptOpen
 from tests.server.accounting.ledger.records import read_records
 from tests.waiting import PATIENCE
 
@@ -42,26 +42,14 @@ def test_cached_prompt_tokens_cost_less(vllm_gateway: Gateway, tmp_path: Path) -
     first, second = vllm_gateway.run(send_twice())
     rows = vllm_gateway.run(read_records(url))
 
-    usages = [response.json()["usage"] for response in (first, second)]
+    responses = (first, second)
+    usages = [response.json()["usage"] for response in responses]
     cached = [usage["prompt_tokens_details"]["cached_tokens"] for usage in usages]
     assert cached[0] < cached[1] < usages[1]["prompt_tokens"]
     assert [row.cached_tokens for row in rows] == cached
-    for row, response, usage in zip(rows, (first, second), usages, strict=True):
+    for row, response, usage, saved in zip(rows, responses, usages, cached, strict=True):
         assert row.cost is not None
         assert f"{row.cost.total:f}" == response.headers["x-cost"]
-        prompt = usage["prompt_tokens"] * 10 - row.cached_tokens * 9
+        prompt = usage["prompt_tokens"] * 10 - saved * 9
         assert row.cost.prompt == Decimal(prompt) / 1_000_000
         assert row.completion_tokens == usage["completion_tokens"]
-
-
-class KeptOpen:
-    """An engine that the application does not close."""
-
-    def __init__(self, engine: Engine) -> None:
-        self._engine = engine
-
-    def __getattr__(self, name: str) -> object:
-        return getattr(self._engine, name)
-
-    async def aclose(self) -> None:
-        pass

@@ -134,7 +134,7 @@ async def assert_answered_or_refused(http: httpx.AsyncClient, name: str) -> None
 def is_grammar_worker(process: psutil.Process) -> bool:
     """Return whether a process was forked to compile a grammar."""
     try:
-        return process.nice() > 0
+        return bool(process.nice() > 0)
     except psutil.NoSuchProcess:
         return False
 

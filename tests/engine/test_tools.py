@@ -51,12 +51,13 @@ async def http(vllm_gateway: Gateway) -> Any:
 
 async def send_both(http: httpx.AsyncClient, gateway: Gateway, **fields: Any) -> dict[str, Any]:
     """Return a request's outcome, and check that its stream has the same."""
-    fields = {
+    defaults: dict[str, Any] = {
         "tools": [STRICT],
         "temperature": 0,
         "max_thinking_tokens": 0,
         "max_tokens": 300,
-    } | fields
+    }
+    fields = defaults | fields
     request = body(gateway, fields.pop("prompt", PROMPT), **fields)
     response = await http.post(CHAT, json=request)
     assert response.status_code == 200, response.text

@@ -95,8 +95,8 @@ async def test_an_answer_is_scored_and_recorded() -> None:
 )
 async def test_a_server_without_prices_gives_an_empty_price(answer: httpx.Response) -> None:
     transport = httpx.MockTransport(lambda _: answer)
-    async with httpx.AsyncClient(base_url="http://x/v1", transport=transport) as client:
-        client = ServerClient(client, CONFIG, load_scorer("numeric"))
+    async with httpx.AsyncClient(base_url="http://x/v1", transport=transport) as http:
+        client = ServerClient(http, CONFIG, load_scorer("numeric"))
         assert await client.price(CAP, QUESTION) == {}
 
 

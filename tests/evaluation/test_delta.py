@@ -65,7 +65,7 @@ def test_resamples_draw_as_many_questions_as_there_are() -> None:
 
 
 def test_the_same_seed_gives_the_same_interval() -> None:
-    values = np.arange(20.0)
+    values = np.arange(20, dtype=np.float64)
     assert mean_interval(values, seed=3) == mean_interval(values, seed=3)
     assert mean_interval(values, seed=3) != mean_interval(values, seed=4)
 

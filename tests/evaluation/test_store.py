@@ -24,8 +24,7 @@ def test_a_record_survives_serialization() -> None:
 
 
 def test_bounds_come_from_the_condition_or_the_tier() -> None:
-    thinking = {"min_tokens": 4, "max_tokens": 9}
-    assert row(Condition(Kind.TIER, "high"), **thinking).bounds == (4, 9)
+    assert row(Condition(Kind.TIER, "high"), min_tokens=4, max_tokens=9).bounds == (4, 9)
     assert row(CAP, min_tokens=0, max_tokens=9).bounds == (0, 5)
     assert row(Condition(Kind.CAP, -1)).bounds == (0, float("inf"))
 

@@ -53,7 +53,8 @@ async def test_but_no_longer_than_the_timeout(seconds: float | None) -> None:
 
 
 async def test_a_stream_that_its_client_leaves_is_not_waited_for() -> None:
-    drain, shut_down = Drain(), engine(calls := [])
+    calls: list[Any] = []
+    drain, shut_down = Drain(), engine(calls)
     drain.install(shut_down)
     stream = drain.follow(events(asyncio.Event()))
     await anext(stream)

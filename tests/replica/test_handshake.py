@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -29,7 +30,8 @@ def test_the_identity_is_of_the_model_and_not_of_the_process() -> None:
     told = handshake()
     assert replace(told, started=0.0, max_running=1).identity == told.identity
     for field in ("markers", "vocabulary", "weights"):
-        assert replace(told, **{field: "other"}).identity != told.identity
+        changed: dict[str, Any] = {field: "other"}
+        assert replace(told, **changed).identity != told.identity
 
 
 def test_digests_tell_markers_and_vocabularies_apart() -> None:

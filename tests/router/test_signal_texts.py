@@ -30,7 +30,7 @@ def test_an_older_model_file_is_converted_to_the_same_arrays(tmp_path: Path) -> 
     texts = [text_of(identifier) for identifier in model.feature_names.tolist()]
     older = arrays | {"feature_names": np.array(texts)}
     path = tmp_path / "older.npz"
-    np.savez(path, **{former.get(name, name): array for name, array in older.items()})
+    np.savez(path, **{former.get(name) or name: array for name, array in older.items()})
     assert rename_features(path)
     with np.load(path) as converted:
         for name, array in arrays.items():

@@ -125,7 +125,7 @@ scalars = (
     st.booleans()
     | st.integers(-(2**40), 2**40)
     | st.floats(-1e6, 1e6).filter(lambda number: number == 0 or abs(number) > 1e-6)
-    | st.text(st.characters(codec="utf-8", exclude_categories=("C",)), max_size=8)
+    | st.text(st.characters(codec="utf-8", exclude_categories=["C"]), max_size=8)
 )
 tables = st.recursive(
     st.dictionaries(keys, scalars | st.lists(scalars, max_size=3), max_size=4),

@@ -127,7 +127,7 @@ async def test_gateways_answer_their_probes() -> None:
 def test_replicas_have_the_path_of_their_probes() -> None:
     container = container_of(find(render(BASE), "Deployment", ENGINE))
 
-    paths = {route.path for route in router.routes}
+    paths = {route.path for route in router.routes if isinstance(route, Route)}
     assert {container[probe]["httpGet"]["path"] for probe in PROBES} <= paths
 
 

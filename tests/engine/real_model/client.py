@@ -119,5 +119,5 @@ def tokenizer() -> Any:
 @cache
 def byte_of() -> dict[str, int]:
     """Return the byte for each character of a byte-level vocabulary."""
-    characters: dict[int, str] = bytes_to_unicode()  # type: ignore[no-untyped-call]
+    characters: dict[int, str] = bytes_to_unicode()
     return {character: byte for byte, character in characters.items()}

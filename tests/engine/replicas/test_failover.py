@@ -73,7 +73,8 @@ async def stream(
         request: the body.
         then: called when the thinking has begun.
     """
-    text, account, count = "", {}, 0
+    account: dict[str, Any] = {}
+    text, count = "", 0
     async with http.stream("POST", CHAT, json={**request, "stream": True}) as response:
         async for line in response.aiter_lines():
             if not line.startswith("data: {"):

@@ -221,7 +221,7 @@ def test_a_default_tier_can_be_set() -> None:
 
 def test_thinking_options_override_those_of_the_tier() -> None:
     tiers = [{"name": "only", "max_tokens": 99, "on_loop": "off", "continuation_text": "Hm"}]
-    settings = {
+    settings: dict[str, Any] = {
         "tiers": tiers,
         "efforts": dict.fromkeys(EFFORT_TIERS, "only"),
         "router": {"levels": dict.fromkeys(LEVELS, "only")},

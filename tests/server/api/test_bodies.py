@@ -235,8 +235,8 @@ async def test_many_open_bodies_share_their_memory() -> None:
             assert (await with_timeout(http.post(CHAT, json=body()))).status_code == 200
             most = max(most, server.resident_bytes)
             taken = sum(each.done() for each in sending)
-        for each in sending:
-            each.cancel()
+        for task in sending:
+            task.cancel()
         await asyncio.gather(*sending, return_exceptions=True)
         for each in held:
             each.close()

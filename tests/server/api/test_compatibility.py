@@ -84,10 +84,12 @@ async def test_members_that_clients_add_to_a_history_are_ignored_and_named(path:
 
 
 async def test_ignored_members_do_not_reach_the_prompt() -> None:
-    tool = {"type": "function", "function": {"name": "f", "parameters": {"type": "object"}}}
-    marked = {**tool, "cache_control": {}, "function": {**tool["function"], "defer_loading": True}}
-    plain = [{**USER}, {"role": "assistant", "content": "so", "tool_calls": [call()]}]
-    added = [{**USER, "id": 3}, {**plain[1], "parsed": 1, "tool_calls": [call(index=1)]}]
+    function = {"name": "f", "parameters": {"type": "object"}}
+    tool = {"type": "function", "function": function}
+    marked = {**tool, "cache_control": {}, "function": {**function, "defer_loading": True}}
+    turn = {"role": "assistant", "content": "so", "tool_calls": [call()]}
+    plain = [USER, turn]
+    added = [{**USER, "id": 3}, {**turn, "parsed": 1, "tool_calls": [call(index=1)]}]
 
     one = await post({"messages": plain, "tools": [tool]}, "/tokenize")
     other = await post({"messages": added, "tools": [marked]}, "/tokenize")

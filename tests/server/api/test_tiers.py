@@ -248,7 +248,7 @@ def test_the_router_minimizes_the_expected_cost() -> None:
 
 
 def test_configured_tiers_must_fit_the_context() -> None:
-    fitting = Settings(tiers=TIERS)  # type: ignore[arg-type]
+    fitting = Settings(tiers=TIERS)
     check_tiers(fitting, 4000)
     with pytest.raises(ConfigError, match="'max'"):
         check_tiers(fitting, 3999)

@@ -331,11 +331,11 @@ async def test_a_hundred_concurrent_requests_neither_overspend_nor_leak_reservat
         )
 
     rows = await read_records(url)
-    engine = connect(url)
-    async with engine.connect() as connection:
+    database = connect(url)
+    async with database.connect() as connection:
         left = (await connection.execute(select(holds.c.id))).all()
         spent = await connection.scalar(select(spend.c.nanos))
-    await engine.dispose()
+    await database.dispose()
     await store.aclose()
     costs = [row.cost.total for row in rows if row.cost is not None]
     assert left == []
@@ -403,8 +403,8 @@ def test_every_route_declares_what_it_requires() -> None:
         "GET /version": Access.PUBLIC,
         "GET /page.json": Access.PUBLIC,
     }
-    others = {route.path for route in app.routes if not isinstance(route, APIRoute)}
-    assert others == {"/", "/docs", "/openapi.json", "/static"}
+    others: list[Any] = [route for route in app.routes if not isinstance(route, APIRoute)]
+    assert {route.path for route in others} == {"/", "/docs", "/openapi.json", "/static"}
 
 
 async def test_a_route_without_a_declaration_is_forbidden() -> None:

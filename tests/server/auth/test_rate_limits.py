@@ -70,9 +70,9 @@ def test_quotas_reset_at_midnight(limits: dict[str, str], wait: int) -> None:
     half = BILLION // 2
     use = KeyUsage(1, 20, NOW, half - 10, half - 10)
 
-    assert check(KeyLimits(**limits), use, WorstCase(5, 10), NOW) == {}  # type: ignore[arg-type]
+    assert check(KeyLimits(**limits), use, WorstCase(5, 10), NOW) == {}
     with pytest.raises(QuotaExceeded, match=r"0\.000000011.* 0\.000000010 of its") as caught:
-        check(KeyLimits(**limits), use, WorstCase(5, 11), NOW)  # type: ignore[arg-type]
+        check(KeyLimits(**limits), use, WorstCase(5, 11), NOW)
 
     assert caught.value.code == "insufficient_quota"
     assert caught.value.headers["retry-after"] == str(wait)

@@ -44,7 +44,10 @@ def texts(pieces: list[TextDelta]) -> tuple[str, str]:
 def fold(split: ChannelSplitter, tokens: Sequence[int], size: int = 1) -> list[TextDelta]:
     cuts = range(0, len(tokens), size)
     pieces = [piece for at in cuts for piece in split.push(tokens[at : at + size])]
-    return pieces + split.close()
+    pieces += split.close()
+    deltas = [piece for piece in pieces if isinstance(piece, TextDelta)]
+    assert deltas == pieces  # without tools, there are no calls
+    return deltas
 
 
 words = st.text(st.characters(exclude_characters="<", codec="utf-8"))
@@ -254,7 +257,9 @@ def test_each_delta_knows_the_thinking_before_it(
     blocks: list[tuple[str, str]], size: int, markers: Markers, replayed: bool
 ) -> None:
     budget = TokenBudget(continuations=1, continuation_ids=((1,),)) if replayed else TokenBudget()
-    tokens, expected, total = [], [], 0
+    tokens: list[int] = []
+    expected: list[int] = []
+    total = 0
     for thought, answer in blocks:
         start = markers.start if tokens else ()
         tokens += [*start, *thought.encode(), *markers.end, *answer.encode()]

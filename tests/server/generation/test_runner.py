@@ -12,7 +12,7 @@ from proctor.server.engines.base import Delta, Finish, Job, Sampling
 from proctor.server.engines.fake import FakeEngine, Script
 from proctor.server.errors import EngineUnavailable, Unavailable
 from proctor.server.fair_queue import FairQueue
-from proctor.server.generation.base import ChoiceResult, Progress, RequestObserver
+from proctor.server.generation.base import ChoiceResult, Progress, RequestObserver, StreamItem
 from proctor.server.generation.context import RequestContext
 from proctor.server.generation.runner import Choice, Outbox, TaskPool, generate
 from tests.server.harness import CHAT, Gate, body, client, parse_events, with_timeout
@@ -190,7 +190,7 @@ async def test_a_budget_that_was_not_enforced_is_an_error_and_not_an_answer() ->
 async def test_text_that_waits_for_the_response_is_joined_and_nothing_else() -> None:
     outbox = Outbox()
     progress = Progress(0, 1)
-    items = [
+    items: list[StreamItem] = [
         TextDelta(0, Channel.REASONING, "a", token_ids=(1,), thinking_tokens=1),
         TextDelta(0, Channel.REASONING, "b", token_ids=(2,), thinking_tokens=2),
         TextDelta(1, Channel.REASONING, "c"),

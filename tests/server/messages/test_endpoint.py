@@ -123,7 +123,7 @@ async def test_a_request_that_takes_too_long() -> None:
 async def test_text_outside_ascii_survives_both_ways() -> None:
     said = "Grüße, 世界 \N{SMILING FACE WITH SUNGLASSES}\u2028\x85"
     over = FakeEngine(Script((said,), said), tokens_per_delta=3)
-    fields = {
+    fields: dict[str, Any] = {
         "messages": [{"role": "user", "content": said}],
         "thinking": ENABLED | {"budget_tokens": 90},
     }

@@ -229,7 +229,7 @@ def test_tools_of_anthropics_servers_are_ignored() -> None:
     search = {"type": "web_search_20250305", "name": "web_search", "max_uses": 5}
     request = translate(tools=[TOOL, search], context_management={"edits": []})
 
-    (kept,) = request.tools or ()
+    (kept,) = request.tools or []
     assert kept.function.name == "read"
     assert {*request.ignored_fields()} == {"context_management", "tools[1].max_uses", "tools[1]"}
 

@@ -148,13 +148,13 @@ async def test_a_repeated_request_gets_the_answer_of_the_same_model(url: str) ->
 
 async def test_a_tiers_maximum_price_is_that_of_its_model() -> None:
     cheap = {"name": "low", "max_tokens": 20, "model": "small", "max_price": "0.0001"}
-    tiers = [
+    tiers: list[dict[str, Any]] = [
         {"name": "none", "max_tokens": 0},
         cheap,
         *({"name": name, "max_tokens": 30} for name in ("medium", "high", "max")),
     ]
-    own = {"prices": SMALL_PRICES, "tiers": [{**tier, "max_tokens": 9} for tier in tiers[:1]]}
-    own["tiers"] += [{"name": tier["name"], "max_tokens": 9} for tier in tiers[1:]]
+    capped = [{"name": tier["name"], "max_tokens": 9} for tier in tiers]
+    own = {"prices": SMALL_PRICES, "tiers": capped}
     small = small_engine()
     async with two_models(small=small, model=own, prices=PRICES, tiers=tiers) as http:
         answer = await http.post(CHAT, json=body(budget_tier="low"))

@@ -1,11 +1,13 @@
 """Requests of the Responses API, and an engine that calls tools."""
 
+from collections.abc import Callable
 from typing import Any
 
 import httpx
 import openai
 import pytest
 
+from proctor.server.engines.base import Job
 from proctor.server.engines.fake import FakeEngine, Script
 from tests.server.harness import client
 
@@ -13,10 +15,12 @@ RESPONSES = "/v1/responses"
 ADD = {"type": "function", "name": "add", "parameters": {"type": "object"}}
 PATCH = {"type": "custom", "name": "patch"}
 AGENTS = {"type": "namespace", "name": "agents", "tools": [{**ADD, "name": "spawn"}]}
-TOOLS = [ADD, PATCH, AGENTS]
+TOOLS: list[Any] = [ADD, PATCH, AGENTS]
 
 
-def engine(script: Script, tokens_per_delta: int = 1, **fields: Any) -> FakeEngine:
+def engine(
+    script: Script | Callable[[Job], Script], tokens_per_delta: int = 1, **fields: Any
+) -> FakeEngine:
     """Return an engine whose answers may call tools, in the format of a parser of vLLM's."""
     tools = pytest.importorskip(
         "proctor.server.engines.vllm.tools",

@@ -88,7 +88,7 @@ async def test_the_sdk_sends_a_response_back() -> None:
         )
         conversation += first.output
         call = next(item for item in first.output if item.type == "function_call")
-        output = {"type": "function_call_output", "call_id": call.call_id, "output": "3"}
+        output: Any = {"type": "function_call_output", "call_id": call.call_id, "output": "3"}
         second = await responses.create(
             model="fake", input=[*conversation, output], tools=TOOLS, extra_body=budget
         )

@@ -465,7 +465,10 @@ async def test_the_sdk_polls_cancels_and_resumes(ledger: dict[str, Any]) -> None
 async def test_a_repeated_background_request_runs_once(ledger: dict[str, Any]) -> None:
     over = FakeEngine()
     async with client(over, **ledger) as http:
-        ask = {"json": body(background=True), "headers": {"idempotency-key": "mine"}}
+        ask: dict[str, Any] = {
+            "json": body(background=True),
+            "headers": {"idempotency-key": "mine"},
+        }
         first = (await http.post(RESPONSES, **ask)).json()
         again = (await http.post(RESPONSES, **ask)).json()
         await ended(http, first["id"])

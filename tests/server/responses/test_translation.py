@@ -164,7 +164,7 @@ def test_a_regular_expression_of_a_custom_tool_is_enforced() -> None:
     grammar = {"type": "grammar", "syntax": "regex", "definition": "[a-z]+"}
     request = translate(tools=[{**PATCH, "format": grammar}])
 
-    (tool,) = request.tools or ()
+    (tool,) = request.tools or []
     function = tool.to_plain()["function"]
     assert function["strict"]
     assert function["parameters"]["properties"]["input"]["pattern"] == "[a-z]+"
@@ -175,7 +175,7 @@ def test_a_lark_grammar_of_a_custom_tool_is_shown_to_the_model_and_listed() -> N
     grammar = {"type": "grammar", "syntax": "lark", "definition": 'start: "a"'}
     request = translate(tools=[{**PATCH, "format": grammar}])
 
-    (tool,) = request.tools or ()
+    (tool,) = request.tools or []
     assert 'start: "a"' in tool.to_plain()["function"]["description"]
     assert [*request.ignored_fields()] == ["tools[0].format"]
 

@@ -5,6 +5,7 @@ import json
 import tomllib
 from decimal import Decimal
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -153,10 +154,12 @@ def test_a_limit_of_cost_requires_prices(capsys: pytest.CaptureFixture[str]) -> 
 def test_settings_with_limits_that_cannot_be_kept_are_refused(
     table: str, limits: dict[str, int], ledger: str, message: str
 ) -> None:
-    entry = {"name": "one", "session": limits}
+    entry: dict[str, Any] = {"name": "one", "session": limits}
     entry |= {"hash": f"{8 * 'a'}:{64 * 'b'}"} if table == "keys" else {"max_tokens": 5}
     named = dict.fromkeys(("none", "low", "medium", "high"), "one")
     others = {"efforts": named | dict.fromkeys(("minimal", "xhigh", "max"), "one")}
-    tiers = {**others, "router": {"levels": named}} if table == "tiers" else {}
+    fields: dict[str, Any] = {table: [entry], "ledger": {"url": ledger}}
+    if table == "tiers":
+        fields |= {**others, "router": {"levels": named}}
     with pytest.raises(ValueError, match=f"The session limits of 'one' {message}"):
-        Settings(**{table: [entry], "ledger": {"url": ledger}, **tiers})
+        Settings(**fields)

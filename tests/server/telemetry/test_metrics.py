@@ -101,7 +101,7 @@ async def test_metrics_show_the_queue_and_the_engine() -> None:
         up = await metric(http, "engine_up"), await metric(http, "engine_starts_total")
 
     assert running == 1
-    assert after == (0, 0)
+    assert after == (0.0, 0.0)
     assert queued == 3
     assert up == (1, 1)
 

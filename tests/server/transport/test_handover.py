@@ -5,6 +5,7 @@ import socket
 from collections.abc import AsyncIterator, Iterator
 from contextlib import ExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
+from typing import Any
 
 import pytest
 
@@ -137,7 +138,7 @@ async def test_a_stopped_worker_whose_channel_is_full_is_passed_over(
     send_fds = socket.send_fds
     with workers(2) as made:
 
-        def send(channel: socket.socket, *rest: object) -> int:
+        def send(channel: socket.socket, *rest: Any) -> int:
             if channel is made[0].channel:
                 raise BlockingIOError
             return send_fds(channel, *rest)

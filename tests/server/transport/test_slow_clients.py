@@ -46,7 +46,7 @@ MIB = 2**20
 SECONDS = 60.0
 LONG = Script(("".join(Random(7).choices(ascii_letters, k=500)),), "y" * 1001)
 OPENAPI = b"GET /openapi.json HTTP/1.1\r\nhost: x\r\n\r\n"
-SCORED = {"logprobs": True, "top_logprobs": 20, "thinking": {"logprobs": True}}
+SCORED: dict[str, Any] = {"logprobs": True, "top_logprobs": 20, "thinking": {"logprobs": True}}
 
 
 class Pipe(asyncio.Transport):

@@ -86,7 +86,7 @@ def test_an_honest_history_costs_what_was_spent_and_no_tokenization(
 
 def test_a_turn_begins_with_the_last_message_of_a_user() -> None:
     def start(*roles: Any) -> int:
-        return turn_start([Message(role=role, content="x") for role in roles])  # type: ignore[arg-type]
+        return turn_start([Message(role=role, content="x") for role in roles])
 
     assert start("system", "user", "assistant", "user", "assistant", "tool", "system") == 3
     assert start("user") == 0

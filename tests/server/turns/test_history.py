@@ -252,9 +252,9 @@ async def test_the_record_of_a_block_says_what_it_cost() -> None:
     recorder.add("fir")
     recorder.add("st")
     first = decode(recorder.end(7), KEYS)
-    assert not recorder.is_open
+    is_open = [recorder.is_open]
     recorder.add("second")
-    assert recorder.is_open
+    is_open.append(recorder.is_open)
     second = decode(recorder.end(19), KEYS)
 
     def account(record: TurnRecord | None) -> tuple[int, int, bytes]:
@@ -262,5 +262,6 @@ async def test_the_record_of_a_block_says_what_it_cost() -> None:
         assert record.tenant == KEYS.tenant(TEAM)
         return record.tokens, record.spent, record.digest
 
+    assert is_open == [False, True]
     assert account(first) == (7, 57, KEYS.digest("first"))
     assert account(second) == (12, 69, KEYS.digest("second"))

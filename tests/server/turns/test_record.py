@@ -39,7 +39,7 @@ def to_bytes(encoded: str) -> bytearray:
     return bytearray(urlsafe_b64decode(encoded + "=" * (-len(encoded) % 4)))
 
 
-def to_text(raw: bytes) -> str:
+def to_text(raw: bytes | bytearray) -> str:
     return urlsafe_b64encode(raw).rstrip(b"=").decode()
 
 

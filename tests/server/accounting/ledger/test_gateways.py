@@ -54,7 +54,8 @@ async def count_leftovers(url: str) -> dict[str, int]:
     counts = {}
     async with engine.connect() as connection:
         for table in (gateways, holds, replays):
-            counts[table.name] = await connection.scalar(select(func.count()).select_from(table))
+            counted = await connection.execute(select(func.count()).select_from(table))
+            counts[table.name] = counted.scalar_one()
     await engine.dispose()
     return counts
 

@@ -14,10 +14,11 @@ from pathlib import Path
 import httpx
 import pytest
 
+from proctor.server.engines.fake import FakeEngine
 from proctor.server.storage.database import sqlite_file
 from tests.server.accounting.ledger.postgres import Cluster
 from tests.server.accounting.ledger.records import read_records
-from tests.server.harness import CHAT, FakeEngine, body, client, with_timeout
+from tests.server.harness import CHAT, body, client, with_timeout
 from tests.waiting import PATIENCE
 
 pytestmark = pytest.mark.slow

@@ -55,7 +55,7 @@ def test_an_unknown_cost_is_not_zero() -> None:
         [make_record(1, cost=make_cost("0"), tier="a"), make_record(2, tier="b")], GroupBy.TIER
     )
 
-    assert (free.cost, free.cost_p95) == (0, 0)
+    assert (free.cost, free.cost_p95) == (Decimal(0), Decimal(0))
     assert (unknown.cost, unknown.cost_p95) == (None, None)
 
 

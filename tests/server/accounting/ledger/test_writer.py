@@ -9,11 +9,11 @@ import pytest
 from proctor.server.accounting.ledger.records import LedgerRecord
 from proctor.server.accounting.ledger.writer import (
     BATCH_SIZE,
-    LAST_DELAY_SECONDS,
     WriteOutcome,
     Writer,
 )
 from proctor.server.storage.errors import RowsRefused
+from proctor.server.storage.retry import LAST_DELAY_SECONDS
 from tests.server.accounting.ledger.records import make_record
 from tests.server.harness import with_timeout
 from tests.waiting import PATIENCE

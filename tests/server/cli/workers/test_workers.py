@@ -8,6 +8,7 @@ import subprocess
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -234,7 +235,7 @@ def test_when_the_supervisor_is_killed_its_workers_end(tmp_path: Path) -> None:
         stopped.send_signal(signal.SIGSTOP)
         process.kill()
         for each in started:
-            until(lambda each=each: is_gone(each))
+            until(partial(is_gone, each))
 
     assert len(started) >= 2
     assert not is_listening(url)
@@ -286,7 +287,11 @@ def test_what_workers_share_is_in_the_database(tmp_path: Path) -> None:
 
 
 def test_limits_hold_for_all_workers_together(tmp_path: Path) -> None:
-    limits = {"LIMITS__MAX_CHOICES": 1, "LIMITS__MAX_RUNNING": 2, "LIMITS__MAX_WAITING": 0}
+    limits: dict[str, Any] = {
+        "LIMITS__MAX_CHOICES": 1,
+        "LIMITS__MAX_RUNNING": 2,
+        "LIMITS__MAX_WAITING": 0,
+    }
     with (
         serving(tmp_path, LIMITS__SHUTDOWN_GRACE_SECONDS=0, **limits) as process,
         one_client_per_worker(wait_until_ready(process)) as (one, other),

@@ -112,7 +112,7 @@ def test_a_step_costs_what_is_stated() -> None:
     prefill = 2 * costs.step_seconds + (first + second) * costs.prefill_seconds
     step = costs.step_seconds + costs.row_seconds + 10_001 * costs.context_seconds
     assert sent.generated == 3
-    assert sent.tokens[0] == (1, pytest.approx(prefill))
+    assert sent.tokens[0] == pytest.approx((1, prefill))
     assert sent.ended == pytest.approx(prefill + 2 * step)
 
 

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, aclosing
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -244,7 +245,8 @@ async def test_without_replicas_it_is_unavailable_and_recovers(two: list[Scripte
 @pytest.mark.parametrize("field", ["wire", "markers", "vocabulary"])
 def test_a_replica_of_another_model_or_version_is_refused(field: str) -> None:
     check_handshake(handshake(), local_model())
-    other = replace(handshake(), **{field: 9 if field == "wire" else "other"})
+    changed: dict[str, Any] = {field: 9 if field == "wire" else "other"}
+    other = replace(handshake(), **changed)
     with pytest.raises(ValueError, match=f"the replicas' {field}"):
         check_handshake(other, local_model())
 

@@ -79,7 +79,7 @@ def read(
     message = draft.message()
     calls = message.pop("tool_calls", [])
     assert answer.calls == len(calls)
-    assert len({each.pop("id") for each in calls}) == len(calls)
+    assert len({each["id"] for each in calls}) == len(calls)
     functions = [(each["function"]["name"], each["function"]["arguments"]) for each in calls]
     return {"content": message["content"] or "", "calls": functions}, deltas
 

@@ -29,8 +29,9 @@ def test_times_of_a_request_that_was_never_scheduled_are_zero(
     stats = IterationStats()
     finish(stats, RequestStateStats(queued_ts=5000.0))
     finish(stats, RequestStateStats(queued_ts=5000.0, scheduled_ts=5001.0))
-    ran = {"scheduled_ts": 5001.0, "first_token_ts": 5003.0, "last_token_ts": 5007.0}
-    finish(stats, RequestStateStats(queued_ts=5000.0, **ran))
+    ran = RequestStateStats(queued_ts=5000.0, scheduled_ts=5001.0)
+    ran.first_token_ts, ran.last_token_ts = 5003.0, 5007.0
+    finish(stats, ran)
     assert stats.finished_requests[0].queued_time < 0, "vLLM has mended this"
 
     logger = object.__new__(SanitizedStatLogger)

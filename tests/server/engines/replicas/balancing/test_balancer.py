@@ -8,7 +8,8 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from proctor.server.engines.replicas.balancing.balancer import Assignment, Balancer, NoReplica
+from proctor.server.engines.replicas.balancing.assignment import Assignment
+from proctor.server.engines.replicas.balancing.balancer import Balancer, NoReplica
 
 
 def balancer(replicas: int) -> Balancer:
