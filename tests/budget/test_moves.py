@@ -141,9 +141,9 @@ def test_a_thinking_that_closes_by_itself_after_the_order_to_exit_ends_naturally
 def test_an_early_exit_ends_the_continuations_but_not_the_minimum() -> None:
     budget = TokenBudget(maximum=40, landing=5, continuations=2, continuation_ids=((1,),))
     machine = replay(budget, ONE, [0, 1])
-    assert machine.suppresses_close
+    was_suppressed = machine.suppresses_close
     machine.move_maximum(None, EndReason.SETTLED)
-    assert not machine.suppresses_close
+    assert (was_suppressed, machine.suppresses_close) == (True, False)
 
     machine = replay(replace(budget, minimum=10), ONE, [0, 1])
     assert machine.move_maximum(None, EndReason.SETTLED) == Move(2, 10, EndReason.SETTLED)

@@ -5,6 +5,7 @@ from typing import Any
 import httpx
 import pytest
 
+from proctor.budget import EngineRecord
 from proctor.server.engines.fake import FakeEngine, Script
 from proctor.server.transport.sse import ErrorEvent, event, without_names
 from tests.server.harness import (
@@ -105,10 +106,10 @@ async def test_an_engine_that_dies_ends_the_stream_with_an_error_event() -> None
 async def test_an_internal_error_ends_the_stream_without_details() -> None:
     engine = FakeEngine()
 
-    async def fail(_: Any) -> frozenset[int]:
+    async def fail(_: Any) -> EngineRecord:
         raise RuntimeError("a secret")
 
-    engine.attempts = fail  # type: ignore[assignment, method-assign]
+    engine.record = fail  # type: ignore[assignment, method-assign]
     got = await stream(engine)
 
     assert got[-1].name == "error"

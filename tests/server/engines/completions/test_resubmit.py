@@ -96,7 +96,7 @@ def run(server: Server, job: Job, of: ModelInfo) -> Ran:
         settled += rounds.pop_final_tokens()
     settled += rounds.pop_final_tokens()
     assert settled == rounds.tokens
-    return Ran(rounds.tokens, frozenset(rounds.attempts), rounds.finish)
+    return Ran(rounds.tokens, rounds.record.attempts, rounds.finish)
 
 
 def masked(machine: BudgetStateMachine, vocabulary: Vocabulary) -> set[int]:
@@ -185,7 +185,7 @@ def test_an_attempt_is_stripped_with_its_whole_marker() -> None:
     assert step is not None
     assert step.prompt_ids == (0, 1, 1, 5)
     assert rounds.pop_final_tokens() == [5]
-    assert rounds.attempts == {1}
+    assert rounds.record.attempts == {1}
 
 
 def test_stripping_an_end_of_turn_keeps_the_tokens_before_it() -> None:

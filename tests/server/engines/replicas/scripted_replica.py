@@ -21,6 +21,7 @@ from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
 from proctor.budget import BudgetStateMachine, TokenBudget
+from proctor.budget.processors.params import WIRE_VERSION
 from proctor.replica.handshake import PATH, Handshake, digest_markers, digest_vocabulary
 from proctor.server.engines.fake import END_THINK, END_TURN, MARKERS, VOCABULARY
 from tests.server.harness import QuietServer, listening_socket
@@ -172,7 +173,7 @@ class ScriptedReplica:
 def handshake(weights: str = "weights") -> Handshake:
     """Return what a scripted replica tells about itself."""
     return Handshake(
-        wire=1,
+        wire=WIRE_VERSION,
         runner="v1",
         markers=digest_markers(MARKERS),
         vocabulary=digest_vocabulary(VOCABULARY),
