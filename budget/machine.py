@@ -586,7 +586,7 @@ def replay(
         tokens: its tokens.
         attempts: the positions of those that replaced an attempt to close.
         vocabulary: the texts of the tokens.
-        moves: the moves of the maximum, in order.
+        moves: the moves of the maximum, in order; those after the last token are ignored.
 
     Raises:
         DesyncError: if a token differs from the forced one.
@@ -598,5 +598,6 @@ def replay(
             machine.apply_move(remaining.popleft())
         machine.advance(token, position in attempts)
     for move in remaining:
-        machine.apply_move(move)
+        if move.position <= machine.length:
+            machine.apply_move(move)
     return machine

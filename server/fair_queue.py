@@ -107,6 +107,17 @@ class FairQueue:
             raise
         return time.monotonic()
 
+    def try_enter(self) -> bool:
+        """Take a slot if one is free and no request waits; call `release` when it is not needed.
+
+        Returns:
+            Whether the slot was taken.
+        """
+        if self.waiting or self.running >= self._slots:
+            return False
+        self.running += 1
+        return True
+
     def leave(self, since: float) -> None:
         """Release the slot of a choice that has ended, and record its duration.
 

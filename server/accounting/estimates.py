@@ -35,7 +35,7 @@ def estimate(
 
 def _by_tokens(admission: Admission, prices: Prices, samples: Sequence[UsageSample]) -> Estimate:
     job, prompt, choices = admission.jobs[0], admission.prompt_tokens, len(admission.jobs)
-    max_thinking, max_tokens = job.budget.maximum or 0, job.sampling.max_tokens
+    max_thinking, max_tokens = job.max_thinking_tokens or 0, job.sampling.max_tokens
 
     def cost(thinking: int, answer: int, cached: int = 0) -> Decimal:
         return Cost.of(prices, prompt, choices * thinking, choices * answer, cached).total

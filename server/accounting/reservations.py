@@ -234,7 +234,7 @@ class Reservations:
         self, key: Key | None, session: Session | None, admission: Admission, seconds: float
     ) -> WorstCase:
         max_tokens = sum(job.sampling.max_tokens for job in admission.jobs)
-        thinking = sum(job.budget.maximum or 0 for job in admission.jobs)
+        thinking = sum(job.max_thinking_tokens or 0 for job in admission.jobs)
         price_model = self._price_model.of(admission.engine.model.name)
         cost = price_model.worst_case(admission.prompt_tokens, max_tokens, seconds)
         if cost is None and key is not None and key.limits.spending:

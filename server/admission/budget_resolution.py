@@ -3,9 +3,12 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from pydantic import ValidationError
+
 from proctor.budget import ThinkingBudget
 from proctor.server.admission.budget_request import BudgetRequest, FieldValue, conflict
 from proctor.server.config.budgets import AUTO, Tier
+from proctor.server.config.early_exit import EarlyExit, Method
 from proctor.server.config.section import coalesce
 from proctor.server.config.settings import Settings
 from proctor.server.errors import BadRequest
@@ -84,7 +87,32 @@ def _apply_tier(
     parts = RequestedParts(
         request.minimum is not None, request.maximum is not None, request.enabled is not None
     )
-    return Resolution(budget, budget, tier, source, field, parts)
+    configured = None if tier is None else tier.early_exit
+    early_exit = _early_exit(
+        settings.default_budget(tier).early_exit if configured is None else configured, request
+    )
+    return Resolution(budget, budget, tier, source, field, parts, early_exit)
+
+
+def _early_exit(configured: EarlyExit | None, request: BudgetRequest) -> EarlyExit | None:
+    """Return the early exit of a request, whose options override the configured ones.
+
+    Raises:
+        BadRequest: if the request has options without a method, or they are invalid.
+    """
+    options = request.options.early_exit
+    values = {} if options is None else options.model_dump(exclude_none=True)
+    base = {} if configured is None else configured.model_dump()
+    if not values and configured is None:
+        return None
+    try:
+        early_exit = EarlyExit.model_validate(base | values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        path = ".".join(map(str, ("thinking.early_exit", *first["loc"])))
+        problem = first["msg"].removeprefix("Value error, ")
+        raise BadRequest(f"'{path}' is invalid: {problem}", param=path) from error
+    return None if early_exit.method is Method.OFF else early_exit
 
 
 def _disables_thinking(request: BudgetRequest) -> bool:

@@ -92,7 +92,11 @@ def make_jobs(spec: JobSpec, engine: Engine, settings: Settings) -> JobSet:
     enforced = replace(enforced, answer_minimum=answer_minimum)
     if spec.constraint is not None:
         enforced = _constrained(enforced, spec.constraint)
-    sampling = _sampling(request, resolution.tier, max_tokens, spec.constraint)
+    allowance, early_exit = 0, resolution.early_exit
+    if early_exit is not None:
+        allowance = early_exit.allowance(enforced.minimum, enforced.maximum or 0)
+        enforced = _without(enforced, allowance)
+    sampling = _sampling(request, resolution.tier, max_tokens - allowance, spec.constraint)
     jobs = tuple(
         Job(
             f"{spec.name}-{spec.first + index}",
@@ -101,6 +105,9 @@ def make_jobs(spec: JobSpec, engine: Engine, settings: Settings) -> JobSet:
             enforced,
             spec.owner,
             priority=request.priority or 0,
+            moved_for="thinking.early_exit" if allowance else "",
+            early_exit=early_exit if allowance else None,
+            probe_allowance=allowance,
         )
         for index in range(request.n or 1)
     )
@@ -213,6 +220,13 @@ def _token_budget(budget: ThinkingBudget, prompt: Prompt, room: int, engine: Eng
         vocabulary=engine.model.vocabulary,
         may_think=prompt.may_think,
     )
+
+
+def _without(budget: TokenBudget, allowance: int) -> TokenBudget:
+    """Return the budget without the tokens that are set aside for probes."""
+    maximum = (budget.maximum or 0) - allowance
+    wrap_up = budget.wrap_up_ids if len(budget.wrap_up_ids) < maximum else ()
+    return replace(budget, maximum=maximum, wrap_up_ids=wrap_up)
 
 
 def _constrained(budget: TokenBudget, constraint: Constraint) -> TokenBudget:

@@ -9,6 +9,7 @@ from proctor.server.config.settings import Settings
 from proctor.server.engines.base import Engine, Job
 from proctor.server.engines.tool_calls import Constraint
 from proctor.server.errors import BadRequest, Forbidden, UnsupportedRequest
+from proctor.server.generation.early_exit.probe import probe_job
 from proctor.server.schemas.completions import CompletionRequest
 from proctor.server.schemas.generation import ChatRequest, Generation
 
@@ -149,6 +150,7 @@ async def check_job(job: Job, engine: Engine, request: Generation) -> None:
         UnsupportedRequest: if it does not.
         BudgetError: if it cannot enforce the budget.
     """
+    await _check_probe(job, engine)
     try:
         await engine.check(job)
     except UnsupportedRequest as error:
@@ -162,4 +164,23 @@ async def check_job(job: Job, engine: Engine, request: Generation) -> None:
             raise
         raise UnsupportedRequest(
             name, str(error).replace(f"'{error.param}'", f"'{name}'")
+        ) from error
+
+
+async def _check_probe(job: Job, engine: Engine) -> None:
+    """Check that the engine supports the probes of a job, if it may end early.
+
+    Raises:
+        UnsupportedRequest: if it does not; the error names the method.
+    """
+    if job.early_exit is None:
+        return
+    try:
+        await engine.check(probe_job(job, (), job.early_exit, engine))
+    except UnsupportedRequest as error:
+        field, method = "thinking.early_exit.method", job.early_exit.method.value
+        raise UnsupportedRequest(
+            field,
+            f"'{field}' is '{method}', which this engine does not support ({error}): use another "
+            "method, or 'off'",
         ) from error

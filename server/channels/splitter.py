@@ -4,6 +4,7 @@ from collections import deque
 from collections.abc import Collection, Sequence
 from dataclasses import replace
 from itertools import groupby
+from typing import NamedTuple
 
 from proctor.budget import (
     BudgetStateMachine,
@@ -22,6 +23,18 @@ from proctor.server.engines.base import Codec, Detokenizer, Job, ModelInfo, Toke
 from proctor.server.engines.tool_calls import CallDelta
 
 
+class SentenceEnd(NamedTuple):
+    """Where a sentence or line of the thinking ends.
+
+    Attributes:
+        tokens: the number of the choice's tokens up to there.
+        thinking_tokens: the number of thinking tokens among them.
+    """
+
+    tokens: int
+    thinking_tokens: int
+
+
 class ChannelSplitter:
     """Splits the tokens of one choice into text deltas and tool calls, exactly at the markers.
 
@@ -33,6 +46,8 @@ class ChannelSplitter:
     Attributes:
         tokens: the choice's tokens so far.
         answer_tokens: number of tokens in the answer so far.
+        last_sentence: the last end of a sentence in the thinking that is open, if the job may end
+            early; None if there is none.
     """
 
     def __init__(
@@ -65,12 +80,14 @@ class ChannelSplitter:
         self._with_ids = with_ids
         self._ids_returned = 0
         self._replays = job.has_record
+        self._follows_sentences = job.early_exit is not None
         markers_only = TokenBudget(opened=job.budget.opened, bound=job.budget.bound)
         if job.budget.begins_with_marker:
             markers_only = replace(markers_only, opens=True)
         budget = markers_only if self._replays else job.budget
         self._machine = BudgetStateMachine(budget, model.markers, model.vocabulary)
-        self._continuations = {ids[0] for ids in job.budget.continuation_ids}
+        rejects = job.budget.demands_thinking
+        self._continuations = {ids[0] for ids in job.budget.continuation_ids if rejects}
         self._after: Sequence[int] = job.prompt_ids
         self._detokenizer: Detokenizer | None = None
         self._channel = Channel.ANSWER
@@ -81,6 +98,7 @@ class ChannelSplitter:
         self._pending_logprobs: list[TokenLogprob] = []
         self.tokens: list[int] = []
         self.answer_tokens = 0
+        self.last_sentence: SentenceEnd | None = None
 
     @property
     def thinking_tokens(self) -> int:
@@ -119,11 +137,29 @@ class ChannelSplitter:
         Raises:
             DesyncError: if the budget was not enforced, as far as that is visible already.
         """
+        first = len(self.tokens)
         self.tokens += token_ids
+        if self._follows_sentences:
+            return self._push_followed(first, logprobs)
         if logprobs or self._with_ids:
             self._unlabelled += logprobs
             return [delta for token in token_ids for delta in self._split(self._advance(token))]
         return [delta for token in token_ids for delta in self._push_token(token)]
+
+    def _push_followed(
+        self, first: int, logprobs: Sequence[TokenLogprob]
+    ) -> list[TextDelta | ToolCallDelta]:
+        """Split the tokens from the `first` on, and note where sentences of the thinking end."""
+        self._unlabelled += logprobs
+        deltas: list[TextDelta | ToolCallDelta] = []
+        for count, token in enumerate(self.tokens[first:], first + 1):
+            deltas += self._split(self._advance(token))
+            machine = self._machine
+            if not machine.thinking:
+                self.last_sentence = None
+            elif machine.ends_sentence and not machine.pending:
+                self.last_sentence = SentenceEnd(count, machine.tokens)
+        return deltas
 
     def _push_token(self, token: int) -> list[TextDelta | ToolCallDelta]:
         label = self._machine.advance_plain(token)
@@ -151,8 +187,7 @@ class ChannelSplitter:
     def _advance(self, token: int) -> list[Labelled]:
         machine = self._machine
         is_rejected = (
-            self._replays
-            and machine.thinking
+            machine.thinking
             and machine.pending > 0
             and token in self._continuations
             and not machine.extends_marker(token)

@@ -14,6 +14,7 @@ from pydantic import (
 
 from proctor.budget import BudgetError, Landing, OnLoop, ThinkingBudget
 from proctor.router import Costs
+from proctor.server.config.early_exit import EarlyExit
 from proctor.server.config.section import Section, UsageLimits, coalesce
 
 logger = logging.getLogger(__name__)
@@ -49,6 +50,7 @@ class DefaultBudget(Section):
 
     Attributes:
         max_tokens: the maximum number of thinking tokens; -1 for no limit but the context.
+        early_exit: when thinking ends early because its answer is settled.
     """
 
     min_tokens: int = 0
@@ -58,6 +60,7 @@ class DefaultBudget(Section):
     wrap_up_text: str = ""
     on_loop: OnLoop = OnLoop.CLOSE
     landing: Landing = Landing.SENTENCE
+    early_exit: EarlyExit | None = None
 
     @model_validator(mode="after")
     def _is_valid_budget(self) -> "DefaultBudget":
@@ -83,6 +86,7 @@ class Tier(Section):
     Attributes:
         name: the name in requests, headers and metrics.
         max_tokens: the maximum number of thinking tokens; -1 for no limit but the context.
+        early_exit: when thinking ends early because its answer is settled.
         temperature: the temperature of requests that do not set one.
         top_p: the `top_p` of requests that do not set one.
         max_price: the maximum cost of an answer, prompt included; the length of the
@@ -100,6 +104,7 @@ class Tier(Section):
     wrap_up_text: str | None = None
     on_loop: OnLoop | None = None
     landing: Landing | None = None
+    early_exit: EarlyExit | None = None
     temperature: Annotated[float, Field(ge=0, le=2)] | None = None
     top_p: Annotated[float, Field(gt=0, le=1)] | None = None
     max_price: Annotated[Decimal, Field(gt=0)] | None = None

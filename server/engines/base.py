@@ -20,6 +20,7 @@ from proctor.budget import (
     TokenBudget,
     Vocabulary,
 )
+from proctor.server.config.early_exit import EarlyExit
 from proctor.server.engines.processes.stall import StallTimeouts
 from proctor.server.engines.tool_calls import Constraint, ToolFormat
 
@@ -128,6 +129,9 @@ class Job:
         priority: lower values are handled earlier, where the engine schedules by priority.
         moved_for: the request's field for which `Engine.move_maximum` may be called; empty if the
             maximum stays.
+        early_exit: when the thinking ends early, or None.
+        probe_allowance: the number of tokens for the probes of an early exit, which the budget's
+            maximum does not include.
     """
 
     id: str
@@ -139,6 +143,14 @@ class Job:
     headers: Mapping[str, str] = field(default_factory=dict)
     priority: int = 0
     moved_for: str = ""
+    early_exit: EarlyExit | None = None
+    probe_allowance: int = 0
+
+    @property
+    def max_thinking_tokens(self) -> int | None:
+        """The maximum of thinking tokens, the probes of an early exit included, or None."""
+        maximum = self.budget.maximum
+        return None if maximum is None else maximum + self.probe_allowance
 
     @property
     def has_record(self) -> bool:

@@ -78,10 +78,13 @@ class Admission:
         return self.jobs[0].budget
 
     def max_thinking_tokens(self, choice: int) -> int | None:
-        """Return the enforced maximum of a choice, or None if the budget has no maximum."""
+        """Return the enforced maximum of a choice, or None if the budget has no maximum.
+
+        It includes the probes of an early exit.
+        """
         if self.resolution.budget.max_tokens is None:
             return None
-        return self.jobs[choice].budget.maximum
+        return self.jobs[choice].max_thinking_tokens
 
     def ends_with_calls(self, result: "ChoiceResult") -> bool:
         """Return whether OpenAI's finish reason of a choice is `tool_calls`.
@@ -153,11 +156,12 @@ class ChoiceResult:
         finish: why generation ended; ABORT if it was cancelled or failed.
         outcome: the outcome of its thinking.
         forced_spans: where forced text is in its text.
-        tokens: number of generated tokens, markers and end of turn included.
+        tokens: number of generated tokens; markers, end of turn and probes included.
         answer_tokens: number of tokens in the answer.
         calls: number of tool calls.
         token_ids: the ids of all generated tokens.
         stop: the stop string that ended the answer, or None.
+        probe_tokens: number of tokens that probes for an early exit have generated.
     """
 
     choice: int
@@ -169,11 +173,17 @@ class ChoiceResult:
     calls: int
     token_ids: Sequence[int] = ()
     stop: str | None = None
+    probe_tokens: int = 0
+
+    @property
+    def thinking_tokens(self) -> int:
+        """The number of tokens that were spent on thinking, probes included."""
+        return self.outcome.tokens + self.probe_tokens
 
     @property
     def used(self) -> TokenUsage:
         """The token usage of the choice."""
-        return TokenUsage(self.tokens, self.outcome.tokens)
+        return TokenUsage(self.tokens, self.thinking_tokens)
 
 
 class RequestObserver:

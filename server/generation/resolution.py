@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 from proctor.budget import ThinkingBudget
 from proctor.server.config.budgets import CUSTOM, Tier
+from proctor.server.config.early_exit import EarlyExit
 from proctor.server.schemas.responses import Source
 
 TURN = "turn"
@@ -56,6 +57,7 @@ class Resolution:
         source: what decided the budget.
         field: the request's field that decided it, or None.
         parts: the parts of the budget that the request sets.
+        early_exit: when the thinking ends early, or None.
         clamped_by: what reduced something that was requested, without duplicates.
         capped_by: what set a cap where none was requested.
     """
@@ -66,6 +68,7 @@ class Resolution:
     source: Source
     field: str | None
     parts: RequestedParts
+    early_exit: EarlyExit | None = None
     clamped_by: tuple[str, ...] = ()
     capped_by: tuple[str, ...] = ()
 

@@ -3,7 +3,7 @@
 import asyncio
 import time
 from collections.abc import AsyncGenerator, Callable, Coroutine, Iterable, Iterator, Sequence
-from contextlib import aclosing, contextmanager
+from contextlib import AsyncExitStack, aclosing, contextmanager
 from itertools import groupby
 from typing import Any, cast
 
@@ -21,6 +21,7 @@ from proctor.server.generation.base import (
     StreamItem,
 )
 from proctor.server.generation.context import RequestContext
+from proctor.server.generation.early_exit.monitor import EarlyExitMonitor
 
 UNFINISHED = {
     Finish.STOP: EndReason.STOP,
@@ -86,6 +87,20 @@ class TaskPool:
             raise (shutting_down() if self._is_shut_down else context.timeout_error()) from None
 
     @contextmanager
+    def spare_slot(self) -> Iterator[bool]:
+        """Take a slot for the duration of the body, if one is free and no request waits.
+
+        Yields whether it did.
+        """
+        if not self._queue.try_enter():
+            yield False
+            return
+        try:
+            yield True
+        finally:
+            self._queue.release(1)
+
+    @contextmanager
     def on_shutdown(self, callback: Callable[[], None]) -> Iterator[None]:
         """Call `callback` if `end` is called while the body runs, or at once if it was before."""
         self._shutdown_callbacks.add(callback)
@@ -122,6 +137,7 @@ class Choice:
         *,
         progress: bool = False,
         continuous_usage: bool = False,
+        monitor: EarlyExitMonitor | None = None,
     ) -> None:
         """Create a choice; `run` generates it.
 
@@ -132,6 +148,7 @@ class Choice:
             channels: splits its tokens.
             progress: whether to emit the progress of its thinking, every `PROGRESS_SECONDS`.
             continuous_usage: whether every item has the token usage so far.
+            monitor: ends its thinking early, or None.
         """
         self._engine = engine
         self._job = job
@@ -139,6 +156,7 @@ class Choice:
         self._channels = channels
         self._progress = progress
         self._continuous_usage = continuous_usage
+        self._monitor = monitor
         self._progress_at = 0.0
         self._progress_tokens = 0
 
@@ -173,7 +191,10 @@ class Choice:
     ) -> Finish:
         channels = self._channels
         finish = Finish.ABORT
-        async with aclosing(self._engine.generate(self._job)) as deltas:
+        async with AsyncExitStack() as stack:
+            deltas = await stack.enter_async_context(aclosing(self._engine.generate(self._job)))
+            if self._monitor is not None:
+                await stack.enter_async_context(aclosing(self._monitor))
             async for delta in deltas:
                 if not channels.tokens:
                     observer.first_token(self._index)
@@ -183,6 +204,8 @@ class Choice:
                     emit(PromptLogprobs(self._index, delta.prompt_logprobs))
                 for item in channels.push(delta.token_ids, delta.logprobs):
                     emit(self._with_usage(item))
+                if self._monitor is not None:
+                    self._monitor.push(channels)
                 if self._progress:
                     self._emit_progress(emit)
                 if channels.stopped:
@@ -213,10 +236,15 @@ class Choice:
             Finish.ABORT,
             outcome,
             (),
-            len(channels.tokens),
+            len(channels.tokens) + self._probe_tokens,
             channels.answer_tokens,
             channels.calls,
+            probe_tokens=self._probe_tokens,
         )
+
+    @property
+    def _probe_tokens(self) -> int:
+        return 0 if self._monitor is None else self._monitor.probe_tokens
 
     async def _aborted(self) -> ChoiceResult:
         """Return the result of a choice that failed or was cancelled, as far as it is known."""
@@ -240,11 +268,12 @@ class Choice:
             finish,
             outcome,
             channels.forced_spans(outcome),
-            len(channels.tokens),
+            len(channels.tokens) + self._probe_tokens,
             channels.answer_tokens,
             channels.calls,
             channels.tokens,
             channels.stop_string,
+            self._probe_tokens,
         )
 
 

@@ -69,6 +69,7 @@ class Envelope:
             "min_tokens": self.admission.jobs[result.choice].budget.minimum,
             "max_tokens": self.admission.max_thinking_tokens(result.choice),
             "tokens": outcome.tokens,
+            "probe_tokens": result.probe_tokens,
             "forced_tokens": sum(outcome.forced.values()),
             "forced_spans": [_to_forced_text(span) for span in result.forced_spans],
             "continuations": outcome.continuations,

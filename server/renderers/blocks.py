@@ -44,5 +44,5 @@ def split_into_blocks(items: Iterable[OutputItem], result: ChoiceResult) -> list
     emitted = [item for item in items if isinstance(item, TextDelta | ToolCallDelta)]
     groups = [(kind, [*group]) for kind, group in groupby(emitted, kind_of)]
     ends = [following[0].thinking_tokens for _, (_, following) in pairwise(groups)]
-    ends.append(result.outcome.tokens)
+    ends.append(result.thinking_tokens)
     return [Block(kind, group, end) for (kind, group), end in zip(groups, ends, strict=False)]

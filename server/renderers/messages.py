@@ -242,11 +242,11 @@ class MessagesSseEncoder(SseEncoder):
         return signature + _event({"type": "content_block_stop", "index": self._index})
 
     def finish(self, result: ChoiceResult) -> bytes:
-        last = self._stop(result.outcome.tokens)
+        last = self._stop(result.thinking_tokens)
         if any(kind is not Channel.REASONING for kind in self._kinds):
             return last
         empty = TextDelta(result.choice, Channel.ANSWER, "")
-        return last + self._switch_to(empty) + self._stop(result.outcome.tokens)
+        return last + self._switch_to(empty) + self._stop(result.thinking_tokens)
 
     def end(self, results: Sequence[ChoiceResult]) -> bytes:
         return _event(self._renderer.end(results)) + _event({"type": "message_stop"})

@@ -85,7 +85,7 @@ class ResponseOutput:
         A call that was cut off has none, since clients run tools when they receive its end.
         """
         is_cut = result.finish is Finish.LENGTH
-        tokens = result.outcome.tokens
+        tokens = result.thinking_tokens
         if isinstance(self._open, CallItemBuilder):
             if is_cut and not self._open.is_complete:
                 self.items.append(self._open.item("incomplete"))

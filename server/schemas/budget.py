@@ -6,11 +6,13 @@ from typing import Annotated, Literal
 from pydantic import BeforeValidator, Field
 
 from proctor.budget import MAX_CONTINUATIONS, Landing, OnLoop
+from proctor.server.config.early_exit import AnswerKind, Method
 from proctor.server.config.limits import MAX_NAME
 from proctor.server.schemas.base import (
     Count,
     CountOrNoCap,
     Flag,
+    Float,
     RequestModel,
     Text,
     one_as_list,
@@ -33,6 +35,28 @@ class Effort(StrEnum):
     HIGH = "high"
     XHIGH = "xhigh"
     MAX = "max"
+
+
+class EarlyExitOptions(RequestModel):
+    """When thinking ends early because its answer is settled; see `thinking.early_exit`.
+
+    Omitted options default to those of the tier.
+    """
+
+    method: Method | None = None
+    """How a settled answer is recognized: by a low `entropy` of the token that would begin the
+    answer now, or by a trial `answer` that stays the same; `off` turns it off."""
+    threshold: Annotated[Float, Field(gt=0)] | None = None
+    """With `entropy`, the entropy in nats up to which the answer counts as settled."""
+    every: Annotated[Count, Field(ge=1)] | None = None
+    """The minimum number of thinking tokens between two probes."""
+    patience: Annotated[Count, Field(ge=1, le=16)] | None = None
+    """How many probes in a row must find the answer settled."""
+    answer: AnswerKind | None = None
+    """With `answer`, how trial answers are compared: by their last `number`, by the letter of a
+    `choice`, or as a `text`."""
+    opening: Annotated[Text, Field(max_length=256)] | None = None
+    """The text with which answers begin, after the end marker."""
 
 
 class Thinking(RequestModel):
@@ -64,6 +88,9 @@ class Thinking(RequestModel):
     landing: Landing | None = None
     """Where to close thinking that reaches its maximum: at the end of a sentence shortly before, or
     exactly at the maximum."""
+    early_exit: EarlyExitOptions | None = None
+    """Ends the thinking once probes find that its answer is settled. The tokens of the probes count
+    against the budget."""
     logprobs: Flag | None = None
     """Whether `logprobs` also returns the log probabilities of the thinking's tokens."""
 

@@ -192,6 +192,9 @@ class ThinkingReport(ResponseSchema):
     """The maximum number of thinking tokens that was enforced, or null if none was requested."""
     tokens: int
     """The number of thinking tokens, markers excluded."""
+    probe_tokens: int
+    """The number of tokens of the probes for an early exit. They count against the maximum, but are
+    not part of the response."""
     forced_tokens: int
     """The number of tokens that the server chose: continuations, wrap-up and markers."""
     forced_spans: list[ForcedText]
@@ -225,7 +228,8 @@ class UsageDetails(ResponseSchema):
     """Numbers of completion tokens by kind."""
 
     reasoning_tokens: int
-    """The number of thinking tokens in all choices, counted on token IDs."""
+    """The number of thinking tokens in all choices, probes for early exits included, counted on
+    token IDs."""
 
 
 class PromptDetails(ResponseSchema):
@@ -241,8 +245,8 @@ class Usage(ResponseSchema):
     prompt_tokens: int
     """The number of tokens in the prompt, counted once for all choices."""
     completion_tokens: int
-    """The number of tokens generated in all choices: thinking, markers, answers and end-of-turn
-    tokens."""
+    """The number of tokens generated in all choices: thinking, markers, probes, answers and
+    end-of-turn tokens."""
     total_tokens: int
     """The sum of `prompt_tokens` and `completion_tokens`."""
     completion_tokens_details: UsageDetails

@@ -96,6 +96,7 @@ requests = Table(
     Column("score", Double),
     Column("estimated", Boolean, nullable=False, server_default=false()),
     Column("session", String(128)),
+    Column("probe_tokens", BigInteger, nullable=False, server_default="0"),
     Index("requests_time", "time"),
     Index("requests_key_time", "key", "time"),
     Index("requests_request_id", "request_id"),

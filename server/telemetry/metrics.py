@@ -154,6 +154,12 @@ class Metrics:
             ["tier"],
             registry=registry,
         )
+        self.probe_tokens = Counter(
+            "proctor_probe_tokens",
+            "Tokens of the probes for early exits.",
+            ["tier"],
+            registry=registry,
+        )
         self.loops = Counter(
             "proctor_loops",
             "Detected loops in the thinking.",
@@ -247,6 +253,7 @@ class Metrics:
         self.answer_tokens.labels(tier).observe(result.answer_tokens, exemplar)
         self.continuations.labels(tier).inc(outcome.continuations)
         self.spilled_tokens.labels(tier).inc(outcome.spilled)
+        self.probe_tokens.labels(tier).inc(result.probe_tokens)
         for kind, count in outcome.forced.items():
             self.forced_tokens.labels(kind.value).inc(count)
         for action, count in outcome.loops.items():
@@ -336,6 +343,7 @@ class Metrics:
             self.cached_prompt_tokens.labels(tier)
             self.continuations.labels(tier)
             self.spilled_tokens.labels(tier)
+            self.probe_tokens.labels(tier)
             if settings.priced:
                 for part in CostPart:
                     self.cost.labels(tier, part.value, ANONYMOUS)

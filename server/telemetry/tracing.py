@@ -290,7 +290,7 @@ def _usage_attributes(request_cost: RequestCost, admission: Admission) -> Attrib
         "gen_ai.response.finish_reasons": [admission.finish_reason(result) for result in results],
         "gen_ai.usage.input_tokens": admission.prompt_tokens,
         "gen_ai.usage.output_tokens": sum(result.tokens for result in results),
-        "gen_ai.usage.reasoning.output_tokens": sum(result.outcome.tokens for result in results),
+        "gen_ai.usage.reasoning.output_tokens": sum(result.thinking_tokens for result in results),
         "gen_ai.usage.cache_read.input_tokens": request_cost.cached_tokens,
         "proctor.cost": None if cost is None else float(cost.total),
         "proctor.currency": None if cost is None else cost.currency,

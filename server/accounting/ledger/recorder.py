@@ -140,12 +140,12 @@ class Recorder(RequestObserver):
             asked_min_tokens=budget.min_tokens,
             asked_max_tokens=budget.max_tokens,
             min_tokens=min(job.budget.minimum for job in admission.jobs),
-            max_tokens=max(job.budget.maximum or 0 for job in admission.jobs),
+            max_tokens=max(job.max_thinking_tokens or 0 for job in admission.jobs),
             clamped_by=",".join(admission.clamped_by),
             choices=len(admission.jobs),
             prompt_tokens=admission.prompt_tokens,
             cached_tokens=request_cost.cached_tokens,
-            thinking_tokens=sum(outcome.tokens for outcome in outcomes),
+            thinking_tokens=sum(result.thinking_tokens for result in results),
             forced_tokens=sum(sum(outcome.forced.values()) for outcome in outcomes),
             answer_tokens=request_cost.answer_tokens,
             completion_tokens=request_cost.completion_tokens,
@@ -157,6 +157,7 @@ class Recorder(RequestObserver):
             seconds=seconds,
             cost=request_cost.charged_cost,
             session=admitted.session,
+            probe_tokens=sum(result.probe_tokens for result in results),
             texts=self._recorded_texts(admitted),
         )
 

@@ -56,7 +56,7 @@ class LedgerRecord:
         prompt_tokens: the number of tokens in the prompt, which the choices share.
         cached_tokens: the number of prompt tokens read from the engine's cache, or None
             if the engine does not report it.
-        thinking_tokens: the number of thinking tokens, without markers.
+        thinking_tokens: the number of thinking tokens, without markers, probes included.
         forced_tokens: the number of tokens that the server forced.
         answer_tokens: the number of answer tokens.
         completion_tokens: the number of generated tokens, markers and end of turn included.
@@ -71,6 +71,7 @@ class LedgerRecord:
         estimated: whether the gateway was lost while the request ran, so that the record
             is the last draft of the gateway.
         session: the ID of its session, or None if the request names none.
+        probe_tokens: the number of tokens of probes for an early exit.
         texts: the texts of the request, if they are stored.
     """
 
@@ -104,6 +105,7 @@ class LedgerRecord:
     score: float | None = None
     estimated: bool = False
     session: str | None = None
+    probe_tokens: int = 0
     texts: RecordedTexts | None = None
 
     def to_json(self) -> str:

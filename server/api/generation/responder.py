@@ -26,6 +26,7 @@ from proctor.server.generation.base import (
     StreamItem,
 )
 from proctor.server.generation.context import RequestContext
+from proctor.server.generation.early_exit.monitor import EarlyExitMonitor
 from proctor.server.generation.runner import Choice, TaskPool, generate
 from proctor.server.renderers.base import ResponseRenderer
 from proctor.server.renderers.sse_encoder import SseEncoder
@@ -69,13 +70,19 @@ class Responder:
         return self.renderer.transform(events)
 
     def _choice(self, job: Job, index: int) -> Choice:
+        job = replace(job, session=self.context.session.id, headers=self.observer.headers)
+        monitor = None
+        if job.early_exit is not None:
+            slots = self.task_pool.spare_slot
+            monitor = EarlyExitMonitor(job.early_exit, self.engine, job, slots)
         return Choice(
             self.engine,
-            replace(job, session=self.context.session.id, headers=self.observer.headers),
+            job,
             index,
             self.renderer.splitter(self.engine, job, index),
             progress=self.renderer.reports_progress,
             continuous_usage=self.renderer.reports_usage,
+            monitor=monitor,
         )
 
     async def body(self) -> bytes:

@@ -1,0 +1,1 @@
+"""Ends thinking early when probes find its answer settled."""
