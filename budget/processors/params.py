@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from proctor.budget.budgets import TokenBudget
+from proctor.budget.confidence import ConfidenceExit
 from proctor.budget.errors import BudgetError
 from proctor.budget.markers import Markers
 from proctor.budget.moves import EMPTY_RECORD, EngineRecord
@@ -24,7 +25,7 @@ SLOW = "proctor_slow_grammar"
 WIRE_VERSION = 2
 """The version of the format of budgets. A processor rejects budgets of other versions."""
 
-FIELDS = {"wire", "key", "seed", "budget", "resumed", "record", "movable"}
+FIELDS = {"wire", "key", "seed", "budget", "resumed", "record", "movable", "confidence"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +40,7 @@ class EngineBudget:
             budget before, by another engine.
         record: what that engine recorded of them.
         movable: whether the maximum may be moved while the request runs.
+        confidence: when the processor ends the thinking early, or None.
     """
 
     key: str
@@ -47,11 +49,12 @@ class EngineBudget:
     resumed: int = 0
     record: EngineRecord = EMPTY_RECORD
     movable: bool = False
+    confidence: ConfidenceExit | None = None
 
     @property
     def has_record(self) -> bool:
         """Whether there may be something to record besides the tokens."""
-        return self.budget.demands_thinking or self.movable
+        return self.budget.demands_thinking or self.movable or self.confidence is not None
 
     def to_extra_args(self) -> dict[str, Any]:
         """Return the entry of `SamplingParams.extra_args`."""
@@ -63,6 +66,7 @@ class EngineBudget:
             "resumed": self.resumed,
             "record": self.record.to_wire(),
             "movable": self.movable,
+            "confidence": None if self.confidence is None else self.confidence.to_wire(),
         }
         return {KEY: wire}
 
@@ -94,7 +98,9 @@ def read(params: "SamplingParams") -> EngineBudget | None:
         key, seed = str(fields["key"]), int(fields["seed"])
         record = EngineRecord.from_wire(fields["record"])
         resumed, movable = int(fields["resumed"]), bool(fields["movable"])
-        return EngineBudget(key, seed, budget, resumed, record, movable)
+        wire = fields["confidence"]
+        confidence = None if wire is None else ConfidenceExit.from_wire(wire)
+        return EngineBudget(key, seed, budget, resumed, record, movable, confidence)
     except (TypeError, ValueError) as error:
         raise BudgetError("extra_args", f"malformed extra_args.{KEY}: {error}") from error
 

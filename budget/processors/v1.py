@@ -14,6 +14,7 @@ from proctor.budget.machine import BudgetStateMachine, DesyncError
 from proctor.budget.moves import EMPTY_RECORD, EngineRecord, Move
 from proctor.budget.outcome import EndReason
 from proctor.budget.processors.backend import Array, ArrayBackend
+from proctor.budget.processors.confidence import VERDICTS, ConfidenceTable, token_confidence
 from proctor.budget.processors.constraints import TokenConstraints, constraints_on
 from proctor.budget.processors.enforcer import Enforcer, RowMasks, log_violation
 from proctor.budget.processors.forced_sequences import NO_TOKEN
@@ -159,6 +160,7 @@ class BudgetLogitsProcessor(LogitsProcessor):
         slots = vllm_config.scheduler_config.max_num_seqs
         columns = vllm_config.model_config.get_vocab_size()
         self._max_slots = slots
+        self._device = device
         self._logits = ArrayBackend(None if device.type == "cpu" else device)
         self._enforcer = Enforcer(
             slots,
@@ -168,6 +170,7 @@ class BudgetLogitsProcessor(LogitsProcessor):
             ArrayBackend(None),
             self._logits,
         )
+        self._confidence = ConfidenceTable(slots, 1, device)
         self._rows: dict[int, RowState] = {}
         self._assigned: AssignedRows | None = None
         self._step: StepConstraints | None = None
@@ -212,8 +215,12 @@ class BudgetLogitsProcessor(LogitsProcessor):
         self._advance()
         if not self._rows:
             return logits
+        if self._confidence.watches_any:
+            self._exit_early()
         assigned = self._assigned = self._assigned or AssignedRows.of(self._rows, self._logits)
         step = self._step = self._step_constraints(assigned.slots)
+        if self._confidence.watches_any:
+            self._observe(logits, assigned, step.masks)
         attempted = self._enforcer.apply(
             logits,
             assigned.rows,
@@ -240,16 +247,8 @@ class BudgetLogitsProcessor(LogitsProcessor):
         """
         self._advance()
         for state in self._rows.values():
-            if state.request.key != key:
-                continue
-            if state.machine is not None:
-                move = state.machine.move_maximum(target, reason)
-            else:
-                table, budget = self._enforcer.table, state.request.budget
-                move = table.move_maximum(state.slot, budget, target, reason)
-            if move is not None:
-                state.past |= EngineRecord(moves=(move,))
-            return move
+            if state.request.key == key:
+                return self._move_maximum(state, target, reason)
         return None
 
     def take_record(self, key: str) -> EngineRecord:
@@ -306,8 +305,42 @@ class BudgetLogitsProcessor(LogitsProcessor):
             self._grow()
         slot = self._free.pop()
         self._enforcer.load_sampling(slot, request, params)
+        self._confidence.load(slot, request.confidence)
         penalties = RowPenalties.of(params, prompt, output)
         return RowState(slot, request, output, penalties, machine, len(output), past)
+
+    def _move_maximum(
+        self, state: RowState, target: int | None, reason: EndReason | None
+    ) -> Move | None:
+        if state.machine is not None:
+            move = state.machine.move_maximum(target, reason)
+        else:
+            table, budget = self._enforcer.table, state.request.budget
+            move = table.move_maximum(state.slot, budget, target, reason)
+        if move is not None:
+            state.past |= EngineRecord(moves=(move,))
+        return move
+
+    def _observe(self, logits: torch.Tensor, assigned: AssignedRows, masks: RowMasks) -> None:
+        """Note the confidence of the rows that may end by it."""
+        watched = self._confidence.watched(assigned.slots)
+        is_sampling = masks.may_close | masks.suppresses_close
+        at = torch.as_tensor(np.flatnonzero(watched), device=logits.device)
+        self._confidence.observe(
+            token_confidence(logits[torch.as_tensor(assigned.rows, device=logits.device)[at]]),
+            torch.as_tensor(assigned.slots[watched], device=logits.device),
+            torch.as_tensor(is_sampling[watched], device=logits.device),
+        )
+
+    def _exit_early(self) -> None:
+        """End the thinking of rows that have become certain or lost."""
+        for state in self._rows.values():
+            if not self._confidence.watched(np.array([state.slot])).any():
+                continue
+            reason = VERDICTS[int(self._confidence.verdicts[state.slot])]
+            if reason is not None:
+                self._move_maximum(state, None, reason)
+                self._confidence.unload(state.slot)
 
     def _shrink(self) -> None:
         """Reset to the initial number of slots; none may be in use."""
@@ -328,6 +361,7 @@ class BudgetLogitsProcessor(LogitsProcessor):
             return
         self._free.append(state.slot)
         self._enforcer.table.unload(state.slot)
+        self._confidence.unload(state.slot)
         if state.record != EMPTY_RECORD:
             self._saved[state.request.key] = state.record
             if len(self._saved) > MAX_RECORDS:
@@ -371,6 +405,9 @@ class BudgetLogitsProcessor(LogitsProcessor):
     def _advance(self) -> None:
         """Take the tokens since the last step: at most one per request."""
         states = [state for state in self._rows.values() if state.has_new_token]
+        if self._confidence.watches_any and states:
+            slots = torch.tensor([state.slot for state in states], device=self._device)
+            self._confidence.advance(slots, torch.ones_like(slots, dtype=torch.bool))
         if self._uses_table:
             self._advance_table(states)
         else:

@@ -26,6 +26,7 @@ from proctor.budget.moves import EngineRecord, Move
 from proctor.budget.outcome import EndReason
 from proctor.budget.processors.attempt_log import MAX_RECORDS, AttemptLog
 from proctor.budget.processors.backend import ArrayBackend
+from proctor.budget.processors.confidence import VERDICTS, ConfidenceTable, token_confidence
 from proctor.budget.processors.drafts import DraftCounts
 from proctor.budget.processors.enforcer import Enforcer, RowMasks
 from proctor.budget.processors.forced_sequences import NO_TOKEN
@@ -81,6 +82,9 @@ class BudgetLogitsProcessor(LogitsProcessor):
         self._attempt_log = AttemptLog(slots, self._last_token + 1, self._device)
         # [2, 2] int64: draft tokens by whether they are thinking (1) or not, proposed and accepted.
         self._drafts = torch.zeros((2, 2), dtype=torch.int64, device=self._device)
+        self._confidence = ConfidenceTable(slots, self._max_rows, self._device)
+        # A copy of its verdicts on the host, and the event after which it is complete.
+        self._verdicts: tuple[torch.Tensor, torch.Event | None] | None = None
 
         # The moves of the maxima of requests, also of some that left the batch.
         self._moves: OrderedDict[str, tuple[Move, ...]] = OrderedDict()
@@ -115,6 +119,7 @@ class BudgetLogitsProcessor(LogitsProcessor):
                 continue
             self._enforcer.load_sampling(slot, request, params)
             self._enforcer.table.load(slot, request.budget, machine)
+            self._confidence.load(slot, request.confidence)
             self._start[slot] = self._start_of(slot, request)
             self._has_budget[slot] = True
             self._resumed[slot] = request.resumed
@@ -135,6 +140,8 @@ class BudgetLogitsProcessor(LogitsProcessor):
         lengths = ctx.seq_lens_upper_bound_np[: len(mapping)]
         selected = self._select(mapping[in_batch], lengths[in_batch])
         self._advance_table(selected.slots)
+        if self._confidence.watches_any:
+            self._exit_early()
         table = self._enforcer.table
         state = table.state
         first, drafts = self._first_rows(ctx, selected.slots)
@@ -168,15 +175,7 @@ class BudgetLogitsProcessor(LogitsProcessor):
         if slot is None or not self._has_budget[slot]:
             return None
         self._advance_table(self._slots[slot : slot + 1])
-        budget = self._owners[slot].budget
-        with gpu_sync_allowed():
-            move = self._enforcer.table.move_maximum(slot, budget, target, reason)
-        if move is not None:
-            self._moves[key] = (*self._moves.get(key, ()), move)
-            self._moves.move_to_end(key)
-            if len(self._moves) > MAX_RECORDS:
-                self._moves.popitem(last=False)
-        return move
+        return self._move_maximum(slot, target, reason)
 
     @torch.inference_mode()
     def take_record(self, key: str) -> EngineRecord:
@@ -249,11 +248,54 @@ class BudgetLogitsProcessor(LogitsProcessor):
             [n] bool; whether the row's token replaces an attempt.
         """
         constraints = self._enforcer.table.constraints(state, selected.slots)
+        watched = self._confidence.watched(selected.on_host)
+        if watched.any():
+            at = async_tensor_h2d(np.flatnonzero(watched), device=self._device)
+            is_sampling = constraints.may_close | constraints.suppresses_close
+            self._confidence.observe(
+                token_confidence(logits[rows[at]]), selected.slots[at], is_sampling[at], taken
+            )
         attempted = self._enforcer.apply(
             logits, rows, selected.on_host, constraints, selected.masks
         )
         self._attempted[taken].index_copy_(0, selected.slots, attempted)
         return attempted
+
+    def _move_maximum(self, slot: int, target: int | None, reason: EndReason | None) -> Move | None:
+        """Move the maximum of a slot that has taken all its tokens. Waits for the device."""
+        owner = self._owners[slot]
+        with gpu_sync_allowed():
+            move = self._enforcer.table.move_maximum(slot, owner.budget, target, reason)
+        if move is not None:
+            self._moves[owner.key] = (*self._moves.get(owner.key, ()), move)
+            self._moves.move_to_end(owner.key)
+            if len(self._moves) > MAX_RECORDS:
+                self._moves.popitem(last=False)
+        return move
+
+    def _exit_early(self) -> None:
+        """End the thinking of requests that have become certain or lost.
+
+        The verdicts are those of an earlier step, whose copy has reached the host by now: only a
+        request that ends waits for the device.
+        """
+        if self._verdicts is None:
+            self._copy_verdicts()
+        elif self._verdicts[1] is None or self._verdicts[1].query():
+            verdicts = self._verdicts[0].tolist()
+            self._copy_verdicts()
+            for slot in np.flatnonzero(verdicts).tolist():
+                if self._confidence.watched(np.array([slot])).any():
+                    self._move_maximum(slot, None, VERDICTS[verdicts[slot]])
+                    self._confidence.unload(slot)
+
+    def _copy_verdicts(self) -> None:
+        on_host = self._confidence.verdicts.to("cpu", non_blocking=True, copy=True)
+        event = None
+        if self._device.type != "cpu":
+            event = torch.Event(self._device)
+            event.record()
+        self._verdicts = on_host, event
 
     def _first_rows(
         self, ctx: LogitsContext, slots: torch.Tensor
@@ -280,6 +322,8 @@ class BudgetLogitsProcessor(LogitsProcessor):
             self._count_drafts(1, slots, table.state, position + 1 < end)
             token = torch.where(has_token, token, NO_TOKEN)
             table.advance(*self._scatter(slots, token, attempted))
+            if self._confidence.watches_any:
+                self._confidence.advance(slots, has_token, row)
 
     def _count_drafts(
         self, kind: int, slots: torch.Tensor, state: State, is_draft: torch.Tensor
@@ -325,6 +369,7 @@ class BudgetLogitsProcessor(LogitsProcessor):
             self._attempt_log.save(slot, owner.key)
         self._has_budget[slot] = False
         self._enforcer.table.unload(slot)
+        self._confidence.unload(slot)
 
     def _start_of(self, slot: int, request: EngineBudget) -> int:
         """Return where a request's first token under its budget is among all its tokens."""
