@@ -14,6 +14,7 @@ from proctor.budget import (
 from proctor.server.admission.budget_request import FieldValue
 from proctor.server.admission.prompt import check_room
 from proctor.server.config.budgets import Tier
+from proctor.server.config.early_exit import EarlyExit
 from proctor.server.config.prices import Prices
 from proctor.server.config.sessions import Limit
 from proctor.server.config.settings import Settings
@@ -92,10 +93,8 @@ def make_jobs(spec: JobSpec, engine: Engine, settings: Settings) -> JobSet:
     enforced = replace(enforced, answer_minimum=answer_minimum)
     if spec.constraint is not None:
         enforced = _constrained(enforced, spec.constraint)
-    allowance, early_exit = 0, resolution.early_exit
-    if early_exit is not None:
-        allowance = early_exit.allowance(enforced.minimum, enforced.maximum or 0)
-        enforced = _without(enforced, allowance)
+    early_exit, allowance = _early_exit(resolution.early_exit, enforced)
+    enforced = _without(enforced, allowance)
     sampling = _sampling(request, resolution.tier, max_tokens - allowance, spec.constraint)
     jobs = tuple(
         Job(
@@ -105,8 +104,8 @@ def make_jobs(spec: JobSpec, engine: Engine, settings: Settings) -> JobSet:
             enforced,
             spec.owner,
             priority=request.priority or 0,
-            moved_for="thinking.early_exit" if allowance else "",
-            early_exit=early_exit if allowance else None,
+            moved_for="" if early_exit is None else "thinking.early_exit",
+            early_exit=early_exit,
             probe_allowance=allowance,
         )
         for index in range(request.n or 1)
@@ -222,8 +221,22 @@ def _token_budget(budget: ThinkingBudget, prompt: Prompt, room: int, engine: Eng
     )
 
 
+def _early_exit(early_exit: EarlyExit | None, budget: TokenBudget) -> tuple[EarlyExit | None, int]:
+    """Return the early exit of a choice, if its budget has room for one, and what its probes get.
+
+    The second result is a number of tokens.
+    """
+    if early_exit is None or not budget.maximum:
+        return None, 0
+    allowance = early_exit.allowance(budget.minimum, budget.maximum)
+    needs_probes = early_exit.probe_tokens > 0
+    return (None, 0) if needs_probes and not allowance else (early_exit, allowance)
+
+
 def _without(budget: TokenBudget, allowance: int) -> TokenBudget:
     """Return the budget without the tokens that are set aside for probes."""
+    if not allowance:
+        return budget
     maximum = (budget.maximum or 0) - allowance
     wrap_up = budget.wrap_up_ids if len(budget.wrap_up_ids) < maximum else ()
     return replace(budget, maximum=maximum, wrap_up_ids=wrap_up)

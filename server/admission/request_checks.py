@@ -173,7 +173,7 @@ async def _check_probe(job: Job, engine: Engine) -> None:
     Raises:
         UnsupportedRequest: if it does not; the error names the method.
     """
-    if job.early_exit is None:
+    if job.early_exit is None or not job.probe_allowance:
         return
     try:
         await engine.check(probe_job(job, (), job.early_exit, engine))

@@ -46,8 +46,8 @@ class ChannelSplitter:
     Attributes:
         tokens: the choice's tokens so far.
         answer_tokens: number of tokens in the answer so far.
-        last_sentence: the last end of a sentence in the thinking that is open, if the job may end
-            early; None if there is none.
+        last_sentence: the last end of a sentence in the thinking that is open, if the job is
+            probed; None if there is none.
     """
 
     def __init__(
@@ -80,7 +80,7 @@ class ChannelSplitter:
         self._with_ids = with_ids
         self._ids_returned = 0
         self._replays = job.has_record
-        self._follows_sentences = job.early_exit is not None
+        self._follows_sentences = job.probe_allowance > 0
         markers_only = TokenBudget(opened=job.budget.opened, bound=job.budget.bound)
         if job.budget.begins_with_marker:
             markers_only = replace(markers_only, opens=True)

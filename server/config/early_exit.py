@@ -3,7 +3,9 @@
 from enum import StrEnum
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
+
+from proctor.budget.confidence import ConfidenceExit
 
 TRIAL_TOKENS = 16
 """Maximum length of a trial answer."""
@@ -22,11 +24,14 @@ class Method(StrEnum):
         ENTROPY: the entropy of the token that would begin the answer now is low (EAT,
             arXiv 2509.26522).
         ANSWER: trial answers stay the same (Dynasor, arXiv 2412.20993).
+        CONFIDENCE: the model is certain of its thinking, or lost in it (DeepConf,
+            arXiv 2508.15260).
         OFF: thinking does not end early.
     """
 
     ENTROPY = "entropy"
     ANSWER = "answer"
+    CONFIDENCE = "confidence"
     OFF = "off"
 
 
@@ -43,10 +48,13 @@ class EarlyExit(BaseModel):
 
     Attributes:
         method: how that is recognized.
-        threshold: with `entropy`, the entropy in nats up to which the answer counts as settled.
+        threshold: with `entropy`, the entropy in nats up to which the answer counts as settled,
+            0.2 by default. With `confidence`, the mean confidence of a window from which on it
+            does; see `proctor.budget.confidence`.
+        floor: with `confidence`, the mean confidence of a window below which the thinking is lost.
         every: the minimum number of thinking tokens between two probes, which happen at the ends
-            of sentences.
-        patience: how many probes in a row must find the answer settled.
+            of sentences; with `confidence`, the length of a window.
+        patience: how many probes or windows in a row must find the answer settled.
         answer: with `answer`, how trial answers are compared.
         opening: the text with which answers begin, after the end marker.
     """
@@ -54,7 +62,8 @@ class EarlyExit(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     method: Method
-    threshold: Annotated[float, Field(gt=0)] = DEFAULT_ENTROPY
+    threshold: Annotated[float, Field(gt=0)] | None = None
+    floor: Annotated[float, Field(gt=0)] | None = None
     every: Annotated[int, Field(ge=1)] = 32
     patience: Annotated[int, Field(ge=1, le=16)] = 2
     answer: AnswerKind = AnswerKind.TEXT
@@ -67,10 +76,29 @@ class EarlyExit(BaseModel):
             raise ValueError("must be at least 2, as a single answer agrees with itself")
         return patience
 
+    @model_validator(mode="after")
+    def _can_end(self) -> "EarlyExit":
+        limits = (self.threshold, self.floor)
+        if self.method is Method.CONFIDENCE and limits == (None, None):
+            raise ValueError("the method 'confidence' requires a threshold or a floor")
+        return self
+
+    @property
+    def max_entropy(self) -> float:
+        """The entropy in nats up to which the answer counts as settled."""
+        return DEFAULT_ENTROPY if self.threshold is None else self.threshold
+
+    @property
+    def confidence(self) -> ConfidenceExit | None:
+        """What the engine watches, with the method `confidence`."""
+        if self.method is not Method.CONFIDENCE:
+            return None
+        return ConfidenceExit(self.every, self.threshold, self.patience, self.floor)
+
     @property
     def probe_tokens(self) -> int:
-        """The maximum number of tokens that a probe generates."""
-        return TRIAL_TOKENS if self.method is Method.ANSWER else 1
+        """The maximum number of tokens that a probe generates; 0 without probes."""
+        return {Method.ANSWER: TRIAL_TOKENS, Method.ENTROPY: 1}.get(self.method, 0)
 
     def allowance(self, minimum: int, maximum: int) -> int:
         """Return how many tokens of a budget are set aside for probes.
@@ -82,6 +110,10 @@ class EarlyExit(BaseModel):
         Returns:
             A multiple of `probe_tokens`; 0 if the budget is too small for `patience` probes.
         """
+        if not self.probe_tokens:
+            return 0
         probes = min(maximum // self.every, maximum // ALLOWANCE_DIVISOR // self.probe_tokens)
+        if not self.probe_tokens:
+            return 0
         probes = min(probes, (maximum - minimum) // self.probe_tokens)
         return probes * self.probe_tokens if probes >= self.patience else 0

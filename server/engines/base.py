@@ -20,6 +20,7 @@ from proctor.budget import (
     TokenBudget,
     Vocabulary,
 )
+from proctor.budget.confidence import ConfidenceExit
 from proctor.server.config.early_exit import EarlyExit
 from proctor.server.engines.processes.stall import StallTimeouts
 from proctor.server.engines.tool_calls import Constraint, ToolFormat
@@ -145,6 +146,11 @@ class Job:
     moved_for: str = ""
     early_exit: EarlyExit | None = None
     probe_allowance: int = 0
+
+    @property
+    def confidence(self) -> ConfidenceExit | None:
+        """When the engine itself ends the thinking early, or None."""
+        return None if self.early_exit is None else self.early_exit.confidence
 
     @property
     def max_thinking_tokens(self) -> int | None:

@@ -25,7 +25,7 @@ from proctor.budget import (
 from proctor.server.engines.base import Delta, Finish, Job, ModelInfo, Prompt, TokenLogprob
 from proctor.server.engines.processes.stall import StallTimeouts
 from proctor.server.engines.tool_calls import ToolFormat
-from proctor.server.errors import EngineUnavailable
+from proctor.server.errors import EngineUnavailable, UnsupportedRequest
 
 BYTES = 256
 THINK, END_THINK, TURN, END_TURN = range(BYTES, BYTES + 4)
@@ -266,7 +266,9 @@ class FakeEngine:
         self._machines: dict[str, BudgetStateMachine] = {}
 
     async def check(self, job: Job) -> None:
-        pass
+        if job.confidence is not None:
+            name = "thinking.early_exit.method"
+            raise UnsupportedRequest(name, f"'{name}' must not be 'confidence' with this engine")
 
     async def generate(self, job: Job) -> AsyncGenerator[Delta, None]:
         self.jobs.append(job)

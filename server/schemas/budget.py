@@ -45,13 +45,18 @@ class EarlyExitOptions(RequestModel):
 
     method: Method | None = None
     """How a settled answer is recognized: by a low `entropy` of the token that would begin the
-    answer now, or by a trial `answer` that stays the same; `off` turns it off."""
+    answer now, by a trial `answer` that stays the same, or by the model's `confidence` in its
+    thinking; `off` turns it off."""
     threshold: Annotated[Float, Field(gt=0)] | None = None
-    """With `entropy`, the entropy in nats up to which the answer counts as settled."""
+    """With `entropy`, the entropy in nats up to which the answer counts as settled; with
+    `confidence`, the mean confidence of a window from which on it does."""
+    floor: Annotated[Float, Field(gt=0)] | None = None
+    """With `confidence`, the mean confidence of a window below which the thinking is lost."""
     every: Annotated[Count, Field(ge=1)] | None = None
-    """The minimum number of thinking tokens between two probes."""
+    """The minimum number of thinking tokens between two probes; with `confidence`, the number of
+    tokens in a window."""
     patience: Annotated[Count, Field(ge=1, le=16)] | None = None
-    """How many probes in a row must find the answer settled."""
+    """How many probes or windows in a row must find the answer settled."""
     answer: AnswerKind | None = None
     """With `answer`, how trial answers are compared: by their last `number`, by the letter of a
     `choice`, or as a `text`."""

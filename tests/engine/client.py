@@ -82,6 +82,25 @@ def random_request(gateway: Gateway, rng: Random, most: int = 200) -> dict[str, 
     return {**request, "thinking": thinking}
 
 
+def random_early_exit(rng: Random) -> dict[str, Any]:
+    """Return options of `thinking.early_exit` by which many a thinking ends."""
+    method = rng.choice(["answer", "entropy", "confidence"])
+    options: dict[str, Any] = {
+        "method": method,
+        "every": rng.randint(4, 24),
+        "patience": rng.randint(2, 3),
+    }
+    if method == "entropy":
+        options |= {"opening": "The answer is ", "threshold": rng.choice([0.05, 0.5])}
+    elif method == "confidence":
+        options |= rng.choice(
+            [{"threshold": 16.0}, {"floor": 16.0}, {"threshold": 17.0, "floor": 15.8}]
+        )
+    else:
+        options["answer"] = rng.choice(["number", "text"])
+    return options
+
+
 def assert_budget_kept(
     gateway: Gateway, request: dict[str, Any], answer: dict[str, Any], count: int | None = None
 ) -> None:
@@ -106,15 +125,18 @@ def assert_budget_kept(
     assert len({*counts}) == 1, f"{counts}, {account}, {request}, {answer}"
     assert thinking["continuations"] == account.continuations
     assert thinking["end_reason"] == account.end_reason
+    probes = gateway.engine.probe_tokens(name)
+    assert thinking["probe_tokens"] == probes
     usage = answer["usage"]
-    assert usage["completion_tokens_details"]["reasoning_tokens"] == count
-    assert usage["completion_tokens"] == len(gateway.engine.recordings[name].tokens)
+    assert usage["completion_tokens_details"]["reasoning_tokens"] == count + probes
+    generated = len(gateway.engine.recordings[name].tokens) + probes
+    assert usage["completion_tokens"] == generated <= request["max_tokens"]
     markers = gateway.engine.model.markers
     opened = gateway.engine.recordings[name].job.budget.opened
     others = num_blocks * len(markers.end) + (0 if opened else len(markers.start))
     assert_spans_marked(request, choice, others)
     cap = request["max_thinking_tokens"]
-    assert cap == -1 or count <= cap
+    assert cap == -1 or count + probes <= cap
     assert thinking["loops"] == sum(account.loops.values())
     if count < request["min_thinking_tokens"]:
         assert thinking["end_reason"] == "loop"

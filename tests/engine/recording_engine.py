@@ -102,6 +102,15 @@ class RecordingEngine:
                 blocks.append([])
         return blocks
 
+    def probe_tokens(self, job_id: str) -> int:
+        """Return how many tokens the probes of a job have generated."""
+        prefix = f"{job_id}-probe-"
+        return sum(
+            len(recording.tokens)
+            for name, recording in self.recordings.items()
+            if name.startswith(prefix)
+        )
+
     def outcome(self, job_id: str) -> Outcome:
         """Return the outcome of a job according to the reference state machine."""
         recording = self.recordings[job_id]

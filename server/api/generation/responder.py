@@ -72,7 +72,7 @@ class Responder:
     def _choice(self, job: Job, index: int) -> Choice:
         job = replace(job, session=self.context.session.id, headers=self.observer.headers)
         monitor = None
-        if job.early_exit is not None:
+        if job.early_exit is not None and job.probe_allowance:
             slots = self.task_pool.spare_slot
             monitor = EarlyExitMonitor(job.early_exit, self.engine, job, slots)
         return Choice(

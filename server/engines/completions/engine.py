@@ -128,6 +128,8 @@ class CompletionsEngine:
         ]
         if sampling.constraint is not None:
             unsupported.append(sampling.constraint.field)
+        if job.confidence is not None:
+            unsupported.append("thinking.early_exit.method")
         for name in unsupported:
             raise UnsupportedRequest(
                 name, f"'{name}' is not supported over a completions server: leave it out"

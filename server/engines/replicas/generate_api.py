@@ -124,4 +124,5 @@ def engine_budget(segment: Segment) -> EngineBudget:
         len(segment.tokens),
         segment.record,
         movable=bool(job.moved_for),
+        confidence=job.confidence,
     )

@@ -354,7 +354,13 @@ class VllmEngine:
         seed = secrets.randbits(63) if sampling.seed is None else sampling.seed
         params = sampling_options(sampling, self._defaults)
         params["output_kind"] = RequestOutputKind.DELTA
-        extra = EngineBudget(job.id, seed, job.budget, movable=bool(job.moved_for)).to_extra_args()
+        extra = EngineBudget(
+            job.id,
+            seed,
+            job.budget,
+            movable=bool(job.moved_for),
+            confidence=job.confidence,
+        ).to_extra_args()
         if grammar is None:
             return SamplingParams(**params, extra_args=extra)
         return CheckedParams(

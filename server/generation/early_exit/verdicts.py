@@ -33,7 +33,7 @@ class Verdict:
             logprobs: the log probabilities of its first token, with the method `entropy`.
         """
         if self._early_exit.method is Method.ENTROPY:
-            is_low = bool(logprobs) and entropy(logprobs[0]) <= self._early_exit.threshold
+            is_low = bool(logprobs) and entropy(logprobs[0]) <= self._early_exit.max_entropy
             self.streak = self.streak + 1 if is_low else 0
             return
         found = normalized(answer, self._early_exit.answer)

@@ -15,6 +15,7 @@ from tests.engine.client import (
     assert_budget_kept,
     body,
     metric,
+    random_early_exit,
     random_request,
     until_idle,
 )
@@ -67,6 +68,8 @@ async def test_100_random_requests_think_within_their_budgets(
     requests = [random_request(v2_gateway, rng, most=60) for _ in range(REQUESTS)]
     for request in requests[::4]:
         request["messages"] = [LONG_MESSAGE, *request["messages"]]
+    for request in requests[1::2]:
+        request["thinking"]["early_exit"] = random_early_exit(rng)
     slots = asyncio.Semaphore(AT_ONCE)
 
     async def ask_in_turn(request: dict[str, Any]) -> dict[str, Any]:

@@ -55,6 +55,7 @@ async def test_a_whole_response() -> None:
                 "clamped": False,
                 "loops": 0,
                 "spilled_tokens": 0,
+                "probe_tokens": 0,
             },
         }
     ]

@@ -1,0 +1,104 @@
+"""Thinking that ends early, on the real engine: budgets with probes, counted by token ids."""
+
+import asyncio
+from collections import Counter
+from collections.abc import AsyncIterator
+from random import Random
+from typing import Any
+
+import httpx
+import pytest
+
+from tests.engine.client import (
+    CHAT,
+    ask,
+    assert_budget_kept,
+    body,
+    random_early_exit,
+    random_request,
+)
+from tests.engine.gateway import Gateway
+from tests.engine.prompts import chain
+
+
+@pytest.fixture
+async def http(vllm_gateway: Gateway) -> AsyncIterator[httpx.AsyncClient]:
+    limits = httpx.Limits(max_connections=None)
+    async with httpx.AsyncClient(base_url=vllm_gateway.url, timeout=300, limits=limits) as client:
+        yield client
+
+
+async def test_budgets_include_the_probes(vllm_gateway: Gateway, http: httpx.AsyncClient) -> None:
+    rng = Random(19)
+    requests = [random_request(vllm_gateway, rng) for _ in range(150)]
+    for request in requests:
+        request["thinking"]["early_exit"] = random_early_exit(rng)
+    # Not all at once: probes give way to requests.
+    slots = asyncio.Semaphore(12)
+
+    async def ask_in_turn(request: dict[str, Any]) -> dict[str, Any]:
+        async with slots:
+            return await ask(http, request)
+
+    answers = await asyncio.gather(*map(ask_in_turn, requests))
+    reasons: Counter[tuple[str, str]] = Counter()
+    probed: Counter[str] = Counter()
+    for request, answer in zip(requests, answers, strict=True):
+        assert_budget_kept(vllm_gateway, request, answer)
+        thinking = answer["choices"][0]["thinking"]
+        method = request["thinking"]["early_exit"]["method"]
+        reasons[method, thinking["end_reason"]] += 1
+        probed[method] += thinking["probe_tokens"]
+    assert reasons["answer", "settled"], reasons
+    assert reasons["entropy", "settled"], reasons
+    assert reasons["confidence", "settled"], reasons
+    assert reasons["confidence", "unsure"], reasons
+    assert probed["answer"] > probed["entropy"] > probed["confidence"] == 0
+
+
+async def test_a_settled_answer_saves_thinking(
+    vllm_gateway: Gateway, http: httpx.AsyncClient
+) -> None:
+    """A model that is sent back again and again settles after its first check."""
+    early_exit = {"method": "answer", "answer": "number", "every": 8, "patience": 3}
+    thinking = {"continuations": 8, "on_loop": "off"}
+    request = body(vllm_gateway, chain(Random(3), 2), max_thinking_tokens=1200, temperature=0)
+    whole = await ask(http, {**request, "thinking": thinking})
+    early = await ask(http, {**request, "thinking": {**thinking, "early_exit": early_exit}})
+    (kept,) = early["choices"]
+    assert kept["thinking"]["end_reason"] == "settled"
+    assert kept["message"]["content"] == whole["choices"][0]["message"]["content"]
+    details = "completion_tokens_details"
+    assert early["usage"][details]["reasoning_tokens"] < whole["usage"][details]["reasoning_tokens"]
+
+
+async def test_a_structured_answer_follows_an_early_exit(
+    vllm_gateway: Gateway, http: httpx.AsyncClient
+) -> None:
+    request = body(
+        vllm_gateway,
+        chain(Random(4), 4),
+        max_thinking_tokens=200,
+        temperature=0,
+        response_format={"type": "json_object"},
+        thinking={"early_exit": {"method": "confidence", "threshold": 0.1, "every": 4}},
+    )
+    answer = await ask(http, request)
+    (choice,) = answer["choices"]
+    assert choice["thinking"]["end_reason"] == "settled"
+    assert choice["message"]["content"].startswith("{")
+
+
+async def test_an_early_exit_that_cannot_be_is_refused(http: httpx.AsyncClient) -> None:
+    message = {"role": "user", "content": "hi"}
+    for early_exit, field in (
+        ({"every": 3}, "thinking.early_exit.method"),
+        ({"method": "answer", "patience": 1}, "thinking.early_exit.patience"),
+        ({"method": "confidence"}, "thinking.early_exit"),
+        ({"method": "entropy", "threshold": 0}, "thinking.early_exit.threshold"),
+        ({"method": "entropy", "limit": 1}, "thinking.early_exit.limit"),
+    ):
+        request = {"messages": [message], "thinking": {"early_exit": early_exit}}
+        response = await http.post(CHAT, json=request)
+        assert response.status_code == 400, response.text
+        assert response.json()["error"]["param"] == field
