@@ -15,7 +15,6 @@ from proctor.evaluation.statistics.delta import (
     RESAMPLES,
     Interval,
     interval,
-    mean_interval,
     resampled_means,
 )
 from proctor.evaluation.statistics.samples import Floats, Run, shared_questions
@@ -50,21 +49,23 @@ def compare(run: Run, other: Run, resamples: int = RESAMPLES, seed: int = 0) -> 
         ValueError: if they have no question in common.
     """
     questions = shared_questions([run, other])
-    gains = run.by_question(questions, "correct") - other.by_question(questions, "correct")
+    fields = ("correct", "tokens", "generated")
+    values = np.stack(
+        [each.by_question(questions, field) for field in fields for each in (run, other)], axis=1
+    )
+    gains = values[:, 0] - values[:, 1]
+    means, drawn = values.mean(axis=0), resampled_means(values, resamples, seed)
 
-    def ratio(field: str) -> Interval:
-        pair = np.stack([each.by_question(questions, field) for each in (run, other)], axis=1)
-        drawn = resampled_means(pair, resamples, seed)
+    def ratio(at: int) -> Interval:
         with np.errstate(divide="ignore", invalid="ignore"):
-            value = float(np.divide(*pair.mean(axis=0)))
-            return interval(value, drawn[:, 0] / drawn[:, 1])
+            return interval(float(means[at] / means[at + 1]), drawn[:, at] / drawn[:, at + 1])
 
     return Comparison(
-        len(questions),
-        mean_interval(gains, resamples, seed),
-        sign_flip_test(gains, resamples, seed),
-        ratio("tokens"),
-        ratio("generated"),
+        questions=len(questions),
+        gain=interval(float(gains.mean()), drawn[:, 0] - drawn[:, 1]),
+        p_value=sign_flip_test(gains, resamples, seed),
+        tokens_ratio=ratio(2),
+        generated_ratio=ratio(4),
     )
 
 
