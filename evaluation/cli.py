@@ -3,8 +3,10 @@
 import argparse
 import asyncio
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import TypeVar
 
 import httpx
 from rich.console import Console
@@ -27,11 +29,14 @@ from proctor.evaluation.runner import WorkItem, pending, run
 from proctor.evaluation.scorers import ScorerError, load_scorer, scorer_names
 from proctor.evaluation.store import Store, StoreError, read_store
 from proctor.evaluation.tasks import TaskError, load_task
+from proctor.evaluation.thinking_options import EarlyExit, Parallel
 
 FIRST_ANSWERS = 5
 """Answers from which the time and cost of the rest are estimated."""
 
 DEFAULT_OUT = Path("eval.jsonl")
+
+Option = TypeVar("Option", EarlyExit, Parallel)
 
 WIDTH = 132
 """Columns of a report that is not printed to a terminal."""
@@ -82,8 +87,14 @@ def make_conditions(
     tiers: Sequence[str] = (),
     efforts: Sequence[str] = (),
     votes: int = 1,
+    early_exits: Sequence[EarlyExit] = (),
+    parallels: Sequence[Parallel] = (),
 ) -> list[Condition]:
-    """Return a condition for each value; with votes, another one for each cap of at least `votes`.
+    """Return a condition for each value, and the same with each option that applies to it.
+
+    - Votes: caps of at least `votes`.
+    - Early exits: caps other than 0, continuations and tiers.
+    - Several chains share a total: tiers, and caps of 0 or of at least the number of chains.
 
     Raises:
         ValueError: if there is no value.
@@ -101,7 +112,28 @@ def make_conditions(
         )
     if votes > 1:
         conditions += [Condition(Kind.CAP, total, votes) for total in budgets if total >= votes]
+    thinking = [each for each in conditions if each.votes == 1 and each.kind != Kind.EFFORT]
+    conditions += [
+        replace(condition, early_exit=early_exit)
+        for early_exit in early_exits
+        for condition in thinking
+        if condition.max_tokens != 0
+    ]
+    conditions += [
+        replace(condition, parallel=parallel)
+        for parallel in parallels
+        for condition in thinking
+        if _is_shareable(condition, parallel.chains)
+    ]
     return list(dict.fromkeys(conditions))
+
+
+def _is_shareable(condition: Condition, chains: int) -> bool:
+    """Return whether the condition sets a total that this many chains can share."""
+    if condition.kind == Kind.TIER:
+        return True
+    total = condition.max_tokens
+    return total is not None and (total == 0 or total >= chains)
 
 
 def _add_run(parser: argparse.ArgumentParser) -> None:
@@ -122,6 +154,22 @@ def _add_run(parser: argparse.ArgumentParser) -> None:
     varied.add_argument("--efforts", type=_names, default=[], help="values of reasoning_effort")
     varied.add_argument(
         "--votes", type=_positive, default=1, help="also share each cap among this many answers"
+    )
+    varied.add_argument(
+        "--early-exit",
+        type=_options_of(EarlyExit.parse),
+        default=[],
+        metavar="METHOD[:FIELD=VALUE]…",
+        help="also end the thinking of each cap, tier and number of continuations early; methods: "
+        "entropy, answer, confidence; fields: threshold, every, patience, answer",
+    )
+    varied.add_argument(
+        "--parallel",
+        type=_options_of(Parallel.parse),
+        default=[],
+        metavar="CHAINS:METHOD[:FIELD=VALUE]…",
+        help="also let the server share each cap and tier among this many chains; methods: vote, "
+        "confidence, first_agreement, best_by_key; fields: answer, keep",
     )
     parser.add_argument(
         "--budget-field", default=BUDGET_FIELD, help="the server's request field for the cap"
@@ -150,13 +198,12 @@ def _add_run(parser: argparse.ArgumentParser) -> None:
 
 
 async def _run(options: argparse.Namespace) -> None:
-    conditions = make_conditions(
-        options.budgets, options.continuations, options.tiers, options.efforts, options.votes
-    )
+    conditions = _conditions(options)
     other_server = options.budget_field != BUDGET_FIELD
     if other_server and any(condition.proctor_only for condition in conditions):
         raise ValueError(
-            "--continuations and --tiers are Proctor's own fields; remove them, or --budget-field"
+            "--continuations, --tiers, --early-exit and --parallel are Proctor's own fields; "
+            "remove them, or --budget-field"
         )
     scorer = load_scorer(options.scorer)
     questions = load_task(options.task, options.template, options.count, options.seed)
@@ -169,6 +216,18 @@ async def _run(options: argparse.Namespace) -> None:
         base_url=options.base_url, headers=headers, timeout=TIMEOUT_SECONDS
     ) as http:
         await _ask(ServerClient(http, config, scorer), work, store, options.concurrency)
+
+
+def _conditions(options: argparse.Namespace) -> list[Condition]:
+    return make_conditions(
+        options.budgets,
+        options.continuations,
+        options.tiers,
+        options.efforts,
+        options.votes,
+        options.early_exit,
+        options.parallel,
+    )
 
 
 async def _ask(
@@ -252,3 +311,15 @@ def _numbers(text: str) -> list[int]:
 
 def _names(text: str) -> list[str]:
     return [part.strip() for part in text.split(",") if part.strip()]
+
+
+def _options_of(parse: Callable[[str], Option]) -> Callable[[str], list[Option]]:
+    """Return a parser of a comma-separated list."""
+
+    def convert(text: str) -> list[Option]:
+        try:
+            return [parse(part) for part in _names(text)]
+        except ValueError as error:
+            raise argparse.ArgumentTypeError(str(error)) from None
+
+    return convert

@@ -116,8 +116,10 @@ def request(
         "seed": config.seed + sample,
         **condition.fields(config.budget_field),
     }
-    if config.budget_field == BUDGET_FIELD and condition.kind != Kind.EFFORT:
-        # Only sent to Proctor: other servers may reject these fields.
+    is_proctor = config.budget_field == BUDGET_FIELD and condition.kind != Kind.EFFORT
+    # Only sent to Proctor: other servers may reject these fields. Of several chains the response
+    # has the thinking of one, so its tokens cannot be compared with the count, which is of all.
+    if is_proctor and condition.parallel is None:
         body["thinking"] = {"logprobs": True, **body.get("thinking", {})}
         body["logprobs"] = True
     return body

@@ -43,14 +43,23 @@ class AnswerRecord:
 
     @property
     def tokens(self) -> int:
-        """Thinking tokens, as the server counts them."""
-        return thinking_tokens(self.response)
+        """Thinking tokens and those of probes, which are paid from the same budget.
+
+        The server counts them: thinking in the usage, over all chains, and probes, which are no
+        part of the usage, beside it.
+        """
+        return thinking_tokens(self.response) + self.probe_tokens
 
     @property
     def generated(self) -> int:
-        """All generated tokens, as the server counts them."""
+        """All generated tokens, as the server counts them: thinking, probes and answer."""
         count: int = self.response["usage"]["completion_tokens"]
-        return count
+        return count + self.probe_tokens
+
+    @property
+    def probe_tokens(self) -> int:
+        """Tokens of the probes that checked whether the thinking can end."""
+        return int(self.thinking.get("probe_tokens") or 0)
 
     @property
     def thinking(self) -> dict[str, Any]:
@@ -80,6 +89,7 @@ class AnswerRecord:
             self.score,
             self.normalized_answer,
             self.confidence,
+            self.sample,
         )
 
     def to_json(self) -> dict[str, Any]:

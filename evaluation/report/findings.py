@@ -68,6 +68,11 @@ class ConditionResults:
         return fmean(row.thinking.get("forced_tokens", 0) for row in self.rows)
 
     @property
+    def probe_tokens(self) -> float:
+        """The mean number of tokens of probes per answer."""
+        return fmean(row.probe_tokens for row in self.rows)
+
+    @property
     def unanswered(self) -> float:
         """The share of answers in which the scorer finds no answer."""
         return fmean(row.normalized_answer is None for row in self.rows)
@@ -104,17 +109,46 @@ class Findings:
         )
 
     def of_kind(self, kind: Kind) -> list[ConditionResults]:
-        """Return the results of the conditions of one kind without votes."""
+        """Return the results of the conditions of one kind without votes and options."""
         return [
             each
             for each in self.results
-            if each.condition.kind == kind and each.condition.votes == 1
+            if each.condition.kind == kind
+            and each.condition.votes == 1
+            and not each.condition.options
+        ]
+
+    @property
+    def fixed(self) -> list[ConditionResults]:
+        """The results of the conditions that give every question the same budget."""
+        return [each for each in self.results if each.condition.is_fixed]
+
+    @property
+    def early_exits(self) -> list[ConditionResults]:
+        """The results of the conditions with early exit."""
+        return [each for each in self.results if each.condition.early_exit is not None]
+
+    @property
+    def parallel(self) -> list[ConditionResults]:
+        """The results of the caps that the server shares among several chains."""
+        return [
+            each
+            for each in self.results
+            if each.condition.parallel is not None and each.condition.kind == Kind.CAP
         ]
 
     @property
     def voting(self) -> list[ConditionResults]:
-        """The results of the conditions with votes."""
+        """The results of the conditions with votes, each of one answer."""
         return [each for each in self.results if each.condition.votes > 1]
+
+    def continuations_within(self, total: int) -> list[ConditionResults]:
+        """Return the results with continuations that used at most `total` tokens in the mean."""
+        return [
+            each
+            for each in self.of_kind(Kind.CONTINUATIONS)
+            if each.condition.value and each.run.mean_tokens <= total
+        ]
 
     @property
     def unbounded(self) -> ConditionResults | None:
@@ -151,10 +185,10 @@ def first_unbeaten(runs: Sequence[Run]) -> Run:
     raise ValueError("there are no runs")
 
 
-def _rank(condition: Condition, first_seen: int) -> tuple[int, int, float]:
-    """Return the sort key: kind, votes, rising budget; named conditions by first occurrence."""
+def _rank(condition: Condition, first_seen: int) -> tuple[int, int, tuple[str, ...], float]:
+    """Return the sort key: kind, votes, options, budget; named budgets by first occurrence."""
     if isinstance(condition.value, str):
         value = float(first_seen)
     else:
         value = float("inf") if condition.value == NO_MAXIMUM else condition.value
-    return [*Kind].index(condition.kind), condition.votes, value
+    return [*Kind].index(condition.kind), condition.votes, condition.options, value

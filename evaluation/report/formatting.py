@@ -50,8 +50,20 @@ def points(difference: Interval) -> str:
     )
 
 
+def decimal(estimate: Interval) -> str:
+    """Format a number of any size and its interval, with three significant digits."""
+    return f"{estimate.value:.3g} ({estimate.low:.3g}, {estimate.high:.3g})"
+
+
+def p_value(probability: float) -> str:
+    """Format a p-value."""
+    return "<0.001" if probability < 0.001 else f"{probability:.3f}"
+
+
 def ratio(estimate: Interval) -> str:
-    """Format a ratio and its interval."""
+    """Format a ratio and its interval, or a dash if it is undefined."""
+    if not math.isfinite(estimate.value):
+        return "-"
     return f"{estimate.value:.2f} ({estimate.low:.2f}, {estimate.high:.2f})"
 
 

@@ -1,8 +1,9 @@
 """Plots of a run. Requires the extra `eval`."""
 
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 
@@ -10,14 +11,15 @@ import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from proctor.evaluation.conditions import Kind
+from proctor.evaluation.conditions import Condition, Kind
 from proctor.evaluation.report.findings import ConditionResults, Findings, accuracy
+from proctor.evaluation.report.frontier import CURVE_NAMES, Frontier, Points, answered
 from proctor.evaluation.report.sections import TITLES
 from proctor.evaluation.statistics.delta import Interval
 from proctor.evaluation.statistics.samples import Run
 from proctor.evaluation.statistics.strategies import any_right, best_of_n, majority
 
-SIZE = (6.4, 4.0)
+SIZE = (6.4, 4.8)
 DPI = 160
 LOW_PERCENT = 12
 """Accuracy below which a point's label is placed above it."""
@@ -32,18 +34,25 @@ STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",  # text stays searchable
 }
 MARKERS = "osD^vP*X"
+LINES = ("--", ":", "-.")
+"""Styles of the lines of a coin and of perfect routers."""
 
 
 def draw(findings: Findings) -> dict[str, Figure]:
     """Plot each kind of condition, and all strategies; return the figures by name."""
+    lines = _reference_lines(Frontier.of(findings))
     with mpl.rc_context(STYLE):
         figures = {
             kind.value: _accuracy(TITLES[kind], findings.of_kind(kind))
             for kind in Kind
             if findings.of_kind(kind)
         }
-        if findings.voting:
+        if findings.voting or findings.parallel:
             figures["parallel"] = _parallel(findings)
+        if lines:
+            figures["frontier"] = _frontier(findings)
+        for figure in figures.values():
+            _add_lines(figure.axes[0], lines)
     return figures
 
 
@@ -99,12 +108,61 @@ def _parallel(findings: Findings) -> Figure:
         for strategy in (majority, best_of_n, any_right):
             run = strategy(each.run, each.condition.votes)
             lines.setdefault(run.name, []).append(run)
+    for each in findings.parallel:
+        lines.setdefault(" + ".join(each.condition.options), []).append(each.run)
     figure, axes = _axes("Accuracy against all thinking tokens of a question")
-    for marker, (name, runs) in zip(MARKERS, lines.items(), strict=False):
+    for marker, (name, runs) in zip(cycle(MARKERS), lines.items(), strict=False):
         if runs:
             _points(axes, [(run, accuracy(run)) for run in runs], name, f"-{marker}")
-    axes.legend(fontsize=8)
     return figure
+
+
+def _frontier(findings: Findings) -> Figure:
+    """Plot every condition: a marker for each way to spend tokens."""
+    groups: dict[str, list[Run]] = {}
+    for each in findings.results:
+        run = answered(each)
+        name = " + ".join(each.condition.options) or _name_of_budget(each.condition)
+        if run.samples:
+            groups.setdefault(name, []).append(run)
+    figure, axes = _axes("Every condition, a coin between two, and a perfect router")
+    for marker, (name, runs) in zip(cycle(MARKERS), groups.items(), strict=False):
+        _points(axes, [(run, accuracy(run)) for run in runs], name, marker)
+    return figure
+
+
+def _name_of_budget(condition: Condition) -> str:
+    if condition.votes > 1:
+        return f"majority of {condition.votes}"
+    return CURVE_NAMES[condition.kind] if condition.is_fixed else condition.name
+
+
+def _reference_lines(frontier: Frontier) -> dict[str, Points]:
+    """Return the lines of a coin between two conditions, and of perfect routers."""
+    if not frontier.is_comparable:
+        return {}
+    return {"coin between two conditions": frontier.mixture, **frontier.router_lines}
+
+
+def _add_lines(axes: Axes, lines: Mapping[str, Points]) -> None:
+    """Draw lines within the limits of the points, level beyond their ends, and a legend."""
+    limits = axes.get_xlim()
+    for style, (name, points) in zip(LINES, lines.items(), strict=False):
+        tokens, right = zip(*points, strict=True)
+        end = max(limits[1], tokens[-1])
+        axes.plot(
+            [*tokens, end],
+            [100 * share for share in [*right, right[-1]]],
+            style,
+            color="0.35",
+            linewidth=1,
+            label=name,
+            zorder=1,
+        )
+    axes.set_xlim(limits)
+    handles, labels = axes.get_legend_handles_labels()
+    if handles:
+        axes.figure.legend(handles, labels, loc="outside lower center", ncols=2, fontsize=7)
 
 
 def _axes(title: str) -> tuple[Figure, Axes]:
@@ -125,4 +183,4 @@ def _points(axes: Axes, runs: Sequence[tuple[Run, Interval]], label: str, style:
         [100 * (share.high - share.value) for _, share in runs],
     ]
     tokens = [run.mean_tokens for run, _ in runs]
-    axes.errorbar(tokens, right, yerr=errors, fmt=style, capsize=3, label=label)
+    axes.errorbar(tokens, right, yerr=errors, fmt=style, capsize=3, label=label or None)

@@ -2,8 +2,10 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
+from dataclasses import replace
 
 from proctor.evaluation.conditions import Condition, Kind
+from proctor.evaluation.report.comparisons import areas, early_exit, frontier, paired
 from proctor.evaluation.report.findings import (
     FORCED_ENDS,
     ConditionResults,
@@ -56,10 +58,15 @@ def sections(stored: StoredRun, findings: Findings) -> list[Section]:
     report = [_setup(stored, findings)]
     report += [_comparison(findings, kind) for kind in Kind if findings.of_kind(kind)]
     report.append(_end_reasons(findings))
-    if votes := _votes(stored, findings):
-        report.append(votes)
-    if findings.voting:
-        report.append(_parallel(findings))
+    optional = (
+        early_exit(findings),
+        _votes(stored, findings),
+        _parallel(findings),
+        frontier(findings),
+        areas(findings),
+        paired(findings),
+    )
+    report += [section for section in optional if section is not None]
     if findings.find(Condition(Kind.CAP, 0)) and len(findings.of_kind(Kind.CAP)) > 1:
         report.append(_recommendation(findings))
     return report
@@ -173,10 +180,7 @@ def _end_reasons(findings: Findings) -> Section:
     )
     rows = []
     for each, previous in zip(findings.results, [None, *findings.results[:-1]], strict=True):
-        comparable = previous is not None and (
-            (previous.condition.kind, previous.condition.votes)
-            == (each.condition.kind, each.condition.votes)
-        )
+        comparable = previous is not None and _differ_in_budget(previous, each)
         lost = f"{overthinking(previous.run, each.run):.1%}" if previous and comparable else ""
         rows.append(
             (
@@ -191,13 +195,21 @@ def _end_reasons(findings: Findings) -> Section:
                 lost,
             )
         )
-    legend = (
+    legend = [
         "Shares of answers whose thinking ended naturally, by the cap, or as a loop; the latter "
         "two are forced. Continuations and forced tokens are means per answer.",
         "Overthinking: questions that most answers got right under the previous condition, and "
         "wrong under this one.",
-    )
-    return Section("How the thinking ended", Table(columns, tuple(rows)), legend)
+    ]
+    if findings.early_exits:
+        legend.append("Thinking that ended early is in the section on early exit.")
+    return Section("How the thinking ended", Table(columns, tuple(rows)), tuple(legend))
+
+
+def _differ_in_budget(previous: ConditionResults, each: ConditionResults) -> bool:
+    """Return whether two conditions differ in nothing but the size of their budget."""
+    one, other = previous.condition, each.condition
+    return (one.kind, one.votes, one.options) == (other.kind, other.votes, other.options)
 
 
 def _votes(stored: StoredRun, findings: Findings) -> Section | None:
@@ -231,11 +243,12 @@ def _ks(answers: int) -> list[int]:
     return sorted(k for k in {*powers, answers} if 1 < k <= answers)
 
 
-def _parallel(findings: Findings) -> Section:
-    rows: list[tuple[str, ...]] = []
-    for each in findings.voting:
-        total = int(each.condition.value)
-        rows += _rows_of_total(findings, each, total)
+def _parallel(findings: Findings) -> Section | None:
+    shared = [each.condition for each in [*findings.voting, *findings.parallel]]
+    totals = sorted({int(each.value) for each in shared})
+    if not totals:
+        return None
+    rows = [row for total in totals for row in _rows_of_total(findings, total)]
     return Section(
         "One chain or several, at equal thinking tokens",
         Table(
@@ -250,34 +263,36 @@ def _parallel(findings: Findings) -> Section:
             "total; the one with continuations is the longest within the total.",
             "Best-of-k selects the answer with the highest mean log probability; pass@k is the "
             "upper bound of any selection. Rejection samples without a cap until the thinking is "
-            "within the total.",
+            "within the total. Parallel is one request, whose chains the server runs and stops.",
         ),
         figure="parallel",
     )
 
 
-def _strategies(findings: Findings, each: ConditionResults) -> list[Run]:
+def _strategies(findings: Findings, total: int) -> list[Run]:
     """Return the runs of all strategies with a shared budget: one chain first, if measured."""
-    total, k = int(each.condition.value), each.condition.votes
     one = findings.find(Condition(Kind.CAP, total))
     runs = [] if one is None else [one.run]
-    longest = [
-        each.run
-        for each in findings.of_kind(Kind.CONTINUATIONS)
-        if each.condition.value and each.run.mean_tokens <= total
+    runs += [each.run for each in findings.continuations_within(total)[-1:]]
+    voting = [each for each in findings.voting if each.condition.value == total]
+    runs += [
+        strategy(each.run, each.condition.votes)
+        for each in voting
+        for strategy in (majority, best_of_n, any_right)
     ]
-    runs += longest[-1:]
-    runs += [strategy(each.run, k) for strategy in (majority, best_of_n, any_right)]
+    runs += [
+        replace(each.run, name=" + ".join(each.condition.options))
+        for each in findings.parallel
+        if each.condition.without_options == Condition(Kind.CAP, total)
+    ]
     unbounded = findings.unbounded
-    if unbounded is not None and len(unbounded.rows) > len(unbounded.run.questions):
+    if voting and unbounded is not None and len(unbounded.rows) > len(unbounded.run.questions):
         runs.append(rejection(unbounded.run, total))
     return [run for run in runs if run.samples]
 
 
-def _rows_of_total(
-    findings: Findings, each: ConditionResults, total: int
-) -> Iterator[tuple[str, ...]]:
-    runs = _strategies(findings, each)
+def _rows_of_total(findings: Findings, total: int) -> Iterator[tuple[str, ...]]:
+    runs = _strategies(findings, total)
     one = runs[0] if findings.find(Condition(Kind.CAP, total)) else None
     for run in runs:
         against = points(delta(run, one)) if one is not None and run is not one else ""

@@ -88,10 +88,21 @@ def interval(value: float, drawn: Floats) -> Interval:
     return Interval(value, float(low), float(high))
 
 
+def resampled_means(values: Floats, resamples: int = RESAMPLES, seed: int = 0) -> Floats:
+    """Return the means of bootstrap resamples of the questions, shape (resamples, ...).
+
+    Args:
+        values: a value, or one for each of several runs, of every question, shape (questions, ...).
+        resamples: the number of resamples.
+        seed: the seed of the bootstrap.
+    """
+    drawn = [weights @ values for weights in resampled(len(values), resamples, seed)]
+    return np.concatenate(drawn)
+
+
 def mean_interval(values: Floats, resamples: int = RESAMPLES, seed: int = 0) -> Interval:
     """Return the mean over questions, with one value each, and its interval."""
-    drawn = [weights @ values for weights in resampled(len(values), resamples, seed)]
-    return interval(float(values.mean()), np.concatenate(drawn))
+    return interval(float(values.mean()), resampled_means(values, resamples, seed))
 
 
 def delta(run: Run, without: Run, resamples: int = RESAMPLES, seed: int = 0) -> Interval:

@@ -15,12 +15,14 @@ class Sample:
 
     Attributes:
         question: the question's id.
-        tokens: thinking tokens.
+        tokens: thinking tokens, and those of probes.
         generated: all generated tokens, which are billed.
         correct: the score, from 0 to 1.
         normalized_answer: the answer in a form in which equal answers are equal; None without
             an answer.
         confidence: the mean log probability of the answer's tokens, None if unknown.
+        index: the index among the answers to this question; answers of several conditions with
+            the same index were sampled with the same seed.
     """
 
     question: str
@@ -29,6 +31,7 @@ class Sample:
     correct: float
     normalized_answer: str | None = None
     confidence: float | None = None
+    index: int = 0
 
 
 @dataclass(frozen=True, slots=True)

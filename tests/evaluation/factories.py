@@ -3,10 +3,13 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
+
 from proctor.evaluation.conditions import Condition
 from proctor.evaluation.rows import AnswerRecord
 from proctor.evaluation.run_config import RunConfig
-from proctor.evaluation.statistics.samples import Run, Sample
+from proctor.evaluation.statistics.delta import Interval
+from proctor.evaluation.statistics.samples import Floats, Run, Sample
 
 CONFIG = RunConfig("m", "sums.jsonl", "{question}", "numeric", 0.6, 0.95, 1)
 
@@ -21,6 +24,30 @@ def run(name: str, answers: Mapping[str, Sequence[float]], tokens: int = 100) ->
             for correct in samples
         ),
     )
+
+
+def simulate(
+    generator: np.random.Generator, chances: Sequence[float] | Floats, tokens: float, samples: int
+) -> Run:
+    """Simulate a run: each question has its own chance of a right answer.
+
+    The tokens of an answer vary by up to a half around the mean.
+    """
+    right = generator.random((len(chances), samples)) < np.asarray(chances)[:, None]
+    spent = tokens * generator.uniform(0.5, 1.5, right.shape)
+    return Run(
+        f"{tokens:g} tokens",
+        tuple(
+            Sample(f"{at:04}", count, count, float(correct), index=index)
+            for at, (counts, row) in enumerate(zip(spent, right, strict=True))
+            for index, (count, correct) in enumerate(zip(counts, row, strict=True))
+        ),
+    )
+
+
+def covers(estimate: Interval, truth: float) -> bool:
+    """Return whether an interval contains the truth."""
+    return estimate.low <= truth <= estimate.high
 
 
 def response(

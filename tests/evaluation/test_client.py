@@ -12,6 +12,7 @@ from proctor.evaluation.rows import AnswerRecord
 from proctor.evaluation.run_config import RunConfig
 from proctor.evaluation.scorers import load_scorer
 from proctor.evaluation.tasks import Question
+from proctor.evaluation.thinking_options import Parallel
 from tests.evaluation.factories import CONFIG, response
 
 CAP = Condition(Kind.CAP, 5)
@@ -75,6 +76,24 @@ def test_other_servers_get_no_proctor_fields(
     fields = request(config, condition, QUESTION, 0)
     common = {"model", "messages", "temperature", "top_p", "seed"}
     assert {name: fields[name] for name in fields.keys() - common} == expected
+
+
+def test_the_thinking_of_one_chain_of_several_is_not_counted() -> None:
+    condition = Condition(Kind.CAP, 64, parallel=Parallel(4, "vote"))
+    fields = request(CONFIG, condition, QUESTION, 0)
+    assert fields["thinking"] == {"parallel": {"chains": 4, "method": "vote"}}
+    assert "logprobs" not in fields
+
+
+async def test_tokens_of_probes_are_added_to_those_of_thinking_and_answer() -> None:
+    content = response_with_thinking("ab", logprobs=logprobs_of("a", "b"))
+    content["choices"][0]["thinking"] = {"end_reason": "settled", "probe_tokens": 7}
+    row = await ask(httpx.Response(200, json=content))
+
+    assert (row.probe_tokens, row.tokens, row.generated) == (7, 2 + 7, 3 + 7)
+    sample = row.to_sample()
+    assert (sample.tokens, sample.generated) == (9, 10)
+    assert row.tokens > row.bounds[1]  # a cap of 5
 
 
 async def test_an_answer_is_scored_and_recorded() -> None:

@@ -10,8 +10,8 @@ from proctor.evaluation.statistics.delta import (
     resampled,
     slope,
 )
-from proctor.evaluation.statistics.samples import Run, Sample, shared_questions
-from tests.evaluation.factories import run
+from proctor.evaluation.statistics.samples import shared_questions
+from tests.evaluation.factories import covers, run, simulate
 
 pytestmark = pytest.mark.slow
 
@@ -86,30 +86,13 @@ def test_a_slope_by_hand() -> None:
         slope(runs[:1])
 
 
-def simulate(generator: np.random.Generator, gain: float, tokens: int) -> Run:
-    """Simulate a run on questions of different difficulty; `gain` is added to each accuracy."""
-    chance = generator.uniform(0.2, 0.6, QUESTIONS)
-    right = generator.random((QUESTIONS, 3)) < (chance + gain)[:, None]
-    return Run(
-        str(tokens),
-        tuple(
-            Sample(str(at), tokens, tokens, float(correct))
-            for at, samples in enumerate(right)
-            for correct in samples
-        ),
-    )
-
-
-def covers(estimate: Interval, truth: float) -> bool:
-    return estimate.low <= truth <= estimate.high
-
-
 def test_intervals_cover_at_the_stated_rate() -> None:
     """Samples of one question are not independent: resampling them would not reach the coverage."""
     generator = np.random.default_rng(20261123)
     truth, covered = 0.1, np.zeros(2)
     for repetition in range(REPETITIONS):
-        runs = [simulate(generator, gain, at) for gain, at in ((0, 0), (truth, 500))]
+        chances = generator.uniform(0.2, 0.6, QUESTIONS)
+        runs = [simulate(generator, chances + gain, at, 3) for gain, at in ((0, 0), (truth, 500))]
         covered += [
             covers(delta(runs[1], runs[0], 400, repetition), truth),
             covers(slope(runs, 400, repetition), truth),

@@ -127,6 +127,10 @@ async def test_an_unscorable_task_ends_the_run_before_any_request(
     [
         ((), "nothing to compare"),
         (("--continuations", "1", "--budget-field", "thinking_budget"), "Proctor's own"),
+        (
+            ("--budgets", "4", "--early-exit", "entropy", "--budget-field", "thinking_budget"),
+            "Proctor's own",
+        ),
         (("--budgets", "0", "--scorer", "none"), "no scorer 'none'"),
         (("--budgets", "0", "--model", "gpt"), "404"),
     ],
@@ -188,7 +192,12 @@ def test_commands_of_the_docs_are_parsed(page: str) -> None:
         options = parse(*shlex.split(command))
         if options.eval_command == "run":
             assert make_conditions(
-                options.budgets, options.continuations, options.tiers, options.efforts
+                options.budgets,
+                options.continuations,
+                options.tiers,
+                options.efforts,
+                early_exits=options.early_exit,
+                parallels=options.parallel,
             )
 
 
@@ -197,6 +206,8 @@ def test_commands_of_the_docs_are_parsed(page: str) -> None:
     [
         ("--budgets", "few", "not a list of integers"),
         ("--at-a-time", "0", "not a positive integer"),
+        ("--early-exit", "entropy,guess", "'guess' is not one of entropy, answer, confidence"),
+        ("--parallel", "vote", "'vote' is not a positive integer"),
         ("--samples", "-1", "not a positive integer"),
         ("--count", "x", "not a positive integer"),
     ],
@@ -232,7 +243,7 @@ async def test_the_report_command(task: Path, capsys: pytest.CaptureFixture[str]
     assert sorted(file.name for file in folder.iterdir()) == [
         *(
             f"rows-{name}.{form}"
-            for name in ("cap", "continuations", "parallel")
+            for name in ("cap", "continuations", "frontier", "parallel")
             for form in ("png", "svg")
         ),
         *("rows.html", "rows.md"),
