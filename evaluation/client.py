@@ -8,7 +8,7 @@ from typing import Any
 import httpx
 
 from proctor.evaluation.conditions import BUDGET_FIELD, Condition, Kind
-from proctor.evaluation.rows import AnswerRecord, thinking_tokens
+from proctor.evaluation.rows import AnswerRecord, probe_tokens, thinking_tokens
 from proctor.evaluation.run_config import RunConfig
 from proctor.evaluation.scorers import Scorer
 from proctor.evaluation.tasks import Question
@@ -163,7 +163,7 @@ def _check_count(
     if entries is None:
         return
     context = f"question '{question.id}', {condition.name}"
-    counted = thinking_tokens(response)
+    counted = thinking_tokens(response) - probe_tokens(response)
     if len(entries) != counted:
         raise TokenCountMismatch(
             f"{context}: the server counts {counted} thinking tokens, but sent {len(entries)}"

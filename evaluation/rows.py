@@ -43,23 +43,19 @@ class AnswerRecord:
 
     @property
     def tokens(self) -> int:
-        """Thinking tokens and those of probes, which are paid from the same budget.
-
-        The server counts them: thinking in the usage, over all chains, and probes, which are no
-        part of the usage, beside it.
-        """
-        return thinking_tokens(self.response) + self.probe_tokens
+        """Thinking tokens of all chains and tokens of probes, as the server's usage counts them."""
+        return thinking_tokens(self.response)
 
     @property
     def generated(self) -> int:
         """All generated tokens, as the server counts them: thinking, probes and answer."""
         count: int = self.response["usage"]["completion_tokens"]
-        return count + self.probe_tokens
+        return count
 
     @property
     def probe_tokens(self) -> int:
         """Tokens of the probes that checked whether the thinking can end."""
-        return int(self.thinking.get("probe_tokens") or 0)
+        return probe_tokens(self.response)
 
     @property
     def thinking(self) -> dict[str, Any]:
@@ -127,3 +123,9 @@ def thinking_tokens(response: dict[str, Any]) -> int:
             "reasoning_tokens"
         )
     return 0
+
+
+def probe_tokens(response: dict[str, Any]) -> int:
+    """Return the server's count of tokens of probes, which the thinking tokens include."""
+    thinking = response["choices"][0].get("thinking") or {}
+    return int(thinking.get("probe_tokens") or 0)

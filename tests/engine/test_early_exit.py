@@ -68,8 +68,7 @@ async def test_a_settled_answer_saves_thinking(
     (kept,) = early["choices"]
     assert kept["thinking"]["end_reason"] == "settled"
     assert kept["message"]["content"] == whole["choices"][0]["message"]["content"]
-    details = "completion_tokens_details"
-    assert early["usage"][details]["reasoning_tokens"] < whole["usage"][details]["reasoning_tokens"]
+    assert kept["thinking"]["tokens"] < whole["choices"][0]["thinking"]["tokens"]
 
 
 async def test_a_structured_answer_follows_an_early_exit(

@@ -85,8 +85,10 @@ def test_the_thinking_of_one_chain_of_several_is_not_counted() -> None:
     assert "logprobs" not in fields
 
 
-async def test_tokens_of_probes_are_added_to_those_of_thinking_and_answer() -> None:
+async def test_the_usage_includes_the_tokens_of_probes() -> None:
     content = response_with_thinking("ab", logprobs=logprobs_of("a", "b"))
+    content["usage"]["completion_tokens"] += 7
+    content["usage"]["completion_tokens_details"]["reasoning_tokens"] += 7
     content["choices"][0]["thinking"] = {"end_reason": "settled", "probe_tokens": 7}
     row = await ask(httpx.Response(200, json=content))
 

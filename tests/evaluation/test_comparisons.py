@@ -57,7 +57,7 @@ def cells(section: Section | None) -> Mapping[str, Sequence[str]]:
 def test_the_section_on_early_exit() -> None:
     rows = [
         *answers(TWICE, 90, 240),
-        *answers(EXIT, 88, 150, end_reason="settled", probe_tokens=18),
+        *answers(EXIT, 88, 168, end_reason="settled", probe_tokens=18),
     ]
     rows[-1].response["choices"][0]["thinking"]["end_reason"] = "unsure"
 
@@ -70,7 +70,7 @@ def test_the_section_on_early_exit() -> None:
 
 
 def test_early_exit_without_its_counterpart_is_reported_alone() -> None:
-    rows = answers(EXIT, 88, 150, end_reason="settled", probe_tokens=18)
+    rows = answers(EXIT, 88, 168, end_reason="settled", probe_tokens=18)
     assert cells(early_exit(Findings.of(rows)))[EXIT.name][5:] == ["", ""]
 
 
@@ -189,7 +189,7 @@ def test_chains_of_the_server_stand_beside_one_chain_of_the_same_total() -> None
 
 
 def test_every_figure_has_the_lines_of_a_coin_and_of_perfect_routers() -> None:
-    exits = answers(EXIT, 88, 150, samples=2, probe_tokens=18)
+    exits = answers(EXIT, 88, 168, samples=2, probe_tokens=18)
     rows = [
         *(*answers(LOW, 60, 50, samples=2), *answers(HIGH, 90, 150, samples=2)),
         *(*answers(TWICE, 92, 240, samples=2), *exits, *answers(CHAINS, 75, 290, samples=2)),
@@ -209,8 +209,8 @@ def test_every_figure_has_the_lines_of_a_coin_and_of_perfect_routers() -> None:
         for line in figures["frontier"].axes[0].get_lines()
         if line.get_label() == "coin between two conditions"
     )
-    xs, ys = coin.get_data()
-    assert [*zip(xs, ys, strict=True)][:3] == [(50, 60), (150, 90), (240, 92)]
+    points = [tuple(point) for point in coin.get_xydata()[:3].tolist()]
+    assert points == [(50, 60), (150, 90), (240, 92)]
     assert not any(
         line.get_label() == "perfect router"
         for line in draw(Findings.of(answers(LOW, 60, 50)))["tier"].axes[0].get_lines()

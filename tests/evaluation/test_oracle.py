@@ -74,7 +74,7 @@ def test_held_out_it_recognizes_what_the_questions_are() -> None:
     generator = np.random.default_rng(8)
     cheap, dear = (
         simulate(generator, chances, tokens, 3)
-        for chances, tokens in ((easy * 1.0, 10), (np.ones(400), 100))
+        for chances, tokens in ((easy.astype(np.float64), 10), (np.ones(400), 100))
     )
     seen, held_out = perfect_router([cheap, dear]), held_out_router([cheap, dear], price=0.003)
 
