@@ -209,7 +209,7 @@ def test_every_figure_has_the_lines_of_a_coin_and_of_perfect_routers() -> None:
         for line in figures["frontier"].axes[0].get_lines()
         if line.get_label() == "coin between two conditions"
     )
-    points = [tuple(point) for point in coin.get_xydata()[:3].tolist()]
+    points = [tuple(point) for point in np.asarray(coin.get_xydata())[:3].tolist()]
     assert points == [(50, 60), (150, 90), (240, 92)]
     assert not any(
         line.get_label() == "perfect router"
