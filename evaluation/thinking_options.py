@@ -26,6 +26,8 @@ class EarlyExit:
         every: the thinking tokens between two checks.
         patience: the number of checks in a row that must agree.
         answer: one of `ANSWERS`.
+        floor: below which value of the measure `confidence` the thinking is lost.
+        opening: the text with which answers begin.
     """
 
     method: str
@@ -33,6 +35,8 @@ class EarlyExit:
     every: int | None = None
     patience: int | None = None
     answer: str | None = None
+    floor: float | None = None
+    opening: str | None = None
 
     @property
     def name(self) -> str:
@@ -51,7 +55,13 @@ class EarlyExit:
             ValueError: if it is invalid; the message says what is allowed.
         """
         method, *assignments = text.split(":")
-        converters = {"threshold": _number, "every": _positive, "patience": _positive}
+        converters: dict[str, Callable[[str], Any]] = {
+            "threshold": _number,
+            "every": _positive,
+            "patience": _positive,
+            "floor": _number,
+            "opening": str,
+        }
         values = _parse_assignments(assignments, {**converters, "answer": _one_of(ANSWERS)})
         return cls(_one_of(EXIT_METHODS)(method), **values)
 
