@@ -49,19 +49,23 @@ async def test_budgets_include_the_probes(vllm_gateway: Gateway, http: httpx.Asy
         method = request["thinking"]["early_exit"]["method"]
         reasons[method, thinking["end_reason"]] += 1
         probed[method] += thinking["probe_tokens"]
-    assert reasons["answer", "settled"], reasons
-    assert reasons["entropy", "settled"], reasons
     assert reasons["confidence", "settled"], reasons
     assert reasons["confidence", "unsure"], reasons
-    assert probed["answer"] > probed["entropy"] > probed["confidence"] == 0
+    assert probed["answer"] > 0 < probed["entropy"]
+    assert probed["confidence"] == 0
 
 
 async def test_a_settled_answer_saves_thinking(
     vllm_gateway: Gateway, http: httpx.AsyncClient
 ) -> None:
-    """A model that is sent back again and again settles after its first check."""
+    """A model that checks its result again and again has settled long before it ends."""
     early_exit = {"method": "answer", "answer": "number", "every": 8, "patience": 3}
-    thinking = {"continuations": 8, "on_loop": "off"}
+    thinking = {
+        "continuations": 8,
+        "continuation_text": "Wait, check:\n",
+        "on_loop": "off",
+        "landing": "hard",
+    }
     request = body(vllm_gateway, chain(Random(3), 2), max_thinking_tokens=1200, temperature=0)
     whole = await ask(http, {**request, "thinking": thinking})
     early = await ask(http, {**request, "thinking": {**thinking, "early_exit": early_exit}})

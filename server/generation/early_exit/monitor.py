@@ -46,6 +46,7 @@ class EarlyExitMonitor:
         self._spare_slot = spare_slot
         self._verdict = Verdict(early_exit)
         self._probed_at = 0
+        self._has_failed = False
         self._task: asyncio.Task[None] | None = None
         self.probe_tokens = 0
 
@@ -62,15 +63,14 @@ class EarlyExitMonitor:
         if self._task is None:
             return
         self._task.cancel()
-        (ended,) = await asyncio.gather(self._task, return_exceptions=True)
-        if isinstance(ended, Exception):
-            logger.error("a probe failed", exc_info=ended)
+        await asyncio.wait([self._task])
 
     def _is_due(self, thinking_tokens: int) -> bool:
         is_idle = self._task is None or self._task.done()
         left = self._job.probe_allowance - self.probe_tokens
         return (
             is_idle
+            and not self._has_failed
             and not self._verdict.settled
             and thinking_tokens - self._probed_at >= self._early_exit.every
             and left >= self._early_exit.probe_tokens
@@ -92,3 +92,6 @@ class EarlyExitMonitor:
         except EngineUnavailable as error:
             # The choice fails by itself if the engine is lost; one probe is no loss.
             logger.info("a probe failed: %s", error)
+        except Exception:
+            logger.exception("a probe failed, and its request has no more of them")
+            self._has_failed = True
