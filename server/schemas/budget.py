@@ -47,10 +47,10 @@ class EarlyExitOptions(RequestModel):
     """How a settled answer is recognized: by a low `entropy` of the token that would begin the
     answer now, by a trial `answer` that stays the same, or by the model's `confidence` in its
     thinking; `off` turns it off."""
-    threshold: Annotated[Float, Field(gt=0)] | None = None
+    threshold: Annotated[Float, Field(gt=0, le=1000)] | None = None
     """With `entropy`, the entropy in nats up to which the answer counts as settled; with
     `confidence`, the mean confidence of a window from which on it does."""
-    floor: Annotated[Float, Field(gt=0)] | None = None
+    floor: Annotated[Float, Field(gt=0, le=1000)] | None = None
     """With `confidence`, the mean confidence of a window below which the thinking is lost."""
     every: Annotated[Count, Field(ge=1)] | None = None
     """The minimum number of thinking tokens between two probes; with `confidence`, the number of
