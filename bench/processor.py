@@ -27,6 +27,7 @@ from vllm.v1.sample.logits_processor import BatchUpdate
 from vllm.v1.worker.gpu.sample.logits_processor import LogitsContext, LogitsProcRequestState
 
 from proctor.budget import Markers, OnLoop, TokenBudget, Vocabulary
+from proctor.budget.confidence import ConfidenceExit
 from proctor.budget.processors import v1, v2
 from proctor.budget.processors.params import EngineBudget, with_markers
 
@@ -57,6 +58,7 @@ class Case:
     sampling: dict[str, Any]
     max_rows: int
     flat: bool = False
+    confidence: ConfidenceExit | None = None
 
 
 MAXIMUM = TokenBudget(maximum=3000, landing=64, wrap_up_ids=(5, 6, 7), on_loop=OnLoop.CLOSE)
@@ -65,6 +67,7 @@ MINIMUM = TokenBudget(
 )
 CASES = [
     Case("maximum", MAXIMUM, {}, 256),
+    Case("confidence", MAXIMUM, {}, 256, confidence=ConfidenceExit(64, 99.0, 2, None)),
     Case("minimum, greedy", MINIMUM, {"temperature": 0.0}, 256),
     Case("minimum, temperature 1", MINIMUM, {"temperature": 1.0}, 32),
     Case("minimum, temperature 0.6, top-p 0.95", MINIMUM, {"temperature": 0.6, "top_p": 0.95}, 32),
@@ -177,7 +180,8 @@ def _config(model: Model, rows: int) -> Any:
 def _params(case: Case, row: int, with_budget: int) -> SamplingParams:
     if row >= with_budget:
         return SamplingParams(**case.sampling)
-    carried = EngineBudget(f"r{row}", row, case.budget).to_extra_args()
+    budget = EngineBudget(f"r{row}", row, case.budget, confidence=case.confidence)
+    carried = budget.to_extra_args()
     return SamplingParams(extra_args=carried, **case.sampling)
 
 
