@@ -213,7 +213,7 @@ async def test_rows_that_no_database_accepts_are_refused(
 
 async def test_tables_of_another_version_are_named(url: str) -> None:
     store = Store(connect(url))
-    with pytest.raises(LedgerError, match="none, but version 0006"):
+    with pytest.raises(LedgerError, match="none, but version 0007"):
         await check_version(store.engine)
     await store.migrate()
     await check_version(store.engine)
