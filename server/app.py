@@ -58,7 +58,7 @@ from proctor.server.telemetry.metrics import Metrics
 from proctor.server.telemetry.middleware import MetricsMiddleware
 from proctor.server.telemetry.tracing import Tracing, open_tracing
 from proctor.server.transport.cors import CorsPolicy
-from proctor.server.transport.middleware import HeadMiddleware, RequestIdMiddleware
+from proctor.server.transport.middleware import BodyMiddleware, HeadMiddleware, RequestIdMiddleware
 from proctor.server.turns.history import RecordVerifier
 from proctor.server.turns.secret_source import open_secrets
 
@@ -166,6 +166,7 @@ def create_app(
     app.add_middleware(HeadMiddleware)
     cors.add_to(app)
     app.add_middleware(RequestIdMiddleware)
+    app.add_middleware(BodyMiddleware)
     _add_generation_routes(app, parts)
     _add_other_routes(app, parts)
     add_pages(app, settings, parts.authenticator)

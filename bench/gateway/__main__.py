@@ -3,7 +3,8 @@
     .venv/bin/python -m bench.gateway gateway replicas bytes vllm litellm --litellm PATH
 
 The servers are measured in turn, A, B, A, B, …, and the tables have the medians over the rounds.
-CPU time is that of the server's process and its children. The token source of `bytes`, `gateway`
+CPU time is that of the server's process and its children. Memory is measured on servers that were
+started for it alone. The token source of `bytes`, `gateway`
 and `vllm` is inside their process and part of the cost; `replicas` is the gateway over a replica
 and `litellm` a proxy of `bytes`, in a process each that does not count.
 """
@@ -11,7 +12,9 @@ and `litellm` a proxy of `bytes`, in a process each that does not count.
 import argparse
 import asyncio
 import contextlib
+import signal
 import statistics
+import sys
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
@@ -38,6 +41,8 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=4.0)
     parser.add_argument("--rounds", type=int, default=3)
     options = parser.parse_args()
+    # So that the servers end too.
+    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
     with contextlib.ExitStack() as stack:
         servers = [stack.enter_context(running(name, options.litellm)) for name in options.servers]
         print(STREAMS_HEADER)
@@ -47,11 +52,11 @@ def main() -> None:
         for rate in options.request_rates:
             for streamed in (False, True):
                 print_requests(servers, options, rate, streamed=streamed)
-        print(MEMORY_HEADER)
-        for count in options.open:
-            for server in servers:
-                kib, mib = asyncio.run(measure_memory(server.port, server.process, count))
-                print(f"| {server.name} | {count} | {kib:.0f} | {mib:.0f} |", flush=True)
+    print(MEMORY_HEADER)
+    for count in options.open:
+        for name in options.servers:
+            with running(name, options.litellm) as server:
+                print_memory(server, count)
 
 
 STREAMS_HEADER = """
@@ -61,8 +66,8 @@ REQUESTS_HEADER = """
 | server | requests/s | streamed | CPU, ms/request | latency p50, ms | p99, ms |
 |---|--:|---|--:|--:|--:|"""
 MEMORY_HEADER = """
-| server | open streams | KiB per stream | whole process, MiB |
-|---|--:|--:|--:|"""
+| server | open streams | KiB per stream | MiB before | MiB with them |
+|---|--:|--:|--:|--:|"""
 
 
 def in_turn(
@@ -105,6 +110,13 @@ def print_requests(
         )
         how = "yes" if streamed else "no"
         print(f"| {name} | {rate} | {how} | {cost:.2f} | {p50:.1f} | {p99:.1f} |", flush=True)
+
+
+def print_memory(server: Server, streams: int) -> None:
+    memory = asyncio.run(measure_memory(server.port, server.process, streams))
+    each = 1024 * (memory.after - memory.before) / streams
+    cells = f"{each:.0f} | {memory.before:.0f} | {memory.after:.0f}"
+    print(f"| {server.name} | {streams:,} | {cells} |", flush=True)
 
 
 if __name__ == "__main__":

@@ -1,9 +1,13 @@
 """The little of ASGI that the scripted servers need."""
 
+import asyncio
+from collections.abc import Coroutine
 from typing import Any
 
 import orjson
 from starlette.types import Receive, Send
+
+from proctor.server.transport.sse_response import disconnected
 
 
 async def whole_body(receive: Receive) -> bytes:
@@ -19,6 +23,17 @@ async def whole_body(receive: Receive) -> bytes:
 async def start_stream(send: Send) -> None:
     """Begin a response of server-sent events."""
     await _start(send, [(b"content-type", b"text/event-stream")])
+
+
+async def while_connected(receive: Receive, streaming: Coroutine[Any, Any, None]) -> None:
+    """Stream a response, until the client disconnects: uvicorn drops what is sent after that."""
+    task = asyncio.create_task(streaming)
+    leaving = asyncio.create_task(disconnected(receive))
+    leaving.add_done_callback(lambda _: task.cancel())
+    await asyncio.wait({task})
+    leaving.cancel()
+    if not task.cancelled():
+        task.result()
 
 
 async def respond_json(send: Send, data: Any) -> None:

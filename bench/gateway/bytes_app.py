@@ -6,7 +6,7 @@ from typing import Any
 import orjson
 from starlette.types import Receive, Scope, Send
 
-from bench.gateway.asgi import respond_json, send_body, start_stream, whole_body
+from bench.gateway.asgi import respond_json, send_body, start_stream, while_connected, whole_body
 from bench.gateway.script import StepClocks, text_at
 
 CHUNK = b'{"id":"chatcmpl-0","object":"chat.completion.chunk","created":0,"model":"proctor-demo",'
@@ -25,7 +25,7 @@ class BytesApp:
             return
         request = orjson.loads(await whole_body(receive) or b"{}")
         if request.get("stream"):
-            await self._stream(request, send)
+            await while_connected(receive, self._stream(request, send))
         else:
             await respond_json(send, self._completion(request.get("max_tokens") or 1))
 

@@ -17,7 +17,7 @@ CONTEXT_LENGTH = 2**30
 class ScriptedEngine:
     """An engine whose tokens come from a script: half of them are thinking.
 
-    The seed of a job is its rate, in tokens per second.
+    The seed of a job is its rate, in tokens per minute.
     """
 
     def __init__(self, local: LocalModel, name: str) -> None:

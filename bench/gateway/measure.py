@@ -17,14 +17,17 @@ ENDLESS = 1_000_000
 SHORT = 8
 """Tokens of a short request, which the engine produces at once."""
 
+IDLE_RATE = 1 / 60
+"""Tokens per second of a stream that is open and mostly waits."""
+
 SETTLE_SECONDS = 1.0
 PROMPT = [{"role": "user", "content": "Start with 7, add 5, times 3. What is the result?"}]
 
 
-def chat(max_tokens: int, rate: int = 0, **fields: Any) -> dict[str, Any]:
+def chat(max_tokens: int, rate: float = 0, **fields: Any) -> dict[str, Any]:
     """Return a chat request whose tokens come at a rate per second, or at once."""
     request = {"model": NAME, "messages": PROMPT, "max_tokens": max_tokens, **fields}
-    return request | {"seed": rate} if rate else request
+    return request | {"seed": round(60 * rate)} if rate else request
 
 
 @dataclass(frozen=True)
@@ -57,6 +60,19 @@ class Requests:
     p99: float
 
 
+@dataclass(frozen=True)
+class Memory:
+    """The resident memory of a server's process, in MiB.
+
+    Attributes:
+        before: before the first stream was opened.
+        after: with all streams open.
+    """
+
+    before: float
+    after: float
+
+
 def cpu_seconds(process: psutil.Process) -> float:
     """Return the CPU time so far of a process and its children.
 
@@ -67,6 +83,12 @@ def cpu_seconds(process: psutil.Process) -> float:
         for thread in Path(f"/proc/{each.pid}/task").iterdir():
             nanoseconds += int((thread / "schedstat").read_text().split()[0])
     return nanoseconds / 1e9
+
+
+def resident_mib(process: psutil.Process) -> float:
+    """Return the resident memory of a process, in MiB."""
+    resident: int = process.memory_info().rss
+    return resident / 2**20
 
 
 async def measure_streams(
@@ -101,16 +123,11 @@ async def measure_requests(
     return Requests(1e3 * cpu / len(latencies), percentiles[49], percentiles[98])
 
 
-async def measure_memory(port: int, process: psutil.Process, streams: int) -> tuple[float, float]:
-    """Return the memory of one open stream that waits for its next token, and that of all.
-
-    Returns:
-        In KiB, and in MiB, with everything else that the process holds.
-    """
-    before = process.memory_info().rss
-    opened = await open_streams(port, streams, chat(ENDLESS, 1, stream=True))
-    after = process.memory_info().rss
+async def measure_memory(port: int, process: psutil.Process, streams: int) -> Memory:
+    """Measure open streams that wait for their next token, on a server that had none before."""
+    before = resident_mib(process)
+    opened = await open_streams(port, streams, chat(ENDLESS, IDLE_RATE, stream=True))
+    after = resident_mib(process)
     for each in opened:
         each.close()
-    await asyncio.sleep(SETTLE_SECONDS)
-    return (after - before) / streams / 2**10, after / 2**20
+    return Memory(before, after)

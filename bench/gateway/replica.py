@@ -7,7 +7,7 @@ from typing import Any
 import orjson
 from starlette.types import Receive, Scope, Send
 
-from bench.gateway.asgi import respond_json, send_body, start_stream, whole_body
+from bench.gateway.asgi import respond_json, send_body, start_stream, while_connected, whole_body
 from bench.gateway.engine import thinking_tokens
 from bench.gateway.script import PERIOD, StepClocks, letter_ids
 from proctor.budget import TokenBudget
@@ -44,7 +44,8 @@ class ScriptedReplica:
         if scope["path"] == PATH:
             await respond_json(send, self._handshake.to_wire())
         else:
-            await self._generate(orjson.loads(await whole_body(receive)), send)
+            request = orjson.loads(await whole_body(receive))
+            await while_connected(receive, self._generate(request, send))
 
     async def _generate(self, request: dict[str, Any], send: Send) -> None:
         params = request["sampling_params"]

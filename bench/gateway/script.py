@@ -31,14 +31,14 @@ class Production:
 class StepClock:
     """Produces one token of each of its streams per step, as an engine with one batch does."""
 
-    def __init__(self, rate: float, on_idle: Callable[[], None]) -> None:
+    def __init__(self, rate: int, on_idle: Callable[[], None]) -> None:
         """Start the clock.
 
         Args:
-            rate: steps per second.
+            rate: steps per minute.
             on_idle: called when the last stream has left; the clock has stopped then.
         """
-        self._interval = 1 / rate
+        self._interval = 60 / rate
         self._on_idle = on_idle
         self._streams: set[Production] = set()
         self._loop = asyncio.get_running_loop()
@@ -46,8 +46,9 @@ class StepClock:
         self._timer = self._loop.call_at(self._next, self._step)
 
     def join(self) -> Production:
-        """Return a new stream, which gets its first token at the next step."""
-        production = Production(0, asyncio.Event())
+        """Return a new stream, which has its first token at once."""
+        production = Production(1, asyncio.Event())
+        production.more.set()
         self._streams.add(production)
         return production
 
@@ -72,15 +73,15 @@ class StepClocks:
     """The clocks of a process, by their rates."""
 
     def __init__(self) -> None:
-        self._clocks: dict[float, StepClock] = {}
+        self._clocks: dict[int, StepClock] = {}
 
-    async def counts(self, rate: float, total: int) -> AsyncGenerator[int, None]:
+    async def counts(self, rate: int, total: int) -> AsyncGenerator[int, None]:
         """Yield how many tokens of a stream have been produced, whenever there are more.
 
         A consumer that is behind gets all that it has missed at once, as vLLM's does.
 
         Args:
-            rate: tokens per second; 0 produces them at once, one at a time.
+            rate: tokens per minute; 0 produces them at once, one at a time.
             total: the number of tokens to produce.
         """
         if not rate:
@@ -100,7 +101,7 @@ class StepClocks:
         finally:
             clock.leave(production)
 
-    def _remove(self, rate: float) -> None:
+    def _remove(self, rate: int) -> None:
         del self._clocks[rate]
 
 

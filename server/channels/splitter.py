@@ -144,7 +144,14 @@ class ChannelSplitter:
         if logprobs or self._with_ids:
             self._unlabelled += logprobs
             return [delta for token in token_ids for delta in self._split(self._advance(token))]
-        return [delta for token in token_ids for delta in self._push_token(token)]
+        deltas: list[TextDelta | ToolCallDelta] = []
+        for token in token_ids:
+            label = self._machine.advance_plain(token)
+            if label is None:
+                deltas += self._split(self._advance(token))
+            else:
+                deltas += self._push_plain(token, label)
+        return deltas
 
     def _push_followed(
         self, first: int, logprobs: Sequence[TokenLogprob]
@@ -160,12 +167,6 @@ class ChannelSplitter:
             elif machine.ends_sentence and not machine.pending:
                 self.last_sentence = SentenceEnd(count, machine.tokens)
         return deltas
-
-    def _push_token(self, token: int) -> list[TextDelta | ToolCallDelta]:
-        label = self._machine.advance_plain(token)
-        if label is None:
-            return self._split(self._advance(token))
-        return self._push_plain(token, label)
 
     def _push_plain(self, token: int, label: Label) -> list[TextDelta | ToolCallDelta]:
         """Add a token of plain text, as almost all are: see `BudgetStateMachine.advance_plain`.

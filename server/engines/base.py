@@ -181,8 +181,7 @@ class TokenLogprob(NamedTuple):
     rank: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class Delta:
+class Delta(NamedTuple):
     """What was generated since the previous delta.
 
     Attributes:

@@ -215,7 +215,7 @@ class RequestObserver:
         """A choice has left the engine."""
 
     def item(self, item: TextDelta | ToolCallDelta) -> None:
-        """Text or a tool call is about to be sent."""
+        """Text or a tool call is about to be sent, the first of a choice's channel."""
 
     def choice_finished(self, result: ChoiceResult) -> None:
         """A choice has finished."""
@@ -236,9 +236,12 @@ class ResponseObserver(RequestObserver):
         status: the HTTP status that the request counts under; of a response that breaks off, that
             of the error.
         headers: HTTP headers for an engine elsewhere, such as the trace's.
+        follows_items: whether `item` is to be called for every item, not only for the first of a
+            choice's channel.
     """
 
     status: int
+    follows_items: bool
     headers: Mapping[str, str]
 
     async def settle(self) -> None:

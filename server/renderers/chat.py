@@ -317,19 +317,22 @@ class ChatSseEncoder(OpenAiSseEncoder):
 
     def item(self, item: StreamItem) -> bytes:
         match item:
+            case TextDelta():
+                return self._text(item)
             case ToolCallDelta():
                 return event(self._renderer.call_chunk(item), name=item.channel.value)
             case Progress():
                 return event(self._renderer.progress_chunk(item))
             case PromptLogprobs():
                 return b""
-            case _ if not message_keys(item.channel, self._renderer.reasoning_format):
-                return b""
-            case TextDelta(scores=(), used=None, token_ids=()):
-                return self._template(item.choice, item.channel).fill(item.text)
-            case _:
-                self._ids_sent[item.choice] += len(item.token_ids)
-                return event(self._renderer.text_chunk(item), name=item.channel.value)
+
+    def _text(self, item: TextDelta) -> bytes:
+        if not message_keys(item.channel, self._renderer.reasoning_format):
+            return b""
+        if item.scores or item.token_ids or item.used is not None:
+            self._ids_sent[item.choice] += len(item.token_ids)
+            return event(self._renderer.text_chunk(item), name=item.channel.value)
+        return self._template(item.choice, item.channel).fill(item.text)
 
     def finish(self, result: ChoiceResult) -> bytes:
         used = result.used if self._renderer.reports_usage else None

@@ -31,6 +31,8 @@ class RequestMonitor(ResponseObserver):
         status: the HTTP status that the request counts under; of a response that breaks off,
             that of the error.
         headers: HTTP headers for an engine elsewhere, such as the trace's.
+        follows_items: whether `item` is to be called for every item, not only for the first of a
+            choice's channel.
         request_cost: the cost of the request, which is the first observer.
     """
 
@@ -51,13 +53,10 @@ class RequestMonitor(ResponseObserver):
         """
         self.status = CLIENT_GONE
         self.headers = headers
+        self.follows_items = recorder.records_texts
         self.request_cost = request_cost
         self._recorder = recorder
         self._observers = (request_cost, recorder, *observers)
-        # For each token: most observers do nothing then.
-        self._item_observers = [
-            each for each in self._observers if type(each).item is not RequestObserver.item
-        ]
         self._started = time.perf_counter()
         self._running = 0
         self._all_finished = asyncio.Event()
@@ -98,7 +97,7 @@ class RequestMonitor(ResponseObserver):
             observer.choice_left_engine(choice)
 
     def item(self, item: TextDelta | ToolCallDelta) -> None:
-        for observer in self._item_observers:
+        for observer in self._observers:
             observer.item(item)
 
     def choice_finished(self, result: ChoiceResult) -> None:

@@ -15,6 +15,26 @@ def request_id(header: str | None) -> str:
     return UNSAFE.sub("", header or "")[:MAX_REQUEST_ID] or uuid.uuid4().hex
 
 
+SEND_BODY = "send_body"
+"""The name under which `BodyMiddleware` puts its `send` into the state of a request."""
+
+
+class BodyMiddleware:
+    """Lets a stream send its events past all other middleware: this must be the outermost.
+
+    None of the others looks at what follows the first message, but each would cost another
+    coroutine per event. The exception is `HEAD`, for which `HeadMiddleware` drops the body.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and scope["method"] != "HEAD":
+            scope.setdefault("state", {})[SEND_BODY] = send
+        await self._app(scope, receive, send)
+
+
 class RequestIdMiddleware:
     """Adds the header `x-request-id` to responses: the request's, or a new one."""
 

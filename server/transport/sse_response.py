@@ -8,6 +8,8 @@ from contextlib import aclosing
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
+from proctor.server.transport.middleware import SEND_BODY
+
 HEADERS = {"cache-control": "no-store", "x-accel-buffering": "no"}
 """Headers that keep proxies from storing or buffering the events."""
 
@@ -56,7 +58,7 @@ class SseResponse(Response):
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send the events, until the client disconnects or stops reading."""
-        stream = EventStream(self, send)
+        stream = EventStream(self, send, scope.get("state", {}).get(SEND_BODY, send))
         leaving = asyncio.create_task(disconnected(receive))
         try:
             await asyncio.wait({stream.task, leaving}, return_when=asyncio.FIRST_COMPLETED)
@@ -74,15 +76,17 @@ class EventStream:
         task: the task; cancelled if the client accepts nothing for too long.
     """
 
-    def __init__(self, response: SseResponse, send: Send) -> None:
+    def __init__(self, response: SseResponse, send: Send, send_body: Send) -> None:
         """Start to send.
 
         Args:
             response: what to send.
-            send: sends a message of ASGI.
+            send: sends the first message of the response.
+            send_body: sends those with its body.
         """
         self._response = response
-        self._send_message = send
+        self._send_start = send
+        self._send_body = send_body
         self._loop = asyncio.get_running_loop()
         self._sent_at = self._loop.time()
         self._is_sending = False
@@ -104,17 +108,18 @@ class EventStream:
     async def _run(self) -> None:
         response = self._response
         start = {"status": response.status_code, "headers": response.raw_headers}
-        await self._send({"type": "http.response.start", **start})
+        await self._send(self._send_start, {"type": "http.response.start", **start})
         async with aclosing(response.body_iterator) as events:
             async for event in events:
                 message = {"type": "http.response.body", "body": event, "more_body": True}
-                await self._send(message)
+                await self._send(self._send_body, message)
         self._stop_heartbeats()
-        await self._send({"type": "http.response.body", "body": b"", "more_body": False})
+        end = {"type": "http.response.body", "body": b"", "more_body": False}
+        await self._send(self._send_body, end)
 
-    async def _send(self, message: dict[str, object]) -> None:
+    async def _send(self, send: Send, message: dict[str, object]) -> None:
         self._sent_at, self._is_sending = self._loop.time(), True
-        await self._send_message(message)
+        await send(message)
         self._is_sending = False
 
     def _seconds_left(self) -> float:
@@ -135,7 +140,8 @@ class EventStream:
 
     async def _send_heartbeat(self) -> None:
         event = self._response.heartbeat()
-        await self._send({"type": "http.response.body", "body": event, "more_body": True})
+        message = {"type": "http.response.body", "body": event, "more_body": True}
+        await self._send(self._send_body, message)
 
 
 async def disconnected(receive: Receive) -> None:

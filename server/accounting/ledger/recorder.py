@@ -65,6 +65,11 @@ class Recorder(RequestObserver):
         self._texts: dict[Channel, list[str]] = {channel: [] for channel in Channel}
 
     @property
+    def records_texts(self) -> bool:
+        """Whether the record includes texts, so that `item` must be called for every item."""
+        return self._ledger_context.record_texts
+
+    @property
     def settlement(self) -> DraftRecord | None:
         """The draft of the record with the actual usage in place of the reserved amount.
 
@@ -87,7 +92,7 @@ class Recorder(RequestObserver):
 
     def item(self, item: TextDelta | ToolCallDelta) -> None:
         self._first_seconds.setdefault(item.channel, time.perf_counter() - self._started)
-        if self._ledger_context.record_texts and isinstance(item, TextDelta):
+        if self.records_texts and isinstance(item, TextDelta):
             self._texts[item.channel].append(item.text)
 
     def finished(self, status: int, seconds: float) -> None:

@@ -11,7 +11,7 @@ import orjson
 from fastapi import Request, Response
 from starlette.requests import ClientDisconnect
 
-from proctor.server.channels.deltas import TextDelta, ToolCallDelta
+from proctor.server.channels.deltas import Channel, TextDelta, ToolCallDelta
 from proctor.server.config.section import coalesce
 from proctor.server.config.settings import Settings
 from proctor.server.engines.base import Engine, Job
@@ -88,6 +88,7 @@ class Responder:
     async def body(self) -> bytes:
         """Generate the choices, and return the body of the response as JSON."""
         items: list[OutputItem] = []
+        seen: set[tuple[int, Channel]] = set()
         results: list[ChoiceResult] = []
         try:
             async with aclosing(self.events()) as events:
@@ -95,7 +96,7 @@ class Responder:
                     if isinstance(item, ChoiceResult):
                         results.append(item)
                     elif not isinstance(item, Progress):
-                        self._observe(item)
+                        self._observe(item, seen)
                         items.append(item)
         finally:
             await self.observer.settle()
@@ -104,14 +105,24 @@ class Responder:
             return await asyncio.to_thread(lambda: orjson.dumps(self.renderer.body(items, results)))
         return orjson.dumps(self.renderer.body(items, results))
 
-    def _observe(self, item: StreamItem) -> None:
-        if isinstance(item, TextDelta | ToolCallDelta):
-            self.observer.item(item)
+    def _observe(self, item: StreamItem, seen: set[tuple[int, Channel]]) -> None:
+        """Report the first item of each choice's channels, or all items if they are followed.
+
+        Most tokens are not reported: with many streams, the observers of each are no longer in
+        the processor's caches.
+        """
+        if isinstance(item, (TextDelta, ToolCallDelta)):
+            channel = (item.choice, item.channel)
+            if channel not in seen:
+                self.observer.item(item)
+                if not self.observer.follows_items:
+                    seen.add(channel)
 
     async def stream(self, encoder: SseEncoder) -> AsyncGenerator[bytes, None]:
         """Generate the choices, and yield server-sent events. An error is the last event."""
         status = self.observer.status
         self.observer.status = CLIENT_GONE  # unless the client receives the last event
+        seen: set[tuple[int, Channel]] = set()
         results: list[ChoiceResult] = []
         try:
             for index in range(len(self.admission.jobs)):
@@ -124,7 +135,7 @@ class Responder:
                         await self._before_last_chunk(results)
                         yield encoder.finish(item)
                     else:
-                        self._observe(item)
+                        self._observe(item, seen)
                         if encoded := encoder.item(item):
                             yield encoded
             yield LastEvents(encoder.end(results))

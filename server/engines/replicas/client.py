@@ -142,7 +142,8 @@ class ReplicaClient:
             RequestFailed: if the replica failed the request.
         """
         async with self._sent("POST", path, body, headers) as response:
-            async for data in response.content.iter_any():
+            # Not `iter_any`, which has another coroutine for each piece.
+            while data := await response.content.readany():
                 try:
                     event = reader.read(data)
                 except (ValueError, KeyError, TypeError) as error:

@@ -6,7 +6,6 @@ import logging
 import time
 from collections.abc import AsyncGenerator, Callable, Collection, Sequence
 from contextlib import aclosing
-from dataclasses import replace
 from typing import Any
 
 from vllm import SamplingParams
@@ -180,8 +179,8 @@ class ReplicaEngine:
                         if event.delta.finish is Finish.ABORT:
                             raise ReplicaLost("a replica gave the request up")
                         if prompt_logprobs is not None:
-                            delta = replace(event.delta, prompt_logprobs=prompt_logprobs)
-                            event, prompt_logprobs = replace(event, delta=delta), None
+                            delta = event.delta._replace(prompt_logprobs=prompt_logprobs)
+                            event, prompt_logprobs = event._replace(delta=delta), None
                         yield event
                         if is_over(event.delta):
                             lease.finish()

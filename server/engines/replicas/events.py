@@ -1,8 +1,7 @@
 """Reads the server-sent events of replicas."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import orjson
 
@@ -18,8 +17,7 @@ FAILED = "error"
 """vLLM's finish reason of a request that failed."""
 
 
-@dataclass(frozen=True, slots=True)
-class ReplicaDelta:
+class ReplicaDelta(NamedTuple):
     """What one replica has generated since the previous delta.
 
     Attributes:
