@@ -6,7 +6,12 @@ from decimal import Decimal
 
 from proctor.server.accounting.engine_time import BusyClock
 from proctor.server.config.prices import ComputePrice, Prices
-from proctor.server.generation.base import AdmittedRequest, ChoiceResult, RequestObserver
+from proctor.server.generation.base import (
+    AdmittedRequest,
+    ChoiceResult,
+    RequestObserver,
+    VoteResult,
+)
 from proctor.server.pricing import MILLION, Cost
 
 HOUR_NS = 3_600_000_000_000
@@ -95,6 +100,7 @@ class RequestCost(RequestObserver):
         self._running: dict[int, Callable[[], ChoiceResult]] = {}
         self._prompt_tokens: int | None = None
         self._choices_per_prompt = 1
+        self._winner: int | None = None
         self.results: list[ChoiceResult] = []
 
     def snapshot(self) -> "RequestCost":
@@ -108,6 +114,7 @@ class RequestCost(RequestObserver):
             choice: interval if interval.left is not None else replace(interval, left=now)
             for choice, interval in self._intervals.items()
         }
+        request_cost._winner = self._winner
         request_cost.results = [*self.results, *(so_far() for so_far in self._running.values())]
         return request_cost
 
@@ -133,6 +140,16 @@ class RequestCost(RequestObserver):
     def choice_finished(self, result: ChoiceResult) -> None:
         self._running.pop(result.choice, None)
         self.results.append(result)
+
+    def voted(self, votes: VoteResult) -> None:
+        self._winner = votes.winner
+
+    @property
+    def choices(self) -> list[ChoiceResult]:
+        """The results of the response's choices: of chains that have voted, the winner's only."""
+        if self._winner is None:
+            return self.results
+        return [result for result in self.results if result.choice == self._winner]
 
     @property
     def completion_tokens(self) -> int:

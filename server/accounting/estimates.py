@@ -34,22 +34,23 @@ def estimate(
 
 
 def _by_tokens(admission: Admission, prices: Prices, samples: Sequence[UsageSample]) -> Estimate:
-    job, prompt, choices = admission.jobs[0], admission.prompt_tokens, len(admission.jobs)
-    max_thinking, max_tokens = job.max_thinking_tokens or 0, job.sampling.max_tokens
+    prompt, jobs = admission.prompt_tokens, len(admission.jobs)
+    max_thinking, max_tokens = admission.total_thinking_tokens, admission.max_tokens
+    min_thinking = jobs * admission.enforced.minimum
 
     def cost(thinking: int, answer: int, cached: int = 0) -> Decimal:
-        return Cost.of(prices, prompt, choices * thinking, choices * answer, cached).total
+        return Cost.of(prices, prompt, thinking, answer, cached).total
 
     # The most expensive response uses all of the thinking budget if thinking costs more than the
     # answer, else as little as possible.
-    worst_thinking = max_thinking if prices.thinking > prices.answer else job.budget.minimum
-    minimum = cost(job.budget.minimum, 1, prompt)
+    worst_thinking = max_thinking if prices.thinking > prices.answer else min_thinking
+    minimum = cost(min_thinking, jobs, prompt)
     maximum = cost(worst_thinking, max_tokens - worst_thinking)
     if not samples:
         return _to_json(prices.currency, minimum, None, maximum)
     expected = cost(
-        round(mean(sample.thinking for sample in samples)),
-        round(mean(sample.answer for sample in samples)),
+        jobs * round(mean(sample.thinking for sample in samples)),
+        jobs * round(mean(sample.answer for sample in samples)),
     )
     return _to_json(prices.currency, minimum, min(max(minimum, expected), maximum), maximum)
 

@@ -233,8 +233,7 @@ class Reservations:
     def _worst_case(
         self, key: Key | None, session: Session | None, admission: Admission, seconds: float
     ) -> WorstCase:
-        max_tokens = sum(job.sampling.max_tokens for job in admission.jobs)
-        thinking = sum(job.max_thinking_tokens or 0 for job in admission.jobs)
+        max_tokens, thinking = admission.max_tokens, admission.total_thinking_tokens
         price_model = self._price_model.of(admission.engine.model.name)
         cost = price_model.worst_case(admission.prompt_tokens, max_tokens, seconds)
         if cost is None and key is not None and key.limits.spending:

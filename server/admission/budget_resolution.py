@@ -2,18 +2,22 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import TypeVar
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from proctor.budget import ThinkingBudget
 from proctor.server.admission.budget_request import BudgetRequest, FieldValue, conflict
-from proctor.server.config.budgets import AUTO, Tier
+from proctor.server.config.budgets import AUTO, Parallel, Tier
 from proctor.server.config.early_exit import EarlyExit, Method
 from proctor.server.config.section import coalesce
 from proctor.server.config.settings import Settings
 from proctor.server.errors import BadRequest
 from proctor.server.generation.resolution import RequestedParts, Resolution
+from proctor.server.schemas.base import RequestModel
 from proctor.server.schemas.responses import Source
+
+Options = TypeVar("Options", bound=BaseModel)
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,32 +91,70 @@ def _apply_tier(
     parts = RequestedParts(
         request.minimum is not None, request.maximum is not None, request.enabled is not None
     )
-    configured = None if tier is None else tier.early_exit
-    early_exit = _early_exit(
-        settings.default_budget(tier).early_exit if configured is None else configured, request
+    defaults = settings.default_budget(tier)
+    early_exit, parallel = defaults.early_exit, defaults.parallel
+    if tier is not None:
+        early_exit = early_exit if tier.early_exit is None else tier.early_exit
+        parallel = parallel if tier.parallel is None else tier.parallel
+    return Resolution(
+        budget,
+        budget,
+        tier,
+        source,
+        field,
+        parts,
+        _early_exit(early_exit, request),
+        _parallel(parallel, request),
     )
-    return Resolution(budget, budget, tier, source, field, parts, early_exit)
 
 
 def _early_exit(configured: EarlyExit | None, request: BudgetRequest) -> EarlyExit | None:
-    """Return the early exit of a request, whose options override the configured ones.
+    """Return the early exit of a request, or None if it is off.
 
     Raises:
-        BadRequest: if the request has options without a method, or they are invalid.
+        BadRequest: if the request's options are invalid.
     """
-    options = request.options.early_exit
+    options, field = request.options.early_exit, "thinking.early_exit"
+    early_exit = _overridden(EarlyExit, configured, options, field)
+    return None if early_exit is None or early_exit.method is Method.OFF else early_exit
+
+
+def _parallel(configured: Parallel | None, request: BudgetRequest) -> Parallel | None:
+    """Return the chains of a request, or None if there is only one.
+
+    Raises:
+        BadRequest: if the request's options are invalid.
+    """
+    options, field = request.options.parallel, "thinking.parallel"
+    parallel = _overridden(Parallel, configured, options, field)
+    return None if parallel is None or parallel.chains == 1 else parallel
+
+
+def _overridden(
+    kind: type[Options], configured: Options | None, options: RequestModel | None, field: str
+) -> Options | None:
+    """Return options of which the request's override the configured ones, or None without any.
+
+    Args:
+        kind: their class.
+        configured: those of the tier or the default budget.
+        options: those of the request.
+        field: the request's field that has them.
+
+    Raises:
+        BadRequest: if they are incomplete or invalid.
+    """
     values = {} if options is None else options.model_dump(exclude_none=True)
     base = {} if configured is None else configured.model_dump()
     if not values and configured is None:
         return None
     try:
-        early_exit = EarlyExit.model_validate(base | values)
+        return kind.model_validate(base | values)
     except ValidationError as error:
         first = error.errors()[0]
-        path = ".".join(map(str, ("thinking.early_exit", *first["loc"])))
+        path = ".".join(map(str, (field, *first["loc"])))
         problem = first["msg"].removeprefix("Value error, ")
         raise BadRequest(f"'{path}' is invalid: {problem}", param=path) from error
-    return None if early_exit.method is Method.OFF else early_exit
 
 
 def _disables_thinking(request: BudgetRequest) -> bool:
@@ -238,8 +280,9 @@ def _lower_tier(
         request = replace(request, minimum=FieldValue(request.minimum.field, int(minimum)))
     if not highest.thinks:
         request = replace(request, continuations=None)
-    budget = _apply_tier(request, settings, highest, resolution.source, resolution.field).budget
-    return resolution.clamped(ceiling.by, budget, highest)
+    lowered = _apply_tier(request, settings, highest, resolution.source, resolution.field)
+    clamped = resolution.clamped(ceiling.by, lowered.budget, highest)
+    return replace(clamped, parallel=lowered.parallel)
 
 
 def _highest(ceiling: Ceiling, settings: Settings) -> Tier | None:

@@ -15,6 +15,7 @@ from proctor.server.admission.budget_request import (
 from proctor.server.admission.budget_resolution import Ceiling, resolve, uses_router
 from proctor.server.admission.budget_resolution import ceilings as operator_ceilings
 from proctor.server.admission.jobs import JobSet, JobSpec, make_jobs
+from proctor.server.admission.parallel_chains import applicable
 from proctor.server.admission.prompt import check_length, read_prompt, render
 from proctor.server.admission.request_checks import (
     check_job,
@@ -187,7 +188,9 @@ class AdmissionController:
         settings, request = self._settings_of(engine), chat.request
         binding = await self._binder.bind(request, engine)
         turn = await chat.history.resume(request.messages, engine.codec)
-        resolution = chat.resolution.minus_spent(turn.spent)
+        resolution = applicable(
+            chat.resolution, request, settings, has_tools=binding.tools is not None
+        ).minus_spent(turn.spent)
         share = SessionShare(chat.allowance, resolution.label, request.n or 1, settings)
         share.check()
         resolution = share.cap_thinking(resolution)
@@ -208,10 +211,10 @@ class AdmissionController:
             "messages",
             _max_tokens(request),
             binding.constraint,
-            session_tokens=share.max_tokens(len(prompt.ids), 1),
+            session_tokens=share.max_tokens(len(prompt.ids), resolution.chains),
             owner=_name(chat.key),
         )
-        jobs, clamped_by, reduced_by = make_jobs(spec, engine, settings)
+        jobs, clamped_by, reduced_by, parallel = make_jobs(spec, engine, settings)
         check_prompt_logprobs(jobs, "prompt_logprobs")
         await check_job(jobs[0], engine, request)
         clamped = (bool(clamped_by),) * len(jobs)
@@ -228,6 +231,7 @@ class AdmissionController:
             turn=turn,
             reduced_by=reduced_by,
             max_seconds=share.max_seconds(),
+            parallel=parallel,
         )
 
     async def admit_prompt(
@@ -260,6 +264,7 @@ class AdmissionController:
             )
         resolution = resolve(budget_request, settings, None, self._ceilings_for(key, settings))
         check_own_model(resolution)
+        resolution = applicable(resolution, request, settings, has_tools=False)
         choices = request.n or 1
         share = SessionShare(allowance, resolution.label, choices * len(request.prompts), settings)
         share.check()

@@ -5,13 +5,13 @@ from typing import NamedTuple
 
 from proctor.budget import (
     Markers,
-    ThinkingBudget,
     TokenBudget,
     answer_reserve,
     thinking_room,
     tokenize,
 )
 from proctor.server.admission.budget_request import FieldValue
+from proctor.server.admission.parallel_chains import PARALLEL, share_of
 from proctor.server.admission.prompt import check_room
 from proctor.server.config.budgets import Tier
 from proctor.server.config.early_exit import EarlyExit
@@ -21,6 +21,7 @@ from proctor.server.config.settings import Settings
 from proctor.server.engines.base import Engine, Job, Prompt, Sampling
 from proctor.server.engines.tool_calls import Constraint, Kind
 from proctor.server.errors import BadRequest, ContextTooLong
+from proctor.server.generation.base import ParallelPlan
 from proctor.server.generation.resolution import PRICE, ROOM, SESSION, Resolution
 from proctor.server.pricing import affordable
 from proctor.server.schemas.generation import Generation
@@ -42,8 +43,8 @@ class JobSpec:
         max_tokens: the requested maximum number of tokens and its field, or None.
         constraint: the structured output that the answer must match.
         first: index of the first choice among those of the request.
-        session_tokens: the maximum length that a limit of the session leaves for a choice, and
-            that limit, or None.
+        session_tokens: the maximum length that a limit of the session leaves for a choice, all
+            its chains together, and that limit, or None.
         owner: the name of the request's API key.
     """
 
@@ -58,44 +59,65 @@ class JobSpec:
     session_tokens: tuple[int, Limit] | None = None
     owner: str = ""
 
+    @property
+    def chains(self) -> int:
+        """The number of chains of thought for each choice."""
+        return self.resolution.chains
+
 
 class JobSet(NamedTuple):
     """The jobs of a prompt.
 
     Attributes:
-        jobs: one for each choice.
+        jobs: one for each choice, or for each chain of the only one.
         clamped_by: what clamped the requested budget.
         reduced_by: the limits of the session that reduced the thinking or the length.
+        parallel: how the chains of the choice share its tokens, or None if there is only one.
     """
 
     jobs: tuple[Job, ...]
     clamped_by: tuple[str, ...]
     reduced_by: tuple[Limit, ...]
+    parallel: ParallelPlan | None = None
+
+
+class Fit(NamedTuple):
+    """What the context and all limits leave for a prompt.
+
+    Attributes:
+        resolution: the budget, clamped to the room for thinking.
+        room: the thinking tokens of each chain for which there is room.
+        max_tokens: the maximum number of tokens of each chain.
+        context: the number of tokens that the context has left.
+        shortened_by: the limits of the session that reduced `max_tokens`.
+    """
+
+    resolution: Resolution
+    room: int
+    max_tokens: int
+    context: int
+    shortened_by: tuple[Limit, ...]
 
 
 def make_jobs(spec: JobSpec, engine: Engine, settings: Settings) -> JobSet:
-    """Return one job for each choice, and what clamped the requested budget.
+    """Return one job for each choice, or each of its chains, and what clamped the budget.
 
     Raises:
         BadRequest: if the context or the tier's maximum price is too small.
         BudgetError: if the budget cannot be enforced.
     """
-    resolution, request = spec.resolution, spec.request
-    context_max_tokens = _max_tokens(spec, engine.model.context_length)
-    price_max_tokens = _affordable_tokens(context_max_tokens, spec, settings.prices)
-    max_tokens, shortened_by = _session_tokens(price_max_tokens, spec)
-    answer_minimum = _answer_minimum(spec, max_tokens, engine.model.markers)
-    caps = ((context_max_tokens, ROOM), (price_max_tokens, PRICE), (max_tokens, SESSION))
-    for tokens, by in caps:
-        room = _thinking_room(spec, tokens, engine.model.markers, settings)
-        resolution = resolution.within(room, by)
-    enforced = _token_budget(resolution.budget, spec.prompt, room, engine)
-    enforced = replace(enforced, answer_minimum=answer_minimum)
-    if spec.constraint is not None:
-        enforced = _constrained(enforced, spec.constraint)
-    early_exit, allowance = _early_exit(resolution.early_exit, enforced)
+    fit, request = _fit(spec, engine, settings), spec.request
+    enforced = _token_budget(spec, fit, engine)
+    early_exit, allowance = _early_exit(fit.resolution.early_exit, enforced)
     enforced = _without(enforced, allowance)
-    sampling = _sampling(request, resolution.tier, max_tokens - allowance, spec.constraint)
+    plan, max_tokens, moved_for = _plan(fit), fit.max_tokens, ""
+    if plan is not None:
+        max_tokens = min(fit.context, plan.cap + plan.other_tokens)
+        moved_for = PARALLEL if enforced.maximum else ""
+    elif early_exit is not None:
+        moved_for = "thinking.early_exit"
+    tier = fit.resolution.tier
+    sampling = _sampling(request, tier, max_tokens - allowance, spec.constraint)
     jobs = tuple(
         Job(
             f"{spec.name}-{spec.first + index}",
@@ -104,62 +126,106 @@ def make_jobs(spec: JobSpec, engine: Engine, settings: Settings) -> JobSet:
             enforced,
             spec.owner,
             priority=request.priority or 0,
-            moved_for="" if early_exit is None else "thinking.early_exit",
+            moved_for=moved_for,
             early_exit=early_exit,
             probe_allowance=allowance,
         )
-        for index in range(request.n or 1)
+        for index in range((request.n or 1) * spec.chains)
     )
-    clamped_by = resolution.clamped_by
-    thinking_reduced = _capped_by_session(spec.resolution, enforced)
+    clamped_by = fit.resolution.clamped_by
+    thinking_reduced = _capped_by_session(spec.resolution, fit.resolution)
     if thinking_reduced and SESSION not in clamped_by:
         clamped_by = (*clamped_by, SESSION)
-    return JobSet(
-        jobs, clamped_by, (*([Limit.THINKING] if thinking_reduced else []), *shortened_by)
-    )
+    reduced_by = (*([Limit.THINKING] if thinking_reduced else []), *fit.shortened_by)
+    return JobSet(jobs, clamped_by, reduced_by, plan)
+
+
+def _fit(spec: JobSpec, engine: Engine, settings: Settings) -> Fit:
+    """Return what the context and all limits leave, as if all chains were equally long.
+
+    Raises:
+        BadRequest: if the context or the tier's maximum price is too small.
+    """
+    resolution, markers = spec.resolution, engine.model.markers
+    context_max_tokens = _max_tokens(spec, engine.model.context_length)
+    price_max_tokens = _affordable_tokens(context_max_tokens, spec, settings.prices)
+    max_tokens, shortened_by = _session_tokens(price_max_tokens, spec)
+    for tokens, by in (
+        (context_max_tokens, ROOM),
+        (price_max_tokens, PRICE),
+        (max_tokens, SESSION),
+    ):
+        room = _thinking_room(spec, tokens, markers, settings)
+        resolution = resolution.within(room * spec.chains, by)
+    context = engine.model.context_length - len(spec.prompt.ids)
+    return Fit(resolution, room, max_tokens, context, shortened_by)
+
+
+def _plan(fit: Fit) -> ParallelPlan | None:
+    """Return how the chains of an answer share its tokens, or None if there is only one."""
+    parallel = fit.resolution.parallel
+    if parallel is None:
+        return None
+    thinking_tokens = fit.resolution.budget.max_tokens
+    if thinking_tokens is None:
+        thinking_tokens = fit.room * parallel.chains
+    largest_share = -(-thinking_tokens // parallel.chains)
+    other_tokens = fit.max_tokens - largest_share
+    # A chain may think longer than its share as far as the context still has the answer reserve.
+    cap = min(thinking_tokens, fit.room + fit.context - fit.max_tokens)
+    return ParallelPlan(parallel, thinking_tokens, cap, other_tokens)
 
 
 def _session_tokens(max_tokens: int, spec: JobSpec) -> tuple[int, tuple[Limit, ...]]:
-    """Return the tokens of each choice, at most what the session leaves, and what reduced them."""
-    if spec.session_tokens is None or spec.session_tokens[0] >= max_tokens:
+    """Return the tokens of each chain, at most what the session leaves, and what reduced them."""
+    if spec.session_tokens is None:
         return max_tokens, ()
     tokens, limit = spec.session_tokens
-    return tokens, (limit,)
+    tokens //= spec.chains
+    return (tokens, (limit,)) if tokens < max_tokens else (max_tokens, ())
 
 
-def _capped_by_session(resolution: Resolution, enforced: TokenBudget) -> bool:
+def _capped_by_session(resolution: Resolution, fitted: Resolution) -> bool:
     """Return whether the thinking would be longer without the limits of the session.
 
     A cap that exceeds the room for thinking changes nothing.
     """
     if SESSION in resolution.clamped_by:
         return True
-    return SESSION in resolution.capped_by and enforced.maximum == resolution.budget.max_tokens
+    is_cap = fitted.budget.max_tokens == resolution.budget.max_tokens
+    return SESSION in resolution.capped_by and is_cap
 
 
 def _max_tokens(spec: JobSpec, context: int) -> int:
-    """Return the tokens of each choice: as requested, or all that the context has left.
+    """Return the tokens of each chain: its share of those requested, or all that are left.
 
     Some protocols' clients always request more than many contexts have, which is then reduced.
 
     Raises:
         ContextTooLong: if the context does not have as many left after the prompt.
+        BadRequest: if there is not one token for each chain.
     """
-    requested = spec.max_tokens
+    requested, chains = spec.max_tokens, spec.chains
     left = check_room(spec.prompt.ids, context, spec.field)
     if requested is None:
         return left
-    if requested.value > left and not spec.request.clamps_max_tokens:
+    if requested.value > left * chains and not spec.request.clamps_max_tokens:
         what = (
             f"of which the prompt leaves {left}, but '{requested.field}' is {requested.value}: it "
-            f"must be at most {left}"
+            f"must be at most {left * chains}"
         )
         raise ContextTooLong(context, what, param=requested.field)
-    return min(left, requested.value)
+    if chains > 1 and requested.value < chains:
+        raise BadRequest(
+            f"'{requested.field}' is {requested.value}, less than one token for each of the "
+            f"{chains} chains of '{PARALLEL}'",
+            param=requested.field,
+        )
+    return min(left, requested.value // chains)
 
 
 def _affordable_tokens(max_tokens: int, spec: JobSpec, prices: Prices | None) -> int:
-    """Return the tokens, at most `max_tokens`, that the tier's maximum price pays for.
+    """Return the tokens of each chain, at most `max_tokens`, that the maximum price pays for.
 
     Raises:
         BadRequest: if the prompt alone costs more.
@@ -168,13 +234,15 @@ def _affordable_tokens(max_tokens: int, spec: JobSpec, prices: Prices | None) ->
     if tier is None or tier.max_price is None or prices is None:
         return max_tokens
     affordable_tokens = affordable(prices, len(spec.prompt.ids), tier.max_price)
-    if affordable_tokens is not None and affordable_tokens < 1:
+    if affordable_tokens is None:
+        return max_tokens
+    if affordable_tokens < spec.chains:
         raise BadRequest(
             f"'{spec.field}' alone costs more than {tier.max_price} {prices.currency}, the "
             f"maximum price of tier '{tier.name}': send less, or name another tier",
             param=spec.field,
         )
-    return max_tokens if affordable_tokens is None else min(max_tokens, affordable_tokens)
+    return min(max_tokens, affordable_tokens // spec.chains)
 
 
 def _answer_minimum(spec: JobSpec, max_tokens: int, markers: Markers) -> int:
@@ -209,16 +277,27 @@ def _thinking_room(spec: JobSpec, max_tokens: int, markers: Markers, settings: S
     return thinking_room(max_tokens, reserve, markers, spec.prompt.opened)
 
 
-def _token_budget(budget: ThinkingBudget, prompt: Prompt, room: int, engine: Engine) -> TokenBudget:
-    return tokenize(
-        budget,
+def _token_budget(spec: JobSpec, fit: Fit, engine: Engine) -> TokenBudget:
+    """Return the budget of each choice or chain.
+
+    Raises:
+        BadRequest: if fields contradict each other.
+        BudgetError: if the budget cannot be enforced.
+    """
+    resolution, prompt = fit.resolution, spec.prompt
+    is_shared = resolution.parallel is not None
+    budget = tokenize(
+        share_of(resolution, fit.room) if is_shared else resolution.budget,
         encode=engine.codec.encode,
         markers=engine.model.markers,
         opened=prompt.opened,
-        room=room,
+        room=fit.room,
         vocabulary=engine.model.vocabulary,
         may_think=prompt.may_think,
     )
+    answer_minimum = _answer_minimum(spec, fit.max_tokens, engine.model.markers)
+    budget = replace(budget, answer_minimum=answer_minimum)
+    return budget if spec.constraint is None else _constrained(budget, spec.constraint)
 
 
 def _early_exit(early_exit: EarlyExit | None, budget: TokenBudget) -> tuple[EarlyExit | None, int]:

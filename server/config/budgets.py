@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Callable
 from decimal import Decimal
+from enum import StrEnum
 from typing import Annotated, Any
 
 from pydantic import (
@@ -14,7 +15,7 @@ from pydantic import (
 
 from proctor.budget import BudgetError, Landing, OnLoop, ThinkingBudget
 from proctor.router import Costs
-from proctor.server.config.early_exit import EarlyExit
+from proctor.server.config.early_exit import AnswerKind, EarlyExit
 from proctor.server.config.section import Section, UsageLimits, coalesce
 
 logger = logging.getLogger(__name__)
@@ -24,6 +25,10 @@ AUTO = "auto"
 
 CUSTOM = "custom"
 """The tier name, in metrics and headers, of budgets that do not come from a tier."""
+
+
+MAX_CHAINS = 64
+"""The maximum number of chains; `limits.max_choices` may allow fewer."""
 
 
 def _as_tuple(value: Any) -> Any:
@@ -45,12 +50,64 @@ def _check(make_budget: Callable[[], ThinkingBudget]) -> None:
         raise ValueError(str(error)) from error
 
 
+class VoteMethod(StrEnum):
+    """How the answer of several chains is chosen.
+
+    Attributes:
+        VOTE: the answer that most chains give (self-consistency, arXiv 2203.11171).
+        FIRST_AGREEMENT: the first answer that two chains give.
+    """
+
+    VOTE = "vote"
+    FIRST_AGREEMENT = "first_agreement"
+
+
+class Keep(StrEnum):
+    """What a response has in the place of the thinking.
+
+    Attributes:
+        WINNER: the thinking of the chain whose answer it has.
+        SUMMARY: how the chains have voted.
+    """
+
+    WINNER = "winner"
+    SUMMARY = "summary"
+
+
+class Parallel(Section):
+    """Several chains of thought for one answer, which share the budget.
+
+    Attributes:
+        chains: the number of chains; 1 turns the vote off.
+        method: how the answer is chosen.
+        answer: how answers are compared.
+        keep: what the response has in the place of the thinking.
+    """
+
+    chains: Annotated[int, Field(ge=1, le=MAX_CHAINS)]
+    method: VoteMethod = VoteMethod.VOTE
+    answer: AnswerKind = AnswerKind.TEXT
+    keep: Keep = Keep.WINNER
+
+
+def _check_shares(minimum: int, maximum: int, parallel: Parallel | None) -> None:
+    """Check that each chain's share of a maximum is as large as the minimum."""
+    if parallel is None or maximum == -1:
+        return
+    if maximum and maximum // parallel.chains < max(1, minimum):
+        raise ValueError(
+            f"parallel.chains: Must be at most {maximum // max(1, minimum)}, as each chain must "
+            f"have {max(1, minimum)} of the {maximum} thinking tokens"
+        )
+
+
 class DefaultBudget(Section):
     """The budget of requests without a budget or a tier, and the defaults of the tiers' texts.
 
     Attributes:
         max_tokens: the maximum number of thinking tokens; -1 for no limit but the context.
         early_exit: when thinking ends early because its answer is settled.
+        parallel: several chains of thought for one answer, which share the budget.
     """
 
     min_tokens: int = 0
@@ -61,10 +118,12 @@ class DefaultBudget(Section):
     on_loop: OnLoop = OnLoop.CLOSE
     landing: Landing = Landing.SENTENCE
     early_exit: EarlyExit | None = None
+    parallel: Parallel | None = None
 
     @model_validator(mode="after")
     def _is_valid_budget(self) -> "DefaultBudget":
         _check(self.to_budget)
+        _check_shares(self.min_tokens, self.max_tokens, self.parallel)
         return self
 
     def to_budget(self) -> ThinkingBudget:
@@ -87,6 +146,8 @@ class Tier(Section):
         name: the name in requests, headers and metrics.
         max_tokens: the maximum number of thinking tokens; -1 for no limit but the context.
         early_exit: when thinking ends early because its answer is settled.
+        parallel: several chains of thought for one answer, which share the budget. Requests to
+            which it does not apply, for instance as they have tools, get one chain.
         temperature: the temperature of requests that do not set one.
         top_p: the `top_p` of requests that do not set one.
         max_price: the maximum cost of an answer, prompt included; the length of the
@@ -105,6 +166,7 @@ class Tier(Section):
     on_loop: OnLoop | None = None
     landing: Landing | None = None
     early_exit: EarlyExit | None = None
+    parallel: Parallel | None = None
     temperature: Annotated[float, Field(ge=0, le=2)] | None = None
     top_p: Annotated[float, Field(gt=0, le=1)] | None = None
     max_price: Annotated[Decimal, Field(gt=0)] | None = None
@@ -116,6 +178,9 @@ class Tier(Section):
         if self.name in (AUTO, CUSTOM):
             raise ValueError(f"The tier name '{self.name}' is reserved")
         _check(lambda: self.to_budget(ThinkingBudget()))
+        _check_shares(self.min_tokens, self.max_tokens, self.parallel)
+        if self.parallel is not None and self.parallel.chains > 1 and self.temperature == 0:
+            raise ValueError("parallel requires a temperature above 0, or all chains are the same")
         return self
 
     @property

@@ -3,18 +3,22 @@
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 from proctor.budget import Outcome, TokenBudget
 from proctor.router import Prediction
 from proctor.server.channels.deltas import TextDelta, TokenUsage, ToolCallDelta
 from proctor.server.channels.forced_spans import ForcedSpan
+from proctor.server.config.budgets import Parallel, VoteMethod
 from proctor.server.config.sessions import Limit
 from proctor.server.engines.base import Engine, Finish, Job, TokenLogprob
 from proctor.server.engines.tool_calls import BoundTools
 from proctor.server.generation.resolution import Resolution
 from proctor.server.schemas.base import RequestModel
 from proctor.server.turns.turn import Turn
+
+PROGRESS_SECONDS = 0.5
+"""The interval of progress items."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,11 +39,33 @@ class RoutingResult:
 
 
 @dataclass(frozen=True, slots=True)
+class ParallelPlan:
+    """How several chains of thought for one answer share its tokens.
+
+    Attributes:
+        parallel: the options of the request.
+        thinking_tokens: the maximum number of thinking tokens of all chains together.
+        cap: the maximum number of thinking tokens of one chain, whatever the others leave.
+        other_tokens: the maximum number of tokens of each chain besides its thinking.
+    """
+
+    parallel: Parallel
+    thinking_tokens: int
+    cap: int
+    other_tokens: int
+
+    @property
+    def max_tokens(self) -> int:
+        """The maximum number of tokens of all chains together."""
+        return self.thinking_tokens + self.parallel.chains * self.other_tokens
+
+
+@dataclass(frozen=True, slots=True)
 class Admission:
     """An admitted request.
 
     Attributes:
-        jobs: one for each choice.
+        jobs: one for each choice; with `parallel`, one for each chain of the only choice.
         engine: generates them.
         resolution: its budget and the budget's origin.
         routing: the router's result, or None if the router was not used.
@@ -52,6 +78,7 @@ class Admission:
         turn: the turn of the conversation that the request belongs to.
         reduced_by: the limits of the session that reduced the thinking or the length.
         max_seconds: the time that the limits of the session leave, infinite without any.
+        parallel: how the jobs share the tokens of one answer, or None if each has its own.
     """
 
     jobs: tuple[Job, ...]
@@ -66,6 +93,26 @@ class Admission:
     turn: Turn = field(default_factory=Turn)
     reduced_by: tuple[Limit, ...] = ()
     max_seconds: float = math.inf
+    parallel: ParallelPlan | None = None
+
+    @property
+    def choices(self) -> int:
+        """The number of choices in the response."""
+        return len(self.jobs) if self.parallel is None else 1
+
+    @property
+    def max_tokens(self) -> int:
+        """The maximum number of tokens that all jobs together generate."""
+        if self.parallel is not None:
+            return self.parallel.max_tokens
+        return sum(job.sampling.max_tokens + job.probe_allowance for job in self.jobs)
+
+    @property
+    def total_thinking_tokens(self) -> int:
+        """The maximum number of thinking tokens of all jobs together."""
+        if self.parallel is not None:
+            return self.parallel.thinking_tokens
+        return sum(job.max_thinking_tokens or 0 for job in self.jobs)
 
     @property
     def prompt_tokens(self) -> int:
@@ -80,10 +127,12 @@ class Admission:
     def max_thinking_tokens(self, choice: int) -> int | None:
         """Return the enforced maximum of a choice, or None if the budget has no maximum.
 
-        It includes the probes of an early exit.
+        It includes the probes of an early exit, and all chains that vote on the choice.
         """
         if self.resolution.budget.max_tokens is None:
             return None
+        if self.parallel is not None:
+            return self.parallel.thinking_tokens
         return self.jobs[choice].max_thinking_tokens
 
     def ends_with_calls(self, result: "ChoiceResult") -> bool:
@@ -147,9 +196,42 @@ StreamItem = OutputItem | Progress
 """An item of a stream, while a choice runs."""
 
 
+class AnswerVotes(NamedTuple):
+    """The votes for one answer.
+
+    Attributes:
+        answer: the answer in its canonical form.
+        votes: the number of chains that gave it.
+        weight: the sum of their weights.
+    """
+
+    answer: str
+    votes: int
+    weight: float
+
+
+@dataclass(frozen=True, slots=True)
+class VoteResult:
+    """How several chains have voted on an answer.
+
+    Attributes:
+        method: how the answer was chosen.
+        winner: index of the chain with the answer.
+        answers: the answers that chains gave, those with the most votes first.
+        stopped: the number of chains that were stopped, as the vote was decided.
+        used: the token usage of all chains together.
+    """
+
+    method: VoteMethod
+    winner: int
+    answers: tuple[AnswerVotes, ...]
+    stopped: int
+    used: TokenUsage
+
+
 @dataclass(frozen=True, slots=True)
 class ChoiceResult:
-    """The result of one choice.
+    """The result of one choice, or of one of the chains that vote on it.
 
     Attributes:
         choice: index of the choice.
@@ -162,6 +244,8 @@ class ChoiceResult:
         token_ids: the ids of all generated tokens.
         stop: the stop string that ended the answer, or None.
         probe_tokens: number of tokens that probes for an early exit have generated.
+        votes: how the chains have voted, in the result of a choice of several chains. All other
+            attributes are those of the chain that won.
     """
 
     choice: int
@@ -174,6 +258,7 @@ class ChoiceResult:
     token_ids: Sequence[int] = ()
     stop: str | None = None
     probe_tokens: int = 0
+    votes: VoteResult | None = None
 
     @property
     def thinking_tokens(self) -> int:
@@ -182,8 +267,25 @@ class ChoiceResult:
 
     @property
     def used(self) -> TokenUsage:
-        """The token usage of the choice."""
+        """The token usage of the choice, all its chains included."""
+        if self.votes is not None:
+            return self.votes.used
         return TokenUsage(self.tokens, self.thinking_tokens)
+
+
+class RunningChain(Protocol):
+    """One of the chains of thought for a choice, while it runs."""
+
+    @property
+    def used(self) -> TokenUsage:
+        """The token usage so far."""
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether its thinking ends early, as its answer is settled."""
+
+    def stop(self) -> None:
+        """End the chain where it is, if the engine still generates it."""
 
 
 class RequestObserver:
@@ -219,6 +321,9 @@ class RequestObserver:
 
     def choice_finished(self, result: ChoiceResult) -> None:
         """A choice has finished."""
+
+    def voted(self, votes: VoteResult) -> None:
+        """The chains of the choice have voted, and all of them have finished."""
 
     def finished(self, status: int, seconds: float) -> None:
         """The response has ended, and every choice has finished.

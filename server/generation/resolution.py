@@ -4,7 +4,7 @@ from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 from proctor.budget import ThinkingBudget
-from proctor.server.config.budgets import CUSTOM, Tier
+from proctor.server.config.budgets import CUSTOM, Parallel, Tier
 from proctor.server.config.early_exit import EarlyExit
 from proctor.server.schemas.responses import Source
 
@@ -58,6 +58,7 @@ class Resolution:
         field: the request's field that decided it, or None.
         parts: the parts of the budget that the request sets.
         early_exit: when the thinking ends early, or None.
+        parallel: the chains that share the budget, or None if there is only one.
         clamped_by: what reduced something that was requested, without duplicates.
         capped_by: what set a cap where none was requested.
     """
@@ -69,6 +70,7 @@ class Resolution:
     field: str | None
     parts: RequestedParts
     early_exit: EarlyExit | None = None
+    parallel: Parallel | None = None
     clamped_by: tuple[str, ...] = ()
     capped_by: tuple[str, ...] = ()
 
@@ -76,6 +78,11 @@ class Resolution:
     def label(self) -> str:
         """The tier's name or "custom", for headers and metrics."""
         return CUSTOM if self.tier is None else self.tier.name
+
+    @property
+    def chains(self) -> int:
+        """The number of chains of thought for each choice."""
+        return 1 if self.parallel is None else self.parallel.chains
 
     @property
     def minimum_requested(self) -> bool:

@@ -8,12 +8,13 @@ from itertools import groupby
 from typing import Any, cast
 
 from proctor.budget import EndReason, EngineRecord, Outcome
-from proctor.server.channels.deltas import Channel, TextDelta, ToolCallDelta
+from proctor.server.channels.deltas import Channel, TextDelta, TokenUsage, ToolCallDelta
 from proctor.server.channels.splitter import ChannelSplitter
-from proctor.server.engines.base import Engine, Finish, Job
+from proctor.server.engines.base import Delta, Engine, Finish, Job
 from proctor.server.errors import SOON, ApiError, EngineUnavailable, Unavailable
 from proctor.server.fair_queue import FairQueue
 from proctor.server.generation.base import (
+    PROGRESS_SECONDS,
     ChoiceResult,
     Progress,
     PromptLogprobs,
@@ -30,9 +31,6 @@ UNFINISHED = {
 }
 """The end reason of a thinking block that is still open when generation ends."""
 
-
-PROGRESS_SECONDS = 0.5
-"""The interval of progress items."""
 
 OutboxItem = StreamItem | asyncio.Task[ChoiceResult] | ApiError
 """An item of a choice, a choice that has finished, or what ends the request."""
@@ -138,6 +136,7 @@ class Choice:
         progress: bool = False,
         continuous_usage: bool = False,
         monitor: EarlyExitMonitor | None = None,
+        max_other_tokens: int | None = None,
     ) -> None:
         """Create a choice; `run` generates it.
 
@@ -149,6 +148,8 @@ class Choice:
             progress: whether to emit the progress of its thinking, every `PROGRESS_SECONDS`.
             continuous_usage: whether every item has the token usage so far.
             monitor: ends its thinking early, or None.
+            max_other_tokens: the maximum number of tokens besides its thinking, or None if only
+                the job limits its length.
         """
         self._engine = engine
         self._job = job
@@ -157,6 +158,9 @@ class Choice:
         self._progress = progress
         self._continuous_usage = continuous_usage
         self._monitor = monitor
+        self._max_other_tokens = max_other_tokens
+        self._generating: asyncio.Task[Any] | None = None
+        self._stopped = False
         self._progress_at = 0.0
         self._progress_tokens = 0
 
@@ -176,7 +180,7 @@ class Choice:
         observer.choice_started(self._index, self._so_far)
         try:
             try:
-                finish = await self._generate(emit, observer)
+                finish = await self._generate_until_stopped(emit, observer)
             finally:
                 observer.choice_left_engine(self._index)
             result = await self._end(finish)
@@ -185,6 +189,37 @@ class Choice:
             raise
         observer.choice_finished(result)
         return result
+
+    def stop(self) -> None:
+        """End the choice where it is, as a stop string does, if the engine still generates it."""
+        if self._generating is not None and not self._stopped:
+            self._stopped = True
+            self._generating.cancel()
+
+    @property
+    def used(self) -> TokenUsage:
+        """The token usage so far."""
+        tokens, thinking = self._channels.used
+        return TokenUsage(tokens + self._probe_tokens, thinking + self._probe_tokens)
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether its thinking ends early, as its answer is settled."""
+        return self._monitor is not None and self._monitor.is_settled
+
+    async def _generate_until_stopped(
+        self, emit: Callable[[StreamItem], None], observer: RequestObserver
+    ) -> Finish:
+        task = self._generating = asyncio.current_task()
+        try:
+            return await self._generate(emit, observer)
+        except asyncio.CancelledError:
+            # It may have been cancelled as well.
+            if task is None or not self._stopped or task.uncancel():
+                raise
+            return Finish.STOP
+        finally:
+            self._generating = None
 
     async def _generate(
         self, emit: Callable[[StreamItem], None], observer: RequestObserver
@@ -202,7 +237,7 @@ class Choice:
                     observer.prompt_cached(self._index, delta.cached_tokens)
                 if delta.prompt_logprobs is not None:
                     emit(PromptLogprobs(self._index, delta.prompt_logprobs))
-                for item in channels.push(delta.token_ids, delta.logprobs):
+                for item in self._push(delta):
                     emit(self._with_usage(item))
                 if self._monitor is not None:
                     self._monitor.push(channels)
@@ -213,11 +248,29 @@ class Choice:
                         emit(item)
                     return Finish.STOP
                 finish = delta.finish or finish
+                if self._is_full and finish is not Finish.STOP:
+                    finish = Finish.LENGTH
+                    break
         if finish is Finish.ABORT:
             raise EngineUnavailable("the engine aborted the request")
         for item in channels.close(cut=finish is Finish.LENGTH):
             emit(self._with_usage(item))
         return Finish.STOP if channels.stopped else finish
+
+    def _push(self, delta: Delta) -> Iterator[TextDelta | ToolCallDelta]:
+        """Split the tokens of a delta, except those that exceed the maximum of other tokens."""
+        if self._max_other_tokens is None:
+            yield from self._channels.push(delta.token_ids, delta.logprobs)
+            return
+        for index, token in enumerate(delta.token_ids):
+            if self._is_full:
+                return
+            yield from self._channels.push((token,), delta.logprobs[index : index + 1])
+
+    @property
+    def _is_full(self) -> bool:
+        tokens, thinking = self._channels.used
+        return self._max_other_tokens is not None and tokens - thinking >= self._max_other_tokens
 
     def _with_usage(self, item: TextDelta | ToolCallDelta | Progress) -> StreamItem:
         return item._replace(used=self._channels.used) if self._continuous_usage else item

@@ -11,9 +11,16 @@ from proctor.server.channels.answer_text import AnswerText
 from proctor.server.channels.deltas import Channel, TokenUsage
 from proctor.server.channels.forced_spans import ForcedSpan
 from proctor.server.channels.splitter import ChannelSplitter
+from proctor.server.config.budgets import VoteMethod
 from proctor.server.engines.base import Engine, Finish, Job
 from proctor.server.engines.tool_calls import BoundTools
-from proctor.server.generation.base import Admission, ChoiceResult, OutputItem, StreamItem
+from proctor.server.generation.base import (
+    Admission,
+    ChoiceResult,
+    OutputItem,
+    StreamItem,
+    VoteResult,
+)
 from proctor.server.renderers.sse_encoder import SseEncoder
 from proctor.server.schemas.generation import ChatRequest
 from proctor.server.schemas.responses import (
@@ -22,6 +29,7 @@ from proctor.server.schemas.responses import (
     ForcedText,
     ThinkingReport,
     Usage,
+    VoteReport,
 )
 
 FINISH_REASONS: Mapping[Finish, Literal["stop", "length"]] = {
@@ -35,6 +43,13 @@ FORCED_KINDS: Mapping[Forced, Literal["continuation", "wrap_up"]] = {
     Forced.WRAP_UP: "wrap_up",
 }
 """The kinds of forced text; markers are not part of the text."""
+
+
+VOTE_METHODS: Mapping[VoteMethod, Literal["vote", "first_agreement"]] = {
+    VoteMethod.VOTE: "vote",
+    VoteMethod.FIRST_AGREEMENT: "first_agreement",
+}
+"""The methods of votes, by their names."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +79,7 @@ class Envelope:
     def thinking(self, result: ChoiceResult) -> ThinkingReport:
         """Return the `thinking` object of a choice."""
         outcome, tier = result.outcome, self.admission.resolution.tier
-        return {
+        report: ThinkingReport = {
             "tier": None if tier is None else tier.name,
             "min_tokens": self.admission.jobs[result.choice].budget.minimum,
             "max_tokens": self.admission.max_thinking_tokens(result.choice),
@@ -78,6 +93,9 @@ class Envelope:
             "spilled_tokens": outcome.spilled,
             "clamped": self.admission.clamped[result.choice],
         }
+        if result.votes is not None:
+            report["votes"] = _to_report(result.votes, len(self.admission.jobs))
+        return report
 
     def usage(self, results: Sequence[ChoiceResult]) -> Usage:
         """Return the `usage` of the whole request."""
@@ -185,6 +203,19 @@ def _usage(prompt_tokens: int, used: TokenUsage) -> Usage:
         "completion_tokens": used.tokens,
         "total_tokens": prompt_tokens + used.tokens,
         "completion_tokens_details": {"reasoning_tokens": used.thinking},
+    }
+
+
+def _to_report(votes: VoteResult, chains: int) -> VoteReport:
+    return {
+        "method": VOTE_METHODS[votes.method],
+        "chains": chains,
+        "stopped": votes.stopped,
+        "tokens": votes.used.thinking,
+        "answers": [
+            {"answer": each.answer, "votes": each.votes, "weight": each.weight}
+            for each in votes.answers
+        ],
     }
 
 

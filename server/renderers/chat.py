@@ -113,8 +113,10 @@ class ChatRenderer(ResponseRenderer):
 
     @property
     def reports_progress(self) -> bool:
-        """Whether the response is streamed, without its thinking."""
-        return self.reasoning_format is ReasoningFormat.HIDDEN and bool(self.request.stream)
+        """Whether a stream has no thinking, or only once the chains of a vote have ended."""
+        is_held_back = self.envelope.admission.parallel is not None
+        is_hidden = self.reasoning_format is ReasoningFormat.HIDDEN
+        return bool(self.request.stream) and (is_hidden or is_held_back)
 
     @property
     def with_ids(self) -> bool:

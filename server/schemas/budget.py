@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 from pydantic import BeforeValidator, Field
 
 from proctor.budget import MAX_CONTINUATIONS, Landing, OnLoop
+from proctor.server.config.budgets import MAX_CHAINS, Keep, VoteMethod
 from proctor.server.config.early_exit import AnswerKind, Method
 from proctor.server.config.limits import MAX_NAME
 from proctor.server.schemas.base import (
@@ -64,6 +65,25 @@ class EarlyExitOptions(RequestModel):
     """The text with which answers begin, after the end marker."""
 
 
+class ParallelOptions(RequestModel):
+    """Several chains of thought for one answer; see `thinking.parallel`.
+
+    Omitted options default to those of the tier.
+    """
+
+    chains: Annotated[Count, Field(ge=1, le=MAX_CHAINS)] | None = None
+    """The number of chains, at most the server's `limits.max_choices`; 1 turns the vote off."""
+    method: VoteMethod | None = None
+    """How the answer is chosen: by a `vote` of all chains, or as soon as two of them agree
+    (`first_agreement`)."""
+    answer: AnswerKind | None = None
+    """How answers are compared: by their last `number`, by the letter of a `choice`, or as a
+    `text`."""
+    keep: Keep | None = None
+    """What the response has in the place of the thinking: that of the `winner`, or a `summary` of
+    the vote."""
+
+
 class Thinking(RequestModel):
     """Options of the thinking budget."""
 
@@ -96,6 +116,9 @@ class Thinking(RequestModel):
     early_exit: EarlyExitOptions | None = None
     """Ends the thinking once probes find that its answer is settled. The tokens of the probes count
     against the budget."""
+    parallel: ParallelOptions | None = None
+    """Generates several chains of thought at a time, and responds with the answer that they vote
+    for. They share the maximum of thinking tokens and `max_tokens`. Chat completions only."""
     logprobs: Flag | None = None
     """Whether `logprobs` also returns the log probabilities of the thinking's tokens."""
 

@@ -105,9 +105,11 @@ class Generation(BudgetFields):
     Attributes:
         clamps_max_tokens: whether a maximum number of tokens that exceeds the rest of the context
             is reduced to it, rather than rejected.
+        supports_parallel: whether several chains can vote on the answer.
     """
 
     clamps_max_tokens: ClassVar[bool] = False
+    supports_parallel: ClassVar[bool] = False
 
     model: Annotated[Text, Field(max_length=MAX_NAME)] | None = None
     """The name of the model, as listed by `GET /v1/models`. Defaults to the model that is
@@ -227,6 +229,8 @@ class ChatRequest(Generation):
             ]
         }
     )
+
+    supports_parallel: ClassVar[bool] = True
 
     messages: Annotated[list[Message], Field(min_length=1, max_length=MAX_MESSAGES, fail_fast=True)]
     """The messages of the conversation, oldest first."""

@@ -181,6 +181,33 @@ class ForcedText(ResponseSchema):
     """The number of tokens in the span."""
 
 
+class AnswerVotesReport(ResponseSchema):
+    """The votes for one answer."""
+
+    answer: str
+    """The answer in the form in which answers are compared."""
+    votes: int
+    """The number of chains that gave it."""
+    weight: float
+    """The sum of the weights of their votes; with `vote` and `first_agreement`, each has 1."""
+
+
+class VoteReport(ResponseSchema):
+    """How several chains of thought have voted on the answer."""
+
+    method: Literal["vote", "first_agreement"]
+    """How the answer was chosen."""
+    chains: int
+    """The number of chains."""
+    stopped: int
+    """The number of chains that were stopped, as they could not change the result any more."""
+    tokens: int
+    """The number of thinking tokens of all chains, which `max_tokens` limits."""
+    answers: list[AnswerVotesReport]
+    """The answers that chains gave, those with the most votes first. Chains that were stopped or
+    cut at their maximum length gave none."""
+
+
 class ThinkingReport(ResponseSchema):
     """How the thinking budget was applied to a choice."""
 
@@ -213,6 +240,9 @@ class ThinkingReport(ResponseSchema):
     clamped: bool
     """Whether the enforced budget is smaller than the one requested by the request, its tier or the
     default."""
+    votes: NotRequired[VoteReport]
+    """The vote of several chains of thought, with `thinking.parallel`. The other members describe
+    the chain that won; `max_tokens` limits all chains together."""
 
 
 class ThinkingProgress(ResponseSchema):

@@ -14,9 +14,11 @@ class TranslatedRequest(ChatRequest):
 
     Attributes:
         clamps_max_tokens: agents always request the maximum of the models that they know.
+        supports_parallel: the records of turns count the thinking of one chain only.
     """
 
     clamps_max_tokens: ClassVar[bool] = True
+    supports_parallel: ClassVar[bool] = False
 
     ignored: tuple[str, ...] = ()
     """The paths of the ignored fields of the client's request."""

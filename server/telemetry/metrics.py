@@ -20,7 +20,7 @@ from prometheus_client.registry import Collector
 from proctor.budget import Forced, OnLoop
 from proctor.server.accounting.ledger.writer import WriteOutcome
 from proctor.server.channels.deltas import Channel
-from proctor.server.config.budgets import CUSTOM
+from proctor.server.config.budgets import CUSTOM, VoteMethod
 from proctor.server.config.sessions import Limit
 from proctor.server.config.settings import Settings
 from proctor.server.engines.base import Engine
@@ -158,6 +158,18 @@ class Metrics:
             "proctor_probe_tokens",
             "Tokens of the probes for early exits.",
             ["tier"],
+            registry=registry,
+        )
+        self.votes = Counter(
+            "proctor_votes",
+            "Answers that several chains of thought have voted on.",
+            ["method"],
+            registry=registry,
+        )
+        self.stopped_chains = Counter(
+            "proctor_stopped_chains",
+            "Chains of thought that were stopped, as the vote was decided.",
+            ["method"],
             registry=registry,
         )
         self.loops = Counter(
@@ -351,6 +363,9 @@ class Metrics:
             self.forced_tokens.labels(kind.value)
         for action in (OnLoop.CLOSE, OnLoop.NUDGE):
             self.loops.labels(action.value)
+        for method in VoteMethod:
+            self.votes.labels(method.value)
+            self.stopped_chains.labels(method.value)
         for outcome in WriteOutcome:
             self.ledger_rows.labels(outcome.value)
 

@@ -7,7 +7,12 @@ from http import HTTPStatus
 from proctor.server.accounting.cost import RequestCost
 from proctor.server.accounting.ledger.recorder import shared_reason
 from proctor.server.channels.deltas import Channel, TextDelta, ToolCallDelta
-from proctor.server.generation.base import AdmittedRequest, ChoiceResult, RequestObserver
+from proctor.server.generation.base import (
+    AdmittedRequest,
+    ChoiceResult,
+    RequestObserver,
+    VoteResult,
+)
 from proctor.server.generation.context import ANONYMOUS
 from proctor.server.telemetry.metrics import Metrics
 from proctor.server.telemetry.tracing import Trace
@@ -60,10 +65,14 @@ class RequestMetrics(RequestObserver):
     def choice_finished(self, result: ChoiceResult) -> None:
         self._metrics.record_choice(self._tier, result, self._trace.exemplar)
 
+    def voted(self, votes: VoteResult) -> None:
+        self._metrics.votes.labels(votes.method.value).inc()
+        self._metrics.stopped_chains.labels(votes.method.value).inc(votes.stopped)
+
     def finished(self, status: int, seconds: float) -> None:
         metrics, exemplar = self._metrics, self._trace.exemplar
         reason = shared_reason(
-            result.outcome.end_reason.value for result in self._request_cost.results
+            result.outcome.end_reason.value for result in self._request_cost.choices
         )
         metrics.requests.labels(self._tier, reason, str(status)).inc()
         metrics.request_seconds.labels(self._tier).observe(seconds, exemplar)

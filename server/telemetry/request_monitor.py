@@ -16,6 +16,7 @@ from proctor.server.generation.base import (
     ChoiceResult,
     RequestObserver,
     ResponseObserver,
+    VoteResult,
 )
 
 logger = logging.getLogger(__name__)
@@ -107,6 +108,10 @@ class RequestMonitor(ResponseObserver):
         if not self._running:
             self._all_finished.set()
         self._finish_if_done()
+
+    def voted(self, votes: VoteResult) -> None:
+        for observer in self._observers:
+            observer.voted(votes)
 
     async def settle(self) -> None:
         """Settle the reservation, before the last byte of the response is sent.

@@ -19,7 +19,7 @@ from proctor.server.accounting.ledger.records import (
 from proctor.server.accounting.usage_history import UsageHistory, UsageSample
 from proctor.server.channels.deltas import Channel, TextDelta, ToolCallDelta
 from proctor.server.engines.base import Finish
-from proctor.server.generation.base import AdmittedRequest, RequestObserver
+from proctor.server.generation.base import Admission, AdmittedRequest, RequestObserver
 from proctor.server.nanos import to_nanos
 
 PROMPT_FIELDS = {"messages", "prompt", "tools"}
@@ -130,7 +130,8 @@ class Recorder(RequestObserver):
     def _record(
         self, admitted: AdmittedRequest, status: int, seconds: float, request_cost: RequestCost
     ) -> LedgerRecord:
-        admission, results = admitted.admission, request_cost.results
+        admission = admitted.admission
+        results, choices = request_cost.results, request_cost.choices
         budget = admission.resolution.requested
         outcomes = [result.outcome for result in results]
         return LedgerRecord(
@@ -145,7 +146,7 @@ class Recorder(RequestObserver):
             asked_min_tokens=budget.min_tokens,
             asked_max_tokens=budget.max_tokens,
             min_tokens=min(job.budget.minimum for job in admission.jobs),
-            max_tokens=max(job.max_thinking_tokens or 0 for job in admission.jobs),
+            max_tokens=_max_thinking_tokens(admission),
             clamped_by=",".join(admission.clamped_by),
             choices=len(admission.jobs),
             prompt_tokens=admission.prompt_tokens,
@@ -155,8 +156,8 @@ class Recorder(RequestObserver):
             answer_tokens=request_cost.answer_tokens,
             completion_tokens=request_cost.completion_tokens,
             continuations=sum(outcome.continuations for outcome in outcomes),
-            end_reason=shared_reason(outcome.end_reason.value for outcome in outcomes),
-            finish_reason=shared_reason(admission.finish_reason(result) for result in results),
+            end_reason=shared_reason(each.outcome.end_reason.value for each in choices),
+            finish_reason=shared_reason(admission.finish_reason(each) for each in choices),
             first_reasoning_seconds=self._first_seconds.get(Channel.REASONING),
             first_answer_seconds=self._first_seconds.get(Channel.ANSWER),
             seconds=seconds,
@@ -172,6 +173,13 @@ class Recorder(RequestObserver):
         thinking, answer = ("".join(self._texts[channel]) for channel in Channel)
         request = admitted.request.model_dump_json(include=PROMPT_FIELDS, exclude_unset=True)
         return RecordedTexts(request, thinking, answer)
+
+
+def _max_thinking_tokens(admission: Admission) -> int:
+    """Return the largest enforced maximum of a choice."""
+    if admission.parallel is not None:
+        return admission.parallel.thinking_tokens
+    return max(job.max_thinking_tokens or 0 for job in admission.jobs)
 
 
 def shared_reason(reasons: Iterable[str]) -> str:

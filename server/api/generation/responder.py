@@ -27,6 +27,8 @@ from proctor.server.generation.base import (
 )
 from proctor.server.generation.context import RequestContext
 from proctor.server.generation.early_exit.monitor import EarlyExitMonitor
+from proctor.server.generation.parallel.budget_sharing import BudgetSharing
+from proctor.server.generation.parallel.election import Election
 from proctor.server.generation.runner import Choice, TaskPool, generate
 from proctor.server.renderers.base import ResponseRenderer
 from proctor.server.renderers.sse_encoder import SseEncoder
@@ -65,13 +67,22 @@ class Responder:
 
     def events(self) -> AsyncGenerator[StreamItem | ChoiceResult, None]:
         """Generate all choices. Closing the generator early aborts them in the engine."""
-        choices = [self._choice(job, index) for index, job in enumerate(self.admission.jobs)]
+        headers, session = self.observer.headers, self.context.session.id
+        jobs = [replace(job, session=session, headers=headers) for job in self.admission.jobs]
+        choices = [self._choice(job, index) for index, job in enumerate(jobs)]
         events = generate(choices, self.task_pool, self.observer, self.context)
+        plan = self.admission.parallel
+        if plan is not None:
+            sharing = BudgetSharing(self.engine, jobs, choices, plan)
+            continuous_usage = self.renderer.reports_usage
+            election = Election(
+                plan, choices, sharing, self.observer, continuous_usage=continuous_usage
+            )
+            events = election.run(events)
         return self.renderer.transform(events)
 
     def _choice(self, job: Job, index: int) -> Choice:
-        job = replace(job, session=self.context.session.id, headers=self.observer.headers)
-        monitor = None
+        monitor, plan = None, self.admission.parallel
         if job.early_exit is not None and job.probe_allowance:
             slots = self.task_pool.spare_slot
             monitor = EarlyExitMonitor(job.early_exit, self.engine, job, slots)
@@ -83,6 +94,7 @@ class Responder:
             progress=self.renderer.reports_progress,
             continuous_usage=self.renderer.reports_usage,
             monitor=monitor,
+            max_other_tokens=None if plan is None else plan.other_tokens,
         )
 
     async def body(self) -> bytes:
@@ -125,7 +137,7 @@ class Responder:
         seen: set[tuple[int, Channel]] = set()
         results: list[ChoiceResult] = []
         try:
-            for index in range(len(self.admission.jobs)):
+            for index in range(self.admission.choices):
                 if first := encoder.begin(index):
                     yield first
             async with aclosing(self.events()) as events:
@@ -147,7 +159,7 @@ class Responder:
             yield ErrorEvent(encoder.error(api_error))
 
     async def _before_last_chunk(self, results: Sequence[ChoiceResult]) -> None:
-        if len(results) == len(self.admission.jobs):
+        if len(results) == self.admission.choices:
             await self.observer.settle()  # many clients stop reading after this event
 
 
@@ -220,7 +232,9 @@ def headers_of(responder: Responder) -> dict[str, str]:
         **responder.rate_limit_headers,
         **request.ignored_header(),
     }
-    requested, granted = request.requested_max_tokens, admission.jobs[0].sampling.max_tokens
+    requested, granted = request.requested_max_tokens, admission.max_tokens
+    if admission.parallel is None:
+        granted = admission.jobs[0].sampling.max_tokens
     if requested is not None and granted < requested:
         headers["x-max-tokens"] = str(granted)
     return headers

@@ -50,6 +50,11 @@ class EarlyExitMonitor:
         self._task: asyncio.Task[None] | None = None
         self.probe_tokens = 0
 
+    @property
+    def is_settled(self) -> bool:
+        """Whether the answer is settled, so that the thinking ends."""
+        return self._verdict.settled
+
     def push(self, channels: ChannelSplitter) -> None:
         """Follow the choice, after its splitter has taken more tokens."""
         end = channels.last_sentence

@@ -1,0 +1,1 @@
+"""Generates several chains of thought for one answer, and lets them vote."""
