@@ -13,7 +13,7 @@ from proctor.budget import (
 from proctor.server.admission.budget_request import FieldValue
 from proctor.server.admission.parallel_chains import PARALLEL, share_of
 from proctor.server.admission.prompt import check_room
-from proctor.server.config.budgets import Tier
+from proctor.server.config.budgets import Tier, VoteMethod
 from proctor.server.config.early_exit import EarlyExit
 from proctor.server.config.prices import Prices
 from proctor.server.config.sessions import Limit
@@ -118,6 +118,8 @@ def make_jobs(spec: JobSpec, engine: Engine, settings: Settings) -> JobSet:
         moved_for = "thinking.early_exit"
     tier = fit.resolution.tier
     sampling = _sampling(request, tier, max_tokens - allowance, spec.constraint)
+    if plan is not None and plan.parallel.method is VoteMethod.CONFIDENCE:
+        sampling = replace(sampling, top_logprobs=sampling.top_logprobs or 0)
     jobs = tuple(
         Job(
             f"{spec.name}-{spec.first + index}",

@@ -155,6 +155,8 @@ async def check_job(job: Job, engine: Engine, request: Generation) -> None:
         await engine.check(job)
     except UnsupportedRequest as error:
         name = error.param
+        if name in ("logprobs", "top_logprobs") and request.requested_logprobs is None:
+            raise _unsupported_method(error) from error
         if isinstance(request, CompletionRequest):
             name = {"top_logprobs": "logprobs"}.get(name, name)
             name = logprobs_field(request) if name == "prompt_logprobs" else name
@@ -165,6 +167,16 @@ async def check_job(job: Job, engine: Engine, request: Generation) -> None:
         raise UnsupportedRequest(
             name, str(error).replace(f"'{error.param}'", f"'{name}'")
         ) from error
+
+
+def _unsupported_method(error: UnsupportedRequest) -> UnsupportedRequest:
+    """Return the error for a vote that needs log probabilities, which the request does not."""
+    field = "thinking.parallel.method"
+    return UnsupportedRequest(
+        field,
+        f"'{field}' is 'confidence', which needs log probabilities of tokens, and this engine does "
+        f"not support it ({error}): use 'vote'",
+    )
 
 
 async def _check_probe(job: Job, engine: Engine) -> None:

@@ -55,10 +55,13 @@ class VoteMethod(StrEnum):
 
     Attributes:
         VOTE: the answer that most chains give (self-consistency, arXiv 2203.11171).
+        CONFIDENCE: the same, but the vote of a chain counts as much as its tokens are probable:
+            the geometric mean of their probabilities (after DeepConf, arXiv 2508.15260).
         FIRST_AGREEMENT: the first answer that two chains give.
     """
 
     VOTE = "vote"
+    CONFIDENCE = "confidence"
     FIRST_AGREEMENT = "first_agreement"
 
 

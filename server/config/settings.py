@@ -214,6 +214,11 @@ class Settings(BaseSettings):
                     "sort the tiers by ascending max_tokens"
                 )
         for tier in self.tiers:
+            if tier.parallel is not None and tier.parallel.chains > self.limits.max_choices:
+                raise ValueError(
+                    f"tiers: '{tier.name}' has more parallel.chains than limits.max_choices "
+                    f"({self.limits.max_choices})"
+                )
             # A tier of another model is served by this one if the other is not available.
             if tier.max_price is not None and None in (self.prices, self.prices_of(tier)):
                 raise ValueError(f"tiers: The max_price of '{tier.name}' requires [prices]")

@@ -284,6 +284,10 @@ class RunningChain(Protocol):
     def is_settled(self) -> bool:
         """Whether its thinking ends early, as its answer is settled."""
 
+    @property
+    def confidence(self) -> float:
+        """The geometric mean of the probabilities of its tokens, if the job reports them, or 1."""
+
     def stop(self) -> None:
         """End the chain where it is, if the engine still generates it."""
 

@@ -1,6 +1,7 @@
 """Generates the choices of a request concurrently."""
 
 import asyncio
+import math
 import time
 from collections.abc import AsyncGenerator, Callable, Coroutine, Iterable, Iterator, Sequence
 from contextlib import AsyncExitStack, aclosing, contextmanager
@@ -161,6 +162,7 @@ class Choice:
         self._max_other_tokens = max_other_tokens
         self._generating: asyncio.Task[Any] | None = None
         self._stopped = False
+        self._logprob = 0.0
         self._progress_at = 0.0
         self._progress_tokens = 0
 
@@ -206,6 +208,11 @@ class Choice:
     def is_settled(self) -> bool:
         """Whether its thinking ends early, as its answer is settled."""
         return self._monitor is not None and self._monitor.is_settled
+
+    @property
+    def confidence(self) -> float:
+        """The geometric mean of the probabilities of its tokens, if the job reports them, or 1."""
+        return math.exp(min(0.0, self._logprob / max(1, len(self._channels.tokens))))
 
     async def _generate_until_stopped(
         self, emit: Callable[[StreamItem], None], observer: RequestObserver
@@ -265,7 +272,9 @@ class Choice:
         for index, token in enumerate(delta.token_ids):
             if self._is_full:
                 return
-            yield from self._channels.push((token,), delta.logprobs[index : index + 1])
+            scores = delta.logprobs[index : index + 1]
+            self._logprob += sum(score.logprob for score in scores)
+            yield from self._channels.push((token,), scores)
 
     @property
     def _is_full(self) -> bool:

@@ -45,8 +45,9 @@ FORCED_KINDS: Mapping[Forced, Literal["continuation", "wrap_up"]] = {
 """The kinds of forced text; markers are not part of the text."""
 
 
-VOTE_METHODS: Mapping[VoteMethod, Literal["vote", "first_agreement"]] = {
+VOTE_METHODS: Mapping[VoteMethod, Literal["vote", "confidence", "first_agreement"]] = {
     VoteMethod.VOTE: "vote",
+    VoteMethod.CONFIDENCE: "confidence",
     VoteMethod.FIRST_AGREEMENT: "first_agreement",
 }
 """The methods of votes, by their names."""

@@ -189,13 +189,13 @@ class AnswerVotesReport(ResponseSchema):
     votes: int
     """The number of chains that gave it."""
     weight: float
-    """The sum of the weights of their votes; with `vote` and `first_agreement`, each has 1."""
+    """The sum of the weights of their votes; 1 each, and with `confidence` at most 1."""
 
 
 class VoteReport(ResponseSchema):
     """How several chains of thought have voted on the answer."""
 
-    method: Literal["vote", "first_agreement"]
+    method: Literal["vote", "confidence", "first_agreement"]
     """How the answer was chosen."""
     chains: int
     """The number of chains."""

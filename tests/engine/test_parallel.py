@@ -12,7 +12,7 @@ from tests.engine.prompts import chain
 
 
 def random_request(gateway: Gateway, rng: Random, **fields: Any) -> dict[str, Any]:
-    chains, method = rng.randint(2, 6), rng.choice(["vote", "first_agreement"])
+    chains, method = rng.randint(2, 6), rng.choice(["vote", "confidence", "first_agreement"])
     maximum = rng.choice([0, rng.randint(chains, 20 * chains), rng.randint(100, 400)])
     request = {
         "max_thinking_tokens": maximum,

@@ -6,7 +6,7 @@ from contextlib import aclosing
 from dataclasses import replace
 
 from proctor.server.channels.deltas import Channel, TextDelta, TokenUsage, ToolCallDelta
-from proctor.server.config.budgets import Keep
+from proctor.server.config.budgets import Keep, VoteMethod
 from proctor.server.engines.base import Finish
 from proctor.server.generation.base import (
     PROGRESS_SECONDS,
@@ -107,7 +107,9 @@ class Election:
             items = self._items[result.choice]
             texts = [item.text for item in items if isinstance(item, TextDelta) if _answers(item)]
             answer = normalized("".join(texts), self._options.answer)
-        self._votes.add(result.choice, answer)
+        is_weighted = self._options.method is VoteMethod.CONFIDENCE
+        weight = self._chains[result.choice].confidence if is_weighted else 1.0
+        self._votes.add(result.choice, answer, weight)
 
     def _decide(self) -> Iterator[OutputItem]:
         """Stop the chains that still run, and return the items of the winner."""

@@ -1,8 +1,11 @@
 """Several chains of thought for one answer: `thinking.parallel`."""
 
 import asyncio
+import math
 from collections import defaultdict
 from collections.abc import AsyncGenerator, Callable, Mapping
+from contextlib import aclosing
+from dataclasses import replace
 from random import Random
 from typing import Any
 
@@ -13,6 +16,7 @@ from proctor.budget import EndReason, Move
 from proctor.server.engines.base import Delta, Job
 from proctor.server.engines.fake import END_THINK, FakeEngine, Script
 from proctor.server.engines.tool_calls import BoundTools, CallReader, ToolChoice
+from proctor.server.errors import UnsupportedRequest
 from tests.server.harness import (
     CHAT,
     Gate,
@@ -235,6 +239,30 @@ async def test_the_budget_holds_for_all_chains_together_in_any_order() -> None:
                 assert usage["completion_tokens"] <= engine.count
 
 
+class DoubtfulEngine(FakeEngine):
+    """A fake engine whose tokens of the chain 0 and 1 are improbable."""
+
+    async def generate(self, job: Job) -> AsyncGenerator[Delta, None]:
+        logprob = math.log(0.2) if chain_of(job) < 2 else 0.0
+        async with aclosing(super().generate(job)) as stream:
+            async for delta in stream:
+                scores = [score._replace(logprob=logprob) for score in delta.logprobs]
+                yield replace(delta, logprobs=scores)
+
+
+@pytest.mark.parametrize(("method", "answer"), [("vote", "1"), ("confidence", "2")])
+async def test_confidence_is_the_weight_of_a_vote(method: str, answer: str) -> None:
+    engine = DoubtfulEngine(scripts(*(Script(("Hm.",), digit) for digit in "112")))
+    async with client(engine) as http:
+        response = await http.post(CHAT, json=parallel(options={"method": method}))
+    (choice,) = response.json()["choices"]
+    assert choice["message"]["content"] == answer
+    assert choice["logprobs"] is None
+    weights = {each["answer"]: each["weight"] for each in choice["thinking"]["votes"]["answers"]}
+    expected = {"2": 1.0, "1": pytest.approx(0.4)} if method == "confidence" else {"1": 2.0}
+    assert weights == expected
+
+
 async def test_max_tokens_holds_for_all_chains_together() -> None:
     engine = CountingEngine(Script(("x" * 20,), "9" * 500), before_token=in_turn)
     async with client(engine) as http:
@@ -323,6 +351,21 @@ async def test_what_cannot_be_combined(fields: Mapping[str, Any], param: str) ->
         response = await http.post(CHAT, json=parallel(**fields))
     assert response.status_code == 400
     assert response.json()["error"]["param"] == param
+
+
+async def test_confidence_needs_an_engine_with_log_probabilities() -> None:
+    class WithoutLogprobs(FakeEngine):
+        async def check(self, job: Job) -> None:
+            if job.sampling.top_logprobs is not None:
+                raise UnsupportedRequest("logprobs", "'logprobs' is not supported")
+
+    async with client(WithoutLogprobs()) as http:
+        voting = await http.post(CHAT, json=parallel())
+        weighing = await http.post(CHAT, json=parallel(options={"method": "confidence"}))
+        asking = await http.post(CHAT, json=parallel(logprobs=True))
+    assert voting.status_code == 200
+    assert weighing.json()["error"]["param"] == "thinking.parallel.method"
+    assert asking.json()["error"]["param"] == "logprobs"
 
 
 async def test_completions_of_prompts_have_one_chain() -> None:

@@ -85,6 +85,9 @@ def test_the_demo_model_brings_its_own_defaults(tmp_path: Path) -> None:
 ELSEWHERE = "[engine]\nkind = 'completions'\nbase_url = 'http://elsewhere/v1'"
 
 
+TIER = "default_tier = 'custom'\n[[tiers]]\nname = 'x'\nmax_tokens = 30\n"
+
+
 @pytest.mark.parametrize(
     ("text", "named"),
     [
@@ -94,6 +97,11 @@ ELSEWHERE = "[engine]\nkind = 'completions'\nbase_url = 'http://elsewhere/v1'"
         ("[budget]\nmax_tokens = -2", "budget.max_tokens"),
         ("[budget]\nmin_tokens = 5\nmax_tokens = 2", "min_thinking_tokens"),
         ("[budget]\ncontinuations = 9", "continuations"),
+        ("[budget.parallel]\nchains = 65", "budget.parallel.chains"),
+        ("[budget]\nmax_tokens = 3\nparallel = {chains = 4}", "parallel.chains"),
+        (f"{TIER}min_tokens = 10\nparallel = {{chains = 4}}", "parallel.chains"),
+        (f"{TIER}temperature = 0\nparallel = {{chains = 4}}", "temperature"),
+        (f"{TIER}parallel = {{chains = 17}}", "limits.max_choices"),
         ("[limits]\nmax_choices = 0", "limits.max_choices"),
         ("[limits]\nspeed = 0", "limits.speed"),
         ("[answer_reserve]\nshare = 2", "answer_reserve.share"),
