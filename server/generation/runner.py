@@ -11,7 +11,7 @@ from typing import Any, cast
 from proctor.budget import EndReason, EngineRecord, Outcome
 from proctor.server.channels.deltas import Channel, TextDelta, TokenUsage, ToolCallDelta
 from proctor.server.channels.splitter import ChannelSplitter
-from proctor.server.engines.base import Delta, Engine, Finish, Job
+from proctor.server.engines.base import Engine, Finish, Job, TokenLogprob
 from proctor.server.errors import SOON, ApiError, EngineUnavailable, Unavailable
 from proctor.server.fair_queue import FairQueue
 from proctor.server.generation.base import (
@@ -231,7 +231,7 @@ class Choice:
     async def _generate(
         self, emit: Callable[[StreamItem], None], observer: RequestObserver
     ) -> Finish:
-        channels = self._channels
+        channels, is_bounded = self._channels, self._max_other_tokens is not None
         finish = Finish.ABORT
         async with AsyncExitStack() as stack:
             deltas = await stack.enter_async_context(aclosing(self._engine.generate(self._job)))
@@ -244,7 +244,8 @@ class Choice:
                     observer.prompt_cached(self._index, delta.cached_tokens)
                 if delta.prompt_logprobs is not None:
                     emit(PromptLogprobs(self._index, delta.prompt_logprobs))
-                for item in self._push(delta):
+                push = self._push_bounded if is_bounded else channels.push
+                for item in push(delta.token_ids, delta.logprobs):
                     emit(self._with_usage(item))
                 if self._monitor is not None:
                     self._monitor.push(channels)
@@ -255,7 +256,7 @@ class Choice:
                         emit(item)
                     return Finish.STOP
                 finish = delta.finish or finish
-                if self._is_full and finish is not Finish.STOP:
+                if is_bounded and self._is_full and finish is not Finish.STOP:
                     finish = Finish.LENGTH
                     break
         if finish is Finish.ABORT:
@@ -264,15 +265,14 @@ class Choice:
             emit(self._with_usage(item))
         return Finish.STOP if channels.stopped else finish
 
-    def _push(self, delta: Delta) -> Iterator[TextDelta | ToolCallDelta]:
-        """Split the tokens of a delta, except those that exceed the maximum of other tokens."""
-        if self._max_other_tokens is None:
-            yield from self._channels.push(delta.token_ids, delta.logprobs)
-            return
-        for index, token in enumerate(delta.token_ids):
+    def _push_bounded(
+        self, token_ids: Sequence[int], logprobs: Sequence[TokenLogprob]
+    ) -> Iterator[TextDelta | ToolCallDelta]:
+        """Split tokens, except those that exceed the maximum of tokens besides the thinking."""
+        for index, token in enumerate(token_ids):
             if self._is_full:
                 return
-            scores = delta.logprobs[index : index + 1]
+            scores = logprobs[index : index + 1]
             self._logprob += sum(score.logprob for score in scores)
             yield from self._channels.push((token,), scores)
 

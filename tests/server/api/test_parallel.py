@@ -5,7 +5,6 @@ import math
 from collections import defaultdict
 from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import aclosing
-from dataclasses import replace
 from random import Random
 from typing import Any
 
@@ -247,7 +246,7 @@ class DoubtfulEngine(FakeEngine):
         async with aclosing(super().generate(job)) as stream:
             async for delta in stream:
                 scores = [score._replace(logprob=logprob) for score in delta.logprobs]
-                yield replace(delta, logprobs=scores)
+                yield delta._replace(logprobs=scores)
 
 
 @pytest.mark.parametrize(("method", "answer"), [("vote", "1"), ("confidence", "2")])
@@ -351,6 +350,15 @@ async def test_what_cannot_be_combined(fields: Mapping[str, Any], param: str) ->
         response = await http.post(CHAT, json=parallel(**fields))
     assert response.status_code == 400
     assert response.json()["error"]["param"] == param
+
+
+async def test_chains_cannot_end_early_by_confidence() -> None:
+    request = parallel()
+    request["thinking"]["early_exit"] = {"method": "confidence", "threshold": 4}
+    async with client(FakeEngine()) as http:
+        response = await http.post(CHAT, json=request)
+    assert response.status_code == 400
+    assert response.json()["error"]["param"] == "thinking.early_exit.method"
 
 
 async def test_confidence_needs_an_engine_with_log_probabilities() -> None:
