@@ -49,6 +49,7 @@ from proctor.server.engines.factory import further_engines
 from proctor.server.engines.served_models import ServedModels
 from proctor.server.engines.supervisor import EngineFactory
 from proctor.server.fair_queue import FairQueue
+from proctor.server.generation.parallel.scorers import open_scorer
 from proctor.server.generation.runner import TaskPool
 from proctor.server.generation.task_pools import TaskPools
 from proctor.server.sessions.report import SessionReader
@@ -214,6 +215,7 @@ def _create_parts(
             reservations,
             Sessions(settings, session_store, reservations),
             open_idempotency_cache(database, settings.ledger, gateway),
+            open_scorer(settings.answer_scorer),
         ),
         AdmissionController(
             settings, Router.load(settings.router), record_verifier, models.further

@@ -5,7 +5,7 @@ from dataclasses import replace
 from typing import NamedTuple
 
 from proctor.budget import ThinkingBudget
-from proctor.server.config.budgets import Keep, Parallel
+from proctor.server.config.budgets import Keep, Parallel, VoteMethod
 from proctor.server.config.early_exit import Method
 from proctor.server.config.settings import Settings
 from proctor.server.errors import BadRequest
@@ -60,6 +60,10 @@ def _obstacles(
     if parallel.chains > settings.limits.max_choices:
         most = settings.limits.max_choices
         yield Obstacle(CHAINS, f"'{CHAINS}' must be at most {most}, the server's limit")
+    if parallel.method is VoteMethod.BEST_BY_KEY and not settings.answer_scorer.configured:
+        field = f"{PARALLEL}.method"
+        message = f"'{field}' is 'best_by_key', but this server has no 'answer_scorer': use 'vote'"
+        yield Obstacle(field, message)
     excluded = {
         "n": (request.n or 1) > 1,
         "tools": has_tools,

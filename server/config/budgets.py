@@ -58,11 +58,13 @@ class VoteMethod(StrEnum):
         CONFIDENCE: the same, but the vote of a chain counts as much as its tokens are probable:
             the geometric mean of their probabilities (after DeepConf, arXiv 2508.15260).
         FIRST_AGREEMENT: the first answer that two chains give.
+        BEST_BY_KEY: the answer that the server's scorer prefers (`answer_scorer`).
     """
 
     VOTE = "vote"
     CONFIDENCE = "confidence"
     FIRST_AGREEMENT = "first_agreement"
+    BEST_BY_KEY = "best_by_key"
 
 
 class Keep(StrEnum):
@@ -91,6 +93,31 @@ class Parallel(Section):
     method: VoteMethod = VoteMethod.VOTE
     answer: AnswerKind = AnswerKind.TEXT
     keep: Keep = Keep.WINNER
+
+
+class ScorerSettings(Section):
+    """What scores the answers of parallel chains, with the method `best_by_key`.
+
+    Attributes:
+        entry_point: the name of an entry point of the group `proctor.answer_scorers`.
+        url: the URL to which messages and answers are posted, instead of `entry_point`.
+        timeout_seconds: the time after which the chains vote instead.
+    """
+
+    entry_point: Annotated[str, Field(min_length=1)] | None = None
+    url: Annotated[str, Field(pattern="^https?://")] | None = None
+    timeout_seconds: Annotated[float, Field(gt=0)] = 10.0
+
+    @model_validator(mode="after")
+    def _is_one_scorer(self) -> "ScorerSettings":
+        if self.entry_point is not None and self.url is not None:
+            raise ValueError("entry_point and url are mutually exclusive")
+        return self
+
+    @property
+    def configured(self) -> bool:
+        """Whether there is a scorer."""
+        return self.entry_point is not None or self.url is not None
 
 
 def _check_shares(minimum: int, maximum: int, parallel: Parallel | None) -> None:

@@ -27,7 +27,9 @@ from proctor.server.config.budgets import (
     DefaultBudget,
     Efforts,
     RouterSettings,
+    ScorerSettings,
     Tier,
+    VoteMethod,
 )
 from proctor.server.config.engine import (
     REMOTE_ENGINES,
@@ -95,6 +97,7 @@ class Settings(BaseSettings):
         efforts: the tier of each `reasoning_effort`.
         default_tier: the tier of requests that do not specify a budget; "auto" lets the
             router choose, and "custom" uses `budget`.
+        answer_scorer: scores the answers of parallel chains, with `best_by_key`.
         prices: the prices of tokens, or None if they are not known.
         compute: the price of compute time, instead of `prices`.
         machine: the former name of `compute`; deprecated.
@@ -127,6 +130,7 @@ class Settings(BaseSettings):
     default_tier: str = AUTO
     router: RouterSettings = RouterSettings()
     ceilings: Ceilings = Ceilings()
+    answer_scorer: ScorerSettings = ScorerSettings()
     prices: Prices | None = None
     compute: ComputePrice | None = None
     machine: ComputePrice | None = None
@@ -214,6 +218,9 @@ class Settings(BaseSettings):
                     "sort the tiers by ascending max_tokens"
                 )
         for tier in self.tiers:
+            method = None if tier.parallel is None else tier.parallel.method
+            if method is VoteMethod.BEST_BY_KEY and not self.answer_scorer.configured:
+                raise ValueError(f"tiers: The parallel.method of '{tier.name}' requires a scorer")
             if tier.parallel is not None and tier.parallel.chains > self.limits.max_choices:
                 raise ValueError(
                     f"tiers: '{tier.name}' has more parallel.chains than limits.max_choices "

@@ -220,6 +220,7 @@ class VoteResult:
         answers: the answers that chains gave, those with the most votes first.
         stopped: the number of chains that were stopped, as the vote was decided.
         used: the token usage of all chains together.
+        scorer_failed: whether the answer was chosen by a vote, as a scorer has failed.
     """
 
     method: VoteMethod
@@ -227,6 +228,7 @@ class VoteResult:
     answers: tuple[AnswerVotes, ...]
     stopped: int
     used: TokenUsage
+    scorer_failed: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -45,10 +45,13 @@ FORCED_KINDS: Mapping[Forced, Literal["continuation", "wrap_up"]] = {
 """The kinds of forced text; markers are not part of the text."""
 
 
-VOTE_METHODS: Mapping[VoteMethod, Literal["vote", "confidence", "first_agreement"]] = {
+VOTE_METHODS: Mapping[
+    VoteMethod, Literal["vote", "confidence", "first_agreement", "best_by_key"]
+] = {
     VoteMethod.VOTE: "vote",
     VoteMethod.CONFIDENCE: "confidence",
     VoteMethod.FIRST_AGREEMENT: "first_agreement",
+    VoteMethod.BEST_BY_KEY: "best_by_key",
 }
 """The methods of votes, by their names."""
 
@@ -208,7 +211,7 @@ def _usage(prompt_tokens: int, used: TokenUsage) -> Usage:
 
 
 def _to_report(votes: VoteResult, chains: int) -> VoteReport:
-    return {
+    report: VoteReport = {
         "method": VOTE_METHODS[votes.method],
         "chains": chains,
         "stopped": votes.stopped,
@@ -218,6 +221,9 @@ def _to_report(votes: VoteResult, chains: int) -> VoteReport:
             for each in votes.answers
         ],
     }
+    if votes.scorer_failed:
+        report["fallback"] = "vote"
+    return report
 
 
 def _to_forced_text(span: ForcedSpan) -> ForcedText:

@@ -75,7 +75,8 @@ class ParallelOptions(RequestModel):
     """The number of chains, at most the server's `limits.max_choices`; 1 turns the vote off."""
     method: VoteMethod | None = None
     """How the answer is chosen: by a `vote` of all chains, by one in which the `confidence` of each
-    chain in its tokens is its weight, or as soon as two of them agree (`first_agreement`)."""
+    chain in its tokens is its weight, or as soon as two of them agree (`first_agreement`),
+    or by the server's scorer (`best_by_key`)."""
     answer: AnswerKind | None = None
     """How answers are compared: by their last `number`, by the letter of a `choice`, or as a
     `text`."""

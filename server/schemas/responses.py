@@ -189,13 +189,14 @@ class AnswerVotesReport(ResponseSchema):
     votes: int
     """The number of chains that gave it."""
     weight: float
-    """The sum of the weights of their votes; 1 each, and with `confidence` at most 1."""
+    """The sum of the weights of their votes; 1 each, with `confidence` at most 1; with
+    `best_by_key`, the best of their scores instead."""
 
 
 class VoteReport(ResponseSchema):
     """How several chains of thought have voted on the answer."""
 
-    method: Literal["vote", "confidence", "first_agreement"]
+    method: Literal["vote", "confidence", "first_agreement", "best_by_key"]
     """How the answer was chosen."""
     chains: int
     """The number of chains."""
@@ -203,6 +204,8 @@ class VoteReport(ResponseSchema):
     """The number of chains that were stopped, as they could not change the result any more."""
     tokens: int
     """The number of thinking tokens of all chains, which `max_tokens` limits."""
+    fallback: NotRequired[Literal["vote"]]
+    """The method that chose the answer instead, as the scorer of `best_by_key` failed."""
     answers: list[AnswerVotesReport]
     """The answers that chains gave, those with the most votes first. Chains that were stopped or
     cut at their maximum length gave none."""

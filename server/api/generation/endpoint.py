@@ -22,6 +22,7 @@ from proctor.server.engines.base import Engine
 from proctor.server.engines.served_models import ServedModels
 from proctor.server.generation.base import Admission, AdmittedRequest
 from proctor.server.generation.context import RequestContext
+from proctor.server.generation.parallel.scorers import BoundedScorer
 from proctor.server.generation.task_pools import TaskPools
 from proctor.server.renderers.base import Envelope, ResponseRenderer
 from proctor.server.schemas.generation import Generation
@@ -89,6 +90,7 @@ class Services:
         reservations: reserves the worst case of each request within the limits of its key.
         sessions: admits requests within the limits of their sessions.
         idempotency_cache: replays the responses to repeated requests.
+        scorer: scores the answers of parallel chains, or None without one.
     """
 
     settings: Settings
@@ -98,6 +100,7 @@ class Services:
     reservations: Reservations
     sessions: Sessions
     idempotency_cache: IdempotencyCache
+    scorer: BoundedScorer | None = None
 
 
 class GenerationEndpoint(Generic[R]):
@@ -166,6 +169,7 @@ class GenerationEndpoint(Generic[R]):
             services.task_pools.of(engine.model.name),
             context,
             {**reservation.rate_limit_headers, **session_headers, **self._model_header(engine)},
+            services.scorer,
         )
         return await self._send(request, responder)
 

@@ -12,6 +12,7 @@ from fastapi import Request, Response
 from starlette.requests import ClientDisconnect
 
 from proctor.server.channels.deltas import Channel, TextDelta, ToolCallDelta
+from proctor.server.config.budgets import VoteMethod
 from proctor.server.config.section import coalesce
 from proctor.server.config.settings import Settings
 from proctor.server.engines.base import Engine, Job
@@ -29,10 +30,11 @@ from proctor.server.generation.context import RequestContext
 from proctor.server.generation.early_exit.monitor import EarlyExitMonitor
 from proctor.server.generation.parallel.budget_sharing import BudgetSharing
 from proctor.server.generation.parallel.election import Election
+from proctor.server.generation.parallel.scorers import BoundedScorer, ScorerFailed
 from proctor.server.generation.runner import Choice, TaskPool, generate
 from proctor.server.renderers.base import ResponseRenderer
 from proctor.server.renderers.sse_encoder import SseEncoder
-from proctor.server.schemas.generation import Generation
+from proctor.server.schemas.generation import ChatRequest, Generation
 from proctor.server.transport.sse import ErrorEvent, LastEvents, without_names
 from proctor.server.transport.sse_response import SseResponse, disconnected
 
@@ -54,6 +56,7 @@ class Responder:
         task_pool: runs the choices.
         context: the request's deadline and API key.
         rate_limit_headers: headers about the remaining limits of the key.
+        scorer: scores the answers of parallel chains, or None without one.
     """
 
     request: Generation
@@ -64,6 +67,7 @@ class Responder:
     task_pool: TaskPool
     context: RequestContext
     rate_limit_headers: Mapping[str, str]
+    scorer: BoundedScorer | None = None
 
     def events(self) -> AsyncGenerator[StreamItem | ChoiceResult, None]:
         """Generate all choices. Closing the generator early aborts them in the engine."""
@@ -74,12 +78,27 @@ class Responder:
         plan = self.admission.parallel
         if plan is not None:
             sharing = BudgetSharing(self.engine, jobs, choices, plan)
-            continuous_usage = self.renderer.reports_usage
-            election = Election(
-                plan, choices, sharing, self.observer, continuous_usage=continuous_usage
-            )
-            events = election.run(events)
+            is_scored = plan.parallel.method is VoteMethod.BEST_BY_KEY
+            events = Election(
+                plan,
+                choices,
+                sharing,
+                self.observer,
+                score=self._score if is_scored else None,
+                continuous_usage=self.renderer.reports_usage,
+            ).run(events)
         return self.renderer.transform(events)
+
+    async def _score(self, answers: Sequence[str]) -> Sequence[float]:
+        """Return the scores of answers to the request, within its deadline."""
+        if self.scorer is None or not isinstance(self.request, ChatRequest):
+            raise ScorerFailed("there is no scorer for this request")
+        messages = [message.to_plain() for message in self.request.messages]
+        try:
+            async with asyncio.timeout_at(self.context.deadline):
+                return await self.scorer.score(messages, answers)
+        except TimeoutError:
+            raise self.context.timeout_error() from None
 
     def _choice(self, job: Job, index: int) -> Choice:
         monitor, plan = None, self.admission.parallel

@@ -1,7 +1,8 @@
 """Lets several chains of thought vote on one answer, and yields the one that wins."""
 
+import logging
 import time
-from collections.abc import AsyncGenerator, Iterator, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Sequence
 from contextlib import aclosing
 from dataclasses import replace
 
@@ -22,8 +23,11 @@ from proctor.server.generation.base import (
 )
 from proctor.server.generation.early_exit.answers import normalized
 from proctor.server.generation.parallel.budget_sharing import BudgetSharing
+from proctor.server.generation.parallel.scorers import ScorerFailed
 from proctor.server.generation.parallel.summary import summarize
 from proctor.server.generation.parallel.votes import Votes
+
+logger = logging.getLogger(__name__)
 
 
 class Election:
@@ -36,6 +40,7 @@ class Election:
         sharing: BudgetSharing,
         observer: RequestObserver,
         *,
+        score: Callable[[Sequence[str]], Awaitable[Sequence[float]]] | None = None,
         continuous_usage: bool = False,
     ) -> None:
         """Prepare a vote; `run` holds it.
@@ -45,6 +50,7 @@ class Election:
             chains: the chains.
             sharing: moves their maxima.
             observer: receives the result of the vote.
+            score: returns the scores of answers, if the best of them is to win.
             continuous_usage: whether every item has the token usage so far.
         """
         self._options = plan.parallel
@@ -55,6 +61,9 @@ class Election:
         self._votes = Votes(self._options.method, len(chains))
         self._items: list[list[TextDelta | ToolCallDelta]] = [[] for _ in chains]
         self._results: dict[int, ChoiceResult] = {}
+        self._score = score
+        self._answers: dict[int, str] = {}
+        self._scorer_failed = False
         self._stopped = 0
         self._progress_at = 0.0
 
@@ -75,6 +84,7 @@ class Election:
                         self._count(event)
                         is_decided = self._votes.decided
                         if is_decided:
+                            await self._rank()
                             for item in self._decide():
                                 yield item
                 elif not is_decided and (progress := self._collect(event)):
@@ -107,9 +117,23 @@ class Election:
             items = self._items[result.choice]
             texts = [item.text for item in items if isinstance(item, TextDelta) if _answers(item)]
             answer = normalized("".join(texts), self._options.answer)
+            if answer is not None:
+                self._answers[result.choice] = "".join(texts)
         is_weighted = self._options.method is VoteMethod.CONFIDENCE
         weight = self._chains[result.choice].confidence if is_weighted else 1.0
         self._votes.add(result.choice, answer, weight)
+
+    async def _rank(self) -> None:
+        """Let the scorer decide, if there is one, or the vote if it fails."""
+        if self._score is None or not self._answers:
+            return
+        try:
+            scores = await self._score([*self._answers.values()])
+        except ScorerFailed as error:
+            logger.warning("the chains of a request vote, as the scorer failed: %s", error)
+            self._scorer_failed = True
+        else:
+            self._votes.rank(dict(zip(self._answers, scores, strict=True)))
 
     def _decide(self) -> Iterator[OutputItem]:
         """Stop the chains that still run, and return the items of the winner."""
@@ -135,6 +159,7 @@ class Election:
             self._votes.answers,
             self._stopped,
             TokenUsage(sum(each.tokens for each in used), sum(each.thinking for each in used)),
+            self._scorer_failed,
         )
         self._observer.voted(votes)
         result = replace(self._results[votes.winner], choice=0, votes=votes)

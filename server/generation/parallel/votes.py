@@ -1,5 +1,6 @@
 """The votes of several chains of thought on their answer."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from proctor.server.config.budgets import VoteMethod
@@ -15,7 +16,7 @@ class Candidate:
 
     Attributes:
         chains: these chains, in the order in which they have ended.
-        weight: the sum of their weights.
+        weight: the sum of their weights, or the best of their scores.
     """
 
     chains: list[int]
@@ -57,12 +58,22 @@ class Votes:
         candidate.chains.append(chain)
         candidate.weight += weight
 
+    def rank(self, scores: Mapping[int, float]) -> None:
+        """Let the chain of the best score win, when all chains have ended.
+
+        Args:
+            scores: the scores of all chains that have an answer.
+        """
+        for candidate in self._candidates.values():
+            candidate.chains.sort(key=lambda chain: -scores[chain])
+            candidate.weight = scores[candidate.chains[0]]
+
     @property
     def decided(self) -> bool:
         """Whether the chains that still run cannot change the winning answer."""
         if not self._running:
             return True
-        if not self._candidates:
+        if not self._candidates or self._method is VoteMethod.BEST_BY_KEY:
             return False
         if self._method is VoteMethod.FIRST_AGREEMENT:
             return len(self._leader.chains) >= AGREEMENT
