@@ -80,7 +80,7 @@ def _to_report(admission: Admission, cost: Estimate | None) -> RouteReport:
         "field": resolution.field,
         "budget": {
             "min_tokens": enforced.minimum,
-            "max_tokens": enforced.maximum,
+            "max_tokens": admission.enforced_maximum,
             "continuations": enforced.continuations,
             "on_loop": budget.on_loop,
             "landing": budget.landing,

@@ -124,6 +124,11 @@ class Admission:
         """The enforced budget of the choices of the first prompt."""
         return self.jobs[0].budget
 
+    @property
+    def enforced_maximum(self) -> int | None:
+        """The enforced maximum of the choices of the first prompt, of all chains of each."""
+        return self.enforced.maximum if self.parallel is None else self.parallel.thinking_tokens
+
     def max_thinking_tokens(self, choice: int) -> int | None:
         """Return the enforced maximum of a choice, or None if the budget has no maximum.
 

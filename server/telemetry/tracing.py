@@ -261,7 +261,7 @@ def _admission_attributes(admission: Admission) -> Attributes:
         "proctor.tier": resolution.label,
         "proctor.source": resolution.source.value,
         "proctor.thinking.min_tokens": enforced.minimum,
-        "proctor.thinking.max_tokens": enforced.maximum,
+        "proctor.thinking.max_tokens": admission.enforced_maximum,
         "proctor.clamped_by": admission.clamped_by,
         "gen_ai.usage.input_tokens": admission.prompt_tokens,
     }

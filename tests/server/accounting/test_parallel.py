@@ -79,5 +79,6 @@ async def test_the_estimate_of_a_route_is_that_of_all_chains() -> None:
         thinking = {"parallel": {"chains": 3, "answer": "number"}}
         request = body(max_thinking_tokens=60, max_tokens=MAX_TOKENS, thinking=thinking)
         report = (await http.post("/v1/route", json=request)).json()
+    assert report["budget"]["max_tokens"] == 60
     assert report["cost"]["least"] == pytest.approx(3 / 10**6)
     assert report["cost"]["most"] == pytest.approx((3 * 60 + MAX_TOKENS - 60) / 10**6)

@@ -376,20 +376,32 @@ async def test_confidence_needs_an_engine_with_log_probabilities() -> None:
     assert asking.json()["error"]["param"] == "logprobs"
 
 
-async def test_completions_of_prompts_have_one_chain() -> None:
+async def test_completions_of_prompts_cannot_have_several_chains() -> None:
+    request = {"model": "fake", "prompt": "x", "thinking": {"parallel": {"chains": 2}}}
+    async with client(FakeEngine()) as http:
+        response = await http.post("/v1/completions", json=request)
+    assert response.status_code == 400
+    assert response.json()["error"]["param"] == "thinking.parallel"
+
+
+@pytest.mark.parametrize(
+    ("path", "fields"),
+    [
+        ("/v1/completions", {"prompt": "x<think>", "max_tokens": 90, "budget_tier": "three"}),
+        ("/v1/responses", {"input": "x"}),
+        ("/v1/messages", {"messages": body()["messages"], "max_tokens": 90}),
+    ],
+)
+async def test_other_endpoints_have_one_chain_of_a_tier(path: str, fields: dict[str, Any]) -> None:
     tier = {"name": "three", "max_tokens": 30, "parallel": {"chains": 3}}
     engine = FakeEngine()
-    async with client(engine, tiers=[tier], **NO_TIERS) as http:
-        request = {"model": "fake", "prompt": "x<think>", "max_tokens": 90}
-        explicit = await http.post(
-            "/v1/completions", json={**request, "thinking": {"parallel": {"chains": 2}}}
-        )
-        of_tier = await http.post("/v1/completions", json={**request, "budget_tier": "three"})
-    assert explicit.status_code == 400
-    assert explicit.json()["error"]["param"] == "thinking.parallel"
-    assert of_tier.status_code == 200
+    async with client(engine, tiers=[tier], **NO_TIERS, **DEFAULT_TIER) as http:
+        response = await http.post(path, json={"model": "fake", **fields})
+    assert response.status_code == 200, response.text
     assert len(engine.jobs) == 1
 
+
+DEFAULT_TIER = {"default_tier": "three"}
 
 NO_TIERS: dict[str, Any] = {
     "efforts": dict.fromkeys(("none", "minimal", "low", "medium", "high", "xhigh", "max"), "three"),
