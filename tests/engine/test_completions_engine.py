@@ -26,6 +26,7 @@ from proctor.server.engines.completions.dialects import TextDialect, TokenIdDial
 from proctor.server.engines.completions.engine import CompletionsEngine
 from proctor.server.engines.factory import load_engine
 from proctor.server.engines.local_model import LocalModel
+from tests.engine.chains import assert_total_kept, random_chains
 from tests.engine.client import ask, assert_budget_kept, body, random_request
 from tests.engine.gateway import START_SECONDS, Gateway
 from tests.engine.prompts import chain
@@ -121,6 +122,15 @@ async def test_100_concurrent_requests_think_within_their_budgets(remote: Gatewa
         answers = await asyncio.gather(*(ask(http, request) for request in requests))
     for request, answer in zip(requests, answers, strict=True):
         assert_budget_kept(remote, request, answer)
+
+
+async def test_chains_share_one_budget_to_the_token(remote: Gateway) -> None:
+    rng = Random(20251129)
+    requests = [random_chains(remote, rng, ["vote", "first_agreement"]) for _ in range(30)]
+    async with gateway_client(remote) as http:
+        answers = await asyncio.gather(*(ask(http, request) for request in requests))
+    for request, answer in zip(requests, answers, strict=True):
+        assert_total_kept(remote, request, answer)
 
 
 async def test_greedy_output_matches_the_embedded_engine(
