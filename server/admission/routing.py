@@ -57,7 +57,7 @@ class Router:
             raise ConfigError(f"router.classifier: {error}") from error
         # Weights and word lists are loaded on the first use; trigger that before a client does.
         router.classify_conversation(Conversation.of(""))
-        if settings.model is not None:
+        if settings.model is not None and (settings.model.exists() or not settings.learn_hours):
             try:
                 router.use(OutcomeModel.load(settings.model))
             except ModelError as error:

@@ -2,6 +2,8 @@
 
 import argparse
 import asyncio
+import json
+import os
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -9,7 +11,7 @@ from pathlib import Path
 
 from proctor.router import LEVELS, UnknownClassifier, load
 from proctor.router.learning.answers import Answer, Answers
-from proctor.router.learning.eval_files import EvalFileError, read_eval
+from proctor.router.learning.eval_files import read_eval
 from proctor.router.learning.fitting import Recipe
 from proctor.router.learning.learner import Learned, learn
 from proctor.router.learning.report import to_markdown
@@ -17,6 +19,7 @@ from proctor.router.outcomes.policy import Objective
 from proctor.router.outcomes.prior import Prior
 from proctor.server.accounting.ledger.answers import read_answers
 from proctor.server.accounting.ledger.service import open_store
+from proctor.server.admission.model_updates import NOT_USED
 from proctor.server.config.budgets import RouterSettings
 from proctor.server.config.section import ConfigError
 from proctor.server.config.settings import load_settings
@@ -25,6 +28,9 @@ from proctor.server.storage.errors import LedgerError
 from proctor.server.storage.migrate import check_version
 
 DEFAULT_OUT = Path("router.npz")
+
+LOW_PRIORITY = 10
+"""What is added to the niceness of a server's process that learns."""
 
 
 def add_arguments(parser: argparse.ArgumentParser, config: str) -> None:
@@ -84,18 +90,22 @@ def run(options: argparse.Namespace) -> int:
     if not sources.ledger and not sources.evals:
         raise ConfigError("ledger.url: Must be set, or --ledger or --eval given")
     out = options.out or settings.router.model or DEFAULT_OUT
+    return _learn(sources, settings.router, out, force=options.force)
+
+
+def _learn(sources: Sources, settings: RouterSettings, out: Path, *, force: bool = False) -> int:
     try:
-        learned = learn_from(sources, settings.router)
-        save(learned, out, force=options.force)
-    except (EvalFileError, LedgerError, OSError, ValueError) as error:
-        if isinstance(error, ConfigError):
-            raise
+        learned = learn_from(sources, settings)
+        save(learned, out, force=force)
+    except ConfigError:
+        raise
+    except (LedgerError, OSError, ValueError) as error:
         print(f"proctor: {error}", file=sys.stderr)
         return 2
     print(to_markdown(learned), end="")
-    if learned.objections and not options.force:
+    if learned.objections and not force:
         print(f"proctor: {out} was not written: {learned.objections[0]}", file=sys.stderr)
-        return 1
+        return NOT_USED
     return 0
 
 
@@ -159,3 +169,15 @@ def _ledger_answers(url: str, tiers: tuple[str, ...]) -> list[Answer]:
             await store.aclose()
 
     return asyncio.run(read())
+
+
+def main() -> int:
+    """Learn as a process of a server: read the URL of its ledger and its settings, as JSON."""
+    os.nice(LOW_PRIORITY)
+    job = json.load(sys.stdin)
+    settings = RouterSettings.model_validate(job["router"])
+    return _learn(Sources(job["ledger"]), settings, settings.model or DEFAULT_OUT)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -201,6 +201,8 @@ class RouterSettings(Section):
         explore: the share of prompts that get another tier than the one chosen, so that
             there are answers to learn from.
         half_life_days: the age at which an answer counts half when a model is learned.
+        learn_hours: the interval at which the server learns `model` anew from its ledger, in
+            a process of its own; 0 leaves it to `proctor router learn`.
     """
 
     classifier: Annotated[str, Field(min_length=1)] = "ensemble"
@@ -212,6 +214,7 @@ class RouterSettings(Section):
     min_accuracy: Annotated[float, Field(gt=0, lt=1)] | None = None
     explore: Annotated[float, Field(ge=0, le=0.5)] = 0.0
     half_life_days: Annotated[float, Field(gt=0)] = 30.0
+    learn_hours: Annotated[float, Field(ge=0)] = 0.0
 
     @model_validator(mode="after")
     def _has_one_objective(self) -> "RouterSettings":
@@ -219,6 +222,8 @@ class RouterSettings(Section):
             raise ValueError("error_cost and mean_thinking_tokens are mutually exclusive")
         if self.model is not None and self.objective == Objective():
             raise ValueError("model requires error_cost, mean_thinking_tokens or min_accuracy")
+        if self.learn_hours and self.model is None:
+            raise ValueError("learn_hours requires model, the file to write")
         return self
 
     @property
