@@ -6,14 +6,14 @@ from dataclasses import dataclass
 import numpy as np
 
 from proctor.router.learning.answers import Answers
-from proctor.router.learning.glm import Coefficients, Family, Sample, fit
+from proctor.router.learning.glm import Coefficients, Family, Sample, fit_adaptively
 from proctor.router.learning.weak_labels import labels
 from proctor.router.model import Floats, Integers
 from proctor.router.outcomes.frontier import cheapest
 from proctor.router.outcomes.model import Forecasts, OutcomeModel, logit
 from proctor.router.outcomes.prior import Prior
 
-PENALTIES = (3.0, 10.0, 30.0, 100.0)
+PENALTIES = (10.0, 30.0, 100.0, 300.0)
 """Ridge penalties to choose from; a weight of the features' scale is penalized like an answer."""
 
 PRIOR_EMPHASIS = 3.0
@@ -101,9 +101,9 @@ def fit_outcomes(answers: Answers, recipe: Recipe, penalties: tuple[float, float
     tiers = len(answers.tiers)
     known = right_sample(answers, recipe)
     known = known.select(np.flatnonzero(known.weight))
-    right = fit(Family.BERNOULLI, known, tiers, penalties[0])
+    right = fit_adaptively(Family.BERNOULLI, known, tiers, penalties[0])
     sample, scale = token_sample(answers, recipe)
-    tokens = fit(Family.POISSON, sample, tiers, penalties[1])
+    tokens = fit_adaptively(Family.POISSON, sample, tiers, penalties[1])
     bias = tokens.bias + _mean_logs(answers, recipe) + np.log(scale)
     return Outcomes(
         Coefficients(right.weights[:, 1:], right.bias),
@@ -170,11 +170,11 @@ def choose_penalties(answers: Answers, recipe: Recipe) -> tuple[float, float]:
     losses = np.zeros((2, len(PENALTIES)))
     for train, held_out in folds(newest):
         for index, penalty in enumerate(PENALTIES):
-            fitted = fit(Family.BERNOULLI, right.select(train), tiers, penalty)
+            fitted = fit_adaptively(Family.BERNOULLI, right.select(train), tiers, penalty)
             losses[0, index] += _loss(
                 Family.BERNOULLI, fitted, right.select(held_out), judges[held_out]
             )
-            fitted = fit(Family.POISSON, tokens.select(train), tiers, penalty)
+            fitted = fit_adaptively(Family.POISSON, tokens.select(train), tiers, penalty)
             sample = tokens.select(held_out)
             losses[1, index] += _loss(Family.POISSON, fitted, sample, sample.weight)
     best = losses.argmin(axis=1).tolist()

@@ -5,7 +5,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from proctor.router.learning.glm import BIAS_SCALE, Coefficients, Family, Sample, fit
+from proctor.router.learning.glm import (
+    BIAS_SCALE,
+    Coefficients,
+    Family,
+    Sample,
+    fit,
+    fit_adaptively,
+)
 from proctor.router.model import Floats
 
 TIERS = 3
@@ -70,6 +77,24 @@ def test_a_tier_without_answers_gets_what_the_others_share() -> None:
     found = fit(Family.BERNOULLI, data.select(np.flatnonzero(data.tier < 2)), TIERS, 1.0)
     assert found.weights[2] == pytest.approx(found.weights[:2].sum(axis=0) / 3, abs=1e-2)
     assert found.bias[2] == 0.0
+
+
+def test_features_that_do_not_matter_are_penalized_more() -> None:
+    generator = np.random.default_rng(0)
+    features = generator.normal(size=(400, 200)).astype(np.float32)
+    mean = Family.BERNOULLI.mean(2.0 * features[:, 0] - 2.0 * features[:, 1])
+    target = (generator.random(400) < mean).astype(float)
+    tier = np.zeros(400, np.intp)
+    data = Sample(features, tier, np.zeros(400), target, np.ones(400))
+    plain, adaptive = (
+        fit(Family.BERNOULLI, data, 1, 30.0),
+        fit_adaptively(Family.BERNOULLI, data, 1, 30.0),
+    )
+
+    def share(found: Coefficients) -> float:
+        return float((found.weights[0, :2] ** 2).sum() / (found.weights**2).sum())
+
+    assert share(adaptive) > share(plain) + 0.1
 
 
 def test_extreme_targets_stay_finite() -> None:

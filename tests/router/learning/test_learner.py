@@ -100,7 +100,7 @@ def test_the_prior_gives_way_little_by_little() -> None:
     prior = new.levels @ RECIPE.prior_right
     from_prior, from_truth = [], []
     for count in (5, 40, 300, 2000):
-        fitted = fit_outcomes(answers.select(np.arange(count)), RECIPE, (10.0, 10.0))
+        fitted = fit_outcomes(answers.select(np.arange(count)), RECIPE, (30.0, 30.0))
         right = forecasts(fitted.to_model(answers, RECIPE, NO_FRONTIER), new).right
         from_prior.append(np.abs(right - prior).mean())
         from_truth.append(np.abs(right - new.right).mean())
@@ -153,7 +153,7 @@ def test_no_change_is_told_where_there_is_none(learned: Learned) -> None:
 
 @pytest.mark.parametrize("assign", [by_chance, by_difficulty])
 @pytest.mark.parametrize(
-    ("error_cost", "least"), [(100.0, -0.01), (300.0, 0.02), (1000.0, 0.01), (3000.0, -0.02)]
+    ("error_cost", "least"), [(100.0, -0.01), (300.0, 0.02), (1000.0, 0.005), (3000.0, -0.02)]
 )
 def test_where_prompts_differ_the_policy_beats_every_coin(
     assign: Assign, error_cost: float, least: float
