@@ -11,7 +11,7 @@ from proctor.router.model import Floats, Integers, ModelError
 from proctor.router.outcomes.features import extract
 from proctor.router.prediction import Prediction
 
-MIN_RIGHT, MAX_RIGHT = 0.005, 0.995
+MIN_RIGHT, MAX_RIGHT = 0.001, 0.999
 """Bounds of a predicted probability: no finite number of answers shows more."""
 
 MAX_LOG_TOKENS = 14.0
