@@ -13,8 +13,8 @@ from proctor.router.outcomes.frontier import cheapest
 from proctor.router.outcomes.model import Forecasts, OutcomeModel, logit
 from proctor.router.outcomes.prior import Prior
 
-PENALTIES = (10.0, 30.0, 100.0, 300.0)
-"""Ridge penalties to choose from; a weight of the features' scale is penalized like an answer."""
+PENALTIES = (300.0, 100.0, 30.0, 10.0)
+"""Ridge penalties to choose from; of equally good ones the first is chosen."""
 
 PRIOR_EMPHASIS = 3.0
 """Scale of the logit of the prior as a feature, which is penalized less for it."""

@@ -16,6 +16,7 @@ import orjson
 from proctor.router.model import ModelError
 from proctor.router.outcomes.model import OutcomeModel
 from proctor.server.admission.routing import Router
+from proctor.server.config.section import ConfigError
 from proctor.server.config.settings import Settings
 
 logger = logging.getLogger(__name__)
@@ -66,10 +67,16 @@ class ModelUpdates:
 
     @classmethod
     def of(cls, settings: Settings, router: Router) -> "ModelUpdates | None":
-        """Return the updates that the settings ask for, or None."""
+        """Return the updates that the settings ask for, or None.
+
+        Raises:
+            ConfigError: if there is no folder for the model.
+        """
         path, hours = settings.router.model, settings.router.learn_hours
         if path is None or not hours:
             return None
+        if not path.parent.is_dir():
+            raise ConfigError(f"router.model: There is no folder {path.parent}")
         return cls(router, path, hours * HOUR, lambda: _run_process(settings))
 
     @asynccontextmanager

@@ -18,6 +18,7 @@ from proctor.server.accounting.ledger.store import Store
 from proctor.server.admission.model_updates import NOT_USED, ModelUpdates
 from proctor.server.admission.routing import Router
 from proctor.server.config.budgets import RouterSettings
+from proctor.server.config.section import ConfigError
 from proctor.server.config.settings import Settings
 from proctor.server.engines.fake import FakeEngine
 from proctor.server.storage.database import connect
@@ -191,6 +192,15 @@ def test_settings_without_a_source_are_refused(
 ) -> None:
     with pytest.raises(ValidationError, match=reason):
         Settings(router=router_fields, ledger=ledger)
+
+
+def test_a_model_without_a_folder_is_refused(router: Router, tmp_path: Path) -> None:
+    settings = Settings(
+        router={"model": tmp_path / "nowhere" / "x.npz", "error_cost": 1, "learn_hours": 1},
+        ledger={"url": "sqlite:///x.db", "texts": True},
+    )
+    with pytest.raises(ConfigError, match=r"router\.model: There is no folder .*nowhere"):
+        ModelUpdates.of(settings, router)
 
 
 def test_by_default_nothing_is_learned(router: Router) -> None:
