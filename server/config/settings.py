@@ -198,6 +198,13 @@ class Settings(BaseSettings):
             raise ValueError("thinking_start and thinking_end must be set together")
 
     @model_validator(mode="after")
+    def _has_answers_to_learn_from(self) -> "Settings":
+        has_texts = self.ledger.texts and bool(self.ledger.url.get_secret_value())
+        if self.router.learn_hours and not has_texts:
+            raise ValueError("router.learn_hours requires a ledger with texts (ledger.texts)")
+        return self
+
+    @model_validator(mode="after")
     def _one_price_model(self) -> "Settings":
         if self.prices is not None and self.compute is not None:
             raise ValueError("prices and compute are mutually exclusive")
