@@ -26,9 +26,9 @@ from proctor.server.cli.launch import command as launch_cli
 from proctor.server.cli.serve import serve
 from proctor.server.cli.terminal import CONFIG_ERROR_STATUS, print_config_error
 from proctor.server.cli.workers.supervisor import serve_workers
-from proctor.server.config.reasoning_format import ReasoningFormat
 from proctor.server.config.section import ConfigError
 from proctor.server.config.settings import Settings, load_settings
+from proctor.server.config.thinking.reasoning_format import ReasoningFormat
 from proctor.server.storage.errors import LedgerError
 
 COMMANDS = "proctor.commands"

@@ -16,8 +16,8 @@ from pydantic import (
 from proctor.budget import BudgetError, Landing, OnLoop, ThinkingBudget
 from proctor.router import LEVELS, Costs
 from proctor.router.outcomes.policy import Objective
-from proctor.server.config.early_exit import EarlyExit
 from proctor.server.config.section import Section, UsageLimits, coalesce
+from proctor.server.config.thinking.early_exit import EarlyExit
 
 logger = logging.getLogger(__name__)
 

@@ -41,8 +41,8 @@ from proctor.server.config.models import ModelSettings
 from proctor.server.config.page import Page
 from proctor.server.config.paths import state_folder
 from proctor.server.config.prices import ComputePrice, Prices
-from proctor.server.config.reasoning_format import ReasoningFormat
 from proctor.server.config.section import ConfigError, UsageLimits, coalesce
+from proctor.server.config.thinking.reasoning_format import ReasoningFormat
 from proctor.server.config.tracing import TracingSettings
 
 logger = logging.getLogger(__name__)
