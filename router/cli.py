@@ -4,13 +4,16 @@ import argparse
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TypeAlias
 
 from proctor.router.calibration import Row, propose, propose_costs
 from proctor.router.calibration_io import LedgerError, read_rows, snippet
 
+Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the subcommands to `parser`."""
+
+def add_arguments(parser: argparse.ArgumentParser) -> Commands:
+    """Add the subcommands to `parser`, and return what further ones can be added to."""
     commands = parser.add_subparsers(dest="router_command", required=True)
     train = commands.add_parser("train", help="train the classifier on labelled prompts")
     train.add_argument("file", type=Path, help="labelled prompts, one JSON object per line")
@@ -35,6 +38,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=0.9,
         help="fraction of thinking blocks that end naturally under the cap (default: 0.9)",
     )
+    return commands
 
 
 def run(options: argparse.Namespace, read: Callable[[str], Sequence[Row]] | None = None) -> int:

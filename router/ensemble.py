@@ -12,6 +12,7 @@ from proctor.router.features import ngrams
 from proctor.router.features.parsing import ParsedPrompt, parse_prompt, parse_text
 from proctor.router.features.signal_texts import text_of
 from proctor.router.features.signals import Features
+from proctor.router.features.wording import hashed_words
 from proctor.router.model import Floats, Model, ModelError, ModelInput
 from proctor.router.prediction import Prediction, Signal
 
@@ -21,6 +22,10 @@ levels."""
 
 MIN_RULES_SCORE = 0.1
 """Below this score of the rules, none of it is attributed to individual signals."""
+
+SIGNAL_SCALE, WORD_SCALE = np.float32(0.7), np.float32(1.5)
+"""Scales of the features for outcome models: under one penalty, a greater scale is penalized less.
+Chosen by held-out log loss."""
 
 
 class Ensemble:
@@ -55,9 +60,10 @@ class Ensemble:
             probabilities = (probabilities + previous) / 2.0
         none, low, medium, high = probabilities.tolist()
         evidence = _evidence(self.model, inputs, logits, features)
-        return Prediction(
-            (none, low, medium, high), rules.rank(evidence, has_directives=prompt.has_directives)
-        )
+        ranked = rules.rank(evidence, has_directives=prompt.has_directives)
+        scaled = SIGNAL_SCALE * self.model.standardize(inputs.values)
+        words = WORD_SCALE * hashed_words(prompt.text)
+        return Prediction((none, low, medium, high), ranked, np.concatenate([scaled, words]))
 
     def _without_context(self, text: str) -> Floats:
         prompt = parse_text(text)

@@ -111,8 +111,12 @@ class Model:
 
     def signal_logits(self, inputs: ModelInput) -> Floats:
         """Return the logits of the linear model over signals, of shape (L,)."""
-        scaled = np.clip((inputs.values - self.mean) / self.scale, -CLIP, CLIP)
+        scaled = self.standardize(inputs.values)
         return np.asarray(scaled @ self.signal_weights + self.signal_bias)
+
+    def standardize(self, values: Floats) -> Floats:
+        """Return signals and rules' score of shape (F,), standardized and clipped."""
+        return np.clip((values - self.mean) / self.scale, -CLIP, CLIP)
 
     def ngram_logits(self, inputs: ModelInput) -> Floats:
         """Return the logits of the linear model over n-grams, of shape (L,)."""

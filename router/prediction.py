@@ -1,6 +1,10 @@
 """The result of a classification: probabilities of the levels, and the evidence."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from proctor.router.model import Floats
 
 LEVELS = ("none", "low", "medium", "high")
 """Levels of difficulty, from a prompt that needs no thinking to one that needs the most."""
@@ -29,7 +33,12 @@ class Prediction:
     Attributes:
         probabilities: one per level of `LEVELS`.
         signals: the evidence, strongest first.
+        features: what else models of the tiers' outcomes may learn from, of shape (n,), float32;
+            of the same length for every prompt, and empty if the classifier has nothing.
     """
 
     probabilities: Probabilities
     signals: tuple[Signal, ...] = ()
+    features: Floats = field(
+        default_factory=lambda: np.zeros(0, np.float32), compare=False, repr=False
+    )

@@ -18,6 +18,7 @@ from proctor.server.accounting.reservations import Reservations
 from proctor.server.accounting.sessions import Sessions
 from proctor.server.accounting.usage_history import UsageHistory
 from proctor.server.admission.controller import AdmissionController
+from proctor.server.admission.model_updates import ModelUpdates
 from proctor.server.admission.routing import Router
 from proctor.server.api import openapi
 from proctor.server.api.bodies import BodyReader
@@ -83,6 +84,7 @@ class Parts:
         ledger_context: what the rows of the ledger are made with.
         services: what the endpoints that generate share.
         admission: admits requests.
+        model_updates: updates the router's outcome model, or None.
         authenticator: authenticates requests.
         background: generates responses in the background.
     """
@@ -95,6 +97,7 @@ class Parts:
     ledger_context: LedgerContext
     services: Services
     admission: AdmissionController
+    model_updates: ModelUpdates | None
     authenticator: Authenticator
     background: BackgroundResponses
 
@@ -103,7 +106,8 @@ class Parts:
         """Start to load the engines; at the end, close everything that is open."""
         services = self.services
         services.models.start()
-        async with self.metrics.publishing(), self.ledger or nullcontext():
+        updating = nullcontext() if self.model_updates is None else self.model_updates.running()
+        async with self.metrics.publishing(), self.ledger or nullcontext(), updating:
             yield
             await services.task_pools.aclose()
             await self.background.aclose()
@@ -193,6 +197,7 @@ def _create_parts(
         None if database is None else ReservationStore(database), price_model, gateway
     )
     session_store = None if database is None else SessionStore(database)
+    router = Router.load(settings.router)
     record_verifier = RecordVerifier(open_secrets(settings.auth.record_secrets, database))
     metrics.watch(metrics.engine_up, lambda: models.default.up)
     for name, supervisor in models.further.items():
@@ -217,9 +222,8 @@ def _create_parts(
             open_idempotency_cache(database, settings.ledger, gateway),
             open_scorer(settings.answer_scorer),
         ),
-        AdmissionController(
-            settings, Router.load(settings.router), record_verifier, models.further
-        ),
+        AdmissionController(settings, router, record_verifier, models.further),
+        ModelUpdates.of(settings, router),
         Authenticator(
             [*map(Key.from_settings, settings.keys)],
             None if database is None else KeyStore(database),

@@ -14,11 +14,15 @@ from proctor.budget.machine import BudgetStateMachine, DesyncError
 from proctor.budget.moves import EMPTY_RECORD, EngineRecord, Move
 from proctor.budget.outcome import EndReason
 from proctor.budget.processors.backend import Array, ArrayBackend
-from proctor.budget.processors.confidence import VERDICTS, ConfidenceTable, token_confidence
 from proctor.budget.processors.constraints import TokenConstraints, constraints_on
 from proctor.budget.processors.enforcer import Enforcer, RowMasks, log_violation
 from proctor.budget.processors.forced_sequences import NO_TOKEN
 from proctor.budget.processors.params import EngineBudget, markers_of, read
+from proctor.budget.processors.sampling.confidence import (
+    VERDICTS,
+    ConfidenceTable,
+    token_confidence,
+)
 from proctor.budget.processors.sampling.penalties import BatchPenalties, RowPenalties
 from proctor.budget.processors.tokenizer.vocabulary import vocabulary_of
 from proctor.budget.vocabulary import MAX_CONTINUATION_BYTES

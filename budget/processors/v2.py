@@ -26,11 +26,15 @@ from proctor.budget.moves import EngineRecord, Move
 from proctor.budget.outcome import EndReason
 from proctor.budget.processors.attempt_log import MAX_RECORDS, AttemptLog
 from proctor.budget.processors.backend import ArrayBackend
-from proctor.budget.processors.confidence import VERDICTS, ConfidenceTable, token_confidence
 from proctor.budget.processors.drafts import DraftCounts
 from proctor.budget.processors.enforcer import Enforcer, RowMasks
 from proctor.budget.processors.forced_sequences import NO_TOKEN
 from proctor.budget.processors.params import EngineBudget, markers_of, read
+from proctor.budget.processors.sampling.confidence import (
+    VERDICTS,
+    ConfidenceTable,
+    token_confidence,
+)
 from proctor.budget.processors.table import State
 from proctor.budget.processors.tokenizer.vocabulary import vocabulary_of
 

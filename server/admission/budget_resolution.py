@@ -9,9 +9,9 @@ from pydantic import BaseModel, ValidationError
 from proctor.budget import ThinkingBudget
 from proctor.server.admission.budget_request import BudgetRequest, FieldValue, conflict
 from proctor.server.config.budgets import AUTO, Parallel, Tier
-from proctor.server.config.early_exit import EarlyExit, Method
 from proctor.server.config.section import coalesce
 from proctor.server.config.settings import Settings
+from proctor.server.config.thinking.early_exit import EarlyExit, Method
 from proctor.server.errors import BadRequest
 from proctor.server.generation.resolution import RequestedParts, Resolution
 from proctor.server.schemas.base import RequestModel

@@ -14,10 +14,10 @@ from proctor.server.admission.budget_request import FieldValue
 from proctor.server.admission.parallel_chains import PARALLEL, share_of
 from proctor.server.admission.prompt import check_room
 from proctor.server.config.budgets import Tier, VoteMethod
-from proctor.server.config.early_exit import EarlyExit
 from proctor.server.config.prices import Prices
 from proctor.server.config.sessions import Limit
 from proctor.server.config.settings import Settings
+from proctor.server.config.thinking.early_exit import EarlyExit
 from proctor.server.engines.base import Engine, Job, Prompt, Sampling
 from proctor.server.engines.tool_calls import Constraint, Kind
 from proctor.server.errors import BadRequest, ContextTooLong

@@ -6,8 +6,8 @@ from typing import NamedTuple
 
 from proctor.budget import ThinkingBudget
 from proctor.server.config.budgets import Keep, Parallel, VoteMethod
-from proctor.server.config.early_exit import Method
 from proctor.server.config.settings import Settings
+from proctor.server.config.thinking.early_exit import Method
 from proctor.server.errors import BadRequest
 from proctor.server.generation.resolution import Resolution, with_bounds
 from proctor.server.schemas.generation import Generation

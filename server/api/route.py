@@ -1,13 +1,17 @@
 """`POST /v1/route`: explains the budget that a chat request would get, without generating."""
 
+import math
+
 from fastapi import Request, Response
 
 from proctor.router import LEVELS
+from proctor.router.outcomes.policy import Choice, Rule
 from proctor.server.accounting.cost import PriceModel
 from proctor.server.accounting.estimates import estimate
 from proctor.server.accounting.sessions import Sessions
 from proctor.server.accounting.usage_history import UsageHistory
 from proctor.server.admission.controller import AdmissionController
+from proctor.server.admission.routing import RoutedChoice
 from proctor.server.api.bodies import BodyReader
 from proctor.server.api.generation.responder import with_deadline
 from proctor.server.config.prices import Prices
@@ -18,7 +22,13 @@ from proctor.server.generation.context import RequestContext
 from proctor.server.generation.resolution import Resolution
 from proctor.server.pricing import Cost
 from proctor.server.schemas.parsing import parse_chat
-from proctor.server.schemas.responses import Estimate, RouteReport, RouterReport, as_json
+from proctor.server.schemas.responses import (
+    Estimate,
+    OutcomeReport,
+    RouteReport,
+    RouterReport,
+    as_json,
+)
 from proctor.server.sessions.limits import UNLIMITED
 from proctor.server.sessions.names import read_session
 
@@ -111,6 +121,8 @@ def format_text(resolution: Resolution, routing: RoutingResult, prices: Prices |
             for tokens in (budget.min_tokens, budget.max_tokens)
         )
         lines.append(f"cost      {low} to {high} {prices.currency} for the thinking")
+    if isinstance(routing, RoutedChoice):
+        lines += _outcome_lines(routing.choice)
     signals = prediction.signals[:MAX_SIGNALS]
     lines += [f"  {signal.weight:+.2f}  {signal.name}" for signal in signals]
     if resolution.clamped_by:
@@ -120,8 +132,12 @@ def format_text(resolution: Resolution, routing: RoutingResult, prices: Prices |
 
 def _to_router_report(routing: RoutingResult) -> RouterReport:
     prediction = routing.prediction
+    choice = routing.choice if isinstance(routing, RoutedChoice) else None
     return {
         "level": routing.level,
+        "rule": Rule.COSTS if choice is None else choice.rule,
+        "error_cost": None if choice is None else _finite(choice.error_cost),
+        "tiers": None if choice is None else _to_outcomes(choice),
         "probabilities": {
             level: round(probability, WEIGHT_DIGITS)
             for level, probability in zip(LEVELS, prediction.probabilities, strict=True)
@@ -131,3 +147,35 @@ def _to_router_report(routing: RoutingResult) -> RouterReport:
             for signal in prediction.signals[:MAX_SIGNALS]
         ],
     }
+
+
+def _to_outcomes(choice: Choice) -> dict[str, OutcomeReport] | None:
+    """Return what an outcome model expects of each tier."""
+    if choice.forecast is None:
+        return None
+    price = _finite(choice.error_cost)
+    forecasts = zip(choice.forecast.right.tolist(), choice.forecast.tokens.tolist(), strict=True)
+    return {
+        tier: {
+            "right": round(right, WEIGHT_DIGITS),
+            "thinking_tokens": round(tokens, 1),
+            "cost": None if price is None else round(price * (1.0 - right) + tokens, 1),
+        }
+        for tier, (right, tokens) in zip(choice.tiers, forecasts, strict=True)
+    }
+
+
+def _outcome_lines(choice: Choice) -> list[str]:
+    outcomes = _to_outcomes(choice) or {}
+    head = [f"rule      {choice.rule}"]
+    if choice.error_cost is not None:
+        head = [f"rule      {choice.rule}, a wrong answer costs {choice.error_cost:.0f} tokens"]
+    return head + [
+        f"  {tier}: {report['right']:.1%} right, {report['thinking_tokens']:.0f} thinking tokens"
+        + ("" if report["cost"] is None else f", cost {report['cost']:.0f}")
+        for tier, report in outcomes.items()
+    ]
+
+
+def _finite(number: float | None) -> float | None:
+    return None if number is None or math.isinf(number) else round(number, 1)

@@ -17,6 +17,7 @@ from proctor.server.admission.budget_resolution import ceilings, resolve
 from proctor.server.admission.routing import Router
 from proctor.server.api.route import format_text
 from proctor.server.cli import keys as keys_cli
+from proctor.server.cli import learn as learn_cli
 from proctor.server.cli import ledger as ledger_cli
 from proctor.server.cli import records as records_cli
 from proctor.server.cli import replica as replica_cli
@@ -25,9 +26,9 @@ from proctor.server.cli.launch import command as launch_cli
 from proctor.server.cli.serve import serve
 from proctor.server.cli.terminal import CONFIG_ERROR_STATUS, print_config_error
 from proctor.server.cli.workers.supervisor import serve_workers
-from proctor.server.config.reasoning_format import ReasoningFormat
 from proctor.server.config.section import ConfigError
 from proctor.server.config.settings import Settings, load_settings
+from proctor.server.config.thinking.reasoning_format import ReasoningFormat
 from proctor.server.storage.errors import LedgerError
 
 COMMANDS = "proctor.commands"
@@ -57,6 +58,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 return records_cli.run(options)
             case "sessions":
                 return sessions_cli.run(options)
+            case "router" if options.router_command == "learn":
+                return learn_cli.run(options)
             case "router":
                 return router_cli.run(options, _calibration_rows)
             case name:
@@ -87,8 +90,11 @@ def _parser() -> argparse.ArgumentParser:
     route = commands.add_parser("route", help="show which budget a prompt would get, and why")
     route.add_argument("--config", type=Path, help=CONFIG)
     route.add_argument("prompt", help="prompt, as a user message")
-    router = commands.add_parser("router", help="train, evaluate or calibrate the router")
-    router_cli.add_arguments(router)
+    router = commands.add_parser("router", help="train, evaluate, calibrate or teach the router")
+    learn = router_cli.add_arguments(router).add_parser(
+        "learn", help="learn from answers what each tier gives for a prompt"
+    )
+    learn_cli.add_arguments(learn, CONFIG)
     keys = commands.add_parser("keys", help="create, list and revoke API keys")
     keys_cli.add_arguments(keys, CONFIG)
     ledger = commands.add_parser("ledger", help="report the spending; migrate the database")

@@ -4,6 +4,7 @@ import logging
 from collections.abc import Callable
 from decimal import Decimal
 from enum import StrEnum
+from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import (
@@ -14,9 +15,10 @@ from pydantic import (
 )
 
 from proctor.budget import BudgetError, Landing, OnLoop, ThinkingBudget
-from proctor.router import Costs
-from proctor.server.config.early_exit import AnswerKind, EarlyExit
+from proctor.router import LEVELS, Costs
+from proctor.router.outcomes.policy import Objective
 from proctor.server.config.section import Section, UsageLimits, coalesce
+from proctor.server.config.thinking.early_exit import AnswerKind, EarlyExit
 
 logger = logging.getLogger(__name__)
 
@@ -286,12 +288,53 @@ class RouterSettings(Section):
     Attributes:
         classifier: the name of an entry point of the group `proctor.classifiers`.
         levels: the tier of each level of difficulty.
-        costs: the cost of treating a prompt of one level as one of another.
+        costs: the cost of treating a prompt of one level as one of another; without a
+            `model`, they decide.
+        model: the file of an outcome model that `proctor router learn` has written; None
+            decides by `costs`.
+        error_cost: the price of a wrong answer, in thinking tokens: the tier of the least
+            expected cost is chosen.
+        mean_thinking_tokens: the average number of thinking tokens of an answer: the tiers
+            of the best expected accuracy within it are chosen.
+        min_accuracy: the share of right answers below which prices and averages are not
+            respected.
+        explore: the share of prompts that get another tier than the one chosen, so that
+            there are answers to learn from.
+        half_life_days: the age at which an answer counts half when a model is learned.
+        learn_hours: the interval at which the server learns `model` anew from its ledger, in
+            a process of its own; 0 leaves it to `proctor router learn`.
     """
 
     classifier: Annotated[str, Field(min_length=1)] = "ensemble"
     levels: Levels = Levels()
     costs: Costs = Costs()
+    model: Path | None = None
+    error_cost: Annotated[float, Field(gt=0)] | None = None
+    mean_thinking_tokens: Annotated[float, Field(gt=0)] | None = None
+    min_accuracy: Annotated[float, Field(gt=0, lt=1)] | None = None
+    explore: Annotated[float, Field(ge=0, le=0.5)] = 0.0
+    half_life_days: Annotated[float, Field(gt=0)] = 30.0
+    learn_hours: Annotated[float, Field(ge=0)] = 0.0
+
+    @model_validator(mode="after")
+    def _has_one_objective(self) -> "RouterSettings":
+        if self.error_cost is not None and self.mean_thinking_tokens is not None:
+            raise ValueError("error_cost and mean_thinking_tokens are mutually exclusive")
+        if self.model is not None and self.objective == Objective():
+            raise ValueError("model requires error_cost, mean_thinking_tokens or min_accuracy")
+        if self.learn_hours and self.model is None:
+            raise ValueError("learn_hours requires model, the file to write")
+        return self
+
+    @property
+    def objective(self) -> Objective:
+        """What an outcome model shall choose by."""
+        return Objective(self.error_cost, self.mean_thinking_tokens, self.min_accuracy)
+
+    @property
+    def tiers(self) -> tuple[str, ...]:
+        """The names of the tiers to choose from, from the lowest level to the highest."""
+        return tuple(dict.fromkeys(map(self.levels.tier_of, LEVELS)))
 
     @field_validator("classifier")
     @classmethod

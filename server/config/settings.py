@@ -43,8 +43,8 @@ from proctor.server.config.models import ModelSettings
 from proctor.server.config.page import Page
 from proctor.server.config.paths import state_folder
 from proctor.server.config.prices import ComputePrice, Prices
-from proctor.server.config.reasoning_format import ReasoningFormat
 from proctor.server.config.section import ConfigError, UsageLimits, coalesce
+from proctor.server.config.thinking.reasoning_format import ReasoningFormat
 from proctor.server.config.tracing import TracingSettings
 
 logger = logging.getLogger(__name__)
@@ -200,6 +200,13 @@ class Settings(BaseSettings):
     def _check_markers(self) -> None:
         if (self.thinking_start is None) != (self.thinking_end is None):
             raise ValueError("thinking_start and thinking_end must be set together")
+
+    @model_validator(mode="after")
+    def _has_answers_to_learn_from(self) -> "Settings":
+        has_texts = self.ledger.texts and bool(self.ledger.url.get_secret_value())
+        if self.router.learn_hours and not has_texts:
+            raise ValueError("router.learn_hours requires a ledger with texts (ledger.texts)")
+        return self
 
     @model_validator(mode="after")
     def _one_price_model(self) -> "Settings":

@@ -21,7 +21,7 @@ from proctor.budget import (
     Vocabulary,
 )
 from proctor.budget.confidence import ConfidenceExit
-from proctor.server.config.early_exit import EarlyExit
+from proctor.server.config.thinking.early_exit import EarlyExit
 from proctor.server.engines.processes.stall import StallTimeouts
 from proctor.server.engines.tool_calls import Constraint, ToolFormat
 

@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 from proctor.budget import ThinkingBudget
 from proctor.server.config.budgets import CUSTOM, Parallel, Tier
-from proctor.server.config.early_exit import EarlyExit
+from proctor.server.config.thinking.early_exit import EarlyExit
 from proctor.server.schemas.responses import Source
 
 TURN = "turn"

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from proctor.server.channels.deltas import Channel, TextDelta, TokenUsage, ToolCallDelta
 from proctor.server.channels.splitter import ChannelSplitter
-from proctor.server.config.reasoning_format import ReasoningFormat
+from proctor.server.config.thinking.reasoning_format import ReasoningFormat
 from proctor.server.engines.base import Engine, Job, TokenLogprob
 from proctor.server.engines.tool_calls import CallDelta
 from proctor.server.generation.base import (

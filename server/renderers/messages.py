@@ -9,7 +9,7 @@ from pydantic_core import from_json, to_json
 
 from proctor.server.channels.deltas import Channel, TextDelta, ToolCallDelta
 from proctor.server.channels.splitter import ChannelSplitter
-from proctor.server.config.reasoning_format import ReasoningFormat
+from proctor.server.config.thinking.reasoning_format import ReasoningFormat
 from proctor.server.engines.base import Engine, Finish, Job
 from proctor.server.engines.tool_calls import CallDelta
 from proctor.server.errors import ApiError

@@ -4,7 +4,7 @@ from collections.abc import AsyncGenerator, Mapping
 from typing import Literal
 
 from proctor.server.channels.deltas import Channel, TextDelta, TokenUsage
-from proctor.server.config.reasoning_format import ReasoningFormat
+from proctor.server.config.thinking.reasoning_format import ReasoningFormat
 from proctor.server.generation.base import ChoiceResult, StreamItem
 from proctor.server.schemas.messages import CLOSE_TAG, OPEN_TAG
 

@@ -7,8 +7,8 @@ from pydantic import BeforeValidator, Field
 
 from proctor.budget import MAX_CONTINUATIONS, Landing, OnLoop
 from proctor.server.config.budgets import MAX_CHAINS, Keep, VoteMethod
-from proctor.server.config.early_exit import AnswerKind, Method
 from proctor.server.config.limits import MAX_NAME
+from proctor.server.config.thinking.early_exit import AnswerKind, Method
 from proctor.server.schemas.base import (
     Count,
     CountOrNoCap,

@@ -7,8 +7,8 @@ from pydantic import BeforeValidator, ConfigDict, Field
 from pydantic_core import PydanticCustomError
 
 from proctor.server.config.limits import MAX_NAME
-from proctor.server.config.reasoning_format import ReasoningFormat
 from proctor.server.config.section import coalesce
+from proctor.server.config.thinking.reasoning_format import ReasoningFormat
 from proctor.server.engines.tool_calls import Constraint, ToolChoice
 from proctor.server.errors import BadRequest
 from proctor.server.schemas.base import (

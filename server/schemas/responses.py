@@ -528,11 +528,30 @@ class SignalReport(ResponseSchema):
     """The weight of the feature: positive for more thinking, negative for less."""
 
 
+class OutcomeReport(ResponseSchema):
+    """What the router expects of one tier for the prompt."""
+
+    right: float
+    """The probability of a right answer."""
+    thinking_tokens: float
+    """The expected number of thinking tokens."""
+    cost: float | None
+    """The expected cost in thinking tokens: those used, and the price of a wrong answer times its
+    probability. Null if no price is high enough for the accuracy that is wanted."""
+
+
 class RouterReport(ResponseSchema):
-    """The router's prediction for the prompt."""
+    """The router's prediction for the prompt, and its choice."""
 
     level: str
-    """The predicted level of difficulty."""
+    """The predicted level of difficulty, or the one whose tier was chosen."""
+    rule: str
+    """What chose the tier: `costs` of misclassification, without an outcome model; `error_cost`,
+    `mean_thinking_tokens` or `min_accuracy`, with one; or `explore`, chance."""
+    error_cost: float | None
+    """The price of a wrong answer in thinking tokens that applied, or null."""
+    tiers: dict[str, OutcomeReport] | None
+    """What the outcome model expects of each tier, or null without one."""
     probabilities: dict[str, float]
     """The probability of each level of difficulty."""
     signals: list[SignalReport]

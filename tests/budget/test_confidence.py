@@ -10,8 +10,12 @@ from hypothesis import strategies as st
 
 from proctor.budget import BudgetError, EndReason, Markers, Move, TokenBudget, replay
 from proctor.budget.confidence import TOP_K, ConfidenceExit, ConfidenceWindow
-from proctor.budget.processors.confidence import VERDICTS, ConfidenceTable, token_confidence
 from proctor.budget.processors.params import EngineBudget
+from proctor.budget.processors.sampling.confidence import (
+    VERDICTS,
+    ConfidenceTable,
+    token_confidence,
+)
 from tests.budget import test_v1, test_v2
 from tests.budget.requests import Request
 from tests.budget.strategies import EOS, VOCABULARY

@@ -8,9 +8,9 @@ from proctor.server.admission.budget_request import (
 from proctor.server.admission.controller import AdmissionController
 from proctor.server.api.generation.endpoint import GenerationApi
 from proctor.server.auth.api_key import Key
-from proctor.server.config.reasoning_format import ReasoningFormat
 from proctor.server.config.section import coalesce
 from proctor.server.config.settings import Settings
+from proctor.server.config.thinking.reasoning_format import ReasoningFormat
 from proctor.server.engines.base import Engine
 from proctor.server.errors import BadRequest
 from proctor.server.generation.base import Admission

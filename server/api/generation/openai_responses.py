@@ -13,8 +13,8 @@ from proctor.server.api.generation.endpoint import GenerationApi, GenerationEndp
 from proctor.server.api.generation.responder import Responder, headers_of, respond
 from proctor.server.api.generation.response_archive import to_object
 from proctor.server.auth.api_key import Key
-from proctor.server.config.reasoning_format import ReasoningFormat
 from proctor.server.config.settings import Settings
+from proctor.server.config.thinking.reasoning_format import ReasoningFormat
 from proctor.server.engines.base import Engine
 from proctor.server.generation.base import Admission
 from proctor.server.generation.context import RequestContext

@@ -2,7 +2,7 @@
 
 import re
 
-from proctor.server.config.early_exit import AnswerKind
+from proctor.server.config.thinking.early_exit import AnswerKind
 
 NUMBER = re.compile(r"-?\d[\d,]*(?:\.\d+)?")
 CHOICE = re.compile(r"(?<![A-Za-z])\(?([A-J])\)?(?![A-Za-z'])")

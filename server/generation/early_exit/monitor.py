@@ -7,7 +7,7 @@ from contextlib import AbstractContextManager
 
 from proctor.budget import EndReason
 from proctor.server.channels.splitter import ChannelSplitter
-from proctor.server.config.early_exit import EarlyExit
+from proctor.server.config.thinking.early_exit import EarlyExit
 from proctor.server.engines.base import Engine, Job
 from proctor.server.errors import EngineUnavailable
 from proctor.server.generation.early_exit.probe import Probe

@@ -5,7 +5,7 @@ from contextlib import aclosing
 from dataclasses import replace
 
 from proctor.budget import TokenBudget
-from proctor.server.config.early_exit import EarlyExit, Method
+from proctor.server.config.thinking.early_exit import EarlyExit, Method
 from proctor.server.engines.base import Engine, Job, Sampling, TokenLogprob
 
 TOP_LOGPROBS = 20

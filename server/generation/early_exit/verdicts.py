@@ -3,7 +3,7 @@
 import math
 from collections.abc import Sequence
 
-from proctor.server.config.early_exit import EarlyExit, Method
+from proctor.server.config.thinking.early_exit import EarlyExit, Method
 from proctor.server.engines.base import TokenLogprob
 from proctor.server.generation.early_exit.answers import normalized
 

@@ -5,7 +5,7 @@ from typing import Any, Literal
 
 from pydantic_core import to_json
 
-from proctor.server.config.reasoning_format import ReasoningFormat
+from proctor.server.config.thinking.reasoning_format import ReasoningFormat
 from proctor.server.schemas.anthropic.blocks import (
     Block,
     RedactedThinkingBlock,

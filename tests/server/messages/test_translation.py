@@ -5,7 +5,7 @@ from typing import Any
 import orjson
 import pytest
 
-from proctor.server.config.reasoning_format import ReasoningFormat
+from proctor.server.config.thinking.reasoning_format import ReasoningFormat
 from proctor.server.errors import BadRequest
 from proctor.server.schemas.anthropic.request import MessagesRequest
 from proctor.server.schemas.anthropic.translation import to_chat

@@ -75,4 +75,5 @@ async def test_it_changes_nothing_of_what_is_sent(method: str) -> None:
 
 def test_it_is_the_outermost_of_the_server() -> None:
     app = create_app(Settings(), FakeEngine)
-    assert app.user_middleware[0].cls is BodyMiddleware
+    outermost: object = app.user_middleware[0].cls
+    assert outermost is BodyMiddleware

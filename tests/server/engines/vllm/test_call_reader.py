@@ -13,7 +13,7 @@ from proctor.budget import TokenBudget
 from proctor.server.channels.answer_text import AnswerText
 from proctor.server.channels.deltas import TextDelta, ToolCallDelta
 from proctor.server.channels.splitter import ChannelSplitter
-from proctor.server.config.reasoning_format import ReasoningFormat
+from proctor.server.config.thinking.reasoning_format import ReasoningFormat
 from proctor.server.engines.base import Job, ModelInfo, Sampling
 from proctor.server.engines.fake import END_THINK, END_TURN, MARKERS, SPECIAL, TURN, ByteCodec
 from proctor.server.engines.tool_calls import CallDelta, ToolChoice, ToolFormat

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proctor.server.config.early_exit import AnswerKind
+from proctor.server.config.thinking.early_exit import AnswerKind
 from proctor.server.generation.early_exit.answers import normalized
 
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proctor.server.config.early_exit import AnswerKind, EarlyExit, Method
+from proctor.server.config.thinking.early_exit import AnswerKind, EarlyExit, Method
 from proctor.server.engines.base import TokenLogprob
 from proctor.server.generation.early_exit.verdicts import Verdict, entropy
 

@@ -1,0 +1,1 @@
+"""Learns outcome models from answers, and judges them before they are used. NumPy only."""

@@ -1,0 +1,1 @@
+"""Settings of how thinking ends and how it is shown."""
