@@ -82,6 +82,7 @@ class ConfidenceWindow:
         mean = self._sum / self._count
         self._sum, self._count = 0.0, 0
         if settings.floor is not None and mean < settings.floor:
+            self._streak = 0
             return EndReason.UNSURE
         is_settled = settings.threshold is not None and mean >= settings.threshold
         self._streak = self._streak + 1 if is_settled else 0
