@@ -107,7 +107,7 @@ class RecordingEngine:
         prefix = f"{job_id}-probe-"
         return sum(
             len(recording.tokens)
-            for name, recording in self.recordings.items()
+            for name, recording in self.recordings.copy().items()
             if name.startswith(prefix)
         )
 
