@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
@@ -108,6 +108,11 @@ def _apply_tier(
     )
 
 
+def _values(options: RequestModel) -> dict[str, Any]:
+    """Return the options that are set, without other fields that a request may have."""
+    return options.model_dump(include={*type(options).model_fields}, exclude_none=True)
+
+
 def _early_exit(configured: EarlyExit | None, request: BudgetRequest) -> EarlyExit | None:
     """Return the early exit of a request, or None if it is off.
 
@@ -144,7 +149,7 @@ def _overridden(
     Raises:
         BadRequest: if they are incomplete or invalid.
     """
-    values = {} if options is None else options.model_dump(exclude_none=True)
+    values = {} if options is None else _values(options)
     base = {} if configured is None else configured.model_dump()
     if not values and configured is None:
         return None

@@ -132,6 +132,10 @@ def _make_section_valid(fields: dict) -> None:
     )
     if fields.get("min_tokens") is not None:
         fields["min_tokens"] = SMALL_NUMBER
+    if isinstance(fields.get("early_exit"), dict):
+        fields["early_exit"] |= {"method": "entropy", "patience": 2}
+    if isinstance(fields.get("parallel"), dict):  # several chains exclude other fields
+        fields["parallel"] |= {"chains": 1, "method": "vote"}
     if isinstance(fields.get("wrap_up_text"), str):
         fields["wrap_up_text"] = fields["wrap_up_text"][:SMALL_NUMBER]
     texts = fields.get("continuation_text")
