@@ -190,3 +190,9 @@ def test_a_maximum_stays_where_it_is() -> None:
     assert moved_maximum(budget, 5, None, thinking=True, **facts) is None
     assert moved_maximum(budget, 8, 2, thinking=True, **facts) == 5
     assert moved_maximum(budget, None, None, thinking=True, **facts) == 5
+
+
+def test_moves_after_the_last_token_are_ignored() -> None:
+    """The engine may be ahead of the tokens that the gateway received."""
+    machine = replay(TokenBudget(maximum=9), ONE, [0, 1], moves=(Move(2, 8), Move(3, 3)))
+    assert machine.maximum == 8
