@@ -196,3 +196,4 @@ def test_moves_after_the_last_token_are_ignored() -> None:
     """The engine may be ahead of the tokens that the gateway received."""
     machine = replay(TokenBudget(maximum=9), ONE, [0, 1], moves=(Move(2, 8), Move(3, 3)))
     assert machine.maximum == 8
+    assert machine.move_maximum(8) is None  # it stays
