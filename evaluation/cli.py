@@ -161,7 +161,8 @@ def _add_run(parser: argparse.ArgumentParser) -> None:
         default=[],
         metavar="METHOD[:FIELD=VALUE]…",
         help="also end the thinking of each cap, tier and number of continuations early; methods: "
-        "entropy, answer, confidence; fields: threshold, every, patience, answer",
+        "entropy, answer, confidence; fields: threshold, every, patience, answer, floor, "
+        "opening",
     )
     varied.add_argument(
         "--parallel",

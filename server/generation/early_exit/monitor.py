@@ -83,6 +83,8 @@ class EarlyExitMonitor:
 
     async def _probe(self, prefix: Sequence[int]) -> None:
         probe = Probe(self._engine, self._job, prefix, self._early_exit)
+        if not probe.fits:
+            return
         try:
             with self._spare_slot() as has_slot:
                 if not has_slot:

@@ -63,6 +63,12 @@ class Probe:
         self.logprobs: list[TokenLogprob] = []
 
     @property
+    def fits(self) -> bool:
+        """Whether the context has room for it."""
+        length = len(self._job.prompt_ids) + self._job.sampling.max_tokens
+        return length <= self._engine.model.context_length
+
+    @property
     def answer(self) -> str:
         """The text of the tokens, without end-of-turn tokens."""
         eos = self._engine.model.markers.eos

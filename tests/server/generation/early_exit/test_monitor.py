@@ -148,3 +148,35 @@ async def test_a_tier_has_an_early_exit_that_a_request_can_change() -> None:
             response = await with_timeout(http.post(CHAT, json=request))
         reasons.append(response.json()["choices"][0]["thinking"]["end_reason"])
     assert reasons == ["settled", "natural", "natural"]
+
+
+async def test_there_is_no_probe_beyond_the_context() -> None:
+    engine = ProbedEngine("5", "5", "5", context_length=500)
+    answer = await ask(engine, {**EXIT, "opening": "x" * 256})
+    assert answer["choices"][0]["message"]["content"] == "7"
+    longest = max((len(probe.prompt_ids) for probe in engine.probes), default=0)
+    assert longest + 16 <= 500
+
+
+async def test_a_disconnect_aborts_the_probe_too() -> None:
+    """A cancelled choice leaves no probe behind."""
+    entered, engine = asyncio.Event(), ProbedEngine()
+
+    async def hang(job: Job) -> AsyncGenerator[Delta, None]:
+        entered.set()
+        engine.running += 1
+        try:
+            await asyncio.Event().wait()
+            yield Delta([])
+        finally:
+            engine.running -= 1
+
+    generate = engine.generate
+    engine.generate = (  # type: ignore[method-assign]
+        lambda job: hang(job) if "-probe-" in job.id else generate(job)
+    )
+    request = asyncio.create_task(ask(engine))
+    await with_timeout(entered.wait())
+    request.cancel()
+    await asyncio.gather(request, return_exceptions=True)
+    assert engine.running == 0
