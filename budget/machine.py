@@ -166,9 +166,14 @@ class BudgetStateMachine:
         return self.loop_counts[OnLoop.CLOSE] > 0
 
     @property
+    def exiting(self) -> bool:
+        """Whether the maximum was moved for an early exit."""
+        return self._exit is not None
+
+    @property
     def max_continuations(self) -> int:
         """How many attempts to close become continuations whatever the number of tokens."""
-        return self._budget.continuations if self._exit is None else 0
+        return 0 if self.exiting else self._budget.continuations
 
     @property
     def script_length(self) -> int:
@@ -341,6 +346,7 @@ class BudgetStateMachine:
             used=self.tokens + (self.pending if self.thinking else 0),
             incomplete_bytes=self.incomplete_bytes,
             thinking=self.thinking,
+            exiting=self.exiting,
         )
         if maximum is None:
             return None

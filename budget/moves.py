@@ -89,11 +89,12 @@ def moved_maximum(
     used: int,
     incomplete_bytes: int,
     thinking: bool,
+    exiting: bool = False,
 ) -> int | None:
     """Return where a maximum moves.
 
     It never moves below the budget's minimum, nor below what is used, and a character that has
-    begun is completed.
+    begun is completed. After an early exit it is never raised.
 
     Args:
         budget: the choice's budget.
@@ -103,11 +104,14 @@ def moved_maximum(
         used: the thinking tokens so far, pending ones included.
         incomplete_bytes: bytes missing from the last character.
         thinking: whether a thinking block is open.
+        exiting: whether it was moved for an early exit before.
 
     Returns:
         The maximum, or None if it does not move.
     """
     least = max(budget.minimum, used + (incomplete_bytes if thinking else 0))
+    if exiting and target is not None and current is not None:
+        target = min(target, current)
     if target is None:
         closing = max(budget.landing, incomplete_bytes) + len(budget.wrap_up_ids)
         target = used + (closing if thinking else 0)

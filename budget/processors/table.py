@@ -159,6 +159,7 @@ class BudgetTable:
         self._detects_loops = np.zeros(slots, dtype=bool)
         self._has_answer_minimum = np.zeros(slots, dtype=bool)
         self._near_maximum_from = np.full(slots, UNLIMITED)
+        self._exiting = np.zeros(slots, dtype=bool)
         self._any_demands_thinking = self._any_nudge = self._any_loop_detection = (
             self._any_answer_minimum
         ) = False
@@ -193,6 +194,7 @@ class BudgetTable:
         self._has_answer_minimum[slot] = budget.answer_minimum > 0
         maximum = UNLIMITED if machine.maximum is None else machine.maximum
         self._near_maximum_from[slot] = _near_maximum_from(budget, maximum)
+        self._exiting[slot] = machine.exiting
         self._update_any()
         lengths = [len(text) for text in budget.continuation_ids]
         numbers = [
@@ -238,12 +240,14 @@ class BudgetTable:
             used=int(state.tokens[slot]) + (int(state.pending[slot]) if thinking else 0),
             incomplete_bytes=int(state.incomplete_bytes[slot]),
             thinking=thinking,
+            exiting=bool(self._exiting[slot]),
         )
         if moved is None:
             return None
         self._maximum[slot] = moved
         if reason is not None:
             self._continuations[slot] = 0
+            self._exiting[slot] = True
         self._near_maximum_from[slot] = _near_maximum_from(budget, moved)
         none = self._xp.zeros_like(state.thinking)
         # Changes no other slot: they obey their limits already.
@@ -281,6 +285,7 @@ class BudgetTable:
             self._detects_loops,
             self._has_answer_minimum,
             self._near_maximum_from,
+            self._exiting,
         ]
         return [*state, self._numbers.T, self._sequences, self._character_spans, *host]
 

@@ -1,6 +1,7 @@
 """Plots of a run. Requires the extra `eval`."""
 
 import io
+import textwrap
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from itertools import cycle
@@ -23,6 +24,9 @@ SIZE = (6.4, 4.8)
 DPI = 160
 LOW_PERCENT = 12
 """Accuracy below which a point's label is placed above it."""
+
+LEGEND_WIDTH = 44
+"""Characters of a line in a legend of two columns."""
 
 WITHOUT_DATE = {"svg": {"Date": None}, "png": {}}
 STYLE: dict[Any, Any] = {
@@ -162,6 +166,7 @@ def _add_lines(axes: Axes, lines: Mapping[str, Points]) -> None:
     axes.set_xlim(limits)
     handles, labels = axes.get_legend_handles_labels()
     if handles:
+        labels = [textwrap.fill(label.replace(":", ", "), LEGEND_WIDTH) for label in labels]
         axes.figure.legend(handles, labels, loc="outside lower center", ncols=2, fontsize=7)
 
 

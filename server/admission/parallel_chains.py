@@ -7,7 +7,6 @@ from typing import NamedTuple
 from proctor.budget import ThinkingBudget
 from proctor.server.config.budgets import Keep, Parallel, VoteMethod
 from proctor.server.config.settings import Settings
-from proctor.server.config.thinking.early_exit import Method
 from proctor.server.errors import BadRequest
 from proctor.server.generation.resolution import Resolution, with_bounds
 from proctor.server.schemas.generation import Generation
@@ -74,14 +73,6 @@ def _obstacles(
         if is_set:
             other = f"{PARALLEL}.keep" if field == "return_token_ids" else PARALLEL
             yield Obstacle(field, f"'{field}' cannot be combined with '{other}'")
-    early_exit = resolution.early_exit
-    if early_exit is not None and early_exit.method is Method.CONFIDENCE:
-        # The engine ends such a thinking by itself: a grant of tokens would take that back.
-        field = "thinking.early_exit.method"
-        message = (
-            f"'{field}' is 'confidence', which cannot be combined with '{PARALLEL}': use another"
-        )
-        yield Obstacle(field, message)
     yield from _greedy(resolution, request)
     yield from _small_shares(resolution.requested, parallel)
 

@@ -163,6 +163,19 @@ def test_a_continuation_is_cut_between_its_characters() -> None:
     assert machine.forced == 7
 
 
+def test_no_move_takes_an_early_exit_back() -> None:
+    machine = replay(TokenBudget(maximum=40, landing=5), ONE, [0, 1])
+    assert machine.move_maximum(None, EndReason.UNSURE) == Move(2, 7, EndReason.UNSURE)
+    assert machine.move_maximum(60) is None
+    assert machine.move_maximum(4) == Move(2, 4)  # lowered, as any other
+    machine.advance(2)
+    assert machine.move_maximum(7) is None
+    machine.advance(3)
+    assert machine.forced == 7
+    machine.advance(7)
+    assert machine.outcome(EndReason.LENGTH).end_reason is EndReason.UNSURE
+
+
 def test_only_early_exits_are_reasons() -> None:
     with pytest.raises(ValueError, match="settled, unsure"):
         BudgetStateMachine(TokenBudget(maximum=4), ONE).move_maximum(None, EndReason.MAX)
@@ -185,11 +198,10 @@ def test_a_record_is_cut_with_the_tokens() -> None:
 
 def test_a_maximum_stays_where_it_is() -> None:
     budget = TokenBudget(minimum=3, maximum=8, continuation_ids=((1,),))
-    facts = {"used": 5, "incomplete_bytes": 0}
-    assert moved_maximum(budget, 8, 8, thinking=True, **facts) is None
-    assert moved_maximum(budget, 5, None, thinking=True, **facts) is None
-    assert moved_maximum(budget, 8, 2, thinking=True, **facts) == 5
-    assert moved_maximum(budget, None, None, thinking=True, **facts) == 5
+    assert moved_maximum(budget, 8, 8, used=5, incomplete_bytes=0, thinking=True) is None
+    assert moved_maximum(budget, 5, None, used=5, incomplete_bytes=0, thinking=True) is None
+    assert moved_maximum(budget, 8, 2, used=5, incomplete_bytes=0, thinking=True) == 5
+    assert moved_maximum(budget, None, None, used=5, incomplete_bytes=0, thinking=True) == 5
 
 
 def test_moves_after_the_last_token_are_ignored() -> None:

@@ -6,6 +6,7 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Seque
 from contextlib import aclosing
 from dataclasses import replace
 
+from proctor.budget import EndReason
 from proctor.server.channels.deltas import Channel, TextDelta, TokenUsage, ToolCallDelta
 from proctor.server.config.budgets import Keep, VoteMethod
 from proctor.server.engines.base import Finish
@@ -110,7 +111,11 @@ class Election:
         return Progress(0, used.thinking, used if self._continuous_usage else None)
 
     def _count(self, result: ChoiceResult) -> None:
-        """Count the vote of a chain that has ended; an answer that was cut is none."""
+        """Count the vote of a chain that has ended.
+
+        An answer that was cut is none, and that of a chain that was lost has no weight: it wins
+        only if no other chain has an answer.
+        """
         self._sharing.note_end(result.choice, result.thinking_tokens)
         answer = None
         if result.finish is Finish.STOP:
@@ -119,9 +124,14 @@ class Election:
             answer = normalized("".join(texts), self._options.answer)
             if answer is not None:
                 self._answers[result.choice] = "".join(texts)
+        self._votes.add(result.choice, answer, self._weight(result))
+
+    def _weight(self, result: ChoiceResult) -> float:
+        """Return the weight of the vote of a chain that has ended."""
+        if result.outcome.end_reason is EndReason.UNSURE:
+            return 0.0
         is_weighted = self._options.method is VoteMethod.CONFIDENCE
-        weight = self._chains[result.choice].confidence if is_weighted else 1.0
-        self._votes.add(result.choice, answer, weight)
+        return self._chains[result.choice].confidence if is_weighted else 1.0
 
     async def _rank(self) -> None:
         """Let the scorer decide, if there is one, or the vote if it fails."""

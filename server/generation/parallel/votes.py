@@ -7,7 +7,7 @@ from proctor.server.config.budgets import VoteMethod
 from proctor.server.generation.base import AnswerVotes
 
 AGREEMENT = 2
-"""The number of equal answers that decides with `first_agreement`."""
+"""The votes for an answer that decide with `first_agreement`."""
 
 
 @dataclass(slots=True)
@@ -76,7 +76,7 @@ class Votes:
         if not self._candidates or self._method is VoteMethod.BEST_BY_KEY:
             return False
         if self._method is VoteMethod.FIRST_AGREEMENT:
-            return len(self._leader.chains) >= AGREEMENT
+            return self._leader.weight >= AGREEMENT
         return self._is_unassailable
 
     @property

@@ -4,6 +4,7 @@ import pytest
 
 from tests.engine.test_budgets import *  # noqa: F403
 from tests.engine.test_early_exit import *  # noqa: F403
+from tests.engine.test_parallel import *  # noqa: F403
 from tests.engine.test_prefix_cache import *  # noqa: F403
 from tests.engine.test_raw_prompts import *  # noqa: F403
 from tests.engine.test_s1_equivalence import *  # noqa: F403

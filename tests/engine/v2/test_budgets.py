@@ -9,6 +9,7 @@ from typing import Any
 import httpx
 import pytest
 
+from tests.engine.chains import assert_total_kept, random_chains
 from tests.engine.client import (
     CHAT,
     ask,
@@ -83,6 +84,19 @@ async def test_100_random_requests_think_within_their_budgets(
     assert await metric(http, "vllm:prefix_cache_hits_total") > 0
     prompts = [len(one.job.prompt_ids) for one in v2_gateway.engine.recordings.values()]
     assert max(prompts) > CHUNK
+
+
+async def test_chains_share_one_budget(v2_gateway: Gateway, http: httpx.AsyncClient) -> None:
+    rng = Random(20251130)
+    early_exit = {"method": "confidence", "every": 8, "floor": 15.8, "threshold": 16.3}
+    limits = {"max_thinking_tokens": 90, "min_thinking_tokens": 0, "max_tokens": 450}
+    methods = ["vote", "first_agreement"]
+    requests = [random_chains(v2_gateway, rng, methods, **limits) for _ in range(6)]
+    for request in requests[::2]:
+        request["thinking"]["early_exit"] = early_exit
+    answers = await asyncio.gather(*(ask(http, request) for request in requests))
+    for request, answer in zip(requests, answers, strict=True):
+        assert_total_kept(v2_gateway, request, answer)
 
 
 async def test_greedy_texts_equal_those_of_the_v1_runner(

@@ -5,6 +5,7 @@ import math
 from collections import defaultdict
 from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import aclosing
+from dataclasses import replace
 from random import Random
 from typing import Any
 
@@ -353,13 +354,59 @@ async def test_what_cannot_be_combined(fields: Mapping[str, Any], param: str) ->
     assert response.json()["error"]["param"] == param
 
 
-async def test_chains_cannot_end_early_by_confidence() -> None:
-    request = parallel()
-    request["thinking"]["early_exit"] = {"method": "confidence", "threshold": 4}
-    async with client(FakeEngine()) as http:
+class LosingEngine(CountingEngine):
+    """A fake engine that ends the thinking of the chains 0 and 1 after 20 tokens, as lost."""
+
+    def __init__(self, *chains: Script) -> None:
+        super().__init__(scripts(*chains), before_token=self._lose)
+
+    async def check(self, job: Job) -> None:
+        assert job.confidence is not None
+        await super().check(replace(job, early_exit=None))
+
+    async def _lose(self, job: Job, position: int) -> None:
+        await in_turn(job, position)
+        if chain_of(job) < 2 and position == 20:
+            await self.move_maximum(job, None, EndReason.UNSURE)
+
+
+def watched(chains: int, **fields: Any) -> dict[str, Any]:
+    """Return a request whose chains may be lost."""
+    request = parallel(chains, **fields)
+    request["thinking"]["early_exit"] = {"method": "confidence", "floor": 3, "every": 8}
+    request["thinking"] |= {"on_loop": "off", "landing": "hard"}
+    return request
+
+
+@pytest.mark.parametrize("method", ["vote", "first_agreement", "confidence"])
+async def test_chains_that_are_lost_leave_their_tokens_and_do_not_decide(method: str) -> None:
+    """Two of four are lost, and agree; of the others, each thinks on with what they leave."""
+    long = Script(("x" * 150,), "2")
+    engine = LosingEngine(*[Script(("x" * 90,), "1")] * 2, long, long)
+    request = watched(4, options={"method": method}, max_thinking_tokens=400)
+    async with client(engine) as http:
         response = await http.post(CHAT, json=request)
-    assert response.status_code == 400
-    assert response.json()["error"]["param"] == "thinking.early_exit.method"
+
+    assert response.status_code == 200, response.text
+    (choice,) = response.json()["choices"]
+    assert choice["message"]["content"] == "2"
+    assert choice["thinking"]["tokens"] == 150
+    votes = choice["thinking"]["votes"]
+    assert {(each["answer"], each["weight"] > 0) for each in votes["answers"]} == {
+        ("1", False),
+        ("2", True),
+    }
+    assert votes["tokens"] == 2 * 20 + 2 * 150
+
+
+async def test_an_answer_of_a_lost_chain_is_better_than_none() -> None:
+    thinking = ("x" * 90,)
+    silent = Script(thinking, "I do not know.")
+    async with client(LosingEngine(Script(thinking, "1"), Script(thinking, "2"), silent)) as http:
+        response = await http.post(CHAT, json=watched(3))
+    (choice,) = response.json()["choices"]
+    assert choice["message"]["content"] == "1"
+    assert choice["thinking"]["end_reason"] == "unsure"
 
 
 async def test_confidence_needs_an_engine_with_log_probabilities() -> None:
