@@ -1,6 +1,6 @@
 """`GET /v1/tiers`: the named budgets."""
 
-from typing import Annotated
+from typing import Annotated, cast
 
 from fastapi import Query, Response
 
@@ -9,7 +9,13 @@ from proctor.server.config.budgets import Tier
 from proctor.server.config.settings import Settings
 from proctor.server.engines.served_models import ServedModels
 from proctor.server.errors import UnknownModel
-from proctor.server.schemas.responses import TierCard, TierList, as_json
+from proctor.server.schemas.responses import (
+    EarlyExitCard,
+    ParallelCard,
+    TierCard,
+    TierList,
+    as_json,
+)
 
 
 class TiersEndpoint:
@@ -66,4 +72,9 @@ def _to_card(tier: Tier) -> TierCard:
     }
     if tier.model is not None:
         card["model"] = tier.model
+    if tier.early_exit is not None:
+        options = tier.early_exit.model_dump(mode="json", exclude_none=True)
+        card["early_exit"] = cast(EarlyExitCard, options)
+    if tier.parallel is not None:
+        card["parallel"] = cast(ParallelCard, tier.parallel.model_dump(mode="json"))
     return card

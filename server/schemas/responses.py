@@ -720,6 +720,38 @@ class ModelList(ResponseSchema):
     """One entry per name, the model's own name first."""
 
 
+class EarlyExitCard(ResponseSchema):
+    """When a tier's thinking ends early, as requests send it in `thinking.early_exit`."""
+
+    method: Literal["answer", "entropy", "confidence", "off"]
+    """How it is recognized that the answer is settled."""
+    every: int
+    """The minimum number of thinking tokens between two probes, or the length of a window."""
+    patience: int
+    """How many probes or windows in a row must agree."""
+    answer: Literal["number", "choice", "text"]
+    """How trial answers are compared."""
+    threshold: NotRequired[float]
+    """The entropy up to which, or the confidence from which on, the answer is settled."""
+    floor: NotRequired[float]
+    """The confidence below which the thinking is lost."""
+    opening: NotRequired[str]
+    """The text with which answers begin."""
+
+
+class ParallelCard(ResponseSchema):
+    """A tier's chains, as requests send them in `thinking.parallel`."""
+
+    chains: int
+    """The number of chains, which share the budget."""
+    method: Literal["vote", "confidence", "first_agreement", "best_by_key"]
+    """How the answer is chosen."""
+    answer: Literal["number", "choice", "text"]
+    """How answers are compared."""
+    keep: Literal["winner", "summary"]
+    """What the response has in the place of the thinking."""
+
+
 class TierCard(ResponseSchema):
     """A tier: a named thinking budget."""
 
@@ -737,6 +769,10 @@ class TierCard(ResponseSchema):
     """The `top_p` for requests that do not set one, or null for the model's default."""
     model: NotRequired[str]
     """The model that serves the tier, if it is another one than requests name."""
+    early_exit: NotRequired[EarlyExitCard]
+    """When the thinking ends early, if it does."""
+    parallel: NotRequired[ParallelCard]
+    """The chains of thought for one answer, if there are several."""
 
 
 class TierList(ResponseSchema):

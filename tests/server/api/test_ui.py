@@ -47,7 +47,13 @@ async def test_the_page_gets_its_settings() -> None:
 
 
 async def test_tiers_are_listed() -> None:
-    tiers = [{"name": "none", "max_tokens": 0}, {"name": "free", "max_tokens": -1, "top_p": 0.9}]
+    early_exit = {"method": "entropy", "threshold": 0.1}
+    parallel = {"chains": 3, "answer": "number"}
+    tiers = [
+        {"name": "none", "max_tokens": 0},
+        {"name": "free", "max_tokens": -1, "top_p": 0.9},
+        {"name": "votes", "max_tokens": -1, "early_exit": early_exit, "parallel": parallel},
+    ]
     names = {"low": "free", "medium": "free", "high": "free"}
     overrides = {
         "tiers": tiers,
@@ -64,5 +70,11 @@ async def test_tiers_are_listed() -> None:
         "data": [
             {"name": "none", "max_tokens": 0, "top_p": None, **rest},
             {"name": "free", "max_tokens": -1, "top_p": 0.9, **rest},
+            {
+                **{"name": "votes", "max_tokens": -1, "top_p": None, **rest},
+                "early_exit": {**early_exit, "every": 32, "patience": 2, "answer": "text"}
+                | {"opening": ""},
+                "parallel": {**parallel, "method": "vote", "keep": "winner"},
+            },
         ],
     }
