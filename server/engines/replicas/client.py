@@ -4,7 +4,6 @@ import json
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from io import BytesIO
 from ssl import SSLError
 
 import aiohttp
@@ -15,12 +14,7 @@ from proctor.replica.moving import MOVE_PATH, MoveOrder, read_move
 from proctor.server.engines.listed_model import ListedModel, ModelList
 from proctor.server.engines.replicas.events import EventReader, ReplicaDelta
 from proctor.server.errors import EngineUnavailable, UnsupportedRequest
-
-KEEPALIVE_SECONDS = 2.0
-"""How long an idle connection is reused; vLLM's server closes it after five seconds."""
-
-LARGE_BYTES = 2**20
-CONNECT_SECONDS = 10.0
+from proctor.server.http_client import CONNECT_SECONDS, new_connector, send
 
 
 class ReplicaLost(EngineUnavailable):
@@ -182,7 +176,14 @@ class ReplicaClient:
     ) -> AsyncGenerator[aiohttp.ClientResponse, None]:
         """Send a request, and yield its response if that is no error."""
         try:
-            response = await self._send(method, path, body, headers or {})
+            response = await send(
+                self._session,
+                method,
+                self._address.origin + path,
+                body=body,
+                headers={**self._headers, **(headers or {})},
+                server_hostname=self._address.name,
+            )
         except aiohttp.ClientError as error:
             raise _lost(error) from error
         self._open.add(response)
@@ -196,36 +197,11 @@ class ReplicaClient:
             # After the whole body, the connection was released already and stays open.
             response.close()
 
-    async def _send(
-        self,
-        method: str,
-        path: str,
-        body: bytes | None,
-        headers: Mapping[str, str],
-    ) -> aiohttp.ClientResponse:
-        """Send a request, again if an idle connection was closed at the moment of its reuse."""
-        for is_last in (False, True):
-            try:
-                return await self._session.request(
-                    method,
-                    self._address.origin + path,
-                    # Not as bytes if large: aiohttp would send all of it at once.
-                    data=body if body is None or len(body) < LARGE_BYTES else BytesIO(body),
-                    headers={**self._headers, **headers},
-                    server_hostname=self._address.name,
-                )
-            except aiohttp.ClientConnectorError:
-                raise
-            except (aiohttp.ServerDisconnectedError, aiohttp.ClientOSError):
-                if is_last:
-                    raise
-        raise AssertionError("unreachable")
-
 
 def new_session() -> aiohttp.ClientSession:
     """Return the connections to all replicas of an engine, without limits of their own."""
     return aiohttp.ClientSession(
-        connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=KEEPALIVE_SECONDS),
+        connector=new_connector(),
         timeout=aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_SECONDS),
         headers={"content-type": "application/json"},
         auto_decompress=False,

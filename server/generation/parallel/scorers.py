@@ -2,16 +2,18 @@
 
 import asyncio
 import inspect
+import json
 import math
 from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import entry_points
 from typing import Any, Protocol
 
-import httpx
+import aiohttp
 from pydantic import BaseModel, ValidationError
 
 from proctor.server.config.budgets import ScorerSettings
 from proctor.server.config.section import ConfigError
+from proctor.server.http_client import JSON, is_success, new_session, send
 
 GROUP = "proctor.answer_scorers"
 """Entry-point group of functions that score answers; see `AnswerScorer.score`."""
@@ -61,26 +63,27 @@ class FunctionScorer:
 class HttpScorer:
     """A scorer at a URL, to which messages and answers are posted as JSON."""
 
-    def __init__(
-        self, url: str, seconds: float, transport: httpx.AsyncBaseTransport | None = None
-    ) -> None:
+    def __init__(self, url: str, seconds: float) -> None:
         """Create a scorer; it connects for each call.
 
         Args:
             url: the URL, from the settings.
-            seconds: the time limit of each step of a call.
-            transport: replaces the network in tests.
+            seconds: the time limit of a call.
         """
         self._url = url
-        self._seconds = seconds
-        self._transport = transport
+        self._timeout = aiohttp.ClientTimeout(total=seconds)
 
     async def score(self, messages: Messages, answers: Sequence[str]) -> Sequence[float]:
-        body = {"messages": messages, "answers": answers}
-        async with httpx.AsyncClient(transport=self._transport, timeout=self._seconds) as http:
-            response = await http.post(self._url, json=body)
-        response.raise_for_status()
-        return Scores.model_validate_json(response.content).scores
+        body = json.dumps({"messages": messages, "answers": answers}).encode()
+        async with (
+            new_session(self._url, self._timeout) as session,
+            await send(
+                session, "POST", self._url, body=body, headers=JSON, allow_redirects=False
+            ) as response,
+        ):
+            if not is_success(response.status):
+                raise ScorerFailed(f"it responded with status {response.status}")
+            return Scores.model_validate_json(await response.read()).scores
 
 
 class BoundedScorer:
@@ -103,6 +106,8 @@ class BoundedScorer:
             raise ScorerFailed(f"it took longer than {self._seconds:g} s") from error
         except ValidationError as error:
             raise ScorerFailed("its result is no list of scores") from error
+        except ScorerFailed:
+            raise
         except Exception as error:  # a scorer is code of others
             raise ScorerFailed(f"{type(error).__name__}: {error}") from error
         if len(scores) != len(answers) or not all(map(math.isfinite, scores)):

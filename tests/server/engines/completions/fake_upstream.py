@@ -1,11 +1,18 @@
-"""A scripted completions server, without a network."""
+"""A scripted completions server on a loopback port."""
 
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+import asyncio
+import inspect
+import socket
+import struct
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from enum import Enum, auto
 from typing import Any
 
-import httpx
 import orjson
+from aiohttp import web
+from aiohttp.test_utils import RawTestServer
 
 from proctor.budget import TokenBudget
 from proctor.server.engines.base import Finish, Job, Sampling
@@ -20,8 +27,33 @@ END = "</think>"
 DONE = b"data: [DONE]\n\n"
 USAGE = b'data: {"choices": [], "usage": {"total_tokens": 9}}\n\n'
 
-Handler = Callable[[dict[str, Any]], httpx.Response]
-Chunk = bytes | Exception
+MODEL = {"id": "there", "max_model_len": 4096}
+
+Handler = Callable[[dict[str, Any]], "Reply | Awaitable[Reply]"]
+Routes = Mapping[str, Handler]
+
+
+class Fault(Enum):
+    """What the server does in the middle of a response: it ends the connection, or nothing more."""
+
+    CLOSE = auto()
+    RESET = auto()
+    HANG = auto()
+
+
+@dataclass(frozen=True)
+class Reply:
+    """A response.
+
+    Attributes:
+        status: its status.
+        pieces: the pieces of its body, until the first fault.
+        headers: its headers.
+    """
+
+    status: int = 200
+    pieces: Sequence[bytes | Fault] = ()
+    headers: Mapping[str, str] = field(default_factory=dict)
 
 
 LOCAL = LocalModel(
@@ -31,21 +63,12 @@ IDS = TokenIdDialect(MARKERS)
 TEXTS = TextDialect(END, LOCAL.codec.encode)
 
 
-class ChunkedBody(httpx.AsyncByteStream):
-    """A body in several chunks; an exception among them breaks the connection."""
-
-    def __init__(self, chunks: Sequence[Chunk]) -> None:
-        self._chunks = chunks
-
-    async def __aiter__(self) -> AsyncIterator[bytes]:
-        for chunk in self._chunks:
-            if isinstance(chunk, Exception):
-                raise chunk
-            yield chunk
+def stream(*pieces: bytes | Fault) -> Reply:
+    return Reply(pieces=pieces)
 
 
-def stream(*chunks: Chunk) -> httpx.Response:
-    return httpx.Response(200, stream=ChunkedBody(chunks))
+def listing(*models: dict[str, Any]) -> Reply:
+    return Reply(pieces=[orjson.dumps({"object": "list", "data": models})])
 
 
 def event(**choice: Any) -> bytes:
@@ -68,7 +91,7 @@ class Script:
     replies: Sequence[Sequence[int]]
     requests: list[dict[str, Any]] = field(default_factory=list)
 
-    def __call__(self, body: dict[str, Any]) -> httpx.Response:
+    def __call__(self, body: dict[str, Any]) -> Reply:
         tokens = [*self.replies[len(self.requests)]][: body["max_tokens"]]
         self.requests.append(body)
         stops = {END_TURN, *body["stop_token_ids"]}
@@ -93,7 +116,7 @@ class TextScript:
     replies: Sequence[str]
     requests: list[dict[str, Any]] = field(default_factory=list)
 
-    def __call__(self, body: dict[str, Any]) -> httpx.Response:
+    def __call__(self, body: dict[str, Any]) -> Reply:
         reply = self.replies[len(self.requests)]
         self.requests.append(body)
         stop = next((stop for stop in body["stop"] if stop in reply), None)
@@ -103,25 +126,106 @@ class TextScript:
         return stream(*pieces, event(text="", finish_reason="stop" if ended else "length"), DONE)
 
 
-def connect(answer: Handler, health: int = 200, **model_fields: Any) -> Upstream:
-    def handle(request: httpx.Request) -> httpx.Response:
+class FakeServer:
+    """A completions server, which answers each client as it was told.
+
+    Attributes:
+        port: its port.
+        paths: the paths requested so far, without the part that is a client's own.
+        peers: the clients' ports of these requests.
+        abandoned: set once a client has closed a connection before the end of its response.
+    """
+
+    def __init__(self) -> None:
+        self._server = RawTestServer(self._handle)
+        self._routes: list[Routes] = []
+        self._clients: list[Upstream] = []
+        self.port = 0
+        self.paths: list[str] = []
+        self.peers: list[int] = []
+        self.abandoned = asyncio.Event()
+
+    @asynccontextmanager
+    async def serving(self) -> AsyncIterator["FakeServer"]:
+        """Serve, and close all clients at the end."""
+        async with self._server:
+            assert self._server.port
+            self.port = self._server.port
+            try:
+                yield self
+            finally:
+                for upstream in self._clients:
+                    await upstream.aclose()
+
+    def connect(
+        self,
+        answer: Handler,
+        *,
+        models: Callable[[], Reply] = lambda: listing(MODEL),
+        health: int = 200,
+    ) -> Upstream:
+        """Return a client.
+
+        Args:
+            answer: returns the reply to the body of a completion.
+            models: returns the list of models.
+            health: the status of `/health`.
+        """
+        upstream = Upstream(f"http://127.0.0.1:{self.port}/{len(self._routes)}/v1", "key")
+        self._clients.append(upstream)
+        self._routes.append(
+            {
+                "/v1/completions": answer,
+                "/v1/models": lambda _: models(),
+                "/health": lambda _: Reply(health),
+            }
+        )
+        return upstream
+
+    def engine(
+        self, answer: Handler, dialect: Dialect = IDS, *, health: int = 200, **options: Any
+    ) -> CompletionsEngine:
+        """Return an engine over a client of its own."""
+        service = Service("there", 4096, dialect)
+        upstream = self.connect(answer, health=health)
+        return CompletionsEngine(upstream, service, LOCAL, "fake", **options)
+
+    async def _handle(self, request: web.BaseRequest) -> web.StreamResponse:
         assert request.headers["authorization"] == "Bearer key"
-        match request.url.path:
-            case "/v1/completions":
-                return answer(orjson.loads(request.content))
-            case "/v1/models":
-                model = {"id": "there", "max_model_len": 4096, **model_fields}
-                return httpx.Response(200, json={"object": "list", "data": [model]})
-            case path:
-                assert path == "/health"
-                return httpx.Response(health)
+        assert request.transport is not None
+        client, slash, path = request.path.removeprefix("/").partition("/")
+        self.paths.append(slash + path)
+        self.peers.append(request.transport.get_extra_info("peername")[1])
+        body = await request.read()
+        reply = self._routes[int(client)][slash + path](orjson.loads(body) if body else {})
+        try:
+            return await _respond(request, await reply if inspect.isawaitable(reply) else reply)
+        except (asyncio.CancelledError, ConnectionError):
+            self.abandoned.set()
+            raise
 
-    return Upstream("http://upstream/v1", "key", httpx.MockTransport(handle))
+
+async def _respond(request: web.BaseRequest, reply: Reply) -> web.StreamResponse:
+    response = web.StreamResponse(status=reply.status, headers=reply.headers)
+    await response.prepare(request)
+    for piece in reply.pieces:
+        if piece is Fault.HANG:
+            await asyncio.Event().wait()
+        elif isinstance(piece, Fault):
+            assert request.transport is not None
+            _break(request.transport, piece)
+            break
+        else:
+            await response.write(piece)
+    return response
 
 
-def engine(answer: Handler, dialect: Dialect = IDS, health: int = 200) -> CompletionsEngine:
-    service = Service("there", 4096, dialect)
-    return CompletionsEngine(connect(answer, health), service, LOCAL, "fake")
+def _break(transport: asyncio.Transport, fault: Fault) -> None:
+    """End a connection."""
+    if fault is Fault.RESET:
+        linger = struct.pack("ii", 1, 0)
+        transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
+    transport.abort()
 
 
 def job(max_tokens: int = 200, sampling: Mapping[str, Any] | None = None, **budget: Any) -> Job:
@@ -138,9 +242,9 @@ async def generate(engine: CompletionsEngine, job: Job) -> tuple[list[int], Fini
     return tokens, finish
 
 
-def runaway(body: dict[str, Any]) -> httpx.Response:
+def runaway(body: dict[str, Any]) -> Reply:
     return stream(*[event(text="a" * 1000)] * 1000)
 
 
-def unreachable(body: dict[str, Any]) -> httpx.Response:
-    raise httpx.ConnectError("refused by 10.0.0.7")
+def broken(body: dict[str, Any]) -> Reply:
+    return stream(Fault.RESET)

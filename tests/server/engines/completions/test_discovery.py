@@ -1,10 +1,9 @@
 """Discovery of a completions server's capabilities."""
 
+import asyncio
 import re
 from typing import Any
 
-import httpx
-import orjson
 import pytest
 
 from proctor.server.config.engine import CompletionsServer
@@ -20,12 +19,14 @@ from tests.server.engines.completions.fake_upstream import (
     DONE,
     END,
     LOCAL,
+    FakeServer,
     Handler,
-    connect,
+    Reply,
+    broken,
     event,
+    listing,
     runaway,
     stream,
-    unreachable,
 )
 from tests.server.harness import settings
 
@@ -33,7 +34,7 @@ COMPLETIONS = {"kind": "completions", "base_url": "http://upstream/v1", "api_key
 
 
 def probed(*tokens: int, text: str = END) -> Handler:
-    def answer(body: dict[str, Any]) -> httpx.Response:
+    def answer(body: dict[str, Any]) -> Reply:
         assert body["logit_bias"] == {str(END_THINK): 100}
         ids = {"token_ids": tokens} if tokens else {}
         return stream(event(text=text, finish_reason="length", **ids), DONE)
@@ -41,15 +42,17 @@ def probed(*tokens: int, text: str = END) -> Handler:
     return answer
 
 
-async def test_a_server_that_returns_token_ids_is_detected() -> None:
-    service = await discover(connect(probed(END_THINK)), LOCAL, (), None)
+async def test_a_server_that_returns_token_ids_is_detected(server: FakeServer) -> None:
+    service = await discover(server.connect(probed(END_THINK)), LOCAL, (), None)
 
     assert (service.model, service.context_length) == ("there", 4096)
     assert isinstance(service.dialect, TokenIdDialect)
 
 
-async def test_a_server_that_returns_text_is_detected() -> None:
-    service = await discover(connect(probed(), max_model_len=None), LOCAL, (), 99)
+async def test_a_server_that_returns_text_is_detected(server: FakeServer) -> None:
+    service = await discover(
+        server.connect(probed(), models=lambda: listing({"id": "there"})), LOCAL, (), 99
+    )
 
     assert service.context_length == 99
     assert isinstance(service.dialect, TextDialect)
@@ -66,44 +69,38 @@ async def test_a_server_that_returns_text_is_detected() -> None:
         runaway,
     ],
 )
-async def test_a_server_over_which_budgets_cannot_be_enforced_is_refused(answer: Handler) -> None:
+async def test_a_server_over_which_budgets_cannot_be_enforced_is_refused(
+    server: FakeServer, answer: Handler
+) -> None:
     with pytest.raises(ValueError, match="budgets cannot be enforced"):
-        await discover(connect(answer), LOCAL, (), None)
+        await discover(server.connect(answer), LOCAL, (), None)
 
 
-async def test_an_unknown_or_too_large_context_is_refused() -> None:
+async def test_an_unknown_or_too_large_context_is_refused(server: FakeServer) -> None:
     with pytest.raises(ValueError, match=r"set engine\.max_model_len"):
-        await discover(connect(unreachable, max_model_len=None), LOCAL, (), None)
+        await discover(
+            server.connect(broken, models=lambda: listing({"id": "there"})), LOCAL, (), None
+        )
     with pytest.raises(ValueError, match="4096"):
-        await discover(connect(unreachable), LOCAL, (), 5000)
+        await discover(server.connect(broken), LOCAL, (), 5000)
 
 
-async def test_one_of_several_models_is_chosen_by_its_name() -> None:
-    def handle(request: httpx.Request) -> httpx.Response:
-        if request.method == "POST":
-            return probed(END_THINK)(orjson.loads(request.content))
-        models = [{"id": name, "max_model_len": 9} for name in "ab"]
-        return httpx.Response(200, json={"data": models})
+async def test_one_of_several_models_is_chosen_by_its_name(server: FakeServer) -> None:
+    both = listing({"id": "a", "max_model_len": 9}, {"id": "b", "max_model_len": 9})
+    upstream = server.connect(probed(END_THINK), models=lambda: both)
 
-    upstream = Upstream("http://upstream/v1", "", httpx.MockTransport(handle))
     with pytest.raises(ValueError, match="a, b"):
         await discover(upstream, LOCAL, ("x",), None)
     assert (await discover(upstream, LOCAL, ("x", "b"), None)).model == "b"
 
 
 async def test_a_server_that_is_not_up_yet_is_waited_for(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    server: FakeServer, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(discovery, "RETRY_SECONDS", 0)
-    early = iter([httpx.Response(503), httpx.Response(200, text="<html>")])
-
-    def handle(request: httpx.Request) -> httpx.Response:
-        if request.method == "POST":
-            return probed(END_THINK)(orjson.loads(request.content))
-        ready = httpx.Response(200, json={"data": [{"id": "there", "max_model_len": 9}]})
-        return next(early, ready)
-
-    upstream = Upstream("http://upstream/v1", "", httpx.MockTransport(handle))
+    early = iter([Reply(503), stream(b"<html>")])
+    ready = listing({"id": "there", "max_model_len": 9})
+    upstream = server.connect(probed(END_THINK), models=lambda: next(early, ready))
 
     assert (await discover(upstream, LOCAL, (), None)).context_length == 9
     assert [record.message for record in caplog.records] == [
@@ -111,17 +108,22 @@ async def test_a_server_that_is_not_up_yet_is_waited_for(
     ]
 
 
-def test_load_uses_one_client_for_discovery_and_another_afterwards() -> None:
+async def test_load_uses_one_client_for_discovery_and_another_afterwards(
+    server: FakeServer,
+) -> None:
     made: list[Upstream] = []
 
     def make() -> Upstream:
-        made.append(connect(probed(END_THINK)))
+        made.append(server.connect(probed(END_THINK)))
         return made[-1]
 
-    over = CompletionsEngine.load(make, LOCAL, name="fake", known_as=(), context_length=99)
+    over = await asyncio.to_thread(
+        CompletionsEngine.load, make, LOCAL, name="fake", known_as=(), context_length=99
+    )
 
     assert len(made) == 2
     assert over.model.context_length == 99
+    await over.health()
 
 
 def test_settings_of_a_completions_server() -> None:

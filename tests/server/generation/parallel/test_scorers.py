@@ -1,13 +1,14 @@
 """Answers that a scorer chooses: `best_by_key`."""
 
 import asyncio
-import json
+import contextlib
 from collections.abc import Callable, Sequence
 from importlib.metadata import EntryPoint, EntryPoints
 from typing import Any
 
-import httpx
 import pytest
+from aiohttp import web
+from aiohttp.test_utils import RawTestServer
 
 from proctor.server.config.budgets import ScorerSettings
 from proctor.server.config.section import ConfigError
@@ -21,7 +22,9 @@ from proctor.server.generation.parallel.scorers import (
     ScorerFailed,
     open_scorer,
 )
-from tests.server.harness import CHAT, body, client
+from tests.server.harness import CHAT, body, client, free_port
+from tests.server.sockets import cancel_after, connections_to
+from tests.waiting import PATIENCE
 
 MESSAGES = [{"role": "user", "content": "hi"}]
 ANSWERS = ("three", "one", "one", "four!")
@@ -113,29 +116,69 @@ def test_an_unknown_scorer_is_named() -> None:
 
 
 async def test_a_scorer_at_a_url() -> None:
-    def respond(request: httpx.Request) -> httpx.Response:
-        sent = json.loads(request.content)
-        assert sent["messages"] == MESSAGES
-        return httpx.Response(200, json={"scores": [len(answer) for answer in sent["answers"]]})
+    async def respond(request: web.BaseRequest) -> web.Response:
+        sent = await request.json()
+        assert (request.path, sent["messages"]) == ("/score", MESSAGES)
+        return web.json_response({"scores": [len(answer) for answer in sent["answers"]]})
 
-    scorer = HttpScorer("http://scorer.test/score", 1, httpx.MockTransport(respond))
-    assert await BoundedScorer(scorer, 1).score(MESSAGES, ["a", "bc"]) == [1, 2]
+    async with RawTestServer(respond) as server:
+        scorer = HttpScorer(str(server.make_url("/score")), PATIENCE)
+        assert await BoundedScorer(scorer, PATIENCE).score(MESSAGES, ["a", "bc"]) == [1, 2]
+
+
+SCORES = b'{"scores": [1, 2]}'
 
 
 @pytest.mark.parametrize(
-    "response",
+    ("status", "body", "reason"),
     [
-        httpx.Response(500),
-        httpx.Response(302, headers={"location": "http://elsewhere.test/"}),
-        httpx.Response(200, content=b"no JSON"),
-        httpx.Response(200, json={"scores": ["high", "low"]}),
-        httpx.Response(200, json={"scores": [1, 2, 3]}),
+        (500, SCORES, "status 500"),
+        (302, SCORES, "status 302"),
+        (200, b"no JSON", "no list"),
+        (200, b'{"scores": ["high", "low"]}', "no list"),
+        (200, b'{"scores": [1, 2, 3]}', "2 finite scores"),
     ],
 )
-async def test_a_url_that_does_not_score(response: httpx.Response) -> None:
-    scorer = HttpScorer("http://scorer.test/", 1, httpx.MockTransport(lambda _: response))
-    with pytest.raises(ScorerFailed):
-        await BoundedScorer(scorer, 1).score(MESSAGES, ["a", "bc"])
+async def test_a_url_that_does_not_score(status: int, body: bytes, reason: str) -> None:
+    async def respond(request: web.BaseRequest) -> web.Response:
+        return web.Response(status=status, body=body, headers={"location": "/elsewhere"})
+
+    async with RawTestServer(respond) as server:
+        scorer = HttpScorer(str(server.make_url("/")), PATIENCE)
+        with pytest.raises(ScorerFailed, match=reason):
+            await BoundedScorer(scorer, PATIENCE).score(MESSAGES, ["a", "bc"])
+
+
+async def test_nothing_scores_at_a_url() -> None:
+    scorer = HttpScorer(f"http://127.0.0.1:{free_port()}/", PATIENCE)
+    with pytest.raises(ScorerFailed, match="ClientConnectorError"):
+        await BoundedScorer(scorer, PATIENCE).score(MESSAGES, ["a", "bc"])
+
+
+async def say_nothing(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    with contextlib.closing(writer), contextlib.suppress(ConnectionError):
+        await reader.read()
+
+
+@pytest.mark.parametrize("scheme", ["http", "https"])
+async def test_a_scorer_that_does_not_respond_is_left_without_a_connection(scheme: str) -> None:
+    """Over TLS, while its handshake is waited for."""
+    async with await asyncio.start_server(say_nothing, "127.0.0.1", 0) as server:
+        port = server.sockets[0].getsockname()[1]
+        url = f"{scheme}://127.0.0.1:{port}/"
+        for steps in range(20):
+            scoring = HttpScorer(url, PATIENCE).score(MESSAGES, ["a"])
+            await cancel_after(asyncio.create_task(scoring), steps)
+            assert connections_to(port) == 0
+
+        for scorer in (
+            BoundedScorer(HttpScorer(url, PATIENCE), 0.01),
+            BoundedScorer(HttpScorer(url, 0.01), PATIENCE),
+        ):
+            with pytest.raises(ScorerFailed, match="took longer"):
+                await scorer.score(MESSAGES, ["a"])
+        await asyncio.sleep(0)
+        assert connections_to(port) == 0
 
 
 async def test_scores_are_finite() -> None:
