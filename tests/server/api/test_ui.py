@@ -71,7 +71,10 @@ async def test_tiers_are_listed() -> None:
             {"name": "none", "max_tokens": 0, "top_p": None, **rest},
             {"name": "free", "max_tokens": -1, "top_p": 0.9, **rest},
             {
-                **{"name": "votes", "max_tokens": -1, "top_p": None, **rest},
+                "name": "votes",
+                "max_tokens": -1,
+                "top_p": None,
+                **rest,
                 "early_exit": {**early_exit, "every": 32, "patience": 2, "answer": "text"}
                 | {"opening": ""},
                 "parallel": {**parallel, "method": "vote", "keep": "winner"},
