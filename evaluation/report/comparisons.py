@@ -19,7 +19,7 @@ from proctor.evaluation.report.frontier import Frontier, curves
 from proctor.evaluation.statistics.delta import Interval
 from proctor.evaluation.statistics.efficiency import area, e_cubed
 from proctor.evaluation.statistics.paired import adjust, compare
-from proctor.evaluation.statistics.samples import Run
+from proctor.evaluation.statistics.samples import Run, have_shared_questions
 
 Pair = tuple[ConditionResults, ConditionResults]
 
@@ -29,7 +29,8 @@ def early_exit(findings: Findings) -> Section | None:
     rows = []
     for each in findings.early_exits:
         base = findings.find(each.condition.without_options)
-        comparison = None if base is None else compare(each.run, base.run)
+        comparable = base is not None and have_shared_questions([each.run, base.run])
+        comparison = compare(each.run, base.run) if base is not None and comparable else None
         rows.append(
             (
                 each.condition.name,
@@ -148,7 +149,9 @@ def areas(findings: Findings) -> Section | None:
 
 def paired(findings: Findings) -> Section | None:
     """Test conditions against each other on the same questions."""
-    pairs = list(_pairs(findings))
+    pairs = [
+        pair for pair in _pairs(findings) if have_shared_questions([each.run for each in pair])
+    ]
     if not pairs:
         return None
     comparisons = [compare(each.run, other.run) for each, other in pairs]

@@ -159,12 +159,13 @@ class Findings:
         """Return the result of a condition, or None if it has no answers."""
         return next((each for each in self.results if each.condition == condition), None)
 
-    def baseline(self, kind: Kind) -> ConditionResults:
-        """Return the baseline of a kind: the result without thinking, or else the kind's first.
+    @property
+    def baseline(self) -> ConditionResults:
+        """The result without thinking, or else that of the smallest budget."""
+        return self.find(Condition(Kind.CAP, 0)) or self.results[0]
 
-        Raises:
-            IndexError: if there is neither.
-        """
+    def baseline_of(self, kind: Kind) -> ConditionResults:
+        """Return the result without thinking, or else the first of a kind that has results."""
         return self.find(Condition(Kind.CAP, 0)) or self.of_kind(kind)[0]
 
 

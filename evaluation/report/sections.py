@@ -31,7 +31,11 @@ from proctor.evaluation.statistics.price import (
     first_better,
     overthinking,
 )
-from proctor.evaluation.statistics.samples import Run, shared_questions
+from proctor.evaluation.statistics.samples import (
+    Run,
+    have_shared_questions,
+    shared_questions,
+)
 from proctor.evaluation.statistics.strategies import any_right, best_of_n, majority, rejection
 from proctor.evaluation.store import StoredRun
 
@@ -43,6 +47,10 @@ TITLES = {
 }
 MIN_DOUBLINGS = 0.1
 """The minimum distance, in doublings, of two conditions for a slope between them."""
+
+NOTHING_SHARED = (
+    "No question has an answer under each of these conditions: start the run again to complete it."
+)
 
 CURVES = (Kind.CAP, Kind.CONTINUATIONS)
 """Kinds whose conditions are points on a curve."""
@@ -67,29 +75,40 @@ def sections(stored: StoredRun, findings: Findings) -> list[Section]:
         paired(findings),
     )
     report += [section for section in optional if section is not None]
-    if findings.find(Condition(Kind.CAP, 0)) and len(findings.of_kind(Kind.CAP)) > 1:
+    caps = findings.of_kind(Kind.CAP)
+    measured = findings.find(Condition(Kind.CAP, 0)) and len(caps) > 1
+    if measured and have_shared_questions([each.run for each in caps]):
         report.append(_recommendation(findings))
     return report
 
 
 def two_models(small: Findings, large: Findings) -> Section:
-    """Compare a small model that thinks with a large one that does not.
+    """Compare a small model that thinks with a large one that does not, or hardly.
 
-    Raises:
-        ValueError: if they have no question in common.
+    The small model's conditions are tried from the fewest thinking tokens to the most.
     """
-    without = large.baseline(Kind.CAP)
-    crossover = find_crossover([each.run for each in small.of_kind(Kind.CAP)], without.run)
+    without = large.baseline
+    comparable = [
+        each.run
+        for each in small.results
+        if each.condition.votes == 1 and have_shared_questions([each.run, without.run])
+    ]
     title = "Two models"
     against = f"the large model under '{without.condition.name}', {percent(without.right)} right"
+    if not comparable:
+        sentence = f"Not compared: no answer is to a question of {against}."
+        return Section(title, sentences=(sentence,))
+    by_tokens = sorted(comparable, key=lambda run: run.mean_tokens)
+    crossover = find_crossover(by_tokens, without.run)
     if crossover is None:
-        sentence = f"No cap makes the small model significantly better than {against}."
+        sentence = f"No condition makes the small model significantly better than {against}."
         return Section(title, sentences=(sentence,))
     return Section(
         title,
         sentences=(
-            f"From '{crossover.run.name}' on, the small model is significantly more often right "
-            f"than {against}: by {points(crossover.gain)} points.",
+            f"'{crossover.run.name}' is the condition with the fewest thinking tokens in which "
+            f"the small model is significantly more often right than {against}: by "
+            f"{points(crossover.gain)} points.",
             f"A right answer costs the same if the large model's price per token is "
             f"{ratio(crossover.price_ratio)} times the small one's; above that the small one is "
             "cheaper. All generated tokens are counted.",
@@ -117,7 +136,7 @@ def _setup(stored: StoredRun, findings: Findings) -> Section:
 
 
 def _comparison(findings: Findings, kind: Kind) -> Section:
-    conditions, base = findings.of_kind(kind), findings.baseline(kind)
+    conditions, base = findings.of_kind(kind), findings.baseline_of(kind)
     table = Table(
         (
             *("condition", "answers", "right", "thinking", "within", "gain", "verdict"),
@@ -128,14 +147,16 @@ def _comparison(findings: Findings, kind: Kind) -> Section:
     sentences = [
         f"The gain is against '{base.condition.name}', in percentage points, paired by question."
     ]
-    if kind in CURVES:
+    if not have_shared_questions([base.run, *(each.run for each in conditions)]):
+        sentences.append(NOTHING_SHARED)
+    elif kind in CURVES:
         sentences += _curve(conditions, base)
     return Section(TITLES[kind], table, tuple(sentences), figure=kind.value)
 
 
 def _row(each: ConditionResults, base: ConditionResults) -> tuple[str, ...]:
     gain, verdict = "", ""
-    if each is not base:
+    if each is not base and have_shared_questions([each.run, base.run]):
         difference = delta(each.run, base.run)
         gain, verdict = points(difference), difference.verdict.value
     return (
@@ -207,9 +228,13 @@ def _end_reasons(findings: Findings) -> Section:
 
 
 def _differ_in_budget(previous: ConditionResults, each: ConditionResults) -> bool:
-    """Return whether two conditions differ in nothing but the size of their budget."""
+    """Return whether two conditions differ only in their budget, and share a question."""
     one, other = previous.condition, each.condition
-    return (one.kind, one.votes, one.options) == (other.kind, other.votes, other.options)
+    return (one.kind, one.votes, one.options) == (
+        other.kind,
+        other.votes,
+        other.options,
+    ) and have_shared_questions([previous.run, each.run])
 
 
 def _votes(stored: StoredRun, findings: Findings) -> Section | None:
@@ -295,7 +320,8 @@ def _rows_of_total(findings: Findings, total: int) -> Iterator[tuple[str, ...]]:
     runs = _strategies(findings, total)
     one = runs[0] if findings.find(Condition(Kind.CAP, total)) else None
     for run in runs:
-        against = points(delta(run, one)) if one is not None and run is not one else ""
+        comparable = one is not None and run is not one and have_shared_questions([run, one])
+        against = points(delta(run, one)) if one is not None and comparable else ""
         yield (
             str(total),
             "one chain" if run is one else run.name,

@@ -93,6 +93,11 @@ class Run:
         return means
 
 
+def have_shared_questions(runs: Sequence[Run]) -> bool:
+    """Return whether there is a question that all runs have: an interrupted run may have none."""
+    return bool(runs) and bool(set.intersection(*(set(run.questions) for run in runs)))
+
+
 def shared_questions(runs: Sequence[Run]) -> list[str]:
     """Return the sorted ids of the questions that all runs have.
 

@@ -70,7 +70,8 @@ def test_conditions_are_sorted_by_budget() -> None:
         *("at most 8", "at most 64", "no maximum", "4 of at most 16"),
         *("tier high", "tier auto"),
     ]
-    assert findings.baseline(Kind.TIER).condition.value == "high"
+    assert findings.baseline.condition.name == "at most 8"
+    assert findings.baseline_of(Kind.TIER).condition.value == "high"
     with pytest.raises(ValueError, match="no answers"):
         Findings.of([])
 
@@ -178,13 +179,13 @@ def test_a_small_model_that_thinks_against_a_large_one_that_does_not() -> None:
     large = Findings.of(cap(0, 60))
 
     text = " ".join(two_models(Findings.of(CURVE), large).sentences)
-    assert "From 'at most 128' on," not in text
-    assert "From 'at most 64' on, the small model is significantly more often right" in text
+    assert "'at most 64' is the condition with the fewest thinking tokens in which" in text
+    assert "the small model is significantly more often right" in text
     assert "30.0% (23.5, 36.5) right: by +20.0" in text
     # 65 tokens at 50% against 1 token at 30%.
     assert "per token is 39.00 (" in text
     none = two_models(Findings.of(cap(64, 61)), large)
-    assert "No cap makes the small model significantly better" in none.sentences[0]
+    assert "No condition makes the small model significantly better" in none.sentences[0]
 
 
 class PageParser(HTMLParser):
