@@ -27,7 +27,7 @@ from proctor.evaluation.report.sections import sections, two_models
 from proctor.evaluation.run_config import RunConfig
 from proctor.evaluation.runner import WorkItem, pending, run
 from proctor.evaluation.scorers import ScorerError, load_scorer, scorer_names
-from proctor.evaluation.store import Store, StoreError, read_store
+from proctor.evaluation.store import Store, StoredRun, StoreError, read_store
 from proctor.evaluation.tasks import TaskError, load_task
 from proctor.evaluation.thinking_options import EarlyExit, Parallel
 
@@ -75,6 +75,7 @@ def execute(options: argparse.Namespace) -> int:
         RequestRefused,
         TokenCountMismatch,
         ValueError,
+        OSError,
     ) as error:
         print(f"proctor: {error}", file=sys.stderr)
         return 1
@@ -265,11 +266,10 @@ def _run_config(options: argparse.Namespace) -> RunConfig:
 
 
 def _report(path: Path, large: Path | None, folder: Path | None) -> None:
-    stored = read_store(path)
-    findings = Findings.of(stored.rows)
+    stored, findings = _read(path)
     report = sections(stored, findings)
     if large is not None:
-        report.append(two_models(findings, Findings.of(read_store(large).rows)))
+        report.append(two_models(findings, _read(large)[1]))
     title = f"Does thinking pay? {stored.config.model} on {stored.config.task}"
     console = Console()
     if not console.is_terminal:
@@ -277,6 +277,20 @@ def _report(path: Path, large: Path | None, folder: Path | None) -> None:
     to_terminal(title, report, console)
     if folder is not None:
         _write(folder, path.stem, title, report, findings)
+
+
+def _read(path: Path) -> tuple[StoredRun, Findings]:
+    """Read a run that has answers.
+
+    Raises:
+        StoreError: if it has none, or the file is not a run's.
+    """
+    stored = read_store(path)
+    if not stored.rows:
+        raise StoreError(
+            f"{path} has no answers yet: start `proctor eval run` again to continue the run"
+        )
+    return stored, Findings.of(stored.rows)
 
 
 def _write(

@@ -173,6 +173,20 @@ def test_a_missing_extra_is_named(
     assert "the extra 'eval'" in capsys.readouterr().err
 
 
+def test_a_report_names_the_file_without_answers(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    begun, empty, full = (tmp_path / f"{name}.jsonl" for name in ("begun", "empty", "full"))
+    with Store(begun, CONFIG):
+        empty.touch()
+    with Store(full, CONFIG) as stored:
+        stored.add(row(Condition(Kind.CAP, 5)))
+    for refused in (begun, empty):
+        for arguments in ([refused], [full, "--large", refused]):
+            assert execute(parse("report", *map(str, arguments))) == 1
+            assert str(refused) in capsys.readouterr().err
+
+
 async def test_an_unreachable_server_ends_the_run(
     task: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

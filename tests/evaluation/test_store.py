@@ -76,9 +76,28 @@ def test_a_foreign_file_is_refused_and_left_unchanged(content: str, tmp_path: Pa
     assert file.read_text() == content
 
 
-def test_a_missing_file_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(StoreError, match="cannot be read"):
-        read_store(tmp_path / "none.jsonl")
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (None, r"none.jsonl cannot be read: No such file or directory"),
+        (b"", r"none.jsonl is empty: pass a file that `proctor eval run` wrote"),
+        (b"{", r"none.jsonl does not hold an evaluation run"),
+        (b"\xff\n", r"none.jsonl does not hold an evaluation run"),
+    ],
+)
+def test_a_missing_or_empty_file_is_refused(
+    content: bytes | None, message: str, tmp_path: Path
+) -> None:
+    file = tmp_path / "none.jsonl"
+    if content is not None:
+        file.write_bytes(content)
+    with pytest.raises(StoreError, match=message):
+        read_store(file)
+
+
+def test_a_folder_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(StoreError, match="cannot be read: Is a directory"):
+        read_store(tmp_path)
 
 
 def test_thinking_without_a_token_count_is_refused() -> None:
