@@ -157,13 +157,14 @@ def _check_count(
     """Check the server's count of thinking tokens, and their text, against the log probabilities.
 
     Log probabilities have one entry for each token, with its bytes, so the tokens can be counted
-    and concatenated without the tokenizer. A server that returns none for its thinking is not
-    checked.
+    and concatenated without the tokenizer. A server that returns none for its thinking, or does
+    not count it, is not checked.
     """
-    if entries is None:
+    total = thinking_tokens(response)
+    if entries is None or total is None:
         return
     context = f"question '{question.id}', {condition.name}"
-    counted = thinking_tokens(response) - probe_tokens(response)
+    counted = total - probe_tokens(response)
     if len(entries) != counted:
         raise TokenCountMismatch(
             f"{context}: the server counts {counted} thinking tokens, but sent {len(entries)}"

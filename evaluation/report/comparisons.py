@@ -14,6 +14,7 @@ from proctor.evaluation.report.formatting import (
     percent,
     points,
     ratio,
+    share,
 )
 from proctor.evaluation.report.frontier import Frontier, curves
 from proctor.evaluation.statistics.delta import Interval
@@ -37,8 +38,8 @@ def early_exit(findings: Findings) -> Section | None:
                 percent(each.right),
                 count(each.run.mean_tokens - each.probe_tokens),
                 f"{each.probe_tokens:.1f}",
-                f"{each.share_ended('settled'):.1%}",
-                f"{each.share_ended('unsure'):.1%}",
+                share(each.share_ended("settled")),
+                share(each.share_ended("unsure")),
                 "" if comparison is None else points(comparison.gain),
                 "" if comparison is None else ratio(comparison.tokens_ratio),
             )

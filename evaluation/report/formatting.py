@@ -5,6 +5,9 @@ from dataclasses import dataclass
 
 from proctor.evaluation.statistics.delta import Interval
 
+UNKNOWN = "-"
+"""What stands for a figure that the server does not report: never 0."""
+
 
 @dataclass(frozen=True, slots=True)
 class Table:
@@ -63,17 +66,29 @@ def p_value(probability: float) -> str:
 def ratio(estimate: Interval) -> str:
     """Format a ratio and its interval, or a dash if it is undefined."""
     if not math.isfinite(estimate.value):
-        return "-"
+        return UNKNOWN
     return f"{estimate.value:.2f} ({estimate.low:.2f}, {estimate.high:.2f})"
 
 
 def count(number: float) -> str:
-    """Format a mean number of tokens."""
+    """Format a mean number of tokens, or a dash if it is unknown."""
+    if math.isnan(number):
+        return UNKNOWN
     return "∞" if math.isinf(number) else f"{number:,.0f}"
+
+
+def share(value: float | None) -> str:
+    """Format a share in percent, or a dash if it is unknown."""
+    return UNKNOWN if value is None else f"{value:.1%}"
+
+
+def mean(value: float | None, digits: int) -> str:
+    """Format a mean per answer, or a dash if it is unknown."""
+    return UNKNOWN if value is None else f"{value:.{digits}f}"
 
 
 def money(amount: float | None) -> str:
     """Format an amount, or a dash if it is unknown."""
     if amount is None:
-        return "-"
+        return UNKNOWN
     return "∞" if math.isinf(amount) else f"{amount:.3g}"

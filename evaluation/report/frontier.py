@@ -41,10 +41,11 @@ class Frontier:
         """Derive the lines' runs from a run's answers.
 
         They are judged on the questions that all of them have. Without any, there are no lines.
+        Conditions whose thinking tokens are unknown have no place among them.
         """
-        fixed = tuple(each.run for each in findings.fixed)
+        fixed = tuple(each.run for each in findings.fixed if each.run.has_token_counts)
         voted = [answered(each) for each in findings.results if not each.condition.is_fixed]
-        others = tuple(run for run in voted if run.samples)
+        others = tuple(run for run in voted if run.samples and run.has_token_counts)
         if not have_shared_questions([*fixed, *others]):
             return cls((), (), ())
         routers: tuple[Run, ...] = ()
@@ -107,10 +108,10 @@ def curves(findings: Findings) -> dict[str, list[Run]]:
             name = f"majority of {condition.votes}"
         else:
             continue
-        if run.samples and condition != WITHOUT:
+        if run.samples and run.has_token_counts and condition != WITHOUT:
             grouped.setdefault(name, []).append(run)
     without = findings.find(WITHOUT)
-    shared = [] if without is None else [without.run]
+    shared = [without.run] if without is not None and without.run.has_token_counts else []
     return {
         name: [*shared, *runs]
         for name, runs in grouped.items()

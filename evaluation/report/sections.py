@@ -17,10 +17,12 @@ from proctor.evaluation.report.formatting import (
     Section,
     Table,
     count,
+    mean,
     money,
     percent,
     points,
     ratio,
+    share,
 )
 from proctor.evaluation.report.recommend import recommend, to_toml
 from proctor.evaluation.statistics.curve import flattens_at, performance, scaling
@@ -85,7 +87,7 @@ def sections(stored: StoredRun, findings: Findings) -> list[Section]:
 def two_models(small: Findings, large: Findings) -> Section:
     """Compare a small model that thinks with a large one that does not, or hardly.
 
-    The small model's conditions are tried from the fewest thinking tokens to the most.
+    The small model's conditions are tried from the fewest generated tokens to the most.
     """
     without = large.baseline
     comparable = [
@@ -98,7 +100,7 @@ def two_models(small: Findings, large: Findings) -> Section:
     if not comparable:
         sentence = f"Not compared: no answer is to a question of {against}."
         return Section(title, sentences=(sentence,))
-    by_tokens = sorted(comparable, key=lambda run: run.mean_tokens)
+    by_tokens = sorted(comparable, key=lambda run: run.mean_generated)
     crossover = find_crossover(by_tokens, without.run)
     if crossover is None:
         sentence = f"No condition makes the small model significantly better than {against}."
@@ -106,7 +108,7 @@ def two_models(small: Findings, large: Findings) -> Section:
     return Section(
         title,
         sentences=(
-            f"'{crossover.run.name}' is the condition with the fewest thinking tokens in which "
+            f"'{crossover.run.name}' is the condition with the fewest generated tokens in which "
             f"the small model is significantly more often right than {against}: by "
             f"{points(crossover.gain)} points.",
             f"A right answer costs the same if the large model's price per token is "
@@ -118,6 +120,15 @@ def two_models(small: Findings, large: Findings) -> Section:
 
 def _setup(stored: StoredRun, findings: Findings) -> Section:
     config = stored.config
+    uncounted = sum(row.tokens is None for row in stored.rows)
+    missing = (
+        (
+            f"The server does not count the thinking tokens of {uncounted:,} answers "
+            "(usage.completion_tokens_details.reasoning_tokens): what needs them is missing, or -.",
+        )
+        if uncounted
+        else ()
+    )
     questions = {row.question for row in stored.rows}
     samples = sorted({len(each.rows) / len(each.run.questions) for each in findings.results})
     spread = f"{samples[0]:g}" if len(samples) == 1 else f"{samples[0]:g} to {samples[-1]:g}"
@@ -131,6 +142,7 @@ def _setup(stored: StoredRun, findings: Findings) -> Section:
             f"{config.seed}; scorer {config.scorer}.",
             "Intervals are at 95%, from 10,000 bootstrap resamples of the questions, each drawn "
             "with all its answers. A difference is significant if its interval excludes 0.",
+            *missing,
         ),
     )
 
@@ -164,7 +176,7 @@ def _row(each: ConditionResults, base: ConditionResults) -> tuple[str, ...]:
         f"{len(each.rows):,}",
         percent(each.right),
         count(each.run.mean_tokens),
-        f"{each.within:.1%}",
+        share(each.within),
         gain,
         verdict,
         count(cost_per_correct(each.run.mean_generated, each.run.accuracy)),
@@ -183,7 +195,9 @@ def _curve(conditions: Sequence[ConditionResults], base: ConditionResults) -> It
             "by at least a tenth of a doubling."
         )
     if len(runs) > 1:
-        yield f"Slope: {points(slope(runs))} percentage points per {STEP_TOKENS} thinking tokens."
+        if all(run.has_token_counts for run in runs):
+            gain = points(slope(runs))
+            yield f"Slope: {gain} percentage points per {STEP_TOKENS} thinking tokens."
         best = runs[flattens_at([run.accuracy for run in runs])]
         yield (
             f"It flattens at '{first_unbeaten(runs).name}': no later condition is significantly "
@@ -206,13 +220,13 @@ def _end_reasons(findings: Findings) -> Section:
         rows.append(
             (
                 each.condition.name,
-                f"{each.share_ended('natural'):.1%}",
-                f"{each.share_ended('max'):.1%}",
-                f"{each.share_ended('loop'):.1%}",
-                f"{each.share_ended(*FORCED_ENDS):.1%}",
-                f"{each.continuations:.2f}",
-                f"{each.forced_tokens:.1f}",
-                f"{each.unanswered:.1%}",
+                share(each.share_ended("natural")),
+                share(each.share_ended("max")),
+                share(each.share_ended("loop")),
+                share(each.share_ended(*FORCED_ENDS)),
+                mean(each.continuations, 2),
+                mean(each.forced_tokens, 1),
+                share(each.unanswered),
                 lost,
             )
         )
@@ -311,9 +325,14 @@ def _strategies(findings: Findings, total: int) -> list[Run]:
         if each.condition.without_options == Condition(Kind.CAP, total)
     ]
     unbounded = findings.unbounded
-    if voting and unbounded is not None and len(unbounded.rows) > len(unbounded.run.questions):
+    if voting and unbounded is not None and _can_reject(unbounded):
         runs.append(rejection(unbounded.run, total))
     return [run for run in runs if run.samples]
+
+
+def _can_reject(each: ConditionResults) -> bool:
+    """Return whether there are several answers to a question, of known lengths."""
+    return len(each.rows) > len(each.run.questions) and each.run.has_token_counts
 
 
 def _rows_of_total(findings: Findings, total: int) -> Iterator[tuple[str, ...]]:

@@ -82,5 +82,5 @@ def test_two_models_are_compared_over_all_conditions() -> None:
 
     sentence = two_models(Findings.of(small), Findings.of(large)).sentences[0]
 
-    assert sentence.startswith("'1 continuation' is the condition with the fewest thinking tokens")
+    assert sentence.startswith("'1 continuation' is the condition with the fewest generated tokens")
     assert "the large model under 'effort low'" in sentence

@@ -100,7 +100,13 @@ def test_section_on_how_thinking_ended() -> None:
         row(Condition(Kind.CAP, 8), "3", end_reason="max", forced_tokens=4, score=0),
         *(row(Condition(Kind.CAP, 64), str(at), end_reason="loop", score=0) for at in range(2)),
         *(
-            row(Condition(Kind.CAP, 64), str(at), normalized_answer=None, continuations=2)
+            row(
+                Condition(Kind.CAP, 64),
+                str(at),
+                normalized_answer=None,
+                continuations=2,
+                end_reason="disabled",
+            )
             for at in (2, 3)
         ),
     ]
@@ -179,7 +185,7 @@ def test_a_small_model_that_thinks_against_a_large_one_that_does_not() -> None:
     large = Findings.of(cap(0, 60))
 
     text = " ".join(two_models(Findings.of(CURVE), large).sentences)
-    assert "'at most 64' is the condition with the fewest thinking tokens in which" in text
+    assert "'at most 64' is the condition with the fewest generated tokens in which" in text
     assert "the small model is significantly more often right" in text
     assert "30.0% (23.5, 36.5) right: by +20.0" in text
     # 65 tokens at 50% against 1 token at 30%.

@@ -1,6 +1,7 @@
 """The file of a run, and files that are refused."""
 
 import json
+import math
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import pytest
 from proctor.evaluation.conditions import Condition, Kind
 from proctor.evaluation.rows import AnswerRecord
 from proctor.evaluation.store import Store, StoreError, read_store
-from tests.evaluation.factories import CONFIG, response, row
+from tests.evaluation.factories import CONFIG, row
 
 CAP = Condition(Kind.CAP, 5)
 FIRST = row(CAP, content="a\u2028", cost={"total": "0.25"}, end_reason="max", max_tokens=5)
@@ -100,11 +101,9 @@ def test_a_folder_is_refused(tmp_path: Path) -> None:
         read_store(tmp_path)
 
 
-def test_thinking_without_a_token_count_is_refused() -> None:
-    content = response()
-    del content["usage"]["completion_tokens_details"]
-    record = AnswerRecord(CAP, "q", 0, 1.0, "1", None, 0.1, content)
-    assert record.tokens == 0
-    content["choices"][0]["message"]["reasoning"] = "hm"
-    with pytest.raises(ValueError, match="does not count"):
-        _ = record.tokens
+@pytest.mark.parametrize("details", [None, {}, {"reasoning_tokens": None}])
+def test_thinking_that_the_server_does_not_count_is_unknown(details: object) -> None:
+    record = row(CAP)
+    record.response["usage"]["completion_tokens_details"] = details
+    assert record.tokens is None
+    assert math.isnan(record.to_sample().tokens)
