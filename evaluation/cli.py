@@ -20,6 +20,7 @@ from proctor.evaluation.client import (
     TokenCountMismatch,
 )
 from proctor.evaluation.conditions import BUDGET_FIELD, Condition, Kind
+from proctor.evaluation.escapes import unescape
 from proctor.evaluation.report.findings import Findings
 from proctor.evaluation.report.formatting import Section
 from proctor.evaluation.report.renderers import to_html, to_markdown, to_terminal
@@ -181,7 +182,11 @@ def _add_run(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--count", type=_positive, help="number of questions")
     parser.add_argument(
-        "--template", default="{question}", help="the prompt, with fields of the row in braces"
+        "--template",
+        type=unescape,
+        default="{question}",
+        help="the prompt, with fields of the row in braces; "
+        r"\n is a line end, \\n a backslash and an n",
     )
     parser.add_argument(
         "--scorer", default="numeric", help=f"{', '.join(scorer_names())}, or module:name"
