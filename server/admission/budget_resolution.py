@@ -60,6 +60,7 @@ def resolve(
     """Return the budget of a request.
 
     In order of precedence, it comes from numbers, an effort or a tier, the router, the default.
+    Numbers override those of the tier, which stays that of the budget unless it has no thinking.
 
     Args:
         request: the budget fields of the request.
@@ -173,7 +174,7 @@ def _choose(
 ) -> tuple[Tier | None, Source, str | None]:
     """Return the tier, its source, and the field that decided it."""
     named = _named_tier(request, settings)
-    if named is not None:
+    if named is not None and not _lifts(request.maximum, named[0]):
         return named
     if uses_router(request, settings):
         if level is None:
@@ -184,6 +185,14 @@ def _choose(
     if decisive is not None:
         return None, Source.EXPLICIT, decisive.field
     return settings.tier(settings.default_tier), Source.DEFAULT, None
+
+
+def _lifts(maximum: FieldValue[int] | None, tier: Tier) -> bool:
+    """Return whether a maximum allows thinking in a tier without: then it decides, not the tier.
+
+    The response would otherwise name a tier without thinking beside its thinking tokens.
+    """
+    return maximum is not None and maximum.value != 0 and not tier.thinks
 
 
 def _named_tier(request: BudgetRequest, settings: Settings) -> tuple[Tier, Source, str] | None:

@@ -197,10 +197,14 @@ def test_spellings_with_the_same_value_are_accepted() -> None:
         ({"budget_tier": "auto", "min_thinking_tokens": 3000}, 3000, 8192, "high", "router"),
         ({"budget_tier": "auto", "max_thinking_tokens": 0}, 0, 0, "custom", "explicit"),
         ({"budget_tier": "medium", "min_thinking_tokens": 7}, 7, 2048, "medium", "explicit"),
+        ({"reasoning_effort": "none", "max_thinking_tokens": 10}, 0, 10, "custom", "explicit"),
+        ({"reasoning_effort": "none", "max_thinking_tokens": -1}, 0, None, "custom", "explicit"),
+        ({"reasoning_effort": "none", "max_thinking_tokens": 0}, 0, 0, "none", "effort"),
+        ({"budget_tier": "none", "thinking": {"budget_tokens": 9}}, 0, 9, "custom", "explicit"),
     ],
 )
 def test_numbers_override_tiers_and_tiers_override_the_router(
-    fields: dict[str, Any], minimum: int, maximum: int, label: str, source: str
+    fields: dict[str, Any], minimum: int, maximum: int | None, label: str, source: str
 ) -> None:
     found = resolved(fields)
     assert (found.budget.min_tokens, found.budget.max_tokens) == (minimum, maximum)
@@ -342,6 +346,8 @@ def test_requested_budgets_are_granted_or_refused(
         )
     if requested.minimum is not None and not resolution.clamped_by:
         assert budget.min_tokens == min(requested.minimum.value, maximum)
+    if resolution.tier is not None and not resolution.tier.thinks:
+        assert budget.disabled
     if requested.enabled is not None and not resolution.clamped_by:
         assert requested.enabled.value is not budget.disabled
 
