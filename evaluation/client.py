@@ -96,7 +96,7 @@ class ServerClient:
             else:
                 if response.is_success:
                     return _json(response)
-                if response.status_code not in RETRY_STATUSES or attempt == MAX_ATTEMPTS - 1:
+                if not _may_retry(response) or attempt == MAX_ATTEMPTS - 1:
                     raise RequestRefused(f"{response.status_code}: {response.text[:500]}")
                 wait = max(wait, _retry_after(response))
             await sleep(wait * random.uniform(1, 1.25))
@@ -181,6 +181,12 @@ def _mean_logprob(entries: list[dict[str, Any]] | None) -> float | None:
     if not entries:
         return None
     return float(fmean(entry["logprob"] for entry in entries))
+
+
+def _may_retry(response: httpx.Response) -> bool:
+    """Return whether a later attempt may succeed; some servers say that none does."""
+    hopeless = response.headers.get("x-should-retry") == "false"
+    return response.status_code in RETRY_STATUSES and not hopeless
 
 
 def _retry_after(response: httpx.Response) -> float:

@@ -121,6 +121,12 @@ async def test_a_server_without_prices_gives_an_empty_price(answer: httpx.Respon
         assert await client.price(CAP, QUESTION) == {}
 
 
+async def test_a_refusal_that_no_retry_helps_is_not_retried() -> None:
+    refused = httpx.Response(429, headers={"x-should-retry": "false"}, text="too expensive")
+    with pytest.raises(RequestRefused, match="too expensive"):
+        await ask(refused)
+
+
 async def test_a_busy_server_is_retried_with_backoff(monkeypatch: pytest.MonkeyPatch) -> None:
     waits: list[float] = []
 
