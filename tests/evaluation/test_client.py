@@ -95,7 +95,7 @@ async def test_the_usage_includes_the_tokens_of_probes() -> None:
     assert (row.probe_tokens, row.tokens, row.generated) == (7, 2 + 7, 3 + 7)
     sample = row.to_sample()
     assert (sample.tokens, sample.generated) == (9, 10)
-    assert row.tokens > row.bounds[1]  # a cap of 5
+    assert sample.tokens > row.bounds[1]  # a cap of 5
 
 
 async def test_an_answer_is_scored_and_recorded() -> None:
