@@ -132,6 +132,25 @@ async def test_auto_is_the_first_tier(browser: Browser) -> None:
     assert re.match(r"tier high, chosen by the router \(level “high”, \d+%\)", facts["Budget"])
 
 
+@pytest.mark.parametrize(
+    ("name", "value", "tier", "cause"),
+    [
+        ("Minimum", "1000", "medium", "the minimum"),
+        ("Continuations", "1", "low", "the continuations"),
+    ],
+)
+async def test_what_raised_the_tier_of_the_router_is_said(
+    browser: Browser, name: str, value: str, tier: str, cause: str
+) -> None:
+    async with open_gateway_page(browser, FakeEngine(Script((COUNTING * 10,), "42"))) as page:
+        await choose(page, "auto")
+        await field(page, name).fill(value)
+        facts = await wait_for_facts(await ask(page, "Hello"))
+
+    raised = rf"tier {tier}; the router chose none \(level “none”, \d+%\), raised by {cause};"
+    assert re.match(raised, facts["Budget"])
+
+
 async def test_placeholders_show_the_budget_of_the_tier(browser: Browser) -> None:
     async with open_gateway_page(browser, FakeEngine()) as page:
         await choose(page, "high")

@@ -278,6 +278,26 @@ def test_a_ceiling_tier_replaces_a_higher_tier_in_full() -> None:
     assert (cut.label, cut.clamped_by) == ("low", ("key",))
 
 
+@pytest.mark.parametrize(
+    ("fields", "level", "label", "raised_by"),
+    [
+        ({"min_thinking_tokens": 1000}, "low", "medium", "min_thinking_tokens"),
+        ({"thinking": {"min_tokens": 1000}}, "none", "medium", "thinking.min_tokens"),
+        ({"min_thinking_tokens": 1000}, "high", "high", None),
+        ({"thinking": {"continuations": 1}}, "none", "low", "thinking.continuations"),
+        ({"enable_thinking": True}, "none", "low", "enable_thinking"),
+        ({"enable_thinking": True}, "low", "low", None),
+        ({}, "none", "none", None),
+    ],
+)
+def test_what_raises_the_tier_of_the_router_is_named(
+    fields: dict[str, Any], level: str, label: str, raised_by: str | None
+) -> None:
+    found = resolved({"budget_tier": "auto"}, fields, level=level)
+    assert (found.label, found.source, found.raised_by) == (label, Source.ROUTER, raised_by)
+    assert resolved(fields | {"budget_tier": "max"}).raised_by is None
+
+
 def test_zero_continuations_do_not_demand_thinking() -> None:
     fields = {"budget_tier": "auto", "thinking": {"continuations": 0}}
     assert resolved(fields, level="none").label == "none"
