@@ -19,6 +19,11 @@ export function endFacts(thinking, { usage, cost }, routed, elapsed) {
   ];
 }
 
+/** The fact that earlier questions were not sent along, if there are any. */
+export function leftOutFacts(count) {
+  return count ? [["Left out", `${plural(count, "earlier question")}, whose request failed`]] : [];
+}
+
 function describeThinking(thinking) {
   const { tokens: all, forced_tokens: forced, forced_spans: spans, continuations, loops } = thinking;
   if (all === 0) return "none";

@@ -235,6 +235,42 @@ async def test_previous_messages_are_sent_if_the_switch_is_on(
     assert third.isdisjoint({"first", "second"})
 
 
+async def test_a_question_that_was_stopped_while_thinking_stays_in_the_conversation(
+    browser: Browser,
+) -> None:
+    gate = Gate(5)
+    engine = FakeEngine(Script((COUNTING,), "It is 42."), before_token=gate)
+    async with open_gateway_page(browser, engine, overrides={"page": {"remembers": True}}) as page:
+        await choose(page, "low")
+        stopped = await ask(page, "first")
+        await with_timeout(gate.reached.wait())
+        await page.get_by_role("button", name="Stop").click()
+        await expect(stopped.get_by_role("status")).to_contain_text("Stopped.")
+        gate.opened.set()
+        facts = await wait_for_facts(await ask(page, "second"))
+
+    assert [word for word in _words(engine.jobs[-1].prompt_ids) if word in ("first", "second")] == [
+        "first",
+        "second",
+    ]
+    assert "Left out" not in facts
+
+
+async def test_a_question_whose_request_failed_is_left_out_and_that_is_said(
+    browser: Browser,
+) -> None:
+    engine = FakeEngine(Script(("x",), "It is 42."))
+    overrides = {"page": {"remembers": True}}
+    async with open_gateway_page(browser, engine, overrides=overrides) as page:
+        await choose(page, "low")
+        too_long = await ask(page, "first " * 20_000)
+        await expect(too_long.locator(".error")).to_contain_text("rejected the request")
+        facts = await wait_for_facts(await ask(page, "second"))
+
+    assert "first" not in _words(engine.jobs[-1].prompt_ids)
+    assert facts["Left out"] == "1 earlier question, whose request failed"
+
+
 def _words(token_ids: tuple[int, ...]) -> list[str]:
     return bytes(token if token < 256 else ord(" ") for token in token_ids).decode().split()
 
