@@ -10,7 +10,7 @@ from typing import Any
 from proctor.evaluation.conditions import NO_MAXIMUM, Condition, Kind
 from proctor.evaluation.rows import AnswerRecord
 from proctor.evaluation.statistics.curve import control
-from proctor.evaluation.statistics.delta import Interval, delta, mean_interval
+from proctor.evaluation.statistics.delta import Interval, delta, share_interval
 from proctor.evaluation.statistics.price import cost_per_correct
 from proctor.evaluation.statistics.samples import Run
 
@@ -189,7 +189,7 @@ class Findings:
 
 def accuracy(run: Run) -> Interval:
     """Return the share of right answers and its interval, each question counting once."""
-    return mean_interval(run.by_question(run.questions, "correct"))
+    return share_interval(run.by_question(run.questions, "correct"))
 
 
 def first_unbeaten(runs: Sequence[Run]) -> Run:

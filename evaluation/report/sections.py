@@ -14,6 +14,7 @@ from proctor.evaluation.report.findings import (
     first_unbeaten,
 )
 from proctor.evaluation.report.formatting import (
+    TOO_FEW,
     Section,
     Table,
     count,
@@ -26,7 +27,13 @@ from proctor.evaluation.report.formatting import (
 )
 from proctor.evaluation.report.recommend import recommend, to_toml
 from proctor.evaluation.statistics.curve import flattens_at, performance, scaling
-from proctor.evaluation.statistics.delta import STEP_TOKENS, delta, slope
+from proctor.evaluation.statistics.delta import (
+    MIN_QUESTIONS,
+    STEP_TOKENS,
+    delta,
+    is_conclusive,
+    slope,
+)
 from proctor.evaluation.statistics.price import (
     cost_per_correct,
     find_crossover,
@@ -100,6 +107,8 @@ def two_models(small: Findings, large: Findings) -> Section:
     if not comparable:
         sentence = f"Not compared: no answer is to a question of {against}."
         return Section(title, sentences=(sentence,))
+    if not any(is_conclusive([run, without.run]) for run in comparable):
+        return Section(title, sentences=(TOO_FEW,))
     by_tokens = sorted(comparable, key=lambda run: run.mean_generated)
     crossover = find_crossover(by_tokens, without.run)
     if crossover is None:
@@ -141,7 +150,9 @@ def _setup(stored: StoredRun, findings: Findings) -> Section:
             f"Temperature {config.temperature:g}, top_p {config.top_p:g}, seed "
             f"{config.seed}; scorer {config.scorer}.",
             "Intervals are at 95%, from 10,000 bootstrap resamples of the questions, each drawn "
-            "with all its answers. A difference is significant if its interval excludes 0.",
+            "with all its answers; those of shares and of gains with one more question at each of "
+            "their bounds, as 0 of 40 does not prove 0%. A difference is significant if its "
+            f"interval excludes 0; of fewer than {MIN_QUESTIONS} questions, none is.",
             *missing,
         ),
     )
@@ -161,6 +172,8 @@ def _comparison(findings: Findings, kind: Kind) -> Section:
     ]
     if not have_shared_questions([base.run, *(each.run for each in conditions)]):
         sentences.append(NOTHING_SHARED)
+    elif not is_conclusive([base.run, *(each.run for each in conditions)]):
+        sentences.append(TOO_FEW)
     elif kind in CURVES:
         sentences += _curve(conditions, base)
     return Section(TITLES[kind], table, tuple(sentences), figure=kind.value)
@@ -353,8 +366,10 @@ def _rows_of_total(findings: Findings, total: int) -> Iterator[tuple[str, ...]]:
 
 def _recommendation(findings: Findings) -> Section:
     caps = findings.of_kind(Kind.CAP)
-    tiers = recommend(caps)
     title = "Recommended tiers"
+    if not is_conclusive([each.run for each in caps]):
+        return Section(title, sentences=(TOO_FEW,))
+    tiers = recommend(caps)
     if not tiers:
         return Section(title, sentences=("No cap is significantly better than no thinking.",))
     shared = len(shared_questions([each.run for each in caps]))

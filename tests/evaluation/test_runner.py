@@ -263,8 +263,8 @@ async def test_the_report_command(task: Path, capsys: pytest.CaptureFixture[str]
         *("rows.html", "rows.md"),
     ]
     report = (folder / "rows.md").read_text()
-    assert "| at most 0 | 12 | 0.0% (0.0, 0.0) | 0 | 100.0% |  |  | ∞ | - |" in report
-    assert "| at most 5 | 12 | 100.0% (100.0, 100.0) | 5 | 100.0% | +100.0 (+100.0" in report
+    assert "| at most 0 | 12 | 0.0% (0.0, 37.5) | 0 | 100.0% |  |  | ∞ | - |" in report
+    assert "| at most 5 | 12 | 100.0% (62.5, 100.0) | 5 | 100.0% | +100.0 (+25.0" in report
     assert "![Accuracy against continuations](rows-continuations.svg)" in report
     stored = read_store(task.with_name("rows.jsonl"))
     (tokens,) = {each.tokens for each in stored.rows if each.condition == Condition(Kind.CAP, 5)}
