@@ -180,7 +180,11 @@ def _add_run(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--samples", type=_positive, default=1, help="answers per question and condition"
     )
-    parser.add_argument("--count", type=_positive, help="number of questions")
+    parser.add_argument(
+        "--count",
+        type=_positive,
+        help="number of rows of the task (default: all of a file, 100 of a generated task)",
+    )
     parser.add_argument(
         "--template",
         type=unescape,
@@ -213,11 +217,13 @@ async def _run(options: argparse.Namespace) -> None:
             "remove them, or --budget-field"
         )
     scorer = load_scorer(options.scorer)
-    questions = load_task(options.task, options.template, options.count, options.seed)
-    scorer.check(questions)
+    task = load_task(options.task, options.template, options.count, options.seed)
+    if task.notice is not None:
+        print(f"proctor: {options.task}: {task.notice}", file=sys.stderr)
+    scorer.check(task.questions)
     config = _run_config(options)
     store = Store(options.out, config)
-    work = pending(conditions, questions, options.samples, store.rows)
+    work = pending(conditions, task.questions, options.samples, store.rows)
     headers = {"authorization": f"Bearer {options.api_key}"}
     async with httpx.AsyncClient(
         base_url=options.base_url, headers=headers, timeout=TIMEOUT_SECONDS

@@ -25,7 +25,7 @@ def test_the_template_of_the_guide_has_line_ends(tmp_path: Path) -> None:
 
     template = parse("run", str(task), *shlex.split(found[1])).template
 
-    assert load_task(str(task), template, None, 0)[0].text == "Which?\nA. x\nB. y"
+    assert load_task(str(task), template, None, 0).questions[0].text == "Which?\nA. x\nB. y"
 
 
 @pytest.mark.parametrize(

@@ -108,6 +108,21 @@ def test_pending_work_covers_conditions_evenly() -> None:
     ]
 
 
+async def test_a_question_that_is_listed_twice_is_asked_once(
+    task: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with task.open("a") as file:
+        file.writelines(f'{{"question": "{each.text}", "answer": "0"}}\n' for each in QUESTIONS)
+    async with running_server(FakeEngine(script)) as url:
+        assert await run(url, task, "--budgets", "0") == 0
+
+    assert len(read_store(task.with_name("rows.jsonl")).rows) == len(QUESTIONS)
+    assert (
+        "6 rows are left out: the same prompt is in an earlier row, 6 of them"
+        in capsys.readouterr().err
+    )
+
+
 async def test_an_unscorable_task_ends_the_run_before_any_request(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
