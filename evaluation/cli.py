@@ -20,6 +20,7 @@ from proctor.evaluation.client import (
     TokenCountMismatch,
 )
 from proctor.evaluation.conditions import BUDGET_FIELD, Condition, Kind
+from proctor.evaluation.escapes import unescape
 from proctor.evaluation.report.findings import Findings
 from proctor.evaluation.report.formatting import Section
 from proctor.evaluation.report.renderers import to_html, to_markdown, to_terminal
@@ -27,7 +28,7 @@ from proctor.evaluation.report.sections import sections, two_models
 from proctor.evaluation.run_config import RunConfig
 from proctor.evaluation.runner import WorkItem, pending, run
 from proctor.evaluation.scorers import ScorerError, load_scorer, scorer_names
-from proctor.evaluation.store import Store, StoreError, read_store
+from proctor.evaluation.store import Store, StoredRun, StoreError, read_store
 from proctor.evaluation.tasks import TaskError, load_task
 from proctor.evaluation.thinking_options import EarlyExit, Parallel
 
@@ -75,6 +76,7 @@ def execute(options: argparse.Namespace) -> int:
         RequestRefused,
         TokenCountMismatch,
         ValueError,
+        OSError,
     ) as error:
         print(f"proctor: {error}", file=sys.stderr)
         return 1
@@ -178,9 +180,17 @@ def _add_run(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--samples", type=_positive, default=1, help="answers per question and condition"
     )
-    parser.add_argument("--count", type=_positive, help="number of questions")
     parser.add_argument(
-        "--template", default="{question}", help="the prompt, with fields of the row in braces"
+        "--count",
+        type=_positive,
+        help="number of rows of the task (default: all of a file, 100 of a generated task)",
+    )
+    parser.add_argument(
+        "--template",
+        type=unescape,
+        default="{question}",
+        help="the prompt, with fields of the row in braces; "
+        r"\n is a line end, \\n a backslash and an n",
     )
     parser.add_argument(
         "--scorer", default="numeric", help=f"{', '.join(scorer_names())}, or module:name"
@@ -207,11 +217,13 @@ async def _run(options: argparse.Namespace) -> None:
             "remove them, or --budget-field"
         )
     scorer = load_scorer(options.scorer)
-    questions = load_task(options.task, options.template, options.count, options.seed)
-    scorer.check(questions)
+    task = load_task(options.task, options.template, options.count, options.seed)
+    if task.notice is not None:
+        print(f"proctor: {options.task}: {task.notice}", file=sys.stderr)
+    scorer.check(task.questions)
     config = _run_config(options)
     store = Store(options.out, config)
-    work = pending(conditions, questions, options.samples, store.rows)
+    work = pending(conditions, task.questions, options.samples, store.rows)
     headers = {"authorization": f"Bearer {options.api_key}"}
     async with httpx.AsyncClient(
         base_url=options.base_url, headers=headers, timeout=TIMEOUT_SECONDS
@@ -265,11 +277,10 @@ def _run_config(options: argparse.Namespace) -> RunConfig:
 
 
 def _report(path: Path, large: Path | None, folder: Path | None) -> None:
-    stored = read_store(path)
-    findings = Findings.of(stored.rows)
+    stored, findings = _read(path)
     report = sections(stored, findings)
     if large is not None:
-        report.append(two_models(findings, Findings.of(read_store(large).rows)))
+        report.append(two_models(findings, _read(large)[1]))
     title = f"Does thinking pay? {stored.config.model} on {stored.config.task}"
     console = Console()
     if not console.is_terminal:
@@ -277,6 +288,20 @@ def _report(path: Path, large: Path | None, folder: Path | None) -> None:
     to_terminal(title, report, console)
     if folder is not None:
         _write(folder, path.stem, title, report, findings)
+
+
+def _read(path: Path) -> tuple[StoredRun, Findings]:
+    """Read a run that has answers.
+
+    Raises:
+        StoreError: if it has none, or the file is not a run's.
+    """
+    stored = read_store(path)
+    if not stored.rows:
+        raise StoreError(
+            f"{path} has no answers yet: start `proctor eval run` again to continue the run"
+        )
+    return stored, Findings.of(stored.rows)
 
 
 def _write(

@@ -96,7 +96,7 @@ class ServerClient:
             else:
                 if response.is_success:
                     return _json(response)
-                if response.status_code not in RETRY_STATUSES or attempt == MAX_ATTEMPTS - 1:
+                if not _may_retry(response) or attempt == MAX_ATTEMPTS - 1:
                     raise RequestRefused(f"{response.status_code}: {response.text[:500]}")
                 wait = max(wait, _retry_after(response))
             await sleep(wait * random.uniform(1, 1.25))
@@ -157,13 +157,14 @@ def _check_count(
     """Check the server's count of thinking tokens, and their text, against the log probabilities.
 
     Log probabilities have one entry for each token, with its bytes, so the tokens can be counted
-    and concatenated without the tokenizer. A server that returns none for its thinking is not
-    checked.
+    and concatenated without the tokenizer. A server that returns none for its thinking, or does
+    not count it, is not checked.
     """
-    if entries is None:
+    total = thinking_tokens(response)
+    if entries is None or total is None:
         return
     context = f"question '{question.id}', {condition.name}"
-    counted = thinking_tokens(response) - probe_tokens(response)
+    counted = total - probe_tokens(response)
     if len(entries) != counted:
         raise TokenCountMismatch(
             f"{context}: the server counts {counted} thinking tokens, but sent {len(entries)}"
@@ -180,6 +181,12 @@ def _mean_logprob(entries: list[dict[str, Any]] | None) -> float | None:
     if not entries:
         return None
     return float(fmean(entry["logprob"] for entry in entries))
+
+
+def _may_retry(response: httpx.Response) -> bool:
+    """Return whether a later attempt may succeed; some servers say that none does."""
+    hopeless = response.headers.get("x-should-retry") == "false"
+    return response.status_code in RETRY_STATUSES and not hopeless
 
 
 def _retry_after(response: httpx.Response) -> float:

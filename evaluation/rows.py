@@ -42,8 +42,11 @@ class AnswerRecord:
         return self.condition, self.question, self.sample
 
     @property
-    def tokens(self) -> int:
-        """Thinking tokens of all chains and tokens of probes, as the server's usage counts them."""
+    def tokens(self) -> int | None:
+        """Thinking tokens of all chains and tokens of probes, as the server's usage counts them.
+
+        None if the server does not count them.
+        """
         return thinking_tokens(self.response)
 
     @property
@@ -80,7 +83,7 @@ class AnswerRecord:
         """Return the part that the statistics need."""
         return Sample(
             self.question,
-            self.tokens,
+            float("nan") if self.tokens is None else self.tokens,
             self.generated,
             self.score,
             self.normalized_answer,
@@ -106,23 +109,11 @@ class AnswerRecord:
         return row
 
 
-def thinking_tokens(response: dict[str, Any]) -> int:
-    """Return the server's count of thinking tokens.
-
-    Raises:
-        ValueError: if the response has thinking without a count.
-    """
+def thinking_tokens(response: dict[str, Any]) -> int | None:
+    """Return the server's count of thinking tokens, or None if it does not count them."""
     details = response["usage"].get("completion_tokens_details") or {}
     count: int | None = details.get("reasoning_tokens")
-    if count is not None:
-        return count
-    message = response["choices"][0]["message"]
-    if message.get("reasoning_content") or message.get("reasoning"):
-        raise ValueError(
-            "the server does not count its thinking: usage.completion_tokens_details has no "
-            "reasoning_tokens"
-        )
-    return 0
+    return count
 
 
 def probe_tokens(response: dict[str, Any]) -> int:

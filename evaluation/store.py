@@ -85,17 +85,23 @@ def read_store(path: Path) -> StoredRun:
     """Read a file.
 
     Raises:
-        StoreError: if the file cannot be read, or is not a run's.
+        StoreError: if the file cannot be read, is empty, or is not a run's.
     """
     try:
+        if not path.stat().st_size:
+            raise StoreError(f"{path} is empty: pass a file that `proctor eval run` wrote")
         content = path.read_bytes()[: _whole_lines(path)]
-        first, *lines = content.decode().split("\n")[:-1]
+        first, *lines = content.decode().split("\n")[:-1] or [""]
         config = RunConfig(**json.loads(first)[CONFIG_KEY])
         return StoredRun(config, [AnswerRecord.from_json(json.loads(line)) for line in lines])
     except OSError as error:
         raise StoreError(f"{path} cannot be read: {error.strerror}") from error
+    except StoreError:
+        raise
     except (IndexError, KeyError, TypeError, ValueError) as error:
-        raise StoreError(f"{path} does not hold an evaluation run: {error!r}") from error
+        raise StoreError(
+            f"{path} does not hold an evaluation run, as `proctor eval run` writes it: {error!r}"
+        ) from error
 
 
 def _whole_lines(path: Path) -> int:

@@ -33,14 +33,40 @@ class Question:
     answer: str
 
 
-def load_task(task: str, template: str, count: int | None, seed: int) -> list[Question]:
+@dataclass(frozen=True, slots=True)
+class Task:
+    """The questions of a task.
+
+    Attributes:
+        questions: the questions, each prompt once.
+        duplicates: the number of rows that were left out, since an earlier one has their prompt.
+        contradicting: the number of these whose right answer is another one.
+    """
+
+    questions: list[Question]
+    duplicates: int = 0
+    contradicting: int = 0
+
+    @property
+    def notice(self) -> str | None:
+        """What was left out, as a sentence, or None if nothing was."""
+        if not self.duplicates:
+            return None
+        others = f", {self.contradicting} of them with another answer" if self.contradicting else ""
+        rows = "1 row is" if self.duplicates == 1 else f"{self.duplicates:,} rows are"
+        return f"{rows} left out: the same prompt is in an earlier row{others}"
+
+
+def load_task(task: str, template: str, count: int | None, seed: int) -> Task:
     """Load the questions of a task.
+
+    Rows with the same prompt are one question: several would make the intervals too narrow.
 
     Args:
         task: a file of JSON lines with `question` (or `problem`, or `prompt`) and `answer`, as in
             GSM8K and MATH, or the name of an entry point of `proctor.tasks`.
         template: the prompt, with fields of the row in braces, such as `{question}`.
-        count: the number of questions; None is all of a file, and 100 of a generated task.
+        count: the number of rows; None is all of a file, and 100 of a generated task.
         seed: the seed of a generated task.
 
     Raises:
@@ -56,7 +82,18 @@ def load_task(task: str, template: str, count: int | None, seed: int) -> list[Qu
         raise TaskError(f"{task}: two questions have the same id")
     if not questions:
         raise TaskError(f"{task}: it has no questions")
-    return questions
+    return _deduplicate(questions)
+
+
+def _deduplicate(questions: Iterable[Question]) -> Task:
+    first: dict[str, Question] = {}
+    others = [
+        question
+        for question in questions
+        if first.setdefault(question.text.strip(), question) is not question
+    ]
+    contradicting = sum(first[each.text.strip()].answer != each.answer for each in others)
+    return Task([*first.values()], len(others), contradicting)
 
 
 def _lines(path: Path) -> list[dict[str, Any]]:

@@ -10,6 +10,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
+from proctor.evaluation.escapes import escape, unescape
+
 EXIT_METHODS = ("entropy", "answer", "confidence")
 PARALLEL_METHODS = ("vote", "confidence", "first_agreement", "best_by_key")
 ANSWERS = ("number", "choice", "text")
@@ -60,7 +62,7 @@ class EarlyExit:
             "every": _positive,
             "patience": _positive,
             "floor": _number,
-            "opening": str,
+            "opening": unescape,
         }
         values = _parse_assignments(assignments, {**converters, "answer": _one_of(ANSWERS)})
         return cls(_one_of(EXIT_METHODS)(method), **values)
@@ -112,7 +114,7 @@ def _given(option: EarlyExit | Parallel) -> dict[str, Any]:
 
 def _assignments(values: Mapping[str, Any], positional: Sequence[str]) -> list[str]:
     return [
-        f"{name}={value if isinstance(value, str) else json.dumps(value)}"
+        f"{name}={escape(value) if isinstance(value, str) else json.dumps(value)}"
         for name, value in values.items()
         if name not in positional
     ]

@@ -16,6 +16,9 @@ CLIENT_GONE = 499
 SOON = {"retry-after": "5"}
 """The header of errors that clients should retry soon: the engine or the server is unavailable."""
 
+NO_RETRY = {"x-should-retry": "false"}
+"""The header of a 429 that a retry cannot help; OpenAI's and Anthropic's clients then do not."""
+
 
 class ApiError(Exception):
     """Base class of the errors that clients receive, in the format of OpenAI's API.

@@ -6,6 +6,7 @@ from itertools import pairwise
 from proctor.evaluation.conditions import Kind
 from proctor.evaluation.report.findings import ConditionResults, Findings, accuracy
 from proctor.evaluation.report.formatting import (
+    TOO_FEW,
     Section,
     Table,
     count,
@@ -14,12 +15,13 @@ from proctor.evaluation.report.formatting import (
     percent,
     points,
     ratio,
+    share,
 )
 from proctor.evaluation.report.frontier import Frontier, curves
-from proctor.evaluation.statistics.delta import Interval
+from proctor.evaluation.statistics.delta import Interval, is_conclusive
 from proctor.evaluation.statistics.efficiency import area, e_cubed
 from proctor.evaluation.statistics.paired import adjust, compare
-from proctor.evaluation.statistics.samples import Run
+from proctor.evaluation.statistics.samples import Run, have_shared_questions
 
 Pair = tuple[ConditionResults, ConditionResults]
 
@@ -29,15 +31,16 @@ def early_exit(findings: Findings) -> Section | None:
     rows = []
     for each in findings.early_exits:
         base = findings.find(each.condition.without_options)
-        comparison = None if base is None else compare(each.run, base.run)
+        comparable = base is not None and have_shared_questions([each.run, base.run])
+        comparison = compare(each.run, base.run) if base is not None and comparable else None
         rows.append(
             (
                 each.condition.name,
                 percent(each.right),
                 count(each.run.mean_tokens - each.probe_tokens),
                 f"{each.probe_tokens:.1f}",
-                f"{each.share_ended('settled'):.1%}",
-                f"{each.share_ended('unsure'):.1%}",
+                share(each.share_ended("settled")),
+                share(each.share_ended("unsure")),
                 "" if comparison is None else points(comparison.gain),
                 "" if comparison is None else ratio(comparison.tokens_ratio),
             )
@@ -62,6 +65,9 @@ def frontier(findings: Findings) -> Section | None:
     lines = Frontier.of(findings)
     if not lines.is_comparable:
         return None
+    title = "Against a coin and a perfect router"
+    if not is_conclusive([*lines.fixed, *lines.others]):
+        return Section(title, sentences=(TOO_FEW,))
     judged = lines.margins()
     columns = ("condition", "right", "thinking", "generated", "E³", "above the coin")
     table = Table(columns, tuple(_frontier_row(run, margin) for run, margin in judged))
@@ -81,7 +87,7 @@ def frontier(findings: Findings) -> Section | None:
         *others,
         *_on_routers(lines),
     )
-    return Section("Against a coin and a perfect router", table, sentences, figure="frontier")
+    return Section(title, table, sentences, figure="frontier")
 
 
 def _frontier_row(run: Run, margin: Interval) -> tuple[str, ...]:
@@ -127,7 +133,7 @@ def _on_routers(lines: Frontier) -> Iterator[str]:
 
 def areas(findings: Findings) -> Section | None:
     """Compare ways to spend tokens over the whole range of budgets."""
-    by_name = curves(findings)
+    by_name = {name: runs for name, runs in curves(findings).items() if is_conclusive(runs)}
     means = [run.mean_tokens for runs in by_name.values() for run in runs]
     positive = [mean for mean in means if mean > 0]
     if not positive or min(positive) == max(positive):
@@ -148,7 +154,9 @@ def areas(findings: Findings) -> Section | None:
 
 def paired(findings: Findings) -> Section | None:
     """Test conditions against each other on the same questions."""
-    pairs = list(_pairs(findings))
+    pairs = [
+        pair for pair in _pairs(findings) if have_shared_questions([each.run for each in pair])
+    ]
     if not pairs:
         return None
     comparisons = [compare(each.run, other.run) for each, other in pairs]

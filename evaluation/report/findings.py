@@ -1,15 +1,16 @@
 """The answers of a run, grouped by condition, with the figures of each condition."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import groupby
 from statistics import fmean
+from typing import Any
 
 from proctor.evaluation.conditions import NO_MAXIMUM, Condition, Kind
 from proctor.evaluation.rows import AnswerRecord
 from proctor.evaluation.statistics.curve import control
-from proctor.evaluation.statistics.delta import Interval, delta, mean_interval
+from proctor.evaluation.statistics.delta import Interval, delta, share_interval
 from proctor.evaluation.statistics.price import cost_per_correct
 from proctor.evaluation.statistics.samples import Run
 
@@ -40,9 +41,18 @@ class ConditionResults:
         return accuracy(self.run)
 
     @property
-    def within(self) -> float:
-        """s1's *control*: the share of answers whose thinking is within its bounds."""
-        return fmean(control([row.tokens], *row.bounds) for row in self.rows)
+    def within(self) -> float | None:
+        """s1's *control*: the share of answers whose thinking is within its bounds.
+
+        None if the server does not count the thinking tokens of all answers.
+        """
+        counts = [row.tokens for row in self.rows]
+        known = [tokens for tokens in counts if tokens is not None]
+        if len(known) < len(counts):
+            return None
+        return fmean(
+            control([tokens], *row.bounds) for tokens, row in zip(known, self.rows, strict=True)
+        )
 
     @property
     def cost_per_correct(self) -> float | None:
@@ -53,19 +63,27 @@ class ConditionResults:
             return None
         return cost_per_correct(sum(known) / len(known), self.run.accuracy)
 
-    def share_ended(self, *reasons: str) -> float:
-        """Return the share of answers whose thinking ended for one of these reasons."""
-        return fmean(row.thinking.get("end_reason") in reasons for row in self.rows)
+    def share_ended(self, *reasons: str) -> float | None:
+        """Return the share of answers whose thinking ended for one of these reasons.
+
+        None if the server does not give the reason of all answers.
+        """
+        return self._mean_reported("end_reason", lambda reason: reason in reasons)
 
     @property
-    def continuations(self) -> float:
-        """The mean number of continuations per answer."""
-        return fmean(row.thinking.get("continuations", 0) for row in self.rows)
+    def continuations(self) -> float | None:
+        """The mean number of continuations per answer; None if the server does not report it."""
+        return self._mean_reported("continuations", float)
 
     @property
-    def forced_tokens(self) -> float:
-        """The mean number of forced tokens per answer."""
-        return fmean(row.thinking.get("forced_tokens", 0) for row in self.rows)
+    def forced_tokens(self) -> float | None:
+        """The mean number of forced tokens per answer; None if the server does not report it."""
+        return self._mean_reported("forced_tokens", float)
+
+    def _mean_reported(self, field: str, measure: Callable[[Any], float]) -> float | None:
+        """Return the mean of a field of `thinking`, or None unless all answers have it."""
+        values = [row.thinking.get(field) for row in self.rows]
+        return None if None in values else fmean(measure(value) for value in values)
 
     @property
     def probe_tokens(self) -> float:
@@ -159,18 +177,19 @@ class Findings:
         """Return the result of a condition, or None if it has no answers."""
         return next((each for each in self.results if each.condition == condition), None)
 
-    def baseline(self, kind: Kind) -> ConditionResults:
-        """Return the baseline of a kind: the result without thinking, or else the kind's first.
+    @property
+    def baseline(self) -> ConditionResults:
+        """The result without thinking, or else that of the smallest budget."""
+        return self.find(Condition(Kind.CAP, 0)) or self.results[0]
 
-        Raises:
-            IndexError: if there is neither.
-        """
+    def baseline_of(self, kind: Kind) -> ConditionResults:
+        """Return the result without thinking, or else the first of a kind that has results."""
         return self.find(Condition(Kind.CAP, 0)) or self.of_kind(kind)[0]
 
 
 def accuracy(run: Run) -> Interval:
     """Return the share of right answers and its interval, each question counting once."""
-    return mean_interval(run.by_question(run.questions, "correct"))
+    return share_interval(run.by_question(run.questions, "correct"))
 
 
 def first_unbeaten(runs: Sequence[Run]) -> Run:

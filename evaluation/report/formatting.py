@@ -3,7 +3,16 @@
 import math
 from dataclasses import dataclass
 
-from proctor.evaluation.statistics.delta import Interval
+from proctor.evaluation.statistics.delta import MIN_QUESTIONS, Interval
+
+UNKNOWN = "-"
+"""What stands for a figure that the server does not report: never 0."""
+
+
+TOO_FEW = (
+    f"Not enough data for a conclusion: it needs at least {MIN_QUESTIONS} questions with answers "
+    "under each of these conditions."
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,19 +49,18 @@ class Section:
 
 def percent(share: Interval) -> str:
     """Format a share and its interval in percent."""
-    return f"{share.value:.1%} ({100 * share.low:.1f}, {100 * share.high:.1f})"
+    return f"{share.value:.1%}" + _bounds(f"{100 * share.low:.1f}", f"{100 * share.high:.1f}")
 
 
 def points(difference: Interval) -> str:
     """Format a difference of shares and its interval in percentage points."""
-    return (
-        f"{100 * difference.value:+.1f} ({100 * difference.low:+.1f}, {100 * difference.high:+.1f})"
-    )
+    low, high = 100 * difference.low, 100 * difference.high
+    return f"{100 * difference.value:+.1f}" + _bounds(f"{low:+.1f}", f"{high:+.1f}")
 
 
 def decimal(estimate: Interval) -> str:
     """Format a number of any size and its interval, with three significant digits."""
-    return f"{estimate.value:.3g} ({estimate.low:.3g}, {estimate.high:.3g})"
+    return f"{estimate.value:.3g}" + _bounds(f"{estimate.low:.3g}", f"{estimate.high:.3g}")
 
 
 def p_value(probability: float) -> str:
@@ -63,17 +71,34 @@ def p_value(probability: float) -> str:
 def ratio(estimate: Interval) -> str:
     """Format a ratio and its interval, or a dash if it is undefined."""
     if not math.isfinite(estimate.value):
-        return "-"
-    return f"{estimate.value:.2f} ({estimate.low:.2f}, {estimate.high:.2f})"
+        return UNKNOWN
+    return f"{estimate.value:.2f}" + _bounds(f"{estimate.low:.2f}", f"{estimate.high:.2f}")
+
+
+def _bounds(low: str, high: str) -> str:
+    """Return the formatted bounds of an interval, or nothing without an interval."""
+    return "" if "nan" in low + high else f" ({low}, {high})"
 
 
 def count(number: float) -> str:
-    """Format a mean number of tokens."""
+    """Format a mean number of tokens, or a dash if it is unknown."""
+    if math.isnan(number):
+        return UNKNOWN
     return "∞" if math.isinf(number) else f"{number:,.0f}"
+
+
+def share(value: float | None) -> str:
+    """Format a share in percent, or a dash if it is unknown."""
+    return UNKNOWN if value is None else f"{value:.1%}"
+
+
+def mean(value: float | None, digits: int) -> str:
+    """Format a mean per answer, or a dash if it is unknown."""
+    return UNKNOWN if value is None else f"{value:.{digits}f}"
 
 
 def money(amount: float | None) -> str:
     """Format an amount, or a dash if it is unknown."""
     if amount is None:
-        return "-"
+        return UNKNOWN
     return "∞" if math.isinf(amount) else f"{amount:.3g}"

@@ -13,7 +13,7 @@ from proctor.evaluation.statistics.oracle import (
     line,
     perfect_router,
 )
-from proctor.evaluation.statistics.samples import Run
+from proctor.evaluation.statistics.samples import Run, have_shared_questions
 from proctor.evaluation.statistics.strategies import majority
 
 Points = Sequence[tuple[float, float]]
@@ -40,16 +40,19 @@ class Frontier:
     def of(cls, findings: Findings) -> "Frontier":
         """Derive the lines' runs from a run's answers.
 
-        Raises:
-            ValueError: if the fixed conditions have no question in common.
+        They are judged on the questions that all of them have. Without any, there are no lines.
+        Conditions whose thinking tokens are unknown have no place among them.
         """
-        fixed = tuple(each.run for each in findings.fixed)
-        others = [answered(each) for each in findings.results if not each.condition.is_fixed]
+        fixed = tuple(each.run for each in findings.fixed if each.run.has_token_counts)
+        voted = [answered(each) for each in findings.results if not each.condition.is_fixed]
+        others = tuple(run for run in voted if run.samples and run.has_token_counts)
+        if not have_shared_questions([*fixed, *others]):
+            return cls((), (), ())
         routers: tuple[Run, ...] = ()
         if fixed:
             held_out = (held_out_router(fixed, _price(fixed)),) if can_hold_out(fixed) else ()
             routers = (perfect_router(fixed), *held_out)
-        return cls(fixed, tuple(run for run in others if run.samples), routers)
+        return cls(fixed, others, routers)
 
     @property
     def is_comparable(self) -> bool:
@@ -105,11 +108,15 @@ def curves(findings: Findings) -> dict[str, list[Run]]:
             name = f"majority of {condition.votes}"
         else:
             continue
-        if run.samples and condition != WITHOUT:
+        if run.samples and run.has_token_counts and condition != WITHOUT:
             grouped.setdefault(name, []).append(run)
     without = findings.find(WITHOUT)
-    shared = [] if without is None else [without.run]
-    return {name: [*shared, *runs] for name, runs in grouped.items() if len(runs) > 1}
+    shared = [without.run] if without is not None and without.run.has_token_counts else []
+    return {
+        name: [*shared, *runs]
+        for name, runs in grouped.items()
+        if len(runs) > 1 and have_shared_questions([*shared, *runs])
+    }
 
 
 WITHOUT = Condition(Kind.CAP, 0)

@@ -47,9 +47,9 @@ def draw(findings: Findings) -> dict[str, Figure]:
     lines = _reference_lines(Frontier.of(findings))
     with mpl.rc_context(STYLE):
         figures = {
-            kind.value: _accuracy(TITLES[kind], findings.of_kind(kind))
+            kind.value: _accuracy(TITLES[kind], placed)
             for kind in Kind
-            if findings.of_kind(kind)
+            if (placed := [each for each in findings.of_kind(kind) if each.run.has_token_counts])
         }
         if findings.voting or findings.parallel:
             figures["parallel"] = _parallel(findings)
@@ -116,7 +116,7 @@ def _parallel(findings: Findings) -> Figure:
         lines.setdefault(" + ".join(each.condition.options), []).append(each.run)
     figure, axes = _axes("Accuracy against all thinking tokens of a question")
     for marker, (name, runs) in zip(cycle(MARKERS), lines.items(), strict=False):
-        if runs:
+        if runs := [run for run in runs if run.has_token_counts]:
             _points(axes, [(run, accuracy(run)) for run in runs], name, f"-{marker}")
     return figure
 
@@ -127,7 +127,7 @@ def _frontier(findings: Findings) -> Figure:
     for each in findings.results:
         run = answered(each)
         name = " + ".join(each.condition.options) or _name_of_budget(each.condition)
-        if run.samples:
+        if run.samples and run.has_token_counts:
             groups.setdefault(name, []).append(run)
     figure, axes = _axes("Every condition, a coin between two, and a perfect router")
     for marker, (name, runs) in zip(cycle(MARKERS), groups.items(), strict=False):

@@ -14,24 +14,37 @@ from proctor.evaluation.report.findings import (
     first_unbeaten,
 )
 from proctor.evaluation.report.formatting import (
+    TOO_FEW,
     Section,
     Table,
     count,
+    mean,
     money,
     percent,
     points,
     ratio,
+    share,
 )
 from proctor.evaluation.report.recommend import recommend, to_toml
 from proctor.evaluation.statistics.curve import flattens_at, performance, scaling
-from proctor.evaluation.statistics.delta import STEP_TOKENS, delta, slope
+from proctor.evaluation.statistics.delta import (
+    MIN_QUESTIONS,
+    STEP_TOKENS,
+    delta,
+    is_conclusive,
+    slope,
+)
 from proctor.evaluation.statistics.price import (
     cost_per_correct,
     find_crossover,
     first_better,
     overthinking,
 )
-from proctor.evaluation.statistics.samples import Run, shared_questions
+from proctor.evaluation.statistics.samples import (
+    Run,
+    have_shared_questions,
+    shared_questions,
+)
 from proctor.evaluation.statistics.strategies import any_right, best_of_n, majority, rejection
 from proctor.evaluation.store import StoredRun
 
@@ -43,6 +56,10 @@ TITLES = {
 }
 MIN_DOUBLINGS = 0.1
 """The minimum distance, in doublings, of two conditions for a slope between them."""
+
+NOTHING_SHARED = (
+    "No question has an answer under each of these conditions: start the run again to complete it."
+)
 
 CURVES = (Kind.CAP, Kind.CONTINUATIONS)
 """Kinds whose conditions are points on a curve."""
@@ -67,29 +84,42 @@ def sections(stored: StoredRun, findings: Findings) -> list[Section]:
         paired(findings),
     )
     report += [section for section in optional if section is not None]
-    if findings.find(Condition(Kind.CAP, 0)) and len(findings.of_kind(Kind.CAP)) > 1:
+    caps = findings.of_kind(Kind.CAP)
+    measured = findings.find(Condition(Kind.CAP, 0)) and len(caps) > 1
+    if measured and have_shared_questions([each.run for each in caps]):
         report.append(_recommendation(findings))
     return report
 
 
 def two_models(small: Findings, large: Findings) -> Section:
-    """Compare a small model that thinks with a large one that does not.
+    """Compare a small model that thinks with a large one that does not, or hardly.
 
-    Raises:
-        ValueError: if they have no question in common.
+    The small model's conditions are tried from the fewest generated tokens to the most.
     """
-    without = large.baseline(Kind.CAP)
-    crossover = find_crossover([each.run for each in small.of_kind(Kind.CAP)], without.run)
+    without = large.baseline
+    comparable = [
+        each.run
+        for each in small.results
+        if each.condition.votes == 1 and have_shared_questions([each.run, without.run])
+    ]
     title = "Two models"
     against = f"the large model under '{without.condition.name}', {percent(without.right)} right"
+    if not comparable:
+        sentence = f"Not compared: no answer is to a question of {against}."
+        return Section(title, sentences=(sentence,))
+    if not any(is_conclusive([run, without.run]) for run in comparable):
+        return Section(title, sentences=(TOO_FEW,))
+    by_tokens = sorted(comparable, key=lambda run: run.mean_generated)
+    crossover = find_crossover(by_tokens, without.run)
     if crossover is None:
-        sentence = f"No cap makes the small model significantly better than {against}."
+        sentence = f"No condition makes the small model significantly better than {against}."
         return Section(title, sentences=(sentence,))
     return Section(
         title,
         sentences=(
-            f"From '{crossover.run.name}' on, the small model is significantly more often right "
-            f"than {against}: by {points(crossover.gain)} points.",
+            f"'{crossover.run.name}' is the condition with the fewest generated tokens in which "
+            f"the small model is significantly more often right than {against}: by "
+            f"{points(crossover.gain)} points.",
             f"A right answer costs the same if the large model's price per token is "
             f"{ratio(crossover.price_ratio)} times the small one's; above that the small one is "
             "cheaper. All generated tokens are counted.",
@@ -99,6 +129,15 @@ def two_models(small: Findings, large: Findings) -> Section:
 
 def _setup(stored: StoredRun, findings: Findings) -> Section:
     config = stored.config
+    uncounted = sum(row.tokens is None for row in stored.rows)
+    missing = (
+        (
+            f"The server does not count the thinking tokens of {uncounted:,} answers "
+            "(usage.completion_tokens_details.reasoning_tokens): what needs them is missing, or -.",
+        )
+        if uncounted
+        else ()
+    )
     questions = {row.question for row in stored.rows}
     samples = sorted({len(each.rows) / len(each.run.questions) for each in findings.results})
     spread = f"{samples[0]:g}" if len(samples) == 1 else f"{samples[0]:g} to {samples[-1]:g}"
@@ -111,13 +150,16 @@ def _setup(stored: StoredRun, findings: Findings) -> Section:
             f"Temperature {config.temperature:g}, top_p {config.top_p:g}, seed "
             f"{config.seed}; scorer {config.scorer}.",
             "Intervals are at 95%, from 10,000 bootstrap resamples of the questions, each drawn "
-            "with all its answers. A difference is significant if its interval excludes 0.",
+            "with all its answers; those of shares and of gains with one more question at each of "
+            "their bounds, as 0 of 40 does not prove 0%. A difference is significant if its "
+            f"interval excludes 0; of fewer than {MIN_QUESTIONS} questions, none is.",
+            *missing,
         ),
     )
 
 
 def _comparison(findings: Findings, kind: Kind) -> Section:
-    conditions, base = findings.of_kind(kind), findings.baseline(kind)
+    conditions, base = findings.of_kind(kind), findings.baseline_of(kind)
     table = Table(
         (
             *("condition", "answers", "right", "thinking", "within", "gain", "verdict"),
@@ -128,14 +170,18 @@ def _comparison(findings: Findings, kind: Kind) -> Section:
     sentences = [
         f"The gain is against '{base.condition.name}', in percentage points, paired by question."
     ]
-    if kind in CURVES:
+    if not have_shared_questions([base.run, *(each.run for each in conditions)]):
+        sentences.append(NOTHING_SHARED)
+    elif not is_conclusive([base.run, *(each.run for each in conditions)]):
+        sentences.append(TOO_FEW)
+    elif kind in CURVES:
         sentences += _curve(conditions, base)
     return Section(TITLES[kind], table, tuple(sentences), figure=kind.value)
 
 
 def _row(each: ConditionResults, base: ConditionResults) -> tuple[str, ...]:
     gain, verdict = "", ""
-    if each is not base:
+    if each is not base and have_shared_questions([each.run, base.run]):
         difference = delta(each.run, base.run)
         gain, verdict = points(difference), difference.verdict.value
     return (
@@ -143,7 +189,7 @@ def _row(each: ConditionResults, base: ConditionResults) -> tuple[str, ...]:
         f"{len(each.rows):,}",
         percent(each.right),
         count(each.run.mean_tokens),
-        f"{each.within:.1%}",
+        share(each.within),
         gain,
         verdict,
         count(cost_per_correct(each.run.mean_generated, each.run.accuracy)),
@@ -162,7 +208,9 @@ def _curve(conditions: Sequence[ConditionResults], base: ConditionResults) -> It
             "by at least a tenth of a doubling."
         )
     if len(runs) > 1:
-        yield f"Slope: {points(slope(runs))} percentage points per {STEP_TOKENS} thinking tokens."
+        if all(run.has_token_counts for run in runs):
+            gain = points(slope(runs))
+            yield f"Slope: {gain} percentage points per {STEP_TOKENS} thinking tokens."
         best = runs[flattens_at([run.accuracy for run in runs])]
         yield (
             f"It flattens at '{first_unbeaten(runs).name}': no later condition is significantly "
@@ -185,13 +233,13 @@ def _end_reasons(findings: Findings) -> Section:
         rows.append(
             (
                 each.condition.name,
-                f"{each.share_ended('natural'):.1%}",
-                f"{each.share_ended('max'):.1%}",
-                f"{each.share_ended('loop'):.1%}",
-                f"{each.share_ended(*FORCED_ENDS):.1%}",
-                f"{each.continuations:.2f}",
-                f"{each.forced_tokens:.1f}",
-                f"{each.unanswered:.1%}",
+                share(each.share_ended("natural")),
+                share(each.share_ended("max")),
+                share(each.share_ended("loop")),
+                share(each.share_ended(*FORCED_ENDS)),
+                mean(each.continuations, 2),
+                mean(each.forced_tokens, 1),
+                share(each.unanswered),
                 lost,
             )
         )
@@ -207,9 +255,13 @@ def _end_reasons(findings: Findings) -> Section:
 
 
 def _differ_in_budget(previous: ConditionResults, each: ConditionResults) -> bool:
-    """Return whether two conditions differ in nothing but the size of their budget."""
+    """Return whether two conditions differ only in their budget, and share a question."""
     one, other = previous.condition, each.condition
-    return (one.kind, one.votes, one.options) == (other.kind, other.votes, other.options)
+    return (one.kind, one.votes, one.options) == (
+        other.kind,
+        other.votes,
+        other.options,
+    ) and have_shared_questions([previous.run, each.run])
 
 
 def _votes(stored: StoredRun, findings: Findings) -> Section | None:
@@ -286,16 +338,22 @@ def _strategies(findings: Findings, total: int) -> list[Run]:
         if each.condition.without_options == Condition(Kind.CAP, total)
     ]
     unbounded = findings.unbounded
-    if voting and unbounded is not None and len(unbounded.rows) > len(unbounded.run.questions):
+    if voting and unbounded is not None and _can_reject(unbounded):
         runs.append(rejection(unbounded.run, total))
     return [run for run in runs if run.samples]
+
+
+def _can_reject(each: ConditionResults) -> bool:
+    """Return whether there are several answers to a question, of known lengths."""
+    return len(each.rows) > len(each.run.questions) and each.run.has_token_counts
 
 
 def _rows_of_total(findings: Findings, total: int) -> Iterator[tuple[str, ...]]:
     runs = _strategies(findings, total)
     one = runs[0] if findings.find(Condition(Kind.CAP, total)) else None
     for run in runs:
-        against = points(delta(run, one)) if one is not None and run is not one else ""
+        comparable = one is not None and run is not one and have_shared_questions([run, one])
+        against = points(delta(run, one)) if one is not None and comparable else ""
         yield (
             str(total),
             "one chain" if run is one else run.name,
@@ -308,8 +366,10 @@ def _rows_of_total(findings: Findings, total: int) -> Iterator[tuple[str, ...]]:
 
 def _recommendation(findings: Findings) -> Section:
     caps = findings.of_kind(Kind.CAP)
-    tiers = recommend(caps)
     title = "Recommended tiers"
+    if not is_conclusive([each.run for each in caps]):
+        return Section(title, sentences=(TOO_FEW,))
+    tiers = recommend(caps)
     if not tiers:
         return Section(title, sentences=("No cap is significantly better than no thinking.",))
     shared = len(shared_questions([each.run for each in caps]))

@@ -8,13 +8,22 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
-from proctor.evaluation.statistics.samples import Floats, Run, shared_questions
+from proctor.evaluation.statistics.samples import (
+    Floats,
+    Run,
+    have_shared_questions,
+    shared_questions,
+)
 
 RESAMPLES = 10_000
 CONFIDENCE = 0.95
 STEP_TOKENS = 500
 CHUNK = 500
 """Resamples per chunk, which bounds the memory."""
+
+MIN_QUESTIONS = 6
+"""Questions from which a comparison can be significant: of fewer, all of which agree, the two-sided
+sign test has a p of at least 1/16."""
 
 FLAT_POINTS = 0.02
 """A delta whose whole interval is closer to 0 than this is flat."""
@@ -65,7 +74,7 @@ def resampled(questions: int, resamples: int, seed: int) -> Iterator[Floats]:
         yield counts[begin : begin + CHUNK] / questions
 
 
-@lru_cache(maxsize=1)
+@lru_cache(maxsize=2)
 def _counts(questions: int, resamples: int, seed: int) -> NDArray[np.int16]:
     """Return how often each question is drawn, shape (resamples, questions).
 
@@ -100,16 +109,47 @@ def resampled_means(values: Floats, resamples: int = RESAMPLES, seed: int = 0) -
     return np.concatenate(drawn)
 
 
-def mean_interval(values: Floats, resamples: int = RESAMPLES, seed: int = 0) -> Interval:
-    """Return the mean over questions, with one value each, and its interval."""
-    return interval(float(values.mean()), resampled_means(values, resamples, seed))
+def is_conclusive(runs: Sequence[Run]) -> bool:
+    """Return whether all runs have enough questions in common for conclusions about them."""
+    return have_shared_questions(runs) and len(shared_questions(runs)) >= MIN_QUESTIONS
+
+
+def share_interval(values: Floats, resamples: int = RESAMPLES, seed: int = 0) -> Interval:
+    """Return the mean over questions of scores from 0 to 1, and its interval."""
+    return _bounded_interval(values, (0, 1), resamples, seed)
+
+
+def gain_interval(values: Floats, resamples: int = RESAMPLES, seed: int = 0) -> Interval:
+    """Return the mean over questions of differences of scores, and its interval.
+
+    With fewer than `MIN_QUESTIONS` it excludes nothing.
+    """
+    if len(values) < MIN_QUESTIONS:
+        return Interval(float(values.mean()), -1, 1)
+    return _bounded_interval(values, (-1, 1), resamples, seed)
+
+
+def _bounded_interval(
+    values: Floats, bounds: tuple[float, float], resamples: int, seed: int
+) -> Interval:
+    """Return a mean and its interval, drawn with one more question at each bound.
+
+    Without them, equal values would have an interval without width, as if 0 of 40 proved that
+    there is none. For shares this is close to Agresti's and Coull's interval, for gains to
+    Bonett's and Price's.
+    """
+    drawn = resampled_means(np.concatenate([values, bounds]), resamples, seed)
+    estimate = interval(float(values.mean()), drawn)
+    return Interval(
+        estimate.value, min(estimate.low, estimate.value), max(estimate.high, estimate.value)
+    )
 
 
 def delta(run: Run, without: Run, resamples: int = RESAMPLES, seed: int = 0) -> Interval:
     """Return a run's accuracy minus that without thinking, on the questions that both have."""
     questions = shared_questions([run, without])
     gains = run.by_question(questions, "correct") - without.by_question(questions, "correct")
-    return mean_interval(gains, resamples, seed)
+    return gain_interval(gains, resamples, seed)
 
 
 def slope(runs: Sequence[Run], resamples: int = RESAMPLES, seed: int = 0) -> Interval:

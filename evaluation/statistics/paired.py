@@ -12,8 +12,10 @@ import numpy as np
 
 from proctor.evaluation.statistics.delta import (
     CHUNK,
+    MIN_QUESTIONS,
     RESAMPLES,
     Interval,
+    gain_interval,
     interval,
     resampled_means,
 )
@@ -32,7 +34,8 @@ class Comparison:
         gain: the accuracy minus the other's.
         p_value: of the null hypothesis that the two are interchangeable on every question.
         tokens_ratio: thinking tokens divided by the other's.
-        generated_ratio: all generated tokens divided by the other's.
+        generated_ratio: all generated tokens divided by the other's. Of fewer than
+            `MIN_QUESTIONS` questions, ratios have no interval (NaN).
     """
 
     questions: int
@@ -58,11 +61,14 @@ def compare(run: Run, other: Run, resamples: int = RESAMPLES, seed: int = 0) -> 
 
     def ratio(at: int) -> Interval:
         with np.errstate(divide="ignore", invalid="ignore"):
-            return interval(float(means[at] / means[at + 1]), drawn[:, at] / drawn[:, at + 1])
+            value = float(means[at] / means[at + 1])
+            if len(questions) < MIN_QUESTIONS:
+                return Interval(value, math.nan, math.nan)
+            return interval(value, drawn[:, at] / drawn[:, at + 1])
 
     return Comparison(
         questions=len(questions),
-        gain=interval(float(gains.mean()), drawn[:, 0] - drawn[:, 1]),
+        gain=gain_interval(gains, resamples, seed),
         p_value=sign_flip_test(gains, resamples, seed),
         tokens_ratio=ratio(2),
         generated_ratio=ratio(4),

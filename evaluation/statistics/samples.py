@@ -1,5 +1,6 @@
 """Answers to the same questions under several conditions."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -15,7 +16,7 @@ class Sample:
 
     Attributes:
         question: the question's id.
-        tokens: thinking tokens, and those of probes.
+        tokens: thinking tokens, and those of probes; NaN if the server does not count them.
         generated: all generated tokens, which are billed.
         correct: the score, from 0 to 1.
         normalized_answer: the answer in a form in which equal answers are equal; None without
@@ -53,8 +54,16 @@ class Run:
 
     @property
     def mean_tokens(self) -> float:
-        """The mean thinking tokens of an answer, each question counting once."""
+        """The mean thinking tokens of an answer, each question counting once.
+
+        NaN unless the tokens of all answers are known.
+        """
         return float(self.by_question(self.questions, "tokens").mean())
+
+    @property
+    def has_token_counts(self) -> bool:
+        """Whether the thinking tokens of all answers are known."""
+        return not any(math.isnan(sample.tokens) for sample in self.samples)
 
     @property
     def mean_generated(self) -> float:
@@ -91,6 +100,11 @@ class Run:
             raise ValueError(f"run '{self.name}' has no sample of question '{missing}'")
         means: Floats = sums / counts
         return means
+
+
+def have_shared_questions(runs: Sequence[Run]) -> bool:
+    """Return whether there is a question that all runs have: an interrupted run may have none."""
+    return bool(runs) and bool(set.intersection(*(set(run.questions) for run in runs)))
 
 
 def shared_questions(runs: Sequence[Run]) -> list[str]:

@@ -63,6 +63,12 @@ class PriceModel:
         """Return the prices of one of the server's models; by default, these."""
         return self._further.get(model, self)
 
+    @property
+    def currency(self) -> str:
+        """The currency of the prices; USD without any."""
+        price = self.compute or self.prices
+        return "USD" if price is None else price.currency
+
     def worst_case(self, prompt_tokens: int, max_tokens: int, seconds: float) -> Decimal | None:
         """Return the maximum cost of a request, or None if there are no prices.
 

@@ -242,7 +242,8 @@ class Reservations:
             )
         limits_cost = session is not None or (key is not None and key.limits.spending)
         nanos = to_nanos(cost) if cost is not None and limits_cost else 0
-        return WorstCase(admission.prompt_tokens + max_tokens, nanos, thinking)
+        tokens = admission.prompt_tokens + max_tokens
+        return WorstCase(tokens, nanos, thinking, price_model.currency)
 
     def _undo(
         self,

@@ -1,6 +1,6 @@
 """Resolves a request's budget fields, tiers, the router and ceilings to one thinking budget."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
@@ -60,6 +60,7 @@ def resolve(
     """Return the budget of a request.
 
     In order of precedence, it comes from numbers, an effort or a tier, the router, the default.
+    Numbers override those of the tier, which stays that of the budget unless it has no thinking.
 
     Args:
         request: the budget fields of the request.
@@ -74,6 +75,8 @@ def resolve(
     tier, source, field = _choose(request, settings, level)
     _check_minimum(request, tier)
     resolution = _apply_tier(request, settings, tier, source, field)
+    if source is Source.ROUTER and level is not None:
+        resolution = replace(resolution, raised_by=_raised_by(request, settings, level))
     # Tiers first: a lower tier has its own numbers, which the ceilings must cap too.
     for ceiling in limits:
         resolution = _lower_tier(resolution, request, ceiling, settings)
@@ -173,7 +176,7 @@ def _choose(
 ) -> tuple[Tier | None, Source, str | None]:
     """Return the tier, its source, and the field that decided it."""
     named = _named_tier(request, settings)
-    if named is not None:
+    if named is not None and not _lifts(request.maximum, named[0]):
         return named
     if uses_router(request, settings):
         if level is None:
@@ -184,6 +187,14 @@ def _choose(
     if decisive is not None:
         return None, Source.EXPLICIT, decisive.field
     return settings.tier(settings.default_tier), Source.DEFAULT, None
+
+
+def _lifts(maximum: FieldValue[int] | None, tier: Tier) -> bool:
+    """Return whether a maximum allows thinking in a tier without: then it decides, not the tier.
+
+    The response would otherwise name a tier without thinking beside its thinking tokens.
+    """
+    return maximum is not None and maximum.value != 0 and not tier.thinks
 
 
 def _named_tier(request: BudgetRequest, settings: Settings) -> tuple[Tier, Source, str] | None:
@@ -220,15 +231,29 @@ def _check_switch(request: BudgetRequest, tier: Tier, named_by: FieldValue[objec
 
 def _routed_tier(request: BudgetRequest, settings: Settings, level: str) -> Tier:
     """Return the tier of a level, or the next higher one that allows what the request demands."""
-    has_continuations = request.continuations is not None and request.continuations.value > 0
-    minimum = 1 if request.enabled is not None or has_continuations else 0
-    if request.minimum is not None:
-        minimum = max(minimum, request.minimum.value)
+    least = max((demand.value for demand in _demands(request)), default=0)
     chosen = settings.tiers.index(settings.tier(settings.router.levels.tier_of(level)))
     for tier in settings.tiers[chosen:]:
-        if tier.cap >= minimum:
+        if tier.cap >= least:
             return tier
     return settings.tiers[-1]
+
+
+def _raised_by(request: BudgetRequest, settings: Settings, level: str) -> str | None:
+    """Return the field that demands more thinking than the tier of a level allows, or None."""
+    tier = settings.tier(settings.router.levels.tier_of(level))
+    unmet = [each.field for each in _demands(request) if tier is not None and tier.cap < each.value]
+    return unmet[0] if unmet else None
+
+
+def _demands(request: BudgetRequest) -> Iterator[FieldValue[int]]:
+    """Yield the thinking tokens that fields of the request demand at least."""
+    if request.minimum is not None:
+        yield request.minimum
+    if request.continuations is not None and request.continuations.value > 0:
+        yield FieldValue(request.continuations.field, 1)
+    if request.enabled is not None:
+        yield FieldValue(request.enabled.field, 1)
 
 
 def _check_minimum(request: BudgetRequest, tier: Tier | None) -> None:

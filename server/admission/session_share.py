@@ -7,7 +7,7 @@ from decimal import Decimal
 from proctor.server.config.limits import MIN_REQUEST_SECONDS
 from proctor.server.config.sessions import Limit
 from proctor.server.config.settings import Settings
-from proctor.server.errors import SessionLimitExceeded, Unavailable
+from proctor.server.errors import NO_RETRY, SessionLimitExceeded, Unavailable
 from proctor.server.generation.resolution import SESSION, Resolution
 from proctor.server.nanos import NANO
 from proctor.server.pricing import affordable
@@ -100,7 +100,7 @@ class SessionShare:
         paid = math.nextafter(float(amount.left * NANO * 3600 / price.per_hour), 0)
         if paid < MIN_REQUEST_SECONDS:
             running = amount.unused > amount.left
-            raise _exhausted(Limit.COST, amount, "a request costs more", running=running)
+            raise self._exhausted(Limit.COST, amount, "a request costs more", running=running)
         return min(seconds, paid)
 
     def _max_tokens(self, limit: Limit, prompt_tokens: int, minimum: int) -> int | None:
@@ -112,7 +112,9 @@ class SessionShare:
             return share
         unreserved = self._share(limit, amount.unused, prompt_tokens)
         running = unreserved is None or unreserved >= minimum
-        raise _exhausted(limit, amount, f"the prompt has {prompt_tokens} tokens", running=running)
+        raise self._exhausted(
+            limit, amount, f"the prompt has {prompt_tokens} tokens", running=running
+        )
 
     def _share(self, limit: Limit, left: int, prompt_tokens: int) -> int | None:
         """Return the tokens of each choice; negative if the prompts alone use more than is left."""
@@ -124,32 +126,31 @@ class SessionShare:
         tokens = affordable(prices, prompt_tokens, Decimal(left) * NANO)
         return None if tokens is None else tokens // self.choices
 
+    def _exhausted(
+        self, limit: Limit, amount: Amount, want: str, *, running: bool
+    ) -> SessionLimitExceeded:
+        """Return the error of a request for which too little is left of a limit.
 
-def _exhausted(limit: Limit, amount: Amount, want: str, *, running: bool) -> SessionLimitExceeded:
-    """Return the error of a request for which too little is left of a limit.
-
-    Args:
-        limit: the limit.
-        amount: what is left of it.
-        want: what the request would use, as a sentence.
-        running: whether it would fit if the running requests used nothing.
-    """
-    left, most = (format_amount(limit, number) for number in (amount.left, amount.limit))
-    unit = "" if limit is Limit.COST else " tokens"
-    shortage = f"{want}, and {left} of the {most}{unit} of this {amount.owner} are left"
-    if not running:
-        return _refusal(limit, f"Session limit exceeded: {shortage}.")
-    reserved = format_amount(limit, amount.reserved)
-    return SessionLimitExceeded(
-        limit,
-        f"Session limit reached: {shortage}, while {reserved} are reserved for running requests. "
-        "Try again when one of them has ended.",
-        headers={"retry-after": RETRY_SECONDS},
-    )
+        Args:
+            limit: the limit.
+            amount: what is left of it.
+            want: what the request would use, as a sentence.
+            running: whether it would fit if the running requests used nothing.
+        """
+        left, most = (format_amount(limit, number) for number in (amount.left, amount.limit))
+        unit = self.settings.currency if limit is Limit.COST else "tokens"
+        shortage = f"{want}, and {left} of the {most} {unit} of this {amount.owner} are left"
+        if not running:
+            return _refusal(limit, f"Session limit exceeded: {shortage}.")
+        reserved = format_amount(limit, amount.reserved)
+        return SessionLimitExceeded(
+            limit,
+            f"Session limit reached: {shortage}, while {reserved} {unit} are reserved for running "
+            "requests. Try again when one of them has ended.",
+            headers={"retry-after": RETRY_SECONDS},
+        )
 
 
 def _refusal(limit: Limit, message: str) -> SessionLimitExceeded:
-    """Return an error that a retry cannot help; OpenAI's and Anthropic's clients then do not."""
-    return SessionLimitExceeded(
-        limit, f"{message} Start another session.", headers={"x-should-retry": "false"}
-    )
+    """Return an error that a retry cannot help."""
+    return SessionLimitExceeded(limit, f"{message} Start another session.", headers=NO_RETRY)

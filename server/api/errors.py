@@ -10,6 +10,7 @@ from starlette.routing import Match
 from starlette.types import Scope
 
 from proctor.budget import BudgetError
+from proctor.server.api.health import PROBES
 from proctor.server.errors import (
     CLIENT_GONE,
     ApiError,
@@ -36,7 +37,8 @@ def add_error_handlers(app: FastAPI, metrics: Metrics) -> None:
 
     async def error_response(request: Request, error: Exception) -> Response:
         api_error = as_api_error(error)
-        metrics.rejected.labels(api_error.reason).inc()
+        if request.scope["path"] not in PROBES:
+            metrics.rejected.labels(api_error.reason).inc()
         if isinstance(api_error, SessionLimitExceeded):
             metrics.session_refused.labels(api_error.limit).inc()
         return Response(

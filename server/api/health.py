@@ -10,6 +10,9 @@ from proctor.server.errors import EngineUnavailable, Unavailable
 from proctor.server.schemas.responses import Health, Ready, ServerLoad, Version, as_json
 from proctor.server.telemetry.metrics import Metrics
 
+PROBES = ("/health", "/ready")
+"""Paths that orchestrators probe: a response that is not ready is no refusal of a request."""
+
 
 class HealthEndpoints:
     """The endpoints of liveness, readiness, version and load."""

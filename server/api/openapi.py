@@ -16,6 +16,7 @@ from fastapi import FastAPI, Response, Security
 from fastapi.openapi.utils import get_openapi
 from pydantic import TypeAdapter
 
+from proctor.server.api import examples
 from proctor.server.api.generation.idempotency import (
     HEADER,
     MAX_KEY_LENGTH,
@@ -205,6 +206,7 @@ class Operation:
         id: the name of the operation in generated client code.
         summary: a one-line description.
         request: the request model, or None if requests have no body.
+        example: a body that can be sent as it is, but for the model; None if there is no such body.
         response: the response model, or None for metrics.
         chunk: the model of the data of each event of a stream of chunks, if there are any.
         events: the models of the data of a stream's events, by the events' names.
@@ -217,6 +219,7 @@ class Operation:
     id: str
     summary: str
     request: type | None = None
+    example: Mapping[str, Any] | None = None
     response: type | None = None
     chunk: type | None = None
     events: Mapping[str, type] = field(default_factory=dict)
@@ -271,6 +274,7 @@ CHAT = Operation(
     "createChatCompletion",
     "Create a chat completion with a thinking budget",
     request=ChatRequest,
+    example=examples.CHAT,
     response=responses.ChatCompletion,
     chunk=responses.ChatCompletionChunk,
     errors=GENERATION_ERRORS,
@@ -280,6 +284,7 @@ COMPLETIONS = Operation(
     "createCompletion",
     "Create a text completion, with a thinking budget if the prompt opens a thinking block",
     request=CompletionRequest,
+    example=examples.COMPLETION,
     response=responses.TextCompletion,
     chunk=responses.TextCompletionChunk,
     errors=GENERATION_ERRORS,
@@ -289,6 +294,7 @@ MESSAGES = Operation(
     "createMessage",
     "Create a message with a thinking budget, in the format of Anthropic's API",
     request=MessagesRequest,
+    example=examples.ANTHROPIC_MESSAGE,
     response=anthropic.MessageResponse,
     events=anthropic.EVENTS,
     error=anthropic.MessagesError,
@@ -299,6 +305,7 @@ RESPONSES = Operation(
     "createResponse",
     "Create a response with a thinking budget, in the format of OpenAI's Responses API",
     request=ResponsesRequest,
+    example=examples.RESPONSE,
     response=openai_responses.ResponseObject,
     events=EVENTS,
     errors=GENERATION_ERRORS,
@@ -334,6 +341,7 @@ COUNT_TOKENS = Operation(
     "countMessageTokens",
     "Count the tokens of a prompt, in the format of Anthropic's API",
     request=CountTokensRequest,
+    example=examples.COUNT_TOKENS,
     response=anthropic.TokenCount,
     error=anthropic.MessagesError,
     errors=BODY_ERRORS,
@@ -343,6 +351,7 @@ ROUTE = Operation(
     "route",
     "Explain the thinking budget that a chat request would get, without generating",
     request=ChatRequest,
+    example=examples.ROUTE,
     response=responses.RouteReport,
     errors=(*BODY_ERRORS, Overloaded, DeadlineExceeded),
     headers=("x-ignored-fields",),
@@ -364,6 +373,7 @@ TOKENIZE = Operation(
     "tokenize",
     "Convert a prompt or messages to token IDs",
     request=TokenizeRequest,
+    example=examples.TOKENIZE,
     response=responses.Tokenized,
     errors=BODY_ERRORS,
     headers=("x-ignored-fields",),
@@ -372,6 +382,7 @@ DETOKENIZE = Operation(
     "detokenize",
     "Convert token IDs to text",
     request=DetokenizeRequest,
+    example=examples.DETOKENIZE,
     response=responses.Detokenized,
     errors=BODY_ERRORS,
 )
@@ -430,19 +441,39 @@ METRICS = Operation(
 )
 
 
+EXAMPLES = {
+    operation.id: operation.example
+    for operation in (
+        CHAT,
+        COMPLETIONS,
+        MESSAGES,
+        RESPONSES,
+        COUNT_TOKENS,
+        ROUTE,
+        TOKENIZE,
+        DETOKENIZE,
+    )
+}
+"""Examples of bodies, by the ids of their operations."""
+
+
 def custom_openapi(
     app: FastAPI, settings: Settings, supervisor: EngineSupervisor
 ) -> Callable[[], dict[str, Any]]:
     """Return the function for `app.openapi`, which builds the document of this server lazily."""
 
     @cache
-    def build(vocabulary_size: int | None) -> dict[str, Any]:
-        return _specialize(document(app), settings, vocabulary_size)
+    def build(model: str, vocabulary_size: int | None) -> dict[str, Any]:
+        schema = _specialize(document(app), settings, vocabulary_size)
+        examples.add_examples(schema, EXAMPLES, model)
+        return schema
 
     def openapi() -> dict[str, Any]:
-        vocabulary_size = supervisor.engine.codec.vocabulary_size if supervisor.up else None
-        if app.openapi_schema is None or vocabulary_size is not None:
-            app.openapi_schema = build(vocabulary_size)
+        if supervisor.up:
+            engine = supervisor.engine
+            app.openapi_schema = build(engine.model.name, engine.codec.vocabulary_size)
+        elif app.openapi_schema is None:
+            app.openapi_schema = build(settings.model_name, None)
         return app.openapi_schema
 
     return openapi

@@ -96,7 +96,7 @@ def _to_report(admission: Admission, cost: Estimate | None) -> RouteReport:
             "landing": budget.landing,
         },
         "clamped_by": admission.clamped_by,
-        "router": None if routing is None else _to_router_report(routing),
+        "router": None if routing is None else _to_router_report(routing, resolution.raised_by),
         "prompt_tokens": admission.prompt_tokens,
         "cost": cost,
     }
@@ -130,11 +130,13 @@ def format_text(resolution: Resolution, routing: RoutingResult, prices: Prices |
     return "\n".join(lines)
 
 
-def _to_router_report(routing: RoutingResult) -> RouterReport:
+def _to_router_report(routing: RoutingResult, raised_by: str | None) -> RouterReport:
     prediction = routing.prediction
     choice = routing.choice if isinstance(routing, RoutedChoice) else None
     return {
         "level": routing.level,
+        "tier": None if choice is None else choice.tier,
+        "raised_by": raised_by,
         "rule": Rule.COSTS if choice is None else choice.rule,
         "error_cost": None if choice is None else _finite(choice.error_cost),
         "tiers": None if choice is None else _to_outcomes(choice),

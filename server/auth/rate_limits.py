@@ -6,7 +6,7 @@ from datetime import UTC, datetime, time, timedelta
 from decimal import Decimal
 
 from proctor.server.config.access import KeyLimits
-from proctor.server.errors import QuotaExceeded, RateLimited
+from proctor.server.errors import NO_RETRY, QuotaExceeded, RateLimited
 from proctor.server.nanos import NANO, to_nanos
 
 WINDOW = timedelta(seconds=60)
@@ -24,11 +24,13 @@ class WorstCase:
         tokens: the tokens of the prompt and of all answers.
         nanos: the cost, in billionths of the currency; 0 if spending is not limited.
         thinking: the thinking tokens of all choices.
+        currency: the currency, for messages.
     """
 
     tokens: int
     nanos: int
     thinking: int = 0
+    currency: str = "USD"
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +104,7 @@ def _check_rates(
         raise RateLimited(
             f"Request too large: it may use {want.tokens} tokens, and its API key is limited to "
             f"{limit} tokens per minute. Reduce max_tokens.",
-            headers=headers,
+            headers={**headers, **NO_RETRY},
         )
     raise RateLimited(
         f"Rate limit reached: the request may use {want.tokens} tokens, and "
@@ -112,31 +114,90 @@ def _check_rates(
     )
 
 
+@dataclass(frozen=True, slots=True)
+class SpendingLimit:
+    """The spending limit of a day or a month, and its usage.
+
+    Attributes:
+        period: "day" or "month".
+        limit: the limit, in the currency.
+        spent: the spending, reservations included, in billionths of the currency.
+        reserved: the part of it that is reserved for running requests.
+        end: when the period ends.
+    """
+
+    period: str
+    limit: Decimal
+    spent: int
+    reserved: int
+    end: datetime
+
+    def exceeded(self, nanos: int) -> bool:
+        """Return whether a request of this cost would exceed the limit."""
+        return self.spent + nanos > to_nanos(self.limit)
+
+    def held(self, nanos: int) -> bool:
+        """Return whether it would only because of the reservations of running requests."""
+        return self.spent - self.reserved + nanos <= to_nanos(self.limit)
+
+
 def _check_spending(
     limits: KeyLimits, use: KeyUsage, want: WorstCase, now: datetime, headers: dict[str, str]
 ) -> None:
+    exceeded = [each for each in _spending_limits(limits, use, now) if each.exceeded(want.nanos)]
+    for each in exceeded:
+        if want.nanos > to_nanos(each.limit):
+            raise _too_expensive(each, want, headers)
+    # The limit that is exceeded the longest decides: before that, no retry succeeds.
+    lasting = [each for each in exceeded if not each.held(want.nanos)]
+    if lasting:
+        last = max(lasting, key=lambda each: each.end)
+        raise QuotaExceeded(
+            f"Spending limit exceeded: {_shortage(last, want)}. Reduce max_tokens, or try again "
+            f"in the next {last.period}, from {last.end:%Y-%m-%d %H:%M} UTC on.",
+            headers={**headers, "retry-after": str(math.ceil((last.end - now).total_seconds()))},
+        )
+    for each in exceeded:
+        raise RateLimited(
+            f"Spending limit reached: {_shortage(each, want)}, while "
+            f"{_money(each.reserved * NANO, want)} are reserved for running requests. Try again "
+            "when one of them has ended, or reduce max_tokens.",
+            headers={**headers, "retry-after": RESERVED_RETRY_SECONDS},
+        )
+
+
+def _spending_limits(limits: KeyLimits, use: KeyUsage, now: datetime) -> list[SpendingLimit]:
     periods = (
         ("day", limits.per_day, use.day, use.held_of_day, _next_day(now)),
         ("month", limits.per_month, use.month, use.held_of_month, _next_month(now)),
     )
-    for period, limit, spent, reserved, end in periods:
-        if limit is not None and spent + want.nanos > to_nanos(limit):
-            left = max(Decimal(), limit - spent * NANO)
-            shortage = (
-                f"the request may cost {want.nanos * NANO:f}, and {left:f} of its API key's "
-                f"{limit:f} per {period} are left"
-            )
-            if spent - reserved + want.nanos <= to_nanos(limit):
-                raise RateLimited(
-                    f"Spending limit reached: {shortage}, while {reserved * NANO:f} are reserved "
-                    "for running requests. Try again when one of them has ended, or reduce "
-                    "max_tokens.",
-                    headers={**headers, "retry-after": RESERVED_RETRY_SECONDS},
-                )
-            raise QuotaExceeded(
-                f"Spending limit exceeded: {shortage}.",
-                headers={**headers, "retry-after": str(math.ceil((end - now).total_seconds()))},
-            )
+    return [
+        SpendingLimit(period, limit, spent, reserved, end)
+        for period, limit, spent, reserved, end in periods
+        if limit is not None
+    ]
+
+
+def _too_expensive(each: SpendingLimit, want: WorstCase, headers: dict[str, str]) -> QuotaExceeded:
+    """Return the error of a request that costs more than the whole limit: waiting does not help."""
+    return QuotaExceeded(
+        f"Request too expensive: it may cost {_money(want.nanos * NANO, want)}, and its API key "
+        f"is limited to {_money(each.limit, want)} per {each.period}. Reduce max_tokens, or use a "
+        "key with a higher limit.",
+        headers={**headers, **NO_RETRY},
+    )
+
+
+def _shortage(each: SpendingLimit, want: WorstCase) -> str:
+    left = max(Decimal(), each.limit - each.spent * NANO)
+    return (
+        f"the request may cost {_money(want.nanos * NANO, want)}, and {_money(left, want)} of its "
+        f"API key's {_money(each.limit, want)} per {each.period} are left"
+    )
+
+
+def _money(amount: Decimal, want: WorstCase) -> str:
+    return f"{amount:f} {want.currency}"
 
 
 def _headers(limits: KeyLimits, use: KeyUsage, now: datetime) -> dict[str, str]:

@@ -51,8 +51,8 @@ def add_arguments(parser: argparse.ArgumentParser, config: str) -> None:
         metavar="GROUPS",
         help=f"comma-separated list of {', '.join(GroupBy)} (default: day,tier)",
     )
-    report.add_argument("--since", type=date.fromisoformat, help="first day, like 2026-01-31")
-    report.add_argument("--until", type=date.fromisoformat, help="last day")
+    report.add_argument("--since", type=_day, help="first day, like 2026-01-31 (default: all)")
+    report.add_argument("--until", type=_day, help="last day, like 2026-01-31 (default: all)")
     report.add_argument(
         "--against", help="tier to compare with for the savings (default: the last tier)"
     )
@@ -137,6 +137,14 @@ def calibration_rows(url: str) -> list[Calibrated]:
     return rows
 
 
+def _day(text: str) -> date:
+    try:
+        return date.fromisoformat(text)
+    except ValueError:
+        message = f"'{text[:64]}' is not a day, like 2026-01-31"
+        raise argparse.ArgumentTypeError(message) from None
+
+
 def _groups(text: str) -> tuple[GroupBy, ...]:
     try:
         return tuple(GroupBy(name) for name in text.split(","))
@@ -146,8 +154,19 @@ def _groups(text: str) -> tuple[GroupBy, ...]:
 
 
 def _report(url: str, settings: Settings, options: argparse.Namespace) -> str:
+    if options.since and options.until and options.since > options.until:
+        raise ConfigError(f"--until: {options.until} is before --since {options.since}")
+    tiers = dict.fromkeys([*(tier.name for tier in settings.tiers), CUSTOM])
     report = Report(options.by, options.against or settings.tiers[-1].name)
-    read_rows(url, report.add, options.since, options.until)
+
+    def add(row: LedgerRecord) -> None:
+        tiers.setdefault(row.tier)  # also tiers that the settings had once
+        report.add(row)
+
+    read_rows(url, add, options.since, options.until)
+    if options.against is not None and options.against not in tiers:
+        names = ", ".join(tiers)
+        raise ConfigError(f"--against: Unknown tier '{options.against[:64]}'; tiers are {names}")
     lines = report.lines()
     match options.format:
         case "json":

@@ -46,6 +46,7 @@ from proctor.server.config.prices import ComputePrice, Prices
 from proctor.server.config.section import ConfigError, UsageLimits, coalesce
 from proctor.server.config.thinking.reasoning_format import ReasoningFormat
 from proctor.server.config.tracing import TracingSettings
+from proctor.server.config.unknown_names import describe_unknown, names_at, unknown_variables
 
 logger = logging.getLogger(__name__)
 
@@ -431,6 +432,8 @@ def load_settings(flags: Mapping[str, Any], config: Path | None = None) -> Setti
         ConfigError: if a setting is invalid or the file cannot be read; the message
             has one line per setting.
     """
+    if unknown := unknown_variables(Settings, os.environ):
+        raise ConfigError("\n".join(unknown))
     tables = [_read_toml(path) for path in _config_files(config)]
     fallback = {"ledger": {"url": f"sqlite:///{state_folder() / 'ledger.db'}"}}
     settings = _merge(flags, [*tables, fallback])
@@ -481,4 +484,7 @@ def _merge(flags: Mapping[str, Any], tables: list[dict[str, Any]]) -> Settings:
 def _readable(error: Any, *within: str) -> str:
     name = ".".join(map(str, (*within, *error["loc"])))
     message = error["msg"].removeprefix("Value error, ")
+    if error["type"] == "extra_forbidden":
+        *table, unknown = (*within, *error["loc"])
+        message = describe_unknown("setting", str(unknown), names_at(Settings, table))
     return f"{name}: {message}" if name else message

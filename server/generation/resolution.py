@@ -61,6 +61,8 @@ class Resolution:
         parallel: the chains that share the budget, or None if there is only one.
         clamped_by: what reduced something that was requested, without duplicates.
         capped_by: what set a cap where none was requested.
+        raised_by: the request's field that the tier of the router did not allow, so that a higher
+            tier was taken; or None.
     """
 
     budget: ThinkingBudget
@@ -73,6 +75,7 @@ class Resolution:
     parallel: Parallel | None = None
     clamped_by: tuple[str, ...] = ()
     capped_by: tuple[str, ...] = ()
+    raised_by: str | None = None
 
     @property
     def label(self) -> str:

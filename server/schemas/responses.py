@@ -545,6 +545,12 @@ class RouterReport(ResponseSchema):
 
     level: str
     """The predicted level of difficulty, or the one whose tier was chosen."""
+    tier: str | None
+    """The tier that the router chose. The request's tier is a higher one if `raised_by` is set, and
+    a lower one if it is clamped."""
+    raised_by: str | None
+    """The request field that this tier does not allow, such as `min_thinking_tokens`, so that a
+    higher tier was taken; or null."""
     rule: str
     """What chose the tier: `costs` of misclassification, without an outcome model; `error_cost`,
     `mean_thinking_tokens` or `min_accuracy`, with one; or `explore`, chance."""

@@ -1,4 +1,4 @@
-import { END_REASONS, money, number, plural, seconds, tokens } from "./words.js";
+import { DEMANDS, END_REASONS, money, number, plural, seconds, tokens } from "./words.js";
 
 /**
  * The facts about a finished run, as pairs of a name and a text.
@@ -19,6 +19,11 @@ export function endFacts(thinking, { usage, cost }, routed, elapsed) {
   ];
 }
 
+/** The fact that earlier questions were not sent along, if there are any. */
+export function leftOutFacts(count) {
+  return count ? [["Left out", `${plural(count, "earlier question")}, whose request failed`]] : [];
+}
+
 function describeThinking(thinking) {
   const { tokens: all, forced_tokens: forced, forced_spans: spans, continuations, loops } = thinking;
   if (all === 0) return "none";
@@ -31,18 +36,23 @@ function describeThinking(thinking) {
 }
 
 function describeAppliedBudget({ tier, clamped }, routed) {
-  const parts = [tier ? `tier ${tier}` : "no tier"];
-  if (routed?.router) {
-    const { level, probabilities } = routed.router;
-    const percentage = Math.round(100 * probabilities[level]);
-    parts[0] += `, chosen by the router (level “${level}”, ${percentage}%)`;
-  }
+  const parts = [(tier ? `tier ${tier}` : "no tier") + describeRouting(tier, routed?.router)];
   if (routed) {
     const { min_tokens: minimum, max_tokens: maximum } = routed.budget;
     parts.push(minimum ? `${number(minimum)} to ${tokens(maximum)}` : `at most ${tokens(maximum)}`);
   }
   if (clamped) parts.push(`clamped by ${routed?.clamped_by.join(" and ") || "the server"}`);
   return parts.join("; ");
+}
+
+/** How the router's choice became the tier. */
+function describeRouting(tier, router) {
+  if (!router) return "";
+  const { level, probabilities, tier: chosen, raised_by: field } = router;
+  const odds = `(level “${level}”, ${Math.round(100 * probabilities[level])}%)`;
+  if (!chosen || chosen === tier) return `, chosen by the router ${odds}`;
+  if (!field) return `; the router chose ${chosen} ${odds}`;
+  return `; the router chose ${chosen} ${odds}, raised by ${DEMANDS[field] ?? `“${field}”`}`;
 }
 
 function describeUsage({ prompt_tokens: prompt, completion_tokens: completion }, elapsed) {

@@ -1,5 +1,5 @@
 import { Failure, getJson, useKey } from "./api.js";
-import { chatBody, history } from "./request.js";
+import { chatBody, conversation } from "./request.js";
 import { Run } from "./run.js";
 import { Settings } from "./settings.js";
 import { RunView, textElement } from "./view.js";
@@ -61,11 +61,11 @@ function send() {
   const previous = settings.remembers ? turns : [];
   turns = [...turns, turn];
   const runs = settings.budgets.map((budget, side) => {
-    const messages = [...history(previous, side), { role: "user", content: text }];
-    return { budget, body: chatBody(model, messages, budget, settings.sampling) };
+    const { messages, leftOut } = conversation(previous, side, text);
+    return { budget, body: chatBody(model, messages, budget, settings.sampling), leftOut };
   });
   element.querySelector(".runs").dataset.count = runs.length;
-  for (const [side, { budget, body }] of runs.entries()) run(turn, side, element, budget, body);
+  for (const [side, request] of runs.entries()) run(turn, side, element, request);
   element.scrollIntoView({ block: "start" });
 }
 
@@ -78,18 +78,18 @@ function addTurn(text) {
 }
 
 /** Run one side of a turn, in place of its previous run if it is retried. */
-async function run(turn, side, element, budget, body) {
+async function run(turn, side, element, request) {
   const container = element.querySelector(".runs");
   const prefix = container.dataset.count > 1 ? `${"AB"[side]}: ` : "";
-  const view = new RunView(prefix + describeBudget(budget));
+  const view = new RunView(prefix + describeBudget(request.budget));
   const previous = container.children[side];
   if (previous) previous.replaceWith(view.element);
   else container.append(view.element);
-  const current = new Run(body, view);
+  const current = new Run(request.body, view, request.leftOut);
   turn.runs[side] = current;
   setRunning([...running, current]);
   await current.start(() => {
-    run(turn, side, element, budget, body);
+    run(turn, side, element, request);
     prompt.focus();
   });
   setRunning(running.filter((other) => other !== current));

@@ -19,16 +19,28 @@ export function chatBody(model, messages, { tier, minimum, maximum, continuation
 }
 
 /**
- * Build the messages of the conversation so far, for one side of a comparison: a prompt that ran
- * under two budgets has two answers, and each side continues from its own.
+ * Build the messages of a conversation and its next question, for one side of a comparison: a
+ * prompt that ran under two budgets has two answers, and each side continues from its own.
+ *
+ * A question that was stopped before its answer becomes part of the next message, since many chat
+ * templates refuse two messages of the user in a row. One whose request failed is left out: it may
+ * be what failed, such as a prompt that is too long.
+ *
+ * @returns {{messages: object[], leftOut: number}} and the number of questions that are left out
  */
-export function history(turns, side) {
-  return turns.flatMap(({ prompt, runs }) => {
-    const { answer } = runs[Math.min(side, runs.length - 1)];
-    if (!answer) return [];
-    return [
-      { role: "user", content: prompt },
-      { role: "assistant", content: answer },
-    ];
-  });
+export function conversation(turns, side, question) {
+  const messages = [];
+  let unanswered = [];
+  let leftOut = 0;
+  for (const { prompt, runs } of turns) {
+    const { answer, isStopped } = runs[Math.min(side, runs.length - 1)];
+    if (answer) {
+      const asked = [...unanswered, prompt].join("\n\n");
+      messages.push({ role: "user", content: asked }, { role: "assistant", content: answer });
+      unanswered = [];
+    } else if (isStopped) unanswered.push(prompt);
+    else leftOut += 1;
+  }
+  messages.push({ role: "user", content: [...unanswered, question].join("\n\n") });
+  return { messages, leftOut };
 }

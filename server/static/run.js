@@ -1,5 +1,5 @@
 import { BASE, Failure, hasKey, route, streamChat } from "./api.js";
-import { endFacts } from "./facts.js";
+import { endFacts, leftOutFacts } from "./facts.js";
 import { asCurl, asPython } from "./snippets.js";
 import { explain, PAGE_FAILED, seconds } from "./words.js";
 
@@ -15,11 +15,18 @@ export class Run {
   #routed = null;
   #ended = null;
   #usage = null;
+  #leftOut;
 
-  constructor(body, view) {
+  /** @param leftOut the number of earlier questions that the request leaves out */
+  constructor(body, view, leftOut) {
     this.#body = body;
     this.#view = view;
+    this.#leftOut = leftOut;
     this.answer = "";
+  }
+
+  get isStopped() {
+    return this.#abort.signal.aborted;
   }
 
   stop() {
@@ -111,7 +118,7 @@ export class Run {
   }
 
   #fail(error, retry) {
-    if (this.#abort.signal.aborted) {
+    if (this.isStopped) {
       this.#view.phase = "stopped";
     } else if (error instanceof Failure) {
       const begun = this.#tokens.all > 0;
@@ -128,6 +135,7 @@ export class Run {
     this.#showUsed();
     this.#view.mark(thinking.forced_spans);
     const routed = await this.#routed;
-    this.#view.showFacts(endFacts(thinking, this.#usage, routed, elapsed));
+    const facts = endFacts(thinking, this.#usage, routed, elapsed);
+    this.#view.showFacts([...facts, ...leftOutFacts(this.#leftOut)]);
   }
 }

@@ -12,6 +12,12 @@ export const END_REASONS = {
   disabled: () => "Thinking was disabled.",
 };
 
+/** What raises the tier that the router chose, by the request's field. */
+export const DEMANDS = {
+  min_thinking_tokens: "the minimum",
+  "thinking.continuations": "the continuations",
+};
+
 export const STATUS = {
   waiting: "Waiting for the first token.",
   thinking: "Thinking.",

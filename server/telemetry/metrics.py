@@ -101,7 +101,10 @@ class Metrics:
             "proctor_engine_starts", "Attempts to load the engine.", registry=registry
         )
         self.rejected = Counter(
-            "proctor_rejected", "Rejected requests.", ["reason"], registry=registry
+            "proctor_rejected",
+            "Rejected requests; probes of /health and /ready are none.",
+            ["reason"],
+            registry=registry,
         )
         self.clamped = Counter(
             "proctor_budget_clamped", "Requests whose budget was clamped.", registry=registry

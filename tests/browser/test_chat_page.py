@@ -132,6 +132,25 @@ async def test_auto_is_the_first_tier(browser: Browser) -> None:
     assert re.match(r"tier high, chosen by the router \(level “high”, \d+%\)", facts["Budget"])
 
 
+@pytest.mark.parametrize(
+    ("name", "value", "tier", "cause"),
+    [
+        ("Minimum", "1000", "medium", "the minimum"),
+        ("Continuations", "1", "low", "the continuations"),
+    ],
+)
+async def test_what_raised_the_tier_of_the_router_is_said(
+    browser: Browser, name: str, value: str, tier: str, cause: str
+) -> None:
+    async with open_gateway_page(browser, FakeEngine(Script((COUNTING * 10,), "42"))) as page:
+        await choose(page, "auto")
+        await field(page, name).fill(value)
+        facts = await wait_for_facts(await ask(page, "Hello"))
+
+    raised = rf"tier {tier}; the router chose none \(level “none”, \d+%\), raised by {cause};"
+    assert re.match(raised, facts["Budget"])
+
+
 async def test_placeholders_show_the_budget_of_the_tier(browser: Browser) -> None:
     async with open_gateway_page(browser, FakeEngine()) as page:
         await choose(page, "high")
@@ -214,6 +233,42 @@ async def test_previous_messages_are_sent_if_the_switch_is_on(
     _, second, third = ({*_words(job.prompt_ids)} for job in engine.jobs)
     assert ({"first", "42."} <= second) is remembers
     assert third.isdisjoint({"first", "second"})
+
+
+async def test_a_question_that_was_stopped_while_thinking_stays_in_the_conversation(
+    browser: Browser,
+) -> None:
+    gate = Gate(5)
+    engine = FakeEngine(Script((COUNTING,), "It is 42."), before_token=gate)
+    async with open_gateway_page(browser, engine, overrides={"page": {"remembers": True}}) as page:
+        await choose(page, "low")
+        stopped = await ask(page, "first")
+        await with_timeout(gate.reached.wait())
+        await page.get_by_role("button", name="Stop").click()
+        await expect(stopped.get_by_role("status")).to_contain_text("Stopped.")
+        gate.opened.set()
+        facts = await wait_for_facts(await ask(page, "second"))
+
+    assert [word for word in _words(engine.jobs[-1].prompt_ids) if word in ("first", "second")] == [
+        "first",
+        "second",
+    ]
+    assert "Left out" not in facts
+
+
+async def test_a_question_whose_request_failed_is_left_out_and_that_is_said(
+    browser: Browser,
+) -> None:
+    engine = FakeEngine(Script(("x",), "It is 42."))
+    overrides = {"page": {"remembers": True}}
+    async with open_gateway_page(browser, engine, overrides=overrides) as page:
+        await choose(page, "low")
+        too_long = await ask(page, "first " * 20_000)
+        await expect(too_long.locator(".error")).to_contain_text("rejected the request")
+        facts = await wait_for_facts(await ask(page, "second"))
+
+    assert "first" not in _words(engine.jobs[-1].prompt_ids)
+    assert facts["Left out"] == "1 earlier question, whose request failed"
 
 
 def _words(token_ids: tuple[int, ...]) -> list[str]:

@@ -57,7 +57,12 @@ def response(
     cost: Any = None,
     **thinking: Any,
 ) -> dict[str, Any]:
-    """Return a response with `tokens` thinking tokens and one token of answer."""
+    """Return a response with `tokens` thinking tokens and one token of answer.
+
+    Given a field of `thinking`, the response has that object with all that Proctor reports.
+    """
+    if thinking:
+        thinking = {"end_reason": "natural", "continuations": 0, "forced_tokens": 0, **thinking}
     choice: dict[str, Any] = {"message": {"content": content}, "logprobs": logprobs}
     return {
         "choices": [{**choice, "thinking": thinking} if thinking else choice],

@@ -95,7 +95,7 @@ async def test_the_usage_includes_the_tokens_of_probes() -> None:
     assert (row.probe_tokens, row.tokens, row.generated) == (7, 2 + 7, 3 + 7)
     sample = row.to_sample()
     assert (sample.tokens, sample.generated) == (9, 10)
-    assert row.tokens > row.bounds[1]  # a cap of 5
+    assert sample.tokens > row.bounds[1]  # a cap of 5
 
 
 async def test_an_answer_is_scored_and_recorded() -> None:
@@ -119,6 +119,12 @@ async def test_a_server_without_prices_gives_an_empty_price(answer: httpx.Respon
     async with httpx.AsyncClient(base_url="http://x/v1", transport=transport) as http:
         client = ServerClient(http, CONFIG, load_scorer("numeric"))
         assert await client.price(CAP, QUESTION) == {}
+
+
+async def test_a_refusal_that_no_retry_helps_is_not_retried() -> None:
+    refused = httpx.Response(429, headers={"x-should-retry": "false"}, text="too expensive")
+    with pytest.raises(RequestRefused, match="too expensive"):
+        await ask(refused)
 
 
 async def test_a_busy_server_is_retried_with_backoff(monkeypatch: pytest.MonkeyPatch) -> None:

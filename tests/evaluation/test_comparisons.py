@@ -164,7 +164,7 @@ def test_conditions_are_paired_with_what_they_should_improve_on() -> None:
         (EXIT.name, "2 continuations"),
     ]
     exits = pairs[EXIT.name, "2 continuations"]
-    assert exits[:4] == ("100", "+0.0 (+0.0, +0.0)", "1.000", "0.70 (0.70, 0.70)")
+    assert exits[:4] == ("100", "+0.0 (-2.9, +2.9)", "1.000", "0.70 (0.70, 0.70)")
     # Five questions of one sign: 2 / 2**5, times the two tests that are left.
     assert pairs[CHAINS.name, "at most 300"][2] == f"{2 * 2 / 2**5:.3f}"
     assert pairs["at most 300", "at most 0"][2:4] == ("<0.001", "-")

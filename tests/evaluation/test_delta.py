@@ -5,9 +5,11 @@ from proctor.evaluation.statistics.delta import (
     Interval,
     Verdict,
     delta,
+    gain_interval,
     interval,
-    mean_interval,
+    is_conclusive,
     resampled,
+    share_interval,
     slope,
 )
 from proctor.evaluation.statistics.samples import shared_questions
@@ -26,7 +28,7 @@ def test_a_delta_is_paired_by_question() -> None:
     estimate = delta(after, before, resamples=2000)
 
     assert estimate.value == pytest.approx(1 / 3)
-    assert (estimate.low, estimate.high) == (0, 1)
+    assert (estimate.low, estimate.high) == (-1, 1)  # three questions are too few
 
 
 def test_questions_have_equal_weight_whatever_their_samples() -> None:
@@ -65,9 +67,46 @@ def test_resamples_draw_as_many_questions_as_there_are() -> None:
 
 
 def test_the_same_seed_gives_the_same_interval() -> None:
-    values = np.arange(20, dtype=np.float64)
-    assert mean_interval(values, seed=3) == mean_interval(values, seed=3)
-    assert mean_interval(values, seed=3) != mean_interval(values, seed=4)
+    values = np.linspace(0, 1, 20)
+    assert share_interval(values, seed=3) == share_interval(values, seed=3)
+    assert share_interval(values, seed=3) != share_interval(values, seed=4)
+
+
+@pytest.mark.parametrize(("right", "low", "high"), [(0, 0, 0.071), (40, 0.929, 1)])
+def test_an_interval_of_equal_scores_has_a_width(right: int, low: float, high: float) -> None:
+    estimate = share_interval(np.repeat([1.0, 0.0], [right, 40 - right]))
+    assert (estimate.low, estimate.high) == pytest.approx((low, high), abs=0.001)  # 3 of 42
+
+
+@pytest.mark.parametrize("questions", [1, 5, 6, 40])
+@pytest.mark.parametrize("gain", [-1, 0, 1])
+def test_equal_gains_are_significant_from_six_questions_on(questions: int, gain: int) -> None:
+    estimate = gain_interval(np.full(questions, float(gain)))
+    assert estimate.low <= gain <= estimate.high
+    enough = {-1: Verdict.HURTS, 0: Verdict.NOT_ENOUGH_DATA, 1: Verdict.PAYS}[gain]
+    assert estimate.verdict is (enough if questions >= 6 else Verdict.NOT_ENOUGH_DATA)
+
+
+def test_no_gain_over_many_questions_is_flat() -> None:
+    assert gain_interval(np.zeros(2000)).verdict is Verdict.FLAT
+
+
+def test_conclusions_need_six_questions() -> None:
+    runs = [run("x", {name: [1] for name in names}) for names in ("abcdef", "abcdefg", "abcde")]
+    assert is_conclusive(runs[:2])
+    assert not is_conclusive(runs)
+    assert not is_conclusive([])
+
+
+@pytest.mark.parametrize("share", [0.02, 0.3, 0.97])
+def test_intervals_of_few_questions_cover_at_the_stated_rate(share: float) -> None:
+    generator = np.random.default_rng(1)
+    scores = generator.random((400, 40)) < share
+    covered = [
+        covers(share_interval(row.astype(np.float64), 1000, at), share)
+        for at, row in enumerate(scores)
+    ]
+    assert np.mean(covered) > 0.92
 
 
 def test_an_interval_of_undefined_values_is_nan() -> None:

@@ -10,7 +10,7 @@ from rich.console import Console
 
 from proctor.evaluation.conditions import Condition, Kind
 from proctor.evaluation.report.findings import Findings, first_unbeaten
-from proctor.evaluation.report.formatting import Section
+from proctor.evaluation.report.formatting import TOO_FEW, Section
 from proctor.evaluation.report.plots import draw, to_svg
 from proctor.evaluation.report.recommend import recommend, to_toml
 from proctor.evaluation.report.renderers import to_html, to_markdown, to_terminal
@@ -70,7 +70,8 @@ def test_conditions_are_sorted_by_budget() -> None:
         *("at most 8", "at most 64", "no maximum", "4 of at most 16"),
         *("tier high", "tier auto"),
     ]
-    assert findings.baseline(Kind.TIER).condition.value == "high"
+    assert findings.baseline.condition.name == "at most 8"
+    assert findings.baseline_of(Kind.TIER).condition.value == "high"
     with pytest.raises(ValueError, match="no answers"):
         Findings.of([])
 
@@ -81,8 +82,9 @@ def test_section_on_caps() -> None:
     assert section.table is not None
     by_condition = {cells[0]: cells for cells in section.table.rows}
     assert by_condition["at most 0"][5:7] == ("", "")
-    # 45 points, give or take 1.96 times the root of .45 * .55 / 200.
-    assert by_condition["at most 64"][5:7] == ("+45.0 (+38.0, +52.0)", "pays")
+    # 90 / 202, give or take 1.96 times the root of (92 / 202 - (90 / 202)²) / 202: drawn with a
+    # gain of +1 and one of -1 more.
+    assert by_condition["at most 64"][5:7] == ("+45.0 (+37.6, +51.5)", "pays")
     assert by_condition["at most 64"][7] == "130"  # 65 tokens at 50%
     words = " ".join(section.sentences)
     assert "the best accuracy: 90.5%" in words
@@ -99,7 +101,13 @@ def test_section_on_how_thinking_ended() -> None:
         row(Condition(Kind.CAP, 8), "3", end_reason="max", forced_tokens=4, score=0),
         *(row(Condition(Kind.CAP, 64), str(at), end_reason="loop", score=0) for at in range(2)),
         *(
-            row(Condition(Kind.CAP, 64), str(at), normalized_answer=None, continuations=2)
+            row(
+                Condition(Kind.CAP, 64),
+                str(at),
+                normalized_answer=None,
+                continuations=2,
+                end_reason="disabled",
+            )
             for at in (2, 3)
         ),
     ]
@@ -117,7 +125,7 @@ def test_section_on_several_answers() -> None:
 
     assert section.table is not None
     assert [cells[1:] for cells in section.table.rows] == [
-        (str(k), "50.0% (43.0, 57.0)", "50.0% (43.0, 57.0)", "5") for k in (2, 4, 5)
+        (str(k), "50.0% (43.1, 56.9)", "50.0% (43.1, 56.9)", "5") for k in (2, 4, 5)
     ]
     assert "temperature 0.6, top_p 0.95" in section.sentences[0]
 
@@ -137,10 +145,10 @@ def test_section_on_one_chain_or_several() -> None:
         "rejection above 64",
     ]
     assert rows_by_strategy["one chain"][3:5] == ("64", "")
-    assert rows_by_strategy["majority@4"][2:4] == ("10.0% (6.0, 14.0)", "64")
+    assert rows_by_strategy["majority@4"][2:4] == ("10.0% (6.4, 14.9)", "64")
     assert rows_by_strategy["majority@4"][4].startswith("-40.0")
     assert rows_by_strategy["majority@4"][5] == "680"  # 4 times 17 tokens at 10%
-    assert rows_by_strategy["rejection above 64"][2:4] == ("0.0% (0.0, 0.0)", "600")
+    assert rows_by_strategy["rejection above 64"][2:4] == ("0.0% (0.0, 1.5)", "600")
 
 
 def test_the_first_cap_that_no_later_one_beats() -> None:
@@ -178,13 +186,13 @@ def test_a_small_model_that_thinks_against_a_large_one_that_does_not() -> None:
     large = Findings.of(cap(0, 60))
 
     text = " ".join(two_models(Findings.of(CURVE), large).sentences)
-    assert "From 'at most 128' on," not in text
-    assert "From 'at most 64' on, the small model is significantly more often right" in text
-    assert "30.0% (23.5, 36.5) right: by +20.0" in text
+    assert "'at most 64' is the condition with the fewest generated tokens in which" in text
+    assert "the small model is significantly more often right" in text
+    assert "30.0% (24.2, 36.6) right: by +20.0" in text
     # 65 tokens at 50% against 1 token at 30%.
     assert "per token is 39.00 (" in text
     none = two_models(Findings.of(cap(64, 61)), large)
-    assert "No cap makes the small model significantly better" in none.sentences[0]
+    assert "No condition makes the small model significantly better" in none.sentences[0]
 
 
 class PageParser(HTMLParser):
@@ -216,13 +224,36 @@ def test_a_report_in_every_format() -> None:
     page.feed(to_html(title, report, {"cap": "<svg><text>drawn</text></svg>"}))
     assert title in page.texts
     assert "drawn" in page.texts
-    assert "+45.0 (+38.0, +52.0)" in page.texts
+    assert "+45.0 (+37.6, +51.5)" in page.texts
     assert not page.links
 
     written = StringIO()
     to_terminal(title, report, Console(file=written, width=200))
     assert title in written.getvalue()
-    assert "+45.0 (+38.0, +52.0)" in written.getvalue()
+    assert "+45.0 (+37.6, +51.5)" in written.getvalue()
+
+
+def test_one_question_gives_no_verdict() -> None:
+    conditions = [
+        *(Condition(Kind.CAP, maximum) for maximum in (0, -1)),
+        *(Condition(Kind.CONTINUATIONS, number) for number in (0, 2)),
+    ]
+    rows = [
+        row(each, score=float(at > 0), tokens=50 * at, end_reason="natural")
+        for at, each in enumerate(conditions)
+    ]
+    whole = report_sections(rows)
+
+    table = whole["Accuracy against continuations"].table
+    assert table is not None
+    assert {cells[5:7] for cells in table.rows} == {("+100.0 (-100.0, +100.0)", "not enough data")}
+    told = " ".join(sentence for each in whole.values() for sentence in each.sentences)
+    assert told.count(TOO_FEW) == 4  # caps, continuations, the coin, the tiers
+    for conclusion in ("It flattens", "is above", "significantly better than", "Scaling", "Slope"):
+        assert conclusion not in told
+    assert not whole["Recommended tiers"].snippet
+    found = Findings.of(rows)
+    assert two_models(found, found).sentences == (TOO_FEW,)
 
 
 def test_names_are_escaped_in_svg() -> None:

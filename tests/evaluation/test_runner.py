@@ -108,6 +108,21 @@ def test_pending_work_covers_conditions_evenly() -> None:
     ]
 
 
+async def test_a_question_that_is_listed_twice_is_asked_once(
+    task: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with task.open("a") as file:
+        file.writelines(f'{{"question": "{each.text}", "answer": "0"}}\n' for each in QUESTIONS)
+    async with running_server(FakeEngine(script)) as url:
+        assert await run(url, task, "--budgets", "0") == 0
+
+    assert len(read_store(task.with_name("rows.jsonl")).rows) == len(QUESTIONS)
+    assert (
+        "6 rows are left out: the same prompt is in an earlier row, 6 of them"
+        in capsys.readouterr().err
+    )
+
+
 async def test_an_unscorable_task_ends_the_run_before_any_request(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -171,6 +186,20 @@ def test_a_missing_extra_is_named(
 
     assert execute(parse(*command)) == 1
     assert "the extra 'eval'" in capsys.readouterr().err
+
+
+def test_a_report_names_the_file_without_answers(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    begun, empty, full = (tmp_path / f"{name}.jsonl" for name in ("begun", "empty", "full"))
+    with Store(begun, CONFIG):
+        empty.touch()
+    with Store(full, CONFIG) as stored:
+        stored.add(row(Condition(Kind.CAP, 5)))
+    for refused in (begun, empty):
+        for arguments in ([refused], [full, "--large", refused]):
+            assert execute(parse("report", *map(str, arguments))) == 1
+            assert str(refused) in capsys.readouterr().err
 
 
 async def test_an_unreachable_server_ends_the_run(
@@ -249,8 +278,8 @@ async def test_the_report_command(task: Path, capsys: pytest.CaptureFixture[str]
         *("rows.html", "rows.md"),
     ]
     report = (folder / "rows.md").read_text()
-    assert "| at most 0 | 12 | 0.0% (0.0, 0.0) | 0 | 100.0% |  |  | ∞ | - |" in report
-    assert "| at most 5 | 12 | 100.0% (100.0, 100.0) | 5 | 100.0% | +100.0 (+100.0" in report
+    assert "| at most 0 | 12 | 0.0% (0.0, 37.5) | 0 | 100.0% |  |  | ∞ | - |" in report
+    assert "| at most 5 | 12 | 100.0% (62.5, 100.0) | 5 | 100.0% | +100.0 (+25.0" in report
     assert "![Accuracy against continuations](rows-continuations.svg)" in report
     stored = read_store(task.with_name("rows.jsonl"))
     (tokens,) = {each.tokens for each in stored.rows if each.condition == Condition(Kind.CAP, 5)}

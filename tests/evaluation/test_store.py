@@ -1,6 +1,7 @@
 """The file of a run, and files that are refused."""
 
 import json
+import math
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import pytest
 from proctor.evaluation.conditions import Condition, Kind
 from proctor.evaluation.rows import AnswerRecord
 from proctor.evaluation.store import Store, StoreError, read_store
-from tests.evaluation.factories import CONFIG, response, row
+from tests.evaluation.factories import CONFIG, row
 
 CAP = Condition(Kind.CAP, 5)
 FIRST = row(CAP, content="a\u2028", cost={"total": "0.25"}, end_reason="max", max_tokens=5)
@@ -76,16 +77,33 @@ def test_a_foreign_file_is_refused_and_left_unchanged(content: str, tmp_path: Pa
     assert file.read_text() == content
 
 
-def test_a_missing_file_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(StoreError, match="cannot be read"):
-        read_store(tmp_path / "none.jsonl")
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (None, r"none.jsonl cannot be read: No such file or directory"),
+        (b"", r"none.jsonl is empty: pass a file that `proctor eval run` wrote"),
+        (b"{", r"none.jsonl does not hold an evaluation run"),
+        (b"\xff\n", r"none.jsonl does not hold an evaluation run"),
+    ],
+)
+def test_a_missing_or_empty_file_is_refused(
+    content: bytes | None, message: str, tmp_path: Path
+) -> None:
+    file = tmp_path / "none.jsonl"
+    if content is not None:
+        file.write_bytes(content)
+    with pytest.raises(StoreError, match=message):
+        read_store(file)
 
 
-def test_thinking_without_a_token_count_is_refused() -> None:
-    content = response()
-    del content["usage"]["completion_tokens_details"]
-    record = AnswerRecord(CAP, "q", 0, 1.0, "1", None, 0.1, content)
-    assert record.tokens == 0
-    content["choices"][0]["message"]["reasoning"] = "hm"
-    with pytest.raises(ValueError, match="does not count"):
-        _ = record.tokens
+def test_a_folder_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(StoreError, match="cannot be read: Is a directory"):
+        read_store(tmp_path)
+
+
+@pytest.mark.parametrize("details", [None, {}, {"reasoning_tokens": None}])
+def test_thinking_that_the_server_does_not_count_is_unknown(details: object) -> None:
+    record = row(CAP)
+    record.response["usage"]["completion_tokens_details"] = details
+    assert record.tokens is None
+    assert math.isnan(record.to_sample().tokens)

@@ -33,6 +33,8 @@ async def test_health_answers_while_the_model_loads() -> None:
         for loading in (await http.get("/v1/models"), await http.post(CHAT, json=body())):
             assert loading.status_code == 503
             assert int(loading.headers["retry-after"]) > 0
+        metrics = (await http.get("/metrics")).text
+        assert 'proctor_rejected_total{reason="unavailable"} 2.0' in metrics  # no probes
         may_load.set()
         await with_timeout(app.state.supervisor.loaded())
         assert (await http.get("/ready")).status_code == 200

@@ -197,10 +197,14 @@ def test_spellings_with_the_same_value_are_accepted() -> None:
         ({"budget_tier": "auto", "min_thinking_tokens": 3000}, 3000, 8192, "high", "router"),
         ({"budget_tier": "auto", "max_thinking_tokens": 0}, 0, 0, "custom", "explicit"),
         ({"budget_tier": "medium", "min_thinking_tokens": 7}, 7, 2048, "medium", "explicit"),
+        ({"reasoning_effort": "none", "max_thinking_tokens": 10}, 0, 10, "custom", "explicit"),
+        ({"reasoning_effort": "none", "max_thinking_tokens": -1}, 0, None, "custom", "explicit"),
+        ({"reasoning_effort": "none", "max_thinking_tokens": 0}, 0, 0, "none", "effort"),
+        ({"budget_tier": "none", "thinking": {"budget_tokens": 9}}, 0, 9, "custom", "explicit"),
     ],
 )
 def test_numbers_override_tiers_and_tiers_override_the_router(
-    fields: dict[str, Any], minimum: int, maximum: int, label: str, source: str
+    fields: dict[str, Any], minimum: int, maximum: int | None, label: str, source: str
 ) -> None:
     found = resolved(fields)
     assert (found.budget.min_tokens, found.budget.max_tokens) == (minimum, maximum)
@@ -274,6 +278,26 @@ def test_a_ceiling_tier_replaces_a_higher_tier_in_full() -> None:
     assert (cut.label, cut.clamped_by) == ("low", ("key",))
 
 
+@pytest.mark.parametrize(
+    ("fields", "level", "label", "raised_by"),
+    [
+        ({"min_thinking_tokens": 1000}, "low", "medium", "min_thinking_tokens"),
+        ({"thinking": {"min_tokens": 1000}}, "none", "medium", "thinking.min_tokens"),
+        ({"min_thinking_tokens": 1000}, "high", "high", None),
+        ({"thinking": {"continuations": 1}}, "none", "low", "thinking.continuations"),
+        ({"enable_thinking": True}, "none", "low", "enable_thinking"),
+        ({"enable_thinking": True}, "low", "low", None),
+        ({}, "none", "none", None),
+    ],
+)
+def test_what_raises_the_tier_of_the_router_is_named(
+    fields: dict[str, Any], level: str, label: str, raised_by: str | None
+) -> None:
+    found = resolved({"budget_tier": "auto"}, fields, level=level)
+    assert (found.label, found.source, found.raised_by) == (label, Source.ROUTER, raised_by)
+    assert resolved(fields | {"budget_tier": "max"}).raised_by is None
+
+
 def test_zero_continuations_do_not_demand_thinking() -> None:
     fields = {"budget_tier": "auto", "thinking": {"continuations": 0}}
     assert resolved(fields, level="none").label == "none"
@@ -342,6 +366,8 @@ def test_requested_budgets_are_granted_or_refused(
         )
     if requested.minimum is not None and not resolution.clamped_by:
         assert budget.min_tokens == min(requested.minimum.value, maximum)
+    if resolution.tier is not None and not resolution.tier.thinks:
+        assert budget.disabled
     if requested.enabled is not None and not resolution.clamped_by:
         assert requested.enabled.value is not budget.disabled
 

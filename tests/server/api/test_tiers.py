@@ -77,6 +77,21 @@ async def test_a_stream_has_its_tier() -> None:
     assert [choice["thinking"]["tier"] for choice in choices if "thinking" in choice] == ["low"]
 
 
+@pytest.mark.parametrize(("maximum", "tier"), [(10, "custom"), (0, "none")])
+async def test_a_tier_without_thinking_is_not_named_beside_thinking(
+    maximum: int, tier: str
+) -> None:
+    contradicting = body(reasoning_effort="none", max_thinking_tokens=maximum)
+    async with client(FakeEngine(), tiers=TIERS) as http:
+        response = await http.post(CHAT, json=contradicting)
+        metrics = (await http.get("/metrics")).text
+
+    thinking = response.json()["choices"][0]["thinking"]
+    assert response.headers["x-budget-tier"] == (thinking["tier"] or "custom") == tier
+    assert thinking["tokens"] <= thinking["max_tokens"] == maximum
+    assert f'proctor_answer_tokens_count{{tier="{tier}"}} 1.0' in metrics
+
+
 async def test_the_minimum_of_a_tier_is_clamped_where_there_is_no_room() -> None:
     async with client(FakeEngine(), tiers=TIERS) as http:
         given_by_tier = await http.post(CHAT, json=body(budget_tier="high", max_tokens=20))

@@ -60,6 +60,7 @@ def test_tokens_per_minute_are_limited(had: int, wanted: int, passes: bool) -> N
         check(limits, use, WorstCase(wanted, 0), NOW)
     # A request that is larger than the whole limit cannot succeed later.
     assert ("retry-after" in caught.value.headers) is (wanted <= 100)
+    assert ("x-should-retry" in caught.value.headers) is (wanted > 100)
 
 
 @pytest.mark.parametrize(
@@ -71,11 +72,52 @@ def test_quotas_reset_at_midnight(limits: dict[str, str], wait: int) -> None:
     use = KeyUsage(1, 20, NOW, half - 10, half - 10)
 
     assert check(KeyLimits(**limits), use, WorstCase(5, 10), NOW) == {}
-    with pytest.raises(QuotaExceeded, match=r"0\.000000011.* 0\.000000010 of its") as caught:
+    with pytest.raises(QuotaExceeded, match=r"0\.000000011 USD, .* 0\.000000010 USD of") as caught:
         check(KeyLimits(**limits), use, WorstCase(5, 11), NOW)
 
     assert caught.value.code == "insufficient_quota"
     assert caught.value.headers["retry-after"] == str(wait)
+
+
+@pytest.mark.parametrize("period", ["day", "month"])
+def test_waiting_does_not_help_a_request_that_costs_more_than_the_whole_limit(period: str) -> None:
+    limits = KeyLimits.model_validate({f"per_{period}": "0.002"})
+    want = WorstCase(5, BILLION, currency="EUR")
+    with pytest.raises(QuotaExceeded) as caught:
+        check(limits, NOTHING, want, NOW)
+
+    assert str(caught.value) == (
+        "Request too expensive: it may cost 1.000000000 EUR, and its API key is limited to "
+        f"0.002 EUR per {period}. Reduce max_tokens, or use a key with a higher limit."
+    )
+    assert caught.value.headers == {"x-should-retry": "false"}
+
+
+@given(
+    st.tuples(*[st.integers(1, 5)] * 2),
+    st.tuples(*[st.integers(0, 5)] * 2),
+    st.tuples(*[st.integers(0, 2)] * 2),
+    st.integers(0, 6),
+)
+def test_a_retry_after_the_time_given_succeeds(
+    limits: tuple[int, int], spent: tuple[int, int], held: tuple[int, int], nanos: int
+) -> None:
+    day, month = sorted(limits)
+    key = KeyLimits(per_day=Decimal(day) / BILLION, per_month=Decimal(month) / BILLION)
+    used = KeyUsage(0, 0, None, spent[0] + held[0], sum(spent) + held[0], held[0], held[0])
+    begun = datetime(2026, 11, 29, 12, tzinfo=UTC)
+    try:
+        check(key, used, WorstCase(1, nanos), begun)
+    except QuotaExceeded as refused:
+        if "retry-after" not in refused.headers:
+            assert nanos > day
+            return
+        later = begun + timedelta(seconds=int(refused.headers["retry-after"]))
+        of_month = 0 if later.month != begun.month else used.month - used.held_of_month
+        check(key, KeyUsage(0, 0, None, 0, of_month), WorstCase(1, nanos), later)
+    except RateLimited:
+        after = KeyUsage(0, 0, None, used.day - held[0], used.month - held[0])
+        check(key, after, WorstCase(1, nanos), begun)
 
 
 def test_monthly_quotas_reset_after_the_last_day_of_the_month() -> None:

@@ -74,6 +74,35 @@ def test_a_report_as_a_table(url: str, capsys: pytest.CaptureFixture[str]) -> No
     assert "-" in lines[1].split()
 
 
+@pytest.mark.parametrize("tier", ["high", "custom", "retired"])
+def test_savings_are_told_against_any_tier_of_the_settings_or_the_ledger(
+    tier: str, url: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fill(url, [*DAYS, make_record(5, tier="retired", thinking_tokens=200)])
+    found = json.loads(told(capsys, "--url", url, "--format", "json", "--against", tier))
+    assert {line["saved_tokens"] is None for line in found} == {tier != "retired"}
+
+
+@pytest.mark.parametrize(
+    ("options", "named"),
+    [
+        (("--against", "bogus"), "--against: Unknown tier 'bogus'; tiers are none, low, medium"),
+        (
+            ("--since", "2026-02-02", "--until", "2026-02-01"),
+            "--until: 2026-02-01 is before --since 2026-02-02",
+        ),
+    ],
+)
+def test_a_report_that_cannot_be_meant_is_refused(
+    options: tuple[str, ...], named: str, url: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fill(url, DAYS)
+    assert main(["ledger", "report", "--url", url, *options]) == 2
+    told = capsys.readouterr()
+    assert named in told.err
+    assert not told.out
+
+
 def test_the_ledger_of_the_settings_is_read(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -189,7 +189,7 @@ def covers(left: Allowance, tier: str, prompt: int, choices: int, tokens: int, p
     ("used", "retries", "message"),
     [
         (SessionUsage(1, 0, 95, 0), "false", "the prompt has 10 tokens, and 5 of the 100 tokens"),
-        (SessionUsage(1, 0, 0, 0), None, "while 95 are reserved for running requests"),
+        (SessionUsage(1, 0, 0, 0), None, "while 95 tokens are reserved for running requests"),
     ],
 )
 def test_an_error_tells_what_is_left_and_whether_to_retry(
