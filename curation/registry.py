@@ -1,0 +1,14 @@
+"""The parts that a recipe can name; a new one is a line here."""
+
+from collections.abc import Mapping
+
+from proctor.curation.options import ClassifierOptions, SelectorOptions, StageOptions
+
+STAGES: Mapping[str, type[StageOptions]] = {}
+"""The stages, by `[[stages]] stage`."""
+
+CLASSIFIERS: Mapping[str, type[ClassifierOptions]] = {}
+"""The classifiers, by `[domains] by`."""
+
+SELECTORS: Mapping[str, type[SelectorOptions]] = {}
+"""The selectors, by `[select] by`."""
