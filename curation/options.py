@@ -1,12 +1,10 @@
-"""What a recipe sets: models of its tables, from which the parts of a run are built."""
+"""The base class of the tables of a recipe, and what the parts of a run are built with."""
 
 from dataclasses import dataclass
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict
 
-from proctor.curation.selection import Classifier, Selector
-from proctor.curation.stages.base import Stage
 from proctor.curation.tokens import Tokens
 
 
@@ -36,31 +34,3 @@ class Options(BaseModel):
         Their contents belong to the key of the part's stored result.
         """
         return ()
-
-
-class StageOptions(Options):
-    """The options of a stage."""
-
-    def build(self, context: Context) -> Stage:
-        """Create the stage.
-
-        Raises:
-            ValueError: if a file cannot be read, or a dependency is not installed.
-        """
-        raise NotImplementedError
-
-
-class ClassifierOptions(Options):
-    """The options of a classifier."""
-
-    def build(self, context: Context) -> Classifier:
-        """Create the classifier; raises ValueError as a stage's `build` does."""
-        raise NotImplementedError
-
-
-class SelectorOptions(Options):
-    """The options of a selector."""
-
-    def build(self, context: Context) -> Selector:
-        """Create the selector; raises ValueError as a stage's `build` does."""
-        raise NotImplementedError

@@ -2,7 +2,8 @@
 
 from collections.abc import Mapping
 
-from proctor.curation.options import ClassifierOptions, SelectorOptions, StageOptions
+from proctor.curation.selection import ClassifierOptions, SelectorOptions
+from proctor.curation.stages.base import StageOptions
 
 STAGES: Mapping[str, type[StageOptions]] = {}
 """The stages, by `[[stages]] stage`."""

@@ -5,6 +5,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from proctor.curation.options import Context, Options
+
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
@@ -49,6 +51,22 @@ class Selector(Protocol):
             rng: the only source of chance; it is seeded by the recipe.
 
         Raises:
-            ValueError: if the candidates do not allow what the options ask for; the message
+            CurationError: if the candidates do not allow what the options ask for; the message
                 says which option, and what the candidates have.
         """
+
+
+class ClassifierOptions(Options):
+    """The options of a classifier."""
+
+    def build(self, context: Context) -> Classifier:
+        """Create the classifier; raises `CurationError` as a stage's options do."""
+        raise NotImplementedError
+
+
+class SelectorOptions(Options):
+    """The options of a selector."""
+
+    def build(self, context: Context) -> Selector:
+        """Create the selector; raises `CurationError` as a stage's options do."""
+        raise NotImplementedError
