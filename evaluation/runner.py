@@ -11,7 +11,6 @@ from proctor.evaluation.rows import AnswerRecord
 from proctor.evaluation.store import Store
 from proctor.evaluation.tasks import Question
 
-
 INVALID_STATUSES = (400, 413, 422)
 """The statuses by which servers say that a request, and not the server, is at fault."""
 
