@@ -44,7 +44,7 @@ class ReasoningOptions(StageOptions):
     difficulty_field: str | None = None
     min_tokens_by_difficulty: dict[str, int] = Field(default_factory=dict)
     max_tokens_by_difficulty: dict[str, int] = Field(default_factory=dict)
-    min_new_words: int = Field(default=3, ge=0)
+    min_new_words: int = Field(default=1, ge=0)
     loops: bool = True
     max_repeated_share: float = Field(default=0.5, gt=0, le=1)
     max_empty_corrections: float = Field(default=0.5, ge=0, le=1)

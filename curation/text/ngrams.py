@@ -20,6 +20,12 @@ SYMBOLS = {
     "\\le": "\\leq", "\u2264": "\\leq", "\\ge": "\\geq", "\u2265": "\\geq", "\u2212": "-",
     "\\%": "%", "\u03c0": "\\pi", "\u221a": "\\sqrt",
 }  # fmt: skip
+"""Symbols, and the common spelling of each."""
+
+_SYMBOL_PATTERNS = [
+    (re.compile(re.escape(symbol) + r"(?![a-z])"), f" {common} ".replace("\\", r"\\"))
+    for symbol, common in SYMBOLS.items()
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,9 +106,7 @@ def normalized_math(text: str) -> list[str]:
     text = LATEX_SPACING.sub(" ", text)
     text = LATEX_FRACTION.sub(r"\\frac ", text)
     text = LATEX_TEXT.sub(" ", text)
-    for symbol, common in SYMBOLS.items():
-        text = re.sub(
-            re.escape(symbol) + r"(?![a-z])", lambda _, common=common: f" {common} ", text
-        )
+    for pattern, common in _SYMBOL_PATTERNS:
+        text = pattern.sub(common, text)
     text = TRAILING_ZEROS.sub(lambda found: found[1] or found[2], text)
     return TOKEN.findall(text)

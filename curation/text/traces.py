@@ -15,14 +15,15 @@ CUE = re.compile(
 )
 """Matches the beginning of a sentence that takes back or checks what was said before."""
 
-FILLER = frozenset(
+_FILLER_WORDS = (
     "wait hold on actually alternatively hmm okay ok oh so now well let me us i we think thinking "
     "about this that it step by again carefully check double recheck verify see sure make yes no "
     "right correct good fine is are was were be will can need needs should must have has do does "
     "did the a an and or but if of to in for from with as at my our answer question problem "
     "solution solve first then therefore thus hence just really indeed still same before one thing "
-    "consider reconsider try look looking find what how why here there out go going start".split()
+    "consider reconsider try look looking find what how why here there out go going start"
 )
+FILLER = frozenset(_FILLER_WORDS.split())
 """Words that say nothing about what a question is about."""
 
 
