@@ -34,11 +34,14 @@ def read_rows(path: Path) -> Iterator[Row]:
 def complete_file(path: Path) -> Iterator[IO[bytes]]:
     """Open a file that appears under its name when the block ends, and not if it raises."""
     partial = path.with_name(path.name + ".partial")
-    with partial.open("wb") as file:
-        yield file
-        file.flush()
-        os.fsync(file.fileno())
-    partial.replace(path)
+    try:
+        with partial.open("wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
 
 
 def write_json(path: Path, value: Any) -> None:
