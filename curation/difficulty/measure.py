@@ -52,7 +52,9 @@ async def measure(
     for model in models:
         for mode, condition in model.options.conditions.items():
             work = _pending(options, questions, models, model, mode, may_be_needed)
-            await model.tell_price(work, f"{model.judge.name}, {condition.name}", console)
+            bound = "at most " if mode == Mode.THINKING else ""
+            title = f"{model.judge.name}, {condition.name}: {bound}"
+            await model.tell_price(work, title, console)
     if dry_run:
         return
     for mode in Mode:
@@ -72,16 +74,16 @@ class _Model:
     config: RunConfig
     scorer: Scorer
     samples: int
+    path: Path
     store: Store
 
     @classmethod
     def open(cls, options: DifficultyOptions, judge: Judge, folder: Path) -> "_Model":
         path = folder / options.file(judge.name)
-        path.parent.mkdir(parents=True, exist_ok=True)
         config = options.run_config(judge.name)
         store = Store(path, config, keep_texts=False)
         model = options.models[judge.name]
-        return cls(model, judge, config, options.questions().scorer, options.samples, store)
+        return cls(model, judge, config, options.questions().scorer, options.samples, path, store)
 
     def solved(self) -> SolvedQuestions:
         return solved_questions(self.store.rows, self.options.conditions, self.samples)
@@ -91,9 +93,12 @@ class _Model:
             return
         async with self.options.connect() as http:
             price = await before(ServerClient(http, self.config, self.scorer), work)
-        console.print(f"{title}: {price}")
+        console.print(f"{title}{price}")
 
     async def ask(self, work: Sequence[WorkItem], console: Console) -> None:
+        if not work:
+            return
+        self.path.parent.mkdir(parents=True, exist_ok=True)
         refusals = Refusals(self.store)
         async with self.options.connect() as http:
             client = ServerClient(http, self.config, self.scorer)
