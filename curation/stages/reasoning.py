@@ -68,9 +68,9 @@ class Reasoning:
             self._length,
             self._filler,
             self._given_away,
+            self._loop,
             self._repetition,
             self._empty_corrections,
-            self._loop,
         )
 
     def judge(self, row: Row) -> Dropped | None:
