@@ -27,7 +27,7 @@ def final_answer(text: str) -> str | None:
         return boxed
     for pattern in (AFTER_HASHES, CLAIM):
         if found := list(pattern.finditer(text)):
-            return found[-1]["value"].strip()
+            return found[-1]["value"].strip().rstrip(".*$ ")
     stripped = text.strip()
     return stripped if stripped and len(stripped.split()) <= MAX_PHRASE_WORDS else None
 

@@ -68,6 +68,8 @@ class Model:
             raise CurationError(
                 f"model: its tokenizer requires transformers, which comes with an engine: {error}"
             ) from error
+        if name.startswith((".", "/", "~")) and not Path(name).is_dir():
+            raise CurationError(f"model: there is no folder {name}")
         try:
             tokenizer = AutoTokenizer.from_pretrained(name)
         except (OSError, ValueError) as error:

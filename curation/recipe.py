@@ -155,8 +155,18 @@ def _validate(
         return kind.model_validate_json(orjson.dumps(values, default=str))
     except ValidationError as error:
         raise CurationError(
-            "; ".join(f"{where}{_explain(each, known)}" for each in error.errors())
+            "; ".join(f"{where}{_explain(each, known)}" for each in _deepest(error.errors()))
         ) from None
+
+
+def _deepest(errors: Sequence[Any]) -> list[Any]:
+    """Return the errors without those that only say that something inside is invalid."""
+    places = [tuple(each["loc"]) for each in errors]
+    return [
+        each
+        for each, place in zip(errors, places, strict=True)
+        if not place or not any(inner[: len(place)] == place != inner for inner in places)
+    ]
 
 
 def _explain(error: Any, known: Sequence[str]) -> str:

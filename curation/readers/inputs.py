@@ -92,7 +92,7 @@ def _row(record: Record, position: int, data: Input) -> Row | Unreadable:
         return _mapped(record, data.fields, position, source, data.name)
     parsed = parse(record)
     if isinstance(parsed, Unreadable):
-        return Unreadable(parsed.reason, parsed.detail or f"row {position + 1}")
+        return parsed
     return to_row(record, parsed, _id(record, fields.ID, position, data.name), source)
 
 
@@ -104,7 +104,7 @@ def _mapped(
         for name, path in names.model_dump(exclude={"id"}).items()
     }
     if not texts["question"]:
-        return Unreadable("no question", f"row {position + 1} has no text at '{names.question}'")
+        return Unreadable("no question", f"there is no text at '{names.question}'")
     if names.trace is None:
         thought = split_thinking(texts["answer"])
         texts |= {"trace": thought.trace, "answer": thought.answer}

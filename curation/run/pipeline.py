@@ -147,20 +147,22 @@ class Pipeline:
         options = [data.model_dump(mode="json") for data in inputs]
         step = self._step("read", options, [data.path for data in inputs])
         if not step.is_complete:
-            with complete_file(step.file("rows.jsonl")) as file:
-                step.run(self._read_into(file.write))
+            step.run(self._read_into(step.file("rows.jsonl")))
         return step
 
-    def _read_into(self, write: Callable[[bytes], object]) -> Iterator[tuple[str, Dropped | None]]:
+    def _read_into(self, rows: Path) -> Iterator[tuple[str, Dropped | None]]:
+        """Write all rows that can be read; the file is complete once the last one is yielded."""
         seen: set[str] = set()
-        for data in self._recipe.settings.inputs:
-            for row in read_input(data, self._recipe.folder, seen):
-                self._advance("read", None)
-                if isinstance(row, Unreadable):
-                    yield str(data.path), Dropped(row.reason, row.detail)
-                else:
-                    write(row_to_line(row))
-                    yield row.id, None
+        inputs = self._recipe.settings.inputs
+        with complete_file(rows) as file:
+            for data in inputs:
+                for position, row in enumerate(read_input(data, self._recipe.folder, seen), 1):
+                    self._advance("read", None)
+                    if isinstance(row, Unreadable):
+                        yield f"{data.path} row {position}", Dropped(row.reason, row.detail)
+                    else:
+                        file.write(row_to_line(row))
+                        yield row.id, None
 
     def _judge(self, name: str, options: Any, rows: Path) -> None:
         tokens = self._model.digest if self._model else "words"

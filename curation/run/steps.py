@@ -95,7 +95,9 @@ class Step:
                 summary.count(row_id, verdict)
                 if verdict is not None:
                     file.write(to_line({"id": row_id, **asdict(verdict)}))
-        write_json(self.file("json"), asdict(summary))
+        # Not all of asdict: it cannot copy a Counter.
+        stored = {name: getattr(summary, name) for name in Summary.__slots__}
+        write_json(self.file("json"), stored)
 
     def dropped(self) -> Iterator[Mapping[str, str]]:
         """Yield the id, reason and detail of each dropped row."""

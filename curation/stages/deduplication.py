@@ -31,7 +31,7 @@ class DeduplicationOptions(StageOptions):
             differ in a number only are different problems.
     """
 
-    threshold: float = Field(default=0.8, gt=0, le=1)
+    threshold: float = Field(default=0.7, gt=0, le=1)
     ngram: int = Field(default=3, ge=1)
     permutations: int = Field(default=128, ge=16)
     same_numbers: bool = True

@@ -157,10 +157,10 @@ def _formatting(row: Row) -> Dropped | None:
 
 
 def _truncated(row: Row) -> Dropped | None:
-    for part, text in (("trace", row.trace), ("answer", row.answer)):
-        if text and (end := damage.cut_off(text)):
-            return Dropped("truncated trace", f"{part}: {end}")
-    return None
+    if end := damage.cut_off(row.trace, final_answer(row.answer) or ""):
+        return Dropped("truncated trace", end)
+    end = damage.cut_off(row.answer)
+    return Dropped("truncated answer", end) if end else None
 
 
 def _first(row: Row, find: Callable[[str], str | None], reason: str) -> Dropped | None:

@@ -36,7 +36,6 @@ class ReasoningOptions(StageOptions):
         max_empty_corrections: the largest share of self-corrections that bring nothing new, if
             there are at least two such.
         opening_sentences: the sentences at the start that must not state the answer; 0 allows it.
-        opening_minimum: the sentences that a trace must have for that.
     """
 
     min_tokens: int = Field(default=8, ge=0)
@@ -49,7 +48,6 @@ class ReasoningOptions(StageOptions):
     max_repeated_share: float = Field(default=0.5, gt=0, le=1)
     max_empty_corrections: float = Field(default=0.5, ge=0, le=1)
     opening_sentences: int = Field(default=2, ge=0)
-    opening_minimum: int = Field(default=5, ge=1)
 
     def build(self, context: Context) -> "Reasoning":
         """Create the stage."""
@@ -68,9 +66,9 @@ class Reasoning:
             self._length,
             self._filler,
             self._given_away,
+            self._loop,
             self._repetition,
             self._empty_corrections,
-            self._loop,
         )
 
     def judge(self, row: Row) -> Dropped | None:
@@ -104,8 +102,7 @@ class Reasoning:
         answer = final_answer(row.answer)
         if answer is None:
             return None
-        opening, minimum = self._options.opening_sentences, self._options.opening_minimum
-        found = traces.answer_given_away(row.trace, answer, opening, minimum)
+        found = traces.answer_given_away(row.trace, answer, self._options.opening_sentences)
         return Dropped("answer given away", found) if found else None
 
     def _repetition(self, row: Row) -> Dropped | None:

@@ -4,6 +4,8 @@ import re
 import unicodedata
 from typing import Any
 
+from proctor.budget.vocabulary import CLOSERS, TERMINATORS
+from proctor.curation.answers import contains_words
 from proctor.curation.errors import CurationError
 from proctor.curation.readers.markers import PAIRS
 
@@ -22,6 +24,8 @@ FIGURE = re.compile(
     r"|\b(?:shown|pictured|depicted|illustrated) (?:in|on) the "
     r"(?:figure|diagram|image|picture|photo(?:graph)?|illustration|graph|chart)\b"
     r"|\bas (?:shown|pictured|illustrated) (?:below|above)\b"
+    r"|\b(?:see|refer to|look at|consult) (?:the|this) "
+    r"(?:figure|diagram|image|picture|photo(?:graph)?|illustration|graph|chart)\b"
     r"|\b(?:in|see|from) (?:figure|fig\.) ?\d+",
     re.IGNORECASE,
 )
@@ -30,6 +34,8 @@ UNFINISHED_WORD = re.compile(
     r"\b(?:and|or|the|a|an|of|to|so|because|but|if|then|with|is|are|that|which|we|let|by|from|for)$",
     re.IGNORECASE,
 )
+SENTENCE_ENDS = (*TERMINATORS, ":", "$", "|", "\\]")
+FINISHED_SHARE = 0.8
 UNFINISHED_MARK = re.compile(r"(?:[,;:(\[{+*/=<>&\\-]|\.\.\.|…)$")
 
 
@@ -76,13 +82,35 @@ def figure(text: str, *, asymptote: bool = False) -> str | None:
     return found[0] if found else None
 
 
-def cut_off(text: str) -> str | None:
-    """Return the end of a text that ends in the middle of a sentence or formula, or None."""
+def cut_off(text: str, answer: str = "") -> str | None:
+    """Return the end of a text that ends in the middle of a sentence or formula, or None.
+
+    A last line that ends in a word without a full stop counts only if the lines before it have
+    one, as some write none, and if it does not hold the answer.
+
+    Args:
+        text: the text.
+        answer: the final answer that it should come to, if there is one.
+    """
     end = text.rstrip()
     opened = end.count("```") % 2 or end.count("$$") % 2 or end.count(r"\[") > end.count(r"\]")
-    if opened or UNFINISHED_MARK.search(end) or UNFINISHED_WORD.search(end):
+    unfinished = UNFINISHED_MARK.search(end) or UNFINISHED_WORD.search(end)
+    if opened or unfinished or _breaks_style(end, answer):
         return f"…{end[-60:]}"
     return None
+
+
+def _breaks_style(text: str, answer: str) -> bool:
+    """Return whether the lines but the last end a sentence, and that one is cut off."""
+    *lines, last = [line for line in text.splitlines() if line.strip()] or [""]
+    finished = sum(map(_is_finished, lines))
+    if not lines or finished < FINISHED_SHARE * len(lines) or not last[-1:].isalpha():
+        return False
+    return not (answer and contains_words(last, answer))
+
+
+def _is_finished(line: str) -> bool:
+    return line.rstrip().rstrip(CLOSERS).endswith(SENTENCE_ENDS)
 
 
 def _is_control(char: str) -> bool:

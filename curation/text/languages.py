@@ -24,21 +24,21 @@ SCRIPTS = {
 """The scripts of the languages that are not written in Latin letters."""
 
 STOP_WORDS = {
-    "cs": "a je v na se že to s z do o jsou který pro by tak jako jeho ale nebo",
+    "cs": "je na se že to do jsou který pro by tak jako jeho ale nebo",
     "de": "der die das und ist nicht ein eine zu den von mit dem sich auf für wie wir wenn auch",
     "en": "the of and to in is that it for as with are this be by from so we have what how if not",
-    "es": "el la de que y en los se del las un por con una para es como su al lo",
+    "es": "el la de que en los se del las un por con una para es como su al lo",
     "fr": "le la les de des et est une un que dans pour qui sur pas nous au par avec ce",
     "id": "yang dan di itu dengan untuk dari ini tidak dalam adalah pada akan kita ada atau",
-    "it": "il di che e la per un in una è non sono con del della si le dei come più",
+    "it": "il di che la per un in una non sono con del della si le dei come più",
     "nl": "de het een van en is dat op te in voor met die niet zijn er aan ook als bij",
-    "pl": "w i na nie się z jest do to że jak o po co za przez są dla od ale",
-    "pt": "o a de que e do da em um para com não uma os no se na por mais as",
+    "pl": "na nie się jest do to że jak po co za przez są dla od ale",
+    "pt": "de que do da em um para com não uma os no se na por mais as",
     "sv": "och att det som en är av för på med den till inte om ett de kan har så vi",
     "tr": "ve bir bu için ile da de ne olarak çok daha gibi olan her kadar sonra ama",
     "vi": "là và của có một các trong cho không được với những này người để đã khi từ",
 }
-"""Frequent words of languages in Latin letters."""
+"""Frequent words of languages in Latin letters; none of one letter, as these are variables too."""
 
 KNOWN = frozenset({*SCRIPTS, *STOP_WORDS})
 WORDS = re.compile(r"[^\W\d_]+")
@@ -52,6 +52,9 @@ FOREIGN_SHARE = 0.2
 
 MIN_LETTERS = 20
 MIN_STOP_WORDS = 5
+STOP_WORD_SHARE = 0.1
+"""The least share of stop words in texts of a language; about 0.3 is usual."""
+
 _SETS = {language: frozenset(words.split()) for language, words in STOP_WORDS.items()}
 
 
@@ -90,7 +93,8 @@ def _other_words(prose: str, languages: tuple[str, ...]) -> str | None:
     }
     own = max((counts[language] for language in languages if language in counts), default=0)
     best = max(counts, key=lambda language: counts[language])
-    return best if counts[best] >= MIN_STOP_WORDS and counts[best] > 2 * own else None
+    enough = max(MIN_STOP_WORDS, STOP_WORD_SHARE * words.total())
+    return best if counts[best] >= enough and counts[best] > 2 * own else None
 
 
 @lru_cache(maxsize=4096)

@@ -7,6 +7,9 @@ from dataclasses import dataclass
 LENGTH = 13
 """Words of an n-gram, as s1 and GPT-3 before it use."""
 
+MIN_CONTAINED = 8
+"""Words of the shortest question that other texts are searched for."""
+
 LATEX_SPACING = re.compile(
     r"\\(?:[,;:!> ]|quad\b|qquad\b|left\b|right\b|displaystyle\b)|~|\$|\\[()\[\]]"
 )
@@ -44,30 +47,32 @@ class Match:
 class NgramIndex:
     """The n-grams of questions, each with the first question that has it.
 
-    A question shorter than an n-gram is one as a whole, and matches only texts that are the same.
+    A question shorter than an n-gram is one as a whole. From `MIN_CONTAINED` words on it matches
+    texts that contain it, below only texts that are the same.
     """
 
     def __init__(self, split: Callable[[str], list[str]], length: int = LENGTH) -> None:
         self._split = split
         self._length = length
         self._sources: dict[str, str] = {}
+        self._lengths = {length}
 
     def add(self, source: str, question: str) -> None:
         """Add a question under the name of its file and row."""
-        for gram in self._grams(self._split(question)):
+        words = self._split(question)
+        if MIN_CONTAINED <= len(words) < self._length:
+            self._lengths.add(len(words))
+        for gram in _grams(words, self._length):
             self._sources.setdefault(gram, source)
 
     def find(self, text: str) -> Match | None:
         """Return the first n-gram of a text that a question has, or None."""
-        for gram in self._grams(self._split(text)):
-            if gram in self._sources:
-                return Match(self._sources[gram], gram)
+        words = self._split(text)
+        for length in sorted(self._lengths, reverse=True):
+            for gram in _grams(words, length):
+                if gram in self._sources:
+                    return Match(self._sources[gram], gram)
         return None
-
-    def _grams(self, words: Sequence[str]) -> Iterator[str]:
-        if words:
-            for start in range(max(1, len(words) - self._length + 1)):
-                yield " ".join(words[start : start + self._length])
 
 
 class EvaluationIndex:
@@ -89,6 +94,13 @@ class EvaluationIndex:
         """Return the name of the first pass that matches, and the match, or None."""
         found = ((name, index.find(text)) for name, index in self._passes.items())
         return next(((name, match) for name, match in found if match), None)
+
+
+def _grams(words: Sequence[str], length: int) -> Iterator[str]:
+    """Yield the n-grams of words; fewer words are one as a whole."""
+    if words:
+        for start in range(max(1, len(words) - length + 1)):
+            yield " ".join(words[start : start + length])
 
 
 def plain_words(text: str) -> list[str]:

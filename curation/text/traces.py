@@ -74,21 +74,19 @@ def corrections(trace: str) -> Iterator[tuple[str, bool]]:
         segment.append(sentence)
 
 
-def answer_given_away(trace: str, answer: str, opening: int, minimum: int) -> str | None:
+def answer_given_away(trace: str, answer: str, opening: int) -> str | None:
     """Return the sentence that states the answer at the start of a trace, or None.
 
     Args:
         trace: the trace.
         answer: the final answer.
-        opening: the number of sentences at the start that are looked at.
-        minimum: the number of sentences that a trace must have; a short one states it in the end.
+        opening: the number of sentences at the start that are looked at, of those that are in
+            the first half: short traces state the answer early.
     """
     parts = sentences(trace)
-    if len(parts) < minimum:
-        return None
-    for part in parts[:opening]:
+    for part in parts[: min(opening, (len(parts) - 1) // 2)]:
         claim = CLAIM.search(part)
         stated = last_boxed(part) or (claim and claim["value"])
-        if stated and normal(stated) == normal(answer):
+        if stated and f"{normal(stated)} ".startswith(f"{normal(answer)} "):
             return part
     return None
