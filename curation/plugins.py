@@ -36,7 +36,9 @@ class Plugins(Mapping[str, type[T]]):
         except (ImportError, AttributeError) as error:
             raise CurationError(f"'{name}' ({point.value}) cannot be imported: {error}") from error
         if not (isinstance(loaded, type) and issubclass(loaded, self._base)):
-            raise CurationError(f"'{name}' ({point.value}) is not a subclass of {self._base}")
+            raise CurationError(
+                f"'{name}' ({point.value}) is not a subclass of {self._base.__name__}"
+            )
         return loaded
 
     def __iter__(self) -> Iterator[str]:

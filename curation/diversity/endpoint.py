@@ -94,7 +94,7 @@ class Endpoint:
         }
 
     def _question(self, text: str) -> Question:
-        prompt = self._config.template.replace(QUESTION, text)
+        prompt = self._config.template.removesuffix(QUESTION) + text
         digest = sha256(prompt.encode(errors="surrogatepass")).hexdigest()
         return Question(digest[:32], prompt, "")
 

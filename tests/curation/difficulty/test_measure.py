@@ -56,10 +56,17 @@ def asked(jobs: Sequence[Job]) -> Counter[tuple[int, Mode]]:
     return Counter((number_of(job), mode_of(job)) for job in jobs)
 
 
-def recipe(folder: Path, models: dict[str, str], stages: str = "", **fields: Any) -> Path:
+def recipe(
+    folder: Path,
+    models: dict[str, str],
+    stages: str = "",
+    thinking: str = "{ cap = 8 }",
+    **fields: Any,
+) -> Path:
     """Write a recipe over `ROWS` rows, with a model behind each URL."""
     rows = [
-        {"question": f"{number} + 1?", "thinking": f"{number} and 1", "answer": str(number + 1)}
+        {"question": f"{number} + 1?", "answer": f"It is {number + 1}."}
+        | {"thinking": f"I have to add {number} and 1. So the answer is {number + 1}."}
         | {"solution": str(number + 1), "id": f"r{number}"}
         for number in range(ROWS)
     ]
@@ -67,6 +74,7 @@ def recipe(folder: Path, models: dict[str, str], stages: str = "", **fields: Any
     (folder / "pool.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     tables = "".join(
         f'[stages.models.{name}]\nmodel = "fake"\nbase_url = "{url}/v1"\nconcurrency = 3\n'
+        + f"thinking = {thinking}\n"
         + ("only_without = true\n" if name == "easy" else "")
         for name, url in models.items()
     )
@@ -85,6 +93,12 @@ async def curate(command: str, file: Path, *options: str) -> int:
     out = str(file.parent / "out")
     parsed = parser.parse_args([command, str(file), "--out", out, *options])
     return await asyncio.to_thread(cli.execute, parsed)
+
+
+def measure_process(file: Path) -> "subprocess.Popen[bytes]":
+    out = str(file.parent / "out")
+    command = [sys.executable, "-c", COMMAND, "measure", str(file), "--out", out]
+    return subprocess.Popen(command, stderr=subprocess.DEVNULL)
 
 
 def manifest_reasons(folder: Path) -> dict[str, int]:
@@ -115,12 +129,14 @@ async def test_a_row_is_kept_by_its_measured_reasoning_delta(
         "no reference answer": 1,
     }
     kept = [json.loads(line) for line in (tmp_path / "out" / "rows.jsonl").read_text().splitlines()]
-    assert [number % 3 for number in range(1, ROWS, 3)] == [1] * len(kept)
-    assert {kept_row["id"] for kept_row in kept} == {f"r{number}" for number in range(1, ROWS, 3)}
+    assert len(kept) == third
+    assert {row["messages"][0]["content"] for row in kept} == {
+        f"{number} + 1?" for number in range(1, ROWS, 3)
+    }
     progress = capsys.readouterr().err
     assert f"{ROWS} different questions" in progress
     assert "1 rows cannot be measured: no reference answer" in progress
-    assert f"small, tier high: at most {ROWS} answers" in re.sub(r"\s+", " ", progress)
+    assert f"small, at most 8: at most {ROWS} answers" in re.sub(r"\s+", " ", progress)
 
 
 async def test_the_price_is_told_beforehand(
@@ -136,7 +152,7 @@ async def test_the_price_is_told_beforehand(
     assert not engine.jobs
     assert not (tmp_path / "measured").exists()
     assert re.search(r"small, tier none: 12 answers, a cost of at most [\d.]+", told)
-    assert re.search(r"small, tier high: at most 12 answers, a cost of at most [\d.]+", told)
+    assert re.search(r"small, at most 8: at most 12 answers, .*, a cost of at most [\d.]+", told)
 
 
 async def test_several_models_judge_together(tmp_path: Path) -> None:
@@ -166,10 +182,10 @@ async def test_several_models_judge_together(tmp_path: Path) -> None:
 async def test_only_rows_that_reach_the_stage_are_measured(tmp_path: Path) -> None:
     engine = FakeEngine(script)
     async with running_server(engine) as url:
-        stages = '[[stages]]\nstage = "reasoning"\nmin_tokens = 3\n'
+        stages = '[[stages]]\nstage = "quality"\n'
         file = recipe(tmp_path, {"small": url}, stages)
         pool = tmp_path / "pool.jsonl"
-        pool.write_text(pool.read_text().replace('"4 and 1"', '"short"'))
+        pool.write_text(pool.read_text().replace("So the answer is 5.", ""))
         assert await curate("measure", file) == 0
     assert {number for number, _ in asked(engine.jobs)} == {*range(ROWS)} - {4}
 
@@ -185,16 +201,7 @@ async def test_a_killed_measurement_is_resumed(tmp_path: Path) -> None:
     engine = FakeEngine(kill_at_the_ninth)
     async with running_server(engine) as url:
         file = recipe(tmp_path, {"small": url})
-        command = [
-            sys.executable,
-            "-c",
-            COMMAND,
-            "measure",
-            str(file),
-            "--out",
-            str(tmp_path / "out"),
-        ]
-        processes.append(subprocess.Popen(command, stderr=subprocess.DEVNULL))
+        processes.append(await asyncio.to_thread(measure_process, file))
         assert await asyncio.to_thread(processes[0].wait, PATIENCE) == -9
 
         stored = tmp_path / "measured" / "small.jsonl"
@@ -232,8 +239,7 @@ async def test_a_server_that_refuses_everything_ends_the_run(
 ) -> None:
     engine = FakeEngine(script)
     async with running_server(engine) as url:
-        file = recipe(tmp_path, {"small": url})
-        file.write_text(file.read_text() + 'thinking = { tier = "huge" }\n')
+        file = recipe(tmp_path, {"small": url}, thinking='{ tier = "huge" }')
         assert await curate("measure", file) == 1
     assert "huge" in capsys.readouterr().err
     assert len(engine.jobs) == ROWS  # those without thinking
