@@ -82,7 +82,8 @@ def _seeds(vectors: Vectors, clusters: int, rng: Random) -> Floats:
 def _converge(vectors: Vectors, centers: Floats) -> tuple[Ints, Floats]:
     """Move centers to the means of their questions until none changes its cluster.
 
-    Sums are computed one by one, not by a BLAS, whose order depends on the machine.
+    All sums are added one by one: a BLAS, or NumPy's own sum, adds in an order that depends on the
+    machine, and questions on the border of two clusters would move.
 
     Returns:
         The cluster of each question, shape (count,), with the number of clusters for those without
@@ -97,7 +98,7 @@ def _converge(vectors: Vectors, centers: Floats) -> tuple[Ints, Floats]:
             break
         groups = nearest
         sums = vectors.sums(groups, len(centers) + 1)[: len(centers)]
-        norms = np.sqrt((sums**2).sum(axis=1, keepdims=True))
+        norms = np.sqrt(np.cumsum(sums**2, axis=1)[:, -1:])
         # A cluster that has lost all of its questions keeps its center.
         centers = np.where(norms > 0, sums / np.maximum(norms, 1e-12), centers)
     return groups, centers
