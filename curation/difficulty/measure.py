@@ -96,16 +96,18 @@ class _Model:
         console.print(f"{title}{price}")
 
     async def ask(self, work: Sequence[WorkItem], console: Console) -> None:
-        if not work:
-            return
         self.path.parent.mkdir(parents=True, exist_ok=True)
+        if not work:
+            with self.store:  # the file says that there is nothing to measure
+                return
         refusals = Refusals(self.store)
         async with self.options.connect() as http:
             client = ServerClient(http, self.config, self.scorer)
             concurrency = self.options.concurrency
             await ask_all(client, work, self.store, concurrency, console, refusals.add)
         if refusals.count:
-            console.print(f"{refusals.count:,} requests were refused; the last: {refusals.last}")
+            message = f"{refusals.count:,} requests were refused; the last: {refusals.last}"
+            console.print(message, markup=False)  # it has the server's text
 
 
 def _askable(

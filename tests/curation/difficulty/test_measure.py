@@ -234,6 +234,15 @@ async def test_a_refused_question_is_not_measured_and_does_not_end_the_run(
     assert 7 not in {number for number, _ in asked(engine.jobs)}
 
 
+async def test_a_pool_that_cannot_be_measured_is_measured_at_once(tmp_path: Path) -> None:
+    file = recipe(tmp_path, {"small": "http://127.0.0.1:9"}, scorer="regex")
+    pool = tmp_path / "pool.jsonl"
+    pool.write_text(pool.read_text().splitlines()[-1] + "\n")
+    assert await curate("measure", file) == 0
+    assert await curate("run", file) == 0
+    assert manifest_reasons(tmp_path) == {"no reference answer": 1}
+
+
 async def test_a_server_that_refuses_everything_ends_the_run(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
