@@ -26,7 +26,7 @@ FAULTS: list[tuple[dict[str, Any], dict[str, Any], str]] = [
     ({"trace": f"Okay. Given that the answer is 42, we show it.\n{TRACE}\nYes."}, {},
      "answer given away"),
     ({"trace": TRACE + "\nWait, what if the market is closed today." * 40}, {}, "loop"),
-    ({"trace": f"{TRACE} {'She has many apples and he has none at all now. ' * 4}"}, {},
+    ({"trace": f"{TRACE} {'She has many apples and he has none at all now. ' * 5}"}, {},
      "repetition"),
     ({"trace": f"{TRACE} {EMPTY}"}, {}, "empty self-correction"),
 ]  # fmt: skip

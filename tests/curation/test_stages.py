@@ -20,7 +20,7 @@ from tests.curation.factories import make_row, rows, write_lines
 EVALUATION = [{"question": "Anna has 17 apples", "answer": "17"}, {"question": "the of and is"}]
 OPTIONS: dict[str, StageOptions] = {
     "quality": QualityOptions(languages=("en",)),
-    "deduplication": DeduplicationOptions(threshold=0.5, same_numbers=False),
+    "deduplication": DeduplicationOptions(threshold=0.5, permutations=16, same_numbers=False),
     "decontamination": DecontaminationOptions(against=(Path("eval.jsonl"),), ngram=3),
     "reasoning": ReasoningOptions(),
 }
