@@ -155,6 +155,7 @@ def notebook_pool() -> list[Candidate]:
     return hard_candidates(NOTEBOOK)
 
 
+@pytest.mark.slow
 def test_the_counts_of_the_paper(paper: list[Candidate]) -> None:
     assert len(paper) == 24_496
     chosen = set(S1PaperOptions().build(CONTEXT).select(paper, Random(0)))
@@ -166,6 +167,7 @@ def test_the_counts_of_the_paper(paper: list[Candidate]) -> None:
     assert len({each.domain for each in rows}) == 50
 
 
+@pytest.mark.slow
 def test_the_counts_of_the_notebook(notebook: list[Candidate]) -> None:
     assert len(notebook) == 24_517
     chosen = set(S1NotebookOptions().build(CONTEXT).select(notebook, Random(0)))
@@ -185,6 +187,7 @@ def test_the_counts_of_the_notebook(notebook: list[Candidate]) -> None:
     assert 307 * 47 / 51 - 40 < outside <= 307
 
 
+@pytest.mark.slow
 def test_longer_traces_are_chosen(paper: list[Candidate], notebook: list[Candidate]) -> None:
     for pool, options in ((paper, S1PaperOptions()), (notebook, S1NotebookOptions())):
         chosen = set(options.build(CONTEXT).select(pool, Random(0)))
