@@ -103,6 +103,21 @@ class Pipeline:
         self._remove_others()
         return result
 
+    def rows_before(self, position: int) -> Iterator[Row]:
+        """Run the steps before a stage that are not complete, and return the rows that they keep.
+
+        Args:
+            position: the stage's position in the recipe.
+
+        Raises:
+            CurationError: as `run`.
+        """
+        self._folder.mkdir(parents=True, exist_ok=True)
+        rows = self._read().file("rows.jsonl")
+        for name, options in self._recipe.stages[:position]:
+            self._judge(name, options, rows)
+        return self._kept(rows, self._steps)
+
     def _step(self, name: str, options: Any, files: Iterable[Path] = ()) -> Step:
         """Return the next step, whose key depends on those before it."""
         digests = [self._digest(path) for path in files]
@@ -120,6 +135,8 @@ class Pipeline:
             files = data_files(full) if full.is_dir() else [full]
             try:
                 digests = [digest_of_file(file) for file in files]
+            except FileNotFoundError:
+                return ""  # the part that reads it says what to do
             except OSError as error:
                 raise CurationError(f"{full} cannot be read: {error.strerror}") from error
             self._files[str(path)] = digests[0] if len(digests) == 1 else digest_of(digests)
@@ -159,13 +176,17 @@ class Pipeline:
     def _survivors(self, rows: Path, name: str) -> Iterator[Row]:
         """Yield the rows that all steps before the last one keep."""
         before = self._steps[:-1]
-        # The first step's ids are those of files, whose rows are not among them.
-        gone = {each["id"] for step in before[1:] for each in step.dropped()}
         total = before[-1].summary().kept
+        for row in self._kept(rows, before):
+            yield row
+            self._advance(name, total)
+
+    def _kept(self, rows: Path, steps: Sequence[Step]) -> Iterator[Row]:
+        # The first step's ids are those of files, whose rows are not among them.
+        gone = {each["id"] for step in steps[1:] for each in step.dropped()}
         for row in read_rows(rows):
             if row.id not in gone:
                 yield row
-                self._advance(name, total)
 
     def _choose(self, rows: Path) -> dict[str, str]:
         """Return the domains of the chosen rows by id, in the order in which they are written."""
