@@ -34,7 +34,7 @@ FIGURE = re.compile(
 )
 
 UNFINISHED_WORD = re.compile(
-    r"\b(?:and|or|the|a|an|of|to|so|because|but|if|then|with|is|are|that|which|we|let|by|from|for)$",
+    r"\w\W+(?:and|or|the|a|an|of|to|so|because|but|if|then|with|is|are|that|which|we|let|by|from|for)$",
     re.IGNORECASE,
 )
 SENTENCE_ENDS = (*TERMINATORS, ":", "$", "|", "\\]")

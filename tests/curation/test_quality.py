@@ -72,6 +72,11 @@ def test_faults(changes: dict[str, Any], reason: str) -> None:
         {"reference": "We add them: 17 + 25 = 42.\n#### 42"},
         {"reference": "A long explanation that states no final value of any kind at all."},
         {"answer": "Yes", "reference": None},
+        {
+            "trace": "It is the word 'the'.\nSo the answer is the.",
+            "answer": "the",
+            "reference": None,
+        },
         {"question": QUESTION + " Spell a, e, i, o, u, y, a, e, o, i, y, o, e."},
     ],
 )

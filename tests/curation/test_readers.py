@@ -241,6 +241,7 @@ def test_kinds_of_files(tmp_path: Path) -> None:
         assert list(read_records(path)) == records, path.name
     # A data set's folder: its own description is no data.
     (tmp_path / "e.json").rename(tmp_path / "dataset_info.json")
+    (tmp_path / "cache-1.arrow").write_bytes(b"no")
     assert list(read_records(tmp_path)) == records * 4
 
 
