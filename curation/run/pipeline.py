@@ -1,6 +1,5 @@
 """Runs a recipe: reads, judges, chooses and writes rows, step by step."""
 
-import random
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -8,7 +7,6 @@ from typing import Any
 
 import orjson
 
-from proctor.curation.answers import same_answer
 from proctor.curation.errors import CurationError
 from proctor.curation.model import Model, model_name
 from proctor.curation.options import Context, Options
@@ -17,9 +15,9 @@ from proctor.curation.readers.files import Unreadable, data_files
 from proctor.curation.readers.inputs import read_input
 from proctor.curation.recipe import Recipe
 from proctor.curation.rows import Row
+from proctor.curation.run.choosing import classify, select, to_candidate
 from proctor.curation.run.steps import Step, Summary
 from proctor.curation.run.versions import versions
-from proctor.curation.selection import Candidate
 from proctor.curation.stages.base import Dropped, Stage
 from proctor.curation.storage import (
     complete_file,
@@ -200,10 +198,10 @@ class Pipeline:
         files = [path for part in parts for path in part.files()]
         step = self._step("select", [named, tokens, recipe.settings.seed], files)
         if not step.is_complete:
-            candidates = self._classified(
-                [self._candidate(row) for row in self._survivors(rows, "select")]
-            )
-            chosen = self._selected(candidates)
+            survivors = self._survivors(rows, "select")
+            candidates = [to_candidate(row, self._tokens) for row in survivors]
+            candidates = classify(candidates, recipe.classifier, self._context)
+            chosen = select(candidates, recipe.selector, self._context)
             domains = {candidate.id: candidate.domain for candidate in candidates}
             with complete_file(step.file("chosen.jsonl")) as file:
                 for row_id in chosen:
@@ -215,31 +213,6 @@ class Pipeline:
             )
         with step.file("chosen.jsonl").open("rb") as lines:
             return dict(map(orjson.loads, lines))
-
-    def _candidate(self, row: Row) -> Candidate:
-        correct = None if row.reference is None else same_answer(row.answer, row.reference)
-        length = self._tokens.count(row.trace)
-        return Candidate(row.id, row.question, row.domain or "", row.source, length, correct)
-
-    def _classified(self, candidates: list[Candidate]) -> list[Candidate]:
-        if self._recipe.classifier is None:
-            return candidates
-        classifier = self._recipe.classifier[1].build(self._context)
-        domains = classifier.classify(candidate.question for candidate in candidates)
-        return [
-            replace(candidate, domain=domain)
-            for candidate, domain in zip(candidates, domains, strict=True)
-        ]
-
-    def _selected(self, candidates: Sequence[Candidate]) -> list[str]:
-        if self._recipe.selector is None:
-            return [candidate.id for candidate in candidates]
-        name, options = self._recipe.selector
-        rng = random.Random(self._recipe.settings.seed)
-        chosen = options.build(self._context).select(candidates, rng)
-        if len({*chosen}) < len(chosen):
-            raise CurationError(f"the selector '{name}' chose a row twice")
-        return chosen
 
     def _write(self, rows: Path, chosen: dict[str, str]) -> Result:
         """Write the chosen rows and the dropped ones, and return the result."""
