@@ -14,10 +14,12 @@ RUN /opt/proctor/bin/python -m pip install --no-deps --require-hashes \
 COPY pyproject.toml README.md LICENSE ./
 COPY budget budget
 COPY demo demo
+COPY curation curation
 COPY evaluation evaluation
 COPY replica replica
 COPY router router
 COPY server server
+COPY training training
 COPY src src
 RUN /opt/proctor/bin/python -m pip install --no-deps --no-build-isolation .
 
@@ -28,10 +30,12 @@ WORKDIR /src
 COPY pyproject.toml README.md LICENSE ./
 COPY budget budget
 COPY demo demo
+COPY curation curation
 COPY evaluation evaluation
 COPY replica replica
 COPY router router
 COPY server server
+COPY training training
 COPY src src
 # vLLM's packages are already there and are held by the constraints: pip adds what is missing.
 RUN python3 -m pip freeze --exclude-editable | grep -v ' @ ' > /tmp/constraints.txt \

@@ -42,7 +42,7 @@ test: lint $(if $(ARGS),,$(NODE_MODULES:=/.made) $(AGENTS_SDK)/.made $(REAL_MODE
 
 quick: $(VENV)/.dev ## run the tests that need no engine and do not take long, with fewer examples each
 	@$(BIN)/python -m pytest --quiet --numprocesses=2 --dist=loadfile -m "not engine and not slow" \
-	  --hypothesis-profile=quick tests/budget tests/demo tests/evaluation tests/replica tests/router tests/server \
+	  --hypothesis-profile=quick tests/budget tests/curation tests/demo tests/evaluation tests/replica tests/router tests/server \
 	  tests/test_docs.py tests/test_ground.py $(ARGS)
 
 lint: $(VENV)/.dev ## run ruff, mypy, import-linter and hadolint

@@ -16,7 +16,7 @@ from pathlib import Path
 import grimp
 
 ROOT = Path(__file__).resolve().parent.parent
-PACKAGES = ("budget", "demo", "evaluation", "router", "server")
+PACKAGES = ("budget", "curation", "demo", "evaluation", "router", "server", "training")
 README = ROOT / "README.md"
 
 Function = ast.FunctionDef | ast.AsyncFunctionDef

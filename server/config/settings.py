@@ -485,6 +485,6 @@ def _readable(error: Any, *within: str) -> str:
     name = ".".join(map(str, (*within, *error["loc"])))
     message = error["msg"].removeprefix("Value error, ")
     if error["type"] == "extra_forbidden":
-        *table, unknown = (*within, *error["loc"])
-        message = describe_unknown("setting", str(unknown), names_at(Settings, table))
+        path: list[str | int] = [*within, *error["loc"]]
+        message = describe_unknown("setting", str(path[-1]), names_at(Settings, path[:-1]))
     return f"{name}: {message}" if name else message

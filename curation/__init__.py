@@ -1,0 +1,1 @@
+"""Selects training questions with traces: filters, deduplicates, measures, and samples them."""

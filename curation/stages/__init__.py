@@ -1,0 +1,1 @@
+"""The stages of a recipe, each in a file of its own."""
