@@ -39,7 +39,7 @@ def test_the_recipe_to_start_from(capsys: pytest.CaptureFixture[str]) -> None:
 @pytest.mark.parametrize(
     ("recipe", "message"),
     [
-        (RECIPE, "pool.jsonl cannot be read: No such file"),
+        (RECIPE, "pool.jsonl does not exist"),
         (RECIPE.replace("quality", "qualty"), "did you mean 'quality'?"),
         (RECIPE.replace("pool.jsonl", "recipe.toml"), "does not end in .jsonl"),
         (f"model = './none'\n{RECIPE}", "there is no folder"),
