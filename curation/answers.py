@@ -76,6 +76,11 @@ def contains_words(text: str, phrase: str) -> bool:
     return f" {normal(phrase)} " in f" {normal(text)} "
 
 
+def states(text: str, answer: str) -> bool:
+    """Return whether a text has the words of a final answer, or its last number."""
+    return contains_words(text, answer) or bool({*numbers(answer)[-1:]} & {*numbers(text)})
+
+
 def normal(text: str) -> str:
     """Return a text in lower case with its words only, separated by single spaces."""
     return DECORATION.sub(" ", text.casefold()).strip()

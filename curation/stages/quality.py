@@ -44,6 +44,7 @@ class QualityOptions(StageOptions):
 
     def build(self, context: Context) -> "Quality":
         """Create the stage."""
+        damage.load_badness()  # raises now rather than at the first row that needs it
         return Quality(self)
 
 

@@ -60,6 +60,8 @@ def test_faults(changes: dict[str, Any], reason: str) -> None:
     [
         {"question": "Why does my server say 'Internal Server Error', and what does 17 + 25 make?"},
         {"trace": "x = 17\ny = 25\nx + y = 42"},
+        {"trace": "They add up.\nSo she has 17+25=42 apples"},
+        {"question": r"With \text{{A}} = 17 and 25 in a ``` block, what is \text{{A}} + 25?"},
         {"trace": "Let me add them.\nThey have 17 + 25 = 42 apples"},
         {"question": "Draw the graph of y = 17 + 25 and find its value."},
         {
