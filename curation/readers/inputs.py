@@ -10,18 +10,19 @@ from proctor.curation.readers.files import Record, Unreadable, read_records
 from proctor.curation.readers.markers import split_thinking
 from proctor.curation.readers.shapes import Parsed, parse
 from proctor.curation.rows import Row
+from proctor.curation.storage import row_to_line
 
 
 class Mapped(Options):
     """The fields of a record that hold the parts of a row, as paths such as `extra.0.text`.
 
     Attributes:
-        question: the question; required.
-        answer: the answer; required. If `trace` is not set, it has the trace within markers.
+        question: the question.
+        answer: the answer; if `trace` is not set, with the trace within markers.
         trace: the thinking.
         reference: the right answer.
         domain: the subject.
-        id: the row's id; default: the row's position.
+        id: the row's id; none takes its position.
     """
 
     question: str
@@ -61,10 +62,7 @@ def read_input(data: Input, folder: Path, seen: set[str]) -> Iterator[Row | Unre
     for position, record in enumerate(read_records(folder / data.path)):
         row = record if isinstance(record, Unreadable) else _row(record, position, data)
         if isinstance(row, Row):
-            if row.id in seen:
-                row = Unreadable("id used twice", row.id)
-            else:
-                seen.add(row.id)
+            row = _checked(row, seen)
         yield row
 
 
@@ -94,6 +92,18 @@ def _row(record: Record, position: int, data: Input) -> Row | Unreadable:
     if isinstance(parsed, Unreadable):
         return parsed
     return to_row(record, parsed, _id(record, fields.ID, position, data.name), source)
+
+
+def _checked(row: Row, seen: set[str]) -> Row | Unreadable:
+    """Return the row if its id is new and it can be stored, and remember the id."""
+    if row.id in seen:
+        return Unreadable("id used twice", row.id)
+    try:
+        row_to_line(row)
+    except TypeError as error:
+        return Unreadable("cannot be stored", f"{row.id}: {error}")
+    seen.add(row.id)
+    return row
 
 
 def _mapped(

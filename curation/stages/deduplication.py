@@ -19,7 +19,7 @@ PERMUTATION_SEED = 1
 
 
 class DeduplicationOptions(StageOptions):
-    """The options of the stage `deduplication`.
+    """Of equal or nearly equal questions, keep the first.
 
     Attributes:
         threshold: the Jaccard similarity of two questions' word n-grams, as MinHash estimates
@@ -44,8 +44,8 @@ class DeduplicationOptions(StageOptions):
 class Deduplication:
     """Drops each question that an earlier row has, exactly after normalization or nearly.
 
-    In memory are, of each row, 16 bytes for its normalized question, and what MinHash needs:
-    about 1 kB.
+    In memory are, of each row that stays, a digest of its normalized question, and what MinHash
+    needs, with its index: about 6 kB.
     """
 
     name = "deduplication"
