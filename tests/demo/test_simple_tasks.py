@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
-from bench.outcomes import WORLDS, questions
+from bench.outcomes.worlds import WORLDS, questions
 from proctor.demo.simple_tasks import COPY, COUNT, MAX_WORDS, SIMPLE_TASKS
 from proctor.evaluation.scorers import REGEX
 from proctor.server.config.settings import load_settings
