@@ -1,0 +1,1 @@
+"""Measure what a learned router saves: `python -m bench.outcomes`."""
