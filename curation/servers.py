@@ -10,8 +10,8 @@ from proctor.curation.errors import CurationError
 from proctor.curation.options import Options
 from proctor.evaluation.client import TIMEOUT_SECONDS, RequestRefused
 from proctor.evaluation.conditions import BUDGET_FIELD, Condition, Kind
+from proctor.evaluation.options.thinking import EarlyExit, Parallel
 from proctor.evaluation.store import Store
-from proctor.evaluation.thinking_options import EarlyExit, Parallel
 
 TOLERATED = 4
 """Refused requests before the first answer that do not end a run."""

@@ -18,7 +18,8 @@ from proctor.evaluation.client import (
     TokenCountMismatch,
 )
 from proctor.evaluation.conditions import BUDGET_FIELD, Condition, Kind
-from proctor.evaluation.escapes import unescape
+from proctor.evaluation.options.escapes import unescape
+from proctor.evaluation.options.thinking import EarlyExit, Parallel
 from proctor.evaluation.progress import ask_all
 from proctor.evaluation.report.findings import Findings
 from proctor.evaluation.report.formatting import Section
@@ -29,7 +30,6 @@ from proctor.evaluation.runner import pending
 from proctor.evaluation.scorers import ScorerError, load_scorer, scorer_names
 from proctor.evaluation.store import Store, StoredRun, StoreError, read_store
 from proctor.evaluation.tasks import TaskError, load_task
-from proctor.evaluation.thinking_options import EarlyExit, Parallel
 
 DEFAULT_OUT = Path("eval.jsonl")
 

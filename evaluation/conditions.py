@@ -4,7 +4,7 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Any
 
-from proctor.evaluation.thinking_options import EarlyExit, Parallel
+from proctor.evaluation.options.thinking import EarlyExit, Parallel
 
 BUDGET_FIELD = "max_thinking_tokens"
 """Proctor's request field for the cap; vLLM's own is `thinking_token_budget`."""

@@ -8,11 +8,11 @@ import pytest
 from proctor.evaluation import client as client_module
 from proctor.evaluation.client import RequestRefused, ServerClient, TokenCountMismatch, request
 from proctor.evaluation.conditions import Condition, Kind
+from proctor.evaluation.options.thinking import Parallel
 from proctor.evaluation.rows import AnswerRecord
 from proctor.evaluation.run_config import RunConfig
 from proctor.evaluation.scorers import load_scorer
 from proctor.evaluation.tasks import Question
-from proctor.evaluation.thinking_options import Parallel
 from tests.evaluation.factories import CONFIG, response
 
 CAP = Condition(Kind.CAP, 5)

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from proctor.evaluation.conditions import Condition, Kind
+from proctor.evaluation.options.thinking import EarlyExit, Parallel
 from proctor.evaluation.report.comparisons import areas, early_exit, frontier, paired
 from proctor.evaluation.report.findings import Findings
 from proctor.evaluation.report.formatting import Section
@@ -14,7 +15,6 @@ from proctor.evaluation.report.plots import draw
 from proctor.evaluation.report.sections import sections
 from proctor.evaluation.rows import AnswerRecord
 from proctor.evaluation.store import StoredRun
-from proctor.evaluation.thinking_options import EarlyExit, Parallel
 from tests.evaluation.factories import CONFIG, row
 
 QUESTIONS = 100

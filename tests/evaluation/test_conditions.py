@@ -5,7 +5,7 @@ import pytest
 
 from proctor.evaluation.cli import make_conditions
 from proctor.evaluation.conditions import Condition, Kind
-from proctor.evaluation.thinking_options import EarlyExit, Parallel
+from proctor.evaluation.options.thinking import EarlyExit, Parallel
 
 
 @pytest.mark.parametrize(

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis.strategies import text
 
-from proctor.evaluation.escapes import escape, unescape
+from proctor.evaluation.options.escapes import escape, unescape
+from proctor.evaluation.options.thinking import EarlyExit
 from proctor.evaluation.tasks import load_task
-from proctor.evaluation.thinking_options import EarlyExit
 from tests.evaluation.test_runner import parse
 
 GUIDE = Path(__file__).parents[2] / "docs" / "guides" / "evaluate.md"

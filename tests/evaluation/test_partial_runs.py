@@ -6,13 +6,13 @@ from itertools import combinations
 import pytest
 
 from proctor.evaluation.conditions import Condition, Kind
+from proctor.evaluation.options.thinking import EarlyExit, Parallel
 from proctor.evaluation.report.findings import Findings
 from proctor.evaluation.report.formatting import Section
 from proctor.evaluation.report.plots import draw
 from proctor.evaluation.report.sections import NOTHING_SHARED, sections, two_models
 from proctor.evaluation.rows import AnswerRecord
 from proctor.evaluation.store import StoredRun
-from proctor.evaluation.thinking_options import EarlyExit, Parallel
 from tests.evaluation.factories import CONFIG, row
 
 NONE, CAP = Condition(Kind.CAP, 0), Condition(Kind.CAP, 64)

@@ -17,9 +17,9 @@ from proctor.curation.servers import ConditionOptions
 from proctor.curation.stages.base import Dropped
 from proctor.curation.tokens import Words
 from proctor.evaluation.conditions import Condition, Kind
+from proctor.evaluation.options.thinking import EarlyExit, Parallel
 from proctor.evaluation.rows import AnswerRecord
 from proctor.evaluation.store import Store
-from proctor.evaluation.thinking_options import EarlyExit, Parallel
 from tests.evaluation.factories import response
 
 ROW = Row("r", "1 + 1?", "hm", "2", reference="2", metadata={"choices": ["1", "2"]})

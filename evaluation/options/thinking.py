@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
-from proctor.evaluation.escapes import escape, unescape
+from proctor.evaluation.options.escapes import escape, unescape
 
 EXIT_METHODS = ("entropy", "answer", "confidence")
 PARALLEL_METHODS = ("vote", "confidence", "first_agreement", "best_by_key")

@@ -1,0 +1,1 @@
+"""Options of the command line that conditions and prompts are made of."""
