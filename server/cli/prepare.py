@@ -17,7 +17,7 @@ logger = logging.getLogger(__name__)
 
 
 def prepare_to_serve(settings: Settings) -> None:
-    """Check the model's path and the addresses, migrate the ledger, and check the keys.
+    """Check the model's path, migrate the ledger, and check the keys and the addresses.
 
     Raises:
         ConfigError: if a setting cannot be used.
@@ -25,9 +25,9 @@ def prepare_to_serve(settings: Settings) -> None:
     start_logging()
     on_signals(exit_successfully)
     check_model(settings)
-    check_addresses(settings)
     _migrate(settings.ledger.url.get_secret_value())
     _check_keys(settings)
+    check_addresses(settings)
 
 
 def check_model(settings: Settings) -> None:

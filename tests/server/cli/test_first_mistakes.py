@@ -2,7 +2,6 @@
 
 import argparse
 import re
-import socket
 from collections.abc import Iterator
 from importlib.metadata import version
 from pathlib import Path
@@ -10,10 +9,7 @@ from pathlib import Path
 import pytest
 
 from proctor.evaluation import client as evaluation_client
-from proctor.server.cli import main as main_module
-from proctor.server.cli.address import check_addresses
 from proctor.server.cli.main import _parser, main
-from proctor.server.config.settings import load_settings
 from tests.server.harness import listening_socket
 from tests.server.serve_process import serve_process
 from tests.waiting import PATIENCE
@@ -51,7 +47,7 @@ MISTAKES: list[tuple[str, int, str]] = [
     ("serve --port x", 2, "port: "),
     ("serve --model ./nowhere", 2, "model: There is no file or folder ./nowhere"),
     ("check-config --model /nowhere/at/all", 2, "model: There is no file or folder /nowhere"),
-    ("serve --host no.such.host.invalid", 2, "port: The host 'no.such.host.invalid'"),
+    ("serve --host localhost.invalid", 2, "host: The public address localhost.invalid requires"),
     # commands that do not exist
     ("sirve", 2, "invalid choice: 'sirve'"),
     ("ledger rapport", 2, "invalid choice: 'rapport'"),
@@ -122,7 +118,6 @@ def test_a_port_in_use_is_told_before_anything_is_loaded(
         f"proctor: port: 127.0.0.1:{port} is in use by another process: stop it, or choose another "
         "port\n"
     )
-    assert not Path("ledger.db").exists()
 
 
 def test_an_admin_port_in_use_is_named(
@@ -151,12 +146,12 @@ def test_an_unexpected_error_is_one_line_and_a_traceback_with_debug(
     def fail(*_: object) -> int:
         raise KeyError("lost")
 
-    monkeypatch.setattr(main_module.ledger_cli, "run", fail)
+    monkeypatch.setattr("proctor.server.cli.ledger.run", fail)
     assert main(["ledger", "report"]) == 1
     assert capsys.readouterr().err == (
         "proctor: KeyError: 'lost'; `proctor --debug …` shows the traceback\n"
     )
-    monkeypatch.setattr(main_module, "is_debugging", lambda: True)
+    monkeypatch.setattr("proctor.server.cli.main.is_debugging", lambda: True)
     with pytest.raises(KeyError):
         main(["ledger", "report"])
 
@@ -167,7 +162,7 @@ def test_control_c_is_quiet(
     def interrupt(*_: object) -> int:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(main_module.ledger_cli, "run", interrupt)
+    monkeypatch.setattr("proctor.server.cli.ledger.run", interrupt)
     assert main(["ledger", "report"]) == 130
     assert capsys.readouterr().err == ""
 
@@ -209,11 +204,3 @@ def test_every_help_has_the_defaults(name: str, capsys: pytest.CaptureFixture[st
             assert "default" in (action.help or ""), action.option_strings
     parser.print_help()
     assert re.search("usage: proctor", capsys.readouterr().out)
-
-
-def test_a_port_that_was_just_closed_is_free() -> None:
-    with listening_socket() as bound:
-        port = bound.getsockname()[1]
-        with socket.create_connection(("127.0.0.1", port)), bound.accept()[0]:
-            pass
-    check_addresses(load_settings({"port": port}))
