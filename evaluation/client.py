@@ -87,11 +87,17 @@ class ServerClient:
         try:
             response = await self._http.post("route", json=body)
             cost = (response.json().get("cost") or {}) if response.is_success else {}
-        except httpx.TransportError as error:
-            raise RequestRefused(f"the server cannot be reached: {error!r}") from error
+        except (httpx.TransportError, httpx.InvalidURL) as error:
+            raise self._unreachable(error) from error
         except ValueError:  # not JSON: some servers return a page for every path
             cost = {}
         return {name: float(cost[name]) for name in PRICES if cost.get(name) is not None}
+
+    def _unreachable(self, error: Exception) -> RequestRefused:
+        return RequestRefused(
+            f"the server at {self._http.base_url} cannot be reached ({str(error) or repr(error)}): "
+            "start it, or pass its URL as --base-url"
+        )
 
     async def _post(self, body: dict[str, Any]) -> Any:
         wait = INITIAL_BACKOFF_SECONDS
@@ -100,7 +106,7 @@ class ServerClient:
                 response = await self._http.post("chat/completions", json=body)
             except httpx.TransportError as error:
                 if attempt == MAX_ATTEMPTS - 1:
-                    raise RequestRefused(f"the server cannot be reached: {error!r}") from error
+                    raise self._unreachable(error) from error
             else:
                 if response.is_success:
                     return _json(response)

@@ -21,7 +21,9 @@ def read_rows(path: Path) -> list[Row]:
     """
     try:
         lines = path.read_text("utf-8").split("\n")
-    except (OSError, UnicodeDecodeError) as error:
+    except OSError as error:
+        raise LedgerError(f"{path}: {error.strerror}") from error
+    except UnicodeDecodeError as error:
         raise LedgerError(f"{path}: {error}") from error
     rows = []
     for number, line in enumerate(lines, start=1):
@@ -40,6 +42,8 @@ def read_rows(path: Path) -> list[Row]:
             )
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise LedgerError(f"{path}, line {number}: {error!r}") from error
+    if not rows:
+        raise LedgerError(f"{path} has no rows: pass a ledger of answered requests")
     return rows
 
 

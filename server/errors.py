@@ -10,6 +10,9 @@ ErrorType = Literal[
 ]
 """OpenAI's error types."""
 
+MAX_REASON_LENGTH = 600
+"""Characters of an exception's message that are shown in one line."""
+
 CLIENT_GONE = 499
 """The status of a request whose client disconnected, as in nginx."""
 
@@ -284,6 +287,14 @@ def as_api_error(error: Exception) -> ApiError:
             return Unavailable(str(error), headers=SOON)
         case _:
             return InternalError("Internal server error. See the server's log for details.")
+
+
+def in_one_line(error: BaseException) -> str:
+    """Return what an exception says, for a message of one line: at least its type."""
+    text = " ".join(str(error).split())[:MAX_REASON_LENGTH]
+    if isinstance(error, ValueError | OSError | RuntimeError) and text:
+        return text
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__
 
 
 class EngineUnavailable(RuntimeError):

@@ -45,8 +45,12 @@ def read_records(path: Path) -> list[Record]:
     try:
         # Not splitlines(): a prompt may contain a Unicode line separator.
         lines = path.read_text("utf-8").rstrip("\n").split("\n")
-    except (OSError, UnicodeDecodeError) as error:
+    except OSError as error:
+        raise TrainingDataError(f"{path}: {error.strerror}") from error
+    except UnicodeDecodeError as error:
         raise TrainingDataError(f"{path}: {error}") from error
+    if lines == [""]:
+        raise TrainingDataError(f"{path} is empty: it must have labelled prompts")
     records = []
     for number, line in enumerate(lines, start=1):
         try:

@@ -4,7 +4,7 @@ import argparse
 import json
 import sys
 from collections.abc import Sequence
-from importlib.metadata import EntryPoint, entry_points
+from importlib.metadata import EntryPoint, entry_points, version
 from pathlib import Path
 from typing import Any
 
@@ -22,52 +22,85 @@ from proctor.server.cli import ledger as ledger_cli
 from proctor.server.cli import records as records_cli
 from proctor.server.cli import replica as replica_cli
 from proctor.server.cli import sessions as sessions_cli
+from proctor.server.cli.entry import INTERRUPTED_STATUS
+from proctor.server.cli.help import add_defaults
 from proctor.server.cli.launch import command as launch_cli
+from proctor.server.cli.prepare import check_config
 from proctor.server.cli.serve import serve
-from proctor.server.cli.terminal import CONFIG_ERROR_STATUS, print_config_error
+from proctor.server.cli.terminal import (
+    CONFIG_ERROR_STATUS,
+    debug,
+    is_debugging,
+    print_config_error,
+)
 from proctor.server.cli.workers.supervisor import serve_workers
 from proctor.server.config.section import ConfigError
 from proctor.server.config.settings import Settings, load_settings
 from proctor.server.config.thinking.reasoning_format import ReasoningFormat
+from proctor.server.errors import in_one_line
 from proctor.server.storage.errors import LedgerError
 
 COMMANDS = "proctor.commands"
 CONFIG = "path of the settings file (default: ./proctor.toml)"
+DEBUG = "--debug"
 EPILOG = "All settings can also be set in proctor.toml or by PROCTOR_* environment variables."
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command, and return the exit status."""
-    options, others = _parse(sys.argv[1:] if arguments is None else arguments)
+    arguments = sys.argv[1:] if arguments is None else arguments
+    if arguments[:1] == [DEBUG]:
+        arguments = arguments[1:]
+        debug()
+    options, others = _parse(arguments)
     try:
-        match options.command:
-            case "serve":
-                return _serve(_settings(options))
-            case "route":
-                print(_route(load_settings({}, options.config), options.prompt))
-                return 0
-            case "keys":
-                return keys_cli.run(options)
-            case "ledger":
-                return ledger_cli.run(options)
-            case "launch":
-                return launch_cli.run(options, others)
-            case "replica":
-                return replica_cli.run(options, others)
-            case "records":
-                return records_cli.run(options)
-            case "sessions":
-                return sessions_cli.run(options)
-            case "router" if options.router_command == "learn":
-                return learn_cli.run(options)
-            case "router":
-                return router_cli.run(options, _calibration_rows)
-            case name:
-                status: int = _commands()[name].load().execute(options)
-                return status
+        return _run(options, others)
     except ConfigError as error:
         print_config_error(error)
         return CONFIG_ERROR_STATUS
+    except KeyboardInterrupt:
+        return INTERRUPTED_STATUS
+    except Exception as error:
+        if is_debugging():
+            raise
+        reason = in_one_line(error)
+        print(f"proctor: {reason}; `proctor {DEBUG} …` shows the traceback", file=sys.stderr)
+        return 1
+
+
+def _run(options: argparse.Namespace, others: Sequence[str]) -> int:
+    """Run the command, and return the exit status.
+
+    Raises:
+        ConfigError: if a setting is invalid.
+    """
+    match options.command:
+        case "serve":
+            return _serve(_settings(options))
+        case "check-config":
+            return check_config(_settings(options))
+        case "route":
+            print(_route(load_settings({}, options.config), options.prompt))
+            return 0
+        case "keys":
+            return keys_cli.run(options)
+        case "ledger":
+            return ledger_cli.run(options)
+        case "launch":
+            return launch_cli.run(options, others)
+        case "replica":
+            return replica_cli.run(options, others)
+        case "records":
+            return records_cli.run(options)
+        case "sessions":
+            return sessions_cli.run(options)
+        case "router" if options.router_command == "learn":
+            return learn_cli.run(options)
+        case "router":
+            return router_cli.run(options, _calibration_rows)
+        case name:
+            status: int = _commands()[name].load().execute(options)
+            return status
 
 
 def _parse(arguments: Sequence[str]) -> tuple[argparse.Namespace, Sequence[str]]:
@@ -85,8 +118,17 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="proctor", description="Serve a reasoning model within a thinking budget."
     )
+    parser.add_argument("--version", action="version", version=f"proctor {version('proctor')}")
+    parser.add_argument(
+        DEBUG, action="store_true", help="show errors with their tracebacks; before the command"
+    )
     commands = parser.add_subparsers(dest="command", required=True)
     _add_serve(commands.add_parser("serve", help="serve a model over HTTP", epilog=EPILOG))
+    _add_serve(
+        commands.add_parser(
+            "check-config", help="check the settings, without starting a server", epilog=EPILOG
+        )
+    )
     route = commands.add_parser("route", help="show which budget a prompt would get, and why")
     route.add_argument("--config", type=Path, help=CONFIG)
     route.add_argument("prompt", help="prompt, as a user message")
@@ -116,6 +158,7 @@ def _parser() -> argparse.ArgumentParser:
         module = command.load()
         text = (module.__doc__ or "").partition(": ")[2].strip().rstrip(".")
         module.add_arguments(commands.add_parser(name, help=text))
+    add_defaults(parser)
     return parser
 
 
@@ -168,7 +211,7 @@ def _settings(options: argparse.Namespace) -> Settings:
     flags = {
         name: value
         for name, value in vars(options).items()
-        if value is not None and name not in ("command", "config")
+        if value is not None and name not in ("command", "config", "debug")
     }
     if "engine" in flags:
         flags["engine"] = dict(flags["engine"])

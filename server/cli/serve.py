@@ -137,6 +137,8 @@ async def _announce(
 ) -> bool:
     """Report the progress of loading the engine, and return False if it failed to load."""
     await server.running.wait()
+    if server.should_exit:  # stopped before it listened
+        return True
     if handover is None or handover.at_once:
         _open(server, operator, handover)
     loading = asyncio.ensure_future(supervisor.loaded())

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import logging
 import signal
 import sys
 import time
@@ -61,7 +62,7 @@ class Terminal:
         print(f"Ready after {self._seconds():.0f} s. Try:\n\n{example}\n", flush=True)
 
     def failed(self) -> None:
-        print(f"proctor: {self._settings.model_name} failed to load", file=sys.stderr)
+        print(failed_to_load(self._settings.model_name), file=sys.stderr)
 
     def _seconds(self) -> float:
         return time.monotonic() - self._started
@@ -73,9 +74,26 @@ def on_signals(handler: Callable[..., object] | signal.Handlers) -> None:
     signal.signal(signal.SIGINT, handler)
 
 
+def debug() -> None:
+    """Show errors with their tracebacks, wherever they are logged or reported."""
+    logging.getLogger("proctor").setLevel(logging.DEBUG)
+
+
+def is_debugging() -> bool:
+    return logging.getLogger("proctor").isEnabledFor(logging.DEBUG)
+
+
 def exit_successfully(*_: object) -> NoReturn:
     """Handle a signal by exiting with 0, before there is anything to shut down."""
     raise SystemExit(0)
+
+
+def failed_to_load(name: str) -> str:
+    """Return the message about a model that failed to load, for a reason that the log gives."""
+    return (
+        f"proctor: {name} failed to load: check --model and --engine; `proctor --debug serve` "
+        "shows the traceback"
+    )
 
 
 def print_config_error(error: ConfigError) -> None:

@@ -482,9 +482,10 @@ def _merge(flags: Mapping[str, Any], tables: list[dict[str, Any]]) -> Settings:
 
 
 def _readable(error: Any, *within: str) -> str:
-    name = ".".join(map(str, (*within, *error["loc"])))
+    location: list[str | int] = [*within, *error["loc"]]
+    name = ".".join(map(str, location))
     message = error["msg"].removeprefix("Value error, ")
     if error["type"] == "extra_forbidden":
-        path: list[str | int] = [*within, *error["loc"]]
-        message = describe_unknown("setting", str(path[-1]), names_at(Settings, path[:-1]))
+        known = names_at(Settings, location[:-1])
+        message = describe_unknown("setting", str(location[-1]), known)
     return f"{name}: {message}" if name else message

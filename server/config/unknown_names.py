@@ -3,8 +3,7 @@
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from difflib import get_close_matches
-from types import UnionType
-from typing import Any, Union, get_args, get_origin
+from typing import Any, get_args
 
 from pydantic import BaseModel
 
@@ -56,6 +55,6 @@ def _models(annotation: Any) -> Iterator[type[BaseModel]]:
     """Yield the models within an annotation, such as `tuple[Tier, ...]` or `Prices | None`."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         yield annotation
-    elif get_origin(annotation) in (Union, UnionType, tuple, list, dict) or get_args(annotation):
+    else:
         for inner in get_args(annotation):
             yield from _models(inner)

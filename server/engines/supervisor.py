@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 from proctor.server.engines.base import Engine
 from proctor.server.engines.processes.stall import StallTimeouts
-from proctor.server.errors import SOON, EngineUnavailable, Unavailable
+from proctor.server.errors import SOON, EngineUnavailable, Unavailable, in_one_line
 
 logger = logging.getLogger(__name__)
 
@@ -122,7 +122,14 @@ class EngineSupervisor:
             try:
                 engine = await self._start()
             except Exception as error:
-                logger.error("the model%s failed to load: %s", self._suffix, error, exc_info=error)
+                # The first failure is mostly a mistake in the settings, and needs no traceback.
+                told = not first.done() and not logger.isEnabledFor(logging.DEBUG)
+                logger.error(
+                    "the model%s failed to load: %s",
+                    self._suffix,
+                    in_one_line(error),
+                    exc_info=None if told else error,
+                )
                 if not first.done():
                     first.set_exception(error)
                     first.exception()  # mark it as retrieved, or asyncio logs it again

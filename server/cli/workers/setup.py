@@ -38,6 +38,7 @@ class WorkerSetup:
         admin: the file descriptors of the sockets of the separate port for metrics.
         at_once: whether to take connections while the engine loads.
         metrics_folder: the folder in which all workers keep their metrics.
+        debug: whether errors are shown with their tracebacks.
     """
 
     slot: int
@@ -47,6 +48,7 @@ class WorkerSetup:
     admin: tuple[int, ...]
     at_once: bool
     metrics_folder: str
+    debug: bool
 
 
 def share_settings(settings: Settings) -> list[Settings]:

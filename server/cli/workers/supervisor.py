@@ -15,7 +15,7 @@ from tempfile import TemporaryDirectory
 from uvicorn.config import STARTUP_FAILURE
 
 from proctor.server.cli.prepare import prepare_to_serve
-from proctor.server.cli.terminal import PROGRESS_SECONDS, Terminal
+from proctor.server.cli.terminal import PROGRESS_SECONDS, Terminal, is_debugging
 from proctor.server.cli.workers.process import WorkerProcess
 from proctor.server.cli.workers.setup import Progress, WorkerSetup, share_settings
 from proctor.server.config.settings import Settings
@@ -164,6 +164,7 @@ class Supervisor:
             admin=tuple(each.fileno() for each in self._admin),
             at_once=not self._workers,
             metrics_folder=self._metrics_folder,
+            debug=is_debugging(),
         )
         with channel:
             with theirs:

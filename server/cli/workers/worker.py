@@ -12,7 +12,13 @@ from socket import socket
 
 from proctor.server.cli.prepare import start_logging
 from proctor.server.cli.serve import Handover, run
-from proctor.server.cli.terminal import CONFIG_ERROR_STATUS, on_signals, print_config_error
+from proctor.server.cli.terminal import (
+    CONFIG_ERROR_STATUS,
+    debug,
+    failed_to_load,
+    on_signals,
+    print_config_error,
+)
 from proctor.server.cli.workers.setup import Progress, WorkerSetup
 from proctor.server.config.section import ConfigError
 from proctor.server.telemetry.shared_metrics import share_metrics
@@ -59,7 +65,7 @@ class SupervisorConnection:
         self._connection.send(Progress.READY)
 
     def failed(self) -> None:
-        print(f"proctor: {self._name} failed to load", file=sys.stderr)
+        print(failed_to_load(self._name), file=sys.stderr)
 
     def _receive(self, stop: Callable[[], None]) -> None:
         try:
@@ -81,6 +87,8 @@ def main() -> int:
     _end_with(setup.supervisor)
     share_metrics(setup.metrics_folder, setup.slot)
     start_logging()
+    if setup.debug:
+        debug()
     handover = Handover(
         ConnectionSource(socket(fileno=setup.connections)),
         tuple(socket(fileno=each) for each in setup.admin),

@@ -1,6 +1,7 @@
 """vLLM's configuration, as the enforcement of budgets requires it, and its processes on a CPU."""
 
 from collections.abc import Mapping
+from dataclasses import fields
 from typing import Any
 
 from vllm.config import VllmConfig
@@ -15,6 +16,7 @@ from proctor.budget.processors.integration.arguments import (
     splits_prefills,
 )
 from proctor.budget.processors.structured_outputs import reasoning_parser
+from proctor.server.config.unknown_names import describe_unknown
 
 IN_PROCESS = "uni"
 """vLLM's executor that runs its one worker in the process of the engine core."""
@@ -29,11 +31,15 @@ def engine_config(model: str, name: str, arguments: Mapping[str, Any]) -> VllmCo
         arguments: vLLM's engine arguments.
 
     Raises:
-        ValueError: if an argument conflicts with the enforcement of budgets.
+        ValueError: if an argument does not exist, or conflicts with the enforcement of budgets.
     """
     for argument in (*RESERVED_ARGUMENTS, "reasoning_parser"):
         if argument in arguments:
             raise ValueError(f"engine.{argument} is set by the server: leave it out")
+    known = [each.name for each in fields(AsyncEngineArgs)]
+    for argument in arguments:
+        if argument not in known:
+            raise ValueError(describe_unknown("engine argument", argument, known))
     engine_args: dict[str, Any] = {
         "model": model,
         "served_model_name": name,

@@ -4,6 +4,7 @@ import signal
 import socket
 import sqlite3
 import subprocess
+import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -176,6 +177,33 @@ def test_the_server_does_not_wait_for_the_warm_up(
         (url,) = lines - {"warming up"}
         stop(process, url, by)
         assert ended(process) == (0, "")
+
+
+@pytest.mark.parametrize("by", [INT, TERM])
+def test_a_server_that_is_stopped_before_it_listens_ends_quietly(
+    by: signal.Signals, tmp_path: Path
+) -> None:
+    engine = f"(os.kill(os.getpid(), {int(by)}), {LOADING})[1]"
+    with waiting_for_ever(tmp_path / "ledger.db", engine) as process:
+        assert ended(process) == (0, "")
+
+
+@pytest.mark.parametrize("by", [INT, TERM])
+def test_the_command_is_quiet_when_it_is_stopped_while_it_is_imported(by: signal.Signals) -> None:
+    code = (
+        "import os, sys\n"
+        "class Stop:\n"
+        "    def find_spec(self, name, *_):\n"
+        f"        name == 'proctor.server.app' and os.kill(os.getpid(), {int(by)})\n"
+        "from proctor.server.cli.entry import main\n"
+        "sys.meta_path.insert(0, Stop())\n"
+        "main()\n"
+    )
+    process = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=PATIENCE
+    )
+    assert process.returncode in (130, -by)
+    assert process.stderr == ""
 
 
 def _request(fields: dict[str, Any]) -> bytes:

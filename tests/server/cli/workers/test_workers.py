@@ -336,9 +336,9 @@ def test_a_port_in_use_is_reported_once(tmp_path: Path) -> None:
     ):
         _, complaints = process.communicate(timeout=PATIENCE)
 
-    assert process.returncode == 3
-    assert complaints.startswith("proctor: ")
-    assert "address already in use" in complaints
+    assert process.returncode == 2
+    assert complaints.startswith("proctor: port: ")
+    assert "is in use by another process" in complaints
     assert complaints.count("\n") == 1
 
 
