@@ -93,6 +93,8 @@ def count_example(
         tokenizer.decode([each.token for each in labelled if each.label is label])
         for label in (Label.THINKING, Label.ANSWER)
     )
+    if machine.thinking:
+        raise CheckError(f"the chat template does not close the thinking with {texts.end!r}")
     if thinking.strip() != PROBE or answer.strip() != turn["content"]:
         raise CheckError(
             f"between {texts.start!r} and {texts.end!r} a budget finds the thinking {thinking!r} "

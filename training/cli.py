@@ -6,8 +6,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import yaml
-
 from proctor.training.check import CheckError, check_checkpoint
 from proctor.training.checkpoint import save_checkpoint
 from proctor.training.encoding import Encoded, choose_block_size, encode
@@ -166,6 +164,8 @@ def _write_run(
     options: argparse.Namespace, recipe: Recipe, prepared: Prepared, out: Path
 ) -> tuple[Path, list[str]]:
     """Write the data and the configuration; return the latter's path and the command to run it."""
+    import yaml  # not here for those who only serve
+
     examples = read_examples(options.data, _markers(options))
     encoded = [encode(prepared.tokenizer, example) for example in examples]
     lengths = [len(each.input_ids) for each in encoded]
