@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Protocol
 
+from proctor.curation.options import Context, Options
 from proctor.curation.rows import Row
 
 
@@ -32,3 +33,15 @@ class Stage(Protocol):
 
     def judge(self, row: Row) -> Dropped | None:
         """Return why the row is dropped, or None if it is kept."""
+
+
+class StageOptions(Options):
+    """The options of a stage."""
+
+    def build(self, context: Context) -> Stage:
+        """Create the stage.
+
+        Raises:
+            CurationError: if a file cannot be read, or a dependency is not installed.
+        """
+        raise NotImplementedError

@@ -11,9 +11,9 @@ from transformers import PreTrainedTokenizerFast
 from vllm.reasoning import ReasoningParserManager
 
 from proctor.budget import BudgetStateMachine, EndReason, Markers, TokenBudget
+from proctor.budget.marker_texts import TEMPLATE_PAIRS
 from proctor.budget.processors.structured_outputs.reasoning_parser import NAME
 from proctor.budget.processors.tokenizer.marker_discovery import (
-    TEMPLATE_PAIRS,
     encode_markers,
     find_marker_texts,
 )

@@ -46,8 +46,8 @@ def test_the_start_marker_has_a_loss_if_the_prompt_does_not_open_the_thinking(
 ) -> None:
     tokenizer.chat_template = (
         "{% for message in messages %}<|im_start|>{{ message.role }}\n"
-    user = ["<|im_start|>", *"user\n2 + 3?", IM_END, "\n"]
-    prompt = [*user, "<|im_start|>", *"assistant\n<think>\n"]
+        "{% if message.reasoning_content %}"
+        "<think>{{ message.reasoning_content }}</think>{% endif %}"
         "{{ message.content }}<|im_end|>\n{% endfor %}"
         "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
     )

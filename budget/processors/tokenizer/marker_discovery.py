@@ -8,22 +8,10 @@ from typing import Any
 from vllm.config import ModelConfig
 from vllm.reasoning import ReasoningParserManager
 
+from proctor.budget.marker_texts import template_markers
 from proctor.budget.markers import Markers
 from proctor.budget.processors.tokenizer.vocabulary import atoms_of
 from proctor.budget.vocabulary import ATOM
-
-TEMPLATE_PAIRS = (
-    ("<think>", "</think>"),
-    ("[THINK]", "[/THINK]"),
-    ("<seed:think>", "</seed:think>"),
-    ("<mm:think>", "</mm:think>"),
-    ("<ifm|think>", "</ifm|think>"),
-    ("<|plamo:begin_think:plamo|>", "<|plamo:end_think:plamo|>"),
-    ("<|START_THINKING|>", "<|END_THINKING|>"),
-    ("<|im_start|>think", "<|im_start|>answer"),
-)
-"""Markers to look for in a chat template if no parser is configured."""
-
 
 AMBIGUOUS_PARSERS = frozenset({"olmo3"})
 """Parsers of models whose end marker is ordinary text with several spellings."""
@@ -82,10 +70,8 @@ def find_marker_texts(
         raise ValueError("thinking_start and thinking_end must be set together")
     if parser:
         return _parser_markers(tokenizer, parser)
-    template = tokenizer.chat_template or ""
-    for pair in TEMPLATE_PAIRS:
-        if all(text in template for text in pair):
-            return pair
+    if pair := template_markers(tokenizer.chat_template or ""):
+        return pair
     raise ValueError(
         "the chat template has no known thinking markers: set reasoning_parser to one of vLLM's "
         "reasoning parsers, or set thinking_start and thinking_end"

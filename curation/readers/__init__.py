@@ -1,0 +1,1 @@
+"""Reads data sets: from files to records, and from records of many shapes to rows."""

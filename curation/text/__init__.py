@@ -1,0 +1,1 @@
+"""Properties of texts that stages judge by."""
