@@ -25,10 +25,10 @@ CHANGES = {
     ),
     "*": (
         "By the evening {name} has {number} times as many.",
-        "A week later the number has grown to {number} times what it was.",
+        "Soon there are {number} times as many.",
     ),
     "/": (
-        "{name} shares them equally among {number} people and keeps one share.",
+        "{name} shares equally with others, {number} people in all.",
         "They are put into {number} equal boxes, and {name} keeps one box.",
     ),
 }

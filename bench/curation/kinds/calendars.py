@@ -6,14 +6,10 @@ from bench.curation.kinds.base import Line, Problem, calculate, plural
 from bench.curation.kinds.words import DAYS, MONTHS, NAMES
 
 EVENTS = (
-    "the exam",
-    "the wedding",
-    "the trip",
-    "the concert",
-    "the repair",
-    "the harvest",
-    "the fair",
-)
+    "the exam", "the wedding", "the trip", "the concert", "the repair", "the harvest", "the fair",
+    "the match", "the play", "the party", "the market", "the visit", "the lesson", "the meeting",
+    "the race", "the sale", "the dinner", "the flight", "the lecture", "the test",
+)  # fmt: skip
 
 
 def calendars(rng: Random, steps: int) -> Problem:
@@ -22,7 +18,7 @@ def calendars(rng: Random, steps: int) -> Problem:
 
 
 def _weekday(rng: Random, steps: int) -> Problem:
-    name, event, other = rng.choice(NAMES), *rng.sample(EVENTS, 2)
+    name, event, *others = rng.choice(NAMES), *rng.sample(EVENTS, steps + 1)
     start = rng.randrange(7)
     jumps = [rng.choice([-1, 1]) * rng.randint(8, 60) for _ in range(steps)]
     openings = (
@@ -35,12 +31,12 @@ def _weekday(rng: Random, steps: int) -> Problem:
     for index, jump in enumerate(jumps):
         number = abs(jump)
         where = "after" if jump > 0 else "before"
-        subject = event if index == 0 else "that day"
+        subject, following = (event, *others)[index : index + 2]
         sentences.append(
             rng.choice(
                 (
-                    f"The next date, for {other}, is {number} days {where} {subject}.",
-                    f"Then comes a date that lies {number} days {where} {subject}.",
+                    f"{number} days {where} {subject} comes {following}.",
+                    f"{following.capitalize()} is {number} days {where} {subject}.",
                 )
             )
         )
@@ -55,9 +51,9 @@ def _weekday(rng: Random, steps: int) -> Problem:
         day = reached
     closing = rng.choice(
         (
-            "Which day of the week is the last date?",
-            "On which weekday does the last of these dates fall?",
-            "What weekday is it in the end?",
+            f"Which weekday is {others[-1]}?",
+            f"On which weekday is {others[-1]}?",
+            f"What day of the week is {others[-1]}?",
         )
     )
     question = " ".join([rng.choice(openings), *sentences, closing])
@@ -75,10 +71,9 @@ def _date(rng: Random, steps: int) -> Problem:
     days += goal
     start = f"{day} {MONTHS[month][0]}"
     texts = (
-        f"{name} plans {event} for {days} days after {start}, in a year that is no leap year. "
-        "What date is that?",
-        f"From {start} on, {name} waits {days} days for {event}. The year is no leap year. "
-        "On which date is it?",
+        f"In no leap year, {name} plans {event} for {days} days after {start}. What date is that?",
+        f"The year is no leap year. From {start} on, {name} waits {days} days for {event}. Which "
+        "date is it?",
         f"In a year without 29 February, {name} adds {days} days to {start} to find {event}. "
         "Which date is it?",
     )

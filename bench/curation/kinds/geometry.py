@@ -66,7 +66,7 @@ def _frame(rng: Random) -> Parts:
     outer, one = calculate(rng, a, "*", b, "The whole: ")
     inner, two = calculate(rng, c, "*", d, "The hole: ")
     left, three = calculate(rng, outer, "-", inner, "What remains: ")
-    described = f"a plate {a} cm by {b} cm with a hole {c} cm by {d} cm, both of them rectangles"
+    described = f"a plate {a} cm by {b} cm with a hole {c} cm by {d} cm"
     asked = rng.choice(
         ("How many square centimetres remain?", "What is the area without the hole?")
     )
@@ -82,8 +82,7 @@ def _corner(rng: Random) -> Parts:
     base, three = calculate(rng, first, "+", second, "Both: ")
     volume, four = calculate(rng, base, "*", height, "Times the depth: ")
     described = (
-        f"a pond of two rectangles side by side, {a} m by {b} m and {c} m by {d} m, everywhere "
-        f"{height} m deep"
+        f"a pond of two rectangles, {a} m by {b} m and {c} m by {d} m, everywhere {height} m deep"
     )
     asked = rng.choice(
         ("How many cubic metres of water fit in?", "What is its volume in cubic metres?")

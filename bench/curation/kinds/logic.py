@@ -8,8 +8,12 @@ from bench.curation.kinds.words import ADJECTIVES, NAMES
 
 EVENTS = (
     "it rains", "the bridge is closed", "the bus is late", "the shop opens", "the lamp is on",
-    "the bell rings", "the gate is locked", "the train stops", "the well is full", "the dog barks",
+    "the bell rings", "the gate is locked", "the train stops", "the well is full", "dogs bark",
     "the music plays", "the oven is hot", "the road is wet", "the flag is up", "the tower is lit",
+    "it snows", "children sing", "the ferry waits", "bread is sold", "the mill turns", "wind blows",
+    "the hall is full", "coffee is made", "the pool is empty", "the market ends", "geese fly south",
+    "the guard sleeps", "two lights blink", "the door is open", "the clock is wrong", "horns sound",
+    "the roof leaks", "fish are caught", "the lift is broken", "smoke rises", "the stove is cold",
 )  # fmt: skip
 
 

@@ -27,7 +27,8 @@ def money(rng: Random, steps: int) -> Problem:
     )
     if asks_change:
         texts = (
-            f"{name} buys {bought} {place} and pays with {paid} euros. How much is the change?",
+            f"{place.capitalize()} {name} buys {bought} and pays {paid} euros. How much is the "
+            "change?",
             f"{place.capitalize()} {name} takes {bought}. What is left of {paid} euros?",
             f"With {paid} euros {name} pays for {bought}. How much is left, in euros?",
         )

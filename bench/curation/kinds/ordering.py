@@ -27,8 +27,8 @@ def _sorted(rng: Random, steps: int) -> Problem:
     texts = (
         f"{name} puts the numbers {listed(numbers)} in order, the {first} first. What is the list?",
         f"Sort {listed(numbers)} from {first} to {last} for {name}.",
-        f"On {name}'s cards are {', '.join(map(str, numbers))}. Lay them out from the {first} to "
-        f"the {last}. What do you get?",
+        f"On {name}'s cards are {', '.join(map(str, numbers))}. Order them by size, the {first} "
+        "first. What do you get?",
     )
     left, done, lines = list(numbers), list[int](), []
     while len(left) > 1:

@@ -9,8 +9,7 @@ from bench.curation.kinds.words import NAMES, PLACES
 TEXTS = (
     "{name} writes a sequence on the wall {place}: {terms}. Which number stands {where}?",
     "Look at the numbers {terms}, noted by {name} {place}. What is the {ordinal} number then?",
-    "A machine of {name}'s prints {terms} {place}. If it goes on in the same way, which number is "
-    "{where}?",
+    "A machine of {name}'s prints {terms} {place}. Which number is {where}?",
     "{terms}: {name} found this sequence {place}. Find the {ordinal} number after them.",
 )
 WHERE = {1: ("next", "next"), 2: ("two places later", "second"), 3: ("three places later", "third")}

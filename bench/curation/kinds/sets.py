@@ -27,9 +27,9 @@ def _counts(rng: Random, steps: int) -> Problem:
         f"{both} do both. ",
     )
     closing = (
-        ("How many like at least one of the two?", "How many have at least one of these hobbies?")
+        ("How many like at least one?", "How many like one of them or both?")
         if steps == 1
-        else ("How many like neither of the two?", "How many have none of these hobbies?")
+        else ("How many like neither?", "How many like none of them?")
     )
     lines = [Line("Those with both are counted twice in the sum.")]
     total, line = calculate(rng, a, "+", b, "The sum is ")
