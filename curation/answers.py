@@ -7,7 +7,8 @@ from functools import cache
 from proctor.evaluation.scorers import NUMBER, Scorer, ScorerError
 
 CLAIM = re.compile(
-    r"(?:answer|result|solution)\s*(?:is|:|=|would be|must be)\s*:?\s*(?P<value>[^\n]+)",
+    r"(?:answer|result|solution)\s*(?:is|:|=|would be|must be)\s*:?\s*"
+    r"(?P<value>[^\n]+?)(?=[.!?](?:\s|$)|\n|$)",
     re.IGNORECASE,
 )
 AFTER_HASHES = re.compile(r"####\s*(?P<value>[^\n]+)")
@@ -27,7 +28,7 @@ def final_answer(text: str) -> str | None:
         return boxed
     for pattern in (AFTER_HASHES, CLAIM):
         if found := list(pattern.finditer(text)):
-            return found[-1]["value"].strip().rstrip(".*$ ")
+            return found[-1]["value"].strip(" *_$.")
     stripped = text.strip()
     return stripped if stripped and len(stripped.split()) <= MAX_PHRASE_WORDS else None
 

@@ -12,6 +12,7 @@ from rich.progress import MofNCompleteColumn, Progress, TaskID
 from proctor.curation.errors import CurationError
 from proctor.curation.recipe import default_recipe, load_recipe
 from proctor.curation.run.manifest import write_manifest
+from proctor.curation.run.measuring import measure_recipe
 from proctor.curation.run.pipeline import Advance, Pipeline
 from proctor.curation.run.report import print_report, sections, write_report
 
@@ -26,6 +27,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     run.add_argument(
         "--out", type=Path, default=DEFAULT_OUT, help=f"folder of the results ({DEFAULT_OUT})"
     )
+    measure = commands.add_parser(
+        "measure", help="ask the servers of the stage 'difficulty'; continues a measurement"
+    )
+    measure.add_argument("recipe", type=Path, help="the recipe, a TOML file")
+    measure.add_argument(
+        "--out", type=Path, default=DEFAULT_OUT, help=f"folder of the results ({DEFAULT_OUT})"
+    )
+    measure.add_argument("--dry-run", action="store_true", help="only print the price")
     commands.add_parser("recipe", help="print the recipe to start from")
 
 
@@ -34,6 +43,9 @@ def execute(options: argparse.Namespace) -> int:
     try:
         if options.curate_command == "recipe":
             print(default_recipe(), end="")
+        elif options.curate_command == "measure":
+            recipe, console = load_recipe(options.recipe), Console(stderr=True)
+            measure_recipe(recipe, options.out, _progress, console, options.dry_run)
         else:
             _run(options.recipe, options.out)
     except KeyboardInterrupt:

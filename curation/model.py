@@ -87,8 +87,8 @@ class Model:
 
     def render(self, question: str, trace: str, answer: str) -> tuple[str, str]:
         """Return the prompt and the completion in the chat template, with the markers."""
-        prompt = self._apply([{"role": "user", "content": question}], prompt=True)
         layout = self.layout
+        prompt = self._apply([{"role": "user", "content": question}], prompt=True)
         return prompt, f"{layout.opening}{trace}{layout.middle}{answer}{layout.ending}"
 
     @cached_property

@@ -10,9 +10,7 @@ from typing import TypeVar
 
 import httpx
 from rich.console import Console
-from rich.progress import MofNCompleteColumn, Progress, TimeRemainingColumn
 
-from proctor.evaluation import forecast
 from proctor.evaluation.client import (
     TIMEOUT_SECONDS,
     RequestRefused,
@@ -20,19 +18,17 @@ from proctor.evaluation.client import (
     TokenCountMismatch,
 )
 from proctor.evaluation.conditions import BUDGET_FIELD, Condition, Kind
+from proctor.evaluation.progress import ask_all
 from proctor.evaluation.report.findings import Findings
 from proctor.evaluation.report.formatting import Section
 from proctor.evaluation.report.renderers import to_html, to_markdown, to_terminal
 from proctor.evaluation.report.sections import sections, two_models
 from proctor.evaluation.run_config import RunConfig
-from proctor.evaluation.runner import WorkItem, pending, run
+from proctor.evaluation.runner import pending
 from proctor.evaluation.scorers import ScorerError, load_scorer, scorer_names
 from proctor.evaluation.store import Store, StoreError, read_store
 from proctor.evaluation.tasks import TaskError, load_task
 from proctor.evaluation.thinking_options import EarlyExit, Parallel
-
-FIRST_ANSWERS = 5
-"""Answers from which the time and cost of the rest are estimated."""
 
 DEFAULT_OUT = Path("eval.jsonl")
 
@@ -216,7 +212,8 @@ async def _run(options: argparse.Namespace) -> None:
     async with httpx.AsyncClient(
         base_url=options.base_url, headers=headers, timeout=TIMEOUT_SECONDS
     ) as http:
-        await _ask(ServerClient(http, config, scorer), work, store, options.concurrency)
+        client = ServerClient(http, config, scorer)
+        await ask_all(client, work, store, options.concurrency, Console(stderr=True))
 
 
 def _conditions(options: argparse.Namespace) -> list[Condition]:
@@ -229,25 +226,6 @@ def _conditions(options: argparse.Namespace) -> list[Condition]:
         options.early_exit,
         options.parallel,
     )
-
-
-async def _ask(
-    client: ServerClient, work: Sequence[WorkItem], store: Store, concurrency: int
-) -> None:
-    """Send all requests, with a progress bar; estimate time and cost after the first answers."""
-    console = Console(stderr=True)
-    if not work:
-        console.print("all answers are there already")
-        return
-    console.print(await forecast.before(client, work))
-    columns = (*Progress.get_default_columns()[:-1], MofNCompleteColumn(), TimeRemainingColumn())
-    with store, Progress(*columns, console=console) as progress:
-        bar = progress.add_task("answers", total=len(work))
-        first, rest = work[:FIRST_ANSWERS], work[FIRST_ANSWERS:]
-        await run(client, first, store, 1, lambda _: progress.advance(bar))
-        if rest:
-            console.print(forecast.after(store.rows[-len(first) :], rest, concurrency))
-        await run(client, rest, store, concurrency, lambda _: progress.advance(bar))
 
 
 def _run_config(options: argparse.Namespace) -> RunConfig:

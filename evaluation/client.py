@@ -21,7 +21,15 @@ RETRY_STATUSES = (429, 503)
 
 
 class RequestRefused(RuntimeError):
-    """The server is unreachable, or its response is an error or invalid."""
+    """The server is unreachable, or its response is an error or invalid.
+
+    Attributes:
+        status: the status of a response that is an error, or None.
+    """
+
+    def __init__(self, message: str, status: int | None = None) -> None:
+        super().__init__(message)
+        self.status = status
 
 
 class TokenCountMismatch(RuntimeError):
@@ -97,7 +105,9 @@ class ServerClient:
                 if response.is_success:
                     return _json(response)
                 if response.status_code not in RETRY_STATUSES or attempt == MAX_ATTEMPTS - 1:
-                    raise RequestRefused(f"{response.status_code}: {response.text[:500]}")
+                    raise RequestRefused(
+                        f"{response.status_code}: {response.text[:500]}", response.status_code
+                    )
                 wait = max(wait, _retry_after(response))
             await sleep(wait * random.uniform(1, 1.25))
             wait *= 2

@@ -1,6 +1,6 @@
 """The stored record of one answer: condition, question, score and response."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from proctor.evaluation.conditions import Condition
@@ -8,6 +8,9 @@ from proctor.evaluation.statistics.samples import Sample
 
 STORED_NAMES = {"condition": "setting", "normalized_answer": "said"}
 """Fields of `AnswerRecord` that have another name in files."""
+
+COUNTS = ("usage", "cost")
+"""Fields of a response that count rather than say something."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +90,12 @@ class AnswerRecord:
             self.confidence,
             self.sample,
         )
+
+    def without_texts(self) -> "AnswerRecord":
+        """Return the record with what the response counts, and without what it says."""
+        choice = {"message": {}, "thinking": self.thinking}
+        kept = {name: self.response[name] for name in COUNTS if name in self.response}
+        return replace(self, response={"choices": [choice], **kept})
 
     def to_json(self) -> dict[str, Any]:
         """Return the record as it is stored."""

@@ -5,11 +5,14 @@ from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
 from typing import NamedTuple
 
-from proctor.evaluation.client import ServerClient
+from proctor.evaluation.client import RequestRefused, ServerClient
 from proctor.evaluation.conditions import Condition
 from proctor.evaluation.rows import AnswerRecord
 from proctor.evaluation.store import Store
 from proctor.evaluation.tasks import Question
+
+INVALID_STATUSES = (400, 413, 422)
+"""The statuses by which servers say that a request, and not the server, is at fault."""
 
 
 class WorkItem(NamedTuple):
@@ -47,8 +50,18 @@ async def run(
     store: Store,
     concurrency: int,
     on_answer: Callable[[AnswerRecord], None],
+    on_refusal: Callable[[RequestRefused], None] | None = None,
 ) -> None:
     """Request all answers and store them; answers before a failure are kept.
+
+    Args:
+        client: sends the requests.
+        work: the answers to request.
+        store: stores them; it must be open.
+        concurrency: the maximum of concurrent requests.
+        on_answer: called with each answer.
+        on_refusal: called with the error of a request that the server refuses as invalid, such as
+            one that is too long; the run goes on unless it raises. None is to end the run.
 
     Raises:
         RequestRefused: if the server does not answer.
@@ -58,9 +71,15 @@ async def run(
 
     async def worker() -> None:
         for condition, question, sample in queue:
-            row = await client.ask(condition, question, sample)
-            store.add(row)
-            on_answer(row)
+            try:
+                row = await client.ask(condition, question, sample)
+            except RequestRefused as refusal:
+                if on_refusal is None or refusal.status not in INVALID_STATUSES:
+                    raise
+                on_refusal(refusal)
+            else:
+                store.add(row)
+                on_answer(row)
 
     async with _group() as tasks:
         tasks += [asyncio.create_task(worker()) for _ in range(min(concurrency, len(work)))]

@@ -62,10 +62,10 @@ def read_records(path: Path) -> Iterator[Record | Unreadable]:
 
 
 def _is_data(path: Path) -> bool:
-    # Hugging Face's own files beside the data, such as dataset_info.json, are not rows.
-    described = path.name.endswith(".json") and not path.name.endswith(".jsonl")
-    hidden = any(part.startswith(".") for part in path.parts)
-    return path.is_file() and path.name.endswith(SUFFIXES) and not (described or hidden)
+    # Of Hugging Face's own files beside the data, dataset_info.json describes it, and cache-….arrow
+    # repeats it.
+    other = path.suffix == ".json" or path.name.startswith(("cache-", "."))
+    return path.is_file() and path.name.endswith(SUFFIXES) and not other
 
 
 def _read(path: Path) -> Iterator[Record | Unreadable]:

@@ -1,6 +1,5 @@
 """Runs a recipe: reads, judges, chooses and writes rows, step by step."""
 
-import random
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -8,7 +7,6 @@ from typing import Any
 
 import orjson
 
-from proctor.curation.answers import same_answer
 from proctor.curation.errors import CurationError
 from proctor.curation.model import Model, model_name
 from proctor.curation.options import Context, Options
@@ -17,9 +15,9 @@ from proctor.curation.readers.files import Unreadable, data_files
 from proctor.curation.readers.inputs import read_input
 from proctor.curation.recipe import Recipe
 from proctor.curation.rows import Row
+from proctor.curation.run.choosing import classify, select, to_candidate
 from proctor.curation.run.steps import Step, Summary
 from proctor.curation.run.versions import versions
-from proctor.curation.selection import Candidate
 from proctor.curation.stages.base import Dropped, Stage
 from proctor.curation.storage import (
     complete_file,
@@ -103,6 +101,21 @@ class Pipeline:
         self._remove_others()
         return result
 
+    def rows_before(self, position: int) -> Iterator[Row]:
+        """Run the steps before a stage that are not complete, and return the rows that they keep.
+
+        Args:
+            position: the stage's position in the recipe.
+
+        Raises:
+            CurationError: as `run`.
+        """
+        self._folder.mkdir(parents=True, exist_ok=True)
+        rows = self._read().file("rows.jsonl")
+        for name, options in self._recipe.stages[:position]:
+            self._judge(name, options, rows)
+        return self._kept(rows, self._steps)
+
     def _step(self, name: str, options: Any, files: Iterable[Path] = ()) -> Step:
         """Return the next step, whose key depends on those before it."""
         digests = [self._digest(path) for path in files]
@@ -120,6 +133,8 @@ class Pipeline:
             files = data_files(full) if full.is_dir() else [full]
             try:
                 digests = [digest_of_file(file) for file in files]
+            except FileNotFoundError:
+                return ""  # the part that reads it says what to do
             except OSError as error:
                 raise CurationError(f"{full} cannot be read: {error.strerror}") from error
             self._files[str(path)] = digests[0] if len(digests) == 1 else digest_of(digests)
@@ -159,13 +174,17 @@ class Pipeline:
     def _survivors(self, rows: Path, name: str) -> Iterator[Row]:
         """Yield the rows that all steps before the last one keep."""
         before = self._steps[:-1]
-        # The first step's ids are those of files, whose rows are not among them.
-        gone = {each["id"] for step in before[1:] for each in step.dropped()}
         total = before[-1].summary().kept
+        for row in self._kept(rows, before):
+            yield row
+            self._advance(name, total)
+
+    def _kept(self, rows: Path, steps: Sequence[Step]) -> Iterator[Row]:
+        # The first step's ids are those of files, whose rows are not among them.
+        gone = {each["id"] for step in steps[1:] for each in step.dropped()}
         for row in read_rows(rows):
             if row.id not in gone:
                 yield row
-                self._advance(name, total)
 
     def _choose(self, rows: Path) -> dict[str, str]:
         """Return the domains of the chosen rows by id, in the order in which they are written."""
@@ -179,10 +198,10 @@ class Pipeline:
         files = [path for part in parts for path in part.files()]
         step = self._step("select", [named, tokens, recipe.settings.seed], files)
         if not step.is_complete:
-            candidates = self._classified(
-                [self._candidate(row) for row in self._survivors(rows, "select")]
-            )
-            chosen = self._selected(candidates)
+            survivors = self._survivors(rows, "select")
+            candidates = [to_candidate(row, self._tokens) for row in survivors]
+            candidates = classify(candidates, recipe.classifier, self._context)
+            chosen = select(candidates, recipe.selector, self._context)
             domains = {candidate.id: candidate.domain for candidate in candidates}
             with complete_file(step.file("chosen.jsonl")) as file:
                 for row_id in chosen:
@@ -194,31 +213,6 @@ class Pipeline:
             )
         with step.file("chosen.jsonl").open("rb") as lines:
             return dict(map(orjson.loads, lines))
-
-    def _candidate(self, row: Row) -> Candidate:
-        correct = None if row.reference is None else same_answer(row.answer, row.reference)
-        length = self._tokens.count(row.trace)
-        return Candidate(row.id, row.question, row.domain or "", row.source, length, correct)
-
-    def _classified(self, candidates: list[Candidate]) -> list[Candidate]:
-        if self._recipe.classifier is None:
-            return candidates
-        classifier = self._recipe.classifier[1].build(self._context)
-        domains = classifier.classify(candidate.question for candidate in candidates)
-        return [
-            replace(candidate, domain=domain)
-            for candidate, domain in zip(candidates, domains, strict=True)
-        ]
-
-    def _selected(self, candidates: Sequence[Candidate]) -> list[str]:
-        if self._recipe.selector is None:
-            return [candidate.id for candidate in candidates]
-        name, options = self._recipe.selector
-        rng = random.Random(self._recipe.settings.seed)
-        chosen = options.build(self._context).select(candidates, rng)
-        if len({*chosen}) < len(chosen):
-            raise CurationError(f"the selector '{name}' chose a row twice")
-        return chosen
 
     def _write(self, rows: Path, chosen: dict[str, str]) -> Result:
         """Write the chosen rows and the dropped ones, and return the result."""

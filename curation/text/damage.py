@@ -9,6 +9,9 @@ from proctor.curation.answers import contains_words
 from proctor.curation.errors import CurationError
 from proctor.curation.readers.markers import PAIRS
 
+LOST = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ufffd]")
+"""Control characters other than white space, and the replacement character."""
+
 CONTROL_TOKEN = re.compile(r"<\|[A-Za-z_]{2,40}\|>|</?s>|\[/?INST\]")
 PAGE_MARK = re.compile(r"(?im)^\s*(?:-{1,3}\s*)?page\s+\d+(?:\s+of\s+\d+)?(?:\s*-{1,3})?\s*$")
 PLACEHOLDER = re.compile(r"\{\{\s*\w+\s*\}\}|<(?:insert|your)[ _][^<>\n]{1,40}>", re.IGNORECASE)
@@ -31,7 +34,7 @@ FIGURE = re.compile(
 )
 
 UNFINISHED_WORD = re.compile(
-    r"\b(?:and|or|the|a|an|of|to|so|because|but|if|then|with|is|are|that|which|we|let|by|from|for)$",
+    r"\w\W+(?:and|or|the|a|an|of|to|so|because|but|if|then|with|is|are|that|which|we|let|by|from|for)$",
     re.IGNORECASE,
 )
 SENTENCE_ENDS = (*TERMINATORS, ":", "$", "|", "\\]")
@@ -41,9 +44,9 @@ UNFINISHED_MARK = re.compile(r"(?:[,;:(\[{+*/=<>&\\-]|\.\.\.|…)$")
 
 def encoding_damage(text: str) -> str | None:
     """Return the damaged part of a text, such as `â€™` or a replacement character, or None."""
-    for position, char in enumerate(text):
-        if char == "\N{REPLACEMENT CHARACTER}" or _is_control(char):
-            return f"{unicodedata.name(char, f'U+{ord(char):04X}')} in {_around(text, position)}"
+    if lost := LOST.search(text):
+        name = unicodedata.name(lost[0], f"U+{ord(lost[0]):04X}")
+        return f"{name} in {_around(text, lost.start())}"
     if text.isascii() or not _badness().is_bad(text):
         return None
     damaged = _badness().BADNESS_RE.search(text)
@@ -111,10 +114,6 @@ def _breaks_style(text: str, answer: str) -> bool:
 
 def _is_finished(line: str) -> bool:
     return line.rstrip().rstrip(CLOSERS).endswith(SENTENCE_ENDS)
-
-
-def _is_control(char: str) -> bool:
-    return char not in "\n\r\t" and unicodedata.category(char) == "Cc"
 
 
 def _around(text: str, position: int) -> str:

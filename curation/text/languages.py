@@ -51,7 +51,9 @@ FOREIGN_SHARE = 0.2
 """The share of letters in scripts that the languages do not use from which a text is foreign."""
 
 MIN_LETTERS = 20
-MIN_STOP_WORDS = 5
+MIN_DISTINCT = 4
+"""Different stop words of a language that a text must have: one word proves nothing."""
+
 STOP_WORD_SHARE = 0.1
 """The least share of stop words in texts of a language; about 0.3 is usual."""
 
@@ -70,10 +72,10 @@ def other_language(text: str, languages: tuple[str, ...]) -> str | None:
 
 
 def _other_script(prose: str, languages: tuple[str, ...]) -> str | None:
-    letters = Counter(char for char in prose if char.isalpha())
     scripts: Counter[str] = Counter()
-    for char, count in letters.items():
-        scripts[_script(char)] += count
+    for char, count in Counter(prose).items():
+        if char.isalpha():
+            scripts[_script(char)] += count
     total = sum(scripts.values())
     # Latin and Greek letters are names and variables in every language.
     allowed = {"LATIN", "GREEK", "MATHEMATICAL"}.union(
@@ -87,14 +89,15 @@ def _other_script(prose: str, languages: tuple[str, ...]) -> str | None:
 
 def _other_words(prose: str, languages: tuple[str, ...]) -> str | None:
     """Return the language whose stop words are most frequent, if it is clearly another."""
-    words = Counter(word.lower() for word in WORDS.findall(prose))
+    words = Counter(WORDS.findall(prose.lower()))
     counts = {
         language: sum(words[word] for word in stop_words) for language, stop_words in _SETS.items()
     }
     own = max((counts[language] for language in languages if language in counts), default=0)
     best = max(counts, key=lambda language: counts[language])
-    enough = max(MIN_STOP_WORDS, STOP_WORD_SHARE * words.total())
-    return best if counts[best] >= enough and counts[best] > 2 * own else None
+    distinct = len(_SETS[best] & words.keys())
+    enough = distinct >= MIN_DISTINCT and counts[best] >= STOP_WORD_SHARE * words.total()
+    return best if enough and counts[best] > 2 * own else None
 
 
 @lru_cache(maxsize=4096)

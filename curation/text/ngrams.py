@@ -79,10 +79,16 @@ class EvaluationIndex:
     """The questions of evaluations, indexed as s1 does and by normalized LaTeX and numbers."""
 
     def __init__(self, questions: Iterable[tuple[str, str]], length: int = LENGTH) -> None:
-        """Index questions, each with the name of its file and row."""
+        """Index questions, each with the name of its file and row.
+
+        Args:
+            questions: the names and texts.
+            length: the words of an n-gram. The second pass takes half as many more tokens, as a
+                formula has more of them than it has words.
+        """
         self._passes = {
             "words": NgramIndex(plain_words, length),
-            "normalized": NgramIndex(normalized_math, length),
+            "normalized": NgramIndex(normalized_math, length * 3 // 2),
         }
         self.size = 0
         for source, question in questions:

@@ -6,14 +6,19 @@ import re
 import shlex
 import socket
 import sys
+from dataclasses import replace
 from pathlib import Path
 
+import httpx
 import pytest
 
 from proctor.evaluation import cli
 from proctor.evaluation.cli import add_arguments, execute, make_conditions
+from proctor.evaluation.client import RequestRefused, ServerClient
 from proctor.evaluation.conditions import Condition, Kind
 from proctor.evaluation.runner import pending
+from proctor.evaluation.runner import run as send
+from proctor.evaluation.scorers import NUMERIC
 from proctor.evaluation.store import Store, read_store
 from proctor.evaluation.tasks import Question
 from proctor.server.engines.base import Job
@@ -106,6 +111,28 @@ def test_pending_work_covers_conditions_evenly() -> None:
         *(("at most 4", "1", 0), ("2 of at most 2", "1", 0)),
         *(("2 of at most 2", "0", 1), ("2 of at most 2", "1", 1)),
     ]
+
+
+async def test_a_run_can_go_on_after_requests_that_are_invalid(tmp_path: Path) -> None:
+    refused: list[RequestRefused] = []
+    questions = [QUESTIONS[0], Question("long", "1 + 1? " + "x" * 40_000, "2"), QUESTIONS[2]]
+    config = replace(CONFIG, model="fake")
+    async with (
+        running_server(FakeEngine(script)) as url,
+        httpx.AsyncClient(base_url=f"{url}/v1") as http,
+    ):
+        client = ServerClient(http, config, NUMERIC)
+        work = pending([Condition(Kind.CAP, 5)], questions, 1, ())
+        with Store(tmp_path / "rows.jsonl", config) as store:
+            await send(client, work, store, 1, lambda _: None, refused.append)
+            with pytest.raises(RequestRefused, match="400"):
+                await send(client, work, store, 1, lambda _: None)
+            unknown = ServerClient(http, replace(config, model="gpt"), NUMERIC)
+            with pytest.raises(RequestRefused, match="404"):  # of every request, not of this one
+                await send(unknown, work, store, 1, lambda _: None, refused.append)
+
+    assert [each.status for each in refused] == [400]
+    assert [each.question for each in store.rows] == ["0", "2", "0"]
 
 
 async def test_an_unscorable_task_ends_the_run_before_any_request(

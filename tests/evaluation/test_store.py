@@ -8,7 +8,7 @@ import pytest
 
 from proctor.evaluation.conditions import Condition, Kind
 from proctor.evaluation.rows import AnswerRecord
-from proctor.evaluation.store import Store, StoreError, read_store
+from proctor.evaluation.store import BLOCK, Store, StoreError, read_store
 from tests.evaluation.factories import CONFIG, response, row
 
 CAP = Condition(Kind.CAP, 5)
@@ -45,6 +45,32 @@ def test_a_store_cut_in_a_line_is_appended_to(tmp_path: Path) -> None:
     assert file.stat().st_ino == inode
     with pytest.raises(RuntimeError, match="not open"):
         Store(file, CONFIG).add(FIRST)
+
+
+def test_rows_can_be_kept_without_their_texts(tmp_path: Path) -> None:
+    file = tmp_path / "rows.jsonl"
+    with Store(file, CONFIG, keep_texts=False) as store:
+        store.add(FIRST)
+    (kept,) = store.rows
+
+    assert "a\u2028" not in str(kept.response)
+    assert kept.to_sample() == FIRST.to_sample()
+    assert (kept.key, kept.cost, kept.bounds) == (FIRST.key, FIRST.cost, FIRST.bounds)
+    assert Store(file, CONFIG, keep_texts=False).rows == [kept]
+    assert read_store(file).rows == [FIRST]
+
+
+@pytest.mark.parametrize("length", [0, 1, BLOCK - 1, BLOCK, BLOCK + 1, 3 * BLOCK])
+def test_a_cut_line_of_any_length_is_dropped(length: int, tmp_path: Path) -> None:
+    file = tmp_path / "rows.jsonl"
+    with Store(file, CONFIG) as store:
+        store.add(FIRST)
+    whole = file.read_bytes()
+    file.write_bytes(whole + b"x" * length)
+
+    with Store(file, CONFIG) as store:
+        assert file.read_bytes() == whole
+        assert store.rows == [FIRST]
 
 
 def test_a_store_of_another_configuration_is_refused(tmp_path: Path) -> None:

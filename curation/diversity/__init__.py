@@ -1,0 +1,1 @@
+"""Diversity: the domains of questions, and the samplers that choose among them."""
