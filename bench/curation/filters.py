@@ -88,7 +88,8 @@ def table(
     for name in DIRT:
         any_reason = sum(dirt.get(each) == name for each in dropped)
         if name in NEEDS_SERVER:
-            yield f"| {name} | {planted[name]} | not run | {any_reason} | | |"
+            dropped_share = _share(any_reason, planted[name])
+            yield f"| {name} | {planted[name]} | not run | {dropped_share} | | |"
             continue
         found = [each.id for each in findings if each.reason in REASONS[name]]
         right = sum(dirt.get(each) == name for each in found)
