@@ -26,7 +26,7 @@ T = TypeVar("T", bound=Options)
 
 
 class Settings(Options):
-    """The part of a recipe whose fields are fixed.
+    """What is read, for which model, and how it is written.
 
     Attributes:
         inputs: the data sets, read in this order.

@@ -18,8 +18,12 @@ from typing import Any, get_args
 import docstring_parser
 from prometheus_client.metrics import MetricWrapperBase
 from pydantic import BaseModel
+from pydantic.json_schema import models_json_schema
 
 from proctor.budget import ThinkingBudget
+from proctor.curation.options import Options
+from proctor.curation.recipe import Settings as RecipeSettings
+from proctor.curation.registry import CLASSIFIERS, SELECTORS, STAGES
 from proctor.router import Costs
 from proctor.server.cli.main import _parser
 from proctor.server.config.engine import REMOTE_ENGINES
@@ -323,10 +327,29 @@ def decisions() -> list[str]:
     return table(("", "decision", "status", "date"), rows)
 
 
+def recipe() -> Iterator[str]:
+    """Yield the tables of everything that a recipe of `proctor curate` can set."""
+    tables: list[tuple[str, type[Options]]] = [
+        ("Top level", RecipeSettings),
+        *((f'`[[stages]]` with `stage = "{name}"`', kind) for name, kind in STAGES.items()),
+        *((f'`[domains]` with `by = "{name}"`', kind) for name, kind in CLASSIFIERS.items()),
+        *((f'`[select]` with `by = "{name}"`', kind) for name, kind in SELECTORS.items()),
+    ]
+    _, schema = models_json_schema([(model, "validation") for _, model in tables])
+    for title, model in tables:
+        yield f"## {title}"
+        yield ""
+        yield summary(model)
+        yield ""
+        yield from nested(model, schema["$defs"], (), listed=True)
+        yield ""
+
+
 GENERATED: dict[str, Callable[[], Iterable[str]]] = {
     "reference/settings.md": settings,
     "reference/cli.md": commands,
     "reference/metrics.md": metrics,
+    "reference/recipe.md": recipe,
     "decisions/README.md": decisions,
 }
 

@@ -16,12 +16,12 @@ class Mapped(Options):
     """The fields of a record that hold the parts of a row, as paths such as `extra.0.text`.
 
     Attributes:
-        question: the question; required.
-        answer: the answer; required. If `trace` is not set, it has the trace within markers.
+        question: the question.
+        answer: the answer; if `trace` is not set, with the trace within markers.
         trace: the thinking.
         reference: the right answer.
         domain: the subject.
-        id: the row's id; default: the row's position.
+        id: the row's id; none takes its position.
     """
 
     question: str

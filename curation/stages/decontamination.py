@@ -16,7 +16,7 @@ from proctor.curation.text.ngrams import LENGTH, EvaluationIndex
 
 
 class DecontaminationOptions(StageOptions):
-    """The options of the stage `decontamination`.
+    """Drop questions that share words in a row with one of an evaluation.
 
     Attributes:
         against: the files of evaluations, with their questions in `question`, `problem` or

@@ -19,7 +19,7 @@ PERMUTATION_SEED = 1
 
 
 class DeduplicationOptions(StageOptions):
-    """The options of the stage `deduplication`.
+    """Of equal or nearly equal questions, keep the first.
 
     Attributes:
         threshold: the Jaccard similarity of two questions' word n-grams, as MinHash estimates

@@ -18,7 +18,7 @@ Check = Callable[[Row], Dropped | None]
 
 
 class QualityOptions(StageOptions):
-    """The options of the stage `quality`.
+    """Drop rows that no model should learn from: damage, refusals, cut traces, wrong answers.
 
     Attributes:
         languages: the languages that rows may be in, as codes such as `en`; none allows all.

@@ -20,7 +20,7 @@ MIN_EMPTY_CORRECTIONS = 2
 
 
 class ReasoningOptions(StageOptions):
-    """The options of the stage `reasoning`.
+    """Drop traces from which no thinking can be learned.
 
     Lengths are in tokens of the recipe's model, or in words without one.
 
