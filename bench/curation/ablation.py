@@ -20,8 +20,9 @@ from proctor.evaluation.statistics.delta import Interval
 from proctor.evaluation.statistics.paired import compare
 from proctor.evaluation.store import read_store
 
-ARMS = ("curated", "random", "longest", "uniform")
+ARMS = ("filtered", "random", "longest", "uniform", "curated")
 FIRST_ARMS = ARMS[:3]
+"""The last one needs answers of the base model to all questions that pass the filters."""
 RECIPES = Path(__file__).with_name("recipes")
 SCORER = "bench.curation.scorer:ANSWER"
 PROCTOR = [
