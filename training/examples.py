@@ -77,6 +77,8 @@ def parse_example(row: Any, markers: Markers) -> Example:
     """
     if not isinstance(row, Mapping):
         raise ValueError("must be a JSON object")
+    if "completion" in row:
+        raise ValueError('a rendered row: write the rows with form = "messages"')
     if "messages" in row:
         messages, thinking, answer = _parse_messages(row["messages"], markers)
     else:

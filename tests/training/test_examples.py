@@ -50,6 +50,7 @@ def test_an_example_is_read_from_each_shape(row: dict[str, Any]) -> None:
             {"question": "2 + 3?", "trace": "a </think> b", "answer": "5"},
             "marker '</think>' stands",
         ),
+        ({"prompt": "2 + 3?", "completion": "5"}, 'form = "messages"'),
         ({"messages": "hello"}, "must be a list"),
         ({"messages": [USER]}, "must end with a message of the assistant"),
         ({"messages": [USER, USER]}, "must end with a message of the assistant"),
