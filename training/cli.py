@@ -170,19 +170,18 @@ def _write_run(
     encoded = [encode(prepared.tokenizer, example) for example in examples]
     lengths = [len(each.input_ids) for each in encoded]
     block_size = choose_block_size(lengths, options.block_size, prepared.context)
-    on_cpu = not _has_gpu()
     files = RunFiles(
         model=prepared.model,
         data=out / "data.jsonl",
         chat_template=out / "tokenizer" / "chat_template.jinja",
         out=out / "checkpoints",
     )
-    config = make_config(recipe, files, block_size, options.processes, on_cpu=on_cpu)
+    config = make_config(recipe, files, block_size, options.processes, on_cpu=not _has_gpu())
     write_data(files.data, encoded)
     path = out / "config.yaml"
     path.write_text(yaml.safe_dump(config, sort_keys=False), encoding="utf-8")
     print(_summary(encoded, block_size, prepared))
-    return path, launch_command(sys.executable, path, options.processes, on_cpu=on_cpu)
+    return path, launch_command(sys.executable, path, options.processes)
 
 
 def _summary(encoded: list[Encoded], block_size: int, prepared: Prepared) -> str:

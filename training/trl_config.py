@@ -88,8 +88,10 @@ def make_config(
     bfloat16 resolves. With adapters, the weights beside them stay in bfloat16.
 
     Raises:
-        ValueError: if the batch cannot be divided.
+        ValueError: if the batch cannot be divided, or a CPU is to run several processes.
     """
+    if on_cpu and processes > 1:
+        raise ValueError("--processes: several processes need GPUs; on a CPU one uses all cores")
     lora = recipe.method is Method.LORA
     rate = recipe.learning_rate or (LORA_RATE if lora else 1e-5)
     config: dict[str, Any] = {
@@ -135,17 +137,14 @@ def make_config(
     return config
 
 
-def launch_command(python: str, config: Path, processes: int, *, on_cpu: bool) -> list[str]:
-    """Return the command that trains: TRL's own script, in one or several processes.
+def launch_command(python: str, config: Path, processes: int) -> list[str]:
+    """Return the command that trains: TRL's own script.
 
-    Several processes on GPUs share the model by FSDP (`fsdp.yaml`); on CPUs each has all of it.
+    Several processes, each on a GPU, share the model by FSDP (`fsdp.yaml`).
     """
     script = ["-m", "trl.scripts.sft", "--config", str(config)]
     if processes == 1:
         return [python, *script]
-    if on_cpu:
-        torchrun = ["-m", "torch.distributed.run", "--standalone"]
-        return [python, *torchrun, f"--nproc-per-node={processes}", *script]
     fsdp = str(Path(__file__).with_name("fsdp.yaml"))
     accelerate = ["-m", "accelerate.commands.launch", "--config_file", fsdp]
     return [python, *accelerate, "--num_processes", str(processes), *script]

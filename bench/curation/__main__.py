@@ -8,8 +8,8 @@ The pool is 20,000 questions of ten kinds with traces, written by program, among
 are planted (`dirt.py`) whose ids are in a file of labels. `seen.jsonl` and `unseen.jsonl` have
 held-out questions of the same kinds and of two others.
 
-The ablation trains a model on 1,000 rows that all filters and s1's sampler choose, on 1,000 at random
-and on the 1,000 longest, the same number of steps each, serves each and asks it the held-out
+The ablation trains a model on 1,000 rows that all filters and s1's sampler choose, on 1,000 at
+random and on the 1,000 longest, the same number of steps each, serves each and asks it the held-out
 questions. It takes hours; stopped, it goes on where it was.
 """
 

@@ -97,16 +97,19 @@ def test_a_dry_run_writes_the_configuration_and_the_data(
         (["--batch", "3", "--device-batch", "2"], "--batch: 3 is not a multiple"),
         (["--markers", "tokens", "--method", "lora"], "does not train the embeddings"),
         (["--thinking-end", ""], "must be set together"),
+        (["--processes", "2"], "several processes need GPUs"),
     ],
 )
 def test_runs_that_would_go_wrong_are_refused(
     tiny_model: Path,
     data: Path,
     tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
     arguments: list[str],
     error: str,
 ) -> None:
+    monkeypatch.setattr(cli, "_has_gpu", lambda: False)
     command = ["run", data, "--model", tiny_model, "--out", tmp_path / "out", "--dry-run"]
     assert execute(*command, *arguments) == 1
     assert error in capsys.readouterr().err
@@ -177,15 +180,3 @@ def test_a_trained_model_has_learned_and_can_be_served(
         assert resumed.returncode == 0, resumed.stderr[-2000:]
         assert losses(out)[:3] == first
         assert len(losses(out)) == 6
-
-
-@pytest.mark.slow
-def test_several_processes_train_together(tiny_model: Path, data: Path, tmp_path: Path) -> None:
-    out = tmp_path / "out"
-    done = train(
-        data, "--model", tiny_model, "--out", out, "--processes", 2, "--batch", 8,
-        "--device-batch", 4, "--max-steps", 2, "--save-steps", 2, "--learning-rate", 0.01,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr[-2000:]
-    assert len(losses(out)) == 2
-    assert check_checkpoint(out / "model").opened

@@ -64,13 +64,13 @@ def test_what_is_given_replaces_the_defaults() -> None:
     recipe = Recipe(
         learning_rate=3e-4, epochs=2, max_steps=50, batch=8, device_batch=2, save_steps=10, seed=5
     )
-    assert make_config(recipe, FILES, 256, 2, on_cpu=True) == S1 | {
+    assert make_config(recipe, FILES, 256, 1, on_cpu=True) == S1 | {
         "max_length": 256,
         "learning_rate": 3e-4,
         "num_train_epochs": 2,
         "max_steps": 50,
         "per_device_train_batch_size": 2,
-        "gradient_accumulation_steps": 2,
+        "gradient_accumulation_steps": 4,
         "use_cpu": True,
         "gradient_checkpointing": False,
         "seed": 5,
@@ -91,12 +91,12 @@ def test_a_batch_that_cannot_be_divided_is_refused(
 
 
 def test_one_process_runs_trl_itself() -> None:
-    command = launch_command("python", Path("/run/config.yaml"), 1, on_cpu=False)
+    command = launch_command("python", Path("/run/config.yaml"), 1)
     assert command == ["python", "-m", "trl.scripts.sft", "--config", "/run/config.yaml"]
 
 
 def test_several_gpus_are_launched_with_fsdp() -> None:
-    command = launch_command("python", Path("/run/config.yaml"), 8, on_cpu=False)
+    command = launch_command("python", Path("/run/config.yaml"), 8)
     fsdp = command[4]
     assert command[1:4] == ["-m", "accelerate.commands.launch", "--config_file"]
     assert command[5:] == [
@@ -108,6 +108,6 @@ def test_several_gpus_are_launched_with_fsdp() -> None:
     assert Path(fsdp).parent == Path(trl_config.__file__).parent
 
 
-def test_several_processes_on_a_cpu_are_launched_by_torchrun() -> None:
-    command = launch_command("python", Path("/run/config.yaml"), 2, on_cpu=True)
-    assert command[1:5] == ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+def test_several_processes_on_a_cpu_are_refused() -> None:
+    with pytest.raises(ValueError, match="--processes: several processes need GPUs"):
+        make_config(Recipe(), FILES, 256, 2, on_cpu=True)
